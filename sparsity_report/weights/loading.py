@@ -205,7 +205,8 @@ def _local_path(model: str, source: _Source) -> Path | None:
         return None
     path = Path(model, source.subfolder, source.file)
     if not path.exists():
-        raise SparsityReportError(f"{path}: no such file or directory; give a path or a Hub id")
+        missing = path if Path(model).exists() else model  # as given, "./" included
+        raise SparsityReportError(f"{missing}: no such file or directory; give a path or a Hub id")
     return path
 
 
