@@ -413,7 +413,7 @@ def test_measurements_go_into_everything(tmp_path):
         drawn = (tmp_path / "o" / "figures" / f"{name}.png").is_file()
         assert drawn or name == "crossover"  # where none is certain there is nothing to draw
     for said in (
-        " at a time ",
+        " at a time, ",
         "Perplexity on some.txt ",
         "nats for CSR30",
         "pruned alone at 30 %",
