@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 import struct
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from browser import copied
+from wording import wording
 
 import sparsity_report as sr
 from sparsity_report.files.package_data import shipped
@@ -123,13 +125,15 @@ def test_every_chart_saves_as_svg_and_png(page, report, demo_study):
     assert page.locator("figure + .tools").count() == figures > 4
     name, drawn = saved(page, "#summary .plate", "SVG")
     root = ET.fromstring(drawn)
-    assert name == "demo-where-30-global-magnitude-pruning-lands.svg"
+    title = wording("chart.pruned_zeros_map_title", asked="30", method="global magnitude")
+    stem = "-".join(["demo", *re.findall(r"\w+", title.lower())])
+    assert name == f"{stem}.svg"
     texts = {"".join(text.itertext()) for text in root.iter("{http://www.w3.org/2000/svg}text")}
     assert {"Transformer block", "fc1", "out_proj"} <= texts
     assert float(root.get("width")) > 390
     assert root[0].tag.endswith("title")
     name, image = saved(page, "#summary .plate", "PNG")
-    assert name == "demo-where-30-global-magnitude-pruning-lands.png"
+    assert name == f"{stem}.png"
     assert image[:8] == b"\x89PNG\r\n\x1a\n"
     assert struct.unpack(">II", image[16:24]) == tuple(
         2 * round(float(root.get(side))) for side in ("width", "height")
