@@ -15,6 +15,7 @@ from types import FunctionType
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "support"))
 
 from fuzz.families import FAMILIES
 from fuzz.family import Case, Family
