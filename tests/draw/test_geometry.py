@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from drawings import boxes, rows_of, tooltips, units, unread_fields, width_of
 from measurements import latency, put_in, quality, sensitivity
+from wording import wording
 
 import sparsity_report as sr
 from sparsity_report.draw import charts, export, heat_maps, level_slider, marks, measured_charts
@@ -555,7 +556,10 @@ def test_a_histogram_goes_from_zero_to_its_last_bar():
     _, matches, _, _ = boxes(svg)
     assert matches[-1].right - matches[0].left == pytest.approx(97)
     assert matches[0].right - matches[0].left == pytest.approx(50)
-    assert tooltips(spec)[1] == {"magnitude": "d", "holds": "c"}
+    assert tooltips(spec)[1] == {
+        wording("method.magnitude"): "d",
+        wording("chart.histogram_bar_count"): "c",
+    }
     pale, full = (
         float(part.partition('fill-opacity="')[2].partition('"')[0] or 1)
         for part in svg.split("<path")
@@ -679,9 +683,9 @@ def test_two_points_are_a_line_and_as_many_perplexities_as_differ_are_told(demo_
     spec = chart.to_dict()
     low, high = spec["layer"][0]["encoding"]["y"]["scale"]["domain"]
     assert low < 10 < high
-    assert spec["title"]["subtitle"].startswith(
-        "global magnitude · some.txt (sliding, 0123456789abcdef): 99 tok"
-    )
+    scored = {"text": "some.txt", "protocol": "sliding", "fingerprint": "0123456789abcdef"}
+    note = wording("chart.scored_text_note", **scored, sizes="99 ")
+    assert spec["title"]["subtitle"].startswith(f"global magnitude · {note}")
     points = [unit["mark"] for unit, *_ in units(spec) if unit["mark"]["type"] == "point"]
     assert points[0]["filled"]
 
