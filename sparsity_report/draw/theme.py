@@ -209,8 +209,8 @@ def sentence(template: str, **expressions: str) -> str:
 
     Examples
     --------
-    >>> sentence("block {block}", block="datum.block")
-    "'block ' + (datum.block) + ''"
+    >>> sentence("chart.layout_break_even_alt", layout="datum.layout", share="datum.share")
+    "'' + (datum.layout) + ' is smaller than dense from ' + (datum.share) + '.'"
     """
     parts = re.split("[⁅⁆]", say(template, **{name: f"⁅{name}⁆" for name in expressions}))
     return " + ".join(
