@@ -351,7 +351,7 @@ def test_the_curve_is_pulled_to_a_level_and_keys_say_what_is_shown(fresh):
     keys = page.locator(".sx-keys")
     assert keys.get_attribute("aria-label").startswith("Map of Difference per layer")
     keys.focus()
-    assert re.fullmatch(r".*k_proj: \+\d\d\.\d points", keys.inner_text())
+    assert re.fullmatch(r".*k_proj: \+\d\d\.\d percentage points", keys.inner_text())
 
 
 def test_names_beside_the_picture_and_legends_can_be_clicked(fresh):

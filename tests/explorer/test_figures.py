@@ -89,9 +89,9 @@ def test_a_difference_of_two_variants_and_of_a_level(explorer, demo):
         mean = sum(shares[n] * sizes[n] for n in mlp) / sum(sizes[n] for n in mlp)
         assert bars(explorer)["MLP"] == pytest.approx(mean, abs=1e-3)
     (cell, *_) = explorer.chart["datasets"]["cells"]
-    assert cell["label"].endswith(" points")
+    assert cell["label"].endswith(" percentage points")
     note = explorer.chart["datasets"]["notes"][0]["text"]
-    assert note.startswith("Masked at 70 % (level) minus Masked2:4 · difference of zeros")
+    assert note.startswith("Masked at 70 % (level) minus Masked2:4 · difference in zeros")
 
 
 def scale(explorer):
@@ -262,7 +262,7 @@ def test_another_pruning_s_threshold_and_another_layer_lie_over_a_histogram(demo
     matches = np.array([row["height"] for row in steps[:-1]])
     assert matches / matches.max() == pytest.approx(heights / heights.max(), abs=0.02)
     note = next(row["text"] for row in data["notes"] if row["panel"] == "histogram")
-    assert note.endswith("self_attn.out_proj; the line: model.decoder.layers.1.fc1")
+    assert note.endswith("self_attn.out_proj; line: model.decoder.layers.1.fc1")
     built.selection = ()
     assert [bar["height"] for bar in built.chart["datasets"]["magnitudes"]] == [
         bar["height"] for bar in before
