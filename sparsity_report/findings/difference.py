@@ -120,7 +120,7 @@ def diff(
     >>> bool(changed), bool(sr.diff(studies[0], studies[0]))
     (True, False)
     >>> print(changed.sentences()[0])
-    M, asked sparsity: 0 % → 100 %
+    M, target sparsity: 0 % → 100 %
     """
     old, new = (s if isinstance(s, Comparison) else read_study(s) for s in (before, after))
     columns = ["variant", "module_name", "what", "before", "after"]
