@@ -62,7 +62,7 @@ def read_phrase(data: Any) -> Phrase:
     """
     match data:
         case {"key": str(key), "values": {**values}} if len(data) == 2:
-            return phrase(key, **{name: _read(value) for name, value in values.items()})
+            return phrase(key, **{str(name): _read(value) for name, value in values.items()})
     raise SparsityReportError("a note is not an object with key and values")
 
 

@@ -98,4 +98,6 @@ class StudyFrames:
     @property
     def _first(self) -> pd.DataFrame:
         """The layers of the first variant."""
-        return self.layers[self.layers["variant"] == self.variants["variant"].iloc[0]]
+        first = self.variants["variant"].iloc[0]
+        rows: pd.DataFrame = self.layers[self.layers["variant"] == first]
+        return rows

@@ -282,8 +282,9 @@ class Zeros:
             counts = {4: fours}
             if any(m == 8 for _, m in self._complying):
                 counts[8] = fours[:, 0::2] + fours[:, 1::2]
-            for n, m in self._complying:
-                self._complying[n, m] += int(np.count_nonzero(counts[m] <= n))
+            for pattern in self._complying:
+                fits = counts[pattern.m] <= pattern.n
+                self._complying[pattern] += int(np.count_nonzero(fits))
         self._add_padding(row, flags)
         blocks = _quarter(_quarter(mask))
         for size in BLOCKS:

@@ -204,7 +204,7 @@ def _impossible(study: Any) -> str:
 
 def _wrong_flops(folder: Path, base: Base, weights: Any, study: Any) -> str:
     """Compare with what torch counts in a run of the model of the same configuration."""
-    if any("could not be run" in note for note in weights.notes):
+    if any("could not be run" in str(note) for note in weights.notes):
         return ""
     with contextlib.suppress(Exception):  # of transformers: it runs less than is counted
         config = transformers.AutoConfig.from_pretrained(folder)

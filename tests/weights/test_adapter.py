@@ -27,7 +27,7 @@ def test_what_peft_writes_is_refused(tmp_path, options):
     adapted = peft.get_peft_model(base, lora)
     adapted.save_pretrained(tmp_path / "adapter")
     folder = tmp_path / "adapter"
-    said = f"is an adapter of {tmp_path / 'base'}, not a model: open the two merged with base="
+    said = f"is an adapter of {tmp_path / 'base'}, not a model; open the two merged with base="
     refused(said, folder)
     refused(said, folder / "adapter_model.safetensors")
     alone = tmp_path / "alone.safetensors"

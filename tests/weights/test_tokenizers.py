@@ -244,7 +244,7 @@ def test_a_model_that_is_code_is_counted_and_not_run(planted, clean, asked):
     folder, marker = planted
     tell(folder / "config.json", model_type="evil")
     weights = sr.load(folder)
-    assert "does not know model type 'evil'" in weights.notes[0]
+    assert "does not know model type 'evil'" in str(weights.notes[0])
     assert same(weights.tokenizer(), AutoTokenizer.from_pretrained(clean))
     with pytest.raises(sr.SparsityReportError, match="can be counted but not run"):
         weights.module()

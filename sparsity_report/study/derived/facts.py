@@ -255,7 +255,8 @@ class Facts:
             return pruned
         prints = pruned.set_index("variant")["fingerprint"]
         first = next(prints[variant] for variant in self.prunings if variant in prints)
-        return pruned[pruned["fingerprint"] == first]
+        rows: pd.DataFrame = pruned[pruned["fingerprint"] == first]
+        return rows
 
     @cached_property
     def rivals(self) -> tuple[str, ...]:
@@ -315,7 +316,9 @@ class Facts:
         frame = self.study.storage
         empty = frame.iloc[:0].set_index("layout")
         tables = frame.groupby(["variant", "scope"], sort=False)
-        return defaultdict(lambda: empty, {key: rows.set_index("layout") for key, rows in tables})
+        by_scope = {(str(name), str(scope)): rows for (name, scope), rows in tables}
+        layouts = {key: rows.set_index("layout") for key, rows in by_scope.items()}
+        return defaultdict(lambda: empty, layouts)
 
     def break_even(
         self, variant: str, layout: str = "csr_int32", modules: Collection[str] = ()

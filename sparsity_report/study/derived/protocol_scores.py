@@ -53,8 +53,9 @@ def scored(quality: pd.DataFrame | None, variant: str, baseline: str) -> Scored 
     """
     if quality is None:
         return None
+    variants = quality["variant"]
     pairs = pairs_by_protocol(
-        *(quality[quality["variant"] == name] for name in (variant, baseline)), how="left"
+        quality[variants == variant], quality[variants == baseline], how="left"
     )
     if pairs.empty:
         return None

@@ -243,7 +243,9 @@ class Levels:
     @property
     def _in_blocks(self) -> npt.NDArray[np.bool_]:
         layers = self._layers.iloc[self.rows]
-        return (layers["block"].notna() & (layers["weight_total"] > 0)).to_numpy(dtype=bool)
+        flags = layers["block"].notna() & (layers["weight_total"] > 0)
+        inside: npt.NDArray[np.bool_] = flags.to_numpy(dtype=bool)
+        return inside
 
     @cached_property
     def smallest(self) -> pd.DataFrame:

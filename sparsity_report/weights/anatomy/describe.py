@@ -17,6 +17,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.sparse.csr_swap import runs_as_csr
 from sparsity_report.sparse.linear_csr import LinearCSR
 from sparsity_report.weights.anatomy.attention import OUTPUT_WORDS, head_dim
@@ -55,7 +56,7 @@ class ReaderOptions:
         Modules with one of these words in their dotted name are not pruned.
     groups : mapping of pattern to group, optional
         User rules for groups, see :func:`sparsity_report.weights.anatomy.groups.classify`.
-    notes : tuple of str
+    notes : tuple of Phrase
         Facts about the origin of the model.
     config : bool
         Whether ``config.json`` decides which model it is, rather than names and shapes.
@@ -64,7 +65,7 @@ class ReaderOptions:
     name: str = ""
     blacklist: Collection[str] = ("lm_head",)
     groups: Mapping[str, str] | None = None
-    notes: tuple[str, ...] = ()
+    notes: tuple[Phrase, ...] = ()
     config: bool = True
 
     def __post_init__(self) -> None:
@@ -88,13 +89,13 @@ class Description:
         others is a separate module.
     attention_widths : dict or None
         See :class:`sparsity_report.weights.weights.Weights`.
-    notes : tuple of str
+    notes : tuple of Phrase
         Facts for a careful reader.
     """
 
     modules: tuple[Module, ...]
     attention_widths: dict[int | None, int] | None
-    notes: tuple[str, ...] = ()
+    notes: tuple[Phrase, ...] = ()
 
 
 def describe(
@@ -161,9 +162,13 @@ def describe(
             )
         modules += _apart(Module(place.path, type(place.module).__name__, group, tuple(parameters)))
     if behaviour is None:
-        return Description(tuple(modules), None, (reason,) if reason else ())
+        return Description(tuple(modules), None, _phrases((reason,) if reason else ()))
     notes = (*behaviour.notes, *_idle(modules), *_uneven(places, usages), *_unsorted(modules))
-    return Description(tuple(modules), behaviour.attention, notes)
+    return Description(tuple(modules), behaviour.attention, _phrases(notes))
+
+
+def _phrases(notes: Iterable[str]) -> tuple[Phrase, ...]:
+    return tuple(phrase("note.text", text=note) for note in notes)
 
 
 def on_disk(entries: Sequence[Entry]) -> dict[str, Any]:

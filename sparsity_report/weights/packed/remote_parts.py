@@ -38,7 +38,7 @@ class _Connected(Origin):
         return self.origin.name
 
     @property
-    def size(self) -> int:
+    def size(self) -> int:  # type: ignore[override]  # read only, as is the origin
         return self.origin.size
 
     def opened(self, start: int, stop: int) -> AbstractContextManager[Reader]:  # noqa: ARG002
