@@ -108,9 +108,9 @@ def test_a_layer_has_its_own_counts_and_matrix(explorer, pair):
         ("nonzero before", "nonzero"): rest / row["compared"],
     }
     assert math.isclose(sum(parts.values()), 1)
-    wording = explorer.chart["description"].replace(THIN, " ")
-    assert wording.startswith(f"Matrix of {name}, ")
-    assert f"{100 * row['kept'] / row['compared']:.1f} % zero in both" in wording
+    described = explorer.chart["description"].replace(THIN, " ")
+    assert described.startswith(f"Matrix of {name}, ")
+    assert f"{100 * row['kept'] / row['compared']:.1f} % zero in both" in described
     assert data(explorer, "looked") == [{"block": "3", "projection": "fc2"}]
     explorer.module = LOST
     assert data(explorer, "overlap") == []
