@@ -464,7 +464,7 @@ def test_odd_studies_can_be_explored(kind):
         asked = state._replace(variant=variant, modules=modules, log_scale=True)
         look, data = scene.look_and_data(
             asked._replace(
-                metric=SHOWN[number % len(SHOWN)], grouping=GROUPINGS[number % len(GROUPINGS)]
+                metric=SHOWN[number % len(SHOWN)], grouping=[*GROUPINGS][number % len(GROUPINGS)]
             )
         )
         assert data["cells"] or modules not in held
