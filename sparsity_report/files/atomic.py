@@ -51,7 +51,8 @@ def together(folder: str | os.PathLike[str], source: str | None = None) -> Itera
     if outer is not None and outer.holds(path / "file"):
         yield outer
         return
-    files = FileSet(path)
+    with filesystem.one_line_errors(path):
+        files = FileSet(path)
     with ExitStack() as locks:
         try:
             files.begin(locks)
