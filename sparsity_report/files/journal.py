@@ -109,5 +109,5 @@ def _sweep(journal: Path) -> None:
 def remove_empty(folders: Iterable[Path]) -> None:
     """Remove those folders that are empty."""
     for folder in folders:
-        with suppress(OSError):
+        with suppress(OSError, ValueError):
             folder.rmdir()

@@ -148,7 +148,7 @@ def test_a_file_that_may_not_be_read(monkeypatch, load, tmp_path):
     def closed(*_, **__):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("pathlib.Path.open", closed)
+    monkeypatch.setattr("sparsity_report.weights.tensor_slices.open_file", closed)
     with pytest.raises(sr.SparsityReportError, match="cannot be read: Permission denied"):
         sr.load(tmp_path / "model.gguf")
 
