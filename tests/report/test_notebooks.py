@@ -102,7 +102,7 @@ class TestCommand:
         assert run.returncode == 0, run.stderr
         assert "encryption" not in run.stderr
         page = (tmp_path / "thesis_figures.html").read_text(encoding="utf-8")
-        assert "set 5\u202f382\u202f144 of 10\u202f764\u202f288 prunable" in page
+        assert "zeroed 5\u202f382\u202f144 of 10\u202f764\u202f288 prunable" in page
         assert "<script" not in page
         assert "default-src 'none'" in page
         assert not re.findall(r"(?:href|src)=\"(?!#|data:)|url\((?!#|data:)", page)
@@ -144,8 +144,8 @@ class TestCommand:
             (["--to", "pdf"], r".html or .ipynb files"),
             (["--notebook", "none"], "no notebook none: give a path or one of"),
             (["--notebook", __file__], "is no notebook"),
-            (["--sparsity", "x"], "from 0 to 1"),
-            (["--sparsity", "1.5"], "from 0 to 1"),
+            (["--sparsity", "x"], "0 to 1"),
+            (["--sparsity", "1.5"], "0 to 1"),
             (["--language", "xx"], "no language 'xx'"),
         ],
     )
