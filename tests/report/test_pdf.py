@@ -79,7 +79,7 @@ def within_margins(path, side=25):
 
 def test_the_sentences_are_those_of_the_study(pdf, study):
     text = text_of(pdf)
-    for sentence in [*sr.summarize(study), *conventions(study), *study.audit]:
+    for sentence in [*sr.summarize(study), *map(str, conventions(study)), *study.audit]:
         assert bare(sentence) in text
 
 
@@ -118,15 +118,16 @@ def test_it_is_tagged_titled_and_undated(pdf):
     # The map, how unevenly, surprises, zeros, FLOPs and parameters by group, the curve; heads of
     # four projections and their colours.
     assert len(alts) == 7 + 5
-    maps = [alt for alt in map(bare, alts) if alt.startswith("Heatmap,4blocksby6projections:")]
-    assert maps[0].partition(":")[2].startswith("from22.8%zerosinblock0")
+    maps = [alt for alt in map(bare, alts) if alt.startswith("Heatmapof4blocksby6projections:")]
+    assert maps[0].partition(":")[2].startswith("zerosrangefrom22.8%inblock0")
     assert re.search(r"^ +TH", poppler("pdfinfo", pdf, "-struct"), re.M)
 
 
 def test_bookmarks_lead_to_every_section(pdf):
     outline = poppler("pdftohtml", pdf, "-xml", "-i", "-stdout").partition("<outline>")[2]
     titles = re.findall(r"<item[^>]*>([^<]+)</item>", outline)
-    assert titles[:2] == [
+    chapters = [title for title in titles if "." not in title.partition(" ")[0]]
+    assert chapters[:2] == [
         f"1 {say('page.map_heading')}",
         f"2 {say('page.sparsities_heading')}",
     ]
@@ -195,10 +196,10 @@ def test_hostile_names_are_text(tmp_path, language):
 
 @pytest.mark.parametrize("word", ["." * 3000, "x" * 100_000, "a_b." * 5000])
 def test_a_word_of_many_places_to_break_is_set(study, tmp_path, word):
-    """Typst gives up where it has to nest too much."""
+    """Typst fails on words that nest too many breaks; a word is cut after 200 letters."""
     noted = replace(study, notes=(word,))
     text = text_of(sr.write_report(noted, tmp_path / "noted.pdf"))
-    assert bare(word)[:1000] in text
+    assert bare(word)[:200] in text
 
 
 def test_every_character_kept_has_a_glyph():
@@ -286,7 +287,7 @@ def test_french_holds_the_same_numbers(pdf, study, tmp_path):
     assert english.total() > 1000
     text = text_of(french)
     with sr.speaking("fr"):
-        for sentence in [*sr.summarize(study), *conventions(study), *study.audit]:
+        for sentence in [*sr.summarize(study), *map(str, conventions(study)), *study.audit]:
             assert bare(sentence) in text
     assert facts(french)["Title"] == "Rapport de parcimonie\u00a0: demo"
     assert re.search(rb"/Lang\s*\(fr\)", french.read_bytes())
