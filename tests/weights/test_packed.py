@@ -171,7 +171,7 @@ def test_of_marlin_the_structure_is_known(bits, group, told, tmp_path):
     folder = write(tmp_path / "m", tensors, config if told else None)
     for weights in (sr.load(folder), sr.load(folder, values=False)):
         assert weights[f"{OWNER}.weight"].shape == pruned.shape == (64, 512)
-        assert f"(marlin-24-{bits}bit) are counted by their shapes only" in str(weights.notes[-1])
+        assert f"(marlin-24-{bits}bit) are counted by their shapes" in str(weights.notes[-1])
         rows = sr.compare(sr.dense(weights)).layers.set_index("module_name")
         assert rows["total"].to_dict() == {OWNER: 64 * 512, "layers.0.norm": 8}
         assert rows["nonzero"].isna()[OWNER]
@@ -370,8 +370,8 @@ def test_codes_called_fp4_are_unpacked_as_bytes_are(way, told, tmp_path):
 
 @pytest.mark.parametrize(
     ("dtype", "shape", "size", "match"),
-    [("F6_E2M3", [8, 4], 24, "F6_E2M3, of which the format does not state in which order"),
-     ("F6_E3M2", [8, 4], 24, "F6_E3M2, of which the format does not state in which order"),
+    [("F6_E2M3", [8, 4], 24, "F6_E2M3, whose order of bits the format does not specify"),
+     ("F6_E3M2", [8, 4], 24, "F6_E3M2, whose order of bits the format does not specify"),
      ("F4", [8, 3], 12, r"F4 and shape \(8, 3\), not rows of whole bytes"),
      ("F4", [0, 4], 0, r"F4 and shape \(0, 4\), not rows of whole bytes"),
      ("F8_E8M0", [8, 4], 32, "holds F8_E8M0, not weights"),
