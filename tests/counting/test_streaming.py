@@ -390,7 +390,7 @@ def test_structure_of_a_hub_id_from_its_config_alone(folder, monkeypatch, tmp_pa
     monkeypatch.setattr(hub, "_download", download)
     outline = sr.load("someone/small", values=False, revision="main")
     assert asked[-1] == ("someone/small", "main", ["config.json"])
-    assert outline.notes[0] == "the Hub cannot be reached"
+    assert outline.notes[0].key == "note.hub_unreachable"
     assert (outline.name, outline.architecture) == ("someone/small", "LlamaForCausalLM")
     study, expected = sr.compare(sr.dense(outline)), sr.compare(sr.dense(small_llama()))
     for column in ("module_name", "group", "total", "flops_per_token", "stored_bytes", "dtype"):

@@ -208,7 +208,7 @@ def test_where_nothing_may_be_copied_the_text_is_selected(page, report):
     area = tools.locator("textarea")
     assert area.input_value() == page.evaluate("window.taken")
     assert area.evaluate("area => area.selectionEnd - area.selectionStart") > 100
-    assert "by hand" in page.locator("#said").inner_text()
+    assert "manually" in page.locator("#said").inner_text()
 
 
 def test_all_rows_are_in_the_page(page, report, demo_study, tmp_path):
