@@ -210,7 +210,7 @@ def sentence(template: str, **expressions: str) -> str:
     Examples
     --------
     >>> sentence("chart.layout_break_even_alt", layout="datum.layout", share="datum.share")
-    "'' + (datum.layout) + ' is smaller than dense from ' + (datum.share) + '.'"
+    "'' + (datum.layout) + ' is smaller than dense from ' + (datum.share) + ' sparsity.'"
     """
     parts = re.split("[⁅⁆]", say(template, **{name: f"⁅{name}⁆" for name in expressions}))
     return " + ".join(
