@@ -77,7 +77,7 @@ def test_equals_the_code_of_the_papers(protocol, positions, window):
 def test_of_c4_at_most_256_windows_are_scored():
     weights = sr.load(long_llama(), name="small")
     ids = tokens(256 * 2048 + 5000)
-    passage = Passages({"text": ids, "protocol": "c4-256x2048"}).of(weights, weights.module())
+    passage = Passages({"text": ids, "protocol": "c4-256x2048"}).passage(weights, weights.module())
     assert passage.ids.equal(ids[: 256 * 2048])
     assert scoring.tokens_scored(passage) == 256 * 2047
     assert passage.fingerprint == Passages({"text": ids}).of(weights, weights.module()).fingerprint

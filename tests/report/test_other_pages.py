@@ -123,7 +123,7 @@ def test_copies_have_the_pairs_integers_and_small_charts_are_one_picture(chromiu
     texts = ["".join(text.itertext()) for text in drawn.iter("{http://www.w3.org/2000/svg}text")]
     assert [texts.count(name) for name in ("all prunable weights", "attention", "MLP")] == [1] * 3
     assert "share of the weights present in both" in texts
-    assert download.value.suggested_filename.endswith("what-became-of-the-zeros.svg")
+    assert download.value.suggested_filename.endswith("zeros-kept-revived-and-new.svg")
     heads = ("Weights in both", "Zeros kept", "Zeros revived", "New zeros")
     columns = [rows[0].index(head) for head in heads]
     sums = pair.survival[["compared", "kept", "revived", "new"]].to_numpy().tolist()
