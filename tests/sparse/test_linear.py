@@ -214,7 +214,7 @@ def test_convert_gpt2():
 def test_refusals():
     with pytest.raises(sr.SparsityReportError, match=r"shape \(3,\); give a matrix \(out, in\)"):
         sr.LinearCSR(torch.ones(3))
-    with pytest.raises(sr.SparsityReportError, match="1 of the layers"):
+    with pytest.raises(sr.SparsityReportError, match="1 of them are not part of the model"):
         sr.convert_linears_to_csr_(nn.Sequential(), [nn.Linear(2, 2)])
     masked = nn.Sequential(nn.Linear(2, 2))
     sr.prune_global_magnitude_([masked[0]], 0.5)
