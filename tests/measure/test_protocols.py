@@ -80,7 +80,10 @@ def test_of_c4_at_most_256_windows_are_scored():
     passage = Passages({"text": ids, "protocol": "c4-256x2048"}).passage(weights, weights.module())
     assert passage.ids.equal(ids[: 256 * 2048])
     assert scoring.tokens_scored(passage) == 256 * 2047
-    assert passage.fingerprint == Passages({"text": ids}).passage(weights, weights.module()).fingerprint
+    assert (
+        passage.fingerprint
+        == Passages({"text": ids}).passage(weights, weights.module()).fingerprint
+    )
 
 
 def test_every_protocol_but_ours_has_a_data_set():
