@@ -357,7 +357,8 @@ def test_a_file_that_changes_between_two_readings(tmp_path, kind, harm):
     # A mapped file that is cut short would end the process.
     said, _ = apart(study)
     assert re.match(
-        rf"SparsityReportError: {re.escape(str(file))} changed after it was opened; load it and count again",
+        rf"SparsityReportError: {re.escape(str(file))} changed after it was opened; "
+        "load it and count again",
         said,
     ), said
 
