@@ -112,7 +112,7 @@ class Figures:
         return say(meant.layer_note or meant.note)
 
     def find(self, state: State, rows: pd.DataFrame) -> LayerFigure:
-        """Return the figure of every layer in view, of which `rows` are the counts."""
+        """Return the figure of every layer in view; `rows` hold the counts."""
         if self.depends_on_level(state):
             if (levels := self.levels(state)) is None:
                 return unknown(rows)
