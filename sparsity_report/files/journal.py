@@ -84,8 +84,8 @@ def undo(journal: Path) -> None:
                 target.unlink(missing_ok=True)
             elif old.exists():
                 old.replace(target)
-        if is_new:
-            remove_empty(folder / parent for parent in list(Path(name).parents)[:-1])
+    # Last, as the files above need their folders.
+    remove_empty(folder / up for name, _, is_new in files if is_new for up in Path(name).parents)
     _sweep(journal)
 
 

@@ -15,8 +15,14 @@ ERRORS = (errno.ENOSPC, errno.EIO, errno.EROFS, errno.EINTR)
 CALLS = (
     "open", "write", "fsync", "close", "mkdir", "link", "replace", "chmod", "unlink", "rmdir",
 )  # fmt: skip
-OLD = {"report.html": "old page", "tables/a.csv": "old", "tables/gone.csv": "of another run"}
-NEW = {"report.html": "new page", "tables/a.csv": "new", "figures/deep/b.png": b"\x00" * 99}
+OLD = {
+    "report.html": "old page", "tables/a.csv": "old", "tables/gone.csv": "of another run",
+    "only/old.csv": "in a folder that holds nothing else",
+}  # fmt: skip
+NEW = {
+    "report.html": "new page", "tables/a.csv": "new", "figures/deep/b.png": b"\x00" * 99,
+    "only/new.csv": "in the same folder",
+}  # fmt: skip
 # What cannot be undone leaves something behind, which the next run removes.
 CLEANING = ("unlink", "rmdir")
 
