@@ -223,6 +223,7 @@ def test_menus_cells_and_search_say_what_they_say_elsewhere(opened):
     assert study.get_by_label("Search", exact=True).input_value() == "fcx1"
     study.get_by_role("button", name="Reset").press("Enter")
     opened.until(lambda: opened.read() == "read 0.30 sparsity 24")
+    opened.until(lambda: opened.focused() == "Reset")
     assert study.get_by_label("Search", exact=True).input_value() == ""
 
 
