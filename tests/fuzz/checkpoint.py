@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import transformers
 from torch.utils.flop_counter import FlopCounterMode
+from wording import of_key
 
 import sparsity_report as sr
 from fuzz.family import Base, Family, Files
@@ -204,7 +205,7 @@ def _impossible(study: Any) -> str:
 
 def _wrong_flops(folder: Path, base: Base, weights: Any, study: Any) -> str:
     """Compare with what torch counts in a run of the model of the same configuration."""
-    if any("could not be run" in str(note) for note in weights.notes):
+    if of_key(weights.notes, "note.uses_by_rule"):
         return ""
     with contextlib.suppress(Exception):  # of transformers: it runs less than is counted
         config = transformers.AutoConfig.from_pretrained(folder)

@@ -6,6 +6,7 @@ import pytest
 import torch
 import transformers as tf
 from torch import nn
+from wording import of_key
 
 import sparsity_report as sr
 from sparsity_report.weights.anatomy.meta_run import observe
@@ -94,7 +95,7 @@ def test_experts_that_do_no_work_are_expected_to_be_chosen(tmp_path):
         num_key_value_heads=4, head_dim=8,
     )  # fmt: skip
     weights = outline(config, "LongcatFlashForCausalLM", tmp_path)
-    assert not any("could not be run" in str(note) for note in weights.notes), weights.notes
+    assert not of_key(weights.notes, "note.uses_by_rule"), weights.notes
     layers = sr.dense(weights).layers()
     experts = layers[layers["module_name"].str.contains("experts")]
     assert experts["flops_per_token"].sum() == 2 * 3 * 32 * 24
@@ -110,7 +111,7 @@ def test_experts_that_do_not_work_alike_are_told():
     each = [p for p in weights.prunable if "expert_" in p.name]
     assert len(each) == 2 * 8 * 2
     uneven = len({p.uses for p in each}) > 1
-    assert any("sent to all of them evenly" in str(note) for note in weights.notes) == uneven
+    assert bool(of_key(weights.notes, "note.experts_uneven")) == uneven
 
 
 def test_experts_that_run_on_every_token_are_told():
@@ -120,7 +121,8 @@ def test_experts_that_run_on_every_token_are_told():
         num_experts_per_tok=1, pad_token_id=0, bos_token_id=1, eos_token_id=2,
     )  # fmt: skip
     weights = sr.load(tf.Llama4ForCausalLM(config))
-    assert [n for n in weights.notes if "every token is multiplied by all 4 experts of" in str(n)]
+    (note,) = of_key(weights.notes, "note.experts_all_used")
+    assert note.values["experts"] == 4
     mixtral = tf.MixtralConfig(**SIZE, num_key_value_heads=2, num_local_experts=4)
     assert not sr.load(tf.MixtralForCausalLM(mixtral)).notes
     # Matrices of groups of heads in one tensor are no experts.
@@ -145,7 +147,8 @@ def test_a_patch_is_a_token_and_the_head_sees_a_picture_once():
                       "flops_per_token"] == 2 * 32 * 48  # fmt: skip
     head = layers.loc["classifier"]
     assert (head["flops_per_token"], head["flops_per_sequence"]) == (0, 2 * 32 * 5)
-    assert any("a token is a row of the first matrix: 17 of" in str(note) for note in weights.notes)
+    (note,) = of_key(weights.notes, "note.rows_are_tokens")
+    assert note.values["rows"] == 17
 
 
 def test_the_encoder_of_a_sound_runs_once():
@@ -180,8 +183,8 @@ def test_what_a_text_never_comes_by_is_told():
     assert layers.loc[~seeing, "flops_per_token"].sum() == 2 * (
         2 * (4 * 32**2 + 3 * 32 * 48) + 64 * 32
     )
-    (note,) = [note for note in weights.notes if "no token of a text runs through" in str(note)]
-    assert f"{(seeing & matrices).sum()} modules" in str(note)
+    (note,) = of_key(weights.notes, "note.unused_modules")
+    assert note.values["modules"] == (seeing & matrices).sum()
 
 
 def test_a_model_is_not_changed_by_the_run():
@@ -208,8 +211,8 @@ def test_what_depends_on_values_is_not_made_up():
 
     (case,) = [case for case in walked() if case.name == "BltForCausalLM"]
     weights = sr.load(case.build())
-    (note,) = [note for note in weights.notes if "could not be run without values" in str(note)]
-    assert "depends on the values" in str(note)
+    (note,) = of_key(weights.notes, "note.uses_by_rule")
+    assert "depends on the values" in note.values["error"]
     assert weights.attention_widths is None
 
 
@@ -219,8 +222,8 @@ def test_a_model_that_cannot_be_run_says_so():
             raise RuntimeError("this wants\nmore")
 
     weights = sr.load(Broken(tf.LlamaConfig(**SIZE)))
-    reason = "Broken could not be run without values: this wants"
-    assert [note for note in weights.notes if reason in str(note)]
+    (note,) = of_key(weights.notes, "note.uses_by_rule")
+    assert note.values == {"model": "Broken", "error": "this wants"}
     assert totals(weights)["flops_per_token"] == 2 * (2 * (4 * 32**2 + 3 * 32 * 48) + 64 * 32)
 
 

@@ -162,13 +162,9 @@ def describe(
             )
         modules += _apart(Module(place.path, type(place.module).__name__, group, tuple(parameters)))
     if behaviour is None:
-        return Description(tuple(modules), None, _phrases((reason,) if reason else ()))
-    notes = (*behaviour.notes, *_idle(modules), *_uneven(places, usages), *_unsorted(modules))
-    return Description(tuple(modules), behaviour.attention, _phrases(notes))
-
-
-def _phrases(notes: Iterable[str]) -> tuple[Phrase, ...]:
-    return tuple(phrase("note.text", text=note) for note in notes)
+        return Description(tuple(modules), None, reason)
+    notes = (*behaviour.notes, *_unused(modules), *_uneven(places, usages), *_unsorted(modules))
+    return Description(tuple(modules), behaviour.attention, notes)
 
 
 def on_disk(entries: Sequence[Entry]) -> dict[str, Any]:
@@ -182,20 +178,18 @@ def on_disk(entries: Sequence[Entry]) -> dict[str, Any]:
     }
 
 
-def _behaviour(places: Sequence[Place]) -> tuple[Behaviour | None, str]:
-    """Return the traced use of a model, or None and the reason why it cannot run."""
+def _behaviour(places: Sequence[Place]) -> tuple[Behaviour | None, tuple[Phrase, ...]]:
+    """Return the traced use of a model, or None and a note that it cannot run."""
     from transformers import PreTrainedModel
 
     model = places[0].module
     if not isinstance(model, PreTrainedModel):
-        return None, ""
+        return None, ()
     try:
-        return observe(places), ""
+        return observe(places), ()
     except Exception as error:  # a model may fail anywhere on made-up inputs
-        return None, (
-            "how often a token is multiplied by a matrix follows from rules, as "
-            f"{type(model).__name__} could not be run without values: {first_line(error)}"
-        )
+        name, reason = type(model).__name__, first_line(error)
+        return None, (phrase("note.uses_by_rule", model=name, error=reason),)
 
 
 def _group(
@@ -289,51 +283,41 @@ def _apart(module: Module) -> Iterator[Module]:
         yield replace(module, name=p.name, parameters=(p,))
 
 
-def _idle(modules: Iterable[Module]) -> tuple[str, ...]:
+def _unused(modules: Iterable[Module]) -> Iterator[Phrase]:
     """Yield a note on modules whose matrices no token of a text uses."""
-    idle = [
+    unused = [
         module.name
         for module in modules
         if any(p.matrix and not p.uses and not p.uses_per_sequence for p in module.parameters)
     ]
-    if not idle:
-        return ()
-    return (
-        f"no token of a text runs through {len(idle):,} modules with matrices, first {idle[0]}: "
-        "they count as parameters, without FLOPs",
-    )
+    if unused:
+        yield phrase("note.unused_modules", modules=len(unused), first=unused[0])
 
 
-def _uneven(places: Sequence[Place], usages: Mapping[str, Usage]) -> Iterator[str]:
+def _uneven(places: Sequence[Place], usages: Mapping[str, Usage]) -> Iterator[Phrase]:
     """Yield a note on experts that receive unequal numbers of tokens."""
     for place in places:
         if not type(place.module).__name__.endswith("Experts"):
             continue
-        experts = {child: f"{place.path}.{child}." for child in place.module._modules}
-        rows = {
-            child: sum(usage.per_token for name, usage in usages.items() if name.startswith(inside))
-            for child, inside in experts.items()
-        }
-        if len(set(rows.values())) > 1:
-            low, high = min(rows.values()), max(rows.values())
-            yield (
-                f"experts of {place.path} and its like: sent to all of them evenly, a token is "
-                f"multiplied {float(low):g} to {float(high):g} times by an expert; so does "
-                "transformers' code, and so it is counted"
-            )
+        insides = [f"{place.path}.{child}." for child in place.module._modules]
+        rows = [
+            float(sum(usage.per_token for name, usage in usages.items() if name.startswith(inside)))
+            for inside in insides
+        ]
+        if len(set(rows)) > 1:
+            low, high = min(rows), max(rows)
+            yield phrase("note.experts_uneven", module=place.path, low=low, high=high)
             return
 
 
-def _unsorted(modules: Sequence[Module]) -> Iterator[str]:
+def _unsorted(modules: Sequence[Module]) -> Iterator[Phrase]:
     """Yield a note on experts that all tokens use although a router chooses among them."""
     routed = any(module.group == "router" for module in modules)
     experts = (module for module in modules if module.class_name.endswith("Experts"))
     stacks = [p for module in experts for p in module.parameters if p.experts > 1 and p.uses >= 1]
     if routed and stacks:
-        yield (
-            f"every token is multiplied by all {stacks[0].experts} experts of {stacks[0].name} and "
-            "its like, as transformers runs them; those that a router chooses are fewer"
-        )
+        name, count = stacks[0].name, stacks[0].experts
+        yield phrase("note.experts_all_used", experts=count, parameter=name)
 
 
 class _Ties:

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.sparse.linear_csr import LinearCSR
 from sparsity_report.weights.anatomy.parameter_places import Place, as_csr, computed_by
 from sparsity_report.weights.anatomy.sample_inputs import Sample, numbers, samples
@@ -98,13 +99,13 @@ class Behaviour:
         By the full name of each parameter; a tied one has several.
     attention : dict of int or None to int, or None
         Query and value widths, summed over the layers, by the window they see.
-    notes : tuple of str
+    notes : tuple of Phrase
         Facts for a careful reader.
     """
 
     usages: Mapping[str, Usage]
     attention: dict[int | None, int] | None
-    notes: tuple[str, ...] = ()
+    notes: tuple[Phrase, ...] = ()
 
 
 def observe(places: Sequence[Place]) -> Behaviour:
@@ -317,11 +318,9 @@ def _at_once(twin: _Twin, sample: Sample) -> Behaviour:
     if not record.rows or record.guessed:
         raise ValueError("it multiplies by no matrix, or values say how often")
     (name, read), *_ = sample(0).items()
-    note = (
-        f"a token is a row of the first matrix: {record.rows:,} of {name} of shape "
-        f"{tuple(read.shape)}"
-    )
-    return Behaviour(_usages(twin, [record], heads, record.rows), None, notes=(note,))
+    shape = str(tuple(read.shape))
+    note = phrase("note.rows_are_tokens", rows=record.rows, input=name, shape=shape)
+    return Behaviour(_usages(twin, [record], heads, record.rows), None, (note,))
 
 
 def _grown(flops: Sequence[int], once: int = 0) -> tuple[int, int, int]:
