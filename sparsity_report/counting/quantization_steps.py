@@ -13,8 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sparsity_report.weights.anatomy.rounding_levels import Rounding
-from sparsity_report.weights.tensor_slices import Slice
+from sparsity_report.weights.tensor_slices import Rounding, Slice
 
 
 @dataclass(frozen=True, eq=False, slots=True)

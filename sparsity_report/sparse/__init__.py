@@ -2,7 +2,6 @@
 
 - `cost`: FLOPs and bytes from integers
 - `shares`: shares of zeros, ratios and break-even sparsity
-- `csr_product`: a CSR matrix times tokens
 - `linear_csr`, `experts`: layers stored as CSR
 - `csr_swap`: replacement of layers of a model by CSR layers
 

@@ -211,16 +211,22 @@ def _local_path(model: str, source: _Source) -> Path | None:
 
 
 def _open_remote(remote: Remote, options: ReaderOptions) -> Weights:
-    from sparsity_report.weights.gguf.gguf_remote import open_remote
+    from sparsity_report.weights.gguf.gguf_header import read_header
+    from sparsity_report.weights.gguf.gguf_model import GGUFWeights
     from sparsity_report.weights.sources.checkpoint import open_checkpoint
     from sparsity_report.weights.sources.safetensors import Shards
 
-    if remote.files[0].name.endswith(".gguf"):
-        return open_remote(remote.files, remote.folder, options)
-    shards = Shards(remote.files, remote.weight_map)
+    files, folder = remote.files, remote.folder
     with ThreadPoolExecutor(_PARALLEL) as pool:
-        headers = dict(zip(shards.files, pool.map(shards.read, shards.files), strict=True))
-    return open_checkpoint(remote.folder, options, "safetensors", headers, headers.__getitem__)
+        if files[0].name.endswith(".gguf"):
+            paths = [folder / file.name for file in files]
+            headers = dict(zip(paths, pool.map(read_header, files), strict=True))
+            weights = GGUFWeights(paths[0], options, headers)
+            weights.path = folder
+            return weights
+        read = Shards(files, remote.weight_map).read
+        entries = dict(zip(files, pool.map(read, files), strict=True))
+    return open_checkpoint(folder, options, "safetensors", entries, entries.__getitem__)
 
 
 def _model_name(path: Path) -> str:

@@ -23,11 +23,38 @@ import torch
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.untrusted.gates import check_regular, open_file
-from sparsity_report.weights.anatomy.rounding_levels import Rounding
+
+Bytes = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+
+#: Dtypes of scales.
+FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+#: Floats of 8 bits.
+FP8 = tuple(getattr(torch, f"float8_{name}") for name in ("e4m3fn", "e5m2", "e4m3fnuz", "e5m2fnuz"))
+#: Names in safetensors of dtypes that older torch lacks. FP4 is E2M1, two per byte, low nibble
+#: first. E8M0 is the exponent of a power of two, used for scales only.
+FP4, E8M0 = "F4", "F8_E8M0"
 
 # Values of a slice, some tens of milliseconds of counting, and of a buffer.
 _SLICE = 2**24
 _BUFFER = 2**19
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """Range of weights that are rounded to zero, in steps of a block's scale.
+
+    Attributes
+    ----------
+    below, above : float
+        Weights from ``-below`` to ``above`` steps are nearest to zero.
+    has_zero : bool
+        Whether zero is a level of every block. Otherwise these weights become small or zero.
+    """
+
+    below: float = 0.5
+    above: float = 0.5
+    has_zero: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +89,7 @@ class Slice(ABC):
         """Rounding of a packed format; None where it is unknown."""
         return None
 
-    def rounded(self) -> Iterator[tuple[torch.Tensor, npt.NDArray[np.float32]]]:
+    def rounded(self) -> Iterator[tuple[torch.Tensor, Floats]]:
         """Yield :meth:`pieces`, each with its rounding steps, which are not negative.
 
         Each step covers equally many values; consecutive ones where zero is not a level.
@@ -222,7 +249,7 @@ class FileSlice(Slice):
         """Return the bytes of `count` values in the file."""
         return count * self.dtype.itemsize
 
-    def decode(self, raw: npt.NDArray[np.uint8]) -> torch.Tensor:
+    def decode(self, raw: Bytes) -> torch.Tensor:
         """Return the values of bytes of the file."""
         return torch.from_numpy(raw).view(self.dtype)
 
@@ -247,7 +274,7 @@ class FileSlice(Slice):
         offset = self.offset + self.bytes_of(first)
         yield from replace(self, offset=offset, total=last - first).pieces()
 
-    def raw(self) -> Iterator[npt.NDArray[np.uint8]]:
+    def raw(self) -> Iterator[Bytes]:
         """Yield the bytes of each piece of values."""
         with self.opened() as file:
             for start in range(0, self.total, _BUFFER):
@@ -280,10 +307,10 @@ def pieces(slices: Iterable[Slice]) -> Iterator[torch.Tensor]:
 
 
 def join_slices(
-    slices: Sequence[Slice], dtype: torch.dtype, shape: tuple[int, ...]
+    slices: Iterable[Slice], dtype: torch.dtype, shape: tuple[int, ...]
 ) -> torch.Tensor:
     """Read slices into one tensor, the only copy in memory."""
-    tensor = torch.empty(sum(part.total for part in slices), dtype=dtype)
+    tensor = torch.empty(math.prod(shape), dtype=dtype)
     start = 0
     for piece in pieces(slices):
         tensor[start : start + piece.numel()] = piece
@@ -291,7 +318,7 @@ def join_slices(
     return tensor.reshape(shape)
 
 
-def read_at(file: Reader, offset: int, size: int) -> npt.NDArray[np.uint8]:
+def read_at(file: Reader, offset: int, size: int) -> Bytes:
     """Read exactly `size` bytes; raise EOFError if the file is shorter."""
     raw = np.empty(size, dtype=np.uint8)
     file.seek(offset)
@@ -371,6 +398,116 @@ class Entry:
             yield from memory_slices(self.values)
         else:
             yield from self.values.cut(self.shape)
+
+    def read(self) -> torch.Tensor:
+        """Return the values as one tensor."""
+        return join_slices(self.slices(), self.values.dtype, self.shape)
+
+    @property
+    def origin(self) -> str:
+        """File of the tensor, or a word for values in memory."""
+        return str(self.values.file) if isinstance(self.values, FileSlice) else "the checkpoint"
+
+    def wrong(self, reason: str) -> SparsityReportError:
+        """Return the error for a faulty tensor."""
+        return SparsityReportError(f"{self.origin}: {self.key!r} {reason}")
+
+    def seen_as(self, *shape: int) -> Entry:
+        """Return the tensor in another shape."""
+        return Entry(self.key, shape, self.values)
+
+    def as_dtype(self, dtype: torch.dtype) -> Entry:
+        """Return the tensor with its bytes reinterpreted as another dtype."""
+        if isinstance(self.values, FileSlice):
+            return Entry(self.key, self.shape, replace(self.values, dtype=dtype))
+        return Entry(self.key, self.shape, self._held().view(dtype))
+
+    def rows(self, start: int = 0, stop: int | None = None) -> Bytes:
+        """Return the bytes of a range of rows, by default of all.
+
+        Returns
+        -------
+        numpy.ndarray
+            uint8, (rows, bytes of a row).
+        """
+        down = self.shape[0] if self.shape else 1
+        stop, size = down if stop is None else stop, self._row_bytes
+        if isinstance(self.values, FileSlice):
+            with self.values.opened() as file:
+                place, width = self.values.offset + start * size, (stop - start) * size
+                return read_at(file, place, width).reshape(stop - start, size)
+        held = self._held().reshape(down, -1)[start:stop].contiguous()
+        return held.view(torch.uint8).numpy().reshape(stop - start, size)
+
+    def columns(self, start: int, stop: int) -> Bytes:
+        """Return the bytes of a range of columns of a matrix, row by row.
+
+        Returns
+        -------
+        numpy.ndarray
+            uint8, (rows of the matrix, columns · bytes of a number).
+        """
+        down, across = self.shape
+        if not isinstance(self.values, FileSlice):
+            return self._held()[:, start:stop].contiguous().view(torch.uint8).numpy()
+        if stop - start == across:
+            return self.rows()
+        size = self.values.dtype.itemsize
+        block = np.empty((down, (stop - start) * size), np.uint8)
+        with self.values.opened() as file:
+            for row in range(down):
+                place = self.values.offset + row * self._row_bytes + start * size
+                block[row] = read_at(file, place, block.shape[1])
+        return block
+
+    def held_columns(self, start: int, stop: int) -> Entry:
+        """Return a range of columns of a matrix, read into memory."""
+        held = torch.from_numpy(self.columns(start, stop)).view(self.values.dtype)
+        return Entry(self.key, tuple(held.shape), held)
+
+    def numbers(self, raw: Bytes | None = None) -> Floats:
+        """Return bytes of the tensor as float32 numbers, by default all, flattened."""
+        if raw is None:
+            return self.numbers(self.rows()).reshape(-1)
+        return torch.from_numpy(raw).view(self.values.dtype).float().numpy()
+
+    def integers(self) -> npt.NDArray[np.int64]:
+        """Return all numbers of a small integer tensor, flattened; refuse other dtypes."""
+        dtype = self.values.dtype
+        if dtype.is_floating_point or dtype.is_complex or dtype == torch.bool:
+            raise self.wrong(
+                f"looks packed and cannot be unpacked: it holds {self.dtype}, not integers; "
+                "fetch the checkpoint again, or give one not packed"
+            )
+        return torch.from_numpy(self.rows()).view(dtype).reshape(-1).long().numpy()
+
+    def finite(self, values: Floats) -> Floats:
+        """Return scales of the tensor; refuse NaN and infinity."""
+        if not np.isfinite(values).all():
+            raise self.wrong(
+                "holds a scale that is not a number, so what it scales is unknown; "
+                "fetch the file again"
+            )
+        return values
+
+    @property
+    def _row_bytes(self) -> int:
+        return math.prod(self.shape[1:]) * self.values.dtype.itemsize
+
+    def _held(self) -> torch.Tensor:
+        assert isinstance(self.values, torch.Tensor)
+        return self.values.detach().cpu()
+
+
+def file_bytes(entries: Iterable[Entry]) -> int | None:
+    """Return the bytes of tensors in files; None if one is in memory."""
+    sizes = [entry.file_bytes for entry in entries]
+    return None if None in sizes else sum(size or 0 for size in sizes)
+
+
+def packings(entries: Iterable[Entry]) -> str:
+    """Return the names of the packings of tensors; empty for plain values."""
+    return ", ".join(sorted({entry.packing for entry in entries} - {""}))
 
 
 @lru_cache(maxsize=64)

@@ -18,10 +18,9 @@ from sparsity_report.counting.histogram import Magnitudes, count_slices
 from sparsity_report.counting.quantization_steps import Steps, merge_steps
 from sparsity_report.findings.audit import audit
 from sparsity_report.findings.study_findings import study_findings
-from sparsity_report.weights.anatomy.rounding_levels import Rounding, nearest_to_zero
-from sparsity_report.weights.gguf.gguf_header import BlockSlice
-from sparsity_report.weights.gguf.gguf_steps import ROUNDINGS, block_steps
-from sparsity_report.weights.tensor_slices import LocalFile
+from sparsity_report.weights.gguf.gguf_header import ROUNDINGS, BlockSlice, block_steps
+from sparsity_report.weights.packed.rowwise import nearest_to_zero
+from sparsity_report.weights.tensor_slices import LocalFile, Rounding
 from sparsity_report.words.number_format import percent
 
 # Position of the low bits of codes in a block, and the byte that sets them for every weight.

@@ -21,8 +21,7 @@ from helpers import turned_on_loading, write_gguf
 from safetensors.torch import load_file, save_file
 
 import sparsity_report as sr
-from sparsity_report.weights.packed import part_slices
-from sparsity_report.weights.tensor_slices import read_at as tensors_read_at
+from sparsity_report.weights import tensor_slices
 
 pytestmark = pytest.mark.slow(seconds=40)
 
@@ -96,7 +95,9 @@ def test_any_part_of_a_weight_can_be_had(way, tmp_path):
     packed = whole.packed
     flat = means.reshape(-1)
     for start in range(0, flat.numel(), packed.unit):
-        part = torch.from_numpy(packed.values(start, min(start + packed.unit, flat.numel())))
+        part = torch.from_numpy(
+            packed.values(start // packed.row, min(start + packed.unit, flat.numel()) // packed.row)
+        )
         expected = flat[start : start + packed.unit]
         torch.testing.assert_close(part.reshape(-1), expected, rtol=1e-2, atol=1e-6)
 
@@ -802,7 +803,8 @@ def test_what_lies_side_by_side_is_read_once(way, monkeypatch, tmp_path):
     """Codes, scales, zero points, not each of some hundred rows for each piece of the weight."""
     tensors, means, config = packing.WAYS[way](matrix(1024, 2048))
     weights, reads = sr.load(write(tmp_path / "m", tensors, config)), []
-    monkeypatch.setattr(part_slices, "read_at", lambda *a: reads.append(a) or tensors_read_at(*a))
+    read_at = tensor_slices.read_at
+    monkeypatch.setattr(tensor_slices, "read_at", lambda *a: reads.append(a) or read_at(*a))
     (whole,) = weights.slices(f"{OWNER}.weight")
     pieces = [*whole.pieces()]
     assert (len(pieces), len(reads)) == (2, 4)

@@ -12,10 +12,9 @@ from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import read_json
 from sparsity_report.weights.adapters.adapter_files import CONFIG, LEAF, base_name
 from sparsity_report.weights.packed.format_detection import check_weights
-from sparsity_report.weights.packed.part_slices import FLOATS
 from sparsity_report.weights.sources.pickles import check_allowed, read_pickle
 from sparsity_report.weights.sources.safetensors import read_header
-from sparsity_report.weights.tensor_slices import Entry
+from sparsity_report.weights.tensor_slices import FLOATS, Entry
 
 # Files of the tensors of an adapter; PEFT prefers the first.
 TENSORS, _PICKLED = "adapter_model.safetensors", "adapter_model.bin"

@@ -17,15 +17,12 @@ from sparsity_report.weights.anatomy.describe import ReaderOptions, on_disk
 from sparsity_report.weights.anatomy.groups import ruled
 from sparsity_report.weights.anatomy.parameter_places import locate, value, walk
 from sparsity_report.weights.anatomy.parameters import Module, Parameter
-from sparsity_report.weights.packed.part_slices import columns, rows
 from sparsity_report.weights.sources.checkpoint import CheckpointWeights
-from sparsity_report.weights.tensor_slices import Entry, FileSlice, Slice, join_slices
+from sparsity_report.weights.tensor_slices import Bytes, Entry, FileSlice, Slice, join_slices
 from sparsity_report.weights.weights import Weights
 
 if TYPE_CHECKING:
     from torch import nn
-
-    from sparsity_report.weights.packed.packed_integers import Bytes
 
 # Values of a slice that are computed at a time.
 _BUFFER = 2**19
@@ -60,9 +57,9 @@ class Product:
         width = self.shape[1]
         first, last = start // width, math.ceil((start + values.numel()) / width)
         if self.transposed:
-            left, right = _floats(a, columns(a, first, last)).T, _floats(b, rows(b, 0, width)).T
+            left, right = _floats(a, a.columns(first, last)).T, _floats(b, b.rows(0, width)).T
         else:
-            left, right = _floats(b, rows(b, first, last)), _floats(a, rows(a, 0, a.shape[0]))
+            left, right = _floats(b, b.rows(first, last)), _floats(a, a.rows())
         # Rounded sums in float64 do not depend on the rows that are computed together.
         wide = torch.promote_types(values.dtype, torch.float32)
         product = (left @ right).to(wide).mul_(self.pair.scaling).reshape(-1)
@@ -191,9 +188,8 @@ class AdaptedWeights(Weights):
         """Return the values of a parameter."""
         if name not in self._changes:
             return self._base.tensor(name)
-        return join_slices(
-            list(self.slices(name)), getattr(torch, self[name].dtype), self[name].shape
-        )
+        dtype = getattr(torch, self[name].dtype)
+        return join_slices(self.slices(name), dtype, self[name].shape)
 
     def tokenizer(self) -> Any:
         """Open the tokenizer of the base."""

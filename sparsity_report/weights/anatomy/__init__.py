@@ -1,6 +1,5 @@
 """Structure of a model: groups, parameters, and a run on the meta device that traces their use.
 
-Modules: `attention`, `config_limits`, `conversion`, `describe`, `groups`, `meta_model`,
-`meta_run`, `module_uses`, `parameter_places`, `parameters`, `rounding_levels`, `sample_inputs`,
-`tensor_names`, `tracer`.
+Modules: `config_limits`, `describe`, `groups`, `meta_model`, `meta_run`, `module_uses`,
+`parameter_places`, `parameters`, `sample_inputs`, `tensor_names`, `tracer`.
 """

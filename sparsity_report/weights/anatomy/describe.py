@@ -20,7 +20,6 @@ from torch import nn
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.sparse.csr_swap import runs_as_csr
 from sparsity_report.sparse.linear_csr import LinearCSR
-from sparsity_report.weights.anatomy.attention import OUTPUT_WORDS, head_dim
 from sparsity_report.weights.anatomy.groups import (
     LINEAR_GROUPS,
     check_rules,
@@ -32,10 +31,10 @@ from sparsity_report.weights.anatomy.groups import (
 )
 from sparsity_report.weights.anatomy.meta_model import first_line
 from sparsity_report.weights.anatomy.meta_run import Behaviour, Usage, observe
-from sparsity_report.weights.anatomy.module_uses import uses_by_rule
+from sparsity_report.weights.anatomy.module_uses import OUTPUT_WORDS, head_dim, uses_by_rule
 from sparsity_report.weights.anatomy.parameter_places import Place, as_csr, is_strided
 from sparsity_report.weights.anatomy.parameters import NEVER, ONCE, Module, Parameter
-from sparsity_report.weights.tensor_slices import Entry, dtype_name
+from sparsity_report.weights.tensor_slices import Entry, dtype_name, file_bytes, packings
 from sparsity_report.weights.weights import check_modules
 
 # Low-rank adapters belong to fine-tuning; pruning applies to the base weights.
@@ -169,13 +168,8 @@ def describe(
 
 def on_disk(entries: Sequence[Entry]) -> dict[str, Any]:
     """Return the attributes of a parameter that follow from its tensors on disk."""
-    sizes = [entry.file_bytes for entry in entries]
-    packings = sorted({entry.packing for entry in entries} - {""})
-    return {
-        "dtype": entries[0].dtype,
-        "file_bytes": None if None in sizes else sum(size or 0 for size in sizes),
-        "packing": ", ".join(packings),
-    }
+    held, packing = file_bytes(entries), packings(entries)
+    return {"dtype": entries[0].dtype, "file_bytes": held, "packing": packing}
 
 
 def _behaviour(places: Sequence[Place]) -> tuple[Behaviour | None, tuple[Phrase, ...]]:

@@ -1,4 +1,4 @@
-"""Use counts of modules from class names, for models that cannot be run."""
+"""Use counts and heads of modules from class names and configurations, without a run."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -16,6 +16,8 @@ _PER_SEQUENCE_CLASS = re.compile("Pooler|ClassificationHead")
 _PER_SEQUENCE_WORDS = frozenset(
     ("classifier", "score", "pooler", "pre_classifier", "text_projection", "visual_projection")
 )
+#: Names of the output projection of attention.
+OUTPUT_WORDS = ("o_proj", "out_proj", "dense", "c_proj", "o", "wo", "out_lin", "Wo", "output")
 _EXPERTS_PER_TOKEN = ("num_experts_per_tok", "moe_topk", "num_selected_experts")
 
 
@@ -74,3 +76,20 @@ def declared(sources: Iterable[object], *names: str) -> int | None:
     """Return the first positive integer that a source has under one of the names."""
     values = (getattr(source, name, None) for source in sources for name in names)
     return next((n for n in values if isinstance(n, int) and n is not True and n > 0), None)
+
+
+def head_dim(around: Sequence[nn.Module]) -> int | None:
+    """Width of a head of the attention a matrix belongs to."""
+    # BERT's output projection is a sibling of the module that knows its heads.
+    tellers = (m for a in around[:2] if _is_attention(a) for m in (a, *a.children()))
+    return declared(tellers, "head_dim", "attention_head_size", "key_value_proj_dim", "head_size")
+
+
+@lru_cache(maxsize=1024)
+def _says_attention(class_name: str) -> bool:
+    # RWKV's "attention" is a recurrence without scores.
+    return bool(re.search(r"^(?!Rwkv).*(Attention|Attn)", class_name))
+
+
+def _is_attention(module: nn.Module) -> bool:
+    return _says_attention(type(module).__name__)

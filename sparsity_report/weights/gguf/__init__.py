@@ -1,10 +1,7 @@
 """GGUF files.
 
 - `gguf_metadata`: keys and values of a header, checked against limits
-- `gguf_header`: tensors of a header and their quantized blocks
-- `gguf_steps`: rounding steps of blocks
+- `gguf_header`: tensors of a header, their quantized blocks and rounding steps
 - `gguf_shards`: models in several files
-- `gguf_config`: the transformers configuration of the metadata
-- `gguf_model`: a model of all this
-- `gguf_remote`: models on the Hub
+- `gguf_model`: a model of all this, with the transformers configuration of the metadata
 """

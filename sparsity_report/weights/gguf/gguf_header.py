@@ -1,10 +1,11 @@
 """Header of a GGUF file, checked before any value is read, and its quantized blocks.
 
-Layout: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+Layout of the file: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, of the blocks:
+https://github.com/ggml-org/ggml/blob/master/src/ggml-common.h
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,28 +15,23 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, dequantize
+from gguf.quants import Q4_K
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.untrusted import limits
-from sparsity_report.weights.anatomy.rounding_levels import Rounding
-from sparsity_report.weights.gguf.gguf_metadata import HeaderReader, Opened, read_metadata
-from sparsity_report.weights.gguf.gguf_steps import ROUNDINGS, block_steps
-from sparsity_report.weights.tensor_slices import Entry, FileSlice, LocalFile, Origin
+from sparsity_report.weights.gguf.gguf_metadata import HeaderReader, read_metadata
+from sparsity_report.weights.tensor_slices import Entry, FileSlice, LocalFile, Origin, Rounding
 
 _UNQUANTIZED = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I8": torch.int8,
-    "I16": torch.int16,
-    "I32": torch.int32,
-    "I64": torch.int64,
-}
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "I8": torch.int8, "I16": torch.int16, "I32": torch.int32, "I64": torch.int64,
+}  # fmt: skip
 _KINDS = {kind.value: kind for kind in GGMLQuantizationType if kind in GGML_QUANT_SIZES}
 # Most dimensions of a tensor in the format.
 _DIMENSIONS = 4
 
+Bytes = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
 # Metadata, and tensors by name.
 Header = tuple[dict[str, Any], dict[str, Entry]]
 
@@ -56,7 +52,7 @@ class BlockSlice(FileSlice):
         """Rounding of these blocks."""
         return ROUNDINGS.get(self.block_type)
 
-    def rounded(self) -> Iterator[tuple[torch.Tensor, npt.NDArray[np.float32]]]:
+    def rounded(self) -> Iterator[tuple[torch.Tensor, Floats]]:
         """Yield each chunk of values with the rounding steps of its blocks."""
         _, size = GGML_QUANT_SIZES[GGMLQuantizationType[self.block_type]]
         for raw in self.raw():
@@ -67,7 +63,7 @@ class BlockSlice(FileSlice):
         values, size = GGML_QUANT_SIZES[GGMLQuantizationType[self.block_type]]
         return int(count // values * size)
 
-    def decode(self, raw: npt.NDArray[np.uint8]) -> torch.Tensor:
+    def decode(self, raw: Bytes) -> torch.Tensor:
         """Return the dequantized values of blocks."""
         try:
             # NaN or huge scales give NaN or infinite values, which are counted as such.
@@ -81,47 +77,40 @@ class BlockSlice(FileSlice):
         return torch.from_numpy(values)
 
 
-def read_header(path: Path) -> Header:
-    """Read the header of a GGUF file."""
-    try:
-        origin = LocalFile.look_up(path)
-    except (OSError, ValueError) as error:
-        raise SparsityReportError(
-            f"{path} cannot be read: {getattr(error, 'strerror', None) or error}"
-        ) from error
-    with origin.opened(0, origin.size) as file:
-        return parse_header(file, origin)
-
-
-def parse_header(file: Opened, origin: Origin) -> Header:
-    """Return metadata and tensors of an open file.
+def read_header(file: Path | Origin) -> Header:
+    """Return metadata and tensors of a GGUF file.
 
     Raises
     ------
     SparsityReportError
         The header is damaged, or a tensor has an unsupported type.
     """
-    reader = HeaderReader(file, origin)
-    try:
-        magic, version, tensors, pairs = reader.numbers("4sIQQ")
-        if magic != b"GGUF" or version not in (2, 3):
-            raise ValueError(
-                f"not a little-endian GGUF file of version 2 or 3 ({magic!r}, version {version})"
-            )
-        reader.check_counts(tensors, pairs)
-        metadata = read_metadata(reader, pairs)
-        alignment = metadata.get("general.alignment", 32)
-        return metadata, _read_tensors(reader, tensors, alignment)
-    except SparsityReportError:
-        raise
-    except ValueError as error:
-        raise SparsityReportError(
-            f"{origin} cannot be read as GGUF: {error}; download it again"
-        ) from error
+    origin = LocalFile.look_up(file) if isinstance(file, Path) else file
+    with origin.opened(0, origin.size) as raw:
+        reader = HeaderReader(raw, origin)
+        try:
+            magic, version, tensors, pairs = reader.numbers("4sIQQ")
+            if magic != b"GGUF" or version not in (2, 3):
+                raise ValueError(
+                    f"not a little-endian GGUF file of version 2 or 3 ({magic!r}, "
+                    f"version {version})"
+                )
+            reader.check_counts(tensors, pairs)
+            metadata = read_metadata(reader, pairs)
+            return metadata, _read_tensors(reader, tensors, metadata)
+        except SparsityReportError:
+            raise
+        except ValueError as error:
+            raise SparsityReportError(
+                f"{origin} cannot be read as GGUF: {error}; download it again"
+            ) from error
 
 
-def _read_tensors(reader: HeaderReader, count: int, alignment: object) -> dict[str, Entry]:
+def _read_tensors(
+    reader: HeaderReader, count: int, metadata: Mapping[str, Any]
+) -> dict[str, Entry]:
     """Read the tensors; their values must follow each other, as llama.cpp requires."""
+    alignment = metadata.get("general.alignment", 32)
     if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1):
         raise ValueError(f"alignment {alignment} is not a power of two")
     tensors: dict[str, tuple[tuple[int, ...], GGMLQuantizationType, int]] = {}
@@ -189,3 +178,58 @@ def _is_decoded(kind: GGMLQuantizationType) -> bool:
     except NotImplementedError:
         return False
     return True
+
+
+def block_steps(kind: str, blocks: Bytes) -> Floats:
+    """Return the steps of blocks in order; each step covers equally many weights.
+
+    Parameters
+    ----------
+    kind : str
+        One of :data:`ROUNDINGS`.
+    blocks : numpy.ndarray
+        uint8, shape (blocks, bytes of a block).
+    """
+    steps: Floats = np.abs(_STEPS[kind](blocks)).astype(np.float32, copy=False)
+    return steps
+
+
+def _half(blocks: Bytes, place: int) -> Floats:
+    """Return the 16-bit float at a byte offset of each block, shape (blocks, 1)."""
+    number = np.ascontiguousarray(blocks[:, place : place + 2]).view(np.float16)
+    return number.astype(np.float32)
+
+
+def _q3_k(blocks: Bytes) -> Floats:
+    low: Bytes = np.concatenate([blocks[:, 96:104] & 15, blocks[:, 96:104] >> 4], axis=1)
+    shifts = np.array([[0], [2], [4], [6]], np.uint8)
+    high = (blocks[:, None, 104:108] >> shifts & 3).reshape(-1, 16)
+    return _half(blocks, 108) * ((low | high << 4).astype(np.int16) - 32)
+
+
+def _q4_k(blocks: Bytes) -> Floats:
+    scales: Bytes = Q4_K.get_scale_min(np.ascontiguousarray(blocks[:, 4:16]))[0]
+    return _half(blocks, 0) * scales
+
+
+# Rounding steps by type of blocks, which the public decoder does not return.
+_STEPS: Mapping[str, Callable[[Bytes], Floats]] = {
+    **dict.fromkeys(("Q4_0", "Q5_0", "Q8_0", "Q4_1", "Q5_1"), lambda blocks: _half(blocks, 0)),
+    "Q2_K": lambda blocks: _half(blocks, 80) * (blocks[:, :16] & 15),
+    "Q3_K": _q3_k,
+    "Q4_K": _q4_k,
+    "Q5_K": _q4_k,
+    "Q6_K": lambda blocks: (
+        _half(blocks, 208) * np.ascontiguousarray(blocks[:, 192:208]).view(np.int8)
+    ),
+    "MXFP4": lambda blocks: np.ldexp(np.float32(1), blocks[:, :1].astype(np.int32) - 127),
+}
+_AFFINE = ("Q4_1", "Q5_1", "Q2_K", "Q4_K", "Q5_K")
+
+#: Rounding by type of blocks. Missing are ternary types, whose models are trained to be ternary,
+#: and types that look up runs of weights in a table.
+ROUNDINGS: Mapping[str, Rounding] = {
+    **dict.fromkeys(_STEPS, Rounding()),
+    **dict.fromkeys(_AFFINE, Rounding(has_zero=False)),
+    "MXFP4": Rounding(0.25, 0.25),
+}

@@ -4,14 +4,13 @@ The public readers trust these numbers: a file of 49 bytes that announces 2⁶�
 busy for ever, and they would build a model of 10⁹ blocks.
 """
 
-import os
 import re
 import struct
-from typing import Any, Protocol
+from typing import Any
 
 from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import check_integer
-from sparsity_report.weights.tensor_slices import Origin
+from sparsity_report.weights.tensor_slices import Origin, Reader, read_at
 
 #: Key of the vocabulary; its value is kept as the number of tokens.
 TOKENS = "tokenizer.ggml.tokens"
@@ -22,6 +21,8 @@ _SCALARS = dict(zip((*range(8), 10, 11, 12), "BbHhIifBQqd", strict=True))
 _BOOL, _STRING, _ARRAY = 7, 8, 9
 # Fewest bytes of a metadata pair and of a tensor: length of the name, type, value, offset.
 _PAIR, _TENSOR = 13, 24
+# Bytes of the header that are read at a time.
+_CHUNK = 2**16
 
 # Names of sizes of a model, and their largest values.
 _SIZES = {
@@ -34,16 +35,6 @@ _SIZES = {
 }
 
 
-class Opened(Protocol):
-    """A file read from its beginning."""
-
-    def read(self, count: int, /) -> bytes:
-        """Return the next bytes, fewer before the end."""
-
-    def seek(self, count: int, whence: int, /) -> object:
-        """Skip bytes; `whence` is :data:`os.SEEK_CUR`."""
-
-
 class HeaderReader:
     """A header read from its beginning, never beyond its end.
 
@@ -54,10 +45,11 @@ class HeaderReader:
         Offset of the next byte.
     """
 
-    def __init__(self, file: Opened, origin: Origin) -> None:
+    def __init__(self, file: Reader, origin: Origin) -> None:
         self.origin, self.place = origin, 0
         self._file, self._end = file, min(origin.size, limits.GGUF_HEADER_BYTES)
-        self._texts = 0
+        # The last bytes that were read, their offset in the file, and the number of skipped texts.
+        self._chunk, self._begin, self._texts = b"", 0, 0
 
     def numbers(self, layout: str) -> tuple[Any, ...]:
         """Read numbers in a layout of :mod:`struct`, little-endian."""
@@ -85,7 +77,7 @@ class HeaderReader:
         if kind == _STRING:
             (length,) = self.numbers("Q")
             if length > limits.NAME_LENGTH:
-                self._skip(length)
+                self._read(length)
                 return None
             # Other texts are only displayed, so invalid bytes in them do no harm.
             errors = "strict" if key == ARCHITECTURE else "replace"
@@ -96,7 +88,7 @@ class HeaderReader:
         if item in _SCALARS:
             if count <= limits.BLOCKS:
                 return self._scalars(item, count)
-            self._skip(count * struct.calcsize(f"<{_SCALARS[item]}"))
+            self._read(count * struct.calcsize(f"<{_SCALARS[item]}"))
             return None
         if item != _STRING:
             raise ValueError(f"{key!r} is an array of value type {item}")
@@ -130,20 +122,19 @@ class HeaderReader:
         if self._texts > limits.GGUF_TEXTS:
             raise ValueError(f"lists of more than {limits.GGUF_TEXTS:,} texts")
         for _ in range(count):
-            self._skip(*self.numbers("Q"))
+            self._read(*self.numbers("Q"))
 
     def _read(self, count: int) -> bytes:
+        """Return the next bytes; all are read in order, as over one connection."""
         self._check(count)
-        raw = self._file.read(count)
-        if len(raw) != count:
-            raise ValueError(f"it ends at {self.place + len(raw):,}")
+        start = self.place - self._begin
+        if (lacking := start + count - len(self._chunk)) > 0:
+            stop = self._begin + len(self._chunk)
+            raw = read_at(self._file, stop, min(max(lacking, _CHUNK), self._end - stop))
+            self._chunk, self._begin = self._chunk[start:] + raw.tobytes(), self.place
+            start = 0
         self.place += count
-        return raw
-
-    def _skip(self, count: int) -> None:
-        self._check(count)
-        self._file.seek(count, os.SEEK_CUR)
-        self.place += count
+        return self._chunk[start : start + count]
 
     def _check(self, count: int) -> None:
         if self.place + count <= self._end:

@@ -5,8 +5,7 @@
 - `tensor_groups`: the tensors that make up one packed weight, with their checks.
 - `compressed_tensors`, `gptq_awq`, `bitsandbytes`, `mlx`, `scaled_floats` (FP8, int8, ModelOpt,
   gpt-oss, torchao): one module per family; each checks a group and returns its decoder.
-- `packed_tensor`: the interface of decoders; `rowwise`, `columnwise` and `sparse_bitmask` are the
-  decoders by storage order.
+- `packed_tensor`: the interface of decoders; `rowwise`: the decoder of matrices stored row by row.
 - `block_scales`: scales and zero points, expanded to weights; `packed_integers`: codes of a few
   bits; `part_slices`: rows and columns of a part; `remote_parts`: parts on the Hub.
 

@@ -11,7 +11,6 @@ from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import check_integer, parse_json
 from sparsity_report.weights.packed.block_scales import Blocks, NestedBlocks
 from sparsity_report.weights.packed.packed_tensor import Packed
-from sparsity_report.weights.packed.part_slices import flattened, integers, seen_as
 from sparsity_report.weights.packed.quantization_config import Scheme
 from sparsity_report.weights.packed.rowwise import Rowwise
 from sparsity_report.weights.packed.tensor_groups import Parts
@@ -28,7 +27,7 @@ def bitsandbytes_4bit(parts: Parts, scheme: Scheme) -> Packed:  # noqa: ARG001
     parts.only("weight", "absmax", "quant_map", state, "nested_absmax", "nested_quant_map")
     settings, codes = _state(parts, state), parts.need("weight", torch.uint8)
     shape, size = tuple(settings["shape"]), settings["blocksize"]
-    blocks, table = math.prod(shape) // size, flattened(parts.need("quant_map", torch.float32))
+    blocks, table = math.prod(shape) // size, parts.need("quant_map", torch.float32).numbers()
     if math.prod(shape) % size or codes.total * 2 != math.prod(shape):
         raise parts.wrong("weight", f"its shape is {codes.shape} for {shape} weights")
     if parts.leaves["absmax"].total != blocks or len(table) != 16 or not np.isfinite(table).all():
@@ -36,7 +35,7 @@ def bitsandbytes_4bit(parts: Parts, scheme: Scheme) -> Packed:  # noqa: ARG001
             "absmax", f"{parts.leaves['absmax'].total:,} scales for {blocks:,} blocks"
         )
     return Rowwise(
-        shape, str(settings["quant_type"]), parts.all, seen_as(codes, blocks, size // 2), size, 4,
+        shape, str(settings["quant_type"]), parts.all, codes.seen_as(blocks, size // 2), size, 4,
         tuple(table.tolist()), high_first=True, scales=(_absmax(parts, settings, blocks, size),),
     )  # fmt: skip
 
@@ -45,7 +44,7 @@ def _state(parts: Parts, leaf: str) -> dict[str, Any]:
     """Return the quantization state, JSON in a tensor."""
     try:
         part = parts.need(leaf, torch.uint8)
-        text = integers(part) if part.total <= _LARGEST_STATE else np.zeros(0)
+        text = part.integers() if part.total <= _LARGEST_STATE else np.zeros(0)
         state = parse_json(text.astype(np.uint8).tobytes(), once=True)
         shape, size = state["shape"], check_integer(state["blocksize"], "blocksize", 2)
         for each in shape:
@@ -58,7 +57,7 @@ def _state(parts: Parts, leaf: str) -> dict[str, Any]:
 
 
 def _absmax(parts: Parts, state: Mapping[str, Any], blocks: int, size: int) -> Blocks:
-    part = seen_as(parts.leaves["absmax"], blocks, 1)
+    part = parts.leaves["absmax"].seen_as(blocks, 1)
     if (nested := parts.get("nested_absmax")) is None:
         parts.need("absmax", torch.float32)
         return Blocks(part, 1, size)
@@ -82,7 +81,7 @@ def bitsandbytes_8bit(parts: Parts, scheme: Scheme) -> Packed:  # noqa: ARG001
     """Return the decoder of LLM.int8(): a scale of 127 steps per row."""
     parts.only("weight", "SCB", "weight_format")
     codes = parts.need("weight", torch.int8)
-    if parts.get("weight_format") and integers(parts.need("weight_format", torch.uint8)).any():
+    if parts.get("weight_format") and parts.need("weight_format", torch.uint8).integers().any():
         raise parts.wrong("weight_format", "weights in kernel order are not supported")
     shape = parts.matrix("weight")
     scale = parts.scales("SCB", shape)

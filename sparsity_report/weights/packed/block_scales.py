@@ -4,12 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sparsity_report.weights.packed.packed_integers import Floats, decode_codes, integer_values
-from sparsity_report.weights.packed.part_slices import finite, flattened, integers, numbers, rows
-from sparsity_report.weights.tensor_slices import Entry
-
-#: Rows that share words of packed zero points.
-ALIGNED = 32
+from sparsity_report.weights.packed.packed_integers import decode_codes, integer_values
+from sparsity_report.weights.tensor_slices import Entry, Floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,20 +39,18 @@ class Blocks:
         """Return the numbers of a range of rows, (rows, blocks per row)."""
         first, last = start // self.height, -(-stop // self.height)
         if self.bits:
-            words = rows(self.part, first * self.bits // 32, -(-last * self.bits // 32))
+            words = self.part.rows(first * self.bits // 32, -(-last * self.bits // 32))
             down = np.ascontiguousarray(words.view(np.uint32).T).view(np.uint8)
-            across = decode_codes(
-                down, self.bits, integer_values(self.bits, self.offset), high_first=False
-            )
-            values = across.T[: last - first]
+            values = decode_codes(down, self.bits, integer_values(self.bits, self.offset))
+            values = values.T[: last - first]
         elif self.exponent:
-            powers = rows(self.part, first, last).astype(np.int32)
+            powers = self.part.rows(first, last).astype(np.int32)
             values = np.ldexp(np.float32(1), np.minimum(powers, 254) - 127)
             # 255 stands for NaN.
             values[powers == 255] = np.nan
         else:
-            values = numbers(self.part, rows(self.part, first, last)) - np.float32(self.offset)
-        values = finite(self.part, values.astype(np.float32, copy=False))
+            values = self.part.numbers(self.part.rows(first, last)) - np.float32(self.offset)
+        values = self.part.finite(values.astype(np.float32, copy=False))
         if self.height == 1:
             return values
         return values.repeat(self.height, axis=0)[start - first * self.height :][: stop - start]
@@ -65,7 +59,7 @@ class Blocks:
         """Return broadcastable numbers of a range of rows, (rows, blocks, 1 or width)."""
         values = self.of_rows(start, stop)
         if self.order is not None:
-            return values[:, integers(self.order), None]
+            return values[:, self.order.integers(), None]
         if values.shape[1] * self.width == columns:
             return values[:, :, None]
         return values.repeat(self.width, axis=1)[:, :columns, None]
@@ -96,10 +90,10 @@ class NestedBlocks(Blocks):
         """Return the scales of a range of blocks, (blocks, 1)."""
         assert self.table is not None
         assert self.nested is not None
-        codes = rows(self.part, start, stop).reshape(-1)
-        scales = flattened(self.nested)[np.arange(start, stop) // self.size]
-        values = flattened(self.table)[codes] * scales + np.float32(self.more)
-        return finite(self.part, values)[:, None]
+        codes = self.part.rows(start, stop).reshape(-1)
+        scales = self.nested.numbers()[np.arange(start, stop) // self.size]
+        values = self.table.numbers()[codes] * scales + np.float32(self.more)
+        return self.part.finite(values)[:, None]
 
 
 def combined(values: Floats, numbers: Floats, how: np.ufunc) -> None:

@@ -1,10 +1,12 @@
 """Packed formats of compressed-tensors: sparse, integer, NVFP4, MXFP4 and MXFP6."""
 
 import math
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 
-from sparsity_report.weights.packed.block_scales import Blocks
+from sparsity_report.weights.packed.block_scales import Blocks, combined
 from sparsity_report.weights.packed.packed_integers import (
     E2M1,
     E2M3,
@@ -13,14 +15,68 @@ from sparsity_report.weights.packed.packed_integers import (
     integer_values,
 )
 from sparsity_report.weights.packed.packed_tensor import Packed, Undecoded, grouped
-from sparsity_report.weights.packed.part_slices import FLOATS, FP4, FP8, flattened, integers
 from sparsity_report.weights.packed.quantization_config import Scheme
 from sparsity_report.weights.packed.rowwise import Rowwise
-from sparsity_report.weights.packed.sparse_bitmask import Bitmasked
 from sparsity_report.weights.packed.tensor_groups import Parts
+from sparsity_report.weights.tensor_slices import FLOATS, FP4, FP8, Entry, Floats
 
 # Marlin 2:4: side of a tile, and weights per scale unless one scale serves a row.
 _TILE, _MARLIN_GROUP = 16, 128
+
+
+@dataclass(frozen=True, eq=False)
+class Bitmasked(Packed):
+    """The next stored value for each set bit, zero for the others.
+
+    Attributes
+    ----------
+    kept : Entry
+        In order of the rows: all in one row, or so many to each row.
+    mask : Entry
+        uint8, (rows, bytes), the lowest bit first.
+    starts : Entry or None
+        The place of each row's first value; None: as many values to each row.
+    scales : tuple of Blocks
+    """
+
+    kept: Entry
+    mask: Entry
+    starts: Entry | None
+    scales: tuple[Blocks, ...] = ()
+
+    @property
+    def row(self) -> int:
+        """Values of one row."""
+        return self.shape[-1]
+
+    def values(self, first: int, last: int) -> Floats:
+        """Return values of whole rows."""
+        columns = self.row
+        bits = np.unpackbits(self.mask.rows(first, last), axis=1, bitorder="little")
+        there = bits[:, :columns].astype(bool)
+        begin, end = self._places(first, last)
+        if there.sum() != end - begin or bits[:, columns:].any():
+            raise self.mask.wrong(
+                f"and {self.kept.key!r} disagree on how many weights rows {first} to {last - 1} "
+                "keep; fetch the file again"
+            )
+        values = np.zeros((last - first, columns), np.float32)
+        kept = self.kept.seen_as(self.kept.total)
+        values[there] = kept.numbers(kept.rows(begin, end)).reshape(-1)
+        for scale in self.scales:
+            combined(values, scale.spread(first, last, columns), np.multiply)
+        return values
+
+    def _places(self, first: int, last: int) -> tuple[int, int]:
+        """Return the range of stored values of a range of rows."""
+        if self.starts is None:
+            each = self.kept.total // self.shape[0]
+            return first * each, last * each
+        starts = [*self.starts.integers().tolist(), self.kept.total]
+        begin, end = starts[first], starts[last]
+        if not 0 <= begin <= end <= self.kept.total:
+            raise self.starts.wrong(f"points outside of {self.kept.key!r}; fetch the file again")
+        return begin, end
 
 
 def bitmasked(parts: Parts, scheme: Scheme) -> Packed:
@@ -82,7 +138,7 @@ def compressed(parts: Parts, scheme: Scheme) -> Packed:
     _check_bits(parts, scheme, bits)
     scale, factor = parts.grouped("weight_scale", shape, NV_GROUP if divisor else MX_GROUP), 1.0
     if divisor:
-        whole_scale = float(flattened(divisor)[0]) if divisor.total == 1 else math.nan
+        whole_scale = float(divisor.numbers()[0]) if divisor.total == 1 else math.nan
         if not (math.isfinite(whole_scale) and whole_scale):
             raise parts.wrong("weight_global_scale", "it is not one nonzero number")
         factor = 1 / whole_scale
@@ -123,7 +179,7 @@ def _pack_quantized(parts: Parts, scheme: Scheme) -> Packed:
             raise parts.wrong("weight_packed", f"its {leaf} is missing")
     if order is not None and order.shape != (shape[1],):
         raise parts.wrong("weight_g_idx", f"its shape is {order.shape} for {shape[1]} columns")
-    order = None if order is None or (integers(order) < 0).all() else order
+    order = None if order is None or (order.integers() < 0).all() else order
     if order is not None:
         parts.check_order("weight_g_idx", scale.part.shape[1])
     scale = Blocks(scale.part, scale.height, scale.width, order=order)

@@ -6,7 +6,6 @@ of activations are not parameters. Tensors that look packed in an unknown way ar
 
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
 
 import torch
 
@@ -20,10 +19,9 @@ from sparsity_report.weights.packed import (
     scaled_floats,
 )
 from sparsity_report.weights.packed.packed_tensor import Packed, Undecoded
-from sparsity_report.weights.packed.part_slices import FP4, origin
 from sparsity_report.weights.packed.quantization_config import Scheme
 from sparsity_report.weights.packed.tensor_groups import Parts
-from sparsity_report.weights.tensor_slices import Entry
+from sparsity_report.weights.tensor_slices import FP4, Entry
 
 # Owner and leaf of a part of a packed weight; longer leaves first.
 _LEAF = re.compile(
@@ -100,32 +98,10 @@ _FORMS = {
 _LARGEST = 2**28
 
 
-@dataclass(frozen=True)
-class DetectedParameters:
-    """Parameters of a checkpoint, packed ones included.
-
-    Attributes
-    ----------
-    entries : mapping of str to Entry
-    notes : tuple of Phrase
-        Facts about packed weights for a careful reader.
-    """
-
-    entries: Mapping[str, Entry]
-    notes: tuple[Phrase, ...] = ()
-
-
-@dataclass
-class _Sorted:
-    """Tensors by role: parts of packed weights, single tensors, scales of activations."""
-
-    weights: dict[tuple[str, bool], Parts] = field(default_factory=dict)
-    alone: dict[str, Entry] = field(default_factory=dict)
-    beside: list[str] = field(default_factory=list)
-
-
-def detect_parameters(entries: Mapping[str, Entry], scheme: Scheme) -> DetectedParameters:
-    """Return the parameters of a checkpoint, packed ones with their decoders.
+def detect_parameters(
+    entries: Mapping[str, Entry], scheme: Scheme
+) -> tuple[dict[str, Entry], tuple[Phrase, ...]]:
+    """Return the parameters of a checkpoint, packed ones with their decoders, and notes on them.
 
     Raises
     ------
@@ -138,78 +114,66 @@ def detect_parameters(entries: Mapping[str, Entry], scheme: Scheme) -> DetectedP
             raise SparsityReportError(
                 f"{scheme.file}: a group size of {size} weights is impossible; fetch the file again"
             )
-    sorted_ = _sort(entries, scheme)
-    decoders = {parts.name: _decoder(parts, scheme) for parts in sorted_.weights.values()}
-    packed = {name: Entry(name, values.shape, values) for name, values in decoders.items()}
+    groups, plain, scales = _sort(entries, scheme)
+    decoders = {parts.name: _decoder(parts, scheme) for parts in groups}
     _check_method(scheme, {decoder.packing for decoder in decoders.values()})
-    # Beside plain weights, a scale may be a parameter.
-    plain = {
-        key: entry
-        for key, entry in entries.items()
-        if key in sorted_.alone or (key in sorted_.beside and not (packed or scheme.method))
-    }
-    known = {key: entry for key, entry in plain.items() if not _is_index(entry)}
-    for entry in known.values():
-        if scheme.method and entry.dtype in {*_SMALL_FLOATS, FP4}:
-            raise SparsityReportError(
-                f"{origin(entry)}: {entry.key!r} holds {entry.dtype} and has no scale; fetch the "
-                "whole checkpoint"
-            )
-    fours = {
-        key: _bounded(scaled_floats.unscaled(entry))
-        for key, entry in known.items()
-        if entry.kind == FP4
-    }
-    known |= {key: Entry(key, values.shape, values) for key, values in fours.items()}
-    places = {key: place for place, key in enumerate(entries)}
-    firsts = {
-        min((part.key for part in decoder.parts), key=places.__getitem__): name
-        for name, decoder in decoders.items()
-    }
-    ordered = {
-        firsts.get(key, key): packed[firsts[key]] if key in firsts else known[key]
-        for key in entries
-        if key in firsts or key in known
-    }
-    return DetectedParameters(ordered, _notes([*decoders.values(), *fours.values()]))
+    owners = {part.key: name for name, decoder in decoders.items() for part in decoder.parts}
+    if not (decoders or scheme.method):  # beside plain weights, a scale may be a parameter
+        plain |= scales
+    parameters: dict[str, Entry] = {}
+    for key, entry in entries.items():
+        if name := owners.get(key):
+            parameters[name] = Entry(name, decoders[name].shape, decoders[name])
+        elif key not in plain or _is_index(entry):
+            continue
+        elif scheme.method and entry.dtype in {*_SMALL_FLOATS, FP4}:
+            raise entry.wrong(f"holds {entry.dtype} and has no scale; fetch the whole checkpoint")
+        elif entry.kind == FP4:
+            decoders[key] = _bounded(scaled_floats.unscaled(entry))
+            parameters[key] = Entry(key, decoders[key].shape, decoders[key])
+        else:
+            parameters[key] = entry
+    return parameters, _notes(decoders.values())
 
 
-def _sort(entries: Mapping[str, Entry], scheme: Scheme) -> _Sorted:
-    sorted_ = _Sorted()
+def _sort(
+    entries: Mapping[str, Entry], scheme: Scheme
+) -> tuple[Collection[Parts], dict[str, Entry], dict[str, Entry]]:
+    """Return the parts of packed weights, single tensors, and scales of activations."""
+    weights: dict[tuple[str, bool], Parts] = {}
+    alone: dict[str, Entry] = {}
+    scales: dict[str, Entry] = {}
     for key, entry in entries.items():
         if match := _LEAF.match(key):
             fused = match["fused"] is not None
             owner = match["fused"] or match["owner"]
-            parts = sorted_.weights.setdefault((owner, fused), Parts(owner, fused))
+            parts = weights.setdefault((owner, fused), Parts(owner, fused))
             parts.add(match["part"] or match["leaf"], entry)
         elif _ACTIVATION.search(key):
-            sorted_.beside.append(key)
+            scales[key] = entry
         else:
-            sorted_.alone[key] = entry
-    for owner, parts in list(sorted_.weights.items()):
-        if not parts.fused and (plain := sorted_.alone.pop(parts.name, None)) is not None:
+            alone[key] = entry
+    for name, parts in list(weights.items()):
+        if not parts.fused and (plain := alone.pop(parts.name, None)) is not None:
             parts.add("weight", plain)
         if _is_packed(parts, scheme):
             continue
-        del sorted_.weights[owner]
+        del weights[name]
         for leaf, entry in parts.leaves.items():
             if leaf not in _OPTIONAL_LEAVES:
-                sorted_.alone[entry.key] = entry
-    _check_names(sorted_)
-    return sorted_
+                alone[entry.key] = entry
+    _check_names(weights.values(), alone)
+    return weights.values(), alone, scales
 
 
-def _check_names(sorted_: _Sorted) -> None:
+def _check_names(groups: Collection[Parts], alone: Collection[str]) -> None:
     """Refuse a weight that is present twice: packed and plain, or under its module's name."""
-    taken = {key: key for key in sorted_.alone}
-    for parts in sorted_.weights.values():
+    taken = {key: key for key in alone}
+    for parts in groups:
         first = next(iter(parts.leaves.values()))
         for name in dict.fromkeys((parts.owner, parts.name)):
             if name in taken:
-                raise SparsityReportError(
-                    f"{origin(first)}: {first.key!r} and {taken[name]!r} both stand for {name!r}; "
-                    "keep one of them"
-                )
+                raise first.wrong(f"and {taken[name]!r} both stand for {name!r}; keep one of them")
             taken[name] = first.key
 
 
@@ -237,7 +201,7 @@ def _decoder(parts: Parts, scheme: Scheme) -> Packed:
     first = next(iter(parts.leaves.values()))
     names = ", ".join(sorted(parts.leaves))
     raise SparsityReportError(
-        f"{origin(first)}: {parts.owner!r} holds {names}, which no known packed format "
+        f"{first.origin}: {parts.owner!r} holds {names}, which no known packed format "
         "combines; fetch the whole checkpoint, or give one that is not packed"
     )
 
@@ -245,10 +209,9 @@ def _decoder(parts: Parts, scheme: Scheme) -> Packed:
 def _bounded(packed: Packed) -> Packed:
     """Return a decoder; refuse one whose smallest slice exceeds memory."""
     if packed.unit > _LARGEST:
-        first = packed.parts[0]
-        raise SparsityReportError(
-            f"{origin(first)}: {first.key!r} would be unpacked to the shape {packed.shape}, "
-            "which is no layer's; fetch the file again"
+        raise packed.parts[0].wrong(
+            f"would be unpacked to the shape {packed.shape}, which is no layer's; "
+            "fetch the file again"
         )
     return packed
 
@@ -263,7 +226,8 @@ def _notes(decoders: Collection[Packed]) -> tuple[Phrase, ...]:
 
 def _check_method(scheme: Scheme, layouts: Collection[str]) -> None:
     """Refuse a configuration that contradicts the tensors."""
-    if not scheme.method or (not layouts and _keeps_plain(scheme)):
+    form, is_compressed = scheme.settings.get("format"), scheme.method == "compressed-tensors"
+    if not scheme.method or (not layouts and is_compressed and form in {None, "dense"}):
         return
     if scheme.method not in _METHODS:
         raise SparsityReportError(
@@ -286,14 +250,6 @@ def _check_method(scheme: Scheme, layouts: Collection[str]) -> None:
             )
 
 
-def _keeps_plain(scheme: Scheme) -> bool:
-    """Return whether the settings allow weights that are not packed."""
-    return scheme.method == "compressed-tensors" and scheme.settings.get("format") in {
-        None,
-        "dense",
-    }
-
-
 def _is_index(entry: Entry) -> bool:
     is_float = entry.values.dtype in _FLOATS or entry.kind == FP4
     return not is_float and bool(_INDEX.search(entry.key))
@@ -304,7 +260,7 @@ def check_weights(*entries: Entry) -> None:
     for entry in entries:
         dtype = entry.values.dtype
         if not (dtype in _FLOATS or entry.dtype in _SMALL_FLOATS or dtype.is_complex):
-            raise SparsityReportError(
-                f"{origin(entry)}: {entry.key!r} holds {entry.dtype}, not weights: it looks packed "
-                "in an unknown way; give a checkpoint that is not packed"
+            raise entry.wrong(
+                f"holds {entry.dtype}, not weights: it looks packed in an unknown way; "
+                "give a checkpoint that is not packed"
             )

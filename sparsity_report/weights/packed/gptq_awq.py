@@ -1,16 +1,121 @@
-"""GPTQ and AWQ: integers with a scale and a zero point to each group of inputs."""
+"""GPTQ and AWQ: integers with a scale and a zero point to each group of inputs.
+
+The file has the inputs of a layer down and its outputs across; the model has them turned.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from sparsity_report.weights.packed.columnwise import Columnwise
-from sparsity_report.weights.packed.packed_integers import unpack_codes
+from sparsity_report.weights.packed.packed_integers import (
+    decode_codes,
+    unpack_codes,
+)
 from sparsity_report.weights.packed.packed_tensor import Packed
-from sparsity_report.weights.packed.part_slices import FLOATS, integers, rows
 from sparsity_report.weights.packed.quantization_config import Scheme
 from sparsity_report.weights.packed.tensor_groups import Parts
-from sparsity_report.weights.tensor_slices import Entry
+from sparsity_report.weights.tensor_slices import FLOATS, Entry, Floats, Rounding
+
+# Position of each of the eight outputs in a word of AWQ.
+_INTERLEAVED = [0, 4, 1, 5, 2, 6, 3, 7]
+
+
+@dataclass(frozen=True, eq=False)
+class Columnwise(Packed):
+    """``(code − zero) · scale``, in groups of inputs.
+
+    Attributes
+    ----------
+    codes : Entry
+        GPTQ: (words of the inputs, outputs). AWQ: (inputs, words of the outputs).
+    scales : Entry
+        (groups, outputs).
+    zeros : Entry
+        (groups, words of the outputs).
+    bits : int
+    interleaved : bool
+        AWQ.
+    shift : int
+        By how much the file writes zero points too small: GPTQ's first version by 1.
+    order : Entry or None
+        The group of each input; None: as many inputs to each, in order.
+    """
+
+    codes: Entry
+    scales: Entry
+    zeros: Entry
+    bits: int
+    interleaved: bool = False
+    shift: int = 0
+    order: Entry | None = None
+
+    crosswise: ClassVar[bool] = True
+
+    @property
+    def row(self) -> int:
+        """Values of one output."""
+        return self.shape[1]
+
+    def loaded(self, first: int, last: int) -> Columnwise:
+        """Return a decoder whose columns are in memory: reading shift needs as many reads."""
+        words = first * self.bits // 32, -(-last * self.bits // 32)
+        # Refuse here, where the file is known.
+        self._scales(first, last)
+        return replace(
+            self,
+            shape=(last - first, self.shape[1]),
+            codes=self.codes.held_columns(*(words if self.interleaved else (first, last))),
+            scales=self.scales.held_columns(first, last),
+            zeros=self.zeros.held_columns(*words),
+        )
+
+    @property
+    def rounding(self) -> Rounding | None:
+        """Half a step to both sides: codes and zero points are whole numbers."""
+        return Rounding()
+
+    def steps(self, first: int, last: int) -> Floats:
+        """Return the scales of whole outputs, one per input if inputs are ordered."""
+        scale = np.abs(self._scales(first, last))
+        return scale if self.order is None else scale[self.order.integers()]
+
+    def values(self, first: int, last: int) -> Floats:
+        """Return values of whole outputs."""
+        if self.interleaved:
+            values = self._across(self.codes, first, last).T
+        else:
+            words = self.codes.columns(first, last).view("<u4")
+            down = np.ascontiguousarray(words.T).view(np.uint8)
+            values = decode_codes(down, self.bits)[:, : self.shape[1]]
+        scale = self._scales(first, last)
+        zero = self._across(self.zeros, first, last) + np.float32(self.shift)
+        if self.shift:
+            # Version 1 adds one modulo the code width.
+            zero %= 2**self.bits
+        if self.order is not None:
+            groups = self.order.integers()
+            return (values - zero[groups].T) * scale[groups].T
+        parted = np.ascontiguousarray(values).reshape(last - first, len(scale), -1)
+        parted -= zero.T[:, :, None]
+        parted *= scale.T[:, :, None]
+        return parted
+
+    def _scales(self, first: int, last: int) -> Floats:
+        """Return the scales of a range of outputs, (groups, outputs)."""
+        return self.scales.finite(self.scales.numbers(self.scales.columns(first, last)))
+
+    def _across(self, part: Entry, first: int, last: int) -> Floats:
+        """Return codes packed along the outputs, (rows of the part, outputs)."""
+        words = first * self.bits // 32, -(-last * self.bits // 32)
+        codes = decode_codes(part.columns(*words), self.bits)
+        if self.interleaved:
+            codes = codes.reshape(len(codes), -1, 8)[:, :, _INTERLEAVED].reshape(len(codes), -1)
+        return codes[:, : last - first]
 
 
 def gptq_or_awq(parts: Parts, scheme: Scheme) -> Packed:
@@ -31,7 +136,7 @@ def gptq_or_awq(parts: Parts, scheme: Scheme) -> Packed:
         if not across and -(-inputs * bits // 32) != codes.shape[0]:
             raise parts.wrong("g_idx", f"it has {inputs:,} inputs, qweight room for others")
         parts.check_order("g_idx", groups)
-        order = None if _follows(integers(order), groups) else order
+        order = None if _follows(order.integers(), groups) else order
     if inputs % groups and order is None:
         raise parts.wrong("scales", f"{inputs:,} inputs cannot be shared by {groups:,} groups")
     parts.check("qzeros", (groups, -(-outputs * bits // 32)))
@@ -79,7 +184,7 @@ def _zero_point_shift(parts: Parts, scheme: Scheme, zeros: Entry, bits: int) -> 
         if form not in {"gptq", "gptq_v2"}:
             raise parts.wrong("qweight", f"checkpoint_format {form!r} of GPTQ is not supported")
         return 0 if form == "gptq_v2" else 1
-    middle, stored = 2 ** (bits - 1), np.unique(unpack_codes(rows(zeros, 0, zeros.shape[0]), bits))
+    middle, stored = 2 ** (bits - 1), np.unique(unpack_codes(zeros.rows(), bits))
     if len(stored) == 1 and middle - stored[0] in {0, 1}:
         return int(middle - stored[0])
     raise parts.wrong(

@@ -7,10 +7,10 @@ import torch
 from sparsity_report.weights.packed.block_scales import Blocks
 from sparsity_report.weights.packed.packed_integers import E2M1, MX_GROUP, NV_GROUP, integer_values
 from sparsity_report.weights.packed.packed_tensor import Packed
-from sparsity_report.weights.packed.part_slices import FLOATS, as_dtype, seen_as
 from sparsity_report.weights.packed.quantization_config import Scheme
 from sparsity_report.weights.packed.rowwise import Rowwise
 from sparsity_report.weights.packed.tensor_groups import Parts
+from sparsity_report.weights.tensor_slices import FLOATS
 
 
 def mlx(parts: Parts, scheme: Scheme) -> Packed:
@@ -33,13 +33,13 @@ def mlx(parts: Parts, scheme: Scheme) -> Packed:
             "weight", f"its shape is {codes.shape} for {columns:,} columns of {bits} bits"
         )
     shape = (*codes.shape[:-1], columns)
-    flat = seen_as(codes, down, codes.shape[-1])
-    across = seen_as(scale, down, scale.shape[-1])
+    flat = codes.seen_as(down, codes.shape[-1])
+    across = scale.seen_as(down, scale.shape[-1])
     if mode == "affine":
         parts.need("scales", *FLOATS)
         parts.need("biases", *FLOATS)
         parts.check("biases", scale.shape)
-        bias = Blocks(seen_as(parts.leaves["biases"], down, scale.shape[-1]), 1, size)
+        bias = Blocks(parts.leaves["biases"].seen_as(down, scale.shape[-1]), 1, size)
         return Rowwise(
             shape, f"mlx-{bits}bit-g{size}", parts.all, flat, columns, bits, integer_values(bits),
             scales=(Blocks(across, 1, size),), bias=bias,
@@ -48,13 +48,13 @@ def mlx(parts: Parts, scheme: Scheme) -> Packed:
     parts.need("scales", torch.uint8)
     form = str(mode), bits, size
     if form == ("nvfp4", 4, NV_GROUP):
-        scales = Blocks(as_dtype(across, torch.float8_e4m3fn), 1, size)
+        scales = Blocks(across.as_dtype(torch.float8_e4m3fn), 1, size)
     elif form in {("mxfp4", 4, MX_GROUP), ("mxfp8", 8, MX_GROUP)}:
         scales = Blocks(across, 1, size, exponent=True)
     else:
         raise parts.wrong("weight", f"mode {mode!r} of MLX with {bits} bits is not supported")
     name = f"mlx-{mode}"
     if bits == 8:
-        floats = as_dtype(seen_as(codes, down, columns), torch.float8_e4m3fn)
+        floats = codes.seen_as(down, columns).as_dtype(torch.float8_e4m3fn)
         return Rowwise(shape, name, parts.all, floats, columns, scales=(scales,))
     return Rowwise(shape, name, parts.all, flat, columns, 4, E2M1, scales=(scales,))

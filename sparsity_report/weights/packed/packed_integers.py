@@ -3,10 +3,8 @@
 from functools import lru_cache
 
 import numpy as np
-import numpy.typing as npt
 
-Bytes = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float32]
+from sparsity_report.weights.tensor_slices import Bytes, Floats
 
 #: Values of the sixteen codes of a 4-bit float: a sign, two exponent bits, one fraction bit.
 #: OCP Microscaling Formats (MX) Specification 1.0, table 5: E2M1.
@@ -27,7 +25,9 @@ def integer_values(bits: int, offset: float = 0) -> tuple[float, ...]:
     return tuple(code - offset for code in range(2**bits))
 
 
-def decode_codes(packed: Bytes, bits: int, values: tuple[float, ...], high_first: bool) -> Floats:
+def decode_codes(
+    packed: Bytes, bits: int, values: tuple[float, ...] = (), high_first: bool = False
+) -> Floats:
     """Return the value of each code in rows of bytes.
 
     Parameters
@@ -37,7 +37,7 @@ def decode_codes(packed: Bytes, bits: int, values: tuple[float, ...], high_first
     bits : int
         Of a code, 1 to 8.
     values : tuple of float
-        What the ``2**bits`` codes stand for.
+        What the ``2**bits`` codes stand for; by default their integers.
     high_first : bool
         The high half of a byte comes first, of 4-bit codes.
 
@@ -48,10 +48,10 @@ def decode_codes(packed: Bytes, bits: int, values: tuple[float, ...], high_first
 
     Examples
     --------
-    >>> decode_codes(np.array([[0x21, 0x43]], np.uint8), 4, integer_values(4), False)
+    >>> decode_codes(np.array([[0x21, 0x43]], np.uint8), 4)
     array([[1., 2., 3., 4.]], dtype=float32)
     """
-    rows = len(packed)
+    rows, values = len(packed), values or integer_values(bits)
     if 8 % bits == 0:
         # Decode two bytes at a time: their table of values fits a core's cache.
         table = _table(bits, values, high_first)
@@ -62,7 +62,7 @@ def decode_codes(packed: Bytes, bits: int, values: tuple[float, ...], high_first
     return np.array(values, np.float32)[unpack_codes(packed, bits)]
 
 
-def unpack_codes(packed: Bytes, bits: int) -> npt.NDArray[np.uint8]:
+def unpack_codes(packed: Bytes, bits: int) -> Bytes:
     """Return the codes in rows of bytes, also those that straddle bytes.
 
     Examples

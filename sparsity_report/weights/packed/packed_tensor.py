@@ -12,12 +12,15 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from sparsity_report.errors import SparsityReportError
-from sparsity_report.weights.anatomy.rounding_levels import Rounding
-from sparsity_report.weights.packed.packed_integers import Floats
-from sparsity_report.weights.packed.part_slices import origin
 from sparsity_report.weights.packed.remote_parts import Span, connected, is_remote
-from sparsity_report.weights.tensor_slices import Entry, FileSlice, Slice
+from sparsity_report.weights.tensor_slices import (
+    Entry,
+    FileSlice,
+    Floats,
+    Rounding,
+    Slice,
+    file_bytes,
+)
 
 # Values of a slice, and values decoded at a time.
 _SLICE, _BUFFER = 2**24, 2**20
@@ -45,15 +48,22 @@ class Packed(ABC):
     dtype: ClassVar[torch.dtype] = torch.float32
     #: True if each slice needs bytes from everywhere in the parts.
     crosswise: ClassVar[bool] = False
+    #: Rows decoded together: those that share words of packed zero points.
+    aligned: ClassVar[int] = 32
 
     @property
     @abstractmethod
+    def row(self) -> int:
+        """Number of values of a row, the smallest part that is decoded alone."""
+
+    @property
     def unit(self) -> int:
         """Number of values decoded together; a slice holds whole units."""
+        return self.aligned * self.row
 
     @abstractmethod
-    def values(self, start: int, stop: int) -> Floats:
-        """Return whole units of values, by position in the model's tensor.
+    def values(self, first: int, last: int) -> Floats:
+        """Return the values of a range of rows.
 
         Returns
         -------
@@ -61,8 +71,8 @@ class Packed(ABC):
             float32, of any shape, in order.
         """
 
-    def loaded(self, start: int, stop: int) -> Packed | None:  # noqa: ARG002
-        """Return a decoder of a range with its parts in memory, if that saves reads.
+    def loaded(self, first: int, last: int) -> Packed | None:  # noqa: ARG002
+        """Return a decoder of a range of rows with its parts in memory, if that saves reads.
 
         Returns
         -------
@@ -76,8 +86,8 @@ class Packed(ABC):
         """Rounding levels near zero; None if values are unrounded or the levels unknown."""
         return None
 
-    def steps(self, start: int, stop: int) -> Floats:  # noqa: ARG002
-        """Return the rounding steps of values, each for equally many of them."""
+    def steps(self, first: int, last: int) -> Floats:  # noqa: ARG002
+        """Return the rounding steps of a range of rows, each for equally many values."""
         return np.empty(0, np.float32)
 
     @property
@@ -88,8 +98,7 @@ class Packed(ABC):
     @property
     def nbytes(self) -> int | None:
         """Bytes of all parts in the file; None if a part is in no file."""
-        sizes = [part.file_bytes for part in self.parts]
-        return None if None in sizes else sum(size or 0 for size in sizes)
+        return file_bytes(self.parts)
 
     def cut(self, shape: tuple[int, ...]) -> Iterator[PackedSlice]:  # noqa: ARG002
         """Yield the values as slices of whole units."""
@@ -112,17 +121,11 @@ class Undecoded(Packed):
 
     why: str
 
-    @property
-    def unit(self) -> int:
-        """One value."""
-        return 1
+    row = aligned = 1
 
-    def values(self, start: int, stop: int) -> Floats:  # noqa: ARG002
+    def values(self, first: int, last: int) -> Floats:  # noqa: ARG002
         """Refuse to decode."""
-        key = self.parts[0].key
-        raise SparsityReportError(
-            f"{origin(self.parts[0])}: {key!r} cannot be unpacked: {self.why}"
-        )
+        raise self.parts[0].wrong(f"cannot be unpacked: {self.why}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,23 +148,23 @@ class PackedSlice(Slice):
 
     def rounded(self) -> Iterator[tuple[torch.Tensor, Floats]]:
         """Yield each piece with the steps of its groups."""
-        for packed, start, stop in self._runs():
+        for packed, first, last in self._runs():
             with np.errstate(all="ignore"):
-                steps = packed.steps(start, stop)
-            yield _decoded(packed, start, stop), steps
+                steps = packed.steps(first, last)
+            yield _decoded(packed, first, last), steps
 
     def pieces(self) -> Iterator[torch.Tensor]:
         """Yield the decoded values."""
         return (_decoded(*run) for run in self._runs())
 
     def _runs(self) -> Iterator[tuple[Packed, int, int]]:
-        step = max(1, _BUFFER // self.packed.unit) * self.packed.unit
-        first, stop = self.start, self.start + self.total
+        row, step = self.packed.row, max(1, _BUFFER // self.packed.unit) * self.packed.aligned
+        first, last = self.start // row, (self.start + self.total) // row
         with self._connected() as packed:
-            if loaded := packed.loaded(first, stop):
-                packed, first, stop = loaded, 0, stop - first
-            for start in range(first, stop, step):
-                yield packed, start, min(start + step, stop)
+            if loaded := packed.loaded(first, last):
+                packed, first, last = loaded, 0, last - first
+            for start in range(first, last, step):
+                yield packed, start, min(start + step, last)
 
     def _connected(self) -> AbstractContextManager[Packed]:
         packed = self.packed
@@ -171,10 +174,10 @@ class PackedSlice(Slice):
         return connected(replace(packed, parts=()), span)
 
 
-def _decoded(packed: Packed, start: int, stop: int) -> torch.Tensor:
+def _decoded(packed: Packed, first: int, last: int) -> torch.Tensor:
     # Products of extreme scales may overflow, which is not an error here.
     with np.errstate(all="ignore"):
-        return torch.from_numpy(packed.values(start, stop)).reshape(-1)
+        return torch.from_numpy(packed.values(first, last)).reshape(-1)
 
 
 def grouped(width: int, shape: tuple[int, int]) -> str:

@@ -1,17 +1,17 @@
 """Decoder of matrices stored row by row, as in most formats."""
 
+from bisect import bisect_left
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 import torch
 
-from sparsity_report.weights.anatomy.rounding_levels import Rounding, nearest_to_zero
-from sparsity_report.weights.packed.block_scales import ALIGNED, Blocks, combined
-from sparsity_report.weights.packed.packed_integers import Floats, decode_codes
+from sparsity_report.weights.packed.block_scales import Blocks, combined
+from sparsity_report.weights.packed.packed_integers import decode_codes
 from sparsity_report.weights.packed.packed_tensor import Packed
-from sparsity_report.weights.packed.part_slices import numbers, rows
-from sparsity_report.weights.tensor_slices import Entry
+from sparsity_report.weights.tensor_slices import Entry, Floats, Rounding
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,9 +50,9 @@ class Rowwise(Packed):
     factor: float = 1.0
 
     @property
-    def unit(self) -> int:
-        """Values of the rows that share words of packed zero points."""
-        return ALIGNED * self.columns
+    def row(self) -> int:
+        """Values of one row."""
+        return self.columns
 
     @property
     def rounding(self) -> Rounding | None:
@@ -61,17 +61,15 @@ class Rowwise(Packed):
             return Rounding(has_zero=self.bias is None)
         return nearest_to_zero(self.table or _levels(self.codes.values.dtype))
 
-    def steps(self, start: int, stop: int) -> Floats:
+    def steps(self, first: int, last: int) -> Floats:
         """Return the products of all scales."""
-        first, last = start // self.columns, stop // self.columns
         steps = np.full((1, 1, 1), self.factor, np.float32)
         for scale in self.scales:
             steps = steps * scale.spread(first, last, self.columns)
         return np.abs(steps)
 
-    def values(self, start: int, stop: int) -> Floats:
+    def values(self, first: int, last: int) -> Floats:
         """Return values of whole rows."""
-        first, last = start // self.columns, stop // self.columns
         values = self._codes(first, last)
         if self.zero:
             combined(values, self.zero.spread(first, last, self.columns), np.subtract)
@@ -84,9 +82,9 @@ class Rowwise(Packed):
         return values
 
     def _codes(self, first: int, last: int) -> Floats:
-        raw = rows(self.codes, first, last)
+        raw = self.codes.rows(first, last)
         if not self.bits:
-            return numbers(self.codes, raw).astype(np.float32)
+            return self.codes.numbers(raw)
         if self.wasted:
             words, held = raw.view("<u4"), 32 // self.bits
             places = np.arange(held, dtype=np.uint32) * np.uint32(self.bits)
@@ -109,8 +107,10 @@ class Experts(Packed):
 
     matrices: Rowwise
 
+    aligned = 1
+
     @property
-    def unit(self) -> int:
+    def row(self) -> int:
         """Values of one expert."""
         return self.shape[1] * self.shape[2]
 
@@ -119,13 +119,13 @@ class Experts(Packed):
         """Rounding levels of the matrices."""
         return self.matrices.rounding
 
-    def steps(self, start: int, stop: int) -> Floats:
+    def steps(self, first: int, last: int) -> Floats:
         """Return the steps of whole experts, in the order of the matrices."""
-        return self.matrices.steps(start, stop)
+        return self.matrices.steps(first * self.shape[2], last * self.shape[2])
 
-    def values(self, start: int, stop: int) -> Floats:
+    def values(self, first: int, last: int) -> Floats:
         """Return values of whole experts."""
-        values = self.matrices.values(start, stop)
+        values = self.matrices.values(first * self.shape[2], last * self.shape[2])
         turned: Floats = values.reshape(-1, self.shape[2], self.shape[1]).transpose(0, 2, 1)
         return turned.copy()
 
@@ -134,3 +134,18 @@ class Experts(Packed):
 def _levels(dtype: torch.dtype) -> tuple[float, ...]:
     """Return the numbers that an 8-bit dtype represents."""
     return tuple(torch.arange(256).to(torch.uint8).view(dtype).float().tolist())
+
+
+def nearest_to_zero(levels: Iterable[float]) -> Rounding | None:
+    """Return the range that a set of levels rounds to zero; None if zero is not a level.
+
+    Examples
+    --------
+    >>> nearest_to_zero([-2.0, -1.0, 0.0, 0.5])
+    Rounding(below=0.5, above=0.25, has_zero=True)
+    """
+    ordered = sorted({level for level in levels if level == level})
+    place = bisect_left(ordered, 0.0)
+    if not 0 < place < len(ordered) - 1 or ordered[place] != 0:
+        return None
+    return Rounding(-ordered[place - 1] / 2, ordered[place + 1] / 2)

@@ -1,34 +1,48 @@
 """Small floats and integers with scales: FP8, int8, FP4, ModelOpt, gpt-oss and torchao."""
 
 import math
+from dataclasses import replace
 
 import torch
 
 from sparsity_report.weights.packed.block_scales import Blocks
 from sparsity_report.weights.packed.packed_integers import E2M1, MX_GROUP, NV_GROUP
 from sparsity_report.weights.packed.packed_tensor import Packed, grouped
-from sparsity_report.weights.packed.part_slices import E8M0, FP4, FP8, seen_as
 from sparsity_report.weights.packed.quantization_config import Scheme
 from sparsity_report.weights.packed.rowwise import Experts, Rowwise
 from sparsity_report.weights.packed.tensor_groups import Parts
-from sparsity_report.weights.tensor_slices import Entry
+from sparsity_report.weights.tensor_slices import E8M0, FP4, FP8, Entry
 
 
 def scaled(parts: Parts, scheme: Scheme) -> Packed:
     """Return the decoder of int8, FP8 or FP4 with scales per tensor, row, block or group."""
     leaf = "weight_scale_inv" if parts.get("weight_scale_inv") else "weight_scale"
-    if parts.need("weight").kind == FP4:
+    codes = parts.need("weight")
+    if codes.kind == FP4:
         return _fp4(parts, leaf)
-    parts.only("weight", leaf, "weight_zero_point")
-    codes, shape = parts.need("weight", torch.int8, *FP8), parts.matrix("weight")
     if codes.values.dtype in FP8 and parts.leaves[leaf].values.dtype == torch.uint8:
         parts.only("weight", leaf)
+        shape = parts.matrix("weight")
         powers = parts.grouped(leaf, shape, MX_GROUP)
         return Rowwise(shape, "mxfp8", parts.all, codes, shape[1], scales=(powers,))
-    zero = None
-    if parts.get("weight_zero_point"):
-        zero = parts.scales("weight_zero_point", shape, scheme.block(), (torch.int8,))
-    scale = parts.scales(leaf, shape, scheme.block())
+    return _eight_bits(parts, ("weight", leaf, "weight_zero_point"), scheme.block())
+
+
+def torchao(parts: Parts, scheme: Scheme) -> Packed:  # noqa: ARG001
+    """Return the decoder of torchao's Float8Tensor, Int8Tensor and IntxUnpackedToInt8Tensor."""
+    packed = _eight_bits(parts, ("_weight_qdata", "_weight_scale", "_weight_zero_point"), None)
+    return replace(packed, packing=f"torchao-{packed.packing}")
+
+
+def _eight_bits(
+    parts: Parts, leaves: tuple[str, str, str], block: tuple[int, int] | None
+) -> Rowwise:
+    """Return the decoder of int8 or FP8, from the names of codes, scales and zero points."""
+    parts.only(*leaves)
+    codes, shape = parts.need(leaves[0], torch.int8, *FP8), parts.matrix(leaves[0])
+    scale, zero = parts.scales(leaves[1], shape, block), None
+    if parts.get(leaves[2]):
+        zero = parts.scales(leaves[2], shape, block, (torch.int8,))
     blocks = "-block" if 1 < scale.height < shape[0] else grouped(scale.width, shape)
     name = f"{'int8' if codes.values.dtype == torch.int8 else 'fp8'}{blocks}"
     return Rowwise(shape, name, parts.all, codes, shape[1], zero=zero, scales=(scale,))
@@ -48,7 +62,7 @@ def _fp4(parts: Parts, leaf: str) -> Packed:
 def unscaled(entry: Entry) -> Packed:
     """Return the decoder of FP4 in safetensors without scales."""
     *outer, half = entry.shape
-    codes = seen_as(entry, math.prod(outer), half)
+    codes = entry.seen_as(math.prod(outer), half)
     return Rowwise((*outer, 2 * half), "fp4", (entry,), codes, 2 * half, 4, E2M1)
 
 
@@ -72,22 +86,9 @@ def fused_mxfp4(parts: Parts, scheme: Scheme) -> Packed:  # noqa: ARG001
     parts.check("scales", codes.shape[:3])
     experts, outputs, groups, _ = codes.shape
     inputs, down = groups * MX_GROUP, experts * outputs
-    scales = Blocks(seen_as(scale, down, groups), 1, MX_GROUP, exponent=True)
+    scales = Blocks(scale.seen_as(down, groups), 1, MX_GROUP, exponent=True)
     matrices = Rowwise(
-        (down, inputs), "mxfp4", parts.all, seen_as(codes, down, inputs // 2), inputs, 4, E2M1,
+        (down, inputs), "mxfp4", parts.all, codes.seen_as(down, inputs // 2), inputs, 4, E2M1,
         scales=(scales,),
     )  # fmt: skip
     return Experts((experts, inputs, outputs), "mxfp4", parts.all, matrices)
-
-
-def torchao(parts: Parts, scheme: Scheme) -> Packed:  # noqa: ARG001
-    """Return the decoder of torchao's Float8Tensor, Int8Tensor and IntxUnpackedToInt8Tensor."""
-    parts.only("_weight_qdata", "_weight_scale", "_weight_zero_point")
-    codes, shape = parts.need("_weight_qdata", torch.int8, *FP8), parts.matrix("_weight_qdata")
-    scale = parts.scales("_weight_scale", shape)
-    zero = None
-    if parts.get("_weight_zero_point"):
-        zero = parts.scales("_weight_zero_point", shape, dtypes=(torch.int8,))
-    kind = "int8" if codes.values.dtype == torch.int8 else "fp8"
-    name = f"torchao-{kind}{grouped(scale.width, shape)}"
-    return Rowwise(shape, name, parts.all, codes, shape[1], zero=zero, scales=(scale,))

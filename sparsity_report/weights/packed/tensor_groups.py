@@ -8,8 +8,7 @@ import torch
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.packed.block_scales import Blocks
 from sparsity_report.weights.packed.packed_integers import MX_GROUP
-from sparsity_report.weights.packed.part_slices import E8M0, FLOATS, FP8, integers, origin
-from sparsity_report.weights.tensor_slices import Entry
+from sparsity_report.weights.tensor_slices import E8M0, FLOATS, FP8, Entry
 
 # Block size where the file declares none: DeepSeek's 128 × 128.
 _BLOCK = 128
@@ -81,14 +80,14 @@ class Parts:
     def declared_shape(self, leaf: str) -> tuple[int, int]:
         """Return the shape of the weight, from the part that holds it."""
         part = self.need(leaf, torch.int64, torch.int32)
-        sizes = integers(part).tolist() if part.total == 2 else []
+        sizes = part.integers().tolist() if part.total == 2 else []
         if len(sizes) != 2 or min(sizes) < 1:
             raise self.wrong(leaf, f"it does not hold a shape: {sizes}")
         return sizes[0], sizes[1]
 
     def check_order(self, leaf: str, groups: int) -> None:
         """Refuse an input order that names a group without a scale."""
-        order = integers(self.leaves[leaf])
+        order = self.leaves[leaf].integers()
         if order.size and not 0 <= order.min() <= order.max() < groups:
             raise self.wrong(leaf, f"it names groups beyond the {groups:,} that have a scale")
 
@@ -99,10 +98,7 @@ class Parts:
         advice: str = "fetch the checkpoint again, or give one that is not packed",
     ) -> SparsityReportError:
         """Return the error for a faulty part."""
-        entry = self.leaves[leaf]
-        return SparsityReportError(
-            f"{origin(entry)}: {entry.key!r} looks packed and cannot be unpacked: {why}; {advice}"
-        )
+        return self.leaves[leaf].wrong(f"looks packed and cannot be unpacked: {why}; {advice}")
 
     def scales(
         self,
@@ -125,11 +121,11 @@ class Parts:
         """
         part, (down, across) = self.need(leaf, *dtypes), shape
         if part.total == 1:
-            return Blocks(Entry(part.key, (1, 1), part.values), max(1, down), max(1, across))
+            return Blocks(part.seen_as(1, 1), max(1, down), max(1, across))
         grid = (*part.shape, 1) if len(part.shape) == 1 else part.shape
         if len(grid) != 2:
             raise self.wrong(leaf, f"its shape is {part.shape} for a matrix of {shape}")
-        part = Entry(part.key, grid, part.values)
+        part = part.seen_as(*grid)
         even, square = self._even(grid, shape), (_BLOCK, _BLOCK)
         inverse = leaf == "weight_scale_inv"
         declared = inverse and block is not None

@@ -123,7 +123,7 @@ class CheckpointWeights(Weights):
     def tensor(self, name: str) -> torch.Tensor:
         """Return the values of a parameter, stacked if several tensors make it up on disk."""
         dtype = self.entries(name)[0].values.dtype
-        return join_slices(list(self.slices(name)), dtype, self[name].shape)
+        return join_slices(self.slices(name), dtype, self[name].shape)
 
     def entries(self, name: str) -> list[Entry]:
         """Return the tensors on disk that make up a parameter."""
@@ -150,10 +150,7 @@ class CheckpointWeights(Weights):
         if _is_default(self.path, self.source):
             return self._load(self.directory, dtype=dtype)
         # transformers would look for its default file names and perhaps load other weights.
-        values = {
-            key: join_slices(list(e.slices()), e.values.dtype, e.shape)
-            for key, e in self._entries.items()
-        }
+        values = {key: entry.read() for key, entry in self._entries.items()}
         return self._load(None, dtype=dtype, state_dict=values)
 
     def filled_module(self) -> nn.Module:
@@ -168,7 +165,7 @@ class CheckpointWeights(Weights):
                     f"{self.name}: {name} has shape {entries[0].shape} on disk but "
                     f"{tuple(shape)} in the model of config.json; it can be counted but not run"
                 )
-            parts = [part for entry in entries for part in self.cut(entry)]
+            parts = (part for entry in entries for part in self.cut(entry))
             values[name] = join_slices(parts, entries[0].values.dtype, tuple(shape))
         return self._load(None, dtype=torch.float32, state_dict=values)
 
@@ -240,19 +237,19 @@ def open_checkpoint(
     folder = _folder(path)
 
     def is_fitting(model: nn.Module) -> bool:
-        return fits(model, detect_parameters(entries, read_scheme(folder)).entries)
+        return fits(model, detect_parameters(entries, read_scheme(folder))[0])
 
     model: nn.Module | None = None
     notes: tuple[Phrase, ...] = (phrase("note.config_unused"),)
     if options.config:
         model, notes = read_config(folder, is_fitting, parameters_for(len(entries)))
-    known = detect_parameters(entries, read_scheme(folder))
-    parts = memory_parts(model, known.entries)
+    known, packed_notes = detect_parameters(entries, read_scheme(folder))
+    parts = memory_parts(model, known)
     buffers = set() if model is None else {name for name, _ in model.named_buffers()}
     for name, tensors in parts.items():
         if name not in buffers:
             check_weights(*tensors)
-    contents = Contents(known.entries, parts, model, notes + known.notes)
+    contents = Contents(known, parts, model, notes + packed_notes)
     return CheckpointWeights(path, options, source, contents)
 
 

@@ -13,8 +13,15 @@ import torch
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import check_integer, check_name, parse_json, read_json
-from sparsity_report.weights.packed.part_slices import E8M0, FP4
-from sparsity_report.weights.tensor_slices import Entry, FileSlice, LocalFile, Origin, read_at
+from sparsity_report.weights.tensor_slices import (
+    E8M0,
+    FP4,
+    Entry,
+    FileSlice,
+    LocalFile,
+    Origin,
+    read_at,
+)
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
