@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sparsity_report.errors import SparsityReportError, printable, within_memory
 from sparsity_report.files.package_data import DEMO
 from sparsity_report.weights.anatomy.describe import ReaderOptions
-from sparsity_report.weights.sources.hub import Remote, fetch, find, is_hub_id
+from sparsity_report.weights.sources.hub import Remote, Request, fetch, find, is_hub_id
 from sparsity_report.weights.weights import Weights
 
 if TYPE_CHECKING:
@@ -21,23 +21,6 @@ if TYPE_CHECKING:
 # Headers that are read in parallel over the network.
 _PARALLEL = 8
 _PICKLES = {".bin", ".pt", ".pth", ".ckpt"}
-
-
-@dataclass(frozen=True)
-class _Source:
-    """The files of a model, and how they may be read."""
-
-    revision: str | None
-    subfolder: str
-    file: str
-    allow_pickle: bool
-    stream: bool
-    values: bool
-
-    @property
-    def place(self) -> dict[str, Any]:
-        """Revision, subfolder and file as keyword arguments."""
-        return {"revision": self.revision, "subfolder": self.subfolder, "file": self.file}
 
 
 def load(
@@ -117,9 +100,12 @@ def load(
     >>> sr.load().architecture
     'OPTForCausalLM'
     """
+    from torch import nn
+
+    from sparsity_report.weights.sources.memory import ModuleWeights
     from sparsity_report.weights.sources.structure import Outline, without_values
 
-    source = _Source(revision, subfolder or "", file or "", allow_pickle, stream, values)
+    source = Request(revision, subfolder or "", file or "", allow_pickle, stream, values)
     options = ReaderOptions(name or "", blacklist, groups, config=config)
     if model is None and base is None:
         model, options = DEMO, replace(options, name=options.name or "demo")
@@ -143,8 +129,13 @@ def load(
             path = os.fspath(model)
             with within_memory(f"{path} cannot be opened", "open it on a larger machine"):
                 weights = _open_path(path, options, source)
+        elif isinstance(model, nn.Module):
+            weights = ModuleWeights(model, options)
         else:
-            weights = _open_module(model, options)
+            raise SparsityReportError(
+                f"cannot open a {type(model).__name__}: give a Hub id, a path, an nn.Module or "
+                "nothing"
+            )
     except OSError as error:
         raise SparsityReportError(
             f"{printable(str(error.filename or model), 200)} cannot be read: "
@@ -153,53 +144,44 @@ def load(
     return weights if values or isinstance(weights, Outline) else without_values(weights)
 
 
-def _open_module(model: object, options: ReaderOptions) -> Weights:
-    from torch import nn
-
-    from sparsity_report.weights.sources.memory import ModuleWeights
-
-    if not isinstance(model, nn.Module):
-        raise SparsityReportError(
-            f"cannot open a {type(model).__name__}: give a Hub id, a path, an nn.Module or nothing"
-        )
-    return ModuleWeights(model, options)
-
-
 def _open_adapted(
-    model: str, base: Weights, options: ReaderOptions, source: _Source, merge: bool
+    model: str, base: Weights, options: ReaderOptions, source: Request, merge: bool
 ) -> Weights:
     from sparsity_report.weights.adapters.lora import TENSORS, read_adapter
     from sparsity_report.weights.adapters.merged_adapter import AdaptedWeights
 
     if (path := _local_path(model, source)) is None:
-        place = source.place | {"file": source.file or TENSORS}
-        path, notes = fetch(model, **place, allow_pickle=source.allow_pickle)
+        path, notes = fetch(model, replace(source, file=source.file or TENSORS))
         options = replace(options, name=options.name or model, notes=notes)
     options = replace(options, name=options.name or _model_name(path))
     return AdaptedWeights(base, read_adapter(path, source.allow_pickle), options, merge)
 
 
-def _open_path(model: str, options: ReaderOptions, source: _Source) -> Weights:
+def _open_path(model: str, options: ReaderOptions, source: Request) -> Weights:
     name = options.name
     if (path := _local_path(model, source)) is None:
         name = name or (_model_name(Path(source.file)) if source.file else model)
         if source.values and not source.stream:
-            path, notes = fetch(model, **source.place, allow_pickle=source.allow_pickle)
+            path, notes = fetch(model, source)
             options = replace(options, notes=notes)
         else:
-            remote = find(model, **source.place, values=source.values)
+            remote = find(model, source)
             path, options = remote.folder, replace(options, name=name, notes=remote.notes)
             if remote.files:
                 return _open_remote(remote, options)
     options = replace(options, name=name or _model_name(path))
-    if not source.values and (path / "config.json").is_file() and not _has_headers(path):
+    if (
+        not source.values
+        and (path / "config.json").is_file()
+        and not any(file.suffix in {".safetensors", ".gguf"} for file in path.iterdir())
+    ):
         from sparsity_report.weights.sources.structure import from_config
 
         return from_config(path, options)
     return _open_files(path, options, source.allow_pickle)
 
 
-def _local_path(model: str, source: _Source) -> Path | None:
+def _local_path(model: str, source: Request) -> Path | None:
     """Return the local path of a model; None for a Hub id."""
     if not Path(model).exists() and is_hub_id(model):
         return None
@@ -237,16 +219,12 @@ def _model_name(path: Path) -> str:
     return path.resolve().name if path.is_dir() else unsharded_name(path.name)
 
 
-def _has_headers(directory: Path) -> bool:
-    return any(file.suffix in {".safetensors", ".gguf"} for file in directory.iterdir())
-
-
 def _open_files(path: Path, options: ReaderOptions, allow_pickle: bool) -> Weights:
     from sparsity_report.weights.adapters.adapter_files import check_folder
     from sparsity_report.weights.gguf.gguf_model import GGUFWeights
     from sparsity_report.weights.gguf.gguf_shards import model_names
     from sparsity_report.weights.sources.checkpoint import open_checkpoint
-    from sparsity_report.weights.sources.pickles import check_allowed, pickle_files, read_pickle
+    from sparsity_report.weights.sources.pickles import check_allowed, read_pickle
     from sparsity_report.weights.sources.safetensors import find_shards, read_header
 
     if path.is_dir():
@@ -261,7 +239,7 @@ def _open_files(path: Path, options: ReaderOptions, allow_pickle: bool) -> Weigh
             raise SparsityReportError(
                 f"{path} holds {len(models)} GGUF models; name the one to open, e.g. {models[0]}"
             )
-        if not (pickles := pickle_files(path)):
+        if not (pickles := sorted(path.glob("pytorch_model*.bin"))):
             raise SparsityReportError(
                 f"{path} holds no weights; give a folder with .safetensors, .gguf or "
                 "pytorch_model.bin files"

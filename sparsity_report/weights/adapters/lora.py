@@ -93,9 +93,8 @@ def wrong(file: Path, reason: str) -> SparsityReportError:
     """Return an error about a file of an adapter."""
     base = base_name(file.parent / CONFIG)
     return SparsityReportError(
-        f"{file}: {reason}; merge it into its base with peft's merge_and_unload()"
-        f"{base and f', {base}'}"
-        ", if it can, and open what save_pretrained writes"
+        f"{file}: {reason}; merge it into its base with peft's "
+        f"merge_and_unload(){base and f', {base}'}, if it can, and open what save_pretrained writes"
     )
 
 

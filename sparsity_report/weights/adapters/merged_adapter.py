@@ -214,7 +214,7 @@ def _changes(base: Weights, adapter: Adapter) -> dict[str, Change]:
     if base.source == "gguf":
         raise adapter.wrong(
             f"{base.name} is GGUF, whose matrices are arranged in another way: give the base as "
-            "safetensors"
+            "safetensors",
         )
     parameters = {p.name: p for p in base.parameters}
     shared = {p.tied_to for p in parameters.values()}
@@ -225,8 +225,7 @@ def _changes(base: Weights, adapter: Adapter) -> dict[str, Change]:
         if parameter.tied_to or name in shared:
             raise adapter.wrong(
                 f"{entry.key!r} changes {name!r}, which is tied to another parameter of "
-                f"{base.name}, "
-                "so the result depends on how they are merged"
+                f"{base.name}, so the result depends on how they are merged",
             )
         return parameter
 
@@ -263,7 +262,7 @@ def _check_shape(
     if parameter.shape != shape:
         raise adapter.wrong(
             f"it changes {parameter.name!r} of shape {shape}, but in {base.name} its shape is "
-            f"{parameter.shape}, so it belongs to another model, or to one that was resized"
+            f"{parameter.shape}, so it belongs to another model, or to one that was resized",
         )
 
 

@@ -359,7 +359,7 @@ def _owners(places: Sequence[Place], embedding_id: int | None) -> dict[int, str]
             if id(tensor) in owners and not owning:
                 continue
             owners[id(tensor)] = full
-            if not _has_memory(tensor):
+            if tensor.is_meta or not is_strided(tensor) or not tensor.numel():
                 continue
             start = tensor.data_ptr()
             end = start + tensor.numel() * tensor.element_size()
@@ -370,10 +370,6 @@ def _owners(places: Sequence[Place], embedding_id: int | None) -> dict[int, str]
             else:
                 there.append((start, end, full))
     return owners
-
-
-def _has_memory(tensor: torch.Tensor) -> bool:
-    return not tensor.is_meta and is_strided(tensor) and tensor.numel() > 0
 
 
 def _embedding_id(model: nn.Module, side: str) -> int | None:

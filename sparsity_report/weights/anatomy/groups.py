@@ -20,16 +20,9 @@ from functools import lru_cache
 from sparsity_report.errors import SparsityReportError
 
 GROUPS = (
-    "embedding",
-    "attention_linear",
-    "mlp_linear",
-    "lm_head",
-    "norm",
-    "router",
-    "ssm",
-    "other_linear",
-    "other",
-)
+    "embedding", "attention_linear", "mlp_linear", "lm_head", "norm", "router", "ssm",
+    "other_linear", "other",
+)  # fmt: skip
 LINEAR_GROUPS = frozenset({"attention_linear", "mlp_linear", "ssm", "other_linear"})
 
 
@@ -38,6 +31,9 @@ def _words(text: str) -> frozenset[str]:
 
 
 _LINEAR_CLASS = re.compile(r"Linear|Conv1D$|^LinearCSR$|Experts$")
+_MLP_CLASS = re.compile(
+    r"MLP|Mlp|FeedForward|FFN|ActDense|Intermediate$|Experts?$|SparseMoe|Mo[eE](Block)?$"
+)
 _OWN_CLASS_RULES = (
     (re.compile(r"Embeddings?$"), "embedding"),
     (re.compile(r"LM(Prediction)?Head$"), "lm_head"),
@@ -47,27 +43,19 @@ _OWN_CLASS_RULES = (
 _CLASS_RULES = (
     (re.compile(r"Attention|Attn"), "attention_linear"),
     (re.compile(r"(Mamba|SSM).*Mixer$|^Mamba\d?$"), "ssm"),
-    (
-        re.compile(
-            r"MLP|Mlp|FeedForward|FFN|ActDense|Intermediate$|Experts?$|SparseMoe|Mo[eE](Block)?$"
-        ),
-        "mlp_linear",
-    ),
+    (_MLP_CLASS, "mlp_linear"),
     (re.compile(r"PatchEmbeddings?$"), "embedding"),
 )
 _ATTENTION_WORDS = _words(
-    "selfattention crossattention "
-    "encdecattention mha attn_q attn_k attn_v "
-    "attn_output attn_qkv attn_q_a attn_q_b attn_kv_a_mqa attn_kv_b attn_k_b attn_v_b attn_sinks "
-    "q_proj k_proj v_proj o_proj out_proj qkv_proj query_key_value "
-    "c_attn wqkv in_proj_weight"
+    "selfattention crossattention encdecattention mha attn_q attn_k attn_v attn_output attn_qkv "
+    "attn_q_a attn_q_b attn_kv_a_mqa attn_kv_b attn_k_b attn_v_b attn_sinks q_proj k_proj v_proj "
+    "o_proj out_proj qkv_proj query_key_value c_attn wqkv in_proj_weight"
 )
 _MLP_WORDS = _words(
-    "mlp ff ffn feed_forward feedforward fc1 fc2 c_fc experts expert shared_expert "
-    "shared_experts densereludense intermediate block_sparse_moe moe gate_proj up_proj "
-    "down_proj gate_up_proj dense_h_to_4h dense_4h_to_h wi wi_0 wi_1 w1 w2 w3 lin1 lin2 "
-    "ffn_output ffn_gate ffn_up ffn_down ffn_gate_exps ffn_up_exps ffn_down_exps "
-    "ffn_gate_shexp ffn_up_shexp ffn_down_shexp"
+    "mlp ff ffn feed_forward feedforward fc1 fc2 c_fc experts expert shared_expert shared_experts "
+    "densereludense intermediate block_sparse_moe moe gate_proj up_proj down_proj gate_up_proj "
+    "dense_h_to_4h dense_4h_to_h wi wi_0 wi_1 w1 w2 w3 lin1 lin2 ffn_output ffn_gate ffn_up "
+    "ffn_down ffn_gate_exps ffn_up_exps ffn_down_exps ffn_gate_shexp ffn_up_shexp ffn_down_shexp"
 )
 _SSM_WORDS = _words("mamba ssm ssm_in ssm_out ssm_x ssm_dt ssm_a ssm_d ssm_conv1d")
 _EMBEDDING_WORDS = _words(

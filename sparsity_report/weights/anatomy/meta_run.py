@@ -181,9 +181,6 @@ def _settings(module: nn.Module) -> tuple[tuple[str, object], ...]:
     return tuple(sorted((k, v) for k, v in settings if isinstance(v, plain) and k not in _HISTORY))
 
 
-_Run = tuple[Record, frozenset[int]]
-
-
 class _Twin:
     """A copy of a model without values that can be run."""
 
@@ -223,8 +220,8 @@ class _Twin:
         if hasattr(self.model, setting := f"set_{kind}_implementation"):
             getattr(self.model, setting)(implementation)
 
-    def run(self, inputs: Mapping[str, torch.Tensor]) -> _Run:
-        """Run the model; return what happened, and the matrices whose products it puts out."""
+    def run(self, inputs: Mapping[str, torch.Tensor]) -> Record:
+        """Run the model; return what happened."""
         known = inspect.signature(self.model.forward).parameters
         options = {n: v for n, v in (("use_cache", False), ("return_dict", True)) if n in known}
         watch = Watch(self.parameters, self.budget)
@@ -232,8 +229,9 @@ class _Twin:
             out = self.model(**inputs, **options)
         outputs = out if isinstance(out, Mapping) else {}
         logits = [value for name, value in outputs.items() if "logits" in name]
-        traces = map(watch.trace, tensors_among(logits))
-        return watch.record, frozenset().union(*(trace.last for trace in traces))
+        for tensor in tensors_among(logits):
+            watch.record.heads |= watch.trace(tensor).last
+        return watch.record
 
 
 def _emptied(tensor: torch.Tensor) -> torch.Tensor:
@@ -279,7 +277,7 @@ def _quiet() -> Iterator[None]:
         torch.is_autocast_enabled = asked
 
 
-def _readable(twin: _Twin) -> tuple[bool, Sample, _Run]:
+def _readable(twin: _Twin) -> tuple[bool, Sample, Record]:
     """Return the first sample input that the model accepts, with its record."""
     failure: Exception = NotImplementedError("it reads nothing that can be made up")
     for number, (is_text, sample) in enumerate(samples(twin.model)):
@@ -292,19 +290,18 @@ def _readable(twin: _Twin) -> tuple[bool, Sample, _Run]:
     raise failure
 
 
-def _over_lengths(twin: _Twin, sample: Sample, first: _Run) -> Behaviour:
+def _over_lengths(twin: _Twin, sample: Sample, first: Record) -> Behaviour:
     """Return the behaviour from texts of three lengths, the first of which has run."""
     for number, length in enumerate(map(twin.length, _LENGTHS)):
-        runs = [twin.run(sample(length)) if number else first]
-        if choices := {c for record, _ in runs for c in record.choices}:
+        records = [twin.run(sample(length)) if number else first]
+        if choices := records[0].choices:
             # Every expert receives equally many tokens.
             length = math.lcm(*choices) * -(-length // math.lcm(*choices))
-            runs = [twin.run(sample(length))]
+            records = [twin.run(sample(length))]
         if length > _MOST_TOKENS:
             break
-        runs += [twin.run(sample(times * length)) for times in (2, 3)]
-        records, (heads, *_) = zip(*runs, strict=True)
-        usages = _usages(twin, records, heads, length)
+        records += [twin.run(sample(times * length)) for times in (2, 3)]
+        usages = _usages(twin, records, length)
         if records[-1].guessed:
             raise ValueError("how much it computes depends on the values of its parameters")
         if usages and any(usage.shape and usage.per_token for usage in usages.values()):
@@ -314,13 +311,13 @@ def _over_lengths(twin: _Twin, sample: Sample, first: _Run) -> Behaviour:
 
 def _at_once(twin: _Twin, sample: Sample) -> Behaviour:
     """Return the behaviour from inputs without a length: a token is a row of the first product."""
-    record, heads = twin.run(sample(0))
+    record = twin.run(sample(0))
     if not record.rows or record.guessed:
         raise ValueError("it multiplies by no matrix, or values say how often")
     (name, read), *_ = sample(0).items()
     shape = str(tuple(read.shape))
     note = phrase("note.rows_are_tokens", rows=record.rows, input=name, shape=shape)
-    return Behaviour(_usages(twin, [record], heads, record.rows), None, (note,))
+    return Behaviour(_usages(twin, [record], record.rows), None, (note,))
 
 
 def _grown(flops: Sequence[int], once: int = 0) -> tuple[int, int, int]:
@@ -341,9 +338,7 @@ def _grown(flops: Sequence[int], once: int = 0) -> tuple[int, int, int]:
     return one - slope - curved // 2, slope, curved
 
 
-def _usages(
-    twin: _Twin, records: Sequence[Record], heads: frozenset[int], length: int
-) -> dict[str, Usage]:
+def _usages(twin: _Twin, records: Sequence[Record], length: int) -> dict[str, Usage]:
     """Return the use of each parameter; empty if growth is not polynomial."""
     usages: dict[str, Usage] = {}
     outside: set[int] = set()
@@ -372,7 +367,7 @@ def _usages(
                 raw=leaf != "weight",
                 role="router"
                 if name in records[-1].routers
-                else "lm_head" * bool(name in heads and of_words),
+                else "lm_head" * bool(name in records[0].heads and of_words),
             )
     return usages
 

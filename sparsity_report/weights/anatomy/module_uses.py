@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
-from functools import lru_cache
 from typing import Any
 
 from torch import nn
@@ -16,6 +15,8 @@ _PER_SEQUENCE_CLASS = re.compile("Pooler|ClassificationHead")
 _PER_SEQUENCE_WORDS = frozenset(
     ("classifier", "score", "pooler", "pre_classifier", "text_projection", "visual_projection")
 )
+# RWKV's "attention" is a recurrence without scores.
+_ATTENTION = re.compile("^(?!Rwkv).*(Attention|Attn)")
 #: Names of the output projection of attention.
 OUTPUT_WORDS = ("o_proj", "out_proj", "dense", "c_proj", "o", "wo", "out_lin", "Wo", "output")
 _EXPERTS_PER_TOKEN = ("num_experts_per_tok", "moe_topk", "num_selected_experts")
@@ -31,8 +32,7 @@ def uses_by_rule(model: nn.Module, place: Place) -> tuple[Fraction, Fraction]:
 
 
 def _uses_per_token(model: nn.Module, module: nn.Module, around: Sequence[nn.Module]) -> Fraction:
-    classes = (type(module).__name__, *(type(m).__name__ for m in around))
-    if not _mixed(classes):
+    if not re.search(r"Expert|Mo[eE]", " ".join(type(m).__name__ for m in (module, *around))):
         return ONCE
     config: Any = getattr(model, "config", None)
     if type(module).__name__.endswith("Experts") and not isinstance(module, nn.ModuleList):
@@ -60,11 +60,6 @@ def _share(chosen: int | None, experts: int) -> Fraction:
     return Fraction(chosen, experts)
 
 
-@lru_cache(maxsize=4096)
-def _mixed(classes: tuple[str, ...]) -> bool:
-    return any(re.search(r"Expert|Mo[eE]", name) for name in classes)
-
-
 def _top_k(config: Any, around: Sequence[nn.Module]) -> int | None:
     """Return the experts per token, from the router, the block or the config."""
     block = (*around[0].children(), around[0]) if around else ()
@@ -81,15 +76,6 @@ def declared(sources: Iterable[object], *names: str) -> int | None:
 def head_dim(around: Sequence[nn.Module]) -> int | None:
     """Width of a head of the attention a matrix belongs to."""
     # BERT's output projection is a sibling of the module that knows its heads.
-    tellers = (m for a in around[:2] if _is_attention(a) for m in (a, *a.children()))
+    layers = (a for a in around[:2] if _ATTENTION.search(type(a).__name__))
+    tellers = (module for layer in layers for module in (layer, *layer.children()))
     return declared(tellers, "head_dim", "attention_head_size", "key_value_proj_dim", "head_size")
-
-
-@lru_cache(maxsize=1024)
-def _says_attention(class_name: str) -> bool:
-    # RWKV's "attention" is a recurrence without scores.
-    return bool(re.search(r"^(?!Rwkv).*(Attention|Attn)", class_name))
-
-
-def _is_attention(module: nn.Module) -> bool:
-    return _says_attention(type(module).__name__)

@@ -88,13 +88,9 @@ def _shapes(config: Any) -> Iterator[Callable[[int], tuple[int, ...]] | None]:
     """Yield shapes of texts: one token per position, or one code per codebook."""
     yield None
     for codes in sorted(set(numbers(config, _CODEBOOKS.__contains__))):
-        yield partial(_shape, (codes,), ())
-        yield partial(_shape, (1,), (codes,))
-        yield partial(_shape, (1,), (codes + 1,))
-
-
-def _shape(before: tuple[int, ...], after: tuple[int, ...], length: int) -> tuple[int, ...]:
-    return (*before, length, *after)
+        yield lambda length, codes=codes: (codes, length)
+        yield lambda length, codes=codes: (1, length, codes)
+        yield lambda length, codes=codes: (1, length, codes + 1)
 
 
 def _other(config: Any, name: str) -> Iterator[tuple[str, torch.Tensor]]:

@@ -23,6 +23,7 @@ from sparsity_report.weights.packed.packed_tensor import Undecoded
 from sparsity_report.weights.tensor_slices import (
     Entry,
     FileSlice,
+    HeldSlice,
     Slice,
     file_bytes,
     memory_slices,
@@ -84,8 +85,9 @@ def memory_parts(model: nn.Module | None, entries: Mapping[str, Entry]) -> dict[
         raise SparsityReportError(_misplaced(model, [*extra], without_tensor(model, parts)))
     for name in without_tensor(model, parts):
         if name in (getattr(model, "_keys_to_ignore_on_save", None) or ()):
-            values = _computed(model, name)
-            parts[name] = [Entry(name, tuple(values.tensor.shape), values)]
+            tensor = _compute(model, name)
+            values = Computed(tensor.numel(), tensor.dtype, tensor)
+            parts[name] = [Entry(name, tuple(tensor.shape), values)]
     return parts
 
 
@@ -151,7 +153,7 @@ def _misplaced(model: nn.Module, extra: Sequence[str], lacking: Sequence[str]) -
     )
 
 
-def _computed(model: nn.Module, name: str) -> Computed:
+def _compute(model: nn.Module, name: str) -> torch.Tensor:
     """Return a parameter that transformers computes on loading instead of saving."""
     if (total := model.get_parameter(name).numel()) > _MOST_COMPUTED:
         raise SparsityReportError(
@@ -178,7 +180,7 @@ def _computed(model: nn.Module, name: str) -> Computed:
             f"{name!r} is never saved, and what transformers puts there is not known before it is "
             "loaded; load it with transformers and give the module"
         )
-    return Computed(values[0])
+    return values[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -278,8 +280,8 @@ class Conversion:
         return None
 
     def _converted(self, name: str, result: torch.Tensor, span: tuple[int, int, int]) -> Entry:
-        values = Converted(result.dtype, self, name, tuple(result.shape), span)
-        return Entry(self.sources[0][1].key, values.shape, values)
+        values = Converted(result.numel(), result.dtype, self, name, span)
+        return Entry(self.sources[0][1].key, tuple(result.shape), values)
 
     def _wrong(self, why: str) -> SparsityReportError:
         entry = self.sources[0][1]
@@ -290,24 +292,20 @@ class Conversion:
 
 
 @dataclass(frozen=True, eq=False)
-class Converted:
-    """Values of a parameter as converted by transformers.
+class Converted(Slice):
+    """Values of a parameter as converted by transformers, all at once.
 
     Attributes
     ----------
-    dtype : torch.dtype
     conversion : Conversion
     name : str
         Name of the parameter.
-    shape : tuple of int
     span : tuple of int
         Start, stop and total among the values that the conversion makes.
     """
 
-    dtype: torch.dtype
     conversion: Conversion
     name: str
-    shape: tuple[int, ...]
     span: tuple[int, int, int]
 
     @property
@@ -322,40 +320,22 @@ class Converted:
         """Packing of the source tensors."""
         return packings(entry for _, entry in self.conversion.sources)
 
-    def cut(self, shape: tuple[int, ...]) -> Iterator[ConvertedSlice]:  # noqa: ARG002
+    def cut(self, shape: tuple[int, ...]) -> Iterator[Slice]:  # noqa: ARG002
         """Yield the values in one slice, since the conversion makes all at once."""
-        if total := self.span[1] - self.span[0]:
-            yield ConvertedSlice(total, self.dtype, self)
-
-    def convert(self) -> torch.Tensor:
-        """Read the tensors and return the parameter."""
-        return self.conversion.run(Entry.read)[self.name]
-
-
-@dataclass(frozen=True, eq=False)
-class ConvertedSlice(Slice):
-    """All values of a parameter as converted by transformers."""
-
-    values: Converted
+        if self.total:
+            yield self
 
     def pieces(self) -> Iterator[torch.Tensor]:
-        """Convert the parameter and yield its values."""
-        yield from self.values.convert().reshape(-1).split(_CHUNK)
+        """Read the tensors, convert them and yield the values of the parameter."""
+        yield from self.conversion.run(Entry.read)[self.name].reshape(-1).split(_CHUNK)
 
 
-@dataclass(frozen=True, eq=False)
-class Computed:
+class Computed(HeldSlice):
     """Values that no file holds and transformers computes on loading."""
 
-    tensor: torch.Tensor
     nbytes = 0
     packing = ""
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """Dtype of the values."""
-        return self.tensor.dtype
-
-    def cut(self, shape: tuple[int, ...]) -> Iterator[Slice]:  # noqa: ARG002
+    def cut(self, shape: tuple[int, ...]) -> Iterator[Slice]:
         """Yield the values as slices of whole rows."""
-        yield from memory_slices(self.tensor)
+        yield from memory_slices(self.values.reshape(shape))

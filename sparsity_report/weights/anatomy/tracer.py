@@ -108,6 +108,8 @@ class Record:
         Parameters whose products were selected by size.
     choices : set of int
         Numbers of candidates of selections.
+    heads : frozenset of int
+        Parameters whose products are the output logits.
     rows : int
         Rows of the first product.
     guessed : bool
@@ -118,6 +120,7 @@ class Record:
     scores: Counter[int] = field(default_factory=Counter)
     routers: set[int] = field(default_factory=set)
     choices: set[int] = field(default_factory=set)
+    heads: frozenset[int] = frozenset()
     rows: int = 0
     guessed: bool = False
 
@@ -421,11 +424,7 @@ def _is_made_up(tensor: torch.Tensor) -> bool:
 
 def tensors_among(values: Iterable[Any]) -> Iterator[torch.Tensor]:
     """Yield the tensors in arguments or results, lists included."""
-    for value in values:
-        if isinstance(value, torch.Tensor):
-            yield value
-        elif isinstance(value, list | tuple):
-            yield from tensors_among(value)
+    return (value for value in _flat(values) if isinstance(value, torch.Tensor))
 
 
 def _each(change: Callable[[torch.Tensor], torch.Tensor], values: Any) -> Any:

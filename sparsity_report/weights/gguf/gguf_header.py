@@ -128,16 +128,14 @@ def _read_tensors(
     start = -(-reader.place // alignment) * alignment
     if tensors and start + end > reader.origin.size:
         raise ValueError(f"tensor {name!r} does not fit the file")
-    return {
-        name: Entry(name, shape, _slice(math.prod(shape), kind, reader.origin, start + offset))
-        for name, (shape, kind, offset) in tensors.items()
-    }
-
-
-def _slice(total: int, kind: GGMLQuantizationType, origin: Origin, offset: int) -> FileSlice:
-    if dtype := _UNQUANTIZED.get(kind.name):
-        return FileSlice(total, dtype, origin, offset)
-    return BlockSlice(total, torch.float32, origin, offset, kind.name)
+    entries = {}
+    for name, (shape, kind, offset) in tensors.items():
+        dtype = _UNQUANTIZED.get(kind.name, torch.float32)
+        place = math.prod(shape), dtype, reader.origin, start + offset
+        is_plain = kind.name in _UNQUANTIZED
+        values = FileSlice(*place) if is_plain else BlockSlice(*place, kind.name)
+        entries[name] = Entry(name, shape, values)
+    return entries
 
 
 def _read_tensor(

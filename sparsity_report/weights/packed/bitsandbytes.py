@@ -21,7 +21,7 @@ _LARGEST_STATE = 2**16
 
 def bitsandbytes_4bit(parts: Parts, scheme: Scheme) -> Packed:  # noqa: ARG001
     """Return the decoder of NF4 or FP4: blocks of the flattened matrix, possibly nested scales."""
-    state = next((leaf for leaf in parts.leaves if leaf.startswith("quant_state.")), None)
+    state = next((leaf for leaf in parts if leaf.startswith("quant_state.")), None)
     if state is None:
         raise parts.wrong("weight", "its quant_state is missing")
     parts.only("weight", "absmax", "quant_map", state, "nested_absmax", "nested_quant_map")
@@ -30,10 +30,8 @@ def bitsandbytes_4bit(parts: Parts, scheme: Scheme) -> Packed:  # noqa: ARG001
     blocks, table = math.prod(shape) // size, parts.need("quant_map", torch.float32).numbers()
     if math.prod(shape) % size or codes.total * 2 != math.prod(shape):
         raise parts.wrong("weight", f"its shape is {codes.shape} for {shape} weights")
-    if parts.leaves["absmax"].total != blocks or len(table) != 16 or not np.isfinite(table).all():
-        raise parts.wrong(
-            "absmax", f"{parts.leaves['absmax'].total:,} scales for {blocks:,} blocks"
-        )
+    if parts["absmax"].total != blocks or len(table) != 16 or not np.isfinite(table).all():
+        raise parts.wrong("absmax", f"{parts['absmax'].total:,} scales for {blocks:,} blocks")
     return Rowwise(
         shape, str(settings["quant_type"]), parts.all, codes.seen_as(blocks, size // 2), size, 4,
         tuple(table.tolist()), high_first=True, scales=(_absmax(parts, settings, blocks, size),),
@@ -57,7 +55,7 @@ def _state(parts: Parts, leaf: str) -> dict[str, Any]:
 
 
 def _absmax(parts: Parts, state: Mapping[str, Any], blocks: int, size: int) -> Blocks:
-    part = parts.leaves["absmax"].seen_as(blocks, 1)
+    part = parts["absmax"].seen_as(blocks, 1)
     if (nested := parts.get("nested_absmax")) is None:
         parts.need("absmax", torch.float32)
         return Blocks(part, 1, size)
@@ -86,7 +84,7 @@ def bitsandbytes_8bit(parts: Parts, scheme: Scheme) -> Packed:  # noqa: ARG001
     shape = parts.matrix("weight")
     scale = parts.scales("SCB", shape)
     if (scale.height, scale.width) != (1, shape[1]):
-        raise parts.wrong("SCB", f"its shape is {parts.leaves['SCB'].shape} for {shape[0]:,} rows")
+        raise parts.wrong("SCB", f"its shape is {parts['SCB'].shape} for {shape[0]:,} rows")
     return Rowwise(
         shape, "bitsandbytes-int8", parts.all, codes, shape[1], scales=(scale,), factor=1 / 127
     )

@@ -100,7 +100,7 @@ def bitmasked(parts: Parts, scheme: Scheme) -> Packed:
     elif starts.shape not in {(shape[0],), (shape[0], 1)}:
         raise parts.wrong("row_offsets", f"its shape is {starts.shape} for {shape[0]} rows")
     scales = (parts.scales("weight_scale", shape),) if scaled else ()
-    return Bitmasked(shape, name, parts.all, kept, parts.leaves["bitmask"], starts, scales)
+    return Bitmasked(shape, name, parts.all, kept, parts["bitmask"], starts, scales)
 
 
 def marlin(parts: Parts, scheme: Scheme) -> Packed:
@@ -127,7 +127,7 @@ def marlin(parts: Parts, scheme: Scheme) -> Packed:
 
 def compressed(parts: Parts, scheme: Scheme) -> Packed:
     """Return the decoder of packed integers, NVFP4, MXFP4 or MXFP6."""
-    if parts.leaves["weight_packed"].values.dtype == torch.int32:
+    if parts["weight_packed"].values.dtype == torch.int32:
         return _pack_quantized(parts, scheme)
     codes = parts.need("weight_packed", torch.uint8, FP4)
     parts.only("weight_packed", "weight_scale", "weight_global_scale")
@@ -150,7 +150,7 @@ def compressed(parts: Parts, scheme: Scheme) -> Packed:
 
 def _pack_quantized(parts: Parts, scheme: Scheme) -> Packed:
     parts.only("weight_packed", "weight_scale", "weight_shape", "weight_zero_point", "weight_g_idx")
-    codes, shape = parts.leaves["weight_packed"], parts.declared_shape("weight_shape")
+    codes, shape = parts["weight_packed"], parts.declared_shape("weight_shape")
     declared = scheme.bits()
     fitting = [
         (bits, wasted)

@@ -159,7 +159,7 @@ def _sort(
         if _is_packed(parts, scheme):
             continue
         del weights[name]
-        for leaf, entry in parts.leaves.items():
+        for leaf, entry in parts.items():
             if leaf not in _OPTIONAL_LEAVES:
                 alone[entry.key] = entry
     _check_names(weights.values(), alone)
@@ -170,7 +170,7 @@ def _check_names(groups: Collection[Parts], alone: Collection[str]) -> None:
     """Refuse a weight that is present twice: packed and plain, or under its module's name."""
     taken = {key: key for key in alone}
     for parts in groups:
-        first = next(iter(parts.leaves.values()))
+        first = next(iter(parts.values()))
         for name in dict.fromkeys((parts.owner, parts.name)):
             if name in taken:
                 raise first.wrong(f"and {taken[name]!r} both stand for {name!r}; keep one of them")
@@ -182,13 +182,13 @@ def _is_packed(parts: Parts, scheme: Scheme) -> bool:
     if parts.fused:
         blocks = parts.get("blocks")
         return blocks is not None and blocks.values.dtype not in _FLOATS
-    weight = parts.leaves.get("weight")
-    telling = parts.leaves.keys() - {"weight", "scales", "biases", "shape", "meta", "g_idx"}
+    weight = parts.get("weight")
+    telling = parts.keys() - {"weight", "scales", "biases", "shape", "meta", "g_idx"}
     plain = weight is not None and weight.values.dtype in _FLOATS
     if plain and scheme.method == "compressed-tensors":
         # Weights that were calibrated but saved unpacked keep their scales.
         telling -= _OPTIONAL_LEAVES
-    if {"scales", "biases"} <= parts.leaves.keys():
+    if {"scales", "biases"} <= parts.keys():
         # MLX stores both beside its codes.
         return True
     return bool(telling) or (weight is not None and not plain)
@@ -196,10 +196,10 @@ def _is_packed(parts: Parts, scheme: Scheme) -> bool:
 
 def _decoder(parts: Parts, scheme: Scheme) -> Packed:
     for leaves, decoder in _FORMATS:
-        if leaves <= parts.leaves.keys():
+        if leaves <= parts.keys():
             return _bounded(decoder(parts, scheme))
-    first = next(iter(parts.leaves.values()))
-    names = ", ".join(sorted(parts.leaves))
+    first = next(iter(parts.values()))
+    names = ", ".join(sorted(parts))
     raise SparsityReportError(
         f"{first.origin}: {parts.owner!r} holds {names}, which no known packed format "
         "combines; fetch the whole checkpoint, or give one that is not packed"

@@ -159,14 +159,14 @@ def gptq_or_awq(parts: Parts, scheme: Scheme) -> Packed:
 
 def _bits(parts: Parts, scheme: Scheme, across: bool) -> int:
     """Return the bits of a code, on which shapes and configuration must agree."""
-    codes, outputs = parts.leaves["qweight"], parts.leaves["scales"].shape[1]
+    codes, outputs = parts["qweight"], parts["scales"].shape[1]
     declared, order = scheme.number("bits", "w_bit"), parts.get("g_idx")
     if across:
         shown = codes.shape[1] * 32 / outputs
     elif order is not None:
         shown = codes.shape[0] * 32 / max(1, order.total)
     else:
-        shown = parts.leaves["qzeros"].shape[-1] * 32 / outputs
+        shown = parts["qzeros"].shape[-1] * 32 / outputs
     known = (4,) if across else (2, 3, 4, 8)
     if shown not in known:
         raise parts.wrong("qweight", f"its shape {codes.shape} leaves no whole bits for a weight")

@@ -16,7 +16,7 @@ from sparsity_report.weights.tensor_slices import FLOATS
 def mlx(parts: Parts, scheme: Scheme) -> Packed:
     """Return the decoder of a weight of MLX."""
     parts.only("weight", "scales", "biases")
-    codes, scale = parts.need("weight", torch.uint32), parts.leaves["scales"]
+    codes, scale = parts.need("weight", torch.uint32), parts["scales"]
     override = scheme.settings.get(parts.owner)
     settings = {**scheme.settings, **(override if isinstance(override, dict) else {})}
     bits, size = settings.get("bits"), settings.get("group_size")
@@ -39,7 +39,7 @@ def mlx(parts: Parts, scheme: Scheme) -> Packed:
         parts.need("scales", *FLOATS)
         parts.need("biases", *FLOATS)
         parts.check("biases", scale.shape)
-        bias = Blocks(parts.leaves["biases"].seen_as(down, scale.shape[-1]), 1, size)
+        bias = Blocks(parts["biases"].seen_as(down, scale.shape[-1]), 1, size)
         return Rowwise(
             shape, f"mlx-{bits}bit-g{size}", parts.all, flat, columns, bits, integer_values(bits),
             scales=(Blocks(across, 1, size),), bias=bias,

@@ -20,7 +20,7 @@ def scaled(parts: Parts, scheme: Scheme) -> Packed:
     codes = parts.need("weight")
     if codes.kind == FP4:
         return _fp4(parts, leaf)
-    if codes.values.dtype in FP8 and parts.leaves[leaf].values.dtype == torch.uint8:
+    if codes.values.dtype in FP8 and parts[leaf].values.dtype == torch.uint8:
         parts.only("weight", leaf)
         shape = parts.matrix("weight")
         powers = parts.grouped(leaf, shape, MX_GROUP)
@@ -51,9 +51,9 @@ def _eight_bits(
 def _fp4(parts: Parts, leaf: str) -> Packed:
     """Return the decoder of FP4 in safetensors: NVFP4 without a tensor scale, or MXFP4."""
     parts.only("weight", leaf)
-    codes, (down, half) = parts.leaves["weight"], parts.matrix("weight")
+    codes, (down, half) = parts["weight"], parts.matrix("weight")
     shape = (down, 2 * half)
-    small = parts.leaves[leaf].values.dtype in FP8
+    small = parts[leaf].values.dtype in FP8
     scale = parts.grouped(leaf, shape, NV_GROUP if small else MX_GROUP)
     name = "nvfp4" if small else "mxfp4"
     return Rowwise(shape, name, parts.all, codes, shape[1], 4, E2M1, scales=(scale,))

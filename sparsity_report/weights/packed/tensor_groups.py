@@ -14,7 +14,7 @@ from sparsity_report.weights.tensor_slices import E8M0, FLOATS, FP8, Entry
 _BLOCK = 128
 
 
-class Parts:
+class Parts(dict[str, Entry]):
     """Parts of one packed weight, by the last component of their names.
 
     Attributes
@@ -23,12 +23,11 @@ class Parts:
         Name of the module or of the fused parameter.
     fused : bool
         Whether the owner is a fused parameter.
-    leaves : dict of str to Entry
     """
 
     def __init__(self, owner: str, fused: bool) -> None:
+        super().__init__()
         self.owner, self.fused = owner, fused
-        self.leaves: dict[str, Entry] = {}
 
     @property
     def name(self) -> str:
@@ -38,41 +37,37 @@ class Parts:
     @property
     def all(self) -> tuple[Entry, ...]:
         """All parts."""
-        return tuple(self.leaves.values())
+        return tuple(self.values())
 
     def add(self, leaf: str, entry: Entry) -> None:
         """Add a part; refuse a second one under the same leaf."""
-        if leaf in self.leaves:
-            raise self.wrong(leaf, f"{self.leaves[leaf].key!r} has the same role")
-        self.leaves[leaf] = entry
-
-    def get(self, leaf: str) -> Entry | None:
-        """Return a part, or None if it is missing."""
-        return self.leaves.get(leaf)
+        if leaf in self:
+            raise self.wrong(leaf, f"{self[leaf].key!r} has the same role")
+        self[leaf] = entry
 
     def need(self, leaf: str, *dtypes: torch.dtype | str) -> Entry:
         """Return a required part; refuse other dtypes than those given."""
-        if leaf not in self.leaves:
-            first = next(iter(self.leaves))
+        if leaf not in self:
+            first = next(iter(self))
             raise self.wrong(first, f"its {leaf} is missing")
-        part = self.leaves[leaf]
+        part = self[leaf]
         if dtypes and (part.kind or part.values.dtype) not in dtypes:
             raise self.wrong(leaf, f"it holds {part.dtype}")
         return part
 
     def only(self, *leaves: str) -> None:
         """Refuse parts other than those of the format."""
-        if further := sorted(self.leaves.keys() - {*leaves}):
+        if further := sorted(self.keys() - {*leaves}):
             raise self.wrong(further[0], "this format has no such tensor")
 
     def check(self, leaf: str, shape: Sequence[int]) -> None:
         """Refuse a part of another shape."""
-        if self.leaves[leaf].shape != tuple(shape):
-            raise self.wrong(leaf, f"its shape is {self.leaves[leaf].shape}, not {tuple(shape)}")
+        if self[leaf].shape != tuple(shape):
+            raise self.wrong(leaf, f"its shape is {self[leaf].shape}, not {tuple(shape)}")
 
     def matrix(self, leaf: str) -> tuple[int, int]:
         """Return the shape of a part that is a matrix."""
-        shape = self.leaves[leaf].shape
+        shape = self[leaf].shape
         if len(shape) != 2 or 0 in shape:
             raise self.wrong(leaf, f"its shape is {shape}")
         return shape[0], shape[1]
@@ -87,7 +82,7 @@ class Parts:
 
     def check_order(self, leaf: str, groups: int) -> None:
         """Refuse an input order that names a group without a scale."""
-        order = self.leaves[leaf].integers()
+        order = self[leaf].integers()
         if order.size and not 0 <= order.min() <= order.max() < groups:
             raise self.wrong(leaf, f"it names groups beyond the {groups:,} that have a scale")
 
@@ -98,7 +93,7 @@ class Parts:
         advice: str = "fetch the checkpoint again, or give one that is not packed",
     ) -> SparsityReportError:
         """Return the error for a faulty part."""
-        return self.leaves[leaf].wrong(f"looks packed and cannot be unpacked: {why}; {advice}")
+        return self[leaf].wrong(f"looks packed and cannot be unpacked: {why}; {advice}")
 
     def scales(
         self,
@@ -144,7 +139,7 @@ class Parts:
         if shape[1] % width:
             raise self.wrong(leaf, f"rows of {shape[1]:,} weights are not groups of {width}")
         self.check(leaf, (shape[0], shape[1] // width))
-        return Blocks(self.leaves[leaf], 1, width, exponent=exponent)
+        return Blocks(self[leaf], 1, width, exponent=exponent)
 
     @staticmethod
     def _even(grid: tuple[int, ...], shape: tuple[int, int]) -> tuple[int, int] | None:

@@ -18,15 +18,9 @@ from sparsity_report.untrusted.gates import check_nesting, read_json
 
 # Keys, at any depth, that name code or send transformers to other packages or files.
 _CODE = {
-    "auto_map",
-    "attn_implementation",
-    "_attn_implementation",
-    "experts_implementation",
-    "_experts_implementation",
-    "quantization_config",
-    "compression_config",
-    "transformers_weights",
-}
+    "auto_map", "attn_implementation", "_attn_implementation", "experts_implementation",
+    "_experts_implementation", "quantization_config", "compression_config", "transformers_weights",
+}  # fmt: skip
 _CONFIGS = {"config.json", "tokenizer_config.json"}
 
 

@@ -19,12 +19,9 @@ from sparsity_report.weights.sources.tokenizer import FILES
 _ID = re.compile(r"[A-Za-z0-9_][\w.-]{0,95}(/[\w.-]{1,96})?")
 # Files that describe the model and how its weights are packed.
 _CONFIGS = (
-    "config.json",
-    "adapter_config.json",
-    "quantize_config.json",
-    "quant_config.json",
+    "config.json", "adapter_config.json", "quantize_config.json", "quant_config.json",
     "hf_quant_config.json",
-)
+)  # fmt: skip
 _FILES, _PICKLES = (".safetensors", ".gguf"), (".bin", ".pt", ".pth", ".ckpt")
 # Most names that an error lists.
 _LISTED = 12
@@ -45,26 +42,22 @@ def is_hub_id(text: str) -> bool:
     return bool(_ID.fullmatch(text))
 
 
-def fetch(
-    model: str,
-    *,
-    revision: str | None = None,
-    subfolder: str | None = None,
-    file: str | None = None,
-    allow_pickle: bool = False,
-) -> tuple[Path, tuple[Phrase, ...]]:
+@dataclass(frozen=True)
+class Request:
+    """The files of a model, and how they may be read; as for ``load``."""
+
+    revision: str | None
+    subfolder: str
+    file: str
+    allow_pickle: bool
+    stream: bool
+    values: bool
+
+
+def fetch(model: str, request: Request) -> tuple[Path, tuple[Phrase, ...]]:
     """Download a Hub model; return its local folder or file, and notes on its origin.
 
-    Parameters
-    ----------
-    model : str
-        Hub id, e.g. ``"facebook/opt-125m"``.
-    revision : str, optional
-        Branch, tag or commit.
-    subfolder, file : str, optional
-        Folder and file of the repository that hold the model.
-    allow_pickle : bool
-        Download ``pytorch_model*.bin`` where there are no safetensors.
+    Without safetensors and GGUF, ``pytorch_model*.bin`` are downloaded where pickles are allowed.
 
     Raises
     ------
@@ -74,14 +67,14 @@ def fetch(
     """
     from sparsity_report.weights.sources.safetensors import SINGLE
 
-    subfolder, file = _place(model, subfolder, file)
-    chosen = _select(_Folder(model, revision, subfolder), file)
+    subfolder, file = _place(model, request)
+    chosen = _select(_Folder(model, request.revision, subfolder), file)
     source, names = chosen.source, chosen.names
     if names:
         is_folder = chosen.weight_map is not None or names == [SINGLE]
         path = source.download(names) / (file or ("" if is_folder else names[0]))
         return path, chosen.notes
-    if file and not allow_pickle:
+    if file and not request.allow_pickle:
         raise SparsityReportError(
             f"{file} of {source.path} is not a .safetensors or .gguf file; if it is a PyTorch "
             "pickle, it is opened only with allow_pickle=True (--allow-pickle)"
@@ -94,7 +87,7 @@ def fetch(
             f"{source.path} has no safetensors, GGUF or pytorch_model.bin on the Hub or in the "
             f"local cache{deeper if source.deeper else ''}"
         )
-    if not allow_pickle:
+    if not request.allow_pickle:
         raise SparsityReportError(
             f"{source.path} has no safetensors on the Hub or in the local cache; "
             "its pickles are opened only with allow_pickle=True (--allow-pickle)"
@@ -125,30 +118,19 @@ class Remote:
     notes: tuple[Phrase, ...] = ()
 
 
-def find(
-    model: str,
-    *,
-    values: bool,
-    revision: str | None = None,
-    subfolder: str | None = None,
-    file: str | None = None,
-) -> Remote:
+def find(model: str, request: Request) -> Remote:
     """Look up the weight files of a Hub model without downloading them.
 
-    Parameters
-    ----------
-    model, revision, subfolder, file
-        As for :func:`fetch`.
-    values : bool
-        If False, the configuration suffices where there are no safetensors or GGUF files or the
-        Hub cannot be reached.
+    Where no values are asked for, the configuration suffices if there are no safetensors or GGUF
+    files or the Hub cannot be reached.
 
     Raises
     ------
     SparsityReportError
         As :func:`fetch`, or there is nothing to stream.
     """
-    subfolder, file = _place(model, subfolder, file)
+    subfolder, file = _place(model, request)
+    values, revision = request.values, request.revision
     try:
         source = _Folder(model, revision, subfolder)
         source.check_listed()
@@ -174,10 +156,10 @@ def find(
     return Remote(source.folder, files, chosen.weight_map, notes)
 
 
-def _place(model: str, subfolder: str | None, file: str | None) -> tuple[str, str]:
-    """Return folder and file name; `file` may hold both."""
-    inner, _, file = (file or "").rpartition("/")
-    subfolder = "/".join(filter(None, [subfolder, inner])).strip("/")
+def _place(model: str, request: Request) -> tuple[str, str]:
+    """Return folder and file name; the file of the request may hold both."""
+    inner, _, file = request.file.rpartition("/")
+    subfolder = "/".join(filter(None, [request.subfolder, inner])).strip("/")
     if ".." in subfolder.split("/"):
         raise SparsityReportError(
             f"{subfolder!r} is not a folder inside {model}; name one without .."

@@ -17,11 +17,6 @@ from sparsity_report.weights.anatomy.parameter_places import is_strided
 from sparsity_report.weights.tensor_slices import Entry, FileSlice, LocalFile
 
 
-def pickle_files(directory: Path) -> list[Path]:
-    """Return the PyTorch pickles of a transformers directory."""
-    return sorted(directory.glob("pytorch_model*.bin"))
-
-
 def check_allowed(path: Path, allow_pickle: bool) -> None:
     """Refuse a pickle unless pickles are allowed."""
     if not allow_pickle:
@@ -56,8 +51,7 @@ def read_pickle(file: Path) -> list[Entry]:
     except pickle.UnpicklingError as error:
         raise SparsityReportError(
             f"{file} holds more than a state dict of tensors, or is damaged; its code is not run, "
-            "so "
-            "save a plain state dict"
+            "so save a plain state dict"
         ) from error
     except Exception as error:  # torch raises many exceptions for damaged files
         raise SparsityReportError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,14 +37,8 @@ class Outline(Weights):
 
 def without_values(weights: Weights) -> Outline:
     """Return the structure of an opened model."""
-    return Outline(
-        name=weights.name,
-        source=weights.source,
-        architecture=weights.architecture,
-        modules=_unknown(weights.modules),
-        attention_widths=weights.attention_widths,
-        notes=weights.notes,
-    )
+    shown = {field.name: getattr(weights, field.name) for field in fields(Weights)}
+    return Outline(**shown | {"modules": _unknown(weights.modules)})
 
 
 def _unknown(modules: tuple[Module, ...]) -> tuple[Module, ...]:
