@@ -2,9 +2,10 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 # Messages of torch, the operating system and its loader when memory runs out.
 _NO_MEMORY = re.compile(
@@ -22,6 +23,11 @@ _INVISIBLE = re.compile(
 _MARKS = 4
 _JOINERS, _EMOJI_STYLE = "\u200c\u200d", "\ufe0f"
 _SPACES = re.compile("[ \t\r\n\u00a0\u202f]+")
+# Errors of reading a file that is missing or damaged.
+_DAMAGED = (
+    OSError, ValueError, KeyError, TypeError, RecursionError, AttributeError, OverflowError,
+    IndexError,
+)  # fmt: skip
 
 
 class SparsityReportError(ValueError):
@@ -168,6 +174,33 @@ def within_memory(task: str, advice: str) -> Iterator[None]:
 
 
 @contextmanager
+def explained(explain: Callable[[Any], str], *kinds: type[Exception]) -> Iterator[None]:
+    """Turn errors of a block into an error of this package.
+
+    Parameters
+    ----------
+    explain : callable
+        Returns the message for an error.
+    *kinds : type
+        Classes of the errors, by default those of files that cannot be read or are damaged.
+
+    Examples
+    --------
+    >>> with explained(lambda error: f"x: {error}; save it again"):
+    ...     raise ValueError("a number of 99 digits")
+    Traceback (most recent call last):
+    sparsity_report.errors.SparsityReportError: x: a number of 99 digits; save it again
+    """
+    caught = kinds or _DAMAGED
+    try:
+        yield
+    except SparsityReportError:
+        raise
+    except caught as error:
+        raise SparsityReportError(explain(error)) from error
+
+
+@contextmanager
 def without_panics() -> Iterator[None]:
     """Turn panics of libraries in Rust, which are not Exceptions, into RuntimeError.
 
@@ -197,15 +230,11 @@ def opening(source: Path, kind: str) -> Iterator[None]:
     kind : str
         Kind of content, such as ``"study"``.
     """
-    try:
+
+    def explain(error: Exception) -> str:
+        if isinstance(error, OSError):
+            return f"cannot read {source}: {error.strerror or error}"
+        return f"{source} is damaged: {error!r}; save the {kind} again"
+
+    with explained(explain):
         yield
-    except SparsityReportError:
-        raise
-    except OSError as error:
-        raise SparsityReportError(f"cannot read {source}: {error.strerror or error}") from error
-    except (
-        ValueError, KeyError, TypeError, RecursionError, AttributeError, OverflowError, IndexError
-    ) as error:  # fmt: skip
-        raise SparsityReportError(
-            f"{source} is damaged: {error!r}; save the {kind} again"
-        ) from error

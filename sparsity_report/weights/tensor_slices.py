@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sparsity_report.errors import SparsityReportError
+from sparsity_report.errors import SparsityReportError, explained
 from sparsity_report.untrusted.gates import check_regular, open_file
 
 Bytes = npt.NDArray[np.uint8]
@@ -202,19 +202,16 @@ class LocalFile(Origin):
     @contextmanager
     def opened(self, start: int, stop: int) -> Iterator[BufferedReader]:  # noqa: ARG002
         """Open the file for reading at any offset."""
-        try:
-            with open_file(self.path) as file:
-                self._check(file)
-                yield file
-                # A writer that kept the size has changed the time.
-                self._check(file)
-        except SparsityReportError:
-            raise
-        except (OSError, EOFError, ValueError) as error:
-            raise SparsityReportError(
-                f"{self.path} cannot be read: {getattr(error, 'strerror', None) or error}; "
-                "is it still complete?"
-            ) from error
+
+        def explain(error: Exception) -> str:
+            reason = getattr(error, "strerror", None) or error
+            return f"{self.path} cannot be read: {reason}; is it still complete?"
+
+        with explained(explain, OSError, EOFError, ValueError), open_file(self.path) as file:
+            self._check(file)
+            yield file
+            # A writer that kept the size has changed the time.
+            self._check(file)
 
     def _check(self, file: BufferedReader) -> None:
         state = os.fstat(file.fileno())

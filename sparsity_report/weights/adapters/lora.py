@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sparsity_report.errors import SparsityReportError
+from sparsity_report.errors import SparsityReportError, explained
 from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import read_json
 from sparsity_report.weights.adapters.adapter_files import CONFIG, LEAF, base_name
@@ -199,15 +199,13 @@ def _read_config(file: Path) -> dict[str, Any]:
             f"{file.parent} has no {CONFIG}: base= (--base) goes with an adapter of PEFT; open a "
             "whole model without it"
         )
-    try:
+    with explained(
+        lambda e: f"{file} is not a configuration of PEFT: {e!r}; download the adapter again"
+    ):
         config = read_json(file, most=limits.CONFIG_BYTES)
         peft_type = config.get("peft_type")
         initialization = str(config.get("init_lora_weights")).lower()
         patterns = [config.get(f"{name}_pattern") or {} for name in ("rank", "alpha")]
-    except (OSError, ValueError, AttributeError) as error:
-        raise SparsityReportError(
-            f"{file} is not a configuration of PEFT: {error!r}; download the adapter again"
-        ) from error
     if peft_type != "LORA":
         raise wrong(file, f"an adapter of type {peft_type!r} is not LoRA and is not supported")
     if not all(isinstance(pattern, dict) for pattern in patterns):

@@ -20,7 +20,7 @@ from torch.nn.modules.module import (
     register_module_parameter_registration_hook,
 )
 
-from sparsity_report.errors import SparsityReportError
+from sparsity_report.errors import explained
 from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import check_integer
 
@@ -57,12 +57,8 @@ def check_config(settings: Any, path: Path) -> None:
     SparsityReportError
         A size exceeds its limit.
     """
-    try:
+    with explained(lambda e: f"{path}: {e}, which no known model has; fetch it again"):
         _check(settings, _known(settings))
-    except ValueError as error:
-        raise SparsityReportError(
-            f"{path}: {error}, which no known model has; fetch it again"
-        ) from error
 
 
 def _check(settings: Mapping[str, Any], known: Mapping[str, Any] | None) -> None:

@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from sparsity_report.errors import SparsityReportError
+from sparsity_report.errors import explained
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.untrusted import limits
 from sparsity_report.weights.anatomy.config_limits import building, check_config
@@ -35,21 +35,18 @@ def read_config(
     from transformers import AutoConfig
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    try:
+    with explained(lambda error: f"{path} is not a transformers config: {error!r}"):
         known = read_config_file(path)
         kind = known["model_type"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SparsityReportError(f"{path} is not a transformers config: {error!r}") from error
     if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
         return None, (phrase("note.unknown_model_type", kind=repr(kind)),)
     check_config(known, path)
-    try:
-        with plain_folder(directory, ["config.json"]) as plain:
-            config = AutoConfig.from_pretrained(
-                plain, local_files_only=True, trust_remote_code=False
-            )
-    except Exception as error:  # each config class validates in its own way
-        raise SparsityReportError(f"{path}: {first_line(error)}") from error
+    # Each config class validates in its own way.
+    with (
+        explained(lambda error: f"{path}: {first_line(error)}", Exception),
+        plain_folder(directory, ["config.json"]) as plain,
+    ):
+        config = AutoConfig.from_pretrained(plain, local_files_only=True, trust_remote_code=False)
     config.name_or_path = str(directory)
     return meta_model(config, path, fits, most), ()
 
@@ -67,15 +64,13 @@ def meta_model(
     model and others. The first that `fits` is taken, else the very first. A model of more than
     `most` parameters is not built.
     """
-    try:
+    # A hostile config can fail anywhere inside transformers.
+    with explained(
+        lambda error: f"{where}: no model can be built from this config: {first_line(error)}",
+        Exception,
+    ):
         named = _named(config, most)
         return _fitting(config, fits, most) if named is None else named
-    except SparsityReportError:
-        raise  # raised by the tensors that decide
-    except Exception as error:  # a hostile config can fail anywhere inside transformers
-        raise SparsityReportError(
-            f"{where}: no model can be built from this config: {first_line(error)}"
-        ) from error
 
 
 def _named(config: Any, most: int) -> nn.Module | None:

@@ -17,7 +17,7 @@ import torch
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, dequantize
 from gguf.quants import Q4_K
 
-from sparsity_report.errors import SparsityReportError
+from sparsity_report.errors import SparsityReportError, explained
 from sparsity_report.untrusted import limits
 from sparsity_report.weights.gguf.gguf_metadata import HeaderReader, read_metadata
 from sparsity_report.weights.tensor_slices import Entry, FileSlice, LocalFile, Origin, Rounding
@@ -65,16 +65,15 @@ class BlockSlice(FileSlice):
 
     def decode(self, raw: Bytes) -> torch.Tensor:
         """Return the dequantized values of blocks."""
-        try:
-            # NaN or huge scales give NaN or infinite values, which are counted as such.
-            with np.errstate(all="ignore"):
-                values = dequantize(raw, GGMLQuantizationType[self.block_type])
-        except (NotImplementedError, ValueError) as error:
-            raise SparsityReportError(
-                f"{self.file}: blocks of type {self.block_type} cannot be dequantized: {error}; "
-                "convert the file to another type"
-            ) from error
-        return torch.from_numpy(values)
+        # NaN or huge scales give NaN or infinite values, which are counted as such.
+        with np.errstate(all="ignore"), explained(self._explain, NotImplementedError, ValueError):
+            return torch.from_numpy(dequantize(raw, GGMLQuantizationType[self.block_type]))
+
+    def _explain(self, error: Exception) -> str:
+        return (
+            f"{self.file}: blocks of type {self.block_type} cannot be dequantized: {error}; "
+            "convert the file to another type"
+        )
 
 
 def read_header(file: Path | Origin) -> Header:
@@ -88,7 +87,7 @@ def read_header(file: Path | Origin) -> Header:
     origin = LocalFile.look_up(file) if isinstance(file, Path) else file
     with origin.opened(0, origin.size) as raw:
         reader = HeaderReader(raw, origin)
-        try:
+        with explained(lambda e: f"{origin} cannot be read as GGUF: {e}; download it again"):
             magic, version, tensors, pairs = reader.numbers("4sIQQ")
             if magic != b"GGUF" or version not in (2, 3):
                 raise ValueError(
@@ -98,12 +97,6 @@ def read_header(file: Path | Origin) -> Header:
             reader.check_counts(tensors, pairs)
             metadata = read_metadata(reader, pairs)
             return metadata, _read_tensors(reader, tensors, metadata)
-        except SparsityReportError:
-            raise
-        except ValueError as error:
-            raise SparsityReportError(
-                f"{origin} cannot be read as GGUF: {error}; download it again"
-            ) from error
 
 
 def _read_tensors(

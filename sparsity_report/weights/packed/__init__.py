@@ -7,7 +7,7 @@
   gpt-oss, torchao): one module per family; each checks a group and returns its decoder.
 - `packed_tensor`: the interface of decoders; `rowwise`: the decoder of matrices stored row by row.
 - `block_scales`: scales and zero points, expanded to weights; `packed_integers`: codes of a few
-  bits; `part_slices`: rows and columns of a part; `remote_parts`: parts on the Hub.
+  bits.
 
 A decoder is a frozen, picklable value, so that another process can decode. It yields exact float32
 products in the model's order. A value that the file stores as zero decodes to zero.

@@ -65,7 +65,7 @@ class Blocks:
         return values.repeat(self.width, axis=1)[:, :columns, None]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class NestedBlocks(Blocks):
     """Nested scales of bitsandbytes: scales that are quantized themselves.
 
@@ -81,15 +81,13 @@ class NestedBlocks(Blocks):
         Added to each scale.
     """
 
-    table: Entry | None = None
-    nested: Entry | None = None
-    size: int = 256
-    more: float = 0
+    table: Entry
+    nested: Entry
+    size: int
+    more: float
 
     def of_rows(self, start: int, stop: int) -> Floats:
         """Return the scales of a range of blocks, (blocks, 1)."""
-        assert self.table is not None
-        assert self.nested is not None
         codes = self.part.rows(start, stop).reshape(-1)
         scales = self.nested.numbers()[np.arange(start, stop) // self.size]
         values = self.table.numbers()[codes] * scales + np.float32(self.more)

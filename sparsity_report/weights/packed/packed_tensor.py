@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import partial
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
-from sparsity_report.weights.packed.remote_parts import Span, connected, is_remote
+from sparsity_report.weights.sources.http_ranges import HubFile
 from sparsity_report.weights.tensor_slices import (
     Entry,
     FileSlice,
     Floats,
+    Origin,
+    Reader,
     Rounding,
     Slice,
     file_bytes,
@@ -24,6 +27,8 @@ from sparsity_report.weights.tensor_slices import (
 
 # Values of a slice, and values decoded at a time.
 _SLICE, _BUFFER = 2**24, 2**20
+# Largest read of a part on the Hub that is kept, so that a slice is not read twice.
+_REMEMBERED = 2**22
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,12 +171,63 @@ class PackedSlice(Slice):
             for start in range(first, last, step):
                 yield packed, start, min(start + step, last)
 
-    def _connected(self) -> AbstractContextManager[Packed]:
+    @contextmanager
+    def _connected(self) -> Iterator[Packed]:
+        """Yield the decoder, each of its parts on the Hub read over one connection."""
         packed = self.packed
         if not is_remote(packed.parts):
-            return nullcontext(packed)
-        span = Span(self.start, self.start + self.total, packed.total)
-        return connected(replace(packed, parts=()), span)
+            yield packed
+            return
+        readers: dict[tuple[Origin, int, int], Reader] = {}
+        span = self.start, self.start + self.total
+        with ExitStack() as stack:
+
+            def connect(entry: Entry) -> Entry:
+                values = entry.values
+                if not isinstance(values, FileSlice):
+                    return entry
+                key = values.file, values.offset, values.nbytes
+                if key not in readers:
+                    # The bytes of the part that correspond to the span of values.
+                    begin, end = (-(-values.nbytes * place // packed.total) for place in span)
+                    file = values.file.opened(values.offset + begin, values.offset + end)
+                    readers[key] = _Repeating(stack.enter_context(file))
+                held = values.total, values.dtype, values.file, values.offset
+                return replace(entry, values=_ConnectedSlice(*held, readers[key]))
+
+            yield _changed(replace(packed, parts=()), connect)
+
+
+@dataclass(frozen=True, eq=False)
+class _ConnectedSlice(FileSlice):
+    """Values of a file whose reader stays open."""
+
+    reader: Reader
+
+    def opened(self) -> AbstractContextManager[Reader]:
+        return nullcontext(self.reader)
+
+
+class _Repeating:
+    """Reader that keeps its last read: scales are read again for rounding steps."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader, self._at = reader, 0
+        self._last = 0, b""
+
+    def seek(self, offset: int, /) -> None:
+        self._at = offset
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        begin, held = self._last
+        if (begin, len(held)) == (self._at, len(buffer)):
+            buffer[:] = held
+        else:
+            self._reader.seek(self._at)
+            self._reader.readinto(buffer)
+            if len(buffer) <= _REMEMBERED:
+                self._last = self._at, bytes(buffer)
+        return len(buffer)
 
 
 def _decoded(packed: Packed, first: int, last: int) -> torch.Tensor:
@@ -183,3 +239,21 @@ def _decoded(packed: Packed, first: int, last: int) -> torch.Tensor:
 def grouped(width: int, shape: tuple[int, int]) -> str:
     """Return the group size as part of a name, empty if a scale serves a whole row."""
     return f"-g{width}" if width < shape[1] else ""
+
+
+def is_remote(parts: Sequence[Entry]) -> bool:
+    """Return whether a part is on the Hub."""
+    values = [part.values for part in parts]
+    return any(isinstance(v, FileSlice) and isinstance(v.file, HubFile) for v in values)
+
+
+def _changed(value: Any, change: Callable[[Entry], Entry]) -> Any:
+    """Return a copy of a decoder with a function applied to each of its entries."""
+    if isinstance(value, Entry):
+        return change(value)
+    if isinstance(value, tuple):
+        return tuple(map(partial(_changed, change=change), value))
+    if not is_dataclass(value) or isinstance(value, type):
+        return value
+    inside = {f.name: _changed(getattr(value, f.name), change) for f in fields(value)}
+    return replace(value, **inside)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from sparsity_report.errors import SparsityReportError, printable
+from sparsity_report.errors import SparsityReportError, explained, printable
 from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import check_integer, read_json
 
@@ -110,7 +110,9 @@ def _object(holder: Mapping[str, Any], key: str, file: Path) -> dict[str, Any]:
 
 def _checked(settings: dict[str, Any], file: Path) -> dict[str, Any]:
     """Return settings whose types and ranges were checked."""
-    try:
+    with explained(
+        lambda error: f"{file}: {error} in the quantization settings; fetch the file again"
+    ):
         for key in _TEXTS:
             if not isinstance(settings.get(key) or "", str):
                 raise ValueError(f"{key} is not text")
@@ -120,12 +122,6 @@ def _checked(settings: dict[str, Any], file: Path) -> dict[str, Any]:
             raise ValueError("a group of config_groups is not a JSON object")
         for group in groups:
             _check_numbers(_object(group, "weights", file) if isinstance(group, dict) else {})
-    except SparsityReportError:
-        raise
-    except ValueError as error:
-        raise SparsityReportError(
-            f"{file}: {error} in the quantization settings; fetch the file again"
-        ) from error
     return settings
 
 
@@ -162,10 +158,6 @@ def _method(settings: Mapping[str, Any], key: str) -> str:
 def _json(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
-    try:
+    with explained(lambda e: f"{file}: cannot be read as JSON ({e}); fetch the file again"):
         content = read_json(file)
-    except (OSError, ValueError) as error:
-        raise SparsityReportError(
-            f"{file}: cannot be read as JSON ({error}); fetch the file again"
-        ) from error
     return content if isinstance(content, dict) else {}

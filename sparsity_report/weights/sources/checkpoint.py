@@ -31,9 +31,8 @@ from sparsity_report.weights.anatomy.parameter_places import walk
 from sparsity_report.weights.anatomy.parameters import ONCE, Module
 from sparsity_report.weights.anatomy.tensor_names import fits, memory_parts, without_tensor
 from sparsity_report.weights.packed.format_detection import check_weights, detect_parameters
-from sparsity_report.weights.packed.packed_tensor import Packed, Undecoded
+from sparsity_report.weights.packed.packed_tensor import Packed, Undecoded, is_remote
 from sparsity_report.weights.packed.quantization_config import read_scheme
-from sparsity_report.weights.packed.remote_parts import is_remote
 from sparsity_report.weights.sources.tokenizer import open_tokenizer
 from sparsity_report.weights.tensor_slices import Entry, Origin, Slice, join_slices
 from sparsity_report.weights.weights import Weights, float8_notes
@@ -142,8 +141,7 @@ class CheckpointWeights(Weights):
 
         Packed and float8 weights, for which torch has no products, are loaded as float32.
         """
-        self._require_files()
-        self._require_class()
+        self._require_runnable()
         if any(isinstance(entry.values, Packed) for entry in self._entries.values()):
             return self.filled_module()
         dtype = torch.float32 if float8_notes(self.modules) else "auto"
@@ -155,8 +153,7 @@ class CheckpointWeights(Weights):
 
     def filled_module(self) -> nn.Module:
         """Return a runnable model in float32 with the counted values."""
-        self._require_files()
-        outline = self._require_class()
+        outline = self._require_runnable()
         values = {p.name: self.tensor(p.name).float() for p in self.stored}
         for name, entries in self._buffers.items():
             shape = outline.get_buffer(name).shape
@@ -173,7 +170,7 @@ class CheckpointWeights(Weights):
         """Load a model from a folder or from given values; refuse missing tensors."""
         import transformers
 
-        outline = self._require_class()
+        outline = self._require_runnable()
         model, info = getattr(transformers, self.architecture).from_pretrained(
             folder,
             # The config in the folder may name code to run.
@@ -192,16 +189,14 @@ class CheckpointWeights(Weights):
         assert isinstance(model, nn.Module)
         return model.eval()
 
-    def _require_files(self) -> None:
-        """Refuse to run a streamed model, which has no copy on disk."""
+    def _require_runnable(self) -> nn.Module:
+        """Return the model on the meta device; refuse one without class or copy on disk."""
         entries = self._entries.values()
         if any(is_remote(e.values.parts if isinstance(e.values, Packed) else [e]) for e in entries):
             raise SparsityReportError(
                 f"{self.name} is streamed from the Hub, so it can be counted but not run; load it "
                 "without stream, which keeps a copy on this disk"
             )
-
-    def _require_class(self) -> nn.Module:
         if self._outline is None:
             raise SparsityReportError(
                 f"{self.name} can be counted but not run: transformers has no class for it; load "

@@ -223,7 +223,8 @@ class _Folder:
         try:
             names = HfApi().list_repo_files(model, revision=self.commit)
         except Exception as error:  # a missing network raises many exceptions
-            self._list_error, names = error, _cached(root)
+            files = (file for file in root.rglob("*") if file.is_file())
+            self._list_error, names = error, [file.relative_to(root).as_posix() for file in files]
         prefix = f"{subfolder}/".lstrip("/")
         paths = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
         self.names = sorted(name for name in paths if "/" not in name)
@@ -259,8 +260,19 @@ class _Folder:
 
     def converted(self) -> _Folder | None:
         """Return the open pull request of the Hub's converter to safetensors, if there is one."""
-        reference = _conversion(self.model) if self.revision is None else None
-        return _Folder(self.model, reference, self.subfolder) if reference else None
+        from huggingface_hub import HfApi
+
+        if self.revision is not None:
+            return None
+        try:
+            discussions = HfApi().get_repo_discussions(
+                self.model, author=_CONVERTER, discussion_type="pull_request",
+                discussion_status="open",
+            )  # fmt: skip
+            references = [d.git_reference for d in discussions if "safetensors" in d.title]
+        except Exception:  # offline, or discussions are disabled: no conversion is available
+            return None
+        return _Folder(self.model, references[0], self.subfolder) if references else None
 
     def safetensors(self) -> tuple[list[str], Mapping[str, str] | None]:
         """Return the safetensors of the model, and the file of each tensor from an index."""
@@ -320,11 +332,6 @@ class _UnreachableError(SparsityReportError):
     """The Hub cannot be reached."""
 
 
-def _cached(snapshot: Path) -> list[str]:
-    files = (file for file in snapshot.rglob("*") if file.is_file())
-    return [file.relative_to(snapshot).as_posix() for file in files]
-
-
 def _download(model: str, revision: str | None, patterns: list[str]) -> Path:
     from huggingface_hub import snapshot_download
 
@@ -336,15 +343,3 @@ def _download(model: str, revision: str | None, patterns: list[str]) -> Path:
             f"reached ({type(error).__name__}); on a connected machine run `hf download {model}`, "
             "or give the path of a local copy"
         ) from error
-
-
-def _conversion(model: str) -> str | None:
-    from huggingface_hub import HfApi
-
-    try:
-        discussions = HfApi().get_repo_discussions(
-            model, author=_CONVERTER, discussion_type="pull_request", discussion_status="open"
-        )
-        return next((d.git_reference for d in discussions if "safetensors" in d.title), None)
-    except Exception:  # offline, or discussions are disabled: no conversion is available
-        return None

@@ -10,11 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from sparsity_report.errors import SparsityReportError, printable
+from sparsity_report.errors import SparsityReportError, explained, printable
 from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import check_name, open_file
 
 Values = npt.NDArray[Any]
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0,
+}  # fmt: skip
 
 
 class Array(NamedTuple):
@@ -45,18 +48,16 @@ def read_npz(path: Path) -> Iterator[Array]:
 
 def _with_archive(path: Path, read: Callable[[zipfile.ZipFile], Any]) -> Any:
     """Return what a function reads from an archive; refuse a damaged one."""
-    try:
-        with open_file(path) as file, zipfile.ZipFile(file) as archive:
-            if len(archive.filelist) > limits.TENSORS:
-                raise ValueError(f"it holds more than {limits.TENSORS:,} arrays")
-            return read(archive)
-    except SparsityReportError:
-        raise
-    except Exception as error:  # damaged archives raise many exceptions
+
+    def explain(error: Exception) -> str:
         reason = printable(str(error) or type(error).__name__, 200)
-        raise SparsityReportError(
-            f"{path} cannot be read as .npz: {reason}; save it again"
-        ) from error
+        return f"{path} cannot be read as .npz: {reason}; save it again"
+
+    # Damaged archives raise many exceptions.
+    with explained(explain, Exception), open_file(path) as file, zipfile.ZipFile(file) as archive:
+        if len(archive.filelist) > limits.TENSORS:
+            raise ValueError(f"it holds more than {limits.TENSORS:,} arrays")
+        return read(archive)
 
 
 def _read_shape(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> tuple[int, ...]:
@@ -64,12 +65,9 @@ def _read_shape(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> tuple[int, .
     check_name(info.filename)
     with archive.open(info) as file:
         version = np.lib.format.read_magic(file)
-        if version == (1, 0):
-            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-        elif version == (2, 0):
-            shape, _, dtype = np.lib.format.read_array_header_2_0(file)
-        else:
+        if version not in _HEADERS:
             raise ValueError(f"{info.filename} is of version {version}")
+        shape, _, dtype = _HEADERS[version](file)
         if dtype.kind not in "biufc" or dtype.hasobject:
             raise ValueError(f"{info.filename} is not an array of numbers")
         if info.file_size != file.tell() + math.prod(shape) * dtype.itemsize:

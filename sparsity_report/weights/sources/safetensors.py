@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import torch
 
-from sparsity_report.errors import SparsityReportError
+from sparsity_report.errors import SparsityReportError, explained
 from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import check_integer, check_name, parse_json, read_json
 from sparsity_report.weights.tensor_slices import (
@@ -119,13 +119,9 @@ def find_shards(directory: Path) -> Shards:
 
 def read_index(index: Path) -> dict[str, str]:
     """Return the file of each tensor, with checked file names."""
-    try:
+    with explained(lambda e: f"{index} is not a safetensors index: {e!r}; download it again"):
         weight_map = read_json(index, once=True)["weight_map"]
         names = sorted(set(weight_map.values()), key=str)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SparsityReportError(
-            f"{index} is not a safetensors index: {error!r}; download it again"
-        ) from error
     if not names:
         raise SparsityReportError(f"{index} names no tensor; download it again")
     for name in names:
@@ -161,40 +157,36 @@ def read_header(file: Path | Origin) -> list[Entry]:
     Layout: https://github.com/huggingface/safetensors#format
     """
     entries = []
-    try:
+    with explained(lambda e: f"{file} cannot be read as safetensors: {e}; download it again"):
         origin = LocalFile.look_up(file) if isinstance(file, Path) else file
         text = _header(origin)
         for key, dtype_name, shape, begin in _tensors(text, origin.size - 8 - len(text)):
-            try:
-                shape, dtype = _stored_shape(shape, dtype_name)
-            except ValueError as error:
-                raise SparsityReportError(f"{file}: tensor {key!r} {error}") from error
+            shape, dtype = _stored_shape(f"{file}: tensor {key!r}", shape, dtype_name)
             values = FileSlice(math.prod(shape), dtype, origin, 8 + len(text) + begin)
             entries.append(Entry(key, shape, values, dtype_name if dtype_name in _BYTES else ""))
-    except SparsityReportError:
-        raise
-    except (OSError, ValueError) as error:
-        raise SparsityReportError(
-            f"{file} cannot be read as safetensors: {error}; download it again"
-        ) from error
     return entries
 
 
-def _stored_shape(shape: tuple[int, ...], dtype: str) -> tuple[tuple[int, ...], torch.dtype]:
+def _stored_shape(
+    where: str, shape: tuple[int, ...], dtype: str
+) -> tuple[tuple[int, ...], torch.dtype]:
     """Return shape and torch dtype of the stored values of a tensor."""
     if dtype in _FP6:
-        raise ValueError(
-            f"has dtype {dtype}, whose order of bits the format does not specify; give a "
+        raise SparsityReportError(
+            f"{where} has dtype {dtype}, whose order of bits the format does not specify; give a "
             "checkpoint that is not packed"
         )
     if dtype == FP4:
         if 0 in shape or shape[-1] % 2:
-            raise ValueError(
-                f"has dtype {dtype} and shape {shape}, not rows of whole bytes; save it again"
+            raise SparsityReportError(
+                f"{where} has dtype {dtype} and shape {shape}, not rows of whole bytes; "
+                "save it again"
             )
         return (*shape[:-1], shape[-1] // 2), torch.uint8
     if dtype not in _DTYPES and dtype not in _BYTES:
-        raise ValueError(f"has dtype {dtype[:40]}, which is not known; convert it to another one")
+        raise SparsityReportError(
+            f"{where} has dtype {dtype[:40]}, which is not known; convert it to another one"
+        )
     return shape, _DTYPES.get(dtype, torch.uint8)
 
 
