@@ -39,7 +39,7 @@ def samples(model: nn.Module) -> Iterator[tuple[bool, Sample]]:
             for shaped in _shapes(config):
                 yield True, partial(_read, config, names, shaped, besides)
     for besides in others:
-        yield False, partial(_read, config, (), None, besides)
+        yield False, partial(_read, config, (), (), besides)
 
 
 def _texts(config: Any, takes: Collection[str]) -> Iterator[tuple[str, ...]]:
@@ -65,7 +65,11 @@ def numbers(config: Any, wanted: Callable[[str], object]) -> Iterator[int]:
 
 
 def _read(
-    config: Any, names: Sequence[str], shaped: Any, besides: Mapping[str, torch.Tensor], length: int
+    config: Any,
+    names: Sequence[str],
+    shaped: Sequence[int | None],
+    besides: Mapping[str, torch.Tensor],
+    length: int,
 ) -> dict[str, torch.Tensor]:
     """Return texts of plain tokens with the model's end token, and the other inputs."""
     special = set(numbers(config, lambda name: name.endswith(("token_id", "token_index"))))
@@ -80,17 +84,16 @@ def _read(
             given[name][:, -1] = end
     if names and shaped:
         # Sound as text: the last is of several codes at a time.
-        given[names[-1]] = torch.full(shaped(length), plain)
+        sizes = [length if size is None else size for size in shaped]
+        given[names[-1]] = torch.full(sizes, plain)
     return given
 
 
-def _shapes(config: Any) -> Iterator[Callable[[int], tuple[int, ...]] | None]:
-    """Yield shapes of texts: one token per position, or one code per codebook."""
-    yield None
+def _shapes(config: Any) -> Iterator[Sequence[int | None]]:
+    """Yield shapes of texts, None for the length: one token or several codes per position."""
+    yield ()
     for codes in sorted(set(numbers(config, _CODEBOOKS.__contains__))):
-        yield lambda length, codes=codes: (codes, length)
-        yield lambda length, codes=codes: (1, length, codes)
-        yield lambda length, codes=codes: (1, length, codes + 1)
+        yield from ((codes, None), (1, None, codes), (1, None, codes + 1))
 
 
 def _other(config: Any, name: str) -> Iterator[tuple[str, torch.Tensor]]:
