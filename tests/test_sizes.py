@@ -24,12 +24,11 @@ import pandas as pd
 import pytest
 import torch
 from dying import kill, starve
-from helpers import command, same_counts, small_llama, study_of
+from helpers import command, known_counts, same_counts, small_llama, study_of
 from safetensors.torch import save_file
 
 import sparsity_report as sr
 from sparsity_report.counting import counts
-from sparsity_report.counting.counts import known_counts
 from sparsity_report.counting.histogram import Magnitudes, count
 from sparsity_report.counting.ranks import find_levels
 from sparsity_report.draw import vega

@@ -52,6 +52,11 @@ class InputNorms:
         """Columns of each matrix."""
         return int(self.norms.values.shape[1])
 
+    @property
+    def rows(self) -> int:
+        """Rows of all matrices."""
+        return len(self.norms.values) * self.outputs
+
     def scores(self, part: torch.Tensor, first: int) -> torch.Tensor:
         """Return |w|·‖x‖ of whole rows in float64.
 
@@ -86,8 +91,8 @@ class RowCut(CountedCut):
         float64, one for each row of all matrices.
     ties : FrozenArray
         int64: scores exactly on the threshold that are pruned too, the first by position.
-    taken : int
-        Number of elements pruned.
+    pruned : int
+        Number of pruned elements.
     nonzero : int
         Kept elements that are not zero.
     input_first : tuple of int or None
@@ -97,14 +102,9 @@ class RowCut(CountedCut):
     scale: InputNorms
     thresholds: FrozenArray
     ties: FrozenArray
-    taken: int
+    pruned: int
     nonzero: int
     input_first: tuple[int, int] | None = None
-
-    @property
-    def pruned(self) -> int:
-        """Number of elements pruned, those that were zero already counted in."""
-        return self.taken
 
     def _chosen(self, parts: Iterable[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         first = 0
@@ -130,7 +130,7 @@ def cut_rows(
     ``count % r`` rows, in memory order, lose one more.
     """
     work = {
-        name: partial(_row_part, scale=scale, quota=divmod(counts[name], _rows(scale)))
+        name: partial(_row_part, scale=scale, quota=divmod(counts[name], scale.rows))
         for name, scale in scales.items()
     }
     cuts: dict[str, Cut] = {}
@@ -149,18 +149,30 @@ def cut_rows(
 
 def cut_groups(
     weights: Weights,
-    scales: Mapping[str, InputNorms],
+    scales: Mapping[str, InputNorms] | None,
     pattern: tuple[int, int],
     progress: Progress | None = None,
     executor: Executor | None = None,
 ) -> dict[str, Cut]:
-    """Return the cuts that keep the n largest scores of every m consecutive weights of a row."""
+    """Return the cuts that keep the n largest of every m consecutive weights of a row.
+
+    Parameters
+    ----------
+    weights : Weights
+    scales : mapping of str to InputNorms or None
+        By parameter name; None compares magnitudes.
+    pattern : (int, int)
+        n and m.
+    progress, executor : optional
+        See :func:`sparsity_report.counting.counts.count_weights`.
+    """
     n, m = pattern
+    scales = dict.fromkeys(p.name for p in weights.prunable) if scales is None else scales
     work = {
         name: partial(_group_part, scale=scale, pattern=pattern) for name, scale in scales.items()
     }
     return {
-        p.name: GroupCut(n, m, p.total, sum(kept), p.inputs_outputs, scales[p.name])
+        p.name: GroupCut(n, m, p.total // m * (m - n), sum(kept), p.inputs_outputs, scales[p.name])
         for p, kept in map_rows(weights, work, progress, executor)
     }
 
@@ -248,10 +260,6 @@ def check_n_m(weights: Weights, n: object, m: object) -> tuple[int, int]:
     return n, m
 
 
-def _rows(scale: InputNorms) -> int:
-    return len(scale.norms.values) * scale.outputs
-
-
 def _row_part(
     part: Slice, scale: InputNorms, quota: tuple[int, int], first: int
 ) -> tuple[Floats, Integers, int]:
@@ -286,9 +294,12 @@ def _above(scores: torch.Tensor, thresholds: torch.Tensor, ties: torch.Tensor) -
     return stays
 
 
-def _group_part(part: Slice, scale: InputNorms, pattern: tuple[int, int], first: int) -> int:
+def _group_part(part: Slice, scale: InputNorms | None, pattern: tuple[int, int], first: int) -> int:
     """Return the kept nonzeros of a slice."""
     n, m = pattern
+    if scale is None:
+        there = torch.cat(list(part.pieces())).bool().reshape(-1, m)
+        return int(there.sum(dim=1, dtype=torch.int16).clamp(max=n).sum())
     return sum(
         nonzeros(block, (group_ranks(scores.reshape(-1, m)) >= m - n).reshape(block.shape))
         for block, scores, _ in score_blocks(part, scale, first)

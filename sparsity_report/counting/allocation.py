@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.weights.anatomy.parameters import Module, Parameter
+from sparsity_report.weights.anatomy.parameters import Module
 from sparsity_report.weights.weights import Weights
 
 Allocation = pd.DataFrame | Mapping[str, float] | Callable[[Module], float] | str | None
@@ -87,7 +87,12 @@ def compute_quotas(weights: Weights, sparsity: float | None, allocation: Allocat
         level = check_sparsity(sparsity)
         return Quotas("", level, {p.name: round(level * p.total) for p in weights.prunable})
     shares = _shares(weights, allocation)
-    exact = {p.name: shares[m.name] * p.total for m, p in _prunable(weights)}
+    exact = {
+        p.name: shares[m.name] * p.total
+        for m in weights.modules
+        for p in m.parameters
+        if p.prunable
+    }
     total, asked = sum(p.total for p in weights.prunable), math.fsum(exact.values())
     level = asked / total if sparsity is None else check_sparsity(sparsity)
     if abs(asked - level * total) > 0.5:
@@ -106,10 +111,6 @@ def _round_to_sum(exact: Mapping[str, float], target: int) -> dict[str, int]:
     for name in lost[: target - sum(counts.values())]:
         counts[name] += 1
     return counts
-
-
-def _prunable(weights: Weights) -> list[tuple[Module, Parameter]]:
-    return [(m, p) for m in weights.modules for p in m.parameters if p.prunable]
 
 
 def _shares(weights: Weights, allocation: Allocation) -> dict[str, float]:

@@ -1,6 +1,5 @@
 """Global magnitude pruning with bounds on single layers; the other layers compensate."""
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
@@ -178,28 +177,24 @@ def resolve_bounds(
             "see the names in study.layers"
         )
     tensors = [[p.name for p in m.parameters if p.name in counts] for m in modules]
-    sizes = np.array([len(part) for part in tensors], dtype=np.int64)
-    totals = [sum(counts[name].total for name in part) for part in tensors]
-    nonzero = [sum(counts[name].nonzero for name in part) for part in tensors]
-    zeros = np.array(totals, dtype=np.int64) - np.array(nonzero, dtype=np.int64)
+    sizes = np.array([len(part) for part in tensors])
+    starts = np.cumsum(sizes) - sizes
+    each = [counts[name] for part in tensors for name in part]
+    totals = np.add.reduceat([magnitudes.total for magnitudes in each], starts)
+    zeros = totals - np.add.reduceat([magnitudes.nonzero for magnitudes in each], starts)
     given = {name: _pair(name, bound) for name, bound in bounds.items()}
-    pairs = [given.get(m.name, given.get(m.group, (0.0, 1.0))) for m in modules]
+    low, high = np.array([given.get(m.name, given.get(m.group, (0.0, 1.0))) for m in modules]).T
     # The tolerance undoes the rounding error of a share that is a whole number of weights.
-    least = [
-        math.ceil(low * n - _rounding_error(n)) for (low, _), n in zip(pairs, totals, strict=True)
-    ]
-    most = [
-        math.floor(high * n + _rounding_error(n))
-        for (_, high), n in zip(pairs, totals, strict=True)
-    ]
+    error = np.maximum(1e-6, totals * 2.0**-50)
+    most = np.floor(high * totals + error).astype(np.int64)
     return BoundCounts(
         [m.name for m in modules],
         tensors,
-        np.cumsum(sizes) - sizes,
+        starts,
         # If no whole number is within the bounds, the largest below.
-        np.minimum(np.array(least, dtype=np.int64), np.array(most, dtype=np.int64)),
-        np.maximum(np.array(most, dtype=np.int64), zeros),
-        np.array(totals, dtype=np.int64),
+        np.minimum(np.ceil(low * totals - error).astype(np.int64), most),
+        np.maximum(most, zeros),
+        totals,
         zeros,
     )
 
@@ -263,8 +258,3 @@ def _pair(name: str, bound: object) -> tuple[float, float]:
             f"bounds=: the lower bound of {name!r} is above the upper one; swap them"
         )
     return pair
-
-
-def _rounding_error(total: int) -> float:
-    """Return the rounding error, in weights, of a share of so many weights."""
-    return max(1e-6, total * 2.0**-50)

@@ -9,11 +9,10 @@ from weakref import WeakKeyDictionary
 
 from sparsity_report.counting.count_cache import count_key, decode_counts, encode_counts
 from sparsity_report.counting.disk_cache import CacheFolder, Entries
-from sparsity_report.counting.histogram import Magnitudes, count_many, count_slice
+from sparsity_report.counting.histogram import Magnitudes, count_slice
 from sparsity_report.counting.progress import Progress, bar
-from sparsity_report.counting.workers import SMALL, in_order, own_settings
+from sparsity_report.counting.workers import in_order
 from sparsity_report.phrases import Phrase, phrase
-from sparsity_report.weights.anatomy.parameters import Parameter
 from sparsity_report.weights.weights import Weights
 
 NOT_A_NUMBER, INFINITE = "note.weights_nan", "note.weights_infinite"
@@ -32,11 +31,6 @@ class _Memory:
 
 
 _MEMORIES: WeakKeyDictionary[Weights, _Memory] = WeakKeyDictionary()
-
-
-def known_counts(weights: Weights) -> Mapping[str, Magnitudes]:
-    """Return the counts of a model so far, by parameter name."""
-    return MappingProxyType(_MEMORIES.get(weights, _Memory()).counts)
 
 
 def count_notes(weights: Weights) -> tuple[Phrase, ...]:
@@ -102,22 +96,17 @@ def count_weights(
     """
     memory = _MEMORIES.setdefault(weights, _Memory())
     counts = memory.counts
-    entries = None if cache is None else Entries(cache, "counts")
+    entries = Entries(cache, "counts")
     if memory.complete:
         return MappingProxyType(counts)
     stored = {p.name: p for p in weights.stored if p.known}
     counts |= {name: Magnitudes(0, 0) for name, p in stored.items() if p.total == 0}
-    keys: dict[str, str] = {}
-    for p in [p for name, p in stored.items() if name not in counts] if entries else ():
+    keys: dict[str, str | None] = {}
+    for p in [p for name, p in stored.items() if name not in counts] if entries.in_use else ():
         slices = list(weights.slices(p.name))
-        if entries and (key := count_key(slices, p.prunable)):
-            keys[p.name] = key
-            if tally := entries.get(key, p.name, partial(decode_counts, slices, p.prunable)):
-                counts[p.name] = tally
-    for batch in _small_batches(weights, [p for name, p in stored.items() if name not in counts]):
-        with own_settings():
-            tallies = count_many([weights.tensor(p.name) for p in batch])
-        counts |= zip([p.name for p in batch], tallies, strict=True)
+        key = keys[p.name] = count_key(slices, p.prunable)
+        if tally := entries.get(key, p.name, partial(decode_counts, slices, p.prunable)):
+            counts[p.name] = tally
     so_far = {name: Magnitudes(0, 0) for name in stored if name not in counts}
     size = sum(p.total * p.itemsize for p in stored.values())
     done = size - sum(stored[name].total * stored[name].itemsize for name in so_far)
@@ -132,23 +121,8 @@ def count_weights(
             done += part.total * stored[name].itemsize
             if so_far[name].total == stored[name].total:
                 counts[name] = so_far.pop(name)
-                if entries and name in keys:
-                    entries.put(keys[name], name, encode_counts(counts[name]))
+                entries.put(keys.get(name), name, encode_counts(counts[name]))
             show(done, size, name)
-    if entries:
-        add_notes(weights, entries.notes())
+    add_notes(weights, entries.notes())
     memory.complete = True
     return MappingProxyType(counts)
-
-
-def _small_batches(weights: Weights, waiting: Iterable[Parameter]) -> Iterator[list[Parameter]]:
-    """Yield batches of small prunable parameters in memory, each of one wide dtype."""
-    if weights.source != "module":
-        return
-    by_dtype: dict[str, list[Parameter]] = {}
-    for p in waiting:
-        if p.prunable and p.itemsize > 2 and 0 < p.total <= SMALL:
-            by_dtype.setdefault(p.dtype, []).append(p)
-    for few in by_dtype.values():
-        for start in range(0, len(few), SMALL):
-            yield few[start : start + SMALL]

@@ -76,7 +76,8 @@ class Entries:
 
     Parameters
     ----------
-    cache : path-like or Cache
+    cache : path-like or Cache, optional
+        None: no entry is found, and none is written.
     kind : str
         ``"counts"``, ``"pairs"`` or ``"scores"``: the suffix of their files.
 
@@ -86,32 +87,34 @@ class Entries:
         The folder cannot be created.
     """
 
-    def __init__(self, cache: CacheFolder, kind: str) -> None:
-        cache = cache if isinstance(cache, Cache) else Cache(cache)
+    def __init__(self, cache: CacheFolder | None, kind: str) -> None:
+        self.in_use = cache is not None
+        cache = cache if isinstance(cache, Cache) else Cache(cache or "")
         self._verify = cache.verify and kind in _SAMPLED
         self._folder, self._kind, self._trouble = Path(cache.folder), kind, ""
         self._damaged: list[str] = []
         self._outdated: list[str] = []
         try:
-            check_folder(self._folder)
+            if self.in_use:
+                check_folder(self._folder)
         except SparsityReportError as error:
             if not self._folder.is_dir():
                 raise
             self._trouble = str(error)
 
-    def get(self, key: str, name: str, decode: Callable[[bytes], _Result]) -> _Result | None:
+    def get(self, key: str | None, name: str, decode: Callable[[bytes], _Result]) -> _Result | None:
         """Return the result under a key; None if there is no valid one, or when verifying.
 
         Parameters
         ----------
-        key : str
-            64 hexadecimal digits.
+        key : str or None
+            64 hexadecimal digits; None has no entry.
         name : str
             The tensor or model part, for notes.
         decode : callable
             Returns the result in a payload, or raises a ValueError if the payload is impossible.
         """
-        return None if self._verify else self._get(key, name, decode)
+        return None if key is None or self._verify else self._get(key, name, decode)
 
     def _get(self, key: str, name: str, decode: Callable[[bytes], _Result]) -> _Result | None:
         try:
@@ -121,11 +124,13 @@ class Entries:
             self._damaged.append(name)
             return None
 
-    def put(self, key: str, name: str, payload: bytes) -> None:
+    def put(self, key: str | None, name: str, payload: bytes) -> None:
         """Write a payload under a key; after a failure, such as a full disk, write nothing more.
 
         When verifying, note an entry that differs from the payload.
         """
+        if key is None:
+            return
         if self._verify and self._get(key, name, bytes) not in {None, payload}:
             self._outdated.append(name)
         if self._trouble:

@@ -36,20 +36,15 @@ class MaskCut(CountedCut):
     ----------
     bits : FrozenArray
         1 for kept weights, in memory order, eight to a byte, the first in the highest bit.
-    taken : int
-        Number of elements pruned.
+    pruned : int
+        Number of pruned elements.
     nonzero : int
         Kept weights that are not zero.
     """
 
     bits: FrozenArray
-    taken: int
+    pruned: int
     nonzero: int
-
-    @property
-    def pruned(self) -> int:
-        """Number of elements pruned, those that were zero already counted in."""
-        return self.taken
 
     def _chosen(self, parts: Iterable[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         start = 0
@@ -113,13 +108,13 @@ def import_mask(
         parameter = parameters[_plain(each.name, parameters)]
         cut = _cut(each, name, parameter, pruned_is)
         digest.update(f"{parameter.name!r} {cut.bits.digest}".encode())
-        if not cut.taken:
+        if not cut.pruned:
             continue
         if not parameter.prunable:
             raise SparsityReportError(
-                f"{name}: {each.name!r} prunes {cut.taken:,} weights of {parameter.name}, which is "
-                f"not prunable in {weights.name}; leave this mask out, or load output heads with "
-                "blacklist=()"
+                f"{name}: {each.name!r} prunes {cut.pruned:,} weights of {parameter.name}, which "
+                f"is not prunable in {weights.name}; leave this mask out, or load output heads "
+                "with blacklist=()"
             )
         if counts[parameter.name].nonzero < parameter.total:
             cut = replace(cut, nonzero=cut.kept(pieces(weights.as_in_memory(parameter.name))))

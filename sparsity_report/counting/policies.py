@@ -1,26 +1,21 @@
 """Pruning policies: global and layerwise magnitude, N:M patterns and random pruning."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import replace
-from functools import partial
 
-import torch
-
-from sparsity_report.counting.activation_scores import check_n_m
+from sparsity_report.counting.activation_scores import check_n_m, cut_groups
 from sparsity_report.counting.allocation import Allocation, check_sparsity, compute_quotas
 from sparsity_report.counting.counts import count_weights
 from sparsity_report.counting.disk_cache import CacheFolder
 from sparsity_report.counting.histogram import Magnitudes
 from sparsity_report.counting.progress import Progress, with_bar
-from sparsity_report.counting.pruning import Cut, GroupCut, Pruning, ThresholdCut, inputs_last
+from sparsity_report.counting.pruning import Cut, Pruning, ThresholdCut
 from sparsity_report.counting.random_pruning import random_cut
 from sparsity_report.counting.ranks import find_levels, read_buckets, refine_level
-from sparsity_report.counting.workers import work_through
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.sparse.shares import zero_share
-from sparsity_report.weights.anatomy.parameters import Parameter
-from sparsity_report.weights.tensor_slices import Slice, memory_slices, pieces
+from sparsity_report.weights.tensor_slices import Slice, pieces
 from sparsity_report.weights.weights import Weights
 
 
@@ -250,20 +245,7 @@ def n_m(
     check_n_m(weights, n, m)
     prunable_counts(weights, progress, executor, cache)
 
-    def slices(p: Parameter) -> Iterator[Slice]:
-        sizes = p.inputs_outputs
-        yield from (
-            memory_slices(inputs_last(weights.tensor(p.name), sizes))
-            if sizes
-            else weights.slices(p.name)
-        )
-
-    work = partial(_nonzero_kept, n=n, m=m)
-    kept = work_through({p.name: slices(p) for p in weights.prunable}, work, executor)
-    cuts = {
-        p.name: GroupCut(n, m, p.total, sum(kept[p.name]), p.inputs_outputs)
-        for p in weights.prunable
-    }
+    cuts = cut_groups(weights, None, (n, m), executor=executor)
     return Pruning(weights, zero_share(m, n) or 0.0, f"{n}:{m}", cuts)
 
 
@@ -318,14 +300,6 @@ def threshold_cuts(
             level, read_buckets(counts, slices, level.bucket, level.bucket, executor)
         )
     return {
-        name: ThresholdCut(level.threshold, int(below), int(ties))
+        name: ThresholdCut(level.threshold, int(below + ties), int(ties))
         for name, below, ties in zip(counts, level.below, level.ties, strict=True)
     }
-
-
-def _nonzero_kept(part: Slice, n: int, m: int) -> int:
-    values = torch.cat(list(part.pieces()))
-    if values.dtype.itemsize == 1:
-        values = values.float()
-    nonzero = (values != 0).reshape(-1, m).sum(dim=1, dtype=torch.int16)
-    return int(nonzero.clamp(max=n).sum())

@@ -54,7 +54,7 @@ def apply_mask_(tensor: torch.Tensor, stays: torch.Tensor) -> None:
     >>> values.tolist()
     [1.0, 0.0, -2.0]
     """
-    # Eight times faster than masked_fill, which float8 lacks.
+    # In float32 seven times, in bfloat16 fifteen times as fast as masked_fill, which float8 lacks.
     if (bits := _BITS.get(tensor.itemsize)) is not None:
         tensor.view(bits).mul_(stays)
     else:
@@ -62,16 +62,18 @@ def apply_mask_(tensor: torch.Tensor, stays: torch.Tensor) -> None:
 
 
 class Cut(ABC):
-    """The pruned weights of one tensor."""
+    """The pruned weights of one tensor.
+
+    Attributes
+    ----------
+    pruned : int
+        Number of pruned elements, including those that were zero before.
+    """
 
     __slots__ = ()
+    pruned: int
     # Inputs and outputs of the matrices if their inputs come first, as in ``Conv1D``.
     input_first: tuple[int, int] | None = None
-
-    @property
-    @abstractmethod
-    def pruned(self) -> int:
-        """Number of pruned elements, including those that were zero before."""
 
     @abstractmethod
     def nonzero_after(self, before: Magnitudes) -> int:
@@ -125,20 +127,15 @@ class ThresholdCut(Cut):
     ----------
     threshold : float
         Magnitudes below it are pruned.
-    below : int
-        Elements below it.
+    pruned : int
+        Number of pruned elements.
     ties : int
-        Elements exactly on it that are pruned too, the first by position.
+        Pruned elements exactly on the threshold, the first by position.
     """
 
     threshold: float
-    below: int
+    pruned: int
     ties: int
-
-    @property
-    def pruned(self) -> int:
-        """Number of pruned elements, including those that were zero before."""
-        return self.below + self.ties
 
     def nonzero_after(self, before: Magnitudes) -> int:
         """Return the nonzeros after pruning a tensor with these magnitudes."""
@@ -186,14 +183,14 @@ class CountedCut(Cut):
 
 
 @dataclass(frozen=True, slots=True)
-class GroupCut(Cut):
+class GroupCut(CountedCut):
     """A cut of all but the `keep` largest of every `group` weights along the input dimension.
 
     Attributes
     ----------
     keep, group : int
-    total : int
-        Number of weights.
+    pruned : int
+        Number of pruned elements.
     nonzero : int
         Kept weights that are not zero.
     input_first : tuple of int or None
@@ -204,31 +201,18 @@ class GroupCut(Cut):
 
     keep: int
     group: int
-    total: int
+    pruned: int
     nonzero: int
     input_first: tuple[int, int] | None = None
     scale: Scale | None = None
 
-    @property
-    def pruned(self) -> int:
-        """Number of pruned elements, including those that were zero before."""
-        return self.total // self.group * (self.group - self.keep)
-
-    def nonzero_after(self, before: Magnitudes) -> int:
-        """Return the nonzeros after pruning."""
-        return min(self.nonzero, before.nonzero)
-
-    def _stay(self, parts: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
-        nonzero = first = 0
+    def _chosen(self, parts: Iterable[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        first = 0
         for part in parts:
-            size = magnitude(part)
-            score = self.scale.scores(part, first) if self.scale else size
+            scores = self.scale.scores(part, first) if self.scale else magnitude(part)
             first += len(part)
-            ranks = group_ranks(score.reshape(-1, self.group))
-            stays = (ranks >= self.group - self.keep).reshape(part.shape)
-            nonzero += int(torch.count_nonzero(stays & (size != 0)))
-            yield stays
-        check_unchanged(nonzero, self.nonzero)
+            ranks = group_ranks(scores.reshape(-1, self.group))
+            yield part, (ranks >= self.group - self.keep).reshape(part.shape)
 
 
 def group_ranks(scores: torch.Tensor) -> torch.Tensor:
@@ -376,7 +360,7 @@ def magnitude(tensor: torch.Tensor, threshold: float = 0.0) -> torch.Tensor:
 
 def nonzeros(part: torch.Tensor, stays: torch.Tensor) -> int:
     """Return the number of kept nonzeros."""
-    return int(torch.count_nonzero(stays & (magnitude(part) != 0)))
+    return int(torch.count_nonzero(stays & part.bool()))
 
 
 def check_unchanged(taken: int, counted: int) -> None:

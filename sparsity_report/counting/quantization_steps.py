@@ -6,7 +6,7 @@ format without a zero level keeps no zeros.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,9 @@ import numpy.typing as npt
 import torch
 
 from sparsity_report.weights.tensor_slices import Rounding, Slice
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -32,8 +35,8 @@ class Steps:
     """
 
     rounding: Rounding
-    values: npt.NDArray[np.float64]
-    counts: npt.NDArray[np.int64]
+    values: Floats
+    counts: Integers
     near: int = 0
 
     def expected_zeros(self, deviation: float) -> float:
@@ -61,10 +64,19 @@ def merge_steps(one: Steps | None, other: Steps | None) -> Steps | None:
     """Return the steps of two tensors; None if one is unknown or their roundings differ."""
     if one is None or other is None or one.rounding != other.rounding:
         return None
-    values, which = np.unique(np.concatenate([one.values, other.values]), return_inverse=True)
+    sums = merge_counts([(one.values, one.counts), (other.values, other.counts)])
+    return Steps(one.rounding, *sums, one.near + other.near)
+
+
+def merge_counts(pairs: Sequence[tuple[Floats, Integers]]) -> tuple[Floats, Integers]:
+    """Add up counts per value, given values and their counts."""
+    pairs = [pair for pair in pairs if pair[0].size] or [(np.empty(0), np.empty(0, dtype=np.int64))]
+    if len(pairs) == 1:
+        return pairs[0]
+    values, which = np.unique(np.concatenate([v for v, _ in pairs]), return_inverse=True)
     counts = np.zeros(values.size, dtype=np.int64)
-    np.add.at(counts, which, np.concatenate([one.counts, other.counts]))
-    return Steps(one.rounding, values, counts, one.near + other.near)
+    np.add.at(counts, which, np.concatenate([c for _, c in pairs]))
+    return values, counts
 
 
 class StepCounter(Slice):

@@ -31,24 +31,19 @@ class RandomCut(CountedCut):
         Key of the generator, 128 bits.
     lot : int
         Weights with a lower word are pruned.
-    below : int
-        Weights with a lower word.
+    pruned : int
+        Number of pruned elements.
     ties : int
-        Weights with exactly this word that are pruned too, the first by position.
+        Pruned weights with exactly this word, the first by position.
     nonzero : int
         Kept weights that are not zero.
     """
 
     key: int
     lot: int
-    below: int
+    pruned: int
     ties: int
     nonzero: int
-
-    @property
-    def pruned(self) -> int:
-        """Number of elements pruned, those that were zero already counted in."""
-        return self.below + self.ties
 
     def _chosen(self, parts: Iterable[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         generator, ties = np.random.Philox(key=self.key), self.ties
@@ -74,8 +69,6 @@ def random_cut(seed: int, name: str, total: int, pruned: int) -> RandomCut:
     [[1, 1, 1, 0, 0], [1, 1, 1, 1, 0]]
     """
     key = int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:16], "little")
-    if not pruned:
-        return RandomCut(key, 0, 0, 0, total)
     tally = np.zeros(2**16, dtype=np.int64)
     for lots in _lots(key, total):
         tally += np.bincount((lots >> _TOP).astype(np.int64), minlength=tally.size)
@@ -87,7 +80,7 @@ def random_cut(seed: int, name: str, total: int, pruned: int) -> RandomCut:
     )
     lot: Any = inside[pruned - before - 1]
     below = before + int(np.searchsorted(inside, lot))
-    return RandomCut(key, int(lot), below, pruned - below, total - pruned)
+    return RandomCut(key, int(lot), pruned, pruned - below, total - pruned)
 
 
 def _lots(key: int, total: int) -> Iterator[Words]:

@@ -22,7 +22,7 @@ S = TypeVar("S", bound=Slice)
 T = TypeVar("T")
 
 # Values that are counted in the calling thread, as handing them over would take longer.
-SMALL = 2**12
+_SMALL = 2**12
 # Torch's own threads would compete with the threads of the pool.
 _one_thread = partial(torch.set_num_threads, 1)
 _THREADS = min(4, os.cpu_count() or 1)
@@ -48,14 +48,14 @@ def in_order(
 ) -> Iterator[tuple[str, S, T]]:
     """Run jobs by threads or an executor; yield results in the order of the jobs."""
     waiting: deque[tuple[str, S, Future[T], Executor | None]] = deque()
-    with own_settings(), ThreadPoolExecutor(_THREADS, initializer=_one_thread) as pool:
+    with _own_settings(), ThreadPoolExecutor(_THREADS, initializer=_one_thread) as pool:
         try:
             for name, part, work in jobs:
                 remote = executor if part.sources() else None
                 with _errors_of(name, remote):
                     if remote is not None:
                         future = remote.submit(_run_remotely, work, part, os.getpid())
-                    elif part.total <= SMALL:
+                    elif part.total <= _SMALL:
                         future = Future[T]()
                         future.set_result(work(part))
                     else:
@@ -73,13 +73,13 @@ def in_order(
 def _run_remotely(work: Callable[[S], T], part: S, home: int) -> T:
     if os.getpid() == home:
         return work(part)
-    with own_settings():
+    with _own_settings():
         _one_thread()
         return work(part)
 
 
 @contextmanager
-def own_settings() -> Iterator[None]:
+def _own_settings() -> Iterator[None]:
     """Stop torch from flushing denormal numbers to zero, then restore its settings."""
     threads, flushing = torch.get_num_threads(), not sys.float_info.min / 2
     # New threads inherit this setting.

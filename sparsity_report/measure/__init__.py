@@ -5,8 +5,8 @@ Scores:
 - `texts`: strings, files, data sets and token ids to score.
 - `protocols`: evaluation protocols of papers, as windows of tokens.
 - `model_stage`: one model in memory that is pruned as each variant in turn.
-- `scoring`: likelihood, accuracy and KL divergence of windows.
-- `perplexity`, `sensitivity`, `continuations`: the public measurements, one frame each.
+- `perplexity`: likelihood, accuracy and KL divergence of windows, and the public measurement.
+- `sensitivity`, `continuations`: the other public measurements, one frame each.
 - `calibration`: norms of the inputs of each matrix. `wanda`: pruning by them.
 
 Times:
@@ -14,7 +14,7 @@ Times:
 - `machine`: processor, caches, memory bandwidth and load.
 - `clock`: interleaved timing with a duplicate kernel as control.
 - `ratio_intervals`: bootstrap intervals of ratios of times.
-- `cold_cache`: weights that are read from memory. `timed_calls`: layers and models as calls.
+- `timed_calls`: layers and models as calls, with weights in the cache or read from memory.
 - `crossover`: the sparsity at which CSR overtakes dense. `latency`: the public measurement.
 
 Maintainers: time variants in turn, so that a drift of the machine affects all alike. Score a text

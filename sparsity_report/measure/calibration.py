@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict, cast
@@ -236,6 +235,17 @@ def _run(weights: Weights, model: nn.Module, ids: torch.Tensor) -> None:
     model(input_ids=ids, **options)
 
 
+class _Inputs:
+    """Sums of squares of the inputs of a parameter, and the tokens of each of its matrices."""
+
+    def __init__(self, parameter: Parameter, tensor: torch.Tensor) -> None:
+        # The tensor is kept alive, so that no other storage gets its address.
+        self.parameter, self.tensor = parameter, tensor
+        self.outputs, self.width = cast(tuple[int, int], parameter.matrix)
+        self.squares = torch.zeros(parameter.experts, self.width, dtype=torch.float64)
+        self.tokens = [0] * parameter.experts
+
+
 class _Watch(TorchDispatchMode):
     """Sums of squares of the inputs of prunable matrices, from the products that torch runs."""
 
@@ -243,16 +253,8 @@ class _Watch(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         places = locate(walk(model))
         self._name = weights.name
-        self._parameters = {p.name: p for p in weights.prunable}
-        self._sums = {
-            p.name: torch.zeros(p.experts, p.matrix[1], dtype=torch.float64)
-            for p in weights.prunable
-            if p.matrix
-        }
-        self._tokens = {p.name: Counter[int]() for p in weights.prunable}
-        # Kept alive, so that no other storage gets their addresses.
-        self._held = {name: value(*places[name]) for name in self._parameters}
-        self._by_storage = {t.untyped_storage().data_ptr(): n for n, t in self._held.items()}
+        self._all = [_Inputs(p, value(*places[p.name])) for p in weights.prunable]
+        self._by_storage = {each.tensor.untyped_storage().data_ptr(): each for each in self._all}
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -261,41 +263,40 @@ class _Watch(TorchDispatchMode):
         if (place := _PRODUCTS.get(func)) is not None:
             left, right = args[place : place + 2]
             for matrix, other, second in ((right, left, True), (left, right, False)):
-                if name := self._by_storage.get(matrix.untyped_storage().data_ptr()):
-                    self._multiplied(name, matrix, other, second)
+                if inputs := self._by_storage.get(matrix.untyped_storage().data_ptr()):
+                    self._multiplied(inputs, matrix, other, second)
         return func(*args, **(kwargs or {}))
 
     def _multiplied(
-        self, name: str, matrix: torch.Tensor, other: torch.Tensor, second: bool
+        self, inputs: _Inputs, matrix: torch.Tensor, other: torch.Tensor, second: bool
     ) -> None:
         """Add the inputs of a parameter or of one of its matrices."""
-        parameter, sums = self._parameters[name], self._sums[name]
-        outputs, inputs = parameter.matrix or (0, 0)
-        if matrix.dim() < 2 or not _is_whole(parameter, matrix, second):
+        if matrix.dim() < 2 or not _is_whole(inputs, matrix, second):
             raise SparsityReportError(
-                f"{self._name} multiplies by a part or the transpose of {name}, so its rows share "
-                "no inputs; leave it out (blacklist=)"
+                f"{self._name} multiplies by a part or the transpose of {inputs.parameter.name}, "
+                "so its rows share no inputs; leave it out (blacklist=)"
             )
         x = other if second else other[..., None] if other.dim() == 1 else other.mT
-        stacked = matrix.dim() == 3
-        size, start = outputs * inputs, matrix.storage_offset() - self._held[name].storage_offset()
+        stacked, size = matrix.dim() == 3, inputs.outputs * inputs.width
+        start = matrix.storage_offset() - inputs.tensor.storage_offset()
         for number, rows in enumerate(x if stacked else [x]):
             expert = (start + (number * matrix.stride(0) if stacked else 0)) // max(size, 1)
-            rows = rows.reshape(-1, inputs)
+            rows = rows.reshape(-1, inputs.width)
             squares = rows.to(torch.float64).square().sum(dim=0).cpu()
             if not squares.isfinite().all():
                 raise SparsityReportError(
-                    f"{self._name}: the inputs of {name} hold NaN or infinity; look for such "
-                    "weights, or load the model in float32"
+                    f"{self._name}: the inputs of {inputs.parameter.name} hold NaN or infinity; "
+                    "look for such weights, or load the model in float32"
                 )
-            sums[expert] += squares
-            self._tokens[name][expert] += len(rows)
+            inputs.squares[expert] += squares
+            inputs.tokens[expert] += len(rows)
 
     def scales(self) -> dict[str, InputNorms]:
         """Return the input norms of all parameters."""
-        for name, parameter in self._parameters.items():
-            missing = [n for n in range(parameter.experts) if not self._tokens[name][n]]
-            if len(missing) == parameter.experts:
+        for inputs in self._all:
+            name, experts = inputs.parameter.name, len(inputs.tokens)
+            missing = [number for number, tokens in enumerate(inputs.tokens) if not tokens]
+            if len(missing) == experts:
                 raise SparsityReportError(
                     f"{self._name} did not use {name} as the weight of a linear layer on the "
                     "calibration text, so its inputs are unknown; leave it out (blacklist=)"
@@ -303,33 +304,28 @@ class _Watch(TorchDispatchMode):
             if missing:
                 raise SparsityReportError(
                     f"{self._name}: no token of the calibration text reached expert {missing[0]} "
-                    f"of {name} ({len(missing):,} of {parameter.experts:,} got none), so its "
+                    f"of {name} ({len(missing):,} of {experts:,} got none), so its "
                     "inputs are unknown; give a longer text"
                 )
         return {
-            name: InputNorms(FrozenArray(np.sqrt(sums.numpy())), (parameter.matrix or (0, 0))[0])
-            for (name, sums), parameter in zip(
-                self._sums.items(), self._parameters.values(), strict=True
+            each.parameter.name: InputNorms(
+                FrozenArray(np.sqrt(each.squares.numpy())), each.outputs
             )
+            for each in self._all
         }
 
     def tokens(self) -> dict[str, tuple[int, ...]]:
         """Return the number of tokens of each matrix."""
-        return {
-            name: tuple(self._tokens[name][number] for number in range(parameter.experts))
-            for name, parameter in self._parameters.items()
-        }
+        return {each.parameter.name: tuple(each.tokens) for each in self._all}
 
 
-def _is_whole(parameter: Parameter, matrix: torch.Tensor, second: bool) -> bool:
+def _is_whole(inputs: _Inputs, matrix: torch.Tensor, second: bool) -> bool:
     """Return whether a factor is one or more full matrices of a parameter, not transposed."""
-    outputs, inputs = parameter.matrix or (0, 0)
-    shape = (inputs, outputs) if second else (outputs, inputs)
-    along, across = (matrix.stride(-2), matrix.stride(-1)) if second else matrix.stride()[-2:][::-1]
-    due = (outputs, 1) if parameter.transposed else (1, inputs)
-    fits = tuple(matrix.shape[-2:]) == shape
+    # As inputs by outputs.
+    matrix = matrix if second else matrix.mT
+    due = (inputs.outputs, 1) if inputs.parameter.transposed else (1, inputs.width)
     # The stride of a single row or column is arbitrary.
-    return fits and all(
+    return matrix.shape[-2:] == (inputs.width, inputs.outputs) and all(
         stride == step or size == 1
-        for stride, step, size in zip((along, across), due, (inputs, outputs), strict=True)
+        for stride, step, size in zip(matrix.stride()[-2:], due, matrix.shape[-2:], strict=True)
     )

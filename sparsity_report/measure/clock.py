@@ -77,21 +77,6 @@ class Clock:
 DEFAULT = Clock()
 
 
-class Allowance:
-    """The time budget of a clock, divided among the measurements left."""
-
-    def __init__(self, clock: Clock, measurements: int) -> None:
-        self.precision = clock.precision
-        self._end = time.perf_counter() + clock.budget
-        self._left = measurements
-
-    def next(self) -> float:
-        """Return the seconds of the next measurement."""
-        share = (self._end - time.perf_counter()) / max(1, self._left)
-        self._left -= 1
-        return max(0.0, share)
-
-
 class Time(NamedTuple):
     """Seconds per call (median and quartiles) and speed-up over the base with its interval."""
 
@@ -262,7 +247,7 @@ def timed(
     counts: Sequence[int],
     base: int,
     control: int | None,
-    allowed: Allowance,
+    limits: tuple[float, float],
     stream: tuple[Call, int] | None = None,
 ) -> Timing:
     """Time calls in turn; time the base twice if none of them is the control.
@@ -276,7 +261,8 @@ def timed(
         Index of the call that the others are compared with.
     control : int or None
         Index of a call that runs the same kernels as the base.
-    allowed : Allowance
+    limits : (float, float)
+        Target precision, and time limit in seconds, see :func:`rounds`.
     stream : (callable, int), optional
         A call that reads memory, and its bytes, to time along.
     """
@@ -286,7 +272,5 @@ def timed(
         samplers.append(samplers[base])
     if stream is not None:
         samplers.append(sampler(stream[0], 1))
-    samples = rounds(
-        samplers, base, allowed.precision, allowed.next(), beside=int(stream is not None)
-    )
+    samples = rounds(samplers, base, *limits, beside=int(stream is not None))
     return Timing(samples, base, again, None if stream is None else stream[1])

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import count
+from collections.abc import Iterator, Mapping, Sequence
+from time import perf_counter
 from typing import Any, cast
 
 import numpy as np
@@ -14,10 +13,10 @@ import torch
 from sparsity_report.counting.progress import Progress, with_bar
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.measure import clock as clocks
-from sparsity_report.measure.clock import Allowance, Call, Clock, Timing, timed
-from sparsity_report.measure.machine import Machine, Watch, stream, this_machine
+from sparsity_report.measure.clock import Clock, Timing, timed
+from sparsity_report.measure.machine import Watch, stream, this_machine
 from sparsity_report.measure.ratio_intervals import crossing, crossing_interval, resampled
-from sparsity_report.measure.timed_calls import csr_call, dense_call, prepared, shapes_of
+from sparsity_report.measure.timed_calls import Timed, csr_call, dense_call, prepared, shapes_of
 from sparsity_report.sparse.linear_csr import LinearCSR
 from sparsity_report.sparse.shares import ratio
 from sparsity_report.study.derived.speedups import (
@@ -35,55 +34,53 @@ from sparsity_report.weights.weights import Weights
 _LEVELS = (0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, HIGHEST)
 
 
-@dataclass(frozen=True)
 class Bench:
     """The machine, time budget and progress of one table of times.
 
-    Attributes
+    Parameters
     ----------
-    machine : Machine
-    watch : Watch
-    allowed : Allowance
-    states : tuple of str
-        States of the cache.
-    step : callable
-        Called with the name of the next measurement.
+    clock : Clock
+    progress : callable or None
+        Called before each measurement.
+    measurements : int
+        Number of measurements, which share the budget.
     """
 
-    machine: Machine
-    watch: Watch
-    allowed: Allowance
-    states: tuple[str, ...]
-    step: Callable[[str], None]
-
-    @classmethod
-    def start(cls, clock: Clock, progress: Progress | None, measurements: int) -> Bench:
-        """Return a bench on this machine for a number of measurements."""
-        watch, places = Watch(), count()
-
-        def step(name: str) -> None:
-            if progress:
-                progress(next(places), measurements, name)
-
-        machine = this_machine()
-        return cls(machine, watch, Allowance(clock, measurements), clock.states, step)
+    def __init__(self, clock: Clock, progress: Progress | None, measurements: int) -> None:
+        self._watch, self._progress = Watch(), progress
+        self._done, self._all = 0, measurements
+        self._machine, self.states = this_machine(), clock.states
+        self._precision, self._end = clock.precision, perf_counter() + clock.budget
 
     def time(
         self,
-        ready: tuple[Sequence[Call], Sequence[int]],
-        cache: str | None,
+        name: str,
+        calls: Sequence[Timed],
         base: int,
-        control: int | None,
-    ) -> Timing:
-        """Time prepared calls; if weights come from memory, time a bare read of it along."""
-        read = stream(self.machine.cache_bytes) if cache == "out of cache" else None
-        return timed(*ready, base, control, self.allowed, read)
+        *,
+        control: int | None = None,
+        cache: str | None = None,
+    ) -> Timing | None:
+        """Time the calls of the next measurement; None if there are none, or too small ones.
+
+        If weights come from memory, a bare read of it is timed along.
+        """
+        if self._progress:
+            self._progress(self._done, self._all, name)
+        cold, left = cache == "out of cache", self._all - self._done
+        self._done += 1
+        ready = prepared(calls, cold, self._machine) if calls else None
+        if ready is None:
+            return None
+        seconds = max(0.0, (self._end - perf_counter()) / left)
+        read = stream(self._machine.cache_bytes) if cold else None
+        return timed(*ready, base, control, (self._precision, seconds), read)
 
     def facts(self, timing: Timing) -> dict[str, Any]:
         """Return the columns that describe the machine and its conditions."""
         low, high = timing.spread
-        bandwidth = timing.bandwidth or self.machine.bandwidth
-        machine, conditions = self.machine._asdict(), self.watch.conditions()._asdict()
+        bandwidth = timing.bandwidth or self._machine.bandwidth
+        machine, conditions = self._machine._asdict(), self._watch.conditions()._asdict()
         facts = {"bandwidth": bandwidth, "control_low": low, "control_high": high}
         return machine | conditions | facts
 
@@ -154,7 +151,7 @@ def crossover(
         raise SparsityReportError(
             f"{weights.name} has no prunable linear layer to measure; load another model"
         )
-    bench = Bench.start(clock, progress, len(counts) * len(shapes) * len(clock.states))
+    bench = Bench(clock, progress, len(counts) * len(shapes) * len(clock.states))
     with torch.inference_mode():
         return curves(shapes, counts, dtype, bench)
 
@@ -183,15 +180,11 @@ def curves(
             calls = [dense_call(weight.to(kind), number)]
             calls += [csr_call(layer, number) for layer in layers]
             for cache in bench.states:
-                bench.step(f"crossover of {shape}, {number} tokens, {cache}")
-                ready = prepared(calls, cache == "out of cache", bench.machine)
-                if ready is None:
-                    bench.allowed.next()
-                    continue
-                timing = bench.time(ready, cache, 0, None)
-                facts = {"name": shape, "tokens": number, "cache": cache, "dtype": dtype}
-                sizes = [call.weight_bytes for call in calls[1:]]
-                rows += (facts | row for row in _curve(timing, sizes, bench))
+                name = f"crossover of {shape}, {number} tokens, {cache}"
+                if timing := bench.time(name, calls, 0, cache=cache):
+                    facts = {"name": shape, "tokens": number, "cache": cache, "dtype": dtype}
+                    sizes = [call.weight_bytes for call in calls[1:]]
+                    rows += (facts | row for row in _curve(timing, sizes, bench))
     return typed("crossover", pd.DataFrame(rows, columns=list(TABLES["crossover"].names)))
 
 

@@ -16,7 +16,6 @@ from sparsity_report.measure.timed_calls import (
     Timed,
     inputs_of,
     layer_call,
-    prepared,
     shapes_of,
     typical,
     whole_call,
@@ -24,7 +23,6 @@ from sparsity_report.measure.timed_calls import (
 from sparsity_report.sparse.shares import ratio
 from sparsity_report.study.schema import TABLES, typed
 from sparsity_report.study.variants import Variant, materialized
-from sparsity_report.weights.anatomy.parameters import Parameter
 from sparsity_report.weights.tensor_slices import dtype_name
 
 Models = Sequence[tuple[Variant, nn.Module]]
@@ -110,63 +108,52 @@ def measure_latency(
             )
     models, shapes = list(materialized(list(variants))), shapes_of(weights)
     measurements = len(counts) * (len(shapes) * len(clock.states) * (1 + crossovers) + 1)
-    bench = Bench.start(clock, progress, measurements)
+    bench = Bench(clock, progress, measurements)
     with torch.inference_mode():
-        rows = [*_layers(models, base, shapes, counts, bench)]
+        rows = [*_layers(models, base, counts, bench)]
         rows += (row for number in counts for row in _forward_passes(models, base, number, bench))
         frame = pd.DataFrame(rows, columns=list(TABLES["latency"].names))
         if crossovers and shapes:
             keys = ["name", "tokens", "cache"]
-            edges = curves(shapes, counts, weights.prunable[0].dtype, bench).drop_duplicates(keys)
-            frame = frame.drop(columns=_EDGES).merge(edges[keys + _EDGES], how="left", on=keys)
+            edges = curves(shapes, counts, weights.prunable[0].dtype, bench)
+            edges = edges.drop_duplicates(keys)[keys + _EDGES]
+            frame = frame.drop(columns=_EDGES).merge(edges, how="left", on=keys)
     return typed("latency", frame)
 
 
 def _layers(
-    models: Models,
-    base: int,
-    shapes: dict[str, list[Parameter]],
-    tokens: Sequence[int],
-    bench: Bench,
+    models: Models, base: int, tokens: Sequence[int], bench: Bench
 ) -> Iterator[dict[str, Any]]:
     """Yield a row per variant, shape, number of tokens and cache state."""
-    for shape, parameters in shapes.items():
+    for shape, parameters in shapes_of(models[base][0].weights).items():
         chosen = typical(models[-1][0], parameters)
         for number in tokens:
             calls = [layer_call(model, chosen, number) for _, model in models]
             facts = {"scope": "layer", "name": shape, "modules": len(parameters), "tokens": number}
             for cache in bench.states:
-                bench.step(f"{shape}, {number} tokens, {cache}")
-                compared = _compared(models, calls, base, cache, bench)
-                yield from (facts | {"cache": cache} | row for row in compared)
+                yield from _compared(models, calls, base, facts | {"cache": cache}, bench)
 
 
 def _forward_passes(
     models: Models, base: int, number: int, bench: Bench
 ) -> Iterator[dict[str, Any]]:
     """Yield a row per variant, none if a model does not accept so many tokens."""
-    bench.step(f"whole forward, {number} tokens")
-    facts = {"scope": "model", "name": "whole forward", "tokens": number}
     inputs = inputs_of(models[base][1], number)
-    if inputs is None:
-        bench.allowed.next()
-        return
-    calls = [whole_call(*pair, inputs) for pair in models]
-    yield from (facts | row for row in _compared(models, calls, base, None, bench))
+    calls = [whole_call(*pair, inputs) for pair in models] if inputs else []
+    facts = {"scope": "model", "name": "whole forward", "tokens": number}
+    yield from _compared(models, calls, base, facts, bench)
 
 
 def _compared(
-    models: Models, calls: Sequence[Timed], base: int, cache: str | None, bench: Bench
+    models: Models, calls: Sequence[Timed], base: int, facts: dict[str, Any], bench: Bench
 ) -> Iterator[dict[str, Any]]:
     """Time calls; yield promised and realised speed-ups over the base."""
-    control = _control(models, base)
-    ready = prepared(calls, cache == "out of cache", bench.machine)
-    if ready is None:
-        bench.allowed.next()
+    control, cache = _control(models, base), facts.get("cache")
+    name = f"{facts['name']}, {facts['tokens']} tokens" + (f", {cache}" if cache else "")
+    timing = bench.time(name, calls, base, control=control, cache=cache)
+    if timing is None:
         return
-    timing = bench.time(ready, cache, base, control)
-    facts = bench.facts(timing)
-    facts["control"] = models[base if control is None else control][0].name
+    facts |= bench.facts(timing) | {"control": models[base if control is None else control][0].name}
     for (variant, _), call, time in zip(models, calls, timing.times, strict=False):
         promised = ratio(calls[base].flops, call.flops)
         yield (

@@ -78,11 +78,7 @@ def cores() -> int:
 @lru_cache(maxsize=1)
 def processor() -> str:
     """Return the names of the processor and of the libraries that do the arithmetic."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        name = next(line.split(":", 1)[1].strip() for line in lines if "model name" in line)
-    except (OSError, StopIteration):
-        name = platform.processor() or platform.machine()
+    name = _cpuinfo("model name") or platform.processor() or platform.machine()
     mkl = ", MKL" if torch.backends.mkl.is_available() else ""
     return f"{name}, torch {torch.__version__}{mkl}"
 
@@ -195,9 +191,14 @@ def _frequency() -> float | None:
         place = _CACHES / "cpu0" / "cpufreq" / "scaling_cur_freq"
         return 1e3 * int(place.read_text(encoding="ascii"))
     except (OSError, ValueError):
-        pass
+        megahertz = _cpuinfo("cpu MHz")
+        return 1e6 * float(megahertz) if megahertz else None
+
+
+def _cpuinfo(key: str) -> str | None:
+    """Return what Linux says about the first processor, None if it says nothing."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return 1e6 * next(float(line.split(":")[1]) for line in lines if line.startswith("cpu MHz"))
-    except (OSError, StopIteration, ValueError):
+    except OSError:
         return None
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(key)), None)

@@ -2,25 +2,103 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
+import torch
+from torch import nn
 
 from sparsity_report.counting.progress import Progress, with_bar
 from sparsity_report.errors import check_options
 from sparsity_report.measure.model_stage import Stage
-from sparsity_report.measure.protocols import Passages, ProtocolOptions
-from sparsity_report.measure.scoring import score_variants
+from sparsity_report.measure.protocols import (
+    NoScoreError,
+    Passage,
+    Passages,
+    ProtocolOptions,
+    vocabulary_of,
+)
 from sparsity_report.measure.texts import Text
+from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.study.layers import total_frame
-from sparsity_report.study.schema import typed
+from sparsity_report.study.schema import SLIDING, typed
 from sparsity_report.study.variants import Variant
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-_UNKNOWN = dict.fromkeys(("against", "kl", "agreement", "flips"))
+# Most logits of one batch.
+_LOGITS = 2**25
+# Logits of dense kept while the other variants run: half a gigabyte in float32.
+KEPT = 2**27
+# Logits converted to double precision at a time.
+_SLICE = 2**21
+
+
+@dataclass
+class Score:
+    """Sums over the tokens scored.
+
+    Attributes
+    ----------
+    nll : float
+        Negative log likelihood in nats.
+    hits, scored : int
+        Tokens that were the model's first guess, and tokens scored.
+    kl : float
+        Σ p·(ln p − ln q) over the vocabulary, p of dense, in nats.
+    agreed : int
+        Tokens at which the first guess is that of dense.
+    flipped : int
+        Tokens that exactly one of the two guesses right.
+    """
+
+    nll: float = 0.0
+    hits: int = 0
+    scored: int = 0
+    kl: float = 0.0
+    agreed: int = 0
+    flipped: int = 0
+
+    def facts(self) -> dict[str, object]:
+        """Return means per scored token; perplexity is ``exp(nll)``."""
+        nll = self.nll / self.scored
+        # JSON has no infinity.
+        perplexity = math.exp(nll) if nll < 700 else None
+        return {"perplexity": perplexity, "nll": nll, "top1": self.hits / self.scored}
+
+    def distance(self, against: str | None) -> dict[str, object]:
+        """Return the mean distance from the dense variant of this name; null without one."""
+        sums = {"kl": self.kl, "agreement": self.agreed, "flips": self.flipped}
+        known = against is not None
+        return {
+            "against": against,
+            **{k: v / self.scored if known else None for k, v in sums.items()},
+        }
+
+
+class _Batch(NamedTuple):
+    """Windows of one length with one number of last tokens to score."""
+
+    begins: list[int]
+    length: int
+    last: int
+
+    @property
+    def scored(self) -> int:
+        return len(self.begins) * self.last
+
+
+class _Kept(NamedTuple):
+    """Predictions of dense for a batch: logits, their logsumexp, first guesses."""
+
+    logits: torch.Tensor
+    sums: torch.Tensor
+    guesses: torch.Tensor
 
 
 @with_bar("scoring", unit="token")
@@ -103,12 +181,13 @@ def perplexity(
         stage = Stage(weights)
         passage = passages.passage(weights, stage.model)
         places = [place for place, v in enumerate(chosen) if v.weights is weights]
-        scored = score_variants(stage, passage, [chosen[place] for place in places], progress)
-        for place, (score, distance) in zip(places, scored, strict=True):
+        mine = [chosen[place] for place in places]
+        scores, against = score_variants(stage, passage, mine, progress)
+        for place, score in zip(places, scores, strict=True):
             rows[place] = {
                 **_described(chosen[place]),
                 **score.facts(),
-                **(distance.facts(score.scored) if distance else _UNKNOWN),
+                **score.distance(against),
                 "scored": score.scored,
                 **passage.facts(stage.model),
             }
@@ -124,3 +203,149 @@ def _described(variant: Variant) -> dict[str, object]:
         "layout": variant.layout,
         "sparsity": total_frame(variant.layers()).loc[0, "sparsity_prunable"],
     }
+
+
+def score_text(model: nn.Module, passage: Passage, name: str) -> Score:
+    """Run a model over every window of a passage."""
+    score = Score()
+    for batch in _batches(passage, vocabulary_of(model)):
+        _add(score, *_run(model, passage, batch), _no_score(name, batch))
+    return score
+
+
+def score_variants(
+    stage: Stage, passage: Passage, variants: Sequence[Variant], progress: Progress | None
+) -> tuple[list[Score], str | None]:
+    """Score variants of one model, and compare each with the first that is not pruned.
+
+    The logits of that one are kept for some windows while the others run over them. Its name is
+    returned after the scores, None if there is nothing to compare.
+    """
+    dense = next((n for n, v in enumerate(variants) if v.pruning is None), None)
+    if len(variants) == 1:
+        dense = None
+    order = sorted(range(len(variants)), key=lambda n: n != dense)
+    scores = [Score() for _ in variants]
+    vocabulary = vocabulary_of(stage.model)
+    total, done = tokens_scored(passage) * len(variants), 0
+    for part in _parts(_batches(passage, vocabulary), 0 if dense is None else vocabulary):
+        kept: list[_Kept] = []
+        for number in order:
+            name, model = variants[number].name, stage.become(variants[number])
+            for place, batch in enumerate(part):
+                logits, targets = _run(model, passage, batch)
+                against = None if number == dense or dense is None else kept[place]
+                missing = _no_score(name, batch)
+                predictions = _add(scores[number], logits, targets, missing, against)
+                if number == dense:
+                    scores[number].agreed += batch.scored
+                    kept.append(predictions)
+                done += batch.scored
+                if progress:
+                    progress(done, total, name)
+    return scores, None if dense is None else variants[dense].name
+
+
+def tokens_scored(passage: Passage) -> int:
+    """Return the number of scored tokens."""
+    return sum(count for *_, count in _windows(passage))
+
+
+@torch.inference_mode()
+def _run(model: nn.Module, passage: Passage, batch: _Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the logits of the tokens to score, and these tokens."""
+    device = next(model.parameters()).device
+    ids = [passage.ids[begin : begin + batch.length] for begin in batch.begins]
+    tokens = torch.stack(ids).to(device)
+    logits = model(input_ids=tokens, use_cache=False).logits
+    # The logits at a position predict the next token.
+    return logits[:, -batch.last - 1 : -1].flatten(0, 1), tokens[:, -batch.last :].flatten()
+
+
+@torch.inference_mode()
+def _add(
+    sums: Score,
+    logits: torch.Tensor,
+    targets: torch.Tensor,
+    missing: Phrase,
+    against: _Kept | None = None,
+) -> _Kept:
+    """Add the score of tokens in double precision and return the predictions."""
+    rows = max(_SLICE // logits.shape[-1], 1)
+    totals, guesses = [], logits.argmax(dim=-1)
+    for begin in range(0, len(targets), rows):
+        part = slice(begin, begin + rows)
+        wide = logits[part].double()
+        total = wide.logsumexp(dim=-1)
+        nll = total - wide.gather(-1, targets[part, None]).squeeze(-1)
+        if not nll.isfinite().all():
+            raise NoScoreError(missing)
+        sums.nll += float(nll.sum())
+        totals.append(total)
+        if against:
+            sums.kl += _divergence(against, part, wide, total)
+    right = guesses == targets
+    sums.hits += int(right.sum())
+    sums.scored += len(targets)
+    if against:
+        sums.agreed += int((guesses == against.guesses).sum())
+        sums.flipped += int((right != (against.guesses == targets)).sum())
+    return _Kept(logits, torch.cat(totals), guesses)
+
+
+def _divergence(dense: _Kept, part: slice, wide: torch.Tensor, total: torch.Tensor) -> float:
+    """Return the sum over tokens of KL(dense ‖ variant) from logits and their logsumexp.
+
+    ln p = l − s of each, so that Σ p·(ln p − ln q) = Σ p·(l − l′) − s + s′.
+    """
+    logits, sums = dense.logits[part].double(), dense.sums[part]
+    share = (logits - sums[:, None]).exp()
+    terms = share * (logits - wide)
+    if not terms.isfinite().all():  # a token of probability 0 adds nothing
+        terms = terms.where(share > 0, torch.zeros_like(terms))
+    # Rounding can make it negative.
+    return float((terms.sum(dim=-1) - sums + total).clamp(min=0).sum())
+
+
+def _no_score(name: str, batch: _Batch) -> Phrase:
+    first, last = batch.begins[0], batch.begins[-1] + batch.length
+    return phrase("note.loss_not_finite", variant=name, first=first, last=last)
+
+
+def _parts(batches: Iterator[_Batch], vocabulary: int) -> Iterator[list[_Batch]]:
+    """Yield groups of batches whose logits can be kept; one group if `vocabulary` is 0."""
+    part: list[_Batch] = []
+    held = 0
+    for batch in batches:
+        size = batch.scored * vocabulary
+        if part and held + size > KEPT:
+            yield part
+            part, held = [], 0
+        part.append(batch)
+        held += size
+    yield part
+
+
+def _batches(passage: Passage, vocabulary: int) -> Iterator[_Batch]:
+    """Yield batches of equal windows."""
+    most = max(_LOGITS // (passage.window * vocabulary), 1)
+    for shape, alike in groupby(_windows(passage), key=lambda window: window[1:]):
+        begins = [begin for begin, *_ in alike]
+        for first in range(0, len(begins), most):
+            yield _Batch(begins[first : first + most], *shape)
+
+
+def _windows(passage: Passage) -> Iterator[tuple[int, int, int]]:
+    """Yield begin, length and number of tokens to score of each window."""
+    tokens = len(passage.ids)
+    if passage.protocol != SLIDING:  # disjoint, and the rest is dropped
+        for begin in range(0, tokens - passage.window + 1, passage.window):
+            yield begin, passage.window, passage.window - 1
+        return
+    done = 1
+    for begin in range(0, tokens, passage.stride):
+        end = min(begin + passage.window, tokens)
+        # The first token of a window that overlaps no other has no context.
+        if (count := min(end - done, end - begin - 1)) > 0:
+            yield begin, end - begin, count
+        done = max(done, end)

@@ -24,8 +24,8 @@ from sparsity_report.counting.progress import Progress, with_bar
 from sparsity_report.counting.pruning import Pruning
 from sparsity_report.errors import SparsityReportError, check_options
 from sparsity_report.measure.model_stage import Stage
+from sparsity_report.measure.perplexity import Score, score_text, tokens_scored
 from sparsity_report.measure.protocols import Passage, Passages, ScoringOptions
-from sparsity_report.measure.scoring import Score, score_text, tokens_scored
 from sparsity_report.sparse.shares import ratio, zero_share
 from sparsity_report.study.layers import layer_frame
 from sparsity_report.study.schema import PARTS, typed
@@ -96,10 +96,9 @@ def sensitivity(
     passages, stage = Passages(scoring), Stage(weights)
     passage = passages.passage(weights, stage.model)
     counts = count_weights(weights)
-    scorer = _Scorer(stage, passage)
-    if cache is not None:
-        key = _run_key(stage.model, passage)
-        scorer = _Scorer(stage, passage, Entries(cache, "scores"), key)
+    entries = Entries(cache, "scores")
+    run = _run_key(stage.model, passage) if entries.in_use else None
+    scorer = _Scorer(stage, passage, entries, run)
     dense = scorer.score("dense")
     everywhere = global_magnitude(weights, level)
     pruned_layers = layer_frame(weights, counts, variant="", pruning=everywhere)
@@ -132,8 +131,7 @@ def sensitivity(
         )
     if progress:
         progress(len(parts), len(parts), "")
-    if scorer.entries:
-        add_notes(weights, scorer.entries.notes())
+    add_notes(weights, entries.notes())
     return typed("sensitivity", pd.DataFrame(rows))
 
 
@@ -190,23 +188,22 @@ def _values(weights: Weights, modules: Sequence[Module]) -> Iterator[torch.Tenso
 
 
 class _Scorer(NamedTuple):
-    """Scores of one model on one passage, with an optional cache."""
+    """Scores of one model on one passage, with a cache."""
 
     stage: Stage
     passage: Passage
-    entries: Entries | None = None
-    run: str = ""
+    entries: Entries
+    run: str | None
 
     def score(self, part: str, pruning: Pruning | None = None) -> Score:
         """Return the score of the model with a pruning, from the cache if it is there."""
         cuts = sorted(pruning.cuts.items()) if pruning else None
-        key = hashlib.sha256(f"{self.run} {cuts}".encode()).hexdigest()
-        if self.entries and (known := self.entries.get(key, part, self._decoded)):
+        key = self.run and hashlib.sha256(f"{self.run} {cuts}".encode()).hexdigest()
+        if known := self.entries.get(key, part, self._decoded):
             return known
         self.stage.prune(pruning)
-        score = score_text(self.stage.model, self.passage, part, None)
-        if self.entries:
-            self.entries.put(key, part, _SCORE.pack(*score))
+        score = score_text(self.stage.model, self.passage, part)
+        self.entries.put(key, part, _SCORE.pack(score.nll, score.hits, score.scored))
         return score
 
     def _decoded(self, payload: bytes) -> Score:

@@ -39,14 +39,14 @@ class Corpus:
     source : tuple of str
         Arguments of ``datasets.load_dataset``: repository and, if it has one, configuration.
     split : str
-    column : str
-        Column with the text of a row.
-    joint : str
-        Text between two rows.
     rows : int
         Number of rows, or of the rows to use if `first`.
     bring : str
         File to download by hand where there is no network.
+    column : str
+        Column with the text of a row.
+    joint : str
+        Text between two rows.
     files : str
         File of the repository, where one is enough.
     first : bool
@@ -58,10 +58,10 @@ class Corpus:
     title: str
     source: tuple[str, ...]
     split: str
-    column: str
-    joint: str
     rows: int
     bring: str
+    column: str = "text"
+    joint: str = " "
     files: str = ""
     first: bool = False
     bare: bool = False

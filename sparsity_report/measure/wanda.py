@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING
@@ -113,15 +114,10 @@ def wanda(
     if isinstance(allocation, str) and allocation == "owl":
         allocation = owl(weights, check_sparsity(sparsity), calibration, progress=progress)
     shares = compute_quotas(weights, sparsity, allocation)
-    counts = dict(shares.counts)
+    counts, scales = shares.counts, calibration.scales
     if allocation is None:
-        rows = {p.name: p.total // p.matrix[1] for p in weights.prunable if p.matrix}
-        counts = {
-            p.name: rows[p.name] * round(shares.sparsity * p.matrix[1])
-            for p in weights.prunable
-            if p.matrix
-        }
-    cuts = cut_rows(weights, calibration.scales, counts, progress)
+        counts = {n: s.rows * round(shares.sparsity * s.inputs) for n, s in scales.items()}
+    cuts = cut_rows(weights, scales, counts, progress)
     method = shares.method("wanda_one_pass")
     return Pruning(weights, shares.sparsity, method, cuts, calibration.basis)
 
@@ -241,18 +237,15 @@ def _outlier_ratios(
 ) -> dict[str, float]:
     """Return the share of outliers among the scores of each block."""
     weights = calibration.weights
-    blocks = {p.name: _block(o) for o in modules for p in o.parameters if p.prunable}
-    blocks = {name: block for name, block in blocks.items() if block}
+    blocks = {p.name: _block(o) for o in modules if _block(o) for p in o.parameters if p.prunable}
     scales = {name: calibration.scales[name] for name in blocks}
-    totals: dict[str, int] = {}
-    sums: dict[str, list[float]] = {}
+    totals, outliers = Counter[str](), Counter[str]()
+    sums = defaultdict[str, list[float]](list)
     work = {name: partial(_sum, scale=scale) for name, scale in scales.items()}
     for p, parts in map_rows(weights, work, progress):
-        block = blocks[p.name]
-        totals[block] = totals.get(block, 0) + p.total
-        sums.setdefault(block, []).extend(parts)
+        totals[blocks[p.name]] += p.total
+        sums[blocks[p.name]] += parts
     limits = {block: m * math.fsum(parts) / totals[block] for block, parts in sums.items()}
-    outliers = dict.fromkeys(totals, 0)
     above = {
         name: partial(_above, scale=scale, limit=limits[blocks[name]])
         for name, scale in scales.items()
@@ -285,11 +278,8 @@ def _stretched(
     low, high = min(ratios.values()), max(ratios.values())
     room = 2 * lam / (high - low) if high > low else 0.0
     density = {block: room * (ratio - low) for block, ratio in ratios.items()}
-    sizes = dict.fromkeys(ratios, 0)
-    for module, total in modules.items():
-        if block := _block(module):
-            sizes[block] += total
-    mean = math.fsum(density[b] * sizes[b] for b in sizes) / sum(sizes.values())
+    sizes = {module: total for module, total in modules.items() if _block(module)}
+    mean = math.fsum(density[_block(o)] * n for o, n in sizes.items()) / sum(sizes.values())
     shares = {block: level - (each - mean) for block, each in density.items()}
     for block, share in shares.items():
         if not 0 <= share <= 1:

@@ -7,7 +7,7 @@
 - `matches`: matches of parameters as values; `parameter_plan`: the plan of a comparison;
   `row_maps`: maps of rows and columns; `fused`: matches of fused matrices.
 - `paired_reading`: the pass over both models; `compiled_loops`: its inner loops.
-- `tally`: counts and sums of a comparison; `tally_cache`: tallies as entries of a cache.
+- `tally`: counts and sums of a comparison, and their cache entries.
 - `removed`: removed parts of the base and the weights removed with each.
 
 For maintainers: counts are taken from values and never derived from shares. The base, the model

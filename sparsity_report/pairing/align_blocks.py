@@ -20,11 +20,11 @@ from sparsity_report.pairing.matches import Piece
 from sparsity_report.pairing.roles import ModelRoles, Part, Place
 from sparsity_report.pairing.unit_matching import (
     UnitMatch,
-    match_by_similarity,
     match_candidates,
     match_equal,
     match_identical,
     match_permuted,
+    match_similar,
 )
 
 # Rows compared per block or expert, and the share of moved rows at which all blocks are compared.
@@ -103,10 +103,11 @@ def _match_row_sets(
         for place, each in enumerate(base):
             if role in each:
                 table[number, place] = (some @ each[role].projections.T).max(axis=1).mean()
+    # Times the identity, the similarities are themselves.
+    units = np.eye(len(base), dtype=np.float32)
     if len(remaining) == len(base):
-        permuted = match_permuted(lambda start, stop: table[start:stop], len(base))
-        return permuted or match_identical(len(base))
-    return match_by_similarity(lambda start, stop: table[start:stop], len(remaining), len(base))
+        return match_permuted(units, table) or match_identical(len(base))
+    return match_similar(units, table)
 
 
 def _match_blocks(alignment: Alignment, stack_after: str, stack: str) -> UnitMatch:

@@ -21,7 +21,6 @@ from sparsity_report.pairing.fingerprints import (
 from sparsity_report.pairing.roles import OUTSIDE, ModelRoles, Part, Place
 from sparsity_report.pairing.unit_matching import (
     UnitMatch,
-    cosines,
     match_equal,
     match_identical,
     match_permuted,
@@ -213,7 +212,7 @@ def match_rows(base: Tables, remaining: Tables, *more: tuple[Tables, Tables]) ->
     )
     if len(one) != len(other):
         return match_similar(one, other)
-    return match_permuted(cosines(one, other), len(one)) or match_identical(len(one))
+    return match_permuted(one, other) or match_identical(len(one))
 
 
 def differing_share(one: torch.Tensor, other: torch.Tensor) -> float:

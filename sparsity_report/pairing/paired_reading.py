@@ -14,8 +14,7 @@ from sparsity_report.counting.workers import in_order
 from sparsity_report.pairing.compiled_loops import compile_for, count_values, tally_values
 from sparsity_report.pairing.fingerprints import Index, matrix_of_slices, split_rows
 from sparsity_report.pairing.matches import ParameterMatch, Piece, Plan
-from sparsity_report.pairing.tally import NO_GROUPS, Tally
-from sparsity_report.pairing.tally_cache import decode_tally, encode_tally, tally_key
+from sparsity_report.pairing.tally import NO_GROUPS, Tally, decode_tally, encode_tally, tally_key
 from sparsity_report.phrases import Phrase
 from sparsity_report.weights.tensor_slices import FileSlice, Slice, pieces
 
@@ -210,14 +209,13 @@ def compare_parameters(
         Notes about the cache.
     """
     tallies: dict[str, Tally] = {}
-    keys: dict[str, str] = {}
-    entries = None if cache is None else Entries(cache, "pairs")
-    for match in plan.matches if entries else ():
+    keys: dict[str, str | None] = {}
+    entries = Entries(cache, "pairs")
+    for match in plan.matches if entries.in_use else ():
         method = match.method + repr(_is_grouped(match))
-        if entries and (key := tally_key(_slices(plan, match), method)):
-            keys[match.name] = key
-            if known := entries.get(key, match.name, decode_tally):
-                tallies[match.name] = known
+        key = keys[match.name] = tally_key(_slices(plan, match), method)
+        if known := entries.get(key, match.name, decode_tally):
+            tallies[match.name] = known
     waiting = [match for match in plan.matches if match.name not in tallies]
     tallies |= {match.name: Tally() for match in waiting}
     size = sum(p.total * p.itemsize for match in waiting for p in match.parameters)
@@ -236,10 +234,9 @@ def compare_parameters(
             tallies[name] += sums
             done += sum(s.total * s.dtype.itemsize for s in (*part.before, *part.after))
             show(min(done, size), size, name.split("\n")[0] or name.split("\n")[1])
-    for match in waiting if entries else ():
-        if entries and match.name in keys:
-            entries.put(keys[match.name], match.name, encode_tally(tallies[match.name]))
-    return tallies, tuple(entries.notes()) if entries else ()
+    for match in waiting:
+        entries.put(keys.get(match.name), match.name, encode_tally(tallies[match.name]))
+    return tallies, tuple(entries.notes())
 
 
 def _slices(plan: Plan, match: ParameterMatch) -> tuple[tuple[Slice, ...], tuple[Slice, ...]]:

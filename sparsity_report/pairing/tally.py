@@ -1,14 +1,23 @@
-"""Counts and sums over the values of two models, and the figures that follow from them."""
+"""Counts and sums over the values of two models, their figures and their cache entries."""
 
 from __future__ import annotations
 
+import hashlib
 import math
-from dataclasses import dataclass, fields
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass, fields
 from typing import Any
 
+from sparsity_report.counting.count_cache import count_key
 from sparsity_report.counting.n_m_patterns import KNOWN, find_pattern
 from sparsity_report.sparse.shares import ratio
+from sparsity_report.weights.tensor_slices import Slice
 
+# Part of every key: entries of other versions are never found.
+_VERSION = "sparsity-report pairs 2"
+# Nine counts, five sums, complying groups of both models, and the weights in such groups.
+_FORM = struct.Struct(f"<9q5d{2 * len(KNOWN)}q2q")
 NO_GROUPS = (0,) * len(KNOWN)
 
 
@@ -112,3 +121,40 @@ def _pattern(groups: tuple[int, ...], grouped: int, total: int) -> str | None:
         return None
     pattern = find_pattern(dict(zip(KNOWN, groups, strict=True)), total)
     return str(pattern) if pattern else None
+
+
+def tally_key(sides: Iterable[Sequence[Slice]], method: str) -> str | None:
+    """Return the cache key of two tensors and of the way to compare them; None in memory."""
+    digest = hashlib.sha256(f"{_VERSION} {method}".encode())
+    for slices in sides:
+        if (key := count_key(slices, histogram=True) if slices else "") is None:
+            return None
+        digest.update(f"{key};".encode())
+    return digest.hexdigest()
+
+
+def encode_tally(tally: Tally) -> bytes:
+    """Return the cache entry of a tally."""
+    *counts, groups_before, groups_after, grouped_before, grouped_after = astuple(tally)
+    return _FORM.pack(*counts, *groups_before, *groups_after, grouped_before, grouped_after)
+
+
+def decode_tally(payload: bytes) -> Tally:
+    """Return the tally in a cache entry.
+
+    Raises
+    ------
+    ValueError
+        The payload has another length, or its counts are impossible.
+    """
+    if len(payload) != _FORM.size:
+        raise ValueError("wrong length")
+    numbers = _FORM.unpack(payload)
+    n = len(KNOWN)
+    groups = numbers[14 : 14 + n], numbers[14 + n : 14 + 2 * n]
+    values = (*numbers[:14], *groups, *numbers[-2:])
+    facts: dict[str, Any] = {f.name: v for f, v in zip(fields(Tally), values, strict=True)}
+    tally = Tally(**facts)
+    if min(numbers[:9]) < 0 or tally.surviving < tally.changed:
+        raise ValueError("inconsistent counts")
+    return tally

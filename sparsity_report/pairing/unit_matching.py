@@ -2,16 +2,13 @@
 
 import bisect
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from sparsity_report.pairing.fingerprints import Floats, Index
-
-Similarity = Callable[[int, int], Floats]
-"""Returns the similarity of the units `start` to `stop` with all units of the base."""
 
 # Similarities in memory at a time, and their digits above the noise.
 _AT_ONCE, _DIGITS = 2**21, 5
@@ -150,7 +147,7 @@ def match_candidates(candidates: Sequence[set[int]], base: int) -> UnitMatch | N
 
 
 def match_similar(base: Floats, remaining: Floats) -> UnitMatch:
-    """Match units one to one by the cosine of their projections.
+    """Match units one to one by the cosine of their projections, computed in chunks.
 
     Examples
     --------
@@ -159,40 +156,31 @@ def match_similar(base: Floats, remaining: Floats) -> UnitMatch:
     >>> match.index.tolist(), match.certainty.round(4).tolist(), [*match.removed]
     ([2, 0], [1.0, 1.0], [1])
     """
-    return match_by_similarity(cosines(base, remaining), len(remaining), len(base))
-
-
-def cosines(base: Floats, remaining: Floats) -> Similarity:
-    """Return the similarity of units by their projections."""
-    return lambda start, stop: remaining[start:stop] @ base.T
-
-
-def _chunks(
-    similarity: Similarity, remaining: int, base: int
-) -> Iterator[tuple[slice, npt.NDArray[np.float64]]]:
-    step = max(_AT_ONCE // max(base, 1), 1)
-    for start in range(0, remaining, step):
-        some = slice(start, min(start + step, remaining))
-        yield some, similarity(some.start, some.stop).astype(np.float64).round(_DIGITS)
-
-
-def match_by_similarity(similarity: Similarity, remaining: int, base: int) -> UnitMatch:
-    """Match units one to one by similarity, computed in chunks."""
     tables = [
-        np.stack([chunk.argmax(axis=1), chunk.max(axis=1)])
-        for _, chunk in _chunks(similarity, remaining, base)
+        np.stack([chunk.argmax(axis=1), chunk.max(axis=1)]) for _, chunk in _chunks(base, remaining)
     ]
     best, highest = np.concatenate(tables, axis=1)
-    return _unit_match(similarity, _assign(similarity, best.astype(np.int64), highest, base), base)
+    return _unit_match(base, remaining, _assign(base, remaining, best.astype(np.int64), highest))
 
 
-def _unit_match(similarity: Similarity, index: Index, base: int) -> UnitMatch:
+def _chunks(base: Floats, remaining: Floats) -> Iterator[tuple[slice, npt.NDArray[np.float64]]]:
+    """Yield the cosines of some units with all of the base."""
+    step = max(_AT_ONCE // max(len(base), 1), 1)
+    for start in range(0, len(remaining), step):
+        some = slice(start, min(start + step, len(remaining)))
+        yield some, _cosines(base, remaining[some])
+
+
+def _cosines(base: Floats, some: Floats) -> npt.NDArray[np.float64]:
+    return (some @ base.T).astype(np.float64).round(_DIGITS)
+
+
+def _unit_match(base: Floats, remaining: Floats, index: Index) -> UnitMatch:
     """Return a match with its certainty and mean similarity."""
-    remaining = index.size
-    certainty, total = np.ones(remaining), 0.0
-    absent = np.setdiff1d(np.arange(base), index)
+    certainty, total = np.ones(index.size), 0.0
+    absent = np.setdiff1d(np.arange(len(base)), index)
     absent_certainty = np.ones(absent.size)
-    for some, chunk in _chunks(similarity, remaining, base):
+    for some, chunk in _chunks(base, remaining):
         margins, ties = _margins(chunk, index[some])
         total += float(chunk[np.arange(len(chunk)), index[some]].sum())
         certainty[some] = margins.min(axis=1)
@@ -201,10 +189,10 @@ def _unit_match(similarity: Similarity, index: Index, base: int) -> UnitMatch:
             distinct = np.where(ties[:, absent], share[:, None], margins[:, absent])
             absent_certainty = np.minimum(absent_certainty, distinct.min(axis=0))
     removed = dict(zip(absent.tolist(), absent_certainty.tolist(), strict=True))
-    return UnitMatch(index, certainty, removed, total / max(remaining, 1))
+    return UnitMatch(index, certainty, removed, total / max(index.size, 1))
 
 
-def match_permuted(similarity: Similarity, number: int) -> UnitMatch | None:
+def match_permuted(base: Floats, remaining: Floats) -> UnitMatch | None:
     """Match units of which none was removed; return None unless they clearly are permuted.
 
     A unit that moved makes room for another: copies of a unit in its place are no permutation.
@@ -212,15 +200,15 @@ def match_permuted(similarity: Similarity, number: int) -> UnitMatch | None:
     Examples
     --------
     >>> base = np.eye(3, dtype=np.float32)
-    >>> match_permuted(cosines(base, base[[2, 1, 0]]), 3).index.tolist()
+    >>> match_permuted(base, base[[2, 1, 0]]).index.tolist()
     [2, 1, 0]
-    >>> match_permuted(cosines(base, base[[2, 1, 2]]), 3) is None
+    >>> match_permuted(base, base[[2, 1, 2]]) is None
     True
     """
-    if not _is_any_moved(similarity, number):
+    if not _is_any_moved(base, remaining):
         return None
     tables = []
-    for some, chunk in _chunks(similarity, number, number):
+    for some, chunk in _chunks(base, remaining):
         rows = np.arange(len(chunk))
         best = chunk.argmax(axis=1)
         tables.append(np.stack([best, chunk[rows, best], chunk[rows, rows + some.start]], axis=1))
@@ -236,18 +224,18 @@ def match_permuted(similarity: Similarity, number: int) -> UnitMatch | None:
     if moves.sum() <= unclear.size:
         return None
     taken[index[moves]] = True
-    index = np.where(moves, index, np.arange(number))
+    index = np.where(moves, index, np.arange(index.size))
     left_in_place = unclear[~taken[unclear]]
     taken[left_in_place] = True
     others, places = np.setdiff1d(unclear, left_in_place), np.flatnonzero(~taken)
     index[others] = places
-    return _unit_match(similarity, index, number)
+    return _unit_match(base, remaining, index)
 
 
-def _is_any_moved(similarity: Similarity, number: int) -> bool:
+def _is_any_moved(base: Floats, remaining: Floats) -> bool:
     """Return whether a sampled unit is similar to another one and not to the one in its place."""
-    for place in range(0, number, max(number // _SAMPLE, 1)):
-        row = similarity(place, place + 1)[0]
+    for place in range(0, len(base), max(len(base) // _SAMPLE, 1)):
+        row = (remaining[place : place + 1] @ base.T)[0]
         if row.max() >= max(_SIMILAR, row[place] + _MARGIN):
             return True
     return False
@@ -267,13 +255,13 @@ def _margins(
 
 
 def _assign(
-    similarity: Similarity, index: Index, highest: npt.NDArray[np.float64], base: int
+    base: Floats, remaining: Floats, index: Index, highest: npt.NDArray[np.float64]
 ) -> Index:
     """Assign units one to one, the most similar pairs first.
 
     A unit that loses its match to a more similar one takes its next-best free match.
     """
-    owner, held = np.full(base, -1), np.full(base, -np.inf)
+    owner, held = np.full(len(base), -1), np.full(len(base), -np.inf)
     # The last is popped first; the first unit wins ties.
     waiting = np.lexsort((-np.arange(index.size), highest)).tolist()
     claimed = index.copy()
@@ -283,7 +271,7 @@ def _assign(
         if is_first[number] and highest[number] > held[claimed[number]]:
             place, value = claimed[number], highest[number]
         else:
-            row = similarity(number, number + 1)[0].astype(np.float64).round(_DIGITS)
+            row = _cosines(base, remaining[number : number + 1])[0]
             row[row <= held] = -np.inf
             place = int(row.argmax())
             value = row[place]

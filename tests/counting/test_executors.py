@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 import torch
 from dying import die, die_once
-from helpers import need, same_counts
+from helpers import known_counts, need, same_counts
 
 import sparsity_report as sr
 from sparsity_report.counting import counts
-from sparsity_report.counting.counts import known_counts
 from sparsity_report.weights import tensor_slices
 
 pytestmark = pytest.mark.slow

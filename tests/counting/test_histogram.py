@@ -10,7 +10,6 @@ from torch import nn
 
 import sparsity_report as sr
 from sparsity_report.counting import counts
-from sparsity_report.counting.counts import known_counts
 from sparsity_report.counting.histogram import bucket_of, count, count_slice, refine_slices
 from sparsity_report.weights.tensor_slices import memory_slices
 
@@ -127,9 +126,10 @@ def test_counting_changes_nothing_of_the_model(tmp_path):
         before = dict(vars(weights))
         sr.global_magnitude(weights, 0.3, cache=tmp_path / "kept")
         assert vars(weights) == before
-        assert known_counts(weights).keys() == {p.name for p in weights.stored}
+        known = counts.count_weights(weights)
+        assert known.keys() == {p.name for p in weights.stored}
         with pytest.raises(TypeError):
-            known_counts(weights)["fc1.weight"] = None
+            known["fc1.weight"] = None
 
 
 def test_counts_live_as_long_as_their_model():

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import sparsity_report as sr
-from sparsity_report.measure import clock, cold_cache, machine, ratio_intervals
+from sparsity_report.measure import clock, machine, ratio_intervals, timed_calls
 from sparsity_report.study.derived import speedups
 
 RUNS = 1000
@@ -141,14 +141,14 @@ def test_a_sample_is_of_as_many_calls_and_ends_when_a_call_hangs():
 
 def test_the_base_is_its_own_control_where_nothing_runs_its_kernels():
     calls, count = [lambda: None, lambda: None], [1, 1]
-    allowed = clock.Allowance(sr.Clock(budget=1), 1)
-    timing = clock.timed(calls, count, 1, None, allowed)
+    limits = (0.02, 1)
+    timing = clock.timed(calls, count, 1, None, limits)
     assert timing.samples.shape[1] == 3
     assert (timing.base, timing.control) == (1, 2)
-    timing = clock.timed(calls, count, 1, None, allowed, (lambda: None, 64))
+    timing = clock.timed(calls, count, 1, None, limits, (lambda: None, 64))
     assert timing.samples.shape[1] == 4
     assert (timing.control, timing.bandwidth) == (2, 64 / np.median(timing.samples[:, 3]))
-    timing = clock.timed(calls, count, 1, 0, allowed)
+    timing = clock.timed(calls, count, 1, 0, limits)
     assert timing.bandwidth is None
     assert timing.samples.shape[1] == 2
     assert timing.control == 0
@@ -226,7 +226,7 @@ def test_copies_are_read_again_after_more_than_the_cache_holds():
         ([7, 7, 7, 7], [100, 90, 80, 1], 600),
         ([5000, 40], [1, 30], 4_000),
     ):
-        copies = cold_cache.copies_needed(sizes, numbers, streamed)
+        copies = timed_calls.copies_needed(sizes, numbers, streamed)
         read, last, places = 0, {}, [0] * len(sizes)
         for _ in range(400):
             for call, (size, number) in enumerate(zip(sizes, numbers, strict=True)):
@@ -240,7 +240,7 @@ def test_copies_are_read_again_after_more_than_the_cache_holds():
 
 
 def test_a_call_goes_through_its_copies():
-    call = cold_cache.cycling([lambda: "a", lambda: "b", lambda: "c"])
+    call = timed_calls.cycling([lambda: "a", lambda: "b", lambda: "c"])
     assert "".join(call() for _ in range(7)) == "abcabca"
 
 

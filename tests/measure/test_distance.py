@@ -9,7 +9,7 @@ from helpers import small_llama
 
 import sparsity_report as sr
 from sparsity_report.files.package_data import DEMO
-from sparsity_report.measure import scoring
+from sparsity_report.measure import perplexity
 
 TEXT = (DEMO / "eval.txt").read_text(encoding="utf-8")[:700]
 
@@ -32,7 +32,7 @@ def log_probabilities(model, ids, window, stride):
     ("window", "stride", "kept"), [(64, 64, 2**27), (64, 24, 2**27), (64, 24, 1)]
 )
 def test_equals_numpy(demo, monkeypatch, window, stride, kept):
-    monkeypatch.setattr(scoring, "KEPT", kept)  # of 1 each batch is a part of its own
+    monkeypatch.setattr(perplexity, "KEPT", kept)  # of 1 each batch is a part of its own
     prunings = [sr.global_magnitude(demo, share) for share in (0.3, 0.8)]
     variants = [sr.masked(prunings[0]), sr.csr(prunings[1]), sr.dense(demo), sr.masked(prunings[1])]
     frame = sr.perplexity(variants, TEXT, window=window, stride=stride)
@@ -108,7 +108,7 @@ def test_a_model_is_opened_once_and_put_back(demo, monkeypatch):
         sr.masked(high), sr.csr(low), sr.masked(low), sr.masked(part), sr.csr(high), sr.dense(demo),
         sr.masked(pattern), sr.csr(pattern), sr.masked(low, name="again"),
     ]  # fmt: skip
-    monkeypatch.setattr(scoring, "KEPT", 2**17)
+    monkeypatch.setattr(perplexity, "KEPT", 2**17)
     together = sr.perplexity(variants, TEXT[:600], window=64)
     assert len(opened) == 1
     alone = [sr.perplexity(variant, TEXT[:600], window=64) for variant in variants]

@@ -41,12 +41,12 @@ def played(monkeypatch):
     """
     seen = []
 
-    def timed(calls, counts, base, control, allowed, stream):
+    def timed(calls, counts, base, control, limits, stream):
+        assert limits[0] > 0
         assert len(calls) == len(counts)
         for call in calls:
             call()
         seen.append(len(calls))
-        allowed.next()
         own = [2.0 + n for n in range(len(calls))]
         again = own[base] * np.repeat([0.8, 1.0, 1.25, 1.0, 1.0], 4)
         control = len(own) if control is None else control

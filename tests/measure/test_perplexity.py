@@ -16,7 +16,7 @@ from zoo.cases import CASES, built
 import sparsity_report as sr
 from sparsity_report.counting.disk_cache import Entries
 from sparsity_report.files.package_data import DEMO
-from sparsity_report.measure import scoring, sensitivity, texts
+from sparsity_report.measure import perplexity, sensitivity, texts
 from sparsity_report.study.schema import TABLES
 
 pytestmark = pytest.mark.slow
@@ -265,7 +265,7 @@ def test_sensitivity_is_perplexity_of_one_part_pruned(demo, by):
 
 
 def test_what_was_scored_is_not_scored_again(demo, tmp_path, monkeypatch):
-    calls, score = [], scoring.score_text
+    calls, score = [], perplexity.score_text
     monkeypatch.setattr(sensitivity, "score_text", lambda *a: calls.append(a[2]) or score(*a))
     first = sr.sensitivity(demo, 0.5, text=TEXT[:500], cache=tmp_path)
     assert calls == ["dense", "block 0", "block 1", "block 2", "block 3"]

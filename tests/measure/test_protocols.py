@@ -14,7 +14,7 @@ from helpers import command, small_llama
 from torch import nn
 
 import sparsity_report as sr
-from sparsity_report.measure import protocols, scoring, texts
+from sparsity_report.measure import perplexity, protocols, texts
 from sparsity_report.measure.protocols import CORPORA, Passages
 from sparsity_report.study.schema import PROTOCOLS, SLIDING
 
@@ -79,7 +79,7 @@ def test_of_c4_at_most_256_windows_are_scored():
     ids = tokens(256 * 2048 + 5000)
     passage = Passages({"text": ids, "protocol": "c4-256x2048"}).passage(weights, weights.module())
     assert passage.ids.equal(ids[: 256 * 2048])
-    assert scoring.tokens_scored(passage) == 256 * 2047
+    assert perplexity.tokens_scored(passage) == 256 * 2047
     assert (
         passage.fingerprint
         == Passages({"text": ids}).passage(weights, weights.module()).fingerprint

@@ -22,6 +22,7 @@ from transformers.core_model_loading import Transpose, WeightConverter
 
 import sparsity_report as sr
 from sparsity_report import cli
+from sparsity_report.counting import counts as counting
 from sparsity_report.counting.counts import count_weights
 from sparsity_report.files.stop_signals import STOPPING
 
@@ -156,6 +157,11 @@ def turned_on_loading(monkeypatch, pattern):
 def counted(frame):
     """All of a frame that a model in memory has, too: it has no bytes in a file."""
     return frame.drop(columns="file_bytes")
+
+
+def known_counts(weights):
+    """Return the counts of a model so far, by parameter name."""
+    return counting._MEMORIES.get(weights, counting._Memory()).counts
 
 
 def same_counts(one, other):
