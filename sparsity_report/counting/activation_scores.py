@@ -167,12 +167,13 @@ def cut_groups(
         See :func:`sparsity_report.counting.counts.count_weights`.
     """
     n, m = pattern
-    scales = dict.fromkeys(p.name for p in weights.prunable) if scales is None else scales
+    chosen: Mapping[str, InputNorms | None]
+    chosen = dict.fromkeys(p.name for p in weights.prunable) if scales is None else scales
     work = {
-        name: partial(_group_part, scale=scale, pattern=pattern) for name, scale in scales.items()
+        name: partial(_group_part, scale=scale, pattern=pattern) for name, scale in chosen.items()
     }
     return {
-        p.name: GroupCut(n, m, p.total // m * (m - n), sum(kept), p.inputs_outputs, scales[p.name])
+        p.name: GroupCut(n, m, p.total // m * (m - n), sum(kept), p.inputs_outputs, chosen[p.name])
         for p, kept in map_rows(weights, work, progress, executor)
     }
 

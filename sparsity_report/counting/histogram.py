@@ -20,8 +20,6 @@ import numpy.typing as npt
 import torch
 
 from sparsity_report.counting.quantization_steps import (
-    Floats,
-    Integers,
     StepCounter,
     Steps,
     merge_counts,
@@ -29,6 +27,9 @@ from sparsity_report.counting.quantization_steps import (
 )
 from sparsity_report.counting.workers import work_through
 from sparsity_report.weights.tensor_slices import Slice, memory_slices
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
 
 BUCKETS = 2**15
 # Values per chunk: enough to outweigh the bins and the handover of Python's lock.
