@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
@@ -196,29 +196,13 @@ def _add(tally: Integers, codes: torch.Tensor) -> Integers:
 
 
 def _refine_slice(part: Slice, first: int, last: int) -> tuple[Floats, Integers]:
-    pairs, magnitudes = [], []
+    pairs = []
     for chunk in _chunks(part):
         values = _real(chunk)
-        if part.dtype == torch.float32:
-            # Without sign and relative to the first bucket, one comparison is enough.
-            bits = values.view(np.uint32) << np.uint32(1)
-            bits -= np.uint32(first << 17)
-            inside = bits[bits < np.uint32((last + 1 - first) << 17)]
-            magnitudes.append(((inside + np.uint32(first << 17)) >> np.uint32(1)).view(np.float32))
-        else:
-            codes = _codes(_single(values))
-            inside = values[(codes >= first) & (codes <= last)]
-            magnitudes.append(np.abs(inside.astype(np.float64)))
-        if sum(some.size for some in magnitudes) > _CHUNK // 4:
-            pairs.append(_distinct(magnitudes))
-            magnitudes = []
-    return merge_counts([*pairs, _distinct(magnitudes)])
-
-
-def _distinct(magnitudes: Sequence[npt.NDArray[Any]]) -> tuple[Floats, Integers]:
-    values, counts = np.unique(np.concatenate(magnitudes or [_NO_VALUES]), return_counts=True)
-    values = values[~np.isnan(values)]
-    return values.astype(np.float64), counts[: values.size].astype(np.int64)
+        codes = _codes(_single(values))
+        inside = np.abs(values[(codes >= first) & (codes <= last)].astype(np.float64))
+        pairs.append(np.unique(inside[~np.isnan(inside)], return_counts=True))
+    return merge_counts(pairs)
 
 
 def _by_magnitude(dtype: torch.dtype, tally: Integers) -> tuple[Floats, Integers, int]:

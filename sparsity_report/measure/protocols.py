@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from sparsity_report.errors import SparsityReportError, without_panics, writable
-from sparsity_report.measure.texts import Corpus, Text, fingerprint, read_corpus, read_text
+from sparsity_report.measure.texts import Corpus, Text, fingerprint, read_text
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.study.schema import PROTOCOLS, SLIDING
 from sparsity_report.weights.tensor_slices import dtype_name
@@ -121,7 +121,7 @@ class Passages:
             raise SparsityReportError(
                 f"protocol {self._name} has fixed windows; leave {' and '.join(given)} out"
             )
-        self._title, self._text = read_corpus(corpus, text) if corpus else read_text(text)
+        self._title, self._text = read_text(text, corpus)
         self._ids: dict[int, tuple[Any, torch.Tensor]] = {}
         if isinstance(self._text, str):
             if not self._text.strip():

@@ -67,42 +67,34 @@ class Corpus:
     bare: bool = False
 
 
-def read_text(text: Text | None) -> tuple[str, str | torch.Tensor]:
-    """Return the name of a text, and its characters or token ids; see :func:`perplexity`."""
-    if text is None:
-        text = DEMO / "eval.txt"
+def read_text(text: Text | None, corpus: Corpus | None = None) -> tuple[str, str | torch.Tensor]:
+    """Return the name of a text, and its characters or token ids; see :func:`perplexity`.
+
+    A string and token ids are the text itself. With a corpus, a file and items are rows, which are
+    joined as the papers do. For None, the library ``datasets`` fetches the rows.
+
+    Raises
+    ------
+    SparsityReportError
+        The text cannot be read, or the number of rows is not that of the corpus.
+    """
     if isinstance(text, str):
         if not names_file(text):
             return "text", text
         text = Path(text)
     if isinstance(text, torch.Tensor):
         return "token ids", text.reshape(-1)
-    if isinstance(text, Path):
-        return writable(text.name), _read_file(text)
-    return "dataset", "\n\n".join(_items(text, "text"))
-
-
-def read_corpus(corpus: Corpus, text: Text | None) -> tuple[str, str | torch.Tensor]:
-    """Return the name of the text of a corpus, and its characters or token ids.
-
-    A string and token ids are the text itself. A file and items are rows, which are joined as the
-    papers do. For None, the library ``datasets`` fetches the rows.
-
-    Raises
-    ------
-    SparsityReportError
-        The rows cannot be read, or their number is not that of the corpus.
-    """
-    if isinstance(text, str) and not names_file(text):
-        return "text", text
-    if isinstance(text, torch.Tensor):
-        return "token ids", text.reshape(-1)
-    name, rows = corpus.title, _from_datasets(corpus) if text is None else None
-    if isinstance(text, str | Path):
-        name, rows = writable(Path(text).name), _rows_of_file(corpus, Path(text))
-    elif text is not None:
+    if corpus is None:
+        text = DEMO / "eval.txt" if text is None else text
+        if isinstance(text, Path):
+            return writable(text.name), _read_file(text)
+        return "dataset", "\n\n".join(_items(text, "text"))
+    if text is None:
+        name, rows = corpus.title, _from_datasets(corpus)
+    elif isinstance(text, Path):
+        name, rows = writable(text.name), _rows_of_file(corpus, text)
+    else:
         name, rows = "dataset", list(_items(text, corpus.column))
-    assert rows is not None
     if len(rows) < corpus.rows or (not corpus.first and len(rows) > corpus.rows):
         raise SparsityReportError(
             f"{printable(name, 200)} is not {corpus.title}: it has {len(rows):,} rows, not "

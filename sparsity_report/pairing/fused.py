@@ -7,7 +7,7 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.pairing.alignment import Alignment
 from sparsity_report.pairing.matches import ParameterMatch, Piece
 from sparsity_report.pairing.roles import Part, Place, Segment
-from sparsity_report.pairing.row_maps import have_same_axes, map_lines, place_certainty
+from sparsity_report.pairing.row_maps import have_same_axes, map_axes, place_certainty
 
 PartPiece = tuple[Part, Piece]
 Key = tuple[str, int | None, int | None, str, str]
@@ -85,10 +85,9 @@ def _match_pieces(
             "are fused or split, so that they cannot be matched; compare models with the same "
             "fused matrices"
         )
-    segments = [tuple(_segments(part, piece)) for part, piece in (base, left)]
-    rows, row_certainty = map_lines(alignment, segments[0], segments[1], place)
-    columns, column_certainty = map_lines(alignment, before.columns, after.columns, place)
-    certainty = min(row_certainty, column_certainty, place_certainty(alignment, before, after))
+    sides = [(tuple(_segments(*each)), each[0].columns) for each in (base, left)]
+    rows, columns, certainty = map_axes(alignment, sides[0], sides[1], place)
+    certainty = min(certainty, place_certainty(alignment, before, after))
     return ParameterMatch(before, after, "fused", certainty, rows, (columns,), (old, new))
 
 

@@ -13,16 +13,8 @@ from sparsity_report.weights.weights import Weights
 
 # Kinds of matches, the least certain first.
 ALIGNMENTS = (
-    "rotated",
-    "content",
-    "reordered",
-    "fused",
-    "turned",
-    "renamed",
-    "name",
-    "added",
-    "removed",
-)
+    "rotated", "content", "reordered", "fused", "turned", "renamed", "name", "added", "removed",
+)  # fmt: skip
 
 
 class Piece(NamedTuple):

@@ -9,14 +9,14 @@ import torch
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.pairing.align_blocks import align
 from sparsity_report.pairing.alignment import Alignment
-from sparsity_report.pairing.fingerprints import Index, hash_rows, project
+from sparsity_report.pairing.fingerprints import hash_rows, project
 from sparsity_report.pairing.fused import match_fused
 from sparsity_report.pairing.matches import ParameterMatch, Piece, Plan
 from sparsity_report.pairing.roles import OUTSIDE, Part, Place, assign_roles, separate_key_heads
 from sparsity_report.pairing.row_maps import (
     enclosing_matches,
     have_same_axes,
-    map_lines,
+    map_axes,
     place_certainty,
 )
 from sparsity_report.pairing.unit_matching import match_equal, match_similar
@@ -80,7 +80,8 @@ def _match_parts(alignment: Alignment, before: Part, after: Part) -> ParameterMa
     place = before.place
     experts = alignment.match("expert", place, after.stacked) if after.stacked else None
     numbers = experts.index.tolist() if experts else [before.expert]
-    maps = [_map_axes(alignment, before, after, (*place[:2], number)) for number in numbers]
+    sides = (before.rows, before.columns), (after.rows, after.columns)
+    maps = [map_axes(alignment, *sides, (*place[:2], number)) for number in numbers]
     certainty = min(sure for _, _, sure in maps)
     if experts:
         certainty = min(certainty, float(experts.certainty.min(initial=1)))
@@ -131,15 +132,6 @@ def _stored_rows(part: Part) -> int:
     """Return the number of rows of a matrix as it is stored."""
     transposed = part.parameter.transposed and part.columns
     return sum(segment.size for segment in (part.columns if transposed else part.rows))
-
-
-def _map_axes(
-    alignment: Alignment, before: Part, after: Part, place: Place
-) -> tuple[Index | None, Index | None, float]:
-    """Return the maps of rows and columns, as outputs and inputs, and their certainty."""
-    rows, row_certainty = map_lines(alignment, before.rows, after.rows, place)
-    columns, column_certainty = map_lines(alignment, before.columns, after.columns, place)
-    return rows, columns, min(row_certainty, column_certainty)
 
 
 def _match_by_values(

@@ -10,6 +10,9 @@ from sparsity_report.pairing.fingerprints import Index
 from sparsity_report.pairing.roles import Part, Place, Segment
 from sparsity_report.pairing.unit_matching import UnitMatch
 
+Sides = tuple[tuple[Segment, ...], tuple[Segment, ...]]
+"""Segments of the rows and of the columns of a matrix."""
+
 
 def have_same_axes(before: Sequence[Segment], after: Sequence[Segment]) -> bool:
     """Return whether rows, or columns, have the same axes, or equal sizes without an axis."""
@@ -17,7 +20,7 @@ def have_same_axes(before: Sequence[Segment], after: Sequence[Segment]) -> bool:
     return kinds[0] == kinds[1]
 
 
-def map_lines(
+def _map_lines(
     alignment: Alignment, before: tuple[Segment, ...], after: tuple[Segment, ...], place: Place
 ) -> tuple[Index | None, float]:
     """Return the line of the base for each line after, None for the identity; and the certainty."""
@@ -36,6 +39,16 @@ def map_lines(
         certainty = min(certainty, float(match.certainty.min(initial=1)))
         start += old.size
     return (np.concatenate(maps) if moved else None), certainty
+
+
+def map_axes(
+    alignment: Alignment, before: Sides, after: Sides, place: Place
+) -> tuple[Index | None, Index | None, float]:
+    """Return the maps of rows and columns, as outputs and inputs, and their certainty."""
+    (rows, one), (columns, other) = (
+        _map_lines(alignment, *sides, place) for sides in zip(before, after, strict=True)
+    )
+    return rows, columns, min(one, other)
 
 
 def enclosing_matches(

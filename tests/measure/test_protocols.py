@@ -102,7 +102,7 @@ def few(monkeypatch):
 
 
 def text_of(protocol, text):
-    return texts.read_corpus(protocols.CORPORA[protocol], text)
+    return texts.read_text(text, protocols.CORPORA[protocol])
 
 
 @pytest.mark.usefixtures("few")
