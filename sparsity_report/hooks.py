@@ -52,3 +52,22 @@ class Presentable:
     ) -> dict[str, str]:
         """Return the value as HTML, LaTeX and text, for the front end to choose from."""
         return hooks.mime_bundle(self)
+
+
+class Saved(Presentable):
+    """A value that a JSON file holds."""
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the value as JSON, which :func:`read_study` or :func:`read_pair` reads exactly.
+
+        Parameters
+        ----------
+        path : path-like
+            The file to write.
+
+        Returns
+        -------
+        pathlib.Path
+            The file.
+        """
+        return hooks.save(self, path)

@@ -2,23 +2,28 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pandas as pd
 
 from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.phrases import phrase
 from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.derived.protocol_scores import ANY_TOKENIZER
 from sparsity_report.study.layers import records
 from sparsity_report.study.schema import OPTIONAL, TABLES, typed
 
-_PASSAGE = ("protocol", "window", "stride", "dtype", "text_fingerprint")
-# Columns that identify a row of each table.
+# Columns that identify a row of each table; rows that occur in several studies must agree.
 _KEYS = {
-    "quality": ["variant", *_PASSAGE],
+    "variants": ["variant"],
+    "layers": ["variant", "module_name"],
+    "quality": ["variant", *ANY_TOKENIZER],
     "patterns": ["variant", "module_name", "parameter", "expert"],
     "continuations": ["variant", "prompt"],
     "tasks": ["variant", "task", "metric", "filter", "n_shot", "samples", "task_version"],
 }
+# Tables of which the first one is kept.
+_FIRST = ("latency", "sensitivity")
 # Columns with one value per row so identified.
 _SCORES = {"quality": "nll", "tasks": "value"}
 # Processors add in different orders, so scores that differ by less, relative, are equal.
@@ -74,26 +79,12 @@ def combine(*studies: Comparison) -> Comparison:
                 )
     notes = [note for study in studies for note in study.notes]
     renamed = _distinct(studies)
-    variants, layers = (
-        pd.concat([getattr(study, part) for study in renamed], ignore_index=True)
-        for part in ("variants", "layers")
-    )
-    frames = {part: _present(renamed, part) for part in OPTIONAL}
-    if any(len(frames[part]) > 1 for part in ("latency", "sensitivity")):
+    runs = {part: _present(renamed, part) for part in _FIRST}
+    if any(len(frames) > 1 for frames in runs.values()):
         notes.append(phrase("note.first_times_kept"))
-    return replace(
-        first,
-        variants=_once(variants, ["variant"]),
-        layers=_once(layers, ["variant", "module_name"]),
-        patterns=_joined("patterns", frames["patterns"]),
-        quality=_joined("quality", frames["quality"]),
-        continuations=_joined("continuations", frames["continuations"]),
-        tasks=_joined("tasks", frames["tasks"]),
-        latency=next(iter(frames["latency"]), None),
-        speedups=_speedups(renamed),
-        sensitivity=next(iter(frames["sensitivity"]), None),
-        notes=tuple(notes),
-    )
+    tables: dict[str, Any] = {part: _joined(part, _present(renamed, part)) for part in _KEYS}
+    tables |= {part: next(iter(frames), None) for part, frames in runs.items()}
+    return replace(first, **tables, speedups=_speedups(renamed), notes=tuple(notes))
 
 
 def _speedups(studies: Sequence[Comparison]) -> pd.DataFrame | None:
@@ -116,13 +107,8 @@ def _present(studies: Sequence[Comparison], part: str) -> list[pd.DataFrame]:
     return [frame for study in studies if (frame := getattr(study, part)) is not None]
 
 
-def _once(frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    """Return the first row of each key."""
-    return frame[~frame.duplicated(keys)].reset_index(drop=True)
-
-
 def _joined(part: str, frames: Sequence[pd.DataFrame]) -> pd.DataFrame | None:
-    """Return the rows of frames; rows that occur in several must agree."""
+    """Return the first row of each key of a table."""
     if not frames:
         return None
     frame = pd.concat(frames, ignore_index=True)
@@ -136,7 +122,7 @@ def _joined(part: str, frames: Sequence[pd.DataFrame]) -> pd.DataFrame | None:
                 f"combine: {printable(str(apart.index[0][0]))} has two values of {score} under one "
                 f"protocol, {low:.6g} and {high:.6g}; leave one study out or measure again"
             )
-    return typed(part, _once(frame, keys))
+    return typed(part, frame.drop_duplicates(keys, ignore_index=True))
 
 
 def _distinct(studies: Sequence[Comparison]) -> list[Comparison]:

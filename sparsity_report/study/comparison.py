@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -14,7 +12,7 @@ import pandas as pd
 from sparsity_report.counting.counts import count_notes, count_weights
 from sparsity_report.counting.progress import Progress
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.hooks import Presentable, hooks
+from sparsity_report.hooks import Saved, hooks
 from sparsity_report.phrases import Phrase
 from sparsity_report.study.derived.cards import Card, cards
 from sparsity_report.study.derived.facts import Facts
@@ -32,7 +30,7 @@ from sparsity_report.study.zstd_sizes import check_zstd, zstd_version
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Comparison(StudyFrames, Presentable):
+class Comparison(StudyFrames, Saved):
     """Variants of a model side by side, as data that can be saved, read and rendered.
 
     Attributes
@@ -95,21 +93,6 @@ class Comparison(StudyFrames, Presentable):
     def audit(self) -> list[str]:
         """Sentences on everything that a careful reviewer would flag."""
         return hooks.audit(self)
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the study as JSON, which :func:`read_study` reads back exactly.
-
-        Parameters
-        ----------
-        path : path-like
-            The file to write.
-
-        Returns
-        -------
-        pathlib.Path
-            The file.
-        """
-        return hooks.save(self, path)
 
     def at_level(self, sparsity: float) -> pd.DataFrame:
         """Return every layer of the first variant's model at one kept level.
@@ -366,14 +349,13 @@ def compare(
     sparse = dict.fromkeys(variant.weights for variant in variants if variant.layout == "csr")
     notes += [note for model in sparse if (note := csr_note(model))]
     notes += [v.pruning.basis.note for v in variants if v.pruning and v.pruning.basis]
+    found = patterns or zstd
     return Comparison(
         variants=typed("variants", pd.DataFrame(described)),
         layers=pd.concat(frames, ignore_index=True),
         convention=convention,
         context=context,
-        patterns=variant_patterns(variants, zstd=zstd, progress=progress)
-        if patterns or zstd
-        else None,
+        patterns=variant_patterns(variants, zstd=zstd, progress=progress) if found else None,
         notes=as_phrases(notes),
         levels=level_table(variants[0].weights),
         weights=variants[0].weights,

@@ -31,6 +31,9 @@ _BYPASS = "bypass"
 _STDERR = "_stderr"
 # Arguments that name the model, in the order of the harness: an adapter before its base.
 _MODEL_ARGUMENTS = ("peft", "delta", "pretrained", "model", "path", "engine")
+_Object = Mapping[str, Any]
+# Facts about a task, its scores, and by metric whether higher is better.
+_Task = tuple[dict[str, Any], _Object, _Object]
 
 
 def read_lm_eval(path: str | os.PathLike[str], variant: str | None = None) -> pd.DataFrame:
@@ -114,53 +117,49 @@ def check_results(frame: pd.DataFrame) -> None:
 
 
 def _rows(results: Any) -> Iterator[dict[str, Any]]:
+    """Yield a row per score of a task."""
     data = _object(results, "it")
-    general = data.get("config_general")
-    if general is not None:
-        yield from _lighteval_rows(data, _object(general, "config_general"))
+    if data.get("config_general") is not None:
+        tasks = _lighteval_tasks(data)
     elif any(key in data for key in ("config", "configs", "versions")):
-        yield from _lm_eval_rows(data)
+        tasks = _lm_eval_tasks(data)
     else:
         raise ValueError("it has neither config nor config_general")
+    for described, scores, better in tasks:
+        for score in _scores(described["task"], scores):
+            higher = better.get(score["metric"])
+            known = higher if isinstance(higher, bool) else None
+            yield {**described, **score, "higher_is_better": known}
 
 
-def _lm_eval_rows(data: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _lm_eval_tasks(data: _Object) -> Iterator[_Task]:
     config = _member(data, "config")
-    parts = {
-        part: _member(data, part)
+    n_shot, versions, configs, counts, better = (
+        _member(data, part)
         for part in ("n-shot", "versions", "configs", "n-samples", "higher_is_better")
-    }
-    version = _text(data, "lm_eval_version") or _text(data, "git_hash")
+    )
     facts = {
         "evaluated_model": _text(data, "model_name") or _named(config.get("model_args")),
         "harness": LM_EVAL,
-        "harness_version": version,
+        "harness_version": _text(data, "lm_eval_version") or _text(data, "git_hash"),
     }
     for task, scores in _all_tasks(data):
-        counts = _member(parts["n-samples"], task)
-        shots = _first(
-            parts["n-shot"].get(task),
-            _member(parts["configs"], task).get("num_fewshot"),
-            config.get("num_fewshot"),
-        )
-        samples = _count(counts.get("effective"), "n-samples", low=1)
-        task_facts = {
+        number = _member(counts, task)
+        settings = (_member(configs, task), config)
+        shots = _first(n_shot.get(task), *(each.get("num_fewshot") for each in settings))
+        samples = _count(number.get("effective"), "n-samples", low=1)
+        described = {
             "task": task,
             "n_shot": _count(shots, "n-shot"),
             "samples": samples,
-            "limited": _limited(samples, counts.get("original"), config, "limit"),
-            "task_version": _version(parts["versions"].get(task)),
+            "limited": _limited(samples, number.get("original"), config, "limit"),
+            "task_version": _version(versions.get(task)),
         }
-        better = _member(parts["higher_is_better"], task)
-        for score in _scores(task, scores):
-            higher = better.get(score["metric"])
-            known = higher if isinstance(higher, bool) else None
-            yield {**facts, **task_facts, **score, "higher_is_better": known}
+        yield facts | described, scores, _member(better, task)
 
 
-def _lighteval_rows(
-    data: Mapping[str, Any], general: Mapping[str, Any]
-) -> Iterator[dict[str, Any]]:
+def _lighteval_tasks(data: _Object) -> Iterator[_Task]:
+    general = _member(data, "config_general")
     sha = _text(general, "lighteval_sha")
     config = _member(general, "model_config")
     facts = {
@@ -174,32 +173,29 @@ def _lighteval_rows(
             continue
         # Tasks are named (suite|)task|examples, and their configurations without the examples.
         name, _, shots = task.rpartition("|")
-        task_config = _member(configs, task) or _member(configs, name)
-        samples = task_config.get("effective_num_docs")
+        is_number = shots.isdecimal() and shots.isascii() and len(shots) <= 9
+        number = _member(configs, task) or _member(configs, name)
+        samples = number.get("effective_num_docs")
         samples = None if samples == -1 else _count(samples, "effective_num_docs", low=1)
-        task_facts = {
+        described = {
             "task": task,
-            "n_shot": _count(int(shots), "examples") if _short_number(shots) else None,
+            "n_shot": _count(int(shots), "examples") if is_number else None,
             "samples": samples,
-            "limited": _limited(
-                samples, task_config.get("original_num_docs"), general, "max_samples"
-            ),
+            "limited": _limited(samples, number.get("original_num_docs"), general, "max_samples"),
             "task_version": _version(versions.get(task)),
         }
-        for score in _scores(task, scores):
-            yield {**facts, **task_facts, **score, "higher_is_better": None}
+        yield facts | described, scores, {}
 
 
-def _all_tasks(data: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _all_tasks(data: _Object) -> Iterator[tuple[str, _Object]]:
     """Yield tasks and groups of tasks, which some versions write separately, others twice."""
     tasks, groups = _object(data.get("results"), "results"), _member(data, "groups")
     for task, scores in {**tasks, **groups}.items():
         if len(task) > limits.NAME_LENGTH:
             raise ValueError(f"a task's name of {len(task):,} characters")
-        if task in groups and task in tasks:
-            one, other = (list(_scores(task, each[task])) for each in (tasks, groups))
-            if one != other:
-                raise ValueError(f"{_short(task)} has other scores as a group than as a task")
+        is_both = task in groups and task in tasks
+        if is_both and list(_scores(task, tasks[task])) != list(_scores(task, scores)):
+            raise ValueError(f"{_short(task)} has other scores as a group than as a task")
         yield task, scores
 
 
@@ -225,9 +221,7 @@ def _scores(task: str, results: Any) -> Iterator[dict[str, Any]]:
         }
 
 
-def _limited(
-    samples: int | None, original: Any, config: Mapping[str, Any], key: str
-) -> bool | None:
+def _limited(samples: int | None, original: Any, config: _Object, key: str) -> bool | None:
     """Return whether only a part of a task was run, by its samples or by the configuration."""
     every = None if original == -1 else _count(original, "samples", low=1)
     if samples is not None and every is not None:
@@ -267,32 +261,29 @@ def _named(arguments: Any) -> str | None:
         arguments = {name.strip(): value for name, _, value in pairs}
     if not isinstance(arguments, dict):
         return None
-    names = (_text(arguments, key) for key in _MODEL_ARGUMENTS)
-    return next((name for name in names if name), None)
+    name: str | None = _first(*(_text(arguments, key) for key in _MODEL_ARGUMENTS))
+    return name
 
 
-def _text(data: Mapping[str, Any], key: str) -> str | None:
+def _text(data: _Object, key: str) -> str | None:
     value = data.get(key)
     return value[: limits.NAME_LENGTH] if isinstance(value, str) and value else None
 
 
-def _member(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+def _member(data: _Object, key: str) -> _Object:
     """Return an object inside another; an empty one if it is missing."""
     return {} if data.get(key) is None else _object(data[key], _short(key))
 
 
-def _object(value: Any, label: str) -> Mapping[str, Any]:
+def _object(value: Any, label: str) -> _Object:
     if not isinstance(value, dict):
         raise ValueError(f"{label} is {printable(repr(value), 60)}, not an object")
     return value
 
 
 def _first(*values: Any) -> Any:
+    """Return the first value that is not None; None without any."""
     return next((value for value in values if value is not None), None)
-
-
-def _short_number(text: str) -> bool:
-    return text.isdecimal() and text.isascii() and len(text) <= 9
 
 
 def _short(name: str) -> str:

@@ -14,7 +14,7 @@ from sparsity_report.counting.pruning import Cut, Pruning
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.sparse.cost import csr_bytes, dense_bytes, index_bytes
 from sparsity_report.sparse.shares import zero_shares
-from sparsity_report.study.schema import CONVENTIONS, SUMMED, typed
+from sparsity_report.study.schema import CONVENTIONS, DENOMINATORS, SUMMED, typed
 from sparsity_report.weights.anatomy.groups import GROUPS
 from sparsity_report.weights.anatomy.parameters import Parameter
 from sparsity_report.weights.weights import Weights
@@ -254,11 +254,8 @@ def total_frame(layers: pd.DataFrame) -> pd.DataFrame:
         sums = summed(layers[inside].groupby("variant", sort=False)[names])
         sums = sums.reindex(frame.index, fill_value=0)
         frame[[f"{part}_total", f"{part}_nonzero"]] = sums
-    for part, prefix in (
-        ("prunable", "prunable_"),
-        ("non_embedding", "non_embedding_"),
-        ("model", ""),
-    ):
+    for part in DENOMINATORS:
+        prefix = "" if part == "model" else f"{part}_"
         frame[f"sparsity_{part}"] = zero_shares(frame[f"{prefix}total"], frame[f"{prefix}nonzero"])
     return frame.reset_index()
 

@@ -1,6 +1,6 @@
 """Notes about a study or a pair, as phrases, and the keys by which readers recognize them."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from sparsity_report.phrases import Phrase, phrase
 
@@ -20,6 +20,11 @@ def as_phrases(notes: Iterable[Phrase | str]) -> tuple[Phrase, ...]:
         note if isinstance(note, Phrase) else phrase("note.text", text=note) for note in notes
     )
     return tuple(dict.fromkeys(phrases))
+
+
+def note_findings(notes: Iterable[Phrase], keys: Collection[str]) -> list[Phrase]:
+    """Return the notes with some keys as findings."""
+    return [phrase("format.note_sentence", note=note) for note in notes if note.key in keys]
 
 
 def is_edited(notes: Iterable[Phrase]) -> bool:

@@ -22,19 +22,9 @@ BLOCKS = (4, 8, 16, 32)
 # Rows and columns of a tile of a tensor-core bitmap; MACKO stores one zero of so many in a row.
 TILE, GAP = 64, 16
 LAYOUTS = (
-    "dense",
-    "csr_int16",
-    "csr_int32",
-    "csr_int64",
-    "coo_int32",
-    "coo_int64",
+    *("dense", "csr_int16", "csr_int32", "csr_int64", "coo_int32", "coo_int64"),
     *(f"bsr_{size}" for size in BLOCKS),
-    "bitmask",
-    "tca_bme",
-    "macko",
-    "2:4",
-    "marlin_2:4",
-    "zstd",
+    *("bitmask", "tca_bme", "macko", "2:4", "marlin_2:4", "zstd"),
 )
 # Layouts of files, from which nothing computes.
 FILES = ("zstd",)
@@ -59,12 +49,8 @@ MEASURED = ("latency", "speedups", "quality", "sensitivity", "continuations", "t
 # The sides of a pair of checkpoints, and the figures that are summed.
 SIDES = ("before", "after")
 FIGURES = (
-    "prunable_weights",
-    "parameters",
-    "active_parameters",
-    "flops_per_token",
-    "stored_bytes",
-    "kv_cache_bytes_per_token",
+    *("prunable_weights", "parameters", "active_parameters"),
+    *("flops_per_token", "stored_bytes", "kv_cache_bytes_per_token"),
 )
 DENOMINATORS = ("prunable", "non_embedding", "model")
 # Tables of a study that may be null, besides its levels.
@@ -110,15 +96,9 @@ class Table:
         return tuple(column.name for column in self.columns)
 
 
-def _columns(
-    dtype: str,
-    names: str,
-    low: float | None = None,
-    high: float | None = None,
-    optional: bool = False,
-) -> list[Column]:
+def _columns(dtype: str, names: str, /, **alike: Any) -> list[Column]:
     """Return columns that differ only by name."""
-    return [Column(name, dtype, low, high, optional) for name in names.split()]
+    return [Column(name, dtype, **alike) for name in names.split()]
 
 
 # A cell of each type in JSON: in words, in a JSON Schema, as Python reads it.
@@ -154,20 +134,20 @@ COLUMNS = {
             modules total weight_total active_total prunable_total non_embedding_total
             uncertainty rows weight_before weight_after zeros_before zeros_after compared kept
             revived new changed surviving weights parameters total_before total_after
-        """, 0),
+        """, low=0),
         *_columns("int64", """
             nonzero weight_nonzero flops_per_token useful_flops_per_token flops_per_sequence
             stored_bytes prunable_nonzero non_embedding_nonzero dense_bytes csr_bytes
             csr_flops_per_token
-        """, 0, optional=True),
-        *_columns("int64", "tokens measurement runs threads scored stride among", 1),
-        *_columns("int64", "window", 2),
+        """, low=0, optional=True),
+        *_columns("int64", "tokens measurement runs threads scored stride among", low=1),
+        *_columns("int64", "window", low=2),
         *_columns("Int64", """
             pruned attention_width attention_flops_per_token block row_pointers columns
             file_bytes bytes expert gap_padding tile_padding zstd_bytes weight_bytes cores
             cache_bytes n_shot kv_cache_before kv_cache_after index before after
-        """, 0, optional=True),
-        *_columns("Int64", "basis_windows basis_window samples", 1, optional=True),
+        """, low=0, optional=True),
+        *_columns("Int64", "basis_windows basis_window samples", low=1, optional=True),
         *_columns("Int64", "removed", optional=True),
         *_columns("float64", """
             asked_sparsity sparsity expected_rounding_sparsity near_zero_share param_frac
@@ -175,27 +155,27 @@ COLUMNS = {
             zero_rows zero_columns n_m_share fill_4 fill_8 fill_16 fill_32 crossover_sparsity
             crossover_low crossover_high agreement flips certainty kept_share iou
             sparsity_before sparsity_itself gone_of_base
-        """, 0, 1, optional=True),
+        """, low=0, high=1, optional=True),
         *_columns("float64", """
             threshold uses ratio mean_abs std promised_speedup realised_low realised_high
             realised_share control_high bound_seconds bound_share others load frequency
             speedup_low speedup_high perplexity kl dense_perplexity stderr relative_change norm
-        """, 0, optional=True),
+        """, low=0, optional=True),
         *_columns("float64", """
             seconds seconds_low seconds_high dense_seconds csr_seconds
-        """, _PICOSECOND),
-        *_columns("float64", "realised_speedup speedup nll", 0),
-        *_columns("float64", "control_low", _PICOSECOND, optional=True),
-        *_columns("float64", "bandwidth", 1, optional=True),
-        *_columns("float64", "top1 global_sparsity", 0, 1),
+        """, low=_PICOSECOND),
+        *_columns("float64", "realised_speedup speedup nll", low=0),
+        *_columns("float64", "control_low", low=_PICOSECOND, optional=True),
+        *_columns("float64", "bandwidth", low=1, optional=True),
+        *_columns("float64", "top1 global_sparsity", low=0, high=1),
         *_columns("float64", "nll_increase"),
-        *_columns("float64", "top1_drop", -1, 1),
+        *_columns("float64", "top1_drop", low=-1, high=1),
         *_columns("float64", "value", optional=True),
-        *_columns("float64", "correlation", -1, 1, optional=True),
-        *_columns("float64", "share", None, 1, optional=True),
-        *_columns("shares", "head_sparsity", 0, 1, optional=True),
-        *_columns("shape", "shape", 0),
-        *_columns("shape", "shape_before shape_after", 0, optional=True),
+        *_columns("float64", "correlation", low=-1, high=1, optional=True),
+        *_columns("float64", "share", high=1, optional=True),
+        *_columns("shares", "head_sparsity", low=0, high=1, optional=True),
+        *_columns("shape", "shape", low=0),
+        *_columns("shape", "shape_before shape_after", low=0, optional=True),
         *_columns("bool", "prunable untouched"),
         *_columns("boolean", "runs_as_csr lossless higher_is_better limited", optional=True),
         Column("group", "text", among=GROUPS),

@@ -4,8 +4,7 @@ import pytest
 from measurements import put_in, quality
 
 import sparsity_report as sr
-from sparsity_report.findings.budget_findings import budget_finding
-from sparsity_report.study.levels.budget import read_budget
+from sparsity_report.study.levels.budget import budget_finding, read_budget
 
 
 @pytest.fixture(scope="module")

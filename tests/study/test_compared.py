@@ -8,8 +8,7 @@ import pytest
 import torch
 
 import sparsity_report as sr
-from sparsity_report.study.derived.heads_experts import parts
-from sparsity_report.study.derived.zero_rows import dead
+from sparsity_report.study.derived.heads_experts import dead, parts
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ import torch
 from helpers import Tiny, study_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from json_schema import json_schema, json_schema_text
 from torch import nn
 from wording import wording
 
@@ -25,7 +26,6 @@ import sparsity_report as sr
 from sparsity_report.phrases import phrase
 from sparsity_report.study.files.csv_files import variant_stems, write_csv
 from sparsity_report.study.files.json_files import digest_of
-from sparsity_report.study.files.json_schema import json_schema, json_schema_text
 from sparsity_report.study.notes import EDITED_STUDY
 from sparsity_report.study.schema import COLUMNS, MEASURED
 from sparsity_report.words.column_titles import title

@@ -105,19 +105,21 @@ def test_a_level_in_numbers_written_out():
     assert row["csr_bytes"] == csr_bytes(7, 2, 4, 4) + 2 * 4 == 7 * 8 + 3 * 4 + 8
     # 80 n/10 + 12 < 40 where less than 3.5 of 10 weights are left; levels are 1 % apart.
     assert study.facts.break_even("Dense") == (80 + 12 - 40) / 80
-    totals = study.by_level.totals.set_index("sparsity")
-    assert totals.loc[0.3, "csr_bytes"] == row["csr_bytes"]
+    totals = study.facts.levels.set_index("sparsity")
+    assert totals.loc[0.3, "stored_bytes"] == row["csr_bytes"]
     assert study.facts.levels.loc[0, "dense_stored_bytes"] == 48
     assert study.facts.levels.loc[0, "dense_flops_per_token"] == 20
 
 
 def test_totals_are_the_sums_of_each_level(demo_study):
-    totals = demo_study.by_level.totals.set_index("sparsity")
+    model = demo_study.facts.levels.set_index("sparsity")
     for sparsity in (0.0, 0.42, 0.99):
-        here = demo_study.at_level(sparsity)
-        here = here[here["prunable"]]
-        for column in ("nonzero", "weight_nonzero", "useful_flops_per_token", "csr_bytes"):
-            assert totals.loc[sparsity, column] == here[column].sum(), column
+        here, sums = demo_study.at_level(sparsity), model.loc[sparsity]
+        prunable = here[here["prunable"]]
+        assert sums["model_zeros"] == (here["total"] - here["nonzero"]).sum()
+        assert sums["zeros"] == (prunable["weight_total"] - prunable["weight_nonzero"]).sum()
+        assert sums["stored_bytes"] == here["csr_bytes"].sum()
+        assert sums["flops_per_token"] == here["csr_flops_per_token"].sum()
 
 
 def test_a_study_read_from_a_file_has_the_same_levels(demo_study, tmp_path):

@@ -4,16 +4,12 @@
 - `cards`: the four large numbers at the head of a report
 - `policy_comparison`: prunings of one model side by side
 - `winners`: the best of several figures
-- `policy_names`: names of pruning policies
-- `pruning_methods`: unpruned models and each distinct pruning
+- `policy_names`: names of pruning policies, and each distinct pruning
 - `protocol_scores`: scores of one text by one protocol
 - `zero_shot`: the seven zero-shot tasks
 - `speedups`: speed-ups that exceed timing noise
 - `heatmap_grid`: cells of the heat map
-- `heads_experts`: sparsity of attention heads and experts
-- `zero_rows`: rows, columns, heads and layers that are all zero
-- `layer_spread`: differences of sparsity between layers
-- `layer_metrics`: figures of layers besides counts
+- `heads_experts`: sparsity of attention heads and experts; zero rows, columns, heads and layers
+- `layer_metrics`: figures of layers besides counts, and the least and most sparse layer
 - `histograms`: histograms of the magnitudes of layers
-- `rounded_zeros`: zeros that rounding made in packed files
 """

@@ -22,20 +22,16 @@ import pandas as pd
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.sparse.shares import bits_per_weight, ratio, zero_shares
 from sparsity_report.sparse.shares import break_even as break_even_share
-from sparsity_report.study.derived.heads_experts import Inner, Part, inner, parts
+from sparsity_report.study.derived.heads_experts import Dead, Inner, Part, dead, inner, parts
 from sparsity_report.study.derived.heatmap_grid import Cell, Grid
-from sparsity_report.study.derived.layer_metrics import beyond
-from sparsity_report.study.derived.layer_spread import Spread, spread_of, uneven
-from sparsity_report.study.derived.policy_names import selection_rule
+from sparsity_report.study.derived.layer_metrics import Spread, beyond, spread_of, uneven
+from sparsity_report.study.derived.policy_names import methods, selection_rule
 from sparsity_report.study.derived.protocol_scores import Scored, scored
-from sparsity_report.study.derived.pruning_methods import methods
-from sparsity_report.study.derived.rounded_zeros import Rounded, rounded
 from sparsity_report.study.derived.speedups import crossovers, reference, speeds
-from sparsity_report.study.derived.zero_rows import Dead, dead
 from sparsity_report.study.frames import StudyFrames
 from sparsity_report.study.layers import records, summed
 from sparsity_report.study.levels.levels import dense_sizes, selected, variant_sums
-from sparsity_report.study.schema import FILES
+from sparsity_report.study.schema import FILES, TABLES
 from sparsity_report.study.storage_layouts import layout_ends
 
 # Layouts of the curve of bytes against sparsity.
@@ -69,11 +65,16 @@ class Facts:
         self._layers = {str(name): rows for name, rows in by_variant}
 
     @cached_property
+    def layouts(self) -> dict[str, str]:
+        """The layout of each variant."""
+        variants = self.study.variants
+        return dict(zip(variants["variant"], variants["layout"], strict=True))
+
+    @cached_property
     def baseline(self) -> str:
         """The variant that others are compared with: the first dense one, else the first."""
-        variants = self.study.variants
-        dense = variants.loc[variants["layout"] == "dense", "variant"]
-        return str(dense.iloc[0] if len(dense) else variants["variant"].iloc[0])
+        dense = (name for name, layout in self.layouts.items() if layout == "dense")
+        return next(dense, next(iter(self.layouts)))
 
     @cached_property
     def prunings(self) -> tuple[str, ...]:
@@ -124,15 +125,22 @@ class Facts:
     @cached_property
     def headline(self) -> str:
         """The variant of the cards and first sentences: the first CSR one if there is one."""
-        variants = self.study.variants
-        sparse = variants.loc[variants["layout"] == "csr", "variant"]
-        beside = [str(variant) for variant in sparse if variant != self.baseline]
-        return (*beside, *self.prunings, self.baseline)[0]
+        return (*self.csr_variants, *self.prunings, self.baseline)[0]
+
+    @cached_property
+    def csr_variants(self) -> list[str]:
+        """The CSR variants other than the baseline."""
+        sparse = (name for name, layout in self.layouts.items() if layout == "csr")
+        return [name for name in sparse if name != self.baseline]
+
+    def is_of_first(self, variant: str) -> bool:
+        """Return whether a variant is of the same model as the first one."""
+        prints = self.study.variants.set_index("variant")["fingerprint"]
+        return bool(prints[variant] == prints.iloc[0])
 
     def total(self, variant: str, column: str) -> float | None:
         """Return a figure of ``study.totals``; None if unknown."""
-        value = self._totals[column][variant]
-        return None if pd.isna(value) else float(value)
+        return _known(self._totals[column][variant])
 
     def ratio(self, variant: str, column: str) -> float | None:
         """Return a figure of ``study.totals`` ÷ the baseline's."""
@@ -220,10 +228,10 @@ class Facts:
             expectation is known; null for a cell with a matrix without one.
         """
         rows, cells = self._patterns(variant), self.cells(variant)
-        if rows is None or rows["expected_sparsity"].isna().all() or cells.empty:
+        if rows["expected_sparsity"].isna().all() or cells.empty:
             return cells.assign(excess=pd.Series(dtype=float)).iloc[:0]
         figure = beyond(rows)
-        parts = pd.DataFrame({"more": figure.amounts, "weights": figure.sizes})
+        parts = pd.DataFrame({"more": figure.amounts, "weights": figure.sizes}, figure.names)
         inside = parts.reindex(self._in_blocks(variant)["module_name"]).reset_index(drop=True)
         sums = summed(inside.groupby(self.grid(variant).codes)).astype(float)
         return cells.assign(excess=(sums["more"] / sums["weights"]).to_numpy())
@@ -243,7 +251,7 @@ class Facts:
 
     @cached_property
     def methods(self) -> pd.DataFrame:
-        """The unpruned models and each distinct pruning, see :func:`.pruning_methods.methods`."""
+        """The unpruned models and each distinct pruning, see :func:`.policy_names.methods`."""
         shares = {variant: self.total(variant, "sparsity_prunable") for variant in self.prunings}
         return methods(self.study.variants, shares)
 
@@ -251,10 +259,8 @@ class Facts:
     def first_prunings(self) -> pd.DataFrame:
         """The rows of :attr:`methods` of distinct prunings of the first pruned model."""
         pruned = self.methods[self.methods["variant"].isin(self.prunings)]
-        if pruned.empty:
-            return pruned
-        prints = pruned.set_index("variant")["fingerprint"]
-        first = next(prints[variant] for variant in self.prunings if variant in prints)
+        prints = dict(zip(pruned["variant"], pruned["fingerprint"], strict=True))
+        first = next((prints[name] for name in self.prunings if name in prints), None)
         rows: pd.DataFrame = pruned[pruned["fingerprint"] == first]
         return rows
 
@@ -266,27 +272,28 @@ class Facts:
 
     def parts(self, variant: str) -> list[Part]:
         """Return the sparsity of heads and experts of a variant, see :mod:`.heads_experts`."""
-        if (rows := self._patterns(variant)) is None:
-            return []
         inside, grid = self._in_blocks(variant), self.grid(variant)
         names = [grid.cells[code].projection for code in grid.codes]
-        return list(parts(rows, dict(zip(inside["module_name"], names, strict=True))))
+        projections = dict(zip(inside["module_name"], names, strict=True))
+        return list(parts(self._patterns(variant), projections))
 
     def inner(self, variant: str, module: str) -> Inner | None:
         """Return the zeros inside a module's matrices; None if the study has no patterns of it."""
-        if (rows := self._patterns(variant)) is None:
-            return None
+        rows = self._patterns(variant)
         rows = rows[rows["module_name"] == module]
         return None if rows.empty else inner(rows)
 
     def dead(self, variant: str) -> Dead | None:
         """Return rows, columns, heads and layers without nonzeros; None without patterns."""
         rows = self._patterns(variant)
-        return None if rows is None or rows.empty else dead(rows)
+        return None if rows.empty else dead(rows)
 
-    def _patterns(self, variant: str) -> pd.DataFrame | None:
+    def _patterns(self, variant: str) -> pd.DataFrame:
+        """Return a variant's rows of ``study.patterns``; none if the study has no patterns."""
         frame = self.study.patterns
-        return None if frame is None else frame[frame["variant"] == variant]
+        if frame is None:
+            return pd.DataFrame(columns=[*TABLES["patterns"].names])
+        return frame[frame["variant"] == variant]
 
     def _in_blocks(self, variant: str) -> pd.DataFrame:
         rows = self.prunable(variant)
@@ -302,8 +309,7 @@ class Facts:
 
         Rows of ``study.patterns``; None if no expectation is known.
         """
-        if (rows := self._patterns(variant)) is None:
-            return None
+        rows = self._patterns(variant)
         away = (rows["sparsity"] - rows["expected_sparsity"]).abs().dropna()
         return None if away.empty else rows.loc[away.nlargest(limit).index]
 
@@ -313,12 +319,9 @@ class Facts:
 
     @cached_property
     def _storage_tables(self) -> dict[tuple[str, str], pd.DataFrame]:
-        frame = self.study.storage
-        empty = frame.iloc[:0].set_index("layout")
-        tables = frame.groupby(["variant", "scope"], sort=False)
-        by_scope = {(str(name), str(scope)): rows for (name, scope), rows in tables}
-        layouts = {key: rows.set_index("layout") for key, rows in by_scope.items()}
-        return defaultdict(lambda: empty, layouts)
+        frame = self.study.storage.set_index("layout")
+        tables: Any = frame.groupby(["variant", "scope"], sort=False)
+        return defaultdict(lambda: frame.iloc[:0], list(tables))
 
     def break_even(
         self, variant: str, layout: str = "csr_int32", modules: Collection[str] = ()
@@ -328,18 +331,16 @@ class Facts:
         Of all modules, or of those named; None where it never does or is unknown.
         """
         if not modules:
-            value = self.storage(variant)["break_even"].get(layout)
-            return None if pd.isna(value) else float(value)
+            return _known(self.storage(variant)["break_even"].get(layout))
         rows = self.layers(variant)
         line = _line(layout_ends(rows[selected(rows, modules)]), layout)
-        share = None if line is None else break_even_share(*line[1:])
-        return None if pd.isna(share) else float(share)
+        return None if line is None else _known(break_even_share(*line[1:]))
 
     @cached_property
     def speeds(self) -> pd.DataFrame | None:
         """Measured times with a verdict on each, see :func:`.speedups.speeds`; None without any."""
         frame = self.study.latency
-        return None if frame is None or frame.empty else speeds(frame, self._layouts)
+        return None if frame is None or frame.empty else speeds(frame, self.layouts)
 
     @cached_property
     def crossovers(self) -> pd.DataFrame | None:
@@ -359,13 +360,8 @@ class Facts:
             if self.speeds is None:
                 return None
             return self.speeds.assign(measurement=1, against=self.speed_base)
-        runs = [speeds(rows, self._layouts) for _, rows in frame.groupby("measurement")]
+        runs = [speeds(rows, self.layouts) for _, rows in frame.groupby("measurement")]
         return pd.concat(runs, ignore_index=True)
-
-    @property
-    def _layouts(self) -> dict[str, str]:
-        variants = self.study.variants
-        return dict(zip(variants["variant"], variants["layout"], strict=True))
 
     def whole_speeds(self, variant: str) -> pd.DataFrame:
         """Return the rows of :attr:`speeds` of a variant's whole forward passes."""
@@ -391,10 +387,6 @@ class Facts:
         shares = ((variant, self.total(variant, "sparsity_prunable")) for variant in self.prunings)
         return [(variant, share) for variant, share in shares if share is not None]
 
-    @cached_property
-    def _baseline_ends(self) -> pd.DataFrame:
-        return layout_ends(self.layers(self.baseline))
-
     def curve(self, sparsities: Sequence[float] | None = None) -> pd.DataFrame:
         """Return bytes of the prunable weights in each layout against sparsity.
 
@@ -412,9 +404,9 @@ class Facts:
             ``sparsity, layout, bytes, ratio`` (to dense bytes); empty if nothing is prunable.
         """
         shares = np.arange(101) / 100 if sparsities is None else np.asarray(sparsities, dtype=float)
-        lines = []
+        lines, ends = [], layout_ends(self.layers(self.baseline))
         for layout in CURVE_LAYOUTS:
-            if (line := _line(self._baseline_ends, layout)) is None:
+            if (line := _line(ends, layout)) is None:
                 continue
             total, dense, full, empty = line
             # Both weights and bytes are whole numbers.
@@ -455,10 +447,6 @@ class Facts:
             return None
         return bits_per_weight(self.total(variant, "file_bytes"), self.total(variant, "total"))
 
-    def rounded(self, variant: str) -> list[Rounded]:
-        """Return the zeros that rounding in the file explains, see :mod:`.rounded_zeros`."""
-        return list(rounded(self.layers(variant)))
-
     def lossless(self, variant: str) -> pd.DataFrame:
         """Return the rows of :meth:`storage` that lose no weight and whose bytes are known.
 
@@ -480,13 +468,16 @@ class Facts:
 
     def zstd_versions(self, variant: str) -> list[str]:
         """Return the versions of zstd that compressed a variant's matrices."""
-        rows = self._patterns(variant)
-        return [] if rows is None else sorted(rows["zstd_version"].dropna().unique())
+        return sorted(self._patterns(variant)["zstd_version"].dropna().unique())
 
     def smallest_layout(self, variant: str) -> str | None:
         """Return the lossless layout with the fewest bytes for the prunable weights."""
         rows = self.lossless(variant)
         return None if rows.empty else str(rows["bytes"].astype("int64").idxmin())
+
+
+def _known(number: Any) -> float | None:
+    return None if pd.isna(number) else float(number)
 
 
 def _line(ends: pd.DataFrame, layout: str) -> list[int] | None:

@@ -1,11 +1,10 @@
-"""Sparsity of attention heads and experts, and zeros inside one module's matrices."""
+"""Sparsity of attention heads and experts, and rows, columns and heads that are all zero."""
 
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import pandas as pd
 
-from sparsity_report.study.derived.zero_rows import dead
 from sparsity_report.study.layers import records
 
 
@@ -56,14 +55,11 @@ def inner(patterns: pd.DataFrame) -> Inner:
     """
     shares = patterns["head_sparsity"].iloc[0]
     heads = tuple(shares) if len(patterns) == 1 and shares is not None else ()
-    known = patterns[patterns["expert"].notna()]
-    weights = (known["rows"] * known["columns"]).astype(float)
-    by = known["expert"].astype("int64")
-    zeros = (weights * known["sparsity"]).groupby(by).sum() / weights.groupby(by).sum()
+    experts = tuple(_expert_sparsity(patterns, "expert"))
     zero, name = dead(patterns), str(patterns["module_name"].iloc[0])
     return Inner(
         heads if len(heads) > 1 else (),
-        tuple(zeros) if len(zeros) > 1 else (),
+        experts if len(experts) > 1 else (),
         int(patterns["rows"].sum()),
         int(zero.rows.get(name, 0)),
         int(patterns["columns"].sum()),
@@ -93,17 +89,17 @@ def parts(patterns: pd.DataFrame, projections: Mapping[str, str]) -> Iterator[Pa
             for number, share in enumerate(row["head_sparsity"])
         ]
         yield from _sparse_parts("heads", str(projection), pd.DataFrame(heads))
-    experts = patterns[patterns["block"].notna() & patterns["expert"].notna()]
-    if len(experts):
-        weights = (experts["rows"] * experts["columns"]).astype(float)
-        sums = (
-            pd.DataFrame({"weights": weights, "zeros": weights * experts["sparsity"]})
-            .groupby([experts["block"].astype(int), experts["expert"].astype(int)])
-            .sum()
-        )
-        frame = sums.reset_index(names=["block", "part"])
-        frame["sparsity"] = frame["zeros"] / frame["weights"]
-        yield from _sparse_parts("experts", "", frame[["block", "part", "sparsity"]])
+    experts = _expert_sparsity(patterns[patterns["block"].notna()], "block", "expert")
+    frame = experts.rename_axis(["block", "part"]).reset_index(name="sparsity")
+    yield from _sparse_parts("experts", "", frame)
+
+
+def _expert_sparsity(patterns: pd.DataFrame, *by: str) -> pd.Series:
+    """Return the sparsity of experts, whose matrices are summed, by some columns."""
+    experts = patterns[patterns["expert"].notna()]
+    weights = (experts["rows"] * experts["columns"]).astype(float)
+    keys = [experts[key].astype("int64") for key in by]
+    return (weights * experts["sparsity"]).groupby(keys).sum() / weights.groupby(keys).sum()
 
 
 def _sparse_parts(key: str, projection: str, rows: pd.DataFrame) -> Iterator[Part]:
@@ -111,3 +107,60 @@ def _sparse_parts(key: str, projection: str, rows: pd.DataFrame) -> Iterator[Par
     is_unique = not rows.duplicated(["block", "part"]).any()
     if len(rows) > 1 and is_unique and (rows["sparsity"] > 0).any():
         yield Part(key, projection, rows)
+
+
+class Dead(NamedTuple):
+    """Rows, columns, heads and layers of a variant's prunable matrices that are all zero.
+
+    Attributes
+    ----------
+    rows, columns : pandas.Series of int
+        Numbers of zero outputs and zero inputs, by module; modules without any are left out.
+    heads : pandas.Series of int
+        Numbers of zero attention heads, by projection whose heads were counted.
+    layers : list of str
+        Modules without a nonzero weight; their rows, columns and heads count above, too.
+    """
+
+    rows: pd.Series
+    columns: pd.Series
+    heads: pd.Series
+    layers: list[str]
+
+
+def dead(patterns: pd.DataFrame) -> Dead:
+    """Return the all-zero rows, columns, heads and layers of one variant.
+
+    Parameters
+    ----------
+    patterns : pandas.DataFrame
+        Rows of one variant, of :func:`sparsity_report.weight_patterns`.
+
+    Examples
+    --------
+    >>> import sparsity_report as sr
+    >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.5)
+    >>> zeros = dead(sr.weight_patterns(sr.masked(pruning)))
+    >>> int(zeros.rows.sum()), int(zeros.heads.sum()), zeros.layers
+    (45, 0, [])
+    """
+    names = patterns["module_name"]
+
+    def counted(share: str, size: str) -> pd.Series:
+        # The share times the size is a whole number but for rounding.
+        numbers = (patterns[share].fillna(0.0) * patterns[size]).round().astype("int64")
+        return _positive_sums(numbers, names)
+
+    heads = patterns["head_sparsity"].map(lambda shares: 0 if shares is None else shares.count(1))
+    sparsity = patterns["sparsity"].groupby(names, sort=False).min()
+    return Dead(
+        counted("zero_rows", "rows"),
+        counted("zero_columns", "columns"),
+        _positive_sums(heads.astype("int64"), names),
+        [str(name) for name in sparsity.index[sparsity == 1]],
+    )
+
+
+def _positive_sums(counts: pd.Series, names: pd.Series) -> pd.Series:
+    sums = counts.groupby(names, sort=False).sum()
+    return sums[sums > 0]

@@ -1,7 +1,9 @@
 """Cells of a heat map, Transformer block × projection, with short names of projections."""
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -89,10 +91,8 @@ def _block_order(label: str) -> int:
 def block_labels(numbers: Sequence[int], merged: int) -> dict[int, str]:
     """Return labels of blocks by number; blocks in one cell have the first and last number."""
     labels: dict[int, str] = {}
-    together: dict[int, list[int]] = {}
-    for number in map(int, numbers):
-        together.setdefault(number // merged, []).append(number)
-    for part in together.values():
+    for _, together in groupby(map(int, numbers), lambda number: number // merged):
+        part = list(together)
         labels |= dict.fromkeys(part, str(part[0]) if len(part) == 1 else f"{part[0]}–{part[-1]}")
     return labels
 
@@ -142,15 +142,10 @@ def _short_names(paths: Sequence[tuple[str, ...]]) -> list[str]:
     if len(set(heads)) < len(heads):
         heads = stacks
     head = dict(zip(stacks, heads, strict=True)) if len(stacks) > 1 else {}
-    tails: dict[tuple[str, ...], int] = {}
-    for path in distinct:
-        for k in range(1, len(path)):
-            tail = (path[0], *path[-k:])
-            tails[tail] = tails.get(tail, 0) + 1
+    tails = Counter((path[0], *path[-k:]) for path in distinct for k in range(1, len(path)))
     names = {}
     for path in distinct:
-        k = next(
-            (k for k in range(1, len(path)) if tails[(path[0], *path[-k:])] == 1), len(path) - 1
-        )
+        unique = (k for k in range(1, len(path)) if tails[(path[0], *path[-k:])] == 1)
+        k = next(unique, len(path) - 1)
         names[path] = ".".join(word for word in (head.get(path[0], ""), *path[-k:]) if word)
     return [names[path] for path in paths]

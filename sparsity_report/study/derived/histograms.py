@@ -46,10 +46,3 @@ def bars(
     edges = np.unique([0.0, *edges])
     before = np.concatenate([[0], np.cumsum(counts)])
     return edges, np.diff(before[np.searchsorted(values, edges)])
-
-
-def spread(magnitudes: Magnitudes) -> float:
-    """Return the root mean square of a layer's weights, taken at the middle of each bucket."""
-    wide = 1.0 if magnitudes.exact else 1 + 2.0**-8
-    weights = int(magnitudes.counts.sum())
-    return math.sqrt(float((magnitudes.counts * (magnitudes.values * wide) ** 2).sum()) / weights)

@@ -1,10 +1,12 @@
-"""Figures of layers besides counts: differences, excess over Gaussian zeros, sensitivity.
+"""Figures of layers besides counts: differences, excess over Gaussian zeros, sensitivity, spread.
 
 Each figure is an amount ÷ a size, so that several layers have one, too. Differences and excesses
 are zeros ÷ weights; sensitivity and columns of the user are means over layers.
 """
 
-from collections.abc import Mapping, Sequence
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from sparsity_report.errors import SparsityReportError
+from sparsity_report.sparse.shares import zero_share
 from sparsity_report.study.layers import summed
 from sparsity_report.study.levels.levels import Levels
 from sparsity_report.study.patterns import expected_sparsity
@@ -19,6 +22,10 @@ from sparsity_report.study.patterns import expected_sparsity
 Floats = npt.NDArray[np.float64]
 # Kinds of parts of a model, the finest last.
 _CUTS = ("group", "block", "layer")
+# Smallest difference of two sparsities that counts.
+_POINT = 0.01
+# Standard deviations that chance exceeds for one in a billion pairs of layers.
+_FAR = 6
 # Largest number of columns of the user.
 _MOST = 50
 
@@ -28,23 +35,10 @@ class LayerFigure(NamedTuple):
 
     Attributes
     ----------
-    amounts, sizes : pandas.Series of float
-        Indexed by ``module_name``; null where unknown.
-    """
-
-    amounts: pd.Series
-    sizes: pd.Series
-
-
-class LevelFigures(NamedTuple):
-    """A figure by module at every level of a policy.
-
-    Attributes
-    ----------
     names : pandas.Index
         Names of modules.
     amounts : numpy.ndarray
-        Shape (modules, levels).
+        Shape (modules,), or (modules, levels) at every level of a policy; NaN where unknown.
     sizes : numpy.ndarray
         Shape (modules,); NaN where unknown.
     """
@@ -55,49 +49,44 @@ class LevelFigures(NamedTuple):
 
     def at(self, place: int) -> LayerFigure:
         """Return the figure at the level in a position."""
-        amounts, sizes = self.amounts[:, place], self.sizes
-        return LayerFigure(pd.Series(amounts, self.names), pd.Series(sizes, self.names))
+        return self._replace(amounts=self.amounts[:, place])
 
 
-def difference(rows: pd.DataFrame, before: pd.DataFrame) -> LayerFigure:
-    """Return the change of sparsity from one set of rows to another.
+def zeros_of(rows: pd.DataFrame) -> LayerFigure:
+    """Return zeros ÷ weights of the prunable matrices in rows of ``study.layers`` or of a level."""
+    matrices = rows[rows["prunable"] & (rows["weight_total"] > 0)]
+    total, left = (
+        matrices[f"weight_{part}"].to_numpy(dtype=float, na_value=np.nan)
+        for part in ("total", "nonzero")
+    )
+    return LayerFigure(pd.Index(matrices["module_name"]), total - left, total)
 
-    Parameters
-    ----------
-    rows, before : pandas.DataFrame
-        Rows of ``study.layers`` or of a level. A layer whose number of weights differs is null.
+
+def zeros_at_levels(levels: Levels, layers: pd.DataFrame) -> LayerFigure:
+    """Return zeros ÷ weights at every level; `layers` are those that the levels describe."""
+    rows = layers.iloc[levels.rows]
+    total = rows["weight_total"].to_numpy(dtype=float)
+    return LayerFigure(pd.Index(rows["module_name"]), levels.zeros.astype(float), total)
+
+
+def difference(zeros: LayerFigure, before: LayerFigure) -> LayerFigure:
+    """Return the change of sparsity from one variant to another, or to every level.
+
+    A layer whose number of weights differs is unknown.
 
     Examples
     --------
     >>> import sparsity_report as sr
     >>> study = sr.compare(sr.dense(sr.load()))
-    >>> more = difference(study.at_level(0.5), study.at_level(0.3))
+    >>> more = difference(zeros_of(study.at_level(0.5)), zeros_of(study.at_level(0.3)))
     >>> round(float(more.amounts.sum() / more.sizes.sum()), 2)
     0.2
     """
-    zeros, total = _zeros(rows)
-    zeros_before, total_before = (part.reindex(zeros.index) for part in _zeros(before))
-    same = total == total_before
-    return LayerFigure((zeros - zeros_before).where(same), total.where(same))
-
-
-def differences(levels: Levels, layers: pd.DataFrame, before: pd.DataFrame) -> LevelFigures:
-    """Return the change of sparsity to every level, see :func:`difference`.
-
-    Parameters
-    ----------
-    levels : Levels
-    layers : pandas.DataFrame
-        Rows of the variant that the levels describe.
-    before : pandas.DataFrame
-        Rows that the levels are compared with.
-    """
-    names = pd.Index(layers["module_name"].iloc[levels.rows])
-    total = layers["weight_total"].iloc[levels.rows].to_numpy(dtype=float)
-    zeros_before, total_before = (part.reindex(names).to_numpy() for part in _zeros(before))
-    gone = np.where(total == total_before, zeros_before, np.nan)
-    sizes = np.where(np.isnan(gone), np.nan, total)
-    return LevelFigures(names, levels.zeros.astype(float) - gone[:, None], sizes)
+    known = pd.DataFrame({"zeros": before.amounts, "total": before.sizes}, before.names)
+    known = known.reindex(zeros.names)
+    sizes = np.where(known["total"] == zeros.sizes, zeros.sizes, np.nan)
+    gone = known["zeros"].where(np.isfinite(sizes)).to_numpy()
+    return LayerFigure(zeros.names, (zeros.amounts.T - gone).T, sizes)
 
 
 def beyond(patterns: pd.DataFrame) -> LayerFigure:
@@ -113,52 +102,27 @@ def beyond(patterns: pd.DataFrame) -> LayerFigure:
     parts = pd.DataFrame({"amounts": weights * excess, "sizes": weights})
     # A layer with an unknown matrix is unknown.
     sums = summed(parts.groupby(patterns["module_name"], sort=False)).astype(float)
-    return LayerFigure(sums["amounts"], sums["sizes"])
+    return LayerFigure(sums.index, sums["amounts"].to_numpy(), sums["sizes"].to_numpy())
 
 
 def beyond_at(
-    rows: pd.DataFrame, threshold: float | None, spreads: Mapping[str, float]
+    zeros: LayerFigure, thresholds: Sequence[float | None], spreads: Mapping[str, float]
 ) -> LayerFigure:
     """Return the excess of layers that lost all weights up to a threshold.
 
     Parameters
     ----------
-    rows : pandas.DataFrame
-        Rows of ``study.layers``.
-    threshold : float or None
-        None if the layers were not pruned by a threshold.
-    spreads : mapping of str to float
-        Root mean squares of weights, by module.
-    """
-    zeros, total = _zeros(rows)
-    shares = [expected_sparsity(threshold, spreads.get(name, np.nan)) for name in zeros.index]
-    return LayerFigure(zeros - pd.Series(shares, zeros.index, dtype=float) * total, total)
-
-
-def beyond_levels(
-    levels: Levels,
-    layers: pd.DataFrame,
-    thresholds: Sequence[float | None],
-    spreads: Mapping[str, float],
-) -> LevelFigures:
-    """Return the excess at every level of pruning by one threshold.
-
-    Parameters
-    ----------
-    levels : Levels
-    layers : pandas.DataFrame
-        Rows of the variant that the levels describe.
+    zeros : LayerFigure
+        Of a variant, or at every level.
     thresholds : sequence of float or None
-        Threshold of each level; None where nothing is pruned.
+        The threshold of the variant, or of each level; None where nothing is pruned.
     spreads : mapping of str to float
         Root mean squares of weights, by module.
     """
-    names = pd.Index(layers["module_name"].iloc[levels.rows])
-    total = layers["weight_total"].iloc[levels.rows].to_numpy(dtype=float)
-    wide = [spreads.get(name, np.nan) for name in names]
+    wide = [spreads.get(name, np.nan) for name in zeros.names]
     shares: Any = [[expected_sparsity(cut, spread) for cut in thresholds] for spread in wide]
-    expected = np.array(shares, dtype=float).reshape(len(names), len(thresholds))
-    return LevelFigures(names, levels.zeros - expected * total[:, None], total)
+    expected = np.array(shares, dtype=float).reshape(zeros.amounts.shape)
+    return zeros._replace(amounts=zeros.amounts - (expected.T * zeros.sizes).T)
 
 
 def measured_sensitivity(frame: pd.DataFrame, layers: pd.DataFrame) -> LayerFigure:
@@ -179,7 +143,7 @@ def measured_sensitivity(frame: pd.DataFrame, layers: pd.DataFrame) -> LayerFigu
     blocks = ["outside blocks" if pd.isna(b) else f"block {int(b)}" for b in rows["block"]]
     named = {"block": blocks, "group": list(rows["group"]), "layer": list(rows["module_name"])}
     parts = [first.get(part, np.nan) for part in named[cut]]
-    return _means(pd.Series(parts, index=list(rows["module_name"]), dtype=float))
+    return _means(parts, rows["module_name"])
 
 
 def finest(frame: pd.DataFrame) -> str:
@@ -239,17 +203,72 @@ def own_figures(columns: pd.DataFrame, layers: pd.DataFrame) -> dict[str, LayerF
                 f"columns: {title[:80]!r} is not a column of real numbers; convert or drop it"
             )
         numbers = column.astype("Float64").to_numpy(dtype=float, na_value=np.nan)
-        figures[title] = _means(pd.Series(numbers, index=list(names)))
+        figures[title] = _means(numbers, names)
     return figures
 
 
-def _means(amounts: pd.Series) -> LayerFigure:
-    known = amounts.where(np.isfinite(amounts))
-    return LayerFigure(known, pd.Series(1.0, index=known.index).where(known.notna()))
+def _means(values: Any, names: Iterable[str]) -> LayerFigure:
+    """Return values of single layers, whose mean is that of several layers."""
+    known = np.array(values, dtype=float)
+    known[~np.isfinite(known)] = np.nan
+    return LayerFigure(pd.Index([*names]), known, np.where(np.isnan(known), np.nan, 1.0))
 
 
-def _zeros(rows: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
-    """Return zeros and weights of prunable matrices by ``module_name``; null where unknown."""
-    matrices = rows[rows["prunable"] & (rows["weight_total"] > 0)].set_index("module_name")
-    total, left = (matrices[f"weight_{part}"].astype("Float64") for part in ("total", "nonzero"))
-    return (total - left).astype(float), total.astype(float)
+class Spread(NamedTuple):
+    """The least and the most sparse prunable layer of a variant.
+
+    Attributes
+    ----------
+    layers : int
+        Number of layers.
+    low, high : float
+        Their sparsities.
+    least, most : str
+        Their names.
+    """
+
+    layers: int
+    low: float
+    high: float
+    least: str
+    most: str
+
+
+def spread_of(layers: pd.DataFrame) -> Spread | None:
+    """Return the least and the most sparse of several layers; None of fewer than two.
+
+    Parameters
+    ----------
+    layers : pandas.DataFrame
+        ``module_name, share, weight_total, weight_nonzero``, as of ``facts.prunable``.
+    """
+    if len(layers) < 2:
+        return None
+    shares, names = layers["share"].to_numpy(), layers["module_name"]
+    low, high = int(shares.argmin()), int(shares.argmax())
+    return Spread(
+        len(layers), float(shares[low]), float(shares[high]), names.iloc[low], names.iloc[high]
+    )
+
+
+def uneven(layers: pd.DataFrame) -> bool:
+    """Return true if the extreme layers differ by more than chance and by a percentage point.
+
+    If zeros fell at random, the sparsities of two layers of n and m weights would differ with a
+    standard deviation of ``√(p·(1 − p)·(1/n + 1/m))``.
+
+    Examples
+    --------
+    >>> layers = pd.DataFrame({"share": [0.25, 0.5], "weight_total": [8, 8]})
+    >>> uneven(layers.assign(weight_nonzero=[6, 4]))
+    False
+    >>> uneven(layers.assign(weight_total=8000, weight_nonzero=[6000, 4000]))
+    True
+    """
+    if len(layers) < 2:
+        return False
+    ends = layers.loc[[layers["share"].idxmin(), layers["share"].idxmax()]]
+    share = zero_share(layers["weight_total"].sum(), layers["weight_nonzero"].sum()) or 0.0
+    chance = _FAR * np.sqrt(share * (1 - share) * (1 / ends["weight_total"].astype(float)).sum())
+    low, high = ends["share"]
+    return bool(high - low > max(_POINT, chance))

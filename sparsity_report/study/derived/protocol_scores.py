@@ -7,8 +7,8 @@ import pandas as pd
 
 #: Columns of ``study.quality`` in which two scores agree that may be compared.
 PROTOCOL = (
-    *("protocol", "text", "text_fingerprint", "scored", "tokens", "window", "stride", "dtype"),
-)
+    "protocol", "text", "text_fingerprint", "scored", "tokens", "window", "stride", "dtype"
+)  # fmt: skip
 #: The same for models with different tokenizers, which split one text into more or fewer tokens.
 ANY_TOKENIZER = tuple(name for name in PROTOCOL if name not in {"scored", "tokens"})
 
@@ -62,11 +62,8 @@ def scored(quality: pd.DataFrame | None, variant: str, baseline: str) -> Scored 
     # Rows for which the baseline was scored come first.
     pair = pairs.sort_values("perplexity_other", key=pd.isna, kind="stable").iloc[0]
     before = pair["perplexity_other"]
-    return Scored(
-        str(pair["text"]),
-        float(pair["perplexity"]),
-        None if variant == baseline or pd.isna(before) else float(before),
-    )
+    known = None if variant == baseline or pd.isna(before) else float(before)
+    return Scored(str(pair["text"]), float(pair["perplexity"]), known)
 
 
 def pairs_by_protocol(
@@ -86,12 +83,9 @@ def pairs_by_protocol(
     pandas.DataFrame
         The columns of :data:`PROTOCOL`, ``perplexity`` and ``perplexity_other``.
     """
-    one, two = (
-        _comparable(rows[rows["perplexity"].notna()]).drop_duplicates(list(PROTOCOL))[
-            [*PROTOCOL, "perplexity"]
-        ]
-        for rows in (quality, other)
-    )
+    columns = [*PROTOCOL, "perplexity"]
+    known = (_comparable(rows[rows["perplexity"].notna()])[columns] for rows in (quality, other))
+    one, two = (rows.drop_duplicates(list(PROTOCOL)) for rows in known)
     return one.merge(two, on=list(PROTOCOL), how=how, suffixes=("", "_other"))  # type: ignore[arg-type]
 
 

@@ -16,14 +16,9 @@ from sparsity_report.study.layers import records
 
 #: Names of the tasks in lm-evaluation-harness, and in papers.
 SEVEN = {
-    "boolq": "BoolQ",
-    "rte": "RTE",
-    "hellaswag": "HellaSwag",
-    "winogrande": "WinoGrande",
-    "arc_easy": "ARC-e",
-    "arc_challenge": "ARC-c",
-    "openbookqa": "OBQA",
-}
+    "boolq": "BoolQ", "rte": "RTE", "hellaswag": "HellaSwag", "winogrande": "WinoGrande",
+    "arc_easy": "ARC-e", "arc_challenge": "ARC-c", "openbookqa": "OBQA",
+}  # fmt: skip
 METRIC = "acc"
 
 
@@ -107,10 +102,9 @@ def doubts(variants: pd.DataFrame, tasks: pd.DataFrame) -> Iterator[Doubt]:
         of_variant = described.loc[row["variant"]]
         names = {_last(of_variant[key]) for key in ("source", "model")}
         pruned_here = pd.notna(of_variant["pruned"])
-        if (_last(row["evaluated_model"]) in names) == pruned_here:
-            yield Doubt(
-                row["variant"], row["evaluated_model"], of_variant["model"], bool(pruned_here)
-            )
+        named = row["evaluated_model"]
+        if (_last(named) in names) == pruned_here:
+            yield Doubt(row["variant"], named, of_variant["model"], bool(pruned_here))
 
 
 def _taken(tasks: pd.DataFrame) -> pd.Series:

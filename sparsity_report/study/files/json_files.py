@@ -7,7 +7,8 @@ so a formatter may lay it out anew. The digest reveals edits. It is not a signat
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,78 @@ from sparsity_report.files.atomic import write_file
 from sparsity_report.phrases import Phrase, phrase, read_phrase
 from sparsity_report.study import schema
 from sparsity_report.study.comparison import Comparison
-from sparsity_report.study.files.file_kinds import KINDS, PAIR, STUDY, FileKind
+from sparsity_report.study.files.value_bounds import check_pair, check_study
 from sparsity_report.study.layers import with_shares
 from sparsity_report.study.levels.levels import LEVEL_COUNTS, level_matrices, level_rows
+from sparsity_report.study.notes import EDITED_PAIR, EDITED_STUDY
 from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import check_integer, read_json
+
+
+@dataclass(frozen=True)
+class FileKind:
+    """The content of one kind of file.
+
+    Attributes
+    ----------
+    name : str
+        ``"study"`` or ``"pair"``.
+    value : type
+        The class of the value that the file holds.
+    tables : mapping of str to str
+        Tables that are stored: the attribute of the value, and the table of the schema.
+    derived : mapping of str to str
+        Tables that follow from those, repeated for other programs and checked when read.
+    edited : str
+        Key of the note about a file whose content does not match its digest.
+    check : callable
+        Refuse a value whose numbers are impossible.
+    settings : tuple of str
+        Attributes that are plain values.
+    """
+
+    name: str
+    value: type[Any]
+    tables: Mapping[str, str]
+    derived: Mapping[str, str]
+    edited: str
+    check: Callable[[Any], None]
+    settings: tuple[str, ...] = ()
+
+    @property
+    def format(self) -> str:
+        """The text by which a program recognizes the file."""
+        return f"sparsity-report/{self.name}"
+
+
+def _same_names(*parts: str) -> dict[str, str]:
+    return dict(zip(parts, parts, strict=True))
+
+
+#: Tables that may be null.
+MAYBE = ("levels", *schema.OPTIONAL)
+STUDY = FileKind(
+    name="study",
+    value=Comparison,
+    tables=_same_names("variants", "layers", *MAYBE),
+    derived=_same_names("groups", "totals"),
+    edited=EDITED_STUDY,
+    check=check_study,
+    settings=("convention", "context"),
+)
+PAIR = FileKind(
+    name="pair",
+    value=Pair,
+    tables={
+        **{part: f"pair_{part}" for part in ("models", "layers", "removed")},
+        **dict.fromkeys(schema.SIDES, "layers"),
+    },
+    derived={part: f"pair_{part}" for part in ("survival", "groups", "totals", "sparsities")},
+    edited=EDITED_PAIR,
+    check=check_pair,
+)
+KINDS = (STUDY, PAIR)
 
 
 def write_json(
@@ -228,7 +295,7 @@ def _plain(table: str, frame: pd.DataFrame | None) -> dict[str, Any] | None:
 def _read_table(kind: FileKind, part: str, data: Any) -> pd.DataFrame | None:
     """Return a table from JSON values."""
     table = kind.tables[part]
-    if data is None and part in kind.optional:
+    if data is None and part in MAYBE:
         return None
     if table == "levels":
         return _read_levels(data)

@@ -4,6 +4,7 @@ An edited file is recognized by its digest. The checks here refuse only what no 
 hold: counts beyond their total, intervals whose ends are reversed, names that nothing has.
 """
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,29 +18,20 @@ from sparsity_report.study.levels.levels import level_matrices
 from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.study.schema import MEASURED, SIDES, refuse
 
-# Columns that are at most another one, by table.
-_SPEEDS = [
-    ("realised_low", "realised_speedup"),
-    ("realised_speedup", "realised_high"),
-    ("control_low", "control_high"),
-]
-_AT_MOST = {
-    "layers": [("nonzero", "total"), ("weight_nonzero", "weight_total"), ("weight_total", "total")],
-    "sensitivity": [("pruned", "weight_total")],
-    "quality": [("window", "tokens"), ("scored", "tokens"), ("stride", "window")],
+# Columns of which none exceeds the next one, by table.
+_SPEEDS = ["realised_low realised_speedup realised_high", "control_low control_high"]
+_RISING = {
+    "layers": ["nonzero total", "weight_nonzero weight_total total"],
+    "sensitivity": ["pruned weight_total"],
+    "quality": ["stride window tokens", "scored tokens"],
     "latency": [
-        ("seconds_low", "seconds"),
-        ("seconds", "seconds_high"),
-        ("crossover_low", "crossover_sparsity"),
-        ("crossover_sparsity", "crossover_high"),
+        *("seconds_low seconds seconds_high", "crossover_low crossover_sparsity crossover_high"),
         *_SPEEDS,
     ],
     "speedups": _SPEEDS,
     "pair_layers": [
-        ("compared", "weight_before"),
-        ("compared", "weight_after"),
-        ("zeros_before", "weight_before"),
-        ("zeros_after", "weight_after"),
+        *("compared weight_before", "compared weight_after"),
+        *("zeros_before weight_before", "zeros_after weight_after"),
     ],
 }
 # Columns of which no two rows have the same values.
@@ -124,7 +116,9 @@ def _check_rows(table: str, study: StudyFrames, frame: pd.DataFrame) -> None:
 
 
 def _check_order(table: str, frame: pd.DataFrame) -> None:
-    for part, most in _AT_MOST.get(table, ()):
+    for part, most in (
+        pair for names in _RISING.get(table, ()) for pair in pairwise(names.split())
+    ):
         within = ~(frame[part] > frame[most]).fillna(False)
         refuse(table, within, f"{part}: is more than {most}")
 

@@ -19,6 +19,7 @@ _AT_MOST = re.compile(r"≤|<=|<|=")
 _PREFIXES = {prefix: power for power, prefix in enumerate(("", "k", "m", "g", "t", "p"))}
 # Columns of `Levels.sums` with a quantity and with its ratio to dense.
 _COLUMNS = {"bytes": ("stored_bytes", "bytes_ratio"), "flops": ("flops_per_token", "flops_ratio")}
+_COSTS = {"bytes": "budget.bytes_level", "flops": "budget.flops_level"}
 # Amounts in the catalogue, and in error messages.
 _AMOUNTS = {
     "perplexity": ("budget.amount_perplexity", "perplexity {:,.2f}"),
@@ -168,6 +169,32 @@ def level_within(study: Comparison, budget: str, *, policy: str = GLOBAL) -> Wit
     if asked.kind == "perplexity":
         return _by_perplexity(study, asked, policy)
     return _by_cost(study, asked, policy)
+
+
+def budget_finding(solved: Within) -> Phrase:
+    """Return the level that meets a budget, and for perplexity the measured levels around it.
+
+    Examples
+    --------
+    >>> import sparsity_report as sr
+    >>> study = sr.compare(sr.dense(sr.load()))
+    >>> print(budget_finding(sr.level_within(study, "2 MB")))
+    80 %: the model takes 1.96 MB in CSR, within 2.00 MB
+    """
+    budget = solved.budget
+    if solved.dense:
+        key = "budget.dense_within"
+    elif solved.measured is None:
+        key = _COSTS[budget.kind]
+    elif solved.beyond is None:
+        key = "budget.perplexity_highest_measured"
+    else:
+        key = "budget.perplexity_next_measured"
+    beyond, score = solved.beyond or (None, None)
+    amounts = {"value": solved.value, "budget": budget.most, "score": score}
+    texts = {name: n if n is None else budget.write(n) for name, n in amounts.items()}
+    levels = {"level": solved.sparsity, "measured": solved.measured, "beyond": beyond}
+    return phrase(key, **texts, **levels)
 
 
 def _by_cost(study: Comparison, asked: Budget, policy: str) -> Within:

@@ -146,11 +146,8 @@ class Levels:
         prunable = np.add.outer(self.rows, modules * np.arange(levels)).ravel()
         frame = self._layers[_LAYER_COLUMNS].take(repeated).reset_index(drop=True)
         counts = self._counts(places)
-        for name, flat in (
-            ("flops_per_token", self._dense_flops),
-            ("dense_bytes", self._dense_bytes),
-        ):
-            counts[name] = np.broadcast_to(flat[:, None], self._left[:, places].shape)
+        same = {"flops_per_token": self._dense_flops, "dense_bytes": self._dense_bytes}
+        counts |= {name: numbers[:, None].repeat(levels, axis=1) for name, numbers in same.items()}
         uncertainty = np.zeros(len(repeated), dtype=np.int64)
         uncertainty[prunable] = counts.pop("uncertainty").ravel()
         frame["sparsity"] = np.repeat([self.sparsities[place] for place in places], modules)
@@ -160,12 +157,6 @@ class Levels:
             column[prunable] = numbers.ravel()
             frame[name] = column
         return frame[[*_LAYER_COLUMNS, "uncertainty", *_STARTS]]
-
-    @cached_property
-    def totals(self) -> pd.DataFrame:
-        """Sums over the prunable modules, one row per level."""
-        sums = {column: counts.sum(axis=0) for column, counts in self._everywhere.items()}
-        return pd.DataFrame({"sparsity": self.sparsities, **sums})
 
     @cached_property
     def model(self) -> pd.DataFrame:
@@ -198,9 +189,8 @@ class Levels:
         frame = pd.DataFrame({"sparsity": self.sparsities, "zeros": zeros})
         frame["prunable_total"] = int(self._weights[part].sum())
         frame["total"] = int(layers["total"].sum())
-        frame["model_zeros"] = _plus(
-            changed, (layers["total"] - layers["nonzero"]).sum(skipna=False)
-        )
+        before = (layers["total"] - layers["nonzero"]).sum(skipna=False)
+        frame["model_zeros"] = _plus(changed, before)
         for column, sparse, dense in (
             ("stored_bytes", "csr_bytes", self._dense_bytes[part]),
             ("flops_per_token", "csr_flops_per_token", self._dense_flops[part]),
@@ -378,11 +368,9 @@ def selected(rows: pd.DataFrame, modules: Collection[str]) -> npt.NDArray[np.boo
 
 def _with_shares(sums: pd.DataFrame) -> pd.DataFrame:
     """Add the shares of zeros, and the ratios to dense."""
-    for name, total, zeros in (
-        ("sparsity_prunable", "prunable_total", "zeros"),
-        ("sparsity_model", "total", "model_zeros"),
-    ):
-        sums[name] = zero_shares(sums[total], sums[total] - sums[zeros])
+    prunable, total = sums["prunable_total"], sums["total"]
+    sums["sparsity_prunable"] = zero_shares(prunable, prunable - sums["zeros"])
+    sums["sparsity_model"] = zero_shares(total, total - sums["model_zeros"])
     for name, column in (("bytes_ratio", "stored_bytes"), ("flops_ratio", "flops_per_token")):
         pairs = zip(sums[column], sums[f"dense_{column}"], strict=True)
         sums[name] = [ratio(*pair) for pair in pairs]

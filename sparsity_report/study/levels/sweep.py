@@ -10,18 +10,13 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from sparsity_report.counting import policies
 from sparsity_report.counting.allocation import check_sparsity
 from sparsity_report.counting.bounds import BoundCounts, Bounds, find_bounded_levels, resolve_bounds
 from sparsity_report.counting.counts import count_weights
 from sparsity_report.counting.disk_cache import CacheFolder
 from sparsity_report.counting.histogram import BUCKETS, Integers, Magnitudes, bucket_of
 from sparsity_report.counting.n_m_patterns import pattern_at
-from sparsity_report.counting.policies import (
-    global_magnitude,
-    layerwise_magnitude,
-    n_m,
-    prunable_counts,
-)
 from sparsity_report.counting.progress import Progress
 from sparsity_report.counting.pruning import Pruning
 from sparsity_report.counting.ranks import Level, find_levels, read_buckets, refine_level
@@ -97,7 +92,7 @@ def sweep(
     wanted = np.arange(100) / 100 if sparsities is None else sparsities
     if not (asked := [check_sparsity(s) for s in wanted]):
         raise SparsityReportError("sparsities: sweep needs at least one sparsity; give [0.3]")
-    counts = prunable_counts(weights, progress, executor, cache)
+    counts = policies.prunable_counts(weights, progress, executor, cache)
     distinct = list(dict.fromkeys(asked))
     kept = _kept(weights, counts, distinct, exact, executor)
     layers = layer_frame(weights, count_weights(weights), variant="")
@@ -128,7 +123,7 @@ def level_table(weights: Weights, bounds: Bounds | None = None) -> pd.DataFrame 
     counted = count_weights(weights)
     if any(counted[p.name].nan for p in prunable):
         return None
-    counts = prunable_counts(weights)
+    counts = policies.prunable_counts(weights)
     modules = sum(any(p.prunable for p in module.parameters) for module in weights.modules)
     levels = [percent / 100 for percent in range(0, 100, 1 if modules <= _FINE else 5)]
     if bounds:
@@ -184,16 +179,16 @@ def policy_tables(
 def pruned_at(weights: Weights, policy: str, sparsity: float) -> Pruning:
     """Return the pruning at a level of a policy, one of :func:`policy_tables`."""
     if policy == LAYERWISE:
-        return layerwise_magnitude(weights, sparsity)
+        return policies.layerwise_magnitude(weights, sparsity)
     if pattern := pattern_at(policy, sparsity):
-        return n_m(weights, *pattern)
-    return global_magnitude(weights, sparsity)
+        return policies.n_m(weights, *pattern)
+    return policies.global_magnitude(weights, sparsity)
 
 
 def thresholds(weights: Weights, sparsities: Iterable[float]) -> list[float | None]:
     """Return the largest magnitude pruned at each level, or the lower end of its bucket."""
     levels = [check_sparsity(sparsity) for sparsity in sparsities]
-    kept = _kept(weights, prunable_counts(weights), levels, exact=False, executor=None)
+    kept = _kept(weights, policies.prunable_counts(weights), levels, exact=False, executor=None)
     return [None if np.isnan(threshold) else float(threshold) for threshold in kept.thresholds]
 
 
@@ -250,7 +245,7 @@ def _tensors(
         return totals, before, np.arange(len(totals))
     if weights is None:
         return None
-    counts, owners = prunable_counts(weights), _owners(weights)
+    counts, owners = policies.prunable_counts(weights), _owners(weights)
     codes = rows.index.get_indexer(pd.Index([owners[name] for name in counts]))
     sizes = np.array([tensor.total for tensor in counts.values()], dtype=np.int64)
     return sizes, np.array([tensor.nonzero for tensor in counts.values()], dtype=np.int64), codes

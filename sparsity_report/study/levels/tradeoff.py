@@ -83,33 +83,26 @@ class Tradeoff(NamedTuple):
     measure: str
     subject: str
     more_is_better: bool | None
-    points: tuple[Point, ...]
-    left_out: tuple[str, ...]
+    points: tuple[Point, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
-class _Scores(NamedTuple):
-    measure: str
-    subject: str
-    more_is_better: bool | None
-    rows: pd.DataFrame
+# Scores without their places, and the rows that hold them.
+_Scores = tuple[Tradeoff, pd.DataFrame]
 
 
 def places(facts: Facts) -> dict[str, Place]:
     """Return the places of all variants whose zeros and bytes are known."""
     known = {}
     for row in records(facts.study.variants):
-        variant, method = str(row["variant"]), row["method"]
+        variant = str(row["variant"])
         share, layout = facts.total(variant, "sparsity_prunable"), facts.smallest_layout(variant)
         if share is None or layout is None:
             continue
-        known[variant] = Place(
-            str(row["fingerprint"]),
-            str(row["model"]),
-            None if pd.isna(method) else str(method),
-            share,
-            layout,
-            int(facts.storage(variant)["bytes"][layout]),
-        )
+        source, model = str(row["fingerprint"]), str(row["model"])
+        method = None if pd.isna(row["method"]) else str(row["method"])
+        size = int(facts.storage(variant)["bytes"][layout])
+        known[variant] = Place(source, model, method, share, layout, size)
     return known
 
 
@@ -145,7 +138,7 @@ def tradeoff(
     ('t', [(400, 1.0), (300, 0.5)])
     """
     for kind in (_perplexities(quality), _means(tasks), _tasks(tasks)):
-        placed = [_placed(scores, places) for scores in kind]
+        placed = [_placed(scores, rows, places) for scores, rows in kind]
         several = [one for one in placed if len({point.place.bytes for point in one.points}) > 1]
         if several:
             return max(several, key=lambda one: len(one.points))
@@ -156,13 +149,13 @@ def _perplexities(quality: pd.DataFrame | None) -> Iterator[_Scores]:
     for rows in by_protocol(quality):
         passage = f"{rows['text'].iloc[0]} ({rows['protocol'].iloc[0]})"
         values = rows[["variant"]].assign(value=rows["perplexity"], stderr=math.nan)
-        yield _Scores("perplexity", passage, False, values)
+        yield Tradeoff("perplexity", passage, False), values
 
 
 def _means(tasks: pd.DataFrame | None) -> Iterator[_Scores]:
     seven = None if tasks is None else seven_tasks(tasks)
     if tasks is not None and seven is not None and "mean" in one_version(tasks):
-        yield _Scores("mean", METRIC, True, seven[seven["task"] == "mean"])
+        yield Tradeoff("mean", METRIC, True), seven[seven["task"] == "mean"]
 
 
 def _tasks(tasks: pd.DataFrame | None) -> Iterator[_Scores]:
@@ -173,13 +166,13 @@ def _tasks(tasks: pd.DataFrame | None) -> Iterator[_Scores]:
     for _, part in rows.groupby(alike, sort=False, dropna=False):
         higher = part["higher_is_better"].dropna()
         better = bool(higher.iloc[0]) if higher.nunique() == 1 else None
-        yield _Scores(str(part["task"].iloc[0]), str(part["metric"].iloc[0]), better, part)
+        yield Tradeoff(str(part["task"].iloc[0]), str(part["metric"].iloc[0]), better), part
 
 
-def _placed(scores: _Scores, places: Mapping[str, Place]) -> Tradeoff:
+def _placed(scores: Tradeoff, rows: pd.DataFrame, places: Mapping[str, Place]) -> Tradeoff:
     points: list[Point] = []
     left_out = []
-    for row in records(scores.rows.drop_duplicates("variant")):
+    for row in records(rows.drop_duplicates("variant")):
         variant, value, error = str(row["variant"]), row["value"], row["stderr"]
         place = places.get(variant)
         if place is None or pd.isna(value) or not math.isfinite(value):
@@ -192,7 +185,7 @@ def _placed(scores: _Scores, places: Mapping[str, Place]) -> Tradeoff:
         else:
             known = points[same]
             points[same] = known._replace(variants=(*known.variants, variant))
-    return Tradeoff(*scores[:3], tuple(points), tuple(left_out))
+    return scores._replace(points=tuple(points), left_out=tuple(left_out))
 
 
 def _coincide(one: Point, other: Point) -> bool:

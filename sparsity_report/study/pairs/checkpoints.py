@@ -85,24 +85,15 @@ def compare_checkpoints(
     planned = plan_comparison(*models)
     tallies, kept = compare_parameters(planned, progress, executor=executor, cache=cache)
     _check_related(planned, tallies)
-    frames = [_layers(planned, tallies, side) for side in SIDES]
-    described = [
-        {
-            "side": side,
-            "model": weights.name,
-            "architecture": weights.architecture,
-            "source": weights.source,
-        }
-        for side, weights in zip(SIDES, models, strict=True)
-    ]
+    described = [(each.name, each.architecture, each.source) for each in models]
+    frame = pd.DataFrame(described, columns=["model", "architecture", "source"])
     notes: list[Phrase | str] = [note for weights in models for note in weights.notes]
     notes += [*order_notes(planned.alignment), *kept]
     return Pair(
-        models=typed("pair_models", pd.DataFrame(described)),
+        models=typed("pair_models", frame.assign(side=SIDES)),
         layers=pair_layers(planned, tallies),
         removed=removed_frame(planned),
-        before=frames[0],
-        after=frames[1],
+        **{side: _layers(planned, tallies, side) for side in SIDES},
         notes=as_phrases(notes),
     )
 

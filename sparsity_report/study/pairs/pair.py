@@ -1,29 +1,21 @@
 """The comparison of two checkpoints, weight by weight, as one frozen value."""
 
-import os
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import pandas as pd
 
-from sparsity_report.hooks import Presentable, hooks
+from sparsity_report.hooks import Saved, hooks
 from sparsity_report.phrases import Phrase
 from sparsity_report.study.notes import as_phrases
-from sparsity_report.study.pairs.pair_frames import (
-    gone_weights,
-    group_sums,
-    sparsity_frame,
-    survival_frame,
-    total_sums,
-)
+from sparsity_report.study.pairs import pair_frames
 
 # Models with at least this many compared weights are unrelated below this correlation.
 UNRELATED, ENOUGH = 0.1, 1000
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Pair(Presentable):
+class Pair(Saved):
     """A base checkpoint and a model made from it, as data that can be saved, read and rendered.
 
     Attributes
@@ -74,7 +66,7 @@ class Pair(Presentable):
     def taken(self) -> int:
         """Number of prunable weights of the base that were removed."""
         rows = self.layers[self.layers["prunable"]]
-        return int(gone_weights(rows).sum())
+        return int(pair_frames.gone_weights(rows).sum())
 
     @cached_property
     def totals(self) -> pd.DataFrame:
@@ -85,12 +77,12 @@ class Pair(Presentable):
         ``removed`` is before − after, so it is negative if something was added. Zeros that are
         still stored are not removed.
         """
-        return total_sums(self.before, self.after, self.layers)
+        return pair_frames.total_sums(self.before, self.after, self.layers)
 
     @cached_property
     def groups(self) -> pd.DataFrame:
         """The same sums as :attr:`totals` per ``group``."""
-        return group_sums(self.before, self.after, self.layers)
+        return pair_frames.group_sums(self.before, self.after, self.layers)
 
     @cached_property
     def sparsities(self) -> pd.DataFrame:
@@ -101,7 +93,7 @@ class Pair(Presentable):
         ``gone_of_base`` is 1 − the common nonzeros ÷ all of the base: what is zero or removed. It
         is null if the model after is larger or has additions that are not identified.
         """
-        return sparsity_frame(self.before, self.after, self.layers)
+        return pair_frames.sparsity_frame(self.before, self.after, self.layers)
 
     @cached_property
     def survival(self) -> pd.DataFrame:
@@ -112,7 +104,7 @@ class Pair(Presentable):
         kept ÷ zeros of either. Of ``surviving`` weights, nonzero in both, ``changed`` have another
         value. Of the ``modules``, ``untouched`` are unchanged.
         """
-        return survival_frame(self.layers)
+        return pair_frames.survival_frame(self.layers)
 
     def sentences(self) -> list[str]:
         """Return the findings about the pair as sentences, most important first.
@@ -123,18 +115,3 @@ class Pair(Presentable):
             Sentences in the language in use.
         """
         return hooks.sentences(self)
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the pair as JSON, which :func:`read_pair` reads back exactly.
-
-        Parameters
-        ----------
-        path : path-like
-            The file to write.
-
-        Returns
-        -------
-        pathlib.Path
-            The file.
-        """
-        return hooks.save(self, path)

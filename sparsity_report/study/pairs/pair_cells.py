@@ -86,9 +86,8 @@ def difference_map(pair: Pair, group: str | None = None) -> DifferenceMap | None
         return None
     grid = Grid(rows)
     gone = gone_weights(rows)
-    parts = rows[["weight_before", "zeros_before"]].assign(
-        gone=gone, zero_or_gone=gone + zeros_left(rows)
-    )
+    parts = rows[["weight_before", "zeros_before"]]
+    parts = parts.assign(gone=gone, zero_or_gone=gone + zeros_left(rows))
     sums = parts.groupby(grid.codes).sum()
     moved = (sums["zero_or_gone"] - sums["zeros_before"]) / sums["weight_before"]
     cells = sums.assign(layers=parts.groupby(grid.codes).size(), moved=moved)
@@ -108,14 +107,10 @@ def figure_map(pair: Pair, group: str | None = None) -> DifferenceMap | None:
     figures = []
     for _, part in rows.groupby(shown.grid.codes):
         of_cell = survival_of(None, part[part["compared"] > 0])
-        figures.append(
-            {
-                **{name: of_cell[name] for name in ("kept_share", "iou", "relative_change")},
-                "revived_share": ratio(of_cell["revived"], of_cell["compared"]),
-                "new_share": ratio(of_cell["new"], of_cell["compared"]),
-            }
-        )
-    cells = pd.concat([shown.cells, pd.DataFrame(figures, dtype=float)], axis=1)
+        shares = {f"{n}_share": ratio(of_cell[n], of_cell["compared"]) for n in ("revived", "new")}
+        figures.append({**of_cell, **shares})
+    names = ["kept_share", "iou", "relative_change", "revived_share", "new_share"]
+    cells = pd.concat([shown.cells, pd.DataFrame(figures)[names].astype(float)], axis=1)
     return DifferenceMap(shown.grid, cells)
 
 
@@ -131,18 +126,13 @@ def strips(pair: Pair) -> Iterator[Strip]:
     for kind in ROWS:
         frame = pair.removed
         of_kind = frame[(frame["kind"] == kind) & frame["index"].notna()]
-        rows = [
-            StripRow(
-                str(module),
-                None if pd.isna(part["block"].iloc[0]) or kind == "block"
-                else int(part["block"].iloc[0]),
-                int(part["among"].iloc[0]),
-                tuple(sorted(int(number) for number in part["index"])),
-                float(part["certainty"].min()),
-            )
-            for module, part in of_kind.groupby("module", sort=False)
-        ]  # fmt: skip
-        if kind == "block" and rows:
+        rows = []
+        for module, part in of_kind.groupby("module", sort=False):
+            first, gone = part.iloc[0], tuple(sorted(part["index"].astype(int)))
+            block = None if kind == "block" or pd.isna(first["block"]) else int(first["block"])
+            certainty = float(part["certainty"].min())
+            rows.append(StripRow(str(module), block, int(first["among"]), gone, certainty))
+        if kind == "block":
             rows = list(_stacks(rows))
         if rows:
             yield Strip(kind, tuple(rows))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pandas as pd
@@ -20,14 +20,10 @@ from sparsity_report.study.schema import DENOMINATORS, FIGURES, SIDES, TABLES, t
 from sparsity_report.weights.anatomy.groups import GROUPS
 from sparsity_report.weights.anatomy.parameters import Module, Parameter
 
-# Columns of layers that are summed for a figure.
+# Columns of layers that are summed for a figure, unless they have its name.
 _SUMMED = {
-    "prunable_weights": "weight_total",
-    "parameters": "total",
-    "active_parameters": "active_total",
-    "flops_per_token": "flops_per_token",
-    "stored_bytes": "stored_bytes",
-}
+    "prunable_weights": "weight_total", "parameters": "total", "active_parameters": "active_total"
+}  # fmt: skip
 # Figures of a tally that a layer has in any case, and those that only compared weights have.
 _COUNTS = ["zeros_before", "zeros_after", "compared", "kept", "revived", "new", "changed"]
 _MEASURES = ("relative_change", "norm", "correlation", "iou")
@@ -54,9 +50,8 @@ def pair_layers(plan: Plan, tallies: Mapping[str, Tally]) -> pd.DataFrame:
         # Parameters that the base lacks: a bias, or the values of a head that was tied before.
         own_matches += [match for each in counterparts for match in added.pop(each.name, [])]
         matched.update(names)
-        rows.append(
-            _row(module, counterparts, own_matches, tallies) | _cache_bytes(plan, own_matches)
-        )
+        row = _row(module, counterparts, own_matches, tallies)
+        rows.append(row | _cache_bytes(plan, own_matches))
     holders = {m.name.rpartition(".")[0] for m in plan.after.modules}
     for module in plan.after.modules:
         own_matches = added.pop(module.name, [])
@@ -148,38 +143,38 @@ def _weights(module: Module | None) -> list[Parameter]:
 
 def removed_frame(plan: Plan) -> pd.DataFrame:
     """Return the removed parts of the base, one row each."""
-    rows = [
-        {
-            **vars(part),
-            # Without any certainty only the number of removed parts is known.
-            "index": part.index if loss.certainty else None,
-            "certainty": loss.certainty,
-            "weights": loss.weights,
-            "parameters": loss.parameters,
-            "bytes": loss.bytes,
-            "flops_per_token": round(loss.flops),
-        }
-        for part, loss in find_removed(plan).items()
-    ]
+    rows = []
+    for part, loss in find_removed(plan).items():
+        # Without any certainty only the number of removed parts is known.
+        index, flops = part.index if loss.certainty else None, round(loss.flops)
+        rows.append({**vars(part), **vars(loss), "index": index, "flops_per_token": flops})
     return typed("pair_removed", pd.DataFrame(rows, columns=list(TABLES["pair_removed"].names)))
 
 
 def total_sums(before: pd.DataFrame, after: pd.DataFrame, layers: pd.DataFrame) -> pd.DataFrame:
     """Return each figure over the whole of both models."""
-    rows = [_figure(figure, *_sums(figure, before, after, layers)) for figure in FIGURES]
-    return typed("pair_totals", pd.DataFrame(rows))
+    return typed("pair_totals", pd.DataFrame(_figures(before, after, layers)))
 
 
 def group_sums(before: pd.DataFrame, after: pd.DataFrame, layers: pd.DataFrame) -> pd.DataFrame:
     """Return each figure per group of modules."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for group in GROUPS:
         frames = [frame[frame["group"] == group] for frame in (before, after, layers)]
-        if all(frame.empty for frame in frames):
-            continue
-        for figure in FIGURES:
-            rows.append({"group": group, **_figure(figure, *_sums(figure, *frames))})
+        if any(len(frame) for frame in frames):
+            rows += [{"group": group, **row} for row in _figures(*frames)]
     return typed("pair_groups", pd.DataFrame(rows))
+
+
+def _figures(
+    before: pd.DataFrame, after: pd.DataFrame, layers: pd.DataFrame
+) -> Iterator[dict[str, Any]]:
+    """Yield each figure of both models and their difference."""
+    for figure in FIGURES:
+        sums = old, new = _sums(figure, before, after, layers)
+        removed = None if old is None or new is None else old - new
+        row = {"figure": figure, **dict(zip(SIDES, sums, strict=True))}
+        yield row | {"removed": removed, "share": ratio(removed, old)}
 
 
 def _sums(
@@ -191,7 +186,7 @@ def _sums(
     frames = [before, after]
     if figure == "prunable_weights":
         frames = [frame[frame["prunable"]] for frame in frames]
-    sums = [_known_sum(frame[_SUMMED[figure]]) for frame in frames]
+    sums = [_known_sum(frame[_SUMMED.get(figure, figure)]) for frame in frames]
     heads = [head_is_embedding(frame) for frame in frames]
     if figure == "flops_per_token" and True in heads and None in heads:
         # A file without a head may have lost it or tied it to the embedding.
@@ -207,17 +202,6 @@ def head_is_embedding(layers: pd.DataFrame) -> bool | None:
     """Return whether the output head is tied to the embedding; None if no head is known."""
     tied = layers.loc[layers["group"] == "lm_head", "tied_to"].notna()
     return bool(tied.any()) if len(tied) else None
-
-
-def _figure(figure: str, before: int | None, after: int | None) -> dict[str, Any]:
-    removed = None if before is None or after is None else before - after
-    return {
-        "figure": figure,
-        "before": before,
-        "after": after,
-        "removed": removed,
-        "share": ratio(removed, before),
-    }
 
 
 def sparsity_frame(before: pd.DataFrame, after: pd.DataFrame, layers: pd.DataFrame) -> pd.DataFrame:

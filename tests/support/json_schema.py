@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from sparsity_report.study.files.file_kinds import STUDY
+from sparsity_report.study.files.json_files import MAYBE, STUDY
 from sparsity_report.study.schema import CELL_KINDS, CONVENTIONS, ITEMS, TABLES, VERSION, Column
 
 Titles = Mapping[str, str]
@@ -28,10 +28,7 @@ def json_schema(titles: Titles) -> dict[str, Any]:
         "context": {"type": ["integer", "null"], "minimum": 1},
         "notes": _array(_object({"key": {"type": "string"}, "values": {"type": "object"}})),
         "findings": _array({"type": "string"}),
-        **{
-            part: _or_null(_table(table, titles), part in STUDY.optional)
-            for part, table in tables.items()
-        },
+        **{part: _or_null(_table(table, titles), part in MAYBE) for part, table in tables.items()},
     }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
