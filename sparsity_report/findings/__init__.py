@@ -8,10 +8,9 @@ Findings hold raw values; ``words`` renders them. Entry points are ``study_findi
   ``policy_findings`` (best policies), ``storage_findings`` (bytes and layouts),
   ``rounding_findings`` (zeros of packed weights), ``speed_findings``, ``quality_findings``
 - ``verdict``: costs and savings of one variant, the opening of a page
-- ``audit``: weaknesses of a study; with ``zero_findings`` on layers, heads and rows of zeros
-- ``budget_findings``: the sparsity level that meets a budget
+- ``audit``: weaknesses of a study, among them layers, heads and rows of zeros
 - ``pair_findings``: removed parts and the fate of zeros between two checkpoints
-- ``difference``, ``layer_changes``: the difference of two studies as data
+- ``difference``: the difference of two studies as data: facts, zeros of layers, measurements
 - ``difference_findings``: findings about that difference
 - ``published_kernels``: figures that others published about sparse kernels
 - ``variant_names``: names of variants and of their bytes

@@ -1,6 +1,6 @@
 """Audit of a study: the weaknesses that a careful reviewer would flag."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pandas as pd
@@ -8,12 +8,12 @@ import pandas as pd
 from sparsity_report.counting.counts import INFINITE, NOT_A_NUMBER
 from sparsity_report.findings.rounding_findings import zeros_hidden
 from sparsity_report.findings.variant_names import group_names
-from sparsity_report.findings.zero_findings import zero_findings
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.sparse.shares import ratio, zero_share, zero_shares
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.zero_shot import doubts
 from sparsity_report.study.layers import records
+from sparsity_report.study.notes import note_findings
 from sparsity_report.untrusted.display_text import clip
 
 VERY_SPARSE = 0.95
@@ -27,30 +27,29 @@ _EXCLUDED = {
     "other": "audit.excluded_unclassified",
 }
 
+# Keys by kind: where all variants agree, and where they differ.
+_ALL_ZERO = {
+    "layers": ("audit.zero_layers", "audit.zero_layers_by_variant"),
+    "heads": ("audit.zero_heads", "audit.zero_heads_by_variant"),
+    "rows": ("audit.zero_rows", "audit.zero_rows_by_variant"),
+    "columns": ("audit.zero_columns", "audit.zero_columns_by_variant"),
+}
+
 
 def audit(study: Comparison) -> list[Phrase]:
     """Return the findings of an audit, the gravest first; empty if there is nothing to flag.
 
     A finding about several variants names all of them.
     """
-    findings = [
-        phrase("format.note_sentence", note=note)
-        for note in study.notes
-        if note.key in {NOT_A_NUMBER, INFINITE}
-    ]
+    findings = note_findings(study.notes, {NOT_A_NUMBER, INFINITE})
     for variant in study.variants["variant"]:
         findings += zeros_hidden(study, variant)
-    flags = group_names(
-        (flag, row["variant"]) for row in records(study.totals) for flag in _flags(study, row)
-    )
+    rows = records(study.totals)
+    flags = group_names((flag, row["variant"]) for row in rows for flag in _flags(study, row))
     findings += [phrase(flag.key, variants=names, **flag.values) for flag, names in flags.items()]
-    return [
-        *findings,
-        *zero_findings(study),
-        *_calibrated_on_evaluation_text(study),
-        *_doubtful_scores(study),
-        *_excluded(study),
-    ]
+    for part in (_all_zero, _calibrated_on_evaluation_text, _doubtful_scores, _excluded):
+        findings += part(study)
+    return findings
 
 
 def _flags(study: Comparison, row: dict[str, Any]) -> Iterator[Phrase]:
@@ -59,13 +58,8 @@ def _flags(study: Comparison, row: dict[str, Any]) -> Iterator[Phrase]:
     yield from _some_blocks_only(layers)
     yield from _already_zero(row)
     if names := layers.loc[layers["share"] > VERY_SPARSE, "module_name"].tolist():
-        yield phrase(
-            "audit.very_sparse_layers",
-            count=len(names),
-            layers=len(layers),
-            limit=VERY_SPARSE,
-            names=names,
-        )
+        sizes = {"count": len(names), "layers": len(layers), "limit": VERY_SPARSE}
+        yield phrase("audit.very_sparse_layers", names=names, **sizes)
     yield from _tied_head(study.facts.layers(row["variant"]))
 
 
@@ -88,12 +82,8 @@ def _already_zero(row: dict[str, Any]) -> Iterator[Phrase]:
     if pd.isna(row["pruned"]) or pd.isna(row["prunable_nonzero"]):
         return
     if already := row["prunable_total"] - row["prunable_nonzero"] - row["pruned"]:
-        yield phrase(
-            "audit.already_zero",
-            asked_sparsity=row["asked_sparsity"],
-            sparsity_prunable=row["sparsity_prunable"],
-            already=already,
-        )
+        shares = {key: row[key] for key in ("asked_sparsity", "sparsity_prunable")}
+        yield phrase("audit.already_zero", already=already, **shares)
 
 
 def _tied_head(layers: pd.DataFrame) -> Iterator[Phrase]:
@@ -103,6 +93,39 @@ def _tied_head(layers: pd.DataFrame) -> Iterator[Phrase]:
         share = float(embeddings.get(owner.rpartition(".")[0], 0.0))
         if share > TOUCHED:
             yield phrase("audit.tied_head_pruned", head=head, share=share, owner=owner)
+
+
+def _all_zero(study: Comparison) -> Iterator[Phrase]:
+    """Yield one finding about all variants for each kind of all-zero part."""
+    zeros = [(name, study.facts.dead(name)) for name in study.variants["variant"]]
+    known = {name: parts for name, parts in zeros if parts is not None}
+    yield from _of_kind("layers", {name: dict.fromkeys(d.layers, 1) for name, d in known.items()})
+    for kind in ("heads", "rows", "columns"):
+        yield from _of_kind(kind, {name: getattr(d, kind).to_dict() for name, d in known.items()})
+
+
+def _of_kind(kind: str, counts: Mapping[str, Mapping[str, int]]) -> Iterator[Phrase]:
+    """Name the modules where variants agree, else give the count of each variant."""
+    agree, differ = _ALL_ZERO[kind]
+    groups = group_names((tuple(parts.items()), name) for name, parts in counts.items() if parts)
+    if len(groups) > 1:
+        yield phrase(differ, counts=[_count(kind, n, dict(parts)) for parts, n in groups.items()])
+        return
+    for parts, names in groups.items():
+        yield phrase(agree, variants=names, modules=_modules(kind, dict(parts)))
+
+
+def _count(kind: str, names: list[str], counts: Mapping[str, int]) -> Phrase:
+    key = "audit.zero_count" if kind == "layers" else "audit.zero_count_in_matrices"
+    return phrase(key, count=sum(counts.values()), modules=len(counts), variants=names)
+
+
+def _modules(kind: str, counts: Mapping[str, int]) -> list[str | Phrase]:
+    """Return modules with the number of their all-zero parts, largest number first."""
+    ranked = sorted(counts, key=lambda name: -counts[name])
+    if kind == "layers":
+        return [*ranked]
+    return [phrase("audit.module_count", module=name, count=counts[name]) for name in ranked]
 
 
 def _calibrated_on_evaluation_text(study: Comparison) -> Iterator[Phrase]:
@@ -122,12 +145,8 @@ def _doubtful_scores(study: Comparison) -> Iterator[Phrase]:
     if study.tasks is None:
         return
     for doubt in doubts(study.variants, study.tasks):
-        yield phrase(
-            "audit.scores_before_pruning" if doubt.before else "audit.scores_of_other_model",
-            variant=doubt.variant,
-            named=doubt.named,
-            model=doubt.model,
-        )
+        key = "audit.scores_before_pruning" if doubt.before else "audit.scores_of_other_model"
+        yield phrase(key, **doubt._asdict())
     parts = study.tasks[study.tasks["limited"].fillna(False).astype(bool)]
     for variant, rows in parts.groupby("variant", sort=False):
         tasks = list(dict.fromkeys(rows["task"]))
@@ -143,21 +162,12 @@ def _excluded(study: Comparison) -> Iterator[Phrase]:
         total = layers["total"].sum()
         kept = layers["total"] - layers["weight_total"].where(layers["prunable"], 0)
         by_group = kept.groupby(layers["group"], sort=False).sum()
-        parts = [
-            phrase("audit.excluded_share", reason=_reason(str(group)), share=ratio(count, total))
-            for group, count in by_group.items()
-            if count
-        ]
+        parts = []
+        for group, count in by_group[by_group > 0].items():
+            reason = phrase(_EXCLUDED.get(str(group), "audit.excluded_biases_or_tied"), group=group)
+            parts.append(phrase("audit.excluded_share", reason=reason, share=ratio(count, total)))
         if parts:
+            share = ratio(kept.sum(), total)
             yield phrase(
-                "audit.excluded_from_pruning",
-                share=ratio(kept.sum(), total),
-                model=row["model"],
-                parts=parts,
+                "audit.excluded_from_pruning", share=share, model=row["model"], parts=parts
             )
-
-
-def _reason(group: str) -> Phrase:
-    if group in _EXCLUDED:
-        return phrase(_EXCLUDED[group])
-    return phrase("audit.excluded_biases_or_tied", group=group)

@@ -1,31 +1,27 @@
 """Difference between two studies as data: changed facts, zeros of layers, and measurements."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
-from sparsity_report.findings.layer_changes import Match, matches, measured_alike, moved_layers
+from sparsity_report.findings.variant_names import group_names
 from sparsity_report.hooks import Presentable, hooks
 from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.derived.policy_names import any_level
+from sparsity_report.study.derived.protocol_scores import pairs_by_protocol
+from sparsity_report.study.derived.speedups import TOLERANCE
 from sparsity_report.study.files.json_files import read_study
 from sparsity_report.study.layers import records
 from sparsity_report.study.schema import TABLES
 
 # Columns of totals that are compared.
 TOTALS = (
-    "sparsity_prunable",
-    "sparsity_non_embedding",
-    "sparsity_model",
-    "total",
-    "nonzero",
-    "prunable_total",
-    "flops_per_token",
-    "useful_flops_per_token",
-    "stored_bytes",
-)
+    "sparsity_prunable", "sparsity_non_embedding", "sparsity_model", "total", "nonzero",
+    "prunable_total", "flops_per_token", "useful_flops_per_token", "stored_bytes",
+)  # fmt: skip
 # Columns that follow from others, or that no count depends on.
 _DERIVED = {
     "sparsity", "param_frac", "weight_total", "weight_nonzero", "attention_width", "packing",
@@ -35,6 +31,37 @@ _FACTS, _LAYER_FACTS = (
     [name for name in TABLES[table].names if name not in {"variant", "module_name", *_DERIVED}]
     for table in ("variants", "layers")
 )
+
+# Columns in which two comparable measurements of speed agree.
+_TIMED = ["tokens", "cache", "dtype", "threads", "machine"]
+_SIDES = ("before", "after")
+# Columns in which two layers agree that are compared.
+_SAME = ["module_name", "shape", "weight_total"]
+LAYERS = (
+    "variant_before", "variant_after", "module_name", "group", "weight_total", "zeros_before",
+    "zeros_after", "sparsity_before", "sparsity_after", "moved",
+)  # fmt: skip
+MEASURED = (
+    "variant_before", "variant_after", "what", "of", "before", "before_low", "before_high",
+    "after", "after_low", "after_high", "apart",
+)  # fmt: skip
+
+
+class Match(NamedTuple):
+    """Names of a variant of the study before and of its counterpart in the study after."""
+
+    before: str
+    after: str
+
+    @property
+    def renamed(self) -> bool:
+        """True if the names differ, as for two sparsity levels."""
+        return self.before != self.after
+
+    @property
+    def name(self) -> str:
+        """Both names, or the common one."""
+        return f"{self.before} → {self.after}" if self.renamed else self.after
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -165,3 +192,131 @@ def _changed_rows(
 
 def _known(value: Any) -> Any:
     return None if not isinstance(value, tuple) and pd.isna(value) else value
+
+
+def matches(one: Comparison, other: Comparison) -> tuple[Match, ...]:
+    """Match variants by name, and the rest by layout and policy if only one of each is left.
+
+    Variants with several possible counterparts are not matched.
+
+    Examples
+    --------
+    >>> import sparsity_report as sr
+    >>> weights = sr.load()
+    >>> studies = [sr.compare(sr.masked(sr.global_magnitude(weights, s))) for s in (0.3, 0.9)]
+    >>> matches(*studies)[0].name
+    'Masked30 → Masked90'
+    """
+    left = [records(study.variants) for study in (one, other)]
+    names = [{row["variant"] for row in rows} for rows in left]
+    matched = [Match(name, name) for name in one.variants["variant"] if name in names[1]]
+    left = [
+        [row for row in rows if row["variant"] not in others]
+        for rows, others in zip(left, reversed(names), strict=True)
+    ]
+    keys: tuple[Callable[[dict[str, Any]], Any], ...] = (
+        _layout_and_policy,
+        lambda row: row["layout"],
+    )
+    for key in keys:
+        sides = [group_names((key(row), row["variant"]) for row in rows) for rows in left]
+        for kind, before in sides[0].items():
+            after = sides[1].get(kind, [])
+            if len(before) == len(after) == 1:
+                matched.append(Match(before[0], after[0]))
+        taken = {name for match in matched for name in match}
+        left = [[row for row in rows if row["variant"] not in taken] for rows in left]
+    return tuple(matched)
+
+
+def _layout_and_policy(row: dict[str, Any]) -> tuple[str, str]:
+    """Return a variant's layout and its policy without the sparsity level."""
+    return row["layout"], any_level(row["method"])
+
+
+def moved_layers(one: Comparison, other: Comparison, matched: Sequence[Match]) -> pd.DataFrame:
+    """Return the zeros of each prunable layer that both variants of a match have in one shape."""
+    frames = [_moved_layers(one, other, match) for match in matched]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=[*LAYERS])
+
+
+def _moved_layers(one: Comparison, other: Comparison, match: Match) -> pd.DataFrame:
+    before = one.facts.prunable(match.before)[[*_SAME, "weight_nonzero", "share"]]
+    after = other.facts.prunable(match.after)[[*_SAME, "group", "weight_nonzero", "share"]]
+    both = before.merge(after, on=_SAME, suffixes=("_before", "_after"))
+    zeros = {
+        f"zeros_{side}": both["weight_total"] - both[f"weight_nonzero_{side}"] for side in _SIDES
+    }
+    return both.assign(
+        variant_before=match.before,
+        variant_after=match.after,
+        sparsity_before=both["share_before"],
+        sparsity_after=both["share_after"],
+        moved=both["share_after"] - both["share_before"],
+        **zeros,
+    )[[*LAYERS]]
+
+
+def measured_alike(one: Comparison, other: Comparison, matched: Sequence[Match]) -> pd.DataFrame:
+    """Return comparable measurements of both variants of each match.
+
+    Speeds are ``apart`` if their 99 % intervals do not overlap, even when both are widened by the
+    difference of the duplicate kernel.
+    """
+    rows = [
+        {"variant_before": match.before, "variant_after": match.after, **row}
+        for match in matched
+        for row in (*_perplexities(one, other, match), *_speeds(one, other, match))
+    ]
+    return pd.DataFrame(rows, columns=[*MEASURED])
+
+
+def _perplexities(one: Comparison, other: Comparison, match: Match) -> Iterator[dict[str, Any]]:
+    if one.quality is None or other.quality is None:
+        return
+    before, after = (
+        frame[frame["variant"] == name]
+        for frame, name in zip((one.quality, other.quality), match, strict=True)
+    )
+    for row in records(pairs_by_protocol(before, after)):
+        scores = {"before": row["perplexity"], "after": row["perplexity_other"]}
+        yield {"what": "perplexity", "of": row["text"], **scores}
+
+
+def _speeds(one: Comparison, other: Comparison, match: Match) -> Iterator[dict[str, Any]]:
+    studies = (one, other)
+    if any(study.facts.speeds is None for study in studies):
+        return
+    if one.facts.speed_base != other.facts.speed_base:
+        return
+    rows = [
+        study.facts.whole_speeds(name).query("verdict == 'stated'")
+        for study, name in zip(studies, match, strict=True)
+    ]
+    sides = [side.astype(dict.fromkeys(_TIMED, object)) for side in rows]
+    for row in records(sides[0].merge(sides[1], on=_TIMED, suffixes=("_before", "_after"))):
+        ends = {
+            f"{side}{end}": row[f"realised_{column}_{side}"]
+            for side in _SIDES
+            for end, column in (("", "speedup"), ("_low", "low"), ("_high", "high"))
+        }
+        band = 1 + max(row["noise_before"], row["noise_after"], TOLERANCE)
+        slower = ends["before_high"] * band < ends["after_low"]
+        faster = ends["after_high"] * band < ends["before_low"]
+        yield {"what": "speed", "of": str(row["tokens"]), **ends, "apart": slower or faster}
+
+
+def distinct(matched: Sequence[Match], layers: pd.DataFrame) -> list[Match]:
+    """Return the first match of each distinct set of zeros, as :func:`moved_layers` lists them."""
+    first: dict[tuple[Any, ...], Match] = {}
+    for match in matched:
+        rows = rows_of_match(layers, match)[["module_name", "zeros_before", "zeros_after"]]
+        first.setdefault(tuple(rows.itertuples(index=False, name=None)), match)
+    return list(first.values())
+
+
+def rows_of_match(frame: pd.DataFrame, match: Match) -> pd.DataFrame:
+    """Return the rows of a frame that belong to a match."""
+    return frame[
+        (frame["variant_before"] == match.before) & (frame["variant_after"] == match.after)
+    ]

@@ -5,8 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from sparsity_report.findings.difference import Difference
-from sparsity_report.findings.layer_changes import Match, distinct, rows_of_match
+from sparsity_report.findings.difference import Difference, Match, distinct, rows_of_match
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.study.layers import records
 from sparsity_report.study.notes import is_edited
@@ -18,25 +17,20 @@ _NAMES = {
 }
 # Formats of values by fact; numbers and text need none.
 _FORMATS = {
-    "group": "group",
-    "layout": "layout",
-    "variant": "layout",
-    "method": "method",
-    "shape": "shape",
-    "module": "shape",
-    "asked_sparsity": "level",
-}
+    "group": "group", "layout": "layout", "variant": "layout", "method": "method",
+    "shape": "shape", "module": "shape", "asked_sparsity": "level",
+}  # fmt: skip
 # Facts by which two matched variants of different names are compared.
 _MATCHED = ("model", "method", "asked_sparsity", "sparsity_prunable", "stored_bytes")
 
 
 def difference_findings(difference: Difference) -> list[Phrase]:
     """Return changes of the study, then of its variants, of layers, and of modules."""
-    findings = []
-    if is_edited(difference.before.notes):
-        findings.append(phrase("difference.before_edited"))
-    if is_edited(difference.after.notes):
-        findings.append(phrase("difference.after_edited"))
+    studies = {
+        "difference.before_edited": difference.before,
+        "difference.after_edited": difference.after,
+    }
+    findings = [phrase(key) for key, study in studies.items() if is_edited(study.notes)]
     if not difference:
         none = phrase("difference.none", count=len(difference.after.variants))
         return [*findings, none, *_moved(difference)]
@@ -71,30 +65,20 @@ def format_of(fact: str, *values: Any) -> str:
 
 def measured_sides(row: Mapping[str, Any]) -> list[Phrase]:
     """Return a measurement before and after: perplexities, or speed-ups with their intervals."""
+    sides = ("before", "after")
     if row["what"] == "perplexity":
-        return [
-            phrase("format.value", value=row[side], format=",.2f") for side in ("before", "after")
-        ]
-    return [
-        phrase(
-            "format.ratio_interval",
-            ratio=row[side],
-            low=row[f"{side}_low"],
-            high=row[f"{side}_high"],
-        )
-        for side in ("before", "after")
-    ]
+        return [phrase("format.value", value=row[side], format=",.2f") for side in sides]
+    spans = ((row[side], row[f"{side}_low"], row[f"{side}_high"]) for side in sides)
+    return [phrase("format.ratio_interval", ratio=r, low=low, high=high) for r, low, high in spans]
 
 
 def _change(owner: str | Phrase, fact: str, before: Any, after: Any) -> Phrase:
-    return phrase(
-        "difference.changed_value",
-        of=owner,
-        what=name_of(fact),
-        before=before,
-        after=after,
-        format=format_of(fact, before, after),
-    )
+    return phrase("difference.changed_value", of=owner, **_values(fact, before, after))
+
+
+def _values(fact: str, before: Any, after: Any) -> dict[str, Any]:
+    values = {"before": before, "after": after, "format": format_of(fact, before, after)}
+    return {"what": name_of(fact), **values}
 
 
 def _variants(rows: list[dict[str, Any]], difference: Difference) -> Iterator[Phrase]:
@@ -148,14 +132,9 @@ def _layers(match: Match, rows: pd.DataFrame) -> Iterator[Phrase]:
         return
     ranked = records(changed.sort_values("moved", key=abs, ascending=False, kind="stable"))
     most, least = ranked[0], ranked[-1]
-    yield phrase(
-        "difference.layer_sparsity_largest",
-        name=match.name,
-        more=int((changed["moved"] > 0).sum()),
-        fewer=int((changed["moved"] < 0).sum()),
-        all=len(rows),
-        **_layer(most),
-    )
+    moved = {"more": int((changed["moved"] > 0).sum()), "fewer": int((changed["moved"] < 0).sum())}
+    largest = {"name": match.name, "all": len(rows), **moved, **_layer(most)}
+    yield phrase("difference.layer_sparsity_largest", **largest)
     if round(100 * most["moved"], 1) != round(100 * least["moved"], 1):
         yield phrase("difference.layer_sparsity_smallest", name=match.name, **_layer(least))
 
@@ -178,33 +157,19 @@ def _measurement(match: Match, row: Mapping[str, Any], base: str) -> Iterator[Ph
                 "difference.perplexity", name=match.name, text=row["of"], before=before, after=after
             )
     elif row["apart"] or match.renamed:
-        yield phrase(
-            "difference.speed_up" if row["apart"] else "difference.speed_up_within_noise",
-            name=match.name,
-            base=base,
-            tokens=int(row["of"]),
-            before=before,
-            after=after,
-        )
+        key = "difference.speed_up" if row["apart"] else "difference.speed_up_within_noise"
+        sides = {"before": before, "after": after}
+        yield phrase(key, name=match.name, base=base, tokens=int(row["of"]), **sides)
 
 
 def _modules(variant: str, changes: pd.DataFrame) -> Iterator[Phrase]:
     is_module = changes["what"] == "module"
-    for key, missing in (
-        ("difference.modules_removed", "after"),
-        ("difference.modules_added", "before"),
-    ):
+    sides = {"difference.modules_removed": "after", "difference.modules_added": "before"}
+    for key, missing in sides.items():
         if names := changes.loc[is_module & changes[missing].isna(), "module_name"].tolist():
             yield phrase(key, variant=variant, names=names)
     for fact, rows in changes[~is_module].groupby("what", sort=False):
         first = records(rows)[0]
-        yield phrase(
-            "difference.module_values_changed",
-            variant=variant,
-            what=name_of(str(fact)),
-            count=len(rows),
-            module=first["module_name"],
-            before=first["before"],
-            after=first["after"],
-            format=format_of(str(fact), first["before"], first["after"]),
-        )
+        values = _values(str(fact), first["before"], first["after"])
+        values |= {"variant": variant, "count": len(rows), "module": first["module_name"]}
+        yield phrase("difference.module_values_changed", **values)

@@ -7,6 +7,7 @@ from sparsity_report.pairing.permutations import ORDER_NOTES
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.sparse.shares import ratio
 from sparsity_report.study.layers import records
+from sparsity_report.study.notes import note_findings
 from sparsity_report.study.pairs.pair import ENOUGH, UNRELATED, Pair
 from sparsity_report.study.pairs.pair_frames import head_is_embedding
 from sparsity_report.weights.adapters.adapter_files import OTHER_BASE
@@ -44,15 +45,8 @@ def pair_findings(pair: Pair) -> list[Phrase]:
     >>> print(str(pair_findings(pair)[0]).replace("\u202f", " ").partition(" in ")[0])
     393 216 of the 786 432 prunable weights of demo, 50.0 %, became zero
     """
-    return [
-        *_removed(pair),
-        *_permutations(pair),
-        *_zeros(pair),
-        *_changes(pair),
-        *_added(pair),
-        *_figures(pair),
-        *_doubts(pair),
-    ]
+    parts = (_removed, _permutations, _zeros, _changes, _added, _figures, _doubts)
+    return [finding for part in parts for finding in part(pair)]
 
 
 def _models(pair: Pair) -> dict[str, str]:
@@ -67,15 +61,9 @@ def _removed(pair: Pair) -> Iterator[Phrase]:
         if parts:
             yield phrase("pair.removed_besides_prunable", parts=parts)
         return
-    zeros = records(pair.sparsities)[0]["sparsity_itself"]
-    yield phrase(
-        "pair.removed_rest_sparse" if zeros else "pair.removed_rest_dense",
-        share=ratio(pair.taken, total),
-        total=total,
-        parts=parts,
-        zeros=zeros,
-        **_models(pair),
-    )
+    zeros, share = records(pair.sparsities)[0]["sparsity_itself"], ratio(pair.taken, total)
+    key = "pair.removed_rest_sparse" if zeros else "pair.removed_rest_dense"
+    yield phrase(key, share=share, total=total, parts=parts, zeros=zeros, **_models(pair))
     certainty = pair.removed.loc[pair.removed["certainty"] > 0, "certainty"].min()
     if certainty < 1:
         yield phrase("pair.matched_by_values", certainty=float(certainty))
@@ -102,13 +90,9 @@ def _removed_parts(pair: Pair) -> Iterator[Phrase]:
             continue
         modules = rows.groupby("module", sort=False)
         blocks = rows["block"].nunique()
-        every = blocks == blocks_left > 0
-        yield phrase(
-            key,
-            gone=[int(count) for count in modules.size()],
-            among=int(modules["among"].first().max()),
-            where=phrase("pair.every_block" if every else "pair.block_count", blocks=blocks),
-        )
+        every = "pair.every_block" if blocks == blocks_left > 0 else "pair.block_count"
+        where, among = phrase(every, blocks=blocks), int(modules["among"].first().max())
+        yield phrase(key, gone=modules.size().tolist(), among=among, where=where)
     if layers := pair.removed.loc[pair.removed["kind"] == "layer", "module"].tolist():
         yield phrase("format.some_names", names=layers)
 
@@ -116,50 +100,33 @@ def _removed_parts(pair: Pair) -> Iterator[Phrase]:
 def _permutations(pair: Pair) -> Iterator[Phrase]:
     if (pair.layers["alignment"] == "rotated").any():
         yield phrase("pair.rotated_width", **_models(pair))
-    for note in pair.notes:
-        if note.key in ORDER_NOTES.values():
-            yield phrase("format.note_sentence", note=note)
+    yield from note_findings(pair.notes, ORDER_NOTES.values())
 
 
 def _zeros(pair: Pair) -> Iterator[Phrase]:
     zeros = records(pair.survival)[0]
     if not zeros["zeros_before"]:
         return
-    yield phrase(
-        "pair.zeros_kept",
-        before=pair.models["model"].iloc[0],
-        zeros=zeros["zeros_before"],
-        share=zeros["kept_share"],
-        revived=zeros["revived"],
-        new=zeros["new"],
-    )
+    before, share = pair.models["model"].iloc[0], zeros["kept_share"]
+    fates = {"zeros": zeros["zeros_before"], "revived": zeros["revived"], "new": zeros["new"]}
+    yield phrase("pair.zeros_kept", before=before, share=share, **fates)
     if zeros["zeros_after"]:
-        rows = pair.layers[pair.layers["prunable"] & pair.layers["iou"].notna()]
-        least = min(records(rows), key=lambda row: row["iou"])
-        yield phrase(
-            "pair.zeros_overlap",
-            share=zeros["iou"],
-            module=least["module_name"],
-            least=least["iou"],
-        )
+        rows = pair.layers[pair.layers["prunable"]]
+        module, least = rows.nsmallest(1, "iou")[["module_name", "iou"]].iloc[0]
+        yield phrase("pair.zeros_overlap", share=zeros["iou"], module=module, least=least)
 
 
 def _changes(pair: Pair) -> Iterator[Phrase]:
     """Yield changes of the weights that both checkpoints have, and N:M patterns kept."""
     weights = records(pair.survival)[0]
+    total, modules, untouched = (weights[key] for key in ("surviving", "modules", "untouched"))
     if weights["changed"]:
-        yield phrase(
-            "pair.weights_changed",
-            total=weights["surviving"],
-            share=weights["changed"] / weights["surviving"],
-            moved=weights["relative_change"],
-        )
-    elif weights["surviving"]:
+        share, moved = weights["changed"] / total, weights["relative_change"]
+        yield phrase("pair.weights_changed", total=total, share=share, moved=moved)
+    elif total:
         yield phrase("pair.weights_unchanged")
-    if 0 < weights["untouched"] < weights["modules"]:
-        yield phrase(
-            "pair.layers_untouched", untouched=weights["untouched"], modules=weights["modules"]
-        )
+    if 0 < untouched < modules:
+        yield phrase("pair.layers_untouched", untouched=untouched, modules=modules)
     rows = pair.layers[pair.layers["n_m_before"].notna() & (pair.layers["compared"] > 0)]
     for pattern, part in rows.groupby("n_m_before", sort=False):
         kept = int((part["n_m_after"] == pattern).sum())
@@ -181,17 +148,14 @@ def _figures(pair: Pair) -> Iterator[Phrase]:
     if changes:
         yield phrase("pair.figure_changes", changes=changes)
     row = records(pair.sparsities)[0]
-    if row["gone_of_base"] is not None and row["total_after"] < row["total_before"]:
-        yield phrase(
-            "pair.sparsity_against_base", itself=row["sparsity_itself"], gone=row["gone_of_base"]
-        )
+    gone = row["gone_of_base"]
+    if gone is not None and row["total_after"] < row["total_before"]:
+        yield phrase("pair.sparsity_against_base", itself=row["sparsity_itself"], gone=gone)
 
 
 def _doubts(pair: Pair) -> Iterator[Phrase]:
     """Yield modules that may not correspond to each other, and heads that may be tied."""
-    for note in pair.notes:
-        if note.key == OTHER_BASE:
-            yield phrase("format.note_sentence", note=note)
+    yield from note_findings(pair.notes, {OTHER_BASE})
     rows = pair.layers[pair.layers["prunable"] & (pair.layers["compared"] >= ENOUGH)]
     surviving = rows["compared"] - rows["kept"] - rows["revived"] - rows["new"]
     other = (rows["correlation"] < UNRELATED) & (rows["changed"] > surviving / 2)

@@ -13,13 +13,10 @@ from sparsity_report.study.derived.policy_comparison import Comparables, Compare
 # Digits shown, and keys of: a best, equal scores, and scores that differ without a best.
 _SCORES = {
     "perplexity": (
-        ".2f",
-        "policy.perplexity_lowest",
-        "policy.perplexity_equal",
-        "policy.perplexity_no_winner",
+        ".2f", "policy.perplexity_lowest", "policy.perplexity_equal", "policy.perplexity_no_winner"
     ),
     "kl": (".3g", "policy.kl_lowest", "policy.kl_equal", "policy.kl_no_winner"),
-}
+}  # fmt: skip
 
 
 def policy_findings(study: Comparison) -> Iterator[Phrase]:
@@ -52,13 +49,11 @@ def _bytes(compared: Comparables, names: Sequence[str]) -> Iterator[Phrase]:
         return
     winners = [name for name in names if name in figure.best]
     variants = winners or list(names)
-    yield phrase(
-        "policy.smallest_layout" if winners else "policy.smallest_layout_equal",
-        variants=variants,
-        ratio=values[variants[0]][0],
-        layouts=list(dict.fromkeys(values[name][1] for name in variants)),
-        others=[values[name][0] for name in names if name not in variants],
-    )
+    key = "policy.smallest_layout" if winners else "policy.smallest_layout_equal"
+    others = [values[name][0] for name in names if name not in variants]
+    layouts = list(dict.fromkeys(values[name][1] for name in variants))
+    ratio = values[variants[0]][0]
+    yield phrase(key, variants=variants, ratio=ratio, layouts=layouts, others=others)
 
 
 def _measured(compared: Comparables, names: Sequence[str]) -> Iterator[Phrase]:
@@ -76,14 +71,11 @@ def _score(base: str, figure: Compared, names: Sequence[str]) -> Phrase:
     digits, lowest, equal, no_winner = _SCORES[figure.key]
     winners = [name for name in names if name in figure.best]
     is_equal = len({f"{figure.values[name]:{digits}}" for name in names}) == 1
-    return phrase(
-        lowest if winners else equal if is_equal else no_winner,
-        text=figure.subject,
-        base=base,
-        best=winners,
-        values=[figure.values[name] for name in winners or names],
-        others=[figure.values[name] for name in names if name not in winners],
-    )
+    key = lowest if winners else equal if is_equal else no_winner
+    values = [figure.values[name] for name in winners or names]
+    others = [figure.values[name] for name in names if name not in winners]
+    scores = {"best": winners, "values": values, "others": others}
+    return phrase(key, text=figure.subject, base=base, **scores)
 
 
 def _speed(base: str, figure: Compared, names: Sequence[str]) -> Phrase:

@@ -11,6 +11,7 @@ from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.protocol_scores import PROTOCOL, by_protocol
 from sparsity_report.study.derived.zero_shot import SEVEN, seven_tasks
 from sparsity_report.study.layers import records
+from sparsity_report.study.schema import TABLES
 from sparsity_report.untrusted.display_text import clip
 
 # Characters of a prompt and of its continuation that are shown.
@@ -20,98 +21,82 @@ _CHARACTERS = 200
 _PARTS, _FAR = 10, 3.09
 
 
-def perplexities(study: Comparison) -> Iterator[Phrase]:
+def quality_findings(study: Comparison) -> Iterator[Phrase]:
+    """Yield the findings about every measurement of quality."""
+    yield from _perplexities(study)
+    yield from _divergences(study)
+    yield from _continuations(study)
+    yield from _zero_shot(study)
+    yield from _sensitivities(study)
+
+
+def _perplexities(study: Comparison) -> Iterator[Phrase]:
     """Yield perplexity and top-1 accuracy of all variants for each text and protocol."""
-    if study.quality is None:
-        return
-    frame = study.quality[study.quality["variant"].isin(study.variants["variant"])]
-    for rows in by_protocol(frame):
-        scores = [
-            phrase(
-                "finding.perplexity_of_variant",
-                perplexity=row["perplexity"],
-                variant=row["variant"],
-                top1=row["top1"],
-            )
-            for row in records(rows)
-        ]
+    for rows in by_protocol(_scores(study)):
+        named = records(rows[["variant", "perplexity", "top1"]])
+        scores = [phrase("finding.perplexity_of_variant", **row) for row in named]
         yield phrase("finding.perplexity", **records(rows[[*PROTOCOL]])[0], scores=scores)
 
 
-def divergences(study: Comparison) -> Iterator[Phrase]:
+def _divergences(study: Comparison) -> Iterator[Phrase]:
     """Yield KL divergence and top-1 agreement with dense for each text and protocol."""
-    if study.quality is None:
-        return
-    frame = study.quality[study.quality["variant"].isin(study.variants["variant"])]
+    frame = _scores(study)
     others = frame[frame["kl"].notna() & (frame["variant"] != frame["against"])]
     for rows in by_protocol(others, ("against", *PROTOCOL)):
         base, text = rows[["against", "text"]].iloc[0]
-        scores = [
-            phrase(
-                "finding.kl_divergence_of_variant",
-                kl=row["kl"],
-                variant=row["variant"],
-                agreement=row["agreement"],
-            )
-            for row in records(rows)
-        ]
+        named = records(rows[["variant", "kl", "agreement"]])
+        scores = [phrase("finding.kl_divergence_of_variant", **row) for row in named]
         yield phrase("finding.kl_divergence", base=base, text=text, scores=scores)
 
 
-def continuations(study: Comparison) -> Iterator[Phrase]:
+def _scores(study: Comparison) -> pd.DataFrame:
+    """Return the scores of variants of the study, without those of further levels."""
+    if study.quality is None:
+        return pd.DataFrame(columns=[*TABLES["quality"].names])
+    return study.quality[study.quality["variant"].isin(study.variants["variant"])]
+
+
+def _continuations(study: Comparison) -> Iterator[Phrase]:
     """Yield each distinct continuation of a prompt with the variants that generated it."""
     if (frame := study.continuations) is None:
         return
     for (prompt, text), rows in frame.groupby(["prompt", "continuation"], sort=False):
-        yield phrase(
-            "finding.continuation",
-            prompt=_on_one_line(str(prompt)),
-            variants=rows["variant"].tolist(),
-            continuation=_on_one_line(str(text)),
-        )
+        texts = {"prompt": _on_one_line(str(prompt)), "continuation": _on_one_line(str(text))}
+        yield phrase("finding.continuation", variants=rows["variant"].tolist(), **texts)
 
 
 def _on_one_line(text: str) -> str:
     return clip(" ".join(text.split()), _CHARACTERS)
 
 
-def zero_shot(study: Comparison) -> Iterator[Phrase]:
+def _zero_shot(study: Comparison) -> Iterator[Phrase]:
     """Yield the mean accuracy over seven zero-shot tasks of the variants that ran all of them."""
     if study.tasks is None or (scores := seven_tasks(study.tasks)) is None:
         return
+    rows = scores.loc[scores["task"] == "mean", ["variant", "value", "stderr"]]
     means = [
-        phrase(
-            "finding.accuracy_of_variant",
-            mean=(row["value"], row["stderr"]),
-            variant=row["variant"],
-        )
-        for row in records(scores[scores["task"] == "mean"])
+        phrase("finding.accuracy_of_variant", variant=variant, mean=mean)
+        for variant, *mean in rows.itertuples(index=False)
     ]
     yield phrase("finding.zero_shot_accuracy", tasks=list(SEVEN.values()), means=means)
 
 
-def sensitivities(study: Comparison) -> Iterator[Phrase]:
+def _sensitivities(study: Comparison) -> Iterator[Phrase]:
     """Yield the parts that cost most and least when pruned alone, and what explains the cost."""
     frame = study.sensitivity
     if frame is None or len(frame) < 2:
         return
     increase = frame["nll_increase"].astype(float)
     worst, least = frame.iloc[int(increase.argmax())], frame.iloc[int(increase.argmin())]
-    yield phrase(
-        "finding.sensitivity_extremes",
-        level=float(round(frame["sparsity"].iloc[0], 4)),
-        worst=(worst["by"], worst["part"]),
-        most=worst["nll_increase"],
-        least=(least["by"], least["part"]),
-        little=least["nll_increase"],
-    )
+    ends = {"worst": (worst["by"], worst["part"]), "least": (least["by"], least["part"])}
+    ends |= {"most": worst["nll_increase"], "little": least["nll_increase"]}
+    level = float(round(frame["sparsity"].iloc[0], 4))
+    yield phrase("finding.sensitivity_extremes", level=level, **ends)
     best = sensitivity_correlation(frame).iloc[0]
     parts = int(best["parts"])
     if _is_significant(best["rho"], parts):
-        structure = best["structure"]
-        yield phrase(
-            "finding.sensitivity_correlation", parts=parts, structure=structure, rho=best["rho"]
-        )
+        found = {"structure": best["structure"], "rho": best["rho"]}
+        yield phrase("finding.sensitivity_correlation", parts=parts, **found)
 
 
 def _is_significant(rho: float, parts: int) -> bool:

@@ -8,6 +8,7 @@ import pandas as pd
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.speedups import ENOUGH
+from sparsity_report.study.layers import records
 
 # Keys by the reason for which a speed is not stated.
 _NOT_STATED = {
@@ -47,11 +48,9 @@ def speed_findings(study: Comparison) -> Iterator[Phrase]:
 
 def ratios_with_intervals(rows: pd.DataFrame) -> list[Phrase]:
     """Return the speed-up of each row with its 99 % interval."""
-    ratios = zip(rows["realised_speedup"], rows["realised_low"], rows["realised_high"], strict=True)
-    return [
-        phrase("format.ratio_interval", ratio=ratio, low=low, high=high)
-        for ratio, low, high in ratios
-    ]
+    names = {"realised_speedup": "ratio", "realised_low": "low", "realised_high": "high"}
+    ratios = records(rows[[*names]].rename(columns=names))
+    return [phrase("format.ratio_interval", **ratio) for ratio in ratios]
 
 
 def timed_tokens(rows: pd.DataFrame) -> list[int]:
@@ -60,32 +59,22 @@ def timed_tokens(rows: pd.DataFrame) -> list[int]:
 
 
 def _speed_up(variant: str, rows: pd.DataFrame, base: str) -> Phrase:
-    return phrase(
-        "speed.speed_up",
-        tokens=timed_tokens(rows),
-        variant=variant,
-        speeds=ratios_with_intervals(rows),
-        base=base,
-        threads=int(rows["threads"].iloc[0]),
-        promised=rows["promised_speedup"].iloc[0],
-    )
+    promised, threads = rows["promised_speedup"].iloc[0], int(rows["threads"].iloc[0])
+    timed = {"tokens": timed_tokens(rows), "speeds": ratios_with_intervals(rows), "base": base}
+    return phrase("speed.speed_up", variant=variant, promised=promised, threads=threads, **timed)
 
 
 def _not_stated(variant: str, reason: str, rows: pd.DataFrame, base: str) -> Phrase:
-    return phrase(
-        _NOT_STATED.get(reason, "speed.no_control"),
-        tokens=timed_tokens(rows),
-        variant=variant,
-        base=base,
-        low=rows["realised_low"].min(),
-        high=rows["realised_high"].max(),
-        noise=rows["noise"].max(),
-        others=rows["others"].max(),
-        cores=rows["cores"].iloc[0],
-        threads=rows["threads"].iloc[0],
-        runs=rows["runs"].min(),
-        enough=ENOUGH,
-    )
+    ends = {"low": rows["realised_low"].min(), "high": rows["realised_high"].max()}
+    ends |= {
+        "noise": rows["noise"].max(),
+        "others": rows["others"].max(),
+        "runs": rows["runs"].min(),
+    }
+    ends |= {key: rows[key].iloc[0] for key in ("cores", "threads")}
+    names = {"variant": variant, "base": base, "tokens": timed_tokens(rows)}
+    key = _NOT_STATED.get(reason, "speed.no_control")
+    return phrase(key, enough=ENOUGH, **names, **ends)
 
 
 def _control(rows: pd.DataFrame, base: str) -> Iterator[Phrase]:
@@ -113,12 +102,8 @@ def _crossover(tokens: Any, rows: pd.DataFrame) -> Phrase:
         never = (rows["verdict"] == "never").all()
         key = "speed.crossover_never" if never else "speed.crossover_uncertain"
         return phrase(key, tokens=tokens)
-    edge = phrase(
-        "speed.crossover_range",
-        low=stated["crossover_low"].min(),
-        high=stated["crossover_high"].max(),
-        tokens=tokens,
-    )
+    low, high = stated["crossover_low"].min(), stated["crossover_high"].max()
+    edge = phrase("speed.crossover_range", low=low, high=high, tokens=tokens)
     if len(stated) == len(rows):
         return edge
     return phrase("speed.crossover_some_shapes", edge=edge, count=len(stated), shapes=len(rows))

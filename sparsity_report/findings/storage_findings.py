@@ -17,43 +17,29 @@ def packed_bytes(study: Comparison) -> Iterator[Phrase]:
         variant = row["variant"]
         packings, bits = facts.packings(variant), facts.bits_per_weight(variant)
         if packings and bits is not None:
+            sizes = {key: row[key] for key in ("variant", "file_bytes", "stored_bytes")}
+            dtypes = facts.unpacked_dtypes(variant)
             yield phrase(
-                "finding.packed_bytes",
-                variant=variant,
-                file_bytes=row["file_bytes"],
-                bits=bits,
-                packings=packings,
-                dtypes=facts.unpacked_dtypes(variant),
-                stored_bytes=row["stored_bytes"],
+                "finding.packed_bytes", bits=bits, packings=packings, dtypes=dtypes, **sizes
             )
 
 
 def csr_bytes(study: Comparison) -> Iterator[Phrase]:
     """Yield the bytes of CSR variants against the baseline, and where CSR breaks even."""
     facts = study.facts
-    for variant in csr_variants(study):
+    for variant in facts.csr_variants:
         times = facts.ratio(variant, "stored_bytes")
         layers, unpacked = facts.layers(variant), facts.unpacked_dtypes(variant)
         dtypes = list(layers.loc[layers["layout"] == "csr", "dtype"].unique())
         if times is None or not dtypes:
             continue
         level = facts.break_even(variant)
-        yield phrase(
-            "finding.csr_no_break_even" if level is None else "finding.csr_break_even",
-            variant=variant,
-            ratio=times,
-            base=unpacked_name(facts.baseline, facts.unpacked_dtypes(facts.baseline)),
-            bytes=facts.total(variant, "stored_bytes"),
-            reference=facts.total(facts.baseline, "stored_bytes"),
-            dtypes=[phrase("name.unpacked_dtype", dtype=d) if d in unpacked else d for d in dtypes],
-            level=level,
-        )
-
-
-def csr_variants(study: Comparison) -> list[str]:
-    """Return the CSR variants other than the baseline."""
-    names = study.variants.loc[study.variants["layout"] == "csr", "variant"]
-    return [str(name) for name in names if name != study.facts.baseline]
+        key = "finding.csr_no_break_even" if level is None else "finding.csr_break_even"
+        base = unpacked_name(facts.baseline, facts.unpacked_dtypes(facts.baseline))
+        types = [phrase("name.unpacked_dtype", dtype=d) if d in unpacked else d for d in dtypes]
+        size, reference = (facts.total(v, "stored_bytes") for v in (variant, facts.baseline))
+        sizes = {"ratio": times, "bytes": size, "reference": reference, "level": level}
+        yield phrase(key, variant=variant, base=base, dtypes=types, **sizes)
 
 
 def layers_kept_masked(study: Comparison) -> Iterator[Phrase]:
@@ -63,14 +49,10 @@ def layers_kept_masked(study: Comparison) -> Iterator[Phrase]:
         variants = list(rows["variant"])
         prunable, kept = study.facts.prunable(variants[0]), study.facts.kept_masked(variants[0])
         if not kept.empty:
-            yield phrase(
-                "finding.layers_kept_masked",
-                count=len(kept),
-                layers=len(prunable),
-                variants=variants,
-                share=ratio(kept["weight_total"].sum(), prunable["weight_total"].sum()),
-                names=list(kept["module_name"]),
-            )
+            share = ratio(kept["weight_total"].sum(), prunable["weight_total"].sum())
+            sizes = {"count": len(kept), "layers": len(prunable), "share": share}
+            names = list(kept["module_name"])
+            yield phrase("finding.layers_kept_masked", variants=variants, names=names, **sizes)
 
 
 def smallest_layouts(study: Comparison) -> Iterator[Phrase]:
@@ -83,16 +65,10 @@ def smallest_layouts(study: Comparison) -> Iterator[Phrase]:
             names, ratios = groups.setdefault(key, ([], []))
             names.append(variant)
             ratios.append(facts.lossless(variant)["ratio"][layout])
-    layouts = [
-        phrase(
-            "finding.layout_ratio",
-            layout=layout,
-            variants=names,
-            ratios=ratios,
-            bytes=counted_bytes(dtypes),
-        )
-        for (layout, *dtypes), (names, ratios) in groups.items()
-    ]
+    layouts = []
+    for (layout, *dtypes), (names, ratios) in groups.items():
+        figures = {"variants": names, "ratios": ratios, "bytes": counted_bytes(dtypes)}
+        layouts.append(phrase("finding.layout_ratio", layout=layout, **figures))
     if layouts:
         yield phrase("finding.smallest_layouts", layouts=layouts)
 
@@ -105,10 +81,9 @@ def smaller_files(study: Comparison) -> Iterator[Phrase]:
         for variant in _pruned_variants(study)
         if (share := facts.smaller_file(variant)) is not None
     )
-    for (share, unpacked), variants in groups.items():
-        yield phrase(
-            "finding.zstd_file", variants=variants, ratio=share, bytes=counted_bytes(unpacked)
-        )
+    for (share, unpacked), names in groups.items():
+        size = counted_bytes(unpacked)
+        yield phrase("finding.zstd_file", variants=names, ratio=share, bytes=size)
 
 
 def _pruned_variants(study: Comparison) -> list[str]:

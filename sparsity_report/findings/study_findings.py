@@ -6,47 +6,27 @@ from weakref import WeakKeyDictionary
 
 import pandas as pd
 
+from sparsity_report.findings import storage_findings as storage
 from sparsity_report.findings.policy_findings import policy_findings
-from sparsity_report.findings.quality_findings import (
-    continuations,
-    divergences,
-    perplexities,
-    sensitivities,
-    zero_shot,
-)
+from sparsity_report.findings.quality_findings import quality_findings
 from sparsity_report.findings.rounding_findings import zeros_explained
 from sparsity_report.findings.speed_findings import speed_findings
-from sparsity_report.findings.storage_findings import (
-    csr_bytes,
-    csr_variants,
-    layers_kept_masked,
-    packed_bytes,
-    smaller_files,
-    smallest_layouts,
-)
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.sparse.shares import ratio
 from sparsity_report.study.comparison import Comparison
-from sparsity_report.study.derived.layer_spread import Spread
 from sparsity_report.study.layers import records
-from sparsity_report.study.notes import EDITED_STUDY
+from sparsity_report.study.notes import EDITED_STUDY, note_findings
 
 _COUNTING = (
-    "convention.flops",
-    "convention.useful_flops",
-    "convention.csr_bytes",
-    "convention.sparsity_denominators",
+    *("convention.flops", "convention.useful_flops"),
+    *("convention.csr_bytes", "convention.sparsity_denominators"),
 )
 _TIES = {"standard": "convention.tied_head_standard", "notebook": "convention.tied_head_notebook"}
 # Columns about zeros: variants that agree in all of them share one finding.
 _ZEROS = (
-    "asked_sparsity",
-    "pruned",
-    "prunable_total",
-    "sparsity_prunable",
-    "sparsity_non_embedding",
-    "sparsity_model",
-)
+    "asked_sparsity", "pruned", "prunable_total",
+    "sparsity_prunable", "sparsity_non_embedding", "sparsity_model",
+)  # fmt: skip
 # File, page and terminal each show the findings of a study.
 _FINDINGS: WeakKeyDictionary[Comparison, tuple[Phrase, ...]] = WeakKeyDictionary()
 # Distinct numbers of zeros up to which each has a separate finding.
@@ -64,30 +44,14 @@ def study_findings(study: Comparison) -> list[Phrase]:
     return list(_FINDINGS[study])
 
 
-def _all_findings(study: Comparison) -> list[Phrase]:
-    edited = [
-        phrase("format.note_sentence", note=note)
-        for note in study.notes
-        if note.key == EDITED_STUDY
-    ]
-    return [
-        *edited,
-        *policy_findings(study),
-        *_zeros(study),
-        *packed_bytes(study),
-        *zeros_explained(study),
-        *csr_bytes(study),
-        *_arithmetic(study),
-        *layers_kept_masked(study),
-        *smallest_layouts(study),
-        *_measured(study),
-        *_spread(study),
-        *_unusual_matrix(study),
-        *_active_parameters(study),
-        *_attention(study),
-        *_zeros_as_loaded(study),
-        *_unclassified(study),
-    ]
+def _all_findings(study: Comparison) -> Iterator[Phrase]:
+    yield from note_findings(study.notes, {EDITED_STUDY})
+    for part in (
+        policy_findings, _zeros, storage.packed_bytes, zeros_explained, storage.csr_bytes,
+        _arithmetic, storage.layers_kept_masked, storage.smallest_layouts, _measured, _spread,
+        _unusual_matrix, _active_parameters, _attention, _zeros_as_loaded, _unclassified,
+    ):  # fmt: skip
+        yield from part(study)
 
 
 def headlines(study: Comparison) -> list[Phrase]:
@@ -96,16 +60,9 @@ def headlines(study: Comparison) -> list[Phrase]:
 
 
 def _measured(study: Comparison) -> Iterator[Phrase]:
-    for findings in (
-        smaller_files,
-        speed_findings,
-        perplexities,
-        divergences,
-        continuations,
-        zero_shot,
-        sensitivities,
-    ):
-        yield from findings(study)
+    yield from storage.smaller_files(study)
+    yield from speed_findings(study)
+    yield from quality_findings(study)
 
 
 def conventions(study: Comparison) -> list[Phrase]:
@@ -149,12 +106,7 @@ def _zeros_of_several(groups: Sequence[tuple[list[str], dict[str, Any]]]) -> Phr
         shown = tuple((f"{100 * share:.1f}", share in (0, 1)) for share in figures)
         variants.setdefault(shown, ([], row))[0].extend(names)
     shares = [
-        phrase(
-            "finding.sparsity_of_variants",
-            variants=names,
-            sparsity_prunable=row["sparsity_prunable"],
-            sparsity_model=row["sparsity_model"],
-        )
+        phrase("finding.sparsity_of_variants", variants=names, **row)
         for names, row in variants.values()
     ]
     number = groups[0][1]["prunable_total"]
@@ -162,41 +114,35 @@ def _zeros_of_several(groups: Sequence[tuple[list[str], dict[str, Any]]]) -> Phr
 
 
 def _arithmetic(study: Comparison) -> Iterator[Phrase]:
-    facts, variants = study.facts, study.variants
+    facts = study.facts
     if not (flops := facts.total(facts.baseline, "flops_per_token")):
         return
     statements = [phrase("finding.flops_of_base", base=facts.baseline, flops=flops)]
-    masked = variants.loc[variants["layout"] == "masked", "variant"]
+    masked = [name for name, layout in facts.layouts.items() if layout == "masked"]
     if same := [name for name in masked if facts.total(name, "flops_per_token") == flops]:
         statements.append(phrase("finding.flops_of_masked", variants=same))
-    for variant in csr_variants(study):
+    for variant in facts.csr_variants:
         if (times := facts.ratio(variant, "flops_per_token")) is not None:
-            total = facts.total(variant, "flops_per_token")
-            statements.append(
-                phrase("finding.flops_of_csr", variant=variant, flops=total, ratio=times)
-            )
+            figures = {"flops": facts.total(variant, "flops_per_token"), "ratio": times}
+            statements.append(phrase("finding.flops_of_csr", variant=variant, **figures))
     yield phrase("finding.flops", statements=statements)
 
 
 def _spread(study: Comparison) -> Iterator[Phrase]:
     pruned = study.variants[study.variants["threshold"].notna()]
-    uneven: list[tuple[list[str], float, Spread]] = []
+    uneven: list[dict[str, Any]] = []
     for names, row in _alike(pruned, ["fingerprint", "threshold"]):
         spread = study.facts.spread(names[0])
         prunable = study.facts.layers(names[0])["prunable"].sum()
         if spread and study.facts.uneven(names[0]) and spread.layers >= prunable:
-            uneven.append((names, row["threshold"], spread))
-    key = "finding.uneven_sparsity"
+            figures = {"variants": names, "threshold": row["threshold"], "first": names[0]}
+            uneven.append(figures | spread._asdict())
     if len(uneven) > _SEVERAL:
-        key = "finding.uneven_sparsity_of_several"
-        names, threshold, spread = max(uneven, key=lambda each: each[2].high - each[2].low)
-        variants = [name for names, *_ in uneven for name in names]
-        yield phrase(
-            key, variants=variants, first=names[0], threshold=threshold, **spread._asdict()
-        )
+        widest = max(uneven, key=lambda each: float(each["high"] - each["low"]))
+        widest["variants"] = [name for each in uneven for name in each["variants"]]
+        yield phrase("finding.uneven_sparsity_of_several", **widest)
         return
-    for names, threshold, spread in uneven:
-        yield phrase(key, variants=names, threshold=threshold, **spread._asdict())
+    yield from (phrase("finding.uneven_sparsity", **each) for each in uneven)
 
 
 def _unusual_matrix(study: Comparison) -> Iterator[Phrase]:
@@ -211,9 +157,8 @@ def _unusual_matrix(study: Comparison) -> Iterator[Phrase]:
 def _active_parameters(study: Comparison) -> Iterator[Phrase]:
     row = records(study.totals[["active_total", "total"]])[0]
     if row["active_total"] != row["total"]:
-        yield phrase(
-            "finding.active_parameters", **row, share=ratio(row["active_total"], row["total"])
-        )
+        share = ratio(row["active_total"], row["total"])
+        yield phrase("finding.active_parameters", **row, share=share)
 
 
 def _attention(study: Comparison) -> Iterator[Phrase]:
@@ -229,12 +174,8 @@ def _zeros_as_loaded(study: Comparison) -> Iterator[Phrase]:
     as_loaded = study.totals["pruned"].isna() & study.totals["nonzero"].notna()
     for row in records(study.totals[as_loaded]):
         if zeros := row["total"] - row["nonzero"]:
-            yield phrase(
-                "finding.zeros_as_loaded",
-                variant=row["variant"],
-                zeros=zeros,
-                share=row["sparsity_model"],
-            )
+            variant, share = row["variant"], row["sparsity_model"]
+            yield phrase("finding.zeros_as_loaded", variant=variant, zeros=zeros, share=share)
 
 
 def _unclassified(study: Comparison) -> Iterator[Phrase]:

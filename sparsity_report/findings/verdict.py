@@ -33,12 +33,9 @@ def verdict(study: Comparison) -> Phrase:
     At 30.0 % sparsity of its prunable weights, CSR30 takes 1.33 times the bytes of Dense
     """
     variant = study.facts.headline
-    statements = [
-        _bytes(study, variant),
-        *_speed(study, variant),
-        *_perplexity(study, variant),
-        *_smallest_layout(study, variant),
-    ]
+    statements = [_bytes(study, variant)]
+    for part in (_speed, _perplexity, _smallest_layout):
+        statements += part(study, variant)
     return phrase("verdict.sentences", statements=statements)
 
 
@@ -54,13 +51,9 @@ def _bytes(study: Comparison, variant: str) -> Phrase:
     if variant == facts.baseline or ratio is None:
         key = "verdict.sparsity" if share else "verdict.no_zeros"
         return phrase(key, share=share, number=number, variant=variant)
-    return phrase(
-        "verdict.bytes_equal" if ratio == 1 else "verdict.bytes_ratio",
-        share=share,
-        variant=variant,
-        ratio=ratio,
-        base=unpacked_name(facts.baseline, facts.unpacked_dtypes(facts.baseline)),
-    )
+    key = "verdict.bytes_equal" if ratio == 1 else "verdict.bytes_ratio"
+    base = unpacked_name(facts.baseline, facts.unpacked_dtypes(facts.baseline))
+    return phrase(key, share=share, variant=variant, ratio=ratio, base=base)
 
 
 def _speed(study: Comparison, variant: str) -> Iterator[Phrase]:
@@ -68,12 +61,8 @@ def _speed(study: Comparison, variant: str) -> Iterator[Phrase]:
     for outcome, key in (("stated", "verdict.speed_up"), ("noise", "verdict.speed_within_noise")):
         timed = rows[rows["verdict"] == outcome]
         if len(timed):
-            yield phrase(
-                key,
-                speeds=ratios_with_intervals(timed),
-                base=study.facts.speed_base,
-                tokens=timed_tokens(timed),
-            )
+            speeds, tokens = ratios_with_intervals(timed), timed_tokens(timed)
+            yield phrase(key, speeds=speeds, base=study.facts.speed_base, tokens=tokens)
 
 
 def _perplexity(study: Comparison, variant: str) -> Iterator[Phrase]:
@@ -90,9 +79,6 @@ def _smallest_layout(study: Comparison, variant: str) -> Iterator[Phrase]:
     if layout == "dense":
         yield phrase("verdict.smallest_layout_dense")
         return
-    yield phrase(
-        "verdict.smallest_layout",
-        layout=layout,
-        ratio=facts.lossless(variant)["ratio"][layout],
-        bytes=counted_bytes(facts.unpacked_dtypes(variant)),
-    )
+    ratio = facts.lossless(variant)["ratio"][layout]
+    size = counted_bytes(facts.unpacked_dtypes(variant))
+    yield phrase("verdict.smallest_layout", layout=layout, ratio=ratio, bytes=size)

@@ -17,8 +17,8 @@ import sparsity_report as sr
 from sparsity_report.findings import rounding_findings
 from sparsity_report.findings.audit import audit
 from sparsity_report.findings.difference_findings import difference_findings
+from sparsity_report.findings.rounding_findings import Rounded
 from sparsity_report.findings.study_findings import conventions, study_findings
-from sparsity_report.study.derived.rounded_zeros import Rounded
 from sparsity_report.study.derived.speedups import reference
 
 
@@ -125,9 +125,10 @@ def test_rounding_explains_a_seventh_more_than_a_gaussian_has(near, expected, ve
     ("near", "outcome"),
     [(0.1, "explained"), (0.15, "undecided"), (0.5, "before_packing")],
 )
-def test_what_is_concluded_follows_from_the_numbers(near, outcome):
+def test_what_is_concluded_follows_from_the_numbers(monkeypatch, near, outcome):
     parts = [Rounded(exact, ["w4"], 10_000, 0.05 + near / 2, near, 0.1) for exact in (True, False)]
-    facts = SimpleNamespace(rounded=lambda _: parts)
+    monkeypatch.setattr(rounding_findings, "rounded", lambda layers: layers)
+    facts = SimpleNamespace(layers=lambda _: parts)
     study = SimpleNamespace(variants=pd.DataFrame({"variant": ["D"]}), facts=facts)
     (explained,), (hidden,) = (
         rounding_findings.zeros_explained(study),
@@ -144,9 +145,10 @@ def test_what_is_concluded_follows_from_the_numbers(near, outcome):
 
 
 @pytest.mark.parametrize(("share", "told"), [(0.0005, 0), (0.0006, 1)])
-def test_few_zeros_are_no_question(share, told):
+def test_few_zeros_are_no_question(monkeypatch, share, told):
     part = Rounded(True, ["nf4"], 10_000, share, share, share)
-    facts = SimpleNamespace(rounded=lambda _: [part])
+    monkeypatch.setattr(rounding_findings, "rounded", lambda layers: layers)
+    facts = SimpleNamespace(layers=lambda _: [part])
     study = SimpleNamespace(variants=pd.DataFrame({"variant": ["D"]}), facts=facts)
     assert len([*rounding_findings.zeros_explained(study)]) == told
 

@@ -4,9 +4,8 @@ from typing import Any
 
 import pandas as pd
 
-from sparsity_report.findings.difference import TOTALS, Difference
+from sparsity_report.findings.difference import TOTALS, Difference, Match, distinct
 from sparsity_report.findings.difference_findings import format_of, measured_sides, name_of
-from sparsity_report.findings.layer_changes import Match, distinct
 from sparsity_report.report.tables.column_heads import columns_of
 from sparsity_report.report.tables.table_model import Body, Table, name, rows_of, table_of
 from sparsity_report.study.layers import records
