@@ -62,18 +62,10 @@ def copied_view(form: str, view: View, state: State, first: State) -> str:
         for name in order
         if name not in skipped and getattr(state, name) != getattr(first, name)
     }
-    return copied(
-        form,
-        Shown(
-            view.study,
-            None if state.live else state.variant,
-            state.sparsity,
-            state.bounds if state.live else {},
-            view.frame(state),
-            changed,
-            state.policy,
-        ),
-    )
+    variant, bounds = (None, state.bounds) if state.live else (state.variant, {})
+    rows, policy = view.frame(state), state.policy
+    shown = Shown(view.study, variant, state.sparsity, bounds, rows, changed, policy)
+    return copied(form, shown)
 
 
 def bounds_with(bounds: Bounds, rows: pd.DataFrame, names: Iterable[str], how: str) -> Bounds:

@@ -6,20 +6,22 @@ draws the widgets of the box.
 
 import difflib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import altair as alt
+import anywidget
 import ipywidgets as widgets
 import traitlets
 from IPython.display import display
 from markupsafe import Markup
 
+from sparsity_report.draw.vega import bundle
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.explorer import still_picture
-from sparsity_report.explorer.page_widgets import STYLE, Picture, Shell
 from sparsity_report.explorer.picture import Data, Spec, filled, with_data
 from sparsity_report.explorer.still_picture import Still
 from sparsity_report.hooks import hooks
@@ -28,7 +30,9 @@ from sparsity_report.report.templates import environment
 from sparsity_report.words.languages import speaking, spoken
 from sparsity_report.words.sentences import say
 
+Choices = list[tuple[str, str]]
 _HERE = Path(__file__).parent
+_STYLE = (_HERE / "explorer.css").read_text(encoding="utf-8")
 # Narrowest picture, in pixels.
 NARROWEST = 320
 
@@ -91,6 +95,44 @@ class StillParts(NamedTuple):
     slider: Any = None
     packed: str | None = None
     below: str = ""
+
+
+class Shell(anywidget.AnyWidget):
+    """The place of an explorer in the page, with its width, its keys and its style."""
+
+    _esm = (_HERE / "shell.js").read_text(encoding="utf-8")
+    _css = _STYLE
+    key = traitlets.Unicode().tag(sync=True)
+    width = traitlets.Int().tag(sync=True)
+    # Widths of further views of the same explorer.
+    widths: Any = traitlets.List().tag(sync=True)
+    live = traitlets.Bool().tag(sync=True)
+
+
+class Picture(alt.JupyterChart):
+    """A JupyterChart that works offline, swaps data by name, and compiles only new charts.
+
+    The script of its base class keeps every drawn view alive, which slows down an explorer.
+    """
+
+    _esm = ""
+    data = traitlets.Dict().tag(sync=True)
+    brushed = traitlets.Bool().tag(sync=True)
+    further: Any = traitlets.List().tag(sync=True)
+    # Columns and rows of the map, and the help for its keys.
+    axes: Any = traitlets.List([[], []]).tag(sync=True)
+    hint = traitlets.Unicode().tag(sync=True)
+    # Alternative text, which may change without the chart.
+    described = traitlets.Unicode().tag(sync=True)
+    # Help for the keys of the curve.
+    along = traitlets.Unicode().tag(sync=True)
+    # The level, or as text the mark, to which the curve was pulled, and the number of pulls.
+    pulled: Any = traitlets.List().tag(sync=True)
+
+    def __init__(self) -> None:
+        script = (_HERE / "explorer.js").read_text(encoding="utf-8")
+        self._esm = bundle() + script
+        super().__init__(None)  # type: ignore[arg-type]
 
 
 class BaseExplorer(widgets.VBox):  # type: ignore[misc]
@@ -215,16 +257,9 @@ class BaseExplorer(widgets.VBox):  # type: ignore[misc]
     def _still(self) -> dict[str, str]:
         """Return the still picture by MIME type."""
         parts = self._still_parts()
-        page = self._parts.still(
-            self._shell.key,
-            Markup(STYLE),
-            self._heading(),
-            self._parts.state(self._label()),
-            parts.alt,
-            still_picture.picture(with_data(parts.spec, parts.data)),
-            parts.slider,
-            parts.packed,
-        )
+        drawn = still_picture.picture(with_data(parts.spec, parts.data))
+        top = (self._shell.key, Markup(_STYLE), self._heading(), self._parts.state(self._label()))
+        page = self._parts.still(*top, parts.alt, drawn, parts.slider, parts.packed)
         text = "\n".join(hooks.sentences(self._subject().value))
         return {"text/html": f"{page}{parts.below}", "text/plain": text}
 
@@ -240,6 +275,28 @@ class BaseExplorer(widgets.VBox):  # type: ignore[misc]
     def _view_bundle(self) -> dict[str, Any]:
         view = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
         return {"application/vnd.jupyter.widget-view+json": view}
+
+
+def linked_menus(
+    explorer: Any, labels: Mapping[str, str], choices: Callable[[str], Choices]
+) -> dict[str, Any]:
+    """Return menus linked to traits, by the name of the trait.
+
+    Parameters
+    ----------
+    explorer : BaseExplorer
+    labels : mapping of str to str
+        Label of each menu, by the name of its trait.
+    choices : callable
+        Return what the menu of a trait offers: text, and the value of the trait.
+    """
+    menus = {}
+    for name, label in labels.items():
+        value, options = getattr(explorer, name) or None, choices(name)
+        menus[name] = widgets.Dropdown(options=options, value=value, description=label)
+        if options:
+            traitlets.link((explorer, name), (menus[name], "value"))
+    return menus
 
 
 def require_choices(

@@ -1,6 +1,9 @@
 """State of an explorer's controls as one value."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
+
+import pandas as pd
 
 from sparsity_report.counting.bounds import Bounds
 
@@ -40,3 +43,16 @@ class State(NamedTuple):
     def live(self) -> bool:
         """True if a level is in view, not a variant."""
         return self.variant in LIVE
+
+    @property
+    def masked(self) -> bool:
+        """True if a level is in view with its zeros in dense tensors."""
+        return self.variant == MASKED_AT_LEVEL
+
+
+def order_of(values: Sequence[float], sort: str) -> list[int]:
+    """Return the places of values in an order of the menu; unknown values are last."""
+    if sort == MODEL_ORDER:
+        return list(range(len(values)))
+    known = pd.Series(values, dtype=float)
+    return known.sort_values(ascending=sort == SMALLEST_FIRST, kind="stable").index.tolist()

@@ -1,8 +1,9 @@
 """The controls of a study's explorer: menus, search, slider, tools and buttons."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import anywidget
 import ipywidgets as widgets
@@ -10,6 +11,7 @@ import traitlets
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.explorer.actions import DENSE, FREE, NOW
+from sparsity_report.explorer.base_explorer import Choices, linked_menus
 from sparsity_report.explorer.control_state import CURVES, GROUPINGS, LIVE, SORTS
 from sparsity_report.explorer.details import policy_label
 from sparsity_report.explorer.view import View
@@ -20,10 +22,12 @@ from sparsity_report.words.column_titles import head
 from sparsity_report.words.display_names import group_name
 from sparsity_report.words.sentences import say
 
-Choices = list[tuple[str, str]]
+# What the buttons and the field of the budget do, by name.
+Actions = Mapping[str, Callable[..., None]]
 # Most levels of which each has a label under the slider.
 _TICKS = 8
-_MENUS = {
+#: Traits that have a menu, and the keys of its label; the title of the column if empty.
+MENUS = {
     "variant": "explorer.shown_variant_menu",
     "metric": "explorer.metric_menu",
     "modules": "",
@@ -37,6 +41,16 @@ _BOUNDS = {
     DENSE: "explorer.bound_dense",
     NOW: "explorer.bound_current",
     FREE: "explorer.bound_none",
+}
+# Labels and tooltips of the buttons.
+_BUTTONS = {
+    "add": ("explorer.add_variants", "explorer.add_variants_tooltip"),
+    "clear": ("explorer.clear_selection", "explorer.clear_selection_tooltip"),
+    "undo": ("explorer.undo", "explorer.undo_tooltip"),
+    "redo": ("explorer.redo", "explorer.redo_tooltip"),
+    "reset": ("explorer.reset", "explorer.reset_tooltip"),
+    "bound": ("explorer.bound_button", "explorer.bound_tooltip"),
+    "copy": ("explorer.copy_button", "explorer.copy_tooltip"),
 }
 
 
@@ -76,19 +90,6 @@ class Level(anywidget.AnyWidget):
     disabled = traitlets.Bool().tag(sync=True)
 
 
-class Actions(NamedTuple):
-    """Functions that the buttons and tools call; an error of theirs is shown as a message."""
-
-    add: Callable[[], None]
-    clear: Callable[[], None]
-    undo: Callable[[], None]
-    redo: Callable[[], None]
-    reset: Callable[[], None]
-    within: Callable[[str], None]
-    bound: Callable[[str], None]
-    copy: Callable[[str], None]
-
-
 class Controls:
     """The controls of an explorer, linked to its traits.
 
@@ -100,6 +101,8 @@ class Controls:
         Large numbers of the value in view.
     level : Level
         The slider.
+    bounds, copies : ipywidgets.Dropdown
+        Menus of the bounds of layers, and of the forms of copies.
     """
 
     def __init__(
@@ -107,15 +110,12 @@ class Controls:
     ) -> None:
         self._parts = parts
         self._message, self.cards = widgets.HTML(), widgets.HTML()
-        menus = {
-            name: widgets.Dropdown(
-                options=choices(view, name),
-                value=getattr(explorer, name),
-                description=say(key) if key else head(name),
-            )
-            for name, key in _MENUS.items()
+        labels = {
+            name: say(key) if key else head(name)
+            for name, key in MENUS.items()
             if len(choices(view, name)) > (name == "curve")
         }
+        menus = linked_menus(explorer, labels, partial(choices, view))
         self._menus = {
             name: menus[name] for name in ("variant", "against", "policy") if name in menus
         }
@@ -123,66 +123,47 @@ class Controls:
         search = widgets.Text(
             description=say("explorer.search"), placeholder=say("explorer.search_placeholder")
         )
-        self._steps = [
-            self._button("explorer.undo", "explorer.undo_tooltip", actions.undo),
-            self._button("explorer.redo", "explorer.redo_tooltip", actions.redo),
-            self._button("explorer.reset", "explorer.reset_tooltip", actions.reset),
-        ]
         self.level = Level(
             name=say("explorer.sparsity_slider"), field=say("explorer.sparsity_field")
         )
         self.offer_levels(view, menus["policy"].value if "policy" in menus else "")
-        add = self._button(
-            "explorer.add_variants", "explorer.add_variants_tooltip", actions.add, once=True
-        )
-        add.disabled = not view.policies
-        top = [menu for name, menu in menus.items() if name not in {"policy", "against"}]
-        clear = self._button(
-            "explorer.clear_selection", "explorer.clear_selection_tooltip", actions.clear
-        )
-        policy = [menus["policy"]] if "policy" in menus else []
-        self.rows = [
-            _box("sx-controls", *top, search, log_scale, clear),
-            _box("sx-level", *policy, self.level, _box("sx-add", add, self._message)),
-            self._tools(menus["against"], actions),
-            _box("sx-now", shown, _box("sx-steps", *self._steps)),
-            self.cards,
+        limits = [
+            (say("explorer.bound_at_most", share=n / 10), f"{n / 10:g}") for n in range(1, 10)
         ]
-        linked = menus | {"log_scale": log_scale, "search": search, "sparsity": self.level}
-        for name, control in linked.items():
-            traitlets.link((explorer, name), (control, "value"))
-
-    def _tools(self, against: Any, actions: Actions) -> Any:
-        """Return the row of the baseline, the budget, the bounds and the copies."""
+        kinds = [*((say(key), kind) for kind, key in _BOUNDS.items()), *limits]
+        self.bounds = widgets.Dropdown(options=kinds, description=say("explorer.layer_bounds"))
+        forms = [(say(key), form) for form, key in FORMS.items()]
+        self.copies = widgets.Dropdown(options=forms, description=say("explorer.copy_as"))
         budget = widgets.Text(
             description=say("explorer.budget"),
             placeholder=say("explorer.budget_placeholder"),
             continuous_update=False,
         )
-        budget.observe(lambda change: self._try(actions.within, change["new"]), "value")
-        limits = [
-            (say("explorer.bound_at_most", share=n / 10), f"{n / 10:g}") for n in range(1, 10)
-        ]
-        kinds = [*((say(key), kind) for kind, key in _BOUNDS.items()), *limits]
-        bounds = widgets.Dropdown(options=kinds, description=say("explorer.layer_bounds"))
-        forms = [(say(key), form) for form, key in FORMS.items()]
-        copies = widgets.Dropdown(options=forms, description=say("explorer.copy_as"))
+        budget.observe(lambda change: self._try(actions["within"], change["new"]), "value")
         # A menu alone would act at every arrow key.
-        bound = self._button(
-            "explorer.bound_button", "explorer.bound_tooltip", lambda: actions.bound(bounds.value)
-        )
-        copy = self._button(
-            "explorer.copy_button", "explorer.copy_tooltip", lambda: actions.copy(copies.value)
-        )
-        tools = _box("sx-controls", against, budget, bounds, bound, copies, copy)
+        buttons = {name: self._button(name, actions[name]) for name in _BUTTONS}
+        buttons["add"].disabled = not view.policies
+        self._steps = [buttons[name] for name in ("undo", "redo", "reset")]
+        top = [menu for name, menu in menus.items() if name not in {"policy", "against"}]
+        policy = [menus["policy"]] if "policy" in menus else []
+        bound, copy = (self.bounds, buttons["bound"]), (self.copies, buttons["copy"])
+        tools = _box("sx-controls", menus["against"], budget, *bound, *copy)
         tools.add_class("sx-tools")
-        return tools
+        self.rows = [
+            _box("sx-controls", *top, search, log_scale, buttons["clear"]),
+            _box("sx-level", *policy, self.level, _box("sx-add", buttons["add"], self._message)),
+            tools,
+            _box("sx-now", shown, _box("sx-steps", *self._steps)),
+            self.cards,
+        ]
+        linked = {"log_scale": log_scale, "search": search, "sparsity": self.level}
+        for name, control in linked.items():
+            traitlets.link((explorer, name), (control, "value"))
 
-    def _button(
-        self, label: str, tooltip: str, act: Callable[[], None], *, once: bool = False
-    ) -> Any:
-        """Return a button; with `once` it is disabled while it acts."""
-        button = widgets.Button(description=say(label), tooltip=say(tooltip))
+    def _button(self, name: str, act: Callable[[], None]) -> Any:
+        """Return a button; the one that adds variants is disabled while it acts."""
+        text, tooltip = map(say, _BUTTONS[name])
+        button, once = widgets.Button(description=text, tooltip=tooltip), name == "add"
 
         def press(_: Any) -> None:
             button.disabled = once

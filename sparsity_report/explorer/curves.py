@@ -8,20 +8,14 @@ from typing import Any
 
 import pandas as pd
 
+from sparsity_report.draw import tradeoff_chart
 from sparsity_report.draw.marks import Rows
-from sparsity_report.draw.tradeoff_chart import (
-    measure_name,
-    place_text,
-    score_text,
-    tradeoff_rows,
-    tradeoff_shape,
-)
 from sparsity_report.explorer.control_state import State
 from sparsity_report.explorer.picture import CURVES, EVEN, Data
 from sparsity_report.explorer.view import View
 from sparsity_report.study.derived.policy_names import is_level_of
 from sparsity_report.study.levels.levels import same_level
-from sparsity_report.study.levels.tradeoff import Point, places
+from sparsity_report.study.levels.tradeoff import Tradeoff, places
 from sparsity_report.untrusted.display_text import clip, short_name
 from sparsity_report.words.display_names import layout_name
 from sparsity_report.words.number_format import count
@@ -43,13 +37,11 @@ class CostCurve:
     @cached_property
     def top(self) -> float:
         """Greatest ratio of any selection: a sum of layers is no worse than one of them."""
-        ratios = []
+        ratios: list[float] = []
+        pairs = {"csr_bytes": "dense_bytes", "csr_flops_per_token": "flops_per_token"}
         for levels in self.view.policies.values():
             start = levels.frame([0])
-            for sparse, dense in (
-                ("csr_bytes", "dense_bytes"),
-                ("csr_flops_per_token", "flops_per_token"),
-            ):
+            for sparse, dense in pairs.items():
                 inside = start[start["prunable"] & (start[dense] > 0)]
                 ratios += (inside[sparse] / inside[dense]).dropna().astype(float).tolist()
         most = max(ratios, default=0.0)
@@ -107,18 +99,14 @@ class CostCurve:
 class QualityCurve:
     """Quality against bytes of measured variants of the model; levels have bytes only."""
 
-    def __init__(self, view: View) -> None:
-        self.view = view
-        self.tradeoff = view.study.tradeoff
-        self.shape = tradeoff_shape(view.study)
-        self._lines, self._points = tradeoff_rows(view.study)
+    def __init__(self, view: View, tradeoff: Tradeoff, shape: tradeoff_chart.TradeoffShape) -> None:
+        self.view, self.tradeoff, self.shape = view, tradeoff, shape
+        self._lines, self._points = tradeoff_chart.tradeoff_rows(view.study)
         self._levels = lru_cache(maxsize=None)(self._at_levels)
         self._stops = lru_cache(maxsize=8)(self._pulls)
 
     def rows(self, state: State) -> Data:
         """Return the lines, the marks, and the place of the state."""
-        if self.tradeoff is None:
-            return {}
         (place, *_) = level = self._level(state) or [{}]
         points = [{**row, "on": row["id"] == place.get("on")} for row in self._points]
         rows = {"curve": self._lines, "points": points, "level": level if place else []}
@@ -126,26 +114,20 @@ class QualityCurve:
 
     def variant(self, at: str) -> str | None:
         """Return the first variant of a mark."""
-        points = self._known
+        points = self.tradeoff.points
         return points[int(at)].variants[0] if at.isdigit() and int(at) < len(points) else None
 
-    @property
-    def _known(self) -> tuple[Point, ...]:
-        return () if self.tradeoff is None else self.tradeoff.points
-
     def _level(self, state: State) -> Rows:
-        if self.shape is None or self.tradeoff is None:
-            return []
         size, on, name, at = self._standing(state)
         if size is None:
             return []
-        where, score = (
-            say("format.name_size", name=name, size=place_text(size)),
-            say("explorer.not_measured"),
-        )
+        where = say("format.name_size", name=name, size=tradeoff_chart.place_text(size))
+        score = say("explorer.not_measured")
         if on is not None:
-            text = score_text(self.tradeoff, self._known[on])
-            score = say("format.name_size", name=measure_name(self.tradeoff), size=text)
+            text = tradeoff_chart.score_text(self.tradeoff, self.tradeoff.points[on])
+            score = say(
+                "format.name_size", name=tradeoff_chart.measure_name(self.tradeoff), size=text
+            )
         tip = self._tip(state.policy, state.sparsity) if state.live else f"{where} · {score}"
         mark = None if on is None else str(on)
         row = {"bytes": size, "on": mark, "at": at, "open": on is None, "tip": tip}
@@ -155,7 +137,8 @@ class QualityCurve:
     def _standing(self, state: State) -> tuple[int | None, int | None, str, str | float]:
         """Return bytes and measured point of the state, its name and its place on the curve."""
         if not state.live:
-            on = next((k for k, p in enumerate(self._known) if state.variant in p.variants), None)
+            points = enumerate(self.tradeoff.points)
+            on = next((k for k, point in points if state.variant in point.variants), None)
             place = places(self.view.study.facts).get(state.variant)
             name = clip(short_name(state.variant), 24)
             return place and place.bytes, on, name, "" if on is None else str(on)
@@ -165,10 +148,8 @@ class QualityCurve:
     def _of_policy(self, policy: str) -> list[int]:
         """Return the points at levels of a policy."""
         source = self.view.study.variants["fingerprint"].iloc[0]
-        places = [point.place for point in self._known]
-        return [
-            k for k, p in enumerate(places) if p.source == source and is_level_of(p.method, policy)
-        ]
+        places = enumerate(point.place for point in self.tradeoff.points)
+        return [k for k, p in places if p.source == source and is_level_of(p.method, policy)]
 
     def _at_levels(self, policy: str) -> pd.DataFrame:
         """Return the bytes and the sparsity of every level of a policy."""
@@ -177,23 +158,25 @@ class QualityCurve:
 
     def _pulls(self, policy: str) -> Rows:
         """Return bands of x for the pointer: those of levels, and over them those of marks."""
-        if self.shape is None or policy not in self.view.policies:
+        if policy not in self.view.policies:
             return []
         levels, most = self._levels(policy), self.shape.most
         rows = _bands(levels.iloc[::-1], "bytes", most, last=True)
         for row in rows:
             row["tip"] = self._tip(policy, row["id"])
         for k in self._of_policy(policy):
-            size, away = self._known[k].place.bytes, _NEAR * most
-            row = self._points[k]
-            tip = say("format.name_size", name=row["variant"], size=row["label"])
+            row, away = self._points[k], _NEAR * most
+            size, tip = (
+                row["bytes"],
+                say("format.name_size", name=row["variant"], size=row["label"]),
+            )
             ends = {"from": size - away, "to": min(size + away, most)}
             rows.append({"kind": "pull", "id": str(k), **ends, "tip": tip})
         return rows
 
     def _tip(self, policy: str, level: float) -> str:
         row, on = self._at(policy, level)
-        text = place_text(int(row["bytes"]))
+        text = tradeoff_chart.place_text(int(row["bytes"]))
         words = {"level": level, "size": text, "layout": layout_name(str(row["layout"]))}
         if on is None:
             return say("explorer.level_tip_unmeasured", **words)
@@ -206,15 +189,13 @@ class QualityCurve:
         row = levels[levels["sparsity"] == level].iloc[0]
         # No variant was pruned within bounds.
         known = [] if self.view.bounded else self._of_policy(policy)
-        places = {k: self._known[k].place.sparsity for k in known}
+        places = {k: self.tradeoff.points[k].place.sparsity for k in known}
         share = row["sparsity_prunable"]
         return row, next((k for k, known in places.items() if same_level(known, share)), None)
 
     def note(self, state: State) -> str:
         """Return the line under the title."""
         del state
-        if self.tradeoff is None:
-            return ""
         note = say("explorer.quality_note", of=clip(self.tradeoff.subject, 40))
         if self.tradeoff.left_out:
             names = [short_name(name) for name in self.tradeoff.left_out]
@@ -223,14 +204,16 @@ class QualityCurve:
 
     def alt(self) -> str:
         """Return the alternative text."""
-        if self.tradeoff is None:
-            return ""
         rows = [say("explorer.quality_point_alt", **row) for row in self._points[:_IN_TEXT]]
-        return say("explorer.quality_curve_alt", measure=measure_name(self.tradeoff), rows=rows)
+        return say(
+            "explorer.quality_curve_alt",
+            measure=tradeoff_chart.measure_name(self.tradeoff),
+            rows=rows,
+        )
 
     def legend(self) -> int:
         """Return the number of lines in the legend."""
-        return 0 if self.shape is None or len(self.shape.lines) < 2 else len(self.shape.lines)
+        return 0 if len(self.shape.lines) < 2 else min(tradeoff_chart.NAMED, len(self.shape.lines))
 
 
 def _bands(levels: pd.DataFrame, column: str, end: float, *, last: bool = False) -> Rows:

@@ -11,7 +11,7 @@ from sparsity_report.draw.histogram_rows import histogram_rows, outline_rows
 from sparsity_report.draw.marks import Rows
 from sparsity_report.explorer.control_state import State
 from sparsity_report.study.comparison import Comparison
-from sparsity_report.study.derived.histograms import module_magnitudes, spread
+from sparsity_report.study.derived.histograms import module_magnitudes
 from sparsity_report.study.derived.policy_names import GLOBAL, LAYERWISE
 from sparsity_report.study.levels.levels import Levels
 from sparsity_report.study.levels.sweep import layer_threshold, thresholds
@@ -25,33 +25,29 @@ class LayerMagnitudes:
 
     def __init__(self, study: Comparison, policies: Mapping[str, Levels]) -> None:
         self._study, self._policies = study, policies
-        self._variants = study.variants.set_index("variant")
+        self._thresholds = study.variants.set_index("variant")["threshold"]
 
     @cached_property
     def counts(self) -> dict[str, Magnitudes]:
         """Magnitudes per prunable module before pruning; empty without the weights."""
         weights = self._study.weights
-        if weights is None:
-            return {}
-        return module_magnitudes(weights)
+        return {} if weights is None else module_magnitudes(weights)
 
     @cached_property
     def spreads(self) -> dict[str, float]:
         """Spread of the weights of each module with a single weight tensor."""
-        alone = (name for name in self.counts if self._alone(name))
-        return {name: spread(self.counts[name]) for name in alone if self.counts[name].total}
+        alone = ((name, counts) for name, counts in self.counts.items() if name in self._one_tensor)
+        return {name: counts.root_mean_square for name, counts in alone if counts.total}
 
     def find(self, state: State) -> Magnitudes | None:
         """Return the magnitudes of the layer in detail; None if they are unknown."""
-        prints = self._variants["fingerprint"]
-        if not state.live and prints[state.variant] != prints.iloc[0]:
-            return None
-        return self.counts.get(state.detail or "")
+        known = state.live or self._study.facts.is_of_first(state.variant)
+        return self.counts.get(state.detail or "") if known else None
 
     def threshold(self, state: State) -> float | None:
         """Return the largest magnitude that the variant or the level in view prunes."""
         if not state.live:
-            cut = self._variants["threshold"][state.variant]
+            cut = self._thresholds[state.variant]
             return None if pd.isna(cut) else float(cut)
         if state.bounds:  # each layer has another threshold
             return None
@@ -59,12 +55,9 @@ class LayerMagnitudes:
             return self.thresholds.get(state.sparsity)
         magnitudes = self.find(state)
         # A pattern has no threshold, and a module of several tensors has several.
-        if state.policy != LAYERWISE or magnitudes is None or not self._alone(state.detail or ""):
+        if state.policy != LAYERWISE or magnitudes is None or state.detail not in self._one_tensor:
             return None
         return layer_threshold(magnitudes, state.sparsity)
-
-    def _alone(self, module: str) -> bool:
-        return module in self._one_tensor
 
     @cached_property
     def _one_tensor(self) -> set[str]:
@@ -85,7 +78,7 @@ class LayerMagnitudes:
         """Return the sparsity of a Gaussian with the spread of the layer at its threshold."""
         magnitudes, threshold = self.find(state), self.threshold(state)
         if magnitudes is not None and threshold is not None and magnitudes.counts.sum():
-            return expected_sparsity(threshold, spread(magnitudes))
+            return expected_sparsity(threshold, magnitudes.root_mean_square)
         frame = self._study.patterns
         if frame is None or state.live:
             return None
@@ -106,10 +99,8 @@ class LayerMagnitudes:
             left = other > 0.55 * bars[-1]["to"]
             marks.append({"at": other, "label": label, "left": left, "other": True})
         if (module := self.other_layer(state)) is not None:
-            beside = self.find(state._replace(detail=module))
-            if beside is not None:
-                shrunk, outline = outline_rows(magnitudes, threshold, beside)
-                bars = [bar | {"height": shrunk * bar["height"]} for bar in bars]
+            shrunk, outline = outline_rows(magnitudes, threshold, self.counts[module])
+            bars = [bar | {"height": shrunk * bar["height"]} for bar in bars]
         return {"magnitudes": bars, "threshold": marks, "outline": outline}
 
     def _other_threshold(self, state: State) -> float | None:
@@ -129,7 +120,6 @@ class LayerMagnitudes:
         if not prunable:
             return say("explorer.histogram_prunable_only")
         if self._study.weights is None:
-            return say(
-                "explorer.histogram_needs_weights", code="sr.explore(study, weights=sr.load(…))"
-            )
+            code = "sr.explore(study, weights=sr.load(…))"
+            return say("explorer.histogram_needs_weights", code=code)
         return say("explorer.histogram_unavailable")

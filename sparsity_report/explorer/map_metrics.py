@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from functools import cached_property, lru_cache
 
+import numpy as np
 import pandas as pd
 
 from sparsity_report.draw.theme import METRICS, Metric
@@ -10,18 +11,8 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.explorer.control_state import State
 from sparsity_report.explorer.layer_histogram import LayerMagnitudes
 from sparsity_report.study.comparison import Comparison
-from sparsity_report.study.derived.layer_metrics import (
-    LayerFigure,
-    LevelFigures,
-    beyond,
-    beyond_at,
-    beyond_levels,
-    difference,
-    differences,
-    finest,
-    measured_sensitivity,
-    own_figures,
-)
+from sparsity_report.study.derived import layer_metrics
+from sparsity_report.study.derived.layer_metrics import LayerFigure
 from sparsity_report.study.derived.policy_names import GLOBAL
 from sparsity_report.study.levels.levels import Levels
 from sparsity_report.untrusted.display_text import clip
@@ -58,7 +49,7 @@ class Figures:
     ) -> None:
         self._study, self._policies, self._magnitudes = study, policies, magnitudes
         self._first = str(study.variants["variant"].iloc[0])
-        self._own = {} if columns is None else own_figures(columns, study.layers)
+        self._own = {} if columns is None else layer_metrics.own_figures(columns, study.layers)
         if taken := set(self._own) & set(METRICS):
             wrong = sorted(taken)[0]
             raise SparsityReportError(say("explorer.metric_name_taken", name=repr(wrong)))
@@ -91,7 +82,9 @@ class Figures:
     def is_of_parts(self, metric: str) -> bool:
         """Return whether a figure belongs to groups or blocks, so that layers have no mean."""
         frame = self._study.sensitivity
-        return metric == SENSITIVITY and frame is not None and finest(frame) != "layer"
+        return (
+            metric == SENSITIVITY and frame is not None and layer_metrics.finest(frame) != "layer"
+        )
 
     def depends_on_level(self, state: State) -> bool:
         """Return whether the metric in view depends on the level."""
@@ -107,7 +100,7 @@ class Figures:
             frame = self._study.sensitivity
             assert frame is not None
             level = float(frame["sparsity"].median())
-            return say(_CUT[finest(frame)], level=level)
+            return say(_CUT[layer_metrics.finest(frame)], level=level)
         meant = self.metrics[metric]
         return say(meant.layer_note or meant.note)
 
@@ -120,47 +113,52 @@ class Figures:
         variant = self._first if state.live else state.variant
         return self._of_variant(state.metric, variant, state.against)
 
-    def levels(self, state: State) -> LevelFigures | None:
+    def levels(self, state: State) -> LayerFigure | None:
         """Return the figure at every level; None if the levels do not have it."""
         bounded = bool(state.bounds)
         return self._at_levels(state.metric, state.policy, state.against, bounded)
 
     def _everywhere(
         self, metric: str, policy: str, against: str, bounded: bool
-    ) -> LevelFigures | None:
-        levels, layers = self._policies[policy], self._study.facts.layers(self._first)
+    ) -> LayerFigure | None:
+        levels, facts = self._policies[policy], self._study.facts
+        zeros = layer_metrics.zeros_at_levels(levels, facts.layers(self._first))
         if metric == DIFFERENCE:
-            return differences(levels, layers, self._study.facts.layers(against))
+            return layer_metrics.difference(zeros, layer_metrics.zeros_of(facts.layers(against)))
         # Other policies have no common threshold.
         if policy != GLOBAL or bounded or not self._magnitudes.thresholds:
             return None
         cuts = [self._magnitudes.thresholds[level] for level in levels.sparsities]
-        return beyond_levels(levels, layers, cuts, self._magnitudes.spreads)
+        return layer_metrics.beyond_at(zeros, cuts, self._magnitudes.spreads)
 
     def _variant(self, metric: str, variant: str, against: str) -> LayerFigure:
         study, rows = self._study, self._study.facts.layers(variant)
         if metric == DIFFERENCE:
-            return difference(rows, study.facts.layers(against))
+            return layer_metrics.difference(
+                layer_metrics.zeros_of(rows), layer_metrics.zeros_of(study.facts.layers(against))
+            )
         if metric == SENSITIVITY:
             assert study.sensitivity is not None
-            known = measured_sensitivity(study.sensitivity, study.facts.layers(self._first))
-            prints = study.variants.set_index("variant")["fingerprint"]
-            return known if prints[variant] == prints.iloc[0] else unknown(rows)
+            known = layer_metrics.measured_sensitivity(
+                study.sensitivity, study.facts.layers(self._first)
+            )
+            return known if study.facts.is_of_first(variant) else unknown(rows)
         if metric in self._own:
             return self._own[metric]
         if study.patterns is not None:
             patterns = study.patterns[study.patterns["variant"] == variant]
             if patterns["expected_sparsity"].notna().any():
-                return beyond(patterns)
-        described = study.variants.set_index("variant")
-        cut, print_ = described["threshold"][variant], described["fingerprint"]
-        if pd.isna(cut) or print_[variant] != print_.iloc[0]:
+                return layer_metrics.beyond(patterns)
+        cut = study.variants.set_index("variant")["threshold"][variant]
+        if pd.isna(cut) or not study.facts.is_of_first(variant):
             return unknown(rows)
-        return beyond_at(rows, float(cut), self._magnitudes.spreads)
+        return layer_metrics.beyond_at(
+            layer_metrics.zeros_of(rows), [float(cut)], self._magnitudes.spreads
+        )
 
 
 def unknown(rows: pd.DataFrame) -> LayerFigure:
     """Return an unknown figure for every layer with prunable weights."""
-    names = rows.loc[rows["prunable"], "module_name"]
-    nothing = pd.Series(float("nan"), index=list(names), dtype=float)
-    return LayerFigure(nothing, nothing)
+    names = pd.Index(rows.loc[rows["prunable"], "module_name"])
+    nothing = np.full(len(names), np.nan)
+    return LayerFigure(names, nothing, nothing)

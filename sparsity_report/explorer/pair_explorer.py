@@ -6,14 +6,8 @@ import ipywidgets as widgets
 import traitlets
 
 from sparsity_report.draw.pair_charts import both
-from sparsity_report.explorer.base_explorer import (
-    BaseExplorer,
-    Shown,
-    StillParts,
-    Subject,
-    in_own_language,
-    require_choices,
-)
+from sparsity_report.explorer import base_explorer
+from sparsity_report.explorer.base_explorer import BaseExplorer, in_own_language
 from sparsity_report.explorer.details import Reading
 from sparsity_report.explorer.pair_scene import ALL, METRICS, PairScene, PairState
 from sparsity_report.explorer.still_picture import WIDTH
@@ -60,12 +54,8 @@ class PairExplorer(BaseExplorer):
         super().__init__()
         self.set_trait("pair", pair)
         self.module = self._scene.first(ALL)
-        self._menus = {
-            name: widgets.Dropdown(
-                options=self._choices(name), value=getattr(self, name) or None, description=say(key)
-            )
-            for name, key in _MENUS.items()
-        }
+        labels = {name: say(key) for name, key in _MENUS.items()}
+        self._menus = base_explorer.linked_menus(self, labels, self._choices)
         # Names of modules are longer than the options of other menus.
         self._menus["module"].add_class("sx-names")
         self._detail.add_class("sx-alone")
@@ -74,18 +64,10 @@ class PairExplorer(BaseExplorer):
         for style, box in {"controls": controls, "now": now, "below": below}.items():
             box.add_class(f"sx-{style}")
         self.children = [self._shell, self._head, controls, now, self._place, below]
-        for menu in self._menus.values():
-            menu.observe(self._chosen, "value")
         self._refresh()
         self.observe(self._changed, [*_MENUS])
 
-    def _chosen(self, change: Any) -> None:
-        """Set the trait of a menu."""
-        if not self._quiet and change["new"] is not None:
-            name = next(name for name, menu in self._menus.items() if menu is change["owner"])
-            setattr(self, name, change["new"])
-
-    def _choices(self, name: str) -> list[tuple[str, str]]:
+    def _choices(self, name: str) -> base_explorer.Choices:
         """Return the options of a menu: text and the value of the trait."""
         if name == "metric":
             return [(say(metric.name), key) for key, metric in METRICS.items()]
@@ -102,11 +84,10 @@ class PairExplorer(BaseExplorer):
         with self._silently():
             if change["name"] == "group":
                 modules = self._scene.modules(self.group)
-                if self.module not in modules:
-                    self.module = self._scene.first(self.group)
+                chosen = self.module if self.module in modules else self._scene.first(self.group)
+                # New options choose the first one.
                 self._menus["module"].options = self._choices("module")
-            for name, menu in self._menus.items():
-                menu.value = getattr(self, name) or None
+                self.module = chosen
         self._refresh()
         self._announce()
 
@@ -124,10 +105,10 @@ class PairExplorer(BaseExplorer):
             axes=self._scene.axes(self.group),
         )
 
-    def _label(self) -> Shown:
+    def _label(self) -> base_explorer.Shown:
         metric = METRICS[self.metric]
         text = say(metric.name if self._scene.map(self.group) else "pair.map_unavailable")
-        return Shown(False, say("pair.map_kind"), text, say(metric.note))
+        return base_explorer.Shown(False, say("pair.map_kind"), text, say(metric.note))
 
     def _layer(self) -> str:
         """Return the layer in detail as HTML."""
@@ -138,16 +119,16 @@ class PairExplorer(BaseExplorer):
         table = pair_tables.layer(self.pair, self.module)
         return str(self._parts.layer(Reading(clip(self.module, 2000), about, [], [table], "")))
 
-    def _subject(self) -> Subject:
-        return Subject(self.pair, both(self.pair), pair_tables.totals(self.pair))
+    def _subject(self) -> base_explorer.Subject:
+        return base_explorer.Subject(self.pair, both(self.pair), pair_tables.totals(self.pair))
 
-    def _still_parts(self) -> StillParts:
+    def _still_parts(self) -> base_explorer.StillParts:
         state = self._state(WIDTH)
         # The picture does not show the counts of the layer.
         style = f"sx-still sx-still-{self._shell.key} mathjax_ignore tex2jax_ignore"
         below = f'<div class="{style}">{self._layer()}</div>'
         spec, data = self._scene.spec(state), self._scene.data(state)
-        return StillParts(spec, data, self._scene.alt(state), below=below)
+        return base_explorer.StillParts(spec, data, self._scene.alt(state), below=below)
 
     @in_own_language
     def _heard(self, _: Any, content: dict[str, Any], __: Any) -> None:
@@ -160,5 +141,5 @@ class PairExplorer(BaseExplorer):
         """Refuse values that the menu does not offer."""
         name, value = proposal["trait"].name, proposal["value"]
         known = [key for _, key in self._choices(name)] or [""]
-        require_choices(name, [value], known, are_modules=name == "module")
+        base_explorer.require_choices(name, [value], known, are_modules=name == "module")
         return value

@@ -5,15 +5,8 @@ from typing import Any, NamedTuple
 
 import altair as alt
 
-from sparsity_report.draw import marks, theme
+from sparsity_report.draw import marks, pair_charts, theme
 from sparsity_report.draw.heat_maps import extremes
-from sparsity_report.draw.pair_charts import (
-    overlap_mark,
-    overlap_rows,
-    overlap_words,
-    strip_mark,
-    strip_words,
-)
 from sparsity_report.draw.strip_labels import strip_names, strip_title
 from sparsity_report.draw.theme import SCREEN, Metric
 from sparsity_report.draw.vega import unchecked
@@ -104,18 +97,21 @@ class PairScene:
 
     def alt(self, state: PairState) -> str:
         """Return the alternative text of the picture."""
-        zeros, texts = self.zeros(state.module), [strip_words(strip) for strip in self._strips]
+        zeros, texts = (
+            self.zeros(state.module),
+            [pair_charts.strip_words(strip) for strip in self._strips],
+        )
         if (shown := self.map(state.group)) is not None:
             texts.insert(0, _map_text(shown, state.metric))
         text = clip(" ".join(texts), 1500)
         if not zeros["compared"]:
             return text
-        return f"{overlap_words(zeros, clip(state.module, 80))} {text}"
+        return f"{pair_charts.overlap_words(zeros, clip(state.module, 80))} {text}"
 
     def data(self, state: PairState) -> Data:
         """Return the cells of the map and the zeros of the layer in detail."""
         zeros, shown = self.zeros(state.module), self.map(state.group)
-        data: Data = {"overlap": overlap_rows(zeros) if zeros["compared"] else []}
+        data: Data = {"overlap": pair_charts.overlap_rows(zeros) if zeros["compared"] else []}
         if shown is None:
             return data
         values, kind = shown.cells[state.metric].tolist(), METRICS[state.metric].kind
@@ -140,7 +136,9 @@ class PairScene:
         names = self._name_width(state.group)
         plot = max(120, state.width - names - _EDGE)
         data: Spec = {"pointed": []}
-        matrix = _part(overlap_mark(alt.NamedData(name="overlap"), _MATRIX, SCREEN), data)
+        matrix = _part(
+            pair_charts.overlap_mark(alt.NamedData(name="overlap"), _MATRIX, SCREEN), data
+        )
         parts: list[Spec] = [matrix | {"title": say("chart.overlap_title")}]
         if shown is not None:
             width = plot - (names + _MATRIX + _GAP if is_wide else 0)
@@ -148,7 +146,7 @@ class PairScene:
             if is_wide:
                 parts = [{"hconcat": parts, "spacing": _GAP, "resolve": _APART}]
         for strip in self._strips:
-            if (chart := strip_mark(strip, plot, SCREEN)) is not None:
+            if (chart := pair_charts.strip_mark(strip, plot, SCREEN)) is not None:
                 parts.append(_part(chart, data) | {"title": strip_title(strip)})
         # The same room for names keeps the plots below each other.
         config = theme.config(SCREEN) | {"padding": 2, "axisLeft": {"minExtent": names}}

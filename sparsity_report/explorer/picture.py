@@ -105,10 +105,8 @@ _kept: list[Pictures] = []
 
 def pictures() -> Pictures:
     """Return the charts in the language in use, the same for every explorer of a process."""
-    for kept in _kept:
-        if kept.language is spoken():
-            return kept
-    _kept[:0] = [Pictures(spoken())]
+    known = next((each for each in _kept if each.language is spoken()), None)
+    _kept[:] = [known or Pictures(spoken()), *(each for each in _kept if each is not known)]
     del _kept[_LANGUAGES:]
     return _kept[0]
 
@@ -129,35 +127,21 @@ class Drawn(alt.TopLevelMixin, alt.Root):
 
 def chart_spec(layout: Spec, width: int, config: Spec, datasets: Spec) -> Spec:
     """Return a chart as Vega-Lite; its width tells the front end for which page it was drawn."""
-    return {
-        "$schema": alt.SCHEMA_URL,
-        **layout,
-        "usermeta": {"width": width},
-        "background": "white",
-        "config": config,
-        "datasets": datasets,
-    }
+    page = {"usermeta": {"width": width}, "background": "white", "config": config}
+    return {"$schema": alt.SCHEMA_URL, **layout, **page, "datasets": datasets}
 
 
 def cell_rows(
     cells: Sequence[Cell], values: Sequence[Any], labels: Sequence[str], tips: Sequence[str]
 ) -> Rows:
     """Return the rows of a map; an unknown value becomes None."""
-    return [
-        {
-            "kind": "cell",
-            "id": place,
-            "block": cell.block,
-            "projection": cell.projection,
-            "value": value if number_format.known(value) else None,
-            "label": label,
-            "tip": tip,
-            "on": True,
-        }
-        for place, (cell, value, label, tip) in enumerate(
-            zip(cells, values, labels, tips, strict=True)
-        )
-    ]
+    rows: Rows = []
+    parts = zip(cells, values, labels, tips, strict=True)
+    for place, (cell, value, label, tip) in enumerate(parts):
+        known = value if number_format.known(value) else None
+        shown = {"value": known, "label": label, "tip": tip, "on": True}
+        rows.append({"kind": "cell", "id": place, **cell._asdict(), **shown})
+    return rows
 
 
 def looked(cells: Rows, grid: Grid, module: str | None) -> Rows:
@@ -210,23 +194,23 @@ def _panel(part: alt.LayerChart, name: str, title: str, frame: Frame) -> Spec:
     return spec
 
 
+def _shape_of(look: Look, frame: Frame) -> dict[str, Any]:
+    """Return the options that the map and the bars share."""
+    screen = {"below": True, "selectable": True, "sizes": SCREEN, "names": frame.left - 10}
+    return {"width": frame.width, "kind": look.kind, "log": look.log, **screen}
+
+
 def _map_of(look: Look) -> marks.HeatMap:
     frame = look.plan.cells
     return marks.HeatMap(
         blocks=look.blocks,
         projections=look.projections,
-        width=frame.width,
         row=frame.height / max(1, len(look.projections)),
-        kind=look.kind,
         title=_unit(look),
         domain=look.domain,
-        log=look.log,
         tips=(("tip", say("column.module")), ("label", look.name)),
-        below=True,
-        selectable=True,
-        names=frame.left - 10,
         numbers=look.numbers,
-        sizes=SCREEN,
+        **_shape_of(look, frame),
     )
 
 
@@ -258,22 +242,12 @@ def _bars_of(look: Look) -> marks.Bars:
     return marks.Bars(
         groups=look.bars,
         inks=look.variants,
-        width=frame.width,
         domain=(1, high * 4) if look.log else (low - room if low < 0 else 0, high + room),
         band=band,
         gap=gap,
-        kind=look.kind,
-        log=look.log,
         labels=band >= 9,
-        tips=(
-            ("group", say("label.group")),
-            ("variant", say("label.variant")),
-            ("label", look.name),
-        ),
-        below=True,
-        selectable=True,
-        names=frame.left - 10,
-        sizes=SCREEN,
+        tips=(*marks.tips(group="label.group", variant="label.variant"), ("label", look.name)),
+        **_shape_of(look, frame),
     )
 
 

@@ -124,14 +124,13 @@ def _plan(
     # Many bars are thin, but each is visible.
     height = max(110.0, min(wanted, 250), 1.5 * room.groups * (variants + 1))
     below_curve = _BELOW_CURVE + _LEGEND_ROW * -(-room.lines // curve_columns(curve[1]))
+    below_bars = _BELOW_BARS + _LEGEND_ROW * lines
     return Plan(
         form,
-        Frame(cells[0], cells[1], high, _END, _BELOW_CELLS),
-        Frame(bars[0], bars[1], height, _RIGHT, _BELOW_BARS + _LEGEND_ROW * lines),
-        Frame(curve[0], curve[1], 190, _RIGHT, below_curve) if room.curve else None,
-        Frame(histogram[0], histogram[1], _HISTOGRAM, _END, _BELOW_HISTOGRAM)
-        if room.histogram
-        else None,
+        Frame(*cells, high, _END, _BELOW_CELLS),
+        Frame(*bars, height, _RIGHT, below_bars),
+        Frame(*curve, 190, _RIGHT, below_curve) if room.curve else None,
+        Frame(*histogram, _HISTOGRAM, _END, _BELOW_HISTOGRAM) if room.histogram else None,
     )
 
 

@@ -9,15 +9,8 @@ import numpy as np
 
 from sparsity_report.draw import theme
 from sparsity_report.draw.marks import Rows
-from sparsity_report.draw.tradeoff_chart import NAMED
-from sparsity_report.explorer.control_state import (
-    GROUPINGS,
-    LARGEST_FIRST,
-    LIVE,
-    MODEL_ORDER,
-    QUALITY,
-    State,
-)
+from sparsity_report.draw.tradeoff_chart import tradeoff_shape
+from sparsity_report.explorer.control_state import GROUPINGS, LIVE, QUALITY, State, order_of
 from sparsity_report.explorer.curves import CostCurve, QualityCurve
 from sparsity_report.explorer.map_metrics import DIFFERENCE
 from sparsity_report.explorer.picture import Data, Look, cell_rows, looked
@@ -51,7 +44,9 @@ class Scene:
     def __init__(self, view: View) -> None:
         self.view = view
         self.figures, self.magnitudes = view.figures, view.magnitudes
-        self.costs, self.quality = CostCurve(view), QualityCurve(view)
+        self.costs, self.quality = CostCurve(view), None
+        if (shape := tradeoff_shape(view.study)) and view.study.tradeoff:
+            self.quality = QualityCurve(view, view.study.tradeoff, shape)
 
     def kind(self, state: State) -> str:
         """Return the kind of the metric: a share, a number, a ratio or another figure."""
@@ -61,7 +56,7 @@ class Scene:
         """Return the look of the picture and its data."""
         grid = self.view.placement(state).grid
         cells, bars = self.view.cell_values(state), self._bars(state)
-        domain = self._domain(state, cells)
+        domain, curve = self._domain(state, cells), self.curve(state)
         look = Look(
             width=state.width,
             name=self.figures.name(state.metric),
@@ -75,7 +70,7 @@ class Scene:
             variants=tuple(bars.inks),
             reach=bars.reach,
             curve=1.08 * self.costs.top,
-            quality=self.quality.shape if state.curve == QUALITY else None,
+            quality=curve.shape if isinstance(curve, QualityCurve) else None,
             plan=plan(self._room, state.width),
             alt=self._alt(state, cells),
         )
@@ -85,7 +80,7 @@ class Scene:
             "bars": bars.rows,
             "notes": self._notes(state),
             "looked": looked(rows, grid, state.detail),
-            **self.curve(state).rows(state),
+            **curve.rows(state),
         }
         if look.plan.histogram:
             data |= self.magnitudes.rows(state)
@@ -109,14 +104,14 @@ class Scene:
             groups=max(map(len, bars)),
             group_letters=max((len(name) for names in bars for name in names), default=0),
             legends=tuple(filter(None, (texts, live))),
-            curve=self.costs.top > 0 or self.quality.shape is not None,
-            lines=max(3 if self.costs.top > 0 else 0, min(NAMED, self.quality.legend())),
+            curve=self.costs.top > 0 or self.quality is not None,
+            lines=max(3 if self.costs.top > 0 else 0, self.quality.legend() if self.quality else 0),
             histogram=bool(self.magnitudes.counts),
         )
 
     def curve(self, state: State) -> CostCurve | QualityCurve:
         """Return the curve in view."""
-        return self.quality if state.curve == QUALITY else self.costs
+        return self.quality if self.quality and state.curve == QUALITY else self.costs
 
     def members(self, state: State, kind: str, at: Any) -> list[str]:
         """Return the modules of a row, a cell of the map, a group of bars, or a name on an axis.
@@ -130,12 +125,9 @@ class Scene:
         if kind == "cell":
             return placement.grid.members[at]
         if kind in {"block", "projection"}:
-            labels = [
-                block_name(c.block) if kind == "block" else c.projection
-                for c in placement.grid.cells
-            ]
-            hit = np.array([label == at for label in labels], dtype=bool)
-            return list(placement.names[hit[placement.grid.codes]])
+            blocks, projections = placement.grid.blocks, placement.grid.projections
+            shown = ([at], projections) if kind == "block" else (map(block_name, blocks), [at])
+            return self.view.brushed(state, *map(list, shown))
         bars, (names, codes) = self._bars(state).names, placement.bars[state.grouping]
         name = at if isinstance(at, str) else bars[at] if 0 <= at < len(bars) else None
         return list(placement.names[codes == names.index(name)]) if name in names else []
@@ -143,8 +135,7 @@ class Scene:
     def variant(self, state: State, text: str) -> str | None:
         """Return the variant with a name in the legend."""
         compared = self._compared(state)
-        named = dict(zip(_legend_names(compared), compared, strict=True))
-        return named.get(text)
+        return dict(zip(_legend_names(compared), compared, strict=True)).get(text)
 
     def _compared(self, state: State) -> list[str]:
         """Return the variants of the bars; for metrics that are not counts, the one in view."""
@@ -187,9 +178,8 @@ class Scene:
         text = theme.write(value, self.kind(state))
         if self.kind(state) == "points":
             return say("format.value_percentage_points", value=text)
-        return (
-            say("format.value_nats_per_token", value=text) if self.kind(state) == "nats" else text
-        )
+        is_loss = self.kind(state) == "nats"
+        return say("format.value_nats_per_token", value=text) if is_loss else text
 
     def _cells(self, state: State, values: Floats, look: Look) -> Rows:
         placed = self.view.placement(state)
@@ -212,25 +202,22 @@ class Scene:
         if state.selection:
             every = state._replace(selection=())
             unselected = {v: self.view.bar_values(every._replace(variant=v)) for v in compared}
-        names = _sorted(names, unselected[state.variant], state.sort)
+        in_view = unselected[state.variant]
+        order = order_of([in_view.get(name, math.nan) for name in names], state.sort)
+        names = [names[place] for place in order]
         shown = dict(zip(compared, _legend_names(compared), strict=True))
         placement = self.view.placement(state)
         keys, codes = placement.bars[state.grouping]
         lit = {keys[code] for code in codes[np.isin(placement.names, list(state.selection))]}
         kind = self.kind(state)
-        rows: Rows = [
-            {
-                "kind": "bar",
-                "id": names.index(name),
-                "group": name,
-                "variant": shown[variant],
-                "value": value if math.isfinite(value) else None,
-                "label": theme.write(value, kind) if name in lit or not lit else "",
-                "on": name in lit or not state.selection,
-            }
-            for variant, bars in values.items()
-            for name, value in bars.items()
-        ]
+        rows: Rows = []
+        for variant, bars in values.items():
+            for name, value in bars.items():
+                bar = {"kind": "bar", "id": names.index(name), "group": name}
+                label = theme.write(value, kind) if name in lit or not lit else ""
+                known = value if math.isfinite(value) else None
+                bar |= {"variant": shown[variant], "value": known, "label": label}
+                rows.append(bar | {"on": name in lit or not state.selection})
         reach = self._reach(state, unselected)
         inks = theme.palette(self.view.study)
         if state.live:
@@ -270,6 +257,11 @@ class Scene:
         longest = float(np.nanmax([0.0, *far]))
         return max(longest, 0.1) if kind == "share" else longest or 1.0
 
+    def _is_of_level(self, state: State) -> bool:
+        """Return whether the values in view are those of a level."""
+        is_count = state.live and not self.figures.is_figure(state.metric)
+        return is_count or self.figures.depends_on_level(state)
+
     def _notes(self, state: State) -> Rows:
         """Return the lines under the titles."""
         metric, grid = self.figures.metrics[state.metric], self.view.placement(state).grid
@@ -283,9 +275,7 @@ class Scene:
         if (most := max(map(len, grid.members), default=0)) > 1:
             cells += " · " + say("chart.layers_per_cell_note", layers=count(most))
         bars = say(metric.note)
-        if state.live and (
-            self.figures.depends_on_level(state) or not self.figures.is_figure(state.metric)
-        ):
+        if self._is_of_level(state):
             bars = say("explorer.at_level", level=state.sparsity) + f" · {bars}"
         if state.selection:
             bars = say("explorer.count_selected", count=count(len(state.selection))) + f" · {bars}"
@@ -308,23 +298,16 @@ class Scene:
         known = cells[np.isfinite(cells)]
         shown = say("explorer.alt_level") if state.live else self.view.shown(state)
         span = say("explorer.alt_unknown_values")
-        if state.live and (
-            self.figures.depends_on_level(state) or not self.figures.is_figure(state.metric)
-        ):
+        if self._is_of_level(state):
             span = say("explorer.alt_level_values")
         elif known.size:
             low, high = (self.text(float(end), state) for end in (known.min(), known.max()))
             span = say("explorer.alt_value_range", low=low, high=high)
-        return say(
-            "explorer.picture_alt",
-            metric=self.figures.name(state.metric),
-            shown=shown,
-            blocks=count(len(set(grid.blocks) - {OUTSIDE})),
-            projections=count(len(grid.projections)),
-            span=span,
-            grouping=say(GROUPINGS[state.grouping]),
-            curve=self.curve(state).alt(),
-        )
+        blocks, projections = len(set(grid.blocks) - {OUTSIDE}), len(grid.projections)
+        sizes = {"blocks": count(blocks), "projections": count(projections)}
+        names = {"metric": self.figures.name(state.metric), "shown": shown, "span": span}
+        grouping, curve = say(GROUPINGS[state.grouping]), self.curve(state).alt()
+        return say("explorer.picture_alt", grouping=grouping, curve=curve, **names, **sizes)
 
 
 def _ends(values: Floats) -> tuple[float, float]:
@@ -335,12 +318,3 @@ def _ends(values: Floats) -> tuple[float, float]:
 
 def _legend_names(variants: Sequence[str]) -> tuple[str, ...]:
     return tuple(distinct_names([say(LIVE[name]) if name in LIVE else name for name in variants]))
-
-
-def _sorted(names: list[str], values: dict[str, float], sort: str) -> list[str]:
-    """Return the bars sorted by the values of the variant in view, unknown ones last."""
-    if sort == MODEL_ORDER:
-        return names
-    known = [name for name in names if math.isfinite(values.get(name, math.nan))]
-    known.sort(key=values.__getitem__, reverse=sort == LARGEST_FIRST)
-    return list(dict.fromkeys([*known, *names]))

@@ -14,15 +14,7 @@ import pandas as pd
 
 from sparsity_report.counting.bounds import Bounds
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.explorer.control_state import (
-    COSTS,
-    LIVE,
-    MASKED_AT_LEVEL,
-    MODEL_ORDER,
-    QUALITY,
-    SMALLEST_FIRST,
-    State,
-)
+from sparsity_report.explorer.control_state import COSTS, LIVE, QUALITY, State, order_of
 from sparsity_report.explorer.layer_histogram import LayerMagnitudes
 from sparsity_report.explorer.map_metrics import Figures
 from sparsity_report.sparse.shares import ratio, zero_shares
@@ -85,21 +77,17 @@ class View:
         self.figures = Figures(study, self.policies, self.magnitudes, columns)
         self.variants: list[str] = list(study.variants["variant"])
         self.names: list[str] = list(dict.fromkeys(study.layers["module_name"]))
-        self._layers = {
-            name: study.facts.layers(name)
-            .assign(dense_bytes=study.facts.dense_bytes(name))
-            .reset_index(drop=True)
-            for name in self.variants
-        }
-        self._places = {
-            variant: {module: place for place, module in enumerate(rows["module_name"])}
-            for variant, rows in self._layers.items()
-        }
+        self._layers: dict[str, pd.DataFrame] = {}
+        for name in self.variants:
+            rows = study.facts.layers(name).assign(dense_bytes=study.facts.dense_bytes(name))
+            self._layers[name] = rows.reset_index(drop=True)
         self.placed = lru_cache(maxsize=None)(self._place)
         # Both layouts, at the level in view and without pruning.
         self._at_level = lru_cache(maxsize=4)(self._level)
         # Sums of the model and of the selection.
-        self._level_sums = lru_cache(maxsize=8)(self._sums_at_levels)
+        self._level_sums = lru_cache(maxsize=8)(
+            lambda policy, modules: study.by_policy[policy].sums(modules)
+        )
         self._even_at = lru_cache(maxsize=8)(self._even)
 
     def scopes(self) -> list[str]:
@@ -118,9 +106,8 @@ class View:
         """Return the name of the variant or level in view."""
         if not state.live:
             return say("explorer.variant_label", name=short_name(state.variant))
-        if state.variant == MASKED_AT_LEVEL:
-            return say("explorer.masked_level_label", level=state.sparsity)
-        return say("explorer.csr_level_label", level=state.sparsity)
+        key = "explorer.masked_level_label" if state.masked else "explorer.csr_level_label"
+        return say(key, level=state.sparsity)
 
     def model(self, variant: str) -> str:
         """Return the variant whose model is in view: at a level, the first one."""
@@ -129,12 +116,12 @@ class View:
     def frame(self, state: State) -> pd.DataFrame:
         """Return every layer of the variant or level in view, with ``dense_bytes``."""
         if state.live:
-            return self._at_level(state.variant, state.policy, state.sparsity)
+            return self._at_level(state.masked, state.policy, state.sparsity)
         return self._layers[state.variant]
 
-    def _level(self, variant: str, policy: str, sparsity: float) -> pd.DataFrame:
+    def _level(self, masked: bool, policy: str, sparsity: float) -> pd.DataFrame:
         rows = self.policies[policy].at(sparsity)
-        if variant == MASKED_AT_LEVEL:
+        if masked:
             return rows.assign(stored_bytes=rows["dense_bytes"])
         sparse = {"stored_bytes": rows["csr_bytes"], "flops_per_token": rows["csr_flops_per_token"]}
         return rows.assign(**sparse)
@@ -145,14 +132,9 @@ class View:
         keep = _in_scope(frame, state.modules)
         if state.selection:
             keep = frame["module_name"].isin(state.selection)
-        rows = frame[keep].reset_index(drop=True)
-        if state.sort == MODEL_ORDER:
-            return rows
-        by = pd.Series(self.values(state, rows))
-        order = by.sort_values(
-            ascending=state.sort == SMALLEST_FIRST, kind="stable", na_position="last"
-        )
-        return rows.loc[order.index].reset_index(drop=True)
+        rows = frame[keep]
+        order = order_of(self.values(state, rows).tolist(), state.sort)
+        return rows.iloc[order].reset_index(drop=True)
 
     def sparsest(self, state: State) -> str | None:
         """Return the layer with the highest sparsity."""
@@ -176,13 +158,9 @@ class View:
             "projection": [grid.cells[code].projection for code in grid.codes],
             "block": _block_bars(rows),
         }
-        return Placement(
-            inside,
-            rows["module_name"].to_numpy(dtype=object),
-            grid,
-            [_tip(names) for names in grid.members],
-            {grouping: _coded(names) for grouping, names in bars.items()},
-        )
+        names, tips = rows["module_name"].to_numpy(dtype=object), list(map(_tip, grid.members))
+        coded = {grouping: _coded(labels) for grouping, labels in bars.items()}
+        return Placement(inside, names, grid, tips, coded)
 
     def cell_values(self, state: State) -> Floats:
         """Return the metric per cell of the map; sparsity is that of its weights."""
@@ -266,9 +244,6 @@ class View:
             return None
         return self._level_sums(state.policy, state.selection)
 
-    def _sums_at_levels(self, policy: str, selection: tuple[str, ...]) -> pd.DataFrame:
-        return self.study.by_policy[policy].sums(selection)
-
     def sums(self, state: State) -> pd.Series[Any]:
         """Return sums over the selection, or the model, of the variant or level in view."""
         if not state.live:
@@ -304,18 +279,16 @@ class View:
 
     def row(self, state: State) -> pd.Series | None:
         """Return the row of the layer in detail; None if the variant does not have it."""
-        model = self.model(state.variant)
-        place = self._places[model].get(state.detail or "")
-        return None if place is None else self.frame(state).iloc[place]
+        frame = self.frame(state)
+        rows = frame[frame["module_name"] == state.detail]
+        return None if rows.empty else rows.iloc[0]
 
     def brushed(self, state: State, blocks: Sequence[str], projections: Sequence[str]) -> list[str]:
         """Return the modules in the cells of a brush."""
         place = self.placement(state)
-        hit = [
-            block_name(cell.block) in blocks and cell.projection in projections
-            for cell in place.grid.cells
-        ]
-        return list(place.names[np.array(hit, dtype=bool)[place.grid.codes]]) if hit else []
+        cells = [(block_name(cell.block), cell.projection) for cell in place.grid.cells]
+        hit = np.array([b in blocks and p in projections for b, p in cells], dtype=bool)
+        return list(place.names[hit[place.grid.codes]])
 
 
 @lru_cache(maxsize=16)
@@ -370,13 +343,9 @@ def _values(metric: str, parts: list[Floats]) -> Floats:
 
 def _aligned(figure: LayerFigure, names: pd.Series[str]) -> list[Floats]:
     """Return amounts and sizes of modules, 0 for those that the figure lacks."""
-    places = pd.Index(figure.amounts.index).get_indexer(pd.Index(names))
-    return [
-        np.where(places >= 0, part.to_numpy(dtype=float)[places], 0.0)
-        if len(part)
-        else 0.0 * places
-        for part in figure
-    ]
+    places = figure.names.get_indexer(pd.Index(names))
+    # The last element serves the modules that the figure lacks, whose place is -1.
+    return [np.append(part, 0.0)[places] for part in (figure.amounts, figure.sizes)]
 
 
 def _means(amounts: Floats, sizes: Floats) -> Floats:

@@ -12,23 +12,8 @@ import traitlets
 from sparsity_report.counting.counts import count_weights
 from sparsity_report.draw.theme import model_names
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.explorer import details, still_picture
-from sparsity_report.explorer.actions import (
-    FREE,
-    bounds_text,
-    bounds_with,
-    copied_view,
-    level_variants,
-)
-from sparsity_report.explorer.base_explorer import (
-    NARROWEST,
-    BaseExplorer,
-    Shown,
-    StillParts,
-    Subject,
-    in_own_language,
-    require_choices,
-)
+from sparsity_report.explorer import actions, base_explorer, details, still_picture
+from sparsity_report.explorer.base_explorer import BaseExplorer, in_own_language
 from sparsity_report.explorer.control_state import (
     CSR_AT_LEVEL,
     LIVE,
@@ -36,18 +21,16 @@ from sparsity_report.explorer.control_state import (
     MODEL_ORDER,
     State,
 )
-from sparsity_report.explorer.controls import Actions, Controls, choices
+from sparsity_report.explorer.controls import MENUS, Controls, choices
 from sparsity_report.explorer.history import History
-from sparsity_report.explorer.page_widgets import Picture
 from sparsity_report.explorer.pair_explorer import PairExplorer
 from sparsity_report.explorer.picture import pictures
 from sparsity_report.explorer.scene import Scene
 from sparsity_report.explorer.view import View, bounded_levels
-from sparsity_report.findings.budget_findings import budget_finding
 from sparsity_report.report.copied_code import FORMS
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.policy_names import GLOBAL
-from sparsity_report.study.levels.budget import level_within, read_budget
+from sparsity_report.study.levels.budget import budget_finding, level_within, read_budget
 from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.study.variants import fingerprint
 from sparsity_report.untrusted.display_text import short_name
@@ -58,8 +41,6 @@ from sparsity_report.words.sentences import say
 _VIEWS = 3
 # Fields of the state that are traits: all but the width.
 _TRAITS: tuple[str, ...] = State._fields[:-1]
-# Traits that have a menu.
-_MENUS = ("variant", "against", "policy", "metric", "modules", "grouping", "sort", "curve")
 # Changes of other traits draw another map, without the brush.
 _KEEP_THE_BRUSH = {"policy", "bounds", "sparsity", "sort", "log_scale", "selection", "detail"}
 
@@ -218,17 +199,10 @@ class Explorer(BaseExplorer):
             self._move_slider_to_variant()
             self.detail = self._view.sparsest(self._state())
         self._history = History(self._state())
-        actions = Actions(
-            add=self.add,
-            clear=lambda: self.set_trait("selection", ()),
-            undo=self.undo,
-            redo=self.redo,
-            reset=self.reset,
-            within=self._apply_budget,
-            bound=self._bound_layers,
-            copy=self._copy,
-        )
-        self._controls = Controls(self, self._view, self._parts, self._shown, actions)
+        acts = {name: getattr(self, name) for name in ("add", "undo", "redo", "reset")}
+        acts |= {"within": self._apply_budget, "clear": lambda: setattr(self, "selection", ())}
+        acts |= {"bound": self._bound_layers, "copy": self._copy}
+        self._controls = Controls(self, self._view, self._parts, self._shown, acts)
         self._table = widgets.HTML()
         below = widgets.Box([self._table, self._detail])
         below.add_class("sx-below")
@@ -256,7 +230,7 @@ class Explorer(BaseExplorer):
     @in_own_language
     def add(self) -> None:
         """Prune exactly at the level and add the variants, masked and CSR, to the study."""
-        pruned = level_variants(self._view, self._state())
+        pruned = actions.level_variants(self._view, self._state())
         known = set(self._view.variants)
         self.study = self.study.with_variants(*(v for v in pruned if v.name not in known))
         self.variant = pruned[1].name
@@ -283,7 +257,7 @@ class Explorer(BaseExplorer):
         ----------
         form : {"python", "json", "recipe", "thesis", "figure"}
         """
-        return copied_view(form, self._view, self._state(), self._history.first)
+        return actions.copied_view(form, self._view, self._state(), self._history.first)
 
     @in_own_language
     def undo(self) -> None:
@@ -319,18 +293,20 @@ class Explorer(BaseExplorer):
     def _state(self) -> State:
         return State._make([*(getattr(self, name) for name in _TRAITS), self._width])
 
-    def _subject(self) -> Subject:
-        return Subject(self.study, model_names(self.study), details.totals(self.study))
+    def _subject(self) -> base_explorer.Subject:
+        return base_explorer.Subject(
+            self.study, model_names(self.study), details.totals(self.study)
+        )
 
-    def _label(self) -> Shown:
+    def _label(self) -> base_explorer.Shown:
         return details.shown(self._state())
 
-    def _still_parts(self) -> StillParts:
+    def _still_parts(self) -> base_explorer.StillParts:
         look, data = self._scene.look_and_data(self._state()._replace(width=still_picture.WIDTH))
         # Numbers in many cells would make a saved notebook much larger.
         look = look._replace(numbers=len(data["cells"]) <= still_picture.NUMBERED)
         slider = still_picture.sliding(self.study, len(data["cells"]))
-        return StillParts(self._pictures.compiled(look), data, look.alt, *slider)
+        return base_explorer.StillParts(self._pictures.compiled(look), data, look.alt, *slider)
 
     # Changes of traits and their consequences.
 
@@ -388,9 +364,8 @@ class Explorer(BaseExplorer):
         """Move the slider to the sparsity of the variant in view, if its model is the first's."""
         if self.variant in LIVE:
             return
-        prints = self.study.variants.set_index("variant")["fingerprint"]
         share = self.study.facts.total(self.variant, "sparsity_prunable")
-        if share is not None and prints[self.variant] == prints.iloc[0]:
+        if share is not None and self.study.facts.is_of_first(self.variant):
             self.sparsity = self._nearest(share)
 
     def _nearest(self, sparsity: float) -> float:
@@ -405,7 +380,7 @@ class Explorer(BaseExplorer):
         others = [w for w in self._shell.widths if w != self._width][:_VIEWS]
         further = [
             self._pictures.compiled(self._scene.look_and_data(state._replace(width=width))[0])
-            for width in (max(NARROWEST, other) for other in others)
+            for width in (max(base_explorer.NARROWEST, other) for other in others)
         ]
         self._draw(
             self._pictures.compiled(look),
@@ -429,7 +404,7 @@ class Explorer(BaseExplorer):
 
     # Actions of the browser.
 
-    def _open(self, picture: Picture) -> None:
+    def _open(self, picture: base_explorer.Picture) -> None:
         super()._open(picture)
         picture.observe(self._pulled, "pulled")
 
@@ -458,7 +433,7 @@ class Explorer(BaseExplorer):
     def _pulled(self, change: Any) -> None:
         """Show the measured variant or the level to which the curve was pulled."""
         at = change["new"][0]
-        if isinstance(at, str):
+        if isinstance(at, str) and self._scene.quality:
             self.variant = self._scene.quality.variant(at) or self.variant
             return
         level = self._nearest(float(at))
@@ -481,26 +456,30 @@ class Explorer(BaseExplorer):
         self._controls.tell(self.within(budget) if budget.strip() else "")
 
     @in_own_language
-    def _bound_layers(self, how: str) -> None:
+    def _bound_layers(self) -> None:
         """Bound the selection, or else the layer in detail; no selection frees all layers."""
-        names = self.selection or ((self.detail,) if self.detail and how != FREE else ())
+        how = self._controls.bounds.value
+        names = self.selection or ((self.detail,) if self.detail and how != actions.FREE else ())
         rows = self._view.frame(self._state())
-        self.bounds = dict(bounds_with(self.bounds, rows, names, how))
-        self._controls.tell(bounds_text(self.bounds, self._view.levels(self._state())))
+        self.bounds = dict(actions.bounds_with(self.bounds, rows, names, how))
+        self._controls.tell(actions.bounds_text(self.bounds, self._view.levels(self._state())))
 
     @in_own_language
-    def _copy(self, form: str) -> None:
+    def _copy(self) -> None:
+        form = self._controls.copies.value
         self._shell.send({"copy": self.copied(form)})
         self._controls.tell(say("explorer.copied_form", form=say(FORMS[form])))
 
     # Checks of new values.
 
-    @traitlets.validate(*_MENUS)
+    @traitlets.validate(*MENUS)
     @in_own_language
     def _check_choice(self, proposal: Any) -> Any:
         """Refuse values that the menu does not offer."""
         name, value = proposal["trait"].name, proposal["value"]
-        require_choices(name, [value], [key for _, key in choices(self._view, name)] or [""])
+        base_explorer.require_choices(
+            name, [value], [key for _, key in choices(self._view, name)] or [""]
+        )
         return value
 
     @traitlets.validate("detail", "selection")
@@ -509,7 +488,7 @@ class Explorer(BaseExplorer):
         """Refuse modules that the study does not have."""
         name, value = proposal["trait"].name, proposal["value"]
         modules = value if name == "selection" else () if value is None else (value,)
-        require_choices(name, modules, self._view.names, are_modules=True)
+        base_explorer.require_choices(name, modules, self._view.names, are_modules=True)
         return tuple(dict.fromkeys(value)) if name == "selection" else value
 
     @traitlets.validate("bounds")

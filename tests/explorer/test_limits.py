@@ -24,10 +24,9 @@ from sparsity_report.draw import theme as look
 from sparsity_report.draw.histogram_rows import histogram_rows
 from sparsity_report.explorer import base_explorer as alive
 from sparsity_report.explorer import picture, still_picture
-from sparsity_report.explorer.page_widgets import Picture, Shell
+from sparsity_report.explorer.base_explorer import Picture, Shell
 from sparsity_report.explorer.picture import Look
 from sparsity_report.explorer.picture_layout import Room, plan
-from sparsity_report.study.derived.histograms import spread
 
 pytestmark = pytest.mark.slow(seconds=45)
 
@@ -685,14 +684,14 @@ def test_the_spread_is_exact_where_values_are_and_close_where_they_are_buckets()
     torch.manual_seed(0)
     weight = torch.randn(300, 200)
     full = float(weight.double().pow(2).mean().sqrt())
-    assert spread(count(weight)) == pytest.approx(full, rel=2e-3)
+    assert count(weight).root_mean_square == pytest.approx(full, rel=2e-3)
     # A bucket is 1/128 wide here, and its middle is what its weights are taken for.
     even = 1 + torch.rand(300, 200) / 20
     full = float(even.double().pow(2).mean().sqrt())
-    assert spread(count(even)) == pytest.approx(full, rel=5e-4)
+    assert count(even).root_mean_square == pytest.approx(full, rel=5e-4)
     half = weight.bfloat16()
     full = float(half.double().pow(2).mean().sqrt())
-    assert spread(count(half)) == pytest.approx(full, rel=1e-9)
+    assert count(half).root_mean_square == pytest.approx(full, rel=1e-9)
 
 
 def test_of_another_model_no_magnitudes_are_shown():

@@ -18,11 +18,10 @@ import sparsity_report as sr
 from sparsity_report.counting.histogram import count
 from sparsity_report.draw import export
 from sparsity_report.draw.histogram_rows import histogram_rows
+from sparsity_report.explorer.base_explorer import Picture
 from sparsity_report.explorer.control_state import GROUPINGS
 from sparsity_report.explorer.controls import choices
 from sparsity_report.explorer.map_metrics import COUNTED as SHOWN
-from sparsity_report.explorer.widget import Picture
-from sparsity_report.study.derived.histograms import spread
 from sparsity_report.words.number_format import percent, times
 
 pytestmark = pytest.mark.slow(seconds=70)
@@ -411,7 +410,7 @@ def test_the_histogram_counts_every_weight():
         held = int(((magnitudes >= bar["from"]) & (magnitudes < bar["to"])).sum())
         assert bar["label"] == f"{held:,} weights".replace(",", "\u202f")
         assert bar["pruned"] == (bar["from"] <= 0.5)
-    assert spread(count(weight)) == pytest.approx(float(weight.std()), rel=0.01)
+    assert count(weight).root_mean_square == pytest.approx(float(weight.std()), rel=0.01)
     assert histogram_rows(count(torch.zeros(9)), None) == ([], [])
 
 
