@@ -117,6 +117,10 @@ class QualityCurve:
         points = self.tradeoff.points
         return points[int(at)].variants[0] if at.isdigit() and int(at) < len(points) else None
 
+    @property
+    def _measure(self) -> str:
+        return tradeoff_chart.measure_name(self.tradeoff)
+
     def _level(self, state: State) -> Rows:
         size, on, name, at = self._standing(state)
         if size is None:
@@ -125,9 +129,7 @@ class QualityCurve:
         score = say("explorer.not_measured")
         if on is not None:
             text = tradeoff_chart.score_text(self.tradeoff, self.tradeoff.points[on])
-            score = say(
-                "format.name_size", name=tradeoff_chart.measure_name(self.tradeoff), size=text
-            )
+            score = say("format.name_size", name=self._measure, size=text)
         tip = self._tip(state.policy, state.sparsity) if state.live else f"{where} · {score}"
         mark = None if on is None else str(on)
         row = {"bytes": size, "on": mark, "at": at, "open": on is None, "tip": tip}
@@ -166,11 +168,8 @@ class QualityCurve:
             row["tip"] = self._tip(policy, row["id"])
         for k in self._of_policy(policy):
             row, away = self._points[k], _NEAR * most
-            size, tip = (
-                row["bytes"],
-                say("format.name_size", name=row["variant"], size=row["label"]),
-            )
-            ends = {"from": size - away, "to": min(size + away, most)}
+            tip = say("format.name_size", name=row["variant"], size=row["label"])
+            ends = {"from": row["bytes"] - away, "to": min(row["bytes"] + away, most)}
             rows.append({"kind": "pull", "id": str(k), **ends, "tip": tip})
         return rows
 
@@ -205,11 +204,7 @@ class QualityCurve:
     def alt(self) -> str:
         """Return the alternative text."""
         rows = [say("explorer.quality_point_alt", **row) for row in self._points[:_IN_TEXT]]
-        return say(
-            "explorer.quality_curve_alt",
-            measure=tradeoff_chart.measure_name(self.tradeoff),
-            rows=rows,
-        )
+        return say("explorer.quality_curve_alt", measure=self._measure, rows=rows)
 
     def legend(self) -> int:
         """Return the number of lines in the legend."""

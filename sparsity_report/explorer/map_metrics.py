@@ -35,19 +35,19 @@ class Figures:
     ----------
     study : Comparison
     policies : mapping of str to Levels
-    magnitudes : LayerMagnitudes
     columns : pandas.DataFrame or None
         Columns of the user, see :func:`sparsity_report.explore`.
+
+    Attributes
+    ----------
+    magnitudes : LayerMagnitudes
     """
 
     def __init__(
-        self,
-        study: Comparison,
-        policies: Mapping[str, Levels],
-        magnitudes: LayerMagnitudes,
-        columns: pd.DataFrame | None,
+        self, study: Comparison, policies: Mapping[str, Levels], columns: pd.DataFrame | None
     ) -> None:
-        self._study, self._policies, self._magnitudes = study, policies, magnitudes
+        self._study, self._policies = study, policies
+        self.magnitudes = LayerMagnitudes(study, policies)
         self._first = str(study.variants["variant"].iloc[0])
         self._own = {} if columns is None else layer_metrics.own_figures(columns, study.layers)
         if taken := set(self._own) & set(METRICS):
@@ -124,24 +124,21 @@ class Figures:
         levels, facts = self._policies[policy], self._study.facts
         zeros = layer_metrics.zeros_at_levels(levels, facts.layers(self._first))
         if metric == DIFFERENCE:
-            return layer_metrics.difference(zeros, layer_metrics.zeros_of(facts.layers(against)))
+            return layer_metrics.difference(zeros, self._zeros(against))
         # Other policies have no common threshold.
-        if policy != GLOBAL or bounded or not self._magnitudes.thresholds:
+        if policy != GLOBAL or bounded or not self.magnitudes.thresholds:
             return None
-        cuts = [self._magnitudes.thresholds[level] for level in levels.sparsities]
-        return layer_metrics.beyond_at(zeros, cuts, self._magnitudes.spreads)
+        cuts = [self.magnitudes.thresholds[level] for level in levels.sparsities]
+        return layer_metrics.beyond_at(zeros, cuts, self.magnitudes.spreads)
 
     def _variant(self, metric: str, variant: str, against: str) -> LayerFigure:
         study, rows = self._study, self._study.facts.layers(variant)
         if metric == DIFFERENCE:
-            return layer_metrics.difference(
-                layer_metrics.zeros_of(rows), layer_metrics.zeros_of(study.facts.layers(against))
-            )
+            return layer_metrics.difference(self._zeros(variant), self._zeros(against))
         if metric == SENSITIVITY:
             assert study.sensitivity is not None
-            known = layer_metrics.measured_sensitivity(
-                study.sensitivity, study.facts.layers(self._first)
-            )
+            layers = study.facts.layers(self._first)
+            known = layer_metrics.measured_sensitivity(study.sensitivity, layers)
             return known if study.facts.is_of_first(variant) else unknown(rows)
         if metric in self._own:
             return self._own[metric]
@@ -152,9 +149,11 @@ class Figures:
         cut = study.variants.set_index("variant")["threshold"][variant]
         if pd.isna(cut) or not study.facts.is_of_first(variant):
             return unknown(rows)
-        return layer_metrics.beyond_at(
-            layer_metrics.zeros_of(rows), [float(cut)], self._magnitudes.spreads
-        )
+        spreads = self.magnitudes.spreads
+        return layer_metrics.beyond_at(self._zeros(variant), [float(cut)], spreads)
+
+    def _zeros(self, variant: str) -> LayerFigure:
+        return layer_metrics.zeros_of(self._study.facts.layers(variant))
 
 
 def unknown(rows: pd.DataFrame) -> LayerFigure:

@@ -97,13 +97,9 @@ class PairExplorer(BaseExplorer):
     def _refresh(self) -> None:
         state = self._state()
         self._detail.value = self._layer()
-        self._draw(
-            self._scene.spec(state),
-            self._scene.data(state),
-            self._scene.alt(state),
-            hint=say("explorer.map_keys_hint", metric=say(METRICS[self.metric].name)),
-            axes=self._scene.axes(self.group),
-        )
+        hint = say("explorer.map_keys_hint", metric=say(METRICS[self.metric].name))
+        axes = self._scene.axes(self.group)
+        self._draw(*self._scene.picture(state), hint=hint, axes=axes)
 
     def _label(self) -> base_explorer.Shown:
         metric = METRICS[self.metric]
@@ -127,8 +123,7 @@ class PairExplorer(BaseExplorer):
         # The picture does not show the counts of the layer.
         style = f"sx-still sx-still-{self._shell.key} mathjax_ignore tex2jax_ignore"
         below = f'<div class="{style}">{self._layer()}</div>'
-        spec, data = self._scene.spec(state), self._scene.data(state)
-        return base_explorer.StillParts(spec, data, self._scene.alt(state), below=below)
+        return base_explorer.StillParts(*self._scene.picture(state), below=below)
 
     @in_own_language
     def _heard(self, _: Any, content: dict[str, Any], __: Any) -> None:

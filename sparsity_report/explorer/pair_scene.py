@@ -95,12 +95,10 @@ class PairScene:
         shown = self.map(group)
         return [[], []] if shown is None else [shown.grid.blocks, shown.grid.projections]
 
-    def alt(self, state: PairState) -> str:
+    def _alt(self, state: PairState) -> str:
         """Return the alternative text of the picture."""
-        zeros, texts = (
-            self.zeros(state.module),
-            [pair_charts.strip_words(strip) for strip in self._strips],
-        )
+        zeros = self.zeros(state.module)
+        texts = [pair_charts.strip_words(strip) for strip in self._strips]
         if (shown := self.map(state.group)) is not None:
             texts.insert(0, _map_text(shown, state.metric))
         text = clip(" ".join(texts), 1500)
@@ -108,7 +106,7 @@ class PairScene:
             return text
         return f"{pair_charts.overlap_words(zeros, clip(state.module, 80))} {text}"
 
-    def data(self, state: PairState) -> Data:
+    def _data(self, state: PairState) -> Data:
         """Return the cells of the map and the zeros of the layer in detail."""
         zeros, shown = self.zeros(state.module), self.map(state.group)
         data: Data = {"overlap": pair_charts.overlap_rows(zeros) if zeros["compared"] else []}
@@ -120,9 +118,9 @@ class PairScene:
         cells = cell_rows(shown.grid.cells, values, labels, tips)
         return data | {"cells": cells, "looked": looked(cells, shown.grid, state.module)}
 
-    def spec(self, state: PairState) -> Spec:
-        """Return the chart without its data."""
-        return self._specs(state._replace(module=""))
+    def picture(self, state: PairState) -> tuple[Spec, Data, str]:
+        """Return the chart without its data, the data, and the alternative text."""
+        return self._specs(state._replace(module="")), self._data(state), self._alt(state)
 
     def _name_width(self, group: str) -> float:
         """Return the room for names on the left."""
@@ -136,9 +134,8 @@ class PairScene:
         names = self._name_width(state.group)
         plot = max(120, state.width - names - _EDGE)
         data: Spec = {"pointed": []}
-        matrix = _part(
-            pair_charts.overlap_mark(alt.NamedData(name="overlap"), _MATRIX, SCREEN), data
-        )
+        overlap = alt.NamedData(name="overlap")
+        matrix = _part(pair_charts.overlap_mark(overlap, _MATRIX, SCREEN), data)
         parts: list[Spec] = [matrix | {"title": say("chart.overlap_title")}]
         if shown is not None:
             width = plot - (names + _MATRIX + _GAP if is_wide else 0)

@@ -25,6 +25,8 @@ _END = 18
 THICK = 18.0
 # Heights of a bar in a group, and of the space between groups.
 _BAND, _BETWEEN = 11, 9
+# Width of the space on the left of a plot, and its own.
+_Plot = tuple[float, float]
 
 
 class Room(NamedTuple):
@@ -108,14 +110,7 @@ def plan(room: Room, width: int) -> Plan:
     return frames
 
 
-def _plan(
-    form: str,
-    room: Room,
-    cells: tuple[float, float],
-    bars: tuple[float, float],
-    histogram: tuple[float, float],
-    curve: tuple[float, float],
-) -> Plan:
+def _plan(form: str, room: Room, cells: _Plot, bars: _Plot, histogram: _Plot, curve: _Plot) -> Plan:
     """Return a plan whose parts have the given room on the left and the given widths."""
     high = float(max(132, min(420, max(44 * room.rows, 22 * room.most_rows))))
     lines = max(_legend_rows(names, bars[1]) for names in room.legends)

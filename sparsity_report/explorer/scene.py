@@ -75,13 +75,8 @@ class Scene:
             alt=self._alt(state, cells),
         )
         rows = self._cells(state, cells, look)
-        data: Data = {
-            "cells": rows,
-            "bars": bars.rows,
-            "notes": self._notes(state),
-            "looked": looked(rows, grid, state.detail),
-            **curve.rows(state),
-        }
+        data: Data = {"cells": rows, "bars": bars.rows, "notes": self._notes(state)}
+        data |= {"looked": looked(rows, grid, state.detail), **curve.rows(state)}
         if look.plan.histogram:
             data |= self.magnitudes.rows(state)
         return look, data
@@ -124,10 +119,10 @@ class Scene:
             return [self.view.names[at]]
         if kind == "cell":
             return placement.grid.members[at]
-        if kind in {"block", "projection"}:
-            blocks, projections = placement.grid.blocks, placement.grid.projections
-            shown = ([at], projections) if kind == "block" else (map(block_name, blocks), [at])
-            return self.view.brushed(state, *map(list, shown))
+        if kind == "block":
+            return self.view.brushed(state, [at], placement.grid.projections)
+        if kind == "projection":
+            return self.view.brushed(state, list(map(block_name, placement.grid.blocks)), [at])
         bars, (names, codes) = self._bars(state).names, placement.bars[state.grouping]
         name = at if isinstance(at, str) else bars[at] if 0 <= at < len(bars) else None
         return list(placement.names[codes == names.index(name)]) if name in names else []
@@ -213,11 +208,11 @@ class Scene:
         rows: Rows = []
         for variant, bars in values.items():
             for name, value in bars.items():
-                bar = {"kind": "bar", "id": names.index(name), "group": name}
-                label = theme.write(value, kind) if name in lit or not lit else ""
                 known = value if math.isfinite(value) else None
-                bar |= {"variant": shown[variant], "value": known, "label": label}
-                rows.append(bar | {"on": name in lit or not state.selection})
+                label = theme.write(value, kind) if name in lit or not lit else ""
+                place = {"kind": "bar", "id": names.index(name), "group": name}
+                texts = {"variant": shown[variant], "value": known, "label": label}
+                rows.append({**place, **texts, "on": name in lit or not state.selection})
         reach = self._reach(state, unselected)
         inks = theme.palette(self.view.study)
         if state.live:

@@ -15,7 +15,6 @@ import pandas as pd
 from sparsity_report.counting.bounds import Bounds
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.explorer.control_state import COSTS, LIVE, QUALITY, State, order_of
-from sparsity_report.explorer.layer_histogram import LayerMagnitudes
 from sparsity_report.explorer.map_metrics import Figures
 from sparsity_report.sparse.shares import ratio, zero_shares
 from sparsity_report.study.comparison import Comparison
@@ -73,8 +72,8 @@ class View:
             # Bounds apply to global pruning only.
             self.policies = {GLOBAL: study.by_policy[GLOBAL]}
         self.study, self.bounded = study, bool(bounds)
-        self.magnitudes = LayerMagnitudes(study, self.policies)
-        self.figures = Figures(study, self.policies, self.magnitudes, columns)
+        self.figures = Figures(study, self.policies, columns)
+        self.magnitudes = self.figures.magnitudes
         self.variants: list[str] = list(study.variants["variant"])
         self.names: list[str] = list(dict.fromkeys(study.layers["module_name"]))
         self._layers: dict[str, pd.DataFrame] = {}

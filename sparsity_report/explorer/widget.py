@@ -382,16 +382,11 @@ class Explorer(BaseExplorer):
             self._pictures.compiled(self._scene.look_and_data(state._replace(width=width))[0])
             for width in (max(base_explorer.NARROWEST, other) for other in others)
         ]
-        self._draw(
-            self._pictures.compiled(look),
-            data,
-            look.alt,
-            brushed=bool(self._brushed),
-            hint=say("explorer.map_keys_hint", metric=look.name),
-            along=say("explorer.quality_curve_keys_hint"),
-            axes=[list(look.blocks), list(look.projections)],
-            further=further,
-        )
+        hint = say("explorer.map_keys_hint", metric=look.name)
+        along = say("explorer.quality_curve_keys_hint")
+        axes, brushed = [list(look.blocks), list(look.projections)], bool(self._brushed)
+        traits = {"hint": hint, "along": along, "axes": axes, "brushed": brushed}
+        self._draw(self._pictures.compiled(look), data, look.alt, further=further, **traits)
         if self._picture is None:
             return
         controls.level.live = state.live

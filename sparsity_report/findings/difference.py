@@ -247,14 +247,10 @@ def _moved_layers(one: Comparison, other: Comparison, match: Match) -> pd.DataFr
     zeros = {
         f"zeros_{side}": both["weight_total"] - both[f"weight_nonzero_{side}"] for side in _SIDES
     }
-    return both.assign(
-        variant_before=match.before,
-        variant_after=match.after,
-        sparsity_before=both["share_before"],
-        sparsity_after=both["share_after"],
-        moved=both["share_after"] - both["share_before"],
-        **zeros,
-    )[[*LAYERS]]
+    names = {f"variant_{side}": name for side, name in zip(_SIDES, match, strict=True)}
+    shares = {f"sparsity_{side}": both[f"share_{side}"] for side in _SIDES}
+    moved = both["share_after"] - both["share_before"]
+    return both.assign(**names, **shares, **zeros, moved=moved)[[*LAYERS]]
 
 
 def measured_alike(one: Comparison, other: Comparison, matched: Sequence[Match]) -> pd.DataFrame:

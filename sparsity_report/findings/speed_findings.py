@@ -66,12 +66,8 @@ def _speed_up(variant: str, rows: pd.DataFrame, base: str) -> Phrase:
 
 def _not_stated(variant: str, reason: str, rows: pd.DataFrame, base: str) -> Phrase:
     ends = {"low": rows["realised_low"].min(), "high": rows["realised_high"].max()}
-    ends |= {
-        "noise": rows["noise"].max(),
-        "others": rows["others"].max(),
-        "runs": rows["runs"].min(),
-    }
-    ends |= {key: rows[key].iloc[0] for key in ("cores", "threads")}
+    ends |= {"noise": rows["noise"].max(), "others": rows["others"].max()}
+    ends |= {key: rows[key].iloc[0] for key in ("cores", "threads")} | {"runs": rows["runs"].min()}
     names = {"variant": variant, "base": base, "tokens": timed_tokens(rows)}
     key = _NOT_STATED.get(reason, "speed.no_control")
     return phrase(key, enough=ENOUGH, **names, **ends)

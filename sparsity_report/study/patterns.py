@@ -170,17 +170,25 @@ def _patterns(
             )
     for masks in stays.values():
         next(masks, None)  # ends the generator
-    return {
-        key: [
-            _row(module, parameter, number, values[number], counted, pruning)
-            | {
+    version = zstd_version() if zstd else None
+    found: dict[int, list[dict[str, object]]] = {key: [] for key in prunings}
+    for key, pruning in prunings.items():
+        for number, counted in enumerate(zeros[key]):
+            std, threshold = values[number].std, pruning.threshold if pruning else None
+            row = {
+                "module_name": module.name,
+                "parameter": parameter.name,
+                "expert": number if parameter.experts > 1 else None,
+                "block": module.block,
+                "group": module.group,
+                "expected_sparsity": expected_sparsity(threshold, std),
+                "mean_abs": values[number].mean_abs,
+                "std": std,
                 "zstd_bytes": frames[key].sizes[number] if zstd else None,
-                "zstd_version": zstd_version() if zstd else None,
+                "zstd_version": version,
             }
-            for number, counted in enumerate(zeros[key])
-        ]
-        for key, pruning in prunings.items()
-    }
+            found[key].append(row | counted.figures(parameter))
+    return found
 
 
 def _blocks(
@@ -210,40 +218,6 @@ def _drained(queue: list[torch.Tensor]) -> Iterator[torch.Tensor]:
     """Yield the tensors of a queue that is filled meanwhile."""
     while queue:
         yield queue.pop()
-
-
-def _row(
-    module: Module,
-    parameter: Parameter,
-    number: int,
-    values: Moments,
-    zeros: Zeros,
-    pruning: Pruning | None,
-) -> dict[str, object]:
-    """Return the row of one matrix."""
-    mean_abs, std = values.mean_abs, values.std
-    pattern, share = zeros.n_m()
-    return {
-        "module_name": module.name,
-        "parameter": parameter.name,
-        "expert": number if parameter.experts > 1 else None,
-        "block": module.block,
-        "group": module.group,
-        "rows": zeros.rows.size,
-        "columns": zeros.columns.size,
-        "sparsity": zero_share(zeros.rows.size * zeros.columns.size, int(zeros.rows.sum())),
-        "expected_sparsity": expected_sparsity(pruning.threshold if pruning else None, std),
-        "mean_abs": mean_abs,
-        "std": std,
-        "zero_rows": zero_share(zeros.rows.size, int(np.count_nonzero(zeros.rows))),
-        "zero_columns": zero_share(zeros.columns.size, int(np.count_nonzero(zeros.columns))),
-        "head_sparsity": zeros.heads(parameter.head_dim, parameter.head_axis),
-        "n_m": pattern,
-        "n_m_share": share,
-        **{f"fill_{size}": fill for size, fill in zeros.fill().items()},
-        "gap_padding": zeros.gap_padding,
-        "tile_padding": zeros.tile_padding,
-    }
 
 
 class Zeros:
@@ -317,6 +291,24 @@ class Zeros:
             return None
         shares = 1 - lines.reshape(-1, head_dim).sum(axis=1) / (head_dim * across.size)
         return tuple(shares.tolist())
+
+    def figures(self, parameter: Parameter) -> dict[str, object]:
+        """Return the columns of :func:`weight_patterns` about the zeros of a matrix."""
+        rows, columns = self.rows.size, self.columns.size
+        pattern, share = self.n_m()
+        return {
+            "rows": rows,
+            "columns": columns,
+            "sparsity": zero_share(rows * columns, int(self.rows.sum())),
+            "zero_rows": zero_share(rows, int(np.count_nonzero(self.rows))),
+            "zero_columns": zero_share(columns, int(np.count_nonzero(self.columns))),
+            "head_sparsity": self.heads(parameter.head_dim, parameter.head_axis),
+            "n_m": pattern,
+            "n_m_share": share,
+            **{f"fill_{size}": fill for size, fill in self.fill().items()},
+            "gap_padding": self.gap_padding,
+            "tile_padding": self.tile_padding,
+        }
 
     def n_m(self) -> tuple[str | None, float | None]:
         """Return the closest N:M pattern and the share of groups that comply."""

@@ -104,11 +104,9 @@ def _columns(dtype: str, names: str, /, **alike: Any) -> list[Column]:
 # A cell of each type in JSON: in words, in a JSON Schema, as Python reads it.
 CELL_KINDS: Mapping[str, tuple[str, str, set[type]]] = {
     "text": ("text", "string", {str}),
-    "int64": ("a whole number", "integer", {int}),
-    "Int64": ("a whole number", "integer", {int}),
+    **dict.fromkeys(("int64", "Int64"), ("a whole number", "integer", {int})),
     "float64": ("a number", "number", {int, float}),
-    "bool": ("true or false", "boolean", {bool}),
-    "boolean": ("true or false", "boolean", {bool}),
+    **dict.fromkeys(("bool", "boolean"), ("true or false", "boolean", {bool})),
     "shape": ("one", "array", {list}),
     "shares": ("a list of shares", "array", {list}),
 }

@@ -127,17 +127,8 @@ def _layer_sizes(layers: pd.DataFrame, patterns: pd.DataFrame | None) -> pd.Data
     z: Any = layers["weight_nonzero"].astype("Int64")
     v: Any = layers["dtype"].map(cost.value_bytes)
     pointers: Any = layers["row_pointers"]
-    facts = pd.DataFrame(
-        {
-            "variant": layers["variant"],
-            "scope": "layer",
-            "name": layers["module_name"],
-            "group": layers["group"],
-            "total": n,
-            "nonzero": z,
-            "dense": cost.dense_bytes(n, v),
-        }
-    )
+    facts = layers[["variant", "module_name", "group"]].rename(columns={"module_name": "name"})
+    facts = facts.assign(scope="layer", total=n, nonzero=z, dense=cost.dense_bytes(n, v))
     sums = _pattern_sums(facts, patterns)
     parts = []
 

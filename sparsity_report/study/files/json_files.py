@@ -66,17 +66,13 @@ class FileKind:
         return f"sparsity-report/{self.name}"
 
 
-def _same_names(*parts: str) -> dict[str, str]:
-    return dict(zip(parts, parts, strict=True))
-
-
 #: Tables that may be null.
 MAYBE = ("levels", *schema.OPTIONAL)
 STUDY = FileKind(
     name="study",
     value=Comparison,
-    tables=_same_names("variants", "layers", *MAYBE),
-    derived=_same_names("groups", "totals"),
+    tables={part: part for part in ("variants", "layers", *MAYBE)},
+    derived={part: part for part in ("groups", "totals")},
     edited=EDITED_STUDY,
     check=check_study,
     settings=("convention", "context"),
