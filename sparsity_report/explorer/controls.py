@@ -22,7 +22,7 @@ from sparsity_report.words.column_titles import head
 from sparsity_report.words.display_names import group_name
 from sparsity_report.words.sentences import say
 
-# What the buttons and the field of the budget do, by name.
+# Functions of the buttons and of the field of the budget, by name.
 Actions = Mapping[str, Callable[..., None]]
 # Most levels of which each has a label under the slider.
 _TICKS = 8

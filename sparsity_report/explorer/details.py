@@ -150,8 +150,8 @@ def cards(view: View, state: State) -> tuple[list[Figure], str]:
         ("sparsity_prunable", "zeros", "prunable_total"), ("sparsity_model", "model_zeros", "total")
     )  # fmt: skip
     figures = []
-    for key, (share, part, whole) in zip(_ZEROS[is_selection], zeros, strict=True):
-        note = say("format.part_of_whole", part=scaled(row[part]), whole=scaled(row[whole]))
+    for key, (share, part, total) in zip(_ZEROS[is_selection], zeros, strict=True):
+        note = say("format.part_of_whole", part=scaled(row[part]), whole=scaled(row[total]))
         figures.append(Figure(say(key), percent(row[share]), note))
     even = view.break_even(state.selection)
     pays = say("explorer.csr_no_break_even")
@@ -166,8 +166,8 @@ def cards(view: View, state: State) -> tuple[list[Figure], str]:
         ("flops_ratio", flops, dense_flops, say("explorer.flops_theoretical")),
     )
     keys = _COSTS[is_selection, state.live]
-    for key, (ratio, part, whole, more) in zip(keys, costs, strict=True):
-        note = say("explorer.card_cost_note", part=part, whole=whole, more=more)
+    for key, (ratio, part, dense, more) in zip(keys, costs, strict=True):
+        note = say("explorer.card_cost_note", part=part, whole=dense, more=more)
         figures.append(Figure(say(key), number_format.times(row[ratio]), note))
     if not row["uncertainty"]:
         return figures, ""

@@ -95,8 +95,8 @@ def _sensitivities(study: Comparison) -> Iterator[Phrase]:
     best = sensitivity_correlation(frame).iloc[0]
     parts = int(best["parts"])
     if _is_significant(best["rho"], parts):
-        found = {"structure": best["structure"], "rho": best["rho"]}
-        yield phrase("finding.sensitivity_correlation", parts=parts, **found)
+        rank = {"structure": best["structure"], "rho": best["rho"]}
+        yield phrase("finding.sensitivity_correlation", parts=parts, **rank)
 
 
 def _is_significant(rho: float, parts: int) -> bool:

@@ -349,13 +349,13 @@ def compare(
     sparse = dict.fromkeys(variant.weights for variant in variants if variant.layout == "csr")
     notes += [note for model in sparse if (note := csr_note(model))]
     notes += [v.pruning.basis.note for v in variants if v.pruning and v.pruning.basis]
-    found = patterns or zstd
+    has_patterns = patterns or zstd
     return Comparison(
         variants=typed("variants", pd.DataFrame(described)),
         layers=pd.concat(frames, ignore_index=True),
         convention=convention,
         context=context,
-        patterns=variant_patterns(variants, zstd=zstd, progress=progress) if found else None,
+        patterns=variant_patterns(variants, zstd=zstd, progress=progress) if has_patterns else None,
         notes=as_phrases(notes),
         levels=level_table(variants[0].weights),
         weights=variants[0].weights,

@@ -171,7 +171,7 @@ def _patterns(
     for masks in stays.values():
         next(masks, None)  # ends the generator
     version = zstd_version() if zstd else None
-    found: dict[int, list[dict[str, object]]] = {key: [] for key in prunings}
+    rows_of: dict[int, list[dict[str, object]]] = {key: [] for key in prunings}
     for key, pruning in prunings.items():
         for number, counted in enumerate(zeros[key]):
             std, threshold = values[number].std, pruning.threshold if pruning else None
@@ -187,8 +187,8 @@ def _patterns(
                 "zstd_bytes": frames[key].sizes[number] if zstd else None,
                 "zstd_version": version,
             }
-            found[key].append(row | counted.figures(parameter))
-    return found
+            rows_of[key].append(row | counted.figures(parameter))
+    return rows_of
 
 
 def _blocks(
