@@ -1,4 +1,4 @@
-"""Charts of a study: bars per group, bytes against sparsity, and the picture of a README."""
+"""Charts of a study: bars per group, and bytes against sparsity."""
 
 import math
 import os
@@ -11,20 +11,8 @@ import pandas as pd
 
 from sparsity_report.draw import marks, theme
 from sparsity_report.draw.export import png
-from sparsity_report.draw.heat_maps import unfitted_map
 from sparsity_report.draw.marks import Rows
-from sparsity_report.draw.theme import (
-    BLACK,
-    BLUE,
-    DASHED,
-    DOTTED,
-    FILED,
-    GREEN,
-    NARROW,
-    SOLID,
-    TEXT_WIDTH,
-    VERMILLION,
-)
+from sparsity_report.draw.theme import FILED, NARROW, TEXT_WIDTH
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.atomic import write_file
 from sparsity_report.study.comparison import Comparison
@@ -32,13 +20,11 @@ from sparsity_report.untrusted.display_text import clip, distinct_names
 from sparsity_report.words.display_names import group_name, layout_name
 from sparsity_report.words.sentences import join, say
 
-# Most dots of a strip.
-_DOTS = 4_000
-_LINES: dict[str, tuple[str, list[float]]] = {
-    "dense": (BLUE, SOLID),
-    "csr_int32": (BLACK, SOLID),
-    "csr_int64": (BLACK, DASHED),
-    "bitmask": (GREEN, DOTTED),
+_LINES = {
+    "dense": (theme.BLUE, theme.SOLID),
+    "csr_int32": (theme.BLACK, theme.SOLID),
+    "csr_int64": (theme.BLACK, theme.DASHED),
+    "bitmask": (theme.GREEN, theme.DOTTED),
 }
 _MOST_LEVELS = 8
 
@@ -75,7 +61,8 @@ def group_bars(
     shown = dict(zip(inks, distinct_names(list(inks)), strict=True))
     variants = list(inks) if variant is None else [variant]
     if once:
-        alike = _alike(table[variants])
+        known = table.astype(object).where(table.notna(), None)
+        alike = theme.alike({name: tuple(known[name]) for name in variants})
         variants = list(alike)
         shown |= {name: clip(", ".join(shown[n] for n in alike[name])) for name in variants}
     rows = [
@@ -104,34 +91,39 @@ def csr_bytes_curve(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerCh
     altair.LayerChart or None
         None if nothing is prunable.
     """
-    chart = _curve(study, width, height=220)
-    if chart is None:
+    facts, frame = study.facts, study.facts.curve()
+    if frame.empty:
         return None
+    names = {layout: _line_name(layout) for layout in dict.fromkeys(frame["layout"])}
+    top = float(frame["ratio"].max())
+    levels, evens = _levels(study, top, width), _break_evens(study, width)
+    shape = marks.Curve(
+        lines=tuple(marks.Line(name, *_LINES[layout]) for layout, name in names.items()),
+        width=width,
+        height=220,
+        top=top * (1.06 + 0.075 * len(levels)),
+        x_title=say("chart.x_prunable_sparsity"),
+        y_title=say("label.bytes_ratio"),
+        ticks=tuple(range(math.ceil(top) + 1)),
+        flip=len(levels) == 1,
+        below=width <= 300,
+        columns=4 if width > 430 else 2 if width >= NARROW else 1,
+    )
+    rows = frame.assign(line=frame["layout"].map(names), value=frame["ratio"])
+    data = marks.inline(rows[["sparsity", "line", "value"]])
+    chart = marks.curve(data, shape, evens=marks.inline(evens), levels=marks.inline(levels))
+    packed = facts.unpacked_dtypes(facts.baseline)
+    dtype = join([say("name.unpacked_dtype", dtype=d) if d in packed else d for d in facts.dtypes])
+    texts = [
+        say("chart.csr_bytes_curve_alt", dtype=dtype),
+        *(say("chart.layout_break_even_alt", layout=e["line"], share=e["label"]) for e in evens),
+        *(say("chart.study_level_alt", level=mark["label"]) for mark in levels),
+    ]
+    title, note = say("chart.csr_bytes_curve_title"), say("chart.csr_bytes_curve_note", dtype=dtype)
     # The label of a level near the right end is outside the plot.
-    shares = [mark["sparsity"] for mark in _levels(study, 1, width)]
-    outside = len(shares) > 1 and max(shares) > 0.8
-    return theme.fitted(chart, right=(50 if width >= NARROW else 20) if outside else 0)
-
-
-def hero(study: Comparison) -> alt.LayerChart | alt.VConcatChart:
-    """Return a map of the zeros, the spread of layers and the bytes of CSR as one picture."""
-    prunings = study.facts.prunings
-    if not prunings:
-        return group_bars(study, "param_frac")
-    top = unfitted_map(study, prunings[0], theme.HERO_MAP)
-    if top is None:
-        return group_bars(study, "sparsity")
-    height = max(theme.HERO_HEIGHT, 12 * len(study.facts.grid(prunings[0]).projections))
-    strip = _strip(study, prunings[0], theme.HERO_STRIP, height)
-    curve = _curve(study, theme.HERO_CURVE, height)
-    assert curve is not None
-    apart: Any = {"color": "independent", "strokeDash": "independent"}
-    below = alt.hconcat(strip, curve, spacing=44).resolve_scale(**apart)
-    chart = alt.vconcat(top, below, spacing=26).resolve_scale(**apart)
-    alt_text = " ".join(part.description for part in (top, strip, curve))
-    chart = chart.properties(description=alt_text, background="white")
-    hero: alt.VConcatChart = chart.configure(**theme.config())
-    return hero
+    outside = len(levels) > 1 and max(mark["sparsity"] for mark in levels) > 0.8
+    right = (50 if width >= NARROW else 20) if outside else 0
+    return theme.titled(chart, title, note, " ".join(texts), right)
 
 
 def bar_plot(
@@ -210,15 +202,6 @@ def bar_plot(
     return chart
 
 
-def _alike(table: pd.DataFrame) -> dict[str, list[str]]:
-    """Return the names of equal columns, by the first of them."""
-    alike: dict[tuple[Any, ...], list[str]] = {}
-    for name in table.columns:
-        values = tuple(None if pd.isna(value) else value for value in table[name])
-        alike.setdefault(values, []).append(str(name))
-    return {names[0]: names for names in alike.values()}
-
-
 def _bar(group: str, variant: str, value: Any, kind: str) -> dict[str, Any]:
     known = pd.notna(value) and math.isfinite(value)
     return {
@@ -253,75 +236,7 @@ def _bars(rows: Rows, shape: marks.Bars, heading: str, note: str = "") -> alt.La
     texts = [" ".join(filter(None, (r["group"], r["variant"], r["label"]))) for r in rows]
     alt_text = say("chart.bar_chart_alt", axis=shape.axis, rows="; ".join(texts))
     chart = marks.bars(marks.inline(rows), shape)
-    return theme.fitted(theme.titled(chart, heading, note, alt_text))
-
-
-def _strip(study: Comparison, variant: str, width: int, height: int) -> alt.LayerChart:
-    """Return a dot per layer at its share of zeros, a line per projection."""
-    facts, grid = study.facts, study.facts.grid(variant)
-    layers = facts.prunable(variant)
-    layers = layers[layers["block"].notna()].assign(
-        projection=[grid.cells[code].projection for code in grid.codes],
-        label=[say("name.numbered_block", block=grid.cells[code].block) for code in grid.codes],
-    )
-    mean = facts.total(variant, "sparsity_prunable") or 0.0
-    top = min(1.0, max(0.2, math.ceil(layers["share"].max() * 10) / 10))
-    far = layers.loc[layers.groupby("projection")["share"].idxmax()].nlargest(2, "share")
-    far = far[far["share"] > max(1.5 * mean, mean + 0.1)]
-    x = marks.share_axis("share", say("label.sparsity"), [0, top], grid=True)
-    y = marks.names_axis("projection", grid.projections, grid=True)
-    shown = ["projection", "share", "label"]
-    dots = alt.Chart(marks.inline(layers[shown].head(_DOTS))).mark_circle(
-        size=26, color=BLUE, opacity=0.5
-    )
-    rule = alt.Chart(marks.inline([{"share": mean}])).mark_rule(color=VERMILLION, strokeDash=[4, 3])
-    text = alt.Chart(marks.inline(far[shown])).mark_text(align="right", dx=4, dy=-8, fontSize=8.5)
-    layered = [rule.encode(x=x), dots.encode(x=x, y=y), text.encode(x=x, y=y, text="label:N")]
-    return theme.titled(
-        alt.LayerChart(layer=layered, width=width, height=height),
-        say("chart.layer_spread_title"),
-        say("chart.layer_strip_note", mean=mean),
-        say("chart.layer_strip_alt", mean=mean),
-    )
-
-
-def _curve(study: Comparison, width: float, height: float) -> alt.LayerChart | None:
-    facts, frame = study.facts, study.facts.curve()
-    if frame.empty:
-        return None
-    names = {layout: _line_name(layout) for layout in dict.fromkeys(frame["layout"])}
-    top, wide = float(frame["ratio"].max()), width > 300
-    levels, evens = _levels(study, top, width), _break_evens(study, width)
-    shape = marks.Curve(
-        lines=tuple(marks.Line(name, *_LINES[layout]) for layout, name in names.items()),
-        width=width,
-        height=height,
-        top=top * (1.06 + 0.075 * len(levels)),
-        x_title=say("chart.x_prunable_sparsity"),
-        y_title=say("label.bytes_ratio"),
-        ticks=tuple(range(math.ceil(top) + 1)),
-        flip=len(levels) == 1,
-        below=not wide,
-        columns=4 if width > 430 else 2 if width >= NARROW else 1,
-    )
-    rows = frame.assign(line=frame["layout"].map(names), value=frame["ratio"])
-    chart = marks.curve(
-        marks.inline(rows[["sparsity", "line", "value"]]),
-        shape,
-        evens=marks.inline(evens),
-        levels=marks.inline(levels),
-    )
-    unpacked = facts.unpacked_dtypes(facts.baseline)
-    dtype = join(
-        [say("name.unpacked_dtype", dtype=d) if d in unpacked else d for d in facts.dtypes]
-    )
-    texts = [
-        say("chart.csr_bytes_curve_alt", dtype=dtype),
-        *(say("chart.layout_break_even_alt", layout=e["line"], share=e["label"]) for e in evens),
-        *(say("chart.study_level_alt", level=mark["label"]) for mark in levels),
-    ]
-    note = say("chart.csr_bytes_curve_note", dtype=dtype)
-    return theme.titled(chart, say("chart.csr_bytes_curve_title"), note, " ".join(texts))
+    return theme.titled(chart, heading, note, alt_text)
 
 
 def _line_name(layout: str) -> str:

@@ -1,14 +1,9 @@
 """Heat maps of the zeros of each attention head and of each expert."""
 
-from collections.abc import Iterator
-from typing import NamedTuple
-
 import altair as alt
-import pandas as pd
 
 from sparsity_report.draw import theme
 from sparsity_report.draw.heat_maps import WIDTH, block_map
-from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.heads_experts import Part
 from sparsity_report.untrusted.display_text import clip, short_name
 from sparsity_report.words.sentences import say
@@ -23,52 +18,30 @@ _TITLES = {
 }
 
 
-class Inside(NamedTuple):
-    """A heat map of heads or experts, and its rows.
+def part_map(part: Part, variant: str) -> alt.LayerChart | None:
+    """Return a small map of the heads of a projection or of experts, by block.
 
-    Attributes
-    ----------
-    key : {"heads", "experts"}
-    projection : str
-        Projection of the heads; "" for experts, whose projections are added.
-    chart : altair.LayerChart or None
+    Returns
+    -------
+    altair.LayerChart or None
         None if there are too many cells.
-    rows : pandas.DataFrame
-        ``block, part, sparsity``.
     """
-
-    key: str
-    projection: str
-    chart: alt.LayerChart | None
-    rows: pd.DataFrame
-
-
-def inside_charts(study: Comparison, variant: str, width: float = WIDTH) -> Iterator[Inside]:
-    """Yield a small map of heads by block for each projection that has any, and one of experts.
-
-    `width` is in points, everything included.
-    """
-    for part in study.facts.parts(variant):
-        chart = _chart(part, variant, width) if len(part.rows) <= _MOST else None
-        yield Inside(part.key, part.projection, chart, part.rows)
-
-
-def _chart(part: Part, variant: str, width: float) -> alt.LayerChart:
+    if len(part.rows) > _MOST:
+        return None
     cells = part.rows.assign(
         block=part.rows["block"].astype(str), projection=part.rows["part"].astype(str)
     )
     blocks, names = (
-        [str(number) for number in sorted(part.rows[column].unique())]
-        for column in ("block", "part")
+        [*map(str, sorted(part.rows[column].unique()))] for column in ("block", "part")
     )
     title, one = _TITLES[part.key]
     chart = block_map(
         cells,
         (blocks, names),
-        width=width,
+        width=WIDTH,
         row=min(_ROW, _TALLEST / len(names)),
         domain=(0.0, 1.0),
-        tips={"block": "kind.block", "projection": one, "label": "chart.zeros_label"},
+        tips={"projection": one},
         legend=False,
         x_title="",
     )
@@ -84,4 +57,4 @@ def _chart(part: Part, variant: str, width: float) -> alt.LayerChart:
     )
     heading = clip(part.projection, 24) or say(title)
     note = say("format.percent_range", low=low, high=high)
-    return theme.fitted(theme.titled(chart, heading, note, alt_text))
+    return theme.titled(chart, heading, note, alt_text)

@@ -3,7 +3,8 @@
 ``block_map`` is the map that all of them share, and that of a pair.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import altair as alt
@@ -19,8 +20,6 @@ from sparsity_report.words.sentences import say
 
 #: Width of a small map, everything included.
 WIDTH = 210
-#: Width of a bar of colours that small maps share.
-BAR_WIDTH = 260
 # Height of a row of a small map, and of all its rows at most.
 _SMALL_ROW, _SMALL_HEIGHT = 13, 200
 
@@ -31,7 +30,8 @@ def block_map(
     kind: str = "share",
     *,
     value: str = "sparsity",
-    tips: dict[str, str] | None = None,
+    label: str = "chart.zeros_label",
+    tips: Mapping[str, str] = MappingProxyType({}),
     **look: Any,
 ) -> alt.LayerChart:
     """Return a heat map without its title.
@@ -47,32 +47,28 @@ def block_map(
         Notation of the value, see :func:`sparsity_report.draw.theme.write`.
     value : str
         Column of the value.
-    tips : dict, optional
-        Fields of the tooltip and the keys of their titles; ``label`` is the written value.
+    label : str
+        Key of the title of the value in the tooltip.
+    tips : mapping
+        Further fields of the tooltip and the keys of their titles.
     **look
         Further fields of :class:`sparsity_report.draw.marks.HeatMap`: the width in points, the
         domain of the colours (by default equally far from zero).
     """
-    known = cells[value].notna()
     far = max(0.01, float(cells[value].abs().max()))
-    tips = tips or {
-        "block": "kind.block",
-        "projection": "name.projection",
-        "label": "chart.zeros_label",
-    }
-    texts = [field for field in tips if field not in {"block", "projection", "label"}]
-    rows = cells[["block", "projection", *texts]].assign(
-        value=cells[value].astype(object).where(known, None),
+    fields = {"block": "kind.block", "projection": "name.projection", "label": label, **tips}
+    rows = cells.assign(
+        value=cells[value].astype(object).where(cells[value].notna(), None),
         label=[theme.write(number, kind) for number in cells[value]],
     )
     shape = marks.HeatMap(
         blocks=tuple(axes[0]),
         projections=tuple(axes[1]),
         kind=kind,
-        tips=marks.tips(**tips),
+        tips=marks.tips(**fields),
         **{"row": theme.ROW, "domain": (-far, far), **look},
     )
-    return marks.heat_map(marks.inline(rows), shape)
+    return marks.heat_map(marks.inline(rows[[*fields, "value"]]), shape)
 
 
 def extremes(cells: pd.DataFrame, value: str, kind: str) -> dict[str, Any]:
@@ -107,22 +103,14 @@ def sparsity_map(
     altair.LayerChart or None
         None if the variant has no prunable weights in numbered blocks.
     """
-    chart = unfitted_map(study, variant, width, domain)
-    return None if chart is None else theme.fitted(chart)
-
-
-def unfitted_map(
-    study: Comparison, variant: str, width: float, domain: tuple[float, float] | None = None
-) -> alt.LayerChart | None:
-    """Return the map of :func:`sparsity_map` as a part of another chart."""
     cells, grid = study.facts.cells(variant), study.facts.grid(variant)
     if cells.empty:
         return None
-    tips = {"block": "kind.block", "projection": "name.projection", "label": "chart.zeros_label"}
+    tips = {}
     if (layers := int(cells["layers"].max())) > 1:
         ends = zip(cells["low"], cells["high"], strict=True)
         cells = cells.assign(range=[say("format.percent_range", low=a, high=b) for a, b in ends])
-        tips |= {"layers": "chart.layers_in_cell", "range": "chart.zeros_range_per_layer"}
+        tips = {"layers": "chart.layers_in_cell", "range": "chart.zeros_range_per_layer"}
     chart = block_map(
         cells,
         (grid.blocks, grid.projections),
@@ -193,17 +181,14 @@ def small_map(
         x_title="",
     )
     low, high = _ends(cells)
-    note = low if low == high else say("format.range", low=low, high=high)
+    note = say("format.range", low=low, high=high)
     alt_text = say("chart.small_map_alt", variant=clip(variant), note=note)
-    return theme.fitted(theme.titled(chart, clip(variant, 24), note, alt_text))
+    return theme.titled(chart, clip(variant, 24), note, alt_text)
 
 
 def even(study: Comparison, variant: str) -> str | None:
     """Return the sparsity of a variant's map if all its cells have the same, else None."""
-    cells = study.facts.cells(variant)
-    if cells.empty:
-        return None
-    low, high = _ends(cells)
+    low, high = _ends(study.facts.cells(variant))
     return low if low == high else None
 
 
@@ -216,7 +201,7 @@ def colours(ends: tuple[float, float]) -> alt.LayerChart:
     """Return the bar of colours that small maps share, from the least to the most zeros."""
     low, high = (theme.write(end, "share") for end in ends)
     alt_text = say("chart.small_map_scale_alt", low=low, high=high)
-    return marks.colour_bar(ends, say("chart.small_map_scale_title"), BAR_WIDTH, alt_text)
+    return marks.colour_bar(ends, say("chart.small_map_scale_title"), alt_text)
 
 
 def excess_map(study: Comparison, variant: str, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
@@ -240,12 +225,8 @@ def excess_map(study: Comparison, variant: str, width: float = TEXT_WIDTH) -> al
         value="excess",
         width=width,
         title=say("chart.percentage_points"),
-        tips={
-            "block": "kind.block",
-            "projection": "name.projection",
-            "label": "chart.excess_zeros_label",
-            "zeros": "chart.zeros_label",
-        },
+        label="chart.excess_zeros_label",
+        tips={"zeros": "chart.zeros_label"},
     )
     note = say(
         "chart.gaussian_excess_note",
@@ -253,5 +234,4 @@ def excess_map(study: Comparison, variant: str, width: float = TEXT_WIDTH) -> al
         variant=short_name(variant),
     )
     alt_text = say("chart.gaussian_excess_alt", **extremes(cells, "excess", "points"))
-    chart = theme.titled(chart, say("chart.gaussian_excess_title"), note, alt_text)
-    return theme.fitted(chart)
+    return theme.titled(chart, say("chart.gaussian_excess_title"), note, alt_text)

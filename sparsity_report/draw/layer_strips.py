@@ -52,13 +52,8 @@ def spread_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart
         mean.mark_tick(color=VERMILLION, thickness=2, size=0.6 * _ROW),
     ]
     chart = alt.LayerChart(layer=layers, width=width, height=_ROW * len(names))
-    chart = theme.titled(
-        chart,
-        say("chart.layer_spread_title"),
-        " · ".join(filter(None, (note, say("chart.layer_spread_note")))),
-        _alt_text(frame),
-    )
-    return theme.fitted(chart)
+    note = " · ".join(filter(None, (note, say("chart.layer_spread_note"))))
+    return theme.titled(chart, say("chart.layer_spread_title"), note, _alt_text(frame))
 
 
 def _of_projections(study: Comparison, variant: str) -> pd.DataFrame:
@@ -72,12 +67,12 @@ def _of_projections(study: Comparison, variant: str) -> pd.DataFrame:
 
 
 def _of_prunings(study: Comparison) -> pd.DataFrame:
-    names = study.side_by_side
-    shown = distinct_names(list(names))
-    frames = []
-    for name, text in zip(names, shown, strict=True):
-        rows = study.facts.prunable(name)
-        frames.append(_dots(rows, pd.Series(text, index=rows.index)))
+    prunings = {name: study.facts.prunable(name) for name in study.side_by_side}
+    names = distinct_names(list(prunings))
+    frames = [
+        _dots(rows, pd.Series(name, index=rows.index))
+        for name, rows in zip(names, prunings.values(), strict=True)
+    ]
     return pd.concat(frames, ignore_index=True)
 
 
@@ -108,13 +103,9 @@ def _thinned(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _alt_text(frame: pd.DataFrame) -> str:
+    ranges = frame.groupby("line", sort=False)["share"].agg(["min", "max"])
     parts = [
-        say(
-            "format.named_percent_range",
-            line=line,
-            low=float(rows["share"].min()),
-            high=float(rows["share"].max()),
-        )
-        for line, rows in frame.groupby("line", sort=False)
+        say("format.named_percent_range", line=line, low=low, high=high)
+        for line, low, high in ranges.itertuples()
     ]
     return say("chart.layer_spread_alt", rows="; ".join(parts))

@@ -4,6 +4,7 @@ The data hold the counts of every level. The page only changes the parameter ``l
 of a level in :attr:`LevelChart.levels`.
 """
 
+import math
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -30,10 +31,8 @@ COST_LINES = {
     "flops_ratio": marks.Line("chart.csr_flops_line", GREEN, DASHED),
     "dense": marks.Line("layout.dense", BLUE, SOLID),
 }
-_INDEPENDENT: dict[str, Any] = dict.fromkeys(
-    ("x", "y", "color", "fill", "stroke", "strokeDash"), "independent"
-)
-_APART = alt.Resolve(scale=alt.ScaleResolveMap(**_INDEPENDENT))
+_SCALES = ("x", "y", "color", "fill", "stroke", "strokeDash")
+_APART: Any = {"scale": dict.fromkeys(_SCALES, "independent")}
 
 
 class LevelChart(NamedTuple):
@@ -102,12 +101,11 @@ def level_chart(study: Comparison) -> LevelChart | None:
         beside.append(_curve(lines, pointed))
     if beside:
         parts.append(alt.HConcatChart(hconcat=beside, spacing=36, resolve=_APART))
-    description = say("chart.level_slider_alt")
     # One call, because every method of a chart copies all parts.
     chart = alt.VConcatChart(
         vconcat=parts,
         spacing=22,
-        description=description,
+        description=say("chart.level_slider_alt"),
         background="white",
         resolve=_APART,
         params=[
@@ -202,24 +200,15 @@ def cost_rows(study: Comparison) -> Rows:
     if table is None:
         return []
     columns = {key: table[key].astype(float) for key in COST_LINES if key in table}
-    top = max(1.0, *(column.max() for column in columns.values()))
-    rows: Rows = [
-        {
-            "place": place,
-            "sparsity": share,
-            "value": ratio,
-            "line": say(COST_LINES[key].name),
-            "top": 1.16 * top,
-            "label": say("format.level_ratio", share=share, ratio=ratio)
-            if key == "bytes_ratio"
-            else "",
-        }
-        for key, column in columns.items()
-        for place, (share, ratio) in enumerate(
-            zip(table["sparsity_prunable"].tolist(), column.tolist(), strict=True)
-        )
-        if ratio == ratio
-    ]
+    top = 1.16 * max(1.0, *(column.max() for column in columns.values()))
+    rows: Rows = []
+    for key, column in columns.items():
+        line, shares = say(COST_LINES[key].name), table["sparsity_prunable"]
+        for place, (share, ratio) in enumerate(zip(shares, column, strict=True)):
+            row = {"place": place, "sparsity": share, "value": ratio, "line": line, "top": top}
+            label = say("format.level_ratio", share=share, ratio=ratio)
+            row["label"] = label if key == "bytes_ratio" else ""
+            rows += [] if math.isnan(ratio) else [row]
     dense = say(COST_LINES["dense"].name)
     return rows and rows + [{"sparsity": end, "value": 1.0, "line": dense} for end in (0.0, 1.0)]
 

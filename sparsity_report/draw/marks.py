@@ -1,4 +1,4 @@
-"""Heat map, bars, curve, histogram and strip, for page, paper, slider and explorer.
+"""Heat map, bars, curve and histogram, for page, paper, slider and explorer.
 
 Each mark has rows, inline or by name, and a shape. Names of models and modules are rows or domains,
 never fields or expressions: Vega compiles those. One pixel is one point.
@@ -22,7 +22,8 @@ from sparsity_report.words.sentences import say
 Rows = list[dict[str, Any]]
 Data: TypeAlias = alt.InlineData | alt.NamedData
 
-_BARE: dict[str, Any] = {"ticks": False, "domain": False}
+#: Settings of an axis without line and ticks.
+BARE: dict[str, Any] = {"ticks": False, "domain": False}
 _UNKNOWN, _KNOWN = "!isValid(datum.value)", "isValid(datum.value)"
 
 
@@ -143,30 +144,6 @@ class Bars(Rects):
         return max(1, len(self.groups)) * (self.band * len(self.inks) + self.gap)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Cells(Shape):
-    """A strip: rows of cells, one per unit, hollow for removed units.
-
-    Its rows have ``row``, ``place`` (a number from 0), ``gone`` and the fields of `tips`.
-
-    Attributes
-    ----------
-    rows : tuple of str
-        Names of the rows in their order.
-    number : int
-        Number of cells of the longest row.
-    row : float
-        Height of one row.
-    title : str
-        Title of the cells.
-    """
-
-    rows: tuple[str, ...]
-    number: int
-    row: float
-    title: str
-
-
 class Line(NamedTuple):
     """Name, colour and dash of a line."""
 
@@ -251,7 +228,7 @@ def names_axis(
     field: str, names: Sequence[str], *, grid: bool = False, limit: float = 140, **padding: Any
 ) -> alt.Y:
     """Return a vertical axis of names."""
-    axis = alt.Axis(grid=grid, labelLimit=limit, labelPadding=7, **_BARE)
+    axis = alt.Axis(grid=grid, labelLimit=limit, labelPadding=7, **BARE)
     scale = alt.Scale(domain=list(names), **padding)
     return alt.Y(f"{field}:N", title=None, scale=scale, axis=axis)
 
@@ -310,8 +287,10 @@ def heat_map(
     outline : mapping, optional
         Further encodings of cells, such as a stroke of selected ones.
     """
-    base = _computed(data, shape).encode(
-        x=_block_axis(shape), y=_projection_axis(shape), tooltip=tooltips(shape.tips)
+    base = (
+        alt.Chart(data)
+        .transform_calculate(**dict(shape.computed))
+        .encode(x=_block_axis(shape), y=_projection_axis(shape), tooltip=tooltips(shape.tips))
     )
     legend = (
         alt.Legend(title=shape.title, labelExpr=theme.tick(shape.kind), **_gradient(shape))
@@ -336,29 +315,6 @@ def heat_map(
     return alt.LayerChart(layer=layers, width=shape.width, height=height)
 
 
-def strip(data: Data, shape: Cells) -> alt.LayerChart:
-    """Return rows of cells, hollow for removed units."""
-    room = 0.62 * shape.sizes.label * len(str(shape.number)) + 6
-    step = max(1, math.ceil(shape.number * room / shape.width))
-    axis = alt.Axis(
-        values=list(range(0, shape.number, step)), labelAngle=0, labelOverlap=False, **_BARE
-    )
-    scale = alt.Scale(domain=list(range(shape.number)), paddingInner=0.2, paddingOuter=0)
-    x = alt.X("place:O", title=shape.title, scale=scale, axis=axis)
-    y = names_axis("row", shape.rows, paddingInner=0.25, paddingOuter=0.1)
-    base = alt.Chart(data).encode(x=x, y=y, tooltip=tooltips(shape.tips))
-    stands = base.transform_filter("!datum.gone").mark_rect(fill=BLUE, stroke=BLUE, strokeWidth=1)
-    hollow: dict[str, Any] = {
-        "fill": BLUE,
-        "fillOpacity": 0,
-        "stroke": VERMILLION,
-        "strokeWidth": 1.3,
-    }
-    gone = base.transform_filter("datum.gone").mark_rect(**hollow)
-    height = shape.row * max(1, len(shape.rows))
-    return alt.LayerChart(layer=[stands, gone], width=shape.width, height=height)
-
-
 def outlined(data: Data, shape: HeatMap, colour: str) -> alt.Chart:
     """Return outlines of cells of a heat map, given rows with ``block`` and ``projection``."""
     ring = alt.Chart(data).mark_rect(filled=False, stroke=colour, strokeWidth=2.5, aria=False)
@@ -366,9 +322,7 @@ def outlined(data: Data, shape: HeatMap, colour: str) -> alt.Chart:
     return drawn
 
 
-def colour_bar(
-    domain: tuple[float, float], title: str, width: float, alt_text: str
-) -> alt.LayerChart:
+def colour_bar(domain: tuple[float, float], title: str, alt_text: str) -> alt.LayerChart:
     """Return the colours that maps of shares side by side have in common, with an axis below."""
     low, high = domain
     edges = [low + (high - low) * step / 60 for step in range(61)]
@@ -377,7 +331,7 @@ def colour_bar(
     x = share_axis("from", title, domain, tickCount=5)
     colour = alt.Color("from:Q", scale=theme.colours("share", domain), legend=None)
     rects = alt.Chart(inline(rows)).mark_rect(strokeWidth=0).encode(x=x, x2="to:Q", color=colour)
-    chart = alt.LayerChart(layer=[rects], width=width, height=9, description=alt_text)
+    chart = alt.LayerChart(layer=[rects], width=260, height=9, description=alt_text)
     return theme.fitted(chart)
 
 
@@ -394,16 +348,20 @@ def bars(data: Data, shape: Bars) -> alt.LayerChart:
     x = alt.X("value:Q", title=shape.axis, scale=scale, axis=axis)
     names = [name for name, _, _ in shape.inks]
     band = shape.band * len(names)
-    drawn = _computed(data, shape).encode(
-        y=names_axis(
-            "group",
-            shape.groups,
-            limit=shape.names,
-            paddingInner=shape.gap / (band + shape.gap),
-            paddingOuter=0.12,
-        ),
-        yOffset=alt.YOffset("variant:N", scale=alt.Scale(domain=names, paddingInner=0.14)),
-        tooltip=tooltips(shape.tips),
+    drawn = (
+        alt.Chart(data)
+        .transform_calculate(**dict(shape.computed))
+        .encode(
+            y=names_axis(
+                "group",
+                shape.groups,
+                limit=shape.names,
+                paddingInner=shape.gap / (band + shape.gap),
+                paddingOuter=0.12,
+            ),
+            yOffset=alt.YOffset("variant:N", scale=alt.Scale(domain=names, paddingInner=0.14)),
+            tooltip=tooltips(shape.tips),
+        )
     )
     rects = drawn.transform_filter(_KNOWN).mark_bar(clip=True, strokeWidth=1, **_cursor(shape))
     layers = [_dimmed(rects.encode(x=x, x2=alt.datum(base), **_inks(shape)), shape)]
@@ -412,9 +370,9 @@ def bars(data: Data, shape: Bars) -> alt.LayerChart:
         place = beside(f"datum.end < {base:g}", dx=4, fontSize=shape.sizes.small, color=INK)
         text = end.mark_text(**place)
         layers.append(_dimmed(text.encode(x=alt.X("end:Q"), text="label:N"), shape))
-    if (even := theme.even_at(shape.kind)) is not None:
+    if shape.kind in theme.EVEN:
         rule = alt.Chart(inline([{}])).mark_rule(color=MUTED, strokeDash=[3, 3])
-        layers.append(rule.encode(x=alt.datum(even)))
+        layers.append(rule.encode(x=alt.datum(theme.EVEN[shape.kind])))
     return alt.LayerChart(layer=layers, width=shape.width, height=shape.height)
 
 
@@ -428,8 +386,7 @@ def curve(
 ) -> alt.LayerChart:
     """Return lines, with break-evens as circles and levels as labelled rules.
 
-    Invisible bands of `pulls`, rows with ``from`` and ``to`` on x, cover it for the pointer and
-    show the tooltips of `shape`.
+    :func:`bands` of `pulls`, rows with ``from`` and ``to``, show the tooltips of `shape`.
     """
     steps = {"tickMinStep": 1} if shape.x_kind == "plain" else {}
     x = share_axis(shape.x, shape.x_title, shape.x_domain, shape.x_kind, **steps)
@@ -473,12 +430,17 @@ def curve(
         point = level.mark_point(color=VERMILLION, filled=True, size=44, opacity=1)
         layers += [point.encode(y=y), text.encode(y=top, text="label:N")]
     if pulls is not None:
-        unseen: dict[str, Any] = {"opacity": 0, "cursor": "ew-resize", "aria": False}
-        ends: dict[str, Any] = {"y": alt.value(0), "y2": alt.value(shape.height)}
-        band = alt.Chart(pulls).mark_rect(**unseen)
-        ends["tooltip"] = tooltips(shape.tips)
-        layers.append(band.encode(x=alt.X("from:Q"), x2="to:Q", **ends))
+        layers.append(bands(pulls, alt.X("from:Q"), shape.height, shape.tips))
     return alt.LayerChart(layer=layers, width=shape.width, height=shape.height)
+
+
+def bands(data: Data, x: alt.X, height: float, tips: Sequence[tuple[str, str]]) -> alt.Chart:
+    """Return invisible bands from `x` to the field ``to``, for the pointer and its tooltips."""
+    unseen = alt.Chart(data).mark_rect(opacity=0, cursor="ew-resize", aria=False)
+    drawn: alt.Chart = unseen.encode(
+        x=x, x2="to:Q", y=alt.value(0), y2=alt.value(height), tooltip=tooltips(tips)
+    )
+    return drawn
 
 
 def histogram(
@@ -582,7 +544,7 @@ def _block_axis(shape: HeatMap) -> alt.X:
     longest = max((len(block) for block in blocks), default=1)
     room = max(2.2 * shape.sizes.label, 0.62 * shape.sizes.label * longest + 6)
     step = max(1, math.ceil(len(blocks) * room / shape.width))
-    axis = alt.Axis(values=blocks[::step], labelAngle=0, labelOverlap=False, **_BARE)
+    axis = alt.Axis(values=blocks[::step], labelAngle=0, labelOverlap=False, **BARE)
     title = say("chart.x_transformer_block") if shape.x_title is None else shape.x_title
     return alt.X("block:N", title=title or None, scale=_flush(blocks), axis=axis)
 
@@ -595,7 +557,7 @@ def _projection_axis(shape: HeatMap) -> alt.Y:
     thinned: dict[str, Any] = (
         {"labelExpr": f"{place} % {step} ? '' : datum.label"} if step > 1 else {}
     )
-    axis = alt.Axis(labelLimit=shape.names, labelPadding=7, labelOverlap=False, **thinned, **_BARE)
+    axis = alt.Axis(labelLimit=shape.names, labelPadding=7, labelOverlap=False, **thinned, **BARE)
     return alt.Y("projection:N", title=None, scale=_flush(names), axis=axis)
 
 
@@ -623,13 +585,6 @@ def _gradient(shape: HeatMap) -> dict[str, Any]:
 def _digits_fit(shape: HeatMap) -> bool:
     width = 2.9 * shape.sizes.small * (1.0 if shape.kind == "share" else 1.5)
     return shape.row >= 1.2 * shape.sizes.small and len(shape.blocks) * width <= shape.width
-
-
-def _computed(data: Data, shape: Rects) -> alt.Chart:
-    chart = alt.Chart(data)
-    for field, expression in shape.computed:
-        chart = chart.transform_calculate(**{field: expression})
-    return chart
 
 
 def _cursor(shape: Rects) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import altair as alt
@@ -23,35 +24,9 @@ from sparsity_report.words.sentences import say
 _PARTS = 40
 # Most texts and protocols in a note.
 _PASSAGES = 2
+_TIPS = {"line": "label.policy", "variant": "label.variant"}
 #: Ratio of perplexities from which the axis is logarithmic.
 FAR = 8
-
-
-def quality_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
-    """Return perplexity against sparsity, one line per policy, model, text and protocol.
-
-    A line starts at its unpruned model if that was scored. The note names variants without a
-    finite perplexity or a known sparsity.
-
-    Returns
-    -------
-    altair.LayerChart or None
-        None if fewer than two points can be drawn.
-    """
-    return _drawn(study, _PERPLEXITY, width)
-
-
-def distance_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
-    """Return the mean KL divergence of dense from variants against sparsity.
-
-    See :func:`quality_chart`.
-
-    Returns
-    -------
-    altair.LayerChart or None
-        None if fewer than two points can be drawn.
-    """
-    return _drawn(study, _KL, width)
 
 
 class _Figure(NamedTuple):
@@ -65,7 +40,19 @@ class _Figure(NamedTuple):
     kind: str
 
 
-def _drawn(study: Comparison, figure: _Figure, width: float) -> alt.LayerChart | None:
+def _quality(
+    figure: _Figure, study: Comparison, width: float = TEXT_WIDTH
+) -> alt.LayerChart | None:
+    """Return a figure against sparsity, one line per policy, model, text and protocol.
+
+    A line starts at its unpruned model if that was scored. The note names variants without a
+    finite figure or a known sparsity.
+
+    Returns
+    -------
+    altair.LayerChart or None
+        None if fewer than two points can be drawn.
+    """
     frame = study.quality
     if frame is None or frame.empty:
         return None
@@ -73,9 +60,9 @@ def _drawn(study: Comparison, figure: _Figure, width: float) -> alt.LayerChart |
         frame = frame[frame["kl"].notna() & (frame["variant"] != frame["against"])]
     rows = _scored(study, frame, figure)
     drawn = [row for row in rows if row["value"] is not None and row["sparsity"] is not None]
-    lines = _labelled(policy_lines(drawn, ("value", "label", "variant", "top1")))
     if len(drawn) < 2:
         return None
+    lines = _labelled(policy_lines(drawn, ("value", "label", "variant", "top1")))
     names = list(dict.fromkeys(row["line"] for row in lines))
     notes = [*(names if len(names) == 1 else []), *_passages(frame)]
     if omitted := [f"{row['variant']} ({row['label']})" for row in rows if row not in drawn]:
@@ -83,13 +70,12 @@ def _drawn(study: Comparison, figure: _Figure, width: float) -> alt.LayerChart |
     texts = [
         f"{row['line']}, {theme.write(row['sparsity'], 'share')}: {row['label']}" for row in lines
     ]
-    chart = theme.titled(
+    return theme.titled(
         marks.curve(marks.inline(lines), _quality_shape(drawn, names, width, figure)),
         say(figure.title),
         " · ".join(notes),
         say(figure.alt_text, rows="; ".join(texts)),
     )
-    return theme.fitted(chart)
 
 
 def _passages(frame: pd.DataFrame) -> list[str]:
@@ -104,9 +90,7 @@ def _passages(frame: pd.DataFrame) -> list[str]:
             text=clip(text),
             protocol=protocol,
             fingerprint=clip(fingerprint),
-            sizes=list(
-                dict.fromkeys(say("chart.scored_tokens_windows", **row) for row in records(rows))
-            ),
+            sizes=[*dict.fromkeys(say("chart.scored_tokens_windows", **r) for r in records(rows))],
         )
         for (text, protocol, fingerprint), rows in different
     ]
@@ -147,31 +131,28 @@ def policy_lines(rows: Rows, shown: Sequence[str]) -> Rows:
     Parameters
     ----------
     rows : list of dict
-        With ``source``, ``model``, ``text``, ``protocol``, ``dtype``, ``method``, ``sparsity``.
+        With ``source``, ``model``, ``method``, ``sparsity``, and ``text``, ``protocol`` and
+        ``dtype`` where these may differ.
     shown : sequence of str
         Keys to keep besides ``line`` and ``sparsity``.
     """
     shared = ("text", "protocol", "dtype")
     models = {row["model"] for row in rows}
-    differing = [key for key in shared if len({row[key] for row in rows}) > 1]
+    differing = [key for key in shared if len({row.get(key) for row in rows}) > 1]
     policies: dict[Any, dict[str | None, None]] = {}
     for row in sorted(rows, key=lambda row: row["method"] is None):
         known = policies.setdefault(row["source"], {})
         if row["method"] or not known:
             known[row["method"]] = None
     lines = []
-    for source, method in [(source, method) for source, ms in policies.items() for method in ms]:
+    for source, method in ((source, method) for source, ms in policies.items() for method in ms):
         line = [r for r in rows if r["source"] == source and r["method"] in (method, None)]
-        parts = [
-            method_name(method)
-            if method
-            else ""
-            if len(models) > 1
-            else say("name.unpruned_model"),
-            line[0]["model"] if len(models) > 1 else "",
-            *(line[0][key] for key in differing),
-        ]
-        name = ", ".join(filter(None, parts))
+        parts = [method_name(method)] if method else []
+        if len(models) > 1:
+            parts.append(line[0]["model"])
+        elif not method:
+            parts.append(say("name.unpruned_model"))
+        name = ", ".join(filter(None, [*parts, *(line[0][key] for key in differing)]))
         lines += [
             {"line": name, **{key: row[key] for key in ("sparsity", *shown)}}
             for row in sorted(line, key=lambda row: row["sparsity"])
@@ -191,7 +172,8 @@ def _labelled(lines: Rows) -> Rows:
 
 
 def _quality_shape(rows: Rows, names: list[str], width: float, figure: _Figure) -> marks.Curve:
-    low, high = (end(row["value"] for row in rows) for end in (min, max))
+    values = [row["value"] for row in rows]
+    low, high = min(values), max(values)
     room = high - low or 1
     scale = alt.Scale(domain=[low - room / 8, high + room / 8])
     ticks: list[float] = []
@@ -213,12 +195,7 @@ def _quality_shape(rows: Rows, names: list[str], width: float, figure: _Figure) 
         ticks=tuple(ticks),
         points=True,
         columns=marks.legend_columns(names, width),
-        tips=marks.tips(
-            line="label.policy",
-            variant="label.variant",
-            label=figure.axis,
-            top1="chart.top1_accuracy",
-        ),
+        tips=marks.tips(**_TIPS, label=figure.axis, top1="chart.top1_accuracy"),
     )
 
 
@@ -258,22 +235,9 @@ def sensitivity_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.Layer
     if len(rows) < len(frame):
         note += say("chart.parts_shown_note", shown=len(rows), parts=len(frame))
     texts = [f"{row['group']}: {row['label']}" for row in rows]
-    chart = theme.titled(
-        marks.bars(marks.inline(rows), shape),
-        say("chart.sensitivity_title"),
-        note,
-        say("chart.sensitivity_alt", rows="; ".join(texts)),
-    )
-    return theme.fitted(chart)
-
-
-CHARTS: dict[str, Callable[..., alt.LayerChart | None]] = {
-    "speed": speed_chart,
-    "crossover": crossover_chart,
-    "quality": quality_chart,
-    "distance": distance_chart,
-    "sensitivity": sensitivity_chart,
-}
+    alt_text = say("chart.sensitivity_alt", rows="; ".join(texts))
+    chart = marks.bars(marks.inline(rows), shape)
+    return theme.titled(chart, say("chart.sensitivity_title"), note, alt_text)
 
 
 def perplexity_text(value: Any) -> str:
@@ -285,19 +249,32 @@ def perplexity_text(value: Any) -> str:
     return theme.write(value, "number")
 
 
-_PERPLEXITY = _Figure(
-    "perplexity",
-    "chart.perplexity_title",
-    "label.perplexity",
-    "chart.perplexity_alt",
-    perplexity_text,
-    "number",
+quality_chart = partial(
+    _quality,
+    _Figure(
+        "perplexity",
+        "chart.perplexity_title",
+        "label.perplexity",
+        "chart.perplexity_alt",
+        perplexity_text,
+        "number",
+    ),
 )
-_KL = _Figure(
-    "kl",
-    "chart.kl_divergence_title",
-    "chart.y_kl_divergence",
-    "chart.kl_divergence_alt",
-    lambda value: figures(value, "#.3g"),
-    "small",
+distance_chart = partial(
+    _quality,
+    _Figure(
+        "kl",
+        "chart.kl_divergence_title",
+        "chart.y_kl_divergence",
+        "chart.kl_divergence_alt",
+        partial(figures, spec="#.3g"),
+        "small",
+    ),
 )
+CHARTS: dict[str, Callable[..., alt.LayerChart | None]] = {
+    "speed": speed_chart,
+    "crossover": crossover_chart,
+    "quality": quality_chart,
+    "distance": distance_chart,
+    "sensitivity": sensitivity_chart,
+}

@@ -1,15 +1,16 @@
 """Charts of a pair: differences per layer, removed units, and the overlap of zeros."""
 
+import math
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import altair as alt
 import pandas as pd
 
 from sparsity_report.draw import marks, theme
-from sparsity_report.draw.heat_maps import BAR_WIDTH, WIDTH, block_map, extremes
+from sparsity_report.draw.heat_maps import block_map, extremes
 from sparsity_report.draw.strip_labels import strip_names, strip_title
-from sparsity_report.draw.theme import PAPER, TEXT_WIDTH, Sizes
+from sparsity_report.draw.theme import BLUE, PAPER, TEXT_WIDTH, VERMILLION, Sizes
 from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.study.pairs.pair_cells import Strip, difference_map, overlaps, strips
 from sparsity_report.untrusted.display_text import clip, short_name
@@ -25,13 +26,6 @@ _MATRIX = 250
 _ROW, _TALLEST = 16, 420
 # Cells of a matrix: their counts, and whether the weight is nonzero before and after.
 _OVERLAP = (("kept", 0, 0), ("revived", 0, 1), ("new", 1, 0), ("surviving", 1, 1))
-
-
-class Drawn(NamedTuple):
-    """A strip and its chart, None if there are too many cells."""
-
-    strip: Strip
-    chart: alt.LayerChart | None
 
 
 def both(pair: Pair) -> str:
@@ -64,35 +58,31 @@ def difference_chart(pair: Pair, width: float = TEXT_WIDTH) -> alt.LayerChart | 
         value="moved",
         width=width,
         title=say("chart.percentage_points"),
-        tips={
-            "block": "kind.block",
-            "projection": "name.projection",
-            "label": "chart.percentage_points",
-            "gone": "label.weights_removed",
-            "weights": "label.of_total",
-        },
+        label="chart.percentage_points",
+        tips={"gone": "label.weights_removed", "weights": "label.of_total"},
     )
     alt_text = say("chart.pair_difference_alt", **extremes(cells, "moved", "points"))
     note = say("chart.pair_difference_note", models=both(pair))
-    chart = theme.titled(chart, say("chart.pair_difference_title"), note, alt_text)
-    return theme.fitted(chart)
+    return theme.titled(chart, say("chart.pair_difference_title"), note, alt_text)
 
 
-def strip_charts(pair: Pair, width: float = TEXT_WIDTH) -> Iterator[Drawn]:
+def strip_charts(
+    pair: Pair, width: float = TEXT_WIDTH
+) -> Iterator[tuple[Strip, alt.LayerChart | None]]:
     """Yield a strip per kind of removed units: rows of cells, hollow for removed ones.
 
-    `width` is in points, everything included.
+    The chart is None if there are too many cells. `width` is in points, everything included.
     """
     for strip in strips(pair):
         if (chart := strip_mark(strip, width)) is not None:
             note = say("chart.removed_strip_note", models=both(pair))
-            chart = theme.fitted(theme.titled(chart, strip_title(strip), note, strip_words(strip)))
-        yield Drawn(strip, chart)
+            chart = theme.titled(chart, strip_title(strip), note, strip_words(strip))
+        yield strip, chart
 
 
 def strip_chart(pair: Pair, kind: str, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
     """Return the strip of one kind; None if none of it was removed or there are too many cells."""
-    return next((d.chart for d in strip_charts(pair, width) if d.strip.kind == kind), None)
+    return next((c for strip, c in strip_charts(pair, width) if strip.kind == kind), None)
 
 
 def strip_mark(strip: Strip, width: float, sizes: Sizes = PAPER) -> alt.LayerChart | None:
@@ -102,27 +92,31 @@ def strip_mark(strip: Strip, width: float, sizes: Sizes = PAPER) -> alt.LayerCha
     """
     if sum(row.among for row in strip.rows) > _MOST:
         return None
-    names = strip_names(strip)
+    names, unit = strip_names(strip), display_name("kind", strip.kind)
     states = (say("chart.state_present"), say("chart.state_removed"))
     rows = [
         {"row": name, "place": place, "gone": place in row.gone, "label": states[place in row.gone]}
         for name, row in zip(names, strip.rows, strict=True)
         for place in range(row.among)
     ]
-    shape = marks.Cells(
-        rows=tuple(names),
-        number=max(row.among for row in strip.rows),
-        width=width,
-        row=min(_ROW, _TALLEST / len(names)),
-        title=display_name("kind", strip.kind),
-        tips=(
-            ("row", say("label.location")),
-            ("place", display_name("kind", strip.kind)),
-            ("label", say("label.state")),
-        ),
-        sizes=sizes,
+    number = max(row.among for row in strip.rows)
+    step = max(1, math.ceil(number * (0.62 * sizes.label * len(str(number)) + 6) / width))
+    values = list(range(0, number, step))
+    axis = alt.Axis(values=values, labelAngle=0, labelOverlap=False, **marks.BARE)
+    scale = alt.Scale(domain=list(range(number)), paddingInner=0.2, paddingOuter=0)
+    tips = (("row", say("label.location")), ("place", unit), ("label", say("label.state")))
+    cells = alt.Chart(marks.inline(rows)).encode(
+        x=alt.X("place:O", title=unit, scale=scale, axis=axis),
+        y=marks.names_axis("row", names, paddingInner=0.25, paddingOuter=0.1),
+        tooltip=marks.tooltips(tips),
     )
-    return marks.strip(marks.inline(rows), shape)
+    full: dict[str, Any] = {"fill": BLUE, "stroke": BLUE, "strokeWidth": 1}
+    hollow = {**full, "fillOpacity": 0, "stroke": VERMILLION, "strokeWidth": 1.3}
+    layers = [
+        cells.transform_filter("!datum.gone").mark_rect(**full),
+        cells.transform_filter("datum.gone").mark_rect(**hollow),
+    ]
+    return alt.LayerChart(layer=layers, width=width, height=min(_ROW * len(names), _TALLEST))
 
 
 def strip_words(strip: Strip) -> str:
@@ -141,18 +135,15 @@ def strip_words(strip: Strip) -> str:
     )
 
 
-def overlap_charts(
-    pair: Pair, width: float = WIDTH
-) -> Iterator[tuple[Mapping[str, Any], alt.LayerChart]]:
-    """Yield rows of ``pair.survival`` with a small matrix each: zero or not before and after."""
-    for row in overlaps(pair):
-        yield row, _overlap(row, width)
+def overlap_charts(pair: Pair, width: float) -> list[alt.LayerChart]:
+    """Return a small matrix per row of ``pair.survival``: zero or not before and after."""
+    return [_overlap(row, width) for row in overlaps(pair)]
 
 
 def overlap_colours() -> alt.LayerChart:
     """Return the bar of colours that the small matrices share."""
     title, alt_text = say("chart.overlap_scale_title"), say("chart.overlap_scale_alt")
-    return marks.colour_bar((0.0, 1.0), title, BAR_WIDTH, alt_text)
+    return marks.colour_bar((0.0, 1.0), title, alt_text)
 
 
 def overlap_chart(pair: Pair, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
@@ -164,10 +155,7 @@ def overlap_chart(pair: Pair, width: float = TEXT_WIDTH) -> alt.LayerChart | Non
 
 def overlap_rows(row: Mapping[str, Any]) -> marks.Rows:
     """Return the four cells of a matrix of zeros before and after."""
-    after, before = (
-        (say("chart.overlap_zero"), say("label.nonzero")),
-        (say("chart.overlap_zero_before"), say("chart.overlap_nonzero_before")),
-    )
+    after, before = _sides()
     return [
         {
             "block": after[now],
@@ -177,6 +165,14 @@ def overlap_rows(row: Mapping[str, Any]) -> marks.Rows:
         }
         for key, was, now in _OVERLAP
     ]
+
+
+def _sides() -> tuple[tuple[str, str], tuple[str, str]]:
+    """Return the names of zero and nonzero weights, after and before."""
+    return (
+        (say("chart.overlap_zero"), say("label.nonzero")),
+        (say("chart.overlap_zero_before"), say("chart.overlap_nonzero_before")),
+    )
 
 
 def overlap_words(row: Mapping[str, Any], name: str) -> str:
@@ -191,9 +187,10 @@ def overlap_words(row: Mapping[str, Any], name: str) -> str:
 
 def overlap_mark(data: marks.Data, width: float, sizes: Sizes = PAPER) -> alt.LayerChart:
     """Return a matrix of :func:`overlap_rows`."""
+    after, before = _sides()
     shape = marks.HeatMap(
-        blocks=(say("chart.overlap_zero"), say("label.nonzero")),
-        projections=(say("chart.overlap_zero_before"), say("chart.overlap_nonzero_before")),
+        blocks=after,
+        projections=before,
         width=width,
         row=2 * theme.ROW,
         domain=(0.0, 1.0),
@@ -210,5 +207,4 @@ def _overlap(row: Mapping[str, Any], width: float, heading: str = "") -> alt.Lay
     name = say("name.all_prunable_weights") if row["group"] is None else group_name(row["group"])
     note = "" if pd.isna(row["iou"]) else say("chart.overlap_iou_note", iou=row["iou"])
     chart = overlap_mark(marks.inline(overlap_rows(row)), width)
-    chart = theme.titled(chart, heading or clip(name, 40), note, overlap_words(row, name))
-    return theme.fitted(chart)
+    return theme.titled(chart, heading or clip(name, 40), note, overlap_words(row, name))

@@ -8,7 +8,6 @@ import pandas as pd
 from sparsity_report.draw import marks, theme
 from sparsity_report.draw.theme import TEXT_WIDTH
 from sparsity_report.study.comparison import Comparison
-from sparsity_report.study.layers import records
 from sparsity_report.untrusted.display_text import clip, distinct_names
 from sparsity_report.words.sentences import say
 
@@ -30,13 +29,11 @@ def blocks_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart
     blocks = {v: facts.blocks(v) for v in facts.rivals}
     names = _named(blocks)
     frame = pd.concat([blocks[v].assign(line=name, variant=v) for v, name in names.items()])
-    low, high = (float(getattr(frame["sparsity"], end)()) for end in ("min", "max"))
+    low, high = float(frame["sparsity"].min()), float(frame["sparsity"].max())
     room = max(high - low, 0.02) / 8
-    rows = [
-        {"block": row["block"], "value": row["sparsity"], "line": row["line"],
-         "label": theme.write(row["sparsity"], "share")}
-        for row in records(frame)
-    ]  # fmt: skip
+    rows = frame[["block", "line"]].assign(
+        value=frame["sparsity"], label=[theme.write(share, "share") for share in frame["sparsity"]]
+    )
     shape = marks.Curve(
         lines=_lines(facts.methods, names),
         width=width,
@@ -55,28 +52,27 @@ def blocks_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart
     model = str(facts.methods.set_index("variant")["model"][facts.rivals[0]])
     ranges = frame.groupby("line", sort=False)["sparsity"].agg(["min", "max"])
     texts = [
-        say("chart.variant_zeros_range", variant=name, low=float(low), high=float(high))
+        say("chart.variant_zeros_range", variant=name, low=low, high=high)
         for name, low, high in ranges.itertuples()
     ]
-    chart = theme.titled(
+    return theme.titled(
         marks.curve(marks.inline(rows), shape),
         say("chart.zeros_by_block_title"),
         say("chart.zeros_by_block_note", model=clip(model)),
         say("chart.zeros_by_block_alt", rows="; ".join(texts)),
     )
-    return theme.fitted(chart)
 
 
 def _named(blocks: Mapping[str, pd.DataFrame]) -> dict[str, str]:
     """Return the names of lines by the first of the prunings that share each."""
     shown = dict(zip(blocks, distinct_names(list(blocks)), strict=True))
-    alike: dict[tuple[tuple[int, str], ...], list[str]] = {}
-    for variant, rows in blocks.items():
-        labels = (theme.write(share, "share") for share in rows["sparsity"])
-        alike.setdefault(tuple(zip(rows["block"], labels, strict=True)), []).append(variant)
+    labels = {
+        variant: (*rows["block"], *(theme.write(share, "share") for share in rows["sparsity"]))
+        for variant, rows in blocks.items()
+    }
+    alike = theme.alike(labels)
     joined = [", ".join(shown[name] for name in names) for names in alike.values()]
-    firsts = (names[0] for names in alike.values())
-    return dict(zip(firsts, distinct_names(joined, 60), strict=True))
+    return dict(zip(alike, distinct_names(joined, 60), strict=True))
 
 
 def _lines(methods: pd.DataFrame, names: dict[str, str]) -> tuple[marks.Line, ...]:

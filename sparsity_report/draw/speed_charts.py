@@ -21,6 +21,15 @@ _NEVER = 1.2
 # Labels in place of a speed-up that noise may explain, by verdict.
 _WITHHELD = {"same": "chart.speed_same_kernels", "noise": "chart.speed_no_difference"}
 
+# Numbers of a row, and their columns.
+_SPEEDS = {
+    "low": "realised_low",
+    "high": "realised_high",
+    "control_low": "control_low",
+    "control_high": "control_high",
+    "promised": "promised_speedup",
+}
+
 
 def speed_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
     """Return promised and realised speed-up of the forward pass, per variant and tokens.
@@ -49,7 +58,7 @@ def speed_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart 
     texts = [f"{row['name']}: {row['label']}" for row in rows]
     alt_text = say("chart.speed_alt", rows="; ".join(texts))
     chart = alt.LayerChart(layer=_speed_layers(rows, width), width=width, height=24 * len(rows))
-    return theme.fitted(theme.titled(chart, say("chart.speed_title"), " · ".join(notes), alt_text))
+    return theme.titled(chart, say("chart.speed_title"), " · ".join(notes), alt_text)
 
 
 def _speeds(frame: pd.DataFrame) -> Rows:
@@ -57,28 +66,19 @@ def _speeds(frame: pd.DataFrame) -> Rows:
     known = frame.astype(object).where(frame.notna(), None)
     rows = []
     for row in records(known):
-        label = say(_WITHHELD.get(row["verdict"], "chart.speed_not_reported"))
-        if stated := row["verdict"] == "stated":
-            label = theme.write(row["realised_speedup"], "ratio")
-        rows.append(
-            {
-                "name": f"{clip(row['variant'], 30)} · "
-                + say("format.token_count", tokens=row["tokens"]),
-                "realised": row["realised_speedup"] if stated else None,
-                "low": row["realised_low"],
-                "high": row["realised_high"],
-                "control_low": row["control_low"],
-                "control_high": row["control_high"],
-                "promised": row["promised_speedup"],
-                "label": label,
-            }
-        )
+        label, realised = say(_WITHHELD.get(row["verdict"], "chart.speed_not_reported")), None
+        if row["verdict"] == "stated":
+            realised = row["realised_speedup"]
+            label = theme.write(realised, "ratio")
+        tokens = say("format.token_count", tokens=row["tokens"])
+        name = f"{clip(row['variant'], 30)} · {tokens}"
+        shown = {column: row[key] for column, key in _SPEEDS.items()}
+        rows.append({"name": name, "realised": realised, "label": label, **shown})
     return rows
 
 
 def _speed_layers(rows: Rows, width: float) -> list[alt.Chart]:
-    ends = ("low", "high", "control_low", "control_high", "promised")
-    numbers = [row[key] for row in rows for key in ends if row[key]] or [1.0]
+    numbers = [row[key] for row in rows for key in _SPEEDS if row[key]] or [1.0]
     domain = [min(0.8, min(numbers) / 1.15), max(1.25, max(numbers) * 1.15)]
     x = alt.X(
         "realised:Q",
@@ -93,36 +93,29 @@ def _speed_layers(rows: Rows, width: float) -> list[alt.Chart]:
     names = [say("chart.speed_promised_by_flops"), say("label.realised_speed_up")]
     y = marks.names_axis("name", [row["name"] for row in rows], grid=True)
 
-    def known(*keys: str, mark: str = "") -> alt.Chart:
+    def known(*keys: str, mark: str = "") -> Any:
         """Return a chart of the rows in which all of some values are known."""
         chosen = [{**row, "mark": mark} for row in rows if all(row[key] for key in keys)]
-        chart: alt.Chart = alt.Chart(marks.inline(chosen)).encode(y=y)
-        return chart
+        return alt.Chart(marks.inline(chosen)).encode(y=y)
 
     legend = alt.Legend(title=None, orient="top", columns=1 if width < theme.NARROW else 2)
     forms = {"color": [VERMILLION, BLUE], "shape": ["diamond", "circle"]}
     kinds = marks.channels("mark", names, legend, **forms)
-    kinds["tooltip"] = marks.tooltips(
-        marks.tips(name="label.variant", mark="label.speed_up", label="label.realised_speed_up")
-    )
+    tips = marks.tips(name="label.variant", mark="label.speed_up", label="label.realised_speed_up")
+    kinds["tooltip"] = marks.tooltips(tips)
     point: dict[str, Any] = {"filled": True, "size": 50, "opacity": 1}
     text = known().mark_text(align="right", dx=-2, dy=-7, fontSize=8, color=INK)
     one = alt.Chart(marks.inline([{"one": 1}])).mark_rule(color=MUTED)
-    control = known("control_low", "control_high")
-    difference = known("promised", "realised")
-    promised, realised = (
-        known(key, mark=name).mark_point(**point)
-        for key, name in zip(("promised", "realised"), names, strict=True)
-    )
+    span = known("control_low", "control_high").mark_rule(color=MUTED, strokeWidth=11, opacity=0.25)
+    difference = known("promised", "realised").mark_rule(color=MUTED, strokeDash=[2, 2])
+    interval = known("low", "high").mark_rule(color=BLUE, strokeWidth=3)
     return [
-        control.mark_rule(color=MUTED, strokeWidth=11, opacity=0.25).encode(
-            x="control_low:Q", x2="control_high:Q"
-        ),
+        span.encode(x="control_low:Q", x2="control_high:Q"),
         one.encode(x=alt.X("one:Q")),
-        difference.mark_rule(color=MUTED, strokeDash=[2, 2]).encode(x=x, x2="promised:Q"),
-        known("low", "high").mark_rule(color=BLUE, strokeWidth=3).encode(x="low:Q", x2="high:Q"),
-        promised.encode(x="promised:Q", **kinds),
-        realised.encode(x=x, **kinds),
+        difference.encode(x=x, x2="promised:Q"),
+        interval.encode(x="low:Q", x2="high:Q"),
+        known("promised", mark=names[0]).mark_point(**point).encode(x="promised:Q", **kinds),
+        known("realised", mark=names[1]).mark_point(**point).encode(x=x, **kinds),
         text.encode(x=alt.value("width"), text="label:N"),
     ]
 
@@ -145,32 +138,25 @@ def crossover_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerCh
     note = say("chart.crossover_note")
     if left := len(crossovers) - len(rows):
         note += say("chart.crossover_inconclusive_note", left=left)
-    chart = theme.titled(
-        alt.LayerChart(
-            layer=_crossover_layers(rows, names, counts, width < theme.NARROW),
-            width=width,
-            height=(10 * len(counts) + 12) * len(names),
-        ),
-        say("chart.crossover_title"),
-        note,
-        say("chart.crossover_alt", rows="; ".join(texts)),
-    )
-    return theme.fitted(chart)
+    layers = _crossover_layers(rows, names, counts, width < theme.NARROW)
+    height = (10 * len(counts) + 12) * len(names)
+    chart = alt.LayerChart(layer=layers, width=width, height=height)
+    alt_text = say("chart.crossover_alt", rows="; ".join(texts))
+    return theme.titled(chart, say("chart.crossover_title"), note, alt_text)
 
 
 def _crossings(crossovers: pd.DataFrame) -> Rows:
     rows = []
     for row in records(crossovers):
-        place, label = dict.fromkeys(("at", "low", "high"), _NEVER), say("chart.crossover_never")
+        at = low = high = _NEVER
+        label = say("chart.crossover_never")
         if row["verdict"] == "stated":
-            place = {
-                key: row[f"crossover_{name}"]
-                for key, name in (("at", "sparsity"), ("low", "low"), ("high", "high"))
-            }
-            label = say("format.percent_edge", edge=row["crossover_sparsity"])
+            at, low, high = (row[f"crossover_{end}"] for end in ("sparsity", "low", "high"))
+            label = say("format.percent_edge", edge=at)
         cache = display_name("cache", row["cache"])
         name = say("format.name_and_cache", name=row["name"], cache=cache)
-        rows.append({"name": name, "tokens": figures(row["tokens"], ","), **place, "label": label})
+        place = {"name": name, "tokens": figures(row["tokens"], ","), "label": label}
+        rows.append({**place, "at": at, "low": low, "high": high})
     return rows
 
 
@@ -178,33 +164,26 @@ def _crossover_layers(
     rows: Rows, names: list[str], counts: list[str], narrow: bool
 ) -> list[alt.Chart]:
     ticks = [0, 0.4, 0.8, _NEVER] if narrow else [0, 0.2, 0.4, 0.6, 0.8, 1, _NEVER]
-    at, low = (
-        marks.share_axis(
-            field,
-            say("label.csr_crossover_sparsity"),
-            [0, _NEVER + 0.04],
-            values=ticks,
-            labelOverlap=False,
-            labelExpr=(
-                f"datum.value > 1 ? {theme.quoted(say('chart.crossover_never'))} : "
-                f"{theme.tick('share')}"
-            ),
-            grid=True,
-        )
-        for field in ("at", "low")
-    )
+    never = theme.quoted(say("chart.crossover_never"))
+    look: dict[str, Any] = {
+        "values": ticks,
+        "labelOverlap": False,
+        "labelExpr": f"datum.value > 1 ? {never} : {theme.tick('share')}",
+        "grid": True,
+    }
+    title, domain = say("label.csr_crossover_sparsity"), [0, _NEVER + 0.04]
+    at, low = (marks.share_axis(field, title, domain, **look) for field in ("at", "low"))
     legend = alt.Legend(title=say("chart.tokens_at_a_time"), orient="top", titleOrient="left")
     hues, forms = theme.cycle(theme.HUES, len(counts)), theme.cycle(_SHAPES, len(counts))
     encodings = marks.channels("tokens", counts, legend, color=hues, shape=forms)
+    tips = marks.tips(
+        name="label.shape", tokens="label.tokens", label="chart.crossover_sparsity_label"
+    )
     placed = alt.Chart(marks.inline(rows)).encode(
         y=marks.names_axis("name", names, grid=True),
         yOffset=alt.YOffset("tokens:N", scale=alt.Scale(domain=counts, padding=0.5)),
         color=encodings["color"],
-        tooltip=marks.tooltips(
-            marks.tips(
-                name="label.shape", tokens="label.tokens", label="chart.crossover_sparsity_label"
-            )
-        ),
+        tooltip=marks.tooltips(tips),
     )
     return [
         placed.mark_point(filled=True, size=50, opacity=1).encode(x=at, shape=encodings["shape"]),

@@ -5,7 +5,7 @@ Vega expressions contain text and numbers of this package only, never names of m
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import altair as alt
@@ -19,9 +19,6 @@ from sparsity_report.words.languages import spoken
 from sparsity_report.words.sentences import say
 
 TEXT_WIDTH = round(16 * 72 / 2.54)
-HERO_WIDTH = 640
-# Plot widths of the hero's parts, and the plot height of the lower two.
-HERO_MAP, HERO_STRIP, HERO_CURVE, HERO_HEIGHT = 510, 190, 270, 210
 # Plot widths of the slider's map, bars and curve, and the plot height of the curve.
 SLIDER_MAP, SLIDER_BARS, SLIDER_CURVE, SLIDER_HEIGHT = 620, 240, 300, 170
 # Width of a column of a paper, below which labels are short.
@@ -48,8 +45,8 @@ _VIRIDIS_TURNS, _BLUE_TURNS = 0.432, 0.065
 ON_DARK, ON_LIGHT = "#fefefe", "#010101"
 # Numbers with too many digits.
 _TINY, _HUGE = "(datum.value && abs(datum.value) < 0.001)", "abs(datum.value) >= 100000"
-# Middles of scales with two colours, by kind.
-_EVEN = {"ratio": 1, "points": 0, "nats": 0}
+#: Middles of scales with two colours, by kind: 1 for ratios, 0 for differences.
+EVEN = {"ratio": 1, "points": 0, "nats": 0}
 _DIVERGING = [BLUE, "#f3f1ec", VERMILLION]
 
 
@@ -94,30 +91,17 @@ class Metric(NamedTuple):
 
 METRICS = {
     "sparsity": Metric(
-        "metric.zeros",
-        "share",
-        "metric.group_sparsity_note",
-        "metric.layer_sparsity_note",
-        "chart.zeros_per_group_title",
-        "chart.x_group_zeros_share",
-        "sparsity",
+        "metric.zeros", "share", "metric.group_sparsity_note", "metric.layer_sparsity_note",
+        "chart.zeros_per_group_title", "chart.x_group_zeros_share", "sparsity",
     ),
     "param_frac": Metric(
-        "metric.parameter_share",
-        "share",
-        "metric.group_parameter_share_note",
-        "metric.layer_parameter_share_note",
-        "chart.parameters_per_group_title",
-        "chart.x_parameter_share",
-        "param_frac",
+        "metric.parameter_share", "share", "metric.group_parameter_share_note",
+        "metric.layer_parameter_share_note", "chart.parameters_per_group_title",
+        "chart.x_parameter_share", "param_frac",
     ),
     "flops_per_token": Metric(
-        "metric.flops_per_token",
-        "number",
-        "metric.flops_per_token_note",
-        title="chart.flops_per_group_title",
-        axis="metric.flops_per_token",
-        file="flops",
+        "metric.flops_per_token", "number", "metric.flops_per_token_note", "",
+        "chart.flops_per_group_title", "metric.flops_per_token", "flops",
     ),
     "total": Metric("metric.parameters", "number", "metric.parameters_note"),
     "nonzero": Metric("metric.nonzeros", "number", "metric.nonzeros_note"),
@@ -126,7 +110,7 @@ METRICS = {
     "difference": Metric("metric.sparsity_difference", "points", "metric.sparsity_difference_note"),
     "beyond": Metric("metric.excess_zeros", "points", "metric.excess_zeros_note"),
     "sensitivity": Metric("metric.sensitivity", "nats", "chart.x_nll_increase"),
-}
+}  # fmt: skip
 # Metrics with a chart and a file each.
 FILED = {key: metric for key, metric in METRICS.items() if metric.file}
 
@@ -223,10 +207,10 @@ def colours(kind: str, domain: tuple[float, float], log: bool = False) -> alt.Sc
 
     Ratios are even at 1, differences at 0.
     """
-    if kind in _EVEN and domain[0] >= _EVEN[kind]:
+    if kind in EVEN and domain[0] >= EVEN[kind]:
         return alt.Scale(domain=list(domain), range=_DIVERGING[1:])
-    if kind in _EVEN:
-        return alt.Scale(domain=[domain[0], _EVEN[kind], domain[1]], range=_DIVERGING)
+    if kind in EVEN:
+        return alt.Scale(domain=[domain[0], EVEN[kind], domain[1]], range=_DIVERGING)
     form: Any = "log" if log else "linear"
     return alt.Scale(type=form, scheme="viridis", domain=list(domain), nice=False)
 
@@ -237,19 +221,14 @@ def is_light(kind: str, domain: tuple[float, float], log: bool = False) -> str:
     Digits turn dark at the colour with the same contrast to black and white, 4.5:1.
     """
     low, high = domain
-    if kind in _EVEN and low >= _EVEN[kind]:
+    if kind in EVEN and low >= EVEN[kind]:
         return "true"
-    if kind in _EVEN:
-        return f"datum.value > {low + _BLUE_TURNS * (_EVEN[kind] - low):g}"
+    if kind in EVEN:
+        return f"datum.value > {low + _BLUE_TURNS * (EVEN[kind] - low):g}"
     if log:
         low, high = math.log(low), math.log(high)
         return f"log(datum.value) > {low + _VIRIDIS_TURNS * (high - low):g}"
     return f"datum.value > {low + _VIRIDIS_TURNS * (high - low):g}"
-
-
-def even_at(kind: str) -> float | None:
-    """Return the even value of a kind, such as 1 for ratios; None if it has none."""
-    return _EVEN.get(kind)
 
 
 def log_ticks(low: float, high: float, few: bool = False) -> list[float]:
@@ -265,6 +244,14 @@ def log_ticks(low: float, high: float, few: bool = False) -> list[float]:
 def cycle(values: Sequence[Any], size: int) -> list[Any]:
     """Return a number of values, repeating them if there are too few."""
     return [values[place % len(values)] for place in range(size)]
+
+
+def alike(values: Mapping[str, Hashable]) -> dict[str, list[str]]:
+    """Return the names of equal values, by the first name of each."""
+    names: dict[Hashable, list[str]] = {}
+    for name, value in values.items():
+        names.setdefault(value, []).append(name)
+    return {same[0]: same for same in names.values()}
 
 
 def palette(study: Comparison) -> dict[str, tuple[str, str]]:
@@ -376,13 +363,15 @@ def config(sizes: Sizes = PAPER) -> dict[str, Any]:
     }
 
 
-def titled(chart: alt.LayerChart, heading: str, note: str, alt_text: str) -> alt.LayerChart:
-    """Return the chart with a title, a note under it and alternative text, all shortened."""
+def titled(
+    chart: alt.LayerChart, heading: str, note: str, alt_text: str, right: int = 0
+) -> alt.LayerChart:
+    """Return the fitted chart with a title, a note under it and alternative text, all shortened."""
     chart.title = alt.TitleParams(text=clip(heading, 100))
     if note:
         chart.title["subtitle"] = note
     chart.description = clip(alt_text, 1500)
-    return chart
+    return fitted(chart, right)
 
 
 def fitted(chart: alt.LayerChart, right: int = 0) -> alt.LayerChart:

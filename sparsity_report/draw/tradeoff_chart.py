@@ -59,12 +59,8 @@ def tradeoff_shape(study: Comparison) -> TradeoffShape | None:
     facts = study.facts
     if (tradeoff := study.tradeoff) is None:
         return None
-    ends = [
-        point.value + side * (point.error or 0.0)
-        for point in tradeoff.points
-        for side in (-1.0, 1.0)
-    ]
-    low, high = min(ends), max(ends)
+    low = min(point.value - (point.error or 0.0) for point in tradeoff.points)
+    high = max(point.value + (point.error or 0.0) for point in tradeoff.points)
     room = (high - low or abs(high) or 1.0) / 8
     log = low > 0 and high / low > FAR
     domain = (low / 1.3, high * 1.3) if log else (low - room, high + room)
@@ -93,9 +89,8 @@ def measure_name(tradeoff: Tradeoff) -> str:
         return say("label.perplexity")
     if tradeoff.measure == "mean":
         return say("chart.mean_accuracy_seven_tasks")
-    return (
-        f"{clip(SEVEN.get(tradeoff.measure, tradeoff.measure), 24)}, {clip(tradeoff.subject, 16)}"
-    )
+    task = SEVEN.get(tradeoff.measure, tradeoff.measure)
+    return f"{clip(task, 24)}, {clip(tradeoff.subject, 16)}"
 
 
 def score_text(tradeoff: Tradeoff, point: Point) -> str:
@@ -126,15 +121,13 @@ def tradeoff_rows(study: Comparison) -> tuple[Rows, Rows]:
     rows = [_row(tradeoff, at) for at in range(len(tradeoff.points))]
     shown = ("id", "bytes", "value")
     lines = policy_lines(rows, shown)
-    lines_of: dict[str, dict[str, None]] = {}
-    for row in lines:
-        lines_of.setdefault(row["id"], {})[row["line"]] = None
     several = {row["line"] for row in lines if rows[int(row["id"])]["method"] is not None}
     is_alone, taken = len({row["line"] for row in lines}) == 1, list[float]()
     for row in sorted(rows, key=lambda row: (row["method"] is not None, -row["bytes"])):
-        row["line"] = next(iter(lines_of[row["id"]]))
+        names = [line["line"] for line in lines if line["id"] == row["id"]]
+        row["line"] = names[0]
         # The unpruned model begins the lines of its policies.
-        row["begins"] = row["method"] is None and not several.isdisjoint(lines_of[row["id"]])
+        row["begins"] = row["method"] is None and not several.isdisjoint(names)
         free = all(abs(row["bytes"] - other) > _ROOM * _most(tradeoff) for other in taken)
         row["shown"] = row["label"] if is_alone and free else ""
         taken += [row["bytes"]] if free else []
@@ -163,9 +156,6 @@ def _row(tradeoff: Tradeoff, at: int) -> dict[str, Any]:
         "source": place.source,
         "model": clip(place.model),
         "method": place.method,
-        "text": "",
-        "protocol": "",
-        "dtype": "",
         "sparsity": place.sparsity,
         "bytes": place.bytes,
         "value": point.value,
@@ -216,19 +206,14 @@ def tradeoff_curve(
     lines = alt.Chart(data["curve"]).mark_line(strokeWidth=1, strokeDash=[1, 4], aria=False)
     points = alt.Chart(data["points"]).encode(x=x, y=y)
     rule, hollow, named = _standing(alt.Chart(data["level"]).encode(x=x), height, sizes)
-    pulls = alt.Chart(data["pulls"]).mark_rect(opacity=0, cursor="ew-resize", aria=False)
-    ends: dict[str, Any] = {"y": alt.value(0), "y2": alt.value(height)}
     tips = marks.tooltips([("label", shape.titles[1]), *((f, say(t)) for f, t in _TIPS.items())])
     error = points.transform_filter("isValid(datum.low)").mark_rule(strokeWidth=1.2)
     text = points.mark_text(dy=-10, fontSize=sizes.small, color=INK, aria=False)
     layers = [
         rule,
         lines.encode(x=x, y=y, color=hue["color"], order="sparsity:Q"),
-        pulls.encode(
-            x=alt.X("from:Q", scale=wide),
-            x2="to:Q",
-            tooltip=marks.tooltips([("tip", say("chart.level_label"))]),
-            **ends,
+        marks.bands(
+            data["pulls"], alt.X("from:Q", scale=wide), height, marks.tips(tip="chart.level_label")
         ),
         error.encode(y=alt.Y("low:Q", scale=scale), y2="high:Q", color=hue["color"]),
         points.mark_point(filled=True, opacity=1, cursor="pointer", size=62).encode(

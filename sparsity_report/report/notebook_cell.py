@@ -15,16 +15,10 @@ from sparsity_report.files.package_data import shipped
 from sparsity_report.findings.difference import Difference
 from sparsity_report.findings.verdict import verdict
 from sparsity_report.report.svg_map import ShareMap, draw_map
+from sparsity_report.report.tables.column_heads import columns_of
 from sparsity_report.report.tables.latex import tex, to_tabular
 from sparsity_report.report.tables.pair_tables import totals as pair_totals
-from sparsity_report.report.tables.table_model import (
-    SHARE,
-    Column,
-    Table,
-    kind_of,
-    table_of,
-    to_html,
-)
+from sparsity_report.report.tables.table_model import Column, Table, kind_of, table_of, to_html
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.heatmap_grid import Grid
 from sparsity_report.study.pairs.pair import Pair
@@ -76,9 +70,11 @@ def _(study: Comparison) -> Content:
     names = repr(study).split("\n")[0]
     ratios = [study.facts.ratio(name, "stored_bytes") for name in study.totals["variant"]]
     frame = study.totals.assign(ratio=pd.Series(ratios, dtype="float64"))
-    keys = "variant sparsity_prunable sparsity_model stored_bytes ratio flops_per_token"
-    base = say("column.ratio_to_variant", variant=short_name(study.facts.baseline))
-    table = _table(keys, frame, ratio=base)
+    columns = columns_of(
+        "variant sparsity_prunable sparsity_model stored_bytes ratio flops_per_token",
+        ratio=say("column.ratio_to_variant", variant=short_name(study.facts.baseline)),
+    )
+    table = _first_rows(columns, frame)
     return Content([str(verdict(study)), names], _maps([(study, variant)]), table)
 
 
@@ -97,8 +93,8 @@ def _(weights: Weights) -> Content:
     groups = frame.groupby("group", sort=False).sum().reset_index()
     total = sum(p.total for p in weights.stored)
     groups["param_frac"] = groups["total"] / total if total else None
-    table = _table("group modules total prunable_total param_frac", groups)
-    return Content(repr(weights).split("\n"), [], table)
+    columns = columns_of("group modules total prunable_total param_frac")
+    return Content(repr(weights).split("\n"), [], _first_rows(columns, groups))
 
 
 @_content.register
@@ -117,13 +113,12 @@ def _(pruning: Pruning) -> Content:
         grid = Grid(inside)
         sums = inside.groupby(grid.codes)[["weight_total", "pruned"]].sum()
         shares = (sums["pruned"] / sums["weight_total"]).tolist()
-        title = say("cell.map_share_pruned")
-        cells = [(*cell, part) for cell, part in zip(grid.cells, shares, strict=True)]
-        maps.append(ShareMap(title, grid.blocks, grid.projections, cells))
+        cells = pd.DataFrame(grid.cells).assign(share=shares)
+        maps.append(_map(say("cell.map_share_pruned"), grid, cells, "share"))
     groups = frame.groupby("group", sort=False)[["weight_total", "pruned"]].sum().reset_index()
-    groups["share"] = groups["pruned"] / groups["weight_total"].where(groups["weight_total"] > 0)
-    table = _table("group weight_total pruned share", groups, share=say("column.pruned_share"))
-    return Content(repr(pruning).split("\n"), maps, table)
+    groups["share"] = groups["pruned"] / groups["weight_total"]
+    columns = columns_of("group weight_total pruned share", share=say("column.pruned_share"))
+    return Content(repr(pruning).split("\n"), maps, _first_rows(columns, groups))
 
 
 @_content.register
@@ -145,11 +140,10 @@ def _(difference: Difference) -> Content:
         for side, study in studies.items()
     ]
     values = pd.concat(sides, axis=1, sort=False).rename_axis("variant").reset_index()
-    columns = [Column("variant", head("variant"), kind_of("variant"))] + [
-        Column(f"{key}_{side}", text, kind_of(key), head(key))
-        for key in keys
-        for side, text in (("before", head("before")), ("after", head("after")))
-    ]
+    columns = columns_of("variant")
+    for key in keys:
+        for side in studies:
+            columns.append(Column(f"{key}_{side}", head(side), kind_of(key), head(key)))
     maps = _maps((study, study.facts.headline) for study in studies.values())
     return Content(lines, maps, _first_rows(columns, values))
 
@@ -186,15 +180,6 @@ def _maps(variants: Iterable[tuple[Comparison, str]]) -> list[ShareMap]:
 def _map(title: str, grid: Grid, cells: pd.DataFrame, column: str) -> ShareMap:
     rows = cells[["block", "projection", column]].itertuples(index=False, name=None)
     return ShareMap(title, grid.blocks, grid.projections, [*rows])
-
-
-def _table(keys: str, values: pd.DataFrame, **heads: str) -> Table:
-    kinds = {"share": SHARE}
-    columns = [
-        Column(key, heads.get(key) or head(key), kinds.get(key, kind_of(key)))
-        for key in keys.split()
-    ]
-    return _first_rows(columns, values)
 
 
 def _first_rows(columns: Sequence[Column], values: pd.DataFrame) -> Table:

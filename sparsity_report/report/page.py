@@ -5,7 +5,6 @@ Jinja2 writes the structure; Python hands it plain values, which reach the page 
 
 import os
 from collections.abc import Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from sparsity_report.report.study_sections import study_document
 from sparsity_report.report.templates import environment, render
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.pairs.pair import Pair
-from sparsity_report.words.languages import speaking
+from sparsity_report.words.languages import speaking, spoken
 
 
 def write_report(
@@ -68,14 +67,10 @@ def write_report(
     ...     sr.write_report(study, f"{folder}/report.html").name
     'report.html'
     """
-    target = Path(path)
-    kind = target.suffix.lower()
-    if kind not in {".html", ".pdf"}:
-        raise SparsityReportError(
-            f"cannot write {target}: reports are .html or .pdf files; change the suffix"
-        )
-    with speaking(language, template_dir) if language else nullcontext():
-        medium, templates = Medium("paper" if kind == ".pdf" else "page"), environment(template_dir)
+    target = _target(path, "reports", ".html", ".pdf")
+    with speaking(language or spoken(), template_dir):
+        templates = environment(template_dir)
+        medium = Medium("paper" if target.suffix.lower() == ".pdf" else "page")
         if isinstance(study, Pair):
             shown = pair_document(study, medium)
         else:
@@ -127,14 +122,19 @@ def write_diff(
     ...     sr.write_diff(sr.diff(study, study), f"{folder}/diff.html").name
     'diff.html'
     """
-    target = Path(path)
-    if target.suffix.lower() != ".html":
-        raise SparsityReportError(
-            f"cannot write {target}: differences are .html files; change the suffix"
-        )
-    with speaking(language, template_dir) if language else nullcontext():
+    target = _target(path, "differences", ".html")
+    with speaking(language or spoken(), template_dir):
         shown = difference_document(difference, names)
         return write_file(target, _page(environment(template_dir), shown))
+
+
+def _target(path: str | os.PathLike[str], kind: str, *suffixes: str) -> Path:
+    target = Path(path)
+    if target.suffix.lower() not in suffixes:
+        raise SparsityReportError(
+            f"cannot write {target}: {kind} are {' or '.join(suffixes)} files; change the suffix"
+        )
+    return target
 
 
 def _page(templates: Environment, shown: Mapping[str, Any]) -> str:

@@ -4,30 +4,11 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+from sparsity_report.draw import pair_charts
 from sparsity_report.draw.heat_maps import WIDTH
-from sparsity_report.draw.pair_charts import (
-    both,
-    difference_chart,
-    overlap_chart,
-    overlap_charts,
-    overlap_colours,
-    strip_chart,
-    strip_charts,
-)
 from sparsity_report.draw.vega import unchecked
-from sparsity_report.report.sections import (
-    Block,
-    Drawing,
-    Medium,
-    Multiples,
-    Section,
-    Text,
-    card,
-    chart_of,
-    document,
-    folded_or_all,
-    titled,
-)
+from sparsity_report.report import sections
+from sparsity_report.report.sections import Block, Drawing, Medium, Text, card, chart_of
 from sparsity_report.report.tables import pair_tables
 from sparsity_report.study.layers import records
 from sparsity_report.study.pairs.pair import Pair
@@ -71,9 +52,9 @@ def pair_document(pair: Pair, medium: Medium) -> dict[str, Any]:
         str(note) for note in pair.notes if say("format.note_sentence", note=note) not in findings
     ]
     names = [str(name) for name in pair.models["model"]]
-    return document(
+    return sections.document(
         pair_sections(pair, medium),
-        models=both(pair),
+        models=pair_charts.both(pair),
         names=names,
         title=" → ".join(clip(name, 40) for name in names),
         verdict=verdict,
@@ -83,9 +64,9 @@ def pair_document(pair: Pair, medium: Medium) -> dict[str, Any]:
 
 
 @unchecked()
-def pair_sections(pair: Pair, medium: Medium) -> list[Section]:
+def pair_sections(pair: Pair, medium: Medium) -> list[sections.Section]:
     """Return the sections of a report on two checkpoints."""
-    return titled(
+    return sections.titled(
         {
             "difference": ("pair.differences_heading", _difference(pair, medium)),
             "removed": ("pair.removed_heading", _removed(pair, medium)),
@@ -101,8 +82,8 @@ def pair_sections(pair: Pair, medium: Medium) -> list[Section]:
 
 def _difference(pair: Pair, medium: Medium) -> Iterator[Block | None]:
     if medium.is_kit:
-        yield Drawing("difference", "Difference", partial(difference_chart, pair))
-    elif chart := chart_of(difference_chart(pair), pair_tables.difference(pair)):
+        yield Drawing("difference", "Difference", partial(pair_charts.difference_chart, pair))
+    elif chart := chart_of(pair_charts.difference_chart(pair), pair_tables.difference(pair)):
         yield None if medium.is_paper else Text(say("pair.difference_map_note"))
         yield chart
 
@@ -111,15 +92,14 @@ def _removed(pair: Pair, medium: Medium) -> Iterator[Block | None]:
     table = pair_tables.removed(pair, _ROWS[medium.name])
     if medium.is_kit:
         for kind in ROWS:
-            yield Drawing(f"gone_{kind}", f"Gone{KINDS[kind]}", partial(strip_chart, pair, kind))
+            draw = partial(pair_charts.strip_chart, pair, kind)
+            yield Drawing(f"gone_{kind}", f"Gone{KINDS[kind]}", draw)
     elif table is not None:
         undrawn = []
-        for strip, chart in strip_charts(pair):
+        for strip, chart in pair_charts.strip_charts(pair):
             if chart is None:
-                number, kind = (
-                    sum(row.among for row in strip.rows),
-                    display_name("kind", strip.kind),
-                )
+                number = sum(row.among for row in strip.rows)
+                kind = display_name("kind", strip.kind)
                 undrawn.append(Text(say("pair.strip_too_many", number=number, kind=kind)))
             else:
                 yield chart_of(chart, pair_tables.strip(strip))
@@ -130,35 +110,35 @@ def _removed(pair: Pair, medium: Medium) -> Iterator[Block | None]:
 def _survival(pair: Pair, medium: Medium) -> Iterator[Block | None]:
     table = pair_tables.survival(pair)
     if medium.is_kit:
-        yield Drawing("overlap", "Overlap", partial(overlap_chart, pair))
+        yield Drawing("overlap", "Overlap", partial(pair_charts.overlap_chart, pair))
     else:
         yield _overlap(pair, _SMALLER if medium.is_paper else WIDTH)
     yield table.for_medium(_COLUMNS, medium.name)
     if least := pair_tables.extremes(pair, medium.top):
         least = least.for_medium(_COLUMNS, medium.name)
-        yield folded_or_all(least.caption, least, medium.name != "page", "roomy")
+        yield sections.folded_or_all(least.caption, least, medium.name != "page", "roomy")
 
 
-def _overlap(pair: Pair, width: float) -> Multiples | None:
+def _overlap(pair: Pair, width: float) -> Block | None:
     """Return small matrices of zeros before and after; None without any zero."""
     table = pair_tables.survival(pair)
-    drawn = enumerate(chart for _, chart in overlap_charts(pair, width))
+    drawn = enumerate(pair_charts.overlap_charts(pair, width))
     charts = [chart_of(chart, table, f"overlap{place}") for place, chart in drawn]
-    colours = chart_of(overlap_colours(), table, "overlap-colours")
-    shown = tuple(chart for chart in charts if chart)
-    return Multiples(shown, colours, table.caption, False) if shown and colours else None
+    return sections.multiples(
+        charts, pair_charts.overlap_colours(), "overlap-colours", table.caption, has_tables=False
+    )
 
 
 def _groups(pair: Pair, medium: Medium) -> Iterator[Block]:
     table = pair_tables.groups(pair)
     in_sight = medium.name != "page" or not pair.removed.empty
-    yield folded_or_all(table.caption, table, in_sight)
+    yield sections.folded_or_all(table.caption, table, in_sight)
 
 
 def _layers(pair: Pair, medium: Medium) -> Iterator[Block]:
     if not medium.is_kit:
         table = pair_tables.layers(pair, _ROWS[medium.name]).for_medium(_COLUMNS, medium.name)
-        yield folded_or_all(table.caption, table, medium.is_paper, "all")
+        yield sections.folded_or_all(table.caption, table, medium.is_paper, "all")
 
 
 def _checkpoints(pair: Pair, medium: Medium) -> Iterator[Block]:

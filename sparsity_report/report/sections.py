@@ -246,9 +246,22 @@ def document(sections: list[Section], **values: Any) -> dict[str, Any]:
     return {**defaults, **common, **values}
 
 
-def folded_or_all(title: str, table: Table, is_paper: bool, style: str = "folded") -> Block:
-    """Return a table as it is on paper, behind a summary line on a page."""
-    return table if is_paper else Fold(title, (table,), style)
+def multiples(
+    charts: Iterable[Chart | None],
+    colours: alt.LayerChart,
+    key: str,
+    caption: str,
+    has_tables: bool = True,
+) -> Multiples | None:
+    """Return small charts side by side with the bar of their colours; None without a chart."""
+    shown = tuple(chart for chart in charts if chart is not None)
+    bar = chart_of(colours, shown[0].table, key) if shown else None
+    return None if bar is None else Multiples(shown, bar, caption, has_tables)
+
+
+def folded_or_all(title: str, block: Block, is_paper: bool, style: str = "folded") -> Block:
+    """Return a block as it is on paper, behind a summary line on a page."""
+    return block if is_paper else Fold(title, (block,), style)
 
 
 def fitting(table: Table, columns: int, letters: int, continued: str) -> list[Table]:

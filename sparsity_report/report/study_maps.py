@@ -3,29 +3,13 @@
 from collections.abc import Iterator
 from functools import partial
 
-from sparsity_report.draw.heads_experts_map import inside_charts
-from sparsity_report.draw.heat_maps import (
-    colours,
-    even,
-    excess_map,
-    small_map,
-    sparsity_map,
-    zeros_domain,
-)
+from sparsity_report.draw import heat_maps
+from sparsity_report.draw.heads_experts_map import part_map
 from sparsity_report.draw.layer_strips import spread_chart
 from sparsity_report.draw.policy_overlay import blocks_chart
+from sparsity_report.report import sections
 from sparsity_report.report.level_slider_page import slider, slider_values
-from sparsity_report.report.sections import (
-    Block,
-    Chart,
-    Drawing,
-    Heading,
-    Medium,
-    Multiples,
-    Partial,
-    Text,
-    chart_of,
-)
+from sparsity_report.report.sections import Block, Chart, Medium, Text, chart_of
 from sparsity_report.report.tables import method_tables, study_tables
 from sparsity_report.report.tables.latex import variant_commands
 from sparsity_report.study.comparison import Comparison
@@ -43,7 +27,7 @@ def map_blocks(study: Comparison, medium: Medium) -> Iterator[Block | None]:
         return
     domain = domain_of(medium)
     sliding = None if medium.is_paper else slider(study)
-    if first_map(study, domain) is not None:
+    if any(not study.facts.cells(variant).empty for variant in study.facts.prunings):
         yield Text(_map_note(study))
         yield from _small_maps(study, domain)
         yield chart_of(spread_chart(study), study_tables.spread(study))
@@ -53,7 +37,7 @@ def map_blocks(study: Comparison, medium: Medium) -> Iterator[Block | None]:
     elif not sliding:
         yield Text(say("page.map_empty"))
     if sliding:
-        yield Partial("slider", slider_values(study, sliding))
+        yield sections.Partial("slider", slider_values(study, sliding))
 
 
 def domain_of(medium: Medium) -> tuple[float, float] | None:
@@ -69,24 +53,22 @@ def headline_first(study: Comparison) -> list[str]:
 def first_map(study: Comparison, domain: tuple[float, float] | None) -> Chart | None:
     """Return the map of the headline's pruning, or else of the first that has one."""
     for variant in headline_first(study):
-        if (chart := sparsity_map(study, variant, domain=domain)) is not None:
+        if (chart := heat_maps.sparsity_map(study, variant, domain=domain)) is not None:
             table = study_tables.zeros_map(study, variant)
             return chart_of(chart, table, _key(study, variant))
     return None
 
 
-def _kit_figures(study: Comparison) -> Iterator[Drawing]:
+def _kit_figures(study: Comparison) -> Iterator[Block]:
     """Yield a map per pruning, and the overlay of policies."""
     commands, stems = variant_commands(study), variant_stems(study)
     for variant in study.facts.prunings:
-        draw = partial(sparsity_map, study, variant)
-        yield Drawing(f"map_{stems[variant]}", f"Map{commands[variant]}", draw)
-    yield Drawing("blocks", "Blocks", partial(blocks_chart, study))
+        draw = partial(heat_maps.sparsity_map, study, variant)
+        yield sections.Drawing(f"map_{stems[variant]}", f"Map{commands[variant]}", draw)
+    yield sections.Drawing("blocks", "Blocks", partial(blocks_chart, study))
 
 
-def _small_maps(
-    study: Comparison, domain: tuple[float, float] | None
-) -> Iterator[Text | Multiples | None]:
+def _small_maps(study: Comparison, domain: tuple[float, float] | None) -> Iterator[Block | None]:
     """Yield small maps of several prunings; those with equal shares in all cells as a sentence."""
     mapped = [v for v in study.side_by_side if not study.facts.cells(v).empty]
     if len(mapped) < 2:
@@ -94,37 +76,27 @@ def _small_maps(
     maps: list[Chart] = []
     uniform: dict[str, list[str]] = {}
     for variant in mapped:
-        if (share := even(study, variant)) is not None:
+        if (share := heat_maps.even(study, variant)) is not None:
             uniform.setdefault(share, []).append(variant)
             continue
         key, table = f"small-{_key(study, variant)}", study_tables.zeros_map(study, variant)
-        if (chart := chart_of(small_map(study, variant, domain), table, key)) is not None:
+        if chart := chart_of(heat_maps.small_map(study, variant, domain), table, key):
             maps.append(chart)
     if uniform:
-        yield Text(
-            " ".join(
-                say("map.uniform_zeros", variants=names, share=share)
-                for share, names in uniform.items()
-            )
-        )
+        key = "map.uniform_zeros"
+        yield Text(" ".join(say(key, variants=uniform[share], share=share) for share in uniform))
     large = next(variant for variant in headline_first(study) if variant in mapped)
-    if len(maps) == 1 and even(study, large) is None:
+    if len(maps) == 1 and heat_maps.even(study, large) is None:
         return  # the summary shows it already
-    ends = domain or zeros_domain(study)
-    yield _multiples(maps, ends, "map-colours", say("caption.small_maps"))
-
-
-def _multiples(
-    maps: list[Chart], ends: tuple[float, float], key: str, caption: str
-) -> Multiples | None:
-    bar = chart_of(colours(ends), maps[0].table, key) if maps else None
-    return None if bar is None else Multiples(tuple(maps), bar, caption)
+    ends = domain or heat_maps.zeros_domain(study)
+    colours, caption = heat_maps.colours(ends), say("caption.small_maps")
+    yield sections.multiples(maps, colours, "map-colours", caption)
 
 
 def _excess(study: Comparison) -> Chart | None:
     """Return the map of zeros minus expected ones of the first pruning that has one."""
     for variant in headline_first(study):
-        if (chart := excess_map(study, variant)) is not None:
+        if (chart := heat_maps.excess_map(study, variant)) is not None:
             return chart_of(chart, study_tables.excess_map(study, variant))
     return None
 
@@ -133,18 +105,18 @@ def _heads_and_experts(study: Comparison, medium: Medium) -> Iterator[Block | No
     """Yield maps of the headline's heads and experts, or that they are too many."""
     variant = next(iter(headline_first(study)), "")
     maps, undrawn = [], []
-    for place, part in enumerate(inside_charts(study, variant) if variant else ()):
-        table = study_tables.inside(variant, part.key, part.projection, part.rows)
-        if (chart := chart_of(part.chart, table, f"{part.key}{place}")) is not None:
+    for place, part in enumerate(study.facts.parts(variant) if variant else ()):
+        table = study_tables.inside(variant, part)
+        if chart := chart_of(part_map(part, variant), table, f"{part.key}{place}"):
             maps.append(chart)
         else:
             undrawn.append(Text(say(_TOO_MANY[part.key], number=len(part.rows))))
     if maps or undrawn:
         note = say("map.heads_experts_note", variant=short_name(variant))
-        yield Heading("inside", say("page.heads_experts_heading"))
+        yield sections.Heading("inside", say("page.heads_experts_heading"))
         yield from undrawn
         yield Text(note) if maps and not medium.is_paper else None
-        yield _multiples(maps, (0.0, 1.0), "inside-colours", note)
+        yield sections.multiples(maps, heat_maps.colours((0.0, 1.0)), "inside-colours", note)
 
 
 def _map_note(study: Comparison) -> str:

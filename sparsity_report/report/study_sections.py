@@ -2,7 +2,7 @@
 
 import base64
 import gzip
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -14,26 +14,9 @@ from sparsity_report.draw.vega import unchecked
 from sparsity_report.findings.study_findings import conventions
 from sparsity_report.findings.verdict import verdict
 from sparsity_report.hooks import hooks
-from sparsity_report.report import study_maps
+from sparsity_report.report import sections, study_maps
 from sparsity_report.report.level_slider_page import packed_note
-from sparsity_report.report.sections import (
-    Beside,
-    Block,
-    Bullets,
-    Drawing,
-    Fold,
-    Heading,
-    Medium,
-    Partial,
-    Section,
-    Text,
-    as_json,
-    chart_of,
-    document,
-    fitting,
-    folded_or_all,
-    titled,
-)
+from sparsity_report.report.sections import Block, Drawing, Fold, Heading, Medium, Section, Text
 from sparsity_report.report.study_cards import study_cards
 from sparsity_report.report.tables import method_tables, policy_table, speed_tables, study_tables
 from sparsity_report.report.tables.table_model import Table, plain_rows, to_columns
@@ -56,6 +39,10 @@ _BARS, _SCORED = 6, 5
 # Findings in sight, and unclassified modules in a list.
 _IN_SIGHT, _UNCLASSIFIED = 3, 50
 
+_CONVENTIONS = {
+    "standard": "name.convention_standard",
+    "notebook": "name.convention_notebook",
+}
 _Measured = Sequence[Callable[[Comparison], Table | None]]
 _QUALITY: _Measured = (
     study_tables.quality,
@@ -84,8 +71,8 @@ def study_document(study: Comparison, medium: Medium) -> dict[str, Any]:
     """Return the values that the templates of a study show, in the language in use."""
     models, findings = theme.model_names(study), hooks.sentences(study)
     levels = study.variants["asked_sparsity"].dropna().unique()
-    names = ", ".join(clip(name, 40) for name in study.variants["variant"])
-    return document(
+    names = ", ".join(map(short_name, study.variants["variant"]))
+    return sections.document(
         study_sections(study, medium),
         models=models,
         names=[models],
@@ -102,7 +89,7 @@ def study_document(study: Comparison, medium: Medium) -> dict[str, Any]:
         groups=plain_rows(study.groups),
         audit=study.audit,
         conventions=[*map(str, conventions(study))],
-        notes=_notes(study),
+        notes=[*map(str, study.notes)],
         fingerprint=study.fingerprint,
     )
 
@@ -110,7 +97,7 @@ def study_document(study: Comparison, medium: Medium) -> dict[str, Any]:
 @unchecked()
 def study_sections(study: Comparison, medium: Medium) -> list[Section]:
     """Return the sections of a report on a study."""
-    sections = titled(
+    parts = sections.titled(
         {
             "compared": ("page.compared_heading", _compared(study, medium)),
             "map": ("page.map_heading", study_maps.map_blocks(study, medium)),
@@ -126,9 +113,9 @@ def study_sections(study: Comparison, medium: Medium) -> list[Section]:
         }
     )
     if not medium.is_paper:
-        return sections
-    appendix = [replace(part, is_appendix=True) for part in sections if part.key == "layers"]
-    return [part for part in sections if part.key != "layers"] + appendix
+        return parts
+    appendix = [replace(part, is_appendix=True) for part in parts if part.key == "layers"]
+    return [part for part in parts if part.key != "layers"] + appendix
 
 
 def _compared(study: Comparison, medium: Medium) -> Iterator[Block]:
@@ -136,10 +123,9 @@ def _compared(study: Comparison, medium: Medium) -> Iterator[Block]:
     if table is None:
         return
     if medium.is_kit:
-        for place, part in enumerate(policy_table.side_by_side(study), 1):
-            yield _numbered(part, place)
+        yield from _numbered(policy_table.side_by_side(study))
     elif medium.is_paper:
-        yield from fitting(table, 6, 60, say("caption.compared_continued"))
+        yield from sections.fitting(table, 6, 60, say("caption.compared_continued"))
     else:
         yield table
 
@@ -153,7 +139,7 @@ def _totals(study: Comparison, medium: Medium) -> Iterator[Block]:
         return
     yield Text(say("page.sparsities_intro"))
     if medium.is_paper:
-        yield from fitting(table, 4, 52, say("caption.totals_continued"))
+        yield from sections.fitting(table, 4, 52, say("caption.totals_continued"))
     else:
         style = "roomy" if policy_table.compared(study) is None else "folded"
         yield Fold(table.caption, (table,), style)
@@ -166,7 +152,7 @@ def _bars(study: Comparison, metric: str, medium: Medium) -> Block | None:
         draw = partial(charts.group_bars, study, metric)
         return Drawing(str(FILED[metric].file), commands[metric], draw)
     chart = charts.group_bars(study, metric, once=True)
-    return chart_of(chart, study_tables.comparison(study, metric))
+    return sections.chart_of(chart, study_tables.comparison(study, metric))
 
 
 def _groups(study: Comparison, medium: Medium) -> Iterator[Block | None]:
@@ -182,14 +168,14 @@ def _groups(study: Comparison, medium: Medium) -> Iterator[Block | None]:
     elif number <= _BARS:
         yield _bars(study, "sparsity", medium)
     elif medium.is_paper:
-        yield from fitting(figures, 8, 60, figures.caption)
+        yield from sections.fitting(figures, 8, 60, figures.caption)
         yield Text(say("page.html_groups_note"))
     else:
         yield figures
     if medium.name == "page" and number > 3:
         yield Fold(say("page.groups_all_variants"), (tables,))
     elif medium.name == "page" or (medium.is_paper and number <= _BARS):
-        yield folded_or_all(tables.caption, tables, medium.is_paper, "roomy")
+        yield sections.folded_or_all(tables.caption, tables, medium.is_paper, "roomy")
 
 
 def _measured(study: Comparison, tables: _Measured, medium: Medium) -> Iterator[Block | None]:
@@ -198,7 +184,7 @@ def _measured(study: Comparison, tables: _Measured, medium: Medium) -> Iterator[
         if (table := make(study)) is None:
             continue
         draw = CHARTS.get(table.key)
-        chart = chart_of(draw(study), table) if draw else None
+        chart = sections.chart_of(draw(study), table) if draw else None
         yield chart
         yield table if medium.is_paper or chart is None else None
         if table.key == "quality" and not _is_all_compared(study):
@@ -229,8 +215,7 @@ def _quality(study: Comparison, medium: Medium) -> Iterator[Block | None]:
     for make in (study_tables.quality, study_tables.distance, study_tables.continuations):
         yield make(study)
     if scores := study_tables.zero_shot(study):
-        parts = scores.turned(head("task")).parts(_SCORED, scores.caption)
-        yield from (_numbered(part, place) for place, part in enumerate(parts, 1))
+        yield from _numbered(scores.turned(head("task")).parts(_SCORED, scores.caption))
     tasks = study_tables.tasks(study)
     yield tasks if tasks and len(tasks.rows) <= _SCORES else None
     yield from method_tables.method_grids(study)
@@ -250,7 +235,7 @@ def _storage(study: Comparison, medium: Medium) -> Iterator[Block | None]:
     if (curve := charts.csr_bytes_curve(study)) is None:
         yield Text(say("page.storage_empty"))
     else:
-        chart = chart_of(curve, study_tables.curve(study))
+        chart = sections.chart_of(curve, study_tables.curve(study))
         packed = packed_note(study)
         yield Text(say("page.storage_note"))
         yield Text(packed) if packed else None
@@ -282,7 +267,7 @@ def _speed(study: Comparison, medium: Medium) -> Iterator[Block | None]:
         table = study_tables.published()
         summary = say("page.published_kernels_summary", count=len(table.rows))
         yield Heading("elsewhere", say("page.measured_elsewhere_heading"))
-        yield folded_or_all(summary, table, medium.is_paper)
+        yield sections.folded_or_all(summary, table, medium.is_paper)
 
 
 def _audit(study: Comparison, medium: Medium) -> Iterator[Block | None]:
@@ -299,29 +284,26 @@ def _audit(study: Comparison, medium: Medium) -> Iterator[Block | None]:
     yield from map(Text, study.audit or [say("page.audit_nothing")])
     yield from unusual[:1]
     for pair in extremes[:1]:
-        beside = Beside(pair)
-        summary = say("page.extremes_summary")
-        yield beside if medium.is_paper else Fold(summary, (beside,), "roomy")
-    further: tuple[Block, ...] = (*unusual[1:], *map(Beside, extremes[1:]))
-    if further:
-        yield (
-            Text(say("page.html_audit_note"))
-            if medium.is_paper
-            else Fold(say("page.audit_other_variants"), further)
-        )
+        beside, summary = sections.Beside(pair), say("page.extremes_summary")
+        yield sections.folded_or_all(summary, beside, medium.is_paper, "roomy")
+    further: tuple[Block, ...] = (*unusual[1:], *map(sections.Beside, extremes[1:]))
+    if further and medium.is_paper:
+        yield Text(say("page.html_audit_note"))
+    elif further:
+        yield Fold(say("page.audit_other_variants"), further)
     if names := list(study.unclassified):
         more = len(names) - _UNCLASSIFIED
         names = [clip(name, 200) for name in names[:_UNCLASSIFIED]]
         names += [say("format.count_more", count=more)] if more > 0 else []
         yield Heading("unclassified", say("page.unclassified_heading"))
         yield Text(say("page.unclassified_intro"))
-        yield Bullets(tuple(names), are_names=True)
+        yield sections.Bullets(tuple(names), are_names=True)
 
 
 def _layers(study: Comparison, medium: Medium) -> Iterator[Block]:
     if medium.name == "page":
         values = {"rows": _csv_rows(study), "layers": [*_layer_tables(study)]}
-        yield Partial("layer_rows", values)
+        yield sections.Partial("layer_rows", values)
     if not medium.is_paper:
         return
     if len(study.layers) > _ROWS:
@@ -339,7 +321,8 @@ def _layers(study: Comparison, medium: Medium) -> Iterator[Block]:
         first = say("caption.modules_first", shown=shown, number=number, variant=clip(variant, 40))
         yield table if len(table.rows) <= most else table.with_rows(table.rows[:most], first)
     if compared and len(compared.rows) <= most:
-        yield from fitting(compared, 10, 90, say("caption.modules_compared_continued"))
+        continued = say("caption.modules_compared_continued")
+        yield from sections.fitting(compared, 10, 90, continued)
 
 
 def _layer_tables(study: Comparison) -> Iterator[dict[str, Any]]:
@@ -352,7 +335,7 @@ def _layer_tables(study: Comparison) -> Iterator[dict[str, Any]]:
             columns = to_columns(table)
             data = {key: texts for key, texts in columns.items() if texts != first.get(key)}
             first = first or columns
-            part |= {"table": table.with_rows([]), "data": as_json(data)}
+            part |= {"table": table.with_rows([]), "data": sections.as_json(data)}
         yield part
 
 
@@ -366,48 +349,38 @@ def _csv_rows(study: Comparison) -> str | None:
 def _conventions(study: Comparison, medium: Medium) -> Iterator[Block]:
     if medium.is_kit:
         return
-    bullets = Bullets(tuple(map(str, conventions(study))))
-    if medium.is_paper:
-        yield bullets
-    else:
-        yield Fold(say("page.counting_conventions"), (bullets,), "roomy")
+    bullets, title = (
+        sections.Bullets(tuple(map(str, conventions(study)))),
+        "page.counting_conventions",
+    )
+    yield sections.folded_or_all(say(title), bullets, medium.is_paper, "roomy")
     yield Heading("cite", say("page.cite_heading"))
     yield Text(say("page.cite_intro"))
-    is_notebook = study.convention == "notebook"
-    yield Partial(
-        "citation",
-        {
-            "text": say(
-                "page.citation",
-                models=clip(theme.model_names(study), 120),
-                convention=say(
-                    "name.convention_notebook" if is_notebook else "name.convention_standard"
-                ),
-                study=study.fingerprint,
-                weights=", ".join(study.variants["fingerprint"].unique()),
-            )
-        },
+    citation = say(
+        "page.citation",
+        models=clip(theme.model_names(study), 120),
+        convention=say(_CONVENTIONS[study.convention]),
+        study=study.fingerprint,
+        weights=", ".join(study.variants["fingerprint"].unique()),
     )
+    yield sections.Partial("citation", {"text": citation})
 
 
 def _model(study: Comparison, medium: Medium) -> Iterator[Block | None]:
     if not medium.is_kit:
         yield study_tables.models(study)
         yield study_tables.variants(study)
-        for note in _notes(study):
+        for note in map(str, study.notes):
             yield Text(f"{note[:1].upper()}{note[1:]}.")
         yield Text(say("page.fingerprint_note"))
         yield Text(say("page.pruning_shapes_note"))
     yield _bars(study, "param_frac", medium)
 
 
-def _notes(study: Comparison) -> list[str]:
-    return [str(note) for note in study.notes]
-
-
-def _numbered(table: Table, place: int) -> Table:
-    """Return a table with its place in its key if it is not the first."""
-    return table if place == 1 else replace(table, key=f"{table.key}_{place}")
+def _numbered(tables: Iterable[Table]) -> Iterator[Table]:
+    """Yield tables of one key, those after the first with their place in it."""
+    for place, table in enumerate(tables, 1):
+        yield table if place == 1 else replace(table, key=f"{table.key}_{place}")
 
 
 def _chips(study: Comparison) -> list[tuple[str, str, str]]:

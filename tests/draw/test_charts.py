@@ -104,7 +104,6 @@ def every_chart(study):
     for variant in study.facts.prunings:
         yield heat_maps.sparsity_map(study, variant)
     yield charts.csr_bytes_curve(study)
-    yield charts.hero(study)
 
 
 def size(png):
@@ -238,23 +237,6 @@ def test_a_map_says_what_its_merged_cells_hold(study):
     )
 
 
-def test_the_strip_has_a_dot_per_layer(study):
-    spec = charts.hero(study).to_dict()
-    layers = spec["vconcat"][1]["hconcat"][0]["layer"]
-    (rule,), dots = (spec["datasets"][layers[place]["data"]["name"]] for place in (0, 1))
-    shares = study.facts.prunable("Masked30")["share"]
-    assert sorted(row["share"] for row in dots) == sorted(shares)
-    assert rule["share"] == study.totals.set_index("variant")["sparsity_prunable"]["Masked30"]
-
-
-@pytest.mark.parametrize(("asked", "top"), [(0.01, 0.2), (0.9, 1.0)])
-def test_the_strip_does_not_make_noise_look_like_a_finding(weights, asked, top):
-    """Its axis goes to 20 % at least, to the next tenth above the sparsest layer, to 100 %."""
-    pruned = sr.compare(sr.dense(weights), sr.masked(sr.global_magnitude(weights, asked)))
-    spec = charts.hero(pruned).to_dict()["vconcat"][1]["hconcat"][0]
-    assert spec["layer"][1]["encoding"]["x"]["scale"]["domain"] == [0, top]
-
-
 def test_levels_of_one_policy_go_from_light_to_full(weights):
     prunings = [sr.global_magnitude(weights, s) for s in (0.5, 0.1, 0.3)]
     study = sr.compare(sr.dense(weights), *map(sr.masked, prunings))
@@ -318,7 +300,6 @@ def test_encoder_and_decoder_stay_apart():
 def test_no_map_without_blocks():
     study = three(sr.load(named(["fc_in", "fc_out"])))
     assert heat_maps.sparsity_map(study, "Masked30") is None
-    assert charts.hero(study).to_dict()
 
 
 @pytest.mark.parametrize(("blocks", "inner"), [(700, 1), (3, 70), (300, 60)])
@@ -394,7 +375,6 @@ def test_up_to_eight_prunings_are_marked_on_the_curve(demo):
 def test_no_curve_without_prunable_weights():
     study = sr.compare(sr.dense(sr.load(nn.ModuleDict({"norm": nn.LayerNorm(4)}))))
     assert charts.csr_bytes_curve(study) is None
-    assert charts.hero(study).to_dict()
 
 
 def test_every_chart_says_what_it_shows_and_states_its_paper(study, hostile):
@@ -433,20 +413,6 @@ def test_hostile_names_draw_and_stay_distinct(hostile):
         for text in HOSTILE:
             assert printable(text, 20)[:19] in drawn, ascii(text)
     assert hostile.facts.cells(HOSTILE[1])["projection"].nunique() == len(HOSTILE)
-    assert size(export.png(charts.hero(hostile)))
-
-
-def test_hero_says_model_level_and_threshold(study):
-    title = charts.hero(study).to_dict()["vconcat"][0]["title"]
-    threshold = study.variants["threshold"].iloc[1]
-    assert "30 %" in title["text"]
-    assert "tiny-opt" in title["subtitle"]
-    assert f"{threshold:.3g}" in title["subtitle"]
-
-
-def test_hero_of_an_unpruned_study(weights):
-    assert sr.compare(sr.dense(weights)).facts.prunings == ()
-    assert size(export.png(charts.hero(sr.compare(sr.dense(weights)))))
 
 
 def test_a_model_pruned_by_others_has_a_map(weights):

@@ -76,10 +76,10 @@ def test_every_field_that_is_read_is_in_the_data(study, name):
     assert unread_fields(spec) == []
 
 
-def test_the_fields_of_hero_and_slider_are_in_their_data(study):
-    for spec in (charts.hero(study).to_dict(), level_slider.level_chart(study).spec):
-        assert len([*units(spec)]) > 5
-        assert unread_fields(spec) == []
+def test_the_fields_of_the_slider_are_in_their_data(study):
+    spec = level_slider.level_chart(study).spec
+    assert len([*units(spec)]) > 5
+    assert unread_fields(spec) == []
 
 
 def test_pointers_read_what_a_bar_is(study):
@@ -157,9 +157,6 @@ def test_those_who_cannot_see_a_chart_hear_its_numbers(study):
     assert heard["sensitivity"].startswith(
         "Increase in nats per token by part: block 0: +0.090; block 1: +0.0"
     )
-    strip = charts.hero(study).to_dict()["description"]
-    assert "Each dot shows the share of zeros of one layer, around 30.0 % overall." in strip
-    assert all(heard[name] in strip for name in ("map", "curve"))
 
 
 def bars_of(values, metric="sparsity", **options):
@@ -293,56 +290,6 @@ def test_each_layout_has_one_look_everywhere(study):
     assert looks["CSR with int64 indices"][0] == look.BLACK
     assert looks["bitmask"][0] == look.GREEN
     assert solid not in (looks[name][1] for name in ("CSR with int64 indices", "bitmask"))
-
-
-# The hero's strip.
-
-
-def stand_out(study, shares):
-    """The labels of a strip whose layers have so many zeros of 1000 weights, by projection."""
-    one = study.layers[study.layers["module_name"].str.endswith("fc1")].iloc[[0]]
-    names = [(name, block) for name in shares for block in range(len(shares[name]))]
-    layers = pd.concat([one] * len(names), ignore_index=True)
-    layers["module_name"] = [f"h.{block}.{name}" for name, block in names]
-    layers["block"] = pd.array([block for _, block in names], dtype="Int64")
-    for column, values in (
-        ("weight_total", [1000] * len(names)),
-        ("weight_nonzero", [1000 - shares[name][block] for name, block in names]),
-    ):
-        layers[column] = pd.array(values, dtype="Int64")
-    layers["total"], layers["nonzero"] = layers["weight_total"], layers["weight_nonzero"]
-    variants = study.variants.iloc[[0]].reset_index(drop=True)
-    spec = charts.hero(dataclasses.replace(study, layers=layers, variants=variants)).to_dict()
-    strip = spec["vconcat"][1]["hconcat"][0]
-    (text,) = (layer for layer in strip["layer"] if layer["mark"]["type"] == "text")
-    return [(row["projection"], row["label"]) for row in rows_of(spec, text["data"])], strip
-
-
-def test_two_layers_far_above_the_others_are_named(study):
-    shares = {"q": [100, 100], "k": [100, 800], "v": [700, 100], "o": [100, 600]}
-    assert stand_out(study, shares)[0] == [("k", "block 1"), ("v", "block 0")]
-
-
-@pytest.mark.parametrize(
-    ("usual", "highest", "named"),
-    [(20, 119, False), (20, 130, True), (600, 890, False), (600, 920, True)],
-)
-def test_far_is_a_tenth_and_half_as_much_again(study, usual, highest, named):
-    """Above all of it together, which the one layer of a hundred hardly moves."""
-    shares = {"q": [usual] * 99 + [highest]}
-    assert bool(stand_out(study, shares)[0]) is named
-
-
-def test_names_of_the_strip_stand_apart(study):
-    for names in (4, 40):
-        _, strip = stand_out(study, {f"p{n}": [100, 200] for n in range(names)})
-        assert strip["height"] / names >= 1.3 * look.PAPER.label
-        assert strip["height"] >= 200
-
-
-def test_the_hero_is_as_wide_as_it_says(study):
-    _, _, wide, _ = boxes(export.svg(charts.hero(study).to_dict()))
-    assert 0.9 * look.HERO_WIDTH < wide <= look.HERO_WIDTH
 
 
 def test_without_a_pruning_colours_go_from_nothing_to_all(demo):

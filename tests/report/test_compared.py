@@ -10,7 +10,7 @@ import pytest
 from helpers import study_of
 
 import sparsity_report as sr
-from sparsity_report.draw.heads_experts_map import inside_charts
+from sparsity_report.draw.heads_experts_map import part_map
 from sparsity_report.draw.heat_maps import excess_map
 from sparsity_report.draw.layer_strips import spread_chart
 from sparsity_report.draw.policy_overlay import blocks_chart
@@ -166,11 +166,12 @@ def test_the_map_of_surprises_is_even_at_zero(study):
 
 
 def test_heads_are_cells_and_too_many_are_said(study, monkeypatch):
-    parts = list(inside_charts(study, "Masked50"))
+    parts = list(study.facts.parts("Masked50"))
     assert {part.projection for part in parts} == {"q_proj", "k_proj", "v_proj", "out_proj"}
     assert all(len(part.rows) == 4 * 4 for part in parts)
+    assert all(part_map(part, "Masked50") for part in parts)
     monkeypatch.setattr("sparsity_report.draw.heads_experts_map._MOST", 15)
-    assert all(part.chart is None for part in inside_charts(study, "Masked50"))
+    assert all(part_map(part, "Masked50") is None for part in parts)
 
 
 def test_histograms_hold_every_weight_below_their_end(study, demo):

@@ -258,7 +258,7 @@ def test_every_total_is_set_beside_that_of_before(study):
 
 def test_what_is_scored_on_the_same_text_says_so_once(study):
     frame = quality(names=("Dense", "Masked50", "CSR50"))
-    said = tables.scored_on(put_in(study, quality=frame))
+    said = tables.quality(put_in(study, quality=frame)).caption
     assert said.startswith("Perplexity and next-token accuracy; protocol sliding on some.txt (01")
     for column, other in (
         ("text", "b"), ("window", 128), ("stride", 8), ("scored", 98), ("protocol", "ptb"),
@@ -267,9 +267,9 @@ def test_what_is_scored_on_the_same_text_says_so_once(study):
         frame = quality(names=("Dense", "Masked50", "CSR50"))
         frame.loc[0, column] = other
         mixed = put_in(study, quality=frame)
-        assert tables.scored_on(mixed) is None, column
         keys = [each.key for each in tables.quality(mixed).columns]
-        assert {"protocol", "text", "text_fingerprint", "scored", "windows", "dtype"} <= {*keys}
+        everything = {"protocol", "text", "text_fingerprint", "scored", "windows", "dtype"}
+        assert everything <= {*keys}, column
 
 
 def test_work_that_a_model_does_not_do_has_no_row(study):

@@ -80,13 +80,21 @@ def side_by_side(names: Iterable[str], kind: Kind = COUNT) -> list[Column]:
     return [Column(key_of_name(name), text, kind, width=1) for name, text in shown]
 
 
-def by_cell(key: str, caption: str, grid: Grid, figures: pd.Series, kind: Kind) -> Table:
+def by_cell(
+    key: str, caption: str, grid: Grid, frame: pd.DataFrame, figure: str, kind: Kind
+) -> Table:
     """Return a table of a figure of each cell of a heat map, block by projection."""
-    known = figures.to_dict()
-    rows = [
-        {"block": block}
-        | {key_of_name(name): known.get((block, name)) for name in grid.projections}
-        for block in grid.blocks
-    ]
-    columns = [*columns_of("block"), *side_by_side(grid.projections, kind)]
-    return table_of(key, caption, columns, rows)
+    wide = frame.pivot(index="block", columns="projection", values=figure)
+    wide = wide.reindex(index=grid.blocks, columns=grid.projections)
+    return wide_table(key, caption, wide, kind)
+
+
+def wide_table(key: str, caption: str, wide: pd.DataFrame, kind: Kind) -> Table:
+    """Return a table of a frame: its index, and a column of one kind per name from a model."""
+    columns = [*columns_of(str(wide.index.name)), *side_by_side(wide.columns, kind)]
+    return table_of(key, caption, columns, wide.rename(columns=key_of_name).reset_index())
+
+
+def caption_of(complete: str, first: str, shown: int, number: int) -> str:
+    """Return a caption by its key, or by another key where only the first rows are shown."""
+    return say(complete if shown == number else first, shown=shown, number=number)

@@ -6,8 +6,8 @@ import pandas as pd
 
 from sparsity_report.findings.difference import TOTALS, Difference, Match, distinct
 from sparsity_report.findings.difference_findings import format_of, measured_sides, name_of
-from sparsity_report.report.tables.column_heads import columns_of
-from sparsity_report.report.tables.table_model import Body, Table, name, rows_of, table_of
+from sparsity_report.report.tables.column_heads import caption_of, columns_of
+from sparsity_report.report.tables.table_model import Table, grouped, name, table_of
 from sparsity_report.study.layers import records
 from sparsity_report.untrusted.display_text import clip
 from sparsity_report.words.sentences import say
@@ -19,7 +19,7 @@ def totals(difference: Difference) -> Table | None:
     """Return every total of the variants that two studies have, side by side; None of none."""
     old, new = (s.totals.set_index("variant") for s in (difference.before, difference.after))
     columns = columns_of("what before after")
-    bodies = []
+    variants = []
     for match in difference.matches:
         values = []
         for figure in TOTALS:
@@ -27,9 +27,9 @@ def totals(difference: Difference) -> Table | None:
             before, after = (_text(figure, frame[figure].get(name)) for frame, name in sides)
             row = {"what": str(name_of(figure)), "before": before, "after": after}
             values.append({**row, "row_style": "changed" if before != after else ""})
-        bodies.append(Body(rows_of(columns, values), clip(match.name, 80)))
+        variants.append((clip(match.name, 80), values))
     caption = say("caption.totals_before_after")
-    return Table("totals", caption, tuple(columns), tuple(bodies), "groups") if bodies else None
+    return grouped("totals", caption, columns, variants, "groups") if variants else None
 
 
 def modules(difference: Difference, limit: int) -> Table:
@@ -43,8 +43,8 @@ def modules(difference: Difference, limit: int) -> Table:
         }
         for row in records(changes.head(limit))
     ]
-    columns = columns_of("variant module_name what before after")
-    columns[1] = columns[1]._replace(kind=name(200))
+    kinds = {"module_name": name(200)}
+    columns = columns_of("variant module_name what before after", (1.6, 1), kinds)
     return table_of("modules", say("difference.modules_changed"), columns, values, "sortable")
 
 
@@ -60,16 +60,11 @@ def moved(difference: Difference, limit: int) -> Table | None:
     if frame.empty:
         return None
     rows = frame.sort_values("moved", key=abs, ascending=False, kind="stable").head(limit)
-    keys = "variant module_name weight_total zeros_before zeros_after"
-    columns = columns_of(f"{keys} sparsity_before sparsity_after moved")
-    columns[0] = columns[0]._replace(kind=name(80))
-    caption = say(
-        "caption.layers_zeros_changed"
-        if len(rows) == len(frame)
-        else "caption.layers_zeros_changed_first",
-        shown=len(rows),
-        count=len(frame),
-    )
+    keys = "variant module_name weight_total zeros_before zeros_after sparsity_before"
+    kinds = {"variant": name(80)}
+    columns = columns_of(f"{keys} sparsity_after moved", (1.6, 1), kinds)
+    captions = ("caption.layers_zeros_changed", "caption.layers_zeros_changed_first")
+    caption = caption_of(*captions, len(rows), len(frame))
     return table_of("moved", caption, columns, _named(rows), "sortable")
 
 
@@ -82,20 +77,13 @@ def measured(difference: Difference) -> Table | None:
     for row in records(_named(frame)):
         before, after = map(str, measured_sides(row))
         speed = row["what"] == "speed"
+        scope = say("format.token_count", tokens=int(row["of"])) if speed else row["of"]
         note = say("difference.within_noise") if speed and not row["apart"] else ""
-        values.append(
-            {
-                "variant": row["variant"],
-                "what": say(_MEASURED[row["what"]], base=difference.speed_base),
-                "of": say("format.token_count", tokens=int(row["of"])) if speed else row["of"],
-                "before": before,
-                "after": after,
-                "after_note": note,
-            }
-        )
-    columns = columns_of("variant what of before after")
-    columns[0] = columns[0]._replace(kind=name(80))
-    columns[2] = columns[2]._replace(kind=name(200))
+        what = say(_MEASURED[row["what"]], base=difference.speed_base)
+        shown = {"variant": row["variant"], "what": what, "of": scope, "after_note": note}
+        values.append({**shown, "before": before, "after": after})
+    kinds = {"variant": name(80), "of": name(200)}
+    columns = columns_of("variant what of before after", (1.6, 1), kinds)
     return table_of("measured", say("caption.comparable_measurements"), columns, values)
 
 

@@ -5,20 +5,9 @@ from typing import Any
 
 import pandas as pd
 
-from sparsity_report.report.tables.column_heads import columns_of, key_of_name, side_by_side
-from sparsity_report.report.tables.table_model import (
-    NAME,
-    SCORE,
-    SHARE,
-    Body,
-    Cell,
-    Column,
-    Row,
-    Table,
-    kind_of,
-    name,
-    table_of,
-)
+from sparsity_report.report.tables import table_model as cells
+from sparsity_report.report.tables.column_heads import wide_table
+from sparsity_report.report.tables.table_model import Body, Cell, Column, Row, Table, kind_of
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.protocol_scores import ANY_TOKENIZER, by_protocol
 from sparsity_report.study.derived.winners import best_of, best_rows
@@ -31,7 +20,7 @@ from sparsity_report.words.number_format import percent
 from sparsity_report.words.sentences import say
 
 # A share in percent; the caption has the sign.
-_PERCENT = SCORE._replace(write=lambda value: SCORE.write((value, None)))
+_PERCENT = cells.SCORE._replace(write=lambda value: cells.SCORE.write((value, None)))
 # Figures by row label and column.
 _Scores = dict[str, dict[str, Any]]
 
@@ -93,16 +82,16 @@ def _perplexities(entries: pd.DataFrame, scored: pd.DataFrame, place: int) -> Ta
     bodies = []
     for kind, rows in entries.groupby("kind", sort=False):
         scores: _Scores = {}
-        winners = {
-            name
-            for _, rivals in rows.groupby("model", sort=False)
-            for name in best_rows(scored[scored["variant"].isin(rivals["variant"])], "perplexity")
-        }
         strong = set()
+        for model, rivals in rows.groupby("model", sort=False):
+            winners = best_rows(scored[scored["variant"].isin(rivals["variant"])], "perplexity")
+            strong |= {
+                (row["label"], model)
+                for row in records(rivals)
+                if kind and row["variant"] in winners
+            }
         for row in records(rows):
             scores.setdefault(row["label"], {})[row["model"]] = values[row["variant"]]
-            if kind and row["variant"] in winners:
-                strong.add((row["label"], row["model"]))
         bodies.append(_body(str(kind), columns, scores, strong))
     first = records(scored)[0]
     caption = say(
@@ -156,17 +145,14 @@ def task_grid(study: Comparison) -> Table | None:
 
 def _task_caption(entries: pd.DataFrame, known: pd.DataFrame, comparable: Sequence[str]) -> str:
     """Return the content of a grid of tasks, and the meaning of bold: no test."""
-    errors = known[known["variant"].isin(entries["variant"])]
-    means = errors["task"] == "mean"
+    shown = known[known["variant"].isin(entries["variant"])]
+    errors, means = shown["stderr"], shown["task"] == "mean"
+    bold = "caption.bold_no_standard_error"
+    if errors.notna().any():
+        bold = "caption.bold_standard_errors"
     sentences = [
         say("caption.zero_shot_grid", models=list(entries["model"].unique())),
-        say(
-            "caption.bold_standard_errors"
-            if errors["stderr"].notna().any()
-            else "caption.bold_no_standard_error",
-            error=errors["stderr"][~means].max(),
-            mean=errors["stderr"][means].max(),
-        ),
+        say(bold, error=errors[~means].max(), mean=errors[means].max()),
     ]
     if others := [title for task, title in SEVEN.items() if task not in comparable]:
         sentences.append(say("caption.no_winner_versions", tasks=others))
@@ -174,31 +160,26 @@ def _task_caption(entries: pd.DataFrame, known: pd.DataFrame, comparable: Sequen
 
 
 def _method() -> Column:
-    return Column("method", say("column.method_head"), name(80), width=1.6)
+    return Column("method", say("column.method_head"), cells.name(80), width=1.6)
 
 
 def _highest(scores: _Scores, keys: Sequence[str]) -> set[tuple[str, str]]:
     """Return the rows and columns of the highest figures of columns."""
-    strong = set()
-    for key in keys:
-        column = {label: row.get(key) for label, row in scores.items()}
-        strong |= {(label, key) for label in best_of(column, "accuracy")}
-    return strong
+    return {
+        (label, key)
+        for key in keys
+        for label in best_of({label: row.get(key) for label, row in scores.items()}, "accuracy")
+    }
 
 
 def _body(
     title: str, columns: Sequence[Column], scores: _Scores, strong: Collection[tuple[str, str]]
 ) -> Body:
     """Return a row per label, with bold figures where `strong` has the label and column."""
-    rows = (
-        Row(
-            (
-                Cell(label, NAME),
-                *(Cell(row.get(c.key), c.kind, strong=(label, c.key) in strong) for c in columns),
-            )
-        )
-        for label, row in scores.items()
-    )
+    rows = []
+    for label, row in scores.items():
+        figures = (Cell(row.get(c.key), c.kind, "", (label, c.key) in strong) for c in columns)
+        rows.append(Row((Cell(label, cells.NAME), *figures)))
     return Body(tuple(rows), title)
 
 
@@ -208,7 +189,5 @@ def blocks(study: Comparison) -> Table | None:
     if not rivals:
         return None
     shares = {v: study.facts.blocks(v).set_index("block")["sparsity"] for v in rivals}
-    values = pd.DataFrame(shares).rename_axis("block").sort_index()
-    values = values.rename(columns=key_of_name).reset_index()
-    columns = [*columns_of("block"), *side_by_side(rivals, SHARE)]
-    return table_of("blocks", say("caption.zeros_per_block"), columns, values)
+    wide = pd.DataFrame(shares).rename_axis("block").sort_index()
+    return wide_table("blocks", say("caption.zeros_per_block"), wide, cells.SHARE)

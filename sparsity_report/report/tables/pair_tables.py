@@ -5,25 +5,9 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 
 from sparsity_report.draw.strip_labels import strip_names, strip_title
-from sparsity_report.report.tables.column_heads import by_cell, columns_of, head_of
-from sparsity_report.report.tables.table_model import (
-    COUNT,
-    POINTS,
-    SHAPE,
-    SHARE,
-    WORDS,
-    Body,
-    Cell,
-    Column,
-    Kind,
-    Row,
-    Table,
-    kind_of,
-    name,
-    plain_rows,
-    rows_of,
-    table_of,
-)
+from sparsity_report.report.tables import table_model as cells
+from sparsity_report.report.tables.column_heads import by_cell, caption_of, columns_of, head_of
+from sparsity_report.report.tables.table_model import COUNT, WORDS, Cell, Kind, Row, Table, table_of
 from sparsity_report.study.layers import records
 from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.study.pairs.pair_cells import Strip, difference_map
@@ -45,7 +29,7 @@ _PARTS = {
     "model": "name.whole_model",
 }
 # Removed weights; negative where weights were added.
-_SHARE_TAKEN = Kind(lambda share: SHARE.write(share).replace("-", "−"), "%", places=2)
+_SHARE_TAKEN = Kind(lambda share: cells.SHARE.write(share).replace("-", "−"), "%", places=2)
 _TAKEN = Kind(lambda number: COUNT.write(number).replace("-", "−"), "")
 # Figures of one module.
 _OF_A_LAYER = (
@@ -53,13 +37,15 @@ _OF_A_LAYER = (
     "zeros_before zeros_after compared kept revived new iou changed relative_change correlation "
     "n_m_before n_m_after"
 )
+# Sums over the removed parts of a module.
+_REMOVED = "weights parameters bytes flops_per_token"
 # Most spans of removed indices in a cell of a table, and of a strip.
 _SOME, _LISTED = 4, 500
 
 
 def models(pair: Pair) -> Table:
     """Return the two models that were compared."""
-    values = [{**row, "side": head(row["side"])} for row in plain_rows(pair.models)]
+    values = pair.models.assign(side=pair.models["side"].map(head))
     columns = columns_of("side model architecture source", (0.7, 1, 1, 1.6))
     return table_of("models", say("caption.compared_checkpoints"), columns, values, "facts")
 
@@ -67,30 +53,22 @@ def models(pair: Pair) -> Table:
 def totals(pair: Pair) -> Table:
     """Return what was removed from the model: weights, parameters, bytes and FLOPs."""
     caption = say("caption.removed_totals")
-    values = [{**row, "figure": _figure_name(row["figure"])} for row in plain_rows(pair.totals)]
+    values = pair.totals.assign(figure=pair.totals["figure"].map(_figure_name))
     return table_of("totals", caption, _figure_columns("figure"), values)
 
 
 def groups(pair: Pair) -> Table:
     """Return what was removed from each group of modules."""
-    columns = _figure_columns("group")
-    bodies = [
-        Body(
-            rows_of(
-                columns,
-                [
-                    {**row, "group": group_name(row["group"])}
-                    for row in plain_rows(frame)
-                    if (row["before"], row["after"]) != (0, 0)
-                ],
-            ),
-            _figure_name(str(figure)),
-        )
-        for figure, frame in pair.groups.groupby("figure", sort=False)
-        if frame["before"].fillna(0).any() or frame["after"].fillna(0).any()
-    ]
-    caption = say("caption.removed_groups")
-    return Table("groups", caption, tuple(columns), tuple(bodies), "groups")
+    sides = ["before", "after"]
+    frame = pair.groups.assign(group=pair.groups["group"].map(group_name))
+    frame = frame[~frame[sides].eq(0).fillna(False).all(axis=1)]
+    figures = (
+        (_figure_name(str(figure)), rows)
+        for figure, rows in frame.groupby("figure", sort=False)
+        if rows[sides].fillna(0).any(axis=None)
+    )
+    caption, columns = say("caption.removed_groups"), _figure_columns("group")
+    return cells.grouped("groups", caption, columns, figures, "groups")
 
 
 def _figure_name(figure: str) -> str:
@@ -99,7 +77,7 @@ def _figure_name(figure: str) -> str:
     return head(_COLUMNS.get(figure, figure))
 
 
-def _figure_columns(first: str) -> list[Column]:
+def _figure_columns(first: str) -> list[cells.Column]:
     keys = f"{first} before after removed share"
     kinds = dict(zip(keys.split(), (WORDS, COUNT, COUNT, _TAKEN, _SHARE_TAKEN), strict=True))
     return columns_of(keys, (1.6, 1), kinds, share=say("column.share_of_base"))
@@ -108,7 +86,7 @@ def _figure_columns(first: str) -> list[Column]:
 def sparsities(pair: Pair) -> Table:
     """Return the three sparsities of the base and of the model after."""
     caption = say("caption.pair_sparsities")
-    values = [{**row, "of": say(_PARTS[row["of"]])} for row in plain_rows(pair.sparsities)]
+    values = pair.sparsities.assign(of=[say(_PARTS[part]) for part in pair.sparsities["of"]])
     columns = columns_of(
         "of total_before total_after sparsity_before sparsity_itself gone_of_base",
         (1.6, 1),
@@ -123,17 +101,14 @@ def survival(pair: Pair) -> Table:
     """Return the fate of zeros of the prunable weights that both models have."""
     caption = say("caption.zero_survival")
     everything = say("name.all_prunable_weights")
-    values = [
-        {**row, "group": everything if row["group"] is None else group_name(row["group"])}
-        for row in plain_rows(pair.survival)
-    ]
+    names = [everything if pd.isna(g) else group_name(g) for g in pair.survival["group"]]
     columns = columns_of(
         "group compared zeros_before zeros_after kept revived new kept_share iou surviving changed "
         "relative_change",
         (1.4, 1),
         {"group": WORDS},
     )
-    return table_of("survival", caption, columns, values)
+    return table_of("survival", caption, columns, pair.survival.assign(group=names))
 
 
 def difference(pair: Pair) -> Table | None:
@@ -141,8 +116,7 @@ def difference(pair: Pair) -> Table | None:
     if (shown := difference_map(pair)) is None:
         return None
     caption = say("caption.pair_difference_map")
-    values = shown.cells.set_index(["block", "projection"])["moved"]
-    return by_cell("difference", caption, shown.grid, values, POINTS)
+    return by_cell("difference", caption, shown.grid, shown.cells, "moved", cells.POINTS)
 
 
 def strip(shown: Strip) -> Table:
@@ -157,15 +131,19 @@ def strip(shown: Strip) -> Table:
         }
         for where, row in zip(strip_names(shown), shown.rows, strict=True)
     ]
-    columns = [
-        Column("where", say("label.location"), name(80), width=1.4),
-        Column("gone", say("column.removed_head"), COUNT),
-        *columns_of("among", (0, 0)),
-        Column("numbers", say("column.indices_in_base"), WORDS, width=3),
-        *columns_of("certainty", (0, 0)),
-    ]
+    columns = columns_of(
+        "where gone among numbers certainty",
+        (1.4, 0, 0, 3, 0),
+        {"where": cells.name(80), "gone": COUNT, "numbers": WORDS},
+        where=say("label.location"),
+        **_removed_heads(),
+    )
     caption = say("caption.removed_strip", title=strip_title(shown))
     return table_of(f"strip_{shown.kind}", caption, columns, values)
+
+
+def _removed_heads() -> dict[str, str]:
+    return {"gone": say("column.removed_head"), "numbers": say("column.indices_in_base")}
 
 
 def _listed(numbers: Sequence[int], limit: int) -> str:
@@ -205,23 +183,17 @@ def removed(pair: Pair, limit: int) -> Table | None:
                 "among": int(parts["among"].iloc[0]),
                 "numbers": _listed(sorted(numbers), _SOME) or None,
                 "certainty": float(parts["certainty"].min()),
-                **{key: int(parts[key].sum()) for key in ("weights", "parameters", "bytes")},
-                "flops_per_token": int(parts["flops_per_token"].sum()),
+                **{key: int(parts[key].sum()) for key in _REMOVED.split()},
             }
         )
     columns = columns_of(
-        "kind module gone among numbers certainty weights parameters bytes flops_per_token",
+        f"kind module gone among numbers certainty {_REMOVED}",
         (0.8, 1.6, 0, 0, 1.4, 0),
-        {"kind": WORDS, "module": name(200), "numbers": WORDS},
-        gone=say("column.removed_head"),
-        numbers=say("column.indices_in_base"),
+        {"kind": WORDS, "module": cells.name(200), "numbers": WORDS},
+        **_removed_heads(),
     )
-    shown = rows[:limit]
-    caption = say(
-        "caption.removed_parts" if shown == rows else "caption.removed_parts_first",
-        shown=len(shown),
-        number=len(rows),
-    )
+    shown, keys = rows[:limit], ("caption.removed_parts", "caption.removed_parts_first")
+    caption = caption_of(*keys, len(shown), len(rows))
     return table_of("removed", caption, columns, shown, "sortable")
 
 
@@ -238,20 +210,13 @@ def small(pair: Pair, limit: int = 20) -> list[Table]:
 def layers(pair: Pair, limit: int) -> Table:
     """Return all modules of both models, at most `limit` rows."""
     frame = pair.layers.head(limit)
-    names = [
-        clip(after, 2000) if pd.notna(after) and after != before else ""
-        for before, after in zip(frame["module_name"], frame["after_name"], strict=True)
-    ]
-    untouched = say("column.untouched")
-    values = [
-        {
-            **row,
-            "module_name_note": untouched if row["untouched"] else after,
-            "group": group_name(row["group"]),
-            "alignment": display_name("alignment", row["alignment"]),
-        }
-        for row, after in zip(plain_rows(frame), names, strict=True)
-    ]
+    renamed = frame["after_name"].notna() & (frame["after_name"] != frame["module_name"])
+    notes = frame["after_name"].map(lambda name: clip(name, 2000)).where(renamed, "")
+    values = frame.assign(
+        module_name_note=notes.mask(frame["untouched"], say("column.untouched")),
+        group=frame["group"].map(group_name),
+        alignment=[display_name("alignment", how) for how in frame["alignment"]],
+    )
     # The alignment is of no interest if every module was matched by name.
     plain = (pair.layers["alignment"] == "name").all()
     recognised = "" if plain else "alignment certainty "
@@ -259,37 +224,33 @@ def layers(pair: Pair, limit: int) -> Table:
         f"module_name group {recognised}weight_before weight_after zeros_before zeros_after "
         "kept revived new iou changed relative_change correlation",
         (1.6, 0),
-        {"module_name": name(2000), "group": WORDS, "alignment": WORDS},
+        {"module_name": cells.name(2000), "group": WORDS, "alignment": WORDS},
     )
-    number = len(pair.layers)
-    caption = say(
-        "caption.pair_modules_all" if len(frame) == number else "caption.pair_modules_first",
-        shown=len(frame),
-        number=number,
-    )
+    keys = ("caption.pair_modules_all", "caption.pair_modules_first")
+    caption = caption_of(*keys, len(frame), len(pair.layers))
     return table_of("layers", caption, columns, values, "layers sortable")
 
 
 def layer(pair: Pair, module: str) -> Table:
     """Return the figures of one module, one per row."""
-    (row,) = plain_rows(pair.layers[pair.layers["module_name"] == module].head(1))
+    (row,) = cells.plain_rows(pair.layers[pair.layers["module_name"] == module].head(1))
     known = {"alignment": display_name("alignment", row["alignment"])}
-    kinds = {"after_name": name(200), "shape_before": SHAPE, "shape_after": SHAPE}
+    kinds = {"after_name": cells.name(200), "shape_before": cells.SHAPE, "shape_after": cells.SHAPE}
     kinds |= dict.fromkeys(("alignment", "n_m_before", "n_m_after"), WORDS)
     rows = tuple(
         Row(
             (Cell(head_of(key), WORDS), Cell(known.get(key, row[key]), kinds.get(key, kind))),
             key=key,
         )
-        for key, kind in ((key, kind_of(key)) for key in _OF_A_LAYER.split())
+        for key, kind in ((key, cells.kind_of(key)) for key in _OF_A_LAYER.split())
         if row[key] is not None
     )
     columns = (
-        Column("figure", say("column.quantity"), WORDS, width=1.6),
-        Column("value", say("column.value_head"), WORDS),
+        cells.Column("figure", say("column.quantity"), WORDS, width=1.6),
+        cells.Column("value", say("column.value_head"), WORDS),
     )
     caption = say("caption.pair_module")
-    return Table("layer", caption, columns, (Body(rows),), "facts")
+    return Table("layer", caption, columns, (cells.Body(rows),), "facts")
 
 
 def extremes(pair: Pair, limit: int = 10) -> Table | None:

@@ -3,19 +3,8 @@
 from dataclasses import replace
 from typing import Any
 
-from sparsity_report.report.tables.table_model import (
-    COUNT,
-    TIMES,
-    WORDS,
-    Body,
-    Cell,
-    Column,
-    Kind,
-    Row,
-    Table,
-    kind_of,
-    share,
-)
+from sparsity_report.report.tables import table_model as cells
+from sparsity_report.report.tables.table_model import Body, Cell, Column, Kind, Row, Table, kind_of
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.policy_comparison import Compared
 from sparsity_report.untrusted.display_text import distinct_names, short_name
@@ -36,12 +25,12 @@ def _ends(ends: tuple[float, float] | None) -> str:
 _COLUMNS, _LETTERS = 4, 45
 # Head, note and format of each row, by figure.
 _ROWS: dict[str, tuple[str, str, Kind]] = {
-    "sparsity_prunable": ("metric.zeros", "compared.of_prunable_weights", share(2)),
+    "sparsity_prunable": ("metric.zeros", "compared.of_prunable_weights", cells.share(2)),
     "spread": ("compared.zeros_per_layer", "compared.least_to_most_sparse", Kind(_ends, "%")),
-    "dead_rows": ("compared.zero_outputs", "compared.whole_matrix_rows", COUNT),
-    "dead_heads": ("compared.zero_attention_heads", "compared.per_projection", COUNT),
-    "smallest": ("card.smallest_lossless_layout", "compared.of_dense_bytes", TIMES),
-    "layout": ("compared.as_layout", "", TIMES),
+    "dead_rows": ("compared.zero_outputs", "compared.whole_matrix_rows", cells.COUNT),
+    "dead_heads": ("compared.zero_attention_heads", "compared.per_projection", cells.COUNT),
+    "smallest": ("card.smallest_lossless_layout", "compared.of_dense_bytes", cells.TIMES),
+    "layout": ("compared.as_layout", "", cells.TIMES),
     "perplexity": ("card.perplexity", "compared.on_text", kind_of("perplexity")),
     "kl": ("compared.kl_from_base", "explorer.unit_nats_per_token", kind_of("kl")),
     "agreement": ("compared.top1_agreement", "compared.on_text", kind_of("agreement")),
@@ -63,9 +52,9 @@ def compared(study: Comparison) -> Table | None:
         return None
     names = shown.variants
     over = {name: percent(level, digits=0) for level, group in shown.sets for name in group}
-    columns = [Column("", "", WORDS, width=1.8)]
+    columns = [Column("", "", cells.WORDS, width=1.8)]
     columns += [
-        Column(name, text, COUNT, over.get(name, ""), width=1)
+        Column(name, text, cells.COUNT, over.get(name, ""), width=1)
         for name, text in zip(names, distinct_names(names), strict=True)
     ]
     rows = tuple(_row(study, figure, names) for figure in shown.figures)
@@ -88,15 +77,15 @@ def _row(study: Comparison, figure: Compared, names: list[str]) -> Row:
         "base": short_name(facts.baseline),
         "speed_base": short_name(facts.speed_base) if figure.key == "realised" else "",
     }
-    cells = [Cell(say(title, **values), WORDS, say(note, **values) if note else "")]
+    shown = [Cell(say(title, **values), cells.WORDS, say(note, **values) if note else "")]
     for name in names:
         value: Any = figure.values[name]
         below = ""
         if figure.key == "smallest" and value is not None:
             value, layout = value
             below = layout_name(layout)
-        cells.append(Cell(value, kind, below, name in figure.best))
-    return Row(tuple(cells), "part" if figure.key == "layout" else "")
+        shown.append(Cell(value, kind, below, name in figure.best))
+    return Row(tuple(shown), "part" if figure.key == "layout" else "")
 
 
 def side_by_side(study: Comparison) -> list[Table]:

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from sparsity_report.report.tables.column_heads import columns_of
-from sparsity_report.report.tables.table_model import Body, Table, rows_of, table_of
+from sparsity_report.report.tables.table_model import Table, grouped, table_of
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.untrusted.display_text import clip, short_name
 from sparsity_report.words.column_titles import head
@@ -24,9 +24,8 @@ def latency(study: Comparison) -> Table | None:
         machine=clip(frame["machine"].iloc[0], 200),
         threads=int(frame["threads"].iloc[0]),
     )
-    ends = [*zip(frame["seconds_low"], frame["seconds_high"], strict=True)]
-    quartiles = pd.Series(ends, index=frame.index, dtype=object)
-    values = _intervals(frame, study.facts.speed_base).assign(quartiles=quartiles)
+    values = _intervals(frame, study.facts.speed_base)
+    values["quartiles"] = _tuples(frame, "seconds_low", "seconds_high")
     return table_of("speed", caption, columns, values)
 
 
@@ -40,12 +39,10 @@ def crossover(study: Comparison) -> Table | None:
         "cache": say("explorer.column_weights"),
         "crossover": say("column.crossover"),
     }
-    keys = ["verdict", "crossover_low", "crossover_sparsity", "crossover_high"]
-    ends = zip(*(rows[key] for key in keys), strict=True)
-    caption = say("caption.crossover")
-    values = rows.assign(crossover=pd.Series([*ends], index=rows.index, dtype=object))
+    keys = ("verdict", "crossover_low", "crossover_sparsity", "crossover_high")
+    values = rows.assign(crossover=_tuples(rows, *keys))
     columns = columns_of("name tokens cache crossover", **heads)
-    return table_of("crossover", caption, columns, values)
+    return table_of("crossover", say("caption.crossover"), columns, values)
 
 
 def speedups(study: Comparison) -> Table | None:
@@ -59,8 +56,7 @@ def speedups(study: Comparison) -> Table | None:
     is_model = frame["scope"] == "model"
     shown = frame[is_model if is_model.any() else ~is_model]
     columns = columns_of("variant name cache tokens realised control_span", name=say("column.item"))
-    caption = say("caption.speedups")
-    bodies = []
+    runs = []
     for number, rows in shown.groupby("measurement"):
         against = str(rows["against"].iloc[0])
         title = say(
@@ -70,19 +66,19 @@ def speedups(study: Comparison) -> Table | None:
             machine=clip(rows["machine"].iloc[0], 80),
             threads=int(rows["threads"].iloc[0]),
         )
-        values = _intervals(rows[rows["variant"] != against], against)
-        bodies.append(Body(rows_of(columns, values), title))
-    return Table("speedups", caption, tuple(columns), tuple(bodies))
+        runs.append((title, _intervals(rows[rows["variant"] != against], against)))
+    return grouped("speedups", say("caption.speedups"), columns, runs)
 
 
 def _intervals(frame: pd.DataFrame, against: str) -> pd.DataFrame:
     """Return speeds with ratios, their intervals and those of the control as tuples."""
-    ratio = frame["realised_speedup"].where(frame["verdict"] == "stated")
-    others = frame["variant"] != against
-    spans = (frame[column].where(others) for column in ("realised_low", "realised_high"))
-    ratios = zip(ratio, *spans, strict=True)
-    controls = zip(frame["control_low"], frame["control_high"], strict=True)
-    return frame.assign(
-        realised=pd.Series([*ratios], index=frame.index, dtype=object),
-        control_span=pd.Series([*controls], index=frame.index, dtype=object),
-    )
+    spans = frame[["realised_low", "realised_high"]].where(frame["variant"] != against)
+    spans.insert(0, "ratio", frame["realised_speedup"].where(frame["verdict"] == "stated"))
+    controls = _tuples(frame, "control_low", "control_high")
+    return frame.assign(realised=_tuples(spans, *spans.columns), control_span=controls)
+
+
+def _tuples(frame: pd.DataFrame, *columns: str) -> pd.Series:
+    """Return a column of tuples of some columns."""
+    rows = zip(*(frame[column] for column in columns), strict=True)
+    return pd.Series([*rows], index=frame.index, dtype=object)

@@ -8,34 +8,12 @@ import pandas as pd
 
 from sparsity_report.draw.theme import FILED
 from sparsity_report.findings.published_kernels import PUBLISHED
-from sparsity_report.report.tables.column_heads import (
-    by_cell,
-    columns_of,
-    head_of,
-    key_of_name,
-    side_by_side,
-)
-from sparsity_report.report.tables.table_model import (
-    COUNT,
-    FIGURE,
-    POINTS,
-    SCORE,
-    SHARE,
-    TIMES,
-    WORDS,
-    Body,
-    Cell,
-    Column,
-    Row,
-    Table,
-    kind_of,
-    name,
-    plain_rows,
-    rows_of,
-    share,
-    table_of,
-)
+from sparsity_report.report.tables import column_heads
+from sparsity_report.report.tables import table_model as cells
+from sparsity_report.report.tables.column_heads import columns_of, side_by_side, wide_table
+from sparsity_report.report.tables.table_model import Body, Cell, Column, Row, Table, table_of
 from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.derived.heads_experts import Part
 from sparsity_report.study.derived.policy_comparison import ALWAYS, USEFUL
 from sparsity_report.study.derived.protocol_scores import PROTOCOL
 from sparsity_report.study.derived.zero_shot import SEVEN, other_scores, seven_tasks
@@ -49,7 +27,6 @@ from sparsity_report.words.languages import spoken
 from sparsity_report.words.number_format import count
 from sparsity_report.words.sentences import say
 
-_CELL = ["block", "projection"]  # of a heat map
 _LETTERS = 2000  # of a text written by a model
 # Widths on paper of the first column and of the others, which are as wide as their text.
 _FIRST = (1, 0)
@@ -63,6 +40,8 @@ _EXTREMES = {
     "layers_most": "caption.most_sparse_layers",
     "layers_least": "caption.least_sparse_layers",
 }
+
+_INSIDE = {"heads": "caption.zeros_by_head", "experts": "caption.zeros_by_expert"}
 
 
 def models(study: Comparison) -> Table:
@@ -84,13 +63,13 @@ def totals(study: Comparison) -> Table:
     """Return the three sparsities and the costs, one column per variant."""
     by_variant = [
         {**row, "bits_per_weight": study.facts.bits_per_weight(row["variant"])}
-        for row in plain_rows(study.totals)
+        for row in cells.plain_rows(study.totals)
     ]
 
     def row(key: str, label: str = "", note: str = "", style: str = "") -> Row:
-        kind = share(2) if style == "lead" else kind_of(key)
-        cells = (Cell(of_variant[key], kind) for of_variant in by_variant)
-        return Row((Cell(label or head_of(key), WORDS, note), *cells), style, key=key)
+        kind = cells.share(2) if style == "lead" else cells.kind_of(key)
+        first = Cell(label or column_heads.head_of(key), cells.WORDS, note)
+        return Row((first, *(Cell(each[key], kind) for each in by_variant)), style, key=key)
 
     shares = []
     for part, (label, note) in _SPARSITIES.items():
@@ -100,28 +79,29 @@ def totals(study: Comparison) -> Table:
             row(f"{prefix}total", say("label.of_total"), style="part"),
             row(f"{prefix}nonzero", say("label.nonzero"), style="part"),
         ]
-    costs = [row(key) for key in ("asked_sparsity", "pruned", "threshold")]
-    if study.facts.packings():
-        costs.append(row("file_bytes", note=say("column.file_bytes_note")))
-        costs.append(row("bits_per_weight", note=say("column.bits_per_weight_note")))
-    costs.append(row("stored_bytes", _unpacked(study).get("stored_bytes", "")))
-    costs += [row(key, note=note) for key, note in _work(study)]
+    labels = _unpacked(study)
+    costs = [row(key, labels.get(key, ""), note) for key, note in _costs(study)]
     names = [row["variant"] for row in by_variant]
-    columns = [Column("", "", WORDS, width=6.4 - min(4, len(names))), *side_by_side(names)]
+    columns = [Column("", "", cells.WORDS, width=6.4 - min(4, len(names))), *side_by_side(names)]
     style = "totals wide" if len(names) > 5 else "totals"
     bodies = (Body(tuple(shares)), Body(tuple(costs)))
     return Table("totals", say("caption.totals"), tuple(columns), bodies, style)
 
 
-def _work(study: Comparison) -> Iterator[tuple[str, str]]:
-    """Yield columns of work per token, each with a note on what it counts."""
+def _costs(study: Comparison) -> Iterator[tuple[str, str]]:
+    """Yield columns of pruning, bytes and work per token, each with a note on what it counts."""
+    yield from dict.fromkeys(("asked_sparsity", "pruned", "threshold"), "").items()
+    if study.facts.packings():
+        yield "file_bytes", say("column.file_bytes_note")
+        yield "bits_per_weight", say("column.bits_per_weight_note")
+    yield "stored_bytes", ""
     yield "flops_per_token", say("column.flops_per_token_note")
     yield "useful_flops_per_token", say("column.useful_flops_note")
     if study.totals["flops_per_sequence"].fillna(0).any():
-        yield ("flops_per_sequence", say("column.flops_per_sequence_note"))
+        yield "flops_per_sequence", say("column.flops_per_sequence_note")
     if study.context:
-        positions = count(study.context)
-        yield ("attention_flops_per_token", say("column.attention_flops_note", positions=positions))
+        note = say("column.attention_flops_note", positions=count(study.context))
+        yield "attention_flops_per_token", note
     if (study.totals["active_total"] != study.totals["total"]).any():
         yield "active_total", say("column.active_parameters_note")
 
@@ -139,12 +119,9 @@ def groups(study: Comparison, variant: str | None = None) -> Table:
         frame = study.groups[study.groups["variant"] == variant]
         caption = say("caption.groups_of_variant", variant=short_name(variant))
         return table_of("groups", caption, columns, frame, "groups")
-    caption = say("caption.groups_all_variants")
-    bodies = (
-        Body(rows_of(columns, rows), clip(title, 80))
-        for title, rows in study.groups.groupby("variant", sort=False)
-    )
-    return Table("groups", caption, tuple(columns), tuple(bodies), "groups")
+    frames = study.groups.groupby("variant", sort=False)
+    groups = ((clip(title, 80), rows) for title, rows in frames)
+    return cells.grouped("groups", say("caption.groups_all_variants"), columns, groups, "groups")
 
 
 def layers(study: Comparison, variant: str) -> Table:
@@ -156,20 +133,14 @@ def layers(study: Comparison, variant: str) -> Table:
         f"{' '.join(key for key in rounded if frame[key].notna().any())} flops_per_token "
         f"useful_flops_per_token {_sizes(study)}",
         _FIRST,
-        {"module_name": name(2000)},
+        {"module_name": cells.name(2000)},
         sparsity=say("column.zero_share_of_parameters"),
         **_unpacked(study),
     )
-    packings = frame["packing"].fillna("")
-    frame = frame.assign(
-        stored_as=packings.where(packings == "", packings + " → ")
-        + frame["layout"]
-        + " "
-        + frame["dtype"],
-        module_name_note=[
-            "" if pd.isna(other) else f"{tied} {clip(other, 2000)}" for other in frame["tied_to"]
-        ],
-    )
+    packings = (frame["packing"].fillna("") + " → ").replace(" → ", "")
+    notes = ["" if pd.isna(to) else f"{tied} {clip(to, 2000)}" for to in frame["tied_to"]]
+    stored_as = packings + frame["layout"] + " " + frame["dtype"]
+    frame = frame.assign(stored_as=stored_as, module_name_note=notes)
     caption = say("caption.modules_all", number=len(frame), variant=short_name(variant))
     return table_of("layers", caption, columns, frame, "layers sortable")
 
@@ -181,17 +152,16 @@ def modules_compared(study: Comparison) -> Table | None:
     frame = study.layers[study.layers["variant"].isin(compared.variants)]
     wide = frame.pivot(index="module_name", columns="variant", values="sparsity")
     order = study.facts.layers(compared.baseline)["module_name"]
-    wide = wide.loc[order, compared.variants].rename(columns=key_of_name).reset_index()
-    (module,) = columns_of("module_name")
-    columns = [module._replace(kind=name(2000), width=3)]
-    columns += side_by_side(compared.variants, SHARE)
+    wide = wide.loc[order, compared.variants].rename(columns=column_heads.key_of_name).reset_index()
+    columns = columns_of("module_name", (3,), {"module_name": cells.name(2000)})
+    columns += side_by_side(compared.variants, cells.SHARE)
     return table_of("modules_compared", say("caption.modules_compared"), columns, wide, "layers")
 
 
 def extremes(study: Comparison, variant: str, limit: int = 10) -> tuple[Table, Table] | None:
     """Return the most and the least sparse prunable layers; None where no two of them differ."""
     spread = study.facts.spread(variant)
-    if spread and SHARE.write(spread.low) == SHARE.write(spread.high):
+    if spread and cells.SHARE.write(spread.low) == cells.SHARE.write(spread.high):
         return None
     columns = columns_of("module_name weight_total share", _FIRST)
     frames = study.facts.extremes(variant, limit)
@@ -246,8 +216,7 @@ def useful(study: Comparison, variant: str) -> Table:
     saves = rows["lossless"].fillna(False).astype(bool) & (rows["ratio"] <= USEFUL).fillna(False)
     kept = {"dense", ALWAYS, *rows.index[saves]}
     shown = [row for row in table.rows if row.cells[0].value in kept]
-    plain = "caption.storage_useful"
-    return table.with_rows(shown, say(plain, variant=short_name(variant)))
+    return table.with_rows(shown, say("caption.storage_useful", variant=short_name(variant)))
 
 
 def published() -> Table:
@@ -270,13 +239,13 @@ def published() -> Table:
         for each in PUBLISHED
     ]
     columns = [
-        Column("kernel", say("column.kernel_head"), WORDS, width=1.3),
-        Column("zeros", say("metric.zeros"), WORDS, width=0.8),
-        Column("crossover", say("column.faster_than_dense_from"), share(0), width=0.9),
-        Column("speedup", say("label.times_as_fast"), WORDS, width=0.9),
-        Column("against", say("column.compared_with"), WORDS, width=1.1),
-        Column("hardware", say("column.hardware"), WORDS, width=1.1),
-        Column("source", head("source"), WORDS, width=3.6),
+        Column("kernel", say("column.kernel_head"), cells.WORDS, width=1.3),
+        Column("zeros", say("metric.zeros"), cells.WORDS, width=0.8),
+        Column("crossover", say("column.faster_than_dense_from"), cells.share(0), width=0.9),
+        Column("speedup", say("label.times_as_fast"), cells.WORDS, width=0.9),
+        Column("against", say("column.compared_with"), cells.WORDS, width=1.1),
+        Column("hardware", say("column.hardware"), cells.WORDS, width=1.1),
+        Column("source", head("source"), cells.WORDS, width=3.6),
     ]
     return table_of("published", say("caption.published_kernels"), columns, values, "published")
 
@@ -285,8 +254,8 @@ def curve(study: Comparison) -> Table:
     """Return the bytes of the prunable weights in each layout at every tenth of sparsity."""
     frame = study.facts.curve([step / 10 for step in range(11)])
     wide = frame.pivot_table(index="sparsity", columns="layout", values="bytes", sort=False)
-    columns = [Column("sparsity", head("sparsity"), share(0), width=1.6)]
-    columns += [Column(key, layout_name(key), COUNT, width=1) for key in wide.columns]
+    columns = [Column("sparsity", head("sparsity"), cells.share(0), width=1.6)]
+    columns += [Column(key, layout_name(key), cells.COUNT, width=1) for key in wide.columns]
     unpacked = study.facts.unpacked_dtypes(study.facts.baseline)
     caption = say(
         "caption.layout_bytes_unpacked" if unpacked else "caption.layout_bytes", dtypes=unpacked
@@ -296,20 +265,17 @@ def curve(study: Comparison) -> Table:
 
 def zeros_map(study: Comparison, variant: str) -> Table:
     """Return the shares of zeros of a variant's heat map, block by projection."""
-    cells = study.facts.cells(variant)
-    one_each = cells["layers"].max() == 1
-    caption = say(
-        "caption.zeros_map" if one_each else "caption.zeros_map_merged", variant=short_name(variant)
-    )
-    figures = cells.set_index(_CELL)["sparsity"]
-    return by_cell("map", caption, study.facts.grid(variant), figures, SHARE)
+    frame, grid = study.facts.cells(variant), study.facts.grid(variant)
+    key = "caption.zeros_map" if frame["layers"].max() == 1 else "caption.zeros_map_merged"
+    caption = say(key, variant=short_name(variant))
+    return column_heads.by_cell("map", caption, grid, frame, "sparsity", cells.SHARE)
 
 
 def excess_map(study: Comparison, variant: str) -> Table:
     """Return zeros minus expected zeros of a variant's heat map, block by projection."""
     caption = say("caption.excess_map", variant=short_name(variant))
-    figures = study.facts.excess(variant).set_index(_CELL)["excess"]
-    return by_cell("excess", caption, study.facts.grid(variant), figures, POINTS)
+    frame, grid = study.facts.excess(variant), study.facts.grid(variant)
+    return column_heads.by_cell("excess", caption, grid, frame, "excess", cells.POINTS)
 
 
 def spread(study: Comparison) -> Table:
@@ -320,35 +286,30 @@ def spread(study: Comparison) -> Table:
         if row["low"] == row["high"]:
             row |= {"least": None, "most": None}
     low, high = say("column.least_sparse_layer"), say("column.most_sparse_layer")
+    zeros, layer = say("chart.zeros_label"), say("kind.layer")
     columns = [
         *columns_of("variant", _FIRST),
-        Column("low", say("chart.zeros_label"), SHARE, low),
-        Column("least", say("kind.layer"), name(80), low),
-        Column("high", say("chart.zeros_label"), SHARE, high),
-        Column("most", say("kind.layer"), name(80), high),
+        Column("low", zeros, cells.SHARE, low),
+        Column("least", layer, cells.name(80), low),
+        Column("high", zeros, cells.SHARE, high),
+        Column("most", layer, cells.name(80), high),
     ]
     return table_of("spread", say("caption.layer_spread"), columns, values)
 
 
-def inside(variant: str, key: str, projection: str, rows: pd.DataFrame) -> Table:
+def inside(variant: str, part: Part) -> Table:
     """Return zeros of heads or experts, block by number."""
-    wide = rows.pivot(index="block", columns="part", values="sparsity")
-    wide.columns = [str(number) for number in wide.columns]
-    heads = "caption.zeros_by_head"
-    experts = "caption.zeros_by_expert"
-    caption = say(
-        heads if key == "heads" else experts, variant=short_name(variant), projection=projection
-    )
-    columns = [*columns_of("block"), *side_by_side(wide.columns, SHARE)]
-    return table_of(key, caption, columns, wide.rename(columns=key_of_name).reset_index())
+    wide = part.rows.pivot(index="block", columns="part", values="sparsity").rename(columns=str)
+    key = _INSIDE[part.key]
+    caption = say(key, variant=short_name(variant), projection=part.projection)
+    return wide_table(part.key, caption, wide, cells.SHARE)
 
 
 def comparison(study: Comparison, metric: str) -> Table:
     """Return one figure of all groups and variants."""
     look, pivot = FILED[metric], study.pivot(metric)
-    columns = [*columns_of("group"), *side_by_side(pivot.columns, kind_of(metric))]
     caption = say("format.title_note", title=say(look.title), note=say(look.note))
-    return table_of(look.file, caption, columns, pivot.rename(columns=key_of_name).reset_index())
+    return wide_table(look.file, caption, pivot, cells.kind_of(metric))
 
 
 def levels(study: Comparison) -> Table | None:
@@ -358,14 +319,14 @@ def levels(study: Comparison) -> Table | None:
     zeros, flops = say("metric.zeros"), say("metric.flops_per_token")
     size = _unpacked(study).get("stored_bytes") or say("metric.stored_bytes")
     columns = [
-        Column("sparsity", say("column.global_sparsity_head"), share(0)),
-        Column("zeros", say("column.prunable_weights"), COUNT, zeros),
-        Column("sparsity_prunable", say("column.of_prunable_weights"), SHARE, zeros),
-        Column("sparsity_model", say("column.of_whole_model"), SHARE, zeros),
-        Column("flops_per_token", say("column.in_csr"), COUNT, flops),
-        Column("flops_ratio", say("column.ratio_to_dense"), TIMES, flops),
-        Column("stored_bytes", say("column.in_csr"), COUNT, size),
-        Column("bytes_ratio", say("column.ratio_to_dense"), TIMES, size),
+        Column("sparsity", say("column.global_sparsity_head"), cells.share(0)),
+        Column("zeros", say("column.prunable_weights"), cells.COUNT, zeros),
+        Column("sparsity_prunable", say("column.of_prunable_weights"), cells.SHARE, zeros),
+        Column("sparsity_model", say("column.of_whole_model"), cells.SHARE, zeros),
+        Column("flops_per_token", say("column.in_csr"), cells.COUNT, flops),
+        Column("flops_ratio", say("column.ratio_to_dense"), cells.TIMES, flops),
+        Column("stored_bytes", say("column.in_csr"), cells.COUNT, size),
+        Column("bytes_ratio", say("column.ratio_to_dense"), cells.TIMES, size),
     ]
     return table_of("levels", say("caption.levels"), columns, frame)
 
@@ -378,11 +339,13 @@ def quality(study: Comparison) -> Table | None:
     frame = study.quality
     if frame is None or frame.empty:
         return None
-    passage = scored_on(study)
+    passage = _passage(study)
     windows: Any = [*zip(frame["window"], frame["stride"], strict=True)]
     further = "" if passage else " protocol text text_fingerprint scored windows dtype"
     columns = columns_of(f"variant sparsity perplexity top1{further}")
-    caption = passage or say("caption.quality")
+    caption = say("caption.quality")
+    if passage:
+        caption = say("caption.quality_passage", passage=passage)
     return table_of("quality", caption, columns, frame.assign(windows=windows))
 
 
@@ -404,13 +367,6 @@ def distance(study: Comparison) -> Table | None:
     return table_of("distance", caption, columns, frame[frame["kl"].notna()])
 
 
-def scored_on(study: Comparison) -> str | None:
-    """Return the text and protocol of all perplexities as a sentence; None if they differ."""
-    if (passage := _passage(study)) is None:
-        return None
-    return say("caption.quality_passage", passage=passage)
-
-
 def _passage(study: Comparison) -> str | None:
     """Return the text and protocol of all perplexities as a clause; None if they differ."""
     assert study.quality is not None
@@ -428,16 +384,14 @@ def zero_shot(study: Comparison) -> Table | None:
     """Return the table of seven zero-shot tasks; None where no variant has all of them."""
     if study.tasks is None or (scores := seven_tasks(study.tasks)) is None:
         return None
-    pairs: Any = list(zip(scores["value"], scores["stderr"], strict=True))
-    wide = scores.assign(pair=pairs).pivot(index="variant", columns="task", values="pair")
-    values = [
-        {"variant": variant, **{task: _pair(wide, variant, task) for task in (*SEVEN, "mean")}}
-        for variant in dict.fromkeys(scores["variant"])
-    ]
+    titles = {**SEVEN, "mean": say("column.mean")}
+    rows: dict[str, dict[str, Any]] = {}
+    for score in records(scores):
+        row = rows.setdefault(score["variant"], dict.fromkeys(titles))
+        row |= {"variant": score["variant"], score["task"]: (score["value"], score["stderr"])}
     columns = columns_of("variant", (1.1,))
-    columns += [Column(task, title, SCORE, width=1) for task, title in SEVEN.items()]
-    columns.append(Column("mean", say("column.mean"), SCORE, width=1))
-    return table_of("zero_shot", say("caption.zero_shot"), columns, values)
+    columns += [Column(task, title, cells.SCORE, width=1) for task, title in titles.items()]
+    return table_of("zero_shot", say("caption.zero_shot"), columns, rows.values())
 
 
 def tasks(study: Comparison, limit: int = 100) -> Table | None:
@@ -447,7 +401,7 @@ def tasks(study: Comparison, limit: int = 100) -> Table | None:
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
     # By number, as a variant may be called like another column.
     places = {variant: str(place) for place, variant in enumerate(frame["variant"].unique())}
-    for row in plain_rows(frame):
+    for row in cells.plain_rows(frame):
         key = tuple(row[name] for name in KEYS if name != "variant")
         values = rows.setdefault(key, {"task": _score_name(row)})
         values[places[row["variant"]]] = row["value"], row["stderr"]
@@ -455,12 +409,10 @@ def tasks(study: Comparison, limit: int = 100) -> Table | None:
             values["task_note"] = say("column.partial_run")
     heads = zip(places.values(), distinct_names(list(places)), strict=True)
     columns = columns_of("task")
-    columns += [Column(place, text, FIGURE, width=1) for place, text in heads]
+    columns += [Column(place, text, cells.FIGURE, width=1) for place, text in heads]
     shown = [dict.fromkeys(places.values()) | values for values in list(rows.values())[:limit]]
-    caption = say(
-        "caption.harness_scores" if len(rows) <= limit else "caption.harness_scores_first",
-        shown=limit,
-        number=len(rows),
+    caption = column_heads.caption_of(
+        "caption.harness_scores", "caption.harness_scores_first", len(shown), len(rows)
     )
     return table_of("tasks", caption, columns, shown)
 
@@ -472,22 +424,18 @@ def task_sources(study: Comparison) -> Table | None:
         return None
     files = study.tasks.groupby(keys.split(), sort=False, dropna=False).size()
     columns = columns_of(f"{keys} scores", evaluated_model=say("column.evaluated_model_head"))
-    return table_of(
-        "task_sources", say("caption.score_sources"), columns, files.rename("scores").reset_index()
-    )
+    values = files.rename("scores").reset_index()
+    return table_of("task_sources", say("caption.score_sources"), columns, values)
 
 
 def _score_name(row: Mapping[str, Any]) -> str:
     """Name a score: its task, metric, filter and the examples in the prompt."""
     parts = [row["task"], row["metric"]]
-    parts += [row["filter"]] if row["filter"] not in (None, "none") else []
-    shots = row["n_shot"]
-    return ", ".join([*parts, *([] if shots is None else [say("format.shots", shots=shots)])])
-
-
-def _pair(wide: pd.DataFrame, variant: str, task: str) -> tuple[float, float] | None:
-    pair = wide[task][variant] if task in wide else None
-    return pair if isinstance(pair, tuple) else None
+    if row["filter"] not in (None, "none"):
+        parts.append(row["filter"])
+    if row["n_shot"] is not None:
+        parts.append(say("format.shots", shots=row["n_shot"]))
+    return ", ".join(parts)
 
 
 def continuations(study: Comparison) -> Table | None:
@@ -495,14 +443,10 @@ def continuations(study: Comparison) -> Table | None:
     frame = study.continuations
     if frame is None or frame.empty:
         return None
-    columns = columns_of("variant continuation", _FIRST)
-    columns[1] = columns[1]._replace(kind=name(_LETTERS), width=3)
-    bodies = tuple(
-        Body(rows_of(columns, rows), clip(prompt, _LETTERS))
-        for prompt, rows in frame.groupby("prompt", sort=False)
-    )
-    caption = say("caption.continuations")
-    return Table("continuations", caption, tuple(columns), bodies, "facts")
+    columns = columns_of("variant continuation", (1, 3), {"continuation": cells.name(_LETTERS)})
+    prompts = frame.groupby("prompt", sort=False)
+    groups = ((clip(prompt, _LETTERS), rows) for prompt, rows in prompts)
+    return cells.grouped("continuations", say("caption.continuations"), columns, groups, "facts")
 
 
 def sensitivity(study: Comparison) -> Table | None:

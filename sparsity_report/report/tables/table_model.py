@@ -379,7 +379,7 @@ def table_of(
     values: pd.DataFrame | Iterable[Mapping[str, Any]],
     style: str = "",
 ) -> Table:
-    r"""Return a table of one body.
+    r"""Return a table of one body; values that are unknown in a frame are null.
 
     Examples
     --------
@@ -387,7 +387,19 @@ def table_of(
     >>> table.rows[0].cells[0].text.replace("\u202f", " ")
     '25.0 %'
     """
-    return Table(key, caption, tuple(columns), (Body(rows_of(columns, values)),), style)
+    return grouped(key, caption, columns, [("", values)], style)
+
+
+def grouped(
+    key: str,
+    caption: str,
+    columns: Sequence[Column],
+    groups: Iterable[tuple[str, pd.DataFrame | Iterable[Mapping[str, Any]]]],
+    style: str = "",
+) -> Table:
+    """Return a table with a body for each title and its values."""
+    bodies = tuple(Body(rows_of(columns, values), title) for title, values in groups)
+    return Table(key, caption, tuple(columns), bodies, style)
 
 
 def body_lines(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -123,7 +122,7 @@ def write_thesis(
     folder, family = Path(directory), font_family(paper.get("font"))
     templates = latex_templates(environment(template_dir))
     check_folder(folder)
-    with speaking(language, template_dir) if language else nullcontext():
+    with speaking(language or spoken(), template_dir):
         medium = Medium("kit", top)
         if isinstance(study, Pair):
             sections = pair_sections(study, medium)
