@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sparsity_report.cli.libraries import without_collecting
 from sparsity_report.cli.options import Analysis, Choice
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from sparsity_report.counting.pruning import Pruning
     from sparsity_report.study.variants import Variant
     from sparsity_report.weights.weights import Weights
+
+# Options of `sr.load`.
+_OPENING = ("blacklist", "revision", "subfolder", "file", "allow_pickle", "base", "stream")
 
 
 @dataclass(frozen=True)
@@ -43,22 +46,14 @@ def opened(models: Sequence[str], analysis: Analysis) -> list[Weights]:
 
     names = [_model_name(model) for model in models]
     # Models with the same name keep the argument as their name.
-    full_names = {
-        model: model for model, name in zip(models, names, strict=True) if names.count(name) > 1
-    }
+    repeated = {model for model in models if names.count(_model_name(model)) > 1}
     given: list[str | None] = [*models] or [None]
     with without_collecting():
         return [
             sr.load(
                 model,
-                name=analysis.name or full_names.get(model or ""),
-                blacklist=analysis.blacklist,
-                revision=analysis.revision,
-                subfolder=analysis.subfolder,
-                file=analysis.file,
-                allow_pickle=analysis.allow_pickle,
-                base=analysis.base,
-                stream=analysis.stream,
+                name=analysis.name or (model if model in repeated else None),
+                **{option: getattr(analysis, option) for option in _OPENING},
             )
             for model in given
         ]
@@ -78,11 +73,8 @@ def pruned(weights: Weights, choice: Choice, grid: Grid, analysis: Analysis) -> 
         with bar("counting") as progress:
             count_weights(weights, progress, executor=executor, cache=cache)
         with bar("pruning") as progress:
-            prunings = tuple(
-                grid.prunings(
-                    weights, calibration, progress=progress, executor=executor, cache=cache
-                )
-            )
+            counting: dict[str, Any] = {"executor": executor, "cache": cache}
+            prunings = tuple(grid.prunings(weights, calibration, progress=progress, **counting))
     variants = [sr.dense(weights), *map(sr.masked, prunings)]
     if len(prunings) == 1:
         variants.append(sr.csr(prunings[0]))

@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sparsity_report.cli.dataclass_options import dataclass_options
-from sparsity_report.cli.options import DiffOptions
+from sparsity_report.cli.options import DiffOptions, dataclass_options
 from sparsity_report.cli.terminal import speak, tell
 
 

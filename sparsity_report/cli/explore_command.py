@@ -21,9 +21,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sparsity_report.cli.compared_models import opened, others, pruned
-from sparsity_report.cli.dataclass_options import dataclass_options
 from sparsity_report.cli.libraries import quiet_libraries
-from sparsity_report.cli.options import Analysis, Choice, Language
+from sparsity_report.cli.options import Analysis, Choice, Language, dataclass_options
 from sparsity_report.cli.signals import Stopped
 from sparsity_report.cli.terminal import flush, open_page, speak, tell
 from sparsity_report.errors import SparsityReportError, printable
@@ -64,8 +63,12 @@ def explore(
             flush()
             if shown:
                 open_page(address)
-            with _until_interrupted():
+            try:
                 server.wait()
+            except Stopped as stopped:
+                if stopped.args[0] != signal.SIGINT:
+                    raise
+                raise typer.Exit from None
             if server.returncode is not None:
                 raise SparsityReportError(
                     f"the server of the page ended: {_last_line(place)}; run the command again"
@@ -162,14 +165,3 @@ def _wait_for(server: subprocess.Popen[bytes], port: int, place: Path) -> None:
 def _last_line(place: Path) -> str:
     lines = (place / "log").read_text(encoding="utf-8", errors="replace").split("\n")
     return printable(next((line for line in lines[::-1] if line.strip()), "its log is empty"), 300)
-
-
-@contextmanager
-def _until_interrupted() -> Iterator[None]:
-    """Exit with success on Ctrl-C."""
-    try:
-        yield
-    except Stopped as stopped:
-        if stopped.args[0] != signal.SIGINT:
-            raise
-        raise typer.Exit from None

@@ -13,6 +13,8 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.phrases import phrase
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from sparsity_report.measure.clock import Clock
     from sparsity_report.study.comparison import Comparison
 
@@ -49,40 +51,35 @@ def studied(compared: Compared, analysis: Analysis) -> tuple[Comparison, bool]:
         with bar("timing", unit="measurement") as progress:
             times = sr.measure_latency(variants, clock=clock_of(analysis), progress=progress)
         study = study.with_measured(latency=times)
+    asked: list[tuple[str, bool, Callable[[Compared, Analysis], pd.DataFrame]]] = [
+        ("quality", analysis.perplexity, _quality),
+        ("sensitivity", analysis.sensitivity is not None, _sensitivity),
+        ("continuations", analysis.prompt is not None, _continuations),
+    ]
     refused = False
-    for asked, measure in (
-        (analysis.perplexity, _with_quality),
-        (analysis.sensitivity is not None, _with_sensitivity),
-        (analysis.prompt is not None, _with_continuations),
-    ):
-        if asked:
-            study, wrong = _unless_refused(measure, study, compared, analysis)
-            refused |= wrong
+    for name, is_asked, measure in asked:
+        if is_asked:
+            try:
+                study = study.with_measured(**{name: measure(compared, analysis)})
+            except SparsityReportError as error:
+                study, is_wrong = _noted(study, error)
+                refused |= is_wrong
     return study, refused
 
 
-def _unless_refused(
-    measure: Callable[[Comparison, Compared, Analysis], Comparison],
-    study: Comparison,
-    compared: Compared,
-    analysis: Analysis,
-) -> tuple[Comparison, bool]:
-    """Measure; if that is refused, add the reason to the notes and to stderr."""
+def _noted(study: Comparison, error: SparsityReportError) -> tuple[Comparison, bool]:
+    """Add a refusal to the notes and to stderr; return True, too, if the request was wrong."""
     from sparsity_report.measure.protocols import NoScoreError
 
-    try:
-        return measure(study, compared, analysis), False
-    except NoScoreError as error:  # the request was right
-        note, is_wrong = error.note, False
-    except SparsityReportError as error:
-        note, is_wrong = phrase("note.text", text=str(error)), True
+    is_wrong = not isinstance(error, NoScoreError)
+    note = error.note if isinstance(error, NoScoreError) else phrase("note.text", text=str(error))
     if note in study.notes:
         return study, is_wrong
     complain(str(note))
     return replace(study, notes=(*study.notes, note)), is_wrong
 
 
-def _with_quality(study: Comparison, compared: Compared, analysis: Analysis) -> Comparison:
+def _quality(compared: Compared, analysis: Analysis) -> pd.DataFrame:
     """Score a text with the variants, and at each tenth of sparsity."""
     import sparsity_report as sr
 
@@ -90,18 +87,15 @@ def _with_quality(study: Comparison, compared: Compared, analysis: Analysis) -> 
     known = {variant.name for variant in compared.variants}
     scored = [*compared.variants, *(step for step in steps if step.name not in known)]
     with bar("scoring", unit="token") as progress:
-        quality = sr.perplexity(
-            scored, analysis.text, protocol=analysis.protocol, progress=progress
-        )
-    return study.with_measured(quality=quality)
+        return sr.perplexity(scored, analysis.text, protocol=analysis.protocol, progress=progress)
 
 
-def _with_sensitivity(study: Comparison, compared: Compared, analysis: Analysis) -> Comparison:
+def _sensitivity(compared: Compared, analysis: Analysis) -> pd.DataFrame:
     """Score a text with one part pruned at a time."""
     import sparsity_report as sr
 
     with bar("pruning parts", unit="part") as progress:
-        frame = sr.sensitivity(
+        return sr.sensitivity(
             compared.prunings[0].weights,
             compared.prunings[0].sparsity,
             analysis.sensitivity or "block",
@@ -110,13 +104,11 @@ def _with_sensitivity(study: Comparison, compared: Compared, analysis: Analysis)
             cache=cache_of(analysis),
             progress=progress,
         )
-    return study.with_measured(sensitivity=frame)
 
 
-def _with_continuations(study: Comparison, compared: Compared, analysis: Analysis) -> Comparison:
+def _continuations(compared: Compared, analysis: Analysis) -> pd.DataFrame:
     """Continue a prompt with the variants."""
     import sparsity_report as sr
 
     with bar("writing", unit="token") as progress:
-        frame = sr.continuations(compared.variants, analysis.prompt or "", progress=progress)
-    return study.with_measured(continuations=frame)
+        return sr.continuations(compared.variants, analysis.prompt or "", progress=progress)

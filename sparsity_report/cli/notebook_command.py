@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sparsity_report.cli.dataclass_options import dataclass_options
-from sparsity_report.cli.options import NotebookOptions
+from sparsity_report.cli.options import NotebookOptions, dataclass_options
 from sparsity_report.cli.outputs import check_writable
 from sparsity_report.cli.terminal import tell
 

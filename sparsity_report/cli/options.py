@@ -1,43 +1,93 @@
-"""Options of the commands, grouped in dataclasses."""
+"""Options of the commands: dataclasses whose fields are options, and these for typer."""
 
+# ruff: noqa: RUF009 - option() returns a field of a dataclass
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
-Out = Annotated[Path, typer.Option("--out", help="Output folder.")]
-Json = Annotated[bool, typer.Option(help="Write study.json, for render and diff.")]
-Language = Annotated[
-    str,
-    typer.Option(help="Language of the report: en, fr, or one in --template-dir.", metavar="CODE"),
-]
-Templates = Annotated[
-    Path | None, typer.Option("--template-dir", help="Folder with your templates.")
-]
-Strict = Annotated[
-    bool, typer.Option("--strict", help="Refuse a study that was edited after it was written.")
-]
+_LANGUAGE = "Language of the report: en, fr, or one in --template-dir."
+_TEMPLATES = "Folder with your templates."
+_STRICT = "Refuse a study that was edited after it was written."
+_STUDY = "Write study.json, for render and diff."
+Language = Annotated[str, typer.Option(help=_LANGUAGE, metavar="CODE")]
+Strict = Annotated[bool, typer.Option("--strict", help=_STRICT)]
+
+
+def option(default: Any, text: str, *names: str, **settings: Any) -> Any:
+    """Return a field of a dataclass that is an option with a help text.
+
+    Parameters
+    ----------
+    default
+    text : str
+        Help text.
+    *names : str
+        Names of the option, if not those of typer.
+    **settings
+        Further settings of :class:`typer.Option`.
+    """
+    metadata = {"option": typer.Option(*names, help=text, **settings)}
+    if isinstance(default, list):
+        return field(default_factory=default.copy, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def dataclass_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn the fields of a command's dataclass parameters into options.
+
+    Typer makes an option of each parameter of a function. The function returned here has the
+    fields of a dataclass in place of the parameter, and passes an instance to the command.
+    """
+    signature = inspect.signature(command, eval_str=True)
+    groups: dict[str, Any] = {}
+    parameters: list[inspect.Parameter] = []
+    for name, parameter in signature.parameters.items():
+        kind = parameter.annotation
+        if not (isinstance(kind, type) and is_dataclass(kind)):
+            parameters.append(parameter)
+            continue
+        groups[name], hints, default = kind, get_type_hints(kind), kind()
+        parameters += [
+            parameter.replace(
+                name=each.name,
+                default=getattr(default, each.name),
+                annotation=Annotated[hints[each.name], each.metadata["option"]],
+            )
+            for each in fields(kind)
+        ]
+
+    @functools.wraps(command)
+    def run(**values: Any) -> None:
+        for name, kind in groups.items():
+            values[name] = kind(**{each.name: values.pop(each.name) for each in fields(kind)})
+        command(**values)
+
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return run
 
 
 @dataclass(frozen=True)
 class Outputs:
     """Files that a command writes."""
 
-    out: Out = Path("results")
-    html: Annotated[bool, typer.Option(help="Write report.html, self-contained.")] = True
-    pdf: Annotated[bool, typer.Option(help="Write report.pdf.")] = False
-    thesis: Annotated[
-        bool, typer.Option(help="Write figures, tables and numbers for LaTeX to thesis/.")
-    ] = False
-    csv: Annotated[bool, typer.Option(help="Write tables to structural_layers/.")] = True
-    png: Annotated[bool, typer.Option(help="Write figures to figures/.")] = True
-    json: Json = True
-    language: Language = "en"
-    template_dir: Templates = None
-    shown: Annotated[bool, typer.Option("--open", help="Open the report in the browser.")] = False
+    out: Path = option(Path("results"), "Output folder.", "--out")
+    html: bool = option(True, "Write report.html, self-contained.")
+    pdf: bool = option(False, "Write report.pdf.")
+    thesis: bool = option(False, "Write figures, tables and numbers for LaTeX to thesis/.")
+    csv: bool = option(True, "Write tables to structural_layers/.")
+    png: bool = option(True, "Write figures to figures/.")
+    json: bool = option(True, _STUDY)
+    language: str = option("en", _LANGUAGE, metavar="CODE")
+    template_dir: Path | None = option(None, _TEMPLATES, "--template-dir")
+    shown: bool = option(False, "Open the report in the browser.", "--open")
 
     @property
     def drawn(self) -> bool:
@@ -49,186 +99,127 @@ class Outputs:
 class RenderOptions(Outputs):
     """Files that ``render`` writes; study.json exists already."""
 
-    json: Json = False
+    json: bool = option(False, _STUDY)
 
 
 @dataclass(frozen=True)
 class Choice:
     """Pruning policies, and models to compare with."""
 
-    sparsity: Annotated[
-        list[str],
-        typer.Option(help="Share of the prunable weights to prune, 0 to 1; several as 0.3,50%."),
-    ] = field(default_factory=lambda: ["0.3"])
-    policy: Annotated[
-        list[str],
-        typer.Option(
-            help="Pruning policy: magnitude, layerwise, wanda, owl, random, 2:4, wanda-2:4; "
-            "several as magnitude,wanda."
-        ),
-    ] = field(default_factory=lambda: ["magnitude"])
-    calibration: Annotated[
-        str | None,
-        typer.Option(
-            help="Calibration text of wanda and owl, or a file. [default: the demo's]",
-            metavar="TEXT",
-        ),
-    ] = None
-    also: Annotated[
-        list[str],
-        typer.Option(help="An already-pruned model to include in the comparison.", metavar="MODEL"),
-    ] = field(default_factory=list)
+    sparsity: list[str] = option(
+        ["0.3"], "Share of the prunable weights to prune, 0 to 1; several as 0.3,50%."
+    )
+    policy: list[str] = option(
+        ["magnitude"],
+        "Pruning policy: magnitude, layerwise, wanda, owl, random, 2:4, wanda-2:4; several as "
+        "magnitude,wanda.",
+    )
+    calibration: str | None = option(
+        None,
+        "Calibration text of wanda and owl, or a file. [default: the demo's]",
+        metavar="TEXT",
+    )
+    also: list[str] = option(
+        [], "An already-pruned model to include in the comparison.", metavar="MODEL"
+    )
 
 
 @dataclass(frozen=True)
 class Analysis:
     """Options to open, count and measure models."""
 
-    name: Annotated[
-        str | None, typer.Option(help="Name of the model in the report. [default: from MODEL]")
-    ] = None
-    blacklist: Annotated[
-        list[str], typer.Option(help="Part of the names of modules to leave unpruned.")
-    ] = field(default_factory=lambda: ["lm_head"])
-    convention: Annotated[
-        str,
-        typer.Option(
-            help="Counting convention: standard, or notebook (adds look-ups and tied heads)."
-        ),
-    ] = "standard"
-    context: Annotated[
-        int | None,
-        typer.Option(
-            help="Context length in tokens, to count FLOPs of attention scores. [default: none]"
-        ),
-    ] = None
-    patterns: Annotated[
-        bool, typer.Option(help="Count N:M and block patterns of zeros (reads weights twice).")
-    ] = True
-    zstd: Annotated[
-        bool, typer.Option("--zstd", help="Measure zstd-compressed file size (slow).")
-    ] = False
-    latency: Annotated[
-        bool, typer.Option("--latency", help="Time layers and forward passes on this machine.")
-    ] = False
-    cold: Annotated[
-        bool | None,
-        typer.Option("--cold/--warm", help="Cache state of timed weights. [default: both]"),
-    ] = None
-    budget: Annotated[
-        float | None,
-        typer.Option(help="Time budget of --latency. [default: 60 s]", metavar="SECONDS"),
-    ] = None
-    precision: Annotated[
-        float | None,
-        typer.Option(
-            help="Target relative precision of latency ratios. [default: 0.02]", metavar="SHARE"
-        ),
-    ] = None
-    perplexity: Annotated[
-        bool,
-        typer.Option(
-            "--perplexity", help="Measure perplexity; for one policy and level also at every 10 %."
-        ),
-    ] = False
-    sensitivity: Annotated[
-        str | None,
-        typer.Option(
-            help="Sensitivity to pruning one part at a time: block, group or layer.", metavar="BY"
-        ),
-    ] = None
-    text: Annotated[
-        str | None, typer.Option(help="Text to score, or a file. [default: the demo's]")
-    ] = None
-    protocol: Annotated[
-        str | None,
-        typer.Option(
-            help="Evaluation protocol: sliding, wikitext2-2048, wikitext2-max, c4-256x2048, ptb. "
-            "[default: sliding]",
-            metavar="NAME",
-        ),
-    ] = None
-    prompt: Annotated[
-        str | None, typer.Option(help="Prompt that each variant continues by 40 tokens.")
-    ] = None
-    workers: Annotated[
-        int, typer.Option(min=0, help="Worker processes that count files; 0 uses threads.")
-    ] = 0
-    cache: Annotated[
-        Path | None,
-        typer.Option(help="Cache folder for counts, keyed by each file's size, time and samples."),
-    ] = None
-    cache_verify: Annotated[
-        bool,
-        typer.Option(
-            "--cache-verify", help="Count everything again and report wrong entries of --cache."
-        ),
-    ] = False
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None
-    subfolder: Annotated[
-        str | None, typer.Option(help="Folder of the model in the repository or directory.")
-    ] = None
-    file: Annotated[str | None, typer.Option(help="File to open if there are several.")] = None
-    allow_pickle: Annotated[
-        bool, typer.Option("--allow-pickle", help="Open PyTorch pickles (weights only).")
-    ] = False
-    base: Annotated[
-        str | None, typer.Option(help="Base model of a LoRA adapter, to count the two merged.")
-    ] = None
-    stream: Annotated[
-        bool,
-        typer.Option("--stream", help="Count a Hub model over the network, without a local copy."),
-    ] = False
+    name: str | None = option(None, "Name of the model in the report. [default: from MODEL]")
+    blacklist: list[str] = option(["lm_head"], "Part of the names of modules to leave unpruned.")
+    convention: str = option(
+        "standard", "Counting convention: standard, or notebook (adds look-ups and tied heads)."
+    )
+    context: int | None = option(
+        None, "Context length in tokens, to count FLOPs of attention scores. [default: none]"
+    )
+    patterns: bool = option(True, "Count N:M and block patterns of zeros (reads weights twice).")
+    zstd: bool = option(False, "Measure zstd-compressed file size (slow).", "--zstd")
+    latency: bool = option(False, "Time layers and forward passes on this machine.", "--latency")
+    cold: bool | None = option(
+        None, "Cache state of timed weights. [default: both]", "--cold/--warm"
+    )
+    budget: float | None = option(
+        None, "Time budget of --latency. [default: 60 s]", metavar="SECONDS"
+    )
+    precision: float | None = option(
+        None, "Target relative precision of latency ratios. [default: 0.02]", metavar="SHARE"
+    )
+    perplexity: bool = option(
+        False, "Measure perplexity; for one policy and level also at every 10 %.", "--perplexity"
+    )
+    sensitivity: str | None = option(
+        None,
+        "Sensitivity to pruning one part at a time: block, group or layer.",
+        metavar="BY",
+    )
+    text: str | None = option(None, "Text to score, or a file. [default: the demo's]")
+    protocol: str | None = option(
+        None,
+        "Evaluation protocol: sliding, wikitext2-2048, wikitext2-max, c4-256x2048, ptb. "
+        "[default: sliding]",
+        metavar="NAME",
+    )
+    prompt: str | None = option(None, "Prompt that each variant continues by 40 tokens.")
+    workers: int = option(0, "Worker processes that count files; 0 uses threads.", min=0)
+    cache: Path | None = option(
+        None, "Cache folder for counts, keyed by each file's size, time and samples."
+    )
+    cache_verify: bool = option(
+        False, "Count everything again and report wrong entries of --cache.", "--cache-verify"
+    )
+    revision: str | None = option(None, "Branch, tag or commit on the Hub.")
+    subfolder: str | None = option(None, "Folder of the model in the repository or directory.")
+    file: str | None = option(None, "File to open if there are several.")
+    allow_pickle: bool = option(False, "Open PyTorch pickles (weights only).", "--allow-pickle")
+    base: str | None = option(None, "Base model of a LoRA adapter, to count the two merged.")
+    stream: bool = option(
+        False, "Count a Hub model over the network, without a local copy.", "--stream"
+    )
 
 
 @dataclass(frozen=True)
 class DiffOptions:
     """Options of ``diff``."""
 
-    html: Annotated[Path | None, typer.Option(help="Report as an .html file.")] = None
-    strict: Strict = False
-    language: Language = "en"
-    template_dir: Templates = None
+    html: Path | None = option(None, "Report as an .html file.")
+    strict: bool = option(False, "Refuse a study that was edited after it was written.", "--strict")
+    language: str = option("en", _LANGUAGE, metavar="CODE")
+    template_dir: Path | None = option(None, _TEMPLATES, "--template-dir")
 
 
 @dataclass(frozen=True)
 class PairOptions:
     """Options of ``pair``."""
 
-    out: Annotated[
-        list[Path] | None,
-        typer.Option("--out", "-o", help="Report file: .html, .pdf or .json; may be repeated."),
-    ] = None
-    thesis: Annotated[
-        Path | None, typer.Option(help="Folder for figures, tables and numbers for LaTeX.")
-    ] = None
-    json: Annotated[Path | None, typer.Option(help="Comparison as a .json file.")] = None
-    adapter: Annotated[
-        bool, typer.Option("--adapter", help="Merge AFTER, a LoRA adapter of BEFORE.")
-    ] = False
-    workers: Annotated[
-        int, typer.Option(min=0, help="Worker processes that read files; 0 uses threads.")
-    ] = 0
-    cache: Annotated[Path | None, typer.Option(help="Cache folder for compared tensors.")] = None
-    language: Language = "en"
-    template_dir: Templates = None
+    out: list[Path] | None = option(
+        None, "Report file: .html, .pdf or .json; may be repeated.", "--out", "-o"
+    )
+    thesis: Path | None = option(None, "Folder for figures, tables and numbers for LaTeX.")
+    json: Path | None = option(None, "Comparison as a .json file.")
+    adapter: bool = option(False, "Merge AFTER, a LoRA adapter of BEFORE.", "--adapter")
+    workers: int = option(0, "Worker processes that read files; 0 uses threads.", min=0)
+    cache: Path | None = option(None, "Cache folder for compared tensors.")
+    language: str = option("en", _LANGUAGE, metavar="CODE")
+    template_dir: Path | None = option(None, _TEMPLATES, "--template-dir")
 
 
 @dataclass(frozen=True)
 class NotebookOptions:
     """Options of ``notebook``."""
 
-    to: Annotated[str, typer.Option(help="Format: html or ipynb.")] = "html"
-    sparsity: Annotated[str, typer.Option(help="Share of the prunable weights to prune.")] = "0.3"
-    out: Out = Path("results")
-    hide_inputs: Annotated[bool, typer.Option("--hide-inputs", help="Hide code cells.")] = False
-    notebook: Annotated[
-        str,
-        typer.Option(
-            help="Notebook: structural_csr_analysis, thesis_figures, policies, or a path."
-        ),
-    ] = "structural_csr_analysis"
-    language: Annotated[
-        str, typer.Option(help="Language of sentences, figures and tables: en, fr.", metavar="CODE")
-    ] = "en"
-    template_dir: Templates = None
+    to: str = option("html", "Format: html or ipynb.")
+    sparsity: str = option("0.3", "Share of the prunable weights to prune.")
+    out: Path = option(Path("results"), "Output folder.", "--out")
+    hide_inputs: bool = option(False, "Hide code cells.", "--hide-inputs")
+    notebook: str = option(
+        "structural_csr_analysis",
+        "Notebook: structural_csr_analysis, thesis_figures, policies, or a path.",
+    )
+    language: str = option(
+        "en", "Language of sentences, figures and tables: en, fr.", metavar="CODE"
+    )
+    template_dir: Path | None = option(None, _TEMPLATES, "--template-dir")

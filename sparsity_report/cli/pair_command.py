@@ -6,9 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from sparsity_report.cli.dataclass_options import dataclass_options
 from sparsity_report.cli.libraries import quiet_libraries
-from sparsity_report.cli.options import PairOptions
+from sparsity_report.cli.options import PairOptions, dataclass_options
 from sparsity_report.cli.outputs import check_pair_outputs, write_pair_outputs
 from sparsity_report.cli.terminal import bar, speak, tell
 from sparsity_report.cli.worker_processes import workers

@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sparsity_report.cli.dataclass_options import dataclass_options
-from sparsity_report.cli.options import RenderOptions, Strict
+from sparsity_report.cli.options import RenderOptions, Strict, dataclass_options
 from sparsity_report.cli.outputs import check_outputs, write
 from sparsity_report.cli.terminal import speak
 from sparsity_report.files.filesystem import file_digest

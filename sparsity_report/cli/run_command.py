@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sparsity_report.cli.compared_models import opened, others, pruned
-from sparsity_report.cli.dataclass_options import dataclass_options
 from sparsity_report.cli.libraries import quiet_libraries
 from sparsity_report.cli.measurements import clock_of, studied
-from sparsity_report.cli.options import Analysis, Choice, Outputs
+from sparsity_report.cli.options import Analysis, Choice, Outputs, dataclass_options
 from sparsity_report.cli.outputs import check_outputs, remark, write
 from sparsity_report.cli.terminal import speak
 from sparsity_report.errors import SparsityReportError

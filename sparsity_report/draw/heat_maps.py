@@ -1,4 +1,6 @@
-"""Heat maps of layers, Transformer block by projection: zeros, and zeros beyond a Gaussian's.
+"""Heat maps of zeros by Transformer block, and of zeros beyond a Gaussian's.
+
+Rows of a map are projections, or attention heads or experts.
 
 ``block_map`` is the map that all of them share, and that of a pair.
 """
@@ -13,6 +15,7 @@ import pandas as pd
 from sparsity_report.draw import marks, theme
 from sparsity_report.draw.theme import TEXT_WIDTH
 from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.derived.heads_experts import Part
 from sparsity_report.untrusted.display_text import clip, short_name
 from sparsity_report.words.display_names import method_name
 from sparsity_report.words.number_format import shares_domain
@@ -22,6 +25,14 @@ from sparsity_report.words.sentences import say
 WIDTH = 210
 # Height of a row of a small map, and of all its rows at most.
 _SMALL_ROW, _SMALL_HEIGHT = 13, 200
+_SMALL: dict[str, Any] = {"width": WIDTH, "legend": False, "x_title": ""}
+# Most cells of a map of heads or experts, and its greatest height.
+_MOST, _TALLEST = 5_000, 420
+# Titles of such maps, and names of their rows.
+_PARTS = {
+    "heads": ("chart.head_zeros_title", "kind.head"),
+    "experts": ("chart.expert_zeros_title", "kind.expert"),
+}
 
 
 def block_map(
@@ -174,11 +185,9 @@ def small_map(
     chart = block_map(
         cells,
         (grid.blocks, grid.projections),
-        width=WIDTH,
         row=min(_SMALL_ROW, _SMALL_HEIGHT / len(grid.projections)),
         domain=domain or zeros_domain(study),
-        legend=False,
-        x_title="",
+        **_SMALL,
     )
     low, high = _ends(cells)
     note = say("format.range", low=low, high=high)
@@ -235,3 +244,37 @@ def excess_map(study: Comparison, variant: str, width: float = TEXT_WIDTH) -> al
     )
     alt_text = say("chart.gaussian_excess_alt", **extremes(cells, "excess", "points"))
     return theme.titled(chart, say("chart.gaussian_excess_title"), note, alt_text)
+
+
+def part_map(part: Part, variant: str) -> alt.LayerChart | None:
+    """Return a small map of the heads of a projection or of experts, by block.
+
+    Returns
+    -------
+    altair.LayerChart or None
+        None if there are too many cells.
+    """
+    if len(part.rows) > _MOST:
+        return None
+    cells = part.rows.assign(
+        block=part.rows["block"].astype(str), projection=part.rows["part"].astype(str)
+    )
+    blocks, names = (
+        [*map(str, sorted(part.rows[column].unique()))] for column in ("block", "part")
+    )
+    title, one = _PARTS[part.key]
+    look = {**_SMALL, "row": min(_SMALL_ROW, _TALLEST / len(names)), "domain": (0.0, 1.0)}
+    chart = block_map(cells, (blocks, names), tips={"projection": one}, **look)
+    low, high = float(cells["sparsity"].min()), float(cells["sparsity"].max())
+    names_of = " · ".join(filter(None, (short_name(variant), clip(part.projection))))
+    alt_text = say(
+        "chart.heads_experts_alt",
+        title=f"{say(title)}, {names_of}",
+        blocks=len(blocks),
+        parts=len(names),
+        low=low,
+        high=high,
+    )
+    heading = clip(part.projection, 24) or say(title)
+    note = say("format.percent_range", low=low, high=high)
+    return theme.titled(chart, heading, note, alt_text)

@@ -3,7 +3,7 @@
 import json
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -35,6 +35,12 @@ FORMS = {
 }
 
 
+# Methods that the command line has, and their names there.
+_POLICIES = {
+    "global_magnitude": "magnitude",
+    "layerwise_magnitude": "layerwise",
+    "random, seed 0": "random",
+}
 # Measurements that statements do not repeat, and attributes that need them.
 _MEASURED = ("quality", "tasks", "latency", "sensitivity")
 _OF_MEASURED = {"metric": "sensitivity", "curve": "quality"}
@@ -82,16 +88,12 @@ class Shown(NamedTuple):
     @property
     def asked(self) -> float | None:
         """Requested share of zeros among the prunable weights."""
-        if self.variant is None:
-            return self.sparsity
-        asked = self._described["asked_sparsity"]
+        asked = self.sparsity if self.variant is None else self._described["asked_sparsity"]
         return None if pd.isna(asked) else float(asked)
 
     @property
-    def _described(self) -> dict[str, Any]:
-        rows = self.study.variants
-        (row,) = records(rows[rows["variant"] == self.variant])
-        return row
+    def _described(self) -> pd.Series:
+        return self.study.variants.set_index("variant").loc[self.variant]
 
     @property
     def layers(self) -> pd.DataFrame:
@@ -113,8 +115,7 @@ def copied(form: str, shown: Shown) -> str:
 
 def as_python(shown: Shown) -> str:
     """Return statements that repeat the study and the explorer, with comments on what they omit."""
-    lines = ["import sparsity_report as sr", ""]
-    lines += _opening(shown.study.weights, shown.study)
+    lines = ["import sparsity_report as sr", "", _opening(shown.study)]
     variants, known = [], set()
     first = shown.study.variants["fingerprint"].iloc[0]
     prunings: dict[tuple[Any, ...], str] = {}
@@ -170,25 +171,22 @@ def as_figure(shown: Shown) -> str:
 def as_json(shown: Shown) -> str:
     """Return the state of the explorer and the zeros of each layer as JSON."""
     first = records(shown.study.variants.head(1))[0]
-    layers = {
-        row["module_name"]: {"weights": int(row["weight_total"]), "nonzero": _nonzero(row)}
-        for row in records(shown.layers)
-    }
-    return json.dumps(
-        {
-            "model": first["model"],
-            "fingerprint": first["fingerprint"],
-            "study": shown.study.fingerprint,
-            "variant": shown.variant,
-            "method": shown.method,
-            "sparsity": shown.asked,
-            "bounds": dict(shown.bounds),
-            "explorer": {name: value for name, value in shown.view.items() if name != "bounds"},
-            "layers": layers,
+    columns = (shown.layers[key] for key in ("module_name", "weight_total", "weight_nonzero"))
+    state = {
+        "model": first["model"],
+        "fingerprint": first["fingerprint"],
+        "study": shown.study.fingerprint,
+        "variant": shown.variant,
+        "method": shown.method,
+        "sparsity": shown.asked,
+        "bounds": dict(shown.bounds),
+        "explorer": {name: value for name, value in shown.view.items() if name != "bounds"},
+        "layers": {
+            name: {"weights": int(total), "nonzero": None if pd.isna(left) else int(left)}
+            for name, total, left in zip(*columns, strict=True)
         },
-        indent=1,
-        ensure_ascii=False,
-    )
+    }
+    return json.dumps(state, indent=1, ensure_ascii=False)
 
 
 def as_recipe(shown: Shown) -> str:
@@ -223,32 +221,26 @@ def as_recipe(shown: Shown) -> str:
     else:
         sparsity, mask = json.dumps([round(float(share), 6) for share in rows["share"]]), "0:0"
     targets = json.dumps(["re:^" + re.escape(name) + "$" for name in names])
-    return "\n".join(
-        [
-            *notes,
-            "pruning_stage:",
-            "  pruning_modifiers:",
-            f"    {modifier}:",
-            f"      sparsity: {sparsity}",
-            f'      mask_structure: "{mask}"',
-            f"      targets: {targets}",
-            "",
-        ]
-    )
+    stage = f"""\
+pruning_stage:
+  pruning_modifiers:
+    {modifier}:
+      sparsity: {sparsity}
+      mask_structure: "{mask}"
+      targets: {targets}
+"""
+    return "\n".join([*notes, stage])
 
 
 def as_thesis(shown: Shown) -> str:
     """Return the command that writes a thesis kit of this pruning."""
     method, asked = shown.method, shown.asked
-    policies = {"global_magnitude": "magnitude", "layerwise_magnitude": "layerwise"}
-    policy = method if is_pattern(method) else policies.get(method or "")
-    if method == "random, seed 0":
-        policy = "random"
+    policy = method if is_pattern(method) else _POLICIES.get(method or "")
     if policy is None or asked is None:
         raise SparsityReportError(
             say("copy.error_unsupported_pruning", code='sr.write_thesis(study, "thesis")')
         )
-    source = _source(shown.study.weights, shown.study)
+    source = _source(shown.study)
     words = ["sparsity-report", "run", *([source] if source else [])]
     words += ["--sparsity", f"{asked:g}", "--policy", policy, "--no-html", "--thesis"]
     return shlex.join([*words, "--out", "results"]) + "\n"
@@ -267,18 +259,17 @@ def _call(method: str | None, asked: Any) -> str | None:
     return None
 
 
-def _opening(weights: Weights | None, study: Comparison) -> Iterator[str]:
-    """Yield the lines that open the model."""
-    if weights is not None and weights.source == "module":
-        yield f"weights = sr.load(model)  # the module that was opened as {weights.name!r}"
-        return
-    source = _source(weights, study)
-    yield f"weights = sr.load({source!r})" if source else "weights = sr.load()"
+def _opening(study: Comparison) -> str:
+    """Return the line that opens the model."""
+    if study.weights is not None and study.weights.source == "module":
+        return f"weights = sr.load(model)  # the module that was opened as {study.weights.name!r}"
+    source = _source(study)
+    return f"weights = sr.load({source!r})" if source else "weights = sr.load()"
 
 
-def _source(weights: Weights | None, study: Comparison) -> str:
+def _source(study: Comparison) -> str:
     """Return the argument of ``load``; empty for the demo model."""
-    path = None if weights is None else _path(weights)
+    path = None if study.weights is None else _path(study.weights)
     if path is not None and path.resolve().parent == DEMO.resolve():
         return ""
     name = str(study.variants["model"].iloc[0])
@@ -295,10 +286,6 @@ def _path(weights: Weights) -> Any:
                 if isinstance(source, FileSlice) and isinstance(source.file, LocalFile):
                     return source.file.path
     return None
-
-
-def _nonzero(row: Mapping[str, Any]) -> int | None:
-    return None if pd.isna(row["weight_nonzero"]) else int(row["weight_nonzero"])
 
 
 _WRITERS = {

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from functools import partial
 
 from sparsity_report.draw import heat_maps
-from sparsity_report.draw.heads_experts_map import part_map
 from sparsity_report.draw.layer_strips import spread_chart
 from sparsity_report.draw.policy_overlay import blocks_chart
 from sparsity_report.report import sections
@@ -107,7 +106,7 @@ def _heads_and_experts(study: Comparison, medium: Medium) -> Iterator[Block | No
     maps, undrawn = [], []
     for place, part in enumerate(study.facts.parts(variant) if variant else ()):
         table = study_tables.inside(variant, part)
-        if chart := chart_of(part_map(part, variant), table, f"{part.key}{place}"):
+        if chart := chart_of(heat_maps.part_map(part, variant), table, f"{part.key}{place}"):
             maps.append(chart)
         else:
             undrawn.append(Text(say(_TOO_MANY[part.key], number=len(part.rows))))

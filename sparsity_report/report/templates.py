@@ -36,6 +36,14 @@ _BEFORE_UNIT = re.compile(r"(?<=\d)\s(?=\D+$)")
 _RIGHT = "\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufeff\U00010800-\U00010fff\U0001e800-\U0001efff"
 _FROM_THE_RIGHT = re.compile(rf"[{_RIGHT}]+(?:[\W_]*[{_RIGHT}]+)*")
 
+# Escapes by which the page copies tables, those of the package's writers.
+_ESCAPES = {
+    "formula": FORMULA.pattern,
+    "latex": ESCAPED,
+    "held": HELD.pattern,
+    "markdown": SPECIAL.pattern,
+}
+
 
 def render(templates: Environment, name: str, shown: Mapping[str, Any], doing: str) -> str:
     """Return the text of a template; `doing` is the task in the error of a faulty one."""
@@ -51,12 +59,12 @@ def blaming(doing: str) -> Iterator[None]:
     except SparsityReportError:
         raise
     except _FAULTS as error:
-        frames = traceback.extract_tb(error.__traceback__)
         file, line = getattr(error, "filename", None), getattr(error, "lineno", None)
         if file is None:
             # Jinja2 rewrites tracebacks to lines of templates.
+            frames = traceback.extract_tb(error.__traceback__)
             lines = [(frame.filename, frame.lineno) for frame in frames]
-            file, line = next((at for at in lines[::-1] if _is_template(at[0])), (None, None))
+            file, line = next((at for at in lines[::-1] if at[0].endswith(".j2")), (None, None))
         if file is None and not isinstance(error, TemplateError):
             raise  # no template's fault
         where = f"{printable(str(file), 500)}, line {line}: " if file else ""
@@ -64,10 +72,6 @@ def blaming(doing: str) -> Iterator[None]:
         raise SparsityReportError(
             f"cannot {doing}: {where}{message}; check template_dir"
         ) from error
-
-
-def _is_template(file: str) -> bool:
-    return file.endswith(".j2")
 
 
 def environment(template_dir: str | os.PathLike[str] | None = None) -> Environment:
@@ -106,19 +110,9 @@ def environment(template_dir: str | os.PathLike[str] | None = None) -> Environme
     templates.globals |= {
         "_": say,
         "font_faces": lambda: Markup(font_face_css()),
-        "escapes": _escapes,
+        "escapes": lambda: _ESCAPES,
     }
     return templates
-
-
-def _escapes() -> dict[str, Any]:
-    """Return the escapes by which the page copies tables, those of the package's writers."""
-    return {
-        "formula": FORMULA.pattern,
-        "latex": ESCAPED,
-        "held": HELD.pattern,
-        "markdown": SPECIAL.pattern,
-    }
 
 
 def _legible(value: Any) -> Any:

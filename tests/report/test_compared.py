@@ -10,8 +10,7 @@ import pytest
 from helpers import study_of
 
 import sparsity_report as sr
-from sparsity_report.draw.heads_experts_map import part_map
-from sparsity_report.draw.heat_maps import excess_map
+from sparsity_report.draw.heat_maps import excess_map, part_map
 from sparsity_report.draw.layer_strips import spread_chart
 from sparsity_report.draw.policy_overlay import blocks_chart
 from sparsity_report.draw.theme import palette
@@ -170,7 +169,7 @@ def test_heads_are_cells_and_too_many_are_said(study, monkeypatch):
     assert {part.projection for part in parts} == {"q_proj", "k_proj", "v_proj", "out_proj"}
     assert all(len(part.rows) == 4 * 4 for part in parts)
     assert all(part_map(part, "Masked50") for part in parts)
-    monkeypatch.setattr("sparsity_report.draw.heads_experts_map._MOST", 15)
+    monkeypatch.setattr("sparsity_report.draw.heat_maps._MOST", 15)
     assert all(part_map(part, "Masked50") is None for part in parts)
 
 

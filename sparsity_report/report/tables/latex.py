@@ -1,13 +1,12 @@
 """Text, numbers, names and tables as LaTeX, in which no value is read as a command."""
 
 import re
-import textwrap
 import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
 from sparsity_report.errors import printable, spelled
-from sparsity_report.report.tables.table_model import Cell, Kind, Row, Table, body_lines
+from sparsity_report.report.tables.table_model import Cell, Kind, Row, Table, body_lines, head_lines
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.untrusted.display_text import breakable
 from sparsity_report.words.display_names import group_name
@@ -225,15 +224,10 @@ def _cell(cell: Cell) -> str:
 
 def _heads(table: Table) -> list[str]:
     """Return the lines of the head, with the words of each column wrapped."""
-    texts = []
-    for column in table.columns:
-        head = f"{column.head} /\u00a0%" if column.kind.unit == "%" else column.head
-        texts.append(
-            textwrap.wrap(head, table.fold, break_long_words=False, break_on_hyphens=False) or [""]
-        )
-    height = max(map(len, texts))
-    padded = [[""] * (height - len(lines)) + lines for lines in texts]
-    lines = [[f"{{{tex(words)}}}" for words in line] for line in zip(*padded, strict=True)]
+    heads = [f"{c.head} /\u00a0%" if c.kind.unit == "%" else c.head for c in table.columns]
+    words: dict[str, bool] = {"break_long_words": False, "break_on_hyphens": False}
+    wrapped = head_lines(heads, [table.fold] * len(heads), **words)
+    lines = [[f"{{{tex(words)}}}" for words in line] for line in wrapped]
     over = [f"\\multicolumn{{{width}}}{{c}}{{{tex(head)}}}" for head, width in table.spans]
     return [" & ".join(line) for line in ([over] if over else []) + lines]
 

@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from sparsity_report.errors import legible
-from sparsity_report.report.tables.table_model import Table, body_lines
+from sparsity_report.report.tables.table_model import Table, body_lines, head_lines
 
 # Gap between columns, and most lines of a head.
 _GAP, _LINES = "  ", 3
@@ -31,12 +31,9 @@ def to_text(table: Table) -> str:
         _room(head, max(_width(text) for text in (*column, *head.split(), "")))
         for head, *column in zip(table.heads, *texts, strict=True)
     ]
-    heads = [textwrap.wrap(h, width) or [""] for h, width in zip(table.heads, widths, strict=True)]
-    height = max(map(len, heads))
-    head_lines = zip(*([""] * (height - len(lines)) + lines for lines in heads), strict=True)
     left = [column.kind.unit is None or not place for place, column in enumerate(table.columns)]
     lines = [table.caption] if table.caption else []
-    lines += [_line(head, widths, left) for head in head_lines]
+    lines += [_line(head, widths, left) for head in head_lines(table.heads, widths)]
     lines += body_lines(
         table,
         lambda row: _line([cell.text_with_note for cell in row.cells], widths, left),

@@ -7,6 +7,7 @@ digits.
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -400,6 +401,17 @@ def grouped(
     """Return a table with a body for each title and its values."""
     bodies = tuple(Body(rows_of(columns, values), title) for title, values in groups)
     return Table(key, caption, tuple(columns), bodies, style)
+
+
+def head_lines(
+    heads: Iterable[str], widths: Iterable[int], **wrapping: bool
+) -> list[tuple[str, ...]]:
+    """Return the lines of wrapped heads, the last lines side by side."""
+    sized = zip(heads, widths, strict=True)
+    texts = [textwrap.wrap(head, width, **wrapping) or [""] for head, width in sized]
+    height = max(map(len, texts))
+    padded = ([""] * (height - len(lines)) + lines for lines in texts)
+    return [*zip(*padded, strict=True)]
 
 
 def body_lines(

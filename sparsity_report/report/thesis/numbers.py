@@ -4,23 +4,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sparsity_report.report.pair_sections import KINDS
-from sparsity_report.report.tables.latex import (
-    Tex,
-    command_names,
-    group_commands,
-    quantity,
-    tex,
-    variant_commands,
-)
-from sparsity_report.report.tables.table_model import (
-    COUNT,
-    SHARE,
-    Kind,
-    figures,
-    kind_of,
-    scaled,
-    share,
-)
+from sparsity_report.report.tables import latex
+from sparsity_report.report.tables import table_model as cells
+from sparsity_report.report.tables.latex import Tex, quantity, tex
+from sparsity_report.report.tables.table_model import COUNT, SHARE, Kind, kind_of
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.zero_shot import seven_tasks
 from sparsity_report.study.layers import records
@@ -34,7 +21,7 @@ _UNITS = {
 }
 # Keeps the command apart from that of the group called attention.
 _RENAMED = {"attention_flops_per_token": "attention_itself_flops_per_token"}
-_RATIO = figures(".2f")
+_RATIO = cells.figures(".2f")
 
 _Numbers = Iterator[tuple[str, Tex]]
 
@@ -42,12 +29,12 @@ _Numbers = Iterator[tuple[str, Tex]]
 def commands_of(value: Comparison | Pair) -> list[tuple[Tex, Tex]]:
     """Return the names of LaTeX commands, all different, and their numbers."""
     numbers = [*(_pair_numbers(value) if isinstance(value, Pair) else _study_numbers(value))]
-    names = command_names((command for command, _ in numbers), longest=None)
+    names = latex.command_names((command for command, _ in numbers), longest=None)
     return [(Tex(command), text) for command, (_, text) in zip(names, numbers, strict=True)]
 
 
 def _study_numbers(study: Comparison) -> _Numbers:
-    variants = variant_commands(study)
+    variants = latex.variant_commands(study)
     for row in records(study.totals):
         name = row.pop("variant")
         yield f"{variants[name]}Name", tex(short_name(name))
@@ -57,7 +44,7 @@ def _study_numbers(study: Comparison) -> _Numbers:
         for column in ("stored_bytes", "flops_per_token"):
             ratio = study.facts.ratio(name, column)
             yield f"{variants[name]}{_camel(column)}Ratio", quantity(ratio, _RATIO)
-    groups = group_commands(study.groups["group"].unique())
+    groups = latex.group_commands(study.groups["group"].unique())
     for row in records(study.groups):
         yield from _row_numbers(variants[row.pop("variant")] + groups[row["group"]], row, "group")
     yield from _measured_numbers(study, variants)
@@ -84,8 +71,8 @@ def _measured_numbers(study: Comparison, variants: Mapping[str, str]) -> _Number
     scores = None if study.tasks is None else seven_tasks(study.tasks)
     for row in [] if scores is None else records(scores):
         stem = f"{variants[row['variant']]}ZeroShot{_camel(row['task'])}"
-        yield stem, quantity(row["value"], share(2))
-        yield f"{stem}Error", quantity(row["stderr"], share(2))
+        yield stem, quantity(row["value"], cells.share(2))
+        yield f"{stem}Error", quantity(row["stderr"], cells.share(2))
 
 
 def _pair_numbers(pair: Pair) -> _Numbers:
@@ -99,7 +86,7 @@ def _pair_numbers(pair: Pair) -> _Numbers:
     for row in records(pair.sparsities):
         for column in ("sparsity_before", "sparsity_itself", "gone_of_base"):
             yield f"{_camel(row['of'])}{_camel(column)}", quantity(row[column], SHARE)
-    groups = group_commands(pair.survival["group"])
+    groups = latex.group_commands(pair.survival["group"])
     for row in records(pair.survival):
         stem = groups[row["group"]]
         for column in ("compared", "zeros_before", "zeros_after", "kept", "revived", "new"):
@@ -123,7 +110,7 @@ def _number(command: str, value: Any, key: str, kind: Kind | None = None) -> _Nu
     kind = kind or kind_of(key)
     yield command, quantity(value, kind)
     if kind is COUNT:
-        yield f"{command}Short", quantity(value, scaled(_UNITS.get(key, "")))
+        yield f"{command}Short", quantity(value, cells.scaled(_UNITS.get(key, "")))
 
 
 def _camel(column: str) -> str:
