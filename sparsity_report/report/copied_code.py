@@ -92,7 +92,7 @@ class Shown(NamedTuple):
         return None if pd.isna(asked) else float(asked)
 
     @property
-    def _described(self) -> pd.Series:
+    def _described(self) -> Any:
         return self.study.variants.set_index("variant").loc[self.variant]
 
     @property

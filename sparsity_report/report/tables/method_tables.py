@@ -86,7 +86,7 @@ def _perplexities(entries: pd.DataFrame, scored: pd.DataFrame, place: int) -> Ta
         for model, rivals in rows.groupby("model", sort=False):
             winners = best_rows(scored[scored["variant"].isin(rivals["variant"])], "perplexity")
             strong |= {
-                (row["label"], model)
+                (row["label"], str(model))
                 for row in records(rivals)
                 if kind and row["variant"] in winners
             }

@@ -404,7 +404,7 @@ def grouped(
 
 
 def head_lines(
-    heads: Iterable[str], widths: Iterable[int], **wrapping: bool
+    heads: Iterable[str], widths: Iterable[int], **wrapping: Any
 ) -> list[tuple[str, ...]]:
     """Return the lines of wrapped heads, the last lines side by side."""
     sized = zip(heads, widths, strict=True)
