@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from sparsity_report.cli.policy_grid import Grid
     from sparsity_report.study.comparison import Comparison
 
+# Options that apply to one model.
+_OF_ONE_MODEL = ("name", "base", "file", "subfolder", "revision", "latency", "sensitivity")
+
 
 @dataclass_options
 def run(
@@ -83,18 +86,21 @@ def _check(analysis: Analysis, choice: Choice, grid: Grid, models: int) -> None:
             f"--sensitivity {analysis.sensitivity!r} is unknown; use block, group or layer"
         )
     clock_of(analysis)
-    if models > 1:
-        _check_of_one(analysis)
-    scored = analysis.perplexity or analysis.sensitivity
-    if analysis.stream and (analysis.latency or scored or analysis.prompt is not None):
+    one = [f"--{name}" for name in _OF_ONE_MODEL if getattr(analysis, name)]
+    if models > 1 and one:
         raise SparsityReportError(
-            "--stream keeps no copy of the model, so it cannot run; leave out --stream, or "
-            "--latency, --perplexity, --sensitivity and --prompt"
+            f"{', '.join(one)} applies to one model; leave it out, or run each model separately "
+            "and combine the studies with sr.combine"
         )
-    if analysis.stream and grid.calibrates:
+    scored = analysis.perplexity or analysis.sensitivity
+    runs = None
+    if grid.calibrates:
+        runs = "the policies wanda and owl, which run it on a text"
+    if analysis.latency or scored or analysis.prompt is not None:
+        runs = "--latency, --perplexity, --sensitivity and --prompt"
+    if analysis.stream and runs:
         raise SparsityReportError(
-            "--stream keeps no copy of the model, so it cannot run; leave out --stream, or the "
-            "policies wanda and owl, which run it on a text"
+            f"--stream keeps no copy of the model, so it cannot run; leave out --stream, or {runs}"
         )
     if choice.calibration is not None and not grid.calibrates:
         raise SparsityReportError(
@@ -116,13 +122,3 @@ def _check(analysis: Analysis, choice: Choice, grid: Grid, models: int) -> None:
         from sparsity_report.measure.texts import names_file
 
         names_file(choice.calibration)
-
-
-def _check_of_one(analysis: Analysis) -> None:
-    """Refuse options that apply to one model where there are several."""
-    given = ("name", "base", "file", "subfolder", "revision", "latency", "sensitivity")
-    if one := [f"--{name}" for name in given if getattr(analysis, name)]:
-        raise SparsityReportError(
-            f"{', '.join(one)} applies to one model; leave it out, or run each model separately "
-            "and combine the studies with sr.combine"
-        )

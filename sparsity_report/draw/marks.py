@@ -24,6 +24,7 @@ Data: TypeAlias = alt.InlineData | alt.NamedData
 
 #: Settings of an axis without line and ticks.
 BARE: dict[str, Any] = {"ticks": False, "domain": False}
+_QUARTERS = [0, 0.25, 0.5, 0.75, 1]
 _UNKNOWN, _KNOWN = "!isValid(datum.value)", "isValid(datum.value)"
 
 
@@ -292,11 +293,10 @@ def heat_map(
         .transform_calculate(**dict(shape.computed))
         .encode(x=_block_axis(shape), y=_projection_axis(shape), tooltip=tooltips(shape.tips))
     )
-    legend = (
-        alt.Legend(title=shape.title, labelExpr=theme.tick(shape.kind), **_gradient(shape))
-        if shape.legend
-        else None
-    )
+    legend = None
+    if shape.legend:
+        tick = theme.tick(shape.kind)
+        legend = alt.Legend(title=shape.title, labelExpr=tick, **_gradient(shape))
     scale = theme.colours(shape.kind, shape.domain, shape.log)
     plain: dict[str, Any] = {"stroke": "#ffffff", "strokeWidth": 0.5, **_cursor(shape)}
     known = base.transform_filter(_KNOWN).mark_rect(**plain)
@@ -343,7 +343,7 @@ def bars(data: Data, shape: Bars) -> alt.LayerChart:
     ticks: dict[str, Any] = {"tickCount": max(3, round(shape.width / 75))}
     if shape.kind == "share" and shape.domain[1] > 1:
         # The room for labels beyond 100 % has no ticks.
-        ticks = {"values": [0, 0.25, 0.5, 0.75, 1]}
+        ticks = {"values": _QUARTERS}
     axis = alt.Axis(labelExpr=theme.tick(shape.kind), grid=False, **ticks)
     x = alt.X("value:Q", title=shape.axis, scale=scale, axis=axis)
     names = [name for name, _, _ in shape.inks]
@@ -392,12 +392,8 @@ def curve(
     x = share_axis(shape.x, shape.x_title, shape.x_domain, shape.x_kind, **steps)
     scale = shape.scale or alt.Scale(domain=[0, shape.top])
     axis: dict[str, Any] = {"values": list(shape.ticks)} if shape.ticks else {"tickCount": 5}
-    y = alt.Y(
-        "value:Q",
-        title=shape.y_title,
-        scale=scale,
-        axis=alt.Axis(labelExpr=theme.tick(shape.kind), **axis),
-    )
+    values = alt.Axis(labelExpr=theme.tick(shape.kind), **axis)
+    y = alt.Y("value:Q", title=shape.y_title, scale=scale, axis=values)
     base = alt.Chart(data).encode(x=x, y=y)
     strokes, small = _strokes(shape), shape.sizes.small
     layers = [base.mark_line(clip=True, strokeWidth=1.6).encode(**strokes)]
@@ -466,12 +462,7 @@ def histogram(
     outline : altair data, optional
         Steps of another layer: ``from, height``.
     """
-    flat = alt.Y(
-        "height:Q",
-        title=say("chart.y_density"),
-        axis=alt.Axis(values=[]),
-        scale=alt.Scale(domain=[0, 1.12]),
-    )
+    flat = density_axis(1.12)
     rects = alt.Chart(data).mark_bar(strokeWidth=0).encode(
         x=alt.X(
             "from:Q",
@@ -484,9 +475,7 @@ def histogram(
         y2=alt.datum(0),
         fill=alt.condition("datum.pruned", alt.value(VERMILLION), alt.value(BLUE)),
         fillOpacity=alt.condition("datum.pruned", alt.value(PALE), alt.value(1)),
-        tooltip=tooltips(
-            (("between", say("method.magnitude")), ("label", say("chart.histogram_bar_count")))
-        ),
+        tooltip=histogram_tooltips(),
     )  # fmt: skip
     mark = alt.Chart(threshold).encode(x=alt.X("at:Q"))
     lower = alt.expr(f"datum.other ? {1.3 * sizes.label:g} : 0")
@@ -502,6 +491,17 @@ def histogram(
         steps = alt.Chart(outline).mark_line(interpolate="step-after", color=INK, strokeWidth=1.4)
         layers.insert(1, steps.encode(x=alt.X("from:Q"), y=flat))
     return alt.LayerChart(layer=layers, width=size[0], height=size[1])
+
+
+def density_axis(top: float) -> alt.Y:
+    """Return the axis of the heights of a histogram."""
+    scale, axis = alt.Scale(domain=[0, top]), alt.Axis(values=[])
+    return alt.Y("height:Q", title=say("chart.y_density"), axis=axis, scale=scale)
+
+
+def histogram_tooltips() -> list[alt.Tooltip]:
+    """Return the fields of the tooltip of a bar."""
+    return tooltips(tips(between="method.magnitude", label="chart.histogram_bar_count"))
 
 
 def frame(
@@ -554,9 +554,9 @@ def _projection_axis(shape: HeatMap) -> alt.Y:
     step = max(1, math.ceil(1.25 * shape.sizes.label / shape.row))
     # By index, from 0 to 1, because Vega treats the name "constructor" as its own.
     place = f"round(datum.index * {len(names) - 1})"
-    thinned: dict[str, Any] = (
-        {"labelExpr": f"{place} % {step} ? '' : datum.label"} if step > 1 else {}
-    )
+    thinned: dict[str, Any] = {}
+    if step > 1:
+        thinned["labelExpr"] = f"{place} % {step} ? '' : datum.label"
     axis = alt.Axis(labelLimit=shape.names, labelPadding=7, labelOverlap=False, **thinned, **BARE)
     return alt.Y("projection:N", title=None, scale=_flush(names), axis=axis)
 
@@ -566,20 +566,15 @@ def _flush(domain: Sequence[str]) -> alt.Scale:
 
 
 def _gradient(shape: HeatMap) -> dict[str, Any]:
-    if shape.below:
-        length = min(shape.width, 240)
-        # Few, so that labels do not overlap.
-        ticks: dict[str, Any] = {"tickCount": 3, "labelOverlap": "greedy"}
-        if shape.kind == "share" and shape.domain == (0.0, 1.0):
-            ticks = {"values": [0, 0.25, 0.5, 0.75, 1]}
-        return {
-            "orient": "bottom",
-            "direction": "horizontal",
-            "gradientLength": length,
-            "titleLimit": shape.width,
-            **ticks,
-        }
-    return {"tickCount": 4, "gradientLength": max(60, min(120, shape.row * len(shape.projections)))}
+    if not shape.below:
+        length = max(60, min(120, shape.row * len(shape.projections)))
+        return {"tickCount": 4, "gradientLength": length}
+    # Few, so that labels do not overlap.
+    ticks: dict[str, Any] = {"tickCount": 3, "labelOverlap": "greedy"}
+    if shape.kind == "share" and shape.domain == (0.0, 1.0):
+        ticks = {"values": _QUARTERS}
+    place = {"orient": "bottom", "direction": "horizontal", "titleLimit": shape.width}
+    return {**place, "gradientLength": min(shape.width, 240), **ticks}
 
 
 def _digits_fit(shape: HeatMap) -> bool:
@@ -601,33 +596,31 @@ def _digits_ink(shape: HeatMap) -> Any:
 
 
 def _dimmed(chart: alt.Chart, shape: Rects) -> alt.Chart:
-    if not shape.selectable:
-        return chart
-    dimmed: alt.Chart = chart.encode(
-        opacity=alt.condition("datum.on", alt.value(1), alt.value(PALE))
-    )
-    return dimmed
+    if shape.selectable:
+        chart = chart.encode(opacity=alt.condition("datum.on", alt.value(1), alt.value(PALE)))
+    return chart
 
 
 def _inks(shape: Bars) -> dict[str, Any]:
     """Return outline and fill by variant with one legend."""
     names, strokes, fills = (list(part) for part in zip(*shape.inks, strict=True))
     columns = int(0.8 * shape.width) // (34 + min(shape.named, 5 * max(map(len, names))))
-    legend = _legend(shape, names, max(1, columns), symbolType="square", labelLimit=shape.named)
-    return channels("variant", names, legend, fill=fills, stroke=strokes)
+    look: dict[str, Any] = {"symbolType": "square", "labelLimit": shape.named}
+    shown = legend(names, shape.below, max(1, columns), **look)
+    return channels("variant", names, shown, fill=fills, stroke=strokes)
 
 
 def _strokes(shape: Curve) -> dict[str, Any]:
     """Return colour and dash by line with one legend."""
     names, colours, dashes = (list(part) for part in zip(*shape.lines, strict=True))
     form: dict[str, Any] = {"symbolType": "stroke", "symbolSize": 220, "labelLimit": 220}
-    legend = _legend(shape, names, shape.columns, **form)
-    return channels("line", names, legend, color=colours, strokeDash=dashes)
+    shown = legend(names, shape.below, shape.columns, **form)
+    return channels("line", names, shown, color=colours, strokeDash=dashes)
 
 
-def _legend(shape: Shape, names: Sequence[str], columns: int, **form: Any) -> alt.Legend | None:
-    """Return a legend, or None for a single name."""
-    side: Any = "bottom" if shape.below else "top"
+def legend(names: Sequence[str], below: bool, columns: int, **form: Any) -> alt.Legend | None:
+    """Return a legend above or below, or None for a single name."""
+    side: Any = "bottom" if below else "top"
     return None if len(names) < 2 else alt.Legend(title=None, orient=side, columns=columns, **form)
 
 

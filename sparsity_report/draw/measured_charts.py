@@ -249,28 +249,14 @@ def perplexity_text(value: Any) -> str:
     return theme.write(value, "number")
 
 
-quality_chart = partial(
-    _quality,
-    _Figure(
-        "perplexity",
-        "chart.perplexity_title",
-        "label.perplexity",
-        "chart.perplexity_alt",
-        perplexity_text,
-        "number",
-    ),
-)
-distance_chart = partial(
-    _quality,
-    _Figure(
-        "kl",
-        "chart.kl_divergence_title",
-        "chart.y_kl_divergence",
-        "chart.kl_divergence_alt",
-        partial(figures, spec="#.3g"),
-        "small",
-    ),
-)
+quality_chart = partial(_quality, _Figure(
+    "perplexity", "chart.perplexity_title", "label.perplexity", "chart.perplexity_alt",
+    perplexity_text, "number",
+))  # fmt: skip
+distance_chart = partial(_quality, _Figure(
+    "kl", "chart.kl_divergence_title", "chart.y_kl_divergence", "chart.kl_divergence_alt",
+    partial(figures, spec="#.3g"), "small",
+))  # fmt: skip
 CHARTS: dict[str, Callable[..., alt.LayerChart | None]] = {
     "speed": speed_chart,
     "crossover": crossover_chart,

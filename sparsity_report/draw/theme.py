@@ -3,6 +3,7 @@
 Vega expressions contain text and numbers of this package only, never names of models or modules.
 """
 
+import itertools
 import math
 import re
 from collections.abc import Hashable, Mapping, Sequence
@@ -137,11 +138,9 @@ def write(value: Any, kind: str) -> str:
     if kind == "own":
         plain = not value or 1e-3 <= abs(value) < 1e6
         return number_format.figures(value, ",.6g" if plain else ".3g").replace("-", "−")
-    return (
-        number_format.times(value, space)
-        if kind == "ratio"
-        else number_format.scaled(value, space="")
-    )
+    if kind == "ratio":
+        return number_format.times(value, space)
+    return number_format.scaled(value, space="")
 
 
 def tick(kind: str) -> str:
@@ -262,18 +261,16 @@ def palette(study: Comparison) -> dict[str, tuple[str, str]]:
     """
     families: dict[tuple[Any, ...], list[tuple[float, str]]] = {}
     for row in study.variants.to_dict("records"):
-        asked = row["asked_sparsity"]
-        kind = (row["fingerprint"], row["method"]) if pd.notna(asked) else (row["variant"],)
-        level = float(asked) if pd.notna(asked) else 0.0
+        kind: tuple[str, ...] = (row["variant"],)
+        level = 0.0
+        if pd.notna(row["asked_sparsity"]):
+            kind, level = (row["fingerprint"], row["method"]), float(row["asked_sparsity"])
         families.setdefault((row["layout"], *kind), []).append((level, row["variant"]))
     inks: dict[str, tuple[str, str]] = {}
     used: set[str] = set()
-    further = 0
+    more = itertools.cycle(MORE_COLOURS)
     for (layout, *_), members in families.items():
-        colour = _LAYOUTS[layout]
-        if colour in used:
-            colour = MORE_COLOURS[further % len(MORE_COLOURS)]
-            further += 1
+        colour = next(more) if _LAYOUTS[layout] in used else _LAYOUTS[layout]
         used.add(colour)
         ordered = shades(colour, len(members))
         for shade, (_, variant) in zip(ordered, sorted(members), strict=True):

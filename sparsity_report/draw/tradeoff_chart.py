@@ -249,11 +249,7 @@ def _hue(shape: TradeoffShape, width: float, columns: int) -> dict[str, Any]:
     """Return colour and shape by line with one legend; unpruned models have their own colour."""
     names = list(shape.lines)
     room = max(60, width / columns - 34)
-    legend = None
-    if len(names) > 1:
-        legend = alt.Legend(
-            title=None, orient="bottom", columns=columns, labelLimit=room, symbolLimit=NAMED
-        )
+    legend = marks.legend(names, True, columns, labelLimit=room, symbolLimit=NAMED)
     # Vermillion is the place in view, black the unpruned model.
     hues = [hue for hue in theme.HUES if hue not in {VERMILLION, BLACK}]
     hues, forms = theme.cycle(hues, len(names)), theme.cycle(_SHAPES, len(names))

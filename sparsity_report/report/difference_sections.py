@@ -6,7 +6,7 @@ from typing import Any
 from sparsity_report.draw import theme
 from sparsity_report.findings.difference import Difference
 from sparsity_report.report.sections import Block, Text, document, titled
-from sparsity_report.report.tables import difference_tables
+from sparsity_report.report.tables import difference_tables as tables
 from sparsity_report.untrusted.display_text import clip
 from sparsity_report.words.sentences import say
 
@@ -20,15 +20,13 @@ def difference_document(
     """Return the values that the templates of a difference show, in the language in use."""
     studies = (difference.before, difference.after)
     before, after = names or [f"{theme.model_names(s)} ({s.fingerprint})" for s in studies]
-    totals = difference_tables.totals(difference) if difference else None
+    totals = tables.totals(difference) if difference else None
+    moved, measured = tables.moved(difference, _ROWS), tables.measured(difference)
     sections = titled(
         {
             "totals": ("caption.totals", [totals]),
-            "moved": ("difference.layers_heading", [difference_tables.moved(difference, _ROWS)]),
-            "measured": (
-                "difference.measurements_heading",
-                [difference_tables.measured(difference)],
-            ),
+            "moved": ("difference.layers_heading", [moved]),
+            "measured": ("difference.measurements_heading", [measured]),
             "modules": ("difference.modules_changed", _modules(difference)),
         }
     )
@@ -44,7 +42,7 @@ def difference_document(
 def _modules(difference: Difference) -> Iterator[Block]:
     number = int(difference.changes["module_name"].notna().sum())
     if number:
-        table = difference_tables.modules(difference, _ROWS)
+        table = tables.modules(difference, _ROWS)
         if number > len(table.rows):
             yield Text(say("difference.changes_shown", shown=len(table.rows), count=number))
         yield table

@@ -73,26 +73,16 @@ def _chart() -> alt.LayerChart:
     # The page sets the end of x, since data may be empty.
     scale = alt.Scale(nice=False, zero=True)
     x = alt.X("from:Q", title=say("chart.x_weight_magnitude"), scale=scale)
-    y = alt.Y(
-        "height:Q",
-        title=say("chart.y_density"),
-        axis=alt.Axis(values=[]),
-        scale=alt.Scale(domain=[0, 1.05]),
-    )
-    data = alt.NamedData("bars")
-    tips = marks.tooltips(
-        (("between", say("method.magnitude")), ("label", say("chart.histogram_bar_count")))
-    )
-    drawn = {"x2": "to:Q", "y": y, "y2": alt.datum(0), "tooltip": tips}
+    tips = marks.histogram_tooltips()
+    drawn = {"x2": "to:Q", "y": marks.density_axis(1.05), "y2": alt.datum(0), "tooltip": tips}
+    data = alt.Chart(alt.NamedData("bars"))
     below = (
-        alt.Chart(data)
-        .transform_filter("datum.from < threshold")
+        data.transform_filter("datum.from < threshold")
         .transform_calculate(to="min(datum.to, threshold)")
         .mark_bar(strokeWidth=0, color=VERMILLION, fillOpacity=PALE)
     )
     above = (
-        alt.Chart(data)
-        .transform_filter("datum.to > threshold")
+        data.transform_filter("datum.to > threshold")
         .transform_calculate(**{"from": "max(datum.from, threshold)"})
         .mark_bar(strokeWidth=0, color=BLUE)
     )

@@ -123,8 +123,7 @@ def _(pruning: Pruning) -> Content:
 
 @_content.register
 def _(variant: Variant) -> Content:
-    inner = _content(variant.weights if variant.pruning is None else variant.pruning)
-    return inner._replace(lines=repr(variant).split("\n"))
+    return _content(variant.pruning or variant.weights)._replace(lines=repr(variant).split("\n"))
 
 
 @_content.register

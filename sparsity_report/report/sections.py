@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import altair as alt
 from markupsafe import Markup
@@ -49,26 +49,32 @@ class Medium(NamedTuple):
         return self.name == "kit"
 
 
+class _Content:
+    """Content of a section; `kind` is its name in templates."""
+
+    @property
+    def kind(self) -> str:
+        return type(self).__name__.lower()
+
+
 @dataclass(frozen=True)
-class Text:
+class Text(_Content):
     """A paragraph; `style` is a class for HTML."""
 
     text: str
     style: str = ""
-    kind: ClassVar[str] = "text"
 
 
 @dataclass(frozen=True)
-class Heading:
+class Heading(_Content):
     """A heading inside a section, and the key of its anchor."""
 
     key: str
     title: str
-    kind: ClassVar[str] = "heading"
 
 
 @dataclass(frozen=True)
-class Chart:
+class Chart(_Content):
     """A chart as SVG and as a Vega-Lite specification, and the table of its data."""
 
     key: str
@@ -77,11 +83,10 @@ class Chart:
     picture: Markup
     spec: Markup
     table: Table
-    kind: ClassVar[str] = "chart"
 
 
 @dataclass(frozen=True)
-class Drawing:
+class Drawing(_Content):
     """A figure of a thesis kit, drawn at any width.
 
     Attributes
@@ -95,54 +100,48 @@ class Drawing:
     file: str
     command: str
     draw: Callable[..., alt.LayerChart | None]
-    kind: ClassVar[str] = "drawing"
 
 
 @dataclass(frozen=True)
-class Multiples:
+class Multiples(_Content):
     """Small charts side by side with a shared colour bar; the page adds their tables if asked."""
 
     charts: tuple[Chart, ...]
     colours: Chart
     caption: str
     has_tables: bool = True
-    kind: ClassVar[str] = "multiples"
 
 
 @dataclass(frozen=True)
-class Fold:
+class Fold(_Content):
     """Content behind a summary line; `style` is ``"folded"``, ``"roomy"`` (open) or ``"all"``."""
 
     title: str
     blocks: tuple[Block, ...]
     style: str = "folded"
-    kind: ClassVar[str] = "fold"
 
 
 @dataclass(frozen=True)
-class Bullets:
+class Bullets(_Content):
     """A list of sentences, or of names."""
 
     texts: tuple[str, ...]
     are_names: bool = False
-    kind: ClassVar[str] = "bullets"
 
 
 @dataclass(frozen=True)
-class Beside:
+class Beside(_Content):
     """Two tables side by side."""
 
     tables: tuple[Table, Table]
-    kind: ClassVar[str] = "beside"
 
 
 @dataclass(frozen=True)
-class Partial:
+class Partial(_Content):
     """Content shown by the template ``sections/<name>.html.j2`` or ``typst/<name>.typ.j2``."""
 
     name: str
     values: Mapping[str, Any]
-    kind: ClassVar[str] = "partial"
 
 
 Block: TypeAlias = (

@@ -36,6 +36,8 @@ _BEFORE_UNIT = re.compile(r"(?<=\d)\s(?=\D+$)")
 _RIGHT = "\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufeff\U00010800-\U00010fff\U0001e800-\U0001efff"
 _FROM_THE_RIGHT = re.compile(rf"[{_RIGHT}]+(?:[\W_]*[{_RIGHT}]+)*")
 
+# Filters that are formats of numbers.
+_NUMBERS = ("count", "percent", "scaled", "times", "shape", "figures", "level")
 # Escapes by which the page copies tables, those of the package's writers.
 _ESCAPES = {
     "formula": FORMULA.pattern,
@@ -94,13 +96,7 @@ def environment(template_dir: str | os.PathLike[str] | None = None) -> Environme
         lstrip_blocks=True,
     )
     templates.filters |= {
-        "count": number_format.count,
-        "percent": number_format.percent,
-        "scaled": number_format.scaled,
-        "times": number_format.times,
-        "shape": number_format.shape,
-        "figures": number_format.figures,
-        "level": number_format.level,
+        **{name: getattr(number_format, name) for name in _NUMBERS},
         "group": group_name,
         "method": method_name,
         "clip": lambda text, limit=80: clip(text, limit),

@@ -17,54 +17,53 @@ from sparsity_report.words.display_names import layout_name, method_name
 from sparsity_report.words.sentences import say, some
 
 
-@singledispatch
 def describe(value: Any) -> str:
     """Return the text of a value in a few lines, in the language in use."""
+    return "\n".join(_lines(value))
+
+
+@singledispatch
+def _lines(value: Any) -> list[str]:
     raise TypeError(type(value).__name__)
 
 
-@describe.register
-def _(weights: Weights) -> str:
+@_lines.register
+def _(weights: Weights) -> list[str]:
     name, architecture = short_name(weights.name), short_name(weights.architecture or "–")
     total, modules = sum(p.total for p in weights.stored), len(weights.modules)
     prunable = sum(p.total for p in weights.prunable)
     count = sum(p.experts for p in weights.prunable)
-    return "\n".join(
-        [
-            say("repr.weights_source", name=name, architecture=architecture, source=weights.source),
-            say("repr.parameters_in_modules", total=total, modules=modules),
-            say("repr.prunable_matrices", total=prunable, count=count),
-        ]
-    )
+    return [
+        say("repr.weights_source", name=name, architecture=architecture, source=weights.source),
+        say("repr.parameters_in_modules", total=total, modules=modules),
+        say("repr.prunable_matrices", total=prunable, count=count),
+    ]
 
 
-@describe.register
-def _(pruning: Pruning) -> str:
+@_lines.register
+def _(pruning: Pruning) -> list[str]:
     name, method = short_name(pruning.weights.name), short_name(method_name(pruning.method))
     total = sum(p.total for p in pruning.weights.prunable)
     pruned, share = pruning.pruned, ratio(pruning.pruned, total)
     threshold = say("repr.no_single_threshold")
     if pruning.threshold is not None:
         threshold = say("repr.pruning_threshold", threshold=pruning.threshold)
-    return "\n".join(
-        [
-            say("repr.pruning_target", name=name, method=method, sparsity=pruning.sparsity),
-            say("repr.pruned_weights", pruned=pruned, total=total, share=share),
-            threshold,
-        ]
-    )
+    return [
+        say("repr.pruning_target", name=name, method=method, sparsity=pruning.sparsity),
+        say("repr.pruned_weights", pruned=pruned, total=total, share=share),
+        threshold,
+    ]
 
 
-@describe.register
-def _(variant: Variant) -> str:
+@_lines.register
+def _(variant: Variant) -> list[str]:
     name, layout = short_name(variant.name), layout_name(variant.layout)
     first = say("repr.variant_layout", variant=name, layout=layout)
-    inner = describe(variant.weights if variant.pruning is None else variant.pruning)
-    return "\n".join([first, *inner.split("\n")[:2]])
+    return [first, *_lines(variant.pruning or variant.weights)[:2]]
 
 
-@describe.register
-def _(study: Comparison) -> str:
+@_lines.register
+def _(study: Comparison) -> list[str]:
     models, names = (list(study.variants[key].unique()) for key in ("model", "variant"))
     first = say(
         "repr.study_summary",
@@ -74,26 +73,23 @@ def _(study: Comparison) -> str:
     )
     measured = [name for name in MEASURED if getattr(study, name) is not None]
     frames = ["layers", "groups", "totals", "storage", *measured]
-    return "\n".join([first, str(verdict(study)), say("repr.frame_names", frames=frames)])
+    return [first, str(verdict(study)), say("repr.frame_names", frames=frames)]
 
 
-@describe.register
-def _(pair: Pair) -> str:
+@_lines.register
+def _(pair: Pair) -> list[str]:
     before, after = map(short_name, pair.models["model"])
     first = say("repr.pair_models", before=before, after=after)
     frames = ["layers", "removed", "survival", "groups", "totals", "sparsities"]
-    return "\n".join([first, pair.sentences()[0], say("repr.frame_names", frames=frames)])
+    return [first, pair.sentences()[0], say("repr.frame_names", frames=frames)]
 
 
-@describe.register
-def _(difference: Difference) -> str:
+@_lines.register
+def _(difference: Difference) -> list[str]:
     before, after = (
         short_name(study.variants["model"].iloc[0])
         for study in (difference.before, difference.after)
     )
-    first = say("difference.title", before=before, after=after)
-    sentences = difference.sentences()
-    more = len(sentences) - 1
-    return "\n".join(
-        [first, sentences[0], *([say("format.count_more", count=more)] if more else [])]
-    )
+    first, *others = difference.sentences()
+    lines = [say("difference.title", before=before, after=after), first]
+    return lines + ([say("format.count_more", count=len(others))] if others else [])
