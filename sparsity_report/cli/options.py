@@ -115,9 +115,7 @@ class Choice:
         "magnitude,wanda.",
     )
     calibration: str | None = option(
-        None,
-        "Calibration text of wanda and owl, or a file. [default: the demo's]",
-        metavar="TEXT",
+        None, "Calibration text of wanda and owl, or a file. [default: the demo's]", metavar="TEXT"
     )
     also: list[str] = option(
         [], "An already-pruned model to include in the comparison.", metavar="MODEL"
@@ -152,9 +150,7 @@ class Analysis:
         False, "Measure perplexity; for one policy and level also at every 10 %.", "--perplexity"
     )
     sensitivity: str | None = option(
-        None,
-        "Sensitivity to pruning one part at a time: block, group or layer.",
-        metavar="BY",
+        None, "Sensitivity to pruning one part at a time: block, group or layer.", metavar="BY"
     )
     text: str | None = option(None, "Text to score, or a file. [default: the demo's]")
     protocol: str | None = option(

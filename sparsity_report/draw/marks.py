@@ -166,7 +166,7 @@ class Curve(Shape):
     lines : tuple of Line
     height : float
     top : float
-        Upper end of y.
+        Upper end of y, unless it has a scale.
     x_title, y_title : str
     x_domain : tuple of float
     x, x_kind : str
@@ -186,10 +186,10 @@ class Curve(Shape):
     """
 
     lines: tuple[Line, ...]
-    height: float
-    top: float
     x_title: str
     y_title: str
+    height: float = 200
+    top: float = 1.0
     kind: str = "ratio"
     x_domain: tuple[float, float] = (0.0, 1.0)
     x: str = "sparsity"

@@ -185,8 +185,6 @@ def _quality_shape(rows: Rows, names: list[str], width: float, figure: _Figure) 
     return marks.Curve(
         lines=tuple(marks.Line(*line) for line in zip(names, hues, dashes, strict=True)),
         width=width,
-        height=200,
-        top=high,
         x_title=say("chart.x_prunable_sparsity"),
         y_title=say(figure.axis),
         kind=figure.kind if ticks else "plain",

@@ -311,7 +311,7 @@ def model_names(study: Comparison, limit: int = 60) -> str:
 
 def config(sizes: Sizes = PAPER) -> dict[str, Any]:
     """Return the configuration of a chart, with the number format of the language in use."""
-    known = spoken()
+    signs = {"decimal": spoken().decimal, "thousands": spoken().thousands}
     text = {
         "labelColor": INK,
         "labelFontSize": sizes.label,
@@ -321,7 +321,7 @@ def config(sizes: Sizes = PAPER) -> dict[str, Any]:
     }
     return {
         "font": FAMILY,
-        "padding": {"left": 4, "top": 4, "right": 4, "bottom": 4},
+        "padding": dict.fromkeys(("left", "top", "right", "bottom"), 4),
         "view": {"stroke": None},
         "title": {
             "anchor": "start",
@@ -349,14 +349,7 @@ def config(sizes: Sizes = PAPER) -> dict[str, Any]:
             "rowPadding": 4,
             "offset": 12,
         },
-        "locale": {
-            "number": {
-                "decimal": known.decimal,
-                "thousands": known.thousands,
-                "grouping": [3],
-                "currency": ["", ""],
-            }
-        },
+        "locale": {"number": {**signs, "grouping": [3], "currency": ["", ""]}},
     }
 
 

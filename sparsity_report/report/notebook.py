@@ -20,7 +20,7 @@ from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.files.atomic import check_folder, together, write_file
 from sparsity_report.files.package_data import shipped
 from sparsity_report.words import number_format
-from sparsity_report.words.languages import speaking, spoken, template_folders
+from sparsity_report.words.languages import speaking, spoken, template_folders, template_text
 
 if TYPE_CHECKING:
     from nbclient import NotebookClient
@@ -213,8 +213,7 @@ def as_html(
     from sparsity_report.report.templates import blaming
 
     folders = [folder for folder in template_folders(template_dir) if folder.is_dir()]
-    styles = ("report.css", "notebook/notebook.css")
-    files = [next(f / name for f in folders if (f / name).is_file()) for name in styles]
+    styles = (template_text(f, template_dir) for f in ("report.css", "notebook/notebook.css"))
     exporter = HTMLExporter(
         template_name="notebook",
         extra_template_basedirs=[str(folder) for folder in folders],
@@ -225,11 +224,10 @@ def as_html(
     about: dict[str, str] = {
         "language": spoken().code,
         "title": printable(title.splitlines()[0].lstrip("# ") if title else "", 120),
-        "css": "\n".join([font_face_css(), *(p.read_text(encoding="utf-8") for p in files)]),
+        "css": "\n".join([font_face_css(), *styles]),
     }
     if _without_widgets(node):
-        moving = next(f / _MOVING for f in folders if (f / _MOVING).is_file())
-        script = bundle() + moving.read_text(encoding="utf-8")
+        script = bundle() + template_text(_MOVING, template_dir)
         digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
         about |= {"script": script, "script_digest": f"sha256-{digest}"}
     page: str

@@ -11,7 +11,6 @@ import pandas as pd
 from markupsafe import escape
 
 from sparsity_report.counting.pruning import Pruning
-from sparsity_report.files.package_data import shipped
 from sparsity_report.findings.difference import Difference
 from sparsity_report.findings.verdict import verdict
 from sparsity_report.report.svg_map import ShareMap, draw_map
@@ -27,6 +26,7 @@ from sparsity_report.study.variants import Variant
 from sparsity_report.untrusted.display_text import short_name
 from sparsity_report.weights.weights import Weights
 from sparsity_report.words.column_titles import head
+from sparsity_report.words.languages import template_text
 from sparsity_report.words.number_format import shares_domain
 from sparsity_report.words.sentences import say
 
@@ -190,9 +190,7 @@ def _first_rows(columns: Sequence[Column], values: pd.DataFrame) -> Table:
 
 @lru_cache(1)
 def _style() -> str:
-    files = (folder / "notebook" / "cell.css" for folder in shipped("templates"))
-    text = next(file for file in files if file.is_file()).read_text(encoding="utf-8")
-    return text.partition("*/")[2].replace("\n", "")
+    return template_text("notebook/cell.css").partition("*/")[2].replace("\n", "")
 
 
 def _html(content: Content) -> str:

@@ -39,10 +39,7 @@ _BARS, _SCORED = 6, 5
 # Findings in sight, and unclassified modules in a list.
 _IN_SIGHT, _UNCLASSIFIED = 3, 50
 
-_CONVENTIONS = {
-    "standard": "name.convention_standard",
-    "notebook": "name.convention_notebook",
-}
+_CONVENTIONS = {"standard": "name.convention_standard", "notebook": "name.convention_notebook"}
 _Measured = Sequence[Callable[[Comparison], Table | None]]
 _QUALITY: _Measured = (
     study_tables.quality,

@@ -131,6 +131,12 @@ def template_folders(template_dir: str | os.PathLike[str] | None = None) -> list
     return [folder, *folders]
 
 
+def template_text(name: str, template_dir: str | os.PathLike[str] | None = None) -> str:
+    """Return the text of a template, the user's or else the package's."""
+    files = (folder / name for folder in template_folders(template_dir))
+    return next(file for file in files if file.is_file()).read_text(encoding="utf-8")
+
+
 def _catalogues(folder: Path) -> list[Path]:
     return list((folder / "languages").glob("*.json"))
 

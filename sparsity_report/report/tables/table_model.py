@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from numbers import Real
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import pandas as pd
 from markupsafe import Markup, escape
@@ -345,27 +345,24 @@ class Table:
         return replace(self, columns=tuple(columns), bodies=(Body(tuple(turned)),), style="")
 
     def _with_columns(self, places: Sequence[int]) -> Table:
-        bodies = tuple(
-            Body(
-                tuple(row._replace(cells=tuple(row.cells[p] for p in places)) for row in body.rows),
-                body.title,
-            )
-            for body in self.bodies
-        )
+        def chosen(row: Row) -> Row:
+            return row._replace(cells=tuple(row.cells[place] for place in places))
+
+        bodies = tuple(Body(tuple(map(chosen, body.rows)), body.title) for body in self.bodies)
         return replace(self, columns=tuple(self.columns[p] for p in places), bodies=bodies)
 
 
-def rows_of(
-    columns: Sequence[Column], values: pd.DataFrame | Iterable[Mapping[str, Any]]
-) -> tuple[Row, ...]:
+# Rows by column; what is unknown in a frame is None.
+Values: TypeAlias = pd.DataFrame | Iterable[Mapping[str, Any]]
+
+
+def rows_of(columns: Sequence[Column], values: Values) -> tuple[Row, ...]:
     """Return rows of cells from mappings; ``<key>_note`` is a note, ``row_style`` a style."""
-    return tuple(
-        Row(
-            tuple(Cell(row[c.key], c.kind, row.get(f"{c.key}_note") or "") for c in columns),
-            row.get("row_style", ""),
-        )
-        for row in (plain_rows(values) if isinstance(values, pd.DataFrame) else values)
-    )
+    rows = []
+    for row in plain_rows(values) if isinstance(values, pd.DataFrame) else values:
+        cells = (Cell(row[c.key], c.kind, row.get(f"{c.key}_note") or "") for c in columns)
+        rows.append(Row(tuple(cells), row.get("row_style", "")))
+    return tuple(rows)
 
 
 def plain_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -374,13 +371,9 @@ def plain_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def table_of(
-    key: str,
-    caption: str,
-    columns: Sequence[Column],
-    values: pd.DataFrame | Iterable[Mapping[str, Any]],
-    style: str = "",
+    key: str, caption: str, columns: Sequence[Column], values: Values, style: str = ""
 ) -> Table:
-    r"""Return a table of one body; values that are unknown in a frame are null.
+    r"""Return a table of one body.
 
     Examples
     --------
@@ -395,7 +388,7 @@ def grouped(
     key: str,
     caption: str,
     columns: Sequence[Column],
-    groups: Iterable[tuple[str, pd.DataFrame | Iterable[Mapping[str, Any]]]],
+    groups: Iterable[tuple[str, Values]],
     style: str = "",
 ) -> Table:
     """Return a table with a body for each title and its values."""
