@@ -2,8 +2,8 @@
 
 ``theme`` holds colours, sizes and number formats, ``marks`` the heat map, bars, curve and
 histogram from which all charts are made. Charts of a study: ``charts`` (bars per group, bytes
-against sparsity), ``heat_maps`` (zeros per layer, head and expert), ``layer_strips`` (a dot per
-layer), ``policy_overlay`` (zeros per block and policy), ``measured_charts`` (perplexity,
+against sparsity), ``heat_maps`` (zeros per layer, head and expert), ``layer_spread`` (a dot per
+layer, a line per policy), ``measured_charts`` (perplexity,
 sensitivity), ``speed_charts`` (speed-ups, crossovers), ``tradeoff_chart`` (quality against bytes)
 and ``level_slider`` (the page's slider). ``pair_charts`` draws a pair, and ``strip_labels`` names
 its strips. ``paper_figures`` and ``export`` write files, ``png_size`` makes PNG files small,

@@ -27,7 +27,6 @@ def histogram_rows(
     edges, inside = bars(magnitudes, threshold)
     if edges.size < 2:
         return [], []
-    at = [] if threshold is None or math.isinf(threshold) else [threshold]
     density = inside / np.diff(edges)
     peak = float(density.max()) or 1.0
     rows = [
@@ -41,14 +40,13 @@ def histogram_rows(
         }
         for start, stop, height, held in zip(edges[:-1], edges[1:], density, inside, strict=True)
     ]
-    texts = [
-        say("histogram.threshold_about", about=about(t))
-        if to_a_bucket
-        else say("histogram.threshold_value", value=t)
-        for t in at
-    ]
-    marks = zip(at, texts, strict=True)
-    return rows, [{"at": t, "label": text, "left": bool(t > 0.55 * edges[-1])} for t, text in marks]
+    if threshold is None or math.isinf(threshold):
+        return rows, []
+    label = say("histogram.threshold_value", value=threshold)
+    if to_a_bucket:
+        label = say("histogram.threshold_about", about=about(threshold))
+    left = bool(threshold > 0.55 * edges[-1])
+    return rows, [{"at": threshold, "label": label, "left": left}]
 
 
 def about(threshold: float) -> str:

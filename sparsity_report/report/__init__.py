@@ -1,8 +1,8 @@
 """Reports: a page, a PDF, a thesis kit, a notebook, a notebook cell.
 
 Sections are declared once and shown by every renderer: `sections` (blocks of a section),
-`study_sections` with `study_cards`, `study_maps` and `level_slider_page` (slider of a page) and
-`histogram_data` (of layers); `pair_sections`; `difference_sections`. Renderers: `page` (HTML and
+`study_sections` with `study_cards`, `study_maps` and `level_slider_page` (slider and
+histograms of a page); `pair_sections`; `difference_sections`. Renderers: `page` (HTML and
 PDF) with `pdf` (Typst) and `templates` (Jinja2), and the folder ``thesis``. The folder ``tables``
 declares every table and writes it as HTML, Typst, LaTeX, Markdown and text.
 

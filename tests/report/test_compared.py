@@ -11,10 +11,9 @@ from helpers import study_of
 
 import sparsity_report as sr
 from sparsity_report.draw.heat_maps import excess_map, part_map
-from sparsity_report.draw.layer_strips import spread_chart
-from sparsity_report.draw.policy_overlay import blocks_chart
+from sparsity_report.draw.layer_spread import blocks_chart, spread_chart
 from sparsity_report.draw.theme import palette
-from sparsity_report.report.histogram_data import histograms, without_histograms
+from sparsity_report.report.level_slider_page import histograms, without_histograms
 from sparsity_report.report.sections import Medium
 from sparsity_report.report.study_sections import study_document
 from sparsity_report.report.tables.latex import to_latex
@@ -194,7 +193,7 @@ def test_a_study_without_weights_has_no_histograms(demo_study):
 
 
 def test_too_many_layers_for_histograms_are_said(demo_study, monkeypatch):
-    monkeypatch.setattr("sparsity_report.report.histogram_data._MOST", 23)
+    monkeypatch.setattr("sparsity_report.report.level_slider_page._MOST", 23)
     assert histograms(demo_study) is None
     assert without_histograms(demo_study) == say("histogram.too_many_layers", most=23, number=24)
 
