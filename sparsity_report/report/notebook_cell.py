@@ -28,10 +28,15 @@ from sparsity_report.weights.weights import Weights
 from sparsity_report.words.column_titles import head
 from sparsity_report.words.languages import template_text
 from sparsity_report.words.number_format import shares_domain
-from sparsity_report.words.sentences import say
+from sparsity_report.words.sentences import first, say
 
 # Most rows of a table and most sentences in a cell.
 _ROWS, _SENTENCES = 20, 12
+# Maps of a pair: columns of its cells and the keys of their titles.
+_PAIR_MAPS = {
+    "zeros_before": "cell.map_base_zero_before",
+    "zero_or_gone": "cell.map_base_zero_or_gone_after",
+}
 
 
 class Content(NamedTuple):
@@ -39,7 +44,7 @@ class Content(NamedTuple):
 
     lines: Sequence[str]
     maps: Sequence[ShareMap]
-    table: Table | None
+    table: Table
 
 
 def bundle(value: Any) -> dict[str, str]:
@@ -128,10 +133,7 @@ def _(variant: Variant) -> Content:
 
 @_content.register
 def _(difference: Difference) -> Content:
-    sentences = difference.sentences()
-    lines = [repr(difference).split("\n")[0], *sentences[:_SENTENCES]]
-    if len(sentences) > _SENTENCES:
-        lines.append(say("format.count_more", count=len(sentences) - _SENTENCES))
+    lines = [repr(difference).split("\n")[0], *first(difference.sentences(), _SENTENCES)]
     studies = {"before": difference.before, "after": difference.after}
     keys = ("sparsity_prunable", "stored_bytes")
     sides = [
@@ -149,17 +151,13 @@ def _(difference: Difference) -> Content:
 
 @_content.register
 def _(pair: Pair) -> Content:
-    first, *others = pair.sentences()
-    lines = [first, repr(pair).split("\n")[0], *others[:_SENTENCES]]
+    main, *others = pair.sentences()
+    lines = [main, repr(pair).split("\n")[0], *others[:_SENTENCES]]
     maps = []
     if (shown := difference_map(pair)) is not None:
-        titles = {
-            "zeros_before": say("cell.map_base_zero_before"),
-            "zero_or_gone": say("cell.map_base_zero_or_gone_after"),
-        }
-        for column, title in titles.items():
+        for column, title in _PAIR_MAPS.items():
             cells = shown.cells.assign(share=shown.cells[column] / shown.cells["weight_before"])
-            maps.append(_map(title, shown.grid, cells, "share"))
+            maps.append(_map(say(title), shown.grid, cells, "share"))
     return Content(lines, maps, pair_totals(pair))
 
 
@@ -194,14 +192,14 @@ def _style() -> str:
 
 
 def _html(content: Content) -> str:
-    first, *others = content.lines
-    lines = [f'<p class="verdict">{escape(first)}</p>']
+    main, *others = content.lines
+    lines = [f'<p class="verdict">{escape(main)}</p>']
     lines += [f'<p class="soft">{escape(line)}</p>' for line in others]
     # All maps share one scale.
     shares = [share for each in content.maps for *_, share in each.cells]
     domain = shares_domain(min(shares), max(shares)) if shares else (0.0, 1.0)
     parts = [draw_map(each, domain) for each in content.maps]
-    if content.table is not None and content.table.rows:
+    if content.table.rows:
         parts.append(f'<div class="wide">{to_html(content.table)}</div>')
     body = f'<div class="parts">{"".join(parts)}</div>' if parts else ""
     return f'<style>{_style()}</style><div class="sparsity-report">{"".join(lines)}{body}</div>'
@@ -209,6 +207,6 @@ def _html(content: Content) -> str:
 
 def _latex(content: Content) -> str:
     lines = [f"{tex(line, 200)}\\\\" for line in content.lines]
-    if content.table is not None and content.table.rows:
+    if content.table.rows:
         lines.append(to_tabular(content.table))
     return "\n".join(lines)

@@ -26,7 +26,7 @@ from sparsity_report.study.files.csv_files import csv_text, variant_stems
 from sparsity_report.untrusted.display_text import clip, short_name
 from sparsity_report.words.column_titles import head
 from sparsity_report.words.number_format import count
-from sparsity_report.words.sentences import say
+from sparsity_report.words.sentences import first, say
 
 # Most rows of all variants' layers that a page holds as a table; it holds more as data.
 _ROWS = 6_000
@@ -288,13 +288,10 @@ def _audit(study: Comparison, medium: Medium) -> Iterator[Block | None]:
         yield Text(say("page.html_audit_note"))
     elif further:
         yield Fold(say("page.audit_other_variants"), further)
-    if names := list(study.unclassified):
-        more = len(names) - _UNCLASSIFIED
-        names = [clip(name, 200) for name in names[:_UNCLASSIFIED]]
-        names += [say("format.count_more", count=more)] if more > 0 else []
+    if names := [clip(name, 200) for name in study.unclassified]:
         yield Heading("unclassified", say("page.unclassified_heading"))
         yield Text(say("page.unclassified_intro"))
-        yield sections.Bullets(tuple(names), are_names=True)
+        yield sections.Bullets(tuple(first(names, _UNCLASSIFIED)), are_names=True)
 
 
 def _layers(study: Comparison, medium: Medium) -> Iterator[Block]:

@@ -14,7 +14,7 @@ from sparsity_report.study.variants import Variant
 from sparsity_report.untrusted.display_text import short_name
 from sparsity_report.weights.weights import Weights
 from sparsity_report.words.display_names import layout_name, method_name
-from sparsity_report.words.sentences import say, some
+from sparsity_report.words.sentences import first, say, some
 
 
 def describe(value: Any) -> str:
@@ -58,14 +58,14 @@ def _(pruning: Pruning) -> list[str]:
 @_lines.register
 def _(variant: Variant) -> list[str]:
     name, layout = short_name(variant.name), layout_name(variant.layout)
-    first = say("repr.variant_layout", variant=name, layout=layout)
-    return [first, *_lines(variant.pruning or variant.weights)[:2]]
+    title = say("repr.variant_layout", variant=name, layout=layout)
+    return [title, *_lines(variant.pruning or variant.weights)[:2]]
 
 
 @_lines.register
 def _(study: Comparison) -> list[str]:
     models, names = (list(study.variants[key].unique()) for key in ("model", "variant"))
-    first = say(
+    title = say(
         "repr.study_summary",
         models=[*map(short_name, models)],
         variants=some([*map(short_name, names)], 8),
@@ -73,15 +73,15 @@ def _(study: Comparison) -> list[str]:
     )
     measured = [name for name in MEASURED if getattr(study, name) is not None]
     frames = ["layers", "groups", "totals", "storage", *measured]
-    return [first, str(verdict(study)), say("repr.frame_names", frames=frames)]
+    return [title, str(verdict(study)), say("repr.frame_names", frames=frames)]
 
 
 @_lines.register
 def _(pair: Pair) -> list[str]:
     before, after = map(short_name, pair.models["model"])
-    first = say("repr.pair_models", before=before, after=after)
+    title = say("repr.pair_models", before=before, after=after)
     frames = ["layers", "removed", "survival", "groups", "totals", "sparsities"]
-    return [first, pair.sentences()[0], say("repr.frame_names", frames=frames)]
+    return [title, pair.sentences()[0], say("repr.frame_names", frames=frames)]
 
 
 @_lines.register
@@ -90,6 +90,5 @@ def _(difference: Difference) -> list[str]:
         short_name(study.variants["model"].iloc[0])
         for study in (difference.before, difference.after)
     )
-    first, *others = difference.sentences()
-    lines = [say("difference.title", before=before, after=after), first]
-    return lines + ([say("format.count_more", count=len(others))] if others else [])
+    title = say("difference.title", before=before, after=after)
+    return [title, *first(difference.sentences(), 1)]

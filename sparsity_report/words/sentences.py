@@ -97,8 +97,14 @@ def some(names: Sequence[Any], limit: int = 3) -> str:
     >>> some(["a", "b", "c", "d", "e"])
     'a, b, c and 2 more'
     """
+    return join(first(names, limit))
+
+
+def first(names: Sequence[Any], limit: int) -> list[Any]:
+    """Return the first names, and last the number of the others if there are any."""
     others = len(names) - limit
-    return join([*names[:limit], *([say("format.count_more", count=others)] if others > 0 else [])])
+    more = [say("format.count_more", count=others)] if others > 0 else []
+    return [*names[:limit], *more]
 
 
 class _Templates(string.Formatter):
