@@ -12,7 +12,6 @@ from sparsity_report.words.sentences import say
 
 # Heads of columns that differ from their titles.
 _HEADS = {
-    "stored_as": "column.stored_as",
     "share": "column.zero_share_of_weights",
     "expected_sparsity": "column.expected_zeros",
     "n_m": "column.n_m_compliance",
@@ -20,18 +19,10 @@ _HEADS = {
     "model_bytes": "explorer.column_bytes",
     "model_ratio": "column.ratio_to_dense",
     "threshold": "column.threshold_magnitude",
-    "quartiles": "column.quartiles",
-    "windows": "column.window_stride",
-    "realised": "column.realised",
-    "control_span": "column.control_head",
     "bound_share": "column.memory_limit_share",
-    "bits_per_weight": "column.bits_per_weight",
-    "scores": "column.score_count",
     "what": "column.item",
     "of": "column.scope_head",
     "sparsity_before": "column.share_before",
-    "sparsity_after": "column.share_after",
-    "moved": "column.percentage_points",
 }
 
 

@@ -79,8 +79,8 @@ def measured(difference: Difference) -> Table | None:
         speed = row["what"] == "speed"
         scope = say("format.token_count", tokens=int(row["of"])) if speed else row["of"]
         note = say("difference.within_noise") if speed and not row["apart"] else ""
-        what = say(_MEASURED[row["what"]], base=difference.speed_base)
-        shown = {"variant": row["variant"], "what": what, "of": scope, "after_note": note}
+        label = say(_MEASURED[row["what"]], base=difference.speed_base)
+        shown = {"variant": row["variant"], "what": label, "of": scope, "after_note": note}
         values.append({**shown, "before": before, "after": after})
     kinds = {"variant": name(80), "of": name(200)}
     columns = columns_of("variant what of before after", (1.6, 1), kinds)
