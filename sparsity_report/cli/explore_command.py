@@ -89,6 +89,8 @@ def explored(given: Mapping[str, Any]) -> Comparison:
 
 def _notebook(given: Mapping[str, Any], language: str) -> str:
     """Return a notebook with one cell that shows the explorer."""
+    import nbformat
+
     cell = (
         "import sparsity_report as sr\n"
         "from sparsity_report.cli.explore_command import explored\n\n"
@@ -96,16 +98,10 @@ def _notebook(given: Mapping[str, Any], language: str) -> str:
         "speaking.__enter__()\n"
         f"sr.explore(explored({dict(given)!r}))"
     )
-    code: dict[str, Any] = {"cell_type": "code", "execution_count": None, "source": cell}
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    return json.dumps(
-        {
-            "nbformat": 4,
-            "nbformat_minor": 5,
-            "metadata": {"kernelspec": kernel},
-            "cells": [{**code, "id": "explorer", "metadata": {}, "outputs": []}],
-        }
-    )
+    cells, metadata = [nbformat.v4.new_code_cell(cell)], {"kernelspec": kernel}
+    text: str = nbformat.writes(nbformat.v4.new_notebook(cells=cells, metadata=metadata))
+    return text
 
 
 @contextmanager
