@@ -79,19 +79,16 @@ def _perplexities(entries: pd.DataFrame, scored: pd.DataFrame, place: int) -> Ta
         Column(model, text, kind_of("perplexity"), width=1)
         for model, text in zip(models, heads, strict=True)
     ]
+    winners: set[str] = set()
+    for _, rivals in entries[entries["kind"] != ""].groupby(["kind", "model"])["variant"]:
+        winners |= best_rows(scored[scored["variant"].isin(rivals)], "perplexity")
     bodies = []
     for kind, rows in entries.groupby("kind", sort=False):
         scores: _Scores = {}
-        strong = set()
-        for model, rivals in rows.groupby("model", sort=False):
-            winners = best_rows(scored[scored["variant"].isin(rivals["variant"])], "perplexity")
-            strong |= {
-                (row["label"], str(model))
-                for row in records(rivals)
-                if kind and row["variant"] in winners
-            }
         for row in records(rows):
             scores.setdefault(row["label"], {})[row["model"]] = values[row["variant"]]
+        best = rows[rows["variant"].isin(winners)]
+        strong = set(zip(best["label"], best["model"], strict=True))
         bodies.append(_body(str(kind), columns, scores, strong))
     first = records(scored)[0]
     caption = say(

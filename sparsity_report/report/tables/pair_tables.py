@@ -1,7 +1,8 @@
 """Tables of pairs of checkpoints."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from sparsity_report.draw.strip_labels import strip_names, strip_title
@@ -148,7 +149,8 @@ def _removed_heads() -> dict[str, str]:
 
 def _listed(numbers: Sequence[int], limit: int) -> str:
     """List numbers, neighbours as a span, and how many follow after so many spans."""
-    spans = [*_spans(numbers)]
+    runs = np.split(numbers, np.flatnonzero(np.diff(numbers) != 1) + 1) if numbers else []
+    spans = [(int(run[0]), int(run[-1])) for run in runs]
     shown = [
         count(first) if first == last else f"{count(first)}–{count(last)}"
         for first, last in spans[:limit]
@@ -156,15 +158,6 @@ def _listed(numbers: Sequence[int], limit: int) -> str:
     if more := sum(last - first + 1 for first, last in spans[limit:]):
         shown.append(say("format.count_more", count=more))
     return ", ".join(shown)
-
-
-def _spans(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Yield the first and last of each run of consecutive numbers."""
-    start = 0
-    for at in range(1, len(numbers) + 1):
-        if at == len(numbers) or numbers[at] != numbers[at - 1] + 1:
-            yield numbers[start], numbers[at - 1]
-            start = at
 
 
 def removed(pair: Pair, limit: int) -> Table | None:
