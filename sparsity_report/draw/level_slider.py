@@ -5,7 +5,6 @@ of a level in :attr:`LevelChart.levels`.
 """
 
 import math
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import altair as alt
@@ -125,18 +124,16 @@ def _cell_rows(cells: LevelParts, grid: Grid) -> Rows:
     """Return one row per cell: its weights, and its zeros at every level."""
     members = grid.members
     alone = len(members) <= _NAMED and all(len(names) == 1 for names in members)
+    columns = zip(grid.cells, members, cells.totals.tolist(), cells.zeros.tolist(), strict=True)
     return [
         {
             "cell": place,
-            "block": cell.block,
-            "projection": cell.projection,
+            **cell._asdict(),
             "total": total,
             "zeros": zeros,
-            "module": printable(members[place][0], 2000) if alone else None,
+            "module": printable(names[0], 2000) if alone else None,
         }
-        for place, (cell, total, zeros) in enumerate(
-            zip(grid.cells, cells.totals.tolist(), cells.zeros.tolist(), strict=True)
-        )
+        for place, (cell, names, total, zeros) in enumerate(columns)
     ]
 
 
@@ -167,11 +164,10 @@ def _map(grid: Grid, pointed: alt.Parameter) -> alt.LayerChart:
 
 def _group_rows(groups: LevelParts) -> Rows:
     names = distinct_names([group_name(str(name)) for name in groups.names])
+    columns = zip(names, groups.totals.tolist(), groups.zeros.tolist(), strict=True)
     return [
         {"group": name, "variant": "", "total": total, "zeros": zeros}
-        for name, total, zeros in zip(
-            names, groups.totals.tolist(), groups.zeros.tolist(), strict=True
-        )
+        for name, total, zeros in columns
     ]
 
 
@@ -213,22 +209,6 @@ def cost_rows(study: Comparison) -> Rows:
     return rows and rows + [{"sparsity": end, "value": 1.0, "line": dense} for end in (0.0, 1.0)]
 
 
-def cost_shape(rows: Rows, width: float, height: float) -> marks.Curve:
-    """Return how the curve of :func:`cost_rows` is drawn."""
-    names = {row["line"] for row in rows}
-    lines = (line._replace(name=say(line.name)) for line in COST_LINES.values())
-    return marks.Curve(
-        lines=tuple(line for line in lines if line.name in names),
-        width=width,
-        height=height,
-        top=1.05 * max(row.get("top", 0.0) for row in rows),
-        x_title=say("chart.x_prunable_sparsity"),
-        y_title=say("chart.y_cost_over_dense"),
-        flip=True,
-        columns=3 if width >= 280 else 2,
-    )
-
-
 def break_even_rows(study: Comparison) -> Rows:
     """Return the point where the curve of bytes meets dense, as a row or none."""
     share = study.facts.break_even(study.facts.baseline)
@@ -239,8 +219,19 @@ def break_even_rows(study: Comparison) -> Rows:
 
 
 def _curve(rows: Rows, pointed: alt.Parameter | None) -> alt.LayerChart:
-    shape = cost_shape(rows, theme.SLIDER_CURVE, theme.SLIDER_HEIGHT)
-    shape = replace(shape, level_filter="datum.place == level")
+    names = {row["line"] for row in rows}
+    known = (line._replace(name=say(line.name)) for line in COST_LINES.values())
+    shape = marks.Curve(
+        lines=tuple(line for line in known if line.name in names),
+        width=theme.SLIDER_CURVE,
+        height=theme.SLIDER_HEIGHT,
+        top=1.05 * max(row.get("top", 0.0) for row in rows),
+        x_title=say("chart.x_prunable_sparsity"),
+        y_title=say("chart.y_cost_over_dense"),
+        flip=True,
+        level_filter="datum.place == level",
+        columns=3,
+    )
     lines = alt.NamedData("lines")
     chart = marks.curve(lines, shape, evens=alt.NamedData("even"), levels=lines)
     if pointed is not None:
