@@ -223,26 +223,19 @@ def document(sections: list[Section], **values: Any) -> dict[str, Any]:
     **values
         Values of the kind: ``title``, ``names``, ``verdict``, ``cards``, ``findings`` and others.
     """
-    defaults: dict[str, Any] = {
-        "heading": "",
-        "chips": [],
-        "verdict": "",
-        "cards": [],
-        "lead": None,
-        "further": [],
-    }
+    empty = {"heading": "", "verdict": "", "chips": [], "cards": [], "further": []}
     tables: dict[str, Table] = {}
     for section in sections:
-        for table in section.tables:
-            tables.setdefault(table.key, table)
+        tables = {table.key: table for table in reversed(section.tables)} | tables
     common = {
+        "lead": None,
         "language": spoken(),
         "program": f"sparsity-report {sparsity_report.__version__}",
         "version": sparsity_report.__version__,
         "sections": sections,
         "tables": tables,
     }
-    return {**defaults, **common, **values}
+    return {**empty, **common, **values}
 
 
 def multiples(
