@@ -124,11 +124,9 @@ def _served(place: Path, notebook: str) -> Iterator[tuple[subprocess.Popen[bytes
     command = [sys.executable, "-m", "voila", str(source), "--no-browser", f"--port={port}"]
     command += ["--Voila.ip=127.0.0.1", "--Voila.port_retries=0"]
     command += [f"--Voila.config_file_paths={place / 'config'}"]
-    private = {
-        f"JUPYTER_{part}_DIR": place / part.lower() for part in ("CONFIG", "DATA", "RUNTIME")
-    }
-    environment = os.environ | {key: str(path) for key, path in private.items()}
-    environment |= {"IPYTHONDIR": str(place / "ipython"), "TMPDIR": str(place)}
+    environment = os.environ | {"IPYTHONDIR": str(place / "ipython"), "TMPDIR": str(place)}
+    for part in ("CONFIG", "DATA", "RUNTIME"):
+        environment[f"JUPYTER_{part}_DIR"] = str(place / part.lower())
     environment["TQDM_DISABLE"] = "1"  # finished bars would stay in the page
     with (place / "log").open("wb") as log:
         server = subprocess.Popen(

@@ -18,8 +18,7 @@ from sparsity_report.explorer.view import View
 from sparsity_report.report.copied_code import FORMS
 from sparsity_report.untrusted.display_text import distinct_names
 from sparsity_report.words import number_format
-from sparsity_report.words.column_titles import head
-from sparsity_report.words.display_names import group_name
+from sparsity_report.words.display_names import group_name, head
 from sparsity_report.words.sentences import say
 
 # Functions of the buttons and of the field of the budget, by name.

@@ -23,8 +23,7 @@ from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.heads_experts import Inner
 from sparsity_report.untrusted.display_text import clip, short_name
 from sparsity_report.words import number_format
-from sparsity_report.words.column_titles import head
-from sparsity_report.words.display_names import group_name, method_name
+from sparsity_report.words.display_names import group_name, head, method_name
 from sparsity_report.words.number_format import count, percent, scaled
 from sparsity_report.words.sentences import say
 

@@ -25,7 +25,7 @@ from sparsity_report.study.pairs.pair_cells import difference_map
 from sparsity_report.study.variants import Variant
 from sparsity_report.untrusted.display_text import short_name
 from sparsity_report.weights.weights import Weights
-from sparsity_report.words.column_titles import head
+from sparsity_report.words.display_names import head
 from sparsity_report.words.languages import template_text
 from sparsity_report.words.number_format import shares_domain
 from sparsity_report.words.sentences import first, say

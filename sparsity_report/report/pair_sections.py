@@ -14,8 +14,7 @@ from sparsity_report.study.layers import records
 from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.study.pairs.pair_cells import ROWS
 from sparsity_report.untrusted.display_text import clip, short_name
-from sparsity_report.words.column_titles import head
-from sparsity_report.words.display_names import display_name
+from sparsity_report.words.display_names import display_name, head
 from sparsity_report.words.number_format import known, percent, scaled
 from sparsity_report.words.sentences import say
 

@@ -24,7 +24,7 @@ from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.protocol_scores import by_protocol
 from sparsity_report.study.files.csv_files import csv_text, variant_stems
 from sparsity_report.untrusted.display_text import clip, short_name
-from sparsity_report.words.column_titles import head
+from sparsity_report.words.display_names import head
 from sparsity_report.words.number_format import count
 from sparsity_report.words.sentences import first, say
 

@@ -1,4 +1,4 @@
-"""Names of groups, methods, layouts and other raw values as readers know them.
+"""Names of columns, groups, methods, layouts and other raw values as readers know them.
 
 The catalogue holds a name under the family and the raw value, such as ``group.mlp_linear``. A value
 without a name there is shown as it is.
@@ -86,3 +86,26 @@ def layout_name(layout: str) -> str:
         side = layout.removeprefix("bsr_")
         return f"BSR {side} × {side}"
     return display_name("layout", layout)
+
+
+def title(name: str) -> str:
+    """Return the title of a column, or the words of its name if it has none.
+
+    Examples
+    --------
+    >>> title("stored_bytes"), title("sparsity_prunable"), title("own_figure")
+    ('stored bytes', 'zeros of the prunable weights', 'own figure')
+    """
+    return spoken().sentences.get(f"column.{name}", name.replace("_", " "))
+
+
+def head(name: str) -> str:
+    """Return the title of a column as the head of a table, with a capital first.
+
+    Examples
+    --------
+    >>> head("stored_bytes")
+    'Stored bytes'
+    """
+    text = title(name)
+    return text[:1].upper() + text[1:]

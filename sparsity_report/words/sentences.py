@@ -11,13 +11,13 @@ from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.phrases import Phrase
 from sparsity_report.untrusted.display_text import short_name
 from sparsity_report.words import number_format
-from sparsity_report.words.column_titles import title
 from sparsity_report.words.display_names import (
     display_name,
     layout_name,
     method_name,
     part_name,
     policy_name,
+    title,
 )
 from sparsity_report.words.languages import spoken
 from sparsity_report.words.number_format import UNKNOWN, figures, known

@@ -28,7 +28,7 @@ from sparsity_report.study.files.csv_files import variant_stems, write_csv
 from sparsity_report.study.files.json_files import digest_of
 from sparsity_report.study.notes import EDITED_STUDY
 from sparsity_report.study.schema import COLUMNS, MEASURED
-from sparsity_report.words.column_titles import title
+from sparsity_report.words.display_names import title
 
 pytestmark = pytest.mark.slow(seconds=40)
 

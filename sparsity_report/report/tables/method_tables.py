@@ -14,8 +14,7 @@ from sparsity_report.study.derived.winners import best_of, best_rows
 from sparsity_report.study.derived.zero_shot import SEVEN, one_version, seven_tasks
 from sparsity_report.study.layers import records
 from sparsity_report.untrusted.display_text import distinct_names, short_name
-from sparsity_report.words.column_titles import head
-from sparsity_report.words.display_names import policy_name
+from sparsity_report.words.display_names import head, policy_name
 from sparsity_report.words.number_format import percent
 from sparsity_report.words.sentences import say
 

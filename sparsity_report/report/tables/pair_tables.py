@@ -13,8 +13,7 @@ from sparsity_report.study.layers import records
 from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.study.pairs.pair_cells import Strip, difference_map
 from sparsity_report.untrusted.display_text import clip
-from sparsity_report.words.column_titles import head
-from sparsity_report.words.display_names import display_name, group_name
+from sparsity_report.words.display_names import display_name, group_name, head
 from sparsity_report.words.number_format import count
 from sparsity_report.words.sentences import say
 

@@ -6,7 +6,7 @@ from sparsity_report.report.tables.column_heads import columns_of
 from sparsity_report.report.tables.table_model import Table, grouped, table_of
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.untrusted.display_text import clip, short_name
-from sparsity_report.words.column_titles import head
+from sparsity_report.words.display_names import head
 from sparsity_report.words.sentences import say
 
 

@@ -21,8 +21,7 @@ from sparsity_report.study.harness_results import KEYS
 from sparsity_report.study.layers import records
 from sparsity_report.study.zstd_sizes import LEVEL
 from sparsity_report.untrusted.display_text import clip, distinct_names, short_name
-from sparsity_report.words.column_titles import head
-from sparsity_report.words.display_names import layout_name, part_name
+from sparsity_report.words.display_names import head, layout_name, part_name
 from sparsity_report.words.languages import spoken
 from sparsity_report.words.number_format import count
 from sparsity_report.words.sentences import say
