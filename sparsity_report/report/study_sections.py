@@ -18,7 +18,7 @@ from sparsity_report.report import sections, study_maps
 from sparsity_report.report.level_slider_page import packed_note
 from sparsity_report.report.sections import Block, Drawing, Fold, Heading, Medium, Section, Text
 from sparsity_report.report.study_cards import study_cards
-from sparsity_report.report.tables import method_tables, policy_table, speed_tables, study_tables
+from sparsity_report.report.tables import method_tables, speed_tables, study_tables
 from sparsity_report.report.tables.table_model import Table, plain_rows, to_columns
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.protocol_scores import by_protocol
@@ -116,11 +116,11 @@ def study_sections(study: Comparison, medium: Medium) -> list[Section]:
 
 
 def _compared(study: Comparison, medium: Medium) -> Iterator[Block]:
-    table = policy_table.compared(study)
+    table = method_tables.compared(study)
     if table is None:
         return
     if medium.is_kit:
-        yield from _numbered(policy_table.side_by_side(study))
+        yield from _numbered(method_tables.side_by_side(study))
     elif medium.is_paper:
         yield from sections.fitting(table, 6, 60, say("caption.compared_continued"))
     else:
@@ -138,7 +138,7 @@ def _totals(study: Comparison, medium: Medium) -> Iterator[Block]:
     if medium.is_paper:
         yield from sections.fitting(table, 4, 52, say("caption.totals_continued"))
     else:
-        style = "roomy" if policy_table.compared(study) is None else "folded"
+        style = "roomy" if method_tables.compared(study) is None else "folded"
         yield Fold(table.caption, (table,), style)
 
 

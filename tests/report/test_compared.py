@@ -17,7 +17,7 @@ from sparsity_report.report.level_slider_page import histograms, without_histogr
 from sparsity_report.report.sections import Medium
 from sparsity_report.report.study_sections import study_document
 from sparsity_report.report.tables.latex import to_latex
-from sparsity_report.report.tables.policy_table import compared, side_by_side
+from sparsity_report.report.tables.method_tables import compared, side_by_side
 from sparsity_report.study.derived.histograms import module_magnitudes
 from sparsity_report.words.sentences import say
 
