@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from sparsity_report.measure.clock import Clock
     from sparsity_report.study.comparison import Comparison
 
+# Options of `sr.compare`.
+_COMPARING = ("convention", "context", "patterns", "zstd")
+
 
 def clock_of(analysis: Analysis) -> Clock | None:
     """Return the clock of --latency, None without that option."""
@@ -38,15 +41,10 @@ def studied(compared: Compared, analysis: Analysis) -> tuple[Comparison, bool]:
     import sparsity_report as sr
 
     variants = compared.variants
+    options = {name: getattr(analysis, name) for name in _COMPARING}
     with bar("looking for patterns") as progress:
-        study = sr.compare(
-            *variants,
-            convention=analysis.convention,
-            context=analysis.context,
-            patterns=analysis.patterns,
-            zstd=analysis.zstd,
-            progress=progress if analysis.patterns or analysis.zstd else None,
-        )
+        shown = progress if analysis.patterns or analysis.zstd else None
+        study = sr.compare(*variants, **options, progress=shown)
     if analysis.latency:
         with bar("timing", unit="measurement") as progress:
             times = sr.measure_latency(variants, clock=clock_of(analysis), progress=progress)
@@ -94,10 +92,11 @@ def _sensitivity(compared: Compared, analysis: Analysis) -> pd.DataFrame:
     """Score a text with one part pruned at a time."""
     import sparsity_report as sr
 
+    pruning = compared.prunings[0]
     with bar("pruning parts", unit="part") as progress:
         return sr.sensitivity(
-            compared.prunings[0].weights,
-            compared.prunings[0].sparsity,
+            pruning.weights,
+            pruning.sparsity,
             analysis.sensitivity or "block",
             text=analysis.text,
             protocol=analysis.protocol,

@@ -122,20 +122,11 @@ def sparsity_map(
         ends = zip(cells["low"], cells["high"], strict=True)
         cells = cells.assign(range=[say("format.percent_range", low=a, high=b) for a, b in ends])
         tips = {"layers": "chart.layers_in_cell", "range": "chart.zeros_range_per_layer"}
-    chart = block_map(
-        cells,
-        (grid.blocks, grid.projections),
-        width=width,
-        domain=domain or zeros_domain(study),
-        title=say("chart.zeros_label"),
-        tips=tips,
-    )
-    alt_text = say(
-        "chart.zeros_map_alt",
-        blocks=len(grid.blocks),
-        projections=len(grid.projections),
-        **extremes(cells, "sparsity", "share"),
-    )
+    look: dict[str, Any] = {"width": width, "title": say("chart.zeros_label"), "tips": tips}
+    axes, ends = (grid.blocks, grid.projections), domain or zeros_domain(study)
+    chart = block_map(cells, axes, domain=ends, **look)
+    counts = {"blocks": len(grid.blocks), "projections": len(grid.projections)}
+    alt_text = say("chart.zeros_map_alt", **counts, **extremes(cells, "sparsity", "share"))
     return theme.titled(chart, *_map_title(study, variant, layers), alt_text)
 
 
@@ -182,13 +173,9 @@ def small_map(
     cells, grid = study.facts.cells(variant), study.facts.grid(variant)
     if cells.empty:
         return None
-    chart = block_map(
-        cells,
-        (grid.blocks, grid.projections),
-        row=min(_SMALL_ROW, _SMALL_HEIGHT / len(grid.projections)),
-        domain=domain or zeros_domain(study),
-        **_SMALL,
-    )
+    axes, ends = (grid.blocks, grid.projections), domain or zeros_domain(study)
+    row = min(_SMALL_ROW, _SMALL_HEIGHT / len(grid.projections))
+    chart = block_map(cells, axes, row=row, domain=ends, **_SMALL)
     low, high = _ends(cells)
     note = say("format.range", low=low, high=high)
     alt_text = say("chart.small_map_alt", variant=clip(variant), note=note)
@@ -237,11 +224,8 @@ def excess_map(study: Comparison, variant: str, width: float = TEXT_WIDTH) -> al
         label="chart.excess_zeros_label",
         tips={"zeros": "chart.zeros_label"},
     )
-    note = say(
-        "chart.gaussian_excess_note",
-        model=clip(study.variants.set_index("variant")["model"][variant]),
-        variant=short_name(variant),
-    )
+    model = clip(study.variants.set_index("variant")["model"][variant])
+    note = say("chart.gaussian_excess_note", model=model, variant=short_name(variant))
     alt_text = say("chart.gaussian_excess_alt", **extremes(cells, "excess", "points"))
     return theme.titled(chart, say("chart.gaussian_excess_title"), note, alt_text)
 
@@ -265,16 +249,11 @@ def part_map(part: Part, variant: str) -> alt.LayerChart | None:
     title, one = _PARTS[part.key]
     look = {**_SMALL, "row": min(_SMALL_ROW, _TALLEST / len(names)), "domain": (0.0, 1.0)}
     chart = block_map(cells, (blocks, names), tips={"projection": one}, **look)
-    low, high = float(cells["sparsity"].min()), float(cells["sparsity"].max())
+    ends = {"low": float(cells["sparsity"].min()), "high": float(cells["sparsity"].max())}
+    counts = {"blocks": len(blocks), "parts": len(names)}
     names_of = " · ".join(filter(None, (short_name(variant), clip(part.projection))))
-    alt_text = say(
-        "chart.heads_experts_alt",
-        title=f"{say(title)}, {names_of}",
-        blocks=len(blocks),
-        parts=len(names),
-        low=low,
-        high=high,
-    )
+    shown = f"{say(title)}, {names_of}"
+    alt_text = say("chart.heads_experts_alt", title=shown, **counts, **ends)
     heading = clip(part.projection, 24) or say(title)
-    note = say("format.percent_range", low=low, high=high)
+    note = say("format.percent_range", **ends)
     return theme.titled(chart, heading, note, alt_text)

@@ -39,11 +39,8 @@ def spread_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart
     top = min(1.0, math.ceil(frame["share"].max() * 10) / 10)
     x = marks.share_axis("share", say("chart.x_layer_zeros_ratio"), [0, top], grid=True)
     y = marks.names_axis("line", names, grid=True)
-    tips = (
-        ("line", note or say("label.variant")),
-        ("label", say("kind.layer")),
-        ("text", say("chart.zeros_label")),
-    )
+    further = marks.tips(label="kind.layer", text="chart.zeros_label")
+    tips = (("line", note or say("label.variant")), *further)
     dots = alt.Chart(marks.inline(_thinned(frame))).mark_circle(size=30, color=BLUE, opacity=0.45)
     means = frame.drop_duplicates("line")[["line", "mean"]].rename(columns={"mean": "share"})
     means["text"] = [theme.write(share, "share") for share in means["share"]]

@@ -348,17 +348,12 @@ def bars(data: Data, shape: Bars) -> alt.LayerChart:
     x = alt.X("value:Q", title=shape.axis, scale=scale, axis=axis)
     names = [name for name, _, _ in shape.inks]
     band = shape.band * len(names)
+    room = {"paddingInner": shape.gap / (band + shape.gap), "paddingOuter": 0.12}
     drawn = (
         alt.Chart(data)
         .transform_calculate(**dict(shape.computed))
         .encode(
-            y=names_axis(
-                "group",
-                shape.groups,
-                limit=shape.names,
-                paddingInner=shape.gap / (band + shape.gap),
-                paddingOuter=0.12,
-            ),
+            y=names_axis("group", shape.groups, limit=shape.names, **room),
             yOffset=alt.YOffset("variant:N", scale=alt.Scale(domain=names, paddingInner=0.14)),
             tooltip=tooltips(shape.tips),
         )
@@ -463,13 +458,9 @@ def histogram(
         Steps of another layer: ``from, height``.
     """
     flat = density_axis(1.12)
+    scale, axis = alt.Scale(nice=False), alt.Axis(tickCount=5, grid=False)
     rects = alt.Chart(data).mark_bar(strokeWidth=0).encode(
-        x=alt.X(
-            "from:Q",
-            title=say("chart.x_weight_magnitude"),
-            scale=alt.Scale(nice=False),
-            axis=alt.Axis(tickCount=5, grid=False),
-        ),
+        x=alt.X("from:Q", title=say("chart.x_weight_magnitude"), scale=scale, axis=axis),
         x2="to:Q",
         y=flat,
         y2=alt.datum(0),

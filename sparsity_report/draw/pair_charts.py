@@ -123,16 +123,12 @@ def strip_words(strip: Strip) -> str:
     """Return the alternative text of a strip."""
     names = strip_names(strip)
     gone, among = sum(len(row.gone) for row in strip.rows), sum(row.among for row in strip.rows)
-    return say(
-        "chart.removed_strip_alt",
-        title=strip_title(strip),
-        gone=gone,
-        among=among,
-        rows="; ".join(
-            say("format.named_numbers", name=name, numbers=[str(n) for n in row.gone])
-            for name, row in zip(names[:20], strip.rows, strict=False)
-        ),
+    rows = "; ".join(
+        say("format.named_numbers", name=name, numbers=[str(n) for n in row.gone])
+        for name, row in zip(names[:20], strip.rows, strict=False)
     )
+    title = strip_title(strip)
+    return say("chart.removed_strip_alt", title=title, gone=gone, among=among, rows=rows)
 
 
 def overlap_charts(pair: Pair, width: float) -> list[alt.LayerChart]:
@@ -177,12 +173,8 @@ def _sides() -> tuple[tuple[str, str], tuple[str, str]]:
 
 def overlap_words(row: Mapping[str, Any], name: str) -> str:
     """Return the alternative text of a matrix of :func:`overlap_rows`."""
-    return say(
-        "chart.overlap_alt",
-        name=name,
-        compared=row["compared"],
-        **{key: row[key] / row["compared"] for key, _, _ in _OVERLAP},
-    )
+    shares = {key: row[key] / row["compared"] for key, _, _ in _OVERLAP}
+    return say("chart.overlap_alt", name=name, compared=row["compared"], **shares)
 
 
 def overlap_mark(data: marks.Data, width: float, sizes: Sizes = PAPER) -> alt.LayerChart:

@@ -80,16 +80,10 @@ def _speeds(frame: pd.DataFrame) -> Rows:
 def _speed_layers(rows: Rows, width: float) -> list[alt.Chart]:
     numbers = [row[key] for row in rows for key in _SPEEDS if row[key]] or [1.0]
     domain = [min(0.8, min(numbers) / 1.15), max(1.25, max(numbers) * 1.15)]
-    x = alt.X(
-        "realised:Q",
-        title=say("label.speed_up"),
-        scale=alt.Scale(type="log", domain=domain),
-        axis=alt.Axis(
-            labelExpr=theme.tick("ratio"),
-            values=theme.log_ticks(domain[0], domain[1], few=width < theme.NARROW),
-            grid=False,
-        ),
-    )
+    ticks = theme.log_ticks(domain[0], domain[1], few=width < theme.NARROW)
+    axis = alt.Axis(labelExpr=theme.tick("ratio"), values=ticks, grid=False)
+    scale = alt.Scale(type="log", domain=domain)
+    x = alt.X("realised:Q", title=say("label.speed_up"), scale=scale, axis=axis)
     names = [say("chart.speed_promised_by_flops"), say("label.realised_speed_up")]
     y = marks.names_axis("name", [row["name"] for row in rows], grid=True)
 

@@ -313,44 +313,28 @@ def config(sizes: Sizes = PAPER) -> dict[str, Any]:
     """Return the configuration of a chart, with the number format of the language in use."""
     signs = {"decimal": spoken().decimal, "thousands": spoken().thousands}
     text = {
-        "labelColor": INK,
-        "labelFontSize": sizes.label,
-        "titleColor": MUTED,
-        "titleFontSize": sizes.label,
-        "titleFontWeight": "normal",
-    }
+        "labelColor": INK, "labelFontSize": sizes.label,
+        "titleColor": MUTED, "titleFontSize": sizes.label, "titleFontWeight": "normal",
+    }  # fmt: skip
     return {
         "font": FAMILY,
         "padding": dict.fromkeys(("left", "top", "right", "bottom"), 4),
         "view": {"stroke": None},
         "title": {
-            "anchor": "start",
-            "frame": "bounds",
-            "fontSize": sizes.title,
-            "color": INK,
-            "offset": 12,
-            "subtitleColor": MUTED,
-            "subtitleFontSize": sizes.label,
-            "subtitlePadding": 4,
+            "anchor": "start", "frame": "bounds", "offset": 12,
+            "fontSize": sizes.title, "color": INK,
+            "subtitleFontSize": sizes.label, "subtitleColor": MUTED, "subtitlePadding": 4,
         },
         "axis": {
-            **text,
-            "gridColor": GRID,
-            "domainColor": MUTED,
-            "tickColor": MUTED,
-            "tickSize": 4,
-            "titlePadding": 8,
-            "labelFlush": False,
+            **text, "gridColor": GRID, "domainColor": MUTED,
+            "tickColor": MUTED, "tickSize": 4, "titlePadding": 8, "labelFlush": False,
         },
         "legend": {
-            **text,
-            "gradientThickness": 10,
-            "symbolStrokeWidth": 1.4,
-            "rowPadding": 4,
+            **text, "gradientThickness": 10, "symbolStrokeWidth": 1.4, "rowPadding": 4,
             "offset": 12,
         },
         "locale": {"number": {**signs, "grouping": [3], "currency": ["", ""]}},
-    }
+    }  # fmt: skip
 
 
 def titled(

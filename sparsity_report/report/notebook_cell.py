@@ -162,16 +162,13 @@ def _(pair: Pair) -> Content:
 
 
 def _maps(variants: Iterable[tuple[Comparison, str]]) -> list[ShareMap]:
-    return [
-        _map(
-            say("cell.map_zero_share", variant=short_name(variant)),
-            study.facts.grid(variant),
-            study.facts.cells(variant),
-            "sparsity",
-        )
-        for study, variant in variants
-        if not study.facts.cells(variant).empty
-    ]
+    maps = []
+    for study, variant in variants:
+        grid, cells = study.facts.grid(variant), study.facts.cells(variant)
+        if not cells.empty:
+            title = say("cell.map_zero_share", variant=short_name(variant))
+            maps.append(_map(title, grid, cells, "sparsity"))
+    return maps
 
 
 def _map(title: str, grid: Grid, cells: pd.DataFrame, column: str) -> ShareMap:

@@ -19,11 +19,8 @@ def latency(study: Comparison) -> Table | None:
     columns = columns_of(
         f"{first} bound_share kernel", name=say("column.item"), cache=say("explorer.column_weights")
     )
-    caption = say(
-        "caption.latency",
-        machine=clip(frame["machine"].iloc[0], 200),
-        threads=int(frame["threads"].iloc[0]),
-    )
+    machine, threads = clip(frame["machine"].iloc[0], 200), int(frame["threads"].iloc[0])
+    caption = say("caption.latency", machine=machine, threads=threads)
     values = _intervals(frame, study.facts.speed_base)
     values["quartiles"] = _tuples(frame, "seconds_low", "seconds_high")
     return table_of("speed", caption, columns, values)

@@ -198,11 +198,8 @@ def storage(study: Comparison, variant: str) -> Table:
     of_model = study.facts.storage(variant, "model")[["bytes", "ratio"]].add_prefix("model_")
     frame = study.facts.storage(variant).join(of_model).reset_index()
     unpacked = study.facts.unpacked_dtypes(variant)
-    caption = say(
-        "caption.storage_unpacked" if unpacked else "caption.storage",
-        variant=short_name(variant),
-        dtypes=unpacked,
-    )
+    key = "caption.storage_unpacked" if unpacked else "caption.storage"
+    caption = say(key, variant=short_name(variant), dtypes=unpacked)
     if versions := study.facts.zstd_versions(variant):
         caption = say("caption.storage_zstd", caption=caption, versions=versions, level=LEVEL)
     return table_of("storage", caption, columns, frame[frame["bytes"].notna()])
@@ -256,9 +253,8 @@ def curve(study: Comparison) -> Table:
     columns = [Column("sparsity", head("sparsity"), cells.share(0), width=1.6)]
     columns += [Column(key, layout_name(key), cells.COUNT, width=1) for key in wide.columns]
     unpacked = study.facts.unpacked_dtypes(study.facts.baseline)
-    caption = say(
-        "caption.layout_bytes_unpacked" if unpacked else "caption.layout_bytes", dtypes=unpacked
-    )
+    key = "caption.layout_bytes_unpacked" if unpacked else "caption.layout_bytes"
+    caption = say(key, dtypes=unpacked)
     return table_of("curve", caption, columns, wide.reset_index())
 
 
@@ -353,16 +349,13 @@ def distance(study: Comparison) -> Table | None:
     frame = study.quality
     if frame is None or frame.empty or frame["kl"].isna().all():
         return None
-    bases = list(dict.fromkeys(frame["against"].dropna()))
+    bases = [*map(short_name, dict.fromkeys(frame["against"].dropna()))]
     several = "" if len(bases) == 1 else " against"
     passage = _passage(study)
     more = "" if passage else " protocol text text_fingerprint"
     columns = columns_of(f"variant sparsity{several} kl agreement flips{more}")
-    caption = say(
-        "caption.distance",
-        bases=[short_name(base) for base in bases],
-        passage=passage or say("caption.passages_differ"),
-    )
+    passage = passage or say("caption.passages_differ")
+    caption = say("caption.distance", bases=bases, passage=passage)
     return table_of("distance", caption, columns, frame[frame["kl"].notna()])
 
 

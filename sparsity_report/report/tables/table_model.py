@@ -464,11 +464,9 @@ def to_html(table: Table, plain: bool = False) -> Markup:
 
 def _head_rows(table: Table, plain: bool) -> list[str]:
     def head(text: str, more: str = "") -> str:
-        return (
-            f'<th scope="col"{more}><bdi>{_jointed(text)}</bdi></th>'
-            if text
-            else f"<td{more}></td>"
-        )
+        if not text:
+            return f"<td{more}></td>"
+        return f'<th scope="col"{more}><bdi>{_jointed(text)}</bdi></th>'
 
     over = "".join(head(text, f' colspan="{width}"') for text, width in table.spans)
     heads = "".join(head(c.head, _unit(c.kind.unit if plain else "")) for c in table.columns)
