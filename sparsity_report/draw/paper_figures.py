@@ -11,8 +11,8 @@ import vl_convert
 
 from sparsity_report.draw import charts, export
 from sparsity_report.draw.heat_maps import sparsity_map
-from sparsity_report.draw.layer_spread import blocks_chart
 from sparsity_report.draw.measured_charts import CHARTS
+from sparsity_report.draw.spread_charts import blocks_chart
 from sparsity_report.draw.theme import DASHES, FILED, cycle
 from sparsity_report.draw.vega import unchecked
 from sparsity_report.errors import SparsityReportError

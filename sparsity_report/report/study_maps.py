@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from sparsity_report.draw import heat_maps
-from sparsity_report.draw.layer_spread import blocks_chart, spread_chart
+from sparsity_report.draw.spread_charts import blocks_chart, spread_chart
 from sparsity_report.report import sections
 from sparsity_report.report.level_slider_page import slider, slider_values
 from sparsity_report.report.sections import Block, Chart, Medium, Text, chart_of

@@ -11,7 +11,7 @@ from helpers import study_of
 
 import sparsity_report as sr
 from sparsity_report.draw.heat_maps import excess_map, part_map
-from sparsity_report.draw.layer_spread import blocks_chart, spread_chart
+from sparsity_report.draw.spread_charts import blocks_chart, spread_chart
 from sparsity_report.draw.theme import palette
 from sparsity_report.report.level_slider_page import histograms, without_histograms
 from sparsity_report.report.sections import Medium
