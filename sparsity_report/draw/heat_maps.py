@@ -123,8 +123,8 @@ def sparsity_map(
         cells = cells.assign(range=[say("format.percent_range", low=a, high=b) for a, b in ends])
         tips = {"layers": "chart.layers_in_cell", "range": "chart.zeros_range_per_layer"}
     look: dict[str, Any] = {"width": width, "title": say("chart.zeros_label"), "tips": tips}
-    axes, ends = (grid.blocks, grid.projections), domain or zeros_domain(study)
-    chart = block_map(cells, axes, domain=ends, **look)
+    axes, limits = (grid.blocks, grid.projections), domain or zeros_domain(study)
+    chart = block_map(cells, axes, domain=limits, **look)
     counts = {"blocks": len(grid.blocks), "projections": len(grid.projections)}
     alt_text = say("chart.zeros_map_alt", **counts, **extremes(cells, "sparsity", "share"))
     return theme.titled(chart, *_map_title(study, variant, layers), alt_text)

@@ -348,7 +348,7 @@ def bars(data: Data, shape: Bars) -> alt.LayerChart:
     x = alt.X("value:Q", title=shape.axis, scale=scale, axis=axis)
     names = [name for name, _, _ in shape.inks]
     band = shape.band * len(names)
-    room = {"paddingInner": shape.gap / (band + shape.gap), "paddingOuter": 0.12}
+    room: dict[str, Any] = {"paddingInner": shape.gap / (band + shape.gap), "paddingOuter": 0.12}
     drawn = (
         alt.Chart(data)
         .transform_calculate(**dict(shape.computed))
