@@ -288,11 +288,9 @@ def heat_map(
     outline : mapping, optional
         Further encodings of cells, such as a stroke of selected ones.
     """
-    base = (
-        alt.Chart(data)
-        .transform_calculate(**dict(shape.computed))
-        .encode(x=_block_axis(shape), y=_projection_axis(shape), tooltip=tooltips(shape.tips))
-    )
+    base = alt.Chart(data).transform_calculate(**dict(shape.computed))
+    x, y = _block_axis(shape), _projection_axis(shape)
+    base = base.encode(x=x, y=y, tooltip=tooltips(shape.tips))
     legend = None
     if shape.legend:
         tick = theme.tick(shape.kind)
@@ -349,14 +347,11 @@ def bars(data: Data, shape: Bars) -> alt.LayerChart:
     names = [name for name, _, _ in shape.inks]
     band = shape.band * len(names)
     room: dict[str, Any] = {"paddingInner": shape.gap / (band + shape.gap), "paddingOuter": 0.12}
-    drawn = (
-        alt.Chart(data)
-        .transform_calculate(**dict(shape.computed))
-        .encode(
-            y=names_axis("group", shape.groups, limit=shape.names, **room),
-            yOffset=alt.YOffset("variant:N", scale=alt.Scale(domain=names, paddingInner=0.14)),
-            tooltip=tooltips(shape.tips),
-        )
+    drawn = alt.Chart(data).transform_calculate(**dict(shape.computed))
+    drawn = drawn.encode(
+        y=names_axis("group", shape.groups, limit=shape.names, **room),
+        yOffset=alt.YOffset("variant:N", scale=alt.Scale(domain=names, paddingInner=0.14)),
+        tooltip=tooltips(shape.tips),
     )
     rects = drawn.transform_filter(_KNOWN).mark_bar(clip=True, strokeWidth=1, **_cursor(shape))
     layers = [_dimmed(rects.encode(x=x, x2=alt.datum(base), **_inks(shape)), shape)]
