@@ -61,9 +61,8 @@ def groups(pair: Pair) -> Table:
     """Return what was removed from each group of modules."""
     sides = ["before", "after"]
     frame = pair.groups.assign(group=pair.groups["group"].map(group_name))
-    frame = frame[~frame[sides].eq(0).fillna(False).all(axis=1)]
     figures = (
-        (_figure_name(str(figure)), rows)
+        (_figure_name(str(figure)), rows[~rows[sides].eq(0).fillna(False).all(axis=1)])
         for figure, rows in frame.groupby("figure", sort=False)
         if rows[sides].fillna(0).any(axis=None)
     )
