@@ -1,7 +1,7 @@
 """Sample inputs for a model, derived from its config and the signature of its forward."""
 
 import inspect
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -10,6 +10,8 @@ from torch import nn
 
 # Forward arguments for a sequence length.
 Sample = Callable[[int], dict[str, torch.Tensor]]
+# Shape of a text, None for its length.
+_Shape = Sequence[int | None]
 
 _CODEBOOKS = ("num_codebooks", "num_channels")
 _OTHERS = ("pixel_values", "input_values", "input_features", "inputs", "flattened_patches")
@@ -36,8 +38,8 @@ def samples(model: nn.Module) -> Iterator[tuple[bool, Sample]]:
     others = [dict([other]) for name in _OTHERS if name in takes for other in _other(config, name)]
     for besides in ({}, *others):
         for names in _texts(config, takes):
-            for shaped in _shapes(config):
-                yield True, partial(_read, config, names, shaped, besides)
+            for shape in _shapes(config):
+                yield True, partial(_read, config, names, shape, besides)
     for besides in others:
         yield False, partial(_read, config, (), (), besides)
 
@@ -65,11 +67,7 @@ def numbers(config: Any, wanted: Callable[[str], object]) -> Iterator[int]:
 
 
 def _read(
-    config: Any,
-    names: Sequence[str],
-    shaped: Sequence[int | None],
-    besides: Mapping[str, torch.Tensor],
-    length: int,
+    config: Any, names: Sequence[str], shape: _Shape, besides: dict[str, torch.Tensor], length: int
 ) -> dict[str, torch.Tensor]:
     """Return texts of plain tokens with the model's end token, and the other inputs."""
     special = set(numbers(config, lambda name: name.endswith(("token_id", "token_index"))))
@@ -82,15 +80,15 @@ def _read(
             continue
         if isinstance(end := getattr(config, "eos_token_id", None), int) and end >= 0:
             given[name][:, -1] = end
-    if names and shaped:
+    if names and shape:
         # Sound as text: the last is of several codes at a time.
-        sizes = [length if size is None else size for size in shaped]
+        sizes = [length if size is None else size for size in shape]
         given[names[-1]] = torch.full(sizes, plain)
     return given
 
 
-def _shapes(config: Any) -> Iterator[Sequence[int | None]]:
-    """Yield shapes of texts, None for the length: one token or several codes per position."""
+def _shapes(config: Any) -> Iterator[_Shape]:
+    """Yield shapes of texts: one token or several codes per position."""
     yield ()
     for codes in sorted(set(numbers(config, _CODEBOOKS.__contains__))):
         yield from ((codes, None), (1, None, codes), (1, None, codes + 1))
