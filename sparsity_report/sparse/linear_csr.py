@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from sparsity_report.errors import SparsityReportError
+from sparsity_report.errors import SparsityReportError, explained
 from sparsity_report.sparse.cost import index_bytes
 from sparsity_report.sparse.shares import zero_share
 
@@ -230,14 +230,14 @@ class LinearCSR(nn.Module):
 
 def _check(arrays: Iterable[torch.Tensor], shape: tuple[int, int], where: str) -> None:
     """Refuse CSR arrays whose indices lie outside the matrix."""
-    try:
+
+    def explain(error: RuntimeError) -> str:
+        reason = str(error).splitlines()[0]
+        return f"{where} is not a CSR matrix of shape {shape}: {reason}; save the layer again"
+
+    with explained(explain, RuntimeError):
         crow, col, values = arrays
         torch._validate_sparse_csr_tensor_args(crow, col, values, shape)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        raise SparsityReportError(
-            f"{where} is not a CSR matrix of shape {shape}: {reason}; save the layer again"
-        ) from error
 
 
 class CSRMatrix:

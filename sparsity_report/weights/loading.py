@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sparsity_report.errors import SparsityReportError, printable, within_memory
+from sparsity_report.errors import SparsityReportError, explained, printable, within_memory
 from sparsity_report.files.package_data import DEMO
 from sparsity_report.weights.anatomy.describe import ReaderOptions
 from sparsity_report.weights.sources.hub import Remote, Request, fetch, find, is_hub_id
@@ -109,7 +109,12 @@ def load(
     options = ReaderOptions(name or "", blacklist, groups, config=config)
     if model is None and base is None:
         model, options = DEMO, replace(options, name=options.name or "demo")
-    try:
+
+    def explain(error: OSError) -> str:
+        place = printable(str(error.filename or model), 200)
+        return f"{place} cannot be read: {error.strerror or error}"
+
+    with explained(explain, OSError):
         if base is not None:
             if not isinstance(model, str | os.PathLike):
                 raise SparsityReportError(
@@ -136,11 +141,6 @@ def load(
                 f"cannot open a {type(model).__name__}: give a Hub id, a path, an nn.Module or "
                 "nothing"
             )
-    except OSError as error:
-        raise SparsityReportError(
-            f"{printable(str(error.filename or model), 200)} cannot be read: "
-            f"{error.strerror or error}"
-        ) from error
     return weights if values or isinstance(weights, Outline) else without_values(weights)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -150,10 +151,10 @@ class AdaptedWeights(Weights):
         self, base: Weights, adapter: Adapter, options: ReaderOptions, merge: bool
     ) -> None:
         changes = _changes(base, adapter)
-        modules = tuple(_changed(module, changes) for module in base.modules)
         if not merge:
             changes = {name: Change(entry) for name, entry in adapter.replaced.items()}
-            modules = tuple(_changed(module, changes) for module in base.modules)
+        modules = tuple(m.changed(partial(_changed, changes=changes)) for m in base.modules)
+        if not merge:
             modules = tuple(m for each in modules for m in _with_pair(each, adapter, options))
             changes |= {
                 f"{module}.{leaf}": Change(entry)
@@ -245,15 +246,11 @@ def _changes(base: Weights, adapter: Adapter) -> dict[str, Change]:
     return changes
 
 
-def _changed(module: Module, changes: Mapping[str, Change]) -> Module:
-    """Return a module with its changed parameters; computed values have no file bytes."""
-    parameters = [
-        p
-        if (change := changes.get(p.name)) is None
-        else replace(p, packing="", file_bytes=change.file_bytes)
-        for p in module.parameters
-    ]
-    return replace(module, parameters=tuple(parameters))
+def _changed(parameter: Parameter, changes: Mapping[str, Change]) -> Parameter:
+    """Return a parameter after its change; computed values have no file bytes."""
+    if (change := changes.get(parameter.name)) is None:
+        return parameter
+    return replace(parameter, packing="", file_bytes=change.file_bytes)
 
 
 def _check_shape(

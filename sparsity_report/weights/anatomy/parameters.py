@@ -1,7 +1,10 @@
 """Modules and their parameters, described without their values."""
 
+from __future__ import annotations
+
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from sparsity_report.sparse.cost import value_bytes
@@ -109,6 +112,10 @@ class Module:
     class_name: str
     group: str
     parameters: tuple[Parameter, ...]
+
+    def changed(self, change: Callable[[Parameter], Parameter]) -> Module:
+        """Return the module with a function applied to each parameter."""
+        return replace(self, parameters=tuple(map(change, self.parameters)))
 
     @property
     def block(self) -> int | None:

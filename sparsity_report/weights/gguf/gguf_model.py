@@ -3,6 +3,7 @@
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from gguf import GGUFValueType, GGUFWriter
 from torch import nn
 
-from sparsity_report.errors import SparsityReportError, printable
+from sparsity_report.errors import SparsityReportError, explained, printable
 from sparsity_report.files.filesystem import scratch
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.untrusted import limits
@@ -108,16 +109,16 @@ class GGUFWeights(CheckpointWeights):
             return values
         # NumPy has no bfloat16; float32 represents all of its values.
         array = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
-        try:
-            with np.errstate(all="ignore"):
-                processed = self._processor.process(
-                    array, entry.key, parsed_parameters={"tensors": {}}
-                )
-        except (ValueError, ZeroDivisionError) as error:
-            raise SparsityReportError(
+
+        def explain(error: Exception) -> str:
+            return (
                 f"{self.path}: the size of {entry.key!r} does not fit the number of heads in the "
                 f"metadata: {error}; download it again"
-            ) from error
+            )
+
+        with np.errstate(all="ignore"), explained(explain, ValueError, ZeroDivisionError):
+            into: dict[str, Any] = {"tensors": {}}
+            processed = self._processor.process(array, entry.key, parsed_parameters=into)
         return torch.from_numpy(np.ascontiguousarray(processed.weights)).to(values.dtype)
 
 
@@ -302,13 +303,11 @@ def _write_header(path: Path, metadata: Mapping[str, Any], names: Collection[str
         writer.add_array(TOKENS, [""])
     for name in kinds.values():
         writer.add_tensor(name, np.zeros(1, np.float32))
-    try:
+
+    def explain(error: OSError) -> str:
+        return f"{path}: cannot be written: {error.strerror}; free space for temporary files"
+
+    with closing(writer), explained(explain, OSError):
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
-    except OSError as error:
-        raise SparsityReportError(
-            f"{path}: cannot be written: {error.strerror}; free space for temporary files"
-        ) from error
-    finally:
-        writer.close()

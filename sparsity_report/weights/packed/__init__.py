@@ -5,9 +5,9 @@
 - `tensor_groups`: the tensors that make up one packed weight, with their checks.
 - `compressed_tensors`, `gptq_awq`, `bitsandbytes`, `mlx`, `scaled_floats` (FP8, int8, ModelOpt,
   gpt-oss, torchao): one module per family; each checks a group and returns its decoder.
-- `packed_tensor`: the interface of decoders; `rowwise`: the decoder of matrices stored row by row.
-- `block_scales`: scales and zero points, expanded to weights; `packed_integers`: codes of a few
-  bits.
+- `packed_tensor`: the interface of decoders; `rowwise`: the decoder of matrices stored row by
+  row, with their scales and zero points.
+- `packed_integers`: codes of a few bits.
 
 A decoder is a frozen, picklable value, so that another process can decode. It yields exact float32
 products in the model's order. A value that the file stores as zero decodes to zero.

@@ -9,10 +9,9 @@ import torch
 
 from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import check_integer, parse_json
-from sparsity_report.weights.packed.block_scales import Blocks, NestedBlocks
 from sparsity_report.weights.packed.packed_tensor import Packed
 from sparsity_report.weights.packed.quantization_config import Scheme
-from sparsity_report.weights.packed.rowwise import Rowwise
+from sparsity_report.weights.packed.rowwise import Blocks, NestedBlocks, Rowwise
 from sparsity_report.weights.packed.tensor_groups import Parts
 
 # Limit on the bytes of a quantization state; real ones have some hundreds.
@@ -33,8 +32,9 @@ def bitsandbytes_4bit(parts: Parts, scheme: Scheme) -> Packed:  # noqa: ARG001
     if parts["absmax"].total != blocks or len(table) != 16 or not np.isfinite(table).all():
         raise parts.wrong("absmax", f"{parts['absmax'].total:,} scales for {blocks:,} blocks")
     return Rowwise(
-        shape, str(settings["quant_type"]), parts.all, codes.seen_as(blocks, size // 2), size, 4,
+        shape, str(settings["quant_type"]), parts.all, codes.seen_as(blocks, size // 2), 4,
         tuple(table.tolist()), high_first=True, scales=(_absmax(parts, settings, blocks, size),),
+        columns=size,
     )  # fmt: skip
 
 
@@ -85,6 +85,4 @@ def bitsandbytes_8bit(parts: Parts, scheme: Scheme) -> Packed:  # noqa: ARG001
     scale = parts.scales("SCB", shape)
     if (scale.height, scale.width) != (1, shape[1]):
         raise parts.wrong("SCB", f"its shape is {parts['SCB'].shape} for {shape[0]:,} rows")
-    return Rowwise(
-        shape, "bitsandbytes-int8", parts.all, codes, shape[1], scales=(scale,), factor=1 / 127
-    )
+    return Rowwise(shape, "bitsandbytes-int8", parts.all, codes, scales=(scale,), factor=1 / 127)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from sparsity_report.weights.packed.block_scales import Blocks, combined
 from sparsity_report.weights.packed.packed_integers import (
     E2M1,
     E2M3,
@@ -16,7 +15,7 @@ from sparsity_report.weights.packed.packed_integers import (
 )
 from sparsity_report.weights.packed.packed_tensor import Packed, Undecoded, grouped
 from sparsity_report.weights.packed.quantization_config import Scheme
-from sparsity_report.weights.packed.rowwise import Rowwise
+from sparsity_report.weights.packed.rowwise import Blocks, Rowwise, combine
 from sparsity_report.weights.packed.tensor_groups import Parts
 from sparsity_report.weights.tensor_slices import FLOATS, FP4, FP8, Entry, Floats
 
@@ -64,7 +63,7 @@ class Bitmasked(Packed):
         kept = self.kept.seen_as(self.kept.total)
         values[there] = kept.numbers(kept.rows(begin, end)).reshape(-1)
         for scale in self.scales:
-            combined(values, scale.spread(first, last, columns), np.multiply)
+            combine(values, scale.spread(first, last, columns), np.multiply)
         return values
 
     def _places(self, first: int, last: int) -> tuple[int, int]:
@@ -143,7 +142,7 @@ def compressed(parts: Parts, scheme: Scheme) -> Packed:
             raise parts.wrong("weight_global_scale", "it is not one nonzero number")
         factor = 1 / whole_scale
     return Rowwise(
-        shape, name, parts.all, codes, shape[1], bits, E2M3 if six else E2M1, scales=(scale,),
+        shape, name, parts.all, codes, bits, E2M3 if six else E2M1, scales=(scale,),
         factor=factor,
     )  # fmt: skip
 
@@ -190,7 +189,7 @@ def _pack_quantized(parts: Parts, scheme: Scheme) -> Packed:
         parts.check("weight_zero_point", (-(-shape[0] * bits // 32), across))
         blocks = Blocks(zero, 1, scale.width, bits=bits, offset=offset, order=order)
     return Rowwise(
-        shape, f"pack-quantized-{bits}bit{grouped(scale.width, shape)}", parts.all, codes, shape[1],
+        shape, f"pack-quantized-{bits}bit{grouped(scale.width, shape)}", parts.all, codes,
         bits, integer_values(bits, offset), wasted=wasted, zero=blocks, scales=(scale,),
     )  # fmt: skip
 

@@ -4,11 +4,10 @@ import math
 
 import torch
 
-from sparsity_report.weights.packed.block_scales import Blocks
 from sparsity_report.weights.packed.packed_integers import E2M1, MX_GROUP, NV_GROUP, integer_values
 from sparsity_report.weights.packed.packed_tensor import Packed
 from sparsity_report.weights.packed.quantization_config import Scheme
-from sparsity_report.weights.packed.rowwise import Rowwise
+from sparsity_report.weights.packed.rowwise import Blocks, Rowwise
 from sparsity_report.weights.packed.tensor_groups import Parts
 from sparsity_report.weights.tensor_slices import FLOATS
 
@@ -41,7 +40,7 @@ def mlx(parts: Parts, scheme: Scheme) -> Packed:
         parts.check("biases", scale.shape)
         bias = Blocks(parts["biases"].seen_as(down, scale.shape[-1]), 1, size)
         return Rowwise(
-            shape, f"mlx-{bits}bit-g{size}", parts.all, flat, columns, bits, integer_values(bits),
+            shape, f"mlx-{bits}bit-g{size}", parts.all, flat, bits, integer_values(bits),
             scales=(Blocks(across, 1, size),), bias=bias,
         )  # fmt: skip
     parts.only("weight", "scales")
@@ -56,5 +55,5 @@ def mlx(parts: Parts, scheme: Scheme) -> Packed:
     name = f"mlx-{mode}"
     if bits == 8:
         floats = codes.seen_as(down, columns).as_dtype(torch.float8_e4m3fn)
-        return Rowwise(shape, name, parts.all, floats, columns, scales=(scales,))
-    return Rowwise(shape, name, parts.all, flat, columns, 4, E2M1, scales=(scales,))
+        return Rowwise(shape, name, parts.all, floats, scales=(scales,))
+    return Rowwise(shape, name, parts.all, flat, 4, E2M1, scales=(scales,))

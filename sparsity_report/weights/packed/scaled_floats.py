@@ -5,11 +5,10 @@ from dataclasses import replace
 
 import torch
 
-from sparsity_report.weights.packed.block_scales import Blocks
 from sparsity_report.weights.packed.packed_integers import E2M1, MX_GROUP, NV_GROUP
 from sparsity_report.weights.packed.packed_tensor import Packed, grouped
 from sparsity_report.weights.packed.quantization_config import Scheme
-from sparsity_report.weights.packed.rowwise import Experts, Rowwise
+from sparsity_report.weights.packed.rowwise import Blocks, Experts, Rowwise
 from sparsity_report.weights.packed.tensor_groups import Parts
 from sparsity_report.weights.tensor_slices import E8M0, FP4, FP8, Entry
 
@@ -24,7 +23,7 @@ def scaled(parts: Parts, scheme: Scheme) -> Packed:
         parts.only("weight", leaf)
         shape = parts.matrix("weight")
         powers = parts.grouped(leaf, shape, MX_GROUP)
-        return Rowwise(shape, "mxfp8", parts.all, codes, shape[1], scales=(powers,))
+        return Rowwise(shape, "mxfp8", parts.all, codes, scales=(powers,))
     return _eight_bits(parts, ("weight", leaf, "weight_zero_point"), scheme.block())
 
 
@@ -45,7 +44,7 @@ def _eight_bits(
         zero = parts.scales(leaves[2], shape, block, (torch.int8,))
     blocks = "-block" if 1 < scale.height < shape[0] else grouped(scale.width, shape)
     name = f"{'int8' if codes.values.dtype == torch.int8 else 'fp8'}{blocks}"
-    return Rowwise(shape, name, parts.all, codes, shape[1], zero=zero, scales=(scale,))
+    return Rowwise(shape, name, parts.all, codes, zero=zero, scales=(scale,))
 
 
 def _fp4(parts: Parts, leaf: str) -> Packed:
@@ -56,14 +55,14 @@ def _fp4(parts: Parts, leaf: str) -> Packed:
     small = parts[leaf].values.dtype in FP8
     scale = parts.grouped(leaf, shape, NV_GROUP if small else MX_GROUP)
     name = "nvfp4" if small else "mxfp4"
-    return Rowwise(shape, name, parts.all, codes, shape[1], 4, E2M1, scales=(scale,))
+    return Rowwise(shape, name, parts.all, codes, 4, E2M1, scales=(scale,))
 
 
 def unscaled(entry: Entry) -> Packed:
     """Return the decoder of FP4 in safetensors without scales."""
     *outer, half = entry.shape
     codes = entry.seen_as(math.prod(outer), half)
-    return Rowwise((*outer, 2 * half), "fp4", (entry,), codes, 2 * half, 4, E2M1)
+    return Rowwise((*outer, 2 * half), "fp4", (entry,), codes, 4, E2M1)
 
 
 def modelopt(parts: Parts, scheme: Scheme) -> Packed:  # noqa: ARG001
@@ -74,7 +73,7 @@ def modelopt(parts: Parts, scheme: Scheme) -> Packed:  # noqa: ARG001
     scales = (parts.grouped("weight_scale", shape, NV_GROUP), parts.scales("weight_scale_2", shape))
     if scales[1].part.total != 1:
         raise parts.wrong("weight_scale_2", "it is not one number")
-    return Rowwise(shape, "nvfp4", parts.all, codes, shape[1], 4, E2M1, scales=scales)
+    return Rowwise(shape, "nvfp4", parts.all, codes, 4, E2M1, scales=scales)
 
 
 def fused_mxfp4(parts: Parts, scheme: Scheme) -> Packed:  # noqa: ARG001
@@ -88,7 +87,7 @@ def fused_mxfp4(parts: Parts, scheme: Scheme) -> Packed:  # noqa: ARG001
     inputs, down = groups * MX_GROUP, experts * outputs
     scales = Blocks(scale.seen_as(down, groups), 1, MX_GROUP, exponent=True)
     matrices = Rowwise(
-        (down, inputs), "mxfp4", parts.all, codes.seen_as(down, inputs // 2), inputs, 4, E2M1,
+        (down, inputs), "mxfp4", parts.all, codes.seen_as(down, inputs // 2), 4, E2M1,
         scales=(scales,),
     )  # fmt: skip
     return Experts((experts, inputs, outputs), "mxfp4", parts.all, matrices)

@@ -28,7 +28,7 @@ from sparsity_report.weights.anatomy.describe import (
 )
 from sparsity_report.weights.anatomy.meta_model import read_config
 from sparsity_report.weights.anatomy.parameter_places import walk
-from sparsity_report.weights.anatomy.parameters import ONCE, Module
+from sparsity_report.weights.anatomy.parameters import ONCE, Parameter
 from sparsity_report.weights.anatomy.tensor_names import fits, memory_parts, without_tensor
 from sparsity_report.weights.packed.format_detection import check_weights, detect_parameters
 from sparsity_report.weights.packed.packed_tensor import Packed, Undecoded, is_remote
@@ -91,7 +91,12 @@ class CheckpointWeights(Weights):
             _untie_(model, parts)
             parts = _complete(options.name, model, parts, any_arrangement=source == "gguf")
             description = describe(walk(model), options, parts)
-        modules = tuple(_known(module, parts) for module in description.modules)
+
+        def mark(p: Parameter) -> Parameter:
+            is_unknown = any(isinstance(entry.values, Undecoded) for entry in parts[p.name])
+            return replace(p, known=False) if is_unknown else p
+
+        modules = tuple(module.changed(mark) for module in description.modules)
         super().__init__(
             name=options.name,
             source=source,
@@ -286,17 +291,6 @@ def _complete(
             )
         complete |= dict.fromkeys(names, entries)
     return complete
-
-
-def _known(module: Module, parts: Mapping[str, list[Entry]]) -> Module:
-    """Return a module with undecoded parameters marked as unknown."""
-    parameters = tuple(
-        replace(p, known=False)
-        if any(isinstance(entry.values, Undecoded) for entry in parts[p.name])
-        else p
-        for p in module.parameters
-    )
-    return replace(module, parameters=parameters)
 
 
 def _untie_(model: nn.Module, parts: Mapping[str, list[Entry]]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from sparsity_report.errors import SparsityReportError
+from sparsity_report.errors import SparsityReportError, explained
 from sparsity_report.untrusted.gates import check_name
 from sparsity_report.weights.anatomy.meta_model import first_line
 from sparsity_report.weights.anatomy.parameter_places import is_strided
@@ -32,7 +32,17 @@ def read_pickle(file: Path) -> list[Entry]:
     Contiguous tensors are read from the file when they are counted. Sparse tensors and views that
     are not contiguous are copied into memory.
     """
-    try:
+
+    def explain(error: Exception) -> str:
+        if isinstance(error, pickle.UnpicklingError):
+            return (
+                f"{file} holds more than a state dict of tensors, or is damaged; its code is not "
+                "run, so save a plain state dict"
+            )
+        return f"{file} cannot be read as a PyTorch state dict: {first_line(error)}; save it again"
+
+    # Torch raises many exceptions for damaged files.
+    with explained(explain, Exception):
         origin = LocalFile.look_up(file)
         if not zipfile.is_zipfile(file):
             raise ValueError("it is damaged or older than PyTorch 1.6")
@@ -46,17 +56,6 @@ def read_pickle(file: Path) -> list[Entry]:
             others = {key: mapped[key] for key, place in places.items() if place is None}
             # A copy, because access to mapped memory of a truncated file kills the process.
             others = {k: t.clone() if is_strided(t) else t.to_dense() for k, t in others.items()}
-    except SparsityReportError:
-        raise
-    except pickle.UnpicklingError as error:
-        raise SparsityReportError(
-            f"{file} holds more than a state dict of tensors, or is damaged; its code is not run, "
-            "so save a plain state dict"
-        ) from error
-    except Exception as error:  # torch raises many exceptions for damaged files
-        raise SparsityReportError(
-            f"{file} cannot be read as a PyTorch state dict: {first_line(error)}; save it again"
-        ) from error
     entries = []
     for key, tensor in outline.items():
         values: FileSlice | torch.Tensor

@@ -42,9 +42,7 @@ def without_values(weights: Weights) -> Outline:
 
 
 def _unknown(modules: tuple[Module, ...]) -> tuple[Module, ...]:
-    return tuple(
-        replace(m, parameters=tuple(replace(p, known=False) for p in m.parameters)) for m in modules
-    )
+    return tuple(module.changed(lambda p: replace(p, known=False)) for module in modules)
 
 
 def from_config(directory: Path, options: ReaderOptions) -> Outline:

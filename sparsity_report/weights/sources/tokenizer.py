@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from sparsity_report.errors import SparsityReportError, printable, without_panics
+from sparsity_report.errors import explained, printable, without_panics
 from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import read_json
 from sparsity_report.weights.sources.data_files import plain_folder
@@ -25,7 +25,13 @@ def open_tokenizer(directory: Path, gguf: Path | None = None) -> Any:
     from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
     options = {} if gguf is None else {"gguf_file": str(gguf.absolute())}
-    try:
+
+    def explain(error: Exception) -> str:
+        reason = printable(str(error), 300).strip()
+        return f"{directory} has no tokenizer that opens ({reason}); pass tokenizer="
+
+    # Tokenizers raise many exceptions.
+    with explained(explain, Exception):
         if gguf is None:
             _check_class(directory)
         with plain_folder(directory, FILES) as plain, without_panics():
@@ -38,11 +44,6 @@ def open_tokenizer(directory: Path, gguf: Path | None = None) -> Any:
                 raise ValueError(f"model_max_length is {tokenizer.model_max_length!r}")
             if gguf is None:
                 _check_files(plain, type(tokenizer))
-    except Exception as error:  # tokenizers raise many exceptions
-        raise SparsityReportError(
-            f"{directory} has no tokenizer that opens ({printable(str(error), 300).strip()}); "
-            "pass tokenizer="
-        ) from error
     tokenizer.name_or_path = str(directory)
     return tokenizer
 
