@@ -22,9 +22,8 @@ from sparsity_report.counting.pruning import (
 )
 from sparsity_report.counting.workers import in_order
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.weights.anatomy.parameters import Parameter
 from sparsity_report.weights.tensor_slices import Slice, memory_slices
-from sparsity_report.weights.weights import Weights
+from sparsity_report.weights.weights import Parameter, Weights
 
 T = TypeVar("T")
 

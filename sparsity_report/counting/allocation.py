@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.weights.anatomy.parameters import Module
-from sparsity_report.weights.weights import Weights
+from sparsity_report.weights.weights import Module, Weights
 
 Allocation = pd.DataFrame | Mapping[str, float] | Callable[[Module], float] | str | None
 """Shares of modules: a frame (``module_name``, ``sparsity``), a mapping, or a function."""
@@ -65,7 +64,7 @@ def compute_quotas(weights: Weights, sparsity: float | None, allocation: Allocat
     allocation : DataFrame, mapping, callable or None
         None: every parameter with n weights loses ``round(sparsity·n)`` (half to even). Otherwise
         a share for each module with prunable parameters, by name or from a function of a
-        :class:`~sparsity_report.weights.anatomy.parameters.Module`. All parameters together lose
+        :class:`~sparsity_report.weights.weights.Module`. All parameters together lose
         ``round(Σ share·n)``: each ``share·n`` rounded down, and those with the largest remainders
         one more, the first of equal ones.
 

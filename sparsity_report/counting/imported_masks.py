@@ -17,11 +17,10 @@ from sparsity_report.counting.progress import Progress
 from sparsity_report.counting.pruning import Basis, CountedCut, Cut, Pruning
 from sparsity_report.errors import SparsityReportError, writable
 from sparsity_report.sparse.shares import zero_share
-from sparsity_report.weights.anatomy.parameters import Parameter
 from sparsity_report.weights.sources.npz import Array, Values, read_npz
 from sparsity_report.weights.sources.safetensors import read_header
 from sparsity_report.weights.tensor_slices import pieces
-from sparsity_report.weights.weights import Weights
+from sparsity_report.weights.weights import Parameter, Weights
 
 Masks = str | os.PathLike[str] | Mapping[str, Any]
 

@@ -7,9 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sparsity_report.counting.pruning import Pruning
-from sparsity_report.weights.anatomy.parameters import Module
 from sparsity_report.weights.tensor_slices import Slice
-from sparsity_report.weights.weights import Weights
+from sparsity_report.weights.weights import Module, Weights
 
 if TYPE_CHECKING:
     import torch

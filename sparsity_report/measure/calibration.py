@@ -20,8 +20,7 @@ from sparsity_report.errors import SparsityReportError, check_options, printable
 from sparsity_report.files.package_data import DEMO
 from sparsity_report.measure.texts import Text, fingerprint, read_text
 from sparsity_report.weights.anatomy.parameter_places import locate, value, walk
-from sparsity_report.weights.anatomy.parameters import Parameter
-from sparsity_report.weights.weights import Weights
+from sparsity_report.weights.weights import Parameter, Weights
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -28,8 +28,7 @@ from sparsity_report.study.derived.speedups import (
     settled,
 )
 from sparsity_report.study.schema import TABLES, typed
-from sparsity_report.weights.anatomy.parameters import Parameter
-from sparsity_report.weights.weights import Weights
+from sparsity_report.weights.weights import Parameter, Weights
 
 _LEVELS = (0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, HIGHEST)
 

@@ -30,8 +30,7 @@ from sparsity_report.sparse.shares import ratio, zero_share
 from sparsity_report.study.layers import layer_frame
 from sparsity_report.study.schema import PARTS, typed
 from sparsity_report.weights.anatomy.parameter_places import is_strided, locate, value, walk
-from sparsity_report.weights.anatomy.parameters import Module
-from sparsity_report.weights.weights import Weights
+from sparsity_report.weights.weights import Module, Weights
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

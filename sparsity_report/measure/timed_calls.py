@@ -20,9 +20,8 @@ from sparsity_report.sparse.shares import zero_share
 from sparsity_report.study.layers import csr_parameters, records, total_frame
 from sparsity_report.study.variants import Variant
 from sparsity_report.weights.anatomy.parameter_places import as_csr, locate, walk
-from sparsity_report.weights.anatomy.parameters import Parameter
 from sparsity_report.weights.tensor_slices import dtype_name
-from sparsity_report.weights.weights import Weights
+from sparsity_report.weights.weights import Parameter, Weights
 
 # Most copies of a layer; a smaller layer is always in the cache.
 _COPIES = 10_000

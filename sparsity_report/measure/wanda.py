@@ -26,9 +26,8 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.measure.calibration import Calibration, CalibrationOptions, calibrate
 from sparsity_report.measure.texts import Text
 from sparsity_report.sparse.shares import zero_share
-from sparsity_report.weights.anatomy.parameters import Module
 from sparsity_report.weights.tensor_slices import Slice
-from sparsity_report.weights.weights import Weights
+from sparsity_report.weights.weights import Module, Weights
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

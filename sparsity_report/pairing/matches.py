@@ -8,8 +8,7 @@ from typing import NamedTuple
 from sparsity_report.pairing.alignment import Alignment
 from sparsity_report.pairing.fingerprints import Index
 from sparsity_report.pairing.roles import Part, Segment
-from sparsity_report.weights.anatomy.parameters import Parameter
-from sparsity_report.weights.weights import Weights
+from sparsity_report.weights.weights import Parameter, Weights
 
 # Kinds of matches, the least certain first.
 ALIGNMENTS = (

@@ -13,8 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
 
-from sparsity_report.weights.anatomy.parameters import Module, Parameter
-from sparsity_report.weights.weights import Weights
+from sparsity_report.weights.weights import Module, Parameter, Weights
 
 _WORDS = {
     "q": "q_proj query q q_lin wq attn_q",

@@ -16,8 +16,7 @@ from sparsity_report.sparse.cost import csr_bytes, dense_bytes, index_bytes
 from sparsity_report.sparse.shares import zero_shares
 from sparsity_report.study.schema import CONVENTIONS, DENOMINATORS, SUMMED, typed
 from sparsity_report.weights.anatomy.groups import GROUPS
-from sparsity_report.weights.anatomy.parameters import Parameter
-from sparsity_report.weights.weights import Weights
+from sparsity_report.weights.weights import Parameter, Weights
 
 # Scaling-law papers leave both vocabulary matrices out: Kaplan et al. 2020, section 2.1.
 _EMBEDDING_GROUPS = ("embedding", "lm_head")

@@ -21,9 +21,8 @@ from sparsity_report.sparse.shares import zero_share
 from sparsity_report.study.schema import BLOCKS, GAP, TABLES, TILE, typed
 from sparsity_report.study.variants import Variant
 from sparsity_report.study.zstd_sizes import Frames, check_zstd, zstd_version
-from sparsity_report.weights.anatomy.parameters import Module, Parameter
 from sparsity_report.weights.tensor_slices import Slice
-from sparsity_report.weights.weights import Weights
+from sparsity_report.weights.weights import Module, Parameter, Weights
 
 # Weights that are read together, in whole rows, and rows that cut no block of any layout.
 _BLOCK, _LINES = 2**20, max(*BLOCKS, TILE)

@@ -21,10 +21,9 @@ from sparsity_report.sparse.experts import convert_experts_to_csr_
 from sparsity_report.sparse.shares import zero_share
 from sparsity_report.study.layers import csr_parameters, group_frame, layer_frame
 from sparsity_report.weights.anatomy.parameter_places import locate, put_, value, walk
-from sparsity_report.weights.anatomy.parameters import Parameter
 from sparsity_report.weights.loading import load
 from sparsity_report.weights.sources.memory import ModuleWeights, copied
-from sparsity_report.weights.weights import Weights
+from sparsity_report.weights.weights import Parameter, Weights
 
 
 @dataclass(frozen=True, repr=False)

@@ -18,7 +18,7 @@ from sparsity_report.sparse.shares import ratio, zero_share
 from sparsity_report.study.layers import records, total_frame
 from sparsity_report.study.schema import DENOMINATORS, FIGURES, SIDES, TABLES, typed
 from sparsity_report.weights.anatomy.groups import GROUPS
-from sparsity_report.weights.anatomy.parameters import Module, Parameter
+from sparsity_report.weights.weights import Module, Parameter
 
 # Columns of layers that are summed for a figure, unless they have its name.
 _SUMMED = {

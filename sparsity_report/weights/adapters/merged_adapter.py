@@ -17,10 +17,9 @@ from sparsity_report.weights.adapters.lora import Adapter, Pair
 from sparsity_report.weights.anatomy.describe import ReaderOptions, on_disk
 from sparsity_report.weights.anatomy.groups import ruled
 from sparsity_report.weights.anatomy.parameter_places import locate, value, walk
-from sparsity_report.weights.anatomy.parameters import Module, Parameter
 from sparsity_report.weights.sources.checkpoint import CheckpointWeights
 from sparsity_report.weights.tensor_slices import Bytes, Entry, FileSlice, Slice, join_slices
-from sparsity_report.weights.weights import Weights
+from sparsity_report.weights.weights import Module, Parameter, Weights
 
 if TYPE_CHECKING:
     from torch import nn

@@ -33,9 +33,8 @@ from sparsity_report.weights.anatomy.meta_model import first_line
 from sparsity_report.weights.anatomy.meta_run import Behaviour, Usage, observe
 from sparsity_report.weights.anatomy.module_uses import OUTPUT_WORDS, head_dim, uses_by_rule
 from sparsity_report.weights.anatomy.parameter_places import Place, as_csr, is_strided
-from sparsity_report.weights.anatomy.parameters import NEVER, ONCE, Module, Parameter
 from sparsity_report.weights.tensor_slices import Entry, dtype_name, file_bytes, packings
-from sparsity_report.weights.weights import check_modules
+from sparsity_report.weights.weights import NEVER, ONCE, Module, Parameter, check_modules
 
 # Low-rank adapters belong to fine-tuning; pruning applies to the base weights.
 _ADAPTER = re.compile(r"(^|\.)lora_")

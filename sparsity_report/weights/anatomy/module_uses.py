@@ -9,7 +9,7 @@ from torch import nn
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.anatomy.parameter_places import Place, as_csr, tensors_of
-from sparsity_report.weights.anatomy.parameters import NEVER, ONCE
+from sparsity_report.weights.weights import NEVER, ONCE
 
 _PER_SEQUENCE_CLASS = re.compile("Pooler|ClassificationHead")
 _PER_SEQUENCE_WORDS = frozenset(

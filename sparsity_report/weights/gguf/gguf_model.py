@@ -22,12 +22,12 @@ from sparsity_report.weights.adapters.adapter_files import check_tensors
 from sparsity_report.weights.anatomy.config_limits import parameters_for
 from sparsity_report.weights.anatomy.describe import ReaderOptions, on_disk
 from sparsity_report.weights.anatomy.meta_model import meta_model
-from sparsity_report.weights.anatomy.parameters import ONCE, Module, Parameter
 from sparsity_report.weights.gguf.gguf_header import BlockSlice, Header
 from sparsity_report.weights.gguf.gguf_metadata import ARCHITECTURE, TOKENS
 from sparsity_report.weights.gguf.gguf_shards import read_model
 from sparsity_report.weights.sources.checkpoint import CheckpointWeights, Contents
 from sparsity_report.weights.tensor_slices import Entry, Slice, memory_slices
+from sparsity_report.weights.weights import ONCE, Module, Parameter
 
 # Smaller tensors may hold converted values in the file; larger ones are at most rearranged.
 _UNCHANGED_SIZE = 2**16

@@ -28,14 +28,13 @@ from sparsity_report.weights.anatomy.describe import (
 )
 from sparsity_report.weights.anatomy.meta_model import read_config
 from sparsity_report.weights.anatomy.parameter_places import walk
-from sparsity_report.weights.anatomy.parameters import ONCE, Parameter
 from sparsity_report.weights.anatomy.tensor_names import fits, memory_parts, without_tensor
 from sparsity_report.weights.packed.format_detection import check_weights, detect_parameters
 from sparsity_report.weights.packed.packed_tensor import Packed, Undecoded, is_remote
 from sparsity_report.weights.packed.quantization_config import read_scheme
 from sparsity_report.weights.sources.tokenizer import open_tokenizer
 from sparsity_report.weights.tensor_slices import Entry, Origin, Slice, join_slices
-from sparsity_report.weights.weights import Weights, float8_notes
+from sparsity_report.weights.weights import ONCE, Parameter, Weights, float8_notes
 
 T = TypeVar("T", bound=Path | Origin)
 

@@ -11,8 +11,7 @@ from sparsity_report.phrases import phrase
 from sparsity_report.weights.anatomy.describe import ReaderOptions, describe
 from sparsity_report.weights.anatomy.meta_model import read_config
 from sparsity_report.weights.anatomy.parameter_places import walk
-from sparsity_report.weights.anatomy.parameters import Module
-from sparsity_report.weights.weights import Weights
+from sparsity_report.weights.weights import Module, Weights
 
 if TYPE_CHECKING:
     import torch
