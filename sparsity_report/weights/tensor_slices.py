@@ -292,10 +292,9 @@ class FileSlice(Slice):
 
 def memory_slices(tensor: torch.Tensor) -> Iterator[HeldSlice]:
     """Yield the values of a tensor in memory as slices of whole rows."""
-    flat, step = tensor.detach().reshape(-1), _step(tuple(tensor.shape))
-    for start in range(0, flat.numel(), step):
-        values = flat[start : start + step]
-        yield HeldSlice(values.numel(), values.dtype, values)
+    flat = tensor.detach().reshape(-1)
+    parts = flat.split(_step(tuple(tensor.shape))) if flat.numel() else ()
+    return (HeldSlice(part.numel(), part.dtype, part) for part in parts)
 
 
 def pieces(slices: Iterable[Slice]) -> Iterator[torch.Tensor]:

@@ -18,7 +18,7 @@ from wording import of_key
 import sparsity_report as sr
 from sparsity_report.untrusted import limits
 from sparsity_report.weights.anatomy import tracer
-from sparsity_report.weights.anatomy.config_limits import building, check_config
+from sparsity_report.weights.anatomy.meta_model import building, check_config
 
 # Some in the normal run, each of them on request.
 STEP = 1 if os.environ.get("EVERY_CONFIG") else 20

@@ -1,18 +1,32 @@
-"""Models on the meta device built from ``config.json``: structure without weights."""
+"""Models on the meta device built from ``config.json``: structure without weights, within limits.
+
+Classes of configurations and models build lists as long as a number demands, so a hostile
+configuration could keep a machine busy forever. Numbers are checked by their names if the class of
+the configuration knows them. Under any name, building stops once a model has far more parameters
+than the files have tensors.
+"""
 
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
+from threading import get_ident
 from typing import Any, cast
 
 import torch
 from torch import nn
+from torch.nn.modules.module import (
+    register_module_module_registration_hook,
+    register_module_parameter_registration_hook,
+)
 
 from sparsity_report.errors import explained
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.untrusted import limits
-from sparsity_report.weights.anatomy.config_limits import building, check_config
+from sparsity_report.untrusted.gates import check_integer
 from sparsity_report.weights.sources.data_files import plain_folder, read_config_file
 
 # Tasks to try if the config names no class.
@@ -20,6 +34,29 @@ _OTHERS = (
     "PreTraining", "MaskedLM", "ImageTextToText", "SpeechSeq2Seq", "SequenceClassification",
     "TokenClassification",
 )  # fmt: skip
+# Kinds of numbers by words of their names, the first match first, with their largest values.
+_KINDS = tuple(
+    (re.compile(rf"(^|_)({words})s?(_|\d|$)"), low, high)
+    for words, low, high in (
+        ("id|idx|index|indice|indexe|theta|base|seed|offset|token|feature_layer",
+         -limits.VALUES, limits.VALUES),
+        ("expert", 0, limits.EXPERTS),
+        ("vocab|vocabulary|codebook_size", 0, limits.VOCABULARY),
+        # Many settings use -1 for none or all.
+        ("layer|block|depth|stage|loop|iter|iteration|cycle|flow|step|repeat|interval|level|factor|"
+         "replace|attention_type|tp|time", -1, limits.BLOCKS),
+        ("image_size|img_size|resolution|grid", -1, limits.PIXELS),
+        ("position|length|len|context|ctx|window|distance|period|chunk|rate|frame|sample",
+         -1, limits.POSITIONS),
+        ("num|head|group|label|channel|kernel|stride|codebook|query|querie|hashe|latent",
+         -1, limits.HEADS),
+        ("size|dim|width|hidden|ff|ffn|dff|rank|inner|embd|embed|feature|unit",
+         -1, limits.WIDTH),
+    )
+)  # fmt: skip
+# Parameters allowed per tensor in the files, and a constant for buffers, fused experts, computed or
+# tied parts, and small models.
+_PER_TENSOR, _BESIDES = 16, 1000
 
 
 def read_config(
@@ -112,3 +149,112 @@ def first_line(error: BaseException) -> str:
     first, *more = str(error).strip().splitlines() or [type(error).__name__]
     # "… for validator 'validate_architecture':" precedes the reason.
     return f"{first} {more[0].strip()}" if more and first.endswith(":") else first
+
+
+def check_config(settings: Any, path: Path) -> None:
+    """Refuse a configuration that announces sizes beyond :mod:`sparsity_report.untrusted.limits`.
+
+    Raises
+    ------
+    SparsityReportError
+        A size exceeds its limit.
+    """
+    with explained(lambda e: f"{path}: {e}, which no known model has; fetch it again"):
+        _check(settings, _known(settings))
+
+
+def _check(settings: Mapping[str, Any], known: Mapping[str, Any] | None) -> None:
+    """Check the numbers that the class of a configuration knows, or all without a class."""
+    for name, value in settings.items():
+        if known is not None and name not in known:
+            continue
+        if isinstance(value, dict):
+            inner = known[name] if known else None
+            is_config = isinstance(inner, dict) and "model_type" in inner
+            _check(value, _known(value) or (inner if is_config else None))
+        for number in _numbers(value):
+            _check_number(name, number)
+
+
+def _check_number(name: str, number: int) -> None:
+    for kind, low, high in _KINDS:
+        if kind.search(name.lower()):
+            check_integer(number, name, low, high)
+            return
+    check_integer(number, name, -limits.VALUES)
+
+
+def _numbers(value: Any) -> Iterator[int]:
+    if isinstance(value, list):
+        for each in value:
+            yield from _numbers(each)
+    elif isinstance(value, int) and not isinstance(value, bool):
+        yield value
+
+
+def _known(settings: Mapping[str, Any]) -> dict[str, Any] | None:
+    kind = settings.get("model_type")
+    return _defaults(kind) if isinstance(kind, str) else None
+
+
+@lru_cache(maxsize=64)
+def _defaults(kind: str) -> dict[str, Any] | None:
+    """Return the defaults of a model type's configuration; None for an unknown type."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+    from transformers.utils import logging
+
+    if kind not in CONFIG_MAPPING:
+        return None
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.CRITICAL)
+    try:
+        config = CONFIG_MAPPING[kind]()
+        other_names = dict.fromkeys((*config.attribute_map, "num_labels"))
+        return {**other_names, **config.to_dict()}
+    except Exception:  # some cannot be made of nothing
+        return None
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def parameters_for(tensors: int) -> int:
+    """Return the most parameters allowed for a model whose files hold a number of tensors.
+
+    Examples
+    --------
+    >>> parameters_for(300)
+    5800
+    """
+    return min(_PER_TENSOR * tensors + _BESIDES, limits.PARAMETERS)
+
+
+@contextmanager
+def building(most: int) -> Iterator[None]:
+    """Stop the building of a model beyond a number of parameters or parts.
+
+    Raises
+    ------
+    ValueError
+        The model exceeds the number.
+    """
+    thread, counts = get_ident(), {"parameters": 0, "modules": 0}
+
+    def count(kind: str, holder: nn.Module) -> None:
+        # The hooks are global: other threads may build modules too.
+        if get_ident() == thread:
+            counts[kind] += 1
+            if counts[kind] > most:
+                raise ValueError(
+                    f"it has more than {most:,} {kind}, far more than the files have tensors, "
+                    f"or any model; the last is in a {type(holder).__name__}"
+                )
+
+    hooks = (
+        register_module_parameter_registration_hook(lambda m, *_: count("parameters", m)),
+        register_module_module_registration_hook(lambda m, *_: count("modules", m)),
+    )
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -19,11 +19,9 @@ from sparsity_report.files.filesystem import scratch
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.untrusted import limits
 from sparsity_report.weights.adapters.adapter_files import check_tensors
-from sparsity_report.weights.anatomy.config_limits import parameters_for
 from sparsity_report.weights.anatomy.describe import ReaderOptions, on_disk
-from sparsity_report.weights.anatomy.meta_model import meta_model
-from sparsity_report.weights.gguf.gguf_header import BlockSlice, Header
-from sparsity_report.weights.gguf.gguf_metadata import ARCHITECTURE, TOKENS
+from sparsity_report.weights.anatomy.meta_model import meta_model, parameters_for
+from sparsity_report.weights.gguf.gguf_header import ARCHITECTURE, TOKENS, BlockSlice, Header
 from sparsity_report.weights.gguf.gguf_shards import read_model
 from sparsity_report.weights.sources.checkpoint import CheckpointWeights, Contents
 from sparsity_report.weights.tensor_slices import Entry, Slice, memory_slices
@@ -249,7 +247,7 @@ def _read_config(metadata: Mapping[str, Any], names: Collection[str]) -> Any:
     Parameters
     ----------
     metadata : mapping
-        From :func:`~sparsity_report.weights.gguf.gguf_metadata.read_metadata`.
+        Checked metadata of a header.
     names : collection of str
         Names of the tensors of all shards.
 

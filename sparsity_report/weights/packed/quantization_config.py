@@ -9,9 +9,11 @@ from sparsity_report.errors import SparsityReportError, explained, printable
 from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import check_integer, read_json
 
-# Files beside config.json, written by GPTQ, AWQ and ModelOpt.
-_BESIDE = {"quantize_config.json": "gptq", "quant_config.json": "awq"}
-_MODELOPT = "hf_quant_config.json"
+# Files beside config.json, the key of their settings, and the method that writes them.
+_BESIDE = (
+    ("quantize_config.json", "", "gptq"), ("quant_config.json", "", "awq"),
+    ("hf_quant_config.json", "quantization", "modelopt"),
+)  # fmt: skip
 _TEXTS = ("quant_method", "format", "checkpoint_format")
 # Ranges of the bits of a code, and of the number of weights that share a scale.
 _NUMBERS = {
@@ -40,10 +42,8 @@ class Scheme:
 
     def number(self, *keys: str) -> int | None:
         """Return the first integer set under one of the keys."""
-        for key in keys:
-            if (value := self.settings.get(key)) is not None:
-                return int(value)
-        return None
+        values = (self.settings.get(key) for key in keys)
+        return next((int(value) for value in values if value is not None), None)
 
     def weights(self) -> list[Mapping[str, Any]]:
         """Return the weight settings of each group of compressed-tensors."""
@@ -88,12 +88,10 @@ def read_scheme(directory: Path) -> Scheme:
         for key in ("quantization_config", "compression_config", "quantization"):
             if settings := _object(holder, key, config):
                 return Scheme(_method(settings, key), _checked(settings, config), config)
-    for name, method in _BESIDE.items():
-        if beside := _json(directory / name):
-            return Scheme(method, _checked(beside, directory / name), directory / name)
-    file = directory / _MODELOPT
-    if modelopt := _object(_json(file), "quantization", file):
-        return Scheme("modelopt", _checked(modelopt, file), file)
+    for name, key, method in _BESIDE:
+        content = _json(file := directory / name)
+        if settings := _object(content, key, file) if key else content:
+            return Scheme(method, _checked(settings, file), file)
     return Scheme()
 
 

@@ -19,14 +19,13 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.untrusted import limits
 from sparsity_report.weights.adapters.adapter_files import check_tensors
-from sparsity_report.weights.anatomy.config_limits import parameters_for
 from sparsity_report.weights.anatomy.describe import (
     Description,
     ReaderOptions,
     describe,
     describe_names,
 )
-from sparsity_report.weights.anatomy.meta_model import read_config
+from sparsity_report.weights.anatomy.meta_model import parameters_for, read_config
 from sparsity_report.weights.anatomy.parameter_places import walk
 from sparsity_report.weights.anatomy.tensor_names import fits, memory_parts, without_tensor
 from sparsity_report.weights.packed.format_detection import check_weights, detect_parameters
