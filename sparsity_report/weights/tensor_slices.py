@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from io import BufferedReader
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -107,9 +107,24 @@ class Slice(ABC):
 
 @dataclass(frozen=True, eq=False)
 class HeldSlice(Slice):
-    """Values in memory, on any device."""
+    """Values in memory, on any device, as a one-dimensional tensor."""
 
     values: torch.Tensor
+
+    #: No bytes in a file, and no packing.
+    nbytes: ClassVar[int | None] = None
+    packing: ClassVar[str] = ""
+
+    @classmethod
+    def of(cls, tensor: torch.Tensor) -> HeldSlice:
+        """Return the values of a tensor."""
+        flat = tensor.detach().reshape(-1)
+        return cls(flat.numel(), flat.dtype, flat)
+
+    def cut(self, shape: tuple[int, ...]) -> Iterator[Slice]:
+        """Yield the values of a tensor of `shape` as slices of whole rows."""
+        parts = self.values.split(_step(shape)) if self.total else ()
+        return (HeldSlice(part.numel(), part.dtype, part) for part in parts)
 
     def pieces(self) -> Iterator[torch.Tensor]:
         """Yield the values, without a copy where they are contiguous on the CPU."""
@@ -290,11 +305,9 @@ class FileSlice(Slice):
             yield replace(self, offset=offset, total=min(step, self.total - start))
 
 
-def memory_slices(tensor: torch.Tensor) -> Iterator[HeldSlice]:
+def memory_slices(tensor: torch.Tensor) -> Iterator[Slice]:
     """Yield the values of a tensor in memory as slices of whole rows."""
-    flat = tensor.detach().reshape(-1)
-    parts = flat.split(_step(tuple(tensor.shape))) if flat.numel() else ()
-    return (HeldSlice(part.numel(), part.dtype, part) for part in parts)
+    return HeldSlice.of(tensor).cut(tuple(tensor.shape))
 
 
 def pieces(slices: Iterable[Slice]) -> Iterator[torch.Tensor]:
@@ -330,7 +343,7 @@ def _step(shape: tuple[int, ...]) -> int:
 
 
 class Stored(Protocol):
-    """Values outside memory that can be read slice by slice."""
+    """Values of a tensor that can be read slice by slice."""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -357,15 +370,14 @@ class Entry:
     key : str
         Name on disk.
     shape : tuple of int
-    values : Stored or torch.Tensor
-        The values, or how to read them.
+    values : Stored
     kind : str
         Name of a dtype that torch lacks; `values` are then its bytes.
     """
 
     key: str
     shape: tuple[int, ...]
-    values: Stored | torch.Tensor
+    values: Stored
     kind: str = ""
 
     @property
@@ -378,22 +390,9 @@ class Entry:
         """Name of the dtype."""
         return self.kind or dtype_name(self.values.dtype)
 
-    @property
-    def file_bytes(self) -> int | None:
-        """Bytes in the file; None in memory."""
-        return None if isinstance(self.values, torch.Tensor) else self.values.nbytes
-
-    @property
-    def packing(self) -> str:
-        """Name of the packing, such as ``"Q4_1"``; empty for plain values."""
-        return "" if isinstance(self.values, torch.Tensor) else self.values.packing
-
     def slices(self) -> Iterator[Slice]:
         """Yield the values in order."""
-        if isinstance(self.values, torch.Tensor):
-            yield from memory_slices(self.values)
-        else:
-            yield from self.values.cut(self.shape)
+        return self.values.cut(self.shape)
 
     def read(self) -> torch.Tensor:
         """Return the values as one tensor."""
@@ -416,7 +415,7 @@ class Entry:
         """Return the tensor with its bytes reinterpreted as another dtype."""
         if isinstance(self.values, FileSlice):
             return Entry(self.key, self.shape, replace(self.values, dtype=dtype))
-        return Entry(self.key, self.shape, self._held().view(dtype))
+        return Entry(self.key, self.shape, HeldSlice.of(self._held().view(dtype)))
 
     def rows(self, start: int = 0, stop: int | None = None) -> Bytes:
         """Return the bytes of a range of rows, by default of all.
@@ -432,7 +431,7 @@ class Entry:
             with self.values.opened() as file:
                 place, width = self.values.offset + start * size, (stop - start) * size
                 return read_at(file, place, width).reshape(stop - start, size)
-        held = self._held().reshape(down, -1)[start:stop].contiguous()
+        held = self._held().view(down, -1)[start:stop].contiguous()
         return held.view(torch.uint8).numpy().reshape(stop - start, size)
 
     def columns(self, start: int, stop: int) -> Bytes:
@@ -445,7 +444,8 @@ class Entry:
         """
         down, across = self.shape
         if not isinstance(self.values, FileSlice):
-            return self._held()[:, start:stop].contiguous().view(torch.uint8).numpy()
+            held = self._held().view(self.shape)[:, start:stop].contiguous()
+            return held.view(torch.uint8).numpy()
         if stop - start == across:
             return self.rows()
         size = self.values.dtype.itemsize
@@ -459,7 +459,7 @@ class Entry:
     def held_columns(self, start: int, stop: int) -> Entry:
         """Return a range of columns of a matrix, read into memory."""
         held = torch.from_numpy(self.columns(start, stop)).view(self.values.dtype)
-        return Entry(self.key, tuple(held.shape), held)
+        return Entry(self.key, tuple(held.shape), HeldSlice.of(held))
 
     def numbers(self, raw: Bytes | None = None) -> Floats:
         """Return bytes of the tensor as float32 numbers, by default all, flattened."""
@@ -491,19 +491,19 @@ class Entry:
         return math.prod(self.shape[1:]) * self.values.dtype.itemsize
 
     def _held(self) -> torch.Tensor:
-        assert isinstance(self.values, torch.Tensor)
-        return self.values.detach().cpu()
+        assert isinstance(self.values, HeldSlice)
+        return self.values.values.cpu()
 
 
 def file_bytes(entries: Iterable[Entry]) -> int | None:
     """Return the bytes of tensors in files; None if one is in memory."""
-    sizes = [entry.file_bytes for entry in entries]
+    sizes = [entry.values.nbytes for entry in entries]
     return None if None in sizes else sum(size or 0 for size in sizes)
 
 
 def packings(entries: Iterable[Entry]) -> str:
     """Return the names of the packings of tensors; empty for plain values."""
-    return ", ".join(sorted({entry.packing for entry in entries} - {""}))
+    return ", ".join(sorted({entry.values.packing for entry in entries} - {""}))
 
 
 @lru_cache(maxsize=64)

@@ -125,7 +125,7 @@ class Change:
     @property
     def file_bytes(self) -> int | None:
         """Bytes in a file; None for computed values."""
-        return None if self.product or not self.values else self.values.file_bytes
+        return None if self.product or not self.values else self.values.values.nbytes
 
 
 class AdaptedWeights(Weights):

@@ -223,8 +223,7 @@ def _by_use(place: Place, usages: Mapping[str, Usage]) -> str:
 
 def _by_rule(model: nn.Module, place: Place, leaf: str, group: str) -> Usage:
     """Return the use of a parameter according to its class and name."""
-    csr = as_csr(place.module, leaf)
-    shape = csr.weight_shape if csr else tuple(place.tensors[leaf].shape)
+    shape = place.shape(leaf)
     multiplied = _is_matrix(place.module, leaf, shape, group in {"lm_head", "router"})
     multiplied = multiplied or bool(_MULTIPLIED.search(place.path))
     turned = multiplied and _is_transposed(place.module)
@@ -240,8 +239,7 @@ def _by_rule(model: nn.Module, place: Place, leaf: str, group: str) -> Usage:
 def _facts(place: Place, leaf: str, usage: Usage) -> dict[str, Any]:
     """Return the attributes of a parameter that follow from its module and its use."""
     module, tensor = place.module, place.tensors[leaf]
-    csr = as_csr(module, leaf)
-    shape = csr.weight_shape if csr else tuple(tensor.shape)
+    shape = place.shape(leaf)
     matrix, size = usage.shape, math.prod(shape)
     stacked = len(shape) > 2 or "Expert" in type(module).__name__
     if matrix and size and (not stacked or size % math.prod(matrix)):

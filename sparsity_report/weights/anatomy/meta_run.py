@@ -149,11 +149,9 @@ def _structure(places: Sequence[Place]) -> Hashable:
     return (
         json.dumps(settings, sort_keys=True, default=str),
         *(
-            (place.path, _type(place.module), place.times, leaf, tuple(shape), number)
+            (place.path, _type(place.module), place.times, leaf, place.shape(leaf), number)
             for place in places
             for leaf, tensor in place.tensors.items()
-            for csr in [as_csr(place.module, leaf)]
-            for shape in [csr.weight_shape if csr else tensor.shape]
             for number in [numbered.setdefault(id(tensor), len(numbered))]
         ),
         *((place.path, _type(place.module), _settings(place.module)) for place in places),

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.weights.anatomy.parameter_places import Place, as_csr, tensors_of
+from sparsity_report.weights.anatomy.parameter_places import Place
 from sparsity_report.weights.weights import NEVER, ONCE
 
 _PER_SEQUENCE_CLASS = re.compile("Pooler|ClassificationHead")
@@ -28,17 +28,16 @@ def uses_by_rule(model: nn.Module, place: Place) -> tuple[Fraction, Fraction]:
     words = place.path.split(".")
     if any(map(_PER_SEQUENCE_CLASS.search, classes)) or not _PER_SEQUENCE_WORDS.isdisjoint(words):
         return NEVER, ONCE * place.times
-    return _uses_per_token(model, place.module, place.around) * place.times, NEVER
+    return _uses_per_token(model, place) * place.times, NEVER
 
 
-def _uses_per_token(model: nn.Module, module: nn.Module, around: Sequence[nn.Module]) -> Fraction:
+def _uses_per_token(model: nn.Module, place: Place) -> Fraction:
+    module, around = place.module, place.around
     if not re.search(r"Expert|Mo[eE]", " ".join(type(m).__name__ for m in (module, *around))):
         return ONCE
     config: Any = getattr(model, "config", None)
     if type(module).__name__.endswith("Experts") and not isinstance(module, nn.ModuleList):
-        leaf = next(iter(tensors_of(module)))
-        csr = as_csr(module, leaf)
-        experts = (csr.weight_shape if csr else getattr(module, leaf).shape)[0]
+        experts = place.shape(next(iter(place.tensors)))[0]
         return _share(_top_k(config, around), experts)
     for inner, outer in zip([module, *around], around, strict=False):
         if isinstance(outer, nn.ModuleList) and re.search("Expert|MLP", type(inner).__name__):

@@ -50,6 +50,11 @@ class Place:
         """Return the dotted name of one of its parameters."""
         return f"{self.path}.{leaf}" if self.path else leaf
 
+    def shape(self, leaf: str) -> tuple[int, ...]:
+        """Return the shape of one of its parameters."""
+        csr = as_csr(self.module, leaf)
+        return csr.weight_shape if csr else tuple(self.tensors[leaf].shape)
+
 
 def walk(model: nn.Module) -> list[Place]:
     """Return every module of a model once, the model itself without its wrappers first."""

@@ -26,7 +26,6 @@ from sparsity_report.weights.tensor_slices import (
     HeldSlice,
     Slice,
     file_bytes,
-    memory_slices,
     packings,
 )
 
@@ -86,8 +85,7 @@ def memory_parts(model: nn.Module | None, entries: Mapping[str, Entry]) -> dict[
     for name in without_tensor(model, parts):
         if name in (getattr(model, "_keys_to_ignore_on_save", None) or ()):
             tensor = _compute(model, name)
-            values = Computed(tensor.numel(), tensor.dtype, tensor)
-            parts[name] = [Entry(name, tuple(tensor.shape), values)]
+            parts[name] = [Entry(name, tuple(tensor.shape), Computed.of(tensor))]
     return parts
 
 
@@ -274,8 +272,8 @@ class Conversion:
                 return replace(
                     entry, shape=shape, values=replace(values, total=total, offset=place)
                 )
-            if isinstance(values, torch.Tensor):
-                part = values.reshape(-1)[start : start + total].view(shape)
+            if isinstance(values, HeldSlice):
+                part = HeldSlice.of(values.values[start : start + total])
                 return replace(entry, shape=shape, values=part)
         return None
 
@@ -334,8 +332,3 @@ class Computed(HeldSlice):
     """Values that no file holds and transformers computes on loading."""
 
     nbytes = 0
-    packing = ""
-
-    def cut(self, shape: tuple[int, ...]) -> Iterator[Slice]:
-        """Yield the values as slices of whole rows."""
-        yield from memory_slices(self.values.reshape(shape))

@@ -14,7 +14,7 @@ from sparsity_report.errors import SparsityReportError, explained
 from sparsity_report.untrusted.gates import check_name
 from sparsity_report.weights.anatomy.meta_model import first_line
 from sparsity_report.weights.anatomy.parameter_places import is_strided
-from sparsity_report.weights.tensor_slices import Entry, FileSlice, LocalFile
+from sparsity_report.weights.tensor_slices import Entry, FileSlice, HeldSlice, LocalFile, Stored
 
 
 def check_allowed(path: Path, allow_pickle: bool) -> None:
@@ -58,9 +58,9 @@ def read_pickle(file: Path) -> list[Entry]:
             others = {k: t.clone() if is_strided(t) else t.to_dense() for k, t in others.items()}
     entries = []
     for key, tensor in outline.items():
-        values: FileSlice | torch.Tensor
+        values: Stored
         if (place := places[key]) is None:
-            values = others[key]
+            values = HeldSlice.of(others[key])
         else:
             values = FileSlice(tensor.numel(), tensor.dtype, origin, place)
         entries.append(Entry(key, tuple(tensor.shape), values))
