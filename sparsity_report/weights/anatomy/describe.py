@@ -111,9 +111,8 @@ def describe(
     parts : mapping of str to sequence of Entry, optional
         Tensors on disk with the values of each parameter; by default the values of the model.
     """
-    behaviour, reason = _behaviour(places)
-    usages = behaviour.usages if behaviour else {}
-    ties = _Ties(places)
+    behaviour, ties = _behaviour(places), _Ties(places)
+    usages = behaviour.usages
     groups: dict[str, str] = {}
     modules: list[Module] = []
     for place in places:
@@ -159,9 +158,9 @@ def describe(
                 )
             )
         modules += _apart(Module(place.path, type(place.module).__name__, group, tuple(parameters)))
-    if behaviour is None:
-        return Description(tuple(modules), None, reason)
-    notes = (*behaviour.notes, *_unused(modules), *_uneven(places, usages), *_unsorted(modules))
+    notes = behaviour.notes
+    if usages:
+        notes += (*_unused(modules), *_uneven(places, usages), *_unsorted(modules))
     return Description(tuple(modules), behaviour.attention, notes)
 
 
@@ -171,18 +170,18 @@ def on_disk(entries: Sequence[Entry]) -> dict[str, Any]:
     return {"dtype": entries[0].dtype, "file_bytes": held, "packing": packing}
 
 
-def _behaviour(places: Sequence[Place]) -> tuple[Behaviour | None, tuple[Phrase, ...]]:
-    """Return the traced use of a model, or None and a note that it cannot run."""
+def _behaviour(places: Sequence[Place]) -> Behaviour:
+    """Return the traced use of a model, or only a note that it cannot run."""
     from transformers import PreTrainedModel
 
     model = places[0].module
     if not isinstance(model, PreTrainedModel):
-        return None, ()
+        return Behaviour({}, None)
     try:
-        return observe(places), ()
+        return observe(places)
     except Exception as error:  # a model may fail anywhere on made-up inputs
         name, reason = type(model).__name__, first_line(error)
-        return None, (phrase("note.uses_by_rule", model=name, error=reason),)
+        return Behaviour({}, None, (phrase("note.uses_by_rule", model=name, error=reason),))
 
 
 def _group(
@@ -210,9 +209,8 @@ def _group(
 def _by_use(place: Place, usages: Mapping[str, Usage]) -> str:
     """Return the group of a module that no rule knows, from its traced use."""
     known = [usages[name] for name in map(place.full_name, place.tensors) if name in usages]
-    if any(usage.shape and not usage.is_vector for usage in known):
-        return "other_linear"
-    if any(usage.convolved for usage in known) or is_other_linear(type(place.module).__name__):
+    multiplied = (usage.convolved or (usage.shape and not usage.is_vector) for usage in known)
+    if any(multiplied) or is_other_linear(type(place.module).__name__):
         return "other_linear"
     # Rows added or concatenated to the input: positions, queries, separators.
     sizes = [sorted(tensor.shape)[-2:] for tensor in place.tensors.values()]
@@ -266,9 +264,6 @@ def _apart(module: Module) -> Iterator[Module]:
     matrices = [p for p in module.parameters if p.matrix]
     often = {p.name: (p.uses, p.uses_per_sequence) for p in matrices}
     others = [p for p in matrices if often[p.name] != often[matrices[0].name]]
-    if not others:
-        yield module
-        return
     yield replace(module, parameters=tuple(p for p in module.parameters if p not in others))
     for p in others:
         yield replace(module, name=p.name, parameters=(p,))
