@@ -173,6 +173,11 @@ class Origin(ABC):
             The file is missing, shorter, or has changed.
         """
 
+    def read(self, start: int, size: int) -> bytes:
+        """Return `size` bytes from an offset."""
+        with self.opened(start, start + size) as file:
+            return read_at(file, start, size).tobytes()
+
 
 @dataclass(frozen=True)
 class LocalFile(Origin):
@@ -394,6 +399,17 @@ class Entry:
         """Yield the values in order."""
         return self.values.cut(self.shape)
 
+    @staticmethod
+    def file_bytes(entries: Iterable[Entry]) -> int | None:
+        """Return the bytes of tensors in files; None if one is in memory."""
+        sizes = [entry.values.nbytes for entry in entries]
+        return None if None in sizes else sum(size or 0 for size in sizes)
+
+    @staticmethod
+    def packings(entries: Iterable[Entry]) -> str:
+        """Return the names of the packings of tensors; empty for plain values."""
+        return ", ".join(sorted({entry.values.packing for entry in entries} - {""}))
+
     def read(self) -> torch.Tensor:
         """Return the values as one tensor."""
         return join_slices(self.slices(), self.values.dtype, self.shape)
@@ -493,17 +509,6 @@ class Entry:
     def _held(self) -> torch.Tensor:
         assert isinstance(self.values, HeldSlice)
         return self.values.values.cpu()
-
-
-def file_bytes(entries: Iterable[Entry]) -> int | None:
-    """Return the bytes of tensors in files; None if one is in memory."""
-    sizes = [entry.values.nbytes for entry in entries]
-    return None if None in sizes else sum(size or 0 for size in sizes)
-
-
-def packings(entries: Iterable[Entry]) -> str:
-    """Return the names of the packings of tensors; empty for plain values."""
-    return ", ".join(sorted({entry.values.packing for entry in entries} - {""}))
 
 
 @lru_cache(maxsize=64)

@@ -20,20 +20,12 @@ from torch import nn
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.sparse.csr_swap import runs_as_csr
 from sparsity_report.sparse.linear_csr import LinearCSR
-from sparsity_report.weights.anatomy.groups import (
-    LINEAR_GROUPS,
-    check_rules,
-    classify,
-    is_linear,
-    is_other_linear,
-    is_table,
-    ruled,
-)
+from sparsity_report.weights.anatomy import groups
 from sparsity_report.weights.anatomy.meta_model import first_line
 from sparsity_report.weights.anatomy.meta_run import Behaviour, Usage, observe
 from sparsity_report.weights.anatomy.module_uses import OUTPUT_WORDS, head_dim, uses_by_rule
 from sparsity_report.weights.anatomy.parameter_places import Place, as_csr, is_strided
-from sparsity_report.weights.tensor_slices import Entry, dtype_name, file_bytes, packings
+from sparsity_report.weights.tensor_slices import Entry, dtype_name
 from sparsity_report.weights.weights import NEVER, ONCE, Module, Parameter, check_modules
 
 # Low-rank adapters belong to fine-tuning; pruning applies to the base weights.
@@ -67,7 +59,7 @@ class ReaderOptions:
     config: bool = True
 
     def __post_init__(self) -> None:
-        check_rules(self.groups)
+        groups.check_rules(self.groups)
         if isinstance(self.blacklist, str):
             object.__setattr__(self, "blacklist", (self.blacklist,))
 
@@ -113,15 +105,15 @@ def describe(
     """
     behaviour, ties = _behaviour(places), _Ties(places)
     usages = behaviour.usages
-    groups: dict[str, str] = {}
+    known: dict[str, str] = {}
     modules: list[Module] = []
     for place in places:
         if not place.tensors:
             continue
-        group = groups[place.path] = _group(place, options, groups, ties, usages)
+        group = known[place.path] = _group(place, options, known, ties, usages)
         parent, called = next(iter(place.around), None), place.path.rpartition(".")[2]
         may_prune = (
-            group in LINEAR_GROUPS
+            group in groups.LINEAR_GROUPS
             and not options.spares(place.path)
             and not _ADAPTER.search(place.path)
         )
@@ -143,7 +135,7 @@ def describe(
                 and "." not in leaf
                 and not _is_direction(place.module, leaf)
                 and not usage.is_vector
-                and not is_table(leaf)
+                and not groups.is_table(leaf)
             )
             parameters.append(
                 Parameter(
@@ -166,7 +158,7 @@ def describe(
 
 def on_disk(entries: Sequence[Entry]) -> dict[str, Any]:
     """Return the attributes of a parameter that follow from its tensors on disk."""
-    held, packing = file_bytes(entries), packings(entries)
+    held, packing = Entry.file_bytes(entries), Entry.packings(entries)
     return {"dtype": entries[0].dtype, "file_bytes": held, "packing": packing}
 
 
@@ -187,7 +179,7 @@ def _behaviour(places: Sequence[Place]) -> Behaviour:
 def _group(
     place: Place,
     options: ReaderOptions,
-    groups: Mapping[str, str],
+    known: Mapping[str, str],
     ties: _Ties,
     usages: Mapping[str, Usage],
 ) -> str:
@@ -196,11 +188,13 @@ def _group(
     enclosing = tuple([type(module).__name__ for module in place.around])
     roles = {usages[name].role for name in map(place.full_name, place.tensors) if name in usages}
     head = ties.is_head(place.module) or ("lm_head" in roles and not ties.is_input(place.module))
-    group = classify(place.path, class_name, enclosing=enclosing, head=head, rules=options.groups)
-    if rule := ruled(place.path, options.groups):
+    group = groups.classify(
+        place.path, class_name, enclosing=enclosing, head=head, rules=options.groups
+    )
+    if rule := groups.ruled(place.path, options.groups):
         return rule
     if adapter := _ADAPTER.search(place.path):
-        return groups.get(place.path[: adapter.start()], group)
+        return known.get(place.path[: adapter.start()], group)
     if "router" in roles:
         return "router"
     return _by_use(place, usages) if group == "other" else group
@@ -210,7 +204,7 @@ def _by_use(place: Place, usages: Mapping[str, Usage]) -> str:
     """Return the group of a module that no rule knows, from its traced use."""
     known = [usages[name] for name in map(place.full_name, place.tensors) if name in usages]
     multiplied = (usage.convolved or (usage.shape and not usage.is_vector) for usage in known)
-    if any(multiplied) or is_other_linear(type(place.module).__name__):
+    if any(multiplied) or groups.is_other_linear(type(place.module).__name__):
         return "other_linear"
     # Rows added or concatenated to the input: positions, queries, separators.
     sizes = [sorted(tensor.shape)[-2:] for tensor in place.tensors.values()]
@@ -382,7 +376,7 @@ def _is_matrix(module: nn.Module, leaf: str, shape: tuple[int, ...], multiplied:
         of_weight = shape == tuple(cast(torch.Tensor, module.weight).shape)
     else:
         of_weight = leaf == "weight" or _is_direction(module, leaf)
-    is_weight = of_weight and (multiplied or is_linear(class_name))
+    is_weight = of_weight and (multiplied or groups.is_linear(class_name))
     return len(shape) == 2 and (is_weight or leaf == "in_proj_weight")
 
 
@@ -425,7 +419,7 @@ def _layout(module: nn.Module, leaf: str, tensor: torch.Tensor) -> tuple[str, in
 
 def describe_names(
     parts: Mapping[str, Sequence[Entry]], options: ReaderOptions, experts_used: Fraction
-) -> tuple[Module, ...]:
+) -> Description:
     """Return the modules of tensors on disk, by names and shapes alone."""
     owned: dict[str, dict[str, Entry]] = defaultdict(dict)
     for name, (entry, *_) in parts.items():
@@ -437,9 +431,9 @@ def describe_names(
         fused, kernel = module_name.endswith("_exps"), module_name.endswith("conv1d")
         weights = (entry for name, entry in tensors.items() if name.rpartition(".")[2] == "weight")
         wide = next((e for e in weights if len(e.shape) == 2 + fused and not kernel), None)
-        group = classify(module_name, linear=wide is not None, rules=options.groups)
-        multiplied = group in LINEAR_GROUPS or group in {"lm_head", "router"}
-        may_prune = group in LINEAR_GROUPS and not options.spares(module_name)
+        group = groups.classify(module_name, linear=wide is not None, rules=options.groups)
+        multiplied = group in groups.LINEAR_GROUPS or group in {"lm_head", "router"}
+        may_prune = group in groups.LINEAR_GROUPS and not options.spares(module_name)
         # A bias has one value per output, which reveals input-first matrices such as ``Conv1D``.
         bias = tensors.get(f"{module_name}.bias")
         turned = wide and bias and bias.shape == wide.shape[-1:] != wide.shape[-2:-1]
@@ -459,4 +453,4 @@ def describe_names(
             for name, entry in tensors.items()
         )
         modules.append(Module(module_name, "", group, parameters))
-    return tuple(modules)
+    return Description(tuple(modules), None)

@@ -20,14 +20,7 @@ from torch import nn
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.anatomy.meta_model import first_line
 from sparsity_report.weights.packed.packed_tensor import Undecoded
-from sparsity_report.weights.tensor_slices import (
-    Entry,
-    FileSlice,
-    HeldSlice,
-    Slice,
-    file_bytes,
-    packings,
-)
+from sparsity_report.weights.tensor_slices import Entry, FileSlice, HeldSlice, Slice
 
 # Buffers of older checkpoints that current classes compute: masks, position ids, rotary tables.
 _BUFFER = re.compile(
@@ -309,14 +302,14 @@ class Converted(Slice):
     @property
     def nbytes(self) -> int | None:
         """Share of the bytes of all combined tensors."""
-        size = file_bytes(entry for _, entry in self.conversion.sources)
+        size = Entry.file_bytes(entry for _, entry in self.conversion.sources)
         start, stop, total = self.span
         return None if size is None else size * stop // total - size * start // total
 
     @property
     def packing(self) -> str:
         """Packing of the source tensors."""
-        return packings(entry for _, entry in self.conversion.sources)
+        return Entry.packings(entry for _, entry in self.conversion.sources)
 
     def cut(self, shape: tuple[int, ...]) -> Iterator[Slice]:  # noqa: ARG002
         """Yield the values in one slice, since the conversion makes all at once."""

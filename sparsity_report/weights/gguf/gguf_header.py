@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, dequantize
 from gguf.quants import Q4_K
@@ -28,8 +27,10 @@ from sparsity_report.errors import SparsityReportError, explained
 from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import check_integer
 from sparsity_report.weights.tensor_slices import (
+    Bytes,
     Entry,
     FileSlice,
+    Floats,
     LocalFile,
     Origin,
     Reader,
@@ -45,8 +46,6 @@ _KINDS = {kind.value: kind for kind in GGMLQuantizationType if kind in GGML_QUAN
 # Most dimensions of a tensor in the format.
 _DIMENSIONS = 4
 
-Bytes = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float32]
 # Metadata, and tensors by name.
 Header = tuple[dict[str, Any], dict[str, Entry]]
 #: Key of the vocabulary; its value is kept as the number of tokens.

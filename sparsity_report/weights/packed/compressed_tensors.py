@@ -6,13 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from sparsity_report.weights.packed.packed_integers import (
-    E2M1,
-    E2M3,
-    MX_GROUP,
-    NV_GROUP,
-    integer_values,
-)
+from sparsity_report.weights.packed.packed_integers import E2M1, E2M3, MX_GROUP, NV_GROUP
 from sparsity_report.weights.packed.packed_tensor import Packed, Undecoded, grouped
 from sparsity_report.weights.packed.quantization_config import Scheme
 from sparsity_report.weights.packed.rowwise import Blocks, Rowwise, combine
@@ -190,7 +184,7 @@ def _pack_quantized(parts: Parts, scheme: Scheme) -> Packed:
         blocks = Blocks(zero, 1, scale.width, bits=bits, offset=offset, order=order)
     return Rowwise(
         shape, f"pack-quantized-{bits}bit{grouped(scale.width, shape)}", parts.all, codes,
-        bits, integer_values(bits, offset), wasted=wasted, zero=blocks, scales=(scale,),
+        bits, offset=offset, wasted=wasted, zero=blocks, scales=(scale,),
     )  # fmt: skip
 
 

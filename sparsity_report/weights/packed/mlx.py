@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from sparsity_report.weights.packed.packed_integers import E2M1, MX_GROUP, NV_GROUP, integer_values
+from sparsity_report.weights.packed.packed_integers import E2M1, MX_GROUP, NV_GROUP
 from sparsity_report.weights.packed.packed_tensor import Packed
 from sparsity_report.weights.packed.quantization_config import Scheme
 from sparsity_report.weights.packed.rowwise import Blocks, Rowwise
@@ -40,7 +40,7 @@ def mlx(parts: Parts, scheme: Scheme) -> Packed:
         parts.check("biases", scale.shape)
         bias = Blocks(parts["biases"].seen_as(down, scale.shape[-1]), 1, size)
         return Rowwise(
-            shape, f"mlx-{bits}bit-g{size}", parts.all, flat, bits, integer_values(bits),
+            shape, f"mlx-{bits}bit-g{size}", parts.all, flat, bits,
             scales=(Blocks(across, 1, size),), bias=bias,
         )  # fmt: skip
     parts.only("weight", "scales")

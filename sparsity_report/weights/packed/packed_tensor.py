@@ -22,7 +22,6 @@ from sparsity_report.weights.tensor_slices import (
     Reader,
     Rounding,
     Slice,
-    file_bytes,
 )
 
 # Values of a slice, and values decoded at a time.
@@ -103,7 +102,7 @@ class Packed(ABC):
     @property
     def nbytes(self) -> int | None:
         """Bytes of all parts in the file; None if a part is in no file."""
-        return file_bytes(self.parts)
+        return Entry.file_bytes(self.parts)
 
     def cut(self, shape: tuple[int, ...]) -> Iterator[PackedSlice]:  # noqa: ARG002
         """Yield the values as slices of whole units."""

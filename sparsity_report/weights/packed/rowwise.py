@@ -116,7 +116,7 @@ class Rowwise(Packed):
     bits : int
         Of a code; 0: numbers of the part's own dtype.
     table : tuple of float
-        What codes stand for.
+        What codes stand for; empty for integers.
     high_first : bool
         The high half of a byte comes first.
     wasted : bool
@@ -127,6 +127,8 @@ class Rowwise(Packed):
         Further scale of all.
     columns : int
         Weights of a row if rows are blocks of the model's matrix; 0 if they are its own.
+    offset : float
+        Taken off each code that is an integer.
     """
 
     codes: Entry
@@ -139,6 +141,7 @@ class Rowwise(Packed):
     bias: Blocks | None = None
     factor: float = 1.0
     columns: int = 0
+    offset: float = 0
 
     @property
     def row(self) -> int:
@@ -150,7 +153,12 @@ class Rowwise(Packed):
         """Half a step to both sides if codes are integers."""
         if self.zero or self.bias:
             return Rounding(has_zero=self.bias is None)
-        return nearest_to_zero(self.table or _levels(self.codes.values.dtype))
+        return nearest_to_zero(self.levels if self.bits else _levels(self.codes.values.dtype))
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """Values of the codes."""
+        return self.table or integer_values(self.bits, self.offset)
 
     def steps(self, first: int, last: int) -> Floats:
         """Return the products of all scales."""
@@ -180,9 +188,9 @@ class Rowwise(Packed):
             words, held = raw.view("<u4"), 32 // self.bits
             places = np.arange(held, dtype=np.uint32) * np.uint32(self.bits)
             parted = words[:, :, None] >> places & np.uint32(2**self.bits - 1)
-            looked: Floats = np.array(self.table, np.float32)[parted.reshape(len(raw), -1)]
+            looked: Floats = np.array(self.levels, np.float32)[parted.reshape(len(raw), -1)]
         else:
-            looked = decode_codes(raw, self.bits, self.table, self.high_first)
+            looked = decode_codes(raw, self.bits, self.levels, self.high_first)
         return looked if looked.shape[1] == self.row else looked[:, : self.row].copy()
 
 

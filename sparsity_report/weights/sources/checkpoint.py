@@ -19,12 +19,7 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.untrusted import limits
 from sparsity_report.weights.adapters.adapter_files import check_tensors
-from sparsity_report.weights.anatomy.describe import (
-    Description,
-    ReaderOptions,
-    describe,
-    describe_names,
-)
+from sparsity_report.weights.anatomy.describe import ReaderOptions, describe, describe_names
 from sparsity_report.weights.anatomy.meta_model import parameters_for, read_config
 from sparsity_report.weights.anatomy.parameter_places import walk
 from sparsity_report.weights.anatomy.tensor_names import fits, memory_parts, without_tensor
@@ -83,8 +78,7 @@ class CheckpointWeights(Weights):
     def __init__(self, path: Path, options: ReaderOptions, source: str, contents: Contents) -> None:
         model, parts = contents.model, contents.parts
         if model is None:
-            modules = describe_names(parts, options, contents.experts_used)
-            description = Description(modules, None)
+            description = describe_names(parts, options, contents.experts_used)
         else:
             _untie_(model, parts)
             parts = _complete(options.name, model, parts, any_arrangement=source == "gguf")

@@ -13,20 +13,10 @@ import torch
 from sparsity_report.errors import SparsityReportError, explained
 from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import check_integer, check_name, parse_json, read_json
-from sparsity_report.weights.tensor_slices import (
-    E8M0,
-    FP4,
-    Entry,
-    FileSlice,
-    LocalFile,
-    Origin,
-    read_at,
-)
+from sparsity_report.weights.tensor_slices import E8M0, FP4, Entry, FileSlice, LocalFile, Origin
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
-# Bytes that the first read of a header requests.
-_FIRST = 2**16
 # Most bytes of a file name.
 _LONGEST = 255
 
@@ -194,8 +184,7 @@ def _header(origin: Origin) -> bytes:
     """Return the JSON text at the beginning of a file."""
     if origin.size < 8:
         raise ValueError(f"it has {origin.size} bytes")
-    with origin.opened(0, min(origin.size, _FIRST)) as raw:
-        (length,) = struct.unpack("<Q", read_at(raw, 0, 8).tobytes())
+    (length,) = struct.unpack("<Q", origin.read(0, 8))
     if length > origin.size - 8:
         raise ValueError(f"its header announces {length:,} bytes, but the file has {origin.size:,}")
     if length > limits.HEADER_BYTES:
@@ -203,8 +192,7 @@ def _header(origin: Origin) -> bytes:
             f"its header announces {length:,} bytes, more than the {limits.HEADER_BYTES:,} of "
             "the format"
         )
-    with origin.opened(8, 8 + length) as raw:
-        return read_at(raw, 8, length).tobytes()
+    return origin.read(8, length)
 
 
 def _tensors(text: bytes, size: int) -> list[tuple[str, str, tuple[int, ...], int]]:
