@@ -29,6 +29,7 @@ from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import check_integer
 from sparsity_report.weights.sources.data_files import plain_folder, read_config_file
 
+_Test = Callable[[nn.Module], bool]
 # Tasks to try if the config names no class.
 _OTHERS = (
     "PreTraining", "MaskedLM", "ImageTextToText", "SpeechSeq2Seq", "SequenceClassification",
@@ -60,7 +61,7 @@ _PER_TENSOR, _BESIDES = 16, 1000
 
 
 def read_config(
-    directory: Path, fits: Callable[[nn.Module], bool] | None = None, most: int = limits.PARAMETERS
+    directory: Path, fits: _Test | None = None, most: int = limits.PARAMETERS
 ) -> tuple[nn.Module | None, tuple[Phrase, ...]]:
     """Return the model of ``config.json``, or None and a note for an unknown one.
 
@@ -89,10 +90,7 @@ def read_config(
 
 
 def meta_model(
-    config: Any,
-    where: Path,
-    fits: Callable[[nn.Module], bool] | None = None,
-    most: int = limits.PARAMETERS,
+    config: Any, where: Path, fits: _Test | None = None, most: int = limits.PARAMETERS
 ) -> nn.Module:
     """Return the model of a config on the meta device, or the reason why it cannot be built.
 
@@ -122,7 +120,7 @@ def _named(config: Any, most: int) -> nn.Module | None:
     return None
 
 
-def _fitting(config: Any, fits: Callable[[nn.Module], bool] | None, most: int) -> nn.Module:
+def _fitting(config: Any, fits: _Test | None, most: int) -> nn.Module:
     import transformers
 
     language = ["Seq2SeqLM", "CausalLM"]

@@ -37,11 +37,6 @@ class Bitmasked(Packed):
     starts: Entry | None
     scales: tuple[Blocks, ...] = ()
 
-    @property
-    def row(self) -> int:
-        """Values of one row."""
-        return self.shape[-1]
-
     def values(self, first: int, last: int) -> Floats:
         """Return values of whole rows."""
         columns = self.row

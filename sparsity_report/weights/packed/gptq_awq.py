@@ -56,11 +56,6 @@ class Columnwise(Packed):
 
     crosswise: ClassVar[bool] = True
 
-    @property
-    def row(self) -> int:
-        """Values of one output."""
-        return self.shape[1]
-
     def loaded(self, first: int, last: int) -> Columnwise:
         """Return a decoder whose columns are in memory: reading shift needs as many reads."""
         words = first * self.bits // 32, -(-last * self.bits // 32)

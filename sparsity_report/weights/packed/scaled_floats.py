@@ -41,7 +41,7 @@ def _eight_bits(
     codes, shape = parts.need(leaves[0], torch.int8, *FP8), parts.matrix(leaves[0])
     scale, zero = parts.scales(leaves[1], shape, block), None
     if parts.get(leaves[2]):
-        zero = parts.scales(leaves[2], shape, block, (torch.int8,))
+        zero = parts.scales(leaves[2], shape, block, torch.int8)
     blocks = "-block" if 1 < scale.height < shape[0] else grouped(scale.width, shape)
     name = f"{'int8' if codes.values.dtype == torch.int8 else 'fp8'}{blocks}"
     return Rowwise(shape, name, parts.all, codes, zero=zero, scales=(scale,))

@@ -12,6 +12,9 @@ from sparsity_report.weights.tensor_slices import E8M0, FLOATS, FP8, Entry
 
 # Block size where the file declares none: DeepSeek's 128 × 128.
 _BLOCK = 128
+_ADVICE = "fetch the checkpoint again, or give one that is not packed"
+# Height and width of a matrix or block.
+_Size = tuple[int, int]
 
 
 class Parts(dict[str, Entry]):
@@ -86,21 +89,12 @@ class Parts(dict[str, Entry]):
         if order.size and not 0 <= order.min() <= order.max() < groups:
             raise self.wrong(leaf, f"it names groups beyond the {groups:,} that have a scale")
 
-    def wrong(
-        self,
-        leaf: str,
-        why: str,
-        advice: str = "fetch the checkpoint again, or give one that is not packed",
-    ) -> SparsityReportError:
+    def wrong(self, leaf: str, why: str, advice: str = _ADVICE) -> SparsityReportError:
         """Return the error for a faulty part."""
         return self[leaf].wrong(f"looks packed and cannot be unpacked: {why}; {advice}")
 
     def scales(
-        self,
-        leaf: str,
-        shape: tuple[int, int],
-        block: tuple[int, int] | None = None,
-        dtypes: Sequence[torch.dtype] = FLOATS,
+        self, leaf: str, shape: _Size, block: _Size | None = None, *dtypes: torch.dtype
     ) -> Blocks:
         """Return the scales of a matrix: one in all, or one per row, group or square block.
 
@@ -111,10 +105,10 @@ class Parts(dict[str, Entry]):
             Shape of the matrix.
         block : tuple of int, optional
             Height and width of a block, if the configuration declares it.
-        dtypes : sequence of torch.dtype
-            Allowed dtypes.
+        *dtypes : torch.dtype
+            Allowed dtypes, by default floats.
         """
-        part, (down, across) = self.need(leaf, *dtypes), shape
+        part, (down, across) = self.need(leaf, *(dtypes or FLOATS)), shape
         if part.total == 1:
             return Blocks(part.seen_as(1, 1), max(1, down), max(1, across))
         grid = (*part.shape, 1) if len(part.shape) == 1 else part.shape
@@ -142,7 +136,7 @@ class Parts(dict[str, Entry]):
         return Blocks(self[leaf], 1, width, exponent=exponent)
 
     @staticmethod
-    def _even(grid: tuple[int, ...], shape: tuple[int, int]) -> tuple[int, int] | None:
+    def _even(grid: tuple[int, ...], shape: _Size) -> _Size | None:
         if 0 in grid or any(size % number for size, number in zip(shape, grid, strict=True)):
             return None
         height, width = shape[0] // grid[0], shape[1] // grid[1]
