@@ -102,8 +102,8 @@ def load(
     """
     from torch import nn
 
+    from sparsity_report.weights.sources.checkpoint import Outline, without_values
     from sparsity_report.weights.sources.memory import ModuleWeights
-    from sparsity_report.weights.sources.structure import Outline, without_values
 
     source = Request(revision, subfolder or "", file or "", allow_pickle, stream, values)
     options = ReaderOptions(name or "", blacklist, groups, config=config)
@@ -175,7 +175,7 @@ def _open_path(model: str, options: ReaderOptions, source: Request) -> Weights:
         and (path / "config.json").is_file()
         and not any(file.suffix in {".safetensors", ".gguf"} for file in path.iterdir())
     ):
-        from sparsity_report.weights.sources.structure import from_config
+        from sparsity_report.weights.sources.checkpoint import from_config
 
         return from_config(path, options)
     return _open_files(path, options, source.allow_pickle)

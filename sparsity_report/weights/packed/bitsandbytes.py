@@ -10,7 +10,6 @@ import torch
 from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import check_integer, parse_json
 from sparsity_report.weights.packed.packed_tensor import Packed
-from sparsity_report.weights.packed.quantization_config import Scheme
 from sparsity_report.weights.packed.rowwise import Blocks, NestedBlocks, Rowwise
 from sparsity_report.weights.packed.tensor_groups import Parts
 
@@ -18,7 +17,7 @@ from sparsity_report.weights.packed.tensor_groups import Parts
 _LARGEST_STATE = 2**16
 
 
-def bitsandbytes_4bit(parts: Parts, scheme: Scheme) -> Packed:  # noqa: ARG001
+def bitsandbytes_4bit(parts: Parts) -> Packed:
     """Return the decoder of NF4 or FP4: blocks of the flattened matrix, possibly nested scales."""
     state = next((leaf for leaf in parts if leaf.startswith("quant_state.")), None)
     if state is None:
@@ -75,7 +74,7 @@ def _absmax(parts: Parts, state: Mapping[str, Any], blocks: int, size: int) -> B
     return NestedBlocks(part, 1, size, table=table, nested=nested, size=every, more=more)
 
 
-def bitsandbytes_8bit(parts: Parts, scheme: Scheme) -> Packed:  # noqa: ARG001
+def bitsandbytes_8bit(parts: Parts) -> Packed:
     """Return the decoder of LLM.int8(): a scale of 127 steps per row."""
     parts.only("weight", "SCB", "weight_format")
     codes = parts.need("weight", torch.int8)

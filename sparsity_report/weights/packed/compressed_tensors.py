@@ -8,7 +8,6 @@ import torch
 
 from sparsity_report.weights.packed.packed_integers import E2M1, E2M3, MX_GROUP, NV_GROUP
 from sparsity_report.weights.packed.packed_tensor import Packed, Undecoded, grouped
-from sparsity_report.weights.packed.quantization_config import Scheme
 from sparsity_report.weights.packed.rowwise import Blocks, Rowwise, combine
 from sparsity_report.weights.packed.tensor_groups import Parts
 from sparsity_report.weights.tensor_slices import FLOATS, FP4, FP8, Entry, Floats
@@ -67,7 +66,7 @@ class Bitmasked(Packed):
         return begin, end
 
 
-def bitmasked(parts: Parts, scheme: Scheme) -> Packed:
+def bitmasked(parts: Parts) -> Packed:
     """Return the decoder of ``sparse-bitmask`` or ``sparse-24-bitmask`` (before version 0.13).
 
     ``row_offsets`` are missing if every row keeps half of its values.
@@ -80,7 +79,7 @@ def bitmasked(parts: Parts, scheme: Scheme) -> Packed:
     kept = parts.need("compressed", *((torch.int8, *FP8) if scaled else FLOATS))
     starts = parts.get("row_offsets")
     name = "sparse-24-bitmask" if starts is None else "sparse-bitmask"
-    declared = scheme.settings.get("sparsity_config", {})
+    declared = parts.scheme.settings.get("sparsity_config", {})
     if isinstance(declared, dict) and declared.get("format", name) != name:
         raise parts.wrong("compressed", f"it is {name}, {declared['format']} by the configuration")
     if starts is None:
@@ -91,7 +90,7 @@ def bitmasked(parts: Parts, scheme: Scheme) -> Packed:
     return Bitmasked(shape, name, parts.all, kept, parts["bitmask"], starts, scales)
 
 
-def marlin(parts: Parts, scheme: Scheme) -> Packed:
+def marlin(parts: Parts) -> Packed:
     """Return the shape of a ``marlin-24`` weight, whose values stay in the order of a GPU kernel.
 
     Half of the inputs are kept, in tiles of 16 × 16 (``pack_weight_24`` of version 0.12).
@@ -106,24 +105,24 @@ def marlin(parts: Parts, scheme: Scheme) -> Packed:
     parts.check("meta", (tiles, 2 * outputs))
     if groups not in {1, -(-inputs // _MARLIN_GROUP)}:
         raise parts.wrong("scale_packed", f"its shape is {scale.shape} for {inputs:,} inputs")
-    _check_bits(parts, scheme, bits)
+    _check_bits(parts, bits)
     return Undecoded(
         (outputs, inputs), f"marlin-24-{bits}bit", parts.all,
         "marlin-24 keeps weights in the order of a GPU kernel; give the checkpoint in another form",
     )  # fmt: skip
 
 
-def compressed(parts: Parts, scheme: Scheme) -> Packed:
+def compressed(parts: Parts) -> Packed:
     """Return the decoder of packed integers, NVFP4, MXFP4 or MXFP6."""
     if parts["weight_packed"].values.dtype == torch.int32:
-        return _pack_quantized(parts, scheme)
+        return _pack_quantized(parts)
     codes = parts.need("weight_packed", torch.uint8, FP4)
     parts.only("weight_packed", "weight_scale", "weight_global_scale")
     (down, size), divisor = parts.matrix("weight_packed"), parts.get("weight_global_scale")
     six = not codes.kind and size * 8 == 6 * MX_GROUP * parts.matrix("weight_scale")[1]
     bits, name = (6, "mxfp6") if six else (4, "nvfp4" if divisor else "mxfp4")
     shape = (down, size * 8 // bits)
-    _check_bits(parts, scheme, bits)
+    _check_bits(parts, bits)
     scale, factor = parts.grouped("weight_scale", shape, NV_GROUP if divisor else MX_GROUP), 1.0
     if divisor:
         whole_scale = float(divisor.numbers()[0]) if divisor.total == 1 else math.nan
@@ -136,10 +135,10 @@ def compressed(parts: Parts, scheme: Scheme) -> Packed:
     )  # fmt: skip
 
 
-def _pack_quantized(parts: Parts, scheme: Scheme) -> Packed:
+def _pack_quantized(parts: Parts) -> Packed:
     parts.only("weight_packed", "weight_scale", "weight_shape", "weight_zero_point", "weight_g_idx")
     codes, shape = parts["weight_packed"], parts.declared_shape("weight_shape")
-    declared = scheme.bits()
+    declared = parts.scheme.bits()
     fitting = [
         (bits, wasted)
         for bits in declared or (2, 3, 4, 5, 6, 8)
@@ -152,7 +151,7 @@ def _pack_quantized(parts: Parts, scheme: Scheme) -> Packed:
         why = f"its shape is {codes.shape} for {shape} weights{width}"
         raise parts.wrong("weight_packed", why)
     (bits, wasted), offset = fitting[0], 2.0 ** (fitting[0][0] - 1)
-    scale = parts.scales("weight_scale", shape, scheme.block())
+    scale = parts.scales("weight_scale", shape, parts.scheme.block())
     if scale.height != 1 and scale.part.total != 1:
         raise parts.wrong("weight_scale", f"its shape is {scale.part.shape} for {shape[0]:,} rows")
     if scale.part.total > 1 and shape[1] % scale.width:  # the library packs no such shape
@@ -160,8 +159,8 @@ def _pack_quantized(parts: Parts, scheme: Scheme) -> Packed:
         raise parts.wrong("weight_scale", why)
     zero, order = parts.get("weight_zero_point"), parts.get("weight_g_idx")
     for part, leaf, is_declared in (
-        (zero, "weight_zero_point", [w.get("symmetric") is False for w in scheme.weights()]),
-        (order, "weight_g_idx", [w.get("actorder") == "group" for w in scheme.weights()]),
+        (zero, "weight_zero_point", [w.get("symmetric") is False for w in parts.scheme.weights()]),
+        (order, "weight_g_idx", [w.get("actorder") == "group" for w in parts.scheme.weights()]),
     ):
         if part is None and is_declared and all(is_declared):
             raise parts.wrong("weight_packed", f"its {leaf} is missing")
@@ -183,9 +182,9 @@ def _pack_quantized(parts: Parts, scheme: Scheme) -> Packed:
     )  # fmt: skip
 
 
-def _check_bits(parts: Parts, scheme: Scheme, bits: int) -> None:
+def _check_bits(parts: Parts, bits: int) -> None:
     """Refuse a code width that the configuration contradicts."""
-    if (declared := scheme.bits()) and bits not in declared:
+    if (declared := parts.scheme.bits()) and bits not in declared:
         why = f"it has {bits} bits a weight, {declared} by configuration"
         raise parts.wrong("weight_packed", why)
 

@@ -49,7 +49,7 @@ _FLOATS = {torch.float64, torch.float32, torch.float16, torch.bfloat16}
 _SMALL_FLOATS = {"float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz"}
 
 # Decoders by the leaves they need; the first whose leaves are all present is used.
-_FORMATS: tuple[tuple[frozenset[str], Callable[[Parts, Scheme], Packed]], ...] = (
+_FORMATS: tuple[tuple[frozenset[str], Callable[[Parts], Packed]], ...] = (
     (frozenset({"compressed", "bitmask", "shape"}), compressed_tensors.bitmasked),
     (frozenset({"weight_packed", "scale_packed", "meta"}), compressed_tensors.marlin),
     (frozenset({"weight_packed", "weight_scale"}), compressed_tensors.compressed),
@@ -115,7 +115,7 @@ def detect_parameters(
                 f"{scheme.file}: a group size of {size} weights is impossible; fetch the file again"
             )
     groups, plain, scales = _sort(entries, scheme)
-    decoders = {parts.name: _decoder(parts, scheme) for parts in groups}
+    decoders = {parts.name: _decoder(parts) for parts in groups}
     _check_method(scheme, {decoder.packing for decoder in decoders.values()})
     owners = {part.key: name for name, decoder in decoders.items() for part in decoder.parts}
     if not (decoders or scheme.method):  # beside plain weights, a scale may be a parameter
@@ -147,7 +147,7 @@ def _sort(
         if match := _LEAF.match(key):
             fused = match["fused"] is not None
             owner = match["fused"] or match["owner"]
-            parts = weights.setdefault((owner, fused), Parts(owner, fused))
+            parts = weights.setdefault((owner, fused), Parts(owner, fused, scheme))
             parts.add(match["part"] or match["leaf"], entry)
         elif _ACTIVATION.search(key):
             scales[key] = entry
@@ -156,7 +156,7 @@ def _sort(
     for name, parts in list(weights.items()):
         if not parts.fused and (plain := alone.pop(parts.name, None)) is not None:
             parts.add("weight", plain)
-        if _is_packed(parts, scheme):
+        if _is_packed(parts):
             continue
         del weights[name]
         for leaf, entry in parts.items():
@@ -177,7 +177,7 @@ def _check_names(groups: Collection[Parts], alone: Collection[str]) -> None:
             taken[name] = first.key
 
 
-def _is_packed(parts: Parts, scheme: Scheme) -> bool:
+def _is_packed(parts: Parts) -> bool:
     """Return whether tensors with names of parts make up a packed weight."""
     if parts.fused:
         blocks = parts.get("blocks")
@@ -185,7 +185,7 @@ def _is_packed(parts: Parts, scheme: Scheme) -> bool:
     weight = parts.get("weight")
     telling = parts.keys() - {"weight", "scales", "biases", "shape", "meta", "g_idx"}
     plain = weight is not None and weight.values.dtype in _FLOATS
-    if plain and scheme.method == "compressed-tensors":
+    if plain and parts.scheme.method == "compressed-tensors":
         # Weights that were calibrated but saved unpacked keep their scales.
         telling -= _OPTIONAL_LEAVES
     if {"scales", "biases"} <= parts.keys():
@@ -194,10 +194,10 @@ def _is_packed(parts: Parts, scheme: Scheme) -> bool:
     return bool(telling) or (weight is not None and not plain)
 
 
-def _decoder(parts: Parts, scheme: Scheme) -> Packed:
+def _decoder(parts: Parts) -> Packed:
     for leaves, decoder in _FORMATS:
         if leaves <= parts.keys():
-            return _bounded(decoder(parts, scheme))
+            return _bounded(decoder(parts))
     first = next(iter(parts.values()))
     names = ", ".join(sorted(parts))
     raise SparsityReportError(

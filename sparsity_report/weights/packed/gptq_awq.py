@@ -17,7 +17,6 @@ from sparsity_report.weights.packed.packed_integers import (
     unpack_codes,
 )
 from sparsity_report.weights.packed.packed_tensor import Packed
-from sparsity_report.weights.packed.quantization_config import Scheme
 from sparsity_report.weights.packed.tensor_groups import Parts
 from sparsity_report.weights.tensor_slices import FLOATS, Entry, Floats, Rounding
 
@@ -113,7 +112,7 @@ class Columnwise(Packed):
         return codes[:, : last - first]
 
 
-def gptq_or_awq(parts: Parts, scheme: Scheme) -> Packed:
+def gptq_or_awq(parts: Parts) -> Packed:
     """Return the decoder of GPTQ (words of several inputs) or AWQ (words of several outputs)."""
     parts.only("qweight", "scales", "qzeros", "g_idx")
     codes, scales = parts.need("qweight", torch.int32), parts.need("scales", *FLOATS)
@@ -122,9 +121,9 @@ def gptq_or_awq(parts: Parts, scheme: Scheme) -> Packed:
     groups, outputs = scales.shape
     zeros, order = parts.need("qzeros", torch.int32), parts.get("g_idx")
     across = codes.shape[1] != outputs
-    if not across and order is None and scheme.settings.get("desc_act") is not False:
+    if not across and order is None and parts.scheme.settings.get("desc_act") is not False:
         raise parts.wrong("qweight", "its g_idx is missing, so the groups of inputs are unknown")
-    bits = _bits(parts, scheme, across)
+    bits = _bits(parts, across)
     inputs = codes.shape[0] if across else codes.shape[0] * 32 // bits
     if order is not None:
         inputs = order.total
@@ -136,26 +135,26 @@ def gptq_or_awq(parts: Parts, scheme: Scheme) -> Packed:
         raise parts.wrong("scales", f"{inputs:,} inputs cannot be shared by {groups:,} groups")
     parts.check("qzeros", (groups, -(-outputs * bits // 32)))
     shape = (outputs, inputs)
-    size = scheme.number("group_size", "q_group_size")
+    size = parts.scheme.number("group_size", "q_group_size")
     if (
         size
         and groups != (-(-inputs // size) if size > 0 else 1)
-        and "dynamic" not in scheme.settings
+        and "dynamic" not in parts.scheme.settings
     ):
         why = (
             f"it has {groups:,} groups for {inputs:,} inputs, in groups of {size} by configuration"
         )
         raise parts.wrong("scales", why)
     group = f"-g{size or inputs // groups}" if groups > 1 else ""
-    shift = 0 if across else _zero_point_shift(parts, scheme, zeros, bits)
+    shift = 0 if across else _zero_point_shift(parts, zeros, bits)
     name = f"{'awq' if across else 'gptq'}-{bits}bit{group}"
     return Columnwise(shape, name, parts.all, codes, scales, zeros, bits, across, shift, order)
 
 
-def _bits(parts: Parts, scheme: Scheme, across: bool) -> int:
+def _bits(parts: Parts, across: bool) -> int:
     """Return the bits of a code, on which shapes and configuration must agree."""
     codes, outputs = parts["qweight"], parts["scales"].shape[1]
-    declared, order = scheme.number("bits", "w_bit"), parts.get("g_idx")
+    declared, order = parts.scheme.number("bits", "w_bit"), parts.get("g_idx")
     if across:
         shown = codes.shape[1] * 32 / outputs
     elif order is not None:
@@ -165,17 +164,17 @@ def _bits(parts: Parts, scheme: Scheme, across: bool) -> int:
     known = (4,) if across else (2, 3, 4, 8)
     if shown not in known:
         raise parts.wrong("qweight", f"its shape {codes.shape} leaves no whole bits for a weight")
-    if declared not in {None, shown} and "dynamic" not in scheme.settings:
+    if declared not in {None, shown} and "dynamic" not in parts.scheme.settings:
         raise parts.wrong(
             "qweight", f"it has {shown:g} bits a weight, {declared} by the configuration"
         )
     return int(shown)
 
 
-def _zero_point_shift(parts: Parts, scheme: Scheme, zeros: Entry, bits: int) -> int:
+def _zero_point_shift(parts: Parts, zeros: Entry, bits: int) -> int:
     """Return 1 if zero points are stored minus one (GPTQ version 1), 0 otherwise."""
-    if scheme.method:
-        form = scheme.settings.get("checkpoint_format") or "gptq"
+    if parts.scheme.method:
+        form = parts.scheme.settings.get("checkpoint_format") or "gptq"
         if form not in {"gptq", "gptq_v2"}:
             raise parts.wrong("qweight", f"checkpoint_format {form!r} of GPTQ is not supported")
         return 0 if form == "gptq_v2" else 1

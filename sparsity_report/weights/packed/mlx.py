@@ -6,18 +6,17 @@ import torch
 
 from sparsity_report.weights.packed.packed_integers import E2M1, MX_GROUP, NV_GROUP
 from sparsity_report.weights.packed.packed_tensor import Packed
-from sparsity_report.weights.packed.quantization_config import Scheme
 from sparsity_report.weights.packed.rowwise import Blocks, Rowwise
 from sparsity_report.weights.packed.tensor_groups import Parts
 from sparsity_report.weights.tensor_slices import FLOATS
 
 
-def mlx(parts: Parts, scheme: Scheme) -> Packed:
+def mlx(parts: Parts) -> Packed:
     """Return the decoder of a weight of MLX."""
     parts.only("weight", "scales", "biases")
     codes, scale = parts.need("weight", torch.uint32), parts["scales"]
-    override = scheme.settings.get(parts.owner)
-    settings = {**scheme.settings, **(override if isinstance(override, dict) else {})}
+    override = parts.scheme.settings.get(parts.owner)
+    settings = {**parts.scheme.settings, **(override if isinstance(override, dict) else {})}
     bits, size = settings.get("bits"), settings.get("group_size")
     mode = settings.get("mode", "affine")
     if type(bits) is not int or type(size) is not int or not (0 < bits <= 8 and size > 0):

@@ -7,13 +7,12 @@ import torch
 
 from sparsity_report.weights.packed.packed_integers import E2M1, MX_GROUP, NV_GROUP
 from sparsity_report.weights.packed.packed_tensor import Packed, grouped
-from sparsity_report.weights.packed.quantization_config import Scheme
 from sparsity_report.weights.packed.rowwise import Blocks, Experts, Rowwise
 from sparsity_report.weights.packed.tensor_groups import Parts
 from sparsity_report.weights.tensor_slices import E8M0, FP4, FP8, Entry
 
 
-def scaled(parts: Parts, scheme: Scheme) -> Packed:
+def scaled(parts: Parts) -> Packed:
     """Return the decoder of int8, FP8 or FP4 with scales per tensor, row, block or group."""
     leaf = "weight_scale_inv" if parts.get("weight_scale_inv") else "weight_scale"
     codes = parts.need("weight")
@@ -24,10 +23,10 @@ def scaled(parts: Parts, scheme: Scheme) -> Packed:
         shape = parts.matrix("weight")
         powers = parts.grouped(leaf, shape, MX_GROUP)
         return Rowwise(shape, "mxfp8", parts.all, codes, scales=(powers,))
-    return _eight_bits(parts, ("weight", leaf, "weight_zero_point"), scheme.block())
+    return _eight_bits(parts, ("weight", leaf, "weight_zero_point"), parts.scheme.block())
 
 
-def torchao(parts: Parts, scheme: Scheme) -> Packed:  # noqa: ARG001
+def torchao(parts: Parts) -> Packed:
     """Return the decoder of torchao's Float8Tensor, Int8Tensor and IntxUnpackedToInt8Tensor."""
     packed = _eight_bits(parts, ("_weight_qdata", "_weight_scale", "_weight_zero_point"), None)
     return replace(packed, packing=f"torchao-{packed.packing}")
@@ -65,7 +64,7 @@ def unscaled(entry: Entry) -> Packed:
     return Rowwise((*outer, 2 * half), "fp4", (entry,), codes, 4, E2M1)
 
 
-def modelopt(parts: Parts, scheme: Scheme) -> Packed:  # noqa: ARG001
+def modelopt(parts: Parts) -> Packed:
     """Return the decoder of ModelOpt's NVFP4: two codes per byte, two levels of scales."""
     parts.only("weight", "weight_scale", "weight_scale_2")
     codes, (down, half) = parts.need("weight", torch.uint8, FP4), parts.matrix("weight")
@@ -76,7 +75,7 @@ def modelopt(parts: Parts, scheme: Scheme) -> Packed:  # noqa: ARG001
     return Rowwise(shape, "nvfp4", parts.all, codes, 4, E2M1, scales=scales)
 
 
-def fused_mxfp4(parts: Parts, scheme: Scheme) -> Packed:  # noqa: ARG001
+def fused_mxfp4(parts: Parts) -> Packed:
     """Return the decoder of gpt-oss experts: (experts, outputs, groups, 16 bytes), transposed."""
     parts.only("blocks", "scales")
     codes, scale = parts.need("blocks", torch.uint8, FP4), parts.need("scales", torch.uint8, E8M0)

@@ -7,6 +7,7 @@ import torch
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.packed.packed_integers import MX_GROUP
+from sparsity_report.weights.packed.quantization_config import Scheme
 from sparsity_report.weights.packed.rowwise import Blocks
 from sparsity_report.weights.tensor_slices import E8M0, FLOATS, FP8, Entry
 
@@ -26,11 +27,13 @@ class Parts(dict[str, Entry]):
         Name of the module or of the fused parameter.
     fused : bool
         Whether the owner is a fused parameter.
+    scheme : Scheme
+        Settings of the checkpoint.
     """
 
-    def __init__(self, owner: str, fused: bool) -> None:
+    def __init__(self, owner: str, fused: bool, scheme: Scheme) -> None:
         super().__init__()
-        self.owner, self.fused = owner, fused
+        self.owner, self.fused, self.scheme = owner, fused, scheme
 
     @property
     def name(self) -> str:

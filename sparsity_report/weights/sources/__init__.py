@@ -1,10 +1,9 @@
 """Sources of weights: local files, the Hub, and models in memory.
 
-- `checkpoint`: tensors of files matched with the model of ``config.json``
+- `checkpoint`: tensors of files matched with the model of ``config.json``, or its structure alone
 - `safetensors`, `pickles`: headers of these files
 - `hub`: files of a repository; `http_ranges` streams them
 - `memory`: an ``nn.Module``
-- `structure`: models without values
 - `tokenizer`: the tokenizer of a checkpoint
 - `data_files`: copies of data files without code, for transformers to read
 - `npz`: arrays that are not a model

@@ -2,12 +2,12 @@
 
 The model is built on the meta device, and the renaming rules of transformers map tensors on disk
 to parameters in memory, so files and modules in memory give the same counts. Without a config,
-names and shapes decide.
+names and shapes decide. Without values, the config alone gives the structure.
 """
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,7 +28,7 @@ from sparsity_report.weights.packed.packed_tensor import Packed, Undecoded, is_r
 from sparsity_report.weights.packed.quantization_config import read_scheme
 from sparsity_report.weights.sources.tokenizer import open_tokenizer
 from sparsity_report.weights.tensor_slices import Entry, Origin, Slice, join_slices
-from sparsity_report.weights.weights import ONCE, Parameter, Weights, float8_notes
+from sparsity_report.weights.weights import ONCE, Module, Parameter, Weights, float8_notes
 
 T = TypeVar("T", bound=Path | Origin)
 
@@ -313,4 +313,49 @@ def _equal(one: Sequence[Entry], other: Sequence[Entry]) -> bool:
         torch.equal(left.view(torch.uint8), right.view(torch.uint8))
         for pair in zip(*slices, strict=True)
         for left, right in zip(*(part.pieces() for part in pair), strict=True)
+    )
+
+
+class Outline(Weights):
+    """A model of known names, shapes, dtypes, FLOPs and dense bytes, and unknown zeros."""
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """Refuse to read values."""
+        raise SparsityReportError(
+            f"{self.name} was opened without values, so {name} cannot be read; load it with them"
+        )
+
+    def module(self) -> nn.Module:
+        """Refuse to run."""
+        raise SparsityReportError(
+            f"{self.name} was opened without values and cannot be run; load it with them"
+        )
+
+
+def without_values(weights: Weights) -> Outline:
+    """Return the structure of an opened model."""
+    shown = {field.name: getattr(weights, field.name) for field in fields(Weights)}
+    return Outline(**shown | {"modules": _unknown(weights.modules)})
+
+
+def _unknown(modules: tuple[Module, ...]) -> tuple[Module, ...]:
+    return tuple(module.changed(lambda p: replace(p, known=False)) for module in modules)
+
+
+def from_config(directory: Path, options: ReaderOptions) -> Outline:
+    """Return the structure of a model from its transformers config."""
+    model, notes = read_config(directory)
+    if model is None:
+        raise SparsityReportError(
+            f"{options.name} cannot be opened without values: {notes[0]}; open it with them"
+        )
+    description = describe(walk(model), options)
+    return Outline(
+        name=options.name,
+        source="config",
+        architecture=type(model).__name__,
+        # Some classes create parameters on the CPU even on the meta device.
+        modules=_unknown(description.modules),
+        attention_widths=description.attention_widths,
+        notes=(*options.notes, phrase("note.config_promise"), *description.notes),
     )
