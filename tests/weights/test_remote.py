@@ -23,7 +23,7 @@ from sparsity_report.counting.counts import count_weights
 from sparsity_report.phrases import phrase
 from sparsity_report.untrusted import limits
 from sparsity_report.weights import tensor_slices
-from sparsity_report.weights.sources import http_ranges, safetensors
+from sparsity_report.weights.sources import http_ranges
 from sparsity_report.weights.tensor_slices import read_at
 
 pytestmark = pytest.mark.slow
@@ -60,7 +60,6 @@ def piecewise(monkeypatch):
     """Tensors of a few kilobytes are read over connections of their own, in several slices."""
     monkeypatch.setattr(http_ranges, "_SMALL", 0)
     monkeypatch.setattr(http_ranges, "_BLOCK", 1)
-    monkeypatch.setattr(safetensors, "_FIRST", 8)
     monkeypatch.setattr(tensor_slices, "_SLICE", 2**10)
     monkeypatch.setattr(tensor_slices, "_BUFFER", 2**8)
 

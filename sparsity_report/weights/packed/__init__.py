@@ -6,8 +6,7 @@
 - `compressed_tensors`, `gptq_awq`, `bitsandbytes`, `mlx`, `scaled_floats` (FP8, int8, ModelOpt,
   gpt-oss, torchao): one module per family; each checks a group and returns its decoder.
 - `packed_tensor`: the interface of decoders; `rowwise`: the decoder of matrices stored row by
-  row, with their scales and zero points.
-- `packed_integers`: codes of a few bits.
+  row, from codes of a few bits and scales of blocks.
 
 A decoder is a frozen, picklable value, so that another process can decode. It yields exact float32
 products in the model's order. A value that the file stores as zero decodes to zero.

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from sparsity_report.weights.packed.packed_integers import E2M1, E2M3, MX_GROUP, NV_GROUP
 from sparsity_report.weights.packed.packed_tensor import Packed, Undecoded, grouped
-from sparsity_report.weights.packed.rowwise import Blocks, Rowwise, combine
+from sparsity_report.weights.packed.rowwise import E2M1, E2M3, MX_GROUP, NV_GROUP, Blocks, Rowwise
 from sparsity_report.weights.packed.tensor_groups import Parts
 from sparsity_report.weights.tensor_slices import FLOATS, FP4, FP8, Entry, Floats
 
@@ -51,7 +50,7 @@ class Bitmasked(Packed):
         kept = self.kept.seen_as(self.kept.total)
         values[there] = kept.numbers(kept.rows(begin, end)).reshape(-1)
         for scale in self.scales:
-            combine(values, scale.spread(first, last, columns), np.multiply)
+            scale.combine_(values, np.multiply, first)
         return values
 
     def _places(self, first: int, last: int) -> tuple[int, int]:

@@ -12,11 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sparsity_report.weights.packed.packed_integers import (
-    decode_codes,
-    unpack_codes,
-)
 from sparsity_report.weights.packed.packed_tensor import Packed
+from sparsity_report.weights.packed.rowwise import decode_codes, unpack_codes
 from sparsity_report.weights.packed.tensor_groups import Parts
 from sparsity_report.weights.tensor_slices import FLOATS, Entry, Floats, Rounding
 

@@ -1,4 +1,4 @@
-"""Decoder of matrices stored row by row, as in most formats, and scales of their blocks."""
+"""Decoder of matrices stored row by row: codes of a few bits, and scales of blocks of weights."""
 
 from bisect import bisect_left
 from collections.abc import Iterable
@@ -8,9 +8,21 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from sparsity_report.weights.packed.packed_integers import decode_codes, integer_values
 from sparsity_report.weights.packed.packed_tensor import Packed
-from sparsity_report.weights.tensor_slices import Entry, Floats, Rounding
+from sparsity_report.weights.tensor_slices import Bytes, Entry, Floats, Rounding
+
+#: Values of the sixteen codes of a 4-bit float: a sign, two exponent bits, one fraction bit.
+#: OCP Microscaling Formats (MX) Specification 1.0, table 5: E2M1.
+E2M1 = tuple(sign * value for sign in (1.0, -1.0) for value in (0, 0.5, 1, 1.5, 2, 3, 4, 6))
+#: Values of the 6-bit float E2M3, three fraction bits, table 4.
+E2M3 = tuple(
+    sign * 2.0 ** max(0, code // 8 - 1) * (code % 8 / 8 + (code > 7))
+    for sign in (1.0, -1.0)
+    for code in range(32)
+)
+
+#: Weights per scale in microscaling formats and in NVIDIA's.
+MX_GROUP, NV_GROUP = 32, 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +81,12 @@ class Blocks:
             return values[:, :, None]
         return values.repeat(self.width, axis=1)[:, :columns, None]
 
+    def combine_(self, values: Floats, how: np.ufunc, start: int) -> None:
+        """Combine a range of rows with their numbers, in place."""
+        numbers = self.spread(start, start + len(values), values.shape[1])
+        parted = values.reshape(len(values), numbers.shape[1], -1)
+        how(parted, numbers, out=parted)
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class NestedBlocks(Blocks):
@@ -97,12 +115,6 @@ class NestedBlocks(Blocks):
         scales = self.nested.numbers()[np.arange(start, stop) // self.size]
         values = self.table.numbers()[codes] * scales + np.float32(self.more)
         return self.part.finite(values)[:, None]
-
-
-def combine(values: Floats, numbers: Floats, how: np.ufunc) -> None:
-    """Combine weights, (rows, columns), with numbers from :meth:`Blocks.spread`, in place."""
-    parted = values.reshape(len(values), numbers.shape[1], -1)
-    how(parted, numbers, out=parted)
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,13 +183,13 @@ class Rowwise(Packed):
         """Return values of whole rows."""
         values = self._codes(first, last)
         if self.zero:
-            combine(values, self.zero.spread(first, last, self.row), np.subtract)
+            self.zero.combine_(values, np.subtract, first)
         for scale in self.scales:
-            combine(values, scale.spread(first, last, self.row), np.multiply)
+            scale.combine_(values, np.multiply, first)
         if self.factor != 1:
             values *= np.float32(self.factor)
         if self.bias:
-            combine(values, self.bias.spread(first, last, self.row), np.add)
+            self.bias.combine_(values, np.add, first)
         return values
 
     def _codes(self, first: int, last: int) -> Floats:
@@ -248,3 +260,83 @@ def nearest_to_zero(levels: Iterable[float]) -> Rounding | None:
     if not 0 < place < len(ordered) - 1 or ordered[place] != 0:
         return None
     return Rounding(-ordered[place - 1] / 2, ordered[place + 1] / 2)
+
+
+def integer_values(bits: int, offset: float = 0) -> tuple[float, ...]:
+    """Return the values of integer codes of a width, from -`offset`."""
+    return tuple(code - offset for code in range(2**bits))
+
+
+def decode_codes(
+    packed: Bytes, bits: int, values: tuple[float, ...] = (), high_first: bool = False
+) -> Floats:
+    """Return the value of each code in rows of bytes.
+
+    Parameters
+    ----------
+    packed : numpy.ndarray
+        uint8, (rows, bytes), codes side by side from the lowest bit of the first byte.
+    bits : int
+        Of a code, 1 to 8.
+    values : tuple of float
+        What the ``2**bits`` codes stand for; by default their integers.
+    high_first : bool
+        The high half of a byte comes first, of 4-bit codes.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32, (rows, codes).
+
+    Examples
+    --------
+    >>> decode_codes(np.array([[0x21, 0x43]], np.uint8), 4)
+    array([[1., 2., 3., 4.]], dtype=float32)
+    """
+    rows, values = len(packed), values or integer_values(bits)
+    if 8 % bits == 0:
+        # Decode two bytes at a time: their table of values fits a core's cache.
+        table = _table(bits, values, high_first)
+        if bits < 8 and packed.shape[1] % 2 == 0 and packed.flags.c_contiguous:
+            wide = _wide_table(bits, values, high_first)
+            return wide.take(packed.view("<u2"), axis=0).reshape(rows, -1)
+        return table.take(packed, axis=0).reshape(rows, -1)
+    return np.array(values, np.float32)[unpack_codes(packed, bits)]
+
+
+def unpack_codes(packed: Bytes, bits: int) -> Bytes:
+    """Return the codes in rows of bytes, also those that straddle bytes.
+
+    Examples
+    --------
+    >>> unpack_codes(np.array([[0b11_010_001, 0b0, 0b111_00000]], np.uint8), 3).tolist()
+    [[1, 2, 3, 0, 0, 0, 0, 7]]
+    """
+    rows, size = packed.shape
+    # Eight codes of b bits fill b bytes.
+    eights = -(-size // bits)
+    padded = np.zeros((rows, eights * bits), np.uint8)
+    padded[:, :size] = packed
+    word = np.zeros((rows, eights), np.uint64)
+    for place in range(bits):
+        word |= padded[:, place::bits].astype(np.uint64) << np.uint64(8 * place)
+    parted = np.empty((rows, eights, 8), np.uint8)
+    for place in range(8):
+        parted[:, :, place] = (word >> np.uint64(bits * place)) & np.uint64(2**bits - 1)
+    return parted.reshape(rows, -1)[:, : size * 8 // bits]
+
+
+@lru_cache(maxsize=64)
+def _table(bits: int, values: tuple[float, ...], high_first: bool) -> Floats:
+    every = np.arange(256, dtype=np.uint8)
+    places = np.arange(0, 8, bits)
+    parted = every[:, None] >> places[:: -1 if high_first else 1] & (2**bits - 1)
+    table: Floats = np.array(values, np.float32)[parted]
+    return table
+
+
+@lru_cache(maxsize=16)
+def _wide_table(bits: int, values: tuple[float, ...], high_first: bool) -> Floats:
+    table = _table(bits, values, high_first)
+    first, second = np.meshgrid(np.arange(256), np.arange(256))
+    return np.concatenate([table[first.ravel()], table[second.ravel()]], axis=1)

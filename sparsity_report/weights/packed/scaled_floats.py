@@ -5,9 +5,15 @@ from dataclasses import replace
 
 import torch
 
-from sparsity_report.weights.packed.packed_integers import E2M1, MX_GROUP, NV_GROUP
 from sparsity_report.weights.packed.packed_tensor import Packed, grouped
-from sparsity_report.weights.packed.rowwise import Blocks, Experts, Rowwise
+from sparsity_report.weights.packed.rowwise import (
+    E2M1,
+    MX_GROUP,
+    NV_GROUP,
+    Blocks,
+    Experts,
+    Rowwise,
+)
 from sparsity_report.weights.packed.tensor_groups import Parts
 from sparsity_report.weights.tensor_slices import E8M0, FP4, FP8, Entry
 

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 import torch
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.weights.packed.packed_integers import MX_GROUP
 from sparsity_report.weights.packed.quantization_config import Scheme
-from sparsity_report.weights.packed.rowwise import Blocks
+from sparsity_report.weights.packed.rowwise import MX_GROUP, Blocks
 from sparsity_report.weights.tensor_slices import E8M0, FLOATS, FP8, Entry
 
 # Block size where the file declares none: DeepSeek's 128 × 128.

@@ -89,14 +89,10 @@ class CheckpointWeights(Weights):
             return replace(p, known=False) if is_unknown else p
 
         modules = tuple(module.changed(mark) for module in description.modules)
-        super().__init__(
-            name=options.name,
-            source=source,
-            architecture="" if model is None else type(model).__name__,
-            modules=modules,
-            attention_widths=description.attention_widths,
-            notes=options.notes + contents.notes + float8_notes(modules) + description.notes,
-        )
+        architecture = "" if model is None else type(model).__name__
+        widths = description.attention_widths
+        notes = options.notes + contents.notes + float8_notes(modules) + description.notes
+        super().__init__(options.name, source, architecture, modules, widths, notes)
         self.path = path
         self._entries, self._parts, self._outline = contents.entries, parts, model
         saved = {} if model is None else dict(model.named_buffers())

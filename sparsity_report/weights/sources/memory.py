@@ -30,14 +30,10 @@ class ModuleWeights(Weights):
         path = getattr(config, "_name_or_path", "")
         places = walk(model)
         description = describe(places, options)
-        super().__init__(
-            name=options.name or path or type(model).__name__,
-            source="module",
-            architecture=type(model).__name__,
-            modules=description.modules,
-            attention_widths=description.attention_widths,
-            notes=(*float8_notes(description.modules), *description.notes),
-        )
+        kind, modules = type(model).__name__, description.modules
+        name, widths = options.name or path or kind, description.attention_widths
+        notes = float8_notes(modules) + description.notes
+        super().__init__(name, "module", kind, modules, widths, notes)
         self._model = model
         self._places = locate(places)
 
