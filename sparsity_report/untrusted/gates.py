@@ -9,6 +9,7 @@ import re
 import stat
 from collections.abc import Collection
 from io import BufferedReader
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -153,17 +154,12 @@ def check_nesting(value: object, most: int = limits.NESTING) -> None:
     Traceback (most recent call last):
     ValueError: it is nested more than 2 deep
     """
-    level = [value]
-    for _ in range(most + 1):
-        containers = [each for each in level if isinstance(each, dict | list)]
-        if not containers:
-            return
-        level = [
-            each
-            for container in containers
-            for each in (container.values() if isinstance(container, dict) else container)
-        ]
-    raise ValueError(f"it is nested more than {most} deep")
+    level, depth = [value], 0
+    while containers := [each for each in level if isinstance(each, dict | list)]:
+        if depth == most:
+            raise ValueError(f"it is nested more than {most} deep")
+        inside = (each.values() if isinstance(each, dict) else each for each in containers)
+        level, depth = list(chain.from_iterable(inside)), depth + 1
 
 
 def check_integer(value: object, name: str, low: int = 0, high: int = limits.VALUES) -> int:

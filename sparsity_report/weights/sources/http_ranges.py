@@ -214,9 +214,8 @@ def _retry(attempt: Callable[[], T], name: str, model: str) -> T:
             if (final := refusal(error, model)) or (final := _final(error, response, name)):
                 raise final from error
             if wait is None:
-                reason = (
-                    type(error).__name__ if response is None else f"HTTP {response.status_code}"
-                )
+                status = getattr(response, "status_code", None)
+                reason = f"HTTP {status}" if status else type(error).__name__
                 raise SparsityReportError(
                     f"{name}: the connection to the Hub is lost ({reason}), also after "
                     f"{len(_WAITS)} "
