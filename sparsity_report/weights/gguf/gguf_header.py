@@ -297,9 +297,9 @@ class HeaderReader:
 
     def _read(self, count: int) -> bytes:
         """Return the next bytes; all are read in order, as over one connection."""
-        self._check(count)
         start = self.place - self._begin
         if (lacking := start + count - len(self._chunk)) > 0:
+            self._check(count)
             stop = self._begin + len(self._chunk)
             raw = read_at(self._file, stop, min(max(lacking, _CHUNK), self._end - stop))
             self._chunk, self._begin = self._chunk[start:] + raw.tobytes(), self.place
