@@ -16,6 +16,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import torch
@@ -245,11 +246,15 @@ def _dense_again_(module: nn.Module, leaf: str, dense: nn.Parameter) -> nn.Modul
         linear.weight = dense
         linear.register_parameter("bias", module.bias)
         if module.transposed:
-            linear.forward = lambda x: nn.functional.linear(x, dense.T, linear.bias)  # type: ignore[method-assign]
+            linear.forward = partial(_turned_linear, linear)  # type: ignore[method-assign]
         return linear
     del module._modules[leaf]
     module.register_parameter(leaf, dense)
     return module
+
+
+def _turned_linear(linear: nn.Linear, x: torch.Tensor) -> torch.Tensor:
+    return nn.functional.linear(x, linear.weight.T, linear.bias)
 
 
 @contextmanager
