@@ -2,7 +2,7 @@
 
 - `cost`: FLOPs and bytes from integers
 - `shares`: shares of zeros, ratios and break-even sparsity
-- `linear_csr`, `experts`: layers stored as CSR
+- `linear_csr`: linear layers and experts stored as CSR
 - `csr_swap`: replacement of layers of a model by CSR layers
 
 The ``.nbytes`` of a CSR tensor in torch is its dense size, and ``_nnz()`` counts explicit zeros;

@@ -14,8 +14,7 @@ from torch import nn
 from torch.nn.utils import prune
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.sparse.experts import ExpertsCSR
-from sparsity_report.sparse.linear_csr import LinearCSR
+from sparsity_report.sparse.linear_csr import ExpertsCSR, LinearCSR
 
 # Functions that multiply by their arguments.
 _PRODUCTS = frozenset({

@@ -17,7 +17,7 @@ from sparsity_report.errors import SparsityReportError, writable
 from sparsity_report.hooks import Presentable
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.sparse.csr_swap import convert_linears_to_csr_
-from sparsity_report.sparse.experts import convert_experts_to_csr_
+from sparsity_report.sparse.linear_csr import convert_experts_to_csr_
 from sparsity_report.sparse.shares import zero_share
 from sparsity_report.study.layers import csr_parameters, group_frame, layer_frame
 from sparsity_report.weights.anatomy.parameter_places import locate, put_, value, walk

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import sparsity_report as sr
-from sparsity_report.sparse.experts import ExpertsCSR
+from sparsity_report.sparse.linear_csr import ExpertsCSR
 
 
 def sparse_weight(rows, columns, density=0.4, dtype=torch.float32, seed=0):

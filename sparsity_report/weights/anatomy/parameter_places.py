@@ -14,8 +14,7 @@ from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-def
 from torch.nn.utils import parametrize
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.sparse.experts import ExpertCSR, ExpertsCSR
-from sparsity_report.sparse.linear_csr import LinearCSR
+from sparsity_report.sparse.linear_csr import ExpertCSR, ExpertsCSR, LinearCSR
 
 # torch.compile and PEFT wrap modules under these names, which are not part of the model.
 _WRAPPER_WORDS = {"_orig_mod", "base_layer"}
