@@ -116,7 +116,7 @@ class HeldSlice(Slice):
     packing: ClassVar[str] = ""
 
     @classmethod
-    def of(cls, tensor: torch.Tensor) -> HeldSlice:
+    def from_tensor(cls, tensor: torch.Tensor) -> HeldSlice:
         """Return the values of a tensor."""
         flat = tensor.detach().reshape(-1)
         return cls(flat.numel(), flat.dtype, flat)
@@ -312,7 +312,7 @@ class FileSlice(Slice):
 
 def memory_slices(tensor: torch.Tensor) -> Iterator[Slice]:
     """Yield the values of a tensor in memory as slices of whole rows."""
-    return HeldSlice.of(tensor).cut(tuple(tensor.shape))
+    return HeldSlice.from_tensor(tensor).cut(tuple(tensor.shape))
 
 
 def pieces(slices: Iterable[Slice]) -> Iterator[torch.Tensor]:
@@ -431,7 +431,7 @@ class Entry:
         """Return the tensor with its bytes reinterpreted as another dtype."""
         if isinstance(self.values, FileSlice):
             return Entry(self.key, self.shape, replace(self.values, dtype=dtype))
-        return Entry(self.key, self.shape, HeldSlice.of(self._held().view(dtype)))
+        return Entry(self.key, self.shape, HeldSlice.from_tensor(self._held().view(dtype)))
 
     def rows(self, start: int = 0, stop: int | None = None) -> Bytes:
         """Return the bytes of a range of rows, by default of all.
@@ -475,7 +475,7 @@ class Entry:
     def held_columns(self, start: int, stop: int) -> Entry:
         """Return a range of columns of a matrix, read into memory."""
         held = torch.from_numpy(self.columns(start, stop)).view(self.values.dtype)
-        return Entry(self.key, tuple(held.shape), HeldSlice.of(held))
+        return Entry(self.key, tuple(held.shape), HeldSlice.from_tensor(held))
 
     def numbers(self, raw: Bytes | None = None) -> Floats:
         """Return bytes of the tensor as float32 numbers, by default all, flattened."""

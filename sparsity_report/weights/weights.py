@@ -211,11 +211,11 @@ class Weights(Presentable, ABC):
         """Yield the values of one parameter in order, as slices."""
         from sparsity_report.weights.tensor_slices import memory_slices
 
-        yield from memory_slices(self.tensor(name))
+        return memory_slices(self.tensor(name))
 
     def as_in_memory(self, name: str) -> Iterator[Slice]:
         """Yield the values of one parameter in the order of :meth:`tensor`."""
-        yield from self.slices(name)
+        return self.slices(name)
 
     def gives_some(self, name: str) -> bool:  # noqa: ARG002
         """Return True if some values of a parameter can be read without computing all."""

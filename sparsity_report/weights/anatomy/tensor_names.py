@@ -78,7 +78,7 @@ def memory_parts(model: nn.Module | None, entries: Mapping[str, Entry]) -> dict[
     for name in without_tensor(model, parts):
         if name in (getattr(model, "_keys_to_ignore_on_save", None) or ()):
             tensor = _compute(model, name)
-            parts[name] = [Entry(name, tuple(tensor.shape), Computed.of(tensor))]
+            parts[name] = [Entry(name, tuple(tensor.shape), Computed.from_tensor(tensor))]
     return parts
 
 
@@ -266,7 +266,7 @@ class Conversion:
                     entry, shape=shape, values=replace(values, total=total, offset=place)
                 )
             if isinstance(values, HeldSlice):
-                part = HeldSlice.of(values.values[start : start + total])
+                part = HeldSlice.from_tensor(values.values[start : start + total])
                 return replace(entry, shape=shape, values=part)
         return None
 

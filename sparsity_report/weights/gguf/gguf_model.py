@@ -81,11 +81,7 @@ class GGUFWeights(CheckpointWeights):
 
     def as_in_memory(self, name: str) -> Iterator[Slice]:
         """Yield the values of a parameter as the model in memory arranges them."""
-        entry, *others = self.entries(name)
-        if others or not self._is_unchanged(entry):
-            yield from memory_slices(self.tensor(name))
-        else:
-            yield from self.cut(entry)
+        return self.slices(name) if self.gives_some(name) else memory_slices(self.tensor(name))
 
     def gives_some(self, name: str) -> bool:
         """Return True if the values in memory are those of one tensor in the file."""

@@ -60,7 +60,7 @@ def read_pickle(file: Path) -> list[Entry]:
     for key, tensor in outline.items():
         values: Stored
         if (place := places[key]) is None:
-            values = HeldSlice.of(others[key])
+            values = HeldSlice.from_tensor(others[key])
         else:
             values = FileSlice(tensor.numel(), tensor.dtype, origin, place)
         entries.append(Entry(key, tuple(tensor.shape), values))
