@@ -58,7 +58,7 @@ class Saved(Presentable):
     """A value that a JSON file holds."""
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the value as JSON, which :func:`read_study` or :func:`read_pair` reads exactly.
+        """Write the value as JSON, which :func:`read_study` or :func:`read_pair` reads back.
 
         Parameters
         ----------

@@ -147,7 +147,8 @@ class Levels:
         frame = self._layers[_LAYER_COLUMNS].take(repeated).reset_index(drop=True)
         counts = self._counts(places)
         same = {"flops_per_token": self._dense_flops, "dense_bytes": self._dense_bytes}
-        counts |= {name: numbers[:, None].repeat(levels, axis=1) for name, numbers in same.items()}
+        for name, numbers in same.items():
+            counts[name] = np.broadcast_to(numbers[:, None], (len(numbers), levels))
         uncertainty = np.zeros(len(repeated), dtype=np.int64)
         uncertainty[prunable] = counts.pop("uncertainty").ravel()
         frame["sparsity"] = np.repeat([self.sparsities[place] for place in places], modules)
