@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
+from operator import itemgetter
 from typing import TypeVar
 
 import numpy as np
@@ -207,16 +209,14 @@ def map_rows(
         for p in chosen.values()
         for first, part in _row_slices(weights, p)
     )
-    results: dict[str, list[T]] = {name: [] for name in chosen}
-    left = {name: p.total for name, p in chosen.items()}
-    for name, part, result in in_order(jobs, executor):
-        results[name].append(result)
-        left[name] -= part.total
-        done += part.total * chosen[name].itemsize
-        if progress:
-            progress(done, size, name)
-        if not left[name]:
-            yield chosen[name], results.pop(name)
+    for name, parts in groupby(in_order(jobs, executor), itemgetter(0)):
+        results = []
+        for _, part, result in parts:
+            results.append(result)
+            done += part.total * chosen[name].itemsize
+            if progress:
+                progress(done, size, name)
+        yield chosen[name], results
 
 
 def _row_slices(weights: Weights, parameter: Parameter) -> Iterator[tuple[int, Slice]]:

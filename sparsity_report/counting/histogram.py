@@ -208,9 +208,7 @@ def _refine_slice(part: Slice, first: int, last: int) -> tuple[Floats, Integers]
 def _by_magnitude(dtype: torch.dtype, tally: Integers) -> tuple[Floats, Integers, int]:
     """Return the magnitudes of bit patterns, their counts, and the number of NaN."""
     magnitudes, which = _meaning(dtype)
-    present = np.flatnonzero(tally)
-    merged = np.zeros(magnitudes.size, dtype=np.int64)
-    np.add.at(merged, which[present], tally[present])
+    merged = np.bincount(which, tally).astype(np.int64)
     is_nan = np.isnan(magnitudes)
     kept = np.flatnonzero(merged * ~is_nan)
     return magnitudes[kept], merged[kept], int(merged[is_nan].sum())

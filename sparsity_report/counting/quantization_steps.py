@@ -74,8 +74,8 @@ def merge_counts(pairs: Sequence[tuple[Floats, Integers]]) -> tuple[Floats, Inte
     if len(pairs) == 1:
         return pairs[0]
     values, which = np.unique(np.concatenate([v for v, _ in pairs]), return_inverse=True)
-    counts = np.zeros(values.size, dtype=np.int64)
-    np.add.at(counts, which, np.concatenate([c for _, c in pairs]))
+    # Counts up to 2⁵³ are exact in the float64 that NumPy adds weights in.
+    counts = np.bincount(which, np.concatenate([c for _, c in pairs])).astype(np.int64)
     return values, counts
 
 

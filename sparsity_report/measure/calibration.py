@@ -18,6 +18,13 @@ from sparsity_report.counting.progress import Progress, with_bar
 from sparsity_report.counting.pruning import Basis
 from sparsity_report.errors import SparsityReportError, check_options, printable, within_memory
 from sparsity_report.files.package_data import DEMO
+from sparsity_report.measure.protocols import (
+    WINDOW,
+    check_range,
+    check_vocabulary,
+    limit_of,
+    token_ids,
+)
 from sparsity_report.measure.texts import Text, fingerprint, read_text
 from sparsity_report.weights.anatomy.parameter_places import locate, value, walk
 from sparsity_report.weights.weights import Parameter, Weights
@@ -31,8 +38,8 @@ _PRODUCTS = {
     aten.mm.default: 0, aten.bmm.default: 0, aten.mv.default: 0,
     aten.addmm.default: 1, aten.baddbmm.default: 1, aten.addmv.default: 1,
 }  # fmt: skip
-# Default tokens of a window, as for perplexity, and number of windows, as in Wanda's paper.
-_WINDOW, _WINDOWS = 1024, 128
+# Default number of windows, as in Wanda's paper.
+_WINDOWS = 128
 
 
 class CalibrationOptions(TypedDict, total=False):
@@ -139,35 +146,23 @@ def calibrate(
     name, given = read_text(DEMO / "calibration.txt" if text is None else text)
     with within_memory(f"{weights.name}: calibration", "take a shorter window="):
         model = weights.module().eval()
-        batch = _windows(weights, model, _ids(weights, given, options), options)
+        ids = token_ids(given, weights, options.get("tokenizer"))
+        batch = _windows(weights, model, ids, options)
         scales, tokens = _measure(weights, model, batch, name, progress)
     return Calibration(weights, scales, tokens, name, fingerprint(given), *batch.shape)
-
-
-def _ids(weights: Weights, given: str | torch.Tensor, options: CalibrationOptions) -> torch.Tensor:
-    """Return the tokens of a text."""
-    if isinstance(given, torch.Tensor):
-        return given.to(torch.int64).cpu()
-    tokenizer = options.get("tokenizer") or weights.tokenizer()
-    ids: torch.Tensor = tokenizer(given, return_tensors="pt", verbose=False)["input_ids"][0]
-    return ids
 
 
 def _windows(
     weights: Weights, model: nn.Module, ids: torch.Tensor, options: CalibrationOptions
 ) -> torch.Tensor:
     """Return the tokens as windows, of shape (windows, tokens)."""
-    config: Any = getattr(model, "config", None)
-    limit: Any = getattr(config, "max_position_embeddings", None)
-    limit = limit if isinstance(limit, int) and limit > 0 else _WINDOW
+    limit = limit_of(model) or WINDOW
     window, windows = options.get("window"), options.get("windows")
     for option, number in (("window", window), ("windows", windows)):
         if number is not None and (type(number) is not int or number < 1):
             raise SparsityReportError(f"{option} must be a whole number from 1, not {number!r}")
-    if (size := window or min(limit, _WINDOW)) > limit:
-        raise SparsityReportError(
-            f"window={size:,} is out of range; use 1 to the model's {limit:,} positions"
-        )
+    size = window or min(limit, WINDOW)
+    check_range("window", size, 1, limit, f"the model's {limit:,} positions")
     available = len(ids) // size
     if available < (windows or 1):
         raise SparsityReportError(
@@ -176,13 +171,8 @@ def _windows(
         )
     used = ids[: min(available, windows or _WINDOWS) * size].reshape(-1, size)
     embeddings: Any = getattr(model, "get_input_embeddings", None)
-    if embeddings and (embedding := embeddings()) is not None:
-        vocabulary = int(embedding.weight.shape[0])
-        if int(used.max()) >= vocabulary or int(used.min()) < 0:
-            raise SparsityReportError(
-                f"the calibration text holds token {int(used.max())}, beyond the {vocabulary:,} of "
-                f"{weights.name}; give the tokenizer of this model"
-            )
+    if embeddings and embeddings() is not None:
+        check_vocabulary(used, model, "calibration text", weights.name)
     return used
 
 

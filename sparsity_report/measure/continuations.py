@@ -10,7 +10,13 @@ from torch import nn
 from sparsity_report.counting.progress import Progress, with_bar
 from sparsity_report.errors import SparsityReportError, without_panics, writable
 from sparsity_report.measure.model_stage import Stage
-from sparsity_report.measure.protocols import NoScoreError, check_causal, limit_of
+from sparsity_report.measure.protocols import (
+    NoScoreError,
+    check_causal,
+    check_range,
+    limit_of,
+    token_ids,
+)
 from sparsity_report.phrases import phrase
 from sparsity_report.study.schema import typed
 from sparsity_report.study.variants import Variant
@@ -68,15 +74,13 @@ def continuations(
     chosen = [variants] if isinstance(variants, Variant) else list(variants)
     if not isinstance(prompt, str) or not prompt or writable(prompt) != prompt:
         raise SparsityReportError("the prompt to continue is empty or not text; give a string")
-    if not 1 <= tokens <= MOST:
-        raise SparsityReportError(f"tokens={tokens} is out of range; use 1 to {MOST:,}")
+    check_range("tokens", tokens, 1, MOST, f"{MOST:,}")
     texts: dict[int, str] = {}
     for weights in dict.fromkeys(variant.weights for variant in chosen):
         stage = Stage(weights)
         check_causal(stage.model, weights.name)
         words = tokenizer or weights.tokenizer()
-        with without_panics():
-            ids = words(prompt, return_tensors="pt", verbose=False)["input_ids"][0]
+        ids = token_ids(prompt, weights, words)
         limit = limit_of(stage.model)
         if not len(ids) or (limit is not None and len(ids) + tokens > limit):
             raise SparsityReportError(

@@ -13,7 +13,7 @@ from sparsity_report.weights.tensor_slices import dtype_name
 from sparsity_report.weights.weights import Weights
 
 # Longest default window; Hugging Face's guide uses it for GPT-2.
-_WINDOW = 1024
+WINDOW = 1024
 
 # Numbers of rows are those on the pages of the data sets.
 _WIKITEXT = Corpus(
@@ -104,7 +104,7 @@ class NoScoreError(SparsityReportError):
 
 
 class Passages:
-    """Passages of one text, which is read once and tokenized once per tokenizer.
+    """Passages of one text, which is read once.
 
     Raises
     ------
@@ -122,7 +122,6 @@ class Passages:
                 f"protocol {self._name} has fixed windows; leave {' and '.join(given)} out"
             )
         self._title, self._text = read_text(text, corpus)
-        self._ids: dict[int, tuple[Any, torch.Tensor]] = {}
         if isinstance(self._text, str):
             if not self._text.strip():
                 raise SparsityReportError("the text to score is empty; give at least two tokens")
@@ -135,15 +134,10 @@ class Passages:
     def passage(self, weights: Weights, model: nn.Module) -> Passage:
         """Return the passage for a causal language model; refuse any other model."""
         check_causal(model, weights.name)
-        ids = self._tokens(weights)
+        ids = token_ids(self._text, weights, self._scoring.get("tokenizer"))
         if len(ids) < 2:
             raise SparsityReportError(f"the text to score has {len(ids)} token; give at least two")
-        vocabulary = vocabulary_of(model)
-        if int(ids.max()) >= vocabulary or int(ids.min()) < 0:
-            raise SparsityReportError(
-                f"the text holds token {int(ids.max())}, beyond the model's {vocabulary:,}; "
-                "give the tokenizer of this model"
-            )
+        check_vocabulary(ids, model, "text", weights.name)
         if self._name not in CORPORA:
             window, stride = self._scoring.get("window"), self._scoring.get("stride")
             sizes = _sliding(model, len(ids), window, stride)
@@ -153,17 +147,6 @@ class Passages:
             _, windows = PROTOCOLS[self._name]
             ids = ids[: windows and windows * window]
         return Passage(ids, self._name, *sizes, self._title, self._fingerprint)
-
-    def _tokens(self, weights: Weights) -> torch.Tensor:
-        """Return the tokens of the text for a model."""
-        if isinstance(self._text, torch.Tensor):
-            return self._text.to(torch.int64)
-        tokenizer = self._scoring.get("tokenizer") or weights.tokenizer()
-        if id(tokenizer) not in self._ids:
-            with without_panics():
-                ids = tokenizer(self._text, return_tensors="pt", verbose=False)["input_ids"][0]
-            self._ids[id(tokenizer)] = tokenizer, ids  # kept alive, as its id is
-        return self._ids[id(tokenizer)][1]
 
     def _fixed(self, model: nn.Module, tokens: int) -> int:
         """Return the window of a named protocol."""
@@ -185,6 +168,16 @@ class Passages:
                 f"at least one window of {window:,}"
             )
         return window
+
+
+def token_ids(text: str | torch.Tensor, weights: Weights, tokenizer: Any) -> torch.Tensor:
+    """Return the tokens of a text, by the tokenizer of a model if none is given."""
+    if isinstance(text, torch.Tensor):
+        return text.to(torch.int64).cpu()
+    tokenizer = tokenizer or weights.tokenizer()
+    with without_panics():
+        ids: torch.Tensor = tokenizer(text, return_tensors="pt", verbose=False)["input_ids"][0]
+    return ids
 
 
 def check_protocol(name: str | None) -> str:
@@ -211,24 +204,36 @@ def vocabulary_of(model: nn.Module) -> int:
     return int(cast(Any, model).get_input_embeddings().weight.shape[0])
 
 
+def check_vocabulary(ids: torch.Tensor, model: nn.Module, text: str, name: str) -> None:
+    """Refuse tokens that a model does not have."""
+    vocabulary = vocabulary_of(model)
+    if int(ids.max()) >= vocabulary or int(ids.min()) < 0:
+        raise SparsityReportError(
+            f"the {text} holds token {int(ids.max())}, beyond the {vocabulary:,} of {name}; give "
+            "the tokenizer of this model"
+        )
+
+
 def limit_of(model: nn.Module) -> int | None:
     """Return the longest sequence of a model according to its config, None if it is not stated."""
-    config: Any = model.config
-    return getattr(config, "max_position_embeddings", None) or None
+    limit = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+    return limit if isinstance(limit, int) and limit > 0 else None
+
+
+def check_range(option: str, number: int, first: int, last: int, limit: str) -> None:
+    """Refuse a number that is out of range; `limit` describes the last one."""
+    if not first <= number <= last:
+        raise SparsityReportError(f"{option}={number} is out of range; use {first} to {limit}")
 
 
 def _sliding(
     model: nn.Module, tokens: int, window: int | None, stride: int | None
 ) -> tuple[int, int]:
     """Return window and stride in tokens, with defaults filled in."""
-    limit = limit_of(model) or _WINDOW
-    size = min(limit, _WINDOW) if window is None else window
-    if not 2 <= size <= limit:
-        raise SparsityReportError(
-            f"window={size} is out of range; use 2 to the model's {limit:,} positions"
-        )
+    limit = limit_of(model) or WINDOW
+    size = min(limit, WINDOW) if window is None else window
+    check_range("window", size, 2, limit, f"the model's {limit:,} positions")
     size = min(size, tokens)
     step = max(size // 2, 1) if stride is None else stride
-    if not 1 <= step <= size:
-        raise SparsityReportError(f"stride={step} is out of range; use 1 to the window of {size}")
+    check_range("stride", step, 1, size, f"the window of {size}")
     return size, step

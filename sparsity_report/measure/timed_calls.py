@@ -165,7 +165,7 @@ def layer_call(model: nn.Module, parameter: Parameter, tokens: int) -> Timed:
     if keeps_forward(module):
         x = torch.randn(tokens, columns, device=weight.device).to(weight.dtype)
         run, again = partial(module, x), lambda: partial(deepcopy(module), x)
-        return _dense(weight, linear_flops(rows, columns), run, again)
+        return _dense(weight, run, again)
     # The module does more than multiply: only its first matrix is timed.
     sizes = parameter.inputs_outputs
     weight = weight.reshape(-1, *(sizes or (rows, columns)))[0]
@@ -174,17 +174,13 @@ def layer_call(model: nn.Module, parameter: Parameter, tokens: int) -> Timed:
 
 def dense_call(weight: torch.Tensor, tokens: int) -> Timed:
     """Return the product of a matrix (out × in) with random tokens."""
-    rows, columns = weight.shape
-    x = torch.randn(tokens, columns, device=weight.device).to(weight.dtype)
-
-    def product(matrix: torch.Tensor) -> Call:
-        return partial(nn.functional.linear, x, matrix)
-
-    flops = linear_flops(rows, columns)
-    return _dense(weight, flops, product(weight), lambda: product(weight.clone()))
+    x = torch.randn(tokens, weight.shape[1], device=weight.device).to(weight.dtype)
+    multiply = partial(nn.functional.linear, x)
+    return _dense(weight, partial(multiply, weight), lambda: partial(multiply, weight.clone()))
 
 
-def _dense(weight: torch.Tensor, flops: int, run: Call, again: Callable[[], Call]) -> Timed:
+def _dense(weight: torch.Tensor, run: Call, again: Callable[[], Call]) -> Timed:
+    flops = linear_flops(*weight.shape)
     share = zero_share(weight.numel(), int(torch.count_nonzero(weight)))
     return Timed(run, again, flops, share, weight.dtype, "dense", weight.nbytes)
 
@@ -198,11 +194,9 @@ def csr_call(layer: LinearCSR, tokens: int) -> Timed:
         kernel += f" in {dtype_name(layer.computes_in)}"
     read = layer.col_indices.nbytes + layer.crow_indices.nbytes
     read += values.numel() * layer.computes_in.itemsize
+    run, again = partial(layer, x), lambda: partial(deepcopy(layer), x)
     flops = sparse_flops(layer.nnz)
-    run = partial(layer, x)
-    return Timed(
-        run, lambda: partial(deepcopy(layer), x), flops, layer.sparsity, values.dtype, kernel, read
-    )
+    return Timed(run, again, flops, layer.sparsity, values.dtype, kernel, read)
 
 
 def whole_call(variant: Variant, model: nn.Module, inputs: dict[str, Any]) -> Timed:

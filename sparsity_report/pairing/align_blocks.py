@@ -118,7 +118,7 @@ def _match_blocks(alignment: Alignment, stack_after: str, stack: str) -> UnitMat
     remaining = [_identifying_matrices(alignment.after.at(stack_after, n)) for n in other]
     if len(one) == len(other):
         both = [
-            next(((b[role], a[role]) for role in _IDENTIFYING if role in b and role in a), None)
+            next(((b[role], a[role]) for role in b if role in a), None)
             for b, a in zip(base, remaining, strict=True)
         ]
         if not any(pair and _is_moved(alignment, *pair) for pair in both):
@@ -174,9 +174,7 @@ def _align_experts(alignment: Alignment, after: tuple[str, int], base: tuple[str
     matrices = [list(_expert_matrices(side, stack, block)) for side, stack, block in sides]
     one, other = map(len, matrices)
     where = f"{base[0]}.{base[1]}"
-    if not (one and other):
-        return
-    if alignment.is_fixed("expert", where, one, other):
+    if not (one and other) or alignment.is_fixed("expert", where, one, other):
         return
     routers = [side.at(stack, block).get(("router", "weight")) for side, stack, block in sides]
     match = None
