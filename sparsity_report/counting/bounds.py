@@ -6,19 +6,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from sparsity_report.counting import ranks
 from sparsity_report.counting.allocation import check_sparsity
 from sparsity_report.counting.disk_cache import CacheFolder
 from sparsity_report.counting.histogram import Integers, Magnitudes
 from sparsity_report.counting.policies import prunable_counts, threshold_cuts
 from sparsity_report.counting.progress import Progress, with_bar
 from sparsity_report.counting.pruning import Cut, Pruning
-from sparsity_report.counting.ranks import (
-    Level,
-    Ranking,
-    find_first_level,
-    read_buckets,
-    refine_level,
-)
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.tensor_slices import Slice
 from sparsity_report.weights.weights import Weights
@@ -207,7 +201,7 @@ def find_bounded_levels(
     held = sum(target <= low for target in targets)
     for _ in targets[:held]:
         yield parts.least, np.zeros_like(parts.least)
-    for reached in Ranking(counts).reaching(parts.taken, targets[held:]):
+    for reached in ranks.Ranking(counts).reaching(parts.taken, targets[held:]):
         gone, first, last = parts.split(
             np.stack([_pruned(reached.level), reached.before, reached.through])
         )
@@ -228,19 +222,19 @@ def _quotas(
     parts.check(target)
     if target == parts.reach[0]:
         return [int(number) for number in parts.least]
-    (reached,) = Ranking(counts).reaching(parts.taken, [target])
+    (reached,) = ranks.Ranking(counts).reaching(parts.taken, [target])
     level = reached.level
     if not level.exact:
-        magnitudes = read_buckets(counts, slices, level.bucket, level.bucket, executor)
+        magnitudes = ranks.read_buckets(counts, slices, level.bucket, level.bucket, executor)
 
-        def at(rank: int) -> Level:
-            return refine_level(replace(reached.level, target=rank), magnitudes)
+        def at(rank: int) -> ranks.Level:
+            return ranks.refine_level(replace(reached.level, target=rank), magnitudes)
 
-        level = find_first_level(parts.taken, target, at, reached.before, reached.through)
+        level = ranks.find_first_level(parts.taken, target, at, reached.before, reached.through)
     return [int(number) for number in parts.split(_pruned(level)[None])[0]]
 
 
-def _pruned(level: Level) -> Integers:
+def _pruned(level: ranks.Level) -> Integers:
     return level.below + level.ties
 
 

@@ -18,13 +18,7 @@ from sparsity_report.counting.progress import Progress, with_bar
 from sparsity_report.counting.pruning import Basis
 from sparsity_report.errors import SparsityReportError, check_options, printable, within_memory
 from sparsity_report.files.package_data import DEMO
-from sparsity_report.measure.protocols import (
-    WINDOW,
-    check_range,
-    check_vocabulary,
-    limit_of,
-    token_ids,
-)
+from sparsity_report.measure import protocols
 from sparsity_report.measure.texts import Text, fingerprint, read_text
 from sparsity_report.weights.anatomy.parameter_places import locate, value, walk
 from sparsity_report.weights.weights import Parameter, Weights
@@ -146,7 +140,7 @@ def calibrate(
     name, given = read_text(DEMO / "calibration.txt" if text is None else text)
     with within_memory(f"{weights.name}: calibration", "take a shorter window="):
         model = weights.module().eval()
-        ids = token_ids(given, weights, options.get("tokenizer"))
+        ids = protocols.token_ids(given, weights, options.get("tokenizer"))
         batch = _windows(weights, model, ids, options)
         scales, tokens = _measure(weights, model, batch, name, progress)
     return Calibration(weights, scales, tokens, name, fingerprint(given), *batch.shape)
@@ -156,13 +150,13 @@ def _windows(
     weights: Weights, model: nn.Module, ids: torch.Tensor, options: CalibrationOptions
 ) -> torch.Tensor:
     """Return the tokens as windows, of shape (windows, tokens)."""
-    limit = limit_of(model) or WINDOW
+    limit = protocols.limit_of(model) or protocols.WINDOW
     window, windows = options.get("window"), options.get("windows")
     for option, number in (("window", window), ("windows", windows)):
         if number is not None and (type(number) is not int or number < 1):
             raise SparsityReportError(f"{option} must be a whole number from 1, not {number!r}")
-    size = window or min(limit, WINDOW)
-    check_range("window", size, 1, limit, f"the model's {limit:,} positions")
+    size = window or min(limit, protocols.WINDOW)
+    protocols.check_range("window", size, 1, limit, f"the model's {limit:,} positions")
     available = len(ids) // size
     if available < (windows or 1):
         raise SparsityReportError(
@@ -172,7 +166,7 @@ def _windows(
     used = ids[: min(available, windows or _WINDOWS) * size].reshape(-1, size)
     embeddings: Any = getattr(model, "get_input_embeddings", None)
     if embeddings and embeddings() is not None:
-        check_vocabulary(used, model, "calibration text", weights.name)
+        protocols.check_vocabulary(used, model, "calibration text", weights.name)
     return used
 
 

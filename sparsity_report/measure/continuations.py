@@ -9,14 +9,8 @@ from torch import nn
 
 from sparsity_report.counting.progress import Progress, with_bar
 from sparsity_report.errors import SparsityReportError, without_panics, writable
+from sparsity_report.measure import protocols
 from sparsity_report.measure.model_stage import Stage
-from sparsity_report.measure.protocols import (
-    NoScoreError,
-    check_causal,
-    check_range,
-    limit_of,
-    token_ids,
-)
 from sparsity_report.phrases import phrase
 from sparsity_report.study.schema import typed
 from sparsity_report.study.variants import Variant
@@ -74,14 +68,14 @@ def continuations(
     chosen = [variants] if isinstance(variants, Variant) else list(variants)
     if not isinstance(prompt, str) or not prompt or writable(prompt) != prompt:
         raise SparsityReportError("the prompt to continue is empty or not text; give a string")
-    check_range("tokens", tokens, 1, MOST, f"{MOST:,}")
+    protocols.check_range("tokens", tokens, 1, MOST, f"{MOST:,}")
     texts: dict[int, str] = {}
     for weights in dict.fromkeys(variant.weights for variant in chosen):
         stage = Stage(weights)
-        check_causal(stage.model, weights.name)
+        protocols.check_causal(stage.model, weights.name)
         words = tokenizer or weights.tokenizer()
-        ids = token_ids(prompt, weights, words)
-        limit = limit_of(stage.model)
+        ids = protocols.token_ids(prompt, weights, words)
+        limit = protocols.limit_of(stage.model)
         if not len(ids) or (limit is not None and len(ids) + tokens > limit):
             raise SparsityReportError(
                 f"the prompt has {len(ids):,} tokens, and the model accepts {limit:,}; shorten the "
@@ -114,7 +108,7 @@ def _written(model: nn.Module, ids: torch.Tensor, tokens: int, name: str) -> lis
     for _ in range(tokens):
         logits = model(input_ids=text, use_cache=False).logits[0, -1]
         if logits.isnan().any():
-            raise NoScoreError(phrase("note.logits_not_finite", variant=name))
+            raise protocols.NoScoreError(phrase("note.logits_not_finite", variant=name))
         token = logits.argmax()
         if int(token) in ends:
             break
