@@ -161,7 +161,8 @@ def _is_moved(alignment: Alignment, one: tuple[Part, Piece], other: tuple[Part, 
     if rows != new.last - new.first:
         return True
     lines = (old.first, new.first, rows)
-    return alignment.moved_share((before, after), (old.expert, new.expert), lines) > _HALF
+    sample = alignment.sample((before, after), (old.expert, new.expert), lines)
+    return differing_share(sample) > _HALF
 
 
 def _piece_rows(alignment: Alignment, base: bool, part: Part, piece: Piece) -> Fingerprints:
@@ -180,7 +181,7 @@ def _align_experts(alignment: Alignment, after: tuple[str, int], base: tuple[str
     match = None
     if (old := routers[0]) and (new := routers[1]):
         tables = alignment.read_rows(True, old), alignment.read_rows(False, new)
-        if one == other and not differing_share(*tables):
+        if one == other and not differing_share(tables):
             return
         match = match_equal(*map(hash_rows, ([table] for table in tables)))
     if match is None or match.certainty.min(initial=1) < 1:
@@ -256,11 +257,9 @@ def _align_axis(
         if base == left and _keeps_places(alignment, (one, other), experts, span):
             return
         tables = [_unit_tables(alignment, (one, other), experts, ranges)]
-        twins = [
-            side.get((f"{_TWIN_MATRICES.get(role_after)}{comma}{suffix}", "weight"))
-            for side in sides
-        ]
-        if twins[0] and twins[1] and [_axis_rows(part, axis) for part in twins if part] == ranges:
+        twin = (f"{_TWIN_MATRICES.get(role_after)}{comma}{suffix}", "weight")
+        twins = [side[twin] for side in sides if twin in side]
+        if [_axis_rows(part, axis) for part in twins] == ranges:
             tables.append(_unit_tables(alignment, (twins[0], twins[1]), experts, ranges))
         alignment.add(axis, place, match_rows(*tables[0], *tables[1:]), one.module.name)
         return
@@ -303,8 +302,8 @@ def _keeps_places(
     of_experts = parts[0].expert is not None or bool(parts[0].stacked)
     heads = max(number, _AXIS_SAMPLE) if lines > 1 else _AXIS_SAMPLE
     some = _EXPERT_SAMPLE if of_experts else heads
-    share = alignment.moved_share(parts, experts, (first, start, number * lines), some)
-    return share <= (0 if of_experts or lines > 1 else _FEW_MOVED)
+    sample = alignment.sample(parts, experts, (first, start, number * lines), some)
+    return differing_share(sample) <= (0 if of_experts or lines > 1 else _FEW_MOVED)
 
 
 def _axis_rows(part: Part, axis: str) -> tuple[int, int, int] | None:

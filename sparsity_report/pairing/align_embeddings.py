@@ -7,7 +7,7 @@ import torch
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.pairing.alignment import Alignment, differing_share, match_rows
-from sparsity_report.pairing.fingerprints import iterate_rows, read_matrix, sample_rows, unit_rows
+from sparsity_report.pairing.fingerprints import iterate_rows, read_matrix, unit_rows
 from sparsity_report.pairing.roles import OUTSIDE, ModelRoles, Part
 from sparsity_report.pairing.unit_matching import UnitMatch, match_candidates, match_unknown
 
@@ -39,9 +39,12 @@ def _align_width(alignment: Alignment, one: Part, other: Part) -> None:
         alignment.check_not_more("width", one.module.name, width, narrower)
     # Tokens are in the same order even if some were cut off at the end.
     tokens = min(tokens_before, tokens_after)
-    moved = _moved_columns(alignment, one, other, tokens) if width == narrower else 0.0
-    if width == narrower and moved < _FEW_MOVED:
-        return
+    moved = 0.0
+    if width == narrower:
+        sample = alignment.sample((one, other), lines=(0, 0, tokens), number=_SAMPLE)
+        moved = differing_share(sample and (sample[0].T, sample[1].T))
+        if moved < _FEW_MOVED:
+            return
     sides = ((alignment.before, one), (alignment.after, other))
     tables = [
         read_matrix(side.weights, part, rows=min(tokens, _TOKENS)).float().T.contiguous()
@@ -60,17 +63,6 @@ def _align_width(alignment: Alignment, one: Part, other: Part) -> None:
         both_cut = tokens_before != tokens_after and width != narrower
         match = _match_by_vectors(alignment, both_cut) or match
     alignment.add("width", OUTSIDE, match, one.module.name)
-
-
-def _moved_columns(alignment: Alignment, one: Part, other: Part, tokens: int) -> float:
-    """Return the share of channels that are not in their places, by a sample of tokens."""
-    rows = np.unique(np.linspace(0, tokens - 1, _SAMPLE).round().astype(np.int64))
-    columns = np.arange(one.parameter.shape[1])
-    sides = ((alignment.before.weights, one), (alignment.after.weights, other))
-    tables = [sample_rows(weights, part, None, rows, columns) for weights, part in sides]
-    if tables[0] is None or tables[1] is None:
-        return 0.0
-    return differing_share(tables[0].T, tables[1].T)
 
 
 def _match_by_vectors(alignment: Alignment, both_cut: bool) -> UnitMatch | None:
@@ -137,7 +129,7 @@ def _align_vocabulary(alignment: Alignment, one: Part, other: Part) -> None:
     base, left = one.parameter.shape[0], other.parameter.shape[0]
     if alignment.is_fixed("vocabulary", one.module.name, base, left):
         return
-    if base == left and alignment.moved_share((one, other)) < _FEW_MOVED:
+    if base == left and differing_share(alignment.sample((one, other))) < _FEW_MOVED:
         return
     before, after, columns = alignment.before.weights, alignment.after.weights, alignment.columns
     match = match_rows(

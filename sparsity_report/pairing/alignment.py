@@ -150,14 +150,16 @@ class Alignment:
         columns = self.columns if base and in_width else None
         return unit_rows(read_matrix(side.weights, part, expert), 1, columns)
 
-    def moved_share(
+    def sample(
         self,
         parts: tuple[Part, Part],
         experts: tuple[int | None, int | None] = (None, None),
         lines: tuple[int, int, int] | None = None,
         number: int = 16,
-    ) -> float:
-        """Return the share of some sampled rows of a matrix that are not in their places.
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Read some rows in the same places of a matrix of both models.
+
+        Return None if they cannot be compared, or not be read faster than all rows.
 
         Parameters
         ----------
@@ -177,11 +179,11 @@ class Alignment:
         columns = self.columns if in_width else None
         columns = np.arange(sizes[0]) if columns is None else columns
         if columns.size != sizes[1]:
-            return 0.0
+            return None
         before, after = self.before.weights, self.after.weights
         one = sample_rows(before, parts[0], experts[0], first + some, columns)
         other = sample_rows(after, parts[1], experts[1], start + some, np.arange(sizes[1]))
-        return 0.0 if one is None or other is None else differing_share(one, other)
+        return None if one is None or other is None else (one, other)
 
 
 def plural(axis: str) -> str:
@@ -215,16 +217,17 @@ def match_rows(base: Tables, remaining: Tables, *more: tuple[Tables, Tables]) ->
     return match_permuted(one, other) or match_identical(len(one))
 
 
-def differing_share(one: torch.Tensor, other: torch.Tensor) -> float:
-    """Return the share of rows that differ from the rows in the same places.
+def differing_share(tables: tuple[torch.Tensor, torch.Tensor] | None) -> float:
+    """Return the share of rows that differ from the rows in the same places; 0 without a sample.
 
     Examples
     --------
-    >>> differing_share(torch.eye(32), torch.eye(32)[[1, 0, *range(2, 32)]])
+    >>> differing_share((torch.eye(32), torch.eye(32)[[1, 0, *range(2, 32)]]))
     0.0625
     """
-    if other.shape[1] < _MIN_COLUMNS:
+    if tables is None or tables[1].shape[1] < _MIN_COLUMNS:
         return 0.0
+    one, other = tables
     cosines = torch.nn.functional.cosine_similarity(one, other, dim=1)
     # Rows of zeros give no evidence.
     same = (cosines >= _SAME_ROW) | ~one.any(dim=1) | ~other.any(dim=1)

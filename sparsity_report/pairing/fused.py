@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.pairing.alignment import Alignment
 from sparsity_report.pairing.matches import ParameterMatch, Piece
-from sparsity_report.pairing.roles import Part, Place, Segment
+from sparsity_report.pairing.roles import Part, Place, Sides
 from sparsity_report.pairing.row_maps import have_same_axes, map_axes, place_certainty
 
 PartPiece = tuple[Part, Piece]
@@ -30,10 +30,11 @@ def match_fused(
     """
     pieces, claims = dict[Key, PartPiece](), Counter[str]()
     for part in remaining.values():
+        experts = alignment.match("expert", part.place, part.stacked)
         for key, piece in split_fused(part):
             expert = part.expert if piece.expert is None else piece.expert
             pieces[(part.stack, part.block, expert, *key)] = part, piece
-            claims[part.parameter.name] += not _is_removed(alignment, part, piece)
+            claims[part.parameter.name] += piece.expert not in experts.removed
     pairs = [(part, [*_find_pieces(alignment, part, place, pieces)]) for part, place in unmatched]
     for _, twins in pairs:
         claims.subtract(base[0].parameter.name for base, *_ in twins)
@@ -47,12 +48,6 @@ def match_fused(
             yield ParameterMatch(None, part, "added")
 
 
-def _is_removed(alignment: Alignment, part: Part, piece: Piece) -> bool:
-    """Return whether a piece belongs to an expert that was removed."""
-    experts = alignment.match("expert", (*part.place[:2], None), part.stacked)
-    return piece.expert in experts.removed
-
-
 def _find_pieces(
     alignment: Alignment, part: Part, place: Place, pieces: Mapping[Key, PartPiece]
 ) -> Iterator[tuple[PartPiece, PartPiece, Place]]:
@@ -64,15 +59,10 @@ def _find_pieces(
         if piece.expert is not None and experts is not None:
             expert = int(experts[piece.expert])
         twin = pieces.get((*place[:2], expert, *key))
-        if twin is None or not _fits(twin, (part, piece)):
+        if twin is None or not have_same_axes(_sides(*twin), _sides(part, piece)):
             return
         twins.append((twin, (part, piece), (*place[:2], expert)))
     yield from twins
-
-
-def _fits(base: PartPiece, left: PartPiece) -> bool:
-    rows = [tuple(_segments(*each)) for each in (base, left)]
-    return have_same_axes(*rows) and have_same_axes(base[0].columns, left[0].columns)
 
 
 def _match_pieces(
@@ -85,8 +75,7 @@ def _match_pieces(
             "are fused or split, so that they cannot be matched; compare models with the same "
             "fused matrices"
         )
-    sides = [(tuple(_segments(*each)), each[0].columns) for each in (base, left)]
-    rows, columns, certainty = map_axes(alignment, sides[0], sides[1], place)
+    rows, columns, certainty = map_axes(alignment, _sides(*base), _sides(*left), place)
     certainty = min(certainty, place_certainty(alignment, before, after))
     return ParameterMatch(before, after, "fused", certainty, rows, (columns,), (old, new))
 
@@ -104,9 +93,11 @@ def split_fused(part: Part) -> Iterator[tuple[tuple[str, str], Piece]]:
             start += size
 
 
-def _segments(part: Part, piece: Piece) -> Iterator[Segment]:
-    start = 0
+def _sides(part: Part, piece: Piece) -> Sides:
+    """Return the rows and columns of a piece."""
+    rows, start = [], 0
     for segment in part.rows:
         if piece.first <= start < piece.last:
-            yield segment
+            rows.append(segment)
         start += segment.size
+    return tuple(rows), part.columns

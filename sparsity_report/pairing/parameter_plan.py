@@ -68,8 +68,7 @@ def plan_comparison(before: Weights, after: Weights) -> Plan:
 
 def _fits(before: Part, after: Part) -> bool:
     """Return whether two parameters have the same axes, and experts both or neither."""
-    sides = (before.rows, after.rows), (before.columns, after.columns)
-    same_axes = all(have_same_axes(*each) for each in sides)
+    same_axes = have_same_axes(before.sides, after.sides)
     return bool(before.stacked) == bool(after.stacked) and same_axes
 
 
@@ -80,8 +79,9 @@ def _match_parts(alignment: Alignment, before: Part, after: Part) -> ParameterMa
     place = before.place
     experts = alignment.match("expert", place, after.stacked) if after.stacked else None
     numbers = experts.index.tolist() if experts else [before.expert]
-    sides = (before.rows, before.columns), (after.rows, after.columns)
-    maps = [map_axes(alignment, *sides, (*place[:2], number)) for number in numbers]
+    maps = [
+        map_axes(alignment, before.sides, after.sides, (*place[:2], number)) for number in numbers
+    ]
     certainty = min(sure for _, _, sure in maps)
     if experts:
         certainty = min(certainty, float(experts.certainty.min(initial=1)))

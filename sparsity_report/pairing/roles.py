@@ -75,6 +75,10 @@ class Segment(NamedTuple):
         return self.units * self.lines
 
 
+Sides = tuple[tuple[Segment, ...], tuple[Segment, ...]]
+"""Segments of the rows and of the columns of a matrix."""
+
+
 @dataclass(frozen=True)
 class Part:
     """A parameter with its place, its role and its axes.
@@ -116,6 +120,11 @@ class Part:
     def place(self) -> Place:
         """Stack, block and expert."""
         return self.stack, self.block, self.expert
+
+    @property
+    def sides(self) -> Sides:
+        """Rows and columns."""
+        return self.rows, self.columns
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,22 +1,19 @@
 """Maps from rows and columns of a parameter to those of its match in the base."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.pairing.alignment import Alignment, plural
 from sparsity_report.pairing.fingerprints import Index
-from sparsity_report.pairing.roles import Part, Place, Segment
+from sparsity_report.pairing.roles import Part, Place, Segment, Sides
 from sparsity_report.pairing.unit_matching import UnitMatch
 
-Sides = tuple[tuple[Segment, ...], tuple[Segment, ...]]
-"""Segments of the rows and of the columns of a matrix."""
 
-
-def have_same_axes(before: Sequence[Segment], after: Sequence[Segment]) -> bool:
-    """Return whether rows, or columns, have the same axes, or equal sizes without an axis."""
-    kinds = [[s.axis or s.size for s in side] for side in (before, after)]
+def have_same_axes(before: Sides, after: Sides) -> bool:
+    """Return whether rows and columns have the same axes, or equal sizes without an axis."""
+    kinds = [[[s.axis or s.size for s in side] for side in sides] for sides in (before, after)]
     return kinds[0] == kinds[1]
 
 
