@@ -18,6 +18,7 @@ from sparsity_report.counting.pruning import (
     CountedCut,
     Cut,
     GroupCut,
+    InputNorms,
     group_ranks,
     inputs_last,
     nonzeros,
@@ -31,52 +32,6 @@ T = TypeVar("T")
 
 # Scores in memory at a time.
 _BLOCK = 2**21
-
-
-@dataclass(frozen=True, slots=True)
-class InputNorms:
-    """Norms of the inputs of a tensor, by which its magnitudes are multiplied.
-
-    Attributes
-    ----------
-    norms : FrozenArray
-        float64 of shape (matrices, inputs), over the calibration tokens of each matrix.
-    outputs : int
-        Rows of each matrix.
-    """
-
-    norms: FrozenArray
-    outputs: int
-
-    @property
-    def inputs(self) -> int:
-        """Columns of each matrix."""
-        return int(self.norms.values.shape[1])
-
-    @property
-    def rows(self) -> int:
-        """Rows of all matrices."""
-        return len(self.norms.values) * self.outputs
-
-    def scores(self, part: torch.Tensor, first: int) -> torch.Tensor:
-        """Return |w|·‖x‖ of whole rows in float64.
-
-        The score of an infinite weight is infinite even if its norm is zero.
-
-        Parameters
-        ----------
-        part : torch.Tensor
-            Rows of the tensor, inputs last.
-        first : int
-            Number of the first row among those of all matrices.
-        """
-        rows = part.reshape(-1, self.inputs).to(torch.float64).abs()
-        norms = torch.from_numpy(self.norms.values.copy()).to(rows.device)
-        if len(norms) > 1:
-            numbers = torch.arange(first, first + len(rows), device=rows.device)
-            norms = norms[numbers // self.outputs]
-        scores = rows * norms
-        return torch.nan_to_num(scores, nan=torch.inf, posinf=torch.inf)
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,13 +98,11 @@ def import_mask(
     if isinstance(pruned_is, bool) or pruned_is not in (0, 1):
         raise SparsityReportError(f"pruned_is must be 0 or 1, not {pruned_is!r}")
     check_values(weights)
-    parameters = {p.name: p for p in weights.stored}
     counts = count_weights(weights, progress)
     name, given = _given(masks)
     cuts: dict[str, Cut] = {}
     digest = hashlib.sha256()
-    for each in _unique(given, name, parameters, weights):
-        parameter = parameters[_plain(each.name, parameters)]
+    for parameter, each in _by_parameter(given, name, weights):
         cut = _cut(each, name, parameter, pruned_is)
         digest.update(f"{parameter.name!r} {cut.bits.digest}".encode())
         if not cut.pruned:
@@ -145,13 +143,14 @@ def _cut(mask: Array, file: str, parameter: Parameter, pruned_is: int) -> MaskCu
     return MaskCut(FrozenArray(np.packbits(keep)), parameter.total - kept, kept)
 
 
-def _unique(
-    given: Iterable[Array], file: str, parameters: Mapping[str, Parameter], weights: Weights
-) -> Iterator[Array]:
+def _by_parameter(
+    given: Iterable[Array], file: str, weights: Weights
+) -> Iterator[tuple[Parameter, Array]]:
     """Yield masks in model order; raise an error for unknown names and for duplicates."""
+    parameters = {p.name: p for p in weights.stored}
     masks: dict[str, Array] = {}
     for mask in given:
-        name = _plain(mask.name, parameters)
+        name = mask.name if mask.name in parameters else mask.name.removesuffix(_SUFFIX)
         if name not in parameters:
             raise SparsityReportError(
                 f"{file}: {mask.name!r} is no parameter of {weights.name}; give masks by the names "
@@ -162,11 +161,7 @@ def _unique(
         masks[name] = mask
     if not masks:
         raise SparsityReportError(f"{file}: there are no masks; give one for each pruned parameter")
-    yield from (masks[name] for name in parameters if name in masks)
-
-
-def _plain(name: str, parameters: Mapping[str, Parameter]) -> str:
-    return name if name in parameters else name.removesuffix(_SUFFIX)
+    yield from ((p, masks[name]) for name, p in parameters.items() if name in masks)
 
 
 def _given(masks: Masks) -> tuple[str, Iterable[Array]]:
@@ -174,10 +169,8 @@ def _given(masks: Masks) -> tuple[str, Iterable[Array]]:
     if isinstance(masks, Mapping):
         return "masks", [_array(str(name), value) for name, value in masks.items()]
     path = Path(masks)
-    if path.suffix.lower() == ".npz":
-        return writable(path.name), read_npz(path)
-    if path.suffix.lower() == ".safetensors":
-        return writable(path.name), _tensors(path)
+    if reader := {".npz": read_npz, ".safetensors": _tensors}.get(path.suffix.lower()):
+        return writable(path.name), reader(path)
     raise SparsityReportError(
         f"{path}: masks are read from .safetensors and .npz files; for others give a mapping of "
         "names to arrays, such as torch.load(path, weights_only=True)"

@@ -3,12 +3,12 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch import nn
 
+from sparsity_report.counting.frozen_arrays import FrozenArray
 from sparsity_report.counting.histogram import Magnitudes
 from sparsity_report.counting.n_m_patterns import parse_pattern
 from sparsity_report.errors import SparsityReportError
@@ -112,11 +112,50 @@ class Cut(ABC):
             apply_mask_(part, stays)
 
 
-class Scale(Protocol):
-    """Scores of weights that replace their magnitudes."""
+@dataclass(frozen=True, slots=True)
+class InputNorms:
+    """Norms of the inputs of a tensor, by which its magnitudes are multiplied.
+
+    Attributes
+    ----------
+    norms : FrozenArray
+        float64 of shape (matrices, inputs), over the calibration tokens of each matrix.
+    outputs : int
+        Rows of each matrix.
+    """
+
+    norms: FrozenArray
+    outputs: int
+
+    @property
+    def inputs(self) -> int:
+        """Columns of each matrix."""
+        return int(self.norms.values.shape[1])
+
+    @property
+    def rows(self) -> int:
+        """Rows of all matrices."""
+        return len(self.norms.values) * self.outputs
 
     def scores(self, part: torch.Tensor, first: int) -> torch.Tensor:
-        """Return the scores of whole rows; `first` is the number of the first row."""
+        """Return |w|·‖x‖ of whole rows in float64.
+
+        The score of an infinite weight is infinite even if its norm is zero.
+
+        Parameters
+        ----------
+        part : torch.Tensor
+            Rows of the tensor, inputs last.
+        first : int
+            Number of the first row among those of all matrices.
+        """
+        rows = part.reshape(-1, self.inputs).to(torch.float64).abs()
+        norms = torch.from_numpy(self.norms.values.copy()).to(rows.device)
+        if len(norms) > 1:
+            numbers = torch.arange(first, first + len(rows), device=rows.device)
+            norms = norms[numbers // self.outputs]
+        scores = rows * norms
+        return torch.nan_to_num(scores, nan=torch.inf, posinf=torch.inf)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +234,7 @@ class GroupCut(CountedCut):
         Kept weights that are not zero.
     input_first : tuple of int or None
         Inputs and outputs of the matrices if their inputs come first, as in ``Conv1D``.
-    scale : Scale or None
+    scale : InputNorms or None
         Scores to rank instead of magnitudes.
     """
 
@@ -204,7 +243,7 @@ class GroupCut(CountedCut):
     pruned: int
     nonzero: int
     input_first: tuple[int, int] | None = None
-    scale: Scale | None = None
+    scale: InputNorms | None = None
 
     def _chosen(self, parts: Iterable[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         first = 0

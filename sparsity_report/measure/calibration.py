@@ -12,10 +12,9 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sparsity_report.counting.activation_scores import InputNorms
 from sparsity_report.counting.frozen_arrays import FrozenArray
 from sparsity_report.counting.progress import Progress, with_bar
-from sparsity_report.counting.pruning import Basis
+from sparsity_report.counting.pruning import Basis, InputNorms
 from sparsity_report.errors import SparsityReportError, check_options, printable, within_memory
 from sparsity_report.files.package_data import DEMO
 from sparsity_report.measure import protocols

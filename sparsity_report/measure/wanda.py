@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from sparsity_report.counting.activation_scores import (
-    InputNorms,
     check_n_m,
     cut_groups,
     cut_rows,
@@ -21,7 +20,7 @@ from sparsity_report.counting.activation_scores import (
 from sparsity_report.counting.allocation import NAME, Allocation, check_sparsity, compute_quotas
 from sparsity_report.counting.policies import prunable_counts
 from sparsity_report.counting.progress import Progress, with_bar
-from sparsity_report.counting.pruning import Pruning
+from sparsity_report.counting.pruning import InputNorms, Pruning
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.measure.calibration import Calibration, CalibrationOptions, calibrate
 from sparsity_report.measure.texts import Text

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 import sparsity_report as sr
-from sparsity_report.counting.activation_scores import InputNorms, cut_groups, cut_rows
+from sparsity_report.counting.activation_scores import cut_groups, cut_rows
 from sparsity_report.counting.frozen_arrays import FrozenArray
-from sparsity_report.counting.pruning import Pruning
+from sparsity_report.counting.pruning import InputNorms, Pruning
 
 
 def lowest(weight, norms, counts):
