@@ -36,8 +36,6 @@ BUCKETS = 2**15
 _CHUNK = 2**20
 _TOP_HALF = 1 if sys.byteorder == "little" else 0
 _NO_SIGN, _INFINITE = np.int16(0x7FFF), 0x7F80
-_NO_VALUES: Floats = np.empty(0)
-_NO_COUNTS: Integers = np.empty(0, dtype=np.int64)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -63,8 +61,8 @@ class Magnitudes:
     total: int
     nonzero: int
     nan: int = 0
-    values: Floats = field(default_factory=lambda: _NO_VALUES, repr=False)
-    counts: Integers = field(default_factory=lambda: _NO_COUNTS, repr=False)
+    values: Floats = field(default_factory=lambda: np.empty(0), repr=False)
+    counts: Integers = field(default_factory=lambda: np.empty(0, np.int64), repr=False)
     exact: bool = True
     steps: Steps | None = None
 

@@ -162,8 +162,7 @@ def sensitivity_correlation(frame: pd.DataFrame) -> pd.DataFrame:
     rows = pd.DataFrame({"structure": columns, "rho": rho.to_numpy(), "parts": len(frame)})
     if len(frame) < 3:
         rows["rho"] = float("nan")
-    order = rows["rho"].abs().sort_values(ascending=False, kind="stable").index
-    return rows.loc[order].reset_index(drop=True)
+    return rows.sort_values("rho", key=abs, ascending=False, kind="stable", ignore_index=True)
 
 
 def _parts(weights: Weights, by: str) -> dict[str, list[Module]]:

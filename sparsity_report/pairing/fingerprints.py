@@ -140,20 +140,27 @@ def iterate_rows(weights: Weights, part: Part) -> Iterator[torch.Tensor]:
 
 
 def split_rows(parts: Iterable[torch.Tensor], width: int) -> Iterator[torch.Tensor]:
-    """Yield consecutive values as chunks of whole rows.
+    """Return consecutive values as chunks of whole rows.
 
     Examples
     --------
     >>> [rows.tolist() for rows in split_rows([torch.arange(3), torch.arange(3, 6)], 2)]
     [[[0, 1]], [[2, 3], [4, 5]]]
     """
-    rest = None
+    return (rows.view(-1, width) for rows in whole_groups(parts, width))
+
+
+def whole_groups(parts: Iterable[torch.Tensor], size: int) -> Iterator[torch.Tensor]:
+    """Yield consecutive values as pieces of whole groups of one size, and the rest."""
+    rest = torch.empty(0)
     for part in parts:
-        joined = part if rest is None else torch.cat([rest, part])
-        size = joined.numel() // width * width
-        if size:
-            yield joined[:size].view(-1, width)
-        rest = joined[size:] if size < joined.numel() else None
+        joined = torch.cat([rest, part]) if rest.numel() else part
+        whole = joined.numel() // size * size
+        if whole:
+            yield joined[:whole]
+        rest = joined[whole:]
+    if rest.numel():
+        yield rest
 
 
 def project(tables: Sequence[torch.Tensor]) -> Floats:

@@ -12,7 +12,7 @@ from sparsity_report.counting.disk_cache import CacheFolder, Entries
 from sparsity_report.counting.progress import Progress, bar
 from sparsity_report.counting.workers import in_order
 from sparsity_report.pairing.compiled_loops import compile_for, count_values, tally_values
-from sparsity_report.pairing.fingerprints import Index, matrix_of_slices, split_rows
+from sparsity_report.pairing.fingerprints import Index, matrix_of_slices, split_rows, whole_groups
 from sparsity_report.pairing.matches import ParameterMatch, Piece, Plan
 from sparsity_report.pairing.tally import NO_GROUPS, Tally, decode_tally, encode_tally, tally_key
 from sparsity_report.phrases import Phrase
@@ -55,11 +55,11 @@ class PairedSlice(Slice):
         """Read both sides and compare them."""
         sums = Tally()
         if not (self.before and self.after):
-            for piece in _whole_groups(pieces(self.before or self.after)):
+            for piece in whole_groups(pieces(self.before or self.after), 8):
                 grouped = self.grouped and piece.numel() % 8 == 0
                 sums += count_values(piece, before=bool(self.before), grouped=grouped)
             return sums
-        sides = (_whole_groups(pieces(side)) for side in (self.before, self.after))
+        sides = (whole_groups(pieces(side), 8) for side in (self.before, self.after))
         for one, other in in_step(*sides):
             sums += tally_values(one, other, self.grouped and one.numel() % 8 == 0)
         return sums
@@ -156,19 +156,6 @@ def _split_experts(rows: torch.Tensor, done: int, expert_rows: int) -> Iterator[
         stop = min(len(rows), start + expert_rows - (done + start) % expert_rows)
         yield rows[start:stop]
         start = stop
-
-
-def _whole_groups(parts: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
-    """Yield consecutive values as pieces of whole groups of eight, and the rest."""
-    rest = torch.empty(0)
-    for part in parts:
-        values = torch.cat([rest, part]) if rest.numel() else part
-        size = values.numel() - values.numel() % 8
-        if size:
-            yield values[:size]
-        rest = values[size:]
-    if rest.numel():
-        yield rest
 
 
 def in_step(

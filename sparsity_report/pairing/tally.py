@@ -151,10 +151,7 @@ def decode_tally(payload: bytes) -> Tally:
         raise ValueError("wrong length")
     numbers = _FORM.unpack(payload)
     n = len(KNOWN)
-    groups = numbers[14 : 14 + n], numbers[14 + n : 14 + 2 * n]
-    values = (*numbers[:14], *groups, *numbers[-2:])
-    facts: dict[str, Any] = {f.name: v for f, v in zip(fields(Tally), values, strict=True)}
-    tally = Tally(**facts)
+    tally = Tally(*numbers[:14], numbers[14 : 14 + n], numbers[14 + n : -2], *numbers[-2:])
     if min(numbers[:9]) < 0 or tally.surviving < tally.changed:
         raise ValueError("inconsistent counts")
     return tally
