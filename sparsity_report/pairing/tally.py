@@ -151,7 +151,8 @@ def decode_tally(payload: bytes) -> Tally:
         raise ValueError("wrong length")
     numbers = _FORM.unpack(payload)
     n = len(KNOWN)
-    tally = Tally(*numbers[:14], numbers[14 : 14 + n], numbers[14 + n : -2], *numbers[-2:])
+    values = (*numbers[:14], numbers[14 : 14 + n], numbers[14 + n : -2], *numbers[-2:])
+    tally = Tally(*values)
     if min(numbers[:9]) < 0 or tally.surviving < tally.changed:
         raise ValueError("inconsistent counts")
     return tally
