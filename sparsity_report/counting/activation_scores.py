@@ -78,7 +78,6 @@ def cut_rows(
     scales: Mapping[str, InputNorms],
     counts: Mapping[str, int],
     progress: Progress | None = None,
-    executor: Executor | None = None,
 ) -> dict[str, Cut]:
     """Return the cuts that prune the lowest scores of each row, so many per parameter.
 
@@ -90,7 +89,7 @@ def cut_rows(
         for name, scale in scales.items()
     }
     cuts: dict[str, Cut] = {}
-    for p, parts in map_rows(weights, work, progress, executor):
+    for p, parts in map_rows(weights, work, progress):
         thresholds, ties, kept = zip(*parts, strict=True)
         cuts[p.name] = RowCut(
             scales[p.name],
