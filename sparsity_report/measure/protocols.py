@@ -104,7 +104,7 @@ class NoScoreError(SparsityReportError):
 
 
 class Passages:
-    """Passages of one text, which is read once.
+    """Passages of one text, which is read once, and tokenized once by a given tokenizer.
 
     Raises
     ------
@@ -130,11 +130,15 @@ class Passages:
                     "the text to score holds unpaired surrogates; save it as UTF-8"
                 )
         self._fingerprint = fingerprint(self._text)
+        self._ids: torch.Tensor | None = None
 
     def passage(self, weights: Weights, model: nn.Module) -> Passage:
         """Return the passage for a causal language model; refuse any other model."""
         check_causal(model, weights.name)
-        ids = token_ids(self._text, weights, self._scoring.get("tokenizer"))
+        tokenizer = self._scoring.get("tokenizer")
+        if self._ids is None or not tokenizer:
+            self._ids = token_ids(self._text, weights, tokenizer)
+        ids = self._ids
         if len(ids) < 2:
             raise SparsityReportError(f"the text to score has {len(ids)} token; give at least two")
         check_vocabulary(ids, model, "text", weights.name)
