@@ -112,11 +112,8 @@ def describe(
             continue
         group = known[place.path] = _group(place, options, known, ties, usages)
         parent, called = next(iter(place.around), None), place.path.rpartition(".")[2]
-        may_prune = (
-            group in groups.LINEAR_GROUPS
-            and not options.spares(place.path)
-            and not _ADAPTER.search(place.path)
-        )
+        is_spared = options.spares(place.path) or _ADAPTER.search(place.path)
+        may_prune = group in groups.LINEAR_GROUPS and not is_spared
         parameters = []
         for leaf, tensor in place.tensors.items():
             name, owner = place.full_name(leaf), ties.owners[id(tensor)]

@@ -61,12 +61,8 @@ def _absmax(parts: Parts, state: Mapping[str, Any], blocks: int, size: int) -> B
     table = parts.need("nested_quant_map", torch.float32)
     parts.need("nested_absmax", torch.float32)
     every, more = state.get("nested_blocksize"), state.get("nested_offset")
-    if not (
-        type(every) is int
-        and 0 < every <= limits.VALUES
-        and isinstance(more, float)
-        and math.isfinite(more)
-    ):
+    is_offset = isinstance(more, float) and math.isfinite(more)
+    if type(every) is not int or not 0 < every <= limits.VALUES or not is_offset:
         raise parts.wrong("nested_absmax", "quant_state lacks its size or offset")
     if table.total != 256 or nested.total != -(-blocks // every):
         raise parts.wrong("nested_absmax", f"{nested.total:,} scales for {blocks:,} blocks")

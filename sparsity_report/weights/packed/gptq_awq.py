@@ -133,15 +133,10 @@ def gptq_or_awq(parts: Parts) -> Packed:
     parts.check("qzeros", (groups, -(-outputs * bits // 32)))
     shape = (outputs, inputs)
     size = parts.scheme.number("group_size", "q_group_size")
-    if (
-        size
-        and groups != (-(-inputs // size) if size > 0 else 1)
-        and "dynamic" not in parts.scheme.settings
-    ):
-        why = (
-            f"it has {groups:,} groups for {inputs:,} inputs, in groups of {size} by configuration"
-        )
-        raise parts.wrong("scales", why)
+    expected = -(-inputs // size) if size and size > 0 else 1
+    if size and groups != expected and "dynamic" not in parts.scheme.settings:
+        declared = f"in groups of {size} by configuration"
+        raise parts.wrong("scales", f"it has {groups:,} groups for {inputs:,} inputs, {declared}")
     group = f"-g{size or inputs // groups}" if groups > 1 else ""
     shift = 0 if across else _zero_point_shift(parts, zeros, bits)
     name = f"{'awq' if across else 'gptq'}-{bits}bit{group}"
@@ -162,9 +157,8 @@ def _bits(parts: Parts, across: bool) -> int:
     if shown not in known:
         raise parts.wrong("qweight", f"its shape {codes.shape} leaves no whole bits for a weight")
     if declared not in {None, shown} and "dynamic" not in parts.scheme.settings:
-        raise parts.wrong(
-            "qweight", f"it has {shown:g} bits a weight, {declared} by the configuration"
-        )
+        why = f"it has {shown:g} bits a weight, {declared} by the configuration"
+        raise parts.wrong("qweight", why)
     return int(shown)
 
 
@@ -178,9 +172,8 @@ def _zero_point_shift(parts: Parts, zeros: Entry, bits: int) -> int:
     middle, stored = 2 ** (bits - 1), np.unique(unpack_codes(zeros.rows(), bits))
     if len(stored) == 1 and middle - stored[0] in {0, 1}:
         return int(middle - stored[0])
-    raise parts.wrong(
-        "qzeros", "only the configuration names its version of GPTQ", "add config.json"
-    )
+    why = "only the configuration names its version of GPTQ"
+    raise parts.wrong("qzeros", why, "add config.json")
 
 
 def _follows(order: npt.NDArray[np.int64], groups: int) -> bool:

@@ -19,16 +19,14 @@ def mlx(parts: Parts) -> Packed:
     bits, size = settings.get("bits"), settings.get("group_size")
     mode = settings.get("mode", "affine")
     if type(bits) is not int or type(size) is not int or not (0 < bits <= 8 and size > 0):
-        raise parts.wrong(
-            "weight", "only config.json declares the bits of a weight of MLX", "add config.json"
-        )
+        why = "only config.json declares the bits of a weight of MLX"
+        raise parts.wrong("weight", why, "add config.json")
     if len(codes.shape) < 2 or codes.shape[:-1] != scale.shape[:-1]:
         raise parts.wrong("scales", f"its shape is {scale.shape}, that of weight {codes.shape}")
     columns, down = scale.shape[-1] * size, math.prod(codes.shape[:-1])
     if columns * bits != codes.shape[-1] * 32:
-        raise parts.wrong(
-            "weight", f"its shape is {codes.shape} for {columns:,} columns of {bits} bits"
-        )
+        why = f"its shape is {codes.shape} for {columns:,} columns of {bits} bits"
+        raise parts.wrong("weight", why)
     shape = (*codes.shape[:-1], columns)
     flat = codes.seen_as(down, codes.shape[-1])
     across = scale.seen_as(down, scale.shape[-1])

@@ -269,9 +269,8 @@ def _complete(
         shape = entries[0].shape
         # A stack of one expert may lack its first dimension.
         same_shape = tuple(parameter.shape) in {shape, (1, *shape)} or any_arrangement
-        if (len(entries) == 1 and not same_shape) or sum(
-            e.total for e in entries
-        ) != parameter.numel():
+        same_size = sum(entry.total for entry in entries) == parameter.numel()
+        if not same_size or (len(entries) == 1 and not same_shape):
             shapes = ", ".join(str(e.shape) for e in entries[:3])
             raise SparsityReportError(
                 f"{name}: {names[0]} has shape {shapes} on disk but {tuple(parameter.shape)} "
