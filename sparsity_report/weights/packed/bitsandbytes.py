@@ -60,7 +60,7 @@ def _absmax(parts: Parts, state: Mapping[str, Any], blocks: int, size: int) -> B
         return Blocks(part, 1, size)
     table = parts.need("nested_quant_map", torch.float32)
     parts.need("nested_absmax", torch.float32)
-    every, more = state.get("nested_blocksize"), state.get("nested_offset")
+    every, more = state.get("nested_blocksize", 0), state.get("nested_offset", math.nan)
     is_offset = isinstance(more, float) and math.isfinite(more)
     if type(every) is not int or not 0 < every <= limits.VALUES or not is_offset:
         raise parts.wrong("nested_absmax", "quant_state lacks its size or offset")
