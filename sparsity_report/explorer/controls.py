@@ -160,16 +160,16 @@ class Controls:
             traitlets.link((explorer, name), (control, "value"))
 
     def _button(self, name: str, act: Callable[[], None]) -> Any:
-        """Return a button; the one that adds variants is disabled while it acts."""
+        """Return a button that is disabled while it acts; afterwards it has the focus again."""
         text, tooltip = map(say, _BUTTONS[name])
-        button, once = widgets.Button(description=text, tooltip=tooltip), name == "add"
+        button = widgets.Button(description=text, tooltip=tooltip)
 
         def press(_: Any) -> None:
-            button.disabled = once
+            button.disabled = True
             try:
                 self._try(act)
             finally:
-                button.disabled = button.disabled and not once
+                button.disabled = False
 
         button.on_click(press)
         return button

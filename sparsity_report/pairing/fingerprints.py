@@ -155,10 +155,10 @@ def whole_groups(parts: Iterable[torch.Tensor], size: int) -> Iterator[torch.Ten
     rest = torch.empty(0)
     for part in parts:
         joined = torch.cat([rest, part]) if rest.numel() else part
-        whole = joined.numel() // size * size
-        if whole:
-            yield joined[:whole]
-        rest = joined[whole:]
+        grouped = joined.numel() // size * size
+        if grouped:
+            yield joined[:grouped]
+        rest = joined[grouped:]
     if rest.numel():
         yield rest
 
