@@ -229,9 +229,8 @@ def _chunks(part: Slice) -> Iterator[torch.Tensor]:
 
 def _nonzero(chunk: torch.Tensor) -> int:
     if chunk.dtype == torch.float16:
-        # Torch converts it to booleans slowly; the shift drops the sign.
+        # As integers without the sign.
         chunk = chunk.view(torch.int16) << 1
-    # NumPy counts booleans faster than torch.
     return int(np.count_nonzero(chunk.bool().numpy()))
 
 

@@ -6,6 +6,7 @@ draws the widgets of the box.
 
 import difflib
 import sys
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
@@ -178,27 +179,27 @@ class BaseExplorer(widgets.VBox):  # type: ignore[misc]
     def _default_lost(self) -> str:
         return say("explorer.kernel_missing")
 
-    # Each subclass has its own of these.
+    # Subclasses define these.
 
+    @abstractmethod
     def _refresh(self) -> None:
         """Show the state of the traits."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _heard(self, widget: Any, content: dict[str, Any], buffers: Any) -> None:
         """Act on a message from the browser."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _subject(self) -> Subject:
         """Return the value, its title and its totals."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _label(self) -> Shown:
         """Return the label of the value in view."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _still_parts(self) -> StillParts:
         """Return the contents of the still picture."""
-        raise NotImplementedError
 
     # Both share these.
 

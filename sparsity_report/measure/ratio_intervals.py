@@ -40,7 +40,7 @@ def resampled(samples: Floats, resamples: int = _RESAMPLES) -> Floats:
     starts = draws.integers(0, rounds, (resamples, -(-rounds // block)))
     places = (starts[:, :, None] + np.arange(block)) % rounds
     drawn = np.ascontiguousarray(samples.T)[:, places.reshape(resamples, -1)[:, :rounds]]
-    # Four to seven times as fast as numpy's median.
+    # Medians of all resamples from one sort in place.
     drawn.sort(axis=2)
     medians: Floats = (drawn[:, :, (rounds - 1) // 2] + drawn[:, :, rounds // 2]).T / 2
     return medians

@@ -159,7 +159,7 @@ class Alignment:
     ) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Read some rows in the same places of a matrix of both models.
 
-        Return None if they cannot be compared, or not be read faster than all rows.
+        Return None if they cannot be compared, or if reading some rows means reading all.
 
         Parameters
         ----------

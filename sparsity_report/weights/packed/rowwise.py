@@ -39,7 +39,7 @@ class Blocks:
     offset : float
         Taken off each number.
     exponent : bool
-        The numbers are powers of two, of which only the exponent plus 127 is written.
+        The numbers are powers of two, written as their exponent plus 127.
     order : Entry or None
         For each column of the matrix the column of its block, where they do not follow in order.
     """
