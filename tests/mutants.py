@@ -5,7 +5,7 @@ needs ``pip install coverage``. Each worker changes a copy of the tree, never th
 
 What a reader sees is made in ``draw``, ``report``, ``findings`` and ``explorer``; so mutants are
 drawn there, evenly among all places where one of the operators below applies. Left out is what no
-number depends on: docstrings, messages, annotations, ``draw/look.py`` and keywords that only say
+number depends on: docstrings, messages, annotations, ``draw/theme.py`` and keywords that only say
 how something looks, how much is remembered or that two lists are as long. Which test files run is
 read from coverage, measured file by file, so that a file counts for every line it reaches however
 fixtures are shared. Tests that reach the line themselves come first, those that reach little else
@@ -240,8 +240,8 @@ def places(wings: tuple[str, ...]) -> dict[tuple[str, int, int], list[Mutant]]:
     columns = swapped_columns()
     found: dict[tuple[str, int, int], list[Mutant]] = {}
     for wing in wings:
-        for path in sorted((ROOT / "sparsity_report" / wing).glob("*.py")):
-            if path.name in {"look.py", "__init__.py"}:
+        for path in sorted((ROOT / "sparsity_report" / wing).rglob("*.py")):
+            if path.name in {"theme.py", "__init__.py"}:
                 continue
             file = str(path.relative_to(ROOT))
             for mutant in Mutator(file, path.read_text(encoding="utf-8"), columns).mutants:
