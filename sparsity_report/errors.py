@@ -24,10 +24,7 @@ _MARKS = 4
 _JOINERS, _EMOJI_STYLE = "\u200c\u200d", "\ufe0f"
 _SPACES = re.compile("[ \t\r\n\u00a0\u202f]+")
 # Errors of reading a file that is missing or damaged.
-_DAMAGED = (
-    OSError, ValueError, KeyError, TypeError, RecursionError, AttributeError, OverflowError,
-    IndexError,
-)  # fmt: skip
+_DAMAGED = (OSError, ValueError, LookupError, OverflowError, RecursionError)
 
 
 class SparsityReportError(ValueError):
@@ -236,5 +233,6 @@ def opening(source: Path, kind: str) -> Iterator[None]:
             return f"cannot read {source}: {error.strerror or error}"
         return f"{source} is damaged: {error!r}; save the {kind} again"
 
-    with explained(explain):
+    # Tables and settings of any type and shape reach the code that reads them.
+    with explained(explain, *_DAMAGED, AttributeError, TypeError):
         yield

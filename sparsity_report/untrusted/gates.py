@@ -13,6 +13,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from sparsity_report.errors import printable
 from sparsity_report.untrusted import limits
 
 _LONG_NUMBER = re.compile(rf"\d{{{limits.DIGITS + 1}}}")
@@ -29,13 +30,15 @@ def read_json(
     once: bool = False,
     without: Collection[str] = (),
     finite: bool = False,
-) -> Any:
-    """Read a JSON file of at most `most` bytes with :func:`parse_json`.
+) -> dict[str, Any]:
+    """Read a JSON file of at most `most` bytes, which must hold an object.
+
+    The other parameters are those of :func:`parse_json`.
 
     Raises
     ------
     ValueError
-        The file is too large, or :func:`parse_json` refuses its content.
+        The file is too large, is not an object, or :func:`parse_json` refuses its content.
     OSError
         The file cannot be read.
     """
@@ -43,7 +46,10 @@ def read_json(
         text = file.read(most + 1)
     if len(text) > most:
         raise ValueError(f"it has more than {most:,} bytes")
-    return parse_json(text, once=once, without=without, finite=finite)
+    value = parse_json(text, once=once, without=without, finite=finite)
+    if not isinstance(value, dict):
+        raise ValueError("it is not a JSON object")
+    return value
 
 
 def open_file(path: Path) -> BufferedReader:
@@ -174,19 +180,11 @@ def check_integer(value: object, name: str, low: int = 0, high: int = limits.VAL
     Traceback (most recent call last):
     ValueError: rows is -1, not a whole number from 0 to 9,223,372,036,854,775,807
     """
-    if type(value) is not int:
-        raise ValueError(f"{name} is {_as_json(value)}, not a whole number")
-    if not low <= value <= high:
-        raise ValueError(
-            f"{name} is {_as_json(value)}, not a whole number from {low:,} to {high:,}"
-        )
-    return value
-
-
-def _as_json(value: object) -> str:
-    """Return a value as JSON of at most 60 characters."""
-    text = json.dumps(value, default=lambda other: type(other).__name__)
-    return text if len(text) <= 60 else f"{text[:57]}…"
+    if type(value) is int and low <= value <= high:
+        return value
+    shown = printable(json.dumps(value, default=lambda other: type(other).__name__), 60)
+    between = f" from {low:,} to {high:,}" if type(value) is int else ""
+    raise ValueError(f"{name} is {shown}, not a whole number{between}")
 
 
 def _parse_integer(digits: str) -> int:
@@ -211,6 +209,4 @@ def _check_text(value: object) -> None:
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
-        near = error.object[max(error.start - 20, 0) : error.start + 20]
-        surrogates = "".join(re.findall("[\ud800-\udfff]", near)[:1])
-        raise ValueError(f"text that is not Unicode: {surrogates!r}") from error
+        raise ValueError(f"text that is not Unicode: {error.object[error.start]!r}") from error

@@ -237,9 +237,9 @@ def _read(source: Path, kind: FileKind, strict: bool) -> Any:
     return value
 
 
-def _check_format(source: Path, kind: FileKind, data: Any) -> None:
+def _check_format(source: Path, kind: FileKind, data: Mapping[str, Any]) -> None:
     """Refuse a file of another kind or version."""
-    name = data.get("format") if isinstance(data, dict) else None
+    name = data.get("format")
     for other in KINDS:
         if other is not kind and name == other.format:
             raise SparsityReportError(

@@ -157,5 +157,4 @@ def _json(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     with explained(lambda e: f"{file}: cannot be read as JSON ({e}); fetch the file again"):
-        content = read_json(file)
-    return content if isinstance(content, dict) else {}
+        return read_json(file)

@@ -24,13 +24,13 @@ _CODE = {
 _CONFIGS = {"config.json", "tokenizer_config.json"}
 
 
-def read_config_file(path: Path) -> Any:
+def read_config_file(path: Path) -> dict[str, Any]:
     """Read a configuration without the keys that name code.
 
     Raises
     ------
     ValueError
-        The file is not JSON, see :mod:`sparsity_report.untrusted.gates`, or nested too deep.
+        The file is nested too deep or no JSON object, see :mod:`sparsity_report.untrusted.gates`.
     OSError
         The file cannot be read.
     """

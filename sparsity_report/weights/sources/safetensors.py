@@ -6,7 +6,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
@@ -110,14 +110,15 @@ def find_shards(directory: Path) -> Shards:
 def read_index(index: Path) -> dict[str, str]:
     """Return the file of each tensor, with checked file names."""
     with explained(lambda e: f"{index} is not a safetensors index: {e!r}; download it again"):
-        weight_map = read_json(index, once=True)["weight_map"]
-        names = sorted(set(weight_map.values()), key=str)
+        weight_map: dict[str, str] = read_json(index, once=True)["weight_map"]
+        if not isinstance(weight_map, dict):
+            raise ValueError("its weight_map is not a JSON object")
+        names = sorted({str(name) for name in weight_map.values()})
     if not names:
         raise SparsityReportError(f"{index} names no tensor; download it again")
     for name in names:
         if not (
-            isinstance(name, str)
-            and Path(name).name == name
+            Path(name).name == name
             and "\\" not in name
             and name.isprintable()
             and len(name.encode()) <= _LONGEST
@@ -126,7 +127,7 @@ def read_index(index: Path) -> dict[str, str]:
             raise SparsityReportError(
                 f"{index} names a shard outside its folder: {name!r}; download it again"
             )
-    return cast(dict[str, str], weight_map)
+    return weight_map
 
 
 def _stays_inside(file: Path) -> bool:
