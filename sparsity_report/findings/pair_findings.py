@@ -10,7 +10,6 @@ from sparsity_report.study.layers import records
 from sparsity_report.study.notes import note_findings
 from sparsity_report.study.pairs.pair import ENOUGH, UNRELATED, Pair
 from sparsity_report.study.pairs.pair_frames import head_is_embedding
-from sparsity_report.weights.adapters.adapter_files import OTHER_BASE
 
 # Keys by kind of removed part: counted in the model, and counted in each block.
 _REMOVED = {
@@ -155,7 +154,7 @@ def _figures(pair: Pair) -> Iterator[Phrase]:
 
 def _doubts(pair: Pair) -> Iterator[Phrase]:
     """Yield modules that may not correspond to each other, and heads that may be tied."""
-    yield from note_findings(pair.notes, {OTHER_BASE})
+    yield from note_findings(pair.notes, {"note.other_base"})
     rows = pair.layers[pair.layers["prunable"] & (pair.layers["compared"] >= ENOUGH)]
     surviving = rows["compared"] - rows["kept"] - rows["revived"] - rows["new"]
     other = (rows["correlation"] < UNRELATED) & (rows["changed"] > surviving / 2)

@@ -213,16 +213,15 @@ def _open_remote(remote: Remote, options: ReaderOptions) -> Weights:
 
 def _model_name(path: Path) -> str:
     """Return the name of a folder, or of a file without its shard number."""
-    from sparsity_report.weights.gguf.gguf_shards import unsharded_name
+    from sparsity_report.weights.gguf.gguf_model import unsharded_name
 
     # A file in the cache of the Hub is a link to a blob whose name is a hash.
     return path.resolve().name if path.is_dir() else unsharded_name(path.name)
 
 
 def _open_files(path: Path, options: ReaderOptions, allow_pickle: bool) -> Weights:
-    from sparsity_report.weights.adapters.adapter_files import check_folder
-    from sparsity_report.weights.gguf.gguf_model import GGUFWeights
-    from sparsity_report.weights.gguf.gguf_shards import model_names
+    from sparsity_report.weights.adapters.lora import check_folder
+    from sparsity_report.weights.gguf.gguf_model import GGUFWeights, model_names
     from sparsity_report.weights.sources.checkpoint import open_checkpoint
     from sparsity_report.weights.sources.pickles import check_allowed, read_pickle
     from sparsity_report.weights.sources.safetensors import find_shards, read_header

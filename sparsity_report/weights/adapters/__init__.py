@@ -1,6 +1,5 @@
 """PEFT adapters.
 
-- `adapter_files`: recognition of adapters among files
-- `lora`: the low-rank pairs of a LoRA adapter
+- `lora`: recognition of adapters among files, and the low-rank pairs of LoRA
 - `merged_adapter`: a base model with its adapter
 """

@@ -12,8 +12,7 @@ import torch
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.phrases import Phrase, phrase
-from sparsity_report.weights.adapters.adapter_files import CONFIG, base_note
-from sparsity_report.weights.adapters.lora import Adapter, Pair
+from sparsity_report.weights.adapters.lora import CONFIG, Adapter, Pair, base_note
 from sparsity_report.weights.anatomy.describe import ReaderOptions, on_disk
 from sparsity_report.weights.anatomy.groups import ruled
 from sparsity_report.weights.anatomy.parameter_places import locate, value, walk

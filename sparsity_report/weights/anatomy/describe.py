@@ -17,13 +17,13 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from sparsity_report.errors import SparsityReportError
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.sparse.csr_swap import runs_as_csr
 from sparsity_report.sparse.linear_csr import LinearCSR
 from sparsity_report.weights.anatomy import groups
 from sparsity_report.weights.anatomy.meta_model import first_line
 from sparsity_report.weights.anatomy.meta_run import Behaviour, Usage, observe
-from sparsity_report.weights.anatomy.module_uses import OUTPUT_WORDS, head_dim, uses_by_rule
 from sparsity_report.weights.anatomy.parameter_places import Place, as_csr, is_strided
 from sparsity_report.weights.tensor_slices import Entry, dtype_name
 from sparsity_report.weights.weights import NEVER, ONCE, Module, Parameter, check_modules
@@ -32,6 +32,15 @@ from sparsity_report.weights.weights import NEVER, ONCE, Module, Parameter, chec
 _ADAPTER = re.compile(r"(^|\.)lora_")
 # In an adapter of an embedding, the first matrix is looked up and the second multiplied.
 _MULTIPLIED = re.compile(r"(^|\.)lora_embedding_B$")
+_PER_SEQUENCE_CLASS = re.compile("Pooler|ClassificationHead")
+_PER_SEQUENCE_WORDS = frozenset(
+    ("classifier", "score", "pooler", "pre_classifier", "text_projection", "visual_projection")
+)
+# RWKV's "attention" is a recurrence without scores.
+_ATTENTION = re.compile("^(?!Rwkv).*(Attention|Attn)")
+# Names of the output projection of attention.
+_OUTPUT_WORDS = ("o_proj", "out_proj", "dense", "c_proj", "o", "wo", "out_lin", "Wo", "output")
+_EXPERTS_PER_TOKEN = ("num_experts_per_tok", "moe_topk", "num_selected_experts")
 
 
 @dataclass(frozen=True)
@@ -216,7 +225,7 @@ def _by_rule(model: nn.Module, place: Place, leaf: str, group: str) -> Usage:
     multiplied = _is_matrix(place.module, leaf, shape, group in {"lm_head", "router"})
     multiplied = multiplied or bool(_MULTIPLIED.search(place.path))
     turned = multiplied and _is_transposed(place.module)
-    per_token, per_sequence = uses_by_rule(model, place)
+    per_token, per_sequence = _uses_by_rule(model, place)
     return Usage(
         per_token,
         per_sequence,
@@ -243,8 +252,8 @@ def _facts(place: Place, leaf: str, usage: Usage) -> dict[str, Any]:
         "experts": size // math.prod(matrix) if matrix and size else 1,
         "uses": usage.per_token,
         "uses_per_sequence": usage.per_sequence,
-        "head_dim": head_dim(place.around) if matrix else None,
-        "head_axis": int(place.path.rpartition(".")[2] in OUTPUT_WORDS),
+        "head_dim": _head_dim(place.around) if matrix else None,
+        "head_axis": int(place.path.rpartition(".")[2] in _OUTPUT_WORDS),
         "layout": layout,
         "held_bytes": held_bytes,
     }
@@ -451,3 +460,61 @@ def describe_names(
         )
         modules.append(Module(module_name, "", group, parameters))
     return Description(tuple(modules), None)
+
+
+def _uses_by_rule(model: nn.Module, place: Place) -> tuple[Fraction, Fraction]:
+    """Return the uses of a module per token and per sequence."""
+    classes = tuple(type(module).__name__ for module in place.around)
+    words = place.path.split(".")
+    if any(map(_PER_SEQUENCE_CLASS.search, classes)) or not _PER_SEQUENCE_WORDS.isdisjoint(words):
+        return NEVER, ONCE * place.times
+    return _uses_per_token(model, place) * place.times, NEVER
+
+
+def _uses_per_token(model: nn.Module, place: Place) -> Fraction:
+    module, around = place.module, place.around
+    if not re.search(r"Expert|Mo[eE]", " ".join(type(m).__name__ for m in (module, *around))):
+        return ONCE
+    config: Any = getattr(model, "config", None)
+    if type(module).__name__.endswith("Experts") and not isinstance(module, nn.ModuleList):
+        experts = place.shape(next(iter(place.tensors)))[0]
+        return _share(_top_k(config, around), experts)
+    for inner, outer in zip([module, *around], around, strict=False):
+        if isinstance(outer, nn.ModuleList) and re.search("Expert|MLP", type(inner).__name__):
+            block = around[around.index(outer) + 1 :]
+            if block and re.search(r"Moe|MoE", type(block[0]).__name__):
+                return _share(_top_k(config, block), len(outer))
+    return ONCE
+
+
+def _share(chosen: int | None, experts: int) -> Fraction:
+    """Return the share of experts per token; 1 if no number is known."""
+    if chosen is None or not experts:
+        return ONCE
+    if chosen > experts:
+        raise SparsityReportError(
+            f"the configuration sends a token to {chosen:,} of {experts:,} experts, which cannot "
+            "be; is it of the same model?"
+        )
+    return Fraction(chosen, experts)
+
+
+def _top_k(config: Any, around: Sequence[nn.Module]) -> int | None:
+    """Return the experts per token, from the router, the block or the config."""
+    block = (*around[0].children(), around[0]) if around else ()
+    configs, names = (config, getattr(config, "text_config", None)), _EXPERTS_PER_TOKEN
+    return _declared(block, "top_k") or _declared(configs, *names)
+
+
+def _declared(sources: Iterable[object], *names: str) -> int | None:
+    """Return the first positive integer that a source has under one of the names."""
+    values = (getattr(source, name, None) for source in sources for name in names)
+    return next((n for n in values if isinstance(n, int) and n is not True and n > 0), None)
+
+
+def _head_dim(around: Sequence[nn.Module]) -> int | None:
+    """Width of a head of the attention a matrix belongs to."""
+    # BERT's output projection is a sibling of the module that knows its heads.
+    layers = (a for a in around[:2] if _ATTENTION.search(type(a).__name__))
+    tellers = (module for layer in layers for module in (layer, *layer.children()))
+    return _declared(tellers, "head_dim", "attention_head_size", "key_value_proj_dim", "head_size")

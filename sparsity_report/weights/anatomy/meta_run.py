@@ -1,7 +1,8 @@
 """Use counts of parameters from runs of a model on the meta device, see :mod:`tracer`.
 
-The model runs on texts of three lengths. Operations that grow with the length are per token,
-constant ones per sequence, and quadratic ones are attention scores.
+Sample inputs come from the config and the signature of the model's forward: texts of three lengths.
+Operations that grow with the length are per token, constant ones per sequence, and quadratic ones
+are attention scores.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import math
 import re
 import warnings
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -25,7 +26,6 @@ from torch import nn
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.sparse.linear_csr import LinearCSR
 from sparsity_report.weights.anatomy.parameter_places import Place, as_csr, computed_by
-from sparsity_report.weights.anatomy.sample_inputs import Sample, numbers, samples
 from sparsity_report.weights.anatomy.tracer import Budget, Record, Use, Watch, tensors_among
 
 # Tokens of the shortest text. Models that pad texts to blocks use 64 tokens mostly, at most 512.
@@ -45,6 +45,22 @@ _POSITIONS = (
 )  # fmt: skip
 # Not token types, which are as many as labels.
 _VOCABULARY = re.compile("(?<!type_)vocab_size|^codebook_size$")
+
+# Forward arguments for a sequence length.
+Sample = Callable[[int], dict[str, torch.Tensor]]
+# Shape of a text, None for its length.
+_Shape = Sequence[int | None]
+
+_CODEBOOKS = ("num_codebooks", "num_channels")
+_OTHERS = ("pixel_values", "input_values", "input_features", "inputs", "flattened_patches")
+# Default spectrogram frames, audio samples, and pixels per side.
+_FRAMES = (3000, 512, 64)
+_SAMPLES = 16_000
+_SIDE = 224
+_CHANNELS = ("num_channels", "in_channels", "num_input_channels", "in_chans")
+_FEATURES = (
+    "num_mel_bins", "input_feat_per_channel", "feature_projection_input_dim", "input_dim", "n_mels",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -205,11 +221,11 @@ class _Twin:
         self.places = {id(twins[id(place.module)]): place for place in places}
         self.budget = Budget(len(self.parameters))
         self.config = getattr(self.model, "config", None)
-        self.vocabularies = {*numbers(self.config, _VOCABULARY.search)}
+        self.vocabularies = {*_numbers(self.config, _VOCABULARY.search)}
 
     def length(self, wanted: int) -> int:
         """Return a length that the model has positions for three times."""
-        limit = min((n for n in numbers(self.config, _POSITIONS.__contains__) if n), default=2**20)
+        limit = min((n for n in _numbers(self.config, _POSITIONS.__contains__) if n), default=2**20)
         # Some count positions from the number after that of padding.
         return max(min(wanted, (limit - 2) // 3), 1)
 
@@ -278,7 +294,7 @@ def _quiet() -> Iterator[None]:
 def _readable(twin: _Twin) -> tuple[bool, Sample, Record]:
     """Return the first sample input that the model accepts, with its record."""
     failure: Exception = NotImplementedError("it reads nothing that can be made up")
-    for number, (is_text, sample) in enumerate(samples(twin.model)):
+    for number, (is_text, sample) in enumerate(_samples(twin.model)):
         try:
             run = twin.run(sample(twin.length(_LENGTHS[0])))
         except Exception as error:  # a model may fail anywhere on unsuitable inputs
@@ -401,3 +417,92 @@ def _window(twin: _Twin, module: int) -> int | None:
     windows = (layer.sliding_window for layer in tellers if hasattr(layer, "sliding_window"))
     window = next(windows, None)
     return window if isinstance(window, int) and window > 0 else None
+
+
+def _samples(model: nn.Module) -> Iterator[tuple[bool, Sample]]:
+    """Yield inputs that a model may accept, plain text first.
+
+    Yields
+    ------
+    bool
+        Whether the input is text of any length.
+    Sample
+    """
+    config, takes = getattr(model, "config", None), inspect.signature(model.forward).parameters
+    others = [dict([other]) for name in _OTHERS if name in takes for other in _other(config, name)]
+    for besides in ({}, *others):
+        for names in _texts(config, takes):
+            for shape in _shapes(config):
+                yield True, partial(_read, config, names, shape, besides)
+    for besides in others:
+        yield False, partial(_read, config, (), (), besides)
+
+
+def _texts(config: Any, takes: Collection[str]) -> Iterator[tuple[str, ...]]:
+    """Yield the names of text arguments, also in combinations."""
+    names = tuple(name for name in ("input_ids", "decoder_input_ids", "bbox") if name in takes)
+    first = 1 + (getattr(config, "is_encoder_decoder", False) and "decoder_input_ids" in takes)
+    if names:
+        yield names[:first]
+        yield names
+        yield names[1:first] or names
+
+
+def _numbers(config: Any, wanted: Callable[[str], object]) -> Iterator[int]:
+    """Yield the integers that a config or a nested config has under some names."""
+    settings = config.to_dict() if hasattr(config, "to_dict") else config
+    for name, value in settings.items() if isinstance(settings, dict) else ():
+        if isinstance(value, list | tuple) and value and wanted(str(name)):
+            value = value[-1]
+        if isinstance(value, dict):
+            yield from _numbers(value, wanted)
+        elif isinstance(value, int) and not isinstance(value, bool) and wanted(str(name)):
+            yield value
+
+
+def _read(
+    config: Any, names: Sequence[str], shape: _Shape, besides: dict[str, torch.Tensor], length: int
+) -> dict[str, torch.Tensor]:
+    """Return texts of plain tokens with the model's end token, and the other inputs."""
+    special = set(_numbers(config, lambda name: name.endswith(("token_id", "token_index"))))
+    plain = next(number for number in range(len(special) + 1) if number not in special)
+    given = dict(besides)
+    for name in names:
+        given[name] = torch.full((1, length), plain)
+        if name == "bbox":  # position of each token on a page
+            given[name] = torch.zeros(1, length, 4)
+            continue
+        if isinstance(end := getattr(config, "eos_token_id", None), int) and end >= 0:
+            given[name][:, -1] = end
+    if names and shape:
+        # Sound as text: the last is of several codes at a time.
+        sizes = [length if size is None else size for size in shape]
+        given[names[-1]] = torch.full(sizes, plain)
+    return given
+
+
+def _shapes(config: Any) -> Iterator[_Shape]:
+    """Yield shapes of texts: one token or several codes per position."""
+    yield ()
+    for codes in sorted(set(_numbers(config, _CODEBOOKS.__contains__))):
+        yield from ((codes, None), (1, None, codes), (1, None, codes + 1))
+
+
+def _other(config: Any, name: str) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield inputs other than text: images, audio, spectrograms."""
+    if name == "pixel_values":
+        side = next(_numbers(config, "image_size".__eq__), _SIDE)
+        channels = next(_numbers(config, _CHANNELS.__contains__), 3)
+        yield name, torch.empty(1, channels, side, side, device="meta")
+        yield name, torch.empty(1, 1, channels, side, side, device="meta")
+    elif name == "flattened_patches":  # row, column and pixels of each patch
+        width = next(_numbers(config, "patch_embed_hidden_size".__eq__), 768)
+        yield name, torch.zeros(1, 1, 1).expand(1, 64, width + 2)
+    elif name in {"input_values", "inputs"}:
+        yield name, torch.empty(1, _SAMPLES, device="meta")
+    else:
+        features = next(_numbers(config, _FEATURES.__contains__), 80)
+        positions = [2 * n for n in _numbers(config, "max_source_positions".__eq__)]
+        for frames in (*positions, *_FRAMES):
+            yield name, torch.empty(1, frames, features, device="meta")
+            yield name, torch.empty(1, features, frames, device="meta")

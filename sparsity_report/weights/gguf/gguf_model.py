@@ -1,4 +1,4 @@
-"""Weights of GGUF files, dequantized as they are read."""
+"""Weights of GGUF files, in one or several shards, dequantized as they are read."""
 
 import re
 from collections import defaultdict
@@ -18,13 +18,18 @@ from sparsity_report.errors import SparsityReportError, explained, printable
 from sparsity_report.files.filesystem import scratch
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.untrusted import limits
-from sparsity_report.weights.adapters.adapter_files import check_tensors
+from sparsity_report.weights.adapters.lora import check_tensors
 from sparsity_report.weights.anatomy.describe import ReaderOptions, on_disk
 from sparsity_report.weights.anatomy.meta_model import meta_model, parameters_for
-from sparsity_report.weights.gguf.gguf_header import ARCHITECTURE, TOKENS, BlockSlice, Header
-from sparsity_report.weights.gguf.gguf_shards import read_model
+from sparsity_report.weights.gguf.gguf_header import (
+    ARCHITECTURE,
+    TOKENS,
+    BlockSlice,
+    Header,
+    read_header,
+)
 from sparsity_report.weights.sources.checkpoint import CheckpointWeights, Contents
-from sparsity_report.weights.tensor_slices import Entry, Slice, memory_slices
+from sparsity_report.weights.tensor_slices import Entry, FileSlice, Slice, memory_slices
 from sparsity_report.weights.weights import ONCE, Module, Parameter
 
 # Smaller tensors may hold converted values in the file; larger ones are at most rearranged.
@@ -43,6 +48,8 @@ _VALUE_TYPES = {
 }  # fmt: skip
 # Block number in the name of a tensor.
 _BLOCK = re.compile(r"(?:.+\.)?blk\.(\d+)\.")
+# Models in shards, as llama.cpp names them.
+_SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 
 
 class GGUFWeights(CheckpointWeights):
@@ -51,7 +58,7 @@ class GGUFWeights(CheckpointWeights):
     def __init__(
         self, path: Path, options: ReaderOptions, headers: Mapping[Path, Header] | None = None
     ) -> None:
-        path, metadata, entries = read_model(path, headers)
+        path, metadata, entries = _read_model(path, headers)
         check_tensors(path, entries)
         _check_scales(path, entries)
         contents, self._processor = _match(path, entries, metadata)
@@ -305,3 +312,111 @@ def _write_header(path: Path, metadata: Mapping[str, Any], names: Collection[str
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
+
+
+def shard_names(name: str) -> list[str]:
+    """Return the names of all shards of the model that a file belongs to, in order.
+
+    Examples
+    --------
+    >>> shard_names("x-00002-of-00002.gguf"), shard_names("x.gguf")
+    (['x-00001-of-00002.gguf', 'x-00002-of-00002.gguf'], ['x.gguf'])
+    """
+    match = _SHARD.fullmatch(name)
+    if match is None or not 1 <= int(match["number"]) <= int(match["count"]):
+        return [name]
+    total = int(match["count"])
+    return [f"{match['stem']}-{number:05}-of-{total:05}.gguf" for number in range(1, total + 1)]
+
+
+def model_names(names: Iterable[str]) -> list[str]:
+    """Return the name of the first shard of each GGUF model among files, present or not.
+
+    Examples
+    --------
+    >>> model_names(["b.gguf", "a-00002-of-00002.gguf", "a-00001-of-00002.gguf", "a.txt"])
+    ['a-00001-of-00002.gguf', 'b.gguf']
+    """
+    return sorted({shard_names(name)[0] for name in names if name.endswith(".gguf")})
+
+
+def unsharded_name(name: str) -> str:
+    """Return the name that the file of a model would have without shards.
+
+    Examples
+    --------
+    >>> unsharded_name("x-00002-of-00003.gguf")
+    'x.gguf'
+    """
+    return name if len(shard_names(name)) == 1 else _SHARD.sub(r"\g<stem>.gguf", name)
+
+
+def _read_model(
+    path: Path, headers: Mapping[Path, Header] | None = None
+) -> tuple[Path, dict[str, Any], dict[str, Entry]]:
+    """Return the first shard of a model, its metadata, and the tensors of all shards.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Any shard.
+    headers : mapping, optional
+        Headers of all shards in order, if they were read before.
+
+    Raises
+    ------
+    SparsityReportError
+        A shard is missing, or shards belong to different models.
+    """
+    headers = _read_headers(path) if headers is None else headers
+    first, *_ = headers
+    metadata, _ = headers[first]
+    entries: dict[str, Entry] = {}
+    for number, (file, (claims, tensors)) in enumerate(headers.items()):
+        _check_claims(file, claims, number, len(headers))
+        for key in ("split.tensors.count", "general.architecture"):
+            if claims.get(key, metadata.get(key)) != metadata.get(key):
+                raise SparsityReportError(
+                    f"{file}: {key} is {claims[key]} but {metadata.get(key)} in {first.name}, so "
+                    "they are shards of two models; download all shards of one again"
+                )
+        if repeated := sorted(entries.keys() & tensors):
+            values = entries[repeated[0]].values
+            other = values.file.name if isinstance(values, FileSlice) else ""
+            raise SparsityReportError(
+                f"{file}: tensor {repeated[0]!r} is in {other} too, so they are shards of two "
+                "models; download all shards of one again"
+            )
+        entries |= tensors
+    if len(headers) > 1 and len(entries) != metadata.get("split.tensors.count"):
+        raise SparsityReportError(
+            f"{first}: its shards hold {len(entries)} tensors, but split.tensors.count is "
+            f"{metadata.get('split.tensors.count')}; download all shards again"
+        )
+    return first, metadata, entries
+
+
+def _read_headers(path: Path) -> dict[Path, Header]:
+    files = [path.with_name(name) for name in shard_names(path.name)]
+    if missing := [file.name for file in files if not file.is_file()]:
+        raise SparsityReportError(
+            f"{path.with_name(unsharded_name(path.name))} is in {len(files)} shards, and "
+            f"{len(missing)} of them are missing, first {missing[0]}; download all into one folder"
+        )
+    return {file: read_header(file) for file in files}
+
+
+def _check_claims(file: Path, claims: Mapping[str, Any], number: int, count: int) -> None:
+    """Refuse a file whose header and name disagree on the shard."""
+    claimed_number, claimed_count = claims.get("split.no", 0), claims.get("split.count", 1)
+    if (claimed_number, claimed_count) == (number, count):
+        return
+    if count == 1:
+        raise SparsityReportError(
+            f"{file} is one of {claimed_count} shards of a model; give each the name that "
+            "llama.cpp gives it, such as name-00001-of-00003.gguf, and put all into one folder"
+        )
+    raise SparsityReportError(
+        f"{file}: split.no is {claimed_number} and split.count {claimed_count}, but its name "
+        f"means {number} and {count}; download it again, or give it its original name"
+    )

@@ -18,7 +18,7 @@ from torch import nn
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.untrusted import limits
-from sparsity_report.weights.adapters.adapter_files import check_tensors
+from sparsity_report.weights.adapters.lora import check_tensors
 from sparsity_report.weights.anatomy.describe import ReaderOptions, describe, describe_names
 from sparsity_report.weights.anatomy.meta_model import parameters_for, read_config
 from sparsity_report.weights.anatomy.parameter_places import walk

@@ -293,7 +293,7 @@ class _Folder:
 
     def gguf(self) -> list[str]:
         """Return the shards of the one GGUF model of the folder; empty if there is none."""
-        from sparsity_report.weights.gguf.gguf_shards import model_names
+        from sparsity_report.weights.gguf.gguf_model import model_names
 
         return [
             shard for name in self._only(model_names(self.names)) for shard in self.shards(name)
@@ -301,7 +301,7 @@ class _Folder:
 
     def shards(self, name: str) -> list[str]:
         """Return the names of all shards of the model that a file belongs to."""
-        from sparsity_report.weights.gguf.gguf_shards import shard_names
+        from sparsity_report.weights.gguf.gguf_model import shard_names
 
         shards = shard_names(name)
         if missing := [shard for shard in shards if shard not in self.names]:
