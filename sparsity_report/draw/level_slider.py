@@ -155,9 +155,9 @@ def _map(grid: Grid, pointed: alt.Parameter) -> alt.LayerChart:
         computed=(("value", _SHARE), ("said", sentence)),
     )
     outline = {
-        "stroke": alt.condition(pointed, alt.value(INK), alt.value("#ffffff")),
-        "strokeWidth": alt.condition(pointed, alt.value(2), alt.value(0.5)),
-        "order": alt.condition(pointed, alt.value(1), alt.value(0)),
+        "stroke": alt.StrokeValue("#ffffff", condition={"param": pointed.name, "value": INK}),
+        "strokeWidth": alt.StrokeWidthValue(0.5, condition={"param": pointed.name, "value": 2}),
+        "order": alt.OrderValue(0, condition={"param": pointed.name, "value": 1}),
     }
     return marks.heat_map(alt.NamedData("cells"), shape, params=[pointed], outline=outline)
 

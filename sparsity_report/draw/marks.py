@@ -307,7 +307,7 @@ def heat_map(
         dash = base.transform_filter(_UNKNOWN).mark_text(fontSize=shape.sizes.small, color=MUTED)
         layers += [
             text.encode(text="digits:N", color=_digits_ink(shape)),
-            dash.encode(text=alt.value("–")),
+            dash.encode(text=alt.TextValue("–")),
         ]
     height = shape.row * max(1, len(shape.projections))
     return alt.LayerChart(layer=layers, width=shape.width, height=height)
@@ -354,7 +354,7 @@ def bars(data: Data, shape: Bars) -> alt.LayerChart:
         tooltip=tooltips(shape.tips),
     )
     rects = drawn.transform_filter(_KNOWN).mark_bar(clip=True, strokeWidth=1, **_cursor(shape))
-    layers = [_dimmed(rects.encode(x=x, x2=alt.datum(base), **_inks(shape)), shape)]
+    layers = [_dimmed(rects.encode(x=x, x2=alt.X2Datum(base), **_inks(shape)), shape)]
     if shape.labels:
         end = drawn.transform_calculate(end=f"{_KNOWN} ? datum.value : {base:g}")
         place = beside(f"datum.end < {base:g}", dx=4, fontSize=shape.sizes.small, color=INK)
@@ -362,7 +362,7 @@ def bars(data: Data, shape: Bars) -> alt.LayerChart:
         layers.append(_dimmed(text.encode(x=alt.X("end:Q"), text="label:N"), shape))
     if shape.kind in theme.EVEN:
         rule = alt.Chart(inline([{}])).mark_rule(color=MUTED, strokeDash=[3, 3])
-        layers.append(rule.encode(x=alt.datum(theme.EVEN[shape.kind])))
+        layers.append(rule.encode(x=alt.XDatum(theme.EVEN[shape.kind])))
     return alt.LayerChart(layer=layers, width=shape.width, height=shape.height)
 
 
@@ -412,7 +412,7 @@ def curve(
         left = "datum.sparsity > 0.6" if shape.flip else "false"
         text = level.mark_text(**beside(left, dx=5, color=VERMILLION, fontSize=small))
         rule = level.mark_rule(color=VERMILLION, strokeWidth=1.2)
-        layers.insert(0, rule.encode(y=top, y2=alt.datum(0)))
+        layers.insert(0, rule.encode(y=top, y2=alt.Y2Datum(0)))
         point = level.mark_point(color=VERMILLION, filled=True, size=44, opacity=1)
         layers += [point.encode(y=y), text.encode(y=top, text="label:N")]
     if pulls is not None:
@@ -424,7 +424,7 @@ def bands(data: Data, x: alt.X, height: float, tips: Sequence[tuple[str, str]]) 
     """Return invisible bands from `x` to the field ``to``, for the pointer and its tooltips."""
     unseen = alt.Chart(data).mark_rect(opacity=0, cursor="ew-resize", aria=False)
     drawn: alt.Chart = unseen.encode(
-        x=x, x2="to:Q", y=alt.value(0), y2=alt.value(height), tooltip=tooltips(tips)
+        x=x, x2="to:Q", y=alt.YValue(0), y2=alt.Y2Value(height), tooltip=tooltips(tips)
     )
     return drawn
 
@@ -458,9 +458,9 @@ def histogram(
         x=alt.X("from:Q", title=say("chart.x_weight_magnitude"), scale=scale, axis=axis),
         x2="to:Q",
         y=flat,
-        y2=alt.datum(0),
-        fill=alt.condition("datum.pruned", alt.value(VERMILLION), alt.value(BLUE)),
-        fillOpacity=alt.condition("datum.pruned", alt.value(PALE), alt.value(1)),
+        y2=alt.Y2Datum(0),
+        fill=alt.FillValue(BLUE, condition={"test": "datum.pruned", "value": VERMILLION}),
+        fillOpacity=alt.FillOpacityValue(1, condition={"test": "datum.pruned", "value": PALE}),
         tooltip=histogram_tooltips(),
     )  # fmt: skip
     mark = alt.Chart(threshold).encode(x=alt.X("at:Q"))
@@ -471,7 +471,7 @@ def histogram(
     # White around the letters keeps them legible on another rule.
     halo = mark.mark_text(baseline="top", stroke="#ffffff", strokeWidth=3, **place)
     text = mark.mark_text(baseline="top", **place).encode(color=ink)
-    named = {"y": alt.value(0), "text": alt.Text("label:N")}
+    named = {"y": alt.YValue(0), "text": alt.Text("label:N")}
     layers = [rects, rule, halo.encode(**named), text.encode(**named)]
     if outline is not None:
         steps = alt.Chart(outline).mark_line(interpolate="step-after", color=INK, strokeWidth=1.4)
@@ -494,9 +494,13 @@ def frame(
     width: float, height: float, left: float, right: float, around: tuple[float, float]
 ) -> alt.Chart:
     """Return an invisible frame around a plot, with room beside it and around, above and below."""
-    ends = {"x": -left, "x2": width + right, "y": -around[0], "y2": height + around[1]}
     unseen = alt.Chart(inline([{}])).mark_rect(filled=False, strokeOpacity=0, aria=False)
-    drawn: alt.Chart = unseen.encode(**{end: alt.value(place) for end, place in ends.items()})
+    drawn: alt.Chart = unseen.encode(
+        x=alt.XValue(-left),
+        x2=alt.X2Value(width + right),
+        y=alt.YValue(-around[0]),
+        y2=alt.Y2Value(height + around[1]),
+    )
     return drawn
 
 
@@ -521,7 +525,7 @@ def note(
     text = row.mark_text(
         align="left", baseline="bottom", fontSize=sizes.label, color=MUTED, limit=width
     )
-    drawn: alt.Chart = text.encode(x=alt.value(-left), y=alt.value(-8), text="text:N")
+    drawn: alt.Chart = text.encode(x=alt.XValue(-left), y=alt.YValue(-8), text="text:N")
     return drawn
 
 
@@ -583,7 +587,9 @@ def _digits_ink(shape: HeatMap) -> Any:
 
 def _dimmed(chart: alt.Chart, shape: Rects) -> alt.Chart:
     if shape.selectable:
-        chart = chart.encode(opacity=alt.condition("datum.on", alt.value(1), alt.value(PALE)))
+        chart = chart.encode(
+            opacity=alt.OpacityValue(PALE, condition={"test": "datum.on", "value": 1})
+        )
     return chart
 
 

@@ -110,7 +110,7 @@ def _speed_layers(rows: Rows, width: float) -> list[alt.Chart]:
         interval.encode(x="low:Q", x2="high:Q"),
         known("promised", mark=names[0]).mark_point(**point).encode(x="promised:Q", **kinds),
         known("realised", mark=names[1]).mark_point(**point).encode(x=x, **kinds),
-        text.encode(x=alt.value("width"), text="label:N"),
+        text.encode(x=alt.XValue("width"), text="label:N"),
     ]
 
 

@@ -239,9 +239,9 @@ def _standing(level: alt.Chart, height: float, sizes: Sizes) -> tuple[alt.Chart,
     )
     rule = level.mark_rule(color=VERMILLION, strokeWidth=1.2).properties(name="standing")
     return (
-        rule.encode(y=alt.value(0), y2=alt.value(height)),
-        hollow.encode(y=alt.value(height)),
-        named.encode(y=alt.value(2), text="label:N"),
+        rule.encode(y=alt.YValue(0), y2=alt.Y2Value(height)),
+        hollow.encode(y=alt.YValue(height)),
+        named.encode(y=alt.YValue(2), text="label:N"),
     )
 
 

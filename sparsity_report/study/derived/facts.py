@@ -404,7 +404,7 @@ class Facts:
             ``sparsity, layout, bytes, ratio`` (to dense bytes); empty if nothing is prunable.
         """
         shares = np.arange(101) / 100 if sparsities is None else np.asarray(sparsities, dtype=float)
-        lines, ends = [], layout_ends(self.layers(self.baseline))
+        lines, ends = [], self._ends
         for layout in CURVE_LAYOUTS:
             if (line := _line(ends, layout)) is None:
                 continue
@@ -418,6 +418,10 @@ class Facts:
         if not lines:
             return pd.DataFrame(columns=columns)
         return pd.concat(lines, ignore_index=True)[columns]
+
+    @cached_property
+    def _ends(self) -> pd.DataFrame:
+        return layout_ends(self.layers(self.baseline))
 
     @property
     def dtypes(self) -> list[str]:
