@@ -10,6 +10,7 @@ import pytest
 from jinja2 import nodes
 
 import sparsity_report as sr
+from sparsity_report.findings.published_kernels import PUBLISHED
 from sparsity_report.phrases import phrase
 from sparsity_report.report.templates import environment
 from sparsity_report.report.thesis.thesis import latex_templates
@@ -24,11 +25,12 @@ CATALOGUES = sorted((ROOT / "templates" / "languages").glob("*.json"))
 
 
 def constants():
-    """Yield every string constant of the package and every key that templates name."""
+    """Yield string constants of the package, and keys that its data and templates name."""
     for path in (ROOT / "sparsity_report").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 yield node.value
+    yield from (figure.against for figure in PUBLISHED)
     yield from template_keys()
 
 
