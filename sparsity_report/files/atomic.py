@@ -94,10 +94,10 @@ class FileSet:
             with filesystem.locked(self._folder), undisturbed():
                 journal.recover(self._folder)
                 path = journal.new_journal(self._folder)
-                handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-                locks.callback(filesystem.close, handle)
-                self._journal, self._handle = path, handle
-                filesystem.lock(handle)
+                journal_file = filesystem.opened(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+                self._handle = locks.enter_context(journal_file)
+                self._journal = path
+                filesystem.lock(self._handle)
 
     def add(self, target: Path, content: str | bytes) -> None:
         """Write a file that waits for the switch."""

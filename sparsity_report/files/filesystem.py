@@ -6,10 +6,10 @@ import stat
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from sparsity_report.errors import SparsityReportError
+from sparsity_report.errors import SparsityReportError, explained
 
 if sys.platform != "win32":
     import fcntl
@@ -26,34 +26,31 @@ def lock(handle: int, wait: bool = False) -> bool:
 
 
 @contextmanager
+def opened(path: Path, flags: int = os.O_RDONLY) -> Iterator[int]:
+    """Open a file or folder; ignore errors of closing, as its content is safe already."""
+    handle = os.open(path, flags | getattr(os, "O_BINARY", 0), 0o666)
+    try:
+        yield handle
+    finally:
+        with suppress(OSError):
+            os.close(handle)
+
+
+@contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold the lock of a folder where the system has one."""
-    handle = -1
-    with suppress(PermissionError):  # Windows opens no folders
-        handle = os.open(folder, os.O_RDONLY)
-        lock(handle, wait=True)
-    try:
+    with ExitStack() as open_files:
+        with suppress(PermissionError):  # Windows opens no folders
+            lock(open_files.enter_context(opened(folder)), wait=True)
         yield
-    finally:
-        close(handle)
-
-
-def close(handle: int) -> None:
-    """Close a file whose content is safe already; ignore errors."""
-    with suppress(OSError):
-        os.close(handle)
 
 
 def create(path: Path, data: bytes, mode: int | None = None) -> None:
     """Write a new file through to the disk."""
-    binary = getattr(os, "O_BINARY", 0)
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | binary, 0o666)
-    try:
+    with opened(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as handle:
         write_through(handle, data)
         if mode is not None:
             path.chmod(stat.S_IMODE(mode))
-    finally:
-        os.close(handle)
 
 
 def write_through(handle: int, data: bytes) -> None:
@@ -66,12 +63,8 @@ def write_through(handle: int, data: bytes) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Write the names in a folder through to the disk, where the system can."""
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    with suppress(OSError), opened(folder) as handle:
+        os.fsync(handle)
 
 
 def regular_file_mode(path: Path) -> int | None:
@@ -92,18 +85,15 @@ def file_digest(path: Path) -> str | None:
     return hashlib.sha256(path.read_bytes()).hexdigest() if is_regular else ""
 
 
-@contextmanager
-def one_line_errors(target: Path) -> Iterator[None]:
+def one_line_errors(target: Path) -> AbstractContextManager[None]:
     """Turn errors of the system into one line that names the file."""
-    try:
-        yield
-    except SparsityReportError:
-        raise
-    except (OSError, ValueError) as error:  # ValueError: a null byte, or text that is not UTF-8
+
+    def explain(error: Exception) -> str:
         reason = getattr(error, "strerror", None) or error
-        raise SparsityReportError(
-            f"cannot write {target}: {reason}; choose a folder you can write to, with space left"
-        ) from error
+        return f"cannot write {target}: {reason}; choose a folder you can write to, with space left"
+
+    # ValueError: a null byte, or text that is not UTF-8.
+    return explained(explain, OSError, ValueError)
 
 
 @contextmanager
