@@ -134,7 +134,7 @@ def _spread(study: Comparison) -> Iterator[Phrase]:
     for names, row in _alike(pruned, ["fingerprint", "threshold"]):
         spread = study.facts.spread(names[0])
         prunable = study.facts.layers(names[0])["prunable"].sum()
-        if spread and study.facts.uneven(names[0]) and spread.layers >= prunable:
+        if spread and spread.is_uneven and spread.layers >= prunable:
             figures = {"variants": names, "threshold": row["threshold"], "first": names[0]}
             uneven.append(figures | spread._asdict())
     if len(uneven) > _SEVERAL:

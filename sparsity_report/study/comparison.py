@@ -16,7 +16,7 @@ from sparsity_report.hooks import Saved, hooks
 from sparsity_report.phrases import Phrase
 from sparsity_report.study.derived.cards import Card, cards
 from sparsity_report.study.derived.facts import Facts
-from sparsity_report.study.derived.policy_comparison import Comparables, comparables, side_by_side
+from sparsity_report.study.derived.policy_comparison import Comparables, comparables
 from sparsity_report.study.files.value_bounds import check_measured
 from sparsity_report.study.frames import StudyFrames
 from sparsity_report.study.layers import check_context, check_convention, with_shares
@@ -82,7 +82,8 @@ class Comparison(StudyFrames, Saved):
     @cached_property
     def side_by_side(self) -> tuple[str, ...]:
         """The distinct prunings; those that are compared come first, by sparsity."""
-        return side_by_side(self.facts, self.compared)
+        order = [] if self.compared is None else self.compared.variants[1:]
+        return (*order, *(name for name in self.facts.prunings if name not in order))
 
     @cached_property
     def tradeoff(self) -> Tradeoff | None:

@@ -88,12 +88,9 @@ class StudyFrames:
         """
         if self.levels is None or self.by_level is None:
             return {}
-        rows = self._first
-        tables = policy_tables(rows, self.levels, self.weights)
-        further = {
-            policy: Levels(rows, table) for policy, table in tables.items() if policy != GLOBAL
-        }
-        return {GLOBAL: self.by_level, **further}
+        tables = policy_tables(self._first, self.levels, self.weights)
+        levels = {policy: Levels(self._first, table) for policy, table in tables.items()}
+        return levels | {GLOBAL: self.by_level}
 
     @property
     def _first(self) -> pd.DataFrame:

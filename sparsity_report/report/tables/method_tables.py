@@ -13,7 +13,7 @@ from sparsity_report.report.tables import table_model as cells
 from sparsity_report.report.tables.column_heads import wide_table
 from sparsity_report.report.tables.table_model import Body, Cell, Column, Kind, Row, Table, kind_of
 from sparsity_report.study.comparison import Comparison
-from sparsity_report.study.derived.policy_comparison import Compared
+from sparsity_report.study.derived.policy_comparison import SCORES, Compared
 from sparsity_report.study.derived.protocol_scores import ANY_TOKENIZER, by_protocol
 from sparsity_report.study.derived.winners import best_of, best_rows
 from sparsity_report.study.derived.zero_shot import SEVEN, one_version, seven_tasks
@@ -75,7 +75,7 @@ def compared(study: Comparison) -> Table | None:
     ]
     rows = tuple(_row(study, figure, names) for figure in shown.figures)
     caption = say("caption.compared_same_sparsity" if shown.contests else "caption.compared")
-    if any(figure.guesses for figure in shown.figures):
+    if any(figure.key in SCORES for figure in shown.figures):
         caption = f"{caption} {say('caption.compared_scores_distinguished')}"
     return Table("compared", caption, tuple(columns), (Body(rows),), "compared")
 

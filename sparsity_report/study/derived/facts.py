@@ -24,7 +24,7 @@ from sparsity_report.sparse.shares import bits_per_weight, ratio, zero_shares
 from sparsity_report.sparse.shares import break_even as break_even_share
 from sparsity_report.study.derived.heads_experts import Dead, Inner, Part, dead, inner, parts
 from sparsity_report.study.derived.heatmap_grid import Cell, Grid
-from sparsity_report.study.derived.layer_metrics import Spread, beyond, spread_of, uneven
+from sparsity_report.study.derived.layer_metrics import Spread, beyond, spread_of
 from sparsity_report.study.derived.policy_names import methods, selection_rule
 from sparsity_report.study.derived.protocol_scores import Scored, scored
 from sparsity_report.study.derived.speedups import crossovers, reference, speeds
@@ -186,10 +186,6 @@ class Facts:
     def spread(self, variant: str) -> Spread | None:
         """Return the least and the most sparse layer; None of fewer than two prunable layers."""
         return spread_of(self.prunable(variant))
-
-    def uneven(self, variant: str) -> bool:
-        """Return true if the sparsities of layers differ by more than chance."""
-        return uneven(self.prunable(variant))
 
     def grid(self, variant: str) -> Grid:
         """Return the heat map's cells of the prunable layers in numbered blocks."""

@@ -225,6 +225,8 @@ class Spread(NamedTuple):
         Their sparsities.
     least, most : str
         Their names.
+    is_uneven : bool
+        True if the two differ by more than chance and by more than a percentage point.
     """
 
     layers: int
@@ -232,43 +234,33 @@ class Spread(NamedTuple):
     high: float
     least: str
     most: str
+    is_uneven: bool
 
 
 def spread_of(layers: pd.DataFrame) -> Spread | None:
     """Return the least and the most sparse of several layers; None of fewer than two.
 
+    If zeros fell at random, the sparsities of two layers of n and m weights would differ with a
+    standard deviation of ``√(p·(1 − p)·(1/n + 1/m))``.
+
     Parameters
     ----------
     layers : pandas.DataFrame
         ``module_name, share, weight_total, weight_nonzero``, as of ``facts.prunable``.
-    """
-    if len(layers) < 2:
-        return None
-    shares, names = layers["share"].to_numpy(), layers["module_name"]
-    low, high = int(shares.argmin()), int(shares.argmax())
-    return Spread(
-        len(layers), float(shares[low]), float(shares[high]), names.iloc[low], names.iloc[high]
-    )
-
-
-def uneven(layers: pd.DataFrame) -> bool:
-    """Return true if the extreme layers differ by more than chance and by a percentage point.
-
-    If zeros fell at random, the sparsities of two layers of n and m weights would differ with a
-    standard deviation of ``√(p·(1 − p)·(1/n + 1/m))``.
 
     Examples
     --------
-    >>> layers = pd.DataFrame({"share": [0.25, 0.5], "weight_total": [8, 8]})
-    >>> uneven(layers.assign(weight_nonzero=[6, 4]))
+    >>> layers = pd.DataFrame({"module_name": ["q", "k"], "share": [0.25, 0.5]})
+    >>> spread_of(layers.assign(weight_total=8, weight_nonzero=[6, 4])).is_uneven
     False
-    >>> uneven(layers.assign(weight_total=8000, weight_nonzero=[6000, 4000]))
+    >>> spread_of(layers.assign(weight_total=8000, weight_nonzero=[6000, 4000])).is_uneven
     True
     """
     if len(layers) < 2:
-        return False
+        return None
     ends = layers.loc[[layers["share"].idxmin(), layers["share"].idxmax()]]
     share = zero_share(layers["weight_total"].sum(), layers["weight_nonzero"].sum()) or 0.0
     chance = _FAR * np.sqrt(share * (1 - share) * (1 / ends["weight_total"].astype(float)).sum())
-    low, high = ends["share"]
-    return bool(high - low > max(_POINT, chance))
+    low, high = map(float, ends["share"])
+    is_uneven = bool(high - low > max(_POINT, chance))
+    return Spread(len(layers), low, high, *ends["module_name"], is_uneven)

@@ -1,6 +1,7 @@
 """Several prunings of one model side by side, and the best of them in each figure."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from sparsity_report.study.derived.facts import Facts
@@ -12,6 +13,10 @@ from sparsity_report.study.layers import records
 ALWAYS = "csr_int32"
 #: Bytes ÷ dense bytes up to which other layouts are compared.
 USEFUL = 0.9
+#: Keys of figures that are scores.
+SCORES = ("perplexity", "kl", "agreement")
+# Sets of variants that compete.
+_Fields = Sequence[Sequence[str]]
 
 
 class Compared(NamedTuple):
@@ -30,18 +35,12 @@ class Compared(NamedTuple):
         By variant; None where unknown, and for layouts that would lose weights.
     best : frozenset of str
         The best of each set of competing prunings, see :mod:`.winners`.
-    guesses : mapping
-        For scores, the number of correct first guesses by variant, see :func:`.first_guesses`.
-    scored : int
-        For scores, the number of scored tokens.
     """
 
     key: str
     subject: str
     values: Mapping[str, Any]
     best: frozenset[str] = frozenset()
-    guesses: Mapping[str, int] = {}
-    scored: int = 0
 
 
 class Comparables(NamedTuple):
@@ -97,17 +96,10 @@ def comparables(facts: Facts) -> Comparables | None:
     names = [facts.baseline, *(name for _, names in groups for name in names)]
     # If no two share a sparsity, all compete.
     fields = [field for _, field in groups if len(field) > 1] or [tuple(names[1:])]
-    figures = (figure._replace(best=_best(figure, fields)) for figure in _figures(facts, names))
-    return Comparables(facts.baseline, groups, tuple(figures))
+    return Comparables(facts.baseline, groups, tuple(_figures(facts, names, fields)))
 
 
-def side_by_side(facts: Facts, compared: Comparables | None) -> tuple[str, ...]:
-    """Return the distinct prunings; those that are compared come first, by sparsity."""
-    order = [] if compared is None else compared.variants[1:]
-    return (*order, *(name for name in facts.prunings if name not in order))
-
-
-def _figures(facts: Facts, names: Sequence[str]) -> Iterator[Compared]:
+def _figures(facts: Facts, names: Sequence[str], fields: _Fields) -> Iterator[Compared]:
     shares = {name: facts.total(name, "sparsity_prunable") for name in names}
     yield Compared("sparsity_prunable", "", shares)
     spreads = {name: facts.spread(name) for name in names}
@@ -120,25 +112,34 @@ def _figures(facts: Facts, names: Sequence[str]) -> Iterator[Compared]:
         }
         if any(sums.values()):
             yield Compared(f"dead_{key}", "", sums)
-    yield from _layouts(facts, names)
-    yield from _quality(facts, names)
-    yield from _speeds(facts, names)
+    yield from _layouts(facts, names, fields)
+    yield from _quality(facts, names, fields)
+    yield from _speeds(facts, names, fields)
 
 
-def _layouts(facts: Facts, names: Sequence[str]) -> Iterator[Compared]:
+def _best(
+    values: Mapping[str, Any], fields: _Fields, choose: Callable[[dict[str, Any]], frozenset[str]]
+) -> frozenset[str]:
+    """Return the best of each set of competing variants."""
+    return frozenset(best for names in fields for best in choose({n: values[n] for n in names}))
+
+
+def _layouts(facts: Facts, names: Sequence[str], fields: _Fields) -> Iterator[Compared]:
     """Yield bytes ÷ dense bytes of lossless layouts that save at least a tenth for a variant."""
     ratios = {name: facts.lossless(name)["ratio"].astype(float).to_dict() for name in names}
     layouts = {name: facts.smallest_layout(name) for name in names}
     smallest = {name: (ratios[name][at], at) if at else None for name, at in layouts.items()}
-    yield Compared("smallest", "", smallest)
+    least = {name: value and value[0] for name, value in smallest.items()}
+    of_layout = partial(best_of, figure="ratio")
+    yield Compared("smallest", "", smallest, _best(least, fields, of_layout))
     for layout in dict.fromkeys(layout for sizes in ratios.values() for layout in sizes):
         values = {name: sizes.get(layout) for name, sizes in ratios.items()}
         smaller = any(value is not None and value <= USEFUL for value in values.values())
         if layout != "dense" and (smaller or layout == ALWAYS):
-            yield Compared("layout", str(layout), values)
+            yield Compared("layout", str(layout), values, _best(values, fields, of_layout))
 
 
-def _quality(facts: Facts, names: Sequence[str]) -> Iterator[Compared]:
+def _quality(facts: Facts, names: Sequence[str], fields: _Fields) -> Iterator[Compared]:
     """Yield the scores of the first text and protocol by which two prunings were scored."""
     for rows in by_protocol(facts.study.quality):
         scores = rows.drop_duplicates("variant").set_index("variant", drop=False)
@@ -146,18 +147,20 @@ def _quality(facts: Facts, names: Sequence[str]) -> Iterator[Compared]:
         if len(pruned) < 2:
             continue
         guesses, scored = first_guesses(pruned), int(scores["scored"].iloc[0])
-        for key in ("perplexity", "kl", "agreement"):
+        for key in SCORES:
             values = scores[key].dropna()
             known: dict[str, Any] = {name: values.get(name) for name in names}
             if key != "perplexity":
                 known[names[0]] = None  # the baseline compared with itself
             if sum(known[name] is not None for name in names[1:]) > 1:
-                text = str(scores["text"].iloc[0])
-                yield Compared(key, text, known, guesses=guesses, scored=scored)
+                choose = partial(best_scores, metric=key, guesses=guesses, scored=scored)
+                yield Compared(
+                    key, str(scores["text"].iloc[0]), known, _best(known, fields, choose)
+                )
         return
 
 
-def _speeds(facts: Facts, names: Sequence[str]) -> Iterator[Compared]:
+def _speeds(facts: Facts, names: Sequence[str], fields: _Fields) -> Iterator[Compared]:
     rows = {name: facts.whole_speeds(name) for name in names[1:]}
     for tokens in sorted({int(number) for frame in rows.values() for number in frame["tokens"]}):
         values: dict[str, Any] = dict.fromkeys(names)
@@ -167,22 +170,4 @@ def _speeds(facts: Facts, names: Sequence[str]) -> Iterator[Compared]:
                 if row["verdict"] in ("stated", "noise"):
                     values[name] = (stated, row["realised_low"], row["realised_high"])
         if any(values.values()):
-            yield Compared("realised", str(tokens), values)
-
-
-def _best(figure: Compared, fields: Sequence[Sequence[str]]) -> frozenset[str]:
-    return frozenset(name for names in fields for name in _best_among(figure, names))
-
-
-def _best_among(figure: Compared, names: Sequence[str]) -> frozenset[str]:
-    values = {name: figure.values[name] for name in names}
-    match figure.key:
-        case "realised":
-            return fastest(values, names)
-        case "smallest":
-            return best_of({name: value and value[0] for name, value in values.items()}, "ratio")
-        case "layout":
-            return best_of(values, "ratio")
-        case "perplexity" | "kl" | "agreement":
-            return best_scores(values, figure.key, figure.guesses, figure.scored)
-    return frozenset()
+            yield Compared("realised", str(tokens), values, _best(values, fields, fastest))

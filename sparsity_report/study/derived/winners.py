@@ -6,7 +6,7 @@ correct first guesses decides if two scores differ by more than chance.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -102,20 +102,19 @@ def first_guesses(scores: pd.DataFrame) -> dict[str, int]:
     return {str(name): round(count) for name, count in zip(scores["variant"], counts, strict=True)}
 
 
-def fastest(values: Mapping[str, Any], names: Sequence[str]) -> frozenset[str]:
+def fastest(values: Mapping[str, Any]) -> frozenset[str]:
     """Return the variant whose interval of speed lies above all others; empty if there is none.
 
     Parameters
     ----------
     values : mapping
-        By variant, ``(ratio, low, high)`` with ratio None within the noise, or None.
-    names : sequence of str
-        Variants that compete.
+        By variant that competes, ``(ratio, low, high)`` with ratio None within the noise, or None.
     """
-    known = {name: values[name] for name in names if values[name] is not None}
-    for name, (ratio, low, _) in known.items():
-        others = [high for other, (_, _, high) in known.items() if other != name]
-        if ratio is not None and others and len(known) == len(names) and low > max(others):
+    if None in values.values() or len(values) < 2:
+        return frozenset()
+    for name, (ratio, low, _) in values.items():
+        others = [high for other, (_, _, high) in values.items() if other != name]
+        if ratio is not None and low > max(others):
             return frozenset({name})
     return frozenset()
 

@@ -305,7 +305,7 @@ def _read_levels(matrix: Mapping[str, Any]) -> pd.DataFrame:
     for name, numbers in counts.items():
         if numbers.shape != (len(modules), len(sparsities)) or numbers.dtype.kind != "i":
             raise ValueError(f"levels, {name}: is not one whole number per module and sparsity")
-    return level_rows(modules, sparsities, counts)
+    return level_rows(modules, sparsities, *counts.values())
 
 
 def _check_same(part: str, computed: Mapping[str, Any], saved: Mapping[str, Any]) -> None:

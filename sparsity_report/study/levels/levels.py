@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -306,14 +306,15 @@ def level_matrices(levels: pd.DataFrame) -> tuple[list[str], list[float], dict[s
 
 
 def level_rows(
-    names: Sequence[str], sparsities: Sequence[float], counts: Mapping[str, Integers]
+    names: Sequence[str], sparsities: Sequence[float], left: Integers, slack: Integers
 ) -> pd.DataFrame:
     """Return the table of levels that :func:`level_matrices` reads, module by module."""
     return pd.DataFrame(
         {
             "module_name": np.repeat(np.array(names, dtype=object), len(sparsities)),
             "sparsity": np.tile(np.array(sparsities, dtype=float), len(names)),
-            **{name: numbers.ravel() for name, numbers in counts.items()},
+            "weight_nonzero": left.ravel(),
+            "uncertainty": slack.ravel(),
         }
     )
 
@@ -334,26 +335,19 @@ def variant_sums(rows: pd.DataFrame, modules: Collection[str] = ()) -> pd.Series
         Names of modules; all where none are given.
     """
     sparse = rows["prunable"] & (rows["layout"] == "csr")
-    weights = rows["weight_total"].to_numpy(dtype=np.int64, na_value=0)
     uses = rows["uses"].to_numpy(dtype=float, na_value=1.0)
-    flops = pd.Series(used(2 * weights, uses), rows.index, dtype="Int64")
-    layers = rows.assign(
+    flops = pd.Series(used(2 * _integers(rows["weight_total"]), uses), rows.index, dtype="Int64")
+    zeros = rows["weight_total"] - rows["weight_nonzero"]
+    counts = rows[["total", "stored_bytes", "flops_per_token"]].assign(
+        zeros=zeros.where(rows["prunable"], 0),
+        prunable_total=rows["weight_total"].where(rows["prunable"], 0),
+        model_zeros=rows["total"] - rows["nonzero"],
         dense_stored_bytes=rows["stored_bytes"].mask(sparse, dense_sizes(rows)),
         dense_flops_per_token=rows["flops_per_token"].mask(sparse, flops),
-    )[selected(rows, modules)]
-    prunable = layers[layers["prunable"]]
-
-    def summed(frame: pd.DataFrame, column: str) -> Any:
-        return frame[column].sum(skipna=False)
-
-    costs = ("stored_bytes", "flops_per_token")
-    sums = {name: summed(layers, name) for cost in costs for name in (cost, f"dense_{cost}")}
-    sums |= {"prunable_total": summed(prunable, "weight_total"), "total": summed(layers, "total")}
-    sums["zeros"] = sums["prunable_total"] - summed(prunable, "weight_nonzero")
-    sums["model_zeros"] = sums["total"] - summed(layers, "nonzero")
-    frame = pd.DataFrame({name: pd.array([number], "Int64") for name, number in sums.items()})
-    frame = _with_shares(frame).assign(uncertainty=0, uncertainty_share=0.0)
-    return frame[_SUMS].astype(object).iloc[0]
+        uncertainty=0,
+    )
+    sums = counts[selected(rows, modules)].astype("Int64").sum(skipna=False).to_frame().T
+    return _with_shares(sums).assign(uncertainty_share=0.0)[_SUMS].astype(object).iloc[0]
 
 
 def dense_sizes(rows: pd.DataFrame) -> pd.Series:

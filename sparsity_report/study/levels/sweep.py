@@ -23,7 +23,7 @@ from sparsity_report.counting.ranks import Level, find_levels, read_buckets, ref
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.study.derived.policy_names import GLOBAL, LAYERWISE
 from sparsity_report.study.layers import added, layer_frame
-from sparsity_report.study.levels.levels import LEVEL_COUNTS, Levels, level_matrices, level_rows
+from sparsity_report.study.levels.levels import Levels, level_matrices, level_rows
 from sparsity_report.study.schema import typed
 from sparsity_report.weights.weights import Weights
 
@@ -165,14 +165,16 @@ def policy_tables(
         sizes, nonzero, codes = tensors
         pruned = np.rint(np.outer(sizes, np.array(sparsities))).astype(np.int64)
         left = sizes[:, None] - np.maximum(pruned, (sizes - nonzero)[:, None])
-        tables[LAYERWISE] = _exact_table(names, sparsities, added(left, codes, len(names)))
+        left = added(left, codes, len(names))
+        tables[LAYERWISE] = level_rows(names, sparsities, left, np.zeros_like(left))
     if (before != totals).any():
         return tables
     for group in _GROUPS:
         if (rows["columns"] % group == 0).all():
             kept = np.arange(group, 0, -1)
             left = totals[:, None] // group * kept
-            tables[f"N:{group}"] = _exact_table(names, [float(1 - k / group) for k in kept], left)
+            levels_of_group = [float(1 - k / group) for k in kept]
+            tables[f"N:{group}"] = level_rows(names, levels_of_group, left, np.zeros_like(left))
     return tables
 
 
@@ -204,13 +206,8 @@ def _table(
     """Sum tensors over the modules that own them."""
     owners = _owners(weights)
     codes, modules = pd.factorize(np.array([owners[name] for name in counts], dtype=object))
-    sums = (added(numbers.T, codes, len(modules)) for numbers in (kept.left, kept.slack))
-    return level_rows(list(modules), sparsities, dict(zip(LEVEL_COUNTS, sums, strict=True)))
-
-
-def _exact_table(names: list[str], sparsities: list[float], left: Integers) -> pd.DataFrame:
-    exact = dict(zip(LEVEL_COUNTS, (left, np.zeros_like(left)), strict=True))
-    return level_rows(names, sparsities, exact)
+    left, slack = (added(numbers.T, codes, len(modules)) for numbers in (kept.left, kept.slack))
+    return level_rows(list(modules), sparsities, left, slack)
 
 
 def _bounded_table(
@@ -227,8 +224,7 @@ def _bounded_table(
     pruned, slack = map(np.array, zip(*find_bounded_levels(counts, parts, targets), strict=True))
     # Weights that were zero before stay zero at every level.
     left = parts.totals - np.maximum(pruned, parts.zeros)
-    numbers = dict(zip(LEVEL_COUNTS, (left.T, slack.T), strict=True))
-    return level_rows(parts.modules, within, numbers)
+    return level_rows(parts.modules, within, left.T, slack.T)
 
 
 def _owners(weights: Weights) -> dict[str, str]:
