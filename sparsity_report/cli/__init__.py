@@ -20,14 +20,12 @@ from typing import Annotated, Any
 import typer
 
 from sparsity_report import __version__
-from sparsity_report.cli import (
-    diff_command,
-    explore_command,
-    notebook_command,
-    pair_command,
-    render_command,
-    run_command,
-)
+from sparsity_report.cli.diff_command import diff
+from sparsity_report.cli.explore_command import explore
+from sparsity_report.cli.notebook_command import notebook
+from sparsity_report.cli.pair_command import pair
+from sparsity_report.cli.render_command import render
+from sparsity_report.cli.run_command import run
 from sparsity_report.cli.signals import PIPE, Stopped, stoppable
 from sparsity_report.cli.terminal import complain, flush, tell
 from sparsity_report.errors import SparsityReportError, within_memory
@@ -48,14 +46,7 @@ _UsageError: Any = typer.BadParameter.__base__
 # Advice when memory runs out.
 _LESS = "use a machine with more, or add --no-patterns, --no-png, --no-html, or fewer --workers"
 
-for command in (
-    run_command.run,
-    pair_command.pair,
-    render_command.render,
-    diff_command.diff,
-    explore_command.explore,
-    notebook_command.notebook,
-):
+for command in (run, pair, render, diff, explore, notebook):
     app.command()(command)
 
 

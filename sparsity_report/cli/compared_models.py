@@ -115,6 +115,5 @@ def cache_of(analysis: Analysis) -> Cache | None:
     """Return the cache of counts, None without --cache."""
     import sparsity_report as sr
 
-    if analysis.cache is None:
-        return None
-    return sr.Cache(analysis.cache, verify=analysis.cache_verify)
+    folder = analysis.cache
+    return None if folder is None else sr.Cache(folder, verify=analysis.cache_verify)

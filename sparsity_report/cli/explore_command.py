@@ -100,8 +100,7 @@ def _notebook(given: Mapping[str, Any], language: str) -> str:
     )
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     cells, metadata = [nbformat.v4.new_code_cell(cell)], {"kernelspec": kernel}
-    text: str = nbformat.writes(nbformat.v4.new_notebook(cells=cells, metadata=metadata))
-    return text
+    return str(nbformat.writes(nbformat.v4.new_notebook(cells=cells, metadata=metadata)))
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sparsity_report.cli.compared_models import Compared, cache_of
 from sparsity_report.cli.options import Analysis
@@ -92,17 +92,11 @@ def _sensitivity(compared: Compared, analysis: Analysis) -> pd.DataFrame:
     """Score a text with one part pruned at a time."""
     import sparsity_report as sr
 
-    pruning = compared.prunings[0]
+    pruning, by = compared.prunings[0], analysis.sensitivity or "block"
+    options: dict[str, Any] = {name: getattr(analysis, name) for name in ("text", "protocol")}
+    options["cache"] = cache_of(analysis)
     with bar("pruning parts", unit="part") as progress:
-        return sr.sensitivity(
-            pruning.weights,
-            pruning.sparsity,
-            analysis.sensitivity or "block",
-            text=analysis.text,
-            protocol=analysis.protocol,
-            cache=cache_of(analysis),
-            progress=progress,
-        )
+        return sr.sensitivity(pruning.weights, pruning.sparsity, by, progress=progress, **options)
 
 
 def _continuations(compared: Compared, analysis: Analysis) -> pd.DataFrame:

@@ -141,9 +141,8 @@ def _each(value: Sequence[Any], spec: str) -> list[Any]:
 
 def _plural(value: Any, nouns: str) -> str:
     counts = value if isinstance(value, list | tuple) else [value]
-    one, many = nouns.split("|")
-    noun = one if len(counts) == 1 and _is_singular(counts[0]) else many
-    return f"{join([figures(count, ',') for count in counts])} {noun}"
+    number = counts[0] if len(counts) == 1 else len(counts)
+    return f"{join([figures(count, ',') for count in counts])} {_choose(number, nouns)}"
 
 
 def _choose(value: Any, words: str) -> str:
