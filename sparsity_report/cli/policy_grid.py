@@ -8,14 +8,9 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
+from sparsity_report.counting import policies
 from sparsity_report.counting.allocation import check_sparsity
 from sparsity_report.counting.disk_cache import CacheFolder
-from sparsity_report.counting.policies import (
-    global_magnitude,
-    layerwise_magnitude,
-    n_m,
-    random_unstructured,
-)
 from sparsity_report.counting.progress import Progress
 from sparsity_report.counting.pruning import Pruning
 from sparsity_report.errors import SparsityReportError
@@ -86,17 +81,17 @@ class Grid:
         for name in self.policies:
             pattern = _PATTERN.fullmatch(name)
             if pattern and not pattern[1]:
-                yield n_m(weights, int(pattern[2]), int(pattern[3]), **counting)
+                yield policies.n_m(weights, int(pattern[2]), int(pattern[3]), **counting)
             elif pattern:
                 keep = int(pattern[2]), int(pattern[3])
                 yield wanda(weights, None, calibration, n_m=keep, progress=progress)
             for level in () if pattern else self.levels:
                 if name == "magnitude":
-                    yield global_magnitude(weights, level, **counting)
+                    yield policies.global_magnitude(weights, level, **counting)
                 elif name == "layerwise":
-                    yield layerwise_magnitude(weights, level, **counting)
+                    yield policies.layerwise_magnitude(weights, level, **counting)
                 elif name == "random":
-                    yield random_unstructured(weights, level, progress=progress)
+                    yield policies.random_unstructured(weights, level, progress=progress)
                 else:
                     shares = "owl" if name == "owl" else None
                     yield wanda(weights, level, calibration, allocation=shares, progress=progress)

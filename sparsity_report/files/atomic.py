@@ -80,7 +80,7 @@ class FileSet:
         self._folder = folder
         self._made = [path for path in (folder, *folder.parents) if not path.exists()]
         self._digests: dict[str, str | None] = {}  # by name; None removes the file
-        self._journal: Path | None = None  # of a set that is neither committed nor undone
+        self._journal = journal.new_journal(folder)  # there until the set is committed or undone
         self.removed: list[Path] = []
 
     def holds(self, path: Path) -> bool:
@@ -93,15 +93,12 @@ class FileSet:
             self._folder.mkdir(parents=True, exist_ok=True)
             with filesystem.locked(self._folder), undisturbed():
                 journal.recover(self._folder)
-                path = journal.new_journal(self._folder)
-                journal_file = filesystem.opened(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
-                self._handle = locks.enter_context(journal_file)
-                self._journal = path
+                new_file = os.O_RDWR | os.O_CREAT | os.O_EXCL
+                self._handle = locks.enter_context(filesystem.opened(self._journal, new_file))
                 filesystem.lock(self._handle)
 
     def add(self, target: Path, content: str | bytes) -> None:
         """Write a file that waits for the switch."""
-        assert self._journal is not None
         name = target.relative_to(self._folder).as_posix()
         with filesystem.one_line_errors(target):
             mode, new = filesystem.regular_file_mode(target), journal.waiting(self._journal, name)
@@ -114,12 +111,11 @@ class FileSet:
     def switch(self, source: str | None) -> None:
         """Move all files to their targets and commit."""
         path, folder = self._journal, self._folder
-        assert path is not None
         with filesystem.one_line_errors(folder), undisturbed():
             if source is not None:
                 self._list_files(source)
             moves = [
-                (name, digest, not journal.keep_file(path, folder / name))
+                (name, digest, not journal.keep_file(path, name))
                 for name, digest in self._digests.items()
             ]
             filesystem.sync_folder(folder)
@@ -130,14 +126,13 @@ class FileSet:
             for inner in {inner for name in self._digests for inner in Path(name).parents}:
                 filesystem.sync_folder(folder / inner)
             journal.commit(path)
-            self._journal = None
             self.removed = [folder / name for name, sha in self._digests.items() if sha is None]
             journal.remove_empty(file.parent for file in self.removed)
 
     def put_back(self, error: BaseException) -> None:
         """Leave the folder as it was unless the set is committed; report both errors on failure."""
         try:
-            if self._journal is not None:
+            if self._journal.exists():
                 journal.undo(self._journal)
         except OSError as trouble:
             raise SparsityReportError(

@@ -35,11 +35,11 @@ def waiting(journal: Path, name: str, kind: str = "new") -> Path:
     return journal.with_name(f"{journal.name}-{place}.{kind}")
 
 
-def keep_file(journal: Path, target: Path) -> bool:
+def keep_file(journal: Path, name: str) -> bool:
     """Keep a file that is about to be replaced; return False if there is none."""
+    target, old = journal.parent / name, waiting(journal, name, "old")
     if not os.path.lexists(target):
         return False
-    old = waiting(journal, target.relative_to(journal.parent).as_posix(), "old")
     try:
         os.link(target, old)
     except OSError:  # a file system without links

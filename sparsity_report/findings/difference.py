@@ -1,7 +1,7 @@
 """Difference between two studies as data: changed facts, zeros of layers, and measurements."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -62,6 +62,11 @@ class Match(NamedTuple):
     def name(self) -> str:
         """Both names, or the common one."""
         return f"{self.before} → {self.after}" if self.renamed else self.after
+
+    def rows(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Return the rows of ``moved`` or ``measured`` that belong to the match."""
+        before, after = frame["variant_before"], frame["variant_after"]
+        return frame[(before == self.before) & (after == self.after)]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -162,14 +167,17 @@ def _changes(one: Comparison, other: Comparison) -> Iterator[tuple[Any, ...]]:
         old, new = getattr(one, fact), getattr(other, fact)
         if old != new:
             yield (None, None, fact, old, new)
-    variants = [
-        study.variants.merge(study.totals[["variant", *TOTALS]], on="variant")
-        for study in (one, other)
-    ]
-    yield from _changed_rows(variants, "variant", "layout", (*_FACTS, *TOTALS))
+    yield from _changed_rows(
+        map(variant_facts, (one, other)), "variant", "layout", (*_FACTS, *TOTALS)
+    )
     both = set(one.variants["variant"]) & set(other.variants["variant"])
     layers = [study.layers[study.layers["variant"].isin(both)] for study in (one, other)]
     yield from _changed_rows(layers, "module", "shape", _LAYER_FACTS)
+
+
+def variant_facts(study: Comparison) -> pd.DataFrame:
+    """Return the variants of a study with those of their totals that are compared."""
+    return study.variants.merge(study.totals[["variant", *TOTALS]], on="variant")
 
 
 def _changed_rows(
@@ -207,31 +215,21 @@ def matches(one: Comparison, other: Comparison) -> tuple[Match, ...]:
     >>> matches(*studies)[0].name
     'Masked30 → Masked90'
     """
-    left = [records(study.variants) for study in (one, other)]
-    names = [{row["variant"] for row in rows} for rows in left]
-    matched = [Match(name, name) for name in one.variants["variant"] if name in names[1]]
+    columns = ["variant", "layout", "method"]
     left = [
-        [row for row in rows if row["variant"] not in others]
-        for rows, others in zip(left, reversed(names), strict=True)
+        [(name, (layout, any_level(method)), layout) for name, layout, method in rows]
+        for rows in (study.variants[columns].to_numpy() for study in (one, other))
     ]
-    keys: tuple[Callable[[dict[str, Any]], Any], ...] = (
-        _layout_and_policy,
-        lambda row: row["layout"],
-    )
-    for key in keys:
-        sides = [group_names((key(row), row["variant"]) for row in rows) for rows in left]
+    matched: list[Match] = []
+    for key in range(3):
+        sides = [group_names((row[key], row[0]) for row in rows) for rows in left]
         for kind, before in sides[0].items():
             after = sides[1].get(kind, [])
             if len(before) == len(after) == 1:
                 matched.append(Match(before[0], after[0]))
         taken = {name for match in matched for name in match}
-        left = [[row for row in rows if row["variant"] not in taken] for rows in left]
+        left = [[row for row in rows if row[0] not in taken] for rows in left]
     return tuple(matched)
-
-
-def _layout_and_policy(row: dict[str, Any]) -> tuple[str, str]:
-    """Return a variant's layout and its policy without the sparsity level."""
-    return row["layout"], any_level(row["method"])
 
 
 def moved_layers(one: Comparison, other: Comparison, matched: Sequence[Match]) -> pd.DataFrame:
@@ -306,13 +304,6 @@ def distinct(matched: Sequence[Match], layers: pd.DataFrame) -> list[Match]:
     """Return the first match of each distinct set of zeros, as :func:`moved_layers` lists them."""
     first: dict[tuple[Any, ...], Match] = {}
     for match in matched:
-        rows = rows_of_match(layers, match)[["module_name", "zeros_before", "zeros_after"]]
+        rows = match.rows(layers)[["module_name", "zeros_before", "zeros_after"]]
         first.setdefault(tuple(rows.itertuples(index=False, name=None)), match)
     return list(first.values())
-
-
-def rows_of_match(frame: pd.DataFrame, match: Match) -> pd.DataFrame:
-    """Return the rows of a frame that belong to a match."""
-    return frame[
-        (frame["variant_before"] == match.before) & (frame["variant_after"] == match.after)
-    ]

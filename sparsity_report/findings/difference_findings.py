@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from sparsity_report.findings.difference import Difference, Match, distinct, rows_of_match
+from sparsity_report.findings.difference import Difference, Match, distinct, variant_facts
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.study.layers import records
 from sparsity_report.study.notes import is_edited
@@ -97,12 +97,10 @@ def _variants(rows: list[dict[str, Any]], difference: Difference) -> Iterator[Ph
 
 def _matched(match: Match, difference: Difference) -> Iterator[Phrase]:
     """Yield the differences between two matched variants of different names."""
+    facts = map(variant_facts, (difference.before, difference.after))
     before, after = (
-        {
-            **records(study.variants[study.variants["variant"] == name])[0],
-            **records(study.totals[study.totals["variant"] == name])[0],
-        }
-        for study, name in zip((difference.before, difference.after), match, strict=True)
+        records(frame[frame["variant"] == name])[0]
+        for frame, name in zip(facts, match, strict=True)
     )
     changes = [
         _change(match.name, fact, before[fact], after[fact])
@@ -119,8 +117,8 @@ def _moved(difference: Difference) -> Iterator[Phrase]:
     first = distinct(difference.matches, difference.moved)
     for match in difference.matches:
         if match in first:
-            yield from _layers(match, rows_of_match(difference.moved, match))
-        for row in records(rows_of_match(difference.measured, match)):
+            yield from _layers(match, match.rows(difference.moved))
+        for row in records(match.rows(difference.measured)):
             yield from _measurement(match, row, difference.speed_base)
 
 

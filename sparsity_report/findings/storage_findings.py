@@ -1,7 +1,6 @@
 """Findings about bytes: packed files, CSR against dense, and the smallest lossless layout."""
 
 from collections.abc import Iterator
-from typing import Any
 
 from sparsity_report.findings.variant_names import counted_bytes, group_names, unpacked_name
 from sparsity_report.phrases import Phrase, phrase
@@ -58,15 +57,14 @@ def layers_kept_masked(study: Comparison) -> Iterator[Phrase]:
 def smallest_layouts(study: Comparison) -> Iterator[Phrase]:
     """Yield the smallest lossless layouts of the prunable weights of pruned variants."""
     facts = study.facts
-    groups: dict[tuple[Any, ...], tuple[list[str], list[float]]] = {}
-    for variant in _pruned_variants(study):
-        if layout := facts.smallest_layout(variant):
-            key = (layout, *facts.unpacked_dtypes(variant))
-            names, ratios = groups.setdefault(key, ([], []))
-            names.append(variant)
-            ratios.append(facts.lossless(variant)["ratio"][layout])
+    groups = group_names(
+        ((layout, *facts.unpacked_dtypes(variant)), variant)
+        for variant in _pruned_variants(study)
+        if (layout := facts.smallest_layout(variant))
+    )
     layouts = []
-    for (layout, *dtypes), (names, ratios) in groups.items():
+    for (layout, *dtypes), names in groups.items():
+        ratios = [facts.lossless(name)["ratio"][layout] for name in names]
         figures = {"variants": names, "ratios": ratios, "bytes": counted_bytes(dtypes)}
         layouts.append(phrase("finding.layout_ratio", layout=layout, **figures))
     if layouts:

@@ -261,8 +261,7 @@ def _named(arguments: Any) -> str | None:
         arguments = {name.strip(): value for name, _, value in pairs}
     if not isinstance(arguments, dict):
         return None
-    name: str | None = _first(*(_text(arguments, key) for key in _MODEL_ARGUMENTS))
-    return name
+    return next((name for key in _MODEL_ARGUMENTS if (name := _text(arguments, key))), None)
 
 
 def _text(data: _Object, key: str) -> str | None:

@@ -191,10 +191,8 @@ def csr_parameters(weights: Weights) -> frozenset[str]:
 
 def with_shares(frame: pd.DataFrame) -> pd.DataFrame:
     """Return layers or groups with their shares, every column of its type."""
-    totals = frame["total"].to_numpy(np.int64)
-    codes, variants = pd.factorize(frame["variant"])
-    with np.errstate(invalid="ignore"):  # of a variant without parameters
-        fractions = totals / added(totals, codes, len(variants))[codes]
+    totals = frame["total"].astype("int64")
+    fractions = totals / totals.groupby(frame["variant"]).transform("sum")
     shares = {"sparsity": zero_shares(frame["total"], frame["nonzero"]), "param_frac": fractions}
     return typed("groups" if "modules" in frame else "layers", frame.assign(**shares))
 

@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import tee
 
 import numpy as np
 import numpy.typing as npt
@@ -142,24 +143,27 @@ def _patterns(
         )
     assert parameter.matrix is not None
     rows, columns = parameter.inputs_outputs or parameter.matrix
-    cuts = {key: p.cuts.get(parameter.name) if p else None for key, p in prunings.items()}
-    waiting: dict[int, list[torch.Tensor]] = {key: [] for key, cut in cuts.items() if cut}
-    stays = {key: cut.masks(_drained(waiting[key])) for key, cut in cuts.items() if cut}
+    found = {key: p.cuts.get(parameter.name) for key, p in prunings.items() if p}
+    cuts = {key: cut for key, cut in found.items() if cut}
     step = max(_BLOCK // max(columns, 1) // _LINES, 1) * _LINES
-    if any(cut.input_first for cut in cuts.values() if cut):
+    if any(cut.input_first for cut in cuts.values()):
         step = rows  # groups along the inputs go across rows
     values = [Moments() for _ in range(parameter.experts)]
     zeros = {key: [Zeros(*parameter.matrix) for _ in values] for key in prunings}
     size = rows * columns * parameter.itemsize
     frames = {key: Frames(len(values), size) for key in prunings} if zstd else {}
     slices = weights.as_in_memory(parameter.name)
-    for number, start, tensor in _blocks(slices, rows, columns, step):
+    blocks, *copies = tee(_blocks(slices, rows, columns, step), 1 + len(cuts))
+    stays = {
+        key: cut.masks(block for *_, block in copy)
+        for (key, cut), copy in zip(cuts.items(), copies, strict=True)
+    }
+    for number, start, tensor in blocks:
         values[number].add(tensor)
         nonzero = tensor != 0
         for key, matrices in zeros.items():
             mask = nonzero
             if key in stays:
-                waiting[key].append(tensor)
                 mask = nonzero & next(stays[key])
             if zstd:
                 frames[key].add(tensor, mask)
@@ -211,12 +215,6 @@ def _blocks(
         if rest.numel():
             waiting.append(rest)
             lacking -= rest.numel()
-
-
-def _drained(queue: list[torch.Tensor]) -> Iterator[torch.Tensor]:
-    """Yield the tensors of a queue that is filled meanwhile."""
-    while queue:
-        yield queue.pop()
 
 
 class Zeros:

@@ -135,6 +135,8 @@ def _layer_sizes(layers: pd.DataFrame, patterns: pd.DataFrame | None) -> pd.Data
     def add(layout: str, size: _Size, used: Any = z, slots: Any = n, fits: Any = True) -> None:
         sizes = {"bytes": size(used), "empty": size(0 * slots), "full": size(slots)}
         lossless = pd.Series(True, index=facts.index, dtype="boolean")
+        if used is not z:  # of patterns, which may be unknown
+            lossless = lossless.where(sizes["bytes"].notna())
         part = facts.assign(layout=layout, lossless=lossless, **sizes)
         gone = ~pd.Series(fits, index=facts.index).fillna(True).astype(bool)
         part.loc[gone, ["bytes", "empty", "full", "lossless"]] = pd.NA
@@ -161,21 +163,17 @@ def _layer_sizes(layers: pd.DataFrame, patterns: pd.DataFrame | None) -> pd.Data
             used=sums[f"filled_{b}"],
             slots=sums[f"slots_{b}"],
         )
-        parts[-1].loc[ends.isna(), "lossless"] = pd.NA
     add("bitmask", lambda k: cost.bitmask_bytes(n, k, v))
     tiles, ends = sums["tiles"], 4 * sums["matrices"] - 4
     bitmap: Any = cost.tensor_core_bitmap_bytes
     add("tca_bme", lambda k: bitmap(k, tiles, v) + ends, used=sums["tca_bme"])
     add("macko", lambda k: cost.macko_bytes(k, pointers, v), used=sums["macko"])
-    for part in parts[-2:]:
-        part.loc[part["bytes"].isna(), "lossless"] = pd.NA
     add("2:4", lambda _: cost.two_four_bytes(n, v))
     parts[-1]["lossless"] = sums["two_four"]
     add("marlin_2:4", lambda _: cost.marlin_two_four_bytes(n), fits=_in_whole_groups(layers))
     parts[-1]["lossless"] = parts[-1]["lossless"].where(parts[-1]["bytes"].isna(), False)
     # A measured size lies on no line.
     add("zstd", lambda k: k, used=sums["zstd"], slots=sums["zstd"] * pd.NA)
-    parts[-1].loc[parts[-1]["bytes"].isna(), "lossless"] = pd.NA
     return pd.concat(parts).sort_index(kind="stable")
 
 

@@ -121,7 +121,9 @@ def template_folders(template_dir: str | os.PathLike[str] | None = None) -> list
         raise SparsityReportError(f"template_dir {printable(str(folder))} is not a folder{near}")
     known = {path.relative_to(root) for root in folders for path in root.rglob("*.*")}
     is_known = any((folder / path).is_file() for path in known)
-    if not (is_known or _catalogues(folder) or _sections(folder)):
+    # The template of a section has the key of the section as its name.
+    sections = [*(folder / "sections").glob("*.html.j2"), *(folder / "typst").glob("*.typ.j2")]
+    if not (is_known or _catalogues(folder) or sections):
         names = {*map(str, known), *(part for path in known for part in path.parts)}
         near = "".join(_near(name, names) for name in _names(folder)[:3])
         raise SparsityReportError(
@@ -139,11 +141,6 @@ def template_text(name: str, template_dir: str | os.PathLike[str] | None = None)
 
 def _catalogues(folder: Path) -> list[Path]:
     return list((folder / "languages").glob("*.json"))
-
-
-def _sections(folder: Path) -> list[Path]:
-    """Return the templates of sections, each of which has the key of its section as its name."""
-    return [*(folder / "sections").glob("*.html.j2"), *(folder / "typst").glob("*.typ.j2")]
 
 
 def _names(folder: Path) -> list[str]:

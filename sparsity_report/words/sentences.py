@@ -10,15 +10,7 @@ from typing import Any
 from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.phrases import Phrase
 from sparsity_report.untrusted.display_text import short_name
-from sparsity_report.words import number_format
-from sparsity_report.words.display_names import (
-    display_name,
-    layout_name,
-    method_name,
-    part_name,
-    policy_name,
-    title,
-)
+from sparsity_report.words import display_names, number_format
 from sparsity_report.words.languages import spoken
 from sparsity_report.words.number_format import UNKNOWN, figures, known
 
@@ -180,16 +172,16 @@ _LIST_FORMATS: Mapping[str, Callable[[Any, str], str]] = {
 _FORMATS: Mapping[str, Callable[[Any], str]] = {
     "points": number_format.points,
     "variant": short_name,
-    "column": title,
-    "layout": layout_name,
-    "method": method_name,
-    "policy": policy_name,
-    "part": lambda value: part_name(*value),
+    "column": display_names.title,
+    "layout": display_names.layout_name,
+    "method": display_names.method_name,
+    "policy": display_names.policy_name,
+    "part": lambda value: display_names.part_name(*value),
     "shape": lambda value: number_format.shape(value, " "),
     "yes_no": lambda value: say("format.yes" if value else "format.no"),
     "sentence": _sentence,
     **{
-        family: partial(display_name, family)
+        family: partial(display_names.display_name, family)
         for family in ("group", "kind", "alignment", "structure", "cache")
     },
 }

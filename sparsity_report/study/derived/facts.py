@@ -329,8 +329,8 @@ class Facts:
         if not modules:
             return _known(self.storage(variant)["break_even"].get(layout))
         rows = self.layers(variant)
-        line = _line(layout_ends(rows[selected(rows, modules)]), layout)
-        return None if line is None else _known(break_even_share(*line[1:]))
+        ends = layout_ends(rows[selected(rows, modules)]).reindex([layout])
+        return _known(break_even_share(ends["dense"], ends["full"], ends["empty"]).iloc[0])
 
     @cached_property
     def speeds(self) -> pd.DataFrame | None:
@@ -400,11 +400,9 @@ class Facts:
             ``sparsity, layout, bytes, ratio`` (to dense bytes); empty if nothing is prunable.
         """
         shares = np.arange(101) / 100 if sparsities is None else np.asarray(sparsities, dtype=float)
-        lines, ends = [], self._ends
-        for layout in CURVE_LAYOUTS:
-            if (line := _line(ends, layout)) is None:
-                continue
-            total, dense, full, empty = line
+        ends = self._ends.reindex([*CURVE_LAYOUTS]).dropna()
+        lines = []
+        for layout, (total, dense, full, empty) in ends.astype("int64").iterrows():
             # Both weights and bytes are whole numbers.
             left = total - np.rint(total * shares)
             size = empty + np.rint((full - empty) * left / total).astype(np.int64)
@@ -478,10 +476,3 @@ class Facts:
 
 def _known(number: Any) -> float | None:
     return None if pd.isna(number) else float(number)
-
-
-def _line(ends: pd.DataFrame, layout: str) -> list[int] | None:
-    """Return total weights and the bytes dense, full and empty of a layout; None if unknown."""
-    if layout not in ends.index or ends.loc[layout].isna().any():
-        return None
-    return [int(number) for number in ends.loc[[layout]].to_numpy()[0]]

@@ -147,6 +147,7 @@ def _quality(facts: Facts, names: Sequence[str], fields: _Fields) -> Iterator[Co
         if len(pruned) < 2:
             continue
         guesses, scored = first_guesses(pruned), int(scores["scored"].iloc[0])
+        text = str(scores["text"].iloc[0])
         for key in SCORES:
             values = scores[key].dropna()
             known: dict[str, Any] = {name: values.get(name) for name in names}
@@ -154,9 +155,7 @@ def _quality(facts: Facts, names: Sequence[str], fields: _Fields) -> Iterator[Co
                 known[names[0]] = None  # the baseline compared with itself
             if sum(known[name] is not None for name in names[1:]) > 1:
                 choose = partial(best_scores, metric=key, guesses=guesses, scored=scored)
-                yield Compared(
-                    key, str(scores["text"].iloc[0]), known, _best(known, fields, choose)
-                )
+                yield Compared(key, text, known, _best(known, fields, choose))
         return
 
 

@@ -113,9 +113,7 @@ def _taken(tasks: pd.DataFrame) -> pd.Series:
     right &= tasks["filter"].isna() | (tasks["filter"] == "none")
     right &= (tasks["n_shot"].isna() | (tasks["n_shot"] == 0)).astype(bool)
     right &= ~tasks["limited"].fillna(False).astype(bool)
-    return right & ~tasks[right].duplicated(["variant", "task"], keep=False).reindex(
-        tasks.index, fill_value=False
-    )
+    return right & ~tasks[["variant", "task"]].where(right).duplicated(keep=False)
 
 
 def _last(name: str) -> str:

@@ -170,31 +170,24 @@ def _figures(
     before: pd.DataFrame, after: pd.DataFrame, layers: pd.DataFrame
 ) -> Iterator[dict[str, Any]]:
     """Yield each figure of both models and their difference."""
+    models = dict(zip(SIDES, (before, after), strict=True))
+    heads = [head_is_embedding(frame) for frame in models.values()]
     for figure in FIGURES:
-        sums = old, new = _sums(figure, before, after, layers)
+        sums = [_sum(figure, side, frame, layers) for side, frame in models.items()]
+        if figure == "flops_per_token" and True in heads and None in heads:
+            # A file without a head may have lost it or tied it to the embedding.
+            sums[heads.index(None)] = None
+        old, new = sums
         removed = None if old is None or new is None else old - new
         row = {"figure": figure, **dict(zip(SIDES, sums, strict=True))}
         yield row | {"removed": removed, "share": ratio(removed, old)}
 
 
-def _sums(
-    figure: str, before: pd.DataFrame, after: pd.DataFrame, layers: pd.DataFrame
-) -> list[int | None]:
-    """Return a figure of the model before and of the one after; None where it is unknown."""
-    if figure == "kv_cache_bytes_per_token":
-        return [_known_sum(layers[f"kv_cache_{side}"]) for side in SIDES]
-    frames = [before, after]
-    if figure == "prunable_weights":
-        frames = [frame[frame["prunable"]] for frame in frames]
-    sums = [_known_sum(frame[_SUMMED.get(figure, figure)]) for frame in frames]
-    heads = [head_is_embedding(frame) for frame in frames]
-    if figure == "flops_per_token" and True in heads and None in heads:
-        # A file without a head may have lost it or tied it to the embedding.
-        return [None if tied is None else known for tied, known in zip(heads, sums, strict=True)]
-    return sums
-
-
-def _known_sum(numbers: pd.Series[Any]) -> int | None:
+def _sum(figure: str, side: str, frame: pd.DataFrame, layers: pd.DataFrame) -> int | None:
+    """Return a figure of one model; None where it is unknown."""
+    rows = frame[frame["prunable"]] if figure == "prunable_weights" else frame
+    is_cache = figure == "kv_cache_bytes_per_token"
+    numbers = layers[f"kv_cache_{side}"] if is_cache else rows[_SUMMED.get(figure, figure)]
     return None if numbers.isna().any() else int(numbers.sum())
 
 
