@@ -10,8 +10,6 @@
 - `libraries`: late imports, so that ``--help`` and completion start quickly.
 """
 
-from __future__ import annotations
-
 import io
 import signal
 import sys

@@ -1,7 +1,5 @@
 """``sparsity-report diff``: the changes between two studies."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """``sparsity-report notebook``: execute a notebook and export it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

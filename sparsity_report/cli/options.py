@@ -1,7 +1,6 @@
 """Options of the commands: dataclasses whose fields are options, and these for typer."""
 
 # ruff: noqa: RUF009 - option() returns a field of a dataclass
-from __future__ import annotations
 
 import functools
 import inspect

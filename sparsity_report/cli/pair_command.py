@@ -1,7 +1,5 @@
 """``sparsity-report pair``: the weights removed between two checkpoints."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 import typer

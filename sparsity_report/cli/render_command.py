@@ -1,7 +1,5 @@
 """``sparsity-report render``: reports, tables and figures of a saved study."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

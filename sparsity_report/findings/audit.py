@@ -157,8 +157,9 @@ def _excluded(study: Comparison) -> Iterator[Phrase]:
     """Yield the parameters of each model that pruning excluded, by reason."""
     if study.variants["asked_sparsity"].isna().all():
         return
-    for row in records(study.variants.drop_duplicates("fingerprint")):
-        layers = study.facts.layers(row["variant"])
+    models = study.variants.drop_duplicates("fingerprint")
+    for variant, model in zip(models["variant"], models["model"], strict=True):
+        layers = study.facts.layers(variant)
         total = layers["total"].sum()
         kept = layers["total"] - layers["weight_total"].where(layers["prunable"], 0)
         by_group = kept.groupby(layers["group"], sort=False).sum()
@@ -168,6 +169,4 @@ def _excluded(study: Comparison) -> Iterator[Phrase]:
             parts.append(phrase("audit.excluded_share", reason=reason, share=ratio(count, total)))
         if parts:
             share = ratio(kept.sum(), total)
-            yield phrase(
-                "audit.excluded_from_pruning", share=share, model=row["model"], parts=parts
-            )
+            yield phrase("audit.excluded_from_pruning", share=share, model=model, parts=parts)

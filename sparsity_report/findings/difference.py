@@ -242,13 +242,10 @@ def _moved_layers(one: Comparison, other: Comparison, match: Match) -> pd.DataFr
     before = one.facts.prunable(match.before)[[*_SAME, "weight_nonzero", "share"]]
     after = other.facts.prunable(match.after)[[*_SAME, "group", "weight_nonzero", "share"]]
     both = before.merge(after, on=_SAME, suffixes=("_before", "_after"))
-    zeros = {
-        f"zeros_{side}": both["weight_total"] - both[f"weight_nonzero_{side}"] for side in _SIDES
-    }
-    names = {f"variant_{side}": name for side, name in zip(_SIDES, match, strict=True)}
-    shares = {f"sparsity_{side}": both[f"share_{side}"] for side in _SIDES}
-    moved = both["share_after"] - both["share_before"]
-    return both.assign(**names, **shares, **zeros, moved=moved)[[*LAYERS]]
+    for side, name in zip(_SIDES, match, strict=True):
+        both[f"variant_{side}"], both[f"sparsity_{side}"] = name, both[f"share_{side}"]
+        both[f"zeros_{side}"] = both["weight_total"] - both[f"weight_nonzero_{side}"]
+    return both.assign(moved=both["share_after"] - both["share_before"])[[*LAYERS]]
 
 
 def measured_alike(one: Comparison, other: Comparison, matched: Sequence[Match]) -> pd.DataFrame:

@@ -26,11 +26,9 @@ _MATCHED = ("model", "method", "asked_sparsity", "sparsity_prunable", "stored_by
 
 def difference_findings(difference: Difference) -> list[Phrase]:
     """Return changes of the study, then of its variants, of layers, and of modules."""
-    studies = {
-        "difference.before_edited": difference.before,
-        "difference.after_edited": difference.after,
-    }
-    findings = [phrase(key) for key, study in studies.items() if is_edited(study.notes)]
+    keys = ("difference.before_edited", "difference.after_edited")
+    studies = zip(keys, (difference.before, difference.after), strict=True)
+    findings = [phrase(key) for key, study in studies if is_edited(study.notes)]
     if not difference:
         none = phrase("difference.none", count=len(difference.after.variants))
         return [*findings, none, *_moved(difference)]
@@ -107,9 +105,7 @@ def _matched(match: Match, difference: Difference) -> Iterator[Phrase]:
         for fact in _MATCHED
         if before[fact] != after[fact] and not (pd.isna(before[fact]) and pd.isna(after[fact]))
     ]
-    yield from changes or [
-        phrase("difference.matched_variants", before=match.before, after=match.after)
-    ]
+    yield from changes or [phrase("difference.matched_variants", **match._asdict())]
 
 
 def _moved(difference: Difference) -> Iterator[Phrase]:
@@ -149,15 +145,13 @@ def _layer(row: Mapping[str, Any]) -> dict[str, Any]:
 def _measurement(match: Match, row: Mapping[str, Any], base: str) -> Iterator[Phrase]:
     """Yield a measurement of matched variants if it differs, or if their names differ."""
     before, after = measured_sides(row)
+    sides = {"name": match.name, "before": before, "after": after}
     if row["what"] == "perplexity":
         if match.renamed or round(row["before"], 2) != round(row["after"], 2):
-            yield phrase(
-                "difference.perplexity", name=match.name, text=row["of"], before=before, after=after
-            )
+            yield phrase("difference.perplexity", text=row["of"], **sides)
     elif row["apart"] or match.renamed:
         key = "difference.speed_up" if row["apart"] else "difference.speed_up_within_noise"
-        sides = {"before": before, "after": after}
-        yield phrase(key, name=match.name, base=base, tokens=int(row["of"]), **sides)
+        yield phrase(key, base=base, tokens=int(row["of"]), **sides)
 
 
 def _modules(variant: str, changes: pd.DataFrame) -> Iterator[Phrase]:

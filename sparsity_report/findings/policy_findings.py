@@ -83,7 +83,5 @@ def _speed(base: str, figure: Compared, names: Sequence[str]) -> Phrase:
     winner = next((name for name in names if name in figure.best), None)
     if winner is None:
         return phrase("policy.speed_no_winner", tokens=tokens)
-    ratio, low, high = figure.values[winner]
-    return phrase(
-        "policy.fastest", tokens=tokens, variant=winner, base=base, ratio=ratio, low=low, high=high
-    )
+    speed = dict(zip(("ratio", "low", "high"), figure.values[winner], strict=True))
+    return phrase("policy.fastest", tokens=tokens, variant=winner, base=base, **speed)

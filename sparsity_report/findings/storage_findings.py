@@ -17,10 +17,8 @@ def packed_bytes(study: Comparison) -> Iterator[Phrase]:
         packings, bits = facts.packings(variant), facts.bits_per_weight(variant)
         if packings and bits is not None:
             sizes = {key: row[key] for key in ("variant", "file_bytes", "stored_bytes")}
-            dtypes = facts.unpacked_dtypes(variant)
-            yield phrase(
-                "finding.packed_bytes", bits=bits, packings=packings, dtypes=dtypes, **sizes
-            )
+            packed = {"packings": packings, "dtypes": facts.unpacked_dtypes(variant)}
+            yield phrase("finding.packed_bytes", bits=bits, **packed, **sizes)
 
 
 def csr_bytes(study: Comparison) -> Iterator[Phrase]:

@@ -96,5 +96,4 @@ class StudyFrames:
     def _first(self) -> pd.DataFrame:
         """The layers of the first variant."""
         first = self.variants["variant"].iloc[0]
-        rows: pd.DataFrame = self.layers[self.layers["variant"] == first]
-        return rows
+        return self.layers[self.layers["variant"].eq(first)]

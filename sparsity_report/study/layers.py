@@ -285,9 +285,8 @@ def used(numbers: Integers, uses: Floats) -> Integers:
 def check_convention(convention: str) -> None:
     """Refuse an unknown convention."""
     if convention not in CONVENTIONS:
-        raise SparsityReportError(
-            f"convention must be one of {', '.join(CONVENTIONS)}, not {convention!r}"
-        )
+        known = ", ".join(CONVENTIONS)
+        raise SparsityReportError(f"convention must be one of {known}, not {convention!r}")
 
 
 def check_context(context: int | None) -> None:

@@ -16,9 +16,7 @@ def as_phrases(notes: Iterable[Phrase | str]) -> tuple[Phrase, ...]:
     >>> [note.key for note in as_phrases(["no config.json", "no config.json"])]
     ['note.text']
     """
-    phrases = (
-        note if isinstance(note, Phrase) else phrase("note.text", text=note) for note in notes
-    )
+    phrases = (phrase("note.text", text=n) if isinstance(n, str) else n for n in notes)
     return tuple(dict.fromkeys(phrases))
 
 

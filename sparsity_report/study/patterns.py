@@ -1,7 +1,5 @@
 """Positions of zeros in each matrix: rows, columns, heads, N:M patterns and blocks."""
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -373,9 +373,8 @@ def read(table: str, data: Mapping[str, Any]) -> pd.DataFrame:
     # pandas would fill short rows with nulls.
     for place, row in enumerate(data["rows"]):
         if not isinstance(row, list) or len(row) != len(columns):
-            raise ValueError(
-                f"{table}, row {place} does not have {len(columns)} cells: {str(row)[:60]}"
-            )
+            wrong = f"does not have {len(columns)} cells: {str(row)[:60]}"
+            raise ValueError(f"{table}, row {place} {wrong}")
     for column, cells in zip(columns, zip(*data["rows"], strict=True), strict=False):
         kind, _, types = CELL_KINDS[column.dtype]
         if not set(map(type, cells)) <= {*types, type(None)}:
@@ -389,10 +388,8 @@ def read(table: str, data: Mapping[str, Any]) -> pd.DataFrame:
 def plain_table(frame: pd.DataFrame) -> dict[str, list[Any]]:
     """Return columns and rows of plain values for JSON; an unknown value is null."""
     columns = [_plain(frame[column]) for column in frame.columns]
-    return {
-        "columns": list(frame.columns),
-        "rows": [list(row) for row in zip(*columns, strict=True)],
-    }
+    rows = [list(row) for row in zip(*columns, strict=True)]
+    return {"columns": list(frame.columns), "rows": rows}
 
 
 def refuse(table: str, good: Any, wrong: str) -> None:

@@ -155,9 +155,8 @@ class Facts:
             The study has no such variant.
         """
         if variant not in self._layers:
-            raise SparsityReportError(
-                f"no variant {variant!r}; the study has {', '.join(self._layers)}"
-            )
+            known = ", ".join(self._layers)
+            raise SparsityReportError(f"no variant {variant!r}; the study has {known}")
         return self._layers[variant]
 
     def dense_bytes(self, variant: str) -> pd.Series:
@@ -257,8 +256,7 @@ class Facts:
         pruned = self.methods[self.methods["variant"].isin(self.prunings)]
         prints = dict(zip(pruned["variant"], pruned["fingerprint"], strict=True))
         first = next((prints[name] for name in self.prunings if name in prints), None)
-        rows: pd.DataFrame = pruned[pruned["fingerprint"] == first]
-        return rows
+        return pruned[pruned["fingerprint"].eq(first)]
 
     @cached_property
     def rivals(self) -> tuple[str, ...]:

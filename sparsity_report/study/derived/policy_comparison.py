@@ -107,9 +107,7 @@ def _figures(facts: Facts, names: Sequence[str], fields: _Fields) -> Iterator[Co
     yield Compared("spread", "", ends)
     zeros = {name: facts.dead(name) for name in names}
     for key in ("rows", "heads"):
-        sums = {
-            n: None if dead is None else int(getattr(dead, key).sum()) for n, dead in zeros.items()
-        }
+        sums = {name: dead and int(getattr(dead, key).sum()) for name, dead in zeros.items()}
         if any(sums.values()):
             yield Compared(f"dead_{key}", "", sums)
     yield from _layouts(facts, names, fields)

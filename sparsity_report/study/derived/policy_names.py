@@ -108,7 +108,7 @@ def methods(variants: pd.DataFrame, prunings: Mapping[str, float | None]) -> pd.
         pruned = variant in prunings
         if not pruned and (row["layout"] != "dense" or pd.notna(row["pruned"])):
             continue
-        method = None if pd.isna(row["method"]) else str(row["method"])
+        method = row["method"]
         pattern = parse_pattern(method or "")
         share = prunings.get(variant) if pd.isna(asked) else float(asked)
         rows.append(

@@ -53,10 +53,8 @@ def scored(quality: pd.DataFrame | None, variant: str, baseline: str) -> Scored 
     """
     if quality is None:
         return None
-    variants = quality["variant"]
-    pairs = pairs_by_protocol(
-        quality[variants == variant], quality[variants == baseline], how="left"
-    )
+    scores, others = (quality[quality["variant"] == name] for name in (variant, baseline))
+    pairs = pairs_by_protocol(scores, others, how="left")
     if pairs.empty:
         return None
     # Rows for which the baseline was scored come first.

@@ -101,9 +101,8 @@ def check_pair(pair: Pair) -> None:
         (["kept", "revived"], "zeros_before"),
         (["kept", "new"], "zeros_after"),
     ):
-        refuse(
-            "layers", layers[parts].sum(axis=1) <= layers[most], f"{most}: is less than its parts"
-        )
+        fits = layers[parts].sum(axis=1) <= layers[most]
+        refuse("layers", fits, f"{most}: is less than its parts")
 
 
 def _check_rows(table: str, study: StudyFrames, frame: pd.DataFrame) -> None:

@@ -222,7 +222,6 @@ def _by_cost(study: Comparison, asked: Budget, policy: str) -> Within:
 
 
 def _by_perplexity(study: Comparison, asked: Budget, policy: str) -> Within:
-    levels = study.by_policy[policy]
     points = measured_levels(study, policy)
     if len(points) < 2:
         raise SparsityReportError(
@@ -239,7 +238,8 @@ def _by_perplexity(study: Comparison, asked: Budget, policy: str) -> Within:
             f"were {min(scores):,.2f} to {max(scores):,.2f}: give a larger budget"
         )
     measured, score = points[last - 1]
-    below = [s for s in levels.sparsities if s <= measured or same_level(s, measured)]
+    kept = study.by_policy[policy].sparsities
+    below = [s for s in kept if s <= measured or same_level(s, measured)]
     if not below:
         raise SparsityReportError(
             "budget: no kept level is as low as the measured one; give a budget of bytes or FLOPs"
@@ -257,21 +257,16 @@ def measured_levels(study: Comparison, policy: str) -> list[tuple[float, float]]
     """
     if study.quality is None:
         return []
-    variants = study.variants
-    methods = variants["method"].astype(object).where(variants["method"].notna(), None)
-    alike = methods.map(lambda method: is_level_of(method, policy))
-    first = variants["fingerprint"] == variants["fingerprint"].iloc[0]
-    counted = variants[first & alike.astype(bool)]
-    scores = study.quality[study.quality["variant"].isin(counted["variant"])]
+    named = zip(study.variants["variant"], study.variants["method"], strict=True)
+    counted = [v for v, how in named if study.facts.is_of_first(v) and is_level_of(how, policy)]
+    scores = study.quality[study.quality["variant"].isin(counted)]
     most: dict[float, float] = {}
     for rows in by_protocol(scores[scores["perplexity"].notna()]):
         points: dict[float, float] = {}
         for row in records(rows):
-            share = study.facts.total(row["variant"], "sparsity_prunable")
-            if share is None:
-                continue
-            level = next((known for known in points if same_level(known, share)), share)
-            points[level] = max(points.get(level, 0.0), float(row["perplexity"]))
+            if (share := study.facts.total(row["variant"], "sparsity_prunable")) is not None:
+                level = next((known for known in points if same_level(known, share)), share)
+                points[level] = max(points.get(level, 0.0), float(row["perplexity"]))
         most = points if len(points) > len(most) else most
     return sorted(most.items())
 

@@ -215,9 +215,8 @@ class Levels:
         before = (layers["total"] - layers["nonzero"]).to_numpy(dtype=np.int64)
         zeros = np.repeat(before[:, None], len(self.sparsities), axis=1)
         zeros[self.rows] += self.zeros - self.zeros_before[:, None]
-        return _level_parts(
-            names, pd.Categorical(layers["group"], names).codes, layers["total"], zeros
-        )
+        codes = pd.Categorical(layers["group"], names).codes
+        return _level_parts(names, codes, layers["total"], zeros)
 
     @cached_property
     def grid(self) -> Grid:
@@ -235,8 +234,7 @@ class Levels:
     def _in_blocks(self) -> npt.NDArray[np.bool_]:
         layers = self._layers.iloc[self.rows]
         flags = layers["block"].notna() & (layers["weight_total"] > 0)
-        inside: npt.NDArray[np.bool_] = flags.to_numpy(dtype=bool)
-        return inside
+        return np.asarray(flags, dtype=bool)
 
     @cached_property
     def smallest(self) -> pd.DataFrame:

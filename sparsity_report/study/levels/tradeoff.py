@@ -99,8 +99,7 @@ def places(facts: Facts) -> dict[str, Place]:
         share, layout = facts.total(variant, "sparsity_prunable"), facts.smallest_layout(variant)
         if share is None or layout is None:
             continue
-        source, model = str(row["fingerprint"]), str(row["model"])
-        method = None if pd.isna(row["method"]) else str(row["method"])
+        source, model, method = (row[key] for key in ("fingerprint", "model", "method"))
         size = int(facts.storage(variant)["bytes"][layout])
         known[variant] = Place(source, model, method, share, layout, size)
     return known

@@ -20,6 +20,8 @@ from sparsity_report.study.schema import DENOMINATORS, FIGURES, SIDES, TABLES, t
 from sparsity_report.weights.anatomy.groups import GROUPS
 from sparsity_report.weights.weights import Module, Parameter
 
+# Architectures with a key-value cache; encoders keep none.
+_DECODER = re.compile("CausalLM|LMHead|ConditionalGeneration")
 # Columns of layers that are summed for a figure, unless they have its name.
 _SUMMED = {
     "prunable_weights": "weight_total", "parameters": "total", "active_parameters": "active_total"
@@ -67,10 +69,7 @@ def pair_layers(plan: Plan, tallies: Mapping[str, Tally]) -> pd.DataFrame:
 def _cache_bytes(plan: Plan, matches: list[ParameterMatch]) -> dict[str, int | None]:
     """Return the bytes that a module adds to the key-value cache per token, before and after."""
     architecture = plan.before.architecture or plan.after.architecture
-    # Encoders keep no cache.
-    has_cache = not architecture or bool(
-        re.search("CausalLM|LMHead|ConditionalGeneration", architecture)
-    )
+    has_cache = not architecture or bool(_DECODER.search(architecture))
     sums: dict[str, int | None] = {"kv_cache_before": 0, "kv_cache_after": 0}
     for match in matches:
         for side, (column, known) in enumerate(sums.items()):
