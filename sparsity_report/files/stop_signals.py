@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 #: Signals that ask a process to stop.
-STOPPING = [each for each in signal.Signals if each.name in {"SIGINT", "SIGTERM", "SIGHUP"}]
+STOPPING: list[int] = [s for s in signal.Signals if s.name in {"SIGINT", "SIGTERM", "SIGHUP"}]
 
 
 @contextmanager

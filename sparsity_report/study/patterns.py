@@ -141,8 +141,7 @@ def _patterns(
         )
     assert parameter.matrix is not None
     rows, columns = parameter.inputs_outputs or parameter.matrix
-    found = {key: p.cuts.get(parameter.name) for key, p in prunings.items() if p}
-    cuts = {key: cut for key, cut in found.items() if cut}
+    cuts = {key: cut for key, p in prunings.items() if p and (cut := p.cuts.get(parameter.name))}
     step = max(_BLOCK // max(columns, 1) // _LINES, 1) * _LINES
     if any(cut.input_first for cut in cuts.values()):
         step = rows  # groups along the inputs go across rows
@@ -152,23 +151,17 @@ def _patterns(
     frames = {key: Frames(len(values), size) for key in prunings} if zstd else {}
     slices = weights.as_in_memory(parameter.name)
     blocks, *copies = tee(_blocks(slices, rows, columns, step), 1 + len(cuts))
-    stays = {
-        key: cut.masks(block for *_, block in copy)
-        for (key, cut), copy in zip(cuts.items(), copies, strict=True)
-    }
+    pairs = zip(cuts.items(), copies, strict=True)
+    stays = {key: cut.masks(block for *_, block in copy) for (key, cut), copy in pairs}
     for number, start, tensor in blocks:
         values[number].add(tensor)
         nonzero = tensor != 0
         for key, matrices in zeros.items():
-            mask = nonzero
-            if key in stays:
-                mask = nonzero & next(stays[key])
+            mask = nonzero & next(stays[key]) if key in stays else nonzero
             if zstd:
                 frames[key].add(tensor, mask)
-            turned = parameter.transposed
-            matrices[number].add(
-                0 if turned else start, start if turned else 0, (mask.T if turned else mask).numpy()
-            )
+            place = (0, start) if parameter.transposed else (start, 0)
+            matrices[number].add(*place, (mask.T if parameter.transposed else mask).numpy())
     for masks in stays.values():
         next(masks, None)  # ends the generator
     version = zstd_version() if zstd else None

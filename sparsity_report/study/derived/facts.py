@@ -255,7 +255,7 @@ class Facts:
         """The rows of :attr:`methods` of distinct prunings of the first pruned model."""
         pruned = self.methods[self.methods["variant"].isin(self.prunings)]
         prints = dict(zip(pruned["variant"], pruned["fingerprint"], strict=True))
-        first = next((prints[name] for name in self.prunings if name in prints), None)
+        first = next((prints[name] for name in self.prunings if name in prints), "")
         return pruned[pruned["fingerprint"].eq(first)]
 
     @cached_property
@@ -405,7 +405,7 @@ class Facts:
             left = total - np.rint(total * shares)
             size = empty + np.rint((full - empty) * left / total).astype(np.int64)
             frame = pd.DataFrame({"sparsity": shares, "bytes": size, "ratio": size / dense})
-            lines.append(frame.assign(layout=layout))
+            lines.append(frame.assign(layout=str(layout)))
         columns = ["sparsity", "layout", "bytes", "ratio"]
         if not lines:
             return pd.DataFrame(columns=columns)

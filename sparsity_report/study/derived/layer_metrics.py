@@ -261,6 +261,6 @@ def spread_of(layers: pd.DataFrame) -> Spread | None:
     ends = layers.loc[[layers["share"].idxmin(), layers["share"].idxmax()]]
     share = zero_share(layers["weight_total"].sum(), layers["weight_nonzero"].sum()) or 0.0
     chance = _FAR * np.sqrt(share * (1 - share) * (1 / ends["weight_total"].astype(float)).sum())
-    low, high = map(float, ends["share"])
+    (low, high), (least, most) = map(float, ends["share"]), ends["module_name"]
     is_uneven = bool(high - low > max(_POINT, chance))
-    return Spread(len(layers), low, high, *ends["module_name"], is_uneven)
+    return Spread(len(layers), low, high, least, most, is_uneven)
