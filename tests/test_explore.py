@@ -10,6 +10,7 @@ import sys
 import urllib.request
 
 import pytest
+from explored import check_slider_moves
 from helpers import command
 
 from sparsity_report.cli import explore_command
@@ -44,7 +45,7 @@ def running(tmp_path_factory):
     process.stderr.close()
 
 
-def test_it_serves_this_machine_and_ends_with_nothing_left(running):
+def test_it_serves_this_machine_and_ends_with_nothing_left(running, chromium):
     process, folder = running
     told = process.stdout.readline()
     found = re.fullmatch(
@@ -56,15 +57,20 @@ def test_it_serves_this_machine_and_ends_with_nothing_left(running):
         assert "/login" in answer.geturl()  # who does not know the address sees nothing
     (private,) = folder.glob("sparsity-report-*")
     assert private.stat().st_mode & 0o077 == 0
-    with urllib.request.urlopen(address, timeout=120) as answer:
-        assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
-        page = answer.read().decode()
+    page = chromium.new_page()
+    complaints = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    answer = page.goto(address, timeout=120_000)
+    assert "default-src 'self'" in answer.headers["content-security-policy"]
     outputs = re.findall(
-        r'<script type="application/vnd\.voila\.cell-output\+json">(.*?)</', page, re.S
+        r'<script type="application/vnd\.voila\.cell-output\+json">(.*?)</', answer.text(), re.S
     )
     shown = [json.loads(output) for output in outputs]
     assert any("application/vnd.jupyter.widget-view+json" in o.get("data", {}) for o in shown)
     assert not [o for o in shown if o["output_type"] == "error"]
+    check_slider_moves(page)
+    assert complaints == []
+    page.close()
     process.send_signal(signal.SIGINT)
     assert process.wait(90) == 0
     assert process.stderr.read() == ""

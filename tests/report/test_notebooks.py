@@ -1,9 +1,8 @@
-"""The notebooks run from top to bottom, offline, on the demo model and on a real checkpoint."""
+"""Notebooks executed from top to bottom, offline, on the demo model and on a real checkpoint."""
 
 import json
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pandas as pd
 import pytest
 from browser import check_no_label_is_cut
 from helpers import command
+from jupyter_client import KernelManager
 from nbclient import NotebookClient
 
 import sparsity_report as sr
@@ -20,29 +20,41 @@ from sparsity_report.files.package_data import DEMO
 from sparsity_report.report import notebook
 from sparsity_report.report.exporter import PageExporter
 
-pytestmark = pytest.mark.slow(seconds=120)
+pytestmark = pytest.mark.slow(seconds=80)
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 
 
-def execute(name, folder, **parameters):
+@pytest.fixture(scope="module")
+def kernel():
+    """One kernel for all notebooks, since importing the package takes most of a kernel's time."""
+    manager = KernelManager()
+    # A bar that has ended is no output; on a slow machine one is drawn.
+    manager.start_kernel(env=os.environ | {"TQDM_DISABLE": "1"})
+    yield manager
+    manager.shutdown_kernel(now=True)
+    manager.cleanup_resources()
+
+
+def execute(kernel, name, folder, **parameters):
+    """Run a notebook in the shared kernel, with no name of the one before."""
     notebook = nbformat.read(NOTEBOOKS / name, as_version=4)
     at = next(i for i, c in enumerate(notebook.cells) if "parameters" in c.metadata.get("tags", []))
     assignments = "\n".join(f"{key} = {value!r}" for key, value in parameters.items())
-    notebook.cells.insert(at + 1, nbformat.v4.new_code_cell(assignments))
-    client = NotebookClient(
-        notebook, timeout=300, resources={"metadata": {"path": str(folder)}}, kernel_name="python3"
-    )
-    # A bar that has ended is no output; on a slow machine one is drawn.
-    client.execute(env=os.environ | {"TQDM_DISABLE": "1"})
+    for place, code in ((at + 1, assignments), (0, f"%reset -f\n%cd -q {folder}")):
+        notebook.cells.insert(place, nbformat.v4.new_code_cell(code))
+    client = NotebookClient(notebook, km=kernel, timeout=300)
+    client.execute()
+    client.kc.stop_channels()
     return notebook
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_structural_csr_analysis(tmp_path):
+def test_structural_csr_analysis(kernel, tmp_path):
     notebook = execute(
-        "structural_csr_analysis.ipynb", tmp_path, MODEL=str(DEMO), OUT="structural_layers"
-    )
+        kernel, "structural_csr_analysis.ipynb", tmp_path,
+        MODEL=str(DEMO), OUT="structural_layers",
+    )  # fmt: skip
     text = "".join(
         output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", [])
     )
@@ -66,10 +78,10 @@ def test_structural_csr_analysis(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_thesis_figures_from_a_study(demo_study, tmp_path):
+def test_thesis_figures_from_a_study(kernel, demo_study, tmp_path):
     """From a model, ``TestCommand.test_html`` makes them."""
     study = demo_study.save(tmp_path / "study.json")
-    notebook = execute("thesis_figures.ipynb", tmp_path, MODEL=str(study), OUT="thesis")
+    notebook = execute(kernel, "thesis_figures.ipynb", tmp_path, MODEL=str(study), OUT="thesis")
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert sum("image/svg+xml" in output.get("data", {}) for output in outputs) == 1 + 3 + 1
     again = sr.read_study(tmp_path / "thesis" / "study.json")
@@ -79,9 +91,9 @@ def test_thesis_figures_from_a_study(demo_study, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_policies(tmp_path):
+def test_policies(kernel, tmp_path):
     text = "def double(x):\n    return 2 * x\n" * 20
-    notebook = execute("policies.ipynb", tmp_path, SPARSITY=0.5, TEXT=text, OUT="paper")
+    notebook = execute(kernel, "policies.ipynb", tmp_path, SPARSITY=0.5, TEXT=text, OUT="paper")
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert sum("image/svg+xml" in output.get("data", {}) for output in outputs) == 2
     (grid,) = (o["data"]["text/markdown"] for o in outputs if "text/markdown" in o.get("data", {}))
@@ -93,14 +105,14 @@ def test_policies(tmp_path):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 class TestCommand:
-    def test_html(self, driver, minilm_path, tmp_path):
-        line = [
-            sys.executable, "-m", "sparsity_report", "notebook", minilm_path, "--out", tmp_path,
-            "--sparsity", "0.5", "--hide-inputs", "--notebook", "thesis_figures",
-        ]  # fmt: skip
-        run = subprocess.run(line, capture_output=True, text=True)
+    def test_html(self, driver, minilm_path, tmp_path, capfd):
+        run = command(
+            "notebook", minilm_path, "--out", tmp_path, "--sparsity", "0.5", "--hide-inputs",
+            "--notebook", "thesis_figures",
+        )  # fmt: skip
         assert run.returncode == 0, run.stderr
-        assert "encryption" not in run.stderr
+        # The kernel writes to the error stream of the process itself.
+        assert "encryption" not in run.stderr + capfd.readouterr().err
         page = (tmp_path / "thesis_figures.html").read_text(encoding="utf-8")
         assert "zeroed 5\u202f382\u202f144 of 10\u202f764\u202f288 prunable" in page
         assert "<script" not in page
@@ -137,10 +149,22 @@ class TestCommand:
         assert made.cells[0].source == "Environ `25\u00a0%`, Masked25, {OUT}"
         assert made.cells[-2].outputs[0].text == "fr\n"
 
+    def test_an_error_in_a_cell_is_one_line(self, tmp_path):
+        cells = ["MODEL = None", "import sparsity_report as sr\nsr.load(MODEL)"]
+        mine = nbformat.v4.new_notebook(cells=[*map(nbformat.v4.new_code_cell, cells)])
+        mine.cells[0].metadata["tags"] = ["parameters"]
+        nbformat.write(mine, tmp_path / "mine.ipynb")
+        run = command(
+            "notebook", "./nowhere", "--notebook", tmp_path / "mine.ipynb", "--out", tmp_path / "o"
+        )
+        assert run.returncode == 2
+        message = "the notebook stopped: ./nowhere: no such file"
+        assert message in run.stderr.splitlines()[-1]
+        assert not list((tmp_path / "o").glob("*.*"))
+
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (["./nowhere"], "the notebook stopped: ./nowhere: no such file"),
             (["--to", "pdf"], r".html or .ipynb files"),
             (["--notebook", "none"], "no notebook none: give a path or one of"),
             (["--notebook", __file__], "is no notebook"),
@@ -156,41 +180,42 @@ class TestCommand:
         assert not list((tmp_path / "o").glob("*.*"))
 
 
+@pytest.fixture(scope="module")
+def explored(kernel, tmp_path_factory):
+    """The notebook of the explorer and the folder it ran in."""
+    folder = tmp_path_factory.mktemp("explored")
+    return execute(kernel, "explorer.ipynb", folder, MODEL=None), folder
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_explorer(tmp_path, smollm2_path):
-    notebook = execute("explorer.ipynb", tmp_path, MODEL=str(smollm2_path))
+def test_explorer(explored):
+    notebook, folder = explored
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     views = [o for o in outputs if "application/vnd.jupyter.widget-view+json" in o.get("data", {})]
     assert len(views) == 1
     still = [o["data"]["text/html"] for o in outputs if "sx-still" in str(o.get("data", {}))]
     assert "data:image/png;base64," in still[0]
-    study = sr.read_study(tmp_path / "study.json")
-    told = json.dumps(outputs, ensure_ascii=False)
-    assert all(sentence in told for sentence in sr.summarize(study)[:2])
-    assert "<svg" in (tmp_path / "explorer.svg").read_text(encoding="utf-8")
+    study = sr.read_study(folder / "study.json")
+    shown = json.dumps(outputs, ensure_ascii=False)
+    assert all(sentence in shown for sentence in sr.summarize(study)[:2])
+    assert "<svg" in (folder / "explorer.svg").read_text(encoding="utf-8")
     # Where nobody looks, no 900 KB of Vega are sent, so none are saved with the widgets' state.
     (saved,) = notebook.metadata["widgets"].values()
     scripts = [len(widget["state"].get("_esm", "")) for widget in saved["state"].values()]
     assert 0 < sum(scripts) < len(bundle()) / 50
     # Each of thirty controls has a layout and a style of its own. Of the rest a good part is the
     # slider at every level, for the page it is exported to.
-    assert len(nbformat.writes(notebook)) < 420_000
-    notebook.metadata.pop("widgets")
-    assert len(nbformat.writes(notebook)) < 320_000
+    whole, widgets = len(nbformat.writes(notebook)), len(json.dumps(saved))
+    assert whole < 300_000
+    assert whole - widgets < 180_000
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_an_exported_explorer_moves_without_a_kernel(chromium, tmp_path):
-    mine = nbformat.v4.new_notebook()
-    cells = ["MODEL = None", "import sparsity_report as sr",
-             "w = sr.load()\nstudy = sr.compare(sr.dense(w), sr.csr(sr.global_magnitude(w, 0.3)))",
-             "sr.explore(study)"]  # fmt: skip
-    mine.cells = [nbformat.v4.new_code_cell(cell) for cell in cells]
-    mine.cells[0].metadata["tags"] = ["parameters"]
-    nbformat.write(mine, tmp_path / "mine.ipynb")
-    saved = sr.write_notebook(None, tmp_path / "o.ipynb", notebook=tmp_path / "mine.ipynb")
+def test_an_exported_explorer_moves_without_a_kernel(chromium, explored, tmp_path):
+    notebook, _ = explored
+    nbformat.write(notebook, tmp_path / "o.ipynb")
     # As jupyter nbconvert --to sparsity-report does.
-    text, about = PageExporter().from_filename(str(saved))
+    text, about = PageExporter().from_filename(str(tmp_path / "o.ipynb"))
     written = tmp_path / f"o{about['output_extension']}"
     written.write_text(text, encoding="utf-8")
     page = chromium.new_page()

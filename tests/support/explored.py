@@ -111,3 +111,16 @@ def chart_texts(chart):
     for rows in spec["datasets"].values():
         for row in rows:
             yield from (str(row[key]) for key in _SHOWN_FIELDS & set(row) if row[key] != "")
+
+
+def check_slider_moves(page):
+    """Check that an explorer in a page is alive: its kernel answers its slider."""
+    page.locator(".sparsity-explorer svg.marks").wait_for(timeout=90_000)
+    assert not page.locator(".sx-still").is_visible()
+    page.locator(".sparsity-explorer .sx-range").focus()
+    for _ in range(5):
+        page.keyboard.press("ArrowRight")
+    page.wait_for_function(
+        "document.querySelector('.sx-readout').value.startsWith('35')", timeout=30_000
+    )
+    page.locator(".sx-cards", has_text="35.0").wait_for()

@@ -1,24 +1,25 @@
-"""A JupyterLab, Notebook or Voilà of its own: loopback, a token, nothing shared with the user."""
+"""A JupyterLab with Notebook 7: loopback, a token, nothing shared with the user."""
 
+import json
 import os
 import secrets
 import sys
+import urllib.request
 from pathlib import Path
 
 import nbformat
 from serving import Serving, free_port
 
 ROOT = Path(__file__).parents[2]
-MODULES = {"lab": "jupyterlab", "notebook": "notebook", "voila": "voila"}
 
 
 class Server(Serving):
     """A server on a free port; leaving the block ends it and its kernels."""
 
-    def __init__(self, folder, kind="lab", notebook=None):
-        self.port = free_port()
-        self.kind, self.token = kind, secrets.token_hex(16)
-        self.home = f"http://127.0.0.1:{self.port}"
+    def __init__(self, folder):
+        port = free_port()
+        self.kind, self.token = "jupyterlab", secrets.token_hex(16)
+        self.home = f"http://127.0.0.1:{port}"
         self.work = folder / "work"
         self.work.mkdir(parents=True)
         own = {f"JUPYTER_{part}_DIR": folder / part for part in ("CONFIG", "DATA", "RUNTIME")}
@@ -30,26 +31,37 @@ class Server(Serving):
             "IPYTHONDIR": str(folder / "ipython"),
             "PYTHONPATH": str(ROOT),
         }
-        self.command = [sys.executable, "-m", MODULES[kind], "--no-browser"]
-        self.command += [f"--port={self.port}"]
-        if kind == "voila":
-            self.command += ["--Voila.ip=127.0.0.1", str(notebook)]
-            self.alive = self.home
-        else:
-            self.command += ["--ip=127.0.0.1", f"--IdentityProvider.token={self.token}"]
-            self.command += [f"--ServerApp.root_dir={self.work}", "--allow-root"]
-            self.command += ["--expose-app-in-browser"]
-            self.alive = f"{self.home}/api/status?token={self.token}"
+        self.command = [sys.executable, "-m", "jupyterlab", "--no-browser", f"--port={port}"]
+        self.command += ["--ip=127.0.0.1", f"--IdentityProvider.token={self.token}"]
+        self.command += [f"--ServerApp.root_dir={self.work}", "--allow-root"]
+        self.command += ["--LabApp.expose_app_in_browser=True"]
+        self.command += ["--JupyterNotebookApp.expose_app_in_browser=True"]
+        self.alive = f"{self.home}/api/status?token={self.token}"
         self.log = folder / "log.txt"
         quiet = folder / "SETTINGS" / "@jupyterlab" / "apputils-extension"
         quiet.mkdir(parents=True)
         (quiet / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}')
 
-    def url(self, name):
+    def url(self, name, app="lab"):
+        """Return the address of a notebook in JupyterLab or, as ``notebook``, in Notebook 7."""
         # A workspace of its own, so that no other notebook is open beside it.
         own = f"lab/workspaces/{secrets.token_hex(4)}/tree"
-        place = {"lab": own, "notebook": "notebooks"}[self.kind]
+        place = {"lab": own, "notebook": "notebooks"}[app]
         return f"{self.home}/{place}/{name}?token={self.token}"
+
+    def share_kernel(self, running, name):
+        """Let a notebook that is not open yet run in the kernel of one that is."""
+        (kernel,) = (s["kernel"]["id"] for s in self._sessions() if s["path"] == running)
+        self._sessions({"path": name, "name": name, "type": "notebook", "kernel": {"id": kernel}})
+
+    def _sessions(self, added=None):
+        request = urllib.request.Request(
+            f"{self.home}/api/sessions",
+            data=added and json.dumps(added).encode(),
+            headers={"Authorization": f"token {self.token}"},
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.load(answer)
 
     def write(self, name, *cells):
         """Save a notebook of code cells where the server sees it."""
