@@ -18,20 +18,24 @@ import sparsity_report as sr
 pytestmark = pytest.mark.slow(seconds=60)
 
 
-def process(*arguments, cwd=None):
+def process(*arguments, cwd=None, **environment):
     return subprocess.run(
         [sys.executable, "-m", "sparsity_report", *map(str, arguments)],
         capture_output=True,
         text=True,
         cwd=cwd,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        env={**os.environ, "HF_HUB_OFFLINE": "1", **environment},
     )
 
 
 @pytest.fixture(scope="module")
 def demo_run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("run")
-    return process("run", cwd=folder), folder / "results"
+    """A run on the demo, which opens its report in a browser that notes the address."""
+    folder = tmp_path_factory.mktemp("a run")
+    browser = tmp_path_factory.mktemp("browser") / "browser"
+    browser.write_text(f"#!/bin/sh\necho \"$1\" > '{folder / 'opened'}'\n")
+    browser.chmod(0o755)
+    return process("run", "--open", cwd=folder, BROWSER=str(browser)), folder / "results"
 
 
 def test_run_on_the_demo(demo_run):
@@ -54,7 +58,7 @@ def test_run_on_the_demo(demo_run):
 def test_render_gives_the_same_report(demo_run, tmp_path):
     """But for histograms, which only weights give; the page says why it has none."""
     _, out = demo_run
-    run = command("render", out / "study.json", "--out", tmp_path / "again")
+    run = command("render", out / "study.json", "--no-png", "--out", tmp_path / "again")
     assert run.returncode == 0, run.stderr
     table = "structural_layers/comparison.csv"
     assert (tmp_path / "again" / table).read_bytes() == (out / table).read_bytes()
@@ -96,7 +100,7 @@ def test_a_french_report_with_templates_of_ones_own(demo_run, tmp_path):
     (tmp_path / "mine" / "sections" / "flops.html.j2").write_text("<p>Mes mots</p>")
     run = command(
         "render", out / "study.json", "--out", tmp_path / "fr", "--language", "fr",
-        "--template-dir", tmp_path / "mine", "--no-csv",
+        "--template-dir", tmp_path / "mine", "--no-csv", "--no-png",
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     assert "poids élagables" in run.stdout.splitlines()[0]
@@ -174,7 +178,7 @@ def test_workers_cache_context_and_patterns(demo_run, tmp_path):
 
 
 def test_run_on_real_checkpoints(minilm_path, tmp_path):
-    run = command("run", minilm_path, "--out", tmp_path / "m")
+    run = command("run", minilm_path, "--no-png", "--out", tmp_path / "m")
     assert run.returncode == 0, run.stderr
     assert "of 10\u202f764\u202f288 prunable weights" in run.stdout
 
@@ -243,21 +247,16 @@ def test_what_is_of_one_model_is_refused_of_several(tmp_path):
 
 def test_the_report_is_opened_when_it_is_written(demo_run, tmp_path, monkeypatch):
     _, out = demo_run
-    opened = tmp_path / "opened"
-    (tmp_path / "browser").write_text(f'#!/bin/sh\necho "$1" > "{opened}"\n')
-    (tmp_path / "browser").chmod(0o755)
-    monkeypatch.setenv("BROWSER", str(tmp_path / "browser"))
+    assert (out.parent / "opened").read_text() == f"{(out / 'report.html').as_uri()}\n"
+    opened = []
+    monkeypatch.setattr("webbrowser.open", lambda address: opened.append(address))
     line = ("render", out / "study.json", "--no-png", "--no-csv", "--open", "--out")
     refused(command(*line, tmp_path / "p", "--no-html"), "--open has no report to open; leave out")
-    assert process(*line, out / "study.json").returncode == 2
-    assert not opened.exists()
-    run = process(*line, tmp_path / "my report")
-    assert run.returncode == 0, run.stderr
-    page = tmp_path / "my report" / "report.html"
-    assert opened.read_text() == f"{page.as_uri()}\n"
-    monkeypatch.setattr("webbrowser.open", lambda _: False)
+    assert command(*line, out / "study.json").returncode == 2
+    assert opened == []
     run = command(*line, tmp_path / "again")
     assert run.returncode == 0
+    assert opened == [(tmp_path / "again" / "report.html").as_uri()]
     assert "no browser could be started; open " in run.stderr
 
 
@@ -342,7 +341,7 @@ def test_impossible_sparsity(tmp_path, value):
 
 
 def test_bad_models(tmp_path):
-    refused(process("run", "./nowhere", "--out", tmp_path / "o"), "./nowhere", "no such file")
+    refused(command("run", "./nowhere", "--out", tmp_path / "o"), "./nowhere", "no such file")
     (tmp_path / "empty").mkdir()
     refused(command("run", tmp_path / "empty", "--out", tmp_path / "o"), "holds no weights")
     bad = tmp_path / "bad.safetensors"

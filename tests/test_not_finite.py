@@ -87,14 +87,15 @@ def test_only_pruning_is_refused(dtype):
 
 def test_every_reader_of_a_study_with_nan(tmp_path):
     study = sr.compare(sr.dense(sr.load(with_nan(), name="tiny")), patterns=True)
-    for at_hand in (study, sr.read_study(study.save(tmp_path / "s.json"))):
-        html = sr.write_report(at_hand, tmp_path / "r.html").read_text(encoding="utf-8")
+    read = sr.read_study(study.save(tmp_path / "s.json"))
+    for number, at_hand in enumerate((study, read)):
+        html = sr.write_report(at_hand, tmp_path / f"{number}.html").read_text(encoding="utf-8")
         assert "hold 3 NaN in 2 tensors" in html.replace("\u00a0", " ")
-        sr.write_report(at_hand, tmp_path / "r.pdf")
-        sr.write_thesis(at_hand, tmp_path / "thesis")
-        sr.write_csv(at_hand, tmp_path / "csv")
         explorer = sr.explore(at_hand)
         explorer.detail = "layers.0.fc1"
+    sr.write_report(read, tmp_path / "r.pdf")
+    sr.write_thesis(read, tmp_path / "thesis")
+    sr.write_csv(read, tmp_path / "csv")
 
 
 def test_the_command_line_says_what_to_do_about_nan(tmp_path):

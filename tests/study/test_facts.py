@@ -16,9 +16,9 @@ POLICIES = ("Masked30", "CSR30", "Two of four", "Layerwise")
 
 def zeros_of(variant):
     """Where each prunable weight of a variant is zero, from a module that runs."""
-    model = variant.module()
+    weights = dict(variant.module().named_parameters())
     return {
-        parameter.name: (dict(model.named_parameters())[parameter.name] == 0).numpy()
+        parameter.name: (weights[parameter.name] == 0).numpy()
         for parameter in variant.weights.prunable
     }
 
