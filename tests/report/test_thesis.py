@@ -6,10 +6,13 @@ import re
 import shutil
 import subprocess
 import sys
+from unittest import mock
 
 import hostile
 import pandas as pd
 import pytest
+import torch
+import vl_convert
 from helpers import need, small_files
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -29,7 +32,7 @@ from sparsity_report.report.tables.latex import command_names, tex
 from sparsity_report.study.schema import LAYOUTS
 from sparsity_report.words.display_names import group_name
 
-pytestmark = pytest.mark.slow(seconds=100)
+pytestmark = pytest.mark.slow(seconds=60)
 
 POINTS = 72 / 2.54
 
@@ -45,6 +48,37 @@ def kit(study, tmp_path_factory):
     folder = tmp_path_factory.mktemp("kit")
     sr.write_thesis(study, folder)
     return folder
+
+
+POINT = vl_convert.svg_to_png('<svg xmlns="http://www.w3.org/2000/svg" width="1" height="1"/>')
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Write a point in place of each PNG, since drawing them takes half of a kit's time."""
+    monkeypatch.setattr(vl_convert, "svg_to_png", lambda *_, **__: POINT)
+
+
+@pytest.fixture(scope="module")
+def pdf(study, tmp_path_factory):
+    return sr.write_report(study, tmp_path_factory.mktemp("pdf") / "report.pdf")
+
+
+@pytest.fixture(scope="module")
+def grey(demo, tmp_path_factory):
+    """Eight variants in grey, one of a name like a colour, of a model with one zero embedding."""
+    module = sr.dense(demo).module()
+    with torch.no_grad():
+        module.get_input_embeddings().weight[5, 0] = 0
+    study = eight_variants(sr.load(module, name="demo"))
+    renamed = {
+        table: getattr(study, table).replace({"variant": {"TwoFour": "#ff0000"}})
+        for table in ("variants", "layers")
+    }
+    study, folder = dataclasses.replace(study, **renamed), tmp_path_factory.mktemp("grey")
+    with mock.patch.object(vl_convert, "svg_to_png", return_value=POINT):
+        sr.write_thesis(study, folder, greyscale=True)
+    return study, folder
 
 
 def compiled(folder, clean=True):
@@ -102,12 +136,13 @@ def test_what_is_written(kit):
     assert names == expected
 
 
-@pytest.mark.parametrize(("column", "text"), [(7.62, 14.3), (6, 17.05)])
-def test_sizes_are_exact(study, tmp_path, column, text):
-    sr.write_thesis(study, tmp_path, column_cm=column, text_cm=text)
+def test_sizes_are_exact(kit, study, tmp_path):
+    sr.write_thesis(study, tmp_path, column_cm=6, text_cm=17.05)
     tenth = 0.01 * POINTS
-    for place, width in (("column", column), ("text", text)):
-        for path in (tmp_path / "figures").glob(f"*_{place}.pdf"):
+    for folder, place, width in (
+        (kit, "column", 8.5), (kit, "text", 16), (tmp_path, "column", 6), (tmp_path, "text", 17.05),
+    ):  # fmt: skip
+        for path in (folder / "figures").glob(f"*_{place}.pdf"):
             found = float(facts(path)["Page size"].split()[0])
             assert abs(found - width * POINTS) < tenth, path.name
             svg = path.with_suffix(".svg").read_text()
@@ -134,6 +169,7 @@ def test_figures_are_vector_and_carry_their_text(kit, study):
     assert "Zeros per group: demo" in (kit / "captions.tex").read_text()
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_font_by_name(study, tmp_path):
     listed = shutil.which("fc-list") and subprocess.run(["fc-list"], capture_output=True, text=True)
     need(bool(listed) and "Liberation Serif" in listed.stdout, "the package fonts-liberation")
@@ -143,7 +179,9 @@ def test_a_font_by_name(study, tmp_path):
         assert "'Liberation Serif', sans-serif" in path.with_suffix(".svg").read_text()
 
 
-def test_a_missing_font_is_an_error_unless_a_generic_one_follows(study, tmp_path):
+@pytest.mark.usefixtures("no_pictures")
+def test_a_missing_font_is_an_error_unless_a_generic_one_follows(demo, tmp_path):
+    study = sr.compare(sr.dense(demo))
     (tmp_path / "numbers.tex").write_text("kept")
     with pytest.raises(sr.SparsityReportError, match=r"font: 'No Such Font' is not installed"):
         sr.write_thesis(study, tmp_path, font="No Such Font")
@@ -153,27 +191,20 @@ def test_a_missing_font_is_an_error_unless_a_generic_one_follows(study, tmp_path
         assert fonts(path)
 
 
-def test_greyscale_needs_no_colour(demo, tmp_path):
-    study = eight_variants(demo)
-    renamed = study.variants["variant"].replace("TwoFour", "#ff0000")
-    study = dataclasses.replace(
-        study,
-        variants=study.variants.assign(variant=renamed),
-        layers=study.layers.assign(variant=study.layers["variant"].replace("TwoFour", "#ff0000")),
-    )
-    sr.write_thesis(study, tmp_path, greyscale=True)
-    for path in (tmp_path / "figures").glob("*.svg"):
+def test_greyscale_needs_no_colour(grey):
+    _, folder = grey
+    for path in (folder / "figures").glob("*.svg"):
         svg = path.read_text()
         drawn = re.findall(r'(?:fill|stroke|stop-color)="(#[0-9a-fA-F]{6}|rgb\([^)]*\))"', svg)
         assert drawn
         for colour in drawn:
             parts = re.findall(r"\d+", colour) if "rgb" in colour else re.findall("..", colour[1:])
             assert len(set(parts)) == 1, (path.name, colour)
-    bars = (tmp_path / "figures" / "sparsity_text.svg").read_text()
+    bars = (folder / "figures" / "sparsity_text.svg").read_text()
     assert ">#ff0000<" in bars
     legend = re.findall(r'aria-label="[^"]*"[^>]*|d="M-?[\d.]+[^"]*" fill="(#\w+)"', bars)
     assert len({colour for colour in legend if colour}) >= 8
-    lines = (tmp_path / "figures" / "csr_bytes_text.svg").read_text()
+    lines = (folder / "figures" / "csr_bytes_text.svg").read_text()
     assert len(set(re.findall(r'stroke-dasharray="([^"]+)"', lines))) >= 3
 
 
@@ -253,6 +284,7 @@ def test_the_example_compiles_without_a_warning(kit, study):
 
 
 @pytest.mark.latex
+@pytest.mark.usefixtures("no_pictures")
 def test_french_compiles_with_the_same_numbers(kit, study, tmp_path):
     with sr.speaking("fr"):
         sr.write_thesis(study, tmp_path)
@@ -279,20 +311,15 @@ def test_french_compiles_with_the_same_numbers(kit, study, tmp_path):
 
 
 @pytest.mark.latex
-def test_small_shares_and_many_variants_compile(smollm2, demo, tmp_path):
-    for weights, folder in ((smollm2, tmp_path / "a"), (None, tmp_path / "b")):
-        if weights is None:
-            study = eight_variants(demo)
-        else:
-            pruning = sr.global_magnitude(weights, 0.3)
-            study = sr.compare(sr.dense(weights), sr.masked(pruning), sr.csr(pruning))
-        sr.write_thesis(study, folder)
-        _, text = compiled(folder)
-        assert str(study.totals["stored_bytes"].iloc[0]) in text
-    assert "<0.1" in (tmp_path / "a" / "tables" / "sparsity.tex").read_text()
+def test_small_shares_and_many_variants_compile(grey):
+    study, folder = grey
+    _, text = compiled(folder)
+    assert str(study.totals["stored_bytes"].iloc[0]) in text
+    assert "<0.1" in (folder / "tables" / "sparsity.tex").read_text()
 
 
 @pytest.mark.latex
+@pytest.mark.usefixtures("no_pictures")
 def test_hostile_names_compile_as_text(tmp_path):
     """Not one is read as a command, by LaTeX or by BibTeX, which counts braces."""
     study = hostile.study(tmp_path / "study")
@@ -319,20 +346,25 @@ def test_hostile_names_compile_as_text(tmp_path):
     assert not [path for path in kit.rglob("*") if path.stem == "hacked"]
 
 
-def test_the_same_study_gives_the_same_files(kit, study, tmp_path):
+def test_the_same_study_gives_the_same_files(kit, pdf, study, tmp_path):
+    """The kit and the PDF of another process, in which sets have another order."""
     study.save(tmp_path / "study.json")
     code = (
         "import sys, sparsity_report as sr\n"
-        "sr.write_thesis(sr.read_study(sys.argv[1]), sys.argv[2])"
+        "study = sr.read_study(sys.argv[1])\n"
+        "sr.write_thesis(study, sys.argv[2])\n"
+        "sr.write_report(study, sys.argv[3])"
     )
-    folder = tmp_path / "again"
-    subprocess.run([sys.executable, "-c", code, tmp_path / "study.json", folder], check=True)
+    folder, again = tmp_path / "again", tmp_path / "again.pdf"
+    arguments = [tmp_path / "study.json", folder, again]
+    subprocess.run([sys.executable, "-c", code, *arguments], check=True)
+    assert again.read_bytes() == pdf.read_bytes()
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         assert path.read_bytes() == (kit / path.relative_to(folder)).read_bytes(), path.name
 
 
-def test_pdf_latex_and_json_say_the_same(kit, study, tmp_path):
-    text = text_of(sr.write_report(study, tmp_path / "report.pdf"))
+def test_pdf_latex_and_json_say_the_same(kit, pdf, study, tmp_path):
+    text = text_of(pdf)
     study.save(tmp_path / "study.json")
     totals = sr.read_study(tmp_path / "study.json").totals
     found = commands(kit)
@@ -368,7 +400,9 @@ def test_a_full_disk_leaves_earlier_files(kit, study, tmp_path):
         assert path.read_bytes() in (b"old", whole), path.name
 
 
-def test_templates_of_ones_own(study, tmp_path):
+@pytest.mark.usefixtures("no_pictures")
+def test_templates_of_ones_own(demo, tmp_path):
+    study = sr.compare(sr.dense(demo))
     own = tmp_path / "mine" / "thesis"
     own.mkdir(parents=True)
     (own / "findings.tex.j2").write_text("<<models>>: <<findings | length>>_\n")
@@ -446,6 +480,7 @@ def test_every_letter_kept_is_known_to_latex(tmp_path):
 
 
 @pytest.mark.latex
+@pytest.mark.usefixtures("no_pictures")
 def test_measurements_are_set_and_quoted(study, tmp_path):
     measured = put_in(study, latency=latency(), quality=quality(), sensitivity=sensitivity(12))
     sr.write_thesis(measured, tmp_path)
