@@ -1,3 +1,5 @@
+"""Files written as a whole or not at all, with their mode."""
+
 import os
 
 import pytest

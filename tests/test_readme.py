@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow(seconds=50)
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.S)
-# MPI is a cluster's own; tests/test_executors.py hands the same call a pool of another kind.
+# MPI needs a cluster; tests/counting/test_executors.py gives the same call another pool.
 PYTHON = [snippet for snippet in SNIPPETS if "mpi4py" not in snippet]
 CONSOLE = [
     line

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from fuzz.adapter import ADAPTER
 from fuzz.checkpoint import CHECKPOINT
+from fuzz.count_cache import CACHE, SCORES
 from fuzz.family import Family
 from fuzz.gguf import GGUF
-from fuzz.kept import CACHE, SCORES
 from fuzz.masks import MASKS
 from fuzz.packed import PACKED
 from fuzz.pair import PAIR

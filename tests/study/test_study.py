@@ -1,3 +1,5 @@
+"""Variants in a study: names, fingerprints, and models that stay unchanged."""
+
 import pytest
 import torch
 from helpers import Tiny, study_of

@@ -1,3 +1,5 @@
+"""Groups of modules by their names and classes."""
+
 import pytest
 import torch
 from torch import nn

@@ -1,4 +1,4 @@
-"""Limits of the explorer: thresholds of layout, empty selections, unknown values."""
+"""Edge cases of the explorer: layout thresholds, empty selections, unknown values."""
 
 import dataclasses
 import math

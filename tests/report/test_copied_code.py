@@ -1,4 +1,4 @@
-"""What is copied says the same again where it is pasted."""
+"""Copied tables and code that say the same again where they are pasted."""
 
 import json
 import re

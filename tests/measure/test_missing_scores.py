@@ -1,4 +1,4 @@
-"""A model that has no score loses nothing else."""
+"""Models without a score, which keep all other results."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The small PNG of a saved notebook is the large one of vl-convert, pixel for pixel."""
+"""Saved notebooks' small PNGs equal the large ones of vl-convert, pixel for pixel."""
 
 import base64
 

@@ -1,4 +1,4 @@
-"""Tools of the explorer: budgets, layers that are held, what is copied."""
+"""Actions of the explorer: budgets, bounds of layers, and copied code."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The pages of two checkpoints and of two studies in a browser: whole on every screen, and kept."""
+"""Pages of two checkpoints and of two studies in a browser, on every screen."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""Every number in every sentence is read back and compared with arithmetic on the frames.
+"""Every number in every sentence, read back and compared with arithmetic on the frames.
 
 Numbers are found by the words around them in the catalogue; the expected ones are computed here
 from the rows of modules, and written by formatters of our own.

@@ -1,4 +1,4 @@
-"""What sentences say at their limits, in which order, and where they are silent."""
+"""Edge cases of sentences: their limits, their order, and omitted findings."""
 
 import dataclasses
 import math

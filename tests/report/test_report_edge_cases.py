@@ -1,4 +1,4 @@
-"""Where tables and texts of a report change: at limits, at nothing, and where they are named."""
+"""Edge cases of reports: limits of tables and texts, empty values, and labels."""
 
 import dataclasses
 import re

@@ -1,4 +1,4 @@
-"""Methods by sparsity and model: every cell is a score of the study, a best that is one is bold."""
+"""Grids of scores by method, sparsity and model: every cell is a score of the study."""
 
 import re
 

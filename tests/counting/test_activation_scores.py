@@ -1,3 +1,5 @@
+"""Weights scored with norms of activations, compared with Python's sort."""
+
 import numpy as np
 import pytest
 import torch

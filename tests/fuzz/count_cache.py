@@ -1,4 +1,4 @@
-"""Folders of kept counts and scores; what comes of them is what comes without them.
+"""Damaged folders of cached counts and scores, which change no result.
 
 Of an entry whose digest was computed anew the counts may be other ones, but sound ones.
 """

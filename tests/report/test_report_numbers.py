@@ -1,4 +1,4 @@
-"""The last hop: every number of page, PDF, thesis kit and CSV, cell by cell with its heads.
+"""Every number of page, PDF, thesis kit and CSV, read back cell by cell with its heads.
 
 Numbers are read back from what was written and compared with the study's frames, written by a
 formatter of this test's own. A swapped column, denominator, sign or digit fails.

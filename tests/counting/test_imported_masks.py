@@ -1,3 +1,5 @@
+"""Masks imported from other tools and from checkpoints."""
+
 import io
 import zipfile
 

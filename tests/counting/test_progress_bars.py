@@ -1,4 +1,4 @@
-"""Long functions show one bar on a terminal and in a notebook, and none in a pipe."""
+"""One progress bar for each long function, on terminals and in notebooks but not in pipes."""
 
 import inspect
 import io

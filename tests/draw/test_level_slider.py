@@ -1,4 +1,4 @@
-"""The slider's chart holds and draws what real prunings at its levels give."""
+"""The level slider's chart compared with real prunings at its levels."""
 
 import copy
 import dataclasses

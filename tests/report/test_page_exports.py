@@ -1,4 +1,4 @@
-"""What a reader takes away from the page: its address, its charts, its tables, its rows."""
+"""Exports of the page: its address, its charts, its tables, its rows."""
 
 import csv
 import io
