@@ -20,9 +20,9 @@ from sparsity_report.sparse.csr_swap import convert_linears_to_csr_
 from sparsity_report.sparse.linear_csr import convert_experts_to_csr_
 from sparsity_report.sparse.shares import zero_share
 from sparsity_report.study.layers import csr_parameters, group_frame, layer_frame
-from sparsity_report.weights.anatomy.parameter_places import locate, put_, value, walk
+from sparsity_report.weights.anatomy.parameter_places import copied, locate, put_, value, walk
 from sparsity_report.weights.loading import load
-from sparsity_report.weights.sources.memory import ModuleWeights, copied
+from sparsity_report.weights.sources.memory import ModuleWeights
 from sparsity_report.weights.weights import Parameter, Weights
 
 

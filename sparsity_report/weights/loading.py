@@ -7,16 +7,19 @@ from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from torch import nn
 
 from sparsity_report.errors import SparsityReportError, explained, printable, within_memory
 from sparsity_report.files.package_data import DEMO
+from sparsity_report.weights.adapters.lora import TENSORS, check_folder, read_adapter
+from sparsity_report.weights.adapters.merged_adapter import AdaptedWeights
 from sparsity_report.weights.anatomy.describe import ReaderOptions
-from sparsity_report.weights.sources.hub import Remote, Request, fetch, find, is_hub_id
+from sparsity_report.weights.sources import checkpoint, safetensors
+from sparsity_report.weights.sources.hub import Request, Selection, fetch, find, is_hub_id
+from sparsity_report.weights.sources.memory import ModuleWeights
+from sparsity_report.weights.sources.pickles import check_allowed, read_pickle
 from sparsity_report.weights.weights import Weights
-
-if TYPE_CHECKING:
-    from torch import nn
 
 # Headers that are read in parallel over the network.
 _PARALLEL = 8
@@ -100,11 +103,6 @@ def load(
     >>> sr.load().architecture
     'OPTForCausalLM'
     """
-    from torch import nn
-
-    from sparsity_report.weights.sources.checkpoint import Outline, without_values
-    from sparsity_report.weights.sources.memory import ModuleWeights
-
     source = Request(revision, subfolder or "", file or "", allow_pickle, stream, values)
     options = ReaderOptions(name or "", blacklist, groups, config=config)
     if model is None and base is None:
@@ -122,13 +120,9 @@ def load(
                     f"{type(model).__name__}"
                 )
             beneath = load(
-                base,
-                blacklist=blacklist,
-                groups=groups,
-                values=values,
-                allow_pickle=allow_pickle,
-                stream=stream,
-            )
+                base, blacklist=blacklist, groups=groups, values=values,
+                allow_pickle=allow_pickle, stream=stream,
+            )  # fmt: skip
             weights = _open_adapted(os.fspath(model), beneath, options, source, merge)
         elif isinstance(model, str | os.PathLike):
             path = os.fspath(model)
@@ -141,15 +135,12 @@ def load(
                 f"cannot open a {type(model).__name__}: give a Hub id, a path, an nn.Module or "
                 "nothing"
             )
-    return weights if values or isinstance(weights, Outline) else without_values(weights)
+    return weights if values else checkpoint.without_values(weights)
 
 
 def _open_adapted(
     model: str, base: Weights, options: ReaderOptions, source: Request, merge: bool
 ) -> Weights:
-    from sparsity_report.weights.adapters.lora import TENSORS, read_adapter
-    from sparsity_report.weights.adapters.merged_adapter import AdaptedWeights
-
     if (path := _local_path(model, source)) is None:
         path, notes = fetch(model, replace(source, file=source.file or TENSORS))
         options = replace(options, name=options.name or model, notes=notes)
@@ -166,7 +157,7 @@ def _open_path(model: str, options: ReaderOptions, source: Request) -> Weights:
             options = replace(options, notes=notes)
         else:
             remote = find(model, source)
-            path, options = remote.folder, replace(options, name=name, notes=remote.notes)
+            path, options = remote.source.folder, replace(options, name=name, notes=remote.notes)
             if remote.files:
                 return _open_remote(remote, options)
     options = replace(options, name=name or _model_name(path))
@@ -175,9 +166,7 @@ def _open_path(model: str, options: ReaderOptions, source: Request) -> Weights:
         and (path / "config.json").is_file()
         and not any(file.suffix in {".safetensors", ".gguf"} for file in path.iterdir())
     ):
-        from sparsity_report.weights.sources.checkpoint import from_config
-
-        return from_config(path, options)
+        return checkpoint.from_config(path, options)
     return _open_files(path, options, source.allow_pickle)
 
 
@@ -192,13 +181,11 @@ def _local_path(model: str, source: Request) -> Path | None:
     return path
 
 
-def _open_remote(remote: Remote, options: ReaderOptions) -> Weights:
+def _open_remote(remote: Selection, options: ReaderOptions) -> Weights:
     from sparsity_report.weights.gguf.gguf_header import read_header
     from sparsity_report.weights.gguf.gguf_model import GGUFWeights
-    from sparsity_report.weights.sources.checkpoint import open_checkpoint
-    from sparsity_report.weights.sources.safetensors import Shards
 
-    files, folder = remote.files, remote.folder
+    files, folder = remote.files, remote.source.folder
     with ThreadPoolExecutor(_PARALLEL) as pool:
         if files[0].name.endswith(".gguf"):
             paths = [folder / file.name for file in files]
@@ -206,9 +193,9 @@ def _open_remote(remote: Remote, options: ReaderOptions) -> Weights:
             weights = GGUFWeights(paths[0], options, headers)
             weights.path = folder
             return weights
-        read = Shards(files, remote.weight_map).read
+        read = safetensors.Shards(files, remote.weight_map).read
         entries = dict(zip(files, pool.map(read, files), strict=True))
-    return open_checkpoint(folder, options, "safetensors", entries, entries.__getitem__)
+    return checkpoint.open_checkpoint(folder, options, "safetensors", entries, entries.__getitem__)
 
 
 def _model_name(path: Path) -> str:
@@ -220,17 +207,15 @@ def _model_name(path: Path) -> str:
 
 
 def _open_files(path: Path, options: ReaderOptions, allow_pickle: bool) -> Weights:
-    from sparsity_report.weights.adapters.lora import check_folder
     from sparsity_report.weights.gguf.gguf_model import GGUFWeights, model_names
-    from sparsity_report.weights.sources.checkpoint import open_checkpoint
-    from sparsity_report.weights.sources.pickles import check_allowed, read_pickle
-    from sparsity_report.weights.sources.safetensors import find_shards, read_header
 
     if path.is_dir():
         names = [file.name for file in path.iterdir()]
         check_folder(path, names)
-        if (shards := find_shards(path)).files:
-            return open_checkpoint(path, options, "safetensors", shards.files, shards.read)
+        if (shards := safetensors.find_shards(path)).files:
+            return checkpoint.open_checkpoint(
+                path, options, "safetensors", shards.files, shards.read
+            )
         models = model_names(names)
         if len(models) == 1:
             return GGUFWeights(path / models[0], options)
@@ -250,7 +235,9 @@ def _open_files(path: Path, options: ReaderOptions, allow_pickle: bool) -> Weigh
     elif not path.stat().st_size:
         raise SparsityReportError(f"{path} has 0 bytes; download it again")
     elif path.suffix == ".safetensors":
-        return open_checkpoint(path, options, "safetensors", [path], read_header)
+        return checkpoint.open_checkpoint(
+            path, options, "safetensors", [path], safetensors.read_header
+        )
     elif path.suffix == ".gguf":
         return GGUFWeights(path, options)
     elif path.suffix not in _PICKLES:
@@ -260,4 +247,4 @@ def _open_files(path: Path, options: ReaderOptions, allow_pickle: bool) -> Weigh
     else:
         pickles = [path]
     check_allowed(path, allow_pickle)
-    return open_checkpoint(path, options, "pickle", pickles, read_pickle)
+    return checkpoint.open_checkpoint(path, options, "pickle", pickles, read_pickle)

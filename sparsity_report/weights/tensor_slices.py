@@ -26,6 +26,7 @@ from sparsity_report.untrusted.gates import check_regular, open_file
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
+Shape = tuple[int, ...]
 
 #: Dtypes of scales.
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
@@ -121,7 +122,7 @@ class HeldSlice(Slice):
         flat = tensor.detach().reshape(-1)
         return cls(flat.numel(), flat.dtype, flat)
 
-    def cut(self, shape: tuple[int, ...]) -> Iterator[Slice]:
+    def cut(self, shape: Shape) -> Iterator[Slice]:
         """Yield the values of a tensor of `shape` as slices of whole rows."""
         parts = self.values.split(_step(shape)) if self.total else ()
         return (HeldSlice(part.numel(), part.dtype, part) for part in parts)
@@ -302,7 +303,7 @@ class FileSlice(Slice):
         """Open the file for the bytes of the values, see :meth:`Origin.opened`."""
         return self.file.opened(self.offset, self.offset + self.nbytes)
 
-    def cut(self, shape: tuple[int, ...]) -> Iterator[FileSlice]:
+    def cut(self, shape: Shape) -> Iterator[FileSlice]:
         """Yield the values of a tensor of `shape` as slices of whole rows."""
         step = _step(shape)
         for start in range(0, self.total, step):
@@ -320,9 +321,7 @@ def pieces(slices: Iterable[Slice]) -> Iterator[torch.Tensor]:
     return (piece for part in slices for piece in part.pieces())
 
 
-def join_slices(
-    slices: Iterable[Slice], dtype: torch.dtype, shape: tuple[int, ...]
-) -> torch.Tensor:
+def join_slices(slices: Iterable[Slice], dtype: torch.dtype, shape: Shape) -> torch.Tensor:
     """Read slices into one tensor, the only copy in memory."""
     tensor = torch.empty(math.prod(shape), dtype=dtype)
     start = 0
@@ -341,7 +340,7 @@ def read_at(file: Reader, offset: int, size: int) -> Bytes:
     return raw
 
 
-def _step(shape: tuple[int, ...]) -> int:
+def _step(shape: Shape) -> int:
     """Return the values of a slice: whole rows if at least one fits."""
     row = shape[-1] if len(shape) > 1 else 1
     return _SLICE // row * row if 0 < row <= _SLICE else _SLICE
@@ -362,7 +361,7 @@ class Stored(Protocol):
     def packing(self) -> str:
         """Name of the packing, such as ``"Q4_1"``; empty for plain values."""
 
-    def cut(self, shape: tuple[int, ...]) -> Iterator[Slice]:
+    def cut(self, shape: Shape) -> Iterator[Slice]:
         """Yield the values of a tensor of `shape` as slices."""
 
 
@@ -381,7 +380,7 @@ class Entry:
     """
 
     key: str
-    shape: tuple[int, ...]
+    shape: Shape
     values: Stored
     kind: str = ""
 
@@ -458,13 +457,9 @@ class Entry:
         numpy.ndarray
             uint8, (rows of the matrix, columns · bytes of a number).
         """
-        down, across = self.shape
-        if not isinstance(self.values, FileSlice):
-            held = self._held().view(self.shape)[:, start:stop].contiguous()
-            return held.view(torch.uint8).numpy()
-        if stop - start == across:
-            return self.rows()
-        size = self.values.dtype.itemsize
+        (down, across), size = self.shape, self.values.dtype.itemsize
+        if not isinstance(self.values, FileSlice) or stop - start == across:
+            return np.ascontiguousarray(self.rows()[:, start * size : stop * size])
         block = np.empty((down, (stop - start) * size), np.uint8)
         with self.values.opened() as file:
             for row in range(down):

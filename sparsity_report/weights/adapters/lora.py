@@ -229,8 +229,8 @@ def _pair(file: Path, config: Mapping[str, Any], module: str, sides: Mapping[str
         first = next(iter(sides.values()))
         raise wrong(file, f"{first.key!r} lacks the other matrix of its pair")
     a, b = (sides[name] for name in names)
-    rank = _module_number(file, config, "r", "rank_pattern", module)
-    alpha = _module_number(file, config, "lora_alpha", "alpha_pattern", module)
+    rank = _module_number(file, config, "r", module)
+    alpha = _module_number(file, config, "lora_alpha", module)
     is_float = {a.values.dtype, b.values.dtype} <= {*FLOATS}
     are_matrices = is_float and len(a.shape) == len(b.shape) == 2
     if not are_matrices or not a.shape[0] == b.shape[1] == rank:
@@ -243,11 +243,9 @@ def _pair(file: Path, config: Mapping[str, Any], module: str, sides: Mapping[str
     return Pair(a, b, scaling, embedding)
 
 
-def _module_number(
-    file: Path, config: Mapping[str, Any], field: str, patterns: str, module: str
-) -> int | float:
+def _module_number(file: Path, config: Mapping[str, Any], field: str, module: str) -> int | float:
     """Return a number for a module: that of the first pattern that ends its name, as PEFT does."""
-    value = config.get(field)
+    value, patterns = config.get(field), "rank_pattern" if field == "r" else "alpha_pattern"
     for pattern, number in (config.get(patterns) or {}).items():
         if _is_complex(pattern) or max(len(pattern), len(module)) > _LONGEST:
             raise wrong(file, f"pattern {pattern!r} of {CONFIG} is too complex")

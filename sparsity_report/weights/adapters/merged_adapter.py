@@ -17,7 +17,7 @@ from sparsity_report.weights.anatomy.describe import ReaderOptions, on_disk
 from sparsity_report.weights.anatomy.groups import ruled
 from sparsity_report.weights.anatomy.parameter_places import locate, value, walk
 from sparsity_report.weights.sources.checkpoint import CheckpointWeights
-from sparsity_report.weights.tensor_slices import Bytes, Entry, FileSlice, Slice, join_slices
+from sparsity_report.weights.tensor_slices import Bytes, Entry, FileSlice, Shape, Slice, join_slices
 from sparsity_report.weights.weights import Module, Parameter, Weights
 
 if TYPE_CHECKING:
@@ -121,11 +121,6 @@ class Change:
     values: Entry | None = None
     product: Product | None = None
 
-    @property
-    def file_bytes(self) -> int | None:
-        """Bytes in a file; None for computed values."""
-        return None if self.product or not self.values else self.values.values.nbytes
-
 
 class AdaptedWeights(Weights):
     """A base model with an adapter, merged or beside it.
@@ -163,14 +158,9 @@ class AdaptedWeights(Weights):
         is_unnamed = base.name == base.architecture  # a module without a checkpoint
         config = adapter.file.parent / CONFIG
         doubts = () if is_unnamed else base_note(config, base.name, folder)
-        super().__init__(
-            name=options.name,
-            source=base.source,
-            architecture=base.architecture,
-            modules=modules,
-            attention_widths=base.attention_widths,
-            notes=(*base.notes, *options.notes, *_notes(base, adapter, merge), *doubts),
-        )
+        notes = (*base.notes, *options.notes, *_notes(base, adapter, merge), *doubts)
+        widths = base.attention_widths
+        super().__init__(options.name, base.source, base.architecture, modules, widths, notes)
         self._base, self._changes, self._merged = base, changes, merge
 
     def slices(self, name: str) -> Iterator[Slice]:
@@ -248,12 +238,11 @@ def _changed(parameter: Parameter, changes: Mapping[str, Change]) -> Parameter:
     """Return a parameter after its change; computed values have no file bytes."""
     if (change := changes.get(parameter.name)) is None:
         return parameter
-    return replace(parameter, packing="", file_bytes=change.file_bytes)
+    in_file = None if change.product else change.values
+    return replace(parameter, packing="", file_bytes=in_file.values.nbytes if in_file else None)
 
 
-def _check_shape(
-    base: Weights, adapter: Adapter, parameter: Parameter, shape: tuple[int, ...]
-) -> None:
+def _check_shape(base: Weights, adapter: Adapter, parameter: Parameter, shape: Shape) -> None:
     if parameter.shape != shape:
         raise adapter.wrong(
             f"it changes {parameter.name!r} of shape {shape}, but in {base.name} its shape is "

@@ -190,31 +190,28 @@ def _group(
     usages: Mapping[str, Usage],
 ) -> str:
     """Return the group of a module: by user rules, traced use, class and name."""
-    class_name = type(place.module).__name__
-    enclosing = tuple([type(module).__name__ for module in place.around])
-    roles = {usages[name].role for name in map(place.full_name, place.tensors) if name in usages}
-    head = ties.is_head(place.module) or ("lm_head" in roles and not ties.is_input(place.module))
-    group = groups.classify(
-        place.path, class_name, enclosing=enclosing, head=head, rules=options.groups
-    )
     if rule := groups.ruled(place.path, options.groups):
         return rule
+    enclosing = tuple([type(module).__name__ for module in place.around])
+    traced = [usages[name] for name in map(place.full_name, place.tensors) if name in usages]
+    roles, module = {usage.role for usage in traced}, id(place.module)
+    head = module == ties.output or ("lm_head" in roles and module != ties.input)
+    group = groups.classify(place.path, type(place.module).__name__, enclosing=enclosing, head=head)
     if adapter := _ADAPTER.search(place.path):
         return known.get(place.path[: adapter.start()], group)
     if "router" in roles:
         return "router"
-    return _by_use(place, usages) if group == "other" else group
+    return _by_use(place, traced) if group == "other" else group
 
 
-def _by_use(place: Place, usages: Mapping[str, Usage]) -> str:
+def _by_use(place: Place, traced: Sequence[Usage]) -> str:
     """Return the group of a module that no rule knows, from its traced use."""
-    known = [usages[name] for name in map(place.full_name, place.tensors) if name in usages]
-    multiplied = (usage.convolved or (usage.shape and not usage.is_vector) for usage in known)
+    multiplied = (usage.convolved or (usage.shape and not usage.is_vector) for usage in traced)
     if any(multiplied) or groups.is_other_linear(type(place.module).__name__):
         return "other_linear"
     # Rows added or concatenated to the input: positions, queries, separators.
     sizes = [sorted(tensor.shape)[-2:] for tensor in place.tensors.values()]
-    if known and any(len(size) > 1 and size[0] > 1 for size in sizes):
+    if traced and any(len(size) > 1 and size[0] > 1 for size in sizes):
         return "embedding"
     return "other"
 
@@ -315,26 +312,20 @@ class _Ties:
         Parameter under which each tensor is counted, by id: the embedding, else the first.
     shared : set of str
         Parameters that others are tied to.
+    input, output : int or None
+        Ids of the input and output embeddings.
     """
 
     def __init__(self, places: Sequence[Place]) -> None:
         model = places[0].module
-        self._input, self._output = (_embedding_id(model, side) for side in ("input", "output"))
-        self.owners = _owners(places, self._input)
+        self.input, self.output = (_embedding_id(model, side) for side in ("input", "output"))
+        self.owners = _owners(places, self.input)
         self.shared = {
             self.owners[id(tensor)]
             for place in places
             for leaf, tensor in place.tensors.items()
             if self.owners[id(tensor)] != place.full_name(leaf)
         }
-
-    def is_input(self, module: nn.Module) -> bool:
-        """Return whether a module is the input embedding."""
-        return id(module) == self._input
-
-    def is_head(self, module: nn.Module) -> bool:
-        """Return whether a module is the model's output embedding."""
-        return id(module) == self._output
 
 
 def _owners(places: Sequence[Place], embedding_id: int | None) -> dict[int, str]:

@@ -13,11 +13,13 @@ import json
 import math
 import re
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
+from itertools import count, product
 from typing import Any
 
 import torch
@@ -26,7 +28,7 @@ from torch import nn
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.sparse.linear_csr import LinearCSR
 from sparsity_report.weights.anatomy.parameter_places import Place, as_csr, computed_by
-from sparsity_report.weights.anatomy.tracer import Budget, Record, Use, Watch, tensors_among
+from sparsity_report.weights.anatomy.tracer import Record, Use, Watch, budget, tensors_among
 
 # Tokens of the shortest text. Models that pad texts to blocks use 64 tokens mostly, at most 512.
 _LENGTHS = (8, 64, 512)
@@ -161,17 +163,14 @@ def _structure(places: Sequence[Place]) -> Hashable:
         return None
     config: Any = getattr(modules[0], "config", None)
     settings = _of_the_model(config.to_dict()) if hasattr(config, "to_dict") else {}
-    numbered: dict[int, int] = {}
-    return (
-        json.dumps(settings, sort_keys=True, default=str),
-        *(
-            (place.path, _type(place.module), place.times, leaf, place.shape(leaf), number)
-            for place in places
-            for leaf, tensor in place.tensors.items()
-            for number in [numbered.setdefault(id(tensor), len(numbered))]
-        ),
-        *((place.path, _type(place.module), _settings(place.module)) for place in places),
-    )
+    numbers: Mapping[int, int] = defaultdict(count().__next__)
+    kinds = [(p.path, p.times, _type(p.module), _settings(p.module)) for p in places]
+    tensors = [
+        (place.path, leaf, place.shape(leaf), numbers[id(tensor)])
+        for place in places
+        for leaf, tensor in place.tensors.items()
+    ]
+    return (json.dumps(settings, sort_keys=True, default=str), *kinds, *tensors)
 
 
 def _type(module: nn.Module) -> type[nn.Module]:
@@ -219,7 +218,7 @@ class _Twin:
                 if isinstance(child, LinearCSR):
                     twins[id(place.module)]._modules[name] = twins[id(child)]
         self.places = {id(twins[id(place.module)]): place for place in places}
-        self.budget = Budget(len(self.parameters))
+        self.operations = budget(len(self.parameters))
         self.config = getattr(self.model, "config", None)
         self.vocabularies = {*_numbers(self.config, _VOCABULARY.search)}
 
@@ -238,7 +237,7 @@ class _Twin:
         """Run the model; return what happened."""
         known = inspect.signature(self.model.forward).parameters
         options = {n: v for n, v in (("use_cache", False), ("return_dict", True)) if n in known}
-        watch = Watch(self.parameters, self.budget)
+        watch = Watch(self.parameters, self.operations)
         with watch.watching():
             out = self.model(**inputs, **options)
         outputs = out if isinstance(out, Mapping) else {}
@@ -430,10 +429,8 @@ def _samples(model: nn.Module) -> Iterator[tuple[bool, Sample]]:
     """
     config, takes = getattr(model, "config", None), inspect.signature(model.forward).parameters
     others = [dict([other]) for name in _OTHERS if name in takes for other in _other(config, name)]
-    for besides in ({}, *others):
-        for names in _texts(config, takes):
-            for shape in _shapes(config):
-                yield True, partial(_read, config, names, shape, besides)
+    for besides, names, shape in product(({}, *others), _texts(config, takes), _shapes(config)):
+        yield True, partial(_read, config, names, shape, besides)
     for besides in others:
         yield False, partial(_read, config, (), (), besides)
 

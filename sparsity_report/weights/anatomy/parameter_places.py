@@ -1,8 +1,10 @@
-"""Places of parameters in a live model: find, read and write them.
+"""Places of parameters in a live model: find, read, write and copy them.
 
 Wrappers, pruning masks of torch, parametrizations, shared modules and CSR are transparent.
 """
 
+import copy
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
@@ -160,3 +162,39 @@ def is_strided(tensor: torch.Tensor) -> bool:
     """Return whether a tensor is dense in memory."""
     semi_structured = isinstance(tensor, torch.sparse.SparseSemiStructuredTensor)
     return tensor.layout == torch.strided and not semi_structured
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """Return a deep copy of a model that preserves shared memory.
+
+    ``copy.deepcopy`` copies parameters that are views of one storage separately, and refuses
+    sparse tensors and the computed ``weight`` of a module that torch has pruned.
+    """
+    copies: dict[int, Any] = {}
+    sharing: dict[tuple[torch.device, int], dict[int, torch.Tensor]] = defaultdict(dict)
+    for module in model.modules():
+        for tensor in (*module._parameters.values(), *module._buffers.values()):
+            if tensor is None or tensor.is_meta:
+                continue
+            if tensor.layout != torch.strided:
+                copies[id(tensor)] = _like(tensor, tensor.detach().clone())
+            elif is_strided(tensor) and tensor.numel():
+                start = tensor.untyped_storage().data_ptr()
+                sharing[tensor.device, start][id(tensor)] = tensor
+        for computed in computed_by(module):
+            copies[id(computed)] = computed.detach().clone()
+    for tensors in sharing.values():
+        if len(tensors) > 1:
+            memory = next(iter(tensors.values())).untyped_storage().clone()
+            for key, tensor in tensors.items():
+                place = tensor.storage_offset(), tensor.shape, tensor.stride()
+                view = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+                copies[key] = _like(tensor, view.set_(memory, *place))
+    return copy.deepcopy(model, copies)
+
+
+def _like(tensor: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """Return values as a parameter if `tensor` is one."""
+    if isinstance(tensor, nn.Parameter):
+        return nn.Parameter(values, tensor.requires_grad)
+    return values

@@ -125,21 +125,13 @@ class Record:
     guessed: bool = False
 
 
-class Budget:
-    """Limit on the operations of all runs of a model.
+def budget(parameters: int) -> Iterator[int]:
+    """Return an iterator of as many operations as all runs of a model may take.
 
     Only an extreme number in a configuration exceeds it, such as a layer repeated a million
     times.
     """
-
-    def __init__(self, parameters: int) -> None:
-        self._left = min(_PER_PARAMETER * parameters + _BESIDES, _MOST)
-
-    def take(self) -> None:
-        """Count an operation; raise ValueError beyond the limit."""
-        self._left -= 1
-        if self._left < 0:
-            raise ValueError("it takes far more operations than models of so many parameters do")
+    return iter(range(min(_PER_PARAMETER * parameters + _BESIDES, _MOST)))
 
 
 class Watch(TorchDispatchMode):
@@ -149,18 +141,18 @@ class Watch(TorchDispatchMode):
     ----------
     parameters : mapping of int to torch.Tensor
         Parameters on the meta device, by their keys in the record.
-    budget : Budget
-        Limit for all runs of the model.
+    operations : iterator of int
+        Those left for all runs of the model, see :func:`budget`.
     """
 
-    def __init__(self, parameters: Mapping[int, torch.Tensor], budget: Budget) -> None:
+    def __init__(self, parameters: Mapping[int, torch.Tensor], operations: Iterator[int]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.record = Record()
         self._names = {id(tensor): name for name, tensor in parameters.items()}
         self._parameters = parameters
         self._thread = get_ident()
         self._running: list[nn.Module] = []
-        self._budget = budget
+        self._operations = operations
         self._outputs: dict[int, int] = {}
         # Written storages by address, kept alive so that no other gets the address.
         self._written: dict[int, tuple[torch.UntypedStorage, Trace]] = {}
@@ -191,7 +183,8 @@ class Watch(TorchDispatchMode):
     ) -> Any:
         """Trace one operation."""
         kwargs = kwargs or {}
-        self._budget.take()
+        if next(self._operations, None) is None:
+            raise ValueError("it takes far more operations than models of so many parameters do")
         tensors = [*tensors_among((*args, *kwargs.values()))]
         if not any(map(self._is_unknown, tensors)):
             counted = func in _COUNTED or (func is _ITEM and tensors[0].dtype != torch.bool)

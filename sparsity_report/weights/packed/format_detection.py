@@ -11,13 +11,8 @@ import torch
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.phrases import Phrase, phrase
-from sparsity_report.weights.packed import (
-    bitsandbytes,
-    compressed_tensors,
-    gptq_awq,
-    mlx,
-    scaled_floats,
-)
+from sparsity_report.weights.packed import bitsandbytes, compressed_tensors, gptq_awq, scaled_floats
+from sparsity_report.weights.packed.mlx import mlx
 from sparsity_report.weights.packed.packed_tensor import Packed, Undecoded
 from sparsity_report.weights.packed.quantization_config import Scheme
 from sparsity_report.weights.packed.tensor_groups import Parts
@@ -57,7 +52,7 @@ _FORMATS: tuple[tuple[frozenset[str], Callable[[Parts], Packed]], ...] = (
     (frozenset({"blocks", "scales"}), scaled_floats.fused_mxfp4),
     (frozenset({"weight", "absmax", "quant_map"}), bitsandbytes.bitsandbytes_4bit),
     (frozenset({"weight", "SCB"}), bitsandbytes.bitsandbytes_8bit),
-    (frozenset({"weight", "scales"}), mlx.mlx),
+    (frozenset({"weight", "scales"}), mlx),
     (frozenset({"weight", "weight_scale_2"}), scaled_floats.modelopt),
     (frozenset({"weight", "weight_scale"}), scaled_floats.scaled),
     (frozenset({"weight", "weight_scale_inv"}), scaled_floats.scaled),

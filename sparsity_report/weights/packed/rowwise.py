@@ -206,41 +206,6 @@ class Rowwise(Packed):
         return looked if looked.shape[1] == self.row else looked[:, : self.row].copy()
 
 
-@dataclass(frozen=True, eq=False)
-class Experts(Packed):
-    """Matrices of experts, transposed in the model: (experts, inputs, outputs).
-
-    Attributes
-    ----------
-    matrices : Rowwise
-        All of them, (experts · outputs, inputs).
-    """
-
-    matrices: Rowwise
-
-    aligned = 1
-
-    @property
-    def row(self) -> int:
-        """Values of one expert."""
-        return self.shape[1] * self.shape[2]
-
-    @property
-    def rounding(self) -> Rounding | None:
-        """Rounding levels of the matrices."""
-        return self.matrices.rounding
-
-    def steps(self, first: int, last: int) -> Floats:
-        """Return the steps of whole experts, in the order of the matrices."""
-        return self.matrices.steps(first * self.shape[2], last * self.shape[2])
-
-    def values(self, first: int, last: int) -> Floats:
-        """Return values of whole experts."""
-        values = self.matrices.values(first * self.shape[2], last * self.shape[2])
-        turned: Floats = values.reshape(-1, self.shape[2], self.shape[1]).transpose(0, 2, 1)
-        return turned.copy()
-
-
 @lru_cache
 def _levels(dtype: torch.dtype) -> tuple[float, ...]:
     """Return the numbers that an 8-bit dtype represents."""

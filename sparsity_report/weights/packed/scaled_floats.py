@@ -1,21 +1,14 @@
 """Small floats and integers with scales: FP8, int8, FP4, ModelOpt, gpt-oss and torchao."""
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 
 from sparsity_report.weights.packed.packed_tensor import Packed, grouped
-from sparsity_report.weights.packed.rowwise import (
-    E2M1,
-    MX_GROUP,
-    NV_GROUP,
-    Blocks,
-    Experts,
-    Rowwise,
-)
+from sparsity_report.weights.packed.rowwise import E2M1, MX_GROUP, NV_GROUP, Blocks, Rowwise
 from sparsity_report.weights.packed.tensor_groups import Parts
-from sparsity_report.weights.tensor_slices import E8M0, FP4, FP8, Entry
+from sparsity_report.weights.tensor_slices import E8M0, FP4, FP8, Entry, Floats, Rounding
 
 
 def scaled(parts: Parts) -> Packed:
@@ -79,6 +72,41 @@ def modelopt(parts: Parts) -> Packed:
     if scales[1].part.total != 1:
         raise parts.wrong("weight_scale_2", "it is not one number")
     return Rowwise(shape, "nvfp4", parts.all, codes, 4, E2M1, scales=scales)
+
+
+@dataclass(frozen=True, eq=False)
+class Experts(Packed):
+    """Matrices of experts, transposed in the model: (experts, inputs, outputs).
+
+    Attributes
+    ----------
+    matrices : Rowwise
+        All of them, (experts · outputs, inputs).
+    """
+
+    matrices: Rowwise
+
+    aligned = 1
+
+    @property
+    def row(self) -> int:
+        """Values of one expert."""
+        return self.shape[1] * self.shape[2]
+
+    @property
+    def rounding(self) -> Rounding | None:
+        """Rounding levels of the matrices."""
+        return self.matrices.rounding
+
+    def steps(self, first: int, last: int) -> Floats:
+        """Return the steps of whole experts, in the order of the matrices."""
+        return self.matrices.steps(first * self.shape[2], last * self.shape[2])
+
+    def values(self, first: int, last: int) -> Floats:
+        """Return values of whole experts."""
+        values = self.matrices.values(first * self.shape[2], last * self.shape[2])
+        turned: Floats = values.reshape(-1, self.shape[2], self.shape[1]).transpose(0, 2, 1)
+        return turned.copy()
 
 
 def fused_mxfp4(parts: Parts) -> Packed:

@@ -26,9 +26,10 @@ from sparsity_report.weights.anatomy.tensor_names import fits, memory_parts, wit
 from sparsity_report.weights.packed.format_detection import check_weights, detect_parameters
 from sparsity_report.weights.packed.packed_tensor import Packed, Undecoded, is_remote
 from sparsity_report.weights.packed.quantization_config import read_scheme
+from sparsity_report.weights.sources.memory import ModuleWeights
 from sparsity_report.weights.sources.tokenizer import open_tokenizer
 from sparsity_report.weights.tensor_slices import Entry, Origin, Slice, join_slices
-from sparsity_report.weights.weights import ONCE, Module, Parameter, Weights, float8_notes
+from sparsity_report.weights.weights import ONCE, Parameter, Weights, float8_notes
 
 T = TypeVar("T", bound=Path | Origin)
 
@@ -330,11 +331,8 @@ class Outline(Weights):
 def without_values(weights: Weights) -> Outline:
     """Return the structure of an opened model."""
     shown = {field.name: getattr(weights, field.name) for field in fields(Weights)}
-    return Outline(**shown | {"modules": _unknown(weights.modules)})
-
-
-def _unknown(modules: tuple[Module, ...]) -> tuple[Module, ...]:
-    return tuple(module.changed(lambda p: replace(p, known=False)) for module in modules)
+    modules = tuple(m.changed(lambda p: replace(p, known=False)) for m in weights.modules)
+    return Outline(**shown | {"modules": modules})
 
 
 def from_config(directory: Path, options: ReaderOptions) -> Outline:
@@ -344,13 +342,8 @@ def from_config(directory: Path, options: ReaderOptions) -> Outline:
         raise SparsityReportError(
             f"{options.name} cannot be opened without values: {notes[0]}; open it with them"
         )
-    description = describe(walk(model), options)
-    return Outline(
-        name=options.name,
-        source="config",
-        architecture=type(model).__name__,
-        # Some classes create parameters on the CPU even on the meta device.
-        modules=_unknown(description.modules),
-        attention_widths=description.attention_widths,
-        notes=(*options.notes, phrase("note.config_promise"), *description.notes),
-    )
+    # Some classes create parameters with values even on the meta device.
+    outline = without_values(ModuleWeights(model, options))
+    outline.source = "config"
+    outline.notes = (*options.notes, phrase("note.config_promise"), *outline.notes)
+    return outline

@@ -211,15 +211,15 @@ def _retry(attempt: Callable[[], T], name: str, model: str) -> T:
         except Exception as error:  # HTTP clients raise many exceptions
             wait = next(waits, None)
             response = getattr(error, "response", None)
-            if (final := refusal(error, model)) or (final := _final(error, response, name)):
+            if (final := refusal(error, model, None)) or (final := _final(error, response, name)):
                 raise final from error
             if wait is None:
                 status = getattr(response, "status_code", None)
                 reason = f"HTTP {status}" if status else type(error).__name__
                 raise SparsityReportError(
                     f"{name}: the connection to the Hub is lost ({reason}), also after "
-                    f"{len(_WAITS)} "
-                    "retries; start again (with cache=, only missing tensors are read)"
+                    f"{len(_WAITS)} retries; start again (with cache=, only missing tensors are "
+                    "read)"
                 ) from error
             time.sleep(max(wait, _requested_wait(response)))
 
@@ -235,9 +235,7 @@ def _requested_wait(response: Any) -> float:
     return min(float(seconds), _LONGEST_WAIT) if re.fullmatch(r"[0-9]{1,9}", seconds) else 0.0
 
 
-def refusal(
-    error: Exception, model: str, revision: str | None = None
-) -> SparsityReportError | None:
+def refusal(error: Exception, model: str, revision: str | None) -> SparsityReportError | None:
     """Return the error for a gated or missing model; None for any other exception."""
     from huggingface_hub import errors
 

@@ -1,22 +1,12 @@
 """Weights of an ``nn.Module`` in memory."""
 
-import copy
-from collections import defaultdict
-from typing import Any
-
 import torch
 from torch import nn
 from torch.nn.utils import prune
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.anatomy.describe import ReaderOptions, describe
-from sparsity_report.weights.anatomy.parameter_places import (
-    computed_by,
-    is_strided,
-    locate,
-    value,
-    walk,
-)
+from sparsity_report.weights.anatomy.parameter_places import copied, locate, value, walk
 from sparsity_report.weights.weights import Weights, float8_notes
 
 _DEFAULT = ReaderOptions()
@@ -65,39 +55,3 @@ class ModuleWeights(Weights):
                     module._parameters[f"{leaf}_orig"] = alone
                     prune.remove(module, leaf)
         return model.float() if float8_notes(self.modules) else model
-
-
-def copied(model: nn.Module) -> nn.Module:
-    """Return a deep copy of a model that preserves shared memory.
-
-    ``copy.deepcopy`` copies parameters that are views of one storage separately, and refuses
-    sparse tensors and the computed ``weight`` of a module that torch has pruned.
-    """
-    copies: dict[int, Any] = {}
-    sharing: dict[tuple[torch.device, int], dict[int, torch.Tensor]] = defaultdict(dict)
-    for module in model.modules():
-        for tensor in (*module._parameters.values(), *module._buffers.values()):
-            if tensor is None or tensor.is_meta:
-                continue
-            if tensor.layout != torch.strided:
-                copies[id(tensor)] = _like(tensor, tensor.detach().clone())
-            elif is_strided(tensor) and tensor.numel():
-                start = tensor.untyped_storage().data_ptr()
-                sharing[tensor.device, start][id(tensor)] = tensor
-        for computed in computed_by(module):
-            copies[id(computed)] = computed.detach().clone()
-    for tensors in sharing.values():
-        if len(tensors) > 1:
-            memory = next(iter(tensors.values())).untyped_storage().clone()
-            for key, tensor in tensors.items():
-                place = tensor.storage_offset(), tensor.shape, tensor.stride()
-                view = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
-                copies[key] = _like(tensor, view.set_(memory, *place))
-    return copy.deepcopy(model, copies)
-
-
-def _like(tensor: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """Return values as a parameter if `tensor` is one."""
-    if isinstance(tensor, nn.Parameter):
-        return nn.Parameter(values, tensor.requires_grad)
-    return values

@@ -56,15 +56,13 @@ def read_pickle(file: Path) -> list[Entry]:
             others = {key: mapped[key] for key, place in places.items() if place is None}
             # A copy, because access to mapped memory of a truncated file kills the process.
             others = {k: t.clone() if is_strided(t) else t.to_dense() for k, t in others.items()}
-    entries = []
-    for key, tensor in outline.items():
-        values: Stored
+
+    def stored(key: str, tensor: torch.Tensor) -> Stored:
         if (place := places[key]) is None:
-            values = HeldSlice.from_tensor(others[key])
-        else:
-            values = FileSlice(tensor.numel(), tensor.dtype, origin, place)
-        entries.append(Entry(key, tuple(tensor.shape), values))
-    return entries
+            return HeldSlice.from_tensor(others[key])
+        return FileSlice(tensor.numel(), tensor.dtype, origin, place)
+
+    return [Entry(key, tuple(t.shape), stored(key, t)) for key, t in outline.items()]
 
 
 def _check_state(file: Path, state: Any) -> None:
