@@ -43,7 +43,7 @@ def count_key(slices: Sequence[Slice], histogram: bool) -> str | None:
         return None
     digest = hashlib.sha256(f"{_VERSION} {histogram}".encode())
     for part, stretches in zip(slices, sources, strict=True):
-        digest.update(part.identity().encode())
+        digest.update(repr(part).encode())
         for stretch in stretches:
             for block in _sample(stretch):
                 digest.update(block.data)

@@ -215,9 +215,7 @@ def _attribute_uses(module_class: Any) -> tuple[set[str], set[str]]:
     for tree in _functions(module_class):
         parents = {id(part): node for node in ast.walk(tree) for part in ast.iter_child_nodes(node)}
         for node in ast.walk(tree):
-            if not (isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)):
-                continue
-            if node.value.id != "self":
+            if not isinstance(node, ast.Attribute) or getattr(node.value, "id", "") != "self":
                 continue
             match parents[id(node)]:
                 case ast.Subscript(value=value, slice=index) if value is node:

@@ -15,15 +15,15 @@ from sparsity_report.files.package_data import DEMO
 from sparsity_report.weights.adapters.lora import TENSORS, check_folder, read_adapter
 from sparsity_report.weights.adapters.merged_adapter import AdaptedWeights
 from sparsity_report.weights.anatomy.describe import ReaderOptions
-from sparsity_report.weights.sources import checkpoint, safetensors
-from sparsity_report.weights.sources.hub import Request, Selection, fetch, find, is_hub_id
+from sparsity_report.weights.sources.checkpoint import from_config, open_checkpoint, without_values
+from sparsity_report.weights.sources.hub import PICKLES, Request, Selection, fetch, find, is_hub_id
 from sparsity_report.weights.sources.memory import ModuleWeights
 from sparsity_report.weights.sources.pickles import check_allowed, read_pickle
+from sparsity_report.weights.sources.safetensors import Shards, find_shards, read_header
 from sparsity_report.weights.weights import Weights
 
 # Headers that are read in parallel over the network.
 _PARALLEL = 8
-_PICKLES = {".bin", ".pt", ".pth", ".ckpt"}
 
 
 def load(
@@ -135,7 +135,7 @@ def load(
                 f"cannot open a {type(model).__name__}: give a Hub id, a path, an nn.Module or "
                 "nothing"
             )
-    return weights if values else checkpoint.without_values(weights)
+    return weights if values else without_values(weights)
 
 
 def _open_adapted(
@@ -166,7 +166,7 @@ def _open_path(model: str, options: ReaderOptions, source: Request) -> Weights:
         and (path / "config.json").is_file()
         and not any(file.suffix in {".safetensors", ".gguf"} for file in path.iterdir())
     ):
-        return checkpoint.from_config(path, options)
+        return from_config(path, options)
     return _open_files(path, options, source.allow_pickle)
 
 
@@ -182,20 +182,20 @@ def _local_path(model: str, source: Request) -> Path | None:
 
 
 def _open_remote(remote: Selection, options: ReaderOptions) -> Weights:
-    from sparsity_report.weights.gguf.gguf_header import read_header
+    from sparsity_report.weights.gguf.gguf_header import read_header as read_gguf_header
     from sparsity_report.weights.gguf.gguf_model import GGUFWeights
 
     files, folder = remote.files, remote.source.folder
     with ThreadPoolExecutor(_PARALLEL) as pool:
         if files[0].name.endswith(".gguf"):
             paths = [folder / file.name for file in files]
-            headers = dict(zip(paths, pool.map(read_header, files), strict=True))
+            headers = dict(zip(paths, pool.map(read_gguf_header, files), strict=True))
             weights = GGUFWeights(paths[0], options, headers)
             weights.path = folder
             return weights
-        read = safetensors.Shards(files, remote.weight_map).read
+        read = Shards(files, remote.weight_map).read
         entries = dict(zip(files, pool.map(read, files), strict=True))
-    return checkpoint.open_checkpoint(folder, options, "safetensors", entries, entries.__getitem__)
+    return open_checkpoint(folder, options, "safetensors", entries, entries.__getitem__)
 
 
 def _model_name(path: Path) -> str:
@@ -212,10 +212,8 @@ def _open_files(path: Path, options: ReaderOptions, allow_pickle: bool) -> Weigh
     if path.is_dir():
         names = [file.name for file in path.iterdir()]
         check_folder(path, names)
-        if (shards := safetensors.find_shards(path)).files:
-            return checkpoint.open_checkpoint(
-                path, options, "safetensors", shards.files, shards.read
-            )
+        if (shards := find_shards(path)).files:
+            return open_checkpoint(path, options, "safetensors", shards.files, shards.read)
         models = model_names(names)
         if len(models) == 1:
             return GGUFWeights(path / models[0], options)
@@ -229,22 +227,18 @@ def _open_files(path: Path, options: ReaderOptions, allow_pickle: bool) -> Weigh
                 "pytorch_model.bin files"
             )
     elif not path.is_file():
-        raise SparsityReportError(
-            f"{path} is neither a regular file nor a directory; give one of them"
-        )
+        raise SparsityReportError(f"{path} is no regular file or directory; give one of them")
     elif not path.stat().st_size:
         raise SparsityReportError(f"{path} has 0 bytes; download it again")
     elif path.suffix == ".safetensors":
-        return checkpoint.open_checkpoint(
-            path, options, "safetensors", [path], safetensors.read_header
-        )
+        return open_checkpoint(path, options, "safetensors", [path], read_header)
     elif path.suffix == ".gguf":
         return GGUFWeights(path, options)
-    elif path.suffix not in _PICKLES:
+    elif path.suffix not in PICKLES:
         raise SparsityReportError(
             f"{path}: unknown kind of file; give .safetensors, .gguf or a transformers directory"
         )
     else:
         pickles = [path]
     check_allowed(path, allow_pickle)
-    return checkpoint.open_checkpoint(path, options, "pickle", pickles, read_pickle)
+    return open_checkpoint(path, options, "pickle", pickles, read_pickle)

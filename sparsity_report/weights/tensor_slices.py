@@ -62,6 +62,8 @@ class Rounding:
 class Slice(ABC):
     """A run of consecutive values of one tensor, at least one.
 
+    Its `repr` identifies the values together with the content of their sources.
+
     Attributes
     ----------
     total : int
@@ -100,10 +102,6 @@ class Slice(ABC):
     def sources(self) -> Sequence[FileSlice]:
         """Return the slices of files that the values come from; none for values in memory."""
         return ()
-
-    def identity(self) -> str:
-        """Return a text that identifies the values together with the content of their sources."""
-        return repr(self)
 
 
 @dataclass(frozen=True, eq=False)

@@ -203,6 +203,10 @@ class Weights(Presentable, ABC):
                 "which figures are exact; is it damaged?"
             )
 
+    def wrong(self, reason: str) -> SparsityReportError:
+        """Return an error about this model."""
+        return SparsityReportError(f"{self.name} {reason}")
+
     @abstractmethod
     def tensor(self, name: str) -> torch.Tensor:
         """Return the values of one parameter, dense and in its dtype; do not modify them."""
@@ -227,7 +231,7 @@ class Weights(Presentable, ABC):
 
     def tokenizer(self) -> Any:
         """Return the tokenizer that came with the model."""
-        raise SparsityReportError(f"{self.name} came without a tokenizer; pass tokenizer=")
+        raise self.wrong("came without a tokenizer; pass tokenizer=")
 
     @property
     def parameters(self) -> Iterator[Parameter]:
@@ -265,4 +269,4 @@ class Weights(Presentable, ABC):
         for parameter in self.parameters:
             if parameter.name == name:
                 return parameter
-        raise SparsityReportError(f"{self.name} has no parameter named {name!r}")
+        raise self.wrong(f"has no parameter named {name!r}")

@@ -277,9 +277,7 @@ def _read_config(file: Path) -> dict[str, Any]:
             f"{file.parent} has no {CONFIG}: base= (--base) goes with an adapter of PEFT; open a "
             "whole model without it"
         )
-    with explained(
-        lambda e: f"{file} is not a configuration of PEFT: {e!r}; download the adapter again"
-    ):
+    with explained(lambda e: f"{file} is not a configuration of PEFT: {e}; download it again"):
         config = read_json(file, most=limits.CONFIG_BYTES)
         peft_type = config.get("peft_type")
         initialization = str(config.get("init_lora_weights")).lower()

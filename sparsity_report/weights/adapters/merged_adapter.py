@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sparsity_report.errors import SparsityReportError
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.weights.adapters.lora import CONFIG, Adapter, Pair, base_note
 from sparsity_report.weights.anatomy.describe import ReaderOptions, on_disk
@@ -188,9 +187,7 @@ class AdaptedWeights(Weights):
     def module(self) -> nn.Module:
         """Return the base as a runnable model with the changed values."""
         if not self._merged:
-            raise SparsityReportError(
-                f"{self.name} is counted beside its base and cannot be run; open it merged"
-            )
+            raise self.wrong("is counted beside its base and cannot be run; open it merged")
         model = self._base.module()
         places = locate(walk(model))
         for name in self._changes:

@@ -288,8 +288,7 @@ def _uneven(places: Sequence[Place], usages: Mapping[str, Usage]) -> Iterator[Ph
             for inside in insides
         ]
         if len(set(rows)) > 1:
-            low, high = min(rows), max(rows)
-            yield phrase("note.experts_uneven", module=place.path, low=low, high=high)
+            yield phrase("note.experts_uneven", module=place.path, low=min(rows), high=max(rows))
             return
 
 
@@ -299,8 +298,7 @@ def _unsorted(modules: Sequence[Module]) -> Iterator[Phrase]:
     experts = (module for module in modules if module.class_name.endswith("Experts"))
     stacks = [p for module in experts for p in module.parameters if p.experts > 1 and p.uses >= 1]
     if routed and stacks:
-        name, count = stacks[0].name, stacks[0].experts
-        yield phrase("note.experts_all_used", experts=count, parameter=name)
+        yield phrase("note.experts_all_used", experts=stacks[0].experts, parameter=stacks[0].name)
 
 
 class _Ties:

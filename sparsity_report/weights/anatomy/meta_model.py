@@ -18,10 +18,7 @@ from typing import Any, cast
 
 import torch
 from torch import nn
-from torch.nn.modules.module import (
-    register_module_module_registration_hook,
-    register_module_parameter_registration_hook,
-)
+from torch.nn.modules import module as modules
 
 from sparsity_report.errors import explained
 from sparsity_report.phrases import Phrase, phrase
@@ -100,10 +97,8 @@ def meta_model(
     `most` parameters is not built.
     """
     # A hostile config can fail anywhere inside transformers.
-    with explained(
-        lambda error: f"{where}: no model can be built from this config: {first_line(error)}",
-        Exception,
-    ):
+    failed = f"{where}: no model can be built from this config"
+    with explained(lambda error: f"{failed}: {first_line(error)}", Exception):
         named = _named(config, most)
         return _fitting(config, fits, most) if named is None else named
 
@@ -248,8 +243,8 @@ def building(most: int) -> Iterator[None]:
                 )
 
     hooks = (
-        register_module_parameter_registration_hook(lambda m, *_: count("parameters", m)),
-        register_module_module_registration_hook(lambda m, *_: count("modules", m)),
+        modules.register_module_parameter_registration_hook(lambda m, *_: count("parameters", m)),
+        modules.register_module_module_registration_hook(lambda m, *_: count("modules", m)),
     )
     try:
         yield

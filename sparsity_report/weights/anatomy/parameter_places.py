@@ -79,9 +79,7 @@ def walk(model: nn.Module) -> list[Place]:
 
 def locate(places: Sequence[Place]) -> dict[str, tuple[nn.Module, str]]:
     """Return the module and attribute of every described parameter, by name."""
-    return {
-        place.full_name(leaf): (place.module, leaf) for place in places for leaf in place.tensors
-    }
+    return {p.full_name(leaf): (p.module, leaf) for p in places for leaf in p.tensors}
 
 
 def value(module: nn.Module, leaf: str) -> torch.Tensor:

@@ -86,33 +86,28 @@ def _placed(
     model: nn.Module, entries: Mapping[str, Entry]
 ) -> tuple[dict[str, list[Entry]], dict[str, str]]:
     """Return the tensors of each parameter or buffer, and those that belong to none."""
+    from transformers import core_model_loading as rules
     from transformers.conversion_mapping import get_model_conversion_mapping
-    from transformers.core_model_loading import (
-        WeightConverter,
-        WeightRenaming,
-        dot_natural_key,
-        rename_source_key,
-    )
 
     transforms = get_model_conversion_mapping(model)
-    renamings = [t for t in transforms if isinstance(t, WeightRenaming)]
-    converters = [t for t in transforms if isinstance(t, WeightConverter)]
-    rules = {pattern: rule for rule in converters for pattern in rule.source_patterns}
+    renamings = [t for t in transforms if isinstance(t, rules.WeightRenaming)]
+    converters = [t for t in transforms if isinstance(t, rules.WeightConverter)]
+    known = {pattern: rule for rule in converters for pattern in rule.source_patterns}
     prefix, state = getattr(model, "base_model_prefix", None), model.state_dict()
     parts: dict[str, list[Entry]] = defaultdict(list)
     extra: dict[str, str] = {}
     taken: dict[str, tuple[Any, list[tuple[str, Entry]]]] = {}
     # Rules may depend on earlier matches, so keep transformers' order.
-    for key in sorted(entries, key=dot_natural_key):
-        name, pattern = rename_source_key(key, renamings, converters, prefix, state)
+    for key in sorted(entries, key=rules.dot_natural_key):
+        name, pattern = rules.rename_source_key(key, renamings, converters, prefix, state)
         if name not in state and key in state:  # already under its name in memory
-            name, pattern = rename_source_key(key, [], [], prefix, state)
+            name, pattern = rules.rename_source_key(key, [], [], prefix, state)
         if name not in state:
             extra[key] = name
         elif pattern is None:
             parts[name].append(entries[key])
         else:
-            taken.setdefault(name, (rules[pattern], []))[1].append((pattern, entries[key]))
+            taken.setdefault(name, (known[pattern], []))[1].append((pattern, entries[key]))
     for first, (rule, sources) in taken.items():
         for name, converted in Conversion(model, rule, first, sources).entries().items():
             if name in state:
@@ -153,9 +148,7 @@ def _compute(model: nn.Module, name: str) -> torch.Tensor:
         )
     path, _, leaf = name.rpartition(".")
     around = [model.get_submodule(path[: m.start()]) for m in re.finditer(r"\.|$", path)]
-    initialise = next(
-        m._init_weights for m in (*around[::-1], model) if hasattr(m, "_init_weights")
-    )
+    fill = next(m._init_weights for m in (*around[::-1], model) if hasattr(m, "_init_weights"))
     values = []
     # The result must not depend on prior values: otherwise it is random or not computed.
     for before in (0, 1):
@@ -164,7 +157,7 @@ def _compute(model: nn.Module, name: str) -> torch.Tensor:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(before)
             parameter.fill_(before)
-            cast(Any, initialise)(module)
+            cast(Any, fill)(module)
         values.append(parameter.detach())
     if not torch.equal(*values):
         raise SparsityReportError(
@@ -209,10 +202,11 @@ class Conversion:
         totals = [result.numel() for result in results.values()]
         entries, done = {}, 0
         for (name, result), total in zip(results.items(), totals, strict=True):
-            entries[name] = [
-                self._rows(outlines, result)
-                or self._converted(name, result, (done, done + total, sum(totals)))
-            ]
+            if (rows := self._rows(outlines, result)) is None:
+                span = done, done + total, sum(totals)
+                values = Converted(total, result.dtype, self, name, span)
+                rows = Entry(self.sources[0][1].key, tuple(result.shape), values)
+            entries[name] = [rows]
             done += total
         return entries
 
@@ -255,24 +249,16 @@ class Conversion:
         """Return a parameter that is a range of rows of one tensor on disk."""
         for _, entry in self.sources:
             outline, values = outlines[id(entry)], entry.values
-            if not result.is_contiguous() or (
-                result._base is not outline and result is not outline
-            ):
+            if not (result.is_contiguous() and (result is outline or result._base is outline)):
                 continue
             shape, start, total = tuple(result.shape), int(result.storage_offset()), result.numel()
             if isinstance(values, FileSlice):
-                place = values.offset + values.bytes_of(start)
-                return replace(
-                    entry, shape=shape, values=replace(values, total=total, offset=place)
-                )
+                at = values.offset + values.bytes_of(start)
+                return replace(entry, shape=shape, values=replace(values, total=total, offset=at))
             if isinstance(values, HeldSlice):
                 part = HeldSlice.from_tensor(values.values[start : start + total])
                 return replace(entry, shape=shape, values=part)
         return None
-
-    def _converted(self, name: str, result: torch.Tensor, span: tuple[int, int, int]) -> Entry:
-        values = Converted(result.numel(), result.dtype, self, name, span)
-        return Entry(self.sources[0][1].key, tuple(result.shape), values)
 
     def _wrong(self, why: str) -> SparsityReportError:
         entry = self.sources[0][1]

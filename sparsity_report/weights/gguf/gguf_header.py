@@ -46,8 +46,11 @@ _KINDS = {kind.value: kind for kind in GGMLQuantizationType if kind in GGML_QUAN
 # Most dimensions of a tensor in the format.
 _DIMENSIONS = 4
 
+Metadata = dict[str, Any]
 # Metadata, and tensors by name.
-Header = tuple[dict[str, Any], dict[str, Entry]]
+Header = tuple[Metadata, dict[str, Entry]]
+# Shape and type of a tensor, and the offset of its values from the first.
+_Tensor = tuple[tuple[int, ...], GGMLQuantizationType, int]
 #: Key of the vocabulary; its value is kept as the number of tokens.
 TOKENS = "tokenizer.ggml.tokens"
 ARCHITECTURE = "general.architecture"
@@ -134,14 +137,12 @@ def read_header(file: Path | Origin) -> Header:
             return metadata, _read_tensors(reader, tensors, metadata)
 
 
-def _read_tensors(
-    reader: HeaderReader, count: int, metadata: Mapping[str, Any]
-) -> dict[str, Entry]:
+def _read_tensors(reader: HeaderReader, count: int, metadata: Metadata) -> dict[str, Entry]:
     """Read the tensors; their values must follow each other, as llama.cpp requires."""
     alignment = metadata.get("general.alignment", 32)
     if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1):
         raise ValueError(f"alignment {alignment} is not a power of two")
-    tensors: dict[str, tuple[tuple[int, ...], GGMLQuantizationType, int]] = {}
+    tensors: dict[str, _Tensor] = {}
     next_offset = end = 0
     for _ in range(count):
         name = reader.name()
@@ -166,9 +167,7 @@ def _read_tensors(
     return entries
 
 
-def _read_tensor(
-    reader: HeaderReader, name: str
-) -> tuple[tuple[int, ...], GGMLQuantizationType, int]:
+def _read_tensor(reader: HeaderReader, name: str) -> _Tensor:
     """Return shape and type of a tensor, and the offset of its values from the first."""
     (dimensions,) = reader.numbers("I")
     if dimensions > _DIMENSIONS:
@@ -317,7 +316,7 @@ class HeaderReader:
         )
 
 
-def _read_metadata(reader: HeaderReader, count: int) -> dict[str, Any]:
+def _read_metadata(reader: HeaderReader, count: int) -> Metadata:
     """Return the metadata of a model, with its sizes within limits.
 
     Raises
@@ -325,7 +324,7 @@ def _read_metadata(reader: HeaderReader, count: int) -> dict[str, Any]:
     ValueError
         A key is there twice, or a value is impossible.
     """
-    metadata: dict[str, Any] = {}
+    metadata: Metadata = {}
     for _ in range(count):
         key = reader.name()
         if key in metadata:

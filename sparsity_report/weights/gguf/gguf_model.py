@@ -7,6 +7,7 @@ from contextlib import closing
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,10 +27,11 @@ from sparsity_report.weights.gguf.gguf_header import (
     TOKENS,
     BlockSlice,
     Header,
+    Metadata,
     read_header,
 )
 from sparsity_report.weights.sources.checkpoint import CheckpointWeights, Contents
-from sparsity_report.weights.tensor_slices import Entry, FileSlice, Slice, memory_slices
+from sparsity_report.weights.tensor_slices import Entry, Slice, memory_slices
 from sparsity_report.weights.weights import ONCE, Module, Parameter
 
 # Smaller tensors may hold converted values in the file; larger ones are at most rearranged.
@@ -46,6 +48,7 @@ _VALUE_TYPES = {
     bool: GGUFValueType.BOOL, int: GGUFValueType.INT64, float: GGUFValueType.FLOAT64,
     str: GGUFValueType.STRING,
 }  # fmt: skip
+_Headers = Mapping[Path, Header]
 # Block number in the name of a tensor.
 _BLOCK = re.compile(r"(?:.+\.)?blk\.(\d+)\.")
 # Models in shards, as llama.cpp names them.
@@ -55,16 +58,12 @@ _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 class GGUFWeights(CheckpointWeights):
     """A GGUF model, whose quantized blocks are counted as their float32 values."""
 
-    def __init__(
-        self, path: Path, options: ReaderOptions, headers: Mapping[Path, Header] | None = None
-    ) -> None:
+    def __init__(self, path: Path, options: ReaderOptions, headers: _Headers | None = None) -> None:
         path, metadata, entries = _read_model(path, headers)
         check_tensors(path, entries)
         _check_scales(path, entries)
         contents, self._processor = _match(path, entries, metadata)
-        if types := {
-            e.values.block_type for e in entries.values() if isinstance(e.values, BlockSlice)
-        }:
+        if types := {entry.values.packing for entry in entries.values()} - {""}:
             note = phrase("note.gguf_blocks", kinds=sorted(types))
             contents = replace(contents, notes=(*contents.notes, note))
         super().__init__(path, options, "gguf", contents)
@@ -134,24 +133,19 @@ def _check_scales(path: Path, entries: Mapping[str, Entry]) -> None:
             )
 
 
-def _tied_head(entries: Mapping[str, Entry], metadata: Mapping[str, Any]) -> tuple[Module, ...]:
+def _tied_head(entries: Mapping[str, Entry], metadata: Metadata) -> tuple[Module, ...]:
     """Return the output head of a causal model that uses the embedding as its head."""
     embedding = entries.get("token_embd.weight")
     is_causal = metadata.get(f"{metadata.get(ARCHITECTURE)}.attention.causal", True)
     if embedding is None or "output.weight" in entries or not is_causal:
         return ()
     rows, columns = embedding.shape
-    head = Parameter(
-        name="output.weight",
-        shape=(rows, columns),
-        matrix=(rows, columns),
-        tied_to=embedding.key,
-        **on_disk([embedding]),
-    )
+    shape, held = (rows, columns), on_disk([embedding])
+    head = Parameter("output.weight", shape, matrix=shape, tied_to=embedding.key, **held)
     return (Module("output", "", "lm_head", (head,)),)
 
 
-def _experts_used(metadata: Mapping[str, Any]) -> Fraction:
+def _experts_used(metadata: Metadata) -> Fraction:
     """Return the share of the experts that a token is routed to."""
     architecture = metadata.get(ARCHITECTURE)
     used = metadata.get(f"{architecture}.expert_used_count")
@@ -159,15 +153,9 @@ def _experts_used(metadata: Mapping[str, Any]) -> Fraction:
     return Fraction(used, total) if used and total else ONCE
 
 
-def _match(
-    path: Path, entries: Mapping[str, Entry], metadata: Mapping[str, Any]
-) -> tuple[Contents, Any]:
+def _match(path: Path, entries: Mapping[str, Entry], metadata: Metadata) -> tuple[Contents, Any]:
     """Match tensors with the model of transformers; return them and its value converter."""
-    from transformers.modeling_gguf_pytorch_utils import (
-        TENSOR_PROCESSORS,
-        TensorProcessor,
-        get_gguf_hf_weights_map,
-    )
+    from transformers import modeling_gguf_pytorch_utils as utils
 
     try:
         config = _read_config(metadata, entries)
@@ -179,12 +167,15 @@ def _match(
     _check_blocks(path, config, entries)
     try:
         model = meta_model(config, path, most=parameters_for(len(entries)))
-        kind = TENSOR_PROCESSORS.get(metadata.get(ARCHITECTURE), TensorProcessor)
-        processor = kind(config=config.to_dict())
+        kinds, kind = utils.TENSOR_PROCESSORS, metadata.get(ARCHITECTURE)
+        processor = kinds.get(kind, utils.TensorProcessor)(config=config.to_dict())
         # As one module first: transformers takes seconds to map a large model module by module.
-        names, unknown = _names(entries, get_gguf_hf_weights_map(_Childless(model), processor))
-        if unknown:
-            names, unknown = _names(entries, get_gguf_hf_weights_map(model, processor))
+        config, state = model.config, model.state_dict
+        childless = SimpleNamespace(config=config, state_dict=state, named_children=list)
+        for module in (childless, model):
+            names, unknown = _names(entries, utils.get_gguf_hf_weights_map(module, processor))
+            if not unknown:
+                break
     except Exception as error:  # models raise many exceptions
         return _unmatched(entries, metadata, printable(str(error), 200)), None
     if unknown:
@@ -208,9 +199,7 @@ def _check_blocks(path: Path, config: Any, entries: Collection[str]) -> None:
         )
 
 
-def _unmatched(
-    entries: Mapping[str, Entry], metadata: Mapping[str, Any], reason: str | Phrase
-) -> Contents:
+def _unmatched(entries: Mapping[str, Entry], metadata: Metadata, reason: str | Phrase) -> Contents:
     """Return the tensors under their names in the file."""
     parts = {
         key if key.endswith((".weight", ".bias")) else f"{key}.values": [entry]
@@ -231,17 +220,7 @@ def _names(entries: Collection[str], known: Mapping[str, str]) -> tuple[dict[str
     return placed, [key for key in keys if key not in placed]
 
 
-class _Childless:
-    """A model that the name map of transformers treats as one module."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.config, self.state_dict = model.config, model.state_dict
-
-    def named_children(self) -> list[tuple[str, nn.Module]]:
-        return []
-
-
-def _read_config(metadata: Mapping[str, Any], names: Collection[str]) -> Any:
+def _read_config(metadata: Metadata, names: Collection[str]) -> Any:
     """Return the configuration of a model, as transformers reads it from a header.
 
     The reader of transformers trusts every length in a file. It gets a new file instead, with the
@@ -270,7 +249,7 @@ def _read_config(metadata: Mapping[str, Any], names: Collection[str]) -> Any:
     return config
 
 
-def _amend_(config: Any, metadata: Mapping[str, Any], names: Collection[str]) -> None:
+def _amend_(config: Any, metadata: Metadata, names: Collection[str]) -> None:
     """Set what the reader of transformers ignores and what the written file lacks."""
     architecture, known = metadata.get(ARCHITECTURE, ""), config.to_dict()
     for key, attribute in _IGNORED.items():
@@ -283,7 +262,7 @@ def _amend_(config: Any, metadata: Mapping[str, Any], names: Collection[str]) ->
         config.is_gated_act = False  # transformers assumes that every T5 is gated
 
 
-def _write_header(path: Path, metadata: Mapping[str, Any], names: Collection[str]) -> None:
+def _write_header(path: Path, metadata: Metadata, names: Collection[str]) -> None:
     """Write a GGUF file of metadata and of tensors that all have the same value."""
     # Transformers only asks which kinds of tensors there are.
     kinds = {re.sub(r"\d+", "0", name): name for name in names}
@@ -351,9 +330,7 @@ def unsharded_name(name: str) -> str:
     return name if len(shard_names(name)) == 1 else _SHARD.sub(r"\g<stem>.gguf", name)
 
 
-def _read_model(
-    path: Path, headers: Mapping[Path, Header] | None = None
-) -> tuple[Path, dict[str, Any], dict[str, Entry]]:
+def _read_model(path: Path, headers: _Headers | None) -> tuple[Path, Metadata, dict[str, Entry]]:
     """Return the first shard of a model, its metadata, and the tensors of all shards.
 
     Parameters
@@ -381,11 +358,9 @@ def _read_model(
                     "they are shards of two models; download all shards of one again"
                 )
         if repeated := sorted(entries.keys() & tensors):
-            values = entries[repeated[0]].values
-            other = values.file.name if isinstance(values, FileSlice) else ""
             raise SparsityReportError(
-                f"{file}: tensor {repeated[0]!r} is in {other} too, so they are shards of two "
-                "models; download all shards of one again"
+                f"{file}: tensor {repeated[0]!r} is in {entries[repeated[0]].origin} too, so they "
+                "are shards of two models; download all shards of one again"
             )
         entries |= tensors
     if len(headers) > 1 and len(entries) != metadata.get("split.tensors.count"):
@@ -396,7 +371,7 @@ def _read_model(
     return first, metadata, entries
 
 
-def _read_headers(path: Path) -> dict[Path, Header]:
+def _read_headers(path: Path) -> _Headers:
     files = [path.with_name(name) for name in shard_names(path.name)]
     if missing := [file.name for file in files if not file.is_file()]:
         raise SparsityReportError(
@@ -406,7 +381,7 @@ def _read_headers(path: Path) -> dict[Path, Header]:
     return {file: read_header(file) for file in files}
 
 
-def _check_claims(file: Path, claims: Mapping[str, Any], number: int, count: int) -> None:
+def _check_claims(file: Path, claims: Metadata, number: int, count: int) -> None:
     """Refuse a file whose header and name disagree on the shard."""
     claimed_number, claimed_count = claims.get("split.no", 0), claims.get("split.count", 1)
     if (claimed_number, claimed_count) == (number, count):

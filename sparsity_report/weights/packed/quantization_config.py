@@ -108,9 +108,7 @@ def _object(holder: Mapping[str, Any], key: str, file: Path) -> dict[str, Any]:
 
 def _checked(settings: dict[str, Any], file: Path) -> dict[str, Any]:
     """Return settings whose types and ranges were checked."""
-    with explained(
-        lambda error: f"{file}: {error} in the quantization settings; fetch the file again"
-    ):
+    with explained(lambda e: f"{file}: {e} in the quantization settings; fetch the file again"):
         for key in _TEXTS:
             if not isinstance(settings.get(key) or "", str):
                 raise ValueError(f"{key} is not text")

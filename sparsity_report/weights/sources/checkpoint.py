@@ -121,9 +121,7 @@ class CheckpointWeights(Weights):
     def entries(self, name: str) -> list[Entry]:
         """Return the tensors on disk that make up a parameter."""
         if name not in self._parts:
-            raise SparsityReportError(
-                f"{self.name} has no tensor for {name!r}; see weights.parameters"
-            )
+            raise self.wrong(f"has no tensor for {name!r}; see weights.parameters")
         return self._parts[name]
 
     def tokenizer(self) -> Any:
@@ -187,14 +185,14 @@ class CheckpointWeights(Weights):
         """Return the model on the meta device; refuse one without class or copy on disk."""
         entries = self._entries.values()
         if any(is_remote(e.values.parts if isinstance(e.values, Packed) else [e]) for e in entries):
-            raise SparsityReportError(
-                f"{self.name} is streamed from the Hub, so it can be counted but not run; load it "
-                "without stream, which keeps a copy on this disk"
+            raise self.wrong(
+                "is streamed from the Hub, so it can be counted but not run; load it without "
+                "stream, which keeps a copy on this disk"
             )
         if self._outline is None:
-            raise SparsityReportError(
-                f"{self.name} can be counted but not run: transformers has no class for it; load "
-                "it with that class and pass the nn.Module"
+            raise self.wrong(
+                "can be counted but not run: transformers has no class for it; load it with that "
+                "class and pass the nn.Module"
             )
         return self._outline
 
@@ -317,15 +315,11 @@ class Outline(Weights):
 
     def tensor(self, name: str) -> torch.Tensor:
         """Refuse to read values."""
-        raise SparsityReportError(
-            f"{self.name} was opened without values, so {name} cannot be read; load it with them"
-        )
+        raise self.wrong(f"was opened without values, so {name} cannot be read; load it with them")
 
     def module(self) -> nn.Module:
         """Refuse to run."""
-        raise SparsityReportError(
-            f"{self.name} was opened without values and cannot be run; load it with them"
-        )
+        raise self.wrong("was opened without values and cannot be run; load it with them")
 
 
 def without_values(weights: Weights) -> Outline:

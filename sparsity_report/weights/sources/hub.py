@@ -23,7 +23,9 @@ _CONFIGS = (
     "config.json", "adapter_config.json", "quantize_config.json", "quant_config.json",
     "hf_quant_config.json",
 )  # fmt: skip
-_FILES, _PICKLES = (".safetensors", ".gguf"), (".bin", ".pt", ".pth", ".ckpt")
+_FILES = (".safetensors", ".gguf")
+#: Ends of names of PyTorch pickles.
+PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 # Most names that an error lists.
 _LISTED = 12
 # Files whose metadata is requested in parallel.
@@ -233,7 +235,7 @@ class Folder:
     def check_file(self, name: str) -> None:
         """Refuse a file that the folder does not hold."""
         if name not in self.names:
-            weights = [name for name in self.names if name.endswith((*_FILES, *_PICKLES))]
+            weights = [name for name in self.names if name.endswith((*_FILES, *PICKLES))]
             raise SparsityReportError(
                 f"{self.path} has no file {name!r} on the Hub or in the local cache; "
                 f"it has {_some(weights)}"

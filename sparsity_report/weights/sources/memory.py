@@ -30,9 +30,7 @@ class ModuleWeights(Weights):
     def tensor(self, name: str) -> torch.Tensor:
         """Return the live tensor with its pruning mask applied."""
         if name not in self._places:
-            raise SparsityReportError(
-                f"{self.name} has no parameter named {name!r}; see weights.parameters"
-            )
+            raise self.wrong(f"has no parameter named {name!r}; see weights.parameters")
         tensor = value(*self._places[name])
         if tensor.is_meta:
             raise SparsityReportError(

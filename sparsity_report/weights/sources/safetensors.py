@@ -13,15 +13,7 @@ import torch
 from sparsity_report.errors import SparsityReportError, explained
 from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import check_integer, check_name, parse_json, read_json
-from sparsity_report.weights.tensor_slices import (
-    E8M0,
-    FP4,
-    Entry,
-    FileSlice,
-    LocalFile,
-    Origin,
-    Shape,
-)
+from sparsity_report.weights.tensor_slices import E8M0, FP4, Entry, FileSlice, LocalFile, Origin
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -166,7 +158,9 @@ def read_header(file: Path | Origin) -> list[Entry]:
     return entries
 
 
-def _stored_shape(where: str, shape: Shape, dtype: str) -> tuple[Shape, torch.dtype]:
+def _stored_shape(
+    where: str, shape: tuple[int, ...], dtype: str
+) -> tuple[tuple[int, ...], torch.dtype]:
     """Return shape and torch dtype of the stored values of a tensor."""
     if dtype in _FP6:
         raise SparsityReportError(
@@ -202,7 +196,7 @@ def _header(origin: Origin) -> bytes:
     return origin.read(8, length)
 
 
-def _tensors(text: bytes, size: int) -> list[tuple[str, str, Shape, int]]:
+def _tensors(text: bytes, size: int) -> list[tuple[str, str, tuple[int, ...], int]]:
     """Return name, dtype, shape and offset of each tensor in the order of their values.
 
     Refuse everything that the safetensors library refuses, and duplicate names. The values must
@@ -233,7 +227,7 @@ def _tensors(text: bytes, size: int) -> list[tuple[str, str, Shape, int]]:
     return [tensor[:4] for tensor in tensors]
 
 
-def _checked(key: str, fields: Any) -> tuple[str, Shape, int, int]:
+def _checked(key: str, fields: Any) -> tuple[str, tuple[int, ...], int, int]:
     """Return dtype, shape, begin and end of a tensor if they agree."""
     match fields:
         case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [begin, end]}:

@@ -58,11 +58,9 @@ def _check_class(directory: Path) -> None:
     config = read_json(file, most=limits.CONFIG_BYTES)
     code = config.get("auto_map") or ()
     code = (code.get("AutoTokenizer") or ()) if isinstance(code, dict) else code
-    names = [code] if isinstance(code, str) else code
+    names = config.get("tokenizer_class"), *([code] if isinstance(code, str) else code)
     # Code of the folder is named "file.Class", code of the Hub "owner/name--file.Class".
-    classes = [
-        str(name).rpartition(".")[2] for name in (config.get("tokenizer_class"), *names) if name
-    ]
+    classes = [str(name).rpartition(".")[2] for name in names if name]
     if code and not any(map(tokenizer_class_from_name, classes)):
         raise ValueError(
             f"transformers has no {classes[0]}, there is no tokenizer.json, and code of a "
