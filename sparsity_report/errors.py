@@ -57,12 +57,8 @@ def legible(text: str) -> str:
     shown, marks = [], _MARKS  # a text that begins with a mark has no letter to carry it
     for place, character in enumerate(text):
         marks = marks + 1 if unicodedata.category(character) in {"Mn", "Me"} else 0
-        is_visible = character.isprintable() and not _INVISIBLE.match(character)
-        is_kept = (
-            (is_visible and marks <= _MARKS)
-            or character in "\u00a0\u202f"
-            or _is_joiner(text, place)
-        )
+        is_visible = character.isprintable() and not _INVISIBLE.match(character) and marks <= _MARKS
+        is_kept = is_visible or character in "\u00a0\u202f" or _is_joiner(text, place)
         shown.append(character if is_kept else spelled(character))
     return "".join(shown)
 

@@ -96,11 +96,7 @@ def convert_linears_to_csr_(model: nn.Module, layers: Iterable[nn.Module]) -> nn
         raise SparsityReportError(
             f"layers: {missing} of them are not part of the model; give modules of this model"
         )
-    kept = {
-        id(child): child
-        for parent, name, child in places
-        if not _is_replaceable(child, parent, name)
-    }
+    kept = {id(c): c for parent, name, c in places if not _is_replaceable(c, parent, name)}
     replaced: dict[int, LinearCSR] = {}
     for parent, name, child in places:
         if id(child) in kept:

@@ -279,9 +279,8 @@ class ExpertsCSR(nn.ModuleList):
     """
 
     def __init__(self, weight: torch.Tensor, *, transposed: bool = False) -> None:
-        super().__init__(
-            ExpertCSR(matrix.T if transposed else matrix, transposed) for matrix in weight.detach()
-        )
+        matrices = weight.detach().mT if transposed else weight.detach()
+        super().__init__(ExpertCSR(matrix, transposed) for matrix in matrices)
         self.transposed = transposed
 
     def __iter__(self) -> Iterator[ExpertCSR]:
@@ -340,14 +339,12 @@ class CSRMatrix:
     """
 
     def __init__(self, arrays: Sequence[torch.Tensor], shape: tuple[int, int]) -> None:
-        pointers, indices, values = arrays
+        values = arrays[2]
         # Torch warns once per process that CSR is in beta; a user cannot act on it.
         with torch.inference_mode(False), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Sparse CS[RC] tensor support is in beta")
-            self.rows = torch.sparse_csr_tensor(pointers, indices, values, shape, **_UNCHECKED)
-            self._transposed = torch.sparse_csc_tensor(
-                pointers, indices, values, shape[::-1], **_UNCHECKED
-            )
+            self.rows = torch.sparse_csr_tensor(*arrays, shape, **_UNCHECKED)
+            self._transposed = torch.sparse_csc_tensor(*arrays, shape[::-1], **_UNCHECKED)
         self.dtype, self._in = values.dtype, shape[1]
         self._pads = values.is_cpu and values.numel() >= _WORTH_PADDING * shape[1]
 

@@ -16,7 +16,7 @@ from sparsity_report.weights.adapters.lora import TENSORS, check_folder, read_ad
 from sparsity_report.weights.adapters.merged_adapter import AdaptedWeights
 from sparsity_report.weights.anatomy.describe import ReaderOptions
 from sparsity_report.weights.sources.checkpoint import from_config, open_checkpoint, without_values
-from sparsity_report.weights.sources.hub import PICKLES, Request, Selection, fetch, find, is_hub_id
+from sparsity_report.weights.sources.hub import PICKLES, Remote, Request, fetch, find, is_hub_id
 from sparsity_report.weights.sources.memory import ModuleWeights
 from sparsity_report.weights.sources.pickles import check_allowed, read_pickle
 from sparsity_report.weights.sources.safetensors import Shards, find_shards, read_header
@@ -157,7 +157,7 @@ def _open_path(model: str, options: ReaderOptions, source: Request) -> Weights:
             options = replace(options, notes=notes)
         else:
             remote = find(model, source)
-            path, options = remote.source.folder, replace(options, name=name, notes=remote.notes)
+            path, options = remote.folder, replace(options, name=name, notes=remote.notes)
             if remote.files:
                 return _open_remote(remote, options)
     options = replace(options, name=name or _model_name(path))
@@ -181,11 +181,11 @@ def _local_path(model: str, source: Request) -> Path | None:
     return path
 
 
-def _open_remote(remote: Selection, options: ReaderOptions) -> Weights:
+def _open_remote(remote: Remote, options: ReaderOptions) -> Weights:
     from sparsity_report.weights.gguf.gguf_header import read_header as read_gguf_header
     from sparsity_report.weights.gguf.gguf_model import GGUFWeights
 
-    files, folder = remote.files, remote.source.folder
+    files, folder = remote.files, remote.folder
     with ThreadPoolExecutor(_PARALLEL) as pool:
         if files[0].name.endswith(".gguf"):
             paths = [folder / file.name for file in files]

@@ -172,11 +172,7 @@ def test_a_layer_that_is_gone_through_too_often_is_not_run(tmp_path, monkeypatch
     (note,) = of_key(weights.notes, "note.uses_by_rule")
     assert "far more operations than models" in note.values["error"]
     monkeypatch.setattr(tracer, "_MOST", 3)
-    budget = tracer.Budget(10**6)
-    for _ in range(3):
-        budget.take()
-    with pytest.raises(ValueError, match="far more operations"):
-        budget.take()
+    assert len([*tracer.budget(10**6)]) == 3
 
 
 def test_a_token_goes_to_no_more_experts_than_there_are(tmp_path):

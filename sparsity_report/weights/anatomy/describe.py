@@ -222,13 +222,8 @@ def _by_rule(model: nn.Module, place: Place, leaf: str, group: str) -> Usage:
     multiplied = _is_matrix(place.module, leaf, shape, group in {"lm_head", "router"})
     multiplied = multiplied or bool(_MULTIPLIED.search(place.path))
     turned = multiplied and _is_transposed(place.module)
-    per_token, per_sequence = _uses_by_rule(model, place)
-    return Usage(
-        per_token,
-        per_sequence,
-        shape=_outputs_inputs(shape, turned) if multiplied else None,
-        turned=turned,
-    )
+    matrix = _outputs_inputs(shape, turned) if multiplied else None
+    return Usage(*_uses_by_rule(model, place), shape=matrix, turned=turned)
 
 
 def _facts(place: Place, leaf: str, usage: Usage) -> dict[str, Any]:
@@ -431,15 +426,14 @@ def describe_names(
         may_prune = group in groups.LINEAR_GROUPS and not options.spares(module_name)
         # A bias has one value per output, which reveals input-first matrices such as ``Conv1D``.
         bias = tensors.get(f"{module_name}.bias")
-        turned = wide and bias and bias.shape == wide.shape[-1:] != wide.shape[-2:-1]
+        turned = bool(wide and bias and bias.shape == wide.shape[-1:] != wide.shape[-2:-1])
+        matrix = _outputs_inputs(wide.shape, turned) if wide and multiplied else None
         parameters = tuple(
             Parameter(
                 name=name,
                 shape=entry.shape,
-                matrix=_outputs_inputs(entry.shape, bool(turned))
-                if entry is wide and multiplied
-                else None,
-                transposed=bool(turned) and entry is wide and multiplied,
+                matrix=matrix if entry is wide else None,
+                transposed=turned and entry is wide and multiplied,
                 experts=entry.shape[0] if fused and entry is wide else 1,
                 uses=experts_used if fused else ONCE,
                 prunable=may_prune and entry is wide,

@@ -104,11 +104,6 @@ def detect_parameters(
         A tensor looks packed in an unknown way, parts are missing or do not fit, or the
         configuration contradicts the tensors.
     """
-    for size in scheme.group_sizes():
-        if size == 0 or size < -1:
-            raise SparsityReportError(
-                f"{scheme.file}: a group size of {size} weights is impossible; fetch the file again"
-            )
     groups, plain, scales = _sort(entries, scheme)
     decoders = {parts.name: _decoder(parts) for parts in groups}
     _check_method(scheme, {decoder.packing for decoder in decoders.values()})

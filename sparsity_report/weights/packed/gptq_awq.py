@@ -178,6 +178,5 @@ def _zero_point_shift(parts: Parts, zeros: Entry, bits: int) -> int:
 
 def _follows(order: npt.NDArray[np.int64], groups: int) -> bool:
     """Return whether groups are consecutive and of equal size."""
-    return len(order) % groups == 0 and bool(
-        (order == np.arange(len(order)) // (len(order) // groups)).all()
-    )
+    size, rest = divmod(len(order), groups)
+    return not rest and bool((order == np.arange(len(order)) // size).all())

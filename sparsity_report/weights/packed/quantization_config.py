@@ -15,10 +15,10 @@ _BESIDE = (
     ("hf_quant_config.json", "quantization", "modelopt"),
 )  # fmt: skip
 _TEXTS = ("quant_method", "format", "checkpoint_format")
-# Ranges of the bits of a code, and of the number of weights that share a scale.
+# Ranges of the bits of a code, and of the number of weights that share a scale, -1 for a row.
 _NUMBERS = {
     **dict.fromkeys(("bits", "w_bit", "num_bits"), (1, 64)),
-    **dict.fromkeys(("group_size", "q_group_size"), (-limits.WIDTH, limits.WIDTH)),
+    **dict.fromkeys(("group_size", "q_group_size"), (-1, limits.WIDTH)),
 }
 
 
@@ -55,12 +55,6 @@ class Scheme:
         """Return the code widths in bits that compressed-tensors declares."""
         widths = (weights.get("num_bits") for weights in self.weights())
         return sorted({bits for bits in widths if isinstance(bits, int)})
-
-    def group_sizes(self) -> list[int]:
-        """Return the declared numbers of weights per scale; -1 stands for a whole row."""
-        tables = (self.settings, *self.weights())
-        sizes = [table.get(key) for table in tables for key in ("group_size", "q_group_size")]
-        return [size for size in sizes if size is not None]
 
     def block(self) -> tuple[int, int] | None:
         """Return height and width of the block that shares a scale, if declared."""
@@ -125,8 +119,9 @@ def _check_numbers(settings: Mapping[str, Any]) -> None:
     for key, (low, high) in _NUMBERS.items():
         # float8 may list the bits of exponent and fraction separately.
         is_pair = key == "num_bits" and _is_pair(settings.get(key))
-        if settings.get(key) is not None and not is_pair:
-            check_integer(settings[key], key, low, high)
+        value = None if is_pair else settings.get(key)
+        if value is not None and check_integer(value, key, low, high) == 0:
+            raise ValueError("a group size of 0 weights is impossible")
     if settings.get("weight_block_size") and not _is_pair(settings["weight_block_size"]):
         raise ValueError("weight_block_size is not two numbers")
 

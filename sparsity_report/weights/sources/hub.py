@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import partial
 from glob import escape
@@ -69,7 +69,7 @@ def fetch(model: str, request: Request) -> tuple[Path, tuple[Phrase, ...]]:
         holds several models and none is named.
     """
     subfolder, file = _place(model, request)
-    chosen = _select(Folder(model, request.revision, subfolder), file)
+    chosen = _select(_Folder(model, request.revision, subfolder), file)
     source, names = chosen.source, chosen.names
     if names:
         is_folder = chosen.weight_map is not None or names == [SINGLE]
@@ -97,30 +97,29 @@ def fetch(model: str, request: Request) -> tuple[Path, tuple[Phrase, ...]]:
 
 
 @dataclass(frozen=True)
-class Selection:
-    """Weight files of one model in a folder of a repository.
+class Remote:
+    """A model whose weights stay on the Hub.
 
     Attributes
     ----------
-    source : Folder
-    names : list of str
-        Its safetensors, or all shards of a GGUF model; empty where there are none.
+    folder : Path
+        Local folder of its configuration.
+    files : tuple of HubFile
+        Its safetensors, or all shards of a GGUF model; empty where only the configuration is
+        available.
     weight_map : mapping of str to str, optional
         File of each tensor, from the index.
     notes : tuple of Phrase
         Origin of weights or structure.
-    files : tuple of HubFile
-        The named files, if they stay on the Hub.
     """
 
-    source: Folder
-    names: list[str]
+    folder: Path
+    files: tuple[HubFile, ...] = ()
     weight_map: Mapping[str, str] | None = None
     notes: tuple[Phrase, ...] = ()
-    files: tuple[HubFile, ...] = ()
 
 
-def find(model: str, request: Request) -> Selection:
+def find(model: str, request: Request) -> Remote:
     """Look up the weight files of a Hub model without downloading them.
 
     Where no values are asked for, the configuration suffices if there are no safetensors or GGUF
@@ -132,28 +131,30 @@ def find(model: str, request: Request) -> Selection:
         As :func:`fetch`, or there is nothing to stream.
     """
     subfolder, file = _place(model, request)
-    values, source = request.values, Folder(model, request.revision, subfolder)
+    values, revision = request.values, request.revision
     try:
+        source = _Folder(model, revision, subfolder)
         source.check_listed()
     except _UnreachableError:
         if values:
             raise
-        return _config_only(source, phrase("note.hub_unreachable"))
+        return _config_only(model, revision, subfolder, phrase("note.hub_unreachable"))
     chosen = _select(source, file)
+    source = chosen.source
     if not chosen.names:
         reason = phrase("note.not_streamable", path=f"{source.path}/{file}".rstrip("/"))
         if values:
             raise SparsityReportError(
                 f"{reason}, and nothing else is streamed; load it without stream (--stream)"
             )
-        return _config_only(source, reason)
-    commit, notes = chosen.source.commit, chosen.notes
+        return _config_only(model, revision, subfolder, reason)
+    notes = chosen.notes
     if values:
-        notes += (phrase("note.streamed", commit=commit),)
+        notes += (phrase("note.streamed", commit=source.commit),)
     paths = [f"{subfolder}/{name}".lstrip("/") for name in chosen.names]
     with ThreadPoolExecutor(_PARALLEL) as pool:
-        files = tuple(pool.map(partial(HubFile.look_up, model, commit), paths))
-    return replace(chosen, notes=notes, files=files)
+        files = tuple(pool.map(partial(HubFile.look_up, model, source.commit), paths))
+    return Remote(source.folder, files, chosen.weight_map, notes)
 
 
 def _place(model: str, request: Request) -> tuple[str, str]:
@@ -167,37 +168,49 @@ def _place(model: str, request: Request) -> tuple[str, str]:
     return subfolder, file
 
 
-def _config_only(source: Folder, reason: Phrase) -> Selection:
+def _config_only(model: str, revision: str | None, subfolder: str, reason: Phrase) -> Remote:
     """Return a model of which only the configuration is available."""
-    if not (source.folder / "config.json").is_file():
-        name = f"{source.subfolder}/config.json".lstrip("/")
+    name = f"{subfolder}/config.json".lstrip("/")
+    # The only file that is needed, as others may be missing offline.
+    path = _download(model, revision, [escape(name)])
+    if not (path / name).is_file():
         raise SparsityReportError(
-            f"{source.model} has no {name}, so its structure is not known without its values "
-            f"({reason}); open it with them"
+            f"{model} has no {name}, so its structure is not known without its values ({reason}); "
+            "open it with them"
         )
-    return Selection(source, [], notes=(reason,))
+    return Remote(path / subfolder, notes=(reason,))
 
 
-def _select(source: Folder, file: str) -> Selection:
+@dataclass(frozen=True)
+class _Selection:
+    """Weight files of one model in a folder of a repository; no names where there are none."""
+
+    source: _Folder
+    names: list[str]
+    weight_map: Mapping[str, str] | None = None
+    notes: tuple[Phrase, ...] = ()
+
+
+def _select(source: _Folder, file: str) -> _Selection:
     """Select the named file, else safetensors, converted ones, or GGUF where no pickles are."""
     if file:
         source.check_file(file)
         names = source.shards(file) if file.endswith(_FILES) else []
-        return Selection(source, names, notes=(source.file_note(file),))
+        return _Selection(source, names, notes=(source.file_note(file),))
     names, weight_map = source.safetensors()
     if names:
-        return Selection(source, names, weight_map)
+        return _Selection(source, names, weight_map)
     if source.pickles:
         if (other := source.converted()) and (converted := other.safetensors())[0]:
             revision = f"{other.model}@{other.revision}"
             note = phrase("note.converted_weights", author=_CONVERTER, revision=revision)
-            return Selection(other, *converted, (note,))
-        return Selection(source, [])
+            return _Selection(other, *converted, (note,))
+        return _Selection(source, [])
     names = source.gguf()
-    return Selection(source, names, notes=tuple(map(source.file_note, names[:1])))
+    return _Selection(source, names, notes=tuple(map(source.file_note, names[:1])))
 
 
-class Folder:
+class _Folder:
     """A folder of a repository, pinned to the commit that was current on construction."""
 
     def __init__(self, model: str, revision: str | None, subfolder: str) -> None:
@@ -247,7 +260,7 @@ class Folder:
         _download(self.model, self.commit, self._patterns([*names, *tokenizer, *_CONFIGS]))
         return self.folder
 
-    def converted(self) -> Folder | None:
+    def converted(self) -> _Folder | None:
         """Return the open pull request of the Hub's converter to safetensors, if there is one."""
         from huggingface_hub import HfApi
 
@@ -261,7 +274,7 @@ class Folder:
             references = [d.git_reference for d in discussions if "safetensors" in d.title]
         except Exception:  # offline, or discussions are disabled: no conversion is available
             return None
-        return Folder(self.model, references[0], self.subfolder) if references else None
+        return _Folder(self.model, references[0], self.subfolder) if references else None
 
     def safetensors(self) -> tuple[list[str], Mapping[str, str] | None]:
         """Return the safetensors of the model, and the file of each tensor from an index."""
