@@ -339,12 +339,12 @@ class CSRMatrix:
     """
 
     def __init__(self, arrays: Sequence[torch.Tensor], shape: tuple[int, int]) -> None:
-        values = arrays[2]
+        crow, col, values = arrays
         # Torch warns once per process that CSR is in beta; a user cannot act on it.
         with torch.inference_mode(False), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Sparse CS[RC] tensor support is in beta")
-            self.rows = torch.sparse_csr_tensor(*arrays, shape, **_UNCHECKED)
-            self._transposed = torch.sparse_csc_tensor(*arrays, shape[::-1], **_UNCHECKED)
+            self.rows = torch.sparse_csr_tensor(crow, col, values, shape, **_UNCHECKED)
+            self._transposed = torch.sparse_csc_tensor(crow, col, values, shape[::-1], **_UNCHECKED)
         self.dtype, self._in = values.dtype, shape[1]
         self._pads = values.is_cpu and values.numel() >= _WORTH_PADDING * shape[1]
 

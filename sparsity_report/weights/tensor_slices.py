@@ -104,8 +104,26 @@ class Slice(ABC):
         return ()
 
 
+class Divisible(Slice):
+    """Values of which any run can be read alone."""
+
+    @abstractmethod
+    def part(self, start: int, total: int) -> Divisible:
+        """Return a run of the values; packed ones start and end at whole blocks."""
+
+    def within(self, first: int, last: int) -> Iterator[torch.Tensor]:
+        """Yield the values from `first` to before `last` and read no others."""
+        return self.part(first, last - first).pieces()
+
+    def cut(self, shape: Shape) -> Iterator[Divisible]:
+        """Yield the values of a tensor of `shape` as slices of whole rows."""
+        step = _step(shape)
+        for start in range(0, self.total, step):
+            yield self.part(start, min(step, self.total - start))
+
+
 @dataclass(frozen=True, eq=False)
-class HeldSlice(Slice):
+class HeldSlice(Divisible):
     """Values in memory, on any device, as a one-dimensional tensor."""
 
     values: torch.Tensor
@@ -120,18 +138,13 @@ class HeldSlice(Slice):
         flat = tensor.detach().reshape(-1)
         return cls(flat.numel(), flat.dtype, flat)
 
-    def cut(self, shape: Shape) -> Iterator[Slice]:
-        """Yield the values of a tensor of `shape` as slices of whole rows."""
-        parts = self.values.split(_step(shape)) if self.total else ()
-        return (HeldSlice(part.numel(), part.dtype, part) for part in parts)
+    def part(self, start: int, total: int) -> HeldSlice:
+        """Return a run of the values, without a copy."""
+        return HeldSlice(total, self.dtype, self.values[start : start + total])
 
     def pieces(self) -> Iterator[torch.Tensor]:
         """Yield the values, without a copy where they are contiguous on the CPU."""
         yield self.values.cpu().contiguous()
-
-    def within(self, first: int, last: int) -> Iterator[torch.Tensor]:
-        """Yield some of the values."""
-        yield self.values[first:last].cpu().contiguous()
 
 
 class Reader(Protocol):
@@ -241,7 +254,7 @@ class LocalFile(Origin):
 
 
 @dataclass(frozen=True, eq=False)
-class FileSlice(Slice):
+class FileSlice(Divisible):
     """Values in a file; small and picklable, so that another process can read them.
 
     Subclasses for packed values override `bytes_of` and `decode`.
@@ -282,13 +295,9 @@ class FileSlice(Slice):
         """Yield the values as they are read."""
         return map(self.decode, self.raw())
 
-    def within(self, first: int, last: int) -> Iterator[torch.Tensor]:
-        """Yield the values from `first` to before `last` and read no others.
-
-        Packed values start and end at whole blocks.
-        """
-        offset = self.offset + self.bytes_of(first)
-        yield from replace(self, offset=offset, total=last - first).pieces()
+    def part(self, start: int, total: int) -> FileSlice:
+        """Return a run of the values; packed ones start and end at whole blocks."""
+        return replace(self, offset=self.offset + self.bytes_of(start), total=total)
 
     def raw(self) -> Iterator[Bytes]:
         """Yield the bytes of each piece of values."""
@@ -300,13 +309,6 @@ class FileSlice(Slice):
     def opened(self) -> AbstractContextManager[Reader]:
         """Open the file for the bytes of the values, see :meth:`Origin.opened`."""
         return self.file.opened(self.offset, self.offset + self.nbytes)
-
-    def cut(self, shape: Shape) -> Iterator[FileSlice]:
-        """Yield the values of a tensor of `shape` as slices of whole rows."""
-        step = _step(shape)
-        for start in range(0, self.total, step):
-            offset = self.offset + self.bytes_of(start)
-            yield replace(self, offset=offset, total=min(step, self.total - start))
 
 
 def memory_slices(tensor: torch.Tensor) -> Iterator[Slice]:

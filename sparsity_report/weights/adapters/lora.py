@@ -234,11 +234,8 @@ def _pair(file: Path, config: Mapping[str, Any], module: str, sides: Mapping[str
     is_float = {a.values.dtype, b.values.dtype} <= {*FLOATS}
     are_matrices = is_float and len(a.shape) == len(b.shape) == 2
     if not are_matrices or not a.shape[0] == b.shape[1] == rank:
-        raise wrong(
-            file,
-            f"{a.key!r} ({a.dtype}, {a.shape}) and {b.key!r} ({b.dtype}, {b.shape}) are not "
-            f"matrices of rank {rank}, which {CONFIG} gives",
-        )
+        both = f"{a.key!r} ({a.dtype}, {a.shape}) and {b.key!r} ({b.dtype}, {b.shape})"
+        raise wrong(file, f"{both} are not matrices of rank {rank}, which {CONFIG} gives")
     scaling = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
     return Pair(a, b, scaling, embedding)
 
@@ -252,9 +249,8 @@ def _module_number(file: Path, config: Mapping[str, Any], field: str, module: st
         try:
             matches = re.match(rf"(.*\.)?({pattern})$", module)
         except (re.error, RecursionError, OverflowError) as error:
-            raise wrong(
-                file, f"pattern {pattern!r} of {CONFIG} is not a regular expression: {error}"
-            ) from error
+            why = f"pattern {pattern!r} of {CONFIG} is not a regular expression: {error}"
+            raise wrong(file, why) from error
         if matches:
             value = number
             break

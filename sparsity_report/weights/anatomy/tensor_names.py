@@ -20,7 +20,7 @@ from torch import nn
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.anatomy.meta_model import first_line
 from sparsity_report.weights.packed.packed_tensor import Undecoded
-from sparsity_report.weights.tensor_slices import Entry, FileSlice, HeldSlice, Slice
+from sparsity_report.weights.tensor_slices import Divisible, Entry, HeldSlice, Slice
 
 # Buffers of older checkpoints that current classes compute: masks, position ids, rotary tables.
 _BUFFER = re.compile(
@@ -252,12 +252,8 @@ class Conversion:
             if not (result.is_contiguous() and (result is outline or result._base is outline)):
                 continue
             shape, start, total = tuple(result.shape), int(result.storage_offset()), result.numel()
-            if isinstance(values, FileSlice):
-                at = values.offset + values.bytes_of(start)
-                return replace(entry, shape=shape, values=replace(values, total=total, offset=at))
-            if isinstance(values, HeldSlice):
-                part = HeldSlice.from_tensor(values.values[start : start + total])
-                return replace(entry, shape=shape, values=part)
+            if isinstance(values, Divisible):
+                return replace(entry, shape=shape, values=values.part(start, total))
         return None
 
     def _wrong(self, why: str) -> SparsityReportError:

@@ -119,7 +119,7 @@ def compressed(parts: Parts) -> Packed:
     parts.only("weight_packed", "weight_scale", "weight_global_scale")
     (down, size), divisor = parts.matrix("weight_packed"), parts.get("weight_global_scale")
     six = not codes.kind and size * 8 == 6 * MX_GROUP * parts.matrix("weight_scale")[1]
-    bits, name = (6, "mxfp6") if six else (4, "nvfp4" if divisor else "mxfp4")
+    bits, table, name = (6, E2M3, "mxfp6") if six else (4, E2M1, "nvfp4" if divisor else "mxfp4")
     shape = (down, size * 8 // bits)
     _check_bits(parts, bits)
     scale, factor = parts.grouped("weight_scale", shape, NV_GROUP if divisor else MX_GROUP), 1.0
@@ -128,10 +128,7 @@ def compressed(parts: Parts) -> Packed:
         if not (math.isfinite(whole_scale) and whole_scale):
             raise parts.wrong("weight_global_scale", "it is not one nonzero number")
         factor = 1 / whole_scale
-    return Rowwise(
-        shape, name, parts.all, codes, bits, E2M3 if six else E2M1, scales=(scale,),
-        factor=factor,
-    )  # fmt: skip
+    return Rowwise(shape, name, parts.all, codes, bits, table, scales=(scale,), factor=factor)
 
 
 def _pack_quantized(parts: Parts) -> Packed:
@@ -147,8 +144,7 @@ def _pack_quantized(parts: Parts) -> Packed:
     ]
     if len(fitting) != 1:
         width = f" of {', '.join(map(str, declared))} bits" if declared else ""
-        why = f"its shape is {codes.shape} for {shape} weights{width}"
-        raise parts.wrong("weight_packed", why)
+        raise parts.wrong("weight_packed", f"its shape is {codes.shape} for {shape} weights{width}")
     (bits, wasted), offset = fitting[0], 2.0 ** (fitting[0][0] - 1)
     scale = parts.scales("weight_scale", shape, parts.scheme.block())
     if scale.height != 1 and scale.part.total != 1:

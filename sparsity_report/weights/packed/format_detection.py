@@ -61,20 +61,13 @@ _FORMATS: tuple[tuple[frozenset[str], Callable[[Parts], Packed]], ...] = (
 
 # Methods that a configuration may declare, and the prefixes of their layouts.
 _METHODS = {
-    "auto-round": ("gptq-", "awq-"),
-    "awq": ("awq-",),
-    "bitsandbytes": ("nf4", "fp4", "bitsandbytes-"),
+    "auto-round": ("gptq-", "awq-"), "awq": ("awq-",), "gptq": ("gptq-",), "mlx": ("mlx-",),
+    "bitsandbytes": ("nf4", "fp4", "bitsandbytes-"), "fbgemm-fp8": ("fp8",), "fp8": ("fp8",),
     "compressed-tensors": (
         "sparse-", "marlin-24-", "pack-quantized-", "nvfp4", "mxfp4", "mxfp6", "mxfp8", "int8",
         "fp8",
     ),
-    "fbgemm-fp8": ("fp8",),
-    "fp8": ("fp8",),
-    "gptq": ("gptq-",),
-    "mlx": ("mlx-",),
-    "modelopt": ("nvfp4", "mxfp8", "fp8"),
-    "mxfp4": ("mxfp4",),
-    "torchao": ("torchao-",),
+    "modelopt": ("nvfp4", "mxfp8", "fp8"), "mxfp4": ("mxfp4",), "torchao": ("torchao-",),
 }  # fmt: skip
 # Further settings, and the prefixes of the layouts they allow.
 _FORMS = {

@@ -157,8 +157,7 @@ def _bits(parts: Parts, across: bool) -> int:
     if shown not in known:
         raise parts.wrong("qweight", f"its shape {codes.shape} leaves no whole bits for a weight")
     if declared not in {None, shown} and "dynamic" not in parts.scheme.settings:
-        why = f"it has {shown:g} bits a weight, {declared} by the configuration"
-        raise parts.wrong("qweight", why)
+        raise parts.wrong("qweight", f"it has {shown:g} bits a weight, {declared} by configuration")
     return int(shown)
 
 

@@ -25,8 +25,9 @@ def mlx(parts: Parts) -> Packed:
         raise parts.wrong("scales", f"its shape is {scale.shape}, that of weight {codes.shape}")
     columns, down = scale.shape[-1] * size, math.prod(codes.shape[:-1])
     if columns * bits != codes.shape[-1] * 32:
-        why = f"its shape is {codes.shape} for {columns:,} columns of {bits} bits"
-        raise parts.wrong("weight", why)
+        raise parts.wrong(
+            "weight", f"its shape is {codes.shape} for {columns:,} columns of {bits} bits"
+        )
     shape = (*codes.shape[:-1], columns)
     flat = codes.seen_as(down, codes.shape[-1])
     across = scale.seen_as(down, scale.shape[-1])

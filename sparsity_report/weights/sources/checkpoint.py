@@ -28,18 +28,16 @@ from sparsity_report.weights.packed.packed_tensor import Packed, Undecoded, is_r
 from sparsity_report.weights.packed.quantization_config import read_scheme
 from sparsity_report.weights.sources.memory import ModuleWeights
 from sparsity_report.weights.sources.tokenizer import open_tokenizer
-from sparsity_report.weights.tensor_slices import Entry, Origin, Slice, join_slices
+from sparsity_report.weights.tensor_slices import Entry, Origin, Slice, join_slices, pieces
 from sparsity_report.weights.weights import ONCE, Parameter, Weights, float8_notes
 
 T = TypeVar("T", bound=Path | Origin)
 
 # Files that transformers looks for in a folder, in this order.
 _DEFAULTS = {
-    "model.safetensors": "safetensors",
-    "model.safetensors.index.json": "safetensors",
-    "pytorch_model.bin": "pickle",
-    "pytorch_model.bin.index.json": "pickle",
-}
+    "model.safetensors": "safetensors", "model.safetensors.index.json": "safetensors",
+    "pytorch_model.bin": "pickle", "pytorch_model.bin.index.json": "pickle",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -302,11 +300,10 @@ def _equal(one: Sequence[Entry], other: Sequence[Entry]) -> bool:
     """Return True if tensors are equal bit by bit."""
     if [(e.shape, e.dtype) for e in one] != [(e.shape, e.dtype) for e in other]:
         return False
-    slices = ((part for e in entries for part in e.slices()) for entries in (one, other))
+    values = (pieces(part for e in entries for part in e.slices()) for entries in (one, other))
+    pairs = zip(*values, strict=True)
     return all(
-        torch.equal(left.view(torch.uint8), right.view(torch.uint8))
-        for pair in zip(*slices, strict=True)
-        for left, right in zip(*(part.pieces() for part in pair), strict=True)
+        torch.equal(left.view(torch.uint8), right.view(torch.uint8)) for left, right in pairs
     )
 
 
