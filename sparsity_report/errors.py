@@ -117,6 +117,13 @@ def _is_picture(character: str) -> bool:
     return character != "" and unicodedata.category(character) == "So"
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of a library's error, or its type."""
+    first, *more = str(error).strip().splitlines() or [type(error).__name__]
+    # "… for validator 'validate_architecture':" precedes the reason.
+    return f"{first} {more[0].strip()}" if more and first.endswith(":") else first
+
+
 def check_options(function: str, given: Iterable[str], known: Iterable[str]) -> None:
     """Refuse a keyword that a function does not accept.
 

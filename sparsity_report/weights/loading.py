@@ -227,7 +227,7 @@ def _open_files(path: Path, options: ReaderOptions, allow_pickle: bool) -> Weigh
                 "pytorch_model.bin files"
             )
     elif not path.is_file():
-        raise SparsityReportError(f"{path} is no regular file or directory; give one of them")
+        raise SparsityReportError(f"{path} is neither a regular file nor a directory; give one")
     elif not path.stat().st_size:
         raise SparsityReportError(f"{path} has 0 bytes; download it again")
     elif path.suffix == ".safetensors":

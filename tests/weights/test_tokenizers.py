@@ -21,7 +21,7 @@ from transformers import AutoTokenizer
 import sparsity_report as sr
 from sparsity_report.files.package_data import DEMO
 from sparsity_report.untrusted import limits
-from sparsity_report.weights.sources import data_files
+from sparsity_report.weights.anatomy import meta_model
 
 pytestmark = pytest.mark.slow(seconds=35)
 
@@ -310,12 +310,12 @@ def test_configs_name_no_code_at_any_depth(tmp_path):
     told = {"a": 1, "text_config": {"b": [{"auto_map": {}, "c": 2}], "quantization_config": {}}}
     file.write_text(json.dumps({**told, "auto_map": NAMED, "_attn_implementation": "x/y"}))
     plainly = {"a": 1, "text_config": {"b": [{"c": 2}]}}
-    assert data_files.read_config_file(file) == plainly
+    assert meta_model.read_config_file(file) == plainly
     for name in ("evil.py", "chat_template.jinja", "processor_config.json", "vocab.txt"):
         (tmp_path / name).write_text("x")
     (tmp_path / "large.txt").touch()
     os.truncate(tmp_path / "large.txt", limits.TEXT_BYTES + 1)
-    with data_files.plain_folder(tmp_path, ["*"]) as shown:
+    with meta_model.plain_folder(tmp_path, ["*"]) as shown:
         assert {f.name for f in shown.iterdir()} == {
             "chat_template.jinja", "config.json", "evil.py", "vocab.txt",
         }  # fmt: skip

@@ -17,12 +17,11 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from sparsity_report.errors import SparsityReportError
+from sparsity_report.errors import SparsityReportError, first_line
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.sparse.csr_swap import runs_as_csr
 from sparsity_report.sparse.linear_csr import LinearCSR
 from sparsity_report.weights.anatomy import groups
-from sparsity_report.weights.anatomy.meta_model import first_line
 from sparsity_report.weights.anatomy.meta_run import Behaviour, Usage, observe
 from sparsity_report.weights.anatomy.parameter_places import Place, as_csr, is_strided
 from sparsity_report.weights.tensor_slices import Entry, dtype_name

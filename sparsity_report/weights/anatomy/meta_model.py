@@ -4,11 +4,17 @@ Classes of configurations and models build lists as long as a number demands, so
 configuration could keep a machine busy forever. Numbers are checked by their names if the class of
 the configuration knows them. Under any name, building stops once a model has far more parameters
 than the files have tensors.
+
+Transformers may import a class, a kernel or a packer that a configuration names, from the folder
+or from the Hub. It gets a temporary folder instead, which holds copies of data files and
+configurations that name no code.
 """
 
+import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from itertools import chain
@@ -20,11 +26,11 @@ import torch
 from torch import nn
 from torch.nn.modules import module as modules
 
-from sparsity_report.errors import explained
+from sparsity_report.errors import explained, first_line
+from sparsity_report.files.filesystem import scratch
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.untrusted import limits
-from sparsity_report.untrusted.gates import check_integer
-from sparsity_report.weights.sources.data_files import plain_folder, read_config_file
+from sparsity_report.untrusted.gates import check_integer, check_nesting, read_json
 
 _Test = Callable[[nn.Module], bool]
 # Tasks to try if the config names no class.
@@ -55,6 +61,12 @@ _KINDS = tuple(
 # Parameters allowed per tensor in the files, and a constant for buffers, fused experts, computed or
 # tied parts, and small models.
 _PER_TENSOR, _BESIDES = 16, 1000
+# Keys, at any depth, that name code or send transformers to other packages or files.
+_CODE = {
+    "auto_map", "attn_implementation", "_attn_implementation", "experts_implementation",
+    "_experts_implementation", "quantization_config", "compression_config", "transformers_weights",
+}  # fmt: skip
+_CONFIGS = {"config.json", "tokenizer_config.json"}
 
 
 def read_config(
@@ -137,13 +149,6 @@ def _on_meta(build: Callable[[Any], Any], config: Any, most: int) -> nn.Module:
     return cast(nn.Module, model.to(config.dtype) if config.dtype else model)
 
 
-def first_line(error: BaseException) -> str:
-    """Return the first line of a library's error, or its type."""
-    first, *more = str(error).strip().splitlines() or [type(error).__name__]
-    # "… for validator 'validate_architecture':" precedes the reason.
-    return f"{first} {more[0].strip()}" if more and first.endswith(":") else first
-
-
 def check_config(settings: Any, path: Path) -> None:
     """Refuse a configuration that announces sizes beyond :mod:`sparsity_report.untrusted.limits`.
 
@@ -208,6 +213,40 @@ def _defaults(kind: str) -> dict[str, Any] | None:
         return None
     finally:
         logging.set_verbosity(verbosity)
+
+
+def read_config_file(path: Path) -> dict[str, Any]:
+    """Read a configuration without the keys that name code.
+
+    Raises
+    ------
+    ValueError
+        The file is nested too deep or no JSON object, see :mod:`sparsity_report.untrusted.gates`.
+    OSError
+        The file cannot be read.
+    """
+    config = read_json(path, most=limits.CONFIG_BYTES, without=_CODE)
+    check_nesting(config)
+    return config
+
+
+@contextmanager
+def plain_folder(directory: Path, patterns: Iterable[str]) -> Iterator[Path]:
+    """Return a temporary folder with copies of matching files of a folder, without code.
+
+    Configurations other than those of the model and its tokenizer are left out, as are folders,
+    links to devices and files larger than 256 MiB.
+    """
+    with scratch() as plain:
+        for file in sorted({file for pattern in patterns for file in directory.glob(pattern)}):
+            if not file.is_file() or file.stat().st_size > limits.TEXT_BYTES:
+                continue
+            if file.name in _CONFIGS:
+                text = json.dumps(read_config_file(file))
+                (plain / file.name).write_text(text, encoding="utf-8")
+            elif not file.name.endswith("config.json"):
+                shutil.copyfile(file, plain / file.name)
+        yield plain
 
 
 def parameters_for(tensors: int) -> int:

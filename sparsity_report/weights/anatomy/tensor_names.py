@@ -17,8 +17,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from sparsity_report.errors import SparsityReportError
-from sparsity_report.weights.anatomy.meta_model import first_line
+from sparsity_report.errors import SparsityReportError, first_line
 from sparsity_report.weights.packed.packed_tensor import Undecoded
 from sparsity_report.weights.tensor_slices import Divisible, Entry, HeldSlice, Slice
 

@@ -5,6 +5,5 @@
 - `hub`: files of a repository; `http_ranges` streams them
 - `memory`: an ``nn.Module``
 - `tokenizer`: the tokenizer of a checkpoint
-- `data_files`: copies of data files without code, for transformers to read
 - `npz`: arrays that are not a model
 """

@@ -145,15 +145,8 @@ class _Reader:
         url = hf_hub_url(file.model, file.path, revision=file.commit, endpoint=file.endpoint)
         # Without this encoding a server may compress the file, and ranges count compressed bytes.
         headers = {"Range": f"bytes={self._at}-{end - 1}", "Accept-Encoding": "identity"}
-        response = self._connection.enter_context(
-            get_session().stream(
-                "GET",
-                url,
-                headers=build_hf_headers() | headers,
-                timeout=_TIMEOUT,
-                follow_redirects=True,
-            )
-        )
+        request = partial(get_session().stream, "GET", url, timeout=_TIMEOUT, follow_redirects=True)
+        response = self._connection.enter_context(request(headers=build_hf_headers() | headers))
         _check(response, file, self._at, end)
         self._chunks, self._end = response.iter_raw(), end
 
@@ -240,9 +233,8 @@ def refusal(error: Exception, model: str, revision: str | None) -> SparsityRepor
     from huggingface_hub import errors
 
     if isinstance(error, errors.GatedRepoError):
-        return SparsityReportError(
-            f"{model} is gated: accept its terms on its Hub page and run `hf auth login`"
-        )
+        how = "accept its terms on its Hub page and run `hf auth login`"
+        return SparsityReportError(f"{model} is gated: {how}")
     if isinstance(error, errors.RepositoryNotFoundError | errors.RevisionNotFoundError):
         name = model if revision is None else f"{model} at revision {revision}"
         return SparsityReportError(

@@ -10,9 +10,8 @@ from typing import Any
 
 import torch
 
-from sparsity_report.errors import SparsityReportError, explained
+from sparsity_report.errors import SparsityReportError, explained, first_line
 from sparsity_report.untrusted.gates import check_name
-from sparsity_report.weights.anatomy.meta_model import first_line
 from sparsity_report.weights.anatomy.parameter_places import is_strided
 from sparsity_report.weights.tensor_slices import Entry, FileSlice, HeldSlice, LocalFile, Stored
 

@@ -6,7 +6,7 @@ from typing import Any
 from sparsity_report.errors import explained, printable, without_panics
 from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import read_json
-from sparsity_report.weights.sources.data_files import plain_folder
+from sparsity_report.weights.anatomy.meta_model import plain_folder
 
 #: Patterns of the files that a tokenizer may consist of.
 FILES = ("*.json", "*.txt", "*.model", "*.model.*", "*.spm", "*.codes", "*.tokenizer")
