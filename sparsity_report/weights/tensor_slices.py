@@ -160,7 +160,7 @@ class Reader(Protocol):
 class Origin(ABC):
     """A source of bytes; small and picklable, so that another process can read it.
 
-    Its `repr` identifies its content without reading it.
+    Its `repr` identifies its content without reading it, its `str` is its path.
 
     Attributes
     ----------
@@ -171,9 +171,9 @@ class Origin(ABC):
     size: int
 
     @property
-    @abstractmethod
     def name(self) -> str:
         """Name without the folder."""
+        return Path(str(self)).name
 
     @abstractmethod
     def opened(self, start: int, stop: int) -> AbstractContextManager[Reader]:
@@ -225,11 +225,6 @@ class LocalFile(Origin):
 
     def __str__(self) -> str:
         return str(self.path)
-
-    @property
-    def name(self) -> str:
-        """Name without the folder."""
-        return self.path.name
 
     @contextmanager
     def opened(self, start: int, stop: int) -> Iterator[BufferedReader]:  # noqa: ARG002

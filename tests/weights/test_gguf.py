@@ -312,7 +312,7 @@ def test_pieces_that_are_missing_or_disagree(tmp_path):
     piece(tmp_path, 2, 2, [B, C], total=3)
     refused("00002.gguf: split.tensors.count is 3 but 2 in x-00001-.*two models", first)
     piece(tmp_path, 2, 2, [A])
-    refused(f"tensor '{A}' is in x-00001-of-00002.gguf too, so they are shards of two", first)
+    refused(f"tensor '{A}' is in .*x-00001-of-00002.gguf too, so they are shards of two", first)
     piece(tmp_path, 2, 2, [B, C])
     refused("hold 3 tensors, but split.tensors.count is 2", first)
     piece(tmp_path, 2, 2, [])

@@ -119,11 +119,9 @@ def _named(config: Any, most: int) -> nn.Module | None:
     import transformers
 
     for name in config.architectures or ():
-        architecture = getattr(transformers, name, None)
-        if isinstance(architecture, type) and issubclass(
-            architecture, transformers.PreTrainedModel
-        ):
-            return _on_meta(architecture, config, most)
+        known = getattr(transformers, name, None)
+        if isinstance(known, type) and issubclass(known, transformers.PreTrainedModel):
+            return _on_meta(known, config, most)
     return None
 
 
@@ -171,15 +169,8 @@ def _check(settings: Mapping[str, Any], known: Mapping[str, Any] | None) -> None
             is_config = isinstance(inner, dict) and "model_type" in inner
             _check(value, _known(value) or (inner if is_config else None))
         for number in _numbers(value):
-            _check_number(name, number)
-
-
-def _check_number(name: str, number: int) -> None:
-    for kind, low, high in _KINDS:
-        if kind.search(name.lower()):
-            check_integer(number, name, low, high)
-            return
-    check_integer(number, name, -limits.VALUES)
+            ranges = ((low, high) for kind, low, high in _KINDS if kind.search(name.lower()))
+            check_integer(number, name, *next(ranges, (-limits.VALUES, limits.VALUES)))
 
 
 def _numbers(value: Any) -> Iterator[int]:

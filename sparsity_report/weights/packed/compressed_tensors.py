@@ -13,6 +13,8 @@ from sparsity_report.weights.tensor_slices import FLOATS, FP4, FP8, Entry, Float
 
 # Marlin 2:4: side of a tile, and weights per scale unless one scale serves a row.
 _TILE, _MARLIN_GROUP = 16, 128
+# Parts that settings of the weights declare.
+_DECLARED = {"weight_zero_point": ("symmetric", False), "weight_g_idx": ("actorder", "group")}
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,11 +155,9 @@ def _pack_quantized(parts: Parts) -> Packed:
         why = f"rows of {shape[1]:,} weights are not groups of {scale.width:,}"
         raise parts.wrong("weight_scale", why)
     zero, order = parts.get("weight_zero_point"), parts.get("weight_g_idx")
-    for part, leaf, is_declared in (
-        (zero, "weight_zero_point", [w.get("symmetric") is False for w in parts.scheme.weights()]),
-        (order, "weight_g_idx", [w.get("actorder") == "group" for w in parts.scheme.weights()]),
-    ):
-        if part is None and is_declared and all(is_declared):
+    for leaf, (key, value) in _DECLARED.items():
+        declarations = [weights.get(key) == value for weights in parts.scheme.weights()]
+        if leaf not in parts and declarations and all(declarations):
             raise parts.wrong("weight_packed", f"its {leaf} is missing")
     if order is not None and order.shape != (shape[1],):
         raise parts.wrong("weight_g_idx", f"its shape is {order.shape} for {shape[1]} columns")

@@ -74,11 +74,6 @@ class HubFile(Origin):
     def __str__(self) -> str:
         return f"{self.model}/{self.path}"
 
-    @property
-    def name(self) -> str:
-        """Name without the folder."""
-        return self.path.rpartition("/")[2]
-
     def opened(self, start: int, stop: int) -> AbstractContextManager[Reader]:
         """Open the file for bytes from `start` to `stop`; the first read connects."""
         if stop - start > _SMALL:

@@ -60,8 +60,8 @@ class Shards:
         entries = read_header(file)
         if self.weight_map is None:
             return entries
-        keys = {entry.key for entry in entries}
-        placed = {key for key, name in self.weight_map.items() if name == file.name}
+        keys, name = {entry.key for entry in entries}, file.name
+        placed = {key for key, holder in self.weight_map.items() if holder == name}
         if lacking := sorted(placed - keys):
             raise SparsityReportError(
                 f"{file} lacks {len(lacking)} tensor(s) that {INDEX} places in it, "
