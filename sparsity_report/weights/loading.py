@@ -1,7 +1,5 @@
 """Open a model: choose the reader for its source."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor

@@ -189,13 +189,9 @@ class Weights(Presentable, ABC):
         self.name = writable(self.name)  # names of folders may be any bytes
         for name in (p.name for p in self.parameters if not p.name.isascii()):
             if writable(name) != name:
-                raise SparsityReportError(
-                    f"{self.name}: the name {name!r} is not Unicode; rename the tensor"
-                )
+                raise self.wrong(f"has the tensor {name!r}, which is not Unicode; rename it")
         if not self.modules:
-            raise SparsityReportError(
-                f"{self.name} has no parameters, so there is nothing to count; open another model"
-            )
+            raise self.wrong("has no parameters, so there is nothing to count; open another model")
         check_modules(self.name, len(self.modules))
         if (total := sum(p.total for p in self.stored)) > limits.ALL_VALUES:
             raise SparsityReportError(

@@ -1,14 +1,13 @@
 """A model with a LoRA adapter, merged as PEFT's ``merge_and_unload`` does, or beside it."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from torch import nn
 
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.weights.adapters.lora import CONFIG, Adapter, Pair, base_note
@@ -18,9 +17,6 @@ from sparsity_report.weights.anatomy.parameter_places import locate, value, walk
 from sparsity_report.weights.sources.checkpoint import CheckpointWeights
 from sparsity_report.weights.tensor_slices import Bytes, Entry, FileSlice, Shape, Slice, join_slices
 from sparsity_report.weights.weights import Module, Parameter, Weights
-
-if TYPE_CHECKING:
-    from torch import nn
 
 # Values of a slice that are computed at a time.
 _BUFFER = 2**19

@@ -24,6 +24,7 @@ from sparsity_report.sparse.linear_csr import LinearCSR
 from sparsity_report.weights.anatomy import groups
 from sparsity_report.weights.anatomy.meta_run import Behaviour, Usage, observe
 from sparsity_report.weights.anatomy.parameter_places import Place, as_csr, is_strided
+from sparsity_report.weights.packed.packed_tensor import Undecoded
 from sparsity_report.weights.tensor_slices import Entry, dtype_name
 from sparsity_report.weights.weights import NEVER, ONCE, Module, Parameter, check_modules
 
@@ -131,7 +132,8 @@ def describe(
                 unread = replace(rule, per_token=NEVER, per_sequence=NEVER)
                 usage = rule if usage is None else unread
             facts = _facts(place, leaf, usage)
-            held = {"dtype": dtype_name(tensor.dtype)} if parts is None else on_disk(parts[name])
+            here = {"dtype": dtype_name(tensor.dtype), "known": not tensor.is_meta}
+            held = here if parts is None else on_disk(parts[name])
             prunable = (
                 may_prune
                 and facts["matrix"] is not None
@@ -149,7 +151,6 @@ def describe(
                     runs_as_csr=not prunable
                     or (not usage.read_outside and runs_as_csr(place.module, leaf, parent, called)),
                     tied_to=None if owner == name else owner,
-                    known=parts is not None or not tensor.is_meta,
                     **held,
                     **facts,
                 )
@@ -163,8 +164,9 @@ def describe(
 
 def on_disk(entries: Sequence[Entry]) -> dict[str, Any]:
     """Return the attributes of a parameter that follow from its tensors on disk."""
-    held, packing = Entry.file_bytes(entries), Entry.packings(entries)
-    return {"dtype": entries[0].dtype, "file_bytes": held, "packing": packing}
+    known = not any(isinstance(entry.values, Undecoded) for entry in entries)
+    held = {"file_bytes": Entry.file_bytes(entries), "packing": Entry.packings(entries)}
+    return {"dtype": entries[0].dtype, "known": known, **held}
 
 
 def _behaviour(places: Sequence[Place]) -> Behaviour:

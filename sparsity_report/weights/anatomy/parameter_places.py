@@ -20,8 +20,6 @@ from sparsity_report.sparse.linear_csr import ExpertCSR, ExpertsCSR, LinearCSR
 
 # torch.compile and PEFT wrap modules under these names, which are not part of the model.
 _WRAPPER_WORDS = {"_orig_mod", "base_layer"}
-# Names that lead from an expert to its module, and from originals to the parametrized tensor.
-_TOLD_ELSEWHERE = (ExpertCSR, parametrize.ParametrizationList)
 
 
 @dataclass(slots=True)
@@ -123,7 +121,8 @@ def _unwrapped(model: nn.Module) -> nn.Module:
 
 def tensors_of(module: nn.Module) -> dict[str, torch.Tensor]:
     """Return a module's parameters under their plain names, pruning masks applied."""
-    if isinstance(module, _TOLD_ELSEWHERE):
+    # These are the parameters of the module around them.
+    if isinstance(module, ExpertCSR | parametrize.ParametrizationList):
         return {}
     tensors: dict[str, torch.Tensor] = {}
     if isinstance(module, LinearCSR):

@@ -4,8 +4,6 @@ Stacked tensors, such as experts, are read one after the other, and parts of a t
 other conversions run transformers' own operation on whole tensors in memory, one rule at a time.
 """
 
-from __future__ import annotations
-
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +17,7 @@ from torch import nn
 
 from sparsity_report.errors import SparsityReportError, first_line
 from sparsity_report.weights.packed.packed_tensor import Undecoded
-from sparsity_report.weights.tensor_slices import Divisible, Entry, HeldSlice, Slice
+from sparsity_report.weights.tensor_slices import Entry, FileSlice, HeldSlice, Slice
 
 # Buffers of older checkpoints that current classes compute: masks, position ids, rotary tables.
 _BUFFER = re.compile(
@@ -251,7 +249,7 @@ class Conversion:
             if not (result.is_contiguous() and (result is outline or result._base is outline)):
                 continue
             shape, start, total = tuple(result.shape), int(result.storage_offset()), result.numel()
-            if isinstance(values, Divisible):
+            if isinstance(values, FileSlice | HeldSlice):
                 return replace(entry, shape=shape, values=values.part(start, total))
         return None
 

@@ -161,8 +161,7 @@ def _read_tensors(reader: HeaderReader, count: int, metadata: Metadata) -> dict[
     for name, (shape, kind, offset) in tensors.items():
         dtype = _UNQUANTIZED.get(kind.name, torch.float32)
         place = math.prod(shape), dtype, reader.origin, start + offset
-        is_plain = kind.name in _UNQUANTIZED
-        values = FileSlice(*place) if is_plain else BlockSlice(*place, kind.name)
+        values = FileSlice(*place) if kind.name in _UNQUANTIZED else BlockSlice(*place, kind.name)
         entries[name] = Entry(name, shape, values)
     return entries
 

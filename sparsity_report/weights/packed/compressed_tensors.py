@@ -107,10 +107,10 @@ def marlin(parts: Parts) -> Packed:
     if groups not in {1, -(-inputs // _MARLIN_GROUP)}:
         raise parts.wrong("scale_packed", f"its shape is {scale.shape} for {inputs:,} inputs")
     _check_bits(parts, bits)
-    return Undecoded(
-        (outputs, inputs), f"marlin-24-{bits}bit", parts.all,
-        "marlin-24 keeps weights in the order of a GPU kernel; give the checkpoint in another form",
-    )  # fmt: skip
+    why = (
+        "marlin-24 keeps weights in the order of a GPU kernel; give the checkpoint in another form"
+    )
+    return Undecoded((outputs, inputs), f"marlin-24-{bits}bit", parts.all, why)
 
 
 def compressed(parts: Parts) -> Packed:
@@ -168,8 +168,7 @@ def _pack_quantized(parts: Parts) -> Packed:
     blocks = None
     if zero is not None:
         parts.need("weight_zero_point", torch.int32)
-        across = scale.part.shape[1]
-        parts.check("weight_zero_point", (-(-shape[0] * bits // 32), across))
+        parts.check("weight_zero_point", (-(-shape[0] * bits // 32), scale.part.shape[1]))
         blocks = Blocks(zero, 1, scale.width, bits=bits, offset=offset, order=order)
     return Rowwise(
         shape, f"pack-quantized-{bits}bit{grouped(scale.width, shape)}", parts.all, codes,

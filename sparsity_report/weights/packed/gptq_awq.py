@@ -3,8 +3,6 @@
 The file has the inputs of a layer down and its outputs across; the model has them turned.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -52,7 +50,7 @@ class Columnwise(Packed):
 
     crosswise: ClassVar[bool] = True
 
-    def loaded(self, first: int, last: int) -> Columnwise:
+    def loaded(self, first: int, last: int) -> Packed:
         """Return a decoder whose columns are in memory: reading shift needs as many reads."""
         words = first * self.bits // 32, -(-last * self.bits // 32)
         # Refuse here, where the file is known.

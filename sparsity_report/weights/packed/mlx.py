@@ -36,10 +36,8 @@ def mlx(parts: Parts) -> Packed:
         parts.need("biases", *FLOATS)
         parts.check("biases", scale.shape)
         bias = Blocks(parts["biases"].seen_as(down, scale.shape[-1]), 1, size)
-        return Rowwise(
-            shape, f"mlx-{bits}bit-g{size}", parts.all, flat, bits,
-            scales=(Blocks(across, 1, size),), bias=bias,
-        )  # fmt: skip
+        name, blocks = f"mlx-{bits}bit-g{size}", Blocks(across, 1, size)
+        return Rowwise(shape, name, parts.all, flat, bits, scales=(blocks,), bias=bias)
     parts.only("weight", "scales")
     parts.need("scales", torch.uint8)
     form = str(mode), bits, size

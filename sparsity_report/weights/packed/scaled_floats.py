@@ -119,8 +119,6 @@ def fused_mxfp4(parts: Parts) -> Packed:
     experts, outputs, groups, _ = codes.shape
     inputs, down = groups * MX_GROUP, experts * outputs
     scales = Blocks(scale.seen_as(down, groups), 1, MX_GROUP, exponent=True)
-    matrices = Rowwise(
-        (down, inputs), "mxfp4", parts.all, codes.seen_as(down, inputs // 2), 4, E2M1,
-        scales=(scales,),
-    )  # fmt: skip
+    flat = codes.seen_as(down, inputs // 2)
+    matrices = Rowwise((down, inputs), "mxfp4", parts.all, flat, 4, E2M1, scales=(scales,))
     return Experts((experts, inputs, outputs), "mxfp4", parts.all, matrices)

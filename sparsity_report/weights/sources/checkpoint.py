@@ -24,12 +24,12 @@ from sparsity_report.weights.anatomy.meta_model import parameters_for, read_conf
 from sparsity_report.weights.anatomy.parameter_places import walk
 from sparsity_report.weights.anatomy.tensor_names import fits, memory_parts, without_tensor
 from sparsity_report.weights.packed.format_detection import check_weights, detect_parameters
-from sparsity_report.weights.packed.packed_tensor import Packed, Undecoded, is_remote
+from sparsity_report.weights.packed.packed_tensor import Packed, is_remote
 from sparsity_report.weights.packed.quantization_config import read_scheme
 from sparsity_report.weights.sources.memory import ModuleWeights
 from sparsity_report.weights.sources.tokenizer import open_tokenizer
 from sparsity_report.weights.tensor_slices import Entry, Origin, Slice, join_slices, pieces
-from sparsity_report.weights.weights import ONCE, Parameter, Weights, float8_notes
+from sparsity_report.weights.weights import ONCE, Weights, float8_notes
 
 T = TypeVar("T", bound=Path | Origin)
 
@@ -83,13 +83,8 @@ class CheckpointWeights(Weights):
             parts = _complete(options.name, model, parts, any_arrangement=source == "gguf")
             description = describe(walk(model), options, parts)
 
-        def mark(p: Parameter) -> Parameter:
-            is_unknown = any(isinstance(entry.values, Undecoded) for entry in parts[p.name])
-            return replace(p, known=False) if is_unknown else p
-
-        modules = tuple(module.changed(mark) for module in description.modules)
         architecture = "" if model is None else type(model).__name__
-        widths = description.attention_widths
+        modules, widths = description.modules, description.attention_widths
         notes = options.notes + contents.notes + float8_notes(modules) + description.notes
         super().__init__(options.name, source, architecture, modules, widths, notes)
         self.path = path

@@ -246,9 +246,8 @@ def _final(error: Exception, response: Any, name: str) -> SparsityReportError | 
     if isinstance(error, errors.EntryNotFoundError):
         return SparsityReportError(f"{name} is not on the Hub; ask its owner for it")
     if isinstance(error, errors.OfflineModeIsEnabled):
-        return SparsityReportError(
-            f"{name} cannot be read offline; unset HF_HUB_OFFLINE, or open a copy on this disk"
-        )
+        how = "unset HF_HUB_OFFLINE, or open a copy on this disk"
+        return SparsityReportError(f"{name} cannot be read offline; {how}")
     if response is not None and response.status_code not in _RETRIED:
         return SparsityReportError(f"{name} cannot be read: HTTP {response.status_code}")
     return None

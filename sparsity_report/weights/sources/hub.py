@@ -144,9 +144,8 @@ def find(model: str, request: Request) -> Remote:
     if not chosen.names:
         reason = phrase("note.not_streamable", path=f"{source.path}/{file}".rstrip("/"))
         if values:
-            raise SparsityReportError(
-                f"{reason}, and nothing else is streamed; load it without stream (--stream)"
-            )
+            how = "load it without stream (--stream)"
+            raise SparsityReportError(f"{reason}, and nothing else is streamed; {how}")
         return _config_only(model, revision, subfolder, reason)
     notes = chosen.notes
     if values:
@@ -160,12 +159,10 @@ def find(model: str, request: Request) -> Remote:
 def _place(model: str, request: Request) -> tuple[str, str]:
     """Return folder and file name; the file of the request may hold both."""
     inner, _, file = request.file.rpartition("/")
-    subfolder = "/".join(filter(None, [request.subfolder, inner])).strip("/")
-    if ".." in subfolder.split("/"):
-        raise SparsityReportError(
-            f"{subfolder!r} is not a folder inside {model}; name one without .."
-        )
-    return subfolder, file
+    folder = "/".join(filter(None, [request.subfolder, inner])).strip("/")
+    if ".." in folder.split("/"):
+        raise SparsityReportError(f"{folder!r} is not a folder inside {model}; name one without ..")
+    return folder, file
 
 
 def _config_only(model: str, revision: str | None, subfolder: str, reason: Phrase) -> Remote:

@@ -4,7 +4,6 @@ import torch
 from torch import nn
 from torch.nn.utils import prune
 
-from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.anatomy.describe import ReaderOptions, describe
 from sparsity_report.weights.anatomy.parameter_places import copied, locate, value, walk
 from sparsity_report.weights.weights import Weights, float8_notes
@@ -33,10 +32,7 @@ class ModuleWeights(Weights):
             raise self.wrong(f"has no parameter named {name!r}; see weights.parameters")
         tensor = value(*self._places[name])
         if tensor.is_meta:
-            raise SparsityReportError(
-                f"{self.name}: {name} is on the meta device and has no values to count; load it "
-                "with them"
-            )
+            raise self.wrong(f"has no values of {name}, which is on the meta device; load them")
         return tensor
 
     def module(self) -> nn.Module:
