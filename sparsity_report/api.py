@@ -14,18 +14,19 @@ from sparsity_report.hooks import hooks
 
 if TYPE_CHECKING:
     from sparsity_report.counting.progress import Progress
+    from sparsity_report.findings.difference import Difference
     from sparsity_report.phrases import Phrase
     from sparsity_report.study.comparison import Comparison
     from sparsity_report.study.pairs.pair import Pair
 
 
-def summarize(study: Comparison | Pair) -> list[str]:
+def summarize(study: Comparison | Pair | Difference) -> list[str]:
     """Return the findings about a study or a pair as sentences, most important first.
 
     Parameters
     ----------
-    study : Comparison or Pair
-        The study or the pair to describe.
+    study : Comparison, Pair or Difference
+        The study, the pair or the difference of two studies to describe.
 
     Returns
     -------
@@ -40,21 +41,17 @@ def summarize(study: Comparison | Pair) -> list[str]:
     >>> print(sr.summarize(study)[1][:44])
     CSR30 stores 1.33 times the bytes of Dense (
     """
-    return _sentences(study)
-
-
-def _sentences(value: Any) -> list[str]:
     from sparsity_report.findings.difference import Difference
     from sparsity_report.findings.difference_findings import difference_findings
     from sparsity_report.findings.pair_findings import pair_findings
     from sparsity_report.findings.study_findings import study_findings
     from sparsity_report.study.pairs.pair import Pair
 
-    if isinstance(value, Pair):
-        return [*map(str, pair_findings(value))]
-    if isinstance(value, Difference):
-        return [*map(str, difference_findings(value))]
-    return [*map(str, study_findings(value))]
+    if isinstance(study, Pair):
+        return [*map(str, pair_findings(study))]
+    if isinstance(study, Difference):
+        return [*map(str, difference_findings(study))]
+    return [*map(str, study_findings(study))]
 
 
 def _audit(study: Comparison) -> list[str]:
@@ -68,7 +65,7 @@ def _save(value: Comparison | Pair, path: str | os.PathLike[str]) -> Path:
     from sparsity_report.words.languages import speaking
 
     with speaking("en"):  # as all the file
-        findings = _sentences(value)
+        findings = summarize(value)
     return write_json(value, path, findings)
 
 
@@ -99,7 +96,7 @@ def _progress_bar(label: str, unit: str, delay: float) -> AbstractContextManager
 hooks.render = _render
 hooks.describe = _describe
 hooks.mime_bundle = _mime_bundle
-hooks.sentences = _sentences
+hooks.sentences = summarize
 hooks.audit = _audit
 hooks.save = _save
 hooks.progress_bar = _progress_bar

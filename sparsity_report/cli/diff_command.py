@@ -6,12 +6,11 @@ from typing import Annotated
 import typer
 
 from sparsity_report.cli.options import DiffOptions, dataclass_options
-from sparsity_report.cli.terminal import speak, tell
+from sparsity_report.cli.terminal import tell
 
 
 @dataclass_options
 def diff(
-    ctx: typer.Context,
     before: Annotated[Path, typer.Argument(help="study.json of an earlier run.")],
     after: Annotated[Path, typer.Argument(help="study.json of a later run.")],
     *,
@@ -20,7 +19,6 @@ def diff(
     """Print the changes between two studies; exit with 0 if there are none, 1 otherwise."""
     import sparsity_report as sr
 
-    speak(ctx, options.language, options.template_dir)
     changed = sr.diff(*(sr.read_study(study, strict=options.strict) for study in (before, after)))
     for sentence in changed.sentences():
         tell(sentence)

@@ -22,11 +22,12 @@ import typer
 
 from sparsity_report.cli.compared_models import opened, others, pruned
 from sparsity_report.cli.libraries import quiet_libraries
-from sparsity_report.cli.options import Analysis, Choice, Language, dataclass_options
+from sparsity_report.cli.options import Analysis, Choice, Language, Model, dataclass_options
 from sparsity_report.cli.signals import Stopped
-from sparsity_report.cli.terminal import flush, open_page, speak, tell
+from sparsity_report.cli.terminal import flush, open_page, tell
 from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.untrusted.display_text import clip
+from sparsity_report.words.languages import speaking
 
 if TYPE_CHECKING:
     from sparsity_report.study.comparison import Comparison
@@ -38,10 +39,7 @@ _START, _END = 60.0, 10.0
 
 @dataclass_options
 def explore(
-    ctx: typer.Context,
-    model: Annotated[
-        str | None, typer.Argument(help="Model, as for run. [default: the demo model]")
-    ] = None,
+    model: Model = None,
     *,
     choice: Choice,
     language: Language = "en",
@@ -52,8 +50,8 @@ def explore(
         raise SparsityReportError(
             "explore needs voila and ipykernel; pip install 'sparsity-report[explore]'"
         )
-    speak(ctx, language, None)
-    with TemporaryDirectory(prefix="sparsity-report-") as folder, quiet_libraries():
+    temporary = TemporaryDirectory(prefix="sparsity-report-")
+    with speaking(language), temporary as folder, quiet_libraries():
         place = Path(folder)
         given = {"model": model, "choice": asdict(choice), "cache": str(place / "counts")}
         # Errors show here, and the page finds the counts in the cache.
@@ -70,9 +68,7 @@ def explore(
                     raise
                 raise typer.Exit from None
             if server.returncode is not None:
-                raise SparsityReportError(
-                    f"the server of the page ended: {_last_line(place)}; run the command again"
-                )
+                raise _server_error(place, "ended")
 
 
 def explored(given: Mapping[str, Any]) -> Comparison:
@@ -150,11 +146,11 @@ def _wait_for(server: subprocess.Popen[bytes], port: int, place: Path) -> None:
         with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
             return
         time.sleep(0.1)
-    raise SparsityReportError(
-        f"the server of the page did not start: {_last_line(place)}; run the command again"
-    )
+    raise _server_error(place, "did not start")
 
 
-def _last_line(place: Path) -> str:
+def _server_error(place: Path, event: str) -> SparsityReportError:
+    """Return the error of a server, with the last line of its log."""
     lines = (place / "log").read_text(encoding="utf-8", errors="replace").split("\n")
-    return printable(next((line for line in lines[::-1] if line.strip()), "its log is empty"), 300)
+    last = printable(next((line for line in lines[::-1] if line.strip()), "its log is empty"), 300)
+    return SparsityReportError(f"the server of the page {event}: {last}; run the command again")

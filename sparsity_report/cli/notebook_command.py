@@ -1,23 +1,18 @@
 """``sparsity-report notebook``: execute a notebook and export it."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Any
 
-import typer
-
-from sparsity_report.cli.options import NotebookOptions, dataclass_options
+from sparsity_report.cli.options import Model, NotebookOptions, dataclass_options
 from sparsity_report.cli.outputs import check_writable
 from sparsity_report.cli.terminal import tell
 
+# Options of `sr.write_notebook`.
+_EXPORTING = ("notebook", "hide_inputs", "language", "template_dir")
+
 
 @dataclass_options
-def notebook(
-    model: Annotated[
-        str | None, typer.Argument(help="Model, as for run. [default: the demo model]")
-    ] = None,
-    *,
-    export: NotebookOptions,
-) -> None:
+def notebook(model: Model = None, *, export: NotebookOptions) -> None:
     """Execute a notebook on a model and export it with its outputs."""
     from sparsity_report.cli.policy_grid import read_sparsity
 
@@ -26,13 +21,6 @@ def notebook(
     import sparsity_report as sr
 
     target = export.out / f"{Path(export.notebook).stem}.{export.to}"
-    sr.write_notebook(
-        model,
-        target,
-        notebook=export.notebook,
-        sparsity=level,
-        hide_inputs=export.hide_inputs,
-        language=export.language,
-        template_dir=export.template_dir,
-    )
+    options: dict[str, Any] = {name: getattr(export, name) for name in _EXPORTING}
+    sr.write_notebook(model, target, sparsity=level, **options)
     tell(f"Written to {target}")

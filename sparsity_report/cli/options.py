@@ -5,17 +5,21 @@
 import functools
 import inspect
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from sparsity_report.words.languages import speaking
+
 _LANGUAGE = "Language of the report: en, fr, or one in --template-dir."
 _TEMPLATES = "Folder with your templates."
 _STRICT = "Refuse a study that was edited after it was written."
 _STUDY = "Write study.json, for render and diff."
 Language = Annotated[str, typer.Option(help=_LANGUAGE, metavar="CODE")]
+Model = Annotated[str | None, typer.Argument(help="Model, as for run. [default: the demo model]")]
 Strict = Annotated[bool, typer.Option("--strict", help=_STRICT)]
 
 
@@ -42,7 +46,8 @@ def dataclass_options(command: Callable[..., None]) -> Callable[..., None]:
     """Turn the fields of a command's dataclass parameters into options.
 
     Typer makes an option of each parameter of a function. The function returned here has the
-    fields of a dataclass in place of the parameter, and passes an instance to the command.
+    fields of a dataclass in place of the parameter, and passes an instance to the command. The
+    command runs in the language of its options.
     """
     signature = inspect.signature(command, eval_str=True)
     groups: dict[str, Any] = {}
@@ -64,9 +69,13 @@ def dataclass_options(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(**values: Any) -> None:
-        for name, kind in groups.items():
-            values[name] = kind(**{each.name: values.pop(each.name) for each in fields(kind)})
-        command(**values)
+        with ExitStack() as language:
+            for name, kind in groups.items():
+                given = kind(**{each.name: values.pop(each.name) for each in fields(kind)})
+                if hasattr(given, "language"):
+                    language.enter_context(speaking(given.language, given.template_dir))
+                values[name] = given
+            command(**values)
 
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]

@@ -7,7 +7,7 @@ import typer
 from sparsity_report.cli.libraries import quiet_libraries
 from sparsity_report.cli.options import PairOptions, dataclass_options
 from sparsity_report.cli.outputs import check_pair_outputs, write_pair_outputs
-from sparsity_report.cli.terminal import bar, speak, tell
+from sparsity_report.cli.terminal import bar, tell
 from sparsity_report.cli.worker_processes import workers
 
 _MODEL = "Hub id, transformers directory, .safetensors or .gguf file"
@@ -15,7 +15,6 @@ _MODEL = "Hub id, transformers directory, .safetensors or .gguf file"
 
 @dataclass_options
 def pair(
-    ctx: typer.Context,
     before: Annotated[str, typer.Argument(help=f"Base model: {_MODEL}.")],
     after: Annotated[str, typer.Argument(help=f"Pruned or fine-tuned model: {_MODEL}.")],
     *,
@@ -26,7 +25,6 @@ def pair(
     from sparsity_report.report.tables import pair_tables
     from sparsity_report.report.tables.plain_text import to_text
 
-    speak(ctx, options.language, options.template_dir)
     check_pair_outputs(options)
     with quiet_libraries(), workers(options.workers) as executor:
         models: list[Any] = [before, sr.load(after, base=before) if options.adapter else after]

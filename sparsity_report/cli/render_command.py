@@ -7,13 +7,11 @@ import typer
 
 from sparsity_report.cli.options import RenderOptions, Strict, dataclass_options
 from sparsity_report.cli.outputs import check_outputs, write
-from sparsity_report.cli.terminal import speak
 from sparsity_report.files.filesystem import file_digest
 
 
 @dataclass_options
 def render(
-    ctx: typer.Context,
     study: Annotated[Path, typer.Argument(help="study.json of an earlier run.")],
     strict: Strict = False,
     *,
@@ -22,7 +20,6 @@ def render(
     """Write the report, tables and figures of a saved study again, without the model."""
     import sparsity_report as sr
 
-    speak(ctx, outputs.language, outputs.template_dir)
     check_outputs(outputs)  # first, because it may restore an older study.json
     loaded = sr.read_study(study, strict=strict)
     write(loaded, outputs, file_digest(study.resolve()) or None)

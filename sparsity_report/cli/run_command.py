@@ -13,7 +13,6 @@ from sparsity_report.cli.libraries import quiet_libraries
 from sparsity_report.cli.measurements import clock_of, studied
 from sparsity_report.cli.options import Analysis, Choice, Outputs, dataclass_options
 from sparsity_report.cli.outputs import check_outputs, remark, write
-from sparsity_report.cli.terminal import speak
 from sparsity_report.errors import SparsityReportError
 
 if TYPE_CHECKING:
@@ -26,7 +25,6 @@ _OF_ONE_MODEL = ("name", "base", "file", "subfolder", "revision", "latency", "se
 
 @dataclass_options
 def run(
-    ctx: typer.Context,
     models: Annotated[
         list[str] | None,
         typer.Argument(
@@ -48,7 +46,6 @@ def run(
     from sparsity_report.cli.policy_grid import Grid
 
     grid = Grid.parse(choice.policy, choice.sparsity)
-    speak(ctx, outputs.language, outputs.template_dir)
     check_outputs(outputs)
     _check(analysis, choice, grid, len(models or ()))
     with quiet_libraries():

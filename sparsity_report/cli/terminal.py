@@ -5,10 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import AbstractContextManager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
-
-import typer
 
 from sparsity_report.cli.signals import PIPE, Stopped
 from sparsity_report.counting import progress
@@ -43,13 +40,6 @@ def flush() -> None:
         raise SparsityReportError(
             f"cannot print: {error.strerror}; send stdout to a file with space left"
         ) from error
-
-
-def speak(ctx: typer.Context, language: str, template_dir: Path | None) -> None:
-    """Set the language of the output of a command."""
-    import sparsity_report as sr
-
-    ctx.with_resource(sr.speaking(language, template_dir))
 
 
 def bar(label: str, unit: str = "B") -> AbstractContextManager[Progress]:

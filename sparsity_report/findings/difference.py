@@ -15,7 +15,7 @@ from sparsity_report.study.derived.protocol_scores import pairs_by_protocol
 from sparsity_report.study.derived.speedups import TOLERANCE
 from sparsity_report.study.files.json_files import read_study
 from sparsity_report.study.layers import records
-from sparsity_report.study.schema import TABLES
+from sparsity_report.study.schema import SIDES, TABLES
 
 # Columns of totals that are compared.
 TOTALS = (
@@ -34,7 +34,6 @@ _FACTS, _LAYER_FACTS = (
 
 # Columns in which two comparable measurements of speed agree.
 _TIMED = ["tokens", "cache", "dtype", "threads", "machine"]
-_SIDES = ("before", "after")
 # Columns in which two layers agree that are compared.
 _SAME = ["module_name", "shape", "weight_total"]
 LAYERS = (
@@ -167,9 +166,8 @@ def _changes(one: Comparison, other: Comparison) -> Iterator[tuple[Any, ...]]:
         old, new = getattr(one, fact), getattr(other, fact)
         if old != new:
             yield (None, None, fact, old, new)
-    yield from _changed_rows(
-        map(variant_facts, (one, other)), "variant", "layout", (*_FACTS, *TOTALS)
-    )
+    variants = map(variant_facts, (one, other))
+    yield from _changed_rows(variants, "variant", "layout", (*_FACTS, *TOTALS))
     both = set(one.variants["variant"]) & set(other.variants["variant"])
     layers = [study.layers[study.layers["variant"].isin(both)] for study in (one, other)]
     yield from _changed_rows(layers, "module", "shape", _LAYER_FACTS)
@@ -242,7 +240,7 @@ def _moved_layers(one: Comparison, other: Comparison, match: Match) -> pd.DataFr
     before = one.facts.prunable(match.before)[[*_SAME, "weight_nonzero", "share"]]
     after = other.facts.prunable(match.after)[[*_SAME, "group", "weight_nonzero", "share"]]
     both = before.merge(after, on=_SAME, suffixes=("_before", "_after"))
-    for side, name in zip(_SIDES, match, strict=True):
+    for side, name in zip(SIDES, match, strict=True):
         both[f"variant_{side}"], both[f"sparsity_{side}"] = name, both[f"share_{side}"]
         both[f"zeros_{side}"] = both["weight_total"] - both[f"weight_nonzero_{side}"]
     return both.assign(moved=both["share_after"] - both["share_before"])[[*LAYERS]]
@@ -265,10 +263,8 @@ def measured_alike(one: Comparison, other: Comparison, matched: Sequence[Match])
 def _perplexities(one: Comparison, other: Comparison, match: Match) -> Iterator[dict[str, Any]]:
     if one.quality is None or other.quality is None:
         return
-    before, after = (
-        frame[frame["variant"] == name]
-        for frame, name in zip((one.quality, other.quality), match, strict=True)
-    )
+    sides = zip((one.quality, other.quality), match, strict=True)
+    before, after = (frame[frame["variant"] == name] for frame, name in sides)
     for row in records(pairs_by_protocol(before, after)):
         scores = {"before": row["perplexity"], "after": row["perplexity_other"]}
         yield {"what": "perplexity", "of": row["text"], **scores}
@@ -280,15 +276,13 @@ def _speeds(one: Comparison, other: Comparison, match: Match) -> Iterator[dict[s
         return
     if one.facts.speed_base != other.facts.speed_base:
         return
-    rows = [
-        study.facts.whole_speeds(name).query("verdict == 'stated'")
-        for study, name in zip(studies, match, strict=True)
-    ]
+    named = zip(studies, match, strict=True)
+    rows = [study.facts.whole_speeds(name).query("verdict == 'stated'") for study, name in named]
     sides = [side.astype(dict.fromkeys(_TIMED, object)) for side in rows]
     for row in records(sides[0].merge(sides[1], on=_TIMED, suffixes=("_before", "_after"))):
         ends = {
             f"{side}{end}": row[f"realised_{column}_{side}"]
-            for side in _SIDES
+            for side in SIDES
             for end, column in (("", "speedup"), ("_low", "low"), ("_high", "high"))
         }
         band = 1 + max(row["noise_before"], row["noise_after"], TOLERANCE)

@@ -9,6 +9,7 @@ from sparsity_report.findings.difference import Difference, Match, distinct, var
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.study.layers import records
 from sparsity_report.study.notes import is_edited
+from sparsity_report.study.schema import SIDES
 
 _NAMES = {
     "module": "column.module",
@@ -63,10 +64,9 @@ def format_of(fact: str, *values: Any) -> str:
 
 def measured_sides(row: Mapping[str, Any]) -> list[Phrase]:
     """Return a measurement before and after: perplexities, or speed-ups with their intervals."""
-    sides = ("before", "after")
     if row["what"] == "perplexity":
-        return [phrase("format.value", value=row[side], format=",.2f") for side in sides]
-    spans = ((row[side], row[f"{side}_low"], row[f"{side}_high"]) for side in sides)
+        return [phrase("format.value", value=row[side], format=",.2f") for side in SIDES]
+    spans = ((row[side], row[f"{side}_low"], row[f"{side}_high"]) for side in SIDES)
     return [phrase("format.ratio_interval", ratio=r, low=low, high=high) for r, low, high in spans]
 
 
@@ -95,11 +95,8 @@ def _variants(rows: list[dict[str, Any]], difference: Difference) -> Iterator[Ph
 
 def _matched(match: Match, difference: Difference) -> Iterator[Phrase]:
     """Yield the differences between two matched variants of different names."""
-    facts = map(variant_facts, (difference.before, difference.after))
-    before, after = (
-        records(frame[frame["variant"] == name])[0]
-        for frame, name in zip(facts, match, strict=True)
-    )
+    sides = zip(map(variant_facts, (difference.before, difference.after)), match, strict=True)
+    before, after = (records(facts[facts["variant"] == name])[0] for facts, name in sides)
     changes = [
         _change(match.name, fact, before[fact], after[fact])
         for fact in _MATCHED

@@ -76,9 +76,7 @@ class StudyFrames:
     @cached_property
     def by_level(self) -> Levels | None:
         """The first variant's model at every kept level; None without levels."""
-        if self.levels is None:
-            return None
-        return Levels(self._first, self.levels)
+        return None if self.levels is None else Levels(self._first, self.levels)
 
     @cached_property
     def by_policy(self) -> dict[str, Levels]:

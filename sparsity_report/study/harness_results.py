@@ -146,7 +146,8 @@ def _lm_eval_tasks(data: _Object) -> Iterator[_Task]:
     for task, scores in _all_tasks(data):
         number = _member(counts, task)
         settings = (_member(configs, task), config)
-        shots = _first(n_shot.get(task), *(each.get("num_fewshot") for each in settings))
+        given = (n_shot.get(task), *(each.get("num_fewshot") for each in settings))
+        shots = next((number for number in given if number is not None), None)
         samples = _count(number.get("effective"), "n-samples", low=1)
         described = {
             "task": task,
@@ -278,11 +279,6 @@ def _object(value: Any, label: str) -> _Object:
     if not isinstance(value, dict):
         raise ValueError(f"{label} is {printable(repr(value), 60)}, not an object")
     return value
-
-
-def _first(*values: Any) -> Any:
-    """Return the first value that is not None; None without any."""
-    return next((value for value in values if value is not None), None)
 
 
 def _short(name: str) -> str:

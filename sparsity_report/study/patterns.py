@@ -103,11 +103,8 @@ def variant_patterns(
                 done += parameter.total * parameter.itemsize
                 if progress:
                     progress(done, size, parameter.name)
-    rows = [
-        {"variant": variant.name, **row}
-        for variant in variants
-        for row in rows_of[variant.weights, id(variant.pruning)]
-    ]
+    keys = [(v.name, (v.weights, id(v.pruning))) for v in variants]
+    rows = [{"variant": name, **row} for name, key in keys for row in rows_of[key]]
     return typed("patterns", pd.DataFrame(rows, columns=list(TABLES["patterns"].names)))
 
 
@@ -319,10 +316,8 @@ def _in_tiles(flags: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
     padded = np.pad(flags, lacking) if any(after for _, after in lacking) else flags
     rows, columns = (size // TILE for size in padded.shape)
     eights = np.ascontiguousarray(padded).view(np.uint64).reshape(rows, TILE, -1).sum(axis=1)
-    counts: npt.NDArray[np.int32] = (
-        eights.view(np.uint8).reshape(rows, columns, TILE).sum(axis=2, dtype=np.int32)
-    )
-    return counts
+    counts = eights.view(np.uint8).reshape(rows, columns, TILE)
+    return np.asarray(counts.sum(axis=2, dtype=np.int32))
 
 
 def _quarter(mask: Mask) -> Mask:

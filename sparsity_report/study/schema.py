@@ -407,9 +407,7 @@ def _plain(cells: pd.Series[Any]) -> list[Any]:
 def _cast(cells: pd.Series[Any], column: Column) -> pd.Series[Any]:
     if column.dtype == "text":
         # A null in a string column of pandas would become NaN.
-        known = cells.astype(object) if column.optional else cells
-        if column.optional and known.hasnans:
-            known = known.where(known.notna(), None)
+        known = cells.astype(object).where(cells.notna(), None) if column.optional else cells
         if not "".join(map(str, known.unique())).isascii():
             known = known.map(lambda text: writable(text) if isinstance(text, str) else text)
         return known if column.optional else known.astype(str)

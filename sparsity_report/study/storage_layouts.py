@@ -200,10 +200,8 @@ def _pattern_sums(facts: pd.DataFrame, patterns: pd.DataFrame | None) -> pd.Data
     frame["tca_bme"] = kept + patterns["tile_padding"].astype("Int64")
     frame["macko"] = -(-(kept + patterns["gap_padding"].astype("Int64")) // 8) * 8
     frame["zstd"] = patterns["zstd_bytes"]
-    two_four = Pattern(2, 4)
-    complies = (patterns["n_m_share"] == 1) & patterns["n_m"].isin(
-        [str(p) for p in KNOWN if p.implies(two_four)]
-    )
+    names = [str(pattern) for pattern in KNOWN if pattern.implies(Pattern(2, 4))]
+    complies = (patterns["n_m_share"] == 1) & patterns["n_m"].isin(names)
     # A matrix named after another pattern may still comply with 2:4; one named 2:4 does not.
     frame["two_four"] = complies.astype("boolean").mask(~complies & (patterns["n_m"] != "2:4"))
     grouped = frame.groupby(["variant", "module_name"], sort=False)
@@ -234,7 +232,5 @@ def _others(layers: pd.DataFrame) -> pd.DataFrame:
     )
     size = layers["stored_bytes"].where(~inside, total * layers["dtype"].map(cost.value_bytes))
     sizes = dict.fromkeys(("bytes", "dense", "empty", "full"), size.astype("Int64"))
-    rest = pd.DataFrame(
-        {"variant": layers["variant"], "total": total, "nonzero": nonzero, "lossless": True} | sizes
-    )
+    rest = layers[["variant"]].assign(total=total, nonzero=nonzero, lossless=True, **sizes)
     return rest.merge(pd.DataFrame({"layout": LAYOUTS}), how="cross")

@@ -55,10 +55,8 @@ class LayerFigure(NamedTuple):
 def zeros_of(rows: pd.DataFrame) -> LayerFigure:
     """Return zeros ÷ weights of the prunable matrices in rows of ``study.layers`` or of a level."""
     matrices = rows[rows["prunable"] & (rows["weight_total"] > 0)]
-    total, left = (
-        matrices[f"weight_{part}"].to_numpy(dtype=float, na_value=np.nan)
-        for part in ("total", "nonzero")
-    )
+    counts = matrices[["weight_total", "weight_nonzero"]]
+    total, left = counts.to_numpy(dtype=float, na_value=np.nan).T
     return LayerFigure(pd.Index(matrices["module_name"]), total - left, total)
 
 

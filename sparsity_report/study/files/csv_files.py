@@ -91,9 +91,7 @@ def csv_text(frame: pd.DataFrame) -> str:
 
 def _inert(frame: pd.DataFrame) -> pd.DataFrame:
     def guard(cell: object) -> object:
-        if not isinstance(cell, str):
-            return cell
-        return FORMULA.sub(r"\1'", legible(cell))
+        return FORMULA.sub(r"\1'", legible(cell)) if isinstance(cell, str) else cell
 
     safe = frame.rename(columns=guard)
     for column in safe.columns[[not pd.api.types.is_numeric_dtype(t) for t in safe.dtypes]]:

@@ -105,13 +105,10 @@ def _check_related(planned: Plan, tallies: Mapping[str, Tally]) -> None:
         if match.before and match.before.parameter.prunable:
             sums += tallies[match.name]
     correlation = sums.correlation
-    if (
-        correlation is not None
-        and sums.compared >= ENOUGH
-        and correlation < UNRELATED
-        # Weights that are nearly all zero correlate little although the rest is unchanged.
-        and sums.changed > sums.surviving / 2
-    ):
+    if correlation is None or sums.compared < ENOUGH:
+        return
+    # Weights that are nearly all zero correlate little although the rest is unchanged.
+    if correlation < UNRELATED and sums.changed > sums.surviving / 2:
         raise SparsityReportError(
             f"{planned.before.name} and {planned.after.name} look unrelated: the "
             f"{sums.compared:,} matched prunable weights correlate by {correlation:.2f}, as in "
