@@ -40,7 +40,7 @@ def test_masks_are_those_of_a_full_sort(model, sparsity):
         assert torch.equal(pruning.mask(name), keep)
 
 
-@settings(deadline=None, max_examples=120)
+@settings(deadline=None, max_examples=50)
 @given(models(), st.floats(0, 1), st.sampled_from(["masked", "csr"]))
 def test_counting_a_materialised_model_gives_the_derived_numbers(model, sparsity, layout):
     before = {k: v.clone() for k, v in model.state_dict().items()}

@@ -780,14 +780,20 @@ def test_a_mask_that_disagrees_with_its_values_is_refused(tmp_path):
         sr.compare(sr.dense(weights))
 
 
+@pytest.fixture(scope="module")
+def pool():
+    """A process that knows nothing of this one."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as started:
+        yield started
+
+
 @pytest.mark.parametrize("way", ["gptq-4-v1-shuffled", "nf4", "sparse-bitmask", "mxfp4"])
-def test_other_processes_and_a_cache_count_the_same(way, tmp_path):
+def test_other_processes_and_a_cache_count_the_same(way, pool, tmp_path):
     tensors, _, config = packing.WAYS[way](matrix(512, 1024))
     weights = sr.load(write(tmp_path / "m", tensors, config))
     here = sr.global_magnitude(weights, 0.7).threshold
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        again = sr.load(tmp_path / "m")
-        assert sr.global_magnitude(again, 0.7, executor=pool).threshold == here
+    again = sr.load(tmp_path / "m")
+    assert sr.global_magnitude(again, 0.7, executor=pool).threshold == here
     cache = tmp_path / "cache"
     for _ in range(2):
         again = sr.load(tmp_path / "m")
