@@ -66,8 +66,8 @@ def test_render_gives_the_same_report(demo_run, tmp_path):
         (folder / "report.html").read_text("utf-8") for folder in (out, tmp_path / "again")
     )
     drawn, why = r'<div class="histogram">.*?</script>\n</div>\n', r'<p class="note">Histogram.*?\n'
-    (histograms,), (said,) = re.findall(drawn, first, flags=re.S), re.findall(why, again)
-    is_the_same = again.replace(said, "") == first.replace(histograms, "")
+    (histograms,), (reason,) = re.findall(drawn, first, flags=re.S), re.findall(why, again)
+    is_the_same = again.replace(reason, "") == first.replace(histograms, "")
     assert is_the_same  # of texts this long it would take minutes to show the difference
 
 
@@ -157,8 +157,8 @@ def test_workers_cache_context_and_patterns(demo_run, tmp_path):
     assert study.patterns.equals(plain.patterns)
     # Four layers of 128 wide queries and values.
     assert set(study.totals["attention_flops_per_token"]) == {2 * 100 * 4 * (128 + 128)}
-    kept = {path.name for path in (tmp_path / "cache").iterdir()}
-    assert len(kept) == 24
+    entries = {path.name for path in (tmp_path / "cache").iterdir()}
+    assert len(entries) == 24
     run = command("run", "--out", tmp_path / "b", "--no-patterns", *common)
     assert run.returncode == 0, run.stderr
     again = sr.read_study(tmp_path / "b" / "study.json")
@@ -166,11 +166,11 @@ def test_workers_cache_context_and_patterns(demo_run, tmp_path):
     assert again.patterns is None
     for entry in (tmp_path / "cache").iterdir():
         entry.write_bytes(b"")
-    for verify, told in (([], "the cache held damaged counts"), (["--cache-verify"], "")):
+    for verify, warning in (([], "the cache held damaged counts"), (["--cache-verify"], "")):
         run = command("run", "--out", tmp_path / "c", "--no-patterns", *common, *verify)
         assert run.returncode == 0, run.stderr
-        assert told in run.stderr
-        assert run.stderr.count("\n") == bool(told)
+        assert warning in run.stderr
+        assert run.stderr.count("\n") == bool(warning)
         assert sr.read_study(tmp_path / "c" / "study.json").layers.equals(plain.layers)
     run = command("run", "--out", tmp_path / "d", "--cache-verify")
     assert run.returncode == 2
@@ -203,8 +203,8 @@ def test_a_grid_of_policies_and_models_pruned_elsewhere(demo, tmp_path):
     weights = sr.load()
     calibration = sr.calibrate(weights, text)
     due = sr.masked(sr.wanda(weights, 0.5, calibration, allocation="owl")).layers()
-    found = study.layers[study.layers["variant"] == "Masked50WandaOWL"].reset_index(drop=True)
-    assert found["nonzero"].tolist() == due["nonzero"].tolist()
+    counted = study.layers[study.layers["variant"] == "Masked50WandaOWL"].reset_index(drop=True)
+    assert counted["nonzero"].tolist() == due["nonzero"].tolist()
     rows = study.variants.set_index("variant")
     assert set(rows["basis_fingerprint"].dropna()) == {calibration.fingerprint}
     assert rows.loc[["Dense", "my wanda", "other"], "pruned"].isna().all()
@@ -310,7 +310,7 @@ def test_the_steps_of_perplexity_are_those_of_the_policy(tmp_path):
 
 def test_what_no_policy_is(tmp_path):
     out = ("--out", tmp_path / "o")
-    for options, said in (
+    for options, message in (
         (["--policy", "sparsegpt"], "--policy 'sparsegpt' is unknown; use magnitude, layerw"),
         (["--policy", "magnitude,"], "--policy '' is unknown"),
         (["--sparsity", "0.3,", "--policy", "2:4"], "--sparsity '' is not a share; use 0 to 1"),
@@ -322,7 +322,7 @@ def test_what_no_policy_is(tmp_path):
         (["--policy", "wanda", "--stream"], "the policies wanda and owl, which run it on a text"),
         (["--also", "./nowhere"], "no such file"),
     ):
-        refused(command("run", *options, *out), said)
+        refused(command("run", *options, *out), message)
     assert not (tmp_path / "o").exists()
 
 
@@ -411,13 +411,13 @@ def test_measurements_go_into_everything(tmp_path):
     for name in ("speed", "crossover", "quality", "sensitivity"):
         drawn = (tmp_path / "o" / "figures" / f"{name}.png").is_file()
         assert drawn or name == "crossover"  # where none is certain there is nothing to draw
-    for said in (
+    for phrase in (
         " at a time, ",
         "Perplexity on some.txt ",
         "nats for CSR30",
         "pruned alone at 30 %",
     ):
-        assert sum(said in line for line in done.stdout.splitlines()) >= 1, said
+        assert sum(phrase in line for line in done.stdout.splitlines()) >= 1, phrase
     page = (tmp_path / "o" / "report.html").read_text(encoding="utf-8")
     assert "some.txt" in page
     assert 'id="quality"' in page
@@ -446,14 +446,14 @@ def test_options_reach_the_clock(monkeypatch, tmp_path, options, clock):
 
 
 def test_a_clock_that_times_nothing_or_cannot_run(tmp_path):
-    for options, said in (
+    for options, message in (
         (["--cold"], "--cold and --warm need --latency"),
         (["--budget", "1"], "--budget needs --latency"),
         (["--precision", "1"], "--precision needs --latency"),
         (["--latency", "--budget", "0"], "budget must be a positive number, not 0.0"),
         (["--latency", "--precision", "nan"], "precision must be a positive number, not nan"),
     ):
-        refused(command("run", *options, "--out", tmp_path / "o"), said)
+        refused(command("run", *options, "--out", tmp_path / "o"), message)
     assert not (tmp_path / "o").exists()
 
 

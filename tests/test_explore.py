@@ -47,12 +47,12 @@ def running(tmp_path_factory):
 
 def test_it_serves_this_machine_and_ends_with_nothing_left(running, chromium):
     process, folder = running
-    told = process.stdout.readline()
-    found = re.fullmatch(
-        r"Explorer of demo: (http://127\.0\.0\.1:(\d+)/\?token=\S{20,}) \(Ctrl-C ends it\)\n", told
+    line = process.stdout.readline()
+    match = re.fullmatch(
+        r"Explorer of demo: (http://127\.0\.0\.1:(\d+)/\?token=\S{20,}) \(Ctrl-C ends it\)\n", line
     )
-    assert found, told or process.stderr.read()
-    address, port = found[1], int(found[2])
+    assert match, line or process.stderr.read()
+    address, port = match[1], int(match[2])
     with urllib.request.urlopen(address.partition("?")[0], timeout=60) as answer:
         assert "/login" in answer.geturl()  # who does not know the address sees nothing
     (private,) = folder.glob("sparsity-report-*")

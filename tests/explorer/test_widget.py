@@ -266,12 +266,12 @@ def test_the_level_is_the_studys(explorer, demo_study):
 def test_moving_the_slider_swaps_data_and_keeps_the_picture(explorer):
     explorer.sparsity = 0.4
     before = {k: v for k, v in explorer.chart.to_dict(validate=False).items() if k != "datasets"}
-    kept = explorer.chart
+    earlier = explorer.chart
     explorer.sparsity = 0.9
     after = {k: v for k, v in explorer.chart.to_dict(validate=False).items() if k != "datasets"}
     assert before == after
-    assert kept is not explorer.chart
-    assert kept["datasets"]["level"][0]["sparsity"] == pytest.approx(0.4, abs=1e-6)
+    assert earlier is not explorer.chart
+    assert earlier["datasets"]["level"][0]["sparsity"] == pytest.approx(0.4, abs=1e-6)
 
 
 def test_the_chart_stands_alone(explorer, tmp_path):

@@ -137,8 +137,13 @@ def test_printed_to_pdf_nothing_is_missing(chromium, report, tmp_path):
         capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     text = " ".join(text.split())
-    for said in (say("page.sparsities_heading"), "layers.2.fc2", "How to cite", "90 % 259 89.9 %"):
-        assert said in text
+    for wording in (
+        say("page.sparsities_heading"),
+        "layers.2.fc2",
+        "How to cite",
+        "90 % 259 89.9 %",
+    ):
+        assert wording in text
     assert "Show more" not in text
 
 
@@ -234,7 +239,7 @@ def test_a_cell_of_the_map_leads_to_its_layer(chromium, report):
         far = rule.bounding_box()["x"]
         visit.page.locator("#level").fill("10")
         levels = [
-            re.search(r"0\.\d+", told)[0] for told in (shown.locator(".note").inner_text(), before)
+            re.search(r"0\.\d+", note)[0] for note in (shown.locator(".note").inner_text(), before)
         ]
         assert float(levels[0]) < float(levels[1])
         visit.page.wait_for_function(
@@ -331,10 +336,10 @@ def test_ten_thousand_layers_are_usable(chromium, huge):
         page.get_by_role("button", name="Show more").last.click()
         assert len(column(page, 1)) == 400
         page.get_by_role("searchbox").last.fill("layers.1249.a</script>b")
-        own = study.layers[study.layers["variant"] == "CSR50"].set_index("module_name")
-        row = own.loc["layers.1249.a</script>b"]
-        (made,) = page.locator("table.layers").last.locator("tbody tr").all()
-        cells = [cell.inner_text() for cell in made.locator("> *").all()]
+        modules = study.layers[study.layers["variant"] == "CSR50"].set_index("module_name")
+        row = modules.loc["layers.1249.a</script>b"]
+        (shown_row,) = page.locator("table.layers").last.locator("tbody tr").all()
+        cells = [cell.inner_text() for cell in shown_row.locator("> *").all()]
         assert cells == [
             "layers.1249.a</script>b", "other linear", "4\u202f×\u202f4", "csr float32", "20",
             str(row["nonzero"]), f"{100 * row['sparsity']:.1f}\u202f%",
@@ -343,7 +348,7 @@ def test_ten_thousand_layers_are_usable(chromium, huge):
         page.get_by_role("searchbox").last.fill("")
         page.locator("table.layers").last.locator("thead button").nth(5).click()
         nonzero = [int(text) for text in column(page, 6)]
-        assert nonzero == sorted(own["nonzero"])[: len(nonzero)]
+        assert nonzero == sorted(modules["nonzero"])[: len(nonzero)]
         started = page.evaluate("performance.now()")
         for level in (10, 90, 50):
             page.locator("#level").fill(str(level))

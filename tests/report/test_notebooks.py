@@ -129,14 +129,14 @@ class TestCommand:
     def test_ipynb_of_a_notebook_of_ones_own(self, tmp_path):
         mine = nbformat.v4.new_notebook()
         cell = nbformat.v4.new_code_cell("SPARSITY = 0", metadata={"tags": ["parameters"]})
-        told = "from sparsity_report.words.languages import spoken\nprint(spoken().code)"
+        language = "from sparsity_report.words.languages import spoken\nprint(spoken().code)"
         text = nbformat.v4.new_markdown_cell(
             "About 30 %", metadata={"said": {"fr": "Environ `{sparsity}`, {masked}, {OUT}"}}
         )
         mine.cells = [
             text,
             cell,
-            *map(nbformat.v4.new_code_cell, [told, "print(MODEL, SPARSITY, OUT)"]),
+            *map(nbformat.v4.new_code_cell, [language, "print(MODEL, SPARSITY, OUT)"]),
         ]
         nbformat.write(mine, tmp_path / "mine.ipynb")
         run = command(
@@ -144,10 +144,10 @@ class TestCommand:
             "--notebook", tmp_path / "mine.ipynb", "--language", "fr",
         )  # fmt: skip
         assert run.returncode == 0, run.stderr
-        made = nbformat.read(tmp_path / "o" / "mine.ipynb", as_version=4)
-        assert made.cells[-1].outputs[0].text == "org/model 0.25 mine\n"
-        assert made.cells[0].source == "Environ `25\u00a0%`, Masked25, {OUT}"
-        assert made.cells[-2].outputs[0].text == "fr\n"
+        executed = nbformat.read(tmp_path / "o" / "mine.ipynb", as_version=4)
+        assert executed.cells[-1].outputs[0].text == "org/model 0.25 mine\n"
+        assert executed.cells[0].source == "Environ `25\u00a0%`, Masked25, {OUT}"
+        assert executed.cells[-2].outputs[0].text == "fr\n"
 
     def test_an_error_in_a_cell_is_one_line(self, tmp_path):
         cells = ["MODEL = None", "import sparsity_report as sr\nsr.load(MODEL)"]

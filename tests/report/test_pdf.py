@@ -105,14 +105,14 @@ def test_fonts_are_embedded_and_nothing_is_a_raster(pdf):
 
 
 def test_it_is_tagged_titled_and_undated(pdf):
-    found = facts(pdf)
-    assert found["Title"] == "Sparsity report: demo"
-    assert found["Tagged"] == "yes"
-    assert "CreationDate" not in found
-    assert "A4" in found["Page size"]
+    properties = facts(pdf)
+    assert properties["Title"] == "Sparsity report: demo"
+    assert properties["Tagged"] == "yes"
+    assert "CreationDate" not in properties
+    assert "A4" in properties["Page size"]
     assert b"pdfuaid:part" in pdf.read_bytes()
-    said = re.findall(rb"/Alt\s*(?:<FEFF([0-9A-F]+)>|\((.*?)\))", pdf.read_bytes())
-    alts = [bytes.fromhex(h.decode()).decode("utf-16-be") if h else s.decode() for h, s in said]
+    texts = re.findall(rb"/Alt\s*(?:<FEFF([0-9A-F]+)>|\((.*?)\))", pdf.read_bytes())
+    alts = [bytes.fromhex(h.decode()).decode("utf-16-be") if h else s.decode() for h, s in texts]
     # The map, how unevenly, surprises, zeros, FLOPs and parameters by group, the curve; heads of
     # four projections and their colours.
     assert len(alts) == 7 + 5
@@ -197,13 +197,13 @@ def test_words_of_many_places_to_break_are_set(demo, tmp_path):
 
 def test_every_character_kept_has_a_glyph():
     """PDF/UA refuses text that a font lacks; the look's own fonts are asked."""
-    kept = "".join(c for c in map(chr, range(0x21, 0x3000)) if _held(c) and not c.isspace())
+    characters = "".join(c for c in map(chr, range(0x21, 0x3000)) if _held(c) and not c.isspace())
     source = (
         '#set document(title: "x")\n'
         '#set text(font: ("Libertinus Serif", "DejaVu Sans Mono"))\n'
         "#for c in sys.inputs.kept [#c \\ ]"
     )
-    compiler = typst.Compiler(ignore_system_fonts=True, sys_inputs={"kept": kept})
+    compiler = typst.Compiler(ignore_system_fonts=True, sys_inputs={"kept": characters})
     assert compiler.compile(source.encode(), format="pdf", pdf_standards=["ua-1"])
 
 
@@ -227,7 +227,7 @@ def test_templates_of_ones_own(demo, tmp_path):
     path = sr.write_report(study, tmp_path / "own.pdf", template_dir=tmp_path)
     assert "Myownwordsondemo." in text_of(path)
     before = path.read_bytes()
-    for broken, said in (
+    for broken, message in (
         ("#let x = (", "unclosed delimiter"),
         ('#read("/etc/passwd")', "not found"),
         ("{{ no_such_value }}", "no_such_value"),
@@ -235,7 +235,7 @@ def test_templates_of_ones_own(demo, tmp_path):
         part.write_text(broken)
         with pytest.raises(sr.SparsityReportError, match="check template_dir") as caught:
             sr.write_report(study, path, template_dir=tmp_path)
-        assert said in str(caught.value)
+        assert message in str(caught.value)
         assert "\n" not in str(caught.value)
     assert path.read_bytes() == before
 
@@ -270,8 +270,8 @@ def numbers_of(path, thousands, decimal):
 def _counted(text, thousands, decimal):
     text = re.sub(r"doi:\s*10\.\d+/[\d.\s]*\d", "", text)  # breaks over lines
     text = re.sub(rf"(?<=\d){thousands}(?=\d{{3}}(?!\d))", "", text)
-    found = re.findall(rf"\d+(?:{re.escape(decimal)}\d+)?", text)
-    return Counter(number.replace(decimal, ".") for number in found)
+    numbers = re.findall(rf"\d+(?:{re.escape(decimal)}\d+)?", text)
+    return Counter(number.replace(decimal, ".") for number in numbers)
 
 
 def test_french_holds_the_same_numbers(pdf, study, tmp_path):

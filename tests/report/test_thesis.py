@@ -143,8 +143,8 @@ def test_sizes_are_exact(kit, study, tmp_path):
         (kit, "column", 8.5), (kit, "text", 16), (tmp_path, "column", 6), (tmp_path, "text", 17.05),
     ):  # fmt: skip
         for path in (folder / "figures").glob(f"*_{place}.pdf"):
-            found = float(facts(path)["Page size"].split()[0])
-            assert abs(found - width * POINTS) < tenth, path.name
+            drawn_width = float(facts(path)["Page size"].split()[0])
+            assert abs(drawn_width - width * POINTS) < tenth, path.name
             svg = path.with_suffix(".svg").read_text()
             drawn = float(re.search(r'width="([\d.]+)pt"', svg)[1])
             assert abs(drawn - width * POINTS) < tenth
@@ -209,13 +209,13 @@ def test_greyscale_needs_no_colour(grey):
 
 
 def test_numbers_are_those_of_the_study(kit, study):
-    found = commands(kit)
+    values = commands(kit)
     totals = study.totals.set_index("variant")
     for variant, name in (("Dense", "Dense"), ("Masked30", "MaskedThirty"), ("CSR30", "CSRThirty")):
         row = totals.loc[variant]
         for column in totals.columns.drop("layout"):
             words = column.replace("attention_flops", "attention_itself_flops").split("_")
-            value = found[name + "".join(word.capitalize() for word in words)]
+            value = values[name + "".join(word.capitalize() for word in words)]
             if value == "\\textendash{}":
                 assert pd.isna(row[column])
             elif value.startswith("\\qty"):
@@ -224,13 +224,13 @@ def test_numbers_are_those_of_the_study(kit, study):
                 assert float(value[5:-1]) == pytest.approx(row[column], rel=1e-5)
             else:
                 assert value == f"\\num{{{int(row[column])}}}"
-    assert found["MaskedThirtySparsityModel"] == "\\qty{24.6}{\\percent}"
+    assert values["MaskedThirtySparsityModel"] == "\\qty{24.6}{\\percent}"
     ratio = totals.loc["CSR30", "stored_bytes"] / totals.loc["Dense", "stored_bytes"]
-    assert found["CSRThirtyStoredBytesRatio"] == f"\\num{{{ratio:.2f}}}"
-    assert found["CSRThirtyStoredBytesShort"] == "\\num{5.11}\\,MB"
+    assert values["CSRThirtyStoredBytesRatio"] == f"\\num{{{ratio:.2f}}}"
+    assert values["CSRThirtyStoredBytesShort"] == "\\num{5.11}\\,MB"
     groups = study.groups.set_index(["variant", "group"])
     nonzero = groups.loc[("CSR30", "mlp_linear"), "nonzero"]
-    assert found["CSRThirtyMLPNonzero"] == f"\\num{{{nonzero}}}"
+    assert values["CSRThirtyMLPNonzero"] == f"\\num{{{nonzero}}}"
 
 
 def test_tables_are_those_of_the_study(kit, study):
@@ -241,9 +241,9 @@ def test_tables_are_those_of_the_study(kit, study):
         assert [number(cell) for cell in cells[1:4]] == [round(100 * s, 2) for s in shares]
         assert [int(cell) for cell in cells[4:]] == [row.stored_bytes, row.flops_per_token]
     for variant in study.variants["variant"]:
-        own = study.groups[study.groups["variant"] == variant]
+        groups = study.groups[study.groups["variant"] == variant]
         rows = rows_of(kit / "tables" / f"groups_{variant.lower()}.tex")
-        for cells, row in zip(rows, own.itertuples(), strict=True):
+        for cells, row in zip(rows, groups.itertuples(), strict=True):
             assert cells[0] == group_name(row.group)
             assert [int(cells[k]) for k in (1, 2, 3, 5, 6)] == [
                 row.modules, row.total, row.nonzero, row.flops_per_token, row.stored_bytes
@@ -256,8 +256,8 @@ def test_tables_are_those_of_the_study(kit, study):
         strict=True,
     ):
         prunable, dense, model = (
-            int(stored["Masked30", scope, own])
-            for scope, own in (("prunable", layout), ("prunable", "dense"), ("model", layout))
+            int(stored["Masked30", scope, name])
+            for scope, name in (("prunable", layout), ("prunable", "dense"), ("model", layout))
         )
         assert [int(cells[1]), int(cells[3])] == [prunable, model]
         assert number(cells[2]) == round(prunable / dense, 2)
@@ -288,10 +288,10 @@ def test_the_example_compiles_without_a_warning(kit, study):
 def test_french_compiles_with_the_same_numbers(kit, study, tmp_path):
     with sr.speaking("fr"):
         sr.write_thesis(study, tmp_path)
-        said = sr.summarize(study)
-    own, other = commands(kit), commands(tmp_path)
-    assert list(own) == list(other)
-    for name, value in own.items():
+        sentences = sr.summarize(study)
+    english, other = commands(kit), commands(tmp_path)
+    assert list(english) == list(other)
+    for name, value in english.items():
         assert re.findall(r"[\d.]+", value) == re.findall(r"[\d.]+", other[name]), name
     assert other["CSRThirtyStoredBytesShort"] == "\\num{5.11}\\,Mo"
     for path in (kit / "tables").glob("*.tex"):
@@ -302,7 +302,7 @@ def test_french_compiles_with_the_same_numbers(kit, study, tmp_path):
             path.read_text().partition("\\midrule")[0] != french.read_text().partition("\\mid")[0]
         )
     _, text = compiled(tmp_path)
-    for sentence in said:
+    for sentence in sentences:
         assert bare(sentence).replace("’", "'") in text.replace("’", "'")
     assert "3,83Mo" in text
     assert "30.0" not in text
@@ -367,12 +367,12 @@ def test_pdf_latex_and_json_say_the_same(kit, pdf, study, tmp_path):
     text = text_of(pdf)
     study.save(tmp_path / "study.json")
     totals = sr.read_study(tmp_path / "study.json").totals
-    found = commands(kit)
+    values = commands(kit)
     for row in totals.itertuples():
         (name,) = command_names([row.variant])
         for column, title in (("stored_bytes", "StoredBytes"), ("nonzero", "Nonzero")):
             value = str(getattr(row, column))
-            assert found[f"{name}{title}"] == f"\\num{{{value}}}"
+            assert values[f"{name}{title}"] == f"\\num{{{value}}}"
             assert value in text
 
 
@@ -403,16 +403,16 @@ def test_a_full_disk_leaves_earlier_files(kit, study, tmp_path):
 @pytest.mark.usefixtures("no_pictures")
 def test_templates_of_ones_own(demo, tmp_path):
     study = sr.compare(sr.dense(demo))
-    own = tmp_path / "mine" / "thesis"
-    own.mkdir(parents=True)
-    (own / "findings.tex.j2").write_text("<<models>>: <<findings | length>>_\n")
+    templates = tmp_path / "mine" / "thesis"
+    templates.mkdir(parents=True)
+    (templates / "findings.tex.j2").write_text("<<models>>: <<findings | length>>_\n")
     sr.write_thesis(study, tmp_path / "kit", template_dir=tmp_path / "mine")
-    found = (tmp_path / "kit" / "findings.tex").read_text()
-    assert found == f"demo: {len(sr.summarize(study))}_\n"
-    (own / "findings.tex.j2").write_text("<<no_such>>")
+    findings = (tmp_path / "kit" / "findings.tex").read_text()
+    assert findings == f"demo: {len(sr.summarize(study))}_\n"
+    (templates / "findings.tex.j2").write_text("<<no_such>>")
     with pytest.raises(sr.SparsityReportError, match=r"no_such.*check template_dir"):
         sr.write_thesis(study, tmp_path / "kit", template_dir=tmp_path / "mine")
-    assert (tmp_path / "kit" / "findings.tex").read_text() == found
+    assert (tmp_path / "kit" / "findings.tex").read_text() == findings
 
 
 def test_names_of_commands():
@@ -489,16 +489,16 @@ def test_measurements_are_set_and_quoted(study, tmp_path):
     rows = rows_of(tmp_path / "tables" / "quality.tex")
     assert [number(cells[2]) for cells in rows] == [10.0, 12.5, 1234.0]
     assert [number(cells[3]) for cells in rows] == [25.0] * 3
-    found = commands(tmp_path)
-    assert found["MaskedThirtyPerplexity"] == "\\num{12.50}"
-    assert found["MaskedThirtyTopOne"] == "\\qty{25.0}{\\percent}"
+    values = commands(tmp_path)
+    assert values["MaskedThirtyPerplexity"] == "\\num{12.50}"
+    assert values["MaskedThirtyTopOne"] == "\\qty{25.0}{\\percent}"
     # Masked runs the kernels of Dense: it has no speed, whatever the clock said.
-    speeds = {name: value for name, value in found.items() if "TokensRealised" in name}
+    speeds = {name: value for name, value in values.items() if "TokensRealised" in name}
     assert speeds == {
         f"CSRThirty{tokens}TokensRealised{end}": f"\\num{{{value}}}"
         for tokens in ("One", "OneTwoEight")
         for end, value in (("", "0.40"), ("Low", "0.38"), ("High", "0.42"))
     }
-    assert found["MaskedThirtyOneTokensPromised"] == "\\num{1.00}"
+    assert values["MaskedThirtyOneTokensPromised"] == "\\num{1.00}"
     _, text = compiled(tmp_path)
     assert "1234.00" in text

@@ -103,7 +103,7 @@ class Tables(HTMLParser):
 
 def tables_of(path):
     """Pairs of a caption and a grid of text, the heads first; heads that are shared come before."""
-    found = []
+    tables = []
     for table in Tables(path.read_text(encoding="utf-8")).tables:
         lines = [
             [cell["text"].strip() for cell in line for _ in range(cell["span"])]
@@ -111,8 +111,8 @@ def tables_of(path):
         ]
         heads = [" ".join(filter(None, words)) for words in zip(*lines, strict=True)]
         rows = [[cell["text"].strip() for cell in row] for row in table["rows"]]
-        found.append((table["caption"].strip(), [heads, *rows]))
-    return found
+        tables.append((table["caption"].strip(), [heads, *rows]))
+    return tables
 
 
 def latex_table(path):
