@@ -154,10 +154,11 @@ def _map(grid: Grid, pointed: alt.Parameter) -> alt.LayerChart:
         title=say("chart.zeros_label"),
         computed=(("value", _SHARE), ("said", sentence)),
     )
+    when = {"param": pointed.name, "empty": False}
     outline = {
-        "stroke": alt.StrokeValue("#ffffff", condition={"param": pointed.name, "value": INK}),
-        "strokeWidth": alt.StrokeWidthValue(0.5, condition={"param": pointed.name, "value": 2}),
-        "order": alt.OrderValue(0, condition={"param": pointed.name, "value": 1}),
+        "stroke": alt.StrokeValue("#ffffff", condition={**when, "value": INK}),
+        "strokeWidth": alt.StrokeWidthValue(0.5, condition={**when, "value": 2}),
+        "order": alt.OrderValue(0, condition={**when, "value": 1}),
     }
     return marks.heat_map(alt.NamedData("cells"), shape, params=[pointed], outline=outline)
 
