@@ -22,7 +22,7 @@ from .measure.calibration import Calibration as Calibration
 from .measure.calibration import calibrate as calibrate
 from .measure.clock import Clock as Clock
 from .measure.continuations import continuations as continuations
-from .measure.crossover import crossover as crossover
+from .measure.latency import crossover as crossover
 from .measure.latency import measure_latency as measure_latency
 from .measure.perplexity import perplexity as perplexity
 from .measure.sensitivity import sensitivity as sensitivity
@@ -32,7 +32,7 @@ from .measure.wanda import wanda as wanda
 from .report.notebook import write_notebook as write_notebook
 from .report.page import write_diff as write_diff
 from .report.page import write_report as write_report
-from .report.thesis.thesis import write_thesis as write_thesis
+from .report.thesis import write_thesis as write_thesis
 from .sparse.csr_swap import convert_linears_to_csr_ as convert_linears_to_csr_
 from .sparse.linear_csr import LinearCSR as LinearCSR
 from .study.combined import combine as combine

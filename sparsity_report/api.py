@@ -76,13 +76,13 @@ def _render(phrase: Phrase) -> str:
 
 
 def _describe(value: Any) -> str:
-    from sparsity_report.report.value_text import describe
+    from sparsity_report.report.value_display import describe
 
     return describe(value)
 
 
 def _mime_bundle(value: Any) -> dict[str, str]:
-    from sparsity_report.report.notebook_cell import bundle
+    from sparsity_report.report.value_display import bundle
 
     return bundle(value)
 

@@ -6,11 +6,11 @@
 - `workers`: threads or an executor that share the work; `progress`: its progress bars.
 - `disk_cache`: a folder of earlier results; `count_cache`: counts as entries of it.
 - `ranks`: exact thresholds and ties from histograms.
-- `policies`: magnitude, N:M and random pruning; `random_pruning`: the random cut;
-  `activation_scores`: ranks by magnitude times input norm; `imported_masks`: masks from files.
+- `policies`: magnitude, N:M and random pruning; `activation_scores`: ranks by magnitude times
+  input norm; `imported_masks`: masks from files.
 - `allocation`: weights to prune per layer; `bounds`: limits per layer of global pruning.
-- `pruning`: prunings as values, the cut of each tensor; `frozen_arrays`: arrays in these values.
-- `pruned_model`: the model after a pruning; `in_place`: pruning of live layers.
+- `pruning`: prunings as values, the cut of each tensor, the model after a pruning; `in_place`:
+  pruning of live layers.
 - `n_m_patterns`: patterns such as 2:4, and compliance with them.
 
 For maintainers: results are equal to the bit in whatever order work arrives, and ties are broken by

@@ -11,18 +11,10 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from sparsity_report.counting.frozen_arrays import FrozenArray
+from sparsity_report.counting import pruning
 from sparsity_report.counting.histogram import Floats, Integers
 from sparsity_report.counting.progress import Progress
-from sparsity_report.counting.pruning import (
-    CountedCut,
-    Cut,
-    GroupCut,
-    InputNorms,
-    group_ranks,
-    inputs_last,
-    nonzeros,
-)
+from sparsity_report.counting.pruning import CountedCut, Cut, GroupCut, InputNorms, nonzeros
 from sparsity_report.counting.workers import in_order
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.tensor_slices import Slice, memory_slices
@@ -56,8 +48,8 @@ class RowCut(CountedCut):
     """
 
     scale: InputNorms
-    thresholds: FrozenArray
-    ties: FrozenArray
+    thresholds: pruning.FrozenArray
+    ties: pruning.FrozenArray
     pruned: int
     nonzero: int
     input_first: tuple[int, int] | None = None
@@ -93,8 +85,8 @@ def cut_rows(
         thresholds, ties, kept = zip(*parts, strict=True)
         cuts[p.name] = RowCut(
             scales[p.name],
-            FrozenArray(np.concatenate(thresholds)),
-            FrozenArray(np.concatenate(ties)),
+            pruning.FrozenArray(np.concatenate(thresholds)),
+            pruning.FrozenArray(np.concatenate(ties)),
             counts[p.name],
             sum(kept),
             p.inputs_outputs,
@@ -124,9 +116,7 @@ def cut_groups(
     n, m = pattern
     chosen: Mapping[str, InputNorms | None]
     chosen = dict.fromkeys(p.name for p in weights.prunable) if scales is None else scales
-    work = {
-        name: partial(_group_part, scale=scale, pattern=pattern) for name, scale in chosen.items()
-    }
+    work = {name: partial(_group_part, scale=s, pattern=pattern) for name, s in chosen.items()}
     return {
         p.name: GroupCut(n, m, p.total // m * (m - n), sum(kept), p.inputs_outputs, chosen[p.name])
         for p, kept in map_rows(weights, work, progress, executor)
@@ -182,7 +172,7 @@ def _row_slices(weights: Weights, parameter: Parameter) -> Iterator[tuple[int, S
         parts = list(weights.as_in_memory(parameter.name))
     if sizes or any(part.total % columns for part in parts):
         tensor = weights.tensor(parameter.name)
-        parts = list(memory_slices(inputs_last(tensor, sizes) if sizes else tensor))
+        parts = list(memory_slices(pruning.inputs_last(tensor, sizes) if sizes else tensor))
     for part in parts:
         yield first, part
         first += part.total // columns
@@ -255,6 +245,6 @@ def _group_part(part: Slice, scale: InputNorms | None, pattern: tuple[int, int],
         there = torch.cat(list(part.pieces())).bool().reshape(-1, m)
         return int(there.sum(dim=1, dtype=torch.int16).clamp(max=n).sum())
     return sum(
-        nonzeros(block, (group_ranks(scores.reshape(-1, m)) >= m - n).reshape(block.shape))
+        nonzeros(block, (pruning.group_ranks(scores.reshape(-1, m)) >= m - n).reshape(block.shape))
         for block, scores, _ in score_blocks(part, scale, first)
     )

@@ -1,6 +1,6 @@
 """Global magnitude pruning with bounds on single layers; the other layers compensate."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 
@@ -14,11 +14,11 @@ from sparsity_report.counting.policies import prunable_counts, threshold_cuts
 from sparsity_report.counting.progress import Progress, with_bar
 from sparsity_report.counting.pruning import Cut, Pruning
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.weights.tensor_slices import Slice
 from sparsity_report.weights.weights import Weights
 
 Bounds = Mapping[str, float | tuple[float, float]]
 """By module or group: the largest pruned share of a layer, or the smallest and the largest."""
+_Counts = Mapping[str, Magnitudes]
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +129,7 @@ def bounded_magnitude(
     level = check_sparsity(sparsity)
     counts = prunable_counts(weights, progress, executor, cache)
     parts = resolve_bounds(weights, bounds, counts)
-    gone = _quotas(counts, weights.slices, parts, round(level * int(parts.totals.sum())), executor)
+    gone = _quotas(weights, counts, parts, round(level * int(parts.totals.sum())), executor)
     cuts: dict[str, Cut] = {}
     for tensors, number in zip(parts.tensors, gone, strict=True):
         mine = {name: counts[name] for name in tensors}
@@ -137,9 +137,7 @@ def bounded_magnitude(
     return Pruning(weights, level, "global_magnitude, bounded", cuts)
 
 
-def resolve_bounds(
-    weights: Weights, bounds: Bounds, counts: Mapping[str, Magnitudes]
-) -> BoundCounts:
+def resolve_bounds(weights: Weights, bounds: Bounds, counts: _Counts) -> BoundCounts:
     """Return bounds in weights from bounds in shares.
 
     Parameters
@@ -194,43 +192,37 @@ def resolve_bounds(
 
 
 def find_bounded_levels(
-    counts: Mapping[str, Magnitudes], parts: BoundCounts, targets: Sequence[int]
+    counts: _Counts, parts: BoundCounts, targets: Sequence[int]
 ) -> Iterator[tuple[Integers, Integers]]:
     """Yield the pruned weights per module, and their possible error, for ascending targets."""
     low, _ = parts.reach
     held = sum(target <= low for target in targets)
     for _ in targets[:held]:
         yield parts.least, np.zeros_like(parts.least)
-    for reached in ranks.Ranking(counts).reaching(parts.taken, targets[held:]):
-        gone, first, last = parts.split(
-            np.stack([_pruned(reached.level), reached.before, reached.through])
-        )
-        slack = np.zeros_like(gone)
-        if not reached.level.exact:
-            slack = np.maximum(last - gone, gone - first)
-        yield gone, slack
+    for level, before, through in ranks.Ranking(counts).reaching(parts.taken, targets[held:]):
+        gone, first, last = parts.split(np.stack([_pruned(level), before, through]))
+        slack = np.maximum(last - gone, gone - first)
+        yield gone, np.zeros_like(gone) if level.exact else slack
 
 
 def _quotas(
-    counts: Mapping[str, Magnitudes],
-    slices: Callable[[str], Iterable[Slice]],
-    parts: BoundCounts,
-    target: int,
-    executor: Executor | None,
+    weights: Weights, counts: _Counts, parts: BoundCounts, target: int, executor: Executor | None
 ) -> list[int]:
     """Return the exact number of pruned weights per module for a number in all."""
     parts.check(target)
     if target == parts.reach[0]:
         return [int(number) for number in parts.least]
-    (reached,) = ranks.Ranking(counts).reaching(parts.taken, [target])
-    level = reached.level
+    ((coarse, before, through),) = ranks.Ranking(counts).reaching(parts.taken, [target])
+    level = coarse
     if not level.exact:
-        magnitudes = ranks.read_buckets(counts, slices, level.bucket, level.bucket, executor)
+        magnitudes = ranks.read_buckets(
+            counts, weights.slices, level.bucket, level.bucket, executor
+        )
 
         def at(rank: int) -> ranks.Level:
-            return ranks.refine_level(replace(reached.level, target=rank), magnitudes)
+            return ranks.refine_level(replace(coarse, target=rank), magnitudes)
 
-        level = ranks.find_first_level(parts.taken, target, at, reached.before, reached.through)
+        level = ranks.find_first_level(parts.taken, target, at, before, through)
     return [int(number) for number in parts.split(_pruned(level)[None])[0]]
 
 

@@ -54,9 +54,8 @@ def _sample(part: FileSlice) -> Iterator[npt.NDArray[np.uint8]]:
     if not isinstance(part.file, LocalFile):
         return
     is_small = part.nbytes <= _BLOCKS * _BLOCK
-    starts = (
-        [0] if is_small else [(part.nbytes - _BLOCK) * i // (_BLOCKS - 1) for i in range(_BLOCKS)]
-    )
+    last = part.nbytes - _BLOCK
+    starts = [0] if is_small else [last * i // (_BLOCKS - 1) for i in range(_BLOCKS)]
     with part.opened() as file:
         for start in starts:
             yield read_at(file, part.offset + start, part.nbytes if is_small else _BLOCK)

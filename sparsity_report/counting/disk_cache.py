@@ -92,8 +92,7 @@ class Entries:
         cache = cache if isinstance(cache, Cache) else Cache(cache or "")
         self._verify = cache.verify and kind in _SAMPLED
         self._folder, self._kind, self._trouble = Path(cache.folder), kind, ""
-        self._damaged: list[str] = []
-        self._outdated: list[str] = []
+        self._rejected: dict[str, list[str]] = {_DAMAGED: [], _OUTDATED: []}
         try:
             if self.in_use:
                 check_folder(self._folder)
@@ -121,7 +120,7 @@ class Entries:
             payload = self._payload(key)
             return None if payload is None else decode(payload)
         except ValueError:
-            self._damaged.append(name)
+            self._rejected[_DAMAGED].append(name)
             return None
 
     def put(self, key: str | None, name: str, payload: bytes) -> None:
@@ -132,7 +131,7 @@ class Entries:
         if key is None:
             return
         if self._verify and self._get(key, name, bytes) not in {None, payload}:
-            self._outdated.append(name)
+            self._rejected[_OUTDATED].append(name)
         if self._trouble:
             return
         head = _MAGIC + bytes.fromhex(key)
@@ -145,7 +144,7 @@ class Entries:
     def notes(self) -> Iterator[Phrase]:
         """Yield notes about rejected entries, and about a folder that cannot be written."""
         kind = phrase(_KINDS[self._kind])
-        for key, names in ((_DAMAGED, self._damaged), (_OUTDATED, self._outdated)):
+        for key, names in self._rejected.items():
             if names:
                 yield phrase(key, kind=kind, count=len(names), names=names[:_NAMED])
         if self._trouble:

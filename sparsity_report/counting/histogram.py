@@ -19,12 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sparsity_report.counting.quantization_steps import (
-    StepCounter,
-    Steps,
-    merge_counts,
-    merge_steps,
-)
+from sparsity_report.counting.quantization_steps import StepCounter, Steps, merge_counts
 from sparsity_report.counting.workers import work_through
 from sparsity_report.weights.tensor_slices import Slice, memory_slices
 
@@ -78,7 +73,7 @@ class Magnitudes:
             values,
             counts,
             self.exact and other.exact,
-            merge_steps(self.steps, other.steps),
+            self.steps and self.steps.merged(other.steps),
         )
 
     @property
@@ -123,7 +118,7 @@ def smallest_of(buckets: Integers) -> Floats:
 
 def count_slices(slices: Mapping[str, Iterable[Slice]]) -> dict[str, Magnitudes]:
     """Count several tensors, each given as slices."""
-    counts = work_through(slices, partial(count_slice, histogram=True))
+    counts = work_through(slices, partial(count_slice, histogram=True), None)
     return {name: sum(parts, Magnitudes(0, 0)) for name, parts in counts.items()}
 
 

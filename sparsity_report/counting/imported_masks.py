@@ -11,10 +11,9 @@ import numpy as np
 import torch
 
 from sparsity_report.counting.counts import count_weights
-from sparsity_report.counting.frozen_arrays import FrozenArray
 from sparsity_report.counting.policies import check_values
 from sparsity_report.counting.progress import Progress
-from sparsity_report.counting.pruning import Basis, CountedCut, Cut, Pruning
+from sparsity_report.counting.pruning import Basis, CountedCut, Cut, FrozenArray, Pruning
 from sparsity_report.errors import SparsityReportError, writable
 from sparsity_report.sparse.shares import zero_share
 from sparsity_report.weights.sources.npz import Array, Values, read_npz

@@ -1,7 +1,6 @@
 """Mean magnitude and standard deviation of weights."""
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +12,16 @@ _RUN = 2**15
 
 @dataclass(slots=True)
 class Moments:
-    """Sums in double precision over the values added so far."""
+    """Sums in double precision over the values added so far.
+
+    Examples
+    --------
+    >>> sums = Moments()
+    >>> sums.add(torch.tensor([3.0, -3.0]))
+    >>> sums.add(torch.tensor([[1.0], [-1.0]]))
+    >>> sums.mean_abs, sums.std
+    (2.0, 2.23606797749979)
+    """
 
     count: int = 0
     total: float = 0.0
@@ -42,18 +50,3 @@ class Moments:
         if not self.count:
             return 0.0
         return math.sqrt(max(self.squares / self.count - (self.total / self.count) ** 2, 0.0))
-
-
-def compute_moments(tensors: Iterable[torch.Tensor]) -> Moments:
-    """Return the sums over all values of several tensors.
-
-    Examples
-    --------
-    >>> sums = compute_moments([torch.tensor([3.0, -3.0]), torch.tensor([[1.0], [-1.0]])])
-    >>> sums.mean_abs, sums.std
-    (2.0, 2.23606797749979)
-    """
-    sums = Moments()
-    for tensor in tensors:
-        sums.add(tensor)
-    return sums

@@ -1,8 +1,13 @@
 """Pruning policies: global and layerwise magnitude, N:M patterns and random pruning."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+import hashlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
-from dataclasses import replace
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
 
 from sparsity_report.counting.activation_scores import check_n_m, cut_groups
 from sparsity_report.counting.allocation import Allocation, check_sparsity, compute_quotas
@@ -10,13 +15,18 @@ from sparsity_report.counting.counts import count_weights
 from sparsity_report.counting.disk_cache import CacheFolder
 from sparsity_report.counting.histogram import Magnitudes
 from sparsity_report.counting.progress import Progress, with_bar
-from sparsity_report.counting.pruning import Cut, Pruning, ThresholdCut
-from sparsity_report.counting.random_pruning import random_cut
+from sparsity_report.counting.pruning import CountedCut, Cut, Pruning, ThresholdCut
 from sparsity_report.counting.ranks import find_levels, read_buckets, refine_level
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.sparse.shares import zero_share
 from sparsity_report.weights.tensor_slices import Slice, pieces
 from sparsity_report.weights.weights import Weights
+
+Words = npt.NDArray[np.uint64]
+
+# Random words drawn at a time.
+_BLOCK = 2**20
+_TOP = np.uint64(48)
 
 
 @with_bar("pruning")
@@ -141,6 +151,45 @@ def layerwise_magnitude(
     return Pruning(weights, shares.sparsity, shares.method("layerwise_magnitude"), cuts)
 
 
+@dataclass(frozen=True, slots=True)
+class RandomCut(CountedCut):
+    """A cut of the weights with the lowest random words.
+
+    Weight number i of the tensor, in memory order, gets the i-th 64-bit word of NumPy's Philox
+    generator, whose stream is the same on every machine and in every version.
+
+    Attributes
+    ----------
+    key : int
+        Key of the generator, 128 bits.
+    lot : int
+        Weights with a lower word are pruned.
+    pruned : int
+        Number of pruned elements.
+    ties : int
+        Pruned weights with exactly this word, the first by position.
+    nonzero : int
+        Kept weights that are not zero.
+    """
+
+    key: int
+    lot: int
+    pruned: int
+    ties: int
+    nonzero: int
+
+    def _chosen(self, parts: Iterable[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        generator, ties = np.random.Philox(key=self.key), self.ties
+        for part in parts:
+            lots: Words = generator.random_raw(part.numel())
+            stays = lots >= np.uint64(self.lot)
+            if ties:
+                on_it = np.flatnonzero(lots == np.uint64(self.lot))[:ties]
+                stays[on_it] = False
+                ties -= len(on_it)
+            yield part, torch.from_numpy(stays).reshape(part.shape).to(part.device)
+
+
 @with_bar("pruning")
 def random_unstructured(
     weights: Weights,
@@ -199,6 +248,37 @@ def random_unstructured(
                 cut = replace(cut, nonzero=cut.kept(pieces(weights.as_in_memory(p.name))))
             cuts[p.name] = cut
     return Pruning(weights, shares.sparsity, shares.method(f"random, seed {seed}"), cuts)
+
+
+def random_cut(seed: int, name: str, total: int, pruned: int) -> RandomCut:
+    """Return a random cut of a tensor, with all kept weights assumed to be nonzero.
+
+    The key of the generator is the first half of the SHA-256 of seed and name.
+
+    Examples
+    --------
+    >>> cut = random_cut(0, "fc1.weight", 10, 3)
+    >>> cut.mask(torch.ones(2, 5)).int().tolist()
+    [[1, 1, 1, 0, 0], [1, 1, 1, 1, 0]]
+    """
+    key = int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:16], "little")
+    tally = np.zeros(2**16, dtype=np.int64)
+    for lots in _lots(key, total):
+        tally += np.bincount((lots >> _TOP).astype(np.int64), minlength=tally.size)
+    reached = np.cumsum(tally)
+    bucket = int(np.searchsorted(reached, pruned))
+    before = int(reached[bucket] - tally[bucket])
+    inside = np.concatenate([lots[lots >> _TOP == np.uint64(bucket)] for lots in _lots(key, total)])
+    inside.sort()
+    lot = inside[pruned - before - 1]
+    below = before + int(np.searchsorted(inside, lot))
+    return RandomCut(key, int(lot), pruned, pruned - below, total - pruned)
+
+
+def _lots(key: int, total: int) -> Iterator[Words]:
+    generator = np.random.Philox(key=key)
+    for start in range(0, total, _BLOCK):
+        yield generator.random_raw(min(_BLOCK, total - start))
 
 
 @with_bar("pruning")

@@ -1,21 +1,25 @@
-"""Prunings as values: the cut of each tensor, its mask and its application."""
+"""Prunings as values: the cut of each tensor, its mask, and the model after a pruning."""
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
-from sparsity_report.counting.frozen_arrays import FrozenArray
 from sparsity_report.counting.histogram import Magnitudes
 from sparsity_report.counting.n_m_patterns import parse_pattern
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.hooks import Presentable
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.weights.anatomy.parameter_places import locate, put_, value, walk
-from sparsity_report.weights.weights import Weights
+from sparsity_report.weights.tensor_slices import Slice
+from sparsity_report.weights.weights import Module, Weights
 
 # Words for rules and allocations in the names of variants.
 _WORDS = {
@@ -110,6 +114,36 @@ class Cut(ABC):
         """Set pruned elements to zero in place, block by block."""
         for stays, part in zip(self._stay(self._views(tensor)), self._views(tensor), strict=True):
             apply_mask_(part, stays)
+
+
+class FrozenArray:
+    """A read-only array that is compared and hashed by its content.
+
+    Examples
+    --------
+    >>> FrozenArray(np.zeros(3)) == FrozenArray(np.zeros(3))
+    True
+    """
+
+    def __init__(self, values: npt.NDArray[Any]) -> None:
+        self.values = np.ascontiguousarray(values)
+        self.values.flags.writeable = False
+
+    @cached_property
+    def digest(self) -> str:
+        """Sixteen hexadecimal digits, a digest of type, shape and values."""
+        digest = hashlib.sha256(repr((self.values.dtype.str, self.values.shape)).encode())
+        digest.update(self.values.data)
+        return digest.hexdigest()[:16]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, FrozenArray) and self.digest == other.digest
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __repr__(self) -> str:
+        return f"Fixed({self.values.dtype}, {self.values.shape}, {self.digest})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,6 +409,59 @@ class Pruning(Presentable):
             cut.apply_(tensor)
             put_(module, leaf, tensor)
         return model
+
+
+class PrunedWeights(Weights):
+    """The weights of a model after a pruning, with one tensor at a time in memory."""
+
+    def __init__(self, pruning: Pruning, name: str) -> None:
+        base = pruning.weights
+        super().__init__(
+            name=name,
+            source=base.source,
+            architecture=base.architecture,
+            modules=tuple(_pruned(module, pruning) for module in base.modules),
+            attention_widths=base.attention_widths,
+            notes=base.notes,
+        )
+        self._pruning = pruning
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """Return the values of a parameter, with pruned ones set to zero."""
+        tensor = self._pruning.weights.tensor(name)
+        if (cut := self._pruning.cuts.get(name)) is None:
+            return tensor
+        tensor = tensor.detach().clone()
+        cut.apply_(tensor)
+        return tensor
+
+    def as_in_memory(self, name: str) -> Iterator[Slice]:
+        """Yield the values of a parameter in slices, those of the base if nothing is pruned."""
+        if name in self._pruning.cuts:
+            yield from super().as_in_memory(name)
+        else:
+            yield from self._pruning.weights.as_in_memory(name)
+
+    def gives_some(self, name: str) -> bool:
+        """Return whether a parameter is not pruned and the base can read parts of it."""
+        return name not in self._pruning.cuts and self._pruning.weights.gives_some(name)
+
+    def tokenizer(self) -> Any:
+        """Open the tokenizer of the base."""
+        return self._pruning.weights.tokenizer()
+
+    def module(self) -> nn.Module:
+        """Return a runnable copy of the base, pruned."""
+        return self._pruning.apply_(self._pruning.weights.module())
+
+
+def _pruned(module: Module, pruning: Pruning) -> Module:
+    """Return a module without packing and file sizes for its pruned parameters."""
+    parameters = (
+        replace(p, packing="", file_bytes=None) if p.name in pruning.cuts else p
+        for p in module.parameters
+    )
+    return replace(module, parameters=tuple(parameters))
 
 
 def _blocks(tensor: torch.Tensor) -> Iterator[torch.Tensor]:

@@ -5,6 +5,8 @@ probability ``erf(s / (2·σ·√2))``. Rounding to few bits therefore creates z
 format without a zero level keeps no zeros.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -53,19 +55,15 @@ class Steps:
         68.3
         """
         scaled = torch.from_numpy(self.values) / (deviation * math.sqrt(2))
-        below, above = (
-            torch.erf(self.rounding.below * scaled),
-            torch.erf(self.rounding.above * scaled),
-        )
-        return float((below + above) / 2 @ torch.from_numpy(self.counts).double())
+        near = torch.erf(self.rounding.below * scaled) + torch.erf(self.rounding.above * scaled)
+        return float(near / 2 @ torch.from_numpy(self.counts).double())
 
-
-def merge_steps(one: Steps | None, other: Steps | None) -> Steps | None:
-    """Return the steps of two tensors; None if one is unknown or their roundings differ."""
-    if one is None or other is None or one.rounding != other.rounding:
-        return None
-    sums = merge_counts([(one.values, one.counts), (other.values, other.counts)])
-    return Steps(one.rounding, *sums, one.near + other.near)
+    def merged(self, other: Steps | None) -> Steps | None:
+        """Return the steps of both tensors; None if one is unknown or their roundings differ."""
+        if other is None or self.rounding != other.rounding:
+            return None
+        sums = merge_counts([(self.values, self.counts), (other.values, other.counts)])
+        return Steps(self.rounding, *sums, self.near + other.near)
 
 
 def merge_counts(pairs: Sequence[tuple[Floats, Integers]]) -> tuple[Floats, Integers]:

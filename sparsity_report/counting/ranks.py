@@ -5,18 +5,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 
-from sparsity_report.counting.histogram import (
-    Floats,
-    Integers,
-    Magnitudes,
-    bucket_of,
-    refine_slices,
-    smallest_of,
-)
+from sparsity_report.counting import histogram
+from sparsity_report.counting.histogram import Floats, Integers, Magnitudes, bucket_of
 from sparsity_report.weights.tensor_slices import Slice
 
 _GOLDEN = (5**0.5 - 1) / 2
@@ -54,21 +47,6 @@ class Level:
     exact: bool
 
 
-class Reached(NamedTuple):
-    """A level at which the pruned weights reach a target.
-
-    Attributes
-    ----------
-    level : Level
-    before, through : numpy.ndarray of int64
-        Per tensor: magnitudes below the level's bucket, and up to its end.
-    """
-
-    level: Level
-    before: Integers
-    through: Integers
-
-
 class Ranking:
     """The magnitudes of several tensors in one order, bucket by bucket.
 
@@ -103,7 +81,7 @@ class Ranking:
 
     def reaching(
         self, taken: Callable[[Integers], Integers], targets: Sequence[int]
-    ) -> Iterator[Reached]:
+    ) -> Iterator[tuple[Level, Integers, Integers]]:
         """Find the first level at which the pruned weights reach each target.
 
         Parameters
@@ -113,6 +91,12 @@ class Ranking:
             shape (levels,): one more magnitude adds none or one.
         targets : sequence of int
             Ascending, between the pruned weights at no magnitude and at all of them.
+
+        Yields
+        ------
+        Level
+        numpy.ndarray of int64, numpy.ndarray of int64
+            Per tensor: magnitudes below the level's bucket, and up to its end.
         """
         first = np.flatnonzero(np.diff(self._number, prepend=-1))
         ends = np.append(first[1:], self._number.size)
@@ -127,7 +111,7 @@ class Ranking:
                 bucket = slice(int(first[start + place]), int(ends[start + place]))
                 at = partial(self._level, before=low, inside=bucket)
                 level = find_first_level(taken, target, at, low, rows[place])
-                yield Reached(level, low, rows[place])
+                yield level, low, rows[place]
             before = rows[-1]
 
     def _by_bucket(self, inside: slice) -> Integers:
@@ -272,13 +256,13 @@ def read_buckets(
     pairs = {}
     inexact = {}
     # The values of a histogram are float32 numbers, so the edges of buckets can be compared.
-    edges = smallest_of(np.array([first, last + 1]))
+    edges = histogram.smallest_of(np.array([first, last + 1]))
     for name, magnitudes in counts.items():
         start, stop = np.searchsorted(magnitudes.values, edges)
         pairs[name] = (magnitudes.values[start:stop], magnitudes.counts[start:stop])
         if not magnitudes.exact and start < stop:
             inexact[name] = slices(name)
-    pairs |= refine_slices(inexact, first, last, executor)
+    pairs |= histogram.refine_slices(inexact, first, last, executor)
     return list(pairs.values())
 
 

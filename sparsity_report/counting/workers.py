@@ -31,9 +31,7 @@ _THREADS_AHEAD, _REMOTE_AHEAD = 8 * _THREADS, 1024
 
 
 def work_through(
-    slices: Mapping[str, Iterable[Slice]],
-    work: Callable[[Slice], T],
-    executor: Executor | None = None,
+    slices: Mapping[str, Iterable[Slice]], work: Callable[[Slice], T], executor: Executor | None
 ) -> dict[str, list[T]]:
     """Apply a function to every slice of several tensors; return the results by tensor."""
     results: dict[str, list[T]] = {name: [] for name in slices}

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from sparsity_report.pairing.permutations import ORDER_NOTES
+from sparsity_report.pairing.alignment import ORDER_NOTES
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.sparse.shares import ratio
 from sparsity_report.study.layers import records

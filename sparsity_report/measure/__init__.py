@@ -15,7 +15,7 @@ Times:
 - `clock`: interleaved timing with a duplicate kernel as control.
 - `ratio_intervals`: bootstrap intervals of ratios of times.
 - `timed_calls`: layers and models as calls, with weights in the cache or read from memory.
-- `crossover`: the sparsity at which CSR overtakes dense. `latency`: the public measurement.
+- `latency`: the public measurements, and the sparsity at which CSR overtakes dense.
 
 Maintainers: time variants in turn, so that a drift of the machine affects all alike. Score a text
 by one protocol, and store it in every row. Restore a model that is pruned for a measurement.

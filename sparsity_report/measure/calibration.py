@@ -12,9 +12,8 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sparsity_report.counting.frozen_arrays import FrozenArray
 from sparsity_report.counting.progress import Progress, with_bar
-from sparsity_report.counting.pruning import Basis, InputNorms
+from sparsity_report.counting.pruning import Basis, FrozenArray, InputNorms
 from sparsity_report.errors import SparsityReportError, check_options, printable, within_memory
 from sparsity_report.files.package_data import DEMO
 from sparsity_report.measure import protocols
@@ -191,7 +190,7 @@ def _measure(
             ) from error
         if progress:
             progress(number + 1, len(batch), text)
-    return watch.scales(), watch.tokens()
+    return watch.results()
 
 
 def _run(weights: Weights, model: nn.Module, ids: torch.Tensor) -> None:
@@ -273,8 +272,9 @@ class _Watch(TorchDispatchMode):
             inputs.squares[expert] += squares
             inputs.tokens[expert] += len(rows)
 
-    def scales(self) -> dict[str, InputNorms]:
-        """Return the input norms of all parameters."""
+    def results(self) -> tuple[dict[str, InputNorms], dict[str, tuple[int, ...]]]:
+        """Return the input norms, and the number of tokens of each matrix, by parameter."""
+        scales, tokens = {}, {}
         for inputs in self._all:
             name, experts = inputs.parameter.name, len(inputs.tokens)
             missing = [number for number, tokens in enumerate(inputs.tokens) if not tokens]
@@ -289,16 +289,10 @@ class _Watch(TorchDispatchMode):
                     f"of {name} ({len(missing):,} of {experts:,} got none), so its "
                     "inputs are unknown; give a longer text"
                 )
-        return {
-            each.parameter.name: InputNorms(
-                FrozenArray(np.sqrt(each.squares.numpy())), each.outputs
-            )
-            for each in self._all
-        }
-
-    def tokens(self) -> dict[str, tuple[int, ...]]:
-        """Return the number of tokens of each matrix."""
-        return {each.parameter.name: tuple(each.tokens) for each in self._all}
+            norms = FrozenArray(np.sqrt(inputs.squares.numpy()))
+            scales[name] = InputNorms(norms, inputs.outputs)
+            tokens[name] = tuple(inputs.tokens)
+        return scales, tokens
 
 
 def _is_whole(inputs: _Inputs, matrix: torch.Tensor, second: bool) -> bool:

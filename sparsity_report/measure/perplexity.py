@@ -14,14 +14,9 @@ from torch import nn
 
 from sparsity_report.counting.progress import Progress, with_bar
 from sparsity_report.errors import check_options
+from sparsity_report.measure import protocols
 from sparsity_report.measure.model_stage import Stage
-from sparsity_report.measure.protocols import (
-    NoScoreError,
-    Passage,
-    Passages,
-    ProtocolOptions,
-    vocabulary_of,
-)
+from sparsity_report.measure.protocols import Passage, ProtocolOptions
 from sparsity_report.measure.texts import Text
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.study.layers import total_frame
@@ -74,11 +69,8 @@ class Score:
     def distance(self, against: str | None) -> dict[str, object]:
         """Return the mean distance from the dense variant of this name; null without one."""
         sums = {"kl": self.kl, "agreement": self.agreed, "flips": self.flipped}
-        known = against is not None
-        return {
-            "against": against,
-            **{k: v / self.scored if known else None for k, v in sums.items()},
-        }
+        means = {k: None if against is None else v / self.scored for k, v in sums.items()}
+        return {"against": against, **means}
 
 
 class _Batch(NamedTuple):
@@ -175,7 +167,7 @@ def perplexity(
     """
     check_options("perplexity", scoring, ProtocolOptions.__annotations__)
     chosen = [variants] if isinstance(variants, Variant) else list(variants)
-    passages = Passages({"text": text, **scoring})
+    passages = protocols.Passages({"text": text, **scoring})
     rows: dict[int, dict[str, object]] = {}
     for weights in dict.fromkeys(variant.weights for variant in chosen):
         stage = Stage(weights)
@@ -208,7 +200,7 @@ def _described(variant: Variant) -> dict[str, object]:
 def score_text(model: nn.Module, passage: Passage, name: str) -> Score:
     """Run a model over every window of a passage."""
     score = Score()
-    for batch in _batches(passage, vocabulary_of(model)):
+    for batch in _batches(passage, protocols.vocabulary_of(model)):
         _add(score, *_run(model, passage, batch), _no_score(name, batch))
     return score
 
@@ -221,12 +213,12 @@ def score_variants(
     The logits of that one are kept for some windows while the others run over them. Its name is
     returned after the scores, None if there is nothing to compare.
     """
-    dense = next((n for n, v in enumerate(variants) if v.pruning is None), None)
-    if len(variants) == 1:
-        dense = None
+    dense = next(
+        (n for n, v in enumerate(variants) if v.pruning is None and len(variants) > 1), None
+    )
     order = sorted(range(len(variants)), key=lambda n: n != dense)
     scores = [Score() for _ in variants]
-    vocabulary = vocabulary_of(stage.model)
+    vocabulary = protocols.vocabulary_of(stage.model)
     total, done = tokens_scored(passage) * len(variants), 0
     for part in _parts(_batches(passage, vocabulary), 0 if dense is None else vocabulary):
         kept: list[_Kept] = []
@@ -279,7 +271,7 @@ def _add(
         total = wide.logsumexp(dim=-1)
         nll = total - wide.gather(-1, targets[part, None]).squeeze(-1)
         if not nll.isfinite().all():
-            raise NoScoreError(missing)
+            raise protocols.NoScoreError(missing)
         sums.nll += float(nll.sum())
         totals.append(total)
         if against:
@@ -338,10 +330,8 @@ def _batches(passage: Passage, vocabulary: int) -> Iterator[_Batch]:
 def _windows(passage: Passage) -> Iterator[tuple[int, int, int]]:
     """Yield begin, length and number of tokens to score of each window."""
     tokens = len(passage.ids)
-    if passage.protocol != SLIDING:  # disjoint, and the rest is dropped
-        for begin in range(0, tokens - passage.window + 1, passage.window):
-            yield begin, passage.window, passage.window - 1
-        return
+    if passage.protocol != SLIDING:  # the rest is dropped
+        tokens -= tokens % passage.window
     done = 1
     for begin in range(0, tokens, passage.stride):
         end = min(begin + passage.window, tokens)

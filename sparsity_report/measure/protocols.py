@@ -114,7 +114,12 @@ class Passages:
 
     def __init__(self, scoring: ScoringOptions) -> None:
         self._scoring = scoring
-        self._name = check_protocol(scoring.get("protocol"))
+        name = scoring.get("protocol")
+        self._name = SLIDING if name is None else name
+        if self._name not in PROTOCOLS:
+            raise SparsityReportError(
+                f"there is no protocol {name!r}; use one of {', '.join(PROTOCOLS)}"
+            )
         corpus, text = CORPORA.get(self._name), scoring.get("text")
         given = [key for key in ("window", "stride") if scoring.get(key) is not None]
         if corpus and given:
@@ -182,17 +187,6 @@ def token_ids(text: str | torch.Tensor, weights: Weights, tokenizer: Any) -> tor
     with without_panics():
         ids: torch.Tensor = tokenizer(text, return_tensors="pt", verbose=False)["input_ids"][0]
     return ids
-
-
-def check_protocol(name: str | None) -> str:
-    """Return the name of a protocol, the default for None; refuse an unknown one."""
-    if name is None:
-        return SLIDING
-    if name not in PROTOCOLS:
-        raise SparsityReportError(
-            f"there is no protocol {name!r}; use one of {', '.join(PROTOCOLS)}"
-        )
-    return name
 
 
 def check_causal(model: nn.Module, name: str) -> None:

@@ -13,6 +13,7 @@ Floats = npt.NDArray[np.float64]
 
 # Confidence of all intervals.
 CONFIDENCE = 0.99
+_TAIL = (1 - CONFIDENCE) / 2
 # Consecutive parts of the rounds for the spread of the control.
 PARTS = 5
 _RESAMPLES = 1000
@@ -55,8 +56,7 @@ def interval(ratios: Floats, ratio: float) -> tuple[float, float]:
     >>> round(low, 4), round(high, 4)
     (0.005, 0.995)
     """
-    rest = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(ratios, [rest, 1 - rest]).tolist()
+    low, high = np.quantile(ratios, [_TAIL, 1 - _TAIL]).tolist()
     return min(low, ratio), max(high, ratio)
 
 
@@ -119,12 +119,11 @@ def crossing_interval(
     (0.7, 0.7)
     >>> crossing_interval([0.0, 0.5, 0.9], np.array([[0.25, 0.5, 1.2]] * 9), 0.5)[1]
     """
-    rest = (1 - CONFIDENCE) / 2
 
     def crossings(factor: float) -> Floats:
         edges = (crossing(sparsities, row) for row in (speedups * factor).tolist())
         return np.array([np.inf if edge is None else edge for edge in edges])
 
-    low = float(np.quantile(crossings(1 + noise), rest, method="lower"))
-    high = float(np.quantile(crossings(1 / (1 + noise)), 1 - rest, method="higher"))
+    low = float(np.quantile(crossings(1 + noise), _TAIL, method="lower"))
+    high = float(np.quantile(crossings(1 / (1 + noise)), 1 - _TAIL, method="higher"))
     return min(low, sparsities[-1]), None if high == np.inf else high

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,7 +18,7 @@ from torch import nn
 from sparsity_report.counting.allocation import check_sparsity
 from sparsity_report.counting.counts import add_notes, count_weights
 from sparsity_report.counting.disk_cache import CacheFolder, Entries
-from sparsity_report.counting.moments import compute_moments
+from sparsity_report.counting.moments import Moments
 from sparsity_report.counting.policies import global_magnitude
 from sparsity_report.counting.progress import Progress, with_bar
 from sparsity_report.counting.pruning import Pruning
@@ -30,6 +30,7 @@ from sparsity_report.sparse.shares import ratio, zero_share
 from sparsity_report.study.layers import layer_frame
 from sparsity_report.study.schema import PARTS, typed
 from sparsity_report.weights.anatomy.parameter_places import is_strided, locate, value, walk
+from sparsity_report.weights.tensor_slices import pieces
 from sparsity_report.weights.weights import Module, Weights
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def sensitivity(
                 "nll_increase": (score.nll - dense.nll) / dense.scored,
                 "top1_drop": (dense.hits - score.hits) / dense.scored,
                 "threshold": pruning.threshold,
-                "std": compute_moments(_values(weights, modules)).std,
+                "std": _deviation(weights, modules),
                 "global_sparsity": zero_share(total, nonzero),
                 **passage.facts(stage.model),
             }
@@ -178,11 +179,13 @@ def _parts(weights: Weights, by: str) -> dict[str, list[Module]]:
     return parts
 
 
-def _values(weights: Weights, modules: Sequence[Module]) -> Iterator[torch.Tensor]:
-    """Yield the prunable weights of modules."""
+def _deviation(weights: Weights, modules: Sequence[Module]) -> float:
+    """Return the standard deviation of the prunable weights of modules."""
+    moments = Moments()
     for parameter in (p for m in modules for p in m.parameters if p.prunable):
-        for part in weights.slices(parameter.name):
-            yield from part.pieces()
+        for piece in pieces(weights.slices(parameter.name)):
+            moments.add(piece)
+    return moments.std
 
 
 class _Scorer(NamedTuple):

@@ -157,9 +157,7 @@ def _rows_of_file(corpus: Corpus, path: Path) -> list[str]:
         if kinds[-1:] == [".parquet"]:
             import pandas as pd
 
-            return [
-                str(row) for row in pd.read_parquet(path, columns=[corpus.column])[corpus.column]
-            ]
+            return [*map(str, pd.read_parquet(path, columns=[corpus.column])[corpus.column])]
         with (
             open_file(path) as raw,
             gzip.GzipFile(fileobj=raw) if kinds[-1:] == [".gz"] else nullcontext(raw) as plain,

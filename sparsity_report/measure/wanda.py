@@ -10,13 +10,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from sparsity_report.counting.activation_scores import (
-    check_n_m,
-    cut_groups,
-    cut_rows,
-    map_rows,
-    score_blocks,
-)
+from sparsity_report.counting import activation_scores
+from sparsity_report.counting.activation_scores import map_rows, score_blocks
 from sparsity_report.counting.allocation import NAME, Allocation, check_sparsity, compute_quotas
 from sparsity_report.counting.policies import prunable_counts
 from sparsity_report.counting.progress import Progress, with_bar
@@ -95,7 +90,7 @@ def wanda(
     '2:4Wanda'
     """
     if n_m is not None:
-        pattern = check_n_m(weights, *n_m)
+        pattern = activation_scores.check_n_m(weights, *n_m)
         level = zero_share(pattern[1], pattern[0]) or 0.0
         if sparsity not in {None, level} or allocation is not None:
             raise SparsityReportError(
@@ -106,7 +101,7 @@ def wanda(
     prunable_counts(weights)
     calibration = calibrated(weights, text, progress, options)
     if n_m is not None:
-        cuts = cut_groups(weights, calibration.scales, pattern, progress)
+        cuts = activation_scores.cut_groups(weights, calibration.scales, pattern, progress)
         method = f"wanda_one_pass, {pattern[0]}:{pattern[1]}"
         return Pruning(weights, level, method, cuts, calibration.basis)
     if isinstance(allocation, str) and allocation == "owl":
@@ -115,7 +110,7 @@ def wanda(
     counts, scales = shares.counts, calibration.scales
     if allocation is None:
         counts = {n: s.rows * round(shares.sparsity * s.inputs) for n, s in scales.items()}
-    cuts = cut_rows(weights, scales, counts, progress)
+    cuts = activation_scores.cut_rows(weights, scales, counts, progress)
     method = shares.method("wanda_one_pass")
     return Pruning(weights, shares.sparsity, method, cuts, calibration.basis)
 
@@ -188,7 +183,7 @@ def owl(
     modules = {mod: sum(p.total for p in mod.parameters if p.prunable) for mod in weights.modules}
     modules = {module: total for module, total in modules.items() if total}
     ratios = _outlier_ratios(calibration, modules, m, progress)
-    shares = _stretched(weights, ratios, modules, level, lam)
+    shares = _stretched(weights.name, ratios, modules, level, lam)
     frame = pd.DataFrame(
         {
             "module_name": [module.name for module in modules],
@@ -262,16 +257,12 @@ def _above(part: Slice, scale: InputNorms, limit: float, first: int) -> int:
 
 
 def _stretched(
-    weights: Weights,
-    ratios: Mapping[str, float],
-    modules: Mapping[Module, int],
-    level: float,
-    lam: float,
+    name: str, ratios: Mapping[str, float], modules: Mapping[Module, int], level: float, lam: float
 ) -> dict[str, float]:
     """Return the sparsity of each block."""
     if not ratios:
         raise SparsityReportError(
-            f"{weights.name} has no prunable weights in numbered blocks, which OWL needs; use wanda"
+            f"{name} has no prunable weights in numbered blocks, which OWL needs; use wanda"
         )
     low, high = min(ratios.values()), max(ratios.values())
     room = 2 * lam / (high - low) if high > low else 0.0

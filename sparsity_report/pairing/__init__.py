@@ -3,9 +3,8 @@
 - `roles`: roles of parameters and the axes of their rows and columns.
 - `fingerprints`: hashes and projections of rows; `unit_matching`: matches of units by them.
 - `alignment`: matches of all units of two models; `align_embeddings`: of channels and tokens;
-  `align_blocks`: of blocks, experts, heads and channels; `permutations`: notes about their order.
-- `matches`: matches of parameters as values; `parameter_plan`: the plan of a comparison;
-  `row_maps`: maps of rows and columns; `fused`: matches of fused matrices.
+  `align_blocks`: of blocks, experts, heads and channels.
+- `matches`: matches of parameters as values; `parameter_plan`: the plan of a comparison.
 - `paired_reading`: the pass over both models; `compiled_loops`: its inner loops.
 - `tally`: counts and sums of a comparison, and their cache entries.
 - `removed`: removed parts of the base and the weights removed with each.

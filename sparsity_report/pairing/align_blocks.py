@@ -12,20 +12,13 @@ import numpy as np
 import torch
 
 from sparsity_report.errors import SparsityReportError
+from sparsity_report.pairing import unit_matching
 from sparsity_report.pairing.align_embeddings import align_embeddings
 from sparsity_report.pairing.alignment import Alignment, Tables, differing_share, match_rows
 from sparsity_report.pairing.fingerprints import Fingerprints, hash_rows, take_fingerprints
-from sparsity_report.pairing.fused import split_fused
-from sparsity_report.pairing.matches import Piece
-from sparsity_report.pairing.roles import ModelRoles, Part, Place
-from sparsity_report.pairing.unit_matching import (
-    UnitMatch,
-    match_candidates,
-    match_equal,
-    match_identical,
-    match_permuted,
-    match_similar,
-)
+from sparsity_report.pairing.matches import Piece, split_fused
+from sparsity_report.pairing.roles import ModelRoles, Part, Parts, Place
+from sparsity_report.pairing.unit_matching import UnitMatch, match_identical
 
 # Rows compared per block or expert, and the share of moved rows at which all blocks are compared.
 _SAMPLE, _HALF = 64, 0.5
@@ -41,6 +34,11 @@ _TWIN_MATRICES = {"gate": "up"}
 _FEW_MOVED = 0.1
 # Rows sampled per axis, and per expert of many.
 _AXIS_SAMPLE, _EXPERT_SAMPLE = 16, 4
+
+# Indices before and after in tensors of several experts.
+_Experts = tuple[int | None, int | None]
+# First row, units and rows per unit of an axis.
+_Range = tuple[int, int, int]
 
 
 def align(before: ModelRoles, after: ModelRoles) -> Alignment:
@@ -95,7 +93,7 @@ def _match_row_sets(
         {n for n, each in enumerate(known) if each.get(role, set()).issuperset(rows.digests)}
         for role, rows in remaining
     ]
-    if (match := match_candidates(candidates, len(base))) is not None:
+    if (match := unit_matching.match_candidates(candidates, len(base))) is not None:
         return match
     table = np.zeros((len(remaining), len(base)), dtype=np.float32)
     for number, (role, rows) in enumerate(remaining):
@@ -106,8 +104,8 @@ def _match_row_sets(
     # Times the identity, the similarities are themselves.
     units = np.eye(len(base), dtype=np.float32)
     if len(remaining) == len(base):
-        return match_permuted(units, table) or match_identical(len(base))
-    return match_similar(units, table)
+        return unit_matching.match_permuted(units, table) or match_identical(len(base))
+    return unit_matching.match_similar(units, table)
 
 
 def _match_blocks(alignment: Alignment, stack_after: str, stack: str) -> UnitMatch:
@@ -143,7 +141,7 @@ def _match_blocks(alignment: Alignment, stack_after: str, stack: str) -> UnitMat
     return alignment.check_recognised(_match_row_sets(known, left), "block", stack)
 
 
-def _identifying_matrices(parts: Mapping[tuple[str, str], Part]) -> dict[str, tuple[Part, Piece]]:
+def _identifying_matrices(parts: Parts) -> dict[str, tuple[Part, Piece]]:
     """Return the matrices by role that identify a block, the best one first."""
     matrices = {
         role: (part, piece)
@@ -183,7 +181,7 @@ def _align_experts(alignment: Alignment, after: tuple[str, int], base: tuple[str
         tables = alignment.read_rows(True, old), alignment.read_rows(False, new)
         if one == other and not differing_share(tables):
             return
-        match = match_equal(*map(hash_rows, ([table] for table in tables)))
+        match = unit_matching.match_equal(*map(hash_rows, ([table] for table in tables)))
     if match is None or match.certainty.min(initial=1) < 1:
         known, left = (
             [take_fingerprints(alignment.read_rows(is_base, *each)) for each in side]
@@ -226,11 +224,7 @@ def _align_block(alignment: Alignment, after: tuple[str, int], base: tuple[str, 
 
 
 def _align_axis(
-    alignment: Alignment,
-    axis: str,
-    place: Place,
-    sides: tuple[Mapping[tuple[str, str], Part], ...],
-    number: int | None,
+    alignment: Alignment, axis: str, place: Place, sides: tuple[Parts, ...], number: int | None
 ) -> None:
     """Match the units of an axis in a place by the rows of the first matrix that has it."""
     kind, comma, suffix = axis.partition(",")
@@ -276,10 +270,7 @@ def _matrix_roles(kind: str) -> Iterator[tuple[str, str]]:
 
 
 def _unit_tables(
-    alignment: Alignment,
-    parts: tuple[Part, Part],
-    experts: tuple[int | None, int | None],
-    ranges: Sequence[tuple[int, int, int]],
+    alignment: Alignment, parts: tuple[Part, Part], experts: _Experts, ranges: Sequence[_Range]
 ) -> tuple[Tables, Tables]:
     """Return functions that read the units of an axis in a matrix of each model."""
 
@@ -292,10 +283,7 @@ def _unit_tables(
 
 
 def _keeps_places(
-    alignment: Alignment,
-    parts: tuple[Part, Part],
-    experts: tuple[int | None, int | None],
-    span: tuple[int, int, int, int],
+    alignment: Alignment, parts: tuple[Part, Part], experts: _Experts, span: tuple[int, ...]
 ) -> bool:
     """Return whether sampled rows of an axis, one per head, are in their places."""
     first, start, number, lines = span
@@ -306,7 +294,7 @@ def _keeps_places(
     return differing_share(sample) <= (0 if of_experts or lines > 1 else _FEW_MOVED)
 
 
-def _axis_rows(part: Part, axis: str) -> tuple[int, int, int] | None:
+def _axis_rows(part: Part, axis: str) -> _Range | None:
     """Return the first row, the units and the rows per unit of an axis in a matrix."""
     start = 0
     for segment in part.rows:

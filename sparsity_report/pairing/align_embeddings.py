@@ -7,7 +7,7 @@ import torch
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.pairing.alignment import Alignment, differing_share, match_rows
-from sparsity_report.pairing.fingerprints import iterate_rows, read_matrix, unit_rows
+from sparsity_report.pairing.fingerprints import iterate_rows, pick_columns, read_matrix
 from sparsity_report.pairing.roles import OUTSIDE, ModelRoles, Part
 from sparsity_report.pairing.unit_matching import UnitMatch, match_candidates, match_unknown
 
@@ -23,9 +23,8 @@ _ANGLES, _CORRELATED = 256, 0.9
 
 def align_embeddings(alignment: Alignment) -> None:
     """Match the channels of the width, then the tokens."""
-    one, other = (
-        side.at("", None).get(("embed", "weight")) for side in (alignment.before, alignment.after)
-    )
+    key = ("embed", "weight")
+    one, other = alignment.before.at("", None).get(key), alignment.after.at("", None).get(key)
     if one is None or other is None or not (one.columns and other.columns):
         return
     _align_width(alignment, one, other)
@@ -73,14 +72,12 @@ def _match_by_vectors(alignment: Alignment, both_cut: bool) -> UnitMatch | None:
     SparsityReportError
         They are not conclusive, and both the width and the vocabulary were cut.
     """
-    sides = [_vector_values(side) for side in (alignment.before, alignment.after)]
+    base, left = _vector_values(alignment.before), _vector_values(alignment.after)
     by_outside = defaultdict(set)
-    for channel, (outside, _) in enumerate(sides[0]):
+    for channel, (outside, _) in enumerate(base):
         by_outside[outside].add(channel)
-    candidates = [
-        {n for n in by_outside[outside] if sides[0][n][1] >= inside} for outside, inside in sides[1]
-    ]
-    match = match_candidates(candidates, len(sides[0]))
+    candidates = [{n for n in by_outside[key] if base[n][1] >= inside} for key, inside in left]
+    match = match_candidates(candidates, len(base))
     if match is not None and match.certainty.mean() >= _HALF:
         return match
     if both_cut:
@@ -133,7 +130,7 @@ def _align_vocabulary(alignment: Alignment, one: Part, other: Part) -> None:
         return
     before, after, columns = alignment.before.weights, alignment.after.weights, alignment.columns
     match = match_rows(
-        lambda: (unit_rows(rows, 1, columns) for rows in iterate_rows(before, one)),
-        lambda: (unit_rows(rows, 1) for rows in iterate_rows(after, other)),
+        lambda: (pick_columns(rows, columns) for rows in iterate_rows(before, one)),
+        lambda: (rows.float() for rows in iterate_rows(after, other)),
     )
     alignment.add("vocabulary", OUTSIDE, match, one.module.name)

@@ -3,29 +3,19 @@
 A unit is a block, an expert, a head, a channel, a token or a channel of the width.
 """
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.pairing.fingerprints import (
-    Index,
-    hash_rows,
-    project,
-    read_matrix,
-    sample_rows,
-    unit_rows,
-)
-from sparsity_report.pairing.roles import OUTSIDE, ModelRoles, Part, Place
-from sparsity_report.pairing.unit_matching import (
-    UnitMatch,
-    match_equal,
-    match_identical,
-    match_permuted,
-    match_similar,
-)
+from sparsity_report.pairing import fingerprints, unit_matching
+from sparsity_report.pairing.fingerprints import Index, hash_rows, project, read_matrix, sample_rows
+from sparsity_report.pairing.roles import OUTSIDE, ModelRoles, Part, Place, Segment, Sides
+from sparsity_report.pairing.unit_matching import UnitMatch, match_identical
+from sparsity_report.phrases import Phrase, phrase
 
 Tables = Callable[[], Iterable[torch.Tensor]]
 """Returns the rows of a table, one per unit, in chunks; may be called several times."""
@@ -33,10 +23,22 @@ Tables = Callable[[], Iterable[torch.Tensor]]
 _MIN_CERTAINTY, _MIN_SIMILARITY = 0.1, 0.5
 # Cosine above which a row is in its place; rows with fewer values are similar by chance.
 _SAME_ROW, _MIN_COLUMNS = 0.5, 32
+# Certainty above which a unit counts as moved.
+_CERTAIN = 0.5
 _PLURALS = {
     "head": "heads", "kv_head": "key-value heads", "channel": "channels", "expert": "experts",
     "vocabulary": "tokens", "width": "channels of the width", "block": "blocks",
 }  # fmt: skip
+ORDER_NOTES = {
+    "block": "note.moved_blocks",
+    "expert": "note.moved_experts",
+    "head": "note.moved_heads",
+    "kv_head": "note.moved_kv_heads",
+    "channel": "note.moved_channels",
+    "vocabulary": "note.moved_tokens",
+    "width": "note.moved_width_channels",
+}
+"""Key of the note about another order for each kind of unit."""
 
 
 @dataclass
@@ -148,7 +150,7 @@ class Alignment:
         side = self.before if base else self.after
         in_width = [segment.axis for segment in part.columns] == ["width"]
         columns = self.columns if base and in_width else None
-        return unit_rows(read_matrix(side.weights, part, expert), 1, columns)
+        return fingerprints.pick_columns(read_matrix(side.weights, part, expert), columns)
 
     def sample(
         self,
@@ -185,6 +187,62 @@ class Alignment:
         other = sample_rows(after, parts[1], experts[1], start + some, np.arange(sizes[1]))
         return None if one is None or other is None else (one, other)
 
+    def _map_lines(
+        self, before: tuple[Segment, ...], after: tuple[Segment, ...], place: Place
+    ) -> tuple[Index | None, float]:
+        """Return the line of the base for each line after, or None if equal; and the certainty."""
+        start, maps, certainty, moved = 0, [], 1.0, False
+        for old, new in zip(before, after, strict=True):
+            match = self.match(new.axis, place, new.units)
+            if match.index.size != new.units or new.units + len(match.removed) != old.units:
+                raise SparsityReportError(
+                    f"{self.names} look unrelated: {'.'.join(map(str, place[:2])).strip('.')} has "
+                    f"{old.units:,} {plural(new.axis)} in one and {new.units:,} in the other, and "
+                    "no matrix that both have tells which are left; give a model and its base"
+                )
+            lines = match.index[:, None] * old.lines + np.arange(old.lines)
+            maps.append(start + lines.ravel())
+            moved |= not match.is_identity or old.units != new.units
+            certainty = min(certainty, float(match.certainty.min(initial=1)))
+            start += old.size
+        return (np.concatenate(maps) if moved else None), certainty
+
+    def map_axes(
+        self, before: Sides, after: Sides, place: Place
+    ) -> tuple[Index | None, Index | None, float]:
+        """Return the maps of rows and columns, as outputs and inputs, and their certainty."""
+        (rows, one), (columns, other) = (
+            self._map_lines(*sides, place) for sides in zip(before, after, strict=True)
+        )
+        return rows, columns, min(one, other)
+
+    def enclosing_matches(self, before: Part, after: Part) -> Iterator[tuple[UnitMatch, int]]:
+        """Yield the match and the index after of the block, and of the expert, of a parameter."""
+        if before.block is None or after.block is None:
+            return
+        number = self.after.blocks(after.stack).index(after.block)
+        yield self.blocks[before.stack], number
+        experts = self.units.get(("expert", (before.stack, before.block, None)))
+        if experts is not None and after.expert is not None:
+            yield experts, self.after.experts(after.stack, after.block).index(after.expert)
+
+    def place_certainty(self, before: Part, after: Part) -> float:
+        """Return the certainty that block and expert of a parameter are matched correctly."""
+        matches = self.enclosing_matches(before, after)
+        return min((float(match.certainty[number]) for match, number in matches), default=1.0)
+
+    def order_notes(self) -> Iterator[Phrase]:
+        """Yield a note for each kind of units that are in another order than in the base."""
+        moved, total = Counter[str](), Counter[str]()
+        matches = [*(("block", match) for match in self.blocks.values())]
+        matches += [(axis.partition(",")[0], m) for (axis, _), m in self.units.items()]
+        for kind, match in matches:
+            if count := int((match.certainty[match.moved] > _CERTAIN).sum()):
+                moved[kind] += count
+                total[kind] += match.index.size
+        for kind, count in moved.items():
+            yield phrase(ORDER_NOTES[kind], moved=count, total=total[kind])
+
 
 def plural(axis: str) -> str:
     """Return the English name of several units of an axis, for errors.
@@ -205,7 +263,7 @@ def match_rows(base: Tables, remaining: Tables, *more: tuple[Tables, Tables]) ->
     similar.
     """
     hashes = [[d for table in tables() for d in hash_rows([table])] for tables in (base, remaining)]
-    if (match := match_equal(*hashes)) is not None:
+    if (match := unit_matching.match_equal(*hashes)) is not None:
         return match
     # Reading again takes less time than projecting rows that turn out to be equal.
     one, other = (
@@ -213,8 +271,8 @@ def match_rows(base: Tables, remaining: Tables, *more: tuple[Tables, Tables]) ->
         for side in zip((base, remaining), *more, strict=True)
     )
     if len(one) != len(other):
-        return match_similar(one, other)
-    return match_permuted(one, other) or match_identical(len(one))
+        return unit_matching.match_similar(one, other)
+    return unit_matching.match_permuted(one, other) or match_identical(len(one))
 
 
 def differing_share(tables: tuple[torch.Tensor, torch.Tensor] | None) -> float:

@@ -109,10 +109,9 @@ def sample_rows(
     return table[:, torch.from_numpy(columns)].float()
 
 
-def unit_rows(table: torch.Tensor, lines: int, columns: Index | None = None) -> torch.Tensor:
-    """Return one row per unit of so many lines, with some of the columns, as float32."""
-    some = table if columns is None else table[:, torch.from_numpy(columns)]
-    return some.float().reshape(some.shape[0] // lines, -1)
+def pick_columns(table: torch.Tensor, columns: Index | None) -> torch.Tensor:
+    """Return a table with some of its columns, all for None, as float32."""
+    return (table if columns is None else table[:, torch.from_numpy(columns)]).float()
 
 
 def hash_rows(tables: Sequence[torch.Tensor]) -> list[bytes]:

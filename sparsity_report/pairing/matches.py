@@ -16,6 +16,10 @@ ALIGNMENTS = (
 )  # fmt: skip
 
 
+# Matrices in a fused one, in the order of its rows.
+_FUSED = {"qkv": ("q", "k", "v"), "gate_up": ("gate", "up")}
+
+
 class Piece(NamedTuple):
     """A matrix inside a parameter: some rows of one expert.
 
@@ -30,6 +34,19 @@ class Piece(NamedTuple):
     expert: int | None
     first: int
     last: int
+
+
+def split_fused(part: Part) -> Iterator[tuple[tuple[str, str], Piece]]:
+    """Yield the separate matrices in a parameter, with their roles."""
+    role, _, suffix = part.role.partition(",")
+    tail = f",{suffix}" if suffix else ""
+    fused = _FUSED.get(role, ()) if len(part.rows) > 1 else ()
+    for expert in range(part.stacked) if part.stacked else (None,):
+        start = 0
+        for name, segment in zip(fused or (role,), part.rows, strict=False):
+            size = segment.size if fused else sum(s.size for s in part.rows)
+            yield (f"{name}{tail}", part.leaf), Piece(expert, start, start + size)
+            start += size
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,9 +114,7 @@ class ParameterMatch:
     @property
     def is_in_place(self) -> bool:
         """True if values in the same positions are compared."""
-        return (
-            self.rows is None and self.pieces is None and all(each is None for each in self.columns)
-        )
+        return self.rows is None and self.pieces is None and all(c is None for c in self.columns)
 
 
 @dataclass(frozen=True, eq=False)

@@ -180,11 +180,7 @@ def in_step(
 
 
 def compare_parameters(
-    plan: Plan,
-    progress: Progress | None = None,
-    *,
-    executor: Executor | None = None,
-    cache: CacheFolder | None = None,
+    plan: Plan, progress: Progress | None, executor: Executor | None, cache: CacheFolder | None
 ) -> tuple[Mapping[str, Tally], tuple[Phrase, ...]]:
     """Read both models of a plan, except for cached results.
 

@@ -1,29 +1,26 @@
 """The plan of a comparison: which parameter of the base each parameter comes from."""
 
-from collections import defaultdict
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
 
 from sparsity_report.errors import SparsityReportError
+from sparsity_report.pairing import roles
 from sparsity_report.pairing.align_blocks import align
 from sparsity_report.pairing.alignment import Alignment
 from sparsity_report.pairing.fingerprints import hash_rows, project
-from sparsity_report.pairing.fused import match_fused
-from sparsity_report.pairing.matches import ParameterMatch, Piece, Plan
-from sparsity_report.pairing.roles import OUTSIDE, Part, Place, assign_roles, separate_key_heads
-from sparsity_report.pairing.row_maps import (
-    enclosing_matches,
-    have_same_axes,
-    map_axes,
-    place_certainty,
-)
+from sparsity_report.pairing.matches import ParameterMatch, Piece, Plan, split_fused
+from sparsity_report.pairing.roles import OUTSIDE, Part, Place, Sides
 from sparsity_report.pairing.unit_matching import match_equal, match_similar
 from sparsity_report.weights.weights import Weights
 
 # Values of parameters that are matched by them alone, and their smallest cosine.
 _SMALL, _SIMILAR = 2**20, 0.5
+PartPiece = tuple[Part, Piece]
+# Stack, block, expert, role and leaf.
+Key = tuple[str, int | None, int | None, str, str]
 
 
 def plan_comparison(before: Weights, after: Weights) -> Plan:
@@ -40,11 +37,11 @@ def plan_comparison(before: Weights, after: Weights) -> Plan:
                 f"{weights.name}: the values of {unknown!r} are not known, and a comparison needs "
                 "them; open it with its values"
             )
-    one = assign_roles(before)
-    other = assign_roles(after, one.head, None if after.architecture else one)
+    one = roles.assign_roles(before)
+    other = roles.assign_roles(after, one.head, None if after.architecture else one)
     if one.head is None and other.head is not None:
-        one = assign_roles(before, other.head)
-    alignment = align(*separate_key_heads(one, other))
+        one = roles.assign_roles(before, other.head)
+    alignment = align(*roles.separate_key_heads(one, other))
     one, other = alignment.before, alignment.after
     remaining = {part.parameter.name: part for part in one.parts}
     names = dict(remaining)
@@ -60,7 +57,7 @@ def plan_comparison(before: Weights, after: Weights) -> Plan:
             matches.append(_match_parts(alignment, twin, part))
             remaining.pop(twin.parameter.name, None)
     matches += _match_by_values(alignment, unmatched, remaining)
-    matches += match_fused(alignment, unmatched, remaining)
+    matches += _match_fused(alignment, unmatched, remaining)
     matches += [ParameterMatch(part, None, "removed") for part in remaining.values()]
     _check_related(alignment, matches)
     return Plan(alignment, tuple(matches))
@@ -68,7 +65,7 @@ def plan_comparison(before: Weights, after: Weights) -> Plan:
 
 def _fits(before: Part, after: Part) -> bool:
     """Return whether two parameters have the same axes, and experts both or neither."""
-    same_axes = have_same_axes(before.sides, after.sides)
+    same_axes = roles.have_same_axes(before.sides, after.sides)
     return bool(before.stacked) == bool(after.stacked) and same_axes
 
 
@@ -79,22 +76,17 @@ def _match_parts(alignment: Alignment, before: Part, after: Part) -> ParameterMa
     place = before.place
     experts = alignment.match("expert", place, after.stacked) if after.stacked else None
     numbers = experts.index.tolist() if experts else [before.expert]
-    maps = [
-        map_axes(alignment, before.sides, after.sides, (*place[:2], number)) for number in numbers
-    ]
-    certainty = min(sure for _, _, sure in maps)
+    maps = [alignment.map_axes(before.sides, after.sides, (*place[:2], n)) for n in numbers]
+    certainty = min(alignment.place_certainty(before, after), *(sure for _, _, sure in maps))
     if experts:
         certainty = min(certainty, float(experts.certainty.min(initial=1)))
-    certainty = min(certainty, place_certainty(alignment, before, after))
     lines_moved = any(row is not None or column is not None for row, column, _ in maps)
     lines_moved |= bool(experts and not experts.is_identity)
     kind = _kind_of(alignment, before, after, lines_moved)
     if _is_turned(before, after):
-        pieces = [Piece(None, 0, sum(s.size for s in p.rows)) for p in (before, after)]
+        one, other = (Piece(None, 0, sum(s.size for s in p.rows)) for p in (before, after))
         rows, columns, _ = maps[0]
-        return ParameterMatch(
-            before, after, kind, certainty, rows, (columns,), (pieces[0], pieces[1])
-        )
+        return ParameterMatch(before, after, kind, certainty, rows, (columns,), (one, other))
     if after.parameter.transposed and after.columns:
         maps = [(columns, rows, sure) for rows, columns, sure in maps]
     lines, lines_after = map(_stored_rows, (before, after))
@@ -105,16 +97,14 @@ def _match_parts(alignment: Alignment, before: Part, after: Part) -> ParameterMa
         ]
     )
     complete = rows.size == lines * (before.stacked or 1)
-    is_identity = complete and bool((rows == np.arange(rows.size)).all())
+    moved = None if complete and (rows == np.arange(rows.size)).all() else rows
     columns_by_expert = tuple(columns for _, columns, _ in maps)
-    return ParameterMatch(
-        before, after, kind, certainty, None if is_identity else rows, columns_by_expert
-    )
+    return ParameterMatch(before, after, kind, certainty, moved, columns_by_expert)
 
 
 def _kind_of(alignment: Alignment, before: Part, after: Part, lines_moved: bool) -> str:
     """Return the kind of a match, one of ``matches.ALIGNMENTS``."""
-    enclosing = [*enclosing_matches(alignment, before, after)]
+    enclosing = [*alignment.enclosing_matches(before, after)]
     if lines_moved or any(m.removed or m.index[number] != number for m, number in enclosing):
         smaller = before.parameter.total != after.parameter.total
         return "content" if smaller or any(m.removed for m, _ in enclosing) else "reordered"
@@ -158,11 +148,85 @@ def _match_by_values(
             if float(projected[1][number] @ projected[0][base]) < _SIMILAR:
                 continue
             twin = known[base]
-            certainty = place_certainty(alignment, twin, part)
-            certainty = min(float(match.certainty[number]), certainty)
+            certainty = min(float(match.certainty[number]), alignment.place_certainty(twin, part))
             yield ParameterMatch(twin, part, "renamed", certainty)
             remaining.pop(twin.parameter.name)
             unmatched.remove((part, place))
+
+
+def _match_fused(
+    alignment: Alignment, unmatched: list[tuple[Part, Place]], remaining: dict[str, Part]
+) -> Iterator[ParameterMatch]:
+    """Match fused matrices with separate ones, or the reverse; yield other parameters as added.
+
+    Parameters
+    ----------
+    alignment : Alignment
+    unmatched : list of (Part, Place)
+        Parameters after without a match, and their places in the base.
+    remaining : dict of str to Part
+        Parameters of the base without a match, by name; matched ones are removed.
+    """
+    pieces, claims = dict[Key, PartPiece](), Counter[str]()
+    for part in remaining.values():
+        experts = alignment.match("expert", part.place, part.stacked)
+        for key, piece in split_fused(part):
+            expert = part.expert if piece.expert is None else piece.expert
+            pieces[(part.stack, part.block, expert, *key)] = part, piece
+            claims[part.parameter.name] += piece.expert not in experts.removed
+    pairs = [(part, [*_find_pieces(alignment, part, place, pieces)]) for part, place in unmatched]
+    for _, twins in pairs:
+        claims.subtract(base[0].parameter.name for base, *_ in twins)
+    for part, twins in pairs:
+        # A fused matrix must be matched by all pieces of it that are left.
+        if twins and not any(claims[base[0].parameter.name] for base, *_ in twins):
+            yield from (_match_pieces(alignment, base, left, place) for base, left, place in twins)
+            for base, *_ in twins:
+                remaining.pop(base[0].parameter.name, None)
+        else:
+            yield ParameterMatch(None, part, "added")
+
+
+def _find_pieces(
+    alignment: Alignment, part: Part, place: Place, pieces: Mapping[Key, PartPiece]
+) -> Iterator[tuple[PartPiece, PartPiece, Place]]:
+    """Yield the matching pieces of the base and of a parameter, if there is one for each."""
+    twins = []
+    experts = alignment.match("expert", place, part.stacked).index if part.stacked else None
+    for key, piece in split_fused(part):
+        expert = place[2]
+        if piece.expert is not None and experts is not None:
+            expert = int(experts[piece.expert])
+        twin = pieces.get((*place[:2], expert, *key))
+        if twin is None or not roles.have_same_axes(_sides(*twin), _sides(part, piece)):
+            return
+        twins.append((twin, (part, piece), (*place[:2], expert)))
+    yield from twins
+
+
+def _match_pieces(
+    alignment: Alignment, base: PartPiece, left: PartPiece, place: Place
+) -> ParameterMatch:
+    (before, old), (after, new) = base, left
+    if alignment.rotated:
+        raise SparsityReportError(
+            f"{alignment.names}: the width looks rotated, and the rows of {after.parameter.name} "
+            "are fused or split, so that they cannot be matched; compare models with the same "
+            "fused matrices"
+        )
+    rows, columns, certainty = alignment.map_axes(_sides(*base), _sides(*left), place)
+    certainty = min(certainty, alignment.place_certainty(before, after))
+    return ParameterMatch(before, after, "fused", certainty, rows, (columns,), (old, new))
+
+
+def _sides(part: Part, piece: Piece) -> Sides:
+    """Return the rows and columns of a piece."""
+    rows, start = [], 0
+    for segment in part.rows:
+        if piece.first <= start < piece.last:
+            rows.append(segment)
+        start += segment.size
+    return tuple(rows), part.columns
 
 
 def _check_related(alignment: Alignment, matches: list[ParameterMatch]) -> None:

@@ -17,6 +17,8 @@ from sparsity_report.pairing.roles import Part, Place, Segment
 Block = tuple[str, int]
 # Units inside a block, in the order in which their weights are counted.
 _UNITS = ("expert", "head", "kv_head", "channel", "vocabulary", "width")
+# Units of the whole model, of which the embedding has the name.
+_WHOLE = {"vocabulary", "width"}
 KINDS = ("block", "attention", "mlp", "layer", *_UNITS)
 """Kinds of parts that can be removed, in the order of tables."""
 # Part of a block that the modules of each group belong to.
@@ -44,6 +46,10 @@ class RemovedPart:
     index: int | None
     among: int
     block: int | None
+
+
+# Attention and feed-forward layers without parameters after, by block.
+_Emptied = Mapping[Block, Mapping[str, RemovedPart]]
 
 
 @dataclass
@@ -92,9 +98,7 @@ def find_removed(plan: Plan) -> dict[RemovedPart, Loss]:
     return dict(sorted(losses.items(), key=lambda item: KINDS.index(item[0].kind)))
 
 
-def _emptied_submodules(
-    alignment: Alignment, left: Set[str]
-) -> Mapping[Block, Mapping[str, RemovedPart]]:
+def _emptied_submodules(alignment: Alignment, left: Set[str]) -> _Emptied:
     """Return the attention and feed-forward layers without parameters after, by block."""
     parts: dict[Block, dict[str, list[Part]]] = defaultdict(lambda: defaultdict(list))
     for part in alignment.before.parts:
@@ -111,9 +115,7 @@ def _emptied_submodules(
     return emptied
 
 
-def _removed_layer(
-    part: Part, left: Set[str], emptied: Mapping[Block, Mapping[str, RemovedPart]]
-) -> RemovedPart:
+def _removed_layer(part: Part, left: Set[str], emptied: _Emptied) -> RemovedPart:
     """Return the smallest removed part that holds all of a removed parameter."""
     if any(p.name in left for p in part.module.parameters):
         return RemovedPart("layer", part.parameter.name, None, 1, part.block)
@@ -190,23 +192,17 @@ def _removed_lines(
                     continue
                 match = alignment.match(segment.axis, place, segment.units)
                 for index, certainty in match.removed.items():
-                    removed = _removed_unit(alignment, part, place, kind, (index, segment.units))
+                    name = _enclosing_module(alignment, part, place, kind)
+                    block = None if kind in _WHOLE else part.block
+                    removed = RemovedPart(kind, name, index, segment.units, block)
                     yield removed, certainty, segment.lines * left[1 - number]
                 left[number] -= segment.lines * len(match.removed)
 
 
-def _removed_unit(
-    alignment: Alignment, part: Part, place: Place, kind: str, number: tuple[int, int]
-) -> RemovedPart:
-    """Return a removed unit, given its index and among how many it was."""
-    if kind in {"vocabulary", "width"}:
-        table = alignment.before.at("", None)["embed", "weight"]
-        return RemovedPart(kind, table.module.name, *number, None)
-    return RemovedPart(kind, _enclosing_module(alignment, part, place), *number, part.block)
-
-
-def _enclosing_module(alignment: Alignment, part: Part, place: Place) -> str:
-    """Return the name of the module that holds the heads, channels or experts of a place."""
+def _enclosing_module(alignment: Alignment, part: Part, place: Place, kind: str) -> str:
+    """Return the name of the module that holds the units of a kind in a place."""
+    if kind in _WHOLE:
+        return alignment.before.at("", None)["embed", "weight"].module.name
     parent = part.module.name.rpartition(".")[0]
     if part.role == "router":
         parts = alignment.before.parts

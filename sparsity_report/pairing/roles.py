@@ -42,6 +42,8 @@ _AXES = {
     "gate": ("channel", "width"),
     "up": ("channel", "width"),
     "down": ("width", "channel"),
+    "qkv": ("", "width"),
+    "gate_up": ("", "width"),
     "router": ("expert", "width"),
     "embed": ("vocabulary", "width"),
     "head": ("vocabulary", "width"),
@@ -50,6 +52,10 @@ _AXES = {
 
 Place = tuple[str, int | None, int | None]
 """Stack, block and expert."""
+# Stack, block and suffix of roles.
+_Family = tuple[str, int | None, str]
+# Rows of queries and keys, and columns of outputs, by role.
+_Sizes = dict[str, int]
 OUTSIDE: Place = ("", None, None)
 """The place of parameters outside of blocks."""
 
@@ -77,6 +83,12 @@ class Segment(NamedTuple):
 
 Sides = tuple[tuple[Segment, ...], tuple[Segment, ...]]
 """Segments of the rows and of the columns of a matrix."""
+
+
+def have_same_axes(before: Sides, after: Sides) -> bool:
+    """Return whether rows and columns have the same axes, or equal sizes without an axis."""
+    kinds = [[[s.axis or s.size for s in side] for side in sides] for sides in (before, after)]
+    return kinds[0] == kinds[1]
 
 
 @dataclass(frozen=True)
@@ -127,6 +139,10 @@ class Part:
         return self.rows, self.columns
 
 
+Parts = Mapping[tuple[str, str], Part]
+"""Parts by role and leaf."""
+
+
 @dataclass(frozen=True, eq=False)
 class ModelRoles:
     """The parameters of a model by place and role.
@@ -145,11 +161,9 @@ class ModelRoles:
     parts: tuple[Part, ...]
     width: int | None
     head: int | None
-    places: Mapping[Place, Mapping[tuple[str, str], Part]] = field(default_factory=dict)
+    places: Mapping[Place, Parts] = field(default_factory=dict)
 
-    def at(
-        self, stack: str, block: int | None, expert: int | None = None
-    ) -> Mapping[tuple[str, str], Part]:
+    def at(self, stack: str, block: int | None, expert: int | None = None) -> Parts:
         """Return the parts in a place, by role and leaf."""
         return self.places.get((stack, block, expert), {})
 
@@ -198,18 +212,13 @@ def assign_roles(
     width = max(tables, key=math.prod)[1] if tables else None
     head_sizes = {p.parameter.head_dim for p in parts if p.role in {"q", "qkv"}} - {None}
     head = head_sizes.pop() if len(head_sizes) == 1 else head
-    sizes: dict[tuple[str, int | None, str], dict[str, int]] = defaultdict(dict)
+    sizes: dict[_Family, _Sizes] = defaultdict(dict)
     for part in parts:
         role, _, suffix = part.role.partition(",")
         if part.leaf == "weight" and role in {"q", "k", "o"}:
             rows, columns = _sizes(part)
             sizes[part.stack, part.block, suffix][role] = columns if role == "o" else rows
-    complete = (
-        _with_axes(
-            part, width, head or 1, sizes[part.stack, part.block, part.role.partition(",")[2]]
-        )
-        for part in parts
-    )
+    complete = (_with_axes(part, width, head or 1, sizes) for part in parts)
     return _model_roles(weights, complete, width, head)
 
 
@@ -275,9 +284,7 @@ def _orient_square(parts: list[Part], model: ModelRoles) -> list[Part]:
 def _place(module: Module, parameter: Parameter) -> Part:
     """Return a parameter with its place and role, by its name."""
     words = parameter.name.split(".")
-    leaf = (
-        "bias" if words[-1] in {"bias", "in_proj_bias"} or words[-1].endswith("_bias") else "weight"
-    )
+    leaf = "bias" if words[-1] == "bias" or words[-1].endswith("_bias") else "weight"
     if words[-1] in {"weight", "bias"}:
         words.pop()
     elif leaf == "bias":
@@ -330,25 +337,23 @@ def _stacked(part: Part) -> int:
     return shape[0] if many and mixed and part.expert is None else 0
 
 
-def _with_axes(part: Part, width: int | None, head: int, sizes: Mapping[str, int]) -> Part:
+def _with_axes(part: Part, width: int | None, head: int, sizes: Mapping[_Family, _Sizes]) -> Part:
     """Return a part with the axes of its rows and columns."""
-    rows, columns = _sizes(part)
     base, comma, suffix = part.role.partition(",")
-    axes = [
+    about = width, head, sizes[part.stack, part.block, suffix]
+    rows, columns = (
         tuple(
-            segment
-            if segment.axis in {"", "width"}
-            else segment._replace(axis=f"{segment.axis}{comma}{suffix}")
-            for segment in _segments(part, base, side, size, (width, head, sizes))
+            s if s.axis in {"", "width"} else s._replace(axis=f"{s.axis}{comma}{suffix}")
+            for s in _segments(part, base, side, size, about)
         )
-        for side, size in enumerate((rows, columns))
-    ]
-    inputs = axes[1] if columns else ()
-    return replace(part, rows=axes[0], columns=inputs, stacked=_stacked(part))
+        for side, size in enumerate(_sizes(part))
+    )
+    columns = columns if _sizes(part)[1] else ()
+    return replace(part, rows=rows, columns=columns, stacked=_stacked(part))
 
 
 def _segments(
-    part: Part, role: str, side: int, size: int, about: tuple[int | None, int, Mapping[str, int]]
+    part: Part, role: str, side: int, size: int, about: tuple[int | None, int, _Sizes]
 ) -> Iterator[Segment]:
     """Yield the segments of rows (side 0) or columns (side 1)."""
     width, head, sizes = about
@@ -361,9 +366,7 @@ def _segments(
     if role == "qkv" and side == 0:
         yield from _fused_segments(part, size, head, sizes)
         return
-    axis = {"qkv": ("", "width"), "gate_up": ("", "width")}.get(role, _AXES.get(role, ("", "")))[
-        side
-    ]
+    axis = _AXES.get(role, ("", ""))[side]
     if axis == "kv_head" and sizes.get("k") == sizes.get("q"):
         axis = "head"
     if axis in {"head", "kv_head"}:
@@ -375,9 +378,7 @@ def _segments(
         yield Segment(axis, size)
 
 
-def _fused_segments(
-    part: Part, size: int, head: int, sizes: Mapping[str, int]
-) -> Iterator[Segment]:
+def _fused_segments(part: Part, size: int, head: int, sizes: _Sizes) -> Iterator[Segment]:
     """Yield the segments of the rows of a fused query, key and value matrix."""
     queries = sizes.get("o", size // 3)
     others, odd = divmod(size - queries, 2)

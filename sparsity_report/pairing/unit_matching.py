@@ -156,9 +156,8 @@ def match_similar(base: Floats, remaining: Floats) -> UnitMatch:
     >>> match.index.tolist(), match.certainty.round(4).tolist(), [*match.removed]
     ([2, 0], [1.0, 1.0], [1])
     """
-    tables = [
-        np.stack([chunk.argmax(axis=1), chunk.max(axis=1)]) for _, chunk in _chunks(base, remaining)
-    ]
+    chunks = (chunk for _, chunk in _chunks(base, remaining))
+    tables = [np.stack([chunk.argmax(axis=1), chunk.max(axis=1)]) for chunk in chunks]
     best, highest = np.concatenate(tables, axis=1)
     return _unit_match(base, remaining, _assign(base, remaining, best.astype(np.int64), highest))
 

@@ -288,10 +288,4 @@ def _path(weights: Weights) -> Any:
     return None
 
 
-_WRITERS = {
-    "python": as_python,
-    "json": as_json,
-    "recipe": as_recipe,
-    "thesis": as_thesis,
-    "figure": as_figure,
-}
+_WRITERS = dict(zip(FORMS, (as_python, as_json, as_recipe, as_thesis, as_figure), strict=True))

@@ -6,6 +6,7 @@ A script of the page draws the histogram of the chosen layer, pale up to the lev
 from typing import Any
 
 import altair as alt
+import pandas as pd
 
 from sparsity_report.draw import marks, theme
 from sparsity_report.draw.histogram_rows import about
@@ -76,16 +77,15 @@ def slider(study: Comparison) -> dict[str, Any] | None:
         "marks": named,
         "even": even
         and {"share": even, "left": left(even), "text": say("slider.csr_break_even", share=even)},
-        "texts": as_json(_level_texts(study, table)),
+        "texts": as_json(_level_texts(study, levels, table)),
         "table": table.with_rows(tenths),
         "slack": int(levels["uncertainty"].max()),
     }
 
 
-def _level_texts(study: Comparison, table: Table) -> dict[str, list[str]]:
+def _level_texts(study: Comparison, levels: pd.DataFrame, table: Table) -> dict[str, list[str]]:
     """Return the slider's large numbers and their notes at each level."""
-    levels, texts = study.facts.levels, to_columns(table)
-    assert levels is not None
+    texts = to_columns(table)
     total = count(study.facts.total(study.variants["variant"].iloc[0], "prunable_total"))
     notes = dict.fromkeys(_COSTS, "slider.cost_of_whole_model")
     ratio_key = "slider.spoken_bytes_ratio"
@@ -106,9 +106,7 @@ def _level_texts(study: Comparison, table: Table) -> dict[str, list[str]]:
             say(ratio_key, asked=asked, ratio=ratio)
             for asked, ratio in zip(texts["sparsity"], texts["bytes_ratio"], strict=True)
         ],
-        "zeros": [
-            say("slider.zeros_of_prunable", zeros=zeros, total=total) for zeros in texts["zeros"]
-        ],
+        "zeros": [say("slider.zeros_of_prunable", zeros=n, total=total) for n in texts["zeros"]],
         **{key: texts[key] for key in large},
         **costs,
     }

@@ -139,9 +139,7 @@ def _speaking(language: str, template_dir: str | os.PathLike[str] | None) -> str
     )
 
 
-def _set_parameters(
-    node: NotebookNode, values: dict[str, Any], source: Path, further: str = ""
-) -> None:
+def _set_parameters(node: NotebookNode, values: dict[str, Any], source: Path, further: str) -> None:
     """Insert a cell of values after the cell of defaults, as papermill does."""
     import nbformat
 
@@ -203,9 +201,7 @@ def _run(client: NotebookClient) -> None:
 
 
 def as_html(
-    node: NotebookNode,
-    hide_inputs: bool = False,
-    template_dir: str | os.PathLike[str] | None = None,
+    node: NotebookNode, hide_inputs: bool, template_dir: str | os.PathLike[str] | None = None
 ) -> str:
     """Return a notebook with its outputs as one page that fetches nothing."""
     from nbconvert import HTMLExporter

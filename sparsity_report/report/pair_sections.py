@@ -47,9 +47,7 @@ KINDS = {
 def pair_document(pair: Pair, medium: Medium) -> dict[str, Any]:
     """Return the values that the templates of a pair show, in the language in use."""
     verdict, *findings = pair.sentences()
-    notes = [
-        str(note) for note in pair.notes if say("format.note_sentence", note=note) not in findings
-    ]
+    notes = [str(n) for n in pair.notes if say("format.note_sentence", note=n) not in findings]
     names = [str(name) for name in pair.models["model"]]
     return sections.document(
         pair_sections(pair, medium),

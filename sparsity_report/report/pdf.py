@@ -79,9 +79,7 @@ def _readable(value: Any) -> Any:
     if isinstance(value, Markup):
         # The one font of pictures has no combining marks.
         return _NOT_ASCII.sub(lambda m: _drawn(m[0]), unicodedata.normalize("NFC", value))
-    text = _NOT_ASCII.sub(
-        lambda match: match[0] if _held(match[0]) else spelled(match[0]), legible(str(value))
-    )
+    text = _NOT_ASCII.sub(lambda m: m[0] if _held(m[0]) else spelled(m[0]), legible(str(value)))
     return _broken(_QUANTITY.sub("\u202f", text))
 
 

@@ -224,16 +224,14 @@ def document(sections: list[Section], **values: Any) -> dict[str, Any]:
         Values of the kind: ``title``, ``names``, ``verdict``, ``cards``, ``findings`` and others.
     """
     empty = {"heading": "", "verdict": "", "chips": [], "cards": [], "further": []}
-    tables: dict[str, Table] = {}
-    for section in sections:
-        tables = {table.key: table for table in reversed(section.tables)} | tables
     common = {
         "lead": None,
         "language": spoken(),
         "program": f"sparsity-report {sparsity_report.__version__}",
         "version": sparsity_report.__version__,
         "sections": sections,
-        "tables": tables,
+        # The first of each key.
+        "tables": {t.key: t for section in sections[::-1] for t in section.tables[::-1]},
     }
     return {**empty, **common, **values}
 
@@ -254,23 +252,6 @@ def multiples(
 def folded_or_all(title: str, block: Block, is_paper: bool, style: str = "folded") -> Block:
     """Return a block as it is on paper, behind a summary line on a page."""
     return block if is_paper else Fold(title, (block,), style)
-
-
-def fitting(table: Table, columns: int, letters: int, continued: str) -> list[Table]:
-    """Return tables as wide as a page.
-
-    Parameters
-    ----------
-    table : Table
-    columns : int
-        Greatest number of columns after the first.
-    letters : int
-        Letters of all heads together that fit.
-    continued : str
-        Caption of the tables after the first.
-    """
-    longest = max((len(column.head) for column in table.columns[1:]), default=1) or 1
-    return table.parts(max(1, min(columns, letters // longest)), continued)
 
 
 def card(title: str, number: str, note: str) -> dict[str, str]:

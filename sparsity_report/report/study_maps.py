@@ -122,9 +122,8 @@ def _map_note(study: Comparison) -> str:
     facts = study.facts
     layers = max((facts.cells(variant)["layers"].max() for variant in facts.prunings), default=1)
     methods = study.variants.set_index("variant")["method"].loc[list(facts.prunings)]
-    note = say("map.cell_one_matrix")
-    if layers > 1:
-        note = say("map.cell_many_matrices", layers=int(layers))
+    key = "map.cell_many_matrices" if layers > 1 else "map.cell_one_matrix"
+    note = say(key, layers=int(layers))
     if not methods.str.startswith("global_magnitude").any():
         return note
     return f"{say('map.global_threshold_note')} {note}"

@@ -17,15 +17,15 @@ from sparsity_report.hooks import hooks
 from sparsity_report.report import sections, study_maps
 from sparsity_report.report.level_slider_page import packed_note
 from sparsity_report.report.sections import Block, Drawing, Fold, Heading, Medium, Section, Text
-from sparsity_report.report.study_cards import study_cards
 from sparsity_report.report.tables import method_tables, speed_tables, study_tables
 from sparsity_report.report.tables.table_model import Table, plain_rows, to_columns
 from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.derived.cards import Card
 from sparsity_report.study.derived.protocol_scores import by_protocol
 from sparsity_report.study.files.csv_files import csv_text, variant_stems
 from sparsity_report.untrusted.display_text import clip, short_name
-from sparsity_report.words.display_names import head
-from sparsity_report.words.number_format import count
+from sparsity_report.words.display_names import head, layout_name
+from sparsity_report.words.number_format import count, figures, percent, scaled, times
 from sparsity_report.words.sentences import first, say
 
 # Most rows of all variants' layers that a page holds as a table; it holds more as data.
@@ -60,6 +60,25 @@ _COLUMNS = {
     },
     "groups": {"kit": "modules total nonzero sparsity flops_per_token stored_bytes"},
     "storage": {"kit": "bytes ratio model_bytes break_even"},
+}
+
+_PERPLEXITY = ",.2f"
+# Title and note of each card.
+_CARDS = {
+    "total": ("metric.parameters", "card.of_variant"),
+    "prunable_total": ("card.prunable_weights", "card.of_variant"),
+    "sparsity_prunable": ("metric.zeros", "card.of_prunable_variant"),
+    "stored_bytes": ("metric.stored_bytes", "card.of_model_variant"),
+    "perplexity": ("card.perplexity", "card.perplexity_variant_text"),
+    "smallest": ("card.smallest_lossless_layout", "card.layout_prunable_to_dense"),
+    "speed": ("label.times_as_fast", "card.speedup_interval"),
+    "flops_per_token": ("metric.flops_per_token", "card.flops_ratio_counted"),
+}
+# Notes of cards where the baseline is packed.
+_PACKED = {
+    "total": "card.parameters_bits_per_weight",
+    "stored_bytes": "card.model_bytes_ratio_unpacked",
+    "smallest": "card.layout_prunable_to_unpacked",
 }
 
 
@@ -122,7 +141,7 @@ def _compared(study: Comparison, medium: Medium) -> Iterator[Block]:
     if medium.is_kit:
         yield from _numbered(method_tables.side_by_side(study))
     elif medium.is_paper:
-        yield from sections.fitting(table, 6, 60, say("caption.compared_continued"))
+        yield from table.fitting(6, 60, say("caption.compared_continued"))
     else:
         yield table
 
@@ -131,12 +150,12 @@ def _totals(study: Comparison, medium: Medium) -> Iterator[Block]:
     table = study_tables.totals(study)
     if medium.is_kit:
         caption = say("thesis.totals_caption", models=theme.model_names(study))
-        turned = table.turned(head("variant")).called(caption)
+        turned = replace(table.turned(head("variant")), caption=caption)
         yield turned.for_medium(_COLUMNS, medium.name)
         return
     yield Text(say("page.sparsities_intro"))
     if medium.is_paper:
-        yield from sections.fitting(table, 4, 52, say("caption.totals_continued"))
+        yield from table.fitting(4, 52, say("caption.totals_continued"))
     else:
         style = "roomy" if method_tables.compared(study) is None else "folded"
         yield Fold(table.caption, (table,), style)
@@ -158,14 +177,14 @@ def _groups(study: Comparison, medium: Medium) -> Iterator[Block | None]:
     if medium.is_kit:
         caption = say("thesis.group_zeros_caption", models=theme.model_names(study))
         yield _bars(study, "sparsity", medium)
-        yield figures.turned(head("variant")).called(caption)
+        yield replace(figures.turned(head("variant")), caption=caption)
         for variant, stem in variant_stems(study).items():
             table = study_tables.groups(study, variant).for_medium(_COLUMNS, medium.name)
             yield replace(table, key=f"groups_{stem}")
     elif number <= _BARS:
         yield _bars(study, "sparsity", medium)
     elif medium.is_paper:
-        yield from sections.fitting(figures, 8, 60, figures.caption)
+        yield from figures.fitting(8, 60, figures.caption)
         yield Text(say("page.html_groups_note"))
     else:
         yield figures
@@ -316,7 +335,7 @@ def _layers(study: Comparison, medium: Medium) -> Iterator[Block]:
         yield table if len(table.rows) <= most else table.with_rows(table.rows[:most], first)
     if compared and len(compared.rows) <= most:
         continued = say("caption.modules_compared_continued")
-        yield from sections.fitting(compared, 10, 90, continued)
+        yield from compared.fitting(10, 90, continued)
 
 
 def _layer_tables(study: Comparison) -> Iterator[dict[str, Any]]:
@@ -343,11 +362,9 @@ def _csv_rows(study: Comparison) -> str | None:
 def _conventions(study: Comparison, medium: Medium) -> Iterator[Block]:
     if medium.is_kit:
         return
-    bullets, title = (
-        sections.Bullets(tuple(map(str, conventions(study)))),
-        "page.counting_conventions",
-    )
-    yield sections.folded_or_all(say(title), bullets, medium.is_paper, "roomy")
+    bullets = sections.Bullets(tuple(map(str, conventions(study))))
+    title = say("page.counting_conventions")
+    yield sections.folded_or_all(title, bullets, medium.is_paper, "roomy")
     yield Heading("cite", say("page.cite_heading"))
     yield Text(say("page.cite_intro"))
     citation = say(
@@ -384,3 +401,50 @@ def _chips(study: Comparison) -> list[tuple[str, str, str]]:
     places = iter(ordered)
     names = (next(places) if name in ordered else name for name in inks)
     return [(name, *inks[name]) for name in names]
+
+
+def study_cards(study: Comparison) -> list[dict[str, str]]:
+    """Return each large number with its title and its note: denominator and variant."""
+    return [
+        sections.card(say(_CARDS[c.key][0]), _card_number(c), _card_note(study, c))
+        for c in study.cards
+    ]
+
+
+def _card_number(shown: Card) -> str:
+    if shown.key == "speed" and shown.value is None:
+        return say("card.speed_no_difference")
+    if shown.key == "perplexity":
+        return figures(shown.value, _PERPLEXITY)
+    if shown.against or shown.key == "smallest":
+        return times(shown.value)
+    if shown.key.startswith("sparsity"):
+        return percent(shown.value)
+    return scaled(shown.value, "B" if shown.key == "stored_bytes" else "")
+
+
+def _card_note(study: Comparison, shown: Card) -> str:
+    facts, values = study.facts, dict(shown.more)
+    note = _CARDS[shown.key][1]
+    dtypes = facts.unpacked_dtypes(facts.baseline) if shown.key in _PACKED else None
+    if shown.key == "stored_bytes" and shown.against:
+        note = _PACKED[shown.key] if dtypes else "card.model_bytes_ratio"
+    elif dtypes and shown.key != "stored_bytes":
+        note = _PACKED[shown.key]
+    elif values.get("before") is not None:
+        note = "card.perplexity_before"
+    if shown.key == "smallest":
+        values["layout"] = layout_name(values["layout"])
+    elif shown.key == "speed":
+        values["tokens"] = say("format.token_count", tokens=int(values["tokens"]))
+    elif shown.key == "perplexity":
+        values["text"] = short_name(values["text"])
+        values["before"] = figures(values.get("before"), _PERPLEXITY)
+    return say(
+        note,
+        variant=short_name(shown.variant),
+        against=short_name(shown.against or facts.baseline),
+        dtypes=dtypes,
+        bits=facts.bits_per_weight(shown.variant) if dtypes else None,
+        **values,
+    )

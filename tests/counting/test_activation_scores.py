@@ -10,8 +10,7 @@ from torch import nn
 
 import sparsity_report as sr
 from sparsity_report.counting.activation_scores import cut_groups, cut_rows
-from sparsity_report.counting.frozen_arrays import FrozenArray
-from sparsity_report.counting.pruning import InputNorms, Pruning
+from sparsity_report.counting.pruning import FrozenArray, InputNorms, Pruning
 
 
 def lowest(weight, norms, counts):

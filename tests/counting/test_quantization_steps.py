@@ -15,7 +15,7 @@ from wording import of_key, wording
 import sparsity_report as sr
 from sparsity_report.counting.counts import count_weights
 from sparsity_report.counting.histogram import Magnitudes, count_slices
-from sparsity_report.counting.quantization_steps import Steps, merge_steps
+from sparsity_report.counting.quantization_steps import Steps
 from sparsity_report.findings.audit import audit
 from sparsity_report.findings.study_findings import study_findings
 from sparsity_report.weights.gguf.gguf_header import ROUNDINGS, BlockSlice, block_steps
@@ -125,11 +125,11 @@ def test_levels_around_zero():
 
 def test_steps_add_up_where_they_are_alike():
     one = Steps(Rounding(), np.array([1.0, 2.0]), np.array([3, 4]), 5)
-    sums = merge_steps(one, Steps(Rounding(), np.array([2.0, 3.0]), np.array([10, 20]), 7))
+    sums = one.merged(Steps(Rounding(), np.array([2.0, 3.0]), np.array([10, 20]), 7))
     assert (sums.values.tolist(), sums.counts.tolist()) == ([1, 2, 3], [3, 14, 20])
     assert sums.near == 12
-    assert merge_steps(one, Steps(Rounding(has_zero=False), one.values, one.counts)) is None
-    assert merge_steps(one, None) is None
+    assert one.merged(Steps(Rounding(has_zero=False), one.values, one.counts)) is None
+    assert one.merged(None) is None
     assert (Magnitudes(0, 0) + Magnitudes(7, 7, steps=one)).steps is one
 
 

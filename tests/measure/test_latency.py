@@ -7,7 +7,7 @@ from torch import nn
 from zoo.cases import CASES, built
 
 import sparsity_report as sr
-from sparsity_report.measure import clock, crossover
+from sparsity_report.measure import clock, latency
 from sparsity_report.measure.clock import Timing
 from sparsity_report.measure.machine import Conditions, Machine
 from sparsity_report.study.schema import TABLES
@@ -23,7 +23,7 @@ MACHINE = Machine("some machine", 4, 2, 2**14, 2e6)
 @pytest.fixture(autouse=True)
 def a_machine(monkeypatch):
     """A machine with a small cache, that nobody has to measure."""
-    monkeypatch.setattr(crossover, "this_machine", lambda: MACHINE)
+    monkeypatch.setattr(latency, "this_machine", lambda: MACHINE)
 
 
 @pytest.fixture
@@ -57,8 +57,8 @@ def played(monkeypatch):
             np.column_stack([np.tile(own, (20, 1)), again, read]), base, control, streamed
         )
 
-    monkeypatch.setattr(crossover, "timed", timed)
-    monkeypatch.setattr(crossover.Watch, "conditions", lambda _: Conditions(0.0, None, None))
+    monkeypatch.setattr(latency, "timed", timed)
+    monkeypatch.setattr(latency.Watch, "conditions", lambda _: Conditions(0.0, None, None))
     return seen
 
 
@@ -134,7 +134,7 @@ def test_a_crossover_needs_a_control_that_holds_one_and_room(monkeypatch, played
     assert set(frame["crossover_low"]) == {0.99}
     assert set(frame["control_low"]) == {0.8}
     others = Conditions(2.3, None, None)
-    monkeypatch.setattr(crossover.Watch, "conditions", lambda _: others)
+    monkeypatch.setattr(latency.Watch, "conditions", lambda _: others)
     frame = sr.crossover(weights, tokens=[1], clock=sr.Clock(cold=False))
     assert frame["crossover_low"].isna().all()
     assert set(frame["others"]) == {2.3}
@@ -151,7 +151,7 @@ def test_weights_are_timed_where_they_were_asked_to_be(played):
 
 def test_what_is_too_small_to_leave_the_cache_is_timed_inside(monkeypatch, played):
     huge = MACHINE._replace(cache_bytes=2**32)
-    monkeypatch.setattr(crossover, "this_machine", lambda: huge)
+    monkeypatch.setattr(latency, "this_machine", lambda: huge)
     frame = sr.measure_latency(three(sr.load()), tokens=[1])
     assert set(frame["cache"].dropna()) == {"in cache"}
     assert played == [3] * 4 + [9] * 3

@@ -14,7 +14,7 @@ from structural import Left, rows_of_heads, shuffled, written
 import sparsity_report as sr
 from sparsity_report.pairing.removed import KINDS
 from sparsity_report.report.tables.pair_tables import removed
-from sparsity_report.report.thesis.numbers import commands_of
+from sparsity_report.report.thesis import commands_of
 from sparsity_report.study.schema import typed
 from sparsity_report.words.display_names import display_name
 

@@ -15,8 +15,7 @@ from torch import nn
 
 import sparsity_report as sr
 from sparsity_report.findings.verdict import verdict
-from sparsity_report.report.notebook_cell import bundle
-from sparsity_report.report.svg_map import ShareMap, draw_map
+from sparsity_report.report.value_display import ShareMap, bundle, draw_map
 from sparsity_report.study.derived.heatmap_grid import Grid
 
 LIMIT = 60_000

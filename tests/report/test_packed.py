@@ -14,7 +14,7 @@ import sparsity_report as sr
 from sparsity_report.draw.charts import csr_bytes_curve
 from sparsity_report.explorer import details as reading
 from sparsity_report.report.level_slider_page import packed_note, slider
-from sparsity_report.report.study_cards import study_cards
+from sparsity_report.report.study_sections import study_cards
 from sparsity_report.report.tables import study_tables
 from sparsity_report.words.sentences import say
 

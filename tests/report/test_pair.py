@@ -17,10 +17,10 @@ from papers import bare, head, latex_table, tables_of, text_of
 import sparsity_report as sr
 from sparsity_report.draw.pair_charts import difference_chart, strip_chart
 from sparsity_report.files.package_data import DEMO
-from sparsity_report.report.notebook_cell import bundle
 from sparsity_report.report.tables import pair_tables
 from sparsity_report.report.tables.plain_text import to_text
 from sparsity_report.report.tables.table_model import COUNT, NAME, Column, table_of
+from sparsity_report.report.value_display import bundle
 from sparsity_report.words.sentences import say
 
 THIN = "\u202f"

@@ -307,9 +307,15 @@ def test_layouts_and_measurements(pdf, study, tmp_path):
     title = say("page.quality_heading")
     assert bare(title) not in text_of(pdf)
     figure = chart_of(
-        csr_bytes_curve(study), table.called(f"Perplexity of {' '.join(TEXTS)}"), "hostile"
+        csr_bytes_curve(study),
+        replace(table, caption=f"Perplexity of {' '.join(TEXTS)}"),
+        "hostile",
     )
-    blocks = (figure, table.called("Time of everything"), table.called("Latency of everything"))
+    blocks = (
+        figure,
+        replace(table, caption="Time of everything"),
+        replace(table, caption="Latency of everything"),
+    )
     place = next(i for i, one in enumerate(shown["sections"]) if one.key == "storage")
     shown["sections"][place + 1 : place + 1] = [Section("others", "Others", (table,))]
     shown["sections"].insert(place, Section("quality", title, blocks))

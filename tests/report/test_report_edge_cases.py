@@ -18,17 +18,16 @@ import sparsity_report as sr
 from sparsity_report.draw import paper_figures as paper
 from sparsity_report.draw import theme
 from sparsity_report.findings.verdict import verdict
-from sparsity_report.report import notebook
+from sparsity_report.report import difference_sections as differences
+from sparsity_report.report import notebook, thesis
 from sparsity_report.report import page as report
 from sparsity_report.report.difference_sections import difference_document
 from sparsity_report.report.level_slider_page import slider as slider_of
 from sparsity_report.report.sections import Medium
 from sparsity_report.report.study_sections import study_document, study_sections
-from sparsity_report.report.tables import difference_tables as differences
 from sparsity_report.report.tables import latex, table_model
 from sparsity_report.report.tables import study_tables as tables
 from sparsity_report.report.templates import environment
-from sparsity_report.report.thesis import thesis
 from sparsity_report.words.sentences import say
 
 THIN = "\u202f"

@@ -13,7 +13,7 @@ import sparsity_report as sr
 from sparsity_report.findings.published_kernels import PUBLISHED
 from sparsity_report.phrases import phrase
 from sparsity_report.report.templates import environment
-from sparsity_report.report.thesis.thesis import latex_templates
+from sparsity_report.report.thesis import latex_templates
 from sparsity_report.study.schema import COLUMNS
 from sparsity_report.words.languages import speaking, spoken
 from sparsity_report.words.sentences import say

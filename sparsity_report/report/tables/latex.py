@@ -36,9 +36,7 @@ _ONES = (
     "Zero", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten", "Eleven",
     "Twelve", "Thirteen", "Fourteen", "Fifteen", "Sixteen", "Seventeen", "Eighteen", "Nineteen",
 )  # fmt: skip
-_TENS = (
-    "Zero", "Ten", "Twenty", "Thirty", "Forty", "Fifty", "Sixty", "Seventy", "Eighty", "Ninety",
-)  # fmt: skip
+_TENS = ("Twenty", "Thirty", "Forty", "Fifty", "Sixty", "Seventy", "Eighty", "Ninety")
 
 
 class Tex(str):
@@ -249,4 +247,4 @@ def _in_words(word: str) -> str:
         return "".join(_ONES[int(digit)] for digit in word)
     if number < len(_ONES):
         return _ONES[number]
-    return _TENS[number // 10] + (_ONES[number % 10] if number % 10 else "")
+    return _TENS[number // 10 - 2] + (_ONES[number % 10] if number % 10 else "")

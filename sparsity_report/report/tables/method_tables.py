@@ -110,9 +110,7 @@ def side_by_side(study: Comparison) -> list[Table]:
     if table is None:
         return []
     bodies = tuple(Body(tuple(map(_with_unit, body.rows)), body.title) for body in table.bodies)
-    longest = max(len(column.head) for column in table.columns)
-    columns = max(1, min(_COLUMNS, _LETTERS // longest))
-    return replace(table, bodies=bodies).parts(columns, table.caption)
+    return replace(table, bodies=bodies).fitting(_COLUMNS, _LETTERS, table.caption)
 
 
 def _with_unit(row: Row) -> Row:

@@ -163,27 +163,20 @@ def removed(pair: Pair, limit: int) -> Table | None:
     frame = pair.removed
     if frame.empty:
         return None
-    rows = []
-    for (kind, module), parts in frame.groupby(["kind", "module"], sort=False):
-        numbers = [int(number) for number in parts["index"].dropna()]
-        rows.append(
-            {
-                "kind": display_name("kind", str(kind)),
-                "module": module,
-                "gone": len(parts),
-                "among": int(parts["among"].iloc[0]),
-                "numbers": _listed(sorted(numbers), _SOME) or None,
-                "certainty": float(parts["certainty"].min()),
-                **{key: int(parts[key].sum()) for key in _REMOVED.split()},
-            }
-        )
+    parts = frame.groupby(["kind", "module"], sort=False)
+    sums = dict.fromkeys(_REMOVED.split(), "sum")
+    rows = parts.agg({"among": "first", "certainty": "min", **sums}).assign(gone=parts.size())
+    indices = (sorted(map(int, rows["index"].dropna())) for _, rows in parts)
+    rows["numbers"] = [_listed(numbers, _SOME) or None for numbers in indices]
+    rows = rows.reset_index()
+    rows["kind"] = [display_name("kind", kind) for kind in rows["kind"]]
     columns = columns_of(
         f"kind module gone among numbers certainty {_REMOVED}",
         (0.8, 1.6, 0, 0, 1.4, 0),
         {"kind": WORDS, "module": cells.name(200), "numbers": WORDS},
         **_removed_heads(),
     )
-    shown, keys = rows[:limit], ("caption.removed_parts", "caption.removed_parts_first")
+    shown, keys = rows.head(limit), ("caption.removed_parts", "caption.removed_parts_first")
     caption = caption_of(*keys, len(shown), len(rows))
     return table_of("removed", caption, columns, shown, "sortable")
 
@@ -225,17 +218,12 @@ def layers(pair: Pair, limit: int) -> Table:
 def layer(pair: Pair, module: str) -> Table:
     """Return the figures of one module, one per row."""
     (row,) = cells.plain_rows(pair.layers[pair.layers["module_name"] == module].head(1))
-    known = {"alignment": display_name("alignment", row["alignment"])}
-    kinds = {"after_name": cells.name(200), "shape_before": cells.SHAPE, "shape_after": cells.SHAPE}
+    row["alignment"] = display_name("alignment", row["alignment"])
+    keys = [key for key in _OF_A_LAYER.split() if row[key] is not None]
+    kinds = {key: cells.kind_of(key) for key in keys} | {"after_name": cells.name(200)}
+    kinds |= dict.fromkeys(("shape_before", "shape_after"), cells.SHAPE)
     kinds |= dict.fromkeys(("alignment", "n_m_before", "n_m_after"), WORDS)
-    rows = tuple(
-        Row(
-            (Cell(head_of(key), WORDS), Cell(known.get(key, row[key]), kinds.get(key, kind))),
-            key=key,
-        )
-        for key, kind in ((key, cells.kind_of(key)) for key in _OF_A_LAYER.split())
-        if row[key] is not None
-    )
+    rows = tuple(Row((Cell(head_of(k), WORDS), Cell(row[k], kinds[k])), key=k) for k in keys)
     columns = (
         cells.Column("figure", say("column.quantity"), WORDS, width=1.6),
         cells.Column("value", say("column.value_head"), WORDS),

@@ -338,9 +338,7 @@ def quality(study: Comparison) -> Table | None:
     windows: Any = [*zip(frame["window"], frame["stride"], strict=True)]
     further = "" if passage else " protocol text text_fingerprint scored windows dtype"
     columns = columns_of(f"variant sparsity perplexity top1{further}")
-    caption = say("caption.quality")
-    if passage:
-        caption = say("caption.quality_passage", passage=passage)
+    caption = say("caption.quality_passage" if passage else "caption.quality", passage=passage)
     return table_of("quality", caption, columns, frame.assign(windows=windows))
 
 

@@ -309,11 +309,7 @@ class Table:
 
     def with_rows(self, rows: Sequence[Row], caption: str | None = None) -> Table:
         """Return the table with other rows of the same columns."""
-        return replace(self, bodies=(Body(tuple(rows)),)).called(caption or self.caption)
-
-    def called(self, caption: str) -> Table:
-        """Return the table under another caption."""
-        return replace(self, caption=caption)
+        return replace(self, bodies=(Body(tuple(rows)),), caption=caption or self.caption)
 
     def only(self, *keys: str) -> Table:
         """Return the table with the first and some other of its columns."""
@@ -330,7 +326,22 @@ class Table:
         further = range(1, len(self.columns))
         starts = range(0, max(1, len(further)), columns)
         tables = [self._with_columns([0, *further[s : s + columns]]) for s in starts]
-        return [tables[0], *(table.called(continued) for table in tables[1:])]
+        return [tables[0], *(replace(table, caption=continued) for table in tables[1:])]
+
+    def fitting(self, columns: int, letters: int, continued: str) -> list[Table]:
+        """Return tables as wide as a page.
+
+        Parameters
+        ----------
+        columns : int
+            Greatest number of columns after the first.
+        letters : int
+            Letters of all heads together that fit.
+        continued : str
+            Caption of the tables after the first.
+        """
+        longest = max((len(column.head) for column in self.columns[1:]), default=1) or 1
+        return self.parts(max(1, min(columns, letters // longest)), continued)
 
     def turned(self, head: str) -> Table:
         """Return the table with its rows as columns, the names of its columns under `head`."""

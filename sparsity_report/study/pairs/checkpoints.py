@@ -12,13 +12,11 @@ from torch import nn
 from sparsity_report.counting.disk_cache import CacheFolder
 from sparsity_report.counting.histogram import Magnitudes
 from sparsity_report.counting.progress import Progress
-from sparsity_report.counting.pruned_model import PrunedWeights
-from sparsity_report.counting.pruning import Pruning
+from sparsity_report.counting.pruning import PrunedWeights, Pruning
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.pairing.matches import Plan
 from sparsity_report.pairing.paired_reading import compare_parameters
 from sparsity_report.pairing.parameter_plan import plan_comparison
-from sparsity_report.pairing.permutations import order_notes
 from sparsity_report.pairing.tally import Tally
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.study.layers import layer_frame
@@ -88,7 +86,7 @@ def compare_checkpoints(
     described = [(each.name, each.architecture, each.source) for each in models]
     frame = pd.DataFrame(described, columns=["model", "architecture", "source"])
     notes: list[Phrase | str] = [note for weights in models for note in weights.notes]
-    notes += [*order_notes(planned.alignment), *kept]
+    notes += [*planned.alignment.order_notes(), *kept]
     return Pair(
         models=typed("pair_models", frame.assign(side=SIDES)),
         layers=pair_layers(planned, tallies),
