@@ -73,13 +73,26 @@ def tally_values(before: torch.Tensor, after: torch.Tensor, grouped: bool = Fals
     rows = [_compare(one, other, patterns) for one, other in _readable(before, after)]
     if not rows:
         return Tally()
-    nonzero, left, surviving, *changes = map(sum, zip(*rows, strict=True))
+    nonzero, left, surviving, changed, *sums = map(sum, zip(*rows, strict=True))
+    square, change, product, square_before, square_after = sums
     groups = [_complying(side) for side in patterns] or [NO_GROUPS, NO_GROUPS]
     total = before.numel()
-    kept, revived, new = total - nonzero - left + surviving, left - surviving, nonzero - surviving
-    counts = (total, total, total - nonzero, total - left, total, kept, revived, new)
-    sums: tuple[Any, ...] = (*counts, *changes, *groups, total * grouped, total * grouped)
-    return Tally(*sums)
+    return Tally(
+        total, total, total - nonzero, total - left, total,
+        kept=total - nonzero - left + surviving,
+        revived=left - surviving,
+        new=nonzero - surviving,
+        changed=changed,
+        square=square,
+        change=change,
+        product=product,
+        square_before=square_before,
+        square_after=square_after,
+        groups_before=groups[0],
+        groups_after=groups[1],
+        grouped_before=total * grouped,
+        grouped_after=total * grouped,
+    )  # fmt: skip
 
 
 def count_values(values: torch.Tensor, *, before: bool, grouped: bool = False) -> Tally:
