@@ -4,7 +4,6 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import tee
 
 import numpy as np
 import numpy.typing as npt
@@ -147,14 +146,17 @@ def _patterns(
     size = rows * columns * parameter.itemsize
     frames = {key: Frames(len(values), size) for key in prunings} if zstd else {}
     slices = weights.as_in_memory(parameter.name)
-    blocks, *copies = tee(_blocks(slices, rows, columns, step), 1 + len(cuts))
-    pairs = zip(cuts.items(), copies, strict=True)
-    stays = {key: cut.masks(block for *_, block in copy) for (key, cut), copy in pairs}
-    for number, start, tensor in blocks:
+    # itertools.tee would keep dozens of blocks in memory.
+    waiting: dict[int, list[torch.Tensor]] = {key: [] for key in cuts}
+    stays = {key: cut.masks(_drained(waiting[key])) for key, cut in cuts.items()}
+    for number, start, tensor in _blocks(slices, rows, columns, step):
         values[number].add(tensor)
         nonzero = tensor != 0
         for key, matrices in zeros.items():
-            mask = nonzero & next(stays[key]) if key in stays else nonzero
+            mask = nonzero
+            if key in stays:
+                waiting[key].append(tensor)
+                mask = nonzero & next(stays[key])
             if zstd:
                 frames[key].add(tensor, mask)
             place = (0, start) if parameter.transposed else (start, 0)
@@ -203,6 +205,12 @@ def _blocks(
         if rest.numel():
             waiting.append(rest)
             lacking -= rest.numel()
+
+
+def _drained(queue: list[torch.Tensor]) -> Iterator[torch.Tensor]:
+    """Yield the tensors of a queue that is filled meanwhile."""
+    while queue:
+        yield queue.pop()
 
 
 class Zeros:
