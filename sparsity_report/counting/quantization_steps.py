@@ -1,8 +1,8 @@
 """Quantization steps of packed tensors, and the zeros that rounding creates.
 
-A weight of a centred Gaussian with deviation σ, rounded to levels a step s apart, becomes zero with
-probability ``erf(s / (2·σ·√2))``. Rounding to few bits therefore creates zeros without pruning. A
-format without a zero level keeps no zeros.
+A weight of a centered Gaussian with deviation σ, rounded to levels a step s apart, becomes zero
+with probability ``erf(s / (2·σ·√2))``. Rounding to few bits therefore creates zeros without
+pruning. A format without a zero level keeps no zeros.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Steps:
     near: int = 0
 
     def expected_zeros(self, deviation: float) -> float:
-        """Return the expected number of values of a centred Gaussian that are rounded to zero.
+        """Return the expected number of values of a centered Gaussian that are rounded to zero.
 
         If zero is not a level, return those within half a step of it.
 

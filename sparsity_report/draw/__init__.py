@@ -1,6 +1,6 @@
 """Charts of studies and pairs.
 
-``theme`` holds colours, sizes and number formats, ``marks`` the heat map, bars, curve and histogram
+``theme`` holds colors, sizes and number formats, ``marks`` the heat map, bars, curve and histogram
 from which all charts are made. Charts of a study: ``charts`` (bars per group, bytes against
 sparsity), ``heat_maps`` (zeros per layer, head and expert), ``spread_charts`` (a dot per layer, a
 line per policy), ``measured_charts`` (perplexity, sensitivity), ``speed_charts`` (speed-ups,

@@ -64,7 +64,7 @@ def block_map(
         Further fields of the tooltip and the keys of their titles.
     **look
         Further fields of :class:`sparsity_report.draw.marks.HeatMap`: the width in points, the
-        domain of the colours (by default equally far from zero).
+        domain of the colors (by default equally far from zero).
     """
     far = max(0.01, float(cells[value].abs().max()))
     fields = {"block": "kind.block", "projection": "name.projection", "label": label, **tips}
@@ -107,7 +107,7 @@ def sparsity_map(
     width : float
         In points, everything included.
     domain : tuple of float, optional
-        Ends of the colours; by default the same for every map of the study.
+        Ends of the colors; by default the same for every map of the study.
 
     Returns
     -------
@@ -147,7 +147,7 @@ def _map_title(study: Comparison, variant: str, layers: int) -> tuple[str, str]:
 
 
 def zeros_domain(study: Comparison) -> tuple[float, float]:
-    """Return the ends of the colours that all maps of a study share on paper."""
+    """Return the ends of the colors that all maps of a study share on paper."""
     cells = [study.facts.cells(variant)["sparsity"] for variant in study.facts.prunings]
     shares = pd.concat(cells) if cells else pd.Series(dtype=float)
     return (0.0, 1.0) if shares.empty else shares_domain(shares.min(), shares.max())
@@ -163,7 +163,7 @@ def small_map(
     study : Comparison
     variant : str
     domain : tuple of float, optional
-        Ends of the colours; by default the same for every map of the study.
+        Ends of the colors; by default the same for every map of the study.
 
     Returns
     -------
@@ -193,11 +193,11 @@ def _ends(cells: pd.DataFrame) -> tuple[str, str]:
     return low, high
 
 
-def colours(ends: tuple[float, float]) -> alt.LayerChart:
-    """Return the bar of colours that small maps share, from the least to the most zeros."""
+def colors(ends: tuple[float, float]) -> alt.LayerChart:
+    """Return the bar of colors that small maps share, from the least to the most zeros."""
     low, high = (theme.write(end, "share") for end in ends)
     alt_text = say("chart.small_map_scale_alt", low=low, high=high)
-    return marks.colour_bar(ends, say("chart.small_map_scale_title"), alt_text)
+    return marks.color_bar(ends, say("chart.small_map_scale_title"), alt_text)
 
 
 def excess_map(study: Comparison, variant: str, width: float = TEXT_WIDTH) -> alt.LayerChart | None:

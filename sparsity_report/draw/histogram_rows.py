@@ -22,7 +22,7 @@ def histogram_rows(
     threshold : float or None
         Largest pruned magnitude.
     to_a_bucket : bool
-        True if the threshold is known to a bucket of magnitudes only, and is labelled as a range.
+        True if the threshold is known to a bucket of magnitudes only, and is labeled as a range.
     """
     edges, inside = bars(magnitudes, threshold)
     if edges.size < 2:

@@ -90,11 +90,11 @@ class HeatMap(Rects):
     row : float
         Height of one projection.
     title : str
-        Title of the colours.
+        Title of the colors.
     numbers : bool
         Write numbers into the cells if they fit.
     legend : bool
-        Show the colours; maps side by side share :func:`colour_bar`.
+        Show the colors; maps side by side share :func:`color_bar`.
     x_title : str, optional
         Title of the blocks, if it is not the default.
     """
@@ -146,10 +146,10 @@ class Bars(Rects):
 
 
 class Line(NamedTuple):
-    """Name, colour and dash of a line."""
+    """Name, color and dash of a line."""
 
     name: str
-    colour: str
+    color: str
     dash: list[float]
 
 
@@ -295,7 +295,7 @@ def heat_map(
     if shape.legend:
         tick = theme.tick(shape.kind)
         legend = alt.Legend(title=shape.title, labelExpr=tick, **_gradient(shape))
-    scale = theme.colours(shape.kind, shape.domain, shape.log)
+    scale = theme.colors(shape.kind, shape.domain, shape.log)
     plain: dict[str, Any] = {"stroke": "#ffffff", "strokeWidth": 0.5, **_cursor(shape)}
     known = base.transform_filter(_KNOWN).mark_rect(**plain)
     known = known.encode(color=alt.Color("value:Q", scale=scale, legend=legend), **(outline or {}))
@@ -313,22 +313,22 @@ def heat_map(
     return alt.LayerChart(layer=layers, width=shape.width, height=height)
 
 
-def outlined(data: Data, shape: HeatMap, colour: str) -> alt.Chart:
+def outlined(data: Data, shape: HeatMap, color: str) -> alt.Chart:
     """Return outlines of cells of a heat map, given rows with ``block`` and ``projection``."""
-    ring = alt.Chart(data).mark_rect(filled=False, stroke=colour, strokeWidth=2.5, aria=False)
+    ring = alt.Chart(data).mark_rect(filled=False, stroke=color, strokeWidth=2.5, aria=False)
     drawn: alt.Chart = ring.encode(x=_block_axis(shape), y=_projection_axis(shape))
     return drawn
 
 
-def colour_bar(domain: tuple[float, float], title: str, alt_text: str) -> alt.LayerChart:
-    """Return the colours that maps of shares side by side have in common, with an axis below."""
+def color_bar(domain: tuple[float, float], title: str, alt_text: str) -> alt.LayerChart:
+    """Return the colors that maps of shares side by side have in common, with an axis below."""
     low, high = domain
     edges = [low + (high - low) * step / 60 for step in range(61)]
     # Rectangles overlap, so that no paper shows between them.
     rows = [{"from": a, "to": min(high, 2 * b - a)} for a, b in pairwise(edges)]
     x = share_axis("from", title, domain, tickCount=5)
-    colour = alt.Color("from:Q", scale=theme.colours("share", domain), legend=None)
-    rects = alt.Chart(inline(rows)).mark_rect(strokeWidth=0).encode(x=x, x2="to:Q", color=colour)
+    color = alt.Color("from:Q", scale=theme.colors("share", domain), legend=None)
+    rects = alt.Chart(inline(rows)).mark_rect(strokeWidth=0).encode(x=x, x2="to:Q", color=color)
     chart = alt.LayerChart(layer=[rects], width=260, height=9, description=alt_text)
     return theme.fitted(chart)
 
@@ -374,7 +374,7 @@ def curve(
     levels: Data | None = None,
     pulls: Data | None = None,
 ) -> alt.LayerChart:
-    """Return lines, with break-evens as circles and levels as labelled rules.
+    """Return lines, with break-evens as circles and levels as labeled rules.
 
     :func:`bands` of `pulls`, rows with ``from`` and ``to``, show the tooltips of `shape`.
     """
@@ -577,7 +577,7 @@ def _cursor(shape: Rects) -> dict[str, Any]:
 
 
 def _digits_ink(shape: HeatMap) -> Any:
-    """Return the colour of digits by the colour of their cell; pale cells have that of the page."""
+    """Return the color of digits by the color of their cell; pale cells have that of the page."""
     light = theme.is_light(shape.kind, shape.domain, shape.log)
     inks = [{"test": light, "value": theme.ON_LIGHT}]
     if shape.selectable:
@@ -603,11 +603,11 @@ def _inks(shape: Bars) -> dict[str, Any]:
 
 
 def _strokes(shape: Curve) -> dict[str, Any]:
-    """Return colour and dash by line with one legend."""
-    names, colours, dashes = (list(part) for part in zip(*shape.lines, strict=True))
+    """Return color and dash by line with one legend."""
+    names, colors, dashes = (list(part) for part in zip(*shape.lines, strict=True))
     form: dict[str, Any] = {"symbolType": "stroke", "symbolSize": 220, "labelLimit": 220}
     shown = legend(names, shape.below, shape.columns, **form)
-    return channels("line", names, shown, color=colours, strokeDash=dashes)
+    return channels("line", names, shown, color=colors, strokeDash=dashes)
 
 
 def legend(names: Sequence[str], below: bool, columns: int, **form: Any) -> alt.Legend | None:

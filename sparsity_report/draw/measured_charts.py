@@ -62,7 +62,7 @@ def _quality(
     drawn = [row for row in rows if row["value"] is not None and row["sparsity"] is not None]
     if len(drawn) < 2:
         return None
-    lines = _labelled(policy_lines(drawn, ("value", "label", "variant", "top1")))
+    lines = _labeled(policy_lines(drawn, ("value", "label", "variant", "top1")))
     names = list(dict.fromkeys(row["line"] for row in lines))
     notes = [*(names if len(names) == 1 else []), *_passages(frame)]
     if omitted := [f"{row['variant']} ({row['label']})" for row in rows if row not in drawn]:
@@ -160,7 +160,7 @@ def policy_lines(rows: Rows, shown: Sequence[str]) -> Rows:
     return lines
 
 
-def _labelled(lines: Rows) -> Rows:
+def _labeled(lines: Rows) -> Rows:
     """Return the rows with labels beside the marks if there is one line."""
     rows = [{**row, "shown": ""} for row in lines]
     if len({row["line"] for row in rows}) == 1:

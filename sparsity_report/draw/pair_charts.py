@@ -136,10 +136,10 @@ def overlap_charts(pair: Pair, width: float) -> list[alt.LayerChart]:
     return [_overlap(row, width) for row in overlaps(pair)]
 
 
-def overlap_colours() -> alt.LayerChart:
-    """Return the bar of colours that the small matrices share."""
+def overlap_colors() -> alt.LayerChart:
+    """Return the bar of colors that the small matrices share."""
     title, alt_text = say("chart.overlap_scale_title"), say("chart.overlap_scale_alt")
-    return marks.colour_bar((0.0, 1.0), title, alt_text)
+    return marks.color_bar((0.0, 1.0), title, alt_text)
 
 
 def overlap_chart(pair: Pair, width: float = TEXT_WIDTH) -> alt.LayerChart | None:

@@ -1,4 +1,4 @@
-"""Figures of a paper: any width and font, in colours or greys, as PDF, SVG and PNG."""
+"""Figures of a paper: any width and font, in colors or greys, as PDF, SVG and PNG."""
 
 import html
 import os
@@ -97,7 +97,7 @@ def draw(spec: dict[str, Any], family: str | None, greyscale: bool) -> dict[str,
 
 
 def _grey(part: Any, channel: str = "") -> Any:
-    """Return a chart without colours: bars get steps of lightness, lines get dashes."""
+    """Return a chart without colors: bars get steps of lightness, lines get dashes."""
     if isinstance(part, list):
         return [_grey(item, channel) for item in part]
     if isinstance(part, str):
@@ -105,7 +105,7 @@ def _grey(part: Any, channel: str = "") -> Any:
     if not isinstance(part, dict):
         return part
     grey = {
-        # Names in the data may look like colours.
+        # Names in the data may look like colors.
         key: item if key in {"data", "datasets", "domain"} else _grey(item, key)
         for key, item in part.items()
     }
@@ -125,8 +125,8 @@ def _grey_range(channel: str, steps: int) -> list[Any]:
     return ["#000000"] * steps
 
 
-def _as_grey(colour: str) -> str:
-    red, green, blue = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
+def _as_grey(color: str) -> str:
+    red, green, blue = (int(color[place : place + 2], 16) for place in (1, 3, 5))
     return _hex(0.299 * red + 0.587 * green + 0.114 * blue)
 
 

@@ -32,8 +32,8 @@ def opaque(png: bytes) -> bytes:
         return png
     data = zlib.decompress(b"".join(body for name, body in chunks if name == b"IDAT"))
     rows = np.frombuffer(data, np.uint8).reshape(height, 1 + 4 * width)
-    colours = rows[:, 1:].reshape(height, width, 4)[..., :3].reshape(height, 3 * width)
-    packed = zlib.compress(np.hstack([rows[:, :1], colours]).tobytes(), 9)
+    colors = rows[:, 1:].reshape(height, width, 4)[..., :3].reshape(height, 3 * width)
+    packed = zlib.compress(np.hstack([rows[:, :1], colors]).tobytes(), 9)
     head = struct.pack(">IIBBBBB", width, height, *_RGB)
     return _SIGNATURE + _chunk(b"IHDR", head) + _chunk(b"IDAT", packed) + _chunk(b"IEND", b"")
 

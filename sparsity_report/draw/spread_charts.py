@@ -176,13 +176,13 @@ def _lines(methods: pd.DataFrame, names: dict[str, str]) -> tuple[marks.Line, ..
     policies = rows["policy"].where(rows["policy"].notna(), rows.index.to_series())
     kinds = rows["kind"].fillna(rows["sparsity"].round(2).astype(str))
     hues, dashes = (list(dict.fromkeys(column)) for column in (policies, kinds))
-    colours = theme.cycle(theme.HUES, len(hues))
+    colors = theme.cycle(theme.HUES, len(hues))
     strokes = theme.cycle(theme.DASHES, len(dashes))
     lines = []
     for variant, name in names.items():
         same = policies == policies[variant]
         levels = list(dict.fromkeys(rows.loc[same, "sparsity"].round(3).sort_values()))
-        shades = theme.shades(colours[hues.index(policies[variant])], len(levels))
-        colour = shades[levels.index(round(rows["sparsity"][variant], 3))]
-        lines.append(marks.Line(name, colour, strokes[dashes.index(kinds[variant])]))
+        shades = theme.shades(colors[hues.index(policies[variant])], len(levels))
+        color = shades[levels.index(round(rows["sparsity"][variant], 3))]
+        lines.append(marks.Line(name, color, strokes[dashes.index(kinds[variant])]))
     return tuple(lines)

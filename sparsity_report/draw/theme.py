@@ -1,4 +1,4 @@
-"""Theme of all charts: colours, fonts, sizes, metrics, and the notation of numbers on axes.
+"""Theme of all charts: colors, fonts, sizes, metrics, and the notation of numbers on axes.
 
 Vega expressions contain text and numbers of this package only, never names of models or modules.
 """
@@ -26,9 +26,9 @@ SLIDER_MAP, SLIDER_BARS, SLIDER_CURVE, SLIDER_HEIGHT = 620, 240, 300, 170
 NARROW = 260
 INK, MUTED, GRID = "#222222", "#666666", "#e4e4e4"
 BLUE, VERMILLION, BLACK, GREEN = "#0072B2", "#D55E00", "#000000", "#009E73"
-MORE_COLOURS = (GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
+MORE_COLORS = (GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
 # Hues of categories.
-HUES = (BLUE, VERMILLION, BLACK, *MORE_COLOURS[:3])
+HUES = (BLUE, VERMILLION, BLACK, *MORE_COLORS[:3])
 DASHES: tuple[list[float], ...] = ([1, 0], [5, 3], [1, 2], [7, 2, 2, 2])
 SOLID, DASHED, DOTTED, _ = DASHES
 # Opacity of marks that are not selected, or pruned.
@@ -39,14 +39,14 @@ UNKNOWN: dict[str, Any] = {"fill": "#8c8c8c", "fillOpacity": 0.16}
 ROW, BAND, GAP, SLIM_GAP = 20, 11, 9, 6
 
 _LAYOUTS = {"dense": BLUE, "masked": VERMILLION, "csr": BLACK}
-# Positions in viridis, and between blue and paper, of the colour with equal contrast to black and
+# Positions in viridis, and between blue and paper, of the color with equal contrast to black and
 # white.
 _VIRIDIS_TURNS, _BLUE_TURNS = 0.432, 0.065
-# Digits on dark and on light colours; pure black and white would follow the theme of the page.
+# Digits on dark and on light colors; pure black and white would follow the theme of the page.
 ON_DARK, ON_LIGHT = "#fefefe", "#010101"
 # Numbers with too many digits.
 _TINY, _HUGE = "(datum.value && abs(datum.value) < 0.001)", "abs(datum.value) >= 100000"
-#: Middles of scales with two colours, by kind: 1 for ratios, 0 for differences.
+#: Middles of scales with two colors, by kind: 1 for ratios, 0 for differences.
 EVEN = {"ratio": 1, "points": 0, "nats": 0}
 _DIVERGING = [BLUE, "#f3f1ec", VERMILLION]
 
@@ -201,8 +201,8 @@ def sentence(template: str, **expressions: str) -> str:
     )
 
 
-def colours(kind: str, domain: tuple[float, float], log: bool = False) -> alt.Scale:
-    """Return the colours of a heat map: viridis, or blue below an even value, vermillion above.
+def colors(kind: str, domain: tuple[float, float], log: bool = False) -> alt.Scale:
+    """Return the colors of a heat map: viridis, or blue below an even value, vermillion above.
 
     Ratios are even at 1, differences at 0.
     """
@@ -217,7 +217,7 @@ def colours(kind: str, domain: tuple[float, float], log: bool = False) -> alt.Sc
 def is_light(kind: str, domain: tuple[float, float], log: bool = False) -> str:
     """Return the Vega expression that is true for light cells, which need dark digits.
 
-    Digits turn dark at the colour with the same contrast to black and white, 4.5:1.
+    Digits turn dark at the color with the same contrast to black and white, 4.5:1.
     """
     low, high = domain
     if kind in EVEN and low >= EVEN[kind]:
@@ -254,9 +254,9 @@ def alike(values: Mapping[str, Hashable]) -> dict[str, list[str]]:
 
 
 def palette(study: Comparison) -> dict[str, tuple[str, str]]:
-    """Return outline and fill per variant: a colour for each layout of each policy.
+    """Return outline and fill per variant: a color for each layout of each policy.
 
-    The first colours are those of layouts, then come further Okabe-Ito colours. Levels of a policy
+    The first colors are those of layouts, then come further Okabe-Ito colors. Levels of a policy
     go from light to full. Masked variants have a light fill, so that layouts differ in print.
     """
     families: dict[tuple[Any, ...], list[tuple[float, str]]] = {}
@@ -268,39 +268,39 @@ def palette(study: Comparison) -> dict[str, tuple[str, str]]:
         families.setdefault((row["layout"], *kind), []).append((level, row["variant"]))
     inks: dict[str, tuple[str, str]] = {}
     used: set[str] = set()
-    more = itertools.cycle(MORE_COLOURS)
+    more = itertools.cycle(MORE_COLORS)
     for (layout, *_), members in families.items():
-        colour = next(more) if _LAYOUTS[layout] in used else _LAYOUTS[layout]
-        used.add(colour)
-        ordered = shades(colour, len(members))
+        color = next(more) if _LAYOUTS[layout] in used else _LAYOUTS[layout]
+        used.add(color)
+        ordered = shades(color, len(members))
         for shade, (_, variant) in zip(ordered, sorted(members), strict=True):
             inks[variant] = _inks(shade, layout)
     return {variant: inks[variant] for variant in study.variants["variant"]}
 
 
-def shades(colour: str, number: int) -> list[str]:
-    """Return a number of shades of a colour, from light to full.
+def shades(color: str, number: int) -> list[str]:
+    """Return a number of shades of a color, from light to full.
 
     Examples
     --------
     >>> shades("#000000", 2)
     ['#4D4D4D', '#000000']
     """
-    return [_mixed(colour, 0.6 * (1 - (place + 1) / number)) for place in range(number)]
+    return [_mixed(color, 0.6 * (1 - (place + 1) / number)) for place in range(number)]
 
 
 def layout_inks() -> dict[str, tuple[str, str]]:
     """Return outline and fill of each layout."""
-    return {layout: _inks(colour, layout) for layout, colour in _LAYOUTS.items()}
+    return {layout: _inks(color, layout) for layout, color in _LAYOUTS.items()}
 
 
-def _inks(colour: str, layout: str) -> tuple[str, str]:
-    return colour, _mixed(colour, 2 / 3) if layout == "masked" else colour
+def _inks(color: str, layout: str) -> tuple[str, str]:
+    return color, _mixed(color, 2 / 3) if layout == "masked" else color
 
 
-def _mixed(colour: str, white: float) -> str:
-    """Return a colour mixed with white."""
-    parts = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
+def _mixed(color: str, white: float) -> str:
+    """Return a color mixed with white."""
+    parts = (int(color[place : place + 2], 16) for place in (1, 3, 5))
     return "#" + "".join(f"{255 - int((255 - part) * (1 - white)):02X}" for part in parts)
 
 

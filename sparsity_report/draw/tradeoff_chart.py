@@ -246,7 +246,7 @@ def _standing(level: alt.Chart, height: float, sizes: Sizes) -> tuple[alt.Chart,
 
 
 def _hue(shape: TradeoffShape, width: float, columns: int) -> dict[str, Any]:
-    """Return colour and shape by line with one legend; unpruned models have their own colour."""
+    """Return color and shape by line with one legend; unpruned models have their own color."""
     names = list(shape.lines)
     room = max(60, width / columns - 34)
     legend = marks.legend(names, True, columns, labelLimit=room, symbolLimit=NAMED)

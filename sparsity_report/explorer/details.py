@@ -95,7 +95,7 @@ class Reading(NamedTuple):
 
 
 def totals(study: Comparison) -> Table:
-    """Return the totals of the variants with their colours."""
+    """Return the totals of the variants with their colors."""
     keys = "variant sparsity_prunable sparsity_model stored_bytes flops_per_token"
     heads = {"sparsity_prunable": say("column.prunable"), "sparsity_model": say("column.model")}
     if study.facts.packings():

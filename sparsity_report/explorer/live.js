@@ -24,7 +24,7 @@ function tell(model, trait, value) {
 }
 
 let controls = 0;
-function labelled(widget, style, control) {
+function labeled(widget, style, control) {
   const { model } = widget;
   control.id = `sx-control-${++controls}`;
   const label = made("label", "widget-label");
@@ -48,7 +48,7 @@ function dropdown(widget) {
     select.selectedIndex = model.get("index") ?? -1;
   });
   select.addEventListener("change", () => tell(model, "index", select.selectedIndex));
-  return labelled(widget, "widget-dropdown", select);
+  return labeled(widget, "widget-dropdown", select);
 }
 
 function text(widget) {
@@ -66,7 +66,7 @@ function text(widget) {
   field.addEventListener("change", () => {
     if (field.value !== model.get("value")) tell(model, "value", field.value);
   });
-  return labelled(widget, "widget-text", field);
+  return labeled(widget, "widget-text", field);
 }
 
 function checkbox(widget) {

@@ -156,8 +156,8 @@ def looked(cells: Rows, grid: Grid, module: str | None) -> Rows:
 def map_cells(shape: marks.HeatMap) -> alt.LayerChart:
     """Return a heat map with outlines of the layer in detail and of the cell with the focus."""
     chart = marks.heat_map(alt.NamedData(name="cells"), shape)
-    for name, colour in (("looked", INK), ("pointed", VERMILLION)):
-        chart.layer.append(marks.outlined(alt.NamedData(name=name), shape, colour))
+    for name, color in (("looked", INK), ("pointed", VERMILLION)):
+        chart.layer.append(marks.outlined(alt.NamedData(name=name), shape, color))
     return chart
 
 
@@ -215,7 +215,7 @@ def _map_of(look: Look) -> marks.HeatMap:
 
 
 def _unit(look: Look) -> str:
-    """Return the title of the colours."""
+    """Return the title of the colors."""
     unit = {
         "points": say("explorer.unit_percentage_points"),
         "nats": say("explorer.unit_nats_per_token"),

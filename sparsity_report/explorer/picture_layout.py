@@ -13,7 +13,7 @@ NOTE, _TOP = 22, 42
 _NARROW = 620
 # Widths of a cell: with a number, and the greatest.
 _CELL, _WIDEST = 30, 110
-# Heights below a map (names of blocks, title, colours), a histogram, bars and a curve (axes).
+# Heights below a map (names of blocks, title, colors), a histogram, bars and a curve (axes).
 _BELOW_CELLS, _BELOW_HISTOGRAM, _BELOW_BARS, _BELOW_CURVE = 88, 44, 36, 54
 _LEGEND_ROW = 19
 _HISTOGRAM = 130
@@ -130,7 +130,7 @@ def _plan(form: str, room: Room, cells: _Plot, bars: _Plot, histogram: _Plot, cu
 
 
 def _stretched(curve: Frame | None, outside: float) -> Frame | None:
-    """Return the curve as high as its neighbour, but no lower than it can be read."""
+    """Return the curve as high as its neighbor, but no lower than it can be read."""
     return curve and curve._replace(height=max(170.0, outside - _TOP - curve.bottom))
 
 

@@ -21,7 +21,7 @@ from sparsity_report.untrusted.display_text import clip, distinct_names, short_n
 from sparsity_report.words.number_format import count
 from sparsity_report.words.sentences import say
 
-# Smallest ends of colours and bars, below which values are noise.
+# Smallest ends of colors and bars, below which values are noise.
 _LEAST = {"points": 0.01, "nats": 0.001}
 
 
@@ -30,7 +30,7 @@ _Values = dict[str, dict[str, float]]
 
 
 class _Bars(NamedTuple):
-    """The bars in their order, their reach and their colours."""
+    """The bars in their order, their reach and their colors."""
 
     names: list[str]
     rows: Rows
@@ -139,7 +139,7 @@ class Scene:
         return [self.view.study.facts.baseline, *LIVE] if state.live else self.view.variants
 
     def _domain(self, state: State, cells: Floats) -> tuple[float, float]:
-        """Return the ends of the colours; at a level those without pruning, so that they stay."""
+        """Return the ends of the colors; at a level those without pruning, so that they stay."""
         kind = self.kind(state)
         if kind == "share":
             return 0.0, 1.0

@@ -22,7 +22,7 @@ _RESAMPLES = 1000
 def resampled(samples: Floats, resamples: int = _RESAMPLES) -> Floats:
     """Return bootstrap medians of each call, from a fixed seed.
 
-    Whole rounds are drawn, in blocks of ∛n neighbours of n rounds, because a disturbance lasts
+    Whole rounds are drawn, in blocks of ∛n neighbors of n rounds, because a disturbance lasts
     longer than a round (block bootstrap; Künsch, 1989).
 
     Returns

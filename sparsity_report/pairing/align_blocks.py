@@ -47,7 +47,7 @@ def align(before: ModelRoles, after: ModelRoles) -> Alignment:
     Raises
     ------
     SparsityReportError
-        The model has more units than the base, or they are not recognised.
+        The model has more units than the base, or they are not recognized.
     """
     alignment = Alignment(before, after)
     align_embeddings(alignment)
@@ -138,7 +138,7 @@ def _match_blocks(alignment: Alignment, stack_after: str, stack: str) -> UnitMat
         (role, _piece_rows(alignment, False, *each[role]))
         for role, each in zip(roles, remaining, strict=True)
     ]
-    return alignment.check_recognised(_match_row_sets(known, left), "block", stack)
+    return alignment.check_recognized(_match_row_sets(known, left), "block", stack)
 
 
 def _identifying_matrices(parts: Parts) -> dict[str, tuple[Part, Piece]]:

@@ -32,7 +32,7 @@ def align_embeddings(alignment: Alignment) -> None:
 
 
 def _align_width(alignment: Alignment, one: Part, other: Part) -> None:
-    """Match channels; if hardly one is recognised, test whether the width is rotated."""
+    """Match channels; if hardly one is recognized, test whether the width is rotated."""
     (tokens_before, width), (tokens_after, narrower) = one.parameter.shape, other.parameter.shape
     if width < narrower:
         alignment.check_not_more("width", one.module.name, width, narrower)

@@ -103,15 +103,15 @@ class Alignment:
     def add(self, axis: str, place: Place, match: UnitMatch, where: str) -> None:
         """Add a match unless it is the identity."""
         if not match.is_identity:
-            self.units[axis, place] = self.check_recognised(match, axis, where)
+            self.units[axis, place] = self.check_recognized(match, axis, where)
 
-    def check_recognised(self, match: UnitMatch, axis: str, where: str) -> UnitMatch:
-        """Return a match, or raise an error if hardly a unit is recognised."""
+    def check_recognized(self, match: UnitMatch, axis: str, where: str) -> UnitMatch:
+        """Return a match, or raise an error if hardly a unit is recognized."""
         certainty = float(np.mean(match.certainty)) if match.index.size else 1.0
         if certainty < _MIN_CERTAINTY and match.similarity < _MIN_SIMILARITY:
             raise SparsityReportError(
                 f"{self.names} look unrelated: of the {match.index.size:,} {plural(axis)} of "
-                f"{where} hardly one is recognised among those of the base (certainty "
+                f"{where} hardly one is recognized among those of the base (certainty "
                 f"{certainty:.2f}); give the base that the second one was made from"
             )
         return match

@@ -179,7 +179,7 @@ def _execute(node: NotebookNode, folder: Path, timeout: int | None) -> None:
     try:
         _run(client)
     except (CellExecutionError, CellTimeoutError, DeadKernelError, RuntimeError, OSError) as error:
-        # Without colours for terminals.
+        # Without colors for terminals.
         message = re.sub(r"\x1b\[[0-9;]*m", "", str(getattr(error, "evalue", error)))
         raise SparsityReportError(f"the notebook stopped: {message}") from error
 

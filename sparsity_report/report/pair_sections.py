@@ -122,7 +122,7 @@ def _overlap(pair: Pair, width: float) -> Block | None:
     drawn = enumerate(pair_charts.overlap_charts(pair, width))
     charts = [chart_of(chart, table, f"overlap{place}") for place, chart in drawn]
     return sections.multiples(
-        charts, pair_charts.overlap_colours(), "overlap-colours", table.caption, has_tables=False
+        charts, pair_charts.overlap_colors(), "overlap-colors", table.caption, has_tables=False
     )
 
 

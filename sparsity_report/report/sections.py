@@ -104,10 +104,10 @@ class Drawing(_Content):
 
 @dataclass(frozen=True)
 class Multiples(_Content):
-    """Small charts side by side with a shared colour bar; the page adds their tables if asked."""
+    """Small charts side by side with a shared color bar; the page adds their tables if asked."""
 
     charts: tuple[Chart, ...]
-    colours: Chart
+    colors: Chart
     caption: str
     has_tables: bool = True
 
@@ -184,7 +184,7 @@ def _flat(blocks: Iterable[Block]) -> Iterator[Block]:
         if isinstance(block, Fold):
             yield from _flat(block.blocks)
         elif isinstance(block, Multiples):
-            yield from (*block.charts, block.colours)
+            yield from (*block.charts, block.colors)
         elif isinstance(block, Beside):
             yield from block.tables
         else:
@@ -238,14 +238,14 @@ def document(sections: list[Section], **values: Any) -> dict[str, Any]:
 
 def multiples(
     charts: Iterable[Chart | None],
-    colours: alt.LayerChart,
+    colors: alt.LayerChart,
     key: str,
     caption: str,
     has_tables: bool = True,
 ) -> Multiples | None:
-    """Return small charts side by side with the bar of their colours; None without a chart."""
+    """Return small charts side by side with the bar of their colors; None without a chart."""
     shown = tuple(chart for chart in charts if chart is not None)
-    bar = chart_of(colours, shown[0].table, key) if shown else None
+    bar = chart_of(colors, shown[0].table, key) if shown else None
     return None if bar is None else Multiples(shown, bar, caption, has_tables)
 
 

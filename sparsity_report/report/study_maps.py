@@ -39,7 +39,7 @@ def map_blocks(study: Comparison, medium: Medium) -> Iterator[Block | None]:
 
 
 def domain_of(medium: Medium) -> tuple[float, float] | None:
-    """Return the ends of the colours: all shares on a page; None on paper, where maps decide."""
+    """Return the ends of the colors: all shares on a page; None on paper, where maps decide."""
     return None if medium.is_paper else (0.0, 1.0)
 
 
@@ -87,8 +87,8 @@ def _small_maps(study: Comparison, domain: tuple[float, float] | None) -> Iterat
     if len(maps) == 1 and heat_maps.even(study, large) is None:
         return  # the summary shows it already
     ends = domain or heat_maps.zeros_domain(study)
-    colours, caption = heat_maps.colours(ends), say("caption.small_maps")
-    yield sections.multiples(maps, colours, "map-colours", caption)
+    colors, caption = heat_maps.colors(ends), say("caption.small_maps")
+    yield sections.multiples(maps, colors, "map-colors", caption)
 
 
 def _excess(study: Comparison) -> Chart | None:
@@ -114,7 +114,7 @@ def _heads_and_experts(study: Comparison, medium: Medium) -> Iterator[Block | No
         yield sections.Heading("inside", say("page.heads_experts_heading"))
         yield from undrawn
         yield Text(note) if maps and not medium.is_paper else None
-        yield sections.multiples(maps, heat_maps.colours((0.0, 1.0)), "inside-colours", note)
+        yield sections.multiples(maps, heat_maps.colors((0.0, 1.0)), "inside-colors", note)
 
 
 def _map_note(study: Comparison) -> str:

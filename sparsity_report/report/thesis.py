@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 _TEMPLATES = ("numbers.tex", "captions.tex", "findings.tex", "sparsity-report.bib", "example.tex")
-# Width of the columns after the first of a comparison of policies, in centimetres.
+# Width of the columns after the first of a comparison of policies, in centimeters.
 _COMPARED_CM = 11
 # Letters of a module's name from which it breaks in its column.
 _LONG_NAME = 45
@@ -62,7 +62,7 @@ _Numbers = Iterator[tuple[str, Tex]]
 
 
 class Paper(TypedDict, total=False):
-    """Options of figures: widths in centimetres, font family, greyscale."""
+    """Options of figures: widths in centimeters, font family, greyscale."""
 
     column_cm: float
     text_cm: float
@@ -106,7 +106,7 @@ def write_thesis(
     language : str, optional
         See :func:`write_report`. Names of commands and files are the same in every language.
     **paper
-        ``column_cm`` and ``text_cm``, widths of the figures in centimetres (8.5 and 16);
+        ``column_cm`` and ``text_cm``, widths of the figures in centimeters (8.5 and 16);
         ``font``, a font family such as ``"Latin Modern Roman"``, which must be installed unless a
         generic family follows it, as in ``"Palatino, serif"``; ``greyscale``, True to draw in
         black, white and greys.
@@ -136,7 +136,7 @@ def write_thesis(
     widths = {"column": paper.get("column_cm", 8.5), "text": paper.get("text_cm", 16.0)}
     for place, width in widths.items():
         if not 4 <= width <= 100:
-            raise SparsityReportError(f"{place}_cm must be from 4 to 100 centimetres, not {width}")
+            raise SparsityReportError(f"{place}_cm must be from 4 to 100 centimeters, not {width}")
     folder, family = Path(directory), font_family(paper.get("font"))
     templates = latex_templates(environment(template_dir))
     check_folder(folder)

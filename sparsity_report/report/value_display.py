@@ -42,12 +42,12 @@ _PAIR_MAPS = {
 # Maps: width without names; greatest height and width of a cell; height without a scale; height
 # of a row from which rows have names.
 _WIDTH, _HIGH, _WIDE, _MAPPED, _NAMED = 420, 16, 24, 240, 9
-# Viridis at ten even steps, as in Matplotlib, and the number of colours drawn.
+# Viridis at ten even steps, as in Matplotlib, and the number of colors drawn.
 _VIRIDIS = (
     "440154", "482878", "3e4989", "31688e", "26828e", "1f9e89", "35b779", "6ece58", "b5de2b",
     "fde725",
 )  # fmt: skip
-_COLOURS = 24
+_COLORS = 24
 
 
 def describe(value: Any) -> str:
@@ -311,13 +311,13 @@ def _latex(content: Content) -> str:
 
 
 def draw_map(shares: ShareMap, domain: tuple[float, float]) -> str:
-    """Return a figure with a map; cells of one colour are one path of strokes.
+    """Return a figure with a map; cells of one color are one path of strokes.
 
     Parameters
     ----------
     shares : ShareMap
     domain : tuple of float
-        Shares at the ends of the colour scale.
+        Shares at the ends of the color scale.
     """
     columns, rows = len(shares.blocks), len(shares.projections)
     high = max(3, min(_HIGH, _MAPPED // rows))
@@ -329,10 +329,10 @@ def draw_map(shares: ShareMap, domain: tuple[float, float]) -> str:
     strokes: dict[int, list[str]] = {}
     low, top = domain
     for block, projection, share in shares.cells:
-        step = round((_COLOURS - 1) * (share - low) / (top - low))
+        step = round((_COLORS - 1) * (share - low) / (top - low))
         strokes.setdefault(step, []).append(f"M{x[block]} {y[projection]}h1")
     paths = "".join(
-        f'<path stroke="{_colour(step)}" d="{"".join(lines)}"/>'
+        f'<path stroke="{_color(step)}" d="{"".join(lines)}"/>'
         for step, lines in sorted(strokes.items())
     )
     middle = f"translate({left} {high / 2:g}) scale({wide} {high})"
@@ -347,13 +347,13 @@ def draw_map(shares: ShareMap, domain: tuple[float, float]) -> str:
         texts.append(
             f'<text x="{width}" y="{bottom}" text-anchor="end">{escape(shares.blocks[-1])}</text>'
         )
-    scale = "".join(f'<path stroke="{_colour(step)}" d="M{step} 0h1"/>' for step in range(_COLOURS))
+    scale = "".join(f'<path stroke="{_color(step)}" d="M{step} 0h1"/>' for step in range(_COLORS))
     ends = [escape(percent(end, 0)) for end in domain]
     key = (
         f'<g stroke-width="8" transform="translate({left + 34} {bottom + 12}) scale(3 1)" '
         f'shape-rendering="crispEdges">{scale}</g>'
         f'<text x="{left}" y="{bottom + 16}">{ends[0]}</text>'
-        f'<text x="{left + 38 + 3 * _COLOURS}" y="{bottom + 16}">{ends[1]}</text>'
+        f'<text x="{left + 38 + 3 * _COLORS}" y="{bottom + 16}">{ends[1]}</text>'
     )
     width, height = max(width, left + 150), bottom + 20
     title = escape(shares.title)
@@ -365,9 +365,9 @@ def draw_map(shares: ShareMap, domain: tuple[float, float]) -> str:
     )
 
 
-def _colour(step: int) -> str:
-    """Return a colour of viridis between its anchors."""
-    place = step / (_COLOURS - 1) * (len(_VIRIDIS) - 1)
+def _color(step: int) -> str:
+    """Return a color of viridis between its anchors."""
+    place = step / (_COLORS - 1) * (len(_VIRIDIS) - 1)
     first = min(int(place), len(_VIRIDIS) - 2)
     sides = (bytes.fromhex(_VIRIDIS[at]) for at in (first, first + 1))
     mixed = (round(a + (b - a) * (place - first)) for a, b in zip(*sides, strict=True))

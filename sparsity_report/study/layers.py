@@ -72,7 +72,7 @@ def layer_frame(
         ``packing`` is the format in which a file packs the weight. ``file_bytes`` are the bytes of
         its tensors on disk, null if the file holds something else: values in memory, pruned, or
         CSR. For packed prunable weights, ``expected_rounding_sparsity`` is the share that rounding
-        to the levels of the file would make zero in a centred Gaussian with the same root mean
+        to the levels of the file would make zero in a centered Gaussian with the same root mean
         square σ, ``erf(s / (2·σ·√2))`` for a step s. Where zero is not a level, it is the share
         expected within half a step of zero, and ``near_zero_share`` is the actual share.
     """

@@ -108,7 +108,7 @@ def variant_patterns(
 
 
 def expected_sparsity(threshold: float | None, std: float) -> float | None:
-    """Return the share of a centred Gaussian below a threshold t, ``erf(t / (σ·√2))``.
+    """Return the share of a centered Gaussian below a threshold t, ``erf(t / (σ·√2))``.
 
     None without a threshold or with a deviation σ that is not finite.
 

@@ -42,7 +42,7 @@ def test_masks_are_those_of_a_full_sort(model, sparsity):
 
 @settings(deadline=None, max_examples=50)
 @given(models(), st.floats(0, 1), st.sampled_from(["masked", "csr"]))
-def test_counting_a_materialised_model_gives_the_derived_numbers(model, sparsity, layout):
+def test_counting_a_materialized_model_gives_the_derived_numbers(model, sparsity, layout):
     before = {k: v.clone() for k, v in model.state_dict().items()}
     variant = getattr(sr, layout)(sr.global_magnitude(sr.load(model), sparsity))
     derived = variant.layers()
@@ -204,7 +204,7 @@ def test_repeatable(tiny):
 
 
 def test_integer_and_float8_weights_can_be_ranked():
-    class Quantised(nn.Module):
+    class Quantized(nn.Module):
         def __init__(self, dtype):
             super().__init__()
             values = torch.arange(-8, 8).reshape(4, 4).to(dtype)
@@ -212,7 +212,7 @@ def test_integer_and_float8_weights_can_be_ranked():
 
     for dtype in (torch.int8, torch.float8_e4m3fn):
         model = nn.Module()
-        model.add_module("fc1", type("Linear", (Quantised,), {})(dtype))
+        model.add_module("fc1", type("Linear", (Quantized,), {})(dtype))
         pruning = sr.global_magnitude(sr.load(model), 0.5)
         assert pruning.pruned == 8
         assert count(model.fc1.weight).nonzero == 15

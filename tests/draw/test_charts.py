@@ -1,4 +1,4 @@
-"""Charts show the numbers of the study, in colours that differ, and hold names as data only."""
+"""Charts show the numbers of the study, in colors that differ, and hold names as data only."""
 
 import dataclasses
 import itertools
@@ -152,7 +152,7 @@ def test_axes_say_what_and_in_which_unit(study):
         assert title in titles
 
 
-def test_colours_by_layout(study):
+def test_colors_by_layout(study):
     assert [outline for outline, _ in look.palette(study).values()] == [
         "#0072B2",
         "#D55E00",
@@ -174,7 +174,7 @@ def test_eight_variants_have_eight_looks(weights):
     assert len({outline for outline, _ in look.palette(study).values()}) == 8
 
 
-def test_layouts_differ_without_colour(study):
+def test_layouts_differ_without_color(study):
     looks = look.palette(study)
     assert looks["Masked30"][1] != looks["Masked30"][0]
     assert looks["Dense"][0] == looks["Dense"][1]
@@ -193,8 +193,8 @@ def test_map_cells_are_the_weights_sparsity(study):
         assert cell["value"] == pytest.approx(expected[cell["block"], cell["projection"]])
 
 
-def colours(chart):
-    """The colour scale of a map."""
+def colors(chart):
+    """The color scale of a map."""
     scales = [
         part["scale"]
         for part in walk(chart.to_dict())
@@ -210,12 +210,12 @@ def test_all_maps_of_a_study_have_one_scale(weights):
     maps = [heat_maps.sparsity_map(study, variant) for variant in study.facts.prunings]
     assert len(maps) == 2
     shares = [row["value"] for chart in maps for row in rows(chart.to_dict())]
-    (low, high), (same_low, same_high) = (colours(chart)["domain"] for chart in maps)
+    (low, high), (same_low, same_high) = (colors(chart)["domain"] for chart in maps)
     assert (low, high) == (same_low, same_high)
     assert low <= min(shares) < low + 0.05
     assert high - 0.05 < max(shares) <= high
     page = heat_maps.sparsity_map(study, "Masked10", domain=(0.0, 1.0))
-    assert colours(page)["domain"] == [0, 1]
+    assert colors(page)["domain"] == [0, 1]
 
 
 def test_a_map_says_what_its_merged_cells_hold(study):
@@ -366,7 +366,7 @@ def test_up_to_eight_prunings_are_marked_on_the_curve(demo):
         study.facts.total(f"Masked{level}", "sparsity_prunable") for level in range(10, 90, 10)
     ]
     assert [row["sparsity"] for row in marked] == pytest.approx(shares, abs=1e-6)
-    # One below the other, none beside its neighbour.
+    # One below the other, none beside its neighbor.
     tops = [row["top"] for row in marked]
     assert tops == sorted(tops, reverse=True)
     assert len({*tops}) == 8

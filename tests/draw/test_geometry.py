@@ -275,15 +275,15 @@ def test_a_level_that_prunes_nothing_is_not_marked(demo):
 
 
 def test_each_layout_has_one_look_everywhere(study):
-    """Dense is a solid blue line, CSR black; of two lines of a colour one is dashed."""
+    """Dense is a solid blue line, CSR black; of two lines of a color one is dashed."""
     looks = {}
     for spec in (charts.csr_bytes_curve(study).to_dict(), level_slider.level_chart(study).spec):
         for unit, *_ in units(spec):
             if "strokeDash" in unit.get("encoding", {}):
-                colours, dashes = (unit["encoding"][c]["scale"] for c in ("color", "strokeDash"))
-                assert colours["domain"] == dashes["domain"]
-                member = zip(colours["domain"], colours["range"], dashes["range"], strict=True)
-                looks |= {name: (colour, dash) for name, colour, dash in member}
+                colors, dashes = (unit["encoding"][c]["scale"] for c in ("color", "strokeDash"))
+                assert colors["domain"] == dashes["domain"]
+                member = zip(colors["domain"], colors["range"], dashes["range"], strict=True)
+                looks |= {name: (color, dash) for name, color, dash in member}
     solid = [1, 0]
     assert looks["dense"] == looks["dense and masked"] == (look.BLUE, solid)
     assert looks["bytes in CSR"] == looks["CSR with int32 indices"] == (look.BLACK, solid)
@@ -292,7 +292,7 @@ def test_each_layout_has_one_look_everywhere(study):
     assert solid not in (looks[name][1] for name in ("CSR with int64 indices", "bitmask"))
 
 
-def test_without_a_pruning_colours_go_from_nothing_to_all(demo):
+def test_without_a_pruning_colors_go_from_nothing_to_all(demo):
     assert heat_maps.zeros_domain(sr.compare(sr.dense(demo))) == (0, 1)
 
 
@@ -318,10 +318,10 @@ def shown(shape, rows=CELLS):
     return drawn(marks.heat_map(marks.inline(rows), shape))
 
 
-def test_by_default_colours_go_from_no_zeros_to_all():
+def test_by_default_colors_go_from_no_zeros_to_all():
     _, cells, _, _ = shown(heat_map())
-    colours = [cell.fill for cell in cells if cell.text == "rect mark"]
-    assert (colours[0], colours[2]) == ("rgb(68, 1, 84)", "rgb(253, 231, 37)")
+    colors = [cell.fill for cell in cells if cell.text == "rect mark"]
+    assert (colors[0], colors[2]) == ("rgb(68, 1, 84)", "rgb(253, 231, 37)")
 
 
 def test_what_cannot_be_selected_is_never_pale():
@@ -330,7 +330,7 @@ def test_what_cannot_be_selected_is_never_pale():
     assert f' opacity="{look.PALE}"' not in svg
 
 
-def test_the_scale_of_colours_stands_beside_or_below():
+def test_the_scale_of_colors_stands_beside_or_below():
     for below in (False, True):
         shape = heat_map(title="zeros of all", below=below)
         texts, cells, _, _ = shown(shape)
@@ -341,7 +341,7 @@ def test_the_scale_of_colours_stands_beside_or_below():
 
 
 @pytest.mark.parametrize(("row", "projections"), [(20, 1), (20, 4), (20, 10), (10, 4)])
-def test_the_scale_of_colours_is_as_long_as_a_map_is_high(row, projections):
+def test_the_scale_of_colors_is_as_long_as_a_map_is_high(row, projections):
     """From 60 points, below which its numbers would touch, to 120."""
     spec = marks.heat_map(marks.inline(CELLS), heat_map(row=row, projections=projections)).to_dict()
     legend = spec["layer"][0]["encoding"]["color"]["legend"]
@@ -566,10 +566,10 @@ def test_promised_and_realised_are_told_apart(study):
             (mark,) = {row["mark"] for row in rows_of(spec, data)}
             assert mark == {"promised": "promised by FLOPs", "realised": "realised"}[field]
             assert unit["mark"]["filled"]
-            colour, shape = (unit["encoding"][c]["scale"] for c in ("color", "shape"))
-            at = colour["domain"].index(mark)
-            assert shape["domain"] == colour["domain"]
-            assert (colour["range"][at], shape["range"][at]) == {
+            color, shape = (unit["encoding"][c]["scale"] for c in ("color", "shape"))
+            at = color["domain"].index(mark)
+            assert shape["domain"] == color["domain"]
+            assert (color["range"][at], shape["range"][at]) == {
                 "realised": (look.BLUE, "circle"), "promised": (look.VERMILLION, "diamond"),
             }[field]  # fmt: skip
     (even,) = [data for u, data, _ in units(spec) if u["encoding"]["x"].get("field") == "one"]
@@ -659,7 +659,7 @@ def test_an_axis_of_sparsity_is_a_tenth_wide_at_least(demo):
 
 
 @pytest.mark.parametrize(("apart", "labels"), [(0.00001, 2), (0.0002, 3)])
-def test_a_place_is_labelled_once(demo_study, apart, labels):
+def test_a_place_is_labeled_once(demo_study, apart, labels):
     scores = {"Dense": (0.0, 10.0), "Masked30": (0.3, 12.5), "CSR30": (0.3 + apart, 12.5)}
     frame = quality([*scores.values()], [*scores])
     spec = measured_charts.quality_chart(put_in(demo_study, quality=frame)).to_dict()

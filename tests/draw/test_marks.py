@@ -57,7 +57,7 @@ def test_a_cell_says_its_value_or_that_it_is_unknown():
     assert rects(svg)[-1][4] == "#8c8c8c"
 
 
-def test_ink_is_dark_on_light_colours_only():
+def test_ink_is_dark_on_light_colors_only():
     svg = drawn(marks.heat_map(marks.inline(CELLS), SHAPE))
     inks = {text: ink for ink, text in re.findall(r'fill="(#\w+)">(\d\d)</text>', svg)}
     assert inks == {"31": "#fefefe", "50": "#010101", "69": "#010101"}
@@ -65,7 +65,7 @@ def test_ink_is_dark_on_light_colours_only():
 
 @pytest.mark.parametrize("kind", ["share", "ratio"])
 def test_digits_have_a_contrast_of_4_5(kind):
-    """WCAG's formula on the colours that are drawn, over the whole scale."""
+    """WCAG's formula on the colors that are drawn, over the whole scale."""
     high = {"share": 1.0, "ratio": 2.0}[kind]
     cells = [
         {"block": str(n), "projection": "p", "value": high * n / 200, "label": ""}
@@ -84,11 +84,11 @@ def test_digits_have_a_contrast_of_4_5(kind):
 
 
 def contrast(ink, paper):
-    def luminance(colour):
+    def luminance(color):
         channels = (
-            [int(colour[at : at + 2], 16) for at in (1, 3, 5)]
-            if colour[0] == "#"
-            else map(int, re.findall(r"\d+", colour))
+            [int(color[at : at + 2], 16) for at in (1, 3, 5)]
+            if color[0] == "#"
+            else map(int, re.findall(r"\d+", color))
         )
         linear = [
             c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4
@@ -100,15 +100,15 @@ def contrast(ink, paper):
     return (light + 0.05) / (dark + 0.05)
 
 
-def test_one_scale_of_colours_whatever_is_in_it():
-    """The same share has the same colour in two maps of one domain."""
+def test_one_scale_of_colors_whatever_is_in_it():
+    """The same share has the same color in two maps of one domain."""
 
-    def colours(cells):
+    def colors(cells):
         svg = drawn(marks.heat_map(marks.inline(cells), SHAPE))
         return [rect[4] for rect in rects(svg)]
 
-    assert colours(CELLS)[2] == colours([CELLS[3]])[0]
-    low, high = (colours([{**CELLS[0], "value": share}])[0] for share in SHAPE.domain)
+    assert colors(CELLS)[2] == colors([CELLS[3]])[0]
+    low, high = (colors([{**CELLS[0], "value": share}])[0] for share in SHAPE.domain)
     assert (low, high) == ("rgb(68, 1, 84)", "rgb(253, 231, 37)")
 
 

@@ -33,7 +33,7 @@ def zeros(explorer):
 
 
 def pruned(pruning):
-    """Zeros per layer of a materialised variant."""
+    """Zeros per layer of a materialized variant."""
     rows = sr.masked(pruning).layers()
     rows = rows[rows["prunable"]]
     gone = rows["weight_total"] - rows["weight_nonzero"]

@@ -407,7 +407,7 @@ def test_one_stop_of_the_tab_key_per_control(fresh):
     assert stops == 1
 
 
-def test_forced_colours_leave_the_slider_and_the_map(fresh):
+def test_forced_colors_leave_the_slider_and_the_map(fresh):
     fresh.page.emulate_media(forced_colors="active")
     adjusted = "one => getComputedStyle(one).forcedColorAdjust"
     assert fresh.page.locator(".sparsity-explorer svg.marks").evaluate(adjusted) == "none"
@@ -678,12 +678,12 @@ def luminance(channels):
 
 
 def contrast(page, selector, target_="fill"):
-    """WCAG contrast of an element's colour against the notebook's paper."""
+    """WCAG contrast of an element's color against the notebook's paper."""
     ink, paper = page.evaluate(
         """([selector, what]) => {
             const box = document.createElement("canvas").getContext("2d");
-            const rgb = (colour) => {
-                box.clearRect(0, 0, 1, 1); box.fillStyle = colour; box.fillRect(0, 0, 1, 1);
+            const rgb = (color) => {
+                box.clearRect(0, 0, 1, 1); box.fillStyle = color; box.fillRect(0, 0, 1, 1);
                 return [...box.getImageData(0, 0, 1, 1).data].slice(0, 3);
             };
             const style = getComputedStyle(document.querySelector(selector));

@@ -256,7 +256,7 @@ def test_the_curve_ends_above_its_label(explorer):
     assert label.anchor == "end"
 
 
-def test_ends_of_the_colours(explorer):
+def test_ends_of_the_colors(explorer):
     explorer.modules, explorer.metric = "prunable", "bytes_ratio"
 
     def domain():
@@ -269,7 +269,7 @@ def test_ends_of_the_colours(explorer):
         values = [cell["value"] for cell in data(explorer)]
         assert domain() == (0, max(2.0, *values))
     assert max(values) > 2
-    # The colours of a ratio end at its greatest value at this level.
+    # The colors of a ratio end at its greatest value at this level.
     explorer.sparsity = 0.9
     assert domain() == (0, max(2.0, *(cell["value"] for cell in data(explorer))))
     explorer.variant, explorer.metric, explorer.log_scale = "Dense", "flops_per_token", True
@@ -295,8 +295,8 @@ def test_a_level_keeps_the_scales_of_what_is_not_pruned(explorer):
     explorer.sparsity = 0.9
     scale = part(explorer, "bars")["layer"][0]["encoding"]["x"]["scale"]["domain"]
     assert scale == [0, pytest.approx(1.16 * bars)]
-    colour = part(explorer, "cells")["layer"][0]["encoding"]["color"]["scale"]["domain"]
-    assert colour == [0, cells]
+    color = part(explorer, "cells")["layer"][0]["encoding"]["color"]["scale"]["domain"]
+    assert color == [0, cells]
     explorer.metric = "sparsity"
     scale = part(explorer, "bars")["layer"][0]["encoding"]["x"]["scale"]["domain"]
     assert scale == [0, pytest.approx(1.16)]

@@ -119,7 +119,7 @@ def label_of(value, metric):
 def table(html, at=0):
     """A table as a list of mappings from heading to text."""
     matches = html_tables(html)[at]
-    # A head that neighbours share leaves blanks beside it.
+    # A head that neighbors share leaves blanks beside it.
     first = 0 if all(matches[0]) else 1
     heads, body = matches[first], matches[first + 1 :]
     assert all(len(row) == len(heads) for row in body)

@@ -105,7 +105,7 @@ def scale(explorer):
 
 
 @pytest.mark.parametrize("metric", ["difference", "beyond"])
-def test_colours_are_even_at_zero_and_stay_while_the_level_moves(explorer, metric):
+def test_colors_are_even_at_zero_and_stay_while_the_level_moves(explorer, metric):
     explorer.metric, explorer.variant = metric, "Masked at level"
     ends, observed = set(), []
     for explorer.sparsity in (0.01, 0.25, 0.6, 0.99):

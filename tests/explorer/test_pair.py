@@ -78,8 +78,8 @@ def test_cells_are_the_rows_of_the_pair(explorer, pair, metric):
     }
     known = [value for value in expected.values() if value is not None]
     assert max(map(abs, known)) > 0
-    colours = explorer.chart.to_dict(validate=True)["vconcat"][0]["hconcat"][0]["layer"][0]
-    domain = colours["encoding"]["color"]["scale"]["domain"]
+    colors = explorer.chart.to_dict(validate=True)["vconcat"][0]["hconcat"][0]["layer"][0]
+    domain = colors["encoding"]["color"]["scale"]["domain"]
     assert domain[0] <= min(known)
     assert max(known) <= domain[-1]
     if metric == "moved":

@@ -166,7 +166,7 @@ def test_times_are_medians_and_quartiles():
 
 
 def test_medians_are_those_of_numpy():
-    """Rounds are drawn in blocks of neighbours, and the same for all calls."""
+    """Rounds are drawn in blocks of neighbors, and the same for all calls."""
     for rounds in (5, 8, 27):
         samples = np.random.default_rng(rounds).random((rounds, 2))
         drawn = ratio_intervals.resampled(np.column_stack([samples, samples[:, 0] * 3]), 50)

@@ -19,7 +19,7 @@ def test_the_most_similar_pairs_come_first():
     generator = np.random.default_rng(0)
     for stayed in range(1, 13):
         for base in (stayed, stayed + 1, stayed + 5):
-            # The similarities are distinct, and neighbouring rows prefer the same unit.
+            # The similarities are distinct, and neighboring rows prefer the same unit.
             similarity = generator.permutation(stayed * base).reshape(stayed, base) / 200
             similarity = (similarity / 4 + np.linspace(0, 0.25, base)).astype(np.float32).round(5)
             result = match_similar(np.eye(base, dtype=np.float32), similarity)

@@ -1,4 +1,4 @@
-"""A rotated width, cut or not, is recognised and not compared."""
+"""A rotated width, cut or not, is recognized and not compared."""
 
 import json
 

@@ -48,8 +48,8 @@ def hostile(tmp_path_factory):
 # Of one pruning, Masked and CSR; the slider is the one without a picture for paper.
 CHARTS = ("map1", "spread", "slider", "sparsity", "curve", "flops", "param_frac")
 PICTURES = [f"{key}-figure" for key in CHARTS if key != "slider"]
-# Of two that were told apart, with all that can be measured and one colour bar for two small maps.
-SEVERAL = ("map-colours", "small-map0", "small-map1", "blocks", "excess")
+# Of two that were told apart, with all that can be measured and one color bar for two small maps.
+SEVERAL = ("map-colors", "small-map0", "small-map1", "blocks", "excess")
 MEASURED = ("quality", "distance", "sensitivity", "speed", "crossover")
 
 
@@ -68,7 +68,7 @@ def test_draws_every_chart_and_asks_for_nothing(chromium, request, name, charts)
         assert sorted(keys_of(figures)) == sorted(f"{key}-figure" for key in charts)
         for figure in figures.all():
             (live,) = figure.locator(".live svg.marks").all()
-            bar = figure.get_attribute("id") == "map-colours-figure"
+            bar = figure.get_attribute("id") == "map-colors-figure"
             assert live.bounding_box()["height"] > (25 if bar else 50)
         assert not visit.page.locator("figure .still").first.is_visible()
         assert visit.requests == [visit.url]
@@ -173,8 +173,8 @@ def test_the_slider_shows_what_a_pruning_would_do(chromium, report, percent):
         assert visit.complaints == []
 
 
-def colours(page):
-    """Colours of the cells of the slider's map, as they are drawn."""
+def colors(page):
+    """Colors of the cells of the slider's map, as they are drawn."""
     cells = page.locator("#slider-figure .live .mark-rect path").all()
     fills = [cell.get_attribute("fill") for cell in cells]
     return [fill for fill in fills if fill.startswith("rgb")][:6]
@@ -186,7 +186,7 @@ def test_the_slider_answers_mouse_and_keys(chromium, report):
         assert text.inner_text() == "30\u202f%"
         level.scroll_into_view_if_needed()
         box = level.bounding_box()
-        before = colours(visit.page)
+        before = colors(visit.page)
         y = box["y"] + box["height"] / 2
         visit.page.mouse.move(box["x"] + 8 + 0.3 * (box["width"] - 16), y)
         visit.page.mouse.down()
@@ -195,10 +195,10 @@ def test_the_slider_answers_mouse_and_keys(chromium, report):
         dragged = int(text.inner_text().split("\u202f")[0])
         assert 75 < dragged < 85
         visit.page.wait_for_function(
-            "colour => !document.querySelector('#slider-figure .live').innerHTML.includes(colour)",
+            "color => !document.querySelector('#slider-figure .live').innerHTML.includes(color)",
             arg=before[0],
         )
-        after = colours(visit.page)
+        after = colors(visit.page)
         assert len(after) == 6
         assert all(old != new for old, new in zip(before, after, strict=True))
         level.press("ArrowRight")
@@ -474,7 +474,7 @@ def test_a_page_of_hostile_names_never_scrolls_sideways(chromium, hostile, width
 
 
 def contrast(page, selector, paper):
-    """WCAG contrast of the first such element's filling, or its colour, against the paper."""
+    """WCAG contrast of the first such element's filling, or its color, against the paper."""
     rgb = page.evaluate(
         """([selector, paper]) => [
             [document.querySelector(selector), 'fill'], [document.querySelector(paper),

@@ -126,17 +126,17 @@ def test_the_map_has_a_stroke_for_every_cell(demo):
     strokes = dict(re.findall(r'<path stroke="(#\w+)" d="((?:M\d+ \d+h1)+)"', made.split("<g")[1]))
     grid, cells = study.facts.grid("CSR30"), study.facts.cells("CSR30")
     at = {
-        tuple(map(int, place)): colour
-        for colour, path in strokes.items()
+        tuple(map(int, place)): color
+        for color, path in strokes.items()
         for place in re.findall(r"M(\d+) (\d+)h1", path)
     }
     assert len(at) == len(cells)
-    colours = [
+    colors = [
         at[grid.blocks.index(row.block), grid.projections.index(row.projection)]
         for row in cells.itertuples()
     ]
-    # As the colours of viridis get brighter with each step, so do those of larger shares.
-    bright = pd.Series([sum(bytes.fromhex(colour[1:])[1:2]) for colour in colours])
+    # As the colors of viridis get brighter with each step, so do those of larger shares.
+    bright = pd.Series([sum(bytes.fromhex(color[1:])[1:2]) for color in colors])
     assert bright.corr(cells["sparsity"], method="spearman") > 0.97
     assert bright[cells["sparsity"].idxmax()] == bright.max()
 

@@ -223,9 +223,9 @@ def test_every_module_has_a_row(pair, page):
     _, *rows = grid_of(page, "Module", "Group", head("column.alignment"))
     assert len(rows) == len(pair.layers)
     frame = pair.layers.set_index("module_name")
-    for name, _, recognised, _, *cells in rows:
+    for name, _, recognized, _, *cells in rows:
         row = frame.loc[name]
-        assert recognised == ("none (removed)" if name == LOST else "name")
+        assert recognized == ("none (removed)" if name == LOST else "name")
         columns = ("weight_before", "weight_after", "zeros_before", "zeros_after", "kept")
         assert cells[:5] == [whole(row[column]) for column in columns]
         assert cells[5:7] == [whole(row["revived"]), whole(row["new"])]

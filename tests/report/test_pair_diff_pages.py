@@ -36,7 +36,7 @@ def difference(demo):
 
 @pytest.fixture(scope="module", params=["pair", "difference"])
 def visit(chromium, request, tmp_path_factory):
-    """One page in one window, whose size and colours change."""
+    """One page in one window, whose size and colors change."""
     path = tmp_path_factory.mktemp("other") / "page.html"
     write = sr.write_report if request.param == "pair" else sr.write_diff
     path = write(request.getfixturevalue(request.param), path)

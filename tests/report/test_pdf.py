@@ -114,7 +114,7 @@ def test_it_is_tagged_titled_and_undated(pdf):
     texts = re.findall(rb"/Alt\s*(?:<FEFF([0-9A-F]+)>|\((.*?)\))", pdf.read_bytes())
     alts = [bytes.fromhex(h.decode()).decode("utf-16-be") if h else s.decode() for h, s in texts]
     # The map, how unevenly, surprises, zeros, FLOPs and parameters by group, the curve; heads of
-    # four projections and their colours.
+    # four projections and their colors.
     assert len(alts) == 7 + 5
     maps = [alt for alt in map(bare, alts) if alt.startswith("Heatmapof4blocksby6projections:")]
     assert maps[0].partition(":")[2].startswith("zerosrangefrom22.8%inblock0")

@@ -107,7 +107,7 @@ def test_a_share_has_a_digit_unless_told():
         (["", ""], []),
     ],
 )
-def test_neighbours_share_a_head(over, spans):
+def test_neighbors_share_a_head(over, spans):
     heads = [f"h{n}" for n in range(len(over))]
     assert table(heads, over=over).spans == spans
 
@@ -335,7 +335,7 @@ def test_before_is_before(study):
 
 
 @pytest.mark.parametrize(("suffix", "paper"), [("html", False), ("pdf", True)])
-def test_only_on_paper_colours_follow_the_shares(study, tmp_path, monkeypatch, suffix, paper):
+def test_only_on_paper_colors_follow_the_shares(study, tmp_path, monkeypatch, suffix, paper):
     asked = []
     monkeypatch.setattr(
         report, "study_document", lambda _, medium: asked.append(medium.is_paper) or {}
@@ -346,7 +346,7 @@ def test_only_on_paper_colours_follow_the_shares(study, tmp_path, monkeypatch, s
     assert asked == [paper]
 
 
-def test_colours_of_a_page_go_from_nothing_to_all_and_on_paper_as_far_as_shares(study, page):
+def test_colors_of_a_page_go_from_nothing_to_all_and_on_paper_as_far_as_shares(study, page):
     ends = []
     for values in (page, study_document(study, Medium("paper"))):
         spec = values["lead"].spec
@@ -431,7 +431,7 @@ def test_long_names_of_modules_break_in_the_thesis(letters, breaks):
             assert f"p{{{float(first):g}cm}}" in written
 
 
-def test_a_kit_has_the_widths_colours_and_layers_it_says(study, tmp_path, monkeypatch):
+def test_a_kit_has_the_widths_colors_and_layers_it_says(study, tmp_path, monkeypatch):
     figures = thesis._figures
 
     def few(sections, *options):
@@ -439,10 +439,10 @@ def test_a_kit_has_the_widths_colours_and_layers_it_says(study, tmp_path, monkey
 
     monkeypatch.setattr(thesis, "_figures", few)
     sr.write_thesis(study, tmp_path)
-    for place, centimetres in (("column", 8.5), ("text", 16)):
+    for place, centimeters in (("column", 8.5), ("text", 16)):
         svg = (tmp_path / "figures" / f"sparsity_{place}.svg").read_text()
         points = float(re.search(r'width="([\d.]+)pt"', svg)[1])
-        assert points == pytest.approx(centimetres * 72 / 2.54, abs=0.3)
+        assert points == pytest.approx(centimeters * 72 / 2.54, abs=0.3)
         assert "#0072B2" in svg
     bib = (tmp_path / "sparsity-report.bib").read_text()
     assert f"version {sr.__version__}" in bib or sr.__version__ in bib
@@ -497,11 +497,11 @@ def test_ten_layers_are_ranked_in_a_kit_unless_told(tmp_path, monkeypatch, demo_
 # Greys.
 
 
-def test_greys_are_as_light_as_colours_look():
+def test_greys_are_as_light_as_colors_look():
     """By the weights of ITU-R BT.601; data and domains keep their text."""
     marks = [
-        {"mark": {"type": "rule", "color": colour}, "data": {"values": [{"name": "#ff0000"}]}}
-        for colour in ("#ff0000", "#00ff00", "#0000ff", "#102030")
+        {"mark": {"type": "rule", "color": color}, "data": {"values": [{"name": "#ff0000"}]}}
+        for color in ("#ff0000", "#00ff00", "#0000ff", "#102030")
     ]
     grey = paper._grey({"layer": marks})
     levels = [int(one["mark"]["color"][1:3], 16) for one in grey["layer"]]
@@ -516,7 +516,7 @@ def test_bars_in_grey_go_from_white_to_black_in_even_steps(steps):
     scale = {"domain": [str(n) for n in range(steps)], "range": ["#123456"] * steps}
     grey = paper._grey({"encoding": {"fill": {"scale": scale}, "stroke": {"scale": scale},
                                      "strokeDash": {"scale": scale}}})["encoding"]  # fmt: skip
-    levels = [int(colour[1:3], 16) for colour in grey["fill"]["scale"]["range"]]
+    levels = [int(color[1:3], 16) for color in grey["fill"]["scale"]["range"]]
     assert levels[0] == 255
     assert steps == 1 or levels[-1] == 0
     assert levels == pytest.approx([255 - 255 * n / max(1, steps - 1) for n in range(steps)], abs=1)
@@ -525,8 +525,8 @@ def test_bars_in_grey_go_from_white_to_black_in_even_steps(steps):
     assert len({str(dash) for dash in dashes[:4]}) == min(4, steps)
 
 
-def test_high_shares_are_light_in_grey_as_they_are_in_colour():
-    """The digits of a cell are dark where its colour is light, and both scales rise alike."""
+def test_high_shares_are_light_in_grey_as_they_are_in_color():
+    """The digits of a cell are dark where its color is light, and both scales rise alike."""
     grey = paper._grey({"encoding": {"color": {"scale": {"scheme": "viridis"}}}})
     assert grey["encoding"]["color"]["scale"] == {"scheme": "greys", "reverse": True}
 

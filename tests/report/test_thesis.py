@@ -66,7 +66,7 @@ def pdf(study, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def grey(demo, tmp_path_factory):
-    """Eight variants in grey, one of a name like a colour, of a model with one zero embedding."""
+    """Eight variants in grey, one of a name like a color, of a model with one zero embedding."""
     module = sr.dense(demo).module()
     with torch.no_grad():
         module.get_input_embeddings().weight[5, 0] = 0
@@ -191,19 +191,19 @@ def test_a_missing_font_is_an_error_unless_a_generic_one_follows(demo, tmp_path)
         assert fonts(path)
 
 
-def test_greyscale_needs_no_colour(grey):
+def test_greyscale_needs_no_color(grey):
     _, folder = grey
     for path in (folder / "figures").glob("*.svg"):
         svg = path.read_text()
         drawn = re.findall(r'(?:fill|stroke|stop-color)="(#[0-9a-fA-F]{6}|rgb\([^)]*\))"', svg)
         assert drawn
-        for colour in drawn:
-            parts = re.findall(r"\d+", colour) if "rgb" in colour else re.findall("..", colour[1:])
-            assert len(set(parts)) == 1, (path.name, colour)
+        for color in drawn:
+            parts = re.findall(r"\d+", color) if "rgb" in color else re.findall("..", color[1:])
+            assert len(set(parts)) == 1, (path.name, color)
     bars = (folder / "figures" / "sparsity_text.svg").read_text()
     assert ">#ff0000<" in bars
     legend = re.findall(r'aria-label="[^"]*"[^>]*|d="M-?[\d.]+[^"]*" fill="(#\w+)"', bars)
-    assert len({colour for colour in legend if colour}) >= 8
+    assert len({color for color in legend if color}) >= 8
     lines = (folder / "figures" / "csr_bytes_text.svg").read_text()
     assert len(set(re.findall(r'stroke-dasharray="([^"]+)"', lines))) >= 3
 

@@ -34,7 +34,7 @@ def test_csr_equals_masked(case):
     torch.testing.assert_close(outputs(copy.deepcopy(csr), case), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_materialised_variant_counts_as_derived(case):
+def test_a_materialized_variant_counts_as_derived(case):
     pruning = sr.global_magnitude(sr.load(built(case)), sparsity=0.6)
     derived = sr.compare(sr.csr(pruning)).totals.loc[0]
     counted = sr.compare(sr.dense(sr.csr(pruning).module())).totals.loc[0]

@@ -330,7 +330,7 @@ def test_csr_runs_and_equals_masked(pruned):
             assert classes[name] is type(module)
 
 
-def test_a_materialised_model_counts_as_derived_module_by_module(pruned):
+def test_a_materialized_model_counts_as_derived_module_by_module(pruned):
     pruning, _ = pruned
     derived = sr.csr(pruning).layers()
     counted, _ = sr.analyze_layers(sr.csr(pruning).module(), "CSR60")

@@ -66,7 +66,7 @@ def test_float32_says_by_how_much_it_may_be_off(demo, demo_study):
     assert 0 < here["uncertainty"].sum() < 0.03 * masked["weight_total"].sum()
 
 
-def test_a_quantised_checkpoint(smollm2):
+def test_a_quantized_checkpoint(smollm2):
     study = study_of(smollm2)
     agrees_with_pruning(study, smollm2, 0.3, slack=10_000)
 

@@ -30,7 +30,7 @@ def row(frame, task, metric, filter_name=None):
 
 def test_scores_of_today(read):
     frame = read(harnesses.lm_eval())
-    # Seven accuracies, one of them normalised too; two of lambada, two of gsm8k, two of mmlu.
+    # Seven accuracies, one of them normalized too; two of lambada, two of gsm8k, two of mmlu.
     assert len(frame) == 7 + 1 + 2 + 2 + 2
     assert set(frame["variant"]) == {"Dense"}
     assert row(frame, "boolq", "acc") == {

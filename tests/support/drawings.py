@@ -16,7 +16,7 @@ WIDTHS = {chr(32 + place): int(width) for place, width in enumerate(HELVETICA.sp
 
 
 class Box(NamedTuple):
-    """Something drawn: its words or its kind, its edges, and the colour it is filled with."""
+    """Something drawn: its words or its kind, its edges, and the color it is filled with."""
 
     text: str
     left: float

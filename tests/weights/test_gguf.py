@@ -193,7 +193,7 @@ def test_what_transformers_cannot_read_is_counted_from_names(tmp_path, case):
         sr.dense(weights).module()
 
 
-def test_quantised_files_count_what_their_blocks_stand_for(tmp_path):
+def test_quantized_files_count_what_their_blocks_stand_for(tmp_path):
     torch.manual_seed(0)
     (case,) = (case for case in CASES if case.name.startswith("Llama"))
     path = tmp_path / "model.gguf"

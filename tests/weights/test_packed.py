@@ -324,8 +324,8 @@ def test_fp4_without_a_scale_is_what_it_says(shape, tmp_path):
         agrees(sr.load(tmp_path), means)
         assert sr.load(tmp_path, values=False)[f"{OWNER}.weight"].shape == shape
     assert "(fp4)" in str(sr.load(file).notes[-1])
-    quantised = {"model_type": "custom", **packing.fp8_blocks(matrix())[2]}
-    (tmp_path / "config.json").write_text(json.dumps(quantised))
+    quantized = {"model_type": "custom", **packing.fp8_blocks(matrix())[2]}
+    (tmp_path / "config.json").write_text(json.dumps(quantized))
     with pytest.raises(sr.SparsityReportError, match="but none is"):
         sr.load(tmp_path)
 

@@ -75,7 +75,7 @@ def test_views_are_counted_with_what_they_look_at():
     assert totals(whole)["total"].sum() == 24
 
 
-def test_neighbours_in_one_storage_are_not_views():
+def test_neighbors_in_one_storage_are_not_views():
     block = torch.randn(8, 4)
     model = nn.Module()
     model.fc1, model.fc2 = nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False)

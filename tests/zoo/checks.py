@@ -38,7 +38,7 @@ _ATTENTION_OR_MLP = re.compile(r"(.*_)?(attn|attention|mlp|ffn|feed_forward|expe
 
 @dataclass
 class Subject:
-    """A model under test, and what is learnt of it once."""
+    """A model under test, and what is learned of it once."""
 
     model: PreTrainedModel
 

@@ -118,7 +118,7 @@ class Products(TorchDispatchMode):
 
 
 def _multiplicands(inputs: list[torch.Tensor], constants: Any) -> list[torch.Tensor]:
-    """Return the parameters among the matrices; where all are, as of learnt queries, the last."""
+    """Return the parameters among the matrices; where all are, as of learned queries, the last."""
     matrices = [t for t in inputs if t.ndim > 1]
-    learnt = [t for t in matrices if t in constants]
-    return learnt[-1:] if len(learnt) == len(matrices) else learnt
+    learned = [t for t in matrices if t in constants]
+    return learned[-1:] if len(learned) == len(matrices) else learned

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # advice on kernels that are 
 
 
 class Small(nn.Module):
-    """A tied embedding, learnt queries that meet a token, a router, two experts, a convolution."""
+    """A tied embedding, learned queries that meet a token, a router, two experts, a convolution."""
 
     def __init__(self):
         super().__init__()

@@ -73,7 +73,7 @@ class Tiny:
             largest = sorted(sizes, key=sizes.get)[-3:]
             raise ValueError(f"{sum(sizes.values())} parameters are too many: {largest}")
         torch.manual_seed(0)
-        torch.use_deterministic_algorithms(True)  # what is never initialised is NaN
+        torch.use_deterministic_algorithms(True)  # what is never initialized is NaN
         try:
             model = model_class._from_config(self.config, dtype=torch.float32).eval()
         finally:

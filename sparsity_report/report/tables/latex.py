@@ -14,7 +14,7 @@ from sparsity_report.words.languages import speaking, spoken
 from sparsity_report.words.number_format import THIN, UNKNOWN
 
 _UNKNOWN = "\\textendash{}"
-# Letters from which texts of a column break, and the widths of such columns in centimetres.
+# Letters from which texts of a column break, and the widths of such columns in centimeters.
 _LONG, _WORDS_CM, _TITLE_CM = 40, 9, 12
 # Columns after the first from which a table is set smaller and closer.
 _NARROW = 7
@@ -145,7 +145,7 @@ def to_latex(table: Table, label: str, first_cm: float | None = None) -> str:
     label : str
         Label of the table: ``\ref{tab:label}``.
     first_cm : float, optional
-        Width of the first column in centimetres, where its text has to break.
+        Width of the first column in centimeters, where its text has to break.
     """
     kinds = [_setting(table, place) for place in range(1, len(table.columns))]
     narrow = len(kinds) >= _NARROW

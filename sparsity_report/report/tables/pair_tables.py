@@ -146,7 +146,7 @@ def _removed_heads() -> dict[str, str]:
 
 
 def _listed(numbers: Sequence[int], limit: int) -> str:
-    """List numbers, neighbours as a span, and how many follow after so many spans."""
+    """List numbers, neighbors as a span, and how many follow after so many spans."""
     runs = np.split(numbers, np.flatnonzero(np.diff(numbers) != 1) + 1) if numbers else []
     spans = [(int(run[0]), int(run[-1])) for run in runs]
     shown = [
@@ -203,9 +203,9 @@ def layers(pair: Pair, limit: int) -> Table:
     )
     # The alignment is of no interest if every module was matched by name.
     plain = (pair.layers["alignment"] == "name").all()
-    recognised = "" if plain else "alignment certainty "
+    recognized = "" if plain else "alignment certainty "
     columns = columns_of(
-        f"module_name group {recognised}weight_before weight_after zeros_before zeros_after "
+        f"module_name group {recognized}weight_before weight_after zeros_before zeros_after "
         "kept revived new iou changed relative_change correlation",
         (1.6, 0),
         {"module_name": cells.name(2000), "group": WORDS, "alignment": WORDS},

@@ -182,7 +182,7 @@ class Column(NamedTuple):
     head : str
     kind : Kind
     over : str
-        A head that neighbours share.
+        A head that neighbors share.
     width : float
         On paper, in shares of what is left; 0 is as wide as the text.
     """
@@ -293,12 +293,12 @@ class Table:
 
     @property
     def heads(self) -> list[str]:
-        """Heads of the columns on one line, with those that neighbours share."""
+        """Heads of the columns on one line, with those that neighbors share."""
         return [f"{c.over}, {c.head}" if c.over else c.head for c in self.columns]
 
     @property
     def spans(self) -> list[tuple[str, int]]:
-        """Heads that neighbours share and how many do, "" over others; empty where none do."""
+        """Heads that neighbors share and how many do, "" over others; empty where none do."""
         spans: list[tuple[str, int]] = []
         for column in self.columns:
             if spans and column.over and spans[-1][0] == column.over:

@@ -196,7 +196,7 @@ class Facts:
         Returns
         -------
         pandas.DataFrame
-            ``block`` (a label, ``"14–27"`` for merged neighbours), ``projection``, ``layers``
+            ``block`` (a label, ``"14–27"`` for merged neighbors), ``projection``, ``layers``
             (their number), ``total`` and ``nonzero`` weights, ``sparsity`` of the cell, and
             ``low`` and ``high`` of its layers. Empty without numbered blocks.
         """

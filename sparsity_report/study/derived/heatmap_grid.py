@@ -48,7 +48,7 @@ class Grid:
     codes : numpy.ndarray
         Position in ``cells`` of the cell of each row of `layers`.
     merged : int
-        Number of neighbouring blocks in a cell.
+        Number of neighboring blocks in a cell.
     """
 
     def __init__(self, layers: pd.DataFrame) -> None:

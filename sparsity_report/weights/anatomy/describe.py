@@ -22,7 +22,7 @@ from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.sparse.csr_swap import runs_as_csr
 from sparsity_report.sparse.linear_csr import LinearCSR
 from sparsity_report.weights.anatomy import groups
-from sparsity_report.weights.anatomy.meta_run import Behaviour, Usage, observe
+from sparsity_report.weights.anatomy.meta_run import Behavior, Usage, observe
 from sparsity_report.weights.anatomy.parameter_places import Place, as_csr, is_strided
 from sparsity_report.weights.packed.packed_tensor import Undecoded
 from sparsity_report.weights.tensor_slices import Entry, dtype_name
@@ -112,8 +112,8 @@ def describe(
     parts : mapping of str to sequence of Entry, optional
         Tensors on disk with the values of each parameter; by default the values of the model.
     """
-    behaviour, ties = _behaviour(places), _Ties(places)
-    usages = behaviour.usages
+    behavior, ties = _behavior(places), _Ties(places)
+    usages = behavior.usages
     known: dict[str, str] = {}
     modules: list[Module] = []
     for place in places:
@@ -156,10 +156,10 @@ def describe(
                 )
             )
         modules += _apart(Module(place.path, type(place.module).__name__, group, tuple(parameters)))
-    notes = behaviour.notes
+    notes = behavior.notes
     if usages:
         notes += (*_unused(modules), *_uneven(places, usages), *_unsorted(modules))
-    return Description(tuple(modules), behaviour.attention, notes)
+    return Description(tuple(modules), behavior.attention, notes)
 
 
 def on_disk(entries: Sequence[Entry]) -> dict[str, Any]:
@@ -169,18 +169,18 @@ def on_disk(entries: Sequence[Entry]) -> dict[str, Any]:
     return {"dtype": entries[0].dtype, "known": known, **held}
 
 
-def _behaviour(places: Sequence[Place]) -> Behaviour:
+def _behavior(places: Sequence[Place]) -> Behavior:
     """Return the traced use of a model, or only a note that it cannot run."""
     from transformers import PreTrainedModel
 
     model = places[0].module
     if not isinstance(model, PreTrainedModel):
-        return Behaviour({}, None)
+        return Behavior({}, None)
     try:
         return observe(places)
     except Exception as error:  # a model may fail anywhere on made-up inputs
         name, reason = type(model).__name__, first_line(error)
-        return Behaviour({}, None, (phrase("note.uses_by_rule", model=name, error=reason),))
+        return Behavior({}, None, (phrase("note.uses_by_rule", model=name, error=reason),))
 
 
 def _group(

@@ -33,11 +33,11 @@ from sparsity_report.weights.anatomy.tracer import Record, Use, Watch, budget, t
 # Tokens of the shortest text. Models that pad texts to blocks use 64 tokens mostly, at most 512.
 _LENGTHS = (8, 64, 512)
 _MOST_TOKENS = 1024
-# Number of structures whose behaviour is cached: variants of a model share one.
+# Number of structures whose behavior is cached: variants of a model share one.
 _REMEMBERED = 64
 _CHANGED = ("forward", "_forward_hooks", "_forward_pre_hooks")
-_observed: dict[Hashable, Behaviour] = {}
-# Settings about origin and storage, which do not affect behaviour.
+_observed: dict[Hashable, Behavior] = {}
+# Settings about origin and storage, which do not affect behavior.
 _OF_THE_FILES = {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version"}
 # Module attributes about construction and mode.
 _HISTORY = {"training", "name_or_path", "_is_hf_initialized"}
@@ -108,8 +108,8 @@ class Usage:
 
 
 @dataclass(frozen=True)
-class Behaviour:
-    """Traced behaviour of a model.
+class Behavior:
+    """Traced behavior of a model.
 
     Attributes
     ----------
@@ -126,8 +126,8 @@ class Behaviour:
     notes: tuple[Phrase, ...] = ()
 
 
-def observe(places: Sequence[Place]) -> Behaviour:
-    """Return the behaviour of a model from a run on the meta device.
+def observe(places: Sequence[Place]) -> Behavior:
+    """Return the behavior of a model from a run on the meta device.
 
     Parameters
     ----------
@@ -148,12 +148,12 @@ def observe(places: Sequence[Place]) -> Behaviour:
         # Experts all at once, as there may be thousands.
         twin.set_("experts", "batched_mm")
         is_text, sample, run = _readable(twin)
-        behaviour = _over_lengths(twin, sample, run) if is_text else _at_once(twin, sample)
+        behavior = _over_lengths(twin, sample, run) if is_text else _at_once(twin, sample)
     if structure:
         while len(_observed) >= _REMEMBERED:
             del _observed[next(iter(_observed))]
-        _observed[structure] = behaviour
-    return behaviour
+        _observed[structure] = behavior
+    return behavior
 
 
 def _structure(places: Sequence[Place]) -> Hashable:
@@ -303,8 +303,8 @@ def _readable(twin: _Twin) -> tuple[bool, Sample, Record]:
     raise failure
 
 
-def _over_lengths(twin: _Twin, sample: Sample, first: Record) -> Behaviour:
-    """Return the behaviour from texts of three lengths, the first of which has run."""
+def _over_lengths(twin: _Twin, sample: Sample, first: Record) -> Behavior:
+    """Return the behavior from texts of three lengths, the first of which has run."""
     for number, length in enumerate(map(twin.length, _LENGTHS)):
         records = [twin.run(sample(length)) if number else first]
         if choices := records[0].choices:
@@ -318,19 +318,19 @@ def _over_lengths(twin: _Twin, sample: Sample, first: Record) -> Behaviour:
         if records[-1].guessed:
             raise ValueError("how much it computes depends on the values of its parameters")
         if usages and any(usage.shape and usage.per_token for usage in usages.values()):
-            return Behaviour(usages, _attention(twin, records, length))
+            return Behavior(usages, _attention(twin, records, length))
     raise ValueError("its products do not grow evenly with the length of a text")
 
 
-def _at_once(twin: _Twin, sample: Sample) -> Behaviour:
-    """Return the behaviour from inputs without a length: a token is a row of the first product."""
+def _at_once(twin: _Twin, sample: Sample) -> Behavior:
+    """Return the behavior from inputs without a length: a token is a row of the first product."""
     record = twin.run(sample(0))
     if not record.rows or record.guessed:
         raise ValueError("it multiplies by no matrix, or values say how often")
     (name, read), *_ = sample(0).items()
     shape = str(tuple(read.shape))
     note = phrase("note.rows_are_tokens", rows=record.rows, input=name, shape=shape)
-    return Behaviour(_usages(twin, [record], record.rows), None, (note,))
+    return Behavior(_usages(twin, [record], record.rows), None, (note,))
 
 
 def _grown(flops: Sequence[int], once: int = 0) -> tuple[int, int, int]:

@@ -25,7 +25,7 @@ _TIMEOUT = 30.0
 _LONGEST_WAIT = 300.0
 _RETRIED = {408, 425, 429, 500, 502, 503, 504}
 # Ranges up to the first size are read in cached blocks of the second size: small tensors are
-# neighbours, and parts of packed tensors are read repeatedly.
+# neighbors, and parts of packed tensors are read repeatedly.
 _SMALL, _BLOCK = 2**19, 2**16
 
 
