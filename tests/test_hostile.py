@@ -347,11 +347,12 @@ def test_values_are_shown_by_their_names(study, saved):
     assert f"{NAMES[0]}, model" in str(changed)
 
 
-def test_parameters_of_a_notebook_are_data():
+def test_parameters_of_a_notebook_are_data(tmp_path):
     for text in (*TEXTS.values(), HALF):
         tagged = nbformat.v4.new_code_cell("MODEL = None", metadata={"tags": ["parameters"]})
         node = nbformat.v4.new_notebook(cells=[tagged])
-        _set_parameters(node, {"MODEL": text, "SPARSITY": 0.3, "OUT": text}, "x.ipynb")
+        values = {"MODEL": text, "SPARSITY": 0.3, "OUT": text}
+        _set_parameters(node, values, tmp_path / "x.ipynb", "")
         nbformat.validate(node)
         nbformat.writes(node).encode()
         statements = ast.parse(node.cells[1].source).body
