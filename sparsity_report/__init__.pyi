@@ -26,7 +26,6 @@ from .measure.latency import crossover as crossover
 from .measure.latency import measure_latency as measure_latency
 from .measure.perplexity import perplexity as perplexity
 from .measure.sensitivity import sensitivity as sensitivity
-from .measure.sensitivity import sensitivity_correlation as sensitivity_correlation
 from .measure.wanda import owl as owl
 from .measure.wanda import wanda as wanda
 from .report.notebook import write_notebook as write_notebook
@@ -38,6 +37,7 @@ from .sparse.linear_csr import LinearCSR as LinearCSR
 from .study.combined import combine as combine
 from .study.comparison import Comparison as Comparison
 from .study.comparison import compare as compare
+from .study.derived.layer_metrics import sensitivity_correlation as sensitivity_correlation
 from .study.files.csv_files import write_csv as write_csv
 from .study.files.json_files import read_pair as read_pair
 from .study.files.json_files import read_study as read_study

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from sparsity_report.measure.sensitivity import sensitivity_correlation
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.derived.layer_metrics import sensitivity_correlation
 from sparsity_report.study.derived.protocol_scores import PROTOCOL, by_protocol
 from sparsity_report.study.derived.zero_shot import SEVEN, seven_tasks
 from sparsity_report.study.layers import records

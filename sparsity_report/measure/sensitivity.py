@@ -135,37 +135,6 @@ def sensitivity(
     return typed("sensitivity", pd.DataFrame(rows))
 
 
-def sensitivity_correlation(frame: pd.DataFrame) -> pd.DataFrame:
-    """Rank structural features by how well they predict sensitivity.
-
-    Parameters
-    ----------
-    frame : pandas.DataFrame
-        From :func:`sensitivity`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns ``structure, rho, parts``, strongest first. ``rho`` is Spearman's ρ with
-        ``nll_increase``; it is null if a feature is constant or there are fewer than three parts.
-        ``position`` is the order of the parts in the model.
-
-    Examples
-    --------
-    >>> import sparsity_report as sr
-    >>> frame = sr.sensitivity(sr.load(), 0.5, by="layer")
-    >>> sr.sensitivity_correlation(frame).columns.tolist()
-    ['structure', 'rho', 'parts']
-    """
-    columns = ["position", "weight_total", "threshold", "std", "global_sparsity"]
-    numbers = frame.assign(position=range(len(frame)))[[*columns, "nll_increase"]].astype(float)
-    rho = numbers.rank().corr()["nll_increase"].drop("nll_increase")
-    rows = pd.DataFrame({"structure": columns, "rho": rho.to_numpy(), "parts": len(frame)})
-    if len(frame) < 3:
-        rows["rho"] = float("nan")
-    return rows.sort_values("rho", key=abs, ascending=False, kind="stable", ignore_index=True)
-
-
 def _parts(weights: Weights, by: str) -> dict[str, list[Module]]:
     if by not in PARTS:
         raise SparsityReportError(f"by={by!r} is unknown; use one of {', '.join(PARTS)}")
