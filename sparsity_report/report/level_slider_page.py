@@ -20,7 +20,7 @@ from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.histograms import bars, module_magnitudes
 from sparsity_report.study.levels.sweep import thresholds
 from sparsity_report.words.languages import spoken
-from sparsity_report.words.number_format import count, percent, scaled
+from sparsity_report.words.number_format import percent, scaled
 from sparsity_report.words.sentences import say
 
 # Share of the slider's length that the name of a mark takes.
@@ -86,7 +86,7 @@ def slider(study: Comparison) -> dict[str, Any] | None:
 def _level_texts(study: Comparison, levels: pd.DataFrame, table: Table) -> dict[str, list[str]]:
     """Return the slider's large numbers and their notes at each level."""
     texts = to_columns(table)
-    total = count(study.facts.total(study.variants["variant"].iloc[0], "prunable_total"))
+    total = study.facts.total(study.variants["variant"].iloc[0], "prunable_total")
     notes = dict.fromkeys(_COSTS, "slider.cost_of_whole_model")
     ratio_key = "slider.spoken_bytes_ratio"
     if study.facts.unpacked_dtypes(study.facts.baseline):

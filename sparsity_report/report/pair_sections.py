@@ -13,7 +13,7 @@ from sparsity_report.report.tables import pair_tables
 from sparsity_report.study.layers import records
 from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.study.pairs.pair_cells import ROWS
-from sparsity_report.untrusted.display_text import clip, short_name
+from sparsity_report.untrusted.display_text import clip
 from sparsity_report.words.display_names import display_name, head
 from sparsity_report.words.number_format import known, percent, scaled
 from sparsity_report.words.sentences import say
@@ -149,12 +149,11 @@ def _cards(pair: Pair) -> Iterator[dict[str, str]]:
     totals = {row["figure"]: row for row in records(pair.totals)}
     weights, stored = totals["prunable_weights"], totals["stored_bytes"]
     zeros, kept = records(pair.sparsities)[0], records(pair.survival)[0]
-    after = short_name(pair.models["model"].iloc[1])
     if weights["before"]:
         note = say("card.of_prunable_base", before=scaled(weights["before"]))
         yield card(head("removed"), percent(pair.taken / weights["before"]), note)
     if known(zeros["sparsity_itself"]):
-        note = say("card.of_prunable_after", after=after)
+        note = say("card.of_prunable_after", after=pair.models["model"].iloc[1])
         yield card(head("sparsity_itself"), percent(zeros["sparsity_itself"]), note)
     if known(kept["kept_share"]):
         note = say("card.of_zeros_base", zeros=scaled(kept["zeros_before"]))

@@ -12,7 +12,6 @@ from sparsity_report.report.tables import method_tables, study_tables
 from sparsity_report.report.tables.latex import variant_commands
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.files.csv_files import variant_stems
-from sparsity_report.untrusted.display_text import short_name
 from sparsity_report.words.sentences import say
 
 _TOO_MANY = {"heads": "map.too_many_heads", "experts": "map.too_many_experts"}
@@ -110,7 +109,7 @@ def _heads_and_experts(study: Comparison, medium: Medium) -> Iterator[Block | No
         else:
             undrawn.append(Text(say(_TOO_MANY[part.key], number=len(part.rows))))
     if maps or undrawn:
-        note = say("map.heads_experts_note", variant=short_name(variant))
+        note = say("map.heads_experts_note", variant=variant)
         yield sections.Heading("inside", say("page.heads_experts_heading"))
         yield from undrawn
         yield Text(note) if maps and not medium.is_paper else None

@@ -25,7 +25,7 @@ from sparsity_report.study.derived.protocol_scores import by_protocol
 from sparsity_report.study.files.csv_files import csv_text, variant_stems
 from sparsity_report.untrusted.display_text import clip, short_name
 from sparsity_report.words.display_names import head, layout_name
-from sparsity_report.words.number_format import count, figures, percent, scaled, times
+from sparsity_report.words.number_format import figures, percent, scaled, times
 from sparsity_report.words.sentences import first, say
 
 # Most rows of all variants' layers that a page holds as a table; it holds more as data.
@@ -261,9 +261,8 @@ def _storage(study: Comparison, medium: Medium) -> Iterator[Block | None]:
         yield from tables[:1]
         yield Text(say("page.html_layouts_note")) if tables[1:] else None
     elif tables:
-        variants = [short_name(name) for name in prunings]
         yield study_tables.useful(study, prunings[0])
-        yield Fold(say("page.all_layouts_of", variants=variants), tuple(tables))
+        yield Fold(say("page.all_layouts_of", variants=prunings), tuple(tables))
     if tables:
         yield Text(say("page.break_even_note"), "note")
 
@@ -330,9 +329,9 @@ def _layers(study: Comparison, medium: Medium) -> Iterator[Block]:
     if max(len(table.rows) for table in tables) > most:
         yield Text(say("page.html_layers_note"))
     for variant, table in zip(variants[:1] if compared else variants, tables, strict=False):
-        shown, number = count(most), count(len(table.rows))
-        first = say("caption.modules_first", shown=shown, number=number, variant=clip(variant, 40))
-        yield table if len(table.rows) <= most else table.with_rows(table.rows[:most], first)
+        number = len(table.rows)
+        first = say("caption.modules_first", shown=most, number=number, variant=variant)
+        yield table if number <= most else table.with_rows(table.rows[:most], first)
     if compared and len(compared.rows) <= most:
         continued = say("caption.modules_compared_continued")
         yield from compared.fitting(10, 90, continued)
@@ -442,8 +441,8 @@ def _card_note(study: Comparison, shown: Card) -> str:
         values["before"] = figures(values.get("before"), _PERPLEXITY)
     return say(
         note,
-        variant=short_name(shown.variant),
-        against=short_name(shown.against or facts.baseline),
+        variant=shown.variant,
+        against=shown.against or facts.baseline,
         dtypes=dtypes,
         bits=facts.bits_per_weight(shown.variant) if dtypes else None,
         **values,

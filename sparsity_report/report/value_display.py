@@ -178,7 +178,7 @@ def _(study: Comparison) -> Content:
     frame = study.totals.assign(ratio=pd.Series(ratios, dtype="float64"))
     columns = columns_of(
         "variant sparsity_prunable sparsity_model stored_bytes ratio flops_per_token",
-        ratio=say("column.ratio_to_variant", variant=short_name(study.facts.baseline)),
+        ratio=say("column.ratio_to_variant", variant=study.facts.baseline),
     )
     table = _first_rows(columns, frame)
     return Content([str(verdict(study)), names], _maps([(study, variant)]), table)
@@ -267,7 +267,7 @@ def _maps(variants: Iterable[tuple[Comparison, str]]) -> list[ShareMap]:
     for study, variant in variants:
         grid, cells = study.facts.grid(variant), study.facts.cells(variant)
         if not cells.empty:
-            title = say("cell.map_zero_share", variant=short_name(variant))
+            title = say("cell.map_zero_share", variant=variant)
             maps.append(_map(title, grid, cells, "sparsity"))
     return maps
 

@@ -539,7 +539,7 @@ def expected_tables(study, w):
     for variant in pruned:
         yield variant, storage_grid(study, w, variant)
         for caption, grid in zip(captions, extremes_grids(study, w, variant), strict=False):
-            yield w.say(caption).format(variant=variant), grid
+            yield w.say(caption).replace("{variant:variant}", variant), grid
         if is_uneven(map_grid(study, w, variant)):
             yield variant, map_grid(study, w, variant)
     yield pruned[0], storage_grid(study, w, pruned[0], few=True)

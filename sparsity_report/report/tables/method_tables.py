@@ -88,11 +88,8 @@ def _row(study: Comparison, figure: Compared, names: list[str]) -> Row:
         scope = layout_name(scope)
     elif figure.key == "realised":
         scope = say("format.token_count", tokens=int(scope))
-    values = {
-        "of": short_name(scope),
-        "base": short_name(facts.baseline),
-        "speed_base": short_name(facts.speed_base) if figure.key == "realised" else "",
-    }
+    speed_base = facts.speed_base if figure.key == "realised" else ""
+    values = {"of": scope, "base": facts.baseline, "speed_base": speed_base}
     shown = [Cell(say(title, **values), cells.WORDS, say(note, **values) if note else "")]
     for name in names:
         value: Any = figure.values[name]

@@ -23,7 +23,6 @@ from sparsity_report.study.zstd_sizes import LEVEL
 from sparsity_report.untrusted.display_text import clip, distinct_names, short_name
 from sparsity_report.words.display_names import head, layout_name, part_name
 from sparsity_report.words.languages import spoken
-from sparsity_report.words.number_format import count
 from sparsity_report.words.sentences import say
 
 _LETTERS = 2000  # of a text written by a model
@@ -99,7 +98,7 @@ def _costs(study: Comparison) -> Iterator[tuple[str, str]]:
     if study.totals["flops_per_sequence"].fillna(0).any():
         yield "flops_per_sequence", say("column.flops_per_sequence_note")
     if study.context:
-        note = say("column.attention_flops_note", positions=count(study.context))
+        note = say("column.attention_flops_note", positions=study.context)
         yield "attention_flops_per_token", note
     if (study.totals["active_total"] != study.totals["total"]).any():
         yield "active_total", say("column.active_parameters_note")
@@ -116,7 +115,7 @@ def groups(study: Comparison, variant: str | None = None) -> Table:
     )
     if variant is not None:
         frame = study.groups[study.groups["variant"] == variant]
-        caption = say("caption.groups_of_variant", variant=short_name(variant))
+        caption = say("caption.groups_of_variant", variant=variant)
         return table_of("groups", caption, columns, frame, "groups")
     frames = study.groups.groupby("variant", sort=False)
     groups = ((clip(title, 80), rows) for title, rows in frames)
@@ -140,7 +139,7 @@ def layers(study: Comparison, variant: str) -> Table:
     notes = ["" if pd.isna(to) else f"{tied} {clip(to, 2000)}" for to in frame["tied_to"]]
     stored_as = packings + frame["layout"] + " " + frame["dtype"]
     frame = frame.assign(stored_as=stored_as, module_name_note=notes)
-    caption = say("caption.modules_all", number=len(frame), variant=short_name(variant))
+    caption = say("caption.modules_all", number=len(frame), variant=variant)
     return table_of("layers", caption, columns, frame, "layers sortable")
 
 
@@ -165,7 +164,7 @@ def extremes(study: Comparison, variant: str, limit: int = 10) -> tuple[Table, T
     columns = columns_of("module_name weight_total share", _FIRST)
     frames = study.facts.extremes(variant, limit)
     most, least = (
-        table_of(key, say(caption, variant=short_name(variant)), columns, frame)
+        table_of(key, say(caption, variant=variant), columns, frame)
         for (key, caption), frame in zip(_EXTREMES.items(), frames, strict=True)
     )
     return (most, least) if most.rows else None
@@ -185,7 +184,7 @@ def unusual(study: Comparison, variant: str) -> Table | None:
     n_m: Any = [None if pd.isna(kind) else (kind, complying) for kind, complying in pairs]
     notes = ["" if pd.isna(place) else f"{expert} {place}" for place in frame["expert"]]
     frame = frame.assign(n_m=n_m, parameter_note=notes)
-    caption = say("caption.unusual_matrices", variant=short_name(variant))
+    caption = say("caption.unusual_matrices", variant=variant)
     return replace(table_of("unusual", caption, columns, frame), fold=8)
 
 
@@ -199,7 +198,7 @@ def storage(study: Comparison, variant: str) -> Table:
     frame = study.facts.storage(variant).join(of_model).reset_index()
     unpacked = study.facts.unpacked_dtypes(variant)
     key = "caption.storage_unpacked" if unpacked else "caption.storage"
-    caption = say(key, variant=short_name(variant), dtypes=unpacked)
+    caption = say(key, variant=variant, dtypes=unpacked)
     if versions := study.facts.zstd_versions(variant):
         caption = say("caption.storage_zstd", caption=caption, versions=versions, level=LEVEL)
     return table_of("storage", caption, columns, frame[frame["bytes"].notna()])
@@ -212,7 +211,7 @@ def useful(study: Comparison, variant: str) -> Table:
     saves = rows["lossless"].fillna(False).astype(bool) & (rows["ratio"] <= USEFUL).fillna(False)
     kept = {"dense", ALWAYS, *rows.index[saves]}
     shown = [row for row in table.rows if row.cells[0].value in kept]
-    return table.with_rows(shown, say("caption.storage_useful", variant=short_name(variant)))
+    return table.with_rows(shown, say("caption.storage_useful", variant=variant))
 
 
 def published() -> Table:
@@ -262,13 +261,13 @@ def zeros_map(study: Comparison, variant: str) -> Table:
     """Return the shares of zeros of a variant's heat map, block by projection."""
     frame, grid = study.facts.cells(variant), study.facts.grid(variant)
     key = "caption.zeros_map" if frame["layers"].max() == 1 else "caption.zeros_map_merged"
-    caption = say(key, variant=short_name(variant))
+    caption = say(key, variant=variant)
     return column_heads.by_cell("map", caption, grid, frame, "sparsity", cells.SHARE)
 
 
 def excess_map(study: Comparison, variant: str) -> Table:
     """Return zeros minus expected zeros of a variant's heat map, block by projection."""
-    caption = say("caption.excess_map", variant=short_name(variant))
+    caption = say("caption.excess_map", variant=variant)
     frame, grid = study.facts.excess(variant), study.facts.grid(variant)
     return column_heads.by_cell("excess", caption, grid, frame, "excess", cells.POINTS)
 
@@ -296,7 +295,7 @@ def inside(variant: str, part: Part) -> Table:
     """Return zeros of heads or experts, block by number."""
     wide = part.rows.pivot(index="block", columns="part", values="sparsity").rename(columns=str)
     key = _INSIDE[part.key]
-    caption = say(key, variant=short_name(variant), projection=part.projection)
+    caption = say(key, variant=variant, projection=part.projection)
     return wide_table(part.key, caption, wide, cells.SHARE)
 
 
