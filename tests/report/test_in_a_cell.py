@@ -15,6 +15,7 @@ from torch import nn
 
 import sparsity_report as sr
 from sparsity_report.findings.verdict import verdict
+from sparsity_report.report import value_display
 from sparsity_report.report.value_display import ShareMap, bundle, draw_map
 from sparsity_report.study.derived.heatmap_grid import Grid
 
@@ -258,3 +259,20 @@ def test_no_library_of_charts_is_loaded_for_it():
         [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, check=True
     )
     assert run.stdout == "3 set()\n"
+
+
+def test_maps_of_a_pair_show_shares_of_the_weights_of_the_base(monkeypatch):
+    # Layers of different sizes, so that counts have another order than shares.
+    pruning = sr.global_magnitude(sr.load(), sparsity=0.5)
+    pair = sr.compare_checkpoints(sr.global_magnitude(sr.load(), sparsity=0.2), pruning)
+    maps = []
+    monkeypatch.setattr(value_display, "draw_map", lambda shares, _: maps.append(shares) or "")
+    bundle(pair)
+    shown = [{(block, projection): share for block, projection, share in one.cells} for one in maps]
+    rows = pair.layers[pair.layers["group"].isin(["attention_linear", "mlp_linear"])]
+    assert len(rows) == len(shown[0]) == len(shown[1]) > 20
+    for row in rows.to_dict("records"):
+        block, name = re.search(r"layers\.(\d+)\.(?:\w+\.)?(\w+)$", row["module_name"]).groups()
+        weights = row["weight_before"]
+        assert shown[0][block, name] == pytest.approx(row["zeros_before"] / weights)
+        assert shown[1][block, name] == pytest.approx(row["zeros_after"] / weights)
