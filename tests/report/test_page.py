@@ -428,3 +428,13 @@ def test_filters(template, shown):
     made = report.environment().from_string(template)
     for unknown in (None, pd.NA, float("nan")):
         assert made.render(unknown=unknown).replace("&lt;", "<") == shown
+
+
+def test_the_slider_counts_zeros_in_whole_weights():
+    study = sr.compare(sr.dense(sr.load()))
+    total = int(study.layers.loc[study.layers["prunable"], "weight_total"].sum())
+    texts = json.loads(slider_of(study)["texts"])["zeros"]
+    assert len(texts) == 100
+    for level, text in enumerate(texts):
+        expected = f"{round(level * total / 100):,} of {total:,} prunable weights"
+        assert re.sub(r"(?<=\d)\s(?=\d)", ",", text) == expected
