@@ -102,6 +102,9 @@ def test_one_small_map_a_pruning_in_one_scale(text):
 
 def test_lines_on_each_other_are_one(study):
     spec = blocks_chart(study).to_dict()
+    axes = spec["layer"][0]["encoding"]
+    assert "%" in axes["y"]["axis"]["labelExpr"]  # shares of zeros
+    assert axes["x"]["axis"]["labelExpr"] == "datum.label"  # numbers of blocks
     lines = spec["layer"][0]["encoding"]["color"]["scale"]["domain"]
     assert lines == ["Masked30", "Masked50", "Masked50Layerwise, Masked2:4"]
 
