@@ -17,7 +17,7 @@ from sparsity_report.pairing.roles import Part, Place, Segment
 Block = tuple[str, int]
 # Units inside a block, in the order in which their weights are counted.
 _UNITS = ("expert", "head", "kv_head", "channel", "vocabulary", "width")
-# Units of the whole model, of which the embedding has the name.
+# Units of the whole model, reported under the name of the embedding.
 _WHOLE = {"vocabulary", "width"}
 KINDS = ("block", "attention", "mlp", "layer", *_UNITS)
 """Kinds of parts that can be removed, in the order of tables."""
