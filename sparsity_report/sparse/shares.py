@@ -66,7 +66,7 @@ def bits_per_weight(file_bytes: Any, weights: Any) -> float | None:
     return None if bits is None else 8 * bits
 
 
-def break_even(dense: Any, full: Any, empty: Any) -> Any:
+def break_even(dense: pd.Series, full: pd.Series, empty: pd.Series) -> pd.Series:
     """Return the sparsity from which a layout is smaller than dense, row pointers included.
 
     The bytes of a layout fall linearly from `full` without zeros to `empty` with only zeros, and
@@ -75,25 +75,23 @@ def break_even(dense: Any, full: Any, empty: Any) -> Any:
 
     Parameters
     ----------
-    dense, full, empty : int, or Series of int
+    dense, full, empty : pandas.Series of int
         Bytes.
 
     Returns
     -------
-    float or None, or Series of float
-        None, or NaN in a Series, if the layout is never smaller or does not depend on zeros.
+    pandas.Series of float
+        NaN if the layout is never smaller or does not depend on zeros.
 
     Examples
     --------
     A 3072 × 768 float32 matrix as CSR with int32 indices:
 
     >>> n, p = 3072 * 768, 3073
-    >>> round(break_even(4 * n, 8 * n + 4 * p, 4 * p), 4)
-    0.5007
+    >>> dense, full, empty = map(pd.Series, ([4 * n], [8 * n + 4 * p], [4 * p]))
+    >>> break_even(dense, full, empty).round(4).tolist()
+    [0.5007]
     """
-    if not isinstance(full, pd.Series):
-        (only,) = break_even(pd.Series([dense]), pd.Series([full]), pd.Series([empty]))
-        return None if pd.isna(only) else float(only)
     dense, full, empty = (side.astype("Float64").astype(float) for side in (dense, full, empty))
     with np.errstate(divide="ignore", invalid="ignore"):
         share = (full - dense) / (full - empty)
