@@ -201,26 +201,6 @@ def explained(explain: Callable[[Any], str], *kinds: type[Exception]) -> Iterato
 
 
 @contextmanager
-def without_panics() -> Iterator[None]:
-    """Turn panics of libraries in Rust, which are not Exceptions, into RuntimeError.
-
-    Examples
-    --------
-    >>> class PanicException(BaseException): "As pyo3 makes it."
-    >>> with without_panics():
-    ...     raise PanicException("range end index 9 out of range")
-    Traceback (most recent call last):
-    RuntimeError: range end index 9 out of range
-    """
-    try:
-        yield
-    except BaseException as error:
-        if type(error).__name__ != "PanicException":
-            raise
-        raise RuntimeError(str(error)) from error
-
-
-@contextmanager
 def opening(source: Path, kind: str) -> Iterator[None]:
     """Turn errors from reading a file of this package into one-line errors.
 

@@ -8,12 +8,13 @@ import torch
 from torch import nn
 
 from sparsity_report.counting.progress import Progress, with_bar
-from sparsity_report.errors import SparsityReportError, without_panics, writable
+from sparsity_report.errors import SparsityReportError, writable
 from sparsity_report.measure import protocols
 from sparsity_report.measure.model_stage import Stage
 from sparsity_report.phrases import phrase
 from sparsity_report.study.schema import typed
 from sparsity_report.study.variants import Variant
+from sparsity_report.weights.sources.tokenizer import decode
 
 # Most tokens to write.
 MOST = 4096
@@ -88,9 +89,7 @@ def continuations(
             if progress:
                 progress(number * tokens, len(places) * tokens, chosen[place].name)
             written = _written(stage.become(chosen[place]), ids, tokens, chosen[place].name)
-            with without_panics():
-                text = words.decode(written, skip_special_tokens=True)
-            texts[place] = writable(text)
+            texts[place] = writable(decode(words, written, weights.name))
         if progress:
             progress(len(places) * tokens, len(places) * tokens, "")
     rows = [

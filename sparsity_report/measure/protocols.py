@@ -5,10 +5,11 @@ from typing import Any, NamedTuple, TypedDict, cast
 import torch
 from torch import nn
 
-from sparsity_report.errors import SparsityReportError, without_panics, writable
+from sparsity_report.errors import SparsityReportError, writable
 from sparsity_report.measure.texts import Corpus, Text, fingerprint, read_text
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.study.schema import PROTOCOLS, SLIDING
+from sparsity_report.weights.sources.tokenizer import encode
 from sparsity_report.weights.tensor_slices import dtype_name
 from sparsity_report.weights.weights import Weights
 
@@ -183,9 +184,7 @@ def token_ids(text: str | torch.Tensor, weights: Weights, tokenizer: Any) -> tor
     """Return the tokens of a text, by the tokenizer of a model if none is given."""
     if isinstance(text, torch.Tensor):
         return text.to(torch.int64).cpu()
-    tokenizer = tokenizer or weights.tokenizer()
-    with without_panics():
-        ids: torch.Tensor = tokenizer(text, return_tensors="pt", verbose=False)["input_ids"][0]
+    ids: torch.Tensor = encode(tokenizer or weights.tokenizer(), text, weights.name)
     return ids
 
 

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from fuzz.family import Base, Family, Files
 from fuzz.mutators import damage_bytes, damage_json, dumped, parsed
-from sparsity_report.weights.sources.tokenizer import open_tokenizer
+from sparsity_report.weights.sources.tokenizer import decode, encode, open_tokenizer
 
 _WORDS = ("[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]", "a", "b", "##c", "Ġthe", "ab")
 _CLASSES = (
@@ -19,6 +19,8 @@ _CLASSES = (
     "AlbertTokenizer", "CTRLTokenizer", "ByT5Tokenizer", "MarianTokenizer", "XLMTokenizer",
     "LlamaConfig", "AutoTokenizer", "WhisperTokenizer", "CanineTokenizer", "ReformerTokenizer",
 )  # fmt: skip
+_PATTERNS = ("((((a*)*)*)*)*$", "(a+)+$", "(a|a)*b$", "(", "a{1,100000}", "", "(?=(a+))a*b", r"\s+")
+_TEXT = "a" * 200 + " the ab [MASK] \u00e9\u6f22\n\0 "
 
 
 def _bases(folder: Path) -> list[Base]:
@@ -80,11 +82,31 @@ def damage_files(random: Random, files: Files) -> None:
         files[name] = damage_bytes(random, files[name])
 
 
+def damage_pattern(random: Random, files: Files) -> None:
+    """Split words by an expression that is wrong, or that exhausts the matcher."""
+    told = parsed(files["tokenizer.json"]) if isinstance(files.get("tokenizer.json"), bytes) else 0
+    if isinstance(told, dict):
+        split = {"type": "Split", "pattern": {"Regex": random.choice(_PATTERNS)}}
+        split |= {"behavior": random.choice(("Isolated", "Removed")), "invert": False}
+        where = random.choice(("pre_tokenizer", "normalizer"))
+        replace = {"type": "Replace", "pattern": split["pattern"], "content": "a"}
+        told[where] = split if where == "pre_tokenizer" else replace
+        files["tokenizer.json"] = dumped(told)
+
+
 def _judge(folder: Path, _: Base) -> str:
     tokenizer = open_tokenizer(folder)
-    return "" if isinstance(tokenizer, PreTrainedTokenizerBase) else f"opens as {type(tokenizer)}"
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        return f"opens as {type(tokenizer)}"
+    ids = encode(tokenizer, _TEXT, "it")
+    text = decode(tokenizer, ids.tolist(), "it")
+    return "" if ids.dim() == 1 and isinstance(text, str) else f"reads {ids.shape}"
 
 
 TOKENIZER = Family(
-    "tokenizer", _bases, (damage_told, damage_told, damage_class, damage_files), _judge, quick=20
+    "tokenizer",
+    _bases,
+    (damage_told, damage_told, damage_class, damage_files, damage_pattern),
+    _judge,
+    quick=20,
 )

@@ -12,6 +12,7 @@ from pathlib import Path
 import gguf
 import pytest
 import tokenizers
+import torch
 import transformers
 from helpers import command, need, small_llama, write_gguf
 from safetensors.torch import load_file, save_file
@@ -394,6 +395,45 @@ def test_a_panic_of_the_library_is_a_refusal(clean):
     (clean / "tokenizer.json").write_text(json.dumps(told))
     with pytest.raises(sr.SparsityReportError, match="has no tokenizer that opens"):
         sr.load(clean).tokenizer()
+
+
+def test_a_tokenizer_that_fails_on_a_text_is_one_line(clean, capfd):
+    """An expression that exhausts its matcher is a panic, which Rust prints on descriptor 2."""
+    told = json.loads((clean / "tokenizer.json").read_text(encoding="utf-8"))
+    told["pre_tokenizer"] = {
+        "type": "Split", "pattern": {"Regex": "((((a*)*)*)*)*$"}, "behavior": "Isolated",
+        "invert": False,
+    }  # fmt: skip
+    (clean / "tokenizer.json").write_text(json.dumps(told), encoding="utf-8")
+    weights, text = sr.load(clean), "a" * 400 + "b"
+    tokenizer = weights.tokenizer()
+    for use in (
+        lambda: sr.perplexity(sr.dense(weights), text),
+        lambda: sr.continuations(sr.dense(weights), text, tokens=1),
+        lambda: sr.continuations(sr.dense(weights), text, tokens=1, tokenizer=tokenizer),
+        lambda: sr.sensitivity(weights, 0.5, by="group", text=text),
+        lambda: sr.calibrate(weights, text),
+        lambda: sr.calibrate(weights, [text, text]),
+    ):
+        with pytest.raises(sr.SparsityReportError, match=r"cannot read the text .*retry-limit"):
+            use()
+    printed = capfd.readouterr().err
+    assert "panicked" not in printed
+    assert "backtrace" not in printed
+
+
+def test_other_output_passes_the_gate_of_tokenizers(clean, capfd):
+    class Tokenizer:
+        def __call__(self, text, **_):
+            os.write(2, b"as before\n")
+            return {"input_ids": torch.ones(1, len(text), dtype=torch.int64)}
+
+        def decode(self, *_, **__):
+            raise KeyError("no token")
+
+    with pytest.raises(sr.SparsityReportError, match=r"cannot write a text .*no token"):
+        sr.continuations(sr.dense(sr.load(clean)), "abc", tokens=1, tokenizer=Tokenizer())
+    assert "as before\n" in capfd.readouterr().err
 
 
 def test_vocabulary_and_merges_are_enough(clean):

@@ -1,9 +1,17 @@
-"""The tokenizer of a checkpoint, opened without running its code."""
+"""The tokenizer of a checkpoint, opened without running its code, and the gate to every use of one.
 
+Tokenizers are written in Rust. A panic is no Exception, and Rust prints it on file descriptor 2.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
+from threading import RLock
 from typing import Any
 
-from sparsity_report.errors import explained, printable, without_panics
+from sparsity_report.errors import explained, printable
 from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import read_json
 from sparsity_report.weights.anatomy.meta_model import plain_folder
@@ -12,6 +20,8 @@ from sparsity_report.weights.anatomy.meta_model import plain_folder
 FILES = ("*.json", "*.txt", "*.model", "*.model.*", "*.spm", "*.codes", "*.tokenizer")
 # Files that are a complete vocabulary for every class of tokenizers.
 _COMPLETE = ("tokenizer.json", "tekken.json", "tokenizer.model", "tiktoken.model")
+# File descriptor 2 belongs to all threads.
+_redirecting = RLock()
 
 
 def open_tokenizer(directory: Path, gguf: Path | None = None) -> Any:
@@ -26,15 +36,13 @@ def open_tokenizer(directory: Path, gguf: Path | None = None) -> Any:
 
     options = {} if gguf is None else {"gguf_file": str(gguf.absolute())}
 
-    def explain(error: Exception) -> str:
-        reason = printable(str(error), 300).strip()
+    def explain(reason: str) -> str:
         return f"{directory} has no tokenizer that opens ({reason}); pass tokenizer="
 
-    # Tokenizers raise many exceptions.
-    with explained(explain, Exception):
+    with _gate(explain):
         if gguf is None:
             _check_class(directory)
-        with plain_folder(directory, FILES) as plain, without_panics():
+        with plain_folder(directory, FILES) as plain:
             tokenizer = AutoTokenizer.from_pretrained(
                 plain, local_files_only=True, trust_remote_code=False, **options
             )
@@ -46,6 +54,55 @@ def open_tokenizer(directory: Path, gguf: Path | None = None) -> Any:
                 _check_files(plain, type(tokenizer))
     tokenizer.name_or_path = str(directory)
     return tokenizer
+
+
+def encode(tokenizer: Any, text: str, name: str) -> Any:
+    """Return the token ids of a text as a 1-d tensor; `name` is that of the model.
+
+    Raises
+    ------
+    SparsityReportError
+        The tokenizer fails on the text.
+    """
+    with _gate(lambda e: f"{name}: the tokenizer cannot read the text ({e}); replace its files"):
+        return tokenizer(text, return_tensors="pt", verbose=False)["input_ids"][0]
+
+
+def decode(tokenizer: Any, ids: Sequence[int], name: str) -> str:
+    """Return the text of token ids without special tokens; `name` is that of the model.
+
+    Raises
+    ------
+    SparsityReportError
+        The tokenizer fails on the ids.
+    """
+    with _gate(lambda e: f"{name}: the tokenizer cannot write a text ({e}); replace its files"):
+        return str(tokenizer.decode(ids, skip_special_tokens=True))
+
+
+@contextmanager
+def _gate(explain: Callable[[str], str]) -> Iterator[None]:
+    """Turn all that a tokenizer raises, panics included, into one line, and print no panic."""
+
+    def told(error: Exception) -> str:
+        return explain(printable(str(error), 300).strip())
+
+    # Tokenizers raise many exceptions.
+    with explained(told, Exception), _redirecting, TemporaryFile(buffering=0) as held:
+        terminal = os.dup(2)
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException as error:
+            if type(error).__name__ != "PanicException":
+                raise
+            held.truncate(0)
+            raise RuntimeError(str(error)) from error
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)
+            held.seek(0)
+            os.write(2, held.read())
 
 
 def _check_class(directory: Path) -> None:
