@@ -84,11 +84,11 @@ def decode(tokenizer: Any, ids: Sequence[int], name: str) -> str:
 def _gate(explain: Callable[[str], str]) -> Iterator[None]:
     """Turn all that a tokenizer raises, panics included, into one line, and print no panic."""
 
-    def told(error: Exception) -> str:
+    def line(error: Exception) -> str:
         return explain(printable(str(error), 300).strip())
 
     # Tokenizers raise many exceptions.
-    with explained(told, Exception), _redirecting, TemporaryFile(buffering=0) as held:
+    with explained(line, Exception), _redirecting, TemporaryFile(buffering=0) as held:
         terminal = os.dup(2)
         os.dup2(held.fileno(), 2)
         try:
