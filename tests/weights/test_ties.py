@@ -253,8 +253,11 @@ def test_masks_in_a_checkpoint_are_named(tmp_path):
     )  # fmt: skip
     sr.prune_global_magnitude_(sr.select_prunable_linears(model), 0.3)
     model.save_pretrained(tmp_path)
-    with pytest.raises(sr.SparsityReportError, match="6 pruning masks that were never applied"):
-        sr.load(tmp_path)
+    torch.save(model.state_dict(), tmp_path / "alone.pt")
+    for source in (tmp_path, tmp_path / "model.safetensors", tmp_path / "alone.pt"):
+        for config in (True, False):
+            with pytest.raises(sr.SparsityReportError, match="6 pruning masks that were never app"):
+                sr.load(source, config=config, allow_pickle=True)
 
 
 class Sharing(nn.Module):

@@ -54,8 +54,14 @@ def memory_parts(model: nn.Module | None, entries: Mapping[str, Entry]) -> dict[
     Raises
     ------
     SparsityReportError
-        A tensor has no place in the model.
+        A tensor has no place in the model, or a pruning mask was never applied.
     """
+    stems = {key: key.removesuffix("_mask") for key in entries if key.endswith("_mask")}
+    if masks := [key for key, stem in stems.items() if {stem, f"{stem}_orig"} & entries.keys()]:
+        raise SparsityReportError(
+            f"the checkpoint holds {len(masks)} pruning masks that were never applied, first "
+            f"{masks[0]!r}; call torch.nn.utils.prune.remove before saving it"
+        )
     if model is None:
         return {key: [entry] for key, entry in entries.items()}
     parts, extra = _placed(model, entries)
@@ -65,11 +71,6 @@ def memory_parts(model: nn.Module | None, entries: Mapping[str, Entry]) -> dict[
         for key, name in extra.items()
         if not (_BUFFER.search(key) or any(p.search(name) for p in ignored))
     }
-    if masks := [key for key in extra if key.endswith("_mask")]:
-        raise SparsityReportError(
-            f"the checkpoint holds {len(masks)} pruning masks that were never applied, first "
-            f"{masks[0]!r}; call torch.nn.utils.prune.remove before saving it"
-        )
     if extra:
         raise SparsityReportError(_misplaced(model, [*extra], without_tensor(model, parts)))
     for name in without_tensor(model, parts):
