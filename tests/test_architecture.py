@@ -241,14 +241,20 @@ def test_import_is_light(statement):
     assert not (HEAVY | {"numpy", "typer"}) & said
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"]])
-def test_help_is_light(arguments):
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["run", "--help"], ["run", "/nope"], ["run", "x", "--base", "/nope"],
+     ["run", "x", "--also", "/nope"], ["pair", "x", "/nope"], ["notebook", "/nope"]],
+)  # fmt: skip
+def test_help_and_paths_that_lead_nowhere_are_light(arguments):
     said = loaded(
-        "import sys\nfrom sparsity_report.cli import app\n"
-        f"try: app({arguments})\nexcept SystemExit: pass\n"
+        "import sys\nfrom sparsity_report.cli import main\n"
+        f"sys.argv[1:] = {arguments}\n"
+        "try: main()\nexcept SystemExit: pass\n"
         "print(*sys.modules, file=sys.stderr)"
     )
-    assert "sparsity_report.cli" in said
+    assert "sparsity_report.cli.application" in said
+    assert ("/nope:" in said) == ("/nope" in arguments)
     assert not HEAVY & said
 
 

@@ -551,6 +551,18 @@ def wait_for_torch(run):
         time.sleep(0.05)
 
 
+def test_a_process_that_is_stopped_during_its_imports():
+    run = subprocess.Popen(
+        [sys.executable, "-X", "importtime", "-m", "sparsity_report", "run"],
+        stderr=subprocess.PIPE, text=True, env=ENVIRONMENT,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+    assert any("typer._click" in line for line in run.stderr)
+    run.send_signal(signal.SIGINT)
+    *_, last = run.communicate()[1].splitlines()
+    assert (run.returncode, last) == (130, "sparsity-report: stopped by SIGINT")
+
+
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_a_process_that_is_stopped(tmp_path, name):
     """As a terminal does it: all processes of the group are told, workers too."""

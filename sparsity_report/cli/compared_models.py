@@ -11,6 +11,7 @@ from sparsity_report.cli.libraries import without_collecting
 from sparsity_report.cli.options import Analysis, Choice
 from sparsity_report.cli.terminal import bar
 from sparsity_report.cli.worker_processes import workers
+from sparsity_report.weights.sources.model_paths import local_path
 
 if TYPE_CHECKING:
     from sparsity_report.cli.policy_grid import Grid
@@ -38,6 +39,12 @@ class Compared:
     variants: tuple[Variant, ...]
     prunings: tuple[Pruning, ...]
     steps: Callable[[], Iterable[Pruning]]
+
+
+def check_paths(*models: str | None) -> None:
+    """Refuse paths at which nothing is, before libraries load."""
+    for model in filter(None, models):
+        local_path(model)
 
 
 def opened(models: Sequence[str], analysis: Analysis) -> list[Weights]:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sparsity_report.cli.compared_models import opened, others, pruned
+from sparsity_report.cli.compared_models import check_paths, opened, others, pruned
 from sparsity_report.cli.libraries import quiet_libraries
 from sparsity_report.cli.options import Analysis, Choice, Language, Model, dataclass_options
 from sparsity_report.cli.signals import Stopped
@@ -46,6 +46,7 @@ def explore(
     shown: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
     """Serve the explorer of a model as a page on this machine until Ctrl-C."""
+    check_paths(model, *choice.also)
     if not all(map(find_spec, _NEEDED)):
         raise SparsityReportError(
             "explore needs voila and ipykernel; pip install 'sparsity-report[explore]'"

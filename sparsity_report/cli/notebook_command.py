@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from sparsity_report.cli.compared_models import check_paths
 from sparsity_report.cli.options import Model, NotebookOptions, dataclass_options
 from sparsity_report.cli.outputs import check_writable
 from sparsity_report.cli.terminal import tell
@@ -14,6 +15,7 @@ _EXPORTING = ("notebook", "hide_inputs", "language", "template_dir")
 @dataclass_options
 def notebook(model: Model = None, *, export: NotebookOptions) -> None:
     """Execute a notebook on a model and export it with its outputs."""
+    check_paths(model)
     from sparsity_report.cli.policy_grid import read_sparsity
 
     level = read_sparsity(export.sparsity)

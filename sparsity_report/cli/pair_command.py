@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
+from sparsity_report.cli.compared_models import check_paths
 from sparsity_report.cli.libraries import quiet_libraries
 from sparsity_report.cli.options import PairOptions, dataclass_options
 from sparsity_report.cli.outputs import check_pair_outputs, write_pair_outputs
@@ -21,6 +22,7 @@ def pair(
     options: PairOptions,
 ) -> None:
     """Compare two checkpoints weight by weight: removed parts, and zeros kept, lost and gained."""
+    check_paths(before, after)
     import sparsity_report as sr
     from sparsity_report.report.tables import pair_tables
     from sparsity_report.report.tables.plain_text import to_text

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sparsity_report.cli.compared_models import opened, others, pruned
+from sparsity_report.cli.compared_models import check_paths, opened, others, pruned
 from sparsity_report.cli.libraries import quiet_libraries
 from sparsity_report.cli.measurements import clock_of, studied
 from sparsity_report.cli.options import Analysis, Choice, Outputs, dataclass_options
@@ -43,6 +43,7 @@ def run(
     Several policies or sparsities are compared as Dense and Masked, each policy at each sparsity.
     Several models are compared in one report.
     """
+    check_paths(*(models or ()), *choice.also, analysis.base)
     from sparsity_report.cli.policy_grid import Grid
 
     grid = Grid.parse(choice.policy, choice.sparsity)

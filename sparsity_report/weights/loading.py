@@ -14,8 +14,9 @@ from sparsity_report.weights.adapters.lora import TENSORS, check_folder, read_ad
 from sparsity_report.weights.adapters.merged_adapter import AdaptedWeights
 from sparsity_report.weights.anatomy.describe import ReaderOptions
 from sparsity_report.weights.sources.checkpoint import from_config, open_checkpoint, without_values
-from sparsity_report.weights.sources.hub import PICKLES, Remote, Request, fetch, find, is_hub_id
+from sparsity_report.weights.sources.hub import PICKLES, Remote, Request, fetch, find
 from sparsity_report.weights.sources.memory import ModuleWeights
+from sparsity_report.weights.sources.model_paths import local_path
 from sparsity_report.weights.sources.pickles import check_allowed, read_pickle
 from sparsity_report.weights.sources.safetensors import Shards, find_shards, read_header
 from sparsity_report.weights.weights import Weights
@@ -139,7 +140,7 @@ def load(
 def _open_adapted(
     model: str, base: Weights, options: ReaderOptions, source: Request, merge: bool
 ) -> Weights:
-    if (path := _local_path(model, source)) is None:
+    if (path := local_path(model, source.subfolder, source.file)) is None:
         path, notes = fetch(model, replace(source, file=source.file or TENSORS))
         options = replace(options, name=options.name or model, notes=notes)
     options = replace(options, name=options.name or _model_name(path))
@@ -148,7 +149,7 @@ def _open_adapted(
 
 def _open_path(model: str, options: ReaderOptions, source: Request) -> Weights:
     name = options.name
-    if (path := _local_path(model, source)) is None:
+    if (path := local_path(model, source.subfolder, source.file)) is None:
         name = name or (_model_name(Path(source.file)) if source.file else model)
         if source.values and not source.stream:
             path, notes = fetch(model, source)
@@ -166,17 +167,6 @@ def _open_path(model: str, options: ReaderOptions, source: Request) -> Weights:
     ):
         return from_config(path, options)
     return _open_files(path, options, source.allow_pickle)
-
-
-def _local_path(model: str, source: Request) -> Path | None:
-    """Return the local path of a model; None for a Hub id."""
-    if not Path(model).exists() and is_hub_id(model):
-        return None
-    path = Path(model, source.subfolder, source.file)
-    if not path.exists():
-        missing = path if Path(model).exists() else model  # as given, "./" included
-        raise SparsityReportError(f"{missing}: no such file or directory; give a path or a Hub id")
-    return path
 
 
 def _open_remote(remote: Remote, options: ReaderOptions) -> Weights:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,7 +16,6 @@ from sparsity_report.weights.sources.http_ranges import HubFile, refusal
 from sparsity_report.weights.sources.safetensors import INDEX, SINGLE, read_index
 from sparsity_report.weights.sources.tokenizer import FILES
 
-_ID = re.compile(r"[A-Za-z0-9_][\w.-]{0,95}(/[\w.-]{1,96})?")
 # Files that describe the model and how its weights are packed.
 _CONFIGS = (
     "config.json", "adapter_config.json", "quantize_config.json", "quant_config.json",
@@ -32,17 +30,6 @@ _LISTED = 12
 _PARALLEL = 8
 # Hugging Face's bot offers safetensors for repositories that hold only pickles.
 _CONVERTER = "SFconvertbot"
-
-
-def is_hub_id(text: str) -> bool:
-    """Return True for a text in the form of a Hub model id.
-
-    Examples
-    --------
-    >>> is_hub_id("facebook/opt-125m"), is_hub_id("gpt2"), is_hub_id("./gpt2"), is_hub_id("a/b/c")
-    (True, True, False, False)
-    """
-    return bool(_ID.fullmatch(text))
 
 
 @dataclass(frozen=True)

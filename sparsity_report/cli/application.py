@@ -1,0 +1,74 @@
+"""The program of all commands, with its options, errors and exit codes."""
+
+import io
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from sparsity_report import __version__
+from sparsity_report.cli.diff_command import diff
+from sparsity_report.cli.explore_command import explore
+from sparsity_report.cli.notebook_command import notebook
+from sparsity_report.cli.pair_command import pair
+from sparsity_report.cli.render_command import render
+from sparsity_report.cli.run_command import run
+from sparsity_report.cli.terminal import complain, flush, tell
+from sparsity_report.errors import SparsityReportError, within_memory
+
+app = typer.Typer(
+    name="sparsity-report",
+    help="Open a Transformer and see exactly what pruning does to it as Dense, Masked and CSR.",
+    epilog="Exit codes: 0 done; 1 diff found changes; 2 bad input, or something could not be "
+    "written; 130 Ctrl-C, 143 SIGTERM.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+# Base class of errors about options and arguments, which typer does not export.
+_UsageError: Any = typer.BadParameter.__base__
+
+# Advice when memory runs out.
+_LESS = "use a machine with more, or add --no-patterns, --no-png, --no-html, or fewer --workers"
+
+for command in (run, pair, render, diff, explore, notebook):
+    app.command()(command)
+
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"sparsity-report {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+def execute() -> int:
+    """Run the command of the command line; print errors and return the exit code."""
+    try:
+        try:
+            with within_memory("this run", _LESS):
+                return app(standalone_mode=False) or 0
+        finally:
+            flush()
+    except SparsityReportError as error:
+        complain(str(error))
+        return 2
+    except _UsageError as error:
+        message = io.StringIO()
+        error.show(message)  # may quote the name of a file
+        for line in message.getvalue().rstrip("\n").split("\n"):
+            tell(line, sys.stderr)
+        return int(error.exit_code)
+    except OSError as error:  # the system failed outside any file of ours
+        complain(f"{error.filename or 'the system'}: {error.strerror or error}")
+        return 2
