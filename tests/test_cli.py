@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from safetensors.torch import save_file
 from wording import wording
 
 import sparsity_report as sr
+from sparsity_report.files.package_data import DEMO
 
 pytestmark = pytest.mark.slow(seconds=60)
 
@@ -177,6 +179,19 @@ def test_workers_cache_context_and_patterns(demo_run, tmp_path):
     assert run.stderr == "sparsity-report: --cache-verify has no folder; add --cache\n"
 
 
+def test_notes_on_how_a_model_was_opened_are_printed(tmp_path):
+    shutil.copyfile(DEMO / "model.safetensors", tmp_path / "model.safetensors")
+    run = command("run", tmp_path, "--out", tmp_path / "o", *QUICK)
+    assert run.returncode == 0
+    said = "sparsity-report: no config.json: groups follow from tensor names and shapes alone\n"
+    assert run.stderr == said
+
+
+def test_loading_draws_no_bars(capfd):
+    sr.load(DEMO).module()
+    assert capfd.readouterr() == ("", "")
+
+
 def test_run_on_real_checkpoints(minilm_path, tmp_path):
     run = command("run", minilm_path, "--no-png", "--out", tmp_path / "m")
     assert run.returncode == 0, run.stderr
@@ -313,7 +328,7 @@ def test_what_no_policy_is(tmp_path):
     for options, message in (
         (["--policy", "sparsegpt"], "--policy 'sparsegpt' is unknown; use magnitude, layerw"),
         (["--policy", "magnitude,"], "--policy '' is unknown"),
-        (["--sparsity", "0.3,", "--policy", "2:4"], "--sparsity '' is not a share; use 0 to 1"),
+        (["--sparsity", "0.3,", "--policy", "2:4"], "--sparsity '' is not a share from 0 to 1"),
         (["--policy", "5:4"], "n_m keeps n of every m weights"),
         (["--policy", "3:5"], "do not divide into groups of 5"),
         (["--calibration", "some words"], "--calibration has no effect; add --policy wanda or owl"),

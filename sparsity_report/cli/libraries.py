@@ -33,13 +33,9 @@ def quiet_libraries() -> Iterator[None]:
 
     from transformers.utils import logging
 
+    from sparsity_report.weights.sources.quiet import without_bars
+
     logging.set_verbosity_error()
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # it also draws into pipes
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
+    with without_bars(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparsity_report.cli.compared_models import Compared, cache_of
 from sparsity_report.cli.options import Analysis
-from sparsity_report.cli.terminal import bar, complain
+from sparsity_report.cli.terminal import bar
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.phrases import phrase
 
@@ -73,7 +73,6 @@ def _noted(study: Comparison, error: SparsityReportError) -> tuple[Comparison, b
     note = error.note if isinstance(error, NoScoreError) else phrase("note.text", text=str(error))
     if note in study.notes:
         return study, is_wrong
-    complain(str(note))
     return replace(study, notes=(*study.notes, note)), is_wrong
 
 

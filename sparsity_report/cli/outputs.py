@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from sparsity_report.cli.libraries import import_altair
 from sparsity_report.cli.options import Outputs, PairOptions
-from sparsity_report.cli.terminal import bar, open_page, tell
+from sparsity_report.cli.terminal import bar, complain, open_page, tell
 from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.files.atomic import check_folder, together
 from sparsity_report.words.sentences import say
@@ -76,12 +75,9 @@ def write(study: Comparison, outputs: Outputs, source: str | None = "") -> None:
 
 
 def remark(study: Comparison) -> None:
-    """Print notes about the cache."""
-    from sparsity_report.counting.disk_cache import CACHE_NOTES
-
+    """Print notes on how models were opened, counted and measured."""
     for note in study.notes:
-        if note.key in CACHE_NOTES:
-            tell(f"sparsity-report: {printable(str(note))}", sys.stderr)
+        complain(printable(str(note)))
 
 
 def check_pair_outputs(options: PairOptions) -> None:

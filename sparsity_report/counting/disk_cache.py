@@ -24,8 +24,6 @@ _Result = TypeVar("_Result")
 
 _DAMAGED, _OUTDATED = "note.cache_damaged", "note.cache_outdated"
 _UNWRITABLE = "note.cache_unwritable"
-CACHE_NOTES = frozenset({_DAMAGED, _OUTDATED, _UNWRITABLE})
-"""Keys of the notes about a cache."""
 _MAGIC = b"sparsity-report kept 3\n"
 _DIGEST = hashlib.sha256().digest_size
 # Opening must not wait for a pipe, nor follow a link.

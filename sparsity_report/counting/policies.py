@@ -342,7 +342,11 @@ def prunable_counts(
 
 
 def check_values(weights: Weights) -> None:
-    """Raise an error if a model has no prunable weights or no values."""
+    """Raise an error if a model has no prunable weights or no values, or is not opened."""
+    if not isinstance(weights, Weights):
+        raise SparsityReportError(
+            f"a {type(weights).__name__} cannot be pruned; open the model with sr.load first"
+        )
     if not weights.prunable:
         raise SparsityReportError(
             f"{weights.name} has no prunable linear layer; see the groups in study.layers"

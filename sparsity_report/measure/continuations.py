@@ -13,7 +13,7 @@ from sparsity_report.measure import protocols
 from sparsity_report.measure.model_stage import Stage
 from sparsity_report.phrases import phrase
 from sparsity_report.study.schema import typed
-from sparsity_report.study.variants import Variant
+from sparsity_report.study.variants import Variant, listed
 from sparsity_report.weights.sources.tokenizer import decode
 
 # Most tokens to write.
@@ -66,7 +66,7 @@ def continuations(
     >>> sr.continuations(sr.dense(sr.load()), "import", tokens=1)["continuation"].tolist()
     ['lib']
     """
-    chosen = [variants] if isinstance(variants, Variant) else list(variants)
+    chosen = listed("continuations", variants)
     if not isinstance(prompt, str) or not prompt or writable(prompt) != prompt:
         raise SparsityReportError("the prompt to continue is empty or not text; give a string")
     protocols.check_range("tokens", tokens, 1, MOST, f"{MOST:,}")

@@ -23,7 +23,7 @@ from sparsity_report.sparse.linear_csr import LinearCSR
 from sparsity_report.sparse.shares import ratio
 from sparsity_report.study.derived import speedups
 from sparsity_report.study.schema import TABLES, typed
-from sparsity_report.study.variants import Variant, materialized
+from sparsity_report.study.variants import Variant, listed, materialized
 from sparsity_report.weights.tensor_slices import dtype_name
 from sparsity_report.weights.weights import Parameter, Weights
 
@@ -152,6 +152,7 @@ def measure_latency(
     >>> sorted(set(frame["name"]))
     ['128 × 128', '128 × 512', '512 × 128', 'whole forward']
     """
+    variants = listed("measure_latency", variants)
     if not variants:
         raise SparsityReportError("nothing to measure; give at least one variant")
     counts, clock = _checked(tokens), clock or clocks.DEFAULT
@@ -164,7 +165,7 @@ def measure_latency(
                 f"{variant.name} has other layers than {variants[base].name}; time the variants of "
                 "one model at a time"
             )
-    models, shapes = list(materialized(list(variants))), shapes_of(weights)
+    models, shapes = list(materialized(variants)), shapes_of(weights)
     measurements = len(counts) * (len(shapes) * len(clock.states) * (1 + crossovers) + 1)
     bench = Bench(clock, progress, measurements)
     with torch.inference_mode():

@@ -21,7 +21,7 @@ from sparsity_report.measure.texts import Text
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.study.layers import total_frame
 from sparsity_report.study.schema import SLIDING, typed
-from sparsity_report.study.variants import Variant
+from sparsity_report.study.variants import Variant, listed
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -166,7 +166,7 @@ def perplexity(
     [[13.5, 0.43]]
     """
     check_options("perplexity", scoring, ProtocolOptions.__annotations__)
-    chosen = [variants] if isinstance(variants, Variant) else list(variants)
+    chosen = listed("perplexity", variants)
     passages = protocols.Passages({"text": text, **scoring})
     rows: dict[int, dict[str, object]] = {}
     for weights in dict.fromkeys(variant.weights for variant in chosen):

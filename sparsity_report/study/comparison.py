@@ -25,7 +25,7 @@ from sparsity_report.study.levels.tradeoff import Tradeoff, places, tradeoff
 from sparsity_report.study.notes import as_phrases
 from sparsity_report.study.patterns import variant_patterns
 from sparsity_report.study.schema import TABLES, check, typed
-from sparsity_report.study.variants import Variant, csr_note, fingerprint
+from sparsity_report.study.variants import Variant, csr_note, fingerprint, listed
 from sparsity_report.study.zstd_sizes import check_zstd, zstd_version
 
 
@@ -339,7 +339,7 @@ def compare(
         check_zstd()
     if not variants:
         raise SparsityReportError("compare: there are no variants; give at least one")
-    _check_distinct([variant.name for variant in variants])
+    _check_distinct([variant.name for variant in listed("compare", variants)])
     frames = [variant.layers(convention, progress) for variant in variants]
     models = dict.fromkeys(variant.weights for variant in variants)
     prints = {model: fingerprint(model, count_weights(model)) for model in models}

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -341,6 +341,18 @@ def _converted(model: nn.Module, parameters: Collection[Parameter]) -> nn.Module
     if hasattr(model, "set_experts_implementation") and any(len(p.shape) == 3 for p in parameters):
         cast(Any, model).set_experts_implementation("eager")
     return model
+
+
+def listed(function: str, variants: object) -> list[Variant]:
+    """Return one variant or several as a list; refuse other values and say how to wrap them."""
+    chosen = list(variants) if isinstance(variants, Iterable) else [variants]
+    for each in chosen:
+        if not isinstance(each, Variant):
+            raise SparsityReportError(
+                f"{function}: a {type(each).__name__} is not a variant; wrap it: "
+                "sr.masked(pruning), sr.csr(pruning) or sr.dense(weights)"
+            )
+    return chosen
 
 
 def _pruned(pruning: Pruning, layout: str, name: str | None, prefix: str) -> Variant:

@@ -129,7 +129,10 @@ def parse_json(
     ValueError: text that is not Unicode: '\ud800'
     """
     if isinstance(text, bytes):
-        text = text.decode("utf-8")
+        try:
+            text = text.decode("utf-8")
+        except UnicodeDecodeError as error:  # which quotes all of the text
+            raise ValueError("it is not UTF-8 text") from error
 
     def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if once and len(dict(pairs)) < len(pairs):

@@ -227,7 +227,7 @@ class Weights(Presentable, ABC):
 
     def tokenizer(self) -> Any:
         """Return the tokenizer that came with the model."""
-        raise self.wrong("came without a tokenizer; pass tokenizer=")
+        raise self.wrong("came without a tokenizer; pass tokenizer= in Python")
 
     @property
     def parameters(self) -> Iterator[Parameter]:

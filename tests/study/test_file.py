@@ -375,9 +375,29 @@ def test_a_file_of_an_earlier_version_is_refused(tmp_path, version):
     for kind, read in (("study", sr.read_study), ("pair", sr.read_pair)):
         path = tmp_path / f"{kind}.json"
         path.write_text(json.dumps({"format": f"sparsity-report {kind}", "version": version}))
-        message = f"{kind}.json: written by a version before 0.2.0; save the {kind} again with this"
+        message = f"{kind}.json: has a format from before the first release, which no version reads"
         with pytest.raises(sr.SparsityReportError, match=message):
             read(path)
+
+
+def test_what_is_no_study_is_named(whole, tmp_path):
+    """A file that begins as a study does is a damaged one; all else is something else."""
+    (tmp_path / "page.html").write_text("<!doctype html>")
+    (tmp_path / "x.safetensors").write_bytes(b"\x08" + bytes(7) + b"{}" + b"\xff" * 4000)
+    (tmp_path / "empty.json").write_text("")
+    for read, kind in ((sr.read_study, "study"), (sr.read_pair, "pair")):
+        with pytest.raises(sr.SparsityReportError, match=rf"is a folder; give the {kind}.json in"):
+            read(tmp_path)
+        for name in ("page.html", "x.safetensors", "empty.json"):
+            with pytest.raises(
+                sr.SparsityReportError, match=f"{name}: is not a {kind} of .*; give"
+            ):
+                read(tmp_path / name)
+        for text in (whole.encode()[:-9], b'{"a": "\xff' + b"a" * 4000):
+            (tmp_path / "cut.json").write_bytes(text)
+            with pytest.raises(sr.SparsityReportError, match=r"cut.json is damaged: ") as refused:
+                read(tmp_path / "cut.json")
+            assert len(str(refused.value)) < 300
 
 
 def test_notes_are_read_as_they_were(study, tmp_path):

@@ -34,6 +34,20 @@ def test_any_number_of_variants_of_any_models(tiny):
     assert study.pivot("modules").loc["attention_linear"].tolist() == [2, 2, 1, 3]
 
 
+def test_what_is_no_variant_is_told_how_to_be_one(tiny):
+    weights = sr.load(tiny)
+    pruning, study = sr.global_magnitude(weights, 0.3), sr.compare(sr.dense(weights))
+    for call in (
+        sr.compare, study.with_variants, sr.perplexity, lambda value: sr.perplexity([value]),
+        lambda value: sr.continuations(value, "a"), lambda value: sr.measure_latency([value]),
+    ):  # fmt: skip
+        for value in (pruning, weights, tiny):
+            with pytest.raises(sr.SparsityReportError, match=r"wrap it: sr.masked\(pruning\)"):
+                call(value)
+    with pytest.raises(sr.SparsityReportError, match="a str cannot be pruned; open the model with"):
+        sr.global_magnitude("tiny", 0.3)
+
+
 def test_names_must_differ(tiny):
     with pytest.raises(sr.SparsityReportError, match="two variants are called 'Dense'"):
         sr.compare(sr.dense(tiny), sr.dense(tiny))

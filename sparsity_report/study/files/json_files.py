@@ -27,7 +27,7 @@ from sparsity_report.study.levels.levels import LEVEL_COUNTS, level_matrices, le
 from sparsity_report.study.notes import EDITED_PAIR, EDITED_STUDY
 from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.untrusted import limits
-from sparsity_report.untrusted.gates import check_integer, read_json
+from sparsity_report.untrusted.gates import check_integer, open_file, read_json
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,8 @@ class FileKind:
         return f"sparsity-report/{self.name}"
 
 
+# Bytes in which a JSON object begins, after white space.
+_BEGINNING = 64
 #: Tables that may be null.
 MAYBE = ("levels", *schema.OPTIONAL)
 STUDY = FileKind(
@@ -217,6 +219,7 @@ def digest_of(data: Mapping[str, Any]) -> str:
 
 def _read(source: Path, kind: FileKind, strict: bool) -> Any:
     with opening(source, kind.name):
+        _check_beginning(source, kind)
         data = read_json(source, most=limits.STUDY_BYTES, once=True, finite=True)
         _check_format(source, kind, data)
         notes = _read_notes(data["notes"])
@@ -237,6 +240,22 @@ def _read(source: Path, kind: FileKind, strict: bool) -> Any:
     return value
 
 
+def _check_beginning(source: Path, kind: FileKind) -> None:
+    """Refuse a folder, and a file that does not begin as a JSON object does."""
+    if source.is_dir():
+        raise SparsityReportError(f"{source} is a folder; give the {kind.name}.json in it")
+    with open_file(source) as file:
+        if not file.read(_BEGINNING).lstrip().startswith(b"{"):
+            raise _other_file(source, kind)
+
+
+def _other_file(source: Path, kind: FileKind) -> SparsityReportError:
+    return SparsityReportError(
+        f"{source}: is not a {kind.name} of sparsity-report; give a {kind.name}.json that "
+        f"{kind.name}.save or the command line wrote"
+    )
+
+
 def _check_format(source: Path, kind: FileKind, data: Mapping[str, Any]) -> None:
     """Refuse a file of another kind or version."""
     name = data.get("format")
@@ -247,14 +266,11 @@ def _check_format(source: Path, kind: FileKind, data: Mapping[str, Any]) -> None
             )
     if name in {f"sparsity-report {each.name}" for each in KINDS}:
         raise SparsityReportError(
-            f"{source}: written by a version before 0.2.0; save the {kind.name} again with this "
-            "version"
+            f"{source}: has a format from before the first release, which no version reads; "
+            f"make the {kind.name} again from its model"
         )
     if name != kind.format:
-        raise SparsityReportError(
-            f"{source}: is not a {kind.name} of sparsity-report; give a file that "
-            f"{kind.name}.save wrote"
-        )
+        raise _other_file(source, kind)
     if (version := check_integer(data["version"], "version", low=1)) > schema.VERSION:
         raise SparsityReportError(
             f"{source}: format version {version} is newer than this program's {schema.VERSION}; "

@@ -2,8 +2,10 @@
 
 - `checkpoint`: tensors of files matched with the model of ``config.json``, or its structure alone
 - `safetensors`, `pickles`: headers of these files
+- `model_paths`: local paths told from Hub ids
 - `hub`: files of a repository; `http_ranges` streams them
 - `memory`: an ``nn.Module``
+- `quiet`: loading with transformers without its progress bars
 - `tokenizer`: the tokenizer of a checkpoint
 - `npz`: arrays that are not a model
 """

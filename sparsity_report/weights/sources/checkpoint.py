@@ -27,6 +27,7 @@ from sparsity_report.weights.packed.format_detection import check_weights, detec
 from sparsity_report.weights.packed.packed_tensor import Packed, is_remote
 from sparsity_report.weights.packed.quantization_config import read_scheme
 from sparsity_report.weights.sources.memory import ModuleWeights
+from sparsity_report.weights.sources.quiet import without_bars
 from sparsity_report.weights.sources.tokenizer import open_tokenizer
 from sparsity_report.weights.tensor_slices import Entry, Origin, Slice, join_slices, pieces
 from sparsity_report.weights.weights import ONCE, Weights, float8_notes
@@ -156,16 +157,17 @@ class CheckpointWeights(Weights):
         import transformers
 
         outline = self._require_runnable()
-        model, info = getattr(transformers, self.architecture).from_pretrained(
-            folder,
-            # The config in the folder may name code to run.
-            config=outline.config,
-            # An impossible subfolder stops transformers from loading an adapter in the folder.
-            adapter_kwargs={"subfolder": "\0"},
-            local_files_only=True,
-            output_loading_info=True,
-            **options,
-        )
+        with without_bars():
+            model, info = getattr(transformers, self.architecture).from_pretrained(
+                folder,
+                # The config in the folder may name code to run.
+                config=outline.config,
+                # An impossible subfolder stops transformers from loading an adapter in the folder.
+                adapter_kwargs={"subfolder": "\0"},
+                local_files_only=True,
+                output_loading_info=True,
+                **options,
+            )
         if bad := [*info["missing_keys"], *info["mismatched_keys"]]:
             raise SparsityReportError(
                 f"{self.name}: {len(bad)} tensor(s) missing or mis-shaped on loading, "

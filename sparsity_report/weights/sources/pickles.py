@@ -35,8 +35,8 @@ def read_pickle(file: Path) -> list[Entry]:
     def explain(error: Exception) -> str:
         if isinstance(error, pickle.UnpicklingError):
             return (
-                f"{file} holds more than a state dict of tensors, or is damaged; its code is not "
-                "run, so save a plain state dict"
+                f"{file} holds more than tensors, such as a whole model, or is damaged; its code "
+                "is not run, so save model.state_dict() instead"
             )
         return f"{file} cannot be read as a PyTorch state dict: {first_line(error)}; save it again"
 

@@ -20,6 +20,8 @@ from sparsity_report.weights.anatomy.meta_model import plain_folder
 FILES = ("*.json", "*.txt", "*.model", "*.model.*", "*.spm", "*.codes", "*.tokenizer")
 # Files that are a complete vocabulary for every class of tokenizers.
 _COMPLETE = ("tokenizer.json", "tekken.json", "tokenizer.model", "tiktoken.model")
+# Ends of names of other files that match.
+_NO_VOCABULARY = ("config.json", ".index.json")
 # File descriptor 2 belongs to all threads.
 _redirecting = RLock()
 
@@ -37,12 +39,17 @@ def open_tokenizer(directory: Path, gguf: Path | None = None) -> Any:
     options = {} if gguf is None else {"gguf_file": str(gguf.absolute())}
 
     def explain(reason: str) -> str:
-        return f"{directory} has no tokenizer that opens ({reason}); pass tokenizer="
+        return (
+            f"{directory} has no tokenizer that opens ({reason}); put the tokenizer's files there, "
+            "or pass tokenizer= in Python"
+        )
 
     with _gate(explain):
         if gguf is None:
             _check_class(directory)
         with plain_folder(directory, FILES) as plain:
+            if gguf is None and all(file.name.endswith(_NO_VOCABULARY) for file in plain.iterdir()):
+                raise ValueError(f"there is no {_COMPLETE[0]}")
             tokenizer = AutoTokenizer.from_pretrained(
                 plain, local_files_only=True, trust_remote_code=False, **options
             )
@@ -85,7 +92,7 @@ def _gate(explain: Callable[[str], str]) -> Iterator[None]:
     """Turn all that a tokenizer raises, panics included, into one line, and print no panic."""
 
     def line(error: Exception) -> str:
-        return explain(printable(str(error), 300).strip())
+        return explain(printable(" ".join(str(error).split()), 300))
 
     # Tokenizers raise many exceptions.
     with explained(line, Exception), _redirecting, TemporaryFile(buffering=0) as held:
