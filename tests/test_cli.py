@@ -328,7 +328,7 @@ def test_what_no_policy_is(tmp_path):
     for options, message in (
         (["--policy", "sparsegpt"], "--policy 'sparsegpt' is unknown; use magnitude, layerw"),
         (["--policy", "magnitude,"], "--policy '' is unknown"),
-        (["--sparsity", "0.3,", "--policy", "2:4"], "--sparsity '' is not a share from 0 to 1"),
+        (["--sparsity", "0.3,", "--policy", "2:4"], "--sparsity '' is not a share; use 0 to 1"),
         (["--policy", "5:4"], "n_m keeps n of every m weights"),
         (["--policy", "3:5"], "do not divide into groups of 5"),
         (["--calibration", "some words"], "--calibration has no effect; add --policy wanda or owl"),
@@ -352,7 +352,7 @@ def refused(run, *parts):
 @pytest.mark.parametrize("value", ["-0.1", "1.5", "nan", "a lot", "inf", "130%", "-1%", "%", "3%%"])
 def test_impossible_sparsity(tmp_path, value):
     run = command("run", f"--sparsity={value}", "--out", tmp_path / "o")
-    refused(run, "use 0 to 1")
+    refused(run, "use 0 to 1", "30 % is 0.3")
 
 
 def test_bad_models(tmp_path):

@@ -107,5 +107,5 @@ def read_sparsity(text: str) -> float:
         return check_sparsity(read_share(text))
     except ValueError:
         raise SparsityReportError(
-            f"--sparsity {text!r} is not a share from 0 to 1; 30 % is 0.3 or 30%"
+            f"--sparsity {text!r} is not a share; use 0 to 1, or 0% to 100%; 30 % is 0.3"
         ) from None
