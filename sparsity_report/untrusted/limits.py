@@ -85,3 +85,6 @@ POSITIONS = 2**27
 
 #: Parameter tensors of a model built from a configuration alone; 300,000 take seconds.
 PARAMETERS = 300_000
+
+#: Seconds for matching the regular expressions of an adapter; published ones take milliseconds.
+PATTERN_SECONDS = 10

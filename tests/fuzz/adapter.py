@@ -7,10 +7,12 @@ import math
 import re
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 import transformers
+from peft.tuners.tuners_utils import check_target_module_exists
 from safetensors.torch import load_file, save
 
 import sparsity_report as sr
@@ -71,6 +73,22 @@ def damage_rank(random: Random, files: Files) -> None:
     files[CONFIG] = dumped(told)
 
 
+def damage_targets(random: Random, files: Files) -> None:
+    """Change the modules that the configuration names."""
+    told = parsed(files[CONFIG])
+    if not isinstance(told, dict):
+        return
+    names = ("q_proj", "fc1", "model.decoder.layers.1.fc1", "layers.0.fc1", "fc2", "layers")
+    patterns = (r".*\.fc1", r".*layers\.1.*", "(", "(a+)+b", "x|q_proj", r".*\.(q_proj|fc1)")
+    some = random.sample(names, random.randint(0, 3))
+    field = random.choice(("target_modules", "exclude_modules", "modules_to_save"))
+    told[field] = random.choice((some, random.choice(patterns), None))
+    if random.random() < 0.5:
+        told["layers_to_transform"] = random.choice(([0], [1], 1, 0, [0, 1], [], None, "0"))
+        told["layers_pattern"] = random.choice(("layers", ["h", "layers"], None, "block"))
+    files[CONFIG] = dumped(told)
+
+
 def damage_tensors(random: Random, files: Files) -> None:
     """Change the file of the tensors, so that it stays whole or not."""
     change = random.choice((change_validly, damage_header, damage_file))
@@ -99,10 +117,14 @@ def _judge(folder: Path, base: Base) -> str:
 def _merged(folder: Path, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     told = json.loads((folder / CONFIG).read_bytes())
     held = load_file(folder / TENSORS)
+    settings = SimpleNamespace(**_UNSET | told)
     for key, tensor in held.items():
         name = key.removeprefix(_PREFIX)
+        module = re.sub(r"(\.lora_[AB]|\.base_layer|)\.[^.]*$", "", name)
+        is_inside = "lora_" in name or ".base_layer." in name
+        if bool(check_target_module_exists(settings, module)) is not is_inside:
+            continue
         if name.endswith(".lora_A.weight"):
-            module = name.removesuffix(".lora_A.weight")
             b = held[key.replace("lora_A", "lora_B")]
             rank, alpha = (_number(told, *pair, module) for pair in _PAIRS)
             scaling = alpha / (math.sqrt(rank) if told.get("use_rslora") else rank)
@@ -114,6 +136,7 @@ def _merged(folder: Path, weights: dict[str, torch.Tensor]) -> dict[str, torch.T
     return weights
 
 
+_UNSET = {"target_modules": None, "target_parameters": None}
 _PAIRS = (("r", "rank_pattern"), ("lora_alpha", "alpha_pattern"))
 
 
@@ -127,7 +150,15 @@ def _number(told: Any, field: str, patterns: str, module: str) -> float:
 ADAPTER = Family(
     "adapter",
     _bases,
-    (damage_config, damage_rank, damage_tensors, damage_either, change_values, change_values),
+    (
+        damage_config,
+        damage_rank,
+        damage_targets,
+        damage_tensors,
+        damage_either,
+        change_values,
+        change_values,
+    ),
     _judge,
     quick=30,
 )

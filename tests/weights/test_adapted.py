@@ -1,5 +1,7 @@
 """A base with an adapter of LoRA: PEFT's own merge says what every value is."""
 
+import copy
+import dataclasses
 import json
 import pickle
 
@@ -14,6 +16,7 @@ from safetensors.torch import load_file, save_file
 import sparsity_report as sr
 from sparsity_report.counting.counts import count_weights
 from sparsity_report.phrases import phrase
+from sparsity_report.untrusted import limits
 from sparsity_report.weights.adapters.merged_adapter import AdaptedSlice
 from sparsity_report.weights.sources.checkpoint import CheckpointWeights
 from sparsity_report.weights.tensor_slices import join_slices
@@ -282,6 +285,92 @@ def refused(match, *args, **kwargs):
     assert "\n" not in str(caught.value)
 
 
+# Values of the fields of a configuration, beside those that any field may hold.
+ANY = (None, False, True, 0, 1, 3, 1.5, "", "x", [], [1], ["q_proj"], {}, {"q_proj": 4})
+FULL = "model.layers.1.self_attn.q_proj"
+FIELDS = {
+    "target_modules": [
+        ["q_proj", "v_proj"], ["layers.0.self_attn.q_proj", "down_proj"], [FULL], ["k_proj"],
+        ["q_proj", "v_proj", "down_proj", "k_proj"], ["proj"], ["", "q_proj"], ["Q_PROJ"],
+        r".*\.(q|v|down)_proj", r".*layers\.1\..*(q|v|down)_proj", "q_proj", "all-linear", "(",
+        r"(?i).*\.(Q|v|down)_proj", "model.layers.0.self_attn.(q_proj|v_proj)|x", [1, "q_proj"],
+        "(?:.*?(?:language|text|model).*?(?:self_attn|mlp).*?(?:q_proj|v_proj|down_proj).*?)",
+    ],
+    "exclude_modules": [
+        ["v_proj"], ["model.layers.0.mlp.down_proj"], ["layers.0.mlp.down_proj"], [FULL],
+        ["mlp"], r".*layers\.0.*", "v_proj", r".*[vn]_proj", ["q_proj", "v_proj", "down_proj"],
+        ["norm"], ["nothing"], "(",
+    ],
+    "layers_to_transform": [[1], [0, 1], [2], -1, ["1"], [True], [0], [1.0]],
+    "layers_pattern": ["layers", ["layers"], ["h", "layers"], "blocks", "layer", ["("]],
+    "modules_to_save": [["lm_head"], ["layers.0"], ["v_proj"], ["norm"], ["self_attn"], ["("]],
+    "rank_pattern": [{"q_proj": 2}, {"": 4}, {"q_proj": 1.5}, {"q_proj": "2"}],
+    "alpha_pattern": [{"q_proj": 2.5}, {r"layers\.1\..*": 0}, {"q|v_proj": 1}, {"(": 2}],
+    "init_lora_weights": ["gaussian", "pissa", "olora", "eva", "orthogonal", "loftq", "mica"],
+    "bias": ["none", "all", "lora_only"],
+    "task_type": ["CAUSAL_LM", "SEQ_CLS", "TOKEN_CLS", "FEATURE_EXTRACTION", "SEQ_2_SEQ_LM"],
+    "peft_type": ["LORA", "IA3", "OFT"],
+}  # fmt: skip
+FEW = {"layers_to_transform": [1]}
+RELATED = {"target_modules", "exclude_modules", "modules_to_save", "layers_pattern"}
+
+
+def merged_by_peft(base, folder):
+    """Return the values of PEFT's merge; None where it refuses the configuration."""
+    try:
+        read = peft.PeftModel.from_pretrained(copy.deepcopy(base), folder)
+        return dict(read.merge_and_unload().named_parameters())
+    except (AttributeError, KeyError, NotImplementedError, TypeError, ValueError):
+        return None
+
+
+@pytest.mark.filterwarnings("ignore")  # PEFT warns of most values
+@pytest.mark.parametrize("field", [each.name for each in dataclasses.fields(peft.LoraConfig)])
+def test_each_field_of_a_configuration_means_what_it_means_to_peft(tmp_path, field):
+    base = copy.deepcopy(write(tmp_path, "plain", sparsity=0.5)).unload()
+    folder, others = tmp_path / "adapter", FEW if field in RELATED else {}
+    plain = merged_by_peft(base, folder)
+    config = json.loads((folder / "adapter_config.json").read_text())
+    for value in [*ANY, *FIELDS.get(field, ())]:
+        for told in (config | {field: value}, config | others | {field: value})[: 1 + bool(others)]:
+            (folder / "adapter_config.json").write_text(json.dumps(told))
+            try:
+                weights = opened(tmp_path)
+            except sr.SparsityReportError:
+                continue
+            # Where PEFT fails, the field must not matter.
+            expected = merged_by_peft(base, folder) or plain
+            for name, tensor in expected.items():
+                assert torch.equal(bits(weights.tensor(name)), bits(tensor)), (value, name)
+
+
+@pytest.mark.filterwarnings("ignore:You have passed exclude_modules:UserWarning")
+@pytest.mark.parametrize(
+    ("config", "ignored"),
+    [
+        ({"layers_to_transform": [1]}, 6),
+        ({"target_modules": ["q_proj", "v_proj"]}, 4),
+        ({"target_modules": r".*layers\.[\d]{1,}\.self_attn\.(?:q_proj|v_proj)"}, 4),
+        ({"exclude_modules": ["down_proj"]}, 4),
+        ({"exclude_modules": r".*layers\.0\..*"}, 6),
+    ],
+)
+def test_layers_that_the_configuration_leaves_out_are_left_out_with_a_note(
+    tmp_path, config, ignored
+):
+    base = write(tmp_path, "plain", sparsity=0.5).unload()
+    edit(tmp_path, config)
+    merged = merged_by_peft(base, tmp_path / "adapter")
+    for merge in (True, False):
+        (note,) = (n for n in opened(tmp_path, merge=merge).notes if "ignore" in n.key)
+        assert note.values["tensors"] == len(note.values["names"]) == ignored
+    counts = count_weights(opened(tmp_path))
+    nonzero = {name: int(value.count_nonzero()) for name, value in merged.items()}
+    assert {name: counts[name].nonzero for name in nonzero} == nonzero
+    beside = opened(tmp_path, merge=False).parameters
+    assert sum("lora_" in p.name for p in beside) == 12 - ignored
+
+
 Q = "base_model.model.model.layers.0.self_attn.q_proj."
 A, B = f"{Q}lora_A.weight", f"{Q}lora_B.weight"
 
@@ -314,10 +403,19 @@ CONFIGS = {
     "'made_up' is set": {"made_up": 1},
     "'pissa_niter_4' changes the base itself": {"init_lora_weights": "pissa_niter_4"},
     "rank_pattern or alpha_pattern is not an object": {"rank_pattern": [1]},
-    r"pattern '\(' of adapter_config.json is not a regular": {"rank_pattern": {"(": 4}},
-    r"pattern '\(a\+\)\+' .* too complex": {"alpha_pattern": {"(a+)+": 4}},
-    r"pattern '\.\*\.\*\.\*' .* too complex": {"alpha_pattern": {".*.*.*": 4}},
-    r"pattern '[a?]{48}' .* too complex": {"alpha_pattern": {"a?" * 24: 4}},
+    r"pattern '.*\(\(\)\$' of adapter_config.json is not a regular": {"rank_pattern": {"(": 4}},
+    r"pattern '.*\(a\+\)\+.*' .* too complex": {"alpha_pattern": {"(a+)+": 4}},
+    r"pattern '.*a\{999.*' .* too complex": {"alpha_pattern": {"a{99999999}": 4}},
+    r"pattern '.*\.\|\.\..*' .* too complex": {"target_modules": "(?:.|..)" * 20 + ".*[A-Z]"},
+    "target_modules = None does not name the adapted modules": {"target_modules": None},
+    "target_modules = 'all-linear' does not": {"target_modules": "all-linear"},
+    "names 'model.layers.0.self_attn.k_proj', for which": {"target_modules": ["q_proj", "k_proj"]},
+    "names 'lm_head', for which it lacks": {"modules_to_save": ["head"]},
+    "no matrices of LoRA for modules that": {"layers_to_transform": [7]},
+    "layers_to_transform = '1' is not a list of integers": {"layers_to_transform": "1"},
+    "layers_pattern or layers_to_transform is set": {"layers_pattern": ["layers"]},
+    "modules_to_save = 'x' is not a list": {"modules_to_save": "x"},
+    "exclude_modules = 1 is neither a pattern nor": {"exclude_modules": 1},
 }
 TENSORS = {
     "it holds no matrices of LoRA": lambda _: {"base_model.model.lm_head.bias": torch.ones(64)},
@@ -337,24 +435,22 @@ TENSORS = {
     "'base_model.model.model.norm.wait' belongs to no parameter of base": put(
         **{"base_model.model.model.norm.wait": torch.ones(32)}
     ),
-    "'base_model.model.x.lora_A.weight' belongs to no parameter of base": put(
+    "'base_model.model.x.q_proj.lora_A.weight' belongs to no parameter of base": put(
         **{
-            "base_model.model.x.lora_A.weight": torch.ones(8, 32),
-            "base_model.model.x.lora_B.weight": torch.ones(32, 8),
+            "base_model.model.x.q_proj.lora_A.weight": torch.ones(8, 32),
+            "base_model.model.x.q_proj.lora_B.weight": torch.ones(32, 8),
         }
     ),
     r"'lm_head.weight' of shape \(65, 32\), but in base its shape is \(64, 32\)": put(
         **{"base_model.model.lm_head.weight": torch.ones(65, 32)}
-    ),
-    "q_proj.weight' is there twice": put(
-        **{f"{Q}base_layer.weight": torch.ones(32, 32), f"{Q}weight": torch.ones(32, 32)}
     ),
     "holds int8, not weights": put(A=torch.ones(8, 32, dtype=torch.int8)),
 }
 
 
 @pytest.mark.parametrize("match", [*CONFIGS, *TENSORS])
-def test_what_is_not_understood_is_refused(tmp_path, match):
+def test_what_is_not_understood_is_refused(tmp_path, monkeypatch, match):
+    monkeypatch.setattr(limits, "PATTERN_SECONDS", 0.5)
     write(tmp_path, "gaussian")
     edit(tmp_path, config={"r": 8})
     edit(tmp_path, tensors=lambda held: grown(held))
@@ -401,7 +497,8 @@ def test_an_adapter_changes_a_matrix_as_it_is_in_memory(tmp_path, monkeypatch):
 def test_tied_tensors_are_left_to_peft(tmp_path):
     small_llama(tie_word_embeddings=True).save_pretrained(tmp_path / "tied")
     write(tmp_path, "embedding and head")
-    edit(tmp_path, tensors=lambda held: {k: v for k, v in held.items() if "embedding" in k})
+    only = {"target_modules": ["embed_tokens"]}
+    edit(tmp_path, only, lambda held: {k: v for k, v in held.items() if "embedding" in k})
     said = "embed_tokens.*'model.embed_tokens.weight', which is tied to another parameter of tied"
     refused(said, tmp_path / "adapter", base=tmp_path / "tied")
     write(tmp_path, "embedding and head")
@@ -452,7 +549,7 @@ def test_a_packed_base_is_unpacked(tmp_path):
         tmp_path / "adapter" / "adapter_model.safetensors",
     )
     (tmp_path / "adapter" / "adapter_config.json").write_text(
-        '{"peft_type": "LORA", "r": 2, "lora_alpha": 4}'
+        '{"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["fc1"]}'
     )
     weights = opened(tmp_path)
     assert torch.equal(weights.tensor("fc1.weight"), means + 1)

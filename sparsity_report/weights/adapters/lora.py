@@ -1,9 +1,9 @@
 """Adapters of PEFT, recognized among files, and the low-rank products of LoRA."""
 
-import math
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,11 @@ from sparsity_report.errors import SparsityReportError, explained
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import read_json
+from sparsity_report.weights.adapters.adapter_settings import CONFIG, AdapterSettings
 from sparsity_report.weights.packed.format_detection import check_weights
 from sparsity_report.weights.sources.pickles import check_allowed, read_pickle
 from sparsity_report.weights.sources.safetensors import read_header
 from sparsity_report.weights.tensor_slices import FLOATS, Entry
-
-CONFIG = "adapter_config.json"
 
 # Names of LoRA and related methods, prefix and prompt tuning; kohya writes `lora_unet_…`.
 _LEAF = re.compile(
@@ -28,8 +27,8 @@ _WEIGHTS = re.compile(r"(?!adapter_model)(.+\.(safetensors|gguf)|pytorch_model.*
 TENSORS, _PICKLED = "adapter_model.safetensors", "adapter_model.bin"
 _PREFIX = "base_model.model."
 _MATRIX = re.compile(r"(?P<module>.+)\.lora_(?:(?P<side>[AB])\.weight|embedding_(?P<table>[AB]))")
-# Fields of a configuration that are read here or do not affect values; any other field that is set
-# may change the meaning of the tensors.
+# Fields of a configuration that are read here or do not affect values; any other field that is set,
+# to an empty object too, may change the meaning of the tensors.
 _KNOWN = {
     "task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path",
     "revision", "inference_mode", "r", "target_modules", "exclude_modules", "lora_alpha",
@@ -40,9 +39,6 @@ _KNOWN = {
 }  # fmt: skip
 # Initializations that leave the base unchanged; others, such as PiSSA, subtract from it.
 _INITS = {"true", "false", "none", "gaussian", "eva", "orthogonal", "mica"}
-# Pattern and name come from files and could make a search run for ever.
-_REPEAT, _CHOICE, _REPEATED_GROUP = map(re.compile, (r"[*+{]", r"[?|]", r"\)[*+{]"))
-_LONGEST = 200
 
 
 def check_folder(folder: Path, names: Collection[str]) -> None:
@@ -155,6 +151,9 @@ class Adapter:
         Pairs by the name of the module that they change.
     replaced : mapping of str to Entry
         Trained biases and modules by the name of the parameter.
+    ignored : tuple of str
+        Tensors that belong to no part of the model that PEFT adapts.
+    settings : AdapterSettings
     transposed : bool
         True if inputs are the first dimension of the matrices of a base of unknown class.
     """
@@ -162,6 +161,8 @@ class Adapter:
     file: Path
     pairs: Mapping[str, Pair]
     replaced: Mapping[str, Entry]
+    ignored: tuple[str, ...]
+    settings: AdapterSettings
     transposed: bool
 
     def wrong(self, reason: str) -> SparsityReportError:
@@ -202,26 +203,34 @@ def read_adapter(path: Path, allow_pickle: bool) -> Adapter:
         check_allowed(file, allow_pickle)
         entries = read_pickle(file)
     check_weights(*entries)
+    settings = AdapterSettings(config, partial(wrong, file))
     sides: dict[str, dict[str, Entry]] = {}
     replaced: dict[str, Entry] = {}
+    ignored = []
     for entry in entries:
         name = entry.key.removeprefix(_PREFIX)
-        if name == entry.key:
+        matrix = _MATRIX.fullmatch(name)
+        if name == entry.key or (_LEAF.search(name) and not matrix):
             raise wrong(file, f"{entry.key!r} is not supported")
-        if match := _MATRIX.fullmatch(name):
-            side = match["side"] or f"embedding {match['table']}"
-            sides.setdefault(match["module"], {})[side] = entry
-        elif _LEAF.search(name):
-            raise wrong(file, f"{entry.key!r} is not supported")
-        elif replaced.setdefault(name.replace(".base_layer.", "."), entry) is not entry:
-            raise wrong(file, f"{entry.key!r} is there twice")
+        module = matrix["module"] if matrix else name.rpartition(".")[0]
+        # PEFT moves the parameters of an adapted module into its base layer.
+        is_inside = matrix is not None or module.endswith(".base_layer")
+        module = module.removesuffix(".base_layer")
+        if settings.adapts(module) is not is_inside:
+            ignored.append(entry.key)
+        elif matrix:
+            side = matrix["side"] or f"embedding {matrix['table']}"
+            sides.setdefault(module, {})[side] = entry
+        else:
+            replaced[name.replace(".base_layer.", ".")] = entry
     if not sides:
-        raise wrong(file, "it holds no matrices of LoRA")
-    pairs = {module: _pair(file, config, module, held) for module, held in sides.items()}
-    return Adapter(file, pairs, replaced, bool(config.get("fan_in_fan_out")))
+        raise wrong(file, f"it holds no matrices of LoRA for modules that {CONFIG} names")
+    pairs = {module: _pair(file, settings, module, held) for module, held in sides.items()}
+    transposed = bool(config.get("fan_in_fan_out"))
+    return Adapter(file, pairs, replaced, tuple(ignored), settings, transposed)
 
 
-def _pair(file: Path, config: Mapping[str, Any], module: str, sides: Mapping[str, Entry]) -> Pair:
+def _pair(file: Path, settings: AdapterSettings, module: str, sides: Mapping[str, Entry]) -> Pair:
     """Return the two matrices of a module, with the scaling of the configuration."""
     embedding = "embedding A" in sides
     names = ("embedding A", "embedding B") if embedding else ("A", "B")
@@ -229,41 +238,13 @@ def _pair(file: Path, config: Mapping[str, Any], module: str, sides: Mapping[str
         first = next(iter(sides.values()))
         raise wrong(file, f"{first.key!r} lacks the other matrix of its pair")
     a, b = (sides[name] for name in names)
-    rank = _module_number(file, config, "r", module)
-    alpha = _module_number(file, config, "lora_alpha", module)
+    rank, scaling = settings.rank(module), settings.scaling(module)
     is_float = {a.values.dtype, b.values.dtype} <= {*FLOATS}
     are_matrices = is_float and len(a.shape) == len(b.shape) == 2
     if not are_matrices or not a.shape[0] == b.shape[1] == rank:
         both = f"{a.key!r} ({a.dtype}, {a.shape}) and {b.key!r} ({b.dtype}, {b.shape})"
         raise wrong(file, f"{both} are not matrices of rank {rank}, which {CONFIG} gives")
-    scaling = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
     return Pair(a, b, scaling, embedding)
-
-
-def _module_number(file: Path, config: Mapping[str, Any], field: str, module: str) -> int | float:
-    """Return a number for a module: that of the first pattern that ends its name, as PEFT does."""
-    value, patterns = config.get(field), "rank_pattern" if field == "r" else "alpha_pattern"
-    for pattern, number in (config.get(patterns) or {}).items():
-        if _is_complex(pattern) or max(len(pattern), len(module)) > _LONGEST:
-            raise wrong(file, f"pattern {pattern!r} of {CONFIG} is too complex")
-        try:
-            matches = re.match(rf"(.*\.)?({pattern})$", module)
-        except (re.error, RecursionError, OverflowError) as error:
-            why = f"pattern {pattern!r} of {CONFIG} is not a regular expression: {error}"
-            raise wrong(file, why) from error
-        if matches:
-            value = number
-            break
-    least, number_type = (1, int) if field == "r" else (-1e9, int | float)
-    if isinstance(value, bool) or not isinstance(value, number_type) or not least <= value < 1e9:
-        raise wrong(file, f"{CONFIG} gives {field} = {value!r} for {module!r}")
-    return value
-
-
-def _is_complex(pattern: str) -> bool:
-    """Return True if a search for a pattern may take long."""
-    repeats, choices = (len(each.findall(pattern)) for each in (_REPEAT, _CHOICE))
-    return repeats > 2 or choices > 12 or bool(_REPEATED_GROUP.search(pattern))
 
 
 def _read_config(file: Path) -> dict[str, Any]:
@@ -286,6 +267,7 @@ def _read_config(file: Path) -> dict[str, Any]:
         raise wrong(file, f"rank_pattern or alpha_pattern has more than {limits.BLOCKS:,} entries")
     if initialization not in _INITS:
         raise wrong(file, f"init_lora_weights = {initialization!r} changes the base itself")
-    if others := sorted(key for key, value in config.items() if value and key not in _KNOWN):
+    is_unset = {key: value is None or value is False for key, value in config.items()}
+    if others := sorted(key for key in config.keys() - _KNOWN if not is_unset[key]):
         raise wrong(file, f"{others[0]!r} is set, which is not supported")
     return config

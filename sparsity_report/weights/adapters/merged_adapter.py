@@ -1,7 +1,8 @@
 """A model with a LoRA adapter, merged as PEFT's ``merge_and_unload`` does, or beside it."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -10,7 +11,8 @@ import torch
 from torch import nn
 
 from sparsity_report.phrases import Phrase, phrase
-from sparsity_report.weights.adapters.lora import CONFIG, Adapter, Pair, base_note
+from sparsity_report.weights.adapters.adapter_settings import CONFIG
+from sparsity_report.weights.adapters.lora import Adapter, Pair, base_note
 from sparsity_report.weights.anatomy.describe import ReaderOptions, on_disk
 from sparsity_report.weights.anatomy.groups import ruled
 from sparsity_report.weights.anatomy.parameter_places import locate, value, walk
@@ -211,6 +213,7 @@ def _changes(base: Weights, adapter: Adapter) -> dict[str, Change]:
             )
         return parameter
 
+    _check_whole(parameters, adapter)
     changes = {name: Change(entry) for name, entry in adapter.replaced.items()}
     for name, entry in adapter.replaced.items():
         _check_shape(base, adapter, find_parameter(name, entry), entry.shape)
@@ -225,6 +228,19 @@ def _changes(base: Weights, adapter: Adapter) -> dict[str, Change]:
             raise adapter.wrong(f"{name!r} of {base.name} is not stored as one dense matrix")
         changes[name] = Change(adapter.replaced.get(name), product)
     return changes
+
+
+def _check_whole(names: Iterable[str], adapter: Adapter) -> None:
+    """Refuse an adapter that lacks tensors of a module that its configuration names."""
+    for name in names:
+        module = name.rpartition(".")[0]
+        owners = (module[: dot.start()] for dot in re.finditer(r"\.|$", module))
+        is_saved = any(owner.endswith(adapter.settings.saved) for owner in owners)
+        is_adapted = name == f"{module}.weight" and adapter.settings.adapts(module)
+        if (is_saved and name not in adapter.replaced) or (
+            is_adapted and module not in adapter.pairs
+        ):
+            raise adapter.wrong(f"{CONFIG} names {module!r}, for which it lacks tensors")
 
 
 def _changed(parameter: Parameter, changes: Mapping[str, Change]) -> Parameter:
@@ -277,3 +293,7 @@ def _notes(base: Weights, adapter: Adapter, merge: bool) -> Iterator[Phrase]:
     )
     if adapter.replaced:
         yield phrase("note.adapter_replaces", tensors=len(adapter.replaced))
+    if adapter.ignored:
+        yield phrase(
+            "note.adapter_ignored", tensors=len(adapter.ignored), names=list(adapter.ignored)
+        )
