@@ -166,18 +166,21 @@ def marlin(weight, bits=4, group=None):
     return tensors, pruned, compressed("marlin-24", weights)
 
 
-def fp8_blocks(weight, size=128):
+def fp8_blocks(weight, size=128, exponents=False):
     down, across = -(-weight.shape[0] // size), -(-weight.shape[1] // size)
     scale, codes = torch.empty(down, across), torch.empty_like(weight)
     for row in range(down):
         for column in range(across):
             block = (slice(row * size, (row + 1) * size), slice(column * size, (column + 1) * size))
             scale[row, column] = weight[block].abs().max() / 448
+            if exponents:
+                scale[row, column] = 2 ** scale[row, column].log2().ceil()
             codes[block] = weight[block] / scale[row, column]
     small = codes.to(torch.float8_e4m3fn)
     spread = scale.repeat_interleave(size, 0).repeat_interleave(size, 1)
     means = small.float() * spread[: weight.shape[0], : weight.shape[1]]
     config = {"quant_method": "fp8", "weight_block_size": [size, size]}
+    scale = scale.to(torch.float8_e8m0fnu) if exponents else scale
     return {"weight": small, "weight_scale_inv": scale}, means, {"quantization_config": config}
 
 
@@ -288,6 +291,7 @@ WAYS = {
     "sparse-24": two_four,
     "sparse-24-weight": partial(two_four, owner="weight."),
     "fp8-blocks": partial(fp8_blocks, size=32),
+    "fp8-blocks-exponents": partial(fp8_blocks, size=32, exponents=True),
     "nvfp4-modelopt": modelopt,
     "mxfp4": mxfp4,
     "nf4": nf4,
@@ -318,7 +322,7 @@ FORMATS = {
     "compressed-tensors, sparse-bitmask and sparse-24-bitmask": (
         "sparse-bitmask", "sparse-bitmask-weight", "sparse-24", "sparse-24-weight",
     ),
-    "FP8 in blocks (DeepSeek)": ("fp8-blocks",),
+    "FP8 in blocks (DeepSeek)": ("fp8-blocks", "fp8-blocks-exponents"),
     "NVFP4 of ModelOpt": ("nvfp4-modelopt",),
     "GPTQ, 2, 3, 4, 8 bits, symmetric": (
         "gptq-2-v1", "gptq-3-v1", "gptq-4-v1-shuffled", "gptq-8-v1",
@@ -326,12 +330,17 @@ FORMATS = {
     "GPTQ with zero points, version 1 and 2": (
         "gptq-4-v1-zero", "gptq-2-v2", "gptq-4-v2-shuffled", "gptq-8-v2",
     ),
-    "AWQ (GEMM)": ("awq",),
+    "GPTQ of auto-round, without order": (
+        "/auto_round-4-False", "/auto_round:auto_gptq-3-False", "/auto_round:auto_gptq-4-True",
+    ),
+    "AWQ (GEMM), of auto-round too": ("awq", "/auto_round-awq"),
     "bitsandbytes, NF4 and FP4, nested too": ("nf4", "/nf4-True", "/fp4-False"),
     "bitsandbytes, LLM.int8()": ("int8",),
     "MLX, 2, 3, 4, 5, 6, 8 bits": ("mlx-2", "mlx-3", "mlx-6", "mlx-8", "/mlx-5"),
     "MLX, MXFP4, MXFP8, NVFP4": ("/mlx-mxfp4", "/mlx-mxfp8", "/mlx-nvfp4"),
-    "torchao, int8, FP8, int4 in bytes": ("/torchao-int8", "/torchao-fp8", "/torchao-intx"),
+    "torchao, int8, FP8, int4 in bytes, NVFP4": (
+        "/torchao-int8", "/torchao-fp8", "/torchao-intx", "/torchao-nvfp4-True",
+    ),
     "Marlin 2:4 (4, 8 bits)": ("marlin",),
 }  # fmt: skip
 

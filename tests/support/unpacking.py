@@ -80,8 +80,10 @@ def gptq_or_awq(leaves, told):
         bits = len(leaves["qweight"]) * 32 // inputs
         weight = codes(leaves["qweight"].T, bits).T[:inputs]
         zero = codes(leaves["qzeros"], bits)[:, :outputs]
-        if told:
-            zero = zero if told.get("checkpoint_format") == "gptq_v2" else (zero + 1) % 2**bits
+        form = told.get("packing_format") or told.get("checkpoint_format")
+        if form or told.get("quant_method") == "gptq":
+            # Version 1 writes no zero point of 0.
+            zero = zero + {"gptq_v2": 0, "auto_round": 0, "auto_round:gptqmodel": 0}.get(form, 1)
         elif len(set(zero.flat)) == 1 and zero.flat[0] in {2 ** (bits - 1), 2 ** (bits - 1) - 1}:
             zero = np.full_like(zero, 2 ** (bits - 1))
         else:
@@ -124,6 +126,8 @@ def bitmasked(leaves, _):
 
 
 def scaled(leaves, _):
+    if leaves.get("_weight_qdata", torch.empty(0)).dtype == torch.uint8:
+        return tiled(leaves)
     name = "_weight_qdata" if "_weight_qdata" in leaves else "weight"
     values = leaves[name].float().numpy()
     for leaf, part in leaves.items():
@@ -133,6 +137,17 @@ def scaled(leaves, _):
         if leaf.endswith(("scale", "scale_inv")) and leaf != "input_scale":
             values = values * spread(floats(part), values.shape)
     return values
+
+
+def tiled(leaves):
+    """NVFP4 of torchao: scales in the tiles of cuBLAS, found one by one."""
+    values = np.array(FP4, np.float32)[codes(leaves["_weight_qdata"], 4)]
+    rows, groups = np.indices((len(values), values.shape[1] // 16))
+    tile = rows // 128 * -(-groups.shape[1] // 4) + groups // 4
+    place = tile * 512 + rows % 32 * 16 + rows % 128 // 32 * 4 + groups % 4
+    scale = leaves["_weight_scale"].float().numpy().reshape(-1)[place]
+    whole = leaves.get("_weight_per_tensor_scale", torch.tensor(1.0))
+    return values * spread(scale, values.shape) * float(whole)
 
 
 def alone(leaves, _):
@@ -168,14 +183,19 @@ def int8(leaves, _):
 def bitsandbytes(leaves, _):
     (state,) = (part for leaf, part in leaves.items() if "quant_state" in leaf)
     told = json.loads(bytes(state.tolist()))
-    pairs = codes(leaves["weight"].reshape(-1, 1), 4)[:, ::-1].reshape(-1, told["blocksize"])
-    scale = leaves["absmax"]
+    raw = leaves["weight"].contiguous().reshape(-1).view(torch.uint8)
+    pairs = codes(raw.reshape(-1, 1), 4)[:, ::-1].reshape(-1)[: math.prod(told["shape"])]
+    scale = leaves["absmax"].numpy()
     if "nested_absmax" in leaves:
         nested = leaves["nested_absmax"].numpy().repeat(told["nested_blocksize"])
-        scale = leaves["nested_quant_map"].numpy()[scale.numpy()] * nested[: len(scale)]
+        scale = leaves["nested_quant_map"].numpy()[scale] * nested[: len(scale)]
         scale = scale + np.float32(told["nested_offset"])
-    values = leaves["quant_map"].numpy()[pairs] * np.asarray(scale).reshape(-1, 1)
-    return values if values.size == math.prod(told["shape"]) else None
+    values = leaves["quant_map"].numpy()[pairs]
+    if -(-len(values) // told["blocksize"]) != len(scale) or len(values) != math.prod(
+        told["shape"]
+    ):
+        return None
+    return values * scale.repeat(told["blocksize"])[: len(values)]
 
 
 def mlx(leaves, told):

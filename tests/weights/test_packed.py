@@ -434,6 +434,11 @@ def told(way, **config):
     return tensors, {"quantization_config": known["quantization_config"] | config}
 
 
+def told_library(case, **config):
+    tensors, _, known = LIBRARY[case]
+    return tensors, {"quantization_config": known["quantization_config"] | config}
+
+
 WRONG = {
     "kept integers": (
         changed("sparse-bitmask", compressed=lambda t: t.to(torch.uint8)), "it holds uint8",
@@ -479,7 +484,14 @@ WRONG = {
     "other bits": (told("gptq-4-v1", bits=8), "4 bits a weight, 8 by"),
     "another method": (told("gptq-4-v1", quant_method="awq"), "but they are gptq-4bit"),
     "an unknown method": (told("gptq-4-v1", quant_method="hqq"), "which is not supported"),
-    "an unknown version": (told("gptq-4-v1", checkpoint_format="gptq_v9"), "is not supported"),
+    "an unknown version": (told("gptq-4-v1", checkpoint_format="gptq_v9"), "'gptq_v9' stores zero"),
+    "an unknown packing": (
+        told_library("auto_round-4-False", packing_format="auto_round:new"), "_round:new' stores",
+    ),
+    "no packing": (told_library("auto_round:gptqmodel-4-False", packing_format=None), "add config"),
+    "two versions": (
+        told("gptq-4-v1", checkpoint_format="gptq_v2", format="gptq"), "'gptq' and 'gptq_v2'",
+    ),
     "a lie": (({"weight": matrix()}, told("gptq-4-v1")[1]), "but none is"),
     "two forms": (({**packing.awq(matrix())[0], "weight": matrix()}, None), "no such tensor"),
     "a truncated pack": (
@@ -563,6 +575,7 @@ WRONG = {
     "two scales of a tensor": (
         changed("nvfp4-modelopt", weight_scale_2=lambda t: t.repeat(64)), "not one number",
     ),
+    "groups of AWQ that do not divide a row": (told("awq", group_size=33), "cannot be shared"),
     "groups that do not divide a row": (
         told("pack-quantized-4-symmetric", config_groups={"g": {
             "weights": {"num_bits": 4, "group_size": 33}}}), "are not groups of 33",
@@ -721,7 +734,7 @@ def test_a_smaller_weight_is_not_that_of_a_known_model(way, values, tmp_path):
 
 
 # Cut, they are the codes of a smaller matrix, and nothing in the file says that there was more.
-SMALLER = {("fp8-blocks", "weight"), ("int8", "weight")}
+SMALLER = {("fp8-blocks", "weight"), ("fp8-blocks-exponents", "weight"), ("int8", "weight")}
 
 
 @pytest.mark.parametrize("way", [*packing.WAYS, "marlin"])
@@ -771,6 +784,36 @@ def test_a_scale_that_is_no_number_is_refused_when_it_is_met(way, leaf, number, 
     folder = write(tmp_path / "m", tensors, config)
     with pytest.raises(sr.SparsityReportError, match=r"not (a|one nonzero|one) number"):
         sr.compare(sr.dense(sr.load(folder)))
+
+
+def test_a_zero_point_that_version_1_cannot_write_is_refused_when_it_is_met(tmp_path):
+    """Of 15 plus one, libraries make 0, 16, or 0 with a carry to the next zero point."""
+    tensors, config = changed("gptq-4-v1-zero", qzeros=lambda t: t | 15)
+    weights = sr.load(write(tmp_path / "m", tensors, config))
+    with pytest.raises(sr.SparsityReportError, match=r"qzeros' holds zero points of 15 stored"):
+        sr.compare(sr.dense(weights))
+
+
+@pytest.mark.parametrize("shape", [(200, 300), (64, 300), (200, 301)])
+@pytest.mark.parametrize("height", [1, 128])
+@pytest.mark.parametrize("leaf", ["weight_scale", "weight_scale_inv"])
+def test_blocks_are_those_of_the_configuration_or_the_only_that_fit(leaf, height, shape, tmp_path):
+    codes = matrix(*shape).to(torch.float8_e4m3fn)
+    places = torch.arange(shape[0]) // height, torch.arange(shape[1]) // 128
+    scale = torch.rand(int(places[0][-1]) + 1, 3) + 0.5
+    means = codes.float() * scale[places[0]][:, places[1]]
+    config = {"quant_method": "fp8", "weight_block_size": [height, 128]}
+    tensors = {"weight": codes, leaf: scale}
+    agrees(sr.load(write(tmp_path / "m", tensors, {"quantization_config": config})), means)
+    alone = write(tmp_path / "alone", tensors)
+    if shape[1] == 301:
+        agrees(sr.load(alone), means)
+    else:
+        with pytest.raises(sr.SparsityReportError, match=r"blocks of \d+×100 and \d+×128 fit"):
+            sr.load(alone)
+    config["weight_block_size"] = [height, 64]
+    with pytest.raises(sr.SparsityReportError, match="its shape is"):
+        sr.load(write(tmp_path / "m", tensors, {"quantization_config": config}))
 
 
 def test_a_mask_that_disagrees_with_its_values_is_refused(tmp_path):

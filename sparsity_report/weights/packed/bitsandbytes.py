@@ -23,17 +23,21 @@ def bitsandbytes_4bit(parts: Parts) -> Packed:
     if state is None:
         raise parts.wrong("weight", "its quant_state is missing")
     parts.only("weight", "absmax", "quant_map", state, "nested_absmax", "nested_quant_map")
-    settings, codes = _state(parts, state), parts.need("weight", torch.uint8)
+    settings, codes = _state(parts, state), parts["weight"]
     shape, size = tuple(settings["shape"]), settings["blocksize"]
-    blocks, table = math.prod(shape) // size, parts.need("quant_map", torch.float32).numbers()
-    if math.prod(shape) % size or codes.total * 2 != math.prod(shape):
+    total, itemsize = math.prod(shape), codes.values.dtype.itemsize
+    blocks, table = -(-total // size), parts.need("quant_map", torch.float32).numbers()
+    # The bytes of codes may be stored as any dtype.
+    if codes.total * itemsize != -(-total // 2):
         raise parts.wrong("weight", f"its shape is {codes.shape} for {shape} weights")
     if parts["absmax"].total != blocks or len(table) != 16 or not np.isfinite(table).all():
         raise parts.wrong("absmax", f"{parts['absmax'].total:,} scales for {blocks:,} blocks")
+    # A row is a block, or the whole matrix where the last block is shorter.
+    rows = 1 if total % size else blocks
     return Rowwise(
-        shape, str(settings["quant_type"]), parts.all, codes.seen_as(blocks, size // 2), 4,
-        tuple(table.tolist()), high_first=True, scales=(_absmax(parts, settings, blocks, size),),
-        columns=size,
+        shape, str(settings["quant_type"]), parts.all, codes.seen_as(rows, codes.total // rows), 4,
+        tuple(table.tolist()), high_first=True, scales=(_absmax(parts, settings, rows, size),),
+        columns=total // rows,
     )  # fmt: skip
 
 
@@ -53,8 +57,9 @@ def _state(parts: Parts, leaf: str) -> dict[str, Any]:
     raise parts.wrong(leaf, "it lacks a valid shape, blocksize or quant_type")
 
 
-def _absmax(parts: Parts, state: Mapping[str, Any], blocks: int, size: int) -> Blocks:
-    part = parts["absmax"].seen_as(blocks, 1)
+def _absmax(parts: Parts, state: Mapping[str, Any], rows: int, size: int) -> Blocks:
+    blocks = parts["absmax"].total
+    part = parts["absmax"].seen_as(rows, blocks // rows)
     if (nested := parts.get("nested_absmax")) is None:
         parts.need("absmax", torch.float32)
         return Blocks(part, 1, size)

@@ -148,7 +148,7 @@ def _pack_quantized(parts: Parts) -> Packed:
         width = f" of {', '.join(map(str, declared))} bits" if declared else ""
         raise parts.wrong("weight_packed", f"its shape is {codes.shape} for {shape} weights{width}")
     (bits, wasted), offset = fitting[0], 2.0 ** (fitting[0][0] - 1)
-    scale = parts.scales("weight_scale", shape, parts.scheme.block())
+    scale = parts.scales("weight_scale", shape, parts.scheme.blocks())
     if scale.height != 1 and scale.part.total != 1:
         raise parts.wrong("weight_scale", f"its shape is {scale.part.shape} for {shape[0]:,} rows")
     if scale.part.total > 1 and shape[1] % scale.width:  # the library packs no such shape

@@ -17,6 +17,11 @@ from sparsity_report.weights.tensor_slices import FLOATS, Entry, Floats, Roundin
 
 # Position of each of the eight outputs in a word of AWQ.
 _INTERLEAVED = [0, 4, 1, 5, 2, 6, 3, 7]
+# By how much zero points are stored too small, by the name of their layout in a configuration.
+_SHIFTS = {
+    "gptq": 1, "gptq_v2": 0,
+    "auto_round:auto_gptq": 1, "auto_round:gptqmodel": 0, "auto_round": 0,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,9 +88,11 @@ class Columnwise(Packed):
             values = decode_codes(down, self.bits)[:, : self.shape[1]]
         scale = self._scales(first, last)
         zero = self._across(self.zeros, first, last) + np.float32(self.shift)
-        if self.shift:
-            # Version 1 adds one modulo the code width.
-            zero %= 2**self.bits
+        if (zero == 2**self.bits).any():
+            raise self.zeros.wrong(
+                f"holds zero points of {2**self.bits - 1} stored minus one, which libraries read "
+                "differently; give the checkpoint in the format gptq_v2"
+            )
         if self.order is not None:
             groups = self.order.integers()
             return (values - zero[groups].T) * scale[groups].T
@@ -111,12 +118,15 @@ def gptq_or_awq(parts: Parts) -> Packed:
     """Return the decoder of GPTQ (words of several inputs) or AWQ (words of several outputs)."""
     parts.only("qweight", "scales", "qzeros", "g_idx")
     codes, scales = parts.need("qweight", torch.int32), parts.need("scales", *FLOATS)
+    settings = parts.scheme.settings
     if len(codes.shape) != 2 or len(scales.shape) != 2 or 0 in (*codes.shape, *scales.shape):
         raise parts.wrong("qweight", f"its shape is {codes.shape}, that of scales {scales.shape}")
     groups, outputs = scales.shape
     zeros, order = parts.need("qzeros", torch.int32), parts.get("g_idx")
     across = codes.shape[1] != outputs
-    if not across and order is None and parts.scheme.settings.get("desc_act") is not False:
+    # auto-round keeps the order of inputs.
+    in_order = settings.get("desc_act") is False or "packing_format" in settings
+    if not across and order is None and not in_order:
         raise parts.wrong("qweight", "its g_idx is missing, so the groups of inputs are unknown")
     bits = _bits(parts, across)
     inputs = codes.shape[0] if across else codes.shape[0] * 32 // bits
@@ -126,13 +136,14 @@ def gptq_or_awq(parts: Parts) -> Packed:
             raise parts.wrong("g_idx", f"it has {inputs:,} inputs, qweight room for others")
         parts.check_order("g_idx", groups)
         order = None if _follows(order.integers(), groups) else order
-    if inputs % groups and order is None:
+    size = parts.scheme.number("group_size", "q_group_size")
+    fixed = size if size and size > 0 and "dynamic" not in settings else 1
+    if order is None and (inputs % groups or inputs % fixed):
         raise parts.wrong("scales", f"{inputs:,} inputs cannot be shared by {groups:,} groups")
     parts.check("qzeros", (groups, -(-outputs * bits // 32)))
     shape = (outputs, inputs)
-    size = parts.scheme.number("group_size", "q_group_size")
     expected = -(-inputs // size) if size and size > 0 else 1
-    if size and groups != expected and "dynamic" not in parts.scheme.settings:
+    if size and groups != expected and "dynamic" not in settings:
         declared = f"in groups of {size} by configuration"
         raise parts.wrong("scales", f"it has {groups:,} groups for {inputs:,} inputs, {declared}")
     group = f"-g{size or inputs // groups}" if groups > 1 else ""
@@ -160,12 +171,17 @@ def _bits(parts: Parts, across: bool) -> int:
 
 
 def _zero_point_shift(parts: Parts, zeros: Entry, bits: int) -> int:
-    """Return 1 if zero points are stored minus one (GPTQ version 1), 0 otherwise."""
-    if parts.scheme.method:
-        form = parts.scheme.settings.get("checkpoint_format") or "gptq"
-        if form not in {"gptq", "gptq_v2"}:
-            raise parts.wrong("qweight", f"checkpoint_format {form!r} of GPTQ is not supported")
-        return 0 if form == "gptq_v2" else 1
+    """Return 1 if zero points are stored minus one, 0 otherwise."""
+    keys = "packing_format", "checkpoint_format", "format"
+    forms = {form for key in keys if (form := parts.scheme.settings.get(key))}
+    if not forms and parts.scheme.method == "gptq":
+        forms = {"gptq"}
+    if forms:
+        shift, *others = {_SHIFTS.get(form) for form in forms}
+        if shift is None or others:
+            named = " and ".join(sorted(map(repr, forms)))
+            raise parts.wrong("qzeros", f"how {named} stores zero points is not known")
+        return shift
     middle, stored = 2 ** (bits - 1), np.unique(unpack_codes(zeros.rows(), bits))
     if len(stored) == 1 and middle - stored[0] in {0, 1}:
         return int(middle - stored[0])

@@ -14,7 +14,7 @@ _BESIDE = (
     ("quantize_config.json", "", "gptq"), ("quant_config.json", "", "awq"),
     ("hf_quant_config.json", "quantization", "modelopt"),
 )  # fmt: skip
-_TEXTS = ("quant_method", "format", "checkpoint_format")
+_TEXTS = ("quant_method", "format", "checkpoint_format", "packing_format")
 # Ranges of the bits of a code, and of the number of weights that share a scale, -1 for a row.
 _NUMBERS = {
     **dict.fromkeys(("bits", "w_bit", "num_bits"), (1, 64)),
@@ -56,12 +56,12 @@ class Scheme:
         widths = (weights.get("num_bits") for weights in self.weights())
         return sorted({bits for bits in widths if isinstance(bits, int)})
 
-    def block(self) -> tuple[int, int] | None:
-        """Return height and width of the block that shares a scale, if declared."""
+    def blocks(self) -> list[tuple[int, int]]:
+        """Return height and width of each declared block that shares a scale."""
         blocks = [self.settings.get("weight_block_size")]
         for weights in self.weights():
             blocks += [weights.get("block_structure"), [1, weights.get("group_size")]]
-        return next(((height, width) for height, width in filter(_is_pair, blocks)), None)
+        return [(height, width) for height, width in filter(_is_pair, blocks)]
 
 
 def read_scheme(directory: Path) -> Scheme:

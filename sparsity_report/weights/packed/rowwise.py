@@ -23,6 +23,9 @@ E2M3 = tuple(
 
 #: Weights per scale in microscaling formats and in NVIDIA's.
 MX_GROUP, NV_GROUP = 32, 16
+#: Rows and columns of a tile of scales.
+#: https://docs.nvidia.com/cuda/cublas/index.html#d-block-scaling-factors-layout
+TILE_ROWS, TILE_COLUMNS = 128, 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,11 +113,33 @@ class NestedBlocks(Blocks):
     more: float
 
     def of_rows(self, start: int, stop: int) -> Floats:
-        """Return the scales of a range of blocks, (blocks, 1)."""
-        codes = self.part.rows(start, stop).reshape(-1)
-        scales = self.nested.numbers()[np.arange(start, stop) // self.size]
-        values = self.table.numbers()[codes] * scales + np.float32(self.more)
-        return self.part.finite(values)[:, None]
+        """Return the scales of a range of rows, (rows, blocks per row)."""
+        codes = self.part.rows(start, stop)
+        places = np.arange(codes.size).reshape(codes.shape) + start * codes.shape[1]
+        scales = self.nested.numbers()[places // self.size]
+        return self.part.finite(self.table.numbers()[codes] * scales + np.float32(self.more))
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TiledBlocks(Blocks):
+    """Scales in the tiles of a GPU kernel: a row of the part is a row of tiles.
+
+    Attributes
+    ----------
+    across : int
+        Blocks per row of the matrix; the last tile may be wider.
+    """
+
+    across: int
+
+    def of_rows(self, start: int, stop: int) -> Floats:
+        """Return the scales of a range of rows, (rows, blocks per row)."""
+        first, last = start // TILE_ROWS, -(-stop // TILE_ROWS)
+        numbers = self.part.numbers(self.part.rows(first, last))
+        # A tile holds every 32nd row side by side.
+        tiles = numbers.reshape(last - first, -1, 32, TILE_ROWS // 32, TILE_COLUMNS)
+        rows = tiles.transpose(0, 3, 2, 1, 4).reshape((last - first) * TILE_ROWS, -1)
+        return self.part.finite(rows[start - first * TILE_ROWS :][: stop - start, : self.across])
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,12 +1,22 @@
 """Small floats and integers with scales: FP8, int8, FP4, ModelOpt, gpt-oss and torchao."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
 from sparsity_report.weights.packed.packed_tensor import Packed, grouped
-from sparsity_report.weights.packed.rowwise import E2M1, MX_GROUP, NV_GROUP, Blocks, Rowwise
+from sparsity_report.weights.packed.rowwise import (
+    E2M1,
+    MX_GROUP,
+    NV_GROUP,
+    TILE_COLUMNS,
+    TILE_ROWS,
+    Blocks,
+    Rowwise,
+    TiledBlocks,
+)
 from sparsity_report.weights.packed.tensor_groups import Parts
 from sparsity_report.weights.tensor_slices import E8M0, FP4, FP8, Entry, Floats, Rounding
 
@@ -17,31 +27,58 @@ def scaled(parts: Parts) -> Packed:
     codes = parts.need("weight")
     if codes.kind == FP4:
         return _fp4(parts, leaf)
-    if codes.values.dtype in FP8 and parts[leaf].values.dtype == torch.uint8:
+    *outer, across = codes.shape
+    is_grouped = parts[leaf].shape == (*outer, across // MX_GROUP)
+    if codes.values.dtype in FP8 and parts[leaf].values.dtype == torch.uint8 and is_grouped:
         parts.only("weight", leaf)
         shape = parts.matrix("weight")
         powers = parts.grouped(leaf, shape, MX_GROUP)
         return Rowwise(shape, "mxfp8", parts.all, codes, scales=(powers,))
-    return _eight_bits(parts, ("weight", leaf, "weight_zero_point"), parts.scheme.block())
+    return _eight_bits(parts, ("weight", leaf, "weight_zero_point"), parts.scheme.blocks())
 
 
 def torchao(parts: Parts) -> Packed:
-    """Return the decoder of torchao's Float8Tensor, Int8Tensor and IntxUnpackedToInt8Tensor."""
-    packed = _eight_bits(parts, ("_weight_qdata", "_weight_scale", "_weight_zero_point"), None)
+    """Return the decoder of a torchao tensor.
+
+    Float8Tensor, Int8Tensor, IntxUnpackedToInt8Tensor and NVFP4Tensor are supported.
+    """
+    if parts.need("_weight_qdata").values.dtype == torch.uint8:
+        return _torchao_nvfp4(parts)
+    packed = _eight_bits(parts, ("_weight_qdata", "_weight_scale", "_weight_zero_point"), ())
     return replace(packed, packing=f"torchao-{packed.packing}")
 
 
+def _torchao_nvfp4(parts: Parts) -> Packed:
+    """Return the decoder of NVFP4Tensor, whose scales are plain or in the tiles of a GPU kernel."""
+    parts.only(
+        "_weight_qdata", "_weight_scale", "_weight_per_tensor_scale", "_weight_act_per_tensor_scale"
+    )
+    (down, half), part = parts.matrix("_weight_qdata"), parts.need("_weight_scale", *FP8)
+    shape, across = (down, 2 * half), 2 * half // NV_GROUP
+    tiles = -(-down // TILE_ROWS), -(-across // TILE_COLUMNS)
+    if part.shape == (32 * tiles[0], 16 * tiles[1]) and shape[1] % NV_GROUP == 0:
+        tiled = part.seen_as(tiles[0], TILE_ROWS * TILE_COLUMNS * tiles[1])
+        scales: list[Blocks] = [TiledBlocks(tiled, 1, NV_GROUP, across=across)]
+    else:
+        scales = [parts.grouped("_weight_scale", shape, NV_GROUP)]
+    if "_weight_per_tensor_scale" in parts:
+        scales.append(parts.scales("_weight_per_tensor_scale", shape))
+        parts.check("_weight_per_tensor_scale", ())
+    codes = parts["_weight_qdata"]
+    return Rowwise(shape, "torchao-nvfp4", parts.all, codes, 4, E2M1, scales=(*scales,))
+
+
 def _eight_bits(
-    parts: Parts, leaves: tuple[str, str, str], block: tuple[int, int] | None
+    parts: Parts, leaves: tuple[str, str, str], blocks: Sequence[tuple[int, int]]
 ) -> Rowwise:
     """Return the decoder of int8 or FP8, from the names of codes, scales and zero points."""
     parts.only(*leaves)
     codes, shape = parts.need(leaves[0], torch.int8, *FP8), parts.matrix(leaves[0])
-    scale, zero = parts.scales(leaves[1], shape, block), None
+    scale, zero = parts.scales(leaves[1], shape, blocks), None
     if parts.get(leaves[2]):
-        zero = parts.scales(leaves[2], shape, block, torch.int8)
-    blocks = "-block" if 1 < scale.height < shape[0] else grouped(scale.width, shape)
-    name = f"{'int8' if codes.values.dtype == torch.int8 else 'fp8'}{blocks}"
+        zero = parts.scales(leaves[2], shape, blocks, torch.int8)
+    size = "-block" if 1 < scale.height < shape[0] else grouped(scale.width, shape)
+    name = f"{'int8' if codes.values.dtype == torch.int8 else 'fp8'}{size}"
     return Rowwise(shape, name, parts.all, codes, zero=zero, scales=(scale,))
 
 

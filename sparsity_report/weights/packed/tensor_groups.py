@@ -1,7 +1,7 @@
 """Groups of tensors that make up one packed weight, with their checks."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 
@@ -10,8 +10,6 @@ from sparsity_report.weights.packed.quantization_config import Scheme
 from sparsity_report.weights.packed.rowwise import MX_GROUP, Blocks
 from sparsity_report.weights.tensor_slices import E8M0, FLOATS, FP8, Entry
 
-# Block size where the file declares none: DeepSeek's 128 × 128.
-_BLOCK = 128
 _ADVICE = "fetch the checkpoint again, or give one that is not packed"
 # Height and width of a matrix or block.
 _Size = tuple[int, int]
@@ -96,7 +94,7 @@ class Parts(dict[str, Entry]):
         return self[leaf].wrong(f"looks packed and cannot be unpacked: {why}; {advice}")
 
     def scales(
-        self, leaf: str, shape: _Size, block: _Size | None = None, *dtypes: torch.dtype
+        self, leaf: str, shape: _Size, blocks: Sequence[_Size] = (), *dtypes: torch.dtype | str
     ) -> Blocks:
         """Return the scales of a matrix: one in all, or one per row, group or square block.
 
@@ -105,25 +103,25 @@ class Parts(dict[str, Entry]):
         leaf : str
         shape : tuple of int
             Shape of the matrix.
-        block : tuple of int, optional
-            Height and width of a block, if the configuration declares it.
-        *dtypes : torch.dtype
-            Allowed dtypes, by default floats.
+        blocks : sequence of tuple of int
+            Heights and widths of blocks that the configuration declares.
+        *dtypes : torch.dtype or str
+            Allowed dtypes, by default floats and powers of two.
         """
-        part, (down, across) = self.need(leaf, *(dtypes or FLOATS)), shape
+        part, (down, across) = self.need(leaf, *(dtypes or (*FLOATS, E8M0))), shape
+        exponent = part.kind == E8M0
         if part.total == 1:
-            return Blocks(part.seen_as(1, 1), max(1, down), max(1, across))
+            return Blocks(part.seen_as(1, 1), max(1, down), max(1, across), exponent=exponent)
         grid = (*part.shape, 1) if len(part.shape) == 1 else part.shape
-        if len(grid) != 2:
+        sizes = _block_sizes(grid, shape, {*blocks} if grid != (down, 1) else ())
+        if not sizes:
             raise self.wrong(leaf, f"its shape is {part.shape} for a matrix of {shape}")
-        part = part.seen_as(*grid)
-        even, square = self._even(grid, shape), (_BLOCK, _BLOCK)
-        inverse = leaf == "weight_scale_inv"
-        declared = inverse and block is not None
-        for size in (block,) if declared else (square, even) if inverse else (block, even, square):
-            if size and grid == (math.ceil(down / size[0]), math.ceil(across / size[1])):
-                return Blocks(part, *size)
-        raise self.wrong(leaf, f"its shape is {part.shape} for a matrix of {shape}")
+        if len(sizes) > 1:
+            fitting = " and ".join(f"{height}×{width}" for height, width in sorted(sizes))
+            raise self.wrong(
+                leaf, f"blocks of {fitting} fit its shape", "declare the block in config.json"
+            )
+        return Blocks(part.seen_as(*grid), *sizes.pop(), exponent=exponent)
 
     def grouped(self, leaf: str, shape: tuple[int, int], width: int) -> Blocks:
         """Return the scales of groups within rows, as in NVFP4 and microscaling formats.
@@ -137,9 +135,18 @@ class Parts(dict[str, Entry]):
         self.check(leaf, (shape[0], shape[1] // width))
         return Blocks(self[leaf], 1, width, exponent=exponent)
 
-    @staticmethod
-    def _even(grid: tuple[int, ...], shape: _Size) -> _Size | None:
-        if 0 in grid or any(size % number for size, number in zip(shape, grid, strict=True)):
-            return None
-        height, width = shape[0] // grid[0], shape[1] // grid[1]
-        return (height, width) if height in {1, width} else None
+
+def _block_sizes(grid: tuple[int, ...], shape: _Size, declared: Collection[_Size]) -> set[_Size]:
+    """Return the sizes of blocks of a matrix that leave a grid of scales.
+
+    Undeclared blocks are rows or squares. Their side is a power of two, or divides the matrix.
+    """
+    powers = {2**power for power in range(max(shape).bit_length() + 1)}
+    even = {size // number for size, number in zip(shape, grid, strict=False) if number}
+    sides = powers | even
+    sizes = declared or {(height, side) for side in sides for height in (1, side)}
+    return {
+        (min(height, shape[0]), min(width, shape[1]))
+        for height, width in sizes
+        if grid == (math.ceil(shape[0] / height), math.ceil(shape[1] / width))
+    }

@@ -1,8 +1,8 @@
 """Write ``library.safetensors``: a matrix packed by the formats' own libraries.
 
-Run by hand, ``python tests/weights/packed/write.py``, with ``pip install compressed-tensors
-bitsandbytes torchao mlx``; the file names their versions. Each case has the packed tensors, what
-the library makes of them again, and what ``config.json`` would say.
+Run by hand, ``python tests/weights/packed/write.py``, with ``pip install auto-round
+compressed-tensors bitsandbytes torchao mlx``; the file names their versions. Each case has the
+packed tensors, what the library makes of them again, and what ``config.json`` would say.
 """
 
 import json
@@ -13,10 +13,13 @@ import bitsandbytes.functional as bnb
 import mlx.core as mx
 import numpy as np
 import torch
+from auto_round.export.export_to_autoround.export import dynamic_import_quant_linear_for_packing
+from auto_round.export.export_to_awq.utils import WQLinear_GEMM
 from compressed_tensors.compressors import BaseCompressor
 from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
 from compressed_tensors.quantization.utils import calculate_qparams
 from safetensors.torch import save_file
+from torchao.prototype.mx_formats import NVFP4WeightOnlyConfig
 from torchao.prototype.safetensors.safetensors_support import flatten_tensor_state_dict
 from torchao.quantization import (
     Float8WeightOnlyConfig,
@@ -27,15 +30,42 @@ from torchao.quantization import (
 from torchao.quantization.granularity import PerGroup
 
 ROWS, COLUMNS = 40, 64
-LIBRARIES = ("compressed-tensors", "bitsandbytes", "torchao", "mlx")
+LIBRARIES = ("auto-round", "compressed-tensors", "bitsandbytes", "torchao", "mlx")
 
 
-def matrix() -> torch.Tensor:
+def matrix(rows: int = ROWS, columns: int = COLUMNS) -> torch.Tensor:
     """A matrix of which 40 % are zero."""
     torch.manual_seed(0)
-    weight = torch.randn(ROWS, COLUMNS) * 0.1
+    weight = torch.randn(rows, columns) * 0.1
     weight[torch.rand_like(weight) < 0.4] = 0
     return weight
+
+
+def auto_round(form: str, bits: int = 4, symmetric: bool = False, columns: int = COLUMNS):
+    rows, size = 32, 32
+    linear = torch.nn.Linear(columns, rows, bias=False).half()
+    linear.weight.data = matrix(rows, columns).half()
+    groups = linear.weight.data.float().split(size, 1)
+    low = torch.stack([group.amin(1).clamp(max=0) for group in groups], 1)
+    high = torch.stack([group.amax(1).clamp(min=0) for group in groups], 1)
+    if symmetric:
+        scale = 2 * torch.maximum(high, -low) / (2**bits - 1)
+        zero = torch.full_like(scale, 2 ** (bits - 1))
+    else:
+        scale = (high - low) / (2**bits - 1)
+        zero = (-low / scale).round().clamp(1, 2**bits - 1)
+    scale = scale.half()
+    if form == "auto_round:auto_awq":
+        layer = WQLinear_GEMM.from_linear(linear, bits, size, scales=scale.T, zeros=zero.T)
+    else:
+        kind = dynamic_import_quant_linear_for_packing(form, bits, size, symmetric, 16)
+        layer = kind(bits, size, columns, rows, bias=False)
+        layer.device = torch.device("cpu")
+        layer.pack(linear, scale, zero, None, device="cpu")
+    again = layer(torch.eye(columns)).T
+    told = {"bits": bits, "group_size": size, "sym": symmetric, "data_type": "int"}
+    config = {"quant_method": "auto-round", "packing_format": form, **told}
+    return layer.state_dict(), again, {"quantization_config": config}
 
 
 def compressed(form: str, **told: object):
@@ -64,9 +94,10 @@ def compressed(form: str, **told: object):
     return tensors, again, {"quantization_config": config}
 
 
-def four_bits(kind: str, nested: bool):
+def four_bits(kind: str, nested: bool, weight: torch.Tensor | None = None, **further: object):
+    weight = matrix() if weight is None else weight
     packed, state = bnb.quantize_4bit(
-        matrix(), quant_type=kind, compress_statistics=nested, blocksize=64
+        weight, quant_type=kind, compress_statistics=nested, blocksize=64, **further
     )
     told = {f"weight.{name}": tensor for name, tensor in state.as_dict(packed=True).items()}
     config = {"quant_method": "bitsandbytes", "load_in_4bit": True}
@@ -86,9 +117,10 @@ def mlx(bits: int, size: int, mode: str = "affine"):
     return tensors, torch.from_numpy(np.array(again)), {"quantization": told}
 
 
-def ao(config: object):
-    linear = torch.nn.Linear(COLUMNS, ROWS, bias=False)
-    linear.weight.data = matrix()
+def ao(config: object, weight: torch.Tensor | None = None):
+    weight = matrix() if weight is None else weight
+    linear = torch.nn.Linear(*weight.T.shape, bias=False)
+    linear.weight.data = weight
     quantize_(linear, config)
     tensors, _ = flatten_tensor_state_dict({"m.weight": linear.weight.data})
     plain = {name.removeprefix("m."): tensor for name, tensor in tensors.items()}
@@ -102,6 +134,12 @@ def integers(bits: int, symmetric: bool, size: int | None):
 
 
 def cases():
+    for form in ("auto_round", "auto_round:gptqmodel", "auto_round:auto_gptq"):
+        for bits, symmetric in ((4, True), (4, False), (3, False)):
+            yield f"{form}-{bits}-{symmetric}", auto_round(form, bits, symmetric)
+    for bits in (2, 8):
+        yield f"auto_round-{bits}", auto_round("auto_round", bits)
+    yield "auto_round-awq", auto_round("auto_round:auto_awq")
     for bits in (2, 3, 4, 5, 8):
         for symmetric in (True, False):
             yield f"pack-quantized-{bits}-{symmetric}", integers(bits, symmetric, 32)
@@ -123,6 +161,9 @@ def cases():
     for kind in ("nf4", "fp4"):
         for nested in (False, True):
             yield f"{kind}-{nested}", four_bits(kind, nested)
+        yield f"{kind}-odd", four_bits(kind, True, matrix(13, 31))
+    for storage in (torch.bfloat16, torch.float32):
+        yield f"nf4-{storage}", four_bits("nf4", False, matrix(10, 28), quant_storage=storage)
     for bits in (2, 3, 4, 5, 6, 8):
         yield f"mlx-{bits}", mlx(bits, 32)
     for mode, bits, size in (("mxfp4", 4, 32), ("mxfp8", 8, 32), ("nvfp4", 4, 16)):
@@ -133,6 +174,9 @@ def cases():
         "torchao-intx",
         ao(IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=PerGroup(32))),
     )
+    for scaled in (True, False):
+        config = NVFP4WeightOnlyConfig(use_dynamic_per_tensor_scale=scaled)
+        yield f"torchao-nvfp4-{scaled}", ao(config, matrix(144, 80))
 
 
 def main() -> None:
