@@ -1,6 +1,7 @@
 """Checked reading of untrusted files: JSON, integers, text and names.
 
-Functions raise :class:`ValueError` with the reason; the caller adds the file name.
+Functions raise :class:`ValueError` with the reason; the caller adds the file name and says what to
+do. A name that is too long is a finished error, since a fresh download has the same.
 """
 
 import json
@@ -13,7 +14,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from sparsity_report.errors import printable
+from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.untrusted import limits
 
 _LONG_NUMBER = re.compile(rf"\d{{{limits.DIGITS + 1}}}")
@@ -89,7 +90,10 @@ def check_name(name: str) -> str:
     ValueError: a name with a number of more than 40 digits
     """
     if len(name) > limits.NAME_LENGTH:
-        raise ValueError(f"a name of {len(name):,} characters")
+        raise SparsityReportError(
+            f"{name[:40]}…: a name of {len(name):,} characters is longer than the limit of "
+            f"{limits.NAME_LENGTH:,}; rename it"
+        )
     if _LONG_NUMBER.search(name):
         raise ValueError(f"a name with a number of more than {limits.DIGITS} digits")
     return name

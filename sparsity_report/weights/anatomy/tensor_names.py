@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from sparsity_report.errors import SparsityReportError, first_line
+from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.weights.packed.packed_tensor import Undecoded
 from sparsity_report.weights.tensor_slices import Entry, FileSlice, HeldSlice, Slice
 
@@ -33,16 +34,19 @@ _MOST_COMPUTED = 2**24
 def fits(model: nn.Module, entries: Mapping[str, Entry]) -> bool:
     """Return whether tensors on disk and the parameters of a model match completely."""
     try:
-        return not without_tensor(model, memory_parts(model, entries))
+        parts, notes = memory_parts(model, entries)
     except SparsityReportError:
         return False
+    return not notes and not without_tensor(model, parts)
 
 
-def memory_parts(model: nn.Module | None, entries: Mapping[str, Entry]) -> dict[str, list[Entry]]:
+def memory_parts(
+    model: nn.Module | None, entries: Mapping[str, Entry]
+) -> tuple[dict[str, list[Entry]], tuple[Phrase, ...]]:
     """Return the tensors that make up each parameter in memory, in the order of its values.
 
-    Saved buffers are included. Tensors that transformers ignores are left out, parameters that it
-    computes instead of saving are added.
+    Saved buffers are included. Parameters that transformers computes instead of saving are added.
+    Tensors that it ignores are left out, those of modules that the class lacks with a note.
 
     Parameters
     ----------
@@ -63,21 +67,37 @@ def memory_parts(model: nn.Module | None, entries: Mapping[str, Entry]) -> dict[
             f"{masks[0]!r}; call torch.nn.utils.prune.remove before saving it"
         )
     if model is None:
-        return {key: [entry] for key, entry in entries.items()}
+        return {key: [entry] for key, entry in entries.items()}, ()
     parts, extra = _placed(model, entries)
-    ignored = [*map(re.compile, getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ())]
-    extra = {
-        key: name
-        for key, name in extra.items()
-        if not (_BUFFER.search(key) or any(p.search(name) for p in ignored))
-    }
-    if extra:
-        raise SparsityReportError(_misplaced(model, [*extra], without_tensor(model, parts)))
     for name in without_tensor(model, parts):
         if name in (getattr(model, "_keys_to_ignore_on_save", None) or ()):
             tensor = _compute(model, name)
             parts[name] = [Entry(name, tuple(tensor.shape), Computed.from_tensor(tensor))]
-    return parts
+    extra = {key: name for key, name in extra.items() if not _BUFFER.search(key)}
+    lacking, modules = without_tensor(model, parts), dict(model.named_modules())
+    apart = {key: module for key, name in extra.items() if (module := _apart(modules, name))}
+    ignored = [*map(re.compile, getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ())]
+    if misplaced := [
+        key
+        for key, name in extra.items()
+        if (lacking or key not in apart) and not any(p.search(name) for p in ignored)
+    ]:
+        raise SparsityReportError(_misplaced(model, misplaced, lacking))
+    if not apart:
+        return parts, ()
+    left_out = {"tensors": len(apart), "parameters": sum(entries[key].total for key in apart)}
+    names = [*dict.fromkeys(apart.values())]
+    return parts, (phrase("note.left_out", model=type(model).__name__, names=names, **left_out),)
+
+
+def _apart(modules: Mapping[str, nn.Module], name: str) -> str:
+    """Return the module of a tensor that a model lacks; empty if it may change one that it has."""
+    around = modules[""]
+    for dot in re.finditer(r"\.", name):
+        if (path := name[: dot.start()]) not in modules:
+            return path if around._modules else ""
+        around = modules[path]
+    return ""
 
 
 def _placed(

@@ -78,15 +78,16 @@ class CheckpointWeights(Weights):
     def __init__(self, path: Path, options: ReaderOptions, source: str, contents: Contents) -> None:
         model, parts = contents.model, contents.parts
         if model is None:
-            description = describe_names(parts, options, contents.experts_used)
+            description, untied = describe_names(parts, options, contents.experts_used), ()
         else:
-            _untie_(model, parts)
+            untied = _untie_(model, parts)
             parts = _complete(options.name, model, parts, any_arrangement=source == "gguf")
             description = describe(walk(model), options, parts)
 
         architecture = "" if model is None else type(model).__name__
         modules, widths = description.modules, description.attention_widths
-        notes = options.notes + contents.notes + float8_notes(modules) + description.notes
+        notes = options.notes + contents.notes + untied
+        notes += float8_notes(modules) + description.notes
         super().__init__(options.name, source, architecture, modules, widths, notes)
         self.path = path
         self._entries, self._parts, self._outline = contents.entries, parts, model
@@ -226,12 +227,12 @@ def open_checkpoint(
     if options.config:
         model, notes = read_config(folder, is_fitting, parameters_for(len(entries)))
     known, packed_notes = detect_parameters(entries, read_scheme(folder))
-    parts = memory_parts(model, known)
+    parts, left_out = memory_parts(model, known)
     buffers = set() if model is None else {name for name, _ in model.named_buffers()}
     for name, tensors in parts.items():
         if name not in buffers:
             check_weights(*tensors)
-    contents = Contents(known, parts, model, notes + packed_notes)
+    contents = Contents(known, parts, model, notes + packed_notes + left_out)
     return CheckpointWeights(path, options, source, contents)
 
 
@@ -274,8 +275,9 @@ def _complete(
     return complete
 
 
-def _untie_(model: nn.Module, parts: Mapping[str, list[Entry]]) -> None:
-    """Untie parameters whose values on disk differ, as transformers does."""
+def _untie_(model: nn.Module, parts: Mapping[str, list[Entry]]) -> tuple[Phrase, ...]:
+    """Untie parameters whose values on disk differ, as transformers does, and return a note."""
+    apart = []
     for parameter, names in _twins(model).items():
         first, *others = [name for name in names if name in parts] or names[:1]
         for name in others:
@@ -283,6 +285,8 @@ def _untie_(model: nn.Module, parts: Mapping[str, list[Entry]]) -> None:
                 parent, _, leaf = name.rpartition(".")
                 untied = nn.Parameter(torch.empty_like(parameter), parameter.requires_grad)
                 model.get_submodule(parent).register_parameter(leaf, untied)
+                apart.append(name)
+    return (phrase("note.untied", names=apart),) if apart else ()
 
 
 def _twins(model: nn.Module) -> dict[nn.Parameter, list[str]]:

@@ -1,0 +1,137 @@
+"""Checkpoints with tensors that their class lacks: transformers' own report says which."""
+
+import json
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+import sparsity_report as sr
+
+SMALL = {
+    "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "max_position_embeddings": 64,
+}  # fmt: skip
+
+
+def saved(folder, model, change=dict, architecture=None):
+    """Write a model whose tensors are changed, for a class that the configuration names."""
+    model.save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["architectures"] = [architecture or type(model).__name__]
+    (folder / "config.json").write_text(json.dumps(config))
+    tensors = change(load_file(folder / "model.safetensors"))
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+def pretrained_bert(folder):
+    """bert-base-uncased: a pooler and a second head, norms under their old names."""
+
+    def change(tensors):
+        old = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+        for new, name in old.items():
+            tensors = {key.replace(new, name): value for key, value in tensors.items()}
+        return tensors
+
+    model = transformers.BertForPreTraining(transformers.BertConfig(**SMALL))
+    saved(folder, model, change, "BertForMaskedLM")
+    return ["bert.pooler", "cls.seq_relationship"]
+
+
+def pooled_roberta(folder):
+    """roberta-base and xlm-roberta-base: a pooler that no class with a head has."""
+    pooler = {"roberta.pooler.dense.weight": torch.ones(32, 32)}
+    pooler |= {"roberta.pooler.dense.bias": torch.ones(32)}
+    buffer = {"roberta.embeddings.position_ids": torch.arange(64)[None]}
+    model = transformers.RobertaForMaskedLM(transformers.RobertaConfig(**SMALL))
+    saved(folder, model, lambda tensors: tensors | pooler | buffer)
+    return ["roberta.pooler"]
+
+
+def predicting_deepseek(folder):
+    """DeepSeek-V3: a layer beyond the last that predicts the token after the next."""
+    config = transformers.DeepseekV3Config(
+        **SMALL, moe_intermediate_size=16, n_routed_experts=4, n_group=1, topk_group=1,
+        num_experts_per_tok=2, first_k_dense_replace=1, q_lora_rank=8, kv_lora_rank=8,
+        qk_rope_head_dim=4, qk_nope_head_dim=4, v_head_dim=8, num_key_value_heads=4,
+        num_nextn_predict_layers=1,
+    )  # fmt: skip
+
+    def change(tensors):
+        last = {key: value for key, value in tensors.items() if ".layers.1." in key}
+        layer = {key.replace(".1.", ".2."): value.clone() for key, value in last.items()}
+        for leaf in ("embed_tokens", "shared_head.head"):
+            layer[f"model.layers.2.{leaf}.weight"] = torch.ones(64, 32)
+        for leaf in ("enorm", "hnorm", "shared_head.norm"):
+            layer[f"model.layers.2.{leaf}.weight"] = torch.ones(32)
+        return tensors | layer | {"model.layers.2.eh_proj.weight": torch.ones(32, 64)}
+
+    saved(folder, transformers.DeepseekV3ForCausalLM(config), change)
+    return ["model.layers.2"]
+
+
+def headed_body(folder):
+    """A body alone, opened from a file with a head."""
+    model = transformers.BertForSequenceClassification(transformers.BertConfig(**SMALL))
+    saved(folder, model, architecture="BertModel")
+    return ["classifier"]
+
+
+@pytest.mark.parametrize(
+    "write", [pretrained_bert, pooled_roberta, predicting_deepseek, headed_body]
+)
+def test_tensors_of_a_head_that_the_class_lacks_are_left_out_and_named(tmp_path, write):
+    lacking = write(tmp_path)
+    weights = sr.load(tmp_path)
+    (note,) = (note for note in weights.notes if note.key == "note.left_out")
+    assert [*note.values["names"]] == lacking
+    loaded, report = getattr(transformers, weights.architecture).from_pretrained(
+        tmp_path, output_loading_info=True
+    )
+    left_out = {key for key in report["unexpected_keys"] if key.startswith(tuple(lacking))}
+    assert left_out == set(report["unexpected_keys"])
+    values = dict(loaded.named_parameters())
+    assert {p.name for p in weights.stored} == values.keys()
+    assert all(torch.equal(weights.tensor(name), value) for name, value in values.items())
+    file = load_file(tmp_path / "model.safetensors")
+    outside = {k: v for k, v in file.items() if k.startswith(tuple(lacking))}
+    assert note.values["tensors"] == len(outside)
+    assert note.values["parameters"] == sum(value.numel() for value in outside.values())
+    study = sr.compare(sr.dense(weights))
+    assert study.totals["total"].tolist() == [sum(p.numel() for p in loaded.parameters())]
+    assert any(lacking[0] in str(each) for each in study.notes)
+
+
+@pytest.mark.parametrize("key", [
+    "model.layers.0.self_attn.q_proj.pre_quant_scale", "model.layers.0.self_attn.q_proj.x.weight",
+    "model.layers.0.self_attn.k_scale", "model.layers.0.mlp.act_fn.weight", "model.weight", "scale",
+])  # fmt: skip
+def test_a_tensor_that_may_change_a_weight_is_refused(tmp_path, key):
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**SMALL))
+    saved(tmp_path, model, lambda tensors: tensors | {key: torch.ones(2)})
+    with pytest.raises(sr.SparsityReportError, match=f"have no place in .* first '{key}'"):
+        sr.load(tmp_path)
+
+
+def test_a_misspelled_tensor_is_refused_since_its_parameter_is_missing(tmp_path):
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**SMALL))
+    right, wrong = "model.layers.1.mlp.up_proj.weight", "model.layers.1.mlp.upproj.weight"
+    saved(tmp_path, model, lambda tensors: tensors | {wrong: tensors.pop(right)})
+    with pytest.raises(sr.SparsityReportError, match=f"'{wrong}', and 1 of its .*'{right}'"):
+        sr.load(tmp_path)
+
+
+def test_a_head_that_is_stored_apart_although_it_is_tied_is_named(tmp_path):
+    model = transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(**SMALL, tie_word_embeddings=True)
+    )
+    for value, notes in ((model.lm_head.weight.detach().clone(), []), (torch.ones(64, 32), [1])):
+        saved(tmp_path, model, lambda tensors, v=value: tensors | {"lm_head.weight": v})
+        weights = sr.load(tmp_path)
+        untied = [note for note in weights.notes if note.key == "note.untied"]
+        assert [len(note.values["names"]) for note in untied] == notes
+        loaded = transformers.LlamaForCausalLM.from_pretrained(tmp_path)
+        assert torch.equal(weights.tensor("lm_head.weight"), loaded.lm_head.weight)
+        assert sum(p.total for p in weights.stored) == sum(p.numel() for p in loaded.parameters())
