@@ -253,11 +253,14 @@ def test_masks_in_a_checkpoint_are_named(tmp_path):
     )  # fmt: skip
     sr.prune_global_magnitude_(sr.select_prunable_linears(model), 0.3)
     model.save_pretrained(tmp_path)
-    torch.save(model.state_dict(), tmp_path / "alone.pt")
-    for source in (tmp_path, tmp_path / "model.safetensors", tmp_path / "alone.pt"):
+    state = model.state_dict()
+    torch.save(state, tmp_path / "alone.pt")
+    masks = {key: mask.bool() for key, mask in state.items() if key.endswith("_mask")}
+    torch.save(state | masks, tmp_path / "bool.pt")
+    for source in ("", "model.safetensors", "alone.pt", "bool.pt"):
         for config in (True, False):
             with pytest.raises(sr.SparsityReportError, match="6 pruning masks that were never app"):
-                sr.load(source, config=config, allow_pickle=True)
+                sr.load(tmp_path / source, config=config, allow_pickle=True)
 
 
 class Sharing(nn.Module):

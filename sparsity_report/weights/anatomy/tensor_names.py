@@ -58,14 +58,8 @@ def memory_parts(
     Raises
     ------
     SparsityReportError
-        A tensor has no place in the model, or a pruning mask was never applied.
+        A tensor has no place in the model.
     """
-    stems = {key: key.removesuffix("_mask") for key in entries if key.endswith("_mask")}
-    if masks := [key for key, stem in stems.items() if {stem, f"{stem}_orig"} & entries.keys()]:
-        raise SparsityReportError(
-            f"the checkpoint holds {len(masks)} pruning masks that were never applied, first "
-            f"{masks[0]!r}; call torch.nn.utils.prune.remove before saving it"
-        )
     if model is None:
         return {key: [entry] for key, entry in entries.items()}, ()
     parts, extra = _placed(model, entries)

@@ -94,9 +94,15 @@ def detect_parameters(
     Raises
     ------
     SparsityReportError
-        A tensor looks packed in an unknown way, parts are missing or do not fit, or the
-        configuration contradicts the tensors.
+        A tensor looks packed in an unknown way, parts are missing or do not fit, the
+        configuration contradicts the tensors, or a pruning mask was never applied.
     """
+    stems = {key: key.removesuffix("_mask") for key in entries if key.endswith("_mask")}
+    if masks := [key for key, stem in stems.items() if {stem, f"{stem}_orig"} & entries.keys()]:
+        raise SparsityReportError(
+            f"the checkpoint holds {len(masks)} pruning masks that were never applied, first "
+            f"{masks[0]!r}; call torch.nn.utils.prune.remove before saving it"
+        )
     groups, plain, scales = _sort(entries, scheme)
     decoders = {parts.name: _decoder(parts) for parts in groups}
     _check_method(scheme, {decoder.packing for decoder in decoders.values()})
