@@ -794,6 +794,51 @@ def test_a_zero_point_that_version_1_cannot_write_is_refused_when_it_is_met(tmp_
         sr.compare(sr.dense(weights))
 
 
+BESIDE = {
+    "ComfyUI": (
+        {"weight": matrix().to(torch.float8_e4m3fn), "scale_weight": torch.tensor(0.5)},
+        None,
+    ),
+    "ModelOpt": (
+        {**packing.modelopt(matrix())[0], "pre_quant_scale": torch.ones(128)},
+        packing.modelopt(matrix())[2],
+    ),
+    "auto-round": (
+        {**LIBRARY["auto_round-4-False"][0], "w_bf16_to_fp8_scale": torch.ones(1)},
+        LIBRARY["auto_round-4-False"][2],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BESIDE)
+def test_an_unknown_tensor_beside_a_packed_weight_is_refused(case, tmp_path):
+    tensors, config = BESIDE[case]
+    biased = write(tmp_path / "m", {**tensors, "bias": torch.ones(64)}, config)
+    with pytest.raises(sr.SparsityReportError, match=r"scale\w*' is beside the packed weight of"):
+        sr.load(biased)
+
+
+def test_a_bias_of_zeros_beside_gptq_is_one_if_the_class_has_it(tmp_path):
+    packed = packing.packed_llama(tmp_path, "gptq-4-v1")[0]
+    known = sr.compare(sr.dense(sr.load(packed))).totals
+    file = packed / "model.safetensors"
+    tensors = load_file(file)
+    biases = {
+        key.replace("qweight", "bias"): torch.zeros(tensors[key].shape[1])
+        for key in tensors
+        if key.endswith("qweight")
+    }
+    save_file(tensors | biases, file, {"format": "pt"})
+    assert sr.compare(sr.dense(sr.load(packed))).totals.equals(known)
+    with pytest.raises(sr.SparsityReportError, match=r"bias' is zero, .*; add config\.json"):
+        sr.load(packed, config=False)
+    save_file(tensors | {key: bias + 1 for key, bias in biases.items()}, file, {"format": "pt"})
+    total = sr.compare(sr.dense(sr.load(packed, config=False))).totals["total"][0]
+    assert total == known["total"][0] + sum(map(len, biases.values()))
+    with pytest.raises(sr.SparsityReportError, match="have no place in LlamaForCausalLM"):
+        sr.load(packed)
+
+
 @pytest.mark.parametrize("shape", [(200, 300), (64, 300), (200, 301)])
 @pytest.mark.parametrize("height", [1, 128])
 @pytest.mark.parametrize("leaf", ["weight_scale", "weight_scale_inv"])

@@ -154,3 +154,18 @@ def test_a_long_header(tmp_path):
     weights = sr.load(file)
     assert weights.tensor("layers.1999.weight").tolist() == [1999, 1999]
     assert by_us(file) == {key: shape for key, (_, shape) in by_library(file).items()}
+
+
+def test_buffers_of_older_checkpoints_are_no_parameters(tmp_path):
+    """Masks and rotary tables beside the weights of a file without a config."""
+    mask = torch.ones(32, 32).tril()
+    weights = {"h.0.attn.c_attn.weight": torch.ones(8, 24), "h.0.attn.c_attn.bias": torch.ones(24)}
+    biases = {"h.1.attn.bias": torch.ones(8), "h.2.attn.bias": torch.ones(4, 16, 16)}
+    buffers = {
+        "h.0.attn.bias": mask[None, None], "h.0.attn.masked_bias": torch.tensor(-1e4),
+        "h.0.attention.bias": mask + 0, "h.0.attn.rotary_emb.inv_freq": torch.rand(4),
+    }  # fmt: skip
+    file = tmp_path / "model.safetensors"
+    save_file(weights | biases | buffers, file)
+    total = sr.compare(sr.dense(sr.load(file))).totals["total"][0]
+    assert total == sum(t.numel() for t in (weights | biases).values())

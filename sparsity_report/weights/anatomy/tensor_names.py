@@ -17,6 +17,7 @@ from torch import nn
 
 from sparsity_report.errors import SparsityReportError, first_line
 from sparsity_report.phrases import Phrase, phrase
+from sparsity_report.weights.packed.gptq_awq import Columnwise
 from sparsity_report.weights.packed.packed_tensor import Undecoded
 from sparsity_report.weights.tensor_slices import Entry, FileSlice, HeldSlice, Slice
 
@@ -61,13 +62,17 @@ def memory_parts(
         A tensor has no place in the model.
     """
     if model is None:
-        return {key: [entry] for key, entry in entries.items()}, ()
+        return _without_model(entries), ()
     parts, extra = _placed(model, entries)
     for name in without_tensor(model, parts):
         if name in (getattr(model, "_keys_to_ignore_on_save", None) or ()):
             tensor = _compute(model, name)
             parts[name] = [Entry(name, tuple(tensor.shape), Computed.from_tensor(tensor))]
-    extra = {key: name for key, name in extra.items() if not _BUFFER.search(key)}
+    extra = {
+        key: name
+        for key, name in extra.items()
+        if not (_is_buffer(entries[key]) or _is_padding(key, entries))
+    }
     lacking, modules = without_tensor(model, parts), dict(model.named_modules())
     apart = {key: module for key, name in extra.items() if (module := _apart(modules, name))}
     ignored = [*map(re.compile, getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ())]
@@ -92,6 +97,32 @@ def _apart(modules: Mapping[str, nn.Module], name: str) -> str:
             return path if around._modules else ""
         around = modules[path]
     return ""
+
+
+def _without_model(entries: Mapping[str, Entry]) -> dict[str, list[Entry]]:
+    """Return each tensor that is no buffer as a parameter."""
+    if padding := next((key for key in entries if _is_padding(key, entries)), ""):
+        raise entries[padding].wrong(
+            "is zero, as programs write it for layers without a bias; add config.json, which says "
+            "whether there is one"
+        )
+    return {key: [entry] for key, entry in entries.items() if not _is_buffer(entry)}
+
+
+def _is_buffer(entry: Entry) -> bool:
+    """Return whether a tensor is a buffer that older checkpoints hold.
+
+    A causal mask that is named as a bias is one square.
+    """
+    is_mask = len(entry.shape) > 1 and entry.total == entry.shape[-1] ** 2
+    return bool(_BUFFER.search(entry.key)) and (is_mask or not entry.key.endswith(".bias"))
+
+
+def _is_padding(key: str, entries: Mapping[str, Entry]) -> bool:
+    """Return whether a tensor is a bias of zeros beside a GPTQ weight, written for any layer."""
+    weight = entries.get(f"{key.removesuffix('bias')}weight")
+    is_gptq = weight is not None and isinstance(weight.values, Columnwise)
+    return is_gptq and key.endswith(".bias") and not entries[key].read().any()
 
 
 def _placed(

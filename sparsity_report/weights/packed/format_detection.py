@@ -152,6 +152,7 @@ def _sort(
             if leaf not in _OPTIONAL_LEAVES:
                 alone[entry.key] = entry
     _check_names(weights.values(), alone)
+    _check_neighbors(weights.values(), alone)
     return weights.values(), alone, scales
 
 
@@ -164,6 +165,20 @@ def _check_names(groups: Collection[Parts], alone: Collection[str]) -> None:
             if name in taken:
                 raise first.wrong(f"and {taken[name]!r} both stand for {name!r}; keep one of them")
             taken[name] = first.key
+
+
+def _check_neighbors(groups: Collection[Parts], alone: Mapping[str, Entry]) -> None:
+    """Refuse unknown tensors in the module of a packed or FP8 weight, which may scale it."""
+    owners = {parts.owner for parts in groups if not parts.fused}
+    small = {key for key, entry in alone.items() if entry.dtype in _SMALL_FLOATS}
+    owners |= {key.removesuffix(".weight") for key in small}
+    for key in alone.keys() - small:
+        owner, _, leaf = key.rpartition(".")
+        if owner in owners and leaf not in {"weight", "bias"}:
+            raise alone[key].wrong(
+                f"is beside the packed weight of {owner!r}, and its effect on it is not known; "
+                "give a checkpoint that is not packed"
+            )
 
 
 def _is_packed(parts: Parts) -> bool:
