@@ -170,7 +170,7 @@ def _check_names(groups: Collection[Parts], alone: Collection[str]) -> None:
 def _check_neighbors(groups: Collection[Parts], alone: Mapping[str, Entry]) -> None:
     """Refuse unknown tensors in the module of a packed or FP8 weight, which may scale it."""
     owners = {parts.owner for parts in groups if not parts.fused}
-    small = {key for key, entry in alone.items() if entry.dtype in _SMALL_FLOATS}
+    small = {key for key, entry in alone.items() if entry.dtype in {*_SMALL_FLOATS, FP4}}
     owners |= {key.removesuffix(".weight") for key in small}
     for key in alone.keys() - small:
         owner, _, leaf = key.rpartition(".")

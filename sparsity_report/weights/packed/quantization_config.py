@@ -104,7 +104,7 @@ def _checked(settings: dict[str, Any], file: Path) -> dict[str, Any]:
     """Return settings whose types and ranges were checked."""
     with explained(lambda e: f"{file}: {e} in the quantization settings; fetch the file again"):
         for key in _TEXTS:
-            if not isinstance(settings.get(key) or "", str):
+            if not isinstance(settings.get(key), str | None):
                 raise ValueError(f"{key} is not text")
         _check_numbers(settings)
         groups = _object(settings, "config_groups", file).values()
