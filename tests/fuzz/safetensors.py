@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -14,7 +15,7 @@ from safetensors.torch import save
 
 from fuzz.family import Base, Family, Files
 from fuzz.mutators import damage_bytes, damage_json, dumped, parsed
-from fuzz.truth import count, counted, differs
+from fuzz.truth import count, counted, differs, parameters
 
 NAME = "model.safetensors"
 # Dtypes of the same width, which the same bytes may be of.
@@ -69,7 +70,7 @@ def change_validly(random: Random, files: Files, name: str = NAME) -> None:
             if key != "__metadata__"
         }
         key = random.choice(list(tensors))
-        kind = random.randrange(7)
+        kind = random.randrange(9)
         _changed(random, tensors, key, kind)
         order = list(tensors)
         if kind == 5:
@@ -105,6 +106,12 @@ def _changed(random: Random, tensors: dict[str, Any], key: str, kind: int) -> No
         tensors[key] = (facts, raw[:start] + bytes(len(raw) - start))
     elif kind == 4 and facts["dtype"] in _TWINS:
         tensors[key] = ({**facts, "dtype": _TWINS[facts["dtype"]]}, raw)
+    elif kind == 7:
+        tensors[key + random.choice(("_orig", ""))] = tensors.pop(key)
+        bools = {**facts, "dtype": "BOOL"}, bytes(math.prod(shape))
+        tensors[f"{key}_mask"] = random.choice(((facts, raw), bools))
+    elif kind == 8:
+        tensors[f"h.0.attn.{random.choice(('bias', 'masked_bias'))}"] = tensors.pop(key)
 
 
 def _shapes(shape: list[int]) -> list[list[int]]:
@@ -113,12 +120,23 @@ def _shapes(shape: list[int]) -> list[list[int]]:
 
 
 def by_library(file: Path) -> dict[str, tuple[int, int]] | None:
-    """Return values and nonzeros of each tensor as the library has them; None if it refuses."""
+    """Return values and nonzeros of each parameter as the library has it; None if it refuses."""
     try:
         with safe_open(file, "pt") as opened:
-            return {key: count(opened.get_tensor(key)) for key in opened.offset_keys()}
+            held = {key: opened.get_tensor(key) for key in opened.offset_keys()}
+            return {key: count(part) for key, part in parameters(held).items()}
     except (SafetensorError, OSError, ValueError, RuntimeError, TypeError, AttributeError):
         return None
+
+
+def _masked(values: Callable[..., torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return what is left of a mask, and buffers as older classes saved them."""
+    return {
+        "h.0.mlp.c_fc.weight": values(8, 4) * values(8, 4).sign(),
+        "h.0.attn.bias": torch.ones(1, 1, 16, 16).tril(),
+        "h.0.attn.masked_bias": torch.tensor(-1e4),
+        "h.0.attn.rotary_emb.inv_freq": torch.rand(4),
+    }
 
 
 def _bases(_: Path) -> list[Base]:
@@ -138,6 +156,7 @@ def _bases(_: Path) -> list[Base]:
     many = {f"model.layers.{n}.x.weight": values(2, 6, dtype=d) for n, d in enumerate(dtypes)}
     return [
         Base("plain", {NAME: save(plain, {"format": "pt"})}),
+        Base("masks", {NAME: save(_masked(values), {"format": "pt"})}),
         Base("dtypes", {NAME: save({**many, "empty.weight": values(0, 3), "one.gain": values()})}),
     ]
 

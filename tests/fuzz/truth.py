@@ -26,6 +26,31 @@ def count(tensor: torch.Tensor) -> tuple[int, int]:
     return tensor.numel(), tensor.numel() - int((tensor.to(kind) == 0).sum())
 
 
+def parameters(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the parameters of a file without a model: masks applied, buffers left out.
+
+    Examples
+    --------
+    >>> file = {"a_orig": torch.ones(2), "a_mask": torch.tensor([0, 1]), "attn.bias": torch.eye(3)}
+    >>> parameters(file)
+    {'a': tensor([0., 1.])}
+    """
+    made = dict(tensors)
+    for key in [key for key in made if key.endswith("_mask")]:
+        stem = key.removesuffix("_mask")
+        if weight := {f"{stem}_orig", stem} & made.keys():
+            made[stem] = made.pop(weight.pop()) * made.pop(key)
+    return {key: part for key, part in made.items() if not _is_buffer(key, part)}
+
+
+def _is_buffer(key: str, part: torch.Tensor) -> bool:
+    *around, leaf = key.split(".")
+    if leaf == "bias" and part.dim() > 1:
+        return around[-1:] == ["attn"] and part.numel() == part.shape[-1] ** 2
+    alone = leaf.endswith("_mask") and not part.is_floating_point()
+    return alone or leaf in {"masked_bias", "inv_freq"}
+
+
 def counted(model: Any, **options: Any) -> dict[str, tuple[int, int]]:
     """Return what the package says of each module of a model."""
     study = sr.compare(sr.dense(sr.load(model, **options)))
