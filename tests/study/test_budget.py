@@ -1,6 +1,10 @@
 """A budget comes to a level, or is refused with what can be reached."""
 
+import numpy as np
 import pytest
+import scipy.optimize
+import torch
+import transformers
 from measurements import put_in, quality
 
 import sparsity_report as sr
@@ -54,6 +58,55 @@ def test_the_level_is_the_first_whose_variant_fits(demo, study, budget):
     assert cost(solved.sparsity) == solved.value <= solved.budget.most
     assert cost(round(solved.sparsity - 0.01, 2)) > solved.budget.most
     assert f"{100 * solved.sparsity:g} %" in str(budget_finding(solved))
+
+
+@pytest.fixture(scope="module")
+def mixture():
+    """Magnitudes in one bucket, those of the experts below the others."""
+    torch.manual_seed(0)
+    config = transformers.MixtralConfig(
+        vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, num_local_experts=8, num_experts_per_tok=1,
+    )  # fmt: skip
+    model = transformers.MixtralForCausalLM(config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            low = 1.0 if "experts" in name else 1.002
+            parameter.copy_(low + 0.001 * torch.rand(parameter.shape))
+    return sr.load(model, name="mixture")
+
+
+@pytest.mark.parametrize("budget", ["0.7 × FLOPs", "0.35 × FLOPs", "0.9 × bytes", "0.6 × bytes"])
+def test_the_variant_fits_however_uncertain_the_level_is(mixture, budget):
+    study = sr.compare(sr.dense(mixture))
+    solved = sr.level_within(study, budget)
+    totals = sr.compare(sr.dense(mixture), sr.csr(sr.global_magnitude(mixture, solved.sparsity)))
+    dense, sparse = totals.totals["stored_bytes" if "bytes" in budget else "flops_per_token"]
+    assert sparse / dense <= solved.most <= solved.budget.most
+    said = str(budget_finding(solved))
+    assert ("at most" in said) == (solved.most > solved.value)
+
+
+def test_the_most_that_a_level_may_take_is_that_of_the_worst_distribution(mixture):
+    """Linear programming over the zeros of each module, whose sum is known."""
+    study = sr.compare(sr.dense(mixture))
+    levels, layers = study.by_policy["global_magnitude"], study.layers
+    frame = sr.sweep(mixture, levels.sparsities)
+    uses = layers[layers["prunable"]].set_index("module_name")["uses"]
+    prunable = frame[frame["module_name"].isin(uses.index)]
+    for quantity in ("flops_per_token", "stored_bytes"):
+        most = levels.at_most(quantity) - levels.model[quantity]
+        for place in (10, 50, 90):
+            rows = prunable[np.isclose(prunable["sparsity"], levels.sparsities[place])]
+            slack = rows["uncertainty"].to_numpy(dtype=float)
+            cost = np.full(len(rows), 8.0)
+            if quantity == "flops_per_token":
+                cost = 2 * uses[rows["module_name"]].to_numpy(dtype=float)
+            worst = scipy.optimize.linprog(
+                -cost, A_eq=np.ones((1, len(cost))), b_eq=[0], bounds=[(-s, s) for s in slack]
+            )
+            assert 0 <= most[place] + worst.fun <= 2 * len(cost) + 1
+            assert (-worst.fun > 1000) == (quantity == "flops_per_token")
 
 
 def test_a_model_that_fits_need_not_be_pruned(study):

@@ -17,8 +17,8 @@ _SHARE = re.compile(rf"{_NUMBER}([x×%])\s*(flops?|bytes?|octets?)")
 _SIZE = re.compile(rf"{_NUMBER}([kmgtp]?)(i?)(b|o|bytes?|octets?|flops?)")
 _AT_MOST = re.compile(r"≤|<=|<|=")
 _PREFIXES = {prefix: power for power, prefix in enumerate(("", "k", "m", "g", "t", "p"))}
-# Columns of `Levels.sums` with a quantity and with its ratio to dense.
-_COLUMNS = {"bytes": ("stored_bytes", "bytes_ratio"), "flops": ("flops_per_token", "flops_ratio")}
+# Columns of `Levels.sums`.
+_COLUMNS = {"bytes": "stored_bytes", "flops": "flops_per_token"}
 _COSTS = {"bytes": "budget.bytes_level", "flops": "budget.flops_level"}
 # Amounts in the catalogue, and in error messages.
 _AMOUNTS = {
@@ -77,6 +77,9 @@ class Within(NamedTuple):
         measured.
     dense : bool
         True if the dense model is within the budget.
+    most : float or None
+        The largest bytes or FLOPs that the uncertainty of the level allows; they keep the budget.
+        None for a perplexity and the dense model.
     """
 
     sparsity: float
@@ -85,6 +88,7 @@ class Within(NamedTuple):
     measured: float | None = None
     beyond: tuple[float, float] | None = None
     dense: bool = False
+    most: float | None = None
 
 
 def read_budget(text: str) -> Budget:
@@ -143,7 +147,9 @@ def level_within(study: Comparison, budget: str, *, policy: str = GLOBAL) -> Wit
     Returns
     -------
     Within
-        For bytes and FLOPs the lowest level within the budget, 0 if the dense model is within it.
+        For bytes and FLOPs the lowest level that is within the budget even if the distribution of
+        its zeros over layers is as expensive as its uncertainty allows, see :func:`sweep`; 0 if the
+        dense model is within it.
         For perplexity the highest level up to which all levels measured on one text by one
         protocol are within it.
 
@@ -193,32 +199,40 @@ def budget_finding(solved: Within) -> Phrase:
     beyond, score = solved.beyond or (None, None)
     amounts = {"value": solved.value, "budget": budget.most, "score": score}
     texts = {name: n if n is None else budget.write(n) for name, n in amounts.items()}
+    if solved.most is not None and solved.most > solved.value:
+        most = budget.write(solved.most)
+        texts["value"] = phrase("budget.amount_at_most", value=texts["value"], most=most)
     levels = {"level": solved.sparsity, "measured": solved.measured, "beyond": beyond}
     return phrase(key, **texts, **levels)
 
 
 def _by_cost(study: Comparison, asked: Budget, policy: str) -> Within:
-    quantity, share = _COLUMNS[asked.kind]
-    column = share if asked.relative else quantity
-    frame = study.by_policy[policy].model
-    rows = frame[frame[column].notna()]
+    quantity, levels = _COLUMNS[asked.kind], study.by_policy[policy]
+    frame = levels.model[["sparsity", quantity, f"dense_{quantity}"]]
+    frame = frame.set_axis(["sparsity", "value", "dense"], axis=1)
+    frame["most"] = levels.at_most(quantity)
+    rows = frame[frame["value"].notna()].astype(float)
     if rows.empty:
         raise SparsityReportError(
             f"budget: the {asked.kind} of the levels are unknown; give a budget of perplexity"
         )
-    dense = 1.0 if asked.relative else float(rows[f"dense_{quantity}"].iloc[0])
+    if asked.relative:
+        rows[["value", "most", "dense"]] = rows[["value", "most", "dense"]].div(
+            rows["dense"], axis=0
+        )
+    dense = float(rows["dense"].iloc[0])
     if dense <= asked.most:
         return Within(float(rows["sparsity"].iloc[0]), asked, dense, dense=True)
-    fits = rows[rows[column] <= asked.most]
+    fits = rows[rows["most"] <= asked.most]
     if fits.empty:
-        least = rows.iloc[int(rows[column].astype(float).to_numpy().argmin())]
+        least = rows.iloc[int(rows["most"].to_numpy().argmin())]
         raise SparsityReportError(
-            f"budget: {asked.plain(asked.most)} is out of reach; CSR takes at least "
-            f"{asked.plain(float(least[column]))}, at {100 * float(least['sparsity']):g} %, and "
-            f"dense {asked.plain(dense)}: give a larger budget"
+            f"budget: {asked.plain(asked.most)} is out of reach; CSR is sure to take no more than "
+            f"{asked.plain(least['most'])}, at {100 * least['sparsity']:g} %, and dense "
+            f"{asked.plain(dense)}: give a larger budget"
         )
     first = fits.iloc[0]
-    return Within(float(first["sparsity"]), asked, float(first[column]))
+    return Within(float(first["sparsity"]), asked, float(first["value"]), most=float(first["most"]))
 
 
 def _by_perplexity(study: Comparison, asked: Budget, policy: str) -> Within:

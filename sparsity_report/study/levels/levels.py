@@ -204,6 +204,32 @@ class Levels:
         frame["uncertainty_share"] = shares.max(axis=0, initial=0)
         return _with_shares(frame)[["sparsity", *_SUMS]]
 
+    def at_most(self, quantity: str) -> pd.Series:
+        """Return the most bytes or FLOPs of the whole model in CSR at each level.
+
+        The number of zeros of all modules is known: one has fewer only where others have more. If
+        a weight costs ``c`` where its module is uncertain by ``s`` weights, the cost is exceeded by
+        at most ``Σ s·|c − c′|``, which is least where ``c′`` is the median cost.
+
+        Parameters
+        ----------
+        quantity : {"stored_bytes", "flops_per_token"}
+        """
+        slack = self._slack
+        if quantity == "stored_bytes":
+            costs = self._value + index_bytes(self._weights, self._columns)  # type: ignore[arg-type]
+            rounded = 0
+        else:
+            costs, uneven = 2 * self._uses, (2 * self._uses % 1 > 0)[:, None]
+            rounded = 2 * (uneven & (slack > 0)).sum(axis=0)
+        costs = np.where(self._runs[:, 0], costs, 0).astype(float)
+        order = np.argsort(costs)
+        halves = 2 * slack[order].cumsum(axis=0) >= slack.sum(axis=0)
+        medians = costs[order][halves.argmax(axis=0)]
+        beyond = (slack * np.abs(costs[:, None] - medians)).sum(axis=0)
+        most = np.ceil(beyond).astype(np.int64) + rounded
+        return self.model[quantity] + pd.Series(most, dtype="Int64")
+
     @cached_property
     def groups(self) -> LevelParts | None:
         """Zeros among all parameters of each group, biases included; None where unknown."""
