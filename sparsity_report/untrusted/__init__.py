@@ -2,5 +2,6 @@
 
 - `limits`: the largest sizes that are accepted.
 - `gates`: readers and checks of JSON, numbers and file names.
+- `processor_time`: a budget that interrupts loops of libraries.
 - `display_text`: names shortened for display.
 """

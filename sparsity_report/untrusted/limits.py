@@ -61,8 +61,8 @@ VALUES = 2**63 - 1
 #: CSR of float64, sums of bytes are still exact in float64, in which NumPy adds groups.
 ALL_VALUES = 2**48
 
-#: Blocks, stages or layers in a configuration, all of which are built; the deepest published
-#: Transformer has 1,000.
+#: Blocks, stages or layers in a configuration, and numbers in a list for each; the deepest
+#: published Transformer has 1,000.
 BLOCKS = 4096
 
 #: Experts of a layer; Switch-C has 2,048, the most of any published model.
@@ -70,9 +70,6 @@ EXPERTS = 65_536
 
 #: Heads, groups, codebooks or channels of a convolution.
 HEADS = 65_536
-
-#: Pixels of a side of an image; some models compute the position of each patch.
-PIXELS = 2**14
 
 #: Rows or columns of a matrix: the widest published have 53,248 columns.
 WIDTH = 2**24
@@ -83,8 +80,16 @@ VOCABULARY = 2**28
 #: Positions of a context; the longest published is ten million.
 POSITIONS = 2**27
 
-#: Parameter tensors of a model built from a configuration alone; 300,000 take seconds.
-PARAMETERS = 300_000
-
 #: Seconds for matching the regular expressions of an adapter; published ones take milliseconds.
 PATTERN_SECONDS = 10
+
+#: Parameter tensors of a model built from a configuration alone; Switch-C has 123,000.
+PARAMETERS = 2**17
+
+#: Seconds of processor time to read a configuration, to build its model or to run it without
+#: values. VideoMAE, which computes its positions in a Python loop, takes two to four.
+SECONDS = 10.0
+
+#: Further seconds for each parameter that is built, and for each operation of a run; they take a
+#: third of it at most.
+STEP_SECONDS = 0.001

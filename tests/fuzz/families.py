@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fuzz.adapter import ADAPTER
 from fuzz.checkpoint import CHECKPOINT
+from fuzz.config import CONFIG
 from fuzz.count_cache import CACHE, SCORES
 from fuzz.family import Family
 from fuzz.gguf import GGUF
@@ -20,6 +21,7 @@ FAMILIES: dict[str, Family] = {
     for family in (
         SAFETENSORS,
         CHECKPOINT,
+        CONFIG,
         ADAPTER,
         TOKENIZER,
         GGUF,

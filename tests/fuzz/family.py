@@ -48,6 +48,8 @@ class Family:
         At most so many changes to a case.
     quick : int
         Cases in every test run.
+    seconds : float
+        Most seconds of processor time of a case.
     refused : bool
         Whether damaged files are refused; else what is damaged is done without.
     """
@@ -58,6 +60,7 @@ class Family:
     judge: Callable[[Path, Base], str]
     steps: int = 3
     quick: int = 60
+    seconds: float = 2
     refused: bool = True
 
 

@@ -20,8 +20,8 @@ from typing import Any
 import sparsity_report as sr
 from fuzz.family import Base, Case, Family, cases, write
 
-#: Seconds of processor time and bytes of growth of a case, and when a process is given up.
-SECONDS, GROWTH, GIVEN_UP = 2, 2**30, 30
+#: Bytes of growth of a case, and seconds after its time is over until a process is given up.
+GROWTH, GIVEN_UP = 2**30, 30
 GOOD = ("right", "refused")
 BAD = ("traceback", "hang", "death", "memory", "wrong")
 # One line for people is not a page.
@@ -53,7 +53,7 @@ def judge(case: Case, folder: Path) -> Outcome:
         outcome = Outcome("traceback", traceback.format_exc(limit=-6))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    if (took := time.process_time() - began) > SECONDS:
+    if (took := time.process_time() - began) > case.family.seconds:
         return Outcome("hang", f"{took:.1f} s; {outcome.kind}: {outcome.said}")
     return outcome
 
@@ -98,9 +98,9 @@ def _served(drawn: Sequence[Case], folder: Path) -> Any:
     process.start()
     there.close()
     try:
-        for _ in drawn:
-            if not here.poll(GIVEN_UP):
-                yield Outcome("hang", f"no answer for {GIVEN_UP} s")
+        for case in drawn:
+            if not here.poll(limit := case.family.seconds + GIVEN_UP):
+                yield Outcome("hang", f"no answer for {limit} s")
                 return
             try:
                 yield Outcome(*here.recv())

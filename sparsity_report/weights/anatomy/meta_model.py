@@ -2,8 +2,8 @@
 
 Classes of configurations and models build lists as long as a number demands, so a hostile
 configuration could keep a machine busy forever. Numbers are checked by their names if the class of
-the configuration knows them. Under any name, building stops once a model has far more parameters
-than the files have tensors.
+the configuration knows them. Under any name, building stops once its processor time is over, or a
+model has far more parameters than the files have tensors.
 
 Transformers may import a class, a kernel or a packer that a configuration names, from the folder
 or from the Hub. It gets a temporary folder instead, which holds copies of data files and
@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
@@ -31,6 +31,7 @@ from sparsity_report.files.filesystem import scratch
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import check_integer, check_nesting, read_json
+from sparsity_report.untrusted.processor_time import within_processor_time
 
 _Test = Callable[[nn.Module], bool]
 # Tasks to try if the config names no class.
@@ -38,24 +39,18 @@ _OTHERS = (
     "PreTraining", "MaskedLM", "ImageTextToText", "SpeechSeq2Seq", "SequenceClassification",
     "TokenClassification",
 )  # fmt: skip
-# Kinds of numbers by words of their names, the first match first, with their largest values.
+# Largest values by words of names, the first match first; other numbers may be sizes.
 _KINDS = tuple(
     (re.compile(rf"(^|_)({words})s?(_|\d|$)"), low, high)
     for words, low, high in (
         ("id|idx|index|indice|indexe|theta|base|seed|offset|token|feature_layer",
          -limits.VALUES, limits.VALUES),
-        ("expert", 0, limits.EXPERTS),
-        ("vocab|vocabulary|codebook_size", 0, limits.VOCABULARY),
+        ("expert|vocab|vocabulary|codebook_size", 0, limits.VOCABULARY),
         # Many settings use -1 for none or all.
-        ("layer|block|depth|stage|loop|iter|iteration|cycle|flow|step|repeat|interval|level|factor|"
-         "replace|attention_type|tp|time", -1, limits.BLOCKS),
-        ("image_size|img_size|resolution|grid", -1, limits.PIXELS),
+        ("layer|block|depth|stage|loop|step|repeat|level", -1, limits.BLOCKS),
         ("position|length|len|context|ctx|window|distance|period|chunk|rate|frame|sample",
          -1, limits.POSITIONS),
-        ("num|head|group|label|channel|kernel|stride|codebook|query|querie|hashe|latent",
-         -1, limits.HEADS),
-        ("size|dim|width|hidden|ff|ffn|dff|rank|inner|embd|embed|feature|unit",
-         -1, limits.WIDTH),
+        (".*", -1, limits.WIDTH),
     )
 )  # fmt: skip
 # Parameters allowed per tensor in the files, and a constant for buffers, fused experts, computed or
@@ -92,6 +87,7 @@ def read_config(
     with (
         explained(lambda error: f"{path}: {first_line(error)}", Exception),
         plain_folder(directory, ["config.json"]) as plain,
+        within_processor_time(limits.SECONDS),
     ):
         config = AutoConfig.from_pretrained(plain, local_files_only=True, trust_remote_code=False)
     config.name_or_path = str(directory)
@@ -168,9 +164,15 @@ def _check(settings: Mapping[str, Any], known: Mapping[str, Any] | None) -> None
             inner = known[name] if known else None
             is_config = isinstance(inner, dict) and "model_type" in inner
             _check(value, _known(value) or (inner if is_config else None))
-        for number in _numbers(value):
-            ranges = ((low, high) for kind, low, high in _KINDS if kind.search(name.lower()))
-            check_integer(number, name, *next(ranges, (-limits.VALUES, limits.VALUES)))
+        if known is not None and isinstance(known[name], float):
+            continue
+        low, high = next(kind[1:] for kind in _KINDS if kind[0].search(name.lower()))
+        numbers = [*_numbers(value)]
+        for number in numbers:
+            check_integer(number, name, low, high)
+        if isinstance(value, list) and high < limits.VALUES:
+            check_integer(len(numbers), f"the length of {name}", 0, limits.BLOCKS)
+            check_integer(sum(numbers), f"the sum of {name}", -limits.BLOCKS, 16 * high)
 
 
 def _numbers(value: Any) -> Iterator[int]:
@@ -253,18 +255,19 @@ def parameters_for(tensors: int) -> int:
 
 @contextmanager
 def building(most: int) -> Iterator[None]:
-    """Stop the building of a model beyond a number of parameters or parts.
+    """Stop the building of a model beyond a number of parameters or parts, or if it takes long.
 
     Raises
     ------
     ValueError
-        The model exceeds the number.
+        The model exceeds the number, or :data:`sparsity_report.untrusted.limits.SECONDS`.
     """
     thread, counts = get_ident(), {"parameters": 0, "modules": 0}
 
     def count(kind: str, holder: nn.Module) -> None:
         # The hooks are global: other threads may build modules too.
         if get_ident() == thread:
+            add_seconds(limits.STEP_SECONDS)
             counts[kind] += 1
             if counts[kind] > most:
                 raise ValueError(
@@ -272,12 +275,11 @@ def building(most: int) -> Iterator[None]:
                     f"or any model; the last is in a {type(holder).__name__}"
                 )
 
-    hooks = (
-        modules.register_module_parameter_registration_hook(lambda m, *_: count("parameters", m)),
-        modules.register_module_module_registration_hook(lambda m, *_: count("modules", m)),
-    )
-    try:
+    with within_processor_time(limits.SECONDS) as add_seconds, ExitStack() as stack:
+        for kind, register in (
+            ("parameters", modules.register_module_parameter_registration_hook),
+            ("modules", modules.register_module_module_registration_hook),
+        ):
+            hook = register(lambda holder, *_, kind=kind: count(kind, holder))
+            stack.callback(hook.remove)
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()

@@ -21,6 +21,8 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from sparsity_report.untrusted import limits
+
 aten = torch.ops.aten
 # Matrix products, whose factors are the last two tensors.
 _PRODUCTS = {
@@ -125,13 +127,15 @@ class Record:
     guessed: bool = False
 
 
-def budget(parameters: int) -> Iterator[int]:
-    """Return an iterator of as many operations as all runs of a model may take.
+def budget(parameters: int, add_seconds: Callable[[float], None]) -> Iterator[int]:
+    """Yield as many operations as all runs of a model may take, each with time for it.
 
     Only an extreme number in a configuration exceeds it, such as a layer repeated a million
     times.
     """
-    return iter(range(min(_PER_PARAMETER * parameters + _BESIDES, _MOST)))
+    for number in range(min(_PER_PARAMETER * parameters + _BESIDES, _MOST)):
+        add_seconds(limits.STEP_SECONDS)
+        yield number
 
 
 class Watch(TorchDispatchMode):
