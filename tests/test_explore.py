@@ -1,5 +1,6 @@
 """``sparsity-report explore``: the explorer as a page, for this machine, until Ctrl-C."""
 
+import http.client
 import json
 import os
 import re
@@ -8,14 +9,18 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
+import psutil
 import pytest
 from explored import check_slider_moves
 from helpers import command
 
 from sparsity_report.cli import explore_command
 
-pytestmark = pytest.mark.slow(seconds=50)
+pytestmark = pytest.mark.slow(seconds=80)
 
 
 def test_what_it_needs_is_told_in_one_line(monkeypatch):
@@ -28,35 +33,56 @@ def test_what_it_needs_is_told_in_one_line(monkeypatch):
     assert "pip install 'sparsity-report[explore]'" in run.stderr
 
 
-@pytest.fixture(scope="module")
-def running(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("explore")
-    line = [sys.executable, "-m", "sparsity_report", "explore", "--sparsity", "30%"]
+@pytest.fixture
+def running(tmp_path):
+    """A running explorer, its temporary folder, and the command line of its browser."""
+    told = tmp_path / "browser"
+    browser = tmp_path / "open"
+    browser.write_text(f'#!/bin/sh\nprintf %s "$*" > {told}\n')
+    browser.chmod(0o700)
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    line = [sys.executable, "-m", "sparsity_report", "explore", "--sparsity", "30%", "--open"]
     process = subprocess.Popen(
-        line, cwd=folder, env=os.environ | {"TMPDIR": str(folder)}, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        line, cwd=folder, env=os.environ | {"TMPDIR": str(folder), "BROWSER": f"{browser} %s"},
+        text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         # Tests that run behind another program may have been told to pass Ctrl-C over.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
-    yield process, folder
-    process.terminate()  # it ends its server; killed it could not
+    yield process, folder, told
+    process.terminate()
     process.wait(90)
     process.stdout.close()
     process.stderr.close()
 
 
+def answered(address, **headers):
+    """The status of an answer, not followed elsewhere."""
+    parts = urlsplit(address)
+    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=60)
+    connection.request("GET", f"{parts.path}?{parts.query}", headers=headers)
+    answer = connection.getresponse()
+    connection.close()
+    return answer.status
+
+
 def test_it_serves_this_machine_and_ends_with_nothing_left(running, chromium):
-    process, folder = running
+    process, folder, told = running
     line = process.stdout.readline()
     match = re.fullmatch(
         r"Explorer of demo: (http://127\.0\.0\.1:(\d+)/\?token=\S{20,}) \(Ctrl-C ends it\)\n", line
     )
     assert match, line or process.stderr.read()
     address, port = match[1], int(match[2])
+    token = address.partition("token=")[2]
     with urllib.request.urlopen(address.partition("?")[0], timeout=60) as answer:
         assert "/login" in answer.geturl()  # who does not know the address sees nothing
     (private,) = folder.glob("sparsity-report-*")
     assert private.stat().st_mode & 0o077 == 0
+    redirect = Path(url2pathname(urlsplit(told.read_text()).path))
+    assert redirect.parent == private
+    assert redirect.stat().st_mode & 0o777 == 0o600
+    assert f"url={address}" in redirect.read_text()
     page = chromium.new_page()
     complaints = []
     page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -70,6 +96,23 @@ def test_it_serves_this_machine_and_ends_with_nothing_left(running, chromium):
     assert not [o for o in shown if o["output_type"] == "error"]
     check_slider_moves(page)
     assert complaints == []
+    below = psutil.Process(process.pid).children(recursive=True)
+    assert token not in " ".join(word for each in below for word in each.cmdline())
+    kernel = next(each for each in below if "ipykernel_launcher" in each.cmdline())
+    connection = Path(kernel.cmdline()[-1])
+    assert connection.parent.stat().st_mode & 0o077 == 0
+    assert json.loads(connection.read_text())["transport"] == "ipc"
+    # The page of a stranger has the cookie, but not the token.
+    (name,) = re.findall(r'"?kernelId"?: "([^"]+)"', answer.text())
+    channels = f"http://127.0.0.1:{port}/api/kernels/{name}/channels"
+    cookies = "; ".join(f"{each['name']}={each['value']}" for each in page.context.cookies())
+    socket_of = {
+        "Cookie": cookies, "Connection": "Upgrade", "Upgrade": "websocket",
+        "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "MDEyMzQ1Njc4OWFiY2RlZg==",
+    }  # fmt: skip
+    assert answered(channels, **socket_of, Origin=f"http://127.0.0.1:{port}") == 101
+    assert answered(channels, **socket_of, Origin="http://example.org") == 403
+    assert answered(address, Host="example.org") == 403
     page.close()
     process.send_signal(signal.SIGINT)
     assert process.wait(90) == 0
@@ -77,3 +120,18 @@ def test_it_serves_this_machine_and_ends_with_nothing_left(running, chromium):
     assert not list(folder.glob("sparsity-report-*"))
     with pytest.raises(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
         pass
+
+
+def test_it_ends_with_its_parent(running):
+    process, folder, _ = running
+    address = process.stdout.readline().split()[3]
+    with urllib.request.urlopen(address, timeout=120) as answer:
+        answer.read()
+    below = psutil.Process(process.pid).children(recursive=True)
+    assert len(below) == 2  # server and kernel
+    sockets = Path(below[1].cmdline()[-1]).parents[1]
+    assert sockets.is_dir()
+    process.kill()
+    assert psutil.wait_procs(below, timeout=60)[1] == []
+    assert not list(folder.glob("sparsity-report-*"))
+    assert not sockets.exists()

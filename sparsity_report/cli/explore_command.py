@@ -16,7 +16,7 @@ from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, cast
 
 import typer
 
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 _NEEDED = ("voila", "ipykernel")
 # Most seconds for the server to start and to end.
 _START, _END = 60.0, 10.0
+_SERVER = "sparsity_report.cli.page_server"
+# Where paths are short enough for sockets; other systems have TCP only.
+_SOCKETS = "/tmp" if hasattr(socket, "AF_UNIX") else None
 
 
 @dataclass_options
@@ -61,7 +64,7 @@ def explore(
             tell(f"Explorer of {clip(name)}: {address} (Ctrl-C ends it)")
             flush()
             if shown:
-                open_page(address)
+                open_page(_redirect(place, address))
             try:
                 server.wait()
             except Stopped as stopped:
@@ -100,6 +103,17 @@ def _notebook(given: Mapping[str, Any], language: str) -> str:
     return str(nbformat.writes(nbformat.v4.new_notebook(cells=cells, metadata=metadata)))
 
 
+def _redirect(place: Path, address: str) -> str:
+    """Return the address of a private file that leads to a page.
+
+    Every user of a machine can read the command line of a browser, and thus a token on it.
+    """
+    file = place / "open.html"
+    file.touch(0o600)
+    file.write_text(f'<meta http-equiv="refresh" content="0; url={address}">', encoding="utf-8")
+    return file.as_uri()
+
+
 @contextmanager
 def _served(place: Path, notebook: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """Serve a notebook on this machine behind a secret token, until the block ends."""
@@ -112,33 +126,43 @@ def _served(place: Path, notebook: str) -> Iterator[tuple[subprocess.Popen[bytes
         port = probe.getsockname()[1]
     token = secrets.token_urlsafe(24)
     (place / "config").mkdir()
+    with TemporaryDirectory(prefix="sr-", dir=_SOCKETS) as sockets:
+        options = _settings(port, token, sockets)
+        (place / "config" / "voila.json").write_text(json.dumps(options), encoding="utf-8")
+        disposable = os.pathsep.join((sockets, str(place)))
+        command = [sys.executable, "-m", _SERVER, disposable, str(source), "--no-browser"]
+        command += ["--Voila.ip=127.0.0.1", f"--port={port}", "--Voila.port_retries=0"]
+        command += [f"--Voila.config_file_paths={place / 'config'}"]
+        environment = os.environ | {"IPYTHONDIR": str(place / "ipython"), "TMPDIR": str(place)}
+        for part in ("CONFIG", "DATA", "RUNTIME"):
+            environment[f"JUPYTER_{part}_DIR"] = str(place / part.lower())
+        environment["TQDM_DISABLE"] = "1"  # finished bars would stay in the page
+        with (place / "log").open("wb") as log:
+            server = subprocess.Popen(
+                command, cwd=source.parent, env=environment, stdin=subprocess.PIPE,
+                stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        try:
+            _wait_for(server, port, place)
+            yield server, f"http://127.0.0.1:{port}/?token={token}"
+        finally:
+            cast(BinaryIO, server.stdin).close()
+            try:
+                server.wait(_END)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait()
+
+
+def _settings(port: int, token: str, sockets: str) -> dict[str, Any]:
+    """Return the settings of the server, of which no other user of the machine may know."""
     # Keeps the page of Voilà from loading fonts and icons from other hosts.
     policy = f"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob: ws://127.0.0.1:{port}"
-    settings = {"headers": {"Content-Security-Policy": policy}}
-    options = {"Voila": {"token": token, "tornado_settings": settings}}
-    (place / "config" / "voila.json").write_text(json.dumps(options), encoding="utf-8")
-    command = [sys.executable, "-m", "voila", str(source), "--no-browser", f"--port={port}"]
-    command += ["--Voila.ip=127.0.0.1", "--Voila.port_retries=0"]
-    command += [f"--Voila.config_file_paths={place / 'config'}"]
-    environment = os.environ | {"IPYTHONDIR": str(place / "ipython"), "TMPDIR": str(place)}
-    for part in ("CONFIG", "DATA", "RUNTIME"):
-        environment[f"JUPYTER_{part}_DIR"] = str(place / part.lower())
-    environment["TQDM_DISABLE"] = "1"  # finished bars would stay in the page
-    with (place / "log").open("wb") as log:
-        server = subprocess.Popen(
-            command, cwd=source.parent, env=environment, stdin=subprocess.DEVNULL,
-            stdout=log, stderr=log, start_new_session=True,
-        )  # fmt: skip
-    try:
-        _wait_for(server, port, place)
-        yield server, f"http://127.0.0.1:{port}/?token={token}"
-    finally:
-        server.terminate()
-        try:
-            server.wait(_END)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
+    # Only names of this machine pass as Host, only its own pages as Origin.
+    tornado = {"headers": {"Content-Security-Policy": policy}, "allow_remote_access": False}
+    voila = {"token": token, "tornado_settings": tornado, "connection_dir_root": sockets}
+    kernel = {"transport": "ipc"} if _SOCKETS else {}
+    return {"Voila": voila, "KernelManager": kernel}
 
 
 def _wait_for(server: subprocess.Popen[bytes], port: int, place: Path) -> None:

@@ -182,7 +182,7 @@ def test_a_loop_of_a_library_ends(tmp_path, monkeypatch, in_thread):
 
 
 def test_a_loop_of_a_run_ends(folder, monkeypatch):
-    def forward(*_, input_ids, **__):
+    def forward(*_, **__):
         while True:
             pass
 
