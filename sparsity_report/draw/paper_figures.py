@@ -90,7 +90,7 @@ def draw(spec: dict[str, Any], family: str | None, greyscale: bool) -> dict[str,
     # The size in points holds in LaTeX and browsers, too.
     sized = re.sub(r'(<svg[^>]*? width="[\d.]+)(" height="[\d.]+)', r"\1pt\2pt", svg, count=1)
     return {
-        "pdf": vl_convert.svg_to_pdf(svg),
+        "pdf": export.pdf(svg),
         "svg": sized,
         "png": vl_convert.svg_to_png(svg, scale=1, ppi=300),
     }

@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 
 import altair as alt
 
-from sparsity_report.draw import marks
+from sparsity_report.draw import export, marks
 from sparsity_report.draw.level_slider import COST_LINES
 from sparsity_report.draw.marks import Rows
 from sparsity_report.draw.theme import INK, SCREEN, VERMILLION, config
 from sparsity_report.draw.tradeoff_chart import TradeoffShape, tradeoff_curve
 from sparsity_report.draw.vega import unchecked
 from sparsity_report.explorer.picture_layout import GAP, NOTE, THICK, Frame, Plan, curve_columns
+from sparsity_report.files.atomic import write_file
 from sparsity_report.study.derived.heatmap_grid import Cell, Grid
 from sparsity_report.words import number_format
 from sparsity_report.words.languages import Language, spoken
@@ -123,6 +124,15 @@ class Drawn(alt.TopLevelMixin, alt.Root):
         if validate:
             self.validate(spec)
         return spec
+
+    def save(self, fp: Any, *arguments: Any, **options: Any) -> None:
+        """Save the chart as Altair does, and as PDF with fewer nested groups."""
+        kind = options.get("format") or next(iter(arguments), None) or str(fp).rpartition(".")[2]
+        if kind != "pdf":
+            super().save(fp, *arguments, **options)
+            return
+        content = export.pdf(export.svg(self.to_dict(validate=False)))
+        fp.write(content) if hasattr(fp, "write") else write_file(fp, content)
 
 
 def chart_spec(layout: Spec, width: int, config: Spec, datasets: Spec) -> Spec:

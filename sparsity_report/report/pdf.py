@@ -60,7 +60,7 @@ def typeset(templates: Environment, shown: Mapping[str, Any]) -> bytes:
             )
             paper = compiler.compile(source.encode(), format="pdf", pdf_standards=["ua-1"])
         except typst.TypstError as error:
-            first = error.diagnostic.split("error:")[1]
+            first = error.diagnostic.split("error:")[1].split("\n")[0]
             raise SparsityReportError(
                 f"cannot typeset the report: {first}; check template_dir"
             ) from error

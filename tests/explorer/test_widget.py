@@ -2,6 +2,7 @@
 
 import re
 import time
+from io import BytesIO
 from itertools import cycle, product
 
 import altair as alt
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import vl_convert
 from explored import html_texts, widgets
 from helpers import Tiny, study_of
 from measurements import latency, put_in
@@ -278,6 +280,20 @@ def test_the_chart_stands_alone(explorer, tmp_path):
     assert isinstance(explorer.chart, alt.TopLevelMixin)
     explorer.chart.save(tmp_path / "explorer.svg")
     assert "Zeros per layer" in (tmp_path / "explorer.svg").read_text()
+    deep = sr.explore(sr.compare(sr.dense(Tiny(blocks=32)))).chart
+    deep.save(tmp_path / "explorer.pdf")
+    held = BytesIO()
+    deep.save(held, format="pdf")
+    assert held.getvalue()[:5] == (tmp_path / "explorer.pdf").read_bytes()[:5] == b"%PDF-"
+
+
+def test_fewer_groups_look_the_same():
+    """Vega nests more of them than a PDF may have where charts stand in charts."""
+    nested = export.svg(sr.explore(sr.compare(sr.dense(Tiny(blocks=32)))).chart.to_dict())
+    with pytest.raises(RuntimeError, match="nesting depth"):
+        vl_convert.svg_to_pdf(nested)
+    before, after = map(vl_convert.svg_to_png, (nested, export.unnested(nested)))
+    assert before == after
 
 
 def test_everything_can_be_observed(explorer):

@@ -341,3 +341,17 @@ def test_a_study_of_little(tmp_path):
         text = text_of(sr.write_report(study, tmp_path / f"{number}.pdf"))
         for sentence in sr.summarize(study):
             assert bare(sentence) in text
+
+
+@pytest.mark.parametrize("names", ["fc1", "fc1 fc2", "q_proj k_proj v_proj o_proj"])
+@pytest.mark.parametrize("blocks", [1, 3, 40])
+def test_a_pair_of_one_group_is_set(tmp_path, names, blocks):
+    torch.manual_seed(0)
+    parts = [{n: nn.Linear(8, 8, bias=False) for n in names.split()} for _ in range(blocks)]
+    model = nn.ModuleDict({"layers": nn.ModuleList(map(nn.ModuleDict, parts))})
+    fewer = nn.ModuleDict({"layers": model["layers"][: max(1, blocks - 1)]})
+    weights = sr.load(model, name="one")
+    for after in (sr.global_magnitude(weights, 0.5), sr.load(fewer, name="fewer")):
+        pair = sr.compare_checkpoints(weights, after)
+        assert len(set(pair.groups["group"])) == 1
+        assert sr.write_report(pair, tmp_path / "pair.pdf").read_bytes()[:5] == b"%PDF-"
