@@ -30,10 +30,11 @@ from safetensors.torch import save_file
 
 import sparsity_report as sr
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.files.atomic import check_folder, together, write_file
+from sparsity_report.files.atomic import LeftoverWarning, check_folder, together, write_file
 from sparsity_report.files.filesystem import file_digest, scratch
 from sparsity_report.files.manifest import MANIFEST
 
+pytestmark = pytest.mark.filterwarnings("ignore::sparsity_report.files.atomic.LeftoverWarning")
 ALL = int(os.environ.get("SPARSITY_REPORT_FAULTS", "0"))
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "HF_HUB_OFFLINE": "1"}
 LETTERS = "ab"
@@ -124,6 +125,32 @@ def test_a_call_that_fails(sets, place, code, after):
         if said:
             assert said.startswith(f"cannot write {folder}")
             assert after or os.strerror(error) in said
+
+
+def test_temporary_files_that_stay_are_named(sets, place):
+    """In a folder that lets nobody remove files, and at the end of a set that is complete."""
+    old, new, seen = sets
+    folder = place("forever")
+    with (
+        mock.patch("os.unlink", side_effect=PermissionError(errno.EPERM, "not permitted")),
+        pytest.raises(
+            SparsityReportError, match=r"cannot write .* could not be removed, first .*; t"
+        ),
+    ):
+        write_file(folder / "report.html", "newer")
+    assert len(list(folder.glob(".sparsity-report-*"))) == 1
+    check_folder(folder)
+    assert tree(folder) == old
+    folder = place("once")
+    *_, last, _ = (at for at, name in enumerate(seen) if name == "unlink")
+    with (
+        calls(folder, fail(errno.EPERM), last),
+        pytest.warns(LeftoverWarning, match="1 temporary file could not be removed, first .*; the"),
+    ):
+        write(folder, NEW)
+    assert len(list(folder.glob(".sparsity-report-*"))) == 1
+    check_folder(folder)
+    assert tree(folder) == new
 
 
 def test_a_disk_that_is_gone(sets, place):

@@ -2,6 +2,7 @@
 
 import io
 import sys
+import warnings
 from typing import Annotated, Any
 
 import typer
@@ -52,11 +53,16 @@ def _options(
     pass
 
 
+def _complain_of(warning: Warning | str, *_: Any) -> None:
+    complain(str(warning))
+
+
 def execute() -> int:
     """Run the command of the command line; print errors and return the exit code."""
     try:
         try:
-            with within_memory("this run", _LESS):
+            with warnings.catch_warnings(), within_memory("this run", _LESS):
+                warnings.showwarning = _complain_of
                 return app(standalone_mode=False) or 0
         finally:
             flush()

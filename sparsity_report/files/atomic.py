@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
@@ -20,6 +21,10 @@ from sparsity_report.files.manifest import MANIFEST, manifest, read_manifest
 from sparsity_report.files.stop_signals import undisturbed
 
 _OPEN: ContextVar["FileSet | None"] = ContextVar("open set of files", default=None)
+
+
+class LeftoverWarning(UserWarning):
+    """Temporary files that stay beside a complete set of files."""
 
 
 @contextmanager
@@ -60,11 +65,13 @@ def together(folder: str | os.PathLike[str], source: str | None = None) -> Itera
             yield files
             with filesystem.one_line_errors(path):
                 locks.enter_context(filesystem.locked(path))
-            files.switch(source)
+            left = files.switch(source)
         except BaseException as error:
             with undisturbed():
                 files.put_back(error)
             raise
+    if left:
+        warnings.warn(left, LeftoverWarning, stacklevel=3)
 
 
 class FileSet:
@@ -108,8 +115,8 @@ class FileSet:
             filesystem.create(new, data, mode)
         self._digests[name] = hashlib.sha256(data).hexdigest()
 
-    def switch(self, source: str | None) -> None:
-        """Move all files to their targets and commit."""
+    def switch(self, source: str | None) -> str:
+        """Move all files to their targets and commit; return a sentence about what stays."""
         path, folder = self._journal, self._folder
         with filesystem.one_line_errors(folder), undisturbed():
             if source is not None:
@@ -125,21 +132,25 @@ class FileSet:
                     journal.place(path, name, digest)
             for inner in {inner for name in self._digests for inner in Path(name).parents}:
                 filesystem.sync_folder(folder / inner)
-            journal.commit(path)
+            left = journal.commit(path)
             self.removed = [folder / name for name, sha in self._digests.items() if sha is None]
             journal.remove_empty(file.parent for file in self.removed)
+        return left
 
     def put_back(self, error: BaseException) -> None:
         """Leave the folder as it was unless the set is committed; report both errors on failure."""
+        left = ""
         try:
             if self._journal.exists():
-                journal.undo(self._journal)
+                left = journal.undo(self._journal)
         except OSError as trouble:
             raise SparsityReportError(
                 f"{error}; not all of {self._folder} could be put back "
                 f"({trouble.strerror or trouble}): the next run into it puts that right"
             ) from error
         journal.remove_empty(self._made)
+        if left and isinstance(error, Exception):
+            raise SparsityReportError(f"{error}; {left}") from error
 
     def _list_files(self, source: str) -> None:
         """Add the manifest, and remove files of another study that would stay beside this one."""

@@ -72,7 +72,7 @@ def recover(folder: Path) -> None:
                         undo(path)
 
 
-def undo(journal: Path) -> None:
+def undo(journal: Path) -> str:
     """Restore what a set replaced, except where a target was written to since; then sweep."""
     folder = journal.parent
     record, end, _ = journal.read_text(encoding="ascii").partition("\n")
@@ -86,24 +86,30 @@ def undo(journal: Path) -> None:
                 old.replace(target)
     # Last, as the files above need their folders.
     remove_empty(folder / up for name, _, is_new in files if is_new for up in Path(name).parents)
-    _sweep(journal)
+    return _sweep(journal)
 
 
-def commit(journal: Path) -> None:
-    """Make a set permanent: remove its journal, then its temporary files."""
+def commit(journal: Path) -> str:
+    """Make a set permanent: remove its journal, then sweep."""
     try:
         journal.unlink()
     except OSError:
         if journal.exists():
             raise
     sync_folder(journal.parent)
-    _sweep(journal)
+    return _sweep(journal)
 
 
-def _sweep(journal: Path) -> None:
-    for path in (*journal.parent.glob(f"{journal.name}-*"), journal):
-        with suppress(OSError):  # the next run removes it
+def _sweep(journal: Path) -> str:
+    """Remove the temporary files of a set; return a sentence about those that stay."""
+    left = []
+    for path in (*sorted(journal.parent.glob(f"{journal.name}-*")), journal):
+        try:
             path.unlink(missing_ok=True)
+        except OSError as error:
+            left += [f"{path} ({error.strerror or error})"] * os.path.lexists(path)
+    number = f"{len(left)} temporary file{'s' * (len(left) > 1)} could not be removed"
+    return f"{number}, first {left[0]}; the next run into the folder does" if left else ""
 
 
 def remove_empty(folders: Iterable[Path]) -> None:
