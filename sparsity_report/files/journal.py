@@ -107,7 +107,8 @@ def _sweep(journal: Path) -> str:
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
-            left += [f"{path} ({error.strerror or error})"] * os.path.lexists(path)
+            if os.path.lexists(path):
+                left.append(f"{path} ({error.strerror or error})")
     number = f"{len(left)} temporary file{'s' * (len(left) > 1)} could not be removed"
     return f"{number}, first {left[0]}; the next run into the folder does" if left else ""
 
