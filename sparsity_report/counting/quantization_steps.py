@@ -99,5 +99,7 @@ class StepCounter(Slice):
     def steps(self) -> Steps:
         """Return the steps of the values read so far."""
         present = np.flatnonzero(self._tally)
-        middles = ((present << 16) + 2**15).astype(np.uint32).view(np.float32).astype(np.float64)
+        # The bucket of infinity has no middle.
+        middle = np.minimum((present << 16) + 2**15, 0xFF << 23).astype(np.uint32)
+        middles = middle.view(np.float32).astype(np.float64)
         return Steps(self._rounding, middles, self._tally[present], self._near)

@@ -76,7 +76,8 @@ def gptq_or_awq(leaves, told):
         both = [codes(leaves[leaf], 4) for leaf in ("qweight", "qzeros")]
         weight, zero = (c.reshape(len(c), -1, 8)[:, :, eights].reshape(len(c), -1) for c in both)
     else:
-        inputs = len(order) if order is not None else len(leaves["qweight"]) * 32 // told["bits"]
+        bits = leaves["qzeros"].shape[1] * 32 // outputs
+        inputs = len(leaves["qweight"]) * 32 // bits if order is None else len(order)
         bits = len(leaves["qweight"]) * 32 // inputs
         weight = codes(leaves["qweight"].T, bits).T[:inputs]
         zero = codes(leaves["qzeros"], bits)[:, :outputs]

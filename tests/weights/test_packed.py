@@ -479,6 +479,7 @@ WRONG = {
         "has no scale",
     ),
     "a scale that does not fit": (changed("nf4", **{"weight.absmax": lambda t: t[:-1]}), "scales"),
+    "more scales than rows": (changed("int8", weight=lambda t: t[:8]), "SCB.*its shape is"),
     "a group too few": (changed("gptq-4-v1", scales=lambda t: t[:-1]), "groups"),
     "no scales": (gptq_without("scales"), "no known packed format"),
     "other bits": (told("gptq-4-v1", bits=8), "4 bits a weight, 8 by"),
@@ -792,6 +793,14 @@ def test_a_zero_point_that_version_1_cannot_write_is_refused_when_it_is_met(tmp_
     weights = sr.load(write(tmp_path / "m", tensors, config))
     with pytest.raises(sr.SparsityReportError, match=r"qzeros' holds zero points of 15 stored"):
         sr.compare(sr.dense(weights))
+
+
+def test_steps_that_overflow_are_counted(tmp_path):
+    tensors, means, config = packing.modelopt(matrix())
+    tensors["weight_scale_2"] = torch.tensor(3e38)
+    weights = sr.load(write(tmp_path / "m", tensors, config))
+    row = sr.compare(sr.dense(weights)).layers.set_index("module_name").loc[OWNER]
+    assert row["nonzero"] == int((means != 0).sum())
 
 
 BESIDE = {

@@ -110,7 +110,7 @@ LENIENT = (
         (LENIENT[1], 0, "not a JSON object"),
         (LENIENT[2], 4, "has 65 dimensions"),
         (b'{"a": ' + b"[" * 10**6, 0, "too deep"),
-        (b"{\xff}", 0, "utf-8"),
+        (b"{\xff}", 0, "UTF-8"),
         (b'{"a": {"dtype": "F32", "shape": [' + b"9" * 5000 + b"]}}", 0, "5,000 digits"),
         (
             {"a": {"dtype": "F" + "9" * 5000, "shape": [1], "data_offsets": [0, 4]}},

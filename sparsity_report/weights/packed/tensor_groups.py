@@ -142,7 +142,8 @@ def _block_sizes(grid: tuple[int, ...], shape: _Size, declared: Collection[_Size
     Undeclared blocks are rows or squares. Their side is a power of two, or divides the matrix.
     """
     powers = {2**power for power in range(max(shape).bit_length() + 1)}
-    even = {size // number for size, number in zip(shape, grid, strict=False) if number}
+    pairs = zip(shape, grid, strict=False)
+    even = {size // number for size, number in pairs if 0 < number <= size}
     sides = powers | even
     sizes = declared or {(height, side) for side in sides for height in (1, side)}
     return {
