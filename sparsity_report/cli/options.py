@@ -135,7 +135,9 @@ class Analysis:
     """Options to open, count and measure models."""
 
     name: str | None = option(None, "Name of the model in the report. [default: from MODEL]")
-    blacklist: list[str] = option(["lm_head"], "Part of the names of modules to leave unpruned.")
+    blacklist: list[str] = option(
+        ["lm_head"], "Part of the names of modules to leave unpruned; lm_head is the output head."
+    )
     convention: str = option(
         "standard", "Counting convention: standard, or notebook (adds look-ups and tied heads)."
     )

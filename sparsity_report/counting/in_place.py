@@ -20,15 +20,16 @@ def select_prunable_linears(
 ) -> list[nn.Module]:
     """Return the linear layers of `model` that pruning may choose from, in its order.
 
-    ``nn.Linear`` and transformers' ``Conv1D`` count; output heads, tied weights, routers, fused
-    experts and modules with a `blacklist` word in their dotted name do not.
+    ``nn.Linear`` and transformers' ``Conv1D`` count; tied weights, routers, fused experts and
+    modules with a `blacklist` word in their dotted name do not.
 
     Parameters
     ----------
     model : nn.Module
         A live model, which is not modified.
     blacklist : collection of str
-        Words in the dotted names of modules to leave out.
+        Words in the dotted names of modules to leave out; ``lm_head`` stands for the output head
+        under any name.
 
     Returns
     -------
@@ -39,7 +40,7 @@ def select_prunable_linears(
     --------
     >>> model = nn.ModuleDict({"fc1": nn.Linear(2, 2), "lm_head": nn.Linear(2, 2)})
     >>> len(select_prunable_linears(model)), len(select_prunable_linears(model, blacklist=()))
-    (1, 1)
+    (1, 2)
     """
     places = walk(model)
     holders = locate(places)

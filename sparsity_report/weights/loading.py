@@ -52,7 +52,8 @@ def load(
     name : str, optional
         Name in tables and reports. By default the Hub id, folder or file name.
     blacklist : collection of str
-        Modules with one of these words in their dotted name are not pruned.
+        Modules with one of these words in their dotted name are not pruned; ``lm_head`` stands for
+        the output head under any name.
     groups : mapping of pattern to group, optional
         Groups of modules by pattern, e.g. ``{"*.adapter.*": "mlp_linear"}``; the first match
         wins over the built-in rules.

@@ -111,6 +111,44 @@ def test_unprunable_parameters_stay(tiny):
     assert [p.name for p in fewer if "fc1" in p.name] == []
 
 
+def test_a_blacklist_without_the_output_head_frees_it():
+    for tied, heads in ((True, []), (False, ["lm_head.weight"])):
+        model = Tiny(tied=tied)
+        names = [p.name for p in sr.load(model, blacklist=()).prunable]
+        assert [name for name in names if "head" in name] == heads
+        kept = [p.name for p in sr.load(model).prunable]
+        assert kept == [name for name in names if name not in heads]
+        layers = sr.select_prunable_linears(model, blacklist=())
+        assert (model.lm_head in layers) == bool(heads)
+    config = transformers.BertConfig(
+        vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=1,
+        num_attention_heads=4, max_position_embeddings=32, tie_word_embeddings=False,
+    )  # fmt: skip
+    bert = transformers.BertForMaskedLM(config)
+    for blacklist, free in ((("lm_head",), False), ((), True), (("decoder",), False)):
+        named = {p.name for p in sr.load(bert, blacklist=blacklist).prunable}
+        assert ("cls.predictions.decoder.weight" in named) == free
+    pruning = sr.global_magnitude(sr.load(bert, blacklist=()), 0.5)
+    masked, _ = sr.analyze_layers(sr.masked(pruning).module(), "x")
+    assert masked["nonzero"].sum() == sr.masked(pruning).layers()["nonzero"].sum()
+
+
+def test_the_pruned_count_is_rounded_where_the_readme_says():
+    model = nn.ModuleDict({f"fc{n}": nn.Linear(7, 3 + n) for n in range(4)})
+    weights = sr.load(model)
+    sizes = [p.total for p in weights.prunable]
+    shares = {f"fc{n}": 0.1 + 0.2 * n for n in range(4)}
+    for sparsity in (0.1, 0.3, 0.5, 0.77):
+        each, everything = sum(round(sparsity * n) for n in sizes), round(sparsity * sum(sizes))
+        assert sr.global_magnitude(weights, sparsity).pruned == everything
+        assert sr.bounded_magnitude(weights, sparsity, {"fc0": 0.5}).pruned == everything
+        assert sr.layerwise_magnitude(weights, sparsity).pruned == each
+        assert sr.random_unstructured(weights, sparsity).pruned == each
+    exact = sum(shares[p.name[:3]] * p.total for p in weights.prunable)
+    for policy in (sr.layerwise_magnitude, sr.random_unstructured):
+        assert policy(weights, None, allocation=shares).pruned == round(exact)
+
+
 def test_the_tail_of_the_name_is_not_a_substring_match():
     model = nn.ModuleDict({"not_lm_head_really": nn.Linear(2, 2), "lm_head": nn.Linear(2, 2)})
     assert [p.name for p in sr.load(model).prunable] == ["not_lm_head_really.weight"]

@@ -246,6 +246,18 @@ def test_hand_made_modules_follow_rules():
     assert sr.load(model).notes == ()
 
 
+def test_a_score_inside_attention_is_no_head():
+    class TinyAttentionCell(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.query, self.score = nn.Linear(4, 4), nn.Linear(4, 1, bias=False)
+
+    model = nn.ModuleDict({"cell": TinyAttentionCell(), "score": nn.Linear(4, 2, bias=False)})
+    layers = sr.dense(model).layers().set_index("module_name")
+    assert layers["flops_per_token"].to_dict() == {"cell.query": 32, "cell.score": 8, "score": 0}
+    assert layers["flops_per_sequence"].to_dict() == {"cell.query": 0, "cell.score": 0, "score": 16}
+
+
 @pytest.mark.parametrize(
     ("architecture", "per"),
     [

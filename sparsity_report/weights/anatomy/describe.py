@@ -52,7 +52,8 @@ class ReaderOptions:
     name : str
         Name of the model in tables and reports; empty for the default.
     blacklist : collection of str
-        Modules with one of these words in their dotted name are not pruned.
+        Modules with one of these words in their dotted name are not pruned; ``lm_head`` stands for
+        the output head under any name.
     groups : mapping of pattern to group, optional
         User rules for groups, see :func:`sparsity_report.weights.anatomy.groups.classify`.
     notes : tuple of Phrase
@@ -72,9 +73,11 @@ class ReaderOptions:
         if isinstance(self.blacklist, str):
             object.__setattr__(self, "blacklist", (self.blacklist,))
 
-    def spares(self, module_name: str) -> bool:
-        """Return whether a module is excluded from pruning."""
-        return not set(self.blacklist).isdisjoint(module_name.split("."))
+    def may_prune(self, module_name: str, group: str) -> bool:
+        """Return whether a module of a group may be pruned."""
+        words = {"lm_head"} if group == "lm_head" else set()
+        is_linear = group in groups.LINEAR_GROUPS or group == "lm_head"
+        return is_linear and words.union(module_name.split(".")).isdisjoint(self.blacklist)
 
 
 @dataclass(frozen=True)
@@ -121,8 +124,7 @@ def describe(
             continue
         group = known[place.path] = _group(place, options, known, ties, usages)
         parent, called = next(iter(place.around), None), place.path.rpartition(".")[2]
-        is_spared = options.spares(place.path) or _ADAPTER.search(place.path)
-        may_prune = group in groups.LINEAR_GROUPS and not is_spared
+        may_prune = options.may_prune(place.path, group) and not _ADAPTER.search(place.path)
         parameters = []
         for leaf, tensor in place.tensors.items():
             name, owner = place.full_name(leaf), ties.owners[id(tensor)]
@@ -424,7 +426,7 @@ def describe_names(
         wide = next((e for e in weights if len(e.shape) == 2 + fused and not kernel), None)
         group = groups.classify(module_name, linear=wide is not None, rules=options.groups)
         multiplied = group in groups.LINEAR_GROUPS or group in {"lm_head", "router"}
-        may_prune = group in groups.LINEAR_GROUPS and not options.spares(module_name)
+        may_prune = options.may_prune(module_name, group)
         # A bias has one value per output, which reveals input-first matrices such as ``Conv1D``.
         bias = tensors.get(f"{module_name}.bias")
         turned = bool(wide and bias and bias.shape == wide.shape[-1:] != wide.shape[-2:-1])
@@ -450,7 +452,9 @@ def _uses_by_rule(model: nn.Module, place: Place) -> tuple[Fraction, Fraction]:
     """Return the uses of a module per token and per sequence."""
     classes = tuple(type(module).__name__ for module in place.around)
     words = place.path.split(".")
-    if any(map(_PER_SEQUENCE_CLASS.search, classes)) or not _PER_SEQUENCE_WORDS.isdisjoint(words):
+    # A score inside attention is a weight of its inputs, not of classes.
+    is_head = not any(map(_ATTENTION.search, classes)) and _PER_SEQUENCE_WORDS.intersection(words)
+    if is_head or any(map(_PER_SEQUENCE_CLASS.search, classes)):
         return NEVER, ONCE * place.times
     return _uses_per_token(model, place) * place.times, NEVER
 

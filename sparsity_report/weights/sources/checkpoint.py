@@ -77,8 +77,9 @@ class CheckpointWeights(Weights):
 
     def __init__(self, path: Path, options: ReaderOptions, source: str, contents: Contents) -> None:
         model, parts = contents.model, contents.parts
+        untied: tuple[Phrase, ...] = ()
         if model is None:
-            description, untied = describe_names(parts, options, contents.experts_used), ()
+            description = describe_names(parts, options, contents.experts_used)
         else:
             untied = _untie_(model, parts)
             parts = _complete(options.name, model, parts, any_arrangement=source == "gguf")
