@@ -1,7 +1,9 @@
 """Masks imported from other tools and from checkpoints."""
 
 import io
+import tracemalloc
 import zipfile
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -219,3 +221,24 @@ def test_an_array_far_larger_than_its_file_is_not_read(weights, tmp_path):
     path.write_bytes(content.getvalue())
     with pytest.raises(sr.SparsityReportError, match=r"has shape \(50000000,\)"):
         sr.import_mask(path, weights)
+
+
+def test_a_header_far_larger_than_its_file_is_not_read(weights, tmp_path):
+    claimed = 2**26
+    with zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        head = b"\x93NUMPY\x02\x00" + claimed.to_bytes(4, "little")
+        archive.writestr(f"{FC1}.npy", head + b" " * claimed)
+    tracemalloc.start()
+    with pytest.raises(sr.SparsityReportError, match=r"bomb\.npz cannot be read as .npz"):
+        sr.import_mask(tmp_path / "bomb.npz", weights)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < claimed / 8
+
+
+def test_an_archive_is_opened_once(weights, masks, tmp_path):
+    """Its directory is as long as it has arrays, so time would grow with their square."""
+    path = saved(tmp_path / "m.npz", masks)
+    with mock.patch("zipfile.ZipFile", wraps=zipfile.ZipFile) as opened:
+        same(sr.import_mask(path, weights), masks)
+    assert opened.call_count == 1
