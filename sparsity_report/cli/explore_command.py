@@ -36,7 +36,7 @@ _NEEDED = ("voila", "ipykernel")
 # Most seconds for the server to start and to end.
 _START, _END = 60.0, 10.0
 _SERVER = "sparsity_report.cli.page_server"
-# Where paths are short enough for sockets; other systems have TCP only.
+# Sockets need short paths; other systems have TCP only.
 _SOCKETS = "/tmp" if hasattr(socket, "AF_UNIX") else None
 
 
