@@ -338,8 +338,9 @@ FORMATS = {
     "bitsandbytes, LLM.int8()": ("int8",),
     "MLX, 2, 3, 4, 5, 6, 8 bits": ("mlx-2", "mlx-3", "mlx-6", "mlx-8", "/mlx-5"),
     "MLX, MXFP4, MXFP8, NVFP4": ("/mlx-mxfp4", "/mlx-mxfp8", "/mlx-nvfp4"),
-    "torchao, int8, FP8, int4 in bytes, NVFP4": (
+    "torchao, int8, FP8, int4 in bytes, NVFP4, MXFP4, MXFP8": (
         "/torchao-int8", "/torchao-fp8", "/torchao-intx", "/torchao-nvfp4-True",
+        "/torchao-mxfp4-True-136", "/torchao-mxfp8-True-32",
     ),
     "Marlin 2:4 (4, 8 bits)": ("marlin",),
 }  # fmt: skip

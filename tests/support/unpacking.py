@@ -127,7 +127,7 @@ def bitmasked(leaves, _):
 
 
 def scaled(leaves, _):
-    if leaves.get("_weight_qdata", torch.empty(0)).dtype == torch.uint8:
+    if leaves.get("_weight_scale", torch.empty(0)).element_size() == 1:
         return tiled(leaves)
     name = "_weight_qdata" if "_weight_qdata" in leaves else "weight"
     values = leaves[name].float().numpy()
@@ -141,12 +141,16 @@ def scaled(leaves, _):
 
 
 def tiled(leaves):
-    """NVFP4 of torchao: scales in the tiles of cuBLAS, found one by one."""
-    values = np.array(FP4, np.float32)[codes(leaves["_weight_qdata"], 4)]
-    rows, groups = np.indices((len(values), values.shape[1] // 16))
-    tile = rows // 128 * -(-groups.shape[1] // 4) + groups // 4
-    place = tile * 512 + rows % 32 * 16 + rows % 128 // 32 * 4 + groups % 4
-    scale = leaves["_weight_scale"].float().numpy().reshape(-1)[place]
+    """NVFP4 and MX of torchao: scales as they are, or in the tiles of cuBLAS, one by one."""
+    packed, scale = leaves["_weight_qdata"], floats(leaves["_weight_scale"])
+    four = packed.dtype == torch.uint8
+    values = np.array(FP4, np.float32)[codes(packed, 4)] if four else packed.float().numpy()
+    width = 32 if leaves["_weight_scale"].dtype == torch.float8_e8m0fnu else 16
+    rows, groups = np.indices((len(values), values.shape[1] // width))
+    if scale.shape != rows.shape:
+        tile = rows // 128 * -(-groups.shape[1] // 4) + groups // 4
+        place = tile * 512 + rows % 32 * 16 + rows % 128 // 32 * 4 + groups % 4
+        scale = scale.reshape(-1)[place]
     whole = leaves.get("_weight_per_tensor_scale", torch.tensor(1.0))
     return values * spread(scale, values.shape) * float(whole)
 

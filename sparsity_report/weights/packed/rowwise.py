@@ -63,17 +63,23 @@ class Blocks:
             down = np.ascontiguousarray(words.view(np.uint32).T).view(np.uint8)
             values = decode_codes(down, self.bits, integer_values(self.bits, self.offset))
             values = values.T[: last - first]
-        elif self.exponent:
-            powers = self.part.rows(first, last).astype(np.int32)
-            values = np.ldexp(np.float32(1), np.minimum(powers, 254) - 127)
-            # 255 stands for NaN.
-            values[powers == 255] = np.nan
         else:
-            values = self.part.numbers(self.part.rows(first, last)) - np.float32(self.offset)
+            values = self.numbers(first, last) - np.float32(self.offset)
         values = self.part.finite(values.astype(np.float32, copy=False))
         if self.height == 1:
             return values
         return values.repeat(self.height, axis=0)[start - first * self.height :][: stop - start]
+
+    def numbers(self, first: int, last: int) -> Floats:
+        """Return the numbers in a range of rows of the part."""
+        raw = self.part.rows(first, last)
+        if not self.exponent:
+            return self.part.numbers(raw)
+        powers = raw.astype(np.int32)
+        values: Floats = np.ldexp(np.float32(1), np.minimum(powers, 254) - 127)
+        # 255 stands for NaN.
+        values[powers == 255] = np.nan
+        return values
 
     def spread(self, start: int, stop: int, columns: int) -> Floats:
         """Return broadcastable numbers of a range of rows, (rows, blocks, 1 or width)."""
@@ -135,9 +141,10 @@ class TiledBlocks(Blocks):
     def of_rows(self, start: int, stop: int) -> Floats:
         """Return the scales of a range of rows, (rows, blocks per row)."""
         first, last = start // TILE_ROWS, -(-stop // TILE_ROWS)
-        numbers = self.part.numbers(self.part.rows(first, last))
         # A tile holds every 32nd row side by side.
-        tiles = numbers.reshape(last - first, -1, 32, TILE_ROWS // 32, TILE_COLUMNS)
+        tiles = self.numbers(first, last).reshape(
+            last - first, -1, 32, TILE_ROWS // 32, TILE_COLUMNS
+        )
         rows = tiles.transpose(0, 3, 2, 1, 4).reshape((last - first) * TILE_ROWS, -1)
         return self.part.finite(rows[start - first * TILE_ROWS :][: stop - start, : self.across])
 

@@ -11,11 +11,8 @@ from sparsity_report.weights.packed.rowwise import (
     E2M1,
     MX_GROUP,
     NV_GROUP,
-    TILE_COLUMNS,
-    TILE_ROWS,
     Blocks,
     Rowwise,
-    TiledBlocks,
 )
 from sparsity_report.weights.packed.tensor_groups import Parts
 from sparsity_report.weights.tensor_slices import E8M0, FP4, FP8, Entry, Floats, Rounding
@@ -40,32 +37,30 @@ def scaled(parts: Parts) -> Packed:
 def torchao(parts: Parts) -> Packed:
     """Return the decoder of a torchao tensor.
 
-    Float8Tensor, Int8Tensor, IntxUnpackedToInt8Tensor and NVFP4Tensor are supported.
+    Float8Tensor, Int8Tensor, IntxUnpackedToInt8Tensor, NVFP4Tensor and MXTensor are supported.
     """
-    if parts.need("_weight_qdata").values.dtype == torch.uint8:
-        return _torchao_nvfp4(parts)
+    scale = parts.need("_weight_scale")
+    if scale.kind == E8M0 or scale.values.dtype in FP8:
+        return _torchao_groups(parts, MX_GROUP if scale.kind else NV_GROUP)
     packed = _eight_bits(parts, ("_weight_qdata", "_weight_scale", "_weight_zero_point"), ())
     return replace(packed, packing=f"torchao-{packed.packing}")
 
 
-def _torchao_nvfp4(parts: Parts) -> Packed:
-    """Return the decoder of NVFP4Tensor, whose scales are plain or in the tiles of a GPU kernel."""
+def _torchao_groups(parts: Parts, width: int) -> Packed:
+    """Return the decoder of NVFP4Tensor or MXTensor, whose scales may be in tiles."""
     parts.only(
         "_weight_qdata", "_weight_scale", "_weight_per_tensor_scale", "_weight_act_per_tensor_scale"
     )
-    (down, half), part = parts.matrix("_weight_qdata"), parts.need("_weight_scale", *FP8)
-    shape, across = (down, 2 * half), 2 * half // NV_GROUP
-    tiles = -(-down // TILE_ROWS), -(-across // TILE_COLUMNS)
-    if part.shape == (32 * tiles[0], 16 * tiles[1]) and shape[1] % NV_GROUP == 0:
-        tiled = part.seen_as(tiles[0], TILE_ROWS * TILE_COLUMNS * tiles[1])
-        scales: list[Blocks] = [TiledBlocks(tiled, 1, NV_GROUP, across=across)]
-    else:
-        scales = [parts.grouped("_weight_scale", shape, NV_GROUP)]
+    codes = parts.need("_weight_qdata", torch.uint8, *(FP8 if width == MX_GROUP else ()))
+    four, (down, size) = codes.values.dtype == torch.uint8, parts.matrix("_weight_qdata")
+    shape = (down, 2 * size if four else size)
+    scales = [parts.grouped("_weight_scale", shape, width, tiled=True)]
     if "_weight_per_tensor_scale" in parts:
         scales.append(parts.scales("_weight_per_tensor_scale", shape))
         parts.check("_weight_per_tensor_scale", ())
-    codes = parts["_weight_qdata"]
-    return Rowwise(shape, "torchao-nvfp4", parts.all, codes, 4, E2M1, scales=(*scales,))
+    name = f"torchao-{'nv' if width == NV_GROUP else 'mx'}fp{4 if four else 8}"
+    bits, table = (4, E2M1) if four else (0, ())
+    return Rowwise(shape, name, parts.all, codes, bits, table, scales=(*scales,))
 
 
 def _eight_bits(

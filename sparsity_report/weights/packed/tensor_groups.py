@@ -7,7 +7,13 @@ import torch
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.packed.quantization_config import Scheme
-from sparsity_report.weights.packed.rowwise import MX_GROUP, Blocks
+from sparsity_report.weights.packed.rowwise import (
+    MX_GROUP,
+    TILE_COLUMNS,
+    TILE_ROWS,
+    Blocks,
+    TiledBlocks,
+)
 from sparsity_report.weights.tensor_slices import E8M0, FLOATS, FP8, Entry
 
 _ADVICE = "fetch the checkpoint again, or give one that is not packed"
@@ -123,17 +129,25 @@ class Parts(dict[str, Entry]):
             )
         return Blocks(part.seen_as(*grid), *sizes.pop(), exponent=exponent)
 
-    def grouped(self, leaf: str, shape: tuple[int, int], width: int) -> Blocks:
+    def grouped(
+        self, leaf: str, shape: tuple[int, int], width: int, *, tiled: bool = False
+    ) -> Blocks:
         """Return the scales of groups within rows, as in NVFP4 and microscaling formats.
 
-        Powers of two are stored as exponents in bytes, other scales as FP8.
+        Powers of two are stored as exponents in bytes, other scales as FP8; `tiled` ones may be
+        in the tiles of a GPU kernel, which never have the shape of plain ones.
         """
         exponent = width == MX_GROUP
-        self.need(leaf, *((torch.uint8, E8M0) if exponent else FP8))
+        part = self.need(leaf, *((torch.uint8, E8M0) if exponent else FP8))
         if shape[1] % width:
             raise self.wrong(leaf, f"rows of {shape[1]:,} weights are not groups of {width}")
-        self.check(leaf, (shape[0], shape[1] // width))
-        return Blocks(self[leaf], 1, width, exponent=exponent)
+        across = shape[1] // width
+        tiles = -(-shape[0] // TILE_ROWS), -(-across // TILE_COLUMNS)
+        if tiled and part.shape == (32 * tiles[0], 16 * tiles[1]):
+            part = part.seen_as(tiles[0], TILE_ROWS * TILE_COLUMNS * tiles[1])
+            return TiledBlocks(part, 1, width, exponent=exponent, across=across)
+        self.check(leaf, (shape[0], across))
+        return Blocks(part, 1, width, exponent=exponent)
 
 
 def _block_sizes(grid: tuple[int, ...], shape: _Size, declared: Collection[_Size]) -> set[_Size]:

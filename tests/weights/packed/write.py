@@ -20,6 +20,7 @@ from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
 from compressed_tensors.quantization.utils import calculate_qparams
 from safetensors.torch import save_file
 from torchao.prototype.mx_formats import NVFP4WeightOnlyConfig
+from torchao.prototype.mx_formats.mx_tensor import MXTensor
 from torchao.prototype.safetensors.safetensors_support import flatten_tensor_state_dict
 from torchao.quantization import (
     Float8WeightOnlyConfig,
@@ -79,6 +80,10 @@ def compressed(form: str, **told: object):
     state["weight_scale"], state["weight_zero_point"] = calculate_qparams(
         groups.amin(-1), groups.amax(-1), args, **further
     )
+    return pack(state, form, args)
+
+
+def pack(state: dict[str, torch.Tensor], form: str, args: QuantizationArgs):
     compressor = BaseCompressor.get_value_from_registry(form)
     scheme = QuantizationScheme(targets=["Linear"], weights=args)
     packed = compressor.compress(state, scheme)
@@ -92,6 +97,17 @@ def compressed(form: str, **told: object):
     }
     tensors = {name: tensor for name, tensor in packed.items() if tensor is not None}
     return tensors, again, {"quantization_config": config}
+
+
+def blocks(size: int, rows: int, columns: int):
+    args = QuantizationArgs(
+        num_bits=8, type="float", strategy="block", block_structure=[size, size]
+    )  # fmt: skip
+    weight, (down, across) = matrix(rows, columns), (-(-rows // size), -(-columns // size))
+    padded = torch.zeros(down * size, across * size)
+    padded[:rows, :columns] = weight
+    largest = padded.reshape(down, size, across, size).abs().amax((1, 3))
+    return pack({"weight": weight, "weight_scale": largest / 448}, "float-quantized", args)
 
 
 def four_bits(kind: str, nested: bool, weight: torch.Tensor | None = None, **further: object):
@@ -122,10 +138,14 @@ def ao(config: object, weight: torch.Tensor | None = None):
     linear = torch.nn.Linear(*weight.T.shape, bias=False)
     linear.weight.data = weight
     quantize_(linear, config)
-    tensors, _ = flatten_tensor_state_dict({"m.weight": linear.weight.data})
+    return flat(linear.weight.data)
+
+
+def flat(tensor: torch.Tensor):
+    tensors, _ = flatten_tensor_state_dict({"m.weight": tensor})
     plain = {name.removeprefix("m."): tensor for name, tensor in tensors.items()}
     told = {"quantization_config": {"quant_method": "torchao"}}
-    return plain, linear.weight.dequantize(), told
+    return plain, tensor.dequantize(), told
 
 
 def integers(bits: int, symmetric: bool, size: int | None):
@@ -149,6 +169,9 @@ def cases():
     yield "int-quantized", compressed("int-quantized", type="int", symmetric=True, **eight)
     yield "int-quantized-zero", compressed("int-quantized", type="int", symmetric=False, **eight)
     yield "float-quantized", compressed("float-quantized", type="float", symmetric=True, **eight)
+    yield "float-quantized-blocks", blocks(16, 40, 72)
+    eights = {"num_bits": 8, "type": "int", "strategy": "group", "group_size": 32}
+    yield "int-quantized-groups", compressed("int-quantized", symmetric=True, **eights)
     four = {"num_bits": 4, "type": "float", "symmetric": True}
     yield (
         "nvfp4",
@@ -174,9 +197,17 @@ def cases():
         "torchao-intx",
         ao(IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=PerGroup(32))),
     )
-    for scaled in (True, False):
+    for scaled, rows in ((True, 144), (False, 48)):
         config = NVFP4WeightOnlyConfig(use_dynamic_per_tensor_scale=scaled)
-        yield f"torchao-nvfp4-{scaled}", ao(config, matrix(144, 80))
+        yield f"torchao-nvfp4-{scaled}", ao(config, matrix(rows, 48))
+    # Scales in tiles may have the shape of scales of smaller blocks.
+    small, four = torch.float8_e4m3fn, torch.float4_e2m1fn_x2
+    for dtype, tiled, shape in (
+        (small, True, (32, 128)), (small, True, (128, 64)), (small, False, (136, 32)),
+        (four, True, (136, 32)), (four, False, (32, 128)),
+    ):  # fmt: skip
+        name = f"torchao-mxfp{8 if dtype == small else 4}-{tiled}-{shape[0]}"
+        yield name, flat(MXTensor.to_mx(matrix(*shape), dtype, 32, is_swizzled_scales=tiled))
 
 
 def main() -> None:
