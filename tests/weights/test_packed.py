@@ -576,6 +576,9 @@ WRONG = {
     "two scales of a tensor": (
         changed("nvfp4-modelopt", weight_scale_2=lambda t: t.repeat(64)), "not one number",
     ),
+    "an order of groups that do not divide a row": (
+        (gptq_without("g_idx")[0], told("gptq-4-v1", group_size=33)[1]), "cannot be shared",
+    ),
     "groups of AWQ that do not divide a row": (told("awq", group_size=33), "cannot be shared"),
     "groups that do not divide a row": (
         told("pack-quantized-4-symmetric", config_groups={"g": {
@@ -793,6 +796,20 @@ def test_a_zero_point_that_version_1_cannot_write_is_refused_when_it_is_met(tmp_
     weights = sr.load(write(tmp_path / "m", tensors, config))
     with pytest.raises(sr.SparsityReportError, match=r"qzeros' holds zero points of 15 stored"):
         sr.compare(sr.dense(weights))
+
+
+def test_layers_of_auto_round_may_have_other_bits(tmp_path):
+    tensors, again, _ = LIBRARY["auto_round-8"]
+    _, config = told_library("auto_round-8", bits=4, group_size=128)
+    with pytest.raises(sr.SparsityReportError, match="has 8 bits a weight, 4 by"):
+        sr.load(write(tmp_path / "m", tensors, config))
+    config["quantization_config"]["extra_config"] = {OWNER: {"bits": 8, "group_size": 32}}
+    agrees(sr.load(write(tmp_path / "m", tensors, config)), again)
+    # Groups of 128 for 192 inputs, or of 96.
+    tensors, _, _ = packing.gptq(matrix(64, 192), group=96)
+    del tensors["g_idx"]
+    with pytest.raises(sr.SparsityReportError, match="192 inputs cannot be shared by 2 groups"):
+        sr.load(write(tmp_path / "m", tensors, config))
 
 
 def test_steps_that_overflow_are_counted(tmp_path):

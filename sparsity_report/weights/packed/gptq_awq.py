@@ -136,17 +136,20 @@ def gptq_or_awq(parts: Parts) -> Packed:
             raise parts.wrong("g_idx", f"it has {inputs:,} inputs, qweight room for others")
         parts.check_order("g_idx", groups)
         order = None if _follows(order.integers(), groups) else order
-    size = parts.scheme.number("group_size", "q_group_size")
-    fixed = size if size and size > 0 and "dynamic" not in settings else 1
-    if order is None and (inputs % groups or inputs % fixed):
+    varies = _varies(parts)
+    size = None if varies else parts.scheme.number("group_size", "q_group_size")
+    # Groups in order are even; those that no setting fixes have a power of two of inputs.
+    width = inputs // groups
+    fitting = size or (2 ** inputs.bit_length() if varies else width)
+    if "g_idx" not in parts and groups > 1 and (inputs % groups or fitting % width):
         raise parts.wrong("scales", f"{inputs:,} inputs cannot be shared by {groups:,} groups")
     parts.check("qzeros", (groups, -(-outputs * bits // 32)))
     shape = (outputs, inputs)
     expected = -(-inputs // size) if size and size > 0 else 1
-    if size and groups != expected and "dynamic" not in settings:
+    if size and groups != expected:
         declared = f"in groups of {size} by configuration"
         raise parts.wrong("scales", f"it has {groups:,} groups for {inputs:,} inputs, {declared}")
-    group = f"-g{size or inputs // groups}" if groups > 1 else ""
+    group = f"-g{size or width}" if groups > 1 else ""
     shift = 0 if across else _zero_point_shift(parts, zeros, bits)
     name = f"{'awq' if across else 'gptq'}-{bits}bit{group}"
     return Columnwise(shape, name, parts.all, codes, scales, zeros, bits, across, shift, order)
@@ -165,9 +168,14 @@ def _bits(parts: Parts, across: bool) -> int:
     known = (4,) if across else (2, 3, 4, 8)
     if shown not in known:
         raise parts.wrong("qweight", f"its shape {codes.shape} leaves no whole bits for a weight")
-    if declared not in {None, shown} and "dynamic" not in parts.scheme.settings:
+    if declared not in {None, shown} and not _varies(parts):
         raise parts.wrong("qweight", f"it has {shown:g} bits a weight, {declared} by configuration")
     return int(shown)
+
+
+def _varies(parts: Parts) -> bool:
+    """Return whether the configuration has settings of single layers, here or of auto-round."""
+    return bool(parts.scheme.settings.keys() & {"dynamic", "extra_config"})
 
 
 def _zero_point_shift(parts: Parts, zeros: Entry, bits: int) -> int:
