@@ -3,6 +3,7 @@
 import ast
 import csv
 import fcntl
+import html
 import json
 import os
 import pty
@@ -19,6 +20,7 @@ from types import SimpleNamespace
 from unittest import mock
 
 import hostile
+import mistune
 import nbformat
 import pandas as pd
 import pytest
@@ -32,6 +34,8 @@ from sparsity_report import cli
 from sparsity_report.cli import terminal as terminal_of
 from sparsity_report.errors import legible, printable, writable
 from sparsity_report.report.notebook import _set_parameters
+from sparsity_report.report.tables import table_model
+from sparsity_report.report.tables.markdown import to_markdown
 from sparsity_report.report.templates import environment
 from sparsity_report.study.files.csv_files import variant_stems
 
@@ -248,6 +252,19 @@ def test_no_cell_of_csv_begins_a_formula_or_ends_early(study, folder):
 def study_names(study):
     first = study.layers["variant"] == study.variants["variant"].iloc[0]
     return list(study.layers.loc[first, "module_name"])
+
+
+def test_no_name_is_markup_in_markdown():
+    """Whoever reads tables of GitHub's Markdown reads the names, and nothing else."""
+    columns = [table_model.Column("name", "<b>", table_model.name(10**6))]
+    plugins = ["table", "url", "strikethrough", "footnotes", "math", "superscript"]
+    read = mistune.create_markdown(escape=False, plugins=plugins)
+    for text in (*TEXTS.values(), "www.gone.invalid", "a^b^", "x http://gone.invalid"):
+        table = to_markdown(table_model.table_of("t", f"Of {text}", columns, [{"name": text}]))
+        cells = re.findall(r"<t[hd](?: [^>]*)?>(.*?)</t[hd]>|<p>(.*?)</p>", read(table), re.DOTALL)
+        shown = [" ".join(html.unescape(cell or caption).split()) for cell, caption in cells]
+        due = [" ".join(legible(whole).split()) for whole in (f"Of {text}", "<b>", text)]
+        assert shown == due
 
 
 def test_a_saved_study_has_every_name_as_it_is(study, folder):

@@ -7,8 +7,8 @@ from sparsity_report.errors import legible
 from sparsity_report.report.tables.table_model import Cell, Table, body_lines
 from sparsity_report.words.number_format import THIN
 
-# Characters with a meaning in Markdown or in HTML inside it.
-SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$&@!])")
+# Characters with a meaning in Markdown or in HTML inside it, or by which an address becomes a link.
+SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$&@!^]|:(?=//)|(?<=www)\.)")
 
 
 def to_markdown(table: Table) -> str:
