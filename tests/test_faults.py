@@ -442,6 +442,7 @@ class Recorded(NamedTuple):
 
     folder: Path
     continuations = None
+    sentences = list
 
     def save(self, path):
         return self.report(path)
@@ -470,6 +471,7 @@ def studies(tmp_path_factory):
         assert done.returncode == 0, done.stderr
     stand_ins = {
         "read_study": lambda path, strict=False: Recorded(path.parent),  # noqa: ARG005
+        "compare_checkpoints": lambda _, after, **__: Recorded(Path(after).parent),
         "write_report": Recorded.report,
         **dict.fromkeys(("write_csv", "write_figures", "write_thesis"), Recorded.several),
     }
@@ -477,6 +479,7 @@ def studies(tmp_path_factory):
         mock.patch.multiple(sr, **stand_ins),
         mock.patch("sparsity_report.cli.outputs.import_altair"),
         mock.patch("sparsity_report.findings.study_findings.headlines", return_value=[]),
+        mock.patch("sparsity_report.report.tables.pair_tables.small", return_value=[]),
     ):
         yield [folder / "study.json" for folder in folders]
 
@@ -489,21 +492,40 @@ def happenings(at):
         yield lambda number=number: signal.raise_signal(number), 128 + number, number.name
 
 
-def test_a_report_is_of_one_run(studies, tmp_path):
+def render_line(study, folder):
+    return "render", study, *RENDERED, "--out", folder
+
+
+def pair_line(study, folder):
+    pages = [part for name in ("report.html", "report.pdf") for part in ("-o", folder / name)]
+    return (
+        "pair",
+        study,
+        study,
+        *pages,
+        "--json",
+        folder / "study.json",
+        "--thesis",
+        folder / "thesis",
+    )
+
+
+@pytest.mark.parametrize("line", [render_line, pair_line])
+def test_a_report_is_of_one_run(studies, tmp_path, line):
     old, new = studies
     before = tmp_path / "before"
-    assert command("render", old, *RENDERED, "--out", before).returncode == 0
+    assert command(*line(old, before)).returncode == 0
     shutil.copytree(before, tmp_path / "new")
     with calls(tmp_path / "new") as seen:
-        assert command("render", new, *RENDERED, "--out", tmp_path / "new").returncode == 0
+        assert command(*line(new, tmp_path / "new")).returncode == 0
     trees = tree(before), tree(tmp_path / "new")
-    assert not any("30" in name for name in trees[1])
+    assert any("30" in name for name in trees[1]) == (line is pair_line)
     for at, name in some(seen, 16):
         for number, (happen, code, said) in enumerate(happenings(at)):
             folder = tmp_path / f"{at}-{number}"
             shutil.copytree(before, folder)
             with calls(folder, happen, at):
-                done = command("render", new, *RENDERED, "--out", folder)
+                done = command(*line(new, folder))
             if name in CLEANING:
                 check_folder(folder)
             due = trees[done.returncode == 0]

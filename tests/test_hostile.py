@@ -33,7 +33,7 @@ import sparsity_report as sr
 from sparsity_report import cli
 from sparsity_report.cli import terminal as terminal_of
 from sparsity_report.errors import legible, printable, writable
-from sparsity_report.report.notebook import _set_parameters
+from sparsity_report.report.notebook import _set_parameters, as_html
 from sparsity_report.report.tables import table_model
 from sparsity_report.report.tables.markdown import to_markdown
 from sparsity_report.report.templates import environment
@@ -376,6 +376,30 @@ def test_parameters_of_a_notebook_are_data(tmp_path):
         assert [type(each).__name__ for each in statements] == ["Assign"] * 3
         values = [ast.literal_eval(each.value) for each in statements]
         assert values == [text, 0.3, text]
+
+
+@pytest.mark.parametrize("hide_inputs", [True, False])
+def test_an_exported_notebook_holds_names_as_text_only(study, tmp_path, hide_inputs):
+    explorer = sr.explore(study)
+    bundles = [value._repr_mimebundle_() for value in (study, explorer, sr.diff(study, study))]
+    bundles = [each[0] if isinstance(each, tuple) else each for each in bundles]
+    outputs = [nbformat.v4.new_output("display_data", data=data) for data in bundles]
+    said = "\n".join(map(legible, TEXTS.values()))
+    outputs.append(nbformat.v4.new_output("stream", name="stdout", text=said))
+    source = f"MODEL = {[*TEXTS.values()]!r}"
+    node = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source, outputs=outputs)])
+    (tmp_path / "page.html").write_text(as_html(node, hide_inputs), encoding="utf-8")
+    shown = Page(tmp_path / "page.html")
+    names = {name for _, attrs in shown.elements for name in attrs}
+    assert not [name for name in names if name.startswith("on")]
+    links = [attrs.get(key) or "" for _, attrs in shown.elements for key in ("href", "src")]
+    assert {link[:1] for link in links if not link.startswith("data:")} <= {"#", ""}
+    tags = {tag for tag, _ in shown.elements}
+    assert not tags & {"textarea", "iframe", "object", "embed", "base"}
+    words = " ".join(text for _, text in shown.texts)
+    for key in ("script", "image", "svg", "jinja", "latex input"):
+        assert TEXTS[key] in words, key
+    assert not [text for _, text in shown.scripts if text.strip() == "hacked=1"]
 
 
 def test_names_of_files_are_plain_and_distinct():

@@ -94,18 +94,23 @@ def check_pair_outputs(options: PairOptions) -> None:
 
 
 def write_pair_outputs(pair: Pair, options: PairOptions) -> None:
-    """Write the files of a pair, and print where they are."""
+    """Write the files of a pair, those of a folder all or none, and print where they are."""
     import sparsity_report as sr
 
-    folder = options.template_dir
-    for path in options.out or []:
-        if path.suffix.lower() == _DATA:
-            pair.save(path)
-        else:
-            sr.write_report(pair, path, template_dir=folder)
-        tell(say("cli.written_path", path=str(path)))
+    report = partial(sr.write_report, pair, template_dir=options.template_dir)
+    steps: list[tuple[Path, str, Callable[[Path], object]]] = [
+        (path, str(path), pair.save if path.suffix.lower() == _DATA else report)
+        for path in options.out or []
+    ]
     if options.thesis is not None:
-        sr.write_thesis(pair, options.thesis, template_dir=folder)
-        tell(say("cli.written_path", path=f"{options.thesis}/*"))
+        thesis = partial(sr.write_thesis, pair, template_dir=options.template_dir)
+        steps.append((options.thesis, f"{options.thesis}/*", thesis))
     if options.json is not None:
-        pair.save(options.json)
+        steps.append((options.json, str(options.json), pair.save))
+    for folder in dict.fromkeys(path.parent for path, _, _ in steps):
+        with together(folder):
+            for path, _, write in steps:
+                if path.parent == folder:
+                    write(path)
+    for _, shown, _ in steps:
+        tell(say("cli.written_path", path=shown))
