@@ -22,7 +22,21 @@ from sparsity_report.weights.anatomy.meta_model import read_config
 
 # Some in the normal run, every model type on request.
 _STEP = 1 if os.environ.get("EVERY_CONFIG") else 60
-_VALUES = (0, -1, 1, 4096, 2**24, 2**31, [], [0], [2**24], [1] * 4096, [4096] * 4096, [2] * 20_000)
+_VALUES = (
+    0,
+    -1,
+    1,
+    4096,
+    2**24,
+    2**27,
+    2**31,
+    [],
+    [0],
+    [2**24],
+    [1] * 4096,
+    [4096] * 4096,
+    [2] * 20_000,
+)
 # Bytes of the largest file without content.
 _MOST = 2**40
 

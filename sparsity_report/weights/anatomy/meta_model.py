@@ -45,7 +45,8 @@ _KINDS = tuple(
     for words, low, high in (
         ("id|idx|index|indice|indexe|theta|base|seed|offset|token|feature_layer",
          -limits.VALUES, limits.VALUES),
-        ("expert|vocab|vocabulary|codebook_size", 0, limits.VOCABULARY),
+        ("expert", 0, limits.EXPERTS),
+        ("vocab|vocabulary|codebook_size", 0, limits.VOCABULARY),
         # Many settings use -1 for none or all.
         ("layer|block|depth|stage|loop|step|repeat|level", -1, limits.BLOCKS),
         ("position|length|len|context|ctx|window|distance|period|chunk|rate|frame|sample",
