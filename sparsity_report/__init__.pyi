@@ -5,6 +5,7 @@ from .counting.imported_masks import import_mask as import_mask
 from .counting.in_place import freeze_pruning_ as freeze_pruning_
 from .counting.in_place import prune_global_magnitude_ as prune_global_magnitude_
 from .counting.in_place import select_prunable_linears as select_prunable_linears
+from .counting.policies import existing_zeros as existing_zeros
 from .counting.policies import global_magnitude as global_magnitude
 from .counting.policies import layerwise_magnitude as layerwise_magnitude
 from .counting.policies import n_m as n_m

@@ -11,6 +11,7 @@ from sparsity_report.cli.libraries import without_collecting
 from sparsity_report.cli.options import Analysis, Choice
 from sparsity_report.cli.terminal import bar
 from sparsity_report.cli.worker_processes import workers
+from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.sources.model_paths import local_path
 
 if TYPE_CHECKING:
@@ -67,30 +68,44 @@ def opened(models: Sequence[str], analysis: Analysis) -> list[Weights]:
 
 
 def pruned(weights: Weights, choice: Choice, grid: Grid, analysis: Analysis) -> Compared:
-    """Prune a model by each policy at each level."""
+    """Prune a model by each policy at each level, or count the zeros that it has."""
     import sparsity_report as sr
     from sparsity_report.counting.counts import count_weights
 
-    calibration = None
-    if grid.calibrates:
-        with bar("calibrating", unit="window") as progress:
-            calibration = sr.calibrate(weights, choice.calibration, progress=progress)
     cache = cache_of(analysis)
     with workers(analysis.workers) as executor:
         with bar("counting") as progress:
             count_weights(weights, progress, executor=executor, cache=cache)
+        base, calibration = sr.dense(weights), None
+        counts_as_is = choice.as_is or (not choice.sparsity and base.is_pruned)
+        if counts_as_is and not choice.sparsity:
+            grid = _without_levels(grid, weights, choice)
+        if grid.calibrates:
+            with bar("calibrating", unit="window") as progress:
+                calibration = sr.calibrate(weights, choice.calibration, progress=progress)
         with bar("pruning") as progress:
             counting: dict[str, Any] = {"executor": executor, "cache": cache}
             prunings = tuple(grid.prunings(weights, calibration, progress=progress, **counting))
-    variants = [sr.dense(weights), *map(sr.masked, prunings)]
-    if len(prunings) == 1:
-        variants.append(sr.csr(prunings[0]))
+    existing = [sr.existing_zeros(weights)] if counts_as_is else []
+    variants = [base, *map(sr.masked, [*existing, *prunings])]
+    variants += map(sr.csr, [*existing, *prunings] if len(prunings) < 2 else existing)
 
     def steps() -> Iterable[Pruning]:
         tenths = replace(grid, levels=tuple(step / 10 for step in range(1, 10)))
         return tenths.prunings(weights, calibration) if len(tenths) == 9 else ()
 
-    return Compared(tuple(variants), prunings, steps)
+    return Compared(tuple(variants), (*prunings, *existing), steps)
+
+
+def _without_levels(grid: Grid, weights: Weights, choice: Choice) -> Grid:
+    """Return the patterns of a grid; refuse other policies, which need a level."""
+    patterns = grid.patterns
+    if choice.policy and (needing := [n for n in grid.policies if n not in patterns.policies]):
+        raise SparsityReportError(
+            f"{weights.name}: its zeros are counted as they are; add --sparsity for --policy "
+            f"{needing[0]}, or leave --policy out"
+        )
+    return patterns
 
 
 def others(also: Sequence[str], analysis: Analysis) -> list[Variant]:

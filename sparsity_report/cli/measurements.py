@@ -92,6 +92,11 @@ def _sensitivity(compared: Compared, analysis: Analysis) -> pd.DataFrame:
     import sparsity_report as sr
 
     pruning, by = compared.prunings[0], analysis.sensitivity or "block"
+    if pruning.target is None:
+        raise SparsityReportError(
+            "--sensitivity prunes one part at a time; add --sparsity with a share above that of "
+            "the zeros that the model has"
+        )
     options: dict[str, Any] = {name: getattr(analysis, name) for name in ("text", "protocol")}
     options["cache"] = cache_of(analysis)
     with bar("pruning parts", unit="part") as progress:

@@ -115,13 +115,16 @@ class Choice:
     """Pruning policies, and models to compare with."""
 
     sparsity: list[str] = option(
-        ["0.3"], "Share of the prunable weights to prune, 0 to 1; several as 0.3,50%."
+        [],
+        "Share of the prunable weights to prune, 0 to 1; several as 0.3,50%. [default: 0.3; an "
+        "already-pruned model as it is]",
     )
     policy: list[str] = option(
-        ["magnitude"],
+        [],
         "Pruning policy: magnitude, layerwise, wanda, owl, random, 2:4, wanda-2:4; several as "
-        "magnitude,wanda.",
+        "magnitude,wanda. [default: magnitude]",
     )
+    as_is: bool = option(False, "Count the zeros that the model has as a variant.", "--as-is")
     calibration: str | None = option(
         None, "Calibration text of wanda and owl, or a file. [default: the demo's]", metavar="TEXT"
     )

@@ -47,16 +47,22 @@ class Grid:
 
     @classmethod
     def parse(cls, policies: Iterable[str], sparsities: Iterable[str]) -> Grid:
-        """Return the grid of comma-separated names and levels."""
-        names = [name.lower() for name in _split(policies)]
+        """Return the grid of comma-separated names and levels, by default magnitude at 30 %."""
+        names = [name.lower() for name in _split(policies)] or ["magnitude"]
         for name in names:
             if name not in _POLICIES and not _PATTERN.fullmatch(name):
                 raise SparsityReportError(
                     f"--policy {name!r} is unknown; use {', '.join(_POLICIES)}, a pattern such as "
                     "2:4, or wanda-2:4"
                 )
-        levels = [read_sparsity(text) for text in _split(sparsities)]
+        levels = [read_sparsity(text) for text in _split(sparsities)] or [0.3]
         return cls(tuple(dict.fromkeys(names)), tuple(dict.fromkeys(levels)))
+
+    @property
+    def patterns(self) -> Grid:
+        """The patterns alone, which have no level."""
+        names = tuple(name for name in self.policies if _PATTERN.fullmatch(name))
+        return Grid(names, ())
 
     def __len__(self) -> int:
         patterns = sum(map(bool, map(_PATTERN.fullmatch, self.policies)))

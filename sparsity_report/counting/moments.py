@@ -1,4 +1,4 @@
-"""Mean magnitude and standard deviation of weights."""
+"""Mean magnitude, standard deviation and smallest nonzero magnitude of weights."""
 
 import math
 from dataclasses import dataclass
@@ -19,14 +19,20 @@ class Moments:
     >>> sums = Moments()
     >>> sums.add(torch.tensor([3.0, -3.0]))
     >>> sums.add(torch.tensor([[1.0], [-1.0]]))
-    >>> sums.mean_abs, sums.std
-    (2.0, 2.23606797749979)
+    >>> sums.mean_abs, sums.std, sums.least_abs
+    (2.0, 2.23606797749979, 1.0)
+
+    Attributes
+    ----------
+    least_abs : float
+        Smallest nonzero magnitude; infinite if there is none.
     """
 
     count: int = 0
     total: float = 0.0
     absolute: float = 0.0
     squares: float = 0.0
+    least_abs: float = math.inf
 
     def add(self, tensor: torch.Tensor) -> None:
         """Add the values of a tensor."""
@@ -36,7 +42,10 @@ class Moments:
             self.count += values.size
             with np.errstate(invalid="ignore", over="ignore"):
                 self.total += float(values.sum())
-                self.absolute += float(np.abs(values).sum())
+                sizes = np.abs(values)
+                self.absolute += float(sizes.sum())
+                least = sizes.min(where=sizes > 0, initial=math.inf)
+                self.least_abs = min(self.least_abs, float(least))
                 self.squares += float(np.square(values).sum())
 
     @property

@@ -15,7 +15,7 @@ from sparsity_report.counting.counts import count_weights
 from sparsity_report.counting.disk_cache import CacheFolder
 from sparsity_report.counting.histogram import Magnitudes
 from sparsity_report.counting.progress import Progress, with_bar
-from sparsity_report.counting.pruning import CountedCut, Cut, Pruning, ThresholdCut
+from sparsity_report.counting.pruning import CountedCut, Cut, Pruning, ThresholdCut, ZeroCut
 from sparsity_report.counting.ranks import find_levels, read_buckets, refine_level
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.sparse.shares import zero_share
@@ -90,6 +90,48 @@ def global_magnitude(
     target = round(level * sum(magnitudes.total for magnitudes in counts.values()))
     cuts = threshold_cuts(counts, weights.slices, target, executor)
     return Pruning(weights, level, method, cuts)
+
+
+@with_bar("pruning")
+def existing_zeros(
+    weights: Weights,
+    *,
+    progress: Progress | None = None,
+    executor: Executor | None = None,
+    cache: CacheFolder | None = None,
+) -> Pruning:
+    """Take exactly the zeros of the prunable weights of an already-pruned model.
+
+    Parameters
+    ----------
+    weights : Weights
+        From :func:`sparsity_report.load`.
+    progress, executor, cache : optional
+        See :func:`sparsity_report.counting.counts.count_weights`.
+
+    Returns
+    -------
+    Pruning
+        The zeros of each tensor; no weight changes.
+
+    Raises
+    ------
+    SparsityReportError
+        The model has no prunable weights, or a weight is NaN.
+
+    Examples
+    --------
+    >>> import sparsity_report as sr
+    >>> model = sr.masked(sr.global_magnitude(sr.load(), 0.5)).module()
+    >>> pruning = sr.existing_zeros(sr.load(model))
+    >>> pruning.pruned, sr.masked(pruning).name, sr.csr(pruning).name
+    (393216, 'Pruned50', 'CSR50')
+    """
+    counts = prunable_counts(weights, progress, executor, cache)
+    zeros = {name: counted.total - counted.nonzero for name, counted in counts.items()}
+    share = sum(zeros.values()) / sum(counted.total for counted in counts.values())
+    cuts: dict[str, Cut] = {name: ZeroCut(number) for name, number in zeros.items() if number}
+    return Pruning(weights, share, "existing_zeros", cuts)
 
 
 @with_bar("pruning")

@@ -65,6 +65,10 @@ def apply_mask_(tensor: torch.Tensor, stays: torch.Tensor) -> None:
         tensor.masked_fill_(~stays, 0)
 
 
+# Methods whose zeros come from elsewhere.
+_WITHOUT_TARGET = ("imported_masks", "existing_zeros")
+
+
 class Cut(ABC):
     """The pruned weights of one tensor.
 
@@ -76,6 +80,8 @@ class Cut(ABC):
 
     __slots__ = ()
     pruned: int
+    # False for a cut that takes zeros only.
+    changes = True
     # Inputs and outputs of the matrices if their inputs come first, as in ``Conv1D``.
     input_first: tuple[int, int] | None = None
 
@@ -229,6 +235,27 @@ class ThresholdCut(Cut):
         check_unchanged(removed, self.pruned)
 
 
+@dataclass(frozen=True, slots=True)
+class ZeroCut(Cut):
+    """A cut of exactly the zeros that a tensor has.
+
+    Attributes
+    ----------
+    pruned : int
+        Number of zeros.
+    """
+
+    changes = False
+    pruned: int
+
+    def nonzero_after(self, before: Magnitudes) -> int:
+        """Return the nonzeros, which stay as they are."""
+        return before.nonzero
+
+    def _stay(self, parts: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+        return (part.bool() for part in parts)
+
+
 class CountedCut(Cut):
     """A cut that stores the counted number of kept nonzeros."""
 
@@ -346,7 +373,7 @@ class Pruning(Presentable):
     weights : Weights
         The model to prune.
     sparsity : float
-        Requested share of the prunable weights.
+        Requested share of the prunable weights, or their share of zeros without a request.
     method : str
         A rule such as ``"global_magnitude"`` or ``"random"``, or a pattern such as ``"2:4"``,
         followed by details such as ``"seed 0"`` or ``"owl"`` after commas.
@@ -375,6 +402,16 @@ class Pruning(Presentable):
         return sum(cut.pruned for cut in self.cuts.values())
 
     @property
+    def changed(self) -> frozenset[str]:
+        """Names of the parameters whose values may change."""
+        return frozenset(name for name, cut in self.cuts.items() if cut.changes)
+
+    @property
+    def target(self) -> float | None:
+        """The requested share; None if masks or zeros determine it."""
+        return None if self.method in _WITHOUT_TARGET else self.sparsity
+
+    @property
     def threshold(self) -> float | None:
         """Largest pruned magnitude; None without a common threshold."""
         thresholds = {getattr(cut, "threshold", None) for cut in self.cuts.values()}
@@ -384,8 +421,10 @@ class Pruning(Presentable):
     def label(self) -> str:
         """Suffix in the names of variants: ``30``, ``30Layerwise``, ``2:4``, ``50Wanda``."""
         rule, *parts = self.method.split(", ")
-        if rule == "imported_masks":  # no requested level
+        if rule == "imported_masks":
             return "Imported"
+        if rule == "existing_zeros":
+            return f"{100 * self.sparsity:.1f}".removesuffix(".0")
         pattern = parse_pattern(self.method)
         words = [_WORDS.get(rule, "" if rule == str(pattern) else "Partly")]
         words += [_WORDS.get(part, "") for part in parts]
@@ -403,7 +442,8 @@ class Pruning(Presentable):
     def apply_(self, model: nn.Module) -> nn.Module:
         """Set the pruned weights of `model`, an unmasked copy, to zero in place."""
         places = locate(walk(model))
-        for name, cut in self.cuts.items():
+        for name in self.changed:
+            cut = self.cuts[name]
             module, leaf = places[name]
             tensor = value(module, leaf)
             cut.apply_(tensor)
@@ -429,22 +469,22 @@ class PrunedWeights(Weights):
     def tensor(self, name: str) -> torch.Tensor:
         """Return the values of a parameter, with pruned ones set to zero."""
         tensor = self._pruning.weights.tensor(name)
-        if (cut := self._pruning.cuts.get(name)) is None:
+        if name not in self._pruning.changed:
             return tensor
         tensor = tensor.detach().clone()
-        cut.apply_(tensor)
+        self._pruning.cuts[name].apply_(tensor)
         return tensor
 
     def as_in_memory(self, name: str) -> Iterator[Slice]:
         """Yield the values of a parameter in slices, those of the base if nothing is pruned."""
-        if name in self._pruning.cuts:
+        if name in self._pruning.changed:
             yield from super().as_in_memory(name)
         else:
             yield from self._pruning.weights.as_in_memory(name)
 
     def gives_some(self, name: str) -> bool:
         """Return whether a parameter is not pruned and the base can read parts of it."""
-        return name not in self._pruning.cuts and self._pruning.weights.gives_some(name)
+        return name not in self._pruning.changed and self._pruning.weights.gives_some(name)
 
     def tokenizer(self) -> Any:
         """Open the tokenizer of the base."""
@@ -458,7 +498,7 @@ class PrunedWeights(Weights):
 def _pruned(module: Module, pruning: Pruning) -> Module:
     """Return a module without packing and file sizes for its pruned parameters."""
     parameters = (
-        replace(p, packing="", file_bytes=None) if p.name in pruning.cuts else p
+        replace(p, packing="", file_bytes=None) if p.name in pruning.changed else p
         for p in module.parameters
     )
     return replace(module, parameters=tuple(parameters))

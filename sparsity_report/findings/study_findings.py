@@ -7,6 +7,7 @@ from weakref import WeakKeyDictionary
 import pandas as pd
 
 from sparsity_report.findings import storage_findings as storage
+from sparsity_report.findings.already_pruned import already_pruned, zeros_as_loaded
 from sparsity_report.findings.policy_findings import policy_findings
 from sparsity_report.findings.quality_findings import quality_findings
 from sparsity_report.findings.rounding_findings import zeros_explained
@@ -14,6 +15,7 @@ from sparsity_report.findings.speed_findings import speed_findings
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.sparse.shares import ratio
 from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.derived.policy_names import EXISTING
 from sparsity_report.study.layers import records
 from sparsity_report.study.notes import EDITED_STUDY, note_findings
 
@@ -24,7 +26,7 @@ _COUNTING = (
 _TIES = {"standard": "convention.tied_head_standard", "notebook": "convention.tied_head_notebook"}
 # Columns about zeros: variants that agree in all of them share one finding.
 _ZEROS = (
-    "asked_sparsity", "pruned", "prunable_total",
+    "asked_sparsity", "pruned", "zeros_before", "prunable_total", "prunable_nonzero",
     "sparsity_prunable", "sparsity_non_embedding", "sparsity_model",
 )  # fmt: skip
 # File, page and terminal each show the findings of a study.
@@ -47,16 +49,18 @@ def study_findings(study: Comparison) -> list[Phrase]:
 def _all_findings(study: Comparison) -> Iterator[Phrase]:
     yield from note_findings(study.notes, {EDITED_STUDY})
     for part in (
-        policy_findings, _zeros, storage.packed_bytes, zeros_explained, storage.csr_bytes,
+        already_pruned, policy_findings, _zeros,
+        storage.packed_bytes, zeros_explained, storage.csr_bytes,
         _arithmetic, storage.layers_kept_masked, storage.smallest_layouts, _measured, _spread,
-        _unusual_matrix, _active_parameters, _attention, _zeros_as_loaded, _unclassified,
+        _unusual_matrix, _active_parameters, _attention, zeros_as_loaded, _unclassified,
     ):  # fmt: skip
         yield from part(study)
 
 
 def headlines(study: Comparison) -> list[Phrase]:
-    """Return the first three findings about a study, and all about measurements."""
-    return list(dict.fromkeys([*study_findings(study)[:3], *_measured(study)]))
+    """Return the first three findings, those on opened models, and all on measurements."""
+    opened = (*already_pruned(study), *zeros_as_loaded(study, of_others=True))
+    return list(dict.fromkeys([*study_findings(study)[:3], *opened, *_measured(study)]))
 
 
 def _measured(study: Comparison) -> Iterator[Phrase]:
@@ -89,12 +93,16 @@ def _alike(
 
 def _zeros(study: Comparison) -> Iterator[Phrase]:
     known = study.totals["pruned"].notna() & study.totals["nonzero"].notna()
+    known &= study.variants["method"] != EXISTING
     groups = list(_alike(study.totals[known], _ZEROS))
     if len(groups) > _SEVERAL and study.totals.loc[known, "prunable_total"].nunique() == 1:
         yield _zeros_of_several(groups)
         return
     for names, row in groups:
-        yield phrase("finding.pruned_weights", variants=names, **row)
+        key = "finding.pruned_further" if row["zeros_before"] else "finding.pruned_weights"
+        zeros = row["prunable_total"] - row.pop("prunable_nonzero")
+        new = study.facts.newly_zeroed(names[0])
+        yield phrase(key, variants=names, zeros=zeros, new=new, **row)
 
 
 def _zeros_of_several(groups: Sequence[tuple[list[str], dict[str, Any]]]) -> Phrase:
@@ -168,14 +176,6 @@ def _attention(study: Comparison) -> Iterator[Phrase]:
         cost = row["attention_flops_per_token"]
         key = "finding.attention_flops_unknown" if pd.isna(cost) else "finding.attention_flops"
         yield phrase(key, positions=study.context, cost=cost, variants=names)
-
-
-def _zeros_as_loaded(study: Comparison) -> Iterator[Phrase]:
-    as_loaded = study.totals["pruned"].isna() & study.totals["nonzero"].notna()
-    for row in records(study.totals[as_loaded]):
-        if zeros := row["total"] - row["nonzero"]:
-            variant, share = row["variant"], row["sparsity_model"]
-            yield phrase("finding.zeros_as_loaded", variant=variant, zeros=zeros, share=share)
 
 
 def _unclassified(study: Comparison) -> Iterator[Phrase]:

@@ -34,6 +34,8 @@ def verdict(study: Comparison) -> Phrase:
     """
     variant = study.facts.headline
     statements = [_bytes(study, variant)]
+    if any(variant in names for names in study.facts.already_pruned.values()):
+        statements.insert(0, phrase("verdict.already_pruned"))
     for part in (_speed, _perplexity, _smallest_layout):
         statements += part(study, variant)
     return phrase("verdict.sentences", statements=statements)

@@ -15,7 +15,7 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.package_data import DEMO
 from sparsity_report.sparse.shares import zero_shares
 from sparsity_report.study.comparison import Comparison
-from sparsity_report.study.derived.policy_names import GLOBAL
+from sparsity_report.study.derived.policy_names import EXISTING, GLOBAL
 from sparsity_report.study.layers import records
 from sparsity_report.untrusted.display_text import file_name
 from sparsity_report.weights.tensor_slices import FileSlice, LocalFile
@@ -236,13 +236,14 @@ def as_thesis(shown: Shown) -> str:
     """Return the command that writes a thesis kit of this pruning."""
     method, asked = shown.method, shown.asked
     policy = method if is_pattern(method) else _POLICIES.get(method or "")
-    if policy is None or asked is None:
+    if method != EXISTING and (policy is None or asked is None):
         raise SparsityReportError(
             say("copy.error_unsupported_pruning", code='sr.write_thesis(study, "thesis")')
         )
     source = _source(shown.study)
     words = ["sparsity-report", "run", *([source] if source else [])]
-    words += ["--sparsity", f"{asked:g}", "--policy", policy, "--no-html", "--thesis"]
+    words += ["--as-is"] if method == EXISTING else ["--sparsity", f"{asked:g}", "--policy", policy]
+    words += ["--no-html", "--thesis"]
     return shlex.join([*words, "--out", "results"]) + "\n"
 
 
@@ -250,6 +251,8 @@ def _call(method: str | None, asked: Any) -> str | None:
     """Return the call that repeats a pruning; None if a level does not determine it."""
     if method is None:
         return ""
+    if method == EXISTING:
+        return "sr.existing_zeros(weights)"
     if method in {"global_magnitude", "layerwise_magnitude"}:
         return f"sr.{method}(weights, {float(asked)!r})"
     if match := re.fullmatch(r"random, seed (\d+)", method):

@@ -78,10 +78,11 @@ def layer_frame(
     """
     check_convention(convention)
     cuts, runs = pruning.cuts if pruning else {}, csr_parameters(weights)
+    changed = pruning.changed if pruning else frozenset()
     modules = _ModuleSums(weights, is_notebook=convention == "notebook")
     parameters = modules.parameters
     stored = [
-        _Stored(p, nonzero, is_pruned=p.name in cuts, is_csr=csr and p.name in runs)
+        _Stored(p, nonzero, is_pruned=p.name in changed, is_csr=csr and p.name in runs)
         for p, nonzero in zip(parameters, _left(weights, counts, cuts), strict=True)
     ]
     left = [each.nonzero for each in stored]

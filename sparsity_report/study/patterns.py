@@ -47,10 +47,10 @@ def weight_patterns(
     pandas.DataFrame
         One row per matrix, experts apart.
 
-        ``rows`` (outputs), ``columns`` (inputs) and ``sparsity`` describe the matrix; ``mean_abs``
-        and ``std`` its weights before pruning. ``expected_sparsity`` is the share that one global
-        threshold t would remove from a Gaussian with the same standard deviation σ,
-        ``erf(t / (σ·√2))``, null without a threshold.
+        ``rows`` (outputs), ``columns`` (inputs) and ``sparsity`` describe the matrix; ``mean_abs``,
+        ``std`` and ``least_abs``, the smallest nonzero magnitude, its weights before pruning.
+        ``expected_sparsity`` is the share that one global threshold t would remove from a Gaussian
+        with the same standard deviation σ, ``erf(t / (σ·√2))``, null without a threshold.
 
         ``zero_rows`` and ``zero_columns`` are the shares of rows and columns without a nonzero,
         ``head_sparsity`` the sparsity of each attention head. ``n_m`` is the sparsest of 1:4, 2:8,
@@ -177,6 +177,7 @@ def _patterns(
                 "expected_sparsity": expected_sparsity(threshold, std),
                 "mean_abs": values[number].mean_abs,
                 "std": std,
+                "least_abs": values[number].least_abs,
                 "zstd_bytes": frames[key].sizes[number] if zstd else None,
                 "zstd_version": version,
             }

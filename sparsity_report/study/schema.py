@@ -155,7 +155,7 @@ COLUMNS = {
             sparsity_before sparsity_itself gone_of_base
         """, low=0, high=1, optional=True),
         *_columns("float64", """
-            threshold uses ratio mean_abs std promised_speedup realised_low realised_high
+            threshold uses ratio mean_abs std least_abs promised_speedup realised_low realised_high
             realised_share control_high bound_seconds bound_share others load frequency
             speedup_low speedup_high perplexity kl dense_perplexity stderr relative_change norm
         """, low=0, optional=True),
@@ -207,10 +207,11 @@ _NULLABLE: Mapping[str, Any] = {"dtype": "Int64", "optional": True}
 _MAYBE: Mapping[str, Any] = {"optional": True}
 TABLES: Mapping[str, Table] = {
     "variants": _table(
-        "variant layout model architecture source fingerprint method asked_sparsity pruned "
-        "threshold attention_width attention_flops_per_token basis basis_fingerprint "
+        "variant layout model architecture source fingerprint method asked_sparsity zeros_before "
+        "pruned threshold attention_width attention_flops_per_token basis basis_fingerprint "
         "basis_windows basis_window",
         layout={"among": ("dense", "masked", "csr")},
+        zeros_before=_NULLABLE,
     ),
     "layers": _table(
         "variant module_name block group shape dtype packing layout total nonzero sparsity "
@@ -220,9 +221,10 @@ TABLES: Mapping[str, Table] = {
     ),
     "groups": _table(f"variant group modules {_SUMMED} sparsity param_frac"),
     "totals": _table(
-        f"variant layout asked_sparsity pruned threshold {_SUMMED} prunable_total "
+        f"variant layout asked_sparsity zeros_before pruned threshold {_SUMMED} prunable_total "
         "prunable_nonzero non_embedding_total non_embedding_nonzero sparsity_prunable "
-        "sparsity_non_embedding sparsity_model attention_flops_per_token"
+        "sparsity_non_embedding sparsity_model attention_flops_per_token",
+        zeros_before=_NULLABLE,
     ),
     "levels": _table("module_name sparsity weight_nonzero uncertainty"),
     # The model at one level, see Comparison.at_level.
@@ -237,7 +239,8 @@ TABLES: Mapping[str, Table] = {
     ),
     "patterns": _table(
         "variant module_name parameter expert block group rows columns sparsity "
-        "expected_sparsity mean_abs std zero_rows zero_columns head_sparsity n_m n_m_share "
+        "expected_sparsity mean_abs std least_abs zero_rows zero_columns head_sparsity n_m "
+        "n_m_share "
         + " ".join(f"fill_{size}" for size in BLOCKS)
         + " gap_padding tile_padding zstd_bytes zstd_version",
         columns={"dtype": "int64", "optional": False},

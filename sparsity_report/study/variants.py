@@ -19,6 +19,7 @@ from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.sparse.csr_swap import convert_linears_to_csr_
 from sparsity_report.sparse.linear_csr import convert_experts_to_csr_
 from sparsity_report.sparse.shares import zero_share
+from sparsity_report.study.derived.rounded_zeros import is_pruned
 from sparsity_report.study.layers import csr_parameters, group_frame, layer_frame
 from sparsity_report.weights.anatomy.parameter_places import copied, locate, put_, value, walk
 from sparsity_report.weights.loading import load
@@ -77,6 +78,18 @@ class Variant(Presentable):
             convention=convention,
         )
 
+    @property
+    def is_pruned(self) -> bool:
+        """True if the opened model has more zeros than a trace and than rounding explains.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> sr.dense(sr.load()).is_pruned
+        False
+        """
+        return is_pruned(layer_frame(self.weights, count_weights(self.weights), variant=self.name))
+
     def module(self, base: nn.Module | None = None) -> nn.Module:
         """Return a runnable model with these weights, leaving the original unchanged.
 
@@ -118,7 +131,8 @@ class Variant(Presentable):
             "source": self.weights.source,
             "fingerprint": fingerprint,
             "method": pruning.method if pruning else None,
-            "asked_sparsity": pruning.sparsity if pruning else None,
+            "asked_sparsity": pruning.target if pruning else None,
+            "zeros_before": _prunable_zeros(self.weights) if pruning else None,
             "pruned": pruning.pruned if pruning else None,
             "threshold": pruning.threshold if pruning else None,
             "attention_width": self.weights.attention_width,
@@ -162,7 +176,8 @@ def masked(pruning: Pruning, *, name: str | None = None) -> Variant:
     pruning : Pruning
         From :func:`global_magnitude` or another pruning policy.
     name : str, optional
-        Name of the variant; ``Masked30`` at 30 % by default.
+        Name of the variant; by default ``Masked30`` at 30 %, or ``Pruned49.9`` for
+        :func:`existing_zeros`.
 
     Returns
     -------
@@ -180,7 +195,7 @@ def masked(pruning: Pruning, *, name: str | None = None) -> Variant:
     >>> sr.masked(sr.global_magnitude(sr.load(), sparsity=0.3)).name
     'Masked30'
     """
-    return _pruned(pruning, "masked", name, "Masked")
+    return _pruned(pruning, "masked", name)
 
 
 def csr(pruning: Pruning, *, name: str | None = None) -> Variant:
@@ -212,7 +227,7 @@ def csr(pruning: Pruning, *, name: str | None = None) -> Variant:
     >>> sr.csr(sr.global_magnitude(sr.load(), sparsity=0.3)).name
     'CSR30'
     """
-    return _pruned(pruning, "csr", name, "CSR")
+    return _pruned(pruning, "csr", name)
 
 
 def csr_note(weights: Weights) -> Phrase | None:
@@ -324,6 +339,12 @@ def fingerprint(weights: Weights, counts: Mapping[str, Magnitudes]) -> str:
     return digest.hexdigest()[:16]
 
 
+def _prunable_zeros(weights: Weights) -> int:
+    """Return the zeros among the prunable weights before pruning."""
+    counts = count_weights(weights)
+    return sum(p.total - counts[p.name].nonzero for p in weights.prunable)
+
+
 def _converted(model: nn.Module, parameters: Collection[Parameter]) -> nn.Module:
     places, linears = locate(walk(model)), []
     for p in parameters:
@@ -355,10 +376,12 @@ def listed(function: str, variants: object) -> list[Variant]:
     return chosen
 
 
-def _pruned(pruning: Pruning, layout: str, name: str | None, prefix: str) -> Variant:
+def _pruned(pruning: Pruning, layout: str, name: str | None) -> Variant:
     if not isinstance(pruning, Pruning):
         raise SparsityReportError(
             f"{layout}: needs a pruning such as global_magnitude(weights, sparsity=0.3), not "
             f"{type(pruning).__name__}; give an already-pruned model to dense()"
         )
+    masked_prefix = "Pruned" if pruning.method == "existing_zeros" else "Masked"
+    prefix = "CSR" if layout == "csr" else masked_prefix
     return Variant(name or f"{prefix}{pruning.label}", pruning.weights, pruning, layout)

@@ -17,8 +17,8 @@ import sparsity_report as sr
 from sparsity_report.findings import rounding_findings
 from sparsity_report.findings.audit import audit
 from sparsity_report.findings.difference_findings import difference_findings
-from sparsity_report.findings.rounding_findings import Rounded
 from sparsity_report.findings.study_findings import conventions, study_findings
+from sparsity_report.study.derived.rounded_zeros import Rounded, origin
 from sparsity_report.study.derived.speedups import reference
 
 
@@ -118,7 +118,7 @@ def test_a_note_that_numbers_are_none_opens_the_audit_as_a_sentence():
 def test_rounding_explains_a_seventh_more_than_a_gaussian_has(near, expected, verdict):
     """And half as much again is clearly more; of few zeros nothing can be told."""
     part = Rounded(True, ["nf4"], 1000, near, near, expected)
-    assert rounding_findings._origin(part) == verdict
+    assert origin(part) == verdict
 
 
 @pytest.mark.parametrize(

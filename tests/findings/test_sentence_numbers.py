@@ -120,6 +120,110 @@ def set_to_zero(study, said):
     }
 
 
+def zeros_and_weights(rows):
+    weights = int(rows["weight_total"].sum())
+    return weights - int(rows["weight_nonzero"].sum()), weights
+
+
+def set_to_zero_further(study, said):
+    name = split(said["variants"])[0]
+    same = study.variants["fingerprint"] == row(study, name)["fingerprint"]
+    as_opened = study.variants[same & study.variants["method"].isna()]["variant"]
+    if len(as_opened):
+        before, _ = zeros_and_weights(prunable(study, as_opened.iloc[0]))
+    else:
+        weights = study.weights
+        before = sum(int((weights.tensor(p.name) == 0).sum()) for p in weights.prunable)
+    zeros, _ = zeros_and_weights(prunable(study, name))
+    told = set_to_zero(study, said)
+    del told["pruned"]
+    return told | {
+        "zeros_before": whole(before),
+        "new": whole(zeros - before),
+        "zeros": whole(zeros),
+    }
+
+
+def prunable_tensors(study):
+    weights = study.weights
+    return {p.name: weights.tensor(p.name).double().numpy() for p in weights.prunable}
+
+
+def opened_zeros(study, said):
+    name = split(said["variants"])[0]
+    rows, (zeros, total) = layers(study, name), zeros_and_weights(prunable(study, name))
+    return {
+        "zeros": whole(zeros),
+        "prunable_total": whole(total),
+        "sparsity_prunable": pct(zeros / total),
+        "variants": said["variants"],
+        "sparsity_non_embedding": zeros_of(rows[~rows["group"].isin(["embedding", "lm_head"])]),
+        "sparsity_model": zeros_of(rows),
+    }
+
+
+def opened_n_m(study, said):
+    tensors = prunable_tensors(study).values()
+    fits = [(np.count_nonzero(t.reshape(-1, 4), axis=1) <= 2).mean() >= 0.99 for t in tensors]
+    return {
+        "variant": said["variant"], "pattern": "2:4",
+        "matrices": whole(sum(fits)), "among": f"{len(fits)} prunable matrices",
+    }  # fmt: skip
+
+
+def opened_heads(study, said):
+    width = 128 // 4
+    heads = 0
+    for name, tensor in prunable_tensors(study).items():
+        if "self_attn" in name:
+            rows = tensor.T if "out_proj" in name else tensor
+            heads += sum(not rows[at : at + width].any() for at in range(0, 128, width))
+    return {"variant": said["variant"], "heads": whole(heads)}
+
+
+def opened_lines(study, said):
+    rows = study.patterns[study.patterns["variant"] == said["variant"]]
+    numbers = {
+        part: round((rows[f"zero_{part}"] * rows[part].astype(float)).sum())
+        for part in ("rows", "columns")
+    }
+    return {"variant": said["variant"], **{part: whole(n) for part, n in numbers.items()}}
+
+
+def opened_shares(study, said):
+    shares = {name: np.mean(t == 0) for name, t in prunable_tensors(study).items()}
+    least, most = min(shares, key=shares.get), max(shares, key=shares.get)
+    ends = [pct(shares[least]), pct(shares[most])]
+    if "ends" in said:
+        (share,) = set(ends)
+        return {"variant": said["variant"], "ends": f"{share} %"}
+    names = (name.removesuffix(".weight") for name in (least, most))
+    return {"variant": said["variant"], **dict(zip(("low", "high"), ends, strict=True)),
+            **dict(zip(("least", "most"), names, strict=True))}  # fmt: skip
+
+
+def opened_smallest(study, _):
+    smallest, expected = [], []
+    for tensor in prunable_tensors(study).values():
+        smallest.append(np.abs(tensor[tensor != 0]).min())
+        share = np.mean(tensor == 0)
+        cut = stats.norm.ppf((1 + share) / 2)
+        # The mean square of what lies beyond the cut, by integration.
+        square = 2 * stats.norm.expect(np.square, lb=cut, ub=np.inf)
+        expected.append(cut * np.sqrt(np.var(tensor) / square))
+    ends = [f"{end:.4g}" for end in (min(smallest), max(smallest))]
+    return {
+        "ends": ends[0] if ends[0] == ends[1] else " to ".join(ends),
+        "matrices": whole(len(smallest)),
+        "least": f"{np.median(smallest):.3g}",
+        "expected": f"{np.median(expected):.3g}",
+    }
+
+
+def of_smallest(*names):
+    return lambda study, said: {name: opened_smallest(study, said)[name] for name in names}
+
+
 def zeros_of_several(study, _):
     pruned = study.totals[study.totals["pruned"].notna()].sort_values("pruned")
     told = []
@@ -270,7 +374,7 @@ def least_bytes(study, name):
     best = rows.sort_values("bytes", kind="stable").iloc[0]
     shown = {
         "bitmask": "bitmask", "csr_int16": "CSR with int16 columns", "dense": "dense",
-        "macko": "MACKO", "tca_bme": "SpInfer bitmap",
+        "macko": "MACKO", "tca_bme": "SpInfer bitmap", "bsr_32": "BSR 32 × 32",
     }  # fmt: skip
     weights = prunable(study, name)
     dense = (weights["weight_total"] * weights["dtype"].map(BYTES)).sum()
@@ -771,7 +875,19 @@ def nothing_smaller(study, _):
 # By key: the values of a finding, computed again and written.
 READERS = {
     "finding.pruned_weights": set_to_zero,
+    "finding.pruned_further": set_to_zero_further,
     "finding.zeros_by_variant": zeros_of_several,
+    "existing.zeros": opened_zeros,
+    "existing.zeros_of_model": opened_zeros,
+    "existing.n_m_groups": opened_n_m,
+    "existing.whole_heads": opened_heads,
+    "existing.whole_rows": opened_lines,
+    "existing.even_layers": opened_shares,
+    "existing.uneven_layers": opened_shares,
+    "existing.one_threshold": of_smallest("ends", "matrices"),
+    "existing.layer_thresholds": of_smallest("least", "expected"),
+    "existing.not_by_magnitude": of_smallest("least", "expected"),
+    "verdict.already_pruned": lambda *_: {},
     "finding.csr_break_even": stores,
     "finding.csr_no_break_even": stores,
     "finding.packed_bytes": takes,
@@ -1009,6 +1125,39 @@ def partly_pruned():
     return model
 
 
+def opened(policy, *more):
+    """The zeros of a demo model that was pruned and then opened."""
+    weights = sr.load()
+    model = policy(weights).apply_(weights.module())
+    for change in more:
+        change(model)
+    weights = sr.load(model, name="opened")
+    zeros = sr.existing_zeros(weights)
+    return sr.compare(sr.dense(weights), sr.masked(zeros), sr.csr(zeros), patterns=True)
+
+
+def without_heads(model):
+    """Zero two heads of four of each block, in all four projections."""
+    with torch.no_grad():
+        for layer in model.model.decoder.layers:
+            for name in ("q_proj", "k_proj", "v_proj"):
+                getattr(layer.self_attn, name).weight[32:96] = 0
+            layer.self_attn.out_proj.weight[:, 32:96] = 0
+
+
+def without_neurons(model):
+    """Zero every other neuron of each MLP."""
+    with torch.no_grad():
+        for layer in model.model.decoder.layers:
+            layer.fc1.weight[::2] = 0
+            layer.fc2.weight[:, ::2] = 0
+
+
+def pruned_twice():
+    study = opened(lambda weights: sr.global_magnitude(weights, 0.5))
+    return sr.compare(sr.dense(study.weights), mostly(0.6, study.weights))
+
+
 def scored_alone():
     scores = measurements.quality(levels=((0.3, 12.5),), names=("CSR30",))
     return measurements.put_in(study_of(sr.load()), quality=scores.assign(kl=None))
@@ -1056,6 +1205,13 @@ STUDIES = {
     "dead, more and less": lambda: sr.compare(
         *(sr.dense(dead(further=name == "B"), name=name) for name in "AB"), patterns=True
     ),
+    "opened": lambda: opened(lambda weights: sr.global_magnitude(weights, 0.5)),
+    "opened layerwise": lambda: opened(lambda weights: sr.layerwise_magnitude(weights, 0.5)),
+    "opened random": lambda: opened(lambda weights: sr.random_unstructured(weights, 0.5)),
+    "opened 2:4": lambda: opened(lambda weights: sr.n_m(weights, 2, 4)),
+    "opened heads": lambda: opened(lambda weights: sr.global_magnitude(weights, 0), without_heads),
+    "opened rows": lambda: opened(lambda weights: sr.global_magnitude(weights, 0), without_neurons),
+    "pruned twice": pruned_twice,
     "dead before": dead_more_than_asked,
     "scored alone": scored_alone,
     "hardly pruned": hardly_pruned,
@@ -1089,7 +1245,7 @@ def test_every_finding_of_the_code_has_a_reader():
     sentences = {
         key
         for key in named & set(spoken().sentences)
-        if key.startswith(("finding.", "audit.", "speed.", "rounding."))
+        if key.startswith(("finding.", "existing.", "audit.", "speed.", "rounding."))
         and spoken().template(key).endswith(".")
     }
     assert len(sentences) > 20

@@ -39,6 +39,8 @@ _EXTREMES = {
     "layers_least": "caption.least_sparse_layers",
 }
 
+# Figures of a variant besides the columns of its totals.
+_DERIVED = ("bits_per_weight", "newly_zeroed")
 _INSIDE = {"heads": "caption.zeros_by_head", "experts": "caption.zeros_by_expert"}
 
 
@@ -60,7 +62,7 @@ def variants(study: Comparison) -> Table:
 def totals(study: Comparison) -> Table:
     """Return the three sparsities and the costs, one column per variant."""
     by_variant = [
-        {**row, "bits_per_weight": study.facts.bits_per_weight(row["variant"])}
+        row | {name: getattr(study.facts, name)(row["variant"]) for name in _DERIVED}
         for row in cells.plain_rows(study.totals)
     ]
 
@@ -88,7 +90,8 @@ def totals(study: Comparison) -> Table:
 
 def _costs(study: Comparison) -> Iterator[tuple[str, str]]:
     """Yield columns of pruning, bytes and work per token, each with a note on what it counts."""
-    yield from dict.fromkeys(("asked_sparsity", "pruned", "threshold"), "").items()
+    keys = ("asked_sparsity", "zeros_before", "newly_zeroed", "threshold")
+    yield from dict.fromkeys(keys, "").items()
     if study.facts.packings():
         yield "file_bytes", say("column.file_bytes_note")
         yield "bits_per_weight", say("column.bits_per_weight_note")

@@ -11,5 +11,7 @@
 - `heatmap_grid`: cells of the heat map
 - `heads_experts`: sparsity of attention heads and experts; zero rows, columns, heads and layers
 - `layer_metrics`: figures of layers besides counts, and the least and most sparse layer
+- `rounded_zeros`: zeros that rounding explains, and models pruned before they were opened
+- `existing_zeros`: the pattern of the zeros of an already-pruned model
 - `histograms`: histograms of the magnitudes of layers
 """

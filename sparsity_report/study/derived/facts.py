@@ -22,11 +22,18 @@ import pandas as pd
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.sparse.shares import bits_per_weight, ratio, zero_shares
 from sparsity_report.sparse.shares import break_even as break_even_share
+from sparsity_report.study.derived.existing_zeros import (
+    Positions,
+    SmallestKept,
+    positions,
+    smallest_kept,
+)
 from sparsity_report.study.derived.heads_experts import Dead, Inner, Part, dead, inner, parts
 from sparsity_report.study.derived.heatmap_grid import Cell, Grid
 from sparsity_report.study.derived.layer_metrics import Spread, beyond, spread_of
-from sparsity_report.study.derived.policy_names import methods, selection_rule
+from sparsity_report.study.derived.policy_names import EXISTING, methods, selection_rule
 from sparsity_report.study.derived.protocol_scores import Scored, scored
+from sparsity_report.study.derived.rounded_zeros import TRACE, is_pruned
 from sparsity_report.study.derived.speedups import crossovers, reference, speeds
 from sparsity_report.study.frames import StudyFrames
 from sparsity_report.study.layers import records, summed
@@ -36,8 +43,6 @@ from sparsity_report.study.storage_layouts import layout_ends
 
 # Layouts of the curve of bytes against sparsity.
 CURVE_LAYOUTS = ("dense", "csr_int32", "csr_int64", "bitmask")
-# Share of zeros from which a model counts as pruned before it was opened.
-_PRUNED_BY_OTHERS = 0.01
 
 
 class Facts:
@@ -93,17 +98,65 @@ class Facts:
 
     @cached_property
     def _first_alike(self) -> dict[str, str]:
-        """The first variant with the same zeros, by pruned variant."""
-        first: dict[tuple[object, ...], str] = {}
-        alike: dict[str, str] = {}
+        """The first variant with the same zeros, by pruned variant.
+
+        A variant named for the zeros of an opened model comes before the model itself.
+        """
+        keys: dict[str, tuple[object, ...]] = {}
         for row in records(self.study.variants):
-            variant, fingerprint = row["variant"], row["fingerprint"]
-            left = self._left(variant)
+            variant, left = row["variant"], self._left(row["variant"])
             share = self.total(variant, "sparsity_prunable") or 0.0
-            if pd.notna(row["pruned"]) or share > _PRUNED_BY_OTHERS:
-                policy = self._policy(row, left)
-                alike[variant] = first.setdefault((fingerprint, policy, left), variant)
-        return alike
+            if pd.notna(row["pruned"]) or share > TRACE:
+                keys[variant] = (row["fingerprint"], self._policy(row, left), left)
+        existing = set(self._existing)
+        ordered = sorted(keys, key=lambda variant: variant not in existing)
+        first = {keys[variant]: variant for variant in reversed(ordered)}
+        return {variant: first[key] for variant, key in keys.items()}
+
+    @property
+    def _existing(self) -> list[str]:
+        """The variants whose pruning is the zeros of the opened model."""
+        variants = self.study.variants
+        return list(variants.loc[variants["method"] == EXISTING, "variant"])
+
+    @cached_property
+    def already_pruned(self) -> dict[str, tuple[str, ...]]:
+        """The variants that keep the zeros of a model pruned before, by the first of each model.
+
+        Variants of :func:`sparsity_report.existing_zeros` come before the model itself.
+        """
+        variants = self.study.variants
+        models: dict[str, tuple[str, ...]] = {}
+        for _, rows in variants.groupby("fingerprint", sort=False):
+            opened = list(rows.loc[rows["method"].isna(), "variant"])
+            names = [name for name in rows["variant"] if name in self._existing]
+            if not names and any(is_pruned(self.layers(name)) for name in opened[:1]):
+                names = opened[:1]
+            models |= {names[0]: tuple(names)} if names else {}
+        return models
+
+    def newly_zeroed(self, variant: str) -> int | None:
+        """Return the prunable weights that a variant's pruning turned into zeros.
+
+        None without a pruning, or if the zeros before are unknown.
+        """
+        totals = (self.total(variant, f"prunable_{part}") for part in ("total", "nonzero"))
+        weights, left = totals
+        before = self.total(variant, "zeros_before")
+        if weights is None or left is None or before is None:
+            return None
+        return int(weights - left - before)
+
+    def positions(self, variant: str) -> Positions | None:
+        """Return the pattern that a variant's zeros form, see :mod:`.existing_zeros`."""
+        return positions(self._patterns(variant), self.spread(variant))
+
+    def smallest_kept(self, variant: str) -> SmallestKept | None:
+        """Return the smallest magnitudes beside those that magnitude pruning would leave.
+
+        None for packed weights, whose magnitudes are rounded.
+        """
+        return None if self.packings(variant) else smallest_kept(self._patterns(variant))
 
     def _left(self, variant: str) -> tuple[int, ...]:
         """Return the nonzero weights of each layer, -1 where unknown."""
@@ -247,8 +300,11 @@ class Facts:
     @cached_property
     def methods(self) -> pd.DataFrame:
         """The unpruned models and each distinct pruning, see :func:`.policy_names.methods`."""
-        shares = {variant: self.total(variant, "sparsity_prunable") for variant in self.prunings}
-        return methods(self.study.variants, shares)
+        variants = self.study.variants
+        opened = variants.loc[variants["method"].isna(), "variant"]
+        names = [name for name in self._first_alike if name in {*self.prunings, *opened}]
+        shares = {variant: self.total(variant, "sparsity_prunable") for variant in names}
+        return methods(variants, shares)
 
     @cached_property
     def first_prunings(self) -> pd.DataFrame:

@@ -8,6 +8,7 @@ from sparsity_report.counting.n_m_patterns import is_pattern, parse_pattern, wit
 from sparsity_report.study.layers import records
 
 GLOBAL, LAYERWISE = "global_magnitude", "layerwise_magnitude"
+EXISTING = "existing_zeros"
 # Words of a method that tell how shares were allotted to layers, not how weights were chosen.
 _ALLOCATIONS = frozenset({"given", "owl", "bounded"})
 
@@ -81,7 +82,8 @@ def methods(variants: pd.DataFrame, prunings: Mapping[str, float | None]) -> pd.
     variants : pandas.DataFrame
         As of a study.
     prunings : mapping of str to float
-        Sparsity of the prunable weights of each distinct pruning, see ``facts.prunings``.
+        Sparsity of the prunable weights of each distinct pruning, see ``facts.prunings``, and of
+        models that were pruned when they were opened.
 
     Returns
     -------
