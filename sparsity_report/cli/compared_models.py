@@ -86,8 +86,14 @@ def pruned(weights: Weights, choice: Choice, grid: Grid, analysis: Analysis) -> 
         with bar("pruning") as progress:
             counting: dict[str, Any] = {"executor": executor, "cache": cache}
             prunings = tuple(grid.prunings(weights, calibration, progress=progress, **counting))
-    existing = [sr.existing_zeros(weights)] if counts_as_is else []
-    variants = [base, *map(sr.masked, [*existing, *prunings])]
+    existing: list[Pruning] = []
+    variants = [base]
+    if counts_as_is:
+        existing = [sr.existing_zeros(weights)]
+        # Zeros that rounding explains are no pruning.
+        name = None if base.is_pruned else f"AsIs{existing[0].label}"
+        variants.append(sr.masked(existing[0], name=name))
+    variants += map(sr.masked, prunings)
     variants += map(sr.csr, [*existing, *prunings] if len(prunings) < 2 else existing)
 
     def steps() -> Iterable[Pruning]:

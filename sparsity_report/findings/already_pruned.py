@@ -1,6 +1,7 @@
 """Findings about the zeros of models as they were opened, pruned before or not."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.study.comparison import Comparison
@@ -25,7 +26,7 @@ _SMALLEST_KEPT = {
 
 
 def already_pruned(study: Comparison) -> Iterator[Phrase]:
-    """Yield number, pattern and magnitudes of the zeros of each model pruned before.
+    """Yield number, pattern and magnitudes of the zeros of the first model, if pruned before.
 
     Examples
     --------
@@ -35,13 +36,34 @@ def already_pruned(study: Comparison) -> Iterator[Phrase]:
     >>> print(str(next(already_pruned(study))).partition(". ")[0][-60:])
     zero when the model was opened, and Pruned50 adds none
     """
+    yield from _opened_zeros(study, is_first=True)
+
+
+def other_models(study: Comparison) -> Iterator[Phrase]:
+    """Yield the zeros of further models as they were opened."""
+    yield from _opened_zeros(study, is_first=False)
+    for row in _as_loaded(study):
+        if not study.facts.is_of_first(row["variant"]):
+            yield phrase("finding.zeros_as_loaded", **row)
+
+
+def zeros_as_loaded(study: Comparison) -> Iterator[Phrase]:
+    """Yield the zeros of unpruned variants of the first model, if it was not pruned before."""
+    for row in _as_loaded(study):
+        if row["zeros"] and study.facts.is_of_first(row["variant"]):
+            yield phrase("finding.zeros_as_loaded", **row)
+
+
+def _opened_zeros(study: Comparison, is_first: bool) -> Iterator[Phrase]:
     opened = set(study.variants.loc[study.variants["method"].isna(), "variant"])
     for variant, names in study.facts.already_pruned.items():
+        if study.facts.is_of_first(variant) != is_first:
+            continue
         (row,) = records(study.totals.loc[study.totals["variant"] == variant, _FIGURES])
         zeros = row["prunable_total"] - row.pop("prunable_nonzero")
         key = "existing.zeros_of_model" if variant in opened else "existing.zeros"
         yield phrase(key, variants=names, zeros=zeros, **row)
-        if pattern := study.facts.positions(variant):
+        if zeros and (pattern := study.facts.positions(variant)):
             statements = [phrase(_POSITIONS[pattern.key], variant=variant, **pattern.figures)]
             # Whole rows, heads and groups are chosen by other scores.
             unstructured = pattern.key in ("even", "uneven")
@@ -50,25 +72,12 @@ def already_pruned(study: Comparison) -> Iterator[Phrase]:
             yield phrase("existing.pattern", statements=statements)
 
 
-def zeros_as_loaded(study: Comparison, of_others: bool = False) -> Iterator[Phrase]:
-    """Yield the zeros of unpruned variants whose model was not pruned before.
-
-    A model other than the first is mentioned without zeros, too.
-
-    Parameters
-    ----------
-    study : Comparison
-    of_others : bool
-        Whether to leave out the first model.
-    """
+def _as_loaded(study: Comparison) -> Iterator[dict[str, Any]]:
+    """Yield the zeros of unpruned variants whose model was not pruned before."""
     prints = study.variants.set_index("variant")["fingerprint"]
     known = {prints[variant] for variant in study.facts.already_pruned}
-    if of_others:
-        known.add(prints.iloc[0])
     as_loaded = study.totals["pruned"].isna() & study.totals["nonzero"].notna()
     for row in records(study.totals[as_loaded]):
-        variant, zeros = row["variant"], row["total"] - row["nonzero"]
-        is_other = prints[variant] != prints.iloc[0]
-        if prints[variant] not in known and (zeros or is_other):
-            share = row["sparsity_model"]
-            yield phrase("finding.zeros_as_loaded", variant=variant, zeros=zeros, share=share)
+        if prints[row["variant"]] not in known:
+            zeros = row["total"] - row["nonzero"]
+            yield {"variant": row["variant"], "zeros": zeros, "share": row["sparsity_model"]}

@@ -7,7 +7,7 @@ from weakref import WeakKeyDictionary
 import pandas as pd
 
 from sparsity_report.findings import storage_findings as storage
-from sparsity_report.findings.already_pruned import already_pruned, zeros_as_loaded
+from sparsity_report.findings.already_pruned import already_pruned, other_models, zeros_as_loaded
 from sparsity_report.findings.policy_findings import policy_findings
 from sparsity_report.findings.quality_findings import quality_findings
 from sparsity_report.findings.rounding_findings import zeros_explained
@@ -31,6 +31,8 @@ _ZEROS = (
 )  # fmt: skip
 # File, page and terminal each show the findings of a study.
 _FINDINGS: WeakKeyDictionary[Comparison, tuple[Phrase, ...]] = WeakKeyDictionary()
+# Keys of findings that the command line prints wherever they stand.
+_ALWAYS_PRINTED = ("existing.", "finding.pruned_", "finding.zeros_by_variant")
 # Distinct numbers of zeros up to which each has a separate finding.
 _SEVERAL = 2
 
@@ -49,7 +51,7 @@ def study_findings(study: Comparison) -> list[Phrase]:
 def _all_findings(study: Comparison) -> Iterator[Phrase]:
     yield from note_findings(study.notes, {EDITED_STUDY})
     for part in (
-        already_pruned, policy_findings, _zeros,
+        already_pruned, policy_findings, _zeros, other_models,
         storage.packed_bytes, zeros_explained, storage.csr_bytes,
         _arithmetic, storage.layers_kept_masked, storage.smallest_layouts, _measured, _spread,
         _unusual_matrix, _active_parameters, _attention, zeros_as_loaded, _unclassified,
@@ -58,9 +60,10 @@ def _all_findings(study: Comparison) -> Iterator[Phrase]:
 
 
 def headlines(study: Comparison) -> list[Phrase]:
-    """Return the first three findings, those on opened models, and all on measurements."""
-    opened = (*already_pruned(study), *zeros_as_loaded(study, of_others=True))
-    return list(dict.fromkeys([*study_findings(study)[:3], *opened, *_measured(study)]))
+    """Return the first three findings, and all about zeros and measurements."""
+    findings = study_findings(study)
+    printed = {*findings[:3], *other_models(study), *_measured(study)}
+    return [f for f in findings if f in printed or f.key.startswith(_ALWAYS_PRINTED)]
 
 
 def _measured(study: Comparison) -> Iterator[Phrase]:

@@ -10,6 +10,7 @@ from sparsity_report.findings.speed_findings import ratios_with_intervals, timed
 from sparsity_report.findings.variant_names import counted_bytes, unpacked_name
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.derived.rounded_zeros import is_pruned
 
 
 def verdict(study: Comparison) -> Phrase:
@@ -35,7 +36,8 @@ def verdict(study: Comparison) -> Phrase:
     variant = study.facts.headline
     statements = [_bytes(study, variant)]
     if any(variant in names for names in study.facts.already_pruned.values()):
-        statements.insert(0, phrase("verdict.already_pruned"))
+        known = is_pruned(study.facts.layers(study.facts.baseline))
+        statements.insert(0, phrase("verdict.already_pruned" if known else "verdict.as_it_is"))
     for part in (_speed, _perplexity, _smallest_layout):
         statements += part(study, variant)
     return phrase("verdict.sentences", statements=statements)

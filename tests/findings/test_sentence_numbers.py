@@ -888,6 +888,7 @@ READERS = {
     "existing.layer_thresholds": of_smallest("least", "expected"),
     "existing.not_by_magnitude": of_smallest("least", "expected"),
     "verdict.already_pruned": lambda *_: {},
+    "verdict.as_it_is": lambda *_: {},
     "finding.csr_break_even": stores,
     "finding.csr_no_break_even": stores,
     "finding.packed_bytes": takes,
@@ -1212,6 +1213,7 @@ STUDIES = {
     "opened heads": lambda: opened(lambda weights: sr.global_magnitude(weights, 0), without_heads),
     "opened rows": lambda: opened(lambda weights: sr.global_magnitude(weights, 0), without_neurons),
     "pruned twice": pruned_twice,
+    "as it is": lambda: sr.compare(sr.masked(sr.existing_zeros(sr.load()))),
     "dead before": dead_more_than_asked,
     "scored alone": scored_alone,
     "hardly pruned": hardly_pruned,
@@ -1256,7 +1258,7 @@ def test_every_finding_of_the_code_has_a_reader():
 WHOLE, SHARE = whole, "{:.2%}".format
 COLUMNS = {
     say("column.asked_sparsity"): ("asked_sparsity", lambda s: f"{100 * s:g} %"),
-    "weights set to zero": ("pruned", WHOLE),
+    "weights under the mask": ("pruned", WHOLE),
     "threshold": ("threshold", "{:.6g}".format),
     "zeros of the prunable weights": ("sparsity_prunable", SHARE),
     say("column.sparsity_non_embedding"): ("sparsity_non_embedding", SHARE),

@@ -180,7 +180,8 @@ FORGED = [
     [
         (lambda d: d.update(format="x"), "is not a study"),
         (lambda d: d.update(format="sparsity-report/pair"), "a pair, .*; read it with read_pair"),
-        (lambda d: d.update(version=2), "version 2 is newer than this program's 1; upgrade"),
+        (lambda d: d.update(version=3), "version 3 is newer than this program's 2; upgrade"),
+        (lambda d: d.update(version=1), "version 1 is older than this program's 2; save it again"),
         (lambda d: d.update(version="1"), 'version is "1", not a whole number'),
         (lambda d: d.update(version=0), "version is 0, not a whole number from 1"),
         (lambda d: d.update(convention="x"), "convention must be one of"),

@@ -271,10 +271,14 @@ def _check_format(source: Path, kind: FileKind, data: Mapping[str, Any]) -> None
         )
     if name != kind.format:
         raise _other_file(source, kind)
-    if (version := check_integer(data["version"], "version", low=1)) > schema.VERSION:
+    if (version := check_integer(data["version"], "version", low=1)) != schema.VERSION:
+        is_newer = version > schema.VERSION
+        age, advice = (
+            ("newer", "upgrade sparsity-report") if is_newer else ("older", "save it again")
+        )
         raise SparsityReportError(
-            f"{source}: format version {version} is newer than this program's {schema.VERSION}; "
-            "upgrade sparsity-report"
+            f"{source}: format version {version} is {age} than this program's {schema.VERSION}; "
+            f"{advice}"
         )
     findings = data["findings"]
     if not isinstance(findings, list) or not all(isinstance(text, str) for text in findings):

@@ -1,0 +1,200 @@
+"""A pruned and a quantized checkpoint through every command and every renderer."""
+
+import json
+import re
+import shutil
+import subprocess
+
+import nbformat
+import packing
+import pytest
+import torch
+from helpers import command, write_gguf
+from torch.nn.utils import prune
+
+import sparsity_report as sr
+from sparsity_report.cli.explore_command import explored
+from sparsity_report.files.package_data import DEMO
+from sparsity_report.words.sentences import say
+
+pytestmark = pytest.mark.slow(seconds=60)
+# Prunable weights of the demo model: 4 blocks of 4 · 128² + 2 · 128 · 512.
+WEIGHTS = 4 * (4 * 128**2 + 2 * 128 * 512)
+QUICK = ("--no-html", "--no-png", "--no-csv")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """The demo model, pruned by half by torch and saved by transformers, with its tokenizer."""
+    folder = tmp_path_factory.mktemp("models") / "half"
+    weights = sr.load()
+    model = weights.module()
+    parts = [(model.get_submodule(p.name.rpartition(".")[0]), "weight") for p in weights.prunable]
+    prune.global_unstructured(parts, prune.L1Unstructured, amount=0.5)
+    for part in parts:
+        prune.remove(*part)
+    model.save_pretrained(folder)
+    for path in DEMO.glob("tokenizer*"):
+        shutil.copy(path, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def quantized(tmp_path_factory):
+    """A Llama in 4 bits that was dense before; rounding makes its zeros."""
+    packed, _ = packing.packed_llama(tmp_path_factory.mktemp("models"), "nf4")
+    return packed
+
+
+@pytest.fixture(scope="module")
+def full_run(checkpoint, tmp_path_factory):
+    out = tmp_path_factory.mktemp("run")
+    run = command("run", checkpoint, "--pdf", "--thesis", "--perplexity", "--out", out)
+    assert run.returncode == 0, run.stderr
+    return run, out
+
+
+def test_run_counts_the_zeros_as_they_are(full_run):
+    run, out = full_run
+    first = run.stdout.splitlines()[0].replace("\u202f", "")
+    assert first.startswith(f"{WEIGHTS // 2} of {WEIGHTS} prunable weights (50.0 %) were zero when")
+    assert "set" not in run.stdout
+    assert "Pruning zeroed" not in run.stdout
+    study = sr.read_study(out / "study.json")
+    assert study.variants["variant"].tolist() == ["Dense", "Pruned50", "CSR50"]
+    zeros = study.totals["prunable_total"] - study.totals["prunable_nonzero"]
+    assert zeros.tolist() == [WEIGHTS // 2] * 3
+    assert study.quality["perplexity"].round(3).nunique() == 1
+
+
+def test_page_pdf_and_thesis_name_what_they_found(full_run):
+    _, out = full_run
+    (out / "pdf.txt").unlink(missing_ok=True)
+    subprocess.run(["pdftotext", out / "report.pdf", out / "pdf.txt"], check=True)
+    texts = [(out / name).read_text(encoding="utf-8") for name in ("report.html", "pdf.txt")]
+    for text in texts:
+        plain = re.sub(r"\s+", " ", text)
+        assert "The model was already pruned when it was opened" in plain
+        assert "pruned to" not in plain
+        assert "Masked" not in plain
+    numbers = (out / "thesis" / "numbers.tex").read_text(encoding="utf-8")
+    assert r"\PrunedFiftySparsityPrunable" in numbers
+
+
+@pytest.mark.parametrize(
+    ("level", "new"), [("0.6", round(0.6 * WEIGHTS) - WEIGHTS // 2), ("0.3", 0), ("0", 0)]
+)
+def test_run_prunes_further(checkpoint, tmp_path, level, new):
+    run = command("run", checkpoint, "--sparsity", level, *QUICK, "--out", tmp_path / "o")
+    assert run.returncode == 0, run.stderr
+    text = run.stdout.replace("\u202f", "")
+    assert f"Of {WEIGHTS} prunable weights, {WEIGHTS // 2} were zero before" in text
+    assert f"Pruning zeroed {new} more in each of Masked" in text
+    assert f"so {WEIGHTS // 2 + new} are zero in all" in text
+
+
+def test_as_is_counts_any_model(tmp_path, checkpoint):
+    for model, names in (
+        ([], ["Dense", "AsIs0", "CSR0"]),
+        ([checkpoint, "--sparsity", "60%"], ["Dense", "Pruned50", "Masked60", "CSR50", "CSR60"]),
+    ):
+        run = command("run", *model, "--as-is", *QUICK, "--out", tmp_path / "o")
+        assert run.returncode == 0, run.stderr
+        study = sr.read_study(tmp_path / "o" / "study.json")
+        assert study.variants["variant"].tolist() == names
+
+
+def test_a_policy_needs_a_level_and_a_pattern_does_not(checkpoint, tmp_path):
+    run = command("run", checkpoint, "--policy", "layerwise", *QUICK, "--out", tmp_path / "o")
+    assert run.returncode == 2
+    assert "add --sparsity for --policy layerwise" in run.stderr
+    run = command("run", checkpoint, "--policy", "2:4", *QUICK, "--out", tmp_path / "o")
+    assert run.returncode == 0, run.stderr
+    text = run.stdout.replace("\u202f", "")
+    weights = sr.load(checkpoint)
+    new = sr.n_m(weights, 2, 4)
+    left = sum(
+        int((weights.tensor(p.name) * new.mask(p.name)).count_nonzero()) for p in weights.prunable
+    )
+    assert f"Pruning zeroed {WEIGHTS // 2 - left} more" in text
+
+
+def test_sensitivity_needs_a_level(checkpoint, tmp_path):
+    run = command("run", checkpoint, "--sensitivity", "block", *QUICK, "--out", tmp_path / "o")
+    assert run.returncode == 2
+    assert "--sensitivity prunes one part at a time; add --sparsity" in run.stderr
+
+
+def test_another_model_is_reported(checkpoint, tmp_path):
+    run = command("run", "--also", checkpoint, *QUICK, "--out", tmp_path / "o")
+    text = run.stdout.replace("\u202f", "")
+    assert text.startswith("Pruning zeroed")
+    assert f"{WEIGHTS // 2} of {WEIGHTS} prunable weights (50.0 %) of half were zero" in text
+    run = command("run", checkpoint, "--also", DEMO, *QUICK, "--out", tmp_path / "o")
+    assert "demo, as loaded, contains 0 zeros" in run.stdout
+
+
+def test_render_diff_and_pair(full_run, checkpoint, tmp_path):
+    run, out = full_run
+    again = command("render", out / "study.json", "--no-png", "--out", tmp_path / "again")
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.splitlines()[:-1] == run.stdout.splitlines()[:-1]
+    command("run", checkpoint, "--sparsity", "0.6", *QUICK, "--out", tmp_path / "o")
+    changes = command("diff", out / "study.json", tmp_path / "o" / "study.json")
+    assert changes.returncode == 1, changes.stderr
+    pair = command("pair", DEMO, checkpoint, "--out", tmp_path / "pair.html")
+    assert pair.returncode == 0, pair.stderr
+    assert f"{WEIGHTS // 2}" in pair.stdout.replace("\u202f", "")
+
+
+def test_the_explorer_starts_from_the_zeros_found(checkpoint, tmp_path):
+    given = {
+        "model": str(checkpoint), "cache": str(tmp_path),
+        "choice": {"sparsity": [], "policy": [], "as_is": False, "calibration": None, "also": []},
+    }  # fmt: skip
+    study = explored(given)
+    explorer = sr.explore(study)
+    explorer.variant = "Pruned50"
+    assert "sr.existing_zeros(weights)" in explorer.copied("python")
+    assert "--as-is" in explorer.copied("thesis")
+    assert json.loads(explorer.copied("json"))["sparsity"] is None
+
+
+def test_the_notebook_says_what_it_zeroed(checkpoint, tmp_path):
+    run = command("notebook", checkpoint, "--to", "ipynb", "--out", tmp_path)
+    assert run.returncode == 0, run.stderr
+    (path,) = tmp_path.glob("*.ipynb")
+    cells = nbformat.read(path, as_version=4).cells
+    printed = "".join(o.get("text", "") for cell in cells for o in cell.get("outputs", ()))
+    assert "Pruning zeroed 0 more in Masked30" in printed
+
+
+def test_a_quantized_checkpoint_is_pruned_as_before(quantized, tmp_path):
+    run = command("run", quantized, "--pdf", "--thesis", "--out", tmp_path / "o")
+    assert run.returncode == 0, run.stderr
+    study = sr.read_study(tmp_path / "o" / "study.json")
+    assert study.variants["variant"].tolist() == ["Dense", "Masked30", "CSR30"]
+    weights = sr.load(quantized)
+    before = sum(int((weights.tensor(p.name) == 0).sum()) for p in weights.prunable)
+    assert before > 0
+    assert f"{before} were zero before" in run.stdout.replace("\u202f", "")
+
+
+def test_a_gguf_of_a_pruned_model(tmp_path):
+    torch.manual_seed(0)
+    values = {f"blk.0.{name}.weight": torch.randn(64, 64) for name in ("attn_q", "ffn_up")}
+    for tensor in values.values():
+        tensor[tensor.abs() <= tensor.abs().median()] = 0
+    tensors = {name: (tensor.numpy(), None) for name, tensor in values.items()}
+    write_gguf(tmp_path / "half.gguf", tensors, "mystery", block_count=1)
+    run = command("run", tmp_path / "half.gguf", *QUICK, "--out", tmp_path / "o")
+    assert run.returncode == 0, run.stderr
+    assert "4096 of 8192 prunable weights (50.0 %) were zero" in run.stdout.replace("\u202f", "")
+
+
+def test_in_french(checkpoint, tmp_path):
+    run = command("run", checkpoint, "--language", "fr", *QUICK, "--out", tmp_path / "o")
+    assert run.returncode == 0, run.stderr
+    assert "étaient nuls à l’ouverture du modèle" in run.stdout
+    with sr.speaking("fr"):
+        assert say("method.existing_zeros") == "zéros du modèle ouvert"
