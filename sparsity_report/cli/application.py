@@ -53,8 +53,8 @@ def _options(
     pass
 
 
-def _complain_of(warning: Warning | str, *_: Any) -> None:
-    complain(str(warning))
+def _complain_of(message: Warning | str, *_: Any, **__: Any) -> None:
+    complain(str(message))
 
 
 def execute() -> int:

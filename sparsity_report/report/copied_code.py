@@ -236,13 +236,16 @@ def as_thesis(shown: Shown) -> str:
     """Return the command that writes a thesis kit of this pruning."""
     method, asked = shown.method, shown.asked
     policy = method if is_pattern(method) else _POLICIES.get(method or "")
-    if method != EXISTING and (policy is None or asked is None):
+    source = _source(shown.study)
+    words = ["sparsity-report", "run", *([source] if source else [])]
+    if method == EXISTING:
+        words.append("--as-is")
+    elif policy is None or asked is None:
         raise SparsityReportError(
             say("copy.error_unsupported_pruning", code='sr.write_thesis(study, "thesis")')
         )
-    source = _source(shown.study)
-    words = ["sparsity-report", "run", *([source] if source else [])]
-    words += ["--as-is"] if method == EXISTING else ["--sparsity", f"{asked:g}", "--policy", policy]
+    else:
+        words += ["--sparsity", f"{asked:g}", "--policy", policy]
     words += ["--no-html", "--thesis"]
     return shlex.join([*words, "--out", "results"]) + "\n"
 

@@ -78,11 +78,10 @@ def layer_frame(
     """
     check_convention(convention)
     cuts, runs = pruning.cuts if pruning else {}, csr_parameters(weights)
-    changed = pruning.changed if pruning else frozenset()
     modules = _ModuleSums(weights, is_notebook=convention == "notebook")
     parameters = modules.parameters
     stored = [
-        _Stored(p, nonzero, is_pruned=p.name in changed, is_csr=csr and p.name in runs)
+        _Stored(p, nonzero, cuts.get(p.name), is_csr=csr and p.name in runs)
         for p, nonzero in zip(parameters, _left(weights, counts, cuts), strict=True)
     ]
     left = [each.nonzero for each in stored]
@@ -308,8 +307,13 @@ class _Stored:
 
     parameter: Parameter
     nonzero: int | None
-    is_pruned: bool
+    cut: Cut | None
     is_csr: bool
+
+    @property
+    def is_pruned(self) -> bool:
+        """Its values may differ from the opened ones."""
+        return self.cut is not None and self.cut.changes
 
     @property
     def layout(self) -> str:

@@ -366,7 +366,7 @@ def _converted(model: nn.Module, parameters: Collection[Parameter]) -> nn.Module
 
 def listed(function: str, variants: object) -> list[Variant]:
     """Return one variant or several as a list; refuse other values and say how to wrap them."""
-    chosen = list(variants) if isinstance(variants, Iterable) else [variants]
+    chosen: list[Any] = list(variants) if isinstance(variants, Iterable) else [variants]
     for each in chosen:
         if not isinstance(each, Variant):
             raise SparsityReportError(

@@ -439,7 +439,7 @@ def test_saved_studies_are_valid(study, everything, schema, tmp_path):
     "change",
     [
         lambda d: d.pop("layers"),
-        lambda d: d.update(version=2),
+        lambda d: d.update(version=1),
         lambda d: d.update(context=0),
         lambda d: d["layers"]["columns"].reverse(),
         lambda d: d["layers"]["rows"][0].pop(),
