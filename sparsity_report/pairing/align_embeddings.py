@@ -27,6 +27,8 @@ def align_embeddings(alignment: Alignment) -> None:
     one, other = alignment.before.at("", None).get(key), alignment.after.at("", None).get(key)
     if one is None or other is None or not (one.columns and other.columns):
         return
+    if len(one.parameter.shape) != 2 or len(other.parameter.shape) != 2:  # patches of an image
+        return
     _align_width(alignment, one, other)
     _align_vocabulary(alignment, one, other)
 

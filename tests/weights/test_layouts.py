@@ -5,6 +5,8 @@ import json
 import pytest
 import torch
 import transformers
+from helpers import command
+from hub_layouts import LAYOUTS
 from safetensors.torch import load_file, save_file
 
 import sparsity_report as sr
@@ -135,3 +137,63 @@ def test_a_head_that_is_stored_apart_although_it_is_tied_is_named(tmp_path):
         loaded = transformers.LlamaForCausalLM.from_pretrained(tmp_path)
         assert torch.equal(weights.tensor("lm_head.weight"), loaded.lm_head.weight)
         assert sum(p.total for p in weights.stored) == sum(p.numel() for p in loaded.parameters())
+
+
+def downloaded(folder, name):
+    """Write a small model in the layout of one of the Hub, a third of its values zero."""
+    layout = LAYOUTS[name]
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(layout.config))
+    tensors, random = {}, torch.Generator().manual_seed(0)
+    for key, shape in layout.shapes().items():
+        if key.endswith("position_ids"):
+            tensors[key] = torch.arange(shape[1])[None]
+        else:
+            tensors[key] = torch.randn(shape, generator=random) / 8
+            tensors[key][torch.rand(shape, generator=random) < 1 / 3] = 0
+    if layout.config.get("tie_word_embeddings") and "lm_head.weight" in tensors:
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    return layout
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_the_most_downloaded_models_are_counted_as_transformers_loads_them(tmp_path, name):
+    layout = downloaded(tmp_path / "model", name)
+    weights = sr.load(tmp_path / "model")
+    counted = layout.counted or layout.config["architectures"][0]
+    assert weights.architecture == counted
+    notes = {note.key: note.values for note in weights.notes}
+    assert tuple(notes.get("note.left_out", {"names": ()})["names"]) == layout.left_out
+    model, report = getattr(transformers, counted).from_pretrained(
+        tmp_path / "model", output_loading_info=True
+    )
+    assert not report["missing_keys"]
+    assert all(key.startswith(layout.left_out) for key in report["unexpected_keys"])
+    values = dict(model.named_parameters(remove_duplicate=False))
+    assert {p.name for p in weights.parameters} == values.keys()
+    for key, value in values.items():
+        assert torch.equal(weights.tensor(key), value), key
+    unique = list(model.parameters())
+    totals = sr.compare(sr.dense(weights)).totals.iloc[0]
+    assert totals["total"] == sum(value.numel() for value in unique)
+    assert totals["nonzero"] == sum(int(value.count_nonzero()) for value in unique)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_the_most_downloaded_models_pass_every_command(tmp_path, name):
+    downloaded(tmp_path / "model", name)
+    model, out = tmp_path / "model", tmp_path / "out"
+    quiet = ("--no-png", "--no-html")
+    for line in (
+        ("run", model, "--sparsity", "0.6", "--out", out, *quiet),
+        ("pair", model, model, "--json", tmp_path / "pair.json"),
+        ("render", out / "study.json", "--out", tmp_path / "again", *quiet),
+        ("diff", out / "study.json", out / "study.json"),
+    ):
+        done = command(*line)
+        assert done.returncode == 0, (line[0], done.stderr)
+    assert sr.read_study(out / "study.json").totals["nonzero"].notna().all()
+    pair = sr.read_pair(tmp_path / "pair.json")
+    assert (pair.layers["zeros_before"] == pair.layers["zeros_after"]).all()

@@ -137,6 +137,16 @@ def _fitting(config: Any, fits: _Test | None, most: int) -> nn.Module:
     return first if fits is None else next(filter(fits, chain([first], models)), first)
 
 
+def without_head(model: nn.Module, most: int = limits.PARAMETERS) -> nn.Module:
+    """Return the model of the same config without a head, on the meta device."""
+    import transformers
+
+    where = model.config.name_or_path
+    give = "give the config.json of these weights"
+    with explained(lambda error: f"{where}: {first_line(error)}; {give}", Exception):
+        return _on_meta(transformers.AutoModel.from_config, model.config, most)
+
+
 def _on_meta(build: Callable[[Any], Any], config: Any, most: int) -> nn.Module:
     with torch.device("meta"), building(most):
         model = build(config)

@@ -20,7 +20,7 @@ from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.untrusted import limits
 from sparsity_report.weights.adapters.lora import check_tensors
 from sparsity_report.weights.anatomy.describe import ReaderOptions, describe, describe_names
-from sparsity_report.weights.anatomy.meta_model import parameters_for, read_config
+from sparsity_report.weights.anatomy.meta_model import parameters_for, read_config, without_head
 from sparsity_report.weights.anatomy.parameter_places import walk
 from sparsity_report.weights.anatomy.tensor_names import fits, memory_parts, without_tensor
 from sparsity_report.weights.packed.format_detection import check_weights, detect_parameters
@@ -228,6 +228,9 @@ def open_checkpoint(
     if options.config:
         model, notes = read_config(folder, is_fitting, parameters_for(len(entries)))
     known, packed_notes = detect_parameters(entries, read_scheme(folder))
+    if model is not None and (body := _saved_body(model, known)):
+        classes = {"named": type(model).__name__, "model": type(body).__name__}
+        model, notes = body, (*notes, phrase("note.body_only", **classes))
     parts, left_out = memory_parts(model, known)
     buffers = set() if model is None else {name for name, _ in model.named_buffers()}
     for name, tensors in parts.items():
@@ -235,6 +238,16 @@ def open_checkpoint(
             check_weights(*tensors)
     contents = Contents(known, parts, model, notes + packed_notes + left_out)
     return CheckpointWeights(path, options, source, contents)
+
+
+def _saved_body(model: nn.Module, entries: Mapping[str, Entry]) -> nn.Module | None:
+    """Return the model without a head if its class wrote the files: no name has a body's prefix."""
+    prefix = str(getattr(model, "base_model_prefix", ""))
+    is_prefixed = not prefix or any(key.startswith(f"{prefix}.") for key in entries)
+    if is_prefixed or fits(model, entries) or not hasattr(model, prefix):
+        return None
+    body = without_head(model, parameters_for(len(entries)))
+    return body if fits(body, entries) else None
 
 
 def _is_default(path: Path, source: str) -> bool:

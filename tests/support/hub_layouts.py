@@ -1,0 +1,498 @@
+"""Layouts of the most downloaded models of the Hub: configurations, names and shapes of tensors.
+
+Names are those in the files of the Hub, sizes are made small. A line is a name and its dimensions,
+``{}`` stands for each layer and letters for the sizes of :data:`SIZES`.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+SIZES = {
+    "V": 64, "H": 32, "I": 48, "P": 16, "D": 8, "K": 16, "T": 2, "G": 96, "E": 4, "M": 16, "W": 128,
+}  # fmt: skip
+_BERT = {
+    "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "max_position_embeddings": 16, "type_vocab_size": 2,
+}  # fmt: skip
+_DECODER = {
+    **{key: value for key, value in _BERT.items() if "type" not in key},
+    "num_key_value_heads": 2, "head_dim": 8,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A model of the Hub.
+
+    Attributes
+    ----------
+    config : dict
+    tensors : str
+    counted : str
+        Class that is counted; by default the one that the configuration names.
+    left_out : tuple of str
+        Modules whose tensors the class lacks.
+    """
+
+    config: dict[str, Any]
+    tensors: str
+    counted: str = ""
+    left_out: tuple[str, ...] = field(default=())
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shape of each tensor by its name."""
+        shapes = {}
+        for line in filter(None, self.tensors.splitlines()):
+            name, *letters = line.split()
+            shape = tuple(SIZES[letter] if letter in SIZES else int(letter) for letter in letters)
+            for layer in range(2 if "{}" in name else 1):
+                for expert in range(SIZES["E"] if "<>" in name else 1):
+                    shapes[name.replace("{}", str(layer)).replace("<>", str(expert))] = shape
+        return shapes
+
+
+def _named(kind: str, architecture: str | None, **config: Any) -> dict[str, Any]:
+    named = {"architectures": [architecture]} if architecture else {}
+    return {"model_type": kind, **named, **config}
+
+
+def _bert(prefix: str, scale: str = "weight", shift: str = "bias", types: str = "T H") -> str:
+    """Return the tensors of BERT's embeddings and layers."""
+    layer, attention = f"{prefix}encoder.layer.{{}}", f"{prefix}encoder.layer.{{}}.attention"
+    words = f"{prefix}embeddings"
+    lines = [
+        f"{words}.word_embeddings.weight V H", f"{words}.position_embeddings.weight P H",
+        f"{words}.token_type_embeddings.weight {types}" if types else "",
+        f"{layer}.intermediate.dense.weight I H", f"{layer}.intermediate.dense.bias I",
+        f"{layer}.output.dense.weight H I", f"{layer}.output.dense.bias H",
+        f"{attention}.output.dense.weight H H", f"{attention}.output.dense.bias H",
+    ]  # fmt: skip
+    for side in ("query", "key", "value"):
+        lines += [f"{attention}.self.{side}.weight H H", f"{attention}.self.{side}.bias H"]
+    for norm in (words, f"{layer}.output", f"{attention}.output"):
+        lines += [f"{norm}.LayerNorm.{scale} H", f"{norm}.LayerNorm.{shift} H"]
+    return "\n".join(lines) + "\n"
+
+
+def _llama(biased: bool = False, normed: bool = False, mlp: bool = True) -> str:
+    """Return the tensors of a decoder with rotary positions."""
+    attention = "model.layers.{}.self_attn"
+    lines = ["model.embed_tokens.weight V H", "model.norm.weight H"]
+    lines += [
+        f"model.layers.{{}}.{norm}_layernorm.weight H" for norm in ("input", "post_attention")
+    ]
+    lines += [f"{attention}.q_proj.weight H H", f"{attention}.o_proj.weight H H"]
+    lines += [f"{attention}.{side}_proj.weight K H" for side in "kv"]
+    if biased:
+        lines += [f"{attention}.q_proj.bias H", *(f"{attention}.{s}_proj.bias K" for s in "kv")]
+    if normed:
+        lines += [f"{attention}.{side}_norm.weight D" for side in "qk"]
+    if mlp:
+        lines += [f"model.layers.{{}}.mlp.{side}_proj.weight I H" for side in ("gate", "up")]
+        lines += ["model.layers.{}.mlp.down_proj.weight H I"]
+    return "\n".join(lines) + "\n"
+
+
+_POOLER = "pooler.dense.weight H H\n{0}pooler.dense.bias H\n"
+_ROBERTA = {**_BERT, "type_vocab_size": 1, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
+_ROBERTA_HEAD = """
+lm_head.bias V
+lm_head.dense.bias H
+lm_head.dense.weight H H
+lm_head.layer_norm.bias H
+lm_head.layer_norm.weight H
+roberta.embeddings.position_ids 1 P
+"""
+_MPNET = """
+embeddings.position_ids 1 P
+embeddings.word_embeddings.weight V H
+embeddings.position_embeddings.weight P H
+embeddings.LayerNorm.weight H
+embeddings.LayerNorm.bias H
+encoder.relative_attention_bias.weight 32 4
+encoder.layer.{}.attention.attn.q.weight H H
+encoder.layer.{}.attention.attn.q.bias H
+encoder.layer.{}.attention.attn.k.weight H H
+encoder.layer.{}.attention.attn.k.bias H
+encoder.layer.{}.attention.attn.v.weight H H
+encoder.layer.{}.attention.attn.v.bias H
+encoder.layer.{}.attention.attn.o.weight H H
+encoder.layer.{}.attention.attn.o.bias H
+encoder.layer.{}.attention.LayerNorm.weight H
+encoder.layer.{}.attention.LayerNorm.bias H
+encoder.layer.{}.intermediate.dense.weight I H
+encoder.layer.{}.intermediate.dense.bias I
+encoder.layer.{}.output.dense.weight H I
+encoder.layer.{}.output.dense.bias H
+encoder.layer.{}.output.LayerNorm.weight H
+encoder.layer.{}.output.LayerNorm.bias H
+pooler.dense.weight H H
+pooler.dense.bias H
+"""
+_GPT2 = """
+wte.weight V H
+wpe.weight P H
+ln_f.weight H
+ln_f.bias H
+h.{}.ln_1.weight H
+h.{}.ln_1.bias H
+h.{}.ln_2.weight H
+h.{}.ln_2.bias H
+h.{}.attn.bias 1 1 P P
+h.{}.attn.c_attn.weight H G
+h.{}.attn.c_attn.bias G
+h.{}.attn.c_proj.weight H H
+h.{}.attn.c_proj.bias H
+h.{}.mlp.c_fc.weight H W
+h.{}.mlp.c_fc.bias W
+h.{}.mlp.c_proj.weight W H
+h.{}.mlp.c_proj.bias H
+"""
+_DISTILBERT = """
+distilbert.embeddings.word_embeddings.weight V H
+distilbert.embeddings.position_embeddings.weight P H
+distilbert.embeddings.LayerNorm.weight H
+distilbert.embeddings.LayerNorm.bias H
+distilbert.transformer.layer.{}.attention.q_lin.weight H H
+distilbert.transformer.layer.{}.attention.q_lin.bias H
+distilbert.transformer.layer.{}.attention.k_lin.weight H H
+distilbert.transformer.layer.{}.attention.k_lin.bias H
+distilbert.transformer.layer.{}.attention.v_lin.weight H H
+distilbert.transformer.layer.{}.attention.v_lin.bias H
+distilbert.transformer.layer.{}.attention.out_lin.weight H H
+distilbert.transformer.layer.{}.attention.out_lin.bias H
+distilbert.transformer.layer.{}.sa_layer_norm.weight H
+distilbert.transformer.layer.{}.sa_layer_norm.bias H
+distilbert.transformer.layer.{}.ffn.lin1.weight I H
+distilbert.transformer.layer.{}.ffn.lin1.bias I
+distilbert.transformer.layer.{}.ffn.lin2.weight H I
+distilbert.transformer.layer.{}.ffn.lin2.bias H
+distilbert.transformer.layer.{}.output_layer_norm.weight H
+distilbert.transformer.layer.{}.output_layer_norm.bias H
+vocab_transform.weight H H
+vocab_transform.bias H
+vocab_layer_norm.weight H
+vocab_layer_norm.bias H
+vocab_projector.weight V H
+vocab_projector.bias V
+"""
+_ELECTRA_HEAD = """
+discriminator_predictions.dense.weight H H
+discriminator_predictions.dense.bias H
+discriminator_predictions.dense_prediction.weight 1 H
+discriminator_predictions.dense_prediction.bias 1
+electra.embeddings.position_ids 1 P
+"""
+_T5 = """
+shared.weight V H
+encoder.final_layer_norm.weight H
+decoder.final_layer_norm.weight H
+encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight 32 4
+decoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight 32 4
+""" + "".join(
+    f"{side}.block.{{}}.layer.{place}.{name}\n"
+    for side, places in (("encoder", "01"), ("decoder", "012"))
+    for place in places
+    for name in (
+        ["layer_norm.weight H"]
+        + (
+            ["DenseReluDense.wi.weight I H", "DenseReluDense.wo.weight H I"]
+            if place == places[-1]
+            else [
+                f"{'SelfAttention' if place == '0' else 'EncDecAttention'}.{leaf}.weight H H"
+                for leaf in "qkvo"
+            ]
+        )
+    )
+)
+_CLIP = """
+logit_scale
+text_projection.weight M H
+visual_projection.weight M H
+text_model.embeddings.position_ids 1 P
+text_model.embeddings.token_embedding.weight V H
+text_model.embeddings.position_embedding.weight P H
+text_model.final_layer_norm.weight H
+text_model.final_layer_norm.bias H
+vision_model.embeddings.class_embedding H
+vision_model.embeddings.patch_embedding.weight H 3 4 4
+vision_model.embeddings.position_embedding.weight 5 H
+vision_model.embeddings.position_ids 1 5
+vision_model.pre_layrnorm.weight H
+vision_model.pre_layrnorm.bias H
+vision_model.post_layernorm.weight H
+vision_model.post_layernorm.bias H
+""" + "".join(
+    f"{side}_model.encoder.layers.{{}}.{name}\n"
+    for side in ("text", "vision")
+    for name in (
+        *(f"self_attn.{leaf}_proj.weight H H" for leaf in ("q", "k", "v", "out")),
+        *(f"self_attn.{leaf}_proj.bias H" for leaf in ("q", "k", "v", "out")),
+        *(f"layer_norm{n}.{p} H" for n in "12" for p in ("weight", "bias")),
+        "mlp.fc1.weight I H", "mlp.fc1.bias I", "mlp.fc2.weight H I", "mlp.fc2.bias H",
+    )
+)  # fmt: skip
+_VIT = """
+vit.embeddings.cls_token 1 1 H
+vit.embeddings.position_embeddings 1 5 H
+vit.embeddings.patch_embeddings.projection.weight H 3 4 4
+vit.embeddings.patch_embeddings.projection.bias H
+vit.encoder.layer.{}.attention.attention.query.weight H H
+vit.encoder.layer.{}.attention.attention.query.bias H
+vit.encoder.layer.{}.attention.attention.key.weight H H
+vit.encoder.layer.{}.attention.attention.key.bias H
+vit.encoder.layer.{}.attention.attention.value.weight H H
+vit.encoder.layer.{}.attention.attention.value.bias H
+vit.encoder.layer.{}.attention.output.dense.weight H H
+vit.encoder.layer.{}.attention.output.dense.bias H
+vit.encoder.layer.{}.intermediate.dense.weight I H
+vit.encoder.layer.{}.intermediate.dense.bias I
+vit.encoder.layer.{}.output.dense.weight H I
+vit.encoder.layer.{}.output.dense.bias H
+vit.encoder.layer.{}.layernorm_before.weight H
+vit.encoder.layer.{}.layernorm_before.bias H
+vit.encoder.layer.{}.layernorm_after.weight H
+vit.encoder.layer.{}.layernorm_after.bias H
+vit.layernorm.weight H
+vit.layernorm.bias H
+classifier.weight 2 H
+classifier.bias 2
+"""
+_WHISPER = """
+model.encoder.conv1.weight H 8 3
+model.encoder.conv1.bias H
+model.encoder.conv2.weight H H 3
+model.encoder.conv2.bias H
+model.encoder.embed_positions.weight P H
+model.encoder.layer_norm.weight H
+model.encoder.layer_norm.bias H
+model.decoder.embed_tokens.weight V H
+model.decoder.embed_positions.weight P H
+model.decoder.layer_norm.weight H
+model.decoder.layer_norm.bias H
+""" + "".join(
+    f"model.{side}.layers.{{}}.{name}\n"
+    for side, attentions in (("encoder", ["self_attn"]), ("decoder", ["self_attn", "encoder_attn"]))
+    for name in (
+        *(
+            f"{attention}.{leaf}"
+            for attention in attentions
+            for leaf in (
+                "k_proj.weight H H", "v_proj.weight H H", "v_proj.bias H", "q_proj.weight H H",
+                "q_proj.bias H", "out_proj.weight H H", "out_proj.bias H",
+            )
+        ),
+        *(f"{attention}_layer_norm.{p} H" for attention in attentions for p in ("weight", "bias")),
+        "fc1.weight I H", "fc1.bias I", "fc2.weight H I", "fc2.bias H",
+        "final_layer_norm.weight H", "final_layer_norm.bias H",
+    )
+)  # fmt: skip
+_OPT = """
+model.decoder.embed_tokens.weight V H
+model.decoder.embed_positions.weight 18 H
+model.decoder.final_layer_norm.weight H
+model.decoder.final_layer_norm.bias H
+model.decoder.layers.{}.self_attn.k_proj.weight H H
+model.decoder.layers.{}.self_attn.k_proj.bias H
+model.decoder.layers.{}.self_attn.v_proj.weight H H
+model.decoder.layers.{}.self_attn.v_proj.bias H
+model.decoder.layers.{}.self_attn.q_proj.weight H H
+model.decoder.layers.{}.self_attn.q_proj.bias H
+model.decoder.layers.{}.self_attn.out_proj.weight H H
+model.decoder.layers.{}.self_attn.out_proj.bias H
+model.decoder.layers.{}.self_attn_layer_norm.weight H
+model.decoder.layers.{}.self_attn_layer_norm.bias H
+model.decoder.layers.{}.fc1.weight I H
+model.decoder.layers.{}.fc1.bias I
+model.decoder.layers.{}.fc2.weight H I
+model.decoder.layers.{}.fc2.bias H
+model.decoder.layers.{}.final_layer_norm.weight H
+model.decoder.layers.{}.final_layer_norm.bias H
+lm_head.weight V H
+"""
+_DEBERTA = """
+deberta.embeddings.word_embeddings.weight V H
+deberta.embeddings.LayerNorm.weight H
+deberta.embeddings.LayerNorm.bias H
+deberta.encoder.rel_embeddings.weight 16 H
+deberta.encoder.LayerNorm.weight H
+deberta.encoder.LayerNorm.bias H
+deberta.encoder.layer.{}.attention.self.query_proj.weight H H
+deberta.encoder.layer.{}.attention.self.query_proj.bias H
+deberta.encoder.layer.{}.attention.self.key_proj.weight H H
+deberta.encoder.layer.{}.attention.self.key_proj.bias H
+deberta.encoder.layer.{}.attention.self.value_proj.weight H H
+deberta.encoder.layer.{}.attention.self.value_proj.bias H
+deberta.encoder.layer.{}.attention.output.dense.weight H H
+deberta.encoder.layer.{}.attention.output.dense.bias H
+deberta.encoder.layer.{}.attention.output.LayerNorm.weight H
+deberta.encoder.layer.{}.attention.output.LayerNorm.bias H
+deberta.encoder.layer.{}.intermediate.dense.weight I H
+deberta.encoder.layer.{}.intermediate.dense.bias I
+deberta.encoder.layer.{}.output.dense.weight H I
+deberta.encoder.layer.{}.output.dense.bias H
+deberta.encoder.layer.{}.output.LayerNorm.weight H
+deberta.encoder.layer.{}.output.LayerNorm.bias H
+lm_predictions.lm_head.bias V
+lm_predictions.lm_head.dense.weight H H
+lm_predictions.lm_head.dense.bias H
+lm_predictions.lm_head.LayerNorm.weight H
+lm_predictions.lm_head.LayerNorm.bias H
+mask_predictions.dense.weight H H
+mask_predictions.dense.bias H
+mask_predictions.LayerNorm.weight H
+mask_predictions.LayerNorm.bias H
+mask_predictions.classifier.weight 1 H
+mask_predictions.classifier.bias 1
+"""
+_GEMMA = """
+model.embed_tokens.weight V H
+model.norm.weight H
+model.layers.{}.self_attn.q_proj.weight H H
+model.layers.{}.self_attn.k_proj.weight K H
+model.layers.{}.self_attn.v_proj.weight K H
+model.layers.{}.self_attn.o_proj.weight H H
+model.layers.{}.self_attn.q_norm.weight D
+model.layers.{}.self_attn.k_norm.weight D
+model.layers.{}.input_layernorm.weight H
+model.layers.{}.post_attention_layernorm.weight H
+model.layers.{}.pre_feedforward_layernorm.weight H
+model.layers.{}.post_feedforward_layernorm.weight H
+model.layers.{}.mlp.gate_proj.weight I H
+model.layers.{}.mlp.up_proj.weight I H
+model.layers.{}.mlp.down_proj.weight H I
+"""
+_EXPERTS = """
+model.layers.{}.block_sparse_moe.gate.weight E H
+model.layers.{}.block_sparse_moe.experts.<>.w1.weight I H
+model.layers.{}.block_sparse_moe.experts.<>.w2.weight H I
+model.layers.{}.block_sparse_moe.experts.<>.w3.weight I H
+lm_head.weight V H
+"""
+_HEAD = "lm_head.weight V H\n"
+_CLASSES = "classifier.weight 1 H\nclassifier.bias 1\n"
+_BERT_HEADS = """
+bert.pooler.dense.weight H H
+bert.pooler.dense.bias H
+cls.predictions.bias V
+cls.predictions.transform.dense.weight H H
+cls.predictions.transform.dense.bias H
+cls.predictions.transform.LayerNorm.gamma H
+cls.predictions.transform.LayerNorm.beta H
+cls.seq_relationship.weight 2 H
+cls.seq_relationship.bias 2
+"""
+_CLIP_TOWER = {
+    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+}  # fmt: skip
+
+LAYOUTS = {
+    "sentence-transformers/all-MiniLM-L6-v2": Layout(
+        _named("bert", "BertModel", **_BERT),
+        _bert("") + "embeddings.position_ids 1 P\n" + _POOLER.format(""),
+    ),
+    "google-bert/bert-base-uncased": Layout(
+        _named("bert", "BertForMaskedLM", **_BERT),
+        _bert("bert.", "gamma", "beta") + _BERT_HEADS,
+        left_out=("bert.pooler", "cls.seq_relationship"),
+    ),
+    "sentence-transformers/all-mpnet-base-v2": Layout(
+        _named("mpnet", "MPNetForMaskedLM", **{**_BERT, "relative_attention_num_buckets": 32}),
+        _MPNET, "MPNetModel",
+    ),
+    "google/electra-base-discriminator": Layout(
+        _named("electra", "ElectraForPreTraining", **_BERT, embedding_size=32),
+        _bert("electra.") + _ELECTRA_HEAD,
+    ),
+    "openai/clip-vit-large-patch14": Layout(
+        _named(
+            "clip", "CLIPModel", projection_dim=16,
+            text_config={**_CLIP_TOWER, "vocab_size": 64, "max_position_embeddings": 16},
+            vision_config={**_CLIP_TOWER, "image_size": 8, "patch_size": 4},
+        ),
+        _CLIP,
+    ),
+    "FacebookAI/roberta-base": Layout(
+        _named("roberta", "RobertaForMaskedLM", **_ROBERTA),
+        _bert("roberta.", types="1 H") + _ROBERTA_HEAD + "roberta." + _POOLER.format("roberta."),
+        left_out=("roberta.pooler",),
+    ),
+    "FacebookAI/xlm-roberta-base": Layout(
+        _named("xlm-roberta", "XLMRobertaForMaskedLM", **_ROBERTA),
+        _bert("roberta.", types="1 H") + _ROBERTA_HEAD + "roberta." + _POOLER.format("roberta."),
+        left_out=("roberta.pooler",),
+    ),
+    "distilbert/distilbert-base-uncased": Layout(
+        _named(
+            "distilbert", "DistilBertForMaskedLM", vocab_size=64, dim=32, hidden_dim=48, n_layers=2,
+            n_heads=4, max_position_embeddings=16,
+        ),
+        _DISTILBERT,
+    ),
+    "openai-community/gpt2": Layout(
+        _named("gpt2", "GPT2LMHeadModel", vocab_size=64, n_embd=32, n_layer=2, n_head=4, n_ctx=16,
+               n_positions=16, bos_token_id=0, eos_token_id=0),
+        _GPT2,
+    ),
+    "Qwen/Qwen2.5-7B-Instruct": Layout(
+        _named("qwen2", "Qwen2ForCausalLM", **_DECODER, tie_word_embeddings=False),
+        _llama(biased=True) + _HEAD,
+    ),
+    "Qwen/Qwen3-0.6B": Layout(
+        _named("qwen3", "Qwen3ForCausalLM", **_DECODER, tie_word_embeddings=True),
+        _llama(normed=True) + _HEAD,
+    ),
+    "meta-llama/Llama-3.1-8B-Instruct": Layout(
+        _named("llama", "LlamaForCausalLM", **_DECODER, tie_word_embeddings=False),
+        _llama() + _HEAD,
+    ),
+    "meta-llama/Llama-2-7b-hf": Layout(
+        _named("llama", "LlamaForCausalLM", **_DECODER, tie_word_embeddings=False),
+        _llama() + _HEAD + "model.layers.{}.self_attn.rotary_emb.inv_freq 4\n",
+    ),
+    "facebook/opt-125m": Layout(
+        _named("opt", "OPTForCausalLM", vocab_size=64, hidden_size=32, ffn_dim=48,
+               num_hidden_layers=2, num_attention_heads=4, word_embed_proj_dim=32,
+               max_position_embeddings=16),
+        _OPT,
+    ),
+    "google-t5/t5-small": Layout(
+        _named("t5", "T5ForConditionalGeneration", vocab_size=64, d_model=32, d_ff=48, d_kv=8,
+               num_heads=4, num_layers=2, relative_attention_num_buckets=32),
+        _T5 + "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight 32 4\n",
+        left_out=("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias",),
+    ),
+    "openai/whisper-small": Layout(
+        _named("whisper", "WhisperForConditionalGeneration", vocab_size=64, d_model=32,
+               encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
+               decoder_attention_heads=4, encoder_ffn_dim=48, decoder_ffn_dim=48, num_mel_bins=8,
+               max_source_positions=16, max_target_positions=16, pad_token_id=0, bos_token_id=0,
+               eos_token_id=0, decoder_start_token_id=1),
+        _WHISPER,
+    ),
+    "cross-encoder/ms-marco-MiniLM-L6-v2": Layout(
+        _named("bert", "BertForSequenceClassification", **_BERT, id2label={"0": "LABEL_0"},
+               label2id={"LABEL_0": 0}),
+        _bert("bert.") + "bert.embeddings.position_ids 1 P\nbert." + _POOLER.format("bert.")
+        + _CLASSES,
+    ),
+    "microsoft/deberta-v3-base": Layout(
+        _named("deberta-v2", None, **{**_BERT, "type_vocab_size": 0}, relative_attention=True,
+               position_buckets=8, norm_rel_ebd="layer_norm", share_att_key=True,
+               pos_att_type="p2c|c2p", position_biased_input=False, max_relative_positions=-1),
+        _DEBERTA, "DebertaV2Model", ("lm_predictions", "mask_predictions"),
+    ),
+    "Falconsai/nsfw_image_detection": Layout(
+        _named("vit", "ViTForImageClassification", hidden_size=32, intermediate_size=48,
+               num_hidden_layers=2, num_attention_heads=4, image_size=8, patch_size=4),
+        _VIT,
+    ),
+    "google/gemma-3-1b-it": Layout(
+        _named("gemma3_text", "Gemma3ForCausalLM", **_DECODER, sliding_window=8), _GEMMA
+    ),
+    "mistralai/Mixtral-8x7B-Instruct-v0.1": Layout(
+        _named("mixtral", "MixtralForCausalLM", **_DECODER, num_local_experts=4,
+               num_experts_per_tok=2, tie_word_embeddings=False),
+        _llama(mlp=False) + _EXPERTS,
+    ),
+}  # fmt: skip
