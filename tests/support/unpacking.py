@@ -31,11 +31,11 @@ def floats(part):
     return part.float().numpy()
 
 
-def spread(numbers, shape):
-    """Numbers of blocks as a number to each weight."""
+def spread(numbers, shape, block=None):
+    """Numbers of blocks as a number to each weight, of equal blocks if none is declared."""
     numbers = np.atleast_1d(numbers)
     numbers = numbers.reshape(len(numbers), -1) if numbers.size > 1 else numbers.reshape(1, 1)
-    height, width = (-(-n // m) for n, m in zip(shape, numbers.shape, strict=True))
+    height, width = block or (-(-n // m) for n, m in zip(shape, numbers.shape, strict=True))
     return numbers.repeat(height, 0).repeat(width, 1)[: shape[0], : shape[1]]
 
 
@@ -126,7 +126,7 @@ def bitmasked(leaves, _):
     return values
 
 
-def scaled(leaves, _):
+def scaled(leaves, told):
     if leaves.get("_weight_scale", torch.empty(0)).element_size() == 1:
         return tiled(leaves)
     name = "_weight_qdata" if "_weight_qdata" in leaves else "weight"
@@ -136,8 +136,18 @@ def scaled(leaves, _):
             values = values - spread(part.float().numpy(), values.shape)
     for leaf, part in leaves.items():
         if leaf.endswith(("scale", "scale_inv")) and leaf != "input_scale":
-            values = values * spread(floats(part), values.shape)
+            in_blocks = part.dim() == 2 and part.shape[1] > 1
+            block = declared_block(told) if in_blocks else None
+            values = values * spread(floats(part), values.shape, block)
     return values
+
+
+def declared_block(told):
+    """Height and width of the blocks that a configuration declares, of several the first."""
+    groups = (told.get("config_groups") or {}).values()
+    weights = [group.get("weights") or {} for group in groups if isinstance(group, dict)]
+    blocks = [told.get("weight_block_size"), *(each.get("block_structure") for each in weights)]
+    return next(filter(None, blocks), None)
 
 
 def tiled(leaves):
