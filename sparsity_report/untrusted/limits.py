@@ -71,6 +71,9 @@ EXPERTS = 65_536
 #: Heads, groups, codebooks or channels of a convolution.
 HEADS = 65_536
 
+#: Pixels of a side of an image; some models compute the position of each patch.
+PIXELS = 2**14
+
 #: Rows or columns of a matrix: the widest published have 53,248 columns.
 WIDTH = 2**24
 

@@ -49,6 +49,7 @@ _KINDS = tuple(
         ("vocab|vocabulary|codebook_size", 0, limits.VOCABULARY),
         # Many settings use -1 for none or all.
         ("layer|block|depth|stage|loop|step|repeat|level", -1, limits.BLOCKS),
+        ("image_size|img_size|resolution|grid", -1, limits.PIXELS),
         ("position|length|len|context|ctx|window|distance|period|chunk|rate|frame|sample",
          -1, limits.POSITIONS),
         (".*", -1, limits.WIDTH),
