@@ -142,10 +142,10 @@ def without_head(model: nn.Module, most: int = limits.PARAMETERS) -> nn.Module:
     """Return the model of the same config without a head, on the meta device."""
     import transformers
 
-    where = model.config.name_or_path
-    give = "give the config.json of these weights"
+    config: Any = model.config
+    where, give = config.name_or_path, "give the config.json of these weights"
     with explained(lambda error: f"{where}: {first_line(error)}; {give}", Exception):
-        return _on_meta(transformers.AutoModel.from_config, model.config, most)
+        return _on_meta(transformers.AutoModel.from_config, config, most)
 
 
 def _on_meta(build: Callable[[Any], Any], config: Any, most: int) -> nn.Module:
