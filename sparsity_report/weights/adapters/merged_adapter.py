@@ -213,7 +213,6 @@ def _changes(base: Weights, adapter: Adapter) -> dict[str, Change]:
             )
         return parameter
 
-    _check_whole(parameters, adapter)
     changes = {name: Change(entry) for name, entry in adapter.replaced.items()}
     for name, entry in adapter.replaced.items():
         _check_shape(base, adapter, find_parameter(name, entry), entry.shape)
@@ -227,6 +226,7 @@ def _changes(base: Weights, adapter: Adapter) -> dict[str, Change]:
         if tensors > 1 or parameter.layout != "dense":
             raise adapter.wrong(f"{name!r} of {base.name} is not stored as one dense matrix")
         changes[name] = Change(adapter.replaced.get(name), product)
+    _check_whole(parameters, adapter)
     return changes
 
 
