@@ -161,6 +161,7 @@ def test_buffers_of_older_checkpoints_are_no_parameters(tmp_path):
     mask = torch.ones(32, 32).tril()
     weights = {"h.0.attn.c_attn.weight": torch.ones(8, 24), "h.0.attn.c_attn.bias": torch.ones(24)}
     biases = {"h.1.attn.bias": torch.ones(8), "h.2.attn.bias": torch.ones(4, 16, 16)}
+    biases["h.3.attn.bias"] = torch.ones(8).to(torch.float8_e4m3fn)
     buffers = {
         "h.0.attn.bias": mask[None, None], "h.0.attn.masked_bias": torch.tensor(-1e4),
         "h.0.attention.bias": mask + 0, "h.0.attn.rotary_emb.inv_freq": torch.rand(4),

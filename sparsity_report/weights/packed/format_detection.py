@@ -255,7 +255,7 @@ def _check_method(scheme: Scheme, layouts: Collection[str]) -> None:
 
 
 def _is_index(entry: Entry) -> bool:
-    is_float = entry.values.dtype in _FLOATS or entry.kind == FP4
+    is_float = entry.values.dtype.is_floating_point or entry.kind == FP4
     return not is_float and bool(_INDEX.search(entry.key))
 
 
