@@ -26,7 +26,8 @@ _COUNTING = (
 _TIES = {"standard": "convention.tied_head_standard", "notebook": "convention.tied_head_notebook"}
 # Columns about zeros: variants that agree in all of them share one finding.
 _ZEROS = (
-    "asked_sparsity", "pruned", "zeros_before", "prunable_total", "prunable_nonzero",
+    "asked_sparsity", "pruned", "zeros_before", "newly_zeroed",
+    "prunable_total", "prunable_nonzero",
     "sparsity_prunable", "sparsity_non_embedding", "sparsity_model",
 )  # fmt: skip
 # File, page and terminal each show the findings of a study.
@@ -104,8 +105,7 @@ def _zeros(study: Comparison) -> Iterator[Phrase]:
     for names, row in groups:
         key = "finding.pruned_further" if row["zeros_before"] else "finding.pruned_weights"
         zeros = row["prunable_total"] - row.pop("prunable_nonzero")
-        new = study.facts.newly_zeroed(names[0])
-        yield phrase(key, variants=names, zeros=zeros, new=new, **row)
+        yield phrase(key, variants=names, zeros=zeros, **row)
 
 
 def _zeros_of_several(groups: Sequence[tuple[list[str], dict[str, Any]]]) -> Phrase:

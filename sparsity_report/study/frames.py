@@ -50,10 +50,15 @@ class StudyFrames:
 
     @cached_property
     def totals(self) -> pd.DataFrame:
-        """Sums per variant, with three sparsities that each name their denominator."""
+        """Sums per variant, with three sparsities that each name their denominator.
+
+        ``newly_zeroed`` are the prunable weights that the pruning turned into zeros.
+        """
         columns = [name for name in TABLES["totals"].names if name in self.variants]
-        sums = total_frame(self.layers)
-        return typed("totals", self.variants[columns].merge(sums, on="variant", how="left"))
+        sums = self.variants[columns].merge(total_frame(self.layers), on="variant", how="left")
+        zeros = sums["prunable_total"] - sums["prunable_nonzero"].astype("Int64")
+        new = zeros - sums["zeros_before"].astype("Int64")
+        return typed("totals", sums.assign(newly_zeroed=new))
 
     @cached_property
     def storage(self) -> pd.DataFrame:

@@ -141,7 +141,7 @@ COLUMNS = {
         *_columns("int64", "tokens measurement runs threads scored stride among", low=1),
         *_columns("int64", "window", low=2),
         *_columns("Int64", """
-            pruned attention_width attention_flops_per_token block row_pointers columns
+            pruned newly_zeroed attention_width attention_flops_per_token block row_pointers columns
             file_bytes bytes expert gap_padding tile_padding zstd_bytes weight_bytes cores
             cache_bytes n_shot kv_cache_before kv_cache_after index before after
         """, low=0, optional=True),
@@ -221,7 +221,8 @@ TABLES: Mapping[str, Table] = {
     ),
     "groups": _table(f"variant group modules {_SUMMED} sparsity param_frac"),
     "totals": _table(
-        f"variant layout asked_sparsity zeros_before pruned threshold {_SUMMED} prunable_total "
+        "variant layout asked_sparsity zeros_before newly_zeroed pruned threshold "
+        f"{_SUMMED} prunable_total "
         "prunable_nonzero non_embedding_total non_embedding_nonzero sparsity_prunable "
         "sparsity_non_embedding sparsity_model attention_flops_per_token",
         zeros_before=_NULLABLE,

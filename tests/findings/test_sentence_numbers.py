@@ -139,7 +139,7 @@ def set_to_zero_further(study, said):
     del told["pruned"]
     return told | {
         "zeros_before": whole(before),
-        "new": whole(zeros - before),
+        "newly_zeroed": whole(zeros - before),
         "zeros": whole(zeros),
     }
 

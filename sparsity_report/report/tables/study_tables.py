@@ -39,8 +39,6 @@ _EXTREMES = {
     "layers_least": "caption.least_sparse_layers",
 }
 
-# Figures of a variant besides the columns of its totals.
-_DERIVED = ("bits_per_weight", "newly_zeroed")
 _INSIDE = {"heads": "caption.zeros_by_head", "experts": "caption.zeros_by_expert"}
 
 
@@ -62,7 +60,7 @@ def variants(study: Comparison) -> Table:
 def totals(study: Comparison) -> Table:
     """Return the three sparsities and the costs, one column per variant."""
     by_variant = [
-        row | {name: getattr(study.facts, name)(row["variant"]) for name in _DERIVED}
+        {**row, "bits_per_weight": study.facts.bits_per_weight(row["variant"])}
         for row in cells.plain_rows(study.totals)
     ]
 

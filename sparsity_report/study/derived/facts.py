@@ -135,18 +135,6 @@ class Facts:
             models |= {names[0]: tuple(names)} if names else {}
         return models
 
-    def newly_zeroed(self, variant: str) -> int | None:
-        """Return the prunable weights that a variant's pruning turned into zeros.
-
-        None without a pruning, or if the zeros before are unknown.
-        """
-        totals = (self.total(variant, f"prunable_{part}") for part in ("total", "nonzero"))
-        weights, left = totals
-        before = self.total(variant, "zeros_before")
-        if weights is None or left is None or before is None:
-            return None
-        return int(weights - left - before)
-
     def positions(self, variant: str) -> Positions | None:
         """Return the pattern that a variant's zeros form, see :mod:`.existing_zeros`."""
         return positions(self._patterns(variant), self.spread(variant))
