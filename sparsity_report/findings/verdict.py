@@ -37,7 +37,8 @@ def verdict(study: Comparison) -> Phrase:
     statements = [_bytes(study, variant)]
     if any(variant in names for names in study.facts.already_pruned.values()):
         known = is_pruned(study.facts.layers(study.facts.baseline))
-        statements.insert(0, phrase("verdict.already_pruned" if known else "verdict.as_it_is"))
+        key = "verdict.already_pruned" if known else "verdict.as_it_is"
+        statements.insert(0, phrase(key, variant=variant))
     for part in (_speed, _perplexity, _smallest_layout):
         statements += part(study, variant)
     return phrase("verdict.sentences", statements=statements)
