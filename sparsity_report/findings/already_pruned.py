@@ -33,7 +33,7 @@ def already_pruned(study: Comparison) -> Iterator[Phrase]:
     >>> import sparsity_report as sr
     >>> pruned = sr.masked(sr.global_magnitude(sr.load(), sparsity=0.5)).module()
     >>> study = sr.compare(sr.masked(sr.existing_zeros(sr.load(pruned))))
-    >>> print(str(next(already_pruned(study))).partition(". ")[0][-60:])
+    >>> print(str(next(already_pruned(study))).partition(". ")[0][-54:])
     zero when the model was opened, and Pruned50 adds none
     """
     yield from _opened_zeros(study, is_first=True)

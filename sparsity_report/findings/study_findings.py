@@ -96,7 +96,7 @@ def _alike(
 
 
 def _zeros(study: Comparison) -> Iterator[Phrase]:
-    known = study.totals["pruned"].notna() & study.totals["nonzero"].notna()
+    known = study.totals[["pruned", "nonzero", "prunable_nonzero"]].notna().all(axis=1)
     known &= study.variants["method"] != EXISTING
     groups = list(_alike(study.totals[known], _ZEROS))
     if len(groups) > _SEVERAL and study.totals.loc[known, "prunable_total"].nunique() == 1:

@@ -246,7 +246,7 @@ def test_french_says_it_too(demo):
     with sr.speaking("fr"):
         study = study_of(demo)
         assert repr(study).startswith("Étude de demo\u00a0: Dense")
-        assert "Poids mis à zéro" in bundle(sr.global_magnitude(demo, 0.3))["text/html"]
+        assert "Poids sous le masque" in bundle(sr.global_magnitude(demo, 0.3))["text/html"]
 
 
 def test_no_library_of_charts_is_loaded_for_it():

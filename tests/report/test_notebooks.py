@@ -154,12 +154,13 @@ class TestCommand:
         mine = nbformat.v4.new_notebook(cells=[*map(nbformat.v4.new_code_cell, cells)])
         mine.cells[0].metadata["tags"] = ["parameters"]
         nbformat.write(mine, tmp_path / "mine.ipynb")
+        (tmp_path / "empty.gguf").touch()
         run = command(
-            "notebook", "./nowhere", "--notebook", tmp_path / "mine.ipynb", "--out", tmp_path / "o"
-        )
+            "notebook", tmp_path / "empty.gguf", "--notebook", tmp_path / "mine.ipynb", "--out",
+            tmp_path / "o",
+        )  # fmt: skip
         assert run.returncode == 2
-        message = "the notebook stopped: ./nowhere: no such file"
-        assert message in run.stderr.splitlines()[-1]
+        assert "the notebook stopped: " in run.stderr.splitlines()[-1]
         assert not list((tmp_path / "o").glob("*.*"))
 
     @pytest.mark.parametrize(

@@ -191,9 +191,13 @@ def totals_grid(study, w):
         grid.append([w.say("label.of_total"), *map(w.count, total)])
         grid.append([w.say("column.nonzero"), *map(w.count, nonzero)])
     variants = rows(study.variants)
+    matrices = (summed(f"weight_{part}", parts[0][2]) for part in ("total", "nonzero"))
+    for row, weights, left in zip(variants, *matrices, strict=True):
+        row["new"] = None if row["zeros_before"] is None else weights - left - row["zeros_before"]
     for label, column, write in (
         ("column.asked_sparsity", "asked_sparsity", w.percent),
-        ("column.pruned", "pruned", w.count),
+        ("column.zeros_before", "zeros_before", w.count),
+        ("column.newly_zeroed", "new", w.count),
         ("column.threshold_magnitude", "threshold", w.six),
     ):
         grid.append([capital(w.say(label)), *(write(row[column]) for row in variants)])

@@ -159,7 +159,7 @@ def test_command(parent, child, tmp_path):
     pair = sr.read_pair(tmp_path / "pair.json")
     text, _, table = out.stdout.partition("\n\n")
     assert text.splitlines() == pair.sentences()
-    rows = [re.split(r"\s{2,}", line) for line in table.splitlines()[-len(pair.survival) :]]
+    rows = [re.split(r"\s{2,}", line) for line in table.splitlines()[-len(pair.survival) - 1 : -1]]
     for row, (_, due) in zip(rows, pair.survival.iterrows(), strict=True):
         shown = [int(cell.replace("\u202f", "")) for cell in row[1:5]]
         assert shown == [due[key] for key in ("compared", "kept", "revived", "new")]

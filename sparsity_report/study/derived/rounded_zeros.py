@@ -80,7 +80,9 @@ def is_pruned(layers: pd.DataFrame) -> bool:
     layers : pandas.DataFrame
         Rows of ``study.layers`` of one variant, unpruned since it was opened.
     """
-    rows = layers[layers["prunable"] & layers["weight_nonzero"].notna()]
+    rows = layers[layers["prunable"]]
+    if rows["weight_nonzero"].isna().any():
+        return False
     share = zero_share(int(rows["weight_total"].sum()), int(rows["weight_nonzero"].sum()))
     if not share or share <= TRACE:
         return False
