@@ -77,7 +77,8 @@ def pruned(weights: Weights, choice: Choice, grid: Grid, analysis: Analysis) -> 
         with bar("counting") as progress:
             count_weights(weights, progress, executor=executor, cache=cache)
         base, calibration = sr.dense(weights), None
-        counts_as_is = choice.as_is or (not choice.sparsity and base.is_pruned)
+        is_pruned = base.is_pruned
+        counts_as_is = choice.as_is or (not choice.sparsity and is_pruned)
         if counts_as_is and not choice.sparsity:
             grid = _without_levels(grid, weights, choice)
         if grid.calibrates:
@@ -91,7 +92,7 @@ def pruned(weights: Weights, choice: Choice, grid: Grid, analysis: Analysis) -> 
     if counts_as_is:
         existing = [sr.existing_zeros(weights)]
         # Zeros that rounding explains are no pruning.
-        name = None if base.is_pruned else f"AsIs{existing[0].label}"
+        name = None if is_pruned else f"AsIs{existing[0].label}"
         variants.append(sr.masked(existing[0], name=name))
     variants += map(sr.masked, prunings)
     variants += map(sr.csr, [*existing, *prunings] if len(prunings) < 2 else existing)

@@ -155,7 +155,7 @@ def _served(place: Path, notebook: str) -> Iterator[tuple[subprocess.Popen[bytes
 
 
 def _settings(port: int, token: str, sockets: str) -> dict[str, Any]:
-    """Return the settings of the server, of which no other user of the machine may know."""
+    """Return the settings of the server, which are secret because they hold the token."""
     # Keeps the page of Voilà from loading fonts and icons from other hosts.
     policy = f"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob: ws://127.0.0.1:{port}"
     # Only names of this machine pass as Host, only its own pages as Origin.

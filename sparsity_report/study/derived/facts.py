@@ -127,9 +127,10 @@ class Facts:
         """
         variants = self.study.variants
         models: dict[str, tuple[str, ...]] = {}
+        existing = set(self._existing)
         for _, rows in variants.groupby("fingerprint", sort=False):
             opened = list(rows.loc[rows["method"].isna(), "variant"])
-            names = [name for name in rows["variant"] if name in self._existing]
+            names = [name for name in rows["variant"] if name in existing]
             if not names and any(is_pruned(self.layers(name)) for name in opened[:1]):
                 names = opened[:1]
             models |= {names[0]: tuple(names)} if names else {}
