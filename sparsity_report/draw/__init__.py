@@ -5,9 +5,9 @@ from which all charts are made. Charts of a study: ``charts`` (bars per group, b
 sparsity), ``heat_maps`` (zeros per layer, head and expert), ``spread_charts`` (a dot per layer, a
 line per policy), ``measured_charts`` (perplexity, sensitivity), ``speed_charts`` (speed-ups,
 crossovers), ``tradeoff_chart`` (quality against bytes) and ``level_slider`` (the page's slider).
-``pair_charts`` draws a pair, and ``strip_labels`` names its strips. ``paper_figures`` and
-``export`` write files, ``png_size`` makes PNG files small, ``histogram_rows`` holds the bars of a
-layer, ``fonts`` and ``vega`` the font and the script for a browser.
+``pair_charts`` draws a pair. ``paper_figures`` and ``export`` write files, ``png_size`` makes PNG
+files small, ``histogram_rows`` holds the bars of a layer, ``fonts`` and ``vega`` the font and the
+script for a browser.
 
 A chart derives no figure: figures come from ``study.facts`` and the tables of a study. Names of
 models and modules are rows or domains of a chart, never fields or expressions, because Vega

@@ -9,13 +9,13 @@ import pandas as pd
 
 from sparsity_report.draw import marks, theme
 from sparsity_report.draw.heat_maps import block_map, extremes
-from sparsity_report.draw.strip_labels import strip_names, strip_title
 from sparsity_report.draw.theme import BLUE, PAPER, TEXT_WIDTH, VERMILLION, Sizes
 from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.study.pairs.pair_cells import Strip, difference_map, overlaps, strips
-from sparsity_report.untrusted.display_text import clip, short_name
+from sparsity_report.untrusted.display_text import clip
 from sparsity_report.words.display_names import display_name, group_name
 from sparsity_report.words.number_format import count
+from sparsity_report.words.pair_labels import both, strip_names, strip_title
 from sparsity_report.words.sentences import say
 
 # Most cells of a strip.
@@ -26,12 +26,6 @@ _MATRIX = 250
 _ROW, _TALLEST = 16, 420
 # Cells of a matrix: their counts, and whether the weight is nonzero before and after.
 _OVERLAP = (("kept", 0, 0), ("revived", 0, 1), ("new", 1, 0), ("surviving", 1, 1))
-
-
-def both(pair: Pair) -> str:
-    """Return the names of the two models, the base first."""
-    before, after = map(short_name, pair.models["model"])
-    return f"{before} → {after}"
 
 
 def difference_chart(pair: Pair, width: float = TEXT_WIDTH) -> alt.LayerChart | None:

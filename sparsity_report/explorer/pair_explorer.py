@@ -5,7 +5,6 @@ from typing import Any
 import ipywidgets as widgets
 import traitlets
 
-from sparsity_report.draw.pair_charts import both
 from sparsity_report.explorer import base_explorer
 from sparsity_report.explorer.base_explorer import BaseExplorer, in_own_language
 from sparsity_report.explorer.details import Reading
@@ -15,6 +14,7 @@ from sparsity_report.report.tables import pair_tables
 from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.untrusted.display_text import clip, distinct_names
 from sparsity_report.words.display_names import group_name
+from sparsity_report.words.pair_labels import both
 from sparsity_report.words.sentences import say
 
 # Traits that have a menu, and the keys of its label.

@@ -7,7 +7,6 @@ import altair as alt
 
 from sparsity_report.draw import marks, pair_charts, theme
 from sparsity_report.draw.heat_maps import extremes
-from sparsity_report.draw.strip_labels import strip_names, strip_title
 from sparsity_report.draw.theme import SCREEN, Metric
 from sparsity_report.draw.vega import unchecked
 from sparsity_report.explorer.picture import Data, Spec, cell_rows, chart_spec, looked, map_cells
@@ -15,6 +14,7 @@ from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.study.pairs.pair_cells import DifferenceMap, figure_map, strips
 from sparsity_report.study.pairs.pair_frames import survival_of
 from sparsity_report.untrusted.display_text import clip
+from sparsity_report.words.pair_labels import strip_names, strip_title
 from sparsity_report.words.sentences import say
 
 ALL = "all"

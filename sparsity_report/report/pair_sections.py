@@ -16,6 +16,7 @@ from sparsity_report.study.pairs.pair_cells import ROWS
 from sparsity_report.untrusted.display_text import clip
 from sparsity_report.words.display_names import display_name, head
 from sparsity_report.words.number_format import known, percent, scaled
+from sparsity_report.words.pair_labels import both
 from sparsity_report.words.sentences import say
 
 # Most rows of removed parts and of modules, by medium.
@@ -51,7 +52,7 @@ def pair_document(pair: Pair, medium: Medium) -> dict[str, Any]:
     names = [str(name) for name in pair.models["model"]]
     return sections.document(
         pair_sections(pair, medium),
-        models=pair_charts.both(pair),
+        models=both(pair),
         names=names,
         title=" → ".join(clip(name, 40) for name in names),
         verdict=verdict,

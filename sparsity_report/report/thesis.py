@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from jinja2 import Environment
 
 import sparsity_report
-from sparsity_report.draw.pair_charts import both
 from sparsity_report.draw.paper_figures import draw, font_family
 from sparsity_report.draw.theme import model_names
 from sparsity_report.draw.vega import unchecked
@@ -36,6 +35,7 @@ from sparsity_report.study.layers import records
 from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.untrusted.display_text import short_name
 from sparsity_report.words.languages import speaking, spoken
+from sparsity_report.words.pair_labels import both
 from sparsity_report.words.sentences import say
 
 if TYPE_CHECKING:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from sparsity_report.draw.strip_labels import strip_names, strip_title
 from sparsity_report.report.tables import table_model as cells
 from sparsity_report.report.tables.column_heads import by_cell, caption_of, columns_of, head_of
 from sparsity_report.report.tables.table_model import COUNT, WORDS, Cell, Kind, Row, Table, table_of
@@ -15,6 +14,7 @@ from sparsity_report.study.pairs.pair_cells import Strip, difference_map
 from sparsity_report.untrusted.display_text import clip
 from sparsity_report.words.display_names import display_name, group_name, head
 from sparsity_report.words.number_format import count
+from sparsity_report.words.pair_labels import strip_names, strip_title
 from sparsity_report.words.sentences import say
 
 # Columns of a study that count what a figure of a pair does.

@@ -1,8 +1,15 @@
-"""Titles and row names of strips, for charts and for tables, which load no chart library."""
+"""Names of a pair, and titles and row names of its strips."""
 
-from sparsity_report.study.pairs.pair_cells import Strip
-from sparsity_report.untrusted.display_text import distinct_names
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sparsity_report.untrusted.display_text import distinct_names, short_name
 from sparsity_report.words.sentences import say
+
+if TYPE_CHECKING:
+    from sparsity_report.study.pairs.pair import Pair
+    from sparsity_report.study.pairs.pair_cells import Strip
 
 _STRIP_TITLES = {
     "block": "pair.removed_blocks",
@@ -10,6 +17,12 @@ _STRIP_TITLES = {
     "head": "pair.removed_attention_heads",
     "kv_head": "pair.removed_kv_heads",
 }
+
+
+def both(pair: Pair) -> str:
+    """Return the names of the two models, the base first."""
+    before, after = map(short_name, pair.models["model"])
+    return f"{before} → {after}"
 
 
 def strip_title(strip: Strip) -> str:
