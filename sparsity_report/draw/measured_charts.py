@@ -17,7 +17,8 @@ from sparsity_report.study.derived.protocol_scores import ANY_TOKENIZER, PROTOCO
 from sparsity_report.study.layers import records
 from sparsity_report.untrusted.display_text import clip, distinct_names, short_name
 from sparsity_report.words.display_names import method_name, part_name
-from sparsity_report.words.number_format import UNKNOWN, figures
+from sparsity_report.words.number_format import figures
+from sparsity_report.words.score_text import perplexity_text
 from sparsity_report.words.sentences import say
 
 # Most parts of a model in a chart.
@@ -236,15 +237,6 @@ def sensitivity_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.Layer
     alt_text = say("chart.sensitivity_alt", rows="; ".join(texts))
     chart = marks.bars(marks.inline(rows), shape)
     return theme.titled(chart, say("chart.sensitivity_title"), note, alt_text)
-
-
-def perplexity_text(value: Any) -> str:
-    """Write a perplexity beside its mark."""
-    if pd.isna(value):
-        return UNKNOWN
-    if value < 10_000:
-        return figures(value, ",.1f" if value < 100 else ",.0f")
-    return theme.write(value, "number")
 
 
 quality_chart = partial(_quality, _Figure(

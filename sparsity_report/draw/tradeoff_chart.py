@@ -7,14 +7,14 @@ import altair as alt
 
 from sparsity_report.draw import marks, theme
 from sparsity_report.draw.marks import Data, Rows
-from sparsity_report.draw.measured_charts import FAR, perplexity_text, policy_lines
+from sparsity_report.draw.measured_charts import FAR, policy_lines
 from sparsity_report.draw.theme import BLACK, INK, VERMILLION, Sizes
 from sparsity_report.study.comparison import Comparison
-from sparsity_report.study.derived.zero_shot import METRIC, SEVEN
-from sparsity_report.study.levels.tradeoff import Point, Tradeoff
+from sparsity_report.study.levels.tradeoff import Tradeoff
 from sparsity_report.untrusted.display_text import clip, short_name
 from sparsity_report.words.display_names import layout_name
-from sparsity_report.words.number_format import plus_minus, scaled, with_error
+from sparsity_report.words.number_format import scaled
+from sparsity_report.words.score_text import is_accuracy, measure_name, score_text
 from sparsity_report.words.sentences import say
 
 #: Most lines of a legend.
@@ -77,37 +77,15 @@ def tradeoff_shape(study: Comparison) -> TradeoffShape | None:
         tuple(lines),
         domain,
         log,
-        "share" if _is_share(tradeoff) else "number" if log else "plain",
+        "share" if is_accuracy(tradeoff) else "number" if log else "plain",
         1.04 * most,
         (say(x_title), say(better, name=name) if better else name),
     )
 
 
-def measure_name(tradeoff: Tradeoff) -> str:
-    """Return the name of the measurement."""
-    if tradeoff.measure == "perplexity":
-        return say("label.perplexity")
-    if tradeoff.measure == "mean":
-        return say("chart.mean_accuracy_seven_tasks")
-    task = SEVEN.get(tradeoff.measure, tradeoff.measure)
-    return f"{clip(task, 24)}, {clip(tradeoff.subject, 16)}"
-
-
-def score_text(tradeoff: Tradeoff, point: Point) -> str:
-    """Write a score with its standard error, if that is known."""
-    if tradeoff.measure == "perplexity":
-        return perplexity_text(point.value)
-    write = with_error if _is_share(tradeoff) else plus_minus
-    return write(point.value, point.error)
-
-
 def place_text(size: int) -> str:
     """Write bytes beside a mark."""
     return scaled(size, "B")
-
-
-def _is_share(tradeoff: Tradeoff) -> bool:
-    return tradeoff.subject == METRIC and (tradeoff.measure == "mean" or tradeoff.measure in SEVEN)
 
 
 def tradeoff_rows(study: Comparison) -> tuple[Rows, Rows]:

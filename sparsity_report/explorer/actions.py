@@ -9,11 +9,11 @@ from sparsity_report.counting.bounds import Bounds, bounded_magnitude
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.explorer.control_state import State
 from sparsity_report.explorer.view import View
-from sparsity_report.report.copied_code import Shown, copied
 from sparsity_report.sparse.shares import zero_share
 from sparsity_report.study.levels.levels import Levels
 from sparsity_report.study.levels.sweep import pruned_at
 from sparsity_report.study.variants import Variant, csr, masked
+from sparsity_report.viewer.copied_code import Shown, copied
 from sparsity_report.words.sentences import say
 
 # Bounds of a layer besides a largest sparsity: none, dense, and its sparsity now.

@@ -15,8 +15,8 @@ from sparsity_report.explorer.base_explorer import Choices, linked_menus
 from sparsity_report.explorer.control_state import CURVES, GROUPINGS, LIVE, SORTS
 from sparsity_report.explorer.details import policy_label
 from sparsity_report.explorer.view import View
-from sparsity_report.report.copied_code import FORMS
 from sparsity_report.untrusted.display_text import distinct_names
+from sparsity_report.viewer.copied_code import FORMS
 from sparsity_report.words import number_format
 from sparsity_report.words.display_names import group_name, head
 from sparsity_report.words.sentences import say

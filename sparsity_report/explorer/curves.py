@@ -20,6 +20,7 @@ from sparsity_report.untrusted.display_text import clip, short_name
 from sparsity_report.words.display_names import layout_name
 from sparsity_report.words.number_format import count
 from sparsity_report.words.number_format import level as written
+from sparsity_report.words.score_text import measure_name, score_text
 from sparsity_report.words.sentences import say
 
 # Distance from a mark at which a pull lands on it, as a share of the width.
@@ -119,7 +120,7 @@ class QualityCurve:
 
     @property
     def _measure(self) -> str:
-        return tradeoff_chart.measure_name(self.tradeoff)
+        return measure_name(self.tradeoff)
 
     def _level(self, state: State) -> Rows:
         size, on, name, at = self._standing(state)
@@ -128,7 +129,7 @@ class QualityCurve:
         where = say("format.name_size", name=name, size=tradeoff_chart.place_text(size))
         score = say("explorer.not_measured")
         if on is not None:
-            text = tradeoff_chart.score_text(self.tradeoff, self.tradeoff.points[on])
+            text = score_text(self.tradeoff, self.tradeoff.points[on])
             score = say("format.name_size", name=self._measure, size=text)
         tip = self._tip(state.policy, state.sparsity) if state.live else f"{where} · {score}"
         mark = None if on is None else str(on)

@@ -27,13 +27,13 @@ from sparsity_report.explorer.pair_explorer import PairExplorer
 from sparsity_report.explorer.picture import pictures
 from sparsity_report.explorer.scene import Scene
 from sparsity_report.explorer.view import View, bounded_levels
-from sparsity_report.report.copied_code import FORMS
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.policy_names import GLOBAL
 from sparsity_report.study.levels.budget import budget_finding, level_within, read_budget
 from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.study.variants import fingerprint
 from sparsity_report.untrusted.display_text import short_name
+from sparsity_report.viewer.copied_code import FORMS
 from sparsity_report.weights.weights import Weights
 from sparsity_report.words.sentences import say
 

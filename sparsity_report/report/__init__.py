@@ -7,5 +7,5 @@ Sections are declared once and shown by every renderer: `sections` (blocks of a 
 and writes tables as HTML, Typst, LaTeX, Markdown and text.
 
 In notebooks: `notebook` (executes one), `exporter` (for nbconvert), `progress_bars`, and
-`value_display`, the ``repr`` of a value and its notebook cell. `copied_code` is a study as code.
+`value_display`, the ``repr`` of a value and its notebook cell.
 """

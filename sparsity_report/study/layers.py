@@ -274,12 +274,23 @@ def used(numbers: Integers, uses: Floats) -> Integers:
     """
     products = numbers.copy()
     for share in np.unique(uses[uses != 1]):
-        ratio, rows = Fraction(share).limit_denominator(_LARGEST_RATIO), uses == share
+        ratio, rows = use_ratio(share), uses == share
         quotient, rest = np.divmod(numbers[rows] * ratio.numerator, ratio.denominator)
         twice = 2 * rest
         odd = (twice == ratio.denominator) & (quotient % 2 == 1)
         products[rows] = quotient + ((twice > ratio.denominator) | odd)
     return products
+
+
+def use_ratio(uses: float) -> Fraction:
+    """Return the ratio of small integers that a number of uses is closest to.
+
+    Examples
+    --------
+    >>> use_ratio(2 / 3)
+    Fraction(2, 3)
+    """
+    return Fraction(uses).limit_denominator(_LARGEST_RATIO)
 
 
 def check_convention(convention: str) -> None:

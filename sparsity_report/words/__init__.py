@@ -4,6 +4,7 @@
 - ``number_format``: one format for each kind of number
 - ``display_names``: names of groups, methods, layouts, columns and other raw values
 - ``pair_labels``: names of a pair and of its strips of removed units
+- ``score_text``: names and texts of measured scores
 - ``sentences``: text of phrases, from catalogue templates and the formats of their placeholders
 
 A renderer turns a phrase into text last, so that language is a property of rendering.

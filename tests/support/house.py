@@ -15,8 +15,9 @@ from pathlib import Path
 PACKAGE = "sparsity_report"
 # From the top down: a room imports from its own wing and those after it.
 WINGS = (
-    "__main__", "cli", "api", "explorer", "report", "draw", "words", "findings", "measure", "study",
-    "pairing", "counting", "weights", "sparse", "untrusted", "files", "phrases", "hooks", "errors",
+    "__main__", "cli", "api", "explorer", "report", "viewer", "draw", "words", "findings",
+    "measure", "study", "pairing", "counting", "weights", "sparse", "untrusted", "files",
+    "phrases", "hooks", "errors",
 )  # fmt: skip
 SHOWING = {
     "altair", "anywidget", "ipywidgets", "jinja2", "markupsafe", "tqdm", "typer", "typst",

@@ -12,7 +12,13 @@ import pandas as pd
 
 from sparsity_report.counting.histogram import Integers
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.sparse.cost import csr_bytes, dense_bytes, index_bytes, value_bytes
+from sparsity_report.sparse.cost import (
+    bitmask_bytes,
+    csr_bytes,
+    dense_bytes,
+    index_bytes,
+    value_bytes,
+)
 from sparsity_report.sparse.shares import ratio, zero_shares
 from sparsity_report.study.derived.heatmap_grid import Cell, Grid
 from sparsity_report.study.layers import added, used
@@ -75,17 +81,22 @@ class Levels:
 
     Attributes
     ----------
+    names : list of str
+        The prunable modules, in the order of the table.
     sparsities : list of float
         The levels, in the order of the table.
+    left, slack : numpy.ndarray
+        Nonzero weights, and the most weights by which they may be wrong, of shape (prunable
+        modules, levels).
     rows : numpy.ndarray
         Positions of the prunable modules among the layers, in the order of the table.
     """
 
     def __init__(self, layers: pd.DataFrame, levels: pd.DataFrame) -> None:
-        names, self.sparsities, counts = level_matrices(levels)
-        self._left, self._slack = counts.values()
+        self.names, self.sparsities, counts = level_matrices(levels)
+        self.left, self.slack = counts.values()
         self._layers = layers.reset_index(drop=True)
-        self.rows = pd.Index(self._layers["module_name"]).get_indexer(pd.Index(names))
+        self.rows = pd.Index(self._layers["module_name"]).get_indexer(pd.Index(self.names))
         if (self.rows < 0).any():
             raise SparsityReportError(
                 "levels: a module is not among the layers of the study; count the levels again"
@@ -103,12 +114,7 @@ class Levels:
         weights: Any = self._weights
         value: Any = self._value
         dense = dense_bytes(weights, value)
-        # The bytes of a bias of another type are known only where the weights are stored dense.
-        self._rest_bytes = np.where(
-            prunable["layout"] == "dense",
-            _integers(prunable["stored_bytes"]) - dense,
-            (_integers(prunable["total"]) - self._weights) * self._value,
-        )
+        self._rest_bytes = _integers(bytes_beside(prunable))
         self._dense_bytes = dense + self._rest_bytes
         self._dense_flops = used(2 * self._weights, self._uses)
 
@@ -185,7 +191,7 @@ class Levels:
         inside = selected(self._layers, modules)
         part, layers = inside[self.rows], self._layers[inside]
         beside = layers.drop(index=self.rows[part])
-        zeros, slack = self.zeros[part].sum(axis=0), self._slack[part]
+        zeros, slack = self.zeros[part].sum(axis=0), self.slack[part]
         changed = zeros - int(self.zeros_before[part].sum())
         frame = pd.DataFrame({"sparsity": self.sparsities, "zeros": zeros})
         frame["prunable_total"] = int(self._weights[part].sum())
@@ -204,8 +210,8 @@ class Levels:
         frame["uncertainty_share"] = shares.max(axis=0, initial=0)
         return _with_shares(frame)[["sparsity", *_SUMS]]
 
-    def at_most(self, quantity: str) -> pd.Series:
-        """Return the most bytes or FLOPs of the whole model in CSR at each level.
+    def at_most(self, quantity: str, layout: str = "csr") -> pd.Series:
+        """Return the most bytes or FLOPs of the whole model in a layout at each level.
 
         The number of zeros of all modules is known: one has fewer only where others have more. If
         a weight costs ``c`` where its module is uncertain by ``s`` weights, the cost is exceeded by
@@ -214,21 +220,49 @@ class Levels:
         Parameters
         ----------
         quantity : {"stored_bytes", "flops_per_token"}
+        layout : {"csr", "bitmask", "dense"}
         """
-        slack = self._slack
-        if quantity == "stored_bytes":
-            costs = self._value + index_bytes(self._weights, self._columns)  # type: ignore[arg-type]
-            rounded = 0
-        else:
+        slack, runs = self.slack, self._runs[:, 0]
+        rounded: Any = 0
+        if quantity == "flops_per_token":
             costs, uneven = 2 * self._uses, (2 * self._uses % 1 > 0)[:, None]
-            rounded = 2 * (uneven & (slack > 0)).sum(axis=0)
-        costs = np.where(self._runs[:, 0], costs, 0).astype(float)
+            costs = np.where(runs & (layout == "csr"), costs, 0.0)
+            rounded = 2 * (uneven & (slack > 0) & (costs > 0)[:, None]).sum(axis=0)
+        elif layout == "csr":
+            index = index_bytes(self._weights, self._columns)  # type: ignore[arg-type]
+            costs = np.where(runs, self._value + index, 0.0)
+        else:
+            costs = np.where(self._has_bitmask & (layout == "bitmask"), self._value, 0.0)
         order = np.argsort(costs)
         halves = 2 * slack[order].cumsum(axis=0) >= slack.sum(axis=0)
         medians = costs[order][halves.argmax(axis=0)]
         beyond = (slack * np.abs(costs[:, None] - medians)).sum(axis=0)
         most = np.ceil(beyond).astype(np.int64) + rounded
-        return self.model[quantity] + pd.Series(most, dtype="Int64")
+        return self.total(quantity, layout) + pd.Series(most, dtype="Int64")
+
+    def total(self, quantity: str, layout: str = "csr") -> pd.Series:
+        """Return bytes or FLOPs of the whole model in a layout at each level; null if unknown.
+
+        Parameters
+        ----------
+        quantity : {"stored_bytes", "flops_per_token"}
+        layout : {"csr", "bitmask", "dense"}
+            Matrices to which a layout does not apply stay dense. A bitmask saves no FLOPs.
+        """
+        if layout == "csr":
+            return self.model[quantity]
+        dense = self.model[f"dense_{quantity}"]
+        if layout == "dense" or quantity == "flops_per_token":
+            return dense
+        inside = self._has_bitmask
+        weights, value = self._weights[inside, None], self._value[inside, None]
+        sizes: Any = bitmask_bytes(weights, self.left[inside], value)  # type: ignore[arg-type]
+        saved = (weights * value - sizes).sum(axis=0)
+        return dense - pd.Series(saved, dtype="Int64")
+
+    @property
+    def _has_bitmask(self) -> npt.NDArray[np.bool_]:
+        return self._pointers > 0
 
     @cached_property
     def groups(self) -> LevelParts | None:
@@ -290,7 +324,7 @@ class Levels:
     @cached_property
     def zeros(self) -> Integers:
         """Zeros of the prunable weights, shape (prunable modules, levels)."""
-        zeros: Integers = self._weights[:, None] - self._left
+        zeros: Integers = self._weights[:, None] - self.left
         return zeros
 
     @property
@@ -304,7 +338,7 @@ class Levels:
 
     def _counts(self, places: Sequence[int]) -> dict[str, Integers]:
         """Return the figures that change with the level, of shape (prunable modules, places)."""
-        left: Any = self._left[:, places]
+        left: Any = self.left[:, places]
         parts: Any = (self._columns, self._pointers, self._value, self._rest_bytes)
         columns, pointers, value, rest = (numbers[:, None] for numbers in parts)
         sparse = csr_bytes(left, pointers - 1, value, index_bytes(left, columns)) + rest
@@ -316,7 +350,7 @@ class Levels:
             # Matrices that cannot run as CSR stay dense.
             "csr_flops_per_token": np.where(runs, useful, self._dense_flops[:, None]),
             "csr_bytes": np.where(runs, sparse, self._dense_bytes[:, None]),
-            "uncertainty": self._slack[:, places],
+            "uncertainty": self.slack[:, places],
         }
 
 
@@ -377,6 +411,16 @@ def variant_sums(rows: pd.DataFrame, modules: Collection[str] = ()) -> pd.Series
 def dense_sizes(rows: pd.DataFrame) -> pd.Series:
     """Return the bytes that each layer takes with nothing stored sparse."""
     return dense_bytes(rows["total"], rows["dtype"].map(value_bytes))  # type: ignore[arg-type,return-value]
+
+
+def bytes_beside(rows: pd.DataFrame) -> pd.Series:
+    """Return the bytes beside the prunable matrices of layers: of biases, or of a whole layer."""
+    value: Any = rows["dtype"].map(value_bytes)
+    dense: Any = dense_bytes(rows["weight_total"], value)  # type: ignore[arg-type]
+    # The bytes of a bias of another type are known only where the weights are stored dense.
+    other = (rows["total"] - rows["weight_total"]) * value
+    beside = (rows["stored_bytes"] - dense).where(rows["layout"] == "dense", other)
+    return beside.where(rows["prunable"], rows["stored_bytes"]).astype("Int64")
 
 
 def selected(rows: pd.DataFrame, modules: Collection[str]) -> npt.NDArray[np.bool_]:

@@ -10,7 +10,6 @@ import pandas as pd
 
 from sparsity_report.counting.bounds import Bounds
 from sparsity_report.counting.n_m_patterns import is_pattern, parse_pattern, pattern_at
-from sparsity_report.draw.theme import METRICS
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.package_data import DEMO
 from sparsity_report.sparse.shares import zero_shares
@@ -23,6 +22,11 @@ from sparsity_report.weights.weights import Weights
 from sparsity_report.words.sentences import say
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+#: Metrics of layers besides columns of the user.
+METRICS = (
+    *("sparsity", "total", "nonzero", "flops_per_token", "stored_bytes", "bytes_ratio"),
+    *("difference", "beyond", "sensitivity"),
+)
 # Attributes of an explorer that are variants of its study.
 _VARIANTS = {"variant", "against"}
 #: Forms of a copy and the keys of their names.
@@ -113,13 +117,21 @@ def copied(form: str, shown: Shown) -> str:
     return _WRITERS[form](shown)
 
 
-def as_python(shown: Shown) -> str:
-    """Return statements that repeat the study and the explorer, with comments on what they omit."""
-    lines = ["import sparsity_report as sr", "", _opening(shown.study)]
+def study_code(study: Comparison) -> tuple[str, set[str]]:
+    """Return statements that repeat a study, and the variants that they repeat.
+
+    Comments tell what they omit.
+
+    Raises
+    ------
+    SparsityReportError
+        No variant can be repeated.
+    """
+    lines = ["import sparsity_report as sr", "", _opening(study)]
     variants, known = [], set()
-    first = shown.study.variants["fingerprint"].iloc[0]
+    first = study.variants["fingerprint"].iloc[0]
     prunings: dict[tuple[Any, ...], str] = {}
-    for row in records(shown.study.variants):
+    for row in records(study.variants):
         name, method, asked = row["variant"], row["method"], row["asked_sparsity"]
         call = _call(method, asked) if row["fingerprint"] == first else None
         if call is None:
@@ -139,11 +151,18 @@ def as_python(shown: Shown) -> str:
     if not variants:
         raise SparsityReportError(say("copy.error_no_repeatable_variant"))
     lines += ["study = sr.compare(", *(f"    {variant}," for variant in variants), ")"]
-    if measured := [name for name in _MEASURED if getattr(shown.study, name) is not None]:
+    if measured := [name for name in _MEASURED if getattr(study, name) is not None]:
         lines += [
             f"# Not measured anew: {', '.join(measured)}. study.save('study.json') keeps what was",
             "# measured, and study = sr.read_study('study.json') has it.",
         ]
+    return "\n".join(lines), known
+
+
+def as_python(shown: Shown) -> str:
+    """Return statements that repeat the study and the explorer, with comments on what they omit."""
+    code, known = study_code(shown.study)
+    lines = [code]
     lines += ["explorer = sr.explore(study)"]
     for name, value in shown.view.items():
         if name in _OF_MEASURED and value == _OF_MEASURED[name]:

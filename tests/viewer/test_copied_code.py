@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 import sparsity_report as sr
-from sparsity_report.report.copied_code import Shown, copied
+from sparsity_report.viewer.copied_code import Shown, copied
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,48 @@
+"""Names and texts of measured scores."""
+
+from typing import Any
+
+from sparsity_report.study.derived.zero_shot import METRIC, SEVEN
+from sparsity_report.study.levels.tradeoff import Point, Tradeoff
+from sparsity_report.untrusted.display_text import clip
+from sparsity_report.words.number_format import (
+    UNKNOWN,
+    figures,
+    known,
+    plus_minus,
+    scaled,
+    with_error,
+)
+from sparsity_report.words.sentences import say
+
+
+def measure_name(tradeoff: Tradeoff) -> str:
+    """Return the name of the measurement."""
+    if tradeoff.measure == "perplexity":
+        return say("label.perplexity")
+    if tradeoff.measure == "mean":
+        return say("chart.mean_accuracy_seven_tasks")
+    task = SEVEN.get(tradeoff.measure, tradeoff.measure)
+    return f"{clip(task, 24)}, {clip(tradeoff.subject, 16)}"
+
+
+def score_text(tradeoff: Tradeoff, point: Point) -> str:
+    """Write a score with its standard error, if that is known."""
+    if tradeoff.measure == "perplexity":
+        return perplexity_text(point.value)
+    write = with_error if is_accuracy(tradeoff) else plus_minus
+    return write(point.value, point.error)
+
+
+def is_accuracy(tradeoff: Tradeoff) -> bool:
+    """Return true if the scores are shares of correct answers."""
+    return tradeoff.subject == METRIC and (tradeoff.measure == "mean" or tradeoff.measure in SEVEN)
+
+
+def perplexity_text(value: Any) -> str:
+    """Write a perplexity beside its mark."""
+    if not known(value):
+        return UNKNOWN
+    if value < 10_000:
+        return figures(value, ",.1f" if value < 100 else ",.0f")
+    return scaled(value, space="")

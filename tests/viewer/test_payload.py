@@ -1,0 +1,284 @@
+"""The payload, decoded anew with numpy, holds the counts, levels and bytes of the study."""
+
+import gzip
+import json
+import struct
+from fractions import Fraction
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from helpers import Tiny, study_of
+from safetensors.numpy import load_file
+from torch import nn
+
+import sparsity_report as sr
+from sparsity_report.counting.histogram import count
+from sparsity_report.files.package_data import DEMO
+from sparsity_report.viewer.payload import Arrays, encode
+from sparsity_report.viewer.study_payload import coarse_histogram, study_payload
+
+RNG = np.random.default_rng(7)
+
+
+def decode(data):
+    """Return the header and the arrays of a payload, by the contract and nothing else."""
+    plain = gzip.decompress(data)
+    (size,) = struct.unpack("<I", plain[:4])
+    assert (4 + size) % 8 == 0
+    header, at, arrays = json.loads(plain[4 : 4 + size]), 4 + size, []
+    for each in header["arrays"]:
+        length, planes = each["length"], {"f8": 8, "u1": 1}.get(each["kind"], each.get("planes"))
+        raw = np.frombuffer(plain, np.uint8, length * planes, at).reshape(planes, length)
+        at += -(-length * planes // 8) * 8
+        if each["kind"] == "f8":
+            arrays.append(np.ascontiguousarray(raw.T).view("<f8").ravel())
+        elif each["kind"] == "u1":
+            arrays.append(raw.ravel())
+        else:
+            codes = [sum(int(b) << 8 * k for k, b in enumerate(column)) for column in raw.T]
+            steps = [code // 2 if code % 2 == 0 else -(code + 1) // 2 for code in codes]
+            rows = np.array(steps, dtype=np.int64).reshape(each["rows"], each["columns"])
+            for row in rows:
+                row[1:] = np.cumsum(row[1:])
+            arrays.append(np.cumsum(rows, axis=1))
+    assert at == len(plain)
+    return header, arrays
+
+
+def columns(header, arrays, variant=0):
+    return {key: arrays[at] for key, at in header["variants"][variant]["arrays"].items()}
+
+
+def numbers(rows, names, column):
+    series = rows.set_index("module_name")[column].reindex(names)
+    return series.to_numpy(dtype=float, na_value=np.nan)
+
+
+@pytest.mark.parametrize("size", [0, 1, 200, 2**20, 2**52])
+def test_levels_come_back(size):
+    matrix = RNG.integers(0, size + 1, (5, 7))
+    arrays = Arrays()
+    arrays.levels(matrix)
+    arrays.numbers([0.1, np.nan, -np.inf, 2.0**53])
+    header, (levels, values) = decode(encode({"x": "é\ud800"}, arrays))
+    np.testing.assert_array_equal(levels, matrix)
+    np.testing.assert_array_equal(values, [0.1, np.nan, -np.inf, 2.0**53])
+    assert header["x"] == "é\ud800"
+
+
+def test_equal_arrays_are_stored_once():
+    arrays = Arrays()
+    assert [arrays.numbers([1, 2]), arrays.numbers([1.0, 2.0]), arrays.numbers([2, 1])] == [0, 0, 1]
+    # Equal bytes of two shapes are two arrays.
+    assert arrays.levels(np.zeros((2, 3), int)) != arrays.levels(np.zeros((3, 2), int))
+
+
+@pytest.fixture(scope="module")
+def several(demo):
+    """Dense, masked and CSR of the demo, and another model beside them."""
+    pruning = sr.global_magnitude(demo, 0.3)
+    torch.manual_seed(0)
+    other = sr.dense(sr.load(Tiny()), name="Tiny")
+    return sr.compare(sr.dense(demo), sr.masked(pruning), sr.csr(pruning), other)
+
+
+def test_counts_are_those_of_the_layers(several):
+    header, arrays = decode(study_payload(several))
+    names = header["modules"]["names"]
+    pairs = {
+        "total": "total",
+        "nonzero": "nonzero",
+        "weightTotal": "weight_total",
+        "weightNonzero": "weight_nonzero",
+        "flops": "flops_per_token",
+        "stored": "stored_bytes",
+        "pointers": "row_pointers",
+        "columns": "columns",
+    }
+    assert [each["name"] for each in header["variants"]] == list(several.variants["variant"])
+    for place, variant in enumerate(header["variants"]):
+        rows, parts = several.facts.layers(variant["name"]), columns(header, arrays, place)
+        for key, column in pairs.items():
+            np.testing.assert_array_equal(parts[key], numbers(rows, names, column), err_msg=key)
+        dense = rows.assign(dense=several.facts.dense_bytes(variant["name"]))
+        np.testing.assert_array_equal(parts["dense"], numbers(dense, names, "dense"))
+        assert variant["isFirst"] == (variant["name"] != "Tiny")
+    assert np.isnan(columns(header, arrays, 3)["total"][0])  # a module of the demo alone
+
+
+def test_arrays_of_two_layouts_are_shared(several):
+    header, _ = decode(study_payload(several))
+    masked, csr = (each["arrays"] for each in header["variants"][1:3])
+    assert masked["nonzero"] == csr["nonzero"]
+    assert masked["stored"] != csr["stored"]
+    assert ["shapes" in each for each in header["variants"]] == [True, False, False, True]
+
+
+def half_even(left, top, bottom):
+    return [
+        round(2 * int(n) * Fraction(int(a), int(b)))
+        for n, a, b in zip(left, top, bottom, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("policy", ["global_magnitude", "layerwise_magnitude", "N:4"])
+def test_levels_give_the_figures_of_the_study(demo_study, policy):
+    header, arrays = decode(study_payload(demo_study))
+    entry = next(each for each in header["policies"] if each["key"] == policy)
+    levels, parts, names = (
+        demo_study.by_policy[policy],
+        columns(header, arrays),
+        header["modules"]["names"],
+    )
+    rows = arrays[entry["rows"]].astype(int)
+    assert entry["levels"] == levels.sparsities
+    for place in sorted({0, len(entry["levels"]) - 1, *RNG.integers(0, len(entry["levels"]), 3)}):
+        frame = levels.at(entry["levels"][place])
+        left = parts["weightNonzero"].copy()
+        left[rows] = arrays[entry["left"]][:, place]
+        np.testing.assert_array_equal(left, numbers(frame, names, "weight_nonzero"))
+        slack = np.zeros(len(names))
+        slack[rows] = arrays[entry["slack"]][:, place]
+        np.testing.assert_array_equal(slack, numbers(frame, names, "uncertainty"))
+        weights, value = parts["weightTotal"][rows], parts["value"][rows]
+        csr, dense = parts["rest"].copy(), parts["rest"].copy()
+        dense[rows] += weights * value
+        csr[rows] += np.where(
+            parts["runs"][rows] > 0,
+            left[rows] * (value + 4) + parts["pointers"][rows] * 4,
+            weights * value,
+        )
+        np.testing.assert_array_equal(csr, numbers(frame, names, "csr_bytes"))
+        np.testing.assert_array_equal(dense, numbers(frame, names, "dense_bytes"))
+        mask = np.nansum(parts["rest"]) + (left[rows] * value + np.ceil(weights / 8)).sum()
+        assert mask == levels.total("stored_bytes", "bitmask")[place]
+        assert np.nansum(dense) == levels.total("stored_bytes", "dense")[place]
+        flops = parts["restFlops"].copy()
+        flops[rows] = half_even(left[rows], parts["usesTop"][rows], parts["usesBottom"][rows])
+        np.testing.assert_array_equal(flops, numbers(frame, names, "csr_flops_per_token"))
+        for key, exact in (("csr", np.nansum(csr)), ("flops", np.nansum(flops))):
+            assert entry["most"][key][place] >= exact
+
+
+def test_the_most_of_a_bitmask_is_reached_by_the_worst_split(demo):
+    levels = sr.compare(sr.dense(demo)).by_level
+    most = levels.at_most("stored_bytes", "bitmask") - levels.total("stored_bytes", "bitmask")
+    # Every weight of the demo has as many bytes, so the split over layers changes nothing.
+    assert (most == 0).all()
+    assert (levels.at_most("stored_bytes", "dense") == levels.total("stored_bytes", "dense")).all()
+
+
+def disabled(study):
+    header, _ = decode(study_payload(study))
+    return {e["key"]: e["disabled"] for e in header["policies"] if "disabled" in e}
+
+
+def linear(*sizes, zeros=False):
+    torch.manual_seed(1)
+    model = nn.Sequential(*(nn.Linear(*size) for size in sizes))
+    if zeros:
+        model[0].weight.data[0, 0] = 0
+    return sr.compare(sr.dense(sr.load(model)))
+
+
+def test_policies_without_levels_have_a_reason():
+    never = {"wanda_one_pass", "random"}
+    assert disabled(linear((16, 8))).keys() == never
+    reasons = disabled(linear((16, 8), (12, 8)))
+    assert reasons.keys() == never | {"N:8"}
+    assert "whole groups of 8" in reasons["N:8"]
+    reasons = disabled(linear((16, 8), zeros=True))
+    assert reasons.keys() == never | {"N:4", "N:8"}
+    assert "zero before" in reasons["N:4"]
+
+
+def test_a_study_without_levels():
+    with torch.device("meta"):
+        model = Tiny()
+    header, _ = decode(study_payload(sr.compare(sr.dense(sr.load(model)))))
+    assert all("levels" not in each for each in header["policies"])
+    assert header["start"]["variant"] == "Dense"
+    assert header["histograms"] is None
+
+
+def test_histograms_are_the_density_of_the_weights(several, demo):
+    header, arrays = decode(study_payload(several))
+    kept = header["histograms"]
+    rows, top = (arrays[kept[key]] for key in ("rows", "top"))
+    heights = arrays[kept["heights"]].reshape(len(rows), kept["bins"])
+    names = [header["modules"]["names"][int(row)] for row in rows]
+    module = next(m for m in demo.modules if m.name == names[0])
+    weights = next(p for p in module.parameters if p.prunable)
+    values = load_file(DEMO / "model.safetensors")[weights.name].ravel()
+    counts, _ = np.histogram(np.abs(values), kept["bins"], (0, top[0]))
+    assert np.abs(heights[0] / 255 - counts / counts.max()).max() < 0.12
+    assert heights.max(axis=1).tolist() == [255] * len(rows)
+    assert arrays[header["deviation"]][int(rows[0])] == pytest.approx(
+        np.sqrt(np.mean(values.astype(float) ** 2)), rel=0.01
+    )
+
+
+def test_a_comb_of_few_values_stays_a_comb():
+    top, heights = coarse_histogram(count(torch.tensor([0.25, 0.5, 0.5, 1.0]).half()))
+    assert np.flatnonzero(heights).tolist() == [int(40 * v / top) for v in (0.25, 0.5, 1.0)]
+
+
+def test_figures_of_the_user_and_their_names(several):
+    names = several.layers["module_name"].drop_duplicates()[:3]
+    mine = pd.DataFrame({"module_name": names, "rank": [1.0, np.nan, 3.0]})
+    header, arrays = decode(study_payload(several, mine))
+    (figure,) = header["figures"]
+    assert (figure["key"], figure["kind"]) == ("rank", "own")
+    np.testing.assert_array_equal(arrays[figure["amounts"]][:4], [1, np.nan, 3, 0])
+    np.testing.assert_array_equal(arrays[figure["sizes"]][:4], [1, np.nan, 1, 0])
+    with pytest.raises(sr.SparsityReportError, match="already the name of a metric"):
+        study_payload(several, mine.rename(columns={"rank": "beyond"}))
+
+
+def test_experts_have_numbers_where_cells_would_be_shared():
+    class Block(nn.Module):
+        def __init__(self, experts):
+            super().__init__()
+            self.experts = nn.ModuleList(
+                nn.ModuleDict({"up": nn.Linear(4, 4)}) for _ in range(experts)
+            )
+
+    class Mixture(nn.Module):
+        def __init__(self, experts):
+            super().__init__()
+            self.layers = nn.ModuleList(Block(experts) for _ in range(2))
+
+    header, _ = decode(study_payload(sr.compare(sr.dense(sr.load(Mixture(41))))))
+    assert header["modules"]["experts"] == [*range(41)] * 2
+    assert set(header["modules"]["projections"]) == {"up"}
+    header, _ = decode(study_payload(sr.compare(sr.dense(sr.load(Mixture(3))))))
+    assert header["modules"]["experts"] is None
+
+
+def test_positions_of_zeros(demo):
+    pruning = sr.n_m(demo, 2, 4)
+    study = sr.compare(sr.dense(demo), sr.masked(pruning), patterns=True)
+    header, arrays = decode(study_payload(study))
+    prunable = np.flatnonzero(columns(header, arrays)["prunable"]).tolist()
+    assert header["twoFour"] == {"0": [], "1": prunable}
+    name = header["modules"]["names"][prunable[0]]
+    zeros = study.facts.inner("Masked2:4", name)
+    assert header["inner"]["1"][str(prunable[0])]["heads"] == list(zeros.heads)
+
+
+def test_smollm2_is_small(smollm2):
+    assert len(study_payload(study_of(smollm2))) <= 100_000
+
+
+def test_ten_thousand_layers_are_small():
+    torch.manual_seed(0)
+    model = nn.Module()
+    model.layers = nn.ModuleList(
+        nn.ModuleList(nn.Linear(64, 64, bias=False, dtype=torch.float32) for _ in range(100))
+        for _ in range(99)
+    )
+    study = sr.compare(sr.dense(sr.load(model)))
+    assert len(study.by_level.sparsities) == 100
+    assert len(study_payload(study)) <= 2_000_000
