@@ -1,0 +1,57 @@
+// The payload of a viewer: a header of JSON and arrays, compressed.
+const FORMAT = 1;
+
+function shuffled(bytes, length) {
+  const values = new Uint8Array(8 * length);
+  for (let plane = 0; plane < 8; plane += 1) {
+    for (let i = 0; i < length; i += 1) values[8 * i + plane] = bytes[plane * length + i];
+  }
+  return new Float64Array(values.buffer);
+}
+
+// Integers by row from second differences, which are small.
+function levels(bytes, { rows, columns, planes }) {
+  const [size, values] = [rows * columns, new Float64Array(rows * columns)];
+  for (let plane = planes - 1; plane >= 0; plane -= 1) {
+    for (let i = 0; i < size; i += 1) values[i] = 256 * values[i] + bytes[plane * size + i];
+  }
+  for (let row = 0; row < rows; row += 1) {
+    let [value, step] = [0, 0];
+    for (let i = row * columns, k = 0; k < columns; i += 1, k += 1) {
+      const change = values[i] % 2 ? -(values[i] + 1) / 2 : values[i] / 2;
+      step = k < 2 ? change : step + change;
+      value = k ? value + step : change;
+      values[i] = value;
+    }
+  }
+  return values;
+}
+
+const KINDS = {
+  f8: [({ length }) => 8 * length, (bytes, { length }) => shuffled(bytes, length)],
+  u1: [({ length }) => length, (bytes) => bytes],
+  levels: [({ rows, columns, planes }) => rows * columns * planes, levels],
+};
+
+export async function inflate(bytes) {
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return new Uint8Array(await new Response(stream).arrayBuffer());
+}
+
+// Return the header of a payload with its arrays; throw an error if it is damaged.
+export async function open(packed) {
+  const bytes = await inflate(packed);
+  const size = new DataView(bytes.buffer).getUint32(0, true);
+  const data = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes.subarray(4, 4 + size)));
+  if (data.format !== FORMAT) throw new Error(`format ${data.format}`);
+  let at = 4 + size;
+  data.arrays = data.arrays.map((one) => {
+    const [length, read] = KINDS[one.kind];
+    const end = at + length(one);
+    if (!(end <= bytes.length)) throw new Error("the payload is cut");
+    const values = read(bytes.subarray(at, end), one);
+    at = end + ((8 - (end % 8)) % 8);
+    return values;
+  });
+  return data;
+}

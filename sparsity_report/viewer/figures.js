@@ -1,0 +1,323 @@
+// Every figure that the viewer shows, computed from the payload; each has one definition.
+import { Text, known } from "./numbers.js";
+
+export const AT_LEVEL = "at level";
+export const LAYOUTS = ["csr", "bitmask", "dense"];
+const [LARGEST_INT32, SAME_LEVEL] = [2 ** 31 - 1, 1e-4];
+// Counts and ratios of counts: kind, and the amount and the size of a module.
+const COUNTED = {
+  sparsity: ["share", (f, c, i) => c.weights[i] - c.left[i], (f, c, i) => c.weights[i]],
+  deviation: ["spread", (f, c, i) => c.of.isFirst ? f.deviation[i] ** 2 * c.weights[i] : NaN, (f, c, i) => c.weights[i]],
+  total: ["number", (f, c, i) => c.of.total[i]],
+  nonzero: ["number", (f, c, i) => c.nonzero[i]],
+  flops_per_token: ["number", (f, c, i, layout) => f.flops(c, i, layout)],
+  stored_bytes: ["bytes", (f, c, i, layout) => f.bytes(c, i, layout)],
+  bytes_ratio: ["ratio", (f, c, i, layout) => f.bytes(c, i, layout), (f, c, i) => f.bytes(c, i, "dense")],
+};
+
+export const ratio = (part, whole) => known(part) && known(whole) && whole ? part / whole : null;
+const certain = (value) => (Number.isNaN(value) ? null : value);
+
+// Divide and round half to even, exactly below 2^53.
+function divided(numerator, divisor) {
+  const quotient = Math.floor(numerator / divisor);
+  const twice = 2 * (numerator - quotient * divisor);
+  return twice > divisor || (twice === divisor && quotient % 2) ? quotient + 1 : quotient;
+}
+
+// The error function, by a series of positive terms.
+export function erf(x) {
+  if (!(x < 6)) return Number.isNaN(x) ? NaN : 1;
+  let [term, sum] = [x, x];
+  for (let n = 1; term > 1e-17 * sum; n += 1) sum += term *= (2 * x * x) / (2 * n + 1);
+  return (2 / Math.sqrt(Math.PI)) * Math.exp(-x * x) * sum;
+}
+
+export class Figures {
+  constructor(data) {
+    const { arrays, modules } = data;
+    const filled = (one) => ({ ...one, ...Object.fromEntries(Object.entries(one.arrays ?? {}).map(([k, id]) => [k, arrays[id]])) });
+    Object.assign(this, { data, modules, isPair: data.kind === "pair", text: new Text(data.language, data.words) });
+    this.size = modules.names.length;
+    this.positions = new Map(modules.names.map((name, i) => [name, i]));
+    this.variants = (data.variants ?? []).map(filled);
+    this.policies = (data.policies ?? []).map((one) => this.policy(one, arrays));
+    this.deviation = arrays[data.deviation] ?? new Float64Array(this.size).fill(NaN);
+    this.figures = (data.figures ?? []).map((one) => ({ ...one, amounts: arrays[one.amounts], sizes: arrays[one.sizes] }));
+    if (data.histograms) {
+      const { rows, top, heights } = data.histograms;
+      this.histograms = { ...data.histograms, top: arrays[top], heights: arrays[heights] };
+      this.places = new Map(Array.from(arrays[rows], (module, row) => [module, row]));
+    }
+    this.fetched = new Map();
+    this.bounded = null;
+    this.forget();
+  }
+
+  forget() {
+    this.kept = new Map();
+  }
+
+  // Keep a value by key; the number of kept values is bounded.
+  once(key, make) {
+    if (!this.kept.has(key)) {
+      if (this.kept.size > 400) this.kept.clear();
+      this.kept.set(key, make());
+    }
+    return this.kept.get(key);
+  }
+
+  policy(one, arrays) {
+    return one.disabled ? one : { ...one, rows: arrays[one.rows], left: arrays[one.left], slack: arrays[one.slack] };
+  }
+
+  // Use a level table that the kernel computed within bounds, or null.
+  bind(data) {
+    this.bounded = data && { ...this.policy(data.policy ?? data, data.arrays), within: true };
+    this.forget();
+  }
+
+  isLevel(state) {
+    return state.variant === AT_LEVEL;
+  }
+
+  // Return the policy of a state, or null.
+  policyOf(state) {
+    const policy = this.policies.find(({ key, disabled }) => key === state.policy && !disabled) ?? null;
+    return policy && this.bounded && policy.key === this.bounded.key ? this.bounded : policy;
+  }
+
+  // Return the place of the level nearest to a sparsity.
+  place(policy, sparsity) {
+    return policy.levels.reduce((best, level, k) =>
+      Math.abs(level - sparsity) < Math.abs(policy.levels[best] - sparsity) ? k : best, 0);
+  }
+
+  variant(name) {
+    return this.variants.find((one) => one.name === name) ?? this.variants[0];
+  }
+
+  // Return nonzeros of all modules of the variant or level in view.
+  counts(state) {
+    if (!this.isLevel(state)) {
+      const of = this.variant(state.variant);
+      return this.once(`variant ${of.name}`, () => ({ of, left: of.weightNonzero, weights: of.weightTotal, nonzero: of.nonzero, slack: null }));
+    }
+    const policy = this.policyOf(state);
+    return this.level(policy, this.place(policy, state.sparsity));
+  }
+
+  level(policy, k) {
+    const of = this.variants[0];
+    return this.once(`level ${policy.key} ${k}`, () => {
+      const [left, slack] = [Float64Array.from(of.weightNonzero), new Float64Array(this.size)];
+      policy.rows.forEach((i, row) => {
+        left[i] = policy.left[row * policy.levels.length + k];
+        slack[i] = policy.slack[row * policy.levels.length + k];
+      });
+      const nonzero = left.map((count, i) => of.nonzero[i] - of.weightNonzero[i] + count);
+      return { of, left, weights: of.weightTotal, nonzero, slack };
+    });
+  }
+
+  // Bytes of a module with its prunable matrices in a layout.
+  bytes({ of, left }, i, layout) {
+    if (!of.prunable[i] || !of.weightTotal[i]) return of.rest[i];
+    const [weights, v] = [of.weightTotal[i], of.value[i]];
+    if (layout === "csr" && of.runs[i]) {
+      const index = left[i] <= LARGEST_INT32 && of.columns[i] <= LARGEST_INT32 ? 4 : 8;
+      return left[i] * (v + index) + of.pointers[i] * index + of.rest[i];
+    }
+    if (layout === "bitmask" && known(of.pointers[i])) return left[i] * v + Math.ceil(weights / 8) + of.rest[i];
+    return weights * v + of.rest[i];
+  }
+
+  // FLOPs per token of a module; only CSR skips zeros.
+  flops({ of, left }, i, layout) {
+    if (!of.prunable[i] || !of.weightTotal[i]) return of.restFlops[i];
+    const weights = layout === "csr" && of.runs[i] ? left[i] : of.weightTotal[i];
+    return divided(2 * weights * of.usesTop[i], of.usesBottom[i]);
+  }
+
+  // Sums over modules, or the whole model; unknown sums are null.
+  sums(state, members = null) {
+    return this.summed(this.counts(state), state.layout, members);
+  }
+
+  summed(counts, layout, members = null) {
+    const { of, left, weights, nonzero, slack } = counts;
+    const sum = { zeros: 0, prunable: 0, modelZeros: 0, total: 0, bytes: 0, dense: 0, flops: 0, denseFlops: 0, slack: 0, slackShare: 0, layers: 0 };
+    const add = (i) => {
+      if (Number.isNaN(of.total[i])) return;
+      if (of.prunable[i]) {
+        sum.zeros += weights[i] - left[i];
+        sum.prunable += weights[i];
+        sum.layers += 1;
+      }
+      sum.modelZeros += of.total[i] - nonzero[i];
+      sum.total += of.total[i];
+      sum.bytes += this.bytes(counts, i, layout);
+      sum.dense += this.bytes(counts, i, "dense");
+      sum.flops += this.flops(counts, i, layout);
+      sum.denseFlops += this.flops(counts, i, "dense");
+      if (!slack) return;
+      sum.slack = Math.max(sum.slack, slack[i]);
+      sum.slackShare = Math.max(sum.slackShare, slack[i] / Math.max(weights[i], 1));
+    };
+    if (members) members.forEach(add);
+    else for (let i = 0; i < this.size; i += 1) add(i);
+    for (const key of Object.keys(sum)) sum[key] = certain(sum[key]);
+    const { zeros, prunable, modelZeros, total, bytes, dense, flops, denseFlops } = sum;
+    return { ...sum, share: ratio(zeros, prunable), modelShare: ratio(modelZeros, total), ratio: ratio(bytes, dense), flopsRatio: ratio(flops, denseFlops) };
+  }
+
+  // Sums at every level of a policy.
+  curve(state) {
+    const policy = this.policyOf(state);
+    if (!policy) return [];
+    const members = state.selection.length ? state.selection : null;
+    return this.once(`curve ${policy.key} ${state.layout} ${state.selection}`, () =>
+      policy.levels.map((level, k) => ({ level, ...this.summed(this.level(policy, k), state.layout, members) })));
+  }
+
+  // The sparsity from which a layout is smaller than dense; null if it never is.
+  breakEven(layout, members = null, of = this.variants[this.data.baseline] ?? this.variants[0]) {
+    if (layout === "dense" || !of) return null;
+    const matrices = [...(members ?? this.modules.names.keys())].filter((i) => of.prunable[i] && of.weightTotal[i] && known(of.pointers[i]));
+    const total = (left, name) => matrices.reduce((sum, i) => sum + this.bytes({ of, left }, i, name) - of.rest[i], 0);
+    const [dense, full, empty] = [total(of.weightTotal, "dense"), total(of.weightTotal, layout), total(new Float64Array(this.size), layout)];
+    return full > empty && empty < dense ? Math.max(0, (full - dense) / (full - empty)) : null;
+  }
+
+  // Metrics that the map can show.
+  get metrics() {
+    return this.once("metrics", () => {
+      const own = this.figures.map(({ key, label, note, kind, signed }) => ({ key, label, note, kind, signed }));
+      if (this.isPair) return own;
+      const counted = Object.entries(COUNTED).map(([key, [kind]]) => ({ key, kind, label: this.text.say(`metric_${key}`), note: this.text.say(`note_${key}`) }));
+      const also = [];
+      if (this.variants.length + this.policies.length > 1) also.push("difference");
+      if (this.deviation.some(known)) also.push("beyond");
+      return [...counted, ...also.map((key) => ({ key, kind: "points", signed: true, label: this.text.say(`metric_${key}`), note: this.text.say(`note_${key}`) })), ...own];
+    });
+  }
+
+  // Amounts and sizes of a metric by module; the value of several modules is Σ amounts ÷ Σ sizes.
+  metric(state) {
+    const about = this.metrics.find(({ key }) => key === state.metric) ?? this.metrics[0];
+    const own = this.figures.find(({ key }) => key === about.key);
+    if (own) return { ...about, ...own };
+    const counts = this.counts(state);
+    const key = `metric ${about.key} ${state.variant} ${state.policy} ${state.sparsity} ${state.layout} ${state.against}`;
+    return this.once(key, () => {
+      const [, amount, size] = COUNTED[about.key] ?? [null, ...this.compared(state, about.key)];
+      const array = (of) => of && Float64Array.from({ length: this.size }, (_, i) => of(this, counts, i, state.layout));
+      return { ...about, root: about.key === "deviation", amounts: array(amount), sizes: array(size) };
+    });
+  }
+
+  compared(state, key) {
+    const weights = (f, c, i) => (c.of.prunable[i] ? c.weights[i] : 0);
+    if (key === "difference") {
+      const other = this.counts({ ...state, variant: state.against });
+      const same = (f, c, i) => (weights(f, c, i) === weights(f, other, i) ? weights(f, c, i) : NaN);
+      return [(f, c, i) => (weights(f, c, i) ? other.left[i] - c.left[i] : 0), same];
+    }
+    const cut = this.threshold(state);
+    return [(f, c, i) => (weights(f, c, i) ? c.weights[i] - c.left[i] - (this.normalShare(state, i, cut) ?? NaN) * c.weights[i] : 0), weights];
+  }
+
+  // The value of a metric over modules; null if unknown.
+  value({ amounts, sizes, root }, members) {
+    let [amount, size] = [0, 0];
+    for (const i of members) {
+      if (sizes && !sizes[i] && !Number.isNaN(sizes[i])) continue;
+      amount += amounts[i];
+      size += sizes ? sizes[i] : 0;
+    }
+    const value = certain(sizes ? (size ? amount / size : NaN) : amount);
+    return root && value !== null ? Math.sqrt(value) : value;
+  }
+
+  // The largest magnitude that one threshold for all layers prunes; null where there is none.
+  threshold(state) {
+    if (!this.isLevel(state)) return this.variant(state.variant).threshold ?? null;
+    const policy = this.policyOf(state);
+    return policy?.within ? null : policy?.thresholds?.[this.place(policy, state.sparsity)] ?? null;
+  }
+
+  // The share of zeros of normally distributed weights with the module's spread.
+  normalShare(state, i, cut = this.threshold(state)) {
+    if (cut === null || !this.counts(state).of.isFirst || !known(this.deviation[i])) return null;
+    return this.deviation[i] ? erf(cut / (this.deviation[i] * Math.SQRT2)) : 1;
+  }
+
+  // Modules of a scope, in model order.
+  scope(name, state) {
+    return this.once(`scope ${name} ${this.isPair || this.counts(state).of.name}`, () => {
+      const of = this.isPair ? null : this.counts(state).of;
+      const inside = (i) => name === "all" || (name === "prunable" ? !of || of.prunable[i] : this.modules.groups[i] === name);
+      return [...this.modules.names.keys()].filter((i) => (!of || known(of.total[i])) && inside(i));
+    });
+  }
+
+  // Modules whose names contain all words of a search.
+  matching(state) {
+    const words = state.search.toLowerCase().split(/\s+/).filter(Boolean);
+    this.lower ??= this.modules.names.map((name) => name.toLowerCase());
+    return this.scope(state.modules, state).filter((i) => words.every((word) => this.lower[i].includes(word)));
+  }
+
+  // The measured score of the state, as text; null where nothing was measured.
+  score(state) {
+    if (this.isLevel(state)) {
+      if (this.policyOf(state)?.within) return null;
+      const share = this.sums(state).share;
+      return this.data.scores?.find(({ level, policy }) => policy === state.policy && Math.abs(level - share) < SAME_LEVEL)?.text ?? null;
+    }
+    const place = this.variants.findIndex(({ name }) => name === state.variant);
+    return this.data.quality?.points.find(({ variants }) => variants.includes(place))?.text ?? null;
+  }
+
+  // Bytes of a module's matrices in each layout, relative to dense.
+  layouts(state, i) {
+    const counts = this.counts(state);
+    const { of } = counts;
+    if (!of.prunable[i] || !known(of.pointers[i]) || !of.weightTotal[i]) return [];
+    const size = (layout) => certain(this.bytes(counts, i, layout) - of.rest[i]);
+    const [dense, n] = [size("dense"), of.weightTotal[i]];
+    const rows = ["dense", "csr", "bitmask"].map((key) => ({ key, bytes: size(key), fits: true }));
+    const pattern = this.isLevel(state) && this.policyOf(state)?.patterns?.[this.place(this.policyOf(state), state.sparsity)];
+    const fits = this.isLevel(state) ? /^[12]:4$/.test(pattern || "") : this.data.twoFour?.[this.variants.indexOf(of)]?.includes(i) ?? null;
+    rows.push({ key: "two_four", bytes: Math.floor(n / 2) * of.value[i] + Math.ceil(n / 8), fits });
+    return rows.map((row) => ({ ...row, ratio: ratio(row.bytes, dense) }));
+  }
+
+  // Zeros that two variants share in a module: exact for magnitude pruning, else a range.
+  overlap(state, i) {
+    const [one, other] = [this.counts(state), this.counts({ ...state, variant: state.against })];
+    if (one.weights[i] !== other.weights[i] || !known(one.left[i]) || !known(other.left[i])) return null;
+    const [a, b, n] = [one.weights[i] - one.left[i], other.weights[i] - other.left[i], one.weights[i]];
+    const nested = (c) => c.of.isFirst && (c.slack ? /magnitude/.test(state.policy) : c.of.isMagnitude);
+    const most = Math.min(a, b);
+    const least = one === other ? a : nested(one) && nested(other) ? most : Math.max(0, a + b - n);
+    return { least: ratio(least, n), most: ratio(most, n) };
+  }
+
+  // Bars of the metric over the selection, by group, projection or block.
+  bars(state) {
+    const metric = this.metric(state);
+    const members = state.selection.length ? state.selection : this.scope(state.modules, state);
+    const name = {
+      group: (i) => this.data.labels.groups[this.modules.groups[i]] ?? this.modules.groups[i],
+      projection: (i) => this.modules.projections[i],
+      block: (i) => this.modules.blocks[i] === null ? this.text.say("outside") : String(this.modules.blocks[i]),
+    }[state.grouping];
+    const parts = new Map();
+    for (const i of members) {
+      if (!parts.has(name(i))) parts.set(name(i), []);
+      parts.get(name(i)).push(i);
+    }
+    return [...parts].map(([label, part]) => ({ label, value: this.value(metric, part), members: part }));
+  }
+}
