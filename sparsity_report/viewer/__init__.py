@@ -1,5 +1,13 @@
-"""The interactive view of a study or a pair: one ES module, its payload and its widget.
+"""The viewer: a study or a pair on one screen, in pages and notebooks, without a kernel.
 
-``payload`` packs a header and arrays into bytes, ``study_payload`` collects those of a study.
-``copied_code`` is a study as code.
+- `payload`: a header and arrays as compressed bytes, which the script opens.
+- `study_payload`: the counts, levels and texts of a study.
+- `copied_code`: a study at a level as Python, JSON, a recipe or a command.
+- `module`: the script and the style, joined from their source files.
+- `embed`: the viewer as a fragment of HTML.
+
+Source files of the script, each using those before it: ``numbers.js`` (text of numbers),
+``data.js`` (the payload), ``figures.js`` (every figure that is shown), ``budget.js``, ``state.js``
+(state and undo), ``pictures.js`` (shapes as SVG, PNG, PDF), ``map.js``, ``table.js``,
+``details.js`` (the panel beside the map) and ``viewer.js`` (the screen, and its link to a kernel).
 """

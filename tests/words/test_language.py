@@ -15,6 +15,7 @@ from sparsity_report.phrases import phrase
 from sparsity_report.report.templates import environment
 from sparsity_report.report.thesis import latex_templates
 from sparsity_report.study.schema import COLUMNS
+from sparsity_report.viewer import module
 from sparsity_report.words.languages import speaking, spoken
 from sparsity_report.words.sentences import say
 
@@ -54,6 +55,12 @@ def said_keys():
     yield from template_keys()
 
 
+def script_texts():
+    """Yield patterns of the keys that the viewer's script names, with ``.*`` for a value."""
+    for text in re.findall(r'"([a-z_]+)"|`([a-z_]*\$\{\w[\w.]*\}[a-z_]*)`', module.script()):
+        yield re.sub(r"\$\{.*?\}", ".*", "".join(text))
+
+
 def catalogue(path):
     return json.loads(path.read_text(encoding="utf-8"))
 
@@ -76,7 +83,17 @@ def test_every_key_has_a_text_and_every_text_a_use():
     assert set(said_keys()) - set(ENGLISH) == set(), "keys without a text"
     used = set(constants())
     named = {f"{family}.{value}" for family in FAMILIES for value in (*used, *COLUMNS)}
-    assert set(ENGLISH) - used - named == set(), "texts that nothing uses"
+    scripted = re.compile("|".join(f"viewer\\.{text}" for text in script_texts()))
+    unused = set(ENGLISH) - used - named
+    assert {key for key in unused if not scripted.fullmatch(key)} == set(), (
+        "texts that nothing uses"
+    )
+
+
+def test_every_key_of_the_script_has_a_text():
+    said = re.findall(r'[.\s(]say\("(\w+)"', module.script())
+    assert len(said) > 50
+    assert {f"viewer.{key}" for key in said} - set(ENGLISH) == set()
 
 
 @pytest.mark.parametrize("path", CATALOGUES, ids=lambda path: path.stem)
