@@ -3,18 +3,17 @@ import { ratio } from "./figures.js";
 import { clip, known } from "./numbers.js";
 import { colorOf } from "./pictures.js";
 
-const WIDTH = 400;
 const BAR = 18;
 
 // Magnitudes of a layer before pruning, those below the threshold in color.
-export function histogram(figures, state, i) {
+export function histogram(figures, state, i, width) {
   const { text, fetched } = figures;
   const place = figures.places?.get(i);
   const bins = figures.histograms?.bins ?? 40;
   const own = fetched.get(i) ?? (place === undefined ? null : { top: figures.histograms.top[place], heights: figures.histograms.heights.subarray(place * bins, (place + 1) * bins) });
   if (!own || !known(own.top)) return null;
   const { top, heights } = own;
-  const [high, floor, step] = [62, 70, (WIDTH - 8) / heights.length];
+  const [high, floor, step] = [62, 70, (width - 8) / heights.length];
   const cut = figures.threshold(state);
   // Layers pruned to one share have thresholds of their own, which the histogram places.
   let end = cut === null ? null : Math.min(1.02, cut / top);
@@ -27,7 +26,7 @@ export function histogram(figures, state, i) {
     for (; bar < heights.length && below + heights[bar] < share * all; bar += 1) below += heights[bar];
     end = (bar + (heights[bar] ? (share * all - below) / heights[bar] : 0)) / heights.length;
   }
-  const x = (part) => 4 + part * (WIDTH - 8);
+  const x = (part) => 4 + part * (width - 8);
   const shapes = [];
   heights.forEach((height, bar) => {
     const [left, h] = [4 + bar * step, (high * height) / 255];
@@ -35,7 +34,7 @@ export function histogram(figures, state, i) {
     if (inside > 0) shapes.push({ t: "rect", x: left, y: floor - h, w: inside, h, fill: "accent" });
     if (inside < step - 0.7) shapes.push({ t: "rect", x: left + inside, y: floor - h, w: step - 0.7 - inside, h, fill: "soft", opacity: 0.6 });
   });
-  shapes.push({ t: "line", x1: 4, x2: WIDTH - 4, y1: floor, y2: floor, stroke: "line" });
+  shapes.push({ t: "line", x1: 4, x2: width - 4, y1: floor, y2: floor, stroke: "line" });
   if (end !== null && share) {
     const label = cut === null ? text.say("smallest_share", { share: text.percent(share) }) : text.say("threshold", { value: text.significant(cut, 3) });
     const at = x(Math.min(1, end));
@@ -43,14 +42,14 @@ export function histogram(figures, state, i) {
     shapes.push({ t: "text", x: at + (end > 0.55 ? -5 : 5), y: 14, anchor: end > 0.55 ? "end" : "start", size: 11, text: label });
   }
   shapes.push({ t: "text", x: 4, y: floor + 14, size: 11, fill: "soft", text: text.say("magnitude_axis") });
-  shapes.push({ t: "text", x: WIDTH - 4, y: floor + 14, size: 11, fill: "soft", anchor: "end", text: text.significant(top, 2) });
-  return { shapes, width: WIDTH, height: floor + 20, description: text.say("histogram_of", { name: figures.modules.names[i] }) };
+  shapes.push({ t: "text", x: width - 4, y: floor + 14, size: 11, fill: "soft", anchor: "end", text: text.significant(top, 2) });
+  return { shapes, width, height: floor + 20, description: text.say("histogram_of", { name: figures.modules.names[i] }) };
 }
 
 // Horizontal bars with a label and a text each.
-export function bars(rows, description, { left = 96, signed = false } = {}) {
-  const most = Math.max(...rows.map(({ value }) => (known(value) ? Math.abs(value) : 0))) || 1;
-  const room = WIDTH - left - 84;
+export function bars(rows, description, width, { left = 96, signed = false } = {}) {
+  const most = Math.max(signed ? 0.02 : 0, ...rows.map(({ value }) => (known(value) ? Math.abs(value) : 0))) || 1;
+  const room = width - left - 84;
   const zero = signed ? left + room / 2 : left;
   const shapes = rows.flatMap(({ label, value, text, fill, dash, tip }, k) => {
     const w = known(value) ? ((signed ? room / 2 : room) * Math.abs(value)) / most : 0;
@@ -58,30 +57,30 @@ export function bars(rows, description, { left = 96, signed = false } = {}) {
     return [
       { t: "text", x: left - 8, y: k * BAR + 13, anchor: "end", size: 12, text: clip(label, Math.floor((left - 8) / 6)) },
       { t: "rect", x, y: k * BAR + 3, w, h: 11, fill: dash ? undefined : fill ?? "ink", stroke: dash ? "soft" : undefined, dash, tip, opacity: 0.85 },
-      { t: "text", x: signed ? WIDTH - 4 : x + w + 6, y: k * BAR + 13, anchor: signed ? "end" : "start", size: 11.5, fill: "soft", text },
+      { t: "text", x: signed ? width - 4 : x + w + 6, y: k * BAR + 13, anchor: signed ? "end" : "start", size: 11.5, fill: "soft", text },
     ];
   });
-  return { shapes, width: WIDTH, height: rows.length * BAR + 4, description };
+  return { shapes, width, height: rows.length * BAR + 4, description };
 }
 
-export function layoutBars(figures, state, i) {
+export function layoutBars(figures, state, i, width) {
   const { text } = figures;
   const rows = figures.layouts(state, i).map(({ key, bytes, ratio: value, fits }) => {
     const note = fits ? "" : ` ${text.say(fits === null ? "two_four_unknown" : "two_four_unfit")}`;
     return { label: text.say(`layout_${key}`), value, text: `${text.times(value)}${note}`, fill: key === "dense" ? "dense" : "ink", dash: fits ? undefined : "3 3", tip: text.scaled(bytes, "B") };
   });
-  return rows.length ? bars(rows, text.say("layouts_of", { name: figures.modules.names[i] }), { left: 70 }) : null;
+  return rows.length ? bars(rows, text.say("layouts_of", { name: figures.modules.names[i] }), width, { left: 70 }) : null;
 }
 
 // Small squares, one per head or expert, colored by sparsity.
-function squares(label, shares, text) {
-  const size = Math.max(3, Math.min(14, Math.floor((WIDTH - 100) / Math.min(shares.length, 64)) - 1));
-  const across = Math.floor((WIDTH - 100) / (size + 1));
+function squares(label, shares, text, width) {
+  const size = Math.max(3, Math.min(14, Math.floor((width - 100) / Math.min(shares.length, 64)) - 1));
+  const across = Math.floor((width - 100) / (size + 1));
   const shapes = shares.slice(0, 1024).map((share, k) => ({
     t: "rect", x: 96 + (k % across) * (size + 1), y: 3 + Math.floor(k / across) * (size + 1), w: size, h: size, fill: colorOf(share), tip: `${label} ${k}${text.space}: ${text.percent(share)}`,
   }));
   const height = 8 + (Math.floor((Math.min(1024, shares.length) - 1) / across) + 1) * (size + 1);
-  return { shapes: [{ t: "text", x: 4, y: 13, size: 12, text: label }, ...shapes], width: WIDTH, height, description: label };
+  return { shapes: [{ t: "text", x: 4, y: 13, size: 12, text: label }, ...shapes], width, height, description: label };
 }
 
 // Sentences on the layer in detail.
@@ -113,30 +112,30 @@ function why(figures, state, i) {
 }
 
 // Return the content of the panel of one layer: heading, note, sentences and pictures.
-export function layer(figures, state) {
+export function layer(figures, state, width) {
   const { text, modules, data } = figures;
   const i = state.detail;
   if (i < 0) return { heading: text.say("no_layer"), note: "", lines: [], pictures: [] };
   const block = modules.blocks[i];
   const heading = block === null ? modules.projections[i] : text.say("block_layer", { block, layer: modules.projections[i] });
-  if (figures.isPair) return { heading, note: modules.names[i], ...pairLayer(figures, i) };
+  if (figures.isPair) return { heading, note: modules.names[i], ...pairLayer(figures, i, width) };
   const { of } = figures.counts(state);
   const place = figures.variants.indexOf(of);
   const shape = (of.shapes ?? figures.variants[0].shapes)?.[i]?.join(" × ") ?? "";
   const dtype = (of.dtypes ?? figures.variants[0].dtypes)?.[i] ?? "";
   const note = [data.labels.groups[modules.groups[i]], shape, dtype, modules.names[i]].filter(Boolean).join(" · ");
-  const drawn = of.isFirst ? histogram(figures, state, i) : null;
+  const drawn = of.isFirst ? histogram(figures, state, i, width) : null;
   const inner = figures.isLevel(state) ? null : data.inner?.[place]?.[i];
   const lines = why(figures, state, i);
   if (inner && inner.zeroRows + inner.zeroColumns) lines.push(text.say("empty_rows", { rows: text.count(inner.zeroRows), columns: text.count(inner.zeroColumns) }));
-  const pictures = [drawn, layoutBars(figures, state, i)];
-  for (const kind of ["heads", "experts"]) if (inner?.[kind]?.length) pictures.push(squares(text.say(kind), inner[kind], text));
+  const pictures = [drawn, layoutBars(figures, state, i, width)];
+  for (const kind of ["heads", "experts"]) if (inner?.[kind]?.length) pictures.push(squares(text.say(kind), inner[kind], text, width));
   const reason = drawn || !of.prunable[i] ? "" : of.isFirst ? data.whyNoHistogram : text.say("other_model");
   return { heading, note, lines, reason, pictures: pictures.filter(Boolean), wantsHistogram: !drawn && !data.histograms && of.isFirst && Boolean(of.prunable[i]) };
 }
 
 // Zeros of a layer before and after, and its other figures.
-function pairLayer(figures, i) {
+function pairLayer(figures, i, width) {
   const { text, data } = figures;
   const names = ["bothZero", "onlyBefore", "onlyAfter", "neither"];
   const counts = names.map((name) => data.arrays[data.overlap[name]][i]);
@@ -146,14 +145,14 @@ function pairLayer(figures, i) {
   const removed = (data.removed ?? []).filter(({ module }) => module === figures.modules.names[i]);
   for (const { label, among, gone } of removed) lines.push(text.say("removed", { kind: label, gone: gone.join(", "), among: text.count(among) }));
   const reason = all ? "" : text.say("not_shared");
-  return { lines: all ? lines : [], reason, pictures: all ? [bars(rows, text.say("overlap_title"), { left: 150 })] : [] };
+  return { lines: all ? lines : [], reason, pictures: all ? [bars(rows, text.say("overlap_title"), width, { left: 150 })] : [] };
 }
 
 // Bars of the metric by group, projection or block.
-export function groups(figures, state) {
+export function groups(figures, state, width) {
   const metric = figures.metric(state);
   const rows = figures.bars(state).map(({ label, value, members }) => ({ label, value, members, text: figures.text.value(value, metric.kind), fill: "dense" }));
-  return { ...bars(rows, figures.text.say("bars_of", { metric: metric.label }), { left: 110, signed: metric.signed }), rows };
+  return { ...bars(rows, figures.text.say("bars_of", { metric: metric.label }), width, { left: 110, signed: metric.signed }), rows };
 }
 
 const line = (points, stroke, dash) => ({ t: "path", points, stroke, width: 2, dash });
@@ -170,11 +169,11 @@ function axes({ x, y, xTicks, yTicks, xTitle, yTitle, left, right, top, bottom }
 }
 
 // Bytes and FLOPs against sparsity, relative to dense, with break-even and the level in view.
-export function costs(figures, state) {
+export function costs(figures, state, width) {
   const { text } = figures;
   const rows = figures.curve(state).filter(({ ratio: value, share }) => known(value) && known(share));
   if (!rows.length) return null;
-  const [left, right, top, bottom, height] = [44, WIDTH - 24, 24, 216, 252];
+  const [left, right, top, bottom, height] = [44, width - 24, 24, 216, 252];
   const most = Math.max(1.05, ...rows.map((row) => Math.max(row.ratio, row.flopsRatio ?? 0))) * 1.05;
   const x = (share) => left + share * (right - left);
   const y = (value) => bottom - (value / most) * (bottom - top);
@@ -195,14 +194,14 @@ export function costs(figures, state) {
     shapes.push({ t: "text", x: x(now.share) + (end ? -8 : 8), y: y(now.ratio) - 7, anchor: end ? "end" : "start", size: 12, weight: 600, text: `${text.percent(now.share)}: ${text.times(now.ratio)}` });
   }
   const at = (px) => Math.max(0, Math.min(last.level, (px - left) / (right - left)));
-  return { shapes, width: WIDTH, height, description: text.say("cost_curve", { layout: text.say(`layout_${state.layout}`) }), at };
+  return { shapes, width, height, description: text.say("cost_curve", { layout: text.say(`layout_${state.layout}`) }), at };
 }
 
 // Quality against bytes of the measured variants; the level in view has bytes only.
-export function quality(figures, state) {
+export function quality(figures, state, width) {
   const { text, data, variants } = figures;
   const { points, name, moreIsBetter } = data.quality;
-  const [left, right, top, bottom, height] = [52, WIDTH - 24, 24, 216, 252];
+  const [left, right, top, bottom, height] = [52, width - 24, 24, 216, 252];
   const wide = points.map(({ value }) => value);
   const isLog = Math.min(...wide) > 0 && Math.max(...wide) / Math.min(...wide) > 20;
   const scaled = isLog ? Math.log10 : Number;
@@ -217,8 +216,8 @@ export function quality(figures, state) {
     const names = members.map((k) => variants[k].label);
     const isNow = members.some((k) => variants[k].name === state.variant);
     shapes.push({ t: "circle", x: x(bytes), y: y(value), r: isNow ? 6 : 4, fill: isNow ? "accent" : "ink", tip: `${names.join(", ")}: ${score}` });
-    const end = x(bytes) > 0.7 * WIDTH;
+    const end = x(bytes) > 0.7 * width;
     shapes.push({ t: "text", x: x(bytes) + (end ? -8 : 8), y: y(value) - 5, anchor: end ? "end" : "start", size: 11, text: clip(names[0], 20) });
   }
-  return { shapes, width: WIDTH, height, description: text.say("quality_curve", { measure: name }) };
+  return { shapes, width, height, description: text.say("quality_curve", { measure: name }) };
 }

@@ -189,6 +189,21 @@ export class Figures {
     return full > empty && empty < dense ? Math.max(0, (full - dense) / (full - empty)) : null;
   }
 
+  // Name of a layer without what the names of all layers in blocks begin with.
+  short(i) {
+    const name = this.modules.names[i];
+    return name.startsWith(this.prefix) ? name.slice(this.prefix.length) : name;
+  }
+
+  get prefix() {
+    return this.once("prefix", () => {
+      const names = this.modules.names.filter((_, i) => this.modules.blocks[i] !== null);
+      const [first, last] = [names.reduce((a, b) => (a < b ? a : b), names[0] ?? ""), names.reduce((a, b) => (a > b ? a : b), "")];
+      const same = [...first].findIndex((letter, k) => letter !== last[k]);
+      return first.slice(0, first.lastIndexOf(".", same < 0 ? first.length : same) + 1);
+    });
+  }
+
   // Metrics that the map can show.
   get metrics() {
     return this.once("metrics", () => {
@@ -259,6 +274,17 @@ export class Figures {
       const inside = (i) => name === "all" || (name === "prunable" ? !of || of.prunable[i] : this.modules.groups[i] === name);
       return [...this.modules.names.keys()].filter((i) => (!of || known(of.total[i])) && inside(i));
     });
+  }
+
+  // The layer of the scope with the largest value of the metric; the first one of equals.
+  extreme(state) {
+    const metric = this.metric(state);
+    let [best, most] = [-1, -Infinity];
+    for (const i of this.scope(state.modules, state)) {
+      const value = Math.abs(this.value(metric, [i]) ?? -1);
+      if (value > most || best < 0) [best, most] = [i, value];
+    }
+    return best;
   }
 
   // Modules whose names contain all words of a search.

@@ -58,8 +58,9 @@ export function scale(figures, state, members) {
   let [low, high] = [0, 1];
   if (metric.kind !== "share" || metric.root) {
     const all = [...values.values()].filter((value) => known(value) && Number.isFinite(value));
-    high = Math.max(...all.map(metric.signed ? Math.abs : Number), metric.signed ? 0.001 : 0) || 1;
-    low = metric.signed ? -high : Math.min(0, ...all);
+    // A narrower scale would make noise look like a finding.
+    high = all.reduce((most, value) => Math.max(most, metric.signed ? Math.abs(value) : value), metric.signed ? 0.02 : 0) || 1;
+    low = metric.signed ? -high : all.reduce((least, value) => Math.min(least, value), 0);
   }
   const color = (i) => (known(values.get(i)) ? colorOf((values.get(i) - low) / (high - low), metric.signed) : null);
   return { metric, values, color, low, high };

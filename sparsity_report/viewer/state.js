@@ -11,6 +11,7 @@ export class Store {
       variant: "", policy: "", sparsity: 0, layout: "csr", metric: "", against: "", modules: "prunable", grouping: "group",
       sort: "", curve: "bytes", search: "", detail: -1, selection: [], bounds: {}, panel: "layer", ...this.internal(start),
     });
+    if (this.state.detail < 0) this.state = { ...this.state, detail: figures.extreme(this.state) };
     this.first = this.state;
     this.steps = [this.state];
     this.at = 0;

@@ -7,7 +7,7 @@ const [ROW, BEYOND] = [26, 8];
 // Return the columns of the state: key, title, value of a layer, and its text.
 export function columns(figures, state) {
   const { text, modules } = figures;
-  const name = { key: "module", title: text.say("layer"), value: (i) => modules.names[i], write: (i) => modules.names[i] };
+  const name = { key: "module", title: text.say("layer"), value: (i) => modules.names[i], write: (i) => figures.short(i) };
   const keys = figures.isPair ? figures.metrics.map(({ key }) => key) : ["sparsity", "deviation", "total", "nonzero", "flops_per_token", "stored_bytes", "bytes_ratio"];
   if (!keys.includes(state.metric)) keys.splice(1, 0, state.metric);
   return [name, ...keys.map((key) => {
@@ -107,7 +107,7 @@ export class Table {
         const cell = document.createElement("div");
         cell.setAttribute("role", column ? "gridcell" : "rowheader");
         cell.textContent = write(i);
-        if (!column) cell.title = cell.textContent;
+        if (!column) cell.title = this.figures.modules.names[i];
         return cell;
       }));
       return row;

@@ -3,7 +3,7 @@ import { open } from "./data.js";
 import { AT_LEVEL, Figures, LAYOUTS } from "./figures.js";
 import { solve } from "./budget.js";
 import { Store } from "./state.js";
-import { colorOf, download, draw, element, file } from "./pictures.js";
+import { download, draw, element, file } from "./pictures.js";
 import { HeatMap } from "./map.js";
 import { Table, asText, columns } from "./table.js";
 import { costs, groups, layer, quality } from "./details.js";
@@ -236,7 +236,7 @@ class Viewer {
       return svg;
     };
     if (state.panel === "layer") {
-      const about = layer(this.figures, state);
+      const about = layer(this.figures, state, this.panelWidth);
       const note = (textContent) => textContent && make("p", { className: "sv-note", textContent, title: textContent });
       const parts = [make("h3", { textContent: about.heading }), note(about.note), make("p", { textContent: about.lines.join(" ") }), ...about.pictures.map(picture), note(about.reason)];
       this.details.replaceChildren(...parts.filter(Boolean));
@@ -256,10 +256,15 @@ class Viewer {
     }
   }
 
-  panelPicture(state) {
-    if (state.panel === "groups") return groups(this.figures, state);
-    if (state.panel === "costs") return this.data.quality && (state.curve === "quality" || this.curve.hidden) ? quality(this.figures, state) : costs(this.figures, state);
-    return layer(this.figures, state).pictures[0] ?? null;
+  get panelWidth() {
+    return Math.max(240, Math.min(440, this.details.clientWidth));
+  }
+
+  panelPicture(state, width = this.panelWidth) {
+    if (state.panel === "groups") return groups(this.figures, state, width);
+    const isQuality = this.data.quality && (state.curve === "quality" || this.curve.hidden);
+    if (state.panel === "costs") return (isQuality ? quality : costs)(this.figures, state, width);
+    return layer(this.figures, state, width).pictures[0] ?? null;
   }
 
   updateSelection(state) {
@@ -390,10 +395,9 @@ class Viewer {
     const width = SIZES[size];
     const metric = this.figures.metric(state);
     const top = this.map.picture(state, width, this.say("picture_title", { metric: metric.label, shown: this.shown(state) }));
-    const panel = this.panelPicture(state);
-    const part = panel && width / panel.width;
-    const shapes = (panel?.shapes ?? []).map((shape) => moved(shape, part, top.height + 4));
-    const picture = { ...top, shapes: [...top.shapes, ...shapes], height: top.height + (panel ? panel.height * part + 8 : 0) };
+    const panel = this.panelPicture(state, width);
+    const shapes = (panel?.shapes ?? []).map((shape) => lowered(shape, top.height + 4));
+    const picture = { ...top, shapes: [...top.shapes, ...shapes], height: top.height + (panel ? panel.height + 8 : 0) };
     download(await file(picture, kind, theme), this.fileName(kind));
   }
 
@@ -425,14 +429,11 @@ class Viewer {
   }
 }
 
-// Return a shape scaled by a factor and moved down.
-function moved(shape, by, down) {
+// Return a shape moved down.
+function lowered(shape, down) {
   const next = { ...shape };
-  for (const key of ["x", "x1", "x2", "w", "r", "size"]) if (key in shape) next[key] = shape[key] * by;
-  for (const key of ["y", "y1", "y2"]) if (key in shape) next[key] = shape[key] * by + down;
-  if ("h" in shape) next.h = shape.h * by;
-  if (shape.t === "text") next.size = (shape.size ?? 12) * Math.min(1, by);
-  if (shape.points) next.points = shape.points.map(([x, y]) => [x * by, y * by + down]);
+  for (const key of ["y", "y1", "y2"]) if (key in shape) next[key] = shape[key] + down;
+  if (shape.points) next.points = shape.points.map(([x, y]) => [x, y + down]);
   return next;
 }
 
