@@ -1,6 +1,6 @@
 """The explorer: a study or a pair as one linked view in a notebook.
 
-``base_explorer`` holds the widget that both explorers share, with scripts in the page, and
+``box_explorer`` holds the widget that both explorers share, with scripts in the page, and
 ``still_picture`` the picture that a saved notebook keeps. The explorer of a study is
 ``widget``, with ``controls``, ``actions``, ``control_state`` and ``history``. A state goes through
 ``view`` (layers in view and their values) to ``scene`` (look and data), ``picture`` and

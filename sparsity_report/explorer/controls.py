@@ -11,7 +11,7 @@ import traitlets
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.explorer.actions import DENSE, FREE, NOW
-from sparsity_report.explorer.base_explorer import Choices, linked_menus
+from sparsity_report.explorer.box_explorer import Choices, linked_menus
 from sparsity_report.explorer.control_state import CURVES, GROUPINGS, LIVE, SORTS
 from sparsity_report.explorer.details import policy_label
 from sparsity_report.explorer.view import View

@@ -12,7 +12,7 @@ import pandas as pd
 from sparsity_report.counting.n_m_patterns import pattern_at
 from sparsity_report.draw.histogram_rows import about
 from sparsity_report.draw.theme import palette, write
-from sparsity_report.explorer.base_explorer import Shown
+from sparsity_report.explorer.box_explorer import Shown
 from sparsity_report.explorer.control_state import State
 from sparsity_report.explorer.view import View, counted
 from sparsity_report.report.tables import table_model

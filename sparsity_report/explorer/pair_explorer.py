@@ -5,8 +5,8 @@ from typing import Any
 import ipywidgets as widgets
 import traitlets
 
-from sparsity_report.explorer import base_explorer
-from sparsity_report.explorer.base_explorer import BaseExplorer, in_own_language
+from sparsity_report.explorer import box_explorer as base_explorer
+from sparsity_report.explorer.box_explorer import BaseExplorer, in_own_language
 from sparsity_report.explorer.details import Reading
 from sparsity_report.explorer.pair_scene import ALL, METRICS, PairScene, PairState
 from sparsity_report.explorer.still_picture import WIDTH

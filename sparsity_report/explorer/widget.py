@@ -12,8 +12,9 @@ import traitlets
 from sparsity_report.counting.counts import count_weights
 from sparsity_report.draw.theme import model_names
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.explorer import actions, base_explorer, details, still_picture
-from sparsity_report.explorer.base_explorer import BaseExplorer, in_own_language
+from sparsity_report.explorer import actions, details, still_picture
+from sparsity_report.explorer import box_explorer as base_explorer
+from sparsity_report.explorer.box_explorer import BaseExplorer, in_own_language
 from sparsity_report.explorer.control_state import (
     CSR_AT_LEVEL,
     LIVE,

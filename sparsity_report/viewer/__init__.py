@@ -5,6 +5,7 @@
 - `copied_code`: a study at a level as Python, JSON, a recipe or a command.
 - `module`: the script and the style, joined from their source files.
 - `embed`: the viewer as a fragment of HTML.
+- `base_explorer`: the widget that explorers of studies and pairs share.
 
 Source files of the script, each using those before it: ``numbers.js`` (text of numbers),
 ``data.js`` (the payload), ``figures.js`` (every figure that is shown), ``budget.js``, ``state.js``

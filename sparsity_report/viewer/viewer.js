@@ -9,7 +9,8 @@ import { Table, asText, columns } from "./table.js";
 import { costs, groups, layer, quality } from "./details.js";
 
 const SHARED = ["policy", "bounds", "variant", "sparsity", "layout", "metric", "against", "modules", "grouping", "sort", "curve", "search", "selection", "detail"];
-// Names that traits of a pair have instead.
+// Names of traits that differ: ipywidgets has a layout of its own, and a pair other words.
+const OF_TRAITS = { layout: "byte_layout" };
 const OF_PAIR = { modules: "group", detail: "module" };
 // Forms of a copy; those after the first two are written by the kernel.
 const COPIES = ["table", "python", "figure", "json", "recipe", "thesis"];
@@ -465,7 +466,7 @@ async function render({ model, el }) {
   const key = model.get("key");
   views.set(key, (views.get(key) ?? 0) + 1);
   let viewer = null;
-  const nameOf = (name) => (viewer?.figures.isPair || model.get("group") !== undefined ? OF_PAIR[name] ?? name : name);
+  const nameOf = (name) => ((viewer?.figures.isPair || model.get("group") !== undefined ? OF_PAIR : OF_TRAITS)[name] ?? name);
   const names = () => SHARED.filter((name) => model.get(nameOf(name)) !== undefined);
   const read = () => Object.fromEntries(names().map((name) => [name, model.get(nameOf(name))]));
   const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);

@@ -9,7 +9,7 @@ from helpers import study_of
 from measurements import TEXT, frame, put_in, quality
 
 import sparsity_report as sr
-from sparsity_report.explorer.base_explorer import Picture
+from sparsity_report.explorer.box_explorer import Picture
 from sparsity_report.study.schema import TABLES
 
 NAMES = ("Dense", "Masked30", "CSR30", "Masked70", "Masked2:4")

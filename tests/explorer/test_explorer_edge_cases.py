@@ -22,9 +22,9 @@ from sparsity_report.counting.histogram import count
 from sparsity_report.draw import export
 from sparsity_report.draw import theme as look
 from sparsity_report.draw.histogram_rows import histogram_rows
-from sparsity_report.explorer import base_explorer as alive
+from sparsity_report.explorer import box_explorer as base_explorer as alive
 from sparsity_report.explorer import picture, still_picture
-from sparsity_report.explorer.base_explorer import Picture, Shell
+from sparsity_report.explorer.box_explorer import Picture, Shell
 from sparsity_report.explorer.picture import Look
 from sparsity_report.explorer.picture_layout import Room, plan
 

@@ -15,7 +15,7 @@ from measurements import put_in
 
 import sparsity_report as sr
 from sparsity_report.draw import export
-from sparsity_report.explorer.base_explorer import Picture
+from sparsity_report.explorer.box_explorer import Picture
 from sparsity_report.study.derived.heads_experts import inner
 from sparsity_report.study.schema import TABLES
 

@@ -13,7 +13,7 @@ from pairs import LOST, gone, two_policies
 from wording import wording
 
 import sparsity_report as sr
-from sparsity_report.explorer.base_explorer import Picture
+from sparsity_report.explorer.box_explorer import Picture
 
 THIN = "\u202f"
 

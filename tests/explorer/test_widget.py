@@ -20,7 +20,7 @@ import sparsity_report as sr
 from sparsity_report.counting.histogram import count
 from sparsity_report.draw import export
 from sparsity_report.draw.histogram_rows import histogram_rows
-from sparsity_report.explorer.base_explorer import Picture
+from sparsity_report.explorer.box_explorer import Picture
 from sparsity_report.explorer.control_state import GROUPINGS
 from sparsity_report.explorer.controls import choices
 from sparsity_report.explorer.map_metrics import COUNTED as SHOWN

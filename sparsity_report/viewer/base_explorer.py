@@ -1,0 +1,181 @@
+"""The widget that the explorers of a study and of a pair share."""
+
+import difflib
+import sys
+import weakref
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any
+from uuid import uuid4
+
+import anywidget
+import traitlets
+from ipywidgets.widgets import widget as registry
+
+from sparsity_report.errors import SparsityReportError
+from sparsity_report.hooks import hooks
+from sparsity_report.viewer.embed import embed
+from sparsity_report.viewer.module import script, style
+from sparsity_report.words.languages import speaking, spoken
+from sparsity_report.words.sentences import say
+
+
+class RefusedValueError(SparsityReportError, traitlets.TraitError):
+    """A value that a trait does not accept; traitlets restores the values before it."""
+
+
+def in_own_language(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a method of an explorer that runs in the language in which the explorer was made."""
+
+    @wraps(method)
+    def call(self: Any, *args: Any, **options: Any) -> Any:
+        with speaking(self.language):
+            return method(self, *args, **options)
+
+    return call
+
+
+def in_marimo() -> bool:
+    """Return whether the code runs in a marimo notebook."""
+    marimo = sys.modules.get("marimo")
+    return marimo is not None and bool(marimo.running_in_notebook())
+
+
+class BaseExplorer(anywidget.AnyWidget):
+    """A viewer whose state a kernel shares.
+
+    The widget connects to the page when it is displayed, and disconnects when its last view is
+    closed. Its registry and its connection hold it weakly, so that an explorer without a name ends.
+
+    Attributes
+    ----------
+    payload : bytes
+        What the page shows.
+    """
+
+    _esm = script()
+    _css = style()
+    payload = traitlets.Bytes().tag(sync=True)
+    # Common to all views of an explorer.
+    key = traitlets.Unicode().tag(sync=True)
+    # The widget that ipywidgets makes for sizes and margins would outlive the explorer.
+    layout = traitlets.Any(None)
+
+    def __init__(self, payload: bytes, **traits: Any) -> None:
+        self.language = spoken()
+        self._is_shown = in_marimo()
+        self._is_quiet = False
+        super().__init__(payload=payload, key=uuid4().hex, **traits)
+
+    # Subclasses define these.
+
+    @property
+    @abstractmethod
+    def value(self) -> Any:
+        """The study or the pair."""
+
+    @abstractmethod
+    def page_payload(self) -> bytes:
+        """Return a payload that starts with the state in view, for a page without a kernel."""
+
+    @abstractmethod
+    def committed(self, names: Sequence[str]) -> None:
+        """Follow a change of some traits that the page has sent."""
+
+    def heard(self, message: dict[str, Any]) -> None:
+        """Answer a message of the page that is not common to all explorers."""
+
+    # Both share these.
+
+    @contextmanager
+    def quietly(self) -> Iterator[None]:
+        """Set several traits, sent to the page together, without what follows from each."""
+        before, self._is_quiet = self._is_quiet, True
+        try:
+            with self.hold_sync():
+                yield
+        finally:
+            self._is_quiet = before
+
+    @property
+    def is_quiet(self) -> bool:
+        """True while what follows from a change has to wait."""
+        return self._is_quiet
+
+    def open(self) -> None:
+        """Connect to the page, once the explorer is displayed."""
+        if not self._is_shown or self.comm is not None:
+            return
+        super().open()
+        if in_marimo():
+            return
+        handle = weakref.WeakMethod(self._handle_msg)
+        self.comm.on_msg(lambda message: (answer := handle()) and answer(message))
+        registry._instances[self.model_id] = weakref.proxy(self)
+
+    def close(self) -> None:
+        """Disconnect from the page; displaying the explorer again connects it."""
+        super().close()
+        # The base class makes a closed widget unable to show itself.
+        self.__dict__.pop("_repr_mimebundle_", None)
+
+    @in_own_language
+    def set_state(self, sync_data: dict[str, Any]) -> None:
+        """Set traits that the page has changed; a refused one goes back with the reason."""
+        try:
+            with self.quietly():
+                super().set_state(sync_data)
+        except traitlets.TraitError as error:
+            self.send({"type": "error", "text": str(error)})
+            self.send_state([name for name in sync_data if name in self.keys])
+        else:
+            self.committed([*sync_data])
+
+    @in_own_language
+    def _handle_custom_msg(self, content: dict[str, Any], buffers: Any) -> None:  # noqa: ARG002
+        """Answer a message of the page."""
+        kind = content.get("type")
+        if kind == "closed":
+            self.close()
+        elif kind == "hello":
+            self.send({"type": "hello"})
+        else:
+            try:
+                self.heard(content)
+            except SparsityReportError as error:
+                self.send({"type": "error", "text": str(error)})
+
+    @in_own_language
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        """Return the widget, and the viewer as HTML for a page without a kernel."""
+        self._is_shown = True
+        self.open()
+        view = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
+        widget = {"application/vnd.jupyter.widget-view+json": view}
+        if in_marimo():
+            return widget
+        still = hooks.mime_bundle(self.value).get("text/html", "")
+        text = "\n".join(hooks.sentences(self.value))
+        return {**widget, "text/html": embed(self.page_payload(), still), "text/plain": text}
+
+
+def require_choices(
+    name: str, values: Sequence[Any], known: Sequence[str], *, are_modules: bool = False
+) -> None:
+    """Refuse values of a trait that are not among those known.
+
+    Raises
+    ------
+    RefusedValueError
+        A value is unknown. Of modules the message names the closest one only.
+    """
+    names = set(known)
+    for value in values:
+        if isinstance(value, str) and value in names:
+            continue
+        if are_modules:
+            known = [*(difflib.get_close_matches(str(value), known, 1) or known[:1]), "…"]
+        words = {"trait": name, "known": ", ".join(known), "value": repr(value)}
+        raise RefusedValueError(say("explorer.choice_unknown", **words))
