@@ -51,6 +51,10 @@ export class Store {
       }
     }
     if (changes.selection?.length && !changes.selection.includes(next.detail)) next.detail = changes.selection.at(-1);
+    // Changes of another control are a step of their own.
+    const control = Object.keys(changes).join();
+    if (control !== this.control) this.note();
+    this.control = control;
     this.state = this.settled(next);
     for (const act of this.onChange) act(this.state, before);
     clearTimeout(this.timer);
@@ -77,16 +81,20 @@ export class Store {
     return state;
   }
 
+  // Append the state to the steps, if it is another one.
+  note() {
+    if (this.state === this.steps[this.at]) return;
+    this.steps = [...this.steps.slice(0, this.at + 1), this.state].slice(-STEPS);
+    this.at = this.steps.length - 1;
+  }
+
   rest() {
-    if (this.state !== this.steps[this.at]) {
-      this.steps = [...this.steps.slice(0, this.at + 1), this.state].slice(-STEPS);
-      this.at = this.steps.length - 1;
-    }
+    this.note();
     for (const act of this.onRest) act(this.state);
   }
 
   go(by) {
-    if (this.state !== this.steps[this.at]) this.rest();
+    this.note();
     const at = this.at + by;
     if (!this.steps[at]) return;
     this.at = at;

@@ -239,7 +239,7 @@ class Viewer {
     if (state.panel === "layer") {
       const about = layer(this.figures, state, this.panelWidth);
       const note = (textContent) => textContent && make("p", { className: "sv-note", textContent, title: textContent });
-      const parts = [make("h3", { textContent: about.heading }), note(about.note), make("p", { textContent: about.lines.join(" ") }), ...about.pictures.map(picture), note(about.reason)];
+      const parts = [make("p", { className: "sv-heading", textContent: about.heading }), note(about.note), make("p", { textContent: about.lines.join(" ") }), ...about.pictures.map(picture), note(about.reason)];
       this.details.replaceChildren(...parts.filter(Boolean));
       if (about.wantsHistogram && this.kernel && this.wanted !== state.detail) {
         this.wanted = state.detail;

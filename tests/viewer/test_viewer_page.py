@@ -1,0 +1,373 @@
+"""The viewer in a page without a kernel, used as a person does: mouse, keys, files, damage."""
+
+import base64
+import csv
+import gzip
+import io
+import re
+import subprocess
+
+import hostile as names
+import numpy as np
+import pytest
+import torch
+from browser import violations
+from torch import nn
+
+import sparsity_report as sr
+from sparsity_report.viewer.embed import digests, embed
+from sparsity_report.viewer.module import classic_script, packed_module, script
+from sparsity_report.viewer.study_payload import study_payload
+from sparsity_report.words.languages import speaking
+from sparsity_report.words.number_format import percent, scaled, times
+
+pytestmark = pytest.mark.slow(seconds=60)
+PAGE = """<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>Viewer</title>
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data: blob:;
+style-src 'unsafe-inline'; script-src {digests}">
+<style>:root {{ color-scheme: light dark }}</style></head><body><main><h1>A viewer</h1>{fragment}
+</main></body></html>"""
+
+
+def experts(blocks, count):
+    """A model of blocks with four matrices and three of each expert."""
+    torch.manual_seed(0)
+    top = nn.Module()
+    top.layers = nn.ModuleList()
+    for _ in range(blocks):
+        block = nn.Module()
+        block.attn = nn.ModuleDict({key: nn.Linear(8, 8, bias=False) for key in "qkvo"})
+        parts = [
+            nn.ModuleDict(
+                {key: nn.Linear(8, 6, bias=False) for key in ("gate_proj", "up_proj", "down_proj")}
+            )
+            for _ in range(count)
+        ]
+        block.experts = nn.ModuleList(parts)
+        top.layers.append(block)
+    return sr.load(top, name="experts")
+
+
+@pytest.fixture(scope="module")
+def study():
+    weights = sr.load()
+    pruning = sr.global_magnitude(weights, 0.3)
+    other = sr.layerwise_magnitude(weights, 0.5)
+    variants = (sr.dense(weights), sr.masked(pruning), sr.csr(pruning), sr.csr(other))
+    return sr.compare(*variants, patterns=True)
+
+
+class Page:
+    """A page with one viewer, what it fetches and what it complains about."""
+
+    def __init__(self, browser, folder, payload, width=1440, **options):
+        path = folder / "viewer.html"
+        path.write_text(PAGE.format(digests=" ".join(digests()), fragment=embed(payload, "still")))
+        self.context = browser.new_context(
+            viewport={"width": width, "height": 900}, accept_downloads=True, **options
+        )
+        self.page = self.context.new_page()
+        self.requests, self.complaints = [], []
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("dialog", lambda dialog: self.complaints.append(dialog.message))
+        self.page.on("console", lambda line: self.complaints.append(line.text))
+        self.page.goto(path.as_uri())
+        self.page.locator(".sparsity-viewer :is(.sv-map, .sv-sentence)").first.wait_for()
+        self.page.wait_for_timeout(100)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.context.close()
+
+    def run(self, code):
+        """Evaluate code in which `viewer` is the viewer."""
+        return self.page.evaluate(
+            f"(() => {{ const {{ viewer }} = document.querySelector('.sparsity-viewer');"
+            f" return {code}; }})()"
+        )
+
+    def set(self, **traits):
+        self.page.evaluate(
+            "traits => document.querySelector('.sparsity-viewer').viewer.set(traits)", traits
+        )
+
+    @property
+    def state(self):
+        return self.run("viewer.state")
+
+    @property
+    def sentence(self):
+        return self.page.locator(".sv-sentence").inner_text()
+
+    def rows(self):
+        """Texts of the rows that are drawn."""
+        found = self.page.locator(".sv-row").all()
+        return [row.locator("> div").all_inner_texts() for row in found]
+
+    def download(self, button):
+        with self.page.expect_download() as waiting:
+            self.page.locator(button).click()
+        return waiting.value
+
+
+@pytest.fixture
+def opened(chromium, tmp_path, study):
+    with Page(chromium, tmp_path, study_payload(study)) as page:
+        yield page
+        assert page.complaints == []
+        assert [
+            url for url in page.requests if not url.startswith(("file:", "blob:", "data:"))
+        ] == []
+
+
+def test_the_slider_shows_what_the_study_counts(opened, study):
+    slider = opened.page.locator(".sv-slider")
+    slider.focus()
+    for level in (0.31, 0.32, 0.33):
+        opened.page.keyboard.press("ArrowRight")
+        rows = study.at_level(level)
+        weights = rows[rows["prunable"]]
+        zeros = weights["weight_total"].sum() - weights["weight_nonzero"].sum()
+        bytes_, dense = (rows[key].sum() for key in ("csr_bytes", "dense_bytes"))
+        if opened.state["layout"] == "dense":
+            bytes_ = dense
+        sentence = opened.sentence
+        assert percent(zeros / weights["weight_total"].sum(), space=" ") in sentence
+        assert scaled(bytes_, "B", " ") in sentence
+        assert times(bytes_ / dense, " ") in sentence
+        assert slider.get_attribute("aria-valuetext") in sentence or "dense" in sentence
+    assert opened.state["variant"] == "at level"
+
+
+def test_one_screen(chromium, tmp_path, study):
+    for width in (1440, 1000):
+        with Page(chromium, tmp_path, study_payload(study), width) as page:
+            box = page.page.locator(".sparsity-viewer").bounding_box()
+            assert box["height"] <= 640
+            assert page.page.locator(".sv-map").bounding_box()["y"] < box["y"] + 120
+            bar = page.page.locator(".sv-bar").bounding_box()
+            assert bar["height"] < 50
+    with Page(chromium, tmp_path, study_payload(study), 390) as page:
+        assert page.page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_selection_is_one(opened):
+    cells = opened.page.locator(".sv-cell")
+    assert cells.count() == 24
+    cells.nth(5).click()
+    (first,) = opened.state["selection"]
+    assert opened.state["detail"] == first
+    assert opened.page.locator(".sv-row.sv-detail").count() <= 1
+    opened.page.locator(".sv-row").nth(3).click(modifiers=["Shift"])
+    assert len(opened.state["selection"]) == 2
+    assert "2" in opened.page.locator(".sv-sum").inner_text()
+    opened.page.locator(".sv-clear").click()
+    assert opened.state["selection"] == []
+    # A drag selects all cells that it touches.
+    (a, b) = (cells.nth(k).bounding_box() for k in (0, 8))
+    opened.page.mouse.move(a["x"] + 4, a["y"] + 4)
+    opened.page.mouse.down()
+    opened.page.mouse.move(b["x"] + 4, b["y"] + 4, steps=4)
+    opened.page.mouse.up()
+    assert len(opened.state["selection"]) == 6
+
+
+def test_search_sorts_and_undoes(opened):
+    opened.page.locator(".sv-search").fill("fc1")
+    assert [row[0] for row in opened.rows()] == [f"{k}.fc1" for k in range(4)]
+    opened.page.locator(".sv-search").press("Enter")
+    assert len(opened.state["selection"]) == 4
+    opened.page.locator(".sv-search").fill("")
+    opened.page.locator("[data-sort=sparsity]").click()
+    shares = [float(row[1].split()[0]) for row in opened.rows()]
+    assert shares == sorted(shares, reverse=True)
+    opened.page.wait_for_timeout(400)
+    opened.page.locator(".sv-undo").click()
+    opened.page.locator(".sv-undo").click()
+    assert opened.state["sort"] == ""
+    opened.page.locator(".sv-redo").click()
+    opened.page.wait_for_timeout(400)
+    opened.page.locator(".sv-reset").click()
+    assert opened.state["search"] == ""
+    assert opened.state["selection"] == []
+
+
+def test_a_budget_moves_the_slider(opened, study):
+    opened.set(variant="at level", layout="csr", sparsity=0.3)
+    opened.page.locator(".sv-budget").fill("2 MB")
+    opened.page.locator(".sv-budget").press("Enter")
+    assert opened.state["sparsity"] == sr.level_within(study, "2 MB").sparsity
+    assert "2.00 MB" in opened.page.locator(".sv-notice").inner_text()
+    opened.page.locator(".sv-budget").fill("1 kB")
+    opened.page.locator(".sv-budget").press("Enter")
+    assert "out of reach" in opened.page.locator(".sv-notice").inner_text()
+
+
+def test_the_map_by_keyboard(opened):
+    opened.page.locator("body").click(position={"x": 2, "y": 2})
+    stops, at_map = 0, "document.activeElement.classList.contains('sv-map')"
+    while not opened.page.evaluate(at_map):
+        opened.page.keyboard.press("Tab")
+        stops += 1
+        assert stops <= 8
+    opened.page.keyboard.press("ArrowRight")
+    opened.page.keyboard.press("ArrowDown")
+    spoken = opened.page.locator(".sv-caption [role=status]").inner_text()
+    opened.page.keyboard.press("Enter")
+    (name,) = opened.state["selection"]
+    assert name in spoken
+
+
+def test_nobody_is_shut_out(opened):
+    assert violations(opened.page) == []
+    opened.page.locator(".sv-cell").nth(3).click()
+    for panel in ("groups", "costs"):
+        opened.page.locator(f"[data-panel={panel}]").click()
+        assert violations(opened.page) == []
+    opened.page.emulate_media(forced_colors="active")
+    fill = opened.page.locator(".sv-cell").first.evaluate("cell => getComputedStyle(cell).fill")
+    assert re.fullmatch(r"rgb\(\d+, \d+, \d+\)", fill)
+
+
+def test_the_table_as_csv(opened, study):
+    opened.set(variant="CSR30", layout="csr")
+    path = opened.download(".sv-csv").path()
+    rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
+    layers = study.facts.prunable("CSR30").set_index("module_name")
+    assert [row["module"] for row in rows] == list(layers.index)
+    for row in rows:
+        layer = layers.loc[row["module"]]
+        assert float(row["sparsity"]) == pytest.approx(layer["share"], rel=1e-12)
+        assert int(row["stored_bytes"]) == layer["stored_bytes"]
+        assert int(row["flops_per_token"]) == layer["flops_per_token"]
+
+
+@pytest.mark.parametrize("form", ["svg column", "png page", "pdf column"])
+@pytest.mark.parametrize("panel", ["layer", "groups", "costs"])
+def test_pictures_of_what_is_seen(opened, form, panel):
+    opened.set(panel=panel)
+    opened.page.locator(".sv-kind").select_option(form)
+    opened.page.locator(".sv-theme").select_option("dark")
+    path = opened.download(".sv-save").path()
+    data = path.read_bytes()
+    if form.startswith("svg"):
+        assert data.startswith(b"<svg")
+        assert data.count(b"<rect") > 24
+        assert b"#16171a" in data
+    elif form.startswith("png"):
+        width, height = np.frombuffer(data[16:24], ">u4")
+        assert width == 3 * 505
+        assert height > 500
+    else:
+        checked = subprocess.run(["pdftotext", path, "-"], capture_output=True, text=True)
+        assert checked.returncode == 0
+        assert checked.stderr == ""
+        assert "Transformer block" in checked.stdout
+
+
+def test_ten_thousand_layers(chromium, tmp_path):
+    weights = experts(33, 100)
+    study = sr.compare(sr.dense(weights))
+    with Page(chromium, tmp_path, study_payload(study)) as page:
+        assert page.page.locator(".sv-map canvas").is_visible()
+        assert page.page.locator(".sv-rowcount").inner_text().startswith("10")
+        assert page.page.locator(".sv-row").count() < 40
+        # An expert in two clicks: its cell, then the expert.
+        box = page.page.locator(".sv-map").bounding_box()
+        page.page.mouse.click(box["x"] + 0.5 * box["width"], box["y"] + 0.5 * box["height"])
+        cells = page.page.locator(".sv-cell")
+        assert cells.count() == 100
+        cells.nth(7).click()
+        (name,) = page.state["selection"]
+        assert re.fullmatch(r"layers\.\d+\.experts\.7\.(gate|up|down)_proj", name)
+        page.page.locator(".sv-back").click()
+        begin = page.run("performance.now()")
+        page.page.locator(".sv-search").fill("experts.99.down_proj")
+        assert page.page.locator(".sv-rowcount").inner_text().startswith("33 ")
+        assert page.run("performance.now()") - begin < 5_000
+        page.page.locator(".sv-table").focus()
+        page.page.keyboard.press("End")
+        assert page.state["detail"] == "layers.32.experts.99.down_proj"
+        assert page.complaints == []
+
+
+def test_names_are_text(chromium, tmp_path):
+    path = names.edited(names.study(tmp_path), tmp_path / "study.json")
+    study = sr.read_study(path)
+    with Page(chromium, tmp_path, study_payload(study)) as page:
+        assert page.page.locator(".sv-map").is_visible()
+        for panel in ("layer", "groups", "costs"):
+            page.set(panel=panel)
+        for row in page.page.locator(".sv-row").all()[:3]:
+            row.click()
+        assert page.page.locator(".sparsity-viewer script, .sparsity-viewer img").count() == 0
+        for kind in ("svg column", "pdf column"):
+            page.page.locator(".sv-kind").select_option(kind)
+            assert page.download(".sv-save").path().stat().st_size > 1000
+        assert page.complaints == []
+
+
+def damaged(payload):
+    """Payloads that are cut, altered, or of another version."""
+    raw = gzip.decompress(payload)
+    yield payload[: len(payload) // 2]
+    yield gzip.compress(raw[: len(raw) // 2])
+    yield gzip.compress(raw.replace(b'"format":1', b'"format":7', 1))
+    yield gzip.compress(raw.replace(b'"kind":"f8"', b'"kind":"f7"', 1))
+    yield b"nothing"
+
+
+def test_damage_leaves_a_sentence(chromium, tmp_path, study):
+    for payload in damaged(study_payload(study)):
+        with Page(chromium, tmp_path, payload) as page:
+            assert "damaged" in page.page.locator(".sparsity-viewer").inner_text()
+            assert page.complaints == []
+
+
+def test_studies_without_levels(chromium, tmp_path):
+    torch.manual_seed(0)
+    weights = sr.load(nn.ModuleDict({"only": nn.Linear(6, 8)}), name="one")
+    with Page(chromium, tmp_path, study_payload(sr.compare(sr.dense(weights)))) as page:
+        assert page.page.locator(".sv-cell").count() == 1
+        assert page.complaints == []
+    with torch.device("meta"):
+        empty = sr.load(nn.ModuleDict({"only": nn.Linear(6, 8)}), name="meta")
+    with Page(chromium, tmp_path, study_payload(sr.compare(sr.dense(empty)))) as page:
+        assert page.page.locator(".sv-slider").is_disabled()
+        assert "–" in page.sentence
+        assert page.complaints == []
+
+
+def test_another_language(chromium, tmp_path, study):
+    with speaking("fr"):
+        payload = study_payload(study)
+        with Page(chromium, tmp_path, payload) as page:
+            page.set(variant="at level", sparsity=0.41, layout="csr")
+            rows = study.at_level(0.41)
+            ratio = rows["csr_bytes"].sum() / rows["dense_bytes"].sum()
+            assert times(ratio, "\u00a0") in page.sentence
+            assert "poids élagables" in page.sentence
+
+
+def test_without_scripts_the_still_stays(chromium, tmp_path, study):
+    path = tmp_path / "still.html"
+    path.write_text(PAGE.format(digests="'none'", fragment=embed(study_payload(study), "a still")))
+    context = chromium.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(path.as_uri())
+    assert page.locator("text=a still").is_visible()
+    context.close()
+
+
+def test_the_module_is_small():
+    assert len(packed_module()) < 45_000
+    unpacked = gzip.decompress(
+        base64.b64decode(re.search(r'atob\("([^"]+)"\)', packed_module())[1])
+    )
+    assert unpacked.decode() == script()
+    assert "import " not in classic_script()
+    assert "eval(" not in script()
+    assert "innerHTML" not in script()
