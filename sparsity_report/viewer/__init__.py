@@ -2,6 +2,7 @@
 
 - `payload`: a header and arrays as compressed bytes, which the script opens.
 - `study_payload`: the counts, levels and texts of a study.
+- `pair_payload`: the figures of a pair, as sums of its modules.
 - `copied_code`: a study at a level as Python, JSON, a recipe or a command.
 - `module`: the script and the style, joined from their source files.
 - `embed`: the viewer as a fragment of HTML.

@@ -141,11 +141,12 @@ function pairLayer(figures, i, width) {
   const counts = names.map((name) => data.arrays[data.overlap[name]][i]);
   const all = counts.reduce((sum, count) => sum + count, 0);
   const rows = names.map((name, k) => ({ label: text.say(`overlap_${name}`), value: ratio(counts[k], all), text: text.percent(ratio(counts[k], all)), fill: k ? "soft" : "accent" }));
-  const lines = (data.rows ?? []).map(([label, array, kind]) => `${label}${text.space === " " ? "" : text.space}: ${text.value(data.arrays[array][i], kind)}`);
-  const removed = (data.removed ?? []).filter(({ module }) => module === figures.modules.names[i]);
-  for (const { label, among, gone } of removed) lines.push(text.say("removed", { kind: label, gone: gone.join(", "), among: text.count(among) }));
-  const reason = all ? "" : text.say("not_shared");
-  return { lines: all ? lines : [], reason, pictures: all ? [bars(rows, text.say("overlap_title"), width, { left: 150 })] : [] };
+  const write = (of, kind) => (kind === "text" ? of[i] : kind === "count" ? text.count(data.arrays[of][i]) : text.value(data.arrays[of][i], kind));
+  const shown = data.rows.filter(([, of, kind]) => known(kind === "text" ? of[i] : data.arrays[of][i]));
+  const lines = shown.map(([label, of, kind]) => `${label}${text.space === " " ? "" : text.space}: ${write(of, kind)}`);
+  const inside = ({ module }) => `${figures.modules.names[i]}.`.startsWith(`${module}.`);
+  for (const { label, name, among, gone } of data.removed.filter(inside)) lines.unshift(text.say("removed", { kind: label, name, gone: gone.join(", "), among: text.count(among) }));
+  return { lines, reason: all ? "" : text.say("not_shared"), pictures: all ? [bars(rows, text.say("overlap_title"), width, { left: 150 })] : [] };
 }
 
 // Bars of the metric by group, projection or block.

@@ -271,7 +271,8 @@ export class Figures {
   scope(name, state) {
     return this.once(`scope ${name} ${this.isPair || this.counts(state).of.name}`, () => {
       const of = this.isPair ? null : this.counts(state).of;
-      const inside = (i) => name === "all" || (name === "prunable" ? !of || of.prunable[i] : this.modules.groups[i] === name);
+      const prunable = of ? of.prunable : this.data.arrays[this.data.prunable];
+      const inside = (i) => name === "all" || (name === "prunable" ? prunable[i] : this.modules.groups[i] === name);
       return [...this.modules.names.keys()].filter((i) => (!of || known(of.total[i])) && inside(i));
     });
   }

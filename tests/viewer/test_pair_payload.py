@@ -1,0 +1,185 @@
+"""The payload of a pair, read without the package: its figures are those of the pair's tables."""
+
+import gzip
+import json
+import math
+from dataclasses import replace
+
+import hostile
+import numpy as np
+import pandas as pd
+import pytest
+from pairs import LOST, gone, two_policies
+
+import sparsity_report as sr
+from sparsity_report.study.pairs.pair_cells import figure_map
+from sparsity_report.viewer.pair_payload import pair_payload
+
+
+@pytest.fixture(scope="module")
+def pair(demo):
+    """Two policies of one model; experts are gone, one module changed and one is unknown."""
+    rows = [gone("expert", "model.experts", index, 4, 0, weights=9) for index in (1, 2)]
+    pair = two_policies(demo, rows)
+    layers = pair.layers.copy()
+    moved = layers["module_name"] == "model.decoder.layers.1.fc2"
+    layers.loc[moved, "relative_change"] = 0.125
+    return replace(pair, layers=layers)
+
+
+def decoded(payload):
+    """Header and arrays of a payload, by the description of its format."""
+    plain = gzip.decompress(payload)
+    size = int.from_bytes(plain[:4], "little")
+    header, at, arrays = json.loads(plain[4 : 4 + size]), 4 + size, []
+    for described in header["arrays"]:
+        assert at % 8 == 0
+        n = described["length"]
+        if described["kind"] == "f8":
+            planes = np.frombuffer(plain, np.uint8, 8 * n, at).reshape(8, n)
+            arrays.append(np.frombuffer(planes.T.tobytes(), "<f8"))
+            at += 8 * n
+        else:
+            assert described["kind"] == "u1"
+            arrays.append(np.frombuffer(plain, np.uint8, n, at))
+            at += -(-n // 8) * 8
+    assert at == len(plain)
+    return header, arrays
+
+
+class Shown:
+    """Figures as the viewer computes them: Σ amounts ÷ Σ sizes."""
+
+    def __init__(self, pair):
+        self.header, self.arrays = decoded(pair_payload(pair))
+        self.names = self.header["modules"]["names"]
+        self.figures = {figure["key"]: figure for figure in self.header["figures"]}
+        self.is_prunable = self.arrays[self.header["prunable"]]
+
+    def value(self, key, inside):
+        """A figure of the modules for which `inside` is true; None if it is unknown."""
+        figure = self.figures[key]
+        amounts, sizes = (self.arrays[figure[part]][inside] for part in ("amounts", "sizes"))
+        value = math.fsum(amounts) / sizes.sum() if sizes.sum() else math.nan
+        if math.isnan(value):
+            return None
+        return math.sqrt(value) if figure["root"] else value
+
+    def among(self, names):
+        return np.isin(self.names, list(names))
+
+
+def same(found, expected):
+    if pd.isna(expected):
+        return found is None
+    return found == pytest.approx(expected, rel=1e-12, abs=1e-15)
+
+
+def test_cells_are_those_of_the_map(pair):
+    shown = Shown(pair)
+    cells = figure_map(pair)
+    assert len(shown.figures) == 6
+    for number, names in enumerate(cells.grid.members):
+        inside = shown.among(names)
+        assert inside.sum() == len(names)
+        for key in shown.figures:
+            assert same(shown.value(key, inside), cells.cells[key][number]), (key, names)
+    assert shown.value("kept_share", shown.among([LOST])) is None
+    assert shown.value("moved", shown.among([LOST])) > 0.4
+
+
+def test_sums_are_those_of_the_table_of_zeros(pair):
+    shown = Shown(pair)
+    groups = np.array(shown.header["modules"]["groups"])
+    for row in pair.survival.to_dict("records"):
+        inside = shown.is_prunable == 1
+        if not pd.isna(row["group"]):
+            inside = inside & (groups == row["group"])
+        for key in ("kept_share", "iou", "relative_change"):
+            assert same(shown.value(key, inside), row[key]), (key, row["group"])
+        for key in ("revived", "new"):
+            assert same(shown.value(f"{key}_share", inside), row[key] / row["compared"])
+        parts = {"bothZero": "kept", "onlyBefore": "revived", "onlyAfter": "new"}
+        for part, column in {**parts, "neither": "surviving"}.items():
+            assert shown.arrays[shown.header["overlap"][part]][inside].sum() == row[column]
+
+
+def test_an_unknown_change_makes_sums_unknown(pair):
+    layers, (name, other) = pair.layers.copy(), ("decoder.layers.0.fc1", "decoder.layers.0.fc2")
+    rows = layers["module_name"].str.endswith(name)
+    layers.loc[rows, "relative_change"] = None
+    # Without any weight to change, the change is known.
+    layers.loc[layers["module_name"].str.endswith(other), ["relative_change", "norm"]] = [None, 0]
+    changed = replace(pair, layers=layers)
+    shown = Shown(changed)
+    assert shown.value("relative_change", shown.among(layers["module_name"][rows])) is None
+    assert pd.isna(changed.survival["relative_change"][0])
+    assert shown.value("relative_change", shown.is_prunable == 1) is None
+    rest = layers["module_name"][layers["prunable"] & ~rows]
+    known = replace(pair, layers=layers[~rows]).survival["relative_change"][0]
+    assert same(shown.value("relative_change", shown.among(rest)), known)
+    layers.loc[rows, "norm"] = None
+    unknown = replace(pair, layers=layers)
+    assert pd.isna(unknown.survival["relative_change"][0])
+    assert Shown(unknown).value("relative_change", shown.is_prunable == 1) is None
+
+
+def test_details_are_the_rows_of_the_pair(pair):
+    shown = Shown(pair)
+    rows = pair.layers.drop_duplicates("module_name").set_index("module_name")
+    details = {label: (values, kind) for label, values, kind in shown.header["rows"]}
+    columns = {
+        "Weights before": "weight_before", "Weights in both": "compared", "Zeros kept": "kept",
+        "Zeros revived": "revived", "New zeros": "new", "Weights changed": "changed",
+    }  # fmt: skip
+    for label, column in columns.items():
+        place, kind = details[label]
+        assert kind == "count"
+        expected = rows.loc[shown.names, column].astype(float)
+        assert np.array_equal(shown.arrays[place], expected)
+    texts, kind = details["Shape before"]
+    assert kind == "text"
+    for name, text in zip(shown.names, texts, strict=True):
+        sizes = rows["shape_before"][name]
+        assert text is None or [int(part) for part in text.split("×")] == list(sizes)
+
+
+def test_removed_experts_are_named(pair):
+    (row,) = Shown(pair).header["removed"]
+    assert row == {
+        "kind": "expert", "label": "Removed experts", "name": "block 0",
+        "module": "model.experts", "among": 4, "gone": [1, 2],
+    }  # fmt: skip
+    assert Shown(replace(pair, removed=pair.removed.head(0))).header["removed"] == []
+
+
+def test_the_start_is_what_differs_most(pair):
+    shown = Shown(pair)
+    most = max(
+        (name for name, prunable in zip(shown.names, shown.is_prunable, strict=True) if prunable),
+        key=lambda name: abs(shown.value("moved", shown.among([name]))),
+    )
+    assert shown.header["start"]["detail"] == most
+    assert shown.header["start"]["metric"] == "moved"
+    nowhere = pd.array([None] * len(pair.layers), dtype="Int64")
+    flat = Shown(replace(pair, layers=pair.layers.assign(block=nowhere)))
+    assert set(flat.header["modules"]["blocks"]) == {None}
+    assert flat.names == shown.names
+
+
+def test_hostile_names_are_data(pair):
+    names = dict(zip(pair.layers["module_name"], hostile.TEXTS.values(), strict=False))
+    renamed = [f"{n}.{names.get(n, '')}" for n in pair.layers["module_name"]]
+    shown = Shown(replace(pair, layers=pair.layers.assign(module_name=renamed)))
+    assert set(shown.names) <= set(renamed)
+
+
+def test_its_words_are_in_the_language_in_use(pair):
+    with sr.speaking("fr"):
+        french = Shown(pair)
+    english = Shown(pair)
+    for key, figure in english.figures.items():
+        assert figure["label"] != french.figures[key]["label"]
+        assert figure["note"] != french.figures[key]["note"]
+    assert french.header["language"]["code"] == "fr"
+    assert len(pair_payload(pair)) < 16_000
