@@ -17,7 +17,7 @@ from ipywidgets.widgets import widget as registry
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.hooks import hooks
 from sparsity_report.viewer.embed import embed
-from sparsity_report.viewer.module import script, style
+from sparsity_report.viewer.module import packed_module, style
 from sparsity_report.words.languages import speaking, spoken
 from sparsity_report.words.sentences import say
 
@@ -55,7 +55,7 @@ class BaseExplorer(anywidget.AnyWidget):
         What the page shows.
     """
 
-    _esm = script()
+    _esm = packed_module()
     _css = style()
     payload = traitlets.Bytes().tag(sync=True)
     # Common to all views of an explorer.

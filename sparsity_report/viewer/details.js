@@ -213,11 +213,15 @@ export function quality(figures, state, width) {
   const y = (value) => bottom - ((scaled(value) - low) / (high - low)) * (bottom - top);
   const yTicks = [0.1, 0.5, 0.9].map((part) => low + part * (high - low)).map((value) => (isLog ? 10 ** value : value)).map((value) => [value, text.significant(value, 3)]);
   const shapes = axes({ x, y, left, right, top, bottom, xTicks: [0, most / 2, most].map((bytes) => [bytes, text.scaled(bytes, "B")]), yTicks, xTitle: text.say("smallest_bytes_axis"), yTitle: `${name}${moreIsBetter === false ? ` ↓` : moreIsBetter ? ` ↑` : ""}` });
+  const labels = [];
   for (const { variants: members, bytes, value, text: score } of points) {
     const names = members.map((k) => variants[k].label);
     const isNow = members.some((k) => variants[k].name === state.variant);
     shapes.push({ t: "circle", x: x(bytes), y: y(value), r: isNow ? 6 : 4, fill: isNow ? "accent" : "ink", tip: `${names.join(", ")}: ${score}` });
     const end = x(bytes) > 0.7 * width;
+    // A label that would lie on another one is left to the tooltip.
+    if (labels.some(([a, b]) => Math.abs(a - x(bytes)) < 90 && Math.abs(b - y(value)) < 11)) continue;
+    labels.push([x(bytes), y(value)]);
     shapes.push({ t: "text", x: x(bytes) + (end ? -8 : 8), y: y(value) - 5, anchor: end ? "end" : "start", size: 11, text: clip(names[0], 20) });
   }
   return { shapes, width, height, description: text.say("quality_curve", { measure: name }) };

@@ -28,7 +28,7 @@ export function layout(figures, members, width, height) {
   const unit = Math.min(36, plotHeight / weights.reduce((a, b) => a + b, 0));
   const tops = weights.map((_, k) => weights.slice(0, k).reduce((a, b) => a + b, 0) * unit + 2);
   const columns = Math.ceil(blocks.length / merged);
-  const step = Math.min(plotWidth / columns, names ? 64 : Infinity);
+  const step = Math.min(plotWidth / columns, names ? 110 : Infinity);
   const marks = [];
   for (const [key, part] of cells) {
     const [column, row] = [Number(key.slice(0, key.indexOf(" "))), rows.indexOf(key.slice(key.indexOf(" ") + 1))];

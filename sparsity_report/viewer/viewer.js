@@ -193,7 +193,7 @@ class Viewer {
     this.slider.setAttribute("aria-valuetext", this.say("spoken", words));
     const score = figures.score(state);
     const parts = [capital(this.say("sentence", words))];
-    if (data.quality || data.scores?.length) parts.push(score ? this.say("score", { measure: data.quality?.name ?? this.say("perplexity"), score, dense: data.baselineScore ?? "–" }) : this.say("not_measured"));
+    if (data.quality || data.scores?.length) parts.push(score ? capital(this.say("score", { measure: data.quality?.name ?? this.say("perplexity"), score, dense: data.baselineScore ?? "–" })) : this.say("not_measured"));
     this.sentence.textContent = parts.join(" ");
     this.sentence.title = data.packed ?? "";
   }
