@@ -52,7 +52,7 @@ class Viewer {
       root.dispatchEvent(new CustomEvent("viewer-change", { bubbles: true, detail: state }));
     });
     this.guard = (event) => {
-      const inside = root.contains(event.target);
+      const inside = event.composedPath().includes(root);
       const plain = (!event.ctrlKey && !event.metaKey) || ["z", "y"].includes(event.key.toLowerCase());
       root.toggleAttribute("data-lm-suppress-shortcuts", inside && plain);
     };
@@ -184,7 +184,7 @@ class Viewer {
     const place = policy ? figures.place(policy, state.sparsity) : 0;
     Object.assign(this.slider, { max: policy ? policy.levels.length - 1 : 0, value: place });
     const share = isLevel ? text.level(state.sparsity) : text.percent(sums.share);
-    if (document.activeElement !== this.level) this.level.value = share;
+    if (this.root.getRootNode().activeElement !== this.level) this.level.value = share;
     this.drawMarks(state, policy);
     const words = {
       shown: this.shown(state), share: text.percent(sums.share), prunable: text.scaled(sums.prunable), layout: this.say(`as_${state.layout}`),
