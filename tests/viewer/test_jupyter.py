@@ -1,0 +1,419 @@
+"""The viewer in a real JupyterLab and Notebook 7, used as a person does, with and without kernel."""
+
+import json
+import re
+import time
+from importlib.util import find_spec
+
+import pytest
+from browser import violations
+from helpers import need
+from hostile import TEXTS, UNSEEN
+from jupyter import Server, run_all
+
+import sparsity_report as sr
+from sparsity_report.words.number_format import percent, times
+
+pytestmark = pytest.mark.slow(seconds=90)
+
+STUDY = """
+import json, pathlib
+import sparsity_report as sr
+weights = sr.load()
+pruning = sr.global_magnitude(weights, 0.3)
+study = sr.compare(sr.dense(weights), sr.masked(pruning), sr.csr(pruning))
+"""
+SHOW = """
+explorer = sr.explore(study)
+def tell(_=None):
+    names = "selection sparsity variant policy layout metric search detail bounds".split()
+    state = {name: getattr(explorer, name) for name in names}
+    state |= {"layers": explorer.layers()["module_name"].tolist(),
+              "variants": explorer.study.variants["variant"].tolist()}
+    pathlib.Path("state.part").write_text(json.dumps(state))
+    pathlib.Path("state.part").replace("state.json")
+explorer.observe(tell)
+tell()
+explorer
+"""
+
+
+@pytest.fixture(scope="module")
+def browser(chromium):
+    for name in ("jupyterlab", "notebook"):
+        need(find_spec(name) is not None, name)
+    return chromium
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory, browser):  # noqa: ARG001 - without a browser, no server starts
+    with Server(tmp_path_factory.mktemp("lab")) as server:
+        yield server
+
+
+class Session:
+    """A notebook with an explorer, open in a browser; it may share the kernel of another."""
+
+    def __init__(self, browser, server, name, *cells, kernel_of=None, app="lab", views=1):
+        self.server, self.path = server, server.write(name, *cells)
+        if kernel_of:
+            server.share_kernel(kernel_of.path.name, name)
+        self.context = browser.new_context(viewport={"width": 1440, "height": 1000})
+        self.page = self.context.new_page()
+        self.requests, self.complaints, self.sent = [], [], []
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("websocket", self._listen)
+        self.page.goto(server.url(name, app))
+        run_all(self.page)
+        self.page.locator(".sparsity-viewer .sv-map").nth(views - 1).wait_for(timeout=90_000)
+        self.page.wait_for_timeout(500)
+
+    def _listen(self, socket):
+        if "/channels" in socket.url:
+            socket.on("framesent", lambda frame: self.sent.append(frame))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.context.close()
+
+    def state(self):
+        return json.loads((self.server.work / "state.json").read_text())
+
+    def until(self, wanted):
+        """Wait until the kernel's state is as wanted."""
+        end = time.monotonic() + 20
+        while time.monotonic() < end:
+            if wanted(state := self.state()):
+                return state
+            self.page.wait_for_timeout(100)
+        raise AssertionError(f"the kernel never got there: {state}")
+
+    def python(self, code, wait=True):
+        """Run code in the kernel of the notebook."""
+        self.page.evaluate(
+            """([code, wait]) => {
+                const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;
+                const { done } = kernel.requestExecute({ code });
+                return wait ? done.then(() => null) : null;
+            }""",
+            [code, wait],
+        )
+
+    def shown(self, trait):
+        """A trait of the state in the page."""
+        return self.page.evaluate(
+            "trait => document.querySelector('.sparsity-viewer').viewer.state[trait]", trait
+        )
+
+    def sentence(self):
+        return self.page.locator(".sv-sentence").first.inner_text()
+
+    def run_cell(self, place):
+        self.page.evaluate(
+            """place => {
+                window.jupyterapp.shell.currentWidget.content.activeCellIndex = place;
+                return window.jupyterapp.commands.execute('notebook:run-cell').then(() => null);
+            }""",
+            place,
+        )
+
+
+@pytest.fixture(scope="module")
+def opened(browser, lab):
+    with Session(browser, lab, "explorer.ipynb", STUDY, SHOW, "untouched = True") as session:
+        yield session
+
+
+@pytest.fixture
+def fresh(opened):
+    """The explorer as it was first shown."""
+    opened.python("explorer.reset(); explorer.bounds = {}")
+    opened.page.locator(".sv-reset").click(force=True)
+    opened.page.wait_for_timeout(700)
+    return opened
+
+
+def test_it_fetches_nothing_and_fits(opened):
+    away = [u for u in opened.requests if not u.startswith((opened.server.home, "data:", "blob:"))]
+    assert away == []
+    assert opened.complaints == []
+    box = opened.page.locator(".sparsity-viewer").bounding_box()
+    assert box["height"] <= 640
+    assert violations(opened.page, [".sparsity-viewer"]) == []
+
+
+def test_a_moving_slider_sends_nothing_and_a_resting_one_a_state(fresh, demo_study):
+    slider = fresh.page.locator(".sv-slider")
+    slider.focus()
+    fresh.page.wait_for_timeout(500)
+    fresh.sent.clear()
+    for _ in range(12):
+        fresh.page.keyboard.press("ArrowRight")
+    assert fresh.sent == []
+    state = fresh.until(lambda s: s["sparsity"] == 0.42)
+    assert state["variant"] == "at level"
+    rows = demo_study.at_level(0.42)
+    ratio = rows["csr_bytes"].sum() / rows["dense_bytes"].sum()
+    fresh.page.locator(".sv-layout").select_option("csr")
+    assert times(ratio, " ") in fresh.sentence()
+    prunable = rows[rows["prunable"]]
+    share = 1 - prunable["weight_nonzero"].sum() / prunable["weight_total"].sum()
+    assert percent(share, space=" ") in fresh.sentence()
+
+
+def test_keys_do_not_reach_the_notebook(fresh):
+    cells = "window.jupyterapp.shell.currentWidget.content.widgets.length"
+    search = fresh.page.locator(".sv-search")
+    search.click()
+    # In command mode these letters would delete and insert cells.
+    fresh.page.keyboard.type("ddb")
+    fresh.until(lambda s: s["search"] == "ddb")
+    search.fill("V_PROJ")
+    state = fresh.until(lambda s: s["search"] == "V_PROJ")
+    assert len(state["layers"]) == 4
+    fresh.page.locator(".sv-map").focus()
+    for key in "aabdd":
+        fresh.page.keyboard.press(key)
+    assert fresh.page.evaluate(cells) == 3
+    fresh.page.keyboard.press("ArrowRight")
+    fresh.page.keyboard.press("Enter")
+    fresh.until(lambda s: len(s["selection"]) == 1)
+    fresh.page.keyboard.press("Control+z")
+    fresh.until(lambda s: s["selection"] == [])
+
+
+def test_python_moves_the_view(fresh):
+    name = fresh.state()["layers"][8]
+    fresh.python(
+        "explorer.sparsity = 0.65; explorer.metric = 'flops_per_token'\n"
+        f"explorer.selection = [{name!r}]"
+    )
+    fresh.page.wait_for_function(
+        "() => document.querySelector('.sparsity-viewer').viewer.state.sparsity === 0.65"
+    )
+    assert fresh.shown("selection") == [name]
+    assert fresh.page.locator(".sv-metric").input_value() == "flops_per_token"
+    assert fresh.page.locator(".sv-level").input_value() == "65 %"
+    fresh.python("explorer.undo()")
+    fresh.page.wait_for_function(
+        "() => !document.querySelector('.sparsity-viewer').viewer.state.selection.length"
+    )
+
+
+def test_bounds_come_from_the_kernel(fresh):
+    page = fresh.page
+    page.locator(".sv-search").fill("v_proj")
+    page.locator(".sv-search").press("Enter")
+    page.locator(".sv-bound").select_option("dense")
+    page.locator(".sv-protect").click()
+    state = fresh.until(lambda s: len(s["bounds"]) == 4)
+    assert state["variant"] == "at level"
+    page.wait_for_function("() => document.querySelector('.sv-notice').textContent === ''")
+    page.locator(".sv-search").fill("")
+    rows = page.locator(".sv-row", has_text="v_proj").all()
+    for row in rows[:2]:
+        assert "0.0 %" in row.inner_text()
+    page.locator(".sv-unbound").click()
+    fresh.until(lambda s: s["bounds"] == {})
+
+
+def test_copies_of_the_page_and_of_the_kernel(fresh):
+    page = fresh.page
+    fresh.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    for form, start in (("python", "import sparsity_report"), ("json", "{"), ("table", "module\t")):
+        page.locator(".sv-form").select_option(form)
+        page.locator(".sv-copy").click()
+        page.locator(".sv-notice", has_text="Copied").wait_for()
+        assert page.evaluate("navigator.clipboard.readText()").startswith(start)
+        page.locator(".sv-search").fill(form[:1])
+        page.wait_for_timeout(400)
+
+
+def test_a_level_becomes_an_exact_variant(fresh, demo):
+    fresh.python("explorer.sparsity = 0.57")
+    fresh.until(lambda s: s["sparsity"] == 0.57)
+    fresh.page.locator(".sv-add").click()
+    state = fresh.until(lambda s: s["variant"] == "CSR57")
+    assert state["variants"] == ["Dense", "Masked30", "CSR30", "Masked57", "CSR57"]
+    totals = sr.compare(sr.csr(sr.global_magnitude(demo, 0.57))).totals
+    fresh.page.locator(".sv-sentence", has_text="CSR57").wait_for()
+    assert percent(totals["sparsity_prunable"][0], space=" ") in fresh.sentence()
+    assert "CSR57" in fresh.page.locator(".sv-variant").inner_text()
+
+
+def test_a_busy_kernel_keeps_nobody_from_looking(fresh):
+    page = fresh.page
+    fresh.python("import time; time.sleep(8)", wait=False)
+    page.locator(".sv-slider").focus()
+    before = fresh.sentence()
+    page.keyboard.press("ArrowRight")
+    assert fresh.sentence() != before
+    page.locator(".sv-form").select_option("recipe")
+    page.locator(".sv-copy").click()
+    assert "Waiting" in page.locator(".sv-notice").inner_text()
+    page.locator(".sv-notice", has_text="busy, or was restarted").wait_for(timeout=6_000)
+    page.locator(".sv-notice", has_text=re.compile("Copied|Copy this")).wait_for(timeout=20_000)
+
+
+def test_two_views_are_one_explorer(fresh):
+    page = fresh.page
+    page.evaluate("window.jupyterapp.commands.execute('notebook:create-output-view')")
+    page.locator(".sparsity-viewer .sv-map").nth(1).wait_for(timeout=30_000)
+    page.locator(".sv-metric").nth(1).select_option("total")
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('.sv-metric')].every((m) => m.value === 'total')"
+    )
+    page.evaluate("window.jupyterapp.shell.currentWidget.close()")
+    page.wait_for_function("document.querySelectorAll('.sparsity-viewer').length === 1")
+    page.evaluate(
+        "window.jupyterapp.shell.activateById(document.querySelector('.jp-NotebookPanel').id)"
+    )
+    page.wait_for_timeout(3000)
+    fresh.python("explorer.sparsity = 0.7")
+    page.wait_for_function(
+        "() => document.querySelector('.sparsity-viewer').viewer.state.sparsity === 0.7"
+    )
+
+
+AGAIN = """
+explorer = sr.explore(study)
+explorer
+"""
+
+
+def test_running_a_cell_again_leaves_nothing(browser, lab, opened):
+    with Session(browser, lab, "again.ipynb", STUDY, AGAIN, kernel_of=opened) as session:
+        page = session.page
+        count = "import ipywidgets, gc; gc.collect(); n = len(ipywidgets.Widget.widgets)"
+        tell = "pathlib.Path('count.json').write_text(json.dumps(n))"
+
+        def left():
+            page.wait_for_timeout(3000)
+            session.python(f"{count}; {tell}")
+            page.evaluate("window.gc?.()")
+            nodes = page.evaluate("document.querySelectorAll('*').length")
+            return json.loads((lab.work / "count.json").read_text()), nodes
+
+        session.run_cell(1)
+        widgets, nodes = left()
+        for _ in range(12):
+            session.run_cell(1)
+            page.locator(".sparsity-viewer .sv-map").wait_for()
+        after, after_nodes = left()
+        assert after <= widgets
+        assert after_nodes <= 1.02 * nodes
+        assert page.locator(".sparsity-viewer").count() == 1
+        assert session.complaints == []
+
+
+def test_after_a_restart_looking_goes_on(browser, lab):
+    with Session(browser, lab, "restart.ipynb", STUDY, AGAIN) as session:
+        page = session.page
+        page.evaluate(
+            "window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()"
+        )
+        page.wait_for_timeout(3000)
+        before = session.sentence()
+        page.locator(".sv-slider").focus()
+        page.keyboard.press("ArrowRight")
+        assert session.sentence() != before
+        page.locator(".sv-cell").nth(3).click()
+        assert len(session.shown("selection")) == 1
+        page.locator(".sv-form").select_option("json")
+        page.locator(".sv-copy").click()
+        page.locator(".sv-notice", has_text="restarted").wait_for(timeout=8_000)
+        assert page.locator(".sparsity-viewer img").count() == 0
+
+
+def test_saved_it_is_small_and_alive_without_a_kernel(browser, lab, opened):
+    cells = STUDY, "e = sr.explore(study); e.sparsity = 0.77; e"
+    with Session(browser, lab, "saved.ipynb", *cells, kernel_of=opened) as session:
+        session.page.evaluate("window.jupyterapp.commands.execute('docmanager:save')")
+        session.page.wait_for_timeout(1500)
+    saved = session.path.read_text(encoding="utf-8")
+    assert len(saved) < 120_000
+    # Another name has another kernel, which knows no widget.
+    session.path.with_name("copy.ipynb").write_text(saved, encoding="utf-8")
+    context = browser.new_context(viewport={"width": 1200, "height": 1000})
+    page = context.new_page()
+    page.goto(lab.url("copy.ipynb"))
+    page.locator(".sparsity-viewer").wait_for(timeout=60_000)
+    page.wait_for_timeout(3000)
+    shown = page.locator(".jp-OutputArea").last.inner_text()
+    assert not re.search(r"error|not found|loading widget", shown, re.IGNORECASE)
+    assert "77" in shown or "demo" in shown
+    context.close()
+
+
+KEYS = "script image jinja attribute override longest math proto constructor hebrew"
+KEYS = (*KEYS.split(), "vega datum", "windows path", "terminal clear", "no width")
+HOSTILE = [TEXTS[key].replace(".", "·") for key in KEYS]
+HOSTILE_STUDY = f"""
+import json, pathlib, torch, sparsity_report as sr
+from torch import nn
+names = {HOSTILE!r}
+blocks = [nn.ModuleDict({{name: nn.Linear(6, 8) for name in names}}) for _ in range(3)]
+weights = sr.load(nn.ModuleDict({{"layers": nn.ModuleList(blocks)}}), name="".join(names[:3]))
+pruning = sr.global_magnitude(weights, 0.3)
+study = sr.compare(sr.dense(weights, name=names[0]), sr.masked(pruning, name=names[1]),
+                   sr.csr(pruning, name=names[5]))
+"""
+
+
+def test_hostile_names_are_text(browser, lab, opened):
+    with Session(browser, lab, "hostile.ipynb", HOSTILE_STUDY, AGAIN, kernel_of=opened) as session:
+        page = session.page
+        wording = page.locator(".sparsity-viewer").inner_text()
+        assert UNSEEN.findall(wording.replace("\t", "")) == []
+        assert page.locator(".sparsity-viewer img").count() == 0
+        for option in page.locator(".sv-variant option:enabled").all():
+            page.locator(".sv-variant").select_option(option.get_attribute("value"))
+        for panel in ("groups", "costs", "layer"):
+            page.locator(f"[data-panel={panel}]").click()
+        page.wait_for_timeout(500)
+        assert page.evaluate("window.hacked") is None
+        assert session.complaints == []
+        wide = "document.querySelector('.sparsity-viewer')"
+        assert page.evaluate(f"{wide}.scrollWidth - {wide}.clientWidth") <= 2
+
+
+def test_notebook_7_and_a_pair(browser, lab, opened):
+    pair = "sr.explore(sr.compare_checkpoints(weights, pruning))"
+    cells = STUDY, "sr.explore(study)", pair
+    with Session(
+        browser, lab, "seven.ipynb", *cells, kernel_of=opened, app="notebook", views=2
+    ) as session:
+        page = session.page
+        assert page.evaluate("window.jupyterapp.name") == "Jupyter Notebook"
+        before = session.sentence()
+        page.locator(".sv-slider").first.focus()
+        page.keyboard.press("ArrowRight")
+        assert session.sentence() != before
+        second = page.locator(".sparsity-viewer").nth(1)
+        second.locator(".sv-search").fill("fc1")
+        assert second.locator(".sv-row").count() == 4
+        second.locator(".sv-cell").nth(2).click()
+        assert "1" in second.locator(".sv-sum").inner_text()
+
+
+@pytest.mark.parametrize("theme", ["Light", "Dark"])
+def test_it_follows_the_theme(fresh, theme):
+    fresh.page.evaluate(
+        "t => window.jupyterapp.commands.execute('apputils:change-theme', {theme: t})",
+        f"JupyterLab {theme}",
+    )
+    fresh.page.wait_for_timeout(600)
+    channels = fresh.page.locator(".sparsity-viewer").evaluate(
+        """one => ["color", "backgroundColor"].map((key) => {
+            const pen = new OffscreenCanvas(1, 1).getContext("2d");
+            pen.fillStyle = getComputedStyle(one)[key];
+            pen.fillRect(0, 0, 1, 1);
+            return pen.getImageData(0, 0, 1, 1).data[1];
+        })"""
+    )
+    ink, paper = channels
+    assert (ink < paper) == (theme == "Light")
+    assert abs(ink - paper) > 150
