@@ -73,14 +73,14 @@ export function layoutBars(figures, state, i, width) {
 }
 
 // Small squares, one per head or expert, colored by sparsity.
-function squares(label, shares, text, width) {
+function squares(label, shares, text, width, fill = colorOf) {
   const size = Math.max(3, Math.min(14, Math.floor((width - 100) / Math.min(shares.length, 64)) - 1));
   const across = Math.floor((width - 100) / (size + 1));
   const shapes = shares.slice(0, 1024).map((share, k) => ({
-    t: "rect", x: 96 + (k % across) * (size + 1), y: 3 + Math.floor(k / across) * (size + 1), w: size, h: size, fill: colorOf(share), tip: `${label} ${k}${text.space}: ${text.percent(share)}`,
+    t: "rect", x: 96 + (k % across) * (size + 1), y: 3 + Math.floor(k / across) * (size + 1), w: size, h: size, fill: fill(share), tip: `${label} ${k}${text.space}: ${text.percent(share)}`,
   }));
   const height = 8 + (Math.floor((Math.min(1024, shares.length) - 1) / across) + 1) * (size + 1);
-  return { shapes: [{ t: "text", x: 4, y: 13, size: 12, text: label }, ...shapes], width, height, description: label };
+  return { shapes: [{ t: "text", x: 4, y: 13, size: 12, text: clip(label, 14) }, ...shapes], width, height, description: label };
 }
 
 // Sentences on the layer in detail.
@@ -134,7 +134,7 @@ export function layer(figures, state, width) {
   return { heading, note, lines, reason, pictures: pictures.filter(Boolean), wantsHistogram: !drawn && !data.histograms && of.isFirst && Boolean(of.prunable[i]) };
 }
 
-// Zeros of a layer before and after, and its other figures.
+// Zeros of a layer before and after, and its other figures as a list.
 function pairLayer(figures, i, width) {
   const { text, data } = figures;
   const names = ["bothZero", "onlyBefore", "onlyAfter", "neither"];
@@ -142,11 +142,25 @@ function pairLayer(figures, i, width) {
   const all = counts.reduce((sum, count) => sum + count, 0);
   const rows = names.map((name, k) => ({ label: text.say(`overlap_${name}`), value: ratio(counts[k], all), text: text.percent(ratio(counts[k], all)), fill: k ? "soft" : "accent" }));
   const write = (of, kind) => (kind === "text" ? of[i] : kind === "count" ? text.count(data.arrays[of][i]) : text.value(data.arrays[of][i], kind));
-  const shown = data.rows.filter(([, of, kind]) => known(kind === "text" ? of[i] : data.arrays[of][i]));
-  const lines = shown.map(([label, of, kind]) => `${label}${text.space === " " ? "" : text.space}: ${write(of, kind)}`);
+  const list = data.rows.filter(([, of, kind]) => known(kind === "text" ? of[i] : data.arrays[of][i])).map(([label, of, kind]) => [label, write(of, kind)]);
   const inside = ({ module }) => `${figures.modules.names[i]}.`.startsWith(`${module}.`);
-  for (const { label, name, among, gone } of data.removed.filter(inside)) lines.unshift(text.say("removed", { kind: label, name, gone: gone.join(", "), among: text.count(among) }));
-  return { lines, reason: all ? "" : text.say("not_shared"), pictures: all ? [bars(rows, text.say("overlap_title"), width, { left: 150 })] : [] };
+  const lines = data.removed.filter(inside).map(({ label, name, among, gone }) => text.say("removed", { kind: label, name, gone: gone.join(", "), among: text.count(among) }));
+  return { lines, list, reason: all ? "" : text.say("not_shared"), pictures: all ? [bars(rows, text.say("overlap_title"), width, { left: 150 })] : [] };
+}
+
+// Removed blocks, experts and heads, each as a square among those that stay.
+export function removed(figures, state, width) {
+  const { text, data } = figures;
+  const shapes = [];
+  let [y, title] = [0, ""];
+  for (const { label, name, among, gone } of data.removed) {
+    if (label !== title) shapes.push({ t: "text", x: 4, y: (y += 20), weight: 600, text: clip((title = label), Math.floor(width / 6.8)) });
+    const row = squares(name, Array.from({ length: among }, (_, k) => Number(gone.includes(k))), text, width, (isGone) => (isGone ? "accent" : "line"));
+    const part = row.shapes.map((shape) => ({ ...shape, y: shape.y + y + 6, tip: undefined }));
+    shapes.push(...part);
+    y += row.height + 4;
+  }
+  return { shapes, width, height: y + 8, description: text.say("panel_removed") };
 }
 
 // Bars of the metric by group, projection or block.

@@ -6,7 +6,7 @@ import { Store } from "./state.js";
 import { download, draw, element, file } from "./pictures.js";
 import { HeatMap } from "./map.js";
 import { Table, asText, columns } from "./table.js";
-import { costs, groups, layer, quality } from "./details.js";
+import { costs, groups, layer, quality, removed } from "./details.js";
 
 const SHARED = ["policy", "bounds", "variant", "sparsity", "layout", "metric", "against", "modules", "grouping", "sort", "curve", "search", "selection", "detail"];
 // Names of traits that differ: ipywidgets has a layout of its own, and a pair other words.
@@ -92,7 +92,7 @@ class Viewer {
     const bar = data.kind === "pair" ? [this.metric, this.scope, this.search]
       : [this.variant, make("div", { className: "sv-track" }, this.slider, this.marks), this.level, this.layout, this.metric, this.against, this.search];
     const [left, right] = [make("div", { className: "sv-left" }), make("div", { className: "sv-right" })];
-    this.tabs = ["layer", "groups", ...(data.policies?.some(({ disabled }) => !disabled) || data.quality ? ["costs"] : [])].map((panel) =>
+    this.tabs = ["layer", "groups", ...(data.policies?.some(({ disabled }) => !disabled) || data.quality ? ["costs"] : []), ...(data.removed?.length ? ["removed"] : [])].map((panel) =>
       make("button", { type: "button", textContent: say(`panel_${panel}`), attributes: { role: "tab", "data-panel": panel }, on: { click: () => store.set({ panel }), keydown: (event) => this.walk(event) } }));
     this.grouping = menu("sv-grouping", say("grouping"), ["group", "projection", "block"].map((key) => [key, say(`by_${key}`)]), (grouping) => store.set({ grouping }));
     this.curve = menu("sv-curve", say("curve"), ["quality", "bytes"].map((key) => [key, say(`curve_${key}`)]), (curve) => store.set({ curve }));
@@ -103,6 +103,7 @@ class Viewer {
     const body = make("div", { className: "sv-body" }, left, right);
     const said = make("div", { className: "sv-said" }, this.sentence, data.kind === "pair" ? null : this.budget);
     this.root.replaceChildren(make("div", { className: "sv-bar" }, ...bar), said, body, this.selection);
+    this.root.classList.toggle("sv-pair", data.kind === "pair");
     this.root.setAttribute("role", "group");
     this.root.setAttribute("aria-label", say("viewer", { title: data.title }));
     this.map = new HeatMap(left, figures, store);
@@ -239,7 +240,8 @@ class Viewer {
     if (state.panel === "layer") {
       const about = layer(this.figures, state, this.panelWidth);
       const note = (textContent) => textContent && make("p", { className: "sv-note", textContent, title: textContent });
-      const parts = [make("p", { className: "sv-heading", textContent: about.heading }), note(about.note), make("p", { textContent: about.lines.join(" ") }), ...about.pictures.map(picture), note(about.reason)];
+      const list = about.list && make("dl", {}, ...about.list.flatMap(([term, value]) => [make("dt", { textContent: term }), make("dd", { textContent: value })]));
+      const parts = [make("p", { className: "sv-heading", textContent: about.heading }), note(about.note), make("p", { textContent: about.lines.join(" ") }), ...about.pictures.map(picture), list, note(about.reason)];
       this.details.replaceChildren(...parts.filter(Boolean));
       if (about.wantsHistogram && this.kernel && this.wanted !== state.detail) {
         this.wanted = state.detail;
@@ -263,6 +265,7 @@ class Viewer {
 
   panelPicture(state, width = this.panelWidth) {
     if (state.panel === "groups") return groups(this.figures, state, width);
+    if (state.panel === "removed") return removed(this.figures, state, width);
     const isQuality = this.data.quality && (state.curve === "quality" || this.curve.hidden);
     if (state.panel === "costs") return (isQuality ? quality : costs)(this.figures, state, width);
     return layer(this.figures, state, width).pictures[0] ?? null;

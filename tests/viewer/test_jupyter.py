@@ -1,4 +1,4 @@
-"""The viewer in a real JupyterLab and Notebook 7, used as a person does, with and without kernel."""
+"""The viewer in a real JupyterLab and Notebook 7, as a person uses it, with and without kernel."""
 
 import json
 import re
