@@ -87,6 +87,12 @@ def _mime_bundle(value: Any) -> dict[str, str]:
     return bundle(value)
 
 
+def _chart(*parts: Any) -> Any:
+    from sparsity_report.draw.heat_maps import metric_map
+
+    return metric_map(*parts)
+
+
 def _progress_bar(label: str, unit: str, delay: float) -> AbstractContextManager[Progress]:
     from sparsity_report.report.progress_bars import drawn
 
@@ -99,4 +105,5 @@ hooks.mime_bundle = _mime_bundle
 hooks.sentences = summarize
 hooks.audit = _audit
 hooks.save = _save
+hooks.chart = _chart
 hooks.progress_bar = _progress_bar

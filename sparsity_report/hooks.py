@@ -23,6 +23,8 @@ class Hooks:
         What a careful reviewer would flag in a study.
     save : callable
         Write a study or a pair as JSON.
+    chart : callable
+        Heat map of a metric as an Altair chart.
     progress_bar : callable
         A progress bar for a notebook or a terminal.
     """
@@ -33,6 +35,7 @@ class Hooks:
     sentences: Callable[[Any], list[str]]
     audit: Callable[[Any], list[str]]
     save: Callable[[Any, str | os.PathLike[str]], Path]
+    chart: Callable[..., Any]
     progress_bar: Callable[..., Any]
 
 

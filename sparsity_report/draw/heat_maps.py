@@ -82,6 +82,42 @@ def block_map(
     return marks.heat_map(marks.inline(rows[[*fields, "value"]]), shape)
 
 
+def metric_map(
+    cells: pd.DataFrame, axes: tuple[Sequence[str], Sequence[str]], metric: str, shown: str
+) -> alt.LayerChart:
+    """Return a heat map of any metric of layers.
+
+    Parameters
+    ----------
+    cells : pandas.DataFrame
+        One row per cell with ``block``, ``projection`` and ``value``.
+    axes : tuple of sequence of str
+        Blocks and projections in their order.
+    metric : str
+        A key of :data:`sparsity_report.draw.theme.METRICS`, or a column of the user.
+    shown : str
+        The variant or level in view.
+    """
+    about = theme.METRICS.get(metric)
+    kind, name = (about.kind, say(about.name)) if about else ("own", clip(metric, 40))
+    known = cells["value"].dropna()
+    low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
+    domain = (low, high if high > low else low + 1.0)
+    if kind == "share":
+        domain = (0.0, 1.0)
+    elif kind in theme.EVEN:
+        domain = (min(theme.EVEN[kind], low), max(theme.EVEN[kind] + 0.01, high))
+    if kind in {"points", "nats"}:
+        domain = (-max(map(abs, domain)), max(map(abs, domain)))
+    row = min(float(theme.ROW), _TALLEST / max(1, len(axes[1])))
+    look = {"row": row, "domain": domain, "title": name, "width": TEXT_WIDTH}
+    chart = block_map(cells, axes, kind, value="value", label="label.value", **look)
+    ends = {"low": theme.write(low, kind), "high": theme.write(high, kind)}
+    counts = {"blocks": len(axes[0]), "projections": len(axes[1])}
+    words = say("chart.metric_map_alt", metric=name, shown=shown, **counts, **ends)
+    return theme.titled(chart, name, shown, words)
+
+
 def extremes(cells: pd.DataFrame, value: str, kind: str) -> dict[str, Any]:
     """Return the cells of the least and of the greatest value, as values of a phrase."""
     texts: dict[str, Any] = {}

@@ -111,6 +111,7 @@ METRICS = {
     "difference": Metric("metric.sparsity_difference", "points", "metric.sparsity_difference_note"),
     "beyond": Metric("metric.excess_zeros", "points", "metric.excess_zeros_note"),
     "sensitivity": Metric("metric.sensitivity", "nats", "chart.x_nll_increase"),
+    "deviation": Metric("viewer.metric_deviation", "own", "viewer.note_deviation"),
 }  # fmt: skip
 # Metrics with a chart and a file each.
 FILED = {key: metric for key, metric in METRICS.items() if metric.file}

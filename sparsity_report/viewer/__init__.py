@@ -6,6 +6,7 @@
 - `copied_code`: a study at a level as Python, JSON, a recipe or a command.
 - `module`: the script and the style, joined from their source files.
 - `embed`: the viewer as a fragment of HTML.
+- `explorer`: the explorer of a study; `layer_values`, the values of its layers.
 - `base_explorer`: the widget that explorers of studies and pairs share.
 
 Source files of the script, each using those before it: ``numbers.js`` (text of numbers),

@@ -25,7 +25,7 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 #: Metrics of layers besides columns of the user.
 METRICS = (
     *("sparsity", "total", "nonzero", "flops_per_token", "stored_bytes", "bytes_ratio"),
-    *("difference", "beyond", "sensitivity"),
+    *("difference", "beyond", "sensitivity", "deviation"),
 )
 # Attributes of an explorer that are variants of its study.
 _VARIANTS = {"variant", "against"}

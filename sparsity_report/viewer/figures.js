@@ -68,7 +68,9 @@ export class Figures {
   }
 
   policy(one, arrays) {
-    return one.disabled ? one : { ...one, rows: arrays[one.rows], left: arrays[one.left], slack: arrays[one.slack] };
+    if (one.disabled) return one;
+    const slack = Float64Array.from(arrays[one.slack], (code) => one.slackValues[code]);
+    return { ...one, rows: arrays[one.rows], left: arrays[one.left], slack };
   }
 
   // Use a level table that the kernel computed within bounds, or null.

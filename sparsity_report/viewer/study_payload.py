@@ -75,7 +75,7 @@ def study_contents(
     arrays, names = Arrays(), list(dict.fromkeys(study.layers["module_name"]))
     positions = {str(name): place for place, name in enumerate(study.variants["variant"])}
     magnitudes = {} if study.weights is None else module_magnitudes(study.weights)
-    levels = study.by_policy
+    levels, deviations = study.by_policy, spreads(study)
     scopes = ["prunable"] if study.layers["prunable"].any() else []
     try:
         code, _ = study_code(study)
@@ -94,10 +94,10 @@ def study_contents(
         ],
         "histograms": _histograms(magnitudes, names, arrays),
         "whyNoHistogram": _why_no_histogram(study, magnitudes),
-        "deviation": arrays.numbers(_deviations(study, magnitudes, names)),
+        "deviation": arrays.numbers([deviations.get(name, math.nan) for name in names]),
         "inner": _inner(study, names, positions),
         "twoFour": _two_four(study, names, positions),
-        "figures": list(_figures(study, columns, names, arrays)),
+        "figures": [_figure(each, names, arrays) for each in own_figures(study, columns)],
         "baseline": positions[study.facts.baseline],
         "marks": [[positions[name], share] for name, share in study.facts.marks()],
         "packed": packed_note(study),
@@ -260,17 +260,26 @@ def policy_entry(policy: str, levels: Levels, study: Comparison, arrays: Arrays)
     }
     most = {key: levels.at_most(*cost) for key, cost in costs.items()}
     modules = pd.Index(study.layers["module_name"].unique())
+    bounds, codes = np.unique(_rounded_up(levels.slack), return_inverse=True)
     return {
         "key": policy,
         "label": policy_label(policy),
         "levels": shares,
         "rows": arrays.numbers(modules.get_indexer(pd.Index(levels.names))),
         "left": arrays.levels(levels.left),
-        "slack": arrays.levels(levels.slack),
+        "slack": arrays.small(codes.ravel()),
+        "slackValues": bounds.tolist(),
         "most": {key: [known(size) for size in sizes] for key, sizes in most.items()},
         "thresholds": cuts,
         "patterns": None if None in patterns else [str(pattern) for pattern in patterns],
     }
+
+
+def _rounded_up(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return counts rounded up to three binary digits, by less than a quarter."""
+    digits = np.frexp(counts.astype(float))[1]
+    steps = np.left_shift(1, np.maximum(digits - 3, 0))
+    return -(-counts // steps) * steps
 
 
 def known(value: Any) -> float | int | None:
@@ -382,24 +391,27 @@ def _why_no_histogram(study: Comparison, magnitudes: Mapping[str, Magnitudes]) -
     return say("explorer.histogram_unavailable")
 
 
-def _deviations(
-    study: Comparison, magnitudes: Mapping[str, Magnitudes], names: list[str]
-) -> Floats:
-    """Return the standard deviation of modules with one matrix, or one weight tensor."""
-    first = study.facts.layers(str(study.variants["variant"].iloc[0])).set_index("module_name")
+def spreads(study: Comparison) -> dict[str, float]:
+    """Return the standard deviation of weights before pruning, by module.
+
+    It is known of modules with one matrix whose positions were read, and of those with one tensor
+    whose magnitudes were counted.
+    """
+    magnitudes = {} if study.weights is None else module_magnitudes(study.weights)
+    name = str(study.variants["variant"].iloc[0])
+    first = study.facts.layers(name).set_index("module_name")
     sizes = {name: math.prod(shape) for name, shape in first["shape"].items()}
     alone = first["weight_total"].eq(pd.Series(sizes))
-    spreads = {
+    known_spreads = {
         name: counts.root_mean_square
         for name, counts in magnitudes.items()
         if counts.total and alone.get(name, False)
     }
     if (frame := study.patterns) is not None:
-        rows = frame[frame["variant"] == study.variants["variant"].iloc[0]]
+        rows = frame[frame["variant"] == name]
         rows = rows[~rows["module_name"].duplicated(keep=False)]
-        spreads |= dict(zip(rows["module_name"], rows["std"], strict=True))
-    values = np.array([spreads.get(name, np.nan) for name in names], dtype=float)
-    return np.where(np.isfinite(values), values, np.nan)
+        known_spreads |= dict(zip(rows["module_name"], rows["std"].astype(float), strict=True))
+    return {name: spread for name, spread in known_spreads.items() if math.isfinite(spread)}
 
 
 def _inner(
@@ -438,37 +450,49 @@ def _two_four(
     return fitting
 
 
-def _figures(
-    study: Comparison, columns: pd.DataFrame | None, names: list[str], arrays: Arrays
-) -> Iterator[dict[str, Any]]:
-    """Yield sensitivity and the columns of the user."""
+def own_figures(study: Comparison, columns: pd.DataFrame | None) -> list[dict[str, Any]]:
+    """Return sensitivity and the columns of the user, as they stand in the header.
+
+    The value of ``figure`` is a :class:`.layer_metrics.LayerFigure`.
+
+    Raises
+    ------
+    SparsityReportError
+        A column has the name of a metric, or is no column of numbers of modules.
+    """
+    shown: list[dict[str, Any]] = []
     frame = study.sensitivity
     if frame is not None and len(frame):
         cut = layer_metrics.finest(frame)
         first = study.facts.layers(str(study.variants["variant"].iloc[0]))
         note = say(_CUT_NOTES[cut], level=float(frame["sparsity"].median()))
-        known_figure = layer_metrics.measured_sensitivity(frame, first)
         words = {"key": "sensitivity", "label": say("metric.sensitivity"), "note": note}
-        yield {**words, "kind": "nats", "ofParts": cut != "layer"} | _figure(
-            known_figure, names, arrays
-        )
+        figure = layer_metrics.measured_sensitivity(frame, first)
+        shown.append({**words, "kind": "nats", "ofParts": cut != "layer", "figure": figure})
     custom = {} if columns is None else layer_metrics.own_figures(columns, study.layers)
     if taken := sorted(set(custom) & set(METRICS)):
         raise SparsityReportError(say("explorer.metric_name_taken", name=repr(taken[0])))
+    note = say("explorer.custom_metric_note")
     for name, figure in custom.items():
-        words = {"key": name, "label": clip(name, 40), "note": say("explorer.custom_metric_note")}
-        yield {**words, "kind": "own", "ofParts": False} | _figure(figure, names, arrays)
+        words = {"key": name, "label": clip(name, 40), "note": note, "kind": "own"}
+        shown.append({**words, "ofParts": False, "figure": figure})
+    return shown
 
 
-def _figure(figure: LayerFigure, names: list[str], arrays: Arrays) -> dict[str, Any]:
+def _figure(shown: Mapping[str, Any], names: list[str], arrays: Arrays) -> dict[str, Any]:
     """Add the amounts and sizes of a figure; modules without it have 0."""
-    places = figure.names.get_indexer(pd.Index(names))
+    words = dict(shown)
+    parts = aligned(words.pop("figure"), pd.Index(names))
+    ids = dict(zip(("amounts", "sizes"), map(arrays.numbers, parts), strict=True))
+    return {**words, **ids, "perVariant": None}
+
+
+def aligned(figure: LayerFigure, names: pd.Index[str]) -> tuple[Floats, Floats]:
+    """Return amounts and sizes of modules, 0 for those that the figure lacks."""
+    places = figure.names.get_indexer(names)
+    # The last element serves the modules that the figure lacks, whose place is -1.
     amounts, sizes = (np.append(part, 0.0)[places] for part in (figure.amounts, figure.sizes))
-    return {
-        "amounts": arrays.numbers(amounts),
-        "sizes": arrays.numbers(sizes),
-        "perVariant": None,
-    }
+    return amounts, sizes
 
 
 def _measured(study: Comparison, positions: Mapping[str, int]) -> dict[str, Any]:
@@ -498,7 +522,7 @@ def _measured(study: Comparison, positions: Mapping[str, int]) -> dict[str, Any]
             ],
         }
     scores = [
-        {"level": share, "text": perplexity_text(score), "policy": policy}
+        {"level": share, "value": score, "text": perplexity_text(score), "policy": policy}
         for policy in study.by_policy
         for share, score in measured_levels(study, policy)
     ]

@@ -22,7 +22,7 @@ from sparsity_report.counting.histogram import count
 from sparsity_report.draw import export
 from sparsity_report.draw import theme as look
 from sparsity_report.draw.histogram_rows import histogram_rows
-from sparsity_report.explorer import box_explorer as base_explorer as alive
+from sparsity_report.explorer import box_explorer as alive
 from sparsity_report.explorer import picture, still_picture
 from sparsity_report.explorer.box_explorer import Picture, Shell
 from sparsity_report.explorer.picture import Look

@@ -1,7 +1,9 @@
 """Levels of sparsity that keep a budget of bytes, FLOPs or perplexity."""
 
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import pandas as pd
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.phrases import Phrase, phrase
@@ -20,6 +22,7 @@ _PREFIXES = {prefix: power for power, prefix in enumerate(("", "k", "m", "g", "t
 # Columns of `Levels.sums`.
 _COLUMNS = {"bytes": "stored_bytes", "flops": "flops_per_token"}
 _COSTS = {"bytes": "budget.bytes_level", "flops": "budget.flops_level"}
+_LAYOUTS = {"csr": "CSR", "bitmask": "a bitmask", "dense": "dense tensors"}
 # Amounts in the catalogue, and in error messages.
 _AMOUNTS = {
     "perplexity": ("budget.amount_perplexity", "perplexity {:,.2f}"),
@@ -68,7 +71,7 @@ class Within(NamedTuple):
         highest up to which every measured level is within it.
     budget : Budget
     value : float
-        Bytes or FLOPs of the whole model at that level with its prunable matrices in CSR, or the
+        Bytes or FLOPs of the whole model at that level in the layout, or the
         perplexity of the measured level; a ratio to dense if the budget is one.
     measured : float or None
         The measured level that a perplexity is of.
@@ -80,6 +83,8 @@ class Within(NamedTuple):
     most : float or None
         The largest bytes or FLOPs that the uncertainty of the level allows; they keep the budget.
         None for a perplexity and the dense model.
+    layout : {"csr", "bitmask", "dense"}
+        Layout of the prunable matrices.
     """
 
     sparsity: float
@@ -89,6 +94,7 @@ class Within(NamedTuple):
     beyond: tuple[float, float] | None = None
     dense: bool = False
     most: float | None = None
+    layout: str = "csr"
 
 
 def read_budget(text: str) -> Budget:
@@ -127,7 +133,9 @@ def read_budget(text: str) -> Budget:
     )
 
 
-def level_within(study: Comparison, budget: str, *, policy: str = GLOBAL) -> Within:
+def level_within(
+    study: Comparison, budget: str, *, policy: str = GLOBAL, layout: str = "csr"
+) -> Within:
     """Return the level of sparsity that keeps a budget.
 
     A perplexity is never interpolated between measured levels.
@@ -139,10 +147,12 @@ def level_within(study: Comparison, budget: str, *, policy: str = GLOBAL) -> Wit
     budget : str
         ``"100 MB"``, ``"1.5 GiB"``, ``"0.5 × bytes"``, ``"0.5 × FLOPs"``, ``"2 GFLOPs"`` or
         ``"perplexity ≤ 15"``. Bytes and FLOPs per token are those of the whole model with its
-        prunable matrices in CSR.
+        prunable matrices in the layout.
     policy : str
         A pruning policy, one of ``study.by_policy``. Perplexities are those of variants pruned by
         it.
+    layout : {"csr", "bitmask", "dense"}
+        Only CSR saves FLOPs.
 
     Returns
     -------
@@ -172,9 +182,13 @@ def level_within(study: Comparison, budget: str, *, policy: str = GLOBAL) -> Wit
             f"policy: the study has no levels of {policy!r}; use one of "
             f"{', '.join(study.by_policy) or 'a study with levels'}"
         )
+    if layout not in _LAYOUTS:
+        raise SparsityReportError(
+            f"layout: {str(layout)[:40]!r} is not one of {', '.join(_LAYOUTS)}; use one of these"
+        )
     if asked.kind == "perplexity":
         return _by_perplexity(study, asked, policy)
-    return _by_cost(study, asked, policy)
+    return _by_cost(study, asked, policy, layout)
 
 
 def budget_finding(solved: Within) -> Phrase:
@@ -185,7 +199,7 @@ def budget_finding(solved: Within) -> Phrase:
     >>> import sparsity_report as sr
     >>> study = sr.compare(sr.dense(sr.load()))
     >>> print(budget_finding(sr.level_within(study, "2 MB")))
-    80 %: the model takes 1.96 MB in CSR, within 2.00 MB
+    80 %: the model takes 1.96 MB as CSR, within 2.00 MB
     """
     budget = solved.budget
     if solved.dense:
@@ -198,19 +212,27 @@ def budget_finding(solved: Within) -> Phrase:
         key = "budget.perplexity_next_measured"
     beyond, score = solved.beyond or (None, None)
     amounts = {"value": solved.value, "budget": budget.most, "score": score}
-    texts = {name: n if n is None else budget.write(n) for name, n in amounts.items()}
+    texts: dict[str, Any] = {
+        name: n if n is None else budget.write(n) for name, n in amounts.items()
+    }
     if solved.most is not None and solved.most > solved.value:
         most = budget.write(solved.most)
         texts["value"] = phrase("budget.amount_at_most", value=texts["value"], most=most)
+    texts["layout"] = solved.layout
     levels = {"level": solved.sparsity, "measured": solved.measured, "beyond": beyond}
     return phrase(key, **texts, **levels)
 
 
-def _by_cost(study: Comparison, asked: Budget, policy: str) -> Within:
+def _by_cost(study: Comparison, asked: Budget, policy: str, layout: str) -> Within:
     quantity, levels = _COLUMNS[asked.kind], study.by_policy[policy]
-    frame = levels.model[["sparsity", quantity, f"dense_{quantity}"]]
-    frame = frame.set_axis(["sparsity", "value", "dense"], axis=1)
-    frame["most"] = levels.at_most(quantity)
+    frame = pd.DataFrame(
+        {
+            "sparsity": levels.sparsities,
+            "value": levels.total(quantity, layout),
+            "dense": levels.total(quantity, "dense"),
+            "most": levels.at_most(quantity, layout),
+        }
+    )
     rows = frame[frame["value"].notna()].astype(float)
     if rows.empty:
         raise SparsityReportError(
@@ -227,12 +249,14 @@ def _by_cost(study: Comparison, asked: Budget, policy: str) -> Within:
     if fits.empty:
         least = rows.iloc[int(rows["most"].to_numpy().argmin())]
         raise SparsityReportError(
-            f"budget: {asked.plain(asked.most)} is out of reach; CSR is sure to take no more than "
+            f"budget: {asked.plain(asked.most)} is out of reach; {_LAYOUTS[layout]} "
+            f"{'is' if layout != 'dense' else 'are'} sure to take no more than "
             f"{asked.plain(least['most'])}, at {100 * least['sparsity']:g} %, and dense "
             f"{asked.plain(dense)}: give a larger budget"
         )
     first = fits.iloc[0]
-    return Within(float(first["sparsity"]), asked, float(first["value"]), most=float(first["most"]))
+    value, most = float(first["value"]), float(first["most"])
+    return Within(float(first["sparsity"]), asked, value, most=most, layout=layout)
 
 
 def _by_perplexity(study: Comparison, asked: Budget, policy: str) -> Within:

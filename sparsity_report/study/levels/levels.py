@@ -423,6 +423,46 @@ def bytes_beside(rows: pd.DataFrame) -> pd.Series:
     return beside.where(rows["prunable"], rows["stored_bytes"]).astype("Int64")
 
 
+def in_layout(rows: pd.DataFrame, layout: str) -> pd.DataFrame:
+    """Return bytes and FLOPs per token of layers with their prunable matrices in a layout.
+
+    Parameters
+    ----------
+    rows : pandas.DataFrame
+        Rows of ``study.layers``, or those with the nonzeros of a level.
+    layout : {"csr", "bitmask", "dense"}
+        Matrices to which it does not apply are dense.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``stored_bytes`` and ``flops_per_token``, null where unknown.
+    """
+    columns = ("weight_total", "weight_nonzero", "row_pointers", "columns")
+    weights, left, pointers, widths = (rows[name].astype("Int64") for name in columns)
+    value: Any = rows["dtype"].map(value_bytes)
+    dense: Any = dense_bytes(weights, value)  # type: ignore[arg-type]
+    matrix, held, multiplied = rows["prunable"] & (weights > 0), dense, weights
+    if layout == "csr":
+        index: Any = 8 - 4 * ((left < 2**31) & (widths < 2**31)).astype("Int64")
+        sparse: Any = csr_bytes(left, pointers - 1, value, index)  # type: ignore[arg-type]
+        runs = rows["runs_as_csr"].eq(True).fillna(False).astype(bool)
+        held, multiplied = dense.mask(runs, sparse), weights.mask(runs, left)
+    elif layout == "bitmask":
+        mask: Any = bitmask_bytes(weights, left, value)  # type: ignore[arg-type]
+        held = dense.mask(pointers.notna(), mask)
+    uses = rows["uses"].to_numpy(dtype=float, na_value=1.0)
+    flops = pd.Series(used(2 * _integers(multiplied), uses), rows.index, dtype="Int64")
+    flops = flops.mask(multiplied.isna(), pd.NA)
+    beside = bytes_beside(rows)
+    return pd.DataFrame(
+        {
+            "stored_bytes": (held + beside).where(matrix, beside),
+            "flops_per_token": flops.where(matrix, rows["flops_per_token"].astype("Int64")),
+        }
+    )
+
+
 def selected(rows: pd.DataFrame, modules: Collection[str]) -> npt.NDArray[np.bool_]:
     """Return a mask of the rows of some modules; of all where none are given."""
     inside: npt.NDArray[np.bool_] = rows["module_name"].isin(list(modules)).to_numpy(dtype=bool)

@@ -1,0 +1,459 @@
+"""The explorer of a study: the viewer with a kernel, for a notebook cell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+import pandas as pd
+import traitlets
+
+from sparsity_report.counting.bounds import bounded_magnitude
+from sparsity_report.errors import SparsityReportError
+from sparsity_report.hooks import hooks
+from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.derived.histograms import module_magnitudes
+from sparsity_report.study.derived.policy_names import GLOBAL
+from sparsity_report.study.levels.budget import budget_finding, level_within, read_budget
+from sparsity_report.study.levels.levels import Levels
+from sparsity_report.study.levels.sweep import level_table, pruned_at
+from sparsity_report.study.variants import Variant, csr, masked
+from sparsity_report.untrusted.display_text import short_name
+from sparsity_report.viewer.base_explorer import (
+    BaseExplorer,
+    RefusedValueError,
+    in_own_language,
+    require_choices,
+)
+from sparsity_report.viewer.copied_code import FORMS, METRICS, Shown, copied
+from sparsity_report.viewer.layer_values import AT_LEVEL, LayerValues, State
+from sparsity_report.viewer.payload import Arrays, encode
+from sparsity_report.viewer.study_payload import (
+    FORMAT,
+    coarse_histogram,
+    own_figures,
+    policy_entry,
+    policy_label,
+    study_contents,
+)
+from sparsity_report.weights.weights import Weights
+from sparsity_report.words.number_format import level
+from sparsity_report.words.sentences import say
+
+LAYOUTS = ("csr", "bitmask", "dense")
+# Most states that undo goes back to.
+_STEPS = 200
+
+
+class Explorer(BaseExplorer):
+    """A study on one screen; every attribute here can be set and observed.
+
+    Attributes
+    ----------
+    study : Comparison
+        The study; :meth:`add` adds variants.
+    variant : str
+        The variant in view, or ``"at level"``: the first model at a level of sparsity.
+    sparsity : float
+        The level of the slider. Moving it shows the level instead of a variant. While a variant
+        is shown, the slider stands at its sparsity.
+    policy : str
+        Pruning policy of the level: ``"global_magnitude"``, and those of
+        ``"layerwise_magnitude"``, ``"N:4"`` and ``"N:8"`` that follow exactly from the counts.
+    byte_layout : {"csr", "bitmask", "dense"}
+        Layout of the prunable matrices, to which all bytes and budgets belong.
+    metric : str
+        The metric of the map, ``"sparsity"``, a column of numbers, or a name in ``columns``.
+    against : str
+        The variant that the metric ``"difference"`` is relative to.
+    modules : str
+        ``"prunable"``, ``"all"`` or a group of modules, for the map and the table.
+    grouping : {"group", "projection", "block"}
+        What the bars stand for.
+    sort : str
+        Column of the table, with ``-`` before it for descending; empty in the order of the model.
+    curve : {"bytes", "quality"}
+    search : str
+        Words that the names of layers in the table contain.
+    selection : tuple of str
+        Names of the selected modules.
+    detail : str or None
+        The layer in detail.
+    bounds : dict
+        Bounds of the sparsity of modules or groups at a level, see
+        :func:`sparsity_report.bounded_magnitude`.
+    bounded : bytes
+        The levels within the bounds, for the page.
+    """
+
+    study = traitlets.Instance(Comparison)
+    bounded = traitlets.Bytes().tag(sync=True)
+    bounds = traitlets.Dict().tag(sync=True)
+    policy = traitlets.Unicode().tag(sync=True)
+    sparsity = traitlets.Float().tag(sync=True)
+    variant = traitlets.Unicode().tag(sync=True)
+    byte_layout = traitlets.Unicode().tag(sync=True)
+    metric = traitlets.Unicode().tag(sync=True)
+    against = traitlets.Unicode().tag(sync=True)
+    modules = traitlets.Unicode().tag(sync=True)
+    grouping = traitlets.Unicode().tag(sync=True)
+    sort = traitlets.Unicode().tag(sync=True)
+    curve = traitlets.Unicode().tag(sync=True)
+    search = traitlets.Unicode().tag(sync=True)
+    selection: Any = traitlets.Any(()).tag(sync=True)
+    detail = traitlets.Unicode(None, allow_none=True).tag(sync=True)
+
+    def __init__(self, study: Comparison, columns: pd.DataFrame | None = None) -> None:
+        self._columns = columns
+        self._known, payload = self._read(study)
+        self._states: list[State] = []
+        start = dict(self._known["start"])
+        start["byte_layout"] = start.pop("layout")
+        super().__init__(payload, study=study, **start)
+        self._states, self._at = [self._state], 0
+
+    def _read(self, study: Comparison) -> tuple[dict[str, Any], bytes]:
+        """Take over a study; return its header and payload."""
+        header, self._arrays = study_contents(study, self._columns)
+        self._own = {each["key"]: each["figure"] for each in own_figures(study, self._columns)}
+        return header, encode(header, self._arrays)
+
+    @property
+    def value(self) -> Comparison:
+        """The study."""
+        study: Comparison = self.study
+        return study
+
+    @property
+    def _state(self) -> State:
+        return State._make(getattr(self, name) for name in State._fields)
+
+    @property
+    def _levels(self) -> Mapping[str, Levels]:
+        """Levels by policy, within the bounds."""
+        if not self.bounds:
+            return self.value.by_policy
+        return {GLOBAL: bounded_levels(self.value, _hashable(self.bounds))}
+
+    @property
+    def _values(self) -> LayerValues:
+        return LayerValues(self.value, self._levels, self._own)
+
+    def page_payload(self) -> bytes:
+        """Return a payload that starts with the state in view, without bounds."""
+        traits = self._state._asdict()
+        traits["layout"] = traits.pop("byte_layout")
+        return encode({**self._known, "start": {**traits, "bounds": {}}}, self._arrays)
+
+    @in_own_language
+    def layers(self) -> pd.DataFrame:
+        """Return the layers of the table, in its order: the selected ones, or else those in view.
+
+        The columns are those of ``study.layers``, at a level those of
+        :meth:`Comparison.at_level`; bytes and FLOPs are those of the byte layout.
+        """
+        return self._values.in_view(self._state, self._values.rows(self._state))
+
+    @property
+    @in_own_language
+    def chart(self) -> Any:
+        """The map of the metric in view as an Altair chart, ready for ``.save``."""
+        state, (cells, grid) = self._state, self._values.cells(self._state)
+        shown = say("explorer.shown_variant", name=short_name(state.variant))
+        if state.is_level:
+            words = {"policy": policy_label(state.policy), "level": level(state.sparsity)}
+            shown = say("viewer.level_bounded" if state.bounds else "viewer.level_of", **words)
+        return hooks.chart(cells, (grid.blocks, grid.projections), state.metric, shown)
+
+    @in_own_language
+    def add(self) -> None:
+        """Prune exactly at the level and add the variants, masked and CSR, to the study."""
+        pruned = self._level_variants()
+        names = set(self.value.variants["variant"])
+        self.study = self.value.with_variants(*(v for v in pruned if v.name not in names))
+        self.variant = pruned[self.byte_layout == "csr"].name
+
+    def _level_variants(self) -> list[Variant]:
+        state, weights = self._state, self.value.weights
+        if weights is None:
+            raise SparsityReportError(
+                say("explorer.add_needs_weights", code="explore(study, weights=sr.load(…))")
+            )
+        if state.bounds:
+            pruning = bounded_magnitude(weights, state.sparsity, state.bounds)
+        else:
+            pruning = pruned_at(weights, state.policy, state.sparsity)
+        return [self._numbered(variant) for variant in (masked(pruning), csr(pruning))]
+
+    def _numbered(self, variant: Variant) -> Variant:
+        """Return the variant with a number after its name if other bounds took the name."""
+        if not self.bounds:
+            return variant
+        names, facts = set(self.value.variants["variant"]), self.value.facts
+        nonzeros, number, name = variant.layers()["nonzero"].tolist(), 2, variant.name
+        while name in names and facts.layers(name)["nonzero"].tolist() != nonzeros:
+            name, number = f"{variant.name}-{number}", number + 1
+        return replace(variant, name=name)
+
+    @in_own_language
+    def within(self, budget: str) -> str:
+        """Move the slider to the level that meets a budget, and return the reason.
+
+        See :func:`sparsity_report.level_within` for budgets. Budgets of bytes and FLOPs use the
+        levels of the policy in the byte layout.
+        """
+        study = self.value
+        if self.bounds:
+            if read_budget(budget).kind == "perplexity":
+                raise SparsityReportError(say("explorer.bounds_without_perplexity"))
+            study = replace(study, levels=bounded_table(study.weights, _hashable(self.bounds)))
+        layout = self.byte_layout
+        solved = level_within(study, budget, policy=self.policy, layout=layout)
+        with self.quietly():
+            self.sparsity, self.variant = solved.sparsity, AT_LEVEL
+            self.byte_layout = "dense" if solved.dense else layout
+        self._note()
+        return str(budget_finding(solved))
+
+    @in_own_language
+    def copied(self, form: str) -> str:
+        """Return the value in view as code, a command or a file.
+
+        Parameters
+        ----------
+        form : {"python", "json", "recipe", "thesis", "figure"}
+        """
+        if form not in FORMS:
+            raise SparsityReportError(
+                f"copied: {str(form)[:40]!r} is no form; use one of {', '.join(FORMS)}"
+            )
+        state, first = self._state, self._states[0]._asdict()
+        level_only = () if state.is_level else ("bounds", "policy", "sparsity")
+        # Setting a level shows it, so these three come before the variant.
+        changed = {
+            name: value
+            for name, value in state._asdict().items()
+            if name not in level_only and (value != first[name] or name == "byte_layout")
+        }
+        if state.is_level:
+            changed = {"sparsity": state.sparsity, "variant": AT_LEVEL} | changed
+        variant, bounds = (None, state.bounds) if state.is_level else (state.variant, {})
+        rows = self._values.rows(state)
+        shown = Shown(self.value, variant, state.sparsity, bounds, rows, changed, state.policy)
+        return copied(form, shown)
+
+    def undo(self) -> None:
+        """Undo the last change."""
+        self._go(self._at - 1)
+
+    def redo(self) -> None:
+        """Take back the last :meth:`undo`."""
+        self._go(self._at + 1)
+
+    def reset(self) -> None:
+        """Show the first state again."""
+        self._restore(self._states[0])
+        self._note()
+
+    def _go(self, place: int) -> None:
+        if 0 <= place < len(self._states):
+            self._at = place
+            self._restore(self._states[place])
+
+    @in_own_language
+    def _restore(self, state: State) -> None:
+        """Set every trait to a state; the study keeps the added variants."""
+        with self.quietly():
+            for name, value in state._asdict().items():
+                setattr(self, name, value)
+            self._send_bounds()
+
+    def _note(self) -> None:
+        """Append the state to those that undo goes back to."""
+        if self._states and self._state != self._states[self._at]:
+            self._states = [*self._states[: self._at + 1], self._state][-_STEPS:]
+            self._at = len(self._states) - 1
+
+    def _send_bounds(self) -> None:
+        """Send the levels within the bounds to the page."""
+        if not self.bounds:
+            self.bounded = b""
+            return
+        arrays = Arrays()
+        entry = policy_entry(GLOBAL, self._levels[GLOBAL], self.value, arrays)
+        self.bounded = encode({"format": FORMAT, **entry}, arrays)
+
+    def committed(self, names: Sequence[str]) -> None:
+        """Follow a change of some traits that the page has sent."""
+        if "bounds" in names:
+            self._send_bounds()
+        self._note()
+
+    def heard(self, message: dict[str, Any]) -> None:
+        """Answer a message of the page."""
+        kind = message.get("type")
+        if kind == "add":
+            self.add()
+            self.send(
+                {"type": "said", "text": say("explorer.added", name=short_name(self.variant))}
+            )
+        elif kind == "copy":
+            self.send({"type": "copied", "text": self.copied(str(message.get("form")))})
+        elif kind == "histogram" and self.value.weights is not None:
+            module = str(message.get("module"))
+            counts = module_magnitudes(self.value.weights).get(module)
+            if counts is not None and (drawn := coarse_histogram(counts)):
+                answer = {"type": "histogram", "module": module, "top": drawn[0]}
+                self.send({**answer, "heights": drawn[1].tolist()})
+
+    # Changes of traits in Python and their consequences.
+
+    @traitlets.observe(*State._fields)
+    @in_own_language
+    def _changed(self, change: Any) -> None:
+        if self.is_quiet or not self._states:
+            return
+        name = change["name"]
+        with self.quietly():
+            if name == "bounds":
+                self.policy = GLOBAL
+                self._send_bounds()
+            if name in {"bounds", "policy", "sparsity"} and self._levels:
+                self.sparsity = self._nearest(self.sparsity)
+                self.variant = AT_LEVEL
+            elif name == "variant":
+                self._follow_variant()
+            elif name == "selection" and self.selection and self.detail not in self.selection:
+                self.detail = self.selection[-1]
+        self._note()
+
+    def _follow_variant(self) -> None:
+        """Show the layout of the variant, and move the slider to its sparsity."""
+        if self.variant == AT_LEVEL:
+            return
+        facts = self.value.facts
+        self.byte_layout = "csr" if facts.layouts[self.variant] == "csr" else "dense"
+        share = facts.total(self.variant, "sparsity_prunable")
+        if share is not None and facts.is_of_first(self.variant):
+            self.sparsity = self._nearest(share)
+
+    @traitlets.observe("study")
+    @in_own_language
+    def _extended(self, _: Any) -> None:
+        """Send a longer study to the page."""
+        if self._states:
+            self._known, self.payload = self._read(self.value)
+
+    def _nearest(self, sparsity: float) -> float:
+        """Return the nearest level of the policy."""
+        levels = self._levels.get(self.policy)
+        shares = levels.sparsities if levels else [sparsity]
+        return min(shares, key=lambda share: abs(share - sparsity))
+
+    # Checks of new values.
+
+    def _choices(self, name: str) -> Sequence[str]:
+        known, metrics = self._known, [*METRICS, *self._own]
+        variants = [each["name"] for each in known["variants"]]
+        policies = [each["key"] for each in known["policies"] if "levels" in each]
+        if name == "sort":
+            keys = ("module", *metrics)
+            return ["", *keys, *(f"-{key}" for key in keys)]
+        return {
+            "policy": policies or [""],
+            "variant": [*variants, *([AT_LEVEL] if policies else [])],
+            "byte_layout": LAYOUTS,
+            "metric": metrics,
+            "against": variants,
+            "modules": known["scopes"],
+            "grouping": ("group", "projection", "block"),
+            "curve": ("bytes", "quality"),
+        }[name]
+
+    @traitlets.validate(
+        "policy", "variant", "byte_layout", "metric", "against", "modules", "grouping", "sort",
+        "curve",
+    )  # fmt: skip
+    @in_own_language
+    def _check_choice(self, proposal: Any) -> Any:
+        """Refuse values that the menu does not offer."""
+        name, value = proposal["trait"].name, proposal["value"]
+        require_choices(name, [value], self._choices(name))
+        return value
+
+    @traitlets.validate("detail", "selection")
+    @in_own_language
+    def _check_modules(self, proposal: Any) -> Any:
+        """Refuse modules that the study does not have."""
+        name, value = proposal["trait"].name, proposal["value"]
+        names = self._known["modules"]["names"]
+        modules = value if name == "selection" else () if value is None else (value,)
+        require_choices(name, modules, names, are_modules=True)
+        return tuple(dict.fromkeys(value)) if name == "selection" else value
+
+    @traitlets.validate("bounds")
+    @in_own_language
+    def _check_bounds(self, proposal: Any) -> dict[str, Any]:
+        """Refuse bounds of unknown modules, and bounds that leave no room."""
+        bounds = {
+            name: tuple(bound) if isinstance(bound, list) else bound
+            for name, bound in proposal["value"].items()
+        }
+        if bounds:
+            bounded_levels(self.value, _hashable(bounds))
+        return bounds
+
+    @traitlets.validate("sparsity")
+    @in_own_language
+    def _check_sparsity(self, proposal: Any) -> float:
+        """Return the nearest level; refuse what is not a sparsity."""
+        value = proposal["value"]
+        if self._states and self._levels and not 0 <= value < 1:
+            raise RefusedValueError(say("explorer.sparsity_out_of_range", value=repr(value)))
+        return self._nearest(value) if self._states else value
+
+    @traitlets.validate("study")
+    @in_own_language
+    def _check_study(self, proposal: Any) -> Comparison:
+        """Refuse studies that do not begin with the variants of this one."""
+        study: Comparison = proposal["value"]
+        if self._states:
+            columns = ["variant", "fingerprint"]
+            before, after = (one.variants[columns] for one in (self.value, study))
+            if not after.head(len(before)).equals(before):
+                raise RefusedValueError(say("explorer.study_not_extended"))
+        return study
+
+
+def _hashable(bounds: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    return tuple((name, tuple(b) if isinstance(b, list) else b) for name, b in bounds.items())
+
+
+@lru_cache(maxsize=16)
+def bounded_table(weights: Weights | None, bounds: tuple[tuple[str, Any], ...]) -> pd.DataFrame:
+    """Return the table of levels within bounds.
+
+    Raises
+    ------
+    RefusedValueError
+        If there are no weights to rank, a bound is invalid, or no level is within them.
+    """
+    if weights is None:
+        code = "sr.explore(study, weights=sr.load(…))"
+        raise RefusedValueError(say("explorer.bound_needs_weights", code=code))
+    try:
+        table = level_table(weights, dict(bounds))
+    except SparsityReportError as error:
+        raise RefusedValueError(str(error)) from error
+    if table is None:
+        raise RefusedValueError(say("explorer.bound_nothing_prunable"))
+    return table
+
+
+def bounded_levels(study: Comparison, bounds: tuple[tuple[str, Any], ...]) -> Levels:
+    """Return the first variant's model at every level within bounds."""
+    levels = replace(study, levels=bounded_table(study.weights, bounds)).by_level
+    assert levels is not None
+    return levels

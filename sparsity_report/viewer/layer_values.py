@@ -1,0 +1,166 @@
+"""Values of layers in view: of a variant or at a level, in a byte layout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from sparsity_report.counting.bounds import Bounds
+from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.derived import layer_metrics
+from sparsity_report.study.derived.heatmap_grid import Grid
+from sparsity_report.study.derived.layer_metrics import LayerFigure
+from sparsity_report.study.derived.policy_names import GLOBAL
+from sparsity_report.study.levels.levels import Levels, in_layout
+from sparsity_report.study.levels.sweep import thresholds
+from sparsity_report.viewer.study_payload import aligned, spreads
+
+Floats = npt.NDArray[np.float64]
+#: The variant in view while a level is.
+AT_LEVEL = "at level"
+
+
+class State(NamedTuple):
+    """Values of an explorer's traits."""
+
+    bounds: Bounds
+    policy: str
+    sparsity: float
+    variant: str
+    byte_layout: str
+    metric: str
+    against: str
+    modules: str
+    grouping: str
+    sort: str
+    curve: str
+    search: str
+    selection: tuple[str, ...]
+    detail: str | None
+
+    @property
+    def is_level(self) -> bool:
+        """True if a level is in view, not a variant."""
+        return self.variant == AT_LEVEL
+
+
+class LayerValues:
+    """Values of the layers of a study.
+
+    Parameters
+    ----------
+    study : Comparison
+    levels : mapping of str to Levels
+        By policy; within bounds if there are any.
+    figures : mapping of str to LayerFigure
+        Figures that do not depend on the variant.
+    """
+
+    def __init__(
+        self, study: Comparison, levels: Mapping[str, Levels], figures: Mapping[str, LayerFigure]
+    ) -> None:
+        self._study, self._levels, self._figures = study, levels, figures
+        self._first = str(study.variants["variant"].iloc[0])
+
+    def rows(self, state: State) -> pd.DataFrame:
+        """Return every layer of the variant or level in view.
+
+        The columns are those of ``study.layers`` or of a level, with bytes and FLOPs in the byte
+        layout, and ``dense_bytes``.
+        """
+        described = self._study.facts.layers(self._first if state.is_level else state.variant)
+        rows = described = described.reset_index(drop=True)
+        if state.is_level:
+            rows = self._levels[state.policy].at(state.sparsity)
+            described = described.assign(weight_nonzero=rows["weight_nonzero"])
+        dense = in_layout(described, "dense")["stored_bytes"]
+        return rows.assign(dense_bytes=dense, **in_layout(described, state.byte_layout))
+
+    def in_view(self, state: State, rows: pd.DataFrame) -> pd.DataFrame:
+        """Return the selected layers, or those that the search finds in the scope, sorted."""
+        if state.selection:
+            rows = rows[rows["module_name"].isin(state.selection)]
+        else:
+            rows = rows[_in_scope(rows, state.modules)]
+            for word in state.search.casefold().split():
+                names = rows["module_name"].str.casefold()
+                rows = rows[names.str.contains(word, regex=False)]
+        key, down = state.sort.removeprefix("-"), state.sort.startswith("-")
+        if not key:
+            return rows.reset_index(drop=True)
+        values = rows["module_name"]
+        if key != "module":
+            values = pd.Series(self.values(state._replace(metric=key), rows), rows.index)
+        order = values.sort_values(ascending=not down, kind="stable").index
+        return rows.loc[order].reset_index(drop=True)
+
+    def values(
+        self, state: State, rows: pd.DataFrame, codes: npt.NDArray[np.intp] | None = None
+    ) -> Floats:
+        """Return the metric of layers, or of those with a common code; NaN where unknown."""
+        amounts, sizes = self._parts(state, rows)
+        if codes is not None and len(codes):
+            amounts = np.bincount(codes, amounts)
+            sizes = None if sizes is None else np.bincount(codes, sizes)
+        if sizes is None:
+            return amounts
+        means: Floats = np.divide(
+            amounts, sizes, out=np.full(len(amounts), np.nan), where=sizes != 0
+        )
+        return np.sqrt(means) if state.metric == "deviation" else means
+
+    def cells(self, state: State) -> tuple[pd.DataFrame, Grid]:
+        """Return ``block``, ``projection`` and ``value`` of the cells of the map, and its grid."""
+        rows = self.rows(state)
+        inside = rows[_in_scope(rows, state.modules)]
+        grid = Grid(inside)
+        frame = pd.DataFrame(grid.cells, columns=["block", "projection"])
+        return frame.assign(value=self.values(state, inside, grid.codes)), grid
+
+    def _parts(self, state: State, rows: pd.DataFrame) -> tuple[Floats, Floats | None]:
+        """Return amounts and sizes of the metric; the value of several layers is their ratio."""
+
+        def numbers(column: str) -> Floats:
+            values: Floats = rows[column].to_numpy(dtype=float, na_value=np.nan)
+            return values
+
+        metric, weights = state.metric, numbers("weight_total")
+        if metric == "sparsity":
+            return weights - numbers("weight_nonzero"), weights
+        if metric == "bytes_ratio":
+            return numbers("stored_bytes"), numbers("dense_bytes")
+        if metric in rows:
+            return numbers(metric), None
+        names = pd.Index(rows["module_name"])
+        if metric in self._figures:
+            return aligned(self._figures[metric], names)
+        is_first = state.is_level or self._study.facts.is_of_first(state.variant)
+        known = spreads(self._study) if is_first else {}
+        if metric == "deviation":
+            squares = np.array([known.get(name, np.nan) for name in names]) ** 2
+            return squares * weights, weights
+        zeros = layer_metrics.zeros_of(rows)
+        if metric == "difference":
+            before = layer_metrics.zeros_of(self._study.facts.layers(state.against))
+            return aligned(layer_metrics.difference(zeros, before), names)
+        return aligned(layer_metrics.beyond_at(zeros, [self._threshold(state)], known), names)
+
+    def _threshold(self, state: State) -> float | None:
+        """Return the threshold that all layers share; None if there is none."""
+        weights: Any = self._study.weights
+        if not state.is_level:
+            cut = self._study.variants.set_index("variant")["threshold"][state.variant]
+            return None if pd.isna(cut) else float(cut)
+        if state.policy != GLOBAL or state.bounds or weights is None:
+            return None
+        return thresholds(weights, [state.sparsity])[0]
+
+
+def _in_scope(rows: pd.DataFrame, modules: str) -> pd.Series[bool]:
+    if modules == "all":
+        return pd.Series(True, index=rows.index)
+    return rows["prunable"] if modules == "prunable" else rows["group"] == modules
