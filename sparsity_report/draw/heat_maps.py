@@ -110,7 +110,7 @@ def metric_map(
     if kind in {"points", "nats"}:
         domain = (-max(map(abs, domain)), max(map(abs, domain)))
     row = min(float(theme.ROW), _TALLEST / max(1, len(axes[1])))
-    look = {"row": row, "domain": domain, "title": name, "width": TEXT_WIDTH}
+    look: dict[str, Any] = {"row": row, "domain": domain, "title": name, "width": TEXT_WIDTH}
     chart = block_map(cells, axes, kind, value="value", label="label.value", **look)
     ends = {"low": theme.write(low, kind), "high": theme.write(high, kind)}
     counts = {"blocks": len(axes[0]), "projections": len(axes[1])}

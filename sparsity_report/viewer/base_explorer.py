@@ -109,7 +109,7 @@ class BaseExplorer(anywidget.AnyWidget):
         if not self._is_shown or self.comm is not None:
             return
         super().open()
-        if in_marimo():
+        if in_marimo() or self.comm is None:
             return
         handle = weakref.WeakMethod(self._handle_msg)
         self.comm.on_msg(lambda message: (answer := handle()) and answer(message))

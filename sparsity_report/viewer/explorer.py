@@ -361,7 +361,7 @@ class Explorer(BaseExplorer):
         if name == "sort":
             keys = ("module", *metrics)
             return ["", *keys, *(f"-{key}" for key in keys)]
-        return {
+        choices: dict[str, Sequence[str]] = {
             "policy": policies or [""],
             "variant": [*variants, *([AT_LEVEL] if policies else [])],
             "byte_layout": LAYOUTS,
@@ -370,7 +370,8 @@ class Explorer(BaseExplorer):
             "modules": known["scopes"],
             "grouping": ("group", "projection", "block"),
             "curve": ("bytes", "quality"),
-        }[name]
+        }
+        return choices[name]
 
     @traitlets.validate(
         "policy", "variant", "byte_layout", "metric", "against", "modules", "grouping", "sort",

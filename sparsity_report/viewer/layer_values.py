@@ -104,8 +104,8 @@ class LayerValues:
         """Return the metric of layers, or of those with a common code; NaN where unknown."""
         amounts, sizes = self._parts(state, rows)
         if codes is not None and len(codes):
-            amounts = np.bincount(codes, amounts)
-            sizes = None if sizes is None else np.bincount(codes, sizes)
+            amounts = np.bincount(codes, amounts).astype(float)
+            sizes = None if sizes is None else np.bincount(codes, sizes).astype(float)
         if sizes is None:
             return amounts
         means: Floats = np.divide(

@@ -156,7 +156,9 @@ def _experts(
 ) -> list[int | None] | None:
     """Return the number after the block's in the names of modules that share cells of the map."""
     cells = pd.Series(list(zip(blocks, projections, strict=True)))
-    shared = cells.duplicated(keep=False) & pd.Series(blocks, dtype=object).notna().to_numpy()
+    shared = cells.duplicated(keep=False) & np.array(
+        [block is not None for block in blocks], dtype=bool
+    )
     if not shared.any():
         return None
     numbers: list[int | None] = []
@@ -279,7 +281,8 @@ def _rounded_up(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Return counts rounded up to three binary digits, by less than a quarter."""
     digits = np.frexp(counts.astype(float))[1]
     steps = np.left_shift(1, np.maximum(digits - 3, 0))
-    return -(-counts // steps) * steps
+    rounded: npt.NDArray[np.int64] = -(-counts // steps) * steps
+    return rounded
 
 
 def known(value: Any) -> float | int | None:
@@ -422,7 +425,8 @@ def _inner(
         return {}
     inside: dict[int, dict[int, dict[str, Any]]] = {}
     place = {name: number for number, name in enumerate(names)}
-    for (variant, module), rows in study.patterns.groupby(["variant", "module_name"], sort=False):
+    groups: Any = study.patterns.groupby(["variant", "module_name"], sort=False)
+    for (variant, module), rows in groups:
         zeros = inner(rows)
         inside.setdefault(positions[variant], {})[place[module]] = {
             "heads": zeros.heads,
@@ -451,7 +455,7 @@ def _two_four(
 
 
 def own_figures(study: Comparison, columns: pd.DataFrame | None) -> list[dict[str, Any]]:
-    """Return sensitivity and the columns of the user, as they stand in the header.
+    """Return sensitivity and the columns of the user, as parts of the header.
 
     The value of ``figure`` is a :class:`.layer_metrics.LayerFigure`.
 

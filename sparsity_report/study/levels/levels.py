@@ -419,7 +419,7 @@ def bytes_beside(rows: pd.DataFrame) -> pd.Series:
     dense: Any = dense_bytes(rows["weight_total"], value)  # type: ignore[arg-type]
     # The bytes of a bias of another type are known only where the weights are stored dense.
     other = (rows["total"] - rows["weight_total"]) * value
-    beside = (rows["stored_bytes"] - dense).where(rows["layout"] == "dense", other)
+    beside: pd.Series[Any] = (rows["stored_bytes"] - dense).where(rows["layout"] == "dense", other)
     return beside.where(rows["prunable"], rows["stored_bytes"]).astype("Int64")
 
 
