@@ -9,7 +9,7 @@
 - `terminal`: lines, warnings and progress bars; no other module prints.
 - `signals`: Ctrl-C and SIGTERM as an exception, also during imports.
 - `worker_processes`: processes that count files.
-- `page_server`: the server of the explorer's page, which ends with its parent.
+- `loopback_server`: the server of the explorer's page; `page_server`: that of ``--kernel``, Voilà.
 - `libraries`: late imports, so that ``--help`` and completion start quickly.
 """
 

@@ -22,6 +22,7 @@ import typer
 
 from sparsity_report.cli.compared_models import check_paths, opened, others, pruned
 from sparsity_report.cli.libraries import quiet_libraries
+from sparsity_report.cli.loopback_server import PageServer
 from sparsity_report.cli.options import Analysis, Choice, Language, Model, dataclass_options
 from sparsity_report.cli.signals import Stopped
 from sparsity_report.cli.terminal import flush, open_page, tell
@@ -46,33 +47,61 @@ def explore(
     *,
     choice: Choice,
     language: Language = "en",
+    kernel: Annotated[
+        bool, typer.Option("--kernel", help="Run a kernel for layer bounds and new variants.")
+    ] = False,
     shown: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
     """Serve the explorer of a model as a page on this machine until Ctrl-C."""
     check_paths(model, *choice.also)
-    if not all(map(find_spec, _NEEDED)):
+    if kernel and not all(map(find_spec, _NEEDED)):
         raise SparsityReportError(
             "explore needs voila and ipykernel; pip install 'sparsity-report[explore]'"
         )
     temporary = TemporaryDirectory(prefix="sparsity-report-")
     with speaking(language), temporary as folder, quiet_libraries():
-        place = Path(folder)
-        given = {"model": model, "choice": asdict(choice), "cache": str(place / "counts")}
-        # Errors show here, and the page finds the counts in the cache.
-        name = explored(given).variants["model"].iloc[0]
-        with _served(place, _notebook(given, language)) as (server, address):
-            tell(f"Explorer of {clip(name)}: {address} (Ctrl-C ends it)")
-            flush()
-            if shown:
-                open_page(_redirect(place, address))
-            try:
-                server.wait()
-            except Stopped as stopped:
-                if stopped.args[0] != signal.SIGINT:
-                    raise
-                raise typer.Exit from None
-            if server.returncode is not None:
-                raise _server_error(place, "ended")
+        given = {"model": model, "choice": asdict(choice), "cache": None}
+        try:
+            if kernel:
+                _run_kernel(Path(folder), given, language, shown)
+            else:
+                with _page_server(given) as server:
+                    if shown:
+                        open_page(_redirect(Path(folder), server.address))
+                    server.serve(temporary.cleanup)
+        except Stopped as stopped:
+            if stopped.args[0] != signal.SIGINT:
+                raise
+            raise typer.Exit from None
+
+
+def _page_server(given: Mapping[str, Any]) -> PageServer:
+    """Return the server of a page that holds all that it shows, and print its address."""
+    from sparsity_report.report.explore_page import explorer_page
+
+    study = explored(given)
+    server = PageServer(*explorer_page(study))
+    _announce(study, server.address)
+    return server
+
+
+def _run_kernel(place: Path, given: dict[str, Any], language: str, shown: bool) -> None:
+    """Serve the explorer with a kernel until it ends."""
+    # Errors show here, and the page finds the counts in the cache.
+    given |= {"cache": str(place / "counts")}
+    study = explored(given)
+    with _served(place, _notebook(given, language)) as (server, address):
+        _announce(study, address)
+        if shown:
+            open_page(_redirect(place, address))
+        server.wait()
+        raise _server_error(place, "ended")
+
+
+def _announce(study: Comparison, address: str) -> None:
+    name = clip(study.variants["model"].iloc[0])
+    tell(f"Explorer of {name}: {address} (Ctrl-C ends it)")
+    flush()
 
 
 def explored(given: Mapping[str, Any]) -> Comparison:
@@ -80,7 +109,10 @@ def explored(given: Mapping[str, Any]) -> Comparison:
     import sparsity_report as sr
     from sparsity_report.cli.policy_grid import Grid
 
-    choice, analysis = Choice(**given["choice"]), Analysis(cache=Path(given["cache"]))
+    choice, analysis = (
+        Choice(**given["choice"]),
+        Analysis(cache=given["cache"] and Path(given["cache"])),
+    )
     grid = Grid.parse(choice.policy, choice.sparsity)
     (weights,) = opened([given["model"]] if given["model"] else [], analysis)
     pruned_models = others(choice.also, analysis)

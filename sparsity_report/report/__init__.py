@@ -6,6 +6,8 @@ Sections are declared once and shown by every renderer: `sections` (blocks of a 
 `templates` (Jinja2), and `thesis`. The folder ``tables`` declares the tables of studies and pairs,
 and writes tables as HTML, Typst, LaTeX, Markdown and text.
 
+`explore_page` is the page of ``sparsity-report explore``.
+
 In notebooks: `notebook` (executes one), `exporter` (for nbconvert), `progress_bars`, and
 `value_display`, the ``repr`` of a value and its notebook cell.
 """

@@ -1,0 +1,25 @@
+"""Page of ``sparsity-report explore``: the verdict on a study and its viewer, in one file."""
+
+from markupsafe import Markup
+
+from sparsity_report.findings.verdict import verdict
+from sparsity_report.report.templates import environment, render
+from sparsity_report.study.comparison import Comparison
+from sparsity_report.viewer.embed import digests, embed
+from sparsity_report.viewer.study_payload import study_payload
+from sparsity_report.words.languages import spoken
+
+
+def explorer_page(study: Comparison) -> tuple[str, str]:
+    """Return the page of a study in the language in use, and its content security policy."""
+    shown = {
+        "language": spoken(),
+        "title": ", ".join(dict.fromkeys(study.variants["model"])),
+        "verdict": str(verdict(study)),
+        "viewer": Markup(embed(study_payload(study))),
+    }
+    policy = (
+        f"default-src 'none'; script-src {' '.join(digests())}; style-src 'unsafe-inline'; "
+        "img-src data: blob:; font-src data:; base-uri 'none'; form-action 'none'"
+    )
+    return render(environment(), "explore.html.j2", shown, "render the explorer"), policy
