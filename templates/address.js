@@ -3,9 +3,8 @@ class Address {
   static LONGEST = 4000;
   static WAIT = 250;
 
-  constructor(tables, level, scheme) {
+  constructor(tables, scheme) {
     this.settings = new Map();
-    if (level) this.settings.set("level", levelSetting(level));
     if (scheme) this.settings.set("scheme", scheme);
     tables.forEach((table, place) => {
       for (const [name, setting] of Object.entries(tableSettings(table))) {
@@ -51,18 +50,6 @@ class Address {
       // Some frames do not allow changes of the address.
     }
   }
-}
-
-/* Position of the slider; null if unchanged. */
-function levelSetting(input) {
-  return {
-    get: () => (input.value === input.defaultValue ? null : input.value),
-    set: (told) => {
-      if (!/^\d{1,4}$/.test(told) || Number(told) > Number(input.max)) return;
-      input.value = told;
-      input.dispatchEvent(new Event("input"));
-    },
-  };
 }
 
 /* State of a table: open or closed, sorted column (negative if descending), and search text. */

@@ -1,75 +1,66 @@
-{# Download of a chart, redrawn on a white background. Small charts side by side become one picture with their color bar. #}
+{# Download of a chart on a white background. Small charts side by side become one picture with their color bar. #}
 class Picture {
   static SCALE = 2;
   static COLUMNS = 3;
+  static GAP = 16;
 
   /* Create a picture for every chart that is not part of another picture. */
   static all() {
-    for (const row of document.querySelectorAll(".multiples")) new Picture(row);
-    for (const figure of document.querySelectorAll("figure")) {
-      if (figure.querySelector("script") && !figure.closest(".multiples, .colors")) new Picture(figure);
-    }
+    for (const place of document.querySelectorAll(".plate > figure, .multiples")) new Picture(place);
   }
 
   constructor(place) {
-    this.place = place;
+    const rows = [place.previousElementSibling, place].filter((part) => part?.matches(".colors, .multiples"));
+    this.figures = rows.length ? rows.flatMap((part) => [...part.querySelectorAll("figure")]) : [place];
     place.after(menu(words.save, { SVG: () => this.save("svg"), PNG: () => this.save("png") }));
   }
 
-  /* Return the Vega-Lite specification of the picture. */
-  spec() {
-    const spec = (of) => ({ ...JSON.parse(of.querySelector("script").textContent), background: "white" });
-    if (this.place.localName === "figure") return spec(this.place);
-    const rows = [this.place.previousElementSibling, this.place].filter((part) => part.matches(".colors, .multiples"));
-    return together(rows.flatMap((part) => [...part.querySelectorAll("figure")].map(spec)));
-  }
-
   async save(kind) {
-    const spec = this.spec();
-    await document.fonts.ready;
-    const options = { mode: "vega-lite", renderer: "none", ast: true, actions: false };
-    const { view, finalize } = await vegaEmbed(make("div"), spec, options);
-    const level = document.getElementById("level")?.value;
-    const moved = spec.params?.some(({ name }) => name === "level");
-    if (moved) await view.signal("level", Number(level)).runAsync();
-    const name = fileName([document.querySelector("h1").textContent, this.title(spec), moved ? level : ""].join(" "));
-    const blob = kind === "svg" ? await this.svg(view, spec.description) : await this.png(view);
-    finalize();
-    download(blob, `${name}.${kind}`);
+    const blob = kind === "svg" ? this.svg() : await this.png();
+    const name = `${document.querySelector("h1").textContent} ${this.figures[0].id.replace(/-figure$/, "")}`;
+    download(blob, `${fileName(name)}.${kind}`);
   }
 
-  title({ title, description }) {
-    const over = this.place.localName === "figure" ? description : this.place.closest("section").querySelector("h2").firstChild.textContent;
-    return [title?.text ?? title ?? over].flat().join(" ");
-  }
-
-  /* Return the SVG, with a description for screen readers. */
-  async svg(view, description) {
-    const drawn = new DOMParser().parseFromString(await view.toSVG(), "image/svg+xml");
-    const title = drawn.createElementNS("http://www.w3.org/2000/svg", "title");
-    title.textContent = description;
-    drawn.documentElement.prepend(title);
+  /* Return the charts as one SVG: the first alone, the others in columns below. */
+  svg(style = "") {
+    const drawn = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+    const part = (tag, text, attributes = {}) => {
+      const element = document.createElementNS(drawn.namespaceURI, tag);
+      element.textContent = text;
+      for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+      drawn.append(element);
+    };
+    part("title", this.figures.map((figure) => figure.getAttribute("aria-label")).join(" "));
+    part("style", style);
+    part("rect", "", { width: "100%", height: "100%", fill: "white" });
+    let [x, y, width, bottom] = [0, 0, 0, 0];
+    this.figures.forEach((figure, place) => {
+      const copy = figure.querySelector("svg").cloneNode(true);
+      const [wide, high] = ["width", "height"].map((side) => Number(copy.getAttribute(side)));
+      if (place % Picture.COLUMNS === 1) [x, y] = [0, bottom + Picture.GAP];
+      copy.setAttribute("x", x);
+      copy.setAttribute("y", y);
+      drawn.append(copy);
+      width = Math.max(width, x + wide);
+      bottom = Math.max(bottom, y + high);
+      x += wide + Picture.GAP;
+    });
+    drawn.setAttribute("width", width);
+    drawn.setAttribute("height", bottom);
     return new Blob([new XMLSerializer().serializeToString(drawn)], { type: "image/svg+xml" });
   }
 
-  async png(view) {
-    const canvas = await view.toCanvas(Picture.SCALE);
+  /* Return the charts as PNG, in the fonts of the page. */
+  async png() {
+    const image = new Image();
+    image.src = URL.createObjectURL(this.svg(document.querySelector("style").textContent));
+    await image.decode();
+    const [width, height] = [image.width, image.height].map((side) => Picture.SCALE * side);
+    const canvas = make("canvas", { width, height });
+    canvas.getContext("2d").drawImage(image, 0, 0, width, height);
+    URL.revokeObjectURL(image.src);
     return new Promise((done) => canvas.toBlob(done, "image/png"));
   }
-}
-
-/* Join charts side by side in one specification; each keeps its data and its colors. */
-function together(specs) {
-  const [colors, ...maps] = specs.map(({ config, background, autosize, datasets, data, ...part }) =>
-    ({ ...part, data: { values: datasets[data.name] } }));
-  return {
-    config: specs[0].config,
-    background: "white",
-    padding: 8,
-    description: specs.map(({ description }) => description).join(" "),
-    vconcat: [colors, { concat: maps, columns: Picture.COLUMNS }],
-    resolve: { scale: { color: "independent" } },
-  };
 }
 
 /* Return a safe part of a file name, as file_name of untrusted/display_text.py does. */

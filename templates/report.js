@@ -12,75 +12,6 @@ function make(tag, attributes = {}, ...children) {
   return element;
 }
 
-/* On a phone, stack the parts of a chart and omit digits from narrow cells. */
-const NARROW = 210;
-function arranged(spec, room) {
-  if (spec.vconcat && innerWidth < 640) {
-    const parts = spec.vconcat.flatMap((part) => part.hconcat ?? [part]);
-    const vconcat = parts.map((part) => ({ ...part, width: NARROW, layer: fitting(part.layer, NARROW) }));
-    return { ...spec, vconcat };
-  }
-  return !spec.layer || room >= spec.width ? spec : narrowed(spec, Math.round(room / 1.15));
-}
-
-/* Return a test for layers of a map that have room for their digits. */
-const fits = (width) => (layer) => layer.mark.type !== "text" || !layer.encoding?.x?.scale?.domain
-  || 24 * layer.encoding.x.scale.domain.length < width;
-
-/* Return the layers that fit, with axes that may omit labels. */
-const fitting = (layers, width) =>
-  layers.filter(fits(width)).map((part) => ({ ...part, encoding: loose(part.encoding) }));
-
-/* Adapt a chart to the available width, so that letters keep their size. */
-function narrowed(spec, room) {
-  const { config, title } = spec;
-  const axis = { ...config.axis, labelOverlap: "greedy" };
-  const legend = { ...config.legend, columns: 1, labelLimit: room - 60 };
-  const cut = { ...config, axis, legend, title: { ...config.title, limit: room } };
-  const layer = fitting(spec.layer, room - 90);
-  const lines = title?.subtitle && { subtitle: [title.subtitle].flat().flatMap((line) => line.split(" · ")) };
-  return { ...spec, width: room, layer, config: cut, title: title && { ...title, ...lines } };
-}
-
-/* Remove numbers from encodings that fit only the original width. */
-function loose(encoding = {}) {
-  const entries = Object.entries(encoding).map(([channel, value]) => {
-    const { legend, axis } = value ?? {};
-    const freer = { ...value };
-    if (legend) freer.legend = { ...legend, columns: 1 };
-    if (axis && channel === "x") freer.axis = { ...axis, labelOverlap: "greedy", tickCount: 4 };
-    return [channel, legend || axis ? freer : value];
-  });
-  return Object.fromEntries(entries);
-}
-
-/* Draw Vega charts when they come near the viewport. */
-function drawCharts() {
-  const near = new IntersectionObserver((entries) => {
-    for (const { isIntersecting, target } of entries) {
-      if (!isIntersecting) continue;
-      near.unobserve(target);
-      const spec = arranged(JSON.parse(target.querySelector("script").textContent), target.parentElement.clientWidth);
-      // Vega measures text, so the fonts must be loaded first.
-      const fonts = ["400", "700"].map((weight) => document.fonts.load(`${weight} 9px ${spec.config.font}`));
-      const options = { mode: "vega-lite", renderer: "svg", ast: true, actions: false };
-      Promise.all(fonts).then(() => vegaEmbed(target.querySelector(".live"), spec, options)).then(
-        ({ view }) => {
-          target.classList.add("is-live");
-          // An empty mark group is not an image and needs no accessible name.
-          for (const mark of target.querySelectorAll(".live [role=graphics-symbol]:empty:not([aria-label])")) {
-            mark.removeAttribute("role");
-            mark.removeAttribute("aria-roledescription");
-          }
-          target.dispatchEvent(new CustomEvent("drawn", { detail: view }));
-        },
-        console.error,
-      );
-    }
-  }, { rootMargin: "100%" });
-  for (const figure of document.querySelectorAll("figure")) near.observe(figure);
-}
-
 /* Table with sorting and search; its rows are in the page, or come as columns of data. */
 class Table {
   static LIMIT = 200;
@@ -174,16 +105,6 @@ class Table {
     this.draw();
   }
 
-  /* Show the rows that contain a text; `go` scrolls to the table. */
-  find(text, go = true) {
-    this.search.value = text;
-    this.filter();
-    this.body.closest("details").open = true;
-    if (!go) return;
-    this.search.focus({ preventScroll: true });
-    this.search.scrollIntoView({ block: "center" });
-  }
-
   /* Draw the distribution of a share in its column head: all rows pale, matching rows solid. */
   spread() {
     if (this.body.closest("details")?.open === false) return;
@@ -194,6 +115,12 @@ class Table {
       const [low, high] = [Math.min(...all), Math.max(...all)];
       if (low < high) head.firstChild.append(bars(low, high, all, found));
     }
+  }
+
+  /* Show all rows, for print. */
+  whole() {
+    this.limit = Infinity;
+    this.draw();
   }
 
   draw() {
@@ -225,46 +152,6 @@ function bars(low, high, ...parts) {
     drawn.append(svg("rect", { x: 4 * place, y: 16 - height, width: 3, height, class: part ? "found" : "all" }));
   }));
   return drawn;
-}
-
-/* Connect the slider with its chart and with the large numbers, which are texts by level. */
-function slide(texts, tables) {
-  const panel = document.querySelector(".slider");
-  const input = document.getElementById("level");
-  const pointed = panel.querySelector(".pointed");
-  const show = () => {
-    for (const place of panel.querySelectorAll("[data-show]")) {
-      place.textContent = texts[place.dataset.show][input.value];
-    }
-    input.setAttribute("aria-valuetext", texts.spoken[input.value]);
-  };
-  input.addEventListener("input", show);
-  for (const mark of panel.querySelectorAll("[data-level]")) {
-    mark.addEventListener("click", () => {
-      input.value = mark.dataset.level;
-      input.dispatchEvent(new Event("input"));
-    });
-  }
-  panel.querySelector("figure").addEventListener("drawn", ({ detail: view }) => {
-    let cell = null;
-    const tell = () => {
-      pointed.textContent = cell ? cell.said + (cell.module ? ` (${words.layer})` : "") : "";
-    };
-    const move = () => view.signal("level", Number(input.value)).runAsync().then(tell);
-    const choose = (_, item) => {
-      cell = item?.datum?.said ? item.datum : null;
-      tell();
-    };
-    view.addEventListener("pointermove", choose);
-    view.addEventListener("pointerout", choose);
-    view.addEventListener("click", (_, item) => {
-      const stay = document.getElementById("histograms");
-      if (item?.datum?.module) tables.at(-1).find(item.datum.module, !stay);
-    });
-    input.addEventListener("input", move);
-    move();
-  });
-  show();
 }
 
 /* Switch between the light and the dark theme; the system decides until the reader chooses. */

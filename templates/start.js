@@ -1,12 +1,9 @@
-drawCharts();
 for (const details of document.querySelectorAll("details.roomy")) details.open = innerWidth >= 640;
 if (innerWidth < 800) for (const list of document.querySelectorAll("nav details")) list.open = false;
 const scheme = document.getElementById("scheme");
 const tables = [...document.querySelectorAll("table.sortable")].map((table) => new Table(table));
-const texts = document.getElementById("level-texts");
-if (texts) slide(JSON.parse(texts.textContent), tables);
-for (const details of document.querySelectorAll("details.levels")) details.open = false;
-new Address(tables, document.getElementById("level"), scheme && chooseScheme(scheme));
+new Address(tables, scheme && chooseScheme(scheme));
+addEventListener("beforeprint", () => tables.forEach((table) => table.whole()));
 for (const table of document.querySelectorAll(".scroll > table:not(.sortable)")) {
   table.parentElement.after(copies(table));
 }

@@ -12,6 +12,14 @@ from sparsity_report.draw.vega import VEGALITE, check_room
 
 # Attributes of groups that PDF does not need.
 _BARE = {"class", "role", "pointer-events"}
+# Attributes that parts of a picture inherit from its groups.
+_INHERITED = (
+    "fill", "stroke", "stroke-width", "stroke-dasharray", "font-size", "font-weight", "text-anchor",
+)  # fmt: skip
+# Coordinates with more digits than a screen shows.
+_LONG = re.compile(r"\d+\.\d{3,}(?=[^<>]*>)")
+# Marks whose names are those of one of their many points.
+_UNNAMED = {"line mark", "rule mark", "text mark"}
 _DRAWING: Mapping[str, Any] = {"vl_version": VEGALITE, "allowed_base_urls": []}
 
 
@@ -51,11 +59,56 @@ def unnested(drawn: str) -> str:
     return ET.tostring(root, encoding="unicode")
 
 
+def slim(drawn: str) -> str:
+    """Return an SVG of :func:`svg` for a page, half as long; names of marks are its tooltips."""
+    plain = re.sub(r' xmlns(:xlink)?="[^"]*"| transform="translate\(0,0\)"', "", drawn)
+    root = ET.fromstring(plain)
+    _name(root)
+    _share(root)
+    _unnest(root)
+    # All texts of a chart have one font.
+    for text in root.iter("text"):
+        root.set("font-family", text.attrib.pop("font-family"))
+    root.set("xmlns", "http://www.w3.org/2000/svg")
+    text = ET.tostring(root, encoding="unicode")
+    return _LONG.sub(lambda digits: f"{float(digits[0]):.2f}", text)
+
+
+def _name(element: ET.Element) -> None:
+    """Turn names of marks into tooltips, and drop invisible parts and superfluous attributes."""
+    for child in [*element]:
+        look = child.attrib
+        name, kind = look.get("aria-label"), look.get("aria-roledescription")
+        for key in [key for key in look if key in _BARE or key.startswith("aria-")]:
+            del look[key]
+        if look.get("opacity") == "1":
+            del look["opacity"]
+        _name(child)
+        if child.tag == "path" and (not look.get("d") or look.keys() <= {"d", "transform"}):
+            element.remove(child)
+        elif child.tag == "path" and name and kind not in _UNNAMED:
+            ET.SubElement(child, "title").text = name
+
+
+def _share(element: ET.Element) -> None:
+    """Move attributes that all children of a group have to the group."""
+    for child in element:
+        _share(child)
+    for key in _INHERITED:
+        values = [child.get(key) for child in element]
+        if element.tag == "g" and values and None not in values:
+            common = max(dict.fromkeys(values), key=values.count)
+            element.set(key, common)
+            for child in element:
+                if child.get(key) == common:
+                    del child.attrib[key]
+
+
 def _unnest(element: ET.Element) -> None:
     content: list[ET.Element] = []
     for child in element:
         _unnest(child)
-        is_group = child.tag.endswith("}g")
+        is_group = child.tag.rpartition("}")[2] == "g"
         is_bare = all(name in _BARE or name.startswith("aria-") for name in child.attrib)
         content += child if is_group and is_bare else [child]
     element[:] = content

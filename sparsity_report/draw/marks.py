@@ -265,9 +265,12 @@ def legend_columns(names: Iterable[str], width: float) -> int:
     return max(1, int(width / (40 + 5 * max(map(len, names)))))
 
 
-def tooltips(tips: Sequence[tuple[str, str]]) -> list[alt.Tooltip]:
-    """Return the fields of a tooltip with their titles."""
-    return [alt.Tooltip(f"{field}:N", title=title) for field, title in tips]
+def tooltips(tips: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """Return encodings of a tooltip and of the same text for a static picture."""
+    fields = [alt.Tooltip(f"{field}:N", title=title) for field, title in tips]
+    parts = [f"{theme.quoted(f'{title}: ')} + datum[{theme.quoted(f)}]" for f, title in tips]
+    text = alt.expr(" + '; ' + ".join(parts) or "''")
+    return {"tooltip": fields, "description": alt.DescriptionValue(text)}
 
 
 def heat_map(
@@ -290,7 +293,7 @@ def heat_map(
     """
     base = alt.Chart(data).transform_calculate(**dict(shape.computed))
     x, y = _block_axis(shape), _projection_axis(shape)
-    base = base.encode(x=x, y=y, tooltip=tooltips(shape.tips))
+    base = base.encode(x=x, y=y, **tooltips(shape.tips))
     legend = None
     if shape.legend:
         tick = theme.tick(shape.kind)
@@ -328,7 +331,11 @@ def color_bar(domain: tuple[float, float], title: str, alt_text: str) -> alt.Lay
     rows = [{"from": a, "to": min(high, 2 * b - a)} for a, b in pairwise(edges)]
     x = share_axis("from", title, domain, tickCount=5)
     color = alt.Color("from:Q", scale=theme.colors("share", domain), legend=None)
-    rects = alt.Chart(inline(rows)).mark_rect(strokeWidth=0).encode(x=x, x2="to:Q", color=color)
+    rects = (
+        alt.Chart(inline(rows))
+        .mark_rect(strokeWidth=0, aria=False)
+        .encode(x=x, x2="to:Q", color=color)
+    )
     chart = alt.LayerChart(layer=[rects], width=260, height=9, description=alt_text)
     return theme.fitted(chart)
 
@@ -351,7 +358,7 @@ def bars(data: Data, shape: Bars) -> alt.LayerChart:
     drawn = drawn.encode(
         y=names_axis("group", shape.groups, limit=shape.names, **room),
         yOffset=alt.YOffset("variant:N", scale=alt.Scale(domain=names, paddingInner=0.14)),
-        tooltip=tooltips(shape.tips),
+        **tooltips(shape.tips),
     )
     rects = drawn.transform_filter(_KNOWN).mark_bar(clip=True, strokeWidth=1, **_cursor(shape))
     layers = [_dimmed(rects.encode(x=x, x2=alt.X2Datum(base), **_inks(shape)), shape)]
@@ -391,7 +398,7 @@ def curve(
         dots = base.mark_point(filled=True, size=36, opacity=1)
         text = base.mark_text(dy=-9, dx=-7, fontSize=small, color=INK)
         layers += [
-            dots.encode(color=strokes["color"], tooltip=tooltips(shape.tips)),
+            dots.encode(color=strokes["color"], **tooltips(shape.tips)),
             text.encode(text="shown:N", detail="line:N"),
         ]
     if evens is not None:
@@ -424,7 +431,7 @@ def bands(data: Data, x: alt.X, height: float, tips: Sequence[tuple[str, str]]) 
     """Return invisible bands from `x` to the field ``to``, for the pointer and its tooltips."""
     unseen = alt.Chart(data).mark_rect(opacity=0, cursor="ew-resize", aria=False)
     drawn: alt.Chart = unseen.encode(
-        x=x, x2="to:Q", y=alt.YValue(0), y2=alt.Y2Value(height), tooltip=tooltips(tips)
+        x=x, x2="to:Q", y=alt.YValue(0), y2=alt.Y2Value(height), **tooltips(tips)
     )
     return drawn
 
@@ -461,7 +468,7 @@ def histogram(
         y2=alt.Y2Datum(0),
         fill=alt.FillValue(BLUE, condition={"test": "datum.pruned", "value": VERMILLION}),
         fillOpacity=alt.FillOpacityValue(1, condition={"test": "datum.pruned", "value": PALE}),
-        tooltip=histogram_tooltips(),
+        **histogram_tooltips(),
     )  # fmt: skip
     mark = alt.Chart(threshold).encode(x=alt.X("at:Q"))
     lower = alt.expr(f"datum.other ? {1.3 * sizes.label:g} : 0")
@@ -485,8 +492,8 @@ def density_axis(top: float) -> alt.Y:
     return alt.Y("height:Q", title=say("chart.y_density"), axis=axis, scale=scale)
 
 
-def histogram_tooltips() -> list[alt.Tooltip]:
-    """Return the fields of the tooltip of a bar."""
+def histogram_tooltips() -> dict[str, Any]:
+    """Return the tooltip of a bar."""
     return tooltips(tips(between="method.magnitude", label="chart.histogram_bar_count"))
 
 

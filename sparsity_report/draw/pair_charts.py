@@ -102,7 +102,7 @@ def strip_mark(strip: Strip, width: float, sizes: Sizes = PAPER) -> alt.LayerCha
     cells = alt.Chart(marks.inline(rows)).encode(
         x=alt.X("place:O", title=unit, scale=scale, axis=axis),
         y=marks.names_axis("row", names, paddingInner=0.25, paddingOuter=0.1),
-        tooltip=marks.tooltips(tips),
+        **marks.tooltips(tips),
     )
     full: dict[str, Any] = {"fill": BLUE, "stroke": BLUE, "strokeWidth": 1}
     hollow = {**full, "fillOpacity": 0, "stroke": VERMILLION, "strokeWidth": 1.3}

@@ -96,7 +96,7 @@ def _speed_layers(rows: Rows, width: float) -> list[alt.Chart]:
     forms = {"color": [VERMILLION, BLUE], "shape": ["diamond", "circle"]}
     kinds = marks.channels("mark", names, legend, **forms)
     tips = marks.tips(name="label.variant", mark="label.speed_up", label="label.realised_speed_up")
-    kinds["tooltip"] = marks.tooltips(tips)
+    kinds |= marks.tooltips(tips)
     point: dict[str, Any] = {"filled": True, "size": 50, "opacity": 1}
     text = known().mark_text(align="right", dx=-2, dy=-7, fontSize=8, color=INK)
     one = alt.Chart(marks.inline([{"one": 1}])).mark_rule(color=MUTED)
@@ -177,7 +177,7 @@ def _crossover_layers(
         y=marks.names_axis("name", names, grid=True),
         yOffset=alt.YOffset("tokens:N", scale=alt.Scale(domain=counts, padding=0.5)),
         color=encodings["color"],
-        tooltip=marks.tooltips(tips),
+        **marks.tooltips(tips),
     )
     return [
         placed.mark_point(filled=True, size=50, opacity=1).encode(x=at, shape=encodings["shape"]),

@@ -46,7 +46,7 @@ def spread_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart
     means["text"] = [theme.write(share, "share") for share in means["share"]]
     mean = alt.Chart(marks.inline(means)).encode(x=x, y=y)
     layers = [
-        dots.encode(x=x, y=y, tooltip=marks.tooltips(tips)),
+        dots.encode(x=x, y=y, **marks.tooltips(tips)),
         mean.mark_tick(color=VERMILLION, thickness=2, size=0.6 * _ROW),
     ]
     chart = alt.LayerChart(layer=layers, width=width, height=_ROW * len(names))

@@ -194,9 +194,7 @@ def tradeoff_curve(
             data["pulls"], alt.X("from:Q", scale=wide), height, marks.tips(tip="chart.level_label")
         ),
         error.encode(y=alt.Y("low:Q", scale=scale), y2="high:Q", color=hue["color"]),
-        points.mark_point(filled=True, opacity=1, cursor="pointer", size=62).encode(
-            tooltip=tips, **hue
-        ),
+        points.mark_point(filled=True, opacity=1, cursor="pointer", size=62).encode(**tips, **hue),
         points.transform_filter("datum.on").mark_point(
             size=170, stroke=VERMILLION, strokeWidth=1.8, opacity=1, aria=False
         ),

@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment
-from markupsafe import Markup
 
-from sparsity_report.draw.vega import bundle
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.atomic import write_file
 from sparsity_report.findings.difference import Difference
@@ -77,7 +75,7 @@ def write_report(
             shown = study_document(study, medium)
         if medium.is_paper:
             return write_file(target, typeset(templates, shown))
-        return write_file(target, _page(templates, {**shown, "script": Markup(bundle())}))
+        return write_file(target, _page(templates, shown))
 
 
 def write_diff(
@@ -138,4 +136,4 @@ def _target(path: str | os.PathLike[str], kind: str, *suffixes: str) -> Path:
 
 
 def _page(templates: Environment, shown: Mapping[str, Any]) -> str:
-    return render(templates, "report.html.j2", {"script": "", **shown}, "render the report")
+    return render(templates, "report.html.j2", shown, "render the report")

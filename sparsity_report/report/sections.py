@@ -75,13 +75,12 @@ class Heading(_Content):
 
 @dataclass(frozen=True)
 class Chart(_Content):
-    """A chart as SVG and as a Vega-Lite specification, and the table of its data."""
+    """A chart as SVG with its alternative text, and the table of its data."""
 
     key: str
     caption: str
     alt: str
     picture: Markup
-    spec: Markup
     table: Table
 
 
@@ -201,9 +200,8 @@ def chart_of(chart: alt.TopLevelMixin | None, table: Table | None, key: str = ""
     key = key or table.key
     spec = chart.to_dict(validate=False) | TRANSPARENT
     spec["config"]["padding"] |= {"left": 0, "top": 0, "bottom": 0}
-    picture = export.svg(spec, key)
-    del spec["$schema"]
-    return Chart(key, table.caption, spec["description"], Markup(picture), as_json(spec), table)
+    picture = Markup(export.slim(export.svg(spec, key)))
+    return Chart(key, table.caption, spec["description"], picture, table)
 
 
 def as_json(value: Any) -> Markup:

@@ -6,7 +6,6 @@ from functools import partial
 from sparsity_report.draw import heat_maps
 from sparsity_report.draw.spread_charts import blocks_chart, spread_chart
 from sparsity_report.report import sections
-from sparsity_report.report.level_slider_page import slider, slider_values
 from sparsity_report.report.sections import Block, Chart, Medium, Text, chart_of
 from sparsity_report.report.tables import method_tables, study_tables
 from sparsity_report.report.tables.latex import variant_commands
@@ -23,7 +22,6 @@ def map_blocks(study: Comparison, medium: Medium) -> Iterator[Block | None]:
         yield from _kit_figures(study)
         return
     domain = domain_of(medium)
-    sliding = None if medium.is_paper else slider(study)
     if any(not study.facts.cells(variant).empty for variant in study.facts.prunings):
         yield Text(_map_note(study))
         yield from _small_maps(study, domain)
@@ -31,10 +29,10 @@ def map_blocks(study: Comparison, medium: Medium) -> Iterator[Block | None]:
         yield chart_of(blocks_chart(study), method_tables.blocks(study))
         yield _excess(study)
         yield from _heads_and_experts(study, medium)
-    elif not sliding:
+    else:
         yield Text(say("page.map_empty"))
-    if sliding:
-        yield sections.Partial("slider", slider_values(study, sliding))
+    if not medium.is_paper and (levels := study_tables.tenths(study)):
+        yield sections.Fold(levels.caption, (levels,))
 
 
 def domain_of(medium: Medium) -> tuple[float, float] | None:

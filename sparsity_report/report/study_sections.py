@@ -15,7 +15,6 @@ from sparsity_report.findings.study_findings import conventions
 from sparsity_report.findings.verdict import verdict
 from sparsity_report.hooks import hooks
 from sparsity_report.report import sections, study_maps
-from sparsity_report.report.level_slider_page import packed_note
 from sparsity_report.report.sections import Block, Drawing, Fold, Heading, Medium, Section, Text
 from sparsity_report.report.tables import method_tables, speed_tables, study_tables
 from sparsity_report.report.tables.table_model import Table, plain_rows, to_columns
@@ -28,10 +27,10 @@ from sparsity_report.words.display_names import head, layout_name
 from sparsity_report.words.number_format import figures, percent, scaled, times
 from sparsity_report.words.sentences import first, say
 
-# Most rows of all variants' layers that a page holds as a table; it holds more as data.
-_ROWS = 6_000
-# Most rows of all variants' layers in a PDF, and most scores in a thesis.
-_PAPER_ROWS, _SCORES = 3_000, 40
+# Most rows of all variants' layers that a page holds as tables: 250 kB. It holds more as data.
+_ROWS = 600
+# Rows of all variants' layers from which a PDF has none; most of them in it; scores in a thesis.
+_UNPRINTED, _PAPER_ROWS, _SCORES = 6_000, 3_000, 40
 # Most letters of compressed CSV in a page.
 _ENCLOSED = 2_000_000
 # Variants from which a table of their groups replaces bars, and beside which scores have room.
@@ -267,6 +266,14 @@ def _storage(study: Comparison, medium: Medium) -> Iterator[Block | None]:
         yield Text(say("page.break_even_note"), "note")
 
 
+def packed_note(study: Comparison) -> str | None:
+    """Return a sentence on the bytes that packed weights are compared with; None without any."""
+    facts = study.facts
+    if not (dtypes := facts.unpacked_dtypes(facts.baseline)):
+        return None
+    return say("storage.packed_comparison", packings=facts.packings(facts.baseline), dtypes=dtypes)
+
+
 def _speed(study: Comparison, medium: Medium) -> Iterator[Block | None]:
     if medium.is_kit:
         yield _bars(study, "flops_per_token", medium)
@@ -318,7 +325,7 @@ def _layers(study: Comparison, medium: Medium) -> Iterator[Block]:
         yield sections.Partial("layer_rows", values)
     if not medium.is_paper:
         return
-    if len(study.layers) > _ROWS:
+    if len(study.layers) > _UNPRINTED:
         yield Text(say("page.html_layers_only_note"))
         return
     variants = list(study.variants["variant"])

@@ -1,11 +1,9 @@
 """The page of several prunings: one table, the best marked, small maps, the rest folded away."""
 
-import json
 import re
-from dataclasses import replace
+import xml.etree.ElementTree as ET
 
 import measurements
-import pandas as pd
 import pytest
 from helpers import study_of
 
@@ -13,12 +11,10 @@ import sparsity_report as sr
 from sparsity_report.draw.heat_maps import excess_map, part_map
 from sparsity_report.draw.spread_charts import blocks_chart, spread_chart
 from sparsity_report.draw.theme import palette
-from sparsity_report.report.level_slider_page import histograms, without_histograms
 from sparsity_report.report.sections import Medium
 from sparsity_report.report.study_sections import study_document
 from sparsity_report.report.tables.latex import to_latex
 from sparsity_report.report.tables.method_tables import compared, side_by_side
-from sparsity_report.study.derived.histograms import module_magnitudes
 from sparsity_report.words.sentences import say
 
 NAMES = ("Dense", "Masked30", "Masked50", "Masked50Layerwise", "Masked2:4")
@@ -88,15 +84,25 @@ def test_a_thesis_has_them_side_by_side_with_units_and_without_numbers_that_are_
     assert spread.endswith("0.0 & {22.8\\textendash{}42.1} \\\\")
 
 
+def cells_of(figure):
+    """Colors of a map's cells by their shares of zeros."""
+    groups = ET.fromstring(figure.replace(' xmlns="http://www.w3.org/2000/svg"', "")).iter("g")
+    return {
+        cell.findtext("title").split(": ")[-1]: cell.get("fill", group.get("fill"))
+        for group in groups
+        for cell in group.findall("path[title]")
+    }
+
+
 def test_one_small_map_a_pruning_in_one_scale(text):
-    figures = re.findall(
-        r'id="small-map\d-figure">.*?<script type="application/json">(.*?)</script>', text, re.S
-    )
-    specs = [json.loads(figure) for figure in figures]
-    assert len(specs) == 2
-    scales = [spec["layer"][0]["encoding"]["color"]["scale"] for spec in specs]
-    assert all(scale["domain"] == [0, 1] for scale in scales)
-    assert [spec["title"]["text"] for spec in specs] == list(NAMES[1:3])
+    figures = re.findall(r'id="small-map\d-figure">\s*(<svg.*?</svg>)', text, re.S)
+    assert len(figures) == 2
+    fills = [cells_of(figure) for figure in figures]
+    shared = fills[0].keys() & fills[1].keys()
+    assert len({**fills[0], **fills[1]}) > 20
+    assert all(fills[0][zeros] == fills[1][zeros] for zeros in shared)
+    for figure, name in zip(figures, NAMES[1:3], strict=True):
+        assert f">{name}</text>" in figure
     assert re.search(r"<p>Masked50Layerwise and Masked2:4: .*50\.0\W%.* zeros in every cell", text)
 
 
@@ -173,32 +179,6 @@ def test_heads_are_cells_and_too_many_are_said(study, monkeypatch):
     assert all(part_map(part, "Masked50") for part in parts)
     monkeypatch.setattr("sparsity_report.draw.heat_maps._MOST", 15)
     assert all(part_map(part, "Masked50") is None for part in parts)
-
-
-def test_histograms_hold_every_weight_below_their_end(study, demo):
-    held = histograms(study)
-    known = module_magnitudes(demo)
-    assert {layer["name"] for layer in held["layers"]} == set(known)
-    for layer in held["layers"]:
-        values, counts = known[layer["name"]].values, known[layer["name"]].counts
-        assert sum(layer["counts"]) == counts[values < layer["edges"][-1] * (1 - 1e-4)].sum()
-        assert sum(layer["counts"]) >= 0.99 * counts.sum()
-    thresholds = pd.Series(held["thresholds"]).dropna()
-    assert thresholds.is_monotonic_increasing
-    assert histograms(sr.compare(sr.dense(demo)))["layers"]
-
-
-def test_a_study_without_weights_has_no_histograms(demo_study):
-    read = replace(demo_study, weights=None)
-    assert histograms(read) is None
-    assert without_histograms(read).startswith("Histograms of layers need the weights")
-    assert without_histograms(demo_study) == ""
-
-
-def test_too_many_layers_for_histograms_are_said(demo_study, monkeypatch):
-    monkeypatch.setattr("sparsity_report.report.level_slider_page._MOST", 23)
-    assert histograms(demo_study) is None
-    assert without_histograms(demo_study) == say("histogram.too_many_layers", most=23, number=24)
 
 
 def test_one_pruning_has_no_comparison(demo):

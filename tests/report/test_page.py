@@ -1,7 +1,6 @@
 """The report is one file with every number in it, escaped, and nothing to fetch."""
 
 import dataclasses
-import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,7 +15,6 @@ from sparsity_report.findings.study_findings import conventions
 from sparsity_report.findings.verdict import verdict
 from sparsity_report.report import page as report
 from sparsity_report.report import study_sections
-from sparsity_report.report.level_slider_page import slider as slider_of
 
 pytestmark = pytest.mark.slow
 
@@ -129,7 +127,7 @@ def test_sections_stand_in_order_and_the_contents_lead_to_them(parsed):
     assert links == [f"#{key}" for key in sections]
     anchors = {a["href"] for a, _ in parsed.all("a", **{"class": "anchor"})}
     ids = {f"#{attrs['id']}" for _, attrs in parsed.elements if "id" in attrs}
-    assert {*links[1:], "#cite", "#explore", "#elsewhere"} == anchors <= ids
+    assert {*links[1:], "#cite", "#elsewhere"} == anchors <= ids
 
 
 def test_findings_are_the_sentences_of_summarize(parsed, study):
@@ -215,16 +213,12 @@ def test_tables_have_captions_and_scoped_heads(parsed):
 
 def test_charts_have_a_picture_a_text_and_their_data(parsed):
     figures = parsed.all("figure")
-    assert len(figures) == 7
+    assert len(figures) == 6
     for attrs, _ in figures:
         assert attrs["role"] == "img"
         assert len(attrs["aria-label"]) > 40
-    scripts = parsed.all("script", type="application/json")
-    specs = [json.loads(text) for attrs, text in scripts if "id" not in attrs]
-    assert len(specs) == 7
-    assert all("$schema" not in spec and spec["background"] == "transparent" for spec in specs)
-    assert sum("layer" in spec for spec in specs) == 6
-    assert len(parsed.all("div", **{"class": "still"})) == 6
+    titles = [title for _, title in parsed.all("title")]
+    assert "block: 1; projection: fc1; zeros: " in " ".join(titles)
     assert sum(attrs.get("class") == "marks" for attrs, _ in parsed.all("svg")) == 6
 
 
@@ -238,24 +232,6 @@ def test_data_of_the_heat_map(parsed, study):
     (_, section), *_ = parsed.all("section", id="summary")
     for row in own.to_dict("records"):
         assert f"{100 * (1 - row['weight_nonzero'] / row['weight_total']):.1f}\u202f%" in section
-
-
-def test_marks_of_the_slider_stand_where_their_level_is():
-    """The slider goes from 0 to 99 %; a mark too near to another is left out."""
-    weights = sr.load()
-    prunings = [sr.global_magnitude(weights, level) for level in (0.3, 0.35, 0.6)]
-    study = sr.compare(sr.dense(weights), *map(sr.masked, prunings))
-    slider = slider_of(study)
-    shares = {
-        name: study.facts.total(name, "sparsity_prunable") for name in ("Masked30", "Masked60")
-    }
-    assert slider["steps"] == 100
-    for mark, (name, share) in zip(slider["marks"], shares.items(), strict=True):
-        assert (mark["name"], mark["level"]) == (name, round(100 * share))
-        assert mark["left"] == pytest.approx(100 * share / 0.99, abs=0.01)
-    even = study.facts.break_even("Dense")
-    assert slider["even"]["left"] == pytest.approx(100 * even / 0.99, abs=0.01)
-    assert f"{100 * even:.1f}" in slider["even"]["text"]
 
 
 def test_policy_allows_nothing_from_outside(parsed):
@@ -282,20 +258,13 @@ def test_nothing_is_fetched(parsed, text):
 
 
 def test_the_same_study_gives_the_same_bytes(study, text, tmp_path):
-    """But for histograms, which only weights give."""
     study.save(tmp_path / "study.json")
-    without = re.sub(r'<div class="histogram">.*?</script>\n</div>\n', "", text, flags=re.S)
-    assert without != text
-    again = written(sr.read_study(tmp_path / "study.json"), tmp_path)
-    told, times = re.subn(r'<p class="note">Histograms of layers need.*?</p>\n', "", again)
-    assert times == 1
-    assert told == without
+    assert written(sr.read_study(tmp_path / "study.json"), tmp_path) == text
 
 
 def test_one_unpruned_variant(tmp_path):
     page = Page(written(sr.compare(sr.dense(sr.load(model()))), tmp_path))
-    assert len(page.all("figure")) == 5
-    assert len(page.all("input", type="range")) == 1
+    assert len(page.all("figure")) == 4
 
 
 def test_a_model_without_blocks_or_prunable_weights(tmp_path):
@@ -364,7 +333,7 @@ class TestTemplates:
         page = Page(written(study, tmp_path, template_dir=tmp_path / "mine"))
         assert page.all("style")[1][1].strip() == "body { color: teal }"
         assert "two-blocks & mine" in page.text
-        assert len(page.all("figure")) == 6
+        assert len(page.all("figure")) == 5
 
     def test_values_are_escaped_in_users_templates_too(self, tmp_path):
         (tmp_path / "report.html.j2").write_text("<html>{{ '<b>' }}{{ models }}</html>")
@@ -428,13 +397,3 @@ def test_filters(template, shown):
     made = report.environment().from_string(template)
     for unknown in (None, pd.NA, float("nan")):
         assert made.render(unknown=unknown).replace("&lt;", "<") == shown
-
-
-def test_the_slider_counts_zeros_in_whole_weights():
-    study = sr.compare(sr.dense(sr.load()))
-    total = int(study.layers.loc[study.layers["prunable"], "weight_total"].sum())
-    texts = json.loads(slider_of(study)["texts"])["zeros"]
-    assert len(texts) == 100
-    for level, text in enumerate(texts):
-        expected = f"{round(level * total / 100):,} of {total:,} prunable weights"
-        assert re.sub(r"(?<=\d)\s(?=\d)", ",", text) == expected

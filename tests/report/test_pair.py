@@ -3,7 +3,6 @@
 What is expected is computed here from the rows of modules and of what is gone.
 """
 
-import json
 import re
 from dataclasses import replace
 
@@ -15,6 +14,8 @@ from pairs import LOST, gone, removed_like, two_policies
 from papers import bare, head, latex_table, tables_of, text_of
 
 import sparsity_report as sr
+from sparsity_report.draw import pair_charts
+from sparsity_report.draw.heat_maps import WIDTH
 from sparsity_report.draw.pair_charts import difference_chart, strip_chart
 from sparsity_report.files.package_data import DEMO
 from sparsity_report.report.tables import pair_tables
@@ -62,12 +63,13 @@ def grid_of(path, *heads):
     return grid
 
 
-def spec_of(path, key):
-    text = path.read_text(encoding="utf-8")
-    found = re.search(
-        rf'id="{key}-figure">.*?<script type="application/json">(.*?)</script>', text, re.S
-    )
-    return json.loads(found[1])
+def spec_of(pair, key):
+    """The chart of a pair whose figure in the page has this key."""
+    charts = {"difference": pair_charts.difference_chart(pair)}
+    charts |= {f"strip_{strip.kind}": chart for strip, chart in pair_charts.strip_charts(pair)}
+    overlaps = enumerate(pair_charts.overlap_charts(pair, WIDTH))
+    charts |= {f"overlap{place}": chart for place, chart in overlaps}
+    return charts[key].to_dict()
 
 
 def values_of(spec):
@@ -94,7 +96,7 @@ def test_the_map_is_what_is_zero_or_gone_minus_what_was_zero(pair, page):
             inner = "self_attn." if "proj" in projection else ""
             shown[f"model.decoder.layers.{block}.{inner}{projection}"] = cell
     assert shown == {name: points(share) for name, share in expected.items()}
-    spec = spec_of(page, "difference")
+    spec = spec_of(pair, "difference")
     drawn = {(row["block"], row["projection"]): row["value"] for row in values_of(spec)}
     assert drawn["2", "fc1"] == pytest.approx(expected[LOST])
     assert len(drawn) == len(expected)
@@ -107,15 +109,15 @@ def test_the_map_is_what_is_zero_or_gone_minus_what_was_zero(pair, page):
 
 
 def test_strips_have_a_hollow_cell_for_everything_that_is_gone(pair, page):
-    drawn = values_of(spec_of(page, "strip_expert"))
+    drawn = values_of(spec_of(pair, "strip_expert"))
     assert len(drawn) == 8 * len(EXPERTS)
     hollow = {(row["row"], row["place"]) for row in drawn if row["gone"]}
     assert hollow == {(f"block {b}", n) for b, numbers in EXPERTS.items() for n in numbers}
-    blocks = values_of(spec_of(page, "strip_block"))
+    blocks = values_of(spec_of(pair, "strip_block"))
     assert {row["row"] for row in blocks} == {"model.layers"}
     assert [row["place"] for row in blocks if row["gone"]] == [1, 4]
     assert [row["place"] for row in blocks] == [*range(6)]
-    for layer, is_gone in zip(spec_of(page, "strip_block")["layer"], (False, True), strict=True):
+    for layer, is_gone in zip(spec_of(pair, "strip_block")["layer"], (False, True), strict=True):
         assert (layer["mark"].get("fillOpacity") == 0) is is_gone
     rows = [
         row
@@ -172,7 +174,7 @@ def test_matrices_of_zeros_hold_all_weights_that_stand_in_both(pair, page):
         for place, group in enumerate(("attention_linear", "mlp_linear"), 1)
     }
     for key, of in parts.items():
-        spec = spec_of(page, key)
+        spec = spec_of(pair, key)
         drawn = {(row["projection"], row["block"]): row["value"] for row in values_of(spec)}
         sums = of[["compared", "kept", "revived", "new"]].sum()
         left = sums["compared"] - sums["kept"] - sums["revived"] - sums["new"]

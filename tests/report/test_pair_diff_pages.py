@@ -16,7 +16,7 @@ SCREENS = ((390, "light"), (800, "dark"), (1440, "light"), (390, "dark"))
 SIDEWAYS = """() => [...document.querySelectorAll("body *")].filter((part) => {
     const hidden = ["auto", "scroll"].includes(getComputedStyle(part).overflowX);
     return hidden && part.checkVisibility() && part.scrollWidth > part.clientWidth + 1;
-}).filter((part) => !part.matches(".scroll, .multiples, pre")).map((part) => part.outerHTML)"""
+}).filter((part) => !part.matches(".scroll, .multiples, .plate, pre")).map((part) => part.outerHTML)"""
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ def test_every_table_is_copied(visit):
 
 
 def test_copies_have_the_pairs_integers_and_small_charts_are_one_picture(chromium, pair, tmp_path):
-    with Visit(chromium, sr.write_report(pair, tmp_path / "p.html"), wait=False) as visit:
+    with Visit(chromium, sr.write_report(pair, tmp_path / "p.html")) as visit:
         saving = visit.page.locator(".multiples + .tools")
         saving.locator("> button").press("Enter")
         with visit.page.expect_download() as download:
@@ -123,7 +123,7 @@ def test_copies_have_the_pairs_integers_and_small_charts_are_one_picture(chromiu
     texts = ["".join(text.itertext()) for text in drawn.iter("{http://www.w3.org/2000/svg}text")]
     assert [texts.count(name) for name in ("all prunable weights", "attention", "MLP")] == [1] * 3
     assert "share of the weights present in both" in texts
-    assert download.value.suggested_filename.endswith("zeros-kept-revived-and-new.svg")
+    assert download.value.suggested_filename.endswith("overlap-colors.svg")
     heads = ("Weights in both", "Zeros kept", "Zeros revived", "New zeros")
     columns = [rows[0].index(head) for head in heads]
     sums = pair.survival[["compared", "kept", "revived", "new"]].to_numpy().tolist()

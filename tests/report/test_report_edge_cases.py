@@ -22,7 +22,6 @@ from sparsity_report.report import difference_sections as differences
 from sparsity_report.report import notebook, thesis
 from sparsity_report.report import page as report
 from sparsity_report.report.difference_sections import difference_document
-from sparsity_report.report.level_slider_page import slider as slider_of
 from sparsity_report.report.sections import Medium
 from sparsity_report.report.study_sections import study_document, study_sections
 from sparsity_report.report.tables import latex, table_model
@@ -349,21 +348,18 @@ def test_only_on_paper_colors_follow_the_shares(study, tmp_path, monkeypatch, su
 def test_colors_of_a_page_go_from_nothing_to_all_and_on_paper_as_far_as_shares(study, page):
     ends = []
     for values in (page, study_document(study, Medium("paper"))):
-        spec = values["lead"].spec
-        ends.append(re.search(r'"domain":\[([\d.]+),([\d.]+)\]', spec).groups())
-    shares = study.facts.cells("Masked50")["sparsity"]
-    assert [*map(float, ends[0])] == [0, 1]
-    low, high = map(float, ends[1])
-    assert 0 < low <= shares.min()
-    assert shares.max() <= high < 1
+        ticks = re.findall(r">([\d.]+)\s%</text>", values["lead"].picture)
+        ends.append([min(map(float, ticks)), max(map(float, ticks))])
+    shares = 100 * study.facts.cells("Masked50")["sparsity"]
+    assert ends[0] == [0, 100]
+    assert 0 < ends[1][0] <= shares.min()
+    assert shares.max() <= ends[1][1] < 100
 
 
-def test_a_slider_has_its_uncertainty_and_a_start(study, page):
-    slider = slider_of(study)
-    assert slider["slack"] == int(study.facts.levels["uncertainty"].max())
-    assert slider["start"] == 50
-    assert len(slider["table"].rows) == 10
+def test_a_page_has_a_table_of_ten_levels(page):
     (section,) = [one for one in page["sections"] if one.key == "map"]
+    (levels,) = section.blocks[-1].blocks
+    assert [row.cells[0].value for row in levels.rows] == [level / 10 for level in range(10)]
     assert section.blocks[0].text.endswith(say("map.cell_one_matrix"))
 
 

@@ -577,12 +577,7 @@ def test_every_table_of_the_page(written):
     assert len(left) == 3 + len(set(expecting) & set(prunings(study)))
 
 
-def json_of(folder, pattern):
-    text = (folder / "page.html").read_text(encoding="utf-8")
-    return json.loads(re.search(pattern + r"(.*?)</script>", text, re.S)[1])
-
-
-def test_cards_and_slider(written):
+def test_cards(written):
     study, w, folder = written
     text = (folder / "page.html").read_text(encoding="utf-8")
     shown = re.findall(
@@ -611,41 +606,23 @@ def test_cards_and_slider(written):
     ]
     assert all(base in note for _, _, note in (shown[1], shown[3]))
     assert all(head in note for _, _, note in shown)
-    texts = json_of(folder, '<script type="application/json" id="level-texts">')
-    grid = levels_grid(study, w)[1:]
-    for place, row in enumerate(grid):
-        level = {key: column[10 * place] for key, column in texts.items()}
-        assert level["asked"] == row[0]
-        assert level["zeros"].startswith(row[1])
-        assert [level["sparsity_prunable"], level["sparsity_model"]] == row[2:4]
-        assert [level["flops_ratio"], level["bytes_ratio"]] == [row[5], row[7]]
-        for key, unit, cell in (
-            ("flops_per_token", "FLOPs", row[4]), ("stored_bytes", "B", row[6]),
-        ):  # fmt: skip
-            part, whole = (
-                w.scaled(int(number), unit) for number in (cell.replace(THIN, ""), dense[key])
-            )
-            assert re.findall(r"[\d.,]+\s[kMG]?\w+", level[key])[:2] == [part, whole]
 
 
-def test_charts_hold_the_same_numbers(written):
+def test_the_map_holds_the_same_numbers(written):
     study, w, folder = written
-    spec = json_of(folder, r'id="slider-figure">.*?<script type="application/json">')
-    start = next(param["value"] for param in spec["params"] if param["name"] == "level")
-    share_asked = study.totals.set_index("variant")["sparsity_prunable"][prunings(study)[0]]
-    assert abs(start / 100 - share_asked) < 0.006
-    names = {w.say(GROUPS[key]): key for key in GROUPS}
-    levels = [study.at_level(level / 100) for level in (0, 30, 90)]
-    for row in spec["datasets"]["groups"]:
-        for place, frame in zip((0, 30, 90), levels, strict=True):
-            own = frame[frame["group"] == names[row["group"]]]
-            assert row["total"] == own["total"].sum()
-            assert row["zeros"][place] == own["total"].sum() - own["nonzero"].sum()
-    for cell in spec["datasets"]["cells"]:
-        for place, frame in zip((0, 30, 90), levels, strict=True):
-            own = frame.set_index("module_name").loc[cell["module"]]
-            assert cell["total"] == own["weight_total"]
-            assert cell["zeros"][place] == own["weight_total"] - own["weight_nonzero"]
+    text = (folder / "page.html").read_text(encoding="utf-8")
+    lead = re.search(r"<figure.*?</figure>", text, re.S)[0]
+    names = [w.say(key) for key in ("kind.block", "name.projection", "chart.zeros_label")]
+    layers = study.layers[
+        study.layers["variant"].eq(study.facts.pruning) & study.layers["prunable"]
+    ]
+    expected = set()
+    for row in layers.to_dict("records"):
+        zeros = w.percent(share(row["weight_total"], row["weight_nonzero"]))
+        values = (row["block"], row["module_name"].split(".")[-1], zeros)
+        expected.add("; ".join(f"{n}: {v}" for n, v in zip(names, values, strict=True)))
+    shown = {" ".join(title.split()) for title in re.findall(r"<title>(.*?)</title>", lead)}
+    assert shown == {" ".join(title.split()) for title in expected}
 
 
 def check_pdf(words, grid, start):

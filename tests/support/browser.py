@@ -68,7 +68,7 @@ def check_no_label_is_cut(driver, path, folder):
 class Visit:
     """A page, what it asked the network for, and what it complained about."""
 
-    def __init__(self, browser, path, wait=True, **options):
+    def __init__(self, browser, path, **options):
         self.context = browser.new_context(**options)
         self.page = self.context.new_page()
         self.requests, self.complaints = [], []
@@ -81,11 +81,6 @@ class Visit:
         )
         self.url = path.as_uri()
         self.page.goto(self.url)
-        if wait:
-            # Charts are drawn when they come near.
-            for figure in self.page.locator("figure").all():
-                figure.scroll_into_view_if_needed()
-            self.page.wait_for_selector("figure:not(.is-live)", state="detached")
 
     def __enter__(self):
         return self

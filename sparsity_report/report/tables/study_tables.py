@@ -326,6 +326,13 @@ def levels(study: Comparison) -> Table | None:
     return table_of("levels", say("caption.levels"), columns, frame)
 
 
+def tenths(study: Comparison) -> Table | None:
+    """Return the rows of :func:`levels` at 0, 10, 20 % and so on."""
+    if (table := levels(study)) is None:
+        return None
+    return table.with_rows([r for r in table.rows if round(100 * r.cells[0].value) % 10 == 0])
+
+
 def quality(study: Comparison) -> Table | None:
     """Return perplexities and accuracies; None where none were measured.
 
