@@ -250,7 +250,7 @@ def test_a_full_disk_leaves_the_earlier_report(pdf, study, tmp_path):
 
 
 def test_more_modules_than_the_context_holds_as_rows(tmp_path, monkeypatch, study):
-    monkeypatch.setattr("sparsity_report.report.study_sections._ROWS", 10)
+    monkeypatch.setattr("sparsity_report.report.study_sections._UNPRINTED", 10)
     text = text_of(sr.write_report(study, tmp_path / "many.pdf"))
     assert bare(say("page.html_layers_only_note")) in text
     assert "modulesofDense" not in text
