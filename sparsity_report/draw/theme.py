@@ -112,6 +112,17 @@ METRICS = {
     "beyond": Metric("metric.excess_zeros", "points", "metric.excess_zeros_note"),
     "sensitivity": Metric("metric.sensitivity", "nats", "chart.x_nll_increase"),
     "deviation": Metric("viewer.metric_deviation", "own", "viewer.note_deviation"),
+    # Figures of pairs.
+    "moved": Metric(
+        "pair.metric_zero_or_removed", "points", "pair.metric_zero_or_removed_note"
+    ),
+    "kept_share": Metric("pair.metric_zeros_kept", "share", "pair.metric_zeros_kept_note"),
+    "revived_share": Metric("pair.metric_zeros_revived", "share", "pair.metric_zeros_revived_note"),
+    "new_share": Metric("pair.metric_new_zeros", "share", "pair.metric_new_zeros_note"),
+    "relative_change": Metric(
+        "pair.metric_relative_change", "share", "pair.metric_relative_change_note"
+    ),
+    "iou": Metric("pair.metric_zeros_iou", "share", "pair.metric_zeros_iou_note"),
 }  # fmt: skip
 # Metrics with a chart and a file each.
 FILED = {key: metric for key, metric in METRICS.items() if metric.file}

@@ -6,8 +6,7 @@
 ``view`` (layers in view and their values) to ``scene`` (look and data), ``picture`` and
 ``picture_layout`` (the chart and the frames of its parts), ``curves`` (rows of the curve) and
 ``details`` (cards and tables). ``map_metrics`` holds the metrics of a map that are not counts,
-``layer_histogram`` the magnitudes of one layer. ``pair_explorer`` is the explorer of a pair,
-``pair_scene`` its picture.
+``layer_histogram`` the magnitudes of one layer.
 
 ``explorer.js`` draws and swaps data, ``shell.js`` measures the page and handles keys, ``level.js``
 is the slider, and ``live.js`` draws in marimo the widgets that ipywidgets draws in other notebooks:

@@ -24,7 +24,6 @@ from sparsity_report.explorer.control_state import (
 )
 from sparsity_report.explorer.controls import MENUS, Controls, choices
 from sparsity_report.explorer.history import History
-from sparsity_report.explorer.pair_explorer import PairExplorer
 from sparsity_report.explorer.picture import pictures
 from sparsity_report.explorer.scene import Scene
 from sparsity_report.explorer.view import View, bounded_levels
@@ -35,6 +34,7 @@ from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.study.variants import fingerprint
 from sparsity_report.untrusted.display_text import short_name
 from sparsity_report.viewer.copied_code import FORMS
+from sparsity_report.viewer.pair_explorer import PairExplorer
 from sparsity_report.weights.weights import Weights
 from sparsity_report.words.sentences import say
 

@@ -7,6 +7,7 @@
 - `module`: the script and the style, joined from their source files.
 - `embed`: the viewer as a fragment of HTML.
 - `explorer`: the explorer of a study; `layer_values`, the values of its layers.
+- `pair_explorer`: the explorer of a pair.
 - `base_explorer`: the widget that explorers of studies and pairs share.
 
 Source files of the script, each using those before it: ``numbers.js`` (text of numbers),

@@ -21,6 +21,9 @@ from sparsity_report.viewer.module import packed_module, style
 from sparsity_report.words.languages import speaking, spoken
 from sparsity_report.words.sentences import say
 
+# Most states that undo goes back to.
+_STEPS = 200
+
 
 class RefusedValueError(SparsityReportError, traitlets.TraitError):
     """A value that a trait does not accept; traitlets restores the values before it."""
@@ -58,6 +61,8 @@ class BaseExplorer(anywidget.AnyWidget):
     _esm = packed_module()
     _css = style()
     payload = traitlets.Bytes().tag(sync=True)
+    # Values of the traits that undo restores, as a named tuple.
+    state_type: Any
     # Common to all views of an explorer.
     key = traitlets.Unicode().tag(sync=True)
     # The widget that ipywidgets makes for sizes and margins would outlive the explorer.
@@ -67,7 +72,9 @@ class BaseExplorer(anywidget.AnyWidget):
         self.language = spoken()
         self._is_shown = in_marimo()
         self._is_quiet = False
+        self.states: list[Any] = []
         super().__init__(payload=payload, key=uuid4().hex, **traits)
+        self.states, self._at = [self.state], 0
 
     # Subclasses define these.
 
@@ -80,14 +87,53 @@ class BaseExplorer(anywidget.AnyWidget):
     def page_payload(self) -> bytes:
         """Return a payload that starts with the state in view, for a page without a kernel."""
 
-    @abstractmethod
-    def committed(self, names: Sequence[str]) -> None:
+    def restored(self) -> None:
+        """Follow a change of all traits by undo."""
+
+    def committed(self, names: Sequence[str]) -> None:  # noqa: ARG002
         """Follow a change of some traits that the page has sent."""
+        self.note()
 
     def heard(self, message: dict[str, Any]) -> None:
         """Answer a message of the page that is not common to all explorers."""
 
     # Both share these.
+
+    @property
+    def state(self) -> Any:
+        """Values of the traits that undo restores."""
+        return self.state_type._make(getattr(self, name) for name in self.state_type._fields)
+
+    def undo(self) -> None:
+        """Undo the last change."""
+        self._go(self._at - 1)
+
+    def redo(self) -> None:
+        """Take back the last :meth:`undo`."""
+        self._go(self._at + 1)
+
+    def reset(self) -> None:
+        """Show the first state again."""
+        self._restore(self.states[0])
+        self.note()
+
+    def _go(self, place: int) -> None:
+        if 0 <= place < len(self.states):
+            self._at = place
+            self._restore(self.states[place])
+
+    @in_own_language
+    def _restore(self, state: Any) -> None:
+        with self.quietly():
+            for name, value in state._asdict().items():
+                setattr(self, name, value)
+            self.restored()
+
+    def note(self) -> None:
+        """Append the state to those that undo goes back to."""
+        if self.states and self.state != self.states[self._at]:
+            self.states = [*self.states[: self._at + 1], self.state][-_STEPS:]
+            self._at = len(self.states) - 1
 
     @contextmanager
     def quietly(self) -> Iterator[None]:

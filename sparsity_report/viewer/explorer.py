@@ -43,8 +43,6 @@ from sparsity_report.words.number_format import level
 from sparsity_report.words.sentences import say
 
 LAYOUTS = ("csr", "bitmask", "dense")
-# Most states that undo goes back to.
-_STEPS = 200
 
 
 class Explorer(BaseExplorer):
@@ -88,6 +86,7 @@ class Explorer(BaseExplorer):
         The levels within the bounds, for the page.
     """
 
+    state_type = State
     study = traitlets.Instance(Comparison)
     bounded = traitlets.Bytes().tag(sync=True)
     bounds = traitlets.Dict().tag(sync=True)
@@ -108,11 +107,9 @@ class Explorer(BaseExplorer):
     def __init__(self, study: Comparison, columns: pd.DataFrame | None = None) -> None:
         self._columns = columns
         self._known, payload = self._read(study)
-        self._states: list[State] = []
         start = dict(self._known["start"])
         start["byte_layout"] = start.pop("layout")
         super().__init__(payload, study=study, **start)
-        self._states, self._at = [self._state], 0
 
     def _read(self, study: Comparison) -> tuple[dict[str, Any], bytes]:
         """Take over a study; return its header and payload."""
@@ -127,10 +124,6 @@ class Explorer(BaseExplorer):
         return study
 
     @property
-    def _state(self) -> State:
-        return State._make(getattr(self, name) for name in State._fields)
-
-    @property
     def _levels(self) -> Mapping[str, Levels]:
         """Levels by policy, within the bounds."""
         if not self.bounds:
@@ -143,7 +136,7 @@ class Explorer(BaseExplorer):
 
     def page_payload(self) -> bytes:
         """Return a payload that starts with the state in view, without bounds."""
-        traits = self._state._asdict()
+        traits = self.state._asdict()
         traits["layout"] = traits.pop("byte_layout")
         return encode({**self._known, "start": {**traits, "bounds": {}}}, self._arrays)
 
@@ -154,13 +147,13 @@ class Explorer(BaseExplorer):
         The columns are those of ``study.layers``, at a level those of
         :meth:`Comparison.at_level`; bytes and FLOPs are those of the byte layout.
         """
-        return self._values.in_view(self._state, self._values.rows(self._state))
+        return self._values.in_view(self.state, self._values.rows(self.state))
 
     @property
     @in_own_language
     def chart(self) -> Any:
         """The map of the metric in view as an Altair chart, ready for ``.save``."""
-        state, (cells, grid) = self._state, self._values.cells(self._state)
+        state, (cells, grid) = self.state, self._values.cells(self.state)
         shown = say("explorer.shown_variant", name=short_name(state.variant))
         if state.is_level:
             words = {"policy": policy_label(state.policy), "level": level(state.sparsity)}
@@ -176,7 +169,7 @@ class Explorer(BaseExplorer):
         self.variant = pruned[self.byte_layout == "csr"].name
 
     def _level_variants(self) -> list[Variant]:
-        state, weights = self._state, self.value.weights
+        state, weights = self.state, self.value.weights
         if weights is None:
             raise SparsityReportError(
                 say("explorer.add_needs_weights", code="explore(study, weights=sr.load(…))")
@@ -214,7 +207,7 @@ class Explorer(BaseExplorer):
         with self.quietly():
             self.sparsity, self.variant = solved.sparsity, AT_LEVEL
             self.byte_layout = "dense" if solved.dense else layout
-        self._note()
+        self.note()
         return str(budget_finding(solved))
 
     @in_own_language
@@ -229,7 +222,7 @@ class Explorer(BaseExplorer):
             raise SparsityReportError(
                 f"copied: {str(form)[:40]!r} is no form; use one of {', '.join(FORMS)}"
             )
-        state, first = self._state, self._states[0]._asdict()
+        state, first = self.state, self.states[0]._asdict()
         level_only = () if state.is_level else ("bounds", "policy", "sparsity")
         # Setting a level shows it, so these three come before the variant.
         changed = {
@@ -244,37 +237,9 @@ class Explorer(BaseExplorer):
         shown = Shown(self.value, variant, state.sparsity, bounds, rows, changed, state.policy)
         return copied(form, shown)
 
-    def undo(self) -> None:
-        """Undo the last change."""
-        self._go(self._at - 1)
-
-    def redo(self) -> None:
-        """Take back the last :meth:`undo`."""
-        self._go(self._at + 1)
-
-    def reset(self) -> None:
-        """Show the first state again."""
-        self._restore(self._states[0])
-        self._note()
-
-    def _go(self, place: int) -> None:
-        if 0 <= place < len(self._states):
-            self._at = place
-            self._restore(self._states[place])
-
-    @in_own_language
-    def _restore(self, state: State) -> None:
-        """Set every trait to a state; the study keeps the added variants."""
-        with self.quietly():
-            for name, value in state._asdict().items():
-                setattr(self, name, value)
-            self._send_bounds()
-
-    def _note(self) -> None:
-        """Append the state to those that undo goes back to."""
-        if self._states and self._state != self._states[self._at]:
-            self._states = [*self._states[: self._at + 1], self._state][-_STEPS:]
-            self._at = len(self._states) - 1
+    def restored(self) -> None:
+        """Send the levels within the bounds of another state."""
+        self._send_bounds()
 
     def _send_bounds(self) -> None:
         """Send the levels within the bounds to the page."""
@@ -289,7 +254,7 @@ class Explorer(BaseExplorer):
         """Follow a change of some traits that the page has sent."""
         if "bounds" in names:
             self._send_bounds()
-        self._note()
+        self.note()
 
     def heard(self, message: dict[str, Any]) -> None:
         """Answer a message of the page."""
@@ -313,7 +278,7 @@ class Explorer(BaseExplorer):
     @traitlets.observe(*State._fields)
     @in_own_language
     def _changed(self, change: Any) -> None:
-        if self.is_quiet or not self._states:
+        if self.is_quiet or not self.states:
             return
         name = change["name"]
         with self.quietly():
@@ -327,7 +292,7 @@ class Explorer(BaseExplorer):
                 self._follow_variant()
             elif name == "selection" and self.selection and self.detail not in self.selection:
                 self.detail = self.selection[-1]
-        self._note()
+        self.note()
 
     def _follow_variant(self) -> None:
         """Show the layout of the variant, and move the slider to its sparsity."""
@@ -343,7 +308,7 @@ class Explorer(BaseExplorer):
     @in_own_language
     def _extended(self, _: Any) -> None:
         """Send a longer study to the page."""
-        if self._states:
+        if self.states:
             self._known, self.payload = self._read(self.value)
 
     def _nearest(self, sparsity: float) -> float:
@@ -411,16 +376,16 @@ class Explorer(BaseExplorer):
     def _check_sparsity(self, proposal: Any) -> float:
         """Return the nearest level; refuse what is not a sparsity."""
         value = proposal["value"]
-        if self._states and self._levels and not 0 <= value < 1:
+        if self.states and self._levels and not 0 <= value < 1:
             raise RefusedValueError(say("explorer.sparsity_out_of_range", value=repr(value)))
-        return self._nearest(value) if self._states else value
+        return self._nearest(value) if self.states else value
 
     @traitlets.validate("study")
     @in_own_language
     def _check_study(self, proposal: Any) -> Comparison:
         """Refuse studies that do not begin with the variants of this one."""
         study: Comparison = proposal["value"]
-        if self._states:
+        if self.states:
             columns = ["variant", "fingerprint"]
             before, after = (one.variants[columns] for one in (self.value, study))
             if not after.head(len(before)).equals(before):

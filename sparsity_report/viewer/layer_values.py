@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -82,21 +82,12 @@ class LayerValues:
 
     def in_view(self, state: State, rows: pd.DataFrame) -> pd.DataFrame:
         """Return the selected layers, or those that the search finds in the scope, sorted."""
-        if state.selection:
-            rows = rows[rows["module_name"].isin(state.selection)]
-        else:
-            rows = rows[_in_scope(rows, state.modules)]
-            for word in state.search.casefold().split():
-                names = rows["module_name"].str.casefold()
-                rows = rows[names.str.contains(word, regex=False)]
-        key, down = state.sort.removeprefix("-"), state.sort.startswith("-")
-        if not key:
-            return rows.reset_index(drop=True)
-        values = rows["module_name"]
-        if key != "module":
-            values = pd.Series(self.values(state._replace(metric=key), rows), rows.index)
-        order = values.sort_values(ascending=not down, kind="stable").index
-        return rows.loc[order].reset_index(drop=True)
+        rows = matching(rows, state.modules, state.selection, state.search)
+
+        def values(key: str) -> Floats:
+            return self.values(state._replace(metric=key), rows)
+
+        return arranged(rows, state.sort, values)
 
     def values(
         self, state: State, rows: pd.DataFrame, codes: npt.NDArray[np.intp] | None = None
@@ -116,7 +107,7 @@ class LayerValues:
     def cells(self, state: State) -> tuple[pd.DataFrame, Grid]:
         """Return ``block``, ``projection`` and ``value`` of the cells of the map, and its grid."""
         rows = self.rows(state)
-        inside = rows[_in_scope(rows, state.modules)]
+        inside = in_scope(rows, state.modules)
         grid = Grid(inside)
         frame = pd.DataFrame(grid.cells, columns=["block", "projection"])
         return frame.assign(value=self.values(state, inside, grid.codes)), grid
@@ -160,7 +151,29 @@ class LayerValues:
         return thresholds(weights, [state.sparsity])[0]
 
 
-def _in_scope(rows: pd.DataFrame, modules: str) -> pd.Series[bool]:
+def in_scope(rows: pd.DataFrame, modules: str) -> pd.DataFrame:
+    """Return the layers of a group, the prunable ones, or all."""
     if modules == "all":
-        return pd.Series(True, index=rows.index)
-    return rows["prunable"] if modules == "prunable" else rows["group"] == modules
+        return rows
+    return rows[rows["prunable"] if modules == "prunable" else rows["group"] == modules]
+
+
+def matching(
+    rows: pd.DataFrame, modules: str, selection: Sequence[str], search: str
+) -> pd.DataFrame:
+    """Return the selected layers, or those that the search finds in the scope."""
+    if selection:
+        return rows[rows["module_name"].isin(selection)]
+    rows = in_scope(rows, modules)
+    for word in search.casefold().split():
+        rows = rows[rows["module_name"].str.casefold().str.contains(word, regex=False)]
+    return rows
+
+
+def arranged(rows: pd.DataFrame, sort: str, values: Callable[[str], Any]) -> pd.DataFrame:
+    """Return layers sorted by their names or by values of a metric, unknown ones last."""
+    key, is_down = sort.removeprefix("-"), sort.startswith("-")
+    if key:
+        column = rows["module_name"] if key == "module" else pd.Series(values(key), rows.index)
+        rows = rows.loc[column.sort_values(ascending=not is_down, kind="stable").index]
+    return rows.reset_index(drop=True)

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from sparsity_report.study.pairs.pair import Pair
@@ -74,11 +75,21 @@ def compared_layers(pair: Pair) -> pd.DataFrame:
     return layers.drop_duplicates("module_name").reset_index(drop=True)
 
 
+def figure_values(
+    rows: pd.DataFrame, key: str, codes: npt.NDArray[np.intp] | None = None
+) -> npt.NDArray[np.float64]:
+    """Return a figure of modules, or of those with a common code; NaN where it is unknown."""
+    amounts, sizes = map(_numbers, FIGURES[key].sums(rows))
+    if codes is not None and len(codes):
+        amounts, sizes = (np.bincount(codes, part).astype(float) for part in (amounts, sizes))
+    values = np.divide(amounts, sizes, out=np.full(len(amounts), np.nan), where=sizes != 0)
+    return np.sqrt(values) if FIGURES[key].is_root else values
+
+
 def first(rows: pd.DataFrame) -> str | None:
     """Return the prunable module that differs most, else the first module."""
-    amounts, sizes = _moved(rows)
-    moved = (amounts / sizes).abs().where(rows["prunable"]).fillna(-1)
-    return None if rows.empty else str(rows["module_name"].iloc[int(moved.argmax())])
+    moved = np.where(rows["prunable"], np.abs(figure_values(rows, "moved")), -1.0)
+    return None if rows.empty else str(rows["module_name"].iloc[int(np.nan_to_num(moved).argmax())])
 
 
 def pair_payload(pair: Pair) -> bytes:
@@ -93,7 +104,10 @@ def pair_payload(pair: Pair) -> bytes:
 def pair_contents(pair: Pair) -> tuple[dict[str, Any], Arrays]:
     """Return the header and the arrays of :func:`pair_payload`."""
     rows, arrays = compared_layers(pair), Arrays()
-    add = partial(_add, arrays)
+
+    def add(values: pd.Series[Any]) -> int:
+        return arrays.numbers(_numbers(values))
+
     either = rows["kept"] + rows["revived"] + rows["new"]
     scopes = ["prunable"] if rows["prunable"].any() else []
     scopes += ["all", *dict.fromkeys(rows["group"])]
@@ -125,8 +139,9 @@ def pair_contents(pair: Pair) -> tuple[dict[str, Any], Arrays]:
     return header, arrays
 
 
-def _add(arrays: Arrays, values: pd.Series[Any]) -> int:
-    return arrays.numbers(values.astype("Float64").to_numpy(float, na_value=np.nan))
+def _numbers(values: pd.Series[Any]) -> npt.NDArray[np.float64]:
+    numbers: npt.NDArray[np.float64] = values.to_numpy(dtype=float, na_value=np.nan)
+    return numbers
 
 
 def _figure(

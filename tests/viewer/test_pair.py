@@ -1,4 +1,4 @@
-"""The payload of a pair, read without the package: its figures are those of the pair's tables."""
+"""The viewer of a pair: its payload, read without the package, and its explorer."""
 
 import gzip
 import json
@@ -13,7 +13,8 @@ from pairs import LOST, gone, two_policies
 
 import sparsity_report as sr
 from sparsity_report.study.pairs.pair_cells import figure_map
-from sparsity_report.viewer.pair_payload import pair_payload
+from sparsity_report.viewer.pair_explorer import PairExplorer
+from sparsity_report.viewer.pair_payload import FIGURES, pair_payload
 
 
 @pytest.fixture(scope="module")
@@ -183,3 +184,148 @@ def test_its_words_are_in_the_language_in_use(pair):
         assert figure["note"] != french.figures[key]["note"]
     assert french.header["language"]["code"] == "fr"
     assert len(pair_payload(pair)) < 16_000
+
+
+FC1 = "model.decoder.layers.0.fc1"
+
+
+@pytest.fixture
+def explorer(pair):
+    return PairExplorer(pair)
+
+
+def by_hand(row, metric):
+    """A figure of one layer, from the integers of its row."""
+    stands, before = row["compared"], row["kept"] + row["revived"]
+    gone = row["weight_before"] - stands
+    return {
+        "moved": lambda: (
+            (gone + row["kept"] + row["new"] - row["zeros_before"]) / row["weight_before"]
+        ),
+        "kept_share": lambda: row["kept"] / before if before else None,
+        "revived_share": lambda: row["revived"] / stands if stands else None,
+        "new_share": lambda: row["new"] / stands if stands else None,
+        "relative_change": lambda: row["relative_change"] if stands else None,
+        "iou": lambda: row["kept"] / (before + row["new"]) if before + row["new"] else None,
+    }[metric]()
+
+
+@pytest.mark.parametrize("metric", FIGURES)
+def test_layers_and_chart_are_the_rows_of_the_pair(explorer, pair, metric):
+    explorer.metric = metric
+    rows = pair.layers[pair.layers["prunable"]].set_index("module_name")
+    expected = {name: by_hand(row, metric) for name, row in rows.iterrows()}
+    shown = explorer.layers().set_index("module_name")[metric]
+    assert list(shown.index) == list(expected)
+    for name, value in expected.items():
+        assert shown[name] == pytest.approx(np.nan if value is None else value, nan_ok=True)
+    known = [value for value in expected.values() if value is not None]
+    assert max(map(abs, known)) > 0
+    spec = explorer.chart.to_dict()
+    (cells,) = [data for data in spec["datasets"].values() if "value" in data[0]]
+    drawn = sorted(cell["value"] for cell in cells if cell["value"] is not None)
+    assert drawn == pytest.approx(sorted(known))
+    explorer.sort = f"-{metric}"
+    values = explorer.layers()[metric]
+    assert list(values.dropna()) == sorted(known, reverse=True)
+    assert values.isna().sum() == values.tail(values.isna().sum()).isna().sum()
+
+
+def test_search_scope_and_selection_choose_the_layers(explorer, pair):
+    explorer.search = "0 FC"
+    assert list(explorer.layers()["module_name"]) == [FC1, FC1.replace("fc1", "fc2")]
+    explorer.search, explorer.group = "", "mlp_linear"
+    assert set(explorer.layers()["group"]) == {"mlp_linear"}
+    explorer.group = "all"
+    assert len(explorer.layers()) > pair.layers["prunable"].sum()
+    explorer.selection = [LOST, FC1, FC1]
+    assert explorer.selection == (LOST, FC1)
+    assert explorer.module == LOST  # as before
+    assert set(explorer.layers()["module_name"]) == {LOST, FC1}
+    explorer.selection = [FC1]
+    assert explorer.module == FC1
+
+
+def test_unknown_values_are_refused_in_one_line(explorer):
+    before = explorer.state
+    for name, value in (
+        ("metric", "beauty"), ("group", "heads"), ("module", "nowhere"), ("sort", "beauty"),
+        ("selection", ["nowhere"]),
+    ):  # fmt: skip
+        with pytest.raises(sr.SparsityReportError, match=f"{name}: .* use one of"):
+            setattr(explorer, name, value)
+    assert explorer.state == before
+    with pytest.raises(sr.SparsityReportError, match="no form of a pair"):
+        explorer.copied("recipe")
+
+
+def test_undo_redo_and_reset_go_through_the_states(explorer):
+    first = explorer.state
+    explorer.metric = "iou"
+    explorer.selection = [FC1]
+    explorer.undo()
+    assert explorer.state == first._replace(metric="iou")
+    explorer.undo()
+    explorer.undo()
+    assert explorer.state == first
+    explorer.redo()
+    assert explorer.metric == "iou"
+    explorer.reset()
+    assert explorer.state == first
+    explorer.undo()
+    assert explorer.metric == "iou"
+
+
+def test_the_page_sets_several_traits_at_once(explorer):
+    explorer.set_state({"selection": [FC1], "module": FC1, "metric": "iou", "sort": "-iou"})
+    assert (explorer.metric, explorer.sort, explorer.module) == ("iou", "-iou", FC1)
+    explorer.undo()
+    assert explorer.selection == ()
+    assert explorer.metric == "moved"
+
+
+def test_code_shows_the_same_view(explorer, pair):
+    explorer.metric, explorer.search, explorer.module = "iou", "it's", FC1
+    code = explorer.copied("python").replace("sr.explore(pair)", "PairExplorer(pair)")
+    names = {"PairExplorer": PairExplorer, "pair": pair}
+    exec(code, names)
+    assert names["explorer"].state == explorer.state
+
+
+def test_a_page_without_a_kernel_starts_with_the_view(explorer, pair):
+    explorer.metric, explorer.module = "iou", FC1
+    header, _ = decoded(explorer.page_payload())
+    assert (header["start"]["metric"], header["start"]["detail"]) == ("iou", FC1)
+    kept = explorer._repr_mimebundle_()
+    assert 'class="sparsity-viewer"' in kept["text/html"]
+    assert kept["text/plain"].split("\n") == sr.summarize(pair)
+    explorer.close()
+
+
+def test_without_blocks_and_with_hostile_names(pair):
+    nowhere = pd.array([None] * len(pair.layers), dtype="Int64")
+    names = dict(zip(pair.layers["module_name"], hostile.TEXTS.values(), strict=False))
+    renamed = [f"{n}.{names.get(n, '')}" for n in pair.layers["module_name"]]
+    flat = PairExplorer(
+        replace(pair, layers=pair.layers.assign(block=nowhere, module_name=renamed))
+    )
+    for name in flat.layers()["module_name"]:
+        flat.module = name
+    fields = json.dumps([*walk(flat.chart.to_dict(), "field")])
+    assert not any(text in fields for text in hostile.TEXTS.values())
+
+
+def walk(part, key):
+    for inner in part.values() if isinstance(part, dict) else part:
+        if isinstance(inner, (dict, list)):
+            yield from walk(inner, key)
+    if isinstance(part, dict) and key in part:
+        yield part[key]
+
+
+def test_it_keeps_its_language(pair):
+    with sr.speaking("fr"):
+        explorer = PairExplorer(pair)
+    titles = {one.chart.to_dict()["title"]["text"] for one in (explorer, PairExplorer(pair))}
+    assert len(titles) == 2
+    assert decoded(explorer.payload)[0]["language"]["code"] == "fr"
