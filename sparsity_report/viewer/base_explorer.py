@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import anywidget
 import traitlets
+from IPython.display import display
 from ipywidgets.widgets import widget as registry
 
 from sparsity_report.errors import SparsityReportError
@@ -193,18 +194,27 @@ class BaseExplorer(anywidget.AnyWidget):
             except SparsityReportError as error:
                 self.send({"type": "error", "text": str(error)})
 
-    @in_own_language
+    def _ipython_display_(self, **_: Any) -> None:
+        """Show the widget, and after it the page without a kernel, which the widget hides."""
+        for part in (self._widget_bundle(), self._page_bundle()):
+            display(part, raw=True)  # type: ignore[no-untyped-call]
+
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         """Return the widget, and the viewer as HTML for a page without a kernel."""
+        return self._widget_bundle() | ({} if in_marimo() else self._page_bundle())
+
+    def _widget_bundle(self) -> dict[str, Any]:
         self._is_shown = True
         self.open()
         view = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
-        widget = {"application/vnd.jupyter.widget-view+json": view}
-        if in_marimo():
-            return widget
+        return {"application/vnd.jupyter.widget-view+json": view}
+
+    @in_own_language
+    def _page_bundle(self) -> dict[str, Any]:
         still = hooks.mime_bundle(self.value).get("text/html", "")
         text = "\n".join(hooks.sentences(self.value))
-        return {**widget, "text/html": embed(self.page_payload(), still), "text/plain": text}
+        page = embed(self.page_payload(), still, self.key)
+        return {"text/html": page, "text/plain": text}
 
 
 def require_choices(

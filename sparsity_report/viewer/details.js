@@ -43,7 +43,7 @@ export function histogram(figures, state, i, width) {
   }
   shapes.push({ t: "text", x: 4, y: floor + 14, size: 11, fill: "soft", text: text.say("magnitude_axis") });
   shapes.push({ t: "text", x: width - 4, y: floor + 14, size: 11, fill: "soft", anchor: "end", text: text.significant(top, 2) });
-  return { shapes, width, height: floor + 20, description: text.say("histogram_of", { name: figures.modules.names[i] }) };
+  return { shapes, width, height: floor + 20, description: text.say("histogram_of", { name: figures.nameOf(i) }) };
 }
 
 // Horizontal bars with a label and a text each.
@@ -69,7 +69,7 @@ export function layoutBars(figures, state, i, width) {
     const note = fits ? "" : ` ${text.say(fits === null ? "two_four_unknown" : "two_four_unfit")}`;
     return { label: text.say(`layout_${key}`), value, text: `${text.times(value)}${note}`, fill: key === "dense" ? "dense" : "ink", dash: fits ? undefined : "3 3", tip: text.scaled(bytes, "B") };
   });
-  return rows.length ? bars(rows, text.say("layouts_of", { name: figures.modules.names[i] }), width, { left: 70 }) : null;
+  return rows.length ? bars(rows, text.say("layouts_of", { name: figures.nameOf(i) }), width, { left: 70 }) : null;
 }
 
 // Small squares, one per head or expert, colored by sparsity.
@@ -118,12 +118,12 @@ export function layer(figures, state, width) {
   if (i < 0) return { heading: text.say("no_layer"), note: "", lines: [], pictures: [] };
   const block = modules.blocks[i];
   const heading = block === null ? modules.projections[i] : text.say("block_layer", { block, layer: modules.projections[i] });
-  if (figures.isPair) return { heading, note: modules.names[i], ...pairLayer(figures, i, width) };
+  if (figures.isPair) return { heading, note: figures.nameOf(i), ...pairLayer(figures, i, width) };
   const { of } = figures.counts(state);
   const place = figures.variants.indexOf(of);
   const shape = (of.shapes ?? figures.variants[0].shapes)?.[i]?.join(" × ") ?? "";
   const dtype = (of.dtypes ?? figures.variants[0].dtypes)?.[i] ?? "";
-  const note = [data.labels.groups[modules.groups[i]], shape, dtype, modules.names[i]].filter(Boolean).join(" · ");
+  const note = [data.labels.groups[modules.groups[i]], shape, dtype, figures.nameOf(i)].filter(Boolean).join(" · ");
   const drawn = of.isFirst ? histogram(figures, state, i, width) : null;
   const inner = figures.isLevel(state) ? null : data.inner?.[place]?.[i];
   const lines = why(figures, state, i);

@@ -17,11 +17,15 @@ _BOOTSTRAP = """\
     const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
     return new Response(stream).text();
   };
+  // A notebook that is open has time to show the widget instead.
+  const patience = document.querySelector(".lm-Widget") ? 3000 : 0;
   for (const root of document.querySelectorAll(".sparsity-viewer[data-payload]")) {
     const { payload, script, damaged } = root.dataset;
     root.removeAttribute("data-payload");
     root.removeAttribute("data-script");
     const run = async () => {
+      if (patience) await new Promise((done) => setTimeout(done, patience));
+      if (patience && !root.checkVisibility()) return;
       if (!globalThis.sparsityViewer) {
         const [style, code] = (await unpack(script)).split("\\0");
         for (const [tag, textContent] of [["style", style], ["script", code]]) {
@@ -36,8 +40,15 @@ _BOOTSTRAP = """\
 })();
 """
 
+# Hides the fragment beside a widget that is shown, and the message of one that is not.
+_HIDING = (
+    "<style>body:has(.sv-live-%) .sv-page-% { display: none !important; }\n"
+    ".jp-OutputArea-child:has(+ .jp-OutputArea-child .sv-page-%):not(:has(.sv-live-%)) "
+    "{ display: none; }</style>"
+)
 
-def embed(payload: bytes, still: str = "") -> str:
+
+def embed(payload: bytes, still: str = "", key: str = "") -> str:
     """Return the viewer of a payload as HTML.
 
     Parameters
@@ -46,12 +57,16 @@ def embed(payload: bytes, still: str = "") -> str:
         From :mod:`.study_payload` or :mod:`.pair_payload`.
     still : str
         HTML in place of the viewer where scripts do not run.
+    key : str
+        Key of an explorer, whose widget hides the fragment where it is shown.
     """
     damaged = html.escape(say("viewer.damaged"))
     data = base64.b64encode(payload).decode()
+    hiding = _HIDING.replace("%", key) if key else ""
     return (
-        f'<div class="sparsity-viewer" data-payload="{data}" data-script="{_packed()}" '
-        f'data-damaged="{damaged}">{still}</div><script>{_BOOTSTRAP}</script>'
+        f'{hiding}<div class="sparsity-viewer sv-page-{key}" data-payload="{data}" '
+        f'data-script="{_packed()}" data-damaged="{damaged}">{still}</div>'
+        f"<script>{_BOOTSTRAP}</script>"
     )
 
 

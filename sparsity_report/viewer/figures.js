@@ -191,9 +191,14 @@ export class Figures {
     return full > empty && empty < dense ? Math.max(0, (full - dense) / (full - empty)) : null;
   }
 
+  // Text of the name of a layer.
+  nameOf(i) {
+    return this.modules.shown?.[i] ?? this.modules.names[i];
+  }
+
   // Name of a layer without what the names of all layers in blocks begin with.
   short(i) {
-    const name = this.modules.names[i];
+    const name = this.nameOf(i);
     return name.startsWith(this.prefix) ? name.slice(this.prefix.length) : name;
   }
 

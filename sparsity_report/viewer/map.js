@@ -158,7 +158,7 @@ export class HeatMap {
     const { figures, store: { state } } = this;
     const metric = figures.metric(state);
     const value = figures.text.value(this.values.get(i) ?? figures.value(metric, [i]), metric.kind);
-    return figures.text.say("cell", { name: figures.modules.names[i], metric: metric.label, value });
+    return figures.text.say("cell", { name: figures.nameOf(i), metric: metric.label, value });
   }
 
   point(place, speak = true) {

@@ -12,7 +12,7 @@ import pandas as pd
 
 from sparsity_report.counting.histogram import Magnitudes
 from sparsity_report.counting.n_m_patterns import pattern_at
-from sparsity_report.errors import SparsityReportError
+from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.sparse.cost import value_bytes
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived import layer_metrics
@@ -140,6 +140,8 @@ def opening(kind: str, layers: pd.DataFrame, title: str) -> dict[str, Any]:
         "title": title,
         "modules": {
             "names": names,
+            # Texts of names that are not safe to show.
+            "shown": {k: text for k, n in enumerate(names) if (text := printable(n)) != n},
             "blocks": blocks,
             "projections": projections,
             "groups": groups,

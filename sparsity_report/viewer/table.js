@@ -107,7 +107,7 @@ export class Table {
         const cell = document.createElement("div");
         cell.setAttribute("role", column ? "gridcell" : "rowheader");
         cell.textContent = write(i);
-        if (!column) cell.title = this.figures.modules.names[i];
+        if (!column) cell.title = this.figures.nameOf(i);
         return cell;
       }));
       return row;

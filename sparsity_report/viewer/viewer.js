@@ -464,9 +464,9 @@ const views = (globalThis.sparsityViews ??= new Map());
 const asBytes = (view) => new Uint8Array(view.buffer ?? view, view.byteOffset ?? 0, view.byteLength);
 
 async function render({ model, el }) {
-  const root = make("div", { className: "sparsity-viewer" });
-  el.append(root);
   const key = model.get("key");
+  const root = make("div", { className: `sparsity-viewer sv-live-${key}` });
+  el.append(root);
   views.set(key, (views.get(key) ?? 0) + 1);
   let viewer = null;
   const nameOf = (name) => ((viewer?.figures.isPair || model.get("group") !== undefined ? OF_PAIR : OF_TRAITS)[name] ?? name);
