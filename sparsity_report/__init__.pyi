@@ -14,8 +14,6 @@ from .counting.pruning import Pruning as Pruning
 from .draw.charts import bar_plot as bar_plot
 from .draw.paper_figures import write_figures as write_figures
 from .errors import SparsityReportError as SparsityReportError
-from .explorer.widget import Explorer as Explorer
-from .explorer.widget import explore as explore
 from .findings.difference import Difference as Difference
 from .findings.difference import diff as diff
 from .measure.calibration import Calibration as Calibration
@@ -53,6 +51,8 @@ from .study.variants import csr as csr
 from .study.variants import dense as dense
 from .study.variants import masked as masked
 from .study.variants import params_size_and_sparsity as params_size_and_sparsity
+from .viewer.explorer import Explorer as Explorer
+from .viewer.explorer import explore as explore
 from .viewer.pair_explorer import PairExplorer as PairExplorer
 from .weights.anatomy.groups import classify_module as classify_module
 from .weights.loading import load as load

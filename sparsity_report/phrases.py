@@ -46,8 +46,8 @@ def phrase(key: str, /, **values: Any) -> Phrase:
 
     Examples
     --------
-    >>> phrase("format.name_percent_share", name="MLP", share=0.5).values
-    {'name': 'MLP', 'share': 0.5}
+    >>> phrase("audit.excluded_share", reason="norm", share=0.5).values
+    {'reason': 'norm', 'share': 0.5}
     """
     return Phrase(key, tuple((name, _frozen(value)) for name, value in values.items()))
 

@@ -3,7 +3,7 @@
 Run by hand, from the root of a checkout: ``python tests/mutants.py --number 100 --seed 1``. It
 needs ``pip install coverage``. Each worker changes a copy of the tree, never the checkout.
 
-What a reader sees is made in ``draw``, ``report``, ``findings`` and ``explorer``; so mutants are
+What a reader sees is made in ``draw``, ``report``, ``findings`` and ``viewer``; so mutants are
 drawn there, evenly among all places where one of the operators below applies. Left out is what no
 number depends on: docstrings, messages, annotations, ``draw/theme.py`` and keywords that only say
 how something looks, how much is remembered or that two lists are as long. Which test files run is
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from coverage import CoverageData
 
 ROOT = Path(__file__).resolve().parents[1]
-WINGS = ("draw", "report", "findings", "explorer")
+WINGS = ("draw", "report", "findings", "viewer")
 LOOKS = {
     "align", "angle", "anchor", "band", "baseline", "binSpacing", "columns", "cornerRadius",
     "cornerRadiusEnd", "domain", "dx", "dy", "fontSize", "format", "grid", "height", "indent",

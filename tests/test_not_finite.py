@@ -1,7 +1,6 @@
 """A model that holds NaN or infinity is counted and shown everywhere; only NaN cannot be pruned."""
 
 import json
-from itertools import product
 
 import numpy as np
 import pytest
@@ -12,8 +11,8 @@ from torch import nn
 
 import sparsity_report as sr
 from sparsity_report.counting.histogram import count
-from sparsity_report.explorer.control_state import LIVE
 from sparsity_report.phrases import phrase
+from sparsity_report.viewer.layer_values import AT_LEVEL
 
 pytestmark = pytest.mark.slow
 
@@ -135,7 +134,7 @@ def test_the_explorer_draws_what_is_finite(infinite):
     explorer = sr.explore(study_of(sr.load(model), 0.5))
     explorer.detail = "layers.0.fc1"
     stored = [(variant, 0.5) for variant in explorer.study.variants["variant"]]
-    for variant, sparsity in (*stored, *product(LIVE, (0.0, 0.99))):
+    for variant, sparsity in (*stored, *((AT_LEVEL, level) for level in (0.0, 0.99))):
         explorer.variant, explorer.sparsity = variant, sparsity
         json.dumps(explorer.chart.to_dict(), allow_nan=False)
 

@@ -23,6 +23,7 @@ from sparsity_report.study.derived.cards import Card
 from sparsity_report.study.derived.protocol_scores import by_protocol
 from sparsity_report.study.files.csv_files import csv_text, variant_stems
 from sparsity_report.untrusted.display_text import clip, short_name
+from sparsity_report.viewer.study_payload import packed_note
 from sparsity_report.words.display_names import head, layout_name
 from sparsity_report.words.number_format import figures, percent, scaled, times
 from sparsity_report.words.sentences import first, say
@@ -264,14 +265,6 @@ def _storage(study: Comparison, medium: Medium) -> Iterator[Block | None]:
         yield Fold(say("page.all_layouts_of", variants=prunings), tuple(tables))
     if tables:
         yield Text(say("page.break_even_note"), "note")
-
-
-def packed_note(study: Comparison) -> str | None:
-    """Return a sentence on the bytes that packed weights are compared with; None without any."""
-    facts = study.facts
-    if not (dtypes := facts.unpacked_dtypes(facts.baseline)):
-        return None
-    return say("storage.packed_comparison", packings=facts.packings(facts.baseline), dtypes=dtypes)
 
 
 def _speed(study: Comparison, medium: Medium) -> Iterator[Block | None]:

@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 import anywidget
@@ -156,10 +156,10 @@ class BaseExplorer(anywidget.AnyWidget):
         if not self._is_shown or self.comm is not None:
             return
         super().open()
-        if in_marimo() or self.comm is None:
+        if in_marimo():
             return
-        handle = weakref.WeakMethod(self._handle_msg)
-        self.comm.on_msg(lambda message: (answer := handle()) and answer(message))
+        handle, connection = weakref.WeakMethod(self._handle_msg), cast(Any, self.comm)
+        connection.on_msg(lambda message: (answer := handle()) and answer(message))
         registry._instances[self.model_id] = weakref.proxy(self)
 
     def close(self) -> None:

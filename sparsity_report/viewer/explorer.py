@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, overload
 
 import pandas as pd
 import traitlets
 
 from sparsity_report.counting.bounds import bounded_magnitude
+from sparsity_report.counting.counts import count_weights
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.hooks import hooks
 from sparsity_report.study.comparison import Comparison
@@ -19,7 +20,8 @@ from sparsity_report.study.derived.policy_names import GLOBAL
 from sparsity_report.study.levels.budget import budget_finding, level_within, read_budget
 from sparsity_report.study.levels.levels import Levels
 from sparsity_report.study.levels.sweep import level_table, pruned_at
-from sparsity_report.study.variants import Variant, csr, masked
+from sparsity_report.study.pairs.pair import Pair
+from sparsity_report.study.variants import Variant, csr, fingerprint, masked
 from sparsity_report.untrusted.display_text import short_name
 from sparsity_report.viewer.base_explorer import (
     BaseExplorer,
@@ -29,6 +31,7 @@ from sparsity_report.viewer.base_explorer import (
 )
 from sparsity_report.viewer.copied_code import FORMS, METRICS, Shown, copied
 from sparsity_report.viewer.layer_values import AT_LEVEL, LayerValues, State
+from sparsity_report.viewer.pair_explorer import PairExplorer
 from sparsity_report.viewer.payload import Arrays, encode
 from sparsity_report.viewer.study_payload import (
     FORMAT,
@@ -43,6 +46,83 @@ from sparsity_report.words.number_format import level
 from sparsity_report.words.sentences import say
 
 LAYOUTS = ("csr", "bitmask", "dense")
+
+
+@overload
+def explore(
+    study: Comparison, weights: Weights | None = None, *, columns: pd.DataFrame | None = None
+) -> Explorer: ...
+
+
+@overload
+def explore(study: Pair) -> PairExplorer: ...
+
+
+def explore(
+    study: Comparison | Pair, weights: Weights | None = None, *, columns: pd.DataFrame | None = None
+) -> Explorer | PairExplorer:
+    """Return the explorer of a study or a pair, for a notebook cell.
+
+    The explorer keeps the language in use, see :func:`sparsity_report.speaking`.
+
+    Parameters
+    ----------
+    study : Comparison or Pair
+        Value to explore.
+    weights : Weights, optional
+        Weights of the first variant, for a study that was read from a file. They are needed for
+        histograms and to add a level as a variant.
+    columns : pandas.DataFrame, optional
+        Further metrics of the map: ``module_name``, once each, and columns of numbers, whose names
+        are those of the metrics.
+
+    Returns
+    -------
+    Explorer or PairExplorer
+        The widget.
+
+    Raises
+    ------
+    SparsityReportError
+        If `study` is neither a study nor a pair, or is empty, `weights` are not those of the
+        first variant, or `columns` holds other values than numbers.
+
+    Examples
+    --------
+    >>> import sparsity_report as sr
+    >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.3)
+    >>> explorer = sr.explore(sr.compare(sr.dense(sr.load()), sr.masked(pruning)))
+    >>> explorer.sparsity = 0.6
+    >>> explorer.selection = [n for n in explorer.layers()["module_name"] if "fc1" in n]
+    >>> len(explorer.layers())
+    4
+    >>> pair = sr.compare_checkpoints(sr.load(), pruning)
+    >>> sr.explore(pair).metric
+    'moved'
+    """
+    if isinstance(study, Pair):
+        if weights is not None or columns is not None:
+            raise SparsityReportError(
+                "explore: a pair takes no weights= and no columns=; call explore(pair)"
+            )
+        return PairExplorer(study)
+    if not isinstance(study, Comparison):
+        raise SparsityReportError(
+            f"explore: a {type(study).__name__} is neither a study nor a pair; make one with "
+            "compare() or compare_checkpoints()"
+        )
+    if study.layers.empty:
+        raise SparsityReportError("explore: the study has no layers; compare() a model first")
+    if weights is not None:
+        given = fingerprint(weights, count_weights(weights))
+        first = study.variants["fingerprint"].iloc[0]
+        if given != first:
+            raise SparsityReportError(
+                f"explore: {weights.name} has the fingerprint {given}, the study's first variant "
+                f"{first}; give the weights the study was made of"
+            )
+        study = replace(study, weights=weights)
+    return Explorer(study, columns)
 
 
 class Explorer(BaseExplorer):

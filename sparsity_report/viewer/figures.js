@@ -12,7 +12,7 @@ const COUNTED = {
   nonzero: ["number", (f, c, i) => c.nonzero[i]],
   flops_per_token: ["number", (f, c, i, layout) => f.flops(c, i, layout)],
   stored_bytes: ["bytes", (f, c, i, layout) => f.bytes(c, i, layout)],
-  bytes_ratio: ["ratio", (f, c, i, layout) => f.bytes(c, i, layout), (f, c, i) => f.bytes(c, i, "dense")],
+  bytes_ratio: ["ratio", (f, c, i, layout) => f.bytes(c, i, layout), (f, c, i) => f.dense(c, i)],
 };
 
 export const ratio = (part, whole) => known(part) && known(whole) && whole ? part / whole : null;
@@ -122,8 +122,21 @@ export class Figures {
     });
   }
 
+  // True if a variant is stored in a layout, so that its bytes and FLOPs are those of the study.
+  isStored({ of, slack }, layout) {
+    return slack === null && layout === (of.layout === "csr" ? "csr" : "dense");
+  }
+
+  // Bytes of a module with nothing stored sparse.
+  dense(counts, i) {
+    const { of, slack } = counts;
+    return slack !== null ? this.bytes(counts, i, "dense") : of.sparse[i] ? of.dense[i] : of.stored[i];
+  }
+
   // Bytes of a module with its prunable matrices in a layout.
-  bytes({ of, left }, i, layout) {
+  bytes(counts, i, layout) {
+    const { of, left } = counts;
+    if (this.isStored(counts, layout)) return of.stored[i];
     if (!of.prunable[i] || !of.weightTotal[i]) return of.rest[i];
     const [weights, v] = [of.weightTotal[i], of.value[i]];
     if (layout === "csr" && of.runs[i]) {
@@ -135,7 +148,9 @@ export class Figures {
   }
 
   // FLOPs per token of a module; only CSR skips zeros.
-  flops({ of, left }, i, layout) {
+  flops(counts, i, layout) {
+    const { of, left } = counts;
+    if (this.isStored(counts, layout)) return of.flops[i];
     if (!of.prunable[i] || !of.weightTotal[i]) return of.restFlops[i];
     const weights = layout === "csr" && of.runs[i] ? left[i] : of.weightTotal[i];
     return divided(2 * weights * of.usesTop[i], of.usesBottom[i]);
@@ -159,7 +174,7 @@ export class Figures {
       sum.modelZeros += of.total[i] - nonzero[i];
       sum.total += of.total[i];
       sum.bytes += this.bytes(counts, i, layout);
-      sum.dense += this.bytes(counts, i, "dense");
+      sum.dense += this.dense(counts, i);
       sum.flops += this.flops(counts, i, layout);
       sum.denseFlops += this.flops(counts, i, "dense");
       if (!slack) return;
@@ -233,7 +248,9 @@ export class Figures {
     const key = `metric ${about.key} ${state.variant} ${state.policy} ${state.sparsity} ${state.layout} ${state.against}`;
     return this.once(key, () => {
       const [, amount, size] = COUNTED[about.key] ?? [null, ...this.compared(state, about.key)];
-      const array = (of) => of && Float64Array.from({ length: this.size }, (_, i) => of(this, counts, i, state.layout));
+      // A selection may hold modules that the variant in view lacks.
+      const part = (of, i) => (known(counts.of.total[i]) ? of(this, counts, i, state.layout) : 0);
+      const array = (of) => of && Float64Array.from({ length: this.size }, (_, i) => part(of, i));
       return { ...about, root: about.key === "deviation", amounts: array(amount), sizes: array(size) };
     });
   }
@@ -318,7 +335,7 @@ export class Figures {
     const counts = this.counts(state);
     const { of } = counts;
     if (!of.prunable[i] || !known(of.pointers[i]) || !of.weightTotal[i]) return [];
-    const size = (layout) => certain(this.bytes(counts, i, layout) - of.rest[i]);
+    const size = (layout) => certain(this.bytes({ of, left: counts.left }, i, layout) - of.rest[i]);
     const [dense, n] = [size("dense"), of.weightTotal[i]];
     const rows = ["dense", "csr", "bitmask"].map((key) => ({ key, bytes: size(key), fits: true }));
     const pattern = this.isLevel(state) && this.policyOf(state)?.patterns?.[this.place(this.policyOf(state), state.sparsity)];

@@ -15,7 +15,7 @@ from sparsity_report.study.derived import layer_metrics
 from sparsity_report.study.derived.heatmap_grid import Grid
 from sparsity_report.study.derived.layer_metrics import LayerFigure
 from sparsity_report.study.derived.policy_names import GLOBAL
-from sparsity_report.study.levels.levels import Levels, in_layout
+from sparsity_report.study.levels.levels import Levels, dense_sizes, in_layout
 from sparsity_report.study.levels.sweep import thresholds
 from sparsity_report.viewer.study_payload import aligned, spreads
 
@@ -77,7 +77,13 @@ class LayerValues:
         if state.is_level:
             rows = self._levels[state.policy].at(state.sparsity)
             described = described.assign(weight_nonzero=rows["weight_nonzero"])
-        dense = in_layout(described, "dense")["stored_bytes"]
+            dense = in_layout(described, "dense")["stored_bytes"]
+        else:
+            sparse = rows["prunable"] & rows["layout"].eq("csr")
+            dense = rows["stored_bytes"].mask(sparse, dense_sizes(rows))
+            is_csr = self._study.facts.layouts[state.variant] == "csr"
+            if state.byte_layout == ("csr" if is_csr else "dense"):
+                return rows.assign(dense_bytes=dense)
         return rows.assign(dense_bytes=dense, **in_layout(described, state.byte_layout))
 
     def in_view(self, state: State, rows: pd.DataFrame) -> pd.DataFrame:
@@ -94,6 +100,8 @@ class LayerValues:
     ) -> Floats:
         """Return the metric of layers, or of those with a common code; NaN where unknown."""
         amounts, sizes = self._parts(state, rows)
+        if sizes is not None:
+            amounts = np.where(sizes == 0, 0.0, amounts)
         if codes is not None and len(codes):
             amounts = np.bincount(codes, amounts).astype(float)
             sizes = None if sizes is None else np.bincount(codes, sizes).astype(float)

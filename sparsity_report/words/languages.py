@@ -98,8 +98,8 @@ def speaking(
     --------
     >>> from sparsity_report.words.sentences import say
     >>> with speaking("fr"):
-    ...     say("format.name_percent_share", name="MLP", share=0.3)
-    'MLP\xa0: 30,0\xa0%'
+    ...     say("audit.excluded_share", reason="norm", share=0.3)
+    'norm (30,0\xa0%)'
     """
     before = _SPOKEN.set(
         language if isinstance(language, Language) else _catalogue(language, template_dir)

@@ -47,8 +47,8 @@ def say(key: str, /, **values: Any) -> str:
 
     Examples
     --------
-    >>> say("format.name_percent_share", name="MLP", share=0.5)
-    'MLP: 50.0 %'
+    >>> say("audit.excluded_share", reason="norm", share=0.5)
+    'norm (50.0 %)'
     >>> [say("format.token_count", tokens=n) for n in (1, 2, [1], [1, 16])]
     ['1 token', '2 tokens', '1 token', '1 and 16 tokens']
     """

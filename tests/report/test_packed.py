@@ -12,7 +12,6 @@ from wording import wording
 
 import sparsity_report as sr
 from sparsity_report.draw.charts import csr_bytes_curve
-from sparsity_report.explorer import details as reading
 from sparsity_report.report.study_sections import packed_note, study_cards
 from sparsity_report.report.tables import study_tables
 from sparsity_report.words.sentences import say
@@ -95,8 +94,6 @@ def test_tables_cards_and_charts_name_the_bytes(studies, tmp_path):
         assert "unpacked" in caption
     assert "unpacked float32" in json.dumps(csr_bytes_curve(study).to_dict()["title"])
     assert study_tables.levels(study).columns[-1].over == "Stored bytes, unpacked"
-    heads = [column.head for column in reading.totals(study).columns]
-    assert {"Bytes in the file", "Stored bytes, unpacked"} <= {*heads}
 
 
 def test_of_a_plain_model_nothing_is_said_of_files(studies, tmp_path):

@@ -15,7 +15,7 @@ from pathlib import Path
 PACKAGE = "sparsity_report"
 # From the top down: a room imports from its own wing and those after it.
 WINGS = (
-    "__main__", "cli", "api", "explorer", "report", "viewer", "draw", "words", "findings",
+    "__main__", "cli", "api", "report", "viewer", "draw", "words", "findings",
     "measure", "study", "pairing", "counting", "weights", "sparse", "untrusted", "files",
     "phrases", "hooks", "errors",
 )  # fmt: skip

@@ -150,7 +150,9 @@ def test_french_says_the_same_numbers(demo):
 
 def test_french_typography():
     with speaking("fr"):
-        assert say("format.name_percent_share", name="MLP", share=0.3) == "MLP\u00a0: 30,0\u00a0%"
+        assert say("chart.level_csr_ratio", share=0.3, ratio=2) == (
+            "30,0\u00a0%\u00a0: CSR 2,00\u00a0× dense"
+        )
         assert say("format.count_more", count=1234567) == "1\u202f234\u202f567 autres"
     for path in CATALOGUES:
         if path.stem == "fr":
@@ -166,8 +168,8 @@ def test_notes_are_said_in_the_language_in_use():
 
 
 def test_values_are_never_templates():
-    assert say("format.name_percent_share", name="{share} {0.__class__}", share=0.1) == (
-        "{share} {0.__class__}: 10.0 %"
+    assert say("audit.excluded_share", reason="{share} {0.__class__}", share=0.1) == (
+        "{share} {0.__class__} (10.0 %)"
     )
 
 

@@ -123,7 +123,11 @@ def test_a_word_agrees_with_a_number_or_a_list():
         ("{x:cache}", "out of cache", "from memory"),
         ("{x:yes_no}", False, "no"),
         ("{x:sentence}.", phrase("format.yes"), "Yes."),
-        ("{x}", phrase("format.name_size", name=phrase("format.no"), size=1), "no: 1"),
+        (
+            "{x}",
+            phrase("audit.excluded_share", reason=phrase("format.no"), share=1),
+            "no (100.0 %)",
+        ),
     ],
 )
 def test_values_are_written_by_the_format_of_the_placeholder(template, value, expected):

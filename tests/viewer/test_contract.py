@@ -1,0 +1,285 @@
+"""The figures of the viewer's script, run by Node, are those of the study in Python."""
+
+import json
+import random
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import playwright
+import pytest
+import torch
+from helpers import Tiny, study_of
+from payloads import decode
+from torch import nn
+from transformers import MixtralConfig, MixtralForCausalLM
+
+import sparsity_report as sr
+from sparsity_report.viewer.layer_values import AT_LEVEL, LayerValues, State
+from sparsity_report.viewer.module import script
+from sparsity_report.viewer.study_payload import study_payload
+from sparsity_report.words import number_format
+from sparsity_report.words.languages import speaking
+
+NODE = Path(playwright.__file__).parent / "driver" / "node"
+METRICS = ("sparsity", "total", "nonzero", "flops_per_token", "stored_bytes", "bytes_ratio")
+COMPARED = ("difference", "beyond", "deviation")
+LAYOUTS = ("csr", "bitmask", "dense")
+BUDGETS = ("2 MB", "0.7 × bytes", "60 % FLOPs", "0.3 x bytes", "1 GB", "1 kB", "12.5 kFLOPs")
+VALUES = [0, 0.00049, 0.0005, 0.5, 0.125, 0.0625, 0.99949, 0.9996, 1, 1.005, 0.2675, 0.3333, 2.5e-5]
+
+
+def of_demo():
+    weights = sr.load()
+    pruning = sr.global_magnitude(weights, 0.3)
+    other = sr.dense(sr.load(Tiny()), name="Tiny")
+    return sr.compare(sr.dense(weights), sr.masked(pruning), sr.csr(pruning), other)
+
+
+def of_policies():
+    weights = sr.load()
+    lots = sr.random_unstructured(weights, 0.5, seed=3)
+    prunings = (sr.n_m(weights, 2, 4), lots, sr.layerwise_magnitude(weights, 0.4))
+    return sr.compare(sr.csr(prunings[0]), *map(sr.masked, prunings), patterns=True)
+
+
+def of_mixture():
+    torch.manual_seed(1)
+    config = MixtralConfig(
+        vocab_size=32, hidden_size=12, intermediate_size=20, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=1, num_local_experts=3, num_experts_per_tok=2,
+    )  # fmt: skip
+    return study_of(sr.load(MixtralForCausalLM(config), name="mixture"), 0.45)
+
+
+def of_mixed_types():
+    model = Tiny(dtype=torch.float16)
+    model.layers[0]["fc1"].bias = nn.Parameter(torch.zeros(10, dtype=torch.float32))
+    nn.init.zeros_(model.layers[1]["fc2"].weight)
+    return study_of(sr.load(model), 0.6)
+
+
+def of_unknown():
+    with torch.device("meta"):
+        model = Tiny()
+    return sr.compare(sr.dense(sr.load(model)))
+
+
+STUDIES = [of_demo, of_policies, of_mixture, of_mixed_types, of_unknown]
+
+
+def states(study, number):
+    """Return random states as those of Python."""
+    rng = random.Random(7)
+    names = list(dict.fromkeys(study.layers["module_name"]))
+    groups = list(dict.fromkeys(study.layers["group"]))
+    variants = list(study.variants["variant"])
+    for _ in range(number):
+        policy = rng.choice([*study.by_policy] or [""])
+        levels = study.by_policy[policy].sparsities if policy else [0.3]
+        variant = rng.choice([*variants, *([AT_LEVEL] * 3 if policy else [])])
+        rows = study.facts.layers(variants[0] if variant == AT_LEVEL else variant)
+        chosen = rng.choice([(), tuple(rng.sample(names, rng.randint(1, len(names))))])
+        yield State(
+            bounds={},
+            policy=policy,
+            sparsity=rng.choice(levels),
+            variant=variant,
+            byte_layout=rng.choice(LAYOUTS),
+            metric="sparsity",
+            against=rng.choice(variants),
+            modules=rng.choice(["prunable", "all", *groups]),
+            grouping="group",
+            sort="",
+            curve="bytes",
+            search="",
+            selection=chosen,
+            detail=rng.choice(list(rows["module_name"])),
+        )
+
+
+def asked(state, names):
+    """Return what the script is asked about a state."""
+    position = {name: place for place, name in enumerate(names)}
+    script_state = {
+        **state._asdict(),
+        "layout": state.byte_layout,
+        "selection": [position[name] for name in state.selection],
+        "detail": position[state.detail],
+    }
+    metrics = [*METRICS, *COMPARED]
+    return {"state": script_state, "metrics": metrics, "budgets": BUDGETS, "values": VALUES}
+
+
+def answers(study, wanted, folder):
+    """Return the payload's header, and the script's answers."""
+    data = study_payload(study)
+    header, _ = decode(data)
+    (folder / "viewer.mjs").write_text(script(), encoding="utf-8")
+    (folder / "payload").write_bytes(data)
+    cases = [asked(state, header["modules"]["names"]) for state in wanted]
+    (folder / "cases.json").write_text(json.dumps(cases), encoding="utf-8")
+    program = Path(__file__).with_name("contract.mjs")
+    files = (folder / name for name in ("viewer.mjs", "payload", "cases.json"))
+    done = subprocess.run([NODE, program, *files], capture_output=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr.decode()
+    return header, json.loads(done.stdout)
+
+
+def numbers(rows, names, column):
+    values = rows.set_index("module_name")[column].reindex(names)
+    return [None if pd.isna(value) else value for value in values]
+
+
+def known(value):
+    return None if pd.isna(value) else value
+
+
+def rows_of(study, state):
+    if state.variant == AT_LEVEL:
+        return study.by_policy[state.policy].at(state.sparsity)
+    return study.facts.layers(state.variant)
+
+
+def check_counts(study, state, names, answer):
+    rows = rows_of(study, state)
+    assert answer["left"] == numbers(rows, names, "weight_nonzero")
+    assert answer["nonzero"] == numbers(rows, names, "nonzero")
+    if state.variant == AT_LEVEL and state.byte_layout != "bitmask":
+        size, flops = {
+            "csr": ("csr_bytes", "csr_flops_per_token"), "dense": ("dense_bytes", "flops_per_token")
+        }[state.byte_layout]  # fmt: skip
+        assert answer["bytes"] == numbers(rows, names, size)
+        assert answer["flops"] == numbers(rows, names, flops)
+    held = LayerValues(study, study.by_policy, {}).rows(state)
+    assert answer["bytes"] == numbers(held, names, "stored_bytes")
+    assert answer["flops"] == numbers(held, names, "flops_per_token")
+
+
+def first(study):
+    return str(study.variants["variant"].iloc[0])
+
+
+PAIRS = {
+    "zeros": "zeros",
+    "prunable": "prunable_total",
+    "modelZeros": "model_zeros",
+    "total": "total",
+    "share": "sparsity_prunable",
+    "modelShare": "sparsity_model",
+}
+COSTS = {
+    "bytes": "stored_bytes",
+    "dense": "dense_stored_bytes",
+    "ratio": "bytes_ratio",
+    "flops": "flops_per_token",
+    "denseFlops": "dense_flops_per_token",
+    "flopsRatio": "flops_ratio",
+}
+
+
+def check_sums(study, state, answer):
+    if state.variant == AT_LEVEL:
+        levels = study.by_policy[state.policy]
+        table = levels.sums(state.selection)
+        sums = table.iloc[levels.sparsities.index(state.sparsity)]
+        stored = "csr"
+        slack = int(sums["uncertainty"])
+        assert slack <= answer["sums"]["slack"] <= 1.25 * slack
+    else:
+        sums, stored = study.facts.sums(state.variant, state.selection), None
+        stored = "csr" if study.facts.layouts[state.variant] == "csr" else "dense"
+    pairs = PAIRS | (COSTS if state.byte_layout == stored else {})
+    for key, column in pairs.items():
+        expected = known(sums[column])
+        assert answer["sums"][key] == (expected if expected is None else pytest.approx(expected)), (
+            key
+        )
+    if state.variant != AT_LEVEL or state.byte_layout != "csr":
+        return
+    for (zeros, size, flops, _), row in zip(answer["curve"], table.itertuples(), strict=True):
+        costs = known(row.stored_bytes), known(row.flops_per_token)
+        assert (zeros, size, flops) == (row.zeros, *costs)
+
+
+def check_metrics(study, state, answer):
+    values = LayerValues(study, study.by_policy, {})
+    rows = values.rows(state)
+    inside = rows["module_name"].isin(state.selection)
+    if not state.selection:
+        inside = {"all": True, "prunable": rows["prunable"]}.get(
+            state.modules, rows["group"] == state.modules
+        )
+    rows = rows[np.broadcast_to(inside, len(rows))]
+    for metric, have in answer["metrics"].items():
+        codes = np.zeros(len(rows), dtype=int)
+        want = values.values(state._replace(metric=metric), rows, codes)
+        want = known(want[0]) if len(want) else have
+        assert have == (want if want is None else pytest.approx(want, rel=1e-9, abs=1e-9)), metric
+
+
+def check_layouts(study, state, answer):
+    layout = {"csr": "csr_int32", "bitmask": "bitmask", "dense": "dense"}[state.byte_layout]
+    even = study.facts.break_even(study.facts.baseline, layout, state.selection)
+    assert answer["even"] == (None if even is None else pytest.approx(even))
+    if state.variant == AT_LEVEL:
+        return
+    table = study.facts.storage(state.variant, "layer")
+    table = table[table["name"] == state.detail]["bytes"]
+    for key, have in answer["layouts"].items():
+        name = {"csr": "csr_int32", "two_four": "2:4"}.get(key, key)
+        assert have == known(table[name])
+
+
+def check_budgets(study, state, answer):
+    for budget, have in zip(BUDGETS, answer["budgets"], strict=True):
+        try:
+            solved = sr.level_within(study, budget, policy=state.policy, layout=state.byte_layout)
+        except sr.SparsityReportError:
+            assert "level" not in have, budget
+        else:
+            assert have["level"] == solved.sparsity, budget
+            assert have.get("dense", False) == solved.dense, budget
+            write = solved.budget.write(solved.value)
+            assert str(write).replace("\u202f", " ") in have["text"].replace("\u202f", " "), budget
+
+
+def check_texts(answer, space):
+    for value, have in zip(VALUES, answer["texts"], strict=True):
+        want = [
+            number_format.percent(value, space=space),
+            number_format.percent(value, 2, space=space),
+            number_format.points(value),
+            number_format.times(value, space),
+            number_format.level(value, space),
+            number_format.scaled(value * 1e9, "B", space),
+            number_format.scaled(value * 1e5, "", space),
+            number_format.count(round(value * 1e7)),
+            number_format.figures(value - 0.4, "+.3f").replace("-", "−"),
+        ]
+        assert have == want, value
+    sums = answer["sums"]
+    assert answer["written"] == [
+        number_format.percent(sums["share"], space=space),
+        number_format.scaled(sums["bytes"], "B", space),
+        number_format.times(sums["ratio"], space),
+    ]
+
+
+@pytest.mark.parametrize("language", ["en", "fr"])
+@pytest.mark.parametrize("make", STUDIES, ids=lambda make: make.__name__)
+def test_the_script_shows_the_figures_of_the_study(make, language, tmp_path):
+    study = make()
+    wanted = list(states(study, 40))
+    with speaking(language) as spoken:
+        header, given = answers(study, wanted, tmp_path)
+        names = header["modules"]["names"]
+        for state, answer in zip(wanted, given, strict=True):
+            check_counts(study, state, names, answer)
+            check_sums(study, state, answer)
+            check_metrics(study, state, answer)
+            check_layouts(study, state, answer)
+            if state.policy:
+                check_budgets(study, state, answer)
+            check_texts(answer, spoken.space)
