@@ -22,6 +22,7 @@ from sparsity_report.viewer.study_payload import study_payload
 from sparsity_report.words import number_format
 from sparsity_report.words.languages import speaking
 
+pytestmark = pytest.mark.slow(seconds=60)
 NODE = Path(playwright.__file__).parent / "driver" / "node"
 METRICS = ("sparsity", "total", "nonzero", "flops_per_token", "stored_bytes", "bytes_ratio")
 COMPARED = ("difference", "beyond", "deviation")
@@ -267,11 +268,14 @@ def check_texts(answer, space):
     ]
 
 
+@pytest.fixture(scope="module", params=STUDIES, ids=lambda make: make.__name__)
+def study(request):
+    return request.param()
+
+
 @pytest.mark.parametrize("language", ["en", "fr"])
-@pytest.mark.parametrize("make", STUDIES, ids=lambda make: make.__name__)
-def test_the_script_shows_the_figures_of_the_study(make, language, tmp_path):
-    study = make()
-    wanted = list(states(study, 40))
+def test_the_script_shows_the_figures_of_the_study(study, language, tmp_path):
+    wanted = list(states(study, 25))
     with speaking(language) as spoken:
         header, given = answers(study, wanted, tmp_path)
         names = header["modules"]["names"]
