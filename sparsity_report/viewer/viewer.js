@@ -51,13 +51,14 @@ class Viewer {
       kernel?.share(this.store.traits(state));
       root.dispatchEvent(new CustomEvent("viewer-change", { bubbles: true, detail: state }));
     });
-    this.guard = (event) => {
+    this.ended = new AbortController();
+    const guard = (event) => {
       const inside = event.composedPath().includes(root);
       const plain = (!event.ctrlKey && !event.metaKey) || ["z", "y"].includes(event.key.toLowerCase());
       root.toggleAttribute("data-lm-suppress-shortcuts", inside && plain);
     };
-    window.addEventListener("keydown", this.guard, true);
-    root.addEventListener("keydown", (event) => this.key(event));
+    window.addEventListener("keydown", guard, { capture: true, signal: this.ended.signal });
+    root.addEventListener("keydown", (event) => this.key(event), { signal: this.ended.signal });
     this.sized = new ResizeObserver(() => this.update(this.store.state));
     this.sized.observe(root);
     this.update(this.store.state);
@@ -378,7 +379,7 @@ class Viewer {
     const [now, first] = [this.store.traits(state), this.store.traits(this.store.first)];
     const literal = (value) => JSON.stringify(value).replace(/\bnull\b/g, "None");
     const changed = SHARED.filter((name) => JSON.stringify(now[name]) !== JSON.stringify(first[name]) && (name !== "detail" || !now.selection.length));
-    const lines = changed.map((name) => `explorer.${name} = ${literal(now[name])}`);
+    const lines = changed.map((name) => `explorer.${OF_STUDY[name] ?? name} = ${literal(now[name])}`);
     const end = asFigure ? 'explorer.chart.save("figure.pdf")  # or .svg, .png' : "explorer";
     return [this.data.code, "explorer = sr.explore(study)", ...lines, end, ""].join("\n");
   }
@@ -426,7 +427,7 @@ class Viewer {
   }
 
   close() {
-    window.removeEventListener("keydown", this.guard, true);
+    this.ended.abort();
     this.sized.disconnect();
     clearTimeout(this.store.timer);
     clearTimeout(this.waiting);
