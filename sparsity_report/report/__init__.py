@@ -8,6 +8,6 @@ and writes tables as HTML, Typst, LaTeX, Markdown and text.
 
 `explore_page` is the page of ``sparsity-report explore``.
 
-In notebooks: `notebook` (executes one), `exporter` (for nbconvert), `progress_bars`, and
-`value_display`, the ``repr`` of a value and its notebook cell.
+In notebooks: `notebook` (executes one), `progress_bars`, and `value_display`, the ``repr`` of a
+value and its notebook cell.
 """

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
 import itertools
 import os
 import re
@@ -15,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsity_report.draw.fonts import font_face_css
-from sparsity_report.draw.vega import bundle
 from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.files.atomic import check_folder, together, write_file
 from sparsity_report.files.package_data import shipped
+from sparsity_report.viewer.embed import digests
 from sparsity_report.words import number_format
 from sparsity_report.words.languages import speaking, spoken, template_folders, template_text
 
@@ -27,9 +25,8 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 DEFAULT = "structural_csr_analysis"
-# Marks in the output of an explorer, and the script that moves its slider.
+# Output that needs a kernel.
 _WIDGET = "application/vnd.jupyter.widget-view+json"
-_SLIDER, _MOVING = 'class="sx-levels"', "notebook/slider.js"
 
 
 def write_notebook(
@@ -217,31 +214,26 @@ def as_html(
     )
     exporter.register_filter("apart", _apart())
     title = next((c.source for c in node.cells if c.cell_type == "markdown"), "")
-    about: dict[str, str] = {
+    about = {
         "language": spoken().code,
         "title": printable(title.splitlines()[0].lstrip("# ") if title else "", 120),
         "css": "\n".join([font_face_css(), *styles]),
+        "scripts": " ".join(digests()),
     }
-    if _without_widgets(node):
-        script = bundle() + template_text(_MOVING, template_dir)
-        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-        about |= {"script": script, "script_digest": f"sha256-{digest}"}
+    _remove_widgets(node)
     page: str
     with blaming("export the notebook"):
         page, _ = exporter.from_notebook_node(node, {"sparsity_report": about})
     return page
 
 
-def _without_widgets(node: NotebookNode) -> bool:
-    """Remove outputs that need a kernel; return True if an explorer moves without one."""
-    moves = False
+def _remove_widgets(node: NotebookNode) -> None:
+    """Remove outputs that need a kernel."""
     for cell in node.cells:
         for output in cell.get("outputs", []):
             output.get("data", {}).pop(_WIDGET, None)
-            moves |= _SLIDER in str(output.get("data", {}).get("text/html", ""))
         if "outputs" in cell:
             cell.outputs = [output for output in cell.outputs if output.get("data", True)]
-    return moves
 
 
 def _apart() -> Callable[[str], str]:

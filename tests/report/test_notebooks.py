@@ -1,9 +1,9 @@
 """Notebooks executed from top to bottom, offline, on the demo model and on a real checkpoint."""
 
-import json
 import os
 import re
 import sys
+from copy import deepcopy
 from pathlib import Path
 
 import nbformat
@@ -13,15 +13,16 @@ from browser import check_no_label_is_cut
 from helpers import command
 from jupyter_client import KernelManager
 from nbclient import NotebookClient
+from nbconvert import HTMLExporter
 
 import sparsity_report as sr
-from sparsity_report.draw.vega import bundle
 from sparsity_report.files.package_data import DEMO
 from sparsity_report.report import notebook
-from sparsity_report.report.exporter import PageExporter
+from sparsity_report.report.notebook import as_html
 
 pytestmark = pytest.mark.slow(seconds=80)
 
+WIDGET = "application/vnd.jupyter.widget-view+json"
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 
 
@@ -192,61 +193,71 @@ def explored(kernel, tmp_path_factory):
 def test_explorer(explored):
     notebook, folder = explored
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    views = [o for o in outputs if "application/vnd.jupyter.widget-view+json" in o.get("data", {})]
+    views = [o["data"] for o in outputs if WIDGET in o.get("data", {})]
     assert len(views) == 1
-    still = [o["data"]["text/html"] for o in outputs if "sx-still" in str(o.get("data", {}))]
-    assert "data:image/png;base64," in still[0]
+    assert 'class="sparsity-viewer"' in views[0]["text/html"]
     study = sr.read_study(folder / "study.json")
-    shown = json.dumps(outputs, ensure_ascii=False)
-    assert all(sentence in shown for sentence in sr.summarize(study)[:2])
+    assert views[0]["text/plain"].split("\n") == sr.summarize(study)
     assert "<svg" in (folder / "explorer.svg").read_text(encoding="utf-8")
-    # Where nobody looks, no 900 KB of Vega are sent, so none are saved with the widgets' state.
-    (saved,) = notebook.metadata["widgets"].values()
-    scripts = [len(widget["state"].get("_esm", "")) for widget in saved["state"].values()]
-    assert 0 < sum(scripts) < len(bundle()) / 50
-    # Each of thirty controls has a layout and a style of its own. Of the rest a good part is the
-    # slider at every level, for the page it is exported to.
-    whole, widgets = len(nbformat.writes(notebook)), len(json.dumps(saved))
-    assert whole < 300_000
-    assert whole - widgets < 180_000
+    notebook.metadata.pop("widgets", None)  # JupyterLab saves no state of widgets
+    assert len(nbformat.writes(notebook)) < 120_000
+
+
+def plain(notebook):
+    """The page of ``jupyter nbconvert --to html``."""
+    text, _ = HTMLExporter().from_notebook_node(notebook)
+    return text
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_an_exported_explorer_moves_without_a_kernel(chromium, explored, tmp_path):
+@pytest.mark.parametrize(
+    "export", [plain, lambda nb: as_html(nb, hide_inputs=True)], ids=["plain", "own"]
+)
+def test_an_exported_explorer_moves_without_a_kernel(chromium, explored, tmp_path, export):
     notebook, _ = explored
-    nbformat.write(notebook, tmp_path / "o.ipynb")
-    # As jupyter nbconvert --to sparsity-report does.
-    text, about = PageExporter().from_filename(str(tmp_path / "o.ipynb"))
-    written = tmp_path / f"o{about['output_extension']}"
-    written.write_text(text, encoding="utf-8")
+    notebook.metadata.pop("widgets", None)
+    written = tmp_path / "o.html"
+    written.write_text(export(deepcopy(notebook)), encoding="utf-8")
     page = chromium.new_page()
     wrong = []
-    page.on("console", lambda message: wrong.append(message.text))
     page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.goto(written.as_uri())
-    page.locator(".sx-levels svg.marks").wait_for()
-    assert not page.locator(".sx-still > img").is_visible()
+    page.route(re.compile("^https?:"), lambda route: route.abort())
+    page.goto(written.as_uri(), wait_until="commit")
+    page.locator(".sv-map").wait_for()
     totals = {
         level: sr.compare(sr.csr(sr.global_magnitude(sr.load(), level))).totals["stored_bytes"][0]
         for level in (0.3, 0.4)
     }
-    slider = page.locator(".sx-levels input")
-    ratio = page.locator(".sx-levels [data-show=bytes_ratio]")
     dense = sr.compare(sr.dense(sr.load())).totals["stored_bytes"][0]
-    for level, keys in ((0.3, 0), (0.4, 10)):
-        for _ in range(keys):
-            slider.press("ArrowRight")
-        assert ratio.inner_text() == f"{totals[level] / dense:.2f}\u202f×"
-        assert slider.get_attribute("aria-valuetext").startswith(f"{100 * level:g}")
-    # What is not the one script that the page names does not run.
-    page.evaluate("""() => {
-        const script = document.createElement("script");
-        script.textContent = "window.ran = 1";
-        document.body.append(script);
-    }""")
+    for level, total in totals.items():
+        page.evaluate(
+            """level => document.querySelector(".sparsity-viewer").viewer
+            .set({sparsity: level, layout: "csr"})""",
+            level,
+        )
+        text = page.locator(".sv-sentence").inner_text().replace("\u202f", " ")
+        assert f"{total / dense:.2f} ×" in text
+        assert f"{100 * level:g}" in page.locator(".sv-slider").get_attribute("aria-valuetext")
+    assert wrong == []
+    page.close()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_page_of_a_notebook_runs_the_viewer_only(chromium, explored, tmp_path):
+    notebook = deepcopy(explored[0])
+    shown = next(
+        o for cell in notebook.cells for o in cell.get("outputs", []) if WIDGET in o.get("data", {})
+    )
+    shown["data"]["text/html"] += "<script>window.ran = 1</script><img src=x onerror='ran = 2'>"
+    (tmp_path / "o.html").write_text(as_html(notebook, hide_inputs=True), encoding="utf-8")
+    page = chromium.new_page()
+    wrong = []
+    page.on("console", lambda message: wrong.append(message.text))
+    page.goto((tmp_path / "o.html").as_uri())
+    page.locator(".sv-map").wait_for()
     assert page.evaluate("window.ran") is None
-    assert any("Content Security Policy" in line for line in wrong)
-    assert len(wrong) == 1, wrong
+    assert wrong
+    assert all("Content Security Policy" in line for line in wrong), wrong
     page.close()
 
 
