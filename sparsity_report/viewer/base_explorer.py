@@ -207,7 +207,8 @@ class BaseExplorer(anywidget.AnyWidget):
         self._is_shown = True
         self.open()
         view = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
-        return {"application/vnd.jupyter.widget-view+json": view}
+        # An export without the widget shows nothing in its place, and does not warn.
+        return {"application/vnd.jupyter.widget-view+json": view, "text/plain": ""}
 
     @in_own_language
     def _page_bundle(self) -> dict[str, Any]:
