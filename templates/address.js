@@ -20,6 +20,54 @@ class Address {
       this.restore();
       this.later();
     });
+    document.addEventListener("viewer-change", ({ target }) => this.follow(target));
+    this.follow(document.querySelector(".sparsity-viewer"));
+  }
+
+  /* Keep the traits of the viewer, which opens later than the page. */
+  follow(root) {
+    if (!root?.viewer) return;
+    if (!this.root) {
+      this.root = root;
+      this.first = root.viewer.state;
+      this.restore();
+    }
+    this.later();
+  }
+
+  /* Show the traits of an address, if they are values of their controls. */
+  restoreTraits(given) {
+    const { figures, store } = this.root.viewer;
+    const traits = given.map(([name, told]) => [name, this.trait(name, told)]).filter(([, value]) => value !== undefined);
+    if (!traits.length) return;
+    const state = { ...store.state, ...store.internal(Object.fromEntries(traits)) };
+    const { levels } = figures.policyOf?.(state) ?? {};
+    if (levels) state.sparsity = levels[figures.place({ levels }, state.sparsity)];
+    store.restore(store.settled(state));
+  }
+
+  trait(name, told) {
+    if (name === "bounds" || !Object.hasOwn(this.first, name)) return undefined;
+    const control = { modules: "scope", policy: "variant" }[name] ?? name;
+    const heads = name === "sort" ? "[data-sort]" : `select.sv-${control} option`;
+    const known = [...this.root.querySelectorAll(heads)]
+      .map(({ value, dataset }) => dataset.sort ?? value.replace(/^(variant|policy) /, ""));
+    if (known.length && told !== "at level" && !known.includes(told.replace(/^-/, ""))) return undefined;
+    const first = this.first[name];
+    if (typeof first === "string") return told;
+    try {
+      const value = JSON.parse(told);
+      return typeof value === typeof first && Array.isArray(value) === Array.isArray(first) ? value : undefined;
+    } catch {
+      return undefined;
+    }
+  }
+
+  /* Return the traits that differ from those of the first state. */
+  traits() {
+    const text = (value) => (typeof value === "string" ? value : JSON.stringify(value));
+    return Object.entries(this.root?.viewer.state ?? {})
+      .map(([name, value]) => [name, text(value) === text(this.first[name]) ? "" : text(value)]);
   }
 
   restore() {
@@ -30,6 +78,7 @@ class Address {
     const section = value === "" && !this.settings.has(first) && document.getElementById(first);
     this.section = section ? first : "";
     for (const [name, told] of given) this.settings.get(name)?.set(told);
+    if (this.root) this.restoreTraits(given);
     if (section && given.length > 1) section.scrollIntoView();
   }
 
@@ -39,8 +88,9 @@ class Address {
   }
 
   write() {
+    if (document.querySelector(".sparsity-viewer:not(.sv-ready)")) return;
     const settings = [...this.settings].map(([name, { get }]) => [name, get()]);
-    const changed = settings.filter(([, value]) => value);
+    const changed = [...settings, ...this.traits()].filter(([, value]) => value && value.length < Address.LONGEST / 4);
     const parts = [this.section, new URLSearchParams(changed).toString()].filter(Boolean);
     const kept = parts.length ? `#${parts.join("&")}` : "";
     if (kept === location.hash) return;

@@ -6,7 +6,7 @@ class Picture {
 
   /* Create a picture for every chart that is not part of another picture. */
   static all() {
-    for (const place of document.querySelectorAll(".plate > figure, .multiples")) new Picture(place);
+    for (const place of document.querySelectorAll(":not(.sparsity-viewer) > .plate > figure, .multiples")) new Picture(place);
   }
 
   constructor(place) {

@@ -1,5 +1,4 @@
 for (const details of document.querySelectorAll("details.roomy")) details.open = innerWidth >= 640;
-if (innerWidth < 800) for (const list of document.querySelectorAll("nav details")) list.open = false;
 const scheme = document.getElementById("scheme");
 const tables = [...document.querySelectorAll("table.sortable")].map((table) => new Table(table));
 new Address(tables, scheme && chooseScheme(scheme));

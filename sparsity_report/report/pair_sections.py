@@ -14,6 +14,7 @@ from sparsity_report.study.layers import records
 from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.study.pairs.pair_cells import ROWS
 from sparsity_report.untrusted.display_text import clip
+from sparsity_report.viewer.pair_payload import pair_payload
 from sparsity_report.words.display_names import display_name, head
 from sparsity_report.words.number_format import known, percent, scaled
 from sparsity_report.words.pair_labels import both
@@ -56,6 +57,7 @@ def pair_document(pair: Pair, medium: Medium) -> dict[str, Any]:
         names=names,
         title=" → ".join(clip(name, 40) for name in names),
         verdict=verdict,
+        payload=None if medium.is_paper else pair_payload(pair),
         cards=[*_cards(pair)],
         findings=[*findings, *notes],
     )

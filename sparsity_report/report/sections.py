@@ -224,6 +224,7 @@ def document(sections: list[Section], **values: Any) -> dict[str, Any]:
     empty = {"heading": "", "verdict": "", "chips": [], "cards": [], "further": []}
     common = {
         "lead": None,
+        "payload": None,
         "language": spoken(),
         "program": f"sparsity-report {sparsity_report.__version__}",
         "version": sparsity_report.__version__,

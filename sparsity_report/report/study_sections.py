@@ -23,7 +23,7 @@ from sparsity_report.study.derived.cards import Card
 from sparsity_report.study.derived.protocol_scores import by_protocol
 from sparsity_report.study.files.csv_files import csv_text, variant_stems
 from sparsity_report.untrusted.display_text import clip, short_name
-from sparsity_report.viewer.study_payload import packed_note
+from sparsity_report.viewer.study_payload import packed_note, study_payload
 from sparsity_report.words.display_names import head, layout_name
 from sparsity_report.words.number_format import figures, percent, scaled, times
 from sparsity_report.words.sentences import first, say
@@ -98,6 +98,7 @@ def study_document(study: Comparison, medium: Medium) -> dict[str, Any]:
         verdict=str(verdict(study)),
         cards=study_cards(study),
         lead=study_maps.first_map(study, study_maps.domain_of(medium)),
+        payload=None if medium.is_paper else study_payload(study),
         findings=findings[:_IN_SIGHT],
         further=findings[_IN_SIGHT:],
         variants=plain_rows(study.variants),

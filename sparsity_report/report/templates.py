@@ -17,6 +17,7 @@ from sparsity_report.report.tables.markdown import SPECIAL
 from sparsity_report.report.tables.table_model import broken, to_html
 from sparsity_report.study.files.csv_files import FORMULA
 from sparsity_report.untrusted.display_text import clip
+from sparsity_report.viewer.embed import embed
 from sparsity_report.words import number_format
 from sparsity_report.words.display_names import group_name, method_name
 from sparsity_report.words.languages import template_folders
@@ -107,6 +108,7 @@ def environment(template_dir: str | os.PathLike[str] | None = None) -> Environme
         "_": say,
         "font_faces": lambda: Markup(font_face_css()),
         "escapes": lambda: _ESCAPES,
+        "embed": lambda payload, still: Markup(embed(payload, still)),
     }
     return templates
 

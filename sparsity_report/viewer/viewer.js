@@ -453,6 +453,7 @@ async function mount(root, payload, { start = {}, kernel = null } = {}) {
     Object.defineProperty(viewer, "state", { get: () => viewer.store.traits(), configurable: true });
     viewer.set = (traits, options) => viewer.store.set(viewer.store.internal(traits), options);
     root.classList.add("sv-ready");
+    root.dispatchEvent(new CustomEvent("viewer-change", { bubbles: true, detail: viewer.store.state }));
     return viewer;
   } catch (error) {
     root.replaceChildren(make("p", { className: "sv-sentence", textContent: root.dataset.damaged ?? DAMAGED, title: String(error) }));

@@ -65,7 +65,9 @@ def keys_of(figures):
 def test_draws_every_chart_and_asks_for_nothing(chromium, request, name, charts):
     with Visit(chromium, request.getfixturevalue(name)) as visit:
         figures = visit.page.locator("figure")
-        assert sorted(keys_of(figures)) == sorted(f"{key}-figure" for key in charts)
+        # The viewer takes the place of the first map.
+        assert sorted(keys_of(figures)) == sorted(f"{key}-figure" for key in charts[1:])
+        assert visit.page.locator(".sv-map").bounding_box()["height"] > 100
         for figure in figures.all():
             (drawn,) = figure.locator("svg").all()
             bar = figure.get_attribute("id") == "map-colors-figure"
@@ -77,12 +79,27 @@ def test_draws_every_chart_and_asks_for_nothing(chromium, request, name, charts)
 
 def test_marks_have_titles_and_a_hostile_name_in_one_is_text(chromium, report, hostile):
     with Visit(chromium, report) as visit:
-        titles = visit.page.locator("#map1-figure title").all_text_contents()
-        assert len(titles) == 6
-        assert re.fullmatch(r"block: 0; projection: fc1; zeros: \d+\.\d %", titles[0])
+        titles = visit.page.locator("#sparsity-figure title").all_text_contents()
+        assert len(titles) == 2
+        assert re.fullmatch(r"group: .*; variant: .*; .*: 0\.0\W%", titles[0])
     with Visit(chromium, hostile) as visit:
         assert visit.page.locator("figure title > *, figure img").count() == 0
         assert visit.page.evaluate("window.hacked") is None
+
+
+@pytest.mark.parametrize("width", [390, 800, 1440])
+def test_the_viewer_opens_without_moving_the_page(chromium, demo_page, width):
+    shifts = """new Promise((done) => {
+        const found = (list) => done(list.getEntries().map(({ value }) => value));
+        new PerformanceObserver(found).observe({ type: "layout-shift", buffered: true });
+        setTimeout(() => done([]), 1000);
+    })"""
+    with Visit(chromium, demo_page, viewport={"width": width, "height": 900}) as visit:
+        assert sum(visit.page.evaluate(shifts)) == 0
+        assert "30.0" in visit.page.locator(".sv-sentence").inner_text()
+        assert visit.requests == [visit.url]
+        assert visit.complaints == []
+        assert "unsafe-eval" not in demo_page.read_text(encoding="utf-8")
 
 
 def test_without_scripts_everything_is_there(chromium, report):
@@ -103,7 +120,8 @@ def test_without_scripts_everything_is_there(chromium, report):
 def test_print_shows_the_pictures(chromium, report):
     with Visit(chromium, report) as visit:
         visit.page.emulate_media(media="print")
-        assert keys_of(visit.page.locator("figure:visible:has(> svg)")) == PICTURES
+        assert keys_of(visit.page.locator("figure:visible:has(> svg)")) == PICTURES[1:]
+        assert visit.page.locator(".sv-map").is_visible()
         assert not visit.page.locator("nav").is_visible()
         assert visit.page.locator("#map details.folded table").is_visible()
         assert all(table.is_visible() for table in visit.page.locator("table.layers").all())
@@ -261,7 +279,7 @@ def demo_page(demo_study, tmp_path_factory):
 
 def boxes_of_the_first_screen(visit):
     """Lower edges of verdict, cards and map, in pixels from the top of the page."""
-    parts = [visit.page.locator(f"#summary {part}") for part in (".verdict", ".cards", "figure")]
+    parts = [visit.page.locator(f"#summary {part}") for part in (".verdict", ".cards", ".sv-map")]
     boxes = [part.first.bounding_box() for part in parts]
     assert all(box["height"] > 40 for box in boxes)
     return [box["y"] + box["height"] for box in boxes]
@@ -348,7 +366,7 @@ def contrast(page, selector, paper):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_charts_are_readable_by_day_and_night(chromium, report, scheme):
     with Visit(chromium, report, color_scheme=scheme) as visit:
-        for figure in PICTURES:
+        for figure in PICTURES[1:]:
             assert contrast(visit.page, f'#{figure} [fill="#222222"]', "body") > 7
         bar = '#sparsity-figure [fill="#0072B2"]'
         assert contrast(visit.page, bar, "body") > 3

@@ -46,12 +46,14 @@ def opened_at(page, report, fragment):
     """The page as one finds it who was sent its address."""
     page.goto("about:blank")
     page.goto(f"{report.as_uri()}#{fragment}")
+    page.wait_for_selector(".sv-ready")
     return page
 
 
 def state(page):
     return page.evaluate(
         """() => ({
+            viewer: document.querySelector(".sparsity-viewer").viewer.state,
             scheme: document.documentElement.dataset.scheme ?? null,
             open: [...document.querySelectorAll("details.all")].map((d) => d.open),
             searched: [...document.querySelectorAll("input[type=search]")].map((i) => i.value),
@@ -69,16 +71,20 @@ def wait_for_address(page, *parts):
 def test_the_address_brings_back_what_was_set(page, report):
     opened_at(page, report, "layers")
     fresh = state(page)
+    page.locator(".sv-slider").fill("45")
     page.locator("details.all").nth(1).locator("summary").click()
     table = page.locator("table.layers").nth(1)
     table.locator("thead button").nth(6).click()
     table.locator("thead button").nth(6).click()
-    page.locator("input[type=search]").nth(1).fill("fc1 & 2")
+    page.locator("input[type=search]").nth(2).fill("fc1 & 2")
     page.locator("#scheme").click()
-    wait_for_address(page, "#layers&", "open2=yes", "sort2=-7", "search2=fc1", "scheme=")
+    wait_for_address(
+        page, "#layers&", "sparsity=0.45", "open2=yes", "sort2=-7", "search2=fc1", "scheme="
+    )
     left, address = state(page), page.evaluate("location.hash.slice(1)")
     assert left != fresh
-    assert (left["sorted"], left["searched"][1]) == ([6], "fc1 & 2")
+    assert (left["sorted"], left["searched"][2]) == ([6], "fc1 & 2")
+    assert (left["viewer"]["sparsity"], left["viewer"]["variant"]) == (0.45, "at level")
     assert state(opened_at(page, report, address)) == left
     page.locator("nav a").nth(2).click()  # a section, and all else stays
     section = page.locator("nav a").nth(2).get_attribute("href")
@@ -90,15 +96,17 @@ def test_an_address_that_makes_no_sense_changes_nothing(page, report):
     fresh = state(opened_at(page, report, ""))
     attack = quote("<img src=x onerror=alert(1)>")
     for fragment in (
-        f"{attack}&sort1=0&sort1=99&sort1=__proto__&open1={attack}",
+        f"metric={attack}&variant={attack}&sparsity={attack}&layout=x&bounds=%7B%22a%22:0%7D",
+        f"sort1=0&sort1=99&sort1=__proto__&open1={attack}&sort=__proto__",
         f"scheme={attack}&__proto__=1&constructor=1&toString=1&%E0%A4%A&%00&{attack}={attack}",
         f"scheme=dark&x={'y' * 5000}",
     ):
         assert state(opened_at(page, report, fragment)) == fresh
+    assert state(opened_at(page, report, "sparsity=0.123"))["viewer"]["sparsity"] == 0.12
     found = state(opened_at(page, report, f"search1={attack}{'z' * 900}"))
     assert found["rows"][0] == 0
-    assert found["searched"][0].startswith("<img src=x")
-    assert len(found["searched"][0]) == 200
+    assert found["searched"][1].startswith("<img src=x")
+    assert len(found["searched"][1]) == 200
     assert page.locator("img").count() == 0
 
 
@@ -118,16 +126,16 @@ def test_every_chart_saves_as_svg_and_png(page, report):
     page.set_viewport_size({"width": 390, "height": 844})  # what is saved is as wide as ever
     figures = page.locator("figure").count()
     assert page.locator("figure + .tools").count() == figures > 4
-    name, drawn = saved(page, "#summary .plate", "SVG")
+    name, drawn = saved(page, "#flops .plate", "SVG")
     root = ET.fromstring(drawn)
-    assert name == "demo-map1.svg"
+    assert name == "demo-flops.svg"
     assert b"#222222" in drawn  # as by day
     texts = {"".join(text.itertext()) for text in root.iter("{http://www.w3.org/2000/svg}text")}
-    assert {"Transformer block", "fc1", "out_proj"} <= texts
+    assert {"FLOPs per token", "attention", "MLP"} <= texts
     assert float(root.get("width")) > 390
     assert root[0].tag.endswith("title")
-    name, image = saved(page, "#summary .plate", "PNG")
-    assert name == "demo-map1.png"
+    name, image = saved(page, "#flops .plate", "PNG")
+    assert name == "demo-flops.png"
     assert image[:8] == b"\x89PNG\r\n\x1a\n"
     assert struct.unpack(">II", image[16:24]) == tuple(
         2 * round(float(root.get(side))) for side in ("width", "height")
@@ -149,7 +157,7 @@ def test_a_table_copies_with_plain_digits(page, report, demo_study):
         shares, 100 * own["sparsity"].to_numpy(float), rtol=1e-14, atol=0, equal_nan=True
     )
     page.locator("details.all").nth(1).locator("summary").click()
-    page.locator("input[type=search]").nth(1).fill("fc1")  # those found, in the order shown
+    page.locator("input[type=search]").nth(2).fill("fc1")  # those found, in the order shown
     assert copied(page, layers, "Markdown").count("fc1") == 4
     assert len(copied(page, layers, "CSV").splitlines()) == 1 + 4
     totals = page.locator("#totals .tools")

@@ -16,7 +16,9 @@ SCREENS = ((390, "light"), (800, "dark"), (1440, "light"), (390, "dark"))
 SIDEWAYS = """() => [...document.querySelectorAll("body *")].filter((part) => {
     const hidden = ["auto", "scroll"].includes(getComputedStyle(part).overflowX);
     return hidden && part.checkVisibility() && part.scrollWidth > part.clientWidth + 1;
-}).filter((part) => !part.matches(".scroll, .multiples, .plate, pre")).map((p) => p.outerHTML)"""
+}).filter((part) =>
+    !part.matches(".scroll, .multiples, .plate, .sparsity-viewer *, pre")
+).map((part) => part.outerHTML)"""
 
 
 @pytest.fixture(scope="module")

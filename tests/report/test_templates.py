@@ -69,7 +69,7 @@ def listed(head):
 
 
 def test_the_context_is_listed_whole(demo_study):
-    assert listed("value") == {*study_document(demo_study, Medium("page")), "script"}
+    assert listed("value") == {*study_document(demo_study, Medium("page"))}
 
 
 def test_names_for_people():

@@ -81,6 +81,9 @@ class Visit:
         )
         self.url = path.as_uri()
         self.page.goto(self.url)
+        if options.get("java_script_enabled", True):
+            pending = "() => !document.querySelector('.sparsity-viewer:not(.sv-ready)')"
+            self.page.wait_for_function(pending)
 
     def __enter__(self):
         return self
