@@ -83,7 +83,8 @@ def figure_values(
     if codes is not None and len(codes):
         amounts, sizes = (np.bincount(codes, part).astype(float) for part in (amounts, sizes))
     values = np.divide(amounts, sizes, out=np.full(len(amounts), np.nan), where=sizes != 0)
-    return np.sqrt(values) if FIGURES[key].is_root else values
+    figures: npt.NDArray[np.float64] = np.sqrt(values) if FIGURES[key].is_root else values
+    return figures
 
 
 def first(rows: pd.DataFrame) -> str | None:

@@ -1,18 +1,22 @@
 """The viewer of a pair: its payload, read without the package, and its explorer."""
 
-import gzip
 import json
 import math
+import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import hostile
 import numpy as np
 import pandas as pd
+import playwright
 import pytest
 from pairs import LOST, gone, two_policies
+from payloads import decode
 
 import sparsity_report as sr
 from sparsity_report.study.pairs.pair_cells import figure_map
+from sparsity_report.viewer.module import script
 from sparsity_report.viewer.pair_explorer import PairExplorer
 from sparsity_report.viewer.pair_payload import FIGURES, pair_payload
 
@@ -28,31 +32,11 @@ def pair(demo):
     return replace(pair, layers=layers)
 
 
-def decoded(payload):
-    """Header and arrays of a payload, by the description of its format."""
-    plain = gzip.decompress(payload)
-    size = int.from_bytes(plain[:4], "little")
-    header, at, arrays = json.loads(plain[4 : 4 + size]), 4 + size, []
-    for described in header["arrays"]:
-        assert at % 8 == 0
-        n = described["length"]
-        if described["kind"] == "f8":
-            planes = np.frombuffer(plain, np.uint8, 8 * n, at).reshape(8, n)
-            arrays.append(np.frombuffer(planes.T.tobytes(), "<f8"))
-            at += 8 * n
-        else:
-            assert described["kind"] == "u1"
-            arrays.append(np.frombuffer(plain, np.uint8, n, at))
-            at += -(-n // 8) * 8
-    assert at == len(plain)
-    return header, arrays
-
-
 class Shown:
     """Figures as the viewer computes them: Σ amounts ÷ Σ sizes."""
 
     def __init__(self, pair):
-        self.header, self.arrays = decoded(pair_payload(pair))
+        self.header, self.arrays = decode(pair_payload(pair))
         self.names = self.header["modules"]["names"]
         self.figures = {figure["key"]: figure for figure in self.header["figures"]}
         self.is_prunable = self.arrays[self.header["prunable"]]
@@ -187,6 +171,42 @@ def test_its_words_are_in_the_language_in_use(pair):
 
 
 FC1 = "model.decoder.layers.0.fc1"
+NODE = Path(playwright.__file__).parent / "driver" / "node"
+ANSWERS = """
+import { readFileSync } from "node:fs";
+const [, script, payload, chosen] = process.argv;
+const { Figures, open } = await import(script);
+const figures = new Figures(await open(readFileSync(payload)));
+const value = (metric, members) => figures.value(figures.metric({ metric }), members);
+const entries = (keys, of) => Object.fromEntries(keys.map((key) => [key, of(key)]));
+const metrics = figures.metrics.map(({ key }) => key);
+const all = (members) => entries(metrics, (metric) => value(metric, members));
+const scopes = entries(figures.data.scopes, (name) => figures.scope(name, {}));
+process.stdout.write(JSON.stringify([scopes, JSON.parse(chosen).map(all)]));
+"""
+
+
+def test_the_script_shows_the_same_figures(pair, tmp_path):
+    shown, rng = Shown(pair), np.random.default_rng(5)
+    count = len(shown.names)
+    chosen = [rng.permutation(count)[: rng.integers(1, count + 1)].tolist() for _ in range(60)]
+    chosen += [[place] for place in range(count)] + [[]]
+    (tmp_path / "viewer.mjs").write_text(script(), encoding="utf-8")
+    (tmp_path / "payload").write_bytes(pair_payload(pair))
+    line = [NODE, "--input-type=module", "-e", ANSWERS, tmp_path / "viewer.mjs"]
+    run = subprocess.run(
+        [*line, tmp_path / "payload", json.dumps(chosen)],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    scopes, values = json.loads(run.stdout)
+    for members, figures in zip(chosen, values, strict=True):
+        inside = np.isin(np.arange(count), members)
+        for key, value in figures.items():
+            assert same(value, shown.value(key, inside)), (key, members)
+    groups = np.array(shown.header["modules"]["groups"])
+    expected = {"all": groups == groups, "prunable": shown.is_prunable == 1}
+    for name, members in scopes.items():
+        assert members == np.flatnonzero(expected.get(name, groups == name)).tolist()
 
 
 @pytest.fixture
@@ -294,10 +314,10 @@ def test_code_shows_the_same_view(explorer, pair):
 
 def test_a_page_without_a_kernel_starts_with_the_view(explorer, pair):
     explorer.metric, explorer.module = "iou", FC1
-    header, _ = decoded(explorer.page_payload())
+    header, _ = decode(explorer.page_payload())
     assert (header["start"]["metric"], header["start"]["detail"]) == ("iou", FC1)
     kept = explorer._repr_mimebundle_()
-    assert 'class="sparsity-viewer"' in kept["text/html"]
+    assert 'class="sparsity-viewer ' in kept["text/html"]
     assert kept["text/plain"].split("\n") == sr.summarize(pair)
     explorer.close()
 
@@ -328,4 +348,4 @@ def test_it_keeps_its_language(pair):
         explorer = PairExplorer(pair)
     titles = {one.chart.to_dict()["title"]["text"] for one in (explorer, PairExplorer(pair))}
     assert len(titles) == 2
-    assert decoded(explorer.payload)[0]["language"]["code"] == "fr"
+    assert decode(explorer.payload)[0]["language"]["code"] == "fr"
