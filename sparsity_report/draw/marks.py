@@ -1,13 +1,13 @@
-"""Heat map, bars, curve and histogram, for page, paper, slider and explorer.
+"""Heat map, bars and curve, for page and paper.
 
-Each mark has rows, inline or by name, and a shape. Names of models and modules are rows or domains,
+Each mark has rows and a shape. Names of models and modules are rows or domains,
 never fields or expressions: Vega compiles those. One pixel is one point.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple, TypeAlias
@@ -16,7 +16,7 @@ import altair as alt
 import pandas as pd
 
 from sparsity_report.draw import theme
-from sparsity_report.draw.theme import BLACK, BLUE, INK, MUTED, PALE, PAPER, VERMILLION, Sizes
+from sparsity_report.draw.theme import BLACK, BLUE, INK, MUTED, PAPER, VERMILLION, Sizes
 from sparsity_report.words.sentences import say
 
 Rows = list[dict[str, Any]]
@@ -61,19 +61,13 @@ class Rects(Shape):
     domain : tuple of float
         Ends of the scale of ``value``.
     log : bool
-    selectable : bool
-        Rows have ``on``; without it they are pale.
     names : float
         Greatest width of names on the left.
-    computed : tuple of (str, str)
-        Computed fields of rows and their expressions, in order.
     """
 
     domain: tuple[float, float] = (0.0, 1.0)
     log: bool = False
-    selectable: bool = False
     names: float = 140
-    computed: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,8 +173,6 @@ class Curve(Shape):
         Draw a point per row with its ``shown`` as label.
     flip : bool
         Put labels of levels beyond 60 % on the left of their rules.
-    level_filter : str, optional
-        Expression that is true for rows of levels.
     columns : int
         Columns of the legend.
     """
@@ -198,7 +190,6 @@ class Curve(Shape):
     ticks: tuple[float, ...] = ()
     points: bool = False
     flip: bool = False
-    level_filter: str | None = None
     columns: int
 
 
@@ -273,25 +264,9 @@ def tooltips(tips: Sequence[tuple[str, str]]) -> dict[str, Any]:
     return {"tooltip": fields, "description": alt.DescriptionValue(text)}
 
 
-def heat_map(
-    data: Data,
-    shape: HeatMap,
-    *,
-    params: Sequence[Any] = (),
-    outline: Mapping[str, Any] | None = None,
-) -> alt.LayerChart:
-    """Return a heat map.
-
-    Parameters
-    ----------
-    data : altair data
-    shape : HeatMap
-    params : sequence of altair parameters, optional
-        Selections of cells, such as a brush.
-    outline : mapping, optional
-        Further encodings of cells, such as a stroke of selected ones.
-    """
-    base = alt.Chart(data).transform_calculate(**dict(shape.computed))
+def heat_map(data: Data, shape: HeatMap) -> alt.LayerChart:
+    """Return a heat map."""
+    base = alt.Chart(data)
     x, y = _block_axis(shape), _projection_axis(shape)
     base = base.encode(x=x, y=y, **tooltips(shape.tips))
     legend = None
@@ -299,11 +274,11 @@ def heat_map(
         tick = theme.tick(shape.kind)
         legend = alt.Legend(title=shape.title, labelExpr=tick, **_gradient(shape))
     scale = theme.colors(shape.kind, shape.domain, shape.log)
-    plain: dict[str, Any] = {"stroke": "#ffffff", "strokeWidth": 0.5, **_cursor(shape)}
+    plain: dict[str, Any] = {"stroke": "#ffffff", "strokeWidth": 0.5}
     known = base.transform_filter(_KNOWN).mark_rect(**plain)
-    known = known.encode(color=alt.Color("value:Q", scale=scale, legend=legend), **(outline or {}))
+    known = known.encode(color=alt.Color("value:Q", scale=scale, legend=legend))
     unknown = base.transform_filter(_UNKNOWN).mark_rect(**theme.UNKNOWN, **plain)
-    layers = [_dimmed(known, shape).add_params(*params), _dimmed(unknown, shape)]
+    layers = [known, unknown]
     if shape.numbers and _digits_fit(shape):
         number = base.transform_calculate(digits=theme.digits(shape.kind)).transform_filter(_KNOWN)
         text = number.mark_text(fontSize=shape.sizes.small, tooltip=None)
@@ -314,13 +289,6 @@ def heat_map(
         ]
     height = shape.row * max(1, len(shape.projections))
     return alt.LayerChart(layer=layers, width=shape.width, height=height)
-
-
-def outlined(data: Data, shape: HeatMap, color: str) -> alt.Chart:
-    """Return outlines of cells of a heat map, given rows with ``block`` and ``projection``."""
-    ring = alt.Chart(data).mark_rect(filled=False, stroke=color, strokeWidth=2.5, aria=False)
-    drawn: alt.Chart = ring.encode(x=_block_axis(shape), y=_projection_axis(shape))
-    return drawn
 
 
 def color_bar(domain: tuple[float, float], title: str, alt_text: str) -> alt.LayerChart:
@@ -354,19 +322,18 @@ def bars(data: Data, shape: Bars) -> alt.LayerChart:
     names = [name for name, _, _ in shape.inks]
     band = shape.band * len(names)
     room: dict[str, Any] = {"paddingInner": shape.gap / (band + shape.gap), "paddingOuter": 0.12}
-    drawn = alt.Chart(data).transform_calculate(**dict(shape.computed))
-    drawn = drawn.encode(
+    drawn = alt.Chart(data).encode(
         y=names_axis("group", shape.groups, limit=shape.names, **room),
         yOffset=alt.YOffset("variant:N", scale=alt.Scale(domain=names, paddingInner=0.14)),
         **tooltips(shape.tips),
     )
-    rects = drawn.transform_filter(_KNOWN).mark_bar(clip=True, strokeWidth=1, **_cursor(shape))
-    layers = [_dimmed(rects.encode(x=x, x2=alt.X2Datum(base), **_inks(shape)), shape)]
+    rects = drawn.transform_filter(_KNOWN).mark_bar(clip=True, strokeWidth=1)
+    layers = [rects.encode(x=x, x2=alt.X2Datum(base), **_inks(shape))]
     if shape.labels:
         end = drawn.transform_calculate(end=f"{_KNOWN} ? datum.value : {base:g}")
         place = beside(f"datum.end < {base:g}", dx=4, fontSize=shape.sizes.small, color=INK)
         text = end.mark_text(**place)
-        layers.append(_dimmed(text.encode(x=alt.X("end:Q"), text="label:N"), shape))
+        layers.append(text.encode(x=alt.X("end:Q"), text="label:N"))
     if shape.kind in theme.EVEN:
         rule = alt.Chart(inline([{}])).mark_rule(color=MUTED, strokeDash=[3, 3])
         layers.append(rule.encode(x=alt.XDatum(theme.EVEN[shape.kind])))
@@ -379,12 +346,8 @@ def curve(
     *,
     evens: Data | None = None,
     levels: Data | None = None,
-    pulls: Data | None = None,
 ) -> alt.LayerChart:
-    """Return lines, with break-evens as circles and levels as labeled rules.
-
-    :func:`bands` of `pulls`, rows with ``from`` and ``to``, show the tooltips of `shape`.
-    """
+    """Return lines, with break-evens as circles and levels as labeled rules."""
     steps = {"tickMinStep": 1} if shape.x_kind == "plain" else {}
     x = share_axis(shape.x, shape.x_title, shape.x_domain, shape.x_kind, **steps)
     scale = shape.scale or alt.Scale(domain=[0, shape.top])
@@ -414,126 +377,13 @@ def curve(
         ]
     if levels is not None:
         level, top = alt.Chart(levels).encode(x=x), alt.Y("top:Q", scale=scale)
-        if shape.level_filter:
-            level = level.transform_filter(shape.level_filter)
         left = "datum.sparsity > 0.6" if shape.flip else "false"
         text = level.mark_text(**beside(left, dx=5, color=VERMILLION, fontSize=small))
         rule = level.mark_rule(color=VERMILLION, strokeWidth=1.2)
         layers.insert(0, rule.encode(y=top, y2=alt.Y2Datum(0)))
         point = level.mark_point(color=VERMILLION, filled=True, size=44, opacity=1)
         layers += [point.encode(y=y), text.encode(y=top, text="label:N")]
-    if pulls is not None:
-        layers.append(bands(pulls, alt.X("from:Q"), shape.height, shape.tips))
     return alt.LayerChart(layer=layers, width=shape.width, height=shape.height)
-
-
-def bands(data: Data, x: alt.X, height: float, tips: Sequence[tuple[str, str]]) -> alt.Chart:
-    """Return invisible bands from `x` to the field ``to``, for the pointer and its tooltips."""
-    unseen = alt.Chart(data).mark_rect(opacity=0, cursor="ew-resize", aria=False)
-    drawn: alt.Chart = unseen.encode(
-        x=x, x2="to:Q", y=alt.YValue(0), y2=alt.Y2Value(height), **tooltips(tips)
-    )
-    return drawn
-
-
-def histogram(
-    data: Data,
-    threshold: Data,
-    size: tuple[float, float],
-    sizes: Sizes = PAPER,
-    *,
-    outline: Data | None = None,
-) -> alt.LayerChart:
-    """Return magnitudes as bars, pale up to the threshold.
-
-    Parameters
-    ----------
-    data : altair data
-        ``from, to, height, pruned, label, between``; heights at most 1.
-    threshold : altair data
-        ``at, label``, and ``left`` if its label is on the left; at most one row, and one with
-        ``other`` for another pruning.
-    size : tuple of float
-        Width and height.
-    sizes : Sizes
-    outline : altair data, optional
-        Steps of another layer: ``from, height``.
-    """
-    flat = density_axis(1.12)
-    scale, axis = alt.Scale(nice=False), alt.Axis(tickCount=5, grid=False)
-    rects = alt.Chart(data).mark_bar(strokeWidth=0).encode(
-        x=alt.X("from:Q", title=say("chart.x_weight_magnitude"), scale=scale, axis=axis),
-        x2="to:Q",
-        y=flat,
-        y2=alt.Y2Datum(0),
-        fill=alt.FillValue(BLUE, condition={"test": "datum.pruned", "value": VERMILLION}),
-        fillOpacity=alt.FillOpacityValue(1, condition={"test": "datum.pruned", "value": PALE}),
-        **histogram_tooltips(),
-    )  # fmt: skip
-    mark = alt.Chart(threshold).encode(x=alt.X("at:Q"))
-    lower = alt.expr(f"datum.other ? {1.3 * sizes.label:g} : 0")
-    place = beside("datum.left", dx=5, dy=lower, fontSize=sizes.label)
-    ink = alt.ColorValue(VERMILLION, condition={"test": "datum.other", "value": INK})
-    rule = mark.mark_rule(strokeWidth=1.4).encode(color=ink)
-    # White around the letters keeps them legible on another rule.
-    halo = mark.mark_text(baseline="top", stroke="#ffffff", strokeWidth=3, **place)
-    text = mark.mark_text(baseline="top", **place).encode(color=ink)
-    named = {"y": alt.YValue(0), "text": alt.Text("label:N")}
-    layers = [rects, rule, halo.encode(**named), text.encode(**named)]
-    if outline is not None:
-        steps = alt.Chart(outline).mark_line(interpolate="step-after", color=INK, strokeWidth=1.4)
-        layers.insert(1, steps.encode(x=alt.X("from:Q"), y=flat))
-    return alt.LayerChart(layer=layers, width=size[0], height=size[1])
-
-
-def density_axis(top: float) -> alt.Y:
-    """Return the axis of the heights of a histogram."""
-    scale, axis = alt.Scale(domain=[0, top]), alt.Axis(values=[])
-    return alt.Y("height:Q", title=say("chart.y_density"), axis=axis, scale=scale)
-
-
-def histogram_tooltips() -> dict[str, Any]:
-    """Return the tooltip of a bar."""
-    return tooltips(tips(between="method.magnitude", label="chart.histogram_bar_count"))
-
-
-def frame(
-    width: float, height: float, left: float, right: float, around: tuple[float, float]
-) -> alt.Chart:
-    """Return an invisible frame around a plot, with room beside it and around, above and below."""
-    unseen = alt.Chart(inline([{}])).mark_rect(filled=False, strokeOpacity=0, aria=False)
-    drawn: alt.Chart = unseen.encode(
-        x=alt.XValue(-left),
-        x2=alt.X2Value(width + right),
-        y=alt.YValue(-around[0]),
-        y2=alt.Y2Value(height + around[1]),
-    )
-    return drawn
-
-
-def note(
-    data: alt.NamedData, panel: str, width: float, sizes: Sizes = PAPER, left: float = 0
-) -> alt.Chart:
-    """Return the line under the title of a panel.
-
-    Parameters
-    ----------
-    data : altair.NamedData
-        Rows with ``panel`` and ``text``; changing text is data.
-    panel : str
-        Name of the panel.
-    width : float
-        Greatest width of the text.
-    sizes : Sizes
-    left : float
-        Distance of its start from the plot.
-    """
-    row = alt.Chart(data).transform_filter(f"datum.panel === {theme.quoted(panel)}")
-    text = row.mark_text(
-        align="left", baseline="bottom", fontSize=sizes.label, color=MUTED, limit=width
-    )
-    drawn: alt.Chart = text.encode(x=alt.XValue(-left), y=alt.YValue(-8), text="text:N")
-    return drawn
 
 
 def _block_axis(shape: HeatMap) -> alt.X:
@@ -579,25 +429,10 @@ def _digits_fit(shape: HeatMap) -> bool:
     return shape.row >= 1.2 * shape.sizes.small and len(shape.blocks) * width <= shape.width
 
 
-def _cursor(shape: Rects) -> dict[str, Any]:
-    return {"cursor": "pointer"} if shape.selectable else {}
-
-
 def _digits_ink(shape: HeatMap) -> Any:
-    """Return the color of digits by the color of their cell; pale cells have that of the page."""
+    """Return the color of digits by the color of their cell."""
     light = theme.is_light(shape.kind, shape.domain, shape.log)
-    inks = [{"test": light, "value": theme.ON_LIGHT}]
-    if shape.selectable:
-        inks.insert(0, {"test": "!datum.on", "value": INK})
-    return alt.ColorValue(theme.ON_DARK, condition=inks)
-
-
-def _dimmed(chart: alt.Chart, shape: Rects) -> alt.Chart:
-    if shape.selectable:
-        chart = chart.encode(
-            opacity=alt.OpacityValue(PALE, condition={"test": "datum.on", "value": 1})
-        )
-    return chart
+    return alt.ColorValue(theme.ON_DARK, condition=[{"test": light, "value": theme.ON_LIGHT}])
 
 
 def _inks(shape: Bars) -> dict[str, Any]:

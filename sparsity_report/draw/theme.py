@@ -20,8 +20,6 @@ from sparsity_report.words.languages import spoken
 from sparsity_report.words.sentences import say
 
 TEXT_WIDTH = round(16 * 72 / 2.54)
-# Plot widths of the slider's map, bars and curve, and the plot height of the curve.
-SLIDER_MAP, SLIDER_BARS, SLIDER_CURVE, SLIDER_HEIGHT = 620, 240, 300, 170
 # Width of a column of a paper, below which labels are short.
 NARROW = 260
 INK, MUTED, GRID = "#222222", "#666666", "#e4e4e4"
@@ -31,8 +29,6 @@ MORE_COLORS = (GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
 HUES = (BLUE, VERMILLION, BLACK, *MORE_COLORS[:3])
 DASHES: tuple[list[float], ...] = ([1, 0], [5, 3], [1, 2], [7, 2, 2, 2])
 SOLID, DASHED, DOTTED, _ = DASHES
-# Opacity of marks that are not selected, or pruned.
-PALE = 0.25
 # Cells of unknown values.
 UNKNOWN: dict[str, Any] = {"fill": "#8c8c8c", "fillOpacity": 0.16}
 # Heights of a map's row, of a bar, and of the space between groups of bars and of slim bars.
@@ -181,18 +177,6 @@ def digits(kind: str) -> str:
     }.get(kind, "datum.value < 1000 ? format(datum.value, '.0f') : format(datum.value, '.3s')")
 
 
-def percent_of(value: str) -> str:
-    """Return the Vega expression that writes a share, itself an expression, as :func:`write`."""
-    space = spoken().space
-    sign = f"'{space}%'"
-    return (
-        f"!isValid({value}) ? '–' : "
-        f"{value} > 0 && {value} < 0.0005 ? '<{space}' + format(0.1, '.1f') + {sign} : "
-        f"{value} < 1 && {value} > 0.9995 ? '>{space}' + format(99.9, '.1f') + {sign} : "
-        f"format(100 * {value}, '.1f') + {sign}"
-    )
-
-
 def quoted(text: str) -> str:
     """Return text of this package as a literal of a Vega expression."""
     plain = re.sub(r"[\\\x00-\x1f\u2028\u2029]", " ", text)
@@ -299,11 +283,6 @@ def shades(color: str, number: int) -> list[str]:
     ['#4D4D4D', '#000000']
     """
     return [_mixed(color, 0.6 * (1 - (place + 1) / number)) for place in range(number)]
-
-
-def layout_inks() -> dict[str, tuple[str, str]]:
-    """Return outline and fill of each layout."""
-    return {layout: _inks(color, layout) for layout, color in _LAYOUTS.items()}
 
 
 def _inks(color: str, layout: str) -> tuple[str, str]:

@@ -12,7 +12,7 @@ from measurements import latency, put_in, quality, sensitivity
 from wording import wording
 
 import sparsity_report as sr
-from sparsity_report.draw import charts, export, heat_maps, level_slider, marks, measured_charts
+from sparsity_report.draw import charts, export, heat_maps, marks, measured_charts
 from sparsity_report.draw import theme as look
 from sparsity_report.words.display_names import group_name
 
@@ -73,12 +73,6 @@ def test_nothing_leaves_a_chart_or_hides_another_text(study, name, width):
 @pytest.mark.parametrize("name", CHARTS)
 def test_every_field_that_is_read_is_in_the_data(study, name):
     spec = built(name, study, TEXT).to_dict()
-    assert unread_fields(spec) == []
-
-
-def test_the_fields_of_the_slider_are_in_their_data(study):
-    spec = level_slider.level_chart(study).spec
-    assert len([*units(spec)]) > 5
     assert unread_fields(spec) == []
 
 
@@ -277,16 +271,15 @@ def test_a_level_that_prunes_nothing_is_not_marked(demo):
 def test_each_layout_has_one_look_everywhere(study):
     """Dense is a solid blue line, CSR black; of two lines of a color one is dashed."""
     looks = {}
-    for spec in (charts.csr_bytes_curve(study).to_dict(), level_slider.level_chart(study).spec):
-        for unit, *_ in units(spec):
-            if "strokeDash" in unit.get("encoding", {}):
-                colors, dashes = (unit["encoding"][c]["scale"] for c in ("color", "strokeDash"))
-                assert colors["domain"] == dashes["domain"]
-                member = zip(colors["domain"], colors["range"], dashes["range"], strict=True)
-                looks |= {name: (color, dash) for name, color, dash in member}
+    for unit, *_ in units(charts.csr_bytes_curve(study).to_dict()):
+        if "strokeDash" in unit.get("encoding", {}):
+            colors, dashes = (unit["encoding"][c]["scale"] for c in ("color", "strokeDash"))
+            assert colors["domain"] == dashes["domain"]
+            member = zip(colors["domain"], colors["range"], dashes["range"], strict=True)
+            looks |= {name: (color, dash) for name, color, dash in member}
     solid = [1, 0]
-    assert looks["dense"] == looks["dense and masked"] == (look.BLUE, solid)
-    assert looks["bytes in CSR"] == looks["CSR with int32 indices"] == (look.BLACK, solid)
+    assert looks["dense and masked"] == (look.BLUE, solid)
+    assert looks["CSR with int32 indices"] == (look.BLACK, solid)
     assert looks["CSR with int64 indices"][0] == look.BLACK
     assert looks["bitmask"][0] == look.GREEN
     assert solid not in (looks[name][1] for name in ("CSR with int64 indices", "bitmask"))
@@ -322,12 +315,6 @@ def test_by_default_colors_go_from_no_zeros_to_all():
     _, cells, _, _ = shown(heat_map())
     colors = [cell.fill for cell in cells if cell.text == "rect mark"]
     assert (colors[0], colors[2]) == ("rgb(68, 1, 84)", "rgb(253, 231, 37)")
-
-
-def test_what_cannot_be_selected_is_never_pale():
-    svg = export.svg(marks.heat_map(marks.inline(CELLS), heat_map()).to_dict())
-    assert "cursor" not in svg
-    assert f' opacity="{look.PALE}"' not in svg
 
 
 def test_the_scale_of_colors_stands_beside_or_below():
@@ -490,29 +477,6 @@ def test_labels_turn_left_only_where_asked_and_far_right():
         spec = curve(LINE, [{**LEVEL[0], "sparsity": at}], flip=flip)
         texts, _, _, _ = boxes(export.svg(spec))
         assert [text.anchor for text in texts if text.text == "75 %"] == [anchor]
-
-
-def test_a_histogram_goes_from_zero_to_its_last_bar():
-    rows = [
-        {"from": 0.0, "to": 0.5, "height": 1.0, "pruned": True, "label": "a", "between": "b"},
-        {"from": 0.5, "to": 0.97, "height": 0.5, "pruned": False, "label": "c", "between": "d"},
-    ]
-    at = [{"at": 0.5, "label": "here"}]
-    spec = marks.histogram(marks.inline(rows), marks.inline(at), (97, 112)).to_dict()
-    svg = export.svg(spec)
-    _, matches, _, _ = boxes(svg)
-    assert matches[-1].right - matches[0].left == pytest.approx(97)
-    assert matches[0].right - matches[0].left == pytest.approx(50)
-    assert tooltips(spec)[1] == {
-        wording("method.magnitude"): "d",
-        wording("chart.histogram_bar_count"): "c",
-    }
-    pale, full = (
-        float(part.partition('fill-opacity="')[2].partition('"')[0] or 1)
-        for part in svg.split("<path")
-        if 'aria-roledescription="bar"' in part
-    )
-    assert pale < full
 
 
 # Measurements.
@@ -728,49 +692,3 @@ def test_names_of_parts_have_sixty_letters(demo_study):
     assert chart.to_dict()["layer"][0]["encoding"]["y"]["scale"]["domain"] == [
         "x" * 60, "y" * 59 + "…",
     ]  # fmt: skip
-
-
-# The slider.
-
-
-def test_the_slider_starts_where_the_first_pruning_stands(demo):
-    at = [sr.masked(sr.global_magnitude(demo, level)) for level in (0.6, 0.3)]
-    assert level_slider.level_chart(sr.compare(sr.dense(demo), *at)).start == 60
-    assert level_slider.level_chart(sr.compare(sr.dense(demo))).start == 50
-
-
-def test_lines_of_the_slider_end_below_the_label_and_it_below_the_top(study):
-    rows = level_slider.cost_rows(study)
-    values = [row["value"] for row in rows]
-    tops = {row["top"] for row in rows if "top" in row}
-    (label,) = tops
-    curve = level_slider.level_chart(study).spec["vconcat"][-1]["hconcat"][-1]
-    axis = curve["layer"][1]["encoding"]["y"]["scale"]["domain"][1]
-    assert max(values) < label < axis < 1.4 * max(values)
-    dense = [(row["sparsity"], row["value"]) for row in rows if row["line"] == "dense"]
-    assert dense == [(0, 1), (1, 1)]
-    (even,) = level_slider.break_even_rows(study)
-    assert even["value"] == 1
-
-
-def test_labels_of_the_slider_stay_in_the_picture(study):
-    chart = level_slider.level_chart(study)
-    for level, anchor in ((30, "start"), (99, "end")):
-        params = [p | {"value": level} if p["name"] == "level" else p for p in chart.spec["params"]]
-        texts, _, wide, _ = boxes(export.svg({**chart.spec, "params": params}))
-        (label,) = [text for text in texts if text.fill == look.VERMILLION]
-        assert label.anchor == anchor
-        assert all(text.right <= wide for text in texts)
-    # Nothing is pointed at: no line of a cell, no cell before others.
-    svg = export.svg(chart.spec)
-    assert f'stroke="{look.INK}"' not in svg.partition("mark-rect")[2].partition("mark-text")[0]
-    assert 'stroke-dasharray="2,2"' not in svg
-    order = chart.spec["vconcat"][0]["layer"][0]["encoding"]["order"]
-    assert order["condition"]["value"] > order["value"]
-
-
-@pytest.mark.parametrize(("projections", "high"), [(3, 3 * 18), (25, 400), (40, 400)])
-def test_the_map_of_the_slider_is_no_higher_than_a_page_shows(projections, high):
-    grid = type("Grid", (), {"blocks": ["0"], "projections": [f"p{n}" for n in range(projections)]})
-    pointed = level_slider.alt.selection_point(name="pointed", fields=["cell"])
-    assert level_slider._map(grid, pointed).height == pytest.approx(high)

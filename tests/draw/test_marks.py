@@ -1,4 +1,4 @@
-"""The one heat map, bar chart, curve and histogram, read back from what they draw."""
+"""The one heat map, bar chart and curve, read back from what they draw."""
 
 import dataclasses
 import html
@@ -150,19 +150,6 @@ def test_numbers_on_a_logarithmic_scale():
     assert {"10", "1.00k", "100k"} <= set(texts(svg))
 
 
-def test_what_is_off_is_pale_and_its_digits_are_in_the_ink_of_the_page():
-    cells = [{**cell, "on": cell["block"] == "1"} for cell in CELLS]
-    svg = drawn(marks.heat_map(marks.inline(cells), dataclasses.replace(SHAPE, selectable=True)))
-    assert re.findall(r'opacity="([\d.]+)"', svg).count(f"{theme.PALE}") == 2
-    assert re.findall(r'fill="(#\w+)">31</text>', svg) == [theme.INK]
-
-
-def test_values_may_be_computed():
-    cells = [{"block": "0", "projection": "q", "zeros": [1, 3], "total": 4}]
-    shape = dataclasses.replace(SHAPE, computed=(("value", "datum.zeros[1] / datum.total"),))
-    assert "75" in texts(drawn(marks.heat_map(marks.inline(cells), shape)))
-
-
 def bar(group, value, label, **more):
     return {"group": group, "variant": "", "value": value, "label": label, **more}
 
@@ -235,18 +222,6 @@ def test_lines_beside_each_other_have_a_legend(names):
     assert shown == (names if len(names) > 1 else [])
 
 
-def test_what_is_pruned_is_pale_and_ends_at_the_threshold():
-    bars = [
-        {"from": 0.0, "to": 0.5, "height": 1.0, "pruned": True, "label": "", "between": ""},
-        {"from": 0.5, "to": 1.0, "height": 0.5, "pruned": False, "label": "", "between": ""},
-    ]
-    at = [{"at": 0.5, "label": "threshold 0.5"}]
-    svg = drawn(marks.histogram(marks.inline(bars), marks.inline(at), (100, 112)))
-    matches = [(float(r[2]), float(r[3]), r[4]) for r in rects(svg, "bar")]
-    assert matches == [(50, 100, "#D55E00"), (50, 50, "#0072B2")]
-    assert "threshold 0.5" in texts(svg)
-
-
 @pytest.mark.parametrize(
     ("value", "kind", "english", "french"),
     [
@@ -262,20 +237,6 @@ def test_values_are_written_in_the_language_that_is_spoken(value, kind, english,
     assert theme.write(value, kind) == english
     with sr.speaking("fr"):
         assert theme.write(value, kind) == french
-
-
-@pytest.mark.parametrize("language", ["en", "fr"])
-def test_vega_writes_shares_as_we_do(language):
-    shares = [0.0, 0.0004, 0.0005, 0.29349, 0.29351, 0.9996, 1.0, None]
-    with sr.speaking(language):
-        rows = [bar(str(place), share, "") for place, share in enumerate(shares)]
-        shape = marks.Bars(
-            groups=tuple(map(str, range(len(shares)))),
-            width=100,
-            computed=(("label", theme.percent_of("datum.value")),),
-        )
-        shown = set(texts(drawn(marks.bars(marks.inline(rows), shape))))
-        assert {theme.write(share, "share") for share in shares} <= shown
 
 
 def test_ticks_of_a_language():

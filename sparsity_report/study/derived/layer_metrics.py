@@ -16,7 +16,6 @@ import pandas as pd
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.sparse.shares import zero_share
 from sparsity_report.study.layers import summed
-from sparsity_report.study.levels.levels import Levels
 from sparsity_report.study.patterns import expected_sparsity
 
 Floats = npt.NDArray[np.float64]
@@ -58,13 +57,6 @@ def zeros_of(rows: pd.DataFrame) -> LayerFigure:
     counts = matrices[["weight_total", "weight_nonzero"]]
     total, left = counts.to_numpy(dtype=float, na_value=np.nan).T
     return LayerFigure(pd.Index(matrices["module_name"]), total - left, total)
-
-
-def zeros_at_levels(levels: Levels, layers: pd.DataFrame) -> LayerFigure:
-    """Return zeros ÷ weights at every level; `layers` are those that the levels describe."""
-    rows = layers.iloc[levels.rows]
-    total = rows["weight_total"].to_numpy(dtype=float)
-    return LayerFigure(pd.Index(rows["module_name"]), levels.zeros.astype(float), total)
 
 
 def difference(zeros: LayerFigure, before: LayerFigure) -> LayerFigure:

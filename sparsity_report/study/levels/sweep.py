@@ -194,12 +194,6 @@ def thresholds(weights: Weights, sparsities: Iterable[float]) -> list[float | No
     return [None if np.isnan(threshold) else float(threshold) for threshold in kept.thresholds]
 
 
-def layer_threshold(magnitudes: Magnitudes, sparsity: float) -> float | None:
-    """Return the largest magnitude pruned from one tensor alone, or its bucket's lower end."""
-    target = round(check_sparsity(sparsity) * magnitudes.total)
-    return next(iter(find_levels({"": magnitudes}, [target]))).threshold if target else None
-
-
 def _table(
     weights: Weights, counts: Mapping[str, Magnitudes], sparsities: Sequence[float], kept: _Kept
 ) -> pd.DataFrame:
