@@ -137,9 +137,9 @@ def test_a_page_ends_with_what_started_it(tmp_path):
     with subprocess.Popen(line, text=True, stdout=subprocess.PIPE, env=environment) as parent:
         explorer = psutil.Process(int(parent.stdout.readline()))
         assert "Ctrl-C" in parent.stdout.readline()
+        assert not list(tmp_path.glob("sparsity-report-*"))
         parent.kill()
     explorer.wait(20)
-    assert not list(tmp_path.glob("sparsity-report-*"))
 
 
 def answered(address, **headers):

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from sparsity_report.study.comparison import Comparison
 
 _NEEDED = ("voila", "ipykernel")
+_PREFIX = "sparsity-report-"
 # Most seconds for the server to start and to end.
 _START, _END = 60.0, 10.0
 _SERVER = "sparsity_report.cli.page_server"
@@ -58,44 +59,47 @@ def explore(
         raise SparsityReportError(
             "explore needs voila and ipykernel; pip install 'sparsity-report[explore]'"
         )
-    temporary = TemporaryDirectory(prefix="sparsity-report-")
-    with speaking(language), temporary as folder, quiet_libraries():
+    with speaking(language), quiet_libraries():
         given = {"model": model, "choice": asdict(choice), "cache": None}
         try:
             if kernel:
-                _run_kernel(Path(folder), given, language, shown)
+                _run_kernel(given, language, shown)
             else:
-                with _page_server(given) as server:
-                    if shown:
-                        open_page(_redirect(Path(folder), server.address))
-                    server.serve(temporary.cleanup)
+                _run_page(given, shown)
         except Stopped as stopped:
             if stopped.args[0] != signal.SIGINT:
                 raise
             raise typer.Exit from None
 
 
-def _page_server(given: Mapping[str, Any]) -> PageServer:
-    """Return the server of a page that holds all that it shows, and print its address."""
+def _run_page(given: Mapping[str, Any], shown: bool) -> None:
+    """Serve a page that holds all it shows."""
     from sparsity_report.report.explore_page import explorer_page
 
     study = explored(given)
-    server = PageServer(*explorer_page(study))
-    _announce(study, server.address)
-    return server
+    with PageServer(*explorer_page(study)) as server:
+        _announce(study, server.address)
+        if not shown:
+            server.serve()
+            return
+        with (folder := TemporaryDirectory(prefix=_PREFIX)) as place:
+            open_page(_redirect(Path(place), server.address))
+            server.serve(folder.cleanup)
 
 
-def _run_kernel(place: Path, given: dict[str, Any], language: str, shown: bool) -> None:
+def _run_kernel(given: dict[str, Any], language: str, shown: bool) -> None:
     """Serve the explorer with a kernel until it ends."""
-    # Errors show here, and the page finds the counts in the cache.
-    given |= {"cache": str(place / "counts")}
-    study = explored(given)
-    with _served(place, _notebook(given, language)) as (server, address):
-        _announce(study, address)
-        if shown:
-            open_page(_redirect(place, address))
-        server.wait()
-        raise _server_error(place, "ended")
+    with TemporaryDirectory(prefix=_PREFIX) as folder:
+        place = Path(folder)
+        # Errors show here, and the page finds the counts in the cache.
+        given |= {"cache": str(place / "counts")}
+        study = explored(given)
+        with _served(place, _notebook(given, language)) as (server, address):
+            _announce(study, address)
+            if shown:
+                open_page(_redirect(place, address))
+            server.wait()
+            raise _server_error(place, "ended")
 
 
 def _announce(study: Comparison, address: str) -> None:

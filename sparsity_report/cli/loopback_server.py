@@ -56,11 +56,11 @@ class PageServer(ThreadingTCPServer):
         super().__init__(("127.0.0.1", 0), _Request)
         self.address = f"http://127.0.0.1:{self.server_address[1]}{self.path}"
 
-    def serve(self, fetched: Callable[[], None]) -> None:
+    def serve(self, fetched: Callable[[], None] | None = None) -> None:
         """Serve until the program that started this one ends; call `fetched` after an answer."""
         while os.getppid() == _PARENT:
             self.handle_request()
-            if self.has_answered:
+            if fetched and self.has_answered:
                 fetched()
 
     def process_request(self, request: Any, client_address: Any) -> None:
