@@ -1,8 +1,10 @@
 """Names that try to be more than text: in every output they are names, and can be read."""
 
 import ast
+import base64
 import csv
 import fcntl
+import hashlib
 import html
 import json
 import os
@@ -33,6 +35,7 @@ import sparsity_report as sr
 from sparsity_report import cli
 from sparsity_report.cli import terminal as terminal_of
 from sparsity_report.errors import legible, printable, writable
+from sparsity_report.report.explore_page import explorer_page
 from sparsity_report.report.notebook import _set_parameters, as_html
 from sparsity_report.report.tables import table_model
 from sparsity_report.report.tables.markdown import to_markdown
@@ -210,6 +213,20 @@ def test_what_scripts_of_the_page_read_is_data(page):
             continue
         assert not re.search("[<>&\u2028\u2029]", text)
         assert UNSEEN.findall(json.dumps(json.loads(text), ensure_ascii=False)) == []
+
+
+def test_the_page_of_explore_runs_the_viewer_only(saved, folder):
+    text, policy = explorer_page(sr.read_study(saved))
+    (folder / "explore.html").write_text(text, encoding="utf-8")
+    shown = Page(folder / "explore.html")
+    (script,) = [text for (tag, _), text in shown.scripts if tag == "script"]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in policy
+    assert "unsafe-eval" not in policy
+    assert not [name for _, attrs in shown.elements for name in attrs if name.startswith("on")]
+    assert not [attrs for _, attrs in shown.elements if {"href", "src"} & set(attrs)]
+    for text in [text for _, text in shown.texts]:
+        assert unseen(text) == []
 
 
 def test_numbers_keep_their_places_beside_words_from_the_right(study):
