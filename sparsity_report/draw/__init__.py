@@ -1,11 +1,11 @@
 """Charts of studies and pairs.
 
-``theme`` holds colors, sizes and number formats, ``marks`` the heat map, bars and curve from
-which all charts are made. Charts of a study: ``charts`` (bars per group, bytes against
-sparsity), ``heat_maps`` (zeros per layer, head and expert), ``spread_charts`` (a dot per layer, a
-line per policy), ``measured_charts`` (perplexity, sensitivity), ``speed_charts`` (speed-ups,
-crossovers). ``pair_charts`` draws a pair. ``paper_figures`` and ``export`` write files, ``fonts``
-and ``vega`` hold the font and the script for a browser.
+``theme`` holds colors, sizes and number formats, ``marks`` the heat map, bars and curve from which
+all charts are made. Charts of a study: ``charts`` (bars per group, bytes against sparsity),
+``heat_maps`` (zeros per layer, head and expert), ``spread_charts`` (a dot per layer, a line per
+policy), ``measured_charts`` (perplexity, sensitivity), ``speed_charts`` (speed-ups, crossovers).
+``pair_charts`` draws a pair. ``paper_figures`` and ``export`` write files, ``fonts`` holds the font
+for a browser, and ``vega`` the limits of drawing.
 
 A chart derives no figure: figures come from ``study.facts`` and the tables of a study. Names of
 models and modules are rows or domains of a chart, never fields or expressions, because Vega

@@ -1,6 +1,6 @@
 """Heat map, bars and curve, for page and paper.
 
-Each mark has rows and a shape. Names of models and modules are rows or domains,
+Each mark has rows, inline or by name, and a shape. Names of models and modules are rows or domains,
 never fields or expressions: Vega compiles those. One pixel is one point.
 """
 
@@ -16,7 +16,7 @@ import altair as alt
 import pandas as pd
 
 from sparsity_report.draw import theme
-from sparsity_report.draw.theme import BLACK, BLUE, INK, MUTED, PAPER, VERMILLION, Sizes
+from sparsity_report.draw.theme import BLACK, BLUE, INK, LABEL, MUTED, SMALL, VERMILLION
 from sparsity_report.words.sentences import say
 
 Rows = list[dict[str, Any]]
@@ -25,6 +25,8 @@ Data: TypeAlias = alt.InlineData | alt.NamedData
 #: Settings of an axis without line and ticks.
 BARE: dict[str, Any] = {"ticks": False, "domain": False}
 _QUARTERS = [0, 0.25, 0.5, 0.75, 1]
+# Greatest width of names on the left.
+_NAMES = 140
 _UNKNOWN, _KNOWN = "!isValid(datum.value)", "isValid(datum.value)"
 
 
@@ -40,38 +42,15 @@ class Shape:
         Notation on axes and in legends, see :func:`sparsity_report.draw.theme.tick`.
     tips : tuple of (str, str)
         Fields of a row in its tooltip, and their titles.
-    below : bool
-        The legend is below, not above or on the right.
-    sizes : Sizes
     """
 
     width: float
     kind: str = "share"
     tips: tuple[tuple[str, str], ...] = ()
-    below: bool = False
-    sizes: Sizes = PAPER
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rects(Shape):
-    """Fields of heat maps and bars.
-
-    Attributes
-    ----------
-    domain : tuple of float
-        Ends of the scale of ``value``.
-    log : bool
-    names : float
-        Greatest width of names on the left.
-    """
-
-    domain: tuple[float, float] = (0.0, 1.0)
-    log: bool = False
-    names: float = 140
-
-
-@dataclass(frozen=True, kw_only=True)
-class HeatMap(Rects):
+class HeatMap(Shape):
     """A heat map: Transformer blocks on x, projections on y.
 
     Its rows have ``block``, ``projection``, ``value`` (null: unknown, grey) and the fields of
@@ -83,10 +62,10 @@ class HeatMap(Rects):
         Names in their order.
     row : float
         Height of one projection.
+    domain : tuple of float
+        Ends of the scale of ``value``.
     title : str
         Title of the colors.
-    numbers : bool
-        Write numbers into the cells if they fit.
     legend : bool
         Show the colors; maps side by side share :func:`color_bar`.
     x_title : str, optional
@@ -96,14 +75,14 @@ class HeatMap(Rects):
     blocks: tuple[str, ...]
     projections: tuple[str, ...]
     row: float
+    domain: tuple[float, float] = (0.0, 1.0)
     title: str | None = None
-    numbers: bool = True
     legend: bool = True
     x_title: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bars(Rects):
+class Bars(Shape):
     """A bar chart: groups below each other, variants side by side.
 
     Its rows have ``group``, ``variant``, ``value`` (null: no bar) and ``label``.
@@ -111,6 +90,8 @@ class Bars(Rects):
     Attributes
     ----------
     groups : tuple of str
+    domain : tuple of float
+        Ends of the axis.
     inks : tuple of (variant, outline, fill)
     band, gap : float
         Heights of one bar and of the space between groups.
@@ -118,19 +99,17 @@ class Bars(Rects):
         Title of the axis.
     base : float
         Start of the bars.
-    labels : bool
-        Write ``label`` at the end of each bar.
     named : int
         Width of a variant's name in the legend.
     """
 
     groups: tuple[str, ...]
+    domain: tuple[float, float] = (0.0, 1.0)
     inks: tuple[tuple[str, str, str], ...] = (("", BLUE, BLUE),)
     band: float = theme.BAND
     gap: float = theme.GAP
     axis: str | None = None
     base: float = 0.0
-    labels: bool = True
     named: int = 140
 
     @property
@@ -173,6 +152,8 @@ class Curve(Shape):
         Draw a point per row with its ``shown`` as label.
     flip : bool
         Put labels of levels beyond 60 % on the left of their rules.
+    below : bool
+        The legend is below, not above.
     columns : int
         Columns of the legend.
     """
@@ -190,6 +171,7 @@ class Curve(Shape):
     ticks: tuple[float, ...] = ()
     points: bool = False
     flip: bool = False
+    below: bool = False
     columns: int
 
 
@@ -216,11 +198,9 @@ def share_axis(
     return alt.X(f"{field}:Q", title=title, scale=scale, axis=alt.Axis(**shown))
 
 
-def names_axis(
-    field: str, names: Sequence[str], *, grid: bool = False, limit: float = 140, **padding: Any
-) -> alt.Y:
+def names_axis(field: str, names: Sequence[str], *, grid: bool = False, **padding: Any) -> alt.Y:
     """Return a vertical axis of names."""
-    axis = alt.Axis(grid=grid, labelLimit=limit, labelPadding=7, **BARE)
+    axis = alt.Axis(grid=grid, labelLimit=_NAMES, labelPadding=7, **BARE)
     scale = alt.Scale(domain=list(names), **padding)
     return alt.Y(f"{field}:N", title=None, scale=scale, axis=axis)
 
@@ -265,28 +245,31 @@ def tooltips(tips: Sequence[tuple[str, str]]) -> dict[str, Any]:
 
 
 def heat_map(data: Data, shape: HeatMap) -> alt.LayerChart:
-    """Return a heat map."""
+    """Return a heat map with numbers in its cells if they fit."""
     base = alt.Chart(data)
     x, y = _block_axis(shape), _projection_axis(shape)
     base = base.encode(x=x, y=y, **tooltips(shape.tips))
     legend = None
     if shape.legend:
-        tick = theme.tick(shape.kind)
-        legend = alt.Legend(title=shape.title, labelExpr=tick, **_gradient(shape))
-    scale = theme.colors(shape.kind, shape.domain, shape.log)
+        length = max(60, min(120, shape.row * len(shape.projections)))
+        legend = alt.Legend(
+            title=shape.title,
+            labelExpr=theme.tick(shape.kind),
+            tickCount=4,
+            gradientLength=length,
+        )
+    scale = theme.colors(shape.kind, shape.domain)
     plain: dict[str, Any] = {"stroke": "#ffffff", "strokeWidth": 0.5}
     known = base.transform_filter(_KNOWN).mark_rect(**plain)
-    known = known.encode(color=alt.Color("value:Q", scale=scale, legend=legend))
     unknown = base.transform_filter(_UNKNOWN).mark_rect(**theme.UNKNOWN, **plain)
-    layers = [known, unknown]
-    if shape.numbers and _digits_fit(shape):
+    layers = [known.encode(color=alt.Color("value:Q", scale=scale, legend=legend)), unknown]
+    if _digits_fit(shape):
         number = base.transform_calculate(digits=theme.digits(shape.kind)).transform_filter(_KNOWN)
-        text = number.mark_text(fontSize=shape.sizes.small, tooltip=None)
-        dash = base.transform_filter(_UNKNOWN).mark_text(fontSize=shape.sizes.small, color=MUTED)
-        layers += [
-            text.encode(text="digits:N", color=_digits_ink(shape)),
-            dash.encode(text=alt.TextValue("–")),
-        ]
+        text = number.mark_text(fontSize=SMALL, tooltip=None)
+        light = {"test": theme.is_light(shape.kind, shape.domain), "value": theme.ON_LIGHT}
+        ink = alt.ColorValue(theme.ON_DARK, condition=light)
+        dash = base.transform_filter(_UNKNOWN).mark_text(fontSize=SMALL, color=MUTED)
+        layers += [text.encode(text="digits:N", color=ink), dash.encode(text=alt.TextValue("–"))]
     height = shape.row * max(1, len(shape.projections))
     return alt.LayerChart(layer=layers, width=shape.width, height=height)
 
@@ -310,9 +293,7 @@ def color_bar(domain: tuple[float, float], title: str, alt_text: str) -> alt.Lay
 
 def bars(data: Data, shape: Bars) -> alt.LayerChart:
     """Return bars."""
-    base = 1.0 if shape.log else shape.base
-    form: Any = "log" if shape.log else "linear"
-    scale = alt.Scale(type=form, domain=list(shape.domain), clamp=shape.log)
+    scale = alt.Scale(domain=list(shape.domain))
     ticks: dict[str, Any] = {"tickCount": max(3, round(shape.width / 75))}
     if shape.kind == "share" and shape.domain[1] > 1:
         # The room for labels beyond 100 % has no ticks.
@@ -323,17 +304,17 @@ def bars(data: Data, shape: Bars) -> alt.LayerChart:
     band = shape.band * len(names)
     room: dict[str, Any] = {"paddingInner": shape.gap / (band + shape.gap), "paddingOuter": 0.12}
     drawn = alt.Chart(data).encode(
-        y=names_axis("group", shape.groups, limit=shape.names, **room),
+        y=names_axis("group", shape.groups, **room),
         yOffset=alt.YOffset("variant:N", scale=alt.Scale(domain=names, paddingInner=0.14)),
         **tooltips(shape.tips),
     )
     rects = drawn.transform_filter(_KNOWN).mark_bar(clip=True, strokeWidth=1)
-    layers = [rects.encode(x=x, x2=alt.X2Datum(base), **_inks(shape))]
-    if shape.labels:
-        end = drawn.transform_calculate(end=f"{_KNOWN} ? datum.value : {base:g}")
-        place = beside(f"datum.end < {base:g}", dx=4, fontSize=shape.sizes.small, color=INK)
-        text = end.mark_text(**place)
-        layers.append(text.encode(x=alt.X("end:Q"), text="label:N"))
+    end = drawn.transform_calculate(end=f"{_KNOWN} ? datum.value : {shape.base:g}")
+    place = beside(f"datum.end < {shape.base:g}", dx=4, fontSize=SMALL, color=INK)
+    layers = [
+        rects.encode(x=x, x2=alt.X2Datum(shape.base), **_inks(shape)),
+        end.mark_text(**place).encode(x=alt.X("end:Q"), text="label:N"),
+    ]
     if shape.kind in theme.EVEN:
         rule = alt.Chart(inline([{}])).mark_rule(color=MUTED, strokeDash=[3, 3])
         layers.append(rule.encode(x=alt.XDatum(theme.EVEN[shape.kind])))
@@ -355,11 +336,11 @@ def curve(
     values = alt.Axis(labelExpr=theme.tick(shape.kind), **axis)
     y = alt.Y("value:Q", title=shape.y_title, scale=scale, axis=values)
     base = alt.Chart(data).encode(x=x, y=y)
-    strokes, small = _strokes(shape), shape.sizes.small
+    strokes = _strokes(shape)
     layers = [base.mark_line(clip=True, strokeWidth=1.6).encode(**strokes)]
     if shape.points:
         dots = base.mark_point(filled=True, size=36, opacity=1)
-        text = base.mark_text(dy=-9, dx=-7, fontSize=small, color=INK)
+        text = base.mark_text(dy=-9, dx=-7, fontSize=SMALL, color=INK)
         layers += [
             dots.encode(color=strokes["color"], **tooltips(shape.tips)),
             text.encode(text="shown:N", detail="line:N"),
@@ -367,7 +348,7 @@ def curve(
     if evens is not None:
         even = alt.Chart(evens).encode(x=x, y=y)
         ring: dict[str, Any] = {"fill": "white", "strokeWidth": 1.3, "opacity": 1}
-        place = beside("datum.under", dx=6, dy=alt.expr("datum.under ? 9 : -8"), fontSize=small)
+        place = beside("datum.under", dx=6, dy=alt.expr("datum.under ? 9 : -8"), fontSize=SMALL)
         # White around the letters keeps them legible on another line.
         halo = even.mark_text(stroke="#ffffff", strokeWidth=3, **place)
         text = even.mark_text(color=INK, **place)
@@ -378,7 +359,7 @@ def curve(
     if levels is not None:
         level, top = alt.Chart(levels).encode(x=x), alt.Y("top:Q", scale=scale)
         left = "datum.sparsity > 0.6" if shape.flip else "false"
-        text = level.mark_text(**beside(left, dx=5, color=VERMILLION, fontSize=small))
+        text = level.mark_text(**beside(left, dx=5, color=VERMILLION, fontSize=SMALL))
         rule = level.mark_rule(color=VERMILLION, strokeWidth=1.2)
         layers.insert(0, rule.encode(y=top, y2=alt.Y2Datum(0)))
         point = level.mark_point(color=VERMILLION, filled=True, size=44, opacity=1)
@@ -389,7 +370,7 @@ def curve(
 def _block_axis(shape: HeatMap) -> alt.X:
     blocks = list(shape.blocks)
     longest = max((len(block) for block in blocks), default=1)
-    room = max(2.2 * shape.sizes.label, 0.62 * shape.sizes.label * longest + 6)
+    room = max(2.2 * LABEL, 0.62 * LABEL * longest + 6)
     step = max(1, math.ceil(len(blocks) * room / shape.width))
     axis = alt.Axis(values=blocks[::step], labelAngle=0, labelOverlap=False, **BARE)
     title = say("chart.x_transformer_block") if shape.x_title is None else shape.x_title
@@ -398,13 +379,13 @@ def _block_axis(shape: HeatMap) -> alt.X:
 
 def _projection_axis(shape: HeatMap) -> alt.Y:
     names = list(shape.projections)
-    step = max(1, math.ceil(1.25 * shape.sizes.label / shape.row))
+    step = max(1, math.ceil(1.25 * LABEL / shape.row))
     # By index, from 0 to 1, because Vega treats the name "constructor" as its own.
     place = f"round(datum.index * {len(names) - 1})"
     thinned: dict[str, Any] = {}
     if step > 1:
         thinned["labelExpr"] = f"{place} % {step} ? '' : datum.label"
-    axis = alt.Axis(labelLimit=shape.names, labelPadding=7, labelOverlap=False, **thinned, **BARE)
+    axis = alt.Axis(labelLimit=_NAMES, labelPadding=7, labelOverlap=False, **thinned, **BARE)
     return alt.Y("projection:N", title=None, scale=_flush(names), axis=axis)
 
 
@@ -412,27 +393,9 @@ def _flush(domain: Sequence[str]) -> alt.Scale:
     return alt.Scale(domain=list(domain), paddingInner=0, paddingOuter=0)
 
 
-def _gradient(shape: HeatMap) -> dict[str, Any]:
-    if not shape.below:
-        length = max(60, min(120, shape.row * len(shape.projections)))
-        return {"tickCount": 4, "gradientLength": length}
-    # Few, so that labels do not overlap.
-    ticks: dict[str, Any] = {"tickCount": 3, "labelOverlap": "greedy"}
-    if shape.kind == "share" and shape.domain == (0.0, 1.0):
-        ticks = {"values": _QUARTERS}
-    place = {"orient": "bottom", "direction": "horizontal", "titleLimit": shape.width}
-    return {**place, "gradientLength": min(shape.width, 240), **ticks}
-
-
 def _digits_fit(shape: HeatMap) -> bool:
-    width = 2.9 * shape.sizes.small * (1.0 if shape.kind == "share" else 1.5)
-    return shape.row >= 1.2 * shape.sizes.small and len(shape.blocks) * width <= shape.width
-
-
-def _digits_ink(shape: HeatMap) -> Any:
-    """Return the color of digits by the color of their cell."""
-    light = theme.is_light(shape.kind, shape.domain, shape.log)
-    return alt.ColorValue(theme.ON_DARK, condition=[{"test": light, "value": theme.ON_LIGHT}])
+    width = 2.9 * SMALL * (1.0 if shape.kind == "share" else 1.5)
+    return shape.row >= 1.2 * SMALL and len(shape.blocks) * width <= shape.width
 
 
 def _inks(shape: Bars) -> dict[str, Any]:
@@ -440,7 +403,7 @@ def _inks(shape: Bars) -> dict[str, Any]:
     names, strokes, fills = (list(part) for part in zip(*shape.inks, strict=True))
     columns = int(0.8 * shape.width) // (34 + min(shape.named, 5 * max(map(len, names))))
     look: dict[str, Any] = {"symbolType": "square", "labelLimit": shape.named}
-    shown = legend(names, shape.below, max(1, columns), **look)
+    shown = legend(names, False, max(1, columns), **look)
     return channels("variant", names, shown, fill=fills, stroke=strokes)
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from sparsity_report.draw import marks, theme
 from sparsity_report.draw.heat_maps import block_map, extremes
-from sparsity_report.draw.theme import BLUE, PAPER, TEXT_WIDTH, VERMILLION, Sizes
+from sparsity_report.draw.theme import BLUE, LABEL, TEXT_WIDTH, VERMILLION
 from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.study.pairs.pair_cells import Strip, difference_map, overlaps, strips
 from sparsity_report.untrusted.display_text import clip
@@ -79,7 +79,7 @@ def strip_chart(pair: Pair, kind: str, width: float = TEXT_WIDTH) -> alt.LayerCh
     return next((c for strip, c in strip_charts(pair, width) if strip.kind == kind), None)
 
 
-def strip_mark(strip: Strip, width: float, sizes: Sizes = PAPER) -> alt.LayerChart | None:
+def strip_mark(strip: Strip, width: float) -> alt.LayerChart | None:
     """Return rows of cells of removed and present units; None if there are too many.
 
     `width` is that of the cells alone.
@@ -94,7 +94,7 @@ def strip_mark(strip: Strip, width: float, sizes: Sizes = PAPER) -> alt.LayerCha
         for place in range(row.among)
     ]
     number = max(row.among for row in strip.rows)
-    step = max(1, math.ceil(number * (0.62 * sizes.label * len(str(number)) + 6) / width))
+    step = max(1, math.ceil(number * (0.62 * LABEL * len(str(number)) + 6) / width))
     values = list(range(0, number, step))
     axis = alt.Axis(values=values, labelAngle=0, labelOverlap=False, **marks.BARE)
     scale = alt.Scale(domain=list(range(number)), paddingInner=0.2, paddingOuter=0)
@@ -171,7 +171,7 @@ def overlap_words(row: Mapping[str, Any], name: str) -> str:
     return say("chart.overlap_alt", name=name, compared=row["compared"], **shares)
 
 
-def overlap_mark(data: marks.Data, width: float, sizes: Sizes = PAPER) -> alt.LayerChart:
+def overlap_mark(data: marks.Data, width: float) -> alt.LayerChart:
     """Return a matrix of :func:`overlap_rows`."""
     after, before = _sides()
     shape = marks.HeatMap(
@@ -183,7 +183,6 @@ def overlap_mark(data: marks.Data, width: float, sizes: Sizes = PAPER) -> alt.La
         legend=False,
         x_title=say("label.after"),
         tips=marks.tips(projection="label.before", block="label.after", label="label.weights"),
-        sizes=sizes,
     )
     return marks.heat_map(data, shape)
 

@@ -17,7 +17,6 @@ from sparsity_report.study.comparison import Comparison
 from sparsity_report.untrusted.display_text import clip
 from sparsity_report.words import number_format
 from sparsity_report.words.languages import spoken
-from sparsity_report.words.sentences import say
 
 TEXT_WIDTH = round(16 * 72 / 2.54)
 # Width of a column of a paper, below which labels are short.
@@ -29,6 +28,8 @@ MORE_COLORS = (GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
 HUES = (BLUE, VERMILLION, BLACK, *MORE_COLORS[:3])
 DASHES: tuple[list[float], ...] = ([1, 0], [5, 3], [1, 2], [7, 2, 2, 2])
 SOLID, DASHED, DOTTED, _ = DASHES
+# Font sizes in points of axes, of numbers beside marks, and of titles.
+LABEL, SMALL, TITLE = 9, 8, 12
 # Cells of unknown values.
 UNKNOWN: dict[str, Any] = {"fill": "#8c8c8c", "fillOpacity": 0.16}
 # Heights of a map's row, of a bar, and of the space between groups of bars and of slim bars.
@@ -47,17 +48,6 @@ EVEN = {"ratio": 1, "points": 0, "nats": 0}
 _DIVERGING = [BLUE, "#f3f1ec", VERMILLION]
 
 
-class Sizes(NamedTuple):
-    """Font sizes in points of axes, of numbers beside marks, and of titles."""
-
-    label: float
-    small: float
-    title: float
-
-
-PAPER, SCREEN = Sizes(9, 8, 12), Sizes(11, 10, 13)
-
-
 class Metric(NamedTuple):
     """Name and notation of a figure of groups or of layers.
 
@@ -68,19 +58,14 @@ class Metric(NamedTuple):
     kind : {"share", "number", "ratio", "points", "nats", "own"}
         A share of 1, a quantity, a ratio that is even at 1, a difference of shares, a difference
         of nats per token, or any number.
-    note : str
-        Key of the definition, for groups.
-    layer_note : str
-        Key of the definition for the cells of a heat map, if it differs.
-    title, axis, file : str
-        Keys of the title and the axis of its chart and name of its file; empty for figures that
-        only the explorer draws.
+    note, title, axis, file : str
+        Keys of the definition for groups, of the title and the axis of its chart, and name of its
+        file; empty for figures without bars.
     """
 
     name: str
     kind: str
-    note: str
-    layer_note: str = ""
+    note: str = ""
     title: str = ""
     axis: str = ""
     file: str = ""
@@ -88,38 +73,34 @@ class Metric(NamedTuple):
 
 METRICS = {
     "sparsity": Metric(
-        "metric.zeros", "share", "metric.group_sparsity_note", "metric.layer_sparsity_note",
-        "chart.zeros_per_group_title", "chart.x_group_zeros_share", "sparsity",
+        "metric.zeros", "share", "metric.group_sparsity_note", "chart.zeros_per_group_title",
+        "chart.x_group_zeros_share", "sparsity",
     ),
     "param_frac": Metric(
         "metric.parameter_share", "share", "metric.group_parameter_share_note",
-        "metric.layer_parameter_share_note", "chart.parameters_per_group_title",
-        "chart.x_parameter_share", "param_frac",
+        "chart.parameters_per_group_title", "chart.x_parameter_share", "param_frac",
     ),
     "flops_per_token": Metric(
-        "metric.flops_per_token", "number", "metric.flops_per_token_note", "",
+        "metric.flops_per_token", "number", "metric.flops_per_token_note",
         "chart.flops_per_group_title", "metric.flops_per_token", "flops",
     ),
-    "total": Metric("metric.parameters", "number", "metric.parameters_note"),
-    "nonzero": Metric("metric.nonzeros", "number", "metric.nonzeros_note"),
-    "stored_bytes": Metric("metric.stored_bytes", "number", "metric.stored_bytes_note"),
-    "bytes_ratio": Metric("metric.bytes_ratio", "ratio", "metric.bytes_ratio_note"),
-    "difference": Metric("metric.sparsity_difference", "points", "metric.sparsity_difference_note"),
-    "beyond": Metric("metric.excess_zeros", "points", "metric.excess_zeros_note"),
-    "sensitivity": Metric("metric.sensitivity", "nats", "chart.x_nll_increase"),
-    "deviation": Metric("viewer.metric_deviation", "own", "viewer.note_deviation"),
+    "total": Metric("metric.parameters", "number"),
+    "nonzero": Metric("metric.nonzeros", "number"),
+    "stored_bytes": Metric("metric.stored_bytes", "number"),
+    "bytes_ratio": Metric("metric.bytes_ratio", "ratio"),
+    "difference": Metric("metric.sparsity_difference", "points"),
+    "beyond": Metric("metric.excess_zeros", "points"),
+    "sensitivity": Metric("metric.sensitivity", "nats"),
+    "deviation": Metric("viewer.metric_deviation", "own"),
     # Figures of pairs.
-    "moved": Metric(
-        "pair.metric_zero_or_removed", "points", "pair.metric_zero_or_removed_note"
-    ),
-    "kept_share": Metric("pair.metric_zeros_kept", "share", "pair.metric_zeros_kept_note"),
-    "revived_share": Metric("pair.metric_zeros_revived", "share", "pair.metric_zeros_revived_note"),
-    "new_share": Metric("pair.metric_new_zeros", "share", "pair.metric_new_zeros_note"),
-    "relative_change": Metric(
-        "pair.metric_relative_change", "share", "pair.metric_relative_change_note"
-    ),
-    "iou": Metric("pair.metric_zeros_iou", "share", "pair.metric_zeros_iou_note"),
+    "moved": Metric("pair.metric_zero_or_removed", "points"),
+    "kept_share": Metric("pair.metric_zeros_kept", "share"),
+    "revived_share": Metric("pair.metric_zeros_revived", "share"),
+    "new_share": Metric("pair.metric_new_zeros", "share"),
+    "relative_change": Metric("pair.metric_relative_change", "share"),
+    "iou": Metric("pair.metric_zeros_iou", "share"),
 }  # fmt: skip
+
 # Metrics with a chart and a file each.
 FILED = {key: metric for key, metric in METRICS.items() if metric.file}
 
@@ -183,21 +164,7 @@ def quoted(text: str) -> str:
     return "'" + plain.replace("'", "\\'") + "'"
 
 
-def sentence(template: str, **expressions: str) -> str:
-    """Return the Vega expression of a sentence whose values are expressions.
-
-    Examples
-    --------
-    >>> sentence("chart.layout_break_even_alt", layout="datum.layout", share="datum.share")
-    "'' + (datum.layout) + ' is smaller than dense from ' + (datum.share) + ' sparsity.'"
-    """
-    parts = re.split("[⁅⁆]", say(template, **{name: f"⁅{name}⁆" for name in expressions}))
-    return " + ".join(
-        f"({expressions[part]})" if place % 2 else quoted(part) for place, part in enumerate(parts)
-    )
-
-
-def colors(kind: str, domain: tuple[float, float], log: bool = False) -> alt.Scale:
+def colors(kind: str, domain: tuple[float, float]) -> alt.Scale:
     """Return the colors of a heat map: viridis, or blue below an even value, vermillion above.
 
     Ratios are even at 1, differences at 0.
@@ -206,11 +173,10 @@ def colors(kind: str, domain: tuple[float, float], log: bool = False) -> alt.Sca
         return alt.Scale(domain=list(domain), range=_DIVERGING[1:])
     if kind in EVEN:
         return alt.Scale(domain=[domain[0], EVEN[kind], domain[1]], range=_DIVERGING)
-    form: Any = "log" if log else "linear"
-    return alt.Scale(type=form, scheme="viridis", domain=list(domain), nice=False)
+    return alt.Scale(scheme="viridis", domain=list(domain), nice=False)
 
 
-def is_light(kind: str, domain: tuple[float, float], log: bool = False) -> str:
+def is_light(kind: str, domain: tuple[float, float]) -> str:
     """Return the Vega expression that is true for light cells, which need dark digits.
 
     Digits turn dark at the color with the same contrast to black and white, 4.5:1.
@@ -220,9 +186,6 @@ def is_light(kind: str, domain: tuple[float, float], log: bool = False) -> str:
         return "true"
     if kind in EVEN:
         return f"datum.value > {low + _BLUE_TURNS * (EVEN[kind] - low):g}"
-    if log:
-        low, high = math.log(low), math.log(high)
-        return f"log(datum.value) > {low + _VIRIDIS_TURNS * (high - low):g}"
     return f"datum.value > {low + _VIRIDIS_TURNS * (high - low):g}"
 
 
@@ -300,12 +263,12 @@ def model_names(study: Comparison, limit: int = 60) -> str:
     return ", ".join(clip(name, limit) for name in dict.fromkeys(study.variants["model"]))
 
 
-def config(sizes: Sizes = PAPER) -> dict[str, Any]:
+def config() -> dict[str, Any]:
     """Return the configuration of a chart, with the number format of the language in use."""
     signs = {"decimal": spoken().decimal, "thousands": spoken().thousands}
     text = {
-        "labelColor": INK, "labelFontSize": sizes.label,
-        "titleColor": MUTED, "titleFontSize": sizes.label, "titleFontWeight": "normal",
+        "labelColor": INK, "labelFontSize": LABEL,
+        "titleColor": MUTED, "titleFontSize": LABEL, "titleFontWeight": "normal",
     }  # fmt: skip
     return {
         "font": FAMILY,
@@ -313,8 +276,8 @@ def config(sizes: Sizes = PAPER) -> dict[str, Any]:
         "view": {"stroke": None},
         "title": {
             "anchor": "start", "frame": "bounds", "offset": 12,
-            "fontSize": sizes.title, "color": INK,
-            "subtitleFontSize": sizes.label, "subtitleColor": MUTED, "subtitlePadding": 4,
+            "fontSize": TITLE, "color": INK,
+            "subtitleFontSize": LABEL, "subtitleColor": MUTED, "subtitlePadding": 4,
         },
         "axis": {
             **text, "gridColor": GRID, "domainColor": MUTED,

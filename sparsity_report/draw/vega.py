@@ -1,11 +1,10 @@
-"""The script with Vega and Vega-Lite for page and explorer, and limits of drawing without one."""
+"""The version of Vega-Lite, and limits of drawing."""
 
 import mmap
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from pathlib import Path
 
 from altair.utils.schemapi import debug_mode
 
@@ -14,17 +13,6 @@ from sparsity_report.errors import SparsityReportError
 VEGALITE = "6.1"
 # Bytes of address space that V8 reserves for its heap and other uses.
 _RESERVED = 2**36 + 2**29
-BUNDLE = Path(__file__).parent / "vega.js"
-
-
-@lru_cache(maxsize=1)
-def bundle() -> str:
-    """Return a script that defines ``vegaEmbed`` and needs no network.
-
-    It fits in a ``<script>`` of a page or before the code of an ES module.
-    ``docs/tools/bundle_vega.py`` makes it.
-    """
-    return BUNDLE.read_text(encoding="utf-8")
 
 
 @contextmanager

@@ -137,6 +137,8 @@ def scaled(quantity: Any, unit: str = "", space: str = THIN) -> str:
     """
     if not known(quantity):
         return UNKNOWN
+    if math.isinf(quantity):
+        return "∞" if quantity > 0 else "−∞"
     step = 0
     while abs(quantity) >= 999.5 and step < len(_PREFIXES) - 1:
         quantity, step = quantity / 1000, step + 1

@@ -317,16 +317,6 @@ def test_by_default_colors_go_from_no_zeros_to_all():
     assert (colors[0], colors[2]) == ("rgb(68, 1, 84)", "rgb(253, 231, 37)")
 
 
-def test_the_scale_of_colors_stands_beside_or_below():
-    for below in (False, True):
-        shape = heat_map(title="zeros of all", below=below)
-        texts, cells, _, _ = shown(shape)
-        (title,) = [text for text in texts if text.text == "zeros of all"]
-        right, bottom = (max(cell[edge] for cell in cells) for edge in (2, 4))
-        assert (title.left >= right) is not below
-        assert (title.top >= bottom) is below
-
-
 @pytest.mark.parametrize(("row", "projections"), [(20, 1), (20, 4), (20, 10), (10, 4)])
 def test_the_scale_of_colors_is_as_long_as_a_map_is_high(row, projections):
     """From 60 points, below which its numbers would touch, to 120."""
@@ -334,12 +324,6 @@ def test_the_scale_of_colors_is_as_long_as_a_map_is_high(row, projections):
     legend = spec["layer"][0]["encoding"]["color"]["legend"]
     assert spec["height"] == row * projections
     assert legend["gradientLength"] == sorted((60, row * projections, 120))[1]
-
-
-@pytest.mark.parametrize("width", [100, 400])
-def test_a_scale_below_is_no_wider_than_the_map(width):
-    spec = marks.heat_map(marks.inline(CELLS), heat_map(width=width, below=True)).to_dict()
-    assert spec["layer"][0]["encoding"]["color"]["legend"]["gradientLength"] == min(width, 240)
 
 
 def test_a_map_of_nothing_has_the_height_of_a_row():
@@ -352,7 +336,7 @@ def test_a_map_of_nothing_has_the_height_of_a_row():
 )
 def test_numbers_stand_in_cells_that_have_room_for_them(kind, longest):
     """From a third more than the longest number takes; at twice and a half of it they do."""
-    size = look.PAPER.small
+    size = look.SMALL
     takes = width_of(longest, size)
     first = next(
         width
@@ -382,8 +366,8 @@ def test_names_of_rows_stand_apart_and_as_close_as_they_can(row):
     spec = marks.heat_map(marks.inline(CELLS), heat_map(row=row, projections=9)).to_dict()
     axis = spec["layer"][0]["encoding"]["y"]["axis"]
     step = int(re.search(r"% (\d+) \?", axis.get("labelExpr", "% 1 ?"))[1])
-    assert step * row >= 1.2 * look.PAPER.label
-    assert step == 1 or (step - 1) * row < 1.3 * look.PAPER.label
+    assert step * row >= 1.2 * look.LABEL
+    assert step == 1 or (step - 1) * row < 1.3 * look.LABEL
 
 
 def bars(groups, names=("",), width=300.0, **options):

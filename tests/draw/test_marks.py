@@ -1,4 +1,4 @@
-"""The one heat map, bar chart and curve, read back from what they draw."""
+"""The one heat map, bar chart, curve and histogram, read back from what they draw."""
 
 import dataclasses
 import html
@@ -142,14 +142,6 @@ def test_a_ratio_is_blue_below_one_and_vermillion_above():
     assert {"0.00", "1.00", "2.00"} <= set(texts(svg))
 
 
-def test_numbers_on_a_logarithmic_scale():
-    cells = [{**CELLS[0], "value": value} for value in (10, 1_000, 100_000)]
-    shape = dataclasses.replace(SHAPE, kind="number", domain=(10, 100_000), log=True)
-    svg = drawn(marks.heat_map(marks.inline(cells), shape))
-    assert [rect[4] for rect in rects(svg)][1] == "rgb(33, 145, 141)"  # the middle of viridis
-    assert {"10", "1.00k", "100k"} <= set(texts(svg))
-
-
 def bar(group, value, label, **more):
     return {"group": group, "variant": "", "value": value, "label": label, **more}
 
@@ -169,16 +161,6 @@ def test_bars_go_left_of_their_base_and_labels_with_them():
     assert [(float(r[0]), float(r[2])) for r in rects(svg, "bar")] == [(25, 25), (50, 25)]
     anchors = dict(re.findall(r'text-anchor="(\w+)"[^>]*>(minus|plus)<', svg))
     assert anchors == {"end": "minus", "start": "plus"}
-
-
-def test_a_bar_that_is_not_longer_than_nothing_has_no_length_on_a_logarithmic_axis():
-    rows = [bar("a", 100.0, "100"), bar("b", 0.0, "0")]
-    inks = (("", "#0072B2", "#0072B2"),)
-    shape = marks.Bars(
-        groups=("a", "b"), inks=inks, width=100, domain=(1, 1e4), kind="number", log=True
-    )
-    svg = drawn(marks.bars(marks.inline(rows), shape))
-    assert [float(rect[2]) for rect in rects(svg, "bar")] == [50, 0]
 
 
 def test_break_even_and_level_stand_on_the_curve():

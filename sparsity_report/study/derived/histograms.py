@@ -1,10 +1,8 @@
-"""Histograms of the magnitudes of layers."""
+"""Magnitudes of the weights of layers."""
 
 from sparsity_report.counting.counts import count_weights
 from sparsity_report.counting.histogram import Magnitudes
 from sparsity_report.weights.weights import Weights
-
-_BARS = 56
 
 
 def module_magnitudes(weights: Weights) -> dict[str, Magnitudes]:
