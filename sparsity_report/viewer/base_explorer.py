@@ -199,7 +199,7 @@ class BaseExplorer(anywidget.AnyWidget):
         for part in (self._widget_bundle(), self._page_bundle()):
             display(part, raw=True)  # type: ignore[no-untyped-call]
 
-    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:  # type: ignore[override]
         """Return the widget, and the viewer as HTML for a page without a kernel."""
         return self._widget_bundle() | ({} if in_marimo() else self._page_bundle())
 

@@ -1,11 +1,12 @@
 // Answers for the contract test: figures of states of payloads, and their texts.
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { pathToFileURL } from "node:url";
 
-const [, , script, payload, cases] = process.argv;
+const [, , script, payload, cases, bounded] = process.argv;
 const { Figures, open, solve } = await import(pathToFileURL(script));
 const figures = new Figures(await open(readFileSync(payload)));
 const { text } = figures;
+if (existsSync(bounded)) figures.bind(await open(readFileSync(bounded)));
 const plain = (value) => (Number.isNaN(value) ? null : value);
 
 const answers = JSON.parse(readFileSync(cases)).map(({ state, metrics, budgets, values }) => {
@@ -15,6 +16,7 @@ const answers = JSON.parse(readFileSync(cases)).map(({ state, metrics, budgets, 
   const inside = members ?? figures.scope(state.modules, state);
   return {
     left: Array.from(counts.left, plain),
+    levels: figures.policyOf(state)?.levels ?? [],
     nonzero: Array.from(counts.nonzero, plain),
     bytes: figures.modules.names.map((_, i) => plain(figures.bytes(counts, i, state.layout))),
     flops: figures.modules.names.map((_, i) => plain(figures.flops(counts, i, state.layout))),

@@ -16,11 +16,14 @@ from torch import nn
 from transformers import MixtralConfig, MixtralForCausalLM
 
 import sparsity_report as sr
+from sparsity_report.counting.n_m_patterns import pattern_at
+from sparsity_report.viewer.embed import embed
 from sparsity_report.viewer.layer_values import AT_LEVEL, LayerValues, State
 from sparsity_report.viewer.module import script
-from sparsity_report.viewer.study_payload import study_payload
+from sparsity_report.viewer.study_payload import policy_label, study_payload
 from sparsity_report.words import number_format
-from sparsity_report.words.languages import speaking
+from sparsity_report.words.languages import speaking, spoken
+from sparsity_report.words.sentences import say
 
 pytestmark = pytest.mark.slow(seconds=60)
 NODE = Path(playwright.__file__).parent / "driver" / "node"
@@ -122,7 +125,7 @@ def answers(study, wanted, folder):
     cases = [asked(state, header["modules"]["names"]) for state in wanted]
     (folder / "cases.json").write_text(json.dumps(cases), encoding="utf-8")
     program = Path(__file__).with_name("contract.mjs")
-    files = (folder / name for name in ("viewer.mjs", "payload", "cases.json"))
+    files = (folder / name for name in ("viewer.mjs", "payload", "cases.json", "bounded"))
     done = subprocess.run([NODE, program, *files], capture_output=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr.decode()
     return header, json.loads(done.stdout)
@@ -276,7 +279,7 @@ def study(request):
 @pytest.mark.parametrize("language", ["en", "fr"])
 def test_the_script_shows_the_figures_of_the_study(study, language, tmp_path):
     wanted = list(states(study, 25))
-    with speaking(language) as spoken:
+    with speaking(language):
         header, given = answers(study, wanted, tmp_path)
         names = header["modules"]["names"]
         for state, answer in zip(wanted, given, strict=True):
@@ -286,4 +289,82 @@ def test_the_script_shows_the_figures_of_the_study(study, language, tmp_path):
             check_layouts(study, state, answer)
             if state.policy:
                 check_budgets(study, state, answer)
-            check_texts(answer, spoken.space)
+            check_texts(answer, spoken().space)
+
+
+def test_levels_within_bounds_are_those_of_python(demo_study, tmp_path):
+    explorer = sr.explore(demo_study)
+    explorer.bounds = {"attention_linear": 0.2, "model.decoder.layers.0.fc1": (0.5, 0.5)}
+    (tmp_path / "bounded").write_bytes(explorer.bounded)
+    wanted = [
+        state._replace(policy="global_magnitude", variant=AT_LEVEL, sparsity=sparsity)
+        for state, sparsity in zip(
+            states(demo_study, 6), (0.1, 0.3, 0.35, 0.4, 0.45, 0.6), strict=True
+        )
+    ]
+    _, given = answers(demo_study, wanted, tmp_path)
+    for state, answer in zip(wanted, given, strict=True):
+        explorer.sparsity = state.sparsity
+        rows = explorer.layers().set_index("module_name")["weight_nonzero"]
+        names = list(dict.fromkeys(demo_study.layers["module_name"]))
+        left = dict(zip(names, answer["left"], strict=True))
+        assert {name: left[name] for name in rows.index} == rows.to_dict()
+        assert explorer.sparsity in answer["levels"]
+
+
+def sentence(study, state):
+    """Return the sentence of a whole model in the language in use."""
+    space = spoken().space
+    if state.variant == AT_LEVEL:
+        levels = study.by_policy[state.policy]
+        place = levels.sparsities.index(state.sparsity)
+        sums = levels.model.iloc[place]
+        costs, dense = (
+            [levels.total(column, name)[place] for column in ("stored_bytes", "flops_per_token")]
+            for name in (state.byte_layout, "dense")
+        )
+        pattern = pattern_at(state.policy, state.sparsity)
+        words = {"policy": policy_label(state.policy)}
+        shown = say("viewer.level_of", **words, level=number_format.level(state.sparsity, space))
+        if pattern:
+            shown = say("viewer.pattern", pattern=str(pattern))
+    else:
+        sums, shown = study.facts.sums(state.variant), state.variant
+        costs = [sums["stored_bytes"], sums["flops_per_token"]]
+        dense = [sums["dense_stored_bytes"], sums["dense_flops_per_token"]]
+    text = say(
+        "viewer.sentence",
+        shown=shown,
+        share=number_format.percent(sums["sparsity_prunable"], space=space),
+        prunable=number_format.scaled(sums["prunable_total"], "", space),
+        layout=say(f"viewer.as_{state.byte_layout}"),
+        bytes=number_format.scaled(costs[0], "B", space),
+        ratio=number_format.times(costs[0] / dense[0], space),
+        flops=number_format.scaled(costs[1], "FLOPs", space),
+        flopsRatio=number_format.times(costs[1] / dense[1], space),
+    )
+    return text[0].upper() + text[1:]
+
+
+@pytest.mark.parametrize("language", ["en", "fr"])
+def test_chromium_shows_the_sentence_of_python(chromium, smollm2, language, tmp_path):
+    study = sr.compare(sr.dense(smollm2), sr.csr(sr.global_magnitude(smollm2, 0.5)))
+    with speaking(language):
+        (tmp_path / "page.html").write_text(
+            f"<meta charset=utf-8>{embed(study_payload(study))}", encoding="utf-8"
+        )
+        page = chromium.new_page()
+        page.goto((tmp_path / "page.html").as_uri())
+        page.locator(".sv-ready").wait_for()
+        for state in states(study, 25):
+            if state.variant != AT_LEVEL:
+                own = study.facts.layouts[state.variant]
+                state = state._replace(byte_layout="csr" if own == "csr" else "dense")
+            shown = {"variant": state.variant, "layout": state.byte_layout}
+            level = {"policy": state.policy, "sparsity": state.sparsity}
+            page.evaluate(
+                "(traits) => document.querySelector('.sparsity-viewer').viewer.set(traits)",
+                {**shown, **(level if state.variant == AT_LEVEL else {})},
+            )
+            assert page.locator(".sv-sentence").text_content() == sentence(study, state)
+        page.close()
