@@ -29,7 +29,7 @@ from sparsity_report.untrusted.display_text import clip, short_name
 from sparsity_report.weights.weights import Weights
 from sparsity_report.words.display_names import head, layout_name, method_name
 from sparsity_report.words.languages import template_text
-from sparsity_report.words.number_format import percent, shares_domain
+from sparsity_report.words.number_format import percent
 from sparsity_report.words.sentences import first, say, some
 
 # Most rows of a table and most sentences in a cell.
@@ -41,13 +41,13 @@ _PAIR_MAPS = {
 }
 # Maps: width without names; greatest height and width of a cell; height without a scale; height
 # of a row from which rows have names.
-_WIDTH, _HIGH, _WIDE, _MAPPED, _NAMED = 420, 16, 24, 240, 9
+_WIDTH, _HIGH, _WIDE, _MAPPED, _NAMED = 420, 16, 24, 240, 12
 # Viridis at ten even steps, as in Matplotlib, and the number of colors drawn.
 _VIRIDIS = (
     "440154", "482878", "3e4989", "31688e", "26828e", "1f9e89", "35b779", "6ece58", "b5de2b",
     "fde725",
 )  # fmt: skip
-_COLORS = 24
+_COLORS = 48
 
 
 def describe(value: Any) -> str:
@@ -293,10 +293,7 @@ def _html(content: Content) -> str:
     main, *others = content.lines
     lines = [f'<p class="verdict">{escape(main)}</p>']
     lines += [f'<p class="soft">{escape(line)}</p>' for line in others]
-    # All maps share one scale.
-    shares = [share for each in content.maps for *_, share in each.cells]
-    domain = shares_domain(min(shares), max(shares)) if shares else (0.0, 1.0)
-    parts = [draw_map(each, domain) for each in content.maps]
+    parts = [*map(draw_map, content.maps)]
     if content.table.rows:
         parts.append(f'<div class="wide">{to_html(content.table)}</div>')
     body = f'<div class="parts">{"".join(parts)}</div>' if parts else ""
@@ -310,15 +307,8 @@ def _latex(content: Content) -> str:
     return "\n".join(lines)
 
 
-def draw_map(shares: ShareMap, domain: tuple[float, float]) -> str:
-    """Return a figure with a map; cells of one color are one path of strokes.
-
-    Parameters
-    ----------
-    shares : ShareMap
-    domain : tuple of float
-        Shares at the ends of the color scale.
-    """
+def draw_map(shares: ShareMap) -> str:
+    """Return a figure with a map from 0 to 100 %; cells of one color are one path of strokes."""
     columns, rows = len(shares.blocks), len(shares.projections)
     high = max(3, min(_HIGH, _MAPPED // rows))
     wide = max(2, min(_WIDE, _WIDTH // columns))
@@ -327,9 +317,8 @@ def draw_map(shares: ShareMap, domain: tuple[float, float]) -> str:
     x = {block: place for place, block in enumerate(shares.blocks)}
     y = {projection: place for place, projection in enumerate(shares.projections)}
     strokes: dict[int, list[str]] = {}
-    low, top = domain
     for block, projection, share in shares.cells:
-        step = round((_COLORS - 1) * (share - low) / (top - low))
+        step = round((_COLORS - 1) * share)
         strokes.setdefault(step, []).append(f"M{x[block]} {y[projection]}h1")
     paths = "".join(
         f'<path stroke="{_color(step)}" d="{"".join(lines)}"/>'
@@ -348,17 +337,17 @@ def draw_map(shares: ShareMap, domain: tuple[float, float]) -> str:
             f'<text x="{width}" y="{bottom}" text-anchor="end">{escape(shares.blocks[-1])}</text>'
         )
     scale = "".join(f'<path stroke="{_color(step)}" d="M{step} 0h1"/>' for step in range(_COLORS))
-    ends = [escape(percent(end, 0)) for end in domain]
+    ends = [escape(percent(end, 0)) for end in (0.0, 1.0)]
     key = (
-        f'<g stroke-width="8" transform="translate({left + 34} {bottom + 12}) scale(3 1)" '
+        f'<g stroke-width="8" transform="translate({left + 34} {bottom + 12}) scale(1.5 1)" '
         f'shape-rendering="crispEdges">{scale}</g>'
         f'<text x="{left}" y="{bottom + 16}">{ends[0]}</text>'
-        f'<text x="{left + 38 + 3 * _COLORS}" y="{bottom + 16}">{ends[1]}</text>'
+        f'<text x="{left + 38 + 1.5 * _COLORS:g}" y="{bottom + 16}">{ends[1]}</text>'
     )
     width, height = max(width, left + 150), bottom + 20
     title = escape(shares.title)
     return (
-        f'<figure><p class="soft">{title}</p>'
+        f'<figure style="width:{width}px"><p class="soft">{title}</p>'
         f'<svg role="img" aria-label="{title}" width="{width}" height="{height}" '
         f'viewBox="0 0 {width} {height}"><g transform="{middle}" stroke-width="1" '
         f'shape-rendering="crispEdges">{paths}</g>{"".join(texts)}{key}</svg></figure>'

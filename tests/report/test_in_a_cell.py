@@ -136,6 +136,9 @@ def test_the_map_has_a_stroke_for_every_cell(demo):
         at[grid.blocks.index(row.block), grid.projections.index(row.projection)]
         for row in cells.itertuples()
     ]
+    # Black-violet is 0 %, yellow 100 %, as in the page and the viewer.
+    assert not {"#fde725", "#440154"} & {*colors}
+    assert made.count(">0\u202f%<") == made.count(">100\u202f%<") == 1
     # As the colors of viridis get brighter with each step, so do those of larger shares.
     bright = pd.Series([sum(bytes.fromhex(color[1:])[1:2]) for color in colors])
     assert bright.corr(cells["sparsity"], method="spearman") > 0.97
@@ -151,8 +154,8 @@ def test_maps_of_large_models_stay_small(count, experts):
     layers = pd.DataFrame({"module_name": names, "block": numbers, "group": "mlp_linear"})
     grid = Grid(layers)
     cells = [(*cell, (7 * place % 101) / 100) for place, cell in enumerate(grid.cells)]
-    drawn = draw_map(ShareMap("all", grid.blocks, grid.projections, cells), (0.0, 1.0))
-    assert drawn.count("h1") == len(cells) + 24  # those of the key
+    drawn = draw_map(ShareMap("all", grid.blocks, grid.projections, cells))
+    assert drawn.count("h1") == len(cells) + 48  # those of the key
     assert len(drawn) < LIMIT - 10_000  # what else there is, see below
 
 
@@ -161,8 +164,8 @@ def test_the_largest_map_there_is_stays_small():
     shares = [((7 * n) % 101) / 100 for n in range(41 * 120)]
     places = ((block, name) for name in names for block in numbers)
     cells = [(*place, share) for place, share in zip(places, shares, strict=True)]
-    drawn = draw_map(ShareMap("all", numbers, names, cells), (0.0, 1.0))
-    assert drawn.count("h1") == len(cells) + 24  # those of the key
+    drawn = draw_map(ShareMap("all", numbers, names, cells))
+    assert drawn.count("h1") == len(cells) + 48  # those of the key
     assert len(drawn) < LIMIT - 10_000
 
 
@@ -266,7 +269,7 @@ def test_maps_of_a_pair_show_shares_of_the_weights_of_the_base(monkeypatch):
     pruning = sr.global_magnitude(sr.load(), sparsity=0.5)
     pair = sr.compare_checkpoints(sr.global_magnitude(sr.load(), sparsity=0.2), pruning)
     maps = []
-    monkeypatch.setattr(value_display, "draw_map", lambda shares, _: maps.append(shares) or "")
+    monkeypatch.setattr(value_display, "draw_map", lambda shares: maps.append(shares) or "")
     bundle(pair)
     shown = [{(block, projection): share for block, projection, share in one.cells} for one in maps]
     rows = pair.layers[pair.layers["group"].isin(["attention_linear", "mlp_linear"])]
