@@ -435,9 +435,9 @@ class Explorer(BaseExplorer):
         """Refuse modules that the study does not have."""
         name, value = proposal["trait"].name, proposal["value"]
         names = self._known["modules"]["names"]
-        modules = value if name == "selection" else () if value is None else (value,)
+        modules = value if isinstance(value, list | tuple) else () if value is None else (value,)
         require_choices(name, modules, names, are_modules=True)
-        return tuple(dict.fromkeys(value)) if name == "selection" else value
+        return tuple(dict.fromkeys(modules)) if name == "selection" else value
 
     @traitlets.validate("bounds")
     @in_own_language
@@ -474,7 +474,14 @@ class Explorer(BaseExplorer):
 
 
 def _hashable(bounds: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
-    return tuple((name, tuple(b) if isinstance(b, list) else b) for name, b in bounds.items())
+    """Return bounds as a key; a value that is no bound becomes text, which is refused."""
+
+    def key(bound: Any) -> Any:
+        if isinstance(bound, list | tuple):
+            return tuple(map(key, bound))
+        return bound if isinstance(bound, int | float) else str(bound)
+
+    return tuple((name, key(bound)) for name, bound in bounds.items())
 
 
 @lru_cache(maxsize=16)

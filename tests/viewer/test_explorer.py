@@ -197,6 +197,8 @@ def test_layers_are_in_the_order_of_the_table(explorer):
 WRONG = [
     ("selection", ["model.decoder.layers.0.fc9"], r"'.*fc9' is not a valid choice.*fc\d, …"),
     ("selection", [["fc1"]], r"selection: \['fc1'\] is not a valid choice"),
+    ("selection", 5, "selection: 5 is not a valid choice"),
+    ("selection", "fc1", "selection: 'fc1' is not a valid choice"),
     ("sparsity", 1.5, "sparsity: 1.5 is out of range"),
     ("sparsity", math.nan, "sparsity: nan is out of range"),
     ("metric", "beauty", "metric: .*; use one of sparsity, total"),
@@ -206,6 +208,8 @@ WRONG = [
     ("sort", "+total", "sort: "),
     ("bounds", {"nothing": 0.1}, "no prunable module or group 'nothing'"),
     ("bounds", {"mlp_linear": 2}, "bound 2 of 'mlp_linear' is not valid"),
+    ("bounds", {"mlp_linear": {}}, "bound .* of 'mlp_linear' is not valid"),
+    ("bounds", {"mlp_linear": None}, "bound .* of 'mlp_linear' is not valid"),
     ("bounds", {"mlp_linear": (0.4, 0.1)}, "lower bound of .mlp_linear. is above the upper"),
 ]
 
@@ -234,7 +238,9 @@ def test_the_page_changes_several_traits_in_one_step(explorer):
     explorer.set_state({**wanted, "selection": LAYERS[:1], "detail": LAYERS[1]})
     assert explorer.detail == LAYERS[1]
     assert (explorer.sparsity, explorer.byte_layout) == (0.5, "bitmask")
-    explorer.set_state({"bounds": {LAYERS[0]: [0.1, 0.1]}, "variant": AT_LEVEL})
+    bounds = {LAYERS[0]: [0.1, 0.1]}
+    explorer.set_state({"sparsity": 0.4, "bounds": bounds, "variant": AT_LEVEL})
+    assert (explorer.sparsity, explorer.bounds) == (0.4, {LAYERS[0]: (0.1, 0.1)})
     assert decode(explorer.bounded)[0]["key"] == "global_magnitude"
     explorer.undo()
     explorer.undo()
