@@ -40,7 +40,7 @@ class Table {
     const copied = copies(element, () => this.shown.map((row) => this.element(row)));
     element.closest(".scroll").before(make("div", { class: "find" }, this.search, this.said, copied));
     element.closest(".scroll").after(make("div", { class: "find" }, this.more));
-    element.closest("details")?.addEventListener("toggle", () => this.spread());
+    element.closest("details")?.addEventListener("toggle", () => this.draw());
     this.draw();
   }
 
@@ -124,6 +124,8 @@ class Table {
   }
 
   draw() {
+    // Rows of data are created when they are seen.
+    if (this.limit === Table.LIMIT && this.body.closest("details")?.open === false) return;
     this.spread();
     const rows = this.shown.slice(0, this.limit);
     this.body.replaceChildren(...rows.map((row) => this.element(row)));
