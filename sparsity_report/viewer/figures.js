@@ -69,8 +69,7 @@ export class Figures {
 
   policy(one, arrays) {
     if (one.disabled) return one;
-    const slack = Float64Array.from(arrays[one.slack], (code) => one.slackValues[code]);
-    return { ...one, rows: arrays[one.rows], left: arrays[one.left], slack };
+    return { ...one, rows: arrays[one.rows], left: arrays[one.left] };
   }
 
   // Use a level table that the kernel computed within bounds, or null.
@@ -115,7 +114,7 @@ export class Figures {
       const [left, slack] = [Float64Array.from(of.weightNonzero), new Float64Array(this.size)];
       policy.rows.forEach((i, row) => {
         left[i] = policy.left[row * policy.levels.length + k];
-        slack[i] = policy.slack[row * policy.levels.length + k];
+        slack[i] = Math.ceil(of.weightTotal[i] * policy.slack[k]);
       });
       const nonzero = left.map((count, i) => of.nonzero[i] - of.weightNonzero[i] + count);
       return { of, left, weights: of.weightTotal, nonzero, slack };

@@ -42,6 +42,8 @@ Floats = npt.NDArray[np.float64]
 FORMAT = 1
 # Bars of a histogram, and most layers whose histograms a payload holds.
 _BARS, _HISTOGRAMS = 40, 12_000
+# Heights of a bar.
+_STEPS = 31
 # Policies that levels may have, in the order of the menu; the last two never follow from counts.
 _POLICIES = (GLOBAL, LAYERWISE, "N:4", "N:8", "wanda_one_pass", "random")
 _CUT_NOTES = {
@@ -264,27 +266,20 @@ def policy_entry(policy: str, levels: Levels, study: Comparison, arrays: Arrays)
     }
     most = {key: levels.at_most(*cost) for key, cost in costs.items()}
     modules = pd.Index(study.layers["module_name"].unique())
-    bounds, codes = np.unique(_rounded_up(levels.slack), return_inverse=True)
+    # One bound for all modules: those of each would be a sixth of the payload.
+    weights = np.maximum(levels.zeros + levels.left, 1)
+    slack = np.ceil(1e6 * (levels.slack / weights).max(axis=0, initial=0.0)) / 1e6
     return {
         "key": policy,
         "label": policy_label(policy),
         "levels": shares,
         "rows": arrays.numbers(modules.get_indexer(pd.Index(levels.names))),
         "left": arrays.levels(levels.left),
-        "slack": arrays.small(codes.ravel()),
-        "slackValues": bounds.tolist(),
+        "slack": slack.tolist(),
         "most": {key: [known(size) for size in sizes] for key, sizes in most.items()},
         "thresholds": cuts,
         "patterns": None if None in patterns else [str(pattern) for pattern in patterns],
     }
-
-
-def _rounded_up(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Return counts rounded up to three binary digits, by less than a quarter."""
-    digits = np.frexp(counts.astype(float))[1]
-    steps = np.left_shift(1, np.maximum(digits - 3, 0))
-    rounded: npt.NDArray[np.int64] = -(-counts // steps) * steps
-    return rounded
 
 
 def known(value: Any) -> float | int | None:
@@ -364,7 +359,9 @@ def coarse_histogram(
     ends[0] = 0.0
     widths = np.diff(ends)
     heights = np.divide(np.diff(before[at]), widths, out=np.zeros(bars), where=widths > 0)
-    return top, np.rint(255 * heights / heights.max()).astype(np.uint8)
+    # Steps of two pixels, which take half the space of finer ones.
+    steps = np.rint(_STEPS * heights / heights.max())
+    return top, np.rint(255 / _STEPS * steps).astype(np.uint8)
 
 
 def _histograms(
