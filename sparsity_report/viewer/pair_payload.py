@@ -25,9 +25,9 @@ Sums = tuple["pd.Series[Any]", "pd.Series[Any]"]
 
 
 class _Figure(NamedTuple):
-    """A figure of a pair: its words, and its amounts and sizes by module."""
+    """A figure of a pair: the key of its note, and its amounts and sizes by module."""
 
-    words: str
+    note: str
     sums: Callable[[pd.DataFrame], Sums]
     kind: str = "share"
     is_root: bool = False
@@ -44,12 +44,18 @@ def _changes(rows: pd.DataFrame) -> Sums:
 
 
 FIGURES = {
-    "moved": _Figure("zero_or_removed", _moved, "points"),
-    "kept_share": _Figure("zeros_kept", lambda r: (r["kept"], r["kept"] + r["revived"])),
-    "revived_share": _Figure("zeros_revived", lambda r: (r["revived"], r["compared"])),
-    "new_share": _Figure("new_zeros", lambda r: (r["new"], r["compared"])),
-    "relative_change": _Figure("relative_change", _changes, is_root=True),
-    "iou": _Figure("zeros_iou", lambda r: (r["kept"], r["kept"] + r["revived"] + r["new"])),
+    "moved": _Figure("pair.metric_zero_or_removed_note", _moved, "points"),
+    "kept_share": _Figure(
+        "pair.metric_zeros_kept_note", lambda r: (r["kept"], r["kept"] + r["revived"])
+    ),
+    "revived_share": _Figure(
+        "pair.metric_zeros_revived_note", lambda r: (r["revived"], r["compared"])
+    ),
+    "new_share": _Figure("pair.metric_new_zeros_note", lambda r: (r["new"], r["compared"])),
+    "relative_change": _Figure("pair.metric_relative_change_note", _changes, is_root=True),
+    "iou": _Figure(
+        "pair.metric_zeros_iou_note", lambda r: (r["kept"], r["kept"] + r["revived"] + r["new"])
+    ),
 }
 # Details of a module, with the kinds of numbers.
 _DETAILS = {
@@ -149,11 +155,10 @@ def _figure(
     key: str, figure: _Figure, rows: pd.DataFrame, add: Callable[[Any], int]
 ) -> dict[str, Any]:
     amounts, sizes = figure.sums(rows)
-    words = f"pair.metric_{figure.words}"
     return {
         "key": key,
-        "label": say(words),
-        "note": say(f"{words}_note"),
+        "label": say(figure.note.removesuffix("_note")),
+        "note": say(figure.note),
         "kind": figure.kind,
         "amounts": add(amounts),
         "sizes": add(sizes),
