@@ -2,6 +2,7 @@
 
 import difflib
 import sys
+import threading
 import weakref
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -72,7 +73,8 @@ class BaseExplorer(anywidget.AnyWidget):
     def __init__(self, payload: bytes, **traits: Any) -> None:
         self.language = spoken()
         self._is_shown = in_marimo()
-        self._is_quiet = False
+        # Messages of the page may run in a thread of their own.
+        self._thread = threading.local()
         self.states: list[Any] = []
         super().__init__(payload=payload, key=uuid4().hex, **traits)
         self.states, self._at = [self.state], 0
@@ -139,17 +141,17 @@ class BaseExplorer(anywidget.AnyWidget):
     @contextmanager
     def quietly(self) -> Iterator[None]:
         """Set several traits, sent to the page together, without what follows from each."""
-        before, self._is_quiet = self._is_quiet, True
+        before, self._thread.is_quiet = self.is_quiet, True
         try:
             with self.hold_sync():
                 yield
         finally:
-            self._is_quiet = before
+            self._thread.is_quiet = before
 
     @property
     def is_quiet(self) -> bool:
         """True while what follows from a change has to wait."""
-        return self._is_quiet
+        return getattr(self._thread, "is_quiet", False)
 
     def open(self) -> None:
         """Connect to the page, once the explorer is displayed."""

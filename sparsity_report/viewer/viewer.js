@@ -37,6 +37,7 @@ function menu(className, label, options, act) {
   return made;
 }
 
+const isPlainKey = (event) => (!event.ctrlKey && !event.metaKey) || ["z", "y"].includes(event.key.toLowerCase());
 const capital = (text) => text.slice(0, 1).toUpperCase() + text.slice(1);
 
 class Viewer {
@@ -52,10 +53,10 @@ class Viewer {
       root.dispatchEvent(new CustomEvent("viewer-change", { bubbles: true, detail: state }));
     });
     this.ended = new AbortController();
+    // Keep plain keys from the shortcuts of a notebook, which look at the element with the focus.
     const guard = (event) => {
-      const inside = event.composedPath().includes(root);
-      const plain = (!event.ctrlKey && !event.metaKey) || ["z", "y"].includes(event.key.toLowerCase());
-      root.toggleAttribute("data-lm-suppress-shortcuts", inside && plain);
+      const [target] = event.composedPath();
+      if (event.composedPath().includes(root)) target.toggleAttribute("data-lm-suppress-shortcuts", isPlainKey(event));
     };
     window.addEventListener("keydown", guard, { capture: true, signal: this.ended.signal });
     root.addEventListener("keydown", (event) => this.key(event), { signal: this.ended.signal });
@@ -423,7 +424,7 @@ class Viewer {
       event.preventDefault();
       this.store.go(name === "y" || event.shiftKey ? 1 : -1);
     }
-    if (this.root.hasAttribute("data-lm-suppress-shortcuts")) event.stopPropagation();
+    if (isPlainKey(event)) event.stopPropagation();
   }
 
   close() {
