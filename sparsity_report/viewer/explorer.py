@@ -208,7 +208,8 @@ class Explorer(BaseExplorer):
         """Levels by policy, within the bounds."""
         if not self.bounds:
             return self.value.by_policy
-        return {GLOBAL: bounded_levels(self.value, _hashable(self.bounds))}
+        bounded = bounded_levels(self.value, _hashable(self.bounds))
+        return {**self.value.by_policy, GLOBAL: bounded}
 
     @property
     def _values(self) -> LayerValues:
@@ -237,7 +238,9 @@ class Explorer(BaseExplorer):
         shown = say("explorer.shown_variant", name=short_name(state.variant))
         if state.is_level:
             words = {"policy": policy_label(state.policy), "level": level(state.sparsity)}
-            shown = say("viewer.level_bounded" if state.bounds else "viewer.level_of", **words)
+            shown = say(
+                "viewer.level_bounded" if state.level_bounds else "viewer.level_of", **words
+            )
         return hooks.chart(cells, (grid.blocks, grid.projections), state.metric, shown)
 
     @in_own_language
@@ -254,7 +257,7 @@ class Explorer(BaseExplorer):
             raise SparsityReportError(
                 say("explorer.add_needs_weights", code="explore(study, weights=sr.load(…))")
             )
-        if state.bounds:
+        if state.level_bounds:
             pruning = bounded_magnitude(weights, state.sparsity, state.bounds)
         else:
             pruning = pruned_at(weights, state.policy, state.sparsity)
@@ -262,7 +265,7 @@ class Explorer(BaseExplorer):
 
     def _numbered(self, variant: Variant) -> Variant:
         """Return the variant with a number after its name if other bounds took the name."""
-        if not self.bounds:
+        if not self.state.level_bounds:
             return variant
         names, facts = set(self.value.variants["variant"]), self.value.facts
         nonzeros, number, name = variant.layers()["nonzero"].tolist(), 2, variant.name
@@ -278,7 +281,7 @@ class Explorer(BaseExplorer):
         levels of the policy in the byte layout.
         """
         study = self.value
-        if self.bounds:
+        if self.state.level_bounds:
             if read_budget(budget).kind == "perplexity":
                 raise SparsityReportError(say("explorer.bounds_without_perplexity"))
             study = replace(study, levels=bounded_table(study.weights, _hashable(self.bounds)))
@@ -312,7 +315,7 @@ class Explorer(BaseExplorer):
         }
         if state.is_level:
             changed = {"sparsity": state.sparsity, "variant": AT_LEVEL} | changed
-        variant, bounds = (None, state.bounds) if state.is_level else (state.variant, {})
+        variant, bounds = (None, state.level_bounds) if state.is_level else (state.variant, {})
         rows = self._values.rows(state)
         shown = Shown(self.value, variant, state.sparsity, bounds, rows, changed, state.policy)
         return copied(form, shown)

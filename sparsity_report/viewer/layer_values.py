@@ -47,6 +47,11 @@ class State(NamedTuple):
         """True if a level is in view, not a variant."""
         return self.variant == AT_LEVEL
 
+    @property
+    def level_bounds(self) -> Bounds:
+        """Bounds of the policy's levels; those of other policies than global pruning have none."""
+        return self.bounds if self.policy == GLOBAL else {}
+
 
 class LayerValues:
     """Values of the layers of a study.

@@ -140,6 +140,17 @@ def test_bounds_are_made_up_for_exactly(explorer, demo):
     assert explorer.bounded == b""
 
 
+def test_bounds_hold_for_global_pruning_only(explorer, demo):
+    explorer.bounds = {"attention_linear": 0.2}
+    explorer.policy = "layerwise_magnitude"
+    explorer.sparsity = 0.5
+    assert zeros(explorer) == pruned(sr.layerwise_magnitude(demo, 0.5))
+    assert "bounded_magnitude" not in explorer.copied("python").partition("# The level")[2]
+    explorer.add()
+    assert explorer.variant == "Masked50Layerwise"
+    assert zeros(explorer) == pruned(sr.layerwise_magnitude(demo, 0.5))
+
+
 def test_undo_redo_and_reset(explorer):
     first = state(explorer)
     explorer.undo()
