@@ -3,6 +3,7 @@ class Picture {
   static SCALE = 2;
   static COLUMNS = 3;
   static GAP = 16;
+  static EDGE = 8;
 
   /* Create a picture for every chart that is not part of another picture. */
   static all() {
@@ -33,20 +34,19 @@ class Picture {
     part("title", this.figures.map((figure) => figure.getAttribute("aria-label")).join(" "));
     part("style", style);
     part("rect", "", { width: "100%", height: "100%", fill: "white" });
-    let [x, y, width, bottom] = [0, 0, 0, 0];
+    let [x, y, width, bottom] = [Picture.EDGE, Picture.EDGE, 0, 0];
     this.figures.forEach((figure, place) => {
       const copy = figure.querySelector("svg").cloneNode(true);
       const [wide, high] = ["width", "height"].map((side) => Number(copy.getAttribute(side)));
-      if (place % Picture.COLUMNS === 1) [x, y] = [0, bottom + Picture.GAP];
-      copy.setAttribute("x", x);
-      copy.setAttribute("y", y);
+      if (place % Picture.COLUMNS === 1) [x, y] = [Picture.EDGE, bottom + Picture.GAP];
+      for (const [key, value] of Object.entries({ x, y, overflow: "visible" })) copy.setAttribute(key, value);
       drawn.append(copy);
       width = Math.max(width, x + wide);
       bottom = Math.max(bottom, y + high);
       x += wide + Picture.GAP;
     });
-    drawn.setAttribute("width", width);
-    drawn.setAttribute("height", bottom);
+    drawn.setAttribute("width", width + Picture.EDGE);
+    drawn.setAttribute("height", bottom + Picture.EDGE);
     return new Blob([new XMLSerializer().serializeToString(drawn)], { type: "image/svg+xml" });
   }
 
