@@ -73,7 +73,7 @@ class BaseExplorer(anywidget.AnyWidget):
     def __init__(self, payload: bytes, **traits: Any) -> None:
         self.language = spoken()
         self._is_shown = in_marimo()
-        # Messages of the page may run in a thread of their own.
+        # Messages of the page may run in another thread.
         self._thread = threading.local()
         self.states: list[Any] = []
         super().__init__(payload=payload, key=uuid4().hex, **traits)
