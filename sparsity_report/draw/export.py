@@ -70,8 +70,8 @@ def slim(drawn: str) -> str:
     for text in root.iter("text"):
         root.set("font-family", text.attrib.pop("font-family"))
     root.set("xmlns", "http://www.w3.org/2000/svg")
-    text = ET.tostring(root, encoding="unicode")
-    return _LONG.sub(lambda digits: f"{float(digits[0]):.2f}", text)
+    drawn = ET.tostring(root, encoding="unicode")
+    return _LONG.sub(lambda digits: f"{float(digits[0]):.2f}", drawn)
 
 
 def _name(element: ET.Element) -> None:
@@ -95,8 +95,8 @@ def _share(element: ET.Element) -> None:
     for child in element:
         _share(child)
     for key in _INHERITED:
-        values = [child.get(key) for child in element]
-        if element.tag == "g" and values and None not in values:
+        values = [child.attrib[key] for child in element if key in child.attrib]
+        if element.tag == "g" and values and len(values) == len(element):
             common = max(dict.fromkeys(values), key=values.count)
             element.set(key, common)
             for child in element:
