@@ -18,6 +18,7 @@ _INHERITED = (
 )  # fmt: skip
 # Coordinates with more digits than a screen shows.
 _LONG = re.compile(r"\d+\.\d{3,}(?=[^<>]*>)")
+_RGB = re.compile(r"rgb\((\d+), (\d+), (\d+)\)(?=[^<>]*>)")
 # Marks whose names are those of one of their many points.
 _UNNAMED = {"line mark", "rule mark", "text mark"}
 _DRAWING: Mapping[str, Any] = {"vl_version": VEGALITE, "allowed_base_urls": []}
@@ -70,7 +71,10 @@ def slim(drawn: str) -> str:
     for text in root.iter("text"):
         root.set("font-family", text.attrib.pop("font-family"))
     root.set("xmlns", "http://www.w3.org/2000/svg")
-    drawn = ET.tostring(root, encoding="unicode")
+    drawn = _RGB.sub(
+        lambda color: "#" + bytes(map(int, color.groups())).hex(),
+        ET.tostring(root, encoding="unicode"),
+    )
     return _LONG.sub(lambda digits: f"{float(digits[0]):.2f}", drawn)
 
 

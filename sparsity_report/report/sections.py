@@ -7,8 +7,9 @@ kind once for each `Medium`. The HTML page, the PDF and the thesis kit iterate o
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeAlias
 
 import altair as alt
@@ -242,8 +243,15 @@ def multiples(
     caption: str,
     has_tables: bool = True,
 ) -> Multiples | None:
-    """Return small charts side by side with the bar of their colors; None without a chart."""
-    shown = tuple(chart for chart in charts if chart is not None)
+    """Return small charts side by side with the bar of their colors; None without a chart.
+
+    Their cells have no tooltips, because the page has their tables.
+    """
+    shown = tuple(
+        replace(chart, picture=Markup(re.sub("<title>.*?</title>", "", chart.picture)))
+        for chart in charts
+        if chart is not None
+    )
     bar = chart_of(colors, shown[0].table, key) if shown else None
     return None if bar is None else Multiples(shown, bar, caption, has_tables)
 
