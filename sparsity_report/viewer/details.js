@@ -3,7 +3,7 @@ import { ratio } from "./figures.js";
 import { clip, known } from "./numbers.js";
 import { colorOf } from "./pictures.js";
 
-const BAR = 18;
+const BAR = 17;
 
 // Magnitudes of a layer before pruning, those below the threshold in color.
 export function histogram(figures, state, i, width) {
@@ -13,7 +13,7 @@ export function histogram(figures, state, i, width) {
   const own = fetched.get(i) ?? (place === undefined ? null : { top: figures.histograms.top[place], heights: figures.histograms.heights.subarray(place * bins, (place + 1) * bins) });
   if (!own || !known(own.top)) return null;
   const { top, heights } = own;
-  const [high, floor, step] = [62, 70, (width - 8) / heights.length];
+  const [high, floor, step] = [54, 62, (width - 8) / heights.length];
   const cut = figures.threshold(state);
   // Layers pruned to one share have thresholds of their own, which the histogram places.
   let end = cut === null ? null : Math.min(1.02, cut / top);
@@ -128,8 +128,9 @@ export function layer(figures, state, width) {
   const inner = figures.isLevel(state) ? null : data.inner?.[place]?.[i];
   const lines = why(figures, state, i);
   if (inner && inner.zeroRows + inner.zeroColumns) lines.push(text.say("empty_rows", { rows: text.count(inner.zeroRows), columns: text.count(inner.zeroColumns) }));
-  const pictures = [drawn, layoutBars(figures, state, i, width)];
+  const pictures = [drawn];
   for (const kind of ["heads", "experts"]) if (inner?.[kind]?.length) pictures.push(squares(text.say(kind), inner[kind], text, width));
+  pictures.push(layoutBars(figures, state, i, width));
   const reason = drawn || !of.prunable[i] ? "" : of.isFirst ? data.whyNoHistogram : text.say("other_model");
   return { heading, note, lines, reason, pictures: pictures.filter(Boolean), wantsHistogram: !drawn && !data.histograms && of.isFirst && Boolean(of.prunable[i]) };
 }

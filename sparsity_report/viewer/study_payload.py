@@ -535,17 +535,23 @@ def _measured(study: Comparison, positions: Mapping[str, int]) -> dict[str, Any]
 
 
 def start(header: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the first state of the viewer: the first pruning, or else a level of 30 %."""
+    """Return the first state of the viewer: the first pruning, as CSR if the study has that.
+
+    Without a pruning, it is a level of 30 % as CSR.
+    """
     variants, marks = header["variants"], header["marks"]
     policy = next((entry for entry in header["policies"] if "levels" in entry), None)
-    shown = marks[0][0] if marks else 0
-    share, layout = variants[shown]["sparsity"], variants[shown]["layout"]
-    wanted = share if marks and share is not None and variants[shown]["isFirst"] else 0.3
+    first = variants[marks[0][0]] if marks else variants[0]
+    alike = ("sparsity", "model", "key")
+    same = [v for v in variants if all(v[key] == first[key] for key in alike)]
+    shown = next((v for v in same if v["layout"] == "csr"), first)
+    share, layout = shown["sparsity"], shown["layout"] if marks or not policy else "csr"
+    wanted = share if marks and share is not None and shown["isFirst"] else 0.3
     levels = policy["levels"] if policy else [0.3]
     return {
         "sparsity": min(levels, key=lambda level: abs(level - wanted)),
         "policy": policy["key"] if policy else "",
-        "variant": variants[shown]["name"] if marks or not policy else "at level",
+        "variant": shown["name"] if marks or not policy else "at level",
         "layout": "dense" if layout == "masked" else layout,
         "metric": "sparsity",
         "against": variants[header["baseline"]]["name"],
