@@ -33,7 +33,7 @@ export function solve(figures, state, text) {
   const policy = figures.policyOf(state);
   if (!budget) return { text: words.say("budget_unread") };
   if (!policy) return { text: words.say("no_levels") };
-  const layout = words.say(`layout_${state.layout}`);
+  const layout = words.say(`as_${state.layout}`);
   return budget.kind === "perplexity" ? byScore(figures, state, policy, budget) : byCost(figures, state, policy, budget, layout);
 }
 

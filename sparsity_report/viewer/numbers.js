@@ -88,7 +88,7 @@ export class Text {
     if (kind === "points") return this.points(value);
     if (kind === "ratio") return this.times(value);
     if (kind === "spread" || kind === "own") return this.significant(value, 4);
-    if (kind === "nats") return (value > 0 ? "+" : "") + this.figures(value, 3).replace("-", "−");
+    if (kind === "nats") return (value >= 0 ? "+" : "") + this.figures(value, 3).replace("-", "−");
     return this.scaled(value, kind === "bytes" ? "B" : "");
   }
 }

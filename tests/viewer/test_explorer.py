@@ -52,7 +52,7 @@ def state(explorer):
 
 
 def test_it_opens_on_the_first_pruning(explorer):
-    assert (explorer.variant, explorer.sparsity, explorer.byte_layout) == ("Masked30", 0.3, "dense")
+    assert (explorer.variant, explorer.sparsity, explorer.byte_layout) == ("CSR30", 0.3, "csr")
     assert (explorer.modules, explorer.against, explorer.policy) == (
         *("prunable", "Dense", "global_magnitude"),
     )
@@ -66,7 +66,7 @@ def test_a_dense_model_alone_opens_on_a_level(demo):
 
 def test_the_slider_shows_a_level_and_a_variant_moves_the_slider(explorer):
     explorer.sparsity = 0.612
-    assert (explorer.variant, explorer.sparsity, explorer.byte_layout) == (AT_LEVEL, 0.61, "dense")
+    assert (explorer.variant, explorer.sparsity, explorer.byte_layout) == (AT_LEVEL, 0.61, "csr")
     explorer.variant = "CSR30"
     assert (explorer.sparsity, explorer.byte_layout) == (0.3, "csr")
     explorer.policy = "N:4"
@@ -147,7 +147,7 @@ def test_bounds_hold_for_global_pruning_only(explorer, demo):
     assert zeros(explorer) == pruned(sr.layerwise_magnitude(demo, 0.5))
     assert "bounded_magnitude" not in explorer.copied("python").partition("# The level")[2]
     explorer.add()
-    assert explorer.variant == "Masked50Layerwise"
+    assert explorer.variant == "CSR50Layerwise"
     assert zeros(explorer) == pruned(sr.layerwise_magnitude(demo, 0.5))
 
 
@@ -276,7 +276,7 @@ def test_messages_of_the_page(explorer):
     assert sent == []
     assert "CSR30" in list(explorer.study.variants["variant"])
     explorer.sparsity = 0.6
-    assert "Masked60" in answer(type="add")["text"]
+    assert "CSR60" in answer(type="add")["text"]
 
 
 def test_a_study_from_a_file_needs_its_weights(demo_study, demo, minilm, tmp_path):
