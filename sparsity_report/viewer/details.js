@@ -83,6 +83,15 @@ function squares(label, shares, text, width, fill = colorOf) {
   return { shapes: [{ t: "text", x: 4, y: 13, size: 12, text: clip(label, 14) }, ...shapes], width, height, description: label };
 }
 
+// Sentence on the zeros that layers have in common with the variant to compare with.
+export function sharedZeros(figures, state, members) {
+  const { text } = figures;
+  const shared = figures.overlap(state, members);
+  if (!shared) return "";
+  const [least, most] = [text.percent(shared.least), text.percent(shared.most)];
+  return text.say(least === most ? "overlap" : "overlap_range", { least, most, other: figures.variant(state.against).label });
+}
+
 // Sentences on the layer in detail.
 function why(figures, state, i) {
   const { text, modules } = figures;
@@ -101,13 +110,7 @@ function why(figures, state, i) {
     const expected = figures.normalShare(state, i);
     if (expected !== null) lines.push(text.say("normal_share", { share: text.percent(expected) }));
   }
-  if (state.metric === "difference" && modules.names[i]) {
-    const shared = figures.overlap(state, i);
-    if (shared) {
-      const [least, most] = [text.percent(shared.least), text.percent(shared.most)];
-      lines.push(text.say(shared.least === shared.most ? "overlap" : "overlap_range", { least, most, other: state.against }));
-    }
-  }
+  if (state.metric === "difference") lines.push(sharedZeros(figures, state, [i]));
   return lines;
 }
 

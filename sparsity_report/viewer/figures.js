@@ -343,15 +343,22 @@ export class Figures {
     return rows.map((row) => ({ ...row, ratio: ratio(row.bytes, dense) }));
   }
 
-  // Zeros that two variants share in a module: exact for magnitude pruning, else a range.
-  overlap(state, i) {
+  // Share of zeros that two variants have in common: exact for magnitude pruning, else a range.
+  overlap(state, members) {
     const [one, other] = [this.counts(state), this.counts({ ...state, variant: state.against })];
-    if (one.weights[i] !== other.weights[i] || !known(one.left[i]) || !known(other.left[i])) return null;
-    const [a, b, n] = [one.weights[i] - one.left[i], other.weights[i] - other.left[i], one.weights[i]];
     const nested = (c) => c.of.isFirst && (c.slack ? /magnitude/.test(state.policy) : c.of.isMagnitude);
-    const most = Math.min(a, b);
-    const least = one === other ? a : nested(one) && nested(other) ? most : Math.max(0, a + b - n);
-    return { least: ratio(least, n), most: ratio(most, n) };
+    let [least, most, all] = [0, 0, 0];
+    for (const i of members) {
+      const n = one.weights[i];
+      if (!n || !one.of.prunable[i]) continue;
+      const [a, b] = [n - one.left[i], n - other.left[i]];
+      if (other.weights[i] !== n || Number.isNaN(a + b)) return null;
+      const common = Math.min(a, b);
+      least += one === other || (nested(one) && nested(other)) ? common : Math.max(0, a + b - n);
+      most += common;
+      all += n;
+    }
+    return all ? { least: least / all, most: most / all } : null;
   }
 
   // Bars of the metric over the selection, by group, projection or block.

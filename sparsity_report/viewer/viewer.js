@@ -6,7 +6,7 @@ import { Store } from "./state.js";
 import { download, draw, element, file } from "./pictures.js";
 import { HeatMap } from "./map.js";
 import { Table, asText, columns } from "./table.js";
-import { costs, groups, layer, quality, removed } from "./details.js";
+import { costs, groups, layer, quality, removed, sharedZeros } from "./details.js";
 
 const SHARED = ["policy", "bounds", "variant", "sparsity", "layout", "metric", "against", "modules", "grouping", "sort", "curve", "search", "selection", "detail"];
 // Names of traits that differ: ipywidgets has a layout of its own, and a pair other words.
@@ -288,6 +288,10 @@ class Viewer {
       parts.push(this.say("selected_sums", { n: text.count(length), weights: text.scaled(sums.prunable), share: text.percent(sums.share), bytes: text.scaled(sums.bytes, "B"), ratio: text.times(sums.ratio), layout: this.say(`as_${state.layout}`) }));
       if (sums.slack) parts.push(this.say("selected_slack", { slack: text.count(sums.slack) }));
     } else parts.push(this.say("select_hint"));
+    if (state.metric === "difference") {
+      if (!length) parts.pop();
+      parts.push(sharedZeros(figures, state, length ? state.selection : figures.scope(state.modules, state)));
+    }
     this.sum.textContent = parts.join(" ");
   }
 

@@ -206,6 +206,28 @@ def test_a_budget_moves_the_slider(opened, study):
     assert "out of reach" in opened.page.locator(".sv-notice").inner_text()
 
 
+def smallest(sizes, share):
+    """Where the smallest magnitudes are, a share of all."""
+    k = round(share * sizes.size)
+    return sizes <= np.partition(sizes.ravel(), k - 1)[k - 1]
+
+
+def test_masks_of_two_variants_overlap(opened, demo):
+    """Exactly for magnitude pruning, as positions have it; else within bounds."""
+    sizes = [np.abs(np.asarray(demo.tensor(p.name))).ravel() for p in demo.prunable]
+    everything = smallest(np.concatenate(sizes), 0.3)
+    alone = np.concatenate([smallest(size, 0.5) for size in sizes])
+    both = (everything & alone).mean()
+    opened.set(variant="CSR30", metric="difference", against="CSR50Layerwise")
+    assert (
+        f"{percent(both, space=' ')} of the weights" in opened.page.locator(".sv-sum").inner_text()
+    )
+    opened.set(policy="N:4", sparsity=0.5)
+    low = max(0, 0.5 + 0.5 - 1)
+    shown = opened.page.locator(".sv-sum").inner_text()
+    assert f"Between {percent(low, space=' ')} and {percent(0.5, space=' ')}" in shown
+
+
 def test_the_map_by_keyboard(opened):
     opened.page.locator("body").click(position={"x": 2, "y": 2})
     stops, at_map = 0, "document.activeElement.classList.contains('sv-map')"
