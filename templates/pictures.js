@@ -69,12 +69,10 @@ function fileName(text) {
   return letters.replace(/[^a-z0-9_]+/g, "-").slice(0, 100).replace(/^-+|-+$/g, "") || "unnamed";
 }
 
-/* Decompress a file that the page stores as gzip in base64. */
-async function unpack(name) {
-  const letters = atob(document.getElementById(name).textContent);
-  const packed = new Blob([Uint8Array.from(letters, (letter) => letter.charCodeAt(0))]);
-  const whole = packed.stream().pipeThrough(new DecompressionStream("gzip"));
-  download(await new Response(whole).blob(), name);
+/* Decompress what an element stores as gzip in base64. */
+function unpacked(element) {
+  const packed = new Blob([Uint8Array.from(atob(element.textContent), (letter) => letter.charCodeAt(0))]);
+  return new Response(packed.stream().pipeThrough(new DecompressionStream("gzip")));
 }
 
 function download(blob, name) {

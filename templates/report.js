@@ -16,12 +16,14 @@ function make(tag, attributes = {}, ...children) {
 class Table {
   static LIMIT = 200;
   static first = {};
+  /* Unpacked data by the element that stores them. */
+  static data = new Map();
 
   constructor(element) {
     this.body = element.tBodies[0];
     this.heads = [...element.tHead.rows[0].cells];
     const data = element.closest("details")?.querySelector("script.rows");
-    this.rows = data ? this.fromData(JSON.parse(data.textContent)) : this.fromPage();
+    this.rows = data ? this.fromData(Table.data.get(data)) : this.fromPage();
     this.limit = data ? Table.LIMIT : Infinity;
     this.shown = this.rows;
     this.heads.forEach((head, column) => {

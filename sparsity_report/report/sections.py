@@ -6,7 +6,6 @@ kind once for each `Medium`. The HTML page, the PDF and the thesis kit iterate o
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -203,14 +202,6 @@ def chart_of(chart: alt.TopLevelMixin | None, table: Table | None, key: str = ""
     spec["config"]["padding"] |= {"left": 0, "top": 0, "bottom": 0}
     picture = Markup(export.slim(export.svg(spec, key)))
     return Chart(key, table.caption, spec["description"], picture, table)
-
-
-def as_json(value: Any) -> Markup:
-    """Write JSON that no HTML parser mistakes for the end of its script."""
-    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
-    for risky in "<>&\u2028\u2029":
-        text = text.replace(risky, f"\\u{ord(risky):04x}")
-    return Markup(text)
 
 
 def document(sections: list[Section], **values: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import base64
 import gzip
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -348,15 +349,20 @@ def _layer_tables(study: Comparison) -> Iterator[dict[str, Any]]:
             columns = to_columns(table)
             data = {key: texts for key, texts in columns.items() if texts != first.get(key)}
             first = first or columns
-            part |= {"table": table.with_rows([]), "data": sections.as_json(data)}
+            text = json.dumps(data, separators=(",", ":"), ensure_ascii=False)
+            part |= {"table": table.with_rows([]), "data": _packed(text)}
         yield part
 
 
 def _csv_rows(study: Comparison) -> str | None:
     """Return all layers as compressed CSV in Base64; None if that is too long for a page."""
-    packed = gzip.compress(csv_text(study.layers).encode(), mtime=0)
-    letters = base64.b64encode(packed).decode()
+    letters = _packed(csv_text(study.layers))
     return letters if len(letters) <= _ENCLOSED else None
+
+
+def _packed(text: str) -> str:
+    """Return text compressed, in Base64."""
+    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
 
 
 def _conventions(study: Comparison, medium: Medium) -> Iterator[Block]:
