@@ -151,7 +151,7 @@ class LayerValues:
         if metric == "difference":
             before = layer_metrics.zeros_of(self._study.facts.layers(state.against))
             return aligned(layer_metrics.difference(zeros, before), names)
-        return aligned(layer_metrics.beyond_at(zeros, [self._threshold(state)], known), names)
+        return aligned(layer_metrics.beyond_at(zeros, self._threshold(state), known), names)
 
     def _threshold(self, state: State) -> float | None:
         """Return the threshold that all layers share; None if there is none."""

@@ -75,38 +75,19 @@ def test_beyond_a_bell_curve(demo, study):
     assert np.isnan(layer_metrics.beyond(two_four).amounts).all()
 
 
-def test_beyond_at_a_threshold_and_at_every_level(demo, study):
-    """Of a pruning by its threshold, and of levels by theirs, the same."""
-    rows, levels = study.facts.layers("Masked30"), study.by_level
+def test_beyond_at_a_threshold(demo, study):
+    rows = study.facts.layers("Masked30")
     cut = sr.global_magnitude(demo, 0.3).threshold
     names = list(rows.loc[rows["prunable"], "module_name"])[:4]
     spreads = {name: float(np.sqrt((weights_of(demo, name) ** 2).mean())) for name in names}
-    figure = layer_metrics.beyond_at(layer_metrics.zeros_of(rows), [cut], spreads)
-    cuts = [None, *[cut] * (len(levels.sparsities) - 1)]
-    zeros = layer_metrics.zeros_at_levels(levels, study.facts.layers("Dense"))
-    at = layer_metrics.beyond_at(zeros, cuts, spreads)
-    level = at.at(levels.sparsities.index(0.3))
+    figure = layer_metrics.beyond_at(layer_metrics.zeros_of(rows), cut, spreads)
     for name in names:
         values = weights_of(demo, name)
         expected = math.erf(cut / (spreads[name] * math.sqrt(2)))
         assert of(figure, [name]) == pytest.approx((np.abs(values) <= cut).mean() - expected)
-        assert of(level, [name]) == pytest.approx(of(figure, [name]), abs=1e-3)
     assert np.isnan(figure.amounts[~figure.names.isin(names)]).all()
-    assert np.isnan(at.at(0).amounts).all()
-
-
-def test_differences_of_every_level_are_those_of_each(study):
-    levels, rows = study.by_level, study.facts.layers("Masked2:4")
-    zeros = layer_metrics.zeros_at_levels(levels, study.facts.layers("Dense"))
-    every = layer_metrics.difference(zeros, layer_metrics.zeros_of(rows))
-    for level in (0.0, 0.42, 0.99):
-        one = difference(study.at_level(level), rows)
-        found = every.at(levels.sparsities.index(level))
-        inside = found.names.get_indexer(one.names)
-        assert found.amounts[inside].tolist() == one.amounts.tolist()
-        assert found.sizes[inside].tolist() == one.sizes.tolist()
-    other = layer_metrics.difference(zeros, layer_metrics.zeros_of(rows.iloc[:0]))
-    assert np.isnan(other.amounts).all()
+    none = layer_metrics.beyond_at(layer_metrics.zeros_of(rows), None, spreads)
+    assert np.isnan(none.amounts).all()
 
 
 def sensitivity(by, parts):

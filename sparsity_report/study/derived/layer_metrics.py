@@ -6,7 +6,7 @@ are zeros ÷ weights; sensitivity and columns of the user are means over layers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,7 +37,7 @@ class LayerFigure(NamedTuple):
     names : pandas.Index
         Names of modules.
     amounts : numpy.ndarray
-        Shape (modules,), or (modules, levels) at every level of a policy; NaN where unknown.
+        Shape (modules,); NaN where unknown.
     sizes : numpy.ndarray
         Shape (modules,); NaN where unknown.
     """
@@ -45,10 +45,6 @@ class LayerFigure(NamedTuple):
     names: pd.Index
     amounts: Floats
     sizes: Floats
-
-    def at(self, place: int) -> LayerFigure:
-        """Return the figure at the level in a position."""
-        return self._replace(amounts=self.amounts[:, place])
 
 
 def zeros_of(rows: pd.DataFrame) -> LayerFigure:
@@ -76,7 +72,7 @@ def difference(zeros: LayerFigure, before: LayerFigure) -> LayerFigure:
     known = known.reindex(zeros.names)
     sizes = np.where(known["total"] == zeros.sizes, zeros.sizes, np.nan)
     gone = known["zeros"].where(np.isfinite(sizes)).to_numpy()
-    return LayerFigure(zeros.names, (zeros.amounts.T - gone).T, sizes)
+    return LayerFigure(zeros.names, zeros.amounts - gone, sizes)
 
 
 def beyond(patterns: pd.DataFrame) -> LayerFigure:
@@ -96,23 +92,21 @@ def beyond(patterns: pd.DataFrame) -> LayerFigure:
 
 
 def beyond_at(
-    zeros: LayerFigure, thresholds: Sequence[float | None], spreads: Mapping[str, float]
+    zeros: LayerFigure, threshold: float | None, spreads: Mapping[str, float]
 ) -> LayerFigure:
     """Return the excess of layers that lost all weights up to a threshold.
 
     Parameters
     ----------
     zeros : LayerFigure
-        Of a variant, or at every level.
-    thresholds : sequence of float or None
-        The threshold of the variant, or of each level; None where nothing is pruned.
+    threshold : float or None
+        None if nothing is pruned, or by no common threshold.
     spreads : mapping of str to float
         Root mean squares of weights, by module.
     """
     wide = [spreads.get(name, np.nan) for name in zeros.names]
-    shares: Any = [[expected_sparsity(cut, spread) for cut in thresholds] for spread in wide]
-    expected = np.array(shares, dtype=float).reshape(zeros.amounts.shape)
-    return zeros._replace(amounts=zeros.amounts - (expected.T * zeros.sizes).T)
+    shares = np.array([expected_sparsity(threshold, spread) for spread in wide], dtype=float)
+    return zeros._replace(amounts=zeros.amounts - shares * zeros.sizes)
 
 
 def measured_sensitivity(frame: pd.DataFrame, layers: pd.DataFrame) -> LayerFigure:
