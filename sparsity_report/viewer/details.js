@@ -242,5 +242,7 @@ export function quality(figures, state, width) {
     labels.push([x(bytes), y(value)]);
     shapes.push({ t: "text", x: x(bytes) + (end ? -8 : 8), y: y(value) - 5, anchor: end ? "end" : "start", size: 11, text: clip(names[0], 20) });
   }
-  return { shapes, width, height, description: text.say("quality_curve", { measure: name }) };
+  const { subject, leftOut } = data.quality;
+  const note = leftOut.length ? `${subject} · ${text.say("left_out", { names: leftOut.join(", ") })}` : subject;
+  return { shapes, width, height, note, description: text.say("quality_curve", { measure: name }) };
 }

@@ -266,7 +266,9 @@ export class Figures {
   }
 
   // The value of a metric over modules; null if unknown.
-  value({ amounts, sizes, root }, members) {
+  value({ amounts, sizes, root, ofParts }, members) {
+    // A figure of a part of the model has no mean over layers of several parts.
+    if (ofParts && new Set(members.map((i) => amounts[i]).filter(known)).size > 1) return null;
     let [amount, size] = [0, 0];
     for (const i of members) {
       if (sizes && !sizes[i] && !Number.isNaN(sizes[i])) continue;
@@ -318,15 +320,18 @@ export class Figures {
     return this.scope(state.modules, state).filter((i) => words.every((word) => this.lower[i].includes(word)));
   }
 
-  // The measured score of the state, as text; null where nothing was measured.
+  // The measured score of the state beside dense, as texts; null where nothing was measured.
   score(state) {
-    if (this.isLevel(state)) {
-      if (this.policyOf(state)?.within) return null;
-      const share = this.sums(state).share;
-      return this.data.scores?.find(({ level, policy }) => policy === state.policy && Math.abs(level - share) < SAME_LEVEL)?.text ?? null;
+    const { quality, baseline } = this.data;
+    if (!this.isLevel(state)) {
+      const of = (place) => quality?.points.find(({ variants }) => variants.includes(place))?.text;
+      const score = of(this.variants.findIndex(({ name }) => name === state.variant));
+      return score ? { measure: quality.name, score, dense: of(baseline) ?? "–" } : null;
     }
-    const place = this.variants.findIndex(({ name }) => name === state.variant);
-    return this.data.quality?.points.find(({ variants }) => variants.includes(place))?.text ?? null;
+    if (this.policyOf(state)?.within) return null;
+    const at = (share) => this.data.scores.find(({ level, policy }) => policy === state.policy && Math.abs(level - share) < SAME_LEVEL)?.text;
+    const score = at(this.sums(state).share);
+    return score ? { measure: this.text.say("perplexity"), score, dense: at(this.variants[baseline].sparsity) ?? "–" } : null;
   }
 
   // Bytes of a module's matrices in each layout, relative to dense.

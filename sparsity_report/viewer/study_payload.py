@@ -85,7 +85,6 @@ def study_contents(
         code = ""
     header = {
         **opening("study", study.layers, ", ".join(_models(study))),
-        "fingerprint": study.fingerprint,
         "scopes": [*scopes, "all", *dict.fromkeys(study.layers["group"])],
         "variants": list(_variants(study, names, arrays)),
         "policies": [
@@ -130,8 +129,6 @@ def opening(kind: str, layers: pd.DataFrame, title: str) -> dict[str, Any]:
         "kind": kind,
         "language": {
             **{key: getattr(language, key) for key in ("code", "decimal", "thousands", "space")},
-            "singularBelowTwo": language.singular_below_two,
-            "conjunction": language.conjunction,
             "units": dict(language.units),
         },
         "words": {
@@ -197,7 +194,6 @@ def _variants(study: Comparison, names: list[str], arrays: Arrays) -> Iterator[d
             "layout": row["layout"],
             "sparsity": study.facts.total(name, "sparsity_prunable"),
             "isFirst": study.facts.is_of_first(name),
-            "method": None if method is None else clip(method_name(method), 60),
             "key": method,
             "model": row["fingerprint"],
             "threshold": None if pd.isna(threshold) else float(threshold),
@@ -529,9 +525,7 @@ def _measured(study: Comparison, positions: Mapping[str, int]) -> dict[str, Any]
         for policy in study.by_policy
         for share, score in measured_levels(study, policy)
     ]
-    before = study.facts.scored(study.facts.baseline)
-    text = None if before is None else perplexity_text(before.perplexity)
-    return {"quality": quality, "scores": scores, "baselineScore": text}
+    return {"quality": quality, "scores": scores}
 
 
 def start(header: Mapping[str, Any]) -> dict[str, Any]:

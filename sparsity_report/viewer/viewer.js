@@ -196,7 +196,7 @@ class Viewer {
     this.slider.setAttribute("aria-valuetext", this.say("spoken", words));
     const score = figures.score(state);
     const parts = [capital(this.say("sentence", words))];
-    if (data.quality || data.scores?.length) parts.push(score ? capital(this.say("score", { measure: data.quality?.name ?? this.say("perplexity"), score, dense: data.baselineScore ?? "–" })) : this.say("not_measured"));
+    if (data.quality || data.scores?.length) parts.push(score ? capital(this.say("score", score)) : this.say("not_measured"));
     this.sentence.textContent = parts.join(" ");
     this.sentence.title = data.packed ?? "";
   }
@@ -252,7 +252,8 @@ class Viewer {
       return;
     }
     const plan = this.panelPicture(state);
-    this.details.replaceChildren(plan ? picture(plan) : make("p", { className: "sv-note", textContent: this.say("no_levels") }));
+    const note = plan ? plan.note : this.say("no_levels");
+    this.details.replaceChildren(...[plan && picture(plan), note && make("p", { className: "sv-note", textContent: note, title: note })].filter(Boolean));
     const svg = this.details.querySelector("svg");
     if (plan?.at && svg) {
       const pull = (event) => event.buttons & 1 && this.store.set({ sparsity: plan.at(((event.clientX - svg.getBoundingClientRect().left) / svg.getBoundingClientRect().width) * plan.width) });

@@ -15,7 +15,8 @@ from pairs import LOST, gone, two_policies
 from payloads import decode
 
 import sparsity_report as sr
-from sparsity_report.study.pairs.pair_cells import figure_map
+from sparsity_report.study.pairs.pair_cells import difference_map
+from sparsity_report.study.pairs.pair_frames import survival_of
 from sparsity_report.viewer.module import script
 from sparsity_report.viewer.pair_explorer import PairExplorer
 from sparsity_report.viewer.pair_payload import FIGURES, pair_payload
@@ -62,13 +63,17 @@ def same(found, expected):
 
 def test_cells_are_those_of_the_map(pair):
     shown = Shown(pair)
-    cells = figure_map(pair)
+    cells = difference_map(pair)
     assert len(shown.figures) == 6
     for number, names in enumerate(cells.grid.members):
         inside = shown.among(names)
         assert inside.sum() == len(names)
+        rows = pair.layers[pair.layers["module_name"].isin(names) & (pair.layers["compared"] > 0)]
+        cell = survival_of(None, rows) | {"moved": cells.cells["moved"][number]}
+        for key in ("revived", "new"):
+            cell[f"{key}_share"] = cell[key] / cell["compared"] if cell["compared"] else None
         for key in shown.figures:
-            assert same(shown.value(key, inside), cells.cells[key][number]), (key, names)
+            assert same(shown.value(key, inside), cell[key]), (key, names)
     assert shown.value("kept_share", shown.among([LOST])) is None
     assert shown.value("moved", shown.among([LOST])) > 0.4
 

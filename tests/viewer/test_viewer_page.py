@@ -4,6 +4,7 @@ import base64
 import csv
 import gzip
 import io
+import math
 import re
 import subprocess
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from browser import violations
+from measurements import put_in, quality
 from torch import nn
 
 import sparsity_report as sr
@@ -210,6 +212,26 @@ def smallest(sizes, share):
     """Where the smallest magnitudes are, a share of all."""
     k = round(share * sizes.size)
     return sizes <= np.partition(sizes.ravel(), k - 1)[k - 1]
+
+
+def test_a_score_stands_beside_that_of_dense(chromium, tmp_path, demo):
+    pruning, more = sr.global_magnitude(demo, 0.3), sr.global_magnitude(demo, 0.9)
+    names = ("Dense", "Masked30", "M90")
+    plain = sr.compare(sr.dense(demo), sr.masked(pruning), sr.masked(more, name="M90"))
+    scores = quality(((0.0, 10.0), (0.3, 12.5), (0.9, 99.0)), names)
+    scored = put_in(plain, quality=scores.assign(perplexity=[10.0, 12.5, math.inf]))
+    with Page(chromium, tmp_path, study_payload(scored)) as page:
+        page.set(variant="Masked30", panel="costs", curve="quality")
+        assert "12.5 (dense 10.0)" in page.sentence
+        note = page.page.locator(".sv-details .sv-note").inner_text()
+        assert "left out, without a finite score or known bytes: M90" in note
+        page.set(sparsity=0.3)
+        assert page.state["variant"] == "at level"
+        assert "12.5 (dense 10.0)" in page.sentence
+        page.set(sparsity=0.31)
+        assert "not measured here" in page.sentence
+        page.set(policy="layerwise_magnitude", sparsity=0.3)
+        assert "not measured here" in page.sentence
 
 
 def test_masks_of_two_variants_overlap(opened, demo):

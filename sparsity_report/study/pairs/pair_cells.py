@@ -5,11 +5,10 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from sparsity_report.sparse.shares import ratio
 from sparsity_report.study.derived.heatmap_grid import Cell, Grid
 from sparsity_report.study.layers import records
 from sparsity_report.study.pairs.pair import Pair
-from sparsity_report.study.pairs.pair_frames import gone_weights, survival_of, zeros_left
+from sparsity_report.study.pairs.pair_frames import gone_weights, zeros_left
 
 # Kinds of parts that a module has several of, which a strip shows one by one; the largest first.
 ROWS = ("block", "expert", "head", "kv_head")
@@ -93,25 +92,6 @@ def difference_map(pair: Pair, group: str | None = None) -> DifferenceMap | None
     cells = sums.assign(layers=parts.groupby(grid.codes).size(), moved=moved)
     places = pd.DataFrame(grid.cells, columns=list(Cell._fields))
     return DifferenceMap(grid, pd.concat([places, cells], axis=1))
-
-
-def figure_map(pair: Pair, group: str | None = None) -> DifferenceMap | None:
-    """Return :func:`difference_map` with the fate of zeros and weights in each cell.
-
-    Its cells have ``kept_share``, ``iou`` and ``relative_change`` as ``pair.survival`` has them,
-    and ``revived_share`` and ``new_share``, both ÷ the weights that both models have.
-    """
-    if (shown := difference_map(pair, group)) is None:
-        return None
-    rows = _in_blocks(pair, group)
-    figures = []
-    for _, part in rows.groupby(shown.grid.codes):
-        of_cell = survival_of(None, part[part["compared"] > 0])
-        shares = {f"{n}_share": ratio(of_cell[n], of_cell["compared"]) for n in ("revived", "new")}
-        figures.append({**of_cell, **shares})
-    names = ["kept_share", "iou", "relative_change", "revived_share", "new_share"]
-    cells = pd.concat([shown.cells, pd.DataFrame(figures)[names].astype(float)], axis=1)
-    return DifferenceMap(shown.grid, cells)
 
 
 def _in_blocks(pair: Pair, group: str | None) -> pd.DataFrame:
