@@ -343,7 +343,7 @@ export class Figures {
     const [dense, n] = [size("dense"), of.weightTotal[i]];
     const rows = ["dense", "csr", "bitmask"].map((key) => ({ key, bytes: size(key), fits: true }));
     const pattern = this.isLevel(state) && this.policyOf(state)?.patterns?.[this.place(this.policyOf(state), state.sparsity)];
-    const fits = this.isLevel(state) ? /^[12]:4$/.test(pattern || "") : this.data.twoFour?.[this.variants.indexOf(of)]?.includes(i) ?? null;
+    const fits = this.isLevel(state) ? /^[12]:[48]$/.test(pattern || "") : this.data.twoFour?.[this.variants.indexOf(of)]?.includes(i) ?? null;
     rows.push({ key: "two_four", bytes: Math.floor(n / 2) * of.value[i] + Math.ceil(n / 8), fits });
     return rows.map((row) => ({ ...row, ratio: ratio(row.bytes, dense) }));
   }

@@ -234,6 +234,19 @@ def test_a_score_stands_beside_that_of_dense(chromium, tmp_path, demo):
         assert "not measured here" in page.sentence
 
 
+def test_levels_that_fit_two_of_four(opened, demo):
+    """As the largest magnitudes of every group have it."""
+    sizes = np.abs(np.asarray(demo.tensor(demo.prunable[0].name)))
+    for n, m in [(kept, group) for group in (4, 8) for kept in range(1, group)]:
+        ranks = sizes.reshape(-1, m).argsort(axis=1).argsort(axis=1)
+        kept = (ranks >= m - n).reshape(-1, 4)
+        opened.set(policy=f"N:{m}", sparsity=1 - n / m)
+        fits = opened.run(
+            "viewer.figures.layouts(viewer.store.state, viewer.store.state.detail).at(-1).fits"
+        )
+        assert fits == (kept.sum(axis=1).max() <= 2), (n, m)
+
+
 def test_masks_of_two_variants_overlap(opened, demo):
     """Exactly for magnitude pruning, as positions have it; else within bounds."""
     sizes = [np.abs(np.asarray(demo.tensor(p.name))).ravel() for p in demo.prunable]
