@@ -214,6 +214,8 @@ def test_ten_thousand_layers_are_usable(chromium, huge):
     with Visit(chromium, path) as visit:
         page = visit.page
         page.locator("details.all summary").last.click()
+        # The page unpacks the data first.
+        page.locator("table.layers").last.locator("tbody tr").first.wait_for()
         assert len(column(page, 1)) == 200
         page.get_by_role("button", name="Show more").last.click()
         assert len(column(page, 1)) == 400
