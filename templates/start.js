@@ -19,8 +19,13 @@ function start() {
   }
 }
 
-// Tables of many layers are packed.
+// Tables of many layers are packed; the viewer comes before them.
 const packed = [...document.querySelectorAll("script.rows")];
 const unpack = async (script) => Table.data.set(script, await unpacked(script).json());
-if (packed.length) Promise.all(packed.map(unpack)).then(start);
-else start();
+function startPacked() {
+  Promise.all(packed.splice(0).map(unpack)).then(start);
+}
+if (packed.length) {
+  addEventListener("viewer-change", startPacked, { once: true });
+  setTimeout(() => packed.length && startPacked(), 2000);
+} else start();
