@@ -41,6 +41,22 @@ def test_two_revisions_are_measured_in_turn(monkeypatch, tmp_path):
     assert benchmarks.row("a, s", [1, 2, 4]) == "| a, s | 2 | 1 | 4 |"
 
 
+def test_a_command_runs_the_package_of_its_tree(tmp_path, monkeypatch):
+    """Also where the benchmarks start in a checkout with a package of the same name."""
+    monkeypatch.chdir(benchmarks.ROOT)
+    package = tmp_path / "tree" / "sparsity_report"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "__main__.py").write_text(
+        "import pathlib, sys\n"
+        "out = pathlib.Path(sys.argv[-1])\n"
+        "out.mkdir()\n"
+        "(out / 'report.html').write_text('x' * 1234)\n"
+    )
+    values = benchmarks.measure("run_demo", tmp_path / "tree", tmp_path, short=True)
+    assert values["page of the demo, MB"] == 0.001234
+
+
 @pytest.mark.parametrize("case", ["compare", "pair"])
 def test_a_case_prints_its_values(case, tmp_path):
     values = benchmarks.measure(case, benchmarks.ROOT, tmp_path, short=True)

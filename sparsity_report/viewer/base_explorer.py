@@ -185,16 +185,13 @@ class BaseExplorer(anywidget.AnyWidget):
     @in_own_language
     def _handle_custom_msg(self, content: dict[str, Any], buffers: Any) -> None:  # noqa: ARG002
         """Answer a message of the page."""
-        kind = content.get("type")
-        if kind == "closed":
+        if content.get("type") == "closed":
             self.close()
-        elif kind == "hello":
-            self.send({"type": "hello"})
-        else:
-            try:
-                self.heard(content)
-            except SparsityReportError as error:
-                self.send({"type": "error", "text": str(error)})
+            return
+        try:
+            self.heard(content)
+        except SparsityReportError as error:
+            self.send({"type": "error", "text": str(error)})
 
     def _ipython_display_(self, **_: Any) -> None:
         """Show the widget, and after it the page without a kernel, which the widget hides."""
@@ -218,6 +215,13 @@ class BaseExplorer(anywidget.AnyWidget):
         text = "\n".join(hooks.sentences(self.value))
         page = embed(self.page_payload(), still, self.key)
         return {"text/html": page, "text/plain": text}
+
+
+def chosen_modules(name: str, value: Any, names: Sequence[str]) -> Any:
+    """Return the module, or the distinct modules of a selection; refuse unknown ones."""
+    modules = value if isinstance(value, list | tuple) else () if value is None else (value,)
+    require_choices(name, modules, names, are_modules=True)
+    return tuple(dict.fromkeys(modules)) if name == "selection" else value
 
 
 def require_choices(

@@ -26,6 +26,7 @@ from sparsity_report.untrusted.display_text import short_name
 from sparsity_report.viewer.base_explorer import (
     BaseExplorer,
     RefusedValueError,
+    chosen_modules,
     in_own_language,
     require_choices,
 )
@@ -436,11 +437,8 @@ class Explorer(BaseExplorer):
     @in_own_language
     def _check_modules(self, proposal: Any) -> Any:
         """Refuse modules that the study does not have."""
-        name, value = proposal["trait"].name, proposal["value"]
         names = self._known["modules"]["names"]
-        modules = value if isinstance(value, list | tuple) else () if value is None else (value,)
-        require_choices(name, modules, names, are_modules=True)
-        return tuple(dict.fromkeys(modules)) if name == "selection" else value
+        return chosen_modules(proposal["trait"].name, proposal["value"], names)
 
     @traitlets.validate("bounds")
     @in_own_language

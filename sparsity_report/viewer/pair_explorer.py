@@ -11,7 +11,12 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.hooks import hooks
 from sparsity_report.study.derived.heatmap_grid import Grid
 from sparsity_report.study.pairs.pair import Pair
-from sparsity_report.viewer.base_explorer import BaseExplorer, in_own_language, require_choices
+from sparsity_report.viewer.base_explorer import (
+    BaseExplorer,
+    chosen_modules,
+    in_own_language,
+    require_choices,
+)
 from sparsity_report.viewer.layer_values import arranged, in_scope, matching
 from sparsity_report.viewer.pair_payload import (
     FIGURES,
@@ -149,7 +154,5 @@ class PairExplorer(BaseExplorer):
     @in_own_language
     def _check_modules(self, proposal: Any) -> Any:
         """Refuse modules that the pair does not have."""
-        name, value = proposal["trait"].name, proposal["value"]
-        modules = value if name == "selection" else () if value is None else (value,)
-        require_choices(name, modules, self._header["modules"]["names"], are_modules=True)
-        return tuple(dict.fromkeys(value)) if name == "selection" else value
+        names = self._header["modules"]["names"]
+        return chosen_modules(proposal["trait"].name, proposal["value"], names)

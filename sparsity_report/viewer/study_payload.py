@@ -93,6 +93,7 @@ def study_contents(
             else {"key": policy, "label": policy_label(policy), "disabled": reason}
             for policy, reason in _reasons(study).items()
         ],
+        "hasWeights": study.weights is not None,
         "histograms": _histograms(magnitudes, names, arrays),
         "whyNoHistogram": _why_no_histogram(study, magnitudes),
         "deviation": arrays.numbers([deviations.get(name, math.nan) for name in names]),

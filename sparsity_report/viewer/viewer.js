@@ -8,7 +8,8 @@ import { HeatMap } from "./map.js";
 import { Table, asText, columns } from "./table.js";
 import { costs, groups, layer, quality, removed, sharedZeros } from "./details.js";
 
-const SHARED = ["policy", "bounds", "variant", "sparsity", "layout", "metric", "against", "modules", "grouping", "sort", "curve", "search", "selection", "detail"];
+const LEVEL = ["bounds", "policy", "sparsity"];
+const SHARED = [...LEVEL, "variant", "layout", "metric", "against", "modules", "grouping", "sort", "curve", "search", "selection", "detail"];
 // Names of traits that differ: ipywidgets has a layout of its own, and a pair other words.
 const OF_TRAITS = { layout: "byte_layout" };
 const OF_PAIR = { modules: "group", detail: "module" };
@@ -139,7 +140,7 @@ class Viewer {
     const shares = [...Array(9).keys()].map((k) => [String((k + 1) / 10), this.say("at_most", { share: this.text.level((k + 1) / 10) })]);
     const kinds = [["dense", this.say("bound_dense")], ["now", this.say("bound_now")], ...shares, ["free", this.say("bound_none")]];
     this.bound = menu("sv-bound", this.say("bounds"), kinds, () => {});
-    const reason = data.hasWeights === false ? this.say("needs_weights") : "";
+    const reason = data.kind === "study" && !data.hasWeights ? this.say("needs_weights") : "";
     this.protect = this.button("protect", () => this.restrict(this.bound.value), reason);
     this.add = this.button("add", () => this.ask({ type: "add" }), reason);
     this.unbound = this.button("unbound", () => this.bindTo({}), reason);
@@ -380,12 +381,14 @@ class Viewer {
     return this.ask({ type: "copy", form });
   }
 
-  // Statements that show this state again.
+  // Statements that show this state again. Setting a level or a variant changes what they name.
   code(state, asFigure) {
     const [now, first] = [this.store.traits(state), this.store.traits(this.store.first)];
-    const literal = (value) => JSON.stringify(value).replace(/\bnull\b/g, "None");
-    const changed = SHARED.filter((name) => JSON.stringify(now[name]) !== JSON.stringify(first[name]) && (name !== "detail" || !now.selection.length));
-    const lines = changed.map((name) => `explorer.${OF_STUDY[name] ?? name} = ${literal(now[name])}`);
+    const literal = (value) => (value === null ? "None" : JSON.stringify(value));
+    const isChanged = (name) => JSON.stringify(now[name]) !== JSON.stringify(first[name]);
+    const level = this.figures.isLevel(state) ? LEVEL.filter((name) => name === "sparsity" || isChanged(name)) : [];
+    const others = SHARED.filter((name) => !LEVEL.includes(name) && (name === "layout" || isChanged(name)));
+    const lines = [...level, ...others].map((name) => `explorer.${OF_TRAITS[name] ?? name} = ${literal(now[name])}`);
     const end = asFigure ? 'explorer.chart.save("figure.pdf")  # or .svg, .png' : "explorer";
     return [this.data.code, "explorer = sr.explore(study)", ...lines, end, ""].join("\n");
   }

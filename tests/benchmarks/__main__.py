@@ -44,9 +44,11 @@ def measure(case: str, tree: Path, folder: Path, short: bool) -> dict[str, float
     """Run a case with the package of a tree; return its values by name."""
     line = [sys.executable, str(ROOT / "tests" / "benchmarks" / "cases.py"), case, str(folder)]
     environment = os.environ | {"PYTHONPATH": str(tree), "PYTHONWARNINGS": "ignore"}
+    # In the checkout, `python -m` would import it instead of the tree.
     done = subprocess.run(
-        line + ["--short"] * short, env=environment, stdout=subprocess.PIPE, text=True, check=True
-    )
+        line + ["--short"] * short, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True,
+        check=True,
+    )  # fmt: skip
     values: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return values
 

@@ -265,7 +265,6 @@ def test_messages_of_the_page(explorer):
         explorer._handle_custom_msg(message, [])
         return sent.pop()
 
-    assert answer(type="hello") == {"type": "hello"}
     assert answer(type="copy", form="python") == {
         "type": "copied", "text": explorer.copied("python")
     }  # fmt: skip

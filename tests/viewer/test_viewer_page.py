@@ -263,6 +263,31 @@ def test_masks_of_two_variants_overlap(opened, demo):
     assert f"Between {percent(low, space=' ')} and {percent(0.5, space=' ')}" in shown
 
 
+STATES = (
+    {"variant": "Masked30"},
+    {"variant": "CSR50Layerwise", "metric": "difference", "against": "CSR30"},
+    {"policy": "N:4", "sparsity": 0.75, "layout": "dense", "sort": "-sparsity"},
+    {"variant": "at level", "sparsity": 0.3, "search": "fc1 null", "modules": "all"},
+    {"variant": "Masked30", "layout": "csr", "selection": ["model.decoder.layers.2.fc1"]},
+)
+
+
+@pytest.mark.parametrize("state", STATES, ids=str)
+def test_copied_code_shows_the_same(opened, state):
+    opened.run("viewer.store.reset()")
+    for name, value in state.items():
+        opened.set(**{name: value})
+    shown = opened.state
+    names = {}
+    exec(opened.run("viewer.code(viewer.store.state, false)"), names)
+    explorer = names["explorer"]
+    if not state.get("selection"):
+        del shown["detail"]  # without a selection, the page chooses it
+    for name, value in shown.items():
+        own = getattr(explorer, {"layout": "byte_layout"}.get(name, name))
+        assert (list(own) if name == "selection" else own) == value, name
+
+
 def test_the_map_by_keyboard(opened):
     opened.page.locator("body").click(position={"x": 2, "y": 2})
     stops, at_map = 0, "document.activeElement.classList.contains('sv-map')"
