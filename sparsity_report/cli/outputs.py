@@ -44,7 +44,8 @@ def check_outputs(outputs: Outputs) -> None:
 def write(study: Comparison, outputs: Outputs, source: str | None = "") -> None:
     """Write the files of a study, all or none, and print its main findings."""
     import sparsity_report as sr
-    from sparsity_report.findings.study_findings import headlines
+    from sparsity_report.findings.verdict import verdict
+    from sparsity_report.words.strip_text import strip_texts
 
     out, folder = outputs.out, outputs.template_dir
     report = partial(sr.write_report, study, template_dir=folder)
@@ -66,8 +67,9 @@ def write(study: Comparison, outputs: Outputs, source: str | None = "") -> None:
                 progress(number, len(wanted), label)
         if files.removed:
             summary += f"; removed {len(files.removed)} files of another run"
-    for finding in headlines(study):
-        tell(str(finding))
+    tell(str(verdict(study)))
+    for tile in strip_texts(study.facts):
+        tell("{title}: {number} ({note})".format(**tile))
     tell(summary)
     if outputs.shown:
         page = out / ("report.html" if outputs.html else "report.pdf")

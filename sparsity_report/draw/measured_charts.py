@@ -17,8 +17,7 @@ from sparsity_report.study.derived.protocol_scores import ANY_TOKENIZER, PROTOCO
 from sparsity_report.study.layers import records
 from sparsity_report.untrusted.display_text import clip, distinct_names, short_name
 from sparsity_report.words.display_names import method_name, part_name
-from sparsity_report.words.number_format import figures
-from sparsity_report.words.score_text import perplexity_text
+from sparsity_report.words.number_format import figures, perplexity
 from sparsity_report.words.sentences import say
 
 # Most parts of a model in a chart.
@@ -241,7 +240,7 @@ def sensitivity_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.Layer
 
 quality_chart = partial(_quality, _Figure(
     "perplexity", "chart.perplexity_title", "label.perplexity", "chart.perplexity_alt",
-    perplexity_text, "number",
+    partial(perplexity, space=""), "number",
 ))  # fmt: skip
 distance_chart = partial(_quality, _Figure(
     "kl", "chart.kl_divergence_title", "chart.y_kl_divergence", "chart.kl_divergence_alt",

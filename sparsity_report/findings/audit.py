@@ -166,7 +166,8 @@ def _excluded(study: Comparison) -> Iterator[Phrase]:
         parts = []
         for group, count in by_group[by_group > 0].items():
             reason = phrase(_EXCLUDED.get(str(group), "audit.excluded_biases_or_tied"), group=group)
-            parts.append(phrase("audit.excluded_share", reason=reason, share=ratio(count, total)))
+            parts.append(phrase("audit.excluded_share", reason=reason, count=int(count)))
         if parts:
-            share = ratio(kept.sum(), total)
-            yield phrase("audit.excluded_from_pruning", share=share, model=model, parts=parts)
+            number = int(kept.sum())
+            counts = {"count": number, "total": int(total), "share": ratio(number, total)}
+            yield phrase("audit.excluded_from_pruning", model=model, parts=parts, **counts)

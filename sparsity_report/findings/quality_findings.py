@@ -1,4 +1,4 @@
-"""Findings about measured quality: perplexity, KL divergence, continuations, tasks, sensitivity."""
+"""Findings about measured quality: continuations, tasks, sensitivity."""
 
 import math
 from collections.abc import Iterator
@@ -8,10 +8,7 @@ import pandas as pd
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.layer_metrics import sensitivity_correlation
-from sparsity_report.study.derived.protocol_scores import PROTOCOL, by_protocol
 from sparsity_report.study.derived.zero_shot import SEVEN, seven_tasks
-from sparsity_report.study.layers import records
-from sparsity_report.study.schema import TABLES
 from sparsity_report.untrusted.display_text import clip
 
 # Characters of a prompt and of its continuation that are shown.
@@ -23,37 +20,9 @@ _PARTS, _FAR = 10, 3.09
 
 def quality_findings(study: Comparison) -> Iterator[Phrase]:
     """Yield the findings about every measurement of quality."""
-    yield from _perplexities(study)
-    yield from _divergences(study)
     yield from _continuations(study)
     yield from _zero_shot(study)
     yield from _sensitivities(study)
-
-
-def _perplexities(study: Comparison) -> Iterator[Phrase]:
-    """Yield perplexity and top-1 accuracy of all variants for each text and protocol."""
-    for rows in by_protocol(_scores(study)):
-        named = records(rows[["variant", "perplexity", "top1"]])
-        scores = [phrase("finding.perplexity_of_variant", **row) for row in named]
-        yield phrase("finding.perplexity", **records(rows[[*PROTOCOL]])[0], scores=scores)
-
-
-def _divergences(study: Comparison) -> Iterator[Phrase]:
-    """Yield KL divergence and top-1 agreement with dense for each text and protocol."""
-    frame = _scores(study)
-    others = frame[frame["kl"].notna() & (frame["variant"] != frame["against"])]
-    for rows in by_protocol(others, ("against", *PROTOCOL)):
-        base, text = rows[["against", "text"]].iloc[0]
-        named = records(rows[["variant", "kl", "agreement"]])
-        scores = [phrase("finding.kl_divergence_of_variant", **row) for row in named]
-        yield phrase("finding.kl_divergence", base=base, text=text, scores=scores)
-
-
-def _scores(study: Comparison) -> pd.DataFrame:
-    """Return the scores of variants of the study, without those of further levels."""
-    if study.quality is None:
-        return pd.DataFrame(columns=[*TABLES["quality"].names])
-    return study.quality[study.quality["variant"].isin(study.variants["variant"])]
 
 
 def _continuations(study: Comparison) -> Iterator[Phrase]:

@@ -53,16 +53,16 @@ def layers_kept_masked(study: Comparison) -> Iterator[Phrase]:
 
 
 def smallest_layouts(study: Comparison) -> Iterator[Phrase]:
-    """Yield the smallest lossless layouts of the prunable weights of pruned variants."""
+    """Yield the smallest lossless layouts of the whole models of pruned variants."""
     facts = study.facts
     groups = group_names(
         ((layout, *facts.unpacked_dtypes(variant)), variant)
         for variant in _pruned_variants(study)
-        if (layout := facts.smallest_layout(variant))
+        if (layout := facts.smallest_layout(variant, "model"))
     )
     layouts = []
     for (layout, *dtypes), names in groups.items():
-        ratios = [facts.lossless(name)["ratio"][layout] for name in names]
+        ratios = [facts.lossless(name, "model")["ratio"][layout] for name in names]
         figures = {"variants": names, "ratios": ratios, "bytes": counted_bytes(dtypes)}
         layouts.append(phrase("finding.layout_ratio", layout=layout, **figures))
     if layouts:

@@ -1,6 +1,6 @@
 """Findings about a study, most important first, and the conventions behind its numbers."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -8,12 +8,12 @@ import pandas as pd
 
 from sparsity_report.findings import storage_findings as storage
 from sparsity_report.findings.already_pruned import already_pruned, other_models, zeros_as_loaded
-from sparsity_report.findings.policy_findings import policy_findings
 from sparsity_report.findings.quality_findings import quality_findings
 from sparsity_report.findings.rounding_findings import zeros_explained
 from sparsity_report.findings.speed_findings import speed_findings
+from sparsity_report.findings.verdict import verdict
 from sparsity_report.phrases import Phrase, phrase
-from sparsity_report.sparse.shares import ratio
+from sparsity_report.sparse.shares import ratio, zero_shares
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.policy_names import EXISTING
 from sparsity_report.study.layers import records
@@ -26,51 +26,33 @@ _COUNTING = (
 _TIES = {"standard": "convention.tied_head_standard", "notebook": "convention.tied_head_notebook"}
 # Columns about zeros: variants that agree in all of them share one finding.
 _ZEROS = (
-    "asked_sparsity", "pruned", "zeros_before", "newly_zeroed",
-    "prunable_total", "prunable_nonzero",
-    "sparsity_prunable", "sparsity_non_embedding", "sparsity_model",
+    "asked_sparsity", "zeros_before", "newly_zeroed", "prunable_total", "prunable_nonzero",
+    "total", "nonzero", "sparsity_prunable", "sparsity_model",
 )  # fmt: skip
 # File, page and terminal each show the findings of a study.
-_FINDINGS: WeakKeyDictionary[Comparison, tuple[Phrase, ...]] = WeakKeyDictionary()
-# Keys of findings that the command line prints wherever they stand.
-_ALWAYS_PRINTED = ("existing.", "finding.pruned_", "finding.zeros_by_variant")
+_TOPICS: WeakKeyDictionary[Comparison, dict[str, list[Phrase]]] = WeakKeyDictionary()
 # Distinct numbers of zeros up to which each has a separate finding.
 _SEVERAL = 2
 
 
 def study_findings(study: Comparison) -> list[Phrase]:
-    """Return the findings about a study, most important first.
+    """Return the verdict and all findings about a study, most important first.
 
-    A study that was edited by hand says so first. The best policies follow where several prune to
-    the same sparsity, then zeros, storage and arithmetic, then measurements, then the rest.
+    A study that was edited by hand says so first.
     """
-    if study not in _FINDINGS:
-        _FINDINGS[study] = tuple(_all_findings(study))
-    return list(_FINDINGS[study])
+    edited = note_findings(study.notes, {EDITED_STUDY})
+    rest = (finding for findings in topics(study).values() for finding in findings)
+    return [*edited, verdict(study), *rest]
 
 
-def _all_findings(study: Comparison) -> Iterator[Phrase]:
-    yield from note_findings(study.notes, {EDITED_STUDY})
-    for part in (
-        already_pruned, policy_findings, _zeros, other_models,
-        storage.packed_bytes, zeros_explained, storage.csr_bytes,
-        _arithmetic, storage.layers_kept_masked, storage.smallest_layouts, _measured, _spread,
-        _unusual_matrix, _active_parameters, _attention, zeros_as_loaded, _unclassified,
-    ):  # fmt: skip
-        yield from part(study)
-
-
-def headlines(study: Comparison) -> list[Phrase]:
-    """Return the first three findings, and all about zeros and measurements."""
-    findings = study_findings(study)
-    printed = {*findings[:3], *other_models(study), *_measured(study)}
-    return [f for f in findings if f in printed or f.key.startswith(_ALWAYS_PRINTED)]
-
-
-def _measured(study: Comparison) -> Iterator[Phrase]:
-    yield from storage.smaller_files(study)
-    yield from speed_findings(study)
-    yield from quality_findings(study)
+def topics(study: Comparison) -> dict[str, list[Phrase]]:
+    """Return the findings by the section of a report that holds them."""
+    if study not in _TOPICS:
+        _TOPICS[study] = {
+            topic: [finding for part in parts for finding in part(study)]
+            for topic, parts in _BY_TOPIC.items()
+        }
+    return _TOPICS[study]
 
 
 def conventions(study: Comparison) -> list[Phrase]:
@@ -96,32 +78,21 @@ def _alike(
 
 
 def _zeros(study: Comparison) -> Iterator[Phrase]:
+    """Yield the weights that up to two prunings zeroed; a table has those of more."""
     known = study.totals[["pruned", "nonzero", "prunable_nonzero"]].notna().all(axis=1)
     known &= study.variants["method"] != EXISTING
     groups = list(_alike(study.totals[known], _ZEROS))
-    if len(groups) > _SEVERAL and study.totals.loc[known, "prunable_total"].nunique() == 1:
-        yield _zeros_of_several(groups)
-        return
-    for names, row in groups:
-        key = "finding.pruned_further" if row["zeros_before"] else "finding.pruned_weights"
-        zeros = row["prunable_total"] - row.pop("prunable_nonzero")
-        yield phrase(key, variants=names, zeros=zeros, **row)
-
-
-def _zeros_of_several(groups: Sequence[tuple[list[str], dict[str, Any]]]) -> Phrase:
-    """Return one finding about the zeros of many prunings of one model."""
-    variants: dict[tuple[Any, ...], tuple[list[str], dict[str, Any]]] = {}
-    for names, row in sorted(groups, key=lambda group: round(group[1]["sparsity_prunable"], 3)):
-        # Variants whose shares read alike are named together.
-        figures = (row["sparsity_prunable"], row["sparsity_model"])
-        shown = tuple((f"{100 * share:.1f}", share in (0, 1)) for share in figures)
-        variants.setdefault(shown, ([], row))[0].extend(names)
-    shares = [
-        phrase("finding.sparsity_of_variants", variants=names, **row)
-        for names, row in variants.values()
-    ]
-    number = groups[0][1]["prunable_total"]
-    return phrase("finding.zeros_by_variant", number=number, shares=shares)
+    for names, row in groups if len(groups) <= _SEVERAL else ():
+        zeros = row["prunable_total"] - row["prunable_nonzero"]
+        elsewhere = row["total"] - row["nonzero"] - zeros
+        of_model = {"share": ratio(row["newly_zeroed"], row["prunable_total"]),
+                    "of_model": ratio(row["newly_zeroed"], row["total"])}  # fmt: skip
+        statements = [phrase("finding.pruned_weights", variants=names, **row, **of_model)]
+        if row["zeros_before"]:
+            statements.append(phrase("finding.zeros_before", zeros=zeros, **row))
+        if elsewhere:
+            statements.append(phrase("finding.zeros_elsewhere", elsewhere=elsewhere, **row))
+        yield phrase("finding.zeros", statements=statements)
 
 
 def _arithmetic(study: Comparison) -> Iterator[Phrase]:
@@ -134,7 +105,7 @@ def _arithmetic(study: Comparison) -> Iterator[Phrase]:
         statements.append(phrase("finding.flops_of_masked", variants=same))
     for variant in facts.csr_variants:
         if (times := facts.ratio(variant, "flops_per_token")) is not None:
-            figures = {"flops": facts.total(variant, "flops_per_token"), "ratio": times}
+            figures = {"flops": facts.total(variant, "flops_per_token"), "fewer": 1 - times}
             statements.append(phrase("finding.flops_of_csr", variant=variant, **figures))
     yield phrase("finding.flops", statements=statements)
 
@@ -154,6 +125,19 @@ def _spread(study: Comparison) -> Iterator[Phrase]:
         yield phrase("finding.uneven_sparsity_of_several", **widest)
         return
     yield from (phrase("finding.uneven_sparsity", **each) for each in uneven)
+
+
+def _groups(study: Comparison) -> Iterator[Phrase]:
+    """Yield the share of zeros of the prunable weights of each group of the headline's pruning."""
+    variant = study.facts.pruning
+    if variant is None:
+        return
+    rows = study.facts.prunable(variant)
+    sums = rows.groupby("group", sort=False)[["weight_total", "weight_nonzero"]].sum()
+    shares = zero_shares(sums["weight_total"], sums["weight_nonzero"])
+    if len({f"{share:.3f}" for share in shares}) > 1:
+        parts = [phrase("finding.zeros_of_group", group=g, share=s) for g, s in shares.items()]
+        yield phrase("finding.zeros_by_group", variant=variant, shares=parts)
 
 
 def _unusual_matrix(study: Comparison) -> Iterator[Phrase]:
@@ -189,3 +173,16 @@ def _unclassified(study: Comparison) -> Iterator[Phrase]:
     layers = study.layers[study.layers["variant"].isin(models)]
     share = ratio(layers.loc[layers["group"] == "other", "total"].sum(), layers["total"].sum())
     yield phrase("finding.unclassified_modules", names=names, count=len(names), share=share)
+
+
+_BY_TOPIC: dict[str, tuple[Callable[[Comparison], Iterator[Phrase]], ...]] = {
+    "results": (already_pruned, _zeros, other_models, zeros_as_loaded, _active_parameters),
+    "where": (_spread, _groups, _unusual_matrix),
+    "storage": (
+        storage.packed_bytes, zeros_explained, storage.csr_bytes, storage.layers_kept_masked,
+        storage.smallest_layouts, storage.smaller_files,
+    ),
+    "speed": (_arithmetic, _attention, speed_findings),
+    "quality": (quality_findings,),
+    "method": (_unclassified,),
+}  # fmt: skip

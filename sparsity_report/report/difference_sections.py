@@ -1,6 +1,7 @@
 """Sections of a report on two studies, and their tables."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -34,12 +35,14 @@ def difference_document(
             "modules": ("difference.modules_changed", _modules(difference)),
         }
     )
+    main, *others = difference.sentences()
+    texts = tuple(map(Text, others))
+    sections[:1] = [replace(part, blocks=(*texts, *part.blocks)) for part in sections[:1]]
     return document(
         sections,
         names=[before, after],
-        heading=say("difference.heading"),
+        verdict=main,
         title=say("difference.page_title", before=clip(before, 80), after=clip(after, 80)),
-        findings=difference.sentences(),
     )
 
 

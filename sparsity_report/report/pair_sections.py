@@ -1,6 +1,7 @@
 """Sections of a report on two checkpoints."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -51,15 +52,17 @@ def pair_document(pair: Pair, medium: Medium) -> dict[str, Any]:
     verdict, *findings = pair.sentences()
     notes = [str(n) for n in pair.notes if say("format.note_sentence", note=n) not in findings]
     names = [str(name) for name in pair.models["model"]]
+    shown = pair_sections(pair, medium)
+    texts = tuple(map(Text, [*findings, *notes]))
+    viewer = () if medium.is_paper else (sections.Viewer(pair_payload(pair), None),)
+    shown[:1] = [replace(part, blocks=(*texts, *viewer, *part.blocks)) for part in shown[:1]]
     return sections.document(
-        pair_sections(pair, medium),
+        shown,
         models=both(pair),
         names=names,
         title=" → ".join(clip(name, 40) for name in names),
         verdict=verdict,
-        payload=None if medium.is_paper else pair_payload(pair),
-        cards=[*_cards(pair)],
-        findings=[*findings, *notes],
+        strip=[*_cards(pair)],
     )
 
 

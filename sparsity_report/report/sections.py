@@ -136,6 +136,14 @@ class Beside(_Content):
 
 
 @dataclass(frozen=True)
+class Viewer(_Content):
+    """The interactive view of a payload, and the map in its place where scripts do not run."""
+
+    payload: bytes
+    still: Chart | None
+
+
+@dataclass(frozen=True)
 class Partial(_Content):
     """Content shown by the template ``sections/<name>.html.j2`` or ``typst/<name>.typ.j2``."""
 
@@ -144,7 +152,17 @@ class Partial(_Content):
 
 
 Block: TypeAlias = (
-    Text | Heading | Chart | Drawing | Multiples | Fold | Bullets | Beside | Partial | Table
+    Text
+    | Heading
+    | Chart
+    | Drawing
+    | Multiples
+    | Fold
+    | Bullets
+    | Beside
+    | Viewer
+    | Partial
+    | Table
 )
 
 
@@ -159,7 +177,7 @@ class Section:
     title : str
     blocks : tuple of Block
     is_appendix : bool
-        True for wide tables at the end of a PDF.
+        True for details at the end, folded on a page and left out of a PDF.
     """
 
     key: str
@@ -211,12 +229,14 @@ def document(sections: list[Section], **values: Any) -> dict[str, Any]:
     ----------
     sections : list of Section
     **values
-        Values of the kind: ``title``, ``names``, ``verdict``, ``cards``, ``findings`` and others.
+        Values of the kind: ``title``, ``names``, ``kicker``, ``verdict``, ``strip``, ``hero`` and
+        others.
     """
-    empty = {"heading": "", "verdict": "", "chips": [], "cards": [], "further": []}
     common = {
-        "lead": None,
-        "payload": None,
+        "kicker": [],
+        "strip": [],
+        "terms": [],
+        "hero": None,
         "language": spoken(),
         "program": f"sparsity-report {sparsity_report.__version__}",
         "version": sparsity_report.__version__,
@@ -224,7 +244,7 @@ def document(sections: list[Section], **values: Any) -> dict[str, Any]:
         # The first of each key.
         "tables": {t.key: t for section in sections[::-1] for t in section.tables[::-1]},
     }
-    return {**empty, **common, **values}
+    return common | values
 
 
 def multiples(
@@ -253,7 +273,7 @@ def folded_or_all(title: str, block: Block, is_paper: bool, style: str = "folded
 
 
 def card(title: str, number: str, note: str) -> dict[str, str]:
-    """Return a large number of the summary."""
+    """Return a figure of the strip at the head."""
     return {"title": title, "number": number, "note": note}
 
 

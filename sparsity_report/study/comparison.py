@@ -14,9 +14,9 @@ from sparsity_report.counting.progress import Progress
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.hooks import Saved, hooks
 from sparsity_report.phrases import Phrase
-from sparsity_report.study.derived.cards import Card, cards
 from sparsity_report.study.derived.facts import Facts
 from sparsity_report.study.derived.policy_comparison import Comparables, comparables
+from sparsity_report.study.derived.strip import Tile, strip
 from sparsity_report.study.files.value_bounds import check_measured
 from sparsity_report.study.frames import StudyFrames
 from sparsity_report.study.layers import check_context, check_convention, with_shares
@@ -70,9 +70,9 @@ class Comparison(StudyFrames, Saved):
         return Facts(self)
 
     @cached_property
-    def cards(self) -> tuple[Card, ...]:
-        """The four large numbers at the head of a report."""
-        return tuple(cards(self.facts))
+    def strip(self) -> tuple[Tile, ...]:
+        """The four figures at the head of a report, from dense to pruned."""
+        return strip(self.facts)
 
     @cached_property
     def compared(self) -> Comparables | None:

@@ -35,7 +35,8 @@ from sparsity_report.viewer.copied_code import METRICS, study_code
 from sparsity_report.viewer.payload import Arrays, encode
 from sparsity_report.words.display_names import group_name, method_name
 from sparsity_report.words.languages import spoken
-from sparsity_report.words.score_text import measure_name, perplexity_text, score_text
+from sparsity_report.words.number_format import perplexity
+from sparsity_report.words.score_text import measure_name, score_text
 from sparsity_report.words.sentences import say
 
 Floats = npt.NDArray[np.float64]
@@ -522,7 +523,7 @@ def _measured(study: Comparison, positions: Mapping[str, int]) -> dict[str, Any]
             ],
         }
     scores = [
-        {"level": share, "value": score, "text": perplexity_text(score), "policy": policy}
+        {"level": share, "value": score, "text": perplexity(score, ""), "policy": policy}
         for policy in study.by_policy
         for share, score in measured_levels(study, policy)
     ]

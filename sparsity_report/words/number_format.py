@@ -122,6 +122,19 @@ def plus_minus(value: Any, error: Any, space: str = THIN) -> str:
     return _joined(space, text, "±", figures(error, ",.4f"))
 
 
+def perplexity(value: Any, space: str = THIN) -> str:
+    """Write a perplexity with one digit up to 100, and in short from 10,000.
+
+    Examples
+    --------
+    >>> perplexity(4.96), perplexity(576.9), perplexity(66_600, ""), perplexity(None)
+    ('5.0', '577', '66.6k', '–')
+    """
+    if not known(value) or value >= 10_000:
+        return scaled(value, space=space)
+    return figures(value, ",.1f" if value < 100 else ",.0f")
+
+
 def level(share: Any, space: str = THIN) -> str:
     """Write a target sparsity, as in 30 %."""
     return _joined(space, figures(100 * share, "g"), "%") if known(share) else UNKNOWN

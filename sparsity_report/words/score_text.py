@@ -1,18 +1,9 @@
 """Names and texts of measured scores."""
 
-from typing import Any
-
 from sparsity_report.study.derived.zero_shot import METRIC, SEVEN
 from sparsity_report.study.levels.tradeoff import Point, Tradeoff
 from sparsity_report.untrusted.display_text import clip
-from sparsity_report.words.number_format import (
-    UNKNOWN,
-    figures,
-    known,
-    plus_minus,
-    scaled,
-    with_error,
-)
+from sparsity_report.words.number_format import perplexity, plus_minus, with_error
 from sparsity_report.words.sentences import say
 
 
@@ -29,7 +20,7 @@ def measure_name(tradeoff: Tradeoff) -> str:
 def score_text(tradeoff: Tradeoff, point: Point) -> str:
     """Write a score with its standard error, if that is known."""
     if tradeoff.measure == "perplexity":
-        return perplexity_text(point.value)
+        return perplexity(point.value, space="")
     write = with_error if is_accuracy(tradeoff) else plus_minus
     return write(point.value, point.error)
 
@@ -37,12 +28,3 @@ def score_text(tradeoff: Tradeoff, point: Point) -> str:
 def is_accuracy(tradeoff: Tradeoff) -> bool:
     """Return true if the scores are shares of correct answers."""
     return tradeoff.subject == METRIC and (tradeoff.measure == "mean" or tradeoff.measure in SEVEN)
-
-
-def perplexity_text(value: Any) -> str:
-    """Write a perplexity beside its mark."""
-    if not known(value):
-        return UNKNOWN
-    if value < 10_000:
-        return figures(value, ",.1f" if value < 100 else ",.0f")
-    return scaled(value, space="")

@@ -28,6 +28,7 @@ def say(key: str, /, **values: Any) -> str:
         ``{name}`` or ``{name:format}``. The formats are:
 
         - numbers: ``percent`` (one digit; ``percent0``, ``percent2``), ``level``, ``times``,
+          ``perplexity``,
           ``duration``, ``points``, ``scaled UNIT``, ``with_error`` (a share and its standard
           error), or a Python format such as ``,`` or ``.2f``;
         - names of raw values: ``variant`` (shortened), ``column``, ``group``, ``layout``,
@@ -190,6 +191,7 @@ _NUMBERS: Mapping[str, Callable[..., str]] = {
     "percent0": partial(number_format.percent, digits=0),
     "percent2": partial(number_format.percent, digits=2),
     "level": number_format.level,
+    "perplexity": number_format.perplexity,
     "times": number_format.times,
     "duration": number_format.duration,
 }

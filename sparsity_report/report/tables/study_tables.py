@@ -6,7 +6,6 @@ from typing import Any
 
 import pandas as pd
 
-from sparsity_report.draw.theme import FILED
 from sparsity_report.findings.published_kernels import PUBLISHED
 from sparsity_report.report.tables import column_heads
 from sparsity_report.report.tables import table_model as cells
@@ -14,7 +13,6 @@ from sparsity_report.report.tables.column_heads import columns_of, side_by_side,
 from sparsity_report.report.tables.table_model import Body, Cell, Column, Row, Table, table_of
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.heads_experts import Part
-from sparsity_report.study.derived.policy_comparison import ALWAYS, USEFUL
 from sparsity_report.study.derived.protocol_scores import PROTOCOL
 from sparsity_report.study.derived.zero_shot import SEVEN, other_scores, seven_tasks
 from sparsity_report.study.harness_results import KEYS
@@ -26,6 +24,7 @@ from sparsity_report.words.languages import spoken
 from sparsity_report.words.sentences import say
 
 _LETTERS = 2000  # of a text written by a model
+_USEFUL = 3  # layouts beside dense and CSR
 # Widths on paper of the first column and of the others, which are as wide as their text.
 _FIRST = (1, 0)
 # Label and denominator by part.
@@ -123,38 +122,17 @@ def groups(study: Comparison, variant: str | None = None) -> Table:
     return cells.grouped("groups", say("caption.groups_all_variants"), columns, groups, "groups")
 
 
-def layers(study: Comparison, variant: str) -> Table:
-    """Return all modules of a variant."""
-    frame, tied = study.facts.layers(variant), say("column.tied_to")
-    rounded = ("expected_rounding_sparsity", "near_zero_share")
-    columns = columns_of(
-        "module_name group shape stored_as total nonzero sparsity "
-        f"{' '.join(key for key in rounded if frame[key].notna().any())} flops_per_token "
-        f"useful_flops_per_token {_sizes(study)}",
-        _FIRST,
-        {"module_name": cells.name(2000)},
-        sparsity=say("column.zero_share_of_parameters"),
-        **_unpacked(study),
-    )
-    packings = (frame["packing"].fillna("") + " → ").replace(" → ", "")
-    notes = ["" if pd.isna(to) else f"{tied} {clip(to, 2000)}" for to in frame["tied_to"]]
-    stored_as = packings + frame["layout"] + " " + frame["dtype"]
-    frame = frame.assign(stored_as=stored_as, module_name_note=notes)
-    caption = say("caption.modules_all", number=len(frame), variant=variant)
-    return table_of("layers", caption, columns, frame, "layers sortable")
-
-
-def modules_compared(study: Comparison) -> Table | None:
-    """Return the zeros of every module of prunings side by side; None of fewer than two."""
-    if (compared := study.compared) is None:
-        return None
-    frame = study.layers[study.layers["variant"].isin(compared.variants)]
+def layers_compared(study: Comparison) -> Table:
+    """Return all modules with the zeros of each distinct pruning, else of the first variant."""
+    variants = [*study.side_by_side] or [study.facts.headline]
+    frame = study.layers[study.layers["variant"].isin(variants)]
     wide = frame.pivot(index="module_name", columns="variant", values="sparsity")
-    order = study.facts.layers(compared.baseline)["module_name"]
-    wide = wide.loc[order, compared.variants].rename(columns=column_heads.key_of_name).reset_index()
-    columns = columns_of("module_name", (3,), {"module_name": cells.name(2000)})
-    columns += side_by_side(compared.variants, cells.SHARE)
-    return table_of("modules_compared", say("caption.modules_compared"), columns, wide, "layers")
+    rows = study.facts.layers(variants[0]).drop_duplicates("module_name")
+    shared = rows[["module_name", "group", "shape", "total"]].set_index("module_name")
+    wide = shared.join(wide[variants].rename(columns=column_heads.key_of_name)).reset_index()
+    columns = columns_of("module_name group shape total", _FIRST, {"module_name": cells.name(2000)})
+    columns += side_by_side(variants, cells.SHARE)
+    return table_of("layers", say("caption.layers_compared"), columns, wide, "layers sortable")
 
 
 def extremes(study: Comparison, variant: str, limit: int = 10) -> tuple[Table, Table] | None:
@@ -206,13 +184,14 @@ def storage(study: Comparison, variant: str) -> Table:
 
 
 def useful(study: Comparison, variant: str) -> Table:
-    """Return the rows of :func:`storage` for dense, CSR and lossless layouts that save a tenth."""
-    table = storage(study, variant)
-    rows = study.facts.storage(variant)
-    saves = rows["lossless"].fillna(False).astype(bool) & (rows["ratio"] <= USEFUL).fillna(False)
-    kept = {"dense", ALWAYS, *rows.index[saves]}
+    """Return the rows of :func:`storage` for dense, CSR and the three smallest lossless layouts."""
+    table, rows = storage(study, variant), study.facts.lossless(variant)
+    kept = {"dense", "csr_int32"}
+    smallest = rows.drop(index=[*kept], errors="ignore")["bytes"].astype("int64")
+    kept |= {*smallest.nsmallest(_USEFUL).index}
     shown = [row for row in table.rows if row.cells[0].value in kept]
-    return table.with_rows(shown, say("caption.storage_useful", variant=variant))
+    table = table.with_rows(shown, say("caption.storage_useful", variant=variant))
+    return table.only("bytes", "ratio", "model_bytes", "model_ratio", "break_even")
 
 
 def published() -> Table:
@@ -266,71 +245,12 @@ def zeros_map(study: Comparison, variant: str) -> Table:
     return column_heads.by_cell("map", caption, grid, frame, "sparsity", cells.SHARE)
 
 
-def excess_map(study: Comparison, variant: str) -> Table:
-    """Return zeros minus expected zeros of a variant's heat map, block by projection."""
-    caption = say("caption.excess_map", variant=variant)
-    frame, grid = study.facts.excess(variant), study.facts.grid(variant)
-    return column_heads.by_cell("excess", caption, grid, frame, "excess", cells.POINTS)
-
-
-def spread(study: Comparison) -> Table:
-    """Return the least and the most sparse layer of each pruning."""
-    spreads = {name: study.facts.spread(name) for name in study.side_by_side}
-    values = [{"variant": name, **spread._asdict()} for name, spread in spreads.items() if spread]
-    for row in values:
-        if row["low"] == row["high"]:
-            row |= {"least": None, "most": None}
-    low, high = say("column.least_sparse_layer"), say("column.most_sparse_layer")
-    zeros, layer = say("chart.zeros_label"), say("kind.layer")
-    columns = [
-        *columns_of("variant", _FIRST),
-        Column("low", zeros, cells.SHARE, low),
-        Column("least", layer, cells.name(80), low),
-        Column("high", zeros, cells.SHARE, high),
-        Column("most", layer, cells.name(80), high),
-    ]
-    return table_of("spread", say("caption.layer_spread"), columns, values)
-
-
 def inside(variant: str, part: Part) -> Table:
     """Return zeros of heads or experts, block by number."""
     wide = part.rows.pivot(index="block", columns="part", values="sparsity").rename(columns=str)
     key = _INSIDE[part.key]
     caption = say(key, variant=variant, projection=part.projection)
     return wide_table(part.key, caption, wide, cells.SHARE)
-
-
-def comparison(study: Comparison, metric: str) -> Table:
-    """Return one figure of all groups and variants."""
-    look, pivot = FILED[metric], study.pivot(metric)
-    caption = say("format.title_note", title=say(look.title), note=say(look.note))
-    return wide_table(look.file, caption, pivot, cells.kind_of(metric))
-
-
-def levels(study: Comparison) -> Table | None:
-    """Return zeros, FLOPs and bytes after global magnitude pruning at every level."""
-    if (frame := study.facts.levels) is None:
-        return None
-    zeros, flops = say("metric.zeros"), say("metric.flops_per_token")
-    size = _unpacked(study).get("stored_bytes") or say("metric.stored_bytes")
-    columns = [
-        Column("sparsity", say("column.global_sparsity_head"), cells.share(0)),
-        Column("zeros", say("column.prunable_weights"), cells.COUNT, zeros),
-        Column("sparsity_prunable", say("column.of_prunable_weights"), cells.SHARE, zeros),
-        Column("sparsity_model", say("column.of_whole_model"), cells.SHARE, zeros),
-        Column("flops_per_token", say("column.in_csr"), cells.COUNT, flops),
-        Column("flops_ratio", say("column.ratio_to_dense"), cells.TIMES, flops),
-        Column("stored_bytes", say("column.in_csr"), cells.COUNT, size),
-        Column("bytes_ratio", say("column.ratio_to_dense"), cells.TIMES, size),
-    ]
-    return table_of("levels", say("caption.levels"), columns, frame)
-
-
-def tenths(study: Comparison) -> Table | None:
-    """Return the rows of :func:`levels` at 0, 10, 20 % and so on."""
-    if (table := levels(study)) is None:
-        return None
-    return table.with_rows([r for r in table.rows if round(100 * r.cells[0].value) % 10 == 0])
 
 
 def quality(study: Comparison) -> Table | None:
@@ -341,11 +261,11 @@ def quality(study: Comparison) -> Table | None:
     frame = study.quality
     if frame is None or frame.empty:
         return None
-    passage = _passage(study)
+    about = passage(study)
     windows: Any = [*zip(frame["window"], frame["stride"], strict=True)]
-    further = "" if passage else " protocol text text_fingerprint scored windows dtype"
+    further = "" if about else " protocol text text_fingerprint scored windows dtype"
     columns = columns_of(f"variant sparsity perplexity top1{further}")
-    caption = say("caption.quality_passage" if passage else "caption.quality", passage=passage)
+    caption = say("caption.quality_passage" if about else "caption.quality", passage=about)
     return table_of("quality", caption, columns, frame.assign(windows=windows))
 
 
@@ -356,17 +276,18 @@ def distance(study: Comparison) -> Table | None:
         return None
     bases = [*map(short_name, dict.fromkeys(frame["against"].dropna()))]
     several = "" if len(bases) == 1 else " against"
-    passage = _passage(study)
-    more = "" if passage else " protocol text text_fingerprint"
+    about = passage(study)
+    more = "" if about else " protocol text text_fingerprint"
     columns = columns_of(f"variant sparsity{several} kl agreement flips{more}")
-    passage = passage or say("caption.passages_differ")
-    caption = say("caption.distance", bases=bases, passage=passage)
+    about = about or say("caption.passages_differ")
+    caption = say("caption.distance", bases=bases, passage=about)
     return table_of("distance", caption, columns, frame[frame["kl"].notna()])
 
 
-def _passage(study: Comparison) -> str | None:
+def passage(study: Comparison) -> str | None:
     """Return the text and protocol of all perplexities as a clause; None if they differ."""
-    assert study.quality is not None
+    if study.quality is None:
+        return None
     different = study.quality[[*PROTOCOL]].drop_duplicates()
     if len(different) > 1:
         return None

@@ -229,8 +229,8 @@ class Facts:
         return spread_of(self.prunable(variant))
 
     def grid(self, variant: str) -> Grid:
-        """Return the heat map's cells of the prunable layers in numbered blocks."""
-        return Grid(self._in_blocks(variant))
+        """Return the heat map's cells of the prunable layers, if some are in numbered blocks."""
+        return Grid(self._mapped(variant))
 
     def cells(self, variant: str) -> pd.DataFrame:
         """Return one row per cell of a variant's heat map.
@@ -238,11 +238,11 @@ class Facts:
         Returns
         -------
         pandas.DataFrame
-            ``block`` (a label, ``"14–27"`` for merged neighbors), ``projection``, ``layers``
-            (their number), ``total`` and ``nonzero`` weights, ``sparsity`` of the cell, and
-            ``low`` and ``high`` of its layers. Empty without numbered blocks.
+            ``block`` (a label, ``"14–27"`` for merged neighbors, ``"outside"``), ``projection``,
+            ``layers`` (their number), ``total`` and ``nonzero`` weights, ``sparsity`` of the cell,
+            and ``low`` and ``high`` of its layers. Empty without numbered blocks.
         """
-        rows = self._in_blocks(variant)
+        rows = self._mapped(variant)
         grid = Grid(rows)
         frame = rows.groupby(grid.codes).agg(
             layers=("share", "size"),
@@ -303,15 +303,28 @@ class Facts:
         first = next((prints[name] for name in self.prunings if name in prints), "")
         return pruned[pruned["fingerprint"].eq(first)]
 
+    @property
+    def contenders(self) -> tuple[str, ...]:
+        """The distinct prunings of the first pruned model, by sparsity."""
+        return tuple(self.first_prunings["variant"])
+
+    def size(self, variant: str, layout: str) -> float | None:
+        """Return the bytes of a variant's whole model in a layout; ``"csr"`` as its CSR variant."""
+        if layout != "csr":
+            return _known(self.storage(variant, "model")["bytes"].get(layout))
+        alike = (name for name in self.csr_variants if self._first_alike.get(name) == variant)
+        name = next(alike, None)
+        return None if name is None else self.total(name, "stored_bytes")
+
     @cached_property
     def rivals(self) -> tuple[str, ...]:
         """Distinct prunings of the first pruned model, if it has several numbered blocks."""
-        names = tuple(self.first_prunings["variant"])
+        names = self.contenders
         return names if len(names) > 1 and len(self.blocks(names[0])) > 1 else ()
 
     def parts(self, variant: str) -> list[Part]:
         """Return the sparsity of heads and experts of a variant, see :mod:`.heads_experts`."""
-        inside, grid = self._in_blocks(variant), self.grid(variant)
+        inside, grid = self._mapped(variant), self.grid(variant)
         names = [grid.cells[code].projection for code in grid.codes]
         projections = dict(zip(inside["module_name"], names, strict=True))
         return list(parts(self._patterns(variant), projections))
@@ -337,6 +350,11 @@ class Facts:
     def _in_blocks(self, variant: str) -> pd.DataFrame:
         rows = self.prunable(variant)
         return rows[rows["block"].notna()]
+
+    def _mapped(self, variant: str) -> pd.DataFrame:
+        """Return the prunable layers; none of them without numbered blocks."""
+        rows = self.prunable(variant)
+        return rows if rows["block"].notna().any() else rows.iloc[:0]
 
     def extremes(self, variant: str, limit: int = 10) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Return the prunable layers with the largest and with the smallest share of zeros."""
@@ -488,12 +506,12 @@ class Facts:
             return None
         return bits_per_weight(self.total(variant, "file_bytes"), self.total(variant, "total"))
 
-    def lossless(self, variant: str) -> pd.DataFrame:
+    def lossless(self, variant: str, scope: str = "prunable") -> pd.DataFrame:
         """Return the rows of :meth:`storage` that lose no weight and whose bytes are known.
 
         Compressed files are left out, since no program computes from them.
         """
-        rows = self.storage(variant).drop(index=list(FILES), errors="ignore")
+        rows = self.storage(variant, scope).drop(index=list(FILES), errors="ignore")
         return rows[rows["lossless"].fillna(False).astype(bool) & rows["bytes"].notna()]
 
     def smaller_file(self, variant: str) -> float | None:
@@ -511,9 +529,9 @@ class Facts:
         """Return the versions of zstd that compressed a variant's matrices."""
         return sorted(self._patterns(variant)["zstd_version"].dropna().unique())
 
-    def smallest_layout(self, variant: str) -> str | None:
-        """Return the lossless layout with the fewest bytes for the prunable weights."""
-        rows = self.lossless(variant)
+    def smallest_layout(self, variant: str, scope: str = "prunable") -> str | None:
+        """Return the lossless layout with the fewest bytes."""
+        rows = self.lossless(variant, scope)
         return None if rows.empty else str(rows["bytes"].astype("int64").idxmin())
 
 

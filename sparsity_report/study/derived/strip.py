@@ -1,0 +1,112 @@
+"""The four figures at the head of a report, each from dense to pruned."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from sparsity_report.study.derived.facts import Facts
+from sparsity_report.study.derived.protocol_scores import by_protocol
+from sparsity_report.study.derived.zero_shot import seven_tasks
+from sparsity_report.study.layers import records
+
+# Reasons for a speed that is not stated, the clearest first.
+_UNSOUND = ("noise", "crowded", "unsettled", "few", "unknown")
+
+
+class Tile(NamedTuple):
+    """One figure of the whole model, before and after pruning.
+
+    Attributes
+    ----------
+    key : str
+        ``perplexity``, ``accuracy`` or ``quality`` (not measured); ``size``; ``flops``; ``speed``;
+        of a study without a pruning also ``parameters`` and ``prunable``.
+    before : float or None
+        Of the baseline; None if unknown, and in a study without a pruning.
+    after : tuple of float
+        The lowest and the highest value of the prunings; empty if none is known.
+    more : mapping
+        Values for the note: ``text``, ``text_fingerprint`` and ``window``; ``layout``; ``tokens``,
+        ``low`` and ``high``, and ``reason``, the verdict on the speed.
+    """
+
+    key: str
+    before: float | None
+    after: tuple[float, ...]
+    more: Mapping[str, Any] = {}
+
+    @property
+    def ratio(self) -> float | None:
+        """The highest value ÷ the one before."""
+        return self.after[-1] / self.before if self.before and self.after else None
+
+
+def strip(facts: Facts) -> tuple[Tile, ...]:
+    """Return quality, size, FLOPs and speed of the prunings of the first pruned model.
+
+    Examples
+    --------
+    >>> import sparsity_report as sr
+    >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.3)
+    >>> quality, size, _, speed = strip(sr.compare(sr.dense(sr.load()), sr.csr(pruning)).facts)
+    >>> quality.key, size.more["layout"], round(size.ratio, 2), speed.more["reason"]
+    ('quality', 'csr', 1.33, 'unmeasured')
+    """
+    variants = facts.contenders
+    if not variants:
+        sums = {"parameters": "total", "prunable": "prunable_total", "size": "stored_bytes"}
+        opened = [
+            Tile(key, None, _ends([facts.total(facts.headline, column)]))
+            for key, column in sums.items()
+        ]
+        return (_quality(facts, (facts.headline,)), *opened)
+    return (
+        _quality(facts, variants),
+        _size(facts, variants),
+        _flops(facts, variants),
+        _speed(facts),
+    )
+
+
+def _ends(values: Iterable[float | None]) -> tuple[float, ...]:
+    known = [value for value in values if value is not None]
+    return (min(known), max(known)) if known else ()
+
+
+def _quality(facts: Facts, variants: tuple[str, ...]) -> Tile:
+    for rows in by_protocol(facts.study.quality):
+        scores = rows.dropna(subset=["perplexity"]).set_index("variant")["perplexity"]
+        if after := _ends(map(scores.get, variants)):
+            about = {key: rows[key].iloc[0] for key in ("text", "text_fingerprint", "window")}
+            return Tile("perplexity", scores.get(facts.baseline), after, about)
+    tasks = facts.study.tasks
+    if tasks is not None and (means := seven_tasks(tasks)) is not None:
+        mean = means[means["task"] == "mean"].set_index("variant")["value"].dropna()
+        if after := _ends(map(mean.get, variants)):
+            return Tile("accuracy", mean.get(facts.baseline), after)
+    return Tile("quality", None, ())
+
+
+def _size(facts: Facts, variants: tuple[str, ...]) -> Tile:
+    """Return the bytes as CSR, or of masked prunings alone in the smallest lossless layout."""
+    before = facts.total(facts.baseline, "stored_bytes")
+    layout = "csr" if facts.csr_variants else facts.smallest_layout(variants[0], "model")
+    after = _ends(facts.size(name, layout) for name in variants) if layout else ()
+    return Tile("size", before, after, {"layout": layout})
+
+
+def _flops(facts: Facts, variants: tuple[str, ...]) -> Tile:
+    before = facts.total(facts.baseline, "flops_per_token")
+    after = _ends(facts.total(name, "useful_flops_per_token") for name in variants)
+    return Tile("flops", before, after)
+
+
+def _speed(facts: Facts) -> Tile:
+    """Return the speed of the headline's whole forward pass at its smallest number of tokens."""
+    rows = facts.whole_speeds(facts.headline).sort_values("tokens", kind="stable")
+    for row in records(rows[rows["verdict"] == "stated"].head(1)):
+        low, high = row["realised_low"], row["realised_high"]
+        more = {"tokens": int(row["tokens"]), "low": low, "high": high, "reason": "stated"}
+        return Tile("speed", 1.0, (row["realised_speedup"],) * 2, more)
+    known = set(rows["verdict"])
+    reason = next((each for each in _UNSOUND if each in known), "same" if known else "unmeasured")
+    return Tile("speed", None, (), {"reason": reason})

@@ -1,0 +1,76 @@
+"""Texts of the figures at the head of a report."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sparsity_report.study.derived.facts import Facts
+from sparsity_report.study.derived.strip import Tile, strip
+from sparsity_report.words.display_names import layout_name
+from sparsity_report.words.number_format import THIN, percent, perplexity, scaled, times
+from sparsity_report.words.sentences import say
+
+# Numbers of speeds that are not stated, by reason.
+_SPEEDS = {
+    "noise": "strip.no_difference",
+    "same": "strip.same_kernels",
+    "unmeasured": "strip.not_measured",
+}
+
+
+def strip_texts(facts: Facts) -> list[dict[str, str]]:
+    """Return ``title``, ``number`` and ``note`` of each figure, see :mod:`.strip`."""
+    return [
+        {"title": _title(tile), "number": _number(tile), "note": _note(tile, facts)}
+        for tile in strip(facts)
+    ]
+
+
+def _title(tile: Tile) -> str:
+    layout = tile.more.get("layout", "dense")
+    if tile.key == "size" and layout != "dense":
+        return say("strip.size_as", layout=layout_name(layout))
+    return say(f"strip.{tile.key}")
+
+
+def _number(tile: Tile) -> str:
+    """Return ``before → after``, a range for several prunings, or why there is none."""
+    if tile.key == "speed":
+        reason = tile.more["reason"]
+        return times(tile.after[0]) if tile.after else say(_SPEEDS.get(reason, "strip.unsound"))
+    if not tile.after:
+        return say("strip.not_measured" if tile.key == "quality" else "strip.unknown")
+    before, low, high = (
+        None if value is None else _write(tile.key, value) for value in (tile.before, *tile.after)
+    )
+    after = high if low == high else f"{_bare(low, high)}–{high}"
+    return str(after) if before is None else f"{_bare(before, high)} → {after}"
+
+
+def _write(key: str, value: float) -> str:
+    if key in ("perplexity", "accuracy"):
+        return perplexity(value) if key == "perplexity" else percent(value)
+    return scaled(value, {"size": "B", "flops": "FLOPs"}.get(key, ""))
+
+
+def _bare(text: str | None, other: str | None) -> str:
+    """Return a quantity without its unit if another one has the same."""
+    number, _, unit = str(text).rpartition(THIN)
+    return number if number and str(other).endswith(f"{THIN}{unit}") else str(text)
+
+
+def _note(tile: Tile, facts: Facts) -> str:
+    """Return the denominator, the conditions, or the option that measures the figure."""
+    more: Mapping[str, Any] = tile.more
+    if tile.key == "quality":
+        return say("strip.run_perplexity")
+    if tile.key == "perplexity":
+        return say("strip.perplexity_note", **more)
+    if tile.key == "speed":
+        return say(f"strip.speed_{more['reason']}", **more)
+    if tile.key == "size":
+        unpacked = facts.unpacked_dtypes(facts.baseline)
+        key = "strip.size_unpacked_note" if unpacked else "strip.size_note"
+        return say(key, dtypes=unpacked or facts.dtypes[:1])
+    if tile.key == "flops" and tile.before and tile.after:
+        return say("strip.flops_note", fewer=[1 - value / tile.before for value in tile.after])
+    return ""
