@@ -66,7 +66,7 @@ def _speed_up(variant: str, rows: pd.DataFrame, base: str) -> Phrase:
 
 def _not_stated(variant: str, reason: str, rows: pd.DataFrame, base: str) -> Phrase:
     ends = {"low": rows["realised_low"].min(), "high": rows["realised_high"].max()}
-    ends |= {"noise": rows["noise"].max(), "others": rows["others"].max()}
+    ends |= {"fold": 1 + rows["noise"].max(), "others": rows["others"].max()}
     ends |= {key: rows[key].iloc[0] for key in ("cores", "threads")} | {"runs": rows["runs"].min()}
     names = {"variant": variant, "base": base, "tokens": timed_tokens(rows)}
     key = _NOT_STATED.get(reason, "speed.no_control")
@@ -76,11 +76,11 @@ def _not_stated(variant: str, reason: str, rows: pd.DataFrame, base: str) -> Phr
 def _control(rows: pd.DataFrame, base: str) -> Iterator[Phrase]:
     if rows.empty:
         return
-    control, noise = rows["control"].iloc[0], rows["noise"].max()
+    control, fold = rows["control"].iloc[0], 1 + rows["noise"].max()
     if pd.isna(control) or control == base:
-        yield phrase("speed.control_same_variant", base=base, noise=noise)
+        yield phrase("speed.control_same_variant", base=base, fold=fold)
     else:
-        yield phrase("speed.control_other_variant", base=base, control=control, noise=noise)
+        yield phrase("speed.control_other_variant", base=base, control=control, fold=fold)
 
 
 def _crossovers(study: Comparison) -> Iterator[Phrase]:

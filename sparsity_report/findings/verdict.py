@@ -39,8 +39,7 @@ def verdict(study: Comparison) -> Phrase:
     >>> print(str(verdict(sr.compare(sr.dense(sr.load()), sr.csr(pruning)))))
     At 30 % sparsity, CSR makes the model a third larger, while bitmask storage saves 22 %.
     """
-    claims = [*_statements(study)][:_SENTENCES]
-    statements = [phrase("verdict.claim", claim=claim) for claim in claims]
+    statements = [*_statements(study)][:_SENTENCES]
     return phrase("verdict.sentences", statements=statements)
 
 

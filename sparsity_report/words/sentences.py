@@ -38,6 +38,7 @@ def say(key: str, /, **values: Any) -> str:
         - ``names FORMAT`` and ``some FORMAT``: all or the first names of a list;
         - ``span FORMAT``: the lowest and the highest number of a list;
         - ``sentences`` and ``clauses``: phrases joined by full stops, or by semicolons;
+          ``paragraph``: sentences with capitals;
         - ``sentence``: the first letter as a capital; ``yes_no``.
 
         A format may be a value itself: ``{share:{format}}``.
@@ -168,6 +169,7 @@ _LIST_FORMATS: Mapping[str, Callable[[Any, str], str]] = {
     "choose": _choose,
     "span": _span,
     "sentences": lambda value, _: " ".join(f"{_text(each)}." for each in value),
+    "paragraph": lambda value, _: " ".join(f"{_sentence(each)}." for each in value),
     "clauses": lambda value, _: say("format.clause_separator").join(map(_text, value)),
 }
 _FORMATS: Mapping[str, Callable[[Any], str]] = {

@@ -49,7 +49,7 @@ def _number(tile: Tile) -> str:
 def _write(key: str, value: float) -> str:
     if key in ("perplexity", "accuracy"):
         return perplexity(value) if key == "perplexity" else percent(value)
-    return scaled(value, {"size": "B", "flops": "FLOPs"}.get(key, ""))
+    return scaled(value, "B" if key == "size" else "")
 
 
 def _bare(text: str | None, other: str | None) -> str:
