@@ -69,12 +69,6 @@ function fileName(text) {
   return letters.replace(/[^a-z0-9_]+/g, "-").slice(0, 100).replace(/^-+|-+$/g, "") || "unnamed";
 }
 
-/* Decompress what an element stores as gzip in base64. */
-function unpacked(element) {
-  const packed = new Blob([Uint8Array.from(atob(element.textContent), (letter) => letter.charCodeAt(0))]);
-  return new Response(packed.stream().pipeThrough(new DecompressionStream("gzip")));
-}
-
 function download(blob, name) {
   const url = URL.createObjectURL(blob);
   make("a", { href: url, download: name }).click();

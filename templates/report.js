@@ -12,19 +12,15 @@ function make(tag, attributes = {}, ...children) {
   return element;
 }
 
-/* Table with sorting and search; its rows are in the page, or come as columns of data. */
+/* Table with sorting and search. */
 class Table {
-  static LIMIT = 200;
-  static first = {};
-  /* Unpacked data by the element that stores them. */
-  static data = new Map();
-
   constructor(element) {
     this.body = element.tBodies[0];
     this.heads = [...element.tHead.rows[0].cells];
-    const data = element.closest("details")?.querySelector("script.rows");
-    this.rows = data ? this.fromData(Table.data.get(data)) : this.fromPage();
-    this.limit = data ? Table.LIMIT : Infinity;
+    this.rows = [...this.body.rows].map((row) => {
+      const cells = [...row.cells].map((cell) => cell.textContent);
+      return { cells, text: cells.slice(0, 4).join(" ").toLowerCase(), row };
+    });
     this.shown = this.rows;
     this.heads.forEach((head, column) => {
       const button = make("button", { type: "button" }, ...head.childNodes);
@@ -34,47 +30,9 @@ class Table {
     this.search = make("input", { type: "search", placeholder: words.search, "aria-label": words.search });
     this.search.addEventListener("input", () => this.filter());
     this.said = make("span", { role: "status" });
-    this.more = make("button", { type: "button" }, words.more);
-    this.more.addEventListener("click", () => {
-      this.limit += Table.LIMIT;
-      this.draw();
-    });
-    const copied = copies(element, () => this.shown.map((row) => this.element(row)));
+    const copied = copies(element, () => this.shown.map(({ row }) => row));
     element.closest(".scroll").before(make("div", { class: "find" }, this.search, this.said, copied));
-    element.closest(".scroll").after(make("div", { class: "find" }, this.more));
-    element.closest("details")?.addEventListener("toggle", () => this.draw());
     this.draw();
-  }
-
-  fromPage() {
-    return [...this.body.rows].map((row) => {
-      const cells = [...row.cells].map((cell) => cell.textContent);
-      return { cells, text: cells.slice(0, 4).join(" ").toLowerCase(), row };
-    });
-  }
-
-  fromData(known) {
-    const data = { ...Table.first, ...known };
-    Table.first = Object.keys(Table.first).length ? Table.first : data;
-    const { note, plain, ...columns } = data;
-    const raw = Object.keys(columns).map((key) => plain[key] ?? []);
-    return note.map((small, i) => {
-      const cells = Object.values(columns).map((texts) => texts[i]);
-      const values = raw.map((texts) => texts[i]);
-      return { cells, values, text: [small, ...cells.slice(0, 4)].join(" ").toLowerCase(), small, row: null };
-    });
-  }
-
-  /* Return the table row of a row of data, and create it on first use. */
-  element(row) {
-    if (row.row) return row.row;
-    const head = make("th", { scope: "row" }, make("bdi", {}, row.cells[0]));
-    if (row.small) head.append(make("small", {}, row.small));
-    row.row = make("tr", {}, head, ...row.cells.slice(1).map((cell) => make("td", {}, cell)));
-    row.values.forEach((value, place) => {
-      if (value) row.row.cells[place].dataset.v = value;
-    });
-    return row.row;
   }
 
   /* Return the sort key of a cell: its number, the product of a shape, or its text; null if unknown. */
@@ -107,55 +65,10 @@ class Table {
     this.draw();
   }
 
-  /* Draw the distribution of a share in its column head: all rows pale, matching rows solid. */
-  spread() {
-    if (this.body.closest("details")?.open === false) return;
-    for (const head of this.heads.filter(({ dataset }) => dataset.u === "%")) {
-      const keys = (rows) => rows.map((row) => Table.key(row.cells[head.cellIndex]));
-      const [all, found] = [this.rows, this.shown].map((rows) => keys(rows).filter(Number.isFinite));
-      head.querySelector("svg")?.remove();
-      const [low, high] = [Math.min(...all), Math.max(...all)];
-      if (low < high) head.firstChild.append(bars(low, high, all, found));
-    }
-  }
-
-  /* Show all rows, for print. */
-  whole() {
-    this.limit = Infinity;
-    this.draw();
-  }
-
   draw() {
-    // Rows of data are created when they are seen.
-    if (this.limit === Table.LIMIT && this.body.closest("details")?.open === false) return;
-    this.spread();
-    const rows = this.shown.slice(0, this.limit);
-    this.body.replaceChildren(...rows.map((row) => this.element(row)));
+    this.body.replaceChildren(...this.shown.map(({ row }) => row));
     this.said.textContent = `${count(this.shown.length)} ${words.of} ${count(this.rows.length)} ${words.rows}`;
-    this.more.parentElement.hidden = rows.length === this.shown.length;
   }
-}
-
-/* Create a small histogram; later parts are drawn over earlier ones. */
-function bars(low, high, ...parts) {
-  const MANY = 14;
-  const svg = (tag, attributes) => {
-    const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
-    for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
-    return element;
-  };
-  const counted = parts.map((figures) => {
-    const bins = Array(MANY).fill(0);
-    for (const figure of figures) bins[Math.min(MANY - 1, Math.floor(((figure - low) / (high - low)) * MANY))] += 1;
-    return bins;
-  });
-  const most = Math.max(...counted[0]);
-  const drawn = svg("svg", { class: "spread", viewBox: `0 0 ${MANY * 4} 16`, "aria-hidden": "true" });
-  counted.forEach((bins, part) => bins.forEach((many, place) => {
-    const height = many && 1 + (15 * many) / most;
-    drawn.append(svg("rect", { x: 4 * place, y: 16 - height, width: 3, height, class: part ? "found" : "all" }));
-  }));
-  return drawn;
 }
 
 /* Switch between the light and the dark theme; the system decides until the reader chooses. */

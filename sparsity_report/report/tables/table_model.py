@@ -545,20 +545,3 @@ def to_typst(table: Table) -> dict[str, Any]:
         # May break over pages.
         "long": len(table.rows) > (12 if len(bodies) == 1 else 30),
     }
-
-
-def to_columns(table: Table) -> dict[str, Any]:
-    """Return a table's texts by column, for pages that make their rows by script.
-
-    ``note`` are those of the first cells, and ``plain`` has, by column, digits that texts lack.
-    """
-    rows = table.rows
-    texts: dict[str, Any] = {}
-    plain: dict[str, list[str | None]] = {}
-    for place, column in enumerate(table.columns):
-        cells = [row.cells[place] for row in rows]
-        texts[column.key] = [cell.text for cell in cells]
-        digits = [cell.plain for cell in cells]
-        if any(digits):
-            plain[column.key] = digits
-    return texts | {"note": [row.cells[0].note for row in rows], "plain": plain}
