@@ -483,44 +483,57 @@ async function render({ model, el }) {
   const nameOf = (name) => ((viewer?.figures.isPair || model.get("group") !== undefined ? OF_PAIR : OF_TRAITS)[name] ?? name);
   const names = () => SHARED.filter((name) => model.get(nameOf(name)) !== undefined);
   const read = () => Object.fromEntries(names().map((name) => [name, model.get(nameOf(name))]));
-  const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
+  // Return the given traits that differ from others.
+  const changes = (given, others) => Object.fromEntries(Object.entries(given).filter(([name, value]) => JSON.stringify(value) !== JSON.stringify(others[name])));
+  // Traits on which page and kernel last agreed. Only differences from them are passed on: the page may not know yet
+  // what the kernel has changed, and must not take it back.
+  let agreed = {};
+  // Opening data takes time; later messages wait until it is done.
+  let last = Promise.resolve();
+  const inTurn = (act) => (...given) => {
+    const run = () => act(...given);
+    last = last.then(run, run);
+    return last;
+  };
   const kernel = {
     send: (message) => model.send(message),
     share(traits) {
-      const changed = names().filter((name) => !same(traits[name], model.get(nameOf(name))));
-      for (const name of changed) model.set(nameOf(name), traits[name]);
-      if (changed.length) model.save_changes();
+      const changed = changes(Object.fromEntries(names().map((name) => [name, traits[name]])), agreed);
+      for (const [name, value] of Object.entries(changed)) model.set(nameOf(name), value);
+      agreed = { ...agreed, ...changed };
+      if (Object.keys(changed).length) model.save_changes();
     },
   };
   const bind = async () => {
     const bytes = asBytes(model.get("bounded") ?? new ArrayBuffer(0));
     viewer?.figures.bind(bytes.length ? await open(bytes) : null);
   };
-  const show = async () => {
-    viewer = await mount(root, asBytes(model.get("payload")), { start: read(), kernel });
+  const show = inTurn(async () => {
+    const start = read();
+    viewer = await mount(root, asBytes(model.get("payload")), { start, kernel });
+    agreed = start;
     await bind();
     viewer?.update(viewer.store.state);
-  };
+  });
   // Traits that the kernel changed, all of one message at once.
   let due = false;
+  const apply = inTurn(() => {
+    due = false;
+    const changed = changes(read(), agreed);
+    agreed = { ...agreed, ...changed };
+    if (viewer && Object.keys(changed).length) viewer.store.restore({ ...viewer.store.state, ...viewer.store.internal(changed) });
+  });
   const follow = () => {
-    if (due) return;
+    if (!due) setTimeout(apply);
     due = true;
-    setTimeout(() => {
-      due = false;
-      const given = read();
-      const now = viewer?.store.traits();
-      const changed = now && Object.fromEntries(Object.entries(given).filter(([name, value]) => !same(value, now[name])));
-      if (changed && Object.keys(changed).length) viewer.store.restore({ ...viewer.store.state, ...viewer.store.internal(changed) });
-    });
   };
-  const bounded = async () => {
+  const bounded = inTurn(async () => {
     await bind();
     clearTimeout(viewer?.waiting);
     viewer?.tell("");
     viewer?.update(viewer.store.state);
-  };
-  const answer = (message) => viewer?.answer(message);
+  });
+  const answer = inTurn((message) => viewer?.answer(message));
   for (const name of names()) model.on(`change:${nameOf(name)}`, follow);
   model.on("change:payload", show);
   model.on("change:bounded", bounded);
