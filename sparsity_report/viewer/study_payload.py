@@ -16,7 +16,6 @@ from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.sparse.cost import value_bytes
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived import layer_metrics
-from sparsity_report.study.derived.heads_experts import inner
 from sparsity_report.study.derived.heatmap_grid import Grid
 from sparsity_report.study.derived.histograms import module_magnitudes
 from sparsity_report.study.derived.layer_metrics import LayerFigure
@@ -418,22 +417,20 @@ def _inner(
     study: Comparison, names: list[str], positions: Mapping[str, int]
 ) -> dict[int, dict[int, dict[str, Any]]]:
     """Return zeros inside the matrices of each module, by variant and module."""
-    if study.patterns is None:
-        return {}
-    inside: dict[int, dict[int, dict[str, Any]]] = {}
     place = {name: number for number, name in enumerate(names)}
-    groups: Any = study.patterns.groupby(["variant", "module_name"], sort=False)
-    for (variant, module), rows in groups:
-        zeros = inner(rows)
-        inside.setdefault(positions[variant], {})[place[module]] = {
-            "heads": zeros.heads,
-            "experts": zeros.experts,
-            "rows": zeros.rows,
-            "zeroRows": zeros.zero_rows,
-            "columns": zeros.columns,
-            "zeroColumns": zeros.zero_columns,
+    inside = {
+        position: {
+            place[name]: {
+                "heads": zeros.heads,
+                "experts": zeros.experts,
+                "zeroRows": zeros.zero_rows,
+                "zeroColumns": zeros.zero_columns,
+            }
+            for name, zeros in study.facts.inner(variant).items()
         }
-    return inside
+        for variant, position in positions.items()
+    }
+    return {position: modules for position, modules in inside.items() if modules}
 
 
 def _two_four(

@@ -10,6 +10,7 @@ from helpers import Tiny, study_of
 from payloads import decode
 from safetensors.numpy import load_file
 from torch import nn
+from transformers import MixtralConfig, MixtralForCausalLM
 
 import sparsity_report as sr
 from sparsity_report.counting.histogram import count
@@ -236,8 +237,32 @@ def test_positions_of_zeros(demo):
     prunable = np.flatnonzero(columns(header, arrays)["prunable"]).tolist()
     assert header["twoFour"] == {"0": [], "1": prunable}
     name = header["modules"]["names"][prunable[0]]
-    zeros = study.facts.inner("Masked2:4", name)
+    zeros = study.facts.inner("Masked2:4")[name]
     assert header["inner"]["1"][str(prunable[0])]["heads"] == list(zeros.heads)
+
+
+def test_zeros_inside_matrices():
+    config = MixtralConfig(
+        vocab_size=32, hidden_size=12, intermediate_size=20, num_hidden_layers=1,
+        num_attention_heads=2, num_key_value_heads=1, num_local_experts=3, num_experts_per_tok=2,
+    )  # fmt: skip
+    model = MixtralForCausalLM(config)
+    layer = model.model.layers[0]
+    with torch.no_grad():
+        layer.self_attn.q_proj.weight[:6] = 0
+        layer.mlp.experts.gate_up_proj[1] = layer.mlp.experts.down_proj[1] = 0
+        layer.mlp.experts.gate_up_proj[2, :5] = 0
+    study = sr.compare(sr.dense(sr.load(model)), patterns=True)
+    header, _ = decode(study_payload(study))
+    inside = {header["modules"]["names"][int(k)]: v for k, v in header["inner"]["0"].items()}
+    queries, experts = (
+        inside[f"model.layers.0.{name}"] for name in ("self_attn.q_proj", "mlp.experts")
+    )
+    assert queries == {"heads": [1, 0], "experts": [], "zeroRows": 6, "zeroColumns": 0}
+    # Rows of an expert's matrices are 40 and 12, and columns 12 and 20.
+    assert experts["experts"] == [0, 1, pytest.approx(5 * 12 / (40 * 12 + 12 * 20))]
+    assert experts["heads"] == []
+    assert (experts["zeroRows"], experts["zeroColumns"]) == (40 + 12 + 5, 12 + 20)
 
 
 def test_smollm2_is_small(smollm2):

@@ -329,11 +329,10 @@ class Facts:
         projections = dict(zip(inside["module_name"], names, strict=True))
         return list(parts(self._patterns(variant), projections))
 
-    def inner(self, variant: str, module: str) -> Inner | None:
-        """Return the zeros inside a module's matrices; None if the study has no patterns of it."""
+    def inner(self, variant: str) -> dict[str, Inner]:
+        """Return the zeros inside the matrices of each module; none without patterns."""
         rows = self._patterns(variant)
-        rows = rows[rows["module_name"] == module]
-        return None if rows.empty else inner(rows)
+        return {} if rows.empty else inner(rows)
 
     def dead(self, variant: str) -> Dead | None:
         """Return rows, columns, heads and layers without nonzeros; None without patterns."""

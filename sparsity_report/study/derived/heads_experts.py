@@ -1,6 +1,6 @@
 """Sparsity of attention heads and experts, and rows, columns and heads that are all zero."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import pandas as pd
@@ -32,39 +32,43 @@ class Inner(NamedTuple):
     ----------
     heads, experts : tuple of float
         Sparsity of each, in order; empty if there are fewer than two.
-    rows, zero_rows, columns, zero_columns : int
-        Numbers of rows and columns of all matrices, and of those that are all zero.
+    zero_rows, zero_columns : int
+        Numbers of rows and columns of all matrices that are all zero.
     """
 
     heads: tuple[float, ...]
     experts: tuple[float, ...]
-    rows: int
     zero_rows: int
-    columns: int
     zero_columns: int
 
 
-def inner(patterns: pd.DataFrame) -> Inner:
-    """Return the zeros inside a module's matrices.
+def inner(patterns: pd.DataFrame) -> dict[str, Inner]:
+    """Return the zeros inside the matrices of each module of one variant.
+
+    Heads are those of modules with one matrix.
 
     Parameters
     ----------
     patterns : pandas.DataFrame
-        Rows of one module of a variant, at least one, of
-        :func:`sparsity_report.weight_patterns`.
+        Rows of one variant, of :func:`sparsity_report.weight_patterns`.
     """
-    shares = patterns["head_sparsity"].iloc[0]
-    heads = tuple(shares) if len(patterns) == 1 and shares is not None else ()
-    experts = tuple(_expert_sparsity(patterns, "expert"))
-    zero, name = dead(patterns), str(patterns["module_name"].iloc[0])
-    return Inner(
-        heads if len(heads) > 1 else (),
-        experts if len(experts) > 1 else (),
-        int(patterns["rows"].sum()),
-        int(zero.rows.get(name, 0)),
-        int(patterns["columns"].sum()),
-        int(zero.columns.get(name, 0)),
-    )
+    names, zeros = patterns["module_name"], dead(patterns)
+    alone = patterns[~names.duplicated(keep=False)]
+    heads = dict(zip(alone["module_name"], alone["head_sparsity"], strict=True))
+    experts = _expert_sparsity(patterns, "module_name", "expert").groupby(level=0).agg(tuple)
+
+    def several(shares: Sequence[float] | None) -> tuple[float, ...]:
+        return tuple(shares) if shares is not None and len(shares) > 1 else ()
+
+    return {
+        str(name): Inner(
+            several(heads.get(name)),
+            several(experts.get(name)),
+            int(zeros.rows.get(name, 0)),
+            int(zeros.columns.get(name, 0)),
+        )
+        for name in names.unique()
+    }
 
 
 def parts(patterns: pd.DataFrame, projections: Mapping[str, str]) -> Iterator[Part]:
@@ -91,14 +95,14 @@ def parts(patterns: pd.DataFrame, projections: Mapping[str, str]) -> Iterator[Pa
         yield from _sparse_parts("heads", str(projection), pd.DataFrame(heads))
     experts = _expert_sparsity(patterns[patterns["block"].notna()], "block", "expert")
     frame = experts.rename_axis(["block", "part"]).reset_index(name="sparsity")
-    yield from _sparse_parts("experts", "", frame)
+    yield from _sparse_parts("experts", "", frame.astype({"block": "int64", "part": "int64"}))
 
 
 def _expert_sparsity(patterns: pd.DataFrame, *by: str) -> pd.Series:
     """Return the sparsity of experts, whose matrices are summed, by some columns."""
     experts = patterns[patterns["expert"].notna()]
     weights = (experts["rows"] * experts["columns"]).astype(float)
-    keys = [experts[key].astype("int64") for key in by]
+    keys = [experts[key] for key in by]
     return (weights * experts["sparsity"]).groupby(keys).sum() / weights.groupby(keys).sum()
 
 
