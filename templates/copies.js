@@ -38,7 +38,7 @@ function read(cell) {
   const sides = name ? [text] : text.split(" ± ");
   const number = !name && sides.every((side) => NUMBER.test(side));
   if (!number) text = withUnit(note ? `${text} (${note})` : text, cell.dataset.u);
-  return { text, sides, number, unknown: text === UNKNOWN, strong: cell.querySelector("strong") !== null };
+  return { text, sides, number, unknown: text === UNKNOWN };
 }
 
 /* Round floats to six digits; keep integers. */
@@ -66,11 +66,10 @@ function toCsv({ heads, lines }) {
 const inert = (text) => text.replace(new RegExp(escapes.formula, "g"), "$1'");
 
 function toLatex({ caption, heads, lines, numeric }) {
-  const cell = ({ text, sides, number, unknown, strong }) => {
+  const cell = ({ text, sides, number, unknown }) => {
     const value = sides.map(short).join(" \\pm ");
     const plain = sides.length > 1 || value.startsWith("-") ? `$${value}$` : value;
-    const shown = number ? plain : unknown ? "\\textendash{}" : tex(text);
-    return strong ? `\\textbf{${shown}}` : shown;
+    return number ? plain : unknown ? "\\textendash{}" : tex(text);
   };
   const line = ({ title, cells }) => title === undefined
     ? `${cells.map(cell).join(" & ")} \\\\`
@@ -102,10 +101,7 @@ function spelled(sign) {
 
 function toMarkdown({ caption, heads, lines, numeric }) {
   const escaped = (text) => text.replace(/\s+/g, " ").replace(new RegExp(escapes.markdown, "g"), "\\$1");
-  const cell = ({ text, sides, number, strong }) => {
-    const shown = number ? sides.map(short).join(" ± ") : escaped(text);
-    return strong ? `**${shown}**` : shown;
-  };
+  const cell = ({ text, sides, number }) => (number ? sides.map(short).join(" ± ") : escaped(text));
   const joined = (texts) => `| ${texts.join(" | ")} |`;
   const line = ({ title, cells }) => joined(
     cells?.map(cell) ?? [`**${escaped(title)}**`, ...Array(heads.length - 1).fill("")]);

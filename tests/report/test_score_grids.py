@@ -48,7 +48,7 @@ def study():
 
 
 def read(text):
-    """Rows of a table in Markdown by section and name; bold cells end in "!"."""
+    """Rows of a table in Markdown by section and name."""
     found, section = {}, ""
     lines = [line for line in text.splitlines() if line.startswith("|")]
     for line in lines[2:]:
@@ -56,37 +56,13 @@ def read(text):
         if first.startswith("**"):
             section = first.strip("*")
         else:
-            found[section, first] = [re.sub(r"\*\*(.*)\*\*", r"\1!", cell) for cell in cells]
+            found[section, first] = cells
     return found
 
 
-def apart(more, fewer, scored):
-    """Whether as many guesses more are no chance, however the tokens lie (McNemar, 99 %)."""
-    return more - fewer > 2.576 * min(more + fewer, 2 * scored - more - fewer) ** 0.5
-
-
-def told(study):
-    """The study, with guesses that tell the prunings of "one" to 60 % apart, and no others."""
-    quality, known = study.quality.copy(), {"Masked60 (one)": 0.9, "Masked60Layerwise (one)": 0.2}
-    pruned = quality["variant"] != quality["against"]
-    shares = np.array([known.get(name, 0.5) for name in quality["variant"][pruned]])
-    scored = quality["scored"][pruned]
-    quality.loc[pruned, "agreement"] = np.round(shares * scored) / scored
-    quality.loc[pruned, "flips"] = 0.0
-    quality["top1"] = quality["top1"].min()
-    at = quality["variant"] == "Masked60 (one)"
-    quality.loc[at, "nll"] = quality["nll"].min() / 2
-    quality["perplexity"] = np.exp(quality["nll"])
-    return study.with_measured(quality=quality)
-
-
-@pytest.mark.parametrize("changed", [False, True], ids=["as scored", "told apart"])
-def test_every_cell_is_a_score_and_a_best_told_apart_is_bold(study, changed):
-    study = told(study) if changed else study
+def test_every_cell_is_a_score(study):
     (table,) = method_grids(study)
-    rows_of = study.quality.set_index("variant")
-    perplexity = rows_of["perplexity"]
-    guesses = (rows_of["agreement"] * rows_of["scored"]).round()
+    perplexity = study.quality.set_index("variant")["perplexity"]
     labels = {
         ("", "Dense"): "Dense",
         ("30 %", "Global magnitude"): "Masked30",
@@ -95,34 +71,20 @@ def test_every_cell_is_a_score_and_a_best_told_apart_is_bold(study, changed):
         ("60 %", "Layerwise magnitude"): "Masked60Layerwise",
         ("2:4", "Magnitude"): "Masked2:4",
     }
-    rows = read(to_markdown(table))
-    assert list(rows) == list(labels)
-    for at, model in enumerate(("one", "two")):
-        values = {key: perplexity[f"{v} ({model})"] for key, v in labels.items()}
-        for section in ("30 %", "60 %"):
-            inside = {key: value for key, value in values.items() if key[0] == section}
-            (first, better), (_, worse) = sorted(inside.items(), key=lambda each: each[1])
-            lead, others = (
-                guesses[f"{labels[key]} ({model})"] for key in sorted(inside, key=inside.get)
-            )
-            bold = better < worse and apart(lead, others, int(rows_of["scored"].iloc[0]))
-            assert bold == (changed and (section, model) == ("60 %", "one"))
-            for key, value in inside.items():
-                assert rows[key][at] == f"{value:,.2f}" + ("!" if bold and key == first else "")
-        for key in (("", "Dense"), ("2:4", "Magnitude")):
-            assert rows[key][at] == f"{values[key]:,.2f}"  # alone: nothing is best
+    assert read(to_markdown(table)) == {
+        key: [f"{perplexity[f'{variant} ({model})']:,.2f}" for model in ("one", "two")]
+        for key, variant in labels.items()
+    }
 
 
 def test_all_formats_say_the_same(study):
-    (table,) = method_grids(told(study))
+    (table,) = method_grids(study)
     rows = read(to_markdown(table)).values()
-    due = [cell.rstrip("!") for row in rows for cell in row]
-    html = re.findall(r"<td>(?:<strong>)?([\d.,]+)", to_html(table))
-    latex = re.findall(r"& (?:\\bfseries )?([\d.]+)", to_latex(table, "t"))
+    due = [cell for row in rows for cell in row]
+    html = re.findall(r"<td>([\d.,]+)", to_html(table))
+    latex = re.findall(r"& ([\d.]+)", to_latex(table, "t"))
     assert html == due
     assert latex == [cell.replace(",", "") for cell in due]
-    bold = sum(cell.endswith("!") for row in rows for cell in row)
-    assert to_html(table).count("<strong>") == bold == to_latex(table, "t").count("bfseries ") > 0
 
 
 def test_protocols_are_not_mixed():
@@ -165,31 +127,22 @@ def test_accuracies_by_method_and_task(tried):
     assert [(model + kind, label) for model in ("one", "two") for kind, label in PLACES] == [*rows]
     for model in ("one", "two"):
         for (kind, label), variant in PLACES.items():
-            rivals = [f"{v} ({model})" for (k, _), v in PLACES.items() if k == kind]
-            best = scores.loc[rivals].max() if len(rivals) > 1 else scores.loc[rivals].max() + 1
-            due = [
-                f"{100 * value:.2f}" + ("!" if value == best[task] else "")
-                for task, value in scores.loc[f"{variant} ({model})"].items()
-            ]
+            due = [f"{100 * value:.2f}" for value in scores.loc[f"{variant} ({model})"]]
             assert rows[model + kind, label] == due
     errors = tried.tasks["stderr"].to_numpy().reshape(-1, 7)
     means = np.sqrt((errors**2).sum(axis=1)) / 7
-    assert (
-        say("caption.bold_standard_errors", error=errors.max(), mean=means.max()) in table.caption
-    )
+    said = say("caption.standard_errors", error=errors.max(), mean=means.max())
+    assert said in table.caption
 
 
 def test_accuracies_in_every_format(tried):
     table = task_grid(tried)
     due = [cell for row in read(to_markdown(table)).values() for cell in row]
-    html = re.findall(r"<td>(<strong>)?([\d.]+)", to_html(table))
-    latex = re.findall(r"& (\\bfseries )?([\d.]+)", to_latex(table, "t"))
-    for found in (html, latex):
-        assert [number + ("!" if bold else "") for bold, number in found] == due
-    assert sum(cell.endswith("!") for cell in due) == 2 * 2 * 8
+    assert re.findall(r"<td>([\d.]+)", to_html(table)) == due
+    assert re.findall(r"& ([\d.]+)", to_latex(table, "t")) == due
 
 
-def test_a_model_as_it_comes_is_never_the_best():
+def test_two_unpruned_variants_keep_their_names():
     weights = sr.load(small_llama().eval(), name="one")
     twice = [sr.dense(weights), sr.dense(weights, name="Again")]
     study = sr.compare(*twice, *(sr.masked(sr.global_magnitude(weights, s)) for s in (0.3, 0.6)))
@@ -198,19 +151,16 @@ def test_a_model_as_it_comes_is_never_the_best():
     )
     rows = read(to_markdown(task_grid(study.with_measured(tasks=rows))))
     assert [key for key in rows if not key[0]] == [("", "Dense"), ("", "Again")]
-    assert not [cell for cells in rows.values() for cell in cells if "!" in cell]
 
 
-def test_only_one_version_of_a_task_has_a_best(tried):
+def test_different_versions_of_a_task_are_named(tried):
     other = tried.tasks.copy()
     at = (other["task"] == "rte") & (other["variant"] == "Masked30 (one)")
     other["task_version"] = np.where(at, "2.0", "1.0")
-    rows = read(to_markdown(table := task_grid(tried.with_measured(tasks=other))))
-    bold = {place for cells in rows.values() for place, cell in enumerate(cells) if "!" in cell}
-    assert bold == {0, 2, 3, 4, 5, 6}  # not RTE, nor the mean
-    assert say("caption.no_winner_versions", tasks=["RTE"]) in table.caption
+    table = task_grid(tried.with_measured(tasks=other))
+    assert say("caption.task_versions_differ", tasks=["RTE"]) in table.caption
     unknown = tried.with_measured(tasks=tried.tasks.assign(stderr=float("nan")))
-    assert say("caption.bold_no_standard_error") in task_grid(unknown).caption
+    assert say("caption.no_standard_error") in task_grid(unknown).caption
 
 
 def test_no_grid_of_tasks_without_two_prunings(tried):

@@ -1,4 +1,4 @@
-"""Scores are compared by one definition of text and protocol, and the best by one definition."""
+"""Scores are compared by one definition of text and protocol."""
 
 import pandas as pd
 import pytest
@@ -11,7 +11,6 @@ from sparsity_report.study.derived.protocol_scores import (
     by_protocol,
     pairs_by_protocol,
 )
-from sparsity_report.study.derived.winners import best_of, best_scores
 
 
 @pytest.fixture(scope="module")
@@ -43,18 +42,6 @@ def test_a_sentence_does_not_mix_float16_and_float32(demo_study, scores):
     assert sum("float32" in text and "12.00" in text for text in told) == 1
     assert sum("float16" in text and "11.00" in text for text in told) == 1
     assert not any("10.00" in text and "11.00" in text for text in told)
-
-
-def test_the_best_is_the_best_as_shown():
-    assert best_of({"a": 10.001, "b": 10.002, "c": 11.0}, "perplexity") == {"a", "b"}
-    assert best_of({"a": 0.5, "b": 0.75, "c": None}, "accuracy") == {"b"}
-    assert best_of({"a": 1.0, "b": None}, "ratio") == frozenset()
-
-
-def test_scores_that_chance_explains_share_the_win():
-    values = {"a": 10.0, "b": 11.0, "c": 20.0}
-    assert best_scores(values, "perplexity", {"a": 900, "b": 890, "c": 100}, 1000) == {"a", "b"}
-    assert best_scores(values, "perplexity", {"a": 500, "b": 499, "c": 498}, 1000) == frozenset()
 
 
 def test_names_of_policies():

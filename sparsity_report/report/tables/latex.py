@@ -193,10 +193,7 @@ def _setting(table: Table, place: int) -> str:
     if table.columns[place].kind.unit is None:
         longest = max((len(cell.text) for cell in cells), default=0)
         return _words(_WORDS_CM) if longest > _LONG else "l"
-    bold = any(cell.strong for row in table.rows for cell in row.cells)
-    # A bold number is set as text, whose series siunitx would reset.
-    look = "mode=text, reset-text-series=false, " if bold else ""
-    return f"S[{look}table-format={_number_format(map(_cell, cells))}]"
+    return f"S[table-format={_number_format(map(_cell, cells))}]"
 
 
 def _words(width_cm: float) -> str:
@@ -205,8 +202,7 @@ def _words(width_cm: float) -> str:
 
 def _row(row: Row) -> str:
     first, *others = row.cells
-    shown = [("\\bfseries " if cell.strong else "") + _cell(cell) for cell in others]
-    return " & ".join([tex(first.text), *shown]) + " \\\\"
+    return " & ".join([tex(first.text), *map(_cell, others)]) + " \\\\"
 
 
 def _cell(cell: Cell) -> str:

@@ -49,8 +49,7 @@ def markdown(text: str) -> str:
 
 
 def _cell(cell: Cell) -> str:
-    text = markdown(cell.text_with_note)
-    return f"**{text}**" if cell.strong else text
+    return markdown(cell.text_with_note)
 
 
 def _line(texts: Iterable[str]) -> str:

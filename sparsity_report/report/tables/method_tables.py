@@ -1,9 +1,6 @@
-"""Tables of a paper on pruning: policies side by side, and methods by sparsity and model.
+"""Tables of a paper on pruning: policies side by side, and methods by sparsity and model."""
 
-The best figures are bold.
-"""
-
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,9 +10,8 @@ from sparsity_report.report.tables import table_model as cells
 from sparsity_report.report.tables.column_heads import wide_table
 from sparsity_report.report.tables.table_model import Body, Cell, Column, Kind, Row, Table, kind_of
 from sparsity_report.study.comparison import Comparison
-from sparsity_report.study.derived.policy_comparison import SCORES, Compared
+from sparsity_report.study.derived.policy_comparison import Compared
 from sparsity_report.study.derived.protocol_scores import ANY_TOKENIZER, by_protocol
-from sparsity_report.study.derived.winners import best_of, best_rows
 from sparsity_report.study.derived.zero_shot import SEVEN, one_version, seven_tasks
 from sparsity_report.study.layers import records
 from sparsity_report.untrusted.display_text import distinct_names, short_name
@@ -74,10 +70,7 @@ def compared(study: Comparison) -> Table | None:
         for name, text in zip(names, distinct_names(names), strict=True)
     ]
     rows = tuple(_row(study, figure, names) for figure in shown.figures)
-    caption = say("caption.compared_same_sparsity" if shown.contests else "caption.compared")
-    if any(figure.key in SCORES for figure in shown.figures):
-        caption = f"{caption} {say('caption.compared_scores_distinguished')}"
-    return Table("compared", caption, tuple(columns), (Body(rows),), "compared")
+    return Table("compared", say("caption.compared"), tuple(columns), (Body(rows),), "compared")
 
 
 def _row(study: Comparison, figure: Compared, names: list[str]) -> Row:
@@ -97,7 +90,7 @@ def _row(study: Comparison, figure: Compared, names: list[str]) -> Row:
         if figure.key == "smallest" and value is not None:
             value, layout = value
             below = layout_name(layout)
-        shown.append(Cell(value, kind, below, name in figure.best))
+        shown.append(Cell(value, kind, below))
     return Row(tuple(shown), "part" if figure.key == "layout" else "")
 
 
@@ -172,17 +165,12 @@ def _perplexities(entries: pd.DataFrame, scored: pd.DataFrame, place: int) -> Ta
         Column(model, text, kind_of("perplexity"), width=1)
         for model, text in zip(models, heads, strict=True)
     ]
-    winners: set[str] = set()
-    for _, rivals in entries[entries["kind"] != ""].groupby(["kind", "model"])["variant"]:
-        winners |= best_rows(scored[scored["variant"].isin(rivals)], "perplexity")
     bodies = []
     for kind, rows in entries.groupby("kind", sort=False):
         scores: _Scores = {}
         for row in records(rows):
             scores.setdefault(row["label"], {})[row["model"]] = values[row["variant"]]
-        best = rows[rows["variant"].isin(winners)]
-        strong = set(zip(best["label"], best["model"], strict=True))
-        bodies.append(_body(str(kind), columns, scores, strong))
+        bodies.append(_body(str(kind), columns, scores))
     first = records(scored)[0]
     caption = say(
         "caption.method_grid",
@@ -220,32 +208,28 @@ def task_grid(study: Comparison) -> Table | None:
         return None
     titles = {**SEVEN, "mean": say("column.mean")}
     columns = [Column(key, title, _PERCENT, width=1) for key, title in titles.items()]
-    comparable = one_version(study.tasks)
     bodies = []
     for model, inside in entries.groupby("model", sort=False):
         for kind, rows in inside.groupby("kind", sort=False):
             title = say("format.model_kind", model=model, kind=kind) if kind else str(model)
             scores = {row["label"]: by_variant[row["variant"]] for row in records(rows)}
-            strong = _highest(scores, comparable if kind else ())
             title = title if entries["model"].nunique() > 1 else str(kind)
-            bodies.append(_body(title, columns, scores, strong))
-    caption = _task_caption(entries, known, comparable)
+            bodies.append(_body(title, columns, scores))
+    caption = _task_caption(entries, known, study.tasks)
     return Table("zero_shot_grid", caption, (_method(), *columns), tuple(bodies))
 
 
-def _task_caption(entries: pd.DataFrame, known: pd.DataFrame, comparable: Sequence[str]) -> str:
-    """Return the content of a grid of tasks, and the meaning of bold: no test."""
+def _task_caption(entries: pd.DataFrame, known: pd.DataFrame, tasks: pd.DataFrame) -> str:
+    """Return the content of a grid of tasks, and the largest standard errors."""
     shown = known[known["variant"].isin(entries["variant"])]
     errors, means = shown["stderr"], shown["task"] == "mean"
-    bold = "caption.bold_no_standard_error"
-    if errors.notna().any():
-        bold = "caption.bold_standard_errors"
+    key = "caption.standard_errors" if errors.notna().any() else "caption.no_standard_error"
     sentences = [
         say("caption.zero_shot_grid", models=list(entries["model"].unique())),
-        say(bold, error=errors[~means].max(), mean=errors[means].max()),
+        say(key, error=errors[~means].max(), mean=errors[means].max()),
     ]
-    if others := [title for task, title in SEVEN.items() if task not in comparable]:
-        sentences.append(say("caption.no_winner_versions", tasks=others))
+    if others := [title for task, title in SEVEN.items() if task not in one_version(tasks)]:
+        sentences.append(say("caption.task_versions_differ", tasks=others))
     return " ".join(sentences)
 
 
@@ -253,22 +237,11 @@ def _method() -> Column:
     return Column("method", say("column.method_head"), cells.name(80), width=1.6)
 
 
-def _highest(scores: _Scores, keys: Sequence[str]) -> set[tuple[str, str]]:
-    """Return the rows and columns of the highest figures of columns."""
-    return {
-        (label, key)
-        for key in keys
-        for label in best_of({label: row.get(key) for label, row in scores.items()}, "accuracy")
-    }
-
-
-def _body(
-    title: str, columns: Sequence[Column], scores: _Scores, strong: Collection[tuple[str, str]]
-) -> Body:
-    """Return a row per label, with bold figures where `strong` has the label and column."""
+def _body(title: str, columns: Sequence[Column], scores: _Scores) -> Body:
+    """Return a row per label."""
     rows = []
     for label, row in scores.items():
-        figures = (Cell(row.get(c.key), c.kind, "", (label, c.key) in strong) for c in columns)
+        figures = (Cell(row.get(c.key), c.kind) for c in columns)
         rows.append(Row((Cell(label, cells.NAME), *figures)))
     return Body(tuple(rows), title)
 

@@ -195,12 +195,11 @@ class Column(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """A value, how it is written, a small note below it, and whether it is the best of several."""
+    """A value, how it is written, and a small note below it."""
 
     value: Any
     kind: Kind
     note: str = ""
-    strong: bool = False
 
     @property
     def text(self) -> str:
@@ -510,8 +509,6 @@ def _html_cell(cell: Cell) -> str:
     text = _jointed(cell.text) if tag == "bdi" else str(escape(cell.text))
     if tag:
         text = f"<{tag}>{text}</{tag}>"
-    if cell.strong:
-        text = f"<strong>{text}</strong>"
     return f"{text}<small>{escape(cell.note)}</small>" if cell.note else text
 
 
@@ -529,7 +526,7 @@ def to_typst(table: Table) -> dict[str, Any]:
     """Return a table as data for ``numbers`` in ``typst/look.typ.j2``, which sets it."""
 
     def row(cells: Row) -> dict[str, Any]:
-        shown = [{"text": c.text, "note": c.note, "strong": c.strong} for c in cells.cells]
+        shown = [{"text": c.text, "note": c.note} for c in cells.cells]
         return {"style": cells.style, "cells": shown}
 
     columns = [

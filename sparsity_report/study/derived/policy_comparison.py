@@ -1,12 +1,10 @@
-"""Several prunings of one model side by side, and the best of them in each figure."""
+"""Several prunings of one model side by side."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sparsity_report.study.derived.facts import Facts
 from sparsity_report.study.derived.protocol_scores import by_protocol
-from sparsity_report.study.derived.winners import best_of, best_scores, fastest, first_guesses
 from sparsity_report.study.layers import records
 
 #: The layout of the prunable weights that is always compared.
@@ -15,8 +13,6 @@ ALWAYS = "csr_int32"
 USEFUL = 0.9
 #: Keys of figures that are scores.
 SCORES = ("perplexity", "kl", "agreement")
-# Sets of variants that compete.
-_Fields = Sequence[Sequence[str]]
 
 
 class Compared(NamedTuple):
@@ -33,14 +29,11 @@ class Compared(NamedTuple):
         The layout, the text, or the number of tokens per call.
     values : mapping
         By variant; None where unknown, and for layouts that would lose weights.
-    best : frozenset of str
-        The best of each set of competing prunings, see :mod:`.winners`.
     """
 
     key: str
     subject: str
     values: Mapping[str, Any]
-    best: frozenset[str] = frozenset()
 
 
 class Comparables(NamedTuple):
@@ -50,7 +43,7 @@ class Comparables(NamedTuple):
     ----------
     baseline : str
     sets : tuple of (float, tuple of str)
-        Target sparsities and their variants; the variants of a set compete.
+        Target sparsities and their variants.
     figures : tuple of Compared
     """
 
@@ -62,11 +55,6 @@ class Comparables(NamedTuple):
     def variants(self) -> list[str]:
         """The baseline and the prunings, by sparsity."""
         return [self.baseline, *(name for _, names in self.sets for name in names)]
-
-    @property
-    def contests(self) -> list[tuple[float, tuple[str, ...]]]:
-        """The sets with more than one variant."""
-        return [(share, names) for share, names in self.sets if len(names) > 1]
 
 
 def comparables(facts: Facts) -> Comparables | None:
@@ -94,12 +82,10 @@ def comparables(facts: Facts) -> Comparables | None:
         sets.setdefault(round(float(row["sparsity"]), 3), []).append(str(row["variant"]))
     groups = tuple((share, tuple(names)) for share, names in sorted(sets.items()))
     names = [facts.baseline, *(name for _, names in groups for name in names)]
-    # If no two share a sparsity, all compete.
-    fields = [field for _, field in groups if len(field) > 1] or [tuple(names[1:])]
-    return Comparables(facts.baseline, groups, tuple(_figures(facts, names, fields)))
+    return Comparables(facts.baseline, groups, tuple(_figures(facts, names)))
 
 
-def _figures(facts: Facts, names: Sequence[str], fields: _Fields) -> Iterator[Compared]:
+def _figures(facts: Facts, names: Sequence[str]) -> Iterator[Compared]:
     shares = {name: facts.total(name, "sparsity_prunable") for name in names}
     yield Compared("sparsity_prunable", "", shares)
     spreads = {name: facts.spread(name) for name in names}
@@ -110,41 +96,31 @@ def _figures(facts: Facts, names: Sequence[str], fields: _Fields) -> Iterator[Co
         sums = {name: dead and int(getattr(dead, key).sum()) for name, dead in zeros.items()}
         if any(sums.values()):
             yield Compared(f"dead_{key}", "", sums)
-    yield from _layouts(facts, names, fields)
-    yield from _quality(facts, names, fields)
-    yield from _speeds(facts, names, fields)
+    yield from _layouts(facts, names)
+    yield from _quality(facts, names)
+    yield from _speeds(facts, names)
 
 
-def _best(
-    values: Mapping[str, Any], fields: _Fields, choose: Callable[[dict[str, Any]], frozenset[str]]
-) -> frozenset[str]:
-    """Return the best of each set of competing variants."""
-    return frozenset(best for names in fields for best in choose({n: values[n] for n in names}))
-
-
-def _layouts(facts: Facts, names: Sequence[str], fields: _Fields) -> Iterator[Compared]:
+def _layouts(facts: Facts, names: Sequence[str]) -> Iterator[Compared]:
     """Yield bytes ÷ dense bytes of lossless layouts that save at least a tenth for a variant."""
     ratios = {name: facts.lossless(name)["ratio"].astype(float).to_dict() for name in names}
     layouts = {name: facts.smallest_layout(name) for name in names}
     smallest = {name: (ratios[name][at], at) if at else None for name, at in layouts.items()}
-    least = {name: value and value[0] for name, value in smallest.items()}
-    of_layout = partial(best_of, figure="ratio")
-    yield Compared("smallest", "", smallest, _best(least, fields, of_layout))
+    yield Compared("smallest", "", smallest)
     for layout in dict.fromkeys(layout for sizes in ratios.values() for layout in sizes):
         values = {name: sizes.get(layout) for name, sizes in ratios.items()}
         smaller = any(value is not None and value <= USEFUL for value in values.values())
         if layout != "dense" and (smaller or layout == ALWAYS):
-            yield Compared("layout", str(layout), values, _best(values, fields, of_layout))
+            yield Compared("layout", str(layout), values)
 
 
-def _quality(facts: Facts, names: Sequence[str], fields: _Fields) -> Iterator[Compared]:
+def _quality(facts: Facts, names: Sequence[str]) -> Iterator[Compared]:
     """Yield the scores of the first text and protocol by which two prunings were scored."""
     for rows in by_protocol(facts.study.quality):
         scores = rows.drop_duplicates("variant").set_index("variant", drop=False)
         pruned = scores[scores["variant"].isin(names[1:])]
         if len(pruned) < 2:
             continue
-        guesses, scored = first_guesses(pruned), int(scores["scored"].iloc[0])
         text = str(scores["text"].iloc[0])
         for key in SCORES:
             values = scores[key].dropna()
@@ -152,12 +128,11 @@ def _quality(facts: Facts, names: Sequence[str], fields: _Fields) -> Iterator[Co
             if key != "perplexity":
                 known[names[0]] = None  # the baseline compared with itself
             if sum(known[name] is not None for name in names[1:]) > 1:
-                choose = partial(best_scores, metric=key, guesses=guesses, scored=scored)
-                yield Compared(key, text, known, _best(known, fields, choose))
+                yield Compared(key, text, known)
         return
 
 
-def _speeds(facts: Facts, names: Sequence[str], fields: _Fields) -> Iterator[Compared]:
+def _speeds(facts: Facts, names: Sequence[str]) -> Iterator[Compared]:
     rows = {name: facts.whole_speeds(name) for name in names[1:]}
     for tokens in sorted({int(number) for frame in rows.values() for number in frame["tokens"]}):
         values: dict[str, Any] = dict.fromkeys(names)
@@ -167,4 +142,4 @@ def _speeds(facts: Facts, names: Sequence[str], fields: _Fields) -> Iterator[Com
                 if row["verdict"] in ("stated", "noise"):
                     values[name] = (stated, row["realised_low"], row["realised_high"])
         if any(values.values()):
-            yield Compared("realised", str(tokens), values, _best(values, fields, fastest))
+            yield Compared("realised", str(tokens), values)
