@@ -16,7 +16,7 @@ from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.protocol_scores import ANY_TOKENIZER, PROTOCOL
 from sparsity_report.study.layers import records
 from sparsity_report.untrusted.display_text import clip, distinct_names, short_name
-from sparsity_report.words.display_names import method_name, part_name
+from sparsity_report.words.display_names import method_name, part_name, text_name
 from sparsity_report.words.number_format import figures, perplexity
 from sparsity_report.words.sentences import say
 
@@ -36,7 +36,7 @@ class _Figure(NamedTuple):
     title: str
     axis: str
     alt_text: str
-    label: Callable[[Any], str]
+    label: Callable[[Any, int | None], str]
     kind: str
 
 
@@ -87,9 +87,8 @@ def _passages(frame: pd.DataFrame) -> list[str]:
     return [
         say(
             "chart.scored_text_note",
-            text=clip(text),
+            text=text_name(str(text), str(fingerprint)),
             protocol=protocol,
-            fingerprint=clip(fingerprint),
             sizes=[*dict.fromkeys(say("chart.scored_tokens_windows", **r) for r in records(rows))],
         )
         for (text, protocol, fingerprint), rows in different
@@ -112,13 +111,13 @@ def _scored(study: Comparison, frame: pd.DataFrame, figure: _Figure) -> Rows:
                 "source": (source, *(row[key] for key in ANY_TOKENIZER)),
                 "model": clip(model),
                 "method": None if pd.isna(method) else str(method),
-                "text": clip(row["text"]),
+                "text": text_name(row["text"], row["text_fingerprint"]),
                 "protocol": row["protocol"],
                 "dtype": row["dtype"] or "",
                 "variant": short_name(row["variant"]),
                 "sparsity": float(sparsity) if pd.notna(sparsity) else None,
                 "value": float(value) if pd.notna(value) and math.isfinite(value) else None,
-                "label": figure.label(value),
+                "label": figure.label(value, study.facts.vocabulary(row["variant"])),
                 "top1": theme.write(row["top1"], "share"),
             }
         )
@@ -228,7 +227,8 @@ def sensitivity_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.Layer
         kind="plain",
         tips=marks.tips(group="label.part", label="chart.x_nll_increase"),
     )
-    level, text = float(frame["sparsity"].median()), clip(frame["text"].iloc[0])
+    level = float(frame["sparsity"].median())
+    text = text_name(*frame[["text", "text_fingerprint"]].iloc[0])
     note = say("chart.sensitivity_note", level=level, text=text)
     if len(rows) < len(frame):
         note += say("chart.parts_shown_note", shown=len(rows), parts=len(frame))
@@ -240,11 +240,11 @@ def sensitivity_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.Layer
 
 quality_chart = partial(_quality, _Figure(
     "perplexity", "chart.perplexity_title", "label.perplexity", "chart.perplexity_alt",
-    partial(perplexity, space=""), "number",
+    lambda value, tokens: perplexity((value, tokens), ""), "number",
 ))  # fmt: skip
 distance_chart = partial(_quality, _Figure(
     "kl", "chart.kl_divergence_title", "chart.y_kl_divergence", "chart.kl_divergence_alt",
-    partial(figures, spec="#.3g"), "small",
+    lambda value, _: figures(value, "#.3g"), "small",
 ))  # fmt: skip
 CHARTS: dict[str, Callable[..., alt.LayerChart | None]] = {
     "speed": speed_chart,

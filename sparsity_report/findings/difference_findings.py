@@ -62,10 +62,18 @@ def format_of(fact: str, *values: Any) -> str:
     return ".6g" if any(isinstance(value, float) for value in values) else ","
 
 
-def measured_sides(row: Mapping[str, Any]) -> list[Phrase]:
+def measured_sides(difference: Difference, row: Mapping[str, Any]) -> list[Phrase]:
     """Return a measurement before and after: perplexities, or speed-ups with their intervals."""
     if row["what"] == "perplexity":
-        return [phrase("format.value", value=row[side], format=",.2f") for side in SIDES]
+        studies = {"before": difference.before, "after": difference.after}
+        return [
+            phrase(
+                "format.value",
+                value=(row[side], study.facts.vocabulary(row[f"variant_{side}"])),
+                format="perplexity2",
+            )
+            for side, study in studies.items()
+        ]
     spans = ((row[side], row[f"{side}_low"], row[f"{side}_high"]) for side in SIDES)
     return [phrase("format.ratio_interval", ratio=r, low=low, high=high) for r, low, high in spans]
 
@@ -112,7 +120,7 @@ def _moved(difference: Difference) -> Iterator[Phrase]:
         if match in first:
             yield from _layers(match, match.rows(difference.moved))
         for row in records(match.rows(difference.measured)):
-            yield from _measurement(match, row, difference.speed_base)
+            yield from _measurement(match, row, difference)
 
 
 def _layers(match: Match, rows: pd.DataFrame) -> Iterator[Phrase]:
@@ -139,16 +147,16 @@ def _layer(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _measurement(match: Match, row: Mapping[str, Any], base: str) -> Iterator[Phrase]:
+def _measurement(match: Match, row: Mapping[str, Any], difference: Difference) -> Iterator[Phrase]:
     """Yield a measurement of matched variants if it differs, or if their names differ."""
-    before, after = measured_sides(row)
+    before, after = measured_sides(difference, row)
     sides = {"name": match.name, "before": before, "after": after}
     if row["what"] == "perplexity":
         if match.renamed or round(row["before"], 2) != round(row["after"], 2):
             yield phrase("difference.perplexity", text=row["of"], **sides)
     elif row["apart"] or match.renamed:
         key = "difference.speed_up" if row["apart"] else "difference.speed_up_within_noise"
-        yield phrase(key, base=base, tokens=int(row["of"]), **sides)
+        yield phrase(key, base=difference.speed_base, tokens=int(row["of"]), **sides)
 
 
 def _modules(variant: str, changes: pd.DataFrame) -> Iterator[Phrase]:

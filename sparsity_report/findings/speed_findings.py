@@ -16,6 +16,7 @@ _NOT_STATED = {
     "unsettled": "speed.control_unsettled",
     "crowded": "speed.other_programs",
     "few": "speed.too_few_runs",
+    "ticks": "speed.timer_ticks",
 }
 _CROSSOVERS = {
     "in cache": "speed.crossover_in_cache",

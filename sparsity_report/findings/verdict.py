@@ -83,7 +83,9 @@ def _quality(study: Comparison, share: float, names: Sequence[str]) -> Iterator[
         return
     ranked = sorted(known, key=lambda name: known[name].perplexity)
     best, worst = known[ranked[0]], known[ranked[-1]]
-    values = {"before": best.before, "low": best.perplexity, "high": worst.perplexity}
+    tokens = study.facts.vocabulary(ranked[0])
+    scores = {"before": best.before, "low": best.perplexity, "high": worst.perplexity}
+    values = {key: (score, tokens) for key, score in scores.items()}
     if len(ranked) == 1:
         yield phrase(_effect(best), cause=_cause(study, ranked[0], share), **values)
         return

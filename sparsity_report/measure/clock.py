@@ -19,8 +19,8 @@ from sparsity_report.study.schema import CACHES
 
 Call = Callable[[], object]
 
-# Shortest sample in seconds, to make the cost of the clock negligible.
-SAMPLE = 1e-3
+# Shortest sample in seconds, to make the cost and the resolution of the clock negligible.
+SAMPLE = max(1e-3, 100 * time.get_clock_info("perf_counter").resolution)
 # Checks per sample for its longest duration.
 _LOOKS, _LONGEST = 10, 10 * SAMPLE
 # Fewest and most rounds.

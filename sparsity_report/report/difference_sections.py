@@ -115,7 +115,7 @@ def measured(difference: Difference) -> Table | None:
         return None
     values = []
     for row in records(_named(frame)):
-        before, after = map(str, measured_sides(row))
+        before, after = map(str, measured_sides(difference, row))
         speed = row["what"] == "speed"
         scope = say("format.token_count", tokens=int(row["of"])) if speed else row["of"]
         note = say("difference.within_noise") if speed and not row["apart"] else ""

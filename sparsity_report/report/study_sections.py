@@ -77,11 +77,12 @@ def study_document(study: Comparison, medium: Medium) -> dict[str, Any]:
 def _kicker(study: Comparison) -> list[str]:
     """Return models, methods and the text of the scores."""
     methods = dict.fromkeys(study.variants["method"].dropna().map(method_name))
-    text = study.strip[0].more.get("text")
+    about = study.strip[0].more
+    text = about.get("text"), about.get("text_fingerprint")
     return [
         theme.model_names(study),
         *([", ".join(first([*methods], 3))] if methods else []),
-        *([say("page.scored_on", text=text)] if text else []),
+        *([say("page.scored_on", text=text)] if text[0] else []),
     ]
 
 
@@ -139,7 +140,7 @@ def study_sections(study: Comparison, medium: Medium) -> list[Section]:
 
 
 def _results(study: Comparison, medium: Medium, sentences: _Sentences) -> Iterator[Block]:
-    yield from filter(None, [method_tables.compared(study) or study_tables.totals(study)])
+    yield method_tables.results(study)
     yield from map(Text, sentences["results"])
     if medium.is_kit:
         yield _turned(study_tables.totals(study), "thesis.totals_caption", study)

@@ -86,8 +86,8 @@ def write_thesis(
     - ``figures/<name>_column`` and ``figures/<name>_text`` as PDF, SVG and PNG (300 dpi). Their
       titles are in ``captions.tex``.
     - ``tables/<name>.tex`` for booktabs and siunitx, with caption and label, and the same tables
-      as ``.md`` and ``.html``. ``compared`` has several prunings side by side. With scores,
-      ``perplexity_grid`` and ``zero_shot_grid`` have methods by sparsity, the best in bold.
+      as ``.md`` and ``.html``. ``results`` has every method with quality, size and speed.
+      ``perplexity_grid`` and ``zero_shot_grid`` have scores of methods by sparsity.
     - ``numbers.tex``, a command for each number that a text would quote, such as
       ``\MaskedThirtySparsityModel`` or, for a pair, ``\PrunableWeightsRemoved``.
     - ``findings.tex`` with the sentences of :func:`summarize`, ``sparsity-report.bib`` for
@@ -262,7 +262,8 @@ def _measured_numbers(study: Comparison, variants: Mapping[str, str]) -> _Number
     """Yield perplexities, speeds of whole forward passes and zero-shot accuracies."""
     for row in [] if study.quality is None else records(study.quality):
         if stem := variants.get(row["variant"]):
-            yield f"{stem}Perplexity", quantity(row["perplexity"], _RATIO)
+            vocabulary = study.facts.vocabulary(row["variant"])
+            yield f"{stem}Perplexity", quantity(row["perplexity"], cells.perplexity(vocabulary))
             yield f"{stem}PerplexityProtocol", tex(row["protocol"])
             yield f"{stem}TopOne", quantity(row["top1"], SHARE)
             yield f"{stem}KL", quantity(row["kl"], kind_of("kl"))

@@ -15,7 +15,6 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.hooks import Saved, hooks
 from sparsity_report.phrases import Phrase
 from sparsity_report.study.derived.facts import Facts
-from sparsity_report.study.derived.policy_comparison import Comparables, comparables
 from sparsity_report.study.derived.strip import Tile, strip
 from sparsity_report.study.files.value_bounds import check_measured
 from sparsity_report.study.frames import StudyFrames
@@ -75,15 +74,9 @@ class Comparison(StudyFrames, Saved):
         return strip(self.facts)
 
     @cached_property
-    def compared(self) -> Comparables | None:
-        """The prunings of the first pruned model side by side; None of fewer than two."""
-        return comparables(self.facts)
-
-    @cached_property
     def side_by_side(self) -> tuple[str, ...]:
-        """The distinct prunings; those that are compared come first, by sparsity."""
-        order = [] if self.compared is None else self.compared.variants[1:]
-        return (*order, *(name for name in self.facts.prunings if name not in order))
+        """The distinct prunings by sparsity, those of the first pruned model before others."""
+        return tuple(dict.fromkeys([*self.facts.contenders, *self.facts.prunings]))
 
     @cached_property
     def tradeoff(self) -> Tradeoff | None:

@@ -508,7 +508,7 @@ def _measured(study: Comparison, positions: Mapping[str, int]) -> dict[str, Any]
                     "variants": [positions[name] for name in point.variants],
                     "bytes": point.place.bytes,
                     "value": point.value,
-                    "text": score_text(tradeoff, point),
+                    "text": score_text(tradeoff, point, study.facts.vocabulary(point.variants[0])),
                     "level": point.place.sparsity if point.place.source == first else None,
                     "policies": [
                         policy
@@ -519,8 +519,14 @@ def _measured(study: Comparison, positions: Mapping[str, int]) -> dict[str, Any]
                 for point in tradeoff.points
             ],
         }
+    tokens = study.facts.vocabulary(str(study.variants["variant"].iloc[0]))
     scores = [
-        {"level": share, "value": score, "text": perplexity(score, ""), "policy": policy}
+        {
+            "level": share,
+            "value": score,
+            "text": perplexity((score, tokens), ""),
+            "policy": policy,
+        }
         for policy in study.by_policy
         for share, score in measured_levels(study, policy)
     ]

@@ -4,6 +4,11 @@ The catalogue holds a name under the family and the raw value, such as ``group.m
 without a name there is shown as it is.
 """
 
+import hashlib
+from functools import cache
+
+from sparsity_report.files.package_data import DEMO
+from sparsity_report.untrusted.display_text import short_name
 from sparsity_report.words.languages import spoken
 
 
@@ -72,6 +77,32 @@ def policy_name(policy: str) -> str:
     ('layerwise magnitude', 'magnitude')
     """
     return method_name(policy or "magnitude")
+
+
+def text_name(text: str, fingerprint: str, tokens: int | None = None) -> str:
+    r"""Return the name of a scored text: what the packaged one is, else its file and its tokens.
+
+    Examples
+    --------
+    >>> text_name("eval.txt", "0123456789abcdef", 4138).replace("\u202f", " ")
+    'eval.txt (4 138 tokens)'
+    """
+    packaged, size = _packaged_text()
+    if fingerprint == packaged:
+        name = spoken().template("name.packaged_text")
+        return name.format(size=f"{size / 1000:.0f}")
+    if tokens is None:
+        return short_name(text)
+    count = f"{tokens:,}".replace(",", spoken().thousands)
+    return spoken().template("name.text_tokens").format(text=short_name(text), tokens=count)
+
+
+@cache
+def _packaged_text() -> tuple[str, int]:
+    """Return the fingerprint of the packaged text, and its bytes."""
+    data = (DEMO / "eval.txt").read_bytes()
+    text = data.decode().replace("\r\n", "\n")
+    return hashlib.sha256(text.encode()).hexdigest()[:16], len(data)
 
 
 def layout_name(layout: str) -> str:

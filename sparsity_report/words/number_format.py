@@ -122,17 +122,34 @@ def plus_minus(value: Any, error: Any, space: str = THIN) -> str:
     return _joined(space, text, "±", figures(error, ",.4f"))
 
 
-def perplexity(value: Any, space: str = THIN) -> str:
+def perplexity(value: Any, space: str = THIN, digits: int | None = None) -> str:
     """Write a perplexity with one digit up to 100, and in short from 10,000.
+
+    Parameters
+    ----------
+    value : float, or (float, int or None)
+        With the size of the vocabulary, a perplexity of at least that is written in words: a guess
+        among all tokens at random has it.
+    space : str
+        Space before a prefix.
+    digits : int, optional
+        Decimal places, for columns of a table.
 
     Examples
     --------
     >>> perplexity(4.96), perplexity(576.9), perplexity(66_600, ""), perplexity(None)
     ('5.0', '577', '66.6k', '–')
+    >>> perplexity((1_024.0, 1_024)), perplexity((1_023.9, 1_024), digits=2)
+    ('worse than uniform guessing', '1\u202f023.90')
     """
-    if not known(value) or value >= 10_000:
-        return scaled(value, space=space)
-    return figures(value, ",.1f" if value < 100 else ",.0f")
+    number, vocabulary = value if isinstance(value, tuple) else (value, None)
+    if known(number) and known(vocabulary) and number >= vocabulary:
+        return spoken().template("name.worse_than_uniform_guessing")
+    if digits is not None:
+        return figures(number, f",.{digits}f")
+    if not known(number) or number >= 10_000:
+        return scaled(number, space=space)
+    return figures(number, ",.1f" if number < 100 else ",.0f")
 
 
 def level(share: Any, space: str = THIN) -> str:

@@ -17,10 +17,10 @@ def measure_name(tradeoff: Tradeoff) -> str:
     return f"{clip(task, 24)}, {clip(tradeoff.subject, 16)}"
 
 
-def score_text(tradeoff: Tradeoff, point: Point) -> str:
+def score_text(tradeoff: Tradeoff, point: Point, vocabulary: int | None = None) -> str:
     """Write a score with its standard error, if that is known."""
     if tradeoff.measure == "perplexity":
-        return perplexity(point.value, space="")
+        return perplexity((point.value, vocabulary), space="")
     write = with_error if is_accuracy(tradeoff) else plus_minus
     return write(point.value, point.error)
 

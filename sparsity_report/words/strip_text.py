@@ -40,16 +40,20 @@ def _number(tile: Tile) -> str:
     if not tile.after:
         return say("strip.not_measured" if tile.key == "quality" else "strip.unknown")
     before, low, high = (
-        None if value is None else _write(tile.key, value) for value in (tile.before, *tile.after)
+        None if value is None else _write(tile, value) for value in (tile.before, *tile.after)
     )
     after = high if low == high else f"{_bare(low, high)}–{high}"
+    if low != high and not str(high)[0].isdigit():
+        after = say("format.range", low=low, high=high)
     return str(after) if before is None else f"{_bare(before, high)} → {after}"
 
 
-def _write(key: str, value: float) -> str:
-    if key in ("perplexity", "accuracy"):
-        return perplexity(value) if key == "perplexity" else percent(value)
-    return scaled(value, "B" if key == "size" else "")
+def _write(tile: Tile, value: float) -> str:
+    if tile.key == "perplexity":
+        return perplexity((value, tile.more["vocabulary"]))
+    if tile.key == "accuracy":
+        return percent(value)
+    return scaled(value, "B" if tile.key == "size" else "")
 
 
 def _bare(text: str | None, other: str | None) -> str:
@@ -64,7 +68,8 @@ def _note(tile: Tile, facts: Facts) -> str:
     if tile.key == "quality":
         return say("strip.run_perplexity")
     if tile.key == "perplexity":
-        return say("strip.perplexity_note", **more)
+        text = more["text"], more["text_fingerprint"]
+        return say("strip.perplexity_note", text=text, window=more["window"])
     if tile.key == "speed":
         return say(f"strip.speed_{more['reason']}", **more)
     if tile.key == "size":

@@ -5,16 +5,17 @@ import xml.etree.ElementTree as ET
 
 import measurements
 import pytest
-from helpers import study_of
+import torch
+from helpers import small_llama, study_of
 
 import sparsity_report as sr
 from sparsity_report.draw.heat_maps import excess_map, part_map
 from sparsity_report.draw.spread_charts import blocks_chart, spread_chart
-from sparsity_report.draw.theme import palette
-from sparsity_report.report.sections import Medium
-from sparsity_report.report.study_sections import study_document
+from sparsity_report.files.package_data import DEMO
+from sparsity_report.measure.texts import fingerprint
 from sparsity_report.report.tables.latex import to_latex
-from sparsity_report.report.tables.method_tables import compared, side_by_side
+from sparsity_report.report.tables.method_tables import results
+from sparsity_report.words.display_names import text_name
 from sparsity_report.words.sentences import say
 
 NAMES = ("Dense", "Masked30", "Masked50", "Masked50Layerwise", "Masked2:4")
@@ -43,42 +44,104 @@ def text(study, tmp_path_factory):
     return path.read_text(encoding="utf-8")
 
 
-def cells(table, title):
-    (row,) = [row for row in table.rows if row.cells[0].text == title]
-    return dict(zip(NAMES, row.cells[1:], strict=True))
+def texts(table):
+    return [[cell.text_with_note for cell in row.cells] for row in table.rows]
 
 
-def test_variants_are_columns_under_their_sparsity(study):
-    table = compared(study)
-    assert [column.key for column in table.columns[1:]] == list(NAMES)
-    assert [column.over for column in table.columns[2:]] == ["30\u202f%"] + ["50\u202f%"] * 3
-    perplexity = cells(table, "Perplexity")
-    assert perplexity["Masked2:4"].text == "1\u202f204.12"
-    kl = cells(table, "KL from Dense")
-    assert kl["Dense"].text == "–"
+def test_results_have_dense_first_and_a_body_per_sparsity(study):
+    table = results(study)
+    assert [body.title for body in table.bodies] == ["", "30\u202f%", "50\u202f%", "2:4"]
+    assert [column.key for column in table.columns] == [
+        "method", "zeros", "perplexity", "kl", "agreement", "smallest", "dead_rows",
+    ]  # fmt: skip
+    patterns = study.patterns.assign(dead=lambda p: (p["zero_rows"] * p["rows"]).round())
+    dead = patterns.groupby("variant")["dead"].sum().astype(int)
+    # Of 957,440 values of four bytes 786,432 are prunable, with one bit each in a bitmask.
+    sizes = [(957_440 - zeros) * 4 + 786_432 // 8 for zeros in (235_930, 393_216)]
+    assert sizes == [2_984_344, 2_355_200]
+    assert texts(table) == [
+        ["Dense", "0.0\u202f%", "9.00", "–", "–", "3.83 (dense)", "0"],
+        ["Global magnitude", "30.0\u202f%", "9.50", "0.125", "90.9\u202f%", "2.98 (bitmask)",
+         str(dead["Masked30"])],
+        ["Global magnitude", "50.0\u202f%", "14.00", "0.375", "40.4\u202f%", "2.36 (bitmask)",
+         str(dead["Masked50"])],
+        ["Layerwise magnitude", "50.0\u202f%", "12.50", "0.250", "80.8\u202f%", "2.36 (bitmask)",
+         str(dead["Masked50Layerwise"])],
+        ["Magnitude", "50.0\u202f%", "worse than uniform guessing", "0.500", "11.1\u202f%",
+         "2.36 (bitmask)", str(dead["Masked2:4"])],
+    ]  # fmt: skip
+    assert [row.cells[5].plain for row in table.rows[:2]] == ["3.829760", "2.984344"]
+    assert table.caption == " ".join(
+        [
+            say("caption.results"),
+            say("caption.results_scores", text=("some.txt", ""), protocol="sliding"),
+            say("caption.results_dead_rows"),
+        ]
+    )
 
 
-def test_layers_are_told_from_least_to_most_sparse(study):
-    told = cells(compared(study), "Zeros per layer")
-    rows = study.layers[(study.layers["variant"] == "Masked50") & study.layers["prunable"]]
-    shares = 100 * (1 - rows["weight_nonzero"] / rows["weight_total"])
-    assert told["Masked50"].text == f"{shares.min():.1f}–{shares.max():.1f}\u202f%"
-    assert told["Masked2:4"].text == "50.0\u202f%"
+def test_results_in_latex_keep_names_of_layouts_and_words(study):
+    lines = [line for line in to_latex(results(study), "results").splitlines() if "&" in line]
+    assert lines[-5].startswith("Dense & 0.0 & 9.00 & {\\textendash{}} & ")
+    assert " & {2.98 (bitmask)} & " in lines[-4]
+    assert " & {worse than uniform guessing} & 0.500 & " in lines[-1]
 
 
-def test_a_thesis_has_them_side_by_side_with_units_and_without_numbers_that_are_none(study):
-    # The longest of five names leaves room for two.
-    parts = side_by_side(study)
-    assert [column.key for part in parts for column in part.columns[1:]] == list(NAMES)
-    assert [len(part.columns) for part in parts] == [3, 3, 2]
-    lines = [line for part in parts for line in to_latex(part, "compared").splitlines()]
-    zeros = [line for line in lines if line.startswith("Zeros (")]
-    said = "Zeros (\\textdiv{} prunable weights, \\%)"
-    assert zeros == [f"{said} & {of} \\\\" for of in ("0.00 & 30.00", "50.00 & 50.00", "50.00")]
-    perplexity = [line for line in lines if line.startswith("Perplexity (")]
-    assert perplexity[1].endswith("14.00 & 12.50 \\\\")
-    spread = next(line for line in lines if line.startswith("Zeros per layer"))
-    assert spread.endswith("0.0 & {22.8\\textendash{}42.1} \\\\")
+def test_layouts_of_a_pruning_share_a_row_unless_a_figure_differs(demo):
+    pruning = sr.global_magnitude(demo, 0.3)
+    again = [sr.dense(demo), sr.masked(pruning), sr.masked(pruning, name="Again")]
+    assert [row[0] for row in texts(results(sr.compare(*again)))] == ["Dense", "Global magnitude"]
+    table = results(sr.compare(*again, sr.csr(pruning)))
+    assert [column.head for column in table.columns] == ["Method", "Zeros", "Size, MB"]
+    assert texts(table) == [
+        ["Dense", "0.0\u202f%", "3.83"],
+        ["Global magnitude, masked", "30.0\u202f%", "3.83"],
+        # 4 + 4 bytes for each of 786,432 − 235,930 values, 9,240 row pointers of 4 in 24 matrices.
+        ["Global magnitude, CSR", "30.0\u202f%", "5.11"],
+    ]
+
+
+def test_results_of_a_dense_model_are_its_size(demo):
+    table = results(sr.compare(sr.dense(demo)))
+    assert texts(table) == [["Dense", "3.83"]]
+
+
+def test_results_show_stated_speeds_with_their_interval(demo):
+    study = study_of(demo)
+    timed = measurements.put_in(study, latency=measurements.latency())
+    table = results(timed)
+    assert [column.head for column in table.columns[-2:]] == [
+        "Speed-up, 1 token", "Speed-up, 128 tokens",
+    ]  # fmt: skip
+    shown = [row[-2:] for row in texts(table)]
+    assert shown == [["–"] * 2, ["–"] * 2, ["0.40 (0.38–0.42\u202f×)"] * 2]
+
+
+def test_several_models_are_titles(demo):
+    one = sr.compare(sr.dense(demo), sr.masked(sr.global_magnitude(demo, 0.3)))
+    other = sr.load(small_llama().eval(), name="other")
+    two = sr.compare(sr.dense(other), sr.masked(sr.global_magnitude(other, 0.5)))
+    table = results(sr.combine(one, two))
+    assert {body.title for body in table.bodies} == {
+        "demo", "demo, 30\u202f%", "other", "other, 50\u202f%",
+    }  # fmt: skip
+
+
+def test_vocabulary_is_the_rows_of_the_output_head(demo_study, smollm2):
+    assert demo_study.facts.vocabulary("CSR30") == 1024
+    assert sr.compare(sr.dense(smollm2)).facts.vocabulary("Dense") == 49_152
+    layers = torch.nn.ModuleDict({"fc1": torch.nn.Linear(8, 8)})
+    assert sr.compare(sr.dense(sr.load(layers))).facts.vocabulary("Dense") is None
+
+
+def test_the_packaged_text_is_named_by_its_content():
+    data = (DEMO / "eval.txt").read_bytes()
+    packaged = fingerprint(data.decode())
+    assert (
+        text_name("eval.txt", packaged)
+        == f"{round(len(data) / 1000)} kB of Python source (eval.txt)"
+    )
+    assert text_name("eval.txt", fingerprint(data.decode()[1:])) == "eval.txt"
 
 
 def test_one_small_map_a_pruning_in_one_scale(text, study):
@@ -109,29 +172,13 @@ def test_lines_on_each_other_are_one(study):
     assert lines == ["Masked30", "Masked50", "Masked50Layerwise, Masked2:4"]
 
 
-def test_all_that_names_variants_has_them_from_the_fewest_zeros(demo):
+def test_small_maps_and_the_spread_go_from_the_fewest_zeros(demo):
     names = [f"Masked{level}" for level in (70, 30, 50)]
     prunings = (sr.global_magnitude(demo, level) for level in (0.7, 0.3, 0.5))
     mixed = sr.compare(sr.dense(demo), *map(sr.masked, prunings))
-    page = study_document(mixed, Medium("page"))
-    (section,) = [one for one in page["sections"] if one.key == "map"]
-    (multiples,) = [block for block in section.blocks if block.kind == "multiples"]
-    (spread,) = [chart for chart in section.charts if chart.key == "spread"]
-    assert [name for name, *_ in page["chips"]] == ["Dense", *sorted(names)]
-    inks = palette(mixed)
-    assert all((outline, filling) == inks[name] for name, outline, filling in page["chips"])
-    assert [figure.table.caption.split(":")[0] for figure in multiples.charts] == sorted(names)
-    assert [row.cells[0].text for row in spread.table.rows] == sorted(names)
-
-
-def test_what_few_need_is_folded_away(text):
-    """In sight stand one table of storage, one of unusual matrices, and no table of kernels."""
-    open_parts = re.sub(r'<details class="folded">.*?</details>', "", text, flags=re.S)
-    assert text.count("in every layout</span></caption>") == 4
-    assert "in every layout</span></caption>" not in open_parts
-    end = say("caption.unusual_matrices", variant="@").partition("@")[2]
-    assert open_parts.count(f"{end}</span></caption>") == 1
-    assert "in the words of each source" not in open_parts
+    assert list(mixed.side_by_side) == sorted(names)
+    (_, *shares) = [row[1] for row in texts(results(mixed))]
+    assert shares == ["30.0\u202f%", "50.0\u202f%", "70.0\u202f%"]
 
 
 def drawn(chart):
@@ -173,7 +220,3 @@ def test_heads_are_cells_and_too_many_are_said(study, monkeypatch):
     assert all(part_map(part, "Masked50") for part in parts)
     monkeypatch.setattr("sparsity_report.draw.heat_maps._MOST", 15)
     assert all(part_map(part, "Masked50") is None for part in parts)
-
-
-def test_one_pruning_has_no_comparison(demo):
-    assert compared(study_of(demo)) is None

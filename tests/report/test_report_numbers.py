@@ -443,47 +443,40 @@ def layer_shares(study, variant):
     return {row["module_name"]: share(row["weight_total"], row["weight_nonzero"]) for row in own}
 
 
-def side_by_side_grid(study, w):
-    """Prunings in one table, from the rows of modules, matrices and layouts."""
-    names = ["Dense", *prunings(study)]
-    asked = study.variants.set_index("variant")["asked_sparsity"]
-    grid = [["", "Dense", *(f"{w.percent0(asked[name])} {name}" for name in names[1:])]]
+def results_grid(study, w):
+    """Dense and every pruning, from the rows of modules and matrices."""
+    several = len(prunings(study)) > 1
+    frames = {v: rows(own) for v, own in study.layers.groupby("variant", sort=False)}
+    patterns = rows(study.patterns)
 
-    def row(label, cells):
-        grid.append([w.say(label), *cells])
+    def row(name, label):
+        prunable = [of for of in frames[name] if of["prunable"]]
+        total, nonzero = (sum(of[f"weight_{k}"] for of in prunable) for k in ("total", "nonzero"))
+        stored = Fraction(int(sum(of["stored_bytes"] for of in frames[name])), 10**6)
+        of_variant = [of for of in patterns if of["variant"] == name]
+        dead = sum(round(of["zero_rows"] * of["rows"]) for of in of_variant)
+        zeros = w.percent(share(total, nonzero))
+        return [label, zeros, w.marked(rounded(stored, 2)), w.count(dead)]
 
-    shares, zeros = [layer_shares(study, name) for name in names], []
-    for name in names:
-        own = study.layers[(study.layers["variant"] == name) & study.layers["prunable"]]
-        zeros.append(share(own["weight_total"].sum(), own["weight_nonzero"].sum()))
-    row("metric.zeros", map(w.percent2, zeros))
-    ends = [(w.percent(min(of.values())), w.percent(max(of.values()))) for of in shares]
-    row(
-        "compared.zeros_per_layer",
-        (low if low == high else f"{low[: -len(f'{THIN}%')]}–{high}" for low, high in ends),
-    )
-    lines = []
-    for name in names:
-        own = rows(study.patterns[study.patterns["variant"] == name])
-        lines.append(sum(round(matrix["zero_rows"] * matrix["rows"]) for matrix in own))
-    assert any(lines)
-    row("compared.zero_outputs", map(w.count, lines))
-    ratios = []
-    for name in names:
-        frame = study.storage[study.storage["variant"] == name]
-        own = rows(frame[frame["scope"] == "prunable"])
-        dense = next(of["bytes"] for of in own if of["layout"] == "dense")
-        ratios.append(
-            {of["layout"]: ratio(of["bytes"], dense) for of in own if of["lossless"] is True}
-        )
-    row("card.smallest_lossless_layout", (w.times(min(of.values())) for of in ratios))
-    for layout in dict.fromkeys(layout for of in ratios for layout in of):
-        own = [of.get(layout) for of in ratios]
-        useful = any(of is not None and of <= Fraction(9, 10) for of in own)
-        if layout == "csr_int32" or useful:
-            label = w.say("compared.as_layout").format(of=w.say(LAYOUTS[layout]))
-            grid.append([label, *map(w.times, own)])
-    return grid
+    def method(policy, layout=""):
+        name = capital(w.say(f"method.{policy}"))
+        layout = layout and w.say(f"layout.{layout}")
+        template = w.say("results.method_layout")
+        return template.format(method=name, layout=layout) if layout else name
+
+    unit = "MB" if w.decimal == "." else "Mo"
+    heads = [w.say("column.method_head"), w.say("metric.zeros")]
+    heads += [w.say("results.size").format(unit=unit), w.say("results.dead_rows")]
+    masked, csr = prunings(study)[0], study.variants["variant"].iloc[-1]
+    grid = [heads, row("Dense", w.say("name.dense_baseline"))]
+    grid += [[w.percent0(Fraction(1, 2))]] if several else []
+    grid.append(row(masked, method("global_magnitude", "masked")))
+    grid.append(row(csr, method("global_magnitude", "csr")))
+    if several:
+        grid.append(row("MaskedL50", method("layerwise_magnitude")))
+        grid += [["2:4"], row("MaskedN24", method("magnitude"))]
+    has_dead = any(own[3:] not in ([], ["0"]) for own in grid[1:])
+    return grid if has_dead else [own[:3] for own in grid]
 
 
 def spread_grid(study, w):
@@ -562,8 +555,8 @@ def expected_tables(study, w):
     if several:
         # The map of the first stands large; the others are alike throughout, which is said.
         assert sum(is_uneven(map_grid(study, w, variant)) for variant in pruned) == 1
-        yield "", side_by_side_grid(study, w)
         yield "", blocks_grid(study, w)
+    yield w.say("caption.results"), results_grid(study, w)
 
 
 def test_every_table_of_the_page(written):
@@ -688,13 +681,8 @@ def test_every_table_of_the_pdf(written):
     totals = totals_grid(study, w)
     groups = [[*groups_heads(w)], *groups_rows(study, w, "Dense")]
     parts = [[row[:1] + row[s : s + 4] for row in totals] for s in range(1, len(totals[0]), 4)]
-    side_by_side = []
-    if len(prunings(study)) > 1:
-        # The share that prunings have in common stands once, over the middle of their columns.
-        names = ["", "Dense", *prunings(study)]
-        side_by_side.append([names, *side_by_side_grid(study, w)[1:]])
-    place = 0
-    for grid in [*side_by_side, *parts, groups]:
+    place, _ = check_pdf(words, results_grid(study, w), 0)
+    for grid in [*parts, groups]:
         place, (page, top, ends) = check_pdf(words, grid, place)
         found = heads_above(words, page, top, ends)
         for head, shown in zip(grid[0][1:], found[1:], strict=True):
@@ -771,23 +759,6 @@ def compact(grid):
     return [[re.sub(r"\s", "", cell) for cell in row] for row in grid]
 
 
-# What the rows of prunings side by side are of, and their unit.
-UNITS = {
-    "metric.zeros": ("compared.of_prunable_weights", "%"),
-    "compared.zeros_per_layer": ("compared.least_to_most_sparse", "%"),
-    "compared.zero_outputs": ("compared.whole_matrix_rows",),
-    "card.smallest_lossless_layout": ("compared.of_dense_bytes",),
-}
-
-
-def with_unit(w, text):
-    """Return the head of a row, with its note and unit if it has some."""
-    for key, words in UNITS.items():
-        if w.say(key) == text:
-            return f"{text} ({', '.join(map(w.say, words))})"
-    return text
-
-
 def test_every_table_of_the_thesis_kit(written):
     study, w, folder = written
     folder = folder / "thesis" / "tables"
@@ -809,10 +780,14 @@ def test_every_table_of_the_thesis_kit(written):
         expected[f"storage_{name.lower()}"] = latex_of(grid, [1, 2, 3, 5])
         for end, grid in zip(("most", "least"), extremes_grids(study, w, name), strict=False):
             expected[f"layers_{end}_{name.lower()}"] = latex_of(grid, [1, 2])
-    if len(prunings(study)) > 1:
-        heads, *body = side_by_side_grid(study, w)
-        rest = [[with_unit(w, row[0]), *map(siunitx, row[1:])] for row in body]
-        expected["compared"] = [heads, *rest]
+    grid = results_grid(study, w)
+    columns = range(1, len(grid[0]))
+    expected["results"] = latex_of([row for row in grid if len(row) > 1], columns)
+    for place, row in enumerate(grid):
+        if len(row) == 1:
+            title = f"\\multicolumn{{{len(grid[0])}}}{{l}}{{\\emph{{{row[0]}}}"
+            rules = sum(line == ["\\midrule"] for line in expected["results"])
+            expected["results"][place + rules : place + rules] = [["\\midrule"], [title]]
     assert {path.stem for path in folder.glob("*.tex")} == set(expected)
     for stem, grid in expected.items():
         assert compact(latex_table(folder / f"{stem}.tex")) == compact(grid), stem

@@ -1,6 +1,7 @@
 """Grids of scores by method, sparsity and model: every cell is a score of the study."""
 
 import re
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,7 @@ TEXT = torch.arange(60) * 7 % 31
 EVIL = "<script>alert(1)</script> | `x` \\input{/etc/passwd}\n**a**"
 
 
-def scored(model, name, *ids):
+def scored(model, name, ids):
     weights = sr.load(model, name=name)
     variants = [
         sr.dense(weights),
@@ -31,20 +32,24 @@ def scored(model, name, *ids):
         sr.masked(sr.n_m(weights, 2, 4)),
     ]  # fmt: skip
     study = sr.compare(*variants)
-    frames = [sr.perplexity(variants, text) for text in ids or (TEXT,)]
+    frames = [sr.perplexity(variants, text) for text in ids]
     frame = frames[0] if len(frames) == 1 else sr.combine(
         *(study.with_measured(quality=frame) for frame in frames)
     ).quality  # fmt: skip
     return study.with_measured(quality=frame)
 
 
-@pytest.fixture(scope="module")
-def study():
+def scored_models(*ids):
     models = [small_llama().eval() for _ in range(2)]
     torch.manual_seed(1)
     for parameter in models[1].parameters():
         parameter.data.add_(torch.randn_like(parameter), alpha=0.02)
-    return sr.combine(*map(scored, models, ("one", "two")))
+    return sr.combine(*map(partial(scored, ids=ids), models, ("one", "two")))
+
+
+@pytest.fixture(scope="module")
+def study():
+    return scored_models(TEXT)
 
 
 def read(text):
@@ -60,6 +65,11 @@ def read(text):
     return found
 
 
+def written(perplexity):
+    """As in a table of models with 64 tokens."""
+    return f"{perplexity:,.2f}" if perplexity < 64 else say("name.worse_than_uniform_guessing")
+
+
 def test_every_cell_is_a_score(study):
     (table,) = method_grids(study)
     perplexity = study.quality.set_index("variant")["perplexity"]
@@ -72,7 +82,7 @@ def test_every_cell_is_a_score(study):
         ("2:4", "Magnitude"): "Masked2:4",
     }
     assert read(to_markdown(table)) == {
-        key: [f"{perplexity[f'{variant} ({model})']:,.2f}" for model in ("one", "two")]
+        key: [written(perplexity[f"{variant} ({model})"]) for model in ("one", "two")]
         for key, variant in labels.items()
     }
 
@@ -81,20 +91,19 @@ def test_all_formats_say_the_same(study):
     (table,) = method_grids(study)
     rows = read(to_markdown(table)).values()
     due = [cell for row in rows for cell in row]
-    html = re.findall(r"<td>([\d.,]+)", to_html(table))
-    latex = re.findall(r"& ([\d.]+)", to_latex(table, "t"))
-    assert html == due
-    assert latex == [cell.replace(",", "") for cell in due]
+    assert re.findall(r"<td>([^<]+)", to_html(table)) == due
+    cells = re.findall(r"& (\{worse[^}]*\}|[\d.]+)", to_latex(table, "t"))
+    assert [cell.strip("{}") for cell in cells] == due
 
 
 def test_protocols_are_not_mixed():
-    study = scored(small_llama().eval(), "one", TEXT, TEXT[:30])
+    study = scored_models(TEXT, TEXT[:30])
     tables = method_grids(study)
     assert [table.key for table in tables] == ["perplexity_grid", "perplexity_grid_2"]
     for table, text in zip(tables, (TEXT, TEXT[:30]), strict=True):
         frame = study.quality[study.quality["tokens"] == len(text)].set_index("variant")
-        due = f"{frame['perplexity']['Masked30']:,.2f}"
-        assert read(to_markdown(table))["30 %", "Global magnitude"][0].rstrip("!") == due
+        due = written(frame["perplexity"]["Masked30 (one)"])
+        assert read(to_markdown(table))["30 %", "Global magnitude"][0] == due
 
 
 @pytest.fixture(scope="module")

@@ -19,28 +19,6 @@ def study(demo):
     return sr.compare(sr.dense(demo), *map(sr.masked, policies), patterns=True)
 
 
-def test_levels_are_sets_that_compete(study):
-    compared = study.compared
-    assert compared.variants == [
-        "Dense", "Masked30", "Masked50", "Masked50Layerwise", "Masked2:4",
-    ]  # fmt: skip
-    assert compared.sets[1] == (0.5, ("Masked50", "Masked50Layerwise", "Masked2:4"))
-
-
-def test_only_2_4_is_lossless_as_2_4(study):
-    layouts = {f.subject: f for f in study.compared.figures if f.key == "layout"}
-    held = {name for name, ratio in layouts["2:4"].values.items() if ratio is not None}
-    assert held == {"Masked2:4"}
-    assert "csr_int32" in layouts
-    assert "coo_int64" not in layouts
-    assert "bsr_32" not in layouts
-
-
-def test_one_pruning_is_no_comparison(demo):
-    pruning = sr.global_magnitude(demo, 0.3)
-    assert sr.compare(sr.dense(demo), sr.masked(pruning), sr.csr(pruning)).compared is None
-
-
 def test_dead_rows_and_columns_are_counted():
     model = torch.nn.Sequential(torch.nn.Linear(6, 4, bias=False), torch.nn.Linear(4, 4))
     with torch.no_grad():

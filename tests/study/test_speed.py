@@ -92,3 +92,50 @@ def test_crossovers_are_told_apart():
         one = frame.assign(crossover_low=low, crossover_sparsity=None, crossover_high=None)
         one = one.astype({"crossover_low": "Float64", "crossover_high": "Float64"})
         assert set(speedups.crossovers(one)["verdict"]) == {expected}
+
+
+def clocked(seconds, bytes_of=(16, 32, 64)):
+    """Layers of three sizes and their times, of one variant that is its own control."""
+    frame = measurements.latency(variants=("Dense", "Masked30", "CSR30"))
+    frame = frame[(frame["scope"] == "layer") & (frame["tokens"] == 1)]
+    parts = [
+        frame.assign(name=f"{size} × 1", weight_bytes=size, seconds=time)
+        for size, time in zip(bytes_of, seconds, strict=True)
+    ]
+    return speedups.speeds(pd.concat(parts, ignore_index=True), LAYOUTS)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "bytes_of", "is_tick"),
+    [
+        ((0.016, 0.01601, 0.01599), (16, 32, 64), True),
+        # 1 % is as close as ticks come, and times below a tick of 1 ms are no ticks.
+        ((0.016, 0.0162, 0.0164), (16, 32, 64), False),
+        ((0.016, 0.016, 0.016), (16, 17, 18), False),
+        ((0.016, 0.016, 0.032), (16, 32, 64), False),
+        ((0.0005, 0.0005, 0.0005), (16, 32, 64), False),
+    ],
+    ids=["same", "apart", "same size", "two", "short"],
+)
+def test_ticks_of_a_timer_are_no_times(seconds, bytes_of, is_tick):
+    told = clocked(seconds, bytes_of)
+    csr = told[told["variant"] == "CSR30"]
+    assert set(csr["verdict"]) == ({"ticks"} if is_tick else {"stated"})
+    assert set(told["withheld"].dropna()) == ({"ticks"} if is_tick else set())
+
+
+def test_no_time_without_a_sound_control():
+    frame = measurements.latency().query("scope == 'model' and tokens == 1")
+
+    def withheld(**cells):
+        told = speedups.speeds(frame.assign(**cells), LAYOUTS)
+        return dict(zip(told["variant"], told["withheld"].fillna(""), strict=True))
+
+    names = ("Dense", "Masked30", "CSR30")
+    assert withheld() == dict.fromkeys(names, "")
+    assert withheld(others=2.21) == dict.fromkeys(names, "crowded")
+    assert withheld(control_low=1.03, control_high=1.1) == dict.fromkeys(names, "unsettled")
+    # CSR30 takes 0.38 to 0.42 of the speed: a control of 0.5 to 2 leaves it its time and that of
+    # the kernels that it was compared with; one from 0.3 leaves none.
+    assert withheld(control_low=0.5, control_high=2.0) == dict.fromkeys(names, "")
+    assert withheld(control_low=0.3, control_high=1.0) == dict.fromkeys(names, "noise")

@@ -116,6 +116,8 @@ def quantity(value: Any, kind: Kind) -> Tex:
     text = kind.write(value)
     if text == UNKNOWN:
         return Tex(_UNKNOWN)
+    if not any(map(str.isdigit, text)):
+        return tex(text)
     if kind.unit == "%":
         return Tex(f"\\qty{{{siunitx(text)}}}{{\\percent}}")
     number, _, prefixed = text.rpartition(THIN) if text[-1:].isalpha() else (text, "", "")
@@ -208,6 +210,8 @@ def _row(row: Row) -> str:
 def _cell(cell: Cell) -> str:
     if cell.kind.unit is None:
         return tex(cell.text)
+    if cell.note or (cell.text != UNKNOWN and not any(map(str.isdigit, cell.text))):
+        return f"{{{tex(cell.text_with_note)}}}"
     if "±" in cell.text:
         value, error = map(siunitx, cell.text.split("±"))
         return f"{{\\num{{{value}}}{{\\scriptsize\\,$\\pm$\\,\\num{{{error}}}}}}}"

@@ -1,118 +1,221 @@
-"""Tables of a paper on pruning: policies side by side, and methods by sparsity and model."""
+"""Tables of a paper on pruning: the results of every method, and grids of methods and models."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import pandas as pd
 
 from sparsity_report.report.tables import table_model as cells
 from sparsity_report.report.tables.column_heads import wide_table
-from sparsity_report.report.tables.table_model import Body, Cell, Column, Kind, Row, Table, kind_of
+from sparsity_report.report.tables.table_model import (
+    Body,
+    Cell,
+    Column,
+    Kind,
+    Row,
+    Table,
+    grouped,
+    kind_of,
+    plain_rows,
+)
 from sparsity_report.study.comparison import Comparison
-from sparsity_report.study.derived.policy_comparison import Compared
-from sparsity_report.study.derived.protocol_scores import ANY_TOKENIZER, by_protocol
+from sparsity_report.study.derived.protocol_scores import ANY_TOKENIZER, PROTOCOL, by_protocol
 from sparsity_report.study.derived.zero_shot import SEVEN, one_version, seven_tasks
 from sparsity_report.study.layers import records
+from sparsity_report.study.schema import TABLES
 from sparsity_report.untrusted.display_text import distinct_names, short_name
-from sparsity_report.words.display_names import head, layout_name, policy_name
-from sparsity_report.words.number_format import THIN, UNKNOWN, percent
+from sparsity_report.words.display_names import head, layout_name, policy_name, text_name
+from sparsity_report.words.number_format import THIN, figures, percent, scaled
 from sparsity_report.words.sentences import say
 
 # A share in percent; the caption has the sign.
 _PERCENT = cells.SCORE._replace(write=lambda value: cells.SCORE.write((value, None)))
-# Figures by row label and column.
-_Scores = dict[str, dict[str, Any]]
+# Figures by column.
+_Figures = dict[str, Any]
+# Columns of ``study.quality`` in the results.
+_SCORES = ("perplexity", "kl", "agreement")
+_SIZES = {"stored_bytes": "results.size", "smallest": "results.smallest_size"}
 
 
-def _ends(ends: tuple[float, float] | None) -> str:
-    """Write the shares of the least and the most sparse layer, once if they read the same."""
-    if ends is None:
-        return UNKNOWN
-    low, high = map(percent, ends)
-    return low if low == high else f"{low.removesuffix(f'{THIN}%')}–{high}"
+def results(study: Comparison) -> Table:
+    """Return the dense model and every pruning, with quality, size and speed.
 
-
-# Most columns of figures, and letters of their heads, in a table for LaTeX.
-_COLUMNS, _LETTERS = 4, 45
-# Head, note and format of each row, by figure.
-_ROWS: dict[str, tuple[str, str, Kind]] = {
-    "sparsity_prunable": ("metric.zeros", "compared.of_prunable_weights", cells.share(2)),
-    "spread": ("compared.zeros_per_layer", "compared.least_to_most_sparse", Kind(_ends, "%")),
-    "dead_rows": ("compared.zero_outputs", "compared.whole_matrix_rows", cells.COUNT),
-    "dead_heads": ("compared.zero_attention_heads", "compared.per_projection", cells.COUNT),
-    "smallest": ("card.smallest_lossless_layout", "compared.of_dense_bytes", cells.TIMES),
-    "layout": ("compared.as_layout", "", cells.TIMES),
-    "perplexity": ("card.perplexity", "compared.on_text", kind_of("perplexity")),
-    "kl": ("compared.kl_from_base", "explorer.unit_nats_per_token", kind_of("kl")),
-    "agreement": ("compared.top1_agreement", "compared.on_text", kind_of("agreement")),
-    "realised": ("compared.speedup_over_base", "compared.tokens_at_a_time",
-                 kind_of("realised")),
-}  # fmt: skip
-
-
-def compared(study: Comparison) -> Table | None:
-    """Return the baseline and the prunings of one model side by side.
-
-    Returns
-    -------
-    Table or None
-        None of fewer than two distinct prunings.
+    A pruning in several layouts has a row for each that differs in a figure. Figures that are
+    unknown or zero for all variants have no column.
     """
-    shown = study.compared
-    if shown is None:
-        return None
-    names = shown.variants
-    over = {name: percent(level, digits=0) for level, group in shown.sets for name in group}
-    columns = [Column("", "", cells.WORDS, width=1.8)]
-    columns += [
-        Column(name, text, cells.COUNT, over.get(name, ""), width=1)
-        for name, text in zip(names, distinct_names(names), strict=True)
+    entries, facts = _entries(study), study.facts
+    by_variant = _figures_of(study)
+    possible = _result_columns(study, by_variant)
+    is_titled = _has_titles(entries)
+    bodies: dict[str, list[_Figures]] = {}
+    named: set[str] = set()
+    for row in records(entries):
+        layouts = {v: by_variant[v] for v in facts.layouts_of(row["variant"]) if v not in named}
+        named |= {*layouts}
+        title = row["kind"] if is_titled else ""
+        if entries["model"].nunique() > 1:
+            title = say("format.model_kind", **row) if title else row["model"]
+        rows = _layout_rows(facts.layouts, row["label"], layouts, possible)
+        bodies.setdefault(title, []).extend(rows)
+    for name in (name for name in facts.layouts if name not in named):
+        bodies.setdefault("", []).append({"method": short_name(name), **by_variant[name]})
+    shown = [row for rows in bodies.values() for row in rows]
+    columns = [column for column in possible if any(row.get(column.key) for row in shown)]
+    unknown = dict.fromkeys(column.key for column in columns)
+    values = [(title, [unknown | row for row in rows]) for title, rows in bodies.items()]
+    caption = _results_caption(study, {column.key for column in columns})
+    return grouped("results", caption, [_method(), *columns], values, "compared")
+
+
+def _has_titles(entries: pd.DataFrame) -> bool:
+    """Return true if prunings have several target sparsities, or a pattern."""
+    kinds = {*entries["kind"]} - {""}
+    return len(kinds) > 1 or any(":" in kind for kind in kinds)
+
+
+def _layout_rows(
+    names: Mapping[str, str],
+    label: str,
+    layouts: Mapping[str, _Figures],
+    columns: Sequence[Column],
+) -> list[_Figures]:
+    """Return the rows of one pruning; layouts whose known figures read the same share a row."""
+    rows: dict[str, tuple[_Figures, dict[str, str]]] = {}
+    for variant, known in layouts.items():
+        texts = {
+            c.key: known.get(f"{c.key}_kind", c.kind).write(known[c.key])
+            for c in columns
+            if known.get(c.key) is not None
+        }
+        for row, shown in rows.values():
+            if all(shown.get(key, text) == text for key, text in texts.items()):
+                row |= {key: value for key, value in known.items() if row.get(key) is None}
+                shown |= texts
+                break
+        else:
+            rows[names[variant]] = dict(known), texts
+    if len(rows) == 1:
+        return [{"method": label, **row} for row, _ in rows.values()]
+    return [
+        {"method": say("results.method_layout", method=label, layout=layout_name(layout)), **row}
+        for layout, (row, _) in rows.items()
     ]
-    rows = tuple(_row(study, figure, names) for figure in shown.figures)
-    return Table("compared", say("caption.compared"), tuple(columns), (Body(rows),), "compared")
 
 
-def _row(study: Comparison, figure: Compared, names: list[str]) -> Row:
-    title, note, kind = _ROWS[figure.key]
+def _figures_of(study: Comparison) -> dict[str, _Figures]:
+    """Return the figures of every variant by column; None where unknown."""
     facts = study.facts
-    scope = figure.subject
-    if figure.key == "layout":
-        scope = layout_name(scope)
-    elif figure.key == "realised":
-        scope = say("format.token_count", tokens=int(scope))
-    speed_base = facts.speed_base if figure.key == "realised" else ""
-    values = {"of": scope, "base": facts.baseline, "speed_base": speed_base}
-    shown = [Cell(say(title, **values), cells.WORDS, say(note, **values) if note else "")]
-    for name in names:
-        value: Any = figure.values[name]
-        below = ""
-        if figure.key == "smallest" and value is not None:
-            value, layout = value
-            below = layout_name(layout)
-        shown.append(Cell(value, kind, below))
-    return Row(tuple(shown), "part" if figure.key == "layout" else "")
+    scores, means = _scores(study), _mean_accuracies(study)
+    by_variant = {}
+    for name in facts.layouts:
+        row: _Figures = {
+            "zeros": facts.total(name, "sparsity_prunable"),
+            "stored_bytes": facts.total(name, "stored_bytes"),
+            "perplexity_kind": cells.perplexity(facts.vocabulary(name)),
+            "accuracy": means.get(name),
+            **scores.get(name, {}),
+        }
+        if (layout := facts.smallest_layout(name, "model")) is not None:
+            row["smallest"] = int(facts.storage(name, "model")["bytes"][layout])
+            row["smallest_note"] = layout_name(layout)
+        if (dead := facts.dead(name)) is not None:
+            row |= {"dead_rows": int(dead.rows.sum()), "dead_heads": int(dead.heads.sum())}
+        speeds = facts.whole_speeds(name)
+        for speed in records(speeds[speeds["verdict"] == "stated"]):
+            ends = (speed[f"realised_{key}"] for key in ("speedup", "low", "high"))
+            row[f"speed_{speed['tokens']}"] = tuple(ends)
+        by_variant[name] = row
+    return by_variant
 
 
-def side_by_side(study: Comparison) -> list[Table]:
-    """Return the table of :func:`compared` for LaTeX: units in row heads, and few columns."""
-    table = compared(study)
-    if table is None:
-        return []
-    bodies = tuple(Body(tuple(map(_with_unit, body.rows)), body.title) for body in table.bodies)
-    return replace(table, bodies=bodies).fitting(_COLUMNS, _LETTERS, table.caption)
+def _scores(study: Comparison) -> dict[str, _Figures]:
+    """Return the scores by :func:`_scored`, by variant."""
+    scores: dict[str, _Figures] = {}
+    for row in plain_rows(_scored(study)):
+        # The divergence of a variant from itself is no measurement.
+        keys = _SCORES[:1] if row["variant"] == row["against"] else _SCORES
+        scores[row["variant"]] = {key: row[key] for key in keys}
+    return scores
 
 
-def _with_unit(row: Row) -> Row:
-    first, *others = row.cells
-    words = [first.note] if first.note else []
-    words += ["%"] if others[-1].kind.unit == "%" else []
-    text = f"{first.text} ({', '.join(words)})" if words else first.text
-    return row._replace(cells=(Cell(text, first.kind), *others))
+def _scored(study: Comparison) -> pd.DataFrame:
+    """Return the scores by the protocol that scored the most variants, one row per variant."""
+    protocol = PROTOCOL if study.variants["fingerprint"].nunique() == 1 else ANY_TOKENIZER
+    names = study.variants["variant"]
+    frames = [
+        scored[scored["variant"].isin(names)].drop_duplicates("variant")
+        for scored in by_protocol(study.quality, protocol)
+    ]
+    return max(frames, key=len, default=pd.DataFrame(columns=[*TABLES["quality"].names]))
+
+
+def _mean_accuracies(study: Comparison) -> dict[str, tuple[float, float]]:
+    """Return the mean of the seven zero-shot tasks with its error, by variant."""
+    if study.tasks is None or "mean" not in one_version(study.tasks):
+        return {}
+    if (frame := seven_tasks(study.tasks)) is None:
+        return {}
+    means = frame[frame["task"] == "mean"]
+    pairs = zip(means["value"], means["stderr"], strict=True)
+    return dict(zip(means["variant"], pairs, strict=True))
+
+
+def _result_columns(study: Comparison, by_variant: Mapping[str, _Figures]) -> list[Column]:
+    """Return all columns that results may have."""
+    facts, rows = study.facts, by_variant.values()
+    sizes = ["stored_bytes"]
+    if facts.prunings and not facts.csr_variants:
+        # Masks alone save nothing, so that the size of all variants is that of dense.
+        is_one = len({row["stored_bytes"] for row in rows}) == 1
+        sizes = ["smallest"] if is_one else ["stored_bytes", "smallest"]
+    unit, kind = _bytes_kind([row[key] for row in rows for key in sizes if row.get(key)])
+    against = _scored(study)["against"].dropna()
+    keys = {key for row in rows for key in row if key.startswith("speed_")}
+    columns = [
+        ("zeros", say("metric.zeros"), cells.SHARE),
+        ("perplexity", head("perplexity"), kind_of("perplexity")),
+        ("kl", say("results.kl", base=next(iter(against), "")), kind_of("kl")),
+        ("agreement", say("results.agreement"), cells.SHARE),
+        ("accuracy", say("results.accuracy"), cells.SCORE),
+        *((key, say(_SIZES[key], unit=unit), kind) for key in sizes),
+        ("dead_rows", say("results.dead_rows"), cells.COUNT),
+        ("dead_heads", say("results.dead_heads"), cells.COUNT),
+    ]
+    listed = [Column(key, title, kind, width=1) for key, title, kind in columns]
+    for tokens in sorted(int(key.removeprefix("speed_")) for key in keys):
+        title = say("results.speed", tokens=tokens)
+        listed.append(Column(f"speed_{tokens}", title, kind_of("realised"), width=1.3))
+    return listed
+
+
+def _bytes_kind(sizes: Sequence[float]) -> tuple[str, Kind]:
+    """Return a unit in which every size has three digits at least, and its format."""
+    least = min(sizes, default=0)
+    step = max((step for step in range(4) if least >= 1000**step), default=0)
+    amount = least / 1000**step
+    digits = 0 if step == 0 or amount >= 99.95 else 1 if amount >= 9.995 else 2
+
+    def write(size: Any) -> str:
+        return figures(None if size is None else size / 1000**step, f",.{digits}f")
+
+    return scaled(1000**step, "B").rpartition(THIN)[2], Kind(write, "", places=-3 * step)
+
+
+def _results_caption(study: Comparison, keys: Set[str]) -> str:
+    sentences = [say("caption.results")]
+    if dtypes := study.facts.unpacked_dtypes(study.facts.baseline):
+        sentences.append(say("caption.results_unpacked", dtypes=dtypes))
+    if keys & {*_SCORES}:
+        first = records(_scored(study))[0]
+        text = first["text"], first["text_fingerprint"]
+        sentences.append(say("caption.results_scores", text=text, protocol=first["protocol"]))
+    if "dead_rows" in keys:
+        sentences.append(say("caption.results_dead_rows"))
+    return " ".join(sentences)
 
 
 def method_grids(study: Comparison) -> list[Table]:
-    """Return perplexities, a table per protocol: methods by kind of sparsity, models across.
+    """Return perplexities of several models, a table per protocol: methods by kind of sparsity.
 
     Parameters
     ----------
@@ -124,15 +227,15 @@ def method_grids(study: Comparison) -> list[Table]:
     list of Table
         A table of each protocol by which at least two prunings were scored.
     """
-    if study.quality is None or study.quality.empty:
-        return []
     entries = _entries(study)
+    if entries["model"].nunique() < 2:
+        return []
     tables: list[Table] = []
     for scored in by_protocol(study.quality, ANY_TOKENIZER):
         scores = scored.drop_duplicates("variant")
         known = entries[entries["variant"].isin(scores["variant"])]
         if (known["kind"] != "").sum() >= 2:
-            tables.append(_perplexities(known, scores, len(tables)))
+            tables.append(_perplexities(study, known, scores, len(tables)))
     return tables
 
 
@@ -156,18 +259,24 @@ def _entries(study: Comparison) -> pd.DataFrame:
     return entries.assign(label=entries["label"].mask(repeated, entries["variant"].map(short_name)))
 
 
-def _perplexities(entries: pd.DataFrame, scored: pd.DataFrame, place: int) -> Table:
+def _perplexities(
+    study: Comparison, entries: pd.DataFrame, scored: pd.DataFrame, place: int
+) -> Table:
     values = scored.set_index("variant")["perplexity"]
     values = values.astype(object).where(values.notna(), None)
     models = list(entries["model"].unique())
-    heads = models if len(models) > 1 else [head("perplexity")]
     columns = [
-        Column(model, text, kind_of("perplexity"), width=1)
-        for model, text in zip(models, heads, strict=True)
+        Column(
+            row["model"],
+            row["model"],
+            cells.perplexity(study.facts.vocabulary(row["variant"])),
+            width=1,
+        )
+        for row in records(entries.drop_duplicates("model"))
     ]
     bodies = []
     for kind, rows in entries.groupby("kind", sort=False):
-        scores: _Scores = {}
+        scores: dict[str, _Figures] = {}
         for row in records(rows):
             scores.setdefault(row["label"], {})[row["model"]] = values[row["variant"]]
         bodies.append(_body(str(kind), columns, scores))
@@ -177,7 +286,8 @@ def _perplexities(entries: pd.DataFrame, scored: pd.DataFrame, place: int) -> Ta
         metric=head("perplexity"),
         models=models,
         **{key: first[key] for key in ("window", "stride")},
-        **{key: short_name(first[key]) for key in ("protocol", "text", "text_fingerprint")},
+        protocol=first["protocol"],
+        text=text_name(first["text"], first["text_fingerprint"]),
     )
     key = "perplexity_grid" + (f"_{place + 1}" if place else "")
     return Table(key, caption, (_method(), *columns), tuple(bodies))
@@ -199,7 +309,7 @@ def task_grid(study: Comparison) -> Table | None:
     if study.tasks is None or (frame := seven_tasks(study.tasks)) is None:
         return None
     known = frame.dropna(subset=["value"])
-    by_variant: _Scores = {}
+    by_variant: dict[str, _Figures] = {}
     for row in records(known):
         by_variant.setdefault(row["variant"], {})[row["task"]] = row["value"]
     entries = _entries(study)
@@ -237,7 +347,7 @@ def _method() -> Column:
     return Column("method", say("column.method_head"), cells.name(80), width=1.6)
 
 
-def _body(title: str, columns: Sequence[Column], scores: _Scores) -> Body:
+def _body(title: str, columns: Sequence[Column], scores: dict[str, _Figures]) -> Body:
     """Return a row per label."""
     rows = []
     for label, row in scores.items():

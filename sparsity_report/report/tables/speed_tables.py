@@ -1,17 +1,24 @@
 """Tables of timings: latency, crossover of CSR and dense, speed-ups of several runs."""
 
+from typing import Any
+
 import pandas as pd
 
 from sparsity_report.report.tables.column_heads import columns_of
-from sparsity_report.report.tables.table_model import Table, grouped, table_of
+from sparsity_report.report.tables.table_model import DURATION, Table, grouped, table_of
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.untrusted.display_text import clip, short_name
 from sparsity_report.words.display_names import head
 from sparsity_report.words.sentences import say
 
+_REASON = DURATION._replace(write=str)
+
 
 def latency(study: Comparison) -> Table | None:
-    """Return the times of layers and forward passes; None where none were measured."""
+    """Return the times of layers and forward passes; None where none were measured.
+
+    A reason replaces a time that the control does not allow to report.
+    """
     frame = study.facts.speeds
     if frame is None:
         return None
@@ -22,7 +29,14 @@ def latency(study: Comparison) -> Table | None:
     machine, threads = clip(frame["machine"].iloc[0], 200), int(frame["threads"].iloc[0])
     caption = say("caption.latency", machine=machine, threads=threads)
     values = _intervals(frame, study.facts.speed_base)
-    values["quartiles"] = _tuples(frame, "seconds_low", "seconds_high")
+    is_timed = frame["withheld"].isna()
+    ends = frame[["seconds_low", "seconds_high"]].where(is_timed)
+    values["quartiles"] = _tuples(ends, *ends.columns)
+    values["bound_share"] = frame["bound_share"].where(is_timed)
+    reasons = frame["withheld"].map(lambda why: None if pd.isna(why) else say(f"strip.speed_{why}"))
+    values["seconds"] = frame["seconds"].astype(object).where(is_timed, reasons)
+    kinds: Any = [None if timed else _REASON for timed in is_timed]
+    values["seconds_kind"] = pd.Series(kinds, frame.index, dtype=object)
     return table_of("speed", caption, columns, values)
 
 
@@ -69,7 +83,9 @@ def speedups(study: Comparison) -> Table | None:
 
 def _intervals(frame: pd.DataFrame, against: str) -> pd.DataFrame:
     """Return speeds with ratios, their intervals and those of the control as tuples."""
-    spans = frame[["realised_low", "realised_high"]].where(frame["variant"] != against)
+    has_span = (frame["variant"] != against) & frame["verdict"].isin(("stated", "same", "noise"))
+    has_span &= frame["withheld"].isna() | frame["withheld"].eq("noise")
+    spans = frame[["realised_low", "realised_high"]].where(has_span)
     spans.insert(0, "ratio", frame["realised_speedup"].where(frame["verdict"] == "stated"))
     controls = _tuples(frame, "control_low", "control_high")
     return frame.assign(realised=_tuples(spans, *spans.columns), control_span=controls)

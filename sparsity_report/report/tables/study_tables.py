@@ -254,7 +254,7 @@ def inside(variant: str, part: Part) -> Table:
 
 
 def quality(study: Comparison) -> Table | None:
-    """Return perplexities and accuracies; None where none were measured.
+    """Return perplexities, accuracies and divergences from dense; None where none were measured.
 
     The caption has the text and the protocol if all rows share them, else columns have.
     """
@@ -262,26 +262,14 @@ def quality(study: Comparison) -> Table | None:
     if frame is None or frame.empty:
         return None
     about = passage(study)
+    kinds = [cells.perplexity(study.facts.vocabulary(name)) for name in frame["variant"]]
     windows: Any = [*zip(frame["window"], frame["stride"], strict=True)]
-    further = "" if about else " protocol text text_fingerprint scored windows dtype"
-    columns = columns_of(f"variant sparsity perplexity top1{further}")
+    frame = frame.assign(windows=windows, perplexity_kind=pd.Series(kinds, frame.index, object))
+    known = "kl agreement flips" if frame["kl"].notna().any() else ""
+    further = "" if about else "protocol text text_fingerprint scored windows dtype"
+    columns = columns_of(f"variant sparsity perplexity top1 {known} {further}")
     caption = say("caption.quality_passage" if about else "caption.quality", passage=about)
-    return table_of("quality", caption, columns, frame.assign(windows=windows))
-
-
-def distance(study: Comparison) -> Table | None:
-    """Return divergences of variants from dense; None where none were measured."""
-    frame = study.quality
-    if frame is None or frame.empty or frame["kl"].isna().all():
-        return None
-    bases = [*map(short_name, dict.fromkeys(frame["against"].dropna()))]
-    several = "" if len(bases) == 1 else " against"
-    about = passage(study)
-    more = "" if about else " protocol text text_fingerprint"
-    columns = columns_of(f"variant sparsity{several} kl agreement flips{more}")
-    about = about or say("caption.passages_differ")
-    caption = say("caption.distance", bases=bases, passage=about)
-    return table_of("distance", caption, columns, frame[frame["kl"].notna()])
+    return table_of("quality", caption, columns, frame)
 
 
 def passage(study: Comparison) -> str | None:
@@ -292,10 +280,8 @@ def passage(study: Comparison) -> str | None:
     if len(different) > 1:
         return None
     known = records(different)[0]
-    return say(
-        "caption.passage",
-        **known | {key: short_name(known[key]) for key in ("text", "text_fingerprint", "dtype")},
-    )
+    text = known["text"], known["text_fingerprint"]
+    return say("caption.passage", **known | {"text": text, "dtype": short_name(known["dtype"])})
 
 
 def zero_shot(study: Comparison) -> Table | None:
@@ -375,7 +361,11 @@ def sensitivity(study: Comparison) -> Table | None:
     keys = "part weight_total sparsity perplexity nll_increase top1_drop global_sparsity"
     caption = say("caption.sensitivity")
     parts = zip(frame["by"], frame["part"], strict=True)
-    named = frame.assign(part=[part_name(by, part) for by, part in parts])
+    kind = cells.perplexity(study.facts.vocabulary(study.facts.baseline))
+    named = frame.assign(
+        part=[part_name(by, part) for by, part in parts],
+        perplexity_kind=pd.Series([kind] * len(frame), frame.index, object),
+    )
     return table_of("sensitivity", caption, columns_of(keys), named)
 
 

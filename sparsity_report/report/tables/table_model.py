@@ -71,6 +71,11 @@ def scaled(unit: str) -> Kind:
     return Kind(partial(numbers.scaled, unit=unit), "")
 
 
+def perplexity(vocabulary: int | None) -> Kind:
+    """Return the format of perplexities of a model with so many tokens."""
+    return Kind(lambda value: numbers.perplexity((value, vocabulary), digits=2), "")
+
+
 def figures(spec: str) -> Kind:
     """Return the format of numbers by a Python format."""
     return Kind(partial(numbers.figures, spec=spec), "")
@@ -101,9 +106,9 @@ def _span(ends: tuple[Any, Any]) -> str:
     return f"{numbers.figures(low, '.2f')}–{numbers.times(high)}"
 
 
-def _realised(speed_up: tuple[Any, Any, Any]) -> str:
+def _realised(speed_up: tuple[Any, Any, Any] | None) -> str:
     """Write a ratio and its interval; the interval alone if the ratio is within the noise."""
-    ratio, low, high = speed_up
+    ratio, low, high = speed_up or (None, None, None)
     span = _span((low, high))
     if span == numbers.UNKNOWN:
         return span
@@ -150,7 +155,7 @@ _KINDS: Mapping[str, Kind] = {
     "kl": figures("#.3g"),
     **dict.fromkeys(("agreement", "flips"), share(2)),
     "nll_increase": figures("+.4f"),
-    "perplexity": figures(",.2f"),
+    "perplexity": perplexity(None),
     "bits_per_weight": figures(".2f"),
     "realised": Kind(_realised),
     "quartiles": Kind(lambda ends: numbers.span(*ends), "s"),
@@ -367,10 +372,16 @@ Values: TypeAlias = pd.DataFrame | Iterable[Mapping[str, Any]]
 
 
 def rows_of(columns: Sequence[Column], values: Values) -> tuple[Row, ...]:
-    """Return rows of cells from mappings; ``<key>_note`` is a note, ``row_style`` a style."""
+    """Return rows of cells from mappings.
+
+    ``<key>_note`` is a note, ``<key>_kind`` a format of one cell, ``row_style`` a style.
+    """
     rows = []
     for row in plain_rows(values) if isinstance(values, pd.DataFrame) else values:
-        cells = (Cell(row[c.key], c.kind, row.get(f"{c.key}_note") or "") for c in columns)
+        cells = (
+            Cell(row[c.key], row.get(f"{c.key}_kind") or c.kind, row.get(f"{c.key}_note") or "")
+            for c in columns
+        )
         rows.append(Row(tuple(cells), row.get("row_style", "")))
     return tuple(rows)
 

@@ -2,7 +2,6 @@
 
 - `facts`: the figures of each variant that several readers show
 - `cards`: the four large numbers at the head of a report
-- `policy_comparison`: prunings of one model side by side
 - `policy_names`: names of pruning policies, and each distinct pruning
 - `protocol_scores`: scores of one text by one protocol
 - `zero_shot`: the seven zero-shot tasks

@@ -113,6 +113,11 @@ class Facts:
         first = {keys[variant]: variant for variant in reversed(ordered)}
         return {variant: first[key] for variant, key in keys.items()}
 
+    def layouts_of(self, variant: str) -> list[str]:
+        """Return the variants with the same zeros as a variant, itself among them."""
+        first = self._first_alike.get(variant, variant)
+        return [name for name in self.layouts if self._first_alike.get(name, name) == first]
+
     @property
     def _existing(self) -> list[str]:
         """The variants whose pruning is the zeros of the opened model."""
@@ -187,6 +192,19 @@ class Facts:
     def ratio(self, variant: str, column: str) -> float | None:
         """Return a figure of ``study.totals`` ÷ the baseline's."""
         return ratio(self._totals[column][variant], self._totals[column][self.baseline])
+
+    def vocabulary(self, variant: str) -> int | None:
+        """Return the number of tokens that a variant's model chooses from; None if unknown.
+
+        These are the rows of the output head, else of the only embedding. A variant that is not in
+        the study has those of its baseline.
+        """
+        rows = self._layers.get(variant, self._layers[self.baseline])
+        for group in ("lm_head", "embedding"):
+            sizes = [shape[0] for shape in rows.loc[rows["group"] == group, "shape"] if len(shape)]
+            if sizes:
+                return int(max(sizes)) if group == "lm_head" or len(sizes) == 1 else None
+        return None
 
     def layers(self, variant: str) -> pd.DataFrame:
         """Return a variant's rows of ``study.layers``.

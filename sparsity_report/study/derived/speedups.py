@@ -15,13 +15,18 @@ TOLERANCE = 0.02
 ENOUGH = 15
 # The highest sparsity at which CSR is timed against dense.
 HIGHEST = 0.99
+# Times that agree so closely, from so many seconds, for so many sizes, the largest at least so
+# many times the least, are ticks of a timer. Those of schedulers last 1 to 16 ms.
+_ALIKE, _TICK, _SIZES, _TIMES = 0.01, 0.9e-3, 3, 2
+# Relative difference of identical kernels above which no time is reported.
+_UNSTEADY = 1.0
 # Share of a thread's core that other programs may use during timing.
 _OTHERS = 0.1
 _PLACE = ["scope", "name", "tokens", "cache"]
 #: Verdicts on a speed-up: it is valid; both variants run the same kernels; no control was timed;
-#: other programs used cores that it needed; it was timed too few times; the control did not settle
-#: around 1; or the same kernel, timed twice, differed as much.
-VERDICTS = ("stated", "same", "unknown", "crowded", "few", "unsettled", "noise")
+#: other programs used cores that it needed; the times are ticks of a timer; it was timed too few
+#: times; the control did not settle around 1; or the same kernel, timed twice, differed as much.
+VERDICTS = ("stated", "same", "unknown", "crowded", "ticks", "few", "unsettled", "noise")
 
 
 def reference(latency: pd.DataFrame) -> str:
@@ -63,6 +68,31 @@ def crowded(frame: Any) -> Any:
     return (others > room).fillna(False).astype(bool)
 
 
+def ticks(latency: pd.DataFrame) -> pd.Series:
+    """Return true for times that shapes of different size share: ticks of a timer, not work.
+
+    A thread that waits for a core gets it at the scheduler's next tick, whatever it computes.
+    Layers differ in the bytes of their weights, forward passes in their tokens.
+
+    Parameters
+    ----------
+    latency : pandas.DataFrame
+        Of :func:`sparsity_report.measure_latency`; other frames have no times.
+    """
+    are_ticks = pd.Series(False, index=latency.index)
+    if "seconds" not in latency:
+        return are_ticks
+    sizes = latency["weight_bytes"].fillna(latency["tokens"]).astype(float)
+    long = latency[latency["seconds"] >= _TICK]
+    for _, rows in long.groupby(["variant", "scope"]):
+        for seconds in rows["seconds"]:
+            alike = rows.index[(rows["seconds"] / seconds - 1).abs() <= _ALIKE]
+            shared = sizes[alike]
+            if shared.nunique() >= _SIZES and shared.max() >= _TIMES * shared.min():
+                are_ticks[alike] = True
+    return are_ticks
+
+
 def speeds(latency: pd.DataFrame, layouts: dict[str, str]) -> pd.DataFrame:
     """Return measured times with a verdict on each speed-up.
 
@@ -79,7 +109,8 @@ def speeds(latency: pd.DataFrame, layouts: dict[str, str]) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        The rows with ``verdict``, one of :data:`VERDICTS`, and ``noise``, see :func:`noise`.
+        The rows with ``verdict``, one of :data:`VERDICTS`; ``noise``, see :func:`noise`; and
+        ``withheld``, the verdict for which not even the time is reported, else null.
     """
     base = latency["variant"] == reference(latency)
     plain = latency["variant"].map(layouts).isin(("dense", "masked"))
@@ -90,17 +121,21 @@ def speeds(latency: pd.DataFrame, layouts: dict[str, str]) -> pd.DataFrame:
     low, high = latency["realised_low"], latency["realised_high"]
     far = noise(latency["control_low"], latency["control_high"])
     band = 1 + np.fmax(far, TOLERANCE)
+    same = base | (plain & beside)
     verdict = pd.Series("stated", index=latency.index)
     for why, holds in (
         ("noise", ~((low > band) | (high < 1 / band))),
         ("unsettled", ~settled(latency["control_low"], latency["control_high"])),
         ("few", latency["runs"] < ENOUGH),
+        ("ticks", ticks(latency)),
         ("crowded", crowded(latency)),
         ("unknown", low.isna() | high.isna() | far.isna()),
-        ("same", base | (plain & beside)),
     ):
         verdict = verdict.mask(holds, why)
-    return latency.assign(verdict=verdict, noise=far)
+    # The same kernels have a time, though no speed-up, unless they differed from themselves.
+    is_timed = (verdict == "stated") | (same & (verdict == "noise") & (far <= _UNSTEADY))
+    withheld = verdict.astype(object).mask(is_timed, None)
+    return latency.assign(verdict=verdict.mask(same, "same"), noise=far, withheld=withheld)
 
 
 def crossovers(latency: pd.DataFrame) -> pd.DataFrame:

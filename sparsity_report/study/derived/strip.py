@@ -9,7 +9,7 @@ from sparsity_report.study.derived.zero_shot import seven_tasks
 from sparsity_report.study.layers import records
 
 # Reasons for a speed that is not stated, the clearest first.
-_UNSOUND = ("noise", "crowded", "unsettled", "few", "unknown")
+_UNSOUND = ("noise", "crowded", "ticks", "unsettled", "few", "unknown")
 
 
 class Tile(NamedTuple):
@@ -25,7 +25,8 @@ class Tile(NamedTuple):
     after : tuple of float
         The lowest and the highest value of the prunings; empty if none is known.
     more : mapping
-        Values for the note: ``text``, ``text_fingerprint`` and ``window``; ``layout``; ``tokens``,
+        Values for the note: ``text``, ``text_fingerprint``, ``window`` and
+        ``vocabulary``; ``layout``; ``tokens``,
         ``low`` and ``high``, and ``reason``, the verdict on the speed.
     """
 
@@ -77,6 +78,7 @@ def _quality(facts: Facts, variants: tuple[str, ...]) -> Tile:
         scores = rows.dropna(subset=["perplexity"]).set_index("variant")["perplexity"]
         if after := _ends(map(scores.get, variants)):
             about = {key: rows[key].iloc[0] for key in ("text", "text_fingerprint", "window")}
+            about["vocabulary"] = facts.vocabulary(variants[0])
             return Tile("perplexity", scores.get(facts.baseline), after, about)
     tasks = facts.study.tasks
     if tasks is not None and (means := seven_tasks(tasks)) is not None:
