@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from wording import wording
 
 import sparsity_report as sr
+from sparsity_report.cli.options import PANELS
 from sparsity_report.files.package_data import DEMO
 
 pytestmark = pytest.mark.slow(seconds=60)
@@ -410,6 +411,32 @@ def test_help_and_version():
     assert "run" in run.stdout
     assert "render" in run.stdout
     assert command("run", "--no-such-option").returncode == 2
+
+
+@pytest.mark.parametrize("name", ["run", "pair", "render", "diff", "explore", "notebook"])
+def test_help_has_every_option_in_a_panel_on_one_line(name, monkeypatch):
+    """A list of names after a colon may go on on a second line, and in words beyond twelve."""
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = command(name, "--help").stdout
+    titles = re.findall(r"^([A-Z][A-Za-z ]+):$", shown, re.M)
+    assert titles == [title for title in ("Arguments", *PANELS, "Help") if title in titles]
+    for title, listed in zip(
+        titles, re.split(r"^[A-Z][A-Za-z ]+:$", shown, flags=re.M)[1:], strict=True
+    ):
+        for record in re.split(r"\n(?=  \S)", listed.rstrip())[1:]:
+            if title == "Arguments":
+                continue
+            assert re.match(r"  -", record)
+            assert (title == "Help") == record.strip().startswith("--help"), record
+            text = re.split(r" {2,}", record.strip(), maxsplit=1)[1]
+            sentence, _, default = " ".join(text.split()).partition(" [")
+            assert sentence.count(". ") == 0, record
+            assert re.match(r"[A-Zrs-].*\.$", sentence) or title == "Help", record
+            assert not re.match("(What|Which|Whether|Who|How|That|Of) ", sentence), record
+            assert not default or default.endswith("]"), record
+            if ":" not in sentence.replace("N:M", ""):
+                assert "\n" not in record, record
+                assert len(sentence.split()) <= 12, record
 
 
 def test_the_installed_command():

@@ -6,11 +6,13 @@ import warnings
 from typing import Annotated, Any
 
 import typer
+import typer.core
 
 from sparsity_report import __version__
 from sparsity_report.cli.diff_command import diff
 from sparsity_report.cli.explore_command import explore
 from sparsity_report.cli.notebook_command import notebook
+from sparsity_report.cli.options import PANELS
 from sparsity_report.cli.pair_command import pair
 from sparsity_report.cli.render_command import render
 from sparsity_report.cli.run_command import run
@@ -33,8 +35,25 @@ _UsageError: Any = typer.BadParameter.__base__
 # Advice when memory runs out.
 _LESS = "use a machine with more, or add --no-patterns, --no-png, --no-html, or fewer --workers"
 
+
+class _PanelCommand(typer.core.TyperCommand):
+    """A command whose help has its options under headings."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the arguments, then the options of each panel."""
+        panels: dict[str, list[Any]] = {title: [] for title in ("Arguments", *PANELS, "Help")}
+        for parameter in self.get_params(ctx):
+            rest = "Arguments" if parameter.param_type_name == "argument" else "Help"
+            panel = getattr(parameter, "rich_help_panel", None) or rest
+            panels[panel].append(parameter.get_help_record(ctx))
+        for title, records in panels.items():
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
+
+
 for command in (run, pair, render, diff, explore, notebook):
-    app.command()(command)
+    app.command(cls=_PanelCommand)(command)
 
 
 def _print_version(is_asked: bool) -> None:

@@ -23,7 +23,7 @@ import typer
 from sparsity_report.cli.compared_models import check_paths, opened, others, pruned
 from sparsity_report.cli.libraries import quiet_libraries
 from sparsity_report.cli.loopback_server import PageServer
-from sparsity_report.cli.options import Analysis, Choice, Language, Model, dataclass_options
+from sparsity_report.cli.options import OUTPUT, Analysis, Choice, Language, Model, dataclass_options
 from sparsity_report.cli.signals import Stopped
 from sparsity_report.cli.terminal import flush, open_page, tell
 from sparsity_report.errors import SparsityReportError, printable
@@ -49,9 +49,14 @@ def explore(
     choice: Choice,
     language: Language = "en",
     kernel: Annotated[
-        bool, typer.Option("--kernel", help="Run a kernel for layer bounds and new variants.")
+        bool,
+        typer.Option(
+            "--kernel", help="Kernel for layer bounds and new variants.", rich_help_panel=OUTPUT
+        ),
     ] = False,
-    shown: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    shown: Annotated[
+        bool, typer.Option("--open", help="Page in the browser.", rich_help_panel=OUTPUT)
+    ] = False,
 ) -> None:
     """Serve the explorer of a model as a page on this machine until Ctrl-C."""
     check_paths(model, *choice.also)

@@ -14,21 +14,34 @@ import typer
 
 from sparsity_report.words.languages import speaking
 
-_LANGUAGE = "Language of the report: en, fr, or one in --template-dir."
-_TEMPLATES = "Folder with your templates."
-_STRICT = "Refuse a study that was edited after it was written."
-_STUDY = "Write study.json, for render and diff."
-Language = Annotated[str, typer.Option(help=_LANGUAGE, metavar="CODE")]
-Model = Annotated[str | None, typer.Argument(help="Model, as for run. [default: the demo model]")]
-Strict = Annotated[bool, typer.Option("--strict", help=_STRICT)]
+# Headings of the options in the help of a command, in order.
+PANELS = MODEL, PRUNING, MEASUREMENTS, OUTPUT, READING = (
+    "Model",
+    "Pruning",
+    "Measurements",
+    "Output",
+    "Reading files",
+)
+_LANGUAGE = "Language: en, fr, or one in --template-dir."
+_TEMPLATES = "Folder of templates that replace the built-in ones."
+_STRICT = "Error for a study that was edited after it was written."
+_STUDY = "study.json, for render and diff."
+_WORKERS = "Worker processes, or 0 for threads."
+Language = Annotated[str, typer.Option(help=_LANGUAGE, metavar="CODE", rich_help_panel=OUTPUT)]
+Model = Annotated[
+    str | None, typer.Argument(help="Model, as for run. [default: the demo model]", metavar="MODEL")
+]
+Strict = Annotated[bool, typer.Option("--strict", help=_STRICT, rich_help_panel=READING)]
 
 
-def option(default: Any, text: str, *names: str, **settings: Any) -> Any:
+def option(default: Any, panel: str, text: str, *names: str, **settings: Any) -> Any:
     """Return a field of a dataclass that is an option with a help text.
 
     Parameters
     ----------
     default
+    panel : str
+        Heading above the option in the help.
     text : str
         Help text.
     *names : str
@@ -36,7 +49,7 @@ def option(default: Any, text: str, *names: str, **settings: Any) -> Any:
     **settings
         Further settings of :class:`typer.Option`.
     """
-    metadata = {"option": typer.Option(*names, help=text, **settings)}
+    metadata = {"option": typer.Option(*names, help=text, rich_help_panel=panel, **settings)}
     if isinstance(default, list):
         return field(default_factory=default.copy, metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -86,16 +99,16 @@ def dataclass_options(command: Callable[..., None]) -> Callable[..., None]:
 class Outputs:
     """Files that a command writes."""
 
-    out: Path = option(Path("results"), "Output folder.", "--out")
-    html: bool = option(True, "Write report.html, self-contained.")
-    pdf: bool = option(False, "Write report.pdf.")
-    thesis: bool = option(False, "Write figures, tables and numbers for LaTeX to thesis/.")
-    csv: bool = option(True, "Write tables to structural_layers/.")
-    png: bool = option(True, "Write figures to figures/.")
-    json: bool = option(True, _STUDY)
-    language: str = option("en", _LANGUAGE, metavar="CODE")
-    template_dir: Path | None = option(None, _TEMPLATES, "--template-dir")
-    shown: bool = option(False, "Open the report in the browser.", "--open")
+    out: Path = option(Path("results"), OUTPUT, "Output folder.", "--out", metavar="FOLDER")
+    html: bool = option(True, OUTPUT, "report.html, self-contained.")
+    pdf: bool = option(False, OUTPUT, "report.pdf.")
+    thesis: bool = option(False, OUTPUT, "LaTeX kit in thesis/.")
+    csv: bool = option(True, OUTPUT, "Tables in structural_layers/.")
+    png: bool = option(True, OUTPUT, "Figures in figures/.")
+    json: bool = option(True, OUTPUT, _STUDY)
+    language: str = option("en", OUTPUT, _LANGUAGE, metavar="CODE")
+    template_dir: Path | None = option(None, OUTPUT, _TEMPLATES, "--template-dir", metavar="FOLDER")
+    shown: bool = option(False, OUTPUT, "Report in the browser.", "--open")
 
     @property
     def drawn(self) -> bool:
@@ -107,7 +120,7 @@ class Outputs:
 class RenderOptions(Outputs):
     """Files that ``render`` writes; study.json exists already."""
 
-    json: bool = option(False, _STUDY)
+    json: bool = option(False, OUTPUT, _STUDY)
 
 
 @dataclass(frozen=True)
@@ -115,21 +128,21 @@ class Choice:
     """Pruning policies, and models to compare with."""
 
     sparsity: list[str] = option(
-        [],
-        "Share of the prunable weights to prune, 0 to 1; several as 0.3,50%. [default: 0.3; an "
-        "already-pruned model as it is]",
+        [], PRUNING, "Sparsity of prunable weights: 30%,50%. [default: 0.3]", metavar="SHARE"
     )
     policy: list[str] = option(
         [],
-        "Pruning policy: magnitude, layerwise, wanda, owl, random, 2:4, wanda-2:4; several as "
-        "magnitude,wanda. [default: magnitude]",
+        PRUNING,
+        "Pruning policy: magnitude, layerwise, wanda, owl, random, 2:4, wanda-2:4. "
+        "[default: magnitude]",
+        metavar="NAME",
     )
-    as_is: bool = option(False, "Count the zeros that the model has as a variant.", "--as-is")
+    as_is: bool = option(False, PRUNING, "Variant with the zeros that the model has.", "--as-is")
     calibration: str | None = option(
-        None, "Calibration text of wanda and owl, or a file. [default: the demo's]", metavar="TEXT"
+        None, PRUNING, "Calibration text or file. [default: the demo's]", metavar="TEXT"
     )
     also: list[str] = option(
-        [], "An already-pruned model to include in the comparison.", metavar="MODEL"
+        [], PRUNING, "Already-pruned model to include in the comparison.", metavar="MODEL"
     )
 
 
@@ -137,56 +150,71 @@ class Choice:
 class Analysis:
     """Options to open, count and measure models."""
 
-    name: str | None = option(None, "Name of the model in the report. [default: from MODEL]")
+    name: str | None = option(
+        None, MODEL, "Name in the report. [default: from MODEL]", metavar="TEXT"
+    )
     blacklist: list[str] = option(
-        ["lm_head"], "Part of the names of modules to leave unpruned; lm_head is the output head."
+        ["lm_head"], PRUNING, "Modules to leave unpruned.", metavar="NAME"
     )
     convention: str = option(
-        "standard", "Counting convention: standard, or notebook (adds look-ups and tied heads)."
+        "standard", MEASUREMENTS, "Counting convention: standard or notebook.", metavar="NAME"
     )
     context: int | None = option(
-        None, "Context length in tokens, to count FLOPs of attention scores. [default: none]"
+        None, MEASUREMENTS, "Context length for FLOPs of attention scores.", metavar="TOKENS"
     )
-    patterns: bool = option(True, "Count N:M and block patterns of zeros (reads weights twice).")
-    zstd: bool = option(False, "Measure zstd-compressed file size (slow).", "--zstd")
-    latency: bool = option(False, "Time layers and forward passes on this machine.", "--latency")
+    patterns: bool = option(True, MEASUREMENTS, "N:M and block patterns.")
+    zstd: bool = option(False, MEASUREMENTS, "File size after zstd compression (slow).", "--zstd")
+    latency: bool = option(
+        False, MEASUREMENTS, "Latency of layers and of forward passes.", "--latency"
+    )
     cold: bool | None = option(
-        None, "Cache state of timed weights. [default: both]", "--cold/--warm"
+        None, MEASUREMENTS, "Cache state of timed weights. [default: both]", "--cold/--warm"
     )
     budget: float | None = option(
-        None, "Time budget of --latency. [default: 60 s]", metavar="SECONDS"
+        None, MEASUREMENTS, "Time budget of --latency. [default: 60 s]", metavar="SECONDS"
     )
     precision: float | None = option(
-        None, "Target relative precision of latency ratios. [default: 0.02]", metavar="SHARE"
+        None, MEASUREMENTS, "Precision of latency ratios. [default: 0.02]", metavar="SHARE"
     )
     perplexity: bool = option(
-        False, "Measure perplexity; for one policy and level also at every 10 %.", "--perplexity"
+        False, MEASUREMENTS, "Perplexity; of one pruning at every 10 %, too.", "--perplexity"
     )
     sensitivity: str | None = option(
-        None, "Sensitivity to pruning one part at a time: block, group or layer.", metavar="BY"
+        None, MEASUREMENTS, "Sensitivity by part: block, group or layer.", metavar="PART"
     )
-    text: str | None = option(None, "Text to score, or a file. [default: the demo's]")
+    text: str | None = option(
+        None, MEASUREMENTS, "Text or file to score. [default: the demo's]", metavar="TEXT"
+    )
     protocol: str | None = option(
         None,
+        MEASUREMENTS,
         "Evaluation protocol: sliding, wikitext2-2048, wikitext2-max, c4-256x2048, ptb. "
         "[default: sliding]",
         metavar="NAME",
     )
-    prompt: str | None = option(None, "Prompt that each variant continues by 40 tokens.")
-    workers: int = option(0, "Worker processes that count files; 0 uses threads.", min=0)
-    cache: Path | None = option(
-        None, "Cache folder for counts, keyed by each file's size, time and samples."
+    prompt: str | None = option(
+        None, MEASUREMENTS, "Prompt for a continuation of 40 tokens.", metavar="TEXT"
     )
+    workers: int = option(0, READING, _WORKERS, min=0, metavar="N")
+    cache: Path | None = option(None, READING, "Cache folder for counts.", metavar="FOLDER")
     cache_verify: bool = option(
-        False, "Count everything again and report wrong entries of --cache.", "--cache-verify"
+        False, READING, "Recount that reports wrong entries of --cache.", "--cache-verify"
     )
-    revision: str | None = option(None, "Branch, tag or commit on the Hub.")
-    subfolder: str | None = option(None, "Folder of the model in the repository or directory.")
-    file: str | None = option(None, "File to open if there are several.")
-    allow_pickle: bool = option(False, "Open PyTorch pickles (weights only).", "--allow-pickle")
-    base: str | None = option(None, "Base model of a LoRA adapter, to count the two merged.")
+    revision: str | None = option(
+        None, MODEL, "Branch, tag or commit on the Hub. [default: main]", metavar="NAME"
+    )
+    subfolder: str | None = option(
+        None, MODEL, "Folder inside the repository or directory.", metavar="FOLDER"
+    )
+    file: str | None = option(None, MODEL, "File to open where there are several.", metavar="FILE")
+    allow_pickle: bool = option(
+        False, READING, "PyTorch pickles, loaded as weights only.", "--allow-pickle"
+    )
+    base: str | None = option(
+        None, MODEL, "Base model of a LoRA adapter, counted merged.", metavar="MODEL"
+    )
     stream: bool = option(
-        False, "Count a Hub model over the network, without a local copy.", "--stream"
+        False, READING, "Hub files over the network, without a local copy.", "--stream"
     )
 
 
@@ -194,10 +222,10 @@ class Analysis:
 class DiffOptions:
     """Options of ``diff``."""
 
-    html: Path | None = option(None, "Report as an .html file.")
-    strict: bool = option(False, "Refuse a study that was edited after it was written.", "--strict")
-    language: str = option("en", _LANGUAGE, metavar="CODE")
-    template_dir: Path | None = option(None, _TEMPLATES, "--template-dir")
+    html: Path | None = option(None, OUTPUT, "Report as an .html file.", metavar="FILE")
+    strict: bool = option(False, READING, _STRICT, "--strict")
+    language: str = option("en", OUTPUT, _LANGUAGE, metavar="CODE")
+    template_dir: Path | None = option(None, OUTPUT, _TEMPLATES, "--template-dir", metavar="FOLDER")
 
 
 @dataclass(frozen=True)
@@ -205,30 +233,34 @@ class PairOptions:
     """Options of ``pair``."""
 
     out: list[Path] | None = option(
-        None, "Report file: .html, .pdf or .json; may be repeated.", "--out", "-o"
+        None, OUTPUT, "Report as .html, .pdf or .json; repeatable.", "--out", "-o", metavar="FILE"
     )
-    thesis: Path | None = option(None, "Folder for figures, tables and numbers for LaTeX.")
-    json: Path | None = option(None, "Comparison as a .json file.")
-    adapter: bool = option(False, "Merge AFTER, a LoRA adapter of BEFORE.", "--adapter")
-    workers: int = option(0, "Worker processes that read files; 0 uses threads.", min=0)
-    cache: Path | None = option(None, "Cache folder for compared tensors.")
-    language: str = option("en", _LANGUAGE, metavar="CODE")
-    template_dir: Path | None = option(None, _TEMPLATES, "--template-dir")
+    thesis: Path | None = option(None, OUTPUT, "Folder of the LaTeX kit.", metavar="FOLDER")
+    json: Path | None = option(None, OUTPUT, "Comparison as a .json file.", metavar="FILE")
+    adapter: bool = option(
+        False, MODEL, "AFTER is a LoRA adapter of BEFORE, compared merged.", "--adapter"
+    )
+    workers: int = option(0, READING, _WORKERS, min=0, metavar="N")
+    cache: Path | None = option(
+        None, READING, "Cache folder for compared tensors.", metavar="FOLDER"
+    )
+    language: str = option("en", OUTPUT, _LANGUAGE, metavar="CODE")
+    template_dir: Path | None = option(None, OUTPUT, _TEMPLATES, "--template-dir", metavar="FOLDER")
 
 
 @dataclass(frozen=True)
 class NotebookOptions:
     """Options of ``notebook``."""
 
-    to: str = option("html", "Format: html or ipynb.")
-    sparsity: str = option("0.3", "Share of the prunable weights to prune.")
-    out: Path = option(Path("results"), "Output folder.", "--out")
-    hide_inputs: bool = option(False, "Hide code cells.", "--hide-inputs")
+    to: str = option("html", OUTPUT, "Format: html or ipynb.", metavar="FORMAT")
+    sparsity: str = option("0.3", PRUNING, "Sparsity of prunable weights.", metavar="SHARE")
+    out: Path = option(Path("results"), OUTPUT, "Output folder.", "--out", metavar="FOLDER")
+    hide_inputs: bool = option(False, OUTPUT, "Export without code cells.", "--hide-inputs")
     notebook: str = option(
         "structural_csr_analysis",
+        OUTPUT,
         "Notebook: structural_csr_analysis, thesis_figures, policies, or a path.",
+        metavar="NAME",
     )
-    language: str = option(
-        "en", "Language of sentences, figures and tables: en, fr.", metavar="CODE"
-    )
-    template_dir: Path | None = option(None, _TEMPLATES, "--template-dir")
+    language: str = option("en", OUTPUT, _LANGUAGE, metavar="CODE")
+    template_dir: Path | None = option(None, OUTPUT, _TEMPLATES, "--template-dir", metavar="FOLDER")

@@ -28,8 +28,8 @@ def run(
     models: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Hub id, transformers directory, .safetensors or .gguf file; several models are "
-            "compared. [default: the demo model]",
+            help="Hub ids, transformers directories, .safetensors or .gguf files. "
+            "[default: the demo model]",
             metavar="MODEL",
         ),
     ] = None,
@@ -41,7 +41,8 @@ def run(
     """Count a model as Dense, Masked and CSR and write the report, tables and figures.
 
     Several policies or sparsities are compared as Dense and Masked, each policy at each sparsity.
-    Several models are compared in one report.
+    Several models are compared in one report. An already-pruned model is counted as it is unless
+    --sparsity prunes it further.
     """
     check_paths(*(models or ()), *choice.also, analysis.base)
     from sparsity_report.cli.policy_grid import Grid
