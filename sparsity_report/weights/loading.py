@@ -16,7 +16,7 @@ from sparsity_report.weights.anatomy.describe import ReaderOptions
 from sparsity_report.weights.sources.checkpoint import from_config, open_checkpoint, without_values
 from sparsity_report.weights.sources.hub import PICKLES, Remote, Request, fetch, find
 from sparsity_report.weights.sources.memory import ModuleWeights
-from sparsity_report.weights.sources.model_paths import local_path
+from sparsity_report.weights.sources.model_paths import distinctive_name, local_path
 from sparsity_report.weights.sources.pickles import check_allowed, read_pickle
 from sparsity_report.weights.sources.safetensors import Shards, find_shards, read_header
 from sparsity_report.weights.weights import Weights
@@ -50,7 +50,8 @@ def load(
         memory. None opens the built-in demo model. Any shard of a GGUF model, such as
         ``name-00001-of-00003.gguf``, opens the whole model.
     name : str, optional
-        Name in tables and reports. By default the Hub id, folder or file name.
+        Name in tables and reports. By default the Hub id, folder or file name; ``model``, the name
+        of the default file, has its folder before it.
     blacklist : collection of str
         Modules with one of these words in their dotted name are not pruned; ``lm_head`` stands for
         the output head under any name.
@@ -151,7 +152,7 @@ def _open_adapted(
 def _open_path(model: str, options: ReaderOptions, source: Request) -> Weights:
     name = options.name
     if (path := local_path(model, source.subfolder, source.file)) is None:
-        name = name or (_model_name(Path(source.file)) if source.file else model)
+        name = name or (_model_name(Path(model, source.file)) if source.file else model)
         if source.values and not source.stream:
             path, notes = fetch(model, source)
             options = replace(options, notes=notes)
@@ -192,7 +193,8 @@ def _model_name(path: Path) -> str:
     from sparsity_report.weights.gguf.gguf_model import unsharded_name
 
     # A file in the cache of the Hub is a link to a blob whose name is a hash.
-    return path.resolve().name if path.is_dir() else unsharded_name(path.name)
+    place = path.resolve() if path.is_dir() else path.parent.resolve() / unsharded_name(path.name)
+    return distinctive_name(place)
 
 
 def _open_files(path: Path, options: ReaderOptions, allow_pickle: bool) -> Weights:

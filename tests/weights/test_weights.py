@@ -405,6 +405,19 @@ def test_a_cached_hub_model_opens_offline(saved, monkeypatch, tmp_path):
     assert not any("bin" in pattern for _, patterns in calls for pattern in patterns)
 
 
+def test_a_model_called_model_has_the_name_of_its_folder(saved, tmp_path, monkeypatch):
+    folder, _ = saved
+    above = tmp_path.name
+    assert sr.load(folder).name == f"{above}/model"
+    assert sr.load(folder / "model.safetensors").name == "model/model.safetensors"
+    assert sr.load(folder, name="mine").name == "mine"
+    monkeypatch.chdir(folder)
+    assert sr.load(".").name == f"{above}/model"
+    monkeypatch.chdir(tmp_path)
+    folder.rename("tiny-llama")
+    assert sr.load("./tiny-llama").name == "tiny-llama"
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, on importing inductor
 def test_wrappers_and_shared_modules():
     tiny = Tiny()

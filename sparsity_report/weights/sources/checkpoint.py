@@ -27,18 +27,13 @@ from sparsity_report.weights.packed.format_detection import check_weights, detec
 from sparsity_report.weights.packed.packed_tensor import Packed, is_remote
 from sparsity_report.weights.packed.quantization_config import read_scheme
 from sparsity_report.weights.sources.memory import ModuleWeights
+from sparsity_report.weights.sources.model_paths import DEFAULTS
 from sparsity_report.weights.sources.quiet import without_bars
 from sparsity_report.weights.sources.tokenizer import open_tokenizer
 from sparsity_report.weights.tensor_slices import Entry, Origin, Slice, join_slices, pieces
 from sparsity_report.weights.weights import ONCE, Weights, float8_notes
 
 T = TypeVar("T", bound=Path | Origin)
-
-# Files that transformers looks for in a folder, in this order.
-_DEFAULTS = {
-    "model.safetensors": "safetensors", "model.safetensors.index.json": "safetensors",
-    "pytorch_model.bin": "pickle", "pytorch_model.bin.index.json": "pickle",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -252,9 +247,9 @@ def _saved_body(model: nn.Module, entries: Mapping[str, Entry]) -> nn.Module | N
 
 def _is_default(path: Path, source: str) -> bool:
     """Return True if transformers, given the folder, loads the opened files."""
-    files = (name for name in _DEFAULTS if (_folder(path) / name).is_file())
+    files = (name for name in DEFAULTS if (_folder(path) / name).is_file())
     first = next(files, "")
-    return first == path.name if path.is_file() else _DEFAULTS.get(first) == source
+    return first == path.name if path.is_file() else DEFAULTS.get(first) == source
 
 
 def _folder(path: Path) -> Path:

@@ -5,6 +5,12 @@ from pathlib import Path
 
 from sparsity_report.errors import SparsityReportError
 
+# Files that transformers looks for in a folder, in this order.
+DEFAULTS = {
+    "model.safetensors": "safetensors", "model.safetensors.index.json": "safetensors",
+    "pytorch_model.bin": "pickle", "pytorch_model.bin.index.json": "pickle",
+}  # fmt: skip
+_STEMS = {name.partition(".")[0] for name in DEFAULTS}
 _ID = re.compile(r"[A-Za-z0-9_][\w.-]{0,95}(/[\w.-]{1,96})?")
 
 
@@ -17,6 +23,18 @@ def is_hub_id(text: str) -> bool:
     (True, True, False, False)
     """
     return bool(_ID.fullmatch(text))
+
+
+def distinctive_name(path: Path) -> str:
+    """Return the last part of a path, with its folder if it is the stem of a default file.
+
+    Examples
+    --------
+    >>> distinctive_name(Path("/m/opt-125m")), distinctive_name(Path("/m/minilm/model"))
+    ('opt-125m', 'minilm/model')
+    """
+    is_default = path.name.partition(".")[0] in _STEMS
+    return f"{path.parent.name}/{path.name}".lstrip("/") if is_default else path.name
 
 
 def local_path(model: str, subfolder: str = "", file: str = "") -> Path | None:
