@@ -27,7 +27,7 @@ from sparsity_report.draw.charts import csr_bytes_curve
 from sparsity_report.errors import legible, spelled
 from sparsity_report.findings.study_findings import conventions
 from sparsity_report.report.pdf import _held, typeset
-from sparsity_report.report.sections import Medium, Section, chart_of
+from sparsity_report.report.sections import Medium, Section, Text, chart_of
 from sparsity_report.report.study_sections import study_document
 from sparsity_report.report.tables.study_tables import published
 from sparsity_report.report.tables.table_model import (
@@ -151,6 +151,31 @@ def test_short_tables_stay_on_a_page(bodies, most):
             first, *rest = table.rows
             table = replace(table, bodies=(Body((first,)), Body((rest[0],)), Body(tuple(rest[1:]))))
         assert to_typst(table)["long"] == (rows > most)
+
+
+@pytest.mark.parametrize(("sizes", "step"), [([7] * 8, 6), ([60], 1)])
+def test_tables_break_between_bodies_and_never_at_one_row(study, tmp_path, sizes, step):
+    """Wherever a long table starts on its page, rows and titles stay with their neighbors."""
+    columns, breaks = [Column("n", "n", NAME)], set()
+    bodies = [
+        Body(tuple(table_of("", "", columns, [{"n": f"body{b}row{r}"} for r in range(size)]).rows),
+             f"title{b}" if len(sizes) > 1 else "")
+        for b, size in enumerate(sizes)
+    ]  # fmt: skip
+    table = replace(table_of("t", "", columns, []), bodies=tuple(bodies))
+    shown = study_document(study, Medium("paper"))
+    path = tmp_path / "long.pdf"
+    for lines in range(20, 44, step):
+        shown["sections"] = [Section("long", "Long", (*map(Text, ["filled"] * lines), table))]
+        path.write_bytes(typeset(environment(), shown))
+        for page in poppler("pdftotext", path, "-layout").split("\f"):
+            rows = [tuple(map(int, one)) for one in re.findall(r"body(\d+)row(\d+)", page)]
+            titles = [int(one) for one in re.findall(r"title(\d+)", page)]
+            assert not titles or titles[-1] == rows[-1][0], "a title alone at the foot"
+            for body, count in Counter(body for body, _ in rows).items():
+                assert count == sizes[body] if len(sizes) > 1 else count > 1
+            breaks |= {rows[-1]} if rows else set()
+    assert len(breaks) > 2
 
 
 def test_heads_of_long_tables_are_repeated(pdf):
