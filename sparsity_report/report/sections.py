@@ -129,13 +129,6 @@ class Bullets(_Content):
 
 
 @dataclass(frozen=True)
-class Beside(_Content):
-    """Two tables side by side."""
-
-    tables: tuple[Table, Table]
-
-
-@dataclass(frozen=True)
 class Viewer(_Content):
     """The interactive view of a payload, and the map in its place where scripts do not run."""
 
@@ -152,17 +145,7 @@ class Partial(_Content):
 
 
 Block: TypeAlias = (
-    Text
-    | Heading
-    | Chart
-    | Drawing
-    | Multiples
-    | Fold
-    | Bullets
-    | Beside
-    | Viewer
-    | Partial
-    | Table
+    Text | Heading | Chart | Drawing | Multiples | Fold | Bullets | Viewer | Partial | Table
 )
 
 
@@ -202,8 +185,6 @@ def _flat(blocks: Iterable[Block]) -> Iterator[Block]:
             yield from _flat(block.blocks)
         elif isinstance(block, Multiples):
             yield from (*block.charts, block.colors)
-        elif isinstance(block, Beside):
-            yield from block.tables
         else:
             yield block
 

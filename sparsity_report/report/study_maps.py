@@ -46,6 +46,8 @@ def kit_figures(study: Comparison) -> Iterator[Block]:
     """Yield a map per pruning, and the overlay of policies."""
     commands, stems = variant_commands(study), variant_stems(study)
     for variant in study.facts.prunings:
+        if not study.facts.cells(variant).empty and heat_maps.even(study, variant):
+            continue
         draw = partial(heat_maps.sparsity_map, study, variant)
         yield sections.Drawing(f"map_{stems[variant]}", f"Map{commands[variant]}", draw)
     yield sections.Drawing("blocks", "Blocks", partial(blocks_chart, study))

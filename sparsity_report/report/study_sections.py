@@ -11,6 +11,7 @@ from sparsity_report.draw.vega import unchecked
 from sparsity_report.findings.study_findings import conventions, topics
 from sparsity_report.findings.verdict import verdict
 from sparsity_report.report import sections, study_maps
+from sparsity_report.report.citation import bibtex
 from sparsity_report.report.sections import Block, Bullets, Drawing, Medium, Section, Text
 from sparsity_report.report.tables import method_tables, speed_tables, study_tables
 from sparsity_report.report.tables.table_model import Table, plain_rows
@@ -23,8 +24,8 @@ from sparsity_report.words.strip_text import strip_texts
 
 # Most rows of the table of layers; most scores in a thesis.
 _ROWS, _SCORES = 600, 40
-# Variants beside which scores have room in a thesis, and unclassified modules in a list.
-_SCORED, _UNCLASSIFIED = 5, 50
+# Variants beside which scores have room in a thesis, columns of results, unclassified modules.
+_SCORED, _RESULTS, _UNCLASSIFIED = 5, 5, 50
 
 _CONVENTIONS = {"standard": "name.convention_standard", "notebook": "name.convention_notebook"}
 _Measured = Sequence[Callable[[Comparison], Table | None]]
@@ -45,7 +46,7 @@ _COLUMNS = {
         "kit": "sparsity_prunable sparsity_non_embedding sparsity_model stored_bytes "
         "flops_per_token"
     },
-    "storage": {"kit": "bytes ratio model_bytes break_even"},
+    "storage": {"kit": "bytes ratio model_bytes break_even lossless"},
 }
 
 
@@ -140,10 +141,13 @@ def study_sections(study: Comparison, medium: Medium) -> list[Section]:
 
 
 def _results(study: Comparison, medium: Medium, sentences: _Sentences) -> Iterator[Block]:
-    yield method_tables.results(study)
-    yield from map(Text, sentences["results"])
+    table = method_tables.results(study)
     if medium.is_kit:
+        yield from _numbered(table.parts(_RESULTS, table.caption))
         yield _turned(study_tables.totals(study), "thesis.totals_caption", study)
+        return
+    yield table
+    yield from map(Text, sentences["results"])
 
 
 def _turned(table: Table, caption: str, study: Comparison) -> Table:
@@ -156,7 +160,7 @@ def _where(study: Comparison, medium: Medium, sentences: _Sentences) -> Iterator
     if medium.is_kit:
         yield from study_maps.kit_figures(study)
         for variant in study_maps.headline_first(study)[:1]:
-            yield from study_tables.extremes(study, variant, medium.top) or ()
+            yield study_tables.extremes(study, variant, medium.top)
         return
     yield Bullets(tuple(sentences["where"])) if sentences["where"] else None
     if _is_comparison(study):
@@ -245,7 +249,7 @@ def _method(study: Comparison, medium: Medium) -> Iterator[Block]:
         study=study.fingerprint,
         weights=", ".join(study.variants["fingerprint"].unique()),
     )
-    yield sections.Partial("citation", {"text": citation})
+    yield sections.Partial("citation", {"text": citation, "bibtex": bibtex(study)})
 
 
 def _layouts(study: Comparison) -> Iterator[Block]:
@@ -261,8 +265,7 @@ def _audit(study: Comparison, medium: Medium) -> Iterator[Block | None]:
     """Yield extreme and unusual layers of the headline's pruning, and unclassified modules."""
     for variant in study_maps.headline_first(study)[:1]:
         yield study_tables.unusual(study, variant)
-        if extremes := study_tables.extremes(study, variant, medium.top):
-            yield sections.Beside(extremes)
+        yield study_tables.extremes(study, variant, medium.top)
     if names := [clip(name, 200) for name in study.unclassified]:
         yield Text(say("page.unclassified_intro"))
         yield Bullets(tuple(first(names, _UNCLASSIFIED)), are_names=True)

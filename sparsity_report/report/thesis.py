@@ -19,7 +19,9 @@ from sparsity_report.draw.vega import unchecked
 from sparsity_report.errors import SparsityReportError, check_options
 from sparsity_report.files.atomic import check_folder, together, write_file
 from sparsity_report.findings.study_findings import conventions
+from sparsity_report.findings.verdict import verdict
 from sparsity_report.hooks import hooks
+from sparsity_report.report.citation import bibtex, weights
 from sparsity_report.report.pair_sections import KINDS, pair_sections
 from sparsity_report.report.sections import Drawing, Medium, Section
 from sparsity_report.report.study_sections import study_sections
@@ -41,13 +43,9 @@ from sparsity_report.words.sentences import say
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-_TEMPLATES = ("numbers.tex", "captions.tex", "findings.tex", "sparsity-report.bib", "example.tex")
-# Width of the columns after the first of a comparison of policies, in centimeters.
-_COMPARED_CM = 11
+_TEMPLATES = ("numbers.tex", "captions.tex", "findings.tex", "example.tex")
 # Letters of a module's name from which it breaks in its column.
 _LONG_NAME = 45
-# Year of this version.
-_YEAR = 2026
 
 # Units of quantities with a short form.
 _UNITS = {
@@ -90,8 +88,8 @@ def write_thesis(
       ``perplexity_grid`` and ``zero_shot_grid`` have scores of methods by sparsity.
     - ``numbers.tex``, a command for each number that a text would quote, such as
       ``\MaskedThirtySparsityModel`` or, for a pair, ``\PrunableWeightsRemoved``.
-    - ``findings.tex`` with the sentences of :func:`summarize`, ``sparsity-report.bib`` for
-      citations, and ``example.tex``, which uses all of them.
+    - ``findings.tex`` with the verdict and the sentences of :func:`summarize`,
+      ``sparsity-report.bib`` for citations, and ``example.tex``, which uses all of them.
 
     Parameters
     ----------
@@ -160,11 +158,11 @@ def write_thesis(
             "captions": captions,
             "tables": [Tex(table.key) for table in tables],
             "version": sparsity_report.__version__,
-            "year": _YEAR,
             "findings": hooks.sentences(study),
             **(_pair_texts(study) if isinstance(study, Pair) else _study_texts(study)),
             **{f"{place}_cm": width for place, width in widths.items()},
         }
+        files["sparsity-report.bib"] = "\n".join([*bibtex(study), ""])
         files |= {
             file: render(templates, f"thesis/{file}.j2", shown, "write the thesis kit")
             for file in _TEMPLATES
@@ -176,7 +174,9 @@ def write_thesis(
 def _study_texts(study: Comparison) -> dict[str, Any]:
     return {
         "models": tex(model_names(study)),
-        "fingerprints": tex(", ".join(study.variants["fingerprint"].unique())),
+        "verdict": str(verdict(study)),
+        "fingerprint": study.fingerprint,
+        "weights": tex(weights(study)),
         "conventions": [*map(str, conventions(study))],
         "packed": bool(study.facts.packings(study.facts.baseline)),
         "base": Tex(variant_commands(study)[study.facts.baseline]),
@@ -185,7 +185,12 @@ def _study_texts(study: Comparison) -> dict[str, Any]:
 
 
 def _pair_texts(pair: Pair) -> dict[str, Any]:
-    return {"models": tex(both(pair)), "fingerprints": "", "conventions": [], "pair": True}
+    return {
+        "models": tex(both(pair)),
+        "verdict": pair.sentences()[0],
+        "conventions": [],
+        "pair": True,
+    }
 
 
 @unchecked()
@@ -215,8 +220,6 @@ def _figures(
 def _latex(table: Table, text_cm: float) -> str:
     is_long = any(len(row.cells[0].text) > _LONG_NAME for row in table.rows)
     first_cm = text_cm - 6 if is_long else None
-    if table.key.startswith("compared"):
-        first_cm = text_cm - _COMPARED_CM
     return to_latex(table, table.key.replace("_", "-"), first_cm)
 
 

@@ -1,6 +1,7 @@
 """The thesis kit: exact sizes, embedded fonts, the study's numbers, and LaTeX that runs."""
 
 import dataclasses
+import html
 import itertools
 import re
 import shutil
@@ -30,7 +31,6 @@ import sparsity_report as sr
 from sparsity_report.errors import legible
 from sparsity_report.report.tables.latex import command_names, tex
 from sparsity_report.study.schema import LAYOUTS
-from sparsity_report.words.display_names import group_name
 
 pytestmark = pytest.mark.slow(seconds=60)
 
@@ -119,18 +119,15 @@ def number(cell):
 
 def test_what_is_written(kit):
     names = {path.relative_to(kit).as_posix() for path in kit.rglob("*") if path.is_file()}
-    figures = ("sparsity", "param_frac", "flops", "map_masked30", "csr_bytes")
+    figures = ("map_masked30", "csr_bytes")
     expected = {
         f"figures/{name}_{place}.{kind}"
         for name in figures
         for place in ("column", "text")
         for kind in ("pdf", "svg", "png")
     }
-    expected |= {f"tables/groups_{stem}.tex" for stem in ("dense", "masked30", "csr30")}
-    expected |= {f"tables/layers_{end}_masked30.tex" for end in ("most", "least")}
-    expected |= {"tables/totals.tex", "tables/sparsity.tex", "tables/storage_masked30.tex"}
-    expected |= {f"{name.removesuffix('.tex')}.{kind}" for name in expected
-                 if name.startswith("tables/") for kind in ("md", "html")}  # fmt: skip
+    tables = ("results", "totals", "extremes", "storage")
+    expected |= {f"tables/{name}.{kind}" for name in tables for kind in ("tex", "md", "html")}
     expected.add("sparsity-report.bib")
     expected |= {f"{name}.tex" for name in ("numbers", "captions", "findings", "example")}
     assert names == expected
@@ -161,12 +158,12 @@ def test_figures_are_vector_and_carry_their_text(kit, study):
         assert fonts(path), path.name
         assert all(fonts(path).values()), path.name
         assert images(path) == []
-    words = text_of(kit / "figures" / "sparsity_column.pdf")
-    for variant in study.variants["variant"]:
-        assert variant in words
+    words = text_of(kit / "figures" / "map_masked30_column.pdf")
+    for projection in study.facts.cells("Masked30")["projection"]:
+        assert projection in words
     # What a caption says is not drawn.
-    assert "Zerospergroup" not in words
-    assert "Zeros per group: demo" in (kit / "captions.tex").read_text()
+    assert "pruning" not in words
+    assert "Zeros after 30" in (kit / "captions.tex").read_text()
 
 
 @pytest.mark.usefixtures("no_pictures")
@@ -200,10 +197,6 @@ def test_greyscale_needs_no_color(grey):
         for color in drawn:
             parts = re.findall(r"\d+", color) if "rgb" in color else re.findall("..", color[1:])
             assert len(set(parts)) == 1, (path.name, color)
-    bars = (folder / "figures" / "sparsity_text.svg").read_text()
-    assert ">#ff0000<" in bars
-    legend = re.findall(r'aria-label="[^"]*"[^>]*|d="M-?[\d.]+[^"]*" fill="(#\w+)"', bars)
-    assert len({color for color in legend if color}) >= 8
     lines = (folder / "figures" / "csr_bytes_text.svg").read_text()
     assert len(set(re.findall(r'stroke-dasharray="([^"]+)"', lines))) >= 3
 
@@ -240,18 +233,9 @@ def test_tables_are_those_of_the_study(kit, study):
         shares = (row.sparsity_prunable, row.sparsity_non_embedding, row.sparsity_model)
         assert [number(cell) for cell in cells[1:4]] == [round(100 * s, 2) for s in shares]
         assert [int(cell) for cell in cells[4:]] == [row.stored_bytes, row.flops_per_token]
-    for variant in study.variants["variant"]:
-        groups = study.groups[study.groups["variant"] == variant]
-        rows = rows_of(kit / "tables" / f"groups_{variant.lower()}.tex")
-        for cells, row in zip(rows, groups.itertuples(), strict=True):
-            assert cells[0] == group_name(row.group)
-            assert [int(cells[k]) for k in (1, 2, 3, 5, 6)] == [
-                row.modules, row.total, row.nonzero, row.flops_per_token, row.stored_bytes
-            ]  # fmt: skip
-            assert number(cells[4]) == (round(100 * row.sparsity, 1) if row.total else None)
     stored = study.storage.set_index(["variant", "scope", "layout"])["bytes"]
     for cells, layout in zip(
-        rows_of(kit / "tables" / "storage_masked30.tex"),
+        rows_of(kit / "tables" / "storage.tex"),
         [layout for layout in LAYOUTS if layout != "zstd"],  # not asked for
         strict=True,
     ):
@@ -261,9 +245,11 @@ def test_tables_are_those_of_the_study(kit, study):
         )
         assert [int(cells[1]), int(cells[3])] == [prunable, model]
         assert number(cells[2]) == round(prunable / dense, 2)
-    most = rows_of(kit / "tables" / "layers_most_masked30.tex")
-    shares = study.facts.prunable("Masked30")["share"].sort_values(ascending=False)
-    assert [number(cells[2]) for cells in most] == [round(100 * s, 1) for s in shares.head(10)]
+        assert (cells[5] == "yes") == (layout in study.facts.lossless("Masked30").index), layout
+    extremes = [cells for cells in rows_of(kit / "tables" / "extremes.tex") if len(cells) > 1]
+    shares = (100 * study.facts.prunable("Masked30")["share"]).sort_values(ascending=False)
+    ends = [*shares.head(10), *shares.tail(10)[::-1]]
+    assert [number(cells[2]) for cells in extremes] == [round(share, 1) for share in ends]
     for path in (kit / "tables").glob("*.tex"):
         text = path.read_text()
         assert "\\toprule" in text
@@ -274,6 +260,7 @@ def test_tables_are_those_of_the_study(kit, study):
 @pytest.mark.latex
 def test_the_example_compiles_without_a_warning(kit, study):
     _, text = compiled(kit)
+    assert int(facts(kit / "example.pdf")["Pages"]) <= 8
     for sentence in sr.summarize(study):
         assert bare(sentence) in text
     for variant in study.totals.itertuples():
@@ -291,13 +278,15 @@ def test_french_compiles_with_the_same_numbers(kit, study, tmp_path):
         sentences = sr.summarize(study)
     english, other = commands(kit), commands(tmp_path)
     assert list(english) == list(other)
+    assert english.pop("StudyVerdict") != other["StudyVerdict"]
     for name, value in english.items():
         assert re.findall(r"[\d.]+", value) == re.findall(r"[\d.]+", other[name]), name
     assert other["CSRThirtyStoredBytesShort"] == "\\num{5.11}\\,Mo"
     for path in (kit / "tables").glob("*.tex"):
         french = tmp_path / "tables" / path.name
         for ours, theirs in zip(rows_of(path), rows_of(french), strict=True):
-            assert ours[1:] == theirs[1:], path.name
+            words = {"yes": "oui", "no": "non"}
+            assert [words.get(cell, cell) for cell in ours[1:]] == theirs[1:], path.name
         assert (
             path.read_text().partition("\\midrule")[0] != french.read_text().partition("\\mid")[0]
         )
@@ -306,8 +295,7 @@ def test_french_compiles_with_the_same_numbers(kit, study, tmp_path):
         assert bare(sentence).replace("’", "'") in text.replace("’", "'")
     assert "3,83Mo" in text
     assert "30.0" not in text
-    words = text_of(tmp_path / "figures" / "sparsity_column.pdf")
-    assert "plongements" in words
+    assert "parcimonie" in text_of(tmp_path / "figures" / "csr_bytes_column.pdf")
 
 
 @pytest.mark.latex
@@ -315,7 +303,6 @@ def test_small_shares_and_many_variants_compile(grey):
     study, folder = grey
     _, text = compiled(folder)
     assert str(study.totals["stored_bytes"].iloc[0]) in text
-    assert "<0.1" in (folder / "tables" / "sparsity.tex").read_text()
 
 
 @pytest.mark.latex
@@ -371,9 +358,24 @@ def test_pdf_latex_and_json_say_the_same(kit, pdf, study, tmp_path):
     for row in totals.itertuples():
         (name,) = command_names([row.variant])
         for column, title in (("stored_bytes", "StoredBytes"), ("nonzero", "Nonzero")):
-            value = str(getattr(row, column))
-            assert values[f"{name}{title}"] == f"\\num{{{value}}}"
-            assert value in text
+            assert values[f"{name}{title}"] == f"\\num{{{getattr(row, column)}}}"
+    verdict = sr.summarize(study)[0]
+    assert tex(verdict) == values["StudyVerdict"]
+    assert bare(verdict) in text
+
+
+def test_kit_page_and_pdf_cite_by_the_same_entry(kit, pdf, study, tmp_path):
+    entry = (kit / "sparsity-report.bib").read_text()
+    assert bare(entry) in text_of(pdf)
+    page = sr.write_report(study, tmp_path / "report.html").read_text(encoding="utf-8")
+    assert html.unescape(re.search(r'<pre class="cite"[^>]*>(.*?)</pre>', page, re.S)[1]) == entry
+    weights = study.variants.loc[0, "fingerprint"]
+    assert study.fingerprint != weights
+    values = commands(kit)
+    assert values["StudyFingerprint"] == study.fingerprint
+    assert values["WeightsFingerprint"] == weights
+    for text in (sr.__version__, study.fingerprint, weights):
+        assert text in entry
 
 
 def test_impossible_widths_and_places(study, tmp_path):
@@ -390,7 +392,7 @@ def test_impossible_widths_and_places(study, tmp_path):
 
 
 def test_a_full_disk_leaves_earlier_files(kit, study, tmp_path):
-    old = tmp_path / "kit" / "figures" / "sparsity_text.png"
+    old = tmp_path / "kit" / "figures" / "csr_bytes_text.png"
     old.parent.mkdir(parents=True)
     old.write_text("old")
     with small_files(30_000), pytest.raises(sr.SparsityReportError, match="with space left"):
@@ -484,11 +486,11 @@ def test_every_letter_kept_is_known_to_latex(tmp_path):
 def test_measurements_are_set_and_quoted(study, tmp_path):
     measured = put_in(study, latency=latency(), quality=quality(), sensitivity=sensitivity(12))
     sr.write_thesis(measured, tmp_path)
-    for name in ("speed", "crossover", "quality", "distance", "sensitivity"):
+    for name in ("speed", "crossover", "quality", "sensitivity"):
         assert (tmp_path / "figures" / f"{name}_column.pdf").is_file()
-    rows = rows_of(tmp_path / "tables" / "quality.tex")
-    assert [number(cells[2]) for cells in rows] == [10.0, 12.5, 1234.0]
-    assert [number(cells[3]) for cells in rows] == [25.0] * 3
+    rows = rows_of(tmp_path / "tables" / "results.tex")
+    assert [number(cells[2]) for cells in rows] == [10.0, 12.5, None]
+    assert "0.40 (" in rows_of(tmp_path / "tables" / "results_2.tex")[2][-1]
     values = commands(tmp_path)
     assert values["MaskedThirtyPerplexity"] == "\\num{12.50}"
     assert values["MaskedThirtyTopOne"] == "\\qty{25.0}{\\percent}"
@@ -500,5 +502,5 @@ def test_measurements_are_set_and_quoted(study, tmp_path):
         for end, value in (("", "0.40"), ("Low", "0.38"), ("High", "0.42"))
     }
     assert values["MaskedThirtyOneTokensPromised"] == "\\num{1.00}"
-    _, text = compiled(tmp_path)
-    assert "1234.00" in text
+    compiled(tmp_path)
+    assert int(facts(tmp_path / "example.pdf")["Pages"]) <= 8

@@ -33,11 +33,6 @@ _SPARSITIES = {
     "non_embedding": ("sparsity.non_embedding", "sparsity.non_embedding_note"),
     "model": ("sparsity.model", "sparsity.model_note"),
 }
-_EXTREMES = {
-    "layers_most": "caption.most_sparse_layers",
-    "layers_least": "caption.least_sparse_layers",
-}
-
 _INSIDE = {"heads": "caption.zeros_by_head", "experts": "caption.zeros_by_expert"}
 
 
@@ -135,18 +130,17 @@ def layers_compared(study: Comparison) -> Table:
     return table_of("layers", say("caption.layers_compared"), columns, wide, "layers sortable")
 
 
-def extremes(study: Comparison, variant: str, limit: int = 10) -> tuple[Table, Table] | None:
+def extremes(study: Comparison, variant: str, limit: int = 10) -> Table | None:
     """Return the most and the least sparse prunable layers; None where no two of them differ."""
-    spread = study.facts.spread(variant)
-    if spread and cells.SHARE.write(spread.low) == cells.SHARE.write(spread.high):
+    spread, frames = study.facts.spread(variant), study.facts.extremes(variant, limit)
+    if frames[0].empty or (
+        spread and cells.SHARE.write(spread.low) == cells.SHARE.write(spread.high)
+    ):
         return None
     columns = columns_of("module_name weight_total share", _FIRST)
-    frames = study.facts.extremes(variant, limit)
-    most, least = (
-        table_of(key, say(caption, variant=variant), columns, frame)
-        for (key, caption), frame in zip(_EXTREMES.items(), frames, strict=True)
-    )
-    return (most, least) if most.rows else None
+    titles = say("caption.most_sparse"), say("caption.least_sparse")
+    caption = say("caption.extreme_layers", variant=variant)
+    return cells.grouped("extremes", caption, columns, zip(titles, frames, strict=True))
 
 
 def unusual(study: Comparison, variant: str) -> Table | None:
