@@ -119,7 +119,7 @@ def _spread(study: Comparison) -> Iterator[Phrase]:
         if spread and spread.is_uneven and spread.layers >= prunable:
             figures = {"variants": names, "threshold": row["threshold"], "first": names[0]}
             uneven.append(figures | spread._asdict())
-    if len(uneven) > _SEVERAL:
+    if len(uneven) > 1:
         widest = max(uneven, key=lambda each: float(each["high"] - each["low"]))
         widest["variants"] = [name for each in uneven for name in each["variants"]]
         yield phrase("finding.uneven_sparsity_of_several", **widest)

@@ -128,7 +128,7 @@ def study_sections(study: Comparison, medium: Medium) -> list[Section]:
     appendix = {
         "inside": ("page.heads_experts_heading", study_maps.heads_and_experts(study)),
         "layouts": ("page.layouts_heading", _layouts(study)),
-        "timings": ("page.timings_heading", _measured(study, _TIMES)),
+        "timings": ("page.timings_heading", (make(study) for make in _TIMES)),
         "audit": ("page.audit_heading", _audit(study, medium)),
         "totals": ("page.totals_heading", _totals(study)),
         "layers": ("page.layers_heading", _layers(study)),
@@ -176,13 +176,12 @@ def _storage(study: Comparison, medium: Medium, sentences: _Sentences) -> Iterat
         for variant in prunings[:1]:
             yield study_tables.storage(study, variant).for_medium(_COLUMNS, medium.name)
         return
-    yield from map(Text, sentences["storage"])
+    yield Text(" ".join(sentences["storage"])) if sentences["storage"] else None
     if (curve := charts.csr_bytes_curve(study)) is None:
         yield Text(say("page.storage_empty"))
         return
     yield study_tables.useful(study, prunings[0]) if prunings else None
     yield sections.chart_of(curve, study_tables.curve(study))
-    yield Text(say("page.break_even_note"), "note")
 
 
 def _speed(study: Comparison, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
@@ -190,8 +189,8 @@ def _speed(study: Comparison, medium: Medium, sentences: _Sentences) -> Iterator
         yield from _kit_figures(study, "speed", "crossover")
         yield speed_tables.speedups(study)
         return
-    yield from map(Text, sentences["speed"])
-    yield from (chart for chart in _charts(study, _TIMES) if chart)
+    yield Text(" ".join(sentences["speed"])) if sentences["speed"] else None
+    yield from _charts(study, _TIMES)
 
 
 def _quality(study: Comparison, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
