@@ -21,7 +21,7 @@ _FRACTIONS = ("verdict.csr_larger_33", "verdict.csr_larger_25")
 
 
 def verdict(study: Comparison) -> Phrase:
-    """Return the verdict on a study.
+    """Return at most two sentences that answer a study.
 
     Parameters
     ----------

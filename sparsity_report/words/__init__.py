@@ -2,6 +2,7 @@
 
 - ``languages``: the language in use, and its catalogue in ``templates/languages``
 - ``number_format``: one format for each kind of number
+- ``strip_text``: the figures at the head of a report
 - ``display_names``: names of groups, methods, layouts, columns and other raw values
 - ``pair_labels``: names of a pair and of its strips of removed units
 - ``score_text``: names and texts of measured scores

@@ -71,7 +71,7 @@ def _note(tile: Tile, facts: Facts) -> str:
         text = more["text"], more["text_fingerprint"]
         return say("strip.perplexity_note", text=text, window=more["window"])
     if tile.key == "speed":
-        return say(f"strip.speed_{more['reason']}", **more)
+        return say(f"speed_reason.{more['reason']}", **more)
     if tile.key == "size":
         unpacked = facts.unpacked_dtypes(facts.baseline)
         key = "strip.size_unpacked_note" if unpacked else "strip.size_note"

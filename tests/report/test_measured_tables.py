@@ -76,7 +76,7 @@ def test_a_reason_replaces_a_time_that_is_not_reported(study, tmp_path):
     busy = put_in(study, latency=latency().assign(others=2.21))
     grid = table(sr.write_report(busy, tmp_path / "page.html"), ["Variant", head("column.item")])
     for row in grid[1:]:
-        assert row[4:6] == [say("strip.speed_crowded"), "–"]
+        assert row[4:6] == [say("speed_reason.crowded"), "–"]
         assert row[7] == row[9] == "–"
 
 

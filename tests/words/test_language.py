@@ -21,7 +21,19 @@ from sparsity_report.words.sentences import say
 
 ROOT = Path(__file__).parents[2]
 # Keys of these end in a raw value, such as the name of a column or of a layout.
-FAMILIES = ("column", "group", "layout", "method", "kind", "alignment", "structure", "cache")
+FAMILIES = (
+    "column",
+    "group",
+    "layout",
+    "method",
+    "kind",
+    "alignment",
+    "structure",
+    "cache",
+    "strip",
+    "speed_reason",
+    "term",
+)
 CATALOGUES = sorted((ROOT / "templates" / "languages").glob("*.json"))
 
 

@@ -33,7 +33,9 @@ def latency(study: Comparison) -> Table | None:
     ends = frame[["seconds_low", "seconds_high"]].where(is_timed)
     values["quartiles"] = _tuples(ends, *ends.columns)
     values["bound_share"] = frame["bound_share"].where(is_timed)
-    reasons = frame["withheld"].map(lambda why: None if pd.isna(why) else say(f"strip.speed_{why}"))
+    reasons = frame["withheld"].map(
+        lambda why: None if pd.isna(why) else say(f"speed_reason.{why}")
+    )
     values["seconds"] = frame["seconds"].astype(object).where(is_timed, reasons)
     kinds: Any = [None if timed else _REASON for timed in is_timed]
     values["seconds_kind"] = pd.Series(kinds, frame.index, dtype=object)

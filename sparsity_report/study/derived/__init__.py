@@ -1,7 +1,7 @@
 """Figures derived from the frames of a study, each with one definition.
 
 - `facts`: the figures of each variant that several readers show
-- `cards`: the four large numbers at the head of a report
+- `strip`: the four figures at the head of a report
 - `policy_names`: names of pruning policies, and each distinct pruning
 - `protocol_scores`: scores of one text by one protocol
 - `zero_shot`: the seven zero-shot tasks
