@@ -2,8 +2,9 @@
 
 ``theme`` holds colors, sizes and number formats, ``marks`` the heat map, bars and curve from which
 all charts are made. Charts of a study: ``charts`` (bars per group, bytes against sparsity),
-``heat_maps`` (zeros per layer, head and expert), ``spread_charts`` (a dot per layer, a line per
-policy), ``measured_charts`` (perplexity, sensitivity), ``speed_charts`` (speed-ups, crossovers).
+``heat_maps`` (zeros per layer, head and expert), ``policy_charts`` (a line per policy: quality or
+bytes by sparsity, zeros by block), ``measured_charts`` (sensitivity), ``speed_charts`` (speed-ups,
+crossovers).
 ``pair_charts`` draws a pair. ``paper_figures`` and ``export`` write files, ``fonts`` holds the font
 for a browser, and ``vega`` the limits of drawing.
 

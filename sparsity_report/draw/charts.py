@@ -22,9 +22,9 @@ from sparsity_report.words.sentences import join, say
 
 _LINES = {
     "dense": (theme.BLUE, theme.SOLID),
-    "csr_int32": (theme.BLACK, theme.SOLID),
-    "csr_int64": (theme.BLACK, theme.DASHED),
-    "bitmask": (theme.GREEN, theme.DOTTED),
+    "csr_int32": (theme.BLACK, theme.DASHED),
+    "csr_int64": (theme.BLACK, theme.DOTTED),
+    "bitmask": (theme.BLACK, theme.DASH_DOT),
 }
 _MOST_LEVELS = 8
 
@@ -34,9 +34,7 @@ def group_bars(
     metric: str,
     width: float = TEXT_WIDTH,
     variant: str | None = None,
-    *,
-    once: bool = False,
-) -> alt.LayerChart:
+) -> alt.LayerChart | None:
     """Return bars per group with the variants side by side; unknown values show as "–".
 
     Parameters
@@ -47,30 +45,31 @@ def group_bars(
         In points, everything included.
     variant : str, optional
         The only variant to show.
-    once : bool
-        Variants with the same bars in every group share them.
+
+    Returns
+    -------
+    altair.LayerChart or None
+        None if all bars are equal, or those of each group in several variants.
 
     Examples
     --------
     >>> import sparsity_report as sr
     >>> study = sr.compare(sr.dense(sr.load()))
-    >>> group_bars(study, "sparsity").to_dict()["width"]
+    >>> group_bars(study, "param_frac").to_dict()["width"]
     454
     """
     meant, table, inks = FILED[metric], study.pivot(metric), theme.palette(study)
     shown = dict(zip(inks, distinct_names(list(inks)), strict=True))
     variants = list(inks) if variant is None else [variant]
-    if once:
-        known = table.astype(object).where(table.notna(), None)
-        alike = theme.alike({name: tuple(known[name]) for name in variants})
-        variants = list(alike)
-        shown |= {name: clip(", ".join(shown[n] for n in alike[name])) for name in variants}
     rows = [
         _bar(group_name(str(group)), shown[name], table.loc[group, name], meant.kind)
         for group in table.index
         for name in variants
     ]
-    alone = len(variants) == 1 and not once
+    bars = {(row["group"], row["label"]) for row in rows}
+    if len(variants) > 1 and len(bars) == len(table) or len({label for _, label in bars}) < 2:
+        return None
+    alone = len(variants) == 1
     prefix = say("chart.variant_of_prefix", variant=shown[variants[0]]) if alone else ""
     note = f"{prefix}{theme.model_names(study)} · {say(meant.note)}"
     shape = replace(

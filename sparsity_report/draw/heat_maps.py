@@ -1,4 +1,4 @@
-"""Heat maps of zeros by Transformer block, and of zeros beyond a Gaussian's.
+"""Heat maps of zeros by Transformer block, with colors from 0 to 100 %.
 
 Rows of a map are projections, or attention heads or experts.
 
@@ -18,7 +18,6 @@ from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.heads_experts import Part
 from sparsity_report.untrusted.display_text import clip, short_name
 from sparsity_report.words.display_names import method_name
-from sparsity_report.words.number_format import shares_domain
 from sparsity_report.words.sentences import say
 
 #: Width of a small map, everything included.
@@ -64,9 +63,10 @@ def block_map(
         Further fields of the tooltip and the keys of their titles.
     **look
         Further fields of :class:`sparsity_report.draw.marks.HeatMap`: the width in points, the
-        domain of the colors (by default equally far from zero).
+        domain of the colors (by default 0 to 1 of shares, else equally far from zero).
     """
     far = max(0.01, float(cells[value].abs().max()))
+    domain = (0.0, 1.0) if kind == "share" else (-far, far)
     fields = {"block": "kind.block", "projection": "name.projection", "label": label, **tips}
     rows = cells.assign(
         value=cells[value].astype(object).where(cells[value].notna(), None),
@@ -77,7 +77,7 @@ def block_map(
         projections=tuple(axes[1]),
         kind=kind,
         tips=marks.tips(**fields),
-        **{"row": theme.ROW, "domain": (-far, far), **look},
+        **{"row": theme.ROW, "domain": domain, **look},
     )
     return marks.heat_map(marks.inline(rows[[*fields, "value"]]), shape)
 
@@ -132,7 +132,6 @@ def sparsity_map(
     study: Comparison,
     variant: str,
     width: float = TEXT_WIDTH,
-    domain: tuple[float, float] | None = None,
 ) -> alt.LayerChart | None:
     """Return a heat map of the sparsity of the prunable weights.
 
@@ -142,16 +141,14 @@ def sparsity_map(
     variant : str
     width : float
         In points, everything included.
-    domain : tuple of float, optional
-        Ends of the colors; by default the same for every map of the study.
 
     Returns
     -------
     altair.LayerChart or None
-        None if the variant has no prunable weights in numbered blocks.
+        None if the variant has no prunable weights in numbered blocks, or all cells are equal.
     """
     cells, grid = study.facts.cells(variant), study.facts.grid(variant)
-    if cells.empty:
+    if cells.empty or even(study, variant):
         return None
     tips = {}
     if (layers := int(cells["layers"].max())) > 1:
@@ -159,8 +156,7 @@ def sparsity_map(
         cells = cells.assign(range=[say("format.percent_range", low=a, high=b) for a, b in ends])
         tips = {"layers": "chart.layers_in_cell", "range": "chart.zeros_range_per_layer"}
     look: dict[str, Any] = {"width": width, "title": say("chart.zeros_label"), "tips": tips}
-    axes, limits = (grid.blocks, grid.projections), domain or zeros_domain(study)
-    chart = block_map(cells, axes, domain=limits, **look)
+    chart = block_map(cells, (grid.blocks, grid.projections), **look)
     counts = {"blocks": len(grid.blocks), "projections": len(grid.projections)}
     alt_text = say("chart.zeros_map_alt", **counts, **extremes(cells, "sparsity", "share"))
     return theme.titled(chart, *_map_title(study, variant, layers), alt_text)
@@ -182,36 +178,19 @@ def _map_title(study: Comparison, variant: str, layers: int) -> tuple[str, str]:
     return heading, " · ".join(notes)
 
 
-def zeros_domain(study: Comparison) -> tuple[float, float]:
-    """Return the ends of the colors that all maps of a study share on paper."""
-    cells = [study.facts.cells(variant)["sparsity"] for variant in study.facts.prunings]
-    shares = pd.concat(cells) if cells else pd.Series(dtype=float)
-    return (0.0, 1.0) if shares.empty else shares_domain(shares.min(), shares.max())
-
-
-def small_map(
-    study: Comparison, variant: str, domain: tuple[float, float] | None = None
-) -> alt.LayerChart | None:
+def small_map(study: Comparison, variant: str) -> alt.LayerChart | None:
     """Return a heat map of a variant's zeros without a legend, one of several side by side.
-
-    Parameters
-    ----------
-    study : Comparison
-    variant : str
-    domain : tuple of float, optional
-        Ends of the colors; by default the same for every map of the study.
 
     Returns
     -------
     altair.LayerChart or None
-        None if the variant has no prunable weights in numbered blocks.
+        None if the variant has no prunable weights in numbered blocks, or all cells are equal.
     """
     cells, grid = study.facts.cells(variant), study.facts.grid(variant)
-    if cells.empty:
+    if cells.empty or even(study, variant):
         return None
-    axes, ends = (grid.blocks, grid.projections), domain or zeros_domain(study)
     row = min(_SMALL_ROW, _SMALL_HEIGHT / len(grid.projections))
-    chart = block_map(cells, axes, row=row, domain=ends, **_SMALL)
+    chart = block_map(cells, (grid.blocks, grid.projections), row=row, **_SMALL)
     low, high = _ends(cells)
     note = say("format.range", low=low, high=high)
     alt_text = say("chart.small_map_alt", variant=clip(variant), note=note)
@@ -220,7 +199,9 @@ def small_map(
 
 def even(study: Comparison, variant: str) -> str | None:
     """Return the sparsity of a variant's map if all its cells have the same, else None."""
-    low, high = _ends(study.facts.cells(variant))
+    if (cells := study.facts.cells(variant)).empty:
+        return None
+    low, high = _ends(cells)
     return low if low == high else None
 
 
@@ -229,41 +210,14 @@ def _ends(cells: pd.DataFrame) -> tuple[str, str]:
     return low, high
 
 
-def colors(ends: tuple[float, float]) -> alt.LayerChart:
-    """Return the bar of colors that small maps share, from the least to the most zeros."""
-    low, high = (theme.write(end, "share") for end in ends)
-    alt_text = say("chart.small_map_scale_alt", low=low, high=high)
-    return marks.color_bar(ends, say("chart.small_map_scale_title"), alt_text)
+def colors() -> alt.LayerChart:
+    """Return the bar of colors that maps share, from no zeros to all."""
+    return marks.color_bar(say("chart.small_map_scale_title"), say("chart.small_map_scale_alt"))
 
 
-def excess_map(study: Comparison, variant: str, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
-    """Return a heat map of zeros minus expected zeros of a pruning by one threshold.
-
-    Blue cells lost fewer weights than a Gaussian of their spread would, vermillion ones more.
-    `width` is in points, everything included.
-
-    Returns
-    -------
-    altair.LayerChart or None
-        None if no cell has an expectation.
-    """
-    cells, grid = study.facts.excess(variant), study.facts.grid(variant)
-    if cells["excess"].isna().all():
-        return None
-    chart = block_map(
-        cells.assign(zeros=[theme.write(share, "share") for share in cells["sparsity"]]),
-        (grid.blocks, grid.projections),
-        "points",
-        value="excess",
-        width=width,
-        title=say("chart.percentage_points"),
-        label="chart.excess_zeros_label",
-        tips={"zeros": "chart.zeros_label"},
-    )
-    model = clip(study.variants.set_index("variant")["model"][variant])
-    note = say("chart.gaussian_excess_note", model=model, variant=short_name(variant))
-    alt_text = say("chart.gaussian_excess_alt", **extremes(cells, "excess", "points"))
-    return theme.titled(chart, say("chart.gaussian_excess_title"), note, alt_text)
+def is_too_large(part: Part) -> bool:
+    """Return true if a part has more cells than a map shows."""
+    return len(part.rows) > _MOST
 
 
 def part_map(part: Part, variant: str) -> alt.LayerChart | None:
@@ -272,9 +226,9 @@ def part_map(part: Part, variant: str) -> alt.LayerChart | None:
     Returns
     -------
     altair.LayerChart or None
-        None if there are too many cells.
+        None if there are too many cells, or all are equal.
     """
-    if len(part.rows) > _MOST:
+    if is_too_large(part) or len({theme.write(s, "share") for s in part.rows["sparsity"]}) < 2:
         return None
     cells = part.rows.assign(
         block=part.rows["block"].astype(str), projection=part.rows["part"].astype(str)
@@ -283,7 +237,7 @@ def part_map(part: Part, variant: str) -> alt.LayerChart | None:
         [*map(str, sorted(part.rows[column].unique()))] for column in ("block", "part")
     )
     title, one = _PARTS[part.key]
-    look = {**_SMALL, "row": min(_SMALL_ROW, _TALLEST / len(names)), "domain": (0.0, 1.0)}
+    look = {**_SMALL, "row": min(_SMALL_ROW, _TALLEST / len(names))}
     chart = block_map(cells, (blocks, names), tips={"projection": one}, **look)
     ends = {"low": float(cells["sparsity"].min()), "high": float(cells["sparsity"].max())}
     counts = {"blocks": len(blocks), "parts": len(names)}

@@ -1,4 +1,4 @@
-"""Heat map, bars and curve, for page and paper.
+"""Heat map, bars, curve and named lines, for page and paper.
 
 Each mark has rows, inline or by name, and a shape. Names of models and modules are rows or domains,
 never fields or expressions: Vega compiles those. One pixel is one point.
@@ -7,16 +7,15 @@ never fields or expressions: Vega compiles those. One pixel is one point.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, NamedTuple, TypeAlias
 
 import altair as alt
 import pandas as pd
 
 from sparsity_report.draw import theme
-from sparsity_report.draw.theme import BLACK, BLUE, INK, LABEL, MUTED, SMALL, VERMILLION
+from sparsity_report.draw.theme import BLACK, BLUE, INK, LABEL, MUTED, SMALL
 from sparsity_report.words.sentences import say
 
 Rows = list[dict[str, Any]]
@@ -128,7 +127,7 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Curve(Shape):
-    """Lines against sparsity, or another field.
+    """Lines against sparsity with a legend.
 
     Rows of the lines have ``sparsity``, ``value``, ``line``; those of break-evens ``sparsity``,
     ``value`` and ``label``, and ``under`` if it is below on the left; those of levels ``sparsity``,
@@ -139,17 +138,10 @@ class Curve(Shape):
     lines : tuple of Line
     height : float
     top : float
-        Upper end of y, unless it has a scale.
+        Upper end of y.
     x_title, y_title : str
-    x_domain : tuple of float
-    x, x_kind : str
-        Field on x, and the notation of its numbers.
-    scale : altair.Scale, optional
-        Scale of y instead of 0 to `top`.
     ticks : tuple of float
-        Ticks of y, if not the default ones.
-    points : bool
-        Draw a point per row with its ``shown`` as label.
+        Ticks of y.
     flip : bool
         Put labels of levels beyond 60 % on the left of their rules.
     below : bool
@@ -164,15 +156,48 @@ class Curve(Shape):
     height: float = 200
     top: float = 1.0
     kind: str = "ratio"
-    x_domain: tuple[float, float] = (0.0, 1.0)
-    x: str = "sparsity"
-    x_kind: str = "share"
-    scale: alt.Scale | None = None
     ticks: tuple[float, ...] = ()
-    points: bool = False
     flip: bool = False
     below: bool = False
     columns: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lines(Shape):
+    """Lines with their names at their ends.
+
+    Rows have ``x``, ``value``, ``line``, the fields of `tips`, and ``form``: the shape of the
+    point, ``"triangle-up"`` for a value beyond the axis, empty without a point. A line needs two.
+
+    Attributes
+    ----------
+    lines : tuple of Line
+    names : mapping of str to str
+        Text beside the last point of each line.
+    height : float
+    x_title, y_title : str
+    x_domain, y_domain : tuple of float
+    x_kind : str
+        Notation of the numbers on x.
+    ticks : tuple of float
+        Ticks of y, which is then logarithmic.
+    points : bool
+        Draw a point per row.
+    edge : str
+        Text at the upper edge of y, where values beyond it are.
+    """
+
+    lines: tuple[Line, ...]
+    names: Mapping[str, str]
+    x_title: str
+    y_title: str
+    x_domain: tuple[float, float]
+    y_domain: tuple[float, float]
+    height: float = 220
+    x_kind: str = "share"
+    ticks: tuple[float, ...] = ()
+    points: bool = True
+    edge: str = ""
 
 
 class _SharedRows(alt.InlineData):
@@ -231,11 +256,6 @@ def tips(**keys: str) -> tuple[tuple[str, str], ...]:
     return tuple((field, say(key)) for field, key in keys.items())
 
 
-def legend_columns(names: Iterable[str], width: float) -> int:
-    """Return how many columns of a legend above a curve hold the longest of the names."""
-    return max(1, int(width / (40 + 5 * max(map(len, names)))))
-
-
 def tooltips(tips: Sequence[tuple[str, str]]) -> dict[str, Any]:
     """Return encodings of a tooltip and of the same text for a static picture."""
     fields = [alt.Tooltip(f"{field}:N", title=title) for field, title in tips]
@@ -274,14 +294,12 @@ def heat_map(data: Data, shape: HeatMap) -> alt.LayerChart:
     return alt.LayerChart(layer=layers, width=shape.width, height=height)
 
 
-def color_bar(domain: tuple[float, float], title: str, alt_text: str) -> alt.LayerChart:
-    """Return the colors that maps of shares side by side have in common, with an axis below."""
-    low, high = domain
-    edges = [low + (high - low) * step / 60 for step in range(61)]
+def color_bar(title: str, alt_text: str) -> alt.LayerChart:
+    """Return the colors of 0 to 100 %, which all maps of shares have, with an axis below."""
     # Rectangles overlap, so that no paper shows between them.
-    rows = [{"from": a, "to": min(high, 2 * b - a)} for a, b in pairwise(edges)]
-    x = share_axis("from", title, domain, tickCount=5)
-    color = alt.Color("from:Q", scale=theme.colors("share", domain), legend=None)
+    rows = [{"from": step / 60, "to": min(1.0, (step + 2) / 60)} for step in range(60)]
+    x = share_axis("from", title, (0.0, 1.0), tickCount=5)
+    color = alt.Color("from:Q", scale=theme.colors("share", (0.0, 1.0)), legend=None)
     rects = (
         alt.Chart(inline(rows))
         .mark_rect(strokeWidth=0, aria=False)
@@ -329,22 +347,12 @@ def curve(
     levels: Data | None = None,
 ) -> alt.LayerChart:
     """Return lines, with break-evens as circles and levels as labeled rules."""
-    steps = {"tickMinStep": 1} if shape.x_kind == "plain" else {}
-    x = share_axis(shape.x, shape.x_title, shape.x_domain, shape.x_kind, **steps)
-    scale = shape.scale or alt.Scale(domain=[0, shape.top])
-    axis: dict[str, Any] = {"values": list(shape.ticks)} if shape.ticks else {"tickCount": 5}
-    values = alt.Axis(labelExpr=theme.tick(shape.kind), **axis)
+    x = share_axis("sparsity", shape.x_title, (0.0, 1.0))
+    scale = alt.Scale(domain=[0, shape.top])
+    values = alt.Axis(labelExpr=theme.tick(shape.kind), values=list(shape.ticks))
     y = alt.Y("value:Q", title=shape.y_title, scale=scale, axis=values)
     base = alt.Chart(data).encode(x=x, y=y)
-    strokes = _strokes(shape)
-    layers = [base.mark_line(clip=True, strokeWidth=1.6).encode(**strokes)]
-    if shape.points:
-        dots = base.mark_point(filled=True, size=36, opacity=1)
-        text = base.mark_text(dy=-9, dx=-7, fontSize=SMALL, color=INK)
-        layers += [
-            dots.encode(color=strokes["color"], **tooltips(shape.tips)),
-            text.encode(text="shown:N", detail="line:N"),
-        ]
+    layers = [base.mark_line(clip=True, strokeWidth=1.6).encode(**_strokes(shape))]
     if evens is not None:
         even = alt.Chart(evens).encode(x=x, y=y)
         ring: dict[str, Any] = {"fill": "white", "strokeWidth": 1.3, "opacity": 1}
@@ -359,12 +367,92 @@ def curve(
     if levels is not None:
         level, top = alt.Chart(levels).encode(x=x), alt.Y("top:Q", scale=scale)
         left = "datum.sparsity > 0.6" if shape.flip else "false"
-        text = level.mark_text(**beside(left, dx=5, color=VERMILLION, fontSize=SMALL))
-        rule = level.mark_rule(color=VERMILLION, strokeWidth=1.2)
+        text = level.mark_text(**beside(left, dx=5, color=INK, fontSize=SMALL))
+        rule = level.mark_rule(color=MUTED, strokeWidth=1)
         layers.insert(0, rule.encode(y=top, y2=alt.Y2Datum(0)))
-        point = level.mark_point(color=VERMILLION, filled=True, size=44, opacity=1)
+        point = level.mark_point(color=BLACK, filled=True, size=44, opacity=1)
         layers += [point.encode(y=y), text.encode(y=top, text="label:N")]
     return alt.LayerChart(layer=layers, width=shape.width, height=shape.height)
+
+
+def lines(rows: Rows, shape: Lines) -> alt.LayerChart:
+    """Return lines, each with its name right of the plot and a rule from its end to the name."""
+    form: dict[str, Any] = {"type": "log"} if shape.ticks else {}
+    y_scale = alt.Scale(domain=list(shape.y_domain), **form)
+    axis: dict[str, Any] = {"values": list(shape.ticks)} if shape.ticks else {"tickCount": 5}
+    steps = {"tickMinStep": 1} if shape.x_kind == "plain" else {}
+    x = share_axis("x", shape.x_title, shape.x_domain, shape.x_kind, **steps)
+    values = alt.Axis(labelExpr=theme.tick(shape.kind), **axis)
+    y = alt.Y("value:Q", title=shape.y_title, scale=y_scale, axis=values)
+    names, colors, dashes = (list(part) for part in zip(*shape.lines, strict=True))
+    looks = channels("line", names, None, color=colors, strokeDash=dashes)
+    base = alt.Chart(inline(rows)).encode(x=x, y=y)
+    several = [row for row in rows if sum(r["line"] == row["line"] for r in rows) > 1]
+    line = alt.Chart(inline(several)).encode(x=x, y=y, **looks)
+    ends = alt.Chart(inline(_ends(rows, shape)))
+    place = alt.Y("place:Q", scale=y_scale)
+    leader = ends.mark_rule(strokeWidth=0.8, opacity=0.6, x2Offset=7)
+    text = ends.mark_text(align="left", dx=10, fontSize=LABEL, color=INK)
+    layers = [
+        leader.encode(x=x, y=y, x2=alt.X2Value("width"), y2="place:Q", color=looks["color"]),
+        line.mark_line(strokeWidth=2),
+        text.encode(x=alt.XValue("width"), y=place, text="name:N"),
+    ]
+    if shape.points:
+        layers += [
+            base.transform_filter(f"datum.form == '{form}'")
+            .mark_point(filled=True, size=44, opacity=1, shape=form)
+            .encode(color=looks["color"], **tooltips(shape.tips))
+            for form in ("circle", "triangle-up")
+        ]
+    if shape.edge:
+        edge = alt.Chart(inline([{}])).encode(y=alt.YDatum(shape.y_domain[1]))
+        note = edge.mark_text(align="left", dy=-7, fontSize=SMALL, color=MUTED)
+        layers += [
+            edge.mark_rule(color=MUTED, strokeDash=[2, 2]),
+            note.encode(x=alt.XValue(0), text=alt.TextValue(shape.edge)),
+        ]
+    return alt.LayerChart(layer=layers, width=shape.width, height=shape.height)
+
+
+def _ends(rows: Rows, shape: Lines) -> Rows:
+    """Return the last point of each line with its name and the name's place on y."""
+    last = {row["line"]: row for row in sorted(rows, key=lambda row: row["x"])}
+    low, high = shape.y_domain
+    bend, unbend = (math.log, math.exp) if shape.ticks else (float, float)
+    scale = shape.height / (bend(high) - bend(low))
+    heights = [(bend(high) - bend(row["value"])) * scale for row in last.values()]
+    places = spaced(heights, 1.3 * LABEL, shape.height)
+    return [
+        {**row, "name": shape.names[line], "place": unbend(bend(high) - place / scale)}
+        for (line, row), place in zip(last.items(), places, strict=True)
+    ]
+
+
+def spaced(places: Sequence[float], gap: float, length: float) -> list[float]:
+    """Return places in the same order, at least a gap apart and within a length if they fit.
+
+    Examples
+    --------
+    >>> spaced([50, 10, 52], 12, 100), spaced([98, 99], 12, 100)
+    ([45.0, 10.0, 57.0], [88.0, 100.0])
+    """
+    order = sorted(range(len(places)), key=lambda place: places[place])
+    # Neighbors that are too near share the mean of where they would be.
+    pools: list[tuple[float, int]] = []
+    for step, place in enumerate(order):
+        mean, size = float(places[place] - gap * step), 1
+        while pools and pools[-1][0] > mean:
+            before, number = pools.pop()
+            mean, size = (before * number + mean * size) / (number + size), number + size
+        pools.append((mean, size))
+    means = [mean for mean, size in pools for _ in range(size)]
+    most = length - gap * (len(places) - 1)
+    moved = {
+        place: max(0.0, min(mean, most)) + gap * step
+        for step, (place, mean) in enumerate(zip(order, means, strict=True))
+    }
+    return [moved[place] for place in range(len(places))]
 
 
 def _block_axis(shape: HeatMap) -> alt.X:

@@ -37,11 +37,13 @@ def difference_chart(pair: Pair, width: float = TEXT_WIDTH) -> alt.LayerChart | 
     Returns
     -------
     altair.LayerChart or None
-        None if the base has no prunable weights in numbered blocks.
+        None if the base has no prunable weights in numbered blocks, or all cells are equal.
     """
     if (shown := difference_map(pair)) is None:
         return None
     cells, grid = shown.cells, shown.grid
+    if len({theme.write(value, "points") for value in cells["moved"]}) < 2:
+        return None
     chart = block_map(
         cells.assign(
             gone=[count(number) for number in cells["gone"]],
@@ -133,7 +135,7 @@ def overlap_charts(pair: Pair, width: float) -> list[alt.LayerChart]:
 def overlap_colors() -> alt.LayerChart:
     """Return the bar of colors that the small matrices share."""
     title, alt_text = say("chart.overlap_scale_title"), say("chart.overlap_scale_alt")
-    return marks.color_bar((0.0, 1.0), title, alt_text)
+    return marks.color_bar(title, alt_text)
 
 
 def overlap_chart(pair: Pair, width: float = TEXT_WIDTH) -> alt.LayerChart | None:

@@ -12,8 +12,8 @@ import vl_convert
 from sparsity_report.draw import charts, export
 from sparsity_report.draw.heat_maps import sparsity_map
 from sparsity_report.draw.measured_charts import CHARTS
-from sparsity_report.draw.spread_charts import blocks_chart
-from sparsity_report.draw.theme import DASHES, FILED, cycle
+from sparsity_report.draw.policy_charts import blocks_chart
+from sparsity_report.draw.theme import FILED
 from sparsity_report.draw.vega import unchecked
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.atomic import together, write_file
@@ -31,7 +31,8 @@ def write_figures(study: Comparison, directory: str | os.PathLike[str]) -> list[
     ``…_flops_per_group.png`` per variant; ``comparison_sparsity.png`` and so on of all variants;
     ``sparsity_map_<variant>.png`` per pruning; ``blocks.png`` of several prunings;
     ``csr_bytes.png``; and ``speed.png``, ``crossover.png``, ``quality.png``, ``distance.png`` and
-    ``sensitivity.png`` of the measurements. Either all files are written or none.
+    ``sensitivity.png`` of the measurements. A chart in which everything is equal is left out.
+    Either all files are written or none.
 
     Parameters
     ----------
@@ -112,14 +113,12 @@ def _grey(part: Any, channel: str = "") -> Any:
     scale = grey.get("scale", {})
     if "scheme" in scale:
         grey["scale"] = {**scale, "scheme": "greys", "reverse": True}
-    elif "range" in scale:
+    elif "range" in scale and channel != "strokeDash":
         grey["scale"] = {**scale, "range": _grey_range(channel, len(scale["range"]))}
     return grey
 
 
 def _grey_range(channel: str, steps: int) -> list[Any]:
-    if channel == "strokeDash":
-        return cycle(DASHES, steps)
     if channel == "fill":
         return [_hex(255 - 255 * step / max(1, steps - 1)) for step in range(steps)]
     return ["#000000"] * steps

@@ -1,5 +1,6 @@
 """Charts of measured speed: promised and realised speed-up, and crossovers of CSR."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import altair as alt
@@ -7,7 +8,7 @@ import pandas as pd
 
 from sparsity_report.draw import marks, theme
 from sparsity_report.draw.marks import Rows
-from sparsity_report.draw.theme import BLUE, INK, MUTED, TEXT_WIDTH, VERMILLION
+from sparsity_report.draw.theme import INK, MUTED, TEXT_WIDTH
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.layers import records
 from sparsity_report.untrusted.display_text import clip, short_name
@@ -57,7 +58,9 @@ def speed_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart 
     )
     texts = [f"{row['name']}: {row['label']}" for row in rows]
     alt_text = say("chart.speed_alt", rows="; ".join(texts))
-    chart = alt.LayerChart(layer=_speed_layers(rows, width), width=width, height=24 * len(rows))
+    inks = {name: color for name, (color, _) in theme.palette(study).items()}
+    layers = _speed_layers(rows, width, inks)
+    chart = alt.LayerChart(layer=layers, width=width, height=24 * len(rows))
     return theme.titled(chart, say("chart.speed_title"), " · ".join(notes), alt_text)
 
 
@@ -73,11 +76,15 @@ def _speeds(frame: pd.DataFrame) -> Rows:
         tokens = say("format.token_count", tokens=row["tokens"])
         name = f"{clip(row['variant'], 30)} · {tokens}"
         shown = {column: row[key] for column, key in _SPEEDS.items()}
-        rows.append({"name": name, "realised": realised, "label": label, **shown})
+        variant = row["variant"]
+        rows.append(
+            {"name": name, "variant": variant, "realised": realised, "label": label, **shown}
+        )
     return rows
 
 
-def _speed_layers(rows: Rows, width: float) -> list[alt.Chart]:
+def _speed_layers(rows: Rows, width: float, inks: Mapping[str, str]) -> list[alt.Chart]:
+    """Return the layers; realised speed-ups have the color of their policy."""
     numbers = [row[key] for row in rows for key in _SPEEDS if row[key]] or [1.0]
     domain = [min(0.8, min(numbers) / 1.15), max(1.25, max(numbers) * 1.15)]
     ticks = theme.log_ticks(domain[0], domain[1], few=width < theme.NARROW)
@@ -92,9 +99,11 @@ def _speed_layers(rows: Rows, width: float) -> list[alt.Chart]:
         chosen = [{**row, "mark": mark} for row in rows if all(row[key] for key in keys)]
         return alt.Chart(marks.inline(chosen)).encode(y=y)
 
-    legend = alt.Legend(title=None, orient="top", columns=1 if width < theme.NARROW else 2)
-    forms = {"color": [VERMILLION, BLUE], "shape": ["diamond", "circle"]}
-    kinds = marks.channels("mark", names, legend, **forms)
+    columns = 1 if width < theme.NARROW else 2
+    legend = alt.Legend(title=None, orient="top", columns=columns, symbolFillColor=MUTED)
+    kinds = marks.channels("mark", names, legend, shape=["diamond", "circle"])
+    drawn = {row["variant"]: inks.get(row["variant"], MUTED) for row in rows}
+    color = marks.channels("variant", [*drawn], None, color=[*drawn.values()])
     tips = marks.tips(name="label.variant", mark="label.speed_up", label="label.realised_speed_up")
     kinds |= marks.tooltips(tips)
     point: dict[str, Any] = {"filled": True, "size": 50, "opacity": 1}
@@ -102,14 +111,16 @@ def _speed_layers(rows: Rows, width: float) -> list[alt.Chart]:
     one = alt.Chart(marks.inline([{"one": 1}])).mark_rule(color=MUTED)
     span = known("control_low", "control_high").mark_rule(color=MUTED, strokeWidth=11, opacity=0.25)
     difference = known("promised", "realised").mark_rule(color=MUTED, strokeDash=[2, 2])
-    interval = known("low", "high").mark_rule(color=BLUE, strokeWidth=3)
+    interval = known("low", "high").mark_rule(strokeWidth=3)
     return [
         span.encode(x="control_low:Q", x2="control_high:Q"),
         one.encode(x=alt.X("one:Q")),
         difference.encode(x=x, x2="promised:Q"),
-        interval.encode(x="low:Q", x2="high:Q"),
-        known("promised", mark=names[0]).mark_point(**point).encode(x="promised:Q", **kinds),
-        known("realised", mark=names[1]).mark_point(**point).encode(x=x, **kinds),
+        interval.encode(x="low:Q", x2="high:Q", **color),
+        known("promised", mark=names[0])
+        .mark_point(color=MUTED, **point)
+        .encode(x="promised:Q", **kinds),
+        known("realised", mark=names[1]).mark_point(**point).encode(x=x, **kinds, **color),
         text.encode(x=alt.XValue("width"), text="label:N"),
     ]
 

@@ -3,17 +3,17 @@
 Vega expressions contain text and numbers of this package only, never names of models or modules.
 """
 
-import itertools
 import math
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import altair as alt
-import pandas as pd
 
 from sparsity_report.draw.fonts import FAMILY
 from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.derived.policy_names import any_level
+from sparsity_report.study.layers import records
 from sparsity_report.untrusted.display_text import clip
 from sparsity_report.words import number_format
 from sparsity_report.words.languages import spoken
@@ -23,11 +23,11 @@ TEXT_WIDTH = round(16 * 72 / 2.54)
 NARROW = 260
 INK, MUTED, GRID = "#222222", "#666666", "#e4e4e4"
 BLUE, VERMILLION, BLACK, GREEN = "#0072B2", "#D55E00", "#000000", "#009E73"
-MORE_COLORS = (GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
-# Hues of categories.
-HUES = (BLUE, VERMILLION, BLACK, *MORE_COLORS[:3])
-DASHES: tuple[list[float], ...] = ([1, 0], [5, 3], [1, 2], [7, 2, 2, 2])
-SOLID, DASHED, DOTTED, _ = DASHES
+PURPLE, OCHRE, WINE, INDIGO, BROWN = "#CC79A7", "#8F6A00", "#B0457B", "#7A66C8", "#8C5A3C"
+# Hues of categories other than policies.
+HUES = (BLUE, VERMILLION, BLACK, GREEN, PURPLE, OCHRE)
+DASHES: tuple[list[float], ...] = ([1, 0], [6, 3], [2, 3], [8, 3, 2, 3], [10, 3])
+SOLID, DASHED, DOTTED, DASH_DOT, LONG = DASHES
 # Font sizes in points of axes, of numbers beside marks, and of titles.
 LABEL, SMALL, TITLE = 9, 8, 12
 # Cells of unknown values.
@@ -35,7 +35,6 @@ UNKNOWN: dict[str, Any] = {"fill": "#8c8c8c", "fillOpacity": 0.16}
 # Heights of a map's row, of a bar, and of the space between groups of bars and of slim bars.
 ROW, BAND, GAP, SLIM_GAP = 20, 11, 9, 6
 
-_LAYOUTS = {"dense": BLUE, "masked": VERMILLION, "csr": BLACK}
 # Positions in viridis, and between blue and paper, of the color with equal contrast to black and
 # white.
 _VIRIDIS_TURNS, _BLUE_TURNS = 0.432, 0.065
@@ -204,52 +203,61 @@ def cycle(values: Sequence[Any], size: int) -> list[Any]:
     return [values[place % len(values)] for place in range(size)]
 
 
-def alike(values: Mapping[str, Hashable]) -> dict[str, list[str]]:
-    """Return the names of equal values, by the first name of each."""
-    names: dict[Hashable, list[str]] = {}
-    for name, value in values.items():
-        names.setdefault(value, []).append(name)
-    return {same[0]: same for same in names.values()}
+class Look(NamedTuple):
+    """Color and dash of a policy."""
+
+    color: str
+    dash: list[float]
+
+
+#: Looks of unpruned models and of known policies, in every chart of every study.
+LOOKS = {
+    "": Look(BLUE, SOLID),
+    "global_magnitude": Look(VERMILLION, DOTTED),
+    "layerwise_magnitude": Look(GREEN, DASHED),
+    "wanda_one_pass": Look(PURPLE, SOLID),
+    "N:M": Look(OCHRE, DASH_DOT),
+    "wanda_one_pass, N:M": Look(WINE, DASH_DOT),
+}
+_FURTHER = (Look(INDIGO, LONG), Look(BROWN, DASHED), Look("#117733", DOTTED), Look(MUTED, LONG))
+
+
+def looks(study: Comparison, further: Iterable[str] = ()) -> dict[str, Look]:
+    """Return the look of each policy of a study, by the names of :func:`policies`.
+
+    Policies without a look of their own, the `further` ones last, share those that remain.
+    """
+    names = dict.fromkeys([*policies(study).values(), *further])
+    unknown = [name for name in names if name not in LOOKS]
+    return LOOKS | dict(zip(unknown, cycle(_FURTHER, len(unknown)), strict=True))
+
+
+def policies(study: Comparison) -> dict[str, str]:
+    """Return the policy of each variant, at any level and in any layout.
+
+    It is empty for an unpruned model; for one pruned before, it is the name of its first variant.
+    """
+    before = {v: first for first, names in study.facts.already_pruned.items() for v in names}
+    return {
+        row["variant"]: before.get(row["variant"], any_level(row["method"]))
+        for row in records(study.variants)
+    }
 
 
 def palette(study: Comparison) -> dict[str, tuple[str, str]]:
-    """Return outline and fill per variant: a color for each layout of each policy.
+    """Return outline and fill per variant: the color of its policy, light if it is masked.
 
-    The first colors are those of layouts, then come further Okabe-Ito colors. Levels of a policy
-    go from light to full. Masked variants have a light fill, so that layouts differ in print.
+    Fills of several levels of a policy go from light to full.
     """
-    families: dict[tuple[Any, ...], list[tuple[float, str]]] = {}
-    for row in study.variants.to_dict("records"):
-        kind: tuple[str, ...] = (row["variant"],)
-        level = 0.0
-        if pd.notna(row["asked_sparsity"]):
-            kind, level = (row["fingerprint"], row["method"]), float(row["asked_sparsity"])
-        families.setdefault((row["layout"], *kind), []).append((level, row["variant"]))
-    inks: dict[str, tuple[str, str]] = {}
-    used: set[str] = set()
-    more = itertools.cycle(MORE_COLORS)
-    for (layout, *_), members in families.items():
-        color = next(more) if _LAYOUTS[layout] in used else _LAYOUTS[layout]
-        used.add(color)
-        ordered = shades(color, len(members))
-        for shade, (_, variant) in zip(ordered, sorted(members), strict=True):
-            inks[variant] = _inks(shade, layout)
-    return {variant: inks[variant] for variant in study.variants["variant"]}
-
-
-def shades(color: str, number: int) -> list[str]:
-    """Return a number of shades of a color, from light to full.
-
-    Examples
-    --------
-    >>> shades("#000000", 2)
-    ['#4D4D4D', '#000000']
-    """
-    return [_mixed(color, 0.6 * (1 - (place + 1) / number)) for place in range(number)]
-
-
-def _inks(color: str, layout: str) -> tuple[str, str]:
-    return color, _mixed(color, 2 / 3) if layout == "masked" else color
+    shown = looks(study)
+    rows = study.variants[["variant", "layout", "asked_sparsity"]]
+    rows = rows.assign(policy=list(policies(study).values()))
+    ranks = rows.groupby(["policy", "layout"])["asked_sparsity"].rank(pct=True).fillna(1.0)
+    inks = {}
+    for row, rank in zip(records(rows), ranks, strict=True):
+        color, is_masked = shown[row["policy"]].color, row["layout"] == "masked"
+        inks[row["variant"]] = color, _mixed(color, 0.55 * is_masked + 0.3 * (1 - rank))
+    return inks
 
 
 def _mixed(color: str, white: float) -> str:

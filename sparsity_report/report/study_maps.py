@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from sparsity_report.draw import heat_maps
-from sparsity_report.draw.spread_charts import blocks_chart
+from sparsity_report.draw.policy_charts import blocks_chart
 from sparsity_report.report import sections
 from sparsity_report.report.sections import Block, Chart, Text, chart_of
 from sparsity_report.report.tables import study_tables
@@ -25,7 +25,7 @@ def headline_first(study: Comparison) -> list[str]:
 def first_map(study: Comparison) -> Chart | None:
     """Return the map of the headline's pruning, or else of the first that has one."""
     for variant in headline_first(study):
-        if (chart := heat_maps.sparsity_map(study, variant, domain=(0.0, 1.0))) is not None:
+        if (chart := heat_maps.sparsity_map(study, variant)) is not None:
             table = study_tables.zeros_map(study, variant)
             return chart_of(chart, table, _key(study, variant))
     return None
@@ -65,13 +65,12 @@ def small_maps(study: Comparison) -> Iterator[Block | None]:
             uniform.setdefault(share, []).append(variant)
             continue
         key, table = f"small-{_key(study, variant)}", study_tables.zeros_map(study, variant)
-        if chart := chart_of(heat_maps.small_map(study, variant, (0.0, 1.0)), table, key):
+        if chart := chart_of(heat_maps.small_map(study, variant), table, key):
             maps.append(chart)
     if uniform:
         key = "map.uniform_zeros"
         yield Text(" ".join(say(key, variants=uniform[share], share=share) for share in uniform))
-    colors, caption = heat_maps.colors((0.0, 1.0)), say("caption.small_maps")
-    yield sections.multiples(maps, colors, "map-colors", caption)
+    yield sections.multiples(maps, heat_maps.colors(), "map-colors", say("caption.small_maps"))
 
 
 def heads_and_experts(study: Comparison) -> Iterator[Block | None]:
@@ -82,10 +81,10 @@ def heads_and_experts(study: Comparison) -> Iterator[Block | None]:
             table = study_tables.inside(variant, part)
             if chart := chart_of(heat_maps.part_map(part, variant), table, f"{part.key}{place}"):
                 maps.append(chart)
-            else:
+            elif heat_maps.is_too_large(part):
                 yield Text(say(_TOO_MANY[part.key], number=len(part.rows)))
         note = say("map.heads_experts_note", variant=variant)
-        yield sections.multiples(maps, heat_maps.colors((0.0, 1.0)), "inside-colors", note)
+        yield sections.multiples(maps, heat_maps.colors(), "inside-colors", note)
 
 
 def _key(study: Comparison, variant: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from sparsity_report.draw import charts, theme
 from sparsity_report.draw.measured_charts import CHARTS
+from sparsity_report.draw.policy_charts import hero_chart
 from sparsity_report.draw.vega import unchecked
 from sparsity_report.findings.study_findings import conventions, topics
 from sparsity_report.findings.verdict import verdict
@@ -90,7 +91,7 @@ def _kicker(study: Comparison) -> list[str]:
 def _hero(study: Comparison, medium: Medium) -> Section | None:
     """Return the viewer and map of a single pruning, or quality against sparsity of several."""
     if _is_comparison(study):
-        chart = None
+        chart = sections.chart_of(hero_chart(study), method_tables.hero(study))
         title = say("page.compared_heading")
         return Section("hero", title, (chart,)) if chart else None
     chart = study_maps.first_map(study)

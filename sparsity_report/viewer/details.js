@@ -36,7 +36,7 @@ export function histogram(figures, state, i, width) {
   });
   shapes.push({ t: "line", x1: 4, x2: width - 4, y1: floor, y2: floor, stroke: "line" });
   if (end !== null && share) {
-    const label = cut === null ? text.say("smallest_share", { share: text.percent(share) }) : text.say("threshold", { value: text.significant(cut, 3) });
+    const label = cut === null ? text.say("smallest_share", { share: text.percent(share) }) : text.say("threshold", { value: text.significant(cut, 4) });
     const at = x(Math.min(1, end));
     shapes.push({ t: "line", x1: at, x2: at, y1: 4, y2: floor + 3, stroke: "ink" });
     shapes.push({ t: "text", x: at + (end > 0.55 ? -5 : 5), y: 14, anchor: end > 0.55 ? "end" : "start", size: 11, text: label });

@@ -152,6 +152,17 @@ def perplexity(value: Any, space: str = THIN, digits: int | None = None) -> str:
     return figures(number, ",.1f" if number < 100 else ",.0f")
 
 
+def threshold(magnitude: Any) -> str:
+    """Write the largest pruned magnitude with four digits.
+
+    Examples
+    --------
+    >>> threshold(0.119629), threshold(0.1196)
+    ('0.1196', '0.1196')
+    """
+    return figures(magnitude, ".4g")
+
+
 def level(share: Any, space: str = THIN) -> str:
     """Write a target sparsity, as in 30 %."""
     return _joined(space, figures(100 * share, "g"), "%") if known(share) else UNKNOWN
@@ -242,19 +253,3 @@ def read_share(text: str) -> float:
 
 def _joined(space: str, *parts: str) -> str:
     return space.join(part for part in parts if part)
-
-
-def shares_domain(low: float, high: float) -> tuple[float, float]:
-    """Return the ends of a scale of shares, rounded outwards to 5 points and at least 20 apart.
-
-    A narrower scale would make noise look like a finding.
-
-    Examples
-    --------
-    >>> shares_domain(0.29, 0.31), shares_domain(0.0, 0.52)
-    ((0.2, 0.4), (0.0, 0.55))
-    """
-    low, high = math.floor(low * 20) / 20, math.ceil(high * 20) / 20
-    while high - low < 0.199:
-        low, high = max(0.0, low - 0.05), min(1.0, high + 0.05)
-    return round(low, 2), round(high, 2)

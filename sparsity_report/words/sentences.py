@@ -29,6 +29,7 @@ def say(key: str, /, **values: Any) -> str:
 
         - numbers: ``percent`` (one digit; ``percent0``, ``percent2``), ``level``, ``times``,
           ``perplexity`` (alone, or with the size of the vocabulary; ``perplexity2``),
+          ``threshold``,
           ``duration``, ``points``, ``scaled UNIT``, ``with_error`` (a share and its standard
           error), or a Python format such as ``,`` or ``.2f``;
         - names of raw values: ``variant`` (shortened), ``column``, ``group``, ``layout``,
@@ -175,6 +176,7 @@ _LIST_FORMATS: Mapping[str, Callable[[Any, str], str]] = {
 }
 _FORMATS: Mapping[str, Callable[[Any], str]] = {
     "points": number_format.points,
+    "threshold": number_format.threshold,
     "variant": short_name,
     "column": display_names.title,
     "layout": display_names.layout_name,

@@ -11,7 +11,7 @@ from helpers import small_llama
 from measurements import seven
 
 import sparsity_report as sr
-from sparsity_report.draw.spread_charts import blocks_chart
+from sparsity_report.draw.policy_charts import blocks_chart
 from sparsity_report.report.tables.latex import to_latex
 from sparsity_report.report.tables.markdown import to_markdown
 from sparsity_report.report.tables.method_tables import blocks, method_grids, task_grid

@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from sparsity_report.draw.policy_charts import hero_points
 from sparsity_report.report.tables import table_model as cells
 from sparsity_report.report.tables.column_heads import wide_table
 from sparsity_report.report.tables.table_model import (
@@ -17,6 +18,7 @@ from sparsity_report.report.tables.table_model import (
     grouped,
     kind_of,
     plain_rows,
+    table_of,
 )
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.protocol_scores import ANY_TOKENIZER, PROTOCOL, by_protocol
@@ -354,6 +356,19 @@ def _body(title: str, columns: Sequence[Column], scores: dict[str, _Figures]) ->
         figures = (Cell(row.get(c.key), c.kind) for c in columns)
         rows.append(Row((Cell(label, cells.NAME), *figures)))
     return Body(tuple(rows), title)
+
+
+def hero(study: Comparison) -> Table | None:
+    """Return the points of :func:`sparsity_report.draw.policy_charts.hero_chart`."""
+    figure, points = hero_points(study)
+    columns = [
+        Column("variant", say("label.variant"), cells.name(80)),
+        Column("name", say("label.policy"), cells.name(80)),
+        Column("x", say("metric.zeros"), cells.SHARE),
+        Column("label", say(figure.axis), cells.WORDS),
+    ]
+    caption = say("caption.hero", figure=say(figure.axis))
+    return table_of("hero", caption, columns, points) if points else None
 
 
 def blocks(study: Comparison) -> Table | None:

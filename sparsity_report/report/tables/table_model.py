@@ -166,7 +166,7 @@ _KINDS: Mapping[str, Kind] = {
     "relative_change": SHARE,
     "correlation": figures(".4f"),
     "source": name(200),
-    "threshold": figures(".6g"),
+    "threshold": Kind(numbers.threshold),
     "top1_drop": share(2),
     "windows": Kind(lambda sizes: " / ".join(numbers.count(size) for size in sizes)),
 }

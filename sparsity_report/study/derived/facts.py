@@ -30,13 +30,13 @@ from sparsity_report.study.derived.existing_zeros import (
 )
 from sparsity_report.study.derived.heads_experts import Dead, Inner, Part, dead, inner, parts
 from sparsity_report.study.derived.heatmap_grid import Cell, Grid
-from sparsity_report.study.derived.layer_metrics import Spread, beyond, spread_of
+from sparsity_report.study.derived.layer_metrics import Spread, spread_of
 from sparsity_report.study.derived.policy_names import EXISTING, methods, selection_rule
 from sparsity_report.study.derived.protocol_scores import Scored, scored
 from sparsity_report.study.derived.rounded_zeros import TRACE, is_pruned
 from sparsity_report.study.derived.speedups import crossovers, reference, speeds
 from sparsity_report.study.frames import StudyFrames
-from sparsity_report.study.layers import records, summed
+from sparsity_report.study.layers import records
 from sparsity_report.study.levels.levels import dense_sizes, selected, variant_sums
 from sparsity_report.study.schema import FILES, TABLES
 from sparsity_report.study.storage_layouts import layout_ends
@@ -219,6 +219,18 @@ class Facts:
             raise SparsityReportError(f"no variant {variant!r}; the study has {known}")
         return self._layers[variant]
 
+    def vocabulary(self, variant: str) -> int | None:
+        """Return the number of tokens that a variant's output head, or embedding, has rows for.
+
+        It is the perplexity of uniform guessing. None if neither is known.
+        """
+        layers = self.layers(variant)
+        for group in ("lm_head", "embedding"):
+            shapes = layers.loc[layers["group"] == group, "shape"]
+            if sizes := [shape[0] for shape in shapes if len(shape) == 2]:
+                return int(max(sizes))
+        return None
+
     def dense_bytes(self, variant: str) -> pd.Series:
         """Return the bytes that each layer of a variant takes with nothing stored sparse."""
         return dense_sizes(self.layers(variant))
@@ -271,25 +283,6 @@ class Facts:
         )
         frame.insert(3, "sparsity", zero_shares(frame["total"], frame["nonzero"]))
         return pd.concat([pd.DataFrame(grid.cells, columns=list(Cell._fields)), frame], axis=1)
-
-    def excess(self, variant: str) -> pd.DataFrame:
-        """Return zeros minus those that Gaussian weights would have, by cell of the heat map.
-
-        Returns
-        -------
-        pandas.DataFrame
-            As of :meth:`cells`, with ``excess``: (zeros − Σ expected zeros) ÷ weights of the cell's
-            matrices, each expected with its own spread at the variant's threshold. Empty if no
-            expectation is known; null for a cell with a matrix without one.
-        """
-        rows, cells = self._patterns(variant), self.cells(variant)
-        if rows["expected_sparsity"].isna().all() or cells.empty:
-            return cells.assign(excess=pd.Series(dtype=float)).iloc[:0]
-        figure = beyond(rows)
-        parts = pd.DataFrame({"more": figure.amounts, "weights": figure.sizes}, figure.names)
-        inside = parts.reindex(self._in_blocks(variant)["module_name"]).reset_index(drop=True)
-        sums = summed(inside.groupby(self.grid(variant).codes)).astype(float)
-        return cells.assign(excess=(sums["more"] / sums["weights"]).to_numpy())
 
     def blocks(self, variant: str) -> pd.DataFrame:
         """Return zeros of each numbered block's prunable weights.

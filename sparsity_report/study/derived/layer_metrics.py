@@ -15,7 +15,6 @@ import pandas as pd
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.sparse.shares import zero_share
-from sparsity_report.study.layers import summed
 from sparsity_report.study.patterns import expected_sparsity
 
 Floats = npt.NDArray[np.float64]
@@ -73,22 +72,6 @@ def difference(zeros: LayerFigure, before: LayerFigure) -> LayerFigure:
     sizes = np.where(known["total"] == zeros.sizes, zeros.sizes, np.nan)
     gone = known["zeros"].where(np.isfinite(sizes)).to_numpy()
     return LayerFigure(zeros.names, zeros.amounts - gone, sizes)
-
-
-def beyond(patterns: pd.DataFrame) -> LayerFigure:
-    """Return the excess of zeros over those of Gaussian weights with the matrices' spread.
-
-    Parameters
-    ----------
-    patterns : pandas.DataFrame
-        Rows of ``study.patterns`` of one variant.
-    """
-    weights = (patterns["rows"] * patterns["columns"]).astype(float)
-    excess = (patterns["sparsity"] - patterns["expected_sparsity"]).astype(float)
-    parts = pd.DataFrame({"amounts": weights * excess, "sizes": weights})
-    # A layer with an unknown matrix is unknown.
-    sums = summed(parts.groupby(patterns["module_name"], sort=False)).astype(float)
-    return LayerFigure(sums.index, sums["amounts"].to_numpy(), sums["sizes"].to_numpy())
 
 
 def beyond_at(
