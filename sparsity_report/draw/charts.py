@@ -67,7 +67,8 @@ def group_bars(
         for name in variants
     ]
     bars = {(row["group"], row["label"]) for row in rows}
-    if len(variants) > 1 and len(bars) == len(table) or len({label for _, label in bars}) < 2:
+    are_alike = len(variants) > 1 and len(bars) == len(table)
+    if are_alike or len({row["value"] for row in rows} - {None}) < 2:
         return None
     alone = len(variants) == 1
     prefix = say("chart.variant_of_prefix", variant=shown[variants[0]]) if alone else ""

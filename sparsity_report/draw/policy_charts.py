@@ -127,7 +127,7 @@ def _points(study: Comparison, figure: Figure, rows: Rows) -> Rows:
         if figure is _PERPLEXITY and variant in variants:
             size = study.facts.vocabulary(variant)
         is_beyond = bool(size and known(value) and value >= size)
-        place = size if is_beyond else value
+        place: Any = size if is_beyond else value
         point = {
             "variant": variant, "policy": policy, "model": clip(model), "note": row["note"],
             "name": method_name(method) if method else short_name(policy) or layout_name("dense"),
@@ -146,7 +146,7 @@ def _drawn(study: Comparison, figure: Figure, points: Rows, width: float) -> alt
     if len({row["label"] for row in drawn}) < 2:
         return None
     if len({row["model"] for row in drawn}) > 1:
-        drawn = [{**row, "name": f"{row['name']}, {row['model']}"} for row in drawn]
+        drawn = [{**r, "name": ", ".join(filter(None, (r["name"], r["model"])))} for r in drawn]
     lines = {(row["model"], row["name"]): row["policy"] for row in drawn}
     limit = _LONG if width > NARROW else _SHORT
     names = dict(zip(lines, distinct_names([name for _, name in lines], limit), strict=True))

@@ -10,12 +10,14 @@ import xml.etree.ElementTree as ET
 import pandas as pd
 import pytest
 import torch
+from drawings import contrast
 from hostile import TEXTS
+from measurements import latency, put_in, quality
 from torch import nn
 from transformers import OPTConfig, OPTForCausalLM
 
 import sparsity_report as sr
-from sparsity_report.draw import charts, export, heat_maps
+from sparsity_report.draw import charts, export, heat_maps, measured_charts, policy_charts
 from sparsity_report.draw import theme as look
 from sparsity_report.errors import printable
 from sparsity_report.words.display_names import group_name
@@ -97,6 +99,10 @@ def walk(part):
 
 
 def every_chart(study):
+    return [chart for chart in any_chart(study) if chart is not None]
+
+
+def any_chart(study):
     for metric in look.FILED:
         yield charts.group_bars(study, metric)
         for variant in study.variants["variant"]:
@@ -111,7 +117,7 @@ def size(png):
     return struct.unpack(">II", png[16:24])
 
 
-@pytest.mark.parametrize("metric", ["sparsity", "param_frac", "flops_per_token"])
+@pytest.mark.parametrize("metric", ["sparsity", "flops_per_token"])
 def test_bars_are_the_groups(study, metric):
     shown = {
         (row["variant"], row["group"]): row["value"]
@@ -147,37 +153,110 @@ def test_axes_say_what_and_in_which_unit(study):
         ("param_frac", "share of all parameters"),
         ("flops_per_token", "FLOPs per token"),
     ]:
-        spec = charts.group_bars(study, metric).to_dict()
+        spec = charts.group_bars(study, metric, variant="CSR30").to_dict()
         titles = {p["x"].get("title") for p in walk(spec) if isinstance(p, dict) and "x" in p}
         assert title in titles
 
 
-def test_colors_by_layout(study):
-    assert [outline for outline, _ in look.palette(study).values()] == [
-        "#0072B2",
-        "#D55E00",
-        "#000000",
-    ]
-    spec = charts.group_bars(study, "sparsity").to_dict()
-    outlines = [p["stroke"] for p in walk(spec) if isinstance(p, dict) and "stroke" in p]
-    assert next(outline for outline in outlines if outline)["scale"] == {
-        "domain": ["Dense", "Masked30", "CSR30"],
-        "range": ["#0072B2", "#D55E00", "#000000"],
+def looks_of(chart):
+    """Color and dash of each line, bar or point of a chart, by the name in its scale."""
+    looks = {}
+    for part in walk(chart.to_dict()):
+        for channel in ("color", "stroke", "strokeDash"):
+            scale = part.get(channel) if isinstance(part, dict) else None
+            if isinstance(scale, dict) and "range" in scale.get("scale", {}):
+                for name, look in zip(*map(scale["scale"].get, ("domain", "range")), strict=True):
+                    looks.setdefault(name, {})[channel.replace("stroke", "color")] = look
+    return looks
+
+
+@pytest.fixture(scope="module")
+def policies(weights):
+    makers = {
+        "G30": sr.global_magnitude(weights, 0.3), "G50": sr.global_magnitude(weights, 0.5),
+        "L30": sr.layerwise_magnitude(weights, 0.3), "L50": sr.layerwise_magnitude(weights, 0.5),
+        "N24": sr.n_m(weights, 2, 4), "R": sr.random_unstructured(weights, 0.5),
+    }  # fmt: skip
+    masked = [sr.masked(pruning, name=name) for name, pruning in makers.items()]
+    study = sr.compare(sr.dense(weights), *masked, sr.csr(makers["G50"], name="C50"))
+    scores = [(0.0, 10.0), (0.3, 11.0), (0.5, 14.0), (0.3, 10.5), (0.5, 12.0), (0.5, 15.0)]
+    names = ["Dense", *makers, "C50"]
+    times = latency(("Dense", "G50", "C50"))
+    scores += [(0.5, 30.0), (0.5, 14.0)]
+    return put_in(study, quality=quality(scores, names), latency=times)
+
+
+LOOKS = {
+    "Dense": look.LOOKS[""], "G30": look.LOOKS["global_magnitude"],
+    "L30": look.LOOKS["layerwise_magnitude"], "N24": look.LOOKS["N:M"],
+}  # fmt: skip
+LOOKS |= {"G50": LOOKS["G30"], "C50": LOOKS["G30"], "L50": LOOKS["L30"]}
+
+
+def test_a_policy_has_one_color_and_one_dash_in_every_chart(policies):
+    lines = {"global magnitude": "G50", "layerwise magnitude": "L50", "2:4": "N24"}
+    drawn = {
+        "bars": charts.group_bars(policies, "sparsity"),
+        "speed": measured_charts.speed_chart(policies),
+        "hero": policy_charts.hero_chart(policies),
+        "quality": policy_charts.quality_chart(policies),
+        "distance": policy_charts.distance_chart(policies),
+        "blocks": policy_charts.blocks_chart(policies),
+    }
+    for name, chart in drawn.items():
+        seen = 0
+        for shown, parts in looks_of(chart).items():
+            variant = lines.get(shown, "Dense" if shown == "dense" else shown.partition(",")[0])
+            if variant in LOOKS and "color" in parts:
+                seen += 1
+                assert parts["color"] == LOOKS[variant].color, (name, shown)
+                assert parts.get("colorDash", LOOKS[variant].dash) == LOOKS[variant].dash
+        assert seen >= 2, name
+    assert {v: ink for v, (ink, _) in look.palette(policies).items() if v in LOOKS} == {
+        variant: color for variant, (color, _) in LOOKS.items()
     }
 
 
-def test_eight_variants_have_eight_looks(weights):
-    prunings = [sr.global_magnitude(weights, s) for s in (0.1, 0.2, 0.3, 0.4)]
-    study = sr.compare(
-        sr.dense(weights), *map(sr.masked, prunings), *[sr.csr(p) for p in prunings[:3]]
-    )
-    assert len({outline for outline, _ in look.palette(study).values()}) == 8
+def test_a_policy_has_its_color_whatever_stands_beside_it(weights):
+    prunings = sr.n_m(weights, 2, 4), sr.layerwise_magnitude(weights, 0.5)
+    for order in (prunings, prunings[::-1]):
+        study = sr.compare(sr.dense(weights), *map(sr.masked, order))
+        inks = {look.policies(study)[v]: ink for v, (ink, _) in look.palette(study).items()}
+        assert inks == {name: look.LOOKS[name].color for name in inks}
 
 
-def test_layouts_differ_without_color(study):
-    looks = look.palette(study)
-    assert looks["Masked30"][1] != looks["Masked30"][0]
-    assert looks["Dense"][0] == looks["Dense"][1]
+def test_no_two_policies_look_alike_and_all_are_seen_on_both_papers(policies):
+    shown = look.looks(policies, ("x", "y"))
+    assert len({(color, *dash) for color, dash in shown.values()}) == len(shown)
+    for color, _ in shown.values():
+        assert contrast(color, "#ffffff") >= 3
+        assert contrast(color, "#17181b") >= 3
+
+
+def test_a_model_pruned_before_has_a_color_of_its_own(weights):
+    other = sr.dense(sr.load(sr.masked(sr.global_magnitude(weights, 0.5)).module()), name="Wanda50")
+    inks = look.palette(sr.compare(sr.dense(weights), other))
+    assert inks["Dense"][0] == look.LOOKS[""].color != inks["Wanda50"][0]
+
+
+def test_layouts_and_levels_differ_in_their_fill(policies):
+    fills = {name: fill for name, (_, fill) in look.palette(policies).items()}
+    light = {name: sum(bytes.fromhex(fill[1:])) for name, fill in fills.items()}
+    assert light["G30"] > light["G50"] > light["C50"]
+
+
+def test_what_is_constant_is_not_drawn(weights, study):
+    assert charts.group_bars(study, "param_frac") is None
+    plain = sr.compare(sr.dense(sr.load(named(["h.0.fc", "h.1.fc"]))))
+    assert charts.group_bars(plain, "sparsity") is None
+    masked = sr.compare(sr.dense(weights), sr.masked(sr.layerwise_magnitude(weights, 0.5)))
+    assert charts.group_bars(masked, "flops_per_token") is None
+    assert heat_maps.sparsity_map(masked, "Masked50") is None
+    assert heat_maps.small_map(masked, "Masked50") is None
+    levels = [sr.masked(sr.layerwise_magnitude(weights, level)) for level in (0.25, 0.5)]
+    assert policy_charts.blocks_chart(sr.compare(sr.dense(weights), *levels)) is None
+    same = quality([(0.0, 10.0), (0.5, 10.0)], ["Dense", "Masked50"])
+    assert policy_charts.quality_chart(put_in(masked, quality=same)) is None
 
 
 def test_map_cells_are_the_weights_sparsity(study):
@@ -209,13 +288,9 @@ def test_all_maps_of_a_study_have_one_scale(weights):
     study = sr.compare(sr.dense(weights), *map(sr.masked, prunings))
     maps = [heat_maps.sparsity_map(study, variant) for variant in study.facts.prunings]
     assert len(maps) == 2
-    shares = [row["value"] for chart in maps for row in rows(chart.to_dict())]
-    (low, high), (same_low, same_high) = (colors(chart)["domain"] for chart in maps)
-    assert (low, high) == (same_low, same_high)
-    assert low <= min(shares) < low + 0.05
-    assert high - 0.05 < max(shares) <= high
-    page = heat_maps.sparsity_map(study, "Masked10", domain=(0.0, 1.0))
-    assert colors(page)["domain"] == [0, 1]
+    assert all(colors(chart)["domain"] == [0, 1] for chart in maps)
+    small = [heat_maps.small_map(study, variant) for variant in study.facts.prunings]
+    assert all(colors(chart)["domain"] == [0, 1] for chart in (*small, heat_maps.colors()))
 
 
 def test_a_map_says_what_its_merged_cells_hold(study):
@@ -235,27 +310,6 @@ def test_a_map_says_what_its_merged_cells_hold(study):
     assert (
         "0.0 % to 50.6 % zeros per layer · up to 3 layers per cell" in (spec["title"]["subtitle"])
     )
-
-
-def test_levels_of_one_policy_go_from_light_to_full(weights):
-    prunings = [sr.global_magnitude(weights, s) for s in (0.5, 0.1, 0.3)]
-    study = sr.compare(sr.dense(weights), *map(sr.masked, prunings))
-    inks = look.palette(study)
-    light = {v: sum(int(ink[i : i + 2], 16) for i in (1, 3, 5)) for v, (ink, _) in inks.items()}
-    assert light["Masked10"] > light["Masked30"] > light["Masked50"]
-    assert inks["Masked50"][0] == "#D55E00"
-
-
-def test_policies_are_told_apart_by_hue(weights):
-    prunings = [
-        sr.global_magnitude(weights, 0.5),
-        sr.layerwise_magnitude(weights, 0.5),
-        sr.n_m(weights, 2, 4),
-    ]
-    named = [sr.masked(pruning, name=name) for pruning, name in zip(prunings, "GLN", strict=True)]
-    study = sr.compare(sr.dense(weights), *named)
-    outlines = [outline for outline, _ in look.palette(study).values()]
-    assert outlines == ["#0072B2", "#D55E00", "#009E73", "#CC79A7"]
 
 
 def test_charts_speak(study):
@@ -433,7 +487,7 @@ def test_write_figures(study, tmp_path):
         for stem in ("dense", "masked30", "csr30")
         for file in ("sparsity", "param_frac", "flops")
     }
-    expected |= {f"comparison_{file}.png" for file in ("sparsity", "param_frac", "flops")}
+    expected |= {f"comparison_{file}.png" for file in ("sparsity", "flops")}
     expected |= {"sparsity_map_masked30.png", "csr_bytes.png"}
     assert {path.name for path in written} == expected
     assert {path.name for path in (tmp_path / "figures").iterdir()} == expected

@@ -7,10 +7,10 @@ import re
 
 import altair as alt
 import pytest
+from drawings import contrast
 
 import sparsity_report as sr
 from sparsity_report.draw import export, marks, theme
-from sparsity_report.words.number_format import shares_domain
 
 CELLS = [
     {"block": "0", "projection": "q", "value": 0.31},
@@ -81,23 +81,6 @@ def test_digits_have_a_contrast_of_4_5(kind):
     assert len(inks) == len(papers) == 201
     worst = min(map(contrast, inks, papers))
     assert worst >= 4.5
-
-
-def contrast(ink, paper):
-    def luminance(color):
-        channels = (
-            [int(color[at : at + 2], 16) for at in (1, 3, 5)]
-            if color[0] == "#"
-            else map(int, re.findall(r"\d+", color))
-        )
-        linear = [
-            c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4
-            for c in (channel / 255 for channel in channels)
-        ]
-        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-    light, dark = sorted(map(luminance, (ink, paper)), reverse=True)
-    return (light + 0.05) / (dark + 0.05)
 
 
 def test_one_scale_of_colors_whatever_is_in_it():
@@ -230,11 +213,3 @@ def test_ticks_of_a_language():
 
 def test_hostile_words_stay_words():
     assert theme.quoted("l'œuvre\\n\n'+alert(1)+'") == "'l\\'œuvre n \\'+alert(1)+\\''"
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "ends"),
-    [(0.22, 0.44, (0.2, 0.45)), (0.5, 0.5, (0.4, 0.6)), (0.0, 0.02, (0.0, 0.2)), (1, 1, (0.8, 1))],
-)
-def test_no_scale_makes_noise_look_like_a_finding(low, high, ends):
-    assert shares_domain(low, high) == pytest.approx(ends)

@@ -12,8 +12,9 @@ from hostile import TEXTS
 from measurements import latency, put_in, quality, sensitivity
 
 import sparsity_report as sr
-from sparsity_report.draw import export
-from sparsity_report.draw import measured_charts as drawn
+from sparsity_report.draw import export, measured_charts, policy_charts
+from sparsity_report.draw.speed_charts import crossover_chart, speed_chart
+from sparsity_report.report.tables.method_tables import hero
 
 HOSTILE = [TEXTS[key] for key in ("script", "windows path", "longest")]
 
@@ -42,7 +43,7 @@ def code(spec, key=""):
 
 
 def test_speed_shows_what_was_promised_and_realised(study):
-    chart = drawn.speed_chart(study)
+    chart = speed_chart(study)
     rows = {row["name"]: row for row in values(chart) if "realised" in row}
     assert set(rows) == {
         f"{v} · {t}" for v in ("Masked30", "CSR30") for t in ("1 token", "128 tokens")
@@ -64,18 +65,18 @@ def test_speed_shows_what_was_promised_and_realised(study):
 
 def test_what_is_noise_has_no_point_and_no_number(study):
     within = study.latency.assign(control_low=0.3)
-    chart = drawn.speed_chart(put_in(study, latency=within))
+    chart = speed_chart(put_in(study, latency=within))
     labels = {row["name"]: row["label"] for row in values(chart) if "label" in row}
     assert labels["CSR30 · 1 token"] == "no difference measured"
     assert not [row for row in values(chart) if row.get("realised")]
     for cells in ({"others": 3.9}, {"control_low": 1.03}, {"control_low": None}):
         untold = put_in(study, latency=study.latency.assign(**cells))
-        labels = {row.get("label") for row in values(drawn.speed_chart(untold))}
+        labels = {row.get("label") for row in values(speed_chart(untold))}
         assert labels - {None} == {"same kernels", "not reported"}
 
 
 def test_crossover_shows_never(study):
-    rows = values(drawn.crossover_chart(study))
+    rows = values(crossover_chart(study))
     assert [(row["tokens"], row["label"]) for row in rows] == [("1", "62 %"), ("128", "never")]
     assert rows[0]["at"] == 0.62
     assert (rows[0]["low"], rows[0]["high"]) == (pytest.approx(0.58), pytest.approx(0.67))
@@ -83,7 +84,7 @@ def test_crossover_shows_never(study):
     assert rows[0]["name"] == "8 × 4, from memory"
     # Each number of tokens has a line.
     alone = put_in(study, latency=study.latency[study.latency["tokens"] == 1])
-    both, one = (drawn.crossover_chart(s).to_dict()["height"] for s in (study, alone))
+    both, one = (crossover_chart(s).to_dict()["height"] for s in (study, alone))
     assert both - one == 10
 
 
@@ -91,17 +92,23 @@ def test_a_crossover_that_is_not_certain_is_not_drawn(study):
     frame = study.latency
     unsure = frame.assign(crossover_high=None, crossover_sparsity=None, crossover_low=0.5)
     unsure = unsure.astype({"crossover_high": "Float64", "crossover_sparsity": "Float64"})
-    assert drawn.crossover_chart(put_in(study, latency=unsure)) is None
+    assert crossover_chart(put_in(study, latency=unsure)) is None
     inside = unsure[unsure["scope"] == "layer"].assign(cache="in cache")
     both = pd.concat([frame, inside], ignore_index=True)
-    chart = drawn.crossover_chart(put_in(study, latency=both)).to_dict()
+    chart = crossover_chart(put_in(study, latency=both)).to_dict()
     assert "; 2 inconclusive" in chart["title"]["subtitle"]
 
 
 def test_quality_is_drawn_over_sparsity(study):
-    rows = values(drawn.quality_chart(study))
-    observed = {(row["sparsity"], row["value"], row["label"]) for row in rows}
+    rows = points(policy_charts.quality_chart(study))
+    observed = {(row["x"], row["value"], row["label"]) for row in rows}
     assert observed == {(0.0, 10.0, "10.0"), (0.3, 12.5, "12.5"), (0.9, 1234.0, "1\u202f234")}
+
+
+def points(chart):
+    """The rows that are points, each once."""
+    rows = {row["variant"]: row for row in values(chart) if row.get("form") and "place" not in row}
+    return [*rows.values()]
 
 
 @pytest.fixture(scope="module")
@@ -136,90 +143,143 @@ def scored(study, scores):
 
 
 def lines_of(chart):
+    """The points of each line that is measured_charts."""
     lines = {}
-    for row in values(chart):
-        lines.setdefault(row["line"], []).append((row["variant"], row["sparsity"], row["value"]))
+    for row in lines_drawn(chart):
+        lines.setdefault(row["line"], []).append((row["variant"], row["x"], row["value"]))
     return lines
 
 
+def lines_drawn(chart):
+    spec = chart.to_dict()
+    (data,) = [layer["data"] for layer in spec["layer"] if layer["mark"]["type"] == "line"]
+    return spec["datasets"][data["name"]] if "name" in data else data["values"]
+
+
+def labels_of(chart):
+    """The names right of the plot, by line."""
+    return {row["line"]: row["name"] for row in values(chart) if "place" in row}
+
+
 def test_each_policy_of_each_model_has_a_named_line(policies):
-    chart = drawn.quality_chart(scored(policies, SCORES))
+    """From dense; a policy at one level is a point, and dense a line to the right end."""
+    chart = policy_charts.quality_chart(scored(policies, SCORES))
     demo = policies.variants["model"].iloc[0]
     expected = {
         f"global magnitude, {demo}": ["D", "G50", "G80"],
         f"layerwise magnitude, {demo}": ["D", "L50", "L80"],
-        f"2:4, {demo}": ["D", "N24"],
-        "global magnitude, other": ["O", "oG"],
-        "layerwise magnitude, other": ["O", "oL"],
     }
     assert lines_of(chart) == {
-        line: [(variant, *SCORES[variant]) for variant in variants]
-        for line, variants in expected.items()
+        **{line: [(v, *SCORES[v]) for v in variants] for line, variants in expected.items()},
+        f"dense, {demo}": [("D", 0.0, 10.0), ("D", 0.8, 10.0)],
+        "dense, other": [("O", 0.0, 20.0), ("O", 0.8, 20.0)],
     }
-    spec = chart.to_dict()
-    encoding = spec["layer"][0]["encoding"]
-    assert set(encoding["color"]["scale"]["domain"]) == set(expected)
-    assert encoding["color"]["legend"] is not None
-    looks = zip(
-        encoding["color"]["scale"]["range"],
-        map(str, encoding["strokeDash"]["scale"]["range"]),
-        strict=True,
-    )
-    assert len(set(looks)) == len(expected)
+    names = labels_of(chart)
+    assert {name: text.removeprefix(name) for name, text in names.items()} == {
+        f"dense, {demo}": " 10.0", f"global magnitude, {demo}": " 30.0",
+        f"layerwise magnitude, {demo}": " 40.0", f"2:4, {demo}": " 15.0", "dense, other": " 20.0",
+        "global magnitude, other": " 26.0", "layerwise magnitude, other": " 28.0",
+    }  # fmt: skip
+    assert "legend" not in json.dumps(chart.to_dict()["layer"]).replace('"legend": null', "")
 
 
-def test_what_nobody_pruned_is_a_line_as_it_comes(demo):
+def test_a_model_that_nobody_pruned_is_a_point(demo):
     study = sr.compare(sr.dense(demo), sr.dense(demo, name="Again"))
-    scores = {"Dense": (0.0, 10.0), "Again": (0.0, 10.5)}
-    assert lines_of(drawn.quality_chart(scored(study, scores))) == {
-        "as loaded": [("Dense", 0.0, 10.0), ("Again", 0.0, 10.5)]
-    }
+    chart = policy_charts.quality_chart(scored(study, {"Dense": (0.0, 10.0), "Again": (0.0, 10.5)}))
+    assert {(row["variant"], row["value"]) for row in points(chart)} == {
+        ("Dense", 10.0), ("Again", 10.5),
+    }  # fmt: skip
 
 
 def test_a_row_of_no_variant_is_drawn(policies):
-    chart = drawn.quality_chart(scored(policies, {**SCORES, "stranger": (0.6, 17.0)}))
-    assert lines_of(chart)["stranger"] == [("stranger", 0.6, 17.0)]
+    chart = policy_charts.quality_chart(scored(policies, {**SCORES, "stranger": (0.6, 17.0)}))
+    assert labels_of(chart)["stranger"] == "stranger 17.0"
 
 
-def test_what_cannot_be_drawn_is_said(policies):
+def test_what_cannot_be_drawn_is_named(policies):
     study = scored(policies, {**SCORES, "G80": (0.8, 30.0), "L80": (math.nan, 40.0)})
-    study.quality.loc[study.quality["variant"] == "G80", "perplexity"] = math.inf
     study.quality.loc[study.quality["variant"] == "N24", "perplexity"] = math.nan
-    spec = drawn.quality_chart(study).to_dict()
-    shown = {row["variant"] for row in values(drawn.quality_chart(study))}
-    assert shown == set(SCORES) - {"G80", "L80", "N24"}
-    assert "not drawn: N24 (–), L80 (40.0) and G80 (∞)" in spec["title"]["subtitle"]
+    spec = policy_charts.quality_chart(study).to_dict()
+    shown = {row["variant"] for row in points(policy_charts.quality_chart(study))}
+    assert shown == set(SCORES) - {"L80", "N24"}
+    assert "not drawn: N24 (–) and L80 (40.0)" in spec["title"]["subtitle"]
     json.dumps(spec, allow_nan=False)
 
 
-@pytest.mark.parametrize(("most", "written"), [(11.2, "10.4"), (9e6, "1M")])
+@pytest.mark.parametrize("score", [1024.0, 5e6, math.inf])
+def test_no_perplexity_is_drawn_beyond_uniform_guessing(policies, score):
+    """The demo knows 1,024 tokens, so that guessing evenly has a perplexity of 1,024."""
+    study = scored(policies, {**SCORES, "G80": (0.8, 30.0)})
+    study.quality.loc[study.quality["variant"] == "G80", "perplexity"] = score
+    chart = policy_charts.quality_chart(study)
+    (row,) = [row for row in points(chart) if row["variant"] == "G80"]
+    assert (row["value"], row["form"]) == (1024, "triangle-up")
+    assert row["label"] == "worse than uniform guessing"
+    scales = [
+        u["encoding"]["y"].get("scale") for u in chart.to_dict()["layer"] if "y" in u["encoding"]
+    ]
+    (domain,) = {tuple(scale["domain"]) for scale in scales if scale}
+    assert domain[1] == 1024
+    assert all(not re.search(r"\d", text.split(",")[0]) for text in [labels_of(chart)[row["line"]]])
+    assert "worse than uniform guessing" in export.svg(chart.to_dict())
+    study.quality.loc[study.quality["variant"] == "G80", "perplexity"] = 1023.0
+    assert {row["form"] for row in points(policy_charts.quality_chart(study))} == {"circle"}
+
+
+def test_the_hero_is_quality_or_else_bytes(policies, demo):
+    chart = policy_charts.hero_chart(scored(policies, SCORES))
+    assert chart.to_dict()["title"]["text"] == "Perplexity against sparsity"
+    (unscored, one) = (
+        policies,
+        sr.compare(sr.dense(demo), sr.masked(sr.global_magnitude(demo, 0.5))),
+    )
+    sizes = {
+        row["variant"]: (row["x"], row["value"])
+        for row in points(policy_charts.hero_chart(unscored))
+    }
+    assert set(sizes) == {"D", "G50", "L50", "N24", "L80", "G80"}
+    for variant, (share, size) in sizes.items():
+        assert share == policies.facts.total(variant, "sparsity_prunable")
+        storage = policies.storage[(policies.storage["variant"] == variant)]
+        known = storage[(storage["scope"] == "model") & storage["lossless"].fillna(False)]
+        assert size == known["bytes"].min()
+    assert policy_charts.hero_chart(one) is None
+    table = hero(policies)
+    assert {row.cells[0].text: row.cells[2].value for row in table.rows} == {
+        variant: share for variant, (share, _) in sizes.items()
+    }
+    assert hero(one) is None
+
+
+@pytest.mark.parametrize(("most", "written"), [(11.2, "10.4"), (900.0, "500")])
 def test_points_of_quality_stand_clear_of_the_axes(study, most, written):
     """From 0 to the highest sparsity, with room on both sides, on an axis in plain numbers."""
     scores = {"Dense": (0.0, 10.0), "Masked30": (0.4, 10.6), "CSR30": (0.8, most)}
-    svg = export.svg(drawn.quality_chart(scored(study, scores), width=300).to_dict())
+    svg = export.svg(policy_charts.quality_chart(scored(study, scores), width=300).to_dict())
     places = re.findall(r'"point"[^>]*transform="translate\(([\d.]+),([\d.]+)\)', svg)
-    xs, heights = ([float(end) for end in ends] for ends in zip(*places, strict=True))
-    inside = float(re.findall(r'<clipPath[^>]*><rect[^>]* width="([\d.]+)"', svg)[0])
-    assert [x / inside for x in xs] == pytest.approx([0.06 / 1.1, 0.56 / 1.1, 1.06 / 1.1])
-    assert 200 > heights[0] > heights[1] > heights[2] > 0
+    xs, heights = ([float(end) for end in sorted(set(ends))] for ends in zip(*places, strict=True))
+    xs, heights = sorted(xs), sorted(heights)
+    assert xs[2] - xs[1] == pytest.approx(xs[1] - xs[0])
+    assert xs[0] == pytest.approx(0.03 * (xs[2] - xs[0]))
+    assert 0 < heights[0] < heights[1] < heights[2] < 220
     assert written in re.findall(r"<text[^>]*>([^<]+)</text>", svg)
 
 
 def test_layouts_of_one_pruning_are_all_drawn(study):
     scores = {"Dense": (0.0, 10.0), "Masked30": (0.3, 12.5), "CSR30": (0.3, 12.5)}
-    rows = values(drawn.quality_chart(scored(study, scores)))
-    assert [row["variant"] for row in rows] == ["Dense", "Masked30", "CSR30"]
-    assert [row["shown"] for row in rows if row["shown"]] == ["10.0", "12.5"]
+    chart = policy_charts.quality_chart(scored(study, scores))
+    assert {row["variant"] for row in points(chart)} == {"Dense", "Masked30", "CSR30"}
+    assert labels_of(chart) == {"dense": "dense 10.0", "global magnitude": "global magnitude 12.5"}
 
 
 def test_one_point_is_no_line(demo_study):
-    assert drawn.quality_chart(scored(demo_study, {"Dense": (0.0, 10.0)})) is None
+    assert policy_charts.quality_chart(scored(demo_study, {"Dense": (0.0, 10.0)})) is None
 
 
 def test_measured_charts_are_valid_and_speak(study, policies):
     with sr.speaking("fr"):
-        charts = [draw(study) for draw in drawn.CHARTS.values()]
-        charts.append(drawn.quality_chart(scored(policies, SCORES)))
+        charts = [draw(study) for draw in measured_charts.CHARTS.values()]
+        charts.append(policy_charts.quality_chart(scored(policies, SCORES)))
         specs = [chart.to_dict() for chart in charts]
     for spec in specs:
         assert spec["config"]["locale"]["number"]["decimal"] == ","
@@ -227,14 +287,15 @@ def test_measured_charts_are_valid_and_speak(study, policies):
 
 
 def test_sensitivity_keeps_order_and_those_that_cost_most(demo_study):
-    chart = drawn.sensitivity_chart(put_in(demo_study, sensitivity=sensitivity(60)))
+    chart = measured_charts.sensitivity_chart(put_in(demo_study, sensitivity=sensitivity(60)))
     names = list(dict.fromkeys(row["group"] for row in values(chart)))
     assert names == [f"block {n}" for n in range(40)]
     assert "40 of 60 parts" in chart.to_dict()["title"]["subtitle"]
 
 
 @pytest.mark.parametrize(
-    "draw", [drawn.speed_chart, drawn.crossover_chart, drawn.quality_chart, drawn.sensitivity_chart]
+    "draw",
+    [speed_chart, crossover_chart, policy_charts.quality_chart, measured_charts.sensitivity_chart],
 )
 def test_nothing_measured_nothing_drawn(draw, demo_study):
     assert draw(demo_study) is None
@@ -279,7 +340,7 @@ def test_hostile_names_are_data(demo):
         quality=quality(names=HOSTILE),
         sensitivity=sensitivity(3).assign(part=HOSTILE),
     )
-    for draw in drawn.CHARTS.values():
+    for draw in measured_charts.CHARTS.values():
         spec = draw(study).to_dict()
         evaluated = [text for text in code(spec) if isinstance(text, str)]
         assert evaluated
@@ -294,5 +355,5 @@ def test_saved_and_read(study, tmp_path):
     assert sr.summarize(again) == sr.summarize(study)
     data = json.loads((tmp_path / "study.json").read_text(encoding="utf-8"))
     assert data["findings"] == sr.summarize(study)
-    assert drawn.speed_chart(again).to_dict() == drawn.speed_chart(study).to_dict()
-    assert drawn.crossover_chart(again).to_dict() == drawn.crossover_chart(study).to_dict()
+    assert speed_chart(again).to_dict() == speed_chart(study).to_dict()
+    assert crossover_chart(again).to_dict() == crossover_chart(study).to_dict()

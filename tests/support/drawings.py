@@ -115,3 +115,22 @@ def tooltips(spec):
         if isinstance(unit.get("encoding", {}).get("tooltip"), list)
         for row in rows_of(spec, data)
     ]
+
+
+def contrast(ink, paper):
+    """The contrast of two colors, by WCAG."""
+
+    def luminance(color):
+        channels = (
+            [int(color[at : at + 2], 16) for at in (1, 3, 5)]
+            if color[0] == "#"
+            else map(int, re.findall(r"\d+", color))
+        )
+        linear = [
+            c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4
+            for c in (channel / 255 for channel in channels)
+        ]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    light, dark = sorted(map(luminance, (ink, paper)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
