@@ -18,6 +18,7 @@ from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.heads_experts import Part
 from sparsity_report.untrusted.display_text import clip, short_name
 from sparsity_report.words.display_names import method_name
+from sparsity_report.words.number_format import percent
 from sparsity_report.words.sentences import say
 
 #: Width of a small map, everything included.
@@ -191,23 +192,15 @@ def small_map(study: Comparison, variant: str) -> alt.LayerChart | None:
         return None
     row = min(_SMALL_ROW, _SMALL_HEIGHT / len(grid.projections))
     chart = block_map(cells, (grid.blocks, grid.projections), row=row, **_SMALL)
-    low, high = _ends(cells)
-    note = say("format.range", low=low, high=high)
+    note = say("format.percent_range", low=cells["sparsity"].min(), high=cells["sparsity"].max())
     alt_text = say("chart.small_map_alt", variant=clip(variant), note=note)
     return theme.titled(chart, clip(variant, 24), note, alt_text)
 
 
 def even(study: Comparison, variant: str) -> str | None:
-    """Return the sparsity of a variant's map if all its cells have the same, else None."""
-    if (cells := study.facts.cells(variant)).empty:
-        return None
-    low, high = _ends(cells)
-    return low if low == high else None
-
-
-def _ends(cells: pd.DataFrame) -> tuple[str, str]:
-    low, high = (theme.write(cells["sparsity"].agg(end), "share") for end in ("min", "max"))
-    return low, high
+    """Return the sparsity that all cells of a variant's map round to, else None."""
+    shares = {percent(share, digits=0) for share in study.facts.cells(variant)["sparsity"]}
+    return shares.pop() if len(shares) == 1 else None
 
 
 def colors() -> alt.LayerChart:
@@ -228,7 +221,7 @@ def part_map(part: Part, variant: str) -> alt.LayerChart | None:
     altair.LayerChart or None
         None if there are too many cells, or all are equal.
     """
-    if is_too_large(part) or len({theme.write(s, "share") for s in part.rows["sparsity"]}) < 2:
+    if is_too_large(part) or len({percent(s, digits=0) for s in part.rows["sparsity"]}) < 2:
         return None
     cells = part.rows.assign(
         block=part.rows["block"].astype(str), projection=part.rows["part"].astype(str)

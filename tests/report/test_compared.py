@@ -9,8 +9,8 @@ import torch
 from helpers import small_llama, study_of
 
 import sparsity_report as sr
-from sparsity_report.draw.heat_maps import excess_map, part_map
-from sparsity_report.draw.spread_charts import blocks_chart, spread_chart
+from sparsity_report.draw.heat_maps import part_map
+from sparsity_report.draw.policy_charts import blocks_chart
 from sparsity_report.files.package_data import DEMO
 from sparsity_report.measure.texts import fingerprint
 from sparsity_report.report.tables.latex import to_latex
@@ -179,38 +179,6 @@ def test_small_maps_and_the_spread_go_from_the_fewest_zeros(demo):
     assert list(mixed.side_by_side) == sorted(names)
     (_, *shares) = [row[1] for row in texts(results(mixed))]
     assert shares == ["30.0\u202f%", "50.0\u202f%", "70.0\u202f%"]
-
-
-def drawn(chart):
-    """The rows of each layer of a chart."""
-    spec = chart.to_dict()
-    return [spec["datasets"][layer["data"]["name"]] for layer in spec["layer"]]
-
-
-def test_dots_are_layers_and_bars_their_sum(study):
-    dots, bars = drawn(spread_chart(study))
-    assert len(dots) == 4 * 24
-    means = {row["line"]: row["share"] for row in bars}
-    totals = study.totals.set_index("variant")["sparsity_prunable"]
-    assert means == pytest.approx({name: totals[name] for name in NAMES[1:]})
-
-
-def test_no_strip_where_nothing_is_uneven(demo):
-    even = sr.compare(sr.dense(demo), sr.masked(sr.layerwise_magnitude(demo, 0.5)))
-    assert spread_chart(even) is None
-
-
-def test_one_pruning_is_spread_over_its_projections(demo_study):
-    dots, _ = drawn(spread_chart(demo_study))
-    assert len({row["line"] for row in dots}) == 6
-
-
-def test_the_map_of_surprises_is_even_at_zero(study):
-    spec = excess_map(study, "Masked50").to_dict()
-    scale = spec["layer"][0]["encoding"]["color"]["scale"]
-    assert scale["domain"][1] == 0
-    assert scale["domain"][0] == -scale["domain"][2]
-    assert excess_map(study, "Masked2:4") is None
 
 
 def test_heads_are_cells_and_too_many_are_said(study, monkeypatch):

@@ -479,22 +479,6 @@ def results_grid(study, w):
     return grid if has_dead else [own[:3] for own in grid]
 
 
-def spread_grid(study, w):
-    ends = [
-        f"{w.say(end)} {w.say(of)}"
-        for end in ("column.least_sparse_layer", "column.most_sparse_layer")
-        for of in ("chart.zeros_label", "kind.layer")
-    ]
-    grid = [[capital(w.say("column.variant")), *ends]]
-    for variant in prunings(study):
-        shares = layer_shares(study, variant)
-        least, most = min(shares, key=shares.get), max(shares, key=shares.get)
-        named = (least, most) if shares[least] < shares[most] else ("–", "–")
-        ends = zip(map(w.percent, (shares[least], shares[most])), named, strict=True)
-        grid.append([variant, *(cell for end in ends for cell in end)])
-    return grid
-
-
 def blocks_grid(study, w):
     first = study.layers[study.layers["prunable"]]
     grid = [[capital(w.say("column.block")), *prunings(study)]]
@@ -502,18 +486,6 @@ def blocks_grid(study, w):
         sums = own.groupby("variant")[["weight_total", "weight_nonzero"]].sum()
         grid.append([str(block), *(w.percent(share(*sums.loc[v])) for v in prunings(study))])
     return grid
-
-
-def excess_grid(study, w, variant):
-    """Zeros that a Gaussian of the spread of each matrix would not have at the threshold."""
-    threshold = study.variants.set_index("variant")["threshold"][variant]
-    grid, cells = map_grid(study, w, variant), {}
-    for row in rows(study.patterns[study.patterns["variant"] == variant]):
-        gaussian = math.erf(threshold / (row["std"] * math.sqrt(2)))
-        name = row["module_name"].rsplit(".")[-1]
-        cells[str(row["block"]), name] = w.points(row["sparsity"] - gaussian)
-    heads, *body = grid
-    return [heads, *([row[0], *(cells[row[0], name] for name in heads[1:])] for row in body)]
 
 
 def heads_grid(study, w, variant, projection):
@@ -542,10 +514,8 @@ def expected_tables(study, w):
         if is_uneven(map_grid(study, w, variant)):
             yield variant, map_grid(study, w, variant)
     yield pruned[0], storage_grid(study, w, pruned[0], few=True)
-    yield pruned[0], excess_grid(study, w, pruned[0])
     for projection in ("q_proj", "k_proj", "v_proj", "out_proj"):
         yield f" {projection}", heads_grid(study, w, pruned[0], projection)
-    yield "", spread_grid(study, w)
     yield "", levels_grid(study, w)
     yield "", curve_grid(study, w)
     for column, write in (

@@ -31,17 +31,6 @@ def test_dead_rows_and_columns_are_counted():
     assert found.layers == ["1"]
 
 
-def test_excess_is_zeros_minus_the_error_function(study):
-    frame = study.facts.excess("Masked50")
-    rows = study.patterns[study.patterns["variant"] == "Masked50"]
-    threshold = study.variants.set_index("variant")["threshold"]["Masked50"]
-    first = rows[rows["module_name"].str.endswith("layers.2.fc1")].iloc[0]
-    expected = math.erf(threshold / (first["std"] * math.sqrt(2)))
-    cell = frame[(frame["block"] == "2") & (frame["projection"] == "fc1")].iloc[0]
-    assert cell["excess"] == pytest.approx(first["sparsity"] - expected, abs=1e-12)
-    assert study.facts.excess("Masked2:4").empty
-
-
 def test_heads_come_as_they_were_counted(study):
     heads = {part.projection: part.rows for part in study.facts.parts("Masked50")}
     assert set(heads) == {"q_proj", "k_proj", "v_proj", "out_proj"}
