@@ -145,7 +145,7 @@ def _drawn(study: Comparison, figure: Figure, points: Rows, width: float) -> alt
     drawn = [row for row in points if row["value"] is not None and row["x"] is not None]
     if len({row["label"] for row in drawn}) < 2:
         return None
-    if len({row["model"] for row in drawn}) > 1:
+    if len({row["model"] for row in drawn} - {""}) > 1:
         drawn = [{**r, "name": ", ".join(filter(None, (r["name"], r["model"])))} for r in drawn]
     lines = {(row["model"], row["name"]): row["policy"] for row in drawn}
     limit = _LONG if width > NARROW else _SHORT

@@ -617,7 +617,7 @@ def test_the_text_with_the_most_scores_is_drawn(demo_study):
     frame = quality(names=("Dense", "Masked30", "M90"))
     both = pd.concat([frame.head(2).assign(text="few"), frame.assign(text="many")])
     chart = measured_charts.quality_chart(put_in(demo_study, quality=both))
-    note = wording("chart.scored_text_note", text="many", scored=[99])
+    note = wording("chart.scored_text_note", text="many", scored="99")
     assert chart.to_dict()["title"]["subtitle"] == note
 
 
