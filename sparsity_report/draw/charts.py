@@ -26,7 +26,6 @@ _LINES = {
     "csr_int64": (theme.BLACK, theme.DOTTED),
     "bitmask": (theme.BLACK, theme.DASH_DOT),
 }
-_MOST_LEVELS = 8
 
 
 def group_bars(
@@ -96,16 +95,15 @@ def csr_bytes_curve(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerCh
         return None
     names = {layout: _line_name(layout) for layout in dict.fromkeys(frame["layout"])}
     top = float(frame["ratio"].max())
-    levels, evens = _levels(study, top, width), _break_evens(study, width)
+    levels, evens = _levels(study), _break_evens(study)
     shape = marks.Curve(
         lines=tuple(marks.Line(name, *_LINES[layout]) for layout, name in names.items()),
         width=width,
         height=220,
-        top=top * (1.06 + 0.075 * len(levels)),
+        top=1.06 * top,
         x_title=say("chart.x_prunable_sparsity"),
         y_title=say("label.bytes_ratio"),
         ticks=tuple(range(math.ceil(top) + 1)),
-        flip=len(levels) == 1,
         below=width <= 300,
         columns=4 if width > 430 else 2 if width >= NARROW else 1,
     )
@@ -117,13 +115,10 @@ def csr_bytes_curve(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerCh
     texts = [
         say("chart.csr_bytes_curve_alt", dtype=dtype),
         *(say("chart.layout_break_even_alt", layout=e["line"], share=e["label"]) for e in evens),
-        *(say("chart.study_level_alt", level=mark["label"]) for mark in levels),
+        *(say("chart.study_level_alt", share=p["sparsity"], ratio=p["value"]) for p in levels),
     ]
     title, note = say("chart.csr_bytes_curve_title"), say("chart.csr_bytes_curve_note", dtype=dtype)
-    # The label of a level near the right end is outside the plot.
-    outside = len(levels) > 1 and max(mark["sparsity"] for mark in levels) > 0.8
-    right = (50 if width >= NARROW else 20) if outside else 0
-    return theme.titled(chart, title, note, " ".join(texts), right)
+    return theme.titled(chart, title, note, " ".join(texts))
 
 
 def bar_plot(
@@ -243,7 +238,7 @@ def _line_name(layout: str) -> str:
     return say("chart.dense_and_masked_line") if layout == "dense" else layout_name(layout)
 
 
-def _break_evens(study: Comparison, width: float) -> Rows:
+def _break_evens(study: Comparison) -> Rows:
     """Return the points where the straight lines of CSR meet dense."""
     facts = study.facts
     return [
@@ -251,7 +246,6 @@ def _break_evens(study: Comparison, width: float) -> Rows:
             "sparsity": share,
             "value": 1.0,
             "label": theme.write(share, "share"),
-            "under": layout == "csr_int32" and width < 300,
             "line": _line_name(layout),
         }
         for layout in ("csr_int32", "csr_int64")
@@ -259,26 +253,12 @@ def _break_evens(study: Comparison, width: float) -> Rows:
     ]
 
 
-def _levels(study: Comparison, top: float, width: float) -> Rows:
-    """Return the rule and the label of each level; labels step down, so that no rule cuts one."""
-    ratios: dict[float, tuple[float, float]] = {}
-    for variant, share in sorted(study.facts.marks(), key=lambda mark: mark[1]):
+def _levels(study: Comparison) -> Rows:
+    """Return the points of the study on the line of CSR, those with one label once."""
+    points = {}
+    for variant, share in study.facts.marks():
         ratio = study.facts.storage(variant)["ratio"].get("csr_int32")
         if share > 0 and pd.notna(ratio):
-            # Levels with the same label share a rule.
-            ratios.setdefault(round(share, 3), (share, float(ratio)))
-    shown = list(ratios.values())[:_MOST_LEVELS]
-    key = "format.level_ratio"
-    if len(shown) == 1 and width >= NARROW:
-        key = "chart.level_csr_ratio"
-    elif len(shown) > 1 and width < NARROW:
-        key = "format.share"
-    return [
-        {
-            "sparsity": share,
-            "value": ratio,
-            "label": say(key, share=share, ratio=ratio),
-            "top": top * (1.05 + 0.075 * (len(shown) - 1 - place)),
-        }
-        for place, (share, ratio) in enumerate(shown)
-    ]
+            label = theme.write(ratio, "ratio")
+            points[label] = {"sparsity": share, "value": float(ratio), "label": label}
+    return sorted(points.values(), key=lambda row: row["sparsity"])

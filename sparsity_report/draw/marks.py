@@ -130,8 +130,7 @@ class Curve(Shape):
     """Lines against sparsity with a legend.
 
     Rows of the lines have ``sparsity``, ``value``, ``line``; those of break-evens ``sparsity``,
-    ``value`` and ``label``, and ``under`` if it is below on the left; those of levels ``sparsity``,
-    ``value``, ``label`` and ``top``, the end of rule and label.
+    ``value`` and ``label``; so do those of levels.
 
     Attributes
     ----------
@@ -142,8 +141,6 @@ class Curve(Shape):
     x_title, y_title : str
     ticks : tuple of float
         Ticks of y.
-    flip : bool
-        Put labels of levels beyond 60 % on the left of their rules.
     below : bool
         The legend is below, not above.
     columns : int
@@ -157,7 +154,6 @@ class Curve(Shape):
     top: float = 1.0
     kind: str = "ratio"
     ticks: tuple[float, ...] = ()
-    flip: bool = False
     below: bool = False
     columns: int
 
@@ -346,7 +342,7 @@ def curve(
     evens: Data | None = None,
     levels: Data | None = None,
 ) -> alt.LayerChart:
-    """Return lines, with break-evens as circles and levels as labeled rules."""
+    """Return lines, with break-evens as circles and levels as points."""
     x = share_axis("sparsity", shape.x_title, (0.0, 1.0))
     scale = alt.Scale(domain=[0, shape.top])
     values = alt.Axis(labelExpr=theme.tick(shape.kind), values=list(shape.ticks))
@@ -356,7 +352,7 @@ def curve(
     if evens is not None:
         even = alt.Chart(evens).encode(x=x, y=y)
         ring: dict[str, Any] = {"fill": "white", "strokeWidth": 1.3, "opacity": 1}
-        place = beside("datum.under", dx=6, dy=alt.expr("datum.under ? 9 : -8"), fontSize=SMALL)
+        place: dict[str, Any] = {"align": "left", "dx": 6, "dy": -8, "fontSize": SMALL}
         # White around the letters keeps them legible on another line.
         halo = even.mark_text(stroke="#ffffff", strokeWidth=3, **place)
         text = even.mark_text(color=INK, **place)
@@ -365,13 +361,12 @@ def curve(
             *(part.encode(text="label:N") for part in (halo, text)),
         ]
     if levels is not None:
-        level, top = alt.Chart(levels).encode(x=x), alt.Y("top:Q", scale=scale)
-        left = "datum.sparsity > 0.6" if shape.flip else "false"
-        text = level.mark_text(**beside(left, dx=5, color=INK, fontSize=SMALL))
-        rule = level.mark_rule(color=MUTED, strokeWidth=1)
-        layers.insert(0, rule.encode(y=top, y2=alt.Y2Datum(0)))
-        point = level.mark_point(color=BLACK, filled=True, size=44, opacity=1)
-        layers += [point.encode(y=y), text.encode(y=top, text="label:N")]
+        level = alt.Chart(levels).encode(x=x, y=y)
+        text = level.mark_text(align="right", dx=-4, dy=11, fontSize=SMALL, color=INK)
+        layers += [
+            level.mark_point(color=BLACK, filled=True, size=44, opacity=1),
+            text.encode(text="label:N"),
+        ]
     return alt.LayerChart(layer=layers, width=shape.width, height=shape.height)
 
 

@@ -299,21 +299,18 @@ def config() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def titled(
-    chart: alt.LayerChart, heading: str, note: str, alt_text: str, right: int = 0
-) -> alt.LayerChart:
+def titled(chart: alt.LayerChart, heading: str, note: str, alt_text: str) -> alt.LayerChart:
     """Return the fitted chart with a title, a note under it and alternative text, all shortened."""
     chart.title = alt.TitleParams(text=clip(heading, 100))
     if note:
         chart.title["subtitle"] = note
     chart.description = clip(alt_text, 1500)
-    return fitted(chart, right)
+    return fitted(chart)
 
 
-def fitted(chart: alt.LayerChart, right: int = 0) -> alt.LayerChart:
+def fitted(chart: alt.LayerChart) -> alt.LayerChart:
     """Return the chart with a width that includes everything, on white paper."""
     look = config()
-    look["padding"] |= {"right": 4 + right}
     look["title"] |= {"limit": float(chart.width) - 8}
     chart.autosize = alt.AutoSizeParams(type="fit-x", contains="padding")
     chart.background, chart.config = "white", alt.Config(**look)

@@ -394,12 +394,12 @@ def test_curve_meets_the_study(study):
     mark = next(
         row
         for row in rows(charts.csr_bytes_curve(study).to_dict())
-        if "top" in row and row["sparsity"] == pytest.approx(level)
+        if "label" in row and row["sparsity"] == pytest.approx(level)
     )
     assert mark["value"] == pytest.approx(
         (custom["stored_bytes"].sum() - biases) / (4 * custom["weight_total"].sum())
     )
-    assert mark["label"].startswith(f"{100 * level:.1f} %")
+    assert mark["label"] == look.write(mark["value"], "ratio")
 
 
 @pytest.mark.parametrize(
@@ -410,20 +410,6 @@ def test_break_even_is_marked(dtype, labels):
     model = nn.ModuleDict({"fc": nn.Linear(4096, 4, dtype=dtype)})
     shown = rows(charts.csr_bytes_curve(three(sr.load(model))).to_dict())
     assert [row["label"] for row in shown if row.get("value") == 1 and "label" in row] == labels
-
-
-def test_up_to_eight_prunings_are_marked_on_the_curve(demo):
-    prunings = [sr.global_magnitude(demo, level / 10) for level in range(1, 10)]
-    study = sr.compare(sr.dense(demo), *map(sr.masked, prunings))
-    marked = [row for row in rows(charts.csr_bytes_curve(study).to_dict()) if "top" in row]
-    shares = [
-        study.facts.total(f"Masked{level}", "sparsity_prunable") for level in range(10, 90, 10)
-    ]
-    assert [row["sparsity"] for row in marked] == pytest.approx(shares, abs=1e-6)
-    # One below the other, none beside its neighbor.
-    tops = [row["top"] for row in marked]
-    assert tops == sorted(tops, reverse=True)
-    assert len({*tops}) == 8
 
 
 def test_no_curve_without_prunable_weights():

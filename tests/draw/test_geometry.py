@@ -196,79 +196,25 @@ def test_what_a_note_says_of_whom(study):
 # Curves of bytes.
 
 
-def marked(chart):
-    """Labels of the levels of a curve, and their anchors."""
-    return [(text.text, text.anchor) for text in drawn(chart)[0] if is_level(text)]
-
-
-def is_level(text):
-    return re.match(r"\d+\.\d\W%(:|$)", text.text) and text.text not in {"50.3 %", "67.1 %"}
-
-
-@pytest.mark.parametrize(
-    ("level", "width", "wording", "anchor"),
-    [
-        (0.3, TEXT, "30.0 %: CSR 1.41 × dense", "start"),
-        (0.3, COLUMN, "30.0 %: 1.41 ×", "start"),
-        (0.95, TEXT, "95.0 %: CSR 0.11 × dense", "end"),
-    ],
-)
-def test_one_level_is_told_in_full_where_there_is_room(demo, level, width, wording, anchor):
-    study = sr.compare(sr.dense(demo), sr.masked(sr.global_magnitude(demo, level)))
-    assert marked(charts.csr_bytes_curve(study, width)) == [(wording, anchor)]
-
-
-def test_levels_step_down_to_the_right_and_stay_in_the_picture(levels):
-    for width, suffix in ((TEXT, ": "), (COLUMN, "")):
-        texts, _, wide, _ = drawn(charts.csr_bytes_curve(levels, width))
-        shown = [text for text in texts if is_level(text)]
-        assert [text.text.split("%")[0] for text in shown] == ["10.0 ", "50.0 ", "95.0 "]
-        assert all(text.text.partition("%")[2][:2] == suffix for text in shown)
-        assert [text.top for text in shown] == sorted(text.top for text in shown)
-        assert all(text.right <= wide for text in shown)
-        for one, other in itertools.combinations(shown, 2):
-            assert not one.meets(other)
-
-
-@pytest.mark.parametrize(
-    ("levels", "beyond"),
-    [((0.3,), False), ((0.95,), False), ((0.1, 0.5), False), ((0.1, 0.95), True)],
-)
-def test_only_a_last_label_on_the_right_takes_room_beside_the_plot(demo, levels, beyond):
-    prunings = [sr.masked(sr.global_magnitude(demo, level)) for level in levels]
-    study = sr.compare(sr.dense(demo), *prunings)
+def test_levels_are_points_of_csr_with_their_bytes(levels):
+    """Each label stands left of its point, and the axis ends above the highest line."""
     for width in (COLUMN, TEXT):
-        padding = charts.csr_bytes_curve(study, width).to_dict()["config"]["padding"]
-        assert (padding["right"] > padding["left"]) is beyond
-
-
-def test_of_two_break_evens_in_a_column_the_first_stands_left(study):
-    for width, anchors in ((299, ["end", "start"]), (300, ["start", "start"])):
-        texts, _, _, _ = drawn(charts.csr_bytes_curve(study, width))
-        labels = [text for text in texts if text.text in {"50.3 %", "67.1 %"}]
-        assert [text.anchor for text in labels[-2:]] == anchors
-
-
-def test_the_lines_of_bytes_end_below_the_labels(study, levels):
-    for one in (study, levels):
-        spec = charts.csr_bytes_curve(one).to_dict()
-        rows = [row for _, data, _ in units(spec) for row in rows_of(spec, data)]
-        (scale,) = {str(u["encoding"]["y"]["scale"]["domain"]) for u, *_ in units(spec)}
-        top = float(scale.strip("[]").split(",")[1])
-        labels = [row["top"] for row in rows if "top" in row]
-        highest = max(row["value"] for row in rows)
-        # Lines fill at least half of the picture, and labels stand above them.
-        assert highest < min(labels) <= max(labels) < top < 2 * highest
-        axis = next(
-            u["encoding"]["y"]["axis"] for u, *_ in units(spec) if "axis" in u["encoding"]["y"]
-        )
-        assert axis["values"] == [*range(math.floor(highest) + 2)][: math.ceil(highest) + 1]
+        texts, *_ = drawn(charts.csr_bytes_curve(levels, width))
+        labels = [text for text in texts if re.match(r"\d\.\d\d", text.text)]
+        assert {text.text[:4] for text in labels} == {"1.81", "1.01", "0.11"}
+        for one, other in itertools.combinations(texts, 2):
+            assert one[:5] == other[:5] or not one.meets(other) or "×" not in one.text
 
 
 def test_a_level_that_prunes_nothing_is_not_marked(demo):
     study = sr.compare(sr.dense(demo), sr.masked(sr.global_magnitude(demo, 0.0)))
     spec = charts.csr_bytes_curve(study).to_dict()
-    assert not [row for _, data, _ in units(spec) for row in rows_of(spec, data) if "top" in row]
+    assert not [
+        row
+        for _, data, _ in units(spec)
+        for row in rows_of(spec, data)
+        if "×" in str(row.get("label"))
+    ]
 
 
 def test_each_layout_has_one_look_everywhere(study):
@@ -431,7 +377,6 @@ def curve(rows, level=(), even=(), names=("CSR",), **options):
 
 
 LINE = [{"sparsity": s, "value": 2 * (1 - s), "line": "CSR"} for s in (0.0, 1.0)]
-LEVEL = [{"sparsity": 0.75, "value": 0.5, "label": "75 %", "top": 1.5}]
 
 
 def test_a_curve_goes_from_no_zeros_to_all_and_has_no_points_unasked():
@@ -439,26 +384,6 @@ def test_a_curve_goes_from_no_zeros_to_all_and_has_no_points_unasked():
     assert x_domain(spec) == [0, 1]
     assert [unit["mark"]["type"] for unit, *_ in units(spec)].count("point") == 2
     assert "L100,100" in export.svg(spec)
-
-
-def test_a_level_is_a_rule_from_its_label_to_the_axis_behind_the_lines():
-    spec = curve(LINE, LEVEL)
-    kinds = [unit["mark"]["type"] for unit, *_ in units(spec)]
-    assert kinds.index("rule") < kinds.index("line")
-    svg = export.svg(spec)
-    texts, _, _, _ = boxes(svg)
-    (label,) = [text for text in texts if text.text == "75 %"]
-    assert label.anchor == "start"
-    assert 'x2="0" y2="75"' in svg.replace("-75", "75"), "from 1.5 down to 0 of 2"
-    points = [part for part in svg.split("<path") if 'aria-roledescription="point"' in part]
-    assert f'fill="{look.BLACK}"' in points[-1]
-
-
-def test_labels_turn_left_only_where_asked_and_far_right():
-    for flip, at, anchor in ((False, 0.75, "start"), (True, 0.75, "end"), (True, 0.5, "start")):
-        spec = curve(LINE, [{**LEVEL[0], "sparsity": at}], flip=flip)
-        texts, _, _, _ = boxes(export.svg(spec))
-        assert [text.anchor for text in texts if text.text == "75 %"] == [anchor]
 
 
 # Measurements.

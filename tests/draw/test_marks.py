@@ -149,7 +149,7 @@ def test_bars_go_left_of_their_base_and_labels_with_them():
 def test_break_even_and_level_stand_on_the_curve():
     lines = [{"sparsity": s, "value": 2 * (1 - s), "line": "CSR"} for s in (0.0, 1.0)]
     even = [{"sparsity": 0.5, "value": 1.0, "label": "50.0 %"}]
-    level = [{"sparsity": 0.75, "value": 0.5, "label": "75 %", "top": 2.0}]
+    level = [{"sparsity": 0.75, "value": 0.5, "label": "75 %"}]
     shape = marks.Curve(
         lines=(marks.Line("CSR", "#000000", [1, 0]),),
         width=100,
@@ -158,7 +158,6 @@ def test_break_even_and_level_stand_on_the_curve():
         x_title="sparsity",
         y_title="ratio",
         columns=2,
-        flip=True,
     )
     svg = drawn(
         marks.curve(
