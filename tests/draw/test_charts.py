@@ -251,11 +251,11 @@ def test_what_is_constant_is_not_drawn(weights, study):
     assert charts.group_bars(plain, "sparsity") is None
     masked = sr.compare(sr.dense(weights), sr.masked(sr.layerwise_magnitude(weights, 0.5)))
     assert charts.group_bars(masked, "flops_per_token") is None
-    assert heat_maps.sparsity_map(masked, "Masked50") is None
-    assert heat_maps.small_map(masked, "Masked50") is None
+    assert heat_maps.sparsity_map(masked, "Masked50Layerwise") is None
+    assert heat_maps.small_map(masked, "Masked50Layerwise") is None
     levels = [sr.masked(sr.layerwise_magnitude(weights, level)) for level in (0.25, 0.5)]
     assert policy_charts.blocks_chart(sr.compare(sr.dense(weights), *levels)) is None
-    same = quality([(0.0, 10.0), (0.5, 10.0)], ["Dense", "Masked50"])
+    same = quality([(0.0, 10.0), (0.5, 10.0)], ["Dense", "Masked50Layerwise"])
     assert policy_charts.quality_chart(put_in(masked, quality=same)) is None
 
 
