@@ -16,7 +16,7 @@ from sparsity_report.study.derived.policy_names import any_level
 from sparsity_report.study.derived.protocol_scores import ANY_TOKENIZER, by_protocol
 from sparsity_report.study.layers import records
 from sparsity_report.untrusted.display_text import clip, distinct_names, short_name
-from sparsity_report.words.display_names import layout_name, method_name
+from sparsity_report.words.display_names import layout_name, method_name, text_name
 from sparsity_report.words.number_format import figures, known, perplexity, scaled
 from sparsity_report.words.sentences import say
 
@@ -97,7 +97,8 @@ def _scores(study: Comparison, figure: Figure) -> Rows:
     scores = records(max(by_protocol(frame, ANY_TOKENIZER), key=len, default=pd.DataFrame()))
     number = [row["scored"] for row in scores if known(row["scored"])]
     for row in scores:
-        row["note"] = say("chart.scored_text_note", text=clip(row["text"]), scored=number)
+        text = text_name(row["text"], row["text_fingerprint"])
+        row["note"] = say("chart.scored_text_note", text=text, scored=number)
     return _points(study, figure, scores)
 
 
@@ -120,12 +121,11 @@ def _points(study: Comparison, figure: Figure, rows: Rows) -> Rows:
     variants = {row["variant"]: row for row in records(study.variants)}
     policies, points = theme.policies(study), []
     for row in rows:
-        variant, value, size = row["variant"], row[figure.column], None
+        variant, value = row["variant"], row[figure.column]
         about = variants.get(variant, row)
         method, model = (about[key] if known(about.get(key)) else "" for key in ("method", "model"))
         policy = policies.get(variant, any_level(method) or (variant if row["sparsity"] else ""))
-        if figure is _PERPLEXITY and variant in variants:
-            size = study.facts.vocabulary(variant)
+        size = study.facts.vocabulary(variant) if figure is _PERPLEXITY else None
         is_beyond = bool(size and known(value) and value >= size)
         place: Any = size if is_beyond else value
         point = {
@@ -133,7 +133,7 @@ def _points(study: Comparison, figure: Figure, rows: Rows) -> Rows:
             "name": method_name(method) if method else short_name(policy) or layout_name("dense"),
             "x": float(row["sparsity"]) if known(row["sparsity"]) else None,
             "value": float(place) if known(place) and math.isfinite(place) else None,
-            "label": say("chart.worse_than_uniform") if is_beyond else figure.label(value),
+            "label": say("name.worse_than_uniform_guessing") if is_beyond else figure.label(value),
             "form": "triangle-up" if is_beyond else "circle",
         }  # fmt: skip
         points.append(point)
@@ -190,7 +190,7 @@ def _shape(rows: Rows, lines: tuple[marks.Line, ...], width: float, figure: Figu
     if 0 < low < high / FAR:
         ends = (low / 1.3, high * 1.3)
     if any(row["form"] == "triangle-up" for row in rows):
-        ends, edge = (ends[0], high), say("chart.worse_than_uniform")
+        ends, edge = (ends[0], high), say("name.worse_than_uniform_guessing")
     if 0 < low < high / FAR:
         ticks = theme.log_ticks(*ends)
     right = max(0.1, *(row["x"] for row in rows))

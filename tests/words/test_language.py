@@ -162,8 +162,8 @@ def test_french_says_the_same_numbers(demo):
 
 def test_french_typography():
     with speaking("fr"):
-        assert say("chart.level_csr_ratio", share=0.3, ratio=2) == (
-            "30,0\u00a0%\u00a0: CSR 2,00\u00a0× dense"
+        assert say("chart.study_level_alt", share=0.3, ratio=2) == (
+            "Cette étude\u00a0: 30,0\u00a0%\u00a0: CSR 2,00\u00a0× dense."
         )
         assert say("format.count_more", count=1234567) == "1\u202f234\u202f567 autres"
     for path in CATALOGUES:

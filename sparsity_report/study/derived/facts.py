@@ -219,18 +219,6 @@ class Facts:
             raise SparsityReportError(f"no variant {variant!r}; the study has {known}")
         return self._layers[variant]
 
-    def vocabulary(self, variant: str) -> int | None:
-        """Return the number of tokens that a variant's output head, or embedding, has rows for.
-
-        It is the perplexity of uniform guessing. None if neither is known.
-        """
-        layers = self.layers(variant)
-        for group in ("lm_head", "embedding"):
-            shapes = layers.loc[layers["group"] == group, "shape"]
-            if sizes := [shape[0] for shape in shapes if len(shape) == 2]:
-                return int(max(sizes))
-        return None
-
     def dense_bytes(self, variant: str) -> pd.Series:
         """Return the bytes that each layer of a variant takes with nothing stored sparse."""
         return dense_sizes(self.layers(variant))
