@@ -401,7 +401,7 @@ def lines(rows: Rows, shape: Lines) -> alt.LayerChart:
             for form in ("circle", "triangle-up")
         ]
     if shape.edge:
-        edge = alt.Chart(inline([{}])).encode(y=alt.YDatum(shape.y_domain[1]))
+        edge = alt.Chart(inline([{}])).encode(y=alt.YValue(0))
         note = edge.mark_text(align="left", dy=-7, fontSize=SMALL, color=MUTED)
         layers += [
             edge.mark_rule(color=MUTED, strokeDash=[2, 2]),
