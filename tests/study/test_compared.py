@@ -1,6 +1,5 @@
 """Prunings of one model side by side, and the heads, experts and rows inside their matrices."""
 
-
 import pandas as pd
 import pytest
 import torch
