@@ -25,6 +25,7 @@ from sparsity_report.words.sentences import say
 
 _LETTERS = 2000  # of a text written by a model
 _USEFUL = 3  # layouts beside dense and CSR
+_SMALL = 0.005  # share of the parameters below which a group without zeros has no row
 # Widths on paper of the first column and of the others, which are as wide as their text.
 _FIRST = (1, 0)
 # Label and denominator by part.
@@ -99,8 +100,8 @@ def _costs(study: Comparison) -> Iterator[tuple[str, str]]:
         yield "active_total", say("column.active_parameters_note")
 
 
-def groups(study: Comparison, variant: str | None = None) -> Table:
-    """Return the groups of one variant, or of each under its name."""
+def groups(study: Comparison) -> Table:
+    """Return the groups of each variant; small groups without zeros in any variant are left out."""
     columns = columns_of(
         "group modules total nonzero sparsity flops_per_token useful_flops_per_token "
         f"{_sizes(study)} param_frac",
@@ -108,11 +109,10 @@ def groups(study: Comparison, variant: str | None = None) -> Table:
         sparsity=say("column.zero_share_of_parameters"),
         **_unpacked(study),
     )
-    if variant is not None:
-        frame = study.groups[study.groups["variant"] == variant]
-        caption = say("caption.groups_of_variant", variant=variant)
-        return table_of("groups", caption, columns, frame, "groups")
-    frames = study.groups.groupby("variant", sort=False)
+    all_of = study.groups.groupby("group", sort=False)
+    kept = (all_of["param_frac"].max() >= _SMALL) | (all_of["sparsity"].max() > 0)
+    rows = study.groups[study.groups["group"].map(kept)]
+    frames = rows.groupby("variant", sort=False)
     groups = ((clip(title, 80), rows) for title, rows in frames)
     return cells.grouped("groups", say("caption.groups_all_variants"), columns, groups, "groups")
 
