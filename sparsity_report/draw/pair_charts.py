@@ -1,65 +1,79 @@
-"""Charts of a pair: differences per layer, removed units, and the overlap of zeros."""
+"""Charts of a pair: the fate of zeros and weights by block, and removed units."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import altair as alt
 import pandas as pd
 
 from sparsity_report.draw import marks, theme
-from sparsity_report.draw.heat_maps import block_map, extremes
-from sparsity_report.draw.theme import BLUE, LABEL, TEXT_WIDTH, VERMILLION
+from sparsity_report.draw.theme import BLUE, INK, LABEL, SMALL, TEXT_WIDTH, VERMILLION
 from sparsity_report.study.pairs.pair import Pair
-from sparsity_report.study.pairs.pair_cells import Strip, difference_map, overlaps, strips
+from sparsity_report.study.pairs.pair_cells import Strip, block_shares, strips
 from sparsity_report.untrusted.display_text import clip
-from sparsity_report.words.display_names import display_name, group_name
-from sparsity_report.words.number_format import count
-from sparsity_report.words.pair_labels import both, strip_names, strip_title
+from sparsity_report.words.display_names import display_name, head
+from sparsity_report.words.pair_labels import (
+    block_names,
+    blocks_axis,
+    blocks_title,
+    both,
+    strip_names,
+    strip_title,
+)
 from sparsity_report.words.sentences import say
 
 # Most cells of a strip.
 _MOST = 5_000
-# Greatest width of a matrix of four cells.
-_MATRIX = 250
+# Height of columns by block.
+_COLUMNS = 150
 # Greatest heights of a row and of all rows of a strip.
 _ROW, _TALLEST = 16, 420
-# Cells of a matrix: their counts, and whether the weight is nonzero before and after.
-_OVERLAP = (("kept", 0, 0), ("revived", 0, 1), ("new", 1, 0), ("surviving", 1, 1))
 
 
-def difference_chart(pair: Pair, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
-    """Return a heat map of the increase of zero or removed weights, block by projection.
+def blocks_chart(
+    pair: Pair, width: float = TEXT_WIDTH, *, heading: bool = True
+) -> alt.LayerChart | None:
+    """Return columns of the share of zeros revived, weights removed or new zeros, by block.
 
-    Vermillion cells lost weights, blue ones got nonzero weights back. `width` is in points,
-    everything included.
+    `width` is in points, everything included. The `heading` is the finding.
 
     Returns
     -------
     altair.LayerChart or None
-        None if the base has no prunable weights in numbered blocks, or all cells are equal.
+        None if none of the shares varies.
     """
-    if (shown := difference_map(pair)) is None:
+    if (shown := block_shares(pair)) is None:
         return None
-    cells, grid = shown.cells, shown.grid
-    if len({theme.write(value, "points") for value in cells["moved"]}) < 2:
-        return None
-    chart = block_map(
-        cells.assign(
-            gone=[count(number) for number in cells["gone"]],
-            weights=[count(number) for number in cells["weight_before"]],
-        ),
-        (grid.blocks, grid.projections),
-        "points",
-        value="moved",
-        width=width,
-        title=say("chart.percentage_points"),
-        label="chart.percentage_points",
-        tips={"gone": "label.weights_removed", "weights": "label.of_total"},
+    names = block_names(shown)
+    rows = [
+        {"row": name, "value": share, "label": theme.write(share, "share")}
+        for name, share in zip(names, shown.rows["share"], strict=True)
+        if pd.notna(share)
+    ]
+    has_blocks = shown.rows["block"].notna().any()
+    title = blocks_axis(shown)
+    x_title = say("chart.x_transformer_block") if has_blocks else head("group")
+    y = alt.Y(
+        "value:Q",
+        title=title,
+        scale=alt.Scale(domain=[0, max(row["value"] for row in rows)], nice=True),
+        axis=alt.Axis(tickCount=4, labelExpr=theme.tick("share")),
     )
-    alt_text = say("chart.pair_difference_alt", **extremes(cells, "moved", "points"))
-    note = say("chart.pair_difference_note", models=both(pair))
-    return theme.titled(chart, say("chart.pair_difference_title"), note, alt_text)
+    base = alt.Chart(marks.inline(rows)).encode(x=_columns_axis(names, x_title, width), y=y)
+    tips = (("row", x_title), ("label", title))
+    color = BLUE if shown.figure == "new" else VERMILLION
+    layers = [base.mark_bar(color=color).encode(**marks.tooltips(tips))]
+    if len(names) * 3.4 * LABEL <= width:
+        text = base.transform_filter("datum.value > 0").mark_text(dy=-6, fontSize=SMALL, color=INK)
+        layers.append(text.encode(text="label:N"))
+    chart = alt.LayerChart(layer=layers, width=width, height=_COLUMNS)
+    texts = "; ".join(f"{row['row']}: {row['label']}" for row in rows)
+    alt_text = say("chart.blocks_alt", title=title, rows=texts)
+    if heading:
+        return theme.titled(chart, blocks_title(shown), both(pair), alt_text)
+    chart.description = clip(alt_text, 1500)
+    return theme.fitted(chart)
 
 
 def strip_charts(
@@ -96,13 +110,9 @@ def strip_mark(strip: Strip, width: float) -> alt.LayerChart | None:
         for place in range(row.among)
     ]
     number = max(row.among for row in strip.rows)
-    step = max(1, math.ceil(number * (0.62 * LABEL * len(str(number)) + 6) / width))
-    values = list(range(0, number, step))
-    axis = alt.Axis(values=values, labelAngle=0, labelOverlap=False, **marks.BARE)
-    scale = alt.Scale(domain=list(range(number)), paddingInner=0.2, paddingOuter=0)
     tips = (("row", say("label.location")), ("place", unit), ("label", say("label.state")))
     cells = alt.Chart(marks.inline(rows)).encode(
-        x=alt.X("place:O", title=unit, scale=scale, axis=axis),
+        x=_columns_axis([*range(number)], unit, width, "place:O"),
         y=marks.names_axis("row", names, paddingInner=0.25, paddingOuter=0.1),
         **marks.tooltips(tips),
     )
@@ -127,71 +137,12 @@ def strip_words(strip: Strip) -> str:
     return say("chart.removed_strip_alt", title=title, gone=gone, among=among, rows=rows)
 
 
-def overlap_charts(pair: Pair, width: float) -> list[alt.LayerChart]:
-    """Return a small matrix per row of ``pair.survival``: zero or not before and after."""
-    return [_overlap(row, width) for row in overlaps(pair)]
-
-
-def overlap_colors() -> alt.LayerChart:
-    """Return the bar of colors that the small matrices share."""
-    title, alt_text = say("chart.overlap_scale_title"), say("chart.overlap_scale_alt")
-    return marks.color_bar(title, alt_text)
-
-
-def overlap_chart(pair: Pair, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
-    """Return the matrix of all prunable weights of both models; None if there is no zero."""
-    rows = overlaps(pair)
-    heading = say("chart.overlap_title")
-    return _overlap(rows[0], min(width, _MATRIX), heading) if rows else None
-
-
-def overlap_rows(row: Mapping[str, Any]) -> marks.Rows:
-    """Return the four cells of a matrix of zeros before and after."""
-    after, before = _sides()
-    return [
-        {
-            "block": after[now],
-            "projection": before[was],
-            "value": row[key] / row["compared"],
-            "label": count(row[key]),
-        }
-        for key, was, now in _OVERLAP
-    ]
-
-
-def _sides() -> tuple[tuple[str, str], tuple[str, str]]:
-    """Return the names of zero and nonzero weights, after and before."""
-    return (
-        (say("chart.overlap_zero"), say("label.nonzero")),
-        (say("chart.overlap_zero_before"), say("chart.overlap_nonzero_before")),
-    )
-
-
-def overlap_words(row: Mapping[str, Any], name: str) -> str:
-    """Return the alternative text of a matrix of :func:`overlap_rows`."""
-    shares = {key: row[key] / row["compared"] for key, _, _ in _OVERLAP}
-    return say("chart.overlap_alt", name=name, compared=row["compared"], **shares)
-
-
-def overlap_mark(data: marks.Data, width: float) -> alt.LayerChart:
-    """Return a matrix of :func:`overlap_rows`."""
-    after, before = _sides()
-    shape = marks.HeatMap(
-        blocks=after,
-        projections=before,
-        width=width,
-        row=2 * theme.ROW,
-        domain=(0.0, 1.0),
-        legend=False,
-        x_title=say("label.after"),
-        tips=marks.tips(projection="label.before", block="label.after", label="label.weights"),
-    )
-    return marks.heat_map(data, shape)
-
-
-def _overlap(row: Mapping[str, Any], width: float, heading: str = "") -> alt.LayerChart:
-    """Return a titled matrix, by default with the group as its heading."""
-    name = say("name.all_prunable_weights") if row["group"] is None else group_name(row["group"])
-    note = "" if pd.isna(row["iou"]) else say("chart.overlap_iou_note", iou=row["iou"])
-    chart = overlap_mark(marks.inline(overlap_rows(row)), width)
-    return theme.titled(chart, heading or clip(name, 40), note, overlap_words(row, name))
+def _columns_axis(
+    names: Sequence[str] | Sequence[int], title: str, width: float, field: str = "row:N"
+) -> alt.X:
+    """Return a horizontal axis of columns; names that have no room are left out."""
+    room = 0.62 * LABEL * max(len(str(name)) for name in names) + 6
+    values: Any = names[:: max(1, math.ceil(len(names) * room / width))]
+    axis = alt.Axis(values=values, labelAngle=0, labelOverlap=False, **marks.BARE)
+    scale = alt.Scale(domain=[*names], paddingInner=0.2, paddingOuter=0)
+    return alt.X(field, title=title, scale=scale, axis=axis)

@@ -109,7 +109,7 @@ class Difference(Presentable):
         return "\n".join(self.sentences())
 
     def sentences(self) -> list[str]:
-        """Return the changes as sentences: study, variants, layers, then modules."""
+        """Return the verdict and the changes as sentences: study, variants, layers, modules."""
         return hooks.sentences(self)
 
     @property
@@ -151,7 +151,7 @@ def diff(
     >>> bool(changed), bool(sr.diff(studies[0], studies[0]))
     (True, False)
     >>> print(changed.sentences()[0])
-    M, target sparsity: 0 % → 100 %
+    M: sparsity of the prunable weights rises from 0.0 % to 100.0 %.
     """
     old, new = (s if isinstance(s, Comparison) else read_study(s) for s in (before, after))
     columns = ["variant", "module_name", "what", "before", "after"]

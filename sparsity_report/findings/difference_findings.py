@@ -1,5 +1,6 @@
 """Findings about the difference of two studies: facts, zeros of layers, and measurements."""
 
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -25,27 +26,109 @@ _FORMATS = {
 _MATCHED = ("model", "method", "asked_sparsity", "sparsity_prunable", "stored_bytes")
 
 
+def difference_verdict(difference: Difference) -> list[Phrase]:
+    """Return the largest changes of perplexity, size and sparsity: at most two sentences."""
+    sentences = [*_quality(difference), *_largest(difference)]
+    if difference and not sentences:
+        names = [name_of(fact) for fact in dict.fromkeys(difference.changes["what"])]
+        key = "difference.other_facts" if difference.matches else "difference.no_common_variant"
+        sentences.append(phrase(key, names=names))
+    elif not difference:
+        sentences.insert(0, phrase("difference.none", count=len(difference.after.variants)))
+    return sentences[:2]
+
+
+def _quality(difference: Difference) -> Iterator[Phrase]:
+    """Yield the largest relative change of a perplexity."""
+    rows = difference.measured[difference.measured["what"] == "perplexity"]
+    rows = rows[rows["before"].round(2) != rows["after"].round(2)]
+    ratios = (rows["after"] / rows["before"]).astype(float)
+    factors = ratios.where(ratios >= 1, 1 / ratios)
+    for row in records(rows.loc[factors.nlargest(1).index]):
+        yield _perplexity(difference, row)
+
+
+def _perplexity(difference: Difference, row: Mapping[str, Any]) -> Phrase:
+    old, new = (round(row[side], 2) for side in SIDES)
+    key = "difference.perplexity_rises" if new > old else "difference.perplexity_falls"
+    name = Match(row["variant_before"], row["variant_after"]).name
+    before, after = measured_sides(difference, row)
+    guesses = [
+        size and score >= size for score, size in (s.values["value"] for s in (before, after))
+    ]
+    key = "difference.perplexity_same" if new == old or all(guesses) else key
+    return phrase(key, name=name, text=row["of"], before=before, after=after)
+
+
+def _largest(difference: Difference) -> Iterator[Phrase]:
+    """Yield the largest relative change in bytes, and the largest change in sparsity."""
+    old, new = (s.totals.set_index("variant") for s in (difference.before, difference.after))
+    for figure, keys, least in (
+        ("stored_bytes", ("difference.size_rises", "difference.size_falls"), 0.005),
+        ("sparsity_prunable", ("difference.sparsity_rises", "difference.sparsity_falls"), 0.0005),
+    ):
+        sides = [
+            (match.name, old[figure][match.before], new[figure][match.after])
+            for match in difference.matches
+        ]
+        is_size = figure == "stored_bytes"
+        moves = [
+            ((after - before) / (before if is_size else 1), name, before, after)
+            for name, before, after in sides
+            if not (pd.isna(before) or pd.isna(after) or (is_size and not before))
+        ]
+        move, name, before, after = max(moves, key=lambda each: abs(each[0]), default=(0, "", 0, 0))
+        if abs(move) >= least:
+            key = keys[0] if move > 0 else keys[1]
+            yield phrase(key, name=name, before=before, after=after, share=abs(move))
+
+
 def difference_findings(difference: Difference) -> list[Phrase]:
-    """Return changes of the study, then of its variants, of layers, and of modules."""
-    keys = ("difference.before_edited", "difference.after_edited")
-    studies = zip(keys, (difference.before, difference.after), strict=True)
-    findings = [phrase(key) for key, study in studies if is_edited(study.notes)]
-    if not difference:
-        none = phrase("difference.none", count=len(difference.after.variants))
-        return [*findings, none, *_moved(difference)]
-    changes = difference.changes
-    in_module, is_variant = changes["module_name"].notna(), changes["what"] == "variant"
-    findings += _variants(records(changes[~in_module & is_variant]), difference)
-    for row in records(changes[~in_module & ~is_variant]):
+    """Return the verdict, and changes of the study, its variants, their layers and modules."""
+    topics = difference_topics(difference).values()
+    return [*dict.fromkeys(itertools.chain(difference_verdict(difference), *topics))]
+
+
+def difference_topics(difference: Difference) -> dict[str, list[Phrase]]:
+    """Return the changes by topic: the section of a report that states them."""
+    changes, layers = difference.changes, distinct(difference.matches, difference.moved)
+    in_module = changes["module_name"].notna()
+    return {
+        "totals": [*_edited(difference), *_facts(changes[~in_module], difference)],
+        "moved": [
+            finding for match in layers for finding in _layers(match, match.rows(difference.moved))
+        ],
+        "measured": [
+            finding
+            for match in difference.matches
+            for row in records(match.rows(difference.measured))
+            for finding in _measurement(match, row, difference)
+        ],
+        "modules": [
+            finding
+            for variant, rows in changes[in_module].groupby("variant", sort=False)
+            for finding in _modules(str(variant), rows)
+        ],
+    }
+
+
+def _edited(difference: Difference) -> Iterator[Phrase]:
+    if is_edited(difference.before.notes):
+        yield phrase("difference.before_edited")
+    if is_edited(difference.after.notes):
+        yield phrase("difference.after_edited")
+
+
+def _facts(changes: pd.DataFrame, difference: Difference) -> Iterator[Phrase]:
+    """Yield changes of the study and of its variants."""
+    is_variant = changes["what"] == "variant"
+    yield from _variants(records(changes[is_variant]), difference)
+    for row in records(changes[~is_variant]):
         owner = row["variant"] or phrase("difference.study")
-        findings.append(_change(owner, row["what"], row["before"], row["after"]))
+        yield _change(owner, row["what"], row["before"], row["after"])
     for match in difference.matches:
-        if match.renamed:
-            findings += _matched(match, difference)
-    findings += _moved(difference)
-    for variant, rows in changes[in_module].groupby("variant", sort=False):
-        findings += _modules(str(variant), rows)
-    return findings
+        if difference and match.renamed:
+            yield from _matched(match, difference)
 
 
 def name_of(fact: str) -> Phrase:
@@ -113,16 +196,6 @@ def _matched(match: Match, difference: Difference) -> Iterator[Phrase]:
     yield from changes or [phrase("difference.matched_variants", **match._asdict())]
 
 
-def _moved(difference: Difference) -> Iterator[Phrase]:
-    """Yield changes of layers, which matches with the same zeros share, and of measurements."""
-    first = distinct(difference.matches, difference.moved)
-    for match in difference.matches:
-        if match in first:
-            yield from _layers(match, match.rows(difference.moved))
-        for row in records(match.rows(difference.measured)):
-            yield from _measurement(match, row, difference)
-
-
 def _layers(match: Match, rows: pd.DataFrame) -> Iterator[Phrase]:
     changed = rows[rows["zeros_before"] != rows["zeros_after"]]
     if changed.empty:
@@ -153,7 +226,7 @@ def _measurement(match: Match, row: Mapping[str, Any], difference: Difference) -
     sides = {"name": match.name, "before": before, "after": after}
     if row["what"] == "perplexity":
         if match.renamed or round(row["before"], 2) != round(row["after"], 2):
-            yield phrase("difference.perplexity", text=row["of"], **sides)
+            yield _perplexity(difference, row)
     elif row["apart"] or match.renamed:
         key = "difference.speed_up" if row["apart"] else "difference.speed_up_within_noise"
         yield phrase(key, base=difference.speed_base, tokens=int(row["of"]), **sides)

@@ -1,11 +1,13 @@
-"""Findings about a pair of checkpoints: removed parts, permutations, and the fate of zeros."""
+"""Findings about a pair of checkpoints: the fate of zeros, removed parts, size, and matching."""
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
 from sparsity_report.pairing.alignment import ORDER_NOTES
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.sparse.shares import ratio
+from sparsity_report.study.derived.rounded_zeros import is_pruned
 from sparsity_report.study.layers import records
 from sparsity_report.study.notes import note_findings
 from sparsity_report.study.pairs.pair import ENOUGH, UNRELATED, Pair
@@ -23,62 +25,109 @@ _REMOVED = {
     "vocabulary": "pair.gone_vocabulary_tokens",
     "width": "pair.gone_width_channels",
 }
+# Smallest change of a size that is stated.
+_STATED = 0.005
+# Alignments in which every weight keeps its place.
+_IN_PLACE = {"name", "renamed", "fused"}
+# Share that rounds to none.
+_TRACE = 0.0005
 _IN_BLOCKS = {"expert", "head", "kv_head", "channel"}
-_FIGURES = {
-    "parameters": "quantity.parameters",
-    "active_parameters": "quantity.active_parameters_per_token",
-    "flops_per_token": "metric.flops_per_token",
-    "stored_bytes": "quantity.stored_bytes",
-    "kv_cache_bytes_per_token": "quantity.kv_cache_bytes_per_token",
-}
 
 
-def pair_findings(pair: Pair) -> list[Phrase]:
-    r"""Return the findings about a pair, most important first.
+def pair_verdict(pair: Pair) -> list[Phrase]:
+    r"""Return the verdict on a pair: at most two complete sentences.
 
     Examples
     --------
     >>> import sparsity_report as sr
     >>> weights = sr.load()
     >>> pair = sr.compare_checkpoints(weights, sr.n_m(weights, 2, 4))
-    >>> print(str(pair_findings(pair)[0]).replace("\u202f", " ").partition(" in ")[0])
-    393 216 of the 786 432 prunable weights of demo, 50.0 %, became zero
+    >>> print(str(pair_verdict(pair)[0]).replace("\u202f", " "))
+    50.0 % of the 786 432 prunable weights became zero.
     """
-    parts = (_removed, _permutations, _zeros, _changes, _added, _figures, _doubts)
-    return [finding for part in parts for finding in part(pair)]
+    if _is_identical(pair):
+        return [phrase("pair.verdict_identical")]
+    parts = (_zeros, _lost_parts, _more_zeros, _size, _survivors)
+    return [sentence for part in parts for sentence in part(pair)][:2]
 
 
-def _models(pair: Pair) -> dict[str, str]:
+def pair_findings(pair: Pair) -> list[Phrase]:
+    """Return the verdict and the other findings about a pair, most important first."""
+    topics = pair_topics(pair).values()
+    return [*dict.fromkeys(itertools.chain(pair_verdict(pair), *topics))]
+
+
+def pair_topics(pair: Pair) -> dict[str, list[Phrase]]:
+    """Return the findings besides the verdict by topic: the section of a report that states them.
+
+    Examples
+    --------
+    >>> import sparsity_report as sr
+    >>> weights = sr.load()
+    >>> print(*pair_topics(sr.compare_checkpoints(weights, sr.n_m(weights, 2, 4)))["survival"])
+    Surviving weights are unchanged.
+    """
+    topics = {
+        "survival": (_overlap, changed_values, _patterns),
+        "where": (_extremes,),
+        "removed": (_removed, _against_base),
+        "checkpoints": (_permutations, _added, _doubts),
+    }
+    return {
+        topic: [finding for part in parts for finding in part(pair)]
+        for topic, parts in topics.items()
+    }
+
+
+def models_of(pair: Pair) -> dict[str, str]:
+    """Return the names of both models by side."""
     return dict(zip(("before", "after"), pair.models["model"], strict=True))
 
 
+def figure_of(pair: Pair, figure: str) -> dict[str, Any]:
+    """Return the row of a figure of ``pair.totals``."""
+    return records(pair.totals[pair.totals["figure"] == figure])[0]
+
+
+def share_of(number: int, total: int, weights: Phrase) -> Phrase:
+    """Return a share of weights as a percentage with its counts; close to none or all, in counts.
+
+    Examples
+    --------
+    >>> weights = phrase("pair.prunable_weights")
+    >>> for number in (3, 500, 9997, 9999):
+    ...     print(str(share_of(number, 9999, weights)).replace("\u202f", " "))
+    3 of the 9 999 prunable weights
+    5.0 % of the 9 999 prunable weights
+    all but 2 of the 9 999 prunable weights
+    all 9 999 prunable weights
+    """
+    values = {"number": number, "total": total, "rest": total - number, "weights": weights}
+    if number == total:
+        return phrase("pair.share_all", **values)
+    if number > (1 - _TRACE) * total:
+        return phrase("pair.share_all_but", **values)
+    key = "pair.share_few" if number < _TRACE * total else "pair.share_percent"
+    return phrase(key, share=number / total, **values)
+
+
 def _removed(pair: Pair) -> Iterator[Phrase]:
-    total = _figure(pair, "prunable_weights")["before"]
-    parts = [*_removed_parts(pair)]
+    total = figure_of(pair, "prunable_weights")["before"]
+    parts = [*removed_parts(pair)]
     if not pair.taken:
-        yield _nothing_removed(pair, total)
         if parts:
             yield phrase("pair.removed_besides_prunable", parts=parts)
         return
     zeros, share = records(pair.sparsities)[0]["sparsity_itself"], ratio(pair.taken, total)
     key = "pair.removed_rest_sparse" if zeros else "pair.removed_rest_dense"
-    yield phrase(key, share=share, total=total, parts=parts, zeros=zeros, **_models(pair))
+    yield phrase(key, share=share, total=total, parts=parts, zeros=zeros, **models_of(pair))
     certainty = pair.removed.loc[pair.removed["certainty"] > 0, "certainty"].min()
     if certainty < 1:
         yield phrase("pair.matched_by_values", certainty=float(certainty))
 
 
-def _nothing_removed(pair: Pair, total: int) -> Phrase:
-    if (pair.layers["alignment"] == "rotated").any():
-        return phrase("pair.same_weight_count", total=total, **_models(pair))
-    zeros = records(pair.survival)[0]
-    new = None if zeros["zeros_before"] else zeros["new"]
-    key = "pair.new_zeros_only" if new else "pair.nothing_removed"
-    return phrase(key, new=new, share=ratio(new or 0, total), total=total, **_models(pair))
-
-
-def _removed_parts(pair: Pair) -> Iterator[Phrase]:
-    """Yield the number of removed parts of each kind, and the blocks they were in."""
+def removed_parts(pair: Pair) -> Iterator[Phrase]:
+    """Yield the number of removed parts of each kind, and their blocks."""
     blocks_left = pair.layers.loc[pair.layers["after_name"].notna(), "block"].nunique()
     for kind, key in _REMOVED.items():
         rows = pair.removed[pair.removed["kind"] == kind]
@@ -98,34 +147,50 @@ def _removed_parts(pair: Pair) -> Iterator[Phrase]:
 
 def _permutations(pair: Pair) -> Iterator[Phrase]:
     if (pair.layers["alignment"] == "rotated").any():
-        yield phrase("pair.rotated_width", **_models(pair))
+        yield phrase("pair.rotated_width", **models_of(pair))
     yield from note_findings(pair.notes, ORDER_NOTES.values())
 
 
-def _zeros(pair: Pair) -> Iterator[Phrase]:
+def _overlap(pair: Pair) -> Iterator[Phrase]:
     zeros = records(pair.survival)[0]
-    if not zeros["zeros_before"]:
-        return
-    before, share = pair.models["model"].iloc[0], zeros["kept_share"]
-    fates = {"zeros": zeros["zeros_before"], "revived": zeros["revived"], "new": zeros["new"]}
-    yield phrase("pair.zeros_kept", before=before, share=share, **fates)
-    if zeros["zeros_after"]:
-        rows = pair.layers[pair.layers["prunable"]]
-        module, least = rows.nsmallest(1, "iou")[["module_name", "iou"]].iloc[0]
-        yield phrase("pair.zeros_overlap", share=zeros["iou"], module=module, least=least)
+    if zeros["revived"] and zeros["new"]:
+        yield phrase("pair.zeros_overlap", share=zeros["iou"])
 
 
-def _changes(pair: Pair) -> Iterator[Phrase]:
-    """Yield changes of the weights that both checkpoints have, and N:M patterns kept."""
+def _extremes(pair: Pair) -> Iterator[Phrase]:
+    """Yield the layers with the largest shares of revived and of new zeros, and of change."""
+    rows = pair.layers[pair.layers["prunable"] & (pair.layers["compared"] > 0)]
+    rows = rows.assign(zeros=rows["kept"] + rows["revived"])
+    rows = rows.assign(nonzero=rows["compared"] - rows["zeros"])
+    shares = {
+        "pair.most_revived": rows["revived"] / rows["zeros"].where(rows["zeros"] > 0),
+        "pair.most_new_zeros": rows["new"] / rows["nonzero"].where(rows["nonzero"] > 0),
+        "pair.largest_change": rows["relative_change"],
+    }
+    for key, column in shares.items():
+        share = column.astype(float).fillna(-1.0)
+        if share[share >= 0].round(3).nunique() > 1:
+            place = int(share.to_numpy().argmax())
+            top = rows.iloc[place]
+            totals = {"zeros": int(top["zeros"]), "nonzero": int(top["nonzero"])}
+            yield phrase(key, module=top["module_name"], share=float(share.iloc[place]), **totals)
+
+
+def changed_values(pair: Pair) -> Iterator[Phrase]:
+    """Yield changes of the weights that are nonzero in both checkpoints."""
     weights = records(pair.survival)[0]
     total, modules, untouched = (weights[key] for key in ("surviving", "modules", "untouched"))
     if weights["changed"]:
-        share, moved = weights["changed"] / total, weights["relative_change"]
-        yield phrase("pair.weights_changed", total=total, share=share, moved=moved)
+        share = share_of(weights["changed"], total, phrase("pair.surviving_weights"))
+        yield phrase("pair.weights_changed", share=share, moved=weights["relative_change"])
     elif total:
         yield phrase("pair.weights_unchanged")
     if 0 < untouched < modules:
         yield phrase("pair.layers_untouched", untouched=untouched, modules=modules)
+
+
+def _patterns(pair: Pair) -> Iterator[Phrase]:
+    """Yield the N:M patterns of the base that layers kept."""
     rows = pair.layers[pair.layers["n_m_before"].notna() & (pair.layers["compared"] > 0)]
     for pattern, part in rows.groupby("n_m_before", sort=False):
         kept = int((part["n_m_after"] == pattern).sum())
@@ -135,21 +200,14 @@ def _changes(pair: Pair) -> Iterator[Phrase]:
 def _added(pair: Pair) -> Iterator[Phrase]:
     names = pair.layers.loc[pair.layers["alignment"] == "added", "module_name"].tolist()
     if names:
-        yield phrase("pair.added_modules", names=names, **_models(pair))
+        yield phrase("pair.added_modules", names=names, **models_of(pair))
 
 
-def _figures(pair: Pair) -> Iterator[Phrase]:
-    changes = [
-        phrase("pair.figure_change", figure=phrase(key), before=row["before"], after=row["after"])
-        for figure, key in _FIGURES.items()
-        if (row := _figure(pair, figure))["share"] is not None and row["removed"]
-    ]
-    if changes:
-        yield phrase("pair.figure_changes", changes=changes)
+def _against_base(pair: Pair) -> Iterator[Phrase]:
     row = records(pair.sparsities)[0]
     gone = row["gone_of_base"]
-    if gone is not None and row["total_after"] < row["total_before"]:
-        yield phrase("pair.sparsity_against_base", itself=row["sparsity_itself"], gone=gone)
+    if gone is not None and row["sparsity_itself"] and row["total_after"] < row["total_before"]:
+        yield phrase("pair.sparsity_against_base", gone=gone)
 
 
 def _doubts(pair: Pair) -> Iterator[Phrase]:
@@ -168,5 +226,78 @@ def _doubts(pair: Pair) -> Iterator[Phrase]:
         yield phrase("pair.head_tied_and_unknown", tied=heads[True], other=heads[None])
 
 
-def _figure(pair: Pair, figure: str) -> dict[str, Any]:
-    return records(pair.totals[pair.totals["figure"] == figure])[0]
+def _is_identical(pair: Pair) -> bool:
+    layers = pair.layers
+    rows = layers[(layers["weight_before"] > 0) | (layers["weight_after"] > 0)]
+    sizes = pair.totals[["before", "after"]].dropna()
+    return (
+        pair.removed.empty
+        and bool(rows["untouched"].all())
+        and set(rows["alignment"]) <= _IN_PLACE
+        and bool((sizes["before"] == sizes["after"]).all())
+    )
+
+
+def _zeros(pair: Pair) -> Iterator[Phrase]:
+    """Yield the fate of the base's zeros, or the new zeros of a dense base."""
+    total = figure_of(pair, "prunable_weights")["before"]
+    row, rows = records(pair.survival)[0], pair.layers[pair.layers["prunable"]]
+    if not total:
+        yield phrase("pair.verdict_nothing_prunable", before=models_of(pair)["before"])
+    elif (rows["alignment"] == "rotated").any():
+        yield phrase("pair.verdict_rotated", **models_of(pair))
+    elif row["zeros_before"]:
+        which, zeros = _which(pair), row["zeros_before"]
+        share = share_of(row["revived"], zeros, which)
+        key = "pair.verdict_zeros_revived" if row["revived"] else "pair.verdict_zeros_stayed"
+        yield phrase(key, share=share, zeros=zeros, which=which)
+    elif row["new"]:
+        share = share_of(row["new"], total, phrase("pair.prunable_weights"))
+        yield phrase("pair.verdict_zeros_new", share=share)
+
+
+def _which(pair: Pair) -> Phrase:
+    """Return the name of the zeros whose fate is known."""
+    rows = pair.layers[pair.layers["prunable"]]
+    if rows["zeros_before"].sum() > (rows["kept"] + rows["revived"]).sum():
+        return phrase("pair.verdict_zeros_compared")
+    # Zeros of packed weights may come from rounding.
+    is_own = is_pruned(pair.before)
+    return phrase("pair.verdict_zeros_pruned" if is_own else "pair.verdict_zeros_of_base")
+
+
+def _lost_parts(pair: Pair) -> Iterator[Phrase]:
+    parts = [*removed_parts(pair)]
+    weights, parameters = (figure_of(pair, key) for key in ("prunable_weights", "parameters"))
+    if pair.taken and not weights["after"]:
+        yield phrase("pair.verdict_all_removed", total=weights["before"])
+    elif parts and parameters["removed"] > 0:
+        yield phrase("pair.verdict_parts_removed", parts=parts, share=parameters["share"])
+    elif parts:
+        yield phrase("pair.verdict_parts_replaced", parts=parts)
+
+
+def _more_zeros(pair: Pair) -> Iterator[Phrase]:
+    row = records(pair.survival)[0]
+    if row["zeros_before"] and row["new"]:
+        share = ratio(row["new"], row["compared"])
+        yield phrase("pair.verdict_zeros_added", new=row["new"], share=share)
+
+
+def _size(pair: Pair) -> Iterator[Phrase]:
+    """Yield a change in bytes that removed parameters do not explain."""
+    stored, parameters = (figure_of(pair, key)["share"] for key in ("stored_bytes", "parameters"))
+    if stored is None or abs(stored) < _STATED or abs(stored - (parameters or 0)) < _STATED:
+        return
+    yield phrase(
+        "pair.verdict_size_smaller" if stored > 0 else "pair.verdict_size_larger", share=abs(stored)
+    )
+
+
+def _survivors(pair: Pair) -> Iterator[Phrase]:
+    row, layers = records(pair.survival)[0], pair.layers
+    others = layers[~layers["prunable"] & (layers["compared"] > 0) & ~layers["untouched"]]
+    if len(others) and not row["changed"]:
+        yield phrase("pair.verdict_others_changed", modules=len(others))
+    else:
+        yield from changed_values(pair)

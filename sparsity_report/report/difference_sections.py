@@ -1,15 +1,20 @@
 """Sections of a report on two studies, and their tables."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
 from sparsity_report.draw import theme
 from sparsity_report.findings.difference import TOTALS, Difference, Match, distinct
-from sparsity_report.findings.difference_findings import format_of, measured_sides, name_of
-from sparsity_report.report.sections import Block, Text, document, titled
+from sparsity_report.findings.difference_findings import (
+    difference_topics,
+    difference_verdict,
+    format_of,
+    measured_sides,
+    name_of,
+)
+from sparsity_report.report.sections import Block, Fold, Text, document, titled
 from sparsity_report.report.tables.column_heads import caption_of, columns_of
 from sparsity_report.report.tables.table_model import Table, grouped, name, table_of
 from sparsity_report.study.layers import records
@@ -27,21 +32,24 @@ def difference_document(
     """Return the values that the templates of a difference show, in the language in use."""
     studies = (difference.before, difference.after)
     before, after = names or [f"{theme.model_names(s)} ({s.fingerprint})" for s in studies]
+    verdict = difference_verdict(difference)
+    texts = {
+        topic: [Text(str(finding)) for finding in findings if finding not in verdict]
+        for topic, findings in difference_topics(difference).items()
+    }
+    layers = moved(difference, _ROWS)
     sections = titled(
         {
-            "totals": ("caption.totals", [totals(difference) if difference else None]),
-            "moved": ("difference.layers_heading", [moved(difference, _ROWS)]),
             "measured": ("difference.measurements_heading", [measured(difference)]),
-            "modules": ("difference.modules_changed", _modules(difference)),
+            "totals": ("difference.totals_heading", [*texts["totals"], totals(difference)]),
+            "moved": ("difference.layers_heading", [*texts["moved"], *_folded(layers)]),
+            "modules": ("difference.modules_changed", [*texts["modules"], *_modules(difference)]),
         }
     )
-    main, *others = difference.sentences()
-    texts = tuple(map(Text, others))
-    sections[:1] = [replace(part, blocks=(*texts, *part.blocks)) for part in sections[:1]]
     return document(
         sections,
         names=[before, after],
-        verdict=main,
+        verdict=" ".join(map(str, verdict)),
         title=say("difference.page_title", before=clip(before, 80), after=clip(after, 80)),
     )
 
@@ -52,11 +60,16 @@ def _modules(difference: Difference) -> Iterator[Block]:
         table = modules(difference, _ROWS)
         if number > len(table.rows):
             yield Text(say("difference.changes_shown", shown=len(table.rows), count=number))
-        yield table
+        yield from _folded(table)
+
+
+def _folded(table: Table | None) -> Iterator[Block]:
+    if table is not None:
+        yield Fold(table.caption, (table,), "all")
 
 
 def totals(difference: Difference) -> Table | None:
-    """Return every total of the variants that two studies have, side by side; None of none."""
+    """Return the changed totals of variants that two studies have; None of none."""
     old, new = (s.totals.set_index("variant") for s in (difference.before, difference.after))
     columns = columns_of("what before after")
     variants = []
@@ -65,9 +78,10 @@ def totals(difference: Difference) -> Table | None:
         for figure in TOTALS:
             sides = zip((old, new), match, strict=True)
             before, after = (_text(figure, frame[figure].get(name)) for frame, name in sides)
-            row = {"what": str(name_of(figure)), "before": before, "after": after}
-            values.append({**row, "row_style": "changed" if before != after else ""})
-        variants.append((clip(match.name, 80), values))
+            if before != after:
+                values.append({"what": str(name_of(figure)), "before": before, "after": after})
+        if values:
+            variants.append((clip(match.name, 80), values))
     caption = say("caption.totals_before_after")
     return grouped("totals", caption, columns, variants, "groups") if variants else None
 

@@ -1,30 +1,29 @@
 """Sections of a report on two checkpoints."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from sparsity_report.draw import pair_charts
-from sparsity_report.draw.heat_maps import WIDTH
 from sparsity_report.draw.vega import unchecked
+from sparsity_report.findings.pair_findings import pair_topics, pair_verdict
 from sparsity_report.report import sections
-from sparsity_report.report.sections import Block, Drawing, Medium, Text, card, chart_of
+from sparsity_report.report.sections import Block, Drawing, Medium, Section, Text, card, chart_of
 from sparsity_report.report.tables import pair_tables
 from sparsity_report.study.layers import records
 from sparsity_report.study.pairs.pair import Pair
-from sparsity_report.study.pairs.pair_cells import ROWS
+from sparsity_report.study.pairs.pair_cells import ROWS, block_shares
 from sparsity_report.untrusted.display_text import clip
 from sparsity_report.viewer.pair_payload import pair_payload
-from sparsity_report.words.display_names import display_name, head
-from sparsity_report.words.number_format import known, percent, scaled
-from sparsity_report.words.pair_labels import both
+from sparsity_report.words.display_names import display_name
+from sparsity_report.words.number_format import percent, scaled
+from sparsity_report.words.pair_labels import blocks_title, both
 from sparsity_report.words.sentences import say
+from sparsity_report.words.strip_text import change
 
 # Most rows of removed parts and of modules, by medium.
 _ROWS = {"page": 6_000, "paper": 200, "kit": 40}
-# Width of a small matrix of which three share a line of paper.
-_SMALLER = 170
 # Columns that a medium has room for; a page shows all.
 _COLUMNS = {
     "removed": {
@@ -35,8 +34,6 @@ _COLUMNS = {
         "paper": "compared kept revived new kept_share iou changed relative_change",
         "kit": "compared kept revived new kept_share iou changed",
     },
-    "least_agreeing": {"kit": "kept revived new iou"},
-    "layers": {"paper": "weight_before weight_after kept revived new changed relative_change"},
 }
 # Parts that are removed, in the names of LaTeX commands of every language.
 KINDS = {
@@ -49,46 +46,60 @@ KINDS = {
 @unchecked()
 def pair_document(pair: Pair, medium: Medium) -> dict[str, Any]:
     """Return the values that the templates of a pair show, in the language in use."""
-    verdict, *findings = pair.sentences()
-    notes = [str(n) for n in pair.notes if say("format.note_sentence", note=n) not in findings]
     names = [str(name) for name in pair.models["model"]]
-    shown = pair_sections(pair, medium)
-    texts = tuple(map(Text, [*findings, *notes]))
-    viewer = () if medium.is_paper else (sections.Viewer(pair_payload(pair), None),)
-    shown[:1] = [replace(part, blocks=(*texts, *viewer, *part.blocks)) for part in shown[:1]]
     return sections.document(
-        shown,
+        pair_sections(pair, medium),
         models=both(pair),
         names=names,
+        kicker=[both(pair)],
         title=" → ".join(clip(name, 40) for name in names),
-        verdict=verdict,
-        strip=[*_cards(pair)],
+        verdict=" ".join(map(str, pair_verdict(pair))),
+        strip=[*_strip(pair)],
+        hero=_hero(pair),
     )
 
 
 @unchecked()
-def pair_sections(pair: Pair, medium: Medium) -> list[sections.Section]:
+def pair_sections(pair: Pair, medium: Medium) -> list[Section]:
     """Return the sections of a report on two checkpoints."""
-    return sections.titled(
-        {
-            "difference": ("pair.differences_heading", _difference(pair, medium)),
-            "removed": ("pair.removed_heading", _removed(pair, medium)),
-            "survival": ("pair.survival_heading", _survival(pair, medium)),
-            "totals": ("pair.totals_heading", [pair_tables.totals(pair)]),
-            "sparsities": ("page.sparsities_heading", [pair_tables.sparsities(pair)]),
-            "groups": ("page.groups_heading", _groups(pair, medium)),
-            "layers": ("pair.modules_heading", _layers(pair, medium)),
-            "checkpoints": ("pair.checkpoints_heading", _checkpoints(pair, medium)),
-        }
-    )
+    verdict = pair_verdict(pair)
+    texts = {
+        topic: [Text(str(finding)) for finding in findings if finding not in verdict]
+        for topic, findings in pair_topics(pair).items()
+    }
+    notes = [Text(say("format.note_sentence", note=note)) for note in pair.notes]
+    warnings: list[Block] = [*dict.fromkeys([*texts["checkpoints"], *notes])]
+    is_resized = bool(pair.totals["removed"].fillna(0).any())
+    is_changed = verdict[0].key != "pair.verdict_identical"
+    in_sight = {"where", "removed"}
+    in_sight |= {"survival"} if is_changed else set()
+    in_sight |= {"totals"} if is_resized else set()
+    in_sight |= {"checkpoints"} if warnings else set()
+    groups = [pair_tables.groups(pair)] if is_resized else []
+    layers = [] if medium.is_kit else [pair_tables.layers(pair, _ROWS[medium.name])]
+    viewer = sections.Viewer(pair_payload(pair), None) if medium.name == "page" else None
+    shown: dict[str, tuple[str, Iterable[Block | None]]] = {
+        "survival": ("pair.survival_heading", [*_survival(pair, medium), *texts["survival"]]),
+        "where": ("page.where_heading", [*texts["where"], viewer if is_changed else None]),
+        "removed": ("pair.removed_heading", [*_removed(pair, medium), *texts["removed"]]),
+        "totals": ("pair.totals_heading", [pair_tables.totals(pair)]),
+        "sparsities": ("pair.sparsities_heading", [pair_tables.sparsities(pair)]),
+        "groups": ("page.groups_heading", groups),
+        "layers": ("pair.modules_heading", layers),
+        "checkpoints": ("pair.checkpoints_heading", [*warnings, *_checkpoints(pair, medium)]),
+    }
+    if medium.is_paper:
+        in_sight |= {"sparsities", "checkpoints"}
+    titled = sections.titled(shown)
+    return [replace(section, is_appendix=section.key not in in_sight) for section in titled]
 
 
-def _difference(pair: Pair, medium: Medium) -> Iterator[Block | None]:
-    if medium.is_kit:
-        yield Drawing("difference", "Difference", partial(pair_charts.difference_chart, pair))
-    elif chart := chart_of(pair_charts.difference_chart(pair), pair_tables.difference(pair)):
-        yield None if medium.is_paper else Text(say("pair.difference_map_note"))
-        yield chart
+def _hero(pair: Pair) -> Section | None:
+    """Return the fate of the base by block; None if it is the same in each."""
+    if (shown := block_shares(pair)) is None:
+        return None
+    chart = chart_of(pair_charts.blocks_chart(pair, heading=False), pair_tables.blocks(shown))
+    return Section("hero", blocks_title(shown), (chart,)) if chart else None
 
 
 def _removed(pair: Pair, medium: Medium) -> Iterator[Block | None]:
@@ -111,37 +122,10 @@ def _removed(pair: Pair, medium: Medium) -> Iterator[Block | None]:
 
 
 def _survival(pair: Pair, medium: Medium) -> Iterator[Block | None]:
-    table = pair_tables.survival(pair)
     if medium.is_kit:
-        yield Drawing("overlap", "Overlap", partial(pair_charts.overlap_chart, pair))
-    else:
-        yield _overlap(pair, _SMALLER if medium.is_paper else WIDTH)
-    yield table.for_medium(_COLUMNS, medium.name)
-    if least := pair_tables.extremes(pair, medium.top):
-        least = least.for_medium(_COLUMNS, medium.name)
-        yield sections.folded_or_all(least.caption, least, medium.name != "page", "roomy")
-
-
-def _overlap(pair: Pair, width: float) -> Block | None:
-    """Return small matrices of zeros before and after; None without any zero."""
-    table = pair_tables.survival(pair)
-    drawn = enumerate(pair_charts.overlap_charts(pair, width))
-    charts = [chart_of(chart, table, f"overlap{place}") for place, chart in drawn]
-    return sections.multiples(
-        charts, pair_charts.overlap_colors(), "overlap-colors", table.caption, has_tables=False
-    )
-
-
-def _groups(pair: Pair, medium: Medium) -> Iterator[Block]:
-    table = pair_tables.groups(pair)
-    in_sight = medium.name != "page" or not pair.removed.empty
-    yield sections.folded_or_all(table.caption, table, in_sight)
-
-
-def _layers(pair: Pair, medium: Medium) -> Iterator[Block]:
-    if not medium.is_kit:
-        table = pair_tables.layers(pair, _ROWS[medium.name]).for_medium(_COLUMNS, medium.name)
-        yield sections.folded_or_all(table.caption, table, medium.is_paper, "all")
+        yield Drawing("blocks", "Blocks", partial(pair_charts.blocks_chart, pair))
+    has_zeros = pair.survival[["kept", "revived", "new"]].to_numpy().any()
+    yield pair_tables.survival(pair).for_medium(_COLUMNS, medium.name) if has_zeros else None
 
 
 def _checkpoints(pair: Pair, medium: Medium) -> Iterator[Block]:
@@ -150,20 +134,22 @@ def _checkpoints(pair: Pair, medium: Medium) -> Iterator[Block]:
         yield Text(say("pair.base_reference_note"))
 
 
-def _cards(pair: Pair) -> Iterator[dict[str, str]]:
-    """Yield the large numbers that are known."""
+def _strip(pair: Pair) -> Iterator[dict[str, str]]:
+    """Yield zeros, revived zeros, parameters and bytes, before and after."""
+    zeros, fate = records(pair.sparsities)[0], records(pair.survival)[0]
+    sides = [percent(zeros[key]) for key in ("sparsity_before", "sparsity_itself")]
+    yield card(say("strip.zeros"), change(*sides), say("strip.zeros_note"))
+    figures = {"parameters": ("strip.parameters", ""), "stored_bytes": ("strip.size", "B")}
+    if fate["zeros_before"]:
+        share = percent(fate["revived"] / fate["zeros_before"])
+        note = say("strip.revived_note", revived=fate["revived"], zeros=fate["zeros_before"])
+        yield card(say("strip.revived"), share, note)
+    else:
+        figures["flops_per_token"] = ("strip.flops", "FLOPs")
     totals = {row["figure"]: row for row in records(pair.totals)}
-    weights, stored = totals["prunable_weights"], totals["stored_bytes"]
-    zeros, kept = records(pair.sparsities)[0], records(pair.survival)[0]
-    if weights["before"]:
-        note = say("card.of_prunable_base", before=scaled(weights["before"]))
-        yield card(head("removed"), percent(pair.taken / weights["before"]), note)
-    if known(zeros["sparsity_itself"]):
-        note = say("card.of_prunable_after", after=pair.models["model"].iloc[1])
-        yield card(head("sparsity_itself"), percent(zeros["sparsity_itself"]), note)
-    if known(kept["kept_share"]):
-        note = say("card.of_zeros_base", zeros=scaled(kept["zeros_before"]))
-        yield card(head("kept"), percent(kept["kept_share"]), note)
-    if known(stored["after"]) and known(stored["before"]):
-        note = say("card.stored_before", before=scaled(stored["before"], "B"))
-        yield card(say("card.remaining_bytes"), scaled(stored["after"], "B"), note)
+    for figure, (title, unit) in figures.items():
+        known_sides = [totals[figure][side] for side in ("before", "after")]
+        number = say("strip.unknown")
+        if None not in known_sides:
+            number = change(*(scaled(side, unit) for side in known_sides))
+        yield card(say(title), number, say("strip.of_model"))

@@ -13,6 +13,8 @@ from markupsafe import escape
 
 from sparsity_report.counting.pruning import Pruning
 from sparsity_report.findings.difference import Difference
+from sparsity_report.findings.difference_findings import difference_verdict
+from sparsity_report.findings.pair_findings import pair_verdict
 from sparsity_report.findings.verdict import verdict
 from sparsity_report.report.tables.column_heads import columns_of
 from sparsity_report.report.tables.latex import tex, to_tabular
@@ -114,7 +116,8 @@ def _(pair: Pair) -> list[str]:
     before, after = map(short_name, pair.models["model"])
     title = say("repr.pair_models", before=before, after=after)
     frames = ["layers", "removed", "survival", "groups", "totals", "sparsities"]
-    return [title, pair.sentences()[0], say("repr.frame_names", frames=frames)]
+    verdict_text = " ".join(map(str, pair_verdict(pair)))
+    return [title, verdict_text, say("repr.frame_names", frames=frames)]
 
 
 @_lines.register
@@ -124,7 +127,9 @@ def _(difference: Difference) -> list[str]:
         for study in (difference.before, difference.after)
     )
     title = say("difference.title", before=before, after=after)
-    return [title, *first(difference.sentences(), 1)]
+    verdict_phrases = difference_verdict(difference)
+    others = difference.sentences()[len(verdict_phrases) :]
+    return [title, " ".join(map(str, verdict_phrases)), *first(others, 0)]
 
 
 class ShareMap(NamedTuple):
@@ -234,7 +239,9 @@ def _(variant: Variant) -> Content:
 
 @_content.register
 def _(difference: Difference) -> Content:
-    lines = [_lines(difference)[0], *first(difference.sentences(), _SENTENCES)]
+    title, verdict_text, *_ = _lines(difference)
+    others = difference.sentences()[len(difference_verdict(difference)) :]
+    lines = [verdict_text, title, *first(others, _SENTENCES)]
     studies = {"before": difference.before, "after": difference.after}
     keys = ("sparsity_prunable", "stored_bytes")
     sides = [
@@ -252,13 +259,15 @@ def _(difference: Difference) -> Content:
 
 @_content.register
 def _(pair: Pair) -> Content:
-    main, *others = pair.sentences()
-    lines = [main, _lines(pair)[0], *others[:_SENTENCES]]
+    title, verdict_text, _ = _lines(pair)
+    others = pair.sentences()[len(pair_verdict(pair)) :]
+    lines = [verdict_text, title, *others[:_SENTENCES]]
     maps = []
     if (shown := difference_map(pair)) is not None:
         for column, title in _PAIR_MAPS.items():
             cells = shown.cells.assign(share=shown.cells[column] / shown.cells["weight_before"])
-            maps.append(_map(say(title), shown.grid, cells, "share"))
+            if cells["share"].nunique() > 1:
+                maps.append(_map(say(title), shown.grid, cells, "share"))
     return Content(lines, maps, pair_totals(pair))
 
 

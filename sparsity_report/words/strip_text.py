@@ -48,6 +48,17 @@ def _number(tile: Tile) -> str:
     return str(after) if before is None else f"{_bare(before, high)} → {after}"
 
 
+def change(before: str, after: str) -> str:
+    """Return a quantity before and after, with the unit once if both have the same.
+
+    Examples
+    --------
+    >>> change("5\u202fMB", "3\u202fMB").replace("\u202f", " "), change("5", "5")
+    ('5 → 3 MB', '5')
+    """
+    return after if before == after else f"{_bare(before, after)} → {after}"
+
+
 def _write(tile: Tile, value: float) -> str:
     if tile.key == "perplexity":
         return perplexity((value, tile.more["vocabulary"]))

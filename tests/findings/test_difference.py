@@ -109,7 +109,8 @@ def test_levels_are_matched_by_layout_and_policy_only_where_one_of_each_is_left(
     assert matched == {"a": "z", "b": "y", "c": "x"}
     two = sr.compare(sr.masked(low, name="d"), sr.masked(high, name="e"))
     assert sr.diff(one, two).matches == ()
-    assert sr.diff(one, two).sentences()[:2] == [
+    assert sr.diff(one, two).sentences()[:3] == [
+        wording("difference.no_common_variant"),
         "Removed: a (masked), b (masked) and c (CSR)", "Added: d (masked) and e (masked)"
     ]  # fmt: skip
     assert "Removed: c (CSR)" in sr.diff(one, sr.compare(*fewer)).sentences()
@@ -149,7 +150,7 @@ def test_speeds_are_told_where_both_are_stated_and_their_intervals_are_apart(
 
 
 def test_perplexities_are_compared_of_one_text_scored_in_one_way():
-    weights = tiny()
+    weights = tiny(vocabulary=2000)
     levels = (((0.0, 10.0), (0.3, 12.5)), ((0.0, 10.0), (0.9, 1234.5)))
     studies = [
         measurements.put_in(
@@ -160,7 +161,9 @@ def test_perplexities_are_compared_of_one_text_scored_in_one_way():
     ]
     changed = sr.diff(*studies)
     perplexities = [s for s in changed.sentences() if "perplexity" in s]
-    assert perplexities == ["Masked30 → Masked90, perplexity on some.txt: 12.50 → 1\u202f234.50"]
+    assert perplexities == [
+        "Masked30 → Masked90: perplexity on some.txt rises from 12.50 to 1\u202f234.50."
+    ]
     for column, value in (("window", 128), ("dtype", "float16"), ("text_fingerprint", "b")):
         scored = studies[1].quality.assign(**{column: value})
         other = sr.diff(studies[0], measurements.put_in(studies[1], quality=scored))
@@ -169,7 +172,7 @@ def test_perplexities_are_compared_of_one_text_scored_in_one_way():
     again = studies[0].quality.assign(perplexity=[10.0, 12.6])
     same = sr.diff(studies[0], measurements.put_in(studies[0], quality=again))
     assert not same
-    assert same.sentences()[1:] == ["Masked30, perplexity on some.txt: 12.50 → 12.60"]
+    assert same.sentences()[1:] == ["Masked30: perplexity on some.txt rises from 12.50 to 12.60."]
 
 
 def test_names_in_what_changed_are_those_for_people():

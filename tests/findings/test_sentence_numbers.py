@@ -26,7 +26,7 @@ from wording import reader, wording
 
 import sparsity_report as sr
 from sparsity_report.findings.audit import audit
-from sparsity_report.findings.difference_findings import difference_findings
+from sparsity_report.findings.difference_findings import difference_findings, name_of
 from sparsity_report.findings.study_findings import study_findings
 from sparsity_report.findings.verdict import verdict
 from sparsity_report.words.languages import spoken
@@ -1294,6 +1294,9 @@ CHANGED, OF_MODULES, MATCHED, ADDED, REMOVED, NEW_MODULES, MOST, LEAST, AS_MANY 
     )
 )  # fmt: skip
 
+NO_COMMON, OTHERS = "difference.no_common_variant", "difference.other_facts"
+LARGEST = {f"difference.{f}_{way}" for f in ("size", "sparsity") for way in ("rises", "falls")}
+
 
 def figure(study, variant, column):
     frame = study.variants if column in study.variants else study.totals
@@ -1336,6 +1339,22 @@ def check_moved(before, after, key, said):
         assert said["all"] == counted([len(by)], "layer")
 
 
+def check_largest(before, after, key, said):
+    """The largest change among the variants of both studies, by bytes or by sparsity."""
+    column = "stored_bytes" if "size" in key else "sparsity_prunable"
+    names = [(n, n) for n in before.variants["variant"] if n in set(after.variants["variant"])]
+    names.append((said["name"].split(" → ") * 2)[:2])
+    moves = [(figure(before, one, column), figure(after, other, column)) for one, other in names]
+    old, new = moves[-1]
+    sizes = [abs(b - a) / (a if "size" in key else 1) for a, b in moves]
+    assert sizes[-1] == max(sizes)
+    assert key.endswith("rises" if new > old else "falls")
+    if "size" in key:
+        assert said["share"] == pct(sizes[-1], 0)
+    else:
+        assert (said["before"], said["after"]) == (pct(old), pct(new))
+
+
 def check_difference(before, after):
     kinds, difference = set(), sr.diff(before, after)
     findings = difference_findings(difference)
@@ -1371,6 +1390,14 @@ def check_difference(before, after):
             old, new = (set(study.variants["variant"]) for study in (before, after))
             assert said["before"] in old - new
             assert said["after"] in new - {said["before"]}
+        elif key in LARGEST:
+            check_largest(before, after, key, said)
+        elif key == NO_COMMON:
+            assert not difference.matches
+        elif key == OTHERS:
+            assert not {"stored_bytes", "sparsity_prunable"} & set(difference.changes["what"])
+            names = {name_of(fact): None for fact in difference.changes["what"]}
+            assert said["names"] == few([*map(str, names)])
         else:
             assert key == CHANGED
             column, write = COLUMNS[said["what"]]
@@ -1399,8 +1426,9 @@ def test_every_number_of_a_difference_is_that_of_the_frames():
     kinds |= check_difference(
         *(sr.compare(sr.masked(sr.layerwise_magnitude(one, 0.5), name=name)) for name in "AB")
     )
-    assert kinds == {
-        CHANGED, OF_MODULES, MATCHED, ADDED, REMOVED, NEW_MODULES, MOST, LEAST, AS_MANY
+    assert kinds >= {
+        CHANGED, OF_MODULES, MATCHED, ADDED, REMOVED, NEW_MODULES, MOST, LEAST, AS_MANY, NO_COMMON,
+        OTHERS,
     }  # fmt: skip
     (same,) = difference_findings(sr.diff(named[0], named[0]))
     assert (same.key, same.values) == ("difference.none", {"count": 2})

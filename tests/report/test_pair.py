@@ -15,14 +15,17 @@ from papers import bare, head, latex_table, tables_of, text_of
 
 import sparsity_report as sr
 from sparsity_report.draw import pair_charts
-from sparsity_report.draw.heat_maps import WIDTH
-from sparsity_report.draw.pair_charts import difference_chart, strip_chart
+from sparsity_report.draw.pair_charts import strip_chart
 from sparsity_report.files.package_data import DEMO
+from sparsity_report.report.pair_sections import pair_document
+from sparsity_report.report.sections import Medium
 from sparsity_report.report.tables import pair_tables
 from sparsity_report.report.tables.plain_text import to_text
 from sparsity_report.report.tables.table_model import COUNT, NAME, Column, table_of
 from sparsity_report.report.value_display import bundle
+from sparsity_report.words.number_format import scaled
 from sparsity_report.words.sentences import say
+from sparsity_report.words.strip_text import change
 
 THIN = "\u202f"
 EXPERTS = {block: (1, 6) if block < 2 else (0, 2, 3, 4) for block in range(4)}
@@ -34,10 +37,6 @@ def whole(number):
 
 def percent(share):
     return f"{100 * share:.1f}{THIN}%"
-
-
-def points(share):
-    return f"{100 * share:+.1f}".replace("-", "−")
 
 
 @pytest.fixture(scope="module")
@@ -65,10 +64,8 @@ def grid_of(path, *heads):
 
 def spec_of(pair, key):
     """The chart of a pair whose figure in the page has this key."""
-    charts = {"difference": pair_charts.difference_chart(pair)}
+    charts = {"blocks": pair_charts.blocks_chart(pair)}
     charts |= {f"strip_{strip.kind}": chart for strip, chart in pair_charts.strip_charts(pair)}
-    overlaps = enumerate(pair_charts.overlap_charts(pair, WIDTH))
-    charts |= {f"overlap{place}": chart for place, chart in overlaps}
     return charts[key].to_dict()
 
 
@@ -76,36 +73,51 @@ def values_of(spec):
     return spec["datasets"][spec["data"]["name"]]
 
 
-def moved(pair):
-    """How much more of each module of the base is zero or gone, by module."""
+def test_columns_are_shares_of_the_base_by_block(pair, page):
     rows = pair.layers[pair.layers["prunable"]]
-    alive = rows["compared"] - rows["kept"] - rows["new"]
-    after = 1 - alive / rows["weight_before"]
-    shares = after - rows["zeros_before"] / rows["weight_before"]
-    return dict(zip(rows["module_name"], shares, strict=True))
+    revived, kept = (rows[name].groupby(rows["block"]).sum() for name in ("revived", "kept"))
+    expected = {str(block): share for block, share in (revived / (revived + kept)).items()}
+    spec = spec_of(pair, "blocks")
+    drawn = {row["row"]: row["value"] for row in values_of(spec)}
+    assert drawn == pytest.approx(expected)
+    assert spec["layer"][0]["encoding"]["y"]["scale"]["domain"] == [0, max(drawn.values())]
+    most = max(expected, key=expected.get)
+    title = f"Block {most} revived most: {percent(expected[most])} of the zeros"
+    assert bare(spec["title"]["text"]) == bare(title)
+    shown = {row[0]: row[1:] for row in grid_of(page, "Block", head("column.weight_before"))[1:]}
+    assert {name: cells[-1] for name, cells in shown.items()} == {
+        name: percent(share) for name, share in expected.items()
+    }
+    gone_ = (rows["weight_before"] - rows["compared"]).groupby(rows["block"]).sum()
+    assert {name: cells[1] for name, cells in shown.items()} == {
+        str(block): whole(number) for block, number in gone_.items()
+    }
 
 
-def test_the_map_is_what_is_zero_or_gone_minus_what_was_zero(pair, page):
-    expected = moved(pair)
-    assert expected[LOST] > 0.4  # all of it gone, half was zero
-    (caption, (heads, *rows)), *_ = [t for t in tables_of(page) if t[1][0][1:2] == ["k_proj"]]
-    assert caption.startswith("Weights of the base that are zero or removed, after − before")
-    shown = {}
-    for block, *cells in rows:
-        for projection, cell in zip(heads[1:], cells, strict=True):
-            inner = "self_attn." if "proj" in projection else ""
-            shown[f"model.decoder.layers.{block}.{inner}{projection}"] = cell
-    assert shown == {name: points(share) for name, share in expected.items()}
-    spec = spec_of(pair, "difference")
-    drawn = {(row["block"], row["projection"]): row["value"] for row in values_of(spec)}
-    assert drawn["2", "fc1"] == pytest.approx(expected[LOST])
-    assert len(drawn) == len(expected)
-    scale = spec["layer"][0]["encoding"]["color"]["scale"]
-    far = max(map(abs, expected.values()))
-    assert scale["domain"] == pytest.approx([-far, 0, far])
-    assert spec["description"].startswith(
-        "Heat map of weights of the base that are zero or removed"
+def test_what_does_not_vary_is_not_drawn(demo, tmp_path):
+    """Nothing, then half of each block, then half as many in one."""
+    same = sr.compare_checkpoints(demo, demo)
+    even = sr.compare_checkpoints(demo, sr.n_m(demo, 2, 4))
+    for pair in (same, even):
+        assert pair_charts.blocks_chart(pair) is None
+        page = sr.write_report(pair, tmp_path / "p.html").read_text(encoding="utf-8")
+        assert 'id="blocks-figure"' not in page
+    layers = even.layers.copy()
+    layers.loc[layers["block"] == 1, "new"] //= 2
+    uneven = replace(even, layers=layers)
+    (others, low) = (
+        {row["value"] for row in values_of(spec_of(uneven, "blocks")) if (row["row"] == "1") is one}
+        for one in (False, True)
     )
+    assert (others, low) == ({0.5}, {0.25})
+    title = spec_of(uneven, "blocks")["title"]["text"]
+    assert title.startswith("Block 0, block 2 and block 3 gained most zeros: 50.0")
+    halved = layers["new"].where(layers["group"] == "mlp_linear", layers["new"] // 2)
+    nowhere = pd.array([None] * len(layers), dtype="Int64")
+    unnumbered = replace(even, layers=layers.assign(block=nowhere, new=halved))
+    attention, mlp = values_of(spec_of(unnumbered, "blocks"))
+    assert (attention["row"], mlp["row"]) == ("attention", "MLP")
+    assert attention["value"] < mlp["value"]
 
 
 def test_strips_have_a_hollow_cell_for_everything_that_is_gone(pair, page):
@@ -166,24 +178,8 @@ def test_what_is_gone_stands_in_the_table_with_its_weights(pair, page):
         assert sums == [whole(of[column].sum()) for column in columns]
 
 
-def test_matrices_of_zeros_hold_all_weights_that_stand_in_both(pair, page):
+def test_the_fate_of_zeros_is_counted_by_group(pair, page):
     rows = pair.layers[pair.layers["prunable"]]
-    parts = {"overlap0": rows}
-    parts |= {
-        f"overlap{place}": rows[rows["group"] == group]
-        for place, group in enumerate(("attention_linear", "mlp_linear"), 1)
-    }
-    for key, of in parts.items():
-        spec = spec_of(pair, key)
-        drawn = {(row["projection"], row["block"]): row["value"] for row in values_of(spec)}
-        sums = of[["compared", "kept", "revived", "new"]].sum()
-        left = sums["compared"] - sums["kept"] - sums["revived"] - sums["new"]
-        expected = {
-            ("zero before", "zero"): sums["kept"], ("zero before", "nonzero"): sums["revived"],
-            ("nonzero before", "zero"): sums["new"], ("nonzero before", "nonzero"): left,
-        }  # fmt: skip
-        assert drawn == pytest.approx({k: v / sums["compared"] for k, v in expected.items()})
-        assert sum(drawn.values()) == pytest.approx(1)
     _, first, *_ = grid_of(page, "Group", "Weights in both")
     sums = rows[["compared", "zeros_before", "kept", "revived", "new"]].sum()
     zeros = sums["kept"] + sums["revived"]
@@ -193,6 +189,21 @@ def test_matrices_of_zeros_hold_all_weights_that_stand_in_both(pair, page):
         whole(sums["new"]), percent(sums["kept"] / zeros),
         percent(sums["kept"] / (zeros + sums["new"])),
     ]  # fmt: skip
+
+
+def test_the_strip_goes_from_before_to_after(pair):
+    shown = {card["title"]: card for card in pair_document(pair, Medium("page"))["strip"]}
+    before, after = (frame[frame["prunable"]] for frame in (pair.before, pair.after))
+    shares = [1 - f["weight_nonzero"].sum() / f["weight_total"].sum() for f in (before, after)]
+    assert shown[say("strip.zeros")]["number"] == change(*map(percent, shares))
+    row = pair.survival.iloc[0]
+    revived = shown[say("strip.revived")]
+    assert revived["number"] == percent(row["revived"] / row["zeros_before"])
+    for number in (row["revived"], row["zeros_before"]):
+        assert whole(number) in revived["note"]
+    totals = [int(frame["total"].sum()) for frame in (pair.before, pair.after)]
+    assert shown[say("strip.parameters")]["number"] == scaled(totals[0])
+    assert totals[0] == totals[1]
 
 
 def test_totals_and_sparsities_are_sums_of_modules(pair, page):
@@ -241,7 +252,7 @@ def test_the_page_and_its_french_twin_say_the_sentences(pair, page, tmp_path):
     french = sr.write_report(pair, tmp_path / "pair.html", language="fr")
     told = french.read_text(encoding="utf-8")
     assert '<html lang="fr">' in told
-    for words in ("Differences", "Removed parts", "zero before", "hollow", "Taken"):
+    for words in ("Removed parts", "revived", "hollow", "whole model"):
         assert words not in told
     assert "Experts retirés" in told
     heads = [grid[0] for _, grid in tables_of(french)]
@@ -262,7 +273,7 @@ def test_paper_holds_the_same_numbers(pair, tmp_path):
 
 def test_a_thesis_has_figures_tables_and_numbers(pair, tmp_path):
     written = {path.relative_to(tmp_path).as_posix() for path in sr.write_thesis(pair, tmp_path)}
-    for stem in ("difference", "gone_expert", "gone_block", "overlap"):
+    for stem in ("blocks", "gone_expert", "gone_block"):
         assert {f"figures/{stem}_{w}.pdf" for w in ("column", "text")} <= written
     assert "figures/gone_head_text.pdf" not in written
     numbers = dict(
@@ -280,7 +291,7 @@ def test_a_thesis_has_figures_tables_and_numbers(pair, tmp_path):
     )
     assert "StudyFingerprint" not in numbers
     captions = (tmp_path / "captions.tex").read_text()
-    for command_ in ("Difference", "GoneExperts", "GoneBlocks", "Overlap"):
+    for command_ in ("Blocks", "GoneExperts", "GoneBlocks"):
         assert f"\\newcommand{{\\Caption{command_}}}" in captions
     _, first, *_ = latex_table(tmp_path / "tables" / "survival.tex")
     assert first[1:5] == [str(rows[c].sum()) for c in ("compared", "kept", "revived", "new")]
@@ -328,11 +339,12 @@ def test_weights_that_came_are_less_than_nothing_taken_away(pair):
 
 def test_without_numbered_blocks_and_zeros_there_is_no_chart(pair, tmp_path):
     nowhere = pd.array([None] * len(pair.layers), dtype="Int64")
-    layers = pair.layers.assign(block=nowhere, compared=pair.layers["weight_before"])
+    none = dict.fromkeys(("kept", "revived", "new"), 0)
+    layers = pair.layers.assign(block=nowhere, compared=pair.layers["weight_before"], **none)
     flat = replace(pair, layers=layers, removed=pair.removed.head(0))
-    assert difference_chart(flat) is None
+    assert pair_charts.blocks_chart(flat) is None
     page = sr.write_report(flat, tmp_path / "flat.html").read_text(encoding="utf-8")
-    assert ">Differences<" not in page
+    assert 'id="blocks-figure"' not in page
     assert 'id="removed"' not in page
     assert sr.write_report(flat, tmp_path / "flat.pdf").stat().st_size > 10_000
 

@@ -354,7 +354,7 @@ def test_page_paper_thesis_and_explorer_say_that_a_study_was_edited(whole, tmp_p
     assert said in (tmp_path / "thesis" / "findings.tex").read_text(encoding="utf-8")
     assert said in repr(sr.explore(study)._repr_mimebundle_())
     changed = sr.diff(study, sr.compare(sr.dense(sr.load(Tiny()))))
-    assert changed.sentences()[0] == wording("difference.before_edited")
+    assert wording("difference.before_edited") in changed.sentences()
 
 
 def test_a_formatter_edits_nothing(whole, tmp_path):

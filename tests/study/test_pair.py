@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from wording import of_key
 
 import sparsity_report as sr
-from sparsity_report.findings.pair_findings import pair_findings
+from sparsity_report.findings.pair_findings import pair_findings, pair_verdict
 from sparsity_report.pairing.paired_reading import PairedSlice
 from sparsity_report.study.notes import is_edited
 from sparsity_report.weights.tensor_slices import HeldSlice
@@ -84,9 +84,9 @@ def test_layers_are_those_of_numpy(parent, child):
     assert whole["revived"] == rows.loc[rows["prunable"], "revived"].sum() > 0
     assert whole["untouched"] == whole["modules"] - 2
     assert pair.removed.empty
-    text = " ".join(pair.sentences())
-    assert of_key(pair_findings(pair), "pair.nothing_removed")
-    assert f"{whole['revived']:,}".replace(",", "\u202f") in text
+    (revived,) = of_key(pair_verdict(pair), "pair.verdict_zeros_revived")
+    counts = revived.values["share"].values
+    assert (counts["number"], counts["total"]) == (whole["revived"], whole["zeros_before"])
 
 
 def test_saved_and_read_back(parent, child, tmp_path):
@@ -164,7 +164,7 @@ def test_command(parent, child, tmp_path):
         shown = [int(cell.replace("\u202f", "")) for cell in row[1:5]]
         assert shown == [due[key] for key in ("compared", "kept", "revived", "new")]
     french = command("pair", parent, child, "--language", "fr").stdout
-    assert french.startswith("Aucun poids élagable n’a été retiré")
+    assert french.startswith("6,9\xa0% des 7\u202f680 poids élagués sont redevenus non nuls.")
 
 
 def test_what_merging_an_adapter_revives(parent, tmp_path):

@@ -6,15 +6,14 @@ import numpy as np
 import pandas as pd
 
 from sparsity_report.report.tables import table_model as cells
-from sparsity_report.report.tables.column_heads import by_cell, caption_of, columns_of, head_of
+from sparsity_report.report.tables.column_heads import caption_of, columns_of, head_of
 from sparsity_report.report.tables.table_model import COUNT, WORDS, Cell, Kind, Row, Table, table_of
-from sparsity_report.study.layers import records
 from sparsity_report.study.pairs.pair import Pair
-from sparsity_report.study.pairs.pair_cells import Strip, difference_map
+from sparsity_report.study.pairs.pair_cells import BlockShares, Strip
 from sparsity_report.untrusted.display_text import clip
 from sparsity_report.words.display_names import display_name, group_name, head
 from sparsity_report.words.number_format import count
-from sparsity_report.words.pair_labels import strip_names, strip_title
+from sparsity_report.words.pair_labels import block_names, blocks_axis, strip_names, strip_title
 from sparsity_report.words.sentences import say
 
 # Columns of a study that count what a figure of a pair does.
@@ -110,12 +109,19 @@ def survival(pair: Pair) -> Table:
     return table_of("survival", caption, columns, pair.survival.assign(group=names))
 
 
-def difference(pair: Pair) -> Table | None:
-    """Return the figures of the map of differences, block by projection."""
-    if (shown := difference_map(pair)) is None:
-        return None
-    caption = say("caption.pair_difference_map")
-    return by_cell("difference", caption, shown.grid, shown.cells, "moved", cells.POINTS)
+def blocks(shown: BlockShares) -> Table:
+    """Return the fate of zeros and weights by block, as drawn in columns."""
+    columns = columns_of(
+        "name weight_before removed zeros kept revived new share",
+        (1.2, 1),
+        {"name": cells.name(80), "removed": COUNT, "zeros": COUNT, "share": cells.SHARE},
+        name=head("block"),
+        zeros=head("zeros_before"),
+        share=blocks_axis(shown),
+    )
+    return table_of(
+        "blocks", say("caption.pair_blocks"), columns, shown.rows.assign(name=block_names(shown))
+    )
 
 
 def strip(shown: Strip) -> Table:
@@ -230,13 +236,3 @@ def layer(pair: Pair, module: str) -> Table:
     )
     caption = say("caption.pair_module")
     return Table("layer", caption, columns, (cells.Body(rows),), "facts")
-
-
-def extremes(pair: Pair, limit: int = 10) -> Table | None:
-    """Return the prunable layers whose zeros agree least; None without zeros."""
-    rows = pair.layers[pair.layers["prunable"] & pair.layers["iou"].notna()]
-    if rows.empty:
-        return None
-    least = rows.sort_values("iou", kind="stable").head(limit)
-    columns = columns_of("module_name weight_before kept revived new iou", (3.4, 1))
-    return table_of("least_agreeing", say("caption.least_agreeing_layers"), columns, records(least))

@@ -6,12 +6,16 @@ from typing import NamedTuple
 import pandas as pd
 
 from sparsity_report.study.derived.heatmap_grid import Cell, Grid
-from sparsity_report.study.layers import records
 from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.study.pairs.pair_frames import gone_weights, zeros_left
 
 # Kinds of parts that a module has several of, which a strip shows one by one; the largest first.
 ROWS = ("block", "expert", "head", "kv_head")
+# Fates of weights by the most severe first, and their denominators.
+_SIZES = {"revived": "zeros", "removed": "weight_before", "new": "nonzero"}
+_FATES = ["kept", "revived", "new"]
+# Smallest spread of shares that is no constant, relative to the largest.
+_VARIES = 0.05
 
 
 class DifferenceMap(NamedTuple):
@@ -58,6 +62,23 @@ class Strip(NamedTuple):
 
     kind: str
     rows: tuple[StripRow, ...]
+
+
+class BlockShares(NamedTuple):
+    """Shares of the base by block.
+
+    Attributes
+    ----------
+    figure : str
+        ``"revived"`` (of the base's zeros), ``"removed"`` (of its weights) or ``"new"`` (zeros, of
+        its nonzero weights).
+    rows : pandas.DataFrame
+        ``block, group, weight_before, zeros, kept, revived, new, removed, share``; ``block``
+        is null outside blocks, and ``group`` is known without blocks.
+    """
+
+    figure: str
+    rows: pd.DataFrame
 
 
 def difference_map(pair: Pair, group: str | None = None) -> DifferenceMap | None:
@@ -130,7 +151,33 @@ def _stacks(rows: list[StripRow]) -> Iterator[StripRow]:
         yield StripRow(stack, None, among, gone, min(part.certainty for part in parts))
 
 
-def overlaps(pair: Pair) -> list[dict[str, object]]:
-    """Return the rows of ``pair.survival`` with zeros before or after."""
-    frame = pair.survival
-    return records(frame[(frame["zeros_before"] > 0) | (frame["zeros_after"] > 0)])
+def block_shares(pair: Pair) -> BlockShares | None:
+    """Return the fate of the base by block: the first of three shares that varies.
+
+    Layers outside numbered blocks are the last row. Without numbered blocks, rows are groups.
+
+    Examples
+    --------
+    >>> import sparsity_report as sr
+    >>> weights = sr.load()
+    >>> pair = sr.compare_checkpoints(sr.n_m(weights, 2, 4), sr.global_magnitude(weights, 0.5))
+    >>> shown = block_shares(pair)
+    >>> shown.figure, shown.rows["block"].tolist()
+    ('revived', [0, 1, 2, 3])
+    """
+    layers = pair.layers[pair.layers["prunable"] & (pair.layers["weight_before"] > 0)]
+    rows = layers[["block", "group", "weight_before", "compared", *_FATES]]
+    rows = rows.assign(
+        removed=gone_weights(layers),
+        zeros=rows["kept"] + rows["revived"],
+        group=rows["group"] if rows["block"].isna().all() else None,
+    )
+    rows = rows.assign(nonzero=rows["compared"] - rows["zeros"])
+    sums = rows.groupby(["block", "group"], dropna=False, sort=False).sum().reset_index()
+    sums = sums.sort_values("block", kind="stable", ignore_index=True)
+    for figure, size in _SIZES.items():
+        shares = sums[figure] / sums[size].where(sums[size] > 0)
+        shares = shares.astype("float64")
+        if shares.max() > 0 and shares.max() - shares.min() >= _VARIES * shares.max():
+            return BlockShares(figure, sums.assign(share=shares))
+    return None

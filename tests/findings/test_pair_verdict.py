@@ -1,0 +1,132 @@
+"""Verdicts on pairs whose fate of zeros and weights is chosen here."""
+
+from dataclasses import replace
+
+import hostile
+import pytest
+import torch
+from helpers import Tiny
+from torch import nn
+from wording import of_key
+
+import sparsity_report as sr
+from sparsity_report.findings.pair_findings import pair_findings, pair_verdict, share_of
+from sparsity_report.phrases import phrase
+
+PRUNABLE = 2 * (6 * 6 + 2 * 6 * 10)
+
+
+def model_of(change=None):
+    """A model half of whose weights are zero, after a change of its first prunable matrix."""
+    torch.manual_seed(0)
+    model = Tiny()
+    sr.global_magnitude(sr.load(model), 0.5).apply_(model)
+    with torch.no_grad():
+        if change:
+            change(next(m for m in model.modules() if isinstance(m, nn.Linear)).weight)
+    return sr.load(model, name="m")
+
+
+def dense(change=None):
+    torch.manual_seed(0)
+    model = Tiny()
+    with torch.no_grad():
+        if change:
+            change(model)
+    return sr.load(model, name="dense")
+
+
+def revive(number):
+    def change(weight):
+        flat = weight.view(-1)
+        flat[(flat == 0).nonzero()[:number, 0]] = 1.0
+
+    return change
+
+
+def compared(change=None):
+    return sr.compare_checkpoints(model_of(), model_of(change))
+
+
+@pytest.mark.parametrize("number", [1, 5, 9])
+def test_revived_zeros_come_first(number):
+    """No pair says that nothing changed while pruned weights came back."""
+    first, *others = pair_verdict(compared(revive(number)))
+    assert first.key == "pair.verdict_zeros_revived"
+    counts = first.values["share"].values
+    assert (counts["number"], counts["total"]) == (number, PRUNABLE // 2)
+    assert "pruned weights came back" in str(first)
+    assert [each.key for each in others] == ["pair.weights_unchanged"]
+
+
+def test_all_zeros_may_come_back():
+    pair = sr.compare_checkpoints(model_of(), dense())
+    assert str(pair_verdict(pair)[0]) == f"All {PRUNABLE // 2} pruned weights came back."
+
+
+def test_zeros_that_stayed_and_others():
+    def prune(weight):
+        weight.zero_()
+
+    pair = compared(prune)
+    new = int(pair.layers["new"].sum())
+    assert 0 < new < 36
+    stayed, added = pair_verdict(pair)
+    assert (stayed.key, stayed.values["zeros"]) == ("pair.verdict_zeros_stayed", PRUNABLE // 2)
+    assert (added.key, added.values["new"]) == ("pair.verdict_zeros_added", new)
+    back = sr.compare_checkpoints(dense(), model_of())
+    assert pair_verdict(back)[0].key == "pair.verdict_zeros_new"
+
+
+def test_identical_weights_are_not_merely_unchanged():
+    assert [each.key for each in pair_verdict(compared())] == ["pair.verdict_identical"]
+
+    shifted = dense(lambda model: model.layers[0]["norm"].bias.add_(1))
+    (other,) = pair_verdict(sr.compare_checkpoints(dense(), shifted))
+    assert (other.key, other.values) == ("pair.verdict_others_changed", {"modules": 1})
+
+
+def test_a_change_of_type_is_a_change_of_size():
+    pair = sr.compare_checkpoints(dense(), dense(lambda model: model.half()))
+    (smaller,) = of_key(pair_verdict(pair), "pair.verdict_size_smaller")
+    assert smaller.values["share"] == 0.5
+
+
+def test_removed_blocks_and_their_parameters():
+    torch.manual_seed(0)
+    base, smaller = Tiny(), Tiny(blocks=1)
+    smaller.load_state_dict(base.state_dict(), strict=False)
+    pair = sr.compare_checkpoints(sr.load(base, name="b"), sr.load(smaller, name="s"))
+    (lost,) = of_key(pair_verdict(pair), "pair.verdict_parts_removed")
+    before, after = (sum(p.numel() for p in m.parameters()) for m in (base, smaller))
+    assert lost.values["share"] == 1 - after / before
+    assert str(lost).startswith("The model lost 1 of 2 blocks and has ")
+
+
+def test_nothing_is_left_nothing_was_prunable_and_hostile_names():
+    pair = compared(revive(3))
+    empty = {"weight_after": 0, "compared": 0, "kept": 0, "revived": 0, "new": 0, "changed": 0}
+    layers = pair.layers.assign(**empty, alignment="removed")
+    gone = replace(pair, layers=layers, after=pair.after[~pair.after["prunable"]])
+    assert str(pair_verdict(gone)[0]) == f"All {PRUNABLE} prunable weights were removed."
+    scaled = nn.LayerNorm(4)
+    nn.init.constant_(scaled.weight, 2)
+    pair = sr.compare_checkpoints(sr.load(nn.LayerNorm(4), name="n"), sr.load(scaled, name="n"))
+    assert pair_verdict(pair)[0].key == "pair.verdict_nothing_prunable"
+    named = replace(pair, models=pair.models.assign(model=hostile.NAMES[:2]))
+    for sentence in map(str, pair_findings(named)):
+        assert not hostile.UNSEEN.search(sentence)
+
+
+def test_shares_are_written_so_that_a_sentence_can_start_with_them():
+    weights = phrase("pair.prunable_weights")
+    for number in (1, 4, 5, 4321, 9994, 9995, 9996, 9999, 10_000):
+        text = str(share_of(number, 10_000, weights))
+        assert text[0] not in "<>"
+        if number < 5:
+            assert text.startswith(f"{number} of the ")
+        elif number <= 9995:
+            shown = float(text.partition(" of ")[0].replace("%", ""))
+            assert shown == pytest.approx(number / 100, abs=0.05)
+        else:
+            assert text.startswith(f"all but {10_000 - number} " if number < 10_000 else "all 10")
