@@ -176,3 +176,25 @@ def _speed(study: Comparison) -> Iterator[Phrase]:
             speeds, tokens = ratios_with_intervals(timed), timed_tokens(timed)
             values = {"speeds": speeds, "base": study.facts.speed_base, "tokens": tokens}
             yield phrase(key, variant=variant, **values)
+
+
+def comparison_title(study: Comparison) -> Phrase:
+    """Return what the picture of several prunings shows, as a title."""
+    facts, rows = study.facts, study.facts.first_prunings
+    share, rivals = _rivals(study)
+    scores = {name: score for name in facts.contenders if (score := facts.scored(name))}
+    known = [scores[name].perplexity for name in rivals if name in scores]
+    if len(known) > 1:
+        return phrase("page.hero_gap", share=share, gap=max(known) - min(known))
+    if len(scores) > 1 and rows["policy"].nunique(dropna=False) == 1:
+        levels = rows.set_index("variant")["sparsity"]
+        tokens = facts.vocabulary(facts.baseline)
+        ends = {"low": next(iter(scores)), "high": [*scores][-1]}
+        shown = {"before": scores[ends["low"]].before}
+        shown |= {key: scores[name].perplexity for key, name in ends.items()}
+        values = {key: (score, tokens) for key, score in shown.items()}
+        places = {"first": levels[ends["low"]], "last": levels[ends["high"]]}
+        return phrase("page.hero_levels", **values, **places)
+    size = study.strip[1]
+    low, high = size.after
+    return phrase("page.hero_size", low=low, high=high, before=size.before, **size.more)

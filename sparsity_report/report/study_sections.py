@@ -10,7 +10,7 @@ from sparsity_report.draw.measured_charts import CHARTS
 from sparsity_report.draw.policy_charts import hero_chart
 from sparsity_report.draw.vega import unchecked
 from sparsity_report.findings.study_findings import conventions, topics
-from sparsity_report.findings.verdict import verdict
+from sparsity_report.findings.verdict import comparison_title, verdict
 from sparsity_report.report import sections, study_maps
 from sparsity_report.report.citation import bibtex
 from sparsity_report.report.sections import Block, Bullets, Drawing, Medium, Section, Text
@@ -92,8 +92,7 @@ def _hero(study: Comparison, medium: Medium) -> Section | None:
     """Return the viewer and map of a single pruning, or quality against sparsity of several."""
     if _is_comparison(study):
         chart = sections.chart_of(hero_chart(study), method_tables.hero(study))
-        title = say("page.compared_heading")
-        return Section("hero", title, (chart,)) if chart else None
+        return Section("hero", str(comparison_title(study)), (chart,)) if chart else None
     chart = study_maps.first_map(study)
     title = study_maps.map_title(study)
     if medium.is_paper:

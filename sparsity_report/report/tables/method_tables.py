@@ -119,7 +119,7 @@ def _figures_of(study: Comparison) -> dict[str, _Figures]:
         }
         if (layout := facts.smallest_layout(name, "model")) is not None:
             row["smallest"] = int(facts.storage(name, "model")["bytes"][layout])
-            row["smallest_note"] = layout_name(layout)
+            row["smallest_note"] = "" if layout == _smallest(study) else layout_name(layout)
         if (dead := facts.dead(name)) is not None:
             row |= {"dead_rows": int(dead.rows.sum()), "dead_heads": int(dead.heads.sum())}
         speeds = facts.whole_speeds(name)
@@ -162,6 +162,12 @@ def _mean_accuracies(study: Comparison) -> dict[str, tuple[float, float]]:
     return dict(zip(means["variant"], pairs, strict=True))
 
 
+def _smallest(study: Comparison) -> str | None:
+    """Return the smallest layout of all prunings; None if they have several."""
+    layouts = {study.facts.smallest_layout(name, "model") for name in study.facts.prunings}
+    return layouts.pop() if len(layouts) == 1 else None
+
+
 def _result_columns(study: Comparison, by_variant: Mapping[str, _Figures]) -> list[Column]:
     """Return all columns that results may have."""
     facts, rows = study.facts, by_variant.values()
@@ -171,6 +177,9 @@ def _result_columns(study: Comparison, by_variant: Mapping[str, _Figures]) -> li
         is_one = len({row["stored_bytes"] for row in rows}) == 1
         sizes = ["smallest"] if is_one else ["stored_bytes", "smallest"]
     unit, kind = _bytes_kind([row[key] for row in rows for key in sizes if row.get(key)])
+    smallest, titles = _smallest(study), _SIZES
+    if smallest is not None:
+        titles = _SIZES | {"smallest": "results.size_as"}
     against = _scored(study)["against"].dropna()
     keys = {key for row in rows for key in row if key.startswith("speed_")}
     columns = [
@@ -179,7 +188,7 @@ def _result_columns(study: Comparison, by_variant: Mapping[str, _Figures]) -> li
         ("kl", say("results.kl", base=next(iter(against), "")), kind_of("kl")),
         ("agreement", say("results.agreement"), cells.SHARE),
         ("accuracy", say("results.accuracy"), cells.SCORE),
-        *((key, say(_SIZES[key], unit=unit), kind) for key in sizes),
+        *((key, say(titles[key], unit=unit, layout=smallest), kind) for key in sizes),
         ("dead_rows", say("results.dead_rows"), cells.COUNT),
         ("dead_heads", say("results.dead_heads"), cells.COUNT),
     ]
