@@ -103,17 +103,16 @@ class Drawing(_Content):
 
 @dataclass(frozen=True)
 class Multiples(_Content):
-    """Small charts side by side with a shared color bar; the page adds their tables if asked."""
+    """Small charts side by side with a shared color bar."""
 
     charts: tuple[Chart, ...]
     colors: Chart
     caption: str
-    has_tables: bool = True
 
 
 @dataclass(frozen=True)
 class Fold(_Content):
-    """Content behind a summary line; `style` is ``"folded"``, ``"roomy"`` (open) or ``"all"``."""
+    """Content behind a summary line; `style` is ``"folded"`` or ``"all"``."""
 
     title: str
     blocks: tuple[Block, ...]
@@ -233,7 +232,6 @@ def multiples(
     colors: alt.LayerChart,
     key: str,
     caption: str,
-    has_tables: bool = True,
 ) -> Multiples | None:
     """Return small charts side by side with the bar of their colors; None without a chart.
 
@@ -245,12 +243,7 @@ def multiples(
         if chart is not None
     )
     bar = chart_of(colors, shown[0].table, key) if shown else None
-    return None if bar is None else Multiples(shown, bar, caption, has_tables)
-
-
-def folded_or_all(title: str, block: Block, is_paper: bool, style: str = "folded") -> Block:
-    """Return a block as it is on paper, behind a summary line on a page."""
-    return block if is_paper else Fold(title, (block,), style)
+    return None if bar is None else Multiples(shown, bar, caption)
 
 
 def card(title: str, number: str, note: str) -> dict[str, str]:

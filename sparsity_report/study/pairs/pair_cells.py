@@ -81,17 +81,11 @@ class BlockShares(NamedTuple):
     rows: pd.DataFrame
 
 
-def difference_map(pair: Pair, group: str | None = None) -> DifferenceMap | None:
+def difference_map(pair: Pair) -> DifferenceMap | None:
     """Return the prunable layers of the base in numbered blocks; None if there are none.
 
     A weight that both models have is zero or not. A weight that only the base has counts as gone.
     What only the model after has is not part of the base.
-
-    Parameters
-    ----------
-    pair : Pair
-    group : str, optional
-        Return only the layers of this group.
 
     Examples
     --------
@@ -101,7 +95,8 @@ def difference_map(pair: Pair, group: str | None = None) -> DifferenceMap | None
     >>> set(shown.cells["moved"])
     {0.5}
     """
-    rows = _in_blocks(pair, group)
+    layers = pair.layers
+    rows = layers[layers["prunable"] & layers["block"].notna() & (layers["weight_before"] > 0)]
     if rows.empty:
         return None
     grid = Grid(rows)
@@ -113,13 +108,6 @@ def difference_map(pair: Pair, group: str | None = None) -> DifferenceMap | None
     cells = sums.assign(layers=parts.groupby(grid.codes).size(), moved=moved)
     places = pd.DataFrame(grid.cells, columns=list(Cell._fields))
     return DifferenceMap(grid, pd.concat([places, cells], axis=1))
-
-
-def _in_blocks(pair: Pair, group: str | None) -> pd.DataFrame:
-    """Return the prunable layers of the base in numbered blocks."""
-    layers = pair.layers
-    rows = layers[layers["prunable"] & layers["block"].notna() & (layers["weight_before"] > 0)]
-    return rows if group is None else rows[rows["group"] == group]
 
 
 def strips(pair: Pair) -> Iterator[Strip]:
