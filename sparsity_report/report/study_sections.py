@@ -17,6 +17,7 @@ from sparsity_report.report.sections import Block, Bullets, Drawing, Medium, Sec
 from sparsity_report.report.tables import method_tables, speed_tables, study_tables
 from sparsity_report.report.tables.table_model import Table, plain_rows
 from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.notes import EDITED_STUDY, note_findings
 from sparsity_report.untrusted.display_text import clip, short_name
 from sparsity_report.viewer.study_payload import study_payload
 from sparsity_report.words.display_names import head, method_name
@@ -141,6 +142,7 @@ def study_sections(study: Comparison, medium: Medium) -> list[Section]:
 
 
 def _results(study: Comparison, medium: Medium, sentences: _Sentences) -> Iterator[Block]:
+    yield from map(Text, map(str, note_findings(study.notes, {EDITED_STUDY})))
     table = method_tables.results(study)
     if medium.is_kit:
         yield from _numbered(table.parts(_RESULTS, table.caption))
@@ -239,7 +241,8 @@ def _method(study: Comparison, medium: Medium) -> Iterator[Block]:
         return
     if passage := study_tables.passage(study):
         yield Text(say("page.scores_on", passage=passage))
-    yield Bullets((*map(str, conventions(study)), *study.audit))
+    notes = [say("format.note_sentence", note=note) for note in study.notes]
+    yield Bullets((*notes, *map(str, conventions(study)), *study.audit))
     yield Text(say("page.cite_intro"))
     citation = say(
         "page.citation",
@@ -283,8 +286,6 @@ def _layers(study: Comparison) -> Iterator[Block]:
 def _model(study: Comparison) -> Iterator[Block]:
     yield study_tables.models(study)
     yield study_tables.variants(study)
-    for note in map(str, study.notes):
-        yield Text(f"{note[:1].upper()}{note[1:]}.")
     yield Text(say("page.fingerprint_note"))
 
 
