@@ -195,6 +195,7 @@ def comparison_title(study: Comparison) -> Phrase:
         values = {key: (score, tokens) for key, score in shown.items()}
         places = {"first": levels[ends["low"]], "last": levels[ends["high"]]}
         return phrase("page.hero_levels", **values, **places)
-    size = study.strip[1]
-    low, high = size.after
-    return phrase("page.hero_size", low=low, high=high, before=size.before, **size.more)
+    layouts = ((name, facts.smallest_layout(name, "model")) for name in facts.contenders)
+    sizes = [facts.size(name, layout) for name, layout in layouts if layout]
+    dense = facts.total(facts.baseline, "stored_bytes")
+    return phrase("page.hero_size", sizes=sizes, before=dense)

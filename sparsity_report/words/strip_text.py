@@ -86,7 +86,8 @@ def _note(tile: Tile, facts: Facts) -> str:
     if tile.key == "size":
         unpacked = facts.unpacked_dtypes(facts.baseline)
         key = "strip.size_unpacked_note" if unpacked else "strip.size_note"
-        return say(key, dtypes=unpacked or facts.dtypes[:1])
+        dtypes = unpacked or facts.dtypes[:1]
+        return say(key, dtypes=dtypes) if dtypes else ""
     if tile.key == "flops" and tile.before and tile.after:
         return say("strip.flops_note", fewer=[1 - value / tile.before for value in tile.after])
     return ""

@@ -141,13 +141,3 @@ def plain_tex(text):
     ):  # fmt: skip
         text = text.replace(command, sign)
     return text.removeprefix("{").removesuffix("}")
-
-
-def words_of(path):
-    """Words of a PDF as (page, top, left, right, text), line by line."""
-    words = []
-    for line in poppler("pdftotext", path, "-tsv").splitlines()[1:]:
-        level, page, *_, left, top, width, _, _, text = line.split("\t")
-        if level == "5":
-            words.append((int(page), float(top), float(left), float(left) + float(width), text))
-    return sorted(words)
