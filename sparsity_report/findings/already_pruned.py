@@ -48,8 +48,8 @@ def other_models(study: Comparison) -> Iterator[Phrase]:
 
 
 def zeros_as_loaded(study: Comparison) -> Iterator[Phrase]:
-    """Yield the zeros of unpruned variants of the first model, if it was not pruned before."""
-    for row in _as_loaded(study):
+    """Yield the zeros of the first model, if it was neither pruned before nor in the study."""
+    for row in () if study.facts.contenders else _as_loaded(study):
         if row["zeros"] and study.facts.is_of_first(row["variant"]):
             yield phrase("finding.zeros_as_loaded", **row)
 

@@ -28,6 +28,8 @@ from sparsity_report.words.strip_text import strip_texts
 _ROWS, _SCORES = 600, 40
 # Variants beside which scores have room in a thesis, columns of results, unclassified modules.
 _SCORED, _RESULTS, _UNCLASSIFIED = 5, 5, 50
+# Levels from which perplexity has a curve.
+_LEVELS = 3
 
 _CONVENTIONS = {"standard": "name.convention_standard", "notebook": "name.convention_notebook"}
 _Measured = Sequence[Callable[[Comparison], Table | None]]
@@ -129,7 +131,7 @@ def study_sections(study: Comparison, medium: Medium) -> list[Section]:
     appendix = {
         "inside": ("page.heads_experts_heading", study_maps.heads_and_experts(study)),
         "layouts": ("page.layouts_heading", _layouts(study)),
-        "timings": ("page.timings_heading", (make(study) for make in _TIMES)),
+        "timings": ("page.timings_heading", _timings(study)),
         "audit": ("page.audit_heading", _audit(study, medium)),
         "totals": ("page.totals_heading", _totals(study)),
         "layers": ("page.layers_heading", _layers(study)),
@@ -192,7 +194,8 @@ def _speed(study: Comparison, medium: Medium, sentences: _Sentences) -> Iterator
         yield speed_tables.speedups(study)
         return
     yield Text(" ".join(sentences["speed"])) if sentences["speed"] else None
-    yield from _charts(study, _TIMES)
+    if medium.is_paper:
+        yield from _charts(study, _TIMES)
 
 
 def _quality(study: Comparison, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
@@ -207,10 +210,16 @@ def _quality(study: Comparison, medium: Medium, sentences: _Sentences) -> Iterat
         yield method_tables.task_grid(study)
         return
     yield from map(Text, sentences["quality"])
-    if not _is_comparison(study):
+    levels = 0 if study.quality is None else study.quality["sparsity"].nunique()
+    if levels >= _LEVELS and not _is_comparison(study):
         yield from _charts(study, (study_tables.quality,))
     yield from _measured(study, _QUALITY)
     yield from method_tables.method_grids(study)
+
+
+def _timings(study: Comparison) -> Iterator[Block | None]:
+    yield from _charts(study, _TIMES)
+    yield from (make(study) for make in _TIMES)
 
 
 def _charts(study: Comparison, tables: _Measured) -> Iterator[Block | None]:

@@ -307,13 +307,17 @@ class Facts:
         """The distinct prunings of the first pruned model, by sparsity."""
         return tuple(self.first_prunings["variant"])
 
-    def size(self, variant: str, layout: str) -> float | None:
-        """Return the bytes of a variant's whole model in a layout; ``"csr"`` as its CSR variant."""
-        if layout != "csr":
-            return _known(self.storage(variant, "model")["bytes"].get(layout))
+    def as_csr(self, variant: str, column: str) -> float | None:
+        """Return a figure of the CSR variant with the zeros of a pruning; None without one."""
         alike = (name for name in self.csr_variants if self._first_alike.get(name) == variant)
         name = next(alike, None)
-        return None if name is None else self.total(name, "stored_bytes")
+        return None if name is None else self.total(name, column)
+
+    def size(self, variant: str, layout: str) -> float | None:
+        """Return the bytes of a variant's whole model in a layout; ``"csr"`` as its CSR variant."""
+        if layout == "csr":
+            return self.as_csr(variant, "stored_bytes")
+        return _known(self.storage(variant, "model")["bytes"].get(layout))
 
     @cached_property
     def rivals(self) -> tuple[str, ...]:

@@ -97,8 +97,12 @@ def _size(facts: Facts, variants: tuple[str, ...]) -> Tile:
 
 
 def _flops(facts: Facts, variants: tuple[str, ...]) -> Tile:
+    """Return the FLOPs as CSR, or of masked prunings alone those of nonzeros."""
     before = facts.total(facts.baseline, "flops_per_token")
-    after = _ends(facts.total(name, "useful_flops_per_token") for name in variants)
+    if facts.csr_variants:
+        after = _ends(facts.as_csr(name, "flops_per_token") for name in variants)
+    else:
+        after = _ends(facts.total(name, "useful_flops_per_token") for name in variants)
     return Tile("flops", before, after)
 
 
