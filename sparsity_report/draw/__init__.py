@@ -1,7 +1,7 @@
 """Charts of studies and pairs.
 
 ``theme`` holds colors, sizes and number formats, ``marks`` the heat map, bars and curve from which
-all charts are made. Charts of a study: ``charts`` (bars per group, bytes against sparsity),
+all charts are made. Charts of a study: ``charts`` (bars of a frame, bytes against sparsity),
 ``heat_maps`` (zeros per layer, head and expert), ``policy_charts`` (a line per policy: quality or
 bytes by sparsity, zeros by block), ``measured_charts`` (sensitivity), ``speed_charts`` (speed-ups,
 crossovers).

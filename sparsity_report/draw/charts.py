@@ -1,8 +1,7 @@
-"""Charts of a study: bars per group, and bytes against sparsity."""
+"""Bars of a frame, and bytes of a study against sparsity."""
 
 import math
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import pandas as pd
 from sparsity_report.draw import marks, theme
 from sparsity_report.draw.export import png
 from sparsity_report.draw.marks import Rows
-from sparsity_report.draw.theme import FILED, NARROW, TEXT_WIDTH
+from sparsity_report.draw.theme import NARROW, TEXT_WIDTH
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.atomic import write_file
 from sparsity_report.study.comparison import Comparison
@@ -20,64 +19,18 @@ from sparsity_report.untrusted.display_text import clip, distinct_names
 from sparsity_report.words.display_names import group_name, layout_name
 from sparsity_report.words.sentences import join, say
 
+# Kinds of numbers and keys of axes of the columns that bars have a name for.
+_BARS = {
+    "sparsity": ("share", "chart.x_group_zeros_share"),
+    "param_frac": ("share", "chart.x_parameter_share"),
+    "flops_per_token": ("number", "metric.flops_per_token"),
+}
 _LINES = {
     "dense": (theme.BLUE, theme.SOLID),
     "csr_int32": (theme.BLACK, theme.DASHED),
     "csr_int64": (theme.BLACK, theme.DOTTED),
     "bitmask": (theme.BLACK, theme.DASH_DOT),
 }
-
-
-def group_bars(
-    study: Comparison,
-    metric: str,
-    width: float = TEXT_WIDTH,
-    variant: str | None = None,
-) -> alt.LayerChart | None:
-    """Return bars per group with the variants side by side; unknown values show as "–".
-
-    Parameters
-    ----------
-    study : Comparison
-    metric : {"sparsity", "param_frac", "flops_per_token"}
-    width : float
-        In points, everything included.
-    variant : str, optional
-        The only variant to show.
-
-    Returns
-    -------
-    altair.LayerChart or None
-        None if all bars are equal, or those of each group in several variants.
-
-    Examples
-    --------
-    >>> import sparsity_report as sr
-    >>> study = sr.compare(sr.dense(sr.load()))
-    >>> group_bars(study, "param_frac").to_dict()["width"]
-    454
-    """
-    meant, table, inks = FILED[metric], study.pivot(metric), theme.palette(study)
-    shown = dict(zip(inks, distinct_names(list(inks)), strict=True))
-    variants = list(inks) if variant is None else [variant]
-    rows = [
-        _bar(group_name(str(group)), shown[name], table.loc[group, name], meant.kind)
-        for group in table.index
-        for name in variants
-    ]
-    bars = {(row["group"], row["label"]) for row in rows}
-    are_alike = len(variants) > 1 and len(bars) == len(table)
-    if are_alike or len({row["value"] for row in rows} - {None}) < 2:
-        return None
-    alone = len(variants) == 1
-    prefix = say("chart.variant_of_prefix", variant=shown[variants[0]]) if alone else ""
-    note = f"{prefix}{theme.model_names(study)} · {say(meant.note)}"
-    shape = replace(
-        _bars_shape(rows, say(meant.axis), meant.kind, width=width),
-        inks=tuple((shown[name], *inks[name]) for name in variants),
-        named=max(140, int(width / 2)),
-    )
-    return _bars(rows, shape, say(meant.title), note)
 
 
 def csr_bytes_curve(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
@@ -180,13 +133,15 @@ def bar_plot(
         raise SparsityReportError(
             f"bar_plot: a name occurs twice in column {x!r}; give the rows of one variant"
         )
-    metric = FILED.get(y)
-    kind = metric.kind if metric else "number"
+    kind, key = _BARS.get(y, ("number", ""))
     shown = distinct_names(names, 80)
-    rows = [_bar(name, "", value, kind) for name, value in zip(shown, frame[y], strict=True)]
+    rows = [_bar(name, value, kind) for name, value in zip(shown, frame[y], strict=True)]
     # Vega-Lite makes an expression of the title of a field, where a backslash escapes.
-    axis = say(metric.axis) if metric else clip(y).replace("\\", "∖")
-    chart = _bars(rows, _bars_shape(rows, axis, kind, start=y_min), title)
+    axis = say(key) if key else clip(y).replace("\\", "∖")
+    texts = "; ".join(f"{row['group']} {row['label']}" for row in rows)
+    alt_text = say("chart.bar_chart_alt", axis=axis, rows=texts)
+    chart = marks.bars(marks.inline(rows), _bars_shape(rows, axis, kind, y_min))
+    chart = theme.titled(chart, title, "", alt_text)
     if file_name is not None:
         target = Path(directory or ".") / file_name
         if target.suffix.lower() != ".png":
@@ -197,41 +152,31 @@ def bar_plot(
     return chart
 
 
-def _bar(group: str, variant: str, value: Any, kind: str) -> dict[str, Any]:
+def _bar(group: str, value: Any, kind: str) -> dict[str, Any]:
     known = pd.notna(value) and math.isfinite(value)
     return {
         "group": group,
-        "variant": variant,
         "value": float(value) if known else None,
         "label": theme.write(value, kind),
     }
 
 
-def _bars_shape(
-    rows: Rows, axis: str, kind: str, *, start: float | None = None, width: float = TEXT_WIDTH
-) -> marks.Bars:
+def _bars_shape(rows: Rows, axis: str, kind: str, start: float | None) -> marks.Bars:
     values, base = [row["value"] or 0.0 for row in rows], start or 0.0
     # A shorter axis would make noise look like a finding.
     top = max([*values, base + (0.1 if kind == "share" else 1.0)])
     low = base if start is not None else min([*values, 0.0])
-    # The labels beyond the bars need the same room at any width.
-    room = 0.15 * TEXT_WIDTH / width
+    # Labels stand beyond the bars.
+    room = 0.15 * (top - low)
     return marks.Bars(
-        groups=tuple(dict.fromkeys(row["group"] for row in rows)),
-        width=width,
-        domain=(low - (top - low) * room * (low < base), low + (top - low) * (1 + room)),
+        groups=tuple(row["group"] for row in rows),
+        width=TEXT_WIDTH,
+        domain=(low - room * (low < base), top + room),
         axis=axis,
         kind=kind,
         base=base,
-        tips=(*marks.tips(group="label.group", variant="label.variant"), ("label", axis)),
+        tips=(*marks.tips(group="label.group"), ("label", axis)),
     )
-
-
-def _bars(rows: Rows, shape: marks.Bars, heading: str, note: str = "") -> alt.LayerChart:
-    texts = [" ".join(filter(None, (r["group"], r["variant"], r["label"]))) for r in rows]
-    alt_text = say("chart.bar_chart_alt", axis=shape.axis, rows="; ".join(texts))
-    chart = marks.bars(marks.inline(rows), shape)
-    return theme.titled(chart, heading, note, alt_text)
 
 
 def _line_name(layout: str) -> str:

@@ -82,39 +82,34 @@ class HeatMap(Shape):
 
 @dataclass(frozen=True, kw_only=True)
 class Bars(Shape):
-    """A bar chart: groups below each other, variants side by side.
+    """A bar chart with one bar per row.
 
-    Its rows have ``group``, ``variant``, ``value`` (null: no bar) and ``label``.
+    Its rows have ``group``, ``value`` (null: no bar) and ``label``.
 
     Attributes
     ----------
     groups : tuple of str
     domain : tuple of float
         Ends of the axis.
-    inks : tuple of (variant, outline, fill)
     band, gap : float
-        Heights of one bar and of the space between groups.
+        Heights of a bar and of the space between bars.
     axis : str or None
         Title of the axis.
     base : float
         Start of the bars.
-    named : int
-        Width of a variant's name in the legend.
     """
 
     groups: tuple[str, ...]
     domain: tuple[float, float] = (0.0, 1.0)
-    inks: tuple[tuple[str, str, str], ...] = (("", BLUE, BLUE),)
-    band: float = theme.BAND
-    gap: float = theme.GAP
+    band: float = 11
+    gap: float = 9
     axis: str | None = None
     base: float = 0.0
-    named: int = 140
 
     @property
     def height(self) -> float:
         """Height of the plot."""
-        return max(1, len(self.groups)) * (self.band * len(self.inks) + self.gap)
+        return max(1, len(self.groups)) * (self.band + self.gap)
 
 
 class Line(NamedTuple):
@@ -228,8 +223,6 @@ def names_axis(field: str, names: Sequence[str], *, grid: bool = False, **paddin
 
 _CHANNELS: dict[str, Any] = {
     "color": alt.Color,
-    "fill": alt.Fill,
-    "stroke": alt.Stroke,
     "strokeDash": alt.StrokeDash,
     "shape": alt.Shape,
 }
@@ -314,19 +307,16 @@ def bars(data: Data, shape: Bars) -> alt.LayerChart:
         ticks = {"values": _QUARTERS}
     axis = alt.Axis(labelExpr=theme.tick(shape.kind), grid=False, **ticks)
     x = alt.X("value:Q", title=shape.axis, scale=scale, axis=axis)
-    names = [name for name, _, _ in shape.inks]
-    band = shape.band * len(names)
-    room: dict[str, Any] = {"paddingInner": shape.gap / (band + shape.gap), "paddingOuter": 0.12}
-    drawn = alt.Chart(data).encode(
-        y=names_axis("group", shape.groups, **room),
-        yOffset=alt.YOffset("variant:N", scale=alt.Scale(domain=names, paddingInner=0.14)),
-        **tooltips(shape.tips),
+    inner = shape.gap / (shape.band + shape.gap)
+    y = names_axis("group", shape.groups, paddingInner=inner, paddingOuter=0.12)
+    drawn = alt.Chart(data).encode(y=y, **tooltips(shape.tips))
+    rects = drawn.transform_filter(_KNOWN).mark_bar(
+        clip=True, color=BLUE, stroke=BLUE, strokeWidth=1
     )
-    rects = drawn.transform_filter(_KNOWN).mark_bar(clip=True, strokeWidth=1)
     end = drawn.transform_calculate(end=f"{_KNOWN} ? datum.value : {shape.base:g}")
     place = beside(f"datum.end < {shape.base:g}", dx=4, fontSize=SMALL, color=INK)
     layers = [
-        rects.encode(x=x, x2=alt.X2Datum(shape.base), **_inks(shape)),
+        rects.encode(x=x, x2=alt.X2Datum(shape.base)),
         end.mark_text(**place).encode(x=alt.X("end:Q"), text="label:N"),
     ]
     if shape.kind in theme.EVEN:
@@ -479,15 +469,6 @@ def _flush(domain: Sequence[str]) -> alt.Scale:
 def _digits_fit(shape: HeatMap) -> bool:
     width = 2.9 * SMALL * (1.0 if shape.kind == "share" else 1.5)
     return shape.row >= 1.2 * SMALL and len(shape.blocks) * width <= shape.width
-
-
-def _inks(shape: Bars) -> dict[str, Any]:
-    """Return outline and fill by variant with one legend."""
-    names, strokes, fills = (list(part) for part in zip(*shape.inks, strict=True))
-    columns = int(0.8 * shape.width) // (34 + min(shape.named, 5 * max(map(len, names))))
-    look: dict[str, Any] = {"symbolType": "square", "labelLimit": shape.named}
-    shown = legend(names, False, max(1, columns), **look)
-    return channels("variant", names, shown, fill=fills, stroke=strokes)
 
 
 def _strokes(shape: Curve) -> dict[str, Any]:

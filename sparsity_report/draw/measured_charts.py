@@ -34,7 +34,7 @@ def sensitivity_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.Layer
     parts = zip(shown["by"], shown["part"], strict=True)
     names = distinct_names([part_name(by, str(part)) for by, part in parts], 60)
     rows = [
-        {"group": name, "variant": "", "value": cost, "label": figures(cost, "+.3f")}
+        {"group": name, "value": cost, "label": figures(cost, "+.3f")}
         for name, cost in zip(names, costs[shown.index].tolist(), strict=True)
     ]
     if len({row["label"] for row in rows}) < 2:
@@ -46,7 +46,7 @@ def sensitivity_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.Layer
         width=width,
         domain=(low - (room if low < 0 else 0), high + room),
         band=9,
-        gap=theme.SLIM_GAP,
+        gap=6,
         axis=say("chart.x_nll_increase"),
         kind="plain",
         tips=marks.tips(group="label.part", label="chart.x_nll_increase"),

@@ -13,7 +13,6 @@ from sparsity_report.draw import charts, export
 from sparsity_report.draw.heat_maps import sparsity_map
 from sparsity_report.draw.measured_charts import CHARTS
 from sparsity_report.draw.policy_charts import blocks_chart
-from sparsity_report.draw.theme import FILED
 from sparsity_report.draw.vega import unchecked
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.atomic import together, write_file
@@ -27,9 +26,7 @@ _GENERIC = {"serif", "sans-serif", "monospace", "cursive", "fantasy", "system-ui
 def write_figures(study: Comparison, directory: str | os.PathLike[str]) -> list[Path]:
     """Write the charts of a study as PNG files at twice their size in print.
 
-    The files are ``<variant>_sparsity_per_group.png``, ``…_param_frac_per_group.png`` and
-    ``…_flops_per_group.png`` per variant; ``comparison_sparsity.png`` and so on of all variants;
-    ``sparsity_map_<variant>.png`` per pruning; ``blocks.png`` of several prunings;
+    The files are ``sparsity_map_<variant>.png`` per pruning; ``blocks.png`` of several prunings;
     ``csr_bytes.png``; and ``speed.png``, ``crossover.png``, ``quality.png``, ``distance.png`` and
     ``sensitivity.png`` of the measurements. A chart in which everything is equal is left out.
     Either all files are written or none.
@@ -57,18 +54,14 @@ def write_figures(study: Comparison, directory: str | os.PathLike[str]) -> list[
     >>> import sparsity_report as sr
     >>> study = sr.compare(sr.dense(sr.load()))
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     [path.name for path in sr.write_figures(study, folder)][-2:]
-    ['comparison_flops.png', 'csr_bytes.png']
+    ...     [path.name for path in sr.write_figures(study, folder)]
+    ['csr_bytes.png']
     """
     stems = variant_stems(study)
     drawn: dict[str, alt.LayerChart | None] = {
-        f"{stem}_{look.file}_per_group": charts.group_bars(study, metric, variant=variant)
-        for variant, stem in stems.items()
-        for metric, look in FILED.items()
+        f"sparsity_map_{stems[variant]}": sparsity_map(study, variant)
+        for variant in study.facts.prunings
     }
-    drawn |= {f"comparison_{FILED[m].file}": charts.group_bars(study, m) for m in FILED}
-    for variant in study.facts.prunings:
-        drawn[f"sparsity_map_{stems[variant]}"] = sparsity_map(study, variant)
     drawn["blocks"] = blocks_chart(study)
     drawn["csr_bytes"] = charts.csr_bytes_curve(study)
     drawn |= {name: draw(study) for name, draw in CHARTS.items()}
@@ -98,7 +91,7 @@ def draw(spec: dict[str, Any], family: str | None, greyscale: bool) -> dict[str,
 
 
 def _grey(part: Any, channel: str = "") -> Any:
-    """Return a chart without colors: bars get steps of lightness, lines get dashes."""
+    """Return a chart without colors; dashes tell its lines apart."""
     if isinstance(part, list):
         return [_grey(item, channel) for item in part]
     if isinstance(part, str):
@@ -113,15 +106,9 @@ def _grey(part: Any, channel: str = "") -> Any:
     scale = grey.get("scale", {})
     if "scheme" in scale:
         grey["scale"] = {**scale, "scheme": "greys", "reverse": True}
-    elif "range" in scale and channel != "strokeDash":
-        grey["scale"] = {**scale, "range": _grey_range(channel, len(scale["range"]))}
+    elif "range" in scale and channel not in {"strokeDash", "shape"}:
+        grey["scale"] = {**scale, "range": ["#000000"] * len(scale["range"])}
     return grey
-
-
-def _grey_range(channel: str, steps: int) -> list[Any]:
-    if channel == "fill":
-        return [_hex(255 - 255 * step / max(1, steps - 1)) for step in range(steps)]
-    return ["#000000"] * steps
 
 
 def _as_grey(color: str) -> str:

@@ -58,7 +58,8 @@ def speed_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart 
     )
     texts = [f"{row['name']}: {row['label']}" for row in rows]
     alt_text = say("chart.speed_alt", rows="; ".join(texts))
-    inks = {name: color for name, (color, _) in theme.palette(study).items()}
+    shown = theme.looks(study)
+    inks = {variant: shown[policy].color for variant, policy in theme.policies(study).items()}
     layers = _speed_layers(rows, width, inks)
     chart = alt.LayerChart(layer=layers, width=width, height=24 * len(rows))
     return theme.titled(chart, say("chart.speed_title"), " · ".join(notes), alt_text)

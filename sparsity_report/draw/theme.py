@@ -32,8 +32,8 @@ SOLID, DASHED, DOTTED, DASH_DOT, LONG = DASHES
 LABEL, SMALL, TITLE = 9, 8, 12
 # Cells of unknown values.
 UNKNOWN: dict[str, Any] = {"fill": "#8c8c8c", "fillOpacity": 0.16}
-# Heights of a map's row, of a bar, and of the space between groups of bars and of slim bars.
-ROW, BAND, GAP, SLIM_GAP = 20, 11, 9, 6
+# Height of a map's row.
+ROW = 20
 
 # Positions in viridis, and between blue and paper, of the color with equal contrast to black and
 # white.
@@ -57,32 +57,16 @@ class Metric(NamedTuple):
     kind : {"share", "number", "ratio", "points", "nats", "own"}
         A share of 1, a quantity, a ratio that is even at 1, a difference of shares, a difference
         of nats per token, or any number.
-    note, title, axis, file : str
-        Keys of the definition for groups, of the title and the axis of its chart, and name of its
-        file; empty for figures without bars.
     """
 
     name: str
     kind: str
-    note: str = ""
-    title: str = ""
-    axis: str = ""
-    file: str = ""
 
 
 METRICS = {
-    "sparsity": Metric(
-        "metric.zeros", "share", "metric.group_sparsity_note", "chart.zeros_per_group_title",
-        "chart.x_group_zeros_share", "sparsity",
-    ),
-    "param_frac": Metric(
-        "metric.parameter_share", "share", "metric.group_parameter_share_note",
-        "chart.parameters_per_group_title", "chart.x_parameter_share", "param_frac",
-    ),
-    "flops_per_token": Metric(
-        "metric.flops_per_token", "number", "metric.flops_per_token_note",
-        "chart.flops_per_group_title", "metric.flops_per_token", "flops",
-    ),
+    "sparsity": Metric("metric.zeros", "share"),
+    "param_frac": Metric("metric.parameter_share", "share"),
+    "flops_per_token": Metric("metric.flops_per_token", "number"),
     "total": Metric("metric.parameters", "number"),
     "nonzero": Metric("metric.nonzeros", "number"),
     "stored_bytes": Metric("metric.stored_bytes", "number"),
@@ -98,10 +82,7 @@ METRICS = {
     "new_share": Metric("pair.metric_new_zeros", "share"),
     "relative_change": Metric("pair.metric_relative_change", "share"),
     "iou": Metric("pair.metric_zeros_iou", "share"),
-}  # fmt: skip
-
-# Metrics with a chart and a file each.
-FILED = {key: metric for key, metric in METRICS.items() if metric.file}
+}
 
 
 def write(value: Any, kind: str) -> str:
@@ -242,28 +223,6 @@ def policies(study: Comparison) -> dict[str, str]:
         row["variant"]: before.get(row["variant"], any_level(row["method"]))
         for row in records(study.variants)
     }
-
-
-def palette(study: Comparison) -> dict[str, tuple[str, str]]:
-    """Return outline and fill per variant: the color of its policy, light if it is masked.
-
-    Fills of several levels of a policy go from light to full.
-    """
-    shown = looks(study)
-    rows = study.variants[["variant", "layout", "asked_sparsity"]]
-    rows = rows.assign(policy=list(policies(study).values()))
-    ranks = rows.groupby(["policy", "layout"])["asked_sparsity"].rank(pct=True).fillna(1.0)
-    inks = {}
-    for row, rank in zip(records(rows), ranks, strict=True):
-        color, is_masked = shown[row["policy"]].color, row["layout"] == "masked"
-        inks[row["variant"]] = color, _mixed(color, 0.55 * is_masked + 0.3 * (1 - rank))
-    return inks
-
-
-def _mixed(color: str, white: float) -> str:
-    """Return a color mixed with white."""
-    parts = (int(color[place : place + 2], 16) for place in (1, 3, 5))
-    return "#" + "".join(f"{255 - int((255 - part) * (1 - white)):02X}" for part in parts)
 
 
 def model_names(study: Comparison, limit: int = 60) -> str:

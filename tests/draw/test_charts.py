@@ -103,59 +103,22 @@ def every_chart(study):
 
 
 def any_chart(study):
-    for metric in look.FILED:
-        yield charts.group_bars(study, metric)
-        for variant in study.variants["variant"]:
-            yield charts.group_bars(study, metric, variant=variant)
+    yield bars(study)
     for variant in study.facts.prunings:
         yield heat_maps.sparsity_map(study, variant)
     yield charts.csr_bytes_curve(study)
 
 
+def bars(study):
+    """Bars of the layers of the first variant, which is the title."""
+    name = study.variants["variant"].iloc[0]
+    frame = study.layers[study.layers["variant"] == name]
+    return sr.bar_plot(frame, "module_name", "sparsity", name)
+
+
 def size(png):
     assert png[:8] == b"\x89PNG\r\n\x1a\n"
     return struct.unpack(">II", png[16:24])
-
-
-@pytest.mark.parametrize("metric", ["sparsity", "flops_per_token"])
-def test_bars_are_the_groups(study, metric):
-    shown = {
-        (row["variant"], row["group"]): row["value"]
-        for row in rows(charts.group_bars(study, metric).to_dict())
-    }
-    expected = {
-        (row["variant"], group_name(row["group"])): row[metric]
-        for row in study.groups.to_dict("records")
-    }
-    assert shown.keys() == expected.keys()
-    for key, value in expected.items():
-        assert shown[key] is None if pd.isna(value) else shown[key] == value
-
-
-def test_the_unknown_is_a_dash_and_no_bar(study):
-    # The head is tied and has no parameters.
-    head = [
-        row
-        for row in rows(charts.group_bars(study, "sparsity").to_dict())
-        if row["group"] == "output head"
-    ]
-    assert [(row["value"], row["label"]) for row in head] == [(None, "–")] * 3
-
-
-def test_groups_have_names_for_people(study):
-    groups = {row["group"] for row in rows(charts.group_bars(study, "sparsity").to_dict())}
-    assert groups == {"embedding", "attention", "MLP", "output head", "norm"}
-
-
-def test_axes_say_what_and_in_which_unit(study):
-    for metric, title in [
-        ("sparsity", "share of zeros in the group"),
-        ("param_frac", "share of all parameters"),
-        ("flops_per_token", "FLOPs per token"),
-    ]:
-        spec = charts.group_bars(study, metric, variant="CSR30").to_dict()
-        titles = {p["x"].get("title") for p in walk(spec) if isinstance(p, dict) and "x" in p}
-        assert title in titles
 
 
 def looks_of(chart):
@@ -196,7 +159,6 @@ LOOKS |= {"G50": LOOKS["G30"], "C50": LOOKS["G30"], "L50": LOOKS["L30"]}
 def test_a_policy_has_one_color_and_one_dash_in_every_chart(policies):
     lines = {"global magnitude": "G50", "layerwise magnitude": "L50", "2:4": "N24"}
     drawn = {
-        "bars": charts.group_bars(policies, "sparsity"),
         "speed": measured_charts.speed_chart(policies),
         "hero": policy_charts.hero_chart(policies),
         "quality": policy_charts.quality_chart(policies),
@@ -212,17 +174,14 @@ def test_a_policy_has_one_color_and_one_dash_in_every_chart(policies):
                 assert parts["color"] == LOOKS[variant].color, (name, shown)
                 assert parts.get("colorDash", LOOKS[variant].dash) == LOOKS[variant].dash
         assert seen >= 2, name
-    assert {v: ink for v, (ink, _) in look.palette(policies).items() if v in LOOKS} == {
-        variant: color for variant, (color, _) in LOOKS.items()
-    }
 
 
 def test_a_policy_has_its_color_whatever_stands_beside_it(weights):
     prunings = sr.n_m(weights, 2, 4), sr.layerwise_magnitude(weights, 0.5)
     for order in (prunings, prunings[::-1]):
         study = sr.compare(sr.dense(weights), *map(sr.masked, order))
-        inks = {look.policies(study)[v]: ink for v, (ink, _) in look.palette(study).items()}
-        assert inks == {name: look.LOOKS[name].color for name in inks}
+        shown, names = look.looks(study), look.policies(study).values()
+        assert {name: shown[name] for name in names} == {name: look.LOOKS[name] for name in names}
 
 
 def test_no_two_policies_look_alike_and_all_are_seen_on_both_papers(policies):
@@ -235,22 +194,14 @@ def test_no_two_policies_look_alike_and_all_are_seen_on_both_papers(policies):
 
 def test_a_model_pruned_before_has_a_color_of_its_own(weights):
     other = sr.dense(sr.load(sr.masked(sr.global_magnitude(weights, 0.5)).module()), name="Wanda50")
-    inks = look.palette(sr.compare(sr.dense(weights), other))
-    assert inks["Dense"][0] == look.LOOKS[""].color != inks["Wanda50"][0]
+    study = sr.compare(sr.dense(weights), other)
+    shown, names = look.looks(study), look.policies(study)
+    assert shown[names["Dense"]] == look.LOOKS[""]
+    assert shown[names["Wanda50"]].color not in {color for color, _ in look.LOOKS.values()}
 
 
-def test_layouts_and_levels_differ_in_their_fill(policies):
-    fills = {name: fill for name, (_, fill) in look.palette(policies).items()}
-    light = {name: sum(bytes.fromhex(fill[1:])) for name, fill in fills.items()}
-    assert light["G30"] > light["G50"] > light["C50"]
-
-
-def test_what_is_constant_is_not_drawn(weights, study):
-    assert charts.group_bars(study, "param_frac") is None
-    plain = sr.compare(sr.dense(sr.load(named(["h.0.fc", "h.1.fc"]))))
-    assert charts.group_bars(plain, "sparsity") is None
+def test_what_is_constant_is_not_drawn(weights):
     masked = sr.compare(sr.dense(weights), sr.masked(sr.layerwise_magnitude(weights, 0.5)))
-    assert charts.group_bars(masked, "flops_per_token") is None
     assert heat_maps.sparsity_map(masked, "Masked50Layerwise") is None
     assert heat_maps.small_map(masked, "Masked50Layerwise") is None
     levels = [sr.masked(sr.layerwise_magnitude(weights, level)) for level in (0.25, 0.5)]
@@ -314,7 +265,7 @@ def test_a_map_says_what_its_merged_cells_hold(study):
 
 def test_charts_speak(study):
     with sr.speaking("fr"):
-        spec = charts.group_bars(study, "sparsity").to_dict()
+        spec = bars(study).to_dict()
         drawn = [heat_maps.sparsity_map(study, "Masked30"), charts.csr_bytes_curve(study)]
         labels = [
             row["label"] for chart in drawn for row in rows(chart.to_dict()) if "label" in row
@@ -443,12 +394,8 @@ def test_names_are_never_fields_or_expressions(study, hostile):
 
 
 def test_hostile_names_draw_and_stay_distinct(hostile):
-    spec = charts.group_bars(hostile, "sparsity").to_dict()
-    assert len({row["variant"] for row in rows(spec)}) == len(HOSTILE)
-    for chart in (
-        heat_maps.sparsity_map(hostile, HOSTILE[1]),
-        charts.group_bars(hostile, "sparsity"),
-    ):
+    assert len({row["group"] for row in rows(bars(hostile).to_dict())}) == len(HOSTILE)
+    for chart in (heat_maps.sparsity_map(hostile, HOSTILE[1]), bars(hostile)):
         drawn = "".join(ET.fromstring(export.svg(chart.to_dict())).itertext())
         for text in HOSTILE:
             assert printable(text, 20)[:19] in drawn, ascii(text)
@@ -468,13 +415,7 @@ def test_one_map_per_pruning(study):
 
 def test_write_figures(study, tmp_path):
     written = sr.write_figures(study, tmp_path / "figures")
-    expected = {
-        f"{stem}_{file}_per_group.png"
-        for stem in ("dense", "masked30", "csr30")
-        for file in ("sparsity", "param_frac", "flops")
-    }
-    expected |= {f"comparison_{file}.png" for file in ("sparsity", "flops")}
-    expected |= {"sparsity_map_masked30.png", "csr_bytes.png"}
+    expected = {"sparsity_map_masked30.png", "csr_bytes.png"}
     assert {path.name for path in written} == expected
     assert {path.name for path in (tmp_path / "figures").iterdir()} == expected
     for path in written:
@@ -491,12 +432,6 @@ def test_unknown_counts_are_drawn_as_unknown(study):
             layers[column].astype("Int64").mask(layers["module_name"].str[-3:] == "fc1")
         )
     unknown = dataclasses.replace(study, layers=layers)
-    values = {
-        (row["group"], row["variant"]): row["value"]
-        for row in rows(charts.group_bars(unknown, "flops_per_token").to_dict())
-    }
-    assert values["MLP", "Dense"] is None
-    assert values["attention", "Dense"] == 2 * 2 * 4 * 16 * 16
     assert "fc1" not in set(unknown.facts.cells("Masked30")["projection"])
     for chart in every_chart(unknown):
         json.dumps(chart.to_dict(), allow_nan=False)
@@ -517,10 +452,29 @@ class TestBarPlot:
     def test_draws_the_frame_and_writes_it(self, frame, tmp_path):
         chart = sr.bar_plot(frame, "group", "sparsity", "Zeros", "z.png", tmp_path, y_min=0.0)
         shown = {row["group"]: row["value"] for row in rows(chart.to_dict())}
+        assert set(shown) == {"embedding", "attention", "MLP", "output head", "norm"}
         for group, value in zip(frame["group"], frame["sparsity"], strict=True):
             assert shown[group_name(group)] == (None if pd.isna(value) else value)
+        # The head is tied and has no parameters.
+        (head,) = (row for row in rows(chart.to_dict()) if row["group"] == "output head")
+        assert (head["value"], head["label"]) == (None, "–")
         assert size((tmp_path / "z.png").read_bytes())
         assert chart.to_dict()["title"]["text"] == "Zeros"
+
+    @pytest.mark.parametrize(
+        ("metric", "title"),
+        [
+            ("sparsity", "share of zeros in the group"),
+            ("param_frac", "share of all parameters"),
+            ("flops_per_token", "FLOPs per token"),
+            ("total", "total"),
+        ],
+    )
+    def test_axes_say_what_and_in_which_unit(self, frame, metric, title):
+        spec = sr.bar_plot(frame, "group", metric, "t").to_dict()
+        assert title in {
+            p["x"].get("title") for p in walk(spec) if isinstance(p, dict) and "x" in p
+        }
 
     def test_writes_nothing_unasked(self, frame, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
@@ -581,5 +535,5 @@ class TestBarPlot:
 
 def test_what_is_heard_of_a_chart_is_translated(study):
     with sr.speaking("fr"):
-        wording = charts.group_bars(study, "sparsity").to_dict()["description"]
+        wording = bars(study).to_dict()["description"]
     assert wording.startswith("Diagramme en barres, proportion de zéros dans le groupe\u00a0: ")

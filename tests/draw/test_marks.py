@@ -125,8 +125,8 @@ def test_a_ratio_is_blue_below_one_and_vermillion_above():
     assert {"0.00", "1.00", "2.00"} <= set(texts(svg))
 
 
-def bar(group, value, label, **more):
-    return {"group": group, "variant": "", "value": value, "label": label, **more}
+def bar(group, value, label):
+    return {"group": group, "value": value, "label": label}
 
 
 def test_bars_are_as_long_as_their_values():

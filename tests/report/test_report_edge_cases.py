@@ -508,18 +508,13 @@ def test_greys_are_as_light_as_colors_look():
     assert {one["data"]["values"][0]["name"] for one in grey["layer"]} == {"#ff0000"}
 
 
-@pytest.mark.parametrize("steps", [1, 2, 3, 5])
-def test_bars_in_grey_go_from_white_to_black_in_even_steps(steps):
-    scale = {"domain": [str(n) for n in range(steps)], "range": ["#123456"] * steps}
-    grey = paper._grey({"encoding": {"fill": {"scale": scale}, "stroke": {"scale": scale},
-                                     "strokeDash": {"scale": scale}}})["encoding"]  # fmt: skip
-    levels = [int(color[1:3], 16) for color in grey["fill"]["scale"]["range"]]
-    assert levels[0] == 255
-    assert steps == 1 or levels[-1] == 0
-    assert levels == pytest.approx([255 - 255 * n / max(1, steps - 1) for n in range(steps)], abs=1)
-    assert grey["stroke"]["scale"]["range"] == ["#000000"] * steps
-    dashes = grey["strokeDash"]["scale"]["range"]
-    assert len({str(dash) for dash in dashes[:4]}) == min(4, steps)
+def test_lines_in_grey_are_black_and_keep_their_dashes_and_points():
+    scale = {"domain": ["a", "b"], "range": ["#123456", "#654321"]}
+    dashes, shapes = {"range": [[1, 0], [6, 3]]}, {"range": ["diamond", "circle"]}
+    drawn = {"color": {"scale": scale}, "strokeDash": {"scale": dashes}, "shape": {"scale": shapes}}
+    grey = paper._grey({"encoding": drawn})["encoding"]
+    assert grey["color"]["scale"] == {**scale, "range": ["#000000"] * 2}
+    assert (grey["strokeDash"]["scale"], grey["shape"]["scale"]) == (dashes, shapes)
 
 
 def test_high_shares_are_light_in_grey_as_they_are_in_color():
