@@ -204,7 +204,7 @@ _FURTHER = (Look(INDIGO, LONG), Look(BROWN, DASHED), Look("#117733", DOTTED), Lo
 
 
 def looks(study: Comparison, further: Iterable[str] = ()) -> dict[str, Look]:
-    """Return the look of each policy of a study, by the names of :func:`policies`.
+    """Return looks with the names of :func:`policies` as keys, those of a study included.
 
     Policies without a look of their own, the `further` ones last, share those that remain.
     """
