@@ -280,20 +280,20 @@ class Levels:
 
     @cached_property
     def grid(self) -> Grid:
-        """Cells of the heat map of prunable modules in numbered blocks."""
-        return Grid(self._layers.iloc[self.rows[self._in_blocks]])
+        """Cells of the heat map of prunable modules, if some are in numbered blocks."""
+        return Grid(self._layers.iloc[self.rows[self._mapped]])
 
     @cached_property
     def cells(self) -> LevelParts:
         """Zeros among the matrices' weights in each cell of :attr:`grid`."""
-        inside = self._in_blocks
+        inside = self._mapped
         totals = self._layers["weight_total"].iloc[self.rows[inside]]
         return _level_parts(list(self.grid.cells), self.grid.codes, totals, self.zeros[inside])
 
     @property
-    def _in_blocks(self) -> npt.NDArray[np.bool_]:
+    def _mapped(self) -> npt.NDArray[np.bool_]:
         layers = self._layers.iloc[self.rows]
-        flags = layers["block"].notna() & (layers["weight_total"] > 0)
+        flags = (layers["weight_total"] > 0) & layers["block"].notna().any()
         return np.asarray(flags, dtype=bool)
 
     @cached_property
