@@ -64,7 +64,9 @@ def csr_bytes_curve(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerCh
     data = marks.inline(rows[["sparsity", "line", "value"]])
     chart = marks.curve(data, shape, evens=marks.inline(evens), levels=marks.inline(levels))
     packed = facts.unpacked_dtypes(facts.baseline)
-    dtype = join([say("name.unpacked_dtype", dtype=d) if d in packed else d for d in facts.dtypes])
+    dtype = join(
+        [say("name.unpacked_dtype", dtype=d) if d in packed else d for d in facts.dtypes()]
+    )
     texts = [
         say("chart.csr_bytes_curve_alt", dtype=dtype),
         *(say("chart.layout_break_even_alt", layout=e["line"], share=e["label"]) for e in evens),

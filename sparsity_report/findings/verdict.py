@@ -4,6 +4,7 @@ Quality comes first, then size, then speed. A sentence about several prunings gi
 highest sparsity that they share.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from sparsity_report.findings.speed_findings import ratios_with_intervals, timed_tokens
@@ -39,41 +40,50 @@ def verdict(study: Comparison) -> Phrase:
     >>> print(str(verdict(sr.compare(sr.dense(sr.load()), sr.csr(pruning)))))
     At 30 % sparsity, CSR makes the model a third larger, while bitmask storage saves 22 %.
     """
-    statements = [*_statements(study)][:_SENTENCES]
+    statements = [*_statements(study)][:_SENTENCES] or [_zeros(study, study.facts.headline)]
     return phrase("verdict.sentences", statements=statements)
 
 
 def _statements(study: Comparison) -> Iterator[Phrase]:
     facts = study.facts
     if not facts.contenders:
-        yield _unpruned(study)
+        yield _zeros(study, facts.headline)
         return
     share, names = _rivals(study)
-    quality = [*_quality(study, share, names)]
-    opened = [] if quality else [*_already_pruned(study)]
-    yield from quality or opened
-    yield from _size(study, names, None if quality or opened else share)
+    opening = [*_quality(study, share, names)]
+    if not opening and names[0] in facts.already_pruned:
+        opening = [_zeros(study, names[0], "verdict.already_pruned")]
+    yield from opening
+    yield from _size(study, names, None if opening else share)
     yield from _speed(study)
 
 
-def _unpruned(study: Comparison) -> Phrase:
-    name = study.facts.headline
-    number, share = (study.facts.total(name, f) for f in ("prunable_total", "sparsity_prunable"))
+def _zeros(study: Comparison, variant: str, key: str = "verdict.sparsity") -> Phrase:
+    """Return the share of zeros of a variant, or why it is unknown."""
+    facts = study.facts
+    number, share = (facts.total(variant, f) for f in ("prunable_total", "sparsity_prunable"))
     if not number:
-        return phrase("verdict.nothing_prunable", variant=name)
-    if share is None:
-        return phrase("verdict.zeros_unknown", variant=name)
-    key = "verdict.sparsity" if share else "verdict.no_zeros"
-    return phrase(key, share=share, number=number, variant=name)
+        return phrase("verdict.nothing_prunable", variant=variant)
+    if share is not None:
+        key = key if share else "verdict.no_zeros"
+        return phrase(key, share=share, number=number, variant=variant)
+    if packings := facts.packings(variant):
+        return phrase("verdict.zeros_in_kernel_order", variant=variant, packings=packings)
+    return phrase("verdict.zeros_without_values", variant=variant)
 
 
 def _rivals(study: Comparison) -> tuple[float, list[str]]:
-    """Return the highest sparsity that most prunings share, and the prunings."""
-    rows = study.facts.first_prunings
-    levels = rows["sparsity"].astype(float).round(3)
-    counts = levels.value_counts()
-    share = max(counts[counts == counts.max()].index)
-    return float(share), [*rows.loc[levels == share, "variant"]]
+    """Return the highest sparsity that most prunings share, and the prunings.
+
+    It is the target unless the zeros differ from it.
+    """
+    facts, levels = study.facts, defaultdict[float, list[str]](list)
+    targets = facts.first_prunings.set_index("variant")["sparsity"]
+    for name in facts.contenders:
+        share = facts.total(name, "sparsity_prunable") or targets[name]
+        level = targets[name] if abs(share - targets[name]) <= SAME else share
+        levels[round(level, 3)].append(name)
+    return max(levels.items(), key=lambda level: (len(level[1]), level[0]))
 
 
 def _quality(study: Comparison, share: float, names: Sequence[str]) -> Iterator[Phrase]:
@@ -86,24 +96,42 @@ def _quality(study: Comparison, share: float, names: Sequence[str]) -> Iterator[
     tokens = study.facts.vocabulary(ranked[0])
     scores = {"before": best.before, "low": best.perplexity, "high": worst.perplexity}
     values = {key: (score, tokens) for key, score in scores.items()}
-    if len(ranked) == 1:
-        yield phrase(_effect(best), cause=_cause(study, ranked[0], share), **values)
+    if _is_guessing(best.before, tokens) and _is_guessing(best.perplexity, tokens):
+        yield phrase("verdict.guessing_before")
         return
-    methods = study.variants.set_index("variant")["method"]
-    ends = {"best": methods[ranked[0]], "worst": methods[ranked[-1]], "share": share}
+    if len(ranked) == 1 or _is_guessing(best.perplexity, tokens):
+        cause = _cause(study, ranked[0], share)
+        yield phrase(_effect(best, tokens), cause=cause, **values)
+        return
+    methods = study.variants.set_index("variant")["method"].reindex(ranked)
+    labels = list(methods) if methods.is_unique and methods.notna().all() else ranked
     key = "verdict.perplexity_of_two" if len(ranked) == 2 else "verdict.perplexity_range"
-    yield phrase(key, **values, **ends)
+    yield phrase(key, best=labels[0], worst=labels[-1], share=share, **values)
 
 
-def _effect(score: Scored) -> str:
+def _is_guessing(perplexity: float | None, tokens: int | None) -> bool:
+    """Return whether uniform guessing among all tokens has no higher perplexity."""
+    return perplexity is not None and tokens is not None and perplexity >= tokens
+
+
+def _effect(score: Scored, tokens: int | None) -> str:
     """Return the key of the sentence on one pruning."""
     assert score.before is not None
+    if _is_guessing(score.perplexity, tokens):
+        return "verdict.guessing"
     if score.perplexity >= _WRECKED * score.before:
         return "verdict.wrecked"
-    before, after = (round(value, 1) for value in (score.before, score.perplexity))
+    before, after = (_as_written(value) for value in (score.before, score.perplexity))
     if before == after:
         return "verdict.perplexity_same"
     return "verdict.perplexity_rises" if after > before else "verdict.perplexity_falls"
+
+
+def _as_written(perplexity: float) -> float:
+    """Return a perplexity with the digits that sentences show."""
+    if perplexity >= 10_000:
+        return float(f"{perplexity:.3g}")
+    return round(perplexity, 1 if perplexity < 100 else 0)
 
 
 def _cause(study: Comparison, variant: str, share: float) -> Phrase:
@@ -111,38 +139,36 @@ def _cause(study: Comparison, variant: str, share: float) -> Phrase:
     before, number = (study.facts.total(variant, f) for f in ("zeros_before", "prunable_total"))
     if before and number and before > number / 1000:
         return phrase("verdict.raising", before=before / number, share=share)
-    key = "verdict.removing_50" if round(share, 3) == 0.5 else "verdict.removing"
+    key = "verdict.removing_50" if share == 0.5 else "verdict.removing"
     return phrase(key, share=share)
-
-
-def _already_pruned(study: Comparison) -> Iterator[Phrase]:
-    variant = study.facts.contenders[0]
-    if any(variant in names for names in study.facts.already_pruned.values()):
-        share = study.facts.total(variant, "sparsity_prunable")
-        yield phrase("verdict.already_pruned", share=share)
 
 
 def _size(study: Comparison, names: Sequence[str], share: float | None) -> Iterator[Phrase]:
     """Yield the size of the whole model in the layout of the variants, and in the smallest one."""
     facts = study.facts
-    dense = facts.total(facts.baseline, "stored_bytes")
-    layout = facts.smallest_layout(names[0], "model")
-    if not dense:
+    layout, dense = facts.common_layout(names), facts.size(names[0], "dense")
+    if not dense or layout is None:
         return
-    sizes = [facts.size(name, "csr") for name in names] if facts.csr_variants else [dense]
-    ratios = [size / dense for size in sizes if size is not None]
-    smallest = [facts.size(name, layout) for name in names] if layout else []
-    saved = [1 - size / dense for size in smallest if size is not None]
-    if not ratios:
-        return
-    claims = [size_change(max(ratios)) if facts.csr_variants else phrase("verdict.masked")]
-    if saved and 1 - max(saved) < min(ratios) - SAME:
+    csr, smallest = (
+        [size / dense for name in names if (size := facts.size(name, each)) is not None]
+        for each in ("csr", layout)
+    )
+    claims = [size_change(max(csr))] if csr else []
+    if not csr and any(facts.layouts[name] == "masked" for name in names):
+        claims.append(phrase("verdict.masked"))
+    if max(smallest) < min([1, *csr]) - SAME:
+        saved = [1 - ratio for ratio in smallest]
         claims.append(phrase("verdict.other_layout", layout=layout, saved=saved))
-    elif min(ratios) >= 1 - SAME:
-        claims.append(phrase("verdict.no_other_layout"))
+    elif min([1, *csr]) >= 1 - SAME:
+        # This implies that neither masking nor CSR saves space.
+        changes = csr and max(csr) > 1 + SAME
+        claims = [*(claims if changes else ()), phrase("verdict.no_layout_saves")]
     claim = claims[0]
     if claims[1:]:
-        claim = phrase("verdict.while", claim=claim, other=claims[1])
+        key = "verdict.while" if claims[1].key == "verdict.other_layout" else "verdict.and"
+        claim = phrase(key, claim=claim, other=claims[1])
+    if dtypes := facts.unpacked_dtypes(names[0]):
+        claim = phrase("verdict.of_unpacked", claim=claim, dtypes=dtypes)
     yield claim if share is None else phrase("verdict.at_sparsity", share=share, claim=claim)
 
 

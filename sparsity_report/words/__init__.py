@@ -6,6 +6,7 @@
 - ``display_names``: names of groups, methods, layouts, columns and other raw values
 - ``pair_labels``: names of a pair and of its strips of removed units
 - ``score_text``: names and texts of measured scores
+- ``strip_text``: texts of the figures at the head of a report
 - ``sentences``: text of phrases, from catalogue templates and the formats of their placeholders
 
 A renderer turns a phrase into text last, so that language is a property of rendering.

@@ -70,7 +70,8 @@ def _write(tile: Tile, value: float) -> str:
 def _bare(text: str | None, other: str | None) -> str:
     """Return a quantity without its unit if another one has the same."""
     number, _, unit = str(text).rpartition(THIN)
-    return number if number and str(other).endswith(f"{THIN}{unit}") else str(text)
+    is_unit = number and not unit.isdigit() and str(other).endswith(f"{THIN}{unit}")
+    return number if is_unit else str(text)
 
 
 def _note(tile: Tile, facts: Facts) -> str:
@@ -84,9 +85,10 @@ def _note(tile: Tile, facts: Facts) -> str:
     if tile.key == "speed":
         return say(f"speed_reason.{more['reason']}", **more)
     if tile.key == "size":
-        unpacked = facts.unpacked_dtypes(facts.baseline)
+        variant = next(iter(facts.contenders), facts.headline)
+        unpacked = facts.unpacked_dtypes(variant)
         key = "strip.size_unpacked_note" if unpacked else "strip.size_note"
-        dtypes = unpacked or facts.dtypes[:1]
+        dtypes = unpacked or facts.dtypes(variant)[:1]
         return say(key, dtypes=dtypes) if dtypes else ""
     if tile.key == "flops" and tile.before and tile.after:
         return say("strip.flops_note", fewer=[1 - value / tile.before for value in tile.after])

@@ -215,53 +215,71 @@ def test_the_cells_of_a_level_are_those_of_the_map(study):
     assert off.max() <= cells["layers"].max() * facts.levels["uncertainty"][place]
 
 
-def test_cards_are_all_of_one_variant(study):
-    cards = {card.key: card for card in study.cards}
-    assert study.facts.headline == "CSR30"
-    totals = study.totals.set_index("variant")
-    assert [*cards] == ["sparsity_prunable", "stored_bytes", "smallest", "flops_per_token"]
-    zeros = cards["sparsity_prunable"]
-    assert (zeros.variant, zeros.value) == ("CSR30", totals.loc["CSR30", "sparsity_prunable"])
-    rows = study.storage.query("variant == 'CSR30' and scope == 'prunable'").set_index("layout")
-    least = rows.loc[rows["lossless"].eq(True), "bytes"].astype(float).idxmin()
-    assert cards["smallest"].more == {"layout": least}
-    dense = rows["bytes"]["dense"]
-    assert cards["smallest"].value == pytest.approx(rows["bytes"][least] / dense)
-    for key in ("stored_bytes", "flops_per_token"):
-        assert (cards[key].variant, cards[key].against) == ("CSR30", "Dense")
-        assert cards[key].value == totals.loc["CSR30", key] / totals.loc["Dense", key]
+def sums(study, variant):
+    rows = study.layers[study.layers["variant"] == variant]
+    return rows[["stored_bytes", "flops_per_token", "useful_flops_per_token"]].sum()
 
 
-def test_cards_of_a_study_of_three_policies_do_not_mix(demo):
-    study = policies(demo)
-    facts = study.facts
-    assert {card.variant for card in study.cards} == {"CSR30"}
-    assert facts.prunings == ("Masked30", "Two of four", "Layerwise")
+def test_the_strip_goes_from_dense_to_pruned(study):
+    tiles = {tile.key: tile for tile in study.strip}
+    assert [*tiles] == ["quality", "size", "flops", "speed"]
+    prunings = study.facts.prunings
+    useful = [sums(study, name)["useful_flops_per_token"] for name in prunings]
+    assert tiles["flops"].before == sums(study, "Dense")["flops_per_token"]
+    assert tiles["flops"].after == (min(useful), max(useful))
+    assert tiles["size"].before == sums(study, "Dense")["stored_bytes"]
+    if len(prunings) == 1:
+        csr = sums(study, "CSR30")["stored_bytes"]
+        assert (tiles["size"].more["layout"], tiles["size"].after) == ("csr", (csr, csr))
+        assert tiles["size"].ratio == csr / sums(study, "Dense")["stored_bytes"]
+    else:
+        # CSR stores one of three prunings, so that all are in the layout that suits all.
+        rows = study.storage[study.storage["variant"].isin(prunings)].query("scope == 'model'")
+        kept = rows[rows["layout"] == "bitmask"]["bytes"]
+        assert tiles["size"].more["layout"] == "bitmask"
+        assert tiles["size"].after == (kept.min(), kept.max())
+    assert tiles["speed"].more["reason"] == "unmeasured"
 
 
-def test_cards_of_the_baseline_alone_are_its_sizes(demo):
-    study = sr.compare(sr.dense(demo))
-    assert [card.key for card in study.cards] == [
-        "total", "prunable_total", "sparsity_prunable", "stored_bytes",
-    ]  # fmt: skip
-    assert not any(card.against for card in study.cards)
+def test_the_strip_of_the_baseline_alone_is_its_sizes(demo):
+    quality, *tiles = sr.compare(sr.dense(demo)).strip
+    assert quality.key == "quality"
+    assert [tile.key for tile in tiles] == ["parameters", "prunable", "size"]
+    total = sum(p.numel() for p in demo.module().parameters())
+    prunable = sum(p.total for p in demo.prunable)
+    assert [tile.after[0] for tile in tiles] == [total, prunable, 4 * total]
+    assert not any(tile.before for tile in tiles)
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "told"), [(0.3, 0.5, 0.4), (0.95, 1.01, None)], ids=["stated", "noise"]
+    ("low", "high", "after"), [(0.3, 0.5, (0.4, 0.4)), (0.95, 1.01, ())], ids=["stated", "noise"]
 )
-def test_what_was_measured_has_its_cards(demo, low, high, told):
+def test_what_was_measured_is_in_the_strip(demo, low, high, after):
     """Of 1 and 128 tokens at a time the speed with 1 is told, or that there is no difference."""
     study = measurements.put_in(
         study_of(demo),
         latency=measurements.latency().assign(realised_low=low, realised_high=high),
         quality=measurements.quality(names=("Dense", "Masked30", "CSR30")),
     )
-    *_, quality, time = study.cards
-    assert (quality.key, quality.value) == ("perplexity", 1234.0)
-    assert quality.more == {"text": "some.txt", "before": 10.0}
-    assert (time.key, time.value, time.against) == ("speed", told, "Dense")
-    assert time.more == {"tokens": 1, "low": low, "high": high}
+    quality, *_, speed = study.strip
+    assert (quality.key, quality.before, quality.after) == ("perplexity", 10.0, (12.5, 12.5))
+    assert (quality.more["text"], quality.more["window"]) == ("some.txt", 64)
+    assert speed.after == after
+    expected = {"tokens": 1, "low": low, "high": high, "reason": "stated"}
+    assert speed.more == (expected if after else {"reason": "noise"})
+
+
+def test_the_strip_compares_a_pruning_with_its_own_model(demo):
+    torch.manual_seed(0)
+    tiny = sr.load(Tiny(), name="tiny")
+    study = sr.compare(sr.dense(demo), sr.masked(sr.global_magnitude(tiny, 0.5), name="M"))
+    study = measurements.put_in(
+        study, quality=measurements.quality(((0.0, 10.0), (0.5, 4.0)), ("Dense", "M"))
+    )
+    quality, size, flops, _ = study.strip
+    assert (quality.before, quality.after) == (None, (4.0, 4.0))
+    assert size.before == sums(study, "M")["stored_bytes"]
+    assert flops.before == sums(study, "M")["flops_per_token"]
 
 
 def test_shares_are_those_of_the_weights(demo):

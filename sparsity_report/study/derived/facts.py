@@ -12,7 +12,7 @@ Two figures with different denominators have different names:
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -304,12 +304,13 @@ class Facts:
 
     @property
     def contenders(self) -> tuple[str, ...]:
-        """The distinct prunings of the first pruned model, by sparsity."""
-        return tuple(self.first_prunings["variant"])
+        """The distinct prunings of the first pruned model by sparsity; the baseline only alone."""
+        names = tuple(self.first_prunings["variant"])
+        return tuple(n for n in names if self.baseline not in self.layouts_of(n)) or names
 
     def as_csr(self, variant: str, column: str) -> float | None:
         """Return a figure of the CSR variant with the zeros of a pruning; None without one."""
-        alike = (name for name in self.csr_variants if self._first_alike.get(name) == variant)
+        alike = (name for name in self.layouts_of(variant) if self.layouts[name] == "csr")
         name = next(alike, None)
         return None if name is None else self.total(name, column)
 
@@ -318,6 +319,22 @@ class Facts:
         if layout == "csr":
             return self.as_csr(variant, "stored_bytes")
         return _known(self.storage(variant, "model")["bytes"].get(layout))
+
+    @cached_property
+    def original(self) -> str | None:
+        """The variant before the prunings of :attr:`contenders`; None if it is not in the study.
+
+        Their unpruned model, or the baseline, if they were opened as pruned models of its size.
+        """
+        variants = self.study.variants.set_index("variant")
+        first = next(iter(self.contenders), self.baseline)
+        opened = variants["method"].isna() | (variants["method"] == EXISTING)
+        same = opened & (variants["fingerprint"] == variants["fingerprint"][first])
+        if not opened[first]:
+            return next(iter(variants.index[same]), None)
+        columns = ("total", "prunable_total")
+        is_one_size = all(self.total(first, c) == self.total(self.baseline, c) for c in columns)
+        return self.baseline if is_one_size else None
 
     @cached_property
     def rivals(self) -> tuple[str, ...]:
@@ -429,8 +446,11 @@ class Facts:
         return frame[(frame["scope"] == "model") & (frame["variant"] == variant)]
 
     def scored(self, variant: str) -> Scored | None:
-        """Return a variant's perplexity beside the baseline's, see :func:`.perplexity.scored`."""
-        return scored(self.study.quality, variant, self.baseline)
+        """Return a pruning's perplexity beside that before it, see :func:`.perplexity.scored`."""
+        alike, before = self.layouts_of(variant), self.original
+        known = "" if before is None or before in alike else before
+        scores = (scored(self.study.quality, name, known) for name in alike)
+        return next((score for score in scores if score is not None), None)
 
     @property
     def levels(self) -> pd.DataFrame | None:
@@ -480,10 +500,9 @@ class Facts:
     def _ends(self) -> pd.DataFrame:
         return layout_ends(self.layers(self.baseline))
 
-    @property
-    def dtypes(self) -> list[str]:
-        """Types of the baseline's prunable weights, the commonest first."""
-        rows = self.layers(self.baseline)
+    def dtypes(self, variant: str | None = None) -> list[str]:
+        """Return types of prunable weights of a variant, or the baseline, the commonest first."""
+        rows = self.layers(variant or self.baseline)
         sizes = rows[rows["prunable"]].groupby("dtype", sort=False)["weight_total"].sum()
         return list(sizes.sort_values(ascending=False, kind="stable").index)
 
@@ -535,6 +554,12 @@ class Facts:
         """Return the lossless layout with the fewest bytes."""
         rows = self.lossless(variant, scope)
         return None if rows.empty else str(rows["bytes"].astype("int64").idxmin())
+
+    def common_layout(self, variants: Iterable[str]) -> str | None:
+        """Return the layout of the whole model with the fewest bytes, lossless for all variants."""
+        sizes = [self.lossless(name, "model")["bytes"].astype("int64") for name in variants]
+        total = pd.concat(sizes, axis=1, join="inner").sum(axis=1)
+        return None if total.empty else str(total.idxmin())
 
 
 def _known(number: Any) -> float | None:

@@ -1,7 +1,9 @@
 """The four figures at the head of a report, each from dense to pruned."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
+
+import pandas as pd
 
 from sparsity_report.study.derived.facts import Facts
 from sparsity_report.study.derived.protocol_scores import by_protocol
@@ -76,34 +78,49 @@ def _ends(values: Iterable[float | None]) -> tuple[float, ...]:
 def _quality(facts: Facts, variants: tuple[str, ...]) -> Tile:
     for rows in by_protocol(facts.study.quality):
         scores = rows.dropna(subset=["perplexity"]).set_index("variant")["perplexity"]
-        if after := _ends(map(scores.get, variants)):
+        if after := _ends(_scores(facts, scores, variants)):
             about = {key: rows[key].iloc[0] for key in ("text", "text_fingerprint", "window")}
             about["vocabulary"] = facts.vocabulary(variants[0])
-            return Tile("perplexity", scores.get(facts.baseline), after, about)
+            return Tile("perplexity", _before(facts, scores, variants), after, about)
     tasks = facts.study.tasks
     if tasks is not None and (means := seven_tasks(tasks)) is not None:
         mean = means[means["task"] == "mean"].set_index("variant")["value"].dropna()
-        if after := _ends(map(mean.get, variants)):
-            return Tile("accuracy", mean.get(facts.baseline), after)
+        if after := _ends(_scores(facts, mean, variants)):
+            return Tile("accuracy", _before(facts, mean, variants), after)
     return Tile("quality", None, ())
 
 
+def _scores(facts: Facts, scores: pd.Series, variants: tuple[str, ...]) -> Iterator[float]:
+    """Yield the score of each pruning of which a variant was scored."""
+    alike = (scores.reindex(facts.layouts_of(variant)).dropna() for variant in variants)
+    yield from (known.iloc[0] for known in alike if len(known))
+
+
+def _before(facts: Facts, scores: pd.Series, variants: tuple[str, ...]) -> float | None:
+    """Return the score before pruning; None if the model was opened as it is."""
+    original = facts.original
+    return None if original in facts.layouts_of(variants[0]) else scores.get(original)
+
+
 def _size(facts: Facts, variants: tuple[str, ...]) -> Tile:
-    """Return the bytes as CSR, or of masked prunings alone in the smallest lossless layout."""
-    before = facts.total(facts.baseline, "stored_bytes")
-    layout = "csr" if facts.csr_variants else facts.smallest_layout(variants[0], "model")
-    after = _ends(facts.size(name, layout) for name in variants) if layout else ()
-    return Tile("size", before, after, {"layout": layout})
+    """Return the bytes as CSR if all prunings have a CSR variant, else in the smallest layout."""
+    before = facts.size(variants[0], "dense")
+    sizes = [facts.size(name, "csr") for name in variants]
+    layout = None if None in sizes else "csr"
+    if layout is None and (layout := facts.common_layout(variants)):
+        sizes = [facts.size(name, layout) for name in variants]
+    return Tile("size", before, _ends(sizes), {"layout": layout})
 
 
 def _flops(facts: Facts, variants: tuple[str, ...]) -> Tile:
-    """Return the FLOPs as CSR, or of masked prunings alone those of nonzeros."""
-    before = facts.total(facts.baseline, "flops_per_token")
-    if facts.csr_variants:
-        after = _ends(facts.as_csr(name, "flops_per_token") for name in variants)
-    else:
-        after = _ends(facts.total(name, "useful_flops_per_token") for name in variants)
-    return Tile("flops", before, after)
+    """Return the FLOPs as CSR if all prunings have a CSR variant, else those of nonzeros."""
+    alike = (*facts.layouts_of(variants[0]), facts.original)
+    dense = next((name for name in alike if name and facts.layouts[name] != "csr"), None)
+    before = None if dense is None else facts.total(dense, "flops_per_token")
+    flops = [facts.as_csr(name, "flops_per_token") for name in variants]
+    if None in flops:
+        flops = [facts.total(name, "useful_flops_per_token") for name in variants]
+    return Tile("flops", before, _ends(flops))
 
 
 def _speed(facts: Facts) -> Tile:

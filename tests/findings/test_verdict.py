@@ -1,0 +1,421 @@
+"""Verdicts: at most two sentences, by severity, each with numbers of the frames."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import measurements
+import packing
+import pytest
+import torch
+import transformers
+from helpers import Tiny, study_of
+from torch import nn
+
+import sparsity_report as sr
+from sparsity_report.findings.verdict import size_change, verdict
+from sparsity_report.phrases import Phrase
+from sparsity_report.words.languages import spoken
+
+ENGLISH = spoken().sentences
+
+
+def pruned(weights, *shares, csr=False, **named):
+    """A dense model, and prunings by global magnitude or as given by name."""
+    make = sr.csr if csr else sr.masked
+    variants = [make(sr.global_magnitude(weights, share)) for share in shares]
+    variants += [make(pruning, name=name) for name, pruning in named.items()]
+    return sr.compare(sr.dense(weights), *variants)
+
+
+def scored(study, **perplexities):
+    """Give Dense a perplexity of 10, and others theirs."""
+    names, levels = ("Dense", *perplexities), (10.0, *perplexities.values())
+    frame = measurements.quality([(0.0, level) for level in levels], names)
+    return measurements.put_in(study, quality=frame)
+
+
+def phrases(phrase):
+    yield phrase
+    for _, value in phrase.items:
+        for inner in value if isinstance(value, tuple) else (value,):
+            if isinstance(inner, Phrase):
+                yield from phrases(inner)
+
+
+def keys(study):
+    """Return the keys of a verdict without the outer one, each checked to be short."""
+    answer = verdict(study)
+    assert 1 <= len(answer.values["statements"]) <= 2
+    assert not str(answer)[0].islower()
+    assert str(answer)[-1] == "."
+    assert "–" not in str(answer)
+    named = [phrase.key for phrase in phrases(answer) if phrase.key.startswith("verdict.")]
+    return [key.removeprefix("verdict.") for key in named[1:]]
+
+
+def of_key(study, key):
+    (phrase,) = (p for p in phrases(verdict(study)) if p.key == f"verdict.{key}")
+    return phrase
+
+
+@pytest.fixture(scope="module")
+def half(demo):
+    return pruned(demo, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("after", "key", "text"),
+    [
+        (100.0, "wrecked", "Removing half the prunable weights wrecks the model: perplexity rises "
+         "from 10.0 to 100"),
+        (99.9, "perplexity_rises", "Removing half the prunable weights raises perplexity from 10.0 "
+         "to 99.9"),
+        (10.04, "perplexity_same", "Removing half the prunable weights leaves perplexity at 10.0"),
+        (10.06, "perplexity_rises", "from 10.0 to 10.1"),
+        (9.7, "perplexity_falls", "lowers perplexity from 10.0 to 9.7"),
+        (1023.4, "wrecked", "from 10.0 to 1\u202f023"),
+        (1024.0, "guessing", "Removing half the prunable weights leaves predictions worse than "
+         "uniform guessing (perplexity was 10.0)"),
+    ],
+)  # fmt: skip
+def test_perplexity_before_and_after_opens_the_verdict(half, after, key, text):
+    """The demo model chooses among 1,024 tokens."""
+    study = scored(half, Masked50=after)
+    assert keys(study)[:2] == [key, "removing_50"]
+    assert text in str(verdict(study))
+
+
+def test_a_score_of_one_layout_is_that_of_the_pruning(demo):
+    """CSR30 has the zeros of Masked30."""
+    study = scored(study_of(demo), CSR30=12.5)
+    assert "30 % of the prunable weights raises perplexity from 10.0 to 12.5" in str(verdict(study))
+
+
+def test_a_model_that_guessed_before_says_so(half):
+    names = ("Dense", "Masked50")
+    frame = measurements.quality(((0.0, 2000.0), (0.5, 3000.0)), names)
+    assert keys(measurements.put_in(half, quality=frame))[0] == "guessing_before"
+
+
+@pytest.fixture(scope="module")
+def rivals(demo):
+    layerwise, n_m = sr.layerwise_magnitude(demo, 0.5), sr.n_m(demo, 2, 4)
+    return pruned(demo, 0.5, 0.9, Layerwise=layerwise, Pattern=n_m)
+
+
+def test_prunings_to_one_sparsity_have_their_range(rivals):
+    """Three prune to 50 %, one to 90 %: the level of most is compared, and no winner named."""
+    study = scored(rivals, Masked50=12.0, Layerwise=11.5, Pattern=21.3, Masked90=9000.0)
+    assert keys(study)[0] == "perplexity_range"
+    assert str(verdict(study)).startswith(
+        "At 50 % sparsity, perplexity is between 11.5 (layerwise magnitude) and 21.3 (2:4), "
+        "against 10.0 dense. "
+    )
+    two = scored(rivals, Masked50=12.0, Pattern=1024.0)
+    assert keys(two)[0] == "perplexity_of_two"
+    assert (
+        "perplexity is 12.0 with global magnitude and worse than uniform guessing with 2:4, "
+        "against 10.0 dense. " in str(verdict(two))
+    )
+    lost = scored(rivals, Masked50=2000.0, Pattern=1024.0)
+    assert keys(lost)[:2] == ["guessing", "removing_50"]
+
+
+def test_prunings_by_one_method_are_told_apart_by_name(demo):
+    seeds = {f"Seed{n}": sr.random_unstructured(demo, 0.5, seed=n) for n in (1, 2)}
+    study = scored(pruned(demo, **seeds), Seed1=30.0, Seed2=20.0)
+    assert "20.0 with random, seed 2 and 30.0 with random, seed 1" in str(verdict(study))
+    # As Wanda calibrated on two texts.
+    method = study.variants["method"]
+    wanda = method.mask(method.notna(), "wanda")
+    study = replace(study, variants=study.variants.assign(method=wanda, basis_fingerprint=[*"abc"]))
+    assert "20.0 with Seed2 and 30.0 with Seed1" in str(verdict(study))
+
+
+def zeroed(model, share):
+    """Zero some rows of each prunable layer of a model."""
+    with torch.no_grad():
+        for layer in sr.select_prunable_linears(model):
+            layer.weight[: round(share * len(layer.weight))] = 0
+    return model
+
+
+def test_zeros_before_are_where_the_verdict_starts():
+    """Of what pruning zeroes, was zero before, and is zero in all, each has its figure."""
+    torch.manual_seed(0)
+    model = nn.ModuleDict({"embed": nn.Embedding(50, 20), "fc1": nn.Linear(20, 30, bias=False)})
+    with torch.no_grad():
+        model["fc1"].weight.view(-1)[:90] = 0  # 15 % of 600
+        model["embed"].weight.view(-1)[:7] = 0
+    weights = sr.load(model, name="some zeros")
+    study = scored(pruned(weights, 0.5), Masked50=12.0)
+    assert "raising sparsity from 15.0 % to 50 % of the prunable weights" in (
+        str(verdict(study)).lower()
+    )
+    text = " ".join(sr.summarize(study)).replace("\u202f", "")
+    assert (
+        "Pruning zeroed 210 of 600 prunable weights in Masked50: 35.0 %, or 13.1 % of all "
+        "parameters. 90 prunable weights were zero before, so 300 are zero in all (50.0 %). With 7 "
+        "zeros in other parameters, 19.2 % of all parameters are zero." in text
+    )
+
+
+def test_few_zeros_before_do_not_change_the_verdict():
+    """33,483 zeros of 106 million are no sparsity, and are not zeroed again: 0.03 %."""
+    torch.manual_seed(0)
+    layer = nn.Linear(200, 100, bias=False)
+    with torch.no_grad():
+        layer.weight.view(-1)[:6] = 0
+    weights = sr.load(nn.ModuleDict({"fc1": layer}), name="few zeros")
+    study = scored(pruned(weights, 0.5), Masked50=12.0)
+    assert keys(study)[:2] == ["perplexity_rises", "removing_50"]
+    text = " ".join(sr.summarize(study)).replace("\u202f", "")
+    assert "zeroed 9994 of 20000 prunable weights" in text
+    assert "6 prunable weights were zero before, so 10000 are zero in all (50.0 %)" in text
+
+
+def test_the_sparsity_is_what_was_reached():
+    """Half of the weights were zero, so that a target of 10 % removes none."""
+    weights = sr.load(zeroed(Tiny(), 0.5), name="half")
+    study = sr.compare(sr.masked(sr.global_magnitude(weights, 0.1)))
+    assert "At 50 % sparsity" in str(verdict(study))
+
+
+# Size.
+
+
+@pytest.mark.parametrize(
+    ("ratio", "key"),
+    [
+        (0.9949, "csr_smaller"), (0.9951, "csr_same"), (1.0049, "csr_same"),
+        (1.0051, "csr_larger"), (1.25, "csr_larger_25"), (1.33, "csr_larger_33"),
+        (1.34, "csr_larger"), (1.89, "csr_larger"), (1.9, "csr_times"),
+    ],
+)  # fmt: skip
+def test_a_change_of_size_is_said_in_words(ratio, key):
+    assert size_change(ratio).key == f"verdict.{key}"
+
+
+def dense_total(study):
+    rows = study.layers[study.layers["variant"] == "Dense"]
+    return int(rows["total"].sum()) * 4
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"),
+    [
+        (0.02, ["at_sparsity", "and", "csr_larger", "no_layout_saves"]),
+        (0.3, ["at_sparsity", "while", "csr_larger_33", "other_layout"]),
+        (0.5, ["at_sparsity", "while", "csr_same", "other_layout"]),
+        (0.8, ["at_sparsity", "while", "csr_smaller", "other_layout"]),
+        (1.0, ["at_sparsity", "csr_smaller"]),
+    ],
+)
+def test_one_sentence_on_size_has_one_denominator(demo, share, expected):
+    """Bytes of CSR and of a bitmask, both of the whole model, from counts."""
+    study = pruned(demo, share, csr=True)
+    assert keys(study) == expected
+    rows = study.layers.query("variant != 'Dense'")
+    matrices = rows[rows["prunable"]]
+    nonzero, total = (int(matrices[c].sum()) for c in ("weight_nonzero", "weight_total"))
+    pointers = sum(shape[0] + 1 for shape in matrices["shape"])
+    whole = dense_total(study)
+    zeros = 4 * (total - nonzero)
+    csr = (whole - zeros + 4 * nonzero + 4 * pointers) / whole
+    change = of_key(study, next(key for key in expected if key.startswith("csr_")))
+    assert change.values.get("share", abs(csr - 1)) == pytest.approx(abs(csr - 1))
+    assert change == size_change(csr)
+    if expected[-1] == "other_layout":
+        other = of_key(study, "other_layout").values
+        assert other["layout"] == "bitmask"
+        assert other["saved"] == pytest.approx([(zeros - total / 8) / whole])
+
+
+def test_csr_alone_may_be_smallest():
+    """Where almost all is zero, and columns fit 16 bits, nothing is smaller than CSR."""
+    torch.manual_seed(0)
+    weights = sr.load(nn.ModuleDict({"fc1": nn.Linear(70_000, 3, bias=False)}), name="wide")
+    assert keys(pruned(weights, 0.99, csr=True)) == ["at_sparsity", "csr_smaller"]
+
+
+def test_masks_save_nothing(half, demo):
+    assert keys(half) == ["at_sparsity", "while", "masked", "other_layout"]
+    hardly = pruned(demo, 0.02)
+    assert str(verdict(hardly)) == "At 2 % sparsity, no lossless layout saves space."
+
+
+def test_a_layout_that_is_smallest_loses_no_weight_of_any_pruning():
+    """Alone, a pruning to whole blocks is smallest as blocks, which another would fill."""
+    layer = nn.Linear(64, 64, bias=False)
+    with torch.no_grad():
+        layer.weight[32:] += layer.weight[32:].sign()
+    weights = sr.load(nn.ModuleDict({"fc1": layer}), name="blocks")
+    masked = [sr.masked(sr.global_magnitude(weights, 0.5)), sr.masked(sr.n_m(weights, 2, 4))]
+    layouts = [
+        of_key(sr.compare(sr.dense(weights), *some, patterns=True), "other_layout").values["layout"]
+        for some in (masked[:1], masked)
+    ]
+    assert layouts == ["bsr_32", "bitmask"]
+
+
+def test_a_sparsity_that_only_masks_have_is_not_that_of_csr(demo):
+    """CSR stores 30 %; the verdict is about 60 %."""
+    study = sr.compare(
+        sr.dense(demo),
+        sr.csr(sr.global_magnitude(demo, 0.3)),
+        sr.masked(sr.global_magnitude(demo, 0.6)),
+    )
+    assert keys(study) == ["at_sparsity", "while", "masked", "other_layout"]
+    assert of_key(study, "at_sparsity").values["share"] == 0.6
+
+
+def test_sizes_of_packed_weights_name_what_they_are_relative_to(tmp_path):
+    folder, _ = packing.packed_llama(tmp_path, "gptq-4-v1")
+    study = study_of(sr.load(folder, name="packed"), 0.5)
+    assert keys(study)[:2] == ["at_sparsity", "of_unpacked"]
+    assert str(verdict(study)).endswith("(relative to unpacked float32).")
+
+
+# Models.
+
+
+def test_a_pruning_is_compared_with_its_own_model(demo):
+    """Neither bytes nor perplexity of a larger model are those before pruning."""
+    torch.manual_seed(0)
+    tiny = sr.load(Tiny(width=64, hidden=96, vocabulary=500), name="tiny")
+    masked = sr.masked(sr.global_magnitude(tiny, 0.5), name="M")
+    other = scored(sr.compare(sr.dense(demo), masked), M=12.0)
+    assert keys(other)[0] == "at_sparsity"
+    rows = other.layers[other.layers["variant"] == "M"]
+    zeros = int((rows["weight_total"] - rows["weight_nonzero"]).sum())
+    bits = int(rows.loc[rows["prunable"], "weight_total"].sum()) / 8
+    saved = (4 * zeros - bits) / (4 * int(rows["total"].sum()))
+    assert of_key(other, "other_layout").values["saved"] == pytest.approx([saved])
+    own = sr.compare(sr.dense(demo), sr.dense(tiny, name="Own"), masked)
+    frame = measurements.quality(((0.0, 10.0), (0.0, 11.0), (0.5, 12.0)), ("Dense", "Own", "M"))
+    own = measurements.put_in(own, quality=frame)
+    assert "from 11.0 to 12.0" in str(verdict(own))
+
+
+def test_a_model_pruned_elsewhere_is_compared_with_the_baseline(demo):
+    """It has as many parameters, so that it is the same model before pruning."""
+    module = sr.masked(sr.global_magnitude(demo, 0.5)).module()
+    other = sr.dense(sr.load(module, name="theirs"), name="Theirs")
+    study = scored(sr.compare(sr.dense(demo), other), Theirs=12.0)
+    assert "Removing half the prunable weights raises perplexity from 10.0 to 12.0." in str(
+        verdict(study)
+    )
+    unscored = sr.compare(sr.dense(demo), other)
+    assert keys(unscored) == ["already_pruned", "other_layout"]
+    assert str(verdict(unscored)).startswith("The model came with 50.0 % of its prunable weights")
+    alone = scored(sr.compare(other, sr.masked(sr.existing_zeros(other.weights))), Theirs=12.0)
+    assert keys(alone)[0] == "already_pruned"
+
+
+def test_further_pruning_of_a_pruned_model_is_at_its_own_sparsity(demo):
+    module = sr.masked(sr.global_magnitude(demo, 0.5)).module()
+    weights = sr.load(module, name="theirs")
+    study = pruned(weights, 0.6)
+    assert str(verdict(study)).startswith("At 60 % sparsity, ")
+    assert "Raising sparsity from 50.0 % to 60 % of the prunable weights raises" in str(
+        verdict(scored(study, Masked60=12.0))
+    )
+
+
+# Speed.
+
+
+def test_a_speed_ends_the_verdict_where_quality_or_size_leave_room(demo):
+    study = measurements.put_in(study_of(demo), latency=measurements.latency())
+    assert keys(study)[-1] == "speed_up"
+    assert str(verdict(study)).endswith(
+        "CSR30 runs 0.40 (0.38 to 0.42) and 0.40 (0.38 to 0.42) times as fast as Dense with 1 and "
+        "128 tokens at a time."
+    )
+    noise = measurements.latency().assign(realised_low=0.95, realised_high=1.01)
+    assert keys(measurements.put_in(study, latency=noise))[-1] == "speed_within_noise"
+    busy = measurements.latency().assign(others=3.9)
+    assert keys(measurements.put_in(study, latency=busy)) == keys(study_of(demo))
+    assert keys(scored(study, Masked30=12.0))[-1] == "other_layout"
+
+
+# Unpruned, unknown and odd.
+
+
+def marlin(folder):
+    llama, _ = packing.packed_llama(folder, "marlin")
+    return sr.compare(sr.dense(sr.load(llama, name="packed")))
+
+
+def experts(_):
+    config = transformers.MixtralConfig(
+        vocab_size=32, hidden_size=4, intermediate_size=4, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=1, num_local_experts=96, num_experts_per_tok=2,
+    )  # fmt: skip
+    return study_of(sr.load(transformers.MixtralForCausalLM(config), name="mixture"), 0.5)
+
+
+def hostile(_):
+    """Names that look like templates, markup and directions."""
+    weights = sr.load(Tiny(), name="{x}</script>\u202e")
+    dense = sr.dense(weights, name="{0.__class__}<b>\u202e" + "n" * 99)
+    study = sr.compare(dense, sr.masked(sr.global_magnitude(weights, 0.5), name="{share}\n"))
+    frame = measurements.latency((dense.name, "{share}\n", "CSR30"))
+    frame = frame[frame["variant"] != "CSR30"].assign(realised_low=0.3, realised_high=0.4)
+    frame.loc[frame["variant"] == dense.name, ["realised_low", "realised_high"]] = 1.0
+    return measurements.put_in(study, latency=frame)
+
+
+def few_zeros(_):
+    model = Tiny()
+    with torch.no_grad():
+        model.layers[0]["fc1"].weight[0, 0] = 0
+    return sr.compare(sr.dense(model))
+
+
+def plain(*layers):
+    return nn.ModuleDict(
+        {f"fc{n}": nn.Linear(*sizes, bias=False) for n, sizes in enumerate(layers)}
+    )
+
+
+ODD = {
+    "unpruned": (lambda _: sr.compare(sr.dense(sr.load())),
+                 "None of the 786 k prunable weights of Dense are zero."),
+    "few zeros": (few_zeros, "0.3 % of the 312 prunable weights of Dense are zero."),
+    "no prunable": (lambda _: sr.compare(sr.dense(nn.ModuleDict({"norm": nn.LayerNorm(4)}))),
+                    "Dense has no prunable weights."),
+    "meta": (lambda _: sr.compare(sr.dense(Tiny().to("meta"))),
+             "Zeros of Dense are unknown: its weights have no values."),
+    "kernel order": (marlin, "Zeros of Dense are unknown: the file stores weights in the order of "
+                             "a kernel (marlin-24-4bit)."),
+    "all zero": (lambda _: sr.compare(sr.dense(zeroed(Tiny(), 1))),
+                 "The model came with 100.0 % of its prunable weights zero. "),
+    "all zero, pruned": (lambda _: study_of(sr.load(zeroed(Tiny(), 1), name="zero"), 0.5),
+                         "The model came with 100.0 % of its prunable weights zero. CSR makes the "
+                         "model "),
+    "no attention": (lambda _: study_of(sr.load(plain((20, 30), (30, 20)), name="mlp"), 0.5),
+                     "At 50 % sparsity, CSR makes the model 4 % larger, while "
+                     "bitmask storage saves 47 %."),
+    "one block": (lambda _: study_of(sr.load(Tiny(blocks=1), name="one"), 0.5), "At 50 % sparsity"),
+    "experts": (experts, "At 50 % sparsity, CSR makes the model "),
+    "hostile": (hostile, "At 50 % sparsity, masking saves no space, while "),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_odd_input_has_a_sensible_verdict(case, tmp_path):
+    torch.manual_seed(0)
+    make, text = ODD[case]
+    study = make(tmp_path)
+    assert keys(study)
+    assert str(verdict(study)).startswith(text)
+    assert "\u202e" not in str(verdict(study))
+    assert len(str(verdict(study))) < 300
+
+
+def test_every_sentence_of_the_verdict_is_translated():
+    path = Path(sr.__file__).parents[1] / "templates" / "languages" / "fr.json"
+    french = json.loads(path.read_text(encoding="utf-8"))["sentences"]
+    assert {key for key in ENGLISH if key.startswith("verdict.")} <= set(french)
