@@ -28,7 +28,7 @@ import sparsity_report as sr
 from sparsity_report.findings.audit import audit
 from sparsity_report.findings.difference_findings import difference_findings, name_of
 from sparsity_report.findings.study_findings import study_findings
-from sparsity_report.findings.verdict import verdict
+from sparsity_report.phrases import Phrase
 from sparsity_report.words.languages import spoken
 from sparsity_report.words.sentences import say
 
@@ -103,45 +103,68 @@ def zeros_of(rows):
 
 
 # What each sentence promises, computed again.
-def set_to_zero(study, said):
-    names = split(said["variants"])
-    rows, inside = layers(study, names[0]), prunable(study, names[0])
-    asked = row(study, names[0])["asked_sparsity"]
-    total = inside["weight_total"].sum()
+def opened_zero_count(study, name):
+    """Zeros of the prunable weights before a pruning, from the opened model."""
+    same = study.variants["fingerprint"] == row(study, name)["fingerprint"]
+    as_opened = study.variants[same & study.variants["method"].isna()]["variant"]
+    if len(as_opened):
+        return zeros_and_weights(prunable(study, as_opened.iloc[0]))[0]
+    return sum(int((study.weights.tensor(p.name) == 0).sum()) for p in study.weights.prunable)
+
+
+def newly_zeroed(study, said):
+    name = split(said["variants"].removeprefix("each of "))[0]
+    asked = row(study, name)["asked_sparsity"]
     same = study.variants[study.variants["asked_sparsity"] == asked]["variant"]
+    zeros, total = zeros_and_weights(prunable(study, name))
+    new = zeros - opened_zero_count(study, name)
     return {
         "variants": listed(list(same)),
-        "pruned": whole(round(asked * total)),
+        "newly_zeroed": whole(new),
         "prunable_total": whole(total),
-        "asked_sparsity": f"{100 * asked:g}",
-        "sparsity_prunable": pct(1 - inside["weight_nonzero"].sum() / total),
-        "sparsity_non_embedding": zeros_of(rows[~rows["group"].isin(["embedding", "lm_head"])]),
-        "sparsity_model": zeros_of(rows),
+        "share": pct(new / total),
+        "of_model": pct(new / layers(study, name)["total"].sum()),
     }
+
+
+def of_one_pruning(expected):
+    """The sentence names no variant: it is true of one of them."""
+
+    def of_any(study, said):
+        names = study.variants.loc[study.variants["pruned"].notna(), "variant"]
+        each = [expected(study, name) for name in names]
+        return said if said in each else each
+
+    return of_any
+
+
+def zeros_before(study, name):
+    zeros, total = zeros_and_weights(prunable(study, name))
+    return {
+        "zeros_before": whole(opened_zero_count(study, name)),
+        "zeros": whole(zeros),
+        "sparsity_prunable": pct(zeros / total),
+    }
+
+
+def zeros_elsewhere(study, name):
+    rows, (zeros, _) = layers(study, name), zeros_and_weights(prunable(study, name))
+    all_zeros = rows["total"].sum() - rows["nonzero"].sum()
+    return {"elsewhere": whole(all_zeros - zeros), "sparsity_model": zeros_of(rows)}
+
+
+def zeros_by_group(study, said):
+    rows, shares = prunable(study, said["variant"]), []
+    for group in dict.fromkeys(rows["group"]):
+        zeros, total = zeros_and_weights(rows[rows["group"] == group])
+        name = GROUPS.get(group, "linear")
+        shares.append(wording("finding.zeros_of_group", share=pct(zeros / total), group=name))
+    return {"variant": said["variant"], "shares": listed(shares)}
 
 
 def zeros_and_weights(rows):
     weights = int(rows["weight_total"].sum())
     return weights - int(rows["weight_nonzero"].sum()), weights
-
-
-def set_to_zero_further(study, said):
-    name = split(said["variants"])[0]
-    same = study.variants["fingerprint"] == row(study, name)["fingerprint"]
-    as_opened = study.variants[same & study.variants["method"].isna()]["variant"]
-    if len(as_opened):
-        before, _ = zeros_and_weights(prunable(study, as_opened.iloc[0]))
-    else:
-        weights = study.weights
-        before = sum(int((weights.tensor(p.name) == 0).sum()) for p in weights.prunable)
-    zeros, _ = zeros_and_weights(prunable(study, name))
-    told = set_to_zero(study, said)
-    del told["pruned"]
-    return told | {
-        "zeros_before": whole(before),
-        "newly_zeroed": whole(zeros - before),
-        "zeros": whole(zeros),
-    }
 
 
 def prunable_tensors(study):
@@ -215,34 +238,13 @@ def opened_smallest(study, _):
     return {
         "ends": ends[0] if ends[0] == ends[1] else " to ".join(ends),
         "matrices": whole(len(smallest)),
-        "least": f"{np.median(smallest):.3g}",
-        "expected": f"{np.median(expected):.3g}",
+        "least": f"{np.median(smallest):.4g}",
+        "expected": f"{np.median(expected):.4g}",
     }
 
 
 def of_smallest(*names):
     return lambda study, said: {name: opened_smallest(study, said)[name] for name in names}
-
-
-def zeros_of_several(study, _):
-    pruned = study.totals[study.totals["pruned"].notna()].sort_values("pruned")
-    told = []
-    for row in pruned.itertuples():
-        inside, model = (prunable(study, row.variant), layers(study, row.variant))
-        share = 1 - inside["weight_nonzero"].sum() / inside["weight_total"].sum()
-        of_all = 1 - model["nonzero"].sum() / model["total"].sum()
-        told.append(
-            wording(
-                "finding.sparsity_of_variants",
-                sparsity_prunable=pct(share),
-                variants=row.variant,
-                sparsity_model=pct(of_all),
-            )
-        )
-    return {
-        "number": whole(prunable(study, row.variant)["weight_total"].sum()),
-        "shares": listed(told),
-    }
 
 
 def stores(study, said):
@@ -323,7 +325,7 @@ def csr_flops(study, said):
     return {
         "variant": said["variant"],
         "flops": si(mine, "FLOPs"),
-        "ratio": f"{mine / dense:.2f}",
+        "fewer": pct(1 - mine / dense, 0),
     }
 
 
@@ -369,19 +371,21 @@ def smallest_of_each(study, _):
 
 
 def least_bytes(study, name):
-    rows = study.storage.query("variant == @name and scope == 'prunable'")
+    rows = study.storage.query("variant == @name and scope == 'model'")
     rows = rows[rows["lossless"].eq(True) & rows["bytes"].notna() & rows["layout"].ne("zstd")]
     best = rows.sort_values("bytes", kind="stable").iloc[0]
     shown = {
         "bitmask": "bitmask", "csr_int16": "CSR with int16 columns", "dense": "dense",
         "macko": "MACKO", "tca_bme": "SpInfer bitmap", "bsr_32": "BSR 32 × 32",
     }  # fmt: skip
-    weights = prunable(study, name)
-    dense = (weights["weight_total"] * weights["dtype"].map(BYTES)).sum()
-    return {
-        "layout": shown[best["layout"]],
-        "ratio": f"{best['bytes'] / dense:.2f}",
-    }
+    ratio = best["bytes"] / dense_bytes(study, name)
+    return {"layout": shown[best["layout"]], "ratio": f"{ratio:.2f}", "saved": 1 - ratio}
+
+
+def dense_bytes(study, name):
+    """Bytes of the whole model with every parameter stored, packed weights as float32."""
+    rows = layers(study, name)
+    return (rows["total"] * rows["dtype"].map(BYTES)).sum()
 
 
 def as_file(study, said):
@@ -472,9 +476,8 @@ def unclassified(study, _):
 
 
 def twice(rows):
-    """How far the same kernel was from itself: the larger of both ways, as a part of 1."""
-    far = max(rows["control_high"].max(), 1 / rows["control_low"].min()) - 1
-    return f"{100 * far:.0f}"
+    """How far the same kernel was from itself: the larger of both ways."""
+    return f"{max(rows['control_high'].max(), 1 / rows['control_low'].min()):.2f}"
 
 
 def counted(numbers, what):
@@ -526,12 +529,12 @@ def no_difference(study, said):
     )
     ends = rows["realised_low"].min(), rows["realised_high"].max()
     low, high = (f"{end:.2f}" for end in ends)
-    return told | {"low": low, "high": high, "noise": twice(rows)}
+    return told | {"low": low, "high": high, "fold": twice(rows)}
 
 
 def never_settled(study, said):
     rows, told = told_of(study, said, lambda row: timed_well(row) and not holds_one(row))
-    return told | {"noise": twice(rows)}
+    return told | {"fold": twice(rows)}
 
 
 def beside_others(study, said):
@@ -553,13 +556,14 @@ def without_control(study, said):
 
 
 def ticking(study, said):
-    return told_of(study, said, lambda row: row["seconds"] == 16)[1]
+    told = told_of(study, said, lambda row: row["seconds"] == 16)[1]
+    return {key: told[key] for key in said}
 
 
 def of_control(study, said):
     rows = study.latency[(study.latency["scope"] == "model") & study.latency["control_low"].notna()]
     names = {"control": "Masked30"} if "control" in said else {}
-    return {"base": dense_name(study), "noise": twice(rows), **names}
+    return {"base": dense_name(study), "fold": twice(rows), **names}
 
 
 def overtakes(cache):
@@ -582,25 +586,6 @@ def overtakes(cache):
         return {"edges": "; ".join(edges)}
 
     return of_cache
-
-
-def perplexities(study, _):
-    rows = study.quality[study.quality["variant"].isin(study.variants["variant"])]
-    scores = [
-        wording(
-            "finding.perplexity_of_variant",
-            perplexity=hundredths(r.perplexity),
-            variant=r.variant,
-            top1=pct(r.top1),
-        )
-        for r in rows.itertuples()
-    ]
-    one = rows.iloc[0]
-    return {
-        **{key: one[key] for key in ("text", "protocol", "text_fingerprint", "dtype")},
-        **{key: whole(one[key]) for key in ("scored", "tokens", "window")},
-        "scores": listed(scores),
-    }
 
 
 def seven_means(study, _):
@@ -626,22 +611,6 @@ def other_model(study, said):
 def part_of_a_task(study, _):
     rows = study.tasks[study.tasks["limited"].fillna(False) & (study.tasks["variant"] == "CSR30")]
     return {"tasks": few(list(rows["task"].unique())), "variant": "CSR30"}
-
-
-def distances(study, _):
-    rows = study.quality[study.quality["variant"].isin(study.variants["variant"])]
-    told = [
-        wording(
-            "finding.kl_divergence_of_variant",
-            kl=f"{r.kl:#.3g}",
-            variant=r.variant,
-            agreement=pct(r.agreement),
-        )
-        for r in rows.itertuples()
-        if r.variant != r.against
-    ]
-    first = rows.iloc[0]
-    return {"text": first["text"], "base": first["against"], "scores": listed(told)}
 
 
 def continued(study, said):
@@ -788,7 +757,7 @@ def left_out(study, said):
     rows = layers(study, of_model["variant"].iloc[0])
     reasons = {"embedding": "embeddings", "norm": "norms", "other": "unclassified"}
     reasons |= {"lm_head": "the output head", "router": "routers"}
-    whole, parts, kept = rows["total"].sum(), [], 0
+    total, parts, kept = rows["total"].sum(), [], 0
     for group in dict.fromkeys(rows["group"]):
         part = rows[rows["group"] == group]
         closed = part["total"].sum() - part.loc[part["prunable"], "weight_total"].sum()
@@ -797,10 +766,11 @@ def left_out(study, said):
             reason = reasons.get(group) or wording(
                 "audit.excluded_biases_or_tied", group=GROUPS[group]
             )
-            share = pct(closed / whole)
-            parts.append(wording("audit.excluded_share", reason=reason, share=share))
+            parts.append(wording("audit.excluded_share", reason=reason, count=whole(closed)))
     return {
-        "share": pct(kept / whole),
+        "count": whole(kept),
+        "total": whole(total),
+        "share": pct(kept / total),
         "model": said["model"],
         "parts": listed(parts),
     }
@@ -813,15 +783,18 @@ def own_text(study, said):
     return {"variants": few(names), "text": said["text"]}
 
 
-# Which variant the verdict is of, and the one it stands beside, by the rule that it states.
+# What the verdict is about, by the rule that it states.
 def judged(study):
-    sparse = study.variants.loc[study.variants["layout"] == "csr", "variant"]
+    """The first pruning at the highest sparsity of the first pruned model, else the baseline."""
     pruned = [
-        r.variant
-        for r in study.variants.itertuples()
-        if pd.notna(r.pruned) or zero_share(study, r.variant) > 0.01
+        name
+        for name in study.variants["variant"]
+        if pd.notna(row(study, name)["pruned"]) or zero_share(study, name) > 0.01
     ]
-    return [*[v for v in sparse if v != dense_name(study)], *pruned, dense_name(study)][0]
+    prints = study.variants.set_index("variant")["fingerprint"]
+    same = [name for name in pruned if prints[name] == prints[pruned[0]]]
+    same = [name for name in same if row(study, name)["method"] != "existing_zeros"] or same
+    return max(same, key=lambda name: zero_share(study, name)) if same else dense_name(study)
 
 
 def zero_share(study, name):
@@ -829,31 +802,64 @@ def zero_share(study, name):
     return 1 - rows["weight_nonzero"].sum() / max(1, rows["weight_total"].sum())
 
 
-def costs(study, _):
-    name, base = judged(study), dense_name(study)
-    size, whole = (layers(study, n)["stored_bytes"].sum() for n in (name, base))
-    packed = (layers(study, base)["packing"] != "").any()
-    told = {"share": pct(zero_share(study, name)), "variant": name}
-    told["base"] = base + (" unpacked to float32" if packed else "")
-    return told if size == whole else told | {"ratio": f"{size / whole:.2f}"}
+def at_sparsity(study, _):
+    share, asked = zero_share(study, judged(study)), row(study, judged(study))["asked_sparsity"]
+    level = asked if abs(share - asked) < 0.005 else round(share, 3)
+    return {"share": f"{100 * level:g}"}
 
 
-def holds(study, _):
+def csr_ratio(study):
+    """Bytes as CSR ÷ dense bytes, of the variant with the zeros of the one that is judged."""
+    share = zero_share(study, judged(study))
+    names = study.variants.loc[study.variants["layout"] == "csr", "variant"]
+    (name,) = (name for name in names if zero_share(study, name) == share)
+    return layers(study, name)["stored_bytes"].sum() / dense_bytes(study, name)
+
+
+def csr_change(study, said):
+    return {"share": pct(abs(csr_ratio(study) - 1), 0)} if "share" in said else {}
+
+
+def csr_change_is(low, high):
+    def of_ratio(study, said):
+        assert low < csr_ratio(study) < high
+        return csr_change(study, said)
+
+    return of_ratio
+
+
+def masked_as_dense(study, _):
+    rows = study.variants[study.variants["layout"] == "masked"]
+    sizes = {name: layers(study, name)["stored_bytes"].sum() for name in rows["variant"]}
+    assert sizes[judged(study)] == dense_bytes(study, judged(study))
+    return {}
+
+
+def other_layout(study, _):
+    least = least_bytes(study, judged(study))
+    return {"layout": least["layout"], "saved": f"{pct(least['saved'], 0)} %"}
+
+
+def no_layout_saves(study, _):
+    assert least_bytes(study, judged(study))["saved"] <= 0.005
+    return {}
+
+
+def holds(study, said):
     name = judged(study)
     number, share = prunable(study, name)["weight_total"].sum(), zero_share(study, name)
-    told = {"number": si(number, ""), "variant": name}
-    return told | {"share": pct(share)} if share else told
+    told = {"number": si(number, ""), "variant": name, "share": pct(share)}
+    return {key: told[key] for key in said}
 
 
 def timed(beyond_noise):
-    def of_whole(study, _):
-        name = judged(study)
+    def of_whole(study, said):
         rows, told = told_of(
             study,
-            {"variant": name},
+            said,
             lambda row: timed_well(row) and holds_one(row) and beyond(row) == beyond_noise,
         )
-        del told["variant"]
+        assert said["variant"] == "CSR30"
         ends = zip(*(rows[f"realised_{end}"] for end in ("speedup", "low", "high")), strict=True)
         ratios = [f"{ratio:.2f} ({low:.2f} to {high:.2f})" for ratio, low, high in ends]
         return told | ({"speeds": listed(ratios)} if beyond_noise else {})
@@ -863,25 +869,40 @@ def timed(beyond_noise):
 
 def perplexity_of(study, said):
     rows = study.quality.set_index("variant")["perplexity"]
-    after = {"after": hundredths(rows[judged(study)])}
-    return after | ({"before": hundredths(rows[dense_name(study)])} if "before" in said else {})
+    told = {"before": rows[dense_name(study)], "high": rows[judged(study)]}
+    vocabulary = layers(study, dense_name(study)).query("group == 'embedding'")["shape"].iloc[0][0]
+    assert max(told.values()) < vocabulary
+    return {key: f"{told[key]:.1f}" for key in said if key != "cause"}
 
 
-def would_take(study, _):
-    name = judged(study)
-    return least_bytes(study, name) | {"bytes": dense_of(study, name)}
+def guessing(study, said):
+    rows = study.quality.set_index("variant")["perplexity"]
+    vocabulary = layers(study, dense_name(study)).query("group == 'embedding'")["shape"].iloc[0][0]
+    assert rows[judged(study)] >= vocabulary
+    assert (rows[dense_name(study)] >= vocabulary) == (not said)
+    return {"before": f"{rows[dense_name(study)]:.1f}"} if said else {}
 
 
-def nothing_smaller(study, _):
-    assert least_bytes(study, judged(study))["layout"] == "dense"
-    return {}
+def removed_before(study, said):
+    before = opened_zero_count(study, judged(study))
+    rows = prunable(study, judged(study))
+    return at_sparsity(study, said) | {"before": pct(before / rows["weight_total"].sum())}
+
+
+def unknown(study, said):
+    rows = layers(study, said["variant"])
+    assert rows.loc[rows["prunable"], "weight_nonzero"].isna().all()
+    packings = listed(sorted({*rows["packing"]} - {"", None}) or [""])
+    told = {"variant": said["variant"], "packings": packings}
+    return {key: told[key] for key in said}
 
 
 # By key: the values of a finding, computed again and written.
 READERS = {
-    "finding.pruned_weights": set_to_zero,
-    "finding.pruned_further": set_to_zero_further,
-    "finding.zeros_by_variant": zeros_of_several,
+    "finding.pruned_weights": newly_zeroed,
+    "finding.zeros_before": of_one_pruning(zeros_before),
+    "finding.zeros_elsewhere": of_one_pruning(zeros_elsewhere),
+    "finding.zeros_by_group": zeros_by_group,
     "existing.zeros": opened_zeros,
     "existing.zeros_of_model": opened_zeros,
     "existing.n_m_groups": opened_n_m,
@@ -892,8 +913,6 @@ READERS = {
     "existing.one_threshold": of_smallest("ends", "matrices"),
     "existing.layer_thresholds": of_smallest("least", "expected"),
     "existing.not_by_magnitude": of_smallest("least", "expected"),
-    "verdict.already_pruned": lambda study, _: {"variant": judged(study)},
-    "verdict.as_it_is": lambda study, _: {"variant": judged(study)},
     "finding.csr_break_even": stores,
     "finding.csr_no_break_even": stores,
     "finding.packed_bytes": takes,
@@ -917,8 +936,6 @@ READERS = {
     "finding.zeros_as_loaded": as_it_comes,
     "finding.unclassified_modules": unclassified,
     "finding.continuation": continued,
-    "finding.kl_divergence": distances,
-    "finding.perplexity": perplexities,
     "finding.zero_shot_accuracy": seven_means,
     "finding.sensitivity_extremes": alone,
     "finding.sensitivity_correlation": goes_with,
@@ -950,33 +967,56 @@ READERS = {
     "audit.zero_rows_by_variant": dead_of_each("rows"),
     "audit.zero_columns_by_variant": dead_of_each("columns"),
     "audit.excluded_from_pruning": left_out,
-    "verdict.bytes_ratio": costs,
-    "verdict.bytes_equal": costs,
+    "verdict.already_pruned": holds,
     "verdict.sparsity": holds,
     "verdict.no_zeros": holds,
     "verdict.nothing_prunable": lambda study, _: {"variant": judged(study)},
-    "verdict.zeros_unknown": lambda study, _: {"variant": judged(study)},
+    "verdict.zeros_in_kernel_order": unknown,
+    "verdict.zeros_without_values": unknown,
+    "verdict.at_sparsity": at_sparsity,
+    "verdict.while": lambda *_: {},
+    "verdict.and": lambda *_: {},
+    "verdict.of_unpacked": lambda *_: {"dtypes": "float32"},
+    "verdict.csr_larger": csr_change_is(1.005, 1.9),
+    "verdict.csr_larger_33": csr_change_is(1.325, 1.335),
+    "verdict.csr_smaller": csr_change_is(0, 0.995),
+    "verdict.csr_same": csr_change_is(0.995, 1.005),
+    "verdict.masked": masked_as_dense,
+    "verdict.other_layout": other_layout,
+    "verdict.no_layout_saves": no_layout_saves,
+    "verdict.perplexity_rises": perplexity_of,
+    "verdict.guessing_before": guessing,
+    "verdict.removing": at_sparsity,
     "verdict.speed_up": timed(True),
     "verdict.speed_within_noise": timed(False),
-    "verdict.perplexity": perplexity_of,
-    "verdict.perplexity_change": perplexity_of,
-    "verdict.smallest_layout": would_take,
-    "verdict.smallest_layout_dense": nothing_smaller,
 }
+
+
+# Phrases inside those of the verdict, each read by itself.
+NESTED = ("claim", "other", "cause")
+
+
+def statements_of(finding):
+    for statement in finding.values.get("statements", (finding,)):
+        yield statement
+        inner = [v for k, v in statement.items if k in NESTED and isinstance(v, Phrase)]
+        for phrase in inner:
+            yield from statements_of(phrase)
 
 
 def read_back(study):
     """Compare the text of all findings about a study; return the keys that were met."""
     met, findings = set(), study_findings(study)
     assert [*map(str, findings)] == sr.summarize(study)
-    for finding in (verdict(study), *findings, *audit(study)):
-        for statement in finding.values.get("statements", (finding,)):
+    for finding in (*findings, *audit(study)):
+        for statement in statements_of(finding):
             if statement.key == "format.note_sentence":
                 continue
             match = reader(statement.key).fullmatch(str(statement))
             assert match, statement
-            assert str(statement).removesuffix(".") in str(finding)
-            said = match.groupdict()
+            # A sentence has a capital.
+            assert str(statement).removesuffix(".")[1:] in str(finding)
+            said = {key: text for key, text in match.groupdict().items() if key not in NESTED}
             assert said == READERS[statement.key](study, said), str(statement)
             met.add(statement.key)
     return met
@@ -1050,6 +1090,21 @@ def packed():
     with tempfile.TemporaryDirectory() as folder:
         llama, _ = packing.packed_llama(Path(folder), "gptq-4-v1")
         return study_of(sr.load(llama, name="packed"), 0.5, zstd=True)
+
+
+def one_zero():
+    model = Tiny()
+    with torch.no_grad():
+        model.layers[0]["fc1"].weight[0, 0] = 0
+    return sr.compare(sr.dense(model))
+
+
+def kernel_order():
+    with tempfile.TemporaryDirectory() as folder:
+        llama, _ = packing.packed_llama(Path(folder), "marlin")
+        study = sr.compare(sr.dense(sr.load(llama, name="packed")))
+        study_findings(study)
+        return study
 
 
 def rounded_before():
@@ -1228,6 +1283,8 @@ STUDIES = {
     "scored alone": scored_alone,
     "hardly pruned": hardly_pruned,
     "norms": lambda: sr.compare(sr.dense(nn.ModuleDict({"norm": nn.LayerNorm(4)}))),
+    "kernel order": kernel_order,
+    "one zero": one_zero,
     "meta": lambda: sr.compare(sr.dense(Tiny().to("meta"))),
 }
 

@@ -180,8 +180,8 @@ def test_notes_are_said_in_the_language_in_use():
 
 
 def test_values_are_never_templates():
-    assert say("audit.excluded_share", reason="{share} {0.__class__}", share=0.1) == (
-        "{share} {0.__class__} (10.0 %)"
+    assert say("audit.excluded_share", reason="{count} {0.__class__}", count=10) == (
+        "10 in {count} {0.__class__}"
     )
 
 

@@ -125,8 +125,8 @@ def test_a_word_agrees_with_a_number_or_a_list():
         ("{x:sentence}.", phrase("format.yes"), "Yes."),
         (
             "{x}",
-            phrase("audit.excluded_share", reason=phrase("format.no"), share=1),
-            "no (100.0 %)",
+            phrase("audit.excluded_share", reason=phrase("format.no"), count=3),
+            "3 in no",
         ),
     ],
 )
