@@ -51,8 +51,8 @@ def say(key: str, /, **values: Any) -> str:
 
     Examples
     --------
-    >>> say("audit.excluded_share", reason="norm", share=0.5)
-    'norm (50.0 %)'
+    >>> say("audit.excluded_share", reason="norms", count=5)
+    '5 in norms'
     >>> [say("format.token_count", tokens=n) for n in (1, 2, [1], [1, 16])]
     ['1 token', '2 tokens', '1 token', '1 and 16 tokens']
     """

@@ -85,8 +85,8 @@ def test_thousands_are_no_unit(demo):
     """Numbers that end alike keep what stands before their end."""
     study = scored(prunings(demo, 0.3, 0.6), 15.0, 1023.0, 1023.4)
     assert texts(study)["Perplexity"][0] == "15.0 → 1 023"
-    with_more = scored(prunings(demo, 0.6), 1000.0, 1023.9)
-    assert texts(with_more)["Perplexity"][0] == "1 000 → 1 024"
+    alike = scored(prunings(demo, 0.6), 1000.0, 1000.4)
+    assert texts(alike)["Perplexity"][0] == "1 000 → 1 000"
 
 
 def test_a_perplexity_of_guessing_is_no_number(demo):
