@@ -107,7 +107,7 @@ def _terms(study: Comparison) -> list[str]:
     """Return what the layouts in the verdict and the strip store."""
     layouts = [*study.facts.layouts.values(), study.strip[1].more.get("layout")]
     if study.facts.contenders:
-        layouts.append(study.facts.smallest_layout(study.facts.contenders[0], "model"))
+        layouts.append(study.facts.common_layout(study.facts.contenders))
     known = (key for key in ("dense", "masked", "csr", "bitmask") if key in layouts)
     return [say(f"term.{key}") for key in known]
 
