@@ -77,10 +77,8 @@ def _speeds(frame: pd.DataFrame) -> Rows:
         tokens = say("format.token_count", tokens=row["tokens"])
         name = f"{clip(row['variant'], 30)} · {tokens}"
         shown = {column: row[key] for column, key in _SPEEDS.items()}
-        variant = row["variant"]
-        rows.append(
-            {"name": name, "variant": variant, "realised": realised, "label": label, **shown}
-        )
+        about = {"variant": row["variant"], "name": name, "label": label}
+        rows.append({**about, "realised": realised, **shown})
     return rows
 
 
@@ -92,6 +90,7 @@ def _speed_layers(rows: Rows, width: float, inks: Mapping[str, str]) -> list[alt
     axis = alt.Axis(labelExpr=theme.tick("ratio"), values=ticks, grid=False)
     scale = alt.Scale(type="log", domain=domain)
     x = alt.X("realised:Q", title=say("label.speed_up"), scale=scale, axis=axis)
+    rows = [{**row, "ink": inks.get(row.pop("variant"), MUTED)} for row in rows]
     names = [say("chart.speed_promised_by_flops"), say("label.realised_speed_up")]
     y = marks.names_axis("name", [row["name"] for row in rows], grid=True)
 
@@ -103,8 +102,8 @@ def _speed_layers(rows: Rows, width: float, inks: Mapping[str, str]) -> list[alt
     columns = 1 if width < theme.NARROW else 2
     legend = alt.Legend(title=None, orient="top", columns=columns, symbolFillColor=MUTED)
     kinds = marks.channels("mark", names, legend, shape=["diamond", "circle"])
-    drawn = {row["variant"]: inks.get(row["variant"], MUTED) for row in rows}
-    color = marks.channels("variant", [*drawn], None, color=[*drawn.values()])
+    drawn = [*dict.fromkeys(row["ink"] for row in rows)]
+    color = marks.channels("ink", drawn, None, color=drawn)
     tips = marks.tips(name="label.variant", mark="label.speed_up", label="label.realised_speed_up")
     kinds |= marks.tooltips(tips)
     point: dict[str, Any] = {"filled": True, "size": 50, "opacity": 1}
