@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from helpers import study_of
 from measurements import latency, put_in, quality
-from papers import bare, latex_table, poppler, tables_of
+from papers import bare, facts, latex_table, poppler, tables_of
 
 import sparsity_report as sr
 from sparsity_report.words.languages import spoken
@@ -479,8 +479,8 @@ def test_every_table_of_the_page(written):
         assert found, (said, grid, [shown for _, shown in left if shown[0] == grid[0]][:1])
         left.remove(found[0])
     # Models, variants, what others published and what stands out; ``test_measured_tables`` reads
-    # what was measured: times and crossovers below their charts and in the appendix, and quality.
-    assert len(left) == (4 if study.quality is None else 9)
+    # what was measured: times and crossovers.
+    assert len(left) == (4 if study.quality is None else 6)
 
 
 def figures(text, *names):
@@ -651,6 +651,7 @@ def test_tables_of_the_pdf(written):
     for row in [*results_grid(study, w), *stored]:
         place = text.find(bare("".join(row)), place)
         assert place >= 0, row
+    assert int(facts(folder / "report.pdf")["Pages"]) <= 6
 
 
 def siunitx(text):
