@@ -77,20 +77,23 @@ def _speeds(frame: pd.DataFrame) -> Rows:
         tokens = say("format.token_count", tokens=row["tokens"])
         name = f"{clip(row['variant'], 30)} · {tokens}"
         shown = {column: row[key] for column, key in _SPEEDS.items()}
-        about = {"variant": row["variant"], "name": name, "label": label}
-        rows.append({**about, "realised": realised, **shown})
+        variant = row["variant"]
+        rows.append(
+            {"name": name, "variant": variant, "realised": realised, "label": label, **shown}
+        )
     return rows
 
 
 def _speed_layers(rows: Rows, width: float, inks: Mapping[str, str]) -> list[alt.Chart]:
     """Return the layers; realised speed-ups have the color of their policy."""
+    drawn = {short_name(row["variant"]): inks.get(row["variant"], MUTED) for row in rows}
+    rows = [{**row, "variant": short_name(row["variant"])} for row in rows]
     numbers = [row[key] for row in rows for key in _SPEEDS if row[key]] or [1.0]
     domain = [min(0.8, min(numbers) / 1.15), max(1.25, max(numbers) * 1.15)]
     ticks = theme.log_ticks(domain[0], domain[1], few=width < theme.NARROW)
     axis = alt.Axis(labelExpr=theme.tick("ratio"), values=ticks, grid=False)
     scale = alt.Scale(type="log", domain=domain)
     x = alt.X("realised:Q", title=say("label.speed_up"), scale=scale, axis=axis)
-    rows = [{**row, "ink": inks.get(row.pop("variant"), MUTED)} for row in rows]
     names = [say("chart.speed_promised_by_flops"), say("label.realised_speed_up")]
     y = marks.names_axis("name", [row["name"] for row in rows], grid=True)
 
@@ -102,8 +105,7 @@ def _speed_layers(rows: Rows, width: float, inks: Mapping[str, str]) -> list[alt
     columns = 1 if width < theme.NARROW else 2
     legend = alt.Legend(title=None, orient="top", columns=columns, symbolFillColor=MUTED)
     kinds = marks.channels("mark", names, legend, shape=["diamond", "circle"])
-    drawn = [*dict.fromkeys(row["ink"] for row in rows)]
-    color = marks.channels("ink", drawn, None, color=drawn)
+    color = marks.channels("variant", [*drawn], None, color=[*drawn.values()])
     tips = marks.tips(name="label.variant", mark="label.speed_up", label="label.realised_speed_up")
     kinds |= marks.tooltips(tips)
     point: dict[str, Any] = {"filled": True, "size": 50, "opacity": 1}

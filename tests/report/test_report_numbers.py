@@ -520,12 +520,13 @@ def expected_strip(study, w):
             before = before.partition(THIN)[0]
         return f"{before} → {after}"
 
-    dense, csr, _ = sizes(study)
+    dense, csr, bitmask = sizes(study)
+    is_csr = len(prunings(study)) == 1  # the others have no CSR variant
     flops = summed(study, "Dense", "flops_per_token")
     (useful,) = {summed(study, v, "useful_flops_per_token") for v in prunings(study)}
-    as_csr = w.fill("strip.size_as", layout=w.say("layout.csr"))
+    size_as = w.fill("strip.size_as", layout=w.say("layout.csr" if is_csr else "layout.bitmask"))
     costs = [
-        (as_csr, change(dense, csr, "B"), ["32"]),
+        (size_as, change(dense, csr if is_csr else bitmask, "B"), ["32"]),
         (
             w.say("strip.flops"),
             change(flops, useful),
