@@ -206,7 +206,7 @@ _FURTHER = (Look(INDIGO, LONG), Look(BROWN, DASHED), Look("#117733", DOTTED), Lo
 def looks(study: Comparison, further: Iterable[str] = ()) -> dict[str, Look]:
     """Return looks with the names of :func:`policies` as keys, those of a study included.
 
-    Policies without a look of their own, the `further` ones last, share those that remain.
+    Policies that have no look, the `further` ones last, share those that remain.
     """
     names = dict.fromkeys([*policies(study).values(), *further])
     unknown = [name for name in names if name not in LOOKS]

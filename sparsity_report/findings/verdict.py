@@ -22,7 +22,7 @@ _FRACTIONS = ("verdict.csr_larger_33", "verdict.csr_larger_25")
 
 
 def verdict(study: Comparison) -> Phrase:
-    """Return at most two sentences that answer a study.
+    """Return the verdict on a study.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ def verdict(study: Comparison) -> Phrase:
     Returns
     -------
     Phrase
-        At most two sentences on quality, size and speed, as far as they are known.
+        At most two sentences on what is known of quality, size and speed.
 
     Examples
     --------

@@ -126,7 +126,7 @@ def study_sections(study: Comparison, medium: Medium) -> list[Section]:
         "storage": ("page.storage_heading", _storage(study, medium, sentences)),
         "speed": ("page.speed_heading", _speed(study, medium, sentences)),
         "quality": ("page.quality_heading", _quality(study, medium, sentences)),
-        "method": ("page.method_heading", _method(study, medium)),
+        "method": ("page.method_heading", _method(study, medium, sentences)),
     }
     appendix = {
         "inside": ("page.heads_experts_heading", study_maps.heads_and_experts(study)),
@@ -239,14 +239,14 @@ def _kit_figures(study: Comparison, *names: str) -> Iterator[Drawing]:
         yield Drawing(name, name.capitalize(), partial(CHARTS[name], study))
 
 
-def _method(study: Comparison, medium: Medium) -> Iterator[Block]:
+def _method(study: Comparison, medium: Medium, sentences: _Sentences) -> Iterator[Block]:
     """Yield texts, protocol, denominators, caveats and the citation, each once."""
     if medium.is_kit:
         return
     if passage := study_tables.passage(study):
         yield Text(say("page.scores_on", passage=passage))
     notes = [say("format.note_sentence", note=note) for note in study.notes]
-    yield Bullets((*notes, *map(str, conventions(study)), *study.audit))
+    yield Bullets((*notes, *sentences["method"], *map(str, conventions(study)), *study.audit))
     yield Text(say("page.cite_intro"))
     citation = say(
         "page.citation",
