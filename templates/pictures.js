@@ -18,7 +18,7 @@ class Picture {
 
   async save(kind) {
     const blob = kind === "svg" ? this.svg() : await this.png();
-    const name = `${document.querySelector("h1").textContent} ${this.figures[0].id.replace(/-figure$/, "")}`;
+    const name = `${document.querySelector(".kicker bdi").textContent} ${this.figures[0].id.replace(/-figure$/, "")}`;
     download(blob, `${fileName(name)}.${kind}`);
   }
 

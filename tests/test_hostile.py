@@ -232,8 +232,9 @@ def test_the_page_of_explore_runs_the_viewer_only(saved, folder):
 def test_numbers_keep_their_places_beside_words_from_the_right(study):
     """In a sentence such words stand by themselves; else the numbers behind them change places."""
     named = sr.compare(sr.dense(study.weights, name=TEXTS["hebrew"]))
-    shown = environment().from_string("{{ said | unbroken }}").render(said=sr.summarize(named)[0])
-    assert " of <bdi>שלום</bdi> 30 <bdi>שכבה</bdi> were zero" in shown
+    (said, *_) = (text for text in sr.summarize(named) if TEXTS["hebrew"] in text)
+    shown = environment().from_string("{{ said | unbroken }}").render(said=said)
+    assert "<bdi>שלום</bdi> 30 <bdi>שכבה</bdi>" in shown
 
 
 def test_a_page_of_what_changed(study, saved, folder):
@@ -348,7 +349,8 @@ def test_a_terminal_shows_names_and_obeys_none(study, saved, folder, kind):
     text, code = on_terminal(*lines[kind])
     assert code == {"render": 0, "diff": 1, "error": 2, "usage": 2}[kind]
     assert unseen(text) == []
-    assert "\\x1b[2J\\x1b[31mred" in text
+    # The verdict and the strip name no variant; the strip names the text of the scores.
+    assert (']\\n#include "' if kind == "render" else "\\x1b[2J\\x1b[31mred") in text
 
 
 def test_a_bar_of_progress_shows_the_end_of_a_name():

@@ -1,4 +1,4 @@
-"""Exports of the page: its address, its charts, its tables, its rows."""
+"""Exports of the page: its address, its charts, its tables."""
 
 import csv
 import io
@@ -14,7 +14,6 @@ from browser import copied
 
 import sparsity_report as sr
 from sparsity_report.files.package_data import shipped
-from sparsity_report.report import study_sections
 from sparsity_report.report.tables.latex import tex
 from sparsity_report.report.tables.markdown import markdown
 from sparsity_report.study.files.csv_files import FORMULA
@@ -56,7 +55,7 @@ def state(page):
             viewer: document.querySelector(".sparsity-viewer").viewer.state,
             scheme: document.documentElement.dataset.scheme ?? null,
             open: [...document.querySelectorAll("details.all")].map((d) => d.open),
-            searched: [...document.querySelectorAll("input[type=search]")].map((i) => i.value),
+            searched: [...document.querySelectorAll("main .find input")].map((i) => i.value),
             sorted: [...document.querySelectorAll("th[aria-sort]")].map((h) => h.cellIndex),
             rows: [...document.querySelectorAll("table.sortable tbody")].map((b) => b.rows.length),
         })"""
@@ -72,23 +71,23 @@ def test_the_address_brings_back_what_was_set(page, report):
     opened_at(page, report, "layers")
     fresh = state(page)
     page.locator(".sv-slider").fill("45")
-    page.locator("details.all").nth(1).locator("summary").click()
-    table = page.locator("table.layers").nth(1)
-    table.locator("thead button").nth(6).click()
-    table.locator("thead button").nth(6).click()
-    page.locator("input[type=search]").nth(2).fill("fc1 & 2")
+    page.locator("#layers summary").click()
+    head = page.locator("table.layers thead button").nth(4)
+    head.click()
+    head.click()
+    page.locator("#layers input[type=search]").fill("fc1 & 2")
     page.locator("#scheme").click()
     wait_for_address(
-        page, "#layers&", "sparsity=0.45", "open2=yes", "sort2=-7", "search2=fc1", "scheme="
+        page, "#layers&", "sparsity=0.45", "open1=yes", "sort1=-5", "search1=fc1", "scheme="
     )
     left, address = state(page), page.evaluate("location.hash.slice(1)")
     assert left != fresh
-    assert (left["sorted"], left["searched"][2]) == ([6], "fc1 & 2")
+    assert (left["sorted"], left["searched"]) == ([4], ["fc1 & 2"])
     assert (left["viewer"]["sparsity"], left["viewer"]["variant"]) == (0.45, "at level")
     assert state(opened_at(page, report, address)) == left
     page.locator("nav a").nth(2).click()  # a section, and all else stays
     section = page.locator("nav a").nth(2).get_attribute("href")
-    wait_for_address(page, f"{section}&", "search2=")
+    wait_for_address(page, f"{section}&", "search1=")
     assert state(page) == left
 
 
@@ -104,9 +103,9 @@ def test_an_address_that_makes_no_sense_changes_nothing(page, report):
         assert state(opened_at(page, report, fragment)) == fresh
     assert state(opened_at(page, report, "sparsity=0.123"))["viewer"]["sparsity"] == 0.12
     found = state(opened_at(page, report, f"search1={attack}{'z' * 900}"))
-    assert found["rows"][0] == 0
-    assert found["searched"][1].startswith("<img src=x")
-    assert len(found["searched"][1]) == 200
+    assert found["rows"] == [0]
+    assert found["searched"][0].startswith("<img src=x")
+    assert len(found["searched"][0]) == 200
     assert page.locator("img").count() == 0
 
 
@@ -125,17 +124,17 @@ def test_every_chart_saves_as_svg_and_png(page, report):
     opened_at(page, report, "scheme=dark")
     page.set_viewport_size({"width": 390, "height": 844})  # what is saved is as wide as ever
     figures = page.locator("figure").count()
-    assert page.locator("figure + .tools").count() == figures > 4
-    name, drawn = saved(page, "#flops .plate", "SVG")
+    assert page.locator("figure + .tools").count() == figures == 1
+    name, drawn = saved(page, "#storage .plate", "SVG")
     root = ET.fromstring(drawn)
-    assert name == "demo-flops.svg"
+    assert name == "demo-curve.svg"
     assert b"#222222" in drawn  # as by day
     texts = {"".join(text.itertext()) for text in root.iter("{http://www.w3.org/2000/svg}text")}
-    assert {"FLOPs per token", "attention", "MLP"} <= texts
+    assert {"Bytes against sparsity", "bitmask"} <= texts
     assert float(root.get("width")) > 390
     assert root[0].tag.endswith("title")
-    name, image = saved(page, "#flops .plate", "PNG")
-    assert name == "demo-flops.png"
+    name, image = saved(page, "#storage .plate", "PNG")
+    assert name == "demo-curve.png"
     assert image[:8] == b"\x89PNG\r\n\x1a\n"
     assert struct.unpack(">II", image[16:24]) == tuple(
         2 * round(float(root.get(side))) for side in ("width", "height")
@@ -145,22 +144,20 @@ def test_every_chart_saves_as_svg_and_png(page, report):
 
 def test_a_table_copies_with_plain_digits(page, report, demo_study):
     opened_at(page, report, "")
-    layers = page.locator("details.all").nth(1).locator(".tools")
+    layers = page.locator("#layers .tools")
     frame = pd.read_csv(io.StringIO(copied(page, layers, "CSV")))
     own = demo_study.layers[demo_study.layers["variant"] == "Masked30"]
-    names = [name.split(" (tied to ")[0] for name in frame.iloc[:, 0]]
-    assert names == list(own["module_name"])
-    for column, head in (("total", "Parameters"), ("stored_bytes", "Stored bytes")):
-        assert list(frame[head]) == list(own[column])
-    shares = frame["Zeros ÷ parameters / %"].to_numpy()
+    assert list(frame["Module"]) == list(own["module_name"])
+    assert list(frame["Parameters"]) == list(own["total"])
+    shares = frame["Masked30 / %"].to_numpy()
     assert np.allclose(
         shares, 100 * own["sparsity"].to_numpy(float), rtol=1e-14, atol=0, equal_nan=True
     )
-    page.locator("details.all").nth(1).locator("summary").click()
-    page.locator("input[type=search]").nth(2).fill("fc1")  # those found, in the order shown
+    page.locator("#layers summary").click()
+    page.locator("#layers input[type=search]").fill("fc1")  # the matching rows, in the order shown
     assert copied(page, layers, "Markdown").count("fc1") == 4
     assert len(copied(page, layers, "CSV").splitlines()) == 1 + 4
-    totals = page.locator("#totals .tools")
+    totals = page.locator("#totals .tools").first
     rows = list(csv.reader(io.StringIO(copied(page, totals, "CSV"))))
     by_variant = demo_study.totals.set_index("variant")
     assert rows[0] == ["", "Dense", "Masked30", "CSR30"]
@@ -199,7 +196,8 @@ def test_hostile_cells_are_copied_as_the_package_writes_them(page, report):
 
 def test_where_nothing_may_be_copied_the_text_is_selected(page, report):
     opened_at(page, report, "")
-    tools = page.locator("#groups .roomy .tools")
+    page.locator("#totals summary").click()
+    tools = page.locator("#totals .tools").last
     copied(page, tools, "CSV")
     page.evaluate("document.execCommand = () => false")
     tools.locator(".choices button").first.click()
@@ -209,59 +207,12 @@ def test_where_nothing_may_be_copied_the_text_is_selected(page, report):
     assert "manually" in page.locator("#said").inner_text()
 
 
-def test_all_rows_are_in_the_page(page, report, demo_study, tmp_path):
-    opened_at(page, report, "")
-    with page.expect_download() as download:
-        page.get_by_role("button", name="study.csv").press("Enter")
-    assert download.value.suggested_filename == "study.csv"
-    got = Path(download.value.path()).read_bytes()
-    written = sr.write_csv(demo_study, tmp_path)
-    layers = [path.read_bytes() for path in written if path.name.startswith("layers_")]
-    head = layers[0].splitlines(keepends=True)[0]
-    assert got == head + b"".join(rows.removeprefix(head) for rows in layers)
-
-
-def test_rows_that_would_make_the_page_too_large_are_left_out(demo_study, tmp_path, monkeypatch):
-    monkeypatch.setattr(study_sections, "_ENCLOSED", 1000)
-    text = sr.write_report(demo_study, tmp_path / "r.html").read_text(encoding="utf-8")
-    assert 'id="study.csv"' not in text
-    assert "The rows of all modules would make this page too large" in text
-
-
 def test_what_is_for_the_screen_is_not_printed(page, report):
     opened_at(page, report, "")
     page.emulate_media(media="print")
     shown = page.evaluate(
-        """() => [...document.querySelectorAll(".tools, .file, #said")].filter(
+        """() => [...document.querySelectorAll(".tools, #said")].filter(
             (part) => part.id !== "said" && part.checkVisibility()).length"""
     )
     page.emulate_media(media="screen")
     assert shown == 0
-
-
-def test_what_is_found_stands_out_in_the_spread_of_all_shares(page, report, demo_study):
-    opened_at(page, report, "")
-    part = page.locator("details.all").nth(1)
-    assert part.locator("svg.spread").count() == 0  # nothing is drawn that is folded away
-    part.locator("summary").click()
-    bars = part.locator("thead svg.spread")
-    assert bars.count() == 1  # of shares alone: one large count leaves no room to others
-
-    def heights(kind):
-        rects = bars.locator(f"rect.{kind}").all()
-        return [float(rect.get_attribute("height")) for rect in rects]
-
-    rows = demo_study.layers[demo_study.layers["variant"] == "Masked30"]
-    shown = np.round(100 * rows["sparsity"].dropna().to_numpy(float), 1)
-    counts, _ = np.histogram(shown, 14, (shown.min(), shown.max()))
-    assert [height > 0 for height in heights("all")] == [count > 0 for count in counts]
-    assert heights("found") == heights("all")
-    part.locator("input[type=search]").fill("fc1")
-    found = np.round(
-        100 * rows.loc[rows["module_name"].str.contains("fc1"), "sparsity"].astype(float), 1
-    )
-    counts, _ = np.histogram(found, 14, (shown.min(), shown.max()))
-    assert [height > 0 for height in heights("found")] == [count > 0 for count in counts]
-    cell = part.locator("td[data-v]").first
-    cell.hover()
-    assert cell.get_attribute("title") == cell.get_attribute("data-v")

@@ -4,7 +4,6 @@ import dataclasses
 import re
 
 import nbformat
-import packing
 import pandas as pd
 import pytest
 import torch
@@ -16,7 +15,6 @@ from torch import nn
 
 import sparsity_report as sr
 from sparsity_report.draw import paper_figures as paper
-from sparsity_report.draw import theme
 from sparsity_report.findings.difference_findings import difference_verdict
 from sparsity_report.findings.verdict import verdict
 from sparsity_report.report import difference_sections as differences
@@ -28,9 +26,9 @@ from sparsity_report.report.study_sections import study_document, study_sections
 from sparsity_report.report.tables import latex, table_model
 from sparsity_report.report.tables import study_tables as tables
 from sparsity_report.report.templates import environment
-from sparsity_report.words.sentences import say
 
 THIN = "\u202f"
+PAPER = Medium("paper")
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +68,7 @@ def test_names_are_cut_where_they_are_too_long(key, limit):
 
 def test_names_of_modules_are_whole_where_all_are_listed():
     model = nn.ModuleDict({"x" * 300: nn.Linear(3, 2)})
-    listed = tables.layers(sr.compare(sr.dense(model)), "Dense")
+    listed = tables.layers_compared(sr.compare(sr.dense(model)))
     assert [row.cells[0].text for row in listed.rows] == ["x" * 300]
     other = nn.ModuleDict({"x" * 300: nn.Linear(3, 3)})
     changed = sr.diff(sr.compare(sr.dense(model)), sr.compare(sr.dense(other)))
@@ -150,19 +148,8 @@ def test_words_stand_left_and_the_names_of_rows_do_anyhow():
     assert '<table class="s left3">' in html
 
 
-def test_notes_are_those_of_the_names():
-    columns = [
-        table_model.Column("a", "a", table_model.WORDS),
-        table_model.Column("b", "b", table_model.COUNT),
-    ]
-    rows = [{"a": "x", "a_note": "of x", "b": 1, "b_note": "of 1"}]
-    assert table_model.to_columns(table_model.table_of("t", "", columns, rows)) == {
-        "a": ["x"], "b": ["1"], "note": ["of x"], "plain": {},
-    }  # fmt: skip
-
-
 def test_first_columns_take_what_the_numbers_leave(study):
-    for one in (tables.groups(study), tables.layers(study, "Dense"), tables.variants(study)):
+    for one in (tables.groups(study), tables.variants(study)):
         first, *others = (column.width for column in one.columns)
         assert first > 0
         assert not any(others)
@@ -186,11 +173,11 @@ def test_captions_say_how_many_matrices_a_cell_holds():
         assert said in tables.zeros_map(one, "Masked50").caption
 
 
-def test_captions_and_notes_are_those_of_their_numbers(study, page):
-    most, least = tables.extremes(study, "Masked50")
-    assert most.caption.startswith("Most sparse layers of Masked50")
-    assert least.caption.startswith("Least sparse layers of Masked50")
-    shares = [[row.cells[2].value for row in one.rows] for one in (most, least)]
+def test_captions_and_notes_are_those_of_their_numbers(study):
+    extremes = tables.extremes(study, "Masked50")
+    assert extremes.caption.startswith("Most and least sparse layers of Masked50")
+    assert [body.title for body in extremes.bodies] == ["Most sparse", "Least sparse"]
+    shares = [[row.cells[2].value for row in body.rows] for body in extremes.bodies]
     assert shares[0] == sorted(shares[0], reverse=True)
     assert shares[1] == sorted(shares[1])
     notes = {row.cells[0].text: row.cells[0].note for row in tables.totals(study).rows}
@@ -202,10 +189,6 @@ def test_captions_and_notes_are_those_of_their_numbers(study, page):
         assert notes[f"Sparsity of the {label}"] == f"zeros ÷ {note}"
     assert notes["FLOPs per token"] == "as the layout computes them"
     assert notes["Useful FLOPs per token"] == "two per nonzero weight"
-    cards = {card["number"]: (card["title"], card["note"]) for card in page["cards"]}
-    shown = study.totals.set_index("variant").loc["CSR50"]
-    number = f"{100 * shown['sparsity_prunable']:.1f}{THIN}%"
-    assert cards[number] == ("Zeros", "of the prunable weights, CSR50")
 
 
 def test_work_of_one_of_two_models_has_a_row():
@@ -221,44 +204,37 @@ def test_work_of_one_of_two_models_has_a_row():
     assert [cell.value for cell in row.cells[1:]] == [0, 2 * 8 * 8]
 
 
-def test_what_rounding_brings_has_columns_of_its_own(tmp_path):
-    """MLX has no zero of its own: how many are near it stands beside how many are expected."""
-    weights, _ = packing.packed_matrix(tmp_path, "mlx-4", packing.gaussian(0.1))
-    packed = sr.compare(sr.dense(weights, name="P"))
-    table = tables.layers(packed, "P")
-    (row,) = packed.layers.to_dict("records")
-    values = {c.key: cell.value for c, cell in zip(table.columns, table.rows[0].cells, strict=True)}
-    for key in ("expected_rounding_sparsity", "near_zero_share", "file_bytes", "stored_bytes"):
-        assert values[key] == row[key]
-    assert row["near_zero_share"] != row["expected_rounding_sparsity"]
-
-
-def test_every_total_is_set_beside_that_of_before(study):
+def test_every_changed_total_is_set_beside_that_of_before(study):
     weights = sr.load(Tiny(), name="tiny")
     after = sr.compare(*(sr.dense(weights, name=name) for name in study.variants["variant"]))
     bodies = {body.title: body.rows for body in differences.totals(sr.diff(study, after)).bodies}
+    figures = {
+        **dict.fromkeys(
+            ("sparsity_prunable", "sparsity_non_embedding", "sparsity_model"), "{:.2%}"
+        ),
+        **dict.fromkeys(("total", "nonzero", "prunable_total", "stored_bytes"), "{}"),
+        **dict.fromkeys(("flops_per_token", "useful_flops_per_token"), "{}"),
+    }  # fmt: skip
+    expected = {}
     for variant in study.variants["variant"]:
-        of_variant = bodies[variant]
-        names = [row.cells[0].text for row in of_variant]
-        assert len({*names}) == len(names) == 9
-        shown = [
-            tuple(cell.text.replace(THIN, "").replace(" ", "") for cell in row.cells[1:])
-            for row in of_variant
-        ]
         totals = [one.totals.set_index("variant").loc[variant] for one in (study, after)]
-        for column, written in (
-            *((part, "{:.2%}") for part in ("sparsity_prunable", "sparsity_non_embedding")),
-            ("sparsity_model", "{:.2%}"), ("total", "{}"), ("nonzero", "{}"),
-            ("prunable_total", "{}"), ("flops_per_token", "{}"),
-            ("useful_flops_per_token", "{}"), ("stored_bytes", "{}"),
-        ):  # fmt: skip
-            assert tuple(written.format(one[column]) for one in totals) in shown, column
+        pairs = {tuple(text.format(one[key]) for one in totals) for key, text in figures.items()}
+        expected[variant] = {pair for pair in pairs if len({*pair}) == 2}
+    shown = {
+        variant: {
+            tuple(cell.text.replace(THIN, "").replace(" ", "") for cell in row.cells[1:])
+            for row in rows
+        }
+        for variant, rows in bodies.items()
+    }
+    assert shown == {variant: pairs for variant, pairs in expected.items() if pairs}
+    assert {*shown} == {"Masked50", "CSR50"}
 
 
 def test_what_is_scored_on_the_same_text_says_so_once(study):
     frame = quality(names=("Dense", "Masked50", "CSR50"))
     said = tables.quality(put_in(study, quality=frame)).caption
-    assert said.startswith("Perplexity and next-token accuracy; protocol sliding on some.txt (01")
+    assert said.startswith("Perplexity and next-token accuracy; protocol sliding on some.txt, ")
     for column, other in (
         ("text", "b"), ("window", 128), ("stride", 8), ("scored", 98), ("protocol", "ptb"),
         ("text_fingerprint", "b"), ("dtype", "float16"), ("tokens", 101),
@@ -277,16 +253,14 @@ def test_work_that_a_model_does_not_do_has_no_row(study):
         assert not any(words in label for label in labels), words
 
 
-def test_totals_that_changed_are_marked(study):
+def test_totals_that_did_not_change_are_left_out(study):
     layers = study.layers.copy()
     layers.loc[layers["variant"] == "CSR50", "stored_bytes"] += 1
     changed = sr.diff(study, dataclasses.replace(study, layers=layers))
-    of = {
-        body.title: [row for row in body.rows if row.style == "changed"]
-        for body in differences.totals(changed).bodies
-    }
-    assert [name for name, marked in of.items() if marked] == ["CSR50"]
-    before, after = (int(cell.text.replace(THIN, "")) for cell in of["CSR50"][0].cells[1:])
+    (body,) = differences.totals(changed).bodies
+    assert body.title == "CSR50"
+    (row,) = body.rows
+    before, after = (int(cell.text.replace(THIN, "")) for cell in row.cells[1:])
     assert after - before == len(study.layers) // 3
 
 
@@ -300,25 +274,24 @@ def test_texts_in_templates_are_cut_at_80_letters_unless_told():
 
 
 def test_templates_get_what_is_documented(study, page):
-    assert page["models"] == "tiny"
-    assert page["levels"] == ["50 %"]
+    assert (page["models"], page["kicker"]) == ("tiny", ["tiny", "global magnitude"])
     assert [row["variant"] for row in page["variants"]] == ["Dense", "Masked50", "CSR50"]
     assert [row["method"] for row in page["variants"]] == [None] + ["global_magnitude"] * 2
     assert [row["stored_bytes"] for row in page["totals"]] == [*study.totals["stored_bytes"]]
     assert [row["group"] for row in page["groups"]] == [*study.groups["group"]]
-    assert page["chips"] == [(name, *inks) for name, inks in theme.palette(study).items()]
-    assert page["findings"] + page["further"] == sr.summarize(study)
     assert (page["verdict"], page["version"]) == (str(verdict(study)), sr.__version__)
     assert page["program"] == f"sparsity-report {sr.__version__}"
     assert page["fingerprint"] == study.fingerprint
     assert (page["audit"], page["notes"]) == (study.audit, [])
-    for key in ("models", "variants", "totals", "groups", "storage", "layers_most", "layers_least"):
+    assert [card["title"] for card in page["strip"]] == [
+        "Quality", "Size as CSR", "FLOPs per token", "Speed",
+    ]  # fmt: skip
+    for key in ("results", "models", "variants", "totals", "groups", "storage", "extremes"):
         assert page["tables"][key].key == key
     sections = {section.key: section for section in page["sections"]}
     assert "quality" not in sections
-    charts = [chart.key for section in sections.values() for chart in section.charts]
-    assert charts == ["spread", "sparsity", "curve", "flops", "param_frac"]
-    assert page["lead"].key == "map1"
+    assert [chart.key for part in sections.values() for chart in part.charts] == ["curve"]
+    assert page["hero"].blocks[0].still.key == "map1"
 
 
 def test_before_is_before(study):
@@ -335,7 +308,7 @@ def test_before_is_before(study):
 
 
 @pytest.mark.parametrize(("suffix", "paper"), [("html", False), ("pdf", True)])
-def test_only_on_paper_colors_follow_the_shares(study, tmp_path, monkeypatch, suffix, paper):
+def test_a_pdf_has_the_sections_of_paper(study, tmp_path, monkeypatch, suffix, paper):
     asked = []
     monkeypatch.setattr(
         report, "study_document", lambda _, medium: asked.append(medium.is_paper) or {}
@@ -346,22 +319,10 @@ def test_only_on_paper_colors_follow_the_shares(study, tmp_path, monkeypatch, su
     assert asked == [paper]
 
 
-def test_colors_of_a_page_go_from_nothing_to_all_and_on_paper_as_far_as_shares(study, page):
-    ends = []
-    for values in (page, study_document(study, Medium("paper"))):
-        ticks = re.findall(r">([\d.]+)\s%</text>", values["lead"].picture)
-        ends.append([min(map(float, ticks)), max(map(float, ticks))])
-    shares = 100 * study.facts.cells("Masked50")["sparsity"]
-    assert ends[0] == [0, 100]
-    assert 0 < ends[1][0] <= shares.min()
-    assert shares.max() <= ends[1][1] < 100
-
-
-def test_a_page_has_a_table_of_ten_levels(page):
-    (section,) = [one for one in page["sections"] if one.key == "map"]
-    (levels,) = section.blocks[-1].blocks
-    assert [row.cells[0].value for row in levels.rows] == [level / 10 for level in range(10)]
-    assert section.blocks[0].text.endswith(say("map.cell_one_matrix"))
+def test_colors_of_a_map_go_from_nothing_to_all(page, study):
+    for chart in (page["hero"].blocks[0].still, *study_document(study, PAPER)["hero"].charts):
+        ticks = [float(tick) for tick in re.findall(r">([\d.]+)\s%</text>", chart.picture)]
+        assert (min(ticks), max(ticks)) == (0, 100)
 
 
 # LaTeX.
@@ -416,7 +377,7 @@ def test_long_names_of_modules_break_in_the_thesis(letters, breaks):
     study = study_of(sr.load(nn.ModuleDict({"layers": layers})), 0.5)
     assert {len(n) for n in study.layers["module_name"]} == {letters}
     for text_cm in (16.0, 12.5):
-        stem = "layers_most_masked50"
+        stem = "extremes"
         sections = study_sections(study, Medium("kit"))
         (table,) = [t for section in sections for t in section.tables if t.key == stem]
         written = thesis._latex(table, text_cm)
@@ -432,12 +393,12 @@ def test_a_kit_has_the_widths_colors_and_layers_it_says(study, tmp_path, monkeyp
     figures = thesis._figures
 
     def few(sections, *options):
-        return figures([section for section in sections if section.key == "groups"], *options)
+        return figures([section for section in sections if section.key == "storage"], *options)
 
     monkeypatch.setattr(thesis, "_figures", few)
     sr.write_thesis(study, tmp_path)
     for place, centimeters in (("column", 8.5), ("text", 16)):
-        svg = (tmp_path / "figures" / f"sparsity_{place}.svg").read_text()
+        svg = (tmp_path / "figures" / f"csr_bytes_{place}.svg").read_text()
         points = float(re.search(r'width="([\d.]+)pt"', svg)[1])
         assert points == pytest.approx(centimeters * 72 / 2.54, abs=0.3)
         assert "#0072B2" in svg
@@ -447,7 +408,7 @@ def test_a_kit_has_the_widths_colors_and_layers_it_says(study, tmp_path, monkeyp
         assert path.read_text().endswith("\n")
     # What a title has apart by dots, a caption says in one sentence.
     captions = (tmp_path / "captions.tex").read_text()
-    assert "Zeros per group: tiny; zeros" in captions
+    assert "Bytes against sparsity: prunable weights, float32; circles: break-even." in captions
     assert "periodcentered" not in captions
     for width in (4, 100):
         sr.write_thesis(study, tmp_path / "w", column_cm=width, text_cm=width)
@@ -456,39 +417,42 @@ def test_a_kit_has_the_widths_colors_and_layers_it_says(study, tmp_path, monkeyp
 def test_what_was_measured_has_names(study, tmp_path, monkeypatch):
     monkeypatch.setattr(thesis, "_figures", lambda *_: ({}, {}))
     names = ("Dense", "Masked50", "CSR50")
-    measured = put_in(study, latency=latency(names), quality=quality(names=names))
+    # A guess among the 11 tokens of the model has a perplexity of 11.
+    levels = (0.0, 2.0), (0.5, 4.5), (0.5, 11.0)
+    measured = put_in(study, latency=latency(names), quality=quality(levels, names))
     sr.write_thesis(measured, tmp_path)
     lines = (tmp_path / "numbers.tex").read_text()
     found = dict(re.findall(r"\\newcommand\{\\(\w+)\}\{(.*)\}\n", lines))
     for name, perplexity, kl, agreement, flips, realised, promised in (
-        ("Dense", "10.00", "0.00", "100.00", "0.00", None, "1.00"),
-        ("MaskedFifty", "12.50", "0.125", "66.67", "11.11", None, "1.00"),
-        ("CSRFifty", "1234.00", "0.250", "33.33", "22.22", "0.40", "1.25"),
+        ("Dense", "\\num{2.00}", "0.00", "100.00", "0.00", None, "1.00"),
+        ("MaskedFifty", "\\num{4.50}", "0.125", "66.67", "11.11", None, "1.00"),
+        ("CSRFifty", "worse than uniform guessing", "0.250", "33.33", "22.22", "0.40", "1.25"),
     ):
         assert found[f"{name}PerplexityProtocol"] == "sliding"
         assert found[f"{name}KL"] == f"\\num{{{kl}}}"
         assert found[f"{name}Agreement"] == f"\\qty{{{agreement}}}{{\\percent}}"
         assert found[f"{name}Flips"] == f"\\qty{{{flips}}}{{\\percent}}"
-        assert found[f"{name}Perplexity"] == f"\\num{{{perplexity}}}"
+        assert found[f"{name}Perplexity"] == perplexity
         assert found[f"{name}TopOne"] == "\\qty{25.0}{\\percent}"
         for tokens in ("One", "OneTwoEight"):
             # What runs the kernels of Dense has no speed against it.
             speed = found.get(f"{name}{tokens}TokensRealised")
             assert speed == (realised and f"\\num{{{realised}}}")
             assert found[f"{name}{tokens}TokensPromised"] == f"\\num{{{promised}}}"
-    table = (tmp_path / "tables" / "quality.tex").read_text()
-    assert table.partition("\\midrule")[2].count(" & ") == 3 * 3
-    assert "protocol sliding on some.txt (0123456789abcdef), 99 of 100 tokens" in table
-    assert "Masked50" in (tmp_path / "tables" / "distance.tex").read_text()
+    results = (tmp_path / "tables" / "results.tex").read_text()
+    assert "Scores on some.txt by protocol sliding." in results
+    rows = results.partition("\\midrule")[2]
+    assert [rows.count(f" & {cell} & ") for cell in ("2.00", "4.50")] == [1, 1]
+    assert "worse than uniform guessing" in rows
 
 
 def test_ten_layers_are_ranked_in_a_kit_unless_told(tmp_path, monkeypatch, demo_study):
     monkeypatch.setattr(thesis, "_figures", lambda *_: ({}, {}))
     for options, rows in (({}, 10), ({"top": 3}, 3)):
         sr.write_thesis(demo_study, tmp_path, **options)
-        for end in ("most", "least"):
-            body = (tmp_path / "tables" / f"layers_{end}_masked30.tex").read_text()
-            assert body.partition("\\midrule")[2].count(" & ") == 2 * rows
+        body = (tmp_path / "tables" / "extremes.tex").read_text().partition("\\midrule")[2]
+        # The most and the least sparse layers, three columns each.
+        assert body.count(" & ") == 2 * 2 * rows
 
 
 # Greys.
