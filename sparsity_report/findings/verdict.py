@@ -4,7 +4,6 @@ Quality comes first, then size, then speed. A sentence about several prunings gi
 highest sparsity that they share.
 """
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from sparsity_report.findings.speed_findings import ratios_with_intervals, timed_tokens
@@ -49,7 +48,7 @@ def _statements(study: Comparison) -> Iterator[Phrase]:
     if not facts.contenders:
         yield _zeros(study, facts.headline)
         return
-    share, names = _rivals(study)
+    share, names = study.facts.main_level
     opening = [*_quality(study, share, names)]
     if not opening and names[0] in facts.already_pruned:
         opening = [_zeros(study, names[0], "verdict.already_pruned")]
@@ -70,20 +69,6 @@ def _zeros(study: Comparison, variant: str, key: str = "verdict.sparsity") -> Ph
     if packings := facts.packings(variant):
         return phrase("verdict.zeros_in_kernel_order", variant=variant, packings=packings)
     return phrase("verdict.zeros_without_values", variant=variant)
-
-
-def _rivals(study: Comparison) -> tuple[float, list[str]]:
-    """Return the highest sparsity that most prunings share, and the prunings.
-
-    It is the target unless the zeros differ from it.
-    """
-    facts, levels = study.facts, defaultdict[float, list[str]](list)
-    targets = facts.first_prunings.set_index("variant")["sparsity"]
-    for name in facts.contenders:
-        share = facts.total(name, "sparsity_prunable") or targets[name]
-        level = targets[name] if abs(share - targets[name]) <= SAME else share
-        levels[round(level, 3)].append(name)
-    return max(levels.items(), key=lambda level: (len(level[1]), level[0]))
 
 
 def _quality(study: Comparison, share: float, names: Sequence[str]) -> Iterator[Phrase]:
@@ -207,7 +192,7 @@ def _speed(study: Comparison) -> Iterator[Phrase]:
 def comparison_title(study: Comparison) -> Phrase:
     """Return what the picture of several prunings shows, as a title."""
     facts, rows = study.facts, study.facts.first_prunings
-    share, rivals = _rivals(study)
+    share, rivals = study.facts.main_level
     scores = {name: score for name in facts.contenders if (score := facts.scored(name))}
     known = [scores[name].perplexity for name in rivals if name in scores]
     if len(known) > 1:

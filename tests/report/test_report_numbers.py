@@ -265,14 +265,15 @@ def groups_heads(w):
 
 
 def layers_grid(study, w):
-    """Every module once, with the zeros of each pruning."""
-    heads = ("column.module_name", "column.group", "column.shape", "column.total")
+    """Every layer with weights once, with the zeros of each pruning."""
+    heads = ("column.module_name", "column.group", "column.shape", "column.weight_total")
     grid = [[*(capital(w.say(head)) for head in heads), *prunings(study)]]
-    for name, own in study.layers.groupby("module_name", sort=False):
-        row, of = rows(own)[0], own.set_index("variant")
-        shares = [share(row["total"], of["nonzero"][variant]) for variant in prunings(study)]
+    weighted = study.layers[study.layers["weight_total"] > 0]
+    for name, own in weighted.groupby("module_name", sort=False):
+        row, of = rows(own)[0], own.set_index("variant")["weight_nonzero"]
+        shares = [share(row["weight_total"], of[variant]) for variant in prunings(study)]
         shape = f"{THIN}×{THIN}".join(map(str, row["shape"]))
-        known = [name, w.say(GROUPS[row["group"]]), shape, w.count(row["total"])]
+        known = [name, w.say(GROUPS[row["group"]]), shape, w.count(row["weight_total"])]
         grid.append([*known, *map(w.percent, shares)])
     return grid
 

@@ -11,6 +11,7 @@ from sparsity_report.report.tables import column_heads
 from sparsity_report.report.tables import table_model as cells
 from sparsity_report.report.tables.column_heads import columns_of, side_by_side, wide_table
 from sparsity_report.report.tables.table_model import Body, Cell, Column, Row, Table, table_of
+from sparsity_report.sparse.shares import zero_shares
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.heads_experts import Part
 from sparsity_report.study.derived.protocol_scores import PROTOCOL
@@ -121,11 +122,15 @@ def layers_compared(study: Comparison) -> Table:
     """Return all modules with the zeros of each distinct pruning, else of the first variant."""
     variants = [*study.side_by_side] or [study.facts.headline]
     frame = study.layers[study.layers["variant"].isin(variants)]
-    wide = frame.pivot(index="module_name", columns="variant", values="sparsity")
-    rows = study.facts.layers(variants[0]).drop_duplicates("module_name")
-    shared = rows[["module_name", "group", "shape", "total"]].set_index("module_name")
+    frame = frame[frame["weight_total"] > 0]
+    shares = zero_shares(frame["weight_total"], frame["weight_nonzero"])
+    wide = frame.assign(share=shares).pivot(index="module_name", columns="variant", values="share")
+    rows = frame[frame["variant"] == variants[0]].drop_duplicates("module_name")
+    shared = rows[["module_name", "group", "shape", "weight_total"]].set_index("module_name")
     wide = shared.join(wide[variants].rename(columns=column_heads.key_of_name)).reset_index()
-    columns = columns_of("module_name group shape total", _FIRST, {"module_name": cells.name(2000)})
+    columns = columns_of(
+        "module_name group shape weight_total", _FIRST, {"module_name": cells.name(2000)}
+    )
     columns += side_by_side(variants, cells.SHARE)
     return table_of("layers", say("caption.layers_compared"), columns, wide, "layers sortable")
 

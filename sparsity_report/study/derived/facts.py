@@ -41,6 +41,8 @@ from sparsity_report.study.levels.levels import dense_sizes, selected, variant_s
 from sparsity_report.study.schema import FILES, TABLES
 from sparsity_report.study.storage_layouts import layout_ends
 
+# Largest distance of zeros from a target that is reached.
+_NEAR = 0.005
 # Layouts of the curve of bytes against sparsity.
 CURVE_LAYOUTS = ("dense", "csr_int32", "csr_int64", "bitmask")
 
@@ -171,8 +173,11 @@ class Facts:
 
     @cached_property
     def headline(self) -> str:
-        """The variant of the cards and first sentences: the first CSR one if there is one."""
-        return (*self.csr_variants, *self.prunings, self.baseline)[0]
+        """The variant of the strip and of details: the first CSR one at the main level, if any."""
+        rivals = self.main_level[1] if self.contenders else ()
+        sparse = [n for n in self.csr_variants if self._first_alike.get(n) in rivals]
+        ordered = (*sparse, *self.csr_variants, *rivals, *self.prunings, self.baseline)
+        return str(ordered[0])
 
     @cached_property
     def csr_variants(self) -> list[str]:
@@ -307,6 +312,20 @@ class Facts:
         """The distinct prunings of the first pruned model by sparsity; the baseline only alone."""
         names = tuple(self.first_prunings["variant"])
         return tuple(n for n in names if self.baseline not in self.layouts_of(n)) or names
+
+    @cached_property
+    def main_level(self) -> tuple[float, list[str]]:
+        """The highest sparsity that most contenders share, and these.
+
+        It is the target unless the zeros differ from it.
+        """
+        levels = defaultdict[float, list[str]](list)
+        targets = self.first_prunings.set_index("variant")["sparsity"]
+        for name in self.contenders:
+            share = self.total(name, "sparsity_prunable") or targets[name]
+            level = targets[name] if abs(share - targets[name]) <= _NEAR else share
+            levels[round(level, 3)].append(name)
+        return max(levels.items(), key=lambda level: (len(level[1]), level[0]))
 
     def as_csr(self, variant: str, column: str) -> float | None:
         """Return a figure of the CSR variant with the zeros of a pruning; None without one."""
