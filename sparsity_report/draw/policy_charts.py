@@ -150,7 +150,10 @@ def _drawn(study: Comparison, figure: Figure, points: Rows, width: float) -> alt
     lines = {(row["model"], row["name"]): row["policy"] for row in drawn}
     limit = _LONG if width > NARROW else _SHORT
     names = dict(zip(lines, distinct_names([name for _, name in lines], limit), strict=True))
-    drawn = [{**row, "line": names[row["model"], row["name"]]} for row in drawn]
+    drawn = [
+        {**row, "line": names[row["model"], row["name"]], "variant": short_name(row["variant"])}
+        for row in drawn
+    ]
     notes = [drawn[0]["note"]]
     if omitted := [
         f"{r['variant']} ({r['label']})" for r in points if None in (r["value"], r["x"])

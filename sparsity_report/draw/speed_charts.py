@@ -86,6 +86,8 @@ def _speeds(frame: pd.DataFrame) -> Rows:
 
 def _speed_layers(rows: Rows, width: float, inks: Mapping[str, str]) -> list[alt.Chart]:
     """Return the layers; realised speed-ups have the color of their policy."""
+    drawn = {short_name(row["variant"]): inks.get(row["variant"], MUTED) for row in rows}
+    rows = [{**row, "variant": short_name(row["variant"])} for row in rows]
     numbers = [row[key] for row in rows for key in _SPEEDS if row[key]] or [1.0]
     domain = [min(0.8, min(numbers) / 1.15), max(1.25, max(numbers) * 1.15)]
     ticks = theme.log_ticks(domain[0], domain[1], few=width < theme.NARROW)
@@ -103,8 +105,7 @@ def _speed_layers(rows: Rows, width: float, inks: Mapping[str, str]) -> list[alt
     columns = 1 if width < theme.NARROW else 2
     legend = alt.Legend(title=None, orient="top", columns=columns, symbolFillColor=MUTED)
     kinds = marks.channels("mark", names, legend, shape=["diamond", "circle"])
-    drawn = {row["name"]: inks.get(row["variant"], MUTED) for row in rows}
-    color = marks.channels("name", [*drawn], None, color=[*drawn.values()])
+    color = marks.channels("variant", [*drawn], None, color=[*drawn.values()])
     tips = marks.tips(name="label.variant", mark="label.speed_up", label="label.realised_speed_up")
     kinds |= marks.tooltips(tips)
     point: dict[str, Any] = {"filled": True, "size": 50, "opacity": 1}

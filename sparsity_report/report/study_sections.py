@@ -131,7 +131,7 @@ def study_sections(study: Comparison, medium: Medium) -> list[Section]:
     appendix = {
         "inside": ("page.heads_experts_heading", study_maps.heads_and_experts(study)),
         "layouts": ("page.layouts_heading", _layouts(study)),
-        "timings": ("page.timings_heading", _timings(study)),
+        "timings": ("page.timings_heading", _measured(study, _TIMES)),
         "audit": ("page.audit_heading", _audit(study, medium)),
         "totals": ("page.totals_heading", _totals(study)),
         "layers": ("page.layers_heading", _layers(study)),
@@ -215,11 +215,6 @@ def _quality(study: Comparison, medium: Medium, sentences: _Sentences) -> Iterat
         yield from _charts(study, (study_tables.quality,))
     yield from _measured(study, _QUALITY)
     yield from method_tables.method_grids(study)
-
-
-def _timings(study: Comparison) -> Iterator[Block | None]:
-    yield from _charts(study, _TIMES)
-    yield from (make(study) for make in _TIMES)
 
 
 def _charts(study: Comparison, tables: _Measured) -> Iterator[Block | None]:

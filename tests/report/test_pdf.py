@@ -29,7 +29,6 @@ from sparsity_report.findings.study_findings import conventions
 from sparsity_report.report.pdf import _held, typeset
 from sparsity_report.report.sections import Medium, Section, Text, chart_of
 from sparsity_report.report.study_sections import study_document
-from sparsity_report.report.tables.study_tables import published
 from sparsity_report.report.tables.table_model import (
     COUNT,
     NAME,
@@ -81,27 +80,13 @@ def test_the_sentences_are_those_of_the_study(pdf, study):
         assert bare(sentence) in text
 
 
-def test_the_numbers_are_those_of_the_study(pdf, study):
-    text = text_of(pdf)
-    for frame in (study.totals, study.groups, study.layers):
-        for column in ("total", "nonzero", "flops_per_token", "stored_bytes"):
-            for number in frame[column].dropna():
-                assert str(int(number)) in text
-    for row in study.layers.itertuples():
-        share = f"{100 * row.sparsity:.1f}%" if row.total else "–"
-        cells = f"{row.total}{row.nonzero}{share}{row.flops_per_token}"
-        assert cells in text, row.module_name
-    for share in study.totals["sparsity_model"]:
-        assert f"{100 * share:.2f}%" in text
-
-
 def test_fonts_are_embedded_and_nothing_is_a_raster(pdf):
     assert fonts(pdf)
     assert all(fonts(pdf).values())
     assert all("Libertinus" in name or "DejaVu" in name for name in fonts(pdf))
     assert images(pdf) == []
     # Words of the charts are text, not outlines.
-    assert "shareofallparameters" in text_of(pdf)
+    assert "Transformerblock" in text_of(pdf)
 
 
 def test_it_is_tagged_titled_and_undated(pdf):
@@ -113,33 +98,30 @@ def test_it_is_tagged_titled_and_undated(pdf):
     assert b"pdfuaid:part" in pdf.read_bytes()
     texts = re.findall(rb"/Alt\s*(?:<FEFF([0-9A-F]+)>|\((.*?)\))", pdf.read_bytes())
     alts = [bytes.fromhex(h.decode()).decode("utf-16-be") if h else s.decode() for h, s in texts]
-    # The map, how unevenly, surprises, zeros, FLOPs and parameters by group, the curve; heads of
-    # four projections and their colors.
-    assert len(alts) == 7 + 5
+    assert len(alts) == 2  # the map and the curve
     maps = [alt for alt in map(bare, alts) if alt.startswith("Heatmapof4blocksby6projections:")]
     assert maps[0].partition(":")[2].startswith("zerosrangefrom22.8%inblock0")
     assert re.search(r"^ +TH", poppler("pdfinfo", pdf, "-struct"), re.M)
 
 
 def bookmarks(path):
-    """Return the titles of the outline, and those of its chapters."""
+    """Return the titles of the outline."""
     outline = poppler("pdftohtml", path, "-xml", "-i", "-stdout").partition("<outline>")[2]
-    titles = re.findall(r"<item[^>]*>([^<]+)</item>", outline)
-    return titles, [title for title in titles if "." not in title.partition(" ")[0]]
+    return re.findall(r"<item[^>]*>([^<]+)</item>", outline)
 
 
-def first_chapters():
-    return [f"1 {say('page.map_heading')}", f"2 {say('page.sparsities_heading')}"]
+def chapters(study):
+    """Return the numbered titles of sections: those of a page without its appendix."""
+    main, appendix = (
+        [one for one in study_document(study, Medium("page"))["sections"] if is_in(one)]
+        for is_in in (lambda one: not one.is_appendix, lambda one: one.is_appendix)
+    )
+    assert appendix
+    return [f"{number} {one.title}" for number, one in enumerate(main, 1)]
 
 
-def test_bookmarks_lead_to_every_section(pdf):
-    titles, chapters = bookmarks(pdf)
-    assert chapters[:2] == first_chapters()
-    assert titles[-1] == f"A {say('page.layers_heading')}"
-    contents = poppler("pdftotext", pdf, "-l", "1")
-    for title in titles:
-        number, _, words = title.partition(" ")
-        assert words in contents or "." in number
+def test_bookmarks_lead_to_every_section(pdf, study):
+    assert bookmarks(pdf) == chapters(study)
 
 
 @pytest.mark.parametrize(("bodies", "most"), [(1, 12), (3, 30)])
@@ -170,6 +152,7 @@ def test_tables_break_between_bodies_and_never_at_one_row(study, tmp_path, sizes
         path.write_bytes(typeset(environment(), shown))
         for page in poppler("pdftotext", path, "-layout").split("\f"):
             rows = [tuple(map(int, one)) for one in re.findall(r"body(\d+)row(\d+)", page)]
+            assert not rows or re.search(r"^ *n$", page, re.M), "heads are repeated"
             titles = [int(one) for one in re.findall(r"title(\d+)", page)]
             assert not titles or titles[-1] == rows[-1][0], "a title alone at the foot"
             for body, count in Counter(body for body, _ in rows).items():
@@ -178,18 +161,11 @@ def test_tables_break_between_bodies_and_never_at_one_row(study, tmp_path, sizes
     assert len(breaks) > 2
 
 
-def test_heads_of_long_tables_are_repeated(pdf):
-    text = poppler("pdftotext", pdf, "-layout")
-    pages = [page for page in text.split("\f") if "model.decoder.layers.3.fc1" in page]
-    appendix = pages[-3:]
-    assert all("Stored as" in page and "Shape" in page for page in appendix)
-
-
 def test_eight_variants_stay_within_the_margins(demo, tmp_path):
     path = sr.write_report(eight_variants(demo), tmp_path / "eight.pdf")
     assert within_margins(path) == []
-    text = text_of(path)
-    assert "Totalspervariant(continued)" in text
+    # CSR variants have other sparsities than most prunings.
+    assert "At50%sparsity,maskingsavesnospace" in text_of(path)
     assert fonts(path)
 
 
@@ -232,22 +208,10 @@ def test_every_character_kept_has_a_glyph():
     assert compiler.compile(source.encode(), format="pdf", pdf_standards=["ua-1"])
 
 
-def test_what_nobody_would_read_is_cut_short(tmp_path):
-    torch.manual_seed(0)
-    weights = sr.load(
-        nn.ModuleDict({"layers": nn.ModuleList(nn.Linear(2, 2) for _ in range(1100))})
-    )
-    study = sr.compare(sr.dense(weights), sr.dense(weights, name="a"), sr.dense(weights, name="b"))
-    text = text_of(sr.write_report(study, tmp_path / "long.pdf"))
-    assert "Thefirst1000of1100modulesofDense" in text
-    assert "layers.999dense" in text.replace("otherlinear2×2", "")
-    assert "layers.1000" not in text
-
-
 def test_templates_of_ones_own(demo, tmp_path):
     study = sr.compare(sr.dense(demo))
     (tmp_path / "typst").mkdir()
-    part = tmp_path / "typst" / "model.typ.j2"
+    part = tmp_path / "typst" / "method.typ.j2"
     part.write_text("My own words on #{{ models }}.")
     path = sr.write_report(study, tmp_path / "own.pdf", template_dir=tmp_path)
     assert "Myownwordsondemo." in text_of(path)
@@ -274,26 +238,10 @@ def test_a_full_disk_leaves_the_earlier_report(pdf, study, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["report.pdf"]
 
 
-def test_more_modules_than_the_context_holds_as_rows(tmp_path, monkeypatch, study):
-    monkeypatch.setattr("sparsity_report.report.study_sections._UNPRINTED", 10)
-    text = text_of(sr.write_report(study, tmp_path / "many.pdf"))
-    assert bare(say("page.html_layers_only_note")) in text
-    assert "modulesofDense" not in text
-
-
 def numbers_of(path, thousands, decimal):
     """Every number in a PDF, however its language writes them, but those of pages and headings."""
     text = poppler("pdftotext", path, "-raw").replace(sr.__version__, "").replace("\u202f", "")
     text = re.sub(r"^\d+ / \d+$|^[1-9]\.\d (?=[A-Z])|( \.){3}.*", "", text, flags=re.M)
-    # What others published is in their words in every language.
-    with sr.speaking("fr" if decimal == "," else "en"):
-        cells = [cell for row in published().rows for cell in row.cells]
-    words = " ".join(f"{cell.text} {cell.note}" for cell in cells).replace("\u202f", "")
-    return _counted(text, thousands, decimal) - _counted(words, thousands, decimal)
-
-
-def _counted(text, thousands, decimal):
-    text = re.sub(r"doi:\s*10\.\d+/[\d.\s]*\d", "", text)  # breaks over lines
     text = re.sub(rf"(?<=\d){thousands}(?=\d{{3}}(?!\d))", "", text)
     numbers = re.findall(rf"\d+(?:{re.escape(decimal)}\d+)?", text)
     return Counter(number.replace(decimal, ".") for number in numbers)
@@ -303,34 +251,24 @@ def test_french_holds_the_same_numbers(pdf, study, tmp_path):
     french = sr.write_report(study, tmp_path / "fr.pdf", language="fr")
     english = numbers_of(pdf, "\u202f", ".")
     assert english == numbers_of(french, "\u202f", ",")
-    assert english.total() > 1000
+    assert english.total() > 100
     text = text_of(french)
     with sr.speaking("fr"):
         for sentence in [*sr.summarize(study), *map(str, conventions(study)), *study.audit]:
             assert bare(sentence) in text
-        assert bookmarks(french)[1][:2] == first_chapters()
+        assert bookmarks(french) == chapters(study)
     assert facts(french)["Title"] == "Rapport de parcimonie\u00a0: demo"
     assert re.search(rb"/Lang\s*\(fr\)", french.read_bytes())
     assert within_margins(french) == []
 
 
-def test_sections_are_those_of_the_page(study):
-    page, paper = (
-        [(one.key, one.title) for one in study_document(study, Medium(name))["sections"]]
-        for name in ("page", "paper")
-    )
-    assert paper == [one for one in page if one[0] != "layers"] + [
-        one for one in page if one[0] == "layers"
-    ]
-
-
-def test_layouts_and_measurements(pdf, study, tmp_path):
+def test_layouts_and_measurements(study, tmp_path):
     columns = [Column("a", "Layout", NAME), Column("b", TEXTS[0], COUNT), Column("c", "r", TIMES)]
     rows = [{"a": name, "b": 1234567, "c": 0.5} for name in TEXTS]
     table = table_of("hostile", "Bytes of CSR30 in every layout", columns, rows)
     shown = study_document(study, Medium("paper"))
     title = say("page.quality_heading")
-    assert bare(title) not in text_of(pdf)
+    assert title not in [one.title for one in shown["sections"]]
     figure = chart_of(
         csr_bytes_curve(study),
         replace(table, caption=f"Perplexity of {' '.join(TEXTS)}"),
@@ -348,7 +286,7 @@ def test_layouts_and_measurements(pdf, study, tmp_path):
     path.write_bytes(typeset(environment(), shown))
     text = text_of(path)
     assert text.count("1234567") == 3 * len(TEXTS)
-    assert f"4{bare(title)}" in text
+    assert f"3{bare(title)}" in text
     assert "BytesofCSR30ineverylayout" in text
     assert "Latencyofeverything" in text
     assert len(re.findall(r"Figure\d\.Perplexityof", text)) == 1

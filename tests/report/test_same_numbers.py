@@ -36,8 +36,12 @@ def paper(study, folder):
 
 def latex(study, folder):
     sr.write_thesis(study, folder / "thesis")
-    text = (folder / "thesis" / "findings.tex").read_text(encoding="utf-8")
-    return text.replace("\\", "")
+    numbers, findings = (
+        (folder / "thesis" / f"{name}.tex").read_text(encoding="utf-8")
+        for name in ("numbers", "findings")
+    )
+    verdict = re.search(r"StudyVerdict\}\{(.*)\}\n", numbers)[1]
+    return findings.replace("\\StudyVerdict", verdict).replace("\\", "")
 
 
 def saved(study, folder):

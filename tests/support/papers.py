@@ -15,8 +15,8 @@ def poppler(tool, path, *options):
     """What a poppler tool says of a file."""
     need(shutil.which(tool) is not None, f"{tool}: apt-get install poppler-utils")
     where = [path, "-"] if tool == "pdftotext" else [path]
-    run = subprocess.run([tool, *options, *where], capture_output=True, text=True, check=True)
-    return run.stdout
+    run = subprocess.run([tool, *options, *where], capture_output=True, check=True)
+    return run.stdout.decode(errors="replace")  # titles in UTF-16
 
 
 def facts(path):
