@@ -1,19 +1,13 @@
-{# Settings of the reader, stored after the # of the address: a section, then the changed settings. Invalid parts are ignored. #}
+{# Settings of the reader, stored after the # of the address: a section, the theme, and the traits of the viewer. Invalid parts are ignored. #}
 class Address {
   static LONGEST = 4000;
   static WAIT = 250;
 
-  constructor(tables, scheme) {
-    this.settings = new Map();
-    if (scheme) this.settings.set("scheme", scheme);
-    tables.forEach((table, place) => {
-      for (const [name, setting] of Object.entries(tableSettings(table))) {
-        this.settings.set(name + (place + 1), setting);
-      }
-    });
+  constructor(scheme) {
+    this.scheme = scheme;
     this.section = "";
     this.restore();
-    for (const event of ["input", "click", "toggle"]) {
+    for (const event of ["input", "click"]) {
       document.addEventListener(event, () => this.later(), { capture: true });
     }
     addEventListener("hashchange", () => {
@@ -75,9 +69,9 @@ class Address {
     if (text.length > Address.LONGEST) return;
     const given = [...new URLSearchParams(text)];
     const [first, value] = given[0] ?? ["", ""];
-    const section = value === "" && !this.settings.has(first) && document.getElementById(first);
+    const section = value === "" && document.getElementById(first);
     this.section = section ? first : "";
-    for (const [name, told] of given) this.settings.get(name)?.set(told);
+    for (const [name, told] of given) if (name === "scheme") this.scheme?.set(told);
     if (this.root) this.restoreTraits(given);
     if (section && given.length > 1) section.scrollIntoView();
   }
@@ -89,8 +83,7 @@ class Address {
 
   write() {
     if (document.querySelector(".sparsity-viewer:not(.sv-ready)")) return;
-    const settings = [...this.settings].map(([name, { get }]) => [name, get()]);
-    const changed = [...settings, ...this.traits()].filter(([, value]) => value && value.length < Address.LONGEST / 4);
+    const changed = [["scheme", this.scheme?.get()], ...this.traits()].filter(([, value]) => value && value.length < Address.LONGEST / 4);
     const parts = [this.section, new URLSearchParams(changed).toString()].filter(Boolean);
     const kept = parts.length ? `#${parts.join("&")}` : "";
     if (kept === location.hash) return;
@@ -100,30 +93,4 @@ class Address {
       // Some frames do not allow changes of the address.
     }
   }
-}
-
-/* State of a table: open or closed, sorted column (negative if descending), and search text. */
-function tableSettings(table) {
-  const details = table.body.closest("details");
-  const open = details && {
-    get: () => (details.open ? "yes" : null),
-    set: (told) => {
-      if (told === "yes") details.open = true;
-    },
-  };
-  const sort = {
-    get: () => table.sorted,
-    set: (told) => {
-      const [, down, column] = /^(-?)([1-9]\d?)$/.exec(told) ?? [];
-      if (column <= table.heads.length) table.sort(column - 1, down === "-");
-    },
-  };
-  const search = {
-    get: () => table.search.value,
-    set: (told) => {
-      table.search.value = told.slice(0, 200);
-      table.filter();
-    },
-  };
-  return { ...(open && { open }), sort, search };
 }

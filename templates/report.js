@@ -1,6 +1,5 @@
 document.documentElement.classList.add("js");
 const words = JSON.parse(document.getElementById("words").textContent);
-const escapes = JSON.parse(document.getElementById("escapes").textContent);
 const THIN = "\u202f";
 const count = (number) => String(number).replace(/\B(?=(\d{3})+$)/g, THIN);
 
@@ -44,7 +43,6 @@ class Table {
   }
 
   sort(column, down = this.heads[column].getAttribute("aria-sort") === "ascending") {
-    this.sorted = `${down ? "-" : ""}${column + 1}`;
     this.heads.forEach((head) => head.removeAttribute("aria-sort"));
     this.heads[column].setAttribute("aria-sort", down ? "descending" : "ascending");
     const order = new Intl.Collator(document.documentElement.lang, { numeric: true });

@@ -1,7 +1,7 @@
 function start() {
+  for (const table of document.querySelectorAll("table.sortable")) new Table(table);
   const scheme = document.getElementById("scheme");
-  const tables = [...document.querySelectorAll("table.sortable")].map((table) => new Table(table));
-  new Address(tables, scheme && chooseScheme(scheme));
+  new Address(scheme && chooseScheme(scheme));
   for (const table of document.querySelectorAll(".scroll > table:not(.sortable)")) {
     table.parentElement.after(copies(table));
   }

@@ -25,14 +25,11 @@ from sparsity_report.words.sentences import say
 WIDTH = 210
 # Height of a row of a small map, and of all its rows at most.
 _SMALL_ROW, _SMALL_HEIGHT = 13, 200
-_SMALL: dict[str, Any] = {"width": WIDTH, "legend": False, "x_title": ""}
+_SMALL: dict[str, Any] = {"width": WIDTH, "legend": False, "x_title": "", "tips": None}
 # Most cells of a map of heads or experts, and its greatest height.
 _MOST, _TALLEST = 5_000, 420
-# Titles of such maps, and names of their rows.
-_PARTS = {
-    "heads": ("chart.head_zeros_title", "kind.head"),
-    "experts": ("chart.expert_zeros_title", "kind.expert"),
-}
+# Titles of such maps.
+_PARTS = {"heads": "chart.head_zeros_title", "experts": "chart.expert_zeros_title"}
 
 
 def block_map(
@@ -42,7 +39,7 @@ def block_map(
     *,
     value: str = "sparsity",
     label: str = "chart.zeros_label",
-    tips: Mapping[str, str] = MappingProxyType({}),
+    tips: Mapping[str, str] | None = MappingProxyType({}),
     **look: Any,
 ) -> alt.LayerChart:
     """Return a heat map without its title.
@@ -60,15 +57,16 @@ def block_map(
         Column of the value.
     label : str
         Key of the title of the value in the tooltip.
-    tips : mapping
-        Further fields of the tooltip and the keys of their titles.
+    tips : mapping, optional
+        Further fields of the tooltip and the keys of their titles; None for no tooltips.
     **look
         Further fields of :class:`sparsity_report.draw.marks.HeatMap`: the width in points, the
         domain of the colors (by default 0 to 1 of shares, else equally far from zero).
     """
     far = max(0.01, float(cells[value].abs().max()))
     domain = (0.0, 1.0) if kind == "share" else (-far, far)
-    fields = {"block": "kind.block", "projection": "name.projection", "label": label, **tips}
+    fields = {"block": "kind.block", "projection": "name.projection", "label": label}
+    fields |= tips or {}
     rows = cells.assign(
         value=cells[value].astype(object).where(cells[value].notna(), None),
         label=[theme.write(number, kind) for number in cells[value]],
@@ -77,7 +75,7 @@ def block_map(
         blocks=tuple(axes[0]),
         projections=tuple(axes[1]),
         kind=kind,
-        tips=marks.tips(**fields),
+        tips=() if tips is None else marks.tips(**fields),
         **{"row": theme.ROW, "domain": domain, **look},
     )
     return marks.heat_map(marks.inline(rows[[*fields, "value"]]), shape)
@@ -229,14 +227,13 @@ def part_map(part: Part, variant: str) -> alt.LayerChart | None:
     blocks, names = (
         [*map(str, sorted(part.rows[column].unique()))] for column in ("block", "part")
     )
-    title, one = _PARTS[part.key]
     look = {**_SMALL, "row": min(_SMALL_ROW, _TALLEST / len(names))}
-    chart = block_map(cells, (blocks, names), tips={"projection": one}, **look)
+    chart = block_map(cells, (blocks, names), **look)
     ends = {"low": float(cells["sparsity"].min()), "high": float(cells["sparsity"].max())}
     counts = {"blocks": len(blocks), "parts": len(names)}
     names_of = " · ".join(filter(None, (short_name(variant), clip(part.projection))))
-    shown = f"{say(title)}, {names_of}"
-    alt_text = say("chart.heads_experts_alt", title=shown, **counts, **ends)
-    heading = clip(part.projection, 24) or say(title)
+    title = say(_PARTS[part.key])
+    alt_text = say("chart.heads_experts_alt", title=f"{title}, {names_of}", **counts, **ends)
+    heading = clip(part.projection, 24) or title
     note = say("format.percent_range", **ends)
     return theme.titled(chart, heading, note, alt_text)

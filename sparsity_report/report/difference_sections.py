@@ -65,7 +65,7 @@ def _modules(difference: Difference) -> Iterator[Block]:
 
 def _folded(table: Table | None) -> Iterator[Block]:
     if table is not None:
-        yield Fold(table.caption, (table,), "all")
+        yield Fold(table.caption, (table,))
 
 
 def totals(difference: Difference) -> Table | None:

@@ -6,9 +6,8 @@ kind once for each `Medium`. The HTML page, the PDF and the thesis kit iterate o
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 import altair as alt
@@ -59,18 +58,9 @@ class _Content:
 
 @dataclass(frozen=True)
 class Text(_Content):
-    """A paragraph; `style` is a class for HTML."""
+    """A paragraph."""
 
     text: str
-    style: str = ""
-
-
-@dataclass(frozen=True)
-class Heading(_Content):
-    """A heading inside a section, and the key of its anchor."""
-
-    key: str
-    title: str
 
 
 @dataclass(frozen=True)
@@ -112,11 +102,10 @@ class Multiples(_Content):
 
 @dataclass(frozen=True)
 class Fold(_Content):
-    """Content behind a summary line; `style` is ``"folded"`` or ``"all"``."""
+    """Content behind a summary line."""
 
     title: str
     blocks: tuple[Block, ...]
-    style: str = "folded"
 
 
 @dataclass(frozen=True)
@@ -143,9 +132,7 @@ class Partial(_Content):
     values: Mapping[str, Any]
 
 
-Block: TypeAlias = (
-    Text | Heading | Chart | Drawing | Multiples | Fold | Bullets | Viewer | Partial | Table
-)
+Block: TypeAlias = Text | Chart | Drawing | Multiples | Fold | Bullets | Viewer | Partial | Table
 
 
 @dataclass(frozen=True)
@@ -228,20 +215,10 @@ def document(sections: list[Section], **values: Any) -> dict[str, Any]:
 
 
 def multiples(
-    charts: Iterable[Chart | None],
-    colors: alt.LayerChart,
-    key: str,
-    caption: str,
+    charts: Iterable[Chart], colors: alt.LayerChart, key: str, caption: str
 ) -> Multiples | None:
-    """Return small charts side by side with the bar of their colors; None without a chart.
-
-    Their cells have no tooltips, because the page has their tables.
-    """
-    shown = tuple(
-        replace(chart, picture=Markup(re.sub("<title>.*?</title>", "", chart.picture)))
-        for chart in charts
-        if chart is not None
-    )
+    """Return small charts side by side with the bar of their colors; None without a chart."""
+    shown = tuple(charts)
     bar = chart_of(colors, shown[0].table, key) if shown else None
     return None if bar is None else Multiples(shown, bar, caption)
 

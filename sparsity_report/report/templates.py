@@ -12,10 +12,7 @@ from markupsafe import Markup
 
 from sparsity_report.draw.fonts import font_face_css
 from sparsity_report.errors import SparsityReportError, legible, printable
-from sparsity_report.report.tables.latex import ESCAPED, HELD
-from sparsity_report.report.tables.markdown import SPECIAL
 from sparsity_report.report.tables.table_model import broken, to_html
-from sparsity_report.study.files.csv_files import FORMULA
 from sparsity_report.untrusted.display_text import clip
 from sparsity_report.viewer.embed import embed
 from sparsity_report.words import number_format
@@ -39,13 +36,6 @@ _FROM_THE_RIGHT = re.compile(rf"[{_RIGHT}]+(?:[\W_]*[{_RIGHT}]+)*")
 
 # Filters that are formats of numbers.
 _NUMBERS = ("count", "percent", "scaled", "times", "shape", "figures", "level")
-# Escapes by which the page copies tables, those of the package's writers.
-_ESCAPES = {
-    "formula": FORMULA.pattern,
-    "latex": ESCAPED,
-    "held": HELD.pattern,
-    "markdown": SPECIAL.pattern,
-}
 
 
 def render(templates: Environment, name: str, shown: Mapping[str, Any], doing: str) -> str:
@@ -107,7 +97,6 @@ def environment(template_dir: str | os.PathLike[str] | None = None) -> Environme
     templates.globals |= {
         "_": say,
         "font_faces": lambda: Markup(font_face_css()),
-        "escapes": lambda: _ESCAPES,
         "embed": lambda payload, still: Markup(embed(payload, still)),
     }
     return templates

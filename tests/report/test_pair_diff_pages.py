@@ -80,21 +80,11 @@ def test_what_names_a_row_stays_in_sight(visit):
 
 def test_the_address_keeps_what_is_set(visit):
     page = visit.page
-    for details in page.locator("details:has(table.sortable)").all():
-        details.evaluate("details => { details.open = true }")
-    table = page.locator("table.sortable").last
-    table.locator("thead button").nth(1).click()
-    page.locator("input[type=search]").last.fill("fc2")
     page.locator("#scheme").click()
-    page.wait_for_function("() => /search\\d=fc2/.test(location.hash)")
-    rows, scheme = table.locator("tbody tr").count(), page.evaluate(
-        "document.documentElement.dataset.scheme"
-    )  # fmt: skip
-    assert 0 < rows <= 2 * 4
+    page.wait_for_function("() => /scheme=/.test(location.hash)")
+    scheme = page.evaluate("document.documentElement.dataset.scheme")
     page.goto(f"{visit.url}{page.evaluate('location.hash')}")
     page.reload()
-    assert table.locator("tbody tr").count() == rows
-    assert table.locator("th[aria-sort]").evaluate("head => head.cellIndex") == 1
     assert page.evaluate("document.documentElement.dataset.scheme") == scheme
     visit.requests[:] = [visit.url]
     page.goto("about:blank")
@@ -110,20 +100,18 @@ def test_every_table_is_copied(visit):
     for table, menu in zip(tables, menus, strict=True):
         rows = table.locator("tbody tr").count()
         heads = table.locator("thead tr:last-child > *").count()
-        texts = [copied(page, menu, kind) for kind in ("CSV", "Markdown", "LaTeX")]
-        lines = [*csv.reader(io.StringIO(texts[0]))]
+        text = copied(page, menu)
+        lines = [*csv.reader(io.StringIO(text))]
         assert len({len(line) for line in lines}) == 1
         assert len(lines) <= 1 + rows
-        assert texts[1].count("\n|") >= rows
-        assert texts[2].count(" \\\\\n") == 1 + rows
         assert len(lines[0]) in (heads, heads + 1)
-        assert "\u202f" not in "".join(texts)
+        assert "\u202f" not in text
 
 
 def test_copies_have_the_pairs_integers(chromium, pair, tmp_path):
     with Visit(chromium, sr.write_report(pair, tmp_path / "p.html")) as visit:
         tools = visit.page.locator("#survival > .scroll + .tools").first
-        rows = [*csv.reader(io.StringIO(copied(visit.page, tools, "CSV")))]
+        rows = [*csv.reader(io.StringIO(copied(visit.page, tools)))]
     heads = ("Weights in both", "Zeros kept", "Zeros revived", "New zeros")
     columns = [rows[0].index(head) for head in heads]
     sums = pair.survival[["compared", "kept", "revived", "new"]].to_numpy().tolist()

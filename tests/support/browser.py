@@ -111,7 +111,7 @@ def violations(page, within=None):
     return page.evaluate(VIOLATIONS, within)
 
 
-def copied(page, tools, kind):
+def copied(page, tools):
     """What the page copies of a table, and how: by the old door, as a file has no other."""
     page.evaluate(
         """() => {
@@ -122,7 +122,5 @@ def copied(page, tools, kind):
             };
         }"""
     )
-    if tools.locator("> button").get_attribute("aria-expanded") == "false":
-        tools.locator("> button").evaluate("button => button.click()")
-    tools.locator(".choices button").filter(has_text=kind).evaluate("button => button.click()")
+    tools.locator("> button").evaluate("button => button.click()")
     return page.evaluate("window.taken")
