@@ -444,7 +444,7 @@ def in_layout(rows: pd.DataFrame, layout: str) -> pd.DataFrame:
     dense: Any = dense_bytes(weights, value)  # type: ignore[arg-type]
     matrix, held, multiplied = rows["prunable"] & (weights > 0), dense, weights
     if layout == "csr":
-        index: Any = 8 - 4 * ((left < 2**31) & (widths < 2**31)).astype("Int64")
+        index: Any = index_bytes(left, widths)  # type: ignore[arg-type]
         sparse: Any = csr_bytes(left, pointers - 1, value, index)  # type: ignore[arg-type]
         runs = rows["runs_as_csr"].eq(True).fillna(False).astype(bool)
         held, multiplied = dense.mask(runs, sparse), weights.mask(runs, left)
