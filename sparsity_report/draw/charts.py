@@ -11,7 +11,7 @@ import pandas as pd
 from sparsity_report.draw import marks, theme
 from sparsity_report.draw.export import png
 from sparsity_report.draw.marks import Rows
-from sparsity_report.draw.theme import NARROW, TEXT_WIDTH
+from sparsity_report.draw.theme import TEXT_WIDTH
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.atomic import write_file
 from sparsity_report.study.comparison import Comparison
@@ -57,8 +57,6 @@ def csr_bytes_curve(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerCh
         x_title=say("chart.x_prunable_sparsity"),
         y_title=say("label.bytes_ratio"),
         ticks=tuple(range(math.ceil(top) + 1)),
-        below=width <= 300,
-        columns=4 if width > 430 else 2 if width >= NARROW else 1,
     )
     rows = frame.assign(line=frame["layout"].map(names), value=frame["ratio"])
     data = marks.inline(rows[["sparsity", "line", "value"]])

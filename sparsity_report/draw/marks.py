@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import altair as alt
 import pandas as pd
@@ -19,7 +19,6 @@ from sparsity_report.draw.theme import BLACK, BLUE, INK, LABEL, MUTED, SMALL
 from sparsity_report.words.sentences import say
 
 Rows = list[dict[str, Any]]
-Data: TypeAlias = alt.InlineData | alt.NamedData
 
 #: Settings of an axis without line and ticks.
 BARE: dict[str, Any] = {"ticks": False, "domain": False}
@@ -136,10 +135,6 @@ class Curve(Shape):
     x_title, y_title : str
     ticks : tuple of float
         Ticks of y.
-    below : bool
-        The legend is below, not above.
-    columns : int
-        Columns of the legend.
     """
 
     lines: tuple[Line, ...]
@@ -149,8 +144,6 @@ class Curve(Shape):
     top: float = 1.0
     kind: str = "ratio"
     ticks: tuple[float, ...] = ()
-    below: bool = False
-    columns: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,7 +246,7 @@ def tooltips(tips: Sequence[tuple[str, str]]) -> dict[str, Any]:
     return {"tooltip": fields, "description": alt.DescriptionValue(text)}
 
 
-def heat_map(data: Data, shape: HeatMap) -> alt.LayerChart:
+def heat_map(data: alt.InlineData, shape: HeatMap) -> alt.LayerChart:
     """Return a heat map with numbers in its cells if they fit."""
     base = alt.Chart(data)
     x, y = _block_axis(shape), _projection_axis(shape)
@@ -298,7 +291,7 @@ def color_bar(title: str, alt_text: str) -> alt.LayerChart:
     return theme.fitted(chart)
 
 
-def bars(data: Data, shape: Bars) -> alt.LayerChart:
+def bars(data: alt.InlineData, shape: Bars) -> alt.LayerChart:
     """Return bars."""
     scale = alt.Scale(domain=list(shape.domain))
     ticks: dict[str, Any] = {"tickCount": max(3, round(shape.width / 75))}
@@ -326,11 +319,7 @@ def bars(data: Data, shape: Bars) -> alt.LayerChart:
 
 
 def curve(
-    data: Data,
-    shape: Curve,
-    *,
-    evens: Data | None = None,
-    levels: Data | None = None,
+    data: alt.InlineData, shape: Curve, *, evens: alt.InlineData, levels: alt.InlineData
 ) -> alt.LayerChart:
     """Return lines, with break-evens as circles and levels as points."""
     x = share_axis("sparsity", shape.x_title, (0.0, 1.0))
@@ -338,25 +327,21 @@ def curve(
     values = alt.Axis(labelExpr=theme.tick(shape.kind), values=list(shape.ticks))
     y = alt.Y("value:Q", title=shape.y_title, scale=scale, axis=values)
     base = alt.Chart(data).encode(x=x, y=y)
-    layers = [base.mark_line(clip=True, strokeWidth=1.6).encode(**_strokes(shape))]
-    if evens is not None:
-        even = alt.Chart(evens).encode(x=x, y=y)
-        ring: dict[str, Any] = {"fill": "white", "strokeWidth": 1.3, "opacity": 1}
-        place: dict[str, Any] = {"align": "left", "dx": 6, "dy": -8, "fontSize": SMALL}
-        # White around the letters keeps them legible on another line.
-        halo = even.mark_text(stroke="#ffffff", strokeWidth=3, **place)
-        text = even.mark_text(color=INK, **place)
-        layers += [
-            even.mark_point(color=BLACK, size=34, **ring),
-            *(part.encode(text="label:N") for part in (halo, text)),
-        ]
-    if levels is not None:
-        level = alt.Chart(levels).encode(x=x, y=y)
-        text = level.mark_text(align="right", dx=-4, dy=11, fontSize=SMALL, color=INK)
-        layers += [
-            level.mark_point(color=BLACK, filled=True, size=44, opacity=1),
-            text.encode(text="label:N"),
-        ]
+    even = alt.Chart(evens).encode(x=x, y=y)
+    ring: dict[str, Any] = {"fill": "white", "strokeWidth": 1.3, "opacity": 1}
+    place: dict[str, Any] = {"align": "left", "dx": 6, "dy": -8, "fontSize": SMALL}
+    # White around the letters keeps them legible on another line.
+    halo = even.mark_text(stroke="#ffffff", strokeWidth=3, **place)
+    level = alt.Chart(levels).encode(x=x, y=y)
+    text = level.mark_text(align="right", dx=-4, dy=11, fontSize=SMALL, color=INK)
+    layers = [
+        base.mark_line(clip=True, strokeWidth=1.6).encode(**_strokes(shape)),
+        even.mark_point(color=BLACK, size=34, **ring),
+        halo.encode(text="label:N"),
+        even.mark_text(color=INK, **place).encode(text="label:N"),
+        level.mark_point(color=BLACK, filled=True, size=44, opacity=1),
+        text.encode(text="label:N"),
+    ]
     return alt.LayerChart(layer=layers, width=shape.width, height=shape.height)
 
 
@@ -474,15 +459,11 @@ def _digits_fit(shape: HeatMap) -> bool:
 def _strokes(shape: Curve) -> dict[str, Any]:
     """Return color and dash by line with one legend."""
     names, colors, dashes = (list(part) for part in zip(*shape.lines, strict=True))
+    place: Any = "bottom" if shape.width <= 300 else "top"
+    columns = 4 if shape.width > 430 else 2 if shape.width >= theme.NARROW else 1
     form: dict[str, Any] = {"symbolType": "stroke", "symbolSize": 220, "labelLimit": 220}
-    shown = legend(names, shape.below, shape.columns, **form)
-    return channels("line", names, shown, color=colors, strokeDash=dashes)
-
-
-def legend(names: Sequence[str], below: bool, columns: int, **form: Any) -> alt.Legend | None:
-    """Return a legend above or below, or None for a single name."""
-    side: Any = "bottom" if below else "top"
-    return None if len(names) < 2 else alt.Legend(title=None, orient=side, columns=columns, **form)
+    legend = alt.Legend(title=None, orient=place, columns=columns, **form)
+    return channels("line", names, legend, color=colors, strokeDash=dashes)
 
 
 def beside(left: str, dx: int, **form: Any) -> dict[str, Any]:

@@ -338,7 +338,7 @@ def test_names_of_bars_have_no_lines_and_those_of_points_have(study):
 def curve(rows, level=(), even=(), names=("CSR",), **options):
     shape = marks.Curve(
         lines=tuple(marks.Line(name, "#000000", [1, 0]) for name in names),
-        width=100, height=100, top=2.0, x_title="", y_title="", columns=2, **options,
+        width=100, height=100, top=2.0, x_title="", y_title="", **options,
     )  # fmt: skip
     return marks.curve(
         marks.inline(rows), shape, evens=marks.inline([*even]), levels=marks.inline([*level])
