@@ -246,15 +246,12 @@ class Row(NamedTuple):
     cells : tuple of Cell
     style : str
         A class for HTML; on paper ``"lead"`` is strong and ``"part"`` below it.
-    attributes : mapping
-        Further attributes for HTML.
     key : str
         Of the column that the row becomes in a table that is turned.
     """
 
     cells: tuple[Cell, ...]
     style: str = ""
-    attributes: Mapping[str, str] = {}
     key: str = ""
 
 
@@ -374,7 +371,7 @@ Values: TypeAlias = pd.DataFrame | Iterable[Mapping[str, Any]]
 def rows_of(columns: Sequence[Column], values: Values) -> tuple[Row, ...]:
     """Return rows of cells from mappings.
 
-    ``<key>_note`` is a note, ``<key>_kind`` a format of one cell, ``row_style`` a style.
+    ``<key>_note`` is a note, ``<key>_kind`` a format of one cell.
     """
     rows = []
     for row in plain_rows(values) if isinstance(values, pd.DataFrame) else values:
@@ -382,7 +379,7 @@ def rows_of(columns: Sequence[Column], values: Values) -> tuple[Row, ...]:
             Cell(row[c.key], row.get(f"{c.key}_kind") or c.kind, row.get(f"{c.key}_note") or "")
             for c in columns
         )
-        rows.append(Row(tuple(cells), row.get("row_style", "")))
+        rows.append(Row(tuple(cells)))
     return tuple(rows)
 
 
@@ -495,15 +492,14 @@ def _head_rows(table: Table, plain: bool) -> list[str]:
 
 
 def _html_row(row: Row, columns: Sequence[Column], plain: bool) -> str:
-    more = {"class": row.style, **row.attributes} if row.style else row.attributes
-    attributes = "".join(f' {key}="{escape(value)}"' for key, value in more.items())
+    style = f' class="{row.style}"' if row.style else ""
     first, *others = row.cells
     # In tables with variants as columns a row may have another unit than the columns.
     same = plain and len({cell.kind.unit for cell in others}) == 1
     unit = others[0].kind.unit if same and others[0].kind.unit != columns[-1].kind.unit else ""
     lead = f'<th scope="row"{_unit(unit)}{_digits(first, plain)}>{_html_cell(first)}</th>'
     rest = "".join(f"<td{_digits(cell, plain)}>{_html_cell(cell)}</td>" for cell in others)
-    return f"<tr{attributes}>{lead}{rest}</tr>"
+    return f"<tr{style}>{lead}{rest}</tr>"
 
 
 def _unit(unit: str | None) -> str:
