@@ -129,12 +129,12 @@ def test_a_table_copies_with_plain_digits(page, report, demo_study):
     layers = page.locator("#layers .tools")
     frame = pd.read_csv(io.StringIO(copied(page, layers)))
     own = demo_study.layers[demo_study.layers["variant"] == "Masked30"]
+    own = own[own["weight_total"] > 0]
     assert list(frame["Module"]) == list(own["module_name"])
-    assert list(frame["Parameters"]) == list(own["total"])
+    assert list(frame["Weights"]) == list(own["weight_total"])
     shares = frame["Masked30 / %"].to_numpy()
-    assert np.allclose(
-        shares, 100 * own["sparsity"].to_numpy(float), rtol=1e-14, atol=0, equal_nan=True
-    )
+    zeros = (own["weight_total"] - own["weight_nonzero"]).to_numpy(float)
+    assert np.allclose(shares, 100 * zeros / own["weight_total"].to_numpy(float), rtol=1e-14)
     page.locator("#layers summary").click()
     page.locator("#layers input[type=search]").fill("fc1")  # the matching rows, in the order shown
     lines = copied(page, layers).splitlines()
