@@ -192,8 +192,8 @@ def test_every_module_has_a_row_with_its_zeros(parsed, study):
     own = study.layers[study.layers["variant"] == "CSR30"]
     assert len(rows) == len(own) == 4
     for row, shown in zip(own.to_dict("records"), rows, strict=True):
-        zeros = f"{100 * (1 - row['nonzero'] / row['total']):.1f}\u202f%"
-        assert shown == f"{row['module_name']}MLP8\u202f×\u202f6{row['total']}{zeros}"
+        zeros = f"{100 * (1 - row['weight_nonzero'] / row['weight_total']):.1f}\u202f%"
+        assert shown == f"{row['module_name']}MLP8\u202f×\u202f6{row['weight_total']}{zeros}"
 
 
 def test_most_and_least_sparse_layers_are_ranked(parsed, study):
