@@ -71,6 +71,7 @@ class Address {
     const [first, value] = given[0] ?? ["", ""];
     const section = value === "" && document.getElementById(first);
     this.section = section ? first : "";
+    if (section && "open" in section) section.open = true;
     for (const [name, told] of given) if (name === "scheme") this.scheme?.set(told);
     if (this.root) this.restoreTraits(given);
     if (section && given.length > 1) section.scrollIntoView();

@@ -280,6 +280,16 @@ def test_sizes_of_packed_weights_name_what_they_are_relative_to(tmp_path):
 # Models.
 
 
+def test_zeros_of_rounding_are_no_pruning(tmp_path):
+    folder, _ = packing.packed_llama(tmp_path, "gptq-4-v1")
+    study = sr.compare(sr.dense(sr.load(folder)))
+    own = study.layers[study.layers["prunable"]]
+    share = 1 - own["weight_nonzero"].sum() / own["weight_total"].sum()
+    assert share > 0.05
+    assert study.facts.contenders == ()
+    assert str(verdict(study)).startswith(f"{100 * share:.1f} % of the ")
+
+
 def test_a_pruning_is_compared_with_its_own_model(demo):
     """Neither bytes nor perplexity of a larger model are those before pruning."""
     torch.manual_seed(0)

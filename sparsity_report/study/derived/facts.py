@@ -310,8 +310,13 @@ class Facts:
     @property
     def contenders(self) -> tuple[str, ...]:
         """The distinct prunings of the first pruned model by sparsity; the baseline only alone."""
-        names = tuple(self.first_prunings["variant"])
-        return tuple(n for n in names if self.baseline not in self.layouts_of(n)) or names
+        rows = self.study.variants
+        opened = {*rows.loc[rows["method"].isna(), "variant"]}
+        # Zeros of an opened model that rounding explains are no pruning.
+        pruned = {name for names in self.already_pruned.values() for name in names}
+        names = [n for n in self.first_prunings["variant"] if n not in opened or n in pruned]
+        others = [n for n in names if self.baseline not in self.layouts_of(n)]
+        return tuple(others or names)
 
     @cached_property
     def main_level(self) -> tuple[float, list[str]]:
