@@ -19,6 +19,7 @@ from wording import wording
 import sparsity_report as sr
 from sparsity_report.cli.options import PANELS
 from sparsity_report.files.package_data import DEMO
+from sparsity_report.words.strip_text import strip_texts
 
 pytestmark = pytest.mark.slow(seconds=60)
 
@@ -49,7 +50,9 @@ def test_run_on_the_demo(demo_run):
     assert run.stderr == ""
     *sentences, last = run.stdout.splitlines()
     study = sr.read_study(out / "study.json")
-    assert sentences == sr.summarize(study)[:3]
+    figures = strip_texts(study.facts)
+    expected = [f"{each['title']}: {each['number']} ({each['note']})" for each in figures]
+    assert sentences == [sr.summarize(study)[0], *expected]
     assert last.startswith("Written to results: study.json")
     written = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
     assert {"report.html", "study.json", "structural_layers/layers_csr30.csv"} <= written

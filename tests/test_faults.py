@@ -478,7 +478,7 @@ def studies(tmp_path_factory):
     with (
         mock.patch.multiple(sr, **stand_ins),
         mock.patch("sparsity_report.cli.outputs.import_altair"),
-        mock.patch("sparsity_report.findings.study_findings.headlines", return_value=[]),
+        mock.patch("sparsity_report.cli.outputs.answer", return_value=[]),
         mock.patch("sparsity_report.report.tables.pair_tables.small", return_value=[]),
     ):
         yield [folder / "study.json" for folder in folders]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,8 +44,6 @@ def check_outputs(outputs: Outputs) -> None:
 def write(study: Comparison, outputs: Outputs, source: str | None = "") -> None:
     """Write the files of a study, all or none, and print its main findings."""
     import sparsity_report as sr
-    from sparsity_report.findings.verdict import verdict
-    from sparsity_report.words.strip_text import strip_texts
 
     out, folder = outputs.out, outputs.template_dir
     report = partial(sr.write_report, study, template_dir=folder)
@@ -67,13 +65,22 @@ def write(study: Comparison, outputs: Outputs, source: str | None = "") -> None:
                 progress(number, len(wanted), label)
         if files.removed:
             summary += f"; removed {len(files.removed)} files of another run"
-    tell(str(verdict(study)))
-    for tile in strip_texts(study.facts):
-        tell("{title}: {number} ({note})".format(**tile))
+    for line in answer(study):
+        tell(line)
     tell(summary)
     if outputs.shown:
         page = out / ("report.html" if outputs.html else "report.pdf")
         open_page(page.resolve().as_uri())
+
+
+def answer(study: Comparison) -> Iterator[str]:
+    """Yield the verdict and the figures at the head of the report."""
+    from sparsity_report.findings.verdict import verdict
+    from sparsity_report.words.strip_text import strip_texts
+
+    yield str(verdict(study))
+    for figure in strip_texts(study.facts):
+        yield "{title}: {number} ({note})".format(**figure)
 
 
 def remark(study: Comparison) -> None:
