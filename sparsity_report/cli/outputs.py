@@ -76,8 +76,10 @@ def write(study: Comparison, outputs: Outputs, source: str | None = "") -> None:
 def answer(study: Comparison) -> Iterator[str]:
     """Yield the verdict and the figures at the head of the report."""
     from sparsity_report.findings.verdict import verdict
+    from sparsity_report.study.notes import EDITED_STUDY, note_findings
     from sparsity_report.words.strip_text import strip_texts
 
+    yield from map(str, note_findings(study.notes, {EDITED_STUDY}))
     yield str(verdict(study))
     for figure in strip_texts(study.facts):
         yield "{title}: {number} ({note})".format(**figure)
