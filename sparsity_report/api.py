@@ -38,8 +38,8 @@ def summarize(study: Comparison | Pair | Difference) -> list[str]:
     >>> import sparsity_report as sr
     >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.3)
     >>> study = sr.compare(sr.dense(sr.load()), sr.masked(pruning), sr.csr(pruning))
-    >>> print(sr.summarize(study)[1][:44])
-    CSR30 stores 1.33 times the bytes of Dense (
+    >>> print(sr.summarize(study)[0][:53])
+    At 30 % sparsity, CSR makes the model a third larger,
     """
     from sparsity_report.findings.difference import Difference
     from sparsity_report.findings.difference_findings import difference_findings

@@ -405,7 +405,7 @@ def spaced(places: Sequence[float], gap: float, length: float) -> list[float]:
     Examples
     --------
     >>> spaced([50, 10, 52], 12, 100), spaced([98, 99], 12, 100)
-    ([45.0, 10.0, 57.0], [88.0, 100.0])
+    ([45.0, 10.0, 57.0], [88, 100])
     """
     order = sorted(range(len(places)), key=lambda place: places[place])
     # Neighbors that are too near share the mean of where they would be.

@@ -128,7 +128,7 @@ def write_thesis(
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     written = sr.write_thesis(study, folder)
     >>> [path.name for path in written[:3]]
-    ['sparsity_column.pdf', 'sparsity_column.svg', 'sparsity_column.png']
+    ['csr_bytes_column.pdf', 'csr_bytes_column.svg', 'csr_bytes_column.png']
     """
     check_options("write_thesis", paper, Paper.__annotations__)
     widths = {"column": paper.get("column_cm", 8.5), "text": paper.get("text_cm", 16.0)}

@@ -1,9 +1,10 @@
 """Bytes of the prunable matrices of each variant in every storage layout."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from sparsity_report.counting.n_m_patterns import KNOWN, Pattern
@@ -91,6 +92,32 @@ def layout_ends(layers: pd.DataFrame) -> pd.DataFrame:
         with only zeros (``empty``).
     """
     return summed(layer_ends(layers).groupby("layout", sort=False))
+
+
+def layout_curve(ends: pd.DataFrame, sparsities: Sequence[float] | None = None) -> pd.DataFrame:
+    """Return the bytes of layouts at several sparsities, from their lines, see :func:`layout_ends`.
+
+    Parameters
+    ----------
+    ends : pandas.DataFrame
+        Of :func:`layout_ends`, for the layouts of the curve.
+    sparsities : sequence of float, optional
+        By default 0, 1, … 100 %.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``sparsity, layout, bytes, ratio`` (to dense bytes).
+    """
+    shares = np.arange(101) / 100 if sparsities is None else np.asarray(sparsities, dtype=float)
+    lines = [pd.DataFrame(columns=["sparsity", "layout", "bytes", "ratio"])]
+    for layout, (total, dense, full, empty) in ends.astype("int64").iterrows():
+        # Both weights and bytes are whole numbers.
+        left = total - np.rint(total * shares)
+        size = empty + np.rint((full - empty) * left / total).astype(np.int64)
+        frame = pd.DataFrame({"sparsity": shares, "layout": str(layout), "bytes": size})
+        lines.append(frame.assign(ratio=size / dense))
+    return pd.concat(lines[1:] or lines, ignore_index=True)
 
 
 def layer_ends(layers: pd.DataFrame) -> pd.DataFrame:

@@ -98,8 +98,8 @@ def speaking(
     --------
     >>> from sparsity_report.words.sentences import say
     >>> with speaking("fr"):
-    ...     say("audit.excluded_share", reason="norm", share=0.3)
-    'norm (30,0\xa0%)'
+    ...     say("finding.zeros_of_group", group="MLP", share=0.3)
+    '30,0\xa0% (MLP)'
     """
     before = _SPOKEN.set(
         language if isinstance(language, Language) else _catalogue(language, template_dir)

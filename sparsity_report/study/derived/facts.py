@@ -39,7 +39,7 @@ from sparsity_report.study.frames import StudyFrames
 from sparsity_report.study.layers import records
 from sparsity_report.study.levels.levels import dense_sizes, selected, variant_sums
 from sparsity_report.study.schema import FILES, TABLES
-from sparsity_report.study.storage_layouts import layout_ends
+from sparsity_report.study.storage_layouts import layout_curve, layout_ends
 
 # Largest distance of zeros from a target that is reached.
 _NEAR = 0.005
@@ -506,19 +506,7 @@ class Facts:
         pandas.DataFrame
             ``sparsity, layout, bytes, ratio`` (to dense bytes); empty if nothing is prunable.
         """
-        shares = np.arange(101) / 100 if sparsities is None else np.asarray(sparsities, dtype=float)
-        ends = self._ends.reindex([*CURVE_LAYOUTS]).dropna()
-        lines = []
-        for layout, (total, dense, full, empty) in ends.astype("int64").iterrows():
-            # Both weights and bytes are whole numbers.
-            left = total - np.rint(total * shares)
-            size = empty + np.rint((full - empty) * left / total).astype(np.int64)
-            frame = pd.DataFrame({"sparsity": shares, "bytes": size, "ratio": size / dense})
-            lines.append(frame.assign(layout=str(layout)))
-        columns = ["sparsity", "layout", "bytes", "ratio"]
-        if not lines:
-            return pd.DataFrame(columns=columns)
-        return pd.concat(lines, ignore_index=True)[columns]
+        return layout_curve(self._ends.reindex([*CURVE_LAYOUTS]).dropna(), sparsities)
 
     @cached_property
     def _ends(self) -> pd.DataFrame:
