@@ -196,7 +196,7 @@ def test_memory_that_runs_out_is_one_line(folder, monkeypatch, tmp_path, allocat
         (
             patterns.Zeros,
             "add",
-            r"model: patterns: memory ran out; leave them out \(patterns=False",
+            r"\S+/model: patterns: memory ran out; leave them out \(patterns=False",
         ),
         (checkpoint, "read_config", r".* cannot be opened: memory ran out; "),
     ):

@@ -426,6 +426,6 @@ def test_odd_input_has_a_sensible_verdict(case, tmp_path):
 
 
 def test_every_sentence_of_the_verdict_is_translated():
-    path = Path(sr.__file__).parents[1] / "templates" / "languages" / "fr.json"
+    path = Path(__file__).parents[2] / "templates" / "languages" / "fr.json"
     french = json.loads(path.read_text(encoding="utf-8"))["sentences"]
     assert {key for key in ENGLISH if key.startswith("verdict.")} <= set(french)

@@ -62,7 +62,8 @@ def timed(seed, costs, seconds):
 
 def verdicts(rows):
     facts = {"scope": "layer", "tokens": 1, "cache": "in cache", "kernel": "CSR × vector",
-             "cores": 4, "threads": 1, "others": None, "load": None}  # fmt: skip
+             "weight_bytes": 64, "cores": 4, "threads": 1, "others": None,
+             "load": None}  # fmt: skip
     frame = pd.DataFrame(rows).assign(**facts)
     return speedups.speeds(frame, {}).groupby("variant")["verdict"].agg(list).to_dict()
 

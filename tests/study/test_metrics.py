@@ -61,20 +61,6 @@ def test_layers_of_other_sizes_have_no_difference(study):
     assert np.isnan(difference(rows, rows.iloc[:0]).amounts).all()
 
 
-def test_beyond_a_bell_curve(demo, study):
-    pruning = sr.global_magnitude(demo, 0.3)
-    patterns = study.patterns[study.patterns["variant"] == "Masked30"]
-    figure = layer_metrics.beyond(patterns)
-    for name in figure.names[:4]:
-        values = weights_of(demo, name)
-        expected = math.erf(pruning.threshold / (values.std() * math.sqrt(2)))
-        zeros = (np.abs(values) <= pruning.threshold).mean()
-        assert of(figure, [name]) == pytest.approx(zeros - expected, abs=1e-4)
-    # Without one threshold there is no expectation.
-    two_four = study.patterns[study.patterns["variant"] == "Masked2:4"]
-    assert np.isnan(layer_metrics.beyond(two_four).amounts).all()
-
-
 def test_beyond_at_a_threshold(demo, study):
     rows = study.facts.layers("Masked30")
     cut = sr.global_magnitude(demo, 0.3).threshold

@@ -68,7 +68,7 @@ def test_numbers_in_names(tmp_path):
     assert {module.name: module.block for module in weights.modules} == numbers
     study = sr.compare(sr.dense(weights))
     assert study.layers["block"].dropna().tolist() == [7]
-    assert study.facts.grid("Dense").blocks == ["7"]
+    assert study.facts.grid("Dense").blocks == ["outside", "7"]
     save_file({f"layers.{'9' * 5000}.weight": torch.ones(2)}, file)
     refused("a name of 5,014 characters is longer than the limit of 4,096; rename it", file)
     save_file({f"layers.{'9' * 50}.weight": torch.ones(2)}, file)
