@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from sparsity_report.study.comparison import Comparison
     from sparsity_report.study.pairs.pair import Pair
 
+# Key of the sentences on texts that variants wrote.
+_CONTINUATION = "finding.continuation"
 # Suffixes of the files of a pair.
 _REPORTS, _DATA = (".html", ".pdf"), ".json"
 
@@ -74,7 +76,8 @@ def write(study: Comparison, outputs: Outputs, source: str | None = "") -> None:
 
 
 def answer(study: Comparison) -> Iterator[str]:
-    """Yield the verdict and the figures at the head of the report."""
+    """Yield the verdict, the figures at the head of the report, and texts written by variants."""
+    from sparsity_report.findings.study_findings import topics
     from sparsity_report.findings.verdict import verdict
     from sparsity_report.study.notes import EDITED_STUDY, note_findings
     from sparsity_report.words.strip_text import strip_texts
@@ -83,6 +86,7 @@ def answer(study: Comparison) -> Iterator[str]:
     yield str(verdict(study))
     for figure in strip_texts(study.facts):
         yield "{title}: {number} ({note})".format(**figure)
+    yield from (str(each) for each in topics(study)["quality"] if each.key == _CONTINUATION)
 
 
 def remark(study: Comparison) -> None:

@@ -79,7 +79,7 @@ def test_they_stand_side_by_side_and_are_kept(tmp_path, demo):
     expected = sr.continuations(sr.dense(demo), "import")["continuation"][0]
     assert study.continuations["continuation"][0] == expected
     assert study.continuations["variant"].tolist() == ["Dense", "Masked30", "CSR30"]
-    told = [line for line in sr.summarize(study) if line.startswith("After “import”, ")]
+    told = [line for line in run.stdout.splitlines() if line.startswith("After “import”, ")]
     assert len(told) == study.continuations["continuation"].nunique()
     assert f"Dense generates “{' '.join(expected.split())}”." in told[0]
     table = study_tables.continuations(study)
