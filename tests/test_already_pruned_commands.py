@@ -54,12 +54,18 @@ def full_run(checkpoint, tmp_path_factory):
     return run, out
 
 
+def statements(out):
+    """Return the findings in a folder's study as one text, numbers without spaces."""
+    study = json.loads((out / "study.json").read_text(encoding="utf-8"))
+    return " ".join(study["findings"]).replace("\u202f", "")
+
+
 def test_run_counts_the_zeros_as_they_are(full_run):
     run, out = full_run
-    first = run.stdout.splitlines()[0].replace("\u202f", "")
-    assert first.startswith(f"{WEIGHTS // 2} of {WEIGHTS} prunable weights (50.0 %) were zero when")
-    assert "set" not in run.stdout
-    assert "Pruning zeroed" not in run.stdout
+    assert run.stdout.startswith("The model came with 50.0 % of its prunable weights zero. ")
+    text = statements(out)
+    assert f"{WEIGHTS // 2} of {WEIGHTS} prunable weights (50.0 %) were zero when" in text
+    assert "Pruning zeroed" not in text
     study = sr.read_study(out / "study.json")
     assert study.variants["variant"].tolist() == ["Dense", "Pruned50", "CSR50"]
     zeros = study.totals["prunable_total"] - study.totals["prunable_nonzero"]
@@ -73,10 +79,11 @@ def test_page_pdf_and_thesis_name_what_they_found(full_run):
     subprocess.run(["pdftotext", out / "report.pdf", out / "pdf.txt"], check=True)
     texts = [(out / name).read_text(encoding="utf-8") for name in ("report.html", "pdf.txt")]
     for text in texts:
-        plain = re.sub(r"\s+", " ", text)
-        assert "The model was already pruned when it was opened" in plain
+        plain = re.sub(r"\s+", " ", re.sub("<[^>]*>", "", text))
+        assert "The model came with 50.0 % of its prunable weights zero. " in plain
+        assert "were zero when the model was opened, and Pruned50 and CSR50 add none" in plain
         assert "pruned to" not in plain
-        assert "Masked" not in plain
+        assert not re.search(r"Masked\d", plain)
     numbers = (out / "thesis" / "numbers.tex").read_text(encoding="utf-8")
     assert r"\PrunedFiftySparsityPrunable" in numbers
 
@@ -87,10 +94,13 @@ def test_page_pdf_and_thesis_name_what_they_found(full_run):
 def test_run_prunes_further(checkpoint, tmp_path, level, new):
     run = command("run", checkpoint, "--sparsity", level, *QUICK, "--out", tmp_path / "o")
     assert run.returncode == 0, run.stderr
-    text = run.stdout.replace("\u202f", "")
-    assert f"Of {WEIGHTS} prunable weights, {WEIGHTS // 2} were zero before" in text
-    assert f"Pruning zeroed {new} more in each of Masked" in text
-    assert f"so {WEIGHTS // 2 + new} are zero in all" in text
+    verdict = "At 60 % sparsity, " if new else "The model came with 50.0 % of its prunable weights"
+    assert run.stdout.startswith(verdict)
+    text = statements(tmp_path / "o")
+    assert f"Pruning zeroed {new} of {WEIGHTS} prunable weights in each of Masked" in text
+    before = f"{WEIGHTS // 2} prunable weights were zero before"
+    assert f"{before}, so {WEIGHTS // 2 + new} are zero in all" in text
+    assert ("a single threshold" in text) == (new > 0)
 
 
 def test_as_is_counts_any_model(tmp_path, checkpoint):
@@ -110,13 +120,13 @@ def test_a_policy_needs_a_level_and_a_pattern_does_not(checkpoint, tmp_path):
     assert "add --sparsity for --policy layerwise" in run.stderr
     run = command("run", checkpoint, "--policy", "2:4", *QUICK, "--out", tmp_path / "o")
     assert run.returncode == 0, run.stderr
-    text = run.stdout.replace("\u202f", "")
     weights = sr.load(checkpoint)
     new = sr.n_m(weights, 2, 4)
     left = sum(
         int((weights.tensor(p.name) * new.mask(p.name)).count_nonzero()) for p in weights.prunable
     )
-    assert f"Pruning zeroed {WEIGHTS // 2 - left} more" in text
+    text = statements(tmp_path / "o")
+    assert f"Pruning zeroed {WEIGHTS // 2 - left} of {WEIGHTS} prunable weights" in text
 
 
 def test_sensitivity_needs_a_level(checkpoint, tmp_path):
@@ -127,11 +137,12 @@ def test_sensitivity_needs_a_level(checkpoint, tmp_path):
 
 def test_another_model_is_reported(checkpoint, tmp_path):
     run = command("run", "--also", checkpoint, *QUICK, "--out", tmp_path / "o")
-    text = run.stdout.replace("\u202f", "")
-    assert text.startswith("Pruning zeroed")
+    assert run.stdout.startswith("At 30 % sparsity, ")
+    text = statements(tmp_path / "o")
     assert f"{WEIGHTS // 2} of {WEIGHTS} prunable weights (50.0 %) of half were zero" in text
     run = command("run", checkpoint, "--also", DEMO, *QUICK, "--out", tmp_path / "o")
-    assert "demo, as loaded, contains 0 zeros" in run.stdout
+    assert run.returncode == 0, run.stderr
+    assert "demo, as loaded, contains 0 zeros" in statements(tmp_path / "o")
 
 
 def test_render_diff_and_pair(full_run, checkpoint, tmp_path):
@@ -166,7 +177,8 @@ def test_the_notebook_says_what_it_zeroed(checkpoint, tmp_path):
     (path,) = tmp_path.glob("*.ipynb")
     cells = nbformat.read(path, as_version=4).cells
     printed = "".join(o.get("text", "") for cell in cells for o in cell.get("outputs", ()))
-    assert "Pruning zeroed 0 more in Masked30" in printed
+    plain = printed.replace("\u202f", "")
+    assert f"Pruning zeroed 0 of {WEIGHTS} prunable weights in each of Masked30" in plain
 
 
 def test_a_quantized_checkpoint_is_pruned_as_before(quantized, tmp_path):
@@ -177,7 +189,7 @@ def test_a_quantized_checkpoint_is_pruned_as_before(quantized, tmp_path):
     weights = sr.load(quantized)
     before = sum(int((weights.tensor(p.name) == 0).sum()) for p in weights.prunable)
     assert before > 0
-    assert f"{before} were zero before" in run.stdout.replace("\u202f", "")
+    assert f" {before} prunable weights were zero before" in statements(tmp_path / "o")
 
 
 def test_a_gguf_of_a_pruned_model(tmp_path):
@@ -189,12 +201,16 @@ def test_a_gguf_of_a_pruned_model(tmp_path):
     write_gguf(tmp_path / "half.gguf", tensors, "mystery", block_count=1)
     run = command("run", tmp_path / "half.gguf", *QUICK, "--out", tmp_path / "o")
     assert run.returncode == 0, run.stderr
-    assert "4096 of 8192 prunable weights (50.0 %) were zero" in run.stdout.replace("\u202f", "")
+    assert "4096 of 8192 prunable weights (50.0 %) were zero" in statements(tmp_path / "o")
 
 
 def test_in_french(checkpoint, tmp_path):
     run = command("run", checkpoint, "--language", "fr", *QUICK, "--out", tmp_path / "o")
     assert run.returncode == 0, run.stderr
-    assert "étaient nuls à l’ouverture du modèle" in run.stdout
+    assert run.stdout.startswith(
+        "Le modèle est arrivé avec 50,0\u00a0% de ses poids élagables nuls."
+    )
+    study = sr.read_study(tmp_path / "o" / "study.json")
     with sr.speaking("fr"):
+        assert "étaient nuls à l’ouverture du modèle" in sr.summarize(study)[1]
         assert say("method.existing_zeros") == "zéros du modèle ouvert"

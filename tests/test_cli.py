@@ -1,6 +1,7 @@
 """The command line as a person runs it: last lines, exit codes; as a process where that counts."""
 
 import json
+import math
 import os
 import re
 import shutil
@@ -101,7 +102,9 @@ def test_an_edited_study_is_rendered_with_a_word_or_refused(demo_run, tmp_path):
     assert run.stdout.startswith("This study was edited by hand after it was written")
     run = command("diff", out / "study.json", edited)
     assert run.returncode == 0, run.stderr
-    assert run.stdout.startswith(f"{wording('difference.after_edited')}\nNo diff")
+    no_difference, *others = run.stdout.splitlines()
+    assert no_difference.startswith("No diff")
+    assert others == [wording("difference.after_edited")]
     for line in (["render", edited, *plain], ["diff", edited, out / "study.json"]):
         run = command(*line, "--strict")
         assert run.returncode == 2
@@ -115,13 +118,16 @@ def test_an_edited_study_is_rendered_with_a_word_or_refused(demo_run, tmp_path):
 def test_a_french_report_with_templates_of_ones_own(demo_run, tmp_path):
     _, out = demo_run
     (tmp_path / "mine" / "sections").mkdir(parents=True)
-    (tmp_path / "mine" / "sections" / "flops.html.j2").write_text("<p>Mes mots</p>")
+    (tmp_path / "mine" / "sections" / "storage.html.j2").write_text("<p>Mes mots</p>")
     run = command(
         "render", out / "study.json", "--out", tmp_path / "fr", "--language", "fr",
         "--template-dir", tmp_path / "mine", "--no-csv", "--no-png",
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
-    assert "poids élagables" in run.stdout.splitlines()[0]
+    verdict, *figures, _ = run.stdout.splitlines()
+    assert verdict.startswith("À 30\u00a0% de zéros, le CSR ")
+    assert "Qualité\u00a0: non mesurée (à mesurer avec --perplexity)" in figures
+    assert all("\u00a0: " in figure for figure in figures)
     page = (tmp_path / "fr" / "report.html").read_text(encoding="utf-8")
     assert '<html lang="fr">' in page
     assert "Mes mots" in page
@@ -136,7 +142,9 @@ def test_choosing_what_is_written(tmp_path):
     assert run.returncode == 0, run.stderr
     written = sorted(path.name for path in (tmp_path / "o").iterdir())
     assert written == [".sparsity-report.sha256", "structural_layers", "study.json"]
-    assert "Masked50" in run.stdout
+    assert run.stdout.startswith("At 50 % sparsity, ")
+    study = sr.read_study(tmp_path / "o" / "study.json")
+    assert study.variants["variant"].tolist() == ["Dense", "Masked50", "CSR50"]
 
 
 def test_paper_and_thesis(demo_run, tmp_path):
@@ -211,7 +219,12 @@ def test_loading_draws_no_bars(capfd):
 def test_run_on_real_checkpoints(minilm_path, tmp_path):
     run = command("run", minilm_path, "--no-png", "--out", tmp_path / "m")
     assert run.returncode == 0, run.stderr
-    assert "of 10\u202f764\u202f288 prunable weights" in run.stdout
+    assert run.stdout.startswith("At 30 % sparsity, ")
+    study = sr.read_study(tmp_path / "m" / "study.json")
+    # Six blocks and a pooler, 384 wide.
+    weights = 6 * (4 * 384**2 + 2 * 384 * 1536) + 384**2
+    assert set(study.totals["prunable_total"]) == {weights}
+    assert f" of {weights:_} prunable weights".replace("_", "\u202f") in sr.summarize(study)[1]
 
 
 def test_a_grid_of_policies_and_models_pruned_elsewhere(demo, tmp_path):
@@ -468,13 +481,19 @@ def test_measurements_go_into_everything(tmp_path):
     for name in ("speed", "crossover", "quality", "sensitivity"):
         drawn = (tmp_path / "o" / "figures" / f"{name}.png").is_file()
         assert drawn or name == "crossover"  # where none is certain there is nothing to draw
+    before, after = study.quality["nll"].map(math.exp)[:2]
+    verdict, perplexity, *_ = done.stdout.splitlines()
+    assert f"raises perplexity from {before:.1f} to {after:.1f}." in verdict
+    assert perplexity.startswith(f"Perplexity: {before:.1f} → {after:.1f} (some.txt, ")
+    text_of_findings = " ".join(sr.summarize(study))
+    most, least = sorted(study.sensitivity["nll_increase"], reverse=True)
     for phrase in (
         " at a time, ",
-        "Perplexity on some.txt ",
-        "nats for CSR30",
         "pruned alone at 30 %",
+        f"costs most (+{most:.3f} nats per token)",
+        f"costs least (+{least:.3f})",
     ):
-        assert sum(phrase in line for line in done.stdout.splitlines()) >= 1, phrase
+        assert phrase in text_of_findings
     page = (tmp_path / "o" / "report.html").read_text(encoding="utf-8")
     assert "some.txt" in page
     assert 'id="quality"' in page

@@ -85,7 +85,7 @@ def answer(study: Comparison) -> Iterator[str]:
     yield from map(str, note_findings(study.notes, {EDITED_STUDY}))
     yield str(verdict(study))
     for figure in strip_texts(study.facts):
-        yield "{title}: {number} ({note})".format(**figure)
+        yield say("cli.figure", **figure)
     yield from (str(each) for each in topics(study)["quality"] if each.key == _CONTINUATION)
 
 

@@ -111,7 +111,8 @@ def _arithmetic(study: Comparison) -> Iterator[Phrase]:
 
 
 def _spread(study: Comparison) -> Iterator[Phrase]:
-    pruned = study.variants[study.variants["threshold"].notna()]
+    # A threshold of zero pruned nothing.
+    pruned = study.variants[study.variants["threshold"] > 0]
     uneven: list[dict[str, Any]] = []
     for names, row in _alike(pruned, ["fingerprint", "threshold"]):
         spread = study.facts.spread(names[0])
