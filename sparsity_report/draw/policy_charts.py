@@ -65,7 +65,7 @@ def hero_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart |
 
 def hero_points(study: Comparison) -> tuple[Figure, Rows]:
     """Return the figure of :func:`hero_chart` and a point per variant; none without a chart."""
-    pruned = list(study.facts.first_prunings["variant"])
+    pruned = study.facts.contenders
     if len(pruned) < 2:
         return _BYTES, []
     scores = _scores(study, _PERPLEXITY)
@@ -104,7 +104,7 @@ def _scores(study: Comparison, figure: Figure) -> Rows:
 
 def _size(study: Comparison, variant: str) -> dict[str, Any]:
     """Return the sparsity and the bytes of a variant in its smallest lossless layout."""
-    facts, layout = study.facts, study.facts.smallest_layout(variant)
+    facts, layout = study.facts, study.facts.smallest_layout(variant, "model")
     return {
         "variant": variant,
         "sparsity": facts.total(variant, "sparsity_prunable"),
