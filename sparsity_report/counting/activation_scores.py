@@ -1,5 +1,7 @@
 """Pruning by magnitude times input norm, row by row, as Wanda does."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -9,13 +11,13 @@ from operator import itemgetter
 from typing import TypeVar
 
 import numpy as np
-import torch
 
 from sparsity_report.counting import pruning
 from sparsity_report.counting.histogram import Floats, Integers
 from sparsity_report.counting.progress import Progress
 from sparsity_report.counting.pruning import CountedCut, Cut, GroupCut, InputNorms, nonzeros
 from sparsity_report.counting.workers import in_order
+from sparsity_report.deferred import torch
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.tensor_slices import Slice, memory_slices
 from sparsity_report.weights.weights import Parameter, Weights

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from sparsity_report.counting.quantization_steps import StepCounter, Steps, merge_counts
 from sparsity_report.counting.workers import work_through
+from sparsity_report.deferred import torch
 from sparsity_report.weights.tensor_slices import Slice, memory_slices
 
 Floats = npt.NDArray[np.float64]

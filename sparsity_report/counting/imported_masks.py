@@ -1,5 +1,7 @@
 """Pruning by masks from a file or a mapping, stored as one bit per weight."""
 
+from __future__ import annotations
+
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -8,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from sparsity_report.counting.counts import count_weights
 from sparsity_report.counting.policies import check_values
 from sparsity_report.counting.progress import Progress
 from sparsity_report.counting.pruning import Basis, CountedCut, Cut, FrozenArray, Pruning
+from sparsity_report.deferred import torch
 from sparsity_report.errors import SparsityReportError, writable
 from sparsity_report.sparse.shares import zero_share
 from sparsity_report.weights.sources.npz import Array, Values, read_npz

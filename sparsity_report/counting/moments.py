@@ -1,10 +1,13 @@
 """Mean magnitude, standard deviation and smallest nonzero magnitude of weights."""
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
 
 import numpy as np
-import torch
+
+from sparsity_report.deferred import torch
 
 # Values converted to double at a time, so that they stay in the processor's cache.
 _RUN = 2**15

@@ -1,5 +1,7 @@
 """Pruning policies: global and layerwise magnitude, N:M patterns and random pruning."""
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
@@ -7,7 +9,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from sparsity_report.counting.activation_scores import check_n_m, cut_groups
 from sparsity_report.counting.allocation import Allocation, check_sparsity, compute_quotas
@@ -17,6 +18,7 @@ from sparsity_report.counting.histogram import Magnitudes
 from sparsity_report.counting.progress import Progress, with_bar
 from sparsity_report.counting.pruning import CountedCut, Cut, Pruning, ThresholdCut, ZeroCut
 from sparsity_report.counting.ranks import find_levels, read_buckets, refine_level
+from sparsity_report.deferred import torch
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.sparse.shares import zero_share
 from sparsity_report.weights.tensor_slices import Slice, pieces

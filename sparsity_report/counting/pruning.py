@@ -1,5 +1,7 @@
 """Prunings as values: the cut of each tensor, its mask, and the model after a pruning."""
 
+from __future__ import annotations
+
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
@@ -9,15 +11,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import nn
 
 from sparsity_report.counting.histogram import Magnitudes
 from sparsity_report.counting.n_m_patterns import parse_pattern
+from sparsity_report.deferred import nn, torch
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.hooks import Presentable
 from sparsity_report.phrases import Phrase, phrase
-from sparsity_report.weights.anatomy.parameter_places import locate, put_, value, walk
 from sparsity_report.weights.tensor_slices import Slice
 from sparsity_report.weights.weights import Module, Weights
 
@@ -34,7 +34,7 @@ _WORDS = {
 # Weights masked at a time: bounds the memory beyond the copy that is pruned.
 _BLOCK = 2**22
 # Integer dtypes by the bytes of a weight.
-_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32}
+_BITS = {1: "uint8", 2: "int16", 4: "int32"}
 
 
 def inputs_last(tensor: torch.Tensor, sizes: tuple[int, int]) -> torch.Tensor:
@@ -60,7 +60,7 @@ def apply_mask_(tensor: torch.Tensor, stays: torch.Tensor) -> None:
     """
     # Bits are multiplied by 0 or 1, because float8 lacks masked_fill.
     if (bits := _BITS.get(tensor.itemsize)) is not None:
-        tensor.view(bits).mul_(stays)
+        tensor.view(getattr(torch, bits)).mul_(stays)
     else:
         tensor.masked_fill_(~stays, 0)
 
@@ -438,16 +438,17 @@ class Pruning(Presentable):
             return self.cuts[name].mask(tensor)
         return torch.ones_like(tensor, dtype=torch.bool)
 
-    @torch.no_grad()
     def apply_(self, model: nn.Module) -> nn.Module:
         """Set the pruned weights of `model`, an unmasked copy, to zero in place."""
+        from sparsity_report.weights.anatomy.parameter_places import locate, put_, value, walk
+
         places = locate(walk(model))
-        for name in self.changed:
-            cut = self.cuts[name]
-            module, leaf = places[name]
-            tensor = value(module, leaf)
-            cut.apply_(tensor)
-            put_(module, leaf, tensor)
+        with torch.no_grad():
+            for name in self.changed:
+                module, leaf = places[name]
+                tensor = value(module, leaf)
+                self.cuts[name].apply_(tensor)
+                put_(module, leaf, tensor)
         return model
 
 

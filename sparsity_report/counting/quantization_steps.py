@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
+from sparsity_report.deferred import torch
 from sparsity_report.weights.tensor_slices import Rounding, Slice
 
 Floats = npt.NDArray[np.float64]

@@ -4,17 +4,17 @@ The slow parts of NumPy, torch and compiled loops release Python's lock. Results
 of the jobs, so that their sums are equal to the bit on every run.
 """
 
+from __future__ import annotations
+
 import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
 from typing import TypeVar
 
-import torch
-
+from sparsity_report.deferred import torch
 from sparsity_report.errors import SparsityReportError, ran_out
 from sparsity_report.weights.tensor_slices import Slice
 
@@ -23,11 +23,14 @@ T = TypeVar("T")
 
 # Values that are counted in the calling thread, as handing them over would take longer.
 _SMALL = 2**12
-# Torch's own threads would compete with the threads of the pool.
-_one_thread = partial(torch.set_num_threads, 1)
 _THREADS = min(4, os.cpu_count() or 1)
 # Tasks submitted ahead of their results: enough to feed every worker, with bounded memory.
 _THREADS_AHEAD, _REMOTE_AHEAD = 8 * _THREADS, 1024
+
+
+def _one_thread() -> None:
+    # Torch's own threads would compete with the threads of the pool.
+    torch.set_num_threads(1)
 
 
 def work_through(

@@ -5,12 +5,14 @@ differs. Otherwise values decide: equal rows first, then the most similar ones. 
 aligned before the matrices that use it, and a block before its experts.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 import numpy as np
-import torch
 
+from sparsity_report.deferred import torch
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.pairing import unit_matching
 from sparsity_report.pairing.align_embeddings import align_embeddings

@@ -1,10 +1,12 @@
 """Alignment of the channels of the width and of the tokens, by the embedding."""
 
+from __future__ import annotations
+
 from collections import defaultdict
 
 import numpy as np
-import torch
 
+from sparsity_report.deferred import torch
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.pairing.alignment import Alignment, differing_share, match_rows
 from sparsity_report.pairing.fingerprints import iterate_rows, pick_columns, read_matrix

@@ -3,13 +3,15 @@
 A unit is a block, an expert, a head, a channel, a token or a channel of the width.
 """
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 
+from sparsity_report.deferred import torch
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.pairing import fingerprints, unit_matching
 from sparsity_report.pairing.fingerprints import Index, hash_rows, project, read_matrix, sample_rows
@@ -17,7 +19,7 @@ from sparsity_report.pairing.roles import OUTSIDE, ModelRoles, Part, Place, Segm
 from sparsity_report.pairing.unit_matching import UnitMatch, match_identical
 from sparsity_report.phrases import Phrase, phrase
 
-Tables = Callable[[], Iterable[torch.Tensor]]
+Tables = Callable[[], "Iterable[torch.Tensor]"]
 """Returns the rows of a table, one per unit, in chunks; may be called several times."""
 # Below this mean certainty and this similarity the models are unrelated.
 _MIN_CERTAINTY, _MIN_SIMILARITY = 0.1, 0.5

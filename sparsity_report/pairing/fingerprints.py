@@ -1,13 +1,15 @@
 """Rows of a matrix: reading, hashing, and projections that preserve similarity."""
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
+from sparsity_report.deferred import torch
 from sparsity_report.pairing.roles import Part
 from sparsity_report.weights.tensor_slices import FileSlice, HeldSlice, LocalFile, Slice, pieces
 from sparsity_report.weights.weights import Weights

@@ -1,16 +1,18 @@
 """Comparison of two models in one pass over the values of both."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from operator import methodcaller
 
 import numpy as np
-import torch
 
 from sparsity_report.counting.disk_cache import CacheFolder, Entries
 from sparsity_report.counting.progress import Progress, bar
 from sparsity_report.counting.workers import in_order
+from sparsity_report.deferred import torch
 from sparsity_report.pairing.compiled_loops import compile_for, count_values, tally_values
 from sparsity_report.pairing.fingerprints import Index, matrix_of_slices, split_rows, whole_groups
 from sparsity_report.pairing.matches import ParameterMatch, Piece, Plan

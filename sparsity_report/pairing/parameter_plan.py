@@ -1,11 +1,13 @@
 """The plan of a comparison: which parameter of the base each parameter comes from."""
 
+from __future__ import annotations
+
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 
 import numpy as np
-import torch
 
+from sparsity_report.deferred import torch
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.pairing import roles
 from sparsity_report.pairing.align_blocks import align

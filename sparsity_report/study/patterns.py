@@ -1,5 +1,7 @@
 """Positions of zeros in each matrix: rows, columns, heads, N:M patterns and blocks."""
 
+from __future__ import annotations
+
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -8,12 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import torch
 
 from sparsity_report.counting.moments import Moments
 from sparsity_report.counting.n_m_patterns import KNOWN, compliance, find_pattern
 from sparsity_report.counting.progress import Progress, with_bar
 from sparsity_report.counting.pruning import Pruning
+from sparsity_report.deferred import torch
 from sparsity_report.errors import SparsityReportError, within_memory
 from sparsity_report.sparse.shares import zero_share
 from sparsity_report.study.schema import BLOCKS, GAP, TABLES, TILE, typed

@@ -1,5 +1,7 @@
 """Variants to compare: a model as it is, with a mask, or with CSR linears."""
 
+from __future__ import annotations
+
 import hashlib
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -7,23 +9,18 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import pandas as pd
-from torch import nn
 
 from sparsity_report.counting.counts import count_weights
 from sparsity_report.counting.histogram import Magnitudes
 from sparsity_report.counting.progress import Progress
 from sparsity_report.counting.pruning import Pruning
+from sparsity_report.deferred import nn
 from sparsity_report.errors import SparsityReportError, writable
 from sparsity_report.hooks import Presentable
 from sparsity_report.phrases import Phrase, phrase
-from sparsity_report.sparse.csr_swap import convert_linears_to_csr_
-from sparsity_report.sparse.linear_csr import convert_experts_to_csr_
 from sparsity_report.sparse.shares import zero_share
 from sparsity_report.study.derived.rounded_zeros import is_pruned
 from sparsity_report.study.layers import csr_parameters, group_frame, layer_frame
-from sparsity_report.weights.anatomy.parameter_places import copied, locate, put_, value, walk
-from sparsity_report.weights.loading import load
-from sparsity_report.weights.sources.memory import ModuleWeights
 from sparsity_report.weights.weights import Parameter, Weights
 
 
@@ -165,6 +162,8 @@ def dense(weights: Weights | str | os.PathLike[str] | nn.Module, *, name: str = 
     >>> sr.dense(sr.load()).name
     'Dense'
     """
+    from sparsity_report.weights.loading import load
+
     return Variant(name, weights if isinstance(weights, Weights) else load(weights), None, "dense")
 
 
@@ -240,6 +239,8 @@ def csr_note(weights: Weights) -> Phrase | None:
 
 def materialized(variants: Sequence[Variant]) -> Iterator[tuple[Variant, nn.Module]]:
     """Yield variants as runnable models in evaluation mode, opening each checkpoint once."""
+    from sparsity_report.weights.anatomy.parameter_places import copied
+
     opened: dict[Weights, nn.Module] = {}
     for number, variant in enumerate(variants, 1):
         weights = variant.weights
@@ -277,6 +278,8 @@ def analyze_layers(
     >>> layers[["module_name", "total", "flops_per_token"]].values.tolist()
     [['fc1', 8, 12]]
     """
+    from sparsity_report.weights.sources.memory import ModuleWeights
+
     layers = Variant(label, ModuleWeights(model), None, "dense").layers(convention)
     return layers, group_frame(layers)
 
@@ -306,6 +309,8 @@ def params_size_and_sparsity(model: nn.Module) -> dict[str, float]:
     >>> params_size_and_sparsity(nn.Linear(1024, 256, bias=False))["size_mb"]
     1.0
     """
+    from sparsity_report.weights.sources.memory import ModuleWeights
+
     weights = ModuleWeights(model)
     counts = count_weights(weights)
     stored = list(weights.stored)
@@ -346,6 +351,10 @@ def _prunable_zeros(weights: Weights) -> int:
 
 
 def _converted(model: nn.Module, parameters: Collection[Parameter]) -> nn.Module:
+    from sparsity_report.sparse.csr_swap import convert_linears_to_csr_
+    from sparsity_report.sparse.linear_csr import convert_experts_to_csr_
+    from sparsity_report.weights.anatomy.parameter_places import locate, put_, value, walk
+
     places, linears = locate(walk(model)), []
     for p in parameters:
         module, leaf = places[p.name]

@@ -1,16 +1,17 @@
 """Sizes of matrices compressed by zstd, the only layout that is measured and not derived."""
 
+from __future__ import annotations
+
 import sys
 from typing import Any
 
-import torch
-
+from sparsity_report.deferred import torch
 from sparsity_report.errors import SparsityReportError
 
 #: The default level of the ``zstd`` program.
 LEVEL = 3
 # Integers of the same size as a value, by its bytes.
-_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+_BITS = {1: "uint8", 2: "int16", 4: "int32", 8: "int64"}
 
 
 def zstd_version() -> str | None:
@@ -64,7 +65,7 @@ class Frames:
 
     def add(self, values: torch.Tensor, kept: torch.Tensor) -> None:
         """Add the next values of one matrix, with flags of the values that are kept."""
-        bits = values.view(_BITS[values.element_size()])
+        bits = values.view(getattr(torch, _BITS[values.element_size()]))
         data = torch.where(kept, bits, torch.zeros((), dtype=bits.dtype)).numpy()
         self._written += len(self._frame.compress(data))
         self._lacking -= data.nbytes
