@@ -1,0 +1,84 @@
+"""The table of runtimes: complete, dated, with a source for every verdict."""
+
+import datetime
+import re
+import subprocess
+import sys
+
+import pytest
+
+from sparsity_report.errors import SparsityReportError
+from sparsity_report.sparse import runtime_support as table
+
+CELLS = [cell for runtime in table.RUNTIMES.values() for cell in runtime.cells.values()]
+TODAY = datetime.datetime.now(datetime.UTC).date()
+STORED = ("sparse-24-bitmask", "marlin-24", "sparse-bitmask", "csr", "gguf", "semi-structured")
+
+
+def test_every_runtime_has_a_cell_for_every_layout():
+    required = "transformers vllm tensorrt-llm llama.cpp onnxruntime openvino deepsparse mlx"
+    assert {*required.split(), "executorch"} <= {*table.runtime_names()}
+    assert {"zeros", "2:4", "uneven", *STORED} == {*table.LAYOUTS}
+    for runtime in table.RUNTIMES.values():
+        assert tuple(runtime.cells) == table.LAYOUTS
+        assert runtime.name
+        assert runtime.version
+
+
+@pytest.mark.parametrize("cell", CELLS, ids=lambda cell: f"{cell.runtime} {cell.layout}")
+def test_verdicts_have_sources_and_dates(cell):
+    assert cell.verdict in table.VERDICTS
+    looked_at = datetime.date.fromisoformat(cell.looked_at)
+    assert datetime.date(2026, 11, 1) <= looked_at <= TODAY
+    assert looked_at <= datetime.date.fromisoformat(table.LOOKED_AT) <= TODAY
+    known = cell.verdict != "unknown"
+    assert bool(cell.source) == bool(cell.version) == known
+    assert cell.source is None or re.fullmatch(r"https://[\w./-]+", cell.source)
+    assert cell.note is None or known
+
+
+def test_ended_runtimes_ended_in_the_past():
+    ended = {key: row.ended for key, row in table.RUNTIMES.items() if row.ended}
+    assert ended == {"deepsparse": "2025-06-02"}
+
+
+def test_refused_formats_never_count_as_used():
+    # compressed-tensors removed its sparse formats in 2026; only ended runtimes could differ.
+    for runtime in table.RUNTIMES.values():
+        for layout in ("sparse-24-bitmask", "marlin-24", "sparse-bitmask"):
+            assert table.support(runtime.key, layout).verdict in {"refused", "misread", "unknown"}
+
+
+@pytest.mark.parametrize(("runtime", "layout"), [("vlm", "zeros"), ("vllm", "4:8"), ("\n", "csr")])
+def test_other_names_are_refused_in_one_line(runtime, layout):
+    with pytest.raises(SparsityReportError, match="in the table; use one of") as error:
+        table.support(runtime, layout)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("measured", "layouts"),
+    [
+        ({}, ()),
+        ({"packings": ["Q4_1", "Q8_0"], "is_gguf": True}, ()),
+        ({"packings": ["Q4_1"], "is_gguf": True, "has_zeros": True, "is_2_4": True}, ("gguf",)),
+        ({"is_gguf": True, "has_zeros": True}, ("gguf",)),
+        ({"packings": ["gptq-4bit"], "has_zeros": True}, ()),
+        ({"packings": ["sparse-bitmask"], "has_zeros": True}, ("sparse-bitmask",)),
+        ({"packings": ["sparse-24-bitmask"], "is_2_4": True}, ("sparse-24-bitmask",)),
+        ({"is_csr": True, "has_zeros": True, "is_2_4": True}, ("csr",)),
+        ({"has_zeros": True, "is_2_4": True, "is_uneven": True}, ("2:4", "uneven")),
+        ({"is_2_4": True}, ()),
+        ({"is_uneven": True}, ("uneven",)),
+    ],
+)
+def test_layouts_follow_from_measurements(measured, layouts):
+    assert table.layouts_of(**measured) == layouts
+
+
+def test_the_table_is_read_without_torch_and_pandas():
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(['torch', 'pandas', 'numpy']));"
+        "from sparsity_report.sparse.runtime_support import support; support('mlx', 'csr')"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
