@@ -21,7 +21,8 @@ import numpy.typing as npt
 from sparsity_report.counting.quantization_steps import StepCounter, Steps, merge_counts
 from sparsity_report.counting.workers import work_through
 from sparsity_report.deferred import torch
-from sparsity_report.weights.tensor_slices import Slice, memory_slices
+from sparsity_report.sparse.cost import value_bytes
+from sparsity_report.weights.tensor_slices import Slice, is_float, memory_slices, torch_dtype
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -146,15 +147,15 @@ def count_slice(part: Slice, histogram: bool) -> Magnitudes:
     if part.rounding:
         counter = StepCounter(part, part.rounding)
         return replace(_count_wide(counter), steps=counter.steps())
-    return (_count_narrow if part.dtype.itemsize <= 2 else _count_wide)(part)
+    return (_count_narrow if value_bytes(part.dtype) <= 2 else _count_wide)(part)
 
 
 def _count_narrow(part: Slice) -> Magnitudes:
-    tally = np.zeros(2 ** (8 * part.dtype.itemsize), dtype=np.int64)
+    tally = np.zeros(2 ** (8 * value_bytes(part.dtype)), dtype=np.int64)
     for chunk in _chunks(part):
-        if part.dtype.itemsize == 1:
+        if value_bytes(part.dtype) == 1:
             codes = chunk.view(torch.uint8)
-        elif part.dtype.is_floating_point:
+        elif is_float(part.dtype):
             codes = torch.from_numpy(chunk.view(torch.int16).numpy() & _NO_SIGN)
         else:
             codes = torch.from_numpy(chunk.view(torch.int16).numpy().view(np.uint16)).int()
@@ -198,7 +199,7 @@ def _refine_slice(part: Slice, first: int, last: int) -> tuple[Floats, Integers]
     return merge_counts(pairs)
 
 
-def _by_magnitude(dtype: torch.dtype, tally: Integers) -> tuple[Floats, Integers, int]:
+def _by_magnitude(dtype: str, tally: Integers) -> tuple[Floats, Integers, int]:
     """Return the magnitudes of bit patterns, their counts, and the number of NaN."""
     magnitudes, which = _meaning(dtype)
     merged = np.bincount(which, tally).astype(np.int64)
@@ -208,12 +209,12 @@ def _by_magnitude(dtype: torch.dtype, tally: Integers) -> tuple[Floats, Integers
 
 
 @lru_cache(maxsize=16)
-def _meaning(dtype: torch.dtype) -> tuple[Floats, npt.NDArray[np.intp]]:
+def _meaning(dtype: str) -> tuple[Floats, npt.NDArray[np.intp]]:
     """Return the magnitudes of a narrow dtype, NaN last, and the index of each bit pattern."""
-    bits = 8 * dtype.itemsize
+    bits = 8 * value_bytes(dtype)
     patterns = np.arange(2**bits, dtype=np.uint8 if bits == 8 else np.uint16)
     raw = torch.from_numpy(patterns.view(np.uint8 if bits == 8 else np.int16))
-    numbers = (raw != 0) if dtype == torch.bool else raw.view(dtype)
+    numbers = (raw != 0) if dtype == "bool" else raw.view(torch_dtype(dtype))
     return np.unique(np.abs(numbers.to(torch.float64).numpy()), return_inverse=True)
 
 

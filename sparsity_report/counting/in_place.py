@@ -10,7 +10,8 @@ from sparsity_report.counting.allocation import check_sparsity
 from sparsity_report.counting.histogram import count_slices
 from sparsity_report.counting.policies import check_rankable, threshold_cuts
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.weights.anatomy.describe import ReaderOptions, describe
+from sparsity_report.weights.anatomy.describe import describe
+from sparsity_report.weights.anatomy.names_only import ReaderOptions
 from sparsity_report.weights.anatomy.parameter_places import locate, value, walk
 from sparsity_report.weights.tensor_slices import Slice, memory_slices
 

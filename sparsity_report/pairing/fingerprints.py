@@ -11,7 +11,14 @@ import numpy.typing as npt
 
 from sparsity_report.deferred import torch
 from sparsity_report.pairing.roles import Part
-from sparsity_report.weights.tensor_slices import FileSlice, HeldSlice, LocalFile, Slice, pieces
+from sparsity_report.weights.tensor_slices import (
+    FileSlice,
+    HeldSlice,
+    LocalFile,
+    Slice,
+    pieces,
+    torch_dtype,
+)
 from sparsity_report.weights.weights import Weights
 
 Floats = npt.NDArray[np.float32]
@@ -73,7 +80,7 @@ def matrix_of_slices(
 
 def _read_span(slices: Sequence[Slice], first: int, last: int) -> torch.Tensor:
     """Read the values of a parameter from position `first` to before `last`."""
-    values = torch.empty(last - first, dtype=slices[0].dtype)
+    values = torch.empty(last - first, dtype=torch_dtype(slices[0].dtype))
     start = done = 0
     for part in slices:
         low, high = max(first - start, 0), min(last - start, part.total)

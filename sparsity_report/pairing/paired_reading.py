@@ -18,7 +18,8 @@ from sparsity_report.pairing.fingerprints import Index, matrix_of_slices, split_
 from sparsity_report.pairing.matches import ParameterMatch, Piece, Plan
 from sparsity_report.pairing.tally import NO_GROUPS, Tally, decode_tally, encode_tally, tally_key
 from sparsity_report.phrases import Phrase
-from sparsity_report.weights.tensor_slices import FileSlice, Slice, pieces
+from sparsity_report.sparse.cost import value_bytes
+from sparsity_report.weights.tensor_slices import FileSlice, Slice, pieces, torch_dtype
 
 # Rows compared at a time in memory.
 _ROWS = 256
@@ -51,7 +52,7 @@ class PairedSlice(Slice):
 
     def compile(self) -> None:
         """Compile the loops that :meth:`tally` calls."""
-        compile_for(*(side[0].dtype for side in (self.before, self.after) if side))
+        compile_for(*(torch_dtype(side[0].dtype) for side in (self.before, self.after) if side))
 
     def tally(self) -> Tally:
         """Read both sides and compare them."""
@@ -81,7 +82,7 @@ class PermutedSlice(PairedSlice):
     def compile(self) -> None:
         """Compile the loops that :meth:`tally` calls."""
         super().compile()
-        compile_for(self.before[0].dtype)  # all of the base is counted
+        compile_for(torch_dtype(self.before[0].dtype))  # all of the base is counted
 
     def tally(self) -> Tally:
         """Read both sides once and compare them.
@@ -217,7 +218,7 @@ def compare_parameters(
     with bar("comparing", given=progress) as show:
         for name, part, sums in in_order(jobs(), executor):
             tallies[name] += sums
-            done += sum(s.total * s.dtype.itemsize for s in (*part.before, *part.after))
+            done += sum(s.total * value_bytes(s.dtype) for s in (*part.before, *part.after))
             show(min(done, size), size, name.split("\n")[0] or name.split("\n")[1])
     for match in waiting:
         entries.put(keys.get(match.name), match.name, encode_tally(tallies[match.name]))

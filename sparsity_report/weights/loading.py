@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Collection, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,19 +9,21 @@ from torch import nn
 
 from sparsity_report.errors import SparsityReportError, explained, printable, within_memory
 from sparsity_report.files.package_data import DEMO
-from sparsity_report.weights.adapters.lora import TENSORS, check_folder, read_adapter
+from sparsity_report.weights.adapters.lora import TENSORS, read_adapter
 from sparsity_report.weights.adapters.merged_adapter import AdaptedWeights
-from sparsity_report.weights.anatomy.describe import ReaderOptions
+from sparsity_report.weights.anatomy.names_only import ReaderOptions
 from sparsity_report.weights.sources.checkpoint import from_config, open_checkpoint, without_values
-from sparsity_report.weights.sources.hub import PICKLES, Remote, Request, fetch, find
+from sparsity_report.weights.sources.hub import Remote, Request, fetch, find
 from sparsity_report.weights.sources.memory import ModuleWeights
-from sparsity_report.weights.sources.model_paths import distinctive_name, local_path
+from sparsity_report.weights.sources.model_files import (
+    choose_files,
+    model_name,
+    remote_entries,
+    remote_headers,
+)
+from sparsity_report.weights.sources.model_paths import local_path
 from sparsity_report.weights.sources.pickles import check_allowed, read_pickle
-from sparsity_report.weights.sources.safetensors import Shards, find_shards, read_header
 from sparsity_report.weights.weights import Weights
-
-# Headers that are read in parallel over the network.
-_PARALLEL = 8
 
 
 def load(
@@ -145,14 +146,14 @@ def _open_adapted(
     if (path := local_path(model, source.subfolder, source.file)) is None:
         path, notes = fetch(model, replace(source, file=source.file or TENSORS))
         options = replace(options, name=options.name or model, notes=notes)
-    options = replace(options, name=options.name or _model_name(path))
+    options = replace(options, name=options.name or model_name(path))
     return AdaptedWeights(base, read_adapter(path, source.allow_pickle), options, merge)
 
 
 def _open_path(model: str, options: ReaderOptions, source: Request) -> Weights:
     name = options.name
     if (path := local_path(model, source.subfolder, source.file)) is None:
-        name = name or (_model_name(Path(model, source.file)) if source.file else model)
+        name = name or (model_name(Path(model, source.file)) if source.file else model)
         if source.values and not source.stream:
             path, notes = fetch(model, source)
             options = replace(options, notes=notes)
@@ -161,7 +162,7 @@ def _open_path(model: str, options: ReaderOptions, source: Request) -> Weights:
             path, options = remote.folder, replace(options, name=name, notes=remote.notes)
             if remote.files:
                 return _open_remote(remote, options)
-    options = replace(options, name=name or _model_name(path))
+    options = replace(options, name=name or model_name(path))
     if (
         not source.values
         and (path / "config.json").is_file()
@@ -172,64 +173,24 @@ def _open_path(model: str, options: ReaderOptions, source: Request) -> Weights:
 
 
 def _open_remote(remote: Remote, options: ReaderOptions) -> Weights:
-    from sparsity_report.weights.gguf.gguf_header import read_header as read_gguf_header
     from sparsity_report.weights.gguf.gguf_model import GGUFWeights
 
-    files, folder = remote.files, remote.folder
-    with ThreadPoolExecutor(_PARALLEL) as pool:
-        if files[0].name.endswith(".gguf"):
-            paths = [folder / file.name for file in files]
-            headers = dict(zip(paths, pool.map(read_gguf_header, files), strict=True))
-            weights = GGUFWeights(paths[0], options, headers)
-            weights.path = folder
-            return weights
-        read = Shards(files, remote.weight_map).read
-        entries = dict(zip(files, pool.map(read, files), strict=True))
-    return open_checkpoint(folder, options, "safetensors", entries, entries.__getitem__)
-
-
-def _model_name(path: Path) -> str:
-    """Return the name of a folder, or of a file without its shard number."""
-    from sparsity_report.weights.gguf.gguf_model import unsharded_name
-
-    # A file in the cache of the Hub is a link to a blob whose name is a hash.
-    place = path.resolve() if path.is_dir() else path.parent.resolve() / unsharded_name(path.name)
-    return distinctive_name(place)
+    if remote.files[0].name.endswith(".gguf"):
+        headers = remote_headers(remote)
+        weights = GGUFWeights(next(iter(headers)), options, headers)
+        weights.path = remote.folder
+        return weights
+    entries = remote_entries(remote)
+    return open_checkpoint(remote.folder, options, "safetensors", entries, entries.__getitem__)
 
 
 def _open_files(path: Path, options: ReaderOptions, allow_pickle: bool) -> Weights:
-    from sparsity_report.weights.gguf.gguf_model import GGUFWeights, model_names
+    from sparsity_report.weights.gguf.gguf_model import GGUFWeights
 
-    if path.is_dir():
-        names = [file.name for file in path.iterdir()]
-        check_folder(path, names)
-        if (shards := find_shards(path)).files:
-            return open_checkpoint(path, options, "safetensors", shards.files, shards.read)
-        models = model_names(names)
-        if len(models) == 1:
-            return GGUFWeights(path / models[0], options)
-        if models:
-            raise SparsityReportError(
-                f"{path} holds {len(models)} GGUF models; name the one to open, e.g. {models[0]}"
-            )
-        if not (pickles := sorted(path.glob("pytorch_model*.bin"))):
-            raise SparsityReportError(
-                f"{path} holds no weights; give a folder with .safetensors, .gguf or "
-                "pytorch_model.bin files"
-            )
-    elif not path.is_file():
-        raise SparsityReportError(f"{path} is neither a regular file nor a directory; give one")
-    elif not path.stat().st_size:
-        raise SparsityReportError(f"{path} has 0 bytes; download it again")
-    elif path.suffix == ".safetensors":
-        return open_checkpoint(path, options, "safetensors", [path], read_header)
-    elif path.suffix == ".gguf":
-        return GGUFWeights(path, options)
-    elif path.suffix not in PICKLES:
-        raise SparsityReportError(
-            f"{path}: unknown kind of file; give .safetensors, .gguf or a transformers directory"
-        )
-    else:
-        pickles = [path]
-    check_allowed(path, allow_pickle)
-    return open_checkpoint(path, options, "pickle", pickles, read_pickle)
+    source, shards = choose_files(path)
+    if source == "gguf":
+        return GGUFWeights(shards.files[0], options)
+    if source == "pickle":
+        check_allowed(path, allow_pickle)
+    read = read_pickle if source == "pickle" else shards.read
+    return open_checkpoint(path, options, source, shards.files, read)

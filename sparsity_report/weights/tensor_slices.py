@@ -12,16 +12,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from io import BufferedReader
 from pathlib import Path
 from typing import ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
+from sparsity_report.deferred import torch
 from sparsity_report.errors import SparsityReportError, explained
+from sparsity_report.sparse.cost import value_bytes
 from sparsity_report.untrusted.gates import check_regular, open_file
 
 Bytes = npt.NDArray[np.uint8]
@@ -29,12 +29,15 @@ Floats = npt.NDArray[np.float32]
 Shape = tuple[int, ...]
 
 #: Dtypes of scales.
-FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+FLOATS = ("float32", "bfloat16", "float16")
 #: Floats of 8 bits.
-FP8 = tuple(getattr(torch, f"float8_{name}") for name in ("e4m3fn", "e5m2", "e4m3fnuz", "e5m2fnuz"))
+FP8 = ("float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz")
 #: Names in safetensors of dtypes that older torch lacks. FP4 is E2M1, two per byte, low nibble
 #: first. E8M0 is the exponent of a power of two, used for scales only.
 FP4, E8M0 = "F4", "F8_E8M0"
+
+# Floats that NumPy has.
+_NUMPY_FLOATS = ("float16", "float32", "float64")
 
 # Values of a slice, some tens of milliseconds of counting, and of a buffer.
 _SLICE = 2**24
@@ -68,11 +71,12 @@ class Slice(ABC):
     ----------
     total : int
         Number of values.
-    dtype : torch.dtype
+    dtype : str
+        Name of the dtype of the values, such as ``"bfloat16"``.
     """
 
     total: int
-    dtype: torch.dtype
+    dtype: str
 
     @abstractmethod
     def pieces(self) -> Iterator[torch.Tensor]:
@@ -136,7 +140,7 @@ class HeldSlice(Divisible):
     def from_tensor(cls, tensor: torch.Tensor) -> HeldSlice:
         """Return the values of a tensor."""
         flat = tensor.detach().reshape(-1)
-        return cls(flat.numel(), flat.dtype, flat)
+        return cls(flat.numel(), dtype_name(flat.dtype), flat)
 
     def part(self, start: int, total: int) -> HeldSlice:
         """Return a run of the values, without a copy."""
@@ -271,11 +275,11 @@ class FileSlice(Divisible):
 
     def bytes_of(self, count: int) -> int:
         """Return the bytes of `count` values in the file."""
-        return count * self.dtype.itemsize
+        return count * value_bytes(self.dtype)
 
     def decode(self, raw: Bytes) -> torch.Tensor:
         """Return the values of bytes of the file."""
-        return torch.from_numpy(raw).view(self.dtype)
+        return torch.from_numpy(raw).view(torch_dtype(self.dtype))
 
     def sources(self) -> Sequence[FileSlice]:
         """Return the slice itself."""
@@ -316,9 +320,9 @@ def pieces(slices: Iterable[Slice]) -> Iterator[torch.Tensor]:
     return (piece for part in slices for piece in part.pieces())
 
 
-def join_slices(slices: Iterable[Slice], dtype: torch.dtype, shape: Shape) -> torch.Tensor:
+def join_slices(slices: Iterable[Slice], dtype: str, shape: Shape) -> torch.Tensor:
     """Read slices into one tensor, the only copy in memory."""
-    tensor = torch.empty(math.prod(shape), dtype=dtype)
+    tensor = torch.empty(math.prod(shape), dtype=torch_dtype(dtype))
     start = 0
     for piece in pieces(slices):
         tensor[start : start + piece.numel()] = piece
@@ -345,8 +349,8 @@ class Stored(Protocol):
     """Values of a tensor that can be read slice by slice."""
 
     @property
-    def dtype(self) -> torch.dtype:
-        """Dtype of the values."""
+    def dtype(self) -> str:
+        """Name of the dtype of the values."""
 
     @property
     def nbytes(self) -> int | None:
@@ -387,7 +391,7 @@ class Entry:
     @property
     def dtype(self) -> str:
         """Name of the dtype."""
-        return self.kind or dtype_name(self.values.dtype)
+        return self.kind or self.values.dtype
 
     def slices(self) -> Iterator[Slice]:
         """Yield the values in order."""
@@ -421,11 +425,12 @@ class Entry:
         """Return the tensor in another shape."""
         return Entry(self.key, shape, self.values)
 
-    def as_dtype(self, dtype: torch.dtype) -> Entry:
+    def as_dtype(self, dtype: str) -> Entry:
         """Return the tensor with its bytes reinterpreted as another dtype."""
         if isinstance(self.values, FileSlice):
             return Entry(self.key, self.shape, replace(self.values, dtype=dtype))
-        return Entry(self.key, self.shape, HeldSlice.from_tensor(self._held().view(dtype)))
+        held = self._held().view(torch_dtype(dtype))
+        return Entry(self.key, self.shape, HeldSlice.from_tensor(held))
 
     def rows(self, start: int = 0, stop: int | None = None) -> Bytes:
         """Return the bytes of a range of rows, by default of all.
@@ -452,7 +457,7 @@ class Entry:
         numpy.ndarray
             uint8, (rows of the matrix, columns · bytes of a number).
         """
-        (down, across), size = self.shape, self.values.dtype.itemsize
+        (down, across), size = self.shape, value_bytes(self.values.dtype)
         if not isinstance(self.values, FileSlice) or stop - start == across:
             return np.ascontiguousarray(self.rows()[:, start * size : stop * size])
         block = np.empty((down, (stop - start) * size), np.uint8)
@@ -464,24 +469,27 @@ class Entry:
 
     def held_columns(self, start: int, stop: int) -> Entry:
         """Return a range of columns of a matrix, read into memory."""
-        held = torch.from_numpy(self.columns(start, stop)).view(self.values.dtype)
+        held = self._tensor(self.columns(start, stop))
         return Entry(self.key, tuple(held.shape), HeldSlice.from_tensor(held))
 
     def numbers(self, raw: Bytes | None = None) -> Floats:
         """Return bytes of the tensor as float32 numbers, by default all, flattened."""
         if raw is None:
             return self.numbers(self.rows()).reshape(-1)
-        return torch.from_numpy(raw).view(self.values.dtype).float().numpy()
+        if self.values.dtype == "bfloat16":
+            return (raw.view("<u2").astype("<u4") << 16).view(np.float32)
+        if self.values.dtype in _NUMPY_FLOATS:
+            return raw.view(self.values.dtype).astype(np.float32)
+        return self._tensor(raw).float().numpy()
 
     def integers(self) -> npt.NDArray[np.int64]:
         """Return all numbers of a small integer tensor, flattened; refuse other dtypes."""
-        dtype = self.values.dtype
-        if dtype.is_floating_point or dtype.is_complex or dtype == torch.bool:
+        if not is_integer(self.values.dtype):
             raise self.wrong(
                 f"looks packed and cannot be unpacked: it holds {self.dtype}, not integers; "
                 "fetch the checkpoint again, or give one not packed"
             )
-        return torch.from_numpy(self.rows()).view(dtype).reshape(-1).long().numpy()
+        return self.rows().view(self.values.dtype).reshape(-1).astype(np.int64)
 
     def finite(self, values: Floats) -> Floats:
         """Return scales of the tensor; refuse NaN and infinity."""
@@ -494,14 +502,51 @@ class Entry:
 
     @property
     def _row_bytes(self) -> int:
-        return math.prod(self.shape[1:]) * self.values.dtype.itemsize
+        return math.prod(self.shape[1:]) * value_bytes(self.values.dtype)
+
+    def _tensor(self, raw: Bytes) -> torch.Tensor:
+        return torch.from_numpy(raw).view(torch_dtype(self.values.dtype))
 
     def _held(self) -> torch.Tensor:
         assert isinstance(self.values, HeldSlice)
         return self.values.values.cpu()
 
 
-@lru_cache(maxsize=64)
 def dtype_name(dtype: torch.dtype) -> str:
     """Return the name of a torch dtype, e.g. ``"bfloat16"``."""
     return str(dtype).removeprefix("torch.")
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """Return the torch dtype of a name."""
+    dtype = getattr(torch, name)
+    assert isinstance(dtype, torch.dtype)
+    return dtype
+
+
+def is_float(dtype: str) -> bool:
+    """Return True if a name is that of a real floating-point dtype.
+
+    Examples
+    --------
+    >>> [is_float(d) for d in ("bfloat16", "float8_e5m2", "int8", "bool")]
+    [True, True, False, False]
+    """
+    return dtype.startswith(("float", "bfloat"))
+
+
+def is_strided(tensor: torch.Tensor) -> bool:
+    """Return whether a tensor is dense in memory."""
+    semi_structured = isinstance(tensor, torch.sparse.SparseSemiStructuredTensor)
+    return tensor.layout == torch.strided and not semi_structured
+
+
+def is_integer(dtype: str) -> bool:
+    """Return True if a name is that of an integer dtype.
+
+    Examples
+    --------
+    >>> [is_integer(d) for d in ("uint8", "int64", "bool", "float16")]
+    [True, True, False, False]
+    """
+    return dtype.startswith(("int", "uint"))

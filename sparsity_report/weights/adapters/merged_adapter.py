@@ -13,11 +13,19 @@ from torch import nn
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.weights.adapters.adapter_settings import CONFIG
 from sparsity_report.weights.adapters.lora import Adapter, Pair, base_note
-from sparsity_report.weights.anatomy.describe import ReaderOptions, on_disk
 from sparsity_report.weights.anatomy.groups import ruled
+from sparsity_report.weights.anatomy.names_only import ReaderOptions, on_disk
 from sparsity_report.weights.anatomy.parameter_places import locate, value, walk
 from sparsity_report.weights.sources.checkpoint import CheckpointWeights
-from sparsity_report.weights.tensor_slices import Bytes, Entry, FileSlice, Shape, Slice, join_slices
+from sparsity_report.weights.tensor_slices import (
+    Bytes,
+    Entry,
+    FileSlice,
+    Shape,
+    Slice,
+    join_slices,
+    torch_dtype,
+)
 from sparsity_report.weights.weights import Module, Parameter, Weights
 
 # Values of a slice that are computed at a time.
@@ -66,7 +74,7 @@ class Product:
 
 
 def _floats(part: Entry, raw: Bytes) -> torch.Tensor:
-    return torch.from_numpy(raw).view(part.values.dtype).double()
+    return torch.from_numpy(raw).view(torch_dtype(part.values.dtype)).double()
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +106,7 @@ class AdaptedSlice(Slice):
         place = self.start
         for piece in self.values.pieces():
             for part in piece.split(_BUFFER):
-                values = part.to(self.dtype)
+                values = part.to(torch_dtype(self.dtype))
                 yield values if self.product is None else self.product.add(values, place)
                 place += part.numel()
 
@@ -165,7 +173,7 @@ class AdaptedWeights(Weights):
         if (change := self._changes.get(name)) is None:
             yield from self._base.slices(name)
             return
-        dtype, start = getattr(torch, self[name].dtype), 0
+        dtype, start = self[name].dtype, 0
         for part in change.values.slices() if change.values else self._base.slices(name):
             yield AdaptedSlice(part.total, dtype, part, start, change.product)
             start += part.total
@@ -174,8 +182,7 @@ class AdaptedWeights(Weights):
         """Return the values of a parameter."""
         if name not in self._changes:
             return self._base.tensor(name)
-        dtype = getattr(torch, self[name].dtype)
-        return join_slices(self.slices(name), dtype, self[name].shape)
+        return join_slices(self.slices(name), self[name].dtype, self[name].shape)
 
     def tokenizer(self) -> Any:
         """Open the tokenizer of the base."""

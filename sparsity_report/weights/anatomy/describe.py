@@ -1,16 +1,14 @@
 """Description of the modules and parameters of a model, without their values.
 
-:func:`describe` serves models built on the meta device from a config as well as loaded ones. For a
-model that transformers does not know, :func:`describe_names` decides by names and shapes.
+:func:`describe` serves models built on the meta device from a config as well as loaded ones.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any, cast
 
@@ -23,10 +21,15 @@ from sparsity_report.sparse.csr_swap import runs_as_csr
 from sparsity_report.sparse.linear_csr import LinearCSR
 from sparsity_report.weights.anatomy import groups
 from sparsity_report.weights.anatomy.meta_run import Behavior, Usage, observe
-from sparsity_report.weights.anatomy.parameter_places import Place, as_csr, is_strided
-from sparsity_report.weights.packed.packed_tensor import Undecoded
-from sparsity_report.weights.tensor_slices import Entry, dtype_name
-from sparsity_report.weights.weights import NEVER, ONCE, Module, Parameter, check_modules
+from sparsity_report.weights.anatomy.names_only import (
+    Description,
+    ReaderOptions,
+    on_disk,
+    outputs_inputs,
+)
+from sparsity_report.weights.anatomy.parameter_places import Place, as_csr
+from sparsity_report.weights.tensor_slices import Entry, dtype_name, is_strided
+from sparsity_report.weights.weights import NEVER, ONCE, Module, Parameter
 
 # Low-rank adapters belong to fine-tuning; pruning applies to the base weights.
 _ADAPTER = re.compile(r"(^|\.)lora_")
@@ -41,63 +44,6 @@ _ATTENTION = re.compile("^(?!Rwkv).*(Attention|Attn)")
 # Names of the output projection of attention.
 _OUTPUT_WORDS = ("o_proj", "out_proj", "dense", "c_proj", "o", "wo", "out_lin", "Wo", "output")
 _EXPERTS_PER_TOKEN = ("num_experts_per_tok", "moe_topk", "num_selected_experts")
-
-
-@dataclass(frozen=True)
-class ReaderOptions:
-    """Options for opening a model in any format.
-
-    Attributes
-    ----------
-    name : str
-        Name of the model in tables and reports; empty for the default.
-    blacklist : collection of str
-        Modules with one of these words in their dotted name are not pruned; ``lm_head`` stands for
-        the output head under any name.
-    groups : mapping of pattern to group, optional
-        User rules for groups, see :func:`sparsity_report.weights.anatomy.groups.classify`.
-    notes : tuple of Phrase
-        Facts about the origin of the model.
-    config : bool
-        Whether ``config.json`` decides which model it is, rather than names and shapes.
-    """
-
-    name: str = ""
-    blacklist: Collection[str] = ("lm_head",)
-    groups: Mapping[str, str] | None = None
-    notes: tuple[Phrase, ...] = ()
-    config: bool = True
-
-    def __post_init__(self) -> None:
-        groups.check_rules(self.groups)
-        if isinstance(self.blacklist, str):
-            object.__setattr__(self, "blacklist", (self.blacklist,))
-
-    def may_prune(self, module_name: str, group: str) -> bool:
-        """Return whether a module of a group may be pruned."""
-        words = {"lm_head"} if group == "lm_head" else set()
-        is_linear = group in groups.LINEAR_GROUPS or group == "lm_head"
-        return is_linear and words.union(module_name.split(".")).isdisjoint(self.blacklist)
-
-
-@dataclass(frozen=True)
-class Description:
-    """Description of a model without its values.
-
-    Attributes
-    ----------
-    modules : tuple of Module
-        Every module that owns parameters. A matrix whose use count differs from its module's
-        others is a separate module.
-    attention_widths : dict or None
-        See :class:`sparsity_report.weights.weights.Weights`.
-    notes : tuple of Phrase
-        Facts for a careful reader.
-    """
-
-    modules: tuple[Module, ...]
-    attention_widths: dict[int | None, int] | None
-    notes: tuple[Phrase, ...] = ()
 
 
 def describe(
@@ -164,13 +110,6 @@ def describe(
     return Description(tuple(modules), behavior.attention, notes)
 
 
-def on_disk(entries: Sequence[Entry]) -> dict[str, Any]:
-    """Return the attributes of a parameter that follow from its tensors on disk."""
-    known = not any(isinstance(entry.values, Undecoded) for entry in entries)
-    held = {"file_bytes": Entry.file_bytes(entries), "packing": Entry.packings(entries)}
-    return {"dtype": entries[0].dtype, "known": known, **held}
-
-
 def _behavior(places: Sequence[Place]) -> Behavior:
     """Return the traced use of a model, or only a note that it cannot run."""
     from transformers import PreTrainedModel
@@ -225,7 +164,7 @@ def _by_rule(model: nn.Module, place: Place, leaf: str, group: str) -> Usage:
     multiplied = _is_matrix(place.module, leaf, shape, group in {"lm_head", "router"})
     multiplied = multiplied or bool(_MULTIPLIED.search(place.path))
     turned = multiplied and _is_transposed(place.module)
-    matrix = _outputs_inputs(shape, turned) if multiplied else None
+    matrix = outputs_inputs(shape, turned) if multiplied else None
     return Usage(*_uses_by_rule(model, place), shape=matrix, turned=turned)
 
 
@@ -238,7 +177,7 @@ def _facts(place: Place, leaf: str, usage: Usage) -> dict[str, Any]:
     if matrix and size and (not stacked or size % math.prod(matrix)):
         # In a product with joined parameters or with a part of one, the matrix is the whole
         # parameter.
-        matrix = _outputs_inputs(shape, usage.turned)
+        matrix = outputs_inputs(shape, usage.turned)
     layout, held_bytes = _layout(module, leaf, tensor)
     return {
         "shape": shape,
@@ -373,11 +312,6 @@ def _is_matrix(module: nn.Module, leaf: str, shape: tuple[int, ...], multiplied:
     return len(shape) == 2 and (is_weight or leaf == "in_proj_weight")
 
 
-def _outputs_inputs(shape: tuple[int, ...], transposed: bool) -> tuple[int, int]:
-    *_, rows, columns = (1, 1, *shape)  # a vector is a row
-    return (columns, rows) if transposed else (rows, columns)
-
-
 def _is_direction(module: nn.Module, leaf: str) -> bool:
     """Return whether a tensor is the direction of torch's older weight norm."""
     return leaf == "weight_v" and "weight_g" in module._parameters
@@ -408,44 +342,6 @@ def _layout(module: nn.Module, leaf: str, tensor: torch.Tensor) -> tuple[str, in
     else:
         arrays = [tensor.values(), tensor.ccol_indices(), tensor.row_indices()]
     return layout, sum(array.numel() * array.element_size() for array in arrays)
-
-
-def describe_names(
-    parts: Mapping[str, Sequence[Entry]], options: ReaderOptions, experts_used: Fraction
-) -> Description:
-    """Return the modules of tensors on disk, by names and shapes alone."""
-    owned: dict[str, dict[str, Entry]] = defaultdict(dict)
-    for name, (entry, *_) in parts.items():
-        owned[name.rpartition(".")[0]][name] = entry
-    check_modules(options.name, len(owned))  # before spending half a minute on them
-    modules = []
-    for module_name, tensors in owned.items():
-        # llama.cpp keeps the experts of a block in one tensor, and kernels without their middle 1.
-        fused, kernel = module_name.endswith("_exps"), module_name.endswith("conv1d")
-        weights = (entry for name, entry in tensors.items() if name.rpartition(".")[2] == "weight")
-        wide = next((e for e in weights if len(e.shape) == 2 + fused and not kernel), None)
-        group = groups.classify(module_name, linear=wide is not None, rules=options.groups)
-        multiplied = group in groups.LINEAR_GROUPS or group in {"lm_head", "router"}
-        may_prune = options.may_prune(module_name, group)
-        # A bias has one value per output, which reveals input-first matrices such as ``Conv1D``.
-        bias = tensors.get(f"{module_name}.bias")
-        turned = bool(wide and bias and bias.shape == wide.shape[-1:] != wide.shape[-2:-1])
-        matrix = _outputs_inputs(wide.shape, turned) if wide and multiplied else None
-        parameters = tuple(
-            Parameter(
-                name=name,
-                shape=entry.shape,
-                matrix=matrix if entry is wide else None,
-                transposed=turned and entry is wide and multiplied,
-                experts=entry.shape[0] if fused and entry is wide else 1,
-                uses=experts_used if fused else ONCE,
-                prunable=may_prune and entry is wide,
-                **on_disk(parts[name]),
-            )
-            for name, entry in tensors.items()
-        )
-        modules.append(Module(module_name, "", group, parameters))
-    return Description(tuple(modules), None)
 
 
 def _uses_by_rule(model: nn.Module, place: Place) -> tuple[Fraction, Fraction]:

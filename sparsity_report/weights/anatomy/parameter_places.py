@@ -17,6 +17,7 @@ from torch.nn.utils import parametrize
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.sparse.linear_csr import ExpertCSR, ExpertsCSR, LinearCSR
+from sparsity_report.weights.tensor_slices import is_strided
 
 # torch.compile and PEFT wrap modules under these names, which are not part of the model.
 _WRAPPER_WORDS = {"_orig_mod", "base_layer"}
@@ -153,12 +154,6 @@ def computed_by(module: nn.Module) -> Iterator[torch.Tensor]:
     """Yield tensors that a module has computed from others, as torch's pruning does."""
     values = vars(module).values()
     return (v for v in values if isinstance(v, torch.Tensor) and not v.is_leaf)
-
-
-def is_strided(tensor: torch.Tensor) -> bool:
-    """Return whether a tensor is dense in memory."""
-    semi_structured = isinstance(tensor, torch.sparse.SparseSemiStructuredTensor)
-    return tensor.layout == torch.strided and not semi_structured
 
 
 def copied(model: nn.Module) -> nn.Module:

@@ -17,15 +17,17 @@ from torch import nn
 
 from sparsity_report.errors import SparsityReportError, first_line
 from sparsity_report.phrases import Phrase, phrase
-from sparsity_report.weights.packed.gptq_awq import Columnwise
+from sparsity_report.weights.anatomy.names_only import is_buffer, is_padding, named_parts
 from sparsity_report.weights.packed.packed_tensor import Undecoded
-from sparsity_report.weights.tensor_slices import Entry, FileSlice, HeldSlice, Slice
-
-# Buffers of older checkpoints that current classes compute: masks, position ids, rotary tables.
-_BUFFER = re.compile(
-    r"(^|\.)(position_ids|token_type_ids|masked_bias|attn\.bias|attention\.bias|inv_freq|"
-    r"rotary_emb\.\w+|num_batches_tracked)$"
+from sparsity_report.weights.tensor_slices import (
+    Entry,
+    FileSlice,
+    HeldSlice,
+    Slice,
+    dtype_name,
+    torch_dtype,
 )
+
 # Values of a converted slice yielded at a time.
 _CHUNK = 2**19
 # Limit on computed parameters, whose size comes from a config only.
@@ -62,7 +64,7 @@ def memory_parts(
         A tensor has no place in the model.
     """
     if model is None:
-        return _without_model(entries), ()
+        return named_parts(entries), ()
     parts, extra = _placed(model, entries)
     for name in without_tensor(model, parts):
         if name in (getattr(model, "_keys_to_ignore_on_save", None) or ()):
@@ -71,7 +73,7 @@ def memory_parts(
     extra = {
         key: name
         for key, name in extra.items()
-        if not (_is_buffer(entries[key]) or _is_padding(key, entries))
+        if not (is_buffer(entries[key]) or is_padding(key, entries))
     }
     lacking, modules = without_tensor(model, parts), dict(model.named_modules())
     apart = {key: module for key, name in extra.items() if (module := _apart(modules, name))}
@@ -97,32 +99,6 @@ def _apart(modules: Mapping[str, nn.Module], name: str) -> str:
             return path if around._modules else ""
         around = modules[path]
     return ""
-
-
-def _without_model(entries: Mapping[str, Entry]) -> dict[str, list[Entry]]:
-    """Return each tensor that is no buffer as a parameter."""
-    if padding := next((key for key in entries if _is_padding(key, entries)), ""):
-        raise entries[padding].wrong(
-            "is zero, as programs write it for layers without a bias; add config.json, which says "
-            "whether there is one"
-        )
-    return {key: [entry] for key, entry in entries.items() if not _is_buffer(entry)}
-
-
-def _is_buffer(entry: Entry) -> bool:
-    """Return whether a tensor is a buffer that older checkpoints hold.
-
-    A causal mask that is named as a bias is one square.
-    """
-    is_mask = len(entry.shape) > 1 and entry.total == entry.shape[-1] ** 2
-    return bool(_BUFFER.search(entry.key)) and (is_mask or not entry.key.endswith(".bias"))
-
-
-def _is_padding(key: str, entries: Mapping[str, Entry]) -> bool:
-    """Return whether a tensor is a bias of zeros beside a GPTQ weight, written for any layer."""
-    weight = entries.get(f"{key.removesuffix('bias')}weight")
-    is_gptq = weight is not None and isinstance(weight.values, Columnwise)
-    return is_gptq and key.endswith(".bias") and not entries[key].read().any()
 
 
 def _placed(
@@ -238,7 +214,9 @@ class Conversion:
             if isinstance(entry.values, Undecoded):
                 raise self._wrong(f"{entry.values.why}; give a checkpoint that is not packed")
         outlines = {
-            id(entry): torch.empty(entry.shape, dtype=entry.values.dtype, device="meta")
+            id(entry): torch.empty(
+                entry.shape, dtype=torch_dtype(entry.values.dtype), device="meta"
+            )
             for _, entry in self.sources
         }
         results = self.run(lambda entry: outlines[id(entry)])
@@ -247,7 +225,7 @@ class Conversion:
         for (name, result), total in zip(results.items(), totals, strict=True):
             if (rows := self._rows(outlines, result)) is None:
                 span = done, done + total, sum(totals)
-                values = Converted(total, result.dtype, self, name, span)
+                values = Converted(total, dtype_name(result.dtype), self, name, span)
                 rows = Entry(self.sources[0][1].key, tuple(result.shape), values)
             entries[name] = [rows]
             done += total

@@ -1,5 +1,6 @@
 """GGUF files.
 
 - `gguf_header`: metadata, tensors and quantized blocks, checked against limits
-- `gguf_model`: a model in one file or in shards, with the transformers config of its metadata
+- `gguf_shards`: a model in one file or in shards, as its headers describe it
+- `gguf_model`: its weights, with the transformers config of its metadata
 """

@@ -12,17 +12,15 @@ from __future__ import annotations
 import math
 import re
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, dequantize
-from gguf.quants import Q4_K
 
+from sparsity_report.deferred import torch
 from sparsity_report.errors import SparsityReportError, explained
 from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import check_integer
@@ -38,11 +36,27 @@ from sparsity_report.weights.tensor_slices import (
     read_at,
 )
 
+# Dtypes of plain values by the name of their type.
 _UNQUANTIZED = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
-    "I8": torch.int8, "I16": torch.int16, "I32": torch.int32, "I64": torch.int64,
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16",
+    "I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64",
 }  # fmt: skip
-_KINDS = {kind.value: kind for kind in GGMLQuantizationType if kind in GGML_QUANT_SIZES}
+#: Types of tensors by number: name, values of a block and its bytes.
+#: https://github.com/ggml-org/ggml/blob/master/include/ggml.h
+TYPES = {
+    0: ("F32", 1, 4), 1: ("F16", 1, 2), 2: ("Q4_0", 32, 18), 3: ("Q4_1", 32, 20),
+    6: ("Q5_0", 32, 22), 7: ("Q5_1", 32, 24), 8: ("Q8_0", 32, 34), 9: ("Q8_1", 32, 40),
+    10: ("Q2_K", 256, 84), 11: ("Q3_K", 256, 110), 12: ("Q4_K", 256, 144), 13: ("Q5_K", 256, 176),
+    14: ("Q6_K", 256, 210), 15: ("Q8_K", 256, 292), 16: ("IQ2_XXS", 256, 66),
+    17: ("IQ2_XS", 256, 74), 18: ("IQ3_XXS", 256, 98), 19: ("IQ1_S", 256, 50),
+    20: ("IQ4_NL", 32, 18), 21: ("IQ3_S", 256, 110), 22: ("IQ2_S", 256, 82),
+    23: ("IQ4_XS", 256, 136), 24: ("I8", 1, 1), 25: ("I16", 1, 2), 26: ("I32", 1, 4),
+    27: ("I64", 1, 8), 28: ("F64", 1, 8), 29: ("IQ1_M", 256, 56), 30: ("BF16", 1, 2),
+    34: ("TQ1_0", 256, 54), 35: ("TQ2_0", 256, 66), 39: ("MXFP4", 32, 17), 40: ("NVFP4", 64, 36),
+    41: ("Q1_0", 128, 18),
+}  # fmt: skip
+# Values and bytes of a block by the name of its type.
+_BLOCKS = {name: sizes for name, *sizes in TYPES.values()}
 # Most dimensions of a tensor in the format.
 _DIMENSIONS = 4
 
@@ -50,7 +64,7 @@ Metadata = dict[str, Any]
 # Metadata, and tensors by name.
 Header = tuple[Metadata, dict[str, Entry]]
 # Shape and type of a tensor, and the offset of its values from the first.
-_Tensor = tuple[tuple[int, ...], GGMLQuantizationType, int]
+_Tensor = tuple[tuple[int, ...], str, int]
 #: Key of the vocabulary; its value is kept as the number of tokens.
 TOKENS = "tokenizer.ggml.tokens"
 ARCHITECTURE = "general.architecture"
@@ -92,17 +106,19 @@ class BlockSlice(FileSlice):
 
     def rounded(self) -> Iterator[tuple[torch.Tensor, Floats]]:
         """Yield each chunk of values with the rounding steps of its blocks."""
-        _, size = GGML_QUANT_SIZES[GGMLQuantizationType[self.block_type]]
+        _, size = _BLOCKS[self.block_type]
         for raw in self.raw():
             yield self.decode(raw), block_steps(self.block_type, raw.reshape(-1, size))
 
     def bytes_of(self, count: int) -> int:
         """Return the bytes of `count` values, which fill whole blocks."""
-        values, size = GGML_QUANT_SIZES[GGMLQuantizationType[self.block_type]]
-        return int(count // values * size)
+        values, size = _BLOCKS[self.block_type]
+        return count // values * size
 
     def decode(self, raw: Bytes) -> torch.Tensor:
         """Return the dequantized values of blocks."""
+        from gguf import GGMLQuantizationType, dequantize
+
         # NaN or huge scales give NaN or infinite values, which are counted as such.
         with np.errstate(all="ignore"), explained(self._explain, NotImplementedError, ValueError):
             return torch.from_numpy(dequantize(raw, GGMLQuantizationType[self.block_type]))
@@ -120,7 +136,7 @@ def read_header(file: Path | Origin) -> Header:
     Raises
     ------
     SparsityReportError
-        The header is damaged, or a tensor has an unsupported type.
+        The header is damaged, or a tensor has an unknown type.
     """
     origin = LocalFile.look_up(file) if isinstance(file, Path) else file
     with origin.opened(0, origin.size) as raw:
@@ -151,7 +167,7 @@ def _read_tensors(reader: HeaderReader, count: int, metadata: Metadata) -> dict[
         shape, kind, offset = tensors[name] = _read_tensor(reader, name)
         if offset != next_offset:
             raise ValueError(f"the values of {name!r} begin at {offset:,}, not at {next_offset:,}")
-        values, size = GGML_QUANT_SIZES[kind]
+        values, size = _BLOCKS[kind]
         end = offset + math.prod(shape) // values * size
         next_offset = -(-end // alignment) * alignment
     start = -(-reader.place // alignment) * alignment
@@ -159,9 +175,9 @@ def _read_tensors(reader: HeaderReader, count: int, metadata: Metadata) -> dict[
         raise ValueError(f"tensor {name!r} does not fit the file")
     entries = {}
     for name, (shape, kind, offset) in tensors.items():
-        dtype = _UNQUANTIZED.get(kind.name, torch.float32)
+        dtype = _UNQUANTIZED.get(kind, "float32")
         place = math.prod(shape), dtype, reader.origin, start + offset
-        values = FileSlice(*place) if kind.name in _UNQUANTIZED else BlockSlice(*place, kind.name)
+        values = FileSlice(*place) if kind in _UNQUANTIZED else BlockSlice(*place, kind)
         entries[name] = Entry(name, shape, values)
     return entries
 
@@ -176,30 +192,38 @@ def _read_tensor(reader: HeaderReader, name: str) -> _Tensor:
     shape = tuple(inward[::-1])
     if not 0 < math.prod(shape) <= limits.VALUES:
         raise ValueError(f"tensor {name!r} has the shape {shape}")
-    kind = _kind(number, reader.origin, name)
-    if math.prod(shape[-1:]) % GGML_QUANT_SIZES[kind][0]:
+    if number not in TYPES:
+        raise SparsityReportError(
+            f"{reader.origin}: tensor {name!r} is of type {number}, which is not known; give a "
+            "file of another type"
+        )
+    kind, size, _ = TYPES[number]
+    if math.prod(shape[-1:]) % size:
         raise ValueError(f"rows of tensor {name!r} are not whole blocks")
     return shape, kind, offset
 
 
-def _kind(number: int, origin: Origin, name: str) -> GGMLQuantizationType:
-    """Return the type of a tensor if it can be decoded."""
-    kind = _KINDS.get(number)
-    if kind is None or not (kind.name in _UNQUANTIZED or _is_decoded(kind)):
-        type_name = number if kind is None else kind.name
-        raise SparsityReportError(
-            f"{origin}: tensor {name!r} is of type {type_name}, which the installed gguf library "
-            "cannot dequantize; update it, or give a file of another type"
-        )
-    return kind
+def check_decodable(entries: Iterable[Entry]) -> None:
+    """Refuse tensors of types that the installed gguf library cannot dequantize."""
+    for entry in entries:
+        values = entry.values
+        if isinstance(values, BlockSlice) and not _is_decoded(values.block_type):
+            raise SparsityReportError(
+                f"{values.file}: tensor {entry.key!r} is of type {values.block_type}, which the "
+                "installed gguf library cannot dequantize; update it, or give a file of another "
+                "type"
+            )
 
 
 @lru_cache
-def _is_decoded(kind: GGMLQuantizationType) -> bool:
+def _is_decoded(block_type: str) -> bool:
     """Return True if the library can decode a type; it says so only on decoding."""
+    from gguf import GGMLQuantizationType, dequantize
+
     try:
-        dequantize(np.zeros((1, GGML_QUANT_SIZES[kind][1]), np.uint8), kind)
-    except NotImplementedError:
+        zeros = np.zeros((1, _BLOCKS[block_type][1]), np.uint8)
+        dequantize(zeros, GGMLQuantizationType[block_type])
+    except (KeyError, NotImplementedError):  # older libraries lack the name
         return False
     return True
 
@@ -381,6 +405,8 @@ def _q3_k(blocks: Bytes) -> Floats:
 
 
 def _q4_k(blocks: Bytes) -> Floats:
+    from gguf.quants import Q4_K
+
     scales: Bytes = Q4_K.get_scale_min(np.ascontiguousarray(blocks[:, 4:16]))[0]
     return _half(blocks, 0) * scales
 

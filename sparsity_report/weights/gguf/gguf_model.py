@@ -5,7 +5,6 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,20 +18,23 @@ from sparsity_report.errors import SparsityReportError, explained, printable
 from sparsity_report.files.filesystem import scratch
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.untrusted import limits
-from sparsity_report.weights.adapters.lora import check_tensors
-from sparsity_report.weights.anatomy.describe import ReaderOptions, on_disk
 from sparsity_report.weights.anatomy.meta_model import meta_model, parameters_for
+from sparsity_report.weights.anatomy.names_only import ReaderOptions
 from sparsity_report.weights.gguf.gguf_header import (
     ARCHITECTURE,
     TOKENS,
-    BlockSlice,
-    Header,
     Metadata,
-    read_header,
+    check_decodable,
+)
+from sparsity_report.weights.gguf.gguf_shards import (
+    Headers,
+    experts_used,
+    named_parts,
+    read_model,
+    tied_head,
 )
 from sparsity_report.weights.sources.checkpoint import CheckpointWeights, Contents
 from sparsity_report.weights.tensor_slices import Entry, Slice, memory_slices
-from sparsity_report.weights.weights import ONCE, Module, Parameter
 
 # Smaller tensors may hold converted values in the file; larger ones are at most rearranged.
 _UNCHANGED_SIZE = 2**16
@@ -48,26 +50,22 @@ _VALUE_TYPES = {
     bool: GGUFValueType.BOOL, int: GGUFValueType.INT64, float: GGUFValueType.FLOAT64,
     str: GGUFValueType.STRING,
 }  # fmt: skip
-_Headers = Mapping[Path, Header]
 # Block number in the name of a tensor.
 _BLOCK = re.compile(r"(?:.+\.)?blk\.(\d+)\.")
-# Models in shards, as llama.cpp names them.
-_SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 
 
 class GGUFWeights(CheckpointWeights):
     """A GGUF model, whose quantized blocks are counted as their float32 values."""
 
-    def __init__(self, path: Path, options: ReaderOptions, headers: _Headers | None = None) -> None:
-        path, metadata, entries = _read_model(path, headers)
-        check_tensors(path, entries)
-        _check_scales(path, entries)
+    def __init__(self, path: Path, options: ReaderOptions, headers: Headers | None = None) -> None:
+        path, metadata, entries = read_model(path, headers)
+        check_decodable(entries.values())
         contents, self._processor = _match(path, entries, metadata)
         if types := {entry.values.packing for entry in entries.values()} - {""}:
             note = phrase("note.gguf_blocks", kinds=sorted(types))
             contents = replace(contents, notes=(*contents.notes, note))
         super().__init__(path, options, "gguf", contents)
-        if contents.model is None and (head := _tied_head(entries, metadata)):
+        if contents.model is None and (head := tied_head(entries, metadata)):
             self.modules += head
             self.notes += (phrase("note.tied_output_head"),)
 
@@ -122,37 +120,6 @@ class GGUFWeights(CheckpointWeights):
         return torch.from_numpy(np.ascontiguousarray(processed.weights)).to(values.dtype)
 
 
-def _check_scales(path: Path, entries: Mapping[str, Entry]) -> None:
-    """Refuse blocks with a separate tensor of scales, as NVFP4 and BitNet may have."""
-    for key in entries:
-        weight = entries.get(f"{key.removesuffix('.scale')}.weight")
-        if key.endswith(".scale") and weight and isinstance(weight.values, BlockSlice):
-            raise SparsityReportError(
-                f"{path}: {key!r} multiplies the blocks ({weight.values.block_type}) of "
-                f"{weight.key!r}, which is not supported; give a file of another type"
-            )
-
-
-def _tied_head(entries: Mapping[str, Entry], metadata: Metadata) -> tuple[Module, ...]:
-    """Return the output head of a causal model that uses the embedding as its head."""
-    embedding = entries.get("token_embd.weight")
-    is_causal = metadata.get(f"{metadata.get(ARCHITECTURE)}.attention.causal", True)
-    if embedding is None or "output.weight" in entries or not is_causal:
-        return ()
-    rows, columns = embedding.shape
-    shape, held = (rows, columns), on_disk([embedding])
-    head = Parameter("output.weight", shape, matrix=shape, tied_to=embedding.key, **held)
-    return (Module("output", "", "lm_head", (head,)),)
-
-
-def _experts_used(metadata: Metadata) -> Fraction:
-    """Return the share of the experts that a token is routed to."""
-    architecture = metadata.get(ARCHITECTURE)
-    used = metadata.get(f"{architecture}.expert_used_count")
-    total = metadata.get(f"{architecture}.expert_count")
-    return Fraction(used, total) if used and total else ONCE
-
-
 def _match(path: Path, entries: Mapping[str, Entry], metadata: Metadata) -> tuple[Contents, Any]:
     """Match tensors with the model of transformers; return them and its value converter."""
     from transformers import modeling_gguf_pytorch_utils as utils
@@ -201,13 +168,9 @@ def _check_blocks(path: Path, config: Any, entries: Collection[str]) -> None:
 
 def _unmatched(entries: Mapping[str, Entry], metadata: Metadata, reason: str | Phrase) -> Contents:
     """Return the tensors under their names in the file."""
-    parts = {
-        key if key.endswith((".weight", ".bias")) else f"{key}.values": [entry]
-        for key, entry in entries.items()
-    }
     architecture = printable(metadata.get(ARCHITECTURE, ""), 40)
     note = phrase("note.gguf_names", architecture=architecture, reason=reason)
-    return Contents(entries, parts, None, (note,), _experts_used(metadata))
+    return Contents(entries, named_parts(entries), None, (note,), experts_used(metadata))
 
 
 def _names(entries: Collection[str], known: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
@@ -291,107 +254,3 @@ def _write_header(path: Path, metadata: Metadata, names: Collection[str]) -> Non
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
-
-
-def shard_names(name: str) -> list[str]:
-    """Return the names of all shards of the model that a file belongs to, in order.
-
-    Examples
-    --------
-    >>> shard_names("x-00002-of-00002.gguf"), shard_names("x.gguf")
-    (['x-00001-of-00002.gguf', 'x-00002-of-00002.gguf'], ['x.gguf'])
-    """
-    match = _SHARD.fullmatch(name)
-    if match is None or not 1 <= int(match["number"]) <= int(match["count"]):
-        return [name]
-    total = int(match["count"])
-    return [f"{match['stem']}-{number:05}-of-{total:05}.gguf" for number in range(1, total + 1)]
-
-
-def model_names(names: Iterable[str]) -> list[str]:
-    """Return the name of the first shard of each GGUF model among files, present or not.
-
-    Examples
-    --------
-    >>> model_names(["b.gguf", "a-00002-of-00002.gguf", "a-00001-of-00002.gguf", "a.txt"])
-    ['a-00001-of-00002.gguf', 'b.gguf']
-    """
-    return sorted({shard_names(name)[0] for name in names if name.endswith(".gguf")})
-
-
-def unsharded_name(name: str) -> str:
-    """Return the name that the file of a model would have without shards.
-
-    Examples
-    --------
-    >>> unsharded_name("x-00002-of-00003.gguf")
-    'x.gguf'
-    """
-    return name if len(shard_names(name)) == 1 else _SHARD.sub(r"\g<stem>.gguf", name)
-
-
-def _read_model(path: Path, headers: _Headers | None) -> tuple[Path, Metadata, dict[str, Entry]]:
-    """Return the first shard of a model, its metadata, and the tensors of all shards.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        Any shard.
-    headers : mapping, optional
-        Headers of all shards in order, if they were read before.
-
-    Raises
-    ------
-    SparsityReportError
-        A shard is missing, or shards belong to different models.
-    """
-    headers = _read_headers(path) if headers is None else headers
-    first, *_ = headers
-    metadata, _ = headers[first]
-    entries: dict[str, Entry] = {}
-    for number, (file, (claims, tensors)) in enumerate(headers.items()):
-        _check_claims(file, claims, number, len(headers))
-        for key in ("split.tensors.count", "general.architecture"):
-            if claims.get(key, metadata.get(key)) != metadata.get(key):
-                raise SparsityReportError(
-                    f"{file}: {key} is {claims[key]} but {metadata.get(key)} in {first.name}, so "
-                    "they are shards of two models; download all shards of one again"
-                )
-        if repeated := sorted(entries.keys() & tensors):
-            raise SparsityReportError(
-                f"{file}: tensor {repeated[0]!r} is in {entries[repeated[0]].origin} too, so they "
-                "are shards of two models; download all shards of one again"
-            )
-        entries |= tensors
-    if len(headers) > 1 and len(entries) != metadata.get("split.tensors.count"):
-        raise SparsityReportError(
-            f"{first}: its shards hold {len(entries)} tensors, but split.tensors.count is "
-            f"{metadata.get('split.tensors.count')}; download all shards again"
-        )
-    return first, metadata, entries
-
-
-def _read_headers(path: Path) -> _Headers:
-    files = [path.with_name(name) for name in shard_names(path.name)]
-    if missing := [file.name for file in files if not file.is_file()]:
-        raise SparsityReportError(
-            f"{path.with_name(unsharded_name(path.name))} is in {len(files)} shards, and "
-            f"{len(missing)} of them are missing, first {missing[0]}; download all into one folder"
-        )
-    return {file: read_header(file) for file in files}
-
-
-def _check_claims(file: Path, claims: Metadata, number: int, count: int) -> None:
-    """Refuse a file whose header and name disagree on the shard."""
-    claimed_number, claimed_count = claims.get("split.no", 0), claims.get("split.count", 1)
-    if (claimed_number, claimed_count) == (number, count):
-        return
-    if count == 1:
-        raise SparsityReportError(
-            f"{file} is one of {claimed_count} shards of a model; give each the name that "
-            "llama.cpp gives it, such as name-00001-of-00003.gguf, and put all into one folder"
-        )
-    raise SparsityReportError(
-        f"{file}: split.no is {claimed_number} and split.count {claimed_count}, but its name "
-        f"means {number} and {count}; download it again, or give it its original name"
-    )

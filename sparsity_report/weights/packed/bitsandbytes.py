@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 
+from sparsity_report.sparse.cost import value_bytes
 from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import check_integer, parse_json
 from sparsity_report.weights.packed.packed_tensor import Packed
@@ -25,8 +25,8 @@ def bitsandbytes_4bit(parts: Parts) -> Packed:
     parts.only("weight", "absmax", "quant_map", state, "nested_absmax", "nested_quant_map")
     settings, codes = _state(parts, state), parts["weight"]
     shape, size = tuple(settings["shape"]), settings["blocksize"]
-    total, itemsize = math.prod(shape), codes.values.dtype.itemsize
-    blocks, table = -(-total // size), parts.need("quant_map", torch.float32).numbers()
+    total, itemsize = math.prod(shape), value_bytes(codes.values.dtype)
+    blocks, table = -(-total // size), parts.need("quant_map", "float32").numbers()
     # The bytes of codes may be stored as any dtype.
     if codes.total * itemsize != -(-total // 2):
         raise parts.wrong("weight", f"its shape is {codes.shape} for {shape} weights")
@@ -44,7 +44,7 @@ def bitsandbytes_4bit(parts: Parts) -> Packed:
 def _state(parts: Parts, leaf: str) -> dict[str, Any]:
     """Return the quantization state, JSON in a tensor."""
     try:
-        part = parts.need(leaf, torch.uint8)
+        part = parts.need(leaf, "uint8")
         text = part.integers() if part.total <= _LARGEST_STATE else np.zeros(0)
         state = parse_json(text.astype(np.uint8).tobytes(), once=True)
         shape, size = state["shape"], check_integer(state["blocksize"], "blocksize", 2)
@@ -61,25 +61,25 @@ def _absmax(parts: Parts, state: Mapping[str, Any], rows: int, size: int) -> Blo
     blocks = parts["absmax"].total
     part = parts["absmax"].seen_as(rows, blocks // rows)
     if (nested := parts.get("nested_absmax")) is None:
-        parts.need("absmax", torch.float32)
+        parts.need("absmax", "float32")
         return Blocks(part, 1, size)
-    table = parts.need("nested_quant_map", torch.float32)
-    parts.need("nested_absmax", torch.float32)
+    table = parts.need("nested_quant_map", "float32")
+    parts.need("nested_absmax", "float32")
     every, more = state.get("nested_blocksize", 0), state.get("nested_offset", math.nan)
     is_offset = isinstance(more, float) and math.isfinite(more)
     if type(every) is not int or not 0 < every <= limits.VALUES or not is_offset:
         raise parts.wrong("nested_absmax", "quant_state lacks its size or offset")
     if table.total != 256 or nested.total != -(-blocks // every):
         raise parts.wrong("nested_absmax", f"{nested.total:,} scales for {blocks:,} blocks")
-    parts.need("absmax", torch.uint8)
+    parts.need("absmax", "uint8")
     return NestedBlocks(part, 1, size, table=table, nested=nested, size=every, more=more)
 
 
 def bitsandbytes_8bit(parts: Parts) -> Packed:
     """Return the decoder of LLM.int8(): a scale of 127 steps per row."""
     parts.only("weight", "SCB", "weight_format")
-    codes = parts.need("weight", torch.int8)
-    if parts.get("weight_format") and parts.need("weight_format", torch.uint8).integers().any():
+    codes = parts.need("weight", "int8")
+    if parts.get("weight_format") and parts.need("weight_format", "uint8").integers().any():
         raise parts.wrong("weight_format", "weights in kernel order are not supported")
     shape = parts.matrix("weight")
     scale = parts.scales("SCB", shape)

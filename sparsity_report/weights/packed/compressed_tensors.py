@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from sparsity_report.weights.packed.packed_tensor import Packed, Undecoded, grouped
 from sparsity_report.weights.packed.rowwise import E2M1, E2M3, MX_GROUP, NV_GROUP, Blocks, Rowwise
@@ -74,10 +73,10 @@ def bitmasked(parts: Parts) -> Packed:
     """
     parts.only("compressed", "bitmask", "shape", "row_offsets", "weight_scale")
     shape = parts.declared_shape("shape")
-    parts.need("bitmask", torch.uint8)
+    parts.need("bitmask", "uint8")
     parts.check("bitmask", (shape[0], -(-shape[1] // 8)))
     scaled = parts.get("weight_scale") is not None
-    kept = parts.need("compressed", *((torch.int8, *FP8) if scaled else FLOATS))
+    kept = parts.need("compressed", *(("int8", *FP8) if scaled else FLOATS))
     starts = parts.get("row_offsets")
     name = "sparse-24-bitmask" if starts is None else "sparse-bitmask"
     declared = parts.scheme.settings.get("sparsity_config", {})
@@ -97,12 +96,12 @@ def marlin(parts: Parts) -> Packed:
     Half of the inputs are kept, in tiles of 16 × 16 (``pack_weight_24`` of version 0.12).
     """
     parts.only("weight_packed", "scale_packed", "meta")
-    codes, scale = parts.need("weight_packed", torch.int32), parts.need("scale_packed", *FLOATS)
+    codes, scale = parts.need("weight_packed", "int32"), parts.need("scale_packed", *FLOATS)
     (tiles, words), (groups, outputs) = parts.matrix("weight_packed"), parts.matrix("scale_packed")
     inputs, bits = 2 * _TILE * tiles, 2 * words // outputs
     if bits not in {4, 8} or 2 * words != bits * outputs:
         raise parts.wrong("weight_packed", f"its shape is {codes.shape} for {outputs:,} outputs")
-    parts.need("meta", torch.int16)
+    parts.need("meta", "int16")
     parts.check("meta", (tiles, 2 * outputs))
     if groups not in {1, -(-inputs // _MARLIN_GROUP)}:
         raise parts.wrong("scale_packed", f"its shape is {scale.shape} for {inputs:,} inputs")
@@ -115,9 +114,9 @@ def marlin(parts: Parts) -> Packed:
 
 def compressed(parts: Parts) -> Packed:
     """Return the decoder of packed integers, NVFP4, MXFP4 or MXFP6."""
-    if parts["weight_packed"].values.dtype == torch.int32:
+    if parts["weight_packed"].values.dtype == "int32":
         return _pack_quantized(parts)
-    codes = parts.need("weight_packed", torch.uint8, FP4)
+    codes = parts.need("weight_packed", "uint8", FP4)
     parts.only("weight_packed", "weight_scale", "weight_global_scale")
     (down, size), divisor = parts.matrix("weight_packed"), parts.get("weight_global_scale")
     six = not codes.kind and size * 8 == 6 * MX_GROUP * parts.matrix("weight_scale")[1]
@@ -167,7 +166,7 @@ def _pack_quantized(parts: Parts) -> Packed:
     scale = Blocks(scale.part, scale.height, scale.width, order=order)
     blocks = None
     if zero is not None:
-        parts.need("weight_zero_point", torch.int32)
+        parts.need("weight_zero_point", "int32")
         parts.check("weight_zero_point", (-(-shape[0] * bits // 32), scale.part.shape[1]))
         blocks = Blocks(zero, 1, scale.width, bits=bits, offset=offset, order=order)
     return Rowwise(

@@ -7,8 +7,6 @@ of activations are not parameters. Tensors that look packed in an unknown way ar
 import re
 from collections.abc import Callable, Collection, Mapping
 
-import torch
-
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.weights.packed import bitsandbytes, compressed_tensors, gptq_awq, scaled_floats
@@ -16,7 +14,7 @@ from sparsity_report.weights.packed.mlx import mlx
 from sparsity_report.weights.packed.packed_tensor import Packed, Undecoded
 from sparsity_report.weights.packed.quantization_config import Scheme
 from sparsity_report.weights.packed.tensor_groups import Parts
-from sparsity_report.weights.tensor_slices import FP4, Entry
+from sparsity_report.weights.tensor_slices import FP4, FP8, Entry, is_float
 
 # Owner and leaf of a part of a packed weight; longer leaves first.
 _LEAF = re.compile(
@@ -40,8 +38,7 @@ _INDEX = re.compile(
 _OPTIONAL_LEAVES = {
     "weight_scale", "weight_zero_point", "weight_g_idx", "weight_global_scale",
 }  # fmt: skip
-_FLOATS = {torch.float64, torch.float32, torch.float16, torch.bfloat16}
-_SMALL_FLOATS = {"float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz"}
+_FLOATS = {"float64", "float32", "float16", "bfloat16"}
 
 # Decoders by the leaves they need; the first whose leaves are all present is used.
 _FORMATS: tuple[tuple[frozenset[str], Callable[[Parts], Packed]], ...] = (
@@ -115,7 +112,7 @@ def detect_parameters(
             parameters[name] = Entry(name, decoders[name].shape, decoders[name])
         elif key not in plain or _is_index(entry):
             continue
-        elif scheme.method and entry.dtype in {*_SMALL_FLOATS, FP4}:
+        elif scheme.method and entry.dtype in {*FP8, FP4}:
             raise entry.wrong(f"holds {entry.dtype} and has no scale; fetch the whole checkpoint")
         elif entry.kind == FP4:
             decoders[key] = _bounded(scaled_floats.unscaled(entry))
@@ -170,7 +167,7 @@ def _check_names(groups: Collection[Parts], alone: Collection[str]) -> None:
 def _check_neighbors(groups: Collection[Parts], alone: Mapping[str, Entry]) -> None:
     """Refuse unknown tensors in the module of a packed or FP8 weight, which may scale it."""
     owners = {parts.owner for parts in groups if not parts.fused}
-    small = {key for key, entry in alone.items() if entry.dtype in {*_SMALL_FLOATS, FP4}}
+    small = {key for key, entry in alone.items() if entry.dtype in {*FP8, FP4}}
     owners |= {key.removesuffix(".weight") for key in small}
     for key in alone.keys() - small:
         owner, _, leaf = key.rpartition(".")
@@ -255,15 +252,14 @@ def _check_method(scheme: Scheme, layouts: Collection[str]) -> None:
 
 
 def _is_index(entry: Entry) -> bool:
-    is_float = entry.values.dtype.is_floating_point or entry.kind == FP4
-    return not is_float and bool(_INDEX.search(entry.key))
+    is_weight = is_float(entry.values.dtype) or entry.kind == FP4
+    return not is_weight and bool(_INDEX.search(entry.key))
 
 
 def check_weights(*entries: Entry) -> None:
     """Refuse tensors to be counted that hold integers, codes of an unknown packing."""
     for entry in entries:
-        dtype = entry.values.dtype
-        if not (dtype in _FLOATS or entry.dtype in _SMALL_FLOATS or dtype.is_complex):
+        if not (entry.dtype in {*_FLOATS, *FP8} or entry.dtype.startswith("complex")):
             raise entry.wrong(
                 f"holds {entry.dtype}, not weights: it looks packed in an unknown way; "
                 "give a checkpoint that is not packed"

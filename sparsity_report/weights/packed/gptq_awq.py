@@ -8,7 +8,6 @@ from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from sparsity_report.weights.packed.packed_tensor import Packed
 from sparsity_report.weights.packed.rowwise import decode_codes, unpack_codes
@@ -117,12 +116,12 @@ class Columnwise(Packed):
 def gptq_or_awq(parts: Parts) -> Packed:
     """Return the decoder of GPTQ (words of several inputs) or AWQ (words of several outputs)."""
     parts.only("qweight", "scales", "qzeros", "g_idx")
-    codes, scales = parts.need("qweight", torch.int32), parts.need("scales", *FLOATS)
+    codes, scales = parts.need("qweight", "int32"), parts.need("scales", *FLOATS)
     settings = parts.scheme.settings
     if len(codes.shape) != 2 or len(scales.shape) != 2 or 0 in (*codes.shape, *scales.shape):
         raise parts.wrong("qweight", f"its shape is {codes.shape}, that of scales {scales.shape}")
     groups, outputs = scales.shape
-    zeros, order = parts.need("qzeros", torch.int32), parts.get("g_idx")
+    zeros, order = parts.need("qzeros", "int32"), parts.get("g_idx")
     across = codes.shape[1] != outputs
     # auto-round keeps the order of inputs.
     in_order = settings.get("desc_act") is False or "packing_format" in settings

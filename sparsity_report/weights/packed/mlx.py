@@ -2,8 +2,6 @@
 
 import math
 
-import torch
-
 from sparsity_report.weights.packed.packed_tensor import Packed
 from sparsity_report.weights.packed.rowwise import E2M1, MX_GROUP, NV_GROUP, Blocks, Rowwise
 from sparsity_report.weights.packed.tensor_groups import Parts
@@ -13,7 +11,7 @@ from sparsity_report.weights.tensor_slices import FLOATS
 def mlx(parts: Parts) -> Packed:
     """Return the decoder of a weight of MLX."""
     parts.only("weight", "scales", "biases")
-    codes, scale = parts.need("weight", torch.uint32), parts["scales"]
+    codes, scale = parts.need("weight", "uint32"), parts["scales"]
     override = parts.scheme.settings.get(parts.owner)
     settings = {**parts.scheme.settings, **(override if isinstance(override, dict) else {})}
     bits, size = settings.get("bits"), settings.get("group_size")
@@ -39,16 +37,16 @@ def mlx(parts: Parts) -> Packed:
         name, blocks = f"mlx-{bits}bit-g{size}", Blocks(across, 1, size)
         return Rowwise(shape, name, parts.all, flat, bits, scales=(blocks,), bias=bias)
     parts.only("weight", "scales")
-    parts.need("scales", torch.uint8)
+    parts.need("scales", "uint8")
     form = str(mode), bits, size
     if form == ("nvfp4", 4, NV_GROUP):
-        scales = Blocks(across.as_dtype(torch.float8_e4m3fn), 1, size)
+        scales = Blocks(across.as_dtype("float8_e4m3fn"), 1, size)
     elif form in {("mxfp4", 4, MX_GROUP), ("mxfp8", 8, MX_GROUP)}:
         scales = Blocks(across, 1, size, exponent=True)
     else:
         raise parts.wrong("weight", f"mode {mode!r} of MLX with {bits} bits is not supported")
     name = f"mlx-{mode}"
     if bits == 8:
-        floats = codes.seen_as(down, columns).as_dtype(torch.float8_e4m3fn)
+        floats = codes.seen_as(down, columns).as_dtype("float8_e4m3fn")
         return Rowwise(shape, name, parts.all, floats, scales=(scales,))
     return Rowwise(shape, name, parts.all, flat, 4, E2M1, scales=(scales,))

@@ -11,8 +11,8 @@ from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 
+from sparsity_report.deferred import torch
 from sparsity_report.weights.sources.http_ranges import HubFile
 from sparsity_report.weights.tensor_slices import (
     Entry,
@@ -48,8 +48,8 @@ class Packed(ABC):
     packing: str
     parts: tuple[Entry, ...]
 
-    #: Dtype of the decoded values.
-    dtype: ClassVar[torch.dtype] = torch.float32
+    #: Name of the dtype of the decoded values.
+    dtype: ClassVar[str] = "float32"
     #: True if each slice needs bytes from everywhere in the parts.
     crosswise: ClassVar[bool] = False
     #: Rows decoded together: those that share words of packed zero points.

@@ -4,8 +4,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import torch
-
 from sparsity_report.weights.packed.packed_tensor import Packed, grouped
 from sparsity_report.weights.packed.rowwise import (
     E2M1,
@@ -26,7 +24,7 @@ def scaled(parts: Parts) -> Packed:
         return _fp4(parts, leaf)
     *outer, across = codes.shape
     is_grouped = parts[leaf].shape == (*outer, across // MX_GROUP)
-    if codes.values.dtype in FP8 and parts[leaf].values.dtype == torch.uint8 and is_grouped:
+    if codes.values.dtype in FP8 and parts[leaf].values.dtype == "uint8" and is_grouped:
         parts.only("weight", leaf)
         shape = parts.matrix("weight")
         powers = parts.grouped(leaf, shape, MX_GROUP)
@@ -51,8 +49,8 @@ def _torchao_groups(parts: Parts, width: int) -> Packed:
     parts.only(
         "_weight_qdata", "_weight_scale", "_weight_per_tensor_scale", "_weight_act_per_tensor_scale"
     )
-    codes = parts.need("_weight_qdata", torch.uint8, *(FP8 if width == MX_GROUP else ()))
-    four, (down, size) = codes.values.dtype == torch.uint8, parts.matrix("_weight_qdata")
+    codes = parts.need("_weight_qdata", "uint8", *(FP8 if width == MX_GROUP else ()))
+    four, (down, size) = codes.values.dtype == "uint8", parts.matrix("_weight_qdata")
     shape = (down, 2 * size if four else size)
     scales = [parts.grouped("_weight_scale", shape, width, tiled=True)]
     if "_weight_per_tensor_scale" in parts:
@@ -68,12 +66,12 @@ def _eight_bits(
 ) -> Rowwise:
     """Return the decoder of int8 or FP8, from the names of codes, scales and zero points."""
     parts.only(*leaves)
-    codes, shape = parts.need(leaves[0], torch.int8, *FP8), parts.matrix(leaves[0])
+    codes, shape = parts.need(leaves[0], "int8", *FP8), parts.matrix(leaves[0])
     scale, zero = parts.scales(leaves[1], shape, blocks), None
     if parts.get(leaves[2]):
-        zero = parts.scales(leaves[2], shape, blocks, torch.int8)
+        zero = parts.scales(leaves[2], shape, blocks, "int8")
     size = "-block" if 1 < scale.height < shape[0] else grouped(scale.width, shape)
-    name = f"{'int8' if codes.values.dtype == torch.int8 else 'fp8'}{size}"
+    name = ("int8" if codes.values.dtype == "int8" else "fp8") + size
     return Rowwise(shape, name, parts.all, codes, zero=zero, scales=(scale,))
 
 
@@ -98,7 +96,7 @@ def unscaled(entry: Entry) -> Packed:
 def modelopt(parts: Parts) -> Packed:
     """Return the decoder of ModelOpt's NVFP4: two codes per byte, two levels of scales."""
     parts.only("weight", "weight_scale", "weight_scale_2")
-    codes, (down, half) = parts.need("weight", torch.uint8, FP4), parts.matrix("weight")
+    codes, (down, half) = parts.need("weight", "uint8", FP4), parts.matrix("weight")
     shape = (down, 2 * half)
     scales = (parts.grouped("weight_scale", shape, NV_GROUP), parts.scales("weight_scale_2", shape))
     if scales[1].part.total != 1:
@@ -144,7 +142,7 @@ class Experts(Packed):
 def fused_mxfp4(parts: Parts) -> Packed:
     """Return the decoder of gpt-oss experts: (experts, outputs, groups, 16 bytes), transposed."""
     parts.only("blocks", "scales")
-    codes, scale = parts.need("blocks", torch.uint8, FP4), parts.need("scales", torch.uint8, E8M0)
+    codes, scale = parts.need("blocks", "uint8", FP4), parts.need("scales", "uint8", E8M0)
     if len(codes.shape) != 4 or codes.shape[3] * 2 != MX_GROUP:
         raise parts.wrong("blocks", f"its shape is {codes.shape}")
     parts.check("scales", codes.shape[:3])

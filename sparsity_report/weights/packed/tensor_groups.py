@@ -3,8 +3,6 @@
 import math
 from collections.abc import Collection, Sequence
 
-import torch
-
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.packed.quantization_config import Scheme
 from sparsity_report.weights.packed.rowwise import (
@@ -54,7 +52,7 @@ class Parts(dict[str, Entry]):
             raise self.wrong(leaf, f"{self[leaf].key!r} has the same role")
         self[leaf] = entry
 
-    def need(self, leaf: str, *dtypes: torch.dtype | str) -> Entry:
+    def need(self, leaf: str, *dtypes: str) -> Entry:
         """Return a required part; refuse other dtypes than those given."""
         if leaf not in self:
             first = next(iter(self))
@@ -83,7 +81,7 @@ class Parts(dict[str, Entry]):
 
     def declared_shape(self, leaf: str) -> tuple[int, int]:
         """Return the shape of the weight, from the part that holds it."""
-        part = self.need(leaf, torch.int64, torch.int32)
+        part = self.need(leaf, "int64", "int32")
         sizes = part.integers().tolist() if part.total == 2 else []
         if len(sizes) != 2 or min(sizes) < 1:
             raise self.wrong(leaf, f"it does not hold a shape: {sizes}")
@@ -99,9 +97,7 @@ class Parts(dict[str, Entry]):
         """Return the error for a faulty part."""
         return self[leaf].wrong(f"looks packed and cannot be unpacked: {why}; {advice}")
 
-    def scales(
-        self, leaf: str, shape: _Size, blocks: Sequence[_Size] = (), *dtypes: torch.dtype | str
-    ) -> Blocks:
+    def scales(self, leaf: str, shape: _Size, blocks: Sequence[_Size] = (), *dtypes: str) -> Blocks:
         """Return the scales of a matrix: one in all, or one per row, group or square block.
 
         Parameters
@@ -111,7 +107,7 @@ class Parts(dict[str, Entry]):
             Shape of the matrix.
         blocks : sequence of tuple of int
             Heights and widths of blocks that the configuration declares.
-        *dtypes : torch.dtype or str
+        *dtypes : str
             Allowed dtypes, by default floats and powers of two.
         """
         part, (down, across) = self.need(leaf, *(dtypes or (*FLOATS, E8M0))), shape
@@ -138,7 +134,7 @@ class Parts(dict[str, Entry]):
         in the tiles of a GPU kernel, which never have the shape of plain ones.
         """
         exponent = width == MX_GROUP
-        part = self.need(leaf, *((torch.uint8, E8M0) if exponent else FP8))
+        part = self.need(leaf, *(("uint8", E8M0) if exponent else FP8))
         if shape[1] % width:
             raise self.wrong(leaf, f"rows of {shape[1]:,} weights are not groups of {width}")
         across = shape[1] // width

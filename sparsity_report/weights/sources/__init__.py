@@ -2,7 +2,7 @@
 
 - `checkpoint`: tensors of files matched with the model of ``config.json``, or its structure alone
 - `safetensors`, `pickles`: headers of these files
-- `model_paths`: local paths told from Hub ids
+- `model_files`: files that make up a model, and their headers; `model_paths`: local paths
 - `hub`: files of a repository; `http_ranges` streams them
 - `memory`: an ``nn.Module``
 - `quiet`: loading with transformers without its progress bars

@@ -17,16 +17,16 @@ from torch import nn
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.phrases import Phrase, phrase
-from sparsity_report.untrusted import limits
-from sparsity_report.weights.adapters.lora import check_tensors
-from sparsity_report.weights.anatomy.describe import ReaderOptions, describe, describe_names
+from sparsity_report.weights.anatomy.describe import describe
 from sparsity_report.weights.anatomy.meta_model import parameters_for, read_config, without_head
+from sparsity_report.weights.anatomy.names_only import ReaderOptions, describe_names
 from sparsity_report.weights.anatomy.parameter_places import walk
 from sparsity_report.weights.anatomy.tensor_names import fits, memory_parts, without_tensor
 from sparsity_report.weights.packed.format_detection import check_weights, detect_parameters
 from sparsity_report.weights.packed.packed_tensor import Packed, is_remote
 from sparsity_report.weights.packed.quantization_config import read_scheme
 from sparsity_report.weights.sources.memory import ModuleWeights
+from sparsity_report.weights.sources.model_files import gather_entries
 from sparsity_report.weights.sources.model_paths import DEFAULTS
 from sparsity_report.weights.sources.quiet import without_bars
 from sparsity_report.weights.sources.tokenizer import open_tokenizer
@@ -197,22 +197,7 @@ def open_checkpoint(
     read: Callable[[T], Iterable[Entry]],
 ) -> CheckpointWeights:
     """Open the tensors of files and match them with the model of their ``config.json``."""
-    entries: dict[str, Entry] = {}
-    holders: dict[str, T] = {}
-    for file in files:
-        for entry in read(file):
-            if entry.key in entries:
-                raise SparsityReportError(
-                    f"{file}: tensor {entry.key!r} is in {holders[entry.key].name} too; "
-                    "remove one of the files"
-                )
-            entries[entry.key], holders[entry.key] = entry, file
-        if len(entries) > limits.TENSORS:
-            raise SparsityReportError(
-                f"{file} and the files before it hold more than {limits.TENSORS:,} tensors; "
-                "open the files one by one"
-            )
-    check_tensors(path, entries)
+    entries = gather_entries(path, files, read)
     folder = _folder(path)
 
     def is_fitting(model: nn.Module) -> bool:

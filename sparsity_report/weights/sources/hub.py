@@ -12,9 +12,10 @@ from pathlib import Path
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.phrases import Phrase, phrase
+from sparsity_report.weights.gguf.gguf_shards import model_names, shard_names
 from sparsity_report.weights.sources.http_ranges import HubFile, refusal
+from sparsity_report.weights.sources.model_paths import TOKENIZER_FILES
 from sparsity_report.weights.sources.safetensors import INDEX, SINGLE, read_index
-from sparsity_report.weights.sources.tokenizer import FILES
 
 # Files that describe the model and how its weights are packed.
 _CONFIGS = (
@@ -240,7 +241,8 @@ class _Folder:
 
     def download(self, names: Collection[str]) -> Path:
         """Download files by exact name, and those of the tokenizer; return their folder."""
-        tokenizer = [name for name in self.names if any(fnmatch(name, each) for each in FILES)]
+        patterns = TOKENIZER_FILES
+        tokenizer = [name for name in self.names if any(fnmatch(name, each) for each in patterns)]
         _download(self.model, self.commit, self._patterns([*names, *tokenizer, *_CONFIGS]))
         return self.folder
 
@@ -277,15 +279,11 @@ class _Folder:
 
     def gguf(self) -> list[str]:
         """Return the shards of the one GGUF model of the folder; empty if there is none."""
-        from sparsity_report.weights.gguf.gguf_model import model_names
-
         models = self._only(model_names(self.names))
         return self.shards(models[0]) if models else []
 
     def shards(self, name: str) -> list[str]:
         """Return the names of all shards of the model that a file belongs to."""
-        from sparsity_report.weights.gguf.gguf_model import shard_names
-
         shards = shard_names(name)
         if missing := [shard for shard in shards if shard not in self.names]:
             raise SparsityReportError(

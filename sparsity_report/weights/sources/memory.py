@@ -4,7 +4,8 @@ import torch
 from torch import nn
 from torch.nn.utils import prune
 
-from sparsity_report.weights.anatomy.describe import ReaderOptions, describe
+from sparsity_report.weights.anatomy.describe import describe
+from sparsity_report.weights.anatomy.names_only import ReaderOptions
 from sparsity_report.weights.anatomy.parameter_places import copied, locate, value, walk
 from sparsity_report.weights.weights import Weights, float8_notes
 

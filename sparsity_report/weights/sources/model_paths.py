@@ -10,6 +10,8 @@ DEFAULTS = {
     "model.safetensors": "safetensors", "model.safetensors.index.json": "safetensors",
     "pytorch_model.bin": "pickle", "pytorch_model.bin.index.json": "pickle",
 }  # fmt: skip
+#: Patterns of the files that a tokenizer may consist of.
+TOKENIZER_FILES = ("*.json", "*.txt", "*.model", "*.model.*", "*.spm", "*.codes", "*.tokenizer")
 _STEMS = {name.partition(".")[0] for name in DEFAULTS}
 _ID = re.compile(r"[A-Za-z0-9_][\w.-]{0,95}(/[\w.-]{1,96})?")
 

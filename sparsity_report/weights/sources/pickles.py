@@ -8,12 +8,18 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from sparsity_report.deferred import torch
 from sparsity_report.errors import SparsityReportError, explained, first_line
 from sparsity_report.untrusted.gates import check_name
-from sparsity_report.weights.anatomy.parameter_places import is_strided
-from sparsity_report.weights.tensor_slices import Entry, FileSlice, HeldSlice, LocalFile, Stored
+from sparsity_report.weights.tensor_slices import (
+    Entry,
+    FileSlice,
+    HeldSlice,
+    LocalFile,
+    Stored,
+    dtype_name,
+    is_strided,
+)
 
 
 def check_allowed(path: Path, allow_pickle: bool) -> None:
@@ -59,7 +65,7 @@ def read_pickle(file: Path) -> list[Entry]:
     def stored(key: str, tensor: torch.Tensor) -> Stored:
         if (place := places[key]) is None:
             return HeldSlice.from_tensor(others[key])
-        return FileSlice(tensor.numel(), tensor.dtype, origin, place)
+        return FileSlice(tensor.numel(), dtype_name(tensor.dtype), origin, place)
 
     return [Entry(key, tuple(t.shape), stored(key, t)) for key, t in outline.items()]
 

@@ -6,14 +6,14 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import Any, Generic, TypeVar
 
 from sparsity_report.errors import SparsityReportError, explained
 from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import check_integer, check_name, parse_json, read_json
 from sparsity_report.weights.tensor_slices import E8M0, FP4, Entry, FileSlice, LocalFile, Origin
+
+F = TypeVar("F", bound=Path | Origin)
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -22,12 +22,12 @@ _LONGEST = 255
 
 # Dtypes by their name in the header, see https://github.com/huggingface/safetensors.
 _DTYPES = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
-    "F8_E4M3FNUZ": torch.float8_e4m3fnuz, "F8_E5M2FNUZ": torch.float8_e5m2fnuz,
-    "U64": torch.uint64, "U32": torch.uint32, "U16": torch.uint16, "U8": torch.uint8,
-    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
-    "BOOL": torch.bool, "C64": torch.complex64,
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2",
+    "F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2FNUZ": "float8_e5m2fnuz",
+    "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8",
+    "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8",
+    "BOOL": "bool", "C64": "complex64",
 }  # fmt: skip
 # Dtypes that torch lacks, read as bytes.
 _BYTES = (E8M0, FP4)
@@ -36,7 +36,7 @@ _FP6 = ("F6_E2M3", "F6_E3M2")
 
 
 @dataclass(frozen=True)
-class Shards:
+class Shards(Generic[F]):
     """The safetensors files of a checkpoint.
 
     Attributes
@@ -46,10 +46,10 @@ class Shards:
         File of each tensor, from the index.
     """
 
-    files: Sequence[Path | Origin]
+    files: Sequence[F]
     weight_map: Mapping[str, str] | None = None
 
-    def read(self, file: Path | Origin) -> list[Entry]:
+    def read(self, file: F) -> list[Entry]:
         """Return the tensors of a file.
 
         Raises
@@ -76,7 +76,7 @@ class Shards:
         return entries
 
 
-def find_shards(directory: Path) -> Shards:
+def find_shards(directory: Path) -> Shards[Path]:
     """Return the safetensors files of a directory, with checked shard names."""
     index, single = directory / INDEX, directory / SINGLE
     if not index.is_file():
@@ -158,10 +158,8 @@ def read_header(file: Path | Origin) -> list[Entry]:
     return entries
 
 
-def _stored_shape(
-    where: str, shape: tuple[int, ...], dtype: str
-) -> tuple[tuple[int, ...], torch.dtype]:
-    """Return shape and torch dtype of the stored values of a tensor."""
+def _stored_shape(where: str, shape: tuple[int, ...], dtype: str) -> tuple[tuple[int, ...], str]:
+    """Return shape and name of the dtype of the stored values of a tensor."""
     if dtype in _FP6:
         raise SparsityReportError(
             f"{where} has dtype {dtype}, whose order of bits the format does not specify; give a "
@@ -173,12 +171,12 @@ def _stored_shape(
                 f"{where} has dtype {dtype} and shape {shape}, not rows of whole bytes; "
                 "save it again"
             )
-        return (*shape[:-1], shape[-1] // 2), torch.uint8
+        return (*shape[:-1], shape[-1] // 2), "uint8"
     if dtype not in _DTYPES and dtype not in _BYTES:
         raise SparsityReportError(
             f"{where} has dtype {dtype[:40]}, which is not known; convert it to another one"
         )
-    return shape, _DTYPES.get(dtype, torch.uint8)
+    return shape, _DTYPES.get(dtype, "uint8")
 
 
 def _header(origin: Origin) -> bytes:

@@ -15,9 +15,8 @@ from sparsity_report.errors import explained, printable
 from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import read_json
 from sparsity_report.weights.anatomy.meta_model import plain_folder
+from sparsity_report.weights.sources.model_paths import TOKENIZER_FILES
 
-#: Patterns of the files that a tokenizer may consist of.
-FILES = ("*.json", "*.txt", "*.model", "*.model.*", "*.spm", "*.codes", "*.tokenizer")
 # Files that are a complete vocabulary for every class of tokenizers.
 _COMPLETE = ("tokenizer.json", "tekken.json", "tokenizer.model", "tiktoken.model")
 # Ends of names of other files that match.
@@ -47,7 +46,7 @@ def open_tokenizer(directory: Path, gguf: Path | None = None) -> Any:
     with _gate(explain):
         if gguf is None:
             _check_class(directory)
-        with plain_folder(directory, FILES) as plain:
+        with plain_folder(directory, TOKENIZER_FILES) as plain:
             if gguf is None and all(file.name.endswith(_NO_VOCABULARY) for file in plain.iterdir()):
                 raise ValueError(f"there is no {_COMPLETE[0]}")
             tokenizer = AutoTokenizer.from_pretrained(

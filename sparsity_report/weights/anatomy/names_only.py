@@ -1,0 +1,157 @@
+"""Modules and parameters from names and shapes of tensors alone, without a model."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from sparsity_report.phrases import Phrase
+from sparsity_report.weights.anatomy import groups
+from sparsity_report.weights.packed.gptq_awq import Columnwise
+from sparsity_report.weights.packed.packed_tensor import Undecoded
+from sparsity_report.weights.tensor_slices import Entry
+from sparsity_report.weights.weights import ONCE, Module, Parameter, check_modules
+
+# Buffers of older checkpoints that current classes compute: masks, position ids, rotary tables.
+_BUFFER = re.compile(
+    r"(^|\.)(position_ids|token_type_ids|masked_bias|attn\.bias|attention\.bias|inv_freq|"
+    r"rotary_emb\.\w+|num_batches_tracked)$"
+)
+
+
+@dataclass(frozen=True)
+class ReaderOptions:
+    """Options for opening a model in any format.
+
+    Attributes
+    ----------
+    name : str
+        Name of the model in tables and reports; empty for the default.
+    blacklist : collection of str
+        Modules with one of these words in their dotted name are not pruned; ``lm_head`` stands for
+        the output head under any name.
+    groups : mapping of pattern to group, optional
+        User rules for groups, see :func:`sparsity_report.weights.anatomy.groups.classify`.
+    notes : tuple of Phrase
+        Facts about the origin of the model.
+    config : bool
+        Whether ``config.json`` decides which model it is, rather than names and shapes.
+    """
+
+    name: str = ""
+    blacklist: Collection[str] = ("lm_head",)
+    groups: Mapping[str, str] | None = None
+    notes: tuple[Phrase, ...] = ()
+    config: bool = True
+
+    def __post_init__(self) -> None:
+        groups.check_rules(self.groups)
+        if isinstance(self.blacklist, str):
+            object.__setattr__(self, "blacklist", (self.blacklist,))
+
+    def may_prune(self, module_name: str, group: str) -> bool:
+        """Return whether a module of a group may be pruned."""
+        words = {"lm_head"} if group == "lm_head" else set()
+        is_linear = group in groups.LINEAR_GROUPS or group == "lm_head"
+        return is_linear and words.union(module_name.split(".")).isdisjoint(self.blacklist)
+
+
+@dataclass(frozen=True)
+class Description:
+    """Description of a model without its values.
+
+    Attributes
+    ----------
+    modules : tuple of Module
+        Every module that owns parameters. A matrix whose use count differs from its module's
+        others is a separate module.
+    attention_widths : dict or None
+        See :class:`sparsity_report.weights.weights.Weights`.
+    notes : tuple of Phrase
+        Facts for a careful reader.
+    """
+
+    modules: tuple[Module, ...]
+    attention_widths: dict[int | None, int] | None
+    notes: tuple[Phrase, ...] = ()
+
+
+def named_parts(entries: Mapping[str, Entry]) -> dict[str, list[Entry]]:
+    """Return each tensor that is no buffer as a parameter."""
+    if padding := next((key for key in entries if is_padding(key, entries)), ""):
+        raise entries[padding].wrong(
+            "is zero, as programs write it for layers without a bias; add config.json, which says "
+            "whether there is one"
+        )
+    return {key: [entry] for key, entry in entries.items() if not is_buffer(entry)}
+
+
+def is_buffer(entry: Entry) -> bool:
+    """Return whether a tensor is a buffer that older checkpoints hold.
+
+    A causal mask that is named as a bias is one square.
+    """
+    is_mask = len(entry.shape) > 1 and entry.total == entry.shape[-1] ** 2
+    return bool(_BUFFER.search(entry.key)) and (is_mask or not entry.key.endswith(".bias"))
+
+
+def is_padding(key: str, entries: Mapping[str, Entry]) -> bool:
+    """Return whether a tensor is a bias of zeros beside a GPTQ weight, written for any layer."""
+    weight = entries.get(f"{key.removesuffix('bias')}weight")
+    is_gptq = weight is not None and isinstance(weight.values, Columnwise)
+    return is_gptq and key.endswith(".bias") and not entries[key].numbers().any()
+
+
+def on_disk(entries: Sequence[Entry]) -> dict[str, Any]:
+    """Return the attributes of a parameter that follow from its tensors on disk."""
+    known = not any(isinstance(entry.values, Undecoded) for entry in entries)
+    held = {"file_bytes": Entry.file_bytes(entries), "packing": Entry.packings(entries)}
+    return {"dtype": entries[0].dtype, "known": known, **held}
+
+
+def describe_names(
+    parts: Mapping[str, Sequence[Entry]], options: ReaderOptions, experts_used: Fraction
+) -> Description:
+    """Return the modules of tensors on disk, by names and shapes alone."""
+    owned: dict[str, dict[str, Entry]] = defaultdict(dict)
+    for name, (entry, *_) in parts.items():
+        owned[name.rpartition(".")[0]][name] = entry
+    check_modules(options.name, len(owned))  # before spending half a minute on them
+    modules = []
+    for module_name, tensors in owned.items():
+        # llama.cpp keeps the experts of a block in one tensor, and kernels without their middle 1.
+        fused, kernel = module_name.endswith("_exps"), module_name.endswith("conv1d")
+        weights = (entry for name, entry in tensors.items() if name.rpartition(".")[2] == "weight")
+        wide = next((e for e in weights if len(e.shape) == 2 + fused and not kernel), None)
+        group = groups.classify(module_name, linear=wide is not None, rules=options.groups)
+        multiplied = group in groups.LINEAR_GROUPS or group in {"lm_head", "router"}
+        may_prune = options.may_prune(module_name, group)
+        # A bias has one value per output, which reveals input-first matrices such as ``Conv1D``.
+        bias = tensors.get(f"{module_name}.bias")
+        turned = bool(wide and bias and bias.shape == wide.shape[-1:] != wide.shape[-2:-1])
+        matrix = outputs_inputs(wide.shape, turned) if wide and multiplied else None
+        parameters = tuple(
+            Parameter(
+                name=name,
+                shape=entry.shape,
+                matrix=matrix if entry is wide else None,
+                transposed=turned and entry is wide and multiplied,
+                experts=entry.shape[0] if fused and entry is wide else 1,
+                uses=experts_used if fused else ONCE,
+                prunable=may_prune and entry is wide,
+                **on_disk(parts[name]),
+            )
+            for name, entry in tensors.items()
+        )
+        modules.append(Module(module_name, "", group, parameters))
+    return Description(tuple(modules), None)
+
+
+def outputs_inputs(shape: tuple[int, ...], transposed: bool) -> tuple[int, int]:
+    """Return the sizes of a matrix as (outputs, inputs)."""
+    *_, rows, columns = (1, 1, *shape)  # a vector is a row
+    return (columns, rows) if transposed else (rows, columns)

@@ -1,0 +1,121 @@
+"""The weight files of a model: which files of a folder make it up, and their headers."""
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from sparsity_report.errors import SparsityReportError
+from sparsity_report.untrusted import limits
+from sparsity_report.weights.adapters.lora import check_folder, check_tensors
+from sparsity_report.weights.gguf.gguf_header import Header
+from sparsity_report.weights.gguf.gguf_header import read_header as read_gguf_header
+from sparsity_report.weights.gguf.gguf_shards import model_names, unsharded_name
+from sparsity_report.weights.sources.hub import PICKLES, Remote
+from sparsity_report.weights.sources.model_paths import distinctive_name
+from sparsity_report.weights.sources.safetensors import Shards, find_shards
+from sparsity_report.weights.tensor_slices import Entry, Origin
+
+# Headers that are read in parallel over the network.
+_PARALLEL = 8
+F = TypeVar("F", bound=Path | Origin)
+T = TypeVar("T")
+
+
+def choose_files(path: Path) -> tuple[str, Shards[Path]]:
+    """Return the format and the files of a local model, of a GGUF model any shard.
+
+    Returns
+    -------
+    tuple of str and Shards
+        ``safetensors``, ``gguf`` or ``pickle``, and the files.
+
+    Raises
+    ------
+    SparsityReportError
+        There are no weights, several models, or files of an unknown kind.
+    """
+    if path.is_dir():
+        return _choose_in_folder(path)
+    if not path.is_file():
+        raise SparsityReportError(f"{path} is neither a regular file nor a directory; give one")
+    if not path.stat().st_size:
+        raise SparsityReportError(f"{path} has 0 bytes; download it again")
+    kinds = {".safetensors": "safetensors", ".gguf": "gguf", **dict.fromkeys(PICKLES, "pickle")}
+    if path.suffix not in kinds:
+        raise SparsityReportError(
+            f"{path}: unknown kind of file; give .safetensors, .gguf or a transformers directory"
+        )
+    return kinds[path.suffix], Shards([path])
+
+
+def _choose_in_folder(path: Path) -> tuple[str, Shards[Path]]:
+    names = [file.name for file in path.iterdir()]
+    check_folder(path, names)
+    if (shards := find_shards(path)).files:
+        return "safetensors", shards
+    models = model_names(names)
+    if len(models) > 1:
+        raise SparsityReportError(
+            f"{path} holds {len(models)} GGUF models; name the one to open, e.g. {models[0]}"
+        )
+    if models:
+        return "gguf", Shards([path / models[0]])
+    if not (pickles := sorted(path.glob("pytorch_model*.bin"))):
+        raise SparsityReportError(
+            f"{path} holds no weights; give a folder with .safetensors, .gguf or "
+            "pytorch_model.bin files"
+        )
+    return "pickle", Shards(pickles)
+
+
+def model_name(path: Path) -> str:
+    """Return the name of a folder, or of a file without its shard number."""
+    # A file in the cache of the Hub is a link to a blob whose name is a hash.
+    place = path.resolve() if path.is_dir() else path.parent.resolve() / unsharded_name(path.name)
+    return distinctive_name(place)
+
+
+def remote_headers(remote: Remote) -> dict[Path, Header]:
+    """Return the headers of the shards of a GGUF model on the Hub."""
+    headers = _in_parallel(remote.files, read_gguf_header)
+    return {remote.folder / file.name: header for file, header in headers.items()}
+
+
+def remote_entries(remote: Remote) -> dict[Origin, list[Entry]]:
+    """Return the tensors of each safetensors file of a model on the Hub."""
+    return _in_parallel(remote.files, Shards(remote.files, remote.weight_map).read)
+
+
+def _in_parallel(files: Sequence[Origin], read: Callable[[Origin], T]) -> dict[Origin, T]:
+    with ThreadPoolExecutor(_PARALLEL) as pool:
+        return dict(zip(files, pool.map(read, files), strict=True))
+
+
+def gather_entries(
+    path: Path, files: Iterable[F], read: Callable[[F], Iterable[Entry]]
+) -> dict[str, Entry]:
+    """Return the tensors of all files of a checkpoint by name.
+
+    Raises
+    ------
+    SparsityReportError
+        A tensor is in two files, there are too many, none, or only those of an adapter.
+    """
+    entries: dict[str, Entry] = {}
+    holders: dict[str, F] = {}
+    for file in files:
+        for entry in read(file):
+            if entry.key in entries:
+                raise SparsityReportError(
+                    f"{file}: tensor {entry.key!r} is in {holders[entry.key].name} too; "
+                    "remove one of the files"
+                )
+            entries[entry.key], holders[entry.key] = entry, file
+        if len(entries) > limits.TENSORS:
+            raise SparsityReportError(
+                f"{file} and the files before it hold more than {limits.TENSORS:,} tensors; "
+                "open the files one by one"
+            )
+    check_tensors(path, entries)
+    return entries
