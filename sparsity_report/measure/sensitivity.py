@@ -29,8 +29,8 @@ from sparsity_report.measure.protocols import Passage, Passages, ScoringOptions
 from sparsity_report.sparse.shares import ratio, zero_share
 from sparsity_report.study.layers import layer_frame
 from sparsity_report.study.schema import PARTS, typed
-from sparsity_report.weights.anatomy.parameter_places import is_strided, locate, value, walk
-from sparsity_report.weights.tensor_slices import pieces
+from sparsity_report.weights.anatomy.parameter_places import locate, value, walk
+from sparsity_report.weights.tensor_slices import is_strided, pieces
 from sparsity_report.weights.weights import Module, Weights
 
 if TYPE_CHECKING:

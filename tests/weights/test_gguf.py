@@ -411,13 +411,27 @@ def test_blocks_are_what_the_library_decodes(tmp_path, kind):
 
 def test_types_that_cannot_be_decoded_are_named(tmp_path):
     path = tmp_path / "x.gguf"
-    write_gguf(path, {A: (np.ones((8, 36), np.float32), None)}, "mystery")
+    write_gguf(path, {A: (np.ones((8, 64), np.float32), None)}, "mystery")
     good = path.read_bytes()
-    shape = struct.pack("<2Q", 36, 8)
-    for number, name in ((9, "Q8_1"), (36, "36"), (2**32 - 1, "4294967295")):
+    shape = struct.pack("<2Q", 64, 8)
+    library, unknown = "the installed gguf library cannot", "is not known"
+    for number, name, why in (
+        (9, "Q8_1", library),
+        (36, "36", unknown),
+        (2**32 - 1, "4294967295", unknown),
+    ):
         kinds = (shape + struct.pack("<I", old) for old in (0, number))
         path.write_bytes(good.replace(*kinds))
-        refused(f"tensor '{A}' is of type {name}, which the installed gguf library cannot", path)
+        refused(f"tensor '{A}' is of type {name}, which {why}", path)
+
+
+def test_sizes_of_blocks_are_those_of_the_library():
+    from gguf import GGML_QUANT_SIZES
+
+    from sparsity_report.weights.gguf.gguf_header import TYPES
+
+    library = {kind.value: (kind.name, *sizes) for kind, sizes in GGML_QUANT_SIZES.items()}
+    assert {number: TYPES.get(number) for number in library} == library
 
 
 def test_a_scale_beside_blocks_is_not_left_out(tmp_path):

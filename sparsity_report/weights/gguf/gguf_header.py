@@ -177,8 +177,9 @@ def _read_tensors(reader: HeaderReader, count: int, metadata: Metadata) -> dict[
     for name, (shape, kind, offset) in tensors.items():
         dtype = _UNQUANTIZED.get(kind, "float32")
         place = math.prod(shape), dtype, reader.origin, start + offset
-        values = FileSlice(*place) if kind in _UNQUANTIZED else BlockSlice(*place, kind)
-        entries[name] = Entry(name, shape, values)
+        plain = kind in _UNQUANTIZED
+        stored = FileSlice(*place) if plain else BlockSlice(*place, kind)
+        entries[name] = Entry(name, shape, stored)
     return entries
 
 

@@ -1,5 +1,7 @@
 """Decoder of matrices stored row by row: codes of a few bits, and scales of blocks of weights."""
 
+from __future__ import annotations
+
 from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -11,6 +11,7 @@ from sparsity_report.weights.adapters.lora import check_folder, check_tensors
 from sparsity_report.weights.gguf.gguf_header import Header
 from sparsity_report.weights.gguf.gguf_header import read_header as read_gguf_header
 from sparsity_report.weights.gguf.gguf_shards import model_names, unsharded_name
+from sparsity_report.weights.sources.http_ranges import HubFile
 from sparsity_report.weights.sources.hub import PICKLES, Remote
 from sparsity_report.weights.sources.model_paths import distinctive_name
 from sparsity_report.weights.sources.safetensors import Shards, find_shards
@@ -82,12 +83,12 @@ def remote_headers(remote: Remote) -> dict[Path, Header]:
     return {remote.folder / file.name: header for file, header in headers.items()}
 
 
-def remote_entries(remote: Remote) -> dict[Origin, list[Entry]]:
+def remote_entries(remote: Remote) -> dict[HubFile, list[Entry]]:
     """Return the tensors of each safetensors file of a model on the Hub."""
     return _in_parallel(remote.files, Shards(remote.files, remote.weight_map).read)
 
 
-def _in_parallel(files: Sequence[Origin], read: Callable[[Origin], T]) -> dict[Origin, T]:
+def _in_parallel(files: Sequence[HubFile], read: Callable[[HubFile], T]) -> dict[HubFile, T]:
     with ThreadPoolExecutor(_PARALLEL) as pool:
         return dict(zip(files, pool.map(read, files), strict=True))
 

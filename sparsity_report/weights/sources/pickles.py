@@ -1,5 +1,7 @@
 """Weights in PyTorch pickles, opened only on request and never allowed to run code."""
 
+from __future__ import annotations
+
 import pickle
 import struct
 import sys
