@@ -22,6 +22,7 @@ from sparsity_report.sparse.linear_csr import LinearCSR
 from sparsity_report.weights.anatomy import groups
 from sparsity_report.weights.anatomy.meta_run import Behavior, Usage, observe
 from sparsity_report.weights.anatomy.names_only import (
+    EXPERTS_PER_TOKEN,
     Description,
     ReaderOptions,
     on_disk,
@@ -43,7 +44,6 @@ _PER_SEQUENCE_WORDS = frozenset(
 _ATTENTION = re.compile("^(?!Rwkv).*(Attention|Attn)")
 # Names of the output projection of attention.
 _OUTPUT_WORDS = ("o_proj", "out_proj", "dense", "c_proj", "o", "wo", "out_lin", "Wo", "output")
-_EXPERTS_PER_TOKEN = ("num_experts_per_tok", "moe_topk", "num_selected_experts")
 
 
 def describe(
@@ -386,7 +386,7 @@ def _share(chosen: int | None, experts: int) -> Fraction:
 def _top_k(config: Any, around: Sequence[nn.Module]) -> int | None:
     """Return the experts per token, from the router, the block or the config."""
     block = (*around[0].children(), around[0]) if around else ()
-    configs, names = (config, getattr(config, "text_config", None)), _EXPERTS_PER_TOKEN
+    configs, names = (config, getattr(config, "text_config", None)), EXPERTS_PER_TOKEN
     return _declared(block, "top_k") or _declared(configs, *names)
 
 

@@ -202,7 +202,7 @@ def _by_words(words: tuple[str, ...], class_name: str, linear: bool) -> str | No
         return "router"
     if _NORM_WORD.search(leaf) and not linear:
         return "norm"
-    if not class_name and _EMBEDDING_WORDS.intersection(words):
+    if not class_name and (_EMBEDDING_WORDS.intersection(words) or any(map(is_table, words))):
         return "embedding"
     if _SSM_WORDS.intersection(words):
         return "ssm"

@@ -23,6 +23,14 @@ _BUFFER = re.compile(
 )
 
 
+# Routed experts, of which llama.cpp keeps those of a block in one tensor.
+_EXPERT = re.compile(
+    r"(?P<stack>(?:.*\.)?(?:experts|\w+_exps))(?:\.(?:expert_)?(?P<number>\d+))?(?:\.|$)"
+)
+#: Settings that hold the number of experts per token.
+EXPERTS_PER_TOKEN = ("num_experts_per_tok", "moe_topk", "num_selected_experts")
+
+
 @dataclass(frozen=True)
 class ReaderOptions:
     """Options for opening a model in any format.
@@ -113,10 +121,39 @@ def on_disk(entries: Sequence[Entry]) -> dict[str, Any]:
     return {"dtype": entries[0].dtype, "known": known, **held}
 
 
+def experts_per_token(config: Mapping[str, Any]) -> int | None:
+    """Return the experts that a configuration sends a token to; None if it does not say."""
+    inner = config.get("text_config")
+    holders = (config, inner if isinstance(inner, dict) else {})
+    numbers = (holder.get(key) for holder in holders for key in EXPERTS_PER_TOKEN)
+    return next((n for n in numbers if type(n) is int and n > 0), None)
+
+
+def expert_stacks(parts: Mapping[str, Sequence[Entry]]) -> dict[str, int]:
+    """Return the number of experts of each stack that a token is routed to, by its name.
+
+    A stack is a group of numbered modules inside ``experts``, or a tensor with an expert for each
+    place of its first dimension.
+    """
+    numbers: dict[str, set[str]] = defaultdict(set)
+    fused: dict[str, int] = {}
+    for name, (entry, *_) in parts.items():
+        if match := _EXPERT.match(name):
+            if match["number"]:
+                numbers[match["stack"]].add(match["number"])
+            elif len(entry.shape) == 3:
+                fused[match["stack"]] = entry.shape[0]
+    return {**fused, **{stack: len(each) for stack, each in numbers.items()}}
+
+
 def describe_names(
-    parts: Mapping[str, Sequence[Entry]], options: ReaderOptions, experts_used: Fraction
+    parts: Mapping[str, Sequence[Entry]], options: ReaderOptions, per_token: int | None = None
 ) -> Description:
-    """Return the modules of tensors on disk, by names and shapes alone."""
+    """Return the modules of tensors on disk, by names and shapes alone.
+
+    Without the number of experts per token, a token counts as sent to all of them.
+    """
+    stacks = expert_stacks(parts)
     owned: dict[str, dict[str, Entry]] = defaultdict(dict)
     for name, (entry, *_) in parts.items():
         owned[name.rpartition(".")[0]][name] = entry
@@ -125,9 +162,11 @@ def describe_names(
     for module_name, tensors in owned.items():
         # llama.cpp keeps the experts of a block in one tensor, and kernels without their middle 1.
         fused, kernel = module_name.endswith("_exps"), module_name.endswith("conv1d")
-        weights = (entry for name, entry in tensors.items() if name.rpartition(".")[2] == "weight")
+        weights = [entry for name, entry in tensors.items() if name.rpartition(".")[2] == "weight"]
         wide = next((e for e in weights if len(e.shape) == 2 + fused and not kernel), None)
         group = groups.classify(module_name, linear=wide is not None, rules=options.groups)
+        if group == "other" and any(len(entry.shape) > 2 for entry in weights):
+            group = "other_linear"  # a convolution
         multiplied = group in groups.LINEAR_GROUPS or group in {"lm_head", "router"}
         may_prune = options.may_prune(module_name, group)
         # A bias has one value per output, which reveals input-first matrices such as ``Conv1D``.
@@ -141,7 +180,7 @@ def describe_names(
                 matrix=matrix if entry is wide else None,
                 transposed=turned and entry is wide and multiplied,
                 experts=entry.shape[0] if fused and entry is wide else 1,
-                uses=experts_used if fused else ONCE,
+                uses=_share(name, stacks, per_token),
                 prunable=may_prune and entry is wide,
                 **on_disk(parts[name]),
             )
@@ -149,6 +188,13 @@ def describe_names(
         )
         modules.append(Module(module_name, "", group, parameters))
     return Description(tuple(modules), None)
+
+
+def _share(name: str, stacks: Mapping[str, int], per_token: int | None) -> Fraction:
+    """Return the share of a parameter that a token is multiplied by."""
+    match = _EXPERT.match(name) if per_token else None
+    total = stacks.get(match["stack"], 0) if match else 0
+    return Fraction(min(per_token or 0, total), total) if total else ONCE
 
 
 def outputs_inputs(shape: tuple[int, ...], transposed: bool) -> tuple[int, int]:

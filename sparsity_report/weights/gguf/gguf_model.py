@@ -28,8 +28,9 @@ from sparsity_report.weights.gguf.gguf_header import (
 )
 from sparsity_report.weights.gguf.gguf_shards import (
     Headers,
-    experts_used,
+    experts_per_token,
     named_parts,
+    read_headers,
     read_model,
     tied_head,
 )
@@ -58,7 +59,8 @@ class GGUFWeights(CheckpointWeights):
     """A GGUF model, whose quantized blocks are counted as their float32 values."""
 
     def __init__(self, path: Path, options: ReaderOptions, headers: Headers | None = None) -> None:
-        path, metadata, entries = read_model(path, headers)
+        headers = read_headers(path) if headers is None else headers
+        path, metadata, entries = read_model(headers)
         check_decodable(entries.values())
         contents, self._processor = _match(path, entries, metadata)
         if types := {entry.values.packing for entry in entries.values()} - {""}:
@@ -170,7 +172,7 @@ def _unmatched(entries: Mapping[str, Entry], metadata: Metadata, reason: str | P
     """Return the tensors under their names in the file."""
     architecture = printable(metadata.get(ARCHITECTURE, ""), 40)
     note = phrase("note.gguf_names", architecture=architecture, reason=reason)
-    return Contents(entries, named_parts(entries), None, (note,), experts_used(metadata))
+    return Contents(entries, named_parts(entries), None, (note,), experts_per_token(metadata))
 
 
 def _names(entries: Collection[str], known: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from fractions import Fraction
 from pathlib import Path
 
 from sparsity_report.errors import SparsityReportError
@@ -16,7 +15,7 @@ from sparsity_report.weights.gguf.gguf_header import (
     read_header,
 )
 from sparsity_report.weights.tensor_slices import Entry
-from sparsity_report.weights.weights import ONCE, Module, Parameter
+from sparsity_report.weights.weights import Module, Parameter
 
 #: Headers of the shards of a model, in order.
 Headers = Mapping[Path, Header]
@@ -61,22 +60,19 @@ def unsharded_name(name: str) -> str:
     return name if len(shard_names(name)) == 1 else _SHARD.sub(r"\g<stem>.gguf", name)
 
 
-def read_model(path: Path, headers: Headers | None) -> tuple[Path, Metadata, dict[str, Entry]]:
+def read_model(headers: Headers) -> tuple[Path, Metadata, dict[str, Entry]]:
     """Return the first shard of a model, its metadata, and the tensors of all shards.
 
     Parameters
     ----------
-    path : pathlib.Path
-        Any shard.
-    headers : mapping, optional
-        Headers of all shards in order, if they were read before.
+    headers : mapping
+        Headers of all shards in order.
 
     Raises
     ------
     SparsityReportError
         A shard is missing, or shards belong to different models.
     """
-    headers = _read_headers(path) if headers is None else headers
     first, *_ = headers
     metadata, _ = headers[first]
     entries: dict[str, Entry] = {}
@@ -116,7 +112,8 @@ def named_parts(entries: Mapping[str, Entry]) -> dict[str, list[Entry]]:
     }
 
 
-def _read_headers(path: Path) -> Headers:
+def read_headers(path: Path) -> Headers:
+    """Return the headers of all shards of the model that a file belongs to."""
     files = [path.with_name(name) for name in shard_names(path.name)]
     if missing := [file.name for file in files if not file.is_file()]:
         raise SparsityReportError(
@@ -165,9 +162,7 @@ def tied_head(entries: Mapping[str, Entry], metadata: Metadata) -> tuple[Module,
     return (Module("output", "", "lm_head", (head,)),)
 
 
-def experts_used(metadata: Metadata) -> Fraction:
-    """Return the share of the experts that a token is routed to."""
-    architecture = metadata.get(ARCHITECTURE)
-    used = metadata.get(f"{architecture}.expert_used_count")
-    total = metadata.get(f"{architecture}.expert_count")
-    return Fraction(used, total) if used and total else ONCE
+def experts_per_token(metadata: Metadata) -> int | None:
+    """Return the experts that a token is routed to; None for a model without experts."""
+    used = metadata.get(f"{metadata.get(ARCHITECTURE)}.expert_used_count")
+    return used if isinstance(used, int) and used else None

@@ -8,7 +8,6 @@ names and shapes decide. Without values, the config alone gives the structure.
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,7 +30,7 @@ from sparsity_report.weights.sources.model_paths import DEFAULTS
 from sparsity_report.weights.sources.quiet import without_bars
 from sparsity_report.weights.sources.tokenizer import open_tokenizer
 from sparsity_report.weights.tensor_slices import Entry, Origin, Slice, join_slices, pieces
-from sparsity_report.weights.weights import ONCE, Weights, float8_notes
+from sparsity_report.weights.weights import Weights, float8_notes
 
 T = TypeVar("T", bound=Path | Origin)
 
@@ -50,15 +49,15 @@ class Contents:
         The model on the meta device; None if transformers has no class for it.
     notes : tuple of Phrase
         Remarks on how the files were read.
-    experts_used : Fraction
-        Share of fused experts that a token is routed to, for files without a model.
+    per_token : int or None
+        Experts that a token is routed to, for files without a model.
     """
 
     entries: Mapping[str, Entry]
     parts: Mapping[str, list[Entry]]
     model: nn.Module | None
     notes: tuple[Phrase, ...] = ()
-    experts_used: Fraction = ONCE
+    per_token: int | None = None
 
 
 class CheckpointWeights(Weights):
@@ -74,7 +73,7 @@ class CheckpointWeights(Weights):
         model, parts = contents.model, contents.parts
         untied: tuple[Phrase, ...] = ()
         if model is None:
-            description = describe_names(parts, options, contents.experts_used)
+            description = describe_names(parts, options, contents.per_token)
         else:
             untied = _untie_(model, parts)
             parts = _complete(options.name, model, parts, any_arrangement=source == "gguf")

@@ -1,0 +1,192 @@
+"""Headers alone against opened models: parameters, groups, packing and bytes must be equal."""
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import packing
+import pytest
+import torch
+from helpers import small_llama, write_gguf
+from hub_layouts import LAYOUTS
+from hubs import Hub
+from safetensors.torch import load_file, save_file
+
+import sparsity_report as sr
+from sparsity_report.files.package_data import DEMO
+from sparsity_report.weights.outline import read_outline
+from sparsity_report.weights.sources import http_ranges
+
+# Groups that follow from the class of a module, and not from its name.
+BY_CLASS = {
+    "google-bert/bert-base-uncased": {"cls.predictions.bias"},
+    "distilbert/distilbert-base-uncased": {"vocab_projector.weight", "vocab_projector.bias"},
+    "openai/clip-vit-large-patch14": {
+        "vision_model.embeddings.patch_embedding.weight",
+        "vision_model.pre_layrnorm.weight",
+        "vision_model.pre_layrnorm.bias",
+    },
+}
+WITHOUT = ("torch", "transformers", "gguf", "pandas", "altair", "numba")
+
+
+def by_group(weights, without=()):
+    sums = Counter()
+    for module in weights.modules:
+        for p in module.parameters:
+            if p.tied_to is None and p.name not in without:
+                sums[module.group] += p.total
+    return +sums
+
+
+def check_like(outline, weights, without=()):
+    sums = Counter()
+    for p in outline.stored:
+        if p.name not in without:
+            sums[p.group] += p.total
+    assert +sums == by_group(weights, without)
+    held = {each.packing for each in weights.stored} - {""}
+    assert {each.packing for each in outline.stored} - {""} == held
+    assert sum(each.stored_bytes for each in outline.stored) == sum(
+        each.file_bytes for each in weights.stored
+    )
+
+
+def test_the_demo():
+    outline, weights = read_outline(DEMO), sr.load()
+    check_like(outline, weights)
+    assert outline.file_bytes == sum(f.stat().st_size for f in Path(DEMO).glob("*.safetensors"))
+
+
+def test_minilm(minilm, minilm_path):
+    outline = read_outline(minilm_path)
+    check_like(outline, minilm)
+    assert (outline.total, outline.active_total) == (22_713_216, None)
+
+
+def test_smollm2(smollm2, smollm2_path):
+    outline = read_outline(smollm2_path)
+    check_like(outline, smollm2)
+    tied = [each for each in outline.parameters if each.is_tied]
+    assert [(each.name, each.stored_bytes, outline.tie) for each in tied] == [
+        ("output.weight", 0, "absent")
+    ]
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_layouts_of_the_hub(tmp_path, name):
+    layout = LAYOUTS[name]
+    (tmp_path / "config.json").write_text(json.dumps(layout.config))
+    generator = torch.Generator().manual_seed(0)
+    tensors = {}
+    for key, shape in layout.shapes().items():
+        is_index = key.endswith("position_ids")
+        values = torch.zeros(shape) if is_index else torch.randn(shape, generator=generator)
+        tensors[key] = values.long() if is_index else values
+    tied = [key for key, each in tensors.items() if each.dim() == 2 and each.shape[0] == 64]
+    embedding = (
+        next(key for key in tied if "emb" in key or key in {"wte.weight", "shared.weight"})
+        if tied
+        else ""
+    )
+    if layout.config.get("tie_word_embeddings") is not False:
+        tensors |= {key: tensors[embedding].clone() for key in tied}
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    outline, weights = read_outline(tmp_path), sr.load(tmp_path)
+    ignored = {
+        each.name for each in outline.parameters for module in layout.left_out
+        if each.name.startswith(f"{module}.")
+    }  # fmt: skip
+    by_name = {p.name: p.group for p in outline.stored if p.name not in ignored}
+    counted = {key: group for key, group in by_name.items() if key not in BY_CLASS.get(name, ())}
+    sums = Counter()
+    for p in outline.stored:
+        if p.name in counted:
+            sums[p.group] += p.total
+    assert sums == by_group(weights, BY_CLASS.get(name, ()))
+    if outline.stacks:
+        active = sum(p.total * p.uses for p in weights.stored)
+        assert outline.active_total == active
+
+
+@pytest.mark.parametrize("way", [*packing.WAYS, "marlin"])
+def test_packed_weights(tmp_path, way):
+    packing.packed_llama(tmp_path, way)
+    check_like(read_outline(tmp_path / "packed"), sr.load(tmp_path / "packed"))
+
+
+def test_a_stored_head_is_tied_by_its_values(tmp_path):
+    for tie, same, total in ((True, True, 2048), (True, False, 4096), (False, True, 4096)):
+        folder = tmp_path / f"{tie}{same}"
+        small_llama(tie_word_embeddings=tie).save_pretrained(folder)
+        tensors = load_file(folder / "model.safetensors")
+        embedding = tensors["model.embed_tokens.weight"]
+        tensors["lm_head.weight"] = embedding.clone() if same else embedding + 1
+        save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+        outline, weights = read_outline(folder), sr.load(folder)
+        assert outline.total == sum(p.total for p in weights.stored)
+        tables = [p.total for p in outline.stored if p.group in {"embedding", "lm_head"}]
+        assert sum(tables) == total
+
+
+def test_shards_experts_and_the_hub(tmp_path, monkeypatch):
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.MixtralConfig(
+        vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, num_local_experts=4, num_experts_per_tok=2,
+    )  # fmt: skip
+    folder = tmp_path / "mixtral"
+    transformers.MixtralForCausalLM(config).save_pretrained(folder, max_shard_size="20KB")
+    assert len([*folder.glob("*.safetensors")]) > 3
+    outline, weights = read_outline(folder), sr.load(folder)
+    check_like(outline, weights)
+    assert {*outline.stacks.values()} == {4}
+    assert outline.active_total == sum(p.total * p.uses for p in weights.stored)
+    http_ranges._block.cache_clear()
+    with Hub(monkeypatch, tmp_path / "cache") as hub:
+        hub.repositories["someone/mixtral"] = folder
+        remote = read_outline("someone/mixtral")
+        assert not any(name.endswith(".safetensors") for name in hub.served)
+    kept = ("name", "group", "shape", "dtype", "stored_bytes", "is_tied", "uses")
+    rows = [[[getattr(p, k) for k in kept] for p in o.parameters] for o in (outline, remote)]
+    assert rows[0] == rows[1]
+    assert (remote.total, remote.file_bytes) == (outline.total, outline.file_bytes)
+
+
+def test_unknown_experts_per_token_leave_the_active_parameters_unknown(tmp_path):
+    tensors = {f"layers.0.experts.{n}.w1.weight": torch.ones(4, 4) for n in range(3)}
+    save_file(tensors, tmp_path / "model.safetensors")
+    outline = read_outline(tmp_path)
+    assert (outline.total, outline.active_total) == (48, None)
+    assert outline.stacks == {"layers.0.experts": 3}
+
+
+def test_headers_are_read_without_heavy_libraries(tmp_path):
+    small_llama().save_pretrained(tmp_path / "llama")
+    packing.packed_llama(tmp_path, "nvfp4-modelopt")
+    write_gguf(tmp_path / "x.gguf", {"blk.0.ffn_up.weight": (np.ones((8, 32), np.float32), None)})
+    code = f"""
+import sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {WITHOUT}: raise ImportError(name)
+sys.meta_path.insert(0, Blocked())
+from sparsity_report.weights.outline import read_outline
+print(*(read_outline(path).total for path in sys.argv[1:]))
+"""
+    paths = [tmp_path / "llama", tmp_path / "packed", tmp_path / "x.gguf"]
+    line = [sys.executable, "-c", code, *map(str, paths)]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert done.stdout.split() == [str(read_outline(path).total) for path in paths]
+
+
+def test_pickles_have_no_header(tmp_path):
+    torch.save({"a": torch.ones(2)}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(sr.SparsityReportError, match="pickles have no header"):
+        read_outline(tmp_path)
