@@ -296,8 +296,10 @@ def _tied(
     if any(str(name).endswith(_WITH_HEAD) for name in classes) and not any(
         each.group == "lm_head" for each in parameters
     ):
-        place = {"name": "lm_head.weight", "module_name": "lm_head", "group": "lm_head"}
-        head = replace(embedding, stored_bytes=0, is_tied=True, entry=None, **place)
+        head = replace(
+            embedding, name="lm_head.weight", module_name="lm_head", group="lm_head",
+            stored_bytes=0, is_tied=True, entry=None,
+        )  # fmt: skip
         return "absent", (*parameters, head)
     same = {each.name for each in parameters if each is not embedding and _equal(each, embedding)}
     tied = (replace(each, is_tied=True) if each.name in same else each for each in parameters)

@@ -79,7 +79,7 @@ def test_blocks_of_gguf(kind, tmp_path):
     number = GGMLQuantizationType[kind]
     raw = gguf.quants.quantize(packing.gaussian().numpy(), number)
     (tmp_path / "w").write_bytes(raw.tobytes())
-    part = BlockSlice(512 * 1024, torch.float32, LocalFile.look_up(tmp_path / "w"), 0, kind)
+    part = BlockSlice(512 * 1024, "float32", LocalFile.look_up(tmp_path / "w"), 0, kind)
     tally = count_slices({"": part.cut((512, 1024))})[""]
     values, steps = dequantize(raw, number), block_steps(kind, raw.reshape(-1, raw.size // 2**14))
     near = np.abs(values.reshape(len(steps), -1)) <= steps / 2

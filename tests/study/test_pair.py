@@ -246,7 +246,7 @@ def test_zeros_that_rounding_makes_and_destroys(tmp_path, way):
 
 
 def cut(values, sizes):
-    return tuple(HeldSlice(part.numel(), part.dtype, part) for part in values.split(sizes))
+    return tuple(map(HeldSlice.from_tensor, values.split(sizes)))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
@@ -254,13 +254,13 @@ def test_groups_are_those_of_the_matrix_wherever_it_is_cut(dtype):
     """2:4 seen from the second weight on would be another pattern."""
     before = torch.tensor([1.0, 2, 0, 0] * 8 + [0, 0, 0, 0] * 2, dtype=dtype)
     after = torch.tensor([0.0, 0, 3, 4] * 4 + [1, 0, 0, 2] * 4 + [0, 0, 0, 0] * 2, dtype=dtype)
-    whole = PairedSlice(40, dtype, cut(before, [40]), cut(after, [40]), True).tally()
+    whole = PairedSlice(40, str(dtype), cut(before, [40]), cut(after, [40]), True).tally()
     # By 1:4, 2:8, 2:4 and 4:8.
     assert (whole.groups_before, whole.groups_after) == ((2, 1, 10, 5), (2, 1, 10, 5))
     for sizes in ([3, 8, 29], [1, 39], [16, 9, 8, 7]):
         cuts = (cut(before, sizes), cut(after, [16, 24]))
-        assert PairedSlice(40, dtype, *cuts, True).tally() == whole
-        alone = PairedSlice(40, dtype, cut(before, sizes), (), True).tally()
+        assert PairedSlice(40, str(dtype), *cuts, True).tally() == whole
+        alone = PairedSlice(40, str(dtype), cut(before, sizes), (), True).tally()
         assert (alone.groups_before, alone.grouped_before) == (whole.groups_before, 40)
 
 
@@ -278,7 +278,9 @@ def test_sums_are_those_of_doubles(dtype, after):
     one[4], other[4] = float("inf"), float("inf")
     for stretch in (slice(None), slice(2**14, 2**15), slice(2**15, None)):
         sides = one[stretch], other[stretch]
-        found = PairedSlice(0, dtype, *(cut(side, [side.numel()]) for side in sides), False).tally()
+        found = PairedSlice(
+            0, str(dtype), *(cut(side, [side.numel()]) for side in sides), False
+        ).tally()
         a, b = (side.double().numpy() for side in sides)
         with np.errstate(invalid="ignore"):
             due = by_numpy(a, b)
