@@ -264,8 +264,8 @@ def test_who_shows_two_models_does_not_wait_for_what_compares_them():
         "sr.write_report, sr.write_thesis, sr.explore, sr.summarize, sr.read_pair\n"
         "print(*sys.modules, file=sys.stderr)"
     )
-    assert {"sparsity_report.study.pairs.pair", "torch"} <= said
-    assert not {"numba", "sparsity_report.study.pairs.checkpoints"} & said
+    assert "sparsity_report.study.pairs.pair" in said
+    assert not {"numba", "torch", "sparsity_report.study.pairs.checkpoints"} & said
 
 
 def test_public_names_are_those_of_the_stub():
