@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import nn
@@ -19,6 +19,7 @@ from sparsity_report.measure.model_stage import Stage
 from sparsity_report.measure.protocols import Passage, ProtocolOptions
 from sparsity_report.measure.texts import Text
 from sparsity_report.phrases import Phrase, phrase
+from sparsity_report.study.derived.losses import kept_sums, span_of, token_counts
 from sparsity_report.study.layers import total_frame
 from sparsity_report.study.schema import SLIDING, typed
 from sparsity_report.study.variants import Variant, listed
@@ -34,30 +35,64 @@ KEPT = 2**27
 _SLICE = 2**21
 
 
-@dataclass
-class Score:
-    """Sums over the tokens scored.
+class Sums(NamedTuple):
+    """Figures of each scored token, or their sums over spans of tokens.
 
     Attributes
     ----------
-    nll : float
+    nll : array or tensor
         Negative log likelihood in nats.
-    hits, scored : int
-        Tokens that were the model's first guess, and tokens scored.
-    kl : float
-        Σ p·(ln p − ln q) over the vocabulary, p of dense, in nats.
-    agreed : int
+    hits
+        Tokens that were the model's first guess.
+    kl, reverse_kl
+        Σ p·(ln p − ln q) and Σ q·(ln q − ln p) over the vocabulary, p of dense, in nats.
+    agreed
         Tokens at which the first guess is that of dense.
-    flipped : int
+    flipped
         Tokens that exactly one of the two guesses right.
     """
 
-    nll: float = 0.0
-    hits: int = 0
-    scored: int = 0
-    kl: float = 0.0
-    agreed: int = 0
-    flipped: int = 0
+    nll: Any
+    hits: Any
+    kl: Any
+    reverse_kl: Any
+    agreed: Any
+    flipped: Any
+
+
+class Score:
+    """Sums over consecutive spans of the tokens scored.
+
+    Parameters
+    ----------
+    scored : int
+        Tokens to score.
+    """
+
+    def __init__(self, scored: int) -> None:
+        self.scored, self.span, self._done = scored, span_of(scored), 0
+        self.sums = Sums(*np.zeros((len(Sums._fields), -(-scored // self.span))))
+
+    def add(self, figures: Sequence[torch.Tensor]) -> None:
+        """Add figures of the tokens that come next in the text, in the order of :class:`Sums`."""
+        table = torch.stack([figure.double() for figure in figures])
+        first, before = divmod(self._done, self.span)
+        count = table.shape[1]
+        filled = nn.functional.pad(table, (before, -(before + count) % self.span))
+        added = filled.unflatten(1, (-1, self.span)).sum(dim=2).cpu().numpy()
+        for sums, more in zip(self.sums, added, strict=False):
+            sums[first : first + len(more)] += more
+        self._done += count
+
+    @property
+    def nll(self) -> float:
+        """Sum of the negative log likelihood in nats."""
+        return float(self.sums.nll.sum())
+
+    @property
+    def hits(self) -> int:
+        """Tokens that were the model's first guess."""
+        return int(self.sums.hits.sum())
 
     def facts(self) -> dict[str, object]:
         """Return means per scored token; perplexity is ``exp(nll)``."""
@@ -68,9 +103,21 @@ class Score:
 
     def distance(self, against: str | None) -> dict[str, object]:
         """Return the mean distance from the dense variant of this name; null without one."""
-        sums = {"kl": self.kl, "agreement": self.agreed, "flips": self.flipped}
-        means = {k: None if against is None else v / self.scored for k, v in sums.items()}
+        sums = {"kl": self.sums.kl, "agreement": self.sums.agreed, "flips": self.sums.flipped}
+        means = {k: None if against is None else v.sum() / self.scored for k, v in sums.items()}
         return {"against": against, **means}
+
+    def losses(self, against: str | None) -> dict[str, object]:
+        """Return the sums of each span; distances are null without a dense variant."""
+        known = self.sums._asdict()
+        counts = ("hits",) if against is None else ("hits", "agreed")
+        figures = ("nll",) if against is None else ("nll", "kl", "reverse_kl")
+        return {
+            "span": self.span,
+            **dict.fromkeys(f"span_{name}" for name in known if name != "flipped"),
+            **{f"span_{name}": kept_sums(known[name]) for name in figures},
+            **{f"span_{name}": tuple(known[name].astype(int).tolist()) for name in counts},
+        }
 
 
 class _Batch(NamedTuple):
@@ -149,7 +196,10 @@ def perplexity(
         in nats per scored token; ``agreement``, the share of tokens with the same first guess;
         ``flips``, the share that exactly one of the two guesses right (Dutta et al., Accuracy is
         Not All You Need, arXiv:2407.09141). These are null if no variant is dense or there is
-        only one. ``study.with_measured(quality=…)`` adds the frame to a study.
+        only one. ``span_nll``, ``span_hits``, ``span_kl``, ``span_reverse_kl`` and ``span_agreed``
+        are sums over consecutive spans of ``span`` scored tokens, from which comparisons are
+        paired. ``study.with_measured(quality=…)`` adds the frame to a study, whose ``losses`` have
+        a row per span.
 
     Raises
     ------
@@ -182,6 +232,7 @@ def perplexity(
                 **score.distance(against),
                 "scored": score.scored,
                 **passage.facts(stage.model),
+                **score.losses(against),
             }
     return typed("quality", pd.DataFrame([rows[place] for place in sorted(rows)]))
 
@@ -199,7 +250,7 @@ def _described(variant: Variant) -> dict[str, object]:
 
 def score_text(model: nn.Module, passage: Passage, name: str) -> Score:
     """Run a model over every window of a passage."""
-    score = Score()
+    score = Score(tokens_scored(passage))
     for batch in _batches(passage, protocols.vocabulary_of(model)):
         _add(score, *_run(model, passage, batch), _no_score(name, batch))
     return score
@@ -217,9 +268,9 @@ def score_variants(
         (n for n, v in enumerate(variants) if v.pruning is None and len(variants) > 1), None
     )
     order = sorted(range(len(variants)), key=lambda n: n != dense)
-    scores = [Score() for _ in variants]
+    scores = [Score(tokens_scored(passage)) for _ in variants]
     vocabulary = protocols.vocabulary_of(stage.model)
-    total, done = tokens_scored(passage) * len(variants), 0
+    total, done = scores[0].scored * len(variants), 0
     for part in _parts(_batches(passage, vocabulary), 0 if dense is None else vocabulary):
         kept: list[_Kept] = []
         for number in order:
@@ -230,12 +281,15 @@ def score_variants(
                 missing = _no_score(name, batch)
                 predictions = _add(scores[number], logits, targets, missing, against)
                 if number == dense:
-                    scores[number].agreed += batch.scored
                     kept.append(predictions)
                 done += batch.scored
                 if progress:
                     progress(done, total, name)
-    return scores, None if dense is None else variants[dense].name
+    if dense is None:
+        return scores, None
+    agreed = scores[dense].sums.agreed
+    agreed += token_counts(scores[dense].scored, scores[dense].span)
+    return scores, variants[dense].name
 
 
 def tokens_scored(passage: Passage) -> int:
@@ -256,47 +310,65 @@ def _run(model: nn.Module, passage: Passage, batch: _Batch) -> tuple[torch.Tenso
 
 @torch.inference_mode()
 def _add(
-    sums: Score,
+    score: Score,
     logits: torch.Tensor,
     targets: torch.Tensor,
     missing: Phrase,
     against: _Kept | None = None,
 ) -> _Kept:
-    """Add the score of tokens in double precision and return the predictions."""
+    """Add the figures of tokens in double precision and return the predictions."""
     rows = max(_SLICE // logits.shape[-1], 1)
     totals, guesses = [], logits.argmax(dim=-1)
+    right = guesses == targets
     for begin in range(0, len(targets), rows):
         part = slice(begin, begin + rows)
         wide = logits[part].double()
-        total = wide.logsumexp(dim=-1)
+        total, share = normalized(wide)
         nll = total - wide.gather(-1, targets[part, None]).squeeze(-1)
         if not nll.isfinite().all():
             raise protocols.NoScoreError(missing)
-        sums.nll += float(nll.sum())
         totals.append(total)
+        distance: Sequence[torch.Tensor] = ()
         if against:
-            sums.kl += _divergence(against, part, wide, total)
-    right = guesses == targets
-    sums.hits += int(right.sum())
-    sums.scored += len(targets)
-    if against:
-        sums.agreed += int((guesses == against.guesses).sum())
-        sums.flipped += int((right != (against.guesses == targets)).sum())
+            kept = _Kept(*(each[part] for each in against))
+            dense, moved = kept.logits.double(), total - kept.sums
+            gaps = dense - wide
+            there = divergence(dense.sub_(kept.sums[:, None]).exp_(), gaps, moved)
+            back = divergence(share, gaps.neg_(), -moved)
+            alike = guesses[part] == kept.guesses
+            distance = there, back, alike, right[part] != (kept.guesses == targets[part])
+        score.add([nll, right[part], *distance])
     return _Kept(logits, torch.cat(totals), guesses)
 
 
-def _divergence(dense: _Kept, part: slice, wide: torch.Tensor, total: torch.Tensor) -> float:
-    """Return the sum over tokens of KL(dense ‖ variant) from logits and their logsumexp.
+def normalized(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the logsumexp of each token's logits, and the probabilities."""
+    top = logits.amax(dim=-1, keepdim=True)
+    raised = (logits - top).exp_()
+    total = raised.sum(dim=-1, keepdim=True)
+    return (top + total.log()).squeeze(-1), raised.div_(total)
 
-    ln p = l − s of each, so that Σ p·(ln p − ln q) = Σ p·(l − l′) − s + s′.
+
+def divergence(share: torch.Tensor, gaps: torch.Tensor, moved: torch.Tensor) -> torch.Tensor:
+    """Return Σ p·(ln p − ln q) of each token.
+
+    With ln p = l − s of each side, it is Σ p·(l − l′) − s + s′.
+
+    Parameters
+    ----------
+    share : tensor
+        p.
+    gaps : tensor
+        l − l′.
+    moved : tensor
+        s′ − s.
     """
-    logits, sums = dense.logits[part].double(), dense.sums[part]
-    share = (logits - sums[:, None]).exp()
-    terms = share * (logits - wide)
-    if not terms.isfinite().all():  # a token of probability 0 adds nothing
-        terms = terms.where(share > 0, torch.zeros_like(terms))
+    mean = torch.linalg.vecdot(share, gaps)
+    if not mean.isfinite().all():  # a token of probability 0 adds nothing
+        mean = (share * gaps).where(share > 0, 0.0).sum(dim=-1)
     # Rounding can make it negative.
-    return float((terms.sum(dim=-1) - sums + total).clamp(min=0).sum())
+    distance: torch.Tensor = (mean + moved).clamp(min=0)
+    return distance
 
 
 def _no_score(name: str, batch: _Batch) -> Phrase:

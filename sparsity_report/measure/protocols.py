@@ -87,6 +87,7 @@ class Passage(NamedTuple):
             "dtype": dtype_name(next(model.parameters()).dtype),
             "text": self.text,
             "text_fingerprint": self.fingerprint,
+            "tokens_fingerprint": fingerprint(self.ids),
         }
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import struct
 from collections.abc import Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 import torch
 import transformers
@@ -27,6 +26,7 @@ from sparsity_report.measure.model_stage import Stage
 from sparsity_report.measure.perplexity import Score, score_text, tokens_scored
 from sparsity_report.measure.protocols import Passage, Passages, ScoringOptions
 from sparsity_report.sparse.shares import ratio, zero_share
+from sparsity_report.study.derived.losses import kept_sums, span_of, token_counts
 from sparsity_report.study.layers import layer_frame
 from sparsity_report.study.schema import PARTS, typed
 from sparsity_report.weights.anatomy.parameter_places import locate, value, walk
@@ -37,8 +37,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 # Part of every cache key, so that entries of other versions are not found.
-_VERSION = "sparsity-report scores 3"
-_SCORE = struct.Struct("<dqq")
+_VERSION = "sparsity-report scores 4"
 
 
 @with_bar("pruning parts", unit="part")
@@ -100,6 +99,7 @@ def sensitivity(
     run = _run_key(stage.model, passage) if entries.in_use else None
     scorer = _Scorer(stage, passage, entries, run)
     dense = scorer.score("dense")
+    span = span_of(dense.scored, len(parts))
     everywhere = global_magnitude(weights, level)
     pruned_layers = layer_frame(weights, counts, variant="", pruning=everywhere)
     pruned_layers = pruned_layers.set_index("module_name")
@@ -127,6 +127,9 @@ def sensitivity(
                 "std": _deviation(weights, modules),
                 "global_sparsity": zero_share(total, nonzero),
                 **passage.facts(stage.model),
+                "scored": score.scored,
+                "span": span,
+                "span_increase": _increases(score, dense, span),
             }
         )
     if progress:
@@ -173,18 +176,26 @@ class _Scorer(NamedTuple):
             return known
         self.stage.prune(pruning)
         score = score_text(self.stage.model, self.passage, part)
-        self.entries.put(key, part, _SCORE.pack(score.nll, score.hits, score.scored))
+        self.entries.put(key, part, np.stack(score.sums[:2]).tobytes())
         return score
 
     def _decoded(self, payload: bytes) -> Score:
         """Return the score of a cache entry; raise ValueError if it cannot be one of this text."""
-        if len(payload) != _SCORE.size:
+        score = Score(tokens_scored(self.passage))
+        if len(payload) != score.sums.nll.nbytes * 2:
             raise ValueError("of another length")
-        score = Score(*_SCORE.unpack(payload))
-        possible = math.isfinite(score.nll) and score.nll >= 0 and 0 <= score.hits <= score.scored
-        if not possible or score.scored != tokens_scored(self.passage):
+        sums = np.frombuffer(payload).reshape(2, -1)
+        counts = token_counts(score.scored, score.span)
+        if not (np.isfinite(sums[0]) & (sums >= 0) & (sums[1] <= counts)).all():
             raise ValueError("no score of this text")
+        score.sums = score.sums._replace(nll=sums[0], hits=sums[1])
         return score
+
+
+def _increases(score: Score, dense: Score, span: int) -> tuple[float, ...] | None:
+    """Return what the loss of each span increases by, in spans of so many tokens."""
+    increases = score.sums.nll - dense.sums.nll
+    return kept_sums(np.add.reduceat(increases, np.arange(0, len(increases), span // score.span)))
 
 
 @torch.inference_mode()

@@ -8,6 +8,7 @@ from functools import cached_property
 import pandas as pd
 
 from sparsity_report.phrases import Phrase
+from sparsity_report.study.derived.losses import losses_frame
 from sparsity_report.study.derived.policy_names import GLOBAL
 from sparsity_report.study.layers import group_frame, total_frame
 from sparsity_report.study.levels.levels import Levels
@@ -59,6 +60,11 @@ class StudyFrames:
         zeros = sums["prunable_total"] - sums["prunable_nonzero"].astype("Int64")
         new = zeros - sums["zeros_before"].astype("Int64")
         return typed("totals", sums.assign(newly_zeroed=new))
+
+    @cached_property
+    def losses(self) -> pd.DataFrame | None:
+        """Losses of spans of scored tokens, see :func:`.losses.losses_frame`."""
+        return losses_frame(self.quality)
 
     @cached_property
     def storage(self) -> pd.DataFrame:

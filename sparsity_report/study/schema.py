@@ -66,8 +66,8 @@ class Column:
     name : str
     dtype : str
         ``"text"``, ``"int64"``, ``"Int64"``, ``"float64"``, ``"bool"``, ``"boolean"``, ``"shape"``
-        (a tuple of sizes) or ``"shares"`` (a tuple of fractions of 1). ``"int64"`` becomes
-        ``Int64`` where an optional cell is null.
+        (a tuple of sizes), ``"counts"``, ``"sums"`` (tuples of numbers) or ``"shares"`` (a tuple of
+        fractions of 1). ``"int64"`` becomes ``Int64`` where an optional cell is null.
     low, high : float or None
         Smallest and largest number.
     optional : bool
@@ -109,9 +109,11 @@ CELL_KINDS: Mapping[str, tuple[str, str, set[type]]] = {
     **dict.fromkeys(("bool", "boolean"), ("true or false", "boolean", {bool})),
     "shape": ("one", "array", {list}),
     "shares": ("a list of shares", "array", {list}),
+    "counts": ("a list of whole numbers", "array", {list}),
+    "sums": ("a list of numbers", "array", {list}),
 }
 # The type of the items of a list.
-ITEMS = {"shape": "int64", "shares": "float64"}
+ITEMS = {"shape": "int64", "counts": "int64", "shares": "float64", "sums": "float64"}
 # A time is not zero.
 _PICOSECOND = 1e-12
 # By name. A name means the same in every table; tables may change its type.
@@ -126,7 +128,7 @@ COLUMNS = {
         *_columns("text", """
             method basis basis_fingerprint packing tied_to n_m zstd_version control against
             filter task_version evaluated_model harness harness_version results_file
-            results_fingerprint after_name n_m_before n_m_after
+            results_fingerprint after_name n_m_before n_m_after tokens_fingerprint
         """, optional=True),
         *_columns("int64", """
             modules total weight_total active_total prunable_total non_embedding_total
@@ -145,7 +147,7 @@ COLUMNS = {
             file_bytes bytes expert gap_padding tile_padding zstd_bytes weight_bytes cores
             cache_bytes n_shot kv_cache_before kv_cache_after index before after
         """, low=0, optional=True),
-        *_columns("Int64", "basis_windows basis_window samples", low=1, optional=True),
+        *_columns("Int64", "basis_windows basis_window samples span", low=1, optional=True),
         *_columns("Int64", "removed", optional=True),
         *_columns("float64", """
             asked_sparsity sparsity expected_rounding_sparsity near_zero_share param_frac
@@ -172,6 +174,9 @@ COLUMNS = {
         *_columns("float64", "correlation", low=-1, high=1, optional=True),
         *_columns("float64", "share", high=1, optional=True),
         *_columns("shares", "head_sparsity", low=0, high=1, optional=True),
+        *_columns("counts", "span_hits span_agreed", low=0, optional=True),
+        *_columns("sums", "span_nll span_kl span_reverse_kl", low=0, optional=True),
+        *_columns("sums", "span_increase", optional=True),
         *_columns("shape", "shape", low=0),
         *_columns("shape", "shape_before shape_after", low=0, optional=True),
         *_columns("bool", "prunable untouched"),
@@ -274,13 +279,15 @@ TABLES: Mapping[str, Table] = {
     ),
     "quality": _table(
         "variant layout model method sparsity perplexity nll top1 against kl agreement flips "
-        "protocol scored tokens window stride dtype text text_fingerprint",
+        "protocol scored tokens window stride dtype text text_fingerprint tokens_fingerprint "
+        "span span_nll span_hits span_kl span_reverse_kl span_agreed",
         model=_MAYBE,
     ),
     "sensitivity": _table(
         "by part modules weight_total pruned sparsity perplexity dense_perplexity "
         "nll_increase top1 top1_drop threshold std global_sparsity protocol window stride dtype "
-        "text text_fingerprint",
+        "text text_fingerprint tokens_fingerprint scored span span_increase",
+        scored=_NULLABLE,
         pruned={"dtype": "int64", "optional": False},
     ),
     "continuations": _table("variant prompt continuation"),
@@ -371,9 +378,12 @@ def read(table: str, data: Mapping[str, Any]) -> pd.DataFrame:
     ValueError
         The columns are not those of the schema, or a cell does not fit.
     """
-    columns = TABLES[table].columns
-    if tuple(data["columns"]) != TABLES[table].names:
-        raise ValueError(f"{table}: columns {data['columns']}")
+    columns, known = TABLES[table].columns, data["columns"]
+    # Files of versions that kept no losses lack the last columns.
+    later = [column.name for column in columns[len(known) :] if column.optional]
+    if (*known, *later) != TABLES[table].names:
+        raise ValueError(f"{table}: columns {known}")
+    columns = columns[: len(known)]
     # pandas would fill short rows with nulls.
     for place, row in enumerate(data["rows"]):
         if not isinstance(row, list) or len(row) != len(columns):
@@ -384,7 +394,8 @@ def read(table: str, data: Mapping[str, Any]) -> pd.DataFrame:
         if not set(map(type, cells)) <= {*types, type(None)}:
             good = [cell is None or type(cell) in types for cell in cells]
             refuse(table, good, f"{column.name}: is not {kind}")
-    frame = typed(table, pd.DataFrame(data["rows"], columns=list(TABLES[table].names)))
+    frame = pd.DataFrame(data["rows"], columns=list(known))
+    frame = typed(table, frame.assign(**dict.fromkeys(later)))
     check(table, frame)
     return frame
 

@@ -3,29 +3,15 @@
 import numpy as np
 import pandas as pd
 import pytest
-import scipy.special
 import torch
 from helpers import small_llama
+from scoring import log_probabilities
 
 import sparsity_report as sr
 from sparsity_report.files.package_data import DEMO
 from sparsity_report.measure import perplexity
 
 TEXT = (DEMO / "eval.txt").read_text(encoding="utf-8")[:700]
-
-
-def log_probabilities(model, ids, window, stride):
-    """Log-probabilities before each scored token, and these tokens."""
-    before, rows, targets = 1, [], []
-    for begin in range(0, len(ids), stride):
-        end = min(begin + window, len(ids))
-        with torch.no_grad():
-            logits = model(ids[None, begin:end]).logits[0].double().numpy()
-        for place in range(max(before, begin + 1), end):
-            rows.append(scipy.special.log_softmax(logits[place - begin - 1]))
-            targets.append(int(ids[place]))
-        before = max(before, end)
-    return np.stack(rows), np.array(targets)
 
 
 @pytest.mark.parametrize(

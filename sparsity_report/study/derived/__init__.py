@@ -4,6 +4,8 @@
 - `strip`: the four figures at the head of a report
 - `policy_names`: names of pruning policies, and each distinct pruning
 - `protocol_scores`: scores of one text by one protocol
+- `losses`: losses kept by span of scored tokens
+- `block_bootstrap`: intervals of means over spans, and Holm's correction
 - `zero_shot`: the seven zero-shot tasks
 - `speedups`: speed-ups that exceed timing noise
 - `heatmap_grid`: cells of the heat map

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sparsity_report.study.derived.losses import check_losses
 from sparsity_report.study.derived.speedups import reference
 from sparsity_report.study.frames import StudyFrames
 from sparsity_report.study.harness_results import check_results
@@ -86,6 +87,9 @@ def check_measured(table: str, study: StudyFrames, frame: pd.DataFrame) -> None:
         for column in ("agreement", "flips"):
             known = frame[column].notna() == frame["against"].notna()
             refuse(table, known, f"{column}: is missing, or compared with nothing")
+        check_losses(frame)
+    elif table == "sensitivity":
+        check_losses(frame)
     elif table == "tasks":
         check_results(frame)
 
