@@ -16,6 +16,7 @@ from .draw.paper_figures import write_figures as write_figures
 from .errors import SparsityReportError as SparsityReportError
 from .findings.difference import Difference as Difference
 from .findings.difference import diff as diff
+from .findings.rules.model_check import check as check
 from .measure.calibration import Calibration as Calibration
 from .measure.calibration import calibrate as calibrate
 from .measure.clock import Clock as Clock

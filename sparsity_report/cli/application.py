@@ -9,6 +9,7 @@ import typer
 import typer.core
 
 from sparsity_report import __version__
+from sparsity_report.cli.check_command import check
 from sparsity_report.cli.diff_command import diff
 from sparsity_report.cli.explore_command import explore
 from sparsity_report.cli.notebook_command import notebook
@@ -22,8 +23,8 @@ from sparsity_report.errors import SparsityReportError, within_memory
 app = typer.Typer(
     name="sparsity-report",
     help="Open a Transformer and see exactly what pruning does to it as Dense, Masked and CSR.",
-    epilog="Exit codes: 0 done; 1 diff found changes; 2 bad input, or something could not be "
-    "written; 130 Ctrl-C, 143 SIGTERM.",
+    epilog="Exit codes: 0 done; 1 diff found changes, or check violations; 2 bad input, or "
+    "something could not be written; 130 Ctrl-C, 143 SIGTERM.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -52,7 +53,7 @@ class _PanelCommand(typer.core.TyperCommand):
                     formatter.write_dl(records)
 
 
-for command in (run, pair, render, diff, explore, notebook):
+for command in (run, pair, check, render, diff, explore, notebook):
     app.command(cls=_PanelCommand)(command)
 
 

@@ -15,8 +15,9 @@ import typer
 from sparsity_report.words.languages import speaking
 
 # Headings of the options in the help of a command, in order.
-PANELS = MODEL, PRUNING, MEASUREMENTS, OUTPUT, READING = (
+PANELS = MODEL, RULES, PRUNING, MEASUREMENTS, OUTPUT, READING = (
     "Model",
+    "Rules",
     "Pruning",
     "Measurements",
     "Output",
@@ -226,6 +227,47 @@ class DiffOptions:
     strict: bool = option(False, READING, _STRICT, "--strict")
     language: str = option("en", OUTPUT, _LANGUAGE, metavar="CODE")
     template_dir: Path | None = option(None, OUTPUT, _TEMPLATES, "--template-dir", metavar="FOLDER")
+
+
+@dataclass(frozen=True)
+class CheckOptions:
+    """Options of ``check``: rules, and where the model is."""
+
+    zeros: str | None = option(
+        None, RULES, 'Zeros among prunable weights: ">=50%", "40%..60%".', metavar="BOUND"
+    )
+    layers: str | None = option(
+        None, RULES, 'Zeros of each prunable matrix: "<=60%".', metavar="BOUND"
+    )
+    pattern: str | None = option(
+        None, RULES, "N:M pattern of each prunable matrix, along its inputs.", metavar="N:M"
+    )
+    mask_of: str | None = option(
+        None, RULES, "Model whose zeros must be zero here, too.", "--mask-of", metavar="MODEL"
+    )
+    params: str | None = option(None, RULES, 'Number of parameters: "6.5B..7.5B".', metavar="BOUND")
+    no_nan: bool = option(False, RULES, "Neither NaN nor infinite values.", "--no-nan")
+    runtime: str | None = option(
+        None, RULES, "Runtime that must not refuse the layout, such as vllm.", metavar="NAME"
+    )
+    audit: bool = option(False, RULES, "No notes about deployment.", "--audit")
+    rules: Path | None = option(
+        None, RULES, "YAML file of models and rules, instead of MODEL.", metavar="FILE"
+    )
+    revision: str | None = option(
+        None, MODEL, "Branch, tag or commit on the Hub. [default: main]", metavar="NAME"
+    )
+    subfolder: str | None = option(
+        None, MODEL, "Folder inside the repository or directory.", metavar="FOLDER"
+    )
+    file: str | None = option(None, MODEL, "File to open where there are several.", metavar="FILE")
+    json: bool = option(False, OUTPUT, "Result as JSON.", "--json")
+
+    @property
+    def wanted(self) -> dict[str, object]:
+        """The rules that are given as options, by name."""
+        names = ("zeros", "layers", "pattern", "mask_of", "params", "no_nan", "runtime", "audit")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,8 @@ KNOWN = (Pattern(1, 4), Pattern(2, 8), Pattern(2, 4), Pattern(4, 8))
 COMPLIANCE = 0.99
 """Share of groups from which a matrix has a pattern."""
 _PATTERN = re.compile(r"[0-9]{1,5}:[0-9]{1,5}")
+# Largest M of a pattern that is read from a text, as groups are read as a whole.
+_MOST = 1024
 
 
 def find_pattern(complying: Mapping[Pattern, int], total: int) -> Pattern | None:
@@ -73,6 +75,18 @@ def compliance(complying: Mapping[Pattern, int], total: int) -> dict[Pattern, fl
 def is_pattern(text: str | None) -> bool:
     """Return whether a text, such as a policy, is a pattern such as ``"2:4"``."""
     return text is not None and _PATTERN.fullmatch(text) is not None
+
+
+def read_pattern(text: str) -> Pattern | None:
+    """Return the pattern of a text; None for other texts and for impossible or huge patterns.
+
+    Examples
+    --------
+    >>> read_pattern("2:4"), read_pattern("4:4"), read_pattern("unstructured")
+    (Pattern(n=2, m=4), None, None)
+    """
+    n, m = map(int, text.split(":")) if is_pattern(text) else (0, 0)
+    return Pattern(n, m) if 0 < n < m <= _MOST else None
 
 
 def parse_pattern(method: str) -> Pattern | None:

@@ -12,6 +12,7 @@ Findings hold raw values; ``words`` renders them. Entry points are ``study_findi
 - ``pair_findings``: removed parts and the fate of zeros between two checkpoints
 - ``difference``: the difference of two studies as data: facts, zeros of layers, measurements
 - ``difference_findings``: findings about that difference
+- `rules`: rules for a checkpoint, their violations, and notes about its deployment
 - ``published_kernels``: figures that others published about sparse kernels
 - ``variant_names``: names of variants and of their bytes
 """

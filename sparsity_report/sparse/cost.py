@@ -6,6 +6,9 @@ One multiply-add is 2 FLOPs; `v` is the bytes of a value, `i` the bytes of an in
 import re
 from functools import lru_cache
 
+#: Largest share of zeros that is only a trace, as no pruning leaves.
+TRACE = 0.01
+
 
 def linear_flops(out_features: int, in_features: int) -> int:
     """Return the FLOPs of a dense linear layer for one token, ``2·out·in``.

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from sparsity_report.counting.n_m_patterns import COMPLIANCE, Pattern
+from sparsity_report.sparse.cost import TRACE
 from sparsity_report.sparse.shares import ratio
 from sparsity_report.study.derived.heads_experts import dead
 from sparsity_report.study.derived.layer_metrics import Spread
-from sparsity_report.study.derived.rounded_zeros import TRACE
 
 # Largest difference between the sparsity of a matrix and that of its N:M pattern.
 _N_M_SLACK = 0.02

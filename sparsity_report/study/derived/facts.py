@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from sparsity_report.errors import SparsityReportError
+from sparsity_report.sparse.cost import TRACE
 from sparsity_report.sparse.shares import bits_per_weight, ratio, zero_shares
 from sparsity_report.sparse.shares import break_even as break_even_share
 from sparsity_report.study.derived.existing_zeros import (
@@ -33,7 +34,7 @@ from sparsity_report.study.derived.heatmap_grid import Cell, Grid
 from sparsity_report.study.derived.layer_metrics import Spread, spread_of
 from sparsity_report.study.derived.policy_names import EXISTING, methods, selection_rule
 from sparsity_report.study.derived.protocol_scores import Scored, scored
-from sparsity_report.study.derived.rounded_zeros import TRACE, is_pruned
+from sparsity_report.study.derived.rounded_zeros import is_pruned
 from sparsity_report.study.derived.speedups import crossovers, reference, speeds
 from sparsity_report.study.frames import StudyFrames
 from sparsity_report.study.layers import records

@@ -5,10 +5,9 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from sparsity_report.sparse.cost import TRACE
 from sparsity_report.sparse.shares import ratio, zero_share
 
-#: Largest share of zeros that is only a trace.
-TRACE = 0.01
 # Trained weights have heavier tails than a Gaussian, so that more of them are small: in MiniLM and
 # SmolLM2, rounding makes 1.06 to 1.13 times the expected zeros, in formats of 2 to 8 bits.
 _ALIKE, _CLEARLY = 1.15, 1.5

@@ -42,8 +42,6 @@ _PER_SEQUENCE_WORDS = frozenset(
 )
 # RWKV's "attention" is a recurrence without scores.
 _ATTENTION = re.compile("^(?!Rwkv).*(Attention|Attn)")
-# Names of the output projection of attention.
-_OUTPUT_WORDS = ("o_proj", "out_proj", "dense", "c_proj", "o", "wo", "out_lin", "Wo", "output")
 
 
 def describe(
@@ -187,7 +185,7 @@ def _facts(place: Place, leaf: str, usage: Usage) -> dict[str, Any]:
         "uses": usage.per_token,
         "uses_per_sequence": usage.per_sequence,
         "head_dim": _head_dim(place.around) if matrix else None,
-        "head_axis": int(place.path.rpartition(".")[2] in _OUTPUT_WORDS),
+        "head_axis": int(place.path.rpartition(".")[2] in groups.OUTPUT_WORDS),
         "layout": layout,
         "held_bytes": held_bytes,
     }

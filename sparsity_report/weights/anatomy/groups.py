@@ -24,6 +24,8 @@ GROUPS = (
     "other_linear", "other",
 )  # fmt: skip
 LINEAR_GROUPS = frozenset({"attention_linear", "mlp_linear", "ssm", "other_linear"})
+#: Names of the output projection of attention, whose heads are ranges of inputs.
+OUTPUT_WORDS = ("o_proj", "out_proj", "dense", "c_proj", "o", "wo", "out_lin", "Wo", "output")
 
 
 def _words(text: str) -> frozenset[str]:

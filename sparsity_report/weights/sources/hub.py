@@ -9,6 +9,7 @@ from fnmatch import fnmatch
 from functools import partial
 from glob import escape
 from pathlib import Path
+from typing import Any
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.phrases import Phrase, phrase
@@ -315,9 +316,19 @@ class _UnreachableError(SparsityReportError):
 
 def _download(model: str, revision: str | None, patterns: list[str]) -> Path:
     from huggingface_hub import snapshot_download
+    from huggingface_hub.utils.tqdm import tqdm
+
+    class Bar(tqdm):
+        """Progress on a terminal only."""
+
+        def __init__(self, *values: Any, **options: Any) -> None:
+            options["disable"] = options.get("disable") or None
+            super().__init__(*values, **options)  # type: ignore[no-untyped-call]
 
     try:
-        return Path(snapshot_download(model, revision=revision, allow_patterns=patterns))
+        return Path(
+            snapshot_download(model, revision=revision, allow_patterns=patterns, tqdm_class=Bar)
+        )
     except Exception as error:  # a missing network raises many exceptions
         raise refusal(error, model, revision) or _UnreachableError(
             f"{model} is not a local path, is not in the local Hub cache, and the Hub cannot be "

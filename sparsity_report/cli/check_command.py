@@ -1,0 +1,49 @@
+"""``sparsity-report check``: rules for a checkpoint, for CI."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from sparsity_report.cli.options import CheckOptions, dataclass_options
+from sparsity_report.cli.terminal import tell
+from sparsity_report.errors import SparsityReportError
+
+
+@dataclass_options
+def check(
+    model: Annotated[
+        str | None,
+        typer.Argument(help="Hub id, directory, .safetensors or .gguf file.", metavar="MODEL"),
+    ] = None,
+    *,
+    options: CheckOptions,
+) -> None:
+    """Check a checkpoint against rules; exit with 0 if it keeps them, 1 if not, 2 on errors.
+
+    Without rules, all values are read and notes about deployment are printed.
+    """
+    import sparsity_report as sr
+    from sparsity_report.findings.rules.rule_files import read_rule_file
+    from sparsity_report.findings.rules.wanted_bounds import Rules, read_rules
+
+    wanted = read_rules(options.wanted)
+    files = {"revision": options.revision, "subfolder": options.subfolder, "file": options.file}
+    if options.rules is None:
+        if model is None:
+            raise SparsityReportError("check: no model; give MODEL, or --rules with a file")
+        checked = [sr.check(model, rules=wanted, **files)]
+    elif model is not None or wanted != Rules() or any(files.values()):
+        raise SparsityReportError(
+            f"{options.rules} names models and their rules; give no MODEL and no other rules"
+        )
+    else:
+        rules = read_rule_file(options.rules)
+        checked = [sr.check(each, rules=given) for each, given in rules.items()]
+    if options.json:
+        values = [each.to_json() for each in checked]
+        tell(json.dumps(values[0] if options.rules is None else values))
+    else:
+        for sentence in (line for each in checked for line in each.sentences()):
+            tell(sentence)
+    raise typer.Exit(0 if all(checked) else 1)

@@ -1,0 +1,432 @@
+"""Rules against arithmetic on the tensors of a model, and refusals that come before any reading."""
+
+import json
+import re
+import shutil
+from fractions import Fraction
+
+import gguf
+import numpy as np
+import packing
+import pytest
+import structural
+import torch
+from helpers import write_gguf
+from hub_layouts import LAYOUTS
+from safetensors.torch import load_file, save_file
+
+import sparsity_report as sr
+from sparsity_report.files.package_data import DEMO
+from sparsity_report.findings.rules.model_check import ModelCheck
+from sparsity_report.findings.rules.prunable_tensors import model_tensors
+from sparsity_report.findings.rules.rule_files import read_rule_file
+from sparsity_report.findings.rules.wanted_bounds import read_rules
+from sparsity_report.weights.outline import read_outline
+
+F32 = gguf.GGMLQuantizationType.F32
+LINEAR = re.compile(r"(q|k|v|out)_proj\.weight$|fc\d\.weight$")
+
+
+def changed(folder, change, base=DEMO):
+    """Write the demo with its matrices changed in place by a function of name and values."""
+    shutil.copytree(base, folder)
+    tensors = load_file(folder / "model.safetensors")
+    for name, values in tensors.items():
+        if LINEAR.search(name):
+            change(name, values)
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+def scattered(share):
+    random = torch.Generator().manual_seed(0)
+    return lambda _, values: values.mul_(torch.rand(values.shape, generator=random) >= share)
+
+
+def matrices(folder):
+    tensors = load_file(folder / "model.safetensors")
+    return {name: values for name, values in tensors.items() if LINEAR.search(name)}
+
+
+@pytest.fixture(scope="module")
+def half(tmp_path_factory):
+    return changed(tmp_path_factory.mktemp("half") / "model", scattered(0.5))
+
+
+def keys(checked):
+    return [note.key for note in checked.notes]
+
+
+def test_zeros_are_counted_among_prunable_weights(half):
+    values = matrices(half)
+    zeros = sum(int((each == 0).sum()) for each in values.values())
+    total = sum(each.numel() for each in values.values())
+    checked = sr.check(half, zeros=">=49%")
+    assert (checked.zeros, checked.prunable, bool(checked)) == (zeros, total, True)
+    digits = 10**12 * zeros // total
+    just, over = f">=0.{digits:012}", f">=0.{digits + 1:012}"
+    assert sr.check(half, zeros=just)
+    (violation,) = sr.check(half, zeros=over).violations
+    assert (violation.rule, violation.module) == ("zeros", checked.name)
+    assert violation.actual.values == {"share": zeros / total, "zeros": zeros, "total": total}
+
+
+def test_each_matrix_has_its_bound(half):
+    shares = {name: float((v == 0).double().mean()) for name, v in matrices(half).items()}
+    limit = sorted(shares.values())[len(shares) // 2]
+    broken = sr.check(half, layers=f"<={limit:.9f}").violations
+    expected = {
+        name.removesuffix(".weight") for name, share in shares.items() if share > limit + 1e-9
+    }
+    assert {each.module for each in broken} >= expected != set()
+    assert len(broken) - len(expected) <= 1  # the one that the limit was written from
+
+
+@pytest.mark.parametrize("kind", ["opt", "gpt2"])
+def test_patterns_run_along_the_inputs(kind, tmp_path):
+    base = structural.base_of(kind, tmp_path / "base")
+    tensors = load_file(base / "model.safetensors")
+    names = [n for n in tensors if re.search(r"(proj|fc\d|c_attn|c_fc)\.weight$", n)]
+    kept = torch.tensor([1.0, 1, 0, 0])
+    for name in names:
+        values = tensors[name].T if kind == "gpt2" else tensors[name]
+        values = values * kept.repeat(values.shape[1] // 4)
+        tensors[name] = (values.T if kind == "gpt2" else values).contiguous()
+    save_file(tensors, base / "model.safetensors", {"format": "pt"})
+    assert sr.check(base, pattern="2:4", zeros=">=50%").violations == ()
+    assert len(sr.check(base, pattern="1:4").violations) == len(names)
+    tensors[names[0]][0, 0] = tensors[names[0]][0, 1] = 0
+    tensors[names[1]].view(-1)[:] = 1.0
+    save_file(tensors, base / "model.safetensors", {"format": "pt"})
+    (violation,) = sr.check(base, pattern="2:4").violations
+    assert violation.module == names[1].removesuffix(".weight")
+    groups = tensors[names[1]].numel() // 4
+    assert violation.actual.values["broken"] == violation.actual.values["groups"] == groups
+    assert str(violation).endswith("first in row 0, columns 0 to 3")
+
+
+def test_a_group_that_breaks_a_pattern_is_named(tmp_path):
+    def two_four(name, values):
+        values.view(-1, 4)[:, 1::2] = 0
+        if name.endswith("layers.1.fc1.weight"):
+            values[5, 8:12] = 1
+
+    folder = changed(tmp_path / "m", two_four)
+    (violation,) = sr.check(folder, pattern="2:4").violations
+    assert violation.module.endswith("layers.1.fc1")
+    assert violation.actual.values["broken"] == 1
+    assert "row 5, columns 8 to 11" in str(violation)
+    inputs = matrices(folder)[f"{violation.module}.weight"].shape[1]
+    lines = [*map(str, sr.check(folder, pattern="5:7").violations)]
+    assert f"{violation.module}: wanted 5:7, found {inputs} inputs, no multiple of 7" in lines
+
+
+def test_revived_zeros_are_counted(half, tmp_path):
+    def add(name, values):
+        if name.endswith("layers.0.fc2.weight"):
+            values[0] += 1
+
+    merged = changed(tmp_path / "merged", add, base=half)
+    (violation,) = sr.check(merged, mask_of=str(half)).violations
+    before, after = (matrices(each)[f"{violation.module}.weight"] for each in (half, merged))
+    revived = int(((before == 0) & (after != 0)).sum())
+    assert violation.module.endswith("layers.0.fc2")
+    assert violation.actual.values["revived"] == revived > 0
+    assert violation.wanted.values["zeros"] == int((before == 0).sum())
+    assert sr.check(half, mask_of=DEMO)  # the parent has no zeros
+
+
+def test_parents_of_other_shapes_are_refused(half, tmp_path):
+    tensors = load_file(half / "model.safetensors")
+    name = next(name for name in tensors if LINEAR.search(name))
+    folder = shutil.copytree(half, tmp_path / "m")
+    for change, words in ((tensors[name][:4].clone(), "holds it as"), (None, "lacks it")):
+        kept = {k: v for k, v in tensors.items() if k != name}
+        save_file(
+            kept | ({name: change} if change is not None else {}), folder / "model.safetensors"
+        )
+        with pytest.raises(sr.SparsityReportError, match=words):
+            sr.check(folder, mask_of=str(half))
+
+
+def test_parameters_are_counted_from_headers(half, monkeypatch):
+    total = sum(p.total for p in sr.load().stored)
+    monkeypatch.setattr("sparsity_report.counting.bit_statistics.bit_statistics", None)
+    checked = sr.check(half, params="0.9M..1M")
+    assert checked
+    assert (checked.parameters, checked.prunable, checked.notes) == (total, None, ())
+    (violation,) = sr.check(half, params=">=1M").violations
+    assert violation.actual.values == {"count": total}
+
+
+def test_special_numbers(tmp_path):
+    def spoil(name, values):
+        if name.endswith("layers.0.fc1.weight"):
+            values[0, :3] = torch.tensor([np.nan, np.inf, 1e-40])
+            values[1] = 0.25
+
+    folder = changed(tmp_path / "m", spoil)
+    (violation,) = sr.check(folder, no_nan=True).violations
+    assert violation.actual.values == {"nan": 1, "infinite": 1}
+    notes = {note.key: note.values["count"] for note in sr.check(folder).notes}
+    kinds = ("nan", "infinite", "denormal", "constant_rows")
+    assert notes == {f"check.{kind}": 1 for kind in kinds}
+    audited = sr.check(folder, audit=True)
+    assert len(audited.violations) == 4
+    assert audited.notes == ()
+
+
+def test_dead_parts_and_groups(tmp_path):
+    def kill(name, values):
+        if name.endswith("layers.0.fc1.weight"):
+            values.zero_()
+        if name.endswith("layers.1.self_attn.q_proj.weight"):
+            values[:32] = 0  # one of its heads
+        if name.endswith("layers.1.self_attn.out_proj.weight"):
+            values[:, 32:64] = 0
+        if name.endswith("layers.1.fc2.weight"):
+            values[7, 32:160] = 0
+
+    folder = changed(tmp_path / "m", kill)
+    config = json.loads((folder / "config.json").read_text())
+    assert config["hidden_size"] // config["num_attention_heads"] == 32
+    checked = sr.check(folder)
+    notes = {note.key: note for note in checked.notes}
+    dead = sr.weight_patterns(sr.dense(sr.load(folder)))
+    for key, column, size in (
+        ("rows", "zero_rows", "rows"),
+        ("columns", "zero_columns", "columns"),
+    ):
+        counts = [each.values["count"] for each in notes[f"audit.zero_{key}"].values["modules"]]
+        assert sum(counts) == round((dead[column] * dead[size]).sum())
+    heads = [each.values["count"] for each in notes["audit.zero_heads"].values["modules"]]
+    shares = [share for row in dead["head_sparsity"].dropna() for share in row]
+    assert sum(heads) == shares.count(1) == 2
+    assert notes["audit.zero_layers"].values["modules"][0].endswith("layers.0.fc1")
+    groups = notes["check.zero_groups"].values
+    counted = dict.fromkeys((32, 64, 128), 0)
+    for values in matrices(folder).values():
+        for size in counted:
+            empty = (values == 0).reshape(len(values), -1, size).all(-1)
+            counted[size] += int(empty.sum())
+    assert (groups["small"], groups["middle"], groups["large"]) == tuple(counted.values())
+
+
+def test_dead_experts(tmp_path):
+    folder = structural.base_of("mixtral", tmp_path / "m")
+    tensors = load_file(folder / "model.safetensors")
+    dead = next(name for name in tensors if "experts.3.w2" in name)
+    tensors[dead].zero_()
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    (note,) = [each for each in sr.check(folder).notes if each.key == "audit.zero_layers"]
+    assert note.values["modules"] == (dead.removesuffix(".weight"),)
+    stack = {
+        "mlp.experts.gate_up_proj": torch.randn(4, 32, 128),
+        "mlp.experts.down_proj": torch.randn(4, 64, 32),
+    }
+    stack["mlp.experts.down_proj"][2] = 0
+    structural.written(tmp_path / "fused", stack)
+    notes = {each.key: each for each in sr.check(tmp_path / "fused").notes}
+    assert "mlp.experts.down_proj (expert 2)" in str(notes["check.zero_experts"])
+
+
+def announced(folder, base, **settings):
+    shutil.copytree(base, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"sparsity_config": settings}))
+    return folder
+
+
+def test_announced_sparsity(half, tmp_path):
+    one = announced(tmp_path / "one", half, global_sparsity=0.5, sparsity_structure="unstructured")
+    assert not [key for key in keys(sr.check(one)) if "announced" in key]
+    two = announced(tmp_path / "two", half, global_sparsity=0.7, sparsity_structure="2:4")
+    notes = {note.key: note for note in sr.check(two).notes}
+    assert notes["check.announced_share"].values["announced"] == 0.7
+    pattern = notes["check.announced_pattern"].values
+    assert pattern["broken"] == pattern["matrices"] == len(matrices(half))
+    names = [name.removesuffix(".weight") for name in matrices(half)]
+    three = announced(tmp_path / "three", half, sparsity_structure="2:4", ignore=names[1:])
+    (note,) = [each for each in sr.check(three).notes if each.key == "check.announced_pattern"]
+    assert (note.values["matrices"], note.values["name"]) == (1, names[0])
+
+
+def test_blocks_of_different_shapes(tmp_path):
+    base = structural.base_of("llama", tmp_path / "base")
+    tensors = load_file(base / "model.safetensors")
+    for name in ("gate_proj", "up_proj"):
+        key = f"model.layers.2.mlp.{name}.weight"
+        tensors[key] = tensors[key][:96].clone()
+    key = "model.layers.2.mlp.down_proj.weight"
+    tensors[key] = tensors[key][:, :96].clone()
+    assert "check.varying" not in keys(sr.check(base))
+    save_file(tensors, base / "model.safetensors", {"format": "pt"})
+    (note,) = [each for each in sr.check(base).notes if each.key == "check.varying"]
+    assert {*note.values["modules"]} == {
+        f"model.layers.*.mlp.{name}_proj.weight" for name in ("gate", "up", "down")
+    }
+    config = json.loads((base / "config.json").read_text())
+    listed = {"per_layer_config": {"2": {"intermediate_size": 96}}}
+    (base / "config.json").write_text(json.dumps(config | listed))
+    assert "check.varying_listed" in keys(sr.check(base))
+
+
+def test_tensors_that_belong_to_no_model(tmp_path):
+    base = structural.base_of("llama", tmp_path / "base")
+    tensors = load_file(base / "model.safetensors")
+    assert sr.check(base).notes == ()
+    first = "model.layers.0.self_attn.q_proj.weight"
+    extra = {f"{first}.exp_avg": tensors[first] * 2, f"ema.{first}": tensors[first] * 3}
+    extra["model.layers.4.mlp.up_proj.weight"] = torch.randn(128, 64)
+    save_file(tensors | extra, base / "model.safetensors", {"format": "pt"})
+    notes = {note.key: note.values for note in sr.check(base).notes}
+    assert (notes["check.leftovers"]["count"], notes["check.leftovers"]["twin"]) == (2, first)
+    assert (notes["check.beyond"]["count"], notes["check.beyond"]["blocks"]) == (1, 4)
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_prunable_weights_are_those_of_an_opened_model(name, tmp_path):
+    layout = LAYOUTS[name]
+    (tmp_path / "config.json").write_text(json.dumps(layout.config))
+    generator = torch.Generator().manual_seed(0)
+    tensors = {
+        key: torch.zeros(shape, dtype=torch.int64) if key.endswith("position_ids")
+        else torch.randn(shape, generator=generator)
+        for key, shape in layout.shapes().items()
+    }  # fmt: skip
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    ours = [each for each in model_tensors(read_outline(tmp_path)) if each.matrix]
+    outside = sum(
+        each.entry.total for each in ours
+        if any(f"{each.name}.".startswith(f"{module}.") for module in layout.left_out)
+    )  # fmt: skip
+    weights = sr.load(tmp_path)
+    assert sum(each.entry.total for each in ours) - outside == sum(
+        p.total for p in weights.prunable
+    )
+    named = {p.name: p for p in weights.prunable}
+    for each in ours:
+        if each.parameter.name in named:
+            assert each.is_settled
+            assert each.matrix.input_first == named[each.parameter.name].transposed
+
+
+@pytest.mark.parametrize("way", ["gptq-4-v1", "mxfp4", "sparse-bitmask"])
+def test_packed_weights_are_decoded(tmp_path, way):
+    packing.packed_llama(tmp_path, way)
+    weights = sr.load(tmp_path / "packed")
+    checked = sr.check(tmp_path / "packed", zeros=">=0%")
+    counted = sr.compare(sr.dense(weights)).layers
+    rows = counted[counted["prunable"]]
+    assert checked.prunable == rows["weight_total"].sum()
+    assert checked.zeros == checked.prunable - rows["weight_nonzero"].sum()
+
+
+def test_gguf(tmp_path):
+    values = np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)
+    values[:, ::2] = 0
+    write_gguf(tmp_path / "m.gguf", {"blk.0.ffn_up.weight": (values, F32)}, architecture="mystery")
+    assert sr.check(tmp_path / "m.gguf", zeros="==50%", pattern="2:4", no_nan=True)
+
+
+def test_runtimes(half, tmp_path):
+    packing.packed_llama(tmp_path, "sparse-24")
+    (violation,) = sr.check(tmp_path / "packed", runtime="vllm").violations
+    assert (violation.rule, violation.actual.values["layout"]) == ("runtime", "sparse-24-bitmask")
+    dense = sr.check(half, runtime="vllm")
+    assert dense
+    assert keys(dense) == ["check.runs_dense"]
+    assert sr.check(DEMO, runtime="vllm").notes == ()
+
+
+RULES = [
+    ({"zeros": ">=60%,<=40%"}, "contradicts itself"),
+    ({"zeros": ">=60%", "layers": "≤ 40%"}, "contradicts layers"),
+    ({"zeros": "<=40%", "pattern": "2:4"}, "contradicts pattern 2:4"),
+    ({"layers": "0.1..0.3", "pattern": "2:4"}, "contradicts"),
+    ({"zeros": "<=50"}, "no bound"),
+    ({"zeros": ">=120%"}, "no bound"),
+    ({"zeros": "~50%"}, "no bound"),
+    ({"params": "<=7%"}, "no bound"),
+    ({"params": "many"}, "no bound"),
+    ({"pattern": "4:2"}, "no pattern"),
+    ({"pattern": "2:99999"}, "no pattern"),
+    ({"runtime": "vlm"}, "unknown runtime 'vlm'; use vllm"),
+    ({"zeroes": "50%"}, "unknown rule 'zeroes'; use zeros"),
+    ({"no-nan": "perhaps"}, "neither true nor false"),
+]
+
+
+@pytest.mark.parametrize(("rules", "words"), RULES, ids=lambda each: str(each)[:40])
+def test_impossible_rules_are_refused_before_the_model_is_read(rules, words):
+    with pytest.raises(sr.SparsityReportError, match=re.escape(words)):
+        sr.check("no such model", **rules)
+
+
+@pytest.mark.parametrize(
+    ("text", "inside", "outside"),
+    [
+        (">=50%", "0.5", "0.4999999"),
+        ("≤ 60%", "0.6", "0.6000001"),
+        ("<=0.6", "0", "0.61"),
+        ("==50%", "0.504", "0.506"),
+        ("==50.0%", "0.5004", "0.5006"),
+        ("40%..60%", "0.4", "0.39"),
+        (">=40%, <=60%", "0.6", "0.61"),
+    ],
+)
+def test_bounds(text, inside, outside):
+    bound = read_rules({"zeros": text}).zeros
+    assert Fraction(inside) in bound
+    assert Fraction(outside) not in bound
+
+
+def test_sizes():
+    bound = read_rules({"params": "6.5B..7.5B"}).params
+    assert 6_500_000_000 in bound
+    assert 7_500_000_001 not in bound
+    assert 6_738_415_616 in read_rules({"params": "==6.7B"}).params
+    assert 134_515_008 in read_rules({"params": ">=134M,<=135M"}).params
+
+
+def test_rules_of_a_repository(half, tmp_path):
+    shutil.copytree(half, tmp_path / "models" / "half")
+    file = tmp_path / "rules.yaml"
+    file.write_text(
+        "# what we ship\nmodels:\n  models/half:\n    zeros: '49%..51%'\n    pattern: 2:4\n"
+        "    mask-of: models/half\n    no-nan: true\n  org/other:\n    params: 7B..8B\n"
+    )
+    rules = read_rule_file(file)
+    place = str(tmp_path / "models" / "half")
+    assert list(rules) == [place, "org/other"]
+    assert str(rules[place].pattern) == "2:4"
+    assert (rules[place].mask_of, rules[place].no_nan) == (place, True)
+    checked = sr.check(place, rules=rules[place])
+    assert isinstance(checked, ModelCheck)
+    assert {each.rule for each in checked.violations} == {"pattern"}
+
+
+FILES = [
+    ("models:\n  m:\n    zeroes: 50%\n", ":3: unknown rule 'zeroes'; use zeros"),
+    ("model:\n  m:\n    zeros: 0.5\n", ":1: unknown key 'model'; use models"),
+    ("models:\n  m:\n    zeros: '>=60%, <=50%'\n", ":3: zeros"),
+    ("models:\n  m:\n    zeros: '>=50%'\n    zeros: '>=60%'\n", ":4: 'zeros' stands twice"),
+    ("models:\n  m: 50%\n", "expected names and values"),
+    ("models:\n  m:\n    zeros: [1, 2]\n", "expected a single value"),
+    ("models:\n  m:\n    zeros: >=50%\n", ":3: "),
+    ("models: &a\n  m: *b\n", "undefined alias"),
+    ("- m\n", "expected names and values"),
+    ("", "expected names and values"),
+    ("models: {}\n", "names no models"),
+    ("a: " + "[" * 1500, "rules.yaml"),
+    ("\udce9\n", "utf-8"),
+]
+
+
+@pytest.mark.parametrize(("text", "words"), FILES, ids=range(len(FILES)))
+def test_files_that_are_no_rules(text, words, tmp_path):
+    file = tmp_path / "rules.yaml"
+    file.write_text(text, errors="surrogateescape")
+    with pytest.raises(sr.SparsityReportError, match=re.escape(words)) as refused:
+        read_rule_file(file)
+    assert "\n" not in str(refused.value)
