@@ -9,7 +9,9 @@ import gguf
 import harnesses
 import numpy as np
 import pytest
+import torch
 from helpers import command, write_gguf
+from safetensors.torch import save_file
 
 import sparsity_report as sr
 
@@ -60,8 +62,11 @@ def test_commands(tmp_path):
     }
     write_gguf(tmp_path / "path" / "to" / "model.gguf", tensors, architecture="mystery")
     stand_ins = {"facebook/opt-125m": str(ROOT / "sparsity_report" / "demo")}
+    (tmp_path / "path" / "to" / "pruned").mkdir()
+    pruned = torch.from_numpy(layer * np.tile(np.float32([1, 1, 0, 0]), 16))
+    save_file({"layers.0.fc1.weight": pruned}, tmp_path / "path/to/pruned/model.safetensors")
     ours = [line.split("&& ")[-1] for line in CONSOLE if "sparsity-report" in line]
-    assert len(ours) == 4
+    assert len(ours) == 5
     for line in ours:
         words = [stand_ins.get(word, word) for word in shlex.split(line)]
         assert words[0] == "sparsity-report"
