@@ -66,7 +66,7 @@ def test_commands(tmp_path):
     pruned = torch.from_numpy(layer * np.tile(np.float32([1, 1, 0, 0]), 16))
     save_file({"layers.0.fc1.weight": pruned}, tmp_path / "path/to/pruned/model.safetensors")
     ours = [line.split("&& ")[-1] for line in CONSOLE if "sparsity-report" in line]
-    assert len(ours) == 5
+    assert len(ours) > 4
     for line in ours:
         words = [stand_ins.get(word, word) for word in shlex.split(line)]
         assert words[0] == "sparsity-report"

@@ -10,6 +10,7 @@ import typer.core
 
 from sparsity_report import __version__
 from sparsity_report.cli.check_command import check
+from sparsity_report.cli.count_command import count
 from sparsity_report.cli.diff_command import diff
 from sparsity_report.cli.explore_command import explore
 from sparsity_report.cli.notebook_command import notebook
@@ -53,7 +54,7 @@ class _PanelCommand(typer.core.TyperCommand):
                     formatter.write_dl(records)
 
 
-for command in (run, pair, check, render, diff, explore, notebook):
+for command in (run, count, pair, check, render, diff, explore, notebook):
     app.command(cls=_PanelCommand)(command)
 
 

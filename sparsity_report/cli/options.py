@@ -27,6 +27,9 @@ _LANGUAGE = "Language: en, fr, or one in --template-dir."
 _TEMPLATES = "Folder of templates that replace the built-in ones."
 _STRICT = "Error for a study that was edited after it was written."
 _STUDY = "study.json, for render and diff."
+_REVISION = "Branch, tag or commit on the Hub. [default: main]"
+_SUBFOLDER = "Folder inside the repository or directory."
+_FILE = "File to open where there are several."
 _WORKERS = "Worker processes, or 0 for threads."
 Language = Annotated[str, typer.Option(help=_LANGUAGE, metavar="CODE", rich_help_panel=OUTPUT)]
 Model = Annotated[
@@ -201,13 +204,9 @@ class Analysis:
     cache_verify: bool = option(
         False, READING, "Recount that reports wrong entries of --cache.", "--cache-verify"
     )
-    revision: str | None = option(
-        None, MODEL, "Branch, tag or commit on the Hub. [default: main]", metavar="NAME"
-    )
-    subfolder: str | None = option(
-        None, MODEL, "Folder inside the repository or directory.", metavar="FOLDER"
-    )
-    file: str | None = option(None, MODEL, "File to open where there are several.", metavar="FILE")
+    revision: str | None = option(None, MODEL, _REVISION, metavar="NAME")
+    subfolder: str | None = option(None, MODEL, _SUBFOLDER, metavar="FOLDER")
+    file: str | None = option(None, MODEL, _FILE, metavar="FILE")
     allow_pickle: bool = option(
         False, READING, "PyTorch pickles, loaded as weights only.", "--allow-pickle"
     )
@@ -225,6 +224,18 @@ class DiffOptions:
 
     html: Path | None = option(None, OUTPUT, "Report as an .html file.", metavar="FILE")
     strict: bool = option(False, READING, _STRICT, "--strict")
+    language: str = option("en", OUTPUT, _LANGUAGE, metavar="CODE")
+    template_dir: Path | None = option(None, OUTPUT, _TEMPLATES, "--template-dir", metavar="FOLDER")
+
+
+@dataclass(frozen=True)
+class CountOptions:
+    """Options of ``count``."""
+
+    json: bool = option(False, OUTPUT, "One JSON object a line for each model.", "--json")
+    revision: str | None = option(None, MODEL, _REVISION, metavar="NAME")
+    subfolder: str | None = option(None, MODEL, _SUBFOLDER, metavar="FOLDER")
+    file: str | None = option(None, MODEL, _FILE, metavar="FILE")
     language: str = option("en", OUTPUT, _LANGUAGE, metavar="CODE")
     template_dir: Path | None = option(None, OUTPUT, _TEMPLATES, "--template-dir", metavar="FOLDER")
 
@@ -254,13 +265,9 @@ class CheckOptions:
     rules: Path | None = option(
         None, RULES, "YAML file of models and rules, instead of MODEL.", metavar="FILE"
     )
-    revision: str | None = option(
-        None, MODEL, "Branch, tag or commit on the Hub. [default: main]", metavar="NAME"
-    )
-    subfolder: str | None = option(
-        None, MODEL, "Folder inside the repository or directory.", metavar="FOLDER"
-    )
-    file: str | None = option(None, MODEL, "File to open where there are several.", metavar="FILE")
+    revision: str | None = option(None, MODEL, _REVISION, metavar="NAME")
+    subfolder: str | None = option(None, MODEL, _SUBFOLDER, metavar="FOLDER")
+    file: str | None = option(None, MODEL, _FILE, metavar="FILE")
     json: bool = option(False, OUTPUT, "Result as JSON.", "--json")
 
     @property

@@ -1,9 +1,14 @@
 """Shares of zeros, ratios, and the sparsity at which a layout becomes smaller than dense."""
 
-from typing import Any
+from __future__ import annotations
+
+from numbers import Real
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def zero_share(total: Any, nonzero: Any) -> float | None:
@@ -24,7 +29,12 @@ def zero_share(total: Any, nonzero: Any) -> float | None:
     >>> zero_share(8, 6), zero_share(0, 0), zero_share(8, None)
     (0.25, None, None)
     """
-    return None if pd.isna(total) or pd.isna(nonzero) or not total else float(1 - nonzero / total)
+    return float(1 - nonzero / total) if _known(total, nonzero) and total else None
+
+
+def _known(*numbers: Any) -> bool:
+    """Return True if no number is null: neither None, NaN nor pandas' NA."""
+    return all(isinstance(number, Real) and number == number for number in numbers)
 
 
 def zero_shares(totals: Any, nonzeros: Any) -> Any:
@@ -35,6 +45,8 @@ def zero_shares(totals: Any, nonzeros: Any) -> Any:
     >>> zero_shares(np.array([8, 0]), np.array([6, 0]))
     array([0.25,  nan])
     """
+    import pandas as pd
+
     if not isinstance(totals, pd.Series):
         return zero_shares(pd.Series(totals), pd.Series(nonzeros)).to_numpy()
     known = totals.where(totals > 0).astype("Float64").astype(float)
@@ -49,7 +61,7 @@ def ratio(part: Any, total: Any) -> float | None:
     >>> ratio(3, 2), ratio(3, 0), ratio(None, 2)
     (1.5, None, None)
     """
-    return None if pd.isna(part) or pd.isna(total) or not total else float(part / total)
+    return float(part / total) if _known(part, total) and total else None
 
 
 def bits_per_weight(file_bytes: Any, weights: Any) -> float | None:
@@ -87,6 +99,7 @@ def break_even(dense: pd.Series, full: pd.Series, empty: pd.Series) -> pd.Series
     --------
     A 3072 × 768 float32 matrix as CSR with int32 indices:
 
+    >>> import pandas as pd
     >>> n, p = 3072 * 768, 3073
     >>> dense, full, empty = map(pd.Series, ([4 * n], [8 * n + 4 * p], [4 * p]))
     >>> break_even(dense, full, empty).round(4).tolist()

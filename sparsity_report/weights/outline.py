@@ -111,6 +111,9 @@ class Outline:
         Number of experts of each stack.
     per_token : int or None
         Experts of a stack that a token is sent to; None if unknown or there are none.
+    stored_values : int or None
+        Values of all tensors as they are stored, packed words, scales and duplicates included;
+        None for GGUF.
     tie : str
         Reason for which parameters are tied: the head is ``absent``, bytes are ``equal``, or empty.
     notes : tuple of Phrase
@@ -127,6 +130,7 @@ class Outline:
     parameters: tuple[OutlineParameter, ...] = ()
     stacks: Mapping[str, int] = field(default_factory=dict)
     per_token: int | None = None
+    stored_values: int | None = None
     tie: str = ""
     notes: tuple[Phrase, ...] = ()
 
@@ -241,7 +245,7 @@ def _safetensors(outline: Outline, entries: Mapping[str, Entry]) -> Outline:
     path = outline.path
     folder = path.parent if path.is_file() else path
     config, scheme = _read_config(folder / "config.json"), read_scheme(folder)
-    known, notes = detect_parameters(entries, scheme)
+    known, _ = detect_parameters(entries, scheme)
     parts = named_parts(known)
     for tensors in parts.values():
         check_weights(*tensors)
@@ -251,7 +255,8 @@ def _safetensors(outline: Outline, entries: Mapping[str, Entry]) -> Outline:
     tie, described = _tied(described, config)
     return replace(
         outline, config=config, scheme=scheme, parameters=described, per_token=per_token, tie=tie,
-        stacks=expert_stacks(parts), notes=outline.notes + notes,
+        stacks=expert_stacks(parts),
+        stored_values=sum(entry.total for entry in entries.values()),
     )  # fmt: skip
 
 
@@ -307,7 +312,7 @@ def _tied(
 
 
 def _equal(one: OutlineParameter, other: OutlineParameter) -> bool:
-    """Return True if two tables have the same bytes, as far as they are compared."""
+    """Return True if the compared bytes of two tables are equal."""
     entries = [each.entry for each in (one, other) if each.entry is not None]
     files = [entry.values for entry in entries if isinstance(entry.values, FileSlice)]
     if (one.shape, one.dtype) != (other.shape, other.dtype) or len(files) < 2:

@@ -37,6 +37,8 @@ class Hub:
         Content of files that are not read again for each request.
     direct : set of str
         Large files that the Hub sends itself.
+    shown : dict
+        What the page of a repository says besides, by its name.
     claimed : str or None
         The commit that all files are said to be of.
     faults : list
@@ -46,7 +48,7 @@ class Hub:
 
     def __init__(self, monkeypatch, cache):
         self.repositories, self.conversions, self.later = {}, {}, {}
-        self.gated, self.moved, self.served = set(), set(), []
+        self.gated, self.moved, self.served, self.shown = set(), set(), [], {}
         self.asked, self.sent, self.faults, self.tokens = [], 0, [], []
         self.signatures, self.held, self.direct, self.claimed = count(), {}, set(), None
         self.front, self.store = (_Server(("127.0.0.1", 0), _Handler) for _ in "12")
@@ -85,6 +87,8 @@ class Hub:
         parts = [unquote(part) for part in urlsplit(request.path).path.split("/")[1:]]
         api = parts[:2] == ["api", "models"]
         parts = parts[2:] if api else parts
+        if len(parts) < 3:  # of the library itself
+            return _reply(request, 404, b"")
         name, (action, *rest) = "/".join(parts[:2]), parts[2:]
         if name not in self.repositories:
             return _reply(request, 404, b"", {"X-Error-Code": "RepoNotFound"})
@@ -100,7 +104,8 @@ class Hub:
         if folder is None:
             return _reply(request, 404, b"", {"X-Error-Code": "RevisionNotFound"})
         if action == "revision":
-            return _reply(request, 200, json.dumps({"id": name, "sha": commit}).encode())
+            info = {"id": name, "sha": commit, **self.shown.get(name, {})}
+            return _reply(request, 200, json.dumps(info).encode())
         if action == "tree":
             return _reply(request, 200, json.dumps(_tree(folder)).encode())
         return self._resolve(request, folder / path, path, commit)

@@ -315,7 +315,14 @@ class HeaderReader:
         self._texts += count
         if self._texts > limits.GGUF_TEXTS:
             raise ValueError(f"lists of more than {limits.GGUF_TEXTS:,} texts")
+        length_at = struct.Struct("<Q").unpack_from
         for _ in range(count):
+            start = self.place - self._begin
+            if (held := len(self._chunk) - start - 8) >= 0:
+                (length,) = length_at(self._chunk, start)
+                if length <= held:  # the usual case, ten times as fast
+                    self.place += 8 + length
+                    continue
             self._read(*self.numbers("Q"))
 
     def _read(self, count: int) -> bytes:

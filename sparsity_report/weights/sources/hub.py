@@ -16,6 +16,7 @@ from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.weights.gguf.gguf_shards import model_names, shard_names
 from sparsity_report.weights.sources.http_ranges import HubFile, refusal
 from sparsity_report.weights.sources.model_paths import TOKENIZER_FILES
+from sparsity_report.weights.sources.quiet import without_hub_bars
 from sparsity_report.weights.sources.safetensors import INDEX, SINGLE, read_index
 
 # Files that describe the model and how its weights are packed.
@@ -108,6 +109,7 @@ class Remote:
     notes: tuple[Phrase, ...] = ()
 
 
+@without_hub_bars()
 def find(model: str, request: Request) -> Remote:
     """Look up the weight files of a Hub model without downloading them.
 

@@ -1,4 +1,4 @@
-"""Loading with transformers without its progress bars."""
+"""Loading without the progress bars of libraries."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,3 +16,21 @@ def without_bars() -> Iterator[None]:
     finally:
         if shown:
             logging.enable_progress_bar()
+
+
+@contextmanager
+def without_hub_bars() -> Iterator[None]:
+    """Switch off progress bars of huggingface_hub, which draws one for each small file."""
+    from huggingface_hub.utils import (  # type: ignore[attr-defined]
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+
+    hidden = are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not hidden:
+            enable_progress_bars()

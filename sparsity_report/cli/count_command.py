@@ -1,0 +1,81 @@
+"""``sparsity-report count``: parameters, formats and bytes of models from their headers."""
+
+import json
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import typer
+
+from sparsity_report.cli.options import CountOptions, dataclass_options
+from sparsity_report.cli.terminal import complain, tell
+from sparsity_report.errors import SparsityReportError
+
+_TIES = {"absent": "count.tied_absent", "equal": "count.tied_equal"}
+
+
+@dataclass_options
+def count(
+    models: Annotated[
+        list[str],
+        typer.Argument(help="Hub ids, directories, .safetensors or .gguf files.", metavar="MODEL"),
+    ],
+    *,
+    options: CountOptions,
+) -> None:
+    """Count the parameters of models from headers alone, and compare with what they claim."""
+    failed, between = False, list[str]()
+    for model in models:
+        try:
+            counts = _counts(model, options)
+        except SparsityReportError as error:
+            complain(str(error))
+            failed = True
+            continue
+        for line in [json.dumps(counts)] if options.json else [*between, *_lines(counts)]:
+            tell(line)
+        between = [""]
+    if failed:
+        raise typer.Exit(2)
+
+
+def _counts(model: str, options: CountOptions) -> dict[str, Any]:
+    from sparsity_report.findings.model_claims import model_claims
+    from sparsity_report.findings.model_counts import model_counts
+    from sparsity_report.weights.outline import read_outline
+    from sparsity_report.weights.sources.model_card import read_card
+
+    places = {"revision": options.revision, "subfolder": options.subfolder, "file": options.file}
+    outline = read_outline(model, **places)
+    folder = outline.path if outline.path.is_dir() else outline.path.parent
+    return model_counts(outline, model_claims(outline, *read_card(folder, outline.files[0])))
+
+
+def _lines(counts: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines of a table for a terminal, and sentences below it."""
+    from sparsity_report.words.display_names import group_name, head
+    from sparsity_report.words.number_format import count as written
+    from sparsity_report.words.number_format import figures, scaled
+    from sparsity_report.words.sentences import say
+
+    yield say("count.model", **{key: counts[key] for key in ("model", "files", "file_bytes")})
+    heads = [say("count.group"), head("total"), say("count.size"), say("count.bits")]
+    heads += [head("stored_as")]
+    rows = [(group_name(key), row) for key, row in counts["groups"].items()]
+    row = {**counts, "stored_bytes": counts["tensor_bytes"], "formats": ()}
+    cells = [
+        (name, written(row["parameters"]), scaled(row["stored_bytes"], "B"),
+         figures(row["bits_per_weight"], ".2f"), ", ".join(row["formats"]))
+        for name, row in (*rows, (say("count.all"), row))
+    ]  # fmt: skip
+    widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
+    for first, *numbers, last in (heads, *cells):
+        padded = (text.rjust(size) for text, size in zip(numbers, widths[1:], strict=False))
+        yield "  ".join((first.ljust(widths[0]), *padded, last)).rstrip()
+    if tied := counts["tied"]:
+        yield say(_TIES[tied["reason"]], names=tied["names"])
+    if experts := counts["experts"]:
+        active = {key: counts[key] for key in ("parameters", "active_parameters")}
+        key = "count.experts_unknown" if counts["active_parameters"] is None else "count.experts"
+        yield say(key, **experts, **active)
+    yield from (each["text"] for each in counts["differences"])
+    yield from (say("format.note_sentence", note=note) for note in counts["notes"])

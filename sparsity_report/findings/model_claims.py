@@ -1,0 +1,122 @@
+"""Differences between what a model says of itself and what its files hold."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from sparsity_report.phrases import Phrase, phrase
+from sparsity_report.sparse.shares import ratio
+from sparsity_report.weights.outline import Outline
+
+# A size such as 7B, 1.5b, 8x7B or the 3B of A3B, apart from letters, digits and further decimals.
+_SIZE = re.compile(
+    r"(?<![A-Za-z0-9.])(?<!\d_)(?:(?P<experts>\d{1,4})x)?(?P<active>A?)"
+    r"(?P<number>\d{1,7}(?:\.\d{1,3})?)(?P<unit>[BMT])(?![A-Za-z0-9])",
+    re.IGNORECASE,
+)
+_PARAMETERS = re.compile(r"(num(ber)?_?(of_)?)?param(eter)?s(_?count)?")
+_UNITS = {"m": 10**6, "b": 10**9, "t": 10**12}
+# Rounding of a name or card that is no difference, at least, and of the Hub's own sum.
+_NAMED, _SUMMED = 0.1, 0.01
+
+
+class _Size(NamedTuple):
+    """A size as it is written, and by how much the files may differ."""
+
+    text: str
+    number: float
+    tolerance: float
+
+    def phrase(self, key: str, source: Phrase, total: int | None, *others: int) -> Iterator[Phrase]:
+        """Yield the difference from a total, unless it or another one is near."""
+        near = self.number * self.tolerance
+        if total and all(abs(each - self.number) > near for each in (total, *others)):
+            share = {"claimed": self.text, "tolerance": self.tolerance}
+            yield phrase(key, source=source, total=total, **share)
+
+
+def model_claims(
+    outline: Outline, card: Mapping[str, Any] | None = None, hub_total: int | None = None
+) -> tuple[Phrase, ...]:
+    """Return a sentence for each difference between a model's claims and its files.
+
+    Sizes in names are roundings: 10 %, or half a unit of the last digit, is no difference, neither
+    is a size without embeddings.
+
+    Parameters
+    ----------
+    outline : Outline
+    card : mapping, optional
+        Metadata of the model card.
+    hub_total : int, optional
+        Parameters that the Hub shows for the safetensors files.
+    """
+    folder = outline.path if outline.path.is_dir() else outline.path.parent
+    names = [name for name in (outline.name, folder.name) if _SIZE.search(name)][:1]
+    texts = [(phrase("claim.by_name", name=name), name) for name in names]
+    if label := outline.metadata.get("general.size_label"):
+        texts.append((phrase("claim.by_metadata"), str(label)))
+    texts += [(phrase("claim.by_card"), text) for text in _stated((card or {}).get("model-index"))]
+    differences = [each for source, text in texts for each in _of_text(outline, source, text)]
+    differences += [*_of_dtype(outline), *_of_hub(outline, hub_total)]
+    return tuple(dict.fromkeys(differences))
+
+
+def _of_text(outline: Outline, source: Phrase, text: str) -> Iterator[Phrase]:
+    """Yield the differences of sizes in a text; of several sizes none can be meant."""
+    matches = [*_SIZE.finditer(text)]
+    sizes = [match for match in matches if not (match["active"] or match["experts"])]
+    active = [match for match in matches if match["active"]]
+    outside = outline.total - sum(p.total for p in outline.stored if p.group == "embedding")
+    if len({match[0].lower() for match in sizes}) == 1:
+        yield from _size(sizes[0]).phrase("claim.parameters", source, outline.total, outside)
+        if len(active) == 1:
+            yield from _size(active[0]).phrase("claim.active", source, outline.active_total)
+    experts = {int(match["experts"]) for match in matches if match["experts"]}
+    counts = sorted({*outline.stacks.values()})
+    if len(experts) == 1 and counts and {*counts} != experts:
+        yield phrase("claim.experts", source=source, claimed=experts.pop(), counts=counts)
+
+
+def _size(match: re.Match[str]) -> _Size:
+    unit, digits = _UNITS[match["unit"].lower()], len(match["number"].partition(".")[2])
+    number = float(match["number"])
+    tolerance = max(_NAMED, 10.0**-digits / 2 / number) if number else 0
+    return _Size(f"{match['number']}{match['unit'].upper()}", number * unit, tolerance)
+
+
+def _stated(value: Any) -> Iterator[str]:
+    """Yield the numbers of parameters in metadata, as text with a unit."""
+    if isinstance(value, list | dict):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _stated(each)
+    for key, number in value.items() if isinstance(value, dict) else ():
+        if _PARAMETERS.fullmatch(str(key).lower()):
+            yield f"{number / 1e6:.3f}M" if type(number) is int else str(number)
+
+
+def _of_dtype(outline: Outline) -> Iterator[Phrase]:
+    """Yield the difference between the dtype of the configuration and that of most weights."""
+    inner = outline.config.get("text_config")
+    configs = (outline.config, inner if isinstance(inner, dict) else {})
+    claimed = next((c[k] for c in configs for k in ("dtype", "torch_dtype") if c.get(k)), None)
+    held: Counter[str] = Counter()
+    for each in outline.stored:
+        held[each.packing or each.dtype] += each.total
+    dtype, total = max(held.items(), key=lambda item: item[1])
+    is_plain = not any(each.packing for each in outline.stored)
+    if isinstance(claimed, str) and is_plain and claimed.removeprefix("torch.") != dtype:
+        share = ratio(total, outline.total)
+        yield phrase("claim.dtype", claimed=claimed, dtype=dtype, share=share)
+
+
+def _of_hub(outline: Outline, claimed: int | None) -> Iterator[Phrase]:
+    """Yield the difference from the Hub's number, which counts packed words as they are stored."""
+    if claimed is None or abs(claimed - outline.total) <= _SUMMED * outline.total:
+        return
+    numbers = {"claimed": claimed, "total": outline.total, "tolerance": _SUMMED}
+    is_stored = abs(claimed - (outline.stored_values or 0)) <= _SUMMED * claimed
+    yield phrase("claim.hub_stored" if is_stored else "claim.hub", **numbers)

@@ -1,0 +1,59 @@
+"""Counts of a model from its headers: parameters and bytes by group and by format."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sparsity_report.phrases import Phrase
+from sparsity_report.sparse.shares import bits_per_weight
+from sparsity_report.weights.anatomy.groups import GROUPS
+from sparsity_report.weights.outline import Outline, OutlineParameter
+
+
+def model_counts(outline: Outline, differences: Sequence[Phrase]) -> dict[str, Any]:
+    """Return the counts of a model as plain values, the keys of which are stable.
+
+    Parameters are logical: a 4-bit weight is one. Tied tensors count once.
+    """
+    tied = [each.name for each in outline.parameters if each.is_tied]
+    counts = sorted({*outline.stacks.values()})
+    has_experts = bool(counts) or outline.per_token is not None
+    groups = _sums(outline, lambda each: each.group)
+    return {
+        "model": outline.name,
+        "source": outline.source,
+        "files": len(outline.files),
+        "file_bytes": outline.file_bytes,
+        "tensor_bytes": sum(each.stored_bytes for each in outline.parameters),
+        "parameters": outline.total,
+        "active_parameters": outline.active_total,
+        "stored_values": outline.stored_values,
+        "bits_per_weight": _bits(outline.parameters, outline.total),
+        "groups": {group: groups[group] for group in GROUPS if group in groups},
+        "formats": _sums(outline, lambda each: each.packing or each.dtype),
+        "tied": {"names": tied, "reason": outline.tie} if tied else None,
+        "experts": {"counts": counts, "per_token": outline.per_token} if has_experts else None,
+        "differences": [{**each.to_json(), "text": str(each)} for each in differences],
+        "notes": [str(note) for note in outline.notes],
+    }
+
+
+def _sums(outline: Outline, key: Callable[[OutlineParameter], str]) -> dict[str, dict[str, Any]]:
+    rows: dict[str, list[OutlineParameter]] = defaultdict(list)
+    for each in outline.stored:
+        rows[key(each)].append(each)
+    return {
+        name: {
+            "parameters": (total := sum(each.total for each in members)),
+            "stored_bytes": sum(each.stored_bytes for each in members),
+            "bits_per_weight": _bits(members, total),
+            "formats": sorted({each.packing or each.dtype for each in members}),
+        }
+        for name, members in rows.items()
+    }
+
+
+def _bits(members: Sequence[OutlineParameter], total: int) -> float | None:
+    return bits_per_weight(sum(each.stored_bytes for each in members), total)

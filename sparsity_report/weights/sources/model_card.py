@@ -1,0 +1,54 @@
+"""Metadata of a model beside its weights: the model card, and what the Hub shows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sparsity_report.untrusted.gates import open_file
+from sparsity_report.weights.sources.http_ranges import HubFile
+from sparsity_report.weights.tensor_slices import Origin
+
+# Bytes of a model card that are read; metadata comes first.
+_READ = 2**20
+# Seconds to wait for the Hub.
+_TIMEOUT = 10.0
+
+
+def read_card(folder: Path, file: Origin) -> tuple[dict[str, Any], int | None]:
+    """Return the metadata of a model card, and the parameters that the Hub shows.
+
+    Metadata is a claim to compare with: it is empty where it is missing or cannot be read.
+    """
+    if isinstance(file, HubFile):
+        return _ask_hub(file)
+    try:
+        with open_file(folder / "README.md") as card:
+            text = card.read(_READ).decode("utf-8", "replace")
+    except (OSError, ValueError):
+        return {}, None
+    head = text.removeprefix("---\n").partition("\n---")[0]
+    if not text.startswith("---\n") or "model-index" not in head:
+        return {}, None
+    import yaml  # type: ignore[import-untyped]
+
+    try:
+        card = yaml.safe_load(head)
+    except (yaml.YAMLError, RecursionError, ValueError):
+        return {}, None
+    return card if isinstance(card, dict) else {}, None
+
+
+def _ask_hub(file: HubFile) -> tuple[dict[str, Any], int | None]:
+    from huggingface_hub import get_session
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+
+    url = f"{file.endpoint}/api/models/{file.model}/revision/{file.commit}"
+    fields, headers = {"expand": ["safetensors", "cardData"]}, build_hf_headers()
+    try:
+        page: Any = get_session().get(url, params=fields, headers=headers, timeout=_TIMEOUT).json()
+        card, sums = (page.get(key) or {} for key in ("cardData", "safetensors"))
+        total = sums.get("total")
+    except Exception:  # HTTP clients raise many exceptions, and a missing claim is no error
+        return {}, None
+    return card if isinstance(card, dict) else {}, total if type(total) is int else None

@@ -1,0 +1,222 @@
+"""``count``: figures against opened models, claims against arithmetic, and bad input."""
+
+import json
+import struct
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from helpers import command, small_llama
+from hubs import Hub
+from wording import wording
+
+import sparsity_report as sr
+from sparsity_report.files.package_data import DEMO
+from sparsity_report.findings.model_claims import model_claims
+from sparsity_report.weights.outline import Outline, OutlineParameter
+from sparsity_report.weights.sources import http_ranges
+
+NAME = "someone/small"
+BILLION = 10**9
+
+
+def counted(*arguments):
+    done = command("count", *arguments, "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def outline(total, name="model", embedding=0, **options):
+    """Return an outline of so many parameters."""
+    tensors = {"model.layers.0.mlp.up_proj": ("mlp_linear", total - embedding)}
+    tensors |= {"model.embed_tokens": ("embedding", embedding)} if embedding else {}
+    parameters = tuple(
+        OutlineParameter(f"{key}.weight", key, group, (size,), "bfloat16", "", 2 * size, False,
+                         options.get("uses", Fraction(1)), None)
+        for key, (group, size) in tensors.items()
+    )  # fmt: skip
+    kept = {key: value for key, value in options.items() if key != "uses"}
+    return Outline(name, "safetensors", Path("/nowhere"), (), parameters=parameters, **kept)
+
+
+def keys(*arguments, **options):
+    return [each.key for each in model_claims(*arguments, **options)]
+
+
+def test_figures_are_those_of_the_opened_model():
+    (counts,) = counted(DEMO)
+    weights = sr.load()
+    study = sr.compare(sr.dense(weights))
+    groups = study.groups.set_index("group")["total"]
+    assert {key: row["parameters"] for key, row in counts["groups"].items()} == {
+        key: total for key, total in groups.items() if total
+    }
+    total = sum(p.total for p in weights.stored)
+    stored = sum(p.file_bytes for p in weights.stored)
+    assert (counts["parameters"], counts["tensor_bytes"]) == (total, stored)
+    assert counts["bits_per_weight"] == 8 * stored / total
+    assert counts["file_bytes"] == sum(f.stat().st_size for f in DEMO.glob("*.safetensors"))
+    assert (counts["differences"], counts["experts"]) == ([], None)
+    assert counts["tied"] == {"names": ["lm_head.weight"], "reason": "absent"}
+
+
+def test_text_holds_the_numbers_of_the_json_and_fits_a_terminal():
+    (counts,) = counted(DEMO)
+    for language in ("en", "fr"):
+        text = command("count", DEMO, "--language", language).stdout
+        digits = "".join(sign for sign in text if sign.isdigit() or sign == "\n").splitlines()
+        for row in (*counts["groups"].values(), counts):
+            assert any(str(row["parameters"]) in line for line in digits)
+        assert max(map(len, text.splitlines())) <= 80
+    assert wording("count.tied_absent") in command("count", DEMO).stdout
+
+
+def test_bad_models_do_not_hide_the_others(tmp_path):
+    done = command("count", tmp_path / "missing", DEMO, tmp_path)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 2
+    assert done.stdout == command("count", DEMO).stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "total", "differs"),
+    [
+        ("Llama-2-7b", 6.74, False), ("Qwen2.5-7B", 7.62, False), ("x-7B", 7.71, True),
+        ("x-7B", 6.29, True), ("Llama-3.2-1B", 1.24, False), ("x-1B", 1.51, True),
+        ("SmolLM2-135M", 0.1345, False), ("x-1.5b", 1.66, True), ("x-1.5b", 1.54, False),
+        ("x-2_7b", 9, False), ("stablelm-2-1_6b", 9, False), ("phi-3-mini-4k", 9, False),
+        ("70B-draft-0.5B", 9, False), ("llama-7b-4bit", 14, True), ("gemma-3n-E2B", 5, False),
+        ("7bar", 9, False), ("R1-Distill-Qwen-32B", 32.8, False), ("grok-314B", 89, True),
+    ],
+)  # fmt: skip
+def test_sizes_in_names(name, total, differs):
+    differences = model_claims(outline(round(total * BILLION), name))
+    assert [each.key for each in differences] == ["claim.parameters"] * differs
+    if differs:
+        assert differences[0].values["total"] == round(total * BILLION)
+
+
+def test_a_size_without_embeddings_is_no_difference():
+    assert keys(outline(8_540_000_000, "gemma-7b", embedding=790_000_000)) == ["claim.parameters"]
+    assert keys(outline(8_540_000_000, "gemma-7b", embedding=890_000_000)) == []
+
+
+def test_active_parameters_and_experts_in_names():
+    options = {"stacks": {"a.experts": 128}, "per_token": 8, "uses": Fraction(1, 10)}
+    assert keys(outline(30 * BILLION, "Qwen3-30B-A3B", **options)) == []
+    assert keys(outline(30 * BILLION, "Qwen3-30B-A8B", **options)) == ["claim.active"]
+    mixtral = {"stacks": {"a.experts": 8, "b.experts": 8}, "per_token": 2}
+    assert keys(outline(47 * BILLION, "Mixtral-8x7B", **mixtral)) == []
+    mixtral["stacks"]["b.experts"] = 6
+    (said,) = model_claims(outline(40 * BILLION, "Mixtral-8x7B", **mixtral))
+    assert said.values["counts"] == (6, 8)
+
+
+def test_metadata_that_differs():
+    seven = 7 * BILLION
+    assert keys(outline(seven, metadata={"general.size_label": "7B"})) == []
+    assert keys(outline(seven, metadata={"general.size_label": "13B"})) == ["claim.parameters"]
+    card = {"model-index": [{"name": "x", "results": [{"params": 13_000_000_000}]}]}
+    assert keys(outline(seven), card) == ["claim.parameters"]
+    assert keys(outline(13 * BILLION), card) == []
+    assert keys(outline(seven, config={"torch_dtype": "float16"})) == ["claim.dtype"]
+    assert keys(outline(seven, config={"text_config": {"dtype": "bfloat16"}})) == []
+
+
+def test_the_hub_counts_packed_words():
+    seven = outline(7 * BILLION, stored_values=2 * BILLION)
+    assert keys(seven, hub_total=7 * BILLION + 10**6) == []
+    assert keys(seven, hub_total=2 * BILLION) == ["claim.hub_stored"]
+    assert keys(seven, hub_total=3 * BILLION) == ["claim.hub"]
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    http_ranges._block.cache_clear()
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    monkeypatch.setattr(http_ranges, "_TIMEOUT", 0.2)
+    with Hub(monkeypatch, tmp_path / "cache") as served:
+        small_llama().save_pretrained(tmp_path / "small-7B")
+        served.repositories[NAME] = tmp_path / "small-7B"
+        yield served
+
+
+def test_models_of_the_hub(hub, tmp_path):
+    (counts,), (here,) = counted(NAME), counted(tmp_path / "small-7B")
+    assert [each["key"] for each in here["differences"]] == ["claim.parameters"]
+    assert counts == here | {"model": NAME, "differences": []}
+    card = {"model-index": [{"parameters": "70B"}]}
+    hub.shown[NAME] = {"safetensors": {"parameters": {"F32": 5}, "total": 5}, "cardData": card}
+    (told,) = counted(NAME)
+    assert [each["key"] for each in told["differences"]] == ["claim.parameters", "claim.hub"]
+    assert hub.sent < 200_000
+    assert not any(name.endswith(".safetensors") for name in hub.served)
+
+
+@pytest.mark.parametrize("fault", ["missing", "gated", "busy", "silent", "without weights"])
+def test_a_hub_that_fails(hub, fault, tmp_path):
+    def wait(*_):
+        pass
+
+    name = "someone/other" if fault == "missing" else NAME
+    hub.gated |= {NAME} if fault == "gated" else set()
+    if fault == "busy":
+        hub.faults += [lambda request, *_: request.send_error(429)] * 50
+    if fault == "silent":
+        hub.faults += [wait] * 50
+    if fault == "without weights":
+        (tmp_path / "small-7B" / "model.safetensors").unlink()
+    done = command("count", name)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert "Traceback" not in done.stderr
+
+
+def lying_header(folder):
+    path = folder / "model.safetensors"
+    data = path.read_bytes()
+    path.write_bytes(struct.pack("<Q", 2**40) + data[8:])
+
+
+def half_a_file(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def only_some_shards(folder):
+    small_llama().save_pretrained(folder, max_shard_size="20KB")
+    (folder / "model.safetensors").unlink()
+    next(folder.glob("*-of-*")).unlink()
+
+
+def damaged_config(folder):
+    (folder / "config.json").write_text("[")
+
+
+@pytest.mark.parametrize("harm", [lying_header, half_a_file, only_some_shards, damaged_config])
+def test_damaged_files(tmp_path, harm):
+    small_llama().save_pretrained(tmp_path)
+    harm(tmp_path)
+    done = command("count", tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_command_needs_no_heavy_library():
+    code = """
+import sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "transformers", "gguf", "pandas", "altair", "numba"):
+            raise ImportError(name)
+sys.meta_path.insert(0, Blocked())
+sys.argv[0] = "sparsity-report"
+from sparsity_report.cli import main
+main()
+"""
+    line = [sys.executable, "-c", code, "count", str(DEMO), "--json"]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [json.loads(done.stdout)] == counted(DEMO)
