@@ -30,7 +30,7 @@ def read_card(folder: Path, file: Origin) -> tuple[dict[str, Any], int | None]:
     head = text.removeprefix("---\n").partition("\n---")[0]
     if not text.startswith("---\n") or "model-index" not in head:
         return {}, None
-    import yaml  # type: ignore[import-untyped]
+    import yaml
 
     try:
         card = yaml.safe_load(head)
