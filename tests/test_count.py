@@ -7,6 +7,7 @@ import sys
 from fractions import Fraction
 from pathlib import Path
 
+import packing
 import pytest
 from helpers import command, small_llama
 from hubs import Hub
@@ -71,6 +72,38 @@ def test_text_holds_the_numbers_of_the_json_and_fits_a_terminal():
             assert any(str(row["parameters"]) in line for line in digits)
         assert max(map(len, text.splitlines())) <= 80
     assert wording("count.tied_absent") in command("count", DEMO).stdout
+
+
+def two_four(folder):
+    model = small_llama()
+    for layer in model.model.layers:
+        for matrix in (layer.self_attn.q_proj, layer.mlp.down_proj, layer.mlp.up_proj):
+            groups = matrix.weight.data.view(-1, 4)
+            groups.scatter_(1, groups.abs().argsort(1)[:, :2], 0)
+    layer.mlp.up_proj.weight.data[0, :4] = 1  # one group of 384 breaks the pattern
+    model.save_pretrained(folder)
+    return folder
+
+
+def gptq(folder):
+    return packing.packed_llama(folder, "gptq-3-v1")[0]
+
+
+@pytest.mark.parametrize(("write", "patterns"), [(two_four, {"2:4": 6}), (gptq, {})])
+def test_zeros_are_those_of_the_opened_model(tmp_path, write, patterns):
+    folder = write(tmp_path)
+    (counts,) = counted(folder, "--zeros")
+    groups = sr.compare(sr.dense(sr.load(folder))).groups.set_index("group")
+    zeros = (groups["total"] - groups["nonzero"])[groups["total"] > 0]
+    assert {key: row["zeros"] for key, row in counts["groups"].items()} == zeros.to_dict()
+    assert counts["zeros"] == zeros.sum() > 0
+    assert counts["patterns"] == {"matrices": 14, "patterns": patterns}
+    (unread,) = counted(folder)
+    assert (unread["zeros"], unread["patterns"]) == (None, None)
+    text = command("count", folder, "--zeros").stdout
+    is_packed = write is gptq
+    assert (wording("count.packed_zeros") in text) == is_packed
+    assert ("6 of 14 prunable matrices are 2:4 along their inputs." in text) == bool(patterns)
 
 
 def test_bad_models_do_not_hide_the_others(tmp_path):

@@ -47,24 +47,32 @@ def _counts(model: str, options: CountOptions) -> dict[str, Any]:
     places = {"revision": options.revision, "subfolder": options.subfolder, "file": options.file}
     outline = read_outline(model, **places)
     folder = outline.path if outline.path.is_dir() else outline.path.parent
-    return model_counts(outline, model_claims(outline, *read_card(folder, outline.files[0])))
+    differences = model_claims(outline, *read_card(folder, outline.files[0]))
+    if not options.zeros:
+        return model_counts(outline, differences)
+    from sparsity_report.findings.model_zeros import model_zeros
+
+    return model_counts(outline, differences, model_zeros(outline))
 
 
 def _lines(counts: dict[str, Any]) -> Iterator[str]:
     """Yield the lines of a table for a terminal, and sentences below it."""
+    from sparsity_report.sparse.shares import ratio
     from sparsity_report.words.display_names import group_name, head
     from sparsity_report.words.number_format import count as written
-    from sparsity_report.words.number_format import figures, scaled
+    from sparsity_report.words.number_format import figures, percent, scaled
     from sparsity_report.words.sentences import say
 
     yield say("count.model", **{key: counts[key] for key in ("model", "files", "file_bytes")})
+    is_read = counts["zeros"] is not None
     heads = [say("count.group"), head("total"), say("count.size"), say("count.bits")]
-    heads += [head("stored_as")]
+    heads += [*[say("count.zeros")] * is_read, head("stored_as")]
     rows = [(group_name(key), row) for key, row in counts["groups"].items()]
     row = {**counts, "stored_bytes": counts["tensor_bytes"], "formats": ()}
     cells = [
         (name, written(row["parameters"]), scaled(row["stored_bytes"], "B"),
-         figures(row["bits_per_weight"], ".2f"), ", ".join(row["formats"]))
+         figures(row["bits_per_weight"], ".2f"),
+         *[percent(ratio(row["zeros"], row["parameters"]))] * is_read, ", ".join(row["formats"]))
         for name, row in (*rows, (say("count.all"), row))
     ]  # fmt: skip
     widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
@@ -77,5 +85,11 @@ def _lines(counts: dict[str, Any]) -> Iterator[str]:
         active = {key: counts[key] for key in ("parameters", "active_parameters")}
         key = "count.experts_unknown" if counts["active_parameters"] is None else "count.experts"
         yield say(key, **experts, **active)
+    if is_read:
+        patterns = counts["patterns"]
+        for pattern, number in patterns["patterns"].items():
+            yield say("count.pattern", pattern=pattern, count=number, total=patterns["matrices"])
+        if any(row["packed"] for row in counts["formats"].values()):
+            yield say("count.packed_zeros")
     yield from (each["text"] for each in counts["differences"])
     yield from (say("format.note_sentence", note=note) for note in counts["notes"])

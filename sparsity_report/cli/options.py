@@ -232,6 +232,7 @@ class DiffOptions:
 class CountOptions:
     """Options of ``count``."""
 
+    zeros: bool = option(False, READING, "Zeros and N:M patterns, from all values.", "--zeros")
     json: bool = option(False, OUTPUT, "One JSON object a line for each model.", "--json")
     revision: str | None = option(None, MODEL, _REVISION, metavar="NAME")
     subfolder: str | None = option(None, MODEL, _SUBFOLDER, metavar="FOLDER")

@@ -13,8 +13,8 @@ Findings hold raw values; ``words`` renders them. Entry points are ``study_findi
 - ``difference``: the difference of two studies as data: facts, zeros of layers, measurements
 - ``difference_findings``: findings about that difference
 - `rules`: rules for a checkpoint, their violations, and notes about its deployment
-- ``model_counts``: counts of a model from its headers; ``model_claims``: what it says of itself
-  where the files hold something else
+- ``model_counts``: counts of a model from its headers; ``model_zeros``: those of its values;
+  ``model_claims``: differences from what it says of itself
 - ``published_kernels``: figures that others published about sparse kernels
 - ``variant_names``: names of variants and of their bytes
 """

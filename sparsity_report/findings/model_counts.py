@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sparsity_report.phrases import Phrase
@@ -12,15 +12,20 @@ from sparsity_report.weights.anatomy.groups import GROUPS
 from sparsity_report.weights.outline import Outline, OutlineParameter
 
 
-def model_counts(outline: Outline, differences: Sequence[Phrase]) -> dict[str, Any]:
+def model_counts(
+    outline: Outline, differences: Sequence[Phrase], zeros: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Return the counts of a model as plain values, the keys of which are stable.
 
-    Parameters are logical: a 4-bit weight is one. Tied tensors count once.
+    Parameters are logical: a 4-bit weight is one. Tied tensors count once. Zeros are null unless
+    they were counted by :func:`sparsity_report.findings.model_zeros.model_zeros`.
     """
     tied = [each.name for each in outline.parameters if each.is_tied]
     counts = sorted({*outline.stacks.values()})
     has_experts = bool(counts) or outline.per_token is not None
     groups = _sums(outline, lambda each: each.group)
+    for group, row in groups.items():
+        row["zeros"] = None if zeros is None else zeros["groups"].get(group, 0)
     return {
         "model": outline.name,
         "source": outline.source,
@@ -31,6 +36,8 @@ def model_counts(outline: Outline, differences: Sequence[Phrase]) -> dict[str, A
         "active_parameters": outline.active_total,
         "stored_values": outline.stored_values,
         "bits_per_weight": _bits(outline.parameters, outline.total),
+        "zeros": None if zeros is None else sum(row["zeros"] for row in groups.values()),
+        "patterns": zeros and {key: zeros[key] for key in ("matrices", "patterns")},
         "groups": {group: groups[group] for group in GROUPS if group in groups},
         "formats": _sums(outline, lambda each: each.packing or each.dtype),
         "tied": {"names": tied, "reason": outline.tie} if tied else None,
@@ -49,6 +56,7 @@ def _sums(outline: Outline, key: Callable[[OutlineParameter], str]) -> dict[str,
             "parameters": (total := sum(each.total for each in members)),
             "stored_bytes": sum(each.stored_bytes for each in members),
             "bits_per_weight": _bits(members, total),
+            "packed": any(each.packing for each in members),
             "formats": sorted({each.packing or each.dtype for each in members}),
         }
         for name, members in rows.items()
