@@ -271,6 +271,25 @@ def test_blocks_of_different_shapes(tmp_path):
     assert "check.varying_listed" in keys(sr.check(base))
 
 
+def test_numbered_layers_that_are_no_blocks(tmp_path):
+    tensors = {"head.0.weight": torch.randn(8, 4), "head.1.weight": torch.randn(2, 8)}
+    structural.written(tmp_path / "m", tensors, {"num_hidden_layers": 4, "bos_token_id": 1})
+    assert sr.check(tmp_path / "m").notes == ()
+
+
+def test_matrices_of_unknown_direction(tmp_path):
+    kept = torch.tensor([1.0, 1, 0, 0])
+    square = {"a.fc1.weight": torch.ones(4, 4) * kept, "a.fc1.bias": torch.ones(4)}
+    structural.written(tmp_path / "one", square)
+    with pytest.raises(sr.SparsityReportError, match="2:4 in one direction"):
+        sr.check(tmp_path / "one", pattern="2:4")
+    assert keys(sr.check(tmp_path / "one")) == ["check.unsettled"]
+    structural.written(tmp_path / "both", square | {"a.fc1.weight": torch.eye(4)})
+    assert sr.check(tmp_path / "both", pattern="2:4")
+    structural.written(tmp_path / "none", square | {"a.fc1.weight": torch.ones(4, 4)})
+    assert not sr.check(tmp_path / "none", pattern="2:4")
+
+
 def test_tensors_that_belong_to_no_model(tmp_path):
     base = structural.base_of("llama", tmp_path / "base")
     tensors = load_file(base / "model.safetensors")
@@ -304,6 +323,7 @@ def test_prunable_weights_are_those_of_an_opened_model(name, tmp_path):
     assert sum(each.entry.total for each in ours) - outside == sum(
         p.total for p in weights.prunable
     )
+    assert sr.check(tmp_path).notes == ()
     named = {p.name: p for p in weights.prunable}
     for each in ours:
         if each.parameter.name in named:

@@ -26,6 +26,8 @@ from sparsity_report.weights.outline import Outline
 
 # Dtypes whose denormals processors may flush to zero; those of narrower dtypes are usual weights.
 _FLUSHED = {"float64", "float32", "bfloat16"}
+# Number of a block or expert in a name.
+_NUMBER = re.compile(r"(^|\.)\d{1,9}(?=\.)")
 # Distance of shares of zeros that is no rounding.
 _APART = 0.01
 
@@ -86,6 +88,8 @@ def deployment_notes(outline: Outline, counted: Sequence[Counted]) -> Iterator[P
     matrices = [each for each in counted if each.tensor.matrix]
     yield from _announced(outline, matrices)
     yield from _special_numbers(counted)
+    if unsettled := [each.tensor.name for each in matrices if not each.tensor.is_settled]:
+        yield phrase("check.unsettled", modules=unsettled)
     yield from _zero_groups(matrices)
     yield from _dead(outline, [each for each in matrices if each.tensor.is_settled])
     yield from _varying(outline)
@@ -156,7 +160,7 @@ def _zero_groups(matrices: Sequence[Counted]) -> Iterator[Phrase]:
 def _dead(outline: Outline, matrices: Sequence[Counted]) -> Iterator[Phrase]:
     """Yield layers, experts, heads, rows and columns without a nonzero, as the audit of studies."""
     dead: dict[str, list[Any]] = defaultdict(list)
-    head_dim = _head_dim(outline.config)
+    head_dim, heads = _heads(outline.config)
     for each in matrices:
         name, filled = each.tensor.name, (each.counts.filled_rows, each.counts.filled_columns)
         experts = np.flatnonzero(~filled[0].any(axis=1)).tolist()
@@ -168,11 +172,8 @@ def _dead(outline: Outline, matrices: Sequence[Counted]) -> Iterator[Phrase]:
             ]
         lines = dict(zip(("audit.zero_rows", "audit.zero_columns"), filled, strict=True))
         flat = filled[name.rpartition(".")[2] in OUTPUT_WORDS].reshape(-1)
-        if (
-            each.tensor.parameter.group == "attention_linear"
-            and head_dim
-            and flat.size % head_dim == 0
-        ):
+        is_attention = each.tensor.parameter.group == "attention_linear"
+        if is_attention and flat.size in {number * head_dim for number in heads}:
             lines["audit.zero_heads"] = np.asarray(flat.reshape(-1, head_dim).any(axis=1))
         for key, flags in lines.items():
             if number := flags.size - int(np.count_nonzero(flags)):
@@ -182,27 +183,47 @@ def _dead(outline: Outline, matrices: Sequence[Counted]) -> Iterator[Phrase]:
             yield phrase(key, variants=[outline.name], modules=modules)
 
 
-def _head_dim(config: Mapping[str, Any]) -> int | None:
-    """Return the width of an attention head; None if the configuration does not say."""
+def _heads(config: Mapping[str, Any]) -> tuple[int, set[int]]:
+    """Return the width of an attention head, and the numbers of heads that a projection has."""
     inner = config.get("text_config")
     settings = {**config, **(inner if isinstance(inner, dict) else {})}
 
-    def first(*names: str) -> int | None:
+    def first(*names: str) -> int:
         values = (settings.get(name) for name in names)
-        return next((n for n in values if type(n) is int and n > 0), None)
+        return next((n for n in values if type(n) is int and n > 0), 0)
 
     heads = first("num_attention_heads", "n_head", "num_heads", "n_heads")
+    pairs = first("num_key_value_heads") or heads
     width = first("hidden_size", "n_embd", "d_model", "dim")
-    return first("head_dim") or (width // heads if heads and width else None)
+    head_dim = first("head_dim") or (width // heads if heads else 0)
+    return head_dim, {heads, pairs, heads + 2 * pairs} if head_dim else set()
 
 
 def varying(outline: Outline) -> list[str]:
-    """Return the matrices that differ in shape between blocks, with ``*`` for their numbers."""
+    """Return the matrices that differ in shape between blocks, with ``*`` for their numbers.
+
+    Blocks are numbered modules as many as a number of the configuration says.
+    """
+    settings = (outline.config, outline.metadata, *outline.config.values())
+    holders = [each for each in settings if isinstance(each, Mapping)]
+    announced = {value for each in holders for value in each.values() if type(value) is int}
     shapes: dict[str, set[tuple[int, ...]]] = defaultdict(set)
-    for each in outline.stored:
-        if len(each.shape) > 1:
-            shapes[re.sub(r"(^|\.)\d+(?=\.)", r"\1*", each.name)].add(each.shape)
-    return [name for name, sizes in shapes.items() if "*" in name and len(sizes) > 1]
+    matrices = {each.name: each.shape for each in outline.stored if len(each.shape) > 1}
+    for prefix, numbers in _blocks(matrices).items():
+        if len(numbers) in announced and len(numbers) == max(numbers) + 1:
+            for name in chain.from_iterable(numbers.values()):
+                rest = _NUMBER.sub(r"\1*", name[len(prefix) :])
+                shapes[prefix + rest].add(matrices[name])
+    return [name for name, sizes in shapes.items() if len(sizes) > 1]
+
+
+def _blocks(names: Iterable[str]) -> dict[str, dict[int, list[str]]]:
+    """Return names by the text before their first number, and by that number."""
+    blocks: dict[str, dict[int, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for name in names:
+        if match := _NUMBER.search(name):
+            blocks[name[: match.end(1)]][int(match[0].lstrip("."))].append(name)
+    return blocks
 
 
 def _varying(outline: Outline) -> Iterator[Phrase]:
@@ -233,12 +254,8 @@ def _leftovers(outline: Outline) -> Iterator[Phrase]:
 def _beyond(outline: Outline, names: Iterable[str]) -> Iterator[Phrase]:
     """Yield tensors of blocks after the last one of the configuration."""
     blocks = outline.config.get("num_hidden_layers")
-    by_prefix: dict[str, dict[int, str]] = defaultdict(dict)
-    for name in names:
-        if match := re.match(r"(\D*?)(\d{1,9})\.", name):
-            by_prefix[match[1]].setdefault(int(match[2]), name)
-    for numbers in by_prefix.values():
+    for numbers in _blocks(names).values():
         if type(blocks) is int and 0 < blocks < len(numbers) and {*range(blocks)} <= numbers.keys():
             beyond = [number for number in numbers if number >= blocks]
-            first = numbers[min(beyond)]
+            first = numbers[min(beyond)][0]
             yield phrase("check.beyond", count=len(beyond), blocks=blocks, first=first)
