@@ -176,6 +176,29 @@ def test_special_numbers(tmp_path):
     assert audited.notes == ()
 
 
+def test_embeddings_are_read_where_a_rule_is_about_all_tensors(tmp_path):
+    folder = shutil.copytree(DEMO, tmp_path / "m")
+    tensors = load_file(folder / "model.safetensors")
+    name = next(name for name in tensors if "embed_tokens" in name)
+    tensors[name][0, 0] = np.nan
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    assert sr.check(folder, zeros="<=1%").notes == ()
+    (violation,) = sr.check(folder, no_nan=True).violations
+    assert violation.module == name.removesuffix(".weight")
+    assert keys(sr.check(folder)) == ["check.nan"]
+
+
+def test_heads_of_a_fused_projection(tmp_path):
+    folder = structural.base_of("gpt2", tmp_path / "m")
+    tensors = load_file(folder / "model.safetensors")
+    name = next(name for name in tensors if name.endswith("h.1.attn.c_attn.weight"))
+    tensors[name][:, structural.HEAD : 2 * structural.HEAD] = 0  # inputs × outputs
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    (note,) = [each for each in sr.check(folder).notes if each.key == "audit.zero_heads"]
+    (module,) = note.values["modules"]
+    assert module.values == {"module": name.removesuffix(".weight"), "count": 1}
+
+
 def test_dead_parts_and_groups(tmp_path):
     def kill(name, values):
         if name.endswith("layers.0.fc1.weight"):
@@ -390,6 +413,7 @@ def test_impossible_rules_are_refused_before_the_model_is_read(rules, words):
         ("≤ 60%", "0.6", "0.6000001"),
         ("<=0.6", "0", "0.61"),
         ("==50%", "0.504", "0.506"),
+        ("==50%", "0.496", "0.494"),
         ("==50.0%", "0.5004", "0.5006"),
         ("40%..60%", "0.4", "0.39"),
         (">=40%, <=60%", "0.6", "0.61"),
@@ -399,6 +423,11 @@ def test_bounds(text, inside, outside):
     bound = read_rules({"zeros": text}).zeros
     assert Fraction(inside) in bound
     assert Fraction(outside) not in bound
+
+
+def test_rules_that_only_touch_do_not_contradict():
+    rules = read_rules({"zeros": "<=50%", "layers": ">=0.5", "pattern": "2:4"})
+    assert (rules.zeros.high, rules.layers.low) == (Fraction(1, 2), Fraction(1, 2))
 
 
 def test_sizes():
