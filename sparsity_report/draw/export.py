@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import altair as alt
-import vl_convert
 
 from sparsity_report.draw.vega import VEGALITE, check_room
 
@@ -26,6 +25,8 @@ _DRAWING: Mapping[str, Any] = {"vl_version": VEGALITE, "allowed_base_urls": []}
 
 def png(chart: alt.TopLevelMixin) -> bytes:
     """Return a chart as PNG, two pixels per point."""
+    import vl_convert
+
     check_room()
     spec = chart.to_dict(validate=False)
     drawn: bytes = vl_convert.vegalite_to_png(spec, scale=2, ppi=72, **_DRAWING)
@@ -37,6 +38,8 @@ def svg(spec: Mapping[str, Any], key: str = "part") -> str:
 
     Clips and gradients are named after `key`, because several drawings may share a page.
     """
+    import vl_convert
+
     check_room()
     drawn = vl_convert.vegalite_to_svg(dict(spec), **_DRAWING)
     names: dict[str, str] = {}
@@ -49,6 +52,8 @@ def svg(spec: Mapping[str, Any], key: str = "part") -> str:
 
 def pdf(drawn: str) -> bytes:
     """Return an SVG of :func:`svg` as PDF, for which vl-convert nests at most 24 groups."""
+    import vl_convert
+
     paper: bytes = vl_convert.svg_to_pdf(unnested(drawn))
     return paper
 

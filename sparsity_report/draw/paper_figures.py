@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import altair as alt
-import vl_convert
 
 from sparsity_report.draw import charts, export
 from sparsity_report.draw.heat_maps import sparsity_map
@@ -76,6 +75,8 @@ def write_figures(study: Comparison, directory: str | os.PathLike[str]) -> list[
 
 def draw(spec: dict[str, Any], family: str | None, greyscale: bool) -> dict[str, str | bytes]:
     """Draw a chart as SVG and convert it to the other formats."""
+    import vl_convert
+
     if family:
         spec["config"]["font"] = family
     if greyscale:
@@ -138,7 +139,5 @@ def font_family(font: str | None) -> str | None:
 def _installed(name: str) -> bool:
     """Return whether a PDF of text in this family only embeds a font."""
     text = f'<text y="9" font-family="{html.escape(repr(name))}">Hg</text>'
-    drawn: bytes = vl_convert.svg_to_pdf(
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="20" height="20">{text}</svg>'
-    )
-    return b"/Font" in drawn
+    drawn = f'<svg xmlns="http://www.w3.org/2000/svg" width="20" height="20">{text}</svg>'
+    return b"/Font" in export.pdf(drawn)

@@ -5,7 +5,8 @@
 - `alignment`: matches of all units of two models; `align_embeddings`: of channels and tokens;
   `align_blocks`: of blocks, experts, heads and channels.
 - `matches`: matches of parameters as values; `parameter_plan`: the plan of a comparison.
-- `paired_reading`: the pass over both models; `compiled_loops`: its inner loops.
+- `paired_reading`: the pass over both models; `value_loops`: its inner loops by NumPy,
+  `compiled_loops`: those that numba compiles.
 - `tally`: counts and sums of a comparison, and their cache entries.
 - `removed`: removed parts of the base and the weights removed with each.
 

@@ -13,10 +13,10 @@ from sparsity_report.counting.disk_cache import CacheFolder, Entries
 from sparsity_report.counting.progress import Progress, bar
 from sparsity_report.counting.workers import in_order
 from sparsity_report.deferred import torch
-from sparsity_report.pairing.compiled_loops import compile_for, count_values, tally_values
 from sparsity_report.pairing.fingerprints import Index, matrix_of_slices, split_rows, whole_groups
 from sparsity_report.pairing.matches import ParameterMatch, Piece, Plan
 from sparsity_report.pairing.tally import NO_GROUPS, Tally, decode_tally, encode_tally, tally_key
+from sparsity_report.pairing.value_loops import compile_for, count_values, tally_values
 from sparsity_report.phrases import Phrase
 from sparsity_report.sparse.cost import value_bytes
 from sparsity_report.weights.tensor_slices import FileSlice, Slice, pieces, torch_dtype

@@ -10,7 +10,6 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
-import typst
 from jinja2 import Environment
 from markupsafe import Markup
 
@@ -41,6 +40,8 @@ def typeset(templates: Environment, shown: Mapping[str, Any]) -> bytes:
     SparsityReportError
         A template is faulty.
     """
+    import typst
+
     values: list[Any] = []
 
     def place(value: Any) -> str:

@@ -1,20 +1,33 @@
-"""Compiled loops against the dtypes of torch and plain sums of NumPy."""
+"""Loops of numba and of NumPy against each other, the dtypes of torch and plain sums."""
 
-import os
+import math
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from sparsity_report.pairing.compiled_loops import count_values, tally_values
+from sparsity_report.pairing import value_loops
+from sparsity_report.pairing.value_loops import NUMPY, count_values, tally_values
+
+COMPILED = value_loops.fastest_loops()
+
+
+@pytest.fixture(params=[COMPILED, NUMPY], ids=["numba", "numpy"])
+def loops(request, monkeypatch):
+    monkeypatch.setattr(value_loops, "fastest_loops", lambda: request.param)
+
+
+BOTH = pytest.mark.usefixtures("loops")
 
 
 def patterns(dtype):
     return torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype)
 
 
+@BOTH
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_every_half_is_the_number_that_torch_has_for_it(dtype):
     """Return values with NaN, infinity, denormal numbers and zeros of both signs."""
@@ -32,6 +45,7 @@ def test_every_half_is_the_number_that_torch_has_for_it(dtype):
         assert tally_values(halves, doubled).changed == finite
 
 
+@BOTH
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.int8, torch.uint8])
 def test_every_byte_is_the_number_that_torch_has_for_it(dtype):
     values = torch.arange(256, dtype=torch.uint8).view(dtype)
@@ -40,12 +54,14 @@ def test_every_byte_is_the_number_that_torch_has_for_it(dtype):
     assert result.zeros_before == result.kept == int((values.double() == 0).sum())
 
 
+@BOTH
 def test_large_integers_are_not_rounded_together():
     before = torch.tensor([2**24, 2**40, 2**52], dtype=torch.int64)
     assert tally_values(before, before + 1).changed == 3
     assert tally_values(before.int()[:1], before.int()[:1] + 1).changed == 1
 
 
+@BOTH
 @pytest.mark.parametrize("size", [1, 7, 4095, 4096, 4097, 3 * 4096 + 5])
 @pytest.mark.parametrize(
     ("one", "other"),
@@ -73,6 +89,7 @@ def test_small_changes_keep_their_digits(size, one, other):
     assert result.product == pytest.approx(a @ b, rel=1e-11)
 
 
+@BOTH
 def test_infinity_and_nan_stay_what_they_are():
     """Reordered sums still treat NaN and infinity correctly."""
     before = torch.ones(4096)
@@ -90,6 +107,7 @@ def test_infinity_and_nan_stay_what_they_are():
     )
 
 
+@BOTH
 def test_groups_count_where_few_others_are_zero():
     """One percent of the groups may be dense, even all in one place."""
     values = torch.ones(1024, 512)
@@ -120,6 +138,7 @@ def test_groups_count_where_few_others_are_zero():
     assert count_values(sides[0], before=False).grouped_after == 0
 
 
+@BOTH
 def test_rows_that_do_not_belong_together_are_refused():
     for one, other in ((torch.ones(16), torch.ones(8)), (torch.ones(2, 8), torch.ones(2, 8))):
         for sides in ((one, other), (other, one)):
@@ -127,6 +146,7 @@ def test_rows_that_do_not_belong_together_are_refused():
                 tally_values(*sides)
 
 
+@BOTH
 def test_views_are_read_as_what_they_are():
     values = torch.arange(-8.0, 8, requires_grad=True)
     one = torch.complex(values, values).detach()
@@ -168,16 +188,50 @@ def test_a_process_that_is_forked_waits_for_no_compiler(tmp_path):
     assert run.stdout == f"{4 * 3 * 2**20 // 2}\n", run.stderr
 
 
-def test_without_compilation_it_says_why():
-    code = (
-        "import torch; from sparsity_report.pairing.compiled_loops import tally_values\n"
-        "tally_values(*torch.ones(2, 8))"
-    )
-    run = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert "unset NUMBA_DISABLE_JIT" in run.stderr
+DTYPES = [
+    *(torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.float8_e4m3fn),
+    *(torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64, torch.bool),
+]
+ODD = [0.0, -0.0, math.nan, -math.nan, math.inf, -math.inf, 1e-45, -1e-45, 6e-8, 1e-310, 1e200]
+
+SUMS = ("square", "change", "product", "square_before", "square_after")
+
+
+def drawn(dtype, size, seed, odd):
+    """Return values with many ties and zeros of both signs, at random."""
+    generator = torch.Generator().manual_seed(seed)
+    values = (4 * torch.randn(size, generator=generator, dtype=torch.float64)).round() / 2
+    values = torch.copysign(values, torch.randn(size, generator=generator))
+    if odd and dtype.is_floating_point:
+        places = torch.randint(size, (size // 50 + 1,), generator=generator)
+        choice = torch.randint(len(ODD), places.shape, generator=generator)
+        values[places] = torch.tensor(ODD, dtype=torch.float64)[choice]
+    return values.abs().to(dtype) if dtype == torch.uint8 else values.to(dtype)
+
+
+@pytest.mark.parametrize("odd", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_numpy_counts_as_compiled_loops_do(dtype, odd, monkeypatch):
+    for seed, size in enumerate((1, 8, 4097, 2**15 + 8, 100_000)):
+        before, after = (drawn(dtype, size, 2 * seed + side, odd) for side in (0, 1))
+        after = torch.where(torch.arange(size) % 3 == 0, before, after)
+        grouped, counts, sums = size % 8 == 0, [], []
+        for loops in (COMPILED, NUMPY):
+            monkeypatch.setattr(value_loops, "fastest_loops", lambda loops=loops: loops)
+            tally = tally_values(before, after, grouped)
+            sums.append([getattr(tally, name) for name in SUMS])
+            alone = count_values(after, before=False, grouped=grouped)
+            counts.append((replace(tally, **dict.fromkeys(SUMS, 0.0)), alone))
+        assert counts[0] == counts[1]
+        assert sums[0] == pytest.approx(sums[1], rel=1e-12, nan_ok=True)
+        wide = before.double().numpy(), after.double().numpy()
+        assert tally.kept == int(((wide[0] == 0) & (wide[1] == 0)).sum())
+
+
+def test_numpy_compares_where_numba_is_missing_or_may_not_compile(monkeypatch):
+    assert COMPILED.is_compiled
+    choose = value_loops.fastest_loops.__wrapped__
+    monkeypatch.setattr("numba.config.DISABLE_JIT", 1)
+    assert choose() == NUMPY
+    monkeypatch.setitem(sys.modules, "numba", None)
+    assert choose() == NUMPY

@@ -1,0 +1,217 @@
+"""Counts and sums over the values of two models, in compiled loops or by NumPy.
+
+Loops that numba compiles read each value once. NumPy needs about twenty passes over values in the
+processor's cache. Both count alike; their sums differ in the last digits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from sparsity_report.counting.n_m_patterns import KNOWN
+from sparsity_report.pairing.tally import NO_GROUPS, Tally
+
+Values = npt.NDArray[np.floating[Any]] | npt.NDArray[np.integer[Any]]
+Patterns = npt.NDArray[np.int64]
+Sums = tuple[int, int, int, int, float, float, float, float, float]
+
+# Values that NumPy compares, or that are converted to floats, at a time; a multiple of eight.
+_MADE = 2**15
+# Dtypes whose values float32 represents exactly.
+_SINGLE = {
+    torch.int8, torch.uint8, torch.int16, torch.bool, torch.bfloat16, torch.float16,
+    torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz,
+}  # fmt: skip
+# Complying groups for each N:M pattern and each pattern of nonzeros among eight weights.
+_EIGHTS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)
+_COMPLYING = np.array([(_EIGHTS.reshape(256, -1, m).sum(2) <= n).sum(1) for n, m in KNOWN])
+# 16-bit dtypes that NumPy or numba lacks, as distinct integer dtypes.
+_HALVES = {torch.bfloat16: np.int16, torch.float16: np.uint16}
+_FLOATS = {torch.float32, torch.float64}
+
+
+@dataclass(frozen=True)
+class Loops:
+    """Functions like :func:`compare` and :func:`count`, and whether numba compiles them."""
+
+    compare: Callable[[Values, Values, Patterns], Sums]
+    count: Callable[[Values, Patterns], int]
+    is_compiled: bool = False
+
+
+@cache
+def fastest_loops() -> Loops:
+    """Return compiled loops, those of NumPy if numba is missing or may not compile."""
+    try:
+        from numba import config
+
+        from sparsity_report.pairing import compiled_loops
+    except ImportError:
+        return NUMPY
+    compiled = Loops(compiled_loops.compare, compiled_loops.count, is_compiled=True)
+    return NUMPY if config.DISABLE_JIT else compiled
+
+
+def tally_values(before: torch.Tensor, after: torch.Tensor, grouped: bool = False) -> Tally:
+    """Compare values one by one.
+
+    Parameters
+    ----------
+    before, after : torch.Tensor
+        One-dimensional, of equal length and any dtype. NaN is not zero, and equal to NaN.
+    grouped : bool
+        True if the values are whole groups of eight along the input, to check N:M patterns.
+
+    Raises
+    ------
+    ValueError
+        The tensors differ in length or are not one-dimensional.
+
+    Examples
+    --------
+    >>> sums = tally_values(torch.tensor([0.0, 0.0, 3.0, 4.0]), torch.tensor([0.0, 1.0, 0.0, 5.0]))
+    >>> sums.kept, sums.revived, sums.new, sums.changed, sums.relative_change, sums.iou
+    (1, 1, 1, 1, 0.25, 0.3333333333333333)
+    """
+    patterns = np.zeros((2 * grouped, 256), dtype=np.int64)
+    loops = fastest_loops()
+    rows = [loops.compare(one, other, patterns) for one, other in _readable(loops, before, after)]
+    if not rows:
+        return Tally()
+    nonzero, left, surviving, changed, *sums = map(sum, zip(*rows, strict=True))
+    square, change, product, square_before, square_after = sums
+    groups = [_complying(side) for side in patterns] or [NO_GROUPS, NO_GROUPS]
+    total = before.numel()
+    return Tally(
+        total, total, total - nonzero, total - left, total,
+        kept=total - nonzero - left + surviving,
+        revived=left - surviving,
+        new=nonzero - surviving,
+        changed=changed,
+        square=square,
+        change=change,
+        product=product,
+        square_before=square_before,
+        square_after=square_after,
+        groups_before=groups[0],
+        groups_after=groups[1],
+        grouped_before=total * grouped,
+        grouped_after=total * grouped,
+    )  # fmt: skip
+
+
+def count_values(values: torch.Tensor, *, before: bool, grouped: bool = False) -> Tally:
+    """Count the weights of one model; raise the errors of :func:`tally_values`.
+
+    Examples
+    --------
+    >>> count_values(torch.tensor([0.0, 2.0]), before=True).zeros_before
+    1
+    """
+    patterns = np.zeros((int(grouped), 256), dtype=np.int64)
+    n = values.numel()
+    loops = fastest_loops()
+    zeros = n - sum(loops.count(some, patterns) for (some,) in _readable(loops, values))
+    groups = _complying(patterns[0]) if grouped else NO_GROUPS
+    if before:
+        return Tally(
+            total_before=n, zeros_before=zeros, groups_before=groups, grouped_before=n * grouped
+        )
+    return Tally(total_after=n, zeros_after=zeros, groups_after=groups, grouped_after=n * grouped)
+
+
+@cache
+def compile_for(*dtypes: torch.dtype) -> None:
+    """Compile the loops that compare values of two dtypes, or count values of one.
+
+    Call this before threads or processes start: a process that is forked while a thread compiles
+    would wait forever.
+    """
+    first, *second = (torch.empty(1, dtype=dtype) for dtype in dtypes)
+    if second:
+        tally_values(first, second[0])
+    else:
+        count_values(first, before=True)
+
+
+def _complying(patterns: Patterns) -> tuple[int, ...]:
+    return tuple((_COMPLYING @ patterns).tolist())
+
+
+def _readable(loops: Loops, *sides: torch.Tensor) -> Iterator[list[Values]]:
+    """Yield arrays that loops read, in chunks for NumPy and if the dtype must be converted."""
+    if len({side.shape for side in sides}) > 1 or sides[0].dim() != 1:
+        shapes = " and ".join(str(tuple(side.shape)) for side in sides)
+        raise ValueError(f"shapes {shapes} are not one-dimensional and equal")
+    size = len(sides[0])
+    bits = _HALVES if loops.is_compiled else {}
+    readable = all(side.dtype in _FLOATS or side.dtype in bits for side in sides)
+    step = size if loops.is_compiled and readable else _MADE
+    for start in range(0, size, step):
+        yield [_read(side.detach()[start : start + step], bits) for side in sides]
+
+
+def _read(side: torch.Tensor, bits: Mapping[torch.dtype, type[np.integer[Any]]]) -> Values:
+    """Return values as float32 or float64, or the bits of a dtype that `bits` maps."""
+    values = side.resolve_neg().contiguous()
+    if values.dtype in bits:
+        halves: Values = values.view(torch.int16).numpy().view(bits[values.dtype])
+        return halves
+    if values.dtype not in _FLOATS:
+        values = values.to(torch.float32 if values.dtype in _SINGLE else torch.float64)
+    return values.numpy()
+
+
+@np.errstate(all="ignore")
+def compare(before: Values, after: Values, patterns: Patterns) -> Sums:
+    """Return nonzeros of each and of both, changes, and the five sums of :class:`Tally`.
+
+    Count the patterns of nonzeros among eight weights, a bit each, in `patterns` of shape (2, 256),
+    one row per side; with shape (0, 256), count none.
+    """
+    there, still = before != 0, after != 0
+    both = there & still
+    differs = both & (before != after)
+    one, other = before.astype(np.float64), after.astype(np.float64)
+    square_before, square_after, change = _dot(one, one), _dot(other, other), other - one
+    if math.isfinite(square_before + square_after):
+        one *= both
+        change *= differs
+    else:  # infinity or NaN times zero would be NaN
+        one, other = np.where(both, one, 0), np.where(both, other, 0)
+        change = np.where(differs, change, 0)
+        differs &= (before == before) | (after == after)
+    sums = _dot(one, one), _dot(change, change), _dot(one, other), square_before, square_after
+    for side, row in zip((there, still), patterns, strict=False):
+        _add_patterns(side, row)
+    flags = there, still, both, differs
+    nonzero, left, surviving, changed = (int(np.count_nonzero(each)) for each in flags)
+    return (nonzero, left, surviving, changed, *sums)
+
+
+def count(values: Values, patterns: Patterns) -> int:
+    """Return nonzeros; count patterns, of shape (1, 256) or (0, 256), like :func:`compare`."""
+    for row in patterns:
+        _add_patterns(values != 0, row)
+    return int(np.count_nonzero(values))
+
+
+def _dot(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> float:
+    """Return a sum of products without the threads of BLAS, which disturb those of a pool."""
+    return float(np.einsum("i,i", one, other))
+
+
+def _add_patterns(flags: npt.NDArray[np.bool_], patterns: Patterns) -> None:
+    eights = np.packbits(flags[: flags.size // 8 * 8])
+    patterns += np.bincount(eights, minlength=256)
+
+
+NUMPY = Loops(compare, count)
