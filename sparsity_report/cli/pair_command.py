@@ -8,9 +8,11 @@ from sparsity_report.cli.compared_models import check_paths
 from sparsity_report.cli.libraries import quiet_libraries
 from sparsity_report.cli.options import PairOptions, dataclass_options
 from sparsity_report.cli.outputs import check_pair_outputs, write_pair_outputs
-from sparsity_report.cli.terminal import bar, tell
+from sparsity_report.cli.terminal import bar, complain, tell
 from sparsity_report.cli.worker_processes import workers
 
+# Weights from which compiling the loops pays, by measurement.
+_MANY = 10**9
 _MODEL = "Hub id, transformers directory, .safetensors or .gguf file"
 
 
@@ -24,6 +26,7 @@ def pair(
     """Compare two checkpoints weight by weight: removed parts, and zeros kept, lost and gained."""
     check_paths(before, after)
     import sparsity_report as sr
+    from sparsity_report.pairing.value_loops import fastest_loops
     from sparsity_report.report.tables import pair_tables
     from sparsity_report.report.tables.plain_text import to_text
 
@@ -34,6 +37,8 @@ def pair(
             comparison = sr.compare_checkpoints(
                 *models, executor=executor, cache=options.cache, progress=progress
             )
+    if comparison.before["total"].sum() >= _MANY and not fastest_loops().is_compiled:
+        complain("pip install 'sparsity-report[fast]' compares large models about twice as fast")
     for sentence in comparison.sentences():
         tell(sentence)
     for table in pair_tables.small(comparison):

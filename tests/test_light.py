@@ -1,0 +1,141 @@
+"""Saved studies and pairs without torch: with its import blocked, and where it is not installed."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+from helpers import need
+
+import sparsity_report as sr
+
+pytestmark = pytest.mark.slow(seconds=60)
+
+ROOT = Path(__file__).parents[1]
+# Steps with the names of the paths; `study` and `pair` are files, `out` is a folder.
+HEAD = """
+import sys
+from pathlib import Path
+
+BLOCKED = {"torch", "transformers", "gguf", "numba", "llvmlite", "safetensors", "scipy"}
+DRAWING = {"typst", "vl_convert"}
+BLOCKED |= DRAWING
+
+class Blocker:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name.partition(".")[0] in BLOCKED:
+            raise ImportError(f"{name} is blocked")
+
+if "--block" in sys.argv:
+    sys.meta_path.insert(0, Blocker)
+study, pair, out = map(Path, sys.argv[1:4])
+
+def command(*words, code=0):
+    from sparsity_report.cli import main
+    sys.argv = ["sparsity-report", *map(str, words)]
+    try:
+        main()
+    except SystemExit as leaving:
+        assert leaving.code == code, (words, leaving.code)
+
+import sparsity_report as sr
+"""
+TEXT = """
+command("--help", code=None)
+loaded, two = sr.read_study(study), sr.read_pair(pair)
+for value in (loaded, two):
+    assert len(sr.summarize(value)) > 1
+    assert repr(value)
+    assert value.save(out / "again.json").is_file()
+for name in "layers groups totals storage audit tradeoff strip side_by_side facts".split():
+    getattr(loaded, name)
+for name in "layers groups totals sparsities removed before after".split():
+    getattr(two, name)
+assert len(loaded.pivot("sparsity")) > 1
+assert loaded.at_level(0.5)["nonzero"].sum() > 0
+assert len(sr.combine(loaded).variants) == len(loaded.variants)
+assert not sr.diff(loaded, loaded)
+assert sr.diff(loaded, sr.read_study(study.with_name("other.json"))).sentences()
+assert sr.write_csv(loaded, out / "csv")
+with sr.speaking("fr"):
+    assert sr.summarize(loaded) != sr.summarize(two)
+command("diff", study, study)
+command("diff", study, study.with_name("other.json"), code=1)
+command("render", study, "--no-html", "--no-png", "--out", out / "tables")
+"""
+WIDGETS = """
+sr.explore(loaded).sparsity = 0.6
+assert sr.explore(two).metric
+"""
+DRAWN = """
+assert not DRAWING & {*sys.modules}, DRAWING & {*sys.modules}
+BLOCKED -= DRAWING
+command("render", study, "--pdf", "--thesis", "--out", out / "pages")
+assert sr.write_report(two, out / "pair.html").stat().st_size > 10_000
+assert sr.write_report(two, out / "pair.pdf").stat().st_size > 10_000
+assert sr.write_thesis(two, out / "thesis")
+assert sr.write_diff(sr.diff(loaded, loaded), out / "diff.html").is_file()
+"""
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A study, another one and a pair, as files."""
+    folder = tmp_path_factory.mktemp("saved")
+    weights = sr.load()
+    pruning = sr.global_magnitude(weights, sparsity=0.3)
+    variants = sr.dense(weights), sr.masked(pruning), sr.csr(pruning)
+    sr.compare(*variants, patterns=True).save(folder / "study.json")
+    sr.compare(*variants[:2]).save(folder / "other.json")
+    sr.compare_checkpoints(weights, pruning).save(folder / "pair.json")
+    return folder
+
+
+def run(python, script, saved, out, *options, **environment):
+    line = [python, "-c", script, saved / "study.json", saved / "pair.json", out, *options]
+    done = subprocess.run(
+        [*map(str, line)], capture_output=True, text=True, cwd=out, env={**os.environ, **environment}
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_saved_values_need_no_library_that_reads_or_measures_models(saved, tmp_path):
+    """Drawing loads when something is drawn, not before."""
+    run(sys.executable, HEAD + TEXT + WIDGETS + DRAWN, saved, tmp_path, "--block")
+    assert {path.name for path in (tmp_path / "pages").iterdir()} >= {"report.html", "report.pdf"}
+
+
+def light_commands():
+    """Return the commands of the README that install the package without torch."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```bash\n(pip install --no-deps .*?)```", readme, re.S)
+    return [shlex.split(line) for line in block.splitlines()]
+
+
+def test_the_light_list_renders_and_compares_where_torch_is_not_installed(saved, tmp_path):
+    venv.create(tmp_path / "env", with_pip=False)
+    (python,) = (tmp_path / "env").glob("*/python")
+    pip = [sys.executable, "-m", "pip", "--python", str(python)]
+    for word, *arguments in light_commands():
+        assert word == "pip"
+        arguments = [str(ROOT) if each == "." else each for each in arguments]
+        done = subprocess.run([*pip, *arguments, "-q"], capture_output=True, text=True)
+        need(done.returncode == 0, f"packages to install: {done.stderr}")
+    listed = subprocess.run([*pip, "list", "--format=json"], capture_output=True, text=True)
+    names = {each["name"].lower() for each in json.loads(listed.stdout)}
+    assert "sparsity-report" in names
+    assert not {"torch", "transformers", "gguf", "numba", "anywidget", "tqdm"} & names
+    run(python, HEAD + TEXT + DRAWN, saved, tmp_path, PYTHONPATH="")
+    missing = subprocess.run(
+        [python, "-m", "sparsity_report", "run"], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert missing.returncode == 2
+    assert missing.stderr == (
+        "sparsity-report: torch is not installed; pip install sparsity-report installs it\n"
+    )
