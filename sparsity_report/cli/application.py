@@ -96,6 +96,9 @@ def execute() -> int:
         for line in message.getvalue().rstrip("\n").split("\n"):
             tell(line, sys.stderr)
         return int(error.exit_code)
+    except ModuleNotFoundError as error:
+        complain(f"{error.name} is not installed; pip install sparsity-report installs it")
+        return 2
     except OSError as error:  # the system failed outside any file of ours
         complain(f"{error.filename or 'the system'}: {error.strerror or error}")
         return 2

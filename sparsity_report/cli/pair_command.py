@@ -11,8 +11,8 @@ from sparsity_report.cli.outputs import check_pair_outputs, write_pair_outputs
 from sparsity_report.cli.terminal import bar, complain, tell
 from sparsity_report.cli.worker_processes import workers
 
-# Weights from which compiling the loops pays, by measurement.
-_MANY = 10**9
+#: Weights from which compiling the loops pays, by measurement.
+MANY = 10**9
 _MODEL = "Hub id, transformers directory, .safetensors or .gguf file"
 
 
@@ -37,7 +37,7 @@ def pair(
             comparison = sr.compare_checkpoints(
                 *models, executor=executor, cache=options.cache, progress=progress
             )
-    if comparison.before["total"].sum() >= _MANY and not fastest_loops().is_compiled:
+    if comparison.before["total"].sum() >= MANY and not fastest_loops().is_compiled:
         complain("pip install 'sparsity-report[fast]' compares large models about twice as fast")
     for sentence in comparison.sentences():
         tell(sentence)

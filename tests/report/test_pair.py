@@ -17,6 +17,7 @@ import sparsity_report as sr
 from sparsity_report.draw import pair_charts
 from sparsity_report.draw.pair_charts import strip_chart
 from sparsity_report.files.package_data import DEMO
+from sparsity_report.pairing.value_loops import NUMPY
 from sparsity_report.report.pair_sections import pair_document
 from sparsity_report.report.sections import Medium
 from sparsity_report.report.tables import pair_tables
@@ -385,3 +386,12 @@ def test_command_writes_what_is_wanted(tmp_path):
     refused = command("pair", DEMO, DEMO, "-o", tmp_path / "p.txt")
     assert refused.returncode == 2
     assert "use .html, .pdf or .json" in refused.stderr
+
+
+def test_large_pairs_name_what_compiles_the_comparison(monkeypatch):
+    monkeypatch.setattr("sparsity_report.pairing.value_loops.fastest_loops", lambda: NUMPY)
+    assert command("pair", DEMO, DEMO).stderr == ""
+    size = sum(p.total for p in sr.load().stored)
+    for most, hints in ((size, 1), (size + 1, 0)):
+        monkeypatch.setattr("sparsity_report.cli.pair_command.MANY", most)
+        assert command("pair", DEMO, DEMO).stderr.count("'sparsity-report[fast]'") == hints
