@@ -464,6 +464,7 @@ class PrunedWeights(Weights):
             modules=tuple(_pruned(module, pruning) for module in base.modules),
             attention_widths=base.attention_widths,
             notes=base.notes,
+            cache=base.cache,
         )
         self._pruning = pruning
 

@@ -14,7 +14,7 @@ from sparsity_report.findings.verdict import comparison_title, verdict
 from sparsity_report.report import sections, study_maps
 from sparsity_report.report.citation import bibtex
 from sparsity_report.report.sections import Block, Bullets, Drawing, Medium, Section, Text
-from sparsity_report.report.tables import method_tables, speed_tables, study_tables
+from sparsity_report.report.tables import memory_tables, method_tables, speed_tables, study_tables
 from sparsity_report.report.tables.table_model import Table, plain_rows
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.notes import EDITED_STUDY, note_findings
@@ -131,6 +131,7 @@ def study_sections(study: Comparison, medium: Medium) -> list[Section]:
     appendix = {
         "inside": ("page.heads_experts_heading", study_maps.heads_and_experts(study)),
         "layouts": ("page.layouts_heading", _layouts(study)),
+        "memory": ("page.memory_heading", _memory(study)),
         "timings": ("page.timings_heading", _measured(study, _TIMES)),
         "audit": ("page.audit_heading", _audit(study, medium)),
         "totals": ("page.totals_heading", _totals(study)),
@@ -179,6 +180,7 @@ def _storage(study: Comparison, medium: Medium, sentences: _Sentences) -> Iterat
         yield Drawing("csr_bytes", "Bytes", partial(charts.csr_bytes_curve, study))
         for variant in prunings[:1]:
             yield study_tables.storage(study, variant).for_medium(_COLUMNS, medium.name)
+        yield from (memory_tables.ideal(study), memory_tables.memory(study))
         return
     yield Text(" ".join(sentences["storage"])) if sentences["storage"] else None
     if (curve := charts.csr_bytes_curve(study)) is None:
@@ -186,6 +188,8 @@ def _storage(study: Comparison, medium: Medium, sentences: _Sentences) -> Iterat
         return
     yield study_tables.useful(study, prunings[0]) if prunings else None
     yield sections.chart_of(curve, study_tables.curve(study))
+    if medium.is_paper:
+        yield from _memory(study)
 
 
 def _speed(study: Comparison, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
@@ -258,13 +262,20 @@ def _method(study: Comparison, medium: Medium, sentences: _Sentences) -> Iterato
     yield sections.Partial("citation", {"text": citation, "bibtex": bibtex(study)})
 
 
-def _layouts(study: Comparison) -> Iterator[Block]:
+def _layouts(study: Comparison) -> Iterator[Block | None]:
     """Yield every layout of every pruning, and published speeds of kernels."""
     for variant in study_maps.headline_first(study):
         yield study_tables.storage(study, variant)
     if study.facts.prunings:
         yield Text(say("page.all_layouts_note"))
+        yield memory_tables.ideal(study)
         yield study_tables.published()
+
+
+def _memory(study: Comparison) -> Iterator[Block]:
+    yield memory_tables.memory(study)
+    yield from map(Text, map(str, memory_tables.unknown_caches(study)))
+    yield Text(say("page.memory_note"))
 
 
 def _audit(study: Comparison, medium: Medium) -> Iterator[Block | None]:

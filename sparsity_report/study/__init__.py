@@ -10,6 +10,7 @@ Modules:
 - `layers`: parameters, zeros, bytes and FLOPs of each module, and their sums.
 - `patterns`: positions of zeros in each matrix.
 - `storage_layouts`: bytes in every storage layout.
+- `serving_memory`: bytes of weights by layout, keys and values, and states.
 - `zstd_sizes`: bytes of matrices compressed by zstd.
 - `harness_results`: scores from the files of evaluation harnesses.
 - `notes`: remarks on a study or a pair, as phrases.

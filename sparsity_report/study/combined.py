@@ -19,6 +19,8 @@ _KEYS = {
     "layers": ["variant", "module_name"],
     "quality": ["variant", *ANY_TOKENIZER],
     "patterns": ["variant", "module_name", "parameter", "expert"],
+    "entropy": ["variant", "module_name"],
+    "cache": ["variant", "cached", "cached_values", "cached_positions"],
     "continuations": ["variant", "prompt"],
     "tasks": ["variant", "task", "metric", "filter", "n_shot", "samples", "task_version"],
 }

@@ -24,7 +24,8 @@ from sparsity_report.study.levels.tradeoff import Tradeoff, places, tradeoff
 from sparsity_report.study.notes import as_phrases
 from sparsity_report.study.patterns import variant_patterns
 from sparsity_report.study.schema import TABLES, check, typed
-from sparsity_report.study.variants import Variant, csr_note, fingerprint, listed
+from sparsity_report.study.serving_memory import cache_frame, memory_frame
+from sparsity_report.study.variants import Variant, csr_note, entropy_frame, fingerprint, listed
 from sparsity_report.study.zstd_sizes import check_zstd, zstd_version
 
 
@@ -44,6 +45,12 @@ class Comparison(StudyFrames, Saved):
         Number of positions a token attends to, for the FLOPs of attention scores.
     patterns : pandas.DataFrame or None
         Positions of zeros in each matrix, see :func:`sparsity_report.weight_patterns`.
+    entropy : pandas.DataFrame or None
+        Bits of an ideal code for the prunable weights of each module, by part, see
+        :mod:`sparsity_report.counting.entropy`; null where values or their order are unknown.
+    cache : pandas.DataFrame or None
+        Tensors that each variant keeps between tokens, or the reason why they are unknown. Alike
+        layers share a row, see :mod:`sparsity_report.weights.anatomy.cache_geometry`.
     notes : tuple of Phrase
         Remarks on how the models were opened and counted.
     levels : pandas.DataFrame or None
@@ -167,12 +174,52 @@ class Comparison(StudyFrames, Saved):
         _check_distinct(names)
         parts = {
             part: pd.concat([getattr(self, part), getattr(further, part)], ignore_index=True)
-            for part in ("variants", "layers", "patterns")
+            for part in ("variants", "layers", "patterns", "entropy", "cache")
             if getattr(self, part) is not None
         }
         parts["variants"] = typed("variants", parts["variants"])
         parts["layers"] = with_shares(parts["layers"])
         return replace(self, **parts, notes=(*self.notes, *further.notes))
+
+    def memory(
+        self, context: int | None = None, batch: int = 1, kv_dtype: str | None = None
+    ) -> pd.DataFrame:
+        """Return the bytes of weights, keys and values, and states that serving a variant takes.
+
+        Activations, logits and the buffers of a runtime are not included. Recurrent states are
+        float32, and convolution states have the type of keys and values.
+
+        Parameters
+        ----------
+        context : int, optional
+            Number of positions of each sequence; by default 8,192 or the limit of the model. An
+            encoder-decoder model also keeps as many positions of the source.
+        batch : int
+            Number of sequences.
+        kv_dtype : str, optional
+            ``"float32"``, ``"bfloat16"``, ``"float16"``, ``"float8_e4m3fn"``, ``"float8_e5m2"`` or
+            ``"int8"``; by default the type that the model names.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row per variant and lossless layout: ``weight_memory``, ``kv_cache_memory``,
+            ``state_memory`` and their sum ``memory`` in bytes; null where unknown. The layout
+            ``file`` is the packed file.
+
+        Raises
+        ------
+        SparsityReportError
+            An argument is out of range.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> study = sr.compare(sr.dense(sr.load()))
+        >>> study.memory(context=100, batch=2)[["kv_cache_memory", "memory"]].values.tolist()[0]
+        [819200, 7426048]
+        """
+        return memory_frame(self.facts, context, batch, kv_dtype)
 
     def pivot(self, metric: str) -> pd.DataFrame:
         """Return a table of groups × variants for one column of :attr:`groups`.
@@ -350,6 +397,8 @@ def compare(
         convention=convention,
         context=context,
         patterns=variant_patterns(variants, zstd=zstd, progress=progress) if has_patterns else None,
+        entropy=entropy_frame(variants),
+        cache=cache_frame(variants),
         notes=as_phrases(notes),
         levels=level_table(variants[0].weights),
         weights=variants[0].weights,

@@ -31,6 +31,8 @@ class StudyFrames:
     convention: str = "standard"
     context: int | None = None
     patterns: pd.DataFrame | None = None
+    entropy: pd.DataFrame | None = None
+    cache: pd.DataFrame | None = None
     notes: tuple[Phrase, ...] = ()
     levels: pd.DataFrame | None = None
     latency: pd.DataFrame | None = None
@@ -69,7 +71,7 @@ class StudyFrames:
     @cached_property
     def storage(self) -> pd.DataFrame:
         """Bytes in every layout, see :func:`.storage_layouts.storage_frame`."""
-        return storage_frame(self.layers, self.patterns)
+        return storage_frame(self.layers, self.patterns, self.entropy)
 
     @property
     def fingerprint(self) -> str:

@@ -16,6 +16,7 @@ import pandas as pd
 from sparsity_report.errors import writable
 from sparsity_report.pairing.matches import ALIGNMENTS
 from sparsity_report.pairing.removed import KINDS
+from sparsity_report.weights.anatomy.cache_geometry import GROWING, REASONS, STATES
 from sparsity_report.weights.anatomy.groups import GROUPS
 
 BLOCKS = (4, 8, 16, 32)
@@ -24,10 +25,10 @@ TILE, GAP = 64, 16
 LAYOUTS = (
     *("dense", "csr_int16", "csr_int32", "csr_int64", "coo_int32", "coo_int64"),
     *(f"bsr_{size}" for size in BLOCKS),
-    *("bitmask", "tca_bme", "macko", "2:4", "marlin_2:4", "zstd"),
+    *("bitmask", "tca_bme", "macko", "2:4", "marlin_2:4", "zstd", "ideal"),
 )
 # Layouts of files, from which nothing computes.
-FILES = ("zstd",)
+FILES = ("zstd", "ideal")
 SCOPES = ("layer", "group", "prunable", "model")
 # Sources of the weights of a timed layer.
 CACHES = ("in cache", "out of cache")
@@ -54,7 +55,7 @@ FIGURES = (
 )
 DENOMINATORS = ("prunable", "non_embedding", "model")
 # Tables of a study that may be null, besides its levels.
-OPTIONAL = ("patterns", *MEASURED)
+OPTIONAL = ("patterns", "entropy", "cache", *MEASURED)
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ COLUMNS = {
         *_columns("text", """
             method basis basis_fingerprint packing tied_to n_m zstd_version control against
             filter task_version evaluated_model harness harness_version results_file
-            results_fingerprint after_name n_m_before n_m_after tokens_fingerprint
+            results_fingerprint after_name n_m_before n_m_after tokens_fingerprint cache_dtype
         """, optional=True),
         *_columns("int64", """
             modules total weight_total active_total prunable_total non_embedding_total
@@ -162,6 +163,13 @@ COLUMNS = {
             speedup_low speedup_high perplexity kl dense_perplexity stderr relative_change norm
         """, low=0, optional=True),
         *_columns("float64", """
+            zero_bits sign_bits exponent_bits mantissa_bits
+        """, low=0, optional=True),
+        *_columns("Int64", """
+            alike_layers cached_values cached_positions context_limit weight_memory kv_cache_memory
+            state_memory memory
+        """, low=0, optional=True),
+        *_columns("float64", """
             seconds seconds_low seconds_high dense_seconds csr_seconds
         """, low=_PICOSECOND),
         *_columns("float64", "realised_speedup speedup nll", low=0),
@@ -185,6 +193,8 @@ COLUMNS = {
         Column("scope", "text", among=SCOPES),
         Column("cache", "text", optional=True, among=CACHES),
         Column("protocol", "text", among=tuple(PROTOCOLS)),
+        Column("cached", "text", optional=True, among=(*GROWING, *STATES)),
+        Column("unknown_cache", "text", optional=True, among=REASONS),
         Column("by", "text", among=PARTS),
         Column("side", "text", among=SIDES),
         Column("alignment", "text", among=ALIGNMENTS),
@@ -250,6 +260,19 @@ TABLES: Mapping[str, Table] = {
         + " ".join(f"fill_{size}" for size in BLOCKS)
         + " gap_padding tile_padding zstd_bytes zstd_version",
         columns={"dtype": "int64", "optional": False},
+    ),
+    "entropy": _table(
+        "variant module_name weight_total zero_bits sign_bits exponent_bits mantissa_bits"
+    ),
+    # Tensors that a model keeps between tokens, see weights.anatomy.cache_geometry.
+    "cache": _table(
+        "variant cached alike_layers cached_values cached_positions cache_dtype context_limit "
+        "unknown_cache"
+    ),
+    # See Comparison.memory.
+    "memory": _table(
+        "variant layout weight_memory kv_cache_memory state_memory memory cache_dtype",
+        layout={"among": ("file", "csr", *LAYOUTS)},
     ),
     "storage": _table(
         "variant scope name layout total nonzero bytes ratio break_even lossless",

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sparsity_report.counting.entropy import CodeBits
 from sparsity_report.counting.n_m_patterns import KNOWN, Pattern
 from sparsity_report.sparse import cost
 from sparsity_report.sparse.shares import break_even
@@ -17,7 +18,9 @@ _Size = Callable[[Any], Any]
 _SUMMED = ["total", "nonzero", "bytes", "dense", "empty", "full"]
 
 
-def storage_frame(layers: pd.DataFrame, patterns: pd.DataFrame | None = None) -> pd.DataFrame:
+def storage_frame(
+    layers: pd.DataFrame, patterns: pd.DataFrame | None = None, entropy: pd.DataFrame | None = None
+) -> pd.DataFrame:
     """Return the bytes of every variant's matrices in every layout, from integers alone.
 
     Parameters
@@ -27,6 +30,8 @@ def storage_frame(layers: pd.DataFrame, patterns: pd.DataFrame | None = None) ->
     patterns : pandas.DataFrame, optional
         The table ``patterns`` of a study. Without it, block formats and compliance with 2:4 are
         unknown.
+    entropy : pandas.DataFrame, optional
+        The table ``entropy`` of a study. Without it, the ideal code is unknown.
 
     Returns
     -------
@@ -47,6 +52,8 @@ def storage_frame(layers: pd.DataFrame, patterns: pd.DataFrame | None = None) ->
         tensor-core bitmap (``tca_bme``) are padded with zeros, whose number patterns hold.
         ``marlin_2:4`` needs rows of whole groups of 128, and rounds. ``zstd`` is the size of a
         compressed file, known for patterns with ``zstd=True``; it has no formula and no break-even.
+        ``ideal`` is the floor of codes of single weights, see
+        :mod:`sparsity_report.counting.entropy`: whole bytes per layer, and no break-even.
 
     Examples
     --------
@@ -59,7 +66,7 @@ def storage_frame(layers: pd.DataFrame, patterns: pd.DataFrame | None = None) ->
     matrices = _matrices(layers)
     if matrices.empty:
         return typed("storage", pd.DataFrame(columns=list(TABLES["storage"].names)))
-    sized = _layer_sizes(matrices, patterns)
+    sized = _layer_sizes(matrices, patterns, entropy)
     everything = pd.concat([sized, _others(layers)])
     frame = pd.concat(
         [
@@ -125,7 +132,7 @@ def layer_ends(layers: pd.DataFrame) -> pd.DataFrame:
 
     With z of ``total`` weights zero, a layer takes ``full − z·(full − empty) ÷ total`` bytes.
     """
-    sizes = _layer_sizes(_matrices(layers), None).set_index(["name", "layout"])
+    sizes = _layer_sizes(_matrices(layers)).set_index(["name", "layout"])
     return sizes[["total", "dense", "full", "empty"]]
 
 
@@ -146,7 +153,9 @@ def _summed(frame: pd.DataFrame) -> pd.DataFrame:
     return sums.reset_index()
 
 
-def _layer_sizes(layers: pd.DataFrame, patterns: pd.DataFrame | None) -> pd.DataFrame:
+def _layer_sizes(
+    layers: pd.DataFrame, patterns: pd.DataFrame | None = None, entropy: pd.DataFrame | None = None
+) -> pd.DataFrame:
     """Return one row per layer and layout, with the ends ``empty`` and ``full`` of its line."""
     # Any: the formulas are typed for one matrix and compute many at a time.
     layers = layers.reset_index(drop=True)
@@ -199,9 +208,20 @@ def _layer_sizes(layers: pd.DataFrame, patterns: pd.DataFrame | None) -> pd.Data
     parts[-1]["lossless"] = sums["two_four"]
     add("marlin_2:4", lambda _: cost.marlin_two_four_bytes(n), fits=_in_whole_groups(layers))
     parts[-1]["lossless"] = parts[-1]["lossless"].where(parts[-1]["bytes"].isna(), False)
-    # A measured size lies on no line.
-    add("zstd", lambda k: k, used=sums["zstd"], slots=sums["zstd"] * pd.NA)
+    # These sizes lie on no line.
+    for layout, size in (("zstd", sums["zstd"]), ("ideal", _ideal_bytes(facts, entropy))):
+        add(layout, lambda k: k, used=size, slots=size * pd.NA)
     return pd.concat(parts).sort_index(kind="stable")
+
+
+def _ideal_bytes(facts: pd.DataFrame, entropy: pd.DataFrame | None) -> pd.Series:
+    """Return the bytes of an ideal code for each layer; null where its bits are unknown."""
+    if entropy is None:
+        return pd.Series(pd.NA, index=facts.index, dtype="Int64")
+    parts = entropy.set_index(["variant", "module_name"])[list(CodeBits._fields)]
+    bits = parts.sum(axis=1, skipna=False)
+    keys = pd.MultiIndex.from_frame(facts[["variant", "name"]])
+    return bits.reindex(keys).div(8).apply(np.ceil).astype("Int64").reset_index(drop=True)
 
 
 def _in_whole_groups(layers: pd.DataFrame) -> pd.Series:

@@ -11,9 +11,10 @@ from typing import Any, cast
 import pandas as pd
 
 from sparsity_report.counting.counts import count_weights
+from sparsity_report.counting.entropy import CodeBits, code_bits
 from sparsity_report.counting.histogram import Magnitudes
 from sparsity_report.counting.progress import Progress
-from sparsity_report.counting.pruning import Pruning
+from sparsity_report.counting.pruning import Pruning, ThresholdCut
 from sparsity_report.deferred import nn
 from sparsity_report.errors import SparsityReportError, writable
 from sparsity_report.hooks import Presentable
@@ -21,6 +22,7 @@ from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.sparse.shares import zero_share
 from sparsity_report.study.derived.rounded_zeros import is_pruned
 from sparsity_report.study.layers import csr_parameters, group_frame, layer_frame
+from sparsity_report.study.schema import TABLES, typed
 from sparsity_report.weights.weights import Parameter, Weights
 
 
@@ -115,6 +117,19 @@ class Variant(Presentable):
             dense = [p for p in self.weights.prunable if p.layout != "csr"]
             return _converted(model, [p for p in dense if p.name in names])
         return model
+
+    def code_bits(self, parameter: Parameter, counted: Magnitudes | None) -> CodeBits | None:
+        """Return the bits of an ideal code for a prunable parameter, see :mod:`.entropy`.
+
+        None for packed weights, whose file codes them already, and if other weights than the
+        smallest were pruned.
+        """
+        cut = self.pruning.cuts.get(parameter.name) if self.pruning else None
+        if counted is None or parameter.packing:
+            return None
+        left = cut.nonzero_after(counted) if cut else counted.nonzero
+        is_smallest = isinstance(cut, ThresholdCut) or left in (0, counted.nonzero)
+        return code_bits(counted, parameter.dtype, left) if is_smallest else None
 
     def described(self, fingerprint: str, context: int | None = None) -> dict[str, object]:
         """Return the row of the table ``variants``."""
@@ -327,6 +342,20 @@ def params_size_and_sparsity(model: nn.Module) -> dict[str, float]:
         "sparsity": zero_share(total, nonzero) or 0.0,
         "size_mb": sum(p.total * p.itemsize for p in stored) / 2**20,
     }
+
+
+def entropy_frame(variants: Iterable[Variant]) -> pd.DataFrame:
+    """Return the table ``entropy`` of a study: bits of an ideal code for prunable weights."""
+    rows = []
+    for variant in variants:
+        counts = count_weights(variant.weights)
+        for module in variant.weights.modules:
+            prunable = [p for p in module.parameters if p.prunable and p.tied_to is None]
+            bits = [variant.code_bits(p, counts.get(p.name)) for p in prunable]
+            if prunable:
+                sums = map(sum, zip(*bits, strict=True)) if all(bits) else [None] * 4
+                rows.append((variant.name, module.name, sum(p.total for p in prunable), *sums))
+    return typed("entropy", pd.DataFrame(rows, columns=list(TABLES["entropy"].names)))
 
 
 def fingerprint(weights: Weights, counts: Mapping[str, Magnitudes]) -> str:

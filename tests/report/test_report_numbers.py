@@ -287,7 +287,9 @@ def storage_grid(study, w, variant, few=False):
     }
     weights, model = by_scope.values()
     others = [
-        k for k in weights if weights[k]["lossless"] and k not in {"dense", "csr_int32", "zstd"}
+        k
+        for k in weights
+        if weights[k]["lossless"] and k not in {"dense", "csr_int32", "zstd", "ideal"}
     ]
     smallest = sorted(others, key=lambda k: weights[k]["bytes"])[:3]
     over = [w.say("card.prunable_weights")] * 2 + [w.say("name.whole_model")] * 2
@@ -447,6 +449,35 @@ def hero_grid(study, w):
     return grid
 
 
+def memory_grid(study, w):
+    """Weights as dense and in the smallest layout, and keys and values of 4 layers of 128."""
+    parts = ("weight_memory", "kv_cache_memory", "memory")
+    heads = [w.say(f"column.{key}") for key in ("variant", "layout", *parts)]
+    grid, cache = [list(map(capital, heads))], 2 * 4 * 128 * 256 * 4
+    frame = study.storage[study.storage["scope"] == "model"]
+    for variant in study.variants["variant"]:
+        own = {row["layout"]: row for row in rows(frame[frame["variant"] == variant])}
+        known = [k for k in own if own[k]["lossless"] and k not in {"zstd", "ideal"}]
+        smallest = min(known, key=lambda k: own[k]["bytes"])
+        for layout in dict.fromkeys(["dense", smallest]):
+            size = own[layout]["bytes"]
+            sizes = [w.scaled(each, "B") for each in (size, cache, size + cache)]
+            grid.append([variant, w.say(f"layout.{layout}"), *sizes])
+    return grid
+
+
+def ideal_grid(study, w):
+    parts = ("zero_bits", "sign_bits", "exponent_bits", "mantissa_bits")
+    heads = ["variant", *parts, "ideal_bits"]
+    grid = [[capital(w.say(f"column.{key}")) for key in heads]]
+    for variant, own in study.entropy.groupby("variant", sort=False):
+        bits = [own[part].sum(skipna=False) / own["weight_total"].sum() for part in parts]
+        if not any(map(math.isnan, bits)):
+            cells = [f"{each:.2f}".replace(".", w.decimal) for each in (*bits, sum(bits))]
+            grid.append([variant, *cells])
+    return grid
+
+
 def expected_tables(study, w):
     """Pairs of what the caption has to say and a table of the page."""
     pruned = prunings(study)
@@ -465,6 +496,8 @@ def expected_tables(study, w):
         yield "", hero_grid(study, w)
     for projection in ("q_proj", "k_proj", "v_proj", "out_proj"):
         yield f" {projection}", heads_grid(study, w, first, projection)
+    yield "", ideal_grid(study, w)
+    yield "", memory_grid(study, w)
     yield first, extremes_grid(study, w, first)
     yield "", totals_grid(study, w)
     by_variant = [([v], groups_rows(study, w, v)) for v in study.variants["variant"]]
@@ -699,6 +732,8 @@ def test_every_table_of_the_thesis_kit(written):
         "totals": latex_of(totals, [1, 4, 7, 14, 15]),
         "storage": latex_of(storage_grid(study, w, first), [1, 2, 3, 5, 6]),
         "extremes": latex_of(extremes_grid(study, w, first), [1, 2]),
+        "ideal": latex_of(ideal_grid(study, w), range(1, 6)),
+        "memory": latex_of(memory_grid(study, w), range(1, 5)),
         "results": latex_of(results, range(1, min(6, len(results[0])))),
     }
     if len(results[0]) > 6:

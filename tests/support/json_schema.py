@@ -1,10 +1,10 @@
 """The JSON Schema (draft 2020-12) of a saved study, which ``docs/study.schema.json`` holds."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from sparsity_report.study.files.json_files import MAYBE, STUDY
+from sparsity_report.study.files.json_files import LATER, MAYBE, STUDY
 from sparsity_report.study.schema import CELL_KINDS, CONVENTIONS, ITEMS, TABLES, VERSION, Column
 
 Titles = Mapping[str, str]
@@ -34,7 +34,7 @@ def json_schema(titles: Titles) -> dict[str, Any]:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "A study of sparsity-report",
         "description": "Tables have columns and rows. An unknown value is null.",
-        **_object(properties),
+        **_object(properties, LATER),
     }
 
 
@@ -76,5 +76,6 @@ def _array(items: Mapping[str, Any]) -> dict[str, Any]:
     return {"type": "array", "items": items}
 
 
-def _object(properties: Mapping[str, Any]) -> dict[str, Any]:
-    return {"type": "object", "properties": properties, "required": list(properties)}
+def _object(properties: Mapping[str, Any], maybe: Collection[str] = ()) -> dict[str, Any]:
+    required = [name for name in properties if name not in maybe]
+    return {"type": "object", "properties": properties, "required": required}

@@ -68,7 +68,8 @@ class FileKind:
 
 # Bytes in which a JSON object begins, after white space.
 _BEGINNING = 64
-#: Tables that may be null.
+#: Tables that older files of this version lack, and tables that may be null.
+LATER = ("entropy", "cache")
 MAYBE = ("levels", *schema.OPTIONAL)
 STUDY = FileKind(
     name="study",
@@ -230,7 +231,7 @@ def _read(source: Path, kind: FileKind, strict: bool) -> Any:
                     f"{kind.name} again, or read it without strict"
                 )
             notes = (*notes, phrase(kind.edited))
-        tables = {part: _read_table(kind, part, data[part]) for part in kind.tables}
+        tables = {part: _read_table(kind, part, data) for part in kind.tables}
         settings = {name: data[name] for name in kind.settings}
         value = kind.value(**tables, **settings, notes=notes)
         kind.check(value)
@@ -308,10 +309,12 @@ def _plain(table: str, frame: pd.DataFrame | None) -> dict[str, Any] | None:
     return {"modules": names, "sparsities": sparsities, **rows}
 
 
-def _read_table(kind: FileKind, part: str, data: Any) -> pd.DataFrame | None:
-    """Return a table from JSON values."""
+def _read_table(kind: FileKind, part: str, content: Mapping[str, Any]) -> pd.DataFrame | None:
+    """Return a table from JSON values; None for one that is null, or newer than the file."""
     table = kind.tables[part]
-    if data is None and part in MAYBE:
+    if part in LATER and part not in content:
+        return None
+    if (data := content[part]) is None and part in MAYBE:
         return None
     if table == "levels":
         return _read_levels(data)

@@ -17,12 +17,13 @@ from sparsity_report.study.harness_results import check_results
 from sparsity_report.study.layers import check_context, check_convention
 from sparsity_report.study.levels.levels import level_matrices
 from sparsity_report.study.pairs.pair import Pair
-from sparsity_report.study.schema import MEASURED, SIDES, refuse
+from sparsity_report.study.schema import OPTIONAL, SIDES, refuse
 
 # Columns of which none exceeds the next one, by table.
 _SPEEDS = ["realised_low realised_speedup realised_high", "control_low control_high"]
 _RISING = {
     "layers": ["nonzero total", "weight_nonzero weight_total total"],
+    "entropy": ["zero_bits weight_total", "sign_bits weight_total"],
     "sensitivity": ["pruned weight_total"],
     "quality": ["stride window tokens", "scored tokens"],
     "latency": [
@@ -40,9 +41,19 @@ _UNIQUE = {
     "variants": ["variant"],
     "layers": ["variant", "module_name"],
     "continuations": ["variant", "prompt"],
+    "entropy": ["variant", "module_name"],
 }
 # Tables whose rows are of variants of the study; scores may be of further levels.
-_OF_VARIANTS = ("layers", "patterns", "latency", "speedups", "continuations", "tasks")
+_OF_VARIANTS = (
+    "layers",
+    "patterns",
+    "entropy",
+    "cache",
+    "latency",
+    "speedups",
+    "continuations",
+    "tasks",
+)
 
 
 def check_study(study: StudyFrames) -> None:
@@ -69,7 +80,7 @@ def check_study(study: StudyFrames) -> None:
     refuse("layers", layers["uses"].notna() | ~layers["prunable"], "uses: is missing")
     if study.levels is not None:
         _check_levels(study.levels, layers[layers["variant"] == variants["variant"].iloc[0]])
-    for table in ("patterns", *MEASURED):
+    for table in OPTIONAL:
         if (frame := getattr(study, table)) is not None:
             check_measured(table, study, frame)
 
@@ -92,6 +103,12 @@ def check_measured(table: str, study: StudyFrames, frame: pd.DataFrame) -> None:
         check_losses(frame)
     elif table == "tasks":
         check_results(frame)
+    elif table == "cache":
+        sizes = frame[["cached", "alike_layers", "cached_values"]]
+        known = sizes.notna().all(axis=1) | (
+            sizes.isna().all(axis=1) & frame["unknown_cache"].notna()
+        )
+        refuse(table, known, "cached: is known in part")
 
 
 def check_pair(pair: Pair) -> None:

@@ -165,7 +165,8 @@ class AdaptedWeights(Weights):
         doubts = () if is_unnamed else base_note(config, base.name, folder)
         notes = (*base.notes, *options.notes, *_notes(base, adapter, merge), *doubts)
         widths = base.attention_widths
-        super().__init__(options.name, base.source, base.architecture, modules, widths, notes)
+        kind = base.architecture
+        super().__init__(options.name, base.source, kind, modules, widths, notes, base.cache)
         self._base, self._changes, self._merged = base, changes, merge
 
     def slices(self, name: str) -> Iterator[Slice]:

@@ -16,6 +16,7 @@ from torch import nn
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.phrases import Phrase, phrase
+from sparsity_report.weights.anatomy.cache_geometry import cache_of
 from sparsity_report.weights.anatomy.describe import describe
 from sparsity_report.weights.anatomy.meta_model import parameters_for, read_config, without_head
 from sparsity_report.weights.anatomy.names_only import ReaderOptions, describe_names
@@ -83,7 +84,8 @@ class CheckpointWeights(Weights):
         modules, widths = description.modules, description.attention_widths
         notes = options.notes + contents.notes + untied
         notes += float8_notes(modules) + description.notes
-        super().__init__(options.name, source, architecture, modules, widths, notes)
+        cache = cache_of(model, {p.name: p.shape for each in modules for p in each.parameters})
+        super().__init__(options.name, source, architecture, modules, widths, notes, cache)
         self.path = path
         self._entries, self._parts, self._outline = contents.entries, parts, model
         saved = {} if model is None else dict(model.named_buffers())
