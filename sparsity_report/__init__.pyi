@@ -21,6 +21,7 @@ from .measure.calibration import Calibration as Calibration
 from .measure.calibration import calibrate as calibrate
 from .measure.clock import Clock as Clock
 from .measure.continuations import continuations as continuations
+from .measure.distance import distance as distance
 from .measure.latency import crossover as crossover
 from .measure.latency import measure_latency as measure_latency
 from .measure.perplexity import perplexity as perplexity
@@ -43,6 +44,7 @@ from .study.files.json_files import read_study as read_study
 from .study.harness_results import read_lm_eval as read_lm_eval
 from .study.levels.budget import level_within as level_within
 from .study.levels.sweep import sweep as sweep
+from .study.model_distance import Distance as Distance
 from .study.pairs.checkpoints import compare_checkpoints as compare_checkpoints
 from .study.pairs.pair import Pair as Pair
 from .study.patterns import weight_patterns as weight_patterns

@@ -17,16 +17,17 @@ if TYPE_CHECKING:
     from sparsity_report.findings.difference import Difference
     from sparsity_report.phrases import Phrase
     from sparsity_report.study.comparison import Comparison
+    from sparsity_report.study.model_distance import Distance
     from sparsity_report.study.pairs.pair import Pair
 
 
-def summarize(study: Comparison | Pair | Difference) -> list[str]:
+def summarize(study: Comparison | Pair | Difference | Distance) -> list[str]:
     """Return the findings about a study or a pair as sentences, most important first.
 
     Parameters
     ----------
-    study : Comparison, Pair or Difference
-        The study, the pair or the difference of two studies to describe.
+    study : Comparison, Pair, Difference or Distance
+        The study, the pair, the difference of two studies or the distance of two models.
 
     Returns
     -------
@@ -43,10 +44,14 @@ def summarize(study: Comparison | Pair | Difference) -> list[str]:
     """
     from sparsity_report.findings.difference import Difference
     from sparsity_report.findings.difference_findings import difference_findings
+    from sparsity_report.findings.distance_findings import distance_findings
     from sparsity_report.findings.pair_findings import pair_findings
     from sparsity_report.findings.study_findings import study_findings
+    from sparsity_report.study.model_distance import Distance
     from sparsity_report.study.pairs.pair import Pair
 
+    if isinstance(study, Distance):
+        return [*map(str, distance_findings(study))]
     if isinstance(study, Pair):
         return [*map(str, pair_findings(study))]
     if isinstance(study, Difference):

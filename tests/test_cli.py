@@ -429,7 +429,9 @@ def test_help_and_version():
     assert command("run", "--no-such-option").returncode == 2
 
 
-@pytest.mark.parametrize("name", ["run", "pair", "check", "render", "diff", "explore", "notebook"])
+@pytest.mark.parametrize(
+    "name", ["run", "pair", "distance", "check", "render", "diff", "explore", "notebook"]
+)
 def test_help_has_every_option_in_a_panel_on_one_line(name, monkeypatch):
     """A list of names after a colon may go on on a second line, and in words beyond twelve."""
     monkeypatch.setenv("COLUMNS", "80")

@@ -15,7 +15,7 @@ from sparsity_report.cli.diff_command import diff
 from sparsity_report.cli.explore_command import explore
 from sparsity_report.cli.notebook_command import notebook
 from sparsity_report.cli.options import PANELS
-from sparsity_report.cli.pair_command import pair
+from sparsity_report.cli.pair_command import distance, pair
 from sparsity_report.cli.render_command import render
 from sparsity_report.cli.run_command import run
 from sparsity_report.cli.terminal import complain, flush, tell
@@ -54,7 +54,7 @@ class _PanelCommand(typer.core.TyperCommand):
                     formatter.write_dl(records)
 
 
-for command in (run, count, pair, check, render, diff, explore, notebook):
+for command in (run, count, pair, distance, check, render, diff, explore, notebook):
     app.command(cls=_PanelCommand)(command)
 
 

@@ -31,6 +31,11 @@ _REVISION = "Branch, tag or commit on the Hub. [default: main]"
 _SUBFOLDER = "Folder inside the repository or directory."
 _FILE = "File to open where there are several."
 _WORKERS = "Worker processes, or 0 for threads."
+_TEXT = "Text or file to score. [default: the demo's]"
+_PROTOCOL = (
+    "Evaluation protocol: sliding, wikitext2-2048, wikitext2-max, c4-256x2048, ptb. "
+    "[default: sliding]"
+)
 Language = Annotated[str, typer.Option(help=_LANGUAGE, metavar="CODE", rich_help_panel=OUTPUT)]
 Model = Annotated[
     str | None, typer.Argument(help="Model, as for run. [default: the demo model]", metavar="MODEL")
@@ -186,16 +191,8 @@ class Analysis:
     sensitivity: str | None = option(
         None, MEASUREMENTS, "Sensitivity by part: block, group or layer.", metavar="PART"
     )
-    text: str | None = option(
-        None, MEASUREMENTS, "Text or file to score. [default: the demo's]", metavar="TEXT"
-    )
-    protocol: str | None = option(
-        None,
-        MEASUREMENTS,
-        "Evaluation protocol: sliding, wikitext2-2048, wikitext2-max, c4-256x2048, ptb. "
-        "[default: sliding]",
-        metavar="NAME",
-    )
+    text: str | None = option(None, MEASUREMENTS, _TEXT, metavar="TEXT")
+    protocol: str | None = option(None, MEASUREMENTS, _PROTOCOL, metavar="NAME")
     prompt: str | None = option(
         None, MEASUREMENTS, "Prompt for a continuation of 40 tokens.", metavar="TEXT"
     )
@@ -294,6 +291,17 @@ class PairOptions:
     cache: Path | None = option(
         None, READING, "Cache folder for compared tensors.", metavar="FOLDER"
     )
+    language: str = option("en", OUTPUT, _LANGUAGE, metavar="CODE")
+    template_dir: Path | None = option(None, OUTPUT, _TEMPLATES, "--template-dir", metavar="FOLDER")
+
+
+@dataclass(frozen=True)
+class DistanceOptions:
+    """Options of ``distance``."""
+
+    text: str | None = option(None, MEASUREMENTS, _TEXT, metavar="TEXT")
+    protocol: str | None = option(None, MEASUREMENTS, _PROTOCOL, metavar="NAME")
+    json: bool = option(False, OUTPUT, "Figures as JSON.", "--json")
     language: str = option("en", OUTPUT, _LANGUAGE, metavar="CODE")
     template_dir: Path | None = option(None, OUTPUT, _TEMPLATES, "--template-dir", metavar="FOLDER")
 

@@ -1,12 +1,13 @@
-"""``sparsity-report pair``: the weights removed between two checkpoints."""
+"""``sparsity-report pair`` and ``distance``: two models, their weights or their predictions."""
 
+import json
 from typing import Annotated, Any
 
 import typer
 
 from sparsity_report.cli.compared_models import check_paths
 from sparsity_report.cli.libraries import quiet_libraries
-from sparsity_report.cli.options import PairOptions, dataclass_options
+from sparsity_report.cli.options import DistanceOptions, PairOptions, dataclass_options
 from sparsity_report.cli.outputs import check_pair_outputs, write_pair_outputs
 from sparsity_report.cli.terminal import bar, complain, tell
 from sparsity_report.cli.worker_processes import workers
@@ -46,3 +47,26 @@ def pair(
         for line in to_text(table).splitlines():
             tell(line)
     write_pair_outputs(comparison, options)
+
+
+@dataclass_options
+def distance(
+    a: Annotated[str, typer.Argument(help=f"Reference: {_MODEL}.")],
+    b: Annotated[str, typer.Argument(help=f"Pruned, quantized or fine-tuned model: {_MODEL}.")],
+    *,
+    options: DistanceOptions,
+) -> None:
+    """Compare the predictions of two models with one tokenizer: KL divergence and agreement."""
+    check_paths(a, b)
+    import sparsity_report as sr
+
+    with quiet_libraries(), bar("scoring", unit="token") as progress:
+        measured = sr.distance(a, b, options.text, protocol=options.protocol, progress=progress)
+    sentences = measured.sentences()
+    if not options.json:
+        for sentence in sentences:
+            tell(sentence)
+        return
+    frames = {"figures": measured.figures, "largest": measured.largest}
+    rows = {key: json.loads(frame.to_json(orient="records")) for key, frame in frames.items()}
+    tell(json.dumps({"a": measured.a, "b": measured.b, **measured.protocol, **rows}))

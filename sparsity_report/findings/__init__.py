@@ -1,8 +1,8 @@
 """Findings: statements worth making about a study, a pair or a difference, as phrases.
 
 Findings hold raw values; ``words`` renders them. Entry points are ``study_findings(study)``,
-``pair_findings(pair)``, ``difference_findings(difference)``, ``verdict(study)`` and
-``audit(study)``. Figures come from ``study.facts`` and the frames.
+``pair_findings(pair)``, ``difference_findings(difference)``, ``distance_findings(distance)``,
+``verdict(study)`` and ``audit(study)``. Figures come from ``study.facts`` and the frames.
 
 - ``study_findings``: findings about a study, and the conventions behind its numbers; from
   ``already_pruned`` (zeros of models as opened), ``storage_findings`` (bytes and layouts),
@@ -12,6 +12,7 @@ Findings hold raw values; ``words`` renders them. Entry points are ``study_findi
 - ``pair_findings``: removed parts and the fate of zeros between two checkpoints
 - ``difference``: the difference of two studies as data: facts, zeros of layers, measurements
 - ``difference_findings``: findings about that difference
+- ``distance_findings``: divergence and agreement of the predictions of two models
 - `rules`: rules for a checkpoint, their violations, and notes about its deployment
 - ``model_counts``: counts of a model from its headers; ``model_zeros``: those of its values;
   ``model_claims``: differences from what it says of itself

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -73,9 +73,8 @@ class Score:
         self.scored, self.span, self._done = scored, span_of(scored), 0
         self.sums = Sums(*np.zeros((len(Sums._fields), -(-scored // self.span))))
 
-    def add(self, figures: Sequence[torch.Tensor]) -> None:
+    def add(self, table: torch.Tensor) -> None:
         """Add figures of the tokens that come next in the text, in the order of :class:`Sums`."""
-        table = torch.stack([figure.double() for figure in figures])
         first, before = divmod(self._done, self.span)
         count = table.shape[1]
         filled = nn.functional.pad(table, (before, -(before + count) % self.span))
@@ -120,7 +119,7 @@ class Score:
         }
 
 
-class _Batch(NamedTuple):
+class Batch(NamedTuple):
     """Windows of one length with one number of last tokens to score."""
 
     begins: list[int]
@@ -129,15 +128,43 @@ class _Batch(NamedTuple):
 
     @property
     def scored(self) -> int:
+        """Number of tokens to score."""
         return len(self.begins) * self.last
 
+    @property
+    def positions(self) -> torch.Tensor:
+        """Places of the tokens to score in the text."""
+        ends = torch.tensor(self.begins)[:, None] + self.length
+        return (ends + torch.arange(-self.last, 0)).flatten()
 
-class _Kept(NamedTuple):
-    """Predictions of dense for a batch: logits, their logsumexp, first guesses."""
+
+class Predicted(NamedTuple):
+    """Predictions for the tokens of a batch.
+
+    Attributes
+    ----------
+    logits : torch.Tensor
+    sums : torch.Tensor
+        Logsumexp of the logits of each token.
+    guesses : torch.Tensor
+        The most likely tokens.
+    figures : torch.Tensor
+        A row for each figure of :class:`Sums`; distances are missing without a variant to compare.
+    """
 
     logits: torch.Tensor
     sums: torch.Tensor
     guesses: torch.Tensor
+    figures: torch.Tensor
+
+
+class Step(NamedTuple):
+    """Predictions of a variant for a batch, and those of the variant it is compared with."""
+
+    number: int
+    batch: Batch
+    predicted: Predicted
+    against: Predicted | None
 
 
 @with_bar("scoring", unit="token")
@@ -252,7 +279,7 @@ def score_text(model: nn.Module, passage: Passage, name: str) -> Score:
     """Run a model over every window of a passage."""
     score = Score(tokens_scored(passage))
     for batch in _batches(passage, protocols.vocabulary_of(model)):
-        _add(score, *_run(model, passage, batch), _no_score(name, batch))
+        score.add(_predicted(*_run(model, passage, batch), _no_score(name, batch)).figures)
     return score
 
 
@@ -261,30 +288,15 @@ def score_variants(
 ) -> tuple[list[Score], str | None]:
     """Score variants of one model, and compare each with the first that is not pruned.
 
-    The logits of that one are kept for some windows while the others run over them. Its name is
-    returned after the scores, None if there is nothing to compare.
+    Its name is returned after the scores, None if there is nothing to compare.
     """
     dense = next(
         (n for n, v in enumerate(variants) if v.pruning is None and len(variants) > 1), None
     )
-    order = sorted(range(len(variants)), key=lambda n: n != dense)
     scores = [Score(tokens_scored(passage)) for _ in variants]
     vocabulary = protocols.vocabulary_of(stage.model)
-    total, done = scores[0].scored * len(variants), 0
-    for part in _parts(_batches(passage, vocabulary), 0 if dense is None else vocabulary):
-        kept: list[_Kept] = []
-        for number in order:
-            name, model = variants[number].name, stage.become(variants[number])
-            for place, batch in enumerate(part):
-                logits, targets = _run(model, passage, batch)
-                against = None if number == dense or dense is None else kept[place]
-                missing = _no_score(name, batch)
-                predictions = _add(scores[number], logits, targets, missing, against)
-                if number == dense:
-                    kept.append(predictions)
-                done += batch.scored
-                if progress:
-                    progress(done, total, name)
+    for step in predictions(stage.become, passage, variants, dense, vocabulary, progress):
+        scores[step.number].add(step.predicted.figures)
     if dense is None:
         return scores, None
     agreed = scores[dense].sums.agreed
@@ -292,13 +304,62 @@ def score_variants(
     return scores, variants[dense].name
 
 
+def predictions(
+    become: Callable[[Variant], nn.Module],
+    passage: Passage,
+    variants: Sequence[Variant],
+    reference: int | None,
+    vocabulary: int,
+    progress: Progress | None,
+) -> Iterator[Step]:
+    """Yield the predictions of variants for each batch, compared with those of one of them.
+
+    The logits of that one are kept for some windows while the others run over them.
+
+    Parameters
+    ----------
+    become : callable
+        Returns the model of a variant, valid until the next call.
+    passage : Passage
+    variants : sequence of Variant
+    reference : int or None
+        Place of the variant to compare with.
+    vocabulary : int
+        Logits of a token.
+    progress : callable or None
+    """
+    order = sorted(range(len(variants)), key=lambda n: n != reference)
+    total, done = tokens_scored(passage) * len(variants), 0
+    for part in _parts(_batches(passage, vocabulary), 0 if reference is None else vocabulary):
+        kept: list[Predicted] = []
+        for number in order:
+            name = variants[number].name
+            for place, logits in enumerate(_logits(become(variants[number]), passage, part)):
+                batch, against = part[place], None if reference in {None, number} else kept[place]
+                predicted = _predicted(*logits, _no_score(name, batch), against)
+                if number == reference:
+                    kept.append(predicted)
+                yield Step(number, batch, predicted, against)
+                done += batch.scored
+                if progress:
+                    progress(done, total, name)
+
+
 def tokens_scored(passage: Passage) -> int:
     """Return the number of scored tokens."""
     return sum(count for *_, count in _windows(passage))
 
 
+def _logits(
+    model: nn.Module, passage: Passage, part: Sequence[Batch]
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield what a model predicts for each batch, and hold it no longer than that."""
+    for batch in part:
+        yield _run(model, passage, batch)
+
+
 @torch.inference_mode()
-def _run(model: nn.Module, passage: Passage, batch: _Batch) -> tuple[torch.Tensor, torch.Tensor]:
+def _run(model: nn.Module, passage: Passage, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the logits of the tokens to score, and these tokens."""
     device = next(model.parameters()).device
     ids = [passage.ids[begin : begin + batch.length] for begin in batch.begins]
@@ -309,16 +370,15 @@ def _run(model: nn.Module, passage: Passage, batch: _Batch) -> tuple[torch.Tenso
 
 
 @torch.inference_mode()
-def _add(
-    score: Score,
+def _predicted(
     logits: torch.Tensor,
     targets: torch.Tensor,
     missing: Phrase,
-    against: _Kept | None = None,
-) -> _Kept:
-    """Add the figures of tokens in double precision and return the predictions."""
+    against: Predicted | None = None,
+) -> Predicted:
+    """Return the predictions of tokens, with figures in double precision."""
     rows = max(_SLICE // logits.shape[-1], 1)
-    totals, guesses = [], logits.argmax(dim=-1)
+    totals, figures, guesses = [], [], logits.argmax(dim=-1)
     right = guesses == targets
     for begin in range(0, len(targets), rows):
         part = slice(begin, begin + rows)
@@ -330,15 +390,15 @@ def _add(
         totals.append(total)
         distance: Sequence[torch.Tensor] = ()
         if against:
-            kept = _Kept(*(each[part] for each in against))
-            dense, moved = kept.logits.double(), total - kept.sums
-            gaps = dense - wide
-            there = divergence(dense.sub_(kept.sums[:, None]).exp_(), gaps, moved)
+            dense, sums = against.logits[part].double(), against.sums[part]
+            gaps, moved = dense - wide, total - sums
+            there = divergence(dense.sub_(sums[:, None]).exp_(), gaps, moved)
             back = divergence(share, gaps.neg_(), -moved)
-            alike = guesses[part] == kept.guesses
-            distance = there, back, alike, right[part] != (kept.guesses == targets[part])
-        score.add([nll, right[part], *distance])
-    return _Kept(logits, torch.cat(totals), guesses)
+            others = against.guesses[part]
+            flipped = right[part] != (others == targets[part])
+            distance = there, back, guesses[part] == others, flipped
+        figures.append(torch.stack([each.double() for each in (nll, right[part], *distance)]))
+    return Predicted(logits, torch.cat(totals), guesses, torch.cat(figures, dim=1))
 
 
 def normalized(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -371,14 +431,14 @@ def divergence(share: torch.Tensor, gaps: torch.Tensor, moved: torch.Tensor) -> 
     return distance
 
 
-def _no_score(name: str, batch: _Batch) -> Phrase:
+def _no_score(name: str, batch: Batch) -> Phrase:
     first, last = batch.begins[0], batch.begins[-1] + batch.length
     return phrase("note.loss_not_finite", variant=name, first=first, last=last)
 
 
-def _parts(batches: Iterator[_Batch], vocabulary: int) -> Iterator[list[_Batch]]:
+def _parts(batches: Iterator[Batch], vocabulary: int) -> Iterator[list[Batch]]:
     """Yield groups of batches whose logits can be kept; one group if `vocabulary` is 0."""
-    part: list[_Batch] = []
+    part: list[Batch] = []
     held = 0
     for batch in batches:
         size = batch.scored * vocabulary
@@ -390,13 +450,13 @@ def _parts(batches: Iterator[_Batch], vocabulary: int) -> Iterator[list[_Batch]]
     yield part
 
 
-def _batches(passage: Passage, vocabulary: int) -> Iterator[_Batch]:
+def _batches(passage: Passage, vocabulary: int) -> Iterator[Batch]:
     """Yield batches of equal windows."""
     most = max(_LOGITS // (passage.window * vocabulary), 1)
     for shape, alike in groupby(_windows(passage), key=lambda window: window[1:]):
         begins = [begin for begin, *_ in alike]
         for first in range(0, len(begins), most):
-            yield _Batch(begins[first : first + most], *shape)
+            yield Batch(begins[first : first + most], *shape)
 
 
 def _windows(passage: Passage) -> Iterator[tuple[int, int, int]]:

@@ -12,6 +12,7 @@ Modules:
 - `storage_layouts`: bytes in every storage layout.
 - `serving_memory`: bytes of weights by layout, keys and values, and states.
 - `zstd_sizes`: bytes of matrices compressed by zstd.
+- `model_distance`: predictions of two models compared token by token.
 - `harness_results`: scores from the files of evaluation harnesses.
 - `notes`: remarks on a study or a pair, as phrases.
 
