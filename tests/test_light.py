@@ -109,8 +109,8 @@ def saved(tmp_path_factory):
 
 
 def process(*line, cwd):
-    """Run a process that imports the installed package, or the one that is tested."""
-    path = str(Path(sr.__file__).parents[1]) if line[0] == sys.executable else ""
+    """Run Python with its installed packages only; ours imports the package that is tested."""
+    path = str(Path(sr.__file__).parents[1]) if line[:2] == (sys.executable, "-c") else ""
     environment = {**os.environ, "PYTHONPATH": path}
     return subprocess.run(
         [*map(str, line)], capture_output=True, text=True, cwd=cwd, env=environment
