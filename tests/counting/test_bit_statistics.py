@@ -179,6 +179,8 @@ def test_the_same_as_of_an_opened_model(kind, tmp_path):
     weights = sr.load(base)
     names = {p.name for p in weights.parameters}
     agree(weights, [(e.key, e) for e in entries if e.key in names])
+    by_names = {p.name: p.transposed for p in sr.load(base, config=False).prunable}
+    assert by_names.items() >= {p.name: p.transposed for p in weights.prunable}.items()
 
 
 def test_quantized_blocks_are_decoded(tmp_path):

@@ -7,7 +7,8 @@ a bias, so a matrix without one is ``nn.Linear``'s.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 Shape = tuple[int, ...]
@@ -69,9 +70,12 @@ def input_first(shapes: Mapping[str, Shape]) -> dict[str, bool | None]:
     # Square matrices follow the others of the model if those agree.
     others = {*decided.values()}
     square = others.pop() if len(others) == 1 else None
+    stacks = _stacks(matrices)
     return {
-        name: decided.get(name, square) if biases[name] else _without_bias(name, matrices)
-        for name in matrices
+        name: decided.get(name, square)
+        if biases[name]
+        else _without_bias(shape, stacks.get(_around(name), ()))
+        for name, shape in matrices.items()
     }
 
 
@@ -81,19 +85,29 @@ def _bias(name: str, shapes: Mapping[str, Shape]) -> str:
     return bias if len(shapes.get(bias, ())) == len(shapes[name]) - 1 else ""
 
 
-def _without_bias(name: str, matrices: Mapping[str, Shape]) -> bool | None:
+def _around(name: str) -> str:
+    """Return the module around the module or the fused parameter of a matrix."""
+    return name.removesuffix(".weight").rpartition(".")[0]
+
+
+def _stacks(matrices: Mapping[str, Shape]) -> dict[str, set[Shape]]:
+    """Return the shapes of fused experts by the module around them."""
+    stacks: dict[str, set[Shape]] = defaultdict(set)
+    for name, shape in matrices.items():
+        if len(shape) == 3:
+            stacks[_around(name)].add(shape)
+    return stacks
+
+
+def _without_bias(shape: Shape, beside: Collection[Shape]) -> bool | None:
     """Return the direction of a matrix by its class, of fused experts by those beside them.
 
     The outputs of a gate fused with another projection are twice the inputs of the next matrix.
     """
-    if len(shape := matrices[name]) == 2:
+    if len(shape) == 2:
         return False
-    around = name.removesuffix(".weight").rpartition(".")[0]
     experts, rows, columns = shape
-    votes = set()
-    for other, (stack, *size) in matrices.items():
-        if stack == experts and len(size) == 2 and other.startswith(f"{around}."):
-            for (a, b), (c, d) in (((rows, columns), size), (size, (rows, columns))):
-                votes |= {True} if (a, b) == (d, 2 * c) else set()
-                votes |= {False} if (a, b) == (2 * d, c) else set()
-    return votes.pop() if len(votes) == 1 else None
+    turned = {(experts, columns / 2, rows), (experts, columns, 2 * rows)}
+    plain = {(experts, columns, rows / 2), (experts, 2 * columns, rows)}
+    votes = not turned.isdisjoint(beside), not plain.isdisjoint(beside)
+    return None if votes[0] == votes[1] else votes[0]

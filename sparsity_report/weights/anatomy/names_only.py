@@ -11,6 +11,7 @@ from typing import Any
 
 from sparsity_report.phrases import Phrase
 from sparsity_report.weights.anatomy import groups
+from sparsity_report.weights.anatomy.matrix_direction import input_first
 from sparsity_report.weights.packed.gptq_awq import Columnwise
 from sparsity_report.weights.packed.packed_tensor import Undecoded
 from sparsity_report.weights.tensor_slices import Entry
@@ -154,6 +155,7 @@ def describe_names(
     Without the number of experts per token, a token counts as sent to all of them.
     """
     stacks = expert_stacks(parts)
+    directions = input_first({name: entry.shape for name, (entry, *_) in parts.items()})
     owned: dict[str, dict[str, Entry]] = defaultdict(dict)
     for name, (entry, *_) in parts.items():
         owned[name.rpartition(".")[0]][name] = entry
@@ -169,9 +171,7 @@ def describe_names(
             group = "other_linear"  # a convolution
         multiplied = group in groups.LINEAR_GROUPS or group in {"lm_head", "router"}
         may_prune = options.may_prune(module_name, group)
-        # A bias has one value per output, which reveals input-first matrices such as ``Conv1D``.
-        bias = tensors.get(f"{module_name}.bias")
-        turned = bool(wide and bias and bias.shape == wide.shape[-1:] != wide.shape[-2:-1])
+        turned = any(directions[name] and not fused for name, e in tensors.items() if e is wide)
         matrix = outputs_inputs(wide.shape, turned) if wide and multiplied else None
         parameters = tuple(
             Parameter(
