@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from sparsity_report.cli.libraries import without_collecting
 from sparsity_report.cli.options import CountOptions, dataclass_options
 from sparsity_report.cli.terminal import complain, tell
 from sparsity_report.errors import SparsityReportError
@@ -26,7 +27,8 @@ def count(
     failed, between = False, list[str]()
     for model in models:
         try:
-            counts = _counts(model, options)
+            with without_collecting():
+                counts = _counts(model, options)
         except SparsityReportError as error:
             complain(str(error))
             failed = True

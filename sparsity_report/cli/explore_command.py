@@ -22,7 +22,6 @@ import typer
 
 from sparsity_report.cli.compared_models import check_paths, opened, others, pruned
 from sparsity_report.cli.libraries import quiet_libraries
-from sparsity_report.cli.loopback_server import PageServer
 from sparsity_report.cli.options import OUTPUT, Analysis, Choice, Language, Model, dataclass_options
 from sparsity_report.cli.signals import Stopped
 from sparsity_report.cli.terminal import flush, open_page, tell
@@ -79,6 +78,7 @@ def explore(
 
 def _run_page(given: Mapping[str, Any], shown: bool) -> None:
     """Serve a page that holds all it shows."""
+    from sparsity_report.cli.loopback_server import PageServer  # loads an HTTP server
     from sparsity_report.report.explore_page import explorer_page
 
     study = explored(given)

@@ -19,6 +19,14 @@ def model_counts(
 
     Parameters are logical: a 4-bit weight is one. Tied tensors count once. Zeros are null unless
     they were counted by :func:`sparsity_report.findings.model_zeros.model_zeros`.
+
+    Returns
+    -------
+    dict
+        ``model``, ``source``, ``files``, ``file_bytes``, ``tensor_bytes`` (with duplicates),
+        ``parameters``, ``active_parameters`` (null without experts), ``stored_values`` (null for
+        GGUF), ``bits_per_weight``, ``zeros``, ``patterns``, ``groups`` and ``formats`` (rows by
+        name), ``tied``, ``experts``, ``differences`` (key, values and text) and ``notes``.
     """
     tied = [each.name for each in outline.parameters if each.is_tied]
     counts = sorted({*outline.stacks.values()})

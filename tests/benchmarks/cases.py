@@ -60,6 +60,29 @@ def run_smollm2(folder: Path, short: bool) -> Values:
     return values
 
 
+def count(folder: Path, short: bool) -> Values:
+    """Time ``count`` as a process, on SmolLM2 and on 70 shards of small tensors."""
+    import torch
+    from safetensors.torch import save_file
+
+    shards, places = folder / "shards", {}
+    shards.mkdir(exist_ok=True)
+    for number in range(70):
+        name = f"model-{number + 1:05}-of-00070.safetensors"
+        named = {f"model.layers.{number}.mlp.{side}_proj.weight": torch.ones(8, 8) for side in "ab"}
+        save_file(named, shards / name)
+        places |= dict.fromkeys(named, name)
+    index = json.dumps({"metadata": {}, "weight_map": places})
+    (shards / "model.safetensors.index.json").write_text(index)
+    values: Values = {}
+    for label, path in {"SmolLM2": None if short else smollm2(), "70 shards": shards}.items():
+        if path is not None:
+            line = [sys.executable, "-m", "sparsity_report", "count", str(path)]
+            with timed(values, f"`count` of {label}, s"):
+                subprocess.run(line, check=True, stdout=subprocess.DEVNULL)
+    return values
+
+
 def compare(_: Path, __: bool) -> Values:
     """Time a comparison of one variant whose weights are counted already."""
     import sparsity_report as sr
@@ -119,7 +142,7 @@ def pair(folder: Path, short: bool) -> Values:
 
 
 CASES: dict[str, Callable[[Path, bool], Values]] = {
-    case.__name__: case for case in (run_demo, run_smollm2, compare, sweep, pair)
+    case.__name__: case for case in (run_demo, run_smollm2, count, compare, sweep, pair)
 }
 
 if __name__ == "__main__":

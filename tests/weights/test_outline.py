@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import gguf
 import numpy as np
 import packing
 import pytest
@@ -156,6 +157,42 @@ def test_shards_experts_and_the_hub(tmp_path, monkeypatch):
     rows = [[[getattr(p, k) for k in kept] for p in o.parameters] for o in (outline, remote)]
     assert rows[0] == rows[1]
     assert (remote.total, remote.file_bytes) == (outline.total, outline.file_bytes)
+
+
+def test_split_gguf_and_its_experts(tmp_path):
+    whole = tmp_path / "x.gguf"
+    shapes = {"token_embd.weight": (64, 32), "blk.0.ffn_up_exps.weight": (4, 16, 32)}
+    shapes |= {"blk.0.attn_q.weight": (32, 32), "blk.0.attn_norm.weight": (32,), "rope_freqs": (9,)}
+    facts = {"expert_count": 4, "expert_used_count": 1, "size_label": "7B"}
+    for split in ({}, {"split_max_tensors": 2}):
+        writer = gguf.GGUFWriter(whole, "mystery", **split)
+        for key, value in facts.items():
+            getattr(writer, f"add_{key}")(value)
+        for name, shape in shapes.items():
+            data = np.ones(shape, np.float32)
+            kind = gguf.GGMLQuantizationType.Q4_0 if data.ndim > 1 else None
+            writer.add_tensor(name, gguf.quantize(data, kind) if kind else data, raw_dtype=kind)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+    shards = sorted(tmp_path.glob("x-*.gguf"))
+    assert len(shards) == 3
+    one, many = read_outline(whole), read_outline(shards[1])
+    rows = [
+        [(p.name, p.group, p.shape, p.stored_bytes, p.uses) for p in o.parameters]
+        for o in (one, many)
+    ]
+    assert sorted(rows[0]) == sorted(rows[1])
+    total = 64 * 32 + 4 * 16 * 32 + 32 * 32 + 32
+    assert one.total == many.total == total
+    assert one.active_total == many.active_total == total - 3 * 16 * 32
+    assert many.file_bytes == sum(path.stat().st_size for path in shards)
+    # A block of 32 values takes 18 bytes, a float four; the tied head takes none.
+    assert sum(p.stored_bytes for p in many.parameters) == (total - 32) * 18 // 32 + 32 * 4
+    shards[2].unlink()
+    with pytest.raises(sr.SparsityReportError, match="1 of them are missing"):
+        read_outline(shards[0])
 
 
 def test_unknown_experts_per_token_leave_the_active_parameters_unknown(tmp_path):
