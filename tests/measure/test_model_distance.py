@@ -22,6 +22,8 @@ import sparsity_report as sr
 from sparsity_report.files.package_data import DEMO
 from sparsity_report.measure import distance as measuring
 from sparsity_report.measure import perplexity
+from sparsity_report.study.derived.block_bootstrap import mean_over
+from sparsity_report.study.derived.losses import token_counts
 
 TEXT = (DEMO / "eval.txt").read_text(encoding="utf-8")
 IDS = torch.tensor([0, 1, 0, 1, 1, 0, 0, 1])
@@ -100,6 +102,29 @@ def test_a_pruning_has_the_figures_of_its_quality(demo):
     about = dict(apart.protocol)
     assert about.pop("dtype_b") == "float32"
     assert {key: dense[key] for key in about} == about
+    counts = token_counts(masked["scored"], masked["span"])
+    figures = apart.figures.set_index("figure")
+    for figure, sums in (("kl", "span_kl"), ("reverse_kl", "span_reverse_kl")):
+        ends = mean_over(masked[sums], counts).interval()
+        assert figures.loc[figure, ["low", "high"]].tolist() == pytest.approx(ends, rel=1e-4)
+    losses = np.subtract(masked["span_nll"], dense["span_nll"])
+    ends = np.exp(mean_over(losses, counts).interval())
+    assert figures.loc["perplexity_ratio", ["low", "high"]].tolist() == pytest.approx(
+        ends, rel=1e-3
+    )
+    rows = {name: row.tolist() for name, row in figures.iterrows()}
+    first, spread, agreement, scores, *_ = apart.sentences()
+    number = "{:#.3g} (95 % CI {:#.3g} to {:#.3g})"
+    assert number.format(*rows["kl"]) + " nats per token, and the reverse" in first
+    assert first.endswith(f"is {number.format(*rows['reverse_kl'])}.")
+    for figure in ("kl_median", "kl_p99", "kl_max"):
+        assert f"{rows[figure][0]:#.3g}" in spread
+    for figure in ("agreement", "top5_agreement"):
+        shares = (f"{100 * each:.1f}" for each in rows[figure])
+        assert "{} % (95 % CI {} % to {} %)".format(*shares) in agreement.replace("\u202f", " ")
+    ratio = "Masked50 has {:#.4g} (95 % CI {:#.4g} to {:#.4g}) times the perplexity of demo: "
+    both = "{:.2f} against {:.2f}.".format(*(rows[f"perplexity_{side}"][0] for side in "ba"))
+    assert scores == ratio.format(*rows["perplexity_ratio"]) + both
     reverse = sr.distance(sr.masked(pruning), sr.dense(demo), text, window=64)
     swapped = {"nll_a": "nll_b", "nll_b": "nll_a", "guess_a": "guess_b", "guess_b": "guess_a",
                "kl": "reverse_kl", "reverse_kl": "kl"}  # fmt: skip
