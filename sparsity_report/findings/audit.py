@@ -151,6 +151,12 @@ def _doubtful_scores(study: Comparison) -> Iterator[Phrase]:
     for variant, rows in parts.groupby("variant", sort=False):
         tasks = list(dict.fromkeys(rows["task"]))
         yield phrase("audit.partial_tasks", tasks=tasks, variant=variant)
+    if study.task_pairs is not None:
+        columns = ["obstacle", "against"]
+        for (obstacle, against), rows in study.task_pairs.groupby(columns, sort=False):
+            names = {key: rows[key].unique().tolist() for key in ("variant", "task")}
+            reason = phrase(f"unpaired.{obstacle}")
+            yield phrase("audit.unpaired_tasks", against=against, reason=reason, **names)
 
 
 def _excluded(study: Comparison) -> Iterator[Phrase]:

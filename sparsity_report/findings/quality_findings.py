@@ -8,7 +8,9 @@ import pandas as pd
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.layer_metrics import sensitivity_correlation
+from sparsity_report.study.derived.paired_tasks import winners
 from sparsity_report.study.derived.zero_shot import SEVEN, seven_tasks
+from sparsity_report.study.layers import records
 from sparsity_report.untrusted.display_text import clip
 
 # Characters of a prompt and of its continuation that are shown.
@@ -22,6 +24,7 @@ def quality_findings(study: Comparison) -> Iterator[Phrase]:
     """Yield the findings about every measurement of quality."""
     yield from _continuations(study)
     yield from _zero_shot(study)
+    yield from _task_pairs(study)
     yield from _sensitivities(study)
 
 
@@ -48,6 +51,29 @@ def _zero_shot(study: Comparison) -> Iterator[Phrase]:
         for variant, *mean in rows.itertuples(index=False)
     ]
     yield phrase("finding.zero_shot_accuracy", tasks=list(SEVEN.values()), means=means)
+
+
+def _task_pairs(study: Comparison) -> Iterator[Phrase]:
+    """Yield the paired difference of most documents for each pair, and prunings that beat all."""
+    frame = study.task_pairs
+    if frame is None or (known := frame[frame["p"].notna()]).empty:
+        return
+    prunings = study.facts.contenders
+    for pair, rows in known.groupby(["variant", "against"], sort=False):
+        if len(prunings) > 2 and {*pair} <= {*prunings}:
+            continue
+        row = records(rows.loc[[rows["documents"].astype(int).idxmax()]])[0]
+        key = "finding.tasks_separated" if row["separated"] else "finding.tasks_not_separated"
+        columns = ("variant", "against", "metric", "documents", "lost", "gained")
+        figures = {column: row[column] for column in (*columns, "difference", "low", "high")}
+        task = row["task"] or phrase("label.pooled_tasks", tasks=row["tasks"])
+        yield phrase(key, task=task, **figures)
+    best: dict[str, list[str]] = {}
+    for (task, *_), variant in winners(frame, prunings).items():
+        if task is not None:
+            best.setdefault(variant, []).append(task)
+    for variant, tasks in best.items():
+        yield phrase("finding.task_winner", variant=variant, tasks=list(dict.fromkeys(tasks)))
 
 
 def _sensitivities(study: Comparison) -> Iterator[Phrase]:

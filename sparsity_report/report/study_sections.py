@@ -14,7 +14,13 @@ from sparsity_report.findings.verdict import comparison_title, verdict
 from sparsity_report.report import sections, study_maps
 from sparsity_report.report.citation import bibtex
 from sparsity_report.report.sections import Block, Bullets, Drawing, Medium, Section, Text
-from sparsity_report.report.tables import memory_tables, method_tables, speed_tables, study_tables
+from sparsity_report.report.tables import (
+    memory_tables,
+    method_tables,
+    speed_tables,
+    study_tables,
+    task_tables,
+)
 from sparsity_report.report.tables.table_model import Table, plain_rows
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.notes import EDITED_STUDY, note_findings
@@ -38,10 +44,11 @@ _Sentences = Mapping[str, Sequence[str]]
 _QUALITY: _Measured = (
     study_tables.sensitivity,
     study_tables.continuations,
-    study_tables.zero_shot,
+    task_tables.zero_shot,
     method_tables.task_grid,
-    study_tables.tasks,
-    study_tables.task_sources,
+    task_tables.tasks,
+    task_tables.task_pairs,
+    task_tables.task_sources,
 )
 _TIMES: _Measured = (speed_tables.latency, speed_tables.crossover, speed_tables.speedups)
 # Columns of tables in a thesis.
@@ -206,10 +213,10 @@ def _quality(study: Comparison, medium: Medium, sentences: _Sentences) -> Iterat
     if medium.is_kit:
         yield from _kit_figures(study, "quality", "sensitivity")
         yield study_tables.continuations(study)
-        if scores := study_tables.zero_shot(study):
+        if scores := task_tables.zero_shot(study):
             yield from _numbered(scores.turned(head("task")).parts(_SCORED, scores.caption))
-        tasks = study_tables.tasks(study)
-        yield tasks if tasks and len(tasks.rows) <= _SCORES else None
+        for tasks in (task_tables.tasks(study), task_tables.task_pairs(study)):
+            yield tasks if tasks and len(tasks.rows) <= _SCORES else None
         yield from method_tables.method_grids(study)
         yield method_tables.task_grid(study)
         return

@@ -285,6 +285,15 @@ def _measured_numbers(study: Comparison, variants: Mapping[str, str]) -> _Number
         stem = f"{variants[row['variant']]}ZeroShot{_camel(row['task'])}"
         yield stem, quantity(row["value"], cells.share(2))
         yield f"{stem}Error", quantity(row["stderr"], cells.share(2))
+    frame = study.task_pairs
+    for row in [] if frame is None else records(frame[frame["p"].notna()]):
+        sides = f"{variants[row['variant']]}Against{variants[row['against']]}"
+        stem = f"{sides}{_camel(row['task'] or 'pooled')}{_camel(row['metric'])}"
+        for column in ("documents", "lost", "gained"):
+            yield f"{stem}{column.capitalize()}", quantity(row[column], COUNT)
+        for column in ("difference", "low", "high"):
+            yield f"{stem}{column.capitalize()}", quantity(row[column], cells.POINTS)
+        yield f"{stem}P", quantity(row["p"], kind_of("p"))
 
 
 def _pair_numbers(pair: Pair) -> _Numbers:

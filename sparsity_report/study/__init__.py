@@ -14,6 +14,7 @@ Modules:
 - `zstd_sizes`: bytes of matrices compressed by zstd.
 - `model_distance`: predictions of two models compared token by token.
 - `harness_results`: scores from the files of evaluation harnesses.
+- `harness_samples`: outcomes per document from the samples that harnesses log.
 - `notes`: remarks on a study or a pair, as phrases.
 
 Folders: ``derived`` (figures computed from tables), ``levels`` (the model at every level of

@@ -15,6 +15,7 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.hooks import Saved, hooks
 from sparsity_report.phrases import Phrase
 from sparsity_report.study.derived.facts import Facts
+from sparsity_report.study.derived.paired_tasks import compared_variants, paired_tasks
 from sparsity_report.study.derived.strip import Tile, strip
 from sparsity_report.study.files.value_bounds import check_measured
 from sparsity_report.study.frames import StudyFrames
@@ -89,6 +90,15 @@ class Comparison(StudyFrames, Saved):
     def tradeoff(self) -> Tradeoff | None:
         """Quality against bytes of the variants scored by one protocol."""
         return tradeoff(self.quality, self.tasks, places(self.facts))
+
+    @cached_property
+    def task_pairs(self) -> pd.DataFrame | None:
+        """Paired differences of task scores from dense and between prunings; None without scores.
+
+        See :func:`sparsity_report.study.derived.paired_tasks.paired_tasks`.
+        """
+        tasks = self.tasks
+        return None if tasks is None else paired_tasks(tasks, compared_variants(self.facts, tasks))
 
     @property
     def audit(self) -> list[str]:

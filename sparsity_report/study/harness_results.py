@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from sparsity_report.errors import SparsityReportError, printable
+from sparsity_report.study.harness_samples import PAIRING, results_file, unpack, with_outcomes
 from sparsity_report.study.schema import TABLES, check, refuse, typed
 from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import check_integer, check_nesting, open_file, parse_json
@@ -29,6 +30,8 @@ _NOT_SCORES = ("alias", "name", "sample_len", "sample_count", "samples", " ")
 # The metric of a task whose answers were generated but not scored.
 _BYPASS = "bypass"
 _STDERR = "_stderr"
+# Harnesses add the outcomes of documents in another order.
+_ROUNDING = 1e-6
 # Arguments that name the model, in the order of the harness: an adapter before its base.
 _MODEL_ARGUMENTS = ("peft", "delta", "pretrained", "model", "path", "engine")
 _Object = Mapping[str, Any]
@@ -42,7 +45,9 @@ def read_lm_eval(path: str | os.PathLike[str], variant: str | None = None) -> pd
     Parameters
     ----------
     path : path-like
-        A ``results_….json`` of lm-evaluation-harness or lighteval.
+        A ``results_….json`` of lm-evaluation-harness or lighteval, or a folder that holds one.
+        Samples that were logged with it (``--log_samples``, or ``--save-details`` of lighteval)
+        are read, too. Its details are parquet files, which need pyarrow.
     variant : str, optional
         Name of the variant that was evaluated, for
         :meth:`~sparsity_report.Comparison.with_measured`. A file names only a model, which may
@@ -55,12 +60,16 @@ def read_lm_eval(path: str | os.PathLike[str], variant: str | None = None) -> pd
         as in the file, null where it has no number. ``higher_is_better``, ``n_shot``, ``samples``
         and ``limited`` (whether only a part of the task was run) describe the run. A citation needs
         ``task_version``, ``evaluated_model``, ``harness``, ``harness_version``, ``results_file``
-        and ``results_fingerprint``, the first 16 digits of the SHA-256 of the file.
+        and ``results_fingerprint``, the first 16 digits of the SHA-256 of the file. ``outcomes``
+        has one bit per document of metrics that are 0 or 1, and ``documents_fingerprint``,
+        ``targets_fingerprint`` and ``prompts_fingerprint`` tell whether two runs are paired; all
+        four are null without samples.
 
     Raises
     ------
     SparsityReportError
-        The file is not of a known harness, too large, damaged, or contradicts itself.
+        A file is not of a known harness, too large, damaged, or contradicts itself; or a folder
+        holds several results.
 
     Examples
     --------
@@ -74,7 +83,7 @@ def read_lm_eval(path: str | os.PathLike[str], variant: str | None = None) -> pd
     >>> frame[["variant", "task", "metric", "value", "stderr"]].to_numpy().tolist()
     [['Dense', 'boolq', 'acc', 0.75, 0.01]]
     """
-    file = Path(path)
+    file = results_file(Path(path))
     try:
         with open_file(file) as opened:
             data = opened.read(limits.RESULTS_BYTES + 1)
@@ -93,9 +102,13 @@ def read_lm_eval(path: str | os.PathLike[str], variant: str | None = None) -> pd
             "results_fingerprint": hashlib.sha256(data).hexdigest()[:16],
         }
         names = list(TABLES["tasks"].names)
-        frame = typed("tasks", pd.DataFrame([row | facts for row in rows], columns=names))
+        frame = pd.DataFrame([row | facts for row in rows], columns=names)
+        frame = typed("tasks", frame)
         check("tasks", frame)
+        frame = with_outcomes(frame, file)
         check_results(frame)
+    except SparsityReportError:
+        raise
     except OSError as error:
         raise SparsityReportError(f"cannot read {file}: {error.strerror or error}") from error
     except ValueError as error:
@@ -114,6 +127,11 @@ def check_results(frame: pd.DataFrame) -> None:
     refuse("tasks", frame["task"].str.len() > 0, "task: has no name")
     refuse("tasks", frame["metric"].str.len() > 0, "metric: has no name")
     refuse("tasks", ~frame.duplicated(list(KEYS)), "task: occurs twice with the same metric")
+    known = frame[[*PAIRING]].notna()
+    refuse("tasks", known.all(axis=1) | ~known.any(axis=1), "outcomes: lack a fingerprint")
+    pairs = zip(frame["outcomes"], frame["value"], strict=True)
+    agree = [not (isinstance(o, str) and abs(unpack(o).mean() - v) > _ROUNDING) for o, v in pairs]
+    refuse("tasks", agree, "outcomes: have another mean, so the samples are of another run")
 
 
 def _rows(results: Any) -> Iterator[dict[str, Any]]:

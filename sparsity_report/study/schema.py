@@ -129,7 +129,8 @@ COLUMNS = {
         *_columns("text", """
             method basis basis_fingerprint packing tied_to n_m zstd_version control against
             filter task_version evaluated_model harness harness_version results_file
-            results_fingerprint after_name n_m_before n_m_after tokens_fingerprint cache_dtype
+            results_fingerprint documents_fingerprint targets_fingerprint prompts_fingerprint
+            outcomes after_name n_m_before n_m_after tokens_fingerprint cache_dtype
         """, optional=True),
         *_columns("int64", """
             modules total weight_total active_total prunable_total non_embedding_total
@@ -316,7 +317,8 @@ TABLES: Mapping[str, Table] = {
     "continuations": _table("variant prompt continuation"),
     "tasks": _table(
         "variant task metric filter value stderr higher_is_better n_shot samples limited "
-        "task_version evaluated_model harness harness_version results_file results_fingerprint"
+        "task_version evaluated_model harness harness_version results_file results_fingerprint "
+        "documents_fingerprint targets_fingerprint prompts_fingerprint outcomes"
     ),
     # Tables of a pair, see study.pairs.pair.
     "pair_models": _table("side model architecture source"),

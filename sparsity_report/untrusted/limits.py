@@ -31,6 +31,12 @@ STUDY_BYTES = 2**30
 #: Bytes of a results file of an evaluation harness; a thousand tasks with prompts take 10 MB.
 RESULTS_BYTES = 2**26
 
+#: Bytes of a logged sample: a document with its prompts and answers; long contexts take 1 MB.
+SAMPLE_BYTES = 2**24
+
+#: Documents of a task; the largest published tasks have 100,000.
+DOCUMENTS = 2**20
+
 #: Task scores of a study; the file of a leaderboard has a thousand.
 RESULTS = 2**16
 

@@ -12,6 +12,8 @@ from typing import Any
 
 from sparsity_report.words.languages import spoken
 
+# Smallest p-value that is written with its digits.
+_SMALLEST = 1e-4
 UNKNOWN = "–"
 THIN = "\u202f"
 _PREFIXES = ("", "k", "M", "G", "T", "P")
@@ -92,6 +94,18 @@ def points(share: Any) -> str:
     if known(share) and abs(share) < 0.0005:
         return figures(0.0, ".1f")
     return figures(100 * share if known(share) else None, "+.1f").replace("-", "−")
+
+
+def p_value(probability: Any) -> str:
+    """Write a p-value.
+
+    Examples
+    --------
+    >>> p_value(0.03125), p_value(1e-9)
+    ('0.0313', '< 0.0001')
+    """
+    is_small = known(probability) and probability < _SMALLEST
+    return f"< {figures(_SMALLEST, '.4f')}" if is_small else figures(probability, ".4f")
 
 
 def with_error(value: Any, error: Any, digits: int = 2, space: str = THIN) -> str:

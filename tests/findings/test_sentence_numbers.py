@@ -12,6 +12,7 @@ import re
 import tempfile
 from pathlib import Path
 
+import harnesses
 import measurements
 import numpy as np
 import packing
@@ -29,6 +30,7 @@ from sparsity_report.findings.audit import audit
 from sparsity_report.findings.difference_findings import difference_findings, name_of
 from sparsity_report.findings.study_findings import study_findings
 from sparsity_report.phrases import Phrase
+from sparsity_report.study.harness_samples import pack
 from sparsity_report.words.languages import spoken
 from sparsity_report.words.sentences import say
 
@@ -613,6 +615,63 @@ def part_of_a_task(study, _):
     return {"tasks": few(list(rows["task"].unique())), "variant": "CSR30"}
 
 
+def unpaired(study, said):
+    against, reason = said["against"], wording("unpaired.outcomes")
+    assert study.tasks["outcomes"].isna().all()
+    base = set(study.tasks.loc[study.tasks["variant"] == against, "task"])
+    rows = study.tasks[(study.tasks["variant"] != against) & study.tasks["task"].isin(base)]
+    names = {key: few([*rows[key].unique()]) for key in ("variant", "task")}
+    return names | {"against": against, "reason": reason}
+
+
+# Right answers of each variant to 100 and to 50 questions.
+ANSWERS = {
+    "Dense": (range(90), range(40)),
+    "A": (range(2, 91), range(1, 41)),
+    "B": (range(40), range(20)),
+    "C": (range(5, 25), range(10)),
+}
+
+
+def flips(_, said):
+    """Flips of both tasks together, from the sets of right answers."""
+    one, other = ANSWERS[said["variant"]], ANSWERS[said["against"]]
+    lost = sum(len({*b} - {*a}) for a, b in zip(one, other, strict=True))
+    gained = sum(len({*a} - {*b}) for a, b in zip(one, other, strict=True))
+    p = stats.binomtest(lost, lost + gained).pvalue
+    numbers = {
+        "documents": "150 documents",
+        "lost": f"{lost} right answer{'s' * (lost != 1)}",
+        "gained": str(gained),
+        "difference": f"{100 * (gained - lost) / 150:+.1f}".replace("-", "−"),
+    }
+    low, high = (float(said[end].replace("−", "-")) for end in ("low", "high"))
+    assert low < 100 * (gained - lost) / 150 < high
+    assert (low <= 0 <= high) == (p >= 0.05 / 18)
+    return {key: numbers.get(key, text) for key, text in said.items()}
+
+
+def best_answers(_, said):
+    assert said["variant"] == "A"
+    return {"variant": "A", "tasks": listed(["x", "y"])}
+
+
+def answered():
+    weights = sr.load()
+    levels = zip("ABC", (0.3, 0.5, 0.7), strict=True)
+    variants = [sr.masked(sr.global_magnitude(weights, level), name=name) for name, level in levels]
+    rows = [
+        {"variant": variant, "task": task, "metric": "acc", "filter": "none",
+         "value": len(right) / number, "harness": "h", "harness_version": "1",
+         "outcomes": pack([place in right for place in range(number)]),
+         **{f"{part}_fingerprint": task for part in ("documents", "targets", "prompts")}}
+        for variant, answers in ANSWERS.items()
+        for task, number, right in zip("xy", (100, 50), answers, strict=True)
+    ]  # fmt: skip
+    tasks = harnesses.padded(pd.DataFrame(rows))
+    return sr.compare(sr.dense(weights), *variants).with_measured(tasks=tasks)
+
+
 def continued(study, said):
     frame = study.continuations
     rows = frame[frame["variant"].isin(split(said["variants"]))]
@@ -953,6 +1012,10 @@ READERS = {
     "audit.scores_of_other_model": other_model,
     "audit.scores_before_pruning": other_model,
     "audit.partial_tasks": part_of_a_task,
+    "audit.unpaired_tasks": unpaired,
+    "finding.tasks_separated": flips,
+    "finding.tasks_not_separated": flips,
+    "finding.task_winner": best_answers,
     "audit.calibrated_on_evaluation_text": own_text,
     "audit.some_blocks_only": of_several(some_blocks),
     "audit.already_zero": of_several(asked_and_achieved),
@@ -1246,6 +1309,7 @@ STUDIES = {
     "bfloat16": lambda: study_of(sr.load(Tiny(dtype=torch.bfloat16, tied=False), name="b"), 0.5),
     "measured": measured,
     "evaluated": evaluated,
+    "answered": answered,
     "badly timed": badly_timed,
     "timed against itself": lambda: badly_timed(control="Dense"),
     "flattered": flattered,

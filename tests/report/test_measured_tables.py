@@ -11,12 +11,14 @@ import pandas as pd
 import pytest
 import torch
 from helpers import Tiny, study_of
-from measurements import latency, put_in, quality, sensitivity, seven
+from measurements import latency, put_in, quality, sensitivity, seven, tasks
 from papers import head, tables_of
 from torch import nn
 from zoo.cases import CASES, built
 
 import sparsity_report as sr
+from sparsity_report.study.derived.paired_tasks import interval
+from sparsity_report.study.harness_samples import pack
 from sparsity_report.words.sentences import say
 
 THIN = "\u202f"
@@ -155,6 +157,28 @@ def test_seven_tasks_and_other_scores(scored, tmp_path):
         ["Masked30", "–", "lm-evaluation-harness", "0.4.9", "Masked30.json", "0123456789abcdef",
          "7"],
     ]  # fmt: skip
+
+
+def test_paired_differences(study, tmp_path):
+    right = {"Dense": range(60), "Masked30": range(30, 62)}
+    rows = tasks(variants=[*right]).query("task == 'boolq'").assign(
+        value=[len(places) / 100 for places in right.values()],
+        outcomes=[pack([n in places for n in range(100)]) for places in right.values()],
+        **{f"{part}_fingerprint": part for part in ("documents", "targets", "prompts")},
+    )  # fmt: skip
+    path = sr.write_report(study.with_measured(tasks=rows), tmp_path / "page.html")
+    (grid,) = (grid for _, grid in tables_of(path) if head("column.lost") in grid[0])
+    # Thirty right answers are lost, two gained; the interval is one of a single comparison.
+    low, high = interval(30, 2, 100)
+    ends = [f"{100 * end:+.1f}".replace("-", "−") for end in (low, high)]
+    row = [cell.replace(THIN, " ") for cell in grid[2]]
+    assert row == ["boolq, acc, 0-shot", "100", "30", "2", "−28.0", " to ".join(ends), "< 0.0001",
+                   "worse"]  # fmt: skip
+    numbers = sr.write_thesis(study.with_measured(tasks=rows), tmp_path / "kit")[0].parents[1]
+    written = (numbers / "numbers.tex").read_text("utf-8")
+    stem = "\\newcommand{\\MaskedThirtyAgainstDenseBoolqAcc"
+    assert f"{stem}Lost}}{{\\num{{30}}}}" in written
+    assert f"{stem}Low}}{{\\num{{{100 * low:+.1f}}}}}" in written
 
 
 @pytest.mark.parametrize("change", [{"metric": "acc_norm"}, {"limited": True}, {"n_shot": 5}])

@@ -41,6 +41,8 @@ def test_scores_of_today(read):
         "results_file": "results.json",
         "results_fingerprint": hashlib.sha256(
             json.dumps(harnesses.lm_eval()).encode()).hexdigest()[:16],
+        "documents_fingerprint": None, "targets_fingerprint": None, "prompts_fingerprint": None,
+        "outcomes": None,
     }  # fmt: skip
     assert math.isnan(row(frame, "lambada_openai", "acc")["stderr"])
     assert row(frame, "lambada_openai", "perplexity")["higher_is_better"] is False

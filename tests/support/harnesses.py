@@ -6,6 +6,8 @@ and 0.3, and of lighteval 0.8 (``EvaluationTracker.save``), as published files h
 
 import json
 
+from sparsity_report.study.schema import TABLES
+
 SEVEN = {
     "boolq": 0.75, "rte": 0.625, "hellaswag": 0.5, "winogrande": 0.6875, "arc_easy": 0.71875,
     "arc_challenge": 0.375, "openbookqa": 0.3125,
@@ -112,3 +114,9 @@ def lighteval(model="some/model"):
 def write(path, told):
     path.write_text(json.dumps(told), encoding="utf-8")
     return path
+
+
+def padded(tasks):
+    """Return rows of tasks with all columns of their table."""
+    wide = tasks.reindex(columns=[*TABLES["tasks"].names]).astype(object)
+    return wide.where(wide.notna(), None)

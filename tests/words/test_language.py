@@ -33,6 +33,8 @@ FAMILIES = (
     "strip",
     "speed_reason",
     "term",
+    "paired",
+    "unpaired",
 )
 CATALOGUES = sorted((ROOT / "templates" / "languages").glob("*.json"))
 

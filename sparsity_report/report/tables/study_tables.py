@@ -1,6 +1,6 @@
 """Tables of studies."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -15,11 +15,9 @@ from sparsity_report.sparse.shares import zero_shares
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.heads_experts import Part
 from sparsity_report.study.derived.protocol_scores import PROTOCOL
-from sparsity_report.study.derived.zero_shot import SEVEN, other_scores, seven_tasks
-from sparsity_report.study.harness_results import KEYS
 from sparsity_report.study.layers import records
 from sparsity_report.study.zstd_sizes import LEVEL
-from sparsity_report.untrusted.display_text import clip, distinct_names, short_name
+from sparsity_report.untrusted.display_text import clip, short_name
 from sparsity_report.words.display_names import head, layout_name, part_name
 from sparsity_report.words.languages import spoken
 from sparsity_report.words.sentences import say
@@ -281,64 +279,6 @@ def passage(study: Comparison) -> str | None:
     known = records(different)[0]
     text = known["text"], known["text_fingerprint"]
     return say("caption.passage", **known | {"text": text, "dtype": short_name(known["dtype"])})
-
-
-def zero_shot(study: Comparison) -> Table | None:
-    """Return the table of seven zero-shot tasks; None where no variant has all of them."""
-    if study.tasks is None or (scores := seven_tasks(study.tasks)) is None:
-        return None
-    titles = {**SEVEN, "mean": say("column.mean")}
-    rows: dict[str, dict[str, Any]] = {}
-    for score in records(scores):
-        row = rows.setdefault(score["variant"], dict.fromkeys(titles))
-        row |= {"variant": score["variant"], score["task"]: (score["value"], score["stderr"])}
-    columns = columns_of("variant", (1.1,))
-    columns += [Column(task, title, cells.SCORE, width=1) for task, title in titles.items()]
-    return table_of("zero_shot", say("caption.zero_shot"), columns, rows.values())
-
-
-def tasks(study: Comparison, limit: int = 100) -> Table | None:
-    """Return all other scores, one column per variant; None where there are none."""
-    if study.tasks is None or (frame := other_scores(study.tasks)).empty:
-        return None
-    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
-    # By number, as a variant may be called like another column.
-    places = {variant: str(place) for place, variant in enumerate(frame["variant"].unique())}
-    for row in cells.plain_rows(frame):
-        key = tuple(row[name] for name in KEYS if name != "variant")
-        values = rows.setdefault(key, {"task": _score_name(row)})
-        values[places[row["variant"]]] = row["value"], row["stderr"]
-        if row["limited"]:
-            values["task_note"] = say("column.partial_run")
-    heads = zip(places.values(), distinct_names(list(places)), strict=True)
-    columns = columns_of("task")
-    columns += [Column(place, text, cells.FIGURE, width=1) for place, text in heads]
-    shown = [dict.fromkeys(places.values()) | values for values in list(rows.values())[:limit]]
-    caption = column_heads.caption_of(
-        "caption.harness_scores", "caption.harness_scores_first", len(shown), len(rows)
-    )
-    return table_of("tasks", caption, columns, shown)
-
-
-def task_sources(study: Comparison) -> Table | None:
-    """Return the sources of scores for a citation; None where none is known."""
-    keys = "variant evaluated_model harness harness_version results_file results_fingerprint"
-    if study.tasks is None or study.tasks[keys.split()[1:]].isna().all(axis=None):
-        return None
-    files = study.tasks.groupby(keys.split(), sort=False, dropna=False).size()
-    columns = columns_of(f"{keys} scores", evaluated_model=say("column.evaluated_model_head"))
-    values = files.rename("scores").reset_index()
-    return table_of("task_sources", say("caption.score_sources"), columns, values)
-
-
-def _score_name(row: Mapping[str, Any]) -> str:
-    """Name a score: its task, metric, filter and the examples in the prompt."""
-    parts = [row["task"], row["metric"]]
-    if row["filter"] not in (None, "none"):
-        parts.append(row["filter"])
-    if row["n_shot"] is not None:
-        parts.append(say("format.shots", shots=row["n_shot"]))
-    return ", ".join(parts)
 
 
 def continuations(study: Comparison) -> Table | None:

@@ -147,6 +147,12 @@ _KINDS: Mapping[str, Kind] = {
     **dict.fromkeys(("task", "evaluated_model", "results_file"), name(200)),
     "group": Kind(group_name),
     "layout": Kind(layout_name),
+    "p": Kind(numbers.p_value, ""),
+    "difference": POINTS,
+    "interval": Kind(
+        lambda ends: say("format.range", low=numbers.points(ends[0]), high=numbers.points(ends[1]))
+    ),
+    "outcome": WORDS,
     "lossless": Kind(lambda known: say(_LOSSLESS[known])),
     "method": Kind(lambda m: "–" if m is None else short_name(method_name(m)), tag="bdi"),
     "n_m": Kind(

@@ -8,6 +8,7 @@
 - `losses`: losses kept by span of scored tokens
 - `block_bootstrap`: intervals of means over spans, and Holm's correction
 - `zero_shot`: the seven zero-shot tasks
+- `paired_tasks`: task scores of two variants, document by document
 - `speedups`: speed-ups that exceed timing noise
 - `heatmap_grid`: cells of the heat map
 - `heads_experts`: sparsity of attention heads and experts; zero rows, columns, heads and layers
