@@ -50,11 +50,18 @@ def _counts(model: str, options: CountOptions) -> dict[str, Any]:
     outline = read_outline(model, **places)
     folder = outline.path if outline.path.is_dir() else outline.path.parent
     differences = model_claims(outline, *read_card(folder, outline.files[0]))
-    if not options.zeros:
-        return model_counts(outline, differences)
-    from sparsity_report.findings.model_zeros import model_zeros
+    zeros, memory = None, None
+    asked = (options.context, options.batch, options.kv_dtype, options.fits)
+    if any(each is not None for each in asked):
+        from sparsity_report.findings.model_memory import model_memory
 
-    return model_counts(outline, differences, model_zeros(outline))
+        batch = 1 if options.batch is None else options.batch
+        memory = model_memory(outline, options.context, batch, options.kv_dtype, options.fits)
+    if options.zeros:
+        from sparsity_report.findings.model_zeros import model_zeros
+
+        zeros = model_zeros(outline)
+    return model_counts(outline, differences, zeros) | {"memory": memory}
 
 
 def _lines(counts: dict[str, Any]) -> Iterator[str]:
@@ -93,5 +100,6 @@ def _lines(counts: dict[str, Any]) -> Iterator[str]:
             yield say("count.pattern", pattern=pattern, count=number, total=patterns["matrices"])
         if any(row["packed"] for row in counts["formats"].values()):
             yield say("count.packed_zeros")
+    yield from (counts["memory"] or {"sentences": []})["sentences"]
     yield from (each["text"] for each in counts["differences"])
     yield from (say("format.note_sentence", note=note) for note in counts["notes"])

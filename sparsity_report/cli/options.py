@@ -230,6 +230,18 @@ class CountOptions:
     """Options of ``count``."""
 
     zeros: bool = option(False, READING, "Zeros and N:M patterns, from all values.", "--zeros")
+    context: int | None = option(
+        None, READING, "Positions of each sequence; 8,192 or the model's limit.", metavar="N"
+    )
+    batch: int | None = option(None, READING, "Sequences served at a time; 1.", metavar="B")
+    kv_dtype: str | None = option(
+        None,
+        READING,
+        "Type of keys and values, such as float8_e4m3fn.",
+        "--kv-dtype",
+        metavar="DTYPE",
+    )
+    fits: str | None = option(None, READING, "Memory to fit into: 24GB, 24GiB.", metavar="SIZE")
     json: bool = option(False, OUTPUT, "One JSON object a line for each model.", "--json")
     revision: str | None = option(None, MODEL, _REVISION, metavar="NAME")
     subfolder: str | None = option(None, MODEL, _SUBFOLDER, metavar="FOLDER")

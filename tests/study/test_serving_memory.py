@@ -5,7 +5,7 @@ import json
 import pytest
 
 import sparsity_report as sr
-from sparsity_report.study.serving_memory import KV_DTYPES, parsed_memory
+from sparsity_report.weights.anatomy.cache_bytes import KV_DTYPES, parsed_memory
 from tests.support.cache_models import run
 
 

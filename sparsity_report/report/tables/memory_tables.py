@@ -8,7 +8,8 @@ from sparsity_report.report.tables.column_heads import columns_of
 from sparsity_report.report.tables.table_model import Table, table_of
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.ideal_code import bits_per_prunable_weight
-from sparsity_report.study.serving_memory import CONTEXT, caches
+from sparsity_report.study.serving_memory import caches
+from sparsity_report.weights.anatomy.cache_bytes import CONTEXT
 from sparsity_report.words.sentences import say
 
 _BYTES = cells.scaled("B")
