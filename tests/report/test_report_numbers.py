@@ -33,6 +33,7 @@ LAYOUTS = {
     "coo_int64": "layout.coo_int64", "bitmask": "layout.bitmask", "2:4": "2:4",
     "tca_bme": "layout.tca_bme", "macko": "layout.macko",
     "marlin_2:4": "layout.marlin_2:4", "zstd": "layout.zstd",
+    "ideal": "layout.ideal",
     **{f"bsr_{side}": f"BSR {side} × {side}" for side in (4, 8, 16, 32)},
 }  # fmt: skip
 LOSSLESS = {True: "format.yes", False: "format.no", None: "explorer.value_unknown"}
@@ -304,7 +305,7 @@ def storage_grid(study, w, variant, few=False):
         ]
     ]  # fmt: skip
     for layout, row in weights.items():
-        if layout == "zstd" and unknown(row["bytes"]):  # nobody asked for it
+        if layout in {"zstd", "ideal"} and unknown(row["bytes"]):
             continue
         if few and layout not in {"dense", "csr_int32", *smallest}:
             continue
