@@ -6,7 +6,8 @@ Findings hold raw values; ``words`` renders them. Entry points are ``study_findi
 
 - ``study_findings``: findings about a study, and the conventions behind its numbers; from
   ``already_pruned`` (zeros of models as opened), ``storage_findings`` (bytes and layouts),
-  ``rounding_findings`` (zeros of packed weights), ``speed_findings``, ``quality_findings``
+  ``rounding_findings`` (zeros of packed weights), ``speed_findings``, ``quality_findings``,
+  ``runtime_findings``
 - ``verdict``: costs and savings of one variant, the opening of a page
 - ``audit``: weaknesses of a study, among them layers, heads and rows of zeros
 - ``pair_findings``: removed parts and the fate of zeros between two checkpoints

@@ -10,6 +10,7 @@ from sparsity_report.findings import storage_findings as storage
 from sparsity_report.findings.already_pruned import already_pruned, other_models, zeros_as_loaded
 from sparsity_report.findings.quality_findings import quality_findings
 from sparsity_report.findings.rounding_findings import zeros_explained
+from sparsity_report.findings.runtime_findings import runtime_findings
 from sparsity_report.findings.speed_findings import speed_findings
 from sparsity_report.findings.verdict import verdict
 from sparsity_report.phrases import Phrase, phrase
@@ -185,5 +186,6 @@ _BY_TOPIC: dict[str, tuple[Callable[[Comparison], Iterator[Phrase]], ...]] = {
     ),
     "speed": (_arithmetic, _attention, speed_findings),
     "quality": (quality_findings,),
+    "runtimes": (runtime_findings,),
     "method": (_unclassified,),
 }  # fmt: skip

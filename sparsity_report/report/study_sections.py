@@ -17,6 +17,7 @@ from sparsity_report.report.sections import Block, Bullets, Drawing, Medium, Sec
 from sparsity_report.report.tables import (
     memory_tables,
     method_tables,
+    runtime_tables,
     speed_tables,
     study_tables,
     task_tables,
@@ -127,18 +128,22 @@ def _is_comparison(study: Comparison) -> bool:
 def study_sections(study: Comparison, medium: Medium) -> list[Section]:
     """Return the sections of a report on a study, those of the appendix last."""
     sentences = {topic: [*map(str, findings)] for topic, findings in topics(study).items()}
+    is_page = medium.name == "page"
+    runtimes = {"runtimes": ("page.runtimes_heading", _runtimes(study, medium, sentences))}
     parts = {
         "results": ("page.results_heading", _results(study, medium, sentences)),
         "where": ("page.where_heading", _where(study, medium, sentences)),
         "storage": ("page.storage_heading", _storage(study, medium, sentences)),
         "speed": ("page.speed_heading", _speed(study, medium, sentences)),
         "quality": ("page.quality_heading", _quality(study, medium, sentences)),
+        **({} if is_page else runtimes),
         "method": ("page.method_heading", _method(study, medium, sentences)),
     }
     appendix = {
         "inside": ("page.heads_experts_heading", study_maps.heads_and_experts(study)),
         "layouts": ("page.layouts_heading", _layouts(study)),
         "memory": ("page.memory_heading", _memory(study)),
+        **runtimes,
         "timings": ("page.timings_heading", _measured(study, _TIMES)),
         "audit": ("page.audit_heading", _audit(study, medium)),
         "totals": ("page.totals_heading", _totals(study)),
@@ -146,7 +151,7 @@ def study_sections(study: Comparison, medium: Medium) -> list[Section]:
         "model": ("page.model_heading", _model(study)),
     }
     main = sections.titled(parts)
-    if medium.name != "page":
+    if not is_page:
         return main
     return main + [replace(part, is_appendix=True) for part in sections.titled(appendix)]
 
@@ -283,6 +288,14 @@ def _memory(study: Comparison) -> Iterator[Block]:
     yield memory_tables.memory(study)
     yield from map(Text, map(str, memory_tables.unknown_caches(study)))
     yield Text(say("page.memory_note"))
+
+
+def _runtimes(study: Comparison, medium: Medium, sentences: _Sentences) -> Iterator[Block]:
+    """Yield the support of the variants' layouts by runtimes, with sources and a date."""
+    # Tables in LaTeX have no notes, which hold conditions.
+    if not medium.is_kit and (table := runtime_tables.runtimes(study)):
+        yield Text(" ".join([*sentences["runtimes"], say("page.runtimes_note")]))
+        yield table
 
 
 def _audit(study: Comparison, medium: Medium) -> Iterator[Block | None]:

@@ -16,7 +16,9 @@ from sparsity_report.hooks import Saved, hooks
 from sparsity_report.phrases import Phrase
 from sparsity_report.study.derived.facts import Facts
 from sparsity_report.study.derived.paired_tasks import compared_variants, paired_tasks
+from sparsity_report.study.derived.runtime_frame import runtime_frame
 from sparsity_report.study.derived.strip import Tile, strip
+from sparsity_report.study.derived.tracker_metrics import study_metrics
 from sparsity_report.study.files.value_bounds import check_measured
 from sparsity_report.study.frames import StudyFrames
 from sparsity_report.study.layers import check_context, check_convention, with_shares
@@ -100,10 +102,34 @@ class Comparison(StudyFrames, Saved):
         tasks = self.tasks
         return None if tasks is None else paired_tasks(tasks, compared_variants(self.facts, tasks))
 
+    @cached_property
+    def runtimes(self) -> pd.DataFrame:
+        """Runtimes beside variants, see :func:`.runtime_frame.runtime_frame`."""
+        return runtime_frame(self.facts)
+
     @property
     def audit(self) -> list[str]:
         """Sentences on everything that a careful reviewer would flag."""
         return hooks.audit(self)
+
+    def metrics(self) -> dict[str, float]:
+        """Return a flat dict of figures for W&B, TensorBoard, MLflow or trackio.
+
+        Returns
+        -------
+        dict of str to float
+            Figures by name, such as ``Masked30/sparsity/prunable``: sums, sparsity by group,
+            scores, and speed-ups that exceed timing noise. Unknown figures are left out. Letters
+            that a tracker would replace become ``_``, and names stay distinct.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> study = sr.compare(sr.masked(sr.global_magnitude(sr.load(), sparsity=0.3)))
+        >>> round(study.metrics()["Masked30/sparsity/prunable"], 3)
+        0.3
+        """
+        return study_metrics(self.facts)
 
     def at_level(self, sparsity: float) -> pd.DataFrame:
         """Return every layer of the first variant's model at one kept level.

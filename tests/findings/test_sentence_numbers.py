@@ -7,6 +7,7 @@ from the rows of modules, and written by formatters of our own.
 import ast
 import functools
 import itertools
+import json
 import math
 import re
 import tempfile
@@ -956,6 +957,52 @@ def unknown(study, said):
     return {key: told[key] for key in said}
 
 
+LAYOUTS_BY_NAME = {
+    "a dense checkpoint with zeros": "zeros",
+    "a dense checkpoint with 2:4 zeros": "2:4",
+    "CSR tensors in a PyTorch state dict": "csr",
+    "sparse-bitmask of compressed-tensors": "sparse-bitmask",
+    "marlin-24 of compressed-tensors": "marlin-24",
+}
+
+
+def stored_as(study):
+    """The layout of the checkpoint that the first pruning, or the headline, is."""
+    facts = study.facts
+    variant = facts.pruning or facts.headline
+    packed = {*layers(study, variant)["packing"]} & {"sparse-bitmask", "marlin-24-4bit"}
+    if packed:
+        return packed.pop().removesuffix("-4bit")
+    if row(study, variant)["layout"] == "csr":
+        return "csr"
+    method = f"{row(study, variant)['method']}"
+    patterns = [] if study.patterns is None else study.patterns
+    rows = patterns[patterns["variant"] == variant] if len(patterns) else pd.DataFrame()
+    is_2_4 = len(rows) and (rows["n_m_share"] >= 0.99).all() and {*rows["n_m"]} <= {"2:4", "1:4"}
+    return "2:4" if is_2_4 or re.search(r"\b2:4\b", method) else "zeros"
+
+
+def of_runtimes(verdict):
+    """Read the names of runtimes, maintained ones only, from the file of the table."""
+
+    def reading(study, said):
+        path = Path(sr.__file__).parent / "sparse" / "runtime_support.json"
+        table = json.loads(path.read_text(encoding="utf-8"))
+        maintained = [row for row in table["runtimes"] if row["ended"] is None]
+        layout = LAYOUTS_BY_NAME[said["layout"]] if "layout" in said else "uneven"
+        if "layout" in said:
+            assert layout == stored_as(study)
+        names = [r["name"] for r in maintained if r["cells"][layout]["verdict"] == verdict]
+        assert bool(names) == ("names" in said)
+        told = {"count": str(len(maintained)), "date": table["looked_at"]}
+        told |= {"names": listed(names)} if names else {}
+        facts = study.facts
+        told |= {"layout": said.get("layout"), "variant": facts.pruning or facts.headline}
+        return {key: told[key] for key in said}
+
+    return reading
+
+
 # By key: the values of a finding, computed again and written.
 READERS = {
     "finding.pruned_weights": newly_zeroed,
@@ -998,6 +1045,10 @@ READERS = {
     "finding.zero_shot_accuracy": seven_means,
     "finding.sensitivity_extremes": alone,
     "finding.sensitivity_correlation": goes_with,
+    "runtimes.sparse_kernels": of_runtimes("sparse"),
+    "runtimes.no_sparse_kernels": of_runtimes("sparse"),
+    "runtimes.random_weights": of_runtimes("misread"),
+    "runtimes.uneven": of_runtimes("some"),
     "speed.speed_up": runs,
     "speed.within_noise": no_difference,
     "speed.control_unsettled": never_settled,
@@ -1160,6 +1211,12 @@ def one_zero():
     with torch.no_grad():
         model.layers[0]["fc1"].weight[0, 0] = 0
     return sr.compare(sr.dense(model))
+
+
+def bitmask():
+    with tempfile.TemporaryDirectory() as folder:
+        llama, _ = packing.packed_llama(Path(folder), "sparse-bitmask")
+        return sr.compare(sr.dense(sr.load(llama, name="bitmask")))
 
 
 def kernel_order():
@@ -1348,6 +1405,7 @@ STUDIES = {
     "hardly pruned": hardly_pruned,
     "norms": lambda: sr.compare(sr.dense(nn.ModuleDict({"norm": nn.LayerNorm(4)}))),
     "kernel order": kernel_order,
+    "bitmask": bitmask,
     "one zero": one_zero,
     "meta": lambda: sr.compare(sr.dense(Tiny().to("meta"))),
 }
@@ -1378,7 +1436,7 @@ def test_every_finding_of_the_code_has_a_reader():
     sentences = {
         key
         for key in named & set(spoken().sentences)
-        if key.startswith(("finding.", "existing.", "audit.", "speed.", "rounding."))
+        if key.startswith(("finding.", "existing.", "audit.", "speed.", "rounding.", "runtimes."))
         and spoken().template(key).endswith(".")
     }
     assert len(sentences) > 20

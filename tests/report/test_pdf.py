@@ -39,6 +39,7 @@ from sparsity_report.report.tables.table_model import (
     to_typst,
 )
 from sparsity_report.report.templates import environment
+from sparsity_report.sparse.runtime_support import RUNTIMES
 from sparsity_report.words.sentences import say
 
 pytestmark = pytest.mark.slow(seconds=50)
@@ -111,12 +112,13 @@ def bookmarks(path):
 
 
 def chapters(study):
-    """Return the numbered titles of sections: those of a page without its appendix."""
+    """Return the numbered titles of a PDF: those of a page without its appendix, and runtimes."""
     main, appendix = (
         [one for one in study_document(study, Medium("page"))["sections"] if is_in(one)]
         for is_in in (lambda one: not one.is_appendix, lambda one: one.is_appendix)
     )
     assert appendix
+    main.insert(-1, next(one for one in appendix if one.key == "runtimes"))
     return [f"{number} {one.title}" for number, one in enumerate(main, 1)]
 
 
@@ -241,6 +243,8 @@ def test_a_full_disk_leaves_the_earlier_report(pdf, study, tmp_path):
 def numbers_of(path, thousands, decimal):
     """Every number in a PDF, however its language writes them, but those of pages and headings."""
     text = poppler("pdftotext", path, "-raw").replace(sr.__version__, "").replace("\u202f", "")
+    for runtime in RUNTIMES.values():
+        text = text.replace(runtime.version, "")
     text = re.sub(r"^\d+ / \d+$|^[1-9]\.\d (?=[A-Z])|( \.){3}.*", "", text, flags=re.M)
     text = re.sub(rf"(?<=\d){thousands}(?=\d{{3}}(?!\d))", "", text)
     numbers = re.findall(rf"\d+(?:{re.escape(decimal)}\d+)?", text)

@@ -42,6 +42,15 @@ def test_ended_runtimes_ended_in_the_past():
     assert ended == {"deepsparse": "2025-06-02"}
 
 
+def test_sparse_kernels_for_zeros_name_their_option():
+    # The sentence of the report calls them optional.
+    for layout in ("zeros", "2:4"):
+        cells = [table.support(key, layout) for key in table.runtime_names()]
+        used = [cell for cell in cells if cell.verdict == "sparse"]
+        assert used
+        assert all(cell.note or table.RUNTIMES[cell.runtime].ended for cell in used)
+
+
 def test_refused_formats_never_count_as_used():
     # compressed-tensors removed its sparse formats in 2026; only ended runtimes could differ.
     for runtime in table.RUNTIMES.values():

@@ -14,6 +14,7 @@ from sparsity_report.findings.published_kernels import PUBLISHED
 from sparsity_report.phrases import phrase
 from sparsity_report.report.templates import environment
 from sparsity_report.report.thesis import latex_templates
+from sparsity_report.sparse.runtime_support import LAYOUTS, RUNTIMES
 from sparsity_report.study.schema import COLUMNS
 from sparsity_report.viewer import module
 from sparsity_report.words.languages import speaking, spoken
@@ -35,6 +36,9 @@ FAMILIES = (
     "term",
     "paired",
     "unpaired",
+    "runtime_layout",
+    "runtime_verdict",
+    "runtime_note",
 )
 CATALOGUES = sorted((ROOT / "templates" / "languages").glob("*.json"))
 
@@ -46,6 +50,9 @@ def constants():
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 yield node.value
     yield from (figure.against for figure in PUBLISHED)
+    yield from (f"runtime_layout.{layout}" for layout in LAYOUTS)
+    for runtime in RUNTIMES.values():
+        yield from (f"runtime_note.{cell.note}" for cell in runtime.cells.values())
     yield from template_keys()
 
 

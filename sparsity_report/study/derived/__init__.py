@@ -16,4 +16,6 @@
 - `rounded_zeros`: zeros that rounding explains, and models pruned before they were opened
 - `existing_zeros`: the pattern of the zeros of an already-pruned model
 - `histograms`: histograms of the magnitudes of layers
+- `tracker_metrics`: flat figures for experiment trackers
+- `runtime_frame`: runtimes that use, run as dense or refuse the weights of each variant
 """

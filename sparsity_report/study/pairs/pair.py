@@ -7,6 +7,7 @@ import pandas as pd
 
 from sparsity_report.hooks import Saved, hooks
 from sparsity_report.phrases import Phrase
+from sparsity_report.study.derived.tracker_metrics import pair_metrics
 from sparsity_report.study.notes import as_phrases
 from sparsity_report.study.pairs import pair_frames
 
@@ -105,6 +106,17 @@ class Pair(Saved):
         value. Of the ``modules``, ``untouched`` are unchanged.
         """
         return pair_frames.survival_frame(self.layers)
+
+    def metrics(self) -> dict[str, float]:
+        """Return a flat dict of figures for experiment trackers.
+
+        Returns
+        -------
+        dict of str to float
+            Figures by name, such as ``sparsity/prunable/before`` and ``zeros/revived``. Unknown
+            figures are left out.
+        """
+        return pair_metrics(self)
 
     def sentences(self) -> list[str]:
         """Return the findings about the pair as sentences, most important first.
