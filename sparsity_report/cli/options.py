@@ -111,6 +111,7 @@ class Outputs:
     out: Path = option(Path("results"), OUTPUT, "Output folder.", "--out", metavar="FOLDER")
     html: bool = option(True, OUTPUT, "report.html, self-contained.")
     pdf: bool = option(False, OUTPUT, "report.pdf.")
+    markdown: bool = option(False, OUTPUT, "report.md, for GitHub and model cards.")
     thesis: bool = option(False, OUTPUT, "LaTeX kit in thesis/.")
     csv: bool = option(True, OUTPUT, "Tables in structural_layers/.")
     png: bool = option(True, OUTPUT, "Figures in figures/.")
@@ -122,7 +123,7 @@ class Outputs:
     @property
     def drawn(self) -> bool:
         """True if there are charts to draw."""
-        return self.html or self.pdf or self.thesis or self.png
+        return self.html or self.pdf or self.markdown or self.thesis or self.png
 
 
 @dataclass(frozen=True)
@@ -292,7 +293,12 @@ class PairOptions:
     """Options of ``pair``."""
 
     out: list[Path] | None = option(
-        None, OUTPUT, "Report as .html, .pdf or .json; repeatable.", "--out", "-o", metavar="FILE"
+        None,
+        OUTPUT,
+        "Report as .html, .pdf, .md or .json; repeatable.",
+        "--out",
+        "-o",
+        metavar="FILE",
     )
     thesis: Path | None = option(None, OUTPUT, "Folder of the LaTeX kit.", metavar="FOLDER")
     json: Path | None = option(None, OUTPUT, "Comparison as a .json file.", metavar="FILE")

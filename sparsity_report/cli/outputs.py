@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # Key of the sentences on texts that variants wrote.
 _CONTINUATION = "finding.continuation"
 # Suffixes of the files of a pair.
-_REPORTS, _DATA = (".html", ".pdf"), ".json"
+_REPORTS, _DATA = (".html", ".pdf", ".md"), ".json"
 
 
 def check_writable(out: Path) -> None:
@@ -55,6 +55,7 @@ def write(study: Comparison, outputs: Outputs, source: str | None = "") -> None:
         (outputs.png, "figures/*.png", partial(sr.write_figures, study)),
         (outputs.html, "report.html", report),
         (outputs.pdf, "report.pdf", report),
+        (outputs.markdown, "report.md", report),
         (outputs.thesis, "thesis/*", partial(sr.write_thesis, study, template_dir=folder)),
     ]
     wanted = {label: write for asked, label, write in steps if asked}
@@ -100,7 +101,7 @@ def check_pair_outputs(options: PairOptions) -> None:
     for path in options.out or []:
         if path.suffix.lower() not in (*_REPORTS, _DATA):
             raise SparsityReportError(
-                f"--out {path} has an unknown suffix; use .html, .pdf or .json"
+                f"--out {path} has an unknown suffix; use .html, .pdf, .md or .json"
             )
     if options.thesis is not None:
         check_folder(options.thesis)

@@ -3,8 +3,8 @@
 Sections are declared once and shown by every renderer: `sections` (blocks of a section),
 `study_sections` with `study_maps`; `pair_sections`; `difference_sections`. Renderers: `page` (HTML
 and PDF) with `pdf` (Typst) and `templates` (Jinja2), and `thesis`; all cite by the entry of
-`citation`. The folder ``tables`` declares the tables of studies and pairs, and writes tables as
-HTML, Typst, LaTeX, Markdown and text.
+`citation`. `markdown_report` writes Markdown. The folder ``tables`` declares the tables of studies
+and pairs, and writes tables as HTML, Typst, LaTeX, Markdown and text.
 
 `explore_page` is the page of ``sparsity-report explore``.
 

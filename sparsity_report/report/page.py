@@ -1,4 +1,4 @@
-"""Reports as one self-contained file, HTML or PDF, that loads nothing.
+"""Reports as one self-contained file, HTML, PDF or Markdown, that loads nothing.
 
 Jinja2 writes the structure; Python hands it plain values, which reach the page escaped.
 """
@@ -14,6 +14,7 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.atomic import write_file
 from sparsity_report.findings.difference import Difference
 from sparsity_report.report.difference_sections import difference_document
+from sparsity_report.report.markdown_report import to_report
 from sparsity_report.report.pair_sections import pair_document
 from sparsity_report.report.pdf import typeset
 from sparsity_report.report.sections import Medium
@@ -23,22 +24,27 @@ from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.words.languages import speaking, spoken
 
+# Media by suffix.
+_MEDIA = {".html": "page", ".pdf": "paper", ".md": "markdown"}
+
 
 def write_report(
-    study: Comparison | Pair,
+    study: Comparison | Pair | Difference,
     path: str | os.PathLike[str],
     *,
     template_dir: str | os.PathLike[str] | None = None,
     language: str | None = None,
 ) -> Path:
-    """Write a study or a pair as one self-contained file: numbers, charts, tables, conventions.
+    """Write a study, a pair or a difference as one file: numbers, charts, tables, conventions.
 
     Parameters
     ----------
-    study : Comparison or Pair
-        From :func:`sparsity_report.compare` or :func:`sparsity_report.compare_checkpoints`.
+    study : Comparison, Pair or Difference
+        From :func:`sparsity_report.compare`, :func:`sparsity_report.compare_checkpoints` or
+        :func:`sparsity_report.diff`.
     path : path-like
-        Ends in ``.html`` or ``.pdf``.
+        Ends in ``.html``, ``.pdf`` or ``.md``; a difference has no ``.pdf``. Markdown has the
+        tables of the charts in place of pictures.
     template_dir : path-like, optional
         Folder with files that replace the package's files of the same name, such as
         ``report.css``.
@@ -65,17 +71,19 @@ def write_report(
     ...     sr.write_report(study, f"{folder}/report.html").name
     'report.html'
     """
-    target = _target(path, "reports", ".html", ".pdf")
+    if isinstance(study, Difference):
+        return write_diff(study, path, template_dir=template_dir, language=language)
+    target = _target(path, "reports", *_MEDIA)
     with speaking(language or spoken(), template_dir):
         templates = environment(template_dir)
-        medium = Medium("paper" if target.suffix.lower() == ".pdf" else "page")
+        medium = Medium(_MEDIA[target.suffix.lower()])
         if isinstance(study, Pair):
             shown = pair_document(study, medium)
         else:
             shown = study_document(study, medium)
         if medium.is_paper:
             return write_file(target, typeset(templates, shown))
-        return write_file(target, _page(templates, shown))
+        return write_file(target, _text(target, templates, shown))
 
 
 def write_diff(
@@ -86,14 +94,14 @@ def write_diff(
     template_dir: str | os.PathLike[str] | None = None,
     language: str | None = None,
 ) -> Path:
-    """Write the differences between two studies as one HTML file.
+    """Write the differences between two studies as one HTML or Markdown file.
 
     Parameters
     ----------
     difference : Difference
         From :func:`sparsity_report.diff`.
     path : path-like
-        Ends in ``.html``.
+        Ends in ``.html`` or ``.md``.
     names : tuple of str, optional
         Names of the studies; the default is their models and fingerprints.
     template_dir : path-like, optional
@@ -120,20 +128,22 @@ def write_diff(
     ...     sr.write_diff(sr.diff(study, study), f"{folder}/diff.html").name
     'diff.html'
     """
-    target = _target(path, "differences", ".html")
+    target = _target(path, "differences", ".html", ".md")
     with speaking(language or spoken(), template_dir):
         shown = difference_document(difference, names)
-        return write_file(target, _page(environment(template_dir), shown))
+        return write_file(target, _text(target, environment(template_dir), shown))
 
 
 def _target(path: str | os.PathLike[str], kind: str, *suffixes: str) -> Path:
     target = Path(path)
     if target.suffix.lower() not in suffixes:
         raise SparsityReportError(
-            f"cannot write {target}: {kind} are {' or '.join(suffixes)} files; change the suffix"
+            f"cannot write {target}: {kind} are {', '.join(suffixes)} files; change the suffix"
         )
     return target
 
 
-def _page(templates: Environment, shown: Mapping[str, Any]) -> str:
+def _text(target: Path, templates: Environment, shown: Mapping[str, Any]) -> str:
+    if target.suffix.lower() == ".md":
+        return to_report(shown)
     return render(templates, "report.html.j2", shown, "render the report")

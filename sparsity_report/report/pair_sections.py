@@ -23,7 +23,7 @@ from sparsity_report.words.sentences import say
 from sparsity_report.words.strip_text import change
 
 # Most rows of removed parts and of modules, by medium.
-_ROWS = {"page": 6_000, "paper": 200, "kit": 40}
+_ROWS = {"page": 6_000, "markdown": 600, "paper": 200, "kit": 40}
 # Columns that a medium has room for; a page shows all.
 _COLUMNS = {
     "removed": {
@@ -77,7 +77,7 @@ def pair_sections(pair: Pair, medium: Medium) -> list[Section]:
     in_sight |= {"checkpoints"} if warnings else set()
     groups = [pair_tables.groups(pair)] if is_resized else []
     layers = [] if medium.is_kit else [pair_tables.layers(pair, _ROWS[medium.name])]
-    viewer = sections.Viewer(pair_payload(pair), None) if medium.name == "page" else None
+    viewer = sections.Viewer(pair_payload(pair), None) if medium.is_page else None
     shown: dict[str, tuple[str, Iterable[Block | None]]] = {
         "survival": ("pair.survival_heading", [*_survival(pair, medium), *texts["survival"]]),
         "where": ("page.where_heading", [*texts["where"], viewer if is_changed else None]),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias
 
 import altair as alt
@@ -29,13 +30,23 @@ class Medium(NamedTuple):
     Attributes
     ----------
     name : str
-        ``"page"`` (HTML), ``"paper"`` (PDF) or ``"kit"`` (thesis).
+        ``"page"`` (HTML), ``"markdown"``, ``"paper"`` (PDF) or ``"kit"`` (thesis).
     top : int
         Number of layers in tables of extremes.
     """
 
     name: str
     top: int = 10
+
+    @property
+    def is_page(self) -> bool:
+        """True for HTML, which has the interactive view."""
+        return self.name == "page"
+
+    @property
+    def has_appendix(self) -> bool:
+        """True for HTML and Markdown."""
+        return self.name in {"page", "markdown"}
 
     @property
     def is_paper(self) -> bool:
@@ -65,13 +76,18 @@ class Text(_Content):
 
 @dataclass(frozen=True)
 class Chart(_Content):
-    """A chart as SVG with its alternative text, and the table of its data."""
+    """A chart with its alternative text, and the table of its data."""
 
     key: str
     caption: str
     alt: str
-    picture: Markup
+    spec: Mapping[str, Any]
     table: Table
+
+    @cached_property
+    def picture(self) -> Markup:
+        """The chart as SVG, drawn when a renderer first shows it."""
+        return Markup(export.slim(export.svg(self.spec, self.key)))
 
 
 @dataclass(frozen=True)
@@ -185,8 +201,7 @@ def chart_of(chart: alt.TopLevelMixin | None, table: Table | None, key: str = ""
     key = key or table.key
     spec = chart.to_dict(validate=False) | TRANSPARENT
     spec["config"]["padding"] |= {"left": 0, "top": 0, "bottom": 0}
-    picture = Markup(export.slim(export.svg(spec, key)))
-    return Chart(key, table.caption, spec["description"], picture, table)
+    return Chart(key, table.caption, spec["description"], spec, table)
 
 
 def document(sections: list[Section], **values: Any) -> dict[str, Any]:

@@ -106,7 +106,7 @@ def _hero(study: Comparison, medium: Medium) -> Section | None:
         return Section("hero", str(comparison_title(study)), (chart,)) if chart else None
     chart = study_maps.first_map(study)
     title = study_maps.map_title(study)
-    if medium.is_paper:
+    if not medium.is_page:
         return Section("hero", title, (chart,)) if chart else None
     return Section("hero", title, (sections.Viewer(study_payload(study), chart),))
 
@@ -128,7 +128,6 @@ def _is_comparison(study: Comparison) -> bool:
 def study_sections(study: Comparison, medium: Medium) -> list[Section]:
     """Return the sections of a report on a study, those of the appendix last."""
     sentences = {topic: [*map(str, findings)] for topic, findings in topics(study).items()}
-    is_page = medium.name == "page"
     runtimes = {"runtimes": ("page.runtimes_heading", _runtimes(study, medium, sentences))}
     parts = {
         "results": ("page.results_heading", _results(study, medium, sentences)),
@@ -136,7 +135,7 @@ def study_sections(study: Comparison, medium: Medium) -> list[Section]:
         "storage": ("page.storage_heading", _storage(study, medium, sentences)),
         "speed": ("page.speed_heading", _speed(study, medium, sentences)),
         "quality": ("page.quality_heading", _quality(study, medium, sentences)),
-        **({} if is_page else runtimes),
+        **({} if medium.has_appendix else runtimes),
         "method": ("page.method_heading", _method(study, medium, sentences)),
     }
     appendix = {
@@ -151,7 +150,7 @@ def study_sections(study: Comparison, medium: Medium) -> list[Section]:
         "model": ("page.model_heading", _model(study)),
     }
     main = sections.titled(parts)
-    if not is_page:
+    if not medium.has_appendix:
         return main
     return main + [replace(part, is_appendix=True) for part in sections.titled(appendix)]
 
@@ -182,7 +181,7 @@ def _where(study: Comparison, medium: Medium, sentences: _Sentences) -> Iterator
     yield Bullets(tuple(sentences["where"])) if sentences["where"] else None
     if _is_comparison(study):
         yield from study_maps.small_maps(study)
-        if not medium.is_paper:
+        if medium.is_page:
             yield sections.Viewer(study_payload(study), study_maps.first_map(study))
 
 

@@ -385,7 +385,7 @@ def test_command_writes_what_is_wanted(tmp_path):
     assert sr.read_pair(tmp_path / "p.json").sentences() == run.stdout.splitlines()[:-4]
     refused = command("pair", DEMO, DEMO, "-o", tmp_path / "p.txt")
     assert refused.returncode == 2
-    assert "use .html, .pdf or .json" in refused.stderr
+    assert "use .html, .pdf, .md or .json" in refused.stderr
 
 
 def test_large_pairs_name_what_compiles_the_comparison(monkeypatch):

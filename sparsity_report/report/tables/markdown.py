@@ -9,6 +9,8 @@ from sparsity_report.words.number_format import THIN
 
 # Characters with a meaning in Markdown or in HTML inside it, or by which an address becomes a link.
 SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$&@!^]|:(?=//)|(?<=www)\.)")
+# Beginnings of lines that Markdown reads as lists, rules or underlines of headings.
+_MARKER = re.compile(r"^(\d{1,9}(?=[.)](?:\s|$))|(?=[-+=]))(.)")
 
 
 def to_markdown(table: Table) -> str:
@@ -33,8 +35,19 @@ def to_markdown(table: Table) -> str:
         lambda row: _line(map(_cell, row.cells)),
         lambda title: _line([f"**{markdown(title)}**", *rest]),
     )
-    caption = f"{markdown(table.caption)}\n\n" if table.caption else ""
+    caption = f"{paragraph(table.caption)}\n\n" if table.caption else ""
     return caption + "\n".join(lines) + "\n"
+
+
+def paragraph(text: str) -> str:
+    r"""Write text that begins a line so that none of it is markup.
+
+    Examples
+    --------
+    >>> print(paragraph("1. item"), paragraph("- item"))
+    1\. item \- item
+    """
+    return _MARKER.sub(r"\1\\\2", markdown(text).strip())
 
 
 def markdown(text: str) -> str:

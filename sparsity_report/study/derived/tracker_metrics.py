@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from sparsity_report.study.derived.facts import Facts
-    from sparsity_report.study.pairs.pair import Pair
 
 # Most letters of a part of a name; a name has at most five parts.
 _LETTERS = 45
@@ -46,9 +45,22 @@ def study_metrics(facts: Facts) -> dict[str, float]:
     return _flat(_study_figures(facts))
 
 
-def pair_metrics(pair: Pair) -> dict[str, float]:
-    """Return sparsities, sums and the fate of zeros."""
-    return _flat(_pair_figures(pair))
+def pair_metrics(
+    sparsities: pd.DataFrame, totals: pd.DataFrame, survival: pd.DataFrame
+) -> dict[str, float]:
+    """Return sparsities, sums and the fate of zeros, from the tables of a pair."""
+    figures: list[_Metric] = []
+    for row in records(sparsities):
+        for column in ("sparsity_before", "sparsity_itself", "gone_of_base"):
+            name = column.removeprefix("sparsity_")
+            figures.append((("sparsity", row["of"], name), row[column]))
+    for row in records(totals):
+        for column in ("before", "after", "removed", "share"):
+            figures.append(((row["figure"], column), row[column]))
+    everywhere = records(survival)[0]
+    for column in _SURVIVAL:
+        figures.append((("zeros", column.removeprefix("zeros_")), everywhere[column]))
+    return _flat(figures)
 
 
 def _study_figures(facts: Facts) -> Iterator[_Metric]:
@@ -75,17 +87,6 @@ def _study_figures(facts: Facts) -> Iterator[_Metric]:
     for row in _rows(study.tasks):
         score = (row["metric"], row["filter"]) if row["filter"] else (row["metric"],)
         yield (row["variant"], "tasks", row["task"], *score), row["value"]
-
-
-def _pair_figures(pair: Pair) -> Iterator[_Metric]:
-    for row in records(pair.sparsities):
-        for column in ("sparsity_before", "sparsity_itself", "gone_of_base"):
-            yield ("sparsity", row["of"], column.removeprefix("sparsity_")), row[column]
-    for row in records(pair.totals):
-        for column in ("before", "after", "removed", "share"):
-            yield (row["figure"], column), row[column]
-    for column in _SURVIVAL:
-        yield ("zeros", column.removeprefix("zeros_")), records(pair.survival)[0][column]
 
 
 def _rows(frame: pd.DataFrame | None) -> list[dict[str, Any]]:

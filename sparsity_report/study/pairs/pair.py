@@ -116,7 +116,7 @@ class Pair(Saved):
             Figures by name, such as ``sparsity/prunable/before`` and ``zeros/revived``. Unknown
             figures are left out.
         """
-        return pair_metrics(self)
+        return pair_metrics(self.sparsities, self.totals, self.survival)
 
     def sentences(self) -> list[str]:
         """Return the findings about the pair as sentences, most important first.

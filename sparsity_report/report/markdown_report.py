@@ -1,0 +1,91 @@
+"""The report as Markdown, for GitHub, model cards of the Hub and language models; no pictures."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from sparsity_report.report.sections import (
+    Block,
+    Bullets,
+    Chart,
+    Fold,
+    Multiples,
+    Partial,
+    Section,
+    Text,
+    Viewer,
+)
+from sparsity_report.report.tables import table_model as cells
+from sparsity_report.report.tables.column_heads import head_of
+from sparsity_report.report.tables.markdown import markdown, paragraph, to_markdown
+from sparsity_report.report.tables.table_model import Column, Table, table_of
+from sparsity_report.words.sentences import say
+
+
+def to_report(shown: Mapping[str, Any]) -> str:
+    """Return a report as Markdown in which no name is markup.
+
+    Parameters
+    ----------
+    shown : mapping
+        See :func:`sparsity_report.report.sections.document`.
+    """
+    parts = [f"# {paragraph(shown['verdict'])}", *_summary(shown)]
+    is_appendix = False
+    for section in shown["sections"]:
+        if section.is_appendix and not is_appendix:
+            is_appendix = True
+            parts.append(f"## {paragraph(say('page.appendix'))}")
+        parts += _section(section, "###" if is_appendix else "##")
+    return "\n\n".join(part.rstrip("\n") for part in parts if part) + "\n"
+
+
+def _summary(shown: Mapping[str, Any]) -> Iterator[str]:
+    """Yield names, the figures at the head of the report, and the hero."""
+    names = map(markdown, shown["kicker"] or shown["names"])
+    yield " · ".join([markdown(say("page.sparsity_report")), *names])
+    if shown["strip"]:
+        columns = [
+            Column("title", head_of("figure"), cells.WORDS),
+            Column("number", head_of("value"), cells.WORDS),
+            Column("note", head_of("note"), cells.WORDS),
+        ]
+        yield to_markdown(table_of("strip", "", columns, shown["strip"]))
+    if shown["terms"]:
+        yield paragraph(" ".join(shown["terms"]))
+    if shown["hero"]:
+        yield from _section(shown["hero"], "##")
+
+
+def _section(section: Section, level: str) -> Iterator[str]:
+    yield f"{level} {paragraph(section.title)}"
+    yield from _blocks(section.blocks)
+
+
+def _blocks(blocks: Iterable[Block]) -> Iterator[str]:
+    for block in blocks:
+        match block:
+            case Text(text):
+                yield paragraph(text)
+            case Bullets(texts):
+                yield "\n".join(f"- {paragraph(text)}" for text in texts)
+            case Table():
+                yield to_markdown(block)
+            case Chart():
+                yield to_markdown(block.table)
+            case Multiples(charts):
+                yield from (to_markdown(chart.table) for chart in charts)
+            case Fold(_, inner):
+                yield from _blocks(inner)
+            case Viewer(_, still):
+                yield to_markdown(still.table) if still else ""
+            case Partial(_, values):
+                yield paragraph(values["text"])
+                yield _fenced(values["bibtex"])
+
+
+def _fenced(lines: list[str]) -> str:
+    """Return code between fences longer than any run of their sign in it."""
+    runs = re.findall("`+", "\n".join(lines))
+    fence = "`" * max(3, 1 + max(map(len, runs), default=0))
+    return "\n".join([f"{fence}bibtex", *lines, fence])
