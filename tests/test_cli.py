@@ -151,10 +151,11 @@ def test_paper_and_thesis(demo_run, tmp_path):
     _, out = demo_run
     run = command(
         "render", out / "study.json", "--out", tmp_path, "--no-html", "--no-png", "--no-csv",
-        "--pdf", "--thesis",
+        "--pdf", "--markdown", "--thesis",
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
-    assert run.stdout.endswith("report.pdf, thesis/*\n")
+    assert run.stdout.endswith("report.pdf, report.md, thesis/*\n")
+    assert (tmp_path / "report.md").read_text("utf-8").startswith("# At 30")
     assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF-")
     assert (tmp_path / "thesis" / "figures" / "csr_bytes_text.svg").is_file()
     assert not (tmp_path / "report.html").exists()
