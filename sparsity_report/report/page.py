@@ -137,8 +137,10 @@ def write_diff(
 def _target(path: str | os.PathLike[str], kind: str, *suffixes: str) -> Path:
     target = Path(path)
     if target.suffix.lower() not in suffixes:
+        *others, last = suffixes
+        known = f"{', '.join(others)} or {last}"
         raise SparsityReportError(
-            f"cannot write {target}: {kind} are {', '.join(suffixes)} files; change the suffix"
+            f"cannot write {target}: {kind} are {known} files; change the suffix"
         )
     return target
 

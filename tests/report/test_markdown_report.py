@@ -106,7 +106,7 @@ def test_pairs_and_differences(tmp_path):
 
 
 def test_other_suffixes_are_refused(demo_study, tmp_path):
-    with pytest.raises(sr.SparsityReportError, match=r"are \.html, \.pdf, \.md files"):
+    with pytest.raises(sr.SparsityReportError, match=r"are \.html, \.pdf or \.md files"):
         sr.write_report(demo_study, tmp_path / "report.txt")
-    with pytest.raises(sr.SparsityReportError, match=r"are \.html, \.md files"):
+    with pytest.raises(sr.SparsityReportError, match=r"are \.html or \.md files"):
         sr.write_report(sr.diff(demo_study, demo_study), tmp_path / "report.pdf")

@@ -115,7 +115,7 @@ def test_sections_stand_in_order_and_the_contents_lead_to_them(parsed):
     sections = [attrs.get("id") for attrs, _ in parsed.all("section")]
     assert sections == ["summary", "results", "storage", "speed", "method", "appendix"]
     folded = [attrs["id"] for attrs, _ in parsed.all("details", **{"class": "all"})]
-    assert folded == ["layouts", "audit", "totals", "layers", "model"]
+    assert folded == ["layouts", "memory", "runtimes", "audit", "totals", "layers", "model"]
     links = [a["href"] for a, _ in parsed.all("a") if a.get("class") != "anchor"]
     assert links == [f"#{key}" for key in sections[1:]]
     anchors = [a["href"] for a, _ in parsed.all("a", **{"class": "anchor"})]
@@ -301,7 +301,7 @@ def test_notes_and_unclassified_modules_are_told(study, tmp_path):
 
 @pytest.mark.parametrize("name", ["report.docx", "report", "report.html.gz"])
 def test_other_formats_are_refused(study, tmp_path, name):
-    with pytest.raises(sr.SparsityReportError, match=r"reports are \.html or \.pdf files"):
+    with pytest.raises(sr.SparsityReportError, match=r"reports are \.html, \.pdf or \.md files"):
         sr.write_report(study, tmp_path / name)
     assert not list(tmp_path.iterdir())
 
