@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from sparsity_report.study.pairs.pair import Pair
 
 # Key of the sentences on texts that variants wrote.
-_CONTINUATION = "finding.continuation"
+_PRINTED = (
+    *("finding.beats", "finding.not_separated", "finding.unpaired"),
+    "finding.continuation",
+)
 # Suffixes of the files of a pair.
 _REPORTS, _DATA = (".html", ".pdf", ".md"), ".json"
 
@@ -87,7 +90,7 @@ def answer(study: Comparison) -> Iterator[str]:
     yield str(verdict(study))
     for figure in strip_texts(study.facts):
         yield say("cli.figure", **figure)
-    yield from (str(each) for each in topics(study)["quality"] if each.key == _CONTINUATION)
+    yield from (str(each) for each in topics(study)["quality"] if each.key in _PRINTED)
 
 
 def remark(study: Comparison) -> None:

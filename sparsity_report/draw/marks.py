@@ -152,6 +152,7 @@ class Lines(Shape):
 
     Rows have ``x``, ``value``, ``line``, the fields of `tips`, and ``form``: the shape of the
     point, ``"triangle-up"`` for a value beyond the axis, empty without a point. A line needs two.
+    Rows with ``low`` and ``high`` have an interval.
 
     Attributes
     ----------
@@ -368,6 +369,17 @@ def lines(rows: Rows, shape: Lines) -> alt.LayerChart:
         line.mark_line(strokeWidth=2),
         text.encode(x=alt.XValue("width"), y=place, text="name:N"),
     ]
+    if spans := [row for row in rows if "low" in row]:
+        # Side by side, since intervals of lines overlap.
+        beside = [line for line in names if any(row["line"] == line for row in spans)]
+        step = 0.008 * (shape.x_domain[1] - shape.x_domain[0])
+        spans = [
+            {**row, "x": row["x"] + step * (beside.index(row["line"]) - len(beside) + 1)}
+            for row in spans
+        ]
+        span = alt.Chart(inline(spans)).mark_rule(strokeWidth=1.2)
+        low, high = alt.Y("low:Q", title=shape.y_title, scale=y_scale, axis=values), "high:Q"
+        layers.append(span.encode(x=x, y=low, y2=high, color=looks["color"]))
     if shape.points:
         layers += [
             base.transform_filter(f"datum.form == '{form}'")

@@ -136,6 +136,9 @@ def _points(study: Comparison, figure: Figure, rows: Rows) -> Rows:
             "label": say("name.worse_than_uniform_guessing") if is_beyond else figure.label(value),
             "form": "triangle-up" if is_beyond else "circle",
         }  # fmt: skip
+        if figure is _PERPLEXITY and not is_beyond and known(value):
+            ends = study.facts.score_ends(variant, value)
+            point |= {} if ends is None else dict(zip(("low", "high"), ends, strict=True))
         points.append(point)
     return points
 
@@ -155,6 +158,8 @@ def _drawn(study: Comparison, figure: Figure, points: Rows, width: float) -> alt
         for row in drawn
     ]
     notes = [drawn[0]["note"]]
+    if any("low" in row for row in drawn):
+        notes.append(say("chart.interval_note"))
     if omitted := [
         f"{r['variant']} ({r['label']})" for r in points if None in (r["value"], r["x"])
     ]:
@@ -182,11 +187,12 @@ def _from_dense(rows: Rows) -> Rows:
     ]
     right = max(row["x"] for row in rows)
     ends = [{**row, "x": right, "form": ""} for row in starts.values()]
+    begun = [{key: row[key] for key in row if key not in ("low", "high")} for row in begun]
     return [*begun, *pruned, *dense, *ends]
 
 
 def _shape(rows: Rows, lines: tuple[marks.Line, ...], width: float, figure: Figure) -> marks.Lines:
-    values = [row["value"] for row in rows]
+    values = [row[key] for row in rows for key in ("value", "low", "high") if key in row]
     low, high = min(values), max(values)
     room, ticks = (high - low) / 8, []
     ends, edge = (low - room, high + room), ""

@@ -10,8 +10,9 @@ import pandas as pd
 from sparsity_report.findings.variant_names import group_names
 from sparsity_report.hooks import Presentable, hooks
 from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.derived.paired_scores import corrected, difference
 from sparsity_report.study.derived.policy_names import any_level
-from sparsity_report.study.derived.protocol_scores import pairs_by_protocol
+from sparsity_report.study.derived.protocol_scores import key_of, pairs_by_protocol
 from sparsity_report.study.derived.speedups import TOLERANCE
 from sparsity_report.study.files.json_files import read_study
 from sparsity_report.study.layers import records
@@ -42,7 +43,7 @@ LAYERS = (
 )  # fmt: skip
 MEASURED = (
     "variant_before", "variant_after", "what", "of", "before", "before_low", "before_high",
-    "after", "after_low", "after_high", "apart",
+    "after", "after_low", "after_high", "apart", "change_low", "change_high", "unpaired",
 )  # fmt: skip
 
 
@@ -90,9 +91,12 @@ class Difference(Presentable):
         that both have in one shape; ``moved`` is the difference of the sparsities.
     measured : pandas.DataFrame
         ``variant_before, variant_after, what, of, before, before_low, before_high, after,
-        after_low, after_high, apart``: ``perplexity`` on one text by one protocol, and ``speed``
-        (speed-up over the reference of the same study, with 99 % intervals) on one machine, if
-        both exceed timing noise; ``apart`` is true if the intervals do not overlap.
+        after_low, after_high, apart, change_low, change_high, unpaired``: ``perplexity`` on one
+        text by one protocol, and ``speed`` (speed-up over the reference of the same study, with
+        99 % intervals) on one machine, if both exceed timing noise. Speeds are ``apart`` if their
+        intervals do not overlap, perplexities if the 95 % interval of their difference,
+        ``change_low`` to ``change_high``, excludes zero. It is corrected for the number of
+        perplexities (Holm) and null where the losses do not pair, for the reason ``unpaired``.
     """
 
     changes: pd.DataFrame
@@ -257,6 +261,12 @@ def measured_alike(one: Comparison, other: Comparison, matched: Sequence[Match])
         for match in matched
         for row in (*_perplexities(one, other, match), *_speeds(one, other, match))
     ]
+    means = {(str(n), ""): mean for n, row in enumerate(rows) if (mean := row.pop("nll", None))}
+    bases = {(str(n), ""): row["before"] for n, row in enumerate(rows)}
+    for (place, _), contrast in corrected(means, bases).items():
+        _, low, high = contrast.gap
+        changes = {"change_low": low, "change_high": high, "apart": contrast.is_apart}
+        rows[int(place)] |= changes
     return pd.DataFrame(rows, columns=[*MEASURED])
 
 
@@ -265,9 +275,11 @@ def _perplexities(one: Comparison, other: Comparison, match: Match) -> Iterator[
         return
     sides = zip((one.quality, other.quality), match, strict=True)
     before, after = (frame[frame["variant"] == name] for frame, name in sides)
+    known = [{key_of(row): row for row in reversed(records(frame))} for frame in (before, after)]
     for row in records(pairs_by_protocol(before, after)):
         scores = {"before": row["perplexity"], "after": row["perplexity_other"]}
-        yield {"what": "perplexity", "of": row["text"], **scores}
+        mean, reason = difference(*(rows[key_of(row)] for rows in reversed(known)))
+        yield {"what": "perplexity", "of": row["text"], **scores, "nll": mean, "unpaired": reason}
 
 
 def _speeds(one: Comparison, other: Comparison, match: Match) -> Iterator[dict[str, Any]]:

@@ -56,8 +56,15 @@ def _perplexity(difference: Difference, row: Mapping[str, Any]) -> Phrase:
     guesses = [
         size and score >= size for score, size in (s.values["value"] for s in (before, after))
     ]
-    key = "difference.perplexity_same" if new == old or all(guesses) else key
-    return phrase(key, name=name, text=row["of"], before=before, after=after)
+    sides = {"name": name, "text": row["of"], "before": before, "after": after}
+    if new == old or all(guesses):
+        return phrase("difference.perplexity_same", **sides)
+    if pd.notna(row["change_low"]):
+        ends = {"low": row["change_low"], "high": row["change_high"]}
+        key += "_apart" if row["apart"] else ""
+        return phrase(key if row["apart"] else "difference.perplexity_unclear", **sides, **ends)
+    return phrase("difference.perplexity_unpaired", claim=phrase(key, **sides),
+                  reason=phrase(f"unpaired.{row['unpaired']}"))  # fmt: skip
 
 
 def _largest(difference: Difference) -> Iterator[Phrase]:

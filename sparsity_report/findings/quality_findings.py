@@ -1,20 +1,28 @@
 """Findings about measured quality: continuations, tasks, sensitivity."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pandas as pd
 
+from sparsity_report.findings.verdict import labels_of
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.layer_metrics import sensitivity_correlation
+from sparsity_report.study.derived.paired_scores import Paired
 from sparsity_report.study.derived.paired_tasks import winners
+from sparsity_report.study.derived.protocol_scores import by_protocol
 from sparsity_report.study.derived.zero_shot import SEVEN, seven_tasks
 from sparsity_report.study.layers import records
 from sparsity_report.untrusted.display_text import clip
 
 # Characters of a prompt and of its continuation that are shown.
 _CHARACTERS = 200
+_REASONS = {
+    reason: phrase(f"unpaired.{reason}")
+    for reason in ("losses", "text", "tokens", "protocol", "window", "few")
+}
 # Parts from which a rank correlation is reported, and standard deviations, 1 ÷ √(n − 1) each, that
 # the largest of five correlations must lie from 0, as it does by chance in one case of a hundred.
 _PARTS, _FAR = 10, 3.09
@@ -22,10 +30,42 @@ _PARTS, _FAR = 10, 3.09
 
 def quality_findings(study: Comparison) -> Iterator[Phrase]:
     """Yield the findings about every measurement of quality."""
+    yield from paired_findings(study)
     yield from _continuations(study)
     yield from _zero_shot(study)
     yield from _task_pairs(study)
     yield from _sensitivities(study)
+
+
+def paired_findings(study: Comparison) -> Iterator[Phrase]:
+    """Yield which prunings of one sparsity the text separates, and why it cannot where it cannot.
+
+    The lowest perplexity is compared with the next one, and if the text does not separate these,
+    with the first that it separates.
+    """
+    facts = study.facts
+    for scores in by_protocol(study.quality):
+        row = records(scores)[0]
+        pairs = facts.paired(row)
+        for names in pairs.rivals if pairs else ():
+            share = facts.level_of(names)
+            if pairs and (reason := pairs.why(names)):
+                yield phrase("finding.unpaired", share=share, reason=_REASONS[reason])
+            elif pairs:
+                yield from _told_apart(study, pairs, names, share)
+
+
+def _told_apart(
+    study: Comparison, pairs: Paired, names: Sequence[str], share: float
+) -> Iterator[Phrase]:
+    """Yield the comparisons of the lowest perplexity of rivals."""
+    others = [other for name in names[1:] if (other := pairs.get(name, names[0]))]
+    labels = dict(zip(names, labels_of(study, names), strict=True))
+    for other in dict.fromkeys([*others[:1], *[each for each in others if each.is_apart][:1]]):
+        gap, low, high = other.gap
+        key = "finding.beats" if other.is_apart else "finding.not_separated"
+        sides = {"variant": labels[names[0]], "other": labels[other.variant]}
+        yield phrase(key, **sides, share=share, gap=gap, low=low, high=high)
 
 
 def _continuations(study: Comparison) -> Iterator[Phrase]:
@@ -83,10 +123,20 @@ def _sensitivities(study: Comparison) -> Iterator[Phrase]:
         return
     increase = frame["nll_increase"].astype(float)
     worst, least = frame.iloc[int(increase.argmax())], frame.iloc[int(increase.argmin())]
-    ends = {"worst": (worst["by"], worst["part"]), "least": (least["by"], least["part"])}
+    ends: dict[str, Any] = {
+        "worst": (worst["by"], worst["part"]),
+        "least": (least["by"], least["part"]),
+    }
     ends |= {"most": worst["nll_increase"], "little": least["nll_increase"]}
     level = float(round(frame["sparsity"].iloc[0], 4))
-    yield phrase("finding.sensitivity_extremes", level=level, **ends)
+    key, ranks = "finding.sensitivity_extremes", study.facts.ranked_parts
+    if ranks is not None:
+        first, parts = int((ranks["rank"] == 1).sum()), len(ranks)
+        key += "_apart" if first == 1 else "_shared"
+        if first == parts:
+            key = "finding.sensitivity_not_separated"
+        ends |= {"first": first, "parts": parts}
+    yield phrase(key, level=level, **ends)
     best = sensitivity_correlation(frame).iloc[0]
     parts = int(best["parts"])
     if _is_significant(best["rho"], parts):

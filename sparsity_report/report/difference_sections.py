@@ -133,6 +133,9 @@ def measured(difference: Difference) -> Table | None:
         speed = row["what"] == "speed"
         scope = say("format.token_count", tokens=int(row["of"])) if speed else row["of"]
         note = say("difference.within_noise") if speed and not row["apart"] else ""
+        if pd.notna(row["change_low"]):
+            ends = {"low": row["change_low"], "high": row["change_high"]}
+            note = say("difference.change_interval", **ends)
         label = say(_MEASURED[row["what"]], base=difference.speed_base)
         shown = {"variant": row["variant"], "what": label, "of": scope, "after_note": note}
         values.append({**shown, "before": before, "after": after})

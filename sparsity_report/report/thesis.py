@@ -32,6 +32,7 @@ from sparsity_report.report.tables.markdown import to_markdown
 from sparsity_report.report.tables.table_model import COUNT, SHARE, Kind, Table, kind_of, to_html
 from sparsity_report.report.templates import environment, render
 from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.derived.losses import paired_mean, why_unpaired
 from sparsity_report.study.derived.zero_shot import seven_tasks
 from sparsity_report.study.layers import records
 from sparsity_report.study.pairs.pair import Pair
@@ -55,6 +56,8 @@ _UNITS = {
 # Keeps the command apart from that of the group called attention.
 _RENAMED = {"attention_flops_per_token": "attention_itself_flops_per_token"}
 _RATIO = cells.figures(".2f")
+# Parts of the names of an estimate and of the ends of its interval.
+_ENDS = ("", "Low", "High")
 
 _Numbers = Iterator[tuple[str, Tex]]
 
@@ -268,6 +271,7 @@ def _measured_numbers(study: Comparison, variants: Mapping[str, str]) -> _Number
             vocabulary = study.facts.vocabulary(row["variant"])
             yield f"{stem}Perplexity", quantity(row["perplexity"], cells.perplexity(vocabulary))
             yield f"{stem}PerplexityProtocol", tex(row["protocol"])
+            yield from _interval_numbers(study, row, stem)
             yield f"{stem}TopOne", quantity(row["top1"], SHARE)
             yield f"{stem}KL", quantity(row["kl"], kind_of("kl"))
             for column in ("agreement", "flips"):
@@ -294,6 +298,30 @@ def _measured_numbers(study: Comparison, variants: Mapping[str, str]) -> _Number
         for column in ("difference", "low", "high"):
             yield f"{stem}{column.capitalize()}", quantity(row[column], cells.POINTS)
         yield f"{stem}P", quantity(row["p"], kind_of("p"))
+
+
+def _interval_numbers(study: Comparison, row: Mapping[str, Any], stem: str) -> _Numbers:
+    """Yield a perplexity against dense and against the lowest, and a distance, with intervals."""
+    pairs = study.facts.paired(row)
+    if pairs is None:
+        return
+    lowest = (names[0] for names in pairs.rivals if row["variant"] in names[1:])
+    for name, contrast in (
+        ("Dense", pairs.from_dense(row["variant"])),
+        ("Lowest", pairs.get(row["variant"], next(lowest, None))),
+    ):
+        if contrast:
+            for end, ratio, gap in zip(_ENDS, contrast.ratio, contrast.gap, strict=True):
+                yield f"{stem}PerplexityOver{name}{end}", quantity(ratio, cells.figures(".3f"))
+                yield f"{stem}PerplexityAbove{name}{end}", quantity(gap, _RATIO)
+    for figure, name, kind in (("kl", "KL", "kl"), ("agreed", "Agreement", "agreement")):
+        if (
+            row["variant"] != row["against"]
+            and not why_unpaired(row, row)
+            and (mean := paired_mean(row, figure=figure))
+        ):
+            for end, value in zip(_ENDS[1:], mean.interval(), strict=True):
+                yield f"{stem}{name}{end}", quantity(max(value, 0.0), kind_of(kind))
 
 
 def _pair_numbers(pair: Pair) -> _Numbers:

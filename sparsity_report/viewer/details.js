@@ -221,7 +221,7 @@ export function quality(figures, state, width) {
   const { text, data, variants } = figures;
   const { points, name, moreIsBetter } = data.quality;
   const [left, right, top, bottom, height] = [52, width - 24, 24, 216, 252];
-  const wide = points.map(({ value }) => value);
+  const wide = points.flatMap(({ value, ends }) => [value, ...(ends ?? [])]);
   const isLog = Math.min(...wide) > 0 && Math.max(...wide) / Math.min(...wide) > 20;
   const scaled = isLog ? Math.log10 : Number;
   let [low, high] = [Math.min(...wide.map(scaled)), Math.max(...wide.map(scaled))];
@@ -232,9 +232,10 @@ export function quality(figures, state, width) {
   const yTicks = [0.1, 0.5, 0.9].map((part) => low + part * (high - low)).map((value) => (isLog ? 10 ** value : value)).map((value) => [value, text.significant(value, 3)]);
   const shapes = axes({ x, y, left, right, top, bottom, xTicks: [0, most / 2, most].map((bytes) => [bytes, text.scaled(bytes, "B")]), yTicks, xTitle: text.say("smallest_bytes_axis"), yTitle: `${name}${moreIsBetter === false ? ` ↓` : moreIsBetter ? ` ↑` : ""}` });
   const labels = [];
-  for (const { variants: members, bytes, value, text: score } of points) {
+  for (const { variants: members, bytes, value, ends, text: score } of points) {
     const names = members.map((k) => variants[k].label);
     const isNow = members.some((k) => variants[k].name === state.variant);
+    if (ends) shapes.push({ t: "line", x1: x(bytes), x2: x(bytes), y1: y(ends[0]), y2: y(ends[1]), stroke: "ink" });
     shapes.push({ t: "circle", x: x(bytes), y: y(value), r: isNow ? 6 : 4, fill: isNow ? "accent" : "ink", tip: `${names.join(", ")}: ${score}` });
     const end = x(bytes) > 0.7 * width;
     // A label that would lie on another one is left to the tooltip.

@@ -508,6 +508,7 @@ def _measured(study: Comparison, positions: Mapping[str, int]) -> dict[str, Any]
                     "variants": [positions[name] for name in point.variants],
                     "bytes": point.place.bytes,
                     "value": point.value,
+                    "ends": study.facts.score_ends(point.variants[0], point.value),
                     "text": score_text(tradeoff, point, study.facts.vocabulary(point.variants[0])),
                     "level": point.place.sparsity if point.place.source == first else None,
                     "policies": [

@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from sparsity_report.draw.policy_charts import hero_points
+from sparsity_report.report.tables import study_tables
 from sparsity_report.report.tables import table_model as cells
 from sparsity_report.report.tables.column_heads import wide_table
 from sparsity_report.report.tables.table_model import (
@@ -21,6 +22,7 @@ from sparsity_report.report.tables.table_model import (
     table_of,
 )
 from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.derived.paired_scores import Paired
 from sparsity_report.study.derived.protocol_scores import ANY_TOKENIZER, PROTOCOL, by_protocol
 from sparsity_report.study.derived.zero_shot import SEVEN, one_version, seven_tasks
 from sparsity_report.study.layers import records
@@ -108,6 +110,8 @@ def _figures_of(study: Comparison) -> dict[str, _Figures]:
     """Return the figures of every variant by column; None where unknown."""
     facts = study.facts
     scores, means = _scores(study), _mean_accuracies(study)
+    rows = records(_scored(study))
+    pairs = facts.paired(rows[0]) if rows else None
     by_variant = {}
     for name in facts.layouts:
         row: _Figures = {
@@ -117,6 +121,7 @@ def _figures_of(study: Comparison) -> dict[str, _Figures]:
             "accuracy": means.get(name),
             **scores.get(name, {}),
         }
+        row |= _compared(pairs, name)
         if (layout := facts.smallest_layout(name, "model")) is not None:
             row["smallest"] = int(facts.storage(name, "model")["bytes"][layout])
             row["smallest_note"] = "" if layout == _smallest(study) else layout_name(layout)
@@ -128,6 +133,20 @@ def _figures_of(study: Comparison) -> dict[str, _Figures]:
             row[f"speed_{speed['tokens']}"] = tuple(ends)
         by_variant[name] = row
     return by_variant
+
+
+def _compared(pairs: Paired | None, variant: str) -> _Figures:
+    """Return a perplexity ÷ that of dense with its interval, and the mark of the lowest one."""
+    if pairs is None:
+        return {}
+    first = pairs.first_alike.get(variant, variant)
+    best = next((best for rivals in pairs.rivals if first in (best := pairs.best(rivals))), ())
+    key = "results.lowest" if len(best) == 1 else "results.shared_lowest"
+    contrast = pairs.from_dense(variant)
+    return {
+        "perplexity_note": say(key) if best else "",
+        "perplexity_ratio": contrast.ratio if contrast else None,
+    }
 
 
 def _scores(study: Comparison) -> dict[str, _Figures]:
@@ -185,6 +204,7 @@ def _result_columns(study: Comparison, by_variant: Mapping[str, _Figures]) -> li
     columns = [
         ("zeros", say("metric.zeros"), cells.SHARE),
         ("perplexity", head("perplexity"), kind_of("perplexity")),
+        ("perplexity_ratio", say("results.perplexity_ratio"), kind_of("realised")),
         ("kl", say("results.kl", base=next(iter(against), "")), kind_of("kl")),
         ("agreement", say("results.agreement"), cells.SHARE),
         ("accuracy", say("results.accuracy"), cells.SCORE),
@@ -220,6 +240,8 @@ def _results_caption(study: Comparison, keys: Set[str]) -> str:
         first = records(_scored(study))[0]
         text = first["text"], first["text_fingerprint"]
         sentences.append(say("caption.results_scores", text=text, protocol=first["protocol"]))
+    if "perplexity_ratio" in keys:
+        sentences.append(study_tables.paired_note(study, records(_scored(study))[0]))
     if "dead_rows" in keys:
         sentences.append(say("caption.results_dead_rows"))
     return " ".join(sentences)

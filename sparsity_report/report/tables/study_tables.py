@@ -262,11 +262,28 @@ def quality(study: Comparison) -> Table | None:
     kinds = [cells.perplexity(study.facts.vocabulary(name)) for name in frame["variant"]]
     windows: Any = [*zip(frame["window"], frame["stride"], strict=True)]
     frame = frame.assign(windows=windows, perplexity_kind=pd.Series(kinds, frame.index, object))
-    known = "kl agreement flips" if frame["kl"].notna().any() else ""
+    pairs = [(row["variant"], study.facts.paired(row)) for row in records(frame)]
+    contrasts = [known.from_dense(name) if known else None for name, known in pairs]
+    ratios = [contrast and contrast.ratio for contrast in contrasts]
+    frame = frame.assign(realised=pd.Series(ratios, frame.index, object))
+    known = "realised" if any(contrasts) else ""
+    known += " kl agreement flips" if frame["kl"].notna().any() else ""
     further = "" if about else "protocol text text_fingerprint scored windows dtype"
-    columns = columns_of(f"variant sparsity perplexity top1 {known} {further}")
+    heads = {"realised": say("results.perplexity_ratio")}
+    columns = columns_of(f"variant sparsity perplexity top1 {known} {further}", **heads)
     caption = say("caption.quality_passage" if about else "caption.quality", passage=about)
+    if about and any(contrasts):
+        caption += " " + paired_note(study, records(frame)[0])
     return table_of("quality", caption, columns, frame)
+
+
+def paired_note(study: Comparison, row: Mapping[str, Any]) -> str:
+    """Return how the intervals of perplexities by the protocol of a row were computed."""
+    pairs = study.facts.paired(row)
+    if not pairs or not pairs.contrasts:
+        return ""
+    block = next(iter(pairs.contrasts.values())).nll.block
+    return say("caption.paired", number=len(pairs.contrasts), span=row["span"], block=block)
 
 
 def passage(study: Comparison) -> str | None:
@@ -299,6 +316,10 @@ def sensitivity(study: Comparison) -> Table | None:
         return None
     keys = "part weight_total sparsity perplexity nll_increase top1_drop global_sparsity"
     caption = say("caption.sensitivity")
+    if (ranks := study.facts.ranked_parts) is not None:
+        frame = frame.assign(**{str(name): ranks[name].to_numpy() for name in ranks})
+        keys = keys.replace("nll_increase", "nll_increase increase_low increase_high rank")
+        caption += " " + say("caption.sensitivity_ranks")
     parts = zip(frame["by"], frame["part"], strict=True)
     kind = cells.perplexity(study.facts.vocabulary(study.facts.baseline))
     named = frame.assign(

@@ -160,7 +160,7 @@ _KINDS: Mapping[str, Kind] = {
     ),
     "kl": figures("#.3g"),
     **dict.fromkeys(("agreement", "flips"), share(2)),
-    "nll_increase": figures("+.4f"),
+    **dict.fromkeys(("nll_increase", "increase_low", "increase_high"), figures("+.4f")),
     "perplexity": perplexity(None),
     "bits_per_weight": figures(".2f"),
     "realised": Kind(_realised),

@@ -7,6 +7,7 @@
 - `protocol_scores`: scores of one text by one protocol
 - `losses`: losses kept by span of scored tokens
 - `block_bootstrap`: intervals of means over spans, and Holm's correction
+- `paired_scores`: comparisons of scores by span, the best of them, and ranks of pruned parts
 - `zero_shot`: the seven zero-shot tasks
 - `paired_tasks`: task scores of two variants, document by document
 - `speedups`: speed-ups that exceed timing noise

@@ -12,7 +12,7 @@ Two figures with different denominators have different names:
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -32,8 +32,9 @@ from sparsity_report.study.derived.existing_zeros import (
 from sparsity_report.study.derived.heads_experts import Dead, Inner, Part, dead, inner, parts
 from sparsity_report.study.derived.heatmap_grid import Cell, Grid
 from sparsity_report.study.derived.layer_metrics import Spread, spread_of
+from sparsity_report.study.derived.paired_scores import Paired, paired, ranked_parts
 from sparsity_report.study.derived.policy_names import EXISTING, methods, selection_rule
-from sparsity_report.study.derived.protocol_scores import Scored, scored
+from sparsity_report.study.derived.protocol_scores import Scored, by_protocol, key_of, scored
 from sparsity_report.study.derived.rounded_zeros import is_pruned
 from sparsity_report.study.derived.speedups import crossovers, reference, speeds
 from sparsity_report.study.frames import StudyFrames
@@ -326,12 +327,62 @@ class Facts:
         It is the target unless the zeros differ from it.
         """
         levels = defaultdict[float, list[str]](list)
-        targets = self.first_prunings.set_index("variant")["sparsity"]
         for name in self.contenders:
-            share = self.total(name, "sparsity_prunable") or targets[name]
-            level = targets[name] if abs(share - targets[name]) <= _NEAR else share
-            levels[round(level, 3)].append(name)
+            levels[self._level(name)].append(name)
         return max(levels.items(), key=lambda level: (len(level[1]), level[0]))
+
+    def _level(self, name: str) -> float:
+        """Return the target of a pruning, or its share of zeros if that differs."""
+        target = float(self.methods.set_index("variant")["sparsity"][name])
+        share = self.total(name, "sparsity_prunable") or target
+        return round(target if abs(share - target) <= _NEAR else share, 3)
+
+    def paired(self, score: Scored | Mapping[str, Any]) -> Paired | None:
+        """Return the comparisons of the scores by a score's text and protocol."""
+        return self._paired.get(score.key if isinstance(score, Scored) else key_of(score))
+
+    @cached_property
+    def _paired(self) -> dict[tuple[Any, ...], Paired]:
+        """Comparisons by protocol, see :func:`.paired_scores.paired`."""
+        known = {}
+        rows = self.methods[self.methods["variant"].isin(self.prunings)]
+        levels = rows["variant"].map(self._level)
+        groups = rows["variant"].groupby([rows["fingerprint"], levels], sort=False)
+        for scores in by_protocol(self.study.quality):
+            by_variant = {row["variant"]: row for row in reversed(records(scores))}
+            alike: dict[str, str] = {}
+            for name in self.prunings:
+                scored_ones = [each for each in self.layouts_of(name) if each in by_variant]
+                alike |= dict.fromkeys(scored_ones, next(iter(scored_ones), name))
+            rivals = [[alike.get(name, name) for name in names] for _, names in groups]
+            base = self.original or self.baseline
+            known[key_of(records(scores)[0])] = paired(by_variant, rivals, alike, base)
+        return known
+
+    def score_ends(self, variant: str, perplexity: float) -> tuple[float, float] | None:
+        """Return the interval of a measured perplexity against dense as measured; None if unknown.
+
+        It is the perplexity of dense times the ends of the ratio.
+        """
+        if (frame := self.study.quality) is None:
+            return None
+        rows = frame[frame["variant"].eq(variant) & frame["perplexity"].eq(perplexity)]
+        pairs = [known for row in records(rows) if (known := self.paired(row))]
+        contrast = pairs[0].from_dense(variant) if pairs else None
+        if contrast is None:
+            return None
+        _, low, high = contrast.ratio
+        return low * contrast.base, high * contrast.base
+
+    def level_of(self, names: Sequence[str]) -> float:
+        """Return the sparsity of rivals, see :attr:`.paired_scores.Paired.rivals`."""
+        return self._level(self._first_alike.get(names[0], names[0]))
+
+    @cached_property
+    def ranked_parts(self) -> pd.DataFrame | None:
+        """Intervals and ranks of ``study.sensitivity``, see :func:`.paired_scores.ranked_parts`."""
+        frame = self.study.sensitivity
+        return None if frame is None or frame.empty else ranked_parts(frame)
 
     def as_csr(self, variant: str, column: str) -> float | None:
         """Return a figure of the CSR variant with the zeros of a pruning; None without one."""

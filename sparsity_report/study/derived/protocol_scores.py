@@ -1,7 +1,9 @@
 """Perplexities that may be compared: scores of one text by one protocol."""
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -14,11 +16,28 @@ ANY_TOKENIZER = tuple(name for name in PROTOCOL if name not in {"scored", "token
 
 
 class Scored(NamedTuple):
-    """A variant's perplexity, and the baseline's by the same protocol; None if unknown."""
+    """A variant's perplexity, and the baseline's by the same protocol; None if unknown.
 
+    Attributes
+    ----------
+    variant : str
+    text : str
+    perplexity : float
+    before : float or None
+    key : tuple
+        The text and the protocol, see :func:`key_of`.
+    """
+
+    variant: str
     text: str
     perplexity: float
     before: float | None
+    key: tuple[Any, ...]
+
+
+def key_of(row: Mapping[str, Any] | pd.Series[Any]) -> tuple[Any, ...]:
+    """Return the text and the protocol of a score, in the order of :data:`PROTOCOL`."""
+    return tuple(None if pd.isna(row[name]) else row[name] for name in PROTOCOL)
 
 
 def by_protocol(
@@ -61,7 +80,8 @@ def scored(quality: pd.DataFrame | None, variant: str, baseline: str) -> Scored 
     pair = pairs.sort_values("perplexity_other", key=pd.isna, kind="stable").iloc[0]
     before = pair["perplexity_other"]
     known = None if variant == baseline or pd.isna(before) else float(before)
-    return Scored(str(pair["text"]), float(pair["perplexity"]), known)
+    perplexity = float(pair["perplexity"])
+    return Scored(variant, str(pair["text"]), perplexity, known, key_of(pair))
 
 
 def pairs_by_protocol(

@@ -1,0 +1,210 @@
+"""Comparisons of perplexities span by span: from dense, among rivals, and of pruned parts.
+
+A comparison is apart if its interval excludes zero. All intervals of one table together have a
+confidence of 95 % (Holm).
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from sparsity_report.study.derived.block_bootstrap import Mean, holm_levels, mean_over
+from sparsity_report.study.derived.losses import paired_mean, token_counts, why_unpaired
+
+_Row = Mapping[str, Any]
+Ends = tuple[float, float, float]
+
+
+class Contrast(NamedTuple):
+    """A score less another one of the same text.
+
+    Attributes
+    ----------
+    variant, against : str
+    nll : Mean
+        Difference in nats per token.
+    base : float
+        The perplexity of ``against``.
+    level : float
+        Confidence of its interval.
+    """
+
+    variant: str
+    against: str
+    nll: Mean
+    base: float
+    level: float
+
+    @property
+    def is_apart(self) -> bool:
+        """True if the interval excludes zero."""
+        low, high = self.nll.interval(self.level)
+        return low > 0 or high < 0
+
+    @property
+    def ratio(self) -> Ends:
+        """The ratio of the perplexities and its interval."""
+        ends = (self.nll.estimate, *self.nll.interval(self.level))
+        low, middle, high = sorted(math.exp(min(end, 700.0)) for end in ends)
+        return middle, low, high
+
+    @property
+    def gap(self) -> Ends:
+        """The difference of the perplexities: the ratio less one, of the perplexity against."""
+        estimate, low, high = ((end - 1) * self.base for end in self.ratio)
+        return estimate, low, high
+
+    @property
+    def turned(self) -> "Contrast":
+        """The same comparison from the other side."""
+        nll = self.nll._replace(estimate=-self.nll.estimate)
+        base = self.base * math.exp(min(self.nll.estimate, 700.0))
+        return Contrast(self.against, self.variant, nll, base, self.level)
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Comparisons of the scores of one text by one protocol.
+
+    Attributes
+    ----------
+    contrasts : mapping
+        By the names of both variants.
+    reasons : mapping
+        Why a comparison is missing, see :func:`.losses.why_unpaired`; ``"few"`` if the spans are
+        too few.
+    rivals : sequence of list of str
+        Prunings of one model at one sparsity, the lowest perplexity first.
+    first_alike : mapping of str to str
+        The variant that stands for those with the same zeros.
+    dense : mapping of str to str
+        The variant that each variant is compared with as dense.
+    """
+
+    contrasts: Mapping[tuple[str, str], Contrast]
+    reasons: Mapping[tuple[str, str], str]
+    rivals: Sequence[list[str]]
+    first_alike: Mapping[str, str]
+    dense: Mapping[str, str]
+
+    def get(self, variant: str, against: str | None) -> Contrast | None:
+        """Return a comparison; None if it is unknown."""
+        one, other = (self.first_alike.get(str(name), str(name)) for name in (variant, against))
+        if known := self.contrasts.get((other, one)):
+            return known.turned
+        return self.contrasts.get((one, other))
+
+    def from_dense(self, variant: str) -> Contrast | None:
+        """Return the comparison with dense; None if it is unknown."""
+        return self.get(variant, self.dense.get(self.first_alike.get(variant, variant)))
+
+    def why(self, rivals: Sequence[str]) -> str:
+        """Return why the lowest of the rivals is not compared with another one; empty if it is."""
+        pairs = ((name, rivals[0]) for name in rivals[1:])
+        return next((self.reasons[pair] for pair in pairs if pair in self.reasons), "")
+
+    def best(self, rivals: Sequence[str]) -> tuple[str, ...]:
+        """Return the lowest of the rivals and those that the text does not separate from it.
+
+        None of them if a comparison is missing, or if all belong to it.
+        """
+        others = [self.get(name, rivals[0]) for name in rivals[1:]]
+        if not others or None in others:
+            return ()
+        ties = [other.variant for other in others if other and not other.is_apart]
+        return (rivals[0], *ties) if len(ties) < len(others) else ()
+
+
+def paired(
+    scores: Mapping[str, _Row], rivals: Iterable[Sequence[str]], alike: Mapping[str, str], base: str
+) -> Paired:
+    """Compare every score with that of dense, and rivals with each other.
+
+    Parameters
+    ----------
+    scores : mapping
+        Rows of ``study.quality`` of one text and protocol, by variant.
+    rivals : iterable of sequence of str
+        Prunings of one model at one sparsity.
+    alike : mapping of str to str
+        The first scored variant with the same zeros, by variant.
+    base : str
+        The variant to compare with where a score names none.
+    """
+    scores = {name: row for name, row in scores.items() if alike.get(name, name) == name}
+    known = [sorted((n for n in names if n in scores), key=lambda n: float(scores[n]["nll"]))
+             for names in rivals]  # fmt: skip
+    known = [names for names in known if len(names) > 1]
+    dense: dict[str, str] = {
+        name: base if pd.isna(row["against"]) else str(row["against"])
+        for name, row in scores.items()
+    }
+    pairs = [(name, other) for name, other in dense.items() if name != other and other in scores]
+    pairs += [pair[::-1] for names in known for pair in combinations(names, 2)]
+    means, reasons = {}, {}
+    for pair in pairs:
+        mean, reason = difference(*(scores[name] for name in pair))
+        if mean:
+            means[pair] = mean
+        else:
+            reasons[pair] = reason
+    bases = {pair: float(scores[pair[1]]["perplexity"]) for pair in means}
+    return Paired(corrected(means, bases), reasons, known, alike, dense)
+
+
+def corrected(
+    means: Mapping[tuple[str, str], Mean], bases: Mapping[tuple[str, str], float]
+) -> dict[tuple[str, str], Contrast]:
+    """Return comparisons with the confidence that each needs for all together, by their names."""
+    levels = holm_levels([mean.p_value for mean in means.values()])
+    return {
+        pair: Contrast(*pair, mean, bases[pair], level)
+        for (pair, mean), level in zip(means.items(), levels, strict=True)
+    }
+
+
+def difference(one: _Row, other: _Row) -> tuple[Mean | None, str]:
+    """Return the difference in nats per token of two scores, or why it has no interval."""
+    if reason := why_unpaired(one, other):
+        return None, reason
+    mean = paired_mean(one, other)
+    if mean is None or any(pd.isna(row["perplexity"]) for row in (one, other)):
+        return None, "few"
+    # Kept sums are rounded.
+    return mean._replace(estimate=float(one["nll"] - other["nll"])), ""
+
+
+def ranked_parts(sensitivity: pd.DataFrame) -> pd.DataFrame | None:
+    """Return intervals and ranks of the cost of pruning parts; None where they are unknown.
+
+    Returns
+    -------
+    pandas.DataFrame or None
+        ``increase_low`` and ``increase_high`` at 95 %, corrected for the number of parts, and
+        ``rank``: one more than the parts that cost more for certain.
+    """
+    kept = [sums for sums in sensitivity["span_increase"] if sums is not None]
+    first = sensitivity.iloc[0]
+    if len(kept) < len(sensitivity) or first["scored"] < first["window"]:
+        return None
+    counts = token_counts(int(first["scored"]), int(first["span"]))
+    means = [mean for sums in kept if (mean := mean_over(sums, counts))]
+    if len(means) < len(kept):
+        return None
+    levels = holm_levels([mean.p_value for mean in means])
+    ends = [mean.interval(level) for mean, level in zip(means, levels, strict=True)]
+    pairs = list(combinations(range(len(means)), 2))
+    gaps = [mean_over(np.subtract(kept[a], kept[b]), counts) for a, b in pairs]
+    ranks = np.ones(len(means), dtype=int)
+    known = [(pair, gap) for pair, gap in zip(pairs, gaps, strict=True) if gap]
+    levels = holm_levels([gap.p_value for _, gap in known])
+    for ((a, b), gap), level in zip(known, levels, strict=True):
+        if gap.p_value < 1 - level:
+            ranks[b if gap.estimate > 0 else a] += 1
+    low, high = zip(*ends, strict=True)
+    return pd.DataFrame({"increase_low": low, "increase_high": high, "rank": ranks})
