@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from sparsity_report.findings.difference import Difference, Match, distinct, variant_facts
+from sparsity_report.findings.quality_findings import REASONS
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.study.layers import records
 from sparsity_report.study.notes import is_edited
@@ -49,22 +50,26 @@ def _quality(difference: Difference) -> Iterator[Phrase]:
 
 
 def _perplexity(difference: Difference, row: Mapping[str, Any]) -> Phrase:
+    """Return the change of a perplexity with its interval, or why it has none."""
     old, new = (round(row[side], 2) for side in SIDES)
-    key = "difference.perplexity_rises" if new > old else "difference.perplexity_falls"
-    name = Match(row["variant_before"], row["variant_after"]).name
+    rises = new > old
     before, after = measured_sides(difference, row)
     guesses = [
         size and score >= size for score, size in (s.values["value"] for s in (before, after))
     ]
+    name = Match(row["variant_before"], row["variant_after"]).name
     sides = {"name": name, "text": row["of"], "before": before, "after": after}
     if new == old or all(guesses):
         return phrase("difference.perplexity_same", **sides)
-    if pd.notna(row["change_low"]):
-        ends = {"low": row["change_low"], "high": row["change_high"]}
-        key += "_apart" if row["apart"] else ""
-        return phrase(key if row["apart"] else "difference.perplexity_unclear", **sides, **ends)
-    return phrase("difference.perplexity_unpaired", claim=phrase(key, **sides),
-                  reason=phrase(f"unpaired.{row['unpaired']}"))  # fmt: skip
+    ends = {"low": row["change_low"], "high": row["change_high"]}
+    if pd.isna(row["change_low"]):
+        key = "difference.perplexity_rises" if rises else "difference.perplexity_falls"
+        reason = REASONS[row["unpaired"]]
+        return phrase("difference.perplexity_unpaired", claim=phrase(key, **sides), reason=reason)
+    if not row["apart"]:
+        return phrase("difference.perplexity_unclear", **sides, **ends)
+    key = "difference.perplexity_rises_apart" if rises else "difference.perplexity_falls_apart"
+    return phrase(key, **sides, **ends)
 
 
 def _largest(difference: Difference) -> Iterator[Phrase]:

@@ -19,9 +19,14 @@ from sparsity_report.untrusted.display_text import clip
 
 # Characters of a prompt and of its continuation that are shown.
 _CHARACTERS = 200
-_REASONS = {
-    reason: phrase(f"unpaired.{reason}")
-    for reason in ("losses", "text", "tokens", "protocol", "window", "few")
+#: Why scores are not compared span by span, see :func:`.losses.why_unpaired`.
+REASONS = {
+    "losses": phrase("unpaired.losses"),
+    "text": phrase("unpaired.text"),
+    "tokens": phrase("unpaired.tokens"),
+    "protocol": phrase("unpaired.protocol"),
+    "window": phrase("unpaired.window"),
+    "few": phrase("unpaired.few"),
 }
 # Parts from which a rank correlation is reported, and standard deviations, 1 ÷ √(n − 1) each, that
 # the largest of five correlations must lie from 0, as it does by chance in one case of a hundred.
@@ -50,7 +55,7 @@ def paired_findings(study: Comparison) -> Iterator[Phrase]:
         for names in pairs.rivals if pairs else ():
             share = facts.level_of(names)
             if pairs and (reason := pairs.why(names)):
-                yield phrase("finding.unpaired", share=share, reason=_REASONS[reason])
+                yield phrase("finding.unpaired", share=share, reason=REASONS[reason])
             elif pairs:
                 yield from _told_apart(study, pairs, names, share)
 
@@ -64,7 +69,7 @@ def _told_apart(
     for other in dict.fromkeys([*others[:1], *[each for each in others if each.is_apart][:1]]):
         gap, low, high = other.gap
         key = "finding.beats" if other.is_apart else "finding.not_separated"
-        sides = {"variant": labels[names[0]], "other": labels[other.variant]}
+        sides = {"variant": labels[names[0]], "rival": labels[other.variant]}
         yield phrase(key, **sides, share=share, gap=gap, low=low, high=high)
 
 
@@ -132,8 +137,10 @@ def _sensitivities(study: Comparison) -> Iterator[Phrase]:
     key, ranks = "finding.sensitivity_extremes", study.facts.ranked_parts
     if ranks is not None:
         first, parts = int((ranks["rank"] == 1).sum()), len(ranks)
-        key += "_apart" if first == 1 else "_shared"
-        if first == parts:
+        key = "finding.sensitivity_extremes_shared"
+        if first == 1:
+            key = "finding.sensitivity_extremes_apart"
+        elif first == parts:
             key = "finding.sensitivity_not_separated"
         ends |= {"first": first, "parts": parts}
     yield phrase(key, level=level, **ends)

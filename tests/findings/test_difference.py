@@ -162,7 +162,8 @@ def test_perplexities_are_compared_of_one_text_scored_in_one_way():
     changed = sr.diff(*studies)
     perplexities = [s for s in changed.sentences() if "perplexity" in s]
     assert perplexities == [
-        "Masked30 → Masked90: perplexity on some.txt rises from 12.50 to 1\u202f234.50."
+        "Masked30 → Masked90: perplexity on some.txt rises from 12.50 to 1\u202f234.50. It has no "
+        "interval: the scores are unpaired, because the study keeps no losses."
     ]
     for column, value in (("window", 128), ("dtype", "float16"), ("text_fingerprint", "b")):
         scored = studies[1].quality.assign(**{column: value})
@@ -172,7 +173,10 @@ def test_perplexities_are_compared_of_one_text_scored_in_one_way():
     again = studies[0].quality.assign(perplexity=[10.0, 12.6])
     same = sr.diff(studies[0], measurements.put_in(studies[0], quality=again))
     assert not same
-    assert same.sentences()[1:] == ["Masked30: perplexity on some.txt rises from 12.50 to 12.60."]
+    assert same.sentences()[1:] == [
+        "Masked30: perplexity on some.txt rises from 12.50 to 12.60. It has no interval: "
+        "the scores are unpaired, because the study keeps no losses."
+    ]
 
 
 def test_names_in_what_changed_are_those_for_people():

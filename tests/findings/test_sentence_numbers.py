@@ -31,7 +31,9 @@ from sparsity_report.findings.audit import audit
 from sparsity_report.findings.difference_findings import difference_findings, name_of
 from sparsity_report.findings.study_findings import study_findings
 from sparsity_report.phrases import Phrase
+from sparsity_report.study.derived.paired_scores import ranked_parts
 from sparsity_report.study.harness_samples import pack
+from sparsity_report.words.display_names import method_name
 from sparsity_report.words.languages import spoken
 from sparsity_report.words.sentences import say
 
@@ -693,6 +695,57 @@ def alone(study, _):
     }
 
 
+def alone_ranked(study, _):
+    ranks = ranked_parts(study.sensitivity)["rank"]
+    values = {"first": f"{(ranks == 1).sum()}", "parts": f"{len(ranks)}"}
+    return alone(study, _) | values
+
+
+def alone_of(*names):
+    return lambda study, said: {name: alone_ranked(study, said)[name] for name in names}
+
+
+def told_apart(study, _):
+    """The lower of two perplexities, and the interval of the gap by another way."""
+    _, one, other = study.quality.sort_values("nll").to_dict("records")
+    gaps = np.subtract(other["span_nll"], one["span_nll"]) / one["span"]
+    wide = np.concatenate([gaps, gaps])
+    block = round(math.sqrt(len(gaps)))
+    means = [wide[n : n + block].mean() for n in range(len(gaps))]
+    error = math.sqrt(np.var(means) * block / (len(gaps) - block))
+    # Of three comparisons this is the last but for one, or the last of those that are left.
+    ends = []
+    for comparisons in (1, 2, 3):
+        reach = error * stats.t.ppf(1 - 0.05 / comparisons / 2, len(gaps) // block - 1)
+        ends.append([one["perplexity"] * math.expm1(gaps.mean() + k * reach) for k in (0, -1, 1)])
+    return one, other, ends
+
+
+def separates(study, said):
+    one, other, ends = told_apart(study, said)
+    signed = "{:+.2f}" if "gap" not in said else "{:.2f}"
+    texts = [[signed.format(end) for end in each] for each in ends]
+    assert [said["low"], said["high"]] in [each[1:] for each in texts]
+    methods = study.variants.set_index("variant")["method"]
+    values = {"share": "50", "low": said["low"], "high": said["high"]}
+    if "gap" in said:
+        values["gap"] = texts[0][0]
+    sides = {"variant": one["variant"], "rival": other["variant"]}
+    return values | {key: method_name(methods[name]) for key, name in sides.items()}
+
+
+def between(study, _):
+    first, one, other = study.quality.sort_values("nll").to_dict("records")
+    methods = study.variants.set_index("variant")["method"]
+    scores = {"before": first, "low": one, "high": other}
+    names = {"best": one["variant"], "worst": other["variant"]}
+    return {
+        "share": "50",
+        **{key: f"{row['perplexity']:.1f}" for key, row in scores.items()},
+        **{key: method_name(methods[name]) for key, name in names.items()},
+    }
+
+
 def goes_with(study, said):
     frame = study.sensitivity
     structure = {
@@ -1044,6 +1097,12 @@ READERS = {
     "finding.continuation": continued,
     "finding.zero_shot_accuracy": seven_means,
     "finding.sensitivity_extremes": alone,
+    "finding.sensitivity_extremes_apart": alone,
+    "finding.sensitivity_extremes_shared": alone_of("level", "first", "parts", "worst", "most"),
+    "finding.sensitivity_not_separated": alone_of("level", "parts", "little", "most"),
+    "finding.beats": separates,
+    "finding.not_separated": separates,
+    "finding.unpaired": lambda *_: {"share": "50", "reason": wording("unpaired.losses")},
     "finding.sensitivity_correlation": goes_with,
     "runtimes.sparse_kernels": of_runtimes("sparse"),
     "runtimes.no_sparse_kernels": of_runtimes("sparse"),
@@ -1099,6 +1158,8 @@ READERS = {
     "verdict.other_layout": other_layout,
     "verdict.no_layout_saves": no_layout_saves,
     "verdict.perplexity_rises": perplexity_of,
+    "verdict.perplexity_of_two": between,
+    "verdict.perplexity_not_separated": between,
     "verdict.guessing_before": guessing,
     "verdict.removing": at_sparsity,
     "verdict.speed_up": timed(True),
@@ -1358,7 +1419,35 @@ def mostly(sparsity, weights):
     return sr.masked(sr.global_magnitude(weights, sparsity))
 
 
+def rivals(gap, noise, costs=(), keeps=True):
+    """Two prunings with losses whose difference has a mean and a noise, and costs of parts."""
+    weights = sr.load(Tiny(), name="rivals")
+    policies = {"A": sr.global_magnitude(weights, 0.5), "B": sr.layerwise_magnitude(weights, 0.5)}
+    masked = [sr.masked(pruning, name=name) for name, pruning in policies.items()]
+    study = sr.compare(sr.dense(weights), *masked)
+    draws = np.random.default_rng(0).normal(size=(3, 100))
+    sums = [
+        24 + 3 * draws[0] + 16 * mean + noise * each
+        for mean, each in zip((0.0, 0.3, 0.3 + gap), (0, *draws[1:]), strict=True)
+    ]
+    scores = measurements.quality([(0.0, 1.0), (0.5, 1.0), (0.5, 1.0)], ("Dense", "A", "B"))
+    scores = measurements.with_losses(scores, sums)
+    frames = {"quality": scores if keeps else scores.assign(span_nll=None)}
+    if costs:
+        more = np.random.default_rng(3).normal(size=(len(costs), 100))
+        kept = [tuple(16 * cost + each) for cost, each in zip(costs, more, strict=True)]
+        parts = measurements.sensitivity(len(costs))
+        frames["sensitivity"] = parts.assign(
+            scored=1600, span=16, span_increase=pd.Series(kept, dtype=object),
+            nll_increase=[sum(each) / 1600 for each in kept],
+        )  # fmt: skip
+    return measurements.put_in(study, **frames)
+
+
 STUDIES = {
+    "rivals apart": lambda: rivals(0.2, 0.2, costs=(0.1, 0.5, 0.2)),
+    "rivals not apart": lambda: rivals(0.001, 3.0, costs=(0.5, 0.5, 0.2)),
+    "unpaired rivals": lambda: rivals(0.2, 0.2, costs=(0.2, 0.2), keeps=False),
     "demo": lambda: study_of(sr.load(), zstd=True, context=128),
     "levels": lambda: sr.compare(
         sr.dense(sr.load()), *(mostly(s, sr.load()) for s in (0.7, 0.1, 0.5)), patterns=True

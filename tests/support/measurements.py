@@ -122,3 +122,36 @@ def seven(variant, model, less):
         for task, value in values.items()
     ]  # fmt: skip
     return frame("tasks", rows)
+
+
+def with_losses(frame, sums, **cells):
+    """Give scores the losses of spans of 16 tokens, and what follows from them.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+        From :func:`quality`.
+    sums : sequence of sequence of float
+        By row, nats per span.
+    """
+    spans = len(sums[0])
+    nll = [sum(each) / (16 * spans) for each in sums]
+    counts = tuple([4] * spans)
+    about = {
+        "scored": 16 * spans, "tokens": 16 * spans + 1, "span": 16, "top1": 0.25,
+        "tokens_fingerprint": "fedcba9876543210", "nll": nll,
+        "perplexity": [math.exp(each) for each in nll], "against": frame["variant"].iloc[0],
+        "kl": 0.125, "agreement": 0.25, "flips": 0.0,
+    }  # fmt: skip
+    cells = about | cells
+    lists = {
+        "span_nll": [tuple(each) for each in sums],
+        "span_hits": [counts] * len(sums), "span_agreed": [counts] * len(sums),
+        "span_kl": [tuple([2.0] * spans)] * len(sums),
+    }  # fmt: skip
+    lists["span_reverse_kl"] = lists["span_kl"]
+    frame = frame.assign(**{key: pd.Series([cell] * len(frame), dtype=object) if not isinstance(
+        cell, list) else cell for key, cell in cells.items()})  # fmt: skip
+    return typed(
+        "quality", frame.assign(**{k: pd.Series(v, dtype=object) for k, v in lists.items()})
+    )

@@ -355,9 +355,17 @@ class Facts:
                 scored_ones = [each for each in self.layouts_of(name) if each in by_variant]
                 alike |= dict.fromkeys(scored_ones, next(iter(scored_ones), name))
             rivals = [[alike.get(name, name) for name in names] for _, names in groups]
+            # Nothing is best of predictions worse than uniform guessing.
+            rivals = [names for names in rivals if not self._are_guessing(by_variant, names)]
             base = self.original or self.baseline
             known[key_of(records(scores)[0])] = paired(by_variant, rivals, alike, base)
         return known
+
+    def _are_guessing(self, scores: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> bool:
+        """Return true if uniform guessing among all tokens has no higher perplexity than any."""
+        tokens = self.vocabulary(names[0])
+        known = [scores[name]["perplexity"] for name in names if name in scores]
+        return tokens is not None and not any(score < tokens for score in known)
 
     def score_ends(self, variant: str, perplexity: float) -> tuple[float, float] | None:
         """Return the interval of a measured perplexity against dense as measured; None if unknown.
