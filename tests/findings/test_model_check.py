@@ -21,6 +21,7 @@ from sparsity_report.findings.rules.model_check import ModelCheck
 from sparsity_report.findings.rules.prunable_tensors import model_tensors
 from sparsity_report.findings.rules.rule_files import read_rule_file
 from sparsity_report.findings.rules.wanted_bounds import read_rules
+from sparsity_report.sparse.runtime_support import support
 from sparsity_report.weights.outline import read_outline
 
 F32 = gguf.GGMLQuantizationType.F32
@@ -375,10 +376,12 @@ def test_gguf(tmp_path):
 def test_runtimes(half, tmp_path):
     packing.packed_llama(tmp_path, "sparse-24")
     (violation,) = sr.check(tmp_path / "packed", runtime="vllm").violations
-    assert (violation.rule, violation.actual.values["layout"]) == ("runtime", "sparse-24-bitmask")
-    dense = sr.check(half, runtime="vllm")
-    assert dense
-    assert keys(dense) == ["check.runs_dense"]
+    cell = support("vllm", "sparse-24-bitmask")
+    assert (violation.rule, cell.verdict) == ("runtime", "refused")
+    assert cell.source in str(violation)
+    assert "sparse-24-bitmask of compressed-tensors, refused in vLLM" in str(violation)
+    (note,) = sr.check(half, runtime="vllm").notes
+    assert str(note).startswith("a dense checkpoint with zeros, runs as dense in vLLM")
     assert sr.check(DEMO, runtime="vllm").notes == ()
 
 

@@ -25,23 +25,9 @@ from sparsity_report.findings.rules.prunable_tensors import Tensor, model_tensor
 from sparsity_report.findings.rules.wanted_bounds import Bound, Rules, read_rules
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.sparse.cost import TRACE
-from sparsity_report.sparse.runtime_support import (
-    DENSE,
-    MISREAD,
-    REFUSED,
-    RUNTIMES,
-    SOME,
-    SPARSE,
-    UNKNOWN,
-    layouts_of,
-    support,
-)
+from sparsity_report.sparse.runtime_support import MISREAD, REFUSED, RUNTIMES, layouts_of, support
 from sparsity_report.weights.outline import Outline, read_outline
 
-_SUPPORT = {
-    SPARSE: "check.runs_sparse", DENSE: "check.runs_dense", SOME: "check.runs_some",
-    MISREAD: "check.misread", REFUSED: "check.refused", UNKNOWN: "check.support_unknown",
-}  # fmt: skip
 # Threads that count tensors: the smallest machines have two cores.
 _THREADS = 2
 
@@ -277,8 +263,12 @@ def _runtime_support(
     )
     for layout in layouts if runtime else ():
         cell, name = support(runtime, layout), RUNTIMES[runtime].name
-        facts = {"runtime": name, "layout": layout, "version": cell.version, "source": cell.source}
-        yield name, cell.verdict, phrase(_SUPPORT[cell.verdict], **facts, date=cell.looked_at)
+        words = {
+            "layout": phrase(f"runtime_layout.{layout}"),
+            "verdict": phrase(f"runtime_verdict.{cell.verdict}"),
+        }
+        looked_up = {"version": cell.version, "source": cell.source, "date": cell.looked_at}
+        yield name, cell.verdict, phrase("check.runtime", runtime=name, **words, **looked_up)
 
 
 def _revived(tensors: Sequence[Tensor], outline: Outline, parent: str) -> Iterator[Violation]:
