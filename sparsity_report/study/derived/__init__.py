@@ -8,6 +8,7 @@
 - `losses`: losses kept by span of scored tokens
 - `block_bootstrap`: intervals of means over spans, and Holm's correction
 - `paired_scores`: comparisons of scores by span, the best of them, and ranks of pruned parts
+- `paired_facts`: comparisons of all scores of a study
 - `zero_shot`: the seven zero-shot tasks
 - `paired_tasks`: task scores of two variants, document by document
 - `speedups`: speed-ups that exceed timing noise

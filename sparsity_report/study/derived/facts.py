@@ -32,9 +32,10 @@ from sparsity_report.study.derived.existing_zeros import (
 from sparsity_report.study.derived.heads_experts import Dead, Inner, Part, dead, inner, parts
 from sparsity_report.study.derived.heatmap_grid import Cell, Grid
 from sparsity_report.study.derived.layer_metrics import Spread, spread_of
-from sparsity_report.study.derived.paired_scores import Paired, paired, ranked_parts
+from sparsity_report.study.derived.paired_facts import paired_by_protocol, score_ends
+from sparsity_report.study.derived.paired_scores import Paired, ranked_parts
 from sparsity_report.study.derived.policy_names import EXISTING, methods, selection_rule
-from sparsity_report.study.derived.protocol_scores import Scored, by_protocol, key_of, scored
+from sparsity_report.study.derived.protocol_scores import Scored, key_of, scored
 from sparsity_report.study.derived.rounded_zeros import is_pruned
 from sparsity_report.study.derived.speedups import crossovers, reference, speeds
 from sparsity_report.study.frames import StudyFrames
@@ -328,10 +329,10 @@ class Facts:
         """
         levels = defaultdict[float, list[str]](list)
         for name in self.contenders:
-            levels[self._level(name)].append(name)
+            levels[self.level(name)].append(name)
         return max(levels.items(), key=lambda level: (len(level[1]), level[0]))
 
-    def _level(self, name: str) -> float:
+    def level(self, name: str) -> float:
         """Return the target of a pruning, or its share of zeros if that differs."""
         target = float(self.methods.set_index("variant")["sparsity"][name])
         share = self.total(name, "sparsity_prunable") or target
@@ -343,48 +344,15 @@ class Facts:
 
     @cached_property
     def _paired(self) -> dict[tuple[Any, ...], Paired]:
-        """Comparisons by protocol, see :func:`.paired_scores.paired`."""
-        known = {}
-        rows = self.methods[self.methods["variant"].isin(self.prunings)]
-        levels = rows["variant"].map(self._level)
-        groups = rows["variant"].groupby([rows["fingerprint"], levels], sort=False)
-        for scores in by_protocol(self.study.quality):
-            by_variant = {row["variant"]: row for row in reversed(records(scores))}
-            alike: dict[str, str] = {}
-            for name in self.prunings:
-                scored_ones = [each for each in self.layouts_of(name) if each in by_variant]
-                alike |= dict.fromkeys(scored_ones, next(iter(scored_ones), name))
-            rivals = [[alike.get(name, name) for name in names] for _, names in groups]
-            # Nothing is best of predictions worse than uniform guessing.
-            rivals = [names for names in rivals if not self._are_guessing(by_variant, names)]
-            base = self.original or self.baseline
-            known[key_of(records(scores)[0])] = paired(by_variant, rivals, alike, base)
-        return known
-
-    def _are_guessing(self, scores: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> bool:
-        """Return true if uniform guessing among all tokens has no higher perplexity than any."""
-        tokens = self.vocabulary(names[0])
-        known = [scores[name]["perplexity"] for name in names if name in scores]
-        return tokens is not None and not any(score < tokens for score in known)
+        return paired_by_protocol(self)
 
     def score_ends(self, variant: str, perplexity: float) -> tuple[float, float] | None:
-        """Return the interval of a measured perplexity against dense as measured; None if unknown.
-
-        It is the perplexity of dense times the ends of the ratio.
-        """
-        if (frame := self.study.quality) is None:
-            return None
-        rows = frame[frame["variant"].eq(variant) & frame["perplexity"].eq(perplexity)]
-        pairs = [known for row in records(rows) if (known := self.paired(row))]
-        contrast = pairs[0].from_dense(variant) if pairs else None
-        if contrast is None:
-            return None
-        _, low, high = contrast.ratio
-        return low * contrast.base, high * contrast.base
+        """Return the interval of a perplexity, see :func:`.paired_facts.score_ends`."""
+        return score_ends(self, variant, perplexity)
 
     def level_of(self, names: Sequence[str]) -> float:
         """Return the sparsity of rivals, see :attr:`.paired_scores.Paired.rivals`."""
-        return self._level(self._first_alike.get(names[0], names[0]))
+        return self.level(self._first_alike.get(names[0], names[0]))
 
     @cached_property
     def ranked_parts(self) -> pd.DataFrame | None:
