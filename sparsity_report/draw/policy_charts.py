@@ -12,6 +12,7 @@ from sparsity_report.draw import marks, theme
 from sparsity_report.draw.marks import Rows
 from sparsity_report.draw.theme import NARROW, TEXT_WIDTH
 from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.derived.paired_facts import score_ends
 from sparsity_report.study.derived.policy_names import any_level
 from sparsity_report.study.derived.protocol_scores import ANY_TOKENIZER, by_protocol
 from sparsity_report.study.layers import records
@@ -137,7 +138,7 @@ def _points(study: Comparison, figure: Figure, rows: Rows) -> Rows:
             "form": "triangle-up" if is_beyond else "circle",
         }  # fmt: skip
         if figure is _PERPLEXITY and not is_beyond and known(value):
-            ends = study.facts.score_ends(variant, value)
+            ends = score_ends(study.facts, variant, value)
             point |= {} if ends is None else dict(zip(("low", "high"), ends, strict=True))
         points.append(point)
     return points

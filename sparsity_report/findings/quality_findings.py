@@ -10,7 +10,8 @@ from sparsity_report.findings.verdict import labels_of
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.layer_metrics import sensitivity_correlation
-from sparsity_report.study.derived.paired_scores import Paired
+from sparsity_report.study.derived.paired_facts import level_of
+from sparsity_report.study.derived.paired_scores import Paired, ranked_parts
 from sparsity_report.study.derived.paired_tasks import winners
 from sparsity_report.study.derived.protocol_scores import by_protocol
 from sparsity_report.study.derived.zero_shot import SEVEN, seven_tasks
@@ -53,7 +54,7 @@ def paired_findings(study: Comparison) -> Iterator[Phrase]:
         row = records(scores)[0]
         pairs = facts.paired(row)
         for names in pairs.rivals if pairs else ():
-            share = facts.level_of(names)
+            share = level_of(facts, names)
             if pairs and (reason := pairs.why(names)):
                 yield phrase("finding.unpaired", share=share, reason=REASONS[reason])
             elif pairs:
@@ -134,7 +135,7 @@ def _sensitivities(study: Comparison) -> Iterator[Phrase]:
     }
     ends |= {"most": worst["nll_increase"], "little": least["nll_increase"]}
     level = float(round(frame["sparsity"].iloc[0], 4))
-    key, ranks = "finding.sensitivity_extremes", study.facts.ranked_parts
+    key, ranks = "finding.sensitivity_extremes", ranked_parts(frame)
     if ranks is not None:
         first, parts = int((ranks["rank"] == 1).sum()), len(ranks)
         key = "finding.sensitivity_extremes_shared"

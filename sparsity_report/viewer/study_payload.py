@@ -19,6 +19,7 @@ from sparsity_report.study.derived import layer_metrics
 from sparsity_report.study.derived.heatmap_grid import Grid
 from sparsity_report.study.derived.histograms import module_magnitudes
 from sparsity_report.study.derived.layer_metrics import LayerFigure
+from sparsity_report.study.derived.paired_facts import score_ends
 from sparsity_report.study.derived.policy_names import (
     GLOBAL,
     LAYERWISE,
@@ -508,7 +509,7 @@ def _measured(study: Comparison, positions: Mapping[str, int]) -> dict[str, Any]
                     "variants": [positions[name] for name in point.variants],
                     "bytes": point.place.bytes,
                     "value": point.value,
-                    "ends": study.facts.score_ends(point.variants[0], point.value),
+                    "ends": score_ends(study.facts, point.variants[0], point.value),
                     "text": score_text(tradeoff, point, study.facts.vocabulary(point.variants[0])),
                     "level": point.place.sparsity if point.place.source == first else None,
                     "policies": [

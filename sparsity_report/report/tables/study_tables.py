@@ -14,6 +14,7 @@ from sparsity_report.report.tables.table_model import Body, Cell, Column, Row, T
 from sparsity_report.sparse.shares import zero_shares
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.heads_experts import Part
+from sparsity_report.study.derived.paired_scores import ranked_parts
 from sparsity_report.study.derived.protocol_scores import PROTOCOL
 from sparsity_report.study.layers import records
 from sparsity_report.study.zstd_sizes import LEVEL
@@ -316,7 +317,7 @@ def sensitivity(study: Comparison) -> Table | None:
         return None
     keys = "part weight_total sparsity perplexity nll_increase top1_drop global_sparsity"
     caption = say("caption.sensitivity")
-    if (ranks := study.facts.ranked_parts) is not None:
+    if (ranks := ranked_parts(frame)) is not None:
         frame = frame.assign(**{str(name): ranks[name].to_numpy() for name in ranks})
         keys = keys.replace("nll_increase", "nll_increase increase_low increase_high rank")
         caption += " " + say("caption.sensitivity_ranks")

@@ -32,8 +32,8 @@ from sparsity_report.study.derived.existing_zeros import (
 from sparsity_report.study.derived.heads_experts import Dead, Inner, Part, dead, inner, parts
 from sparsity_report.study.derived.heatmap_grid import Cell, Grid
 from sparsity_report.study.derived.layer_metrics import Spread, spread_of
-from sparsity_report.study.derived.paired_facts import paired_by_protocol, score_ends
-from sparsity_report.study.derived.paired_scores import Paired, ranked_parts
+from sparsity_report.study.derived.paired_facts import level, paired_by_protocol
+from sparsity_report.study.derived.paired_scores import Paired
 from sparsity_report.study.derived.policy_names import EXISTING, methods, selection_rule
 from sparsity_report.study.derived.protocol_scores import Scored, key_of, scored
 from sparsity_report.study.derived.rounded_zeros import is_pruned
@@ -44,8 +44,6 @@ from sparsity_report.study.levels.levels import dense_sizes, selected, variant_s
 from sparsity_report.study.schema import FILES, TABLES
 from sparsity_report.study.storage_layouts import layout_curve, layout_ends
 
-# Largest distance of zeros from a target that is reached.
-_NEAR = 0.005
 # Layouts of the curve of bytes against sparsity.
 CURVE_LAYOUTS = ("dense", "csr_int32", "csr_int64", "bitmask")
 
@@ -329,14 +327,8 @@ class Facts:
         """
         levels = defaultdict[float, list[str]](list)
         for name in self.contenders:
-            levels[self.level(name)].append(name)
+            levels[level(self, name)].append(name)
         return max(levels.items(), key=lambda level: (len(level[1]), level[0]))
-
-    def level(self, name: str) -> float:
-        """Return the target of a pruning, or its share of zeros if that differs."""
-        target = float(self.methods.set_index("variant")["sparsity"][name])
-        share = self.total(name, "sparsity_prunable") or target
-        return round(target if abs(share - target) <= _NEAR else share, 3)
 
     def paired(self, score: Scored | Mapping[str, Any]) -> Paired | None:
         """Return the comparisons of the scores by a score's text and protocol."""
@@ -345,20 +337,6 @@ class Facts:
     @cached_property
     def _paired(self) -> dict[tuple[Any, ...], Paired]:
         return paired_by_protocol(self)
-
-    def score_ends(self, variant: str, perplexity: float) -> tuple[float, float] | None:
-        """Return the interval of a perplexity, see :func:`.paired_facts.score_ends`."""
-        return score_ends(self, variant, perplexity)
-
-    def level_of(self, names: Sequence[str]) -> float:
-        """Return the sparsity of rivals, see :attr:`.paired_scores.Paired.rivals`."""
-        return self.level(self._first_alike.get(names[0], names[0]))
-
-    @cached_property
-    def ranked_parts(self) -> pd.DataFrame | None:
-        """Intervals and ranks of ``study.sensitivity``, see :func:`.paired_scores.ranked_parts`."""
-        frame = self.study.sensitivity
-        return None if frame is None or frame.empty else ranked_parts(frame)
 
     def as_csr(self, variant: str, column: str) -> float | None:
         """Return a figure of the CSR variant with the zeros of a pruning; None without one."""

@@ -6,12 +6,28 @@ from sparsity_report.study.derived.paired_scores import Paired, paired
 from sparsity_report.study.derived.protocol_scores import by_protocol, key_of
 from sparsity_report.study.layers import records
 
+# Largest distance of zeros from a target that is reached.
+_NEAR = 0.005
+
+
+def level(facts: Any, name: str) -> float:
+    """Return the target of a pruning, or its share of zeros if that differs."""
+    target = float(facts.methods.set_index("variant")["sparsity"][name])
+    share = facts.total(name, "sparsity_prunable") or target
+    return round(target if abs(share - target) <= _NEAR else share, 3)
+
+
+def level_of(facts: Any, names: list[str]) -> float:
+    """Return the sparsity of rivals, see :attr:`.paired_scores.Paired.rivals`."""
+    alike = facts.layouts_of(names[0])
+    return level(facts, next(name for name in facts.prunings if name in alike))
+
 
 def paired_by_protocol(facts: Any) -> dict[tuple[Any, ...], Paired]:
     """Return comparisons by text and protocol, see :func:`.paired_scores.paired`."""
     known = {}
     rows = facts.methods[facts.methods["variant"].isin(facts.prunings)]
-    levels = rows["variant"].map(facts.level)
+    levels = rows["variant"].map(lambda name: level(facts, name))
     groups = rows["variant"].groupby([rows["fingerprint"], levels], sort=False)
     for scores in by_protocol(facts.study.quality):
         by_variant = {row["variant"]: row for row in reversed(records(scores))}
