@@ -124,8 +124,7 @@ class Facts:
     @property
     def _existing(self) -> list[str]:
         """The variants whose pruning is the zeros of the opened model."""
-        variants = self.study.variants
-        return list(variants.loc[variants["method"] == EXISTING, "variant"])
+        return [row["variant"] for row in records(self.study.variants) if row["method"] == EXISTING]
 
     @cached_property
     def already_pruned(self) -> dict[str, tuple[str, ...]]:
@@ -183,8 +182,7 @@ class Facts:
     @cached_property
     def csr_variants(self) -> list[str]:
         """The CSR variants other than the baseline."""
-        sparse = (name for name, layout in self.layouts.items() if layout == "csr")
-        return [name for name in sparse if name != self.baseline]
+        return [n for n, layout in self.layouts.items() if layout == "csr" and n != self.baseline]
 
     def is_of_first(self, variant: str) -> bool:
         """Return whether a variant is of the same model as the first one."""
