@@ -20,7 +20,7 @@ from sparsity_report.untrusted.display_text import clip
 
 # Characters of a prompt and of its continuation that are shown.
 _CHARACTERS = 200
-#: Why scores are not compared span by span, see :func:`.losses.why_unpaired`.
+#: Reasons against a comparison of scores span by span, see :func:`.losses.why_unpaired`.
 REASONS = {
     "losses": phrase("unpaired.losses"),
     "text": phrase("unpaired.text"),

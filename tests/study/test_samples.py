@@ -9,8 +9,10 @@ from pathlib import Path
 import harnesses
 import numpy as np
 import pandas as pd
+import pyarrow
 import pytest
 import saved
+from pyarrow import parquet
 from scipy import stats
 
 import sparsity_report as sr
@@ -243,10 +245,7 @@ def lighteval(folder, rows, suffix="jsonl"):
     logged.mkdir(parents=True)
     file = logged / f"details_{task}_{DATE}.{suffix}"
     if suffix == "parquet":
-        arrow = pytest.importorskip("pyarrow")
-        from pyarrow import parquet
-
-        parquet.write_table(arrow.Table.from_pylist(details(rows)), file)
+        parquet.write_table(pyarrow.Table.from_pylist(details(rows)), file)
     else:
         file.write_text("".join(json.dumps(row) + "\n" for row in details(rows)))
     return folder

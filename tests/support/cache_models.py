@@ -1,6 +1,6 @@
 """Model types whose caches follow from their configuration, held against transformers.
 
-Run as a program, it writes ``templates/cache_models.json``: for each model type other names and
+Run as a program, it writes ``cache_models.json``: for each model type other names and
 defaults of settings, and the repeating pattern of its layers. A type gets an entry only if the
 figures of :mod:`sparsity_report.weights.anatomy.cache_geometry` equal the bytes that transformers
 allocates, for every probe: the default configuration and changed ones, completed and bare.
@@ -22,8 +22,7 @@ from transformers.utils import logging
 
 from sparsity_report.weights.anatomy import cache_geometry as geometry
 
-ROOT = Path(__file__).parents[2]
-FILE = ROOT / "templates/cache_models.json"
+FILE = Path(geometry.__file__).with_name("cache_models.json")
 CONTEXT, BATCH = 40, 2
 _MAPPINGS = {
     "AutoModelForSeq2SeqLM": "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES",

@@ -12,8 +12,8 @@ def bits_per_prunable_weight(entropy: pd.DataFrame | None, variant: str) -> dict
     """
     if entropy is None:
         return None
-    own = entropy[entropy["variant"] == variant]
-    sums = own[["weight_total", *CodeBits._fields]].sum(skipna=False)
+    layers = entropy[entropy["variant"] == variant]
+    sums = layers[["weight_total", *CodeBits._fields]].sum(skipna=False)
     if sums.isna().any() or not sums["weight_total"]:
         return None
     bits = {key: float(sums[key] / sums["weight_total"]) for key in CodeBits._fields}

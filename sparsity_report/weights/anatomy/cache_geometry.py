@@ -2,8 +2,7 @@
 
 Everything follows from a configuration or from the metadata of a GGUF file, without torch. A model
 type is known if its rules were held against the caches that transformers allocates, see
-``templates/cache_models.json``, which `tests/support/cache_models.py` writes. Any other type is
-unknown.
+``cache_models.json``, which `tests/support/cache_models.py` writes. Any other type is unknown.
 
 Layouts are those of the dynamic cache of transformers. A layer with a sliding window or chunks of n
 positions keeps the last n − 1. Latent attention (DeepSeek) keeps the compressed keys and values and
@@ -19,9 +18,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
-from sparsity_report.files.package_data import shipped
 from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import check_integer
 
@@ -152,8 +151,8 @@ def cache_geometry(config: Mapping[str, Any]) -> CacheGeometry:
 def gguf_cache(metadata: Mapping[str, Any]) -> CacheGeometry:
     """Return the cache of the model of a GGUF file, as the model type of the same name has it."""
     architecture = metadata.get("general.architecture", "")
-    own = {k: v for k, v in metadata.items() if k.startswith(f"{architecture}.")}
-    limit = own.get(f"{architecture}.context_length")
+    sizes = {k: v for k, v in metadata.items() if k.startswith(f"{architecture}.")}
+    limit = sizes.get(f"{architecture}.context_length")
     keys = {
         "num_hidden_layers": "block_count",
         "num_attention_heads": "attention.head_count",
@@ -162,9 +161,9 @@ def gguf_cache(metadata: Mapping[str, Any]) -> CacheGeometry:
         "head_dim": "attention.key_length",
         "v_head_dim": "attention.value_length",
     }
-    config = {name: own.get(f"{architecture}.{key}") for name, key in keys.items()}
+    config = {name: sizes.get(f"{architecture}.{key}") for name, key in keys.items()}
     geometry = cache_geometry({"model_type": architecture, "dtype": "float16", **config})
-    if any(value and _UNUSUAL.search(key) for key, value in own.items()):
+    if any(value and _UNUSUAL.search(key) for key, value in sizes.items()):
         geometry = CacheGeometry(None, "float16", reason="gguf")
     return CacheGeometry(geometry.entries, "float16", limit, geometry.reason)
 
@@ -209,8 +208,8 @@ def _computed(config: Any) -> dict[str, Any]:
 
 @lru_cache(maxsize=1)
 def _models() -> Mapping[str, Any]:
-    folder = next(each for each in shipped("templates") if each.is_dir())
-    models: Mapping[str, Any] = json.loads((folder / "cache_models.json").read_text("utf-8"))
+    text = Path(__file__).with_name("cache_models.json").read_text(encoding="utf-8")
+    models: Mapping[str, Any] = json.loads(text)
     return models
 
 
