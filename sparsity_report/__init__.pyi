@@ -25,6 +25,7 @@ from .measure.distance import distance as distance
 from .measure.latency import crossover as crossover
 from .measure.latency import measure_latency as measure_latency
 from .measure.perplexity import perplexity as perplexity
+from .measure.reproduce import reproduce as reproduce
 from .measure.sensitivity import sensitivity as sensitivity
 from .measure.wanda import owl as owl
 from .measure.wanda import wanda as wanda
@@ -48,6 +49,7 @@ from .study.model_distance import Distance as Distance
 from .study.pairs.checkpoints import compare_checkpoints as compare_checkpoints
 from .study.pairs.pair import Pair as Pair
 from .study.patterns import weight_patterns as weight_patterns
+from .study.published_scores import Reproduction as Reproduction
 from .study.variants import Variant as Variant
 from .study.variants import analyze_layers as analyze_layers
 from .study.variants import csr as csr

@@ -19,15 +19,17 @@ if TYPE_CHECKING:
     from sparsity_report.study.comparison import Comparison
     from sparsity_report.study.model_distance import Distance
     from sparsity_report.study.pairs.pair import Pair
+    from sparsity_report.study.published_scores import Reproduction
 
 
-def summarize(study: Comparison | Pair | Difference | Distance) -> list[str]:
+def summarize(study: Comparison | Pair | Difference | Distance | Reproduction) -> list[str]:
     """Return the findings about a study or a pair as sentences, most important first.
 
     Parameters
     ----------
-    study : Comparison, Pair, Difference or Distance
-        The study, the pair, the difference of two studies or the distance of two models.
+    study : Comparison, Pair, Difference, Distance or Reproduction
+        The study, the pair, the difference of two studies, the distance of two models or the
+        comparison with a paper.
 
     Returns
     -------
@@ -46,10 +48,14 @@ def summarize(study: Comparison | Pair | Difference | Distance) -> list[str]:
     from sparsity_report.findings.difference_findings import difference_findings
     from sparsity_report.findings.distance_findings import distance_findings
     from sparsity_report.findings.pair_findings import pair_findings
+    from sparsity_report.findings.reproduction_findings import reproduction_findings
     from sparsity_report.findings.study_findings import study_findings
     from sparsity_report.study.model_distance import Distance
     from sparsity_report.study.pairs.pair import Pair
+    from sparsity_report.study.published_scores import Reproduction
 
+    if isinstance(study, Reproduction):
+        return [*map(str, reproduction_findings(study))]
     if isinstance(study, Distance):
         return [*map(str, distance_findings(study))]
     if isinstance(study, Pair):

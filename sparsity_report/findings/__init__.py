@@ -2,7 +2,8 @@
 
 Findings hold raw values; ``words`` renders them. Entry points are ``study_findings(study)``,
 ``pair_findings(pair)``, ``difference_findings(difference)``, ``distance_findings(distance)``,
-``verdict(study)`` and ``audit(study)``. Figures come from ``study.facts`` and the frames.
+``reproduction_findings(reproduction)``, ``verdict(study)`` and ``audit(study)``. Figures come from
+``study.facts`` and the frames.
 
 - ``study_findings``: findings about a study, and the conventions behind its numbers; from
   ``already_pruned`` (zeros of models as opened), ``storage_findings`` (bytes and layouts),
@@ -14,6 +15,7 @@ Findings hold raw values; ``words`` renders them. Entry points are ``study_findi
 - ``difference``: the difference of two studies as data: facts, zeros of layers, measurements
 - ``difference_findings``: findings about that difference
 - ``distance_findings``: divergence and agreement of the predictions of two models
+- ``reproduction_findings``: published perplexities that measured ones reproduce
 - `rules`: rules for a checkpoint, their violations, and notes about its deployment
 - ``model_counts``: counts of a model from its headers; ``model_zeros``: those of its values;
   ``model_claims``: differences from what it says of itself; ``model_memory``: bytes to serve it

@@ -1,0 +1,120 @@
+"""Reproduction of published perplexities, from a study or by pruning and scoring a model."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from sparsity_report.deferred import nn
+from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.published_scores import (
+    DENSE,
+    PublishedScore,
+    Reproduction,
+    compare_published,
+    compare_study,
+    published_table,
+)
+from sparsity_report.study.variants import dense, masked
+from sparsity_report.weights.loading import load
+from sparsity_report.weights.weights import Weights
+
+if TYPE_CHECKING:
+    from sparsity_report.counting.progress import Progress
+    from sparsity_report.counting.pruning import Pruning
+    from sparsity_report.measure.calibration import Calibration
+    from sparsity_report.measure.texts import Text
+
+
+def reproduce(
+    paper: str,
+    model: Comparison | Weights | str | os.PathLike[str] | nn.Module,
+    *,
+    published_model: str | None = None,
+    text: Text | None = None,
+    calibration: Text | Calibration | None = None,
+    progress: Progress | None = None,
+) -> Reproduction:
+    """Compare published perplexities of a model with measured ones.
+
+    A study is compared by the scores in ``study.quality`` that have the paper's protocol. A model
+    is scored by that protocol: dense, and pruned by each of the paper's methods that runs here.
+    Methods such as SparseGPT do not, and Wanda and OWL only with `calibration`.
+
+    The dense row decides: unless it reproduces, the model, its text or its number type is another
+    one, and the other rows cannot be compared. A row reproduces if it differs by at most the
+    rounding of the printed digits and 0.5 % for dense, 2.5 % for pruned models. Number types and
+    tokenizers move a dense perplexity by 0.1 %, other calibration data a pruned one by 2.3 %.
+
+    Parameters
+    ----------
+    paper : {"sparsegpt", "wanda", "owl", "llm-pruner"}
+        The paper.
+    model : Comparison, Weights, path, Hub id or nn.Module
+        A study, or a model to prune and score.
+    published_model : str, optional
+        Hub id of the model in the paper, if the model has another name.
+    text : str, pathlib.Path, iterable of str, dataset or 1-d tensor of token ids, optional
+        The data set of the protocol, see :func:`perplexity`. Not used for a study. A module in
+        memory, which has no tokenizer, needs token ids.
+    calibration : Calibration or text, optional
+        Text for Wanda and OWL, or the result of :func:`calibrate`. The papers use 128 windows of
+        C4, as long as the model accepts.
+    progress : callable, optional
+        Called with work done, work in total and a name.
+
+    Returns
+    -------
+    Reproduction
+        ``rows`` has a verdict for each published figure.
+
+    Raises
+    ------
+    SparsityReportError
+        The paper or the model is not in the table, the study has no score by the paper's protocol,
+        or the model cannot be scored, see :func:`perplexity`.
+
+    Examples
+    --------
+    >>> import sparsity_report as sr
+    >>> sr.reproduce("wanda", sr.load())
+    Traceback (most recent call last):
+    ...
+    sparsity_report.errors.SparsityReportError: demo: not one model with perplexities of wanda, ...
+    """
+    if isinstance(model, Comparison):
+        return compare_study(paper, model, published_model)
+    from sparsity_report.measure.perplexity import perplexity
+    from sparsity_report.measure.wanda import calibrated
+
+    weights = model if isinstance(model, Weights) else load(model)
+    _, table = published_table(paper, published_model or weights.name)
+    if calibration is not None:
+        calibration = calibrated(weights, calibration, progress, {})
+    prunings = {
+        score.label: _prune(weights, score, calibration, progress)
+        for score in table.rows
+        if score.policy not in {None, DENSE} and (calibration or "wanda" not in str(score.policy))
+    }
+    variants = [dense(weights), *(masked(p, name=label) for label, p in prunings.items())]
+    quality = perplexity(variants, text, protocol=table.protocol, progress=progress)
+    texts = {label: p.basis.name if p.basis else None for label, p in prunings.items()}
+    return compare_published(weights.name, table, quality, texts)
+
+
+def _prune(
+    weights: Weights, score: PublishedScore, calibration: Any, progress: Progress | None
+) -> Pruning:
+    """Prune a model by the method of a published perplexity."""
+    from sparsity_report.counting.policies import layerwise_magnitude, n_m
+    from sparsity_report.measure.wanda import wanda
+
+    rule, _, detail = str(score.policy).partition(", ")
+    if rule == "layerwise_magnitude":
+        return layerwise_magnitude(weights, score.sparsity, progress=progress)
+    if rule != "wanda_one_pass":
+        return n_m(weights, *map(int, rule.split(":")), progress=progress)
+    if ":" in detail:
+        kept, group = map(int, detail.split(":"))
+        return wanda(weights, None, calibration, n_m=(kept, group), progress=progress)
+    return wanda(weights, score.sparsity, calibration, allocation=detail or None, progress=progress)
