@@ -16,7 +16,6 @@ from sparsity_report.study.published_scores import (
     published_table,
 )
 from sparsity_report.study.variants import dense, masked
-from sparsity_report.weights.loading import load
 from sparsity_report.weights.weights import Weights
 
 if TYPE_CHECKING:
@@ -87,7 +86,8 @@ def reproduce(
     from sparsity_report.measure.perplexity import perplexity
     from sparsity_report.measure.wanda import calibrated
 
-    weights = model if isinstance(model, Weights) else load(model)
+    first = dense(model)
+    weights = first.weights
     _, table = published_table(paper, published_model or weights.name)
     if calibration is not None:
         calibration = calibrated(weights, calibration, progress, {})
@@ -96,7 +96,7 @@ def reproduce(
         for score in table.rows
         if score.policy not in {None, DENSE} and (calibration or "wanda" not in str(score.policy))
     }
-    variants = [dense(weights), *(masked(p, name=label) for label, p in prunings.items())]
+    variants = [first, *(masked(p, name=label) for label, p in prunings.items())]
     quality = perplexity(variants, text, protocol=table.protocol, progress=progress)
     texts = {label: p.basis.name if p.basis else None for label, p in prunings.items()}
     return compare_published(weights.name, table, quality, texts)
