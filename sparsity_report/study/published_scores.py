@@ -237,10 +237,13 @@ def compare_study(paper: str, study: Comparison, published_model: str | None) ->
         raise SparsityReportError(
             "the study has no perplexities to compare; add them with study.with_measured(quality=…)"
         )
-    models = [*map(str, study.quality["model"].dropna().unique())]
+    # Scores of older files name no model.
+    variants = study.variants.set_index("variant")
+    named = study.quality["model"].fillna(study.quality["variant"].map(variants["model"]))
+    models = [*map(str, named.dropna().unique())]
     if published_model is not None and len(models) == 1:
         model, (_, table) = models[0], published_table(paper, published_model)
     else:
         model, table = published_table(paper, *models)
-    texts = dict(zip(study.variants["variant"], study.variants["basis"], strict=True))
-    return compare_published(model, table, study.quality, texts)
+    texts = dict(zip(variants.index, variants["basis"], strict=True))
+    return compare_published(model, table, study.quality.assign(model=named), texts)
