@@ -451,16 +451,17 @@ def hero_grid(study, w):
 
 
 def memory_grid(study, w):
-    """Weights as dense and in the smallest layout, and keys and values of 4 layers of 128."""
+    """Weights as they run and in the smallest layout, and keys and values of 4 layers of 128."""
     parts = ("weight_memory", "kv_cache_memory", "memory")
     heads = [w.say(f"column.{key}") for key in ("variant", "layout", *parts)]
     grid, cache = [list(map(capital, heads))], 2 * 4 * 128 * 256 * 4
     frame = study.storage[study.storage["scope"] == "model"]
-    for variant in study.variants["variant"]:
+    for variant, stored in study.variants[["variant", "layout"]].itertuples(index=False):
         own = {row["layout"]: row for row in rows(frame[frame["variant"] == variant])}
+        running = "csr_int32" if stored == "csr" else "dense"
         known = [k for k in own if own[k]["lossless"] and k not in {"zstd", "ideal"}]
         smallest = min(known, key=lambda k: own[k]["bytes"])
-        for layout in dict.fromkeys(["dense", smallest]):
+        for layout in dict.fromkeys([running, smallest]):
             size = own[layout]["bytes"]
             sizes = [w.scaled(each, "B") for each in (size, cache, size + cache)]
             grid.append([variant, w.say(f"layout.{layout}"), *sizes])

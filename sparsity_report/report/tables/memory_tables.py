@@ -16,10 +16,12 @@ _BYTES = cells.scaled("B")
 
 
 def memory(study: Comparison) -> Table:
-    """Return the bytes to serve each variant as its file, as dense and in its smallest layout."""
-    frame = study.memory()
-    smallest = frame["variant"].map(lambda name: study.facts.smallest_layout(name, "model"))
-    frame = frame[frame["layout"].isin(["file", "dense"]) | frame["layout"].eq(smallest)]
+    """Return the bytes to serve each variant as its file, as it runs and in its smallest layout."""
+    frame, facts = study.memory(), study.facts
+    smallest = frame["variant"].map(lambda name: facts.smallest_layout(name, "model"))
+    running = frame["variant"].map(lambda name: facts.total(name, "stored_bytes"))
+    is_running = frame["layout"].str.match("dense|csr") & frame["weight_memory"].eq(running)
+    frame = frame[frame["layout"].eq("file") | is_running | frame["layout"].eq(smallest)]
     parts = ["weight_memory", "kv_cache_memory", "state_memory", "memory"]
     if not frame["state_memory"].fillna(0).any():
         parts.remove("state_memory")
