@@ -52,7 +52,7 @@ def studied(compared: Compared, analysis: Analysis) -> tuple[Comparison, bool]:
     asked: list[tuple[str, bool, Callable[[Compared, Analysis], pd.DataFrame]]] = [
         ("quality", analysis.perplexity, _quality),
         ("sensitivity", analysis.sensitivity is not None, _sensitivity),
-        ("continuations", analysis.prompt is not None, _continuations),
+        ("continuations", bool(analysis.prompt), _continuations),
     ]
     refused = False
     for name, is_asked, measure in asked:
@@ -104,8 +104,10 @@ def _sensitivity(compared: Compared, analysis: Analysis) -> pd.DataFrame:
 
 
 def _continuations(compared: Compared, analysis: Analysis) -> pd.DataFrame:
-    """Continue a prompt with the variants."""
+    """Continue the prompts with the variants."""
     import sparsity_report as sr
 
     with bar("writing", unit="token") as progress:
-        return sr.continuations(compared.variants, analysis.prompt or "", progress=progress)
+        return sr.continuations(
+            compared.variants, analysis.prompt, seeds=analysis.seeds, progress=progress
+        )

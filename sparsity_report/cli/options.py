@@ -194,8 +194,11 @@ class Analysis:
     )
     text: str | None = option(None, MEASUREMENTS, _TEXT, metavar="TEXT")
     protocol: str | None = option(None, MEASUREMENTS, _PROTOCOL, metavar="NAME")
-    prompt: str | None = option(
-        None, MEASUREMENTS, "Prompt for a continuation of 40 tokens.", metavar="TEXT"
+    prompt: list[str] = option(
+        [], MEASUREMENTS, "Prompt for a continuation of 40 tokens.", metavar="TEXT"
+    )
+    seeds: int = option(
+        0, MEASUREMENTS, "Sampled continuations besides the greedy one.", min=0, metavar="N"
     )
     workers: int = option(0, READING, _WORKERS, min=0, metavar="N")
     cache: Path | None = option(None, READING, "Cache folder for counts.", metavar="FOLDER")

@@ -95,7 +95,7 @@ def _check(analysis: Analysis, choice: Choice, grid: Grid, models: int) -> None:
     runs = None
     if grid.calibrates:
         runs = "the policies wanda and owl, which run it on a text"
-    if analysis.latency or scored or analysis.prompt is not None:
+    if analysis.latency or scored or analysis.prompt:
         runs = "--latency, --perplexity, --sensitivity and --prompt"
     if analysis.stream and runs:
         raise SparsityReportError(
@@ -105,6 +105,8 @@ def _check(analysis: Analysis, choice: Choice, grid: Grid, models: int) -> None:
         raise SparsityReportError(
             "--calibration has no effect; add --policy wanda or owl, or leave it out"
         )
+    if analysis.seeds and not analysis.prompt:
+        raise SparsityReportError("--seeds has no effect; add --prompt, or leave it out")
     if analysis.cache_verify and analysis.cache is None:
         raise SparsityReportError("--cache-verify has no folder; add --cache")
     if analysis.protocol is not None and not scored:

@@ -218,7 +218,7 @@ def limit_of(model: nn.Module) -> int | None:
     return limit if isinstance(limit, int) and limit > 0 else None
 
 
-def check_range(option: str, number: int, first: int, last: int, limit: str) -> None:
+def check_range(option: str, number: float, first: float, last: float, limit: str) -> None:
     """Refuse a number that is out of range; `limit` describes the last one."""
     if not first <= number <= last:
         raise SparsityReportError(f"{option}={number} is out of range; use {first} to {limit}")

@@ -44,6 +44,7 @@ _Measured = Sequence[Callable[[Comparison], Table | None]]
 _Sentences = Mapping[str, Sequence[str]]
 _QUALITY: _Measured = (
     study_tables.sensitivity,
+    study_tables.writing,
     study_tables.continuations,
     task_tables.zero_shot,
     method_tables.task_grid,
@@ -216,6 +217,7 @@ def _speed(study: Comparison, medium: Medium, sentences: _Sentences) -> Iterator
 def _quality(study: Comparison, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
     if medium.is_kit:
         yield from _kit_figures(study, "quality", "sensitivity")
+        yield study_tables.writing(study)
         yield study_tables.continuations(study)
         if scores := task_tables.zero_shot(study):
             yield from _numbered(scores.turned(head("task")).parts(_SCORED, scores.caption))

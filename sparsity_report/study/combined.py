@@ -21,7 +21,7 @@ _KEYS = {
     "patterns": ["variant", "module_name", "parameter", "expert"],
     "entropy": ["variant", "module_name"],
     "cache": ["variant", "cached", "cached_values", "cached_positions"],
-    "continuations": ["variant", "prompt"],
+    "continuations": ["variant", "prompt", "seed", "temperature", "token_limit"],
     "tasks": ["variant", "task", "metric", "filter", "n_shot", "samples", "task_version"],
 }
 # Tables of which the first one is kept.

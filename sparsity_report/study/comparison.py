@@ -14,6 +14,7 @@ from sparsity_report.counting.progress import Progress
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.hooks import Saved, hooks
 from sparsity_report.phrases import Phrase
+from sparsity_report.study.derived.continuation_figures import continuation_figures
 from sparsity_report.study.derived.facts import Facts
 from sparsity_report.study.derived.paired_tasks import compared_variants, paired_tasks
 from sparsity_report.study.derived.runtime_frame import runtime_frame
@@ -101,6 +102,15 @@ class Comparison(StudyFrames, Saved):
         """
         tasks = self.tasks
         return None if tasks is None else paired_tasks(tasks, compared_variants(self.facts, tasks))
+
+    @cached_property
+    def writing(self) -> pd.DataFrame | None:
+        """Repetition, variety, length and likelihood of continuations; None without any.
+
+        See :func:`.continuation_figures.continuation_figures`.
+        """
+        texts = self.continuations
+        return None if texts is None else continuation_figures(self.facts, texts)
 
     @cached_property
     def runtimes(self) -> pd.DataFrame:

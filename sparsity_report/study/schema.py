@@ -150,18 +150,20 @@ COLUMNS = {
             cache_bytes n_shot kv_cache_before kv_cache_after index before after
         """, low=0, optional=True),
         *_columns("Int64", "basis_windows basis_window samples span", low=1, optional=True),
+        *_columns("Int64", "seed written token_limit", low=0, optional=True),
         *_columns("Int64", "removed", optional=True),
         *_columns("float64", """
             asked_sparsity sparsity expected_rounding_sparsity near_zero_share param_frac
             sparsity_prunable sparsity_non_embedding sparsity_model break_even expected_sparsity
             zero_rows zero_columns n_m_share fill_4 fill_8 fill_16 fill_32 crossover_sparsity
             crossover_low crossover_high agreement flips certainty kept_share iou
-            sparsity_before sparsity_itself gone_of_base
+            sparsity_before sparsity_itself gone_of_base repeated distinct
         """, low=0, high=1, optional=True),
         *_columns("float64", """
             threshold uses ratio mean_abs std least_abs promised_speedup realised_low realised_high
             realised_share control_high bound_seconds bound_share others load frequency
             speedup_low speedup_high perplexity kl dense_perplexity stderr relative_change norm
+            temperature dense_nll
         """, low=0, optional=True),
         *_columns("float64", """
             zero_bits sign_bits exponent_bits mantissa_bits
@@ -314,7 +316,10 @@ TABLES: Mapping[str, Table] = {
         scored=_NULLABLE,
         pruned={"dtype": "int64", "optional": False},
     ),
-    "continuations": _table("variant prompt continuation"),
+    "continuations": _table(
+        "variant prompt continuation seed temperature token_limit written repeated distinct "
+        "against dense_nll"
+    ),
     "tasks": _table(
         "variant task metric filter value stderr higher_is_better n_shot samples limited "
         "task_version evaluated_model harness harness_version results_file results_fingerprint "
@@ -404,7 +409,7 @@ def read(table: str, data: Mapping[str, Any]) -> pd.DataFrame:
         The columns are not those of the schema, or a cell does not fit.
     """
     columns, known = TABLES[table].columns, data["columns"]
-    # Files of versions that kept no losses lack the last columns.
+    # Files of older versions lack the last columns.
     later = [column.name for column in columns[len(known) :] if column.optional]
     if (*known, *later) != TABLES[table].names:
         raise ValueError(f"{table}: columns {known}")

@@ -2,12 +2,15 @@
 
 import math
 
+import pandas as pd
 import pytest
 import torch
 from helpers import command
 from zoo.cases import CASES, built
 
 import sparsity_report as sr
+from sparsity_report.measure.continuations import _draw as draw
+from sparsity_report.measure.continuations import _figures as continuation_figures_of
 from sparsity_report.report.tables import study_tables
 from sparsity_report.report.tables.table_model import to_html
 
@@ -87,3 +90,104 @@ def test_they_stand_side_by_side_and_are_kept(tmp_path, demo):
     assert [row.cells[0].text for row in table.rows] == ["Dense", "Masked30", "CSR30"]
     assert str(to_html(table)) in (tmp_path / "o" / "report.html").read_text(encoding="utf-8")
     assert (tmp_path / "o" / "structural_layers" / "continuations.csv").is_file()
+
+
+PROMPTS = ["import ", "def f"]
+
+
+@pytest.fixture(scope="module")
+def sampled(demo):
+    dense, pruned = sr.dense(demo), sr.masked(sr.global_magnitude(demo, 0.7))
+    return sr.continuations([pruned, dense], PROMPTS, tokens=6, seeds=2, temperature=0.8)
+
+
+def test_each_prompt_is_continued_greedily_and_by_each_seed(demo, sampled):
+    assert sampled["variant"].tolist() == ["Masked70"] * 6 + ["Dense"] * 6
+    assert sampled["prompt"].tolist() == [text for text in PROMPTS for _ in range(3)] * 2
+    assert sampled["seed"].astype(object).where(sampled["seed"].notna(), None).tolist() == [
+        None, 0, 1,
+    ] * 4  # fmt: skip
+    assert sampled["temperature"].notna().equals(sampled["seed"].notna())
+    assert set(sampled["against"]) == {"Dense"}
+    greedy_rows = sampled[sampled["seed"].isna() & (sampled["variant"] == "Dense")]
+    model = demo.module()
+    expected = [greedy(model, demo.tokenizer(), prompt, 6) for prompt in PROMPTS]
+    assert greedy_rows["continuation"].tolist() == expected
+
+
+def test_seeds_give_the_same_texts_again_whatever_the_other_prompts(demo, sampled):
+    again = sr.continuations(
+        sr.dense(demo), PROMPTS[1], tokens=6, seeds=2, temperature=0.8
+    )  # fmt: skip
+    before = sampled[(sampled["variant"] == "Dense") & (sampled["prompt"] == PROMPTS[1])]
+    pd.testing.assert_frame_equal(again, before.reset_index(drop=True))
+    assert again["continuation"].nunique() > 1
+
+
+def test_likelihoods_are_cross_entropies_of_dense(demo, sampled):
+    model, tokenizer = demo.module().eval(), demo.tokenizer()
+    compared = 0
+    for row in sampled.to_dict("records"):
+        ids = tokenizer(row["prompt"], return_tensors="pt")["input_ids"][0]
+        more = tokenizer(row["continuation"], return_tensors="pt")["input_ids"][0]
+        if tokenizer.decode(more) != row["continuation"] or len(more) != row["written"]:
+            continue  # other tokens spell the same text
+        with torch.no_grad():
+            logits = model(input_ids=torch.cat([ids, more])[None]).logits[0, len(ids) - 1 : -1]
+        loss = torch.nn.functional.cross_entropy(logits, more)
+        assert row["dense_nll"] == pytest.approx(float(loss), rel=1e-4)
+        compared += 1
+    assert compared > 5
+
+
+def test_repetition_and_variety_by_hand():
+    # 4-grams of abcabcab: abca, bcab, cabc, abca, bcab. Pairs: ab bc ca ab bc ca ab.
+    assert texts_of([0, 1, 2, 0, 1, 2, 0, 1]) == (8, pytest.approx(2 / 5), pytest.approx(3 / 7))
+    assert texts_of([7] * 6) == (6, pytest.approx(2 / 3), pytest.approx(1 / 5))
+    assert texts_of([1, 2, 3, 4]) == (4, None, 1.0)
+    assert texts_of([1, 2]) == (2, None, None)
+    assert texts_of([]) == (0, None, None)
+
+
+def texts_of(tokens):
+    figures = continuation_figures_of(tokens, torch.tensor([1]), None)
+    assert figures["dense_nll"] is None
+    return figures["written"], figures["repeated"], figures["distinct"]
+
+
+def test_sampling_draws_from_the_softmax_and_low_temperatures_are_greedy():
+    logits = torch.tensor([0.0, 1.0, 2.0])
+    noise = torch.Generator().manual_seed(0)
+    draws = [draw(logits, noise, 2.0) for _ in range(4000)]
+    shares = torch.bincount(torch.tensor(draws), minlength=3) / 4000
+    assert shares.tolist() == pytest.approx((logits / 2).softmax(0).tolist(), abs=0.03)
+    assert {draw(logits, noise, 0.01) for _ in range(50)} == {2} == {draw(logits, None, 1.0)}
+
+
+def test_an_empty_continuation_has_no_figures(demo):
+    model = demo.module()
+    model.generation_config.eos_token_id = list(range(model.config.vocab_size))
+    frame = sr.continuations(
+        sr.dense(model), "import", tokens=3, seeds=1, tokenizer=demo.tokenizer()
+    )  # fmt: skip
+    assert frame["continuation"].tolist() == ["", ""]
+    assert frame["written"].tolist() == [0, 0]
+    assert frame[["repeated", "distinct", "dense_nll"]].isna().all(axis=None)
+
+
+def test_options_out_of_range_are_refused(demo):
+    for options in ({"temperature": 0}, {"temperature": math.nan}, {"temperature": 101}):
+        with pytest.raises(sr.SparsityReportError, match=r"temperature=\w+ is out of range"):
+            sr.continuations(sr.dense(demo), PROMPT, **options)
+    with pytest.raises(sr.SparsityReportError, match="seeds=-1 is out of range; use 0 to 1,000"):
+        sr.continuations(sr.dense(demo), PROMPT, seeds=-1)
+    for prompts in ([], ["a", ""], ["a", 3]):
+        with pytest.raises(sr.SparsityReportError, match="is empty or not text"):
+            sr.continuations(sr.dense(demo), prompts)
+
+
+def test_without_a_dense_variant_likelihoods_are_unknown(demo):
+    pruned = sr.masked(sr.global_magnitude(demo, 0.7))
+    frame = sr.continuations(pruned, "import", tokens=3)
+    assert frame[["against", "dense_nll"]].isna().all(axis=None)
+    assert frame["written"].tolist() == [3]

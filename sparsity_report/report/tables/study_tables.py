@@ -2,23 +2,27 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pandas as pd
 
 from sparsity_report.findings.published_kernels import PUBLISHED
+from sparsity_report.findings.quality_findings import decoding
 from sparsity_report.report.tables import column_heads
 from sparsity_report.report.tables import table_model as cells
 from sparsity_report.report.tables.column_heads import columns_of, side_by_side, wide_table
 from sparsity_report.report.tables.table_model import Body, Cell, Column, Row, Table, table_of
 from sparsity_report.sparse.shares import zero_shares
 from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.derived.continuation_figures import FIGURES
 from sparsity_report.study.derived.heads_experts import Part
 from sparsity_report.study.derived.paired_scores import ranked_parts
 from sparsity_report.study.derived.protocol_scores import PROTOCOL
 from sparsity_report.study.layers import records
 from sparsity_report.study.zstd_sizes import LEVEL
 from sparsity_report.untrusted.display_text import clip, short_name
+from sparsity_report.words import number_format as numbers
 from sparsity_report.words.display_names import head, layout_name, part_name
 from sparsity_report.words.languages import spoken
 from sparsity_report.words.sentences import say
@@ -34,6 +38,7 @@ _SPARSITIES = {
     "non_embedding": ("sparsity.non_embedding", "sparsity.non_embedding_note"),
     "model": ("sparsity.model", "sparsity.model_note"),
 }
+_DECODING = ["temperature", "token_limit"]
 _INSIDE = {"heads": "caption.zeros_by_head", "experts": "caption.zeros_by_expert"}
 
 
@@ -304,10 +309,38 @@ def continuations(study: Comparison) -> Table | None:
     frame = study.continuations
     if frame is None or frame.empty:
         return None
-    columns = columns_of("variant continuation", (1, 3), {"continuation": cells.name(_LETTERS)})
+    keys = "variant seed continuation" if frame["seed"].notna().any() else "variant continuation"
+    widths = (1, *[0] * (len(keys.split()) - 2), 3)
+    columns = columns_of(keys, widths, {"continuation": cells.name(_LETTERS)})
     prompts = frame.groupby("prompt", sort=False)
     groups = ((clip(prompt, _LETTERS), rows) for prompt, rows in prompts)
     return cells.grouped("continuations", say("caption.continuations"), columns, groups, "facts")
+
+
+def writing(study: Comparison) -> Table | None:
+    """Return figures of continuations by variant; None where none are known."""
+    frame, groups = study.writing, []
+    if frame is None or (frame := frame[frame["token_limit"].notna()]).empty:
+        return None
+    for (temperature, limit), part in frame.groupby(_DECODING, sort=False, dropna=False):
+        title = say("label.decoding", decoding=decoding(temperature), limit=limit)
+        wide = part.set_index(["figure", "variant"])
+        rows = [
+            {
+                "variant": name,
+                "prompts": wide.loc[("written", name), "prompts"],
+                **{f: tuple(wide.loc[(f, name), ["mean", "low", "high"]]) for f in FIGURES},
+            }
+            for name in part["variant"].unique()
+        ]
+        groups.append((title, rows))
+    kinds = {
+        "written": cells.estimate(partial(numbers.figures, spec=".1f")),
+        **dict.fromkeys(("repeated", "distinct"), cells.estimate(numbers.percent)),
+        "dense_nll": cells.estimate(partial(numbers.figures, spec=".2f")),
+    }
+    columns = columns_of(f"variant prompts {' '.join(FIGURES)}", _FIRST, kinds)
+    return cells.grouped("writing", say("caption.writing"), columns, groups)
 
 
 def sensitivity(study: Comparison) -> Table | None:

@@ -81,6 +81,16 @@ def figures(spec: str) -> Kind:
     return Kind(partial(numbers.figures, spec=spec), "")
 
 
+def estimate(write: Callable[[Any], str]) -> Kind:
+    """Return the format of a mean and the ends of its interval, which are null where unknown."""
+
+    def written(ends: tuple[Any, Any, Any]) -> str:
+        mean, low, high = map(write, ends)
+        return mean if numbers.UNKNOWN in (low, high) else f"{mean} ({low}–{high})"
+
+    return Kind(written)
+
+
 WORDS = Kind(lambda text: "–" if text is None else printable(str(text)))
 NAME = name(40)
 SHAPE = Kind(numbers.shape)

@@ -25,6 +25,7 @@ _RISING = {
     "layers": ["nonzero total", "weight_nonzero weight_total total"],
     "entropy": ["zero_bits weight_total", "sign_bits weight_total"],
     "sensitivity": ["pruned weight_total"],
+    "continuations": ["written token_limit"],
     "quality": ["stride window tokens", "scored tokens"],
     "latency": [
         *("seconds_low seconds seconds_high", "crossover_low crossover_sparsity crossover_high"),
@@ -40,7 +41,7 @@ _RISING = {
 _UNIQUE = {
     "variants": ["variant"],
     "layers": ["variant", "module_name"],
-    "continuations": ["variant", "prompt"],
+    "continuations": ["variant", "seed", "temperature", "token_limit", "prompt"],
     "entropy": ["variant", "module_name"],
 }
 # Tables whose rows are of variants of the study; scores may be of further levels.
