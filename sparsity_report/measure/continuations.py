@@ -1,16 +1,18 @@
 """Continuations of prompts by each variant, and figures of each text."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import pandas as pd
 import torch
 from torch import nn
 
 from sparsity_report.counting.progress import Progress, with_bar
-from sparsity_report.errors import SparsityReportError, writable
+from sparsity_report.errors import SparsityReportError, check_options, writable
 from sparsity_report.measure import protocols
 from sparsity_report.measure.model_stage import Stage
 from sparsity_report.measure.texts import fingerprint
@@ -20,8 +22,18 @@ from sparsity_report.study.variants import Variant, listed
 from sparsity_report.weights.sources.tokenizer import decode
 from sparsity_report.weights.weights import Weights
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 # Most tokens to write, most sampled continuations of a prompt, and bounds of the temperature.
 MOST, SEEDS, COLDEST, HOTTEST = 4096, 1000, 0.01, 100
+
+
+class SamplingOptions(TypedDict, total=False):
+    """Options of sampling, see :func:`continuations`."""
+
+    seeds: int
+    temperature: float
 
 
 @with_bar("writing", unit="token")
@@ -30,10 +42,9 @@ def continuations(
     prompt: str | Sequence[str],
     *,
     tokens: int = 40,
-    seeds: int = 0,
-    temperature: float = 1.0,
     tokenizer: Any = None,
     progress: Progress | None = None,
+    **sampling: Unpack[SamplingOptions],
 ) -> pd.DataFrame:
     """Continue prompts with causal language models, by greedy decoding and by sampling.
 
@@ -57,15 +68,15 @@ def continuations(
         Texts to continue.
     tokens : int
         Most tokens to write, from 1 to 4,096.
-    seeds : int
-        Sampled continuations of each prompt besides the greedy one, up to 1,000. A number from 0
-        seeds each one, together with the prompt, equally for all variants.
-    temperature : float
-        Divisor of the logits of sampled tokens, from 0.01 to 100.
     tokenizer : callable, optional
         By default that of the model.
     progress : callable, optional
         Called with tokens written, tokens in total of one model's variants, and the variant's name.
+    **sampling
+        ``seeds``: sampled continuations of each prompt besides the greedy one, 0 by default, up
+        to 1,000. A number from 0 seeds each one, together with the prompt, equally for all
+        variants. ``temperature``: divisor of the logits of sampled tokens, 1 by default, from
+        0.01 to 100.
 
     Returns
     -------
@@ -88,6 +99,8 @@ def continuations(
     >>> sr.continuations(sr.dense(sr.load()), "import", tokens=1)["continuation"].tolist()
     ['lib']
     """
+    check_options("continuations", sampling, SamplingOptions.__annotations__)
+    seeds, temperature = sampling.get("seeds", 0), sampling.get("temperature", 1.0)
     chosen, prompts = listed("continuations", variants), _prompts(prompt)
     protocols.check_range("tokens", tokens, 1, MOST, f"{MOST:,}")
     protocols.check_range("seeds", seeds, 0, SEEDS, f"{SEEDS:,}")

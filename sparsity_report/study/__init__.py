@@ -16,6 +16,7 @@ Modules:
 - `published_scores`: perplexities of papers beside measured ones.
 - `harness_results`: scores from the files of evaluation harnesses.
 - `harness_samples`: outcomes per document from the samples that harnesses log.
+- `continuation_figures`: repetition and likelihood of texts that variants write.
 - `notes`: remarks on a study or a pair, as phrases.
 
 Folders: ``derived`` (figures computed from tables), ``levels`` (the model at every level of

@@ -14,7 +14,7 @@ from sparsity_report.counting.progress import Progress
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.hooks import Saved, hooks
 from sparsity_report.phrases import Phrase
-from sparsity_report.study.derived.continuation_figures import continuation_figures
+from sparsity_report.study.continuation_figures import continuation_figures
 from sparsity_report.study.derived.facts import Facts
 from sparsity_report.study.derived.paired_tasks import compared_variants, paired_tasks
 from sparsity_report.study.derived.runtime_frame import runtime_frame

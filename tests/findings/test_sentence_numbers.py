@@ -377,7 +377,9 @@ def smallest_of_each(study, _):
 
 def least_bytes(study, name):
     rows = study.storage.query("variant == @name and scope == 'model'")
-    rows = rows[rows["lossless"].eq(True) & rows["bytes"].notna() & rows["layout"].ne("zstd")]
+    rows = rows[
+        rows["lossless"].eq(True) & rows["bytes"].notna() & ~rows["layout"].isin(["zstd", "ideal"])
+    ]
     best = rows.sort_values("bytes", kind="stable").iloc[0]
     shown = {
         "bitmask": "bitmask", "csr_int16": "CSR with int16 columns", "dense": "dense",

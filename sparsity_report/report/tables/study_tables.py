@@ -15,7 +15,7 @@ from sparsity_report.report.tables.column_heads import columns_of, side_by_side,
 from sparsity_report.report.tables.table_model import Body, Cell, Column, Row, Table, table_of
 from sparsity_report.sparse.shares import zero_shares
 from sparsity_report.study.comparison import Comparison
-from sparsity_report.study.derived.continuation_figures import FIGURES
+from sparsity_report.study.continuation_figures import FIGURES
 from sparsity_report.study.derived.heads_experts import Part
 from sparsity_report.study.derived.paired_scores import ranked_parts
 from sparsity_report.study.derived.protocol_scores import PROTOCOL

@@ -10,7 +10,6 @@
 - `paired_scores`: comparisons of scores by span, the best of them, and ranks of pruned parts
 - `paired_facts`: comparisons of all scores of a study
 - `zero_shot`: the seven zero-shot tasks
-- `continuation_figures`: repetition and likelihood of texts that variants write
 - `paired_tasks`: task scores of two variants, document by document
 - `speedups`: speed-ups that exceed timing noise
 - `heatmap_grid`: cells of the heat map
