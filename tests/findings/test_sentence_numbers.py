@@ -693,7 +693,8 @@ def writes(study, said):
         figure: stats.ttest_rel(*(texts.loc[name, figure] for name in ("Masked30", "Dense")))
         for figure in ("repeated", "dense_nll")
     }
-    figure = "repeated" if "%" in said["mean"] else "dense_nll"
+    # Shares have one digit after the point.
+    figure = "repeated" if said["mean"][-2] == "." else "dense_nll"
     is_smaller = tests[figure].pvalue == min(test.pvalue for test in tests.values())
     ends = tests[figure].confidence_interval(0.975 if is_smaller else 0.95)
     means = [texts.loc[name, figure].mean() for name in ("Masked30", "Dense")]
@@ -702,8 +703,7 @@ def writes(study, said):
     edges = [f"{100 * end:+.1f}" if many else f"{end:+.2f}" for end in ends]
     keys = ("mean", "base", "low", "high")
     written = dict(zip(keys, [*numbers, *edges], strict=True))
-    read = {key: said[key].removesuffix("\N{NO-BREAK SPACE}%").replace("−", "-") for key in keys}
-    assert read == written
+    assert {key: said[key].replace("−", "-") for key in keys} == written
     names = {"variant": "Masked30", "against": "Dense", "prompts": "6 prompts"}
     return {**said, **names, "decoding": wording("label.greedy")}
 
@@ -1355,8 +1355,8 @@ def wrote():
     repeats = {"Dense": (0.1, 0.2, 0.0, 0.1, 0.3, 0.1), "Masked30": (0.6, 0.5, 0.4, 0.7, 0.8, 0.3)}
     costs = {"Dense": (1.0, 1.5, 1.2, 0.9, 1.1, 1.4), "Masked30": (2.0, 2.9, 2.5, 2.2, 1.9, 3.0)}
     rows = [
-        {"variant": name, "prompt": f"p{place}", "continuation": "x", "token_limit": 40,
-         "written": 40, "repeated": share, "distinct": 0.5, "against": "Dense", "dense_nll": cost}
+        {"variant": name, "prompt": f"p{place}", "continuation": f"{name} {place}",
+         "token_limit": 40, "written": 40, "repeated": share, "distinct": 0.5, "against": "Dense", "dense_nll": cost}
         for name in repeats
         for place, (share, cost) in enumerate(zip(repeats[name], costs[name], strict=True))
     ]  # fmt: skip
