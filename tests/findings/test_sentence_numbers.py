@@ -678,7 +678,7 @@ def answered():
 
 
 def continued(study, said):
-    frame = study.continuations
+    frame = study.continuations.query("prompt == @said['prompt']")
     rows = frame[frame["variant"].isin(split(said["variants"]))]
     (written,) = {" ".join(text.split()) for text in rows["continuation"]}
     alike = frame[frame["continuation"].map(lambda text: " ".join(text.split())) == written]
@@ -1356,7 +1356,8 @@ def wrote():
     costs = {"Dense": (1.0, 1.5, 1.2, 0.9, 1.1, 1.4), "Masked30": (2.0, 2.9, 2.5, 2.2, 1.9, 3.0)}
     rows = [
         {"variant": name, "prompt": f"p{place}", "continuation": f"{name} {place}",
-         "token_limit": 40, "written": 40, "repeated": share, "distinct": 0.5, "against": "Dense", "dense_nll": cost}
+         "token_limit": 40, "written": 40, "repeated": share, "distinct": 0.5,
+         "against": "Dense", "dense_nll": cost}
         for name in repeats
         for place, (share, cost) in enumerate(zip(repeats[name], costs[name], strict=True))
     ]  # fmt: skip
