@@ -23,7 +23,7 @@ _CHARACTERS = 200
 # Sentences on texts whose figures differ from those of dense.
 _WRITING = {"repeated": "finding.repetition", "dense_nll": "finding.unlikely_text"}
 # Prompts whose continuations are sentences; a table has all.
-_PROMPTS = 3
+_PROMPTS = 2
 #: Reasons against a comparison of scores span by span, see :func:`.losses.why_unpaired`.
 REASONS = {
     "losses": phrase("unpaired.losses"),

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import torch
 from helpers import command
+from measurements import frame
 from zoo.cases import CASES, built
 
 import sparsity_report as sr
@@ -137,6 +138,26 @@ def test_likelihoods_are_cross_entropies_of_dense(demo, sampled):
         loss = torch.nn.functional.cross_entropy(logits[-len(written) :], written)
         assert row["written"].tolist() == [len(written)]
         assert row["dense_nll"].tolist() == [pytest.approx(float(loss), rel=1e-4)]
+
+
+def test_a_table_of_many_texts_has_the_first_prompts(demo):
+    study = sr.compare(sr.dense(demo))
+    rows = [
+        {"variant": "Dense", "prompt": f"p{place}", "continuation": "x", "seed": seed}
+        for place in range(9)
+        for seed in range(10)
+    ]
+    study = study.with_measured(continuations=frame("continuations", rows))
+    table = study_tables.continuations(study)
+    assert [body.title for body in table.bodies] == ["p0", "p1", "p2", "p3"]
+    assert table.caption.startswith("The first 40 of 90 continuations")
+    assert study_tables.writing(study) is None
+
+
+def test_seeds_without_a_prompt_are_refused(tmp_path):
+    run = command("run", "--seeds", "2", "--out", tmp_path)
+    assert run.returncode == 2
+    assert "--seeds has no effect; add --prompt" in run.stderr
 
 
 def test_repetition_and_variety_by_hand():

@@ -28,6 +28,7 @@ from sparsity_report.words.languages import spoken
 from sparsity_report.words.sentences import say
 
 _LETTERS = 2000  # of a text written by a model
+_TEXTS = 40  # about as many continuations
 _USEFUL = 3  # layouts beside dense and CSR
 _SMALL = 0.005  # share of the parameters below which a group without zeros has no row
 # Widths on paper of the first column and of the others, which are as wide as their text.
@@ -312,9 +313,16 @@ def continuations(study: Comparison) -> Table | None:
     keys = "variant seed continuation" if frame["seed"].notna().any() else "variant continuation"
     widths = (1, *[0] * (len(keys.split()) - 2), 3)
     columns = columns_of(keys, widths, {"continuation": cells.name(_LETTERS)})
-    prompts = frame.groupby("prompt", sort=False)
-    groups = ((clip(prompt, _LETTERS), rows) for prompt, rows in prompts)
-    return cells.grouped("continuations", say("caption.continuations"), columns, groups, "facts")
+    prompts = frame["prompt"].unique()
+    first = prompts[: max(1, _TEXTS * len(prompts) // len(frame))]
+    shown = frame[frame["prompt"].isin(first)]
+    groups = (
+        (clip(prompt, _LETTERS), rows) for prompt, rows in shown.groupby("prompt", sort=False)
+    )
+    caption = column_heads.caption_of(
+        "caption.continuations", "caption.continuations_first", len(shown), len(frame)
+    )
+    return cells.grouped("continuations", caption, columns, groups, "facts")
 
 
 def writing(study: Comparison) -> Table | None:
