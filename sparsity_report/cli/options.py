@@ -111,7 +111,7 @@ class Outputs:
     out: Path = option(Path("results"), OUTPUT, "Output folder.", "--out", metavar="FOLDER")
     html: bool = option(True, OUTPUT, "report.html, self-contained.")
     pdf: bool = option(False, OUTPUT, "report.pdf.")
-    markdown: bool = option(False, OUTPUT, "report.md, for GitHub and model cards.")
+    markdown: bool = option(False, OUTPUT, "report.md.")
     thesis: bool = option(False, OUTPUT, "LaTeX kit in thesis/.")
     csv: bool = option(True, OUTPUT, "Tables in structural_layers/.")
     png: bool = option(True, OUTPUT, "Figures in figures/.")

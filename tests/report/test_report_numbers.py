@@ -463,7 +463,9 @@ def memory_grid(study, w):
         smallest = min(known, key=lambda k: own[k]["bytes"])
         for layout in dict.fromkeys([running, smallest]):
             size = own[layout]["bytes"]
-            sizes = [w.scaled(each, "B") for each in (size, cache, size + cache)]
+            sizes = [
+                w.marked(rounded(Fraction(int(n), 10**6), 2)) for n in (size, cache, size + cache)
+            ]
             grid.append([variant, w.say(f"layout.{layout}"), *sizes])
     return grid
 

@@ -73,7 +73,7 @@ def grey(demo, tmp_path_factory):
     study = eight_variants(sr.load(module, name="demo"))
     renamed = {
         table: getattr(study, table).replace({"variant": {"TwoFour": "#ff0000"}})
-        for table in ("variants", "layers")
+        for table in ("variants", "layers", "entropy", "cache")
     }
     study, folder = dataclasses.replace(study, **renamed), tmp_path_factory.mktemp("grey")
     with mock.patch.object(vl_convert, "svg_to_png", return_value=POINT):
@@ -126,7 +126,7 @@ def test_what_is_written(kit):
         for place in ("column", "text")
         for kind in ("pdf", "svg", "png")
     }
-    tables = ("results", "totals", "extremes", "storage")
+    tables = ("results", "totals", "extremes", "storage", "ideal", "memory")
     expected |= {f"tables/{name}.{kind}" for name in tables for kind in ("tex", "md", "html")}
     expected.add("sparsity-report.bib")
     expected |= {f"{name}.tex" for name in ("numbers", "captions", "findings", "example")}
@@ -289,7 +289,8 @@ def test_french_compiles_with_the_same_numbers(kit, study, tmp_path):
     for path in (kit / "tables").glob("*.tex"):
         french = tmp_path / "tables" / path.name
         for ours, theirs in zip(rows_of(path), rows_of(french), strict=True):
-            words = {"yes": "oui", "no": "non"}
+            words = {"yes": "oui", "no": "non", "bitmask": "masque de bits"}
+            words["CSR with int32 indices"] = "CSR à indices int32"
             assert [words.get(cell, cell) for cell in ours[1:]] == theirs[1:], path.name
         assert (
             path.read_text().partition("\\midrule")[0] != french.read_text().partition("\\mid")[0]

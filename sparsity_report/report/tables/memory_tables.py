@@ -12,8 +12,6 @@ from sparsity_report.study.serving_memory import caches
 from sparsity_report.weights.anatomy.cache_bytes import CONTEXT
 from sparsity_report.words.sentences import say
 
-_BYTES = cells.scaled("B")
-
 
 def memory(study: Comparison) -> Table:
     """Return the bytes to serve each variant as its file, as it runs and in its smallest layout."""
@@ -25,15 +23,13 @@ def memory(study: Comparison) -> Table:
     parts = ["weight_memory", "kv_cache_memory", "state_memory", "memory"]
     if not frame["state_memory"].fillna(0).any():
         parts.remove("state_memory")
-    columns = columns_of(
-        " ".join(["variant layout", *parts]), (1.6, 1), dict.fromkeys(parts, _BYTES)
-    )
+    unit, kind = cells.one_unit(size for size in frame[parts].stack().dropna() if size)
+    columns = columns_of(" ".join(["variant layout", *parts]), (1.6, 1), dict.fromkeys(parts, kind))
     limits = [cache.limit for cache in caches(study).values()]
     positions = sorted({min(CONTEXT, limit or CONTEXT) for limit in limits})
     dtypes = [*frame["cache_dtype"].unique()]
-    return table_of(
-        "memory", say("caption.memory", positions=positions, dtypes=dtypes), columns, frame
-    )
+    caption = say("caption.memory", positions=positions, dtypes=dtypes, unit=unit)
+    return table_of("memory", caption, columns, frame)
 
 
 def unknown_caches(study: Comparison) -> Iterator[Phrase]:

@@ -13,7 +13,6 @@ from sparsity_report.report.tables.table_model import (
     Body,
     Cell,
     Column,
-    Kind,
     Row,
     Table,
     grouped,
@@ -29,7 +28,7 @@ from sparsity_report.study.layers import records
 from sparsity_report.study.schema import TABLES
 from sparsity_report.untrusted.display_text import distinct_names, short_name
 from sparsity_report.words.display_names import head, layout_name, policy_name, text_name
-from sparsity_report.words.number_format import THIN, figures, percent, scaled
+from sparsity_report.words.number_format import percent
 from sparsity_report.words.sentences import say
 
 # A share in percent; the caption has the sign.
@@ -195,7 +194,7 @@ def _result_columns(study: Comparison, by_variant: Mapping[str, _Figures]) -> li
         # Masks alone save nothing, so that the size of all variants is that of dense.
         is_one = len({row["stored_bytes"] for row in rows}) == 1
         sizes = ["smallest"] if is_one else ["stored_bytes", "smallest"]
-    unit, kind = _bytes_kind([row[key] for row in rows for key in sizes if row.get(key)])
+    unit, kind = cells.one_unit([row[key] for row in rows for key in sizes if row.get(key)])
     smallest, titles = _smallest(study), _SIZES
     if smallest is not None:
         titles = _SIZES | {"smallest": "results.size_as"}
@@ -217,19 +216,6 @@ def _result_columns(study: Comparison, by_variant: Mapping[str, _Figures]) -> li
         title = say("results.speed", tokens=tokens)
         listed.append(Column(f"speed_{tokens}", title, kind_of("realised"), width=1.3))
     return listed
-
-
-def _bytes_kind(sizes: Sequence[float]) -> tuple[str, Kind]:
-    """Return a unit in which every size has three digits at least, and its format."""
-    least = min(sizes, default=0)
-    step = max((step for step in range(4) if least >= 1000**step), default=0)
-    amount = least / 1000**step
-    digits = 0 if step == 0 or amount >= 99.95 else 1 if amount >= 9.995 else 2
-
-    def write(size: Any) -> str:
-        return figures(None if size is None else size / 1000**step, f",.{digits}f")
-
-    return scaled(1000**step, "B").rpartition(THIN)[2], Kind(write, "", places=-3 * step)
 
 
 def _results_caption(study: Comparison, keys: Set[str]) -> str:

@@ -71,6 +71,20 @@ def scaled(unit: str) -> Kind:
     return Kind(partial(numbers.scaled, unit=unit), "")
 
 
+def one_unit(sizes: Iterable[float]) -> tuple[str, Kind]:
+    """Return a unit in which every number of bytes has three digits at least, and its format."""
+    least = min(sizes, default=0)
+    step = max((step for step in range(4) if least >= 1000**step), default=0)
+    amount = least / 1000**step
+    digits = 0 if step == 0 or amount >= 99.95 else 1 if amount >= 9.995 else 2
+
+    def write(size: Any) -> str:
+        return numbers.figures(None if size is None else size / 1000**step, f",.{digits}f")
+
+    unit = numbers.scaled(1000**step, "B").rpartition(numbers.THIN)[2]
+    return unit, Kind(write, "", places=-3 * step)
+
+
 def perplexity(vocabulary: int | None) -> Kind:
     """Return the format of perplexities of a model with so many tokens."""
     return Kind(lambda value: numbers.perplexity((value, vocabulary), digits=2), "")
