@@ -26,7 +26,7 @@ PANELS = MODEL, RULES, PRUNING, MEASUREMENTS, OUTPUT, READING = (
 _LANGUAGE = "Language: en, fr, or one in --template-dir."
 _TEMPLATES = "Folder of templates that replace the built-in ones."
 _STRICT = "Error for a study that was edited after it was written."
-_STUDY = "study.json, for render and diff."
+_STUDY = "study.json, for render."
 _REVISION = "Branch, tag or commit on the Hub. [default: main]"
 _SUBFOLDER = "Folder inside the repository or directory."
 _FILE = "File to open where there are several."
@@ -197,9 +197,7 @@ class Analysis:
     prompt: list[str] = option(
         [], MEASUREMENTS, "Prompt for a continuation of 40 tokens.", metavar="TEXT"
     )
-    seeds: int = option(
-        0, MEASUREMENTS, "Sampled continuations besides the greedy one.", min=0, metavar="N"
-    )
+    seeds: int = option(0, MEASUREMENTS, "Further continuations, sampled.", min=0, metavar="N")
     workers: int = option(0, READING, _WORKERS, min=0, metavar="N")
     cache: Path | None = option(None, READING, "Cache folder for counts.", metavar="FOLDER")
     cache_verify: bool = option(

@@ -161,7 +161,7 @@ def _layer_sizes(
     layers = layers.reset_index(drop=True)
     n: Any = layers["weight_total"].astype("Int64")
     z: Any = layers["weight_nonzero"].astype("Int64")
-    v: Any = layers["dtype"].map(cost.value_bytes)
+    v: Any = layers["dtype"].map(cost.value_bytes).astype("int64")  # even of no layers
     pointers: Any = layers["row_pointers"]
     facts = layers[["variant", "module_name", "group"]].rename(columns={"module_name": "name"})
     facts = facts.assign(scope="layer", total=n, nonzero=z, dense=cost.dense_bytes(n, v))

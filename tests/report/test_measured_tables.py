@@ -199,7 +199,7 @@ def test_models_and_variants(study, page, demo):
     values = torch.cat([demo.tensor(p.name).flatten().abs() for p in demo.prunable])
     threshold = Decimal(float(values.sort().values[round(0.3 * len(values)) - 1]))
     shown = f"{round(threshold, 5)}"
-    assert table(page, ["Variant", "Layout"]) == [
+    assert table(page, ["Variant", "Layout", "Method"]) == [
         [
             "Variant",
             "Layout",
