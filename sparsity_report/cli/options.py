@@ -24,7 +24,7 @@ PANELS = MODEL, RULES, PRUNING, MEASUREMENTS, OUTPUT, READING = (
     "Reading files",
 )
 _LANGUAGE = "Language: en, fr, or one in --template-dir."
-_TEMPLATES = "Folder of templates that replace the built-in ones."
+_TEMPLATES = "Folder of replacement templates."
 _STRICT = "Error for a study that was edited after it was written."
 _STUDY = "study.json, for render."
 _REVISION = "Branch, tag or commit on the Hub. [default: main]"
@@ -197,7 +197,7 @@ class Analysis:
     prompt: list[str] = option(
         [], MEASUREMENTS, "Prompt for a continuation of 40 tokens.", metavar="TEXT"
     )
-    seeds: int = option(0, MEASUREMENTS, "Further continuations, sampled.", min=0, metavar="N")
+    seeds: int = option(0, MEASUREMENTS, "Sampled continuations.", min=0, metavar="N")
     workers: int = option(0, READING, _WORKERS, min=0, metavar="N")
     cache: Path | None = option(None, READING, "Cache folder for counts.", metavar="FOLDER")
     cache_verify: bool = option(

@@ -263,7 +263,7 @@ class Comparison(StudyFrames, Saved):
         >>> import sparsity_report as sr
         >>> study = sr.compare(sr.dense(sr.load()))
         >>> study.memory(context=100, batch=2)[["kv_cache_memory", "memory"]].values.tolist()[0]
-        [819200, 7426048]
+        [819200, 4648960]
         """
         return memory_frame(self.facts, context, batch, kv_dtype)
 

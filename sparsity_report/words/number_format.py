@@ -101,7 +101,7 @@ def p_value(probability: Any) -> str:
 
     Examples
     --------
-    >>> p_value(0.03125), p_value(1e-9)
+    >>> p_value(0.0313), p_value(1e-9)
     ('0.0313', '< 0.0001')
     """
     is_small = known(probability) and probability < _SMALLEST

@@ -244,7 +244,7 @@ def test_hostile_names_in_what_changed(tmp_path):
     )
     assert text.count("<script") == harmless.count("<script") > 0
     assert "\u202e" not in text
-    with pytest.raises(sr.SparsityReportError, match=r"\.html file"):
+    with pytest.raises(sr.SparsityReportError, match=r"\.html or \.md file"):
         sr.write_diff(between(name), tmp_path / "d.txt")
 
 

@@ -221,7 +221,7 @@ def test_slices_are_cut_anywhere_read_anywhere_and_told_apart(tmp_path, monkeypa
         monkeypatch.setattr("sparsity_report.weights.adapters.merged_adapter._BUFFER", buffer)
         slices = pickle.loads(pickle.dumps(list(weights.slices(name))))
         assert len(slices) == 5
-        assert torch.equal(join_slices(slices, torch.float32, whole.shape), whole)
+        assert torch.equal(join_slices(slices, "float32", whole.shape), whole)
         assert all(piece.numel() <= buffer for part in slices for piece in part.pieces())
     assert [source.file.name for source in slices[0].sources()] == [
         "model.safetensors", "adapter_model.safetensors", "adapter_model.safetensors",

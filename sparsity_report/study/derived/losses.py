@@ -32,7 +32,7 @@ def span_of(scored: int, parts: int = 1) -> int:
     Examples
     --------
     >>> span_of(300), span_of(4137), span_of(341_469), span_of(4137, parts=200)
-    (16, 32, 2048, 64)
+    (16, 32, 2048, 128)
     """
     span = _TOKENS
     while scored > _SPANS * span or (scored > 64 * span and scored * parts > _LOSSES * span):

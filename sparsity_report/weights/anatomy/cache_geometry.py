@@ -130,7 +130,7 @@ def cache_geometry(config: Mapping[str, Any]) -> CacheGeometry:
     >>> cache_geometry(config).entries
     (CacheEntry(kind='keys_values', layers=16, values=1024, positions=None),)
     >>> cache_geometry({"model_type": "mamba3"}).reason
-    'cache.unknown_type'
+    'unknown_type'
     """
     dtype, limit = config.get("dtype", config.get("torch_dtype")), None
     try:
