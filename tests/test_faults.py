@@ -22,6 +22,7 @@ from unittest import mock
 
 import faults
 import nbformat
+import pandas as pd
 import pytest
 import torch
 from faults import CLEANING, ERRORS, NEW, OLD, calls, fail, tree, write
@@ -443,6 +444,7 @@ class Recorded(NamedTuple):
     folder: Path
     continuations = None
     sentences = list
+    before = pd.DataFrame({"total": [1]})
 
     def save(self, path):
         return self.report(path)
