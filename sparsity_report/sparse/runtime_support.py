@@ -1,6 +1,6 @@
 """Runtimes and the sparse layouts they use, run as dense or refuse, with a source per cell.
 
-``runtime_support.json`` holds the table. A person looked each cell up on its date; a cell without a
+``runtime_support.json`` holds the table, with the date and the source of each cell. A cell without a
 source is unknown.
 """
 
