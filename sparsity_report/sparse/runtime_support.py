@@ -1,7 +1,7 @@
 """Runtimes and the sparse layouts they use, run as dense or refuse, with a source per cell.
 
-``runtime_support.json`` holds the table, with the date and the source of each cell. A cell without a
-source is unknown.
+``runtime_support.json`` holds the table with the date and the source of each cell. A cell without
+a source is unknown.
 """
 
 from __future__ import annotations

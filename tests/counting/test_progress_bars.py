@@ -60,8 +60,14 @@ def test_a_given_progress_function_is_called():
 
 def test_every_long_function_has_its_bar():
     # Functions that pass their progress on show no second bar.
-    passing = ["compare", "compare_checkpoints", "import_mask", "reproduce", "sweep"]
-    passing.append("weight_patterns")
+    passing = [
+        "compare",
+        "compare_checkpoints",
+        "import_mask",
+        "reproduce",
+        "sweep",
+        "weight_patterns",
+    ]
     long = [
         getattr(sr, name)
         for name in sr.__all__
