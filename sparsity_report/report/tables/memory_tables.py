@@ -23,7 +23,7 @@ def memory(study: Comparison) -> Table:
     parts = ["weight_memory", "kv_cache_memory", "state_memory", "memory"]
     if not frame["state_memory"].fillna(0).any():
         parts.remove("state_memory")
-    unit, kind = cells.one_unit(size for size in frame[parts].stack().dropna() if size)
+    unit, kind = cells.one_unit(n for key in parts for n in frame[key].dropna() if n)
     columns = columns_of(" ".join(["variant layout", *parts]), (1.6, 1), dict.fromkeys(parts, kind))
     limits = [cache.limit for cache in caches(study).values()]
     positions = sorted({min(CONTEXT, limit or CONTEXT) for limit in limits})
