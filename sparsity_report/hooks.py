@@ -57,6 +57,23 @@ class Presentable:
         return hooks.mime_bundle(self)
 
 
+class Described:
+    """A value that sentences describe."""
+
+    def __repr__(self) -> str:
+        return "\n".join(self.sentences())
+
+    def sentences(self) -> list[str]:
+        """Return the findings about the value as sentences, most important first.
+
+        Returns
+        -------
+        list of str
+            Sentences in the language in use.
+        """
+        return hooks.sentences(self)
+
+
 class Saved(Presentable):
     """A value that a JSON file holds."""
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from sparsity_report.findings.variant_names import group_names
-from sparsity_report.hooks import Presentable, hooks
+from sparsity_report.hooks import Described, Presentable
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.paired_scores import corrected, difference
 from sparsity_report.study.derived.policy_names import any_level
@@ -70,7 +70,7 @@ class Match(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Difference(Presentable):
+class Difference(Presentable, Described):
     """Difference between two studies; true if any fact changed.
 
     Attributes
@@ -111,10 +111,6 @@ class Difference(Presentable):
 
     def __str__(self) -> str:
         return "\n".join(self.sentences())
-
-    def sentences(self) -> list[str]:
-        """Return the verdict and the changes as sentences: study, variants, layers, modules."""
-        return hooks.sentences(self)
 
     @property
     def speed_base(self) -> str:

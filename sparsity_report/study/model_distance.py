@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from sparsity_report.hooks import hooks
+from sparsity_report.hooks import Described
 from sparsity_report.study.derived.block_bootstrap import mean_over
 from sparsity_report.study.derived.losses import span_of, token_counts
 
@@ -19,7 +19,7 @@ _UNKNOWN = (np.nan, np.nan)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Distance:
+class Distance(Described):
     """Distance between the predictions of two models on one text, token by token.
 
     Attributes
@@ -46,9 +46,6 @@ class Distance:
     tokens: pd.DataFrame
     largest: pd.DataFrame
     protocol: Mapping[str, object]
-
-    def __repr__(self) -> str:
-        return "\n".join(self.sentences())
 
     @cached_property
     def figures(self) -> pd.DataFrame:
@@ -84,16 +81,6 @@ class Distance:
         }
         frame = pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"])
         return frame.rename_axis("figure").reset_index()
-
-    def sentences(self) -> list[str]:
-        """Return the distance as sentences, most important first.
-
-        Returns
-        -------
-        list of str
-            Sentences in the language in use.
-        """
-        return hooks.sentences(self)
 
 
 def _mean(values: npt.ArrayLike, low: float = -np.inf, high: float = np.inf) -> Floats:

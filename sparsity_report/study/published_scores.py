@@ -15,7 +15,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from sparsity_report.errors import SparsityReportError, printable
-from sparsity_report.hooks import hooks
+from sparsity_report.hooks import Described
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.protocol_scores import by_protocol
 
@@ -128,7 +128,7 @@ def _last(name: str) -> str:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Reproduction:
+class Reproduction(Described):
     """Published perplexities of a model beside measured ones.
 
     Attributes
@@ -148,19 +148,6 @@ class Reproduction:
     model: str
     table: PublishedTable
     rows: pd.DataFrame
-
-    def __repr__(self) -> str:
-        return "\n".join(self.sentences())
-
-    def sentences(self) -> list[str]:
-        """Return the comparison as sentences, dense first.
-
-        Returns
-        -------
-        list of str
-            Sentences in the language in use.
-        """
-        return hooks.sentences(self)
 
 
 def compare_published(

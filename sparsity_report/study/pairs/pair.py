@@ -5,7 +5,7 @@ from functools import cached_property
 
 import pandas as pd
 
-from sparsity_report.hooks import Saved, hooks
+from sparsity_report.hooks import Described, Saved
 from sparsity_report.phrases import Phrase
 from sparsity_report.study.derived.tracker_metrics import pair_metrics
 from sparsity_report.study.notes import as_phrases
@@ -16,7 +16,7 @@ UNRELATED, ENOUGH = 0.1, 1000
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Pair(Saved):
+class Pair(Saved, Described):
     """A base checkpoint and a model made from it, as data that can be saved, read and rendered.
 
     Attributes
@@ -117,13 +117,3 @@ class Pair(Saved):
             figures are left out.
         """
         return pair_metrics(self.sparsities, self.totals, self.survival)
-
-    def sentences(self) -> list[str]:
-        """Return the findings about the pair as sentences, most important first.
-
-        Returns
-        -------
-        list of str
-            Sentences in the language in use.
-        """
-        return hooks.sentences(self)

@@ -24,7 +24,7 @@ _BUFFER = re.compile(
 )
 
 
-# Routed experts, of which llama.cpp keeps those of a block in one tensor.
+# Routed experts; llama.cpp keeps those of a block in one tensor.
 _EXPERT = re.compile(
     r"(?P<stack>(?:.*\.)?(?:experts|\w+_exps))(?:\.(?:expert_)?(?P<number>\d+))?(?:\.|$)"
 )

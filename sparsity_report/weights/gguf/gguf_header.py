@@ -320,7 +320,7 @@ class HeaderReader:
             start = self.place - self._begin
             if (held := len(self._chunk) - start - 8) >= 0:
                 (length,) = length_at(self._chunk, start)
-                if length <= held:  # the usual case, ten times as fast
+                if length <= held:  # the usual case, skipped without a seek
                     self.place += 8 + length
                     continue
             self._read(*self.numbers("Q"))
