@@ -90,4 +90,4 @@ def _judge(folder: Path, _: Base) -> str:
     return "" if weights.architecture == outline.architecture else weights.architecture
 
 
-CONFIG = Family("config", _bases, (damage_number,), _judge, steps=2, quick=20, seconds=15)
+CONFIG = Family("config", _bases, (damage_number,), _judge, steps=2, quick=20)

@@ -60,7 +60,7 @@ class Family:
     judge: Callable[[Path, Base], str]
     steps: int = 3
     quick: int = 60
-    seconds: float = 2
+    seconds: float = 15
     refused: bool = True
 
 
