@@ -61,11 +61,43 @@ def test_default_names_stay_and_colons_become_underscores():
     assert study.metrics()["Masked2_4/sparsity/prunable"] == 0.5
 
 
-def test_hostile_names_stay_apart_and_in_their_part():
+def hostile_study():
     weights = sr.load(Tiny(), name="t")
     prunings = [sr.global_magnitude(weights, 0.01 * n) for n in range(len(HOSTILE))]
     named = zip(prunings, HOSTILE, strict=True)
-    study = sr.compare(*(sr.masked(pruning, name=name or " ") for pruning, name in named))
+    return sr.compare(*(sr.masked(pruning, name=name or " ") for pruning, name in named))
+
+
+@pytest.mark.parametrize("study", ["demo", "hostile"])
+def test_mlflow_and_tensorboard_keep_every_name_and_value(study, demo_study, tmp_path, monkeypatch):
+    metrics = (demo_study if study == "demo" else hostile_study()).metrics()
+    for variable, value in {
+        "MLFLOW_ALLOW_FILE_STORE": "true",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_TRACKING_URI": (tmp_path / "mlflow").as_uri(),
+    }.items():
+        monkeypatch.setenv(variable, value)
+    import mlflow
+
+    with mlflow.start_run() as run:
+        mlflow.log_metrics(metrics)
+    assert mlflow.get_run(run.info.run_id).data.metrics == metrics
+
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(tmp_path / "tensorboard")) as writer:
+        for name, value in metrics.items():
+            writer.add_scalar(name, value)
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert {*events.Tags()["scalars"]} == {*metrics}
+    for name, value in metrics.items():
+        assert events.Scalars(name)[0].value == pytest.approx(value)  # kept as float32
+
+
+def test_hostile_names_stay_apart_and_in_their_part():
+    study = hostile_study()
     metrics = study.metrics()
     check_names(metrics)
     shares = {k: v for k, v in metrics.items() if re.fullmatch(r"[^/]+/sparsity/prunable", k)}
