@@ -515,7 +515,7 @@ def test_measurements_go_into_everything(tmp_path):
 def test_options_reach_the_clock(monkeypatch, tmp_path, options, clock):
     given = []
 
-    def measure(_, *, clock, progress):  # noqa: ARG001
+    def measure(_, *, clock):
         given.append(clock)
         raise sr.SparsityReportError("enough")
 

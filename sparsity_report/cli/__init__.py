@@ -7,7 +7,7 @@
 - `options`: the options of the commands in dataclasses, and these for typer.
 - `compared_models`: models to open and prune. `policy_grid`: policies by name and their levels.
 - `measurements`: scores and times of a study. `outputs`: files of a study or pair.
-- `terminal`: lines, warnings and progress bars; no other module prints.
+- `terminal`: lines and warnings; no other module prints.
 - `signals`: Ctrl-C and SIGTERM as an exception, also during imports.
 - `worker_processes`: processes that count files.
 - `loopback_server`: the server of the explorer's page; `page_server`: that of ``--kernel``, Voilà.

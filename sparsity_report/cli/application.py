@@ -74,16 +74,12 @@ def _options(
     pass
 
 
-def _complain_of(message: Warning | str, *_: Any, **__: Any) -> None:
-    complain(str(message))
-
-
 def execute() -> int:
     """Run the command of the command line; print errors and return the exit code."""
     try:
         try:
             with warnings.catch_warnings(), within_memory("this run", _LESS):
-                warnings.showwarning = _complain_of
+                warnings.showwarning = lambda message, *_: complain(str(message))
                 return app(standalone_mode=False) or 0
         finally:
             flush()

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sparsity_report.cli.libraries import without_collecting
 from sparsity_report.cli.options import Analysis, Choice
-from sparsity_report.cli.terminal import bar
 from sparsity_report.cli.worker_processes import workers
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.sources.model_paths import local_path
@@ -74,19 +73,15 @@ def pruned(weights: Weights, choice: Choice, grid: Grid, analysis: Analysis) -> 
 
     cache = cache_of(analysis)
     with workers(analysis.workers) as executor:
-        with bar("counting") as progress:
-            count_weights(weights, progress, executor=executor, cache=cache)
+        count_weights(weights, executor=executor, cache=cache)
         base, calibration = sr.dense(weights), None
         is_pruned = base.is_pruned
         counts_as_is = choice.as_is or (not choice.sparsity and is_pruned)
         if counts_as_is and not choice.sparsity:
             grid = _without_levels(grid, weights, choice)
         if grid.calibrates:
-            with bar("calibrating", unit="window") as progress:
-                calibration = sr.calibrate(weights, choice.calibration, progress=progress)
-        with bar("pruning") as progress:
-            counting: dict[str, Any] = {"executor": executor, "cache": cache}
-            prunings = tuple(grid.prunings(weights, calibration, progress=progress, **counting))
+            calibration = sr.calibrate(weights, choice.calibration)
+        prunings = tuple(grid.prunings(weights, calibration, executor=executor, cache=cache))
     existing: list[Pruning] = []
     variants = [base]
     if counts_as_is:

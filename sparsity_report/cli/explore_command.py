@@ -16,18 +16,17 @@ from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import typer
 
 from sparsity_report.cli.compared_models import check_paths, opened, others, pruned
 from sparsity_report.cli.libraries import quiet_libraries
-from sparsity_report.cli.options import OUTPUT, Analysis, Choice, Language, Model, dataclass_options
+from sparsity_report.cli.options import Analysis, Choice, ExploreOptions, Model, dataclass_options
 from sparsity_report.cli.signals import Stopped
 from sparsity_report.cli.terminal import flush, open_page, tell
 from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.untrusted.display_text import clip
-from sparsity_report.words.languages import speaking
 
 if TYPE_CHECKING:
     from sparsity_report.study.comparison import Comparison
@@ -46,30 +45,21 @@ def explore(
     model: Model = None,
     *,
     choice: Choice,
-    language: Language = "en",
-    kernel: Annotated[
-        bool,
-        typer.Option(
-            "--kernel", help="Kernel for layer bounds and new variants.", rich_help_panel=OUTPUT
-        ),
-    ] = False,
-    shown: Annotated[
-        bool, typer.Option("--open", help="Page in the browser.", rich_help_panel=OUTPUT)
-    ] = False,
+    options: ExploreOptions,
 ) -> None:
     """Serve the explorer of a model as a page on this machine until Ctrl-C."""
     check_paths(model, *choice.also)
-    if kernel and not all(map(find_spec, _NEEDED)):
+    if options.kernel and not all(map(find_spec, _NEEDED)):
         raise SparsityReportError(
             "explore needs voila and ipykernel; pip install 'sparsity-report[explore]'"
         )
-    with speaking(language), quiet_libraries():
+    with quiet_libraries():
         given = {"model": model, "choice": asdict(choice), "cache": None}
         try:
-            if kernel:
-                _run_kernel(given, language, shown)
+            if options.kernel:
+                _run_kernel(given, options.language, options.shown)
             else:
-                _run_page(given, shown)
+                _run_page(given, options.shown)
         except Stopped as stopped:
             if stopped.args[0] != signal.SIGINT:
                 raise

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from sparsity_report.cli.compared_models import Compared, cache_of
 from sparsity_report.cli.options import Analysis
-from sparsity_report.cli.terminal import bar
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.phrases import phrase
 
@@ -42,12 +41,9 @@ def studied(compared: Compared, analysis: Analysis) -> tuple[Comparison, bool]:
 
     variants = compared.variants
     options = {name: getattr(analysis, name) for name in _COMPARING}
-    with bar("looking for patterns") as progress:
-        shown = progress if analysis.patterns or analysis.zstd else None
-        study = sr.compare(*variants, **options, progress=shown)
+    study = sr.compare(*variants, **options)
     if analysis.latency:
-        with bar("timing", unit="measurement") as progress:
-            times = sr.measure_latency(variants, clock=clock_of(analysis), progress=progress)
+        times = sr.measure_latency(variants, clock=clock_of(analysis))
         study = study.with_measured(latency=times)
     asked: list[tuple[str, bool, Callable[[Compared, Analysis], pd.DataFrame]]] = [
         ("quality", analysis.perplexity, _quality),
@@ -83,8 +79,7 @@ def _quality(compared: Compared, analysis: Analysis) -> pd.DataFrame:
     steps = map(sr.masked, compared.steps())
     known = {variant.name for variant in compared.variants}
     scored = [*compared.variants, *(step for step in steps if step.name not in known)]
-    with bar("scoring", unit="token") as progress:
-        return sr.perplexity(scored, analysis.text, protocol=analysis.protocol, progress=progress)
+    return sr.perplexity(scored, analysis.text, protocol=analysis.protocol)
 
 
 def _sensitivity(compared: Compared, analysis: Analysis) -> pd.DataFrame:
@@ -99,15 +94,11 @@ def _sensitivity(compared: Compared, analysis: Analysis) -> pd.DataFrame:
         )
     options: dict[str, Any] = {name: getattr(analysis, name) for name in ("text", "protocol")}
     options["cache"] = cache_of(analysis)
-    with bar("pruning parts", unit="part") as progress:
-        return sr.sensitivity(pruning.weights, pruning.sparsity, by, progress=progress, **options)
+    return sr.sensitivity(pruning.weights, pruning.sparsity, by, **options)
 
 
 def _continuations(compared: Compared, analysis: Analysis) -> pd.DataFrame:
     """Continue the prompts with the variants."""
     import sparsity_report as sr
 
-    with bar("writing", unit="token") as progress:
-        return sr.continuations(
-            compared.variants, analysis.prompt, seeds=analysis.seeds, progress=progress
-        )
+    return sr.continuations(compared.variants, analysis.prompt, seeds=analysis.seeds)

@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import Field, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -36,11 +36,9 @@ _PROTOCOL = (
     "Evaluation protocol: sliding, wikitext2-2048, wikitext2-max, c4-256x2048, ptb. "
     "[default: sliding]"
 )
-Language = Annotated[str, typer.Option(help=_LANGUAGE, metavar="CODE", rich_help_panel=OUTPUT)]
 Model = Annotated[
     str | None, typer.Argument(help="Model, as for run. [default: the demo model]", metavar="MODEL")
 ]
-Strict = Annotated[bool, typer.Option("--strict", help=_STRICT, rich_help_panel=READING)]
 
 
 def option(default: Any, panel: str, text: str, *names: str, **settings: Any) -> Any:
@@ -58,10 +56,21 @@ def option(default: Any, panel: str, text: str, *names: str, **settings: Any) ->
     **settings
         Further settings of :class:`typer.Option`.
     """
-    metadata = {"option": typer.Option(*names, help=text, rich_help_panel=panel, **settings)}
+    metadata = {"names": names, "help": text, "rich_help_panel": panel, **settings}
     if isinstance(default, list):
         return field(default_factory=default.copy, metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+def flag(panel: str, text: str) -> Any:
+    """Return a field that is an option without a negative form, such as ``--latency``."""
+    return option(False, panel, text, "")
+
+
+def _typer_option(each: Field[Any]) -> Any:
+    settings = dict(each.metadata)
+    names = [name or f"--{each.name.replace('_', '-')}" for name in settings.pop("names")]
+    return typer.Option(*names, **settings)
 
 
 def dataclass_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -84,7 +93,7 @@ def dataclass_options(command: Callable[..., None]) -> Callable[..., None]:
             parameter.replace(
                 name=each.name,
                 default=getattr(default, each.name),
-                annotation=Annotated[hints[each.name], each.metadata["option"]],
+                annotation=Annotated[hints[each.name], _typer_option(each)],
             )
             for each in fields(kind)
         ]
@@ -95,7 +104,9 @@ def dataclass_options(command: Callable[..., None]) -> Callable[..., None]:
             for name, kind in groups.items():
                 given = kind(**{each.name: values.pop(each.name) for each in fields(kind)})
                 if hasattr(given, "language"):
-                    language.enter_context(speaking(given.language, given.template_dir))
+                    language.enter_context(
+                        speaking(given.language, getattr(given, "template_dir", None))
+                    )
                 values[name] = given
             command(**values)
 
@@ -108,7 +119,7 @@ def dataclass_options(command: Callable[..., None]) -> Callable[..., None]:
 class Outputs:
     """Files that a command writes."""
 
-    out: Path = option(Path("results"), OUTPUT, "Output folder.", "--out", metavar="FOLDER")
+    out: Path = option(Path("results"), OUTPUT, "Output folder.", metavar="FOLDER")
     html: bool = option(True, OUTPUT, "report.html, self-contained.")
     pdf: bool = option(False, OUTPUT, "report.pdf.")
     markdown: bool = option(False, OUTPUT, "report.md.")
@@ -117,7 +128,7 @@ class Outputs:
     png: bool = option(True, OUTPUT, "Figures in figures/.")
     json: bool = option(True, OUTPUT, _STUDY)
     language: str = option("en", OUTPUT, _LANGUAGE, metavar="CODE")
-    template_dir: Path | None = option(None, OUTPUT, _TEMPLATES, "--template-dir", metavar="FOLDER")
+    template_dir: Path | None = option(None, OUTPUT, _TEMPLATES, metavar="FOLDER")
     shown: bool = option(False, OUTPUT, "Report in the browser.", "--open")
 
     @property
@@ -131,6 +142,7 @@ class RenderOptions(Outputs):
     """Files that ``render`` writes; study.json exists already."""
 
     json: bool = option(False, OUTPUT, _STUDY)
+    strict: bool = flag(READING, _STRICT)
 
 
 @dataclass(frozen=True)
@@ -147,13 +159,22 @@ class Choice:
         "[default: magnitude]",
         metavar="NAME",
     )
-    as_is: bool = option(False, PRUNING, "Variant with the zeros that the model has.", "--as-is")
+    as_is: bool = flag(PRUNING, "Variant with the zeros that the model has.")
     calibration: str | None = option(
         None, PRUNING, "Calibration text or file. [default: the demo's]", metavar="TEXT"
     )
     also: list[str] = option(
         [], PRUNING, "Already-pruned model to include in the comparison.", metavar="MODEL"
     )
+
+
+@dataclass(frozen=True)
+class ExploreOptions:
+    """Form of the explorer."""
+
+    language: str = option("en", OUTPUT, _LANGUAGE, metavar="CODE")
+    kernel: bool = flag(OUTPUT, "Kernel for layer bounds and new variants.")
+    shown: bool = option(False, OUTPUT, "Page in the browser.", "--open")
 
 
 @dataclass(frozen=True)
@@ -173,10 +194,8 @@ class Analysis:
         None, MEASUREMENTS, "Context length for FLOPs of attention scores.", metavar="TOKENS"
     )
     patterns: bool = option(True, MEASUREMENTS, "N:M and block patterns.")
-    zstd: bool = option(False, MEASUREMENTS, "File size after zstd compression (slow).", "--zstd")
-    latency: bool = option(
-        False, MEASUREMENTS, "Latency of layers and of forward passes.", "--latency"
-    )
+    zstd: bool = flag(MEASUREMENTS, "File size after zstd compression (slow).")
+    latency: bool = flag(MEASUREMENTS, "Latency of layers and of forward passes.")
     cold: bool | None = option(
         None, MEASUREMENTS, "Cache state of timed weights. [default: both]", "--cold/--warm"
     )
@@ -186,9 +205,7 @@ class Analysis:
     precision: float | None = option(
         None, MEASUREMENTS, "Precision of latency ratios. [default: 0.02]", metavar="SHARE"
     )
-    perplexity: bool = option(
-        False, MEASUREMENTS, "Perplexity; of one pruning at every 10 %, too.", "--perplexity"
-    )
+    perplexity: bool = flag(MEASUREMENTS, "Perplexity; of one pruning at every 10 %, too.")
     sensitivity: str | None = option(
         None, MEASUREMENTS, "Sensitivity by part: block, group or layer.", metavar="PART"
     )
@@ -200,21 +217,15 @@ class Analysis:
     seeds: int = option(0, MEASUREMENTS, "Sampled continuations.", min=0, metavar="N")
     workers: int = option(0, READING, _WORKERS, min=0, metavar="N")
     cache: Path | None = option(None, READING, "Cache folder for counts.", metavar="FOLDER")
-    cache_verify: bool = option(
-        False, READING, "Recount that reports wrong entries of --cache.", "--cache-verify"
-    )
+    cache_verify: bool = flag(READING, "Recount that reports wrong entries of --cache.")
     revision: str | None = option(None, MODEL, _REVISION, metavar="NAME")
     subfolder: str | None = option(None, MODEL, _SUBFOLDER, metavar="FOLDER")
     file: str | None = option(None, MODEL, _FILE, metavar="FILE")
-    allow_pickle: bool = option(
-        False, READING, "PyTorch pickles, loaded as weights only.", "--allow-pickle"
-    )
+    allow_pickle: bool = flag(READING, "PyTorch pickles, loaded as weights only.")
     base: str | None = option(
         None, MODEL, "Base model of a LoRA adapter, counted merged.", metavar="MODEL"
     )
-    stream: bool = option(
-        False, READING, "Hub files over the network, without a local copy.", "--stream"
-    )
+    stream: bool = flag(READING, "Hub files over the network, without a local copy.")
 
 
 @dataclass(frozen=True)
@@ -222,34 +233,30 @@ class DiffOptions:
     """Options of ``diff``."""
 
     html: Path | None = option(None, OUTPUT, "Report as an .html file.", metavar="FILE")
-    strict: bool = option(False, READING, _STRICT, "--strict")
+    strict: bool = flag(READING, _STRICT)
     language: str = option("en", OUTPUT, _LANGUAGE, metavar="CODE")
-    template_dir: Path | None = option(None, OUTPUT, _TEMPLATES, "--template-dir", metavar="FOLDER")
+    template_dir: Path | None = option(None, OUTPUT, _TEMPLATES, metavar="FOLDER")
 
 
 @dataclass(frozen=True)
 class CountOptions:
     """Options of ``count``."""
 
-    zeros: bool = option(False, READING, "Zeros and N:M patterns, from all values.", "--zeros")
+    zeros: bool = flag(READING, "Zeros and N:M patterns, from all values.")
     context: int | None = option(
         None, READING, "Positions of each sequence; 8,192 or the model's limit.", metavar="N"
     )
     batch: int | None = option(None, READING, "Sequences served at a time; 1.", metavar="B")
     kv_dtype: str | None = option(
-        None,
-        READING,
-        "Type of keys and values, such as float8_e4m3fn.",
-        "--kv-dtype",
-        metavar="DTYPE",
+        None, READING, "Type of keys and values, such as float8_e4m3fn.", metavar="DTYPE"
     )
     fits: str | None = option(None, READING, "Memory to fit into: 24GB, 24GiB.", metavar="SIZE")
-    json: bool = option(False, OUTPUT, "One JSON object a line for each model.", "--json")
+    json: bool = flag(OUTPUT, "One JSON object a line for each model.")
     revision: str | None = option(None, MODEL, _REVISION, metavar="NAME")
     subfolder: str | None = option(None, MODEL, _SUBFOLDER, metavar="FOLDER")
     file: str | None = option(None, MODEL, _FILE, metavar="FILE")
     language: str = option("en", OUTPUT, _LANGUAGE, metavar="CODE")
-    template_dir: Path | None = option(None, OUTPUT, _TEMPLATES, "--template-dir", metavar="FOLDER")
+    template_dir: Path | None = option(None, OUTPUT, _TEMPLATES, metavar="FOLDER")
 
 
 @dataclass(frozen=True)
@@ -266,21 +273,21 @@ class CheckOptions:
         None, RULES, "N:M pattern of each prunable matrix, along its inputs.", metavar="N:M"
     )
     mask_of: str | None = option(
-        None, RULES, "Model whose zeros must be zero here, too.", "--mask-of", metavar="MODEL"
+        None, RULES, "Model whose zeros must be zero here, too.", metavar="MODEL"
     )
     params: str | None = option(None, RULES, 'Number of parameters: "6.5B..7.5B".', metavar="BOUND")
-    no_nan: bool = option(False, RULES, "Neither NaN nor infinite values.", "--no-nan")
+    no_nan: bool = flag(RULES, "Neither NaN nor infinite values.")
     runtime: str | None = option(
         None, RULES, "Runtime that must not refuse the layout, such as vllm.", metavar="NAME"
     )
-    audit: bool = option(False, RULES, "No notes about deployment.", "--audit")
+    audit: bool = flag(RULES, "No notes about deployment.")
     rules: Path | None = option(
         None, RULES, "YAML file of models and rules, instead of MODEL.", metavar="FILE"
     )
     revision: str | None = option(None, MODEL, _REVISION, metavar="NAME")
     subfolder: str | None = option(None, MODEL, _SUBFOLDER, metavar="FOLDER")
     file: str | None = option(None, MODEL, _FILE, metavar="FILE")
-    json: bool = option(False, OUTPUT, "Result as JSON.", "--json")
+    json: bool = flag(OUTPUT, "Result as JSON.")
 
     @property
     def wanted(self) -> dict[str, object]:
@@ -294,24 +301,18 @@ class PairOptions:
     """Options of ``pair``."""
 
     out: list[Path] | None = option(
-        None,
-        OUTPUT,
-        "Report as .html, .pdf, .md or .json; repeatable.",
-        "--out",
-        "-o",
+        None, OUTPUT, "Report as .html, .pdf, .md or .json; repeatable.", "--out", "-o",
         metavar="FILE",
-    )
+    )  # fmt: skip
     thesis: Path | None = option(None, OUTPUT, "Folder of the LaTeX kit.", metavar="FOLDER")
     json: Path | None = option(None, OUTPUT, "Comparison as a .json file.", metavar="FILE")
-    adapter: bool = option(
-        False, MODEL, "AFTER is a LoRA adapter of BEFORE, compared merged.", "--adapter"
-    )
+    adapter: bool = flag(MODEL, "AFTER is a LoRA adapter of BEFORE, compared merged.")
     workers: int = option(0, READING, _WORKERS, min=0, metavar="N")
     cache: Path | None = option(
         None, READING, "Cache folder for compared tensors.", metavar="FOLDER"
     )
     language: str = option("en", OUTPUT, _LANGUAGE, metavar="CODE")
-    template_dir: Path | None = option(None, OUTPUT, _TEMPLATES, "--template-dir", metavar="FOLDER")
+    template_dir: Path | None = option(None, OUTPUT, _TEMPLATES, metavar="FOLDER")
 
 
 @dataclass(frozen=True)
@@ -320,9 +321,9 @@ class DistanceOptions:
 
     text: str | None = option(None, MEASUREMENTS, _TEXT, metavar="TEXT")
     protocol: str | None = option(None, MEASUREMENTS, _PROTOCOL, metavar="NAME")
-    json: bool = option(False, OUTPUT, "Figures as JSON.", "--json")
+    json: bool = flag(OUTPUT, "Figures as JSON.")
     language: str = option("en", OUTPUT, _LANGUAGE, metavar="CODE")
-    template_dir: Path | None = option(None, OUTPUT, _TEMPLATES, "--template-dir", metavar="FOLDER")
+    template_dir: Path | None = option(None, OUTPUT, _TEMPLATES, metavar="FOLDER")
 
 
 @dataclass(frozen=True)
@@ -331,8 +332,8 @@ class NotebookOptions:
 
     to: str = option("html", OUTPUT, "Format: html or ipynb.", metavar="FORMAT")
     sparsity: str = option("0.3", PRUNING, "Sparsity of prunable weights.", metavar="SHARE")
-    out: Path = option(Path("results"), OUTPUT, "Output folder.", "--out", metavar="FOLDER")
-    hide_inputs: bool = option(False, OUTPUT, "Export without code cells.", "--hide-inputs")
+    out: Path = option(Path("results"), OUTPUT, "Output folder.", metavar="FOLDER")
+    hide_inputs: bool = flag(OUTPUT, "Export without code cells.")
     notebook: str = option(
         "structural_csr_analysis",
         OUTPUT,
@@ -340,4 +341,4 @@ class NotebookOptions:
         metavar="NAME",
     )
     language: str = option("en", OUTPUT, _LANGUAGE, metavar="CODE")
-    template_dir: Path | None = option(None, OUTPUT, _TEMPLATES, "--template-dir", metavar="FOLDER")
+    template_dir: Path | None = option(None, OUTPUT, _TEMPLATES, metavar="FOLDER")

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from sparsity_report.cli.libraries import import_altair
 from sparsity_report.cli.options import Outputs, PairOptions
-from sparsity_report.cli.terminal import bar, complain, open_page, tell
+from sparsity_report.cli.terminal import complain, open_page, tell
+from sparsity_report.counting.progress import bar
 from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.files.atomic import check_folder, together
 from sparsity_report.words.sentences import say

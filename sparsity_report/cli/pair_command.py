@@ -9,7 +9,7 @@ from sparsity_report.cli.compared_models import check_paths
 from sparsity_report.cli.libraries import quiet_libraries
 from sparsity_report.cli.options import DistanceOptions, PairOptions, dataclass_options
 from sparsity_report.cli.outputs import check_pair_outputs, write_pair_outputs
-from sparsity_report.cli.terminal import bar, complain, tell
+from sparsity_report.cli.terminal import complain, tell
 from sparsity_report.cli.worker_processes import workers
 
 #: Weights from which compiling the loops pays, estimated from pairs of a tenth as many.
@@ -34,10 +34,7 @@ def pair(
     check_pair_outputs(options)
     with quiet_libraries(), workers(options.workers) as executor:
         models: list[Any] = [before, sr.load(after, base=before) if options.adapter else after]
-        with bar("comparing") as progress:
-            comparison = sr.compare_checkpoints(
-                *models, executor=executor, cache=options.cache, progress=progress
-            )
+        comparison = sr.compare_checkpoints(*models, executor=executor, cache=options.cache)
     if comparison.before["total"].sum() >= MANY and not fastest_loops().is_compiled:
         complain("pip install 'sparsity-report[fast]' compares large models about twice as fast")
     for sentence in comparison.sentences():
@@ -60,8 +57,8 @@ def distance(
     check_paths(a, b)
     import sparsity_report as sr
 
-    with quiet_libraries(), bar("scoring", unit="token") as progress:
-        measured = sr.distance(a, b, options.text, protocol=options.protocol, progress=progress)
+    with quiet_libraries():
+        measured = sr.distance(a, b, options.text, protocol=options.protocol)
     sentences = measured.sentences()
     if not options.json:
         for sentence in sentences:

@@ -11,7 +11,6 @@ from typing import Any
 from sparsity_report.counting import policies
 from sparsity_report.counting.allocation import check_sparsity
 from sparsity_report.counting.disk_cache import CacheFolder
-from sparsity_report.counting.progress import Progress
 from sparsity_report.counting.pruning import Pruning
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.measure.calibration import Calibration
@@ -78,29 +77,28 @@ class Grid:
         weights: Weights,
         calibration: Calibration | None = None,
         *,
-        progress: Progress | None = None,
         executor: Executor | None = None,
         cache: CacheFolder | None = None,
     ) -> Iterator[Pruning]:
         """Yield the pruning of each policy at each level; see :func:`global_magnitude`."""
-        counting: dict[str, Any] = {"progress": progress, "executor": executor, "cache": cache}
+        counting: dict[str, Any] = {"executor": executor, "cache": cache}
         for name in self.policies:
             pattern = _PATTERN.fullmatch(name)
             if pattern and not pattern[1]:
                 yield policies.n_m(weights, int(pattern[2]), int(pattern[3]), **counting)
             elif pattern:
                 keep = int(pattern[2]), int(pattern[3])
-                yield wanda(weights, None, calibration, n_m=keep, progress=progress)
+                yield wanda(weights, None, calibration, n_m=keep)
             for level in () if pattern else self.levels:
                 if name == "magnitude":
                     yield policies.global_magnitude(weights, level, **counting)
                 elif name == "layerwise":
                     yield policies.layerwise_magnitude(weights, level, **counting)
                 elif name == "random":
-                    yield policies.random_unstructured(weights, level, progress=progress)
+                    yield policies.random_unstructured(weights, level)
                 else:
                     shares = "owl" if name == "owl" else None
-                    yield wanda(weights, level, calibration, allocation=shares, progress=progress)
+                    yield wanda(weights, level, calibration, allocation=shares)
 
 
 def _split(texts: Iterable[str]) -> list[str]:

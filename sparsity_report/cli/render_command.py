@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from sparsity_report.cli.options import RenderOptions, Strict, dataclass_options
+from sparsity_report.cli.options import RenderOptions, dataclass_options
 from sparsity_report.cli.outputs import check_outputs, write
 from sparsity_report.files.filesystem import file_digest
 
@@ -13,7 +13,6 @@ from sparsity_report.files.filesystem import file_digest
 @dataclass_options
 def render(
     study: Annotated[Path, typer.Argument(help="study.json of an earlier run.")],
-    strict: Strict = False,
     *,
     outputs: RenderOptions,
 ) -> None:
@@ -21,5 +20,5 @@ def render(
     import sparsity_report as sr
 
     check_outputs(outputs)  # first, because it may restore an older study.json
-    loaded = sr.read_study(study, strict=strict)
+    loaded = sr.read_study(study, strict=outputs.strict)
     write(loaded, outputs, file_digest(study.resolve()) or None)

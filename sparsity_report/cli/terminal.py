@@ -1,18 +1,14 @@
-"""Output of commands: lines, warnings and progress bars."""
+"""Output of commands: lines and warnings."""
 
 from __future__ import annotations
 
 import os
 import sys
-from contextlib import AbstractContextManager, suppress
-from typing import TYPE_CHECKING, TextIO
+from contextlib import suppress
+from typing import TextIO
 
 from sparsity_report.cli.signals import PIPE, Stopped
-from sparsity_report.counting import progress
 from sparsity_report.errors import SparsityReportError, legible
-
-if TYPE_CHECKING:
-    from sparsity_report.counting.progress import Progress
 
 
 def tell(text: str, stream: TextIO | None = None) -> None:
@@ -40,11 +36,6 @@ def flush() -> None:
         raise SparsityReportError(
             f"cannot print: {error.strerror}; send stdout to a file with space left"
         ) from error
-
-
-def bar(label: str, unit: str = "B") -> AbstractContextManager[Progress]:
-    """Show a progress bar on a terminal at once, nothing in a pipe."""
-    return progress.bar(label, unit, after=0)
 
 
 def open_page(address: str) -> None:
