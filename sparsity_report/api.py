@@ -6,14 +6,14 @@ Imports happen inside the functions, so that ``import sparsity_report`` stays li
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsity_report.hooks import hooks
 
 if TYPE_CHECKING:
-    from sparsity_report.counting.progress import Progress
     from sparsity_report.findings.difference import Difference
     from sparsity_report.phrases import Phrase
     from sparsity_report.study.comparison import Comparison
@@ -54,15 +54,13 @@ def summarize(study: Comparison | Pair | Difference | Distance | Reproduction) -
     from sparsity_report.study.pairs.pair import Pair
     from sparsity_report.study.published_scores import Reproduction
 
-    if isinstance(study, Reproduction):
-        return [*map(str, reproduction_findings(study))]
-    if isinstance(study, Distance):
-        return [*map(str, distance_findings(study))]
-    if isinstance(study, Pair):
-        return [*map(str, pair_findings(study))]
-    if isinstance(study, Difference):
-        return [*map(str, difference_findings(study))]
-    return [*map(str, study_findings(study))]
+    findings: dict[type, Callable[[Any], Iterable[Phrase]]] = {
+        Difference: difference_findings,
+        Distance: distance_findings,
+        Pair: pair_findings,
+        Reproduction: reproduction_findings,
+    }
+    return [*map(str, findings.get(type(study), study_findings)(study))]
 
 
 def _audit(study: Comparison) -> list[str]:
@@ -80,41 +78,13 @@ def _save(value: Comparison | Pair, path: str | os.PathLike[str]) -> Path:
     return write_json(value, path, findings)
 
 
-def _render(phrase: Phrase) -> str:
-    from sparsity_report.words.sentences import render
-
-    return render(phrase)
-
-
-def _describe(value: Any) -> str:
-    from sparsity_report.report.value_display import describe
-
-    return describe(value)
-
-
-def _mime_bundle(value: Any) -> dict[str, str]:
-    from sparsity_report.report.value_display import bundle
-
-    return bundle(value)
-
-
-def _chart(*parts: Any) -> Any:
-    from sparsity_report.draw.heat_maps import metric_map
-
-    return metric_map(*parts)
-
-
-def _progress_bar(label: str, unit: str, delay: float) -> AbstractContextManager[Progress]:
-    from sparsity_report.report.progress_bars import drawn
-
-    return drawn(label, unit, delay)
-
-
-hooks.render = _render
-hooks.describe = _describe
-hooks.mime_bundle = _mime_bundle
+hooks.render = lambda phrase: import_module("sparsity_report.words.sentences").render(phrase)
+hooks.describe = lambda value: import_module("sparsity_report.report.value_display").describe(value)
+hooks.mime_bundle = lambda value: import_module("sparsity_report.report.value_display").bundle(
+    value
+)
 hooks.sentences = summarize
 hooks.audit = _audit
 hooks.save = _save
-hooks.chart = _chart
-hooks.progress_bar = _progress_bar
+hooks.chart = lambda *parts: import_module("sparsity_report.draw.heat_maps").metric_map(*parts)
+hooks.progress_bar = lambda *bar: import_module("sparsity_report.report.progress_bars").drawn(*bar)
