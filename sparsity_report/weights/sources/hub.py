@@ -17,7 +17,13 @@ from sparsity_report.weights.gguf.gguf_shards import model_names, shard_names
 from sparsity_report.weights.sources.http_ranges import HubFile, refusal
 from sparsity_report.weights.sources.model_paths import TOKENIZER_FILES
 from sparsity_report.weights.sources.quiet import without_hub_bars
-from sparsity_report.weights.sources.safetensors import INDEX, SINGLE, read_index
+from sparsity_report.weights.sources.safetensors import (
+    INDEX,
+    SINGLE,
+    choose_shards,
+    listed,
+    only_one,
+)
 
 # Files that describe the model and how its weights are packed.
 _CONFIGS = (
@@ -27,8 +33,6 @@ _CONFIGS = (
 _FILES = (".safetensors", ".gguf")
 #: Ends of names of PyTorch pickles.
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
-# Most names that an error lists.
-_LISTED = 12
 # Files whose metadata is requested in parallel.
 _PARALLEL = 8
 # Hugging Face's bot offers safetensors for repositories that hold only pickles.
@@ -73,7 +77,7 @@ def fetch(model: str, request: Request) -> tuple[Path, tuple[Phrase, ...]]:
     if file:
         return source.download([file]) / file, chosen.notes
     if not source.pickles:
-        deeper = f"; name a folder of it with subfolder=: {_some(source.deeper)}"
+        deeper = f"; name a folder of it with subfolder=: {listed(source.deeper)}"
         raise SparsityReportError(
             f"{source.path} has no safetensors, GGUF or pytorch_model.bin on the Hub or in the "
             f"local cache{deeper if source.deeper else ''}"
@@ -239,7 +243,7 @@ class _Folder:
             weights = [name for name in self.names if name.endswith((*_FILES, *PICKLES))]
             raise SparsityReportError(
                 f"{self.path} has no file {name!r} on the Hub or in the local cache; "
-                f"it has {_some(weights)}"
+                f"it has {listed(weights)}"
             )
 
     def download(self, names: Collection[str]) -> Path:
@@ -269,20 +273,11 @@ class _Folder:
         """Return the safetensors of the model, and the file of each tensor from an index."""
         if INDEX in self.names:
             _download(self.model, self.commit, self._patterns([INDEX]))
-            weight_map = read_index(self.folder / INDEX)
-            shards = sorted(set(weight_map.values()))
-            if SINGLE in self.names and SINGLE not in shards:
-                raise SparsityReportError(
-                    f"{self.path} has {SINGLE}, and its {INDEX} names other files; to open the "
-                    f"first, pass file={SINGLE} (--file)"
-                )
-            return shards, weight_map
-        files = [name for name in self.names if name.endswith(".safetensors")]
-        return [SINGLE] if SINGLE in files else self._only(files), None
+        return choose_shards(self.path, self.names, self.folder)
 
     def gguf(self) -> list[str]:
         """Return the shards of the one GGUF model of the folder; empty if there is none."""
-        models = self._only(model_names(self.names))
+        models = only_one(self.path, model_names(self.names))
         return self.shards(models[0]) if models else []
 
     def shards(self, name: str) -> list[str]:
@@ -295,21 +290,8 @@ class _Folder:
             )
         return shards
 
-    def _only(self, models: list[str]) -> list[str]:
-        if len(models) > 1:
-            raise SparsityReportError(
-                f"{self.path} has {len(models)} models; name the file of one with file= (--file): "
-                f"{_some(models)}"
-            )
-        return models
-
     def _patterns(self, names: Collection[str]) -> list[str]:
         return [escape(f"{self.subfolder}/{name}".lstrip("/")) for name in names]
-
-
-def _some(names: Collection[str]) -> str:
-    first = ", ".join(list(names)[:_LISTED])
-    return first + f" and {len(names) - _LISTED} more" * (len(names) > _LISTED) or "none"
 
 
 class _UnreachableError(SparsityReportError):

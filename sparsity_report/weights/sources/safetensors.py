@@ -3,7 +3,7 @@
 import math
 import re
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -19,6 +19,8 @@ INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 # Most bytes of a file name.
 _LONGEST = 255
+# Most names that an error lists.
+_LISTED = 12
 
 # Dtypes by their name in the header, see https://github.com/huggingface/safetensors.
 _DTYPES = {
@@ -76,25 +78,54 @@ class Shards(Generic[F]):
         return entries
 
 
+def choose_shards(
+    place: str, files: Collection[str], folder: Path
+) -> tuple[list[str], Mapping[str, str] | None]:
+    """Return the safetensors files of one model, and the file of each tensor if there is an index.
+
+    Parameters
+    ----------
+    place : str
+        Name of the place for errors.
+    files : collection of str
+        Names of the files there.
+    folder : pathlib.Path
+        Folder of the index.
+    """
+    if INDEX not in files:
+        models = [name for name in files if name.endswith(".safetensors")]
+        return [SINGLE] if SINGLE in models else only_one(place, models), None
+    weight_map = read_index(folder / INDEX)
+    names = sorted(set(weight_map.values()))
+    if SINGLE in files and SINGLE not in names:
+        raise SparsityReportError(
+            f"{place} has {SINGLE}, and its {INDEX} names other files; to open the first, pass "
+            f"file={SINGLE} (--file)"
+        )
+    return names, weight_map
+
+
+def only_one(place: str, models: list[str]) -> list[str]:
+    """Return the files of models; refuse several."""
+    if len(models) > 1:
+        raise SparsityReportError(
+            f"{place} has {len(models)} models; name the file of one with file= (--file): "
+            f"{listed(models)}"
+        )
+    return models
+
+
+def listed(names: Collection[str]) -> str:
+    """Return the first names as text."""
+    first = ", ".join(list(names)[:_LISTED])
+    return first + f" and {len(names) - _LISTED} more" * (len(names) > _LISTED) or "none"
+
+
 def find_shards(directory: Path) -> Shards[Path]:
     """Return the safetensors files of a directory, with checked shard names."""
-    index, single = directory / INDEX, directory / SINGLE
-    if not index.is_file():
-        files = [single] if single.is_file() else sorted(directory.glob("*.safetensors"))
-        if len(files) > 1:
-            raise SparsityReportError(
-                f"{directory} holds {len(files)} safetensors files and no {INDEX}; "
-                "name the one to open"
-            )
-        return Shards(files)
-    weight_map = read_index(index)
-    names = sorted(set(weight_map.values()))
-    if single.is_file() and SINGLE not in names:
-        raise SparsityReportError(
-            f"{directory} holds {SINGLE}, and {INDEX} names other files; open {SINGLE} by name, "
-            "or move one of the two away"
-        )
-    for name in names:
+    files = sorted(file.name for file in directory.iterdir() if file.is_file())
+    names, weight_map = choose_shards(str(directory), files, directory)
+    for name in names if weight_map else ():
         if not _stays_inside(directory / name):
             raise SparsityReportError(
                 f"{directory / name} is a link that leads out of its folder; put the file there"
