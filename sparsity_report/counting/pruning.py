@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -19,7 +19,7 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.hooks import Presentable
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.weights.tensor_slices import Slice
-from sparsity_report.weights.weights import Module, Weights
+from sparsity_report.weights.weights import Parameter, Weights
 
 # Words for rules and allocations in the names of variants.
 _WORDS = {
@@ -456,16 +456,14 @@ class PrunedWeights(Weights):
     """The weights of a model after a pruning, with one tensor at a time in memory."""
 
     def __init__(self, pruning: Pruning, name: str) -> None:
-        base = pruning.weights
-        super().__init__(
-            name=name,
-            source=base.source,
-            architecture=base.architecture,
-            modules=tuple(_pruned(module, pruning) for module in base.modules),
-            attention_widths=base.attention_widths,
-            notes=base.notes,
-            cache=base.cache,
-        )
+        base, changed = pruning.weights, pruning.changed
+
+        def written(p: Parameter) -> Parameter:
+            return replace(p, packing="", file_bytes=None) if p.name in changed else p
+
+        modules = tuple(module.changed(written) for module in base.modules)
+        shown = {each.name: getattr(base, each.name) for each in fields(Weights)}
+        super().__init__(**shown | {"name": name, "modules": modules})
         self._pruning = pruning
 
     def tensor(self, name: str) -> torch.Tensor:
@@ -495,15 +493,6 @@ class PrunedWeights(Weights):
     def module(self) -> nn.Module:
         """Return a runnable copy of the base, pruned."""
         return self._pruning.apply_(self._pruning.weights.module())
-
-
-def _pruned(module: Module, pruning: Pruning) -> Module:
-    """Return a module without packing and file sizes for its pruned parameters."""
-    parameters = (
-        replace(p, packing="", file_bytes=None) if p.name in pruning.changed else p
-        for p in module.parameters
-    )
-    return replace(module, parameters=tuple(parameters))
 
 
 def _blocks(tensor: torch.Tensor) -> Iterator[torch.Tensor]:

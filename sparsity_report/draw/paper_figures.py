@@ -114,11 +114,8 @@ def _grey(part: Any, channel: str = "") -> Any:
 
 def _as_grey(color: str) -> str:
     red, green, blue = (int(color[place : place + 2], 16) for place in (1, 3, 5))
-    return _hex(0.299 * red + 0.587 * green + 0.114 * blue)
-
-
-def _hex(level: float) -> str:
-    return f"#{round(level):02x}" + f"{round(level):02x}" * 2
+    level = round(0.299 * red + 0.587 * green + 0.114 * blue)
+    return "#" + f"{level:02x}" * 3
 
 
 def font_family(font: str | None) -> str | None:

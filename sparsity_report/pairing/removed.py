@@ -66,7 +66,7 @@ class Loss:
         """Add some values of a parameter; FLOPs only if the model multiplied by them."""
         p = part.parameter
         self.certainty = min(self.certainty, certainty)
-        self.weights += count if p.name in _weight_names(part) else 0
+        self.weights += count if p.name in {each.name for each in part.module.weights} else 0
         self.parameters += count
         self.bytes += count * p.itemsize
         if p.matrix and multiplied:
@@ -129,12 +129,6 @@ def _removed_layer(part: Part, left: Set[str], emptied: _Emptied) -> RemovedPart
 
 def _is_of_experts(part: Part) -> bool:
     return bool(part.stacked) or part.expert is not None
-
-
-def _weight_names(part: Part) -> list[str]:
-    """Return the names of a module's weights: its matrices, else its first parameter."""
-    stored = [p for p in part.module.parameters if p.tied_to is None]
-    return [p.name for p in [p for p in stored if p.matrix] or stored[:1]]
 
 
 def _removed_block_or_expert(alignment: Alignment, part: Part) -> tuple[RemovedPart, float] | None:

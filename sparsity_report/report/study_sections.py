@@ -12,7 +12,7 @@ from sparsity_report.draw.vega import unchecked
 from sparsity_report.findings.study_findings import conventions, topics
 from sparsity_report.findings.verdict import comparison_title, verdict
 from sparsity_report.report import sections, study_maps
-from sparsity_report.report.citation import bibtex
+from sparsity_report.report.citation import bibtex, weights
 from sparsity_report.report.sections import Block, Bullets, Drawing, Medium, Section, Text
 from sparsity_report.report.tables import (
     memory_tables,
@@ -139,6 +139,9 @@ def study_sections(study: Comparison, medium: Medium) -> list[Section]:
         **({} if medium.has_appendix else runtimes),
         "method": ("page.method_heading", _method(study, medium, sentences)),
     }
+    main = sections.titled(parts)
+    if not medium.has_appendix:
+        return main
     appendix = {
         "inside": ("page.heads_experts_heading", study_maps.heads_and_experts(study)),
         "layouts": ("page.layouts_heading", _layouts(study)),
@@ -146,13 +149,13 @@ def study_sections(study: Comparison, medium: Medium) -> list[Section]:
         **runtimes,
         "timings": ("page.timings_heading", _measured(study, _TIMES)),
         "audit": ("page.audit_heading", _audit(study, medium)),
-        "totals": ("page.totals_heading", _totals(study)),
+        "totals": (
+            "page.totals_heading",
+            [study_tables.totals(study), study_tables.groups(study)],
+        ),
         "layers": ("page.layers_heading", _layers(study)),
         "model": ("page.model_heading", _model(study)),
     }
-    main = sections.titled(parts)
-    if not medium.has_appendix:
-        return main
     return main + [replace(part, is_appendix=True) for part in sections.titled(appendix)]
 
 
@@ -270,7 +273,7 @@ def _method(study: Comparison, medium: Medium, sentences: _Sentences) -> Iterato
         models=clip(theme.model_names(study), 120),
         convention=say(_CONVENTIONS[study.convention]),
         study=study.fingerprint,
-        weights=", ".join(study.variants["fingerprint"].unique()),
+        weights=weights(study),
     )
     yield sections.Partial("citation", {"text": citation, "bibtex": bibtex(study)})
 
@@ -307,11 +310,6 @@ def _audit(study: Comparison, medium: Medium) -> Iterator[Block | None]:
     if names := [clip(name, 200) for name in study.unclassified]:
         yield Text(say("page.unclassified_intro"))
         yield Bullets(tuple(first(names, _UNCLASSIFIED)), are_names=True)
-
-
-def _totals(study: Comparison) -> Iterator[Block]:
-    yield study_tables.totals(study)
-    yield study_tables.groups(study)
 
 
 def _layers(study: Comparison) -> Iterator[Block]:

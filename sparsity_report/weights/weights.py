@@ -132,6 +132,12 @@ class Module:
         return replace(self, parameters=tuple(map(change, self.parameters)))
 
     @property
+    def weights(self) -> list[Parameter]:
+        """The matrices that the module stores; the first parameter of one without any."""
+        stored = [p for p in self.parameters if p.tied_to is None]
+        return [p for p in stored if p.matrix] or stored[:1]
+
+    @property
     def block(self) -> int | None:
         """Index of the Transformer block, the first number in the dotted name; None outside.
 

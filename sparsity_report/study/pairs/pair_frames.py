@@ -92,7 +92,8 @@ def _row(
 ) -> dict[str, Any]:
     """Return the row of a module, except the bytes of its cache."""
     module = before or after[0]
-    weights_before, weights_after = _weights(before), _weights(after[0] if after else None)
+    weights_before = before.weights if before else []
+    weights_after = after[0].weights if after else []
     # The base decides which parameters are the weight of a module.
     names = {p.name for p in (weights_before or weights_after)}
     sums = Tally()
@@ -130,14 +131,6 @@ def _parameter(match: ParameterMatch) -> Parameter:
 
 def _is_untouched(tally: Tally) -> bool:
     return tally.untouched and tally.compared == tally.total_before == tally.total_after
-
-
-def _weights(module: Module | None) -> list[Parameter]:
-    """Return the weights of a module as a study has them: its matrices, or its first parameter."""
-    if module is None:
-        return []
-    stored = [p for p in module.parameters if p.tied_to is None]
-    return [p for p in stored if p.matrix] or stored[:1]
 
 
 def removed_frame(plan: Plan) -> pd.DataFrame:
