@@ -16,8 +16,10 @@ from wording import wording
 import sparsity_report as sr
 from sparsity_report.files.package_data import DEMO
 from sparsity_report.findings.model_claims import model_claims
-from sparsity_report.weights.outline import Outline, OutlineParameter
+from sparsity_report.weights.outline import Outline, Tensor
 from sparsity_report.weights.sources import http_ranges
+from sparsity_report.weights.tensor_slices import Entry, HeldSlice
+from sparsity_report.weights.weights import Module, Parameter
 
 NAME = "someone/small"
 BILLION = 10**9
@@ -33,13 +35,14 @@ def outline(total, name="model", embedding=0, **options):
     """Return an outline of so many parameters."""
     tensors = {"model.layers.0.mlp.up_proj": ("mlp_linear", total - embedding)}
     tensors |= {"model.embed_tokens": ("embedding", embedding)} if embedding else {}
-    parameters = tuple(
-        OutlineParameter(f"{key}.weight", key, group, (size,), "bfloat16", "", 2 * size, False,
-                         options.get("uses", Fraction(1)), None)
+    uses, nowhere = options.get("uses", Fraction(1)), Entry("", (), HeldSlice(0, "bfloat16", None))
+    described = [
+        Module(key, "", group, (Parameter(f"{key}.weight", (size,), "bfloat16", uses=uses),))
         for key, (group, size) in tensors.items()
-    )  # fmt: skip
+    ]
+    held = tuple(Tensor(module, module.parameters[0], nowhere) for module in described)
     kept = {key: value for key, value in options.items() if key != "uses"}
-    return Outline(name, "safetensors", Path("/nowhere"), (), parameters=parameters, **kept)
+    return Outline(name, "safetensors", Path("/nowhere"), (), tensors=held, **kept)
 
 
 def keys(*arguments, **options):

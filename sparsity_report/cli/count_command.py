@@ -48,8 +48,7 @@ def _counts(model: str, options: CountOptions) -> dict[str, Any]:
 
     places = {"revision": options.revision, "subfolder": options.subfolder, "file": options.file}
     outline = read_outline(model, **places)
-    folder = outline.path if outline.path.is_dir() else outline.path.parent
-    differences = model_claims(outline, *read_card(folder, outline.files[0]))
+    differences = model_claims(outline, *read_card(outline.folder, outline.files[0]))
     zeros, memory = None, None
     asked = (options.context, options.batch, options.kv_dtype, options.fits)
     if any(each is not None for each in asked):
@@ -58,7 +57,7 @@ def _counts(model: str, options: CountOptions) -> dict[str, Any]:
         batch = 1 if options.batch is None else options.batch
         memory = model_memory(outline, options.context, batch, options.kv_dtype, options.fits)
     if options.zeros:
-        from sparsity_report.findings.model_zeros import model_zeros
+        from sparsity_report.findings.rules.counted_tensors import model_zeros
 
         zeros = model_zeros(outline)
     return model_counts(outline, differences, zeros) | {"memory": memory}

@@ -8,19 +8,18 @@ stored, so that groups and patterns always run along the inputs.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from sparsity_report.counting.n_m_patterns import Pattern
+from sparsity_report.counting.n_m_patterns import Flags, Pattern, group_counts
 from sparsity_report.weights.anatomy.matrix_direction import Matrix
 from sparsity_report.weights.tensor_slices import Entry, FileSlice, Slice
 
 Bits = npt.NDArray[Any]
-Flags = npt.NDArray[np.bool_]
 
 GROUPS = (32, 64, 128)
 """Weights that share a scale in usual quantized formats."""
@@ -125,22 +124,58 @@ def bit_statistics(
     """
     codes, counts = _codes(entry), BitStatistics()
     if matrix is None or not entry.total:
-        sizes = (min(_BLOCK, entry.total - start) for start in range(0, entry.total, _BLOCK))
-        for bits in _cut(_bits(entry), sizes):
+        for bits in in_runs(_bits(entry), _sizes(entry.total, _BLOCK)):
             _add_values(counts, codes, bits)
         return counts
     lines = _Lines(counts, matrix, patterns)
-    for expert, start, bits in _matrix_blocks(entry, matrix, lines.step):
-        nonzero = _add_values(counts, codes, bits)
-        lines.add(expert, start, bits, nonzero)
+    down, width = matrix.stored
+    if (size := min(lines.step, down) * width) > 2**28:
+        raise entry.wrong(f"has {size:,} values in a row or group, more than fit into memory")
+    places = matrix_places(matrix.experts, down, lines.step)
+    runs = in_runs(_bits(entry), (number * width for *_, number in places))
+    for (expert, start, _), run in zip(places, runs, strict=True):
+        block = run.reshape(-1, width)
+        bits = np.ascontiguousarray(block.T) if matrix.input_first else block
+        lines.add(expert, start, bits, _add_values(counts, codes, bits))
     return counts
 
 
 def nonzero_blocks(entry: Entry, step: int = _BLOCK) -> Iterator[Flags]:
     """Yield nonzero flags of the values in order, in blocks of equal size but for the last."""
     codes = _codes(entry)
-    sizes = (min(step, entry.total - start) for start in range(0, entry.total, step))
-    return (_magnitudes(codes, bits) != 0 for bits in _cut(_bits(entry), sizes))
+    return (
+        _magnitudes(codes, bits) != 0 for bits in in_runs(_bits(entry), _sizes(entry.total, step))
+    )
+
+
+def matrix_places(experts: int, lines: int, step: int) -> list[tuple[int, int, int]]:
+    """Return expert, first line and number of lines of each block of `step` lines."""
+    return [
+        (expert, start, size)
+        for expert in range(experts)
+        for start, size in zip(range(0, lines, step), _sizes(lines, step), strict=True)
+    ]
+
+
+def in_runs(
+    pieces: Iterator[Any], sizes: Iterable[int], join: Callable[[Any], Any] = np.concatenate
+) -> Iterator[Any]:
+    """Yield consecutive values in runs of the given sizes, from one-dimensional pieces."""
+    waiting: list[Any] = []
+    held = 0
+    for size in sizes:
+        while held < size:
+            waiting.append(next(pieces))
+            held += len(waiting[-1])
+        joined = join(waiting) if len(waiting) > 1 else waiting[0]
+        held -= size
+        waiting = [joined[size:]] if held else []
+        yield joined[:size]
+    next(pieces, None)  # the end of a file, where a change since its begin is noticed
+
+
+def _sizes(total: int, step: int) -> list[int]:
+    return [min(step, total - start) for start in range(0, total, step)]
 
 
 def _codes(entry: Entry) -> _Codes:
@@ -164,31 +199,6 @@ def _decoded(part: Slice, unsigned: np.dtype[Any]) -> Iterator[Bits]:
 
     for piece in part.pieces():
         yield piece.contiguous().view(torch.uint8).numpy().view(unsigned)
-
-
-def _cut(pieces: Iterator[Bits], sizes: Iterable[int]) -> Iterator[Bits]:
-    """Yield consecutive values in runs of the given sizes."""
-    waiting: list[Bits] = []
-    held = 0
-    for size in sizes:
-        while held < size:
-            waiting.append(next(pieces))
-            held += waiting[-1].size
-        joined = np.concatenate(waiting) if len(waiting) > 1 else waiting[0]
-        yield joined[:size]
-        waiting, held = [joined[size:]], joined.size - size
-
-
-def _matrix_blocks(entry: Entry, matrix: Matrix, step: int) -> Iterator[tuple[int, int, Bits]]:
-    """Yield expert, first stored line and a block of `step` stored lines, outputs down."""
-    lines, width = matrix.stored
-    if (size := min(step, lines) * width) > 2**28:
-        raise entry.wrong(f"has {size:,} values in a row or group, more than fit into memory")
-    places = [(e, start) for e in range(matrix.experts) for start in range(0, lines, step)]
-    sizes = (min(step, lines - start) * width for _, start in places)
-    for (expert, start), bits in zip(places, _cut(_bits(entry), sizes), strict=True):
-        block = bits.reshape(-1, width)
-        yield expert, start, np.ascontiguousarray(block.T) if matrix.input_first else block
 
 
 def _magnitudes(codes: _Codes, bits: Bits) -> Bits:
@@ -240,24 +250,17 @@ class _Lines:
         counts.filled_rows[expert, rows] |= flags.any(axis=1)
         counts.filled_columns[expert, columns] |= flags.any(axis=0)
         self._compare(expert, rows, column, bits)
-        has_zeros = not flags.all()
+        held = {m: group_counts(flags, m) for m in {p.m for p in counts.complying}}
         for pattern in counts.complying:
-            broken = _broken(pattern, flags) if has_zeros else np.ones((1, 1), np.bool_)
-            if has_zeros:
-                counts.complying[pattern] += broken.size - int(np.count_nonzero(broken))
+            broken = held[pattern.m] > pattern.n
+            counts.complying[pattern] += broken.size - int(np.count_nonzero(broken))
             if broken.any():
                 at = (expert, *_first(broken, row, column, pattern.m))
                 counts.violations[pattern] = min(counts.violations.get(pattern, at), at)
-        if has_zeros:
-            self._add_groups(expert, row, column, flags)
-
-    def _add_groups(self, expert: int, row: int, column: int, flags: Flags) -> None:
-        counts = self._counts
         for size in counts.zero_groups:
-            eights = flags.view(np.uint64) != 0
-            empty = ~eights.reshape(len(flags), -1, size // 8).any(axis=2)
+            empty = group_counts(flags, size) == 0
             if not (number := int(np.count_nonzero(empty))):
-                return  # larger groups consist of smaller ones
+                break  # larger groups consist of smaller ones
             counts.zero_groups[size] += number
             if size == GROUPS[0]:
                 at = (expert, *_first(empty, row, column, size))
@@ -275,18 +278,6 @@ class _Lines:
         if column + bits.shape[1] == self._matrix.inputs > 1:
             filled = counts.filled_rows[expert, rows]
             counts.constant_rows += int(np.count_nonzero(constant & filled))
-
-
-def _broken(pattern: Pattern, flags: Flags) -> Flags:
-    """Return which groups of M inputs hold more than N nonzeros."""
-    groups: Any = flags.view(np.uint8).reshape(len(flags), -1, pattern.m)
-    if pattern.m in {4, 8}:  # adds the bytes of a word
-        word: Any = np.uint32 if pattern.m == 4 else np.uint64
-        ones = word(0x0101010101010101 & np.iinfo(word).max)
-        held = (groups.view(word)[..., 0] * ones) >> word(8 * pattern.m - 8)
-    else:
-        held = groups.sum(axis=2, dtype=np.uint16)
-    return np.asarray(held > pattern.n)
 
 
 def _first(flags: Flags, row: int, column: int, width: int) -> tuple[int, int]:

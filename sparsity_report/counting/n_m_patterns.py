@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Flags = npt.NDArray[np.bool_]
 
 
 class Pattern(NamedTuple):
@@ -70,6 +75,23 @@ def find_pattern(complying: Mapping[Pattern, int], total: int) -> Pattern | None
 def compliance(complying: Mapping[Pattern, int], total: int) -> dict[Pattern, float]:
     """Return the share of complying groups by pattern, of a matrix with so many weights."""
     return {p: groups / (total // p.m) for p, groups in complying.items() if total >= p.m}
+
+
+def group_counts(flags: Flags, m: int) -> npt.NDArray[Any]:
+    """Return the number of flags in each group of `m` columns, row by row.
+
+    Examples
+    --------
+    >>> group_counts(np.array([[True, False, True, True, True, False]]), 3).tolist()
+    [[2, 2]]
+    """
+    size = next(size for size in (8, 4, 1) if m % size == 0)
+    words = flags.view(f"u{size}")
+    ones = words.dtype.type(0x0101010101010101 >> 8 * (8 - size))
+    counts: npt.NDArray[Any] = (words * ones) >> words.dtype.type(
+        8 * size - 8
+    )  # adds the bytes of a word
+    return counts.reshape(len(flags), -1, m // size).sum(axis=2) if m > size else counts
 
 
 def is_pattern(text: str | None) -> bool:

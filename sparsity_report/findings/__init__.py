@@ -17,8 +17,9 @@ Findings hold raw values; ``words`` renders them. Entry points are ``study_findi
 - ``distance_findings``: divergence and agreement of the predictions of two models
 - ``reproduction_findings``: published perplexities that measured ones reproduce
 - `rules`: rules for a checkpoint, their violations, and notes about its deployment
-- ``model_counts``: counts of a model from its headers; ``model_zeros``: those of its values;
-  ``model_claims``: differences from what it says of itself; ``model_memory``: bytes to serve it
+- ``model_counts``: counts of a model from its headers; ``model_claims``: differences from what it
+  says of itself; ``model_memory``: bytes to serve it
 - ``published_kernels``: figures that others published about sparse kernels
+- ``zero_parts``: layers, heads, rows and columns without a nonzero, of studies and checkpoints
 - ``variant_names``: names of variants and of their bytes
 """

@@ -1,6 +1,6 @@
 """Audit of a study: the weaknesses that a careful reviewer would flag."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
@@ -8,6 +8,7 @@ import pandas as pd
 from sparsity_report.counting.counts import INFINITE, NOT_A_NUMBER
 from sparsity_report.findings.rounding_findings import zeros_hidden
 from sparsity_report.findings.variant_names import group_names
+from sparsity_report.findings.zero_parts import zero_parts
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.sparse.shares import ratio, zero_share, zero_shares
 from sparsity_report.study.comparison import Comparison
@@ -25,14 +26,6 @@ _EXCLUDED = {
     "norm": "audit.excluded_norms",
     "router": "audit.excluded_routers",
     "other": "audit.excluded_unclassified",
-}
-
-# Keys by kind: where all variants agree, and where they differ.
-_ALL_ZERO = {
-    "layers": ("audit.zero_layers", "audit.zero_layers_by_variant"),
-    "heads": ("audit.zero_heads", "audit.zero_heads_by_variant"),
-    "rows": ("audit.zero_rows", "audit.zero_rows_by_variant"),
-    "columns": ("audit.zero_columns", "audit.zero_columns_by_variant"),
 }
 
 
@@ -99,33 +92,9 @@ def _all_zero(study: Comparison) -> Iterator[Phrase]:
     """Yield one finding about all variants for each kind of all-zero part."""
     zeros = [(name, study.facts.dead(name)) for name in study.variants["variant"]]
     known = {name: parts for name, parts in zeros if parts is not None}
-    yield from _of_kind("layers", {name: dict.fromkeys(d.layers, 1) for name, d in known.items()})
+    yield from zero_parts("layers", {name: dict.fromkeys(d.layers, 1) for name, d in known.items()})
     for kind in ("heads", "rows", "columns"):
-        yield from _of_kind(kind, {name: getattr(d, kind).to_dict() for name, d in known.items()})
-
-
-def _of_kind(kind: str, counts: Mapping[str, Mapping[str, int]]) -> Iterator[Phrase]:
-    """Name the modules where variants agree, else give the count of each variant."""
-    agree, differ = _ALL_ZERO[kind]
-    groups = group_names((tuple(parts.items()), name) for name, parts in counts.items() if parts)
-    if len(groups) > 1:
-        yield phrase(differ, counts=[_count(kind, n, dict(parts)) for parts, n in groups.items()])
-        return
-    for parts, names in groups.items():
-        yield phrase(agree, variants=names, modules=_modules(kind, dict(parts)))
-
-
-def _count(kind: str, names: list[str], counts: Mapping[str, int]) -> Phrase:
-    key = "audit.zero_count" if kind == "layers" else "audit.zero_count_in_matrices"
-    return phrase(key, count=sum(counts.values()), modules=len(counts), variants=names)
-
-
-def _modules(kind: str, counts: Mapping[str, int]) -> list[str | Phrase]:
-    """Return modules with the number of their all-zero parts, largest number first."""
-    ranked = sorted(counts, key=lambda name: -counts[name])
-    if kind == "layers":
-        return [*ranked]
-    return [phrase("audit.module_count", module=name, count=counts[name]) for name in ranked]
+        yield from zero_parts(kind, {name: getattr(d, kind).to_dict() for name, d in known.items()})
 
 
 def _calibrated_on_evaluation_text(study: Comparison) -> Iterator[Phrase]:

@@ -54,8 +54,7 @@ def model_claims(
     hub_total : int, optional
         Parameters that the Hub shows for the safetensors files.
     """
-    folder = outline.path if outline.path.is_dir() else outline.path.parent
-    names = [name for name in (outline.name, folder.name) if _SIZE.search(name)][:1]
+    names = [name for name in (outline.name, outline.folder.name) if _SIZE.search(name)][:1]
     texts = [(phrase("claim.by_name", name=name), name) for name in names]
     if label := outline.metadata.get("general.size_label"):
         texts.append((phrase("claim.by_metadata"), str(label)))
@@ -70,7 +69,9 @@ def _of_text(outline: Outline, source: Phrase, text: str) -> Iterator[Phrase]:
     matches = [*_SIZE.finditer(text)]
     sizes = [match for match in matches if not (match["active"] or match["experts"])]
     active = [match for match in matches if match["active"]]
-    outside = outline.total - sum(p.total for p in outline.stored if p.group == "embedding")
+    outside = outline.total - sum(
+        each.parameter.total for each in outline.stored if each.module.group == "embedding"
+    )
     if len({match[0].lower() for match in sizes}) == 1:
         yield from _size(sizes[0]).phrase("claim.parameters", source, outline.total, outside)
         if len(active) == 1:
@@ -100,14 +101,12 @@ def _stated(value: Any) -> Iterator[str]:
 
 def _of_dtype(outline: Outline) -> Iterator[Phrase]:
     """Yield the difference between the dtype of the configuration and that of most weights."""
-    inner = outline.config.get("text_config")
-    configs = (outline.config, inner if isinstance(inner, dict) else {})
-    claimed = next((c[k] for c in configs for k in ("dtype", "torch_dtype") if c.get(k)), None)
+    claimed = outline.settings.get("dtype") or outline.settings.get("torch_dtype")
     held: Counter[str] = Counter()
     for each in outline.stored:
-        held[each.packing or each.dtype] += each.total
+        held[each.format] += each.parameter.total
     dtype, total = max(held.items(), key=lambda item: item[1])
-    is_plain = not any(each.packing for each in outline.stored)
+    is_plain = not any(each.parameter.packing for each in outline.stored)
     if isinstance(claimed, str) and is_plain and claimed.removeprefix("torch.") != dtype:
         share = ratio(total, outline.total)
         yield phrase("claim.dtype", claimed=claimed, dtype=dtype, share=share)

@@ -9,7 +9,7 @@ from typing import Any
 from sparsity_report.phrases import Phrase
 from sparsity_report.sparse.shares import bits_per_weight
 from sparsity_report.weights.anatomy.groups import GROUPS
-from sparsity_report.weights.outline import Outline, OutlineParameter
+from sparsity_report.weights.outline import Outline, Tensor
 
 
 def model_counts(
@@ -18,7 +18,7 @@ def model_counts(
     """Return the counts of a model as plain values, the keys of which are stable.
 
     Parameters are logical: a 4-bit weight is one. Tied tensors count once. Zeros are null unless
-    they were counted by :func:`sparsity_report.findings.model_zeros.model_zeros`.
+    they were counted by :func:`sparsity_report.findings.rules.counted_tensors.model_zeros`.
 
     Returns
     -------
@@ -28,10 +28,10 @@ def model_counts(
         GGUF), ``bits_per_weight``, ``zeros``, ``patterns``, ``groups`` and ``formats`` (rows by
         name), ``tied``, ``experts``, ``differences`` (key, values and text) and ``notes``.
     """
-    tied = [each.name for each in outline.parameters if each.is_tied]
+    tied = [p.name for each in outline.tensors if (p := each.parameter).tied_to]
     counts = sorted({*outline.stacks.values()})
     has_experts = bool(counts) or outline.per_token is not None
-    groups = _sums(outline, lambda each: each.group)
+    groups = _sums(outline, lambda each: each.module.group)
     for group, row in groups.items():
         row["zeros"] = None if zeros is None else zeros["groups"].get(group, 0)
     return {
@@ -39,15 +39,15 @@ def model_counts(
         "source": outline.source,
         "files": len(outline.files),
         "file_bytes": outline.file_bytes,
-        "tensor_bytes": sum(each.stored_bytes for each in outline.parameters),
+        "tensor_bytes": sum(each.stored_bytes for each in outline.tensors),
         "parameters": outline.total,
         "active_parameters": outline.active_total,
         "stored_values": outline.stored_values,
-        "bits_per_weight": _bits(outline.parameters, outline.total),
+        "bits_per_weight": _bits(outline.tensors, outline.total),
         "zeros": None if zeros is None else sum(row["zeros"] for row in groups.values()),
         "patterns": zeros and {key: zeros[key] for key in ("matrices", "patterns")},
         "groups": {group: groups[group] for group in GROUPS if group in groups},
-        "formats": _sums(outline, lambda each: each.packing or each.dtype),
+        "formats": _sums(outline, lambda each: each.format),
         "tied": {"names": tied, "reason": outline.tie} if tied else None,
         "experts": {"counts": counts, "per_token": outline.per_token} if has_experts else None,
         "differences": [{**each.to_json(), "text": str(each)} for each in differences],
@@ -55,21 +55,21 @@ def model_counts(
     }
 
 
-def _sums(outline: Outline, key: Callable[[OutlineParameter], str]) -> dict[str, dict[str, Any]]:
-    rows: dict[str, list[OutlineParameter]] = defaultdict(list)
+def _sums(outline: Outline, key: Callable[[Tensor], str]) -> dict[str, dict[str, Any]]:
+    rows: dict[str, list[Tensor]] = defaultdict(list)
     for each in outline.stored:
         rows[key(each)].append(each)
     return {
         name: {
-            "parameters": (total := sum(each.total for each in members)),
+            "parameters": (total := sum(each.parameter.total for each in members)),
             "stored_bytes": sum(each.stored_bytes for each in members),
             "bits_per_weight": _bits(members, total),
-            "packed": any(each.packing for each in members),
-            "formats": sorted({each.packing or each.dtype for each in members}),
+            "packed": any(each.parameter.packing for each in members),
+            "formats": sorted({each.format for each in members}),
         }
         for name, members in rows.items()
     }
 
 
-def _bits(members: Sequence[OutlineParameter], total: int) -> float | None:
+def _bits(members: Sequence[Tensor], total: int) -> float | None:
     return bits_per_weight(sum(each.stored_bytes for each in members), total)

@@ -22,10 +22,10 @@ def model_memory(
     is a size of memory, such as 24GB.
     """
     available = None if fits is None else parsed_memory(fits)
-    shapes = {each.name: each.shape for each in outline.parameters}
+    shapes = {each.parameter.name: each.parameter.shape for each in outline.tensors}
     cache = checked(outline.config or outline.metadata, shapes)
     keys_values, states, dtype, positions = cache_bytes(cache, context, batch, kv_dtype)
-    weights = sum(each.stored_bytes for each in outline.parameters)
+    weights = sum(each.stored_bytes for each in outline.tensors)
     parts = {"weights": weights, "keys_values": keys_values, "states": states}
     is_known = keys_values is not None and states is not None
     total = weights + keys_values + states if is_known else None  # type: ignore[operator]

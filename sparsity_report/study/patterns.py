@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from sparsity_report.counting.bit_statistics import in_runs, matrix_places
 from sparsity_report.counting.moments import Moments
-from sparsity_report.counting.n_m_patterns import KNOWN, compliance, find_pattern
+from sparsity_report.counting.n_m_patterns import KNOWN, compliance, find_pattern, group_counts
 from sparsity_report.counting.progress import Progress, with_bar
 from sparsity_report.counting.pruning import Pruning
 from sparsity_report.deferred import torch
@@ -21,7 +22,7 @@ from sparsity_report.sparse.shares import zero_share
 from sparsity_report.study.schema import BLOCKS, GAP, TABLES, TILE, typed
 from sparsity_report.study.variants import Variant
 from sparsity_report.study.zstd_sizes import Frames, check_zstd, zstd_version
-from sparsity_report.weights.tensor_slices import Slice
+from sparsity_report.weights.tensor_slices import pieces
 from sparsity_report.weights.weights import Module, Parameter, Weights
 
 # Weights that are read together, in whole rows, and rows that cut no block of any layout.
@@ -151,7 +152,10 @@ def _patterns(
     # itertools.tee would keep dozens of blocks in memory.
     waiting: dict[int, list[torch.Tensor]] = {key: [] for key in cuts}
     stays = {key: cut.masks(_drained(waiting[key])) for key, cut in cuts.items()}
-    for number, start, tensor in _blocks(slices, rows, columns, step):
+    places = matrix_places(parameter.experts, rows, step) if rows * columns else []
+    runs = in_runs(pieces(slices), (size * columns for *_, size in places), torch.cat)
+    for (number, start, _), run in zip(places, runs, strict=True):
+        tensor = run.reshape(-1, columns)
         values[number].add(tensor)
         nonzero = tensor != 0
         for key, matrices in zeros.items():
@@ -185,29 +189,6 @@ def _patterns(
             }
             rows_of[key].append(row | counted.figures(parameter))
     return rows_of
-
-
-def _blocks(
-    slices: Iterable[Slice], rows: int, columns: int, step: int
-) -> Iterator[tuple[int, int, torch.Tensor]]:
-    """Yield the number of the matrix, the row and a block of `step` rows of stacked matrices."""
-    if not rows * columns:
-        return
-    waiting: list[torch.Tensor] = []
-    number, start, lacking = 0, 0, min(step, rows) * columns
-    for piece in (piece for part in slices for piece in part.pieces()):
-        rest = piece
-        while rest.numel() >= lacking:
-            parts, rest = [*waiting, rest[:lacking]], rest[lacking:]
-            block = torch.cat(parts) if len(parts) > 1 else parts[0]
-            yield number, start, block.reshape(-1, columns)
-            start += step
-            if start >= rows:
-                number, start = number + 1, 0
-            waiting, lacking = [], min(step, rows - start) * columns
-        if rest.numel():
-            waiting.append(rest)
-            lacking -= rest.numel()
 
 
 def _drained(queue: list[torch.Tensor]) -> Iterator[torch.Tensor]:
@@ -244,17 +225,14 @@ class Zeros:
 
     def add(self, row: int, column: int, mask: Mask) -> None:
         """Add a block of nonzero flags that begins at a row and a column, both multiples of 64."""
-        flags = np.ascontiguousarray(mask).view(np.uint8)
+        mask = np.ascontiguousarray(mask)
+        flags = mask.view(np.uint8)
         for lines, first, axis in ((self.rows, row, 1), (self.columns, column, 0)):
             lines[first : first + flags.shape[1 - axis]] += flags.sum(axis=axis, dtype=np.uint32)
-        if self._complying:
-            fours = flags[:, 0::4] + flags[:, 1::4] + flags[:, 2::4] + flags[:, 3::4]
-            counts = {4: fours}
-            if any(m == 8 for _, m in self._complying):
-                counts[8] = fours[:, 0::2] + fours[:, 1::2]
-            for pattern in self._complying:
-                fits = counts[pattern.m] <= pattern.n
-                self._complying[pattern] += int(np.count_nonzero(fits))
+        held = {m: group_counts(mask, m) for m in {p.m for p in self._complying}}
+        for pattern in self._complying:
+            fits = held[pattern.m] <= pattern.n
+            self._complying[pattern] += int(np.count_nonzero(fits))
         self._add_padding(row, flags)
         blocks = _quarter(_quarter(mask))
         for size in BLOCKS:

@@ -6,11 +6,9 @@ decide which tensors are tied and how many experts a token is sent to.
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,12 +19,15 @@ from sparsity_report.errors import SparsityReportError, explained, printable, wr
 from sparsity_report.phrases import Phrase
 from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import check_nesting, read_json
+from sparsity_report.weights.anatomy.matrix_direction import Matrix
 from sparsity_report.weights.anatomy.names_only import (
     ReaderOptions,
     describe_names,
     expert_stacks,
     experts_per_token,
     named_parts,
+    text_settings,
+    tied_head,
 )
 from sparsity_report.weights.gguf import gguf_shards
 from sparsity_report.weights.packed.format_detection import check_weights, detect_parameters
@@ -41,7 +42,7 @@ from sparsity_report.weights.sources.model_files import (
     remote_headers,
 )
 from sparsity_report.weights.sources.model_paths import local_path
-from sparsity_report.weights.tensor_slices import Entry, FileSlice, LocalFile, Origin, Shape
+from sparsity_report.weights.tensor_slices import Entry, FileSlice, LocalFile, Origin
 from sparsity_report.weights.weights import Module, Parameter
 
 # Classes of models that have an output head.
@@ -51,41 +52,49 @@ _COMPARED, _COMPARED_REMOTELY = 2**26, 2**14
 
 
 @dataclass(frozen=True)
-class OutlineParameter:
-    """A parameter as headers describe it.
+class Tensor:
+    """A parameter with its place in the model and in the files.
 
     Attributes
     ----------
-    name, module_name, group : str
-    shape : tuple of int
-        Logical shape: a packed weight has that of the matrix it stands for.
-    dtype, packing : str
-        Dtype of the values, float32 for packed ones, and the packing; empty if unpacked.
-    stored_bytes : int
-        Bytes of all its tensors in the files, scales included; 0 for a tied tensor without one.
-    is_tied : bool
-        Whether it has the values of another parameter, under which it is counted.
-    uses : Fraction
-        Share of it that a token is multiplied by: k/E for experts.
-    entry : Entry or None
-        Its tensor; None for a tied parameter without one.
+    module : Module
+    parameter : Parameter
+    entry : Entry
+    is_settled : bool
+        Whether the direction of its matrix is known.
+    is_stored : bool
+        False for a tied head without a tensor; `entry` is then the embedding's.
     """
 
-    name: str
-    module_name: str
-    group: str
-    shape: Shape
-    dtype: str
-    packing: str
-    stored_bytes: int
-    is_tied: bool
-    uses: Fraction
-    entry: Entry | None
+    module: Module
+    parameter: Parameter
+    entry: Entry
+    is_settled: bool = True
+    is_stored: bool = True
 
     @property
-    def total(self) -> int:
-        """Number of values."""
-        return math.prod(self.shape)
+    def name(self) -> str:
+        """Module, or the parameter where it is not the module's weight."""
+        is_weight = self.parameter.name.rpartition(".")[2] == "weight"
+        return self.module.name if is_weight else self.parameter.name
+
+    @property
+    def format(self) -> str:
+        """Packing, or the dtype of plain values."""
+        return self.parameter.packing or self.parameter.dtype
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of all its tensors in the files, scales included."""
+        return self.parameter.file_bytes or 0 if self.is_stored else 0
+
+    @property
+    def matrix(self) -> Matrix | None:
+        """Sizes of a prunable matrix; None for other tensors."""
+        each = self.parameter
+        if each.matrix is None or not each.prunable or each.tied_to:
+            return None
+        return Matrix(*each.matrix, each.experts, each.transposed)
 
 
 @dataclass(frozen=True)
@@ -105,7 +114,7 @@ class Outline:
         Metadata of a GGUF model.
     scheme : Scheme
         Quantization settings.
-    parameters : tuple of OutlineParameter
+    tensors : tuple of Tensor
         In the order of the files, tied ones included.
     stacks : mapping of str to int
         Number of experts of each stack.
@@ -127,7 +136,7 @@ class Outline:
     config: Mapping[str, Any] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
     scheme: Scheme = field(default_factory=Scheme)
-    parameters: tuple[OutlineParameter, ...] = ()
+    tensors: tuple[Tensor, ...] = ()
     stacks: Mapping[str, int] = field(default_factory=dict)
     per_token: int | None = None
     stored_values: int | None = None
@@ -139,15 +148,25 @@ class Outline:
         """Size of all files."""
         return sum(file.size for file in self.files)
 
+    @property
+    def folder(self) -> Path:
+        """Folder of the configuration and of the model card."""
+        return self.path.parent if self.path.is_file() else self.path
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Settings of the configuration, with those of its text model."""
+        return text_settings(self.config)
+
     @cached_property
-    def stored(self) -> tuple[OutlineParameter, ...]:
+    def stored(self) -> tuple[Tensor, ...]:
         """Parameters that are counted: each tied tensor once."""
-        return tuple(each for each in self.parameters if not each.is_tied)
+        return tuple(each for each in self.tensors if each.parameter.tied_to is None)
 
     @property
     def total(self) -> int:
         """Number of logical parameters."""
-        return sum(each.total for each in self.stored)
+        return sum(each.parameter.total for each in self.stored)
 
     @property
     def active_total(self) -> int | None:
@@ -157,7 +176,7 @@ class Outline:
         """
         if not self.stacks or self.per_token is None:
             return None
-        return int(sum(each.total * each.uses for each in self.stored))
+        return int(sum(each.parameter.total * each.parameter.uses for each in self.stored))
 
 
 def read_outline(
@@ -228,36 +247,36 @@ def _local(path: Path, name: str) -> Outline:
 
 def _gguf(outline: Outline, headers: gguf_shards.Headers) -> Outline:
     _, metadata, entries = gguf_shards.read_model(headers)
-    parts = gguf_shards.named_parts(entries)
-    per_token = gguf_shards.experts_per_token({**metadata})
-    modules = describe_names(parts, ReaderOptions(outline.name), per_token).modules
-    head = gguf_shards.tied_head(entries, {**metadata})
-    described = _parameters(modules, parts) + tuple(
-        replace(each, is_tied=True, stored_bytes=0) for each in _parameters(head, {})
-    )
-    return replace(
-        outline, source="gguf", metadata=metadata, parameters=described, per_token=per_token,
-        stacks=expert_stacks(parts), tie="absent" if head else "",
-    )  # fmt: skip
+    outline = replace(outline, source="gguf", metadata=metadata)
+    outline = _described(outline, gguf_shards.named_parts(entries))
+    has_head = gguf_shards.has_tied_head(entries, metadata)
+    return _with_tied_head(outline, "output", gguf_shards.EMBEDDING) if has_head else outline
 
 
 def _safetensors(outline: Outline, entries: Mapping[str, Entry]) -> Outline:
-    path = outline.path
-    folder = path.parent if path.is_file() else path
-    config, scheme = _read_config(folder / "config.json"), read_scheme(folder)
+    config, scheme = _read_config(outline.folder / "config.json"), read_scheme(outline.folder)
     known, _ = detect_parameters(entries, scheme)
     parts = named_parts(known)
     for tensors in parts.values():
         check_weights(*tensors)
-    per_token = experts_per_token(config)
-    modules = describe_names(parts, ReaderOptions(outline.name), per_token).modules
-    described = _parameters(modules, parts)
-    tie, described = _tied(described, config)
-    return replace(
-        outline, config=config, scheme=scheme, parameters=described, per_token=per_token, tie=tie,
-        stacks=expert_stacks(parts),
-        stored_values=sum(entry.total for entry in entries.values()),
-    )  # fmt: skip
+    stored_values = sum(entry.total for entry in entries.values())
+    outline = replace(outline, config=config, scheme=scheme, stored_values=stored_values)
+    return _tied(_described(outline, parts))
+
+
+def _described(outline: Outline, parts: Mapping[str, list[Entry]]) -> Outline:
+    is_gguf, per_token = (
+        outline.source == "gguf",
+        experts_per_token(outline.config or outline.metadata),
+    )
+    options = ReaderOptions(outline.name)
+    description = describe_names(parts, options, per_token, outputs_first=is_gguf)
+    tensors = tuple(
+        Tensor(module, each, parts[each.name][0], each.name not in description.unsettled)
+        for module in description.modules
+        for each in module.parameters
+    )
+    return replace(outline, tensors=tensors, per_token=per_token, stacks=expert_stacks(parts))
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -269,53 +288,41 @@ def _read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def _parameters(
-    modules: Iterable[Module], parts: Mapping[str, list[Entry]]
-) -> tuple[OutlineParameter, ...]:
-    return tuple(
-        _parameter(each, module, parts) for module in modules for each in module.parameters
-    )
-
-
-def _parameter(
-    each: Parameter, module: Module, parts: Mapping[str, list[Entry]]
-) -> OutlineParameter:
-    entry = next(iter(parts.get(each.name, ())), None)
-    return OutlineParameter(
-        each.name, module.name, module.group, each.shape, each.dtype, each.packing,
-        each.file_bytes or 0, False, each.uses, entry,
-    )  # fmt: skip
-
-
-def _tied(
-    parameters: tuple[OutlineParameter, ...], config: Mapping[str, Any]
-) -> tuple[str, tuple[OutlineParameter, ...]]:
-    """Tie tables of equal bytes, or an absent output head, to the embedding; return the reason."""
-    inner = config.get("text_config")
-    settings = {**(inner if isinstance(inner, dict) else {}), **config}
-    tables = [each for each in parameters if each.group == "embedding" and len(each.shape) == 2]
-    embedding = max(tables, key=lambda each: each.shape[0], default=None)
+def _tied(outline: Outline) -> Outline:
+    """Tie tables of equal bytes, or an absent output head, to the embedding."""
+    groups = {each.module.group for each in outline.tensors}
+    held = [each for each in outline.tensors if each.module.group == "embedding"]
+    tables = [each for each in held if len(each.parameter.shape) == 2]
+    embedding = max(tables, key=lambda each: each.parameter.shape[0], default=None)
+    settings = outline.settings
     if embedding is None or settings.get("tie_word_embeddings") is False:
-        return "", parameters
+        return outline
     classes = settings.get("architectures") or ()
-    if any(str(name).endswith(_WITH_HEAD) for name in classes) and not any(
-        each.group == "lm_head" for each in parameters
-    ):
-        head = replace(
-            embedding, name="lm_head.weight", module_name="lm_head", group="lm_head",
-            stored_bytes=0, is_tied=True, entry=None,
-        )  # fmt: skip
-        return "absent", (*parameters, head)
-    same = {each.name for each in parameters if each is not embedding and _equal(each, embedding)}
-    tied = (replace(each, is_tied=True) if each.name in same else each for each in parameters)
-    return ("equal", tuple(tied)) if same else ("", parameters)
+    if "lm_head" not in groups and any(str(name).endswith(_WITH_HEAD) for name in classes):
+        return _with_tied_head(outline, "lm_head", embedding.parameter.name)
+    equal = [each is not embedding and _equal(each, embedding) for each in outline.tensors]
+    tensors = tuple(
+        replace(each, parameter=replace(each.parameter, tied_to=embedding.parameter.name))
+        if is_tied
+        else each
+        for each, is_tied in zip(outline.tensors, equal, strict=True)
+    )
+    return replace(outline, tensors=tensors, tie="equal" if any(equal) else "")
 
 
-def _equal(one: OutlineParameter, other: OutlineParameter) -> bool:
+def _with_tied_head(outline: Outline, name: str, embedding: str) -> Outline:
+    owner = next(each for each in outline.tensors if each.parameter.name == embedding)
+    head = tied_head(name, owner.parameter)
+    absent = Tensor(head, head.parameters[0], owner.entry, is_stored=False)
+    return replace(outline, tensors=(*outline.tensors, absent), tie="absent")
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
     """Return True if the compared bytes of two tables are equal."""
-    entries = [each.entry for each in (one, other) if each.entry is not None]
+    entries = [one.entry, other.entry]
     files = [entry.values for entry in entries if isinstance(entry.values, FileSlice)]
-    if (one.shape, one.dtype) != (other.shape, other.dtype) or len(files) < 2:
+    kinds = {(each.parameter.shape, each.parameter.dtype) for each in (one, other)}
+    if len(kinds) > 1 or len(files) < 2:
         return False
-    most = min(one.total, _COMPARED_REMOTELY if is_remote(entries) else _COMPARED)
+    most = min(entries[0].total, _COMPARED_REMOTELY if is_remote(entries) else _COMPARED)
     return all(map(np.array_equal, *(values.part(0, most).raw() for values in files)))

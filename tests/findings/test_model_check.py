@@ -18,7 +18,6 @@ from safetensors.torch import load_file, save_file
 import sparsity_report as sr
 from sparsity_report.files.package_data import DEMO
 from sparsity_report.findings.rules.model_check import ModelCheck
-from sparsity_report.findings.rules.prunable_tensors import model_tensors
 from sparsity_report.findings.rules.rule_files import read_rule_file
 from sparsity_report.findings.rules.wanted_bounds import read_rules
 from sparsity_report.sparse.runtime_support import support
@@ -338,7 +337,7 @@ def test_prunable_weights_are_those_of_an_opened_model(name, tmp_path):
         for key, shape in layout.shapes().items()
     }  # fmt: skip
     save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
-    ours = [each for each in model_tensors(read_outline(tmp_path)) if each.matrix]
+    ours = [each for each in read_outline(tmp_path).stored if each.matrix]
     outside = sum(
         each.entry.total for each in ours
         if any(f"{each.name}.".startswith(f"{module}.") for module in layout.left_out)

@@ -11,6 +11,7 @@ import numpy as np
 import packing
 import pytest
 import torch
+import transformers
 from helpers import small_llama, write_gguf
 from hub_layouts import LAYOUTS
 from hubs import Hub
@@ -24,7 +25,6 @@ from sparsity_report.weights.sources import http_ranges
 # Groups that follow from the class of a module, and not from its name.
 BY_CLASS = {
     "google-bert/bert-base-uncased": {"cls.predictions.bias"},
-    "distilbert/distilbert-base-uncased": {"vocab_projector.weight", "vocab_projector.bias"},
     "openai/clip-vit-large-patch14": {
         "vision_model.embeddings.patch_embedding.weight",
         "vision_model.pre_layrnorm.weight",
@@ -43,14 +43,18 @@ def by_group(weights, without=()):
     return +sums
 
 
-def check_like(outline, weights, without=()):
+def outline_groups(outline, without=()):
     sums = Counter()
-    for p in outline.stored:
-        if p.name not in without:
-            sums[p.group] += p.total
-    assert +sums == by_group(weights, without)
+    for each in outline.stored:
+        if each.parameter.name not in without:
+            sums[each.module.group] += each.parameter.total
+    return +sums
+
+
+def check_like(outline, weights, without=()):
+    assert outline_groups(outline, without) == by_group(weights, without)
     held = {each.packing for each in weights.stored} - {""}
-    assert {each.packing for each in outline.stored} - {""} == held
+    assert {each.parameter.packing for each in outline.stored} - {""} == held
     assert sum(each.stored_bytes for each in outline.stored) == sum(
         each.file_bytes for each in weights.stored
     )
@@ -71,8 +75,8 @@ def test_minilm(minilm, minilm_path):
 def test_smollm2(smollm2, smollm2_path):
     outline = read_outline(smollm2_path)
     check_like(outline, smollm2)
-    tied = [each for each in outline.parameters if each.is_tied]
-    assert [(each.name, each.stored_bytes, outline.tie) for each in tied] == [
+    tied = [each for each in outline.tensors if each.parameter.tied_to]
+    assert [(each.parameter.name, each.stored_bytes, outline.tie) for each in tied] == [
         ("output.weight", 0, "absent")
     ]
 
@@ -97,17 +101,10 @@ def test_layouts_of_the_hub(tmp_path, name):
         tensors |= {key: tensors[embedding].clone() for key in tied}
     save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
     outline, weights = read_outline(tmp_path), sr.load(tmp_path)
-    ignored = {
-        each.name for each in outline.parameters for module in layout.left_out
-        if each.name.startswith(f"{module}.")
-    }  # fmt: skip
-    by_name = {p.name: p.group for p in outline.stored if p.name not in ignored}
-    counted = {key: group for key, group in by_name.items() if key not in BY_CLASS.get(name, ())}
-    sums = Counter()
-    for p in outline.stored:
-        if p.name in counted:
-            sums[p.group] += p.total
-    assert sums == by_group(weights, BY_CLASS.get(name, ()))
+    without = BY_CLASS.get(name, set()) | {
+        key for key in tensors for module in layout.left_out if key.startswith(f"{module}.")
+    }
+    assert outline_groups(outline, without) == by_group(weights, without)
     if outline.stacks:
         active = sum(p.total * p.uses for p in weights.stored)
         assert outline.active_total == active
@@ -129,13 +126,29 @@ def test_a_stored_head_is_tied_by_its_values(tmp_path):
         save_file(tensors, folder / "model.safetensors", {"format": "pt"})
         outline, weights = read_outline(folder), sr.load(folder)
         assert outline.total == sum(p.total for p in weights.stored)
-        tables = [p.total for p in outline.stored if p.group in {"embedding", "lm_head"}]
-        assert sum(tables) == total
+        groups = outline_groups(outline)
+        assert groups["embedding"] + groups["lm_head"] == total
+
+
+def test_an_untied_head_is_known_by_its_shape(tmp_path):
+    config = transformers.BertConfig(
+        vocab_size=96, hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=48, max_position_embeddings=64, tie_word_embeddings=False,
+    )  # fmt: skip
+    transformers.BertForMaskedLM(config).save_pretrained(tmp_path)
+    outline, weights = read_outline(tmp_path), sr.load(tmp_path)
+    check_like(outline, weights, BY_CLASS["google-bert/bert-base-uncased"])
+    assert outline_groups(outline)["lm_head"] == 96 * 32 + 96
+    prunable = {each.parameter.name for each in outline.stored if each.matrix}
+    assert "cls.predictions.decoder.weight" not in prunable
+    assert prunable == {p.name for p in weights.prunable}
+    named = sr.load(tmp_path, config=False)
+    assert prunable == {p.name for p in named.prunable}
+    ruled = sr.load(tmp_path, config=False, groups={"cls.predictions.decoder": "other_linear"})
+    assert len(ruled.prunable) == len(prunable) + 1
 
 
 def test_shards_experts_and_the_hub(tmp_path, monkeypatch):
-    import transformers
-
     torch.manual_seed(0)
     config = transformers.MixtralConfig(
         vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
@@ -153,8 +166,10 @@ def test_shards_experts_and_the_hub(tmp_path, monkeypatch):
         hub.repositories["someone/mixtral"] = folder
         remote = read_outline("someone/mixtral")
         assert not any(name.endswith(".safetensors") for name in hub.served)
-    kept = ("name", "group", "shape", "dtype", "stored_bytes", "is_tied", "uses")
-    rows = [[[getattr(p, k) for k in kept] for p in o.parameters] for o in (outline, remote)]
+    rows = [
+        [(each.module, each.parameter, each.stored_bytes) for each in o.tensors]
+        for o in (outline, remote)
+    ]
     assert rows[0] == rows[1]
     assert (remote.total, remote.file_bytes) == (outline.total, outline.file_bytes)
 
@@ -180,16 +195,16 @@ def test_split_gguf_and_its_experts(tmp_path):
     assert len(shards) == 3
     one, many = read_outline(whole), read_outline(shards[1])
     rows = [
-        [(p.name, p.group, p.shape, p.stored_bytes, p.uses) for p in o.parameters]
+        {each.parameter: (each.module.group, each.stored_bytes) for each in o.tensors}
         for o in (one, many)
     ]
-    assert sorted(rows[0]) == sorted(rows[1])
+    assert rows[0] == rows[1]
     total = 64 * 32 + 4 * 16 * 32 + 32 * 32 + 32
     assert one.total == many.total == total
     assert one.active_total == many.active_total == total - 3 * 16 * 32
     assert many.file_bytes == sum(path.stat().st_size for path in shards)
     # A block of 32 values takes 18 bytes, a float four; the tied head takes none.
-    assert sum(p.stored_bytes for p in many.parameters) == (total - 32) * 18 // 32 + 32 * 4
+    assert sum(each.stored_bytes for each in many.tensors) == (total - 32) * 18 // 32 + 32 * 4
     shards[2].unlink()
     with pytest.raises(sr.SparsityReportError, match="1 of them are missing"):
         read_outline(shards[0])

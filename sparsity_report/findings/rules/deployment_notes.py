@@ -8,111 +8,67 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from sparsity_report.counting.bit_statistics import GROUPS, BitStatistics
+from sparsity_report.counting.bit_statistics import GROUPS
 from sparsity_report.counting.n_m_patterns import Pattern, read_pattern
-from sparsity_report.errors import SparsityReportError
-from sparsity_report.findings.rules.prunable_tensors import Tensor
+from sparsity_report.findings.rules.counted_tensors import CountedModel, place_phrase
+from sparsity_report.findings.zero_parts import ALL_ZERO, zero_parts
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.sparse.runtime_support import LOOKED_AT, REFUSED, RUNTIMES, UNKNOWN
+from sparsity_report.sparse.shares import ratio
 from sparsity_report.weights.anatomy.groups import OUTPUT_WORDS
+from sparsity_report.weights.anatomy.names_only import first_count
 from sparsity_report.weights.outline import Outline
 
 # Dtypes whose denormals processors may flush to zero; those of narrower dtypes are usual weights.
 _FLUSHED = {"float64", "float32", "bfloat16"}
+# Counts that are noted, by the key of the note.
+_SPECIAL = {
+    "check.nan": "nan",
+    "check.infinite": "infinite",
+    "check.denormal": "denormal",
+    "check.constant_rows": "constant_rows",
+}
 # Number of a block or expert in a name.
 _NUMBER = re.compile(r"(^|\.)\d{1,9}(?=\.)")
 # Distance of shares of zeros that is no rounding.
 _APART = 0.01
 
 
-@dataclass(frozen=True)
-class Counted:
-    """A tensor and its counts; in both directions where that of its matrix is not known."""
-
-    tensor: Tensor
-    counts: BitStatistics
-    turned: tuple[BitStatistics, ...] = ()
-
-    def broken(self, pattern: Pattern) -> Phrase | None:
-        """Return the place where the matrix breaks a pattern along its inputs; None if nowhere.
-
-        Raises
-        ------
-        SparsityReportError
-            The direction of the matrix is unknown and decides.
-        """
-        matrix = self.tensor.matrix
-        assert matrix is not None
-        if not self.turned:
-            return _broken(self.counts, pattern, matrix.inputs)
-        pairs = zip(self.turned, (matrix.inputs, matrix.outputs), strict=True)
-        one, other = (_broken(counts, pattern, inputs) for counts, inputs in pairs)
-        if bool(one) != bool(other):
-            raise SparsityReportError(
-                f"{self.tensor.name} has {pattern} in one direction, and no bias of another length "
-                "tells which is that of its inputs; check it with the model's other tensors"
-            )
-        return one
-
-
-def _broken(counts: BitStatistics, pattern: Pattern, inputs: int) -> Phrase | None:
-    if pattern not in counts.complying:
-        return phrase("check.no_groups", inputs=inputs, m=pattern.m)
-    if (place := counts.violations.get(pattern)) is None:
-        return None
-    number = counts.total // pattern.m
-    broken = number - counts.complying[pattern]
-    return phrase("check.broken", broken=broken, groups=number, place=_place(place, pattern.m))
-
-
-def _place(place: tuple[int, int, int], width: int) -> Phrase:
-    expert, row, column = place
-    where = {"row": row, "first": column, "last": column + width - 1}
-    if expert:
-        return phrase("check.place_in_expert", expert=expert, **where)
-    return phrase("check.place", **where)
-
-
-def deployment_notes(outline: Outline, counted: Sequence[Counted]) -> Iterator[Phrase]:
-    """Yield notes about a model: from its headers, and from values where they were counted.
-
-    Rows, columns and places count from 0.
-    """
-    matrices = [each for each in counted if each.tensor.matrix]
-    yield from _announced(outline, matrices)
-    yield from _special_numbers(counted)
-    if unsettled := [each.tensor.name for each in matrices if not each.tensor.is_settled]:
+def deployment_notes(model: CountedModel) -> Iterator[Phrase]:
+    """Yield notes about a model: from its headers, and from values where they were counted."""
+    yield from _announced(model)
+    yield from _special_numbers(model)
+    if unsettled := [each.name for each in model.matrices if not each.tensor.is_settled]:
         yield phrase("check.unsettled", modules=unsettled)
-    yield from _zero_groups(matrices)
-    yield from _dead(outline, [each for each in matrices if each.tensor.is_settled])
-    yield from _varying(outline)
-    yield from _leftovers(outline)
+    yield from _zero_groups(model)
+    yield from _dead(model)
+    yield from _varying(model.outline)
+    yield from _leftovers(model.outline)
+    yield from _beyond(model.outline)
 
 
-def _announced(outline: Outline, matrices: Sequence[Counted]) -> Iterator[Phrase]:
+def _announced(model: CountedModel) -> Iterator[Phrase]:
     """Yield announced patterns and shares of zeros that the weights do not have."""
-    settings, pattern = _sparsity_config(outline), announced_pattern(outline)
-    share = settings.get("global_sparsity")
-    zeros, total = (sum(getattr(each.counts, n) for each in matrices) for n in ("zeros", "total"))
-    if isinstance(share, float) and total and zeros / total < share - _APART:
-        yield phrase("check.announced_share", announced=share, share=zeros / total)
+    settings, pattern = _sparsity_config(model.outline), announced_pattern(model.outline)
+    announced, share = settings.get("global_sparsity"), ratio(model.zeros, model.total)
+    if isinstance(announced, float) and share is not None and share < announced - _APART:
+        yield phrase("check.announced_share", announced=announced, share=share)
     ignored = settings.get("ignore")
     names = {*map(str, ignored)} if isinstance(ignored, list) else set()
-    inside = [each for each in matrices if each.tensor.is_settled and each.tensor.name not in names]
-    broken = {each.tensor.name: b for each in inside if pattern and (b := each.broken(pattern))}
+    inside = [each for each in model.settled if each.name not in names]
+    broken = {each.name: place for each in inside if pattern and (place := each.broken(pattern))}
     # Exceptions by regular expression are not evaluated.
     if broken and not any(name.startswith("re:") for name in names):
         name, place = next(iter(broken.items()))
         counts = {"broken": len(broken), "matrices": len(inside)}
-        announced = {"pattern": str(pattern), "name": name, "place": place}
-        yield phrase("check.announced_pattern", **announced, **counts)
+        first = {"pattern": str(pattern), "name": name, "place": place}
+        yield phrase("check.announced_pattern", **first, **counts)
 
 
 def announced_pattern(outline: Outline) -> Pattern | None:
@@ -127,76 +83,60 @@ def _sparsity_config(outline: Outline) -> Mapping[str, Any]:
     return next((each for each in configs if isinstance(each, dict)), {})
 
 
-def _special_numbers(counted: Sequence[Counted]) -> Iterator[Phrase]:
+def _special_numbers(model: CountedModel) -> Iterator[Phrase]:
     """Yield numbers that are not finite or denormal, and rows of one value."""
-    special: dict[str, Callable[[Counted], int]] = {
-        "check.nan": lambda each: each.counts.nan,
-        "check.infinite": lambda each: each.counts.infinite,
-        "check.denormal": lambda each: (
-            each.counts.denormal
-            * (each.tensor.entry.dtype in _FLUSHED and not each.tensor.parameter.packing)
-        ),
-        "check.constant_rows": lambda each: each.counts.constant_rows,
-    }
-    for key, number in special.items():
-        numbers = {each.tensor.name: n for each in counted if (n := number(each))}
-        if numbers:
+    for key, kind in _SPECIAL.items():
+        read = (t for t in model.tensors if kind != "denormal" or t.tensor.format in _FLUSHED)
+        if numbers := {each.name: n for each in read if (n := getattr(each.counts, kind))}:
             yield phrase(key, count=sum(numbers.values()), modules=[*numbers])
 
 
-def _zero_groups(matrices: Sequence[Counted]) -> Iterator[Phrase]:
+def _zero_groups(model: CountedModel) -> Iterator[Phrase]:
     """Yield the groups of weights with a scale of 0."""
-    settled = [m for m in matrices if m.tensor.is_settled and m.counts.first_zero_group]
-    if settled:
-        sums = [sum(each.counts.zero_groups.get(size, 0) for each in settled) for size in GROUPS]
-        first = settled[0]
-        assert first.counts.first_zero_group is not None
-        place = _place(first.counts.first_zero_group, GROUPS[0])
+    firsts = {each.name: at for each in model.settled if (at := each.counts.first_zero_group)}
+    if firsts:
+        name, place = next(iter(firsts.items()))
+        groups = [each.counts.zero_groups for each in model.settled]
+        sums = [sum(each.get(size, 0) for each in groups) for size in GROUPS]
         numbers = dict(zip(("small", "middle", "large"), sums, strict=True))
-        names = {"matrices": len(settled), "name": first.tensor.name}
-        yield phrase("check.zero_groups", place=place, **numbers, **names)
+        first = {"name": name, "place": place_phrase(place, GROUPS[0])}
+        yield phrase("check.zero_groups", matrices=len(firsts), **first, **numbers)
 
 
-def _dead(outline: Outline, matrices: Sequence[Counted]) -> Iterator[Phrase]:
+def _dead(model: CountedModel) -> Iterator[Phrase]:
     """Yield layers, experts, heads, rows and columns without a nonzero, as the audit of studies."""
-    dead: dict[str, list[Any]] = defaultdict(list)
-    head_dim, heads = _heads(outline.config)
-    for each in matrices:
-        name, filled = each.tensor.name, (each.counts.filled_rows, each.counts.filled_columns)
-        experts = np.flatnonzero(~filled[0].any(axis=1)).tolist()
-        if len(experts) == len(filled[0]):
-            dead["audit.zero_layers"].append(name)
+    dead: dict[str, dict[str, int]] = {kind: {} for kind in ALL_ZERO}
+    dead_experts: list[Phrase] = []
+    head_dim, sizes = _heads(model.outline)
+    for each in model.settled:
+        filled = {"rows": each.counts.filled_rows, "columns": each.counts.filled_columns}
+        experts = filled["rows"].any(axis=1)
+        if not experts.any():
+            dead["layers"][each.name] = 1
         else:
-            dead["check.zero_experts"] += [
-                phrase("check.expert", module=name, expert=e) for e in experts
-            ]
-        lines = dict(zip(("audit.zero_rows", "audit.zero_columns"), filled, strict=True))
-        flat = filled[name.rpartition(".")[2] in OUTPUT_WORDS].reshape(-1)
-        is_attention = each.tensor.parameter.group == "attention_linear"
-        if is_attention and flat.size in {number * head_dim for number in heads}:
-            lines["audit.zero_heads"] = np.asarray(flat.reshape(-1, head_dim).any(axis=1))
-        for key, flags in lines.items():
+            numbers = np.flatnonzero(~experts).tolist()
+            dead_experts += [phrase("check.expert", module=each.name, expert=n) for n in numbers]
+        is_output = each.name.rpartition(".")[2] in OUTPUT_WORDS
+        lines = filled["columns" if is_output else "rows"]
+        if each.tensor.module.group == "attention_linear" and lines.size in sizes:
+            filled["heads"] = np.asarray(lines.reshape(-1, head_dim).any(axis=1))
+        for kind, flags in filled.items():
             if number := flags.size - int(np.count_nonzero(flags)):
-                dead[key].append(phrase("audit.module_count", module=name, count=number))
-    for key, modules in dead.items():
-        if modules:
-            yield phrase(key, variants=[outline.name], modules=modules)
+                dead[kind][each.name] = number
+    for kind, counts in dead.items():
+        yield from zero_parts(kind, {model.outline.name: counts})
+    if dead_experts:
+        yield phrase("check.zero_experts", variants=[model.outline.name], modules=dead_experts)
 
 
-def _heads(config: Mapping[str, Any]) -> tuple[int, set[int]]:
-    """Return the width of an attention head, and the numbers of heads that a projection has."""
-    inner = config.get("text_config")
-    settings = {**config, **(inner if isinstance(inner, dict) else {})}
-
-    def first(*names: str) -> int:
-        values = (settings.get(name) for name in names)
-        return next((n for n in values if type(n) is int and n > 0), 0)
-
-    heads = first("num_attention_heads", "n_head", "num_heads", "n_heads")
-    pairs = first("num_key_value_heads") or heads
-    width = first("hidden_size", "n_embd", "d_model", "dim")
-    head_dim = first("head_dim") or (width // heads if heads else 0)
-    return head_dim, {heads, pairs, heads + 2 * pairs} if head_dim else set()
+def _heads(outline: Outline) -> tuple[int, set[int]]:
+    """Return the width of an attention head, and the sizes that the heads of projections have."""
+    settings = outline.settings
+    heads = first_count(settings, "num_attention_heads", "n_head", "num_heads", "n_heads") or 0
+    pairs = first_count(settings, "num_key_value_heads") or heads
+    width = first_count(settings, "hidden_size", "n_embd", "d_model", "dim") or 0
+    head_dim = first_count(settings, "head_dim") or (width // heads if heads else 0)
+    return head_dim, {n * head_dim for n in (heads, pairs, heads + 2 * pairs) if n * head_dim}
 
 
 def varying(outline: Outline) -> list[str]:
@@ -208,13 +148,17 @@ def varying(outline: Outline) -> list[str]:
     holders = [each for each in settings if isinstance(each, Mapping)]
     announced = {value for each in holders for value in each.values() if type(value) is int}
     shapes: dict[str, set[tuple[int, ...]]] = defaultdict(set)
-    matrices = {each.name: each.shape for each in outline.stored if len(each.shape) > 1}
+    matrices = {name: shape for name, shape in _shapes(outline).items() if len(shape) > 1}
     for prefix, numbers in _blocks(matrices).items():
         if len(numbers) in announced and len(numbers) == max(numbers) + 1:
             for name in chain.from_iterable(numbers.values()):
                 rest = _NUMBER.sub(r"\1*", name[len(prefix) :])
                 shapes[prefix + rest].add(matrices[name])
     return [name for name, sizes in shapes.items() if len(sizes) > 1]
+
+
+def _shapes(outline: Outline) -> dict[str, tuple[int, ...]]:
+    return {each.parameter.name: each.parameter.shape for each in outline.stored}
 
 
 def _blocks(names: Iterable[str]) -> dict[str, dict[int, list[str]]]:
@@ -238,8 +182,7 @@ def _varying(outline: Outline) -> Iterator[Phrase]:
 
 def _leftovers(outline: Outline) -> Iterator[Phrase]:
     """Yield tensors beyond the last block, and those named after another one of their shape."""
-    shapes = {each.name: each.shape for each in outline.stored}
-    beside = {}
+    shapes, beside = _shapes(outline), {}
     for name, shape in shapes.items():
         cuts = [match.start() for match in re.finditer(r"[._]", name)]
         shorter = chain((name[:cut] for cut in cuts), (name[cut + 1 :] for cut in cuts))
@@ -248,13 +191,12 @@ def _leftovers(outline: Outline) -> Iterator[Phrase]:
     if beside:
         name, twin = next(iter(beside.items()))
         yield phrase("check.leftovers", count=len(beside), name=name, twin=twin)
-    yield from _beyond(outline, shapes)
 
 
-def _beyond(outline: Outline, names: Iterable[str]) -> Iterator[Phrase]:
+def _beyond(outline: Outline) -> Iterator[Phrase]:
     """Yield tensors of blocks after the last one of the configuration."""
     blocks = outline.config.get("num_hidden_layers")
-    for numbers in _blocks(names).values():
+    for numbers in _blocks(_shapes(outline)).values():
         if type(blocks) is int and 0 < blocks < len(numbers) and {*range(blocks)} <= numbers.keys():
             beyond = [number for number in numbers if number >= blocks]
             first = numbers[min(beyond)][0]

@@ -3,33 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
-from sparsity_report.counting.bit_statistics import bit_statistics, nonzero_blocks
+from sparsity_report.counting.bit_statistics import BitStatistics, nonzero_blocks
 from sparsity_report.counting.n_m_patterns import Pattern
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.package_data import DEMO
+from sparsity_report.findings.rules.counted_tensors import CountedModel, count_tensors
 from sparsity_report.findings.rules.deployment_notes import (
-    Counted,
     announced_pattern,
     deployment_notes,
     varying,
 )
-from sparsity_report.findings.rules.prunable_tensors import Tensor, model_tensors
 from sparsity_report.findings.rules.wanted_bounds import Bound, Rules, read_rules
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.sparse.cost import TRACE
 from sparsity_report.sparse.runtime_support import MISREAD, REFUSED, RUNTIMES, layouts_of, support
-from sparsity_report.weights.outline import Outline, read_outline
-
-# Threads that count tensors: the smallest machines have two cores.
-_THREADS = 2
+from sparsity_report.sparse.shares import ratio
+from sparsity_report.weights.outline import read_outline
 
 
 @dataclass(frozen=True)
@@ -108,7 +104,7 @@ class ModelCheck:
 
     @property
     def _share(self) -> float | None:
-        return self.zeros / self.prunable if self.prunable and self.zeros is not None else None
+        return ratio(self.zeros, self.prunable)
 
 
 def check(
@@ -163,125 +159,93 @@ def check(
     """
     asked = read_rules(wanted) if rules is None else rules
     outline = read_outline(model or DEMO, revision=revision, subfolder=subfolder, file=file)
-    tensors = [*model_tensors(outline)] if asked.reads_values else []
-    if not asked.reads_all:
-        tensors = [each for each in tensors if each.matrix]
+    read = [t for t in outline.stored if asked.reads_all or (asked.reads_values and t.matrix)]
     two_four = Pattern(2, 4) if asked.runtime else None
     patterns = {*filter(None, (asked.pattern, announced_pattern(outline), two_four))}
-    counted = _counted(tensors, [*patterns])
-    violations = [*_of_headers(outline, asked), *_of_values(counted, outline.name, asked)]
+    counted = count_tensors(outline, read, [*patterns])
+    violations = [*_violations(counted, asked)]
     if asked.mask_of:
-        violations += _revived(tensors, outline, asked.mask_of)
-    supported = [*_runtime_support(outline, counted, asked.runtime)]
-    violations += [
-        Violation("runtime", outline.name, phrase("check.runnable", runtime=name), note)
-        for name, verdict, note in supported
-        if verdict in {REFUSED, MISREAD}
-    ]
-    notes = tuple(deployment_notes(outline, counted))
+        violations += _revived(counted, asked.mask_of)
+    notes = [*deployment_notes(counted)]
     if asked.audit:
-        violations += [
-            Violation("audit", outline.name, phrase("check.no_notes"), note) for note in notes
-        ]
-        notes = ()
-    notes += tuple(note for _, verdict, note in supported if verdict not in {REFUSED, MISREAD})
-    prunable = [each for each in counted if each.tensor.matrix]
-    return ModelCheck(
-        outline.name,
-        outline.total,
-        sum(each.counts.total for each in prunable) if asked.reads_values else None,
-        sum(each.counts.zeros for each in prunable) if asked.reads_values else None,
-        tuple(violations),
-        notes,
-    )
+        wanted_notes = phrase("check.no_notes")
+        violations += [Violation("audit", outline.name, wanted_notes, note) for note in notes]
+        notes = []
+    for verdict, note in _runtime_support(counted, asked.runtime):
+        if verdict in {REFUSED, MISREAD}:
+            runnable = phrase("check.runnable", runtime=RUNTIMES[asked.runtime].name)
+            violations.append(Violation("runtime", outline.name, runnable, note))
+        else:
+            notes.append(note)
+    prunable, zeros = (counted.total, counted.zeros) if asked.reads_values else (None, None)
+    return ModelCheck(outline.name, outline.total, prunable, zeros, tuple(violations), tuple(notes))
 
 
-def _counted(tensors: Sequence[Tensor], patterns: Sequence[Pattern]) -> list[Counted]:
-    def count(tensor: Tensor) -> Counted:
-        if tensor.matrix is None or tensor.is_settled:
-            return Counted(tensor, bit_statistics(tensor.entry, tensor.matrix, patterns))
-        both = [
-            bit_statistics(tensor.entry, each, patterns)
-            for each in (tensor.matrix, tensor.matrix.turned)
-        ]
-        return Counted(tensor, both[0], tuple(both))
-
-    with ThreadPoolExecutor(_THREADS) as pool:
-        return [*pool.map(count, tensors)]
-
-
-def _of_headers(outline: Outline, rules: Rules) -> Iterator[Violation]:
-    if rules.params and outline.total not in rules.params:
-        held = phrase("check.size", count=outline.total)
-        yield Violation(
-            "params", outline.name, phrase("check.wanted", bound=rules.params.text), held
-        )
-
-
-def _of_values(counted: Sequence[Counted], model: str, rules: Rules) -> Iterator[Violation]:
-    prunable = [each for each in counted if each.tensor.matrix]
-    if (rules.zeros or rules.layers or rules.pattern) and not prunable:
-        raise SparsityReportError(f"{model} has no prunable matrices, so no rule applies to them")
-    if rules.zeros:
-        zeros, total = (
-            sum(getattr(each.counts, n) for each in prunable) for n in ("zeros", "total")
-        )
-        yield from _out_of_bounds("zeros", model, rules.zeros, zeros, total)
-    for each in counted:
-        name, counts = each.tensor.name, each.counts
-        if rules.layers and each.tensor.matrix:
-            yield from _out_of_bounds("layers", name, rules.layers, counts.zeros, counts.total)
-        if rules.pattern and each.tensor.matrix and (broken := each.broken(rules.pattern)):
-            yield Violation("pattern", name, str(rules.pattern), broken)
-        if rules.no_nan and (counts.nan or counts.infinite):
-            held = phrase("check.not_finite", nan=counts.nan, infinite=counts.infinite)
-            yield Violation("no-nan", name, phrase("check.finite"), held)
+def _violations(model: CountedModel, rules: Rules) -> Iterator[Violation]:
+    """Yield violations of all rules but those about other models and runtimes."""
+    name, total = model.outline.name, model.outline.total
+    if rules.params and total not in rules.params:
+        wanted = phrase("check.wanted", bound=rules.params.text)
+        yield Violation("params", name, wanted, phrase("check.size", count=total))
+    if (rules.zeros or rules.layers or rules.pattern) and not model.matrices:
+        raise SparsityReportError(f"{name} has no prunable matrices, so no rule applies to them")
+    yield from _out_of_bounds("zeros", name, rules.zeros, model)
+    for each in model.matrices:
+        yield from _out_of_bounds("layers", each.name, rules.layers, each.counts)
+        if rules.pattern and (broken := each.broken(rules.pattern)):
+            yield Violation("pattern", each.name, str(rules.pattern), broken)
+    for each in model.tensors if rules.no_nan else ():
+        if each.counts.nan or each.counts.infinite:
+            numbers = {"nan": each.counts.nan, "infinite": each.counts.infinite}
+            held = phrase("check.not_finite", **numbers)
+            yield Violation("no-nan", each.name, phrase("check.finite"), held)
 
 
 def _out_of_bounds(
-    rule: str, name: str, bound: Bound, zeros: int, total: int
+    rule: str, name: str, bound: Bound | None, counts: BitStatistics | CountedModel
 ) -> Iterator[Violation]:
-    if Fraction(zeros, total) not in bound:
+    zeros, total = counts.zeros, counts.total
+    if bound and Fraction(zeros, total) not in bound:
         held = phrase("check.share", share=zeros / total, zeros=zeros, total=total)
         yield Violation(rule, name, phrase("check.wanted_zeros", bound=bound.text), held)
 
 
-def _runtime_support(
-    outline: Outline, counted: Sequence[Counted], runtime: str
-) -> Iterator[tuple[str, str, Phrase]]:
-    """Yield name, verdict and sentence about each layout of the weights in a runtime."""
-    matrices = [each for each in counted if each.tensor.matrix]
-    plain = [each.counts for each in matrices if not each.tensor.parameter.packing]
+def _runtime_support(model: CountedModel, runtime: str) -> Iterator[tuple[str, Phrase]]:
+    """Yield verdict and sentence about each layout of the weights in a runtime."""
+    if not runtime:
+        return
+    plain = [each.counts for each in model.matrices if not each.tensor.parameter.packing]
     zeros, total = (sum(getattr(counts, n) for counts in plain) for n in ("zeros", "total"))
-    sparse = [each for each in matrices if each.tensor.is_settled and each.counts.zeros]
+    sparse = [each for each in model.settled if each.counts.zeros]
     layouts = layouts_of(
-        {each.tensor.parameter.packing for each in matrices} - {""},
-        is_gguf=outline.source == "gguf",
+        {each.tensor.parameter.packing for each in model.matrices} - {""},
+        is_gguf=model.outline.source == "gguf",
         has_zeros=zeros > TRACE * total,
         is_2_4=bool(sparse) and not any(each.broken(Pattern(2, 4)) for each in sparse),
-        is_uneven=bool(varying(outline)),
+        is_uneven=bool(varying(model.outline)),
     )
-    for layout in layouts if runtime else ():
-        cell, name = support(runtime, layout), RUNTIMES[runtime].name
+    for layout in layouts:
+        cell = support(runtime, layout)
         words = {
             "layout": phrase(f"runtime_layout.{layout}"),
             "verdict": phrase(f"runtime_verdict.{cell.verdict}"),
         }
         looked_up = {"version": cell.version, "source": cell.source, "date": cell.looked_at}
-        yield name, cell.verdict, phrase("check.runtime", runtime=name, **words, **looked_up)
+        name = RUNTIMES[runtime].name
+        yield cell.verdict, phrase("check.runtime", runtime=name, **words, **looked_up)
 
 
-def _revived(tensors: Sequence[Tensor], outline: Outline, parent: str) -> Iterator[Violation]:
+def _revived(model: CountedModel, parent: str) -> Iterator[Violation]:
     """Yield the matrices in which zeros of the parent are not zero."""
-    here = {each.parameter.name: each for each in tensors}
-    before = [each for each in model_tensors(read_outline(parent)) if each.matrix]
-    for old in before:
-        new = here.get(old.parameter.name)
-        if new is None or new.parameter.shape != old.parameter.shape:
+    here = {each.tensor.parameter.name: each.tensor for each in model.tensors}
+    for old in (each for each in read_outline(parent).stored if each.matrix):
+        name, shape = old.parameter.name, old.parameter.shape
+        new = here.get(name)
+        if new is None or new.parameter.shape != shape:
             here_too = "lacks it" if new is None else f"holds it as {new.parameter.shape}"
             raise SparsityReportError(
-                f"mask-of: {parent} has {old.parameter.name!r} of shape {old.parameter.shape}, and "
-                f"{outline.name} {here_too}; sparsity-report pair aligns such models"
+                f"mask-of: {parent} has {name!r} of shape {shape}, and {model.outline.name} "
+                f"{here_too}; sparsity-report pair aligns such models"
             )
         zeros = revived = 0
         blocks = (nonzero_blocks(old.entry), nonzero_blocks(new.entry))

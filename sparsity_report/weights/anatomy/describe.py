@@ -20,20 +20,19 @@ from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.sparse.csr_swap import runs_as_csr
 from sparsity_report.sparse.linear_csr import LinearCSR
 from sparsity_report.weights.anatomy import groups
+from sparsity_report.weights.anatomy.matrix_direction import as_matrix
 from sparsity_report.weights.anatomy.meta_run import Behavior, Usage, observe
 from sparsity_report.weights.anatomy.names_only import (
+    ADAPTER,
     EXPERTS_PER_TOKEN,
     Description,
     ReaderOptions,
     on_disk,
-    outputs_inputs,
 )
 from sparsity_report.weights.anatomy.parameter_places import Place, as_csr
 from sparsity_report.weights.tensor_slices import Entry, dtype_name, is_strided
 from sparsity_report.weights.weights import NEVER, ONCE, Module, Parameter
 
-# Low-rank adapters belong to fine-tuning; pruning applies to the base weights.
-_ADAPTER = re.compile(r"(^|\.)lora_")
 # In an adapter of an embedding, the first matrix is looked up and the second multiplied.
 _MULTIPLIED = re.compile(r"(^|\.)lora_embedding_B$")
 _PER_SEQUENCE_CLASS = re.compile("Pooler|ClassificationHead")
@@ -68,7 +67,7 @@ def describe(
             continue
         group = known[place.path] = _group(place, options, known, ties, usages)
         parent, called = next(iter(place.around), None), place.path.rpartition(".")[2]
-        may_prune = options.may_prune(place.path, group) and not _ADAPTER.search(place.path)
+        may_prune = options.may_prune(place.path, group)
         parameters = []
         for leaf, tensor in place.tensors.items():
             name, owner = place.full_name(leaf), ties.owners[id(tensor)]
@@ -137,7 +136,7 @@ def _group(
     roles, module = {usage.role for usage in traced}, id(place.module)
     head = module == ties.output or ("lm_head" in roles and module != ties.input)
     group = groups.classify(place.path, type(place.module).__name__, enclosing=enclosing, head=head)
-    if adapter := _ADAPTER.search(place.path):
+    if adapter := ADAPTER.search(place.path):
         return known.get(place.path[: adapter.start()], group)
     if "router" in roles:
         return "router"
@@ -162,7 +161,7 @@ def _by_rule(model: nn.Module, place: Place, leaf: str, group: str) -> Usage:
     multiplied = _is_matrix(place.module, leaf, shape, group in {"lm_head", "router"})
     multiplied = multiplied or bool(_MULTIPLIED.search(place.path))
     turned = multiplied and _is_transposed(place.module)
-    matrix = outputs_inputs(shape, turned) if multiplied else None
+    matrix = as_matrix(shape, turned)[:2] if multiplied else None
     return Usage(*_uses_by_rule(model, place), shape=matrix, turned=turned)
 
 
@@ -175,7 +174,7 @@ def _facts(place: Place, leaf: str, usage: Usage) -> dict[str, Any]:
     if matrix and size and (not stacked or size % math.prod(matrix)):
         # In a product with joined parameters or with a part of one, the matrix is the whole
         # parameter.
-        matrix = outputs_inputs(shape, usage.turned)
+        matrix = as_matrix(shape, usage.turned)[:2]
     layout, held_bytes = _layout(module, leaf, tensor)
     return {
         "shape": shape,

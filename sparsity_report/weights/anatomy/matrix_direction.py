@@ -7,6 +7,7 @@ a bias, so a matrix without one is ``nn.Linear``'s.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
@@ -41,8 +42,8 @@ def as_matrix(shape: Shape, input_first: bool = False) -> Matrix:
     >>> as_matrix((8, 2, 3), input_first=True)
     Matrix(outputs=3, inputs=2, experts=8, input_first=True)
     """
-    *stack, rows, columns = shape
-    experts = stack[0] if stack else 1
+    *stack, rows, columns = (1, 1, *shape)  # a vector is a row
+    experts = math.prod(stack)
     return Matrix(columns, rows, experts, True) if input_first else Matrix(rows, columns, experts)
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
 from sparsity_report.phrases import Phrase
 from sparsity_report.weights.anatomy import groups
-from sparsity_report.weights.anatomy.matrix_direction import input_first
+from sparsity_report.weights.anatomy.matrix_direction import Shape, as_matrix, input_first
 from sparsity_report.weights.packed.gptq_awq import Columnwise
 from sparsity_report.weights.packed.packed_tensor import Undecoded
 from sparsity_report.weights.tensor_slices import Entry
@@ -28,6 +29,10 @@ _BUFFER = re.compile(
 _EXPERT = re.compile(
     r"(?P<stack>(?:.*\.)?(?:experts|\w+_exps))(?:\.(?:expert_)?(?P<number>\d+))?(?:\.|$)"
 )
+# Groups whose matrices tokens are multiplied by.
+_MULTIPLIED = groups.LINEAR_GROUPS | {"lm_head", "router"}
+#: Low-rank adapters belong to fine-tuning; pruning applies to the base weights.
+ADAPTER = re.compile(r"(^|\.)lora_")
 #: Settings that hold the number of experts per token.
 EXPERTS_PER_TOKEN = ("num_experts_per_tok", "moe_topk", "num_selected_experts")
 
@@ -66,7 +71,8 @@ class ReaderOptions:
         """Return whether a module of a group may be pruned."""
         words = {"lm_head"} if group == "lm_head" else set()
         is_linear = group in groups.LINEAR_GROUPS or group == "lm_head"
-        return is_linear and words.union(module_name.split(".")).isdisjoint(self.blacklist)
+        is_base = is_linear and not ADAPTER.search(module_name)
+        return is_base and words.union(module_name.split(".")).isdisjoint(self.blacklist)
 
 
 @dataclass(frozen=True)
@@ -82,11 +88,23 @@ class Description:
         See :class:`sparsity_report.weights.weights.Weights`.
     notes : tuple of Phrase
         Facts for a careful reader.
+    unsettled : frozenset of str
+        Matrices of which names and shapes do not tell whether inputs or outputs come first.
     """
 
     modules: tuple[Module, ...]
     attention_widths: dict[int | None, int] | None
     notes: tuple[Phrase, ...] = ()
+    unsettled: frozenset[str] = frozenset()
+
+    def settled(self) -> Description:
+        """Return the modules with expert stacks of unknown direction left out of pruning."""
+
+        def change(each: Parameter) -> Parameter:
+            is_unknown = each.name in self.unsettled and len(each.shape) > 2
+            return replace(each, prunable=False) if is_unknown else each
+
+        return replace(self, modules=tuple(module.changed(change) for module in self.modules))
 
 
 def named_parts(entries: Mapping[str, Entry]) -> dict[str, list[Entry]]:
@@ -122,12 +140,23 @@ def on_disk(entries: Sequence[Entry]) -> dict[str, Any]:
     return {"dtype": entries[0].dtype, "known": known, **held}
 
 
-def experts_per_token(config: Mapping[str, Any]) -> int | None:
-    """Return the experts that a configuration sends a token to; None if it does not say."""
+def text_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a configuration, with those of its text model where it gives none."""
     inner = config.get("text_config")
-    holders = (config, inner if isinstance(inner, dict) else {})
-    numbers = (holder.get(key) for holder in holders for key in EXPERTS_PER_TOKEN)
-    return next((n for n in numbers if type(n) is int and n > 0), None)
+    given = {key: value for key, value in config.items() if value is not None}
+    return {**inner, **given} if isinstance(inner, dict) else given
+
+
+def experts_per_token(config: Mapping[str, Any]) -> int | None:
+    """Return the experts that a configuration, or GGUF metadata, sends a token to; else None."""
+    settings = text_settings(config)
+    names = (*EXPERTS_PER_TOKEN, f"{config.get('general.architecture')}.expert_used_count")
+    return first_count(settings, *names)
+
+
+def first_count(settings: Mapping[str, Any], *names: str) -> int | None:
+    """Return the first positive integer among settings; None without one."""
+    return next((n for name in names if type(n := settings.get(name)) is int and n > 0), None)
 
 
 def expert_stacks(parts: Mapping[str, Sequence[Entry]]) -> dict[str, int]:
@@ -148,46 +177,78 @@ def expert_stacks(parts: Mapping[str, Sequence[Entry]]) -> dict[str, int]:
 
 
 def describe_names(
-    parts: Mapping[str, Sequence[Entry]], options: ReaderOptions, per_token: int | None = None
+    parts: Mapping[str, Sequence[Entry]],
+    options: ReaderOptions,
+    per_token: int | None = None,
+    *,
+    outputs_first: bool = False,
 ) -> Description:
     """Return the modules of tensors on disk, by names and shapes alone.
 
-    Without the number of experts per token, a token counts as sent to all of them.
+    Parameters
+    ----------
+    parts : mapping of str to sequence of Entry
+        Tensors of each parameter.
+    options : ReaderOptions
+    per_token : int, optional
+        Experts that a token is sent to; all of them without it.
+    outputs_first : bool
+        Whether every matrix stores its outputs first, as in GGUF; biases decide otherwise.
     """
     stacks = expert_stacks(parts)
-    directions = input_first({name: entry.shape for name, (entry, *_) in parts.items()})
-    owned: dict[str, dict[str, Entry]] = defaultdict(dict)
-    for name, (entry, *_) in parts.items():
-        owned[name.rpartition(".")[0]][name] = entry
+    shapes = {name: entry.shape for name, (entry, *_) in parts.items()}
+    directions = dict.fromkeys(shapes, False) if outputs_first else input_first(shapes)
+    owned: dict[str, dict[str, Shape]] = defaultdict(dict)
+    for name, shape in shapes.items():
+        owned[name.rpartition(".")[0]][name] = shape
     check_modules(options.name, len(owned))  # before spending half a minute on them
-    modules = []
-    for module_name, tensors in owned.items():
-        # llama.cpp keeps the experts of a block in one tensor, and kernels without their middle 1.
-        fused, kernel = module_name.endswith("_exps"), module_name.endswith("conv1d")
-        weights = [entry for name, entry in tensors.items() if name.rpartition(".")[2] == "weight"]
-        wide = next((e for e in weights if len(e.shape) == 2 + fused and not kernel), None)
-        group = groups.classify(module_name, linear=wide is not None, rules=options.groups)
-        if group == "other" and any(len(entry.shape) > 2 for entry in weights):
-            group = "other_linear"  # a convolution
-        multiplied = group in groups.LINEAR_GROUPS or group in {"lm_head", "router"}
-        may_prune = options.may_prune(module_name, group)
-        turned = any(directions[name] and not fused for name, e in tensors.items() if e is wide)
-        matrix = outputs_inputs(wide.shape, turned) if wide and multiplied else None
-        parameters = tuple(
-            Parameter(
-                name=name,
-                shape=entry.shape,
-                matrix=matrix if entry is wide else None,
-                transposed=turned and entry is wide and multiplied,
-                experts=entry.shape[0] if fused and entry is wide else 1,
-                uses=_share(name, stacks, per_token),
-                prunable=may_prune and entry is wide,
-                **on_disk(parts[name]),
-            )
-            for name, entry in tensors.items()
-        )
-        modules.append(Module(module_name, "", group, parameters))
-    return Description(tuple(modules), None)
+    kinds = {name: _group(name, held, stacks, options) for name, held in owned.items()}
+    tables = [
+        s for name, held in owned.items() if kinds[name] == "embedding" for s in held.values()
+    ]
+    vocabulary = max((shape for shape in tables if len(shape) == 2), default=None)
+    modules, unsettled = [], set()
+    for module_name, held in owned.items():
+        group = kinds[module_name]
+        if group == "other_linear" and vocabulary in held.values():
+            group = groups.classify(module_name, head=True, rules=options.groups)
+        parameters = []
+        for name, shape in held.items():
+            facts = {"uses": _share(name, stacks, per_token), **on_disk(parts[name])}
+            if _is_matrix(name, shape, stacks, group) and group in _MULTIPLIED:
+                sizes = as_matrix(shape, bool(directions[name]))
+                facts |= {"matrix": sizes[:2], "experts": sizes.experts}
+                facts["transposed"] = sizes.input_first
+                facts["prunable"] = options.may_prune(module_name, group) and math.prod(shape) > 0
+                unsettled |= {name} if directions[name] is None else set()
+            parameters.append(Parameter(name, shape, **facts))
+        modules.append(Module(module_name, "", group, tuple(parameters)))
+    return Description(tuple(modules), None, unsettled=frozenset(unsettled))
+
+
+def _group(
+    name: str, held: Mapping[str, Shape], stacks: Mapping[str, int], options: ReaderOptions
+) -> str:
+    linear = any(_is_matrix(each, shape, stacks, "mlp_linear") for each, shape in held.items())
+    group = groups.classify(name, linear=linear, rules=options.groups)
+    is_convolution = any(len(shape) > 2 and each.endswith("weight") for each, shape in held.items())
+    return "other_linear" if group == "other" and is_convolution else group
+
+
+def _is_matrix(name: str, shape: Shape, stacks: Mapping[str, int], group: str) -> bool:
+    """Return whether a tensor has the shape of a matrix, or of a stack of experts."""
+    module_name, is_weight = name.rpartition(".")[0], name.endswith("weight")
+    if len(shape) == 2:  # llama.cpp keeps kernels of convolutions without their middle 1
+        return is_weight and not module_name.endswith("conv1d")
+    is_stack = is_weight or module_name in stacks or name in stacks
+    return len(shape) == 3 and group == "mlp_linear" and is_stack and min(shape[1:]) > 1
+
+
+def tied_head(name: str, embedding: Parameter) -> Module:
+    """Return an output head that multiplies by an embedding."""
+    matrix = as_matrix(embedding.shape)[:2]
+    head = replace(embedding, name=f"{name}.weight", matrix=matrix, tied_to=embedding.name)
+    return Module(name, "", "lm_head", (head,))
 
 
 def _share(name: str, stacks: Mapping[str, int], per_token: int | None) -> Fraction:
@@ -195,9 +256,3 @@ def _share(name: str, stacks: Mapping[str, int], per_token: int | None) -> Fract
     match = _EXPERT.match(name) if per_token else None
     total = stacks.get(match["stack"], 0) if match else 0
     return Fraction(min(per_token or 0, total), total) if total else ONCE
-
-
-def outputs_inputs(shape: tuple[int, ...], transposed: bool) -> tuple[int, int]:
-    """Return the sizes of a matrix as (outputs, inputs)."""
-    *_, rows, columns = (1, 1, *shape)  # a vector is a row
-    return (columns, rows) if transposed else (rows, columns)

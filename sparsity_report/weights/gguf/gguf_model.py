@@ -19,7 +19,11 @@ from sparsity_report.files.filesystem import scratch
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.untrusted import limits
 from sparsity_report.weights.anatomy.meta_model import meta_model, parameters_for
-from sparsity_report.weights.anatomy.names_only import ReaderOptions
+from sparsity_report.weights.anatomy.names_only import (
+    ReaderOptions,
+    experts_per_token,
+    tied_head,
+)
 from sparsity_report.weights.gguf.gguf_header import (
     ARCHITECTURE,
     TOKENS,
@@ -27,12 +31,12 @@ from sparsity_report.weights.gguf.gguf_header import (
     check_decodable,
 )
 from sparsity_report.weights.gguf.gguf_shards import (
+    EMBEDDING,
     Headers,
-    experts_per_token,
+    has_tied_head,
     named_parts,
     read_headers,
     read_model,
-    tied_head,
 )
 from sparsity_report.weights.sources.checkpoint import CheckpointWeights, Contents
 from sparsity_report.weights.tensor_slices import Entry, Slice, memory_slices
@@ -67,8 +71,8 @@ class GGUFWeights(CheckpointWeights):
             note = phrase("note.gguf_blocks", kinds=sorted(types))
             contents = replace(contents, notes=(*contents.notes, note))
         super().__init__(path, options, "gguf", contents)
-        if contents.model is None and (head := tied_head(entries, metadata)):
-            self.modules += head
+        if contents.model is None and has_tied_head(entries, metadata):
+            self.modules += (tied_head("output", self[EMBEDDING]),)
             self.notes += (phrase("note.tied_output_head"),)
 
     def cut(self, entry: Entry) -> Iterable[Slice]:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.adapters.lora import check_tensors
-from sparsity_report.weights.anatomy.names_only import on_disk
 from sparsity_report.weights.gguf.gguf_header import (
     ARCHITECTURE,
     BlockSlice,
@@ -15,8 +14,9 @@ from sparsity_report.weights.gguf.gguf_header import (
     read_header,
 )
 from sparsity_report.weights.tensor_slices import Entry
-from sparsity_report.weights.weights import Module, Parameter
 
+#: Token embedding of every model.
+EMBEDDING = "token_embd.weight"
 #: Headers of the shards of a model, in order.
 Headers = Mapping[Path, Header]
 # Models in shards, as llama.cpp names them.
@@ -150,19 +150,7 @@ def _check_scales(path: Path, entries: Mapping[str, Entry]) -> None:
             )
 
 
-def tied_head(entries: Mapping[str, Entry], metadata: Metadata) -> tuple[Module, ...]:
-    """Return the output head of a causal model that uses the embedding as its head."""
-    embedding = entries.get("token_embd.weight")
+def has_tied_head(entries: Mapping[str, Entry], metadata: Metadata) -> bool:
+    """Return whether a causal model uses its embedding as its output head."""
     is_causal = metadata.get(f"{metadata.get(ARCHITECTURE)}.attention.causal", True)
-    if embedding is None or "output.weight" in entries or not is_causal:
-        return ()
-    rows, columns = embedding.shape
-    shape, held = (rows, columns), on_disk([embedding])
-    head = Parameter("output.weight", shape, matrix=shape, tied_to=embedding.key, **held)
-    return (Module("output", "", "lm_head", (head,)),)
-
-
-def experts_per_token(metadata: Metadata) -> int | None:
-    """Return the experts that a token is routed to; None for a model without experts."""
-    used = metadata.get(f"{metadata.get(ARCHITECTURE)}.expert_used_count")
-    return used if isinstance(used, int) and used else None
+    return bool(is_causal) and "output.weight" not in entries and EMBEDDING in entries

@@ -74,7 +74,10 @@ class CheckpointWeights(Weights):
         model, parts = contents.model, contents.parts
         untied: tuple[Phrase, ...] = ()
         if model is None:
-            description = describe_names(parts, options, contents.per_token)
+            is_gguf = source == "gguf"
+            description = describe_names(
+                parts, options, contents.per_token, outputs_first=is_gguf
+            ).settled()
         else:
             untied = _untie_(model, parts)
             parts = _complete(options.name, model, parts, any_arrangement=source == "gguf")

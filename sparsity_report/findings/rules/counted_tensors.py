@@ -1,0 +1,128 @@
+"""Tensors of a model with the counts of their values, and the places that break a pattern."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from sparsity_report.counting.bit_statistics import BitStatistics, bit_statistics
+from sparsity_report.counting.n_m_patterns import KNOWN, Pattern, find_pattern
+from sparsity_report.errors import SparsityReportError
+from sparsity_report.phrases import Phrase, phrase
+from sparsity_report.weights.outline import Outline, Tensor
+
+# Threads that count tensors: the smallest machines have two cores.
+_THREADS = 2
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A tensor and its counts; in both directions where that of its matrix is not known."""
+
+    tensor: Tensor
+    counts: BitStatistics
+    turned: BitStatistics | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the tensor."""
+        return self.tensor.name
+
+    def broken(self, pattern: Pattern) -> Phrase | None:
+        """Return the place where the matrix breaks a pattern along its inputs; None if nowhere.
+
+        Raises
+        ------
+        SparsityReportError
+            The direction of the matrix is unknown and decides.
+        """
+        matrix = self.tensor.matrix
+        assert matrix is not None
+        place = _broken(self.counts, pattern, matrix.inputs)
+        if self.turned and bool(place) != bool(_broken(self.turned, pattern, matrix.outputs)):
+            raise SparsityReportError(
+                f"{self.name} has {pattern} in one direction, and no bias of another length "
+                "tells which is that of its inputs; check it with the model's other tensors"
+            )
+        return place
+
+
+@dataclass(frozen=True)
+class CountedModel:
+    """A model and the counts of those of its tensors that were read."""
+
+    outline: Outline
+    tensors: Sequence[Counted]
+
+    @property
+    def matrices(self) -> list[Counted]:
+        """Prunable matrices."""
+        return [each for each in self.tensors if each.tensor.matrix]
+
+    @property
+    def settled(self) -> list[Counted]:
+        """Prunable matrices whose direction is known."""
+        return [each for each in self.matrices if each.tensor.is_settled]
+
+    @property
+    def zeros(self) -> int:
+        """Zeros among the prunable weights."""
+        return sum(each.counts.zeros for each in self.matrices)
+
+    @property
+    def total(self) -> int:
+        """Number of prunable weights."""
+        return sum(each.counts.total for each in self.matrices)
+
+
+def count_tensors(
+    outline: Outline, tensors: Iterable[Tensor], patterns: Sequence[Pattern]
+) -> CountedModel:
+    """Return the counts of tensors of a model, from one pass over the values of each."""
+
+    def count(tensor: Tensor) -> Counted:
+        directions = [tensor.matrix]
+        if tensor.matrix and not tensor.is_settled:
+            directions.append(tensor.matrix.turned)
+        return Counted(tensor, *(bit_statistics(tensor.entry, m, patterns) for m in directions))
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return CountedModel(outline, [*pool.map(count, tensors)])
+
+
+def model_zeros(outline: Outline) -> dict[str, Any]:
+    """Return the zeros of each group, and the number of prunable matrices in all and by pattern.
+
+    A packed weight is zero if it stands for exactly zero. A matrix has the sparsest pattern that
+    99 % of its groups keep; it is left out if the direction of its inputs is not known.
+    """
+    model = count_tensors(outline, outline.stored, KNOWN)
+    zeros = Counter[str]()
+    for each in model.tensors:
+        zeros[each.tensor.module.group] += each.counts.zeros
+    counts = (each.counts for each in model.settled)
+    kept = [find_pattern(each.complying, each.total) for each in counts]
+    patterns = Counter(str(pattern) for pattern in kept if pattern)
+    return {"groups": dict(zeros), "matrices": len(kept), "patterns": dict(patterns)}
+
+
+def place_phrase(place: tuple[int, int, int], width: int) -> Phrase:
+    """Return the place of a group of inputs as text; rows, columns and experts count from 0."""
+    expert, row, column = place
+    where = {"row": row, "first": column, "last": column + width - 1}
+    if expert:
+        return phrase("check.place_in_expert", expert=expert, **where)
+    return phrase("check.place", **where)
+
+
+def _broken(counts: BitStatistics, pattern: Pattern, inputs: int) -> Phrase | None:
+    if pattern not in counts.complying:
+        return phrase("check.no_groups", inputs=inputs, m=pattern.m)
+    if (place := counts.violations.get(pattern)) is None:
+        return None
+    number = counts.total // pattern.m
+    numbers = {"broken": number - counts.complying[pattern], "groups": number}
+    return phrase("check.broken", place=place_phrase(place, pattern.m), **numbers)
