@@ -257,8 +257,9 @@ class _Lines:
             if broken.any():
                 at = (expert, *_first(broken, row, column, pattern.m))
                 counts.violations[pattern] = min(counts.violations.get(pattern, at), at)
-        for size in counts.zero_groups:
-            empty = group_counts(flags, size) == 0
+        for size in counts.zero_groups if not flags.all() else ():
+            filled = flags.view(np.uint64) != 0  # by eight inputs
+            empty = ~filled.reshape(len(flags), -1, size // 8).any(axis=2)
             if not (number := int(np.count_nonzero(empty))):
                 break  # larger groups consist of smaller ones
             counts.zero_groups[size] += number

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -22,7 +22,7 @@ from sparsity_report.sparse.shares import zero_share
 from sparsity_report.study.schema import BLOCKS, GAP, TABLES, TILE, typed
 from sparsity_report.study.variants import Variant
 from sparsity_report.study.zstd_sizes import Frames, check_zstd, zstd_version
-from sparsity_report.weights.tensor_slices import pieces
+from sparsity_report.weights.tensor_slices import Slice, pieces
 from sparsity_report.weights.weights import Module, Parameter, Weights
 
 # Weights that are read together, in whole rows, and rows that cut no block of any layout.
@@ -153,9 +153,7 @@ def _patterns(
     waiting: dict[int, list[torch.Tensor]] = {key: [] for key in cuts}
     stays = {key: cut.masks(_drained(waiting[key])) for key, cut in cuts.items()}
     places = matrix_places(parameter.experts, rows, step) if rows * columns else []
-    runs = in_runs(pieces(slices), (size * columns for *_, size in places), torch.cat)
-    for (number, start, _), run in zip(places, runs, strict=True):
-        tensor = run.reshape(-1, columns)
+    for number, start, tensor in _blocks(slices, places, columns):
         values[number].add(tensor)
         nonzero = tensor != 0
         for key, matrices in zeros.items():
@@ -189,6 +187,15 @@ def _patterns(
             }
             rows_of[key].append(row | counted.figures(parameter))
     return rows_of
+
+
+def _blocks(
+    slices: Iterable[Slice], places: Sequence[tuple[int, int, int]], columns: int
+) -> Iterator[tuple[int, int, torch.Tensor]]:
+    """Yield the number of the matrix, the row and the values of each block of rows."""
+    runs = in_runs(pieces(slices), (size * columns for *_, size in places), torch.cat)
+    for (number, start, _), run in zip(places, runs, strict=True):
+        yield number, start, run.reshape(-1, columns)
 
 
 def _drained(queue: list[torch.Tensor]) -> Iterator[torch.Tensor]:
