@@ -367,9 +367,11 @@ def typed(table: str, frame: pd.DataFrame) -> pd.DataFrame:
     """
     columns = TABLES[table].columns
     for column in columns:
-        if not column.optional and frame[column.name].dtype.name not in {"int64", "bool"}:
-            refuse(table, frame[column.name].notna(), f"{column.name}: is missing")
-    return pd.DataFrame({column.name: _cast(frame[column.name], column) for column in columns})
+        if not column.optional:
+            refuse(table, ~pd.isna(frame[column.name].array), f"{column.name}: is missing")
+    cells = {column.name: _cast(frame[column.name], column) for column in columns}
+    # Without an index pandas aligns every column.
+    return pd.DataFrame(cells, index=frame.index)
 
 
 def check(table: str, frame: pd.DataFrame) -> None:
@@ -451,11 +453,14 @@ def _plain(cells: pd.Series[Any]) -> list[Any]:
 
 def _cast(cells: pd.Series[Any], column: Column) -> pd.Series[Any]:
     if column.dtype == "text":
+        if not "".join(map(str, cells.unique())).isascii():
+            cells = cells.map(lambda text: writable(text) if isinstance(text, str) else text)
+        if not column.optional:
+            return cells.astype(str)
         # A null in a string column of pandas would become NaN.
-        known = cells.astype(object).where(cells.notna(), None) if column.optional else cells
-        if not "".join(map(str, known.unique())).isascii():
-            known = known.map(lambda text: writable(text) if isinstance(text, str) else text)
-        return known if column.optional else known.astype(str)
+        texts = cells.to_numpy(object, copy=True)
+        texts[pd.isna(cells.array)] = None
+        return pd.Series(texts, cells.index, dtype=object)
     if column.dtype in ITEMS:
         tuples = [tuple(cell) if isinstance(cell, list | tuple) else None for cell in cells]
         return pd.Series(tuples, index=cells.index, dtype=object)

@@ -166,23 +166,24 @@ def _layer_sizes(
     facts = layers[["variant", "module_name", "group"]].rename(columns={"module_name": "name"})
     facts = facts.assign(scope="layer", total=n, nonzero=z, dense=cost.dense_bytes(n, v))
     sums = _pattern_sums(facts, patterns)
-    parts = []
+    parts: dict[str, dict[str, pd.Series]] = {}
 
-    def add(layout: str, size: _Size, used: Any = z, slots: Any = n, fits: Any = True) -> None:
+    def add(
+        layout: str, size: _Size, used: Any = z, slots: Any = n, fits: Any = None, kept: Any = True
+    ) -> None:
         sizes = {"bytes": size(used), "empty": size(0 * slots), "full": size(slots)}
-        lossless = pd.Series(True, index=facts.index, dtype="boolean")
+        lossless = pd.Series(kept, index=facts.index, dtype="boolean")
         if used is not z:  # of patterns, which may be unknown
             lossless = lossless.where(sizes["bytes"].notna())
-        part = facts.assign(layout=layout, lossless=lossless, **sizes)
-        gone = ~pd.Series(fits, index=facts.index).fillna(True).astype(bool)
-        part.loc[gone, ["bytes", "empty", "full", "lossless"]] = pd.NA
-        parts.append(part)
+        part = sizes | {"lossless": lossless}
+        parts[layout] = part if fits is None else {k: part[k].where(fits) for k in part}
 
     add("dense", lambda _: facts["dense"])
     runs: Any = layers["runs_as_csr"].astype(bool)
 
-    def add_csr(layout: str, size: _Size, fits: Any = True) -> None:
-        add(layout, lambda k: size(k).where(runs, facts["dense"]), fits=~runs | fits)
+    def add_csr(layout: str, size: _Size, fits: Any = None) -> None:
+        fits = None if fits is None else ~runs | fits.fillna(True).astype(bool)
+        add(layout, lambda k: size(k).where(runs, facts["dense"]), fits=fits)
 
     narrow = layers["columns"] <= 2**15
     int32 = (z < 2**31) & (layers["columns"] < 2**31)
@@ -204,14 +205,19 @@ def _layer_sizes(
     bitmap: Any = cost.tensor_core_bitmap_bytes
     add("tca_bme", lambda k: bitmap(k, tiles, v) + ends, used=sums["tca_bme"])
     add("macko", lambda k: cost.macko_bytes(k, pointers, v), used=sums["macko"])
-    add("2:4", lambda _: cost.two_four_bytes(n, v))
-    parts[-1]["lossless"] = sums["two_four"]
-    add("marlin_2:4", lambda _: cost.marlin_two_four_bytes(n), fits=_in_whole_groups(layers))
-    parts[-1]["lossless"] = parts[-1]["lossless"].where(parts[-1]["bytes"].isna(), False)
+    add("2:4", lambda _: cost.two_four_bytes(n, v), kept=sums["two_four"])
+    groups = _in_whole_groups(layers)
+    add("marlin_2:4", lambda _: cost.marlin_two_four_bytes(n), fits=groups, kept=False)
     # These sizes lie on no line.
     for layout, size in (("zstd", sums["zstd"]), ("ideal", _ideal_bytes(facts, entropy))):
         add(layout, lambda k: k, used=size, slots=size * pd.NA)
-    return pd.concat(parts).sort_index(kind="stable")
+    columns = {
+        name: pd.concat([part[name] for part in parts.values()]).array
+        for name in ("bytes", "empty", "full", "lossless")
+    }
+    frame = pd.concat([facts] * len(parts))
+    frame = frame.assign(layout=np.repeat(list(parts), len(facts)), **columns)
+    return frame.sort_index(kind="stable")
 
 
 def _ideal_bytes(facts: pd.DataFrame, entropy: pd.DataFrame | None) -> pd.Series:
@@ -232,30 +238,27 @@ def _in_whole_groups(layers: pd.DataFrame) -> pd.Series:
 
 def _pattern_sums(facts: pd.DataFrame, patterns: pd.DataFrame | None) -> pd.DataFrame:
     """Return block counts and compliance with 2:4 per layer; null without patterns."""
-    counts = [f"{kind}_{b}" for b in BLOCKS for kind in ("filled", "slots", "pointers")]
-    counts += ["matrices", "tiles", "tca_bme", "macko", "zstd"]
     if patterns is None:
         patterns = typed("patterns", pd.DataFrame(columns=list(TABLES["patterns"].names)))
-    frame = patterns[["variant", "module_name"]].copy()
+    sizes: dict[str, Any] = {"matrices": pd.Series(1, index=patterns.index)}
     for b in BLOCKS:
         down, across = -(-patterns["rows"] // b), -(-patterns["columns"] // b)
-        frame[f"slots_{b}"], frame[f"pointers_{b}"] = down * across, down + 1
-        frame[f"filled_{b}"] = (patterns[f"fill_{b}"] * down * across).round()
-    frame["matrices"] = 1
-    frame["tiles"] = -(-patterns["rows"] // TILE) * -(-patterns["columns"] // TILE)
+        sizes[f"slots_{b}"], sizes[f"pointers_{b}"] = down * across, down + 1
+        sizes[f"filled_{b}"] = (patterns[f"fill_{b}"] * down * across).round()
+    sizes["tiles"] = -(-patterns["rows"] // TILE) * -(-patterns["columns"] // TILE)
     kept = nonzeros(patterns)
-    frame["tca_bme"] = kept + patterns["tile_padding"].astype("Int64")
-    frame["macko"] = -(-(kept + patterns["gap_padding"].astype("Int64")) // 8) * 8
-    frame["zstd"] = patterns["zstd_bytes"]
+    sizes["tca_bme"] = kept + patterns["tile_padding"].astype("Int64")
+    sizes["macko"] = -(-(kept + patterns["gap_padding"].astype("Int64")) // 8) * 8
+    sizes["zstd"] = patterns["zstd_bytes"]
     names = [str(pattern) for pattern in KNOWN if pattern.implies(Pattern(2, 4))]
     complies = (patterns["n_m_share"] == 1) & patterns["n_m"].isin(names)
     # A matrix named after another pattern may still comply with 2:4; one named 2:4 does not.
-    frame["two_four"] = complies.astype("boolean").mask(~complies & (patterns["n_m"] != "2:4"))
-    grouped = frame.groupby(["variant", "module_name"], sort=False)
-    sums = summed(grouped[counts]).astype("Int64")
-    sums["two_four"] = _all(grouped["two_four"], grouped.size())
-    keys = pd.MultiIndex.from_frame(facts[["variant", "name"]])
-    return sums.reindex(keys).reset_index(drop=True)
+    two_four = complies.astype("boolean").mask(~complies & (patterns["n_m"] != "2:4"))
+    modules = pd.MultiIndex.from_frame(facts[["variant", "name"]])
+    rows = modules.get_indexer(pd.MultiIndex.from_frame(patterns[["variant", "module_name"]]))
+    sums = summed(pd.DataFrame(sizes, index=patterns.index).groupby(rows)).astype("Int64")
+    grouped = two_four.groupby(rows)
+    return sums.assign(two_four=_all(grouped, grouped.size())).reindex(facts.index)
 
 
 def nonzeros(patterns: pd.DataFrame) -> pd.Series:

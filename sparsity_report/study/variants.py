@@ -346,16 +346,25 @@ def params_size_and_sparsity(model: nn.Module) -> dict[str, float]:
 
 def entropy_frame(variants: Iterable[Variant]) -> pd.DataFrame:
     """Return the table ``entropy`` of a study: bits of an ideal code for prunable weights."""
+    by_pruning: dict[tuple[Weights, int], list[tuple[Any, ...]]] = {}
     rows = []
     for variant in variants:
-        counts = count_weights(variant.weights)
-        for module in variant.weights.modules:
-            prunable = [p for p in module.parameters if p.prunable and p.tied_to is None]
-            bits = [variant.code_bits(p, counts.get(p.name)) for p in prunable]
-            if prunable:
-                sums = map(sum, zip(*bits, strict=True)) if all(bits) else [None] * 4
-                rows.append((variant.name, module.name, sum(p.total for p in prunable), *sums))
+        key = variant.weights, id(variant.pruning)  # alike for a masked and a CSR variant
+        if key not in by_pruning:
+            by_pruning[key] = list(_module_bits(variant))
+        rows += [(variant.name, *each) for each in by_pruning[key]]
     return typed("entropy", pd.DataFrame(rows, columns=list(TABLES["entropy"].names)))
+
+
+def _module_bits(variant: Variant) -> Iterator[tuple[Any, ...]]:
+    """Yield the name of each module, its prunable weights, and their bits by part."""
+    counts = count_weights(variant.weights)
+    for module in variant.weights.modules:
+        prunable = [p for p in module.parameters if p.prunable and p.tied_to is None]
+        bits = [variant.code_bits(p, counts.get(p.name)) for p in prunable]
+        if prunable:
+            sums = map(sum, zip(*bits, strict=True)) if all(bits) else [None] * 4
+            yield module.name, sum(p.total for p in prunable), *sums
 
 
 def fingerprint(weights: Weights, counts: Mapping[str, Magnitudes]) -> str:

@@ -182,7 +182,7 @@ def storage(study: Comparison, variant: str) -> Table:
     unpacked = study.facts.unpacked_dtypes(variant)
     key = "caption.storage_unpacked" if unpacked else "caption.storage"
     caption = say(key, variant=variant, dtypes=unpacked)
-    if versions := study.facts.zstd_versions(variant):
+    if versions := sorted(study.facts.patterns(variant)["zstd_version"].dropna().unique()):
         caption = say("caption.storage_zstd", caption=caption, versions=versions, level=LEVEL)
     return table_of("storage", caption, columns, frame[frame["bytes"].notna()])
 

@@ -52,18 +52,11 @@ def positions(patterns: pd.DataFrame, spread: Spread | None) -> Positions | None
     Positions or None
         None if there are neither patterns nor several layers.
     """
+    if (n_m := n_m_positions(patterns)) is not None:
+        return n_m
     rows = patterns[patterns["sparsity"].notna()]
     sizes = (rows["rows"] * rows["columns"]).astype(float)
-    zeros = sizes * rows["sparsity"]
-    if most := COMPLIANCE * zeros.sum():
-        share = rows["n_m"].map(_share_of_pattern)
-        fits = (rows["n_m_share"] >= COMPLIANCE) & ((rows["sparsity"] - share).abs() <= _N_M_SLACK)
-        by_pattern = zeros[fits].groupby(rows["n_m"]).sum()
-        if (by_pattern >= most).any():
-            pattern = str(by_pattern.idxmax())
-            inside = fits & (rows["n_m"] == pattern)
-            matrices = {"matrices": int(inside.sum()), "among": len(rows)}
-            return Positions("n_m", {"pattern": pattern, **matrices})
+    if most := COMPLIANCE * (sizes * rows["sparsity"]).sum():
         zero_parts, heads = dead(rows), rows["head_sparsity"]
         shares = heads.map(lambda each: each.count(1) / len(each) if each else 0.0)
         if (sizes * shares).sum() >= most:
@@ -76,6 +69,29 @@ def positions(patterns: pd.DataFrame, spread: Spread | None) -> Positions | None
         return None
     key = "uneven" if spread.is_uneven else "even"
     return Positions(key, spread._asdict() | {"ends": (spread.low, spread.high)})
+
+
+def n_m_positions(patterns: pd.DataFrame) -> Positions | None:
+    """Return the N:M pattern that the zeros of a variant form; None without one.
+
+    Parameters
+    ----------
+    patterns : pandas.DataFrame
+        Rows of one variant, of :func:`sparsity_report.weight_patterns`; may be empty.
+    """
+    rows = patterns[patterns["sparsity"].notna()]
+    share = rows["n_m"].map(_share_of_pattern)
+    fits = (rows["n_m_share"] >= COMPLIANCE) & ((rows["sparsity"] - share).abs() <= _N_M_SLACK)
+    if not fits.any():
+        return None
+    zeros = rows["rows"] * rows["columns"] * rows["sparsity"]
+    by_pattern = zeros[fits].groupby(rows["n_m"]).sum()
+    if not 0 < COMPLIANCE * zeros.sum() <= by_pattern.max():
+        return None
+    pattern = str(by_pattern.idxmax())
+    inside = fits & (rows["n_m"] == pattern)
+    matrices = {"matrices": int(inside.sum()), "among": len(rows)}
+    return Positions("n_m", {"pattern": pattern, **matrices})
 
 
 class SmallestKept(NamedTuple):

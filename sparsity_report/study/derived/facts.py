@@ -71,6 +71,7 @@ class Facts:
         self._totals = study.totals.set_index("variant")
         by_variant = study.layers.groupby("variant", sort=False)
         self._layers = {str(name): rows for name, rows in by_variant}
+        self._prunable: dict[str, pd.DataFrame] = {}
 
     @cached_property
     def layouts(self) -> dict[str, str]:
@@ -145,14 +146,14 @@ class Facts:
 
     def positions(self, variant: str) -> Positions | None:
         """Return the pattern that a variant's zeros form, see :mod:`.existing_zeros`."""
-        return positions(self._patterns(variant), self.spread(variant))
+        return positions(self.patterns(variant), self.spread(variant))
 
     def smallest_kept(self, variant: str) -> SmallestKept | None:
         """Return the smallest magnitudes beside those that magnitude pruning would leave.
 
         None for packed weights, whose magnitudes are rounded.
         """
-        return None if self.packings(variant) else smallest_kept(self._patterns(variant))
+        return None if self.packings(variant) else smallest_kept(self.patterns(variant))
 
     def _left(self, variant: str) -> tuple[int, ...]:
         """Return the nonzero weights of each layer, -1 where unknown."""
@@ -236,10 +237,13 @@ class Facts:
 
         The column ``share`` is zeros ÷ weights of the layer's matrices.
         """
-        layers = self.layers(variant)
-        known = layers["prunable"] & (layers["weight_total"] > 0) & layers["weight_nonzero"].notna()
-        rows = layers[known]
-        return rows.assign(share=zero_shares(rows["weight_total"], rows["weight_nonzero"]))
+        if variant not in self._prunable:
+            rows = self.layers(variant)
+            rows = rows[rows["prunable"] & (rows["weight_total"] > 0)]
+            rows = rows[rows["weight_nonzero"].notna()]
+            shares = zero_shares(rows["weight_total"], rows["weight_nonzero"])
+            self._prunable[variant] = rows.assign(share=shares)
+        return self._prunable[variant]
 
     def kept_masked(self, variant: str) -> pd.DataFrame:
         """Return a variant's prunable layers that cannot run as CSR."""
@@ -284,7 +288,8 @@ class Facts:
         pandas.DataFrame
             ``block``, ``total`` and ``nonzero`` weights, ``sparsity`` = zeros ÷ weights.
         """
-        rows = self._in_blocks(variant)
+        rows = self.prunable(variant)
+        rows = rows[rows["block"].notna()]
         sums = rows.groupby(rows["block"].astype("int64"))[["weight_total", "weight_nonzero"]].sum()
         frame = sums.set_axis(["total", "nonzero"], axis=1).astype("int64").reset_index()
         return frame.assign(sparsity=zero_shares(frame["total"], frame["nonzero"]))
@@ -375,28 +380,24 @@ class Facts:
         inside, grid = self._mapped(variant), self.grid(variant)
         names = [grid.cells[code].projection for code in grid.codes]
         projections = dict(zip(inside["module_name"], names, strict=True))
-        return list(parts(self._patterns(variant), projections))
+        return list(parts(self.patterns(variant), projections))
 
     def inner(self, variant: str) -> dict[str, Inner]:
         """Return the zeros inside the matrices of each module; none without patterns."""
-        rows = self._patterns(variant)
+        rows = self.patterns(variant)
         return {} if rows.empty else inner(rows)
 
     def dead(self, variant: str) -> Dead | None:
         """Return rows, columns, heads and layers without nonzeros; None without patterns."""
-        rows = self._patterns(variant)
+        rows = self.patterns(variant)
         return None if rows.empty else dead(rows)
 
-    def _patterns(self, variant: str) -> pd.DataFrame:
+    def patterns(self, variant: str) -> pd.DataFrame:
         """Return a variant's rows of ``study.patterns``; none if the study has no patterns."""
         frame = self.study.patterns
         if frame is None:
             return pd.DataFrame(columns=[*TABLES["patterns"].names])
         return frame[frame["variant"] == variant]
-
-    def _in_blocks(self, variant: str) -> pd.DataFrame:
-        rows = self.prunable(variant)
-        return rows[rows["block"].notna()]
 
     def _mapped(self, variant: str) -> pd.DataFrame:
         """Return the prunable layers; none of them without numbered blocks."""
@@ -413,7 +414,7 @@ class Facts:
 
         Rows of ``study.patterns``; None if no expectation is known.
         """
-        rows = self._patterns(variant)
+        rows = self.patterns(variant)
         away = (rows["sparsity"] - rows["expected_sparsity"]).abs().dropna()
         return None if away.empty else rows.loc[away.nlargest(limit).index]
 
@@ -561,10 +562,6 @@ class Facts:
         if layout is None or pd.isna(size) or size >= rows["bytes"][layout]:
             return None
         return float(rows["ratio"]["zstd"])
-
-    def zstd_versions(self, variant: str) -> list[str]:
-        """Return the versions of zstd that compressed a variant's matrices."""
-        return sorted(self._patterns(variant)["zstd_version"].dropna().unique())
 
     def smallest_layout(self, variant: str, scope: str = "prunable") -> str | None:
         """Return the lossless layout with the fewest bytes."""

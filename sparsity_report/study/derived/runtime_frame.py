@@ -8,6 +8,7 @@ import pandas as pd
 
 from sparsity_report.counting.n_m_patterns import Pattern, parse_pattern
 from sparsity_report.sparse.runtime_support import layouts_of, runtime_names, support
+from sparsity_report.study.derived.existing_zeros import n_m_positions
 from sparsity_report.study.derived.policy_names import EXISTING
 from sparsity_report.study.layers import records
 
@@ -58,10 +59,8 @@ def _layouts(facts: Facts, row: dict[str, Any]) -> tuple[str, ...]:
 
 def _pattern(facts: Facts, variant: str, method: str | None) -> Pattern | None:
     """Return the N:M pattern of a variant's zeros, as measured or by its method."""
-    positions = facts.positions(variant)
-    if positions is not None and positions.key == "n_m":
-        return parse_pattern(positions.figures["pattern"])
-    return parse_pattern(method or "")
+    measured = n_m_positions(facts.patterns(variant))
+    return parse_pattern(measured.figures["pattern"] if measured else method or "")
 
 
 def _is_uneven(layers: pd.DataFrame) -> bool:
