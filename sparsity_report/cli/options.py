@@ -23,13 +23,10 @@ PANELS = MODEL, RULES, PRUNING, MEASUREMENTS, OUTPUT, READING = (
     "Output",
     "Reading files",
 )
+_SHARED = ("revision", "subfolder", "file", "language", "template_dir")
 _LANGUAGE = "Language: en, fr, or one in --template-dir."
-_TEMPLATES = "Folder of replacement templates."
 _STRICT = "Error for a study that was edited after it was written."
 _STUDY = "study.json, for render."
-_REVISION = "Branch, tag or commit on the Hub. [default: main]"
-_SUBFOLDER = "Folder inside the repository or directory."
-_FILE = "File to open where there are several."
 _WORKERS = "Worker processes, or 0 for threads."
 _TEXT = "Text or file to score. [default: the demo's]"
 _PROTOCOL = (
@@ -95,7 +92,8 @@ def dataclass_options(command: Callable[..., None]) -> Callable[..., None]:
                 default=getattr(default, each.name),
                 annotation=Annotated[hints[each.name], _typer_option(each)],
             )
-            for each in fields(kind)
+            # Options that several commands share come last.
+            for each in sorted(fields(kind), key=lambda each: each.name in _SHARED)
         ]
 
     @functools.wraps(command)
@@ -116,7 +114,30 @@ def dataclass_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @dataclass(frozen=True)
-class Outputs:
+class ModelFiles:
+    """Place of a model's files."""
+
+    revision: str | None = option(
+        None, MODEL, "Branch, tag or commit on the Hub. [default: main]", metavar="NAME"
+    )
+    subfolder: str | None = option(
+        None, MODEL, "Folder inside the repository or directory.", metavar="FOLDER"
+    )
+    file: str | None = option(None, MODEL, "File to open where there are several.", metavar="FILE")
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Language and templates of what a command writes."""
+
+    language: str = option("en", OUTPUT, _LANGUAGE, metavar="CODE")
+    template_dir: Path | None = option(
+        None, OUTPUT, "Folder of replacement templates.", metavar="FOLDER"
+    )
+
+
+@dataclass(frozen=True)
+class Outputs(Texts):
     """Files that a command writes."""
 
     out: Path = option(Path("results"), OUTPUT, "Output folder.", metavar="FOLDER")
@@ -127,8 +148,6 @@ class Outputs:
     csv: bool = option(True, OUTPUT, "Tables in structural_layers/.")
     png: bool = option(True, OUTPUT, "Figures in figures/.")
     json: bool = option(True, OUTPUT, _STUDY)
-    language: str = option("en", OUTPUT, _LANGUAGE, metavar="CODE")
-    template_dir: Path | None = option(None, OUTPUT, _TEMPLATES, metavar="FOLDER")
     shown: bool = option(False, OUTPUT, "Report in the browser.", "--open")
 
     @property
@@ -178,7 +197,7 @@ class ExploreOptions:
 
 
 @dataclass(frozen=True)
-class Analysis:
+class Analysis(ModelFiles):
     """Options to open, count and measure models."""
 
     name: str | None = option(
@@ -218,9 +237,6 @@ class Analysis:
     workers: int = option(0, READING, _WORKERS, min=0, metavar="N")
     cache: Path | None = option(None, READING, "Cache folder for counts.", metavar="FOLDER")
     cache_verify: bool = flag(READING, "Recount that reports wrong entries of --cache.")
-    revision: str | None = option(None, MODEL, _REVISION, metavar="NAME")
-    subfolder: str | None = option(None, MODEL, _SUBFOLDER, metavar="FOLDER")
-    file: str | None = option(None, MODEL, _FILE, metavar="FILE")
     allow_pickle: bool = flag(READING, "PyTorch pickles, loaded as weights only.")
     base: str | None = option(
         None, MODEL, "Base model of a LoRA adapter, counted merged.", metavar="MODEL"
@@ -229,17 +245,15 @@ class Analysis:
 
 
 @dataclass(frozen=True)
-class DiffOptions:
+class DiffOptions(Texts):
     """Options of ``diff``."""
 
     html: Path | None = option(None, OUTPUT, "Report as an .html file.", metavar="FILE")
     strict: bool = flag(READING, _STRICT)
-    language: str = option("en", OUTPUT, _LANGUAGE, metavar="CODE")
-    template_dir: Path | None = option(None, OUTPUT, _TEMPLATES, metavar="FOLDER")
 
 
 @dataclass(frozen=True)
-class CountOptions:
+class CountOptions(ModelFiles, Texts):
     """Options of ``count``."""
 
     zeros: bool = flag(READING, "Zeros and N:M patterns, from all values.")
@@ -252,15 +266,10 @@ class CountOptions:
     )
     fits: str | None = option(None, READING, "Memory to fit into: 24GB, 24GiB.", metavar="SIZE")
     json: bool = flag(OUTPUT, "One JSON object a line for each model.")
-    revision: str | None = option(None, MODEL, _REVISION, metavar="NAME")
-    subfolder: str | None = option(None, MODEL, _SUBFOLDER, metavar="FOLDER")
-    file: str | None = option(None, MODEL, _FILE, metavar="FILE")
-    language: str = option("en", OUTPUT, _LANGUAGE, metavar="CODE")
-    template_dir: Path | None = option(None, OUTPUT, _TEMPLATES, metavar="FOLDER")
 
 
 @dataclass(frozen=True)
-class CheckOptions:
+class CheckOptions(ModelFiles):
     """Options of ``check``: rules, and where the model is."""
 
     zeros: str | None = option(
@@ -284,9 +293,6 @@ class CheckOptions:
     rules: Path | None = option(
         None, RULES, "YAML file of models and rules, instead of MODEL.", metavar="FILE"
     )
-    revision: str | None = option(None, MODEL, _REVISION, metavar="NAME")
-    subfolder: str | None = option(None, MODEL, _SUBFOLDER, metavar="FOLDER")
-    file: str | None = option(None, MODEL, _FILE, metavar="FILE")
     json: bool = flag(OUTPUT, "Result as JSON.")
 
     @property
@@ -297,7 +303,7 @@ class CheckOptions:
 
 
 @dataclass(frozen=True)
-class PairOptions:
+class PairOptions(Texts):
     """Options of ``pair``."""
 
     out: list[Path] | None = option(
@@ -311,23 +317,19 @@ class PairOptions:
     cache: Path | None = option(
         None, READING, "Cache folder for compared tensors.", metavar="FOLDER"
     )
-    language: str = option("en", OUTPUT, _LANGUAGE, metavar="CODE")
-    template_dir: Path | None = option(None, OUTPUT, _TEMPLATES, metavar="FOLDER")
 
 
 @dataclass(frozen=True)
-class DistanceOptions:
+class DistanceOptions(Texts):
     """Options of ``distance``."""
 
     text: str | None = option(None, MEASUREMENTS, _TEXT, metavar="TEXT")
     protocol: str | None = option(None, MEASUREMENTS, _PROTOCOL, metavar="NAME")
     json: bool = flag(OUTPUT, "Figures as JSON.")
-    language: str = option("en", OUTPUT, _LANGUAGE, metavar="CODE")
-    template_dir: Path | None = option(None, OUTPUT, _TEMPLATES, metavar="FOLDER")
 
 
 @dataclass(frozen=True)
-class NotebookOptions:
+class NotebookOptions(Texts):
     """Options of ``notebook``."""
 
     to: str = option("html", OUTPUT, "Format: html or ipynb.", metavar="FORMAT")
@@ -340,5 +342,3 @@ class NotebookOptions:
         "Notebook: structural_csr_analysis, thesis_figures, policies, or a path.",
         metavar="NAME",
     )
-    language: str = option("en", OUTPUT, _LANGUAGE, metavar="CODE")
-    template_dir: Path | None = option(None, OUTPUT, _TEMPLATES, metavar="FOLDER")
