@@ -77,6 +77,8 @@ def pair_sections(pair: Pair, medium: Medium) -> list[Section]:
     in_sight |= {"checkpoints"} if warnings else set()
     groups = [pair_tables.groups(pair)] if is_resized else []
     layers = [] if medium.is_kit else [pair_tables.layers(pair, _ROWS[medium.name])]
+    reference = Text(say("pair.base_reference_note"))
+    models: list[Block] = [] if medium.is_kit else [pair_tables.models(pair), reference]
     viewer = sections.Viewer(pair_payload(pair), None) if medium.is_page else None
     shown: dict[str, tuple[str, Iterable[Block | None]]] = {
         "survival": ("pair.survival_heading", [*_survival(pair, medium), *texts["survival"]]),
@@ -86,7 +88,7 @@ def pair_sections(pair: Pair, medium: Medium) -> list[Section]:
         "sparsities": ("pair.sparsities_heading", [pair_tables.sparsities(pair)]),
         "groups": ("page.groups_heading", groups),
         "layers": ("pair.modules_heading", layers),
-        "checkpoints": ("pair.checkpoints_heading", [*warnings, *_checkpoints(pair, medium)]),
+        "checkpoints": ("pair.checkpoints_heading", [*warnings, *models]),
     }
     if medium.is_paper:
         in_sight |= {"sparsities", "checkpoints"}
@@ -126,12 +128,6 @@ def _survival(pair: Pair, medium: Medium) -> Iterator[Block | None]:
         yield Drawing("blocks", "Blocks", partial(pair_charts.blocks_chart, pair))
     has_zeros = pair.survival[["kept", "revived", "new"]].to_numpy().any()
     yield pair_tables.survival(pair).for_medium(_COLUMNS, medium.name) if has_zeros else None
-
-
-def _checkpoints(pair: Pair, medium: Medium) -> Iterator[Block]:
-    if not medium.is_kit:
-        yield pair_tables.models(pair)
-        yield Text(say("pair.base_reference_note"))
 
 
 def _strip(pair: Pair) -> Iterator[dict[str, str]]:

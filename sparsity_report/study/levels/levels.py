@@ -23,7 +23,6 @@ from sparsity_report.sparse.shares import ratio, zero_shares
 from sparsity_report.study.derived.heatmap_grid import Cell, Grid
 from sparsity_report.study.layers import added, used
 from sparsity_report.study.schema import TABLES
-from sparsity_report.study.storage_layouts import layer_ends
 from sparsity_report.weights.anatomy.groups import GROUPS
 
 LEVEL_COUNTS = TABLES["levels"].names[2:]
@@ -34,8 +33,6 @@ _STARTS = {
     "csr_bytes": "stored_bytes",
     "csr_flops_per_token": "flops_per_token",
 }
-# Lossless layouts whose bytes follow from the number of zeros alone.
-_COUNTED = (*("dense", "csr_int16", "csr_int32", "csr_int64", "coo_int32", "coo_int64"), "bitmask")
 # Largest difference of two shares that are one level.
 _SAME = 1e-4
 _SUMS = [
@@ -110,11 +107,9 @@ class Levels:
         self._runs = prunable["runs_as_csr"].to_numpy(dtype=bool)[:, None]
         self._uses = prunable["uses"].to_numpy(dtype=float)
         self._rest_nonzero = _integers(prunable["nonzero"]) - self._before
-        # Typed loosely: the formulas are written for one matrix and serve for many at a time.
-        weights: Any = self._weights
-        value: Any = self._value
-        dense = dense_bytes(weights, value)
         self._rest_bytes = _integers(bytes_beside(prunable))
+        # The formulas are typed for one matrix and serve for many at a time.
+        dense: Any = dense_bytes(self._weights, self._value)  # type: ignore[arg-type]
         self._dense_bytes = dense + self._rest_bytes
         self._dense_flops = used(2 * self._weights, self._uses)
 
@@ -295,31 +290,6 @@ class Levels:
         layers = self._layers.iloc[self.rows]
         flags = (layers["weight_total"] > 0) & layers["block"].notna().any()
         return np.asarray(flags, dtype=bool)
-
-    @cached_property
-    def smallest(self) -> pd.DataFrame:
-        """The smallest lossless layout of the prunable weights at every level.
-
-        One row per level: ``sparsity``, ``bytes``, ``layout``. Considered are layouts whose bytes
-        follow from the number of zeros: dense, CSR, COO and a bitmask.
-        """
-        sizes: dict[str, Integers] = {}
-        ends, names = layer_ends(self._layers), self._layers["module_name"].iloc[self.rows]
-        for layout in _COUNTED:
-            if layout not in ends.index.get_level_values("layout"):
-                continue
-            lines = ends.xs(layout, level="layout")
-            sized = names.isin(lines.index).to_numpy()
-            lines = lines.loc[names[sized], ["total", "empty", "full"]]
-            if lines.isna().to_numpy().any():
-                continue
-            total, empty, full = lines.to_numpy(dtype=np.int64).T[:, :, None]
-            # Each weight takes a whole number of bytes in these layouts.
-            left = total - self.zeros[sized]
-            sizes[layout] = (empty + (full - empty) // total * left).sum(axis=0)
-        table = pd.DataFrame(sizes)
-        frame = pd.DataFrame({"sparsity": self.sparsities})
-        return frame.assign(bytes=table.min(axis=1), layout=table.idxmin(axis=1))
 
     @cached_property
     def zeros(self) -> Integers:

@@ -16,7 +16,6 @@ from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.weights.gguf.gguf_shards import model_names, shard_names
 from sparsity_report.weights.sources.http_ranges import HubFile, refusal
 from sparsity_report.weights.sources.model_paths import TOKENIZER_FILES
-from sparsity_report.weights.sources.quiet import without_hub_bars
 from sparsity_report.weights.sources.safetensors import (
     INDEX,
     SINGLE,
@@ -113,7 +112,6 @@ class Remote:
     notes: tuple[Phrase, ...] = ()
 
 
-@without_hub_bars()
 def find(model: str, request: Request) -> Remote:
     """Look up the weight files of a Hub model without downloading them.
 
@@ -250,7 +248,8 @@ class _Folder:
         """Download files by exact name, and those of the tokenizer; return their folder."""
         patterns = TOKENIZER_FILES
         tokenizer = [name for name in self.names if any(fnmatch(name, each) for each in patterns)]
-        _download(self.model, self.commit, self._patterns([*names, *tokenizer, *_CONFIGS]))
+        chosen = self._patterns([*names, *tokenizer, *_CONFIGS])
+        _download(self.model, self.commit, chosen, is_shown=True)
         return self.folder
 
     def converted(self) -> _Folder | None:
@@ -298,7 +297,9 @@ class _UnreachableError(SparsityReportError):
     """The Hub cannot be reached."""
 
 
-def _download(model: str, revision: str | None, patterns: list[str]) -> Path:
+def _download(
+    model: str, revision: str | None, patterns: list[str], is_shown: bool = False
+) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.utils.tqdm import tqdm
 
@@ -306,7 +307,7 @@ def _download(model: str, revision: str | None, patterns: list[str]) -> Path:
         """Progress on a terminal only."""
 
         def __init__(self, *values: Any, **options: Any) -> None:
-            options["disable"] = options.get("disable") or None
+            options["disable"] = not is_shown or options.get("disable") or None
             super().__init__(*values, **options)  # type: ignore[no-untyped-call]
 
     try:
