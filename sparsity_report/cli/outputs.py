@@ -20,10 +20,7 @@ if TYPE_CHECKING:
     from sparsity_report.study.pairs.pair import Pair
 
 # Key of the sentences on texts that variants wrote.
-_PRINTED = (
-    *("finding.beats", "finding.not_separated", "finding.unpaired"),
-    "finding.continuation",
-)
+_PRINTED = ("finding.beats", "finding.not_separated", "finding.unpaired", "finding.continuation")
 # Suffixes of the files of a pair.
 _REPORTS, _DATA = (".html", ".pdf", ".md"), ".json"
 

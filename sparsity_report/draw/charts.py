@@ -47,20 +47,12 @@ def csr_bytes_curve(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerCh
     if frame.empty:
         return None
     names = {layout: _line_name(layout) for layout in dict.fromkeys(frame["layout"])}
-    top = float(frame["ratio"].max())
     levels, evens = _levels(study), _break_evens(study)
-    shape = marks.Curve(
-        lines=tuple(marks.Line(name, *_LINES[layout]) for layout, name in names.items()),
-        width=width,
-        height=220,
-        top=1.06 * top,
-        x_title=say("chart.x_prunable_sparsity"),
-        y_title=say("label.bytes_ratio"),
-        ticks=tuple(range(math.ceil(top) + 1)),
-    )
+    lines = [marks.Line(name, *_LINES[layout]) for layout, name in names.items()]
+    size = width, 1.06 * float(frame["ratio"].max())
     rows = frame.assign(line=frame["layout"].map(names), value=frame["ratio"])
     data = marks.inline(rows[["sparsity", "line", "value"]])
-    chart = marks.curve(data, shape, evens=marks.inline(evens), levels=marks.inline(levels))
+    chart = marks.curve(data, lines, size, evens=marks.inline(evens), levels=marks.inline(levels))
     packed = facts.unpacked_dtypes(facts.baseline)
     dtype = join(
         [say("name.unpacked_dtype", dtype=d) if d in packed else d for d in facts.dtypes()]

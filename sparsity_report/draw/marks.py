@@ -23,8 +23,8 @@ Rows = list[dict[str, Any]]
 #: Settings of an axis without line and ticks.
 BARE: dict[str, Any] = {"ticks": False, "domain": False}
 _QUARTERS = [0, 0.25, 0.5, 0.75, 1]
-# Greatest width of names on the left.
-_NAMES = 140
+# Greatest width of names on the left, and height of curves.
+_NAMES, _CURVE = 140, 220
 _UNKNOWN, _KNOWN = "!isValid(datum.value)", "isValid(datum.value)"
 
 
@@ -117,33 +117,6 @@ class Line(NamedTuple):
     name: str
     color: str
     dash: list[float]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Curve(Shape):
-    """Lines against sparsity with a legend.
-
-    Rows of the lines have ``sparsity``, ``value``, ``line``; those of break-evens ``sparsity``,
-    ``value`` and ``label``; so do those of levels.
-
-    Attributes
-    ----------
-    lines : tuple of Line
-    height : float
-    top : float
-        Upper end of y.
-    x_title, y_title : str
-    ticks : tuple of float
-        Ticks of y.
-    """
-
-    lines: tuple[Line, ...]
-    x_title: str
-    y_title: str
-    height: float = 200
-    top: float = 1.0
-    kind: str = "ratio"
-    ticks: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -320,13 +293,30 @@ def bars(data: alt.InlineData, shape: Bars) -> alt.LayerChart:
 
 
 def curve(
-    data: alt.InlineData, shape: Curve, *, evens: alt.InlineData, levels: alt.InlineData
+    data: alt.InlineData,
+    lines: Sequence[Line],
+    size: tuple[float, float],
+    *,
+    evens: alt.InlineData,
+    levels: alt.InlineData,
 ) -> alt.LayerChart:
-    """Return lines, with break-evens as circles and levels as points."""
-    x = share_axis("sparsity", shape.x_title, (0.0, 1.0))
-    scale = alt.Scale(domain=[0, shape.top])
-    values = alt.Axis(labelExpr=theme.tick(shape.kind), values=list(shape.ticks))
-    y = alt.Y("value:Q", title=shape.y_title, scale=scale, axis=values)
+    """Return curves of bytes against sparsity with a legend, break-evens and levels.
+
+    Parameters
+    ----------
+    data : altair.InlineData
+        Rows with ``sparsity``, ``value`` and ``line``.
+    lines : sequence of Line
+    size : tuple of float
+        Width in points, and upper end of y.
+    evens, levels : altair.InlineData
+        Rows with ``sparsity``, ``value`` and ``label``.
+    """
+    width, top = size
+    x = share_axis("sparsity", say("chart.x_prunable_sparsity"), (0.0, 1.0))
+    values = alt.Axis(labelExpr=theme.tick("ratio"), values=[*range(math.floor(top) + 1)])
+    scale = alt.Scale(domain=[0, top])
+    y = alt.Y("value:Q", title=say("label.bytes_ratio"), scale=scale, axis=values)
     base = alt.Chart(data).encode(x=x, y=y)
     even = alt.Chart(evens).encode(x=x, y=y)
     ring: dict[str, Any] = {"fill": "white", "strokeWidth": 1.3, "opacity": 1}
@@ -336,14 +326,14 @@ def curve(
     level = alt.Chart(levels).encode(x=x, y=y)
     text = level.mark_text(align="right", dx=-4, dy=11, fontSize=SMALL, color=INK)
     layers = [
-        base.mark_line(clip=True, strokeWidth=1.6).encode(**_strokes(shape)),
+        base.mark_line(clip=True, strokeWidth=1.6).encode(**_strokes(lines, width)),
         even.mark_point(color=BLACK, size=34, **ring),
         halo.encode(text="label:N"),
         even.mark_text(color=INK, **place).encode(text="label:N"),
         level.mark_point(color=BLACK, filled=True, size=44, opacity=1),
         text.encode(text="label:N"),
     ]
-    return alt.LayerChart(layer=layers, width=shape.width, height=shape.height)
+    return alt.LayerChart(layer=layers, width=width, height=_CURVE)
 
 
 def lines(rows: Rows, shape: Lines) -> alt.LayerChart:
@@ -468,11 +458,11 @@ def _digits_fit(shape: HeatMap) -> bool:
     return shape.row >= 1.2 * SMALL and len(shape.blocks) * width <= shape.width
 
 
-def _strokes(shape: Curve) -> dict[str, Any]:
+def _strokes(lines: Sequence[Line], width: float) -> dict[str, Any]:
     """Return color and dash by line with one legend."""
-    names, colors, dashes = (list(part) for part in zip(*shape.lines, strict=True))
-    place: Any = "bottom" if shape.width <= 300 else "top"
-    columns = 4 if shape.width > 430 else 2 if shape.width >= theme.NARROW else 1
+    names, colors, dashes = (list(part) for part in zip(*lines, strict=True))
+    place: Any = "bottom" if width <= 300 else "top"
+    columns = 4 if width > 430 else 2 if width >= theme.NARROW else 1
     form: dict[str, Any] = {"symbolType": "stroke", "symbolSize": 220, "labelLimit": 220}
     legend = alt.Legend(title=None, orient=place, columns=columns, **form)
     return channels("line", names, legend, color=colors, strokeDash=dashes)

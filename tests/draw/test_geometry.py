@@ -335,14 +335,9 @@ def test_names_of_bars_have_no_lines_and_those_of_points_have(study):
         assert matches == {lines}
 
 
-def curve(rows, level=(), even=(), names=("CSR",), **options):
-    shape = marks.Curve(
-        lines=tuple(marks.Line(name, "#000000", [1, 0]) for name in names),
-        width=100, height=100, top=2.0, x_title="", y_title="", **options,
-    )  # fmt: skip
-    return marks.curve(
-        marks.inline(rows), shape, evens=marks.inline([*even]), levels=marks.inline([*level])
-    ).to_dict()
+def curve(rows):
+    looks, none = [marks.Line("CSR", "#000000", [1, 0])], marks.inline([])
+    return marks.curve(marks.inline(rows), looks, (100, 2.0), evens=none, levels=none).to_dict()
 
 
 LINE = [{"sparsity": s, "value": 2 * (1 - s), "line": "CSR"} for s in (0.0, 1.0)]
@@ -352,7 +347,7 @@ def test_a_curve_goes_from_no_zeros_to_all_and_has_no_points_unasked():
     spec = curve(LINE)
     assert x_domain(spec) == [0, 1]
     assert [unit["mark"]["type"] for unit, *_ in units(spec)].count("point") == 2
-    assert "L100,100" in export.svg(spec)
+    assert "L100,220" in export.svg(spec)
 
 
 # Measurements.

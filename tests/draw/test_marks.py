@@ -150,21 +150,11 @@ def test_break_even_and_level_stand_on_the_curve():
     lines = [{"sparsity": s, "value": 2 * (1 - s), "line": "CSR"} for s in (0.0, 1.0)]
     even = [{"sparsity": 0.5, "value": 1.0, "label": "50.0 %"}]
     level = [{"sparsity": 0.75, "value": 0.5, "label": "75 %"}]
-    shape = marks.Curve(
-        lines=(marks.Line("CSR", "#000000", [1, 0]),),
-        width=100,
-        height=100,
-        top=2.0,
-        x_title="sparsity",
-        y_title="ratio",
-    )
-    svg = drawn(
-        marks.curve(
-            marks.inline(lines), shape, evens=marks.inline(even), levels=marks.inline(level)
-        )
-    )
+    looks = [marks.Line("CSR", "#000000", [1, 0])]
+    rows, evens, levels = map(marks.inline, (lines, even, level))
+    svg = drawn(marks.curve(rows, looks, (100, 2.0), evens=evens, levels=levels))
     places = re.findall(r'aria-roledescription="point"[^>]*transform="translate\(([\d.,]+)\)', svg)
-    assert places == ["50,50", "75,75"]
+    assert places == ["50,110", "75,165"]
     assert {"50.0 %", "75 %"} <= set(texts(svg))
     assert re.search(r'text-anchor="end"[^>]*>75 %<', svg)
 
@@ -172,16 +162,9 @@ def test_break_even_and_level_stand_on_the_curve():
 def test_lines_beside_each_other_have_a_legend():
     names = ["CSR", "Masked"]
     rows = [{"sparsity": s, "value": s, "line": name} for name in names for s in (0.0, 1.0)]
-    shape = marks.Curve(
-        lines=tuple(marks.Line(name, "#000000", [1, 0]) for name in names),
-        width=100,
-        height=100,
-        top=1.0,
-        x_title="sparsity",
-        y_title="ratio",
-    )
+    looks = [marks.Line(name, "#000000", [1, 0]) for name in names]
     none = marks.inline([])
-    svg = drawn(marks.curve(marks.inline(rows), shape, evens=none, levels=none))
+    svg = drawn(marks.curve(marks.inline(rows), looks, (100, 1.0), evens=none, levels=none))
     assert [text for text in texts(svg) if text in names] == names
 
 
