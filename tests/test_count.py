@@ -140,10 +140,14 @@ def test_a_size_without_embeddings_is_no_difference():
 
 
 def test_active_parameters_and_experts_in_names():
-    options = {"stacks": {"a.experts": 128}, "per_token": 8, "uses": Fraction(1, 10)}
+    options = {
+        "stacks": {"a.experts": 128},
+        "config": {"num_experts_per_tok": 8},
+        "uses": Fraction(1, 10),
+    }
     assert keys(outline(30 * BILLION, "Qwen3-30B-A3B", **options)) == []
     assert keys(outline(30 * BILLION, "Qwen3-30B-A8B", **options)) == ["claim.active"]
-    mixtral = {"stacks": {"a.experts": 8, "b.experts": 8}, "per_token": 2}
+    mixtral = {"stacks": {"a.experts": 8, "b.experts": 8}, "config": {"num_experts_per_tok": 2}}
     assert keys(outline(47 * BILLION, "Mixtral-8x7B", **mixtral)) == []
     mixtral["stacks"]["b.experts"] = 6
     (said,) = model_claims(outline(40 * BILLION, "Mixtral-8x7B", **mixtral))
@@ -152,8 +156,8 @@ def test_active_parameters_and_experts_in_names():
 
 def test_metadata_that_differs():
     seven = 7 * BILLION
-    assert keys(outline(seven, metadata={"general.size_label": "7B"})) == []
-    assert keys(outline(seven, metadata={"general.size_label": "13B"})) == ["claim.parameters"]
+    assert keys(outline(seven, config={"general.size_label": "7B"})) == []
+    assert keys(outline(seven, config={"general.size_label": "13B"})) == ["claim.parameters"]
     card = {"model-index": [{"name": "x", "results": [{"params": 13_000_000_000}]}]}
     assert keys(outline(seven), card) == ["claim.parameters"]
     assert keys(outline(13 * BILLION), card) == []

@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sparsity_report.counting.n_m_patterns import Flags, Pattern, group_counts
+from sparsity_report.deferred import torch
 from sparsity_report.weights.anatomy.matrix_direction import Matrix
-from sparsity_report.weights.tensor_slices import Entry, FileSlice, Slice
+from sparsity_report.weights.tensor_slices import Entry, FileSlice, pieces
 
 Bits = npt.NDArray[Any]
 
@@ -137,6 +138,8 @@ def bit_statistics(
         block = run.reshape(-1, width)
         bits = np.ascontiguousarray(block.T) if matrix.input_first else block
         lines.add(expert, start, bits, _add_values(counts, codes, bits))
+    if matrix.inputs > 1:
+        counts.constant_rows = int(np.count_nonzero(lines.constant & counts.filled_rows))
     return counts
 
 
@@ -158,20 +161,20 @@ def matrix_places(experts: int, lines: int, step: int) -> list[tuple[int, int, i
 
 
 def in_runs(
-    pieces: Iterator[Any], sizes: Iterable[int], join: Callable[[Any], Any] = np.concatenate
+    parts: Iterator[Any], sizes: Iterable[int], join: Callable[[Any], Any] = np.concatenate
 ) -> Iterator[Any]:
-    """Yield consecutive values in runs of the given sizes, from one-dimensional pieces."""
+    """Yield consecutive values in runs of the given sizes, from one-dimensional parts."""
     waiting: list[Any] = []
     held = 0
     for size in sizes:
         while held < size:
-            waiting.append(next(pieces))
+            waiting.append(next(parts))
             held += len(waiting[-1])
         joined = join(waiting) if len(waiting) > 1 else waiting[0]
         held -= size
         waiting = [joined[size:]] if held else []
         yield joined[:size]
-    next(pieces, None)  # the end of a file, where a change since its begin is noticed
+    next(parts, None)  # the end of a file, where a change since its begin is noticed
 
 
 def _sizes(total: int, step: int) -> list[int]:
@@ -190,14 +193,7 @@ def _bits(entry: Entry) -> Iterator[Bits]:
     if isinstance(entry.values, FileSlice) and not entry.values.packing:
         yield from (raw.view(unsigned) for raw in entry.values.raw())
         return
-    for part in entry.slices():
-        yield from _decoded(part, unsigned)
-
-
-def _decoded(part: Slice, unsigned: np.dtype[Any]) -> Iterator[Bits]:
-    import torch
-
-    for piece in part.pieces():
+    for piece in pieces(entry.slices()):
         yield piece.contiguous().view(torch.uint8).numpy().view(unsigned)
 
 
@@ -235,7 +231,7 @@ class _Lines:
         counts.filled_rows = np.zeros((experts, outputs), np.bool_)
         counts.filled_columns = np.zeros((experts, inputs), np.bool_)
         self._first = np.zeros((experts, outputs), np.uint64)
-        self._constant = np.ones((experts, outputs), np.bool_)
+        self.constant = np.ones((experts, outputs), np.bool_)
         # Stored lines of a block: whole rows, or whole groups of inputs.
         unit = math.lcm(*counts.zero_groups, *(p.m for p in counts.complying))
         unit = unit if matrix.input_first else 1
@@ -249,7 +245,10 @@ class _Lines:
         counts = self._counts
         counts.filled_rows[expert, rows] |= flags.any(axis=1)
         counts.filled_columns[expert, columns] |= flags.any(axis=0)
-        self._compare(expert, rows, column, bits)
+        if column == 0:
+            self._first[expert, rows] = bits[:, 0]
+        same = bits == self._first[expert, rows, None].astype(bits.dtype)
+        self.constant[expert, rows] &= same.all(axis=1)
         held = {m: group_counts(flags, m) for m in {p.m for p in counts.complying}}
         for pattern in counts.complying:
             broken = held[pattern.m] > pattern.n
@@ -266,19 +265,6 @@ class _Lines:
             if size == GROUPS[0]:
                 at = (expert, *_first(empty, row, column, size))
                 counts.first_zero_group = min(counts.first_zero_group or at, at)
-
-    def _compare(self, expert: int, rows: slice, column: int, bits: Bits) -> None:
-        """Find the rows whose values all equal their first."""
-        counts, constant = self._counts, self._constant[expert, rows]
-        if column == 0:
-            self._first[expert, rows] = bits[:, 0]
-        first = self._first[expert, rows].astype(bits.dtype)
-        constant &= (bits[:, 0] == first) & (bits[:, -1] == first)
-        candidates = np.flatnonzero(constant)
-        constant[candidates] = (bits[candidates] == first[candidates, None]).all(axis=1)
-        if column + bits.shape[1] == self._matrix.inputs > 1:
-            filled = counts.filled_rows[expert, rows]
-            counts.constant_rows += int(np.count_nonzero(constant & filled))
 
 
 def _first(flags: Flags, row: int, column: int, width: int) -> tuple[int, int]:

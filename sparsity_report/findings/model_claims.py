@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.sparse.shares import ratio
@@ -21,21 +21,6 @@ _PARAMETERS = re.compile(r"(num(ber)?_?(of_)?)?param(eter)?s(_?count)?")
 _UNITS = {"m": 10**6, "b": 10**9, "t": 10**12}
 # Rounding of a name or card that is no difference, at least, and of the Hub's own sum.
 _NAMED, _SUMMED = 0.1, 0.01
-
-
-class _Size(NamedTuple):
-    """A size as it is written, and by how much the files may differ."""
-
-    text: str
-    number: float
-    tolerance: float
-
-    def phrase(self, key: str, source: Phrase, total: int | None, *others: int) -> Iterator[Phrase]:
-        """Yield the difference from a total, unless it or another one is near."""
-        near = self.number * self.tolerance
-        if total and all(abs(each - self.number) > near for each in (total, *others)):
-            share = {"claimed": self.text, "tolerance": self.tolerance}
-            yield phrase(key, source=source, total=total, **share)
 
 
 def model_claims(
@@ -56,7 +41,7 @@ def model_claims(
     """
     names = [name for name in (outline.name, outline.folder.name) if _SIZE.search(name)][:1]
     texts = [(phrase("claim.by_name", name=name), name) for name in names]
-    if label := outline.metadata.get("general.size_label"):
+    if label := outline.config.get("general.size_label"):
         texts.append((phrase("claim.by_metadata"), str(label)))
     texts += [(phrase("claim.by_card"), text) for text in _stated((card or {}).get("model-index"))]
     differences = [each for source, text in texts for each in _of_text(outline, source, text)]
@@ -73,20 +58,25 @@ def _of_text(outline: Outline, source: Phrase, text: str) -> Iterator[Phrase]:
         each.parameter.total for each in outline.stored if each.module.group == "embedding"
     )
     if len({match[0].lower() for match in sizes}) == 1:
-        yield from _size(sizes[0]).phrase("claim.parameters", source, outline.total, outside)
+        yield from _of_size(sizes[0], "claim.parameters", source, outline.total, outside)
         if len(active) == 1:
-            yield from _size(active[0]).phrase("claim.active", source, outline.active_total)
+            yield from _of_size(active[0], "claim.active", source, outline.active_total)
     experts = {int(match["experts"]) for match in matches if match["experts"]}
     counts = sorted({*outline.stacks.values()})
     if len(experts) == 1 and counts and {*counts} != experts:
         yield phrase("claim.experts", source=source, claimed=experts.pop(), counts=counts)
 
 
-def _size(match: re.Match[str]) -> _Size:
-    unit, digits = _UNITS[match["unit"].lower()], len(match["number"].partition(".")[2])
-    number = float(match["number"])
+def _of_size(
+    match: re.Match[str], key: str, source: Phrase, total: int | None, *others: int
+) -> Iterator[Phrase]:
+    """Yield the difference of a written size from a total, unless this or another is near."""
+    digits, number = len(match["number"].partition(".")[2]), float(match["number"])
     tolerance = max(_NAMED, 10.0**-digits / 2 / number) if number else 0
-    return _Size(f"{match['number']}{match['unit'].upper()}", number * unit, tolerance)
+    size = number * _UNITS[match["unit"].lower()]
+    if total and all(abs(each - size) > size * tolerance for each in (total, *others)):
+        claimed = f"{match['number']}{match['unit'].upper()}"
+        yield phrase(key, source=source, total=total, claimed=claimed, tolerance=tolerance)
 
 
 def _stated(value: Any) -> Iterator[str]:

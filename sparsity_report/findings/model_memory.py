@@ -23,7 +23,7 @@ def model_memory(
     """
     available = None if fits is None else parsed_memory(fits)
     shapes = {each.parameter.name: each.parameter.shape for each in outline.tensors}
-    cache = checked(outline.config or outline.metadata, shapes)
+    cache = checked(outline.config, shapes)
     keys_values, states, dtype, positions = cache_bytes(cache, context, batch, kv_dtype)
     weights = sum(each.stored_bytes for each in outline.tensors)
     parts = {"weights": weights, "keys_values": keys_values, "states": states}

@@ -109,17 +109,13 @@ class Outline:
         File or folder; for a model on the Hub, the local folder of its configuration.
     files : tuple of Origin
     config : mapping
-        ``config.json``; empty without one.
-    metadata : mapping
-        Metadata of a GGUF model.
+        ``config.json``, or the metadata of a GGUF model; empty without them.
     scheme : Scheme
         Quantization settings.
     tensors : tuple of Tensor
         In the order of the files, tied ones included.
     stacks : mapping of str to int
         Number of experts of each stack.
-    per_token : int or None
-        Experts of a stack that a token is sent to; None if unknown or there are none.
     stored_values : int or None
         Values of all tensors as they are stored, packed words, scales and duplicates included;
         None for GGUF.
@@ -134,11 +130,9 @@ class Outline:
     path: Path
     files: tuple[Origin, ...]
     config: Mapping[str, Any] = field(default_factory=dict)
-    metadata: Mapping[str, Any] = field(default_factory=dict)
     scheme: Scheme = field(default_factory=Scheme)
     tensors: tuple[Tensor, ...] = ()
     stacks: Mapping[str, int] = field(default_factory=dict)
-    per_token: int | None = None
     stored_values: int | None = None
     tie: str = ""
     notes: tuple[Phrase, ...] = ()
@@ -157,6 +151,11 @@ class Outline:
     def settings(self) -> dict[str, Any]:
         """Settings of the configuration, with those of its text model."""
         return text_settings(self.config)
+
+    @property
+    def per_token(self) -> int | None:
+        """Experts of a stack that a token is sent to; None if unknown or there are none."""
+        return experts_per_token(self.config)
 
     @cached_property
     def stored(self) -> tuple[Tensor, ...]:
@@ -247,7 +246,7 @@ def _local(path: Path, name: str) -> Outline:
 
 def _gguf(outline: Outline, headers: gguf_shards.Headers) -> Outline:
     _, metadata, entries = gguf_shards.read_model(headers)
-    outline = replace(outline, source="gguf", metadata=metadata)
+    outline = replace(outline, source="gguf", config=metadata)
     outline = _described(outline, gguf_shards.named_parts(entries))
     has_head = gguf_shards.has_tied_head(entries, metadata)
     return _with_tied_head(outline, "output", gguf_shards.EMBEDDING) if has_head else outline
@@ -265,18 +264,14 @@ def _safetensors(outline: Outline, entries: Mapping[str, Entry]) -> Outline:
 
 
 def _described(outline: Outline, parts: Mapping[str, list[Entry]]) -> Outline:
-    is_gguf, per_token = (
-        outline.source == "gguf",
-        experts_per_token(outline.config or outline.metadata),
-    )
-    options = ReaderOptions(outline.name)
-    description = describe_names(parts, options, per_token, outputs_first=is_gguf)
+    options, is_gguf = ReaderOptions(outline.name), outline.source == "gguf"
+    description = describe_names(parts, options, outline.per_token, outputs_first=is_gguf)
     tensors = tuple(
         Tensor(module, each, parts[each.name][0], each.name not in description.unsettled)
         for module in description.modules
         for each in module.parameters
     )
-    return replace(outline, tensors=tensors, per_token=per_token, stacks=expert_stacks(parts))
+    return replace(outline, tensors=tensors, stacks=expert_stacks(parts))
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -144,7 +144,7 @@ def varying(outline: Outline) -> list[str]:
 
     Blocks are numbered modules as many as a number of the configuration says.
     """
-    settings = (outline.config, outline.metadata, *outline.config.values())
+    settings = (outline.config, *outline.config.values())
     holders = [each for each in settings if isinstance(each, Mapping)]
     announced = {value for each in holders for value in each.values() if type(value) is int}
     shapes: dict[str, set[tuple[int, ...]]] = defaultdict(set)

@@ -13,15 +13,8 @@ from sparsity_report.counting.n_m_patterns import Pattern, read_pattern
 from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.sparse.runtime_support import RUNTIMES
 
-_SCALES: dict[str, int | Fraction] = {
-    "": 1,
-    "%": Fraction(1, 100),
-    "K": 10**3,
-    "M": 10**6,
-    "B": 10**9,
-    "T": 10**12,
-}
-_TRUE, _FALSE = {"true", "yes", "on"}, {"false", "no", "off"}
+_SCALES = {"": 1, "%": Fraction(1, 100), **{unit: 1000**i for i, unit in enumerate("KMBT", 1)}}
+_FLAGS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
 @dataclass(frozen=True)
@@ -148,11 +141,11 @@ def _value(name: str, text: str) -> object:
             )
         return pattern
     if name in {"no_nan", "audit"}:
-        if text.lower() not in _TRUE | _FALSE:
+        if text.lower() not in _FLAGS:
             raise SparsityReportError(
                 f"{name.replace('_', '-')}: {text!r} is neither true nor false"
             )
-        return text.lower() in _TRUE
+        return _FLAGS[text.lower()]
     if name == "runtime" and text.lower() not in RUNTIMES:
         raise SparsityReportError(f"unknown runtime {text!r}{near(text.lower(), [*RUNTIMES])}")
     return text.lower() if name == "runtime" else text

@@ -71,7 +71,10 @@ def input_first(shapes: Mapping[str, Shape]) -> dict[str, bool | None]:
     # Square matrices follow the others of the model if those agree.
     others = {*decided.values()}
     square = others.pop() if len(others) == 1 else None
-    stacks = _stacks(matrices)
+    stacks: dict[str, set[Shape]] = defaultdict(set)
+    for name, shape in matrices.items():
+        if len(shape) == 3:
+            stacks[_around(name)].add(shape)
     return {
         name: decided.get(name, square)
         if biases[name]
@@ -89,15 +92,6 @@ def _bias(name: str, shapes: Mapping[str, Shape]) -> str:
 def _around(name: str) -> str:
     """Return the module around the module or the fused parameter of a matrix."""
     return name.removesuffix(".weight").rpartition(".")[0]
-
-
-def _stacks(matrices: Mapping[str, Shape]) -> dict[str, set[Shape]]:
-    """Return the shapes of fused experts by the module around them."""
-    stacks: dict[str, set[Shape]] = defaultdict(set)
-    for name, shape in matrices.items():
-        if len(shape) == 3:
-            stacks[_around(name)].add(shape)
-    return stacks
 
 
 def _without_bias(shape: Shape, beside: Collection[Shape]) -> bool | None:

@@ -20,35 +20,33 @@ def read_card(folder: Path, file: Origin) -> tuple[dict[str, Any], int | None]:
 
     Metadata is a claim to compare with: it is empty where it is missing or cannot be read.
     """
-    if isinstance(file, HubFile):
-        return _ask_hub(file)
     try:
-        with open_file(folder / "README.md") as card:
-            text = card.read(_READ).decode("utf-8", "replace")
-    except (OSError, ValueError):
+        is_remote = isinstance(file, HubFile)
+        card, total = _ask_hub(file) if is_remote else (_front_matter(folder), None)
+    except (
+        Exception
+    ):  # HTTP clients and YAML raise many exceptions, and a missing claim is no error
         return {}, None
+    return card if isinstance(card, dict) else {}, total if type(total) is int else None
+
+
+def _front_matter(folder: Path) -> Any:
+    """Return the metadata of a local model card, if it has an index of models."""
+    with open_file(folder / "README.md") as card:
+        text = card.read(_READ).decode("utf-8", "replace")
     head = text.removeprefix("---\n").partition("\n---")[0]
     if not text.startswith("---\n") or "model-index" not in head:
-        return {}, None
+        return {}
     import yaml
 
-    try:
-        card = yaml.safe_load(head)
-    except (yaml.YAMLError, RecursionError, ValueError):
-        return {}, None
-    return card if isinstance(card, dict) else {}, None
+    return yaml.safe_load(head)
 
 
-def _ask_hub(file: HubFile) -> tuple[dict[str, Any], int | None]:
+def _ask_hub(file: HubFile) -> tuple[Any, Any]:
     from huggingface_hub import get_session
     from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
     url = f"{file.endpoint}/api/models/{file.model}/revision/{file.commit}"
     fields, headers = {"expand": ["safetensors", "cardData"]}, build_hf_headers()
-    try:
-        page: Any = get_session().get(url, params=fields, headers=headers, timeout=_TIMEOUT).json()
-        card, sums = (page.get(key) or {} for key in ("cardData", "safetensors"))
-        total = sums.get("total")
-    except Exception:  # HTTP clients raise many exceptions, and a missing claim is no error
-        return {}, None
-    return card if isinstance(card, dict) else {}, total if type(total) is int else None
+    page: Any = get_session().get(url, params=fields, headers=headers, timeout=_TIMEOUT).json()
+    return page.get("cardData"), (page.get("safetensors") or {}).get("total")
