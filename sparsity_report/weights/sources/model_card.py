@@ -21,11 +21,11 @@ def read_card(folder: Path, file: Origin) -> tuple[dict[str, Any], int | None]:
     Metadata is a claim to compare with: it is empty where it is missing or cannot be read.
     """
     try:
-        is_remote = isinstance(file, HubFile)
-        card, total = _ask_hub(file) if is_remote else (_front_matter(folder), None)
-    except (
-        Exception
-    ):  # HTTP clients and YAML raise many exceptions, and a missing claim is no error
+        if isinstance(file, HubFile):
+            card, total = _ask_hub(file)
+        else:
+            card, total = _front_matter(folder), None
+    except Exception:  # HTTP clients and YAML raise many; a missing claim is no error
         return {}, None
     return card if isinstance(card, dict) else {}, total if type(total) is int else None
 
