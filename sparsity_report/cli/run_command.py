@@ -10,7 +10,7 @@ import typer
 
 from sparsity_report.cli.compared_models import check_paths, opened, others, pruned
 from sparsity_report.cli.libraries import quiet_libraries
-from sparsity_report.cli.measurements import clock_of, studied
+from sparsity_report.cli.measurements import clock_of, prompts_of, studied
 from sparsity_report.cli.options import Analysis, Choice, Outputs, dataclass_options
 from sparsity_report.cli.outputs import check_outputs, remark, write
 from sparsity_report.errors import SparsityReportError
@@ -95,8 +95,9 @@ def _check(analysis: Analysis, choice: Choice, grid: Grid, models: int) -> None:
     runs = None
     if grid.calibrates:
         runs = "the policies wanda and owl, which run it on a text"
-    if analysis.latency or scored or analysis.prompt:
-        runs = "--latency, --perplexity, --sensitivity and --prompt"
+    prompts = prompts_of(analysis)
+    if analysis.latency or scored or prompts:
+        runs = "--latency, --perplexity, --sensitivity, --prompt and --prompts"
     if analysis.stream and runs:
         raise SparsityReportError(
             f"--stream keeps no copy of the model, so it cannot run; leave out --stream, or {runs}"
@@ -105,7 +106,7 @@ def _check(analysis: Analysis, choice: Choice, grid: Grid, models: int) -> None:
         raise SparsityReportError(
             "--calibration has no effect; add --policy wanda or owl, or leave it out"
         )
-    if analysis.seeds and not analysis.prompt:
+    if analysis.seeds and not prompts:
         raise SparsityReportError("--seeds has no effect; add --prompt, or leave it out")
     if analysis.cache_verify and analysis.cache is None:
         raise SparsityReportError("--cache-verify has no folder; add --cache")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import product
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import pandas as pd
@@ -106,7 +107,7 @@ def continuations(
     protocols.check_range("seeds", seeds, 0, SEEDS, f"{SEEDS:,}")
     protocols.check_range("temperature", temperature, COLDEST, HOTTEST, f"{HOTTEST}")
     draws = [(text, seed) for text in prompts for seed in (None, *range(seeds))]
-    rows: dict[int, list[dict[str, object]]] = {}
+    rows: list[tuple[int, dict[str, object]]] = []
     for weights in dict.fromkeys(variant.weights for variant in chosen):
         stage = Stage(weights)
         protocols.check_causal(stage.model, weights.name)
@@ -114,32 +115,29 @@ def continuations(
         ids = {text: _ids(text, tokens, stage.model, weights, words) for text in prompts}
         places = [place for place, v in enumerate(chosen) if v.weights is weights]
         dense = next((chosen[place] for place in places if chosen[place].pruning is None), None)
-        texts: dict[int, list[list[int]]] = {place: [] for place in places}
-        for number, (place, (text, seed)) in enumerate(product(places, draws)):
+        jobs, texts = [*product(places, draws)], []
+        for number, (place, (text, seed)) in enumerate(jobs):
             if progress:
-                done, total = number * tokens, len(places) * len(draws) * tokens
-                progress(done, total, chosen[place].name)
+                progress(number * tokens, len(jobs) * tokens, chosen[place].name)
             model, noise = stage.become(chosen[place]), _noise(text, seed)
             draw = partial(_draw, noise=noise, temperature=temperature)
-            texts[place].append(_written(model, ids[text], tokens, chosen[place].name, draw))
+            texts.append(_written(model, ids[text], tokens, chosen[place].name, draw))
         if progress:
-            progress(total, total, "")
+            progress(len(jobs) * tokens, len(jobs) * tokens, "")
         scorer = stage.become(dense) if dense else None
-        for place in places:
-            rows[place] = [
-                {
-                    "variant": chosen[place].name,
-                    "prompt": text,
-                    "continuation": writable(decode(words, written, weights.name)),
-                    "seed": seed,
-                    "temperature": None if seed is None else temperature,
-                    "token_limit": tokens,
-                    "against": dense.name if dense else None,
-                    **_figures(written, ids[text], scorer),
-                }
-                for (text, seed), written in zip(draws, texts[place], strict=True)
-            ]
-    frame = pd.DataFrame([row for place in sorted(rows) for row in rows[place]])
+        for (place, (text, seed)), written in zip(jobs, texts, strict=True):
+            row = {
+                "variant": chosen[place].name,
+                "prompt": text,
+                "continuation": writable(decode(words, written, weights.name)),
+                "seed": seed,
+                "temperature": None if seed is None else temperature,
+                "token_limit": tokens,
+                "against": dense.name if dense else None,
+                **_figures(written, ids[text], scorer),
+            }
+            rows.append((place, row))
+    frame = pd.DataFrame([row for _, row in sorted(rows, key=itemgetter(0))])
     return typed("continuations", frame)
 
 

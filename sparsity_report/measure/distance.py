@@ -21,7 +21,6 @@ from sparsity_report.measure.texts import Text
 from sparsity_report.study.layers import records
 from sparsity_report.study.model_distance import Distance
 from sparsity_report.study.variants import Variant, dense, masked
-from sparsity_report.weights.loading import load
 from sparsity_report.weights.sources.tokenizer import decode
 from sparsity_report.weights.weights import Weights
 
@@ -150,8 +149,8 @@ def _variant(model: Model) -> Variant:
         return model
     if isinstance(model, Pruning):
         return masked(model)
-    weights = model if isinstance(model, Weights) else load(model)
-    return dense(weights, name=weights.name)
+    variant = dense(model)
+    return replace(variant, name=variant.weights.name)
 
 
 def _check_tokens(a: _Side, b: _Side) -> None:

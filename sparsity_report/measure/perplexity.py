@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby
+from itertools import accumulate, groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -19,7 +19,7 @@ from sparsity_report.measure.model_stage import Stage
 from sparsity_report.measure.protocols import Passage, ProtocolOptions
 from sparsity_report.measure.texts import Text
 from sparsity_report.phrases import Phrase, phrase
-from sparsity_report.study.derived.losses import kept_sums, span_of, token_counts
+from sparsity_report.study.derived.losses import FIGURES, kept_sums, span_of
 from sparsity_report.study.layers import total_frame
 from sparsity_report.study.schema import SLIDING, typed
 from sparsity_report.study.variants import Variant, listed
@@ -31,8 +31,11 @@ if TYPE_CHECKING:
 _LOGITS = 2**25
 # Logits of dense kept while the other variants run: half a gigabyte in float32.
 KEPT = 2**27
-# Logits converted to double precision at a time.
-_SLICE = 2**21
+# Logits converted to double precision at a time: as many as the cache of a processor holds, and
+# more on an accelerator, where a call costs more than the memory.
+_SLICE, _LONG_SLICE = 2**17, 2**22
+# Columns that compare with dense.
+_COMPARED = ("kl", "agreement", "flips", "span_kl", "span_reverse_kl", "span_agreed")
 
 
 class Sums(NamedTuple):
@@ -75,13 +78,10 @@ class Score:
 
     def add(self, table: torch.Tensor) -> None:
         """Add figures of the tokens that come next in the text, in the order of :class:`Sums`."""
-        first, before = divmod(self._done, self.span)
-        count = table.shape[1]
-        filled = nn.functional.pad(table, (before, -(before + count) % self.span))
-        added = filled.unflatten(1, (-1, self.span)).sum(dim=2).cpu().numpy()
-        for sums, more in zip(self.sums, added, strict=False):
-            sums[first : first + len(more)] += more
-        self._done += count
+        spans = (self._done + np.arange(table.shape[1])) // self.span
+        for sums, figures in zip(self.sums, table.cpu().numpy(), strict=True):
+            sums += np.bincount(spans, figures, len(sums))
+        self._done += len(spans)
 
     @property
     def nll(self) -> float:
@@ -100,23 +100,17 @@ class Score:
         perplexity = math.exp(nll) if nll < 700 else None
         return {"perplexity": perplexity, "nll": nll, "top1": self.hits / self.scored}
 
-    def distance(self, against: str | None) -> dict[str, object]:
-        """Return the mean distance from the dense variant of this name; null without one."""
+    def distances(self) -> dict[str, object]:
+        """Return means per scored token of figures that compare with dense."""
         sums = {"kl": self.sums.kl, "agreement": self.sums.agreed, "flips": self.sums.flipped}
-        means = {k: None if against is None else v.sum() / self.scored for k, v in sums.items()}
-        return {"against": against, **means}
+        return {name: each.sum() / self.scored for name, each in sums.items()}
 
-    def losses(self, against: str | None) -> dict[str, object]:
-        """Return the sums of each span; distances are null without a dense variant."""
-        known = self.sums._asdict()
-        counts = ("hits",) if against is None else ("hits", "agreed")
-        figures = ("nll",) if against is None else ("nll", "kl", "reverse_kl")
-        return {
-            "span": self.span,
-            **dict.fromkeys(f"span_{name}" for name in known if name != "flipped"),
-            **{f"span_{name}": kept_sums(known[name]) for name in figures},
-            **{f"span_{name}": tuple(known[name].astype(int).tolist()) for name in counts},
-        }
+    def losses(self) -> dict[str, object]:
+        """Return the sums of each span."""
+        sums = self.sums._asdict()
+        kept = {f"span_{name}": kept_sums(sums[name]) for name in FIGURES}
+        counts = ("hits", "agreed")
+        return kept | {f"span_{name}": tuple(sums[name].astype(int).tolist()) for name in counts}
 
 
 class Batch(NamedTuple):
@@ -149,7 +143,7 @@ class Predicted(NamedTuple):
     guesses : torch.Tensor
         The most likely tokens.
     figures : torch.Tensor
-        A row for each figure of :class:`Sums`; distances are missing without a variant to compare.
+        A row for each figure of :class:`Sums`, compared with itself if with no other variant.
     """
 
     logits: torch.Tensor
@@ -256,10 +250,12 @@ def perplexity(
             rows[place] = {
                 **_described(chosen[place]),
                 **score.facts(),
-                **score.distance(against),
+                "against": against,
                 "scored": score.scored,
                 **passage.facts(stage.model),
-                **score.losses(against),
+                "span": score.span,
+                **score.losses(),
+                **(score.distances() if against else dict.fromkeys(_COMPARED)),
             }
     return typed("quality", pd.DataFrame([rows[place] for place in sorted(rows)]))
 
@@ -297,11 +293,7 @@ def score_variants(
     vocabulary = protocols.vocabulary_of(stage.model)
     for step in predictions(stage.become, passage, variants, dense, vocabulary, progress):
         scores[step.number].add(step.predicted.figures)
-    if dense is None:
-        return scores, None
-    agreed = scores[dense].sums.agreed
-    agreed += token_counts(scores[dense].scored, scores[dense].span)
-    return scores, variants[dense].name
+    return scores, None if dense is None else variants[dense].name
 
 
 def predictions(
@@ -330,32 +322,27 @@ def predictions(
     """
     order = sorted(range(len(variants)), key=lambda n: n != reference)
     total, done = tokens_scored(passage) * len(variants), 0
-    for part in _parts(_batches(passage, vocabulary), 0 if reference is None else vocabulary):
+    batches = [*_batches(passage, vocabulary)]
+    for part in _parts(batches, 0 if reference is None else vocabulary):
         kept: list[Predicted] = []
         for number in order:
-            name = variants[number].name
-            for place, logits in enumerate(_logits(become(variants[number]), passage, part)):
-                batch, against = part[place], None if reference in {None, number} else kept[place]
-                predicted = _predicted(*logits, _no_score(name, batch), against)
+            name, model = variants[number].name, become(variants[number])
+            for place, batch in enumerate(part):
+                against = None if reference in {None, number} else kept[place]
+                outputs = _run(model, passage, batch)
+                predicted = _predicted(*outputs, _no_score(name, batch), against)
                 if number == reference:
                     kept.append(predicted)
                 yield Step(number, batch, predicted, against)
                 done += batch.scored
                 if progress:
                     progress(done, total, name)
+            del model, outputs  # the next model can take their place
 
 
 def tokens_scored(passage: Passage) -> int:
     """Return the number of scored tokens."""
     return sum(count for *_, count in _windows(passage))
-
-
-def _logits(
-    model: nn.Module, passage: Passage, part: Sequence[Batch]
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield what a model predicts for each batch, and hold it no longer than that."""
-    for batch in part:
-        yield _run(model, passage, batch)
 
 
 @torch.inference_mode()
@@ -377,58 +364,42 @@ def _predicted(
     against: Predicted | None = None,
 ) -> Predicted:
     """Return the predictions of tokens, with figures in double precision."""
-    rows = max(_SLICE // logits.shape[-1], 1)
+    rows = max((_SLICE if logits.is_cpu else _LONG_SLICE) // logits.shape[-1], 1)
     totals, figures, guesses = [], [], logits.argmax(dim=-1)
     right = guesses == targets
     for begin in range(0, len(targets), rows):
         part = slice(begin, begin + rows)
         wide = logits[part].double()
-        total, share = normalized(wide)
+        top = wide.gather(-1, guesses[part, None])
+        share = (wide - top).exp_()  # the likeliest token has 1
+        size = share.sum(dim=-1)
+        total = top.squeeze(-1) + size.log()
         nll = total - wide.gather(-1, targets[part, None]).squeeze(-1)
         if not nll.isfinite().all():
             raise protocols.NoScoreError(missing)
         totals.append(total)
-        distance: Sequence[torch.Tensor] = ()
+        nothing = torch.zeros_like(nll)
+        distance = nothing, nothing, nothing + 1, nothing
         if against:
             dense, sums = against.logits[part].double(), against.sums[part]
             gaps, moved = dense - wide, total - sums
-            there = divergence(dense.sub_(sums[:, None]).exp_(), gaps, moved)
-            back = divergence(share, gaps.neg_(), -moved)
+            # Σ p·(ln p − ln q) = Σ p·(l − l′) − s + s′, as ln p = l − s. Rounding can make it
+            # negative.
+            there = _weighted(gaps, dense.sub_(sums[:, None]).exp_()) + moved
+            back = -_weighted(gaps, share) / size - moved
             others = against.guesses[part]
             flipped = right[part] != (others == targets[part])
-            distance = there, back, guesses[part] == others, flipped
+            distance = there.clamp(min=0), back.clamp(min=0), guesses[part] == others, flipped
         figures.append(torch.stack([each.double() for each in (nll, right[part], *distance)]))
     return Predicted(logits, torch.cat(totals), guesses, torch.cat(figures, dim=1))
 
 
-def normalized(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the logsumexp of each token's logits, and the probabilities."""
-    top = logits.amax(dim=-1, keepdim=True)
-    raised = (logits - top).exp_()
-    total = raised.sum(dim=-1, keepdim=True)
-    return (top + total.log()).squeeze(-1), raised.div_(total)
-
-
-def divergence(share: torch.Tensor, gaps: torch.Tensor, moved: torch.Tensor) -> torch.Tensor:
-    """Return Σ p·(ln p − ln q) of each token.
-
-    With ln p = l − s of each side, it is Σ p·(l − l′) − s + s′.
-
-    Parameters
-    ----------
-    share : tensor
-        p.
-    gaps : tensor
-        l − l′.
-    moved : tensor
-        s′ − s.
-    """
-    mean = torch.linalg.vecdot(share, gaps)
+def _weighted(gaps: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+    """Return the sum of each token's gaps, weighted by shares."""
+    mean: torch.Tensor = torch.linalg.vecdot(shares, gaps)
     if not mean.isfinite().all():  # a token of probability 0 adds nothing
-        mean = (share * gaps).where(share > 0, 0.0).sum(dim=-1)
-    # Rounding can make it negative.
-    distance: torch.Tensor = (mean + moved).clamp(min=0)
-    return distance
+        mean = (shares * gaps).where(shares > 0, 0.0).sum(dim=-1)
+    return mean
 
 
 def _no_score(name: str, batch: Batch) -> Phrase:
@@ -436,18 +407,11 @@ def _no_score(name: str, batch: Batch) -> Phrase:
     return phrase("note.loss_not_finite", variant=name, first=first, last=last)
 
 
-def _parts(batches: Iterator[Batch], vocabulary: int) -> Iterator[list[Batch]]:
+def _parts(batches: Sequence[Batch], vocabulary: int) -> Iterator[list[Batch]]:
     """Yield groups of batches whose logits can be kept; one group if `vocabulary` is 0."""
-    part: list[Batch] = []
-    held = 0
-    for batch in batches:
-        size = batch.scored * vocabulary
-        if part and held + size > KEPT:
-            yield part
-            part, held = [], 0
-        part.append(batch)
-        held += size
-    yield part
+    ends = accumulate(batch.scored * vocabulary for batch in batches)
+    for _, part in groupby(zip(batches, ends, strict=True), lambda pair: pair[1] // KEPT):
+        yield [batch for batch, _ in part]
 
 
 def _batches(passage: Passage, vocabulary: int) -> Iterator[Batch]:

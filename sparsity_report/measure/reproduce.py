@@ -45,6 +45,9 @@ def reproduce(
     rounding of the printed digits and 0.5 % for dense, 2.5 % for pruned models. Number types and
     tokenizers move a dense perplexity by 0.1 %, other calibration data a pruned one by 2.3 %.
 
+    Sheared LLaMA (arXiv:2310.06694) is not among the papers: its perplexities are of a held-out
+    part of RedPajama, which no protocol here scores.
+
     Parameters
     ----------
     paper : {"sparsegpt", "wanda", "owl", "llm-pruner"}

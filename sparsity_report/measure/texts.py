@@ -5,17 +5,17 @@ import hashlib
 import io
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any, cast
 
 import torch
 
-from sparsity_report.errors import SparsityReportError, printable, writable
+from sparsity_report.errors import SparsityReportError, explained, printable, writable
 from sparsity_report.files.package_data import DEMO
-from sparsity_report.untrusted.gates import open_file, parse_json
+from sparsity_report.untrusted.gates import parse_json
 
 Text = str | Path | Iterable[str | Mapping[str, Any]] | torch.Tensor
 
@@ -26,6 +26,10 @@ _TEXT_FILES = (
     *(".txt", ".text", ".md", ".rst", ".tex", ".html", ".xml", ".csv", ".tsv", ".json", ".jsonl"),
     *(".parquet", ".arrow", ".raw", ".tokens", ".gz", ".bz2", ".xz", ".zst", ".zip"),
 )
+
+
+# Errors of reading a text.
+_UNREADABLE = (OSError, EOFError, ValueError, LookupError, ImportError)
 
 
 @dataclass(frozen=True)
@@ -87,12 +91,14 @@ def read_text(text: Text | None, corpus: Corpus | None = None) -> tuple[str, str
     if corpus is None:
         text = DEMO / "eval.txt" if text is None else text
         if isinstance(text, Path):
-            return writable(text.name), _read_file(text)
+            with _reading(text):
+                return writable(text.name), "".join(_lines(text))
         return "dataset", "\n\n".join(_items(text, "text"))
     if text is None:
         name, rows = corpus.title, _from_datasets(corpus)
     elif isinstance(text, Path):
-        name, rows = writable(text.name), _rows_of_file(corpus, text)
+        with _reading(text):
+            name, rows = writable(text.name), _rows_of_file(corpus, text)
     else:
         name, rows = "dataset", list(_items(text, corpus.column))
     if len(rows) < corpus.rows or (not corpus.first and len(rows) > corpus.rows):
@@ -131,57 +137,77 @@ def names_file(text: str) -> bool:
     return False
 
 
-def _read_file(path: Path) -> str:
-    try:
-        with path.open(encoding="utf-8") as file:
-            text = file.read(LONGEST + 1)
-    except (OSError, ValueError) as error:
-        raise SparsityReportError(
-            f"cannot read the text {path}: {error}; give a file of UTF-8 text"
-        ) from error
-    _check_length(path, len(text))
-    return text
+def read_prompts(path: Path) -> list[str]:
+    """Return the prompts of a file: one per line, or under ``"prompt"`` in JSON lines.
+
+    Blank lines are skipped.
+
+    Raises
+    ------
+    SparsityReportError
+        The file cannot be read or holds no prompt.
+    """
+    prompts: list[str] = []
+    with explained(
+        lambda error: (
+            f"cannot read prompts from {path}: {error}; give a prompt on each line of "
+            'UTF-8 text, or JSON lines with "prompt"'
+        ),
+        *_UNREADABLE,
+    ):
+        for number, line in enumerate(_lines(path), 1):
+            if line.strip():
+                row = parse_json(line) if _is_json(path) else line.rstrip("\r\n")
+                prompt = row.get("prompt") if isinstance(row, dict) else row
+                if not isinstance(prompt, str) or not prompt:
+                    raise ValueError(f'line {number:,} has no text under "prompt"')
+                prompts.append(prompt)
+        if not prompts:
+            raise ValueError("it is empty")
+    return prompts
 
 
-def _check_length(path: Path, length: int) -> None:
-    if length > LONGEST:
-        raise SparsityReportError(
-            f"{path}: the text is longer than {LONGEST:,} characters; score a part of it"
-        )
+def _reading(path: Path) -> AbstractContextManager[None]:
+    """Turn errors of reading a text into an error of this package."""
+    return explained(
+        lambda error: f"cannot read the text {path}: {error}; give a file of UTF-8 text",
+        *_UNREADABLE,
+    )
 
 
 def _rows_of_file(corpus: Corpus, path: Path) -> list[str]:
     """Return the rows of a corpus from its file: Parquet, JSON lines or lines, gzipped or not."""
-    kinds = [suffix.lower() for suffix in path.suffixes]
-    try:
-        if kinds[-1:] == [".parquet"]:
-            import pandas as pd
+    if path.suffix.lower() == ".parquet":
+        import pandas as pd
 
-            return [*map(str, pd.read_parquet(path, columns=[corpus.column])[corpus.column])]
-        with (
-            open_file(path) as raw,
-            gzip.GzipFile(fileobj=raw) if kinds[-1:] == [".gz"] else nullcontext(raw) as plain,
-            io.TextIOWrapper(cast(Any, plain), encoding="utf-8") as file,
-        ):
-            lines = islice(_limited(path, file), corpus.rows + 1)
-            if {".json", ".jsonl"} & {*kinds}:
-                return [*_items((parse_json(line) for line in lines), corpus.column)]
-            if corpus.bare:
-                return [line.strip() for line in lines]
-            return [line if line.strip() else "" for line in lines]
-    except (OSError, EOFError, ValueError, KeyError, ImportError) as error:
-        raise SparsityReportError(
-            f"cannot read the text {path}: {error}; give a file of UTF-8 text"
-        ) from error
+        return [*map(str, pd.read_parquet(path, columns=[corpus.column])[corpus.column])]
+    lines = islice(_lines(path), corpus.rows + 1)
+    if _is_json(path):
+        return [*_items(map(parse_json, lines), corpus.column)]
+    if corpus.bare:
+        return [line.strip() for line in lines]
+    return [line if line.strip() else "" for line in lines]
 
 
-def _limited(path: Path, file: IO[str]) -> Iterator[str]:
-    """Yield lines; refuse a file that is too long."""
-    length = 0
-    while line := file.readline(LONGEST + 1 - length):
-        length += len(line)
-        _check_length(path, length)
-        yield line
+def _is_json(path: Path) -> bool:
+    return bool({".json", ".jsonl"}.intersection(suffix.lower() for suffix in path.suffixes))
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """Yield the lines of a text, gzipped or not; refuse a text that is too long."""
+    length, is_zipped = 0, path.suffix.lower() == ".gz"
+    with (
+        path.open("rb") as raw,
+        gzip.GzipFile(fileobj=raw) if is_zipped else nullcontext(raw) as plain,
+        io.TextIOWrapper(cast(Any, plain), encoding="utf-8") as file,
+    ):
+        while line := file.readline(LONGEST + 1 - length):
+            length += len(line)
+            if length > LONGEST:
+                raise SparsityReportError(
+                    f"{path}: the text is longer than {LONGEST:,} characters; score a part of it"
+                )
+            yield line
 
 
 def _from_datasets(corpus: Corpus) -> list[str]:

@@ -1,5 +1,6 @@
 """What variants write, against transformers' own greedy search."""
 
+import gzip
 import math
 
 import pandas as pd
@@ -12,8 +13,9 @@ from zoo.cases import CASES, built
 import sparsity_report as sr
 from sparsity_report.measure.continuations import _draw as draw
 from sparsity_report.measure.continuations import _figures as continuation_figures_of
+from sparsity_report.measure.texts import read_prompts
 from sparsity_report.report.tables import study_tables
-from sparsity_report.report.tables.table_model import to_html
+from sparsity_report.report.tables.markdown import to_markdown
 
 PROMPT = "def add(a, b):\n    return"
 
@@ -77,19 +79,23 @@ def test_refusals(demo):
 
 
 def test_they_stand_side_by_side_and_are_kept(tmp_path, demo):
-    run = command("run", "--prompt", "import", "--no-png", "--no-patterns", "--out", tmp_path / "o")
+    (tmp_path / "prompts.txt").write_text("import\ndef f(\n")
+    words = ["--prompt", "import", "--prompts", tmp_path / "prompts.txt", "--markdown"]
+    run = command("run", *words, "--no-html", "--no-png", "--no-patterns", "--out", tmp_path / "o")
     assert run.returncode == 0, run.stderr
     study = sr.read_study(tmp_path / "o" / "study.json", strict=True)
+    assert study.continuations["prompt"].unique().tolist() == ["import", "def f("]
     expected = sr.continuations(sr.dense(demo), "import")["continuation"][0]
     assert study.continuations["continuation"][0] == expected
-    assert study.continuations["variant"].tolist() == ["Dense", "Masked30", "CSR30"]
+    first = study.continuations[study.continuations["prompt"] == "import"]
+    assert first["variant"].tolist() == ["Dense", "Masked30", "CSR30"]
     told = [line for line in run.stdout.splitlines() if line.startswith("After “import”, ")]
-    assert len(told) == study.continuations["continuation"].nunique()
+    assert len(told) == first["continuation"].nunique()
     assert f"Dense generates “{' '.join(expected.split())}”." in told[0]
     table = study_tables.continuations(study)
-    assert [body.title for body in table.bodies] == ["import"]
-    assert [row.cells[0].text for row in table.rows] == ["Dense", "Masked30", "CSR30"]
-    assert str(to_html(table)) in (tmp_path / "o" / "report.html").read_text(encoding="utf-8")
+    assert [body.title for body in table.bodies] == ["import", "def f("]
+    assert [row.cells[0].text for row in table.rows] == ["Dense", "Masked30", "CSR30"] * 2
+    assert to_markdown(table) in (tmp_path / "o" / "report.md").read_text(encoding="utf-8")
     assert (tmp_path / "o" / "structural_layers" / "continuations.csv").is_file()
 
 
@@ -158,6 +164,41 @@ def test_seeds_without_a_prompt_are_refused(tmp_path):
     run = command("run", "--seeds", "2", "--out", tmp_path)
     assert run.returncode == 2
     assert "--seeds has no effect; add --prompt" in run.stderr
+
+
+def test_prompts_of_a_file(tmp_path):
+    lines, rows = tmp_path / "prompts.txt", tmp_path / "prompts.jsonl"
+    lines.write_bytes("import \r\n\n  def f(é):\nlast".encode())
+    assert read_prompts(lines) == ["import ", "  def f(é):", "last"]
+    rows.write_text('{"prompt": "def f():\\n    return"}\n\n"import"\n')
+    assert read_prompts(rows) == ["def f():\n    return", "import"]
+    (tmp_path / "prompts.jsonl.gz").write_bytes(gzip.compress(rows.read_bytes()))
+    assert read_prompts(tmp_path / "prompts.jsonl.gz") == read_prompts(rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.txt", b"\n \n", "it is empty; give a prompt on each line"),
+        ("a.txt", b"ok\n\xff", "invalid start byte; give"),
+        ("a.txt.gz", b"text", "Not a gzipped file"),
+        ("a.jsonl", b'{"prompt": "x"}\n{"text": "x"}', 'line 2 has no text under "prompt"; give'),
+        ("a.jsonl", b'{"prompt": ""}', 'line 1 has no text under "prompt"'),
+        ("a.jsonl", b"[1]", 'line 1 has no text under "prompt"'),
+        ("a.jsonl", b"import os", "Expecting value: line 1 column 1"),
+        ("b.txt", None, "No such file"),
+        ("..", None, "Is a directory"),
+    ],
+)
+def test_prompts_that_cannot_be_read_are_one_line(tmp_path, name, content, message):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    run = command("run", "--prompts", tmp_path / name, "--out", tmp_path / "out")
+    assert (run.returncode, run.stdout) == (2, "")
+    assert "cannot read prompts from" in run.stderr
+    assert message in run.stderr
+    assert len(run.stderr.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
 
 
 def test_repetition_and_variety_by_hand():
