@@ -17,8 +17,6 @@ import numpy as np
 
 from sparsity_report.errors import SparsityReportError, explained, printable, writable
 from sparsity_report.phrases import Phrase
-from sparsity_report.untrusted import limits
-from sparsity_report.untrusted.gates import check_nesting, read_json
 from sparsity_report.weights.anatomy.matrix_direction import Matrix
 from sparsity_report.weights.anatomy.names_only import (
     ReaderOptions,
@@ -32,7 +30,11 @@ from sparsity_report.weights.anatomy.names_only import (
 from sparsity_report.weights.gguf import gguf_shards
 from sparsity_report.weights.packed.format_detection import check_weights, detect_parameters
 from sparsity_report.weights.packed.packed_tensor import is_remote
-from sparsity_report.weights.packed.quantization_config import Scheme, read_scheme
+from sparsity_report.weights.packed.quantization_config import (
+    Scheme,
+    read_scheme,
+    read_settings,
+)
 from sparsity_report.weights.sources.hub import Request, find
 from sparsity_report.weights.sources.model_files import (
     choose_files,
@@ -233,27 +235,26 @@ def _local(path: Path, name: str) -> Outline:
             f"{path}: PyTorch pickles have no header to read; convert them to safetensors, or "
             "open them with load or run"
         )
-    if source == "gguf":
-        headers = gguf_shards.read_headers(shards.files[0])
-        files = tuple(map(LocalFile.look_up, headers))
-        outline = Outline(name, source, path, files)
+    is_gguf = source == "gguf"
+    headers = gguf_shards.read_headers(shards.files[0]) if is_gguf else {}
+    outline = Outline(name, source, path, tuple(map(LocalFile.look_up, headers or shards.files)))
+    if is_gguf:
         return _gguf(outline, headers)
-    files = tuple(map(LocalFile.look_up, shards.files))
-    return _safetensors(
-        Outline(name, source, path, files), gather_entries(path, shards.files, shards.read)
-    )
+    return _safetensors(outline, gather_entries(path, shards.files, shards.read))
 
 
 def _gguf(outline: Outline, headers: gguf_shards.Headers) -> Outline:
     _, metadata, entries = gguf_shards.read_model(headers)
     outline = replace(outline, source="gguf", config=metadata)
     outline = _described(outline, gguf_shards.named_parts(entries))
-    has_head = gguf_shards.has_tied_head(entries, metadata)
-    return _with_tied_head(outline, "output", gguf_shards.EMBEDDING) if has_head else outline
+    if not gguf_shards.has_tied_head(entries, metadata):
+        return outline
+    held = {each.parameter.name: each for each in outline.tensors}
+    return _with_tied_head(outline, "output", held[gguf_shards.EMBEDDING])
 
 
 def _safetensors(outline: Outline, entries: Mapping[str, Entry]) -> Outline:
-    config, scheme = _read_config(outline.folder / "config.json"), read_scheme(outline.folder)
+    config, scheme = read_settings(outline.folder / "config.json"), read_scheme(outline.folder)
     known, _ = detect_parameters(entries, scheme)
     parts = named_parts(known)
     for tensors in parts.values():
@@ -274,15 +275,6 @@ def _described(outline: Outline, parts: Mapping[str, list[Entry]]) -> Outline:
     return replace(outline, tensors=tensors, stacks=expert_stacks(parts))
 
 
-def _read_config(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    with explained(lambda e: f"{path}: cannot be read as JSON ({e}); fetch the file again"):
-        config = read_json(path, most=limits.CONFIG_BYTES)
-        check_nesting(config)
-    return config
-
-
 def _tied(outline: Outline) -> Outline:
     """Tie tables of equal bytes, or an absent output head, to the embedding."""
     groups = {each.module.group for each in outline.tensors}
@@ -294,21 +286,22 @@ def _tied(outline: Outline) -> Outline:
         return outline
     classes = settings.get("architectures") or ()
     if "lm_head" not in groups and any(str(name).endswith(_WITH_HEAD) for name in classes):
-        return _with_tied_head(outline, "lm_head", embedding.parameter.name)
-    equal = [each is not embedding and _equal(each, embedding) for each in outline.tensors]
-    tensors = tuple(
-        replace(each, parameter=replace(each.parameter, tied_to=embedding.parameter.name))
-        if is_tied
-        else each
-        for each, is_tied in zip(outline.tensors, equal, strict=True)
-    )
-    return replace(outline, tensors=tensors, tie="equal" if any(equal) else "")
+        return _with_tied_head(outline, "lm_head", embedding)
+
+    def tied(each: Tensor) -> Tensor:
+        if each is embedding or not _equal(each, embedding):
+            return each
+        parameter = replace(each.parameter, tied_to=embedding.parameter.name)
+        return replace(each, parameter=parameter)
+
+    tensors = tuple(map(tied, outline.tensors))
+    has_tied = any(each.parameter.tied_to for each in tensors)
+    return replace(outline, tensors=tensors, tie="equal" if has_tied else "")
 
 
-def _with_tied_head(outline: Outline, name: str, embedding: str) -> Outline:
-    owner = next(each for each in outline.tensors if each.parameter.name == embedding)
-    head = tied_head(name, owner.parameter)
-    absent = Tensor(head, head.parameters[0], owner.entry, is_stored=False)
+def _with_tied_head(outline: Outline, name: str, embedding: Tensor) -> Outline:
+    head = tied_head(name, embedding.parameter)
+    absent = Tensor(head, head.parameters[0], embedding.entry, is_stored=False)
     return replace(outline, tensors=(*outline.tensors, absent), tie="absent")
 
 

@@ -203,9 +203,7 @@ def describe_names(
         owned[name.rpartition(".")[0]][name] = shape
     check_modules(options.name, len(owned))  # before spending half a minute on them
     kinds = {name: _group(name, held, stacks, options) for name, held in owned.items()}
-    tables = [
-        s for name, held in owned.items() if kinds[name] == "embedding" for s in held.values()
-    ]
+    tables = [s for each, s in shapes.items() if kinds[each.rpartition(".")[0]] == "embedding"]
     vocabulary = max((shape for shape in tables if len(shape) == 2), default=None)
     modules, unsettled = [], set()
     for module_name, held in owned.items():

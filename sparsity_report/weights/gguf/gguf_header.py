@@ -24,6 +24,7 @@ from sparsity_report.deferred import torch
 from sparsity_report.errors import SparsityReportError, explained
 from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import check_integer
+from sparsity_report.weights.sources.safetensors import DTYPES
 from sparsity_report.weights.tensor_slices import (
     Bytes,
     Entry,
@@ -36,11 +37,6 @@ from sparsity_report.weights.tensor_slices import (
     read_at,
 )
 
-# Dtypes of plain values by the name of their type.
-_UNQUANTIZED = {
-    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16",
-    "I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64",
-}  # fmt: skip
 #: Types of tensors by number: name, values of a block and its bytes.
 #: https://github.com/ggml-org/ggml/blob/master/include/ggml.h
 TYPES = {
@@ -175,10 +171,9 @@ def _read_tensors(reader: HeaderReader, count: int, metadata: Metadata) -> dict[
         raise ValueError(f"tensor {name!r} does not fit the file")
     entries = {}
     for name, (shape, kind, offset) in tensors.items():
-        dtype = _UNQUANTIZED.get(kind, "float32")
-        place = math.prod(shape), dtype, reader.origin, start + offset
-        plain = kind in _UNQUANTIZED
-        stored = FileSlice(*place) if plain else BlockSlice(*place, kind)
+        place = math.prod(shape), DTYPES.get(kind, "float32"), reader.origin, start + offset
+        # Plain values have the names of safetensors.
+        stored = FileSlice(*place) if kind in DTYPES else BlockSlice(*place, kind)
         entries[name] = Entry(name, shape, stored)
     return entries
 

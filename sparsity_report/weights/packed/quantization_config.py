@@ -7,7 +7,7 @@ from typing import Any, TypeGuard
 
 from sparsity_report.errors import SparsityReportError, explained, printable
 from sparsity_report.untrusted import limits
-from sparsity_report.untrusted.gates import check_integer, read_json
+from sparsity_report.untrusted.gates import check_integer, check_nesting, read_json
 
 # Files beside config.json, the key of their settings, and the method that writes them.
 _BESIDE = (
@@ -76,14 +76,14 @@ def read_scheme(directory: Path) -> Scheme:
         The settings contradict themselves or have the wrong types.
     """
     config = directory / "config.json"
-    content = _json(config)
+    content = read_settings(config)
     inner = content.get("text_config")
     for holder in (content, inner if isinstance(inner, dict) else {}):
         for key in ("quantization_config", "compression_config", "quantization"):
             if settings := _object(holder, key, config):
                 return Scheme(_method(settings, key), _checked(settings, config), config)
     for name, key, method in _BESIDE:
-        content = _json(file := directory / name)
+        content = read_settings(file := directory / name)
         if settings := _object(content, key, file) if key else content:
             return Scheme(method, _checked(settings, file), file)
     return Scheme()
@@ -146,8 +146,11 @@ def _method(settings: Mapping[str, Any], key: str) -> str:
     return "mlx" if key == "quantization" or "group_size" in settings else "unknown"
 
 
-def _json(file: Path) -> dict[str, Any]:
+def read_settings(file: Path) -> dict[str, Any]:
+    """Return the JSON object of a file, empty without the file."""
     if not file.is_file():
         return {}
     with explained(lambda e: f"{file}: cannot be read as JSON ({e}); fetch the file again"):
-        return read_json(file)
+        settings = read_json(file)
+        check_nesting(settings)
+    return settings

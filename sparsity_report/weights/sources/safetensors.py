@@ -22,8 +22,8 @@ _LONGEST = 255
 # Most names that an error lists.
 _LISTED = 12
 
-# Dtypes by their name in the header, see https://github.com/huggingface/safetensors.
-_DTYPES = {
+#: Dtypes by their name in the header, see https://github.com/huggingface/safetensors.
+DTYPES = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16",
     "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2",
     "F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2FNUZ": "float8_e5m2fnuz",
@@ -203,11 +203,11 @@ def _stored_shape(where: str, shape: tuple[int, ...], dtype: str) -> tuple[tuple
                 "save it again"
             )
         return (*shape[:-1], shape[-1] // 2), "uint8"
-    if dtype not in _DTYPES and dtype not in _BYTES:
+    if dtype not in DTYPES and dtype not in _BYTES:
         raise SparsityReportError(
             f"{where} has dtype {dtype[:40]}, which is not known; convert it to another one"
         )
-    return shape, _DTYPES.get(dtype, "uint8")
+    return shape, DTYPES.get(dtype, "uint8")
 
 
 def _header(origin: Origin) -> bytes:
