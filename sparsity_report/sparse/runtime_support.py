@@ -11,8 +11,6 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
-from sparsity_report.errors import SparsityReportError, printable
-
 SPARSE, DENSE, SOME, MISREAD, REFUSED, UNKNOWN = VERDICTS = (
     "sparse", "dense", "some", "misread", "refused", "unknown",
 )  # fmt: skip
@@ -73,12 +71,8 @@ LOOKED_AT: str = _TABLE["looked_at"]
 #: Keys of layouts in the order of the table.
 LAYOUTS: tuple[str, ...] = tuple(_TABLE["layouts"])
 RUNTIMES: dict[str, Runtime] = {
-    row["key"]: Runtime(
-        row["key"],
-        row["name"],
-        row["version"],
-        row["ended"],
-        {layout: Support(row["key"], layout, **cell) for layout, cell in row["cells"].items()},
+    row["key"]: Runtime(**row)._replace(
+        cells={layout: Support(row["key"], layout, **cell) for layout, cell in row["cells"].items()}
     )
     for row in _TABLE["runtimes"]
 }
@@ -86,35 +80,14 @@ RUNTIMES: dict[str, Runtime] = {
 _PACKED = ("sparse-24-bitmask", "marlin-24", "sparse-bitmask")
 
 
-def runtime_names() -> tuple[str, ...]:
-    """Return the keys of the runtimes.
-
-    Examples
-    --------
-    >>> runtime_names()[:3]
-    ('transformers', 'vllm', 'tensorrt-llm')
-    """
-    return tuple(RUNTIMES)
-
-
 def support(runtime: str, layout: str) -> Support:
-    """Return what a runtime does with a layout.
-
-    Raises
-    ------
-    SparsityReportError
-        The table has no such runtime or layout.
+    """Return what a runtime does with a layout, by their keys.
 
     Examples
     --------
     >>> support("vllm", "sparse-24-bitmask").verdict
     'refused'
     """
-    for kind, key, known in (("runtime", runtime, RUNTIMES), ("layout", layout, LAYOUTS)):
-        if key not in known:
-            raise SparsityReportError(
-                f"no {kind} {printable(key)!r} in the table; use one of {', '.join(known)}"
-            )
     return RUNTIMES[runtime].cells[layout]
 
 

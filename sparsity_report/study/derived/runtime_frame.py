@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from sparsity_report.counting.n_m_patterns import Pattern, parse_pattern
-from sparsity_report.sparse.runtime_support import layouts_of, runtime_names, support
+from sparsity_report.sparse.runtime_support import RUNTIMES, layouts_of, support
 from sparsity_report.study.derived.existing_zeros import n_m_positions
 from sparsity_report.study.derived.policy_names import EXISTING
 from sparsity_report.study.layers import records
@@ -34,7 +34,7 @@ def runtime_frame(facts: Facts) -> pd.DataFrame:
         {"variant": row["variant"], **support(runtime, layout)._asdict()}
         for row in records(facts.study.variants)
         for layout in _layouts(facts, row)
-        for runtime in runtime_names()
+        for runtime in RUNTIMES
     ]
     return pd.DataFrame(rows, columns=[*_COLUMNS])
 

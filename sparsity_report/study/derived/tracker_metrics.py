@@ -12,103 +12,101 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import pandas as pd
+
 from sparsity_report.study.layers import records
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from sparsity_report.study.derived.facts import Facts
 
 # Most letters of a part of a name; a name has at most five parts.
 _LETTERS = 45
 _OTHERS = re.compile(r"[^A-Za-z0-9_.-]+")
+# Columns by name of a metric; braces hold cells of the same row.
 _TOTALS = {
-    "sparsity/prunable": "sparsity_prunable",
-    "sparsity/non_embedding": "sparsity_non_embedding",
-    "sparsity/model": "sparsity_model",
-    "parameters/total": "total",
-    "parameters/nonzero": "nonzero",
-    "parameters/active": "active_total",
-    "bytes/stored": "stored_bytes",
-    "bytes/file": "file_bytes",
-    "flops/per_token": "flops_per_token",
-    "flops/useful_per_token": "useful_flops_per_token",
+    "{variant}/sparsity/prunable": "sparsity_prunable",
+    "{variant}/sparsity/non_embedding": "sparsity_non_embedding",
+    "{variant}/sparsity/model": "sparsity_model",
+    "{variant}/parameters/total": "total",
+    "{variant}/parameters/nonzero": "nonzero",
+    "{variant}/parameters/active": "active_total",
+    "{variant}/bytes/stored": "stored_bytes",
+    "{variant}/bytes/stored_ratio": "stored_ratio",
+    "{variant}/bytes/file": "file_bytes",
+    "{variant}/flops/per_token": "flops_per_token",
+    "{variant}/flops/useful_per_token": "useful_flops_per_token",
 }
-_QUALITY = ("perplexity", "nll", "top1", "kl", "agreement", "flips")
-_SURVIVAL = ("zeros_before", "zeros_after", "kept", "revived", "new", "kept_share", "iou")
+_SPEEDS = {"{variant}/speedup/{tokens}_tokens/{cache}": "realised_speedup"}
+_GROUPS = {"{variant}/sparsity/group/{group}": "sparsity"}
+_QUALITY = {
+    f"{{variant}}/{column}/{{text}}/{{protocol}}_{{window}}_{{stride}}": column
+    for column in ("perplexity", "nll", "top1", "kl", "agreement", "flips")
+}
+_TASKS = {"{variant}/tasks/{task}/{metric}/{filter}": "value"}
+_PAIR_SPARSITIES = {
+    "sparsity/{of}/before": "sparsity_before",
+    "sparsity/{of}/itself": "sparsity_itself",
+    "sparsity/{of}/gone_of_base": "gone_of_base",
+}
+_PAIR_TOTALS = {
+    f"{{figure}}/{column}": column for column in ("before", "after", "removed", "share")
+}
+_SURVIVAL = {
+    f"zeros/{column.removeprefix('zeros_')}": column
+    for column in ("zeros_before", "zeros_after", "kept", "revived", "new", "kept_share", "iou")
+}
 # Parts of a name, and a value.
-_Metric: TypeAlias = tuple[tuple[object, ...], Any]
+_Metric: TypeAlias = tuple[tuple[str, ...], Any]
 
 
 def study_metrics(facts: Facts) -> dict[str, float]:
     """Return sums, scores and sound measurements of each variant."""
-    return _flat(_study_figures(facts))
+    study, speeds = facts.study, facts.speeds
+    ratios = [facts.ratio(variant, "stored_bytes") for variant in study.totals["variant"]]
+    figures = [
+        *_figures(study.totals.assign(stored_ratio=ratios), _TOTALS),
+        *_figures(study.groups, _GROUPS),
+        *_figures(study.quality, _QUALITY),
+        *_figures(study.tasks, _TASKS),
+    ]
+    if speeds is not None:
+        # Speeds within timing noise are not stated.
+        stated = speeds[(speeds["scope"] == "model") & (speeds["verdict"] == "stated")]
+        figures += _figures(stated.assign(cache=stated["cache"].fillna("model")), _SPEEDS)
+    return _flat(figures)
 
 
 def pair_metrics(
     sparsities: pd.DataFrame, totals: pd.DataFrame, survival: pd.DataFrame
 ) -> dict[str, float]:
     """Return sparsities, sums and the fate of zeros, from the tables of a pair."""
-    figures: list[_Metric] = []
-    for row in records(sparsities):
-        for column in ("sparsity_before", "sparsity_itself", "gone_of_base"):
-            name = column.removeprefix("sparsity_")
-            figures.append((("sparsity", row["of"], name), row[column]))
-    for row in records(totals):
-        for column in ("before", "after", "removed", "share"):
-            figures.append(((row["figure"], column), row[column]))
-    everywhere = records(survival)[0]
-    for column in _SURVIVAL:
-        figures.append((("zeros", column.removeprefix("zeros_")), everywhere[column]))
-    return _flat(figures)
+    return _flat(
+        [
+            *_figures(sparsities, _PAIR_SPARSITIES),
+            *_figures(totals, _PAIR_TOTALS),
+            *_figures(survival.head(1), _SURVIVAL),
+        ]
+    )
 
 
-def _study_figures(facts: Facts) -> Iterator[_Metric]:
-    study = facts.study
-    for row in records(study.totals):
-        variant = row["variant"]
-        for name, column in _TOTALS.items():
-            yield (variant, *name.split("/")), row[column]
-        yield (variant, "bytes", "stored_ratio"), facts.ratio(variant, "stored_bytes")
-        # Speeds within timing noise are not stated.
-        speeds = facts.whole_speeds(variant)
-        for timed in records(speeds[speeds["verdict"] == "stated"]):
-            name = f"{timed['tokens']}_tokens"
-            yield (
-                (variant, "speedup", name, timed.get("cache") or "model"),
-                timed["realised_speedup"],
-            )
-    for row in records(study.groups):
-        yield (row["variant"], "sparsity", "group", row["group"]), row["sparsity"]
-    for row in _rows(study.quality):
-        for column in _QUALITY:
-            name = f"{row['protocol']}_{row['window']}_{row['stride']}"
-            yield (row["variant"], column, row["text"], name), row[column]
-    for row in _rows(study.tasks):
-        score = (row["metric"], row["filter"]) if row["filter"] else (row["metric"],)
-        yield (row["variant"], "tasks", row["task"], *score), row["value"]
-
-
-def _rows(frame: pd.DataFrame | None) -> list[dict[str, Any]]:
-    return [] if frame is None else records(frame)
+def _figures(frame: pd.DataFrame | None, columns: Mapping[str, str]) -> Iterator[_Metric]:
+    """Yield the figures of each row; an unknown cell leaves its part of a name out."""
+    for row in [] if frame is None else records(frame):
+        shown = {key: "" if value is None else value for key, value in row.items()}
+        for name, column in columns.items():
+            parts = (part.format_map(shown) for part in name.split("/"))
+            yield tuple(filter(None, parts)), row[column]
 
 
 def _flat(figures: Iterable[_Metric]) -> dict[str, float]:
     """Return figures by name, without those that are unknown, not finite or ambiguous."""
-    values: dict[tuple[object, ...], set[float]] = {}
+    values: dict[tuple[str, ...], set[float]] = {}
     for parts, value in figures:
-        if _is_known(value):
+        if pd.notna(value) and math.isfinite(value):
             values.setdefault(parts, set()).add(float(value))
     known = {parts: value for parts, (value, *others) in values.items() if not others}
-    names = _distinct({str(part) for parts in known for part in parts})
-    return {"/".join(names[str(part)] for part in parts): value for parts, value in known.items()}
-
-
-def _is_known(value: Any) -> bool:
-    try:
-        return value is not None and math.isfinite(value)
-    except TypeError:  # pandas' missing value
-        return False
+    names = _distinct({part for parts in known for part in parts})
+    return {"/".join(names[part] for part in parts): value for parts, value in known.items()}
 
 
 def _distinct(names: Iterable[str]) -> Mapping[str, str]:
