@@ -45,11 +45,8 @@ def _summary(shown: Mapping[str, Any]) -> Iterator[str]:
     names = map(markdown, shown["kicker"] or shown["names"])
     yield " · ".join([markdown(say("page.sparsity_report")), *names])
     if shown["strip"]:
-        columns = [
-            Column("title", head_of("figure"), cells.WORDS),
-            Column("number", head_of("value"), cells.WORDS),
-            Column("note", head_of("note"), cells.WORDS),
-        ]
+        heads = {"title": "figure", "number": "value", "note": "note"}
+        columns = [Column(key, head_of(head), cells.WORDS) for key, head in heads.items()]
         yield to_markdown(table_of("strip", "", columns, shown["strip"]))
     if shown["terms"]:
         yield paragraph(" ".join(shown["terms"]))

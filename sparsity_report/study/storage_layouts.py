@@ -117,14 +117,19 @@ def layout_curve(ends: pd.DataFrame, sparsities: Sequence[float] | None = None) 
         ``sparsity, layout, bytes, ratio`` (to dense bytes).
     """
     shares = np.arange(101) / 100 if sparsities is None else np.asarray(sparsities, dtype=float)
-    lines = [pd.DataFrame(columns=["sparsity", "layout", "bytes", "ratio"])]
-    for layout, (total, dense, full, empty) in ends.astype("int64").iterrows():
-        # Both weights and bytes are whole numbers.
-        left = total - np.rint(total * shares)
-        size = empty + np.rint((full - empty) * left / total).astype(np.int64)
-        frame = pd.DataFrame({"sparsity": shares, "layout": str(layout), "bytes": size})
-        lines.append(frame.assign(ratio=size / dense))
-    return pd.concat(lines[1:] or lines, ignore_index=True)
+    lines = ends.astype("int64")
+    total, dense, full, empty = (lines[[name]].to_numpy() for name in lines)
+    # Both weights and bytes are whole numbers.
+    left = total - np.rint(total * shares)
+    size = empty + np.rint((full - empty) * left / total).astype(np.int64)
+    return pd.DataFrame(
+        {
+            "sparsity": np.tile(shares, len(lines)),
+            "layout": lines.index.repeat(len(shares)),
+            "bytes": size.ravel(),
+            "ratio": (size / dense).ravel(),
+        }
+    )
 
 
 def layer_ends(layers: pd.DataFrame) -> pd.DataFrame:

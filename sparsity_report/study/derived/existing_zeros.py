@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from sparsity_report.counting.n_m_patterns import COMPLIANCE, Pattern
+from sparsity_report.counting.n_m_patterns import COMPLIANCE, KNOWN
 from sparsity_report.sparse.cost import TRACE
 from sparsity_report.sparse.shares import ratio
 from sparsity_report.study.derived.heads_experts import dead
@@ -80,7 +80,7 @@ def n_m_positions(patterns: pd.DataFrame) -> Positions | None:
         Rows of one variant, of :func:`sparsity_report.weight_patterns`; may be empty.
     """
     rows = patterns[patterns["sparsity"].notna()]
-    share = rows["n_m"].map(_share_of_pattern)
+    share = rows["n_m"].map({str(each): 1 - each.n / each.m for each in KNOWN}).astype(float)
     fits = (rows["n_m_share"] >= COMPLIANCE) & ((rows["sparsity"] - share).abs() <= _N_M_SLACK)
     if not fits.any():
         return None
@@ -154,10 +154,3 @@ def smallest_kept(patterns: pd.DataFrame) -> SmallestKept | None:
     return SmallestKept(
         key, len(rows), (low, high), float(least.median()), float(expected.median())
     )
-
-
-def _share_of_pattern(text: str | None) -> float:
-    if text is None:
-        return math.nan
-    pattern = Pattern(*map(int, text.split(":")))
-    return 1 - pattern.n / pattern.m

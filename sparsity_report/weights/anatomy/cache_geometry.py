@@ -30,6 +30,8 @@ REASONS = ("no_config", "unknown_type", "layer_kinds", "sizes", "shapes", "gguf"
 GROWING = ("keys_values", "latent", "cross")
 STATES = ("convolution", "recurrent")
 _ATTENTION = ("full_attention", "sliding_attention", "chunked_attention", "indexed_attention")
+# Settings of the positions that an attention sees.
+_WINDOWS = {"sliding_attention": "sliding_window", "chunked_attention": "attention_chunk_size"}
 _HYBRID = {"hybrid": "full_attention", "hybrid_sliding": "sliding_attention"}
 _RECURRENT = ("linear_attention", "conv", *_HYBRID)
 _WITHOUT = ("moe", "mlp", "dummy")
@@ -47,7 +49,7 @@ _DECIDING = re.compile(
     r"(pattern|period|interval|type|offset|freq|idx|indice|_ids|every|layers)|no_rope|max_window"
 )
 _PROJECTION = re.compile(r"\.([kv]_proj|attn_[kv])\.weight$")
-_LIMITS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length")
+_LIMITS = ("max_position_embeddings", "n_positions", "max_seq_len")
 # Metadata of a GGUF file that mean more than attention to all positions.
 _UNUSUAL = re.compile(
     r"\.(ssm|wkv|shortconv|xlstm|decoder|posnet|convnext|kda|nextn)|sliding_window|chunk|lora_rank"
@@ -236,19 +238,15 @@ def _rows(settings: Mapping[str, Any], known: Mapping[str, Any]) -> Iterator[tup
     for kind in kinds[: count - (settings.get("num_kv_shared_layers") or 0)]:
         attention = _HYBRID.get(kind, kind)
         if attention in _ATTENTION:
-            key = {
-                "sliding_attention": "sliding_window",
-                "chunked_attention": "attention_chunk_size",
-            }
-            window = settings[key[attention]] if attention in key else None
-            if attention in key:
-                check_integer(window, key[attention], 2, limits.POSITIONS)
+            key = _WINDOWS.get(attention)
+            kept = check_integer(settings[key], key, 2, limits.POSITIONS) - 1 if key else None
             latent = "latent" if settings.get("kv_lora_rank") else "keys_values"
-            yield latent, _width(settings, attention), window and window - 1
+            yield latent, _width(settings, attention), kept
         if kind in _RECURRENT:
             convolved, recurrent = _states(settings, kind)
-            yield from (("convolution", convolved, None),) if convolved else ()
-            yield from (("recurrent", recurrent, None),) if recurrent else ()
+            yield "convolution", convolved, None
+            if recurrent:
+                yield "recurrent", recurrent, None
         if settings.get("is_encoder_decoder"):
             yield "cross", _width(settings, attention), None
 
@@ -287,12 +285,10 @@ def _width(settings: Mapping[str, Any], kind: str) -> int:
         width = rank + settings["qk_rope_head_dim"]
     else:
         heads = _first(settings, "decoder_attention_heads", "num_attention_heads")
-        is_multi_query = settings.get("multi_query") and not settings.get(
-            "new_decoder_architecture"
-        )
-        shared = 1 if is_multi_query else _first(settings, "num_key_value_heads", "num_kv_heads")
-        size = _first(settings, "head_dim", "attention_head_dim", "d_kv")
-        size = size or settings["hidden_size"] // heads
+        shared = _first(settings, "num_key_value_heads", "num_kv_heads")
+        if settings.get("multi_query") and not settings.get("new_decoder_architecture"):
+            shared = 1
+        size = _first(settings, "head_dim", "d_kv") or settings["hidden_size"] // heads
         width = (shared or heads) * (size + (settings.get("v_head_dim") or size))
     if kind == "indexed_attention":
         width += settings["index_head_dim"]
@@ -301,9 +297,8 @@ def _width(settings: Mapping[str, Any], kind: str) -> int:
 
 def _states(settings: Mapping[str, Any], kind: str) -> tuple[int, int]:
     """Return the numbers of the convolution and of the recurrent state of a layer."""
-    kernel = _first(
-        settings, "linear_conv_kernel_dim", "mamba_d_conv", "conv_kernel", "conv_L_cache"
-    )
+    kernels = ("linear_conv_kernel_dim", "mamba_d_conv", "conv_kernel", "conv_L_cache")
+    kernel = _first(settings, *kernels)
     hidden, recurrent = settings["hidden_size"], 0
     if kind == "conv":
         convolved = hidden
@@ -315,10 +310,10 @@ def _states(settings: Mapping[str, Any], kind: str) -> tuple[int, int]:
         convolved = 3 * heads * settings["linear_head_dim"]
         recurrent = heads * settings["linear_head_dim"] ** 2
     else:
-        state = _first(settings, "mamba_d_state", "ssm_state_size", "state_size")
-        heads = _first(settings, "mamba_n_heads", "mamba_num_heads", "n_mamba_heads", "num_heads")
-        size = _first(settings, "mamba_d_head", "mamba_head_dim", "mamba_headdim", "head_dim")
-        groups = _first(settings, "mamba_n_groups", "mamba_ngroups", "n_groups")
+        state = _first(settings, "mamba_d_state", "state_size")
+        heads = _first(settings, "mamba_n_heads", "num_heads")
+        size = _first(settings, "mamba_d_head", "head_dim")
+        groups = _first(settings, "mamba_n_groups", "n_groups")
         inner = heads * size if groups and type(size) is int else 0
         inner = inner or settings.get("mamba_d_ssm")
         inner = inner or _first(settings, "mamba_expand", "expand") * hidden
