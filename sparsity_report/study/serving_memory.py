@@ -8,36 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from sparsity_report.study.layers import records
-from sparsity_report.study.schema import TABLES, typed
+from sparsity_report.study.schema import TABLES, plain_table, typed
 from sparsity_report.weights.anatomy.cache_bytes import cache_bytes
-from sparsity_report.weights.anatomy.cache_geometry import (
-    NO_CONFIG,
-    CacheEntry,
-    CacheGeometry,
-)
+from sparsity_report.weights.anatomy.cache_geometry import NO_CONFIG, CacheEntry, CacheGeometry
 
 if TYPE_CHECKING:
     from sparsity_report.study.derived.facts import Facts
     from sparsity_report.study.frames import StudyFrames
     from sparsity_report.study.variants import Variant
 
-_ENTRY = ["cached", "alike_layers", "cached_values", "cached_positions"]
-
 
 def cache_frame(variants: Iterable[Variant]) -> pd.DataFrame:
     """Return the table ``cache`` of a study: the tensors that each variant keeps between tokens."""
     rows = [
-        dict(zip(_ENTRY, astuple(entry) if entry else [None] * 4, strict=True))
-        | {
-            "variant": variant.name,
-            "cache_dtype": cache.dtype,
-            "context_limit": cache.limit,
-            "unknown_cache": cache.reason,
-        }
+        (variant.name, *entry, cache.dtype, cache.limit, cache.reason)
         for variant in variants
         for cache in [variant.weights.cache]
-        for entry in cache.entries or [None]
+        for entry in [astuple(each) for each in cache.entries or ()] or [(None,) * 4]
     ]
     return typed("cache", pd.DataFrame(rows, columns=list(TABLES["cache"].names)))
 
@@ -48,10 +35,10 @@ def caches(study: StudyFrames) -> dict[str, CacheGeometry]:
     if study.cache is None:
         return known
     for variant, rows in study.cache.groupby("variant", sort=False):
-        plain = records(rows.astype(object).where(rows.notna(), None))
-        entries = tuple(CacheEntry(*(row[key] for key in _ENTRY)) for row in plain)
-        settings = (plain[0][key] for key in ("cache_dtype", "context_limit", "unknown_cache"))
-        known[str(variant)] = CacheGeometry(entries if plain[0]["cached"] else None, *settings)
+        plain = plain_table(rows)["rows"]
+        _, kind, *_, dtype, limit, reason = plain[0]
+        entries = kind and tuple(CacheEntry(*entry) for _, *entry, _, _, _ in plain)
+        known[str(variant)] = CacheGeometry(entries, dtype, limit, reason)
     return known
 
 

@@ -62,7 +62,7 @@ _Metric: TypeAlias = tuple[tuple[str, ...], Any]
 def study_metrics(facts: Facts) -> dict[str, float]:
     """Return sums, scores and sound measurements of each variant."""
     study, speeds = facts.study, facts.speeds
-    ratios = [facts.ratio(variant, "stored_bytes") for variant in study.totals["variant"]]
+    ratios: Any = [facts.ratio(variant, "stored_bytes") for variant in study.totals["variant"]]
     figures = [
         *_figures(study.totals.assign(stored_ratio=ratios), _TOTALS),
         *_figures(study.groups, _GROUPS),
@@ -102,7 +102,7 @@ def _flat(figures: Iterable[_Metric]) -> dict[str, float]:
     """Return figures by name, without those that are unknown, not finite or ambiguous."""
     values: dict[tuple[str, ...], set[float]] = {}
     for parts, value in figures:
-        if pd.notna(value) and math.isfinite(value):
+        if bool(pd.notna(value)) and math.isfinite(value):
             values.setdefault(parts, set()).add(float(value))
     known = {parts: value for parts, (value, *others) in values.items() if not others}
     names = _distinct({part for parts in known for part in parts})
