@@ -166,6 +166,19 @@ def perplexity(value: Any, space: str = THIN, digits: int | None = None) -> str:
     return figures(number, ",.1f" if number < 100 else ",.0f")
 
 
+def perplexity_gap(difference: Any, sign: str = "") -> str:
+    """Write a difference of perplexities with two decimals up to 10, one up to 100, else none.
+
+    Examples
+    --------
+    >>> perplexity_gap(0.494), perplexity_gap(254.6), perplexity_gap(-21.03, sign="+")
+    ('0.49', '255', '−21.0')
+    """
+    size = abs(difference)
+    digits = 2 if size < 10 else 1 if size < 100 else 0
+    return figures(difference, f"{sign},.{digits}f").replace("-", "−")
+
+
 def threshold(magnitude: Any) -> str:
     """Write the largest pruned magnitude with four digits.
 

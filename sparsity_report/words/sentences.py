@@ -29,9 +29,9 @@ def say(key: str, /, **values: Any) -> str:
 
         - numbers: ``percent`` (one digit; ``percent0``, ``percent2``), ``level``, ``times``,
           ``perplexity`` (alone, or with the size of the vocabulary; ``perplexity2``),
-          ``threshold``,
-          ``duration``, ``points``, ``scaled UNIT``, ``with_error`` (a share and its standard
-          error), or a Python format such as ``,`` or ``.2f``;
+          ``perplexity_gap`` (``perplexity_change`` with its sign), ``threshold``, ``duration``,
+          ``points``, ``scaled UNIT``, ``with_error`` (a share and its standard error), or a Python
+          format such as ``,`` or ``.2f``;
         - names of raw values: ``variant`` (shortened), ``column``, ``group``, ``layout``,
           ``method``, ``policy``, ``kind``, ``structure``, ``cache``, ``part``, ``shape``, and
           ``text``, a text and its fingerprint;
@@ -176,6 +176,8 @@ _LIST_FORMATS: Mapping[str, Callable[[Any, str], str]] = {
 }
 _FORMATS: Mapping[str, Callable[[Any], str]] = {
     "points": number_format.points,
+    "perplexity_gap": number_format.perplexity_gap,
+    "perplexity_change": partial(number_format.perplexity_gap, sign="+"),
     "threshold": number_format.threshold,
     "variant": short_name,
     "column": display_names.title,

@@ -748,7 +748,7 @@ def told_apart(study, _):
 def separates(study, said):
     one, other, ends = told_apart(study, said)
     signed = "{:+.2f}" if "gap" not in said else "{:.2f}"
-    texts = [[signed.format(end) for end in each] for each in ends]
+    texts = [[signed.format(end).replace("-", "−") for end in each] for each in ends]
     assert [said["low"], said["high"]] in [each[1:] for each in texts]
     methods = study.variants.set_index("variant")["method"]
     values = {"share": "50", "low": said["low"], "high": said["high"]}
