@@ -43,10 +43,6 @@ def _ieee(bits: int, mantissa: int) -> _Codes:
     return _Codes(f"u{bits // 8}", sign - 1, infinity, infinity + 1, 1 << mantissa)
 
 
-def _integer(size: int) -> _Codes:
-    return _Codes(f"u{size}", (1 << 8 * size) - 1)
-
-
 _CODES = {
     "float64": _ieee(64, 52), "float32": _ieee(32, 23), "float16": _ieee(16, 10),
     "bfloat16": _ieee(16, 7), "float8_e5m2": _ieee(8, 2),
@@ -55,8 +51,11 @@ _CODES = {
     "float8_e4m3fnuz": _Codes("u1", 0x7F, None, 0x80, 1 << 3),
     "float8_e5m2fnuz": _Codes("u1", 0x7F, None, 0x80, 1 << 2),
     "complex64": _Codes("u8", 0x7FFFFFFF7FFFFFFF),
-    **{f"{sign}int{8 * size}": _integer(size) for sign in ("", "u") for size in (1, 2, 4, 8)},
-    "bool": _integer(1),
+    "bool": _Codes("u1", 0xFF),
+    **{
+        f"{sign}int{8 * size}": _Codes(f"u{size}", (1 << 8 * size) - 1)
+        for sign in ("", "u") for size in (1, 2, 4, 8)
+    },
 }  # fmt: skip
 
 

@@ -148,6 +148,22 @@ def test_an_untied_head_is_known_by_its_shape(tmp_path):
     assert len(ruled.prunable) == len(prunable) + 1
 
 
+def test_stacks_of_unknown_direction_are_checked_and_not_pruned(tmp_path):
+    apart = {"experts.up": torch.ones(4, 20, 60), "experts.down": torch.ones(4, 60, 20)}
+    fused = {
+        "experts.gate_up_proj": torch.ones(4, 32, 128),
+        "experts.down_proj": torch.ones(4, 64, 32),
+    }
+    for tensors, is_settled in ((apart, False), (fused, True)):
+        save_file(tensors, tmp_path / "model.safetensors")
+        held = {each.parameter.name: each for each in read_outline(tmp_path).stored if each.matrix}
+        assert held.keys() == tensors.keys()
+        assert {each.is_settled for each in held.values()} == {is_settled}
+        named = {p.name for p in sr.load(tmp_path).prunable}
+        assert named == (tensors.keys() if is_settled else set())
+    assert held["experts.down_proj"].matrix == (32, 64, 4, True)
+
+
 def test_shards_experts_and_the_hub(tmp_path, monkeypatch):
     torch.manual_seed(0)
     config = transformers.MixtralConfig(
