@@ -15,7 +15,7 @@ from torch import nn
 from sparsity_report.counting.progress import Progress, with_bar
 from sparsity_report.errors import SparsityReportError, check_options, writable
 from sparsity_report.measure import protocols
-from sparsity_report.measure.model_stage import Stage
+from sparsity_report.measure.model_stage import Stage, logits_of
 from sparsity_report.measure.texts import fingerprint
 from sparsity_report.phrases import phrase
 from sparsity_report.study.schema import typed
@@ -181,15 +181,14 @@ def _draw(logits: torch.Tensor, noise: torch.Generator | None, temperature: floa
     return int(torch.multinomial(shares, 1, generator=noise))
 
 
-@torch.inference_mode()
 def _written(
     model: nn.Module, ids: torch.Tensor, tokens: int, name: str, draw: Callable[[torch.Tensor], int]
 ) -> list[int]:
     """Return the tokens that a model writes after a prompt, without an end-of-text token."""
-    ends, text = _ends(model), ids.to(next(model.parameters()).device)[None]
+    ends, text = _ends(model), ids
     written: list[int] = []
     for _ in range(tokens):
-        logits = model(input_ids=text, use_cache=False).logits[0, -1]
+        logits = logits_of(model, text[None])[0, -1]
         # The maximum of numbers that include NaN is NaN.
         if not logits.max().isfinite():
             raise protocols.NoScoreError(phrase("note.logits_not_finite", variant=name))
@@ -197,7 +196,7 @@ def _written(
         if token in ends:
             break
         written.append(token)
-        text = torch.cat([text, text.new_tensor([[token]])], dim=1)
+        text = torch.cat([text, text.new_tensor([token])])
     return written
 
 
@@ -218,13 +217,11 @@ def _repeated(tokens: Sequence[int], size: int) -> float | None:
     return 1 - len(set(grams)) / len(grams) if len(grams) > 1 else None
 
 
-@torch.inference_mode()
 def _nll(model: nn.Module, ids: torch.Tensor, written: list[int]) -> float:
     """Return the mean negative log-likelihood of a continuation after its prompt."""
-    text = torch.cat([ids, ids.new_tensor(written)]).to(next(model.parameters()).device)[None]
-    logits = model(input_ids=text[:, :-1], use_cache=False).logits[0, len(ids) - 1 :].float()
-    chosen = logits.gather(1, text[0, len(ids) :, None])[:, 0]
-    return float((logits.logsumexp(1) - chosen).double().mean())
+    targets = ids.new_tensor(written)
+    logits = logits_of(model, torch.cat([ids, targets])[None, :-1])[0, len(ids) - 1 :]
+    return float(nn.functional.cross_entropy(logits.cpu().double(), targets))
 
 
 def _ends(model: nn.Module) -> set[int]:

@@ -14,7 +14,7 @@ from torch import nn
 from sparsity_report.counting.progress import Progress, with_bar
 from sparsity_report.counting.pruning import Pruning
 from sparsity_report.errors import SparsityReportError, check_options, legible
-from sparsity_report.measure.model_stage import Stage
+from sparsity_report.measure.model_stage import Stage, logits_of
 from sparsity_report.measure.perplexity import Step, Sums, predictions
 from sparsity_report.measure.protocols import Passage, Passages, ProtocolOptions
 from sparsity_report.measure.texts import Text
@@ -134,12 +134,10 @@ class _Side(NamedTuple):
     facts: dict[str, object]
 
     @classmethod
-    @torch.inference_mode()
     def opened(cls, model: nn.Module, variant: Variant, passages: Passages) -> _Side:
         """Return the side of a variant; refuse a model that is not causal."""
         passage = passages.passage(variant.weights, model)
-        first = passage.ids[None, :1].to(next(model.parameters()).device)
-        width = model(input_ids=first, use_cache=False).logits.shape[-1]
+        width = logits_of(model, passage.ids[None, :1]).shape[-1]
         return cls(variant.name, passage, width, passage.facts(model))
 
 

@@ -15,7 +15,7 @@ from torch import nn
 from sparsity_report.counting.progress import Progress, with_bar
 from sparsity_report.errors import check_options
 from sparsity_report.measure import protocols
-from sparsity_report.measure.model_stage import Stage
+from sparsity_report.measure.model_stage import Stage, logits_of
 from sparsity_report.measure.protocols import Passage, ProtocolOptions
 from sparsity_report.measure.texts import Text
 from sparsity_report.phrases import Phrase, phrase
@@ -345,15 +345,12 @@ def tokens_scored(passage: Passage) -> int:
     return sum(count for *_, count in _windows(passage))
 
 
-@torch.inference_mode()
 def _run(model: nn.Module, passage: Passage, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the logits of the tokens to score, and these tokens."""
-    device = next(model.parameters()).device
-    ids = [passage.ids[begin : begin + batch.length] for begin in batch.begins]
-    tokens = torch.stack(ids).to(device)
-    logits = model(input_ids=tokens, use_cache=False).logits
+    tokens = torch.stack([passage.ids[begin : begin + batch.length] for begin in batch.begins])
     # The logits at a position predict the next token.
-    return logits[:, -batch.last - 1 : -1].flatten(0, 1), tokens[:, -batch.last :].flatten()
+    logits = logits_of(model, tokens)[:, -batch.last - 1 : -1].flatten(0, 1)
+    return logits, tokens[:, -batch.last :].flatten().to(logits.device)
 
 
 @torch.inference_mode()

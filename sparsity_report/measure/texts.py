@@ -28,10 +28,6 @@ _TEXT_FILES = (
 )
 
 
-# Errors of reading a text.
-_UNREADABLE = (OSError, EOFError, ValueError, LookupError, ImportError)
-
-
 @dataclass(frozen=True)
 class Corpus:
     """A data set that papers score, and the rule that joins its rows to one text.
@@ -148,13 +144,7 @@ def read_prompts(path: Path) -> list[str]:
         The file cannot be read or holds no prompt.
     """
     prompts: list[str] = []
-    with explained(
-        lambda error: (
-            f"cannot read prompts from {path}: {error}; give a prompt on each line of "
-            'UTF-8 text, or JSON lines with "prompt"'
-        ),
-        *_UNREADABLE,
-    ):
+    with _reading(path, "the prompts of", 'a prompt on each line, or JSON lines with "prompt"'):
         for number, line in enumerate(_lines(path), 1):
             if line.strip():
                 row = parse_json(line) if _is_json(path) else line.rstrip("\r\n")
@@ -167,11 +157,13 @@ def read_prompts(path: Path) -> list[str]:
     return prompts
 
 
-def _reading(path: Path) -> AbstractContextManager[None]:
+def _reading(
+    path: Path, content: str = "the text", form: str = "a file of UTF-8 text"
+) -> AbstractContextManager[None]:
     """Turn errors of reading a text into an error of this package."""
     return explained(
-        lambda error: f"cannot read the text {path}: {error}; give a file of UTF-8 text",
-        *_UNREADABLE,
+        lambda error: f"cannot read {content} {path}: {error}; give {form}",
+        *(OSError, EOFError, ValueError, LookupError, ImportError),
     )
 
 

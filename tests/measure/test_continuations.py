@@ -195,7 +195,7 @@ def test_prompts_that_cannot_be_read_are_one_line(tmp_path, name, content, messa
         (tmp_path / name).write_bytes(content)
     run = command("run", "--prompts", tmp_path / name, "--out", tmp_path / "out")
     assert (run.returncode, run.stdout) == (2, "")
-    assert "cannot read prompts from" in run.stderr
+    assert "cannot read the prompts of" in run.stderr
     assert message in run.stderr
     assert len(run.stderr.splitlines()) == 1
     assert not (tmp_path / "out").exists()
