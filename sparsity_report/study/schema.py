@@ -147,10 +147,11 @@ COLUMNS = {
         *_columns("Int64", """
             pruned newly_zeroed attention_width attention_flops_per_token block row_pointers columns
             file_bytes bytes expert gap_padding tile_padding zstd_bytes weight_bytes cores
-            cache_bytes n_shot kv_cache_before kv_cache_after index before after
+            cache_bytes n_shot kv_cache_before kv_cache_after index before after seed written
+            token_limit alike_layers cached_values cached_positions context_limit weight_memory
+            kv_cache_memory state_memory memory
         """, low=0, optional=True),
         *_columns("Int64", "basis_windows basis_window samples span", low=1, optional=True),
-        *_columns("Int64", "seed written token_limit", low=0, optional=True),
         *_columns("Int64", "removed", optional=True),
         *_columns("float64", """
             asked_sparsity sparsity expected_rounding_sparsity near_zero_share param_frac
@@ -163,14 +164,7 @@ COLUMNS = {
             threshold uses ratio mean_abs std least_abs promised_speedup realised_low realised_high
             realised_share control_high bound_seconds bound_share others load frequency
             speedup_low speedup_high perplexity kl dense_perplexity stderr relative_change norm
-            temperature dense_nll
-        """, low=0, optional=True),
-        *_columns("float64", """
-            zero_bits sign_bits exponent_bits mantissa_bits
-        """, low=0, optional=True),
-        *_columns("Int64", """
-            alike_layers cached_values cached_positions context_limit weight_memory kv_cache_memory
-            state_memory memory
+            temperature dense_nll zero_bits sign_bits exponent_bits mantissa_bits
         """, low=0, optional=True),
         *_columns("float64", """
             seconds seconds_low seconds_high dense_seconds csr_seconds

@@ -44,7 +44,9 @@ def _layouts(facts: Facts, row: dict[str, Any]) -> tuple[str, ...]:
     is_opened = pd.isna(method) or method == EXISTING
     share = facts.total(variant, "sparsity_prunable") or 0.0
     pruned = {name for names in facts.already_pruned.values() for name in names}
-    pattern = _pattern(facts, variant, None if is_opened else method)
+    measured = n_m_positions(facts.patterns(variant))
+    asked = "" if is_opened else method
+    pattern = parse_pattern(measured.figures["pattern"] if measured else asked)
     # Without patterns, zeros of an opened model may be 2:4.
     is_unclear = is_opened and pattern is None and facts.study.patterns is None and share >= 0.5
     return layouts_of(
@@ -55,12 +57,6 @@ def _layouts(facts: Facts, row: dict[str, Any]) -> tuple[str, ...]:
         is_2_4=pattern is not None and pattern.implies(_SPARSE_TENSOR_CORES),
         is_uneven=_is_uneven(facts.layers(variant)),
     )
-
-
-def _pattern(facts: Facts, variant: str, method: str | None) -> Pattern | None:
-    """Return the N:M pattern of a variant's zeros, as measured or by its method."""
-    measured = n_m_positions(facts.patterns(variant))
-    return parse_pattern(measured.figures["pattern"] if measured else method or "")
 
 
 def _is_uneven(layers: pd.DataFrame) -> bool:
