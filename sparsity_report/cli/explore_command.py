@@ -108,10 +108,8 @@ def explored(given: Mapping[str, Any]) -> Comparison:
     import sparsity_report as sr
     from sparsity_report.cli.policy_grid import Grid
 
-    choice, analysis = (
-        Choice(**given["choice"]),
-        Analysis(cache=given["cache"] and Path(given["cache"])),
-    )
+    choice = Choice(**given["choice"])
+    analysis = Analysis(cache=given["cache"] and Path(given["cache"]))
     grid = Grid.parse(choice.policy, choice.sparsity)
     (weights,) = opened([given["model"]] if given["model"] else [], analysis)
     pruned_models = others(choice.also, analysis)

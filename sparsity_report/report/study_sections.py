@@ -214,7 +214,7 @@ def _speed(study: Comparison, medium: Medium, sentences: _Sentences) -> Iterator
         return
     yield Text(" ".join(sentences["speed"])) if sentences["speed"] else None
     if medium.is_paper:
-        yield from _charts(study, _TIMES)
+        yield from _measured(study, _TIMES, is_drawn_only=True)
 
 
 def _quality(study: Comparison, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
@@ -232,26 +232,20 @@ def _quality(study: Comparison, medium: Medium, sentences: _Sentences) -> Iterat
     yield from map(Text, sentences["quality"])
     levels = 0 if study.quality is None else study.quality["sparsity"].nunique()
     if levels >= _LEVELS and not _is_comparison(study):
-        yield from _charts(study, (study_tables.quality,))
+        yield from _measured(study, (study_tables.quality,), is_drawn_only=True)
     yield from _measured(study, _QUALITY)
     yield from method_tables.method_grids(study)
 
 
-def _charts(study: Comparison, tables: _Measured) -> Iterator[Block | None]:
-    """Yield the charts of measurements, each with the table of its data."""
-    for make in tables:
-        table = make(study)
-        if table is not None and (draw := CHARTS.get(table.key)):
-            yield sections.chart_of(draw(study), table)
-
-
-def _measured(study: Comparison, tables: _Measured) -> Iterator[Block | None]:
-    """Yield the tables of measurements, below their charts if they have one."""
+def _measured(
+    study: Comparison, tables: _Measured, *, is_drawn_only: bool = False
+) -> Iterator[Block | None]:
+    """Yield the chart of each table; one that has none is shown itself, unless only charts are."""
     for make in tables:
         if (table := make(study)) is not None:
             draw = CHARTS.get(table.key)
             chart = sections.chart_of(draw(study), table) if draw else None
-            yield chart or table
+            yield chart or (None if is_drawn_only else table)
 
 
 def _kit_figures(study: Comparison, *names: str) -> Iterator[Drawing]:
