@@ -8,7 +8,6 @@ import pandas as pd
 from sparsity_report.draw.policy_charts import hero_points
 from sparsity_report.report.tables import study_tables
 from sparsity_report.report.tables import table_model as cells
-from sparsity_report.report.tables.column_heads import wide_table
 from sparsity_report.report.tables.table_model import (
     Body,
     Cell,
@@ -386,13 +385,3 @@ def hero(study: Comparison) -> Table | None:
     ]
     caption = say("caption.hero", figure=say(figure.axis))
     return table_of("hero", caption, columns, points) if points else None
-
-
-def blocks(study: Comparison) -> Table | None:
-    """Return zeros per block, policies side by side; None where they cannot differ."""
-    rivals = study.facts.rivals
-    if not rivals:
-        return None
-    shares = {v: study.facts.blocks(v).set_index("block")["sparsity"] for v in rivals}
-    wide = pd.DataFrame(shares).rename_axis("block").sort_index()
-    return wide_table("blocks", say("caption.zeros_per_block"), wide, cells.SHARE)

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from sparsity_report.report.tables import table_model as cells
-from sparsity_report.report.tables.column_heads import caption_of, columns_of, head_of
-from sparsity_report.report.tables.table_model import COUNT, WORDS, Cell, Kind, Row, Table, table_of
+from sparsity_report.report.tables.column_heads import caption_of, columns_of
+from sparsity_report.report.tables.table_model import COUNT, WORDS, Kind, Table, table_of
 from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.study.pairs.pair_cells import BlockShares, Strip
 from sparsity_report.untrusted.display_text import clip
@@ -30,12 +30,6 @@ _PARTS = {
 # Removed weights; negative where weights were added.
 _SHARE_TAKEN = Kind(lambda share: cells.SHARE.write(share).replace("-", "−"), "%", places=2)
 _TAKEN = Kind(lambda number: COUNT.write(number).replace("-", "−"), "")
-# Figures of one module.
-_OF_A_LAYER = (
-    "after_name alignment certainty shape_before shape_after weight_before weight_after "
-    "zeros_before zeros_after compared kept revived new iou changed relative_change correlation "
-    "n_m_before n_m_after"
-)
 # Sums over the removed parts of a module.
 _REMOVED = "weights parameters bytes flops_per_token"
 # Most spans of removed indices in a cell of a table, and of a strip.
@@ -219,20 +213,3 @@ def layers(pair: Pair, limit: int) -> Table:
     keys = ("caption.pair_modules_all", "caption.pair_modules_first")
     caption = caption_of(*keys, len(frame), len(pair.layers))
     return table_of("layers", caption, columns, values, "layers sortable")
-
-
-def layer(pair: Pair, module: str) -> Table:
-    """Return the figures of one module, one per row."""
-    (row,) = cells.plain_rows(pair.layers[pair.layers["module_name"] == module].head(1))
-    row["alignment"] = display_name("alignment", row["alignment"])
-    keys = [key for key in _OF_A_LAYER.split() if row[key] is not None]
-    kinds = {key: cells.kind_of(key) for key in keys} | {"after_name": cells.name(200)}
-    kinds |= dict.fromkeys(("shape_before", "shape_after"), cells.SHAPE)
-    kinds |= dict.fromkeys(("alignment", "n_m_before", "n_m_after"), WORDS)
-    rows = tuple(Row((Cell(head_of(k), WORDS), Cell(row[k], kinds[k])), key=k) for k in keys)
-    columns = (
-        cells.Column("figure", say("column.quantity"), WORDS, width=1.6),
-        cells.Column("value", say("column.value_head"), WORDS),
-    )
-    caption = say("caption.pair_module")
-    return Table("layer", caption, columns, (cells.Body(rows),), "facts")

@@ -359,21 +359,6 @@ class Table:
         tables = [self._with_columns([0, *further[s : s + columns]]) for s in starts]
         return [tables[0], *(replace(table, caption=continued) for table in tables[1:])]
 
-    def fitting(self, columns: int, letters: int, continued: str) -> list[Table]:
-        """Return tables as wide as a page.
-
-        Parameters
-        ----------
-        columns : int
-            Greatest number of columns after the first.
-        letters : int
-            Letters of all heads together that fit.
-        continued : str
-            Caption of the tables after the first.
-        """
-        longest = max((len(column.head) for column in self.columns[1:]), default=1) or 1
-        return self.parts(max(1, min(columns, letters // longest)), continued)
-
     def turned(self, head: str) -> Table:
         """Return the table with its rows as columns, the names of its columns under `head`."""
         rows = self.rows
