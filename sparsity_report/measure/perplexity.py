@@ -34,7 +34,8 @@ KEPT = 2**27
 # Logits converted to double precision at a time: as many as the cache of a processor holds, and
 # more on an accelerator, where a call costs more than the memory.
 _SLICE, _LONG_SLICE = 2**17, 2**22
-# Columns that compare with dense.
+# Names of the means of sums, and columns that compare with dense.
+_MEANS = ("nll", "top1", "kl", "reverse_kl", "agreement", "flips")
 _COMPARED = ("kl", "agreement", "flips", "span_kl", "span_reverse_kl", "span_agreed")
 
 
@@ -94,16 +95,13 @@ class Score:
         return int(self.sums.hits.sum())
 
     def facts(self) -> dict[str, object]:
-        """Return means per scored token; perplexity is ``exp(nll)``."""
-        nll = self.nll / self.scored
+        """Return means per scored token, and the perplexity ``exp(nll)``."""
+        means = dict(
+            zip(_MEANS, (float(sums.sum()) / self.scored for sums in self.sums), strict=True)
+        )
         # JSON has no infinity.
-        perplexity = math.exp(nll) if nll < 700 else None
-        return {"perplexity": perplexity, "nll": nll, "top1": self.hits / self.scored}
-
-    def distances(self) -> dict[str, object]:
-        """Return means per scored token of figures that compare with dense."""
-        sums = {"kl": self.sums.kl, "agreement": self.sums.agreed, "flips": self.sums.flipped}
-        return {name: each.sum() / self.scored for name, each in sums.items()}
+        perplexity = math.exp(means["nll"]) if means["nll"] < 700 else None
+        return {"perplexity": perplexity, **means}
 
     def losses(self) -> dict[str, object]:
         """Return the sums of each span."""
@@ -255,7 +253,7 @@ def perplexity(
                 **passage.facts(stage.model),
                 "span": score.span,
                 **score.losses(),
-                **(score.distances() if against else dict.fromkeys(_COMPARED)),
+                **({} if against else dict.fromkeys(_COMPARED)),
             }
     return typed("quality", pd.DataFrame([rows[place] for place in sorted(rows)]))
 
