@@ -92,6 +92,24 @@ def gptq(folder):
     return packing.packed_llama(folder, "gptq-3-v1")[0]
 
 
+def test_announced_sparsity_is_held_to_the_values(tmp_path):
+    pruned = sr.masked(sr.n_m(sr.load(), 2, 4)).module()
+    pruned.save_pretrained(tmp_path / "m")
+    file = tmp_path / "m" / "config.json"
+    config = json.loads(file.read_text())
+    for structure, share, due in (
+        ("2:4", 0.5, []),
+        ("1:4", 0.75, ["check.announced_share", "check.announced_pattern"]),
+        ("5:16", 0.5, ["check.announced_pattern"]),
+    ):
+        announced = {"sparsity_structure": structure, "global_sparsity": share}
+        file.write_text(json.dumps(config | {"sparsity_config": announced}))
+        (counts,) = counted(tmp_path / "m", "--zeros")
+        assert [each["key"] for each in counts["differences"]] == due
+        (unread,) = counted(tmp_path / "m")
+        assert unread["differences"] == []
+
+
 @pytest.mark.parametrize(("write", "patterns"), [(two_four, {"2:4": 6}), (gptq, {})])
 def test_zeros_are_those_of_the_opened_model(tmp_path, write, patterns):
     folder = write(tmp_path)

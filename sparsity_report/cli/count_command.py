@@ -57,9 +57,17 @@ def _counts(model: str, options: CountOptions) -> dict[str, Any]:
         batch = 1 if options.batch is None else options.batch
         memory = model_memory(outline, options.context, batch, options.kv_dtype, options.fits)
     if options.zeros:
-        from sparsity_report.findings.rules.counted_tensors import model_zeros
+        from sparsity_report.counting.n_m_patterns import KNOWN
+        from sparsity_report.findings.rules.counted_tensors import count_tensors, model_zeros
+        from sparsity_report.findings.rules.deployment_notes import (
+            announced_pattern,
+            missing_sparsity,
+        )
 
-        zeros = model_zeros(outline)
+        patterns = dict.fromkeys(filter(None, (*KNOWN, announced_pattern(outline))))
+        values = count_tensors(outline, outline.stored, [*patterns])
+        zeros = model_zeros(values)
+        differences += (*missing_sparsity(values),)
     return model_counts(outline, differences, zeros) | {"memory": memory}
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparsity_report.counting.bit_statistics import BitStatistics, bit_statistics
-from sparsity_report.counting.n_m_patterns import KNOWN, Pattern, find_pattern
+from sparsity_report.counting.n_m_patterns import Pattern, find_pattern
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.weights.outline import Outline, Tensor
@@ -93,13 +93,12 @@ def count_tensors(
         return CountedModel(outline, [*pool.map(count, tensors)])
 
 
-def model_zeros(outline: Outline) -> dict[str, Any]:
+def model_zeros(model: CountedModel) -> dict[str, Any]:
     """Return the zeros of each group, and the number of prunable matrices in all and by pattern.
 
     A packed weight is zero if it stands for exactly zero. A matrix has the sparsest pattern that
     99 % of its groups keep; it is left out if the direction of its inputs is not known.
     """
-    model = count_tensors(outline, outline.stored, KNOWN)
     zeros = Counter[str]()
     for each in model.tensors:
         zeros[each.tensor.module.group] += each.counts.zeros

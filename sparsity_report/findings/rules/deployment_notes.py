@@ -42,7 +42,7 @@ _APART = 0.01
 
 def deployment_notes(model: CountedModel) -> Iterator[Phrase]:
     """Yield notes about a model: from its headers, and from values where they were counted."""
-    yield from _announced(model)
+    yield from missing_sparsity(model)
     yield from _special_numbers(model)
     if unsettled := [each.name for each in model.matrices if not each.tensor.is_settled]:
         yield phrase("check.unsettled", modules=unsettled)
@@ -53,8 +53,8 @@ def deployment_notes(model: CountedModel) -> Iterator[Phrase]:
     yield from _beyond(model.outline)
 
 
-def _announced(model: CountedModel) -> Iterator[Phrase]:
-    """Yield announced patterns and shares of zeros that the weights do not have."""
+def missing_sparsity(model: CountedModel) -> Iterator[Phrase]:
+    """Yield the patterns and shares of zeros that config.json announces and the weights lack."""
     settings, pattern = _sparsity_config(model.outline), announced_pattern(model.outline)
     announced, share = settings.get("global_sparsity"), ratio(model.zeros, model.total)
     if isinstance(announced, float) and share is not None and share < announced - _APART:
