@@ -359,17 +359,11 @@ def lines(rows: Rows, shape: Lines) -> alt.LayerChart:
         line.mark_line(strokeWidth=2),
         text.encode(x=alt.XValue("width"), y=place, text="name:N"),
     ]
-    if spans := [row for row in rows if "low" in row]:
-        # Side by side, since intervals of lines overlap.
-        beside = [line for line in names if any(row["line"] == line for row in spans)]
-        step = 0.008 * (shape.x_domain[1] - shape.x_domain[0])
-        spans = [
-            {**row, "x": row["x"] + step * (beside.index(row["line"]) - len(beside) + 1)}
-            for row in spans
-        ]
-        span = alt.Chart(inline(spans)).mark_rule(strokeWidth=1.2)
+    if spans := _intervals(rows, 0.01 * (shape.x_domain[1] - shape.x_domain[0])):
+        span = alt.Chart(inline(spans)).encode(x=x, color=looks["color"])
         low, high = alt.Y("low:Q", title=shape.y_title, scale=y_scale, axis=values), "high:Q"
-        layers.append(span.encode(x=x, y=low, y2=high, color=looks["color"]))
+        layers.append(span.mark_rule(strokeWidth=1.2).encode(y=low, y2=high))
+        layers.append(span.mark_tick(orient="horizontal", bandSize=5, opacity=1).encode(y=y))
     if shape.points:
         layers += [
             base.transform_filter(f"datum.form == '{form}'")
@@ -385,6 +379,23 @@ def lines(rows: Rows, shape: Lines) -> alt.LayerChart:
             note.encode(x=alt.XValue(0), text=alt.TextValue(shape.edge)),
         ]
     return alt.LayerChart(layer=layers, width=shape.width, height=shape.height)
+
+
+def _intervals(rows: Rows, step: float) -> Rows:
+    """Return rows with intervals; those that overlap stand side by side, left of their points."""
+    spans, moved = [row for row in rows if "low" in row], []
+    lanes: list[int] = []
+    for row in spans:
+        meet = [
+            abs(other["x"] - row["x"]) < step
+            and other["low"] <= row["high"]
+            and row["low"] <= other["high"]
+            for other in spans
+        ]
+        taken = {lane for lane, is_near in zip(lanes, meet, strict=False) if is_near}
+        lanes.append(min({*range(2, len(spans) + 2)} - taken) if sum(meet) > 1 else 0)
+        moved.append({**row, "x": row["x"] - step * lanes[-1]})
+    return moved
 
 
 def _ends(rows: Rows, shape: Lines) -> Rows:

@@ -12,7 +12,7 @@ from sparsity_report.draw import marks, theme
 from sparsity_report.draw.marks import Rows
 from sparsity_report.draw.theme import NARROW, TEXT_WIDTH
 from sparsity_report.study.comparison import Comparison
-from sparsity_report.study.derived.paired_facts import score_ends
+from sparsity_report.study.derived.paired_facts import distance, score_ends
 from sparsity_report.study.derived.policy_names import any_level
 from sparsity_report.study.derived.protocol_scores import ANY_TOKENIZER, by_protocol
 from sparsity_report.study.layers import records
@@ -37,15 +37,16 @@ class Figure(NamedTuple):
     alt_text: str
     label: Callable[[Any], str]
     kind: str
+    interval: str = ""
 
 
 _PERPLEXITY = Figure(
     "perplexity", "chart.perplexity_title", "label.perplexity", "chart.perplexity_alt",
-    partial(perplexity, space=""), "number",
+    partial(perplexity, space=""), "number", "chart.interval_note",
 )  # fmt: skip
 _DISTANCE = Figure(
     "kl", "chart.kl_divergence_title", "chart.y_kl_divergence", "chart.kl_divergence_alt",
-    partial(figures, spec="#.3g"), "small",
+    partial(figures, spec="#.3g"), "small", "chart.distance_interval_note",
 )  # fmt: skip
 _BYTES = Figure(
     "bytes", "chart.smallest_bytes_title", "chart.y_smallest_bytes", "chart.smallest_bytes_alt",
@@ -137,11 +138,18 @@ def _points(study: Comparison, figure: Figure, rows: Rows) -> Rows:
             "label": say("name.worse_than_uniform_guessing") if is_beyond else figure.label(value),
             "form": "triangle-up" if is_beyond else "circle",
         }  # fmt: skip
-        if figure is _PERPLEXITY and not is_beyond and known(value):
-            ends = score_ends(study.facts, variant, value)
-            point |= {} if ends is None else dict(zip(("low", "high"), ends, strict=True))
+        ends = () if is_beyond else _interval(study, figure, row)
+        point |= {key: end for key, end in zip(("low", "high"), ends, strict=False) if known(end)}
         points.append(point)
     return points
+
+
+def _interval(study: Comparison, figure: Figure, row: dict[str, Any]) -> tuple[float, ...]:
+    """Return the ends of the interval of a figure; none if it is unknown."""
+    if figure is _PERPLEXITY:
+        return score_ends(study.facts, row["variant"], row["perplexity"]) or ()
+    known_distance = distance(row, "kl") if figure is _DISTANCE else None
+    return known_distance[1:] if known_distance else ()
 
 
 def _drawn(study: Comparison, figure: Figure, points: Rows, width: float) -> alt.LayerChart | None:
@@ -160,7 +168,7 @@ def _drawn(study: Comparison, figure: Figure, points: Rows, width: float) -> alt
     ]
     notes = [drawn[0]["note"]]
     if any("low" in row for row in drawn):
-        notes.append(say("chart.interval_note"))
+        notes.append(say(figure.interval))
     if omitted := [
         f"{r['variant']} ({r['label']})" for r in points if None in (r["value"], r["x"])
     ]:

@@ -148,6 +148,7 @@ def study_sections(study: Comparison, medium: Medium) -> list[Section]:
         "memory": ("page.memory_heading", _memory(study)),
         **runtimes,
         "timings": ("page.timings_heading", _measured(study, _TIMES)),
+        "pairs": ("page.pairs_heading", _measured(study, (task_tables.score_pairs,))),
         "audit": ("page.audit_heading", _audit(study, medium)),
         "totals": (
             "page.totals_heading",
@@ -224,8 +225,9 @@ def _quality(study: Comparison, medium: Medium, sentences: _Sentences) -> Iterat
         yield study_tables.continuations(study)
         if scores := task_tables.zero_shot(study):
             yield from _numbered(scores.turned(head("task")).parts(_SCORED, scores.caption))
-        for tasks in (task_tables.tasks(study), task_tables.task_pairs(study)):
-            yield tasks if tasks and len(tasks.rows) <= _SCORES else None
+        for make in (task_tables.score_pairs, task_tables.tasks, task_tables.task_pairs):
+            table = make(study)
+            yield table if table and len(table.rows) <= _SCORES else None
         yield from method_tables.method_grids(study)
         yield method_tables.task_grid(study)
         return
@@ -233,6 +235,8 @@ def _quality(study: Comparison, medium: Medium, sentences: _Sentences) -> Iterat
     levels = 0 if study.quality is None else study.quality["sparsity"].nunique()
     if levels >= _LEVELS and not _is_comparison(study):
         yield from _measured(study, (study_tables.quality,), is_drawn_only=True)
+    if medium.is_paper:
+        yield task_tables.score_pairs(study)
     yield from _measured(study, _QUALITY)
     yield from method_tables.method_grids(study)
 

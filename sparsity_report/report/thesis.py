@@ -32,7 +32,6 @@ from sparsity_report.report.tables.markdown import to_markdown
 from sparsity_report.report.tables.table_model import COUNT, SHARE, Kind, Table, kind_of, to_html
 from sparsity_report.report.templates import environment, render
 from sparsity_report.study.comparison import Comparison
-from sparsity_report.study.derived.losses import paired_mean, why_unpaired
 from sparsity_report.study.derived.zero_shot import seven_tasks
 from sparsity_report.study.layers import records
 from sparsity_report.study.pairs.pair import Pair
@@ -56,8 +55,13 @@ _UNITS = {
 # Keeps the command apart from that of the group called attention.
 _RENAMED = {"attention_flops_per_token": "attention_itself_flops_per_token"}
 _RATIO = cells.figures(".2f")
-# Parts of the names of an estimate and of the ends of its interval.
-_ENDS = ("", "Low", "High")
+# Columns of comparisons of scores, and of tasks with their formats.
+_ENDS = ("value", "low", "high", "low_99", "high_99")
+_TASK_PAIR = {
+    **dict.fromkeys(("documents", "lost", "gained"), COUNT),
+    **dict.fromkeys(("difference", "low", "high"), cells.POINTS),
+    "p": kind_of("p"),
+}
 
 _Numbers = Iterator[tuple[str, Tex]]
 
@@ -271,19 +275,19 @@ def _measured_numbers(study: Comparison, variants: Mapping[str, str]) -> _Number
             vocabulary = study.facts.vocabulary(row["variant"])
             yield f"{stem}Perplexity", quantity(row["perplexity"], cells.perplexity(vocabulary))
             yield f"{stem}PerplexityProtocol", tex(row["protocol"])
-            yield from _interval_numbers(study, row, stem)
             yield f"{stem}TopOne", quantity(row["top1"], SHARE)
             yield f"{stem}KL", quantity(row["kl"], kind_of("kl"))
-            for column in ("agreement", "flips"):
-                yield f"{stem}{_camel(column)}", quantity(row[column], kind_of(column))
+            yield from _cells(stem, row, dict.fromkeys(("agreement", "flips"), cells.share(2)))
+    for row in [] if study.score_pairs is None else records(study.score_pairs):
+        ends = dict.fromkeys(_ENDS, kind_of(row["figure"]))
+        yield from _cells(_against(row, variants, row["figure"]), row, ends)
     speeds = study.facts.speeds
     for row in [] if speeds is None else records(speeds[speeds["scope"] == "model"]):
         stem = f"{variants[row['variant']]}{row['tokens']}Tokens"
         yield f"{stem}Promised", quantity(row["promised_speedup"], _RATIO)
         if row["verdict"] == "stated":
             yield f"{stem}Realised", quantity(row["realised_speedup"], _RATIO)
-            yield f"{stem}RealisedLow", quantity(row["realised_low"], _RATIO)
-            yield f"{stem}RealisedHigh", quantity(row["realised_high"], _RATIO)
+            yield from _cells(stem, row, dict.fromkeys(("realised_low", "realised_high"), _RATIO))
     scores = None if study.tasks is None else seven_tasks(study.tasks)
     for row in [] if scores is None else records(scores):
         stem = f"{variants[row['variant']]}ZeroShot{_camel(row['task'])}"
@@ -291,37 +295,20 @@ def _measured_numbers(study: Comparison, variants: Mapping[str, str]) -> _Number
         yield f"{stem}Error", quantity(row["stderr"], cells.share(2))
     frame = study.task_pairs
     for row in [] if frame is None else records(frame[frame["p"].notna()]):
-        sides = f"{variants[row['variant']]}Against{variants[row['against']]}"
-        stem = f"{sides}{_camel(row['task'] or 'pooled')}{_camel(row['metric'])}"
-        for column in ("documents", "lost", "gained"):
-            yield f"{stem}{column.capitalize()}", quantity(row[column], COUNT)
-        for column in ("difference", "low", "high"):
-            yield f"{stem}{column.capitalize()}", quantity(row[column], cells.POINTS)
-        yield f"{stem}P", quantity(row["p"], kind_of("p"))
+        stem = _against(row, variants, f"{row['task'] or 'pooled'}_{row['metric']}")
+        yield from _cells(stem, row, _TASK_PAIR)
 
 
-def _interval_numbers(study: Comparison, row: Mapping[str, Any], stem: str) -> _Numbers:
-    """Yield a perplexity against dense and against the lowest, and a distance, with intervals."""
-    pairs = study.facts.paired(row)
-    if pairs is None:
-        return
-    lowest = (names[0] for names in pairs.rivals if row["variant"] in names[1:])
-    for name, contrast in (
-        ("Dense", pairs.from_dense(row["variant"])),
-        ("Lowest", pairs.get(row["variant"], next(lowest, None))),
-    ):
-        if contrast:
-            for end, ratio, gap in zip(_ENDS, contrast.ratio, contrast.gap, strict=True):
-                yield f"{stem}PerplexityOver{name}{end}", quantity(ratio, cells.figures(".3f"))
-                yield f"{stem}PerplexityAbove{name}{end}", quantity(gap, _RATIO)
-    for figure, name, kind in (("kl", "KL", "kl"), ("agreed", "Agreement", "agreement")):
-        if (
-            row["variant"] != row["against"]
-            and not why_unpaired(row, row)
-            and (mean := paired_mean(row, figure=figure))
-        ):
-            for end, value in zip(_ENDS[1:], mean.interval(), strict=True):
-                yield f"{stem}{name}{end}", quantity(max(value, 0.0), kind_of(kind))
+def _against(row: Mapping[str, Any], variants: Mapping[str, str], figure: str) -> str:
+    """Return the part of commands for a figure of one variant against another."""
+    one, other = (variants.get(row[side], row[side]) for side in ("variant", "against"))
+    return f"{one}Against{other}{_camel(figure)}"
+
+
+def _cells(stem: str, row: Mapping[str, Any], kinds: Mapping[str, Kind]) -> _Numbers:
+    """Yield columns of a row in their formats."""
+    for column, kind in kinds.items():
+        yield f"{stem}{_camel(column)}", quantity(row[column], kind)
 
 
 def _pair_numbers(pair: Pair) -> _Numbers:

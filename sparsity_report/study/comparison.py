@@ -16,6 +16,7 @@ from sparsity_report.hooks import Saved, hooks
 from sparsity_report.phrases import Phrase
 from sparsity_report.study.continuation_figures import continuation_figures
 from sparsity_report.study.derived.facts import Facts
+from sparsity_report.study.derived.paired_facts import score_pairs
 from sparsity_report.study.derived.paired_tasks import compared_variants, paired_tasks
 from sparsity_report.study.derived.runtime_frame import runtime_frame
 from sparsity_report.study.derived.strip import Tile, strip
@@ -93,6 +94,14 @@ class Comparison(StudyFrames, Saved):
     def tradeoff(self) -> Tradeoff | None:
         """Quality against bytes of the variants scored by one protocol."""
         return tradeoff(self.quality, self.tasks, places(self.facts))
+
+    @cached_property
+    def score_pairs(self) -> pd.DataFrame | None:
+        """Paired comparisons of perplexities, and distances from dense; None without losses.
+
+        See :func:`.paired_facts.score_pairs`.
+        """
+        return score_pairs(self.facts)
 
     @cached_property
     def task_pairs(self) -> pd.DataFrame | None:

@@ -183,7 +183,7 @@ function axes({ x, y, xTicks, yTicks, xTitle, yTitle, left, right, top, bottom }
     { t: "text", x: left - 6, y: y(value) + 4, anchor: "end", size: 11, fill: "soft", text: label },
   ]);
   shapes.push(...xTicks.map(([value, label]) => ({ t: "text", x: x(value), y: bottom + 15, anchor: "middle", size: 11, fill: "soft", text: label })));
-  shapes.push({ t: "text", x: (left + right) / 2, y: bottom + 31, anchor: "middle", size: 11.5, fill: "soft", text: xTitle }, { t: "text", x: 4, y: top - 8, size: 11.5, fill: "soft", text: yTitle });
+  shapes.push({ t: "text", x: (right + 24) / 2, y: bottom + 31, anchor: "middle", size: 11.5, fill: "soft", text: xTitle }, { t: "text", x: 4, y: top - 8, size: 11.5, fill: "soft", text: yTitle });
   return shapes;
 }
 
@@ -232,18 +232,35 @@ export function quality(figures, state, width) {
   const yTicks = [0.1, 0.5, 0.9].map((part) => low + part * (high - low)).map((value) => (isLog ? 10 ** value : value)).map((value) => [value, text.significant(value, 3)]);
   const shapes = axes({ x, y, left, right, top, bottom, xTicks: [0, most / 2, most].map((bytes) => [bytes, text.scaled(bytes, "B")]), yTicks, xTitle: text.say("smallest_bytes_axis"), yTitle: `${name}${moreIsBetter === false ? ` ↓` : moreIsBetter ? ` ↑` : ""}` });
   const labels = [];
-  for (const { variants: members, bytes, value, ends, text: score } of points) {
+  // Intervals that overlap stand side by side, left of their points.
+  const spans = points.filter(({ ends }) => ends);
+  const meet = (one, other) => Math.abs(x(one.bytes) - x(other.bytes)) < 6 && one.ends[0] <= other.ends[1] && other.ends[0] <= one.ends[1];
+  const lanes = new Map();
+  for (const span of spans) {
+    const near = spans.filter((other) => other !== span && meet(span, other));
+    const taken = near.map((other) => lanes.get(other));
+    lanes.set(span, near.length ? [...spans, 0].findIndex((_, lane) => !taken.includes(lane + 1)) + 1 : 0);
+  }
+  for (const point of points) {
+    const { variants: members, bytes, value, ends, text: score } = point;
     const names = members.map((k) => variants[k].label);
     const isNow = members.some((k) => variants[k].name === state.variant);
-    if (ends) shapes.push({ t: "line", x1: x(bytes), x2: x(bytes), y1: y(ends[0]), y2: y(ends[1]), stroke: "ink" });
+    if (ends) {
+      const [lane, stroke] = [lanes.get(point), isNow ? "accent" : "ink"];
+      const at = x(bytes) - (lane && 5 + 6 * lane);
+      shapes.push({ t: "line", x1: at, x2: at, y1: y(ends[0]), y2: y(ends[1]), stroke });
+      if (lane) shapes.push({ t: "line", x1: at - 2, x2: at + 2, y1: y(value), y2: y(value), stroke });
+    }
     shapes.push({ t: "circle", x: x(bytes), y: y(value), r: isNow ? 6 : 4, fill: isNow ? "accent" : "ink", tip: `${names.join(", ")}: ${score}` });
     const end = x(bytes) > 0.7 * width;
-    // A label that would lie on another one is left to the tooltip.
-    if (labels.some(([a, b]) => Math.abs(a - x(bytes)) < 90 && Math.abs(b - y(value)) < 11)) continue;
-    labels.push([x(bytes), y(value)]);
-    shapes.push({ t: "text", x: x(bytes) + (end ? -8 : 8), y: y(value) - 5, anchor: end ? "end" : "start", size: 11, text: clip(names[0], 20) });
+    // A label that would lie on another one, above or below its point, is left to the tooltip.
+    const height = [-5, 13].map((away) => y(value) + away).find((place) => !labels.some(([a, b]) => Math.abs(a - x(bytes)) < 90 && Math.abs(b - place) < 11));
+    if (height === undefined) continue;
+    labels.push([x(bytes), height]);
+    shapes.push({ t: "text", x: x(bytes) + (end ? -8 : 8), y: height, anchor: end ? "end" : "start", size: 11, text: clip(names[0], 20) });
   }
   const { subject, leftOut } = data.quality;
-  const note = leftOut.length ? `${subject} · ${text.say("left_out", { names: leftOut.join(", ") })}` : subject;
+  const notes = [subject, ...(spans.length ? [text.say("interval_note")] : []), ...(leftOut.length ? [text.say("left_out", { names: leftOut.join(", ") })] : [])];
+  const note = notes.join(" · ");
   return { shapes, width, height, note, description: text.say("quality_curve", { measure: name }) };
 }

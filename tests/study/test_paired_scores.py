@@ -7,13 +7,15 @@ import measurements
 import numpy as np
 import pandas as pd
 import pytest
-import scipy.stats
 from helpers import Tiny
 
 import sparsity_report as sr
 from sparsity_report.findings.difference_findings import difference_verdict
 from sparsity_report.findings.quality_findings import quality_findings
 from sparsity_report.findings.verdict import comparison_title, verdict
+from sparsity_report.report.tables.method_tables import results
+from sparsity_report.report.tables.task_tables import score_pairs
+from sparsity_report.study.derived.losses import FIGURES
 from sparsity_report.study.derived.paired_scores import ranked_parts
 
 SPANS = 100
@@ -48,14 +50,10 @@ def pairs_of(study):
     return study.facts.paired(study.quality.to_dict("records")[0])
 
 
-def by_definition(one, other, comparisons, rank):
-    """The interval of the ratio of two perplexities, by loops over blocks of ten spans."""
-    gaps = np.subtract(one, other) / 16
-    around = gaps - gaps.mean()
-    blocks = [sum(around[(start + k) % SPANS] for k in range(10)) for start in range(SPANS)]
-    error = math.sqrt(np.mean(np.square(blocks)) / 10 / SPANS * 10 / 9)
-    reach = error * scipy.stats.t.ppf(1 - 0.05 / (comparisons - rank) / 2, 9)
-    return [math.exp(gaps.mean() + sign * reach) for sign in (0, -1, 1)]
+def by_definition(one, other, comparisons, rank, level=0.95):
+    """The interval of the ratio of two perplexities, corrected for the comparisons."""
+    share = (1 - level) / (comparisons - rank)
+    return np.exp(measurements.mean_ends(np.subtract(one, other), 1 - share))
 
 
 def test_contrasts_by_definition(rivals):
@@ -74,6 +72,74 @@ def test_contrasts_by_definition(rivals):
         assert contrast.gap == pytest.approx(gap)
         assert contrast.turned.ratio == pytest.approx((1 / ratio, 1 / high, 1 / low))
         assert contrast.turned.gap[0] == pytest.approx(-gap[0])
+
+
+def distances(study, seed=5):
+    """Divergences and agreement by span of all but dense, and scores that agree with them."""
+    draws = np.random.default_rng(seed)
+    rows = [(draws.gamma(4, 2, SPANS), draws.gamma(4, 3, SPANS), draws.binomial(16, 0.7, SPANS))
+            for _ in study.quality.index]  # fmt: skip
+    lists = zip(*rows, strict=True)
+    columns = dict(zip(("span_kl", "span_reverse_kl", "span_agreed"), lists, strict=True))
+    frame = study.quality.assign(
+        kl=[np.mean(kl) / 16 for kl, _, _ in rows],
+        agreement=[np.mean(agreed) / 16 for _, _, agreed in rows],
+        **{key: pd.Series([tuple(map(float, each)) for each in value], dtype=object)
+           for key, value in columns.items()},
+    )  # fmt: skip
+    return measurements.put_in(study, quality=frame), columns
+
+
+def test_both_intervals_by_definition(rivals):
+    sums = nats(0, 0.1, 0.1004, 0.4)
+    study, spans = distances(scored(rivals, sums))
+    frame, names = study.score_pairs, ("Dense", "Global", "Layerwise", "Random")
+    ends, wide = ["value", "low", "high"], ["value", "low_99", "high_99"]
+    ratios = frame[frame["figure"] == "perplexity_ratio"].sort_values("p", kind="stable")
+    assert len(ratios) == 6
+    still = {0.95: True, 0.99: True}
+    rank = dict.fromkeys(still, 0)
+    for row in ratios.to_dict("records"):
+        one, other = (sums[names.index(row[side])] for side in ("variant", "against"))
+        for level, columns in ((0.95, ends), (0.99, wide)):
+            expected = by_definition(one, other, 6, rank[level], level)
+            assert [row[key] for key in columns] == pytest.approx(expected, rel=1e-6)
+            still[level] &= row["p"] < (1 - level) / (6 - rank[level])
+            rank[level] += still[level]
+        assert row["separated"] == (row["low"] > 1 or row["high"] < 1)
+    assert rank == {0.95: 5, 0.99: 5}
+    for figure, column in (("kl", "span_kl"), ("reverse_kl", "span_reverse_kl"),
+                           ("agreement", "span_agreed")):  # fmt: skip
+        rows = frame[frame["figure"] == figure]
+        assert rows["variant"].tolist() == ["Global", "Layerwise", "Random"]
+        for row, each in zip(rows.to_dict("records"), spans[column][1:], strict=True):
+            for level, keys in ((0.95, ends), (0.99, wide)):
+                expected = measurements.mean_ends(each, level)
+                assert [row[key] for key in keys] == pytest.approx(expected, rel=1e-6)
+    # The table writes these numbers, the difference of perplexities apart.
+    table = score_pairs(study)
+    shown = frame[frame["figure"] != "perplexity_difference"]
+    assert len(table.rows) == len(shown) == 15
+    row, first = [cell.text for cell in table.rows[0].cells], shown.iloc[0]
+    low, high, low_99, high_99 = first[["low", "high", "low_99", "high_99"]]
+    assert row[:4] == ["Global against Dense", f"{first['value']:.3f}", f"{low:.3f} to {high:.3f}",
+                       f"{low_99:.3f} to {high_99:.3f}"]  # fmt: skip
+    assert row[5] == "worse"
+    # The results have the intervals at 95 %.
+    kl = next(row for row in shown.to_dict("records") if row["figure"] == "kl")
+    text = f"{kl['value']:#.3g} ({kl['low']:#.3g}–{kl['high']:#.3g})"
+    assert text in [cell.text for cell in results(study).rows[1].cells]
+
+
+def test_scores_without_losses_have_no_pairs(rivals):
+    study, _ = distances(scored(rivals, nats(0, 0.1, 0.2, 0.4)))
+    frame = study.quality.assign(span=None, **dict.fromkeys(
+        [f"span_{key}" for key in FIGURES], None))  # fmt: skip
+    bare = measurements.put_in(rivals, quality=frame)
+    assert bare.score_pairs is None
+    assert score_pairs(bare) is None
+    assert f"{frame['kl'][1]:#.3g}" in [cell.text for cell in results(bare).rows[1].cells]
+    assert rivals.score_pairs is None
 
 
 def test_a_winner_is_apart_from_all_others(rivals):

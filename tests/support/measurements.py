@@ -3,7 +3,9 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
+import scipy.stats
 
 from sparsity_report.study.schema import TABLES, typed
 
@@ -155,3 +157,14 @@ def with_losses(frame, sums, **cells):
     return typed(
         "quality", frame.assign(**{k: pd.Series(v, dtype=object) for k, v in lists.items()})
     )
+
+
+def mean_ends(sums, level=0.95):
+    """The mean of spans of 16 tokens and its interval, by loops over blocks of spans."""
+    means = np.divide(sums, 16)
+    spans, block = len(means), round(math.sqrt(len(means)))
+    around = means - means.mean()
+    blocks = [sum(around[(n + k) % spans] for k in range(block)) for n in range(spans)]
+    error = math.sqrt(np.mean(np.square(blocks)) / block / (spans - block))
+    reach = error * scipy.stats.t.ppf((1 + level) / 2, spans // block - 1)
+    return np.array([means.mean(), means.mean() - reach, means.mean() + reach])

@@ -11,9 +11,10 @@ import subprocess
 import hostile as names
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from browser import violations
-from measurements import put_in, quality
+from measurements import mean_ends, put_in, quality, with_losses
 from torch import nn
 
 import sparsity_report as sr
@@ -232,6 +233,57 @@ def test_a_score_stands_beside_that_of_dense(chromium, tmp_path, demo):
         assert "not measured here" in page.sentence
         page.set(policy="layerwise_magnitude", sparsity=0.3)
         assert "not measured here" in page.sentence
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (800, "light"), (1440, "dark")])
+def test_intervals_of_the_quality_curve(chromium, tmp_path, demo, width, scheme):
+    """Lines from the low to the high end, side by side where they overlap."""
+    names = ("Dense", "Masked50", "Layerwise", "M90")
+    half = [prune(demo, 0.5) for prune in (sr.global_magnitude, sr.layerwise_magnitude)]
+    prunings = dict(zip(names[1:], (*half, sr.global_magnitude(demo, 0.9)), strict=True))
+    plain = sr.compare(sr.dense(demo), *(sr.masked(p, name=n) for n, p in prunings.items()))
+    noise = np.random.default_rng(2).normal(size=(4, 100))
+    sums = [16 * mean + n for mean, n in zip((2, 2.1, 2.1, 2.4), noise, strict=True)]
+    scores = quality([(share, 1.0) for share in (0.0, 0.5, 0.5, 0.9)], names)
+    scored = put_in(plain, quality=with_losses(scores, sums))
+    with Page(chromium, tmp_path, study_payload(scored), width, color_scheme=scheme) as page:
+        page.set(panel="costs", curve="quality")
+        drawn = page.page.locator(".sv-details svg").last
+        read = "all => all.map(e => ['x1','x2','y1','y2','cx','cy'].map(k => +e.getAttribute(k)))"
+        dots = drawn.locator("circle").evaluate_all(read)
+        lines = drawn.locator("line").evaluate_all(read)
+        upright = sorted((line for line in lines if line[0] == line[1]), key=lambda line: line[2])
+        texts = page.page.locator(".sv-details .sv-note").inner_text()
+    assert "95 % interval" in texts
+    # Dots are at known perplexities, which gives the scale.
+    known = np.exp([np.sum(each) / 1600 for each in sums])
+    slope, start = np.polyfit(known, [dot[5] for dot in dots], 1)
+    # Four comparisons; each is with dense or of the two at 50 %.
+    gaps = {name: np.subtract(each, sums[0]) for name, each in zip(names, sums, strict=True)}
+    gaps["rivals"] = np.subtract(sums[1], sums[2])
+    del gaps["Dense"]
+    p_values = {name: p_of(gap) for name, gap in gaps.items()}
+    order = sorted(p_values, key=p_values.get)
+    assert order[-1] == "rivals"
+    assert p_values[order[2]] < 0.05 / 2
+    ends = []
+    for rank, name in enumerate(order[:3]):
+        _, low, high = known[0] * np.exp(mean_ends(gaps[name], 1 - 0.05 / (4 - rank)))
+        ends.append((start + slope * high, start + slope * low))
+    drawn_ends = sorted(tuple(sorted(line[2:4])) for line in upright)
+    assert np.array(drawn_ends) == pytest.approx(np.array(sorted(ends)), abs=0.1)
+    # Those at 50 % overlap and stand left of their dots, the one at 90 % stands on its dot.
+    places = sorted(line[0] for line in upright)
+    at_50, at_90 = max(dots[1][4], dots[2][4]), dots[3][4]
+    assert places[0] == pytest.approx(at_90, abs=0.1)
+    assert places[1] + 5 < places[2] < at_50 - 8
+
+
+def p_of(sums):
+    """The p-value of a mean of zero, from the width of its interval."""
+    mean, low, _ = mean_ends(sums)
+    error = (mean - low) / scipy.stats.t.ppf(0.975, 9)
+    return 2 * scipy.stats.t.sf(abs(mean) / error, 9)
 
 
 def test_levels_that_fit_two_of_four(opened, demo):

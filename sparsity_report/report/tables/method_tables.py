@@ -20,6 +20,7 @@ from sparsity_report.report.tables.table_model import (
     table_of,
 )
 from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.derived.paired_facts import distance
 from sparsity_report.study.derived.paired_scores import Paired
 from sparsity_report.study.derived.protocol_scores import ANY_TOKENIZER, PROTOCOL, by_protocol
 from sparsity_report.study.derived.zero_shot import SEVEN, one_version, seven_tasks
@@ -34,8 +35,8 @@ from sparsity_report.words.sentences import say
 _PERCENT = cells.SCORE._replace(write=lambda value: cells.SCORE.write((value, None)))
 # Figures by column.
 _Figures = dict[str, Any]
-# Columns of ``study.quality`` in the results.
-_SCORES = ("perplexity", "kl", "agreement")
+# Distances from dense in the results.
+_DISTANCES = ("kl", "agreement")
 _SIZES = {"stored_bytes": "results.size", "smallest": "results.smallest_size"}
 
 
@@ -151,9 +152,8 @@ def _scores(study: Comparison) -> dict[str, _Figures]:
     """Return the scores by :func:`_scored`, by variant."""
     scores: dict[str, _Figures] = {}
     for row in plain_rows(_scored(study)):
-        # The divergence of a variant from itself is no measurement.
-        keys = _SCORES[:1] if row["variant"] == row["against"] else _SCORES
-        scores[row["variant"]] = {key: row[key] for key in keys}
+        distances = {key: distance(row, key) for key in _DISTANCES}
+        scores[row["variant"]] = {"perplexity": row["perplexity"], **distances}
     return scores
 
 
@@ -203,8 +203,12 @@ def _result_columns(study: Comparison, by_variant: Mapping[str, _Figures]) -> li
         ("zeros", say("metric.zeros"), cells.SHARE),
         ("perplexity", head("perplexity"), kind_of("perplexity")),
         ("perplexity_ratio", say("results.perplexity_ratio"), kind_of("realised")),
-        ("kl", say("results.kl", base=next(iter(against), "")), kind_of("kl")),
-        ("agreement", say("results.agreement"), cells.SHARE),
+        (
+            "kl",
+            say("results.kl", base=next(iter(against), "")),
+            cells.estimate(kind_of("kl").write),
+        ),
+        ("agreement", say("results.agreement"), cells.estimate(cells.SHARE.write)),
         ("accuracy", say("results.accuracy"), cells.SCORE),
         *((key, say(titles[key], unit=unit, layout=smallest), kind) for key in sizes),
         ("dead_rows", say("results.dead_rows"), cells.COUNT),
@@ -221,7 +225,7 @@ def _results_caption(study: Comparison, keys: Set[str]) -> str:
     sentences = [say("caption.results")]
     if dtypes := study.facts.unpacked_dtypes(study.facts.baseline):
         sentences.append(say("caption.results_unpacked", dtypes=dtypes))
-    if keys & {*_SCORES}:
+    if keys & {"perplexity", *_DISTANCES}:
         first = records(_scored(study))[0]
         text = first["text"], first["text_fingerprint"]
         sentences.append(say("caption.results_scores", text=text, protocol=first["protocol"]))

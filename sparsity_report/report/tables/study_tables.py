@@ -17,7 +17,8 @@ from sparsity_report.sparse.shares import zero_shares
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.continuation_figures import FIGURES
 from sparsity_report.study.derived.heads_experts import Part
-from sparsity_report.study.derived.paired_scores import ranked_parts
+from sparsity_report.study.derived.paired_facts import DISTANCES, distance
+from sparsity_report.study.derived.paired_scores import Ends, ranked_parts
 from sparsity_report.study.derived.protocol_scores import PROTOCOL
 from sparsity_report.study.layers import records
 from sparsity_report.study.zstd_sizes import LEVEL
@@ -267,21 +268,34 @@ def quality(study: Comparison) -> Table | None:
         return None
     about = passage(study)
     kinds = [cells.perplexity(study.facts.vocabulary(name)) for name in frame["variant"]]
-    windows: Any = [*zip(frame["window"], frame["stride"], strict=True)]
-    frame = frame.assign(windows=windows, perplexity_kind=pd.Series(kinds, frame.index, object))
-    pairs = [(row["variant"], study.facts.paired(row)) for row in records(frame)]
-    contrasts = [known.from_dense(name) if known else None for name, known in pairs]
-    ratios = [contrast and contrast.ratio for contrast in contrasts]
-    frame = frame.assign(realised=pd.Series(ratios, frame.index, object))
-    known = "realised" if any(contrasts) else ""
-    known += " kl agreement flips" if frame["kl"].notna().any() else ""
+    rows = [
+        {
+            **row,
+            "windows": (row["window"], row["stride"]),
+            "perplexity_kind": kind,
+            "realised": ratio_to_dense(study, row),
+            **{figure: distance(row, figure) for figure in DISTANCES},
+        }
+        for row, kind in zip(cells.plain_rows(frame), kinds, strict=True)
+    ]
+    known = [key for key in ("realised", *DISTANCES) if any(row[key] for row in rows)]
+    known += ["flips"] if frame["kl"].notna().any() else []
     further = "" if about else "protocol text text_fingerprint scored windows dtype"
     heads = {"realised": say("results.perplexity_ratio")}
-    columns = columns_of(f"variant sparsity perplexity top1 {known} {further}", **heads)
+    keys = f"variant sparsity perplexity top1 {' '.join(known)} {further}"
+    formats = {figure: cells.estimate(cells.kind_of(figure).write) for figure in DISTANCES}
+    columns = columns_of(keys, (1.6, 1), formats, **heads)
     caption = say("caption.quality_passage" if about else "caption.quality", passage=about)
-    if about and any(contrasts):
-        caption += " " + paired_note(study, records(frame)[0])
-    return table_of("quality", caption, columns, frame)
+    if about and "realised" in known:
+        caption += " " + paired_note(study, rows[0])
+    return table_of("quality", caption, columns, rows)
+
+
+def ratio_to_dense(study: Comparison, row: Mapping[str, Any]) -> Ends | None:
+    """Return a perplexity ÷ that of dense with its interval; None if it is unknown."""
+    pairs = study.facts.paired(row)
+    contrast = pairs and pairs.from_dense(row["variant"])
+    return contrast.ratio if contrast else None
 
 
 def paired_note(study: Comparison, row: Mapping[str, Any]) -> str:

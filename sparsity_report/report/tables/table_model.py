@@ -98,11 +98,16 @@ def figures(spec: str) -> Kind:
 def estimate(write: Callable[[Any], str]) -> Kind:
     """Return the format of a mean and the ends of its interval, which are null where unknown."""
 
-    def written(ends: tuple[Any, Any, Any]) -> str:
-        mean, low, high = map(write, ends)
+    def written(ends: tuple[Any, Any, Any] | None) -> str:
+        mean, low, high = map(write, ends or (None, None, None))
         return mean if numbers.UNKNOWN in (low, high) else f"{mean} ({low}–{high})"
 
     return Kind(written)
+
+
+def interval(write: Callable[[Any], str]) -> Kind:
+    """Return the format of the ends of an interval."""
+    return Kind(lambda ends: say("format.range", low=write(ends[0]), high=write(ends[1])))
 
 
 WORDS = Kind(lambda text: "–" if text is None else printable(str(text)))
@@ -173,16 +178,16 @@ _KINDS: Mapping[str, Kind] = {
     "layout": Kind(layout_name),
     "p": Kind(numbers.p_value, ""),
     "difference": POINTS,
-    "interval": Kind(
-        lambda ends: say("format.range", low=numbers.points(ends[0]), high=numbers.points(ends[1]))
-    ),
-    "outcome": WORDS,
+    **dict.fromkeys(("interval", "interval_99"), interval(numbers.points)),
+    **dict.fromkeys(("pair", "outcome"), WORDS),
     "lossless": Kind(lambda known: say(_LOSSLESS[known])),
     "method": Kind(lambda m: "–" if m is None else short_name(method_name(m)), tag="bdi"),
     "n_m": Kind(
         lambda n_m: "–" if n_m is None else f"{clip(n_m[0], 20)}, {numbers.percent(n_m[1])}", ""
     ),
-    "kl": figures("#.3g"),
+    **dict.fromkeys(("kl", "reverse_kl"), figures("#.3g")),
+    "perplexity_ratio": figures(".3f"),
+    "perplexity_difference": figures(",.2f"),
     **dict.fromkeys(("agreement", "flips"), share(2)),
     **dict.fromkeys(("nll_increase", "increase_low", "increase_high"), figures("+.4f")),
     "perplexity": perplexity(None),

@@ -1,4 +1,4 @@
-"""Tables of task scores, and of their paired differences."""
+"""Tables of task scores, and of paired comparisons of tasks and of perplexities."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,6 +13,7 @@ from sparsity_report.study.derived.zero_shot import METRIC, SEVEN, other_scores,
 from sparsity_report.study.harness_results import KEYS
 from sparsity_report.study.layers import records
 from sparsity_report.untrusted.display_text import distinct_names
+from sparsity_report.words.display_names import head
 from sparsity_report.words.sentences import say
 
 
@@ -101,10 +102,38 @@ def task_pairs(study: Comparison, limit: int = 100) -> Table | None:
 def _pair_row(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return the cells of a paired difference."""
     name = {"task": say("label.pooled_tasks", tasks=row["tasks"])} if row["task"] is None else {}
-    outcome = ("worse" if row["difference"] < 0 else "better") if row["separated"] else "open"
-    ends = row["low"], row["high"]
-    return {**row, "task": _score_name({**row, **name}), "interval": ends,
-            "outcome": say(f"paired.{outcome}")}  # fmt: skip
+    return {**_compared(row, row["difference"]), "task": _score_name({**row, **name})}
+
+
+def score_pairs(study: Comparison) -> Table | None:
+    """Return paired comparisons of perplexities and distances from dense; None without losses."""
+    if (frame := study.score_pairs) is None:
+        return None
+    groups = []
+    shown = frame[frame["figure"].ne("perplexity_difference")]
+    for figure, rows in shown.groupby("figure", sort=False):
+        kind = cells.kind_of(str(figure))
+        ends = cells.interval(kind.write)
+        kinds = {"value_kind": kind, "interval_kind": ends, "interval_99_kind": ends}
+        listed = [
+            {
+                **kinds,
+                **_compared(row, 1 - row["value"]),
+                "pair": say("label.paired_with", **row),
+                "interval_99": (row["low_99"], row["high_99"]),
+            }
+            for row in cells.plain_rows(rows)
+        ]
+        groups.append((head(str(figure)), listed))
+    columns = columns_of("pair value interval interval_99 p outcome", (1.6, 0))
+    return cells.grouped("score_pairs", say("caption.score_pairs"), columns, groups)
+
+
+def _compared(row: Mapping[str, Any], gain: float) -> dict[str, Any]:
+    """Return a row with its interval and its outcome, which is null where nothing was tested."""
+    outcome = ("worse" if gain < 0 else "better") if row["separated"] else "open"
+    text = None if row["separated"] is None else say(f"paired.{outcome}")
+    return {**row, "interval": (row["low"], row["high"]), "outcome": text}
 
 
 def _winners(study: Comparison) -> dict[tuple[Any, ...], str]:

@@ -1,13 +1,29 @@
 """Comparisons of all scores of a study, from its facts."""
 
+import math
+from itertools import product
 from typing import Any
 
-from sparsity_report.study.derived.paired_scores import Paired, paired
+import pandas as pd
+
+from sparsity_report.study.derived.block_bootstrap import LEVEL, WIDE
+from sparsity_report.study.derived.losses import paired_mean, why_unpaired
+from sparsity_report.study.derived.paired_scores import Ends, Paired, paired
 from sparsity_report.study.derived.protocol_scores import by_protocol, key_of
 from sparsity_report.study.layers import records
 
 # Largest distance of zeros from a target that is reached.
 _NEAR = 0.005
+#: Distances of predictions from those of dense: their losses by span, and their largest value.
+DISTANCES = {
+    "kl": ("kl", math.inf),
+    "reverse_kl": ("reverse_kl", math.inf),
+    "agreement": ("agreed", 1.0),
+}
+_COLUMNS = [
+    *("text", "protocol", "variant", "against", "p", "separated"),
+    *("figure", "value", "low", "high", "low_99", "high_99"),
+]
 
 
 def level(facts: Any, name: str) -> float:
@@ -30,7 +46,7 @@ def paired_by_protocol(facts: Any) -> dict[tuple[Any, ...], Paired]:
     levels = rows["variant"].map(lambda name: level(facts, name))
     groups = rows["variant"].groupby([rows["fingerprint"], levels], sort=False)
     for scores in by_protocol(facts.study.quality):
-        by_variant = {row["variant"]: row for row in reversed(records(scores))}
+        by_variant = {row["variant"]: row for row in records(scores.drop_duplicates("variant"))}
         alike: dict[str, str] = {}
         for name in facts.prunings:
             with_scores = [each for each in facts.layouts_of(name) if each in by_variant]
@@ -64,3 +80,58 @@ def score_ends(facts: Any, variant: str, perplexity: float) -> tuple[float, floa
         return None
     _, low, high = contrast.ratio
     return low * contrast.base, high * contrast.base
+
+
+def distance(row: dict[str, Any], figure: str, level: float = LEVEL) -> Ends | None:
+    """Return a distance of a score from dense and the ends of its interval; None if it is unknown.
+
+    The distance of dense from itself is no measurement.
+
+    Parameters
+    ----------
+    row : dict
+        A row of ``study.quality``.
+    figure : {"kl", "reverse_kl", "agreement"}
+    level : float
+        Confidence of the interval, whose ends are NaN without losses.
+    """
+    losses, most = DISTANCES[figure]
+    mean = None if why_unpaired(row, row) else paired_mean(row, figure=losses)
+    value = row.get(figure, mean and mean.estimate)
+    if row["variant"] == row["against"] or value is None or pd.isna(value):
+        return None
+    if mean is None:
+        return value, math.nan, math.nan
+    low, high = mean.interval(level)
+    return value, max(low, 0.0), min(high, most)
+
+
+def score_pairs(facts: Any) -> pd.DataFrame | None:
+    """Return paired comparisons of perplexities, and distances from dense; None without losses.
+
+    Returns
+    -------
+    pandas.DataFrame or None
+        ``text, protocol, variant, against, p, separated, figure, value, low, high, low_99,
+        high_99``. Figures are ``perplexity_ratio`` and ``perplexity_difference`` of ``variant`` to
+        ``against``, and ``kl``, ``reverse_kl`` and ``agreement``. Intervals from ``low`` to
+        ``high`` have a confidence of 95 %, the wider ones of 99 %. Those of perplexities are
+        corrected for the number of comparisons (Holm), those of distances are not. ``p`` is not
+        corrected; it and ``separated`` are null for distances.
+    """
+    rows: list[list[Any]] = []
+    for scores in by_protocol(facts.study.quality):
+        listed = records(scores)
+        pairs, about = facts.paired(listed[0]), [listed[0]["text"], listed[0]["protocol"]]
+        for pair, contrast in pairs.contrasts.items():
+            shared = [*about, *pair, contrast.nll.p_value, contrast.is_apart]
+            wide = contrast.widened
+            rows.append([*shared, "perplexity_ratio", *contrast.ratio, *wide.ratio[1:]])
+            rows.append([*shared, "perplexity_difference", *contrast.gap, *wide.gap[1:]])
+        for row, figure in product(listed, DISTANCES):
+            name, known = row["variant"], distance(row, figure)
+            wide = distance(row, figure, WIDE)
+            if known and wide and pairs.first_alike.get(name, name) == name:
+                rows.append([*about, name, row["against"], None, None, figure, *known, *wide[1:]])
+    frame = pd.DataFrame(rows, columns=_COLUMNS).dropna(subset="low", ignore_index=True)
+    return None if frame.empty else frame

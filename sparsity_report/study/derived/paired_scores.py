@@ -1,7 +1,7 @@
 """Comparisons of perplexities span by span: from dense, among rivals, and of pruned parts.
 
 A comparison is apart if its interval excludes zero. All intervals of one table together have a
-confidence of 95 % (Holm).
+confidence of 95 %, and wider ones of 99 % (Holm).
 """
 
 import math
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from sparsity_report.study.derived.block_bootstrap import Mean, holm_levels, mean_over
+from sparsity_report.study.derived.block_bootstrap import WIDE, Mean, holm_levels, mean_over
 from sparsity_report.study.derived.losses import paired_mean, token_counts, why_unpaired
 
 _Row = Mapping[str, Any]
@@ -30,8 +30,8 @@ class Contrast(NamedTuple):
         Difference in nats per token.
     base : float
         The perplexity of ``against``.
-    level : float
-        Confidence of its interval.
+    level, wide : float
+        Confidence of its interval, and of the wider one.
     """
 
     variant: str
@@ -39,6 +39,7 @@ class Contrast(NamedTuple):
     nll: Mean
     base: float
     level: float
+    wide: float
 
     @property
     def is_apart(self) -> bool:
@@ -60,11 +61,16 @@ class Contrast(NamedTuple):
         return estimate, low, high
 
     @property
+    def widened(self) -> "Contrast":
+        """The same comparison with the wider interval."""
+        return self._replace(level=self.wide)
+
+    @property
     def turned(self) -> "Contrast":
         """The same comparison from the other side."""
         nll = self.nll._replace(estimate=-self.nll.estimate)
         base = self.base * math.exp(min(self.nll.estimate, 700.0))
-        return Contrast(self.against, self.variant, nll, base, self.level)
+        return self._replace(variant=self.against, against=self.variant, nll=nll, base=base)
 
 
 @dataclass(frozen=True)
@@ -161,10 +167,11 @@ def corrected(
     means: Mapping[tuple[str, str], Mean], bases: Mapping[tuple[str, str], float]
 ) -> dict[tuple[str, str], Contrast]:
     """Return comparisons with the confidence that each needs for all together, by their names."""
-    levels = holm_levels([mean.p_value for mean in means.values()])
+    p_values = [mean.p_value for mean in means.values()]
+    levels = zip(holm_levels(p_values), holm_levels(p_values, WIDE), strict=True)
     return {
-        pair: Contrast(*pair, mean, bases[pair], level)
-        for (pair, mean), level in zip(means.items(), levels, strict=True)
+        pair: Contrast(*pair, mean, bases[pair], *both)
+        for (pair, mean), both in zip(means.items(), levels, strict=True)
     }
 
 

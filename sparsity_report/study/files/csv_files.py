@@ -25,7 +25,8 @@ def write_csv(study: Comparison, directory: str | os.PathLike[str]) -> list[Path
     Each variant gets ``layers_<variant>.csv`` and ``groups_<variant>.csv``. All variants together
     get ``comparison.csv`` (sums per group), ``totals.csv``, ``storage.csv`` and
     ``pivot_<metric>.csv``, and each measurement its file: ``latency.csv``, ``speedups.csv``,
-    ``quality.csv``, ``sensitivity.csv``, ``continuations.csv``, ``tasks.csv``.
+    ``quality.csv``, ``score_pairs.csv`` (paired comparisons with 95 % and 99 % intervals),
+    ``sensitivity.csv``, ``continuations.csv``, ``tasks.csv``.
 
     Text that a spreadsheet would take for a formula gets a leading apostrophe. Invisible
     characters are spelled out (``\r``, ``\u202e``). Either all files are written or none.
@@ -63,7 +64,7 @@ def write_csv(study: Comparison, directory: str | os.PathLike[str]) -> list[Path
         for kind, frame in (("layers", study.layers), ("groups", study.groups)):
             files[f"{kind}_{stem}.csv"] = frame[frame["variant"] == variant]
     files["comparison.csv"] = study.groups
-    for part in ("totals", "storage", *MEASURED):
+    for part in ("totals", "storage", "score_pairs", *MEASURED):
         if (frame := getattr(study, part)) is not None:
             files[f"{part}.csv"] = frame
     for metric in PIVOTS:
