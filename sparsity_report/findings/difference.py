@@ -12,7 +12,7 @@ from sparsity_report.hooks import Described, Presentable
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.paired_scores import corrected, difference
 from sparsity_report.study.derived.policy_names import any_level
-from sparsity_report.study.derived.protocol_scores import key_of, pairs_by_protocol
+from sparsity_report.study.derived.protocol_scores import scores_by_protocol
 from sparsity_report.study.derived.speedups import TOLERANCE
 from sparsity_report.study.files.json_files import read_study
 from sparsity_report.study.layers import records
@@ -267,15 +267,16 @@ def measured_alike(one: Comparison, other: Comparison, matched: Sequence[Match])
 
 
 def _perplexities(one: Comparison, other: Comparison, match: Match) -> Iterator[dict[str, Any]]:
-    if one.quality is None or other.quality is None:
-        return
-    sides = zip((one.quality, other.quality), match, strict=True)
-    before, after = (frame[frame["variant"] == name] for frame, name in sides)
-    known = [{key_of(row): row for row in reversed(records(frame))} for frame in (before, after)]
-    for row in records(pairs_by_protocol(before, after)):
-        scores = {"before": row["perplexity"], "after": row["perplexity_other"]}
-        mean, reason = difference(*(rows[key_of(row)] for rows in reversed(known)))
-        yield {"what": "perplexity", "of": row["text"], **scores, "nll": mean, "unpaired": reason}
+    before, after = (
+        scores_by_protocol(study.quality, name)
+        for study, name in zip((one, other), match, strict=True)
+    )
+    for key in (key for key in before if key in after):
+        rows = {"before": before[key], "after": after[key]}
+        scores = {side: row["perplexity"] for side, row in rows.items()}
+        mean, reason = difference(rows["after"], rows["before"])
+        text = rows["before"]["text"]
+        yield {"what": "perplexity", "of": text, **scores, "nll": mean, "unpaired": reason}
 
 
 def _speeds(one: Comparison, other: Comparison, match: Match) -> Iterator[dict[str, Any]]:

@@ -7,7 +7,6 @@ from typing import Any
 import pandas as pd
 
 from sparsity_report.findings.difference import Difference, Match, distinct, variant_facts
-from sparsity_report.findings.quality_findings import REASONS
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.study.layers import records
 from sparsity_report.study.notes import is_edited
@@ -64,7 +63,7 @@ def _perplexity(difference: Difference, row: Mapping[str, Any]) -> Phrase:
     ends = {"low": row["change_low"], "high": row["change_high"]}
     if pd.isna(row["change_low"]):
         key = "difference.perplexity_rises" if rises else "difference.perplexity_falls"
-        reason = REASONS[row["unpaired"]]
+        reason = phrase(f"unpaired.{row['unpaired']}")
         return phrase("difference.perplexity_unpaired", claim=phrase(key, **sides), reason=reason)
     if not row["apart"]:
         return phrase("difference.perplexity_unclear", **sides, **ends)

@@ -24,15 +24,6 @@ _CHARACTERS = 200
 _WRITING = {"repeated": "finding.repetition", "dense_nll": "finding.unlikely_text"}
 # Prompts whose continuations are sentences; a table has all.
 _PROMPTS = 2
-#: Reasons against a comparison of scores span by span, see :func:`.losses.why_unpaired`.
-REASONS = {
-    "losses": phrase("unpaired.losses"),
-    "text": phrase("unpaired.text"),
-    "tokens": phrase("unpaired.tokens"),
-    "protocol": phrase("unpaired.protocol"),
-    "window": phrase("unpaired.window"),
-    "few": phrase("unpaired.few"),
-}
 # Parts from which a rank correlation is reported, and standard deviations, 1 ÷ √(n − 1) each, that
 # the largest of five correlations must lie from 0, as it does by chance in one case of a hundred.
 _PARTS, _FAR = 10, 3.09
@@ -56,13 +47,12 @@ def paired_findings(study: Comparison) -> Iterator[Phrase]:
     """
     facts = study.facts
     for scores in by_protocol(study.quality):
-        row = records(scores)[0]
-        pairs = facts.paired(row)
-        for names in pairs.rivals if pairs else ():
+        pairs = facts.paired(records(scores)[0])
+        for names in pairs.rivals:
             share = level_of(facts, names)
-            if pairs and (reason := pairs.why(names)):
-                yield phrase("finding.unpaired", share=share, reason=REASONS[reason])
-            elif pairs:
+            if reason := pairs.why(names):
+                yield phrase("finding.unpaired", share=share, reason=phrase(f"unpaired.{reason}"))
+            else:
                 yield from _told_apart(study, pairs, names, share)
 
 

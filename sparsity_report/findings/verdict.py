@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from sparsity_report.findings.speed_findings import ratios_with_intervals, timed_tokens
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.study.comparison import Comparison
-from sparsity_report.study.derived.paired_scores import Contrast
 from sparsity_report.study.derived.protocol_scores import Scored
 
 #: Relative change of a size up to which it counts as the same.
@@ -90,14 +89,14 @@ def _quality(study: Comparison, share: float, names: Sequence[str]) -> Iterator[
     if len(ranked) == 1 or _is_guessing(best.perplexity, tokens):
         cause = _cause(study, ranked[0], share)
         key = _effect(best, tokens)
-        contrast = _contrast(study, best, study.facts.original)
+        contrast = study.facts.paired(best).get(best.variant, study.facts.original)
         if contrast and not contrast.is_apart and key in _CHANGES:
             key = "verdict.perplexity_unclear"
         yield phrase(key, cause=cause, **values)
         return
     labels = labels_of(study, ranked)
     key = "verdict.perplexity_of_two" if len(ranked) == 2 else "verdict.perplexity_range"
-    contrast = _contrast(study, worst, best.variant)
+    contrast = study.facts.paired(worst).get(worst.variant, best.variant)
     if contrast and not contrast.is_apart:
         key = "verdict.perplexity_not_separated"
     yield phrase(key, best=labels[0], worst=labels[-1], share=share, **values)
@@ -107,12 +106,6 @@ def labels_of(study: Comparison, names: Sequence[str]) -> list[str]:
     """Return the methods of variants, or their names if methods are not unique."""
     methods = study.variants.set_index("variant")["method"].reindex(list(names))
     return list(methods) if methods.is_unique and methods.notna().all() else list(names)
-
-
-def _contrast(study: Comparison, score: Scored, against: str | None) -> Contrast | None:
-    """Return the paired comparison of a score with another one of its text and protocol."""
-    known = study.facts.paired(score)
-    return known.get(score.variant, against) if known else None
 
 
 def _is_guessing(perplexity: float | None, tokens: int | None) -> bool:
@@ -215,17 +208,16 @@ def comparison_title(study: Comparison) -> Phrase:
     facts, rows = study.facts, study.facts.first_prunings
     share, rivals = study.facts.main_level
     scores = {name: score for name in facts.contenders if (score := facts.scored(name))}
-    known = [scores[name].perplexity for name in rivals if name in scores]
-    if len(known) > 1:
-        ranked = sorted((scores[n] for n in rivals if n in scores), key=lambda s: s.perplexity)
-        pairs = facts.paired(ranked[0])
-        names = [score.variant for score in ranked]
-        if pairs and len({score.key for score in ranked}) == 1 and names in pairs.rivals:
+    ranked = sorted((scores[n] for n in rivals if n in scores), key=lambda s: s.perplexity)
+    if len(ranked) > 1:
+        pairs, names = facts.paired(ranked[0]), [score.variant for score in ranked]
+        if len({score.key for score in ranked}) == 1 and names in pairs.rivals:
             if best := pairs.best(names):
                 return phrase("page.hero_best", best=labels_of(study, best), share=share)
             if not pairs.why(names):
                 return phrase("page.hero_not_separated", share=share)
-        return phrase("page.hero_gap", share=share, gap=max(known) - min(known))
+        gap = ranked[-1].perplexity - ranked[0].perplexity
+        return phrase("page.hero_gap", share=share, gap=gap)
     if len(scores) > 1 and rows["policy"].nunique(dropna=False) == 1:
         levels = rows.set_index("variant")["sparsity"]
         tokens = facts.vocabulary(facts.baseline)

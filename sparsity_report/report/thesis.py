@@ -320,15 +320,15 @@ def _pair_numbers(pair: Pair) -> _Numbers:
             yield from _number(f"{stem}{_camel(column)}", row[column], row["figure"], COUNT)
         yield f"{stem}RemovedShare", quantity(row["share"], SHARE)
     for row in records(pair.sparsities):
-        for column in ("sparsity_before", "sparsity_itself", "gone_of_base"):
-            yield f"{_camel(row['of'])}{_camel(column)}", quantity(row[column], SHARE)
+        kinds = dict.fromkeys(("sparsity_before", "sparsity_itself", "gone_of_base"), SHARE)
+        yield from _cells(_camel(row["of"]), row, kinds)
     groups = latex.group_commands(pair.survival["group"])
     for row in records(pair.survival):
         stem = groups[row["group"]]
         for column in ("compared", "zeros_before", "zeros_after", "kept", "revived", "new"):
             yield from _number(f"{stem}{_camel(column)}", row[column], column, COUNT)
-        for column in ("kept_share", "iou", "relative_change"):
-            yield f"{stem}{_camel(column)}", quantity(row[column], SHARE)
+        kinds = dict.fromkeys(("kept_share", "iou", "relative_change"), SHARE)
+        yield from _cells(stem, row, kinds)
         yield from _number(f"{stem}Changed", row["changed"], "changed", COUNT)
     for kind, rows in pair.removed.groupby("kind", sort=False):
         yield from _number(f"{KINDS[str(kind)]}Gone", len(rows), "gone", COUNT)

@@ -14,8 +14,14 @@ from typing import Any
 
 import pandas as pd
 
-from sparsity_report.errors import SparsityReportError, printable
-from sparsity_report.study.harness_samples import PAIRING, results_file, unpack, with_outcomes
+from sparsity_report.errors import printable
+from sparsity_report.study.harness_samples import (
+    PAIRING,
+    reading,
+    results_file,
+    unpack,
+    with_outcomes,
+)
 from sparsity_report.study.schema import TABLES, check, refuse, typed
 from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import check_integer, check_nesting, open_file, parse_json
@@ -84,7 +90,8 @@ def read_lm_eval(path: str | os.PathLike[str], variant: str | None = None) -> pd
     [['Dense', 'boolq', 'acc', 0.75, 0.01]]
     """
     file = results_file(Path(path))
-    try:
+    kind = f"a results file of {LM_EVAL} or {LIGHTEVAL}"
+    with reading(file, kind, "give a file that one of them wrote"):
         with open_file(file) as opened:
             data = opened.read(limits.RESULTS_BYTES + 1)
         if len(data) > limits.RESULTS_BYTES:
@@ -107,15 +114,6 @@ def read_lm_eval(path: str | os.PathLike[str], variant: str | None = None) -> pd
         check("tasks", frame)
         frame = with_outcomes(frame, file)
         check_results(frame)
-    except SparsityReportError:
-        raise
-    except OSError as error:
-        raise SparsityReportError(f"cannot read {file}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise SparsityReportError(
-            f"{file}: is not a results file of {LM_EVAL} or {LIGHTEVAL}: {error}; give a file that "
-            "one of them wrote"
-        ) from error
     return frame if variant is not None else frame.assign(variant=None)
 
 

@@ -10,13 +10,14 @@ import base64
 import hashlib
 import json
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from sparsity_report.errors import SparsityReportError, printable
+from sparsity_report.errors import SparsityReportError, explained, printable
 from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import check_nesting, open_file, parse_json
 
@@ -59,6 +60,17 @@ def results_file(path: Path) -> Path:
     )
 
 
+def reading(path: Path, kind: str, advice: str) -> AbstractContextManager[None]:
+    """Turn errors from reading a file that a harness wrote into one-line errors."""
+
+    def explain(error: Exception) -> str:
+        if isinstance(error, OSError):
+            return f"cannot read {path}: {error.strerror or error}"
+        return f"{path}: is not {kind}: {error}; {advice}"
+
+    return explained(explain, OSError, ValueError)
+
+
 def with_outcomes(frame: pd.DataFrame, file: Path) -> pd.DataFrame:
     """Return scores with the outcomes per document that are logged beside their file.
 
@@ -70,7 +82,7 @@ def with_outcomes(frame: pd.DataFrame, file: Path) -> pd.DataFrame:
         A file of samples is damaged, too large, or needs a library that is missing.
     """
     date = file.stem.rpartition("_")[2]
-    paths = {path.name: path for folder in _folders(file, date) for path in _files(folder)}
+    paths = {path.name: path for folder in _folders(file, date) for path in folder.glob("*")}
     columns: dict[str, Any] = {name: [None] * len(frame) for name in PAIRING}
     for task, rows in frame.reset_index().groupby("task", sort=False):
         names = [f"samples_{task}_{date}.jsonl"]
@@ -123,18 +135,12 @@ def _folders(file: Path, date: str) -> Iterator[Path]:
             yield parent.parent / "details" / file.absolute().parent.relative_to(parent) / date
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    try:
-        yield from folder.iterdir()
-    except OSError:  # a folder that is not there
-        return
-
-
 def _packed(path: Path, keys: Collection[_Key]) -> dict[_Key, tuple[str, ...]]:
     """Return the columns of :data:`PAIRING` by metric and filter; empty without hashes."""
-    try:
-        read = _parquet_rows if path.suffix == ".parquet" else _json_rows
-        samples: dict[_Key, list[_Sample]] = {key: [] for key in keys}
+    read = _parquet_rows if path.suffix == ".parquet" else _json_rows
+    samples: dict[_Key, list[_Sample]] = {key: [] for key in keys}
+    advice = "give one that the harness wrote, or move the results file to another folder to read "
+    with reading(path, "a file of samples", f"{advice}its scores alone"):
         for row in read(path):
             check_nesting(row)
             if (sample := _sample(row, keys)) is None:
@@ -143,15 +149,6 @@ def _packed(path: Path, keys: Collection[_Key]) -> dict[_Key, tuple[str, ...]]:
                 samples[key].append(sample)
             if any(len(each) > limits.DOCUMENTS for each in samples.values()):
                 raise ValueError(f"it has more than {limits.DOCUMENTS:,} documents")
-    except SparsityReportError:
-        raise
-    except OSError as error:
-        raise SparsityReportError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise SparsityReportError(
-            f"{path}: is not a file of samples: {error}; give one that the harness wrote, or "
-            "move the results file to another folder to read its scores alone"
-        ) from error
     columns = {}
     for key, listed in samples.items():
         listed.sort(key=lambda sample: sample[:4])

@@ -25,6 +25,9 @@ from sparsity_report.words.sentences import say
 
 # Most states that undo goes back to.
 _STEPS = 200
+# Traits of either explorer that have menus.
+_MENUS = ("metric", "sort", "group", "policy", "variant", "byte_layout", "against", "modules",
+          "grouping", "curve")  # fmt: skip
 
 
 class RefusedValueError(SparsityReportError, traitlets.TraitError):
@@ -63,6 +66,10 @@ class BaseExplorer(anywidget.AnyWidget):
     _esm = packed_module()
     _css = style()
     payload = traitlets.Bytes().tag(sync=True)
+    metric = traitlets.Unicode().tag(sync=True)
+    search = traitlets.Unicode().tag(sync=True)
+    sort = traitlets.Unicode().tag(sync=True)
+    selection: Any = traitlets.Any(()).tag(sync=True)
     # Values of the traits that undo restores, as a named tuple.
     state_type: Any
     # Common to all views of an explorer.
@@ -85,6 +92,15 @@ class BaseExplorer(anywidget.AnyWidget):
     @abstractmethod
     def value(self) -> Any:
         """The study or the pair."""
+
+    @abstractmethod
+    def choices(self, name: str) -> Sequence[str]:
+        """Return the values that the menu of a trait offers."""
+
+    @property
+    @abstractmethod
+    def module_names(self) -> Sequence[str]:
+        """Names of the modules that can be selected."""
 
     @abstractmethod
     def page_payload(self) -> bytes:
@@ -153,6 +169,23 @@ class BaseExplorer(anywidget.AnyWidget):
         """True while what follows from a change has to wait."""
         return getattr(self._thread, "is_quiet", False)
 
+    @traitlets.validate(*_MENUS)
+    @in_own_language
+    def _check_choice(self, proposal: Any) -> Any:
+        """Refuse values that the menu does not offer."""
+        name, value = proposal["trait"].name, proposal["value"]
+        require_choices(name, [value], self.choices(name))
+        return value
+
+    @traitlets.validate("detail", "module", "selection")
+    @in_own_language
+    def _check_modules(self, proposal: Any) -> Any:
+        """Return the module, or the distinct modules of a selection; refuse unknown ones."""
+        name, value = proposal["trait"].name, proposal["value"]
+        modules = value if isinstance(value, list | tuple) else () if value is None else (value,)
+        require_choices(name, modules, self.module_names, are_modules=True)
+        return tuple(dict.fromkeys(modules)) if name == "selection" else value
+
     def open(self) -> None:
         """Connect to the page, once the explorer is displayed."""
         if not self._is_shown or self.comm is not None:
@@ -215,13 +248,6 @@ class BaseExplorer(anywidget.AnyWidget):
         text = "\n".join(hooks.sentences(self.value))
         page = embed(self.page_payload(), still, self.key)
         return {"text/html": page, "text/plain": text}
-
-
-def chosen_modules(name: str, value: Any, names: Sequence[str]) -> Any:
-    """Return the module, or the distinct modules of a selection; refuse unknown ones."""
-    modules = value if isinstance(value, list | tuple) else () if value is None else (value,)
-    require_choices(name, modules, names, are_modules=True)
-    return tuple(dict.fromkeys(modules)) if name == "selection" else value
 
 
 def require_choices(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from typing import Any, overload
 
 import pandas as pd
@@ -26,9 +25,7 @@ from sparsity_report.untrusted.display_text import short_name
 from sparsity_report.viewer.base_explorer import (
     BaseExplorer,
     RefusedValueError,
-    chosen_modules,
     in_own_language,
-    require_choices,
 )
 from sparsity_report.viewer.copied_code import FORMS, METRICS, Shown, copied
 from sparsity_report.viewer.layer_values import AT_LEVEL, LayerValues, State
@@ -175,18 +172,15 @@ class Explorer(BaseExplorer):
     sparsity = traitlets.Float().tag(sync=True)
     variant = traitlets.Unicode().tag(sync=True)
     byte_layout = traitlets.Unicode().tag(sync=True)
-    metric = traitlets.Unicode().tag(sync=True)
     against = traitlets.Unicode().tag(sync=True)
     modules = traitlets.Unicode().tag(sync=True)
     grouping = traitlets.Unicode().tag(sync=True)
-    sort = traitlets.Unicode().tag(sync=True)
     curve = traitlets.Unicode().tag(sync=True)
-    search = traitlets.Unicode().tag(sync=True)
-    selection: Any = traitlets.Any(()).tag(sync=True)
     detail = traitlets.Unicode(None, allow_none=True).tag(sync=True)
 
     def __init__(self, study: Comparison, columns: pd.DataFrame | None = None) -> None:
-        self._columns = columns
+        self._columns, self._bounded = columns, study
+        self._last_bounds: Mapping[str, Any] = {}
         self._known, payload = self._read(study)
         start = dict(self._known["start"])
         start["byte_layout"] = start.pop("layout")
@@ -209,8 +203,16 @@ class Explorer(BaseExplorer):
         """Levels by policy, within the bounds."""
         if not self.bounds:
             return self.value.by_policy
-        bounded = bounded_levels(self.value, _hashable(self.bounds))
+        bounded = self._within_bounds(self.bounds).by_level
+        assert bounded is not None
         return {**self.value.by_policy, GLOBAL: bounded}
+
+    def _within_bounds(self, bounds: Mapping[str, Any]) -> Comparison:
+        """Return the study with the levels within bounds, the last of which are kept."""
+        if self._last_bounds != bounds:
+            table = bounded_table(self.value.weights, bounds)
+            self._last_bounds, self._bounded = bounds, replace(self.value, levels=table)
+        return self._bounded
 
     @property
     def _values(self) -> LayerValues:
@@ -285,7 +287,7 @@ class Explorer(BaseExplorer):
         if self.state.level_bounds:
             if read_budget(budget).kind == "perplexity":
                 raise SparsityReportError(say("explorer.bounds_without_perplexity"))
-            study = replace(study, levels=bounded_table(study.weights, _hashable(self.bounds)))
+            study = self._within_bounds(self.bounds)
         layout = self.byte_layout
         solved = level_within(study, budget, policy=self.policy, layout=layout)
         with self.quietly():
@@ -403,7 +405,8 @@ class Explorer(BaseExplorer):
 
     # Checks of new values.
 
-    def _choices(self, name: str) -> Sequence[str]:
+    def choices(self, name: str) -> Sequence[str]:
+        """Return the values that the menu of a trait offers."""
         known, metrics = self._known, [*METRICS, *self._own]
         variants = [each["name"] for each in known["variants"]]
         policies = [each["key"] for each in known["policies"] if "levels" in each]
@@ -422,23 +425,11 @@ class Explorer(BaseExplorer):
         }
         return choices[name]
 
-    @traitlets.validate(
-        "policy", "variant", "byte_layout", "metric", "against", "modules", "grouping", "sort",
-        "curve",
-    )  # fmt: skip
-    @in_own_language
-    def _check_choice(self, proposal: Any) -> Any:
-        """Refuse values that the menu does not offer."""
-        name, value = proposal["trait"].name, proposal["value"]
-        require_choices(name, [value], self._choices(name))
-        return value
-
-    @traitlets.validate("detail", "selection")
-    @in_own_language
-    def _check_modules(self, proposal: Any) -> Any:
-        """Refuse modules that the study does not have."""
-        names = self._known["modules"]["names"]
-        return chosen_modules(proposal["trait"].name, proposal["value"], names)
+    @property
+    def module_names(self) -> Sequence[str]:
+        """Names of the modules of the study."""
+        names: list[str] = self._known["modules"]["names"]
+        return names
 
     @traitlets.validate("bounds")
     @in_own_language
@@ -449,7 +440,7 @@ class Explorer(BaseExplorer):
             for name, bound in proposal["value"].items()
         }
         if bounds:
-            bounded_levels(self.value, _hashable(bounds))
+            self._within_bounds(bounds)
         return bounds
 
     @traitlets.validate("sparsity")
@@ -474,19 +465,7 @@ class Explorer(BaseExplorer):
         return study
 
 
-def _hashable(bounds: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
-    """Return bounds as a key; a value that is no bound becomes text, which is refused."""
-
-    def key(bound: Any) -> Any:
-        if isinstance(bound, list | tuple):
-            return tuple(map(key, bound))
-        return bound if isinstance(bound, int | float) else str(bound)
-
-    return tuple((name, key(bound)) for name, bound in bounds.items())
-
-
-@lru_cache(maxsize=16)
-def bounded_table(weights: Weights | None, bounds: tuple[tuple[str, Any], ...]) -> pd.DataFrame:
+def bounded_table(weights: Weights | None, bounds: Mapping[str, Any]) -> pd.DataFrame:
     """Return the table of levels within bounds.
 
     Raises
@@ -498,16 +477,9 @@ def bounded_table(weights: Weights | None, bounds: tuple[tuple[str, Any], ...]) 
         code = "sr.explore(study, weights=sr.load(…))"
         raise RefusedValueError(say("explorer.bound_needs_weights", code=code))
     try:
-        table = level_table(weights, dict(bounds))
+        table = level_table(weights, bounds)
     except SparsityReportError as error:
         raise RefusedValueError(str(error)) from error
     if table is None:
         raise RefusedValueError(say("explorer.bound_nothing_prunable"))
     return table
-
-
-def bounded_levels(study: Comparison, bounds: tuple[tuple[str, Any], ...]) -> Levels:
-    """Return the first variant's model at every level within bounds."""
-    levels = replace(study, levels=bounded_table(study.weights, bounds)).by_level
-    assert levels is not None
-    return levels

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from sparsity_report.counting.bounds import Bounds
@@ -17,9 +16,9 @@ from sparsity_report.study.derived.layer_metrics import LayerFigure
 from sparsity_report.study.derived.policy_names import GLOBAL
 from sparsity_report.study.levels.levels import Levels, dense_sizes, in_layout
 from sparsity_report.study.levels.sweep import thresholds
+from sparsity_report.viewer.payload import Codes, Floats, common_ratio
 from sparsity_report.viewer.study_payload import aligned, spreads
 
-Floats = npt.NDArray[np.float64]
 #: The variant in view while a level is.
 AT_LEVEL = "at level"
 
@@ -100,22 +99,12 @@ class LayerValues:
 
         return arranged(rows, state.sort, values)
 
-    def values(
-        self, state: State, rows: pd.DataFrame, codes: npt.NDArray[np.intp] | None = None
-    ) -> Floats:
+    def values(self, state: State, rows: pd.DataFrame, codes: Codes = None) -> Floats:
         """Return the metric of layers, or of those with a common code; NaN where unknown."""
         amounts, sizes = self._parts(state, rows)
         if sizes is not None:
             amounts = np.where(sizes == 0, 0.0, amounts)
-        if codes is not None and len(codes):
-            amounts = np.bincount(codes, amounts).astype(float)
-            sizes = None if sizes is None else np.bincount(codes, sizes).astype(float)
-        if sizes is None:
-            return amounts
-        means: Floats = np.divide(
-            amounts, sizes, out=np.full(len(amounts), np.nan), where=sizes != 0
-        )
-        return np.sqrt(means) if state.metric == "deviation" else means
+        return common_ratio(amounts, sizes, codes, is_root=state.metric == "deviation")
 
     def cells(self, state: State) -> tuple[pd.DataFrame, Grid]:
         """Return ``block``, ``projection`` and ``value`` of the cells of the map, and its grid."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -13,9 +14,7 @@ from sparsity_report.study.derived.heatmap_grid import Grid
 from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.viewer.base_explorer import (
     BaseExplorer,
-    chosen_modules,
     in_own_language,
-    require_choices,
 )
 from sparsity_report.viewer.layer_values import arranged, in_scope, matching
 from sparsity_report.viewer.pair_payload import (
@@ -68,11 +67,7 @@ class PairExplorer(BaseExplorer):
 
     state_type = PairState
     pair = traitlets.Instance(Pair, read_only=True)
-    metric = traitlets.Unicode().tag(sync=True)
     group = traitlets.Unicode().tag(sync=True)
-    search = traitlets.Unicode().tag(sync=True)
-    sort = traitlets.Unicode().tag(sync=True)
-    selection: Any = traitlets.Any(()).tag(sync=True)
     module = traitlets.Unicode(None, allow_none=True).tag(sync=True)
 
     def __init__(self, pair: Pair) -> None:
@@ -136,23 +131,18 @@ class PairExplorer(BaseExplorer):
                 self.module = self.module if self.module in self.selection else self.selection[-1]
         self.note()
 
-    @traitlets.validate("metric", "group", "sort")
-    @in_own_language
-    def _check_choice(self, proposal: Any) -> Any:
-        """Refuse values that the menu does not offer."""
-        name, value = proposal["trait"].name, proposal["value"]
+    def choices(self, name: str) -> Sequence[str]:
+        """Return the values that the menu of a trait offers."""
         keys = ("module", *FIGURES)
-        known = {
+        known: dict[str, Sequence[str]] = {
             "metric": [*FIGURES],
             "group": self._header["scopes"],
             "sort": ["", *keys, *(f"-{key}" for key in keys)],
         }
-        require_choices(name, [value], known[name])
-        return value
+        return known[name]
 
-    @traitlets.validate("module", "selection")
-    @in_own_language
-    def _check_modules(self, proposal: Any) -> Any:
-        """Refuse modules that the pair does not have."""
-        names = self._header["modules"]["names"]
-        return chosen_modules(proposal["trait"].name, proposal["value"], names)
+    @property
+    def module_names(self) -> Sequence[str]:
+        """Names of the modules of the pair."""
+        names: list[str] = self._header["modules"]["names"]
+        return names

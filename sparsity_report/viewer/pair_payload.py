@@ -7,14 +7,13 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.study.pairs.pair_cells import strips
 from sparsity_report.study.pairs.pair_frames import gone_weights, zeros_left
 from sparsity_report.untrusted.display_text import clip
-from sparsity_report.viewer.payload import Arrays, encode
+from sparsity_report.viewer.payload import Arrays, Codes, Floats, common_ratio, encode
 from sparsity_report.viewer.study_payload import opening
 from sparsity_report.words.display_names import display_name, head
 from sparsity_report.words.number_format import shape
@@ -81,16 +80,10 @@ def compared_layers(pair: Pair) -> pd.DataFrame:
     return layers.drop_duplicates("module_name").reset_index(drop=True)
 
 
-def figure_values(
-    rows: pd.DataFrame, key: str, codes: npt.NDArray[np.intp] | None = None
-) -> npt.NDArray[np.float64]:
+def figure_values(rows: pd.DataFrame, key: str, codes: Codes = None) -> Floats:
     """Return a figure of modules, or of those with a common code; NaN where it is unknown."""
     amounts, sizes = map(_numbers, FIGURES[key].sums(rows))
-    if codes is not None and len(codes):
-        amounts, sizes = (np.bincount(codes, part).astype(float) for part in (amounts, sizes))
-    values = np.divide(amounts, sizes, out=np.full(len(amounts), np.nan), where=sizes != 0)
-    figures: npt.NDArray[np.float64] = np.sqrt(values) if FIGURES[key].is_root else values
-    return figures
+    return common_ratio(amounts, sizes, codes, is_root=FIGURES[key].is_root)
 
 
 def first(rows: pd.DataFrame) -> str | None:
@@ -146,8 +139,8 @@ def pair_contents(pair: Pair) -> tuple[dict[str, Any], Arrays]:
     return header, arrays
 
 
-def _numbers(values: pd.Series[Any]) -> npt.NDArray[np.float64]:
-    numbers: npt.NDArray[np.float64] = values.to_numpy(dtype=float, na_value=np.nan)
+def _numbers(values: pd.Series[Any]) -> Floats:
+    numbers: Floats = values.to_numpy(dtype=float, na_value=np.nan)
     return numbers
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+Floats = npt.NDArray[np.float64]
+Codes = npt.NDArray[np.intp] | None
 # Arrays begin at multiples of this number of bytes.
 _ALIGNED = 8
 
@@ -53,6 +55,29 @@ class Arrays:
             self.described.append({"kind": kind, **shape})
             self.parts.append(content)
         return self._places[key]
+
+
+def common_ratio(
+    amounts: Floats, sizes: Floats | None, codes: Codes = None, *, is_root: bool = False
+) -> Floats:
+    """Return amounts ÷ sizes of modules, or of the sums of those with a common code.
+
+    Parameters
+    ----------
+    amounts, sizes : numpy.ndarray
+        Without sizes, amounts are returned. Ratios are NaN where sizes are 0.
+    codes : numpy.ndarray, optional
+        By module.
+    is_root : bool
+        True for the square roots of the ratios.
+    """
+    if codes is not None and len(codes):
+        amounts = np.bincount(codes, amounts).astype(float)
+        sizes = None if sizes is None else np.bincount(codes, sizes).astype(float)
+    if sizes is None:
+        return amounts
+    ratios: Floats = np.divide(amounts, sizes, out=np.full(len(amounts), np.nan), where=sizes != 0)
+    return np.sqrt(ratios) if is_root else ratios
 
 
 def encode(header: Mapping[str, Any], arrays: Arrays) -> bytes:

@@ -32,14 +32,13 @@ from sparsity_report.study.levels.levels import Levels, bytes_beside
 from sparsity_report.study.levels.sweep import thresholds
 from sparsity_report.untrusted.display_text import clip, distinct_names, short_name
 from sparsity_report.viewer.copied_code import METRICS, study_code
-from sparsity_report.viewer.payload import Arrays, encode
+from sparsity_report.viewer.payload import Arrays, Floats, encode
 from sparsity_report.words.display_names import group_name, method_name
 from sparsity_report.words.languages import spoken
 from sparsity_report.words.number_format import perplexity
 from sparsity_report.words.score_text import measure_name, score_text
 from sparsity_report.words.sentences import say
 
-Floats = npt.NDArray[np.float64]
 FORMAT = 1
 # Bars of a histogram, and most layers whose histograms a payload holds.
 _BARS, _HISTOGRAMS = 40, 12_000
@@ -298,8 +297,10 @@ def _reasons(study: Comparison) -> dict[str, str]:
     """Return the policies in the order of the menu, each with the reason if it has no levels."""
     code = "sr.explore(study, weights=sr.load(…))"
     levels, reasons = study.by_level, dict.fromkeys(_POLICIES, "")
+    reasons["wanda_one_pass"] = say("explorer.policy_needs_calibration")
+    reasons["random"] = say("explorer.policy_needs_seed")
     if levels is None:
-        return dict.fromkeys(_POLICIES[:4], say("explorer.policy_needs_levels")) | _uncounted()
+        return reasons | dict.fromkeys(_POLICIES[:4], say("explorer.policy_needs_levels"))
     has_zeros = 0.0 not in levels.sparsities or bool(
         levels.zeros[:, levels.sparsities.index(0.0)].any()
     )
@@ -309,14 +310,7 @@ def _reasons(study: Comparison) -> dict[str, str]:
         if has_zeros:
             key = "explorer.policy_needs_no_zeros"
         reasons[policy] = say(key, m=policy[2:])
-    return reasons | _uncounted()
-
-
-def _uncounted() -> dict[str, str]:
-    return {
-        "wanda_one_pass": say("explorer.policy_needs_calibration"),
-        "random": say("explorer.policy_needs_seed"),
-    }
+    return reasons
 
 
 def packed_note(study: Comparison) -> str | None:

@@ -83,7 +83,7 @@ def test_results_have_dense_first_and_a_body_per_sparsity(study):
 
 def test_results_in_latex_keep_names_of_layouts_and_words(study):
     lines = [line for line in to_latex(results(study), "results").splitlines() if "&" in line]
-    assert lines[-5].startswith("Dense & 0.0 & 9.00 & \\textendash{} & ")
+    assert lines[-5].startswith("Dense & 0.0 & 9.00 & {\\textendash{}} & ")
     assert " & 2.98 & " in lines[-4]
     assert " & {worse than uniform guessing} & 0.500 & " in lines[-1]
 

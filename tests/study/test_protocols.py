@@ -9,7 +9,7 @@ from sparsity_report.study.derived.policy_names import any_level, is_level_of, s
 from sparsity_report.study.derived.protocol_scores import (
     ANY_TOKENIZER,
     by_protocol,
-    pairs_by_protocol,
+    scores_by_protocol,
 )
 
 
@@ -31,9 +31,10 @@ def test_float16_and_float32_are_two_protocols(scores, columns):
 def test_an_unknown_part_of_a_protocol_is_equal_to_an_unknown_one(scores):
     unknown = scores[:2].assign(dtype=None)
     assert [len(part) for part in by_protocol(unknown)] == [2]
-    pairs = pairs_by_protocol(unknown[:1], unknown[1:])
-    assert pairs[["perplexity", "perplexity_other"]].to_numpy().tolist() == [[10.0, 12.0]]
-    assert pairs_by_protocol(unknown[:1], scores[1:2]).empty
+    dense, masked = unknown["variant"]
+    (key,) = scores_by_protocol(unknown, dense)
+    assert scores_by_protocol(unknown, masked)[key]["perplexity"] == 12.0
+    assert key not in scores_by_protocol(scores[1:2], masked)
 
 
 def test_results_do_not_mix_float16_and_float32(demo_study, scores):

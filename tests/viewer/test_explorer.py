@@ -445,10 +445,10 @@ ODD = {
 @pytest.mark.parametrize("kind", ODD)
 def test_odd_studies_can_be_explored(kind):
     explorer = sr.explore(ODD[kind]())
-    metrics = explorer._choices("metric")
-    for variant in explorer._choices("variant"):
+    metrics = explorer.choices("metric")
+    for variant in explorer.choices("variant"):
         explorer.variant = variant
-        for modules in explorer._choices("modules"):
+        for modules in explorer.choices("modules"):
             explorer.modules = modules
             assert len(explorer.layers()) <= len(explorer.study.layers)
     explorer.modules = "all"

@@ -9,10 +9,7 @@ from sparsity_report.draw.policy_charts import hero_points
 from sparsity_report.report.tables import study_tables
 from sparsity_report.report.tables import table_model as cells
 from sparsity_report.report.tables.table_model import (
-    Body,
-    Cell,
     Column,
-    Row,
     Table,
     grouped,
     kind_of,
@@ -36,7 +33,7 @@ _PERCENT = cells.SCORE._replace(write=lambda value: cells.SCORE.write((value, No
 # Figures by column.
 _Figures = dict[str, Any]
 # Distances from dense in the results.
-_DISTANCES = ("kl", "agreement")
+_DISTANCES = {"kl": kind_of("kl"), "agreement": cells.SHARE}
 _SIZES = {"stored_bytes": "results.size", "smallest": "results.smallest_size"}
 
 
@@ -109,8 +106,6 @@ def _figures_of(study: Comparison) -> dict[str, _Figures]:
     """Return the figures of every variant by column; None where unknown."""
     facts = study.facts
     scores, means = _scores(study), _mean_accuracies(study)
-    rows = records(_scored(study))
-    pairs = facts.paired(rows[0]) if rows else None
     by_variant = {}
     for name in facts.layouts:
         row: _Figures = {
@@ -120,7 +115,6 @@ def _figures_of(study: Comparison) -> dict[str, _Figures]:
             "accuracy": means.get(name),
             **scores.get(name, {}),
         }
-        row |= _compared(pairs, name)
         if (layout := facts.smallest_layout(name, "model")) is not None:
             row["smallest"] = int(facts.storage(name, "model")["bytes"][layout])
             row["smallest_note"] = "" if layout == _smallest(study) else layout_name(layout)
@@ -134,27 +128,26 @@ def _figures_of(study: Comparison) -> dict[str, _Figures]:
     return by_variant
 
 
-def _compared(pairs: Paired | None, variant: str) -> _Figures:
-    """Return a perplexity ÷ that of dense with its interval, and the mark of the lowest one."""
-    if pairs is None:
-        return {}
-    first = pairs.first_alike.get(variant, variant)
-    best = next((best for rivals in pairs.rivals if first in (best := pairs.best(rivals))), ())
-    key = "results.lowest" if len(best) == 1 else "results.shared_lowest"
-    contrast = pairs.from_dense(variant)
+def _scores(study: Comparison) -> dict[str, _Figures]:
+    """Return the scores by :func:`_scored` and the mark of the lowest perplexity, by variant."""
     return {
-        "perplexity_note": say(key) if best else "",
-        "perplexity_ratio": contrast.ratio if contrast else None,
+        row["variant"]: {
+            "perplexity": row["perplexity"],
+            "perplexity_note": _mark(study.facts.paired(row), row["variant"]),
+            "perplexity_ratio": study_tables.ratio_to_dense(study, row),
+            **{key: distance(row, key) for key in _DISTANCES},
+        }
+        for row in plain_rows(_scored(study))
     }
 
 
-def _scores(study: Comparison) -> dict[str, _Figures]:
-    """Return the scores by :func:`_scored`, by variant."""
-    scores: dict[str, _Figures] = {}
-    for row in plain_rows(_scored(study)):
-        distances = {key: distance(row, key) for key in _DISTANCES}
-        scores[row["variant"]] = {"perplexity": row["perplexity"], **distances}
-    return scores
+def _mark(pairs: Paired, variant: str) -> str:
+    """Return the mark of the lowest perplexity, or of one that the text does not separate."""
+    first = pairs.first_alike.get(variant, variant)
+    best = next((best for rivals in pairs.rivals if first in (best := pairs.best(rivals))), ())
+    if not best:
+        return ""
+    return say("results.lowest" if len(best) == 1 else "results.shared_lowest")
 
 
 def _scored(study: Comparison) -> pd.DataFrame:
@@ -199,16 +192,16 @@ def _result_columns(study: Comparison, by_variant: Mapping[str, _Figures]) -> li
         titles = _SIZES | {"smallest": "results.size_as"}
     against = _scored(study)["against"].dropna()
     keys = {key for row in rows for key in row if key.startswith("speed_")}
+    distances = {
+        key: cells.estimates(kind, (row.get(key) for row in rows))
+        for key, kind in _DISTANCES.items()
+    }
     columns = [
         ("zeros", say("metric.zeros"), cells.SHARE),
         ("perplexity", head("perplexity"), kind_of("perplexity")),
         ("perplexity_ratio", say("results.perplexity_ratio"), kind_of("realised")),
-        (
-            "kl",
-            say("results.kl", base=next(iter(against), "")),
-            cells.estimate(kind_of("kl").write),
-        ),
-        ("agreement", say("results.agreement"), cells.estimate(cells.SHARE.write)),
+        ("kl", say("results.kl", base=next(iter(against), "")), distances["kl"]),
+        ("agreement", say("results.agreement"), distances["agreement"]),
         ("accuracy", say("results.accuracy"), cells.SCORE),
         *((key, say(titles[key], unit=unit, layout=smallest), kind) for key in sizes),
         ("dead_rows", say("results.dead_rows"), cells.COUNT),
@@ -300,8 +293,9 @@ def _perplexities(
     for kind, rows in entries.groupby("kind", sort=False):
         scores: dict[str, _Figures] = {}
         for row in records(rows):
-            scores.setdefault(row["label"], {})[row["model"]] = values[row["variant"]]
-        bodies.append(_body(str(kind), columns, scores))
+            unknown = {"method": row["label"], **dict.fromkeys(models)}
+            scores.setdefault(row["label"], unknown)[row["model"]] = values[row["variant"]]
+        bodies.append((str(kind), [*scores.values()]))
     first = records(scored)[0]
     caption = say(
         "caption.method_grid",
@@ -312,7 +306,7 @@ def _perplexities(
         text=text_name(first["text"], first["text_fingerprint"]),
     )
     key = "perplexity_grid" + (f"_{place + 1}" if place else "")
-    return Table(key, caption, (_method(), *columns), tuple(bodies))
+    return grouped(key, caption, [_method(), *columns], bodies)
 
 
 def task_grid(study: Comparison) -> Table | None:
@@ -344,11 +338,14 @@ def task_grid(study: Comparison) -> Table | None:
     for model, inside in entries.groupby("model", sort=False):
         for kind, rows in inside.groupby("kind", sort=False):
             title = say("format.model_kind", model=model, kind=kind) if kind else str(model)
-            scores = {row["label"]: by_variant[row["variant"]] for row in records(rows)}
             title = title if entries["model"].nunique() > 1 else str(kind)
-            bodies.append(_body(title, columns, scores))
+            scores = [
+                {"method": row["label"], **dict.fromkeys(titles), **by_variant[row["variant"]]}
+                for row in records(rows)
+            ]
+            bodies.append((title, scores))
     caption = _task_caption(entries, known, study.tasks)
-    return Table("zero_shot_grid", caption, (_method(), *columns), tuple(bodies))
+    return grouped("zero_shot_grid", caption, [_method(), *columns], bodies)
 
 
 def _task_caption(entries: pd.DataFrame, known: pd.DataFrame, tasks: pd.DataFrame) -> str:
@@ -367,15 +364,6 @@ def _task_caption(entries: pd.DataFrame, known: pd.DataFrame, tasks: pd.DataFram
 
 def _method() -> Column:
     return Column("method", say("column.method_head"), cells.name(80), width=1.6)
-
-
-def _body(title: str, columns: Sequence[Column], scores: dict[str, _Figures]) -> Body:
-    """Return a row per label."""
-    rows = []
-    for label, row in scores.items():
-        figures = (Cell(row.get(c.key), c.kind) for c in columns)
-        rows.append(Row((Cell(label, cells.NAME), *figures)))
-    return Body(tuple(rows), title)
 
 
 def hero(study: Comparison) -> Table | None:

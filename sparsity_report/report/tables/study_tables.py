@@ -283,7 +283,10 @@ def quality(study: Comparison) -> Table | None:
     further = "" if about else "protocol text text_fingerprint scored windows dtype"
     heads = {"realised": say("results.perplexity_ratio")}
     keys = f"variant sparsity perplexity top1 {' '.join(known)} {further}"
-    formats = {figure: cells.estimate(cells.kind_of(figure).write) for figure in DISTANCES}
+    formats = {
+        figure: cells.estimates(cells.kind_of(figure), (row[figure] for row in rows))
+        for figure in DISTANCES
+    }
     columns = columns_of(keys, (1.6, 1), formats, **heads)
     caption = say("caption.quality_passage" if about else "caption.quality", passage=about)
     if about and "realised" in known:
@@ -293,18 +296,15 @@ def quality(study: Comparison) -> Table | None:
 
 def ratio_to_dense(study: Comparison, row: Mapping[str, Any]) -> Ends | None:
     """Return a perplexity ÷ that of dense with its interval; None if it is unknown."""
-    pairs = study.facts.paired(row)
-    contrast = pairs and pairs.from_dense(row["variant"])
+    contrast = study.facts.paired(row).from_dense(row["variant"])
     return contrast.ratio if contrast else None
 
 
 def paired_note(study: Comparison, row: Mapping[str, Any]) -> str:
     """Return how the intervals of perplexities by the protocol of a row were computed."""
-    pairs = study.facts.paired(row)
-    if not pairs or not pairs.contrasts:
-        return ""
-    block = next(iter(pairs.contrasts.values())).nll.block
-    return say("caption.paired", number=len(pairs.contrasts), span=row["span"], block=block)
+    contrasts = study.facts.paired(row).contrasts
+    block = next(iter(contrasts.values())).nll.block
+    return say("caption.paired", number=len(contrasts), span=row["span"], block=block)
 
 
 def passage(study: Comparison) -> str | None:
@@ -377,12 +377,9 @@ def sensitivity(study: Comparison) -> Table | None:
         keys = keys.replace("nll_increase", "nll_increase increase_low increase_high rank")
         caption += " " + say("caption.sensitivity_ranks")
     parts = zip(frame["by"], frame["part"], strict=True)
-    kind = cells.perplexity(study.facts.vocabulary(study.facts.baseline))
-    named = frame.assign(
-        part=[part_name(by, part) for by, part in parts],
-        perplexity_kind=pd.Series([kind] * len(frame), frame.index, object),
-    )
-    return table_of("sensitivity", caption, columns_of(keys), named)
+    kinds = {"perplexity": cells.perplexity(study.facts.vocabulary(study.facts.baseline))}
+    named = frame.assign(part=[part_name(by, part) for by, part in parts])
+    return table_of("sensitivity", caption, columns_of(keys, (1.6, 1), kinds), named)
 
 
 def _sizes(study: Comparison) -> str:

@@ -105,6 +105,13 @@ def estimate(write: Callable[[Any], str]) -> Kind:
     return Kind(written)
 
 
+def estimates(kind: Kind, values: Iterable[Any]) -> Kind:
+    """Return the format of values, see :func:`estimate`; as numbers if none has an interval."""
+    if any(value and numbers.known(value[1]) for value in values):
+        return estimate(kind.write)
+    return kind._replace(write=lambda value: kind.write(value and value[0]))
+
+
 def interval(write: Callable[[Any], str]) -> Kind:
     """Return the format of the ends of an interval."""
     return Kind(lambda ends: say("format.range", low=write(ends[0]), high=write(ends[1])))

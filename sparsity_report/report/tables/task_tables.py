@@ -5,14 +5,13 @@ from typing import Any
 
 from sparsity_report.report.tables import column_heads
 from sparsity_report.report.tables import table_model as cells
-from sparsity_report.report.tables.column_heads import columns_of
+from sparsity_report.report.tables.column_heads import columns_of, key_of_name, side_by_side
 from sparsity_report.report.tables.table_model import Column, Table, table_of
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.paired_tasks import winners
 from sparsity_report.study.derived.zero_shot import METRIC, SEVEN, other_scores, seven_tasks
 from sparsity_report.study.harness_results import KEYS
 from sparsity_report.study.layers import records
-from sparsity_report.untrusted.display_text import distinct_names
 from sparsity_report.words.display_names import head
 from sparsity_report.words.sentences import say
 
@@ -40,20 +39,17 @@ def tasks(study: Comparison, limit: int = 100) -> Table | None:
         return None
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
     best = _winners(study)
-    # By number, as a variant may be called like another column.
-    places = {variant: str(place) for place, variant in enumerate(frame["variant"].unique())}
+    names = [*frame["variant"].unique()]
     for row in cells.plain_rows(frame):
         key = tuple(row[name] for name in KEYS if name != "variant")
         values = rows.setdefault(key, {"task": _score_name(row)})
-        values[place := places[row["variant"]]] = row["value"], row["stderr"]
+        values[column := key_of_name(row["variant"])] = row["value"], row["stderr"]
         if best.get(key) == row["variant"]:
-            values[f"{place}_note"] = say("label.best_paired")
+            values[f"{column}_note"] = say("label.best_paired")
         if row["limited"]:
             values["task_note"] = say("column.partial_run")
-    heads = zip(places.values(), distinct_names(list(places)), strict=True)
-    columns = columns_of("task")
-    columns += [Column(place, text, cells.FIGURE, width=1) for place, text in heads]
-    shown = [dict.fromkeys(places.values()) | values for values in list(rows.values())[:limit]]
+    columns = [*columns_of("task"), *side_by_side(names, cells.FIGURE)]
+    shown = [dict.fromkeys(map(key_of_name, names)) | row for row in list(rows.values())[:limit]]
     caption = column_heads.caption_of(
         "caption.harness_scores", "caption.harness_scores_first", len(shown), len(rows)
     )
@@ -138,5 +134,5 @@ def _compared(row: Mapping[str, Any], gain: float) -> dict[str, Any]:
 
 def _winners(study: Comparison) -> dict[tuple[Any, ...], str]:
     """Return the pruning that beats all other ones in paired tests, by key of a score."""
-    frame, names = study.task_pairs, study.facts.contenders
-    return {} if frame is None or len(names) < 2 else winners(frame, names)
+    frame = study.task_pairs
+    return {} if frame is None else winners(frame, study.facts.contenders)

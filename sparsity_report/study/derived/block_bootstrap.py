@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-#: Confidence of statements, together for all comparisons of a table, and of wider intervals.
+#: Confidence of all statements of a table together, and that of its wider intervals.
 LEVEL, WIDE = 0.95, 0.99
 #: Fewest blocks for an interval.
 BLOCKS = 5
@@ -101,10 +101,10 @@ def mean_over(
 
 
 def holm_levels(p_values: Sequence[float], level: float = LEVEL) -> list[float]:
-    """Return the confidence of each comparison that together have one (Holm, 1979).
+    """Return the confidence of each comparison after Holm's correction for several (1979).
 
     The interval of a comparison at its confidence excludes zero exactly if Holm's procedure
-    rejects equality.
+    rejects equality. One that does so wrongly has a probability of at most 1 − `level`.
 
     Examples
     --------

@@ -333,9 +333,9 @@ class Facts:
             levels[level(self, name)].append(name)
         return max(levels.items(), key=lambda level: (len(level[1]), level[0]))
 
-    def paired(self, score: Scored | Mapping[str, Any]) -> Paired | None:
-        """Return the comparisons of the scores by a score's text and protocol."""
-        return self._paired.get(score.key if isinstance(score, Scored) else key_of(score))
+    def paired(self, score: Scored | Mapping[str, Any]) -> Paired:
+        """Return the comparisons of the study's scores by a score's text and protocol."""
+        return self._paired[score.key if isinstance(score, Scored) else key_of(score)]
 
     @cached_property
     def _paired(self) -> dict[tuple[Any, ...], Paired]:

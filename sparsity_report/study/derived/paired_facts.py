@@ -74,12 +74,11 @@ def score_ends(facts: Any, variant: str, perplexity: float) -> tuple[float, floa
     if (frame := facts.study.quality) is None:
         return None
     rows = frame[frame["variant"].eq(variant) & frame["perplexity"].eq(perplexity)]
-    pairs = [known for row in records(rows) if (known := facts.paired(row))]
-    contrast = pairs[0].from_dense(variant) if pairs else None
-    if contrast is None:
-        return None
-    _, low, high = contrast.ratio
-    return low * contrast.base, high * contrast.base
+    for row in records(rows):
+        if contrast := facts.paired(row).from_dense(variant):
+            _, low, high = contrast.ratio
+            return low * contrast.base, high * contrast.base
+    return None
 
 
 def distance(row: dict[str, Any], figure: str, level: float = LEVEL) -> Ends | None:

@@ -1,7 +1,7 @@
 """Comparisons of perplexities span by span: from dense, among rivals, and of pruned parts.
 
-A comparison is apart if its interval excludes zero. All intervals of one table together have a
-confidence of 95 %, and wider ones of 99 % (Holm).
+A comparison is apart if its interval excludes zero. Intervals of 95 % and of 99 % are corrected for
+the number of comparisons (Holm).
 """
 
 import math
@@ -65,13 +65,6 @@ class Contrast(NamedTuple):
         """The same comparison with the wider interval."""
         return self._replace(level=self.wide)
 
-    @property
-    def turned(self) -> "Contrast":
-        """The same comparison from the other side."""
-        nll = self.nll._replace(estimate=-self.nll.estimate)
-        base = self.base * math.exp(min(self.nll.estimate, 700.0))
-        return self._replace(variant=self.against, against=self.variant, nll=nll, base=base)
-
 
 @dataclass(frozen=True)
 class Paired:
@@ -99,10 +92,8 @@ class Paired:
     dense: Mapping[str, str]
 
     def get(self, variant: str, against: str | None) -> Contrast | None:
-        """Return a comparison; None if it is unknown."""
+        """Return a comparison with dense or with a lower perplexity; None if it is unknown."""
         one, other = (self.first_alike.get(str(name), str(name)) for name in (variant, against))
-        if known := self.contrasts.get((other, one)):
-            return known.turned
         return self.contrasts.get((one, other))
 
     def from_dense(self, variant: str) -> Contrast | None:
@@ -166,7 +157,7 @@ def paired(
 def corrected(
     means: Mapping[tuple[str, str], Mean], bases: Mapping[tuple[str, str], float]
 ) -> dict[tuple[str, str], Contrast]:
-    """Return comparisons with the confidence that each needs for all together, by their names."""
+    """Return comparisons, by their names, with their confidence after Holm's correction."""
     p_values = [mean.p_value for mean in means.values()]
     levels = zip(holm_levels(p_values), holm_levels(p_values, WIDE), strict=True)
     return {

@@ -41,9 +41,10 @@ def paired_tasks(tasks: pd.DataFrame, pairs: Iterable[tuple[str, str]]) -> pd.Da
         ``variant, against, task, metric, filter, n_shot, tasks, documents, lost, gained,
         difference, p, level, low, high, separated, obstacle``. The task is null where ``tasks``
         tasks are pooled. ``lost`` documents are right for ``against`` only, ``gained`` ones for
-        ``variant`` only. ``level`` is the confidence of the interval from ``low`` to ``high``; by
-        Holm's correction, all intervals hold together at 95 %. Differences whose test is
-        significant at that level and whose interval excludes zero are ``separated``.
+        ``variant`` only. ``level`` is the confidence of the interval from ``low`` to ``high``,
+        corrected for the number of comparisons (Holm). Differences whose test is significant at
+        that level and whose interval excludes zero are ``separated``, by chance with a
+        probability of at most 5 % for all comparisons together.
         ``obstacle`` is null, or the column by which two runs are not paired; ``outcomes`` if no
         file holds them.
     """
@@ -81,19 +82,14 @@ def winners(frame: pd.DataFrame, variants: Sequence[str]) -> dict[tuple[Any, ...
         From :func:`paired_tasks`, with every pair of the variants.
     variants : sequence of str
     """
-    rivals, best = set(variants), {}
-    inside = frame[frame["variant"].isin(rivals) & frame["against"].isin(rivals)]
-    key: Any
-    for key, rows in inside.groupby(_KEYS, sort=False, dropna=False):
-        beaten: dict[str, set[str]] = {}
-        for row in records(rows[rows["separated"].eq(True)]):
-            sides = (row["variant"], row["against"])
-            better, worse = sides if row["difference"] > 0 else sides[::-1]
-            beaten.setdefault(better, set()).add(worse)
-        for variant, others in beaten.items():
-            if others == rivals - {variant}:
-                best[tuple(None if pd.isna(part) else part for part in key)] = variant
-    return best
+    rivals = set(variants)
+    beaten: dict[tuple[Any, ...], set[str]] = {}
+    for row in records(frame[frame["separated"].eq(True)]):
+        sides = row["variant"], row["against"]
+        better, worse = sides if row["difference"] > 0 else sides[::-1]
+        if rivals >= {better, worse}:
+            beaten.setdefault((better, *(row[key] for key in _KEYS)), set()).add(worse)
+    return {key[1:]: key[0] for key, others in beaten.items() if others == rivals - {key[0]}}
 
 
 def mcnemar(lost: int, gained: int) -> float:

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from sparsity_report.study.layers import records
+
 #: Columns of ``study.quality`` in which two scores agree that may be compared.
 PROTOCOL = (
     "protocol", "text", "text_fingerprint", "scored", "tokens", "window", "stride", "dtype"
@@ -54,7 +56,8 @@ def by_protocol(
     """
     if quality is None:
         return
-    rows = _comparable(quality)
+    # Protocols compare by value, unknown parts included.
+    rows = quality.astype(dict.fromkeys(PROTOCOL, object))
     for _, scores in rows.groupby(list(columns), sort=False, dropna=False):
         yield scores
 
@@ -70,43 +73,28 @@ def scored(quality: pd.DataFrame | None, variant: str, baseline: str) -> Scored 
         Of :func:`sparsity_report.perplexity`.
     variant, baseline : str
     """
-    if quality is None:
-        return None
-    scores, others = (quality[quality["variant"] == name] for name in (variant, baseline))
-    pairs = pairs_by_protocol(scores, others, how="left")
-    if pairs.empty:
-        return None
-    # Rows for which the baseline was scored come first.
-    pair = pairs.sort_values("perplexity_other", key=pd.isna, kind="stable").iloc[0]
-    before = pair["perplexity_other"]
-    known = None if variant == baseline or pd.isna(before) else float(before)
-    perplexity = float(pair["perplexity"])
-    return Scored(variant, str(pair["text"]), perplexity, known, key_of(pair))
+    scores, others = (scores_by_protocol(quality, name) for name in (variant, baseline))
+    # Protocols by which the baseline was scored come first.
+    for key in sorted(scores, key=lambda key: key not in others):
+        row, known = scores[key], variant != baseline and key in others
+        before = float(others[key]["perplexity"]) if known else None
+        return Scored(variant, str(row["text"]), float(row["perplexity"]), before, key)
+    return None
 
 
-def pairs_by_protocol(
-    quality: pd.DataFrame, other: pd.DataFrame, how: str = "inner"
-) -> pd.DataFrame:
-    """Return the perplexities of one variant beside those of another by the same protocol.
-
-    Parameters
-    ----------
-    quality, other : pandas.DataFrame
-        Rows of ``study.quality``, of one variant each.
-    how : {"inner", "left"}
-        ``"left"`` keeps scores for which the other variant has none.
+def scores_by_protocol(
+    quality: pd.DataFrame | None, variant: str
+) -> dict[tuple[Any, ...], dict[str, Any]]:
+    """Return the first known perplexity of a variant by each text and protocol.
 
     Returns
     -------
-    pandas.DataFrame
-        The columns of :data:`PROTOCOL`, ``perplexity`` and ``perplexity_other``.
+    dict of tuple to dict
+        Rows of ``study.quality`` by :func:`key_of`, in their order.
     """
-    columns = [*PROTOCOL, "perplexity"]
-    known = (_comparable(rows[rows["perplexity"].notna()])[columns] for rows in (quality, other))
-    one, two = (rows.drop_duplicates(list(PROTOCOL)) for rows in known)
-    return one.merge(two, on=list(PROTOCOL), how=how, suffixes=("", "_other"))  # type: ignore[arg-type]
-
-
-def _comparable(quality: pd.DataFrame) -> pd.DataFrame:
-    """Return rows whose protocols compare by value, unknown parts included."""
-    return quality.astype(dict.fromkeys(PROTOCOL, object))
+    scores: dict[tuple[Any, ...], dict[str, Any]] = {}
+    if quality is not None:
+        known = quality[quality["variant"].eq(variant) & quality["perplexity"].notna()]
+        for row in records(known):
+            scores.setdefault(key_of(row), row)
+    return scores
