@@ -383,7 +383,9 @@ def lines(rows: Rows, shape: Lines) -> alt.LayerChart:
 
 def _intervals(rows: Rows, step: float) -> Rows:
     """Return rows with intervals; those that overlap stand side by side, left of their points."""
-    spans, moved = [row for row in rows if "low" in row], []
+    # Layouts of one pruning have one interval.
+    alone = {(row["line"], row["x"], row["low"]): row for row in rows if "low" in row}
+    spans, moved = [*alone.values()], []
     lanes: list[int] = []
     for row in spans:
         meet = [
