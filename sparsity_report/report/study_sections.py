@@ -33,8 +33,8 @@ from sparsity_report.words.strip_text import strip_texts
 
 # Most rows of the table of layers; most scores in a thesis.
 _ROWS, _SCORES = 600, 40
-# Variants beside which scores have room in a thesis, columns of results, unclassified modules.
-_SCORED, _RESULTS, _UNCLASSIFIED = 5, 5, 50
+# Most unclassified modules.
+_UNCLASSIFIED = 50
 # Levels from which perplexity has a curve.
 _LEVELS = 3
 
@@ -164,7 +164,7 @@ def _results(study: Comparison, medium: Medium, sentences: _Sentences) -> Iterat
     yield from map(Text, map(str, note_findings(study.notes, {EDITED_STUDY})))
     table = method_tables.results(study)
     if medium.is_kit:
-        yield from _numbered(table.parts(_RESULTS, table.caption))
+        yield from _numbered(table.parts(table.caption))
         yield _turned(study_tables.totals(study), "thesis.totals_caption", study)
         return
     yield table
@@ -224,7 +224,7 @@ def _quality(study: Comparison, medium: Medium, sentences: _Sentences) -> Iterat
         yield study_tables.writing(study)
         yield study_tables.continuations(study)
         if scores := task_tables.zero_shot(study):
-            yield from _numbered(scores.turned(head("task")).parts(_SCORED, scores.caption))
+            yield from _numbered(scores.turned(head("task")).parts(scores.caption))
         for make in (task_tables.score_pairs, task_tables.tasks, task_tables.task_pairs):
             table = make(study)
             yield table if table and len(table.rows) <= _SCORES else None

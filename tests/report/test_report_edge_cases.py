@@ -111,20 +111,21 @@ def test_neighbors_share_a_head(over, spans):
 
 
 @pytest.mark.parametrize(
-    ("columns", "most", "parts"),
+    ("heads", "letters", "parts"),
     [
-        (1, 2, [""]),
-        (1, 1, [""]),
-        (3, 2, ["12"]),
-        (4, 2, ["12", "3"]),
-        (6, 2, ["12", "34", "5"]),
-        (5, 4, ["1234"]),
+        ("0", 9, [""]),
+        ("0 a b", 9, ["a b"]),
+        ("0 a b", 8, ["a", "b"]),
+        ("0 a b c d e", 9, ["a b", "c d", "e"]),
+        ("0 aaaa b c", 9, ["aaaa", "b c"]),
+        ("0 aaaaaaaaaaaa b", 9, ["aaaaaaaaaaaa", "b"]),  # wider than a row
     ],
 )
-def test_wide_tables_are_parted_with_the_names_in_each(columns, most, parts):
-    whole = table([str(n) for n in range(columns)])
-    shown = whole.parts(most, "more")
-    assert ["".join(c.head for c in part.columns[1:]) for part in shown] == parts
+def test_wide_tables_are_parted_with_the_names_in_each(heads, letters, parts):
+    """Each column has two letters for its gap."""
+    whole = table(heads.split())
+    shown = whole.parts("more", letters)
+    assert [" ".join(c.head for c in part.columns[1:]) for part in shown] == parts
     assert {part.columns[0].head for part in shown} == {"0"}
     assert [part.caption for part in shown] == ["c"] + ["more"] * (len(parts) - 1)
     for part in shown:

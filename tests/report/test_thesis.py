@@ -10,6 +10,7 @@ import sys
 from unittest import mock
 
 import hostile
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -17,7 +18,7 @@ import vl_convert
 from helpers import need, small_files
 from hypothesis import example, given
 from hypothesis import strategies as st
-from measurements import latency, put_in, quality, sensitivity
+from measurements import latency, put_in, quality, sensitivity, with_losses
 from papers import (
     bare,
     eight_variants,
@@ -308,6 +309,24 @@ def test_small_shares_and_many_variants_compile(grey):
     study, folder = grey
     _, text = compiled(folder)
     assert str(study.totals["stored_bytes"].iloc[0]) in text
+
+
+@pytest.mark.latex
+@pytest.mark.usefixtures("no_pictures")
+def test_tables_with_intervals_fit_beside_each_other(demo, tmp_path):
+    prunings = (sr.global_magnitude(demo, 0.5), sr.layerwise_magnitude(demo, 0.5))
+    masked = [sr.masked(pruning) for pruning in prunings]
+    study = sr.compare(sr.dense(demo), *masked)
+    names = list(study.variants["variant"])
+    scores = quality([(0.5 * (place > 0), 1.0) for place in range(3)], names)
+    noise = np.random.default_rng(0).normal(size=(3, 128))
+    study = put_in(study, quality=with_losses(scores, 16 * (np.array([[2], [6], [7]]) + noise / 4)))
+    sr.write_thesis(study, tmp_path)
+    compiled(tmp_path)
+    rows = [row for n in ("", "_2") for row in rows_of(tmp_path / "tables" / f"results{n}.tex")]
+    assert len(rows) == 6
+    ratio = np.exp(study.quality["nll"] - study.quality["nll"][0])
+    assert any(f"{ratio[1]:.2f} (" in cell for row in rows for cell in row)
 
 
 @pytest.mark.latex

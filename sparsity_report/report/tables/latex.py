@@ -6,7 +6,15 @@ from collections.abc import Iterable
 from typing import Any
 
 from sparsity_report.errors import printable, spelled
-from sparsity_report.report.tables.table_model import Cell, Kind, Row, Table, body_lines, head_lines
+from sparsity_report.report.tables.table_model import (
+    LINE_LETTERS,
+    Cell,
+    Kind,
+    Row,
+    Table,
+    body_lines,
+    head_lines,
+)
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.untrusted.display_text import breakable
 from sparsity_report.words.display_names import group_name
@@ -16,8 +24,6 @@ from sparsity_report.words.number_format import THIN, UNKNOWN
 _UNKNOWN = "\\textendash{}"
 # Letters from which texts of a column break, and the widths of such columns in centimeters.
 _LONG, _WORDS_CM, _TITLE_CM = 40, 9, 12
-# Columns after the first from which a table is set smaller and closer.
-_NARROW = 7
 # BibTeX counts escaped braces, too, so that braces have names.
 ESCAPED = {
     "\\": "\\textbackslash{}", "{": "\\textbraceleft{}", "}": "\\textbraceright{}", "$": "\\$",
@@ -150,7 +156,7 @@ def to_latex(table: Table, label: str, first_cm: float | None = None) -> str:
         Width of the first column in centimeters, where its text has to break.
     """
     kinds = [_setting(table, place) for place in range(1, len(table.columns))]
-    narrow = len(kinds) >= _NARROW
+    narrow = sum(map(table.letters, range(len(table.columns)))) > LINE_LETTERS
     first = _words(first_cm) if first_cm else "l"
 
     def title(text: str) -> str:

@@ -27,6 +27,8 @@ from sparsity_report.words.sentences import say
 
 # Letters of a name that a copy of it has.
 _LETTERS = 2000
+#: Letters that a line of a paper holds beside each other.
+LINE_LETTERS = 90
 # Between the parts of a name such as Masked30Layerwise.
 _JOINT = re.compile("(?<=[0-9a-z])(?=[A-Z][a-z])")
 # Units that numbers without them need in their heads.
@@ -364,12 +366,23 @@ class Table:
         keys = columns.get(self.key, {}).get(medium)
         return self.only(*keys.split()) if keys else self
 
-    def parts(self, columns: int, continued: str) -> list[Table]:
-        """Return tables of no more columns than fit, each with the names of the rows."""
-        further = range(1, len(self.columns))
-        starts = range(0, max(1, len(further)), columns)
-        tables = [self._with_columns([0, *further[s : s + columns]]) for s in starts]
+    def parts(self, continued: str, letters: int = LINE_LETTERS) -> list[Table]:
+        """Return tables of about so many letters in a row, each with the names of the rows."""
+        first, *sizes = map(self.letters, range(len(self.columns)))
+        places, room = [[0]], letters - first
+        for place, size in enumerate(sizes, start=1):
+            if size > room and len(places[-1]) > 1:
+                places.append([0])
+                room = letters - first
+            places[-1].append(place)
+            room -= size
+        tables = [self._with_columns(chosen) for chosen in places]
         return [tables[0], *(replace(table, caption=continued) for table in tables[1:])]
+
+    def letters(self, place: int) -> int:
+        """Return the letters of a column with its gap; heads break between words."""
+        texts = [row.cells[place].text_with_note for row in self.rows]
+        return 2 + max(map(len, [*texts, *self.columns[place].head.split()]), default=0)
 
     def turned(self, head: str) -> Table:
         """Return the table with its rows as columns, the names of its columns under `head`."""
