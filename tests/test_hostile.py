@@ -34,6 +34,7 @@ from torch import nn
 import sparsity_report as sr
 from sparsity_report import cli
 from sparsity_report.cli import terminal as terminal_of
+from sparsity_report.counting import progress
 from sparsity_report.errors import legible, printable, writable
 from sparsity_report.report.explore_page import explorer_page
 from sparsity_report.report.notebook import _set_parameters, as_html
@@ -352,7 +353,8 @@ def test_a_terminal_shows_names_and_obeys_none(study, saved, folder, kind):
 def test_a_bar_of_progress_shows_the_end_of_a_name():
     texts = [*TEXTS.values(), HALF]
     often = mock.patch.object(tqdm.auto.tqdm, "update", lambda bar, _: bar.refresh())
-    with terminal() as parts, often, terminal_of.bar("counting") as show:
+    at_once = mock.patch.object(progress, "_LONG", 0)
+    with terminal() as parts, often, at_once, progress.bar("counting") as show:
         for text in texts:
             show(1, 2, text)
     said = b"".join(parts).decode()

@@ -37,9 +37,7 @@ def with_bar(title: str, unit: str = "B") -> Callable[[Callable[P, R]], Callable
 
 
 @contextmanager
-def bar(
-    title: str, unit: str = "B", given: Progress | None = None, after: float = _LONG
-) -> Iterator[Progress]:
+def bar(title: str, unit: str = "B", given: Progress | None = None) -> Iterator[Progress]:
     """Yield a function to call with the amount done, the total and a name.
 
     Parameters
@@ -48,8 +46,6 @@ def bar(
     unit : str
     given : callable, optional
         Called instead of showing a bar.
-    after : float
-        Seconds before the bar appears.
     """
     if _SHOWN.get():
         yield given or _silent
@@ -59,7 +55,7 @@ def bar(
         if given or os.environ.get("TQDM_DISABLE"):
             yield given or _silent
             return
-        with hooks.progress_bar(title, unit, after) as progress:
+        with hooks.progress_bar(title, unit, _LONG) as progress:
             yield progress
     finally:
         _SHOWN.reset(before)

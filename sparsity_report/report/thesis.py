@@ -29,7 +29,7 @@ from sparsity_report.report.tables import latex
 from sparsity_report.report.tables import table_model as cells
 from sparsity_report.report.tables.latex import Tex, quantity, tex, to_latex, variant_commands
 from sparsity_report.report.tables.markdown import to_markdown
-from sparsity_report.report.tables.table_model import COUNT, SHARE, Kind, Table, kind_of, to_html
+from sparsity_report.report.tables.table_model import COUNT, SHARE, Kind, kind_of, to_html
 from sparsity_report.report.templates import environment, render
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.zero_shot import seven_tasks
@@ -44,8 +44,6 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 _TEMPLATES = ("numbers.tex", "captions.tex", "findings.tex", "example.tex")
-# Letters of a module's name from which it breaks in its column.
-_LONG_NAME = 45
 
 # Units of quantities with a short form.
 _UNITS = {
@@ -155,7 +153,9 @@ def write_thesis(
         tables = [table for section in sections for table in section.tables]
         for table in tables:
             files |= {
-                f"tables/{table.key}.tex": _latex(table, widths["text"]),
+                f"tables/{table.key}.tex": to_latex(
+                    table, table.key.replace("_", "-"), widths["text"]
+                ),
                 f"tables/{table.key}.md": to_markdown(table),
                 f"tables/{table.key}.html": f"{to_html(table)}\n",
             }
@@ -222,12 +222,6 @@ def _figures(
             for kind, content in draw(spec, family, greyscale).items():
                 files[f"figures/{drawing.file}_{place}.{kind}"] = content
     return captions, files
-
-
-def _latex(table: Table, text_cm: float) -> str:
-    is_long = any(len(row.cells[0].text) > _LONG_NAME for row in table.rows)
-    first_cm = text_cm - 6 if is_long else None
-    return to_latex(table, table.key.replace("_", "-"), first_cm)
 
 
 def latex_templates(templates: Environment) -> Environment:

@@ -314,8 +314,8 @@ def test_small_shares_and_many_variants_compile(grey):
 @pytest.mark.latex
 @pytest.mark.usefixtures("no_pictures")
 def test_tables_with_intervals_fit_beside_each_other(demo, tmp_path):
-    prunings = (sr.global_magnitude(demo, 0.5), sr.layerwise_magnitude(demo, 0.5))
-    masked = [sr.masked(pruning) for pruning in prunings]
+    prunings = {"Global": sr.global_magnitude, "Layer by layer": sr.layerwise_magnitude}
+    masked = [sr.masked(prune(demo, 0.5), name=name) for name, prune in prunings.items()]
     study = sr.compare(sr.dense(demo), *masked)
     names = list(study.variants["variant"])
     scores = quality([(0.5 * (place > 0), 1.0) for place in range(3)], names)

@@ -143,7 +143,7 @@ def siunitx(text: str) -> str:
     return bare.replace(spoken().decimal, ".").replace("−", "-")
 
 
-def to_latex(table: Table, label: str, first_cm: float | None = None) -> str:
+def to_latex(table: Table, label: str, text_cm: float = 16) -> str:
     r"""Write a table for booktabs and siunitx.
 
     Parameters
@@ -152,12 +152,16 @@ def to_latex(table: Table, label: str, first_cm: float | None = None) -> str:
         Its first column is text.
     label : str
         Label of the table: ``\ref{tab:label}``.
-    first_cm : float, optional
-        Width of the first column in centimeters, where its text has to break.
+    text_cm : float
+        Width of the text in centimeters. If the table is wider, the first column breaks.
     """
     kinds = [_setting(table, place) for place in range(1, len(table.columns))]
-    narrow = sum(map(table.letters, range(len(table.columns)))) > LINE_LETTERS
-    first = _words(first_cm) if first_cm else "l"
+    first, *sizes = map(table.letters, range(len(table.columns)))
+    others = sum(min(size, _LONG) for size in sizes)
+    narrow = first + others > LINE_LETTERS
+    per_cm = (1.1 if narrow else 1.0) * LINE_LETTERS / 16
+    room = max(text_cm * per_cm - others, first / 3)
+    start = _words(round(room / per_cm, 1)) if room < first else "l"
 
     def title(text: str) -> str:
         setting = _words(_TITLE_CM) if len(text) > 2 * _LONG else "l"
@@ -171,7 +175,7 @@ def to_latex(table: Table, label: str, first_cm: float | None = None) -> str:
             *(["\\small", "\\setlength{\\tabcolsep}{3pt}"] if narrow else []),
             f"\\caption{{{tex(table.caption)}}}",
             f"\\label{{tab:{label}}}",
-            f"\\begin{{tabular}}{{{' '.join([first, *kinds])}}}",
+            f"\\begin{{tabular}}{{{' '.join([start, *kinds])}}}",
             "\\toprule",
             *(f"{line} \\\\" for line in _heads(table)),
             *body_lines(table, _row, title, "\\midrule"),
