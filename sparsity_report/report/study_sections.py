@@ -235,8 +235,6 @@ def _quality(study: Comparison, medium: Medium, sentences: _Sentences) -> Iterat
     levels = 0 if study.quality is None else study.quality["sparsity"].nunique()
     if levels >= _LEVELS and not _is_comparison(study):
         yield from _measured(study, (study_tables.quality,), is_drawn_only=True)
-    if medium.is_paper:
-        yield task_tables.score_pairs(study)
     yield from _measured(study, _QUALITY)
     yield from method_tables.method_grids(study)
 
