@@ -102,7 +102,10 @@ def estimate(write: Callable[[Any], str]) -> Kind:
 
     def written(ends: tuple[Any, Any, Any] | None) -> str:
         mean, low, high = map(write, ends or (None, None, None))
-        return mean if numbers.UNKNOWN in (low, high) else f"{mean} ({low}–{high})"
+        if numbers.UNKNOWN in (low, high):
+            return mean
+        first, second = (text.removesuffix(f"{numbers.THIN}%") for text in (mean, low))
+        return f"{first} ({second}–{high})"
 
     return Kind(written)
 
