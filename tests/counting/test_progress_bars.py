@@ -5,9 +5,11 @@ import io
 from contextlib import contextmanager, redirect_stderr
 
 import nbformat
+import pytest
 from nbclient import NotebookClient
 
 import sparsity_report as sr
+from sparsity_report.counting import progress
 from sparsity_report.counting.progress import bar, with_bar
 
 
@@ -23,26 +25,37 @@ def terminal():
         yield shown
 
 
+@pytest.fixture
+def at_once(monkeypatch):
+    """Show bars without waiting a second."""
+    monkeypatch.setattr(progress, "_LONG", 0)
+
+
+@pytest.mark.usefixtures("at_once")
 def test_a_terminal_shows_one_bar():
-    with terminal() as shown, bar("counting", after=0) as report:
+    with terminal() as shown, bar("counting") as report:
         report(1, 2, "a\x1b[31mname")
-        with bar("pruning", after=0) as inner:
+        with bar("pruning") as inner:
             inner(1, 2, "x")
     assert "counting" in shown.getvalue()
     assert "pruning" not in shown.getvalue()
     assert "\x1b[31m" not in shown.getvalue()
 
 
-def test_pipes_and_short_work_show_no_bar(monkeypatch):
-    with redirect_stderr(io.StringIO()) as pipe, bar("counting", after=0) as report:
+@pytest.mark.usefixtures("at_once")
+def test_pipes_and_disabled_bars_show_nothing(monkeypatch):
+    with redirect_stderr(io.StringIO()) as pipe, bar("counting") as report:
         report(1, 2, "x")
-    with terminal() as shown:
-        with bar("counting") as report:
-            report(1, 2, "x")
-        monkeypatch.setenv("TQDM_DISABLE", "1")
-        with bar("counting", after=0) as report:
-            report(1, 2, "x")
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    with terminal() as shown, bar("counting") as report:
+        report(1, 2, "x")
     assert pipe.getvalue() == shown.getvalue() == ""
+
+
+def test_short_work_shows_no_bar():
+    with terminal() as shown, bar("counting") as report:
+        report(1, 2, "x")
+    assert shown.getvalue() == ""
 
 
 def test_a_given_progress_function_is_called():
@@ -81,9 +94,10 @@ def test_every_long_function_has_its_bar():
 def test_a_notebook_shows_its_own_bar_and_keeps_nothing_of_it():
     cell = nbformat.v4.new_code_cell(
         "import time\n"
-        "from sparsity_report.counting.progress import bar\n"
+        "from sparsity_report.counting import progress\n"
+        "progress._LONG = 1e-9\n"
         "for done in (10, 5):\n"
-        "    with bar('counting', after=1e-9) as told:\n"
+        "    with progress.bar('counting') as told:\n"
         "        time.sleep(0.2)\n"
         "        told(done, 10, 'x')\n"
         "        assert done == 10\n",

@@ -204,11 +204,12 @@ def describe_names(
     check_modules(options.name, len(owned))  # before spending half a minute on them
     kinds = {name: _group(name, held, stacks, options) for name, held in owned.items()}
     tables = [s for each, s in shapes.items() if kinds[each.rpartition(".")[0]] == "embedding"]
-    vocabulary = max((shape for shape in tables if len(shape) == 2), default=None)
+    vocabulary = max((shape for shape in tables if len(shape) == 2), default=())
+    of_head = {vocabulary, vocabulary[:1]} - {()}  # its matrix and its bias
     modules, unsettled = [], set()
     for module_name, held in owned.items():
         group = kinds[module_name]
-        if group == "other_linear" and vocabulary in held.values():
+        if group in {"other", "other_linear"} and not of_head.isdisjoint(held.values()):
             group = groups.classify(module_name, head=True, rules=options.groups)
         parameters = []
         for name, shape in held.items():
