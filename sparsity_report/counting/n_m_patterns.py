@@ -88,9 +88,8 @@ def group_counts(flags: Flags, m: int) -> npt.NDArray[Any]:
     size = next(size for size in (8, 4, 1) if m % size == 0)
     words = flags.view(f"u{size}")
     ones = words.dtype.type(0x0101010101010101 >> 8 * (8 - size))
-    counts: npt.NDArray[Any] = (words * ones) >> words.dtype.type(
-        8 * size - 8
-    )  # adds the bytes of a word
+    # The product adds the bytes of a word in its highest byte.
+    counts: npt.NDArray[Any] = (words * ones) >> words.dtype.type(8 * size - 8)
     return counts.reshape(len(flags), -1, m // size).sum(axis=2) if m > size else counts
 
 
