@@ -207,10 +207,14 @@ def _result_columns(study: Comparison, by_variant: Mapping[str, _Figures]) -> li
         ("dead_rows", say("results.dead_rows"), cells.COUNT),
         ("dead_heads", say("results.dead_heads"), cells.COUNT),
     ]
-    listed = [Column(key, title, kind, width=1) for key, title, kind in columns]
+    # A value with its interval needs more room than a number.
+    listed = [
+        Column(key, title, kind, width=1.8 if kind.unit is None else 1)
+        for key, title, kind in columns
+    ]
     for tokens in sorted(int(key.removeprefix("speed_")) for key in keys):
         title = say("results.speed", tokens=tokens)
-        listed.append(Column(f"speed_{tokens}", title, kind_of("realised"), width=1.3))
+        listed.append(Column(f"speed_{tokens}", title, kind_of("realised"), width=1.8))
     return listed
 
 
