@@ -52,6 +52,10 @@ class Contents:
         Remarks on how the files were read.
     per_token : int or None
         Experts that a token is routed to, for files without a model.
+    raw : mapping of str to Entry or None
+        Tensors of the files in order, parts of packed weights included; None if none is packed.
+    settings : mapping or None
+        Changed ``config.json``; None if it is that of the folder.
     """
 
     entries: Mapping[str, Entry]
@@ -59,6 +63,8 @@ class Contents:
     model: nn.Module | None
     notes: tuple[Phrase, ...] = ()
     per_token: int | None = None
+    raw: Mapping[str, Entry] | None = None
+    settings: Mapping[str, Any] | None = None
 
 
 class CheckpointWeights(Weights):
@@ -68,6 +74,10 @@ class CheckpointWeights(Weights):
     ----------
     path : pathlib.Path
         File or directory of the weights.
+    raw : mapping of str to Entry
+        Tensors as the files hold them, words and scales of packed weights included, in order.
+    settings : mapping or None
+        Changed ``config.json`` of the model; None if it is that of the folder.
     """
 
     def __init__(self, path: Path, options: ReaderOptions, source: str, contents: Contents) -> None:
@@ -89,7 +99,8 @@ class CheckpointWeights(Weights):
         notes += float8_notes(modules) + description.notes
         cache = cache_of(model, {p.name: p.shape for each in modules for p in each.parameters})
         super().__init__(options.name, source, architecture, modules, widths, notes, cache)
-        self.path = path
+        self.path, self.settings = path, contents.settings
+        self.raw = contents.entries if contents.raw is None else contents.raw
         self._entries, self._parts, self._outline = contents.entries, parts, model
         saved = {} if model is None else dict(model.named_buffers())
         self._buffers = {name: contents.parts[name] for name in saved if name in contents.parts}
@@ -220,7 +231,7 @@ def open_checkpoint(
     for name, tensors in parts.items():
         if name not in buffers:
             check_weights(*tensors)
-    contents = Contents(known, parts, model, notes + packed_notes + left_out)
+    contents = Contents(known, parts, model, notes + packed_notes + left_out, raw=entries)
     return CheckpointWeights(path, options, source, contents)
 
 
