@@ -1,13 +1,15 @@
-"""Calibration: the norms of the inputs of every prunable matrix on a text."""
+"""Calibration: the inputs of every prunable matrix, and the use of every expert, on a text."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -17,6 +19,7 @@ from sparsity_report.counting.pruning import Basis, FrozenArray, InputNorms
 from sparsity_report.errors import SparsityReportError, check_options, printable, within_memory
 from sparsity_report.files.package_data import DEMO
 from sparsity_report.measure import protocols
+from sparsity_report.measure.router_use import RouterUse
 from sparsity_report.measure.texts import Text, fingerprint, read_text
 from sparsity_report.weights.anatomy.parameter_places import locate, value, walk
 from sparsity_report.weights.weights import Parameter, Weights
@@ -44,7 +47,7 @@ class CalibrationOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """Norms of the inputs of the prunable matrices of a model on a text.
+    """Norms of the inputs of the prunable matrices of a model on a text, and its router use.
 
     Parameters
     ----------
@@ -63,6 +66,11 @@ class Calibration:
         Number of disjoint windows, from the start of the text.
     window : int
         Tokens of a window.
+    experts : pandas.DataFrame
+        One row per expert: ``module_name``, ``block``, ``expert`` (its number), ``tokens`` that
+        routers sent to it, ``gate_mass`` (the sum of their gates), ``output_norm`` (the mean of
+        its ``‖f(x)‖₂``) and ``saliency`` (the mean of gate times ``‖f(x)‖₂``, see :func:`reap`).
+        The means are null for an expert without tokens. Empty for a model without experts.
     """
 
     weights: Weights
@@ -72,6 +80,7 @@ class Calibration:
     fingerprint: str
     windows: int
     window: int
+    experts: pd.DataFrame
 
     @property
     def basis(self) -> Basis:
@@ -93,11 +102,12 @@ def calibrate(
     progress: Progress | None = None,
     **options: Unpack[CalibrationOptions],
 ) -> Calibration:
-    """Run a model once over a text and measure the norms of the inputs of its prunable matrices.
+    """Run a model once over a text and measure the inputs of its matrices and its router use.
 
     The model runs unpruned, so the inputs are those of the dense model. (Wanda's code prunes a
     layer and measures the next one on the output of the pruned layer.) Windows are disjoint and
-    start at the beginning of the text; the rest is not read. Squares are summed in float64.
+    start at the beginning of the text; the rest is not read. Sums are in float64. Experts run
+    twice on each token, once for the norm of their output without the gate.
 
     Parameters
     ----------
@@ -116,13 +126,13 @@ def calibrate(
     Returns
     -------
     Calibration
-        Pass it to :func:`wanda` and :func:`owl` in place of the text.
+        Pass it to :func:`wanda`, :func:`owl` and :func:`reap` in place of the text.
 
     Raises
     ------
     SparsityReportError
         The text is too short; an activation is NaN or infinite; the model cannot be run on token
-        ids; a matrix is not used as the weight of a linear layer; or no token reaches an expert.
+        ids; or a matrix is not used as the weight of a linear layer.
 
     Examples
     --------
@@ -140,8 +150,32 @@ def calibrate(
         model = weights.module().eval()
         ids = protocols.token_ids(given, weights, options.get("tokenizer"))
         batch = _windows(weights, model, ids, options)
-        scales, tokens = _measure(weights, model, batch, name, progress)
-    return Calibration(weights, scales, tokens, name, fingerprint(given), *batch.shape)
+        watch, use = _measure(weights, model, batch, name, progress)
+    scales, tokens = watch.results()
+    windows, window = batch.shape
+    mark, experts = fingerprint(given), use.frame()
+    return Calibration(weights, scales, tokens, name, mark, windows, window, experts)
+
+
+def calibrated(
+    weights: Weights,
+    text: Text | Calibration | None,
+    progress: Progress | None,
+    options: CalibrationOptions,
+) -> Calibration:
+    """Return a calibration of this model, made from a text if none is given."""
+    if not isinstance(text, Calibration):
+        return calibrate(weights, text, progress=progress, **options)
+    if options:
+        raise SparsityReportError(
+            f"{min(options)}= does not apply to a finished calibration; pass it to calibrate()"
+        )
+    if text.weights is not weights:
+        raise SparsityReportError(
+            f"the calibration belongs to other weights, {text.weights.name}; give the same "
+            "weights, or calibrate(weights, …) again"
+        )
+    return text
 
 
 def _windows(
@@ -170,13 +204,16 @@ def _windows(
 
 def _measure(
     weights: Weights, model: nn.Module, batch: torch.Tensor, text: str, progress: Progress | None
-) -> tuple[dict[str, InputNorms], dict[str, tuple[int, ...]]]:
-    """Run a model over windows; return the input norms and numbers of tokens per parameter."""
+) -> tuple[_Watch, RouterUse]:
+    """Run a model over windows; return the sums over its inputs and over its experts."""
     if hasattr(model, "set_experts_implementation"):
         # One product per expert, with the tokens that are routed to it.
         cast(Any, model).set_experts_implementation("eager")
     device = next(model.parameters()).device
-    watch = _Watch(weights, model)
+    places = locate(walk(model))
+    watch = _Watch(weights, places)
+    modules = {name: module for name, (module, _) in places.items()}
+    use = RouterUse(weights, modules, watch.paused)
     for number, window in enumerate(batch):
         try:
             with torch.no_grad(), watch:
@@ -190,7 +227,7 @@ def _measure(
             ) from error
         if progress:
             progress(number + 1, len(batch), text)
-    return watch.results()
+    return watch, use
 
 
 def _run(weights: Weights, model: nn.Module, ids: torch.Tensor) -> None:
@@ -230,18 +267,24 @@ class _Inputs:
 class _Watch(TorchDispatchMode):
     """Sums of squares of the inputs of prunable matrices, from the products that torch runs."""
 
-    def __init__(self, weights: Weights, model: nn.Module) -> None:
+    def __init__(self, weights: Weights, places: Mapping[str, tuple[nn.Module, str]]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        places = locate(walk(model))
-        self._name = weights.name
+        self._name, self._is_paused = weights.name, False
         self._all = [_Inputs(p, value(*places[p.name])) for p in weights.prunable]
         self._by_storage = {each.tensor.untyped_storage().data_ptr(): each for each in self._all}
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Record no products meanwhile."""
+        self._is_paused = True
+        yield
+        self._is_paused = False
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Record the inputs of a product with a prunable matrix."""
-        if (place := _PRODUCTS.get(func)) is not None:
+        if (place := _PRODUCTS.get(func)) is not None and not self._is_paused:
             left, right = args[place : place + 2]
             for matrix, other, second in ((right, left, True), (left, right, False)):
                 if inputs := self._by_storage.get(matrix.untyped_storage().data_ptr()):
@@ -276,18 +319,11 @@ class _Watch(TorchDispatchMode):
         """Return the input norms, and the number of tokens of each matrix, by parameter."""
         scales, tokens = {}, {}
         for inputs in self._all:
-            name, experts = inputs.parameter.name, len(inputs.tokens)
-            missing = [number for number, tokens in enumerate(inputs.tokens) if not tokens]
-            if len(missing) == experts:
+            name = inputs.parameter.name
+            if not any(inputs.tokens):
                 raise SparsityReportError(
                     f"{self._name} did not use {name} as the weight of a linear layer on the "
                     "calibration text, so its inputs are unknown; leave it out (blacklist=)"
-                )
-            if missing:
-                raise SparsityReportError(
-                    f"{self._name}: no token of the calibration text reached expert {missing[0]} "
-                    f"of {name} ({len(missing):,} of {experts:,} got none), so its "
-                    "inputs are unknown; give a longer text"
                 )
             norms = FrozenArray(np.sqrt(inputs.squares.numpy()))
             scales[name] = InputNorms(norms, inputs.outputs)

@@ -86,8 +86,8 @@ def reproduce(
     """
     if isinstance(model, Comparison):
         return compare_study(paper, model, published_model)
+    from sparsity_report.measure.calibration import calibrated
     from sparsity_report.measure.perplexity import perplexity
-    from sparsity_report.measure.wanda import calibrated
 
     first = dense(model)
     weights = first.weights

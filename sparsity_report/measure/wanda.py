@@ -17,7 +17,7 @@ from sparsity_report.counting.policies import prunable_counts
 from sparsity_report.counting.progress import Progress, with_bar
 from sparsity_report.counting.pruning import InputNorms, Pruning
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.measure.calibration import Calibration, CalibrationOptions, calibrate
+from sparsity_report.measure.calibration import Calibration, CalibrationOptions, calibrated
 from sparsity_report.measure.texts import Text
 from sparsity_report.sparse.shares import zero_share
 from sparsity_report.weights.tensor_slices import Slice
@@ -77,7 +77,8 @@ def wanda(
     Raises
     ------
     SparsityReportError
-        For the reasons of :func:`calibrate`, :func:`layerwise_magnitude` and :func:`n_m`.
+        For the reasons of :func:`calibrate`, :func:`layerwise_magnitude` and :func:`n_m`; or no
+        token reaches an expert.
 
     Examples
     --------
@@ -99,7 +100,7 @@ def wanda(
     elif allocation is None:
         check_sparsity(sparsity)
     prunable_counts(weights)
-    calibration = calibrated(weights, text, progress, options)
+    calibration = _inputs(calibrated(weights, text, progress, options))
     if n_m is not None:
         cuts = activation_scores.cut_groups(weights, calibration.scales, pattern, progress)
         method = f"wanda_one_pass, {pattern[0]}:{pattern[1]}"
@@ -161,8 +162,8 @@ def owl(
     Raises
     ------
     SparsityReportError
-        For the reasons of :func:`calibrate`; there are no blocks; or a block would get a sparsity
-        below 0 or above 1.
+        For the reasons of :func:`calibrate`; no token reaches an expert; there are no blocks; or a
+        block would get a sparsity below 0 or above 1.
 
     Examples
     --------
@@ -179,7 +180,7 @@ def owl(
         if isinstance(number, bool) or not isinstance(number, int | float) or not number > 0:
             raise SparsityReportError(f"{option}={number!r} is not a number above 0; change it")
     prunable_counts(weights)
-    calibration = calibrated(weights, text, progress, options)
+    calibration = _inputs(calibrated(weights, text, progress, options))
     modules = {mod: sum(p.total for p in mod.parameters if p.prunable) for mod in weights.modules}
     modules = {module: total for module, total in modules.items() if total}
     ratios = _outlier_ratios(calibration, modules, m, progress)
@@ -197,25 +198,16 @@ def owl(
     return frame
 
 
-def calibrated(
-    weights: Weights,
-    text: Text | Calibration | None,
-    progress: Progress | None,
-    options: CalibrationOptions,
-) -> Calibration:
-    """Return a calibration of this model, made from a text if none is given."""
-    if not isinstance(text, Calibration):
-        return calibrate(weights, text, progress=progress, **options)
-    if options:
-        raise SparsityReportError(
-            f"{min(options)}= does not apply to a finished calibration; pass it to calibrate()"
-        )
-    if text.weights is not weights:
-        raise SparsityReportError(
-            f"the calibration belongs to other weights, {text.weights.name}; give the same "
-            "weights, or calibrate(weights, …) again"
-        )
-    return text
+def _inputs(calibration: Calibration) -> Calibration:
+    """Return a calibration in which every matrix has inputs; refuse one with idle experts."""
+    for name, tokens in calibration.tokens.items():
+        if 0 in tokens:
+            raise SparsityReportError(
+                f"{calibration.weights.name}: no token of the calibration text reached expert "
+                f"{tokens.index(0)} of {name} ({tokens.count(0):,} of {len(tokens):,} got none), "
+                "so its inputs are unknown; give a longer text"
+            )
+    return calibration
 
 
 def _block(module: Module) -> str:

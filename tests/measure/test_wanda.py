@@ -338,7 +338,7 @@ def test_experts_without_a_token_are_one_line():
     with pytest.raises(
         sr.SparsityReportError, match=r"no token .* reached expert \d of .* \(\d of 3"
     ):
-        sr.calibrate(weights, IDS[:1], window=1)
+        sr.wanda(weights, 0.5, IDS[:1], window=1)
 
 
 class Twice(nn.Module):
