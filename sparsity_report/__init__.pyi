@@ -56,6 +56,7 @@ from .study.variants import csr as csr
 from .study.variants import dense as dense
 from .study.variants import masked as masked
 from .study.variants import params_size_and_sparsity as params_size_and_sparsity
+from .study.variants import without_experts as without_experts
 from .viewer.explorer import Explorer as Explorer
 from .viewer.explorer import explore as explore
 from .viewer.pair_explorer import PairExplorer as PairExplorer

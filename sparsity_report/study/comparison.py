@@ -391,7 +391,8 @@ def compare(
     Parameters
     ----------
     *variants : Variant
-        From :func:`dense`, :func:`masked` or :func:`csr`, of one model or several.
+        From :func:`dense`, :func:`masked`, :func:`csr` or :func:`without_experts`, of one model or
+        several.
     convention : {"standard", "notebook"}
         ``"notebook"`` charges embedding look-ups ``2·V·d`` and counts a tied head again in totals
         and shares.
@@ -444,7 +445,8 @@ def compare(
         notes += [*model.notes, *count_notes(model)]
     sparse = dict.fromkeys(variant.weights for variant in variants if variant.layout == "csr")
     notes += [note for model in sparse if (note := csr_note(model))]
-    notes += [v.pruning.basis.note for v in variants if v.pruning and v.pruning.basis]
+    notes += [v.removal_note for v in variants if v.removal_note]
+    notes += [v.basis.note for v in variants if v.basis]
     has_patterns = patterns or zstd
     return Comparison(
         variants=typed("variants", pd.DataFrame(described)),

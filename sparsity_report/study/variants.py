@@ -13,8 +13,9 @@ import pandas as pd
 from sparsity_report.counting.counts import count_weights
 from sparsity_report.counting.entropy import CodeBits, code_bits
 from sparsity_report.counting.histogram import Magnitudes
+from sparsity_report.counting.kept_experts import KeptExperts
 from sparsity_report.counting.progress import Progress
-from sparsity_report.counting.pruning import Pruning, ThresholdCut
+from sparsity_report.counting.pruning import Basis, Pruning, ThresholdCut
 from sparsity_report.deferred import nn
 from sparsity_report.errors import SparsityReportError, writable
 from sparsity_report.hooks import Presentable
@@ -40,16 +41,41 @@ class Variant(Presentable):
         The weights set to zero; None for the weights as they are.
     layout : str
         ``"dense"``, ``"masked"`` (zeros kept in dense tensors) or ``"csr"``.
+    kept : KeptExperts or None
+        The experts that the weights have kept; None for a model that lost none here.
     """
 
     name: str
     weights: Weights
     pruning: Pruning | None
     layout: str
+    kept: KeptExperts | None = None
 
     def __post_init__(self) -> None:
         if writable(self.name) != self.name:
             raise SparsityReportError(f"name={self.name!r}: is not Unicode text; give another name")
+
+    @property
+    def basis(self) -> Basis | None:
+        """The text or file by which weights or experts were chosen; None without one."""
+        chosen = self.pruning or self.kept
+        return chosen.basis if chosen else None
+
+    @property
+    def removal_note(self) -> Phrase | None:
+        """A note on the removed experts; None for a variant that has them all."""
+        if self.kept is None:
+            return None
+        method = self.kept.method
+        return phrase(
+            "note.experts_removed",
+            variant=self.name,
+            removed=self.kept.removed,
+            count=sum(self.kept.counts.values()),
+            modules=len(self.kept.counts),
+            model=self.kept.weights.name,
+            method="expert_list" if method == "given" else method,
+        )
 
     def layers(
         self, convention: str = "standard", progress: Progress | None = None
@@ -133,8 +159,7 @@ class Variant(Presentable):
 
     def described(self, fingerprint: str, context: int | None = None) -> dict[str, object]:
         """Return the row of the table ``variants``."""
-        pruning = self.pruning
-        basis = pruning.basis if pruning else None
+        pruning, basis = self.pruning, self.basis
         return {
             "variant": self.name,
             "layout": self.layout,
@@ -242,6 +267,45 @@ def csr(pruning: Pruning, *, name: str | None = None) -> Variant:
     'CSR30'
     """
     return _pruned(pruning, "csr", name)
+
+
+def without_experts(kept: KeptExperts, *, name: str | None = None) -> Variant:
+    """Return a mixture of experts with the kept experts alone.
+
+    The routers lose the rows of removed experts, and the configuration gets the new number. No
+    file is written: the variant reads the kept tensors from the files of the whole model, also
+    packed ones. It can be counted, run and pruned like a model that was saved so.
+
+    Parameters
+    ----------
+    kept : KeptExperts
+        From :func:`reap` or :func:`read_experts`, of a safetensors checkpoint on this disk, with
+        equally many experts in each module.
+    name : str, optional
+        Name of the variant; by default ``REAP6of8``, or ``Experts6of8`` without REAP's scores.
+
+    Returns
+    -------
+    Variant
+        The smaller model in the dense layout.
+
+    Raises
+    ------
+    SparsityReportError
+        The weights are from another source, modules or groups would keep unequal numbers of
+        experts, or tensors do not show which experts they belong to.
+    """
+    from sparsity_report.weights.sources.fewer_experts import keep_experts
+
+    if not isinstance(kept, KeptExperts):
+        raise SparsityReportError(
+            "without_experts: needs kept experts such as reap(weights, keep=6), not "
+            f"{type(kept).__name__}"
+        )
+    model = f"{kept.weights.name} {kept.label}"
+    weights = keep_experts(kept.weights, kept.kept, kept.counts, model)
+    prefix = "REAP" if kept.method == "reap" else "Experts"
+    return Variant(name or f"{prefix}{kept.label}", weights, None, "dense", kept)
 
 
 def csr_note(weights: Weights) -> Phrase | None:

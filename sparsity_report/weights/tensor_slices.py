@@ -251,6 +251,55 @@ class LocalFile(Origin):
                 f"{self.path} changed after it was opened; load it and count again"
             )
 
+    def spans(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """Yield offset and size in the file on disk of each run of bytes."""
+        yield start, stop - start
+
+
+@dataclass(frozen=True)
+class JoinedRuns(LocalFile):
+    """Runs of bytes of a local file, read as if they followed each other in a file.
+
+    Attributes
+    ----------
+    runs : tuple of (int, int)
+        Offset and size of each run in the file on disk.
+    """
+
+    runs: tuple[tuple[int, int], ...]
+
+    def spans(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """Yield offset and size in the file on disk of each run of joined bytes."""
+        for offset, size in self.runs:
+            first, last = max(start, 0), min(stop, size)
+            if first < last:
+                yield offset + first, last - first
+            start, stop = start - size, stop - size
+
+    @contextmanager
+    def opened(self, start: int, stop: int) -> Iterator[Reader]:  # type: ignore[override]
+        """Open the file for reading at any offset of the joined bytes."""
+        with super().opened(start, stop) as file:
+            yield _JoinedReader(self, file)
+
+
+class _JoinedReader:
+    """Reader of joined runs."""
+
+    def __init__(self, runs: JoinedRuns, file: Reader) -> None:
+        self._runs, self._file, self._at = runs, file, 0
+
+    def seek(self, offset: int, /) -> None:
+        self._at = offset
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        done = 0
+        for offset, size in self._runs.spans(self._at, self._at + len(buffer)):
+            self._file.seek(offset)
+            done += self._file.readinto(buffer[done : done + size])
+        self._at += done
+        return done
+
 
 @dataclass(frozen=True, eq=False)
 class FileSlice(Divisible):

@@ -30,7 +30,7 @@ from sparsity_report.errors import explained, first_line
 from sparsity_report.files.filesystem import scratch
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.untrusted import limits
-from sparsity_report.untrusted.gates import check_integer, check_nesting, read_json
+from sparsity_report.untrusted.gates import check_integer, check_nesting, parse_json, read_json
 from sparsity_report.untrusted.processor_time import within_processor_time
 
 _Test = Callable[[nn.Module], bool]
@@ -67,11 +67,14 @@ _CONFIGS = {"config.json", "tokenizer_config.json"}
 
 
 def read_config(
-    directory: Path, fits: _Test | None = None, most: int = limits.PARAMETERS
+    directory: Path,
+    fits: _Test | None = None,
+    most: int = limits.PARAMETERS,
+    settings: Mapping[str, Any] | None = None,
 ) -> tuple[nn.Module | None, tuple[Phrase, ...]]:
     """Return the model of ``config.json``, or None and a note for an unknown one.
 
-    `fits` and `most` are those of :func:`meta_model`.
+    `fits` and `most` are those of :func:`meta_model`; `settings` replace the content of the file.
     """
     path = directory / "config.json"
     if not os.path.lexists(path):
@@ -80,7 +83,7 @@ def read_config(
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     with explained(lambda error: f"{path} is not a transformers config: {error!r}"):
-        known = read_config_file(path)
+        known = read_config_file(path, settings)
         kind = known["model_type"]
     if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
         return None, (phrase("note.unknown_model_type", kind=repr(kind)),)
@@ -88,9 +91,10 @@ def read_config(
     # Each config class validates in its own way.
     with (
         explained(lambda error: f"{path}: {first_line(error)}", Exception),
-        plain_folder(directory, ["config.json"]) as plain,
+        scratch() as plain,
         within_processor_time(limits.SECONDS),
     ):
+        (plain / "config.json").write_text(json.dumps(known), encoding="utf-8")
         config = AutoConfig.from_pretrained(plain, local_files_only=True, trust_remote_code=False)
     config.name_or_path = str(directory)
     return meta_model(config, path, fits, most), ()
@@ -220,8 +224,8 @@ def _defaults(kind: str) -> dict[str, Any] | None:
         logging.set_verbosity(verbosity)
 
 
-def read_config_file(path: Path) -> dict[str, Any]:
-    """Read a configuration without the keys that name code.
+def read_config_file(path: Path, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Read a configuration, or settings in its place, without the keys that name code.
 
     Raises
     ------
@@ -230,7 +234,10 @@ def read_config_file(path: Path) -> dict[str, Any]:
     OSError
         The file cannot be read.
     """
-    config = read_json(path, most=limits.CONFIG_BYTES, without=_CODE)
+    if settings is None:
+        config = read_json(path, most=limits.CONFIG_BYTES, without=_CODE)
+    else:
+        config = parse_json(json.dumps(settings), without=_CODE)
     check_nesting(config)
     return config
 

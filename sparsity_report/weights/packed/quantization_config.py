@@ -64,11 +64,12 @@ class Scheme:
         return [(height, width) for height, width in filter(_is_pair, blocks)]
 
 
-def read_scheme(directory: Path) -> Scheme:
+def read_scheme(directory: Path, content: Mapping[str, Any] | None = None) -> Scheme:
     """Return the quantization settings of a checkpoint.
 
-    ``config.json`` or its ``text_config`` holds ``quantization_config``, in older files
-    ``compression_config``, in files of MLX ``quantization``.
+    ``config.json``, or the given content for it, or its ``text_config`` holds
+    ``quantization_config``, in older files ``compression_config``, in files of MLX
+    ``quantization``.
 
     Raises
     ------
@@ -76,7 +77,7 @@ def read_scheme(directory: Path) -> Scheme:
         The settings contradict themselves or have the wrong types.
     """
     config = directory / "config.json"
-    content = read_settings(config)
+    content = read_settings(config) if content is None else content
     inner = content.get("text_config")
     for holder in (content, inner if isinstance(inner, dict) else {}):
         for key in ("quantization_config", "compression_config", "quantization"):

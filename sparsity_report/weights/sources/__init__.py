@@ -1,6 +1,7 @@
 """Sources of weights: local files, the Hub, and models in memory.
 
 - `checkpoint`: tensors of files matched with the model of ``config.json``, or its structure alone
+- `fewer_experts`: a checkpoint without some of its experts
 - `safetensors`, `pickles`: headers of these files
 - `model_files`: files that make up a model, and their headers; `model_paths`: local paths
 - `hub`: files of a repository; `http_ranges` streams them

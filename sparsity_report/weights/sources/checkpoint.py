@@ -78,6 +78,8 @@ class CheckpointWeights(Weights):
         Tensors as the files hold them, words and scales of packed weights included, in order.
     settings : mapping or None
         Changed ``config.json`` of the model; None if it is that of the folder.
+    options : ReaderOptions
+    contents : Contents
     """
 
     def __init__(self, path: Path, options: ReaderOptions, source: str, contents: Contents) -> None:
@@ -99,7 +101,8 @@ class CheckpointWeights(Weights):
         notes += float8_notes(modules) + description.notes
         cache = cache_of(model, {p.name: p.shape for each in modules for p in each.parameters})
         super().__init__(options.name, source, architecture, modules, widths, notes, cache)
-        self.path, self.settings = path, contents.settings
+        self.path, self.options, self.contents = path, options, contents
+        self.settings = contents.settings
         self.raw = contents.entries if contents.raw is None else contents.raw
         self._entries, self._parts, self._outline = contents.entries, parts, model
         saved = {} if model is None else dict(model.named_buffers())
@@ -139,11 +142,11 @@ class CheckpointWeights(Weights):
 
         Packed and float8 weights, for which torch has no products, are loaded as float32.
         """
-        self._require_runnable()
+        self.require_runnable()
         if any(isinstance(entry.values, Packed) for entry in self._entries.values()):
             return self.filled_module()
         dtype = torch.float32 if float8_notes(self.modules) else "auto"
-        if _is_default(self.path, self.source):
+        if self.settings is None and _is_default(self.path, self.source):
             return self._load(self.directory, dtype=dtype)
         # transformers would look for its default file names and perhaps load other weights.
         values = {key: entry.read() for key, entry in self._entries.items()}
@@ -151,7 +154,7 @@ class CheckpointWeights(Weights):
 
     def filled_module(self) -> nn.Module:
         """Return a runnable model in float32 with the counted values."""
-        outline = self._require_runnable()
+        outline = self.require_runnable()
         values = {p.name: self.tensor(p.name).float() for p in self.stored}
         for name, entries in self._buffers.items():
             shape = outline.get_buffer(name).shape
@@ -168,7 +171,7 @@ class CheckpointWeights(Weights):
         """Load a model from a folder or from given values; refuse missing tensors."""
         import transformers
 
-        outline = self._require_runnable()
+        outline = self.require_runnable()
         with without_bars():
             model, info = getattr(transformers, self.architecture).from_pretrained(
                 folder,
@@ -188,7 +191,7 @@ class CheckpointWeights(Weights):
         assert isinstance(model, nn.Module)
         return model.eval()
 
-    def _require_runnable(self) -> nn.Module:
+    def require_runnable(self) -> nn.Module:
         """Return the model on the meta device; refuse one without class or copy on disk."""
         entries = self._entries.values()
         if any(is_remote(e.values.parts if isinstance(e.values, Packed) else [e]) for e in entries):
@@ -212,17 +215,27 @@ def open_checkpoint(
     read: Callable[[T], Iterable[Entry]],
 ) -> CheckpointWeights:
     """Open the tensors of files and match them with the model of their ``config.json``."""
-    entries = gather_entries(path, files, read)
+    return match_entries(path, options, source, gather_entries(path, files, read))
+
+
+def match_entries(
+    path: Path,
+    options: ReaderOptions,
+    source: str,
+    entries: Mapping[str, Entry],
+    settings: Mapping[str, Any] | None = None,
+) -> CheckpointWeights:
+    """Match tensors with the model of the ``config.json`` beside them, or of changed settings."""
     folder = _folder(path)
 
     def is_fitting(model: nn.Module) -> bool:
-        return fits(model, detect_parameters(entries, read_scheme(folder))[0])
+        return fits(model, detect_parameters(entries, read_scheme(folder, settings))[0])
 
     model: nn.Module | None = None
     notes: tuple[Phrase, ...] = (phrase("note.config_unused"),)
     if options.config:
-        model, notes = read_config(folder, is_fitting, parameters_for(len(entries)))
-    known, packed_notes = detect_parameters(entries, read_scheme(folder))
+        model, notes = read_config(folder, is_fitting, parameters_for(len(entries)), settings)
+    known, packed_notes = detect_parameters(entries, read_scheme(folder, settings))
     if model is not None and (body := _saved_body(model, known)):
         classes = {"named": type(model).__name__, "model": type(body).__name__}
         model, notes = body, (*notes, phrase("note.body_only", **classes))
@@ -231,7 +244,9 @@ def open_checkpoint(
     for name, tensors in parts.items():
         if name not in buffers:
             check_weights(*tensors)
-    contents = Contents(known, parts, model, notes + packed_notes + left_out, raw=entries)
+    contents = Contents(
+        known, parts, model, notes + packed_notes + left_out, None, entries, settings
+    )
     return CheckpointWeights(path, options, source, contents)
 
 
