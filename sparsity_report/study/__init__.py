@@ -9,6 +9,7 @@ Modules:
 - `schema`: names, types and bounds of the columns of every table.
 - `layers`: parameters, zeros, bytes and FLOPs of each module, and their sums.
 - `patterns`: positions of zeros in each matrix.
+- `expert_use`: use of experts by the router; experts that fit into one budget of bytes.
 - `storage_layouts`: bytes in every storage layout.
 - `serving_memory`: bytes of weights by layout, keys and values, and states.
 - `zstd_sizes`: bytes of matrices compressed by zstd.

@@ -21,6 +21,7 @@ from sparsity_report.study.derived.paired_tasks import compared_variants, paired
 from sparsity_report.study.derived.runtime_frame import runtime_frame
 from sparsity_report.study.derived.strip import Tile, strip
 from sparsity_report.study.derived.tracker_metrics import study_metrics
+from sparsity_report.study.expert_use import expert_budgets, experts_frame
 from sparsity_report.study.files.value_bounds import check_measured
 from sparsity_report.study.frames import StudyFrames
 from sparsity_report.study.layers import check_context, check_convention, with_shares
@@ -71,6 +72,9 @@ class Comparison(StudyFrames, Saved):
         Texts that variants write after a prompt, see :func:`sparsity_report.continuations`.
     tasks : pandas.DataFrame or None
         Scores on tasks that another program ran, see :func:`sparsity_report.read_lm_eval`.
+    experts : pandas.DataFrame or None
+        Use of experts by the router on a text, see :func:`sparsity_report.calibrate`; ``is_kept``
+        is false of those that the variant lacks.
     weights : Weights or None
         The weights of the first variant, for exact further levels. Not saved.
     """
@@ -120,6 +124,14 @@ class Comparison(StudyFrames, Saved):
         """
         texts = self.continuations
         return None if texts is None else continuation_figures(self.facts, texts)
+
+    @cached_property
+    def expert_budgets(self) -> pd.DataFrame | None:
+        """Experts that fit in more bits into the bytes of all in fewer; None without patterns.
+
+        See :func:`.expert_use.expert_budgets`.
+        """
+        return expert_budgets(self.facts)
 
     @cached_property
     def runtimes(self) -> pd.DataFrame:
@@ -229,8 +241,8 @@ class Comparison(StudyFrames, Saved):
         _check_distinct(names)
         parts = {
             part: pd.concat([getattr(self, part), getattr(further, part)], ignore_index=True)
-            for part in ("variants", "layers", "patterns", "entropy", "cache")
-            if getattr(self, part) is not None
+            for part in ("variants", "layers", "patterns", "entropy", "cache", "experts")
+            if getattr(self, part) is not None or getattr(further, part) is not None
         }
         parts["variants"] = typed("variants", parts["variants"])
         parts["layers"] = with_shares(parts["layers"])
@@ -319,6 +331,7 @@ class Comparison(StudyFrames, Saved):
         sensitivity: pd.DataFrame | None = None,
         continuations: pd.DataFrame | None = None,
         tasks: pd.DataFrame | None = None,
+        experts: pd.DataFrame | None = None,
     ) -> Comparison:
         """Return the study with measurements added; those not given stay.
 
@@ -329,6 +342,9 @@ class Comparison(StudyFrames, Saved):
         tasks : pandas.DataFrame, optional
             A frame with the columns ``variant``, ``task``, ``metric`` and ``value``, and any
             others of the table :attr:`tasks`, such as ``stderr``.
+        experts : pandas.DataFrame, optional
+            The ``experts`` of a :class:`Calibration`, of the variant that others are compared with
+            unless there is a column ``variant``.
 
         Returns
         -------
@@ -351,7 +367,7 @@ class Comparison(StudyFrames, Saved):
         """
         given = {
             "latency": latency, "quality": quality, "sensitivity": sensitivity,
-            "continuations": continuations, "tasks": tasks,
+            "continuations": continuations, "tasks": tasks, "experts": experts,
         }  # fmt: skip
         frames: dict[str, Any] = {part: f for part, f in given.items() if f is not None}
         if tasks is not None:
@@ -359,6 +375,10 @@ class Comparison(StudyFrames, Saved):
             unknown = [name for name in TABLES["tasks"].names if name not in tasks]
             if not set(needed) & set(unknown):
                 frames["tasks"] = tasks.assign(**dict.fromkeys(unknown))[[*TABLES["tasks"].names]]
+        if experts is not None and "variant" not in experts:
+            frames["experts"] = experts.assign(variant=self.facts.baseline, is_kept=True).reindex(
+                columns=[*TABLES["experts"].names]
+            )
         for part, frame in frames.items():
             if tuple(frame.columns) != TABLES[part].names:
                 raise SparsityReportError(
@@ -456,6 +476,7 @@ def compare(
         patterns=variant_patterns(variants, zstd=zstd, progress=progress) if has_patterns else None,
         entropy=entropy_frame(variants),
         cache=cache_frame(variants),
+        experts=experts_frame(variants),
         notes=as_phrases(notes),
         levels=level_table(variants[0].weights),
         weights=variants[0].weights,

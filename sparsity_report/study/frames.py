@@ -41,6 +41,7 @@ class StudyFrames:
     sensitivity: pd.DataFrame | None = None
     continuations: pd.DataFrame | None = None
     tasks: pd.DataFrame | None = None
+    experts: pd.DataFrame | None = None
     weights: Weights | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:

@@ -22,6 +22,7 @@ from sparsity_report.sparse.shares import zero_share
 from sparsity_report.study.schema import BLOCKS, GAP, TABLES, TILE, typed
 from sparsity_report.study.variants import Variant
 from sparsity_report.study.zstd_sizes import Frames, check_zstd, zstd_version
+from sparsity_report.weights.packed.group_rounding import ROUNDING, RoundingErrors
 from sparsity_report.weights.tensor_slices import Slice, pieces
 from sparsity_report.weights.weights import Module, Parameter, Weights
 
@@ -64,7 +65,9 @@ def weight_patterns(
         ``tile_padding`` are the zeros that MACKO and a tensor-core bitmap store: every sixteenth
         of a run of zeros, and the padding of the nonzeros of a 64 × 64 tile to a multiple of 8.
         ``zstd_bytes`` is the size of the matrix as a zstd frame at level 3, ``zstd_version`` the
-        version of the library, both null unless asked for.
+        version of the library, both null unless asked for. Of experts that are not packed,
+        ``weight_norm`` is ‖W‖₂ before pruning and ``rounding_b`` is ‖W − Q(W)‖₂, where Q rounds to
+        b bits, see :mod:`sparsity_report.weights.packed.group_rounding`.
 
     Raises
     ------
@@ -133,19 +136,15 @@ def _patterns(
     parameter: Parameter,
 ) -> dict[int, list[dict[str, object]]]:
     """Return the rows of a tensor under every pruning, reading it once, block by block."""
-    if not parameter.known:
-        raise SparsityReportError(
-            f"{weights.name}: {parameter.name} has unknown values; give a model whose values are "
-            "known, or leave patterns out"
-        )
-    assert parameter.matrix is not None
-    rows, columns = parameter.inputs_outputs or parameter.matrix
+    rows, columns = _stored_sizes(weights, parameter)
     cuts = {key: cut for key, p in prunings.items() if p and (cut := p.cuts.get(parameter.name))}
     step = max(_BLOCK // max(columns, 1) // _LINES, 1) * _LINES
     if any(cut.input_first for cut in cuts.values()):
         step = rows  # groups along the inputs go across rows
     values = [Moments() for _ in range(parameter.experts)]
-    zeros = {key: [Zeros(*parameter.matrix) for _ in values] for key in prunings}
+    errors = [RoundingErrors() for _ in values if parameter.experts > 1 and not parameter.packing]
+    outputs_inputs = (columns, rows) if parameter.transposed else (rows, columns)
+    zeros = {key: [Zeros(*outputs_inputs) for _ in values] for key in prunings}
     size = rows * columns * parameter.itemsize
     frames = {key: Frames(len(values), size) for key in prunings} if zstd else {}
     slices = weights.as_in_memory(parameter.name)
@@ -155,6 +154,8 @@ def _patterns(
     places = matrix_places(parameter.experts, rows, step) if rows * columns else []
     for number, start, tensor in _blocks(slices, places, columns):
         values[number].add(tensor)
+        if errors:
+            errors[number].add(tensor.T if parameter.transposed else tensor)
         nonzero = tensor != 0
         for key, matrices in zeros.items():
             mask = nonzero
@@ -185,8 +186,20 @@ def _patterns(
                 "zstd_bytes": frames[key].sizes[number] if zstd else None,
                 "zstd_version": version,
             }
+            row |= errors[number].norms() if errors else dict.fromkeys(ROUNDING)
             rows_of[key].append(row | counted.figures(parameter))
     return rows_of
+
+
+def _stored_sizes(weights: Weights, parameter: Parameter) -> tuple[int, int]:
+    """Return the rows and columns of a stored matrix; refuse unknown values."""
+    if not parameter.known:
+        raise SparsityReportError(
+            f"{weights.name}: {parameter.name} has unknown values; give a model whose values are "
+            "known, or leave patterns out"
+        )
+    assert parameter.matrix is not None
+    return parameter.inputs_outputs or parameter.matrix
 
 
 def _blocks(

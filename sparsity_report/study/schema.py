@@ -18,6 +18,7 @@ from sparsity_report.pairing.matches import ALIGNMENTS
 from sparsity_report.pairing.removed import KINDS
 from sparsity_report.weights.anatomy.cache_geometry import GROWING, REASONS, STATES
 from sparsity_report.weights.anatomy.groups import GROUPS
+from sparsity_report.weights.packed.group_rounding import ROUNDING
 
 BLOCKS = (4, 8, 16, 32)
 # Rows and columns of a tile of a tensor-core bitmap; MACKO stores one zero of so many in a row.
@@ -46,7 +47,7 @@ PROTOCOLS: Mapping[str, tuple[int | None, int | None]] = {
 VERSION = 2
 CONVENTIONS = ("standard", "notebook")
 # Tables of measurements; tasks are run by other programs.
-MEASURED = ("latency", "speedups", "quality", "sensitivity", "continuations", "tasks")
+MEASURED = ("latency", "speedups", "quality", "sensitivity", "continuations", "tasks", "experts")
 # The sides of a pair of checkpoints, and the figures that are summed.
 SIDES = ("before", "after")
 FIGURES = (
@@ -144,12 +145,13 @@ COLUMNS = {
         """, low=0, optional=True),
         *_columns("int64", "tokens measurement runs threads scored stride among", low=1),
         *_columns("int64", "window", low=2),
+        *_columns("int64", "bits budget_bits fitting experts", low=0),
         *_columns("Int64", """
             pruned newly_zeroed attention_width attention_flops_per_token block row_pointers columns
             file_bytes bytes expert gap_padding tile_padding zstd_bytes weight_bytes cores
             cache_bytes n_shot kv_cache_before kv_cache_after index before after seed written
             token_limit alike_layers cached_values cached_positions context_limit weight_memory
-            kv_cache_memory state_memory memory
+            kv_cache_memory state_memory memory budget_bytes
         """, low=0, optional=True),
         *_columns("Int64", "basis_windows basis_window samples span", low=1, optional=True),
         *_columns("Int64", "removed", optional=True),
@@ -158,14 +160,16 @@ COLUMNS = {
             sparsity_prunable sparsity_non_embedding sparsity_model break_even expected_sparsity
             zero_rows zero_columns n_m_share fill_4 fill_8 fill_16 fill_32 crossover_sparsity
             crossover_low crossover_high agreement flips certainty kept_share iou
-            sparsity_before sparsity_itself gone_of_base repeated distinct
+            sparsity_before sparsity_itself gone_of_base repeated distinct gate_share token_share
         """, low=0, high=1, optional=True),
         *_columns("float64", """
             threshold uses ratio mean_abs std least_abs promised_speedup realised_low realised_high
             realised_share control_high bound_seconds bound_share others load frequency
             speedup_low speedup_high perplexity kl dense_perplexity stderr relative_change norm
             temperature dense_nll zero_bits sign_bits exponent_bits mantissa_bits
+            gate_mass output_norm saliency rounding_error
         """, low=0, optional=True),
+        *_columns("float64", " ".join(ROUNDING), low=0, optional=True),
         *_columns("float64", """
             seconds seconds_low seconds_high dense_seconds csr_seconds
         """, low=_PICOSECOND),
@@ -184,7 +188,7 @@ COLUMNS = {
         *_columns("sums", "span_increase", optional=True),
         *_columns("shape", "shape", low=0),
         *_columns("shape", "shape_before shape_after", low=0, optional=True),
-        *_columns("bool", "prunable untouched"),
+        *_columns("bool", "prunable untouched is_kept"),
         *_columns("boolean", "runs_as_csr lossless higher_is_better limited", optional=True),
         Column("group", "text", among=GROUPS),
         Column("scope", "text", among=SCOPES),
@@ -255,7 +259,7 @@ TABLES: Mapping[str, Table] = {
         "expected_sparsity mean_abs std least_abs zero_rows zero_columns head_sparsity n_m "
         "n_m_share "
         + " ".join(f"fill_{size}" for size in BLOCKS)
-        + " gap_padding tile_padding zstd_bytes zstd_version",
+        + f" gap_padding tile_padding zstd_bytes zstd_version {' '.join(ROUNDING)}",
         columns={"dtype": "int64", "optional": False},
     ),
     "entropy": _table(
@@ -318,6 +322,17 @@ TABLES: Mapping[str, Table] = {
         "variant task metric filter value stderr higher_is_better n_shot samples limited "
         "task_version evaluated_model harness harness_version results_file results_fingerprint "
         "documents_fingerprint targets_fingerprint prompts_fingerprint outcomes"
+    ),
+    # Use of experts by the router on a text; the variant keeps some of them.
+    "experts": _table(
+        "variant module_name block expert is_kept tokens gate_mass output_norm saliency",
+        expert={"dtype": "int64", "optional": False},
+        tokens={**_NULLABLE, "low": 0},
+    ),
+    # See derived.expert_use.
+    "expert_budgets": _table(
+        "variant budget_bits budget_bytes bits fitting experts bytes gate_share token_share "
+        "rounding_error"
     ),
     # Tables of a pair, see study.pairs.pair.
     "pair_models": _table("side model architecture source"),

@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import experts
 import jsonschema
 import measurements
 import pandas as pd
@@ -104,6 +105,7 @@ def measured(data, part, /, **cells):
         ),
         "continuations": measurements.continuations,
         "tasks": measurements.tasks,
+        "experts": lambda: experts.table("Dense", 1, 2).assign(module_name="layers.0.fc1"),
     }[part]().head(1)
     row = frame.astype(object).where(frame.notna(), None).to_dict("records")[0] | cells
     data[part] = {"columns": [*row], "rows": [[*row.values()]]}
@@ -152,6 +154,9 @@ IMPOSSIBLE = [
         ("tasks", {"stderr": -0.1}, "row 0, stderr: is less than 0"),
         ("tasks", {"samples": 0}, "row 0, samples: is less than 1"),
         ("tasks", {"n_shot": "5"}, "n_shot: is not a whole number"),
+        ("experts", {"module_name": "x"}, "experts, row 0, module_name: has no layer"),
+        ("experts", {"gate_mass": -1.0}, "row 0, gate_mass: is less than 0"),
+        ("experts", {"is_kept": 1}, "row 0, is_kept: is not true or false"),
     ]
 ] + [
     (partial(set_cell, table="patterns", row=7, column=column, value=value), message)

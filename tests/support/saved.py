@@ -1,5 +1,6 @@
 """A study of several models with every measurement; its weights depend on no random numbers."""
 
+import experts as routing
 import measurements
 import numpy as np
 import torch
@@ -67,4 +68,5 @@ def measured(totals):
     return {
         "latency": latency, "quality": quality, "sensitivity": parts,
         "continuations": measurements.continuations(), "tasks": measurements.tasks(),
+        "experts": routing.table("Experts", 1, 3),
     }  # fmt: skip

@@ -26,7 +26,8 @@ def write_csv(study: Comparison, directory: str | os.PathLike[str]) -> list[Path
     get ``comparison.csv`` (sums per group), ``totals.csv``, ``storage.csv`` and
     ``pivot_<metric>.csv``, and each measurement its file: ``latency.csv``, ``speedups.csv``,
     ``quality.csv``, ``score_pairs.csv`` (paired comparisons with 95 % and 99 % intervals),
-    ``sensitivity.csv``, ``continuations.csv``, ``tasks.csv``.
+    ``sensitivity.csv``, ``continuations.csv``, ``tasks.csv``, ``experts.csv`` (use by the router).
+    A mixture of experts gets ``expert_budgets.csv`` where patterns are known.
 
     Text that a spreadsheet would take for a formula gets a leading apostrophe. Invisible
     characters are spelled out (``\r``, ``\u202e``). Either all files are written or none.
@@ -64,7 +65,7 @@ def write_csv(study: Comparison, directory: str | os.PathLike[str]) -> list[Path
         for kind, frame in (("layers", study.layers), ("groups", study.groups)):
             files[f"{kind}_{stem}.csv"] = frame[frame["variant"] == variant]
     files["comparison.csv"] = study.groups
-    for part in ("totals", "storage", "score_pairs", *MEASURED):
+    for part in ("totals", "storage", "expert_budgets", "score_pairs", *MEASURED):
         if (frame := getattr(study, part)) is not None:
             files[f"{part}.csv"] = frame
     for metric in PIVOTS:

@@ -69,7 +69,7 @@ class FileKind:
 # Bytes in which a JSON object begins, after white space.
 _BEGINNING = 64
 #: Tables that older files of this version lack, and tables that may be null.
-LATER = ("entropy", "cache")
+LATER = ("entropy", "cache", "experts")
 MAYBE = ("levels", *schema.OPTIONAL)
 STUDY = FileKind(
     name="study",

@@ -43,6 +43,7 @@ _UNIQUE = {
     "layers": ["variant", "module_name"],
     "continuations": ["variant", "seed", "temperature", "token_limit", "prompt"],
     "entropy": ["variant", "module_name"],
+    "experts": ["variant", "module_name", "expert"],
 }
 # Tables whose rows are of variants of the study; scores may be of further levels.
 _OF_VARIANTS = (
@@ -54,6 +55,7 @@ _OF_VARIANTS = (
     "speedups",
     "continuations",
     "tasks",
+    "experts",
 )
 
 
@@ -104,6 +106,9 @@ def check_measured(table: str, study: StudyFrames, frame: pd.DataFrame) -> None:
         check_losses(frame)
     elif table == "tasks":
         check_results(frame)
+    elif table == "experts":
+        known = frame["module_name"].isin(study.layers["module_name"])
+        refuse(table, known, "module_name: has no layer")
     elif table == "cache":
         sizes = frame[["cached", "alike_layers", "cached_values"]]
         known = sizes.notna().all(axis=1) | (
