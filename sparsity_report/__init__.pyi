@@ -5,6 +5,8 @@ from .counting.imported_masks import import_mask as import_mask
 from .counting.in_place import freeze_pruning_ as freeze_pruning_
 from .counting.in_place import prune_global_magnitude_ as prune_global_magnitude_
 from .counting.in_place import select_prunable_linears as select_prunable_linears
+from .counting.kept_experts import KeptExperts as KeptExperts
+from .counting.kept_experts import read_experts as read_experts
 from .counting.policies import existing_zeros as existing_zeros
 from .counting.policies import global_magnitude as global_magnitude
 from .counting.policies import layerwise_magnitude as layerwise_magnitude
@@ -25,6 +27,7 @@ from .measure.distance import distance as distance
 from .measure.latency import crossover as crossover
 from .measure.latency import measure_latency as measure_latency
 from .measure.perplexity import perplexity as perplexity
+from .measure.reap import reap as reap
 from .measure.reproduce import reproduce as reproduce
 from .measure.sensitivity import sensitivity as sensitivity
 from .measure.wanda import owl as owl

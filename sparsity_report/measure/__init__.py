@@ -10,7 +10,7 @@ Scores:
 - `reproduce`: the perplexities of a paper measured; its value is in ``study.published_scores``.
 - `sensitivity`, `continuations`: the other public measurements, one frame each.
 - `calibration`: norms of the inputs of each matrix. `wanda`: pruning by them.
-- `router_use`: tokens, gates and outputs of each expert.
+- `router_use`: tokens, gates and outputs of each expert. `reap`: lists of experts by them.
 
 Times:
 

@@ -1,7 +1,8 @@
 """A value as text for ``repr``, and in a notebook cell as HTML and LaTeX without a script.
 
-Values are weights, prunings, variants, studies, pairs and differences. A cell has findings, a map
-of zeros and a small table. It shows only what is known already, and loads no chart library.
+Values are weights, prunings, kept experts, variants, studies, pairs and differences. A cell has
+findings, a map of zeros and a small table. It shows only what is known already, and loads no chart
+library.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 from markupsafe import escape
 
+from sparsity_report.counting.kept_experts import KeptExperts
 from sparsity_report.counting.pruning import Pruning
 from sparsity_report.findings.difference import Difference
 from sparsity_report.findings.difference_findings import difference_verdict
@@ -91,6 +93,14 @@ def _(pruning: Pruning) -> list[str]:
 
 
 @_lines.register
+def _(kept: KeptExperts) -> list[str]:
+    total, modules = sum(kept.counts.values()), len(kept.counts)
+    name, method = short_name(kept.weights.name), method_name(kept.method)
+    numbers = {"kept": total - kept.removed, "total": total, "modules": modules}
+    return [say("repr.kept_experts", name=name, method=method, **numbers)]
+
+
+@_lines.register
 def _(variant: Variant) -> list[str]:
     name, layout = short_name(variant.name), layout_name(variant.layout)
     title = say("repr.variant_layout", variant=name, layout=layout)
@@ -154,7 +164,7 @@ def bundle(value: Any) -> dict[str, str]:
 
     Parameters
     ----------
-    value : Comparison, Pair, Weights, Pruning, Variant or Difference
+    value : Comparison, Pair, Weights, Pruning, KeptExperts, Variant or Difference
 
     Examples
     --------
@@ -230,6 +240,11 @@ def _(pruning: Pruning) -> Content:
     groups["share"] = groups["pruned"] / groups["weight_total"]
     columns = columns_of("group weight_total pruned share", share=say("column.pruned_share"))
     return Content(_lines(pruning), maps, _first_rows(columns, groups))
+
+
+@_content.register
+def _(kept: KeptExperts) -> Content:
+    return _content(kept.weights)._replace(lines=_lines(kept))
 
 
 @_content.register

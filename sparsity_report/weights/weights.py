@@ -46,6 +46,9 @@ class Parameter:
         Whether the input dimension comes before the output dimension, as in ``Conv1D``.
     experts : int
         Number of such matrices in the tensor.
+    expert_groups : tuple of int
+        Groups of consecutive experts among which a router chooses first, and how many of them it
+        chooses.
     uses : Fraction
         How often a token is multiplied by the whole tensor: 1, more for shared modules, k/E
         for E experts of which a token uses k, 0 if no token uses it.
@@ -82,6 +85,7 @@ class Parameter:
     matrix: tuple[int, int] | None = None
     transposed: bool = False
     experts: int = 1
+    expert_groups: tuple[int, int] = (1, 1)
     uses: Fraction = ONCE
     uses_per_sequence: Fraction = NEVER
     head_dim: int | None = None

@@ -175,12 +175,14 @@ def _facts(place: Place, leaf: str, usage: Usage) -> dict[str, Any]:
         # In a product with joined parameters or with a part of one, the matrix is the whole
         # parameter.
         matrix = as_matrix(shape, usage.turned)[:2]
+    experts = size // math.prod(matrix) if matrix and size else 1
     layout, held_bytes = _layout(module, leaf, tensor)
     return {
         "shape": shape,
         "matrix": matrix,
         "transposed": usage.turned,
-        "experts": size // math.prod(matrix) if matrix and size else 1,
+        "experts": experts,
+        "expert_groups": _expert_groups(place.around, experts),
         "uses": usage.per_token,
         "uses_per_sequence": usage.per_sequence,
         "head_dim": _head_dim(place.around) if matrix else None,
@@ -385,6 +387,14 @@ def _top_k(config: Any, around: Sequence[nn.Module]) -> int | None:
     block = (*around[0].children(), around[0]) if around else ()
     configs, names = (config, getattr(config, "text_config", None)), EXPERTS_PER_TOKEN
     return _declared(block, "top_k") or _declared(configs, *names)
+
+
+def _expert_groups(around: Sequence[nn.Module], experts: int) -> tuple[int, int]:
+    """Return the groups that a router chooses from before it chooses experts, and its choice."""
+    configs = [getattr(module, "config", None) for module in around]
+    groups = _declared(configs, "n_group") or 1
+    chosen = _declared(configs, "topk_group") or groups
+    return (groups, chosen) if experts > 1 and not experts % groups and chosen < groups else (1, 1)
 
 
 def _declared(sources: Iterable[object], *names: str) -> int | None:
