@@ -36,6 +36,7 @@ from .report.notebook import write_notebook as write_notebook
 from .report.page import write_diff as write_diff
 from .report.page import write_report as write_report
 from .report.thesis import write_thesis as write_thesis
+from .report.written_checkpoint import write_checkpoint as write_checkpoint
 from .sparse.csr_swap import convert_linears_to_csr_ as convert_linears_to_csr_
 from .sparse.linear_csr import LinearCSR as LinearCSR
 from .study.combined import combine as combine

@@ -1,9 +1,9 @@
 """The command line.
 
 - `application`: all commands as one program, and its exit codes.
-- `run_command`, `count_command`, `check_command`, `pair_command`, `render_command`,
-  `diff_command`, `explore_command`, `notebook_command`: one command each; `pair_command` also has
-  ``distance``.
+- `run_command`, `count_command`, `check_command`, `pair_command`, `prune_command`,
+  `render_command`, `explore_command`, `notebook_command`: one command each; `pair_command` also has
+  ``distance``, `prune_command` ``expand`` and `render_command` ``diff``.
 - `options`: the options of the commands in dataclasses, and these for typer.
 - `compared_models`: models to open and prune. `policy_grid`: policies by name and their levels.
 - `measurements`: scores and times of a study. `outputs`: files of a study or pair.

@@ -11,12 +11,12 @@ import typer.core
 from sparsity_report import __version__
 from sparsity_report.cli.check_command import check
 from sparsity_report.cli.count_command import count
-from sparsity_report.cli.diff_command import diff
 from sparsity_report.cli.explore_command import explore
 from sparsity_report.cli.notebook_command import notebook
 from sparsity_report.cli.options import PANELS
 from sparsity_report.cli.pair_command import distance, pair
-from sparsity_report.cli.render_command import render
+from sparsity_report.cli.prune_command import expand, prune
+from sparsity_report.cli.render_command import diff, render
 from sparsity_report.cli.run_command import run
 from sparsity_report.cli.terminal import complain, flush, tell
 from sparsity_report.errors import SparsityReportError, within_memory
@@ -54,7 +54,8 @@ class _PanelCommand(typer.core.TyperCommand):
                     formatter.write_dl(records)
 
 
-for command in (run, count, pair, distance, check, render, diff, explore, notebook):
+commands = (run, count, pair, distance, check, prune, expand, render, diff, explore, notebook)
+for command in commands:
     app.command(cls=_PanelCommand)(command)
 
 

@@ -306,6 +306,51 @@ class CheckOptions(ModelFiles):
 
 
 @dataclass(frozen=True)
+class WriteOptions(ModelFiles):
+    """Options of ``expand``: the model, and the folder to write."""
+
+    out: Path = option(..., OUTPUT, "New or empty folder for the files.", metavar="FOLDER")
+    base_model: str | None = option(
+        None, OUTPUT, "Hub id of the model, for the model card. [default: from MODEL]", metavar="ID"
+    )
+    allow_pickle: bool = flag(READING, "PyTorch pickles, loaded as weights only.")
+    base: str | None = option(
+        None, MODEL, "Base model of a LoRA adapter, written merged.", metavar="MODEL"
+    )
+
+
+@dataclass(frozen=True)
+class PruneOptions(WriteOptions):
+    """Options of ``prune``."""
+
+    sparsity: list[str] = option(
+        [], PRUNING, "Sparsity of prunable weights. [default: 0.3]", metavar="SHARE"
+    )
+    policy: list[str] = option(
+        [],
+        PRUNING,
+        "Pruning policy: magnitude, layerwise, wanda, owl, random, 2:4, wanda-2:4. "
+        "[default: magnitude]",
+        metavar="NAME",
+    )
+    bound: list[str] = option(
+        [], PRUNING, "Largest sparsity of a module or group.", metavar="NAME=SHARE"
+    )
+    mask: Path | None = option(
+        None, PRUNING, "Masks of another tool: .safetensors or .npz.", metavar="FILE"
+    )
+    calibration: str | None = option(
+        None, PRUNING, "Calibration text or file. [default: the demo's]", metavar="TEXT"
+    )
+    blacklist: list[str] = option(
+        ["lm_head"], PRUNING, "Modules to leave unpruned.", metavar="NAME"
+    )
+    sparse: bool = flag(OUTPUT, "Sparse layout, if a runtime reads it.")
+    workers: int = option(0, READING, _WORKERS, min=0, metavar="N")
+    cache: Path | None = option(None, READING, "Cache folder for counts.", metavar="FOLDER")
+
+
+@dataclass(frozen=True)
 class PairOptions(Texts):
     """Options of ``pair``."""
 

@@ -105,11 +105,11 @@ def _split(texts: Iterable[str]) -> list[str]:
     return [part.strip() for text in texts for part in text.split(",")]
 
 
-def read_sparsity(text: str) -> float:
-    """Return the sparsity of an option such as ``0.3`` or ``30%``."""
+def read_sparsity(text: str, name: str = "--sparsity") -> float:
+    """Return the sparsity of an option such as ``0.3`` or ``30%``; `name` is that of the option."""
     try:
         return check_sparsity(read_share(text))
     except ValueError:
         raise SparsityReportError(
-            f"--sparsity {text!r} is not a share; use 0 to 1, or 0% to 100%; 30 % is 0.3"
+            f"{name} {text!r} is not a share; use 0 to 1, or 0% to 100%; 30 % is 0.3"
         ) from None

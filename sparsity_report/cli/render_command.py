@@ -1,12 +1,13 @@
-"""``sparsity-report render``: reports, tables and figures of a saved study."""
+"""``sparsity-report render`` and ``diff``: reports of a saved study, and changes between two."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from sparsity_report.cli.options import RenderOptions, dataclass_options
+from sparsity_report.cli.options import DiffOptions, RenderOptions, dataclass_options
 from sparsity_report.cli.outputs import check_outputs, write
+from sparsity_report.cli.terminal import tell
 from sparsity_report.files.filesystem import file_digest
 
 
@@ -22,3 +23,22 @@ def render(
     check_outputs(outputs)  # first, because it may restore an older study.json
     loaded = sr.read_study(study, strict=outputs.strict)
     write(loaded, outputs, file_digest(study.resolve()) or None)
+
+
+@dataclass_options
+def diff(
+    before: Annotated[Path, typer.Argument(help="study.json of an earlier run.")],
+    after: Annotated[Path, typer.Argument(help="study.json of a later run.")],
+    *,
+    options: DiffOptions,
+) -> None:
+    """Print the changes between two studies; exit with 0 if there are none, 1 otherwise."""
+    import sparsity_report as sr
+
+    changed = sr.diff(*(sr.read_study(study, strict=options.strict) for study in (before, after)))
+    for sentence in changed.sentences():
+        tell(sentence)
+    if options.html is not None:
+        names = (str(before), str(after))
+        sr.write_diff(changed, options.html, names=names, template_dir=options.template_dir)
+    raise typer.Exit(1 if changed else 0)

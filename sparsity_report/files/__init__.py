@@ -6,6 +6,7 @@
 - `manifest`: the list of the files of a run, for ``sha256sum -c``.
 - `journal`: the journal of a set, and recovery from one.
 - `atomic`: ``together``, ``write_file``, ``write_entry``, and a check of the folder.
+- `new_folder`: a folder of large files that appears when it is complete.
 
 Maintainers: every call that changes a file goes through ``os``, so that the fault injector of the
 tests can let each of them fail.

@@ -55,10 +55,14 @@ def create(path: Path, data: bytes, mode: int | None = None) -> None:
 
 def write_through(handle: int, data: bytes) -> None:
     """Write bytes to an open file and to the disk."""
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(handle, rest) :]
+    write_all(handle, memoryview(data))
     os.fsync(handle)
+
+
+def write_all(handle: int, data: memoryview) -> None:
+    """Write bytes to an open file."""
+    while data:
+        data = data[os.write(handle, data) :]
 
 
 def sync_folder(folder: Path) -> None:

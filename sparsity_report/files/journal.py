@@ -29,6 +29,12 @@ def new_journal(folder: Path) -> Path:
     return folder / f"{_MARK}{secrets.token_hex(6)}"
 
 
+def is_journal(name: str) -> bool:
+    """Return True for the name of a journal, or of a hidden folder."""
+    match = _TEMPORARY.fullmatch(name)
+    return match is not None and match[2] is None
+
+
 def waiting(journal: Path, name: str, kind: str = "new") -> Path:
     """Return the path at which a file of a set waits, or at which its ``old`` one is kept."""
     place = sha256(os.fsencode(name)).hexdigest()[:16]

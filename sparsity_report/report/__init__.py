@@ -6,7 +6,8 @@ and PDF) with `pdf` (Typst) and `templates` (Jinja2), and `thesis`; all cite by 
 `citation`. `markdown_report` writes Markdown. The folder ``tables`` declares the tables of studies
 and pairs, and writes tables as HTML, Typst, LaTeX, Markdown and text.
 
-`explore_page` is the page of ``sparsity-report explore``.
+`written_checkpoint` writes a variant as safetensors files with a model card. `explore_page` is the
+page of ``sparsity-report explore``.
 
 In notebooks: `notebook` (executes one), `progress_bars`, and `value_display`, the ``repr`` of a
 value and its notebook cell.

@@ -239,6 +239,14 @@ class Weights(Presentable, ABC):
     def module(self) -> nn.Module:
         """Return a runnable copy of the model, which may be modified."""
 
+    def buffers(self) -> dict[str, torch.Tensor]:
+        """Return the values that a checkpoint holds beside the parameters, by name."""
+        return {}
+
+    def configuration(self) -> dict[str, Any]:
+        """Return the content of the model's ``config.json``; empty without one."""
+        return {}
+
     def tokenizer(self) -> Any:
         """Return the tokenizer that came with the model."""
         raise self.wrong("came without a tokenizer; pass tokenizer= in Python")

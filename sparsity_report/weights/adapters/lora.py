@@ -13,6 +13,7 @@ from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import read_json
 from sparsity_report.weights.adapters.adapter_settings import CONFIG, AdapterSettings
 from sparsity_report.weights.packed.format_detection import check_weights
+from sparsity_report.weights.sources.model_paths import hub_id
 from sparsity_report.weights.sources.pickles import check_allowed, read_pickle
 from sparsity_report.weights.sources.safetensors import read_header
 from sparsity_report.weights.tensor_slices import FLOATS, Entry
@@ -90,11 +91,7 @@ def base_note(adapter: Path, base: str, folder: Path | None) -> Iterator[Phrase]
     named, names = _base_name(adapter), [base]
     if folder is not None:
         names += [str(folder.resolve()), _read_text(folder / "config.json", "_name_or_path")]
-        names += [
-            part.removeprefix("models--").replace("--", "/")
-            for part in folder.absolute().parts
-            if part.startswith("models--")
-        ]
+        names += filter(None, [hub_id(folder)])
     # Copies of a model in several places share only the last part of the name.
     if named and _last_part(named) not in map(_last_part, names):
         yield phrase("note.other_base", named=named, base=base)

@@ -130,6 +130,8 @@ class Change:
 class AdaptedWeights(Weights):
     """A base model with an adapter, merged or beside it.
 
+    The attribute `base` is the base model.
+
     Parameters
     ----------
     base : Weights
@@ -167,34 +169,42 @@ class AdaptedWeights(Weights):
         widths = base.attention_widths
         kind = base.architecture
         super().__init__(options.name, base.source, kind, modules, widths, notes, base.cache)
-        self._base, self._changes, self._merged = base, changes, merge
+        self.base, self._changes, self._merged = base, changes, merge
 
     def slices(self, name: str) -> Iterator[Slice]:
         """Yield the values of a parameter with the product added."""
         if (change := self._changes.get(name)) is None:
-            yield from self._base.slices(name)
+            yield from self.base.slices(name)
             return
         dtype, start = self[name].dtype, 0
-        for part in change.values.slices() if change.values else self._base.slices(name):
+        for part in change.values.slices() if change.values else self.base.slices(name):
             yield AdaptedSlice(part.total, dtype, part, start, change.product)
             start += part.total
 
     def tensor(self, name: str) -> torch.Tensor:
         """Return the values of a parameter."""
         if name not in self._changes:
-            return self._base.tensor(name)
+            return self.base.tensor(name)
         return join_slices(self.slices(name), self[name].dtype, self[name].shape)
+
+    def buffers(self) -> dict[str, torch.Tensor]:
+        """Return the buffers of the base."""
+        return self.base.buffers()
+
+    def configuration(self) -> dict[str, Any]:
+        """Return the configuration of the base."""
+        return self.base.configuration()
 
     def tokenizer(self) -> Any:
         """Open the tokenizer of the base."""
-        return self._base.tokenizer()
+        return self.base.tokenizer()
 
     @torch.no_grad()
     def module(self) -> nn.Module:
         """Return the base as a runnable model with the changed values."""
         if not self._merged:
             raise self.wrong("is counted beside its base and cannot be run; open it merged")
-        model = self._base.module()
+        model = self.base.module()
         places = locate(walk(model))
         for name in self._changes:
             value(*places[name]).copy_(self.tensor(name))

@@ -39,6 +39,7 @@ from sparsity_report.weights.gguf.gguf_shards import (
     read_model,
 )
 from sparsity_report.weights.sources.checkpoint import CheckpointWeights, Contents
+from sparsity_report.weights.sources.memory import settings_of
 from sparsity_report.weights.tensor_slices import Entry, Slice, memory_slices
 
 # Smaller tensors may hold converted values in the file; larger ones are at most rearranged.
@@ -101,6 +102,10 @@ class GGUFWeights(CheckpointWeights):
     def _is_unchanged(self, entry: Entry) -> bool:
         """Return True if transformers uses a tensor as it is in the file, as it does experts."""
         return self._processor is None or "_exps" in entry.key
+
+    def configuration(self) -> dict[str, Any]:
+        """Return the configuration that transformers reads from the header."""
+        return settings_of(self._outline) if self._outline is not None else {}
 
     def module(self) -> nn.Module:
         """Load the dequantized model with transformers, in float32."""

@@ -14,6 +14,9 @@ _BESIDE = (
     ("quantize_config.json", "", "gptq"), ("quant_config.json", "", "awq"),
     ("hf_quant_config.json", "quantization", "modelopt"),
 )  # fmt: skip
+#: Names of these files, and keys of the settings in ``config.json``.
+SETTINGS_BESIDE = {name for name, *_ in _BESIDE}
+SETTINGS_KEYS = ("quantization_config", "compression_config", "quantization")
 _TEXTS = ("quant_method", "format", "checkpoint_format", "packing_format")
 # Ranges of the bits of a code, and of the number of weights that share a scale, -1 for a row.
 _NUMBERS = {
@@ -80,7 +83,7 @@ def read_scheme(directory: Path, content: Mapping[str, Any] | None = None) -> Sc
     content = read_settings(config) if content is None else content
     inner = content.get("text_config")
     for holder in (content, inner if isinstance(inner, dict) else {}):
-        for key in ("quantization_config", "compression_config", "quantization"):
+        for key in SETTINGS_KEYS:
             if settings := _object(holder, key, config):
                 return Scheme(_method(settings, key), _checked(settings, config), config)
     for name, key, method in _BESIDE:

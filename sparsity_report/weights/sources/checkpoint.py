@@ -24,7 +24,7 @@ from sparsity_report.weights.anatomy.parameter_places import walk
 from sparsity_report.weights.anatomy.tensor_names import fits, memory_parts, without_tensor
 from sparsity_report.weights.packed.format_detection import check_weights, detect_parameters
 from sparsity_report.weights.packed.packed_tensor import Packed, is_remote
-from sparsity_report.weights.packed.quantization_config import read_scheme
+from sparsity_report.weights.packed.quantization_config import read_scheme, read_settings
 from sparsity_report.weights.sources.memory import ModuleWeights
 from sparsity_report.weights.sources.model_files import gather_entries
 from sparsity_report.weights.sources.model_paths import DEFAULTS
@@ -76,6 +76,8 @@ class CheckpointWeights(Weights):
         File or directory of the weights.
     raw : mapping of str to Entry
         Tensors as the files hold them, words and scales of packed weights included, in order.
+    unpacked : mapping of str to Entry
+        The same with each packed weight as one tensor.
     settings : mapping or None
         Changed ``config.json`` of the model; None if it is that of the folder.
     options : ReaderOptions
@@ -104,7 +106,7 @@ class CheckpointWeights(Weights):
         self.path, self.options, self.contents = path, options, contents
         self.settings = contents.settings
         self.raw = contents.entries if contents.raw is None else contents.raw
-        self._entries, self._parts, self._outline = contents.entries, parts, model
+        self.unpacked, self._parts, self._outline = contents.entries, parts, model
         saved = {} if model is None else dict(model.named_buffers())
         self._buffers = {name: contents.parts[name] for name in saved if name in contents.parts}
 
@@ -143,21 +145,27 @@ class CheckpointWeights(Weights):
         Packed and float8 weights, for which torch has no products, are loaded as float32.
         """
         self.require_runnable()
-        if any(isinstance(entry.values, Packed) for entry in self._entries.values()):
+        if any(isinstance(entry.values, Packed) for entry in self.unpacked.values()):
             return self.filled_module()
         dtype = torch.float32 if float8_notes(self.modules) else "auto"
         if self.settings is None and _is_default(self.path, self.source):
             return self._load(self.directory, dtype=dtype)
         # transformers would look for its default file names and perhaps load other weights.
-        values = {key: entry.read() for key, entry in self._entries.items()}
+        values = {key: entry.read() for key, entry in self.unpacked.items()}
         return self._load(None, dtype=dtype, state_dict=values)
 
     def filled_module(self) -> nn.Module:
         """Return a runnable model in float32 with the counted values."""
-        outline = self.require_runnable()
+        self.require_runnable()
         values = {p.name: self.tensor(p.name).float() for p in self.stored}
+        return self._load(None, dtype=torch.float32, state_dict=values | self.buffers())
+
+    def buffers(self) -> dict[str, torch.Tensor]:
+        """Return the values of the saved buffers."""
+        values: dict[str, torch.Tensor] = {}
         for name, entries in self._buffers.items():
-            shape = outline.get_buffer(name).shape
+            assert self._outline is not None
+            shape = self._outline.get_buffer(name).shape
             if sum(entry.total for entry in entries) != shape.numel():
                 raise SparsityReportError(
                     f"{self.name}: {name} has shape {entries[0].shape} on disk but "
@@ -165,7 +173,11 @@ class CheckpointWeights(Weights):
                 )
             parts = (part for entry in entries for part in self.cut(entry))
             values[name] = join_slices(parts, entries[0].values.dtype, tuple(shape))
-        return self._load(None, dtype=torch.float32, state_dict=values)
+        return values
+
+    def configuration(self) -> dict[str, Any]:
+        """Return the content of ``config.json``."""
+        return dict(self.settings or read_settings(self.directory / "config.json"))
 
     def _load(self, folder: Path | None, **options: Any) -> nn.Module:
         """Load a model from a folder or from given values; refuse missing tensors."""
@@ -193,7 +205,7 @@ class CheckpointWeights(Weights):
 
     def require_runnable(self) -> nn.Module:
         """Return the model on the meta device; refuse one without class or copy on disk."""
-        entries = self._entries.values()
+        entries = self.unpacked.values()
         if any(is_remote(e.values.parts if isinstance(e.values, Packed) else [e]) for e in entries):
             raise self.wrong(
                 "is streamed from the Hub, so it can be counted but not run; load it without "

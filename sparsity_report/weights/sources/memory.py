@@ -1,5 +1,8 @@
 """Weights of an ``nn.Module`` in memory."""
 
+import json
+from typing import Any, cast
+
 import torch
 from torch import nn
 from torch.nn.utils import prune
@@ -38,6 +41,16 @@ class ModuleWeights(Weights):
             raise self.wrong(f"has no values of {name}, which is on the meta device; load them")
         return tensor
 
+    def buffers(self) -> dict[str, torch.Tensor]:
+        """Return the buffers that torch saves, pruning masks left out."""
+        saved = self._model.state_dict(keep_vars=True)
+        held = dict(self._model.named_buffers())
+        return {name: saved[name] for name in held if name in saved and name[-5:] != "_mask"}
+
+    def configuration(self) -> dict[str, Any]:
+        """Return the configuration of a transformers model."""
+        return settings_of(self._model)
+
     def module(self) -> nn.Module:
         """Return a deep copy of the model with its pruning masks made permanent.
 
@@ -52,3 +65,12 @@ class ModuleWeights(Weights):
                     module._parameters[f"{leaf}_orig"] = alone
                     prune.remove(module, leaf)
         return model.float() if float8_notes(self.modules) else model
+
+
+def settings_of(model: nn.Module) -> dict[str, Any]:
+    """Return the ``config.json`` of a transformers model, empty for other modules."""
+    config = getattr(model, "config", None)
+    if not hasattr(config, "to_json_string"):
+        return {}
+    settings = json.loads(cast(Any, config).to_json_string())
+    return {**settings, "architectures": [type(model).__name__]}

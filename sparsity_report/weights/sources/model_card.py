@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,22 +25,24 @@ def read_card(folder: Path, file: Origin) -> tuple[dict[str, Any], int | None]:
         if isinstance(file, HubFile):
             card, total = _ask_hub(file)
         else:
-            card, total = _front_matter(folder), None
+            card = front_matter(folder)
+            # Other cards claim no results to compare with.
+            card, total = card if "model-index" in card else {}, None
     except Exception:  # HTTP clients and YAML raise many; a missing claim is no error
         return {}, None
     return card if isinstance(card, dict) else {}, total if type(total) is int else None
 
 
-def _front_matter(folder: Path) -> Any:
-    """Return the metadata of a local model card, if it has an index of models."""
-    with open_file(folder / "README.md") as card:
+def front_matter(folder: Path) -> dict[str, Any]:
+    """Return the metadata of a local model card; empty where it cannot be read."""
+    with suppress(Exception), open_file(folder / "README.md") as card:  # YAML raises many
         text = card.read(_READ).decode("utf-8", "replace")
-    head = text.removeprefix("---\n").partition("\n---")[0]
-    if not text.startswith("---\n") or "model-index" not in head:
-        return {}
-    import yaml
+        if text.startswith("---\n"):
+            import yaml
 
-    return yaml.safe_load(head)
+            metadata = yaml.safe_load(text.removeprefix("---\n").partition("\n---")[0])
+            return metadata if isinstance(metadata, dict) else {}
+    return {}
 
 
 def _ask_hub(file: HubFile) -> tuple[Any, Any]:

@@ -27,6 +27,18 @@ def is_hub_id(text: str) -> bool:
     return bool(_ID.fullmatch(text))
 
 
+def hub_id(folder: Path) -> str | None:
+    """Return the id of a model in the cache of the Hub; None for another folder.
+
+    Examples
+    --------
+    >>> hub_id(Path("/cache/models--facebook--opt-125m/snapshots/27dcfa7")), hub_id(Path("/m"))
+    ('facebook/opt-125m', None)
+    """
+    names = [part for part in folder.absolute().parts if part.startswith("models--")]
+    return names[-1].removeprefix("models--").replace("--", "/") if names else None
+
+
 def distinctive_name(path: Path) -> str:
     """Return the last part of a path, with its folder if it is the stem of a default file.
 

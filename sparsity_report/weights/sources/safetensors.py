@@ -126,7 +126,7 @@ def find_shards(directory: Path) -> Shards[Path]:
     files = sorted(file.name for file in directory.iterdir() if file.is_file())
     names, weight_map = choose_shards(str(directory), files, directory)
     for name in names if weight_map else ():
-        if not _stays_inside(directory / name):
+        if not stays_inside(directory / name):
             raise SparsityReportError(
                 f"{directory / name} is a link that leads out of its folder; put the file there"
             )
@@ -161,7 +161,7 @@ def read_index(index: Path) -> dict[str, str]:
     return weight_map
 
 
-def _stays_inside(file: Path) -> bool:
+def stays_inside(file: Path) -> bool:
     """Return True if a link leads to its folder or to the blobs of its Hub cache entry."""
     try:
         home, target = file.parent.resolve(), file.resolve()

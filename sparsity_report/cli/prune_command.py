@@ -1,0 +1,146 @@
+"""``sparsity-report prune`` and ``expand``: pruned or unpacked models as safetensors files."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from sparsity_report.cli.compared_models import check_paths
+from sparsity_report.cli.libraries import quiet_libraries, without_collecting
+from sparsity_report.cli.options import Model, PruneOptions, WriteOptions, dataclass_options
+from sparsity_report.cli.terminal import tell
+from sparsity_report.cli.worker_processes import workers
+from sparsity_report.errors import SparsityReportError
+from sparsity_report.files.new_folder import check_free
+
+if TYPE_CHECKING:
+    from sparsity_report.counting.pruning import Pruning
+    from sparsity_report.study.variants import Variant
+    from sparsity_report.weights.weights import Weights
+
+# Options of `sr.load`.
+_OPENING = ("revision", "subfolder", "file", "allow_pickle", "base")
+
+
+@dataclass_options
+def prune(model: Model = None, *, options: PruneOptions) -> None:
+    """Prune a model and write it as safetensors files that transformers opens.
+
+    Files of a safetensors model keep their names, dtypes and headers. The folder appears when it
+    is complete and its zeros were counted again.
+    """
+    check_paths(model, options.base)
+    check_free(options.out)
+    _check(options)
+    import sparsity_report as sr
+
+    with quiet_libraries():
+        weights = _opened(model, options, blacklist=options.blacklist)
+        _write(sr.masked(_pruning(weights, options)), options)
+
+
+@dataclass_options
+def expand(model: Model = None, *, options: WriteOptions) -> None:
+    """Unpack a packed, sparse or GGUF model to dense safetensors files that transformers opens."""
+    check_paths(model, options.base)
+    check_free(options.out)
+    import sparsity_report as sr
+
+    with quiet_libraries():
+        weights = _opened(model, options)
+        is_plain = weights.source == "safetensors" and options.base is None
+        if is_plain and not any(p.packing for p in weights.parameters):
+            raise weights.wrong("holds no packed weights: its files are dense already; copy them")
+        _write(sr.dense(weights), options, unpack=True)
+
+
+def _opened(model: str | None, options: WriteOptions, **rules: Any) -> Weights:
+    import sparsity_report as sr
+    from sparsity_report.counting.checkpoints.checkpoint_writer import check_place
+
+    with without_collecting():
+        weights = sr.load(model, **{name: getattr(options, name) for name in _OPENING}, **rules)
+    check_place(weights, options.out)
+    return weights
+
+
+def _check(options: PruneOptions) -> None:
+    """Refuse contradictory options before a model is opened."""
+    from sparsity_report.cli.policy_grid import Grid
+
+    grid = Grid.parse(options.policy, options.sparsity)
+    rules = {"--policy": options.policy, "--sparsity": options.sparsity, "--bound": options.bound}
+    given = [name for name, values in rules.items() if values]
+    if options.mask is not None and given:
+        raise SparsityReportError(f"--mask decides what is pruned; leave out {', '.join(given)}")
+    if len(grid) != 1:
+        raise SparsityReportError(
+            f"--policy and --sparsity give {len(grid)} prunings, and one is written; give one"
+        )
+    if options.bound and grid.policies != ("magnitude",):
+        raise SparsityReportError("--bound applies to --policy magnitude; leave one of them out")
+    if options.calibration is not None and not grid.calibrates:
+        raise SparsityReportError(
+            "--calibration has no effect; add --policy wanda or owl, or leave it out"
+        )
+    if options.sparse:
+        raise SparsityReportError(_sparse_layout(grid.policies[0]))
+
+
+def _pruning(weights: Weights, options: PruneOptions) -> Pruning:
+    """Return the one pruning that the options choose."""
+    import sparsity_report as sr
+    from sparsity_report.cli.policy_grid import Grid, read_sparsity
+
+    grid = Grid.parse(options.policy, options.sparsity)
+    if options.mask is not None:
+        return sr.import_mask(options.mask, weights)
+    with workers(options.workers) as executor:
+        counting: dict[str, Any] = {"executor": executor, "cache": options.cache}
+        if options.bound:
+            pairs = (bound.rpartition("=") for bound in options.bound)
+            bounds = {name: read_sparsity(share, "--bound") for name, _, share in pairs}
+            return sr.bounded_magnitude(weights, grid.levels[0], bounds, **counting)
+        calibration = sr.calibrate(weights, options.calibration) if grid.calibrates else None
+        (pruning,) = grid.prunings(weights, calibration, **counting)
+    return pruning
+
+
+def _write(variant: Variant, options: WriteOptions, **settings: Any) -> None:
+    """Write a variant; print its zeros, its bytes and the seconds."""
+    import sparsity_report as sr
+    from sparsity_report.study.layers import total_frame
+    from sparsity_report.words.sentences import say
+
+    start = time.perf_counter()
+    folder = sr.write_checkpoint(variant, options.out, base_model=options.base_model, **settings)
+    seconds = time.perf_counter() - start
+    total = total_frame(variant.layers()).iloc[0]
+    tell(
+        say(
+            "prune.written",
+            folder=str(folder),
+            zeros=total["total"] - total["nonzero"],
+            parameters=total["total"],
+            share=total["sparsity_model"],
+            bytes=sum(file.stat().st_size for file in folder.glob("*.safetensors")),
+            seconds=seconds,
+        )
+    )
+
+
+def _sparse_layout(policy: str) -> str:
+    """Return what maintained runtimes do with the layout that would hold the zeros."""
+    from sparsity_report.sparse.runtime_support import LOOKED_AT, RUNTIMES
+    from sparsity_report.words.sentences import say
+
+    layout = "sparse-24-bitmask" if policy.endswith("2:4") else "sparse-bitmask"
+    verdicts = (
+        f"{runtime.name}: {say(f'runtime_verdict.{runtime.cells[layout].verdict}')}"
+        for runtime in RUNTIMES.values()
+        if runtime.ended is None
+    )
+    return (
+        f"--sparse: no maintained runtime is known to read {say(f'runtime_layout.{layout}')} "
+        f"({', '.join(verdicts)}; looked up on {LOOKED_AT}); leave it out to write dense files"
+    )

@@ -1,0 +1,190 @@
+"""The files of a checkpoint to be written: headers, and the place of each tensor."""
+
+import json
+import math
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from sparsity_report.counting.pruning import Pruning
+from sparsity_report.sparse.cost import value_bytes
+from sparsity_report.weights.packed.packed_tensor import Packed, is_remote
+from sparsity_report.weights.sources.checkpoint import CheckpointWeights
+from sparsity_report.weights.sources.safetensors import DTYPES, INDEX, SINGLE, find_shards
+from sparsity_report.weights.tensor_slices import (
+    FP4,
+    Entry,
+    FileSlice,
+    HeldSlice,
+    Origin,
+    Shape,
+    Slice,
+)
+from sparsity_report.weights.weights import Weights
+
+# Most bytes of the tensors of a file, as in transformers.
+_SHARD = 5 * 10**9
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Files, and the tensors in them.
+
+    Attributes
+    ----------
+    headers : mapping of str to bytes
+        First bytes of each file, by its name.
+    tensors : mapping of str to Entry
+        Values to write, by the name of the tensor.
+    places : mapping of str to (str, int)
+        File of each tensor, and the offset of its first byte.
+    index : str
+        Content of the index; empty for a single file.
+    by_parameter : bool
+        True if tensors are parameters as in memory, False if they are those of the source's files.
+    unpacks : bool
+        True if packed weights are written unpacked.
+    """
+
+    headers: Mapping[str, bytes]
+    tensors: Mapping[str, Entry]
+    places: Mapping[str, tuple[str, int]]
+    index: str = ""
+    by_parameter: bool = False
+    unpacks: bool = False
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each file."""
+        sizes = {name: len(header) for name, header in self.headers.items()}
+        for key, (file, _) in self.places.items():
+            sizes[file] += _size(self.tensors[key])
+        return sizes
+
+    def parts(self, weights: Weights, name: str) -> list[Entry]:
+        """Return the tensors, or their rows, that hold a parameter, in the order of its values."""
+        if self.by_parameter or not isinstance(weights, CheckpointWeights):
+            return [self.tensors[name]]
+        return weights.entries(name)
+
+    def place(self, part: Entry) -> tuple[str, int]:
+        """Return the file and the offset of one of :meth:`parts`."""
+        (file, offset), tensor = self.places[part.key], self.tensors[part.key]
+        if isinstance(part.values, FileSlice) and isinstance(tensor.values, FileSlice):
+            offset += part.values.offset - tensor.values.offset
+        return file, offset
+
+
+@dataclass(frozen=True, eq=False)
+class _Values:
+    """Values of a parameter as the model in memory arranges them."""
+
+    weights: Weights
+    name: str
+    dtype: str
+    nbytes = None
+    packing = ""
+
+    def cut(self, shape: Shape) -> Iterator[Slice]:  # noqa: ARG002
+        return self.weights.as_in_memory(self.name)
+
+
+def layout_of(weights: Weights, pruning: Pruning | None, unpack: bool) -> Layout:
+    """Return the files of a model: those of its source, or new ones if tensors change their form.
+
+    Parameters
+    ----------
+    weights : Weights
+    pruning : Pruning or None
+    unpack : bool
+        Whether to unpack all packed weights. They are unpacked, too, if `pruning` changes one.
+    """
+    changed = pruning.changed if pruning else ()
+    unpack = unpack or any(weights[name].packing for name in changed)
+    if not isinstance(weights, CheckpointWeights) or weights.source == "gguf":
+        held = {
+            p.name: Entry(p.name, p.shape, _Values(weights, p.name, p.dtype))
+            for p in weights.stored
+        }
+        for name, values in weights.buffers().items():
+            held[name] = Entry(name, tuple(values.shape), HeldSlice.from_tensor(values))
+        return _new_files(held, by_parameter=True, unpacks=True)
+    if is_remote([*weights.raw.values()]):
+        raise weights.wrong("is streamed from the Hub; load it without stream to write it")
+    if unpack and any(isinstance(e.values, Packed) for e in weights.unpacked.values()):
+        return _new_files(weights.unpacked, unpacks=True)
+    if weights.source != "safetensors" or weights.settings is not None:
+        return _new_files(weights.raw)
+    return _same_files(weights)
+
+
+def _same_files(weights: CheckpointWeights) -> Layout:
+    """Return the files of the source, headers included."""
+    shards = find_shards(weights.path) if weights.path.is_dir() else None
+    index = ""
+    if shards is not None and shards.weight_map is not None:
+        index = (weights.path / INDEX).read_text(encoding="utf-8")
+    headers: dict[str, bytes] = {}
+    places: dict[str, tuple[str, int]] = {}
+    for key, entry in weights.raw.items():
+        assert isinstance(entry.values, FileSlice)
+        name = entry.values.file.name if index else SINGLE
+        places[key] = name, entry.values.offset
+        if name not in headers:
+            headers[name] = _read_header(entry.values.file)
+    return Layout(headers, weights.raw, places, index)
+
+
+def _read_header(file: Origin) -> bytes:
+    return file.read(0, 8 + struct.unpack("<Q", file.read(0, 8))[0])
+
+
+def _new_files(
+    tensors: Mapping[str, Entry], by_parameter: bool = False, unpacks: bool = False
+) -> Layout:
+    """Return files of at most 5 GB each, or of a single larger tensor."""
+    shards: list[list[Entry]] = [[]]
+    size = 0
+    for entry in tensors.values():
+        size += _size(entry)
+        if shards[-1] and size > _SHARD:
+            shards.append([])
+            size = _size(entry)
+        shards[-1].append(entry)
+    count = len(shards)
+    names = [f"model-{i + 1:05}-of-{count:05}.safetensors" for i in range(count)]
+    names = names if count > 1 else [SINGLE]
+    headers: dict[str, bytes] = {}
+    places: dict[str, tuple[str, int]] = {}
+    for name, shard in zip(names, shards, strict=True):
+        # Readers expect values at multiples of their size.
+        entries = sorted(shard, key=lambda entry: -value_bytes(entry.values.dtype))
+        headers[name], starts = _header(entries)
+        places |= {e.key: (name, start) for e, start in zip(entries, starts, strict=True)}
+    total = sum(map(_size, tensors.values()))
+    weight_map = {key: places[key][0] for key in tensors}
+    content = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    index = json.dumps(content, indent=2) + "\n" if count > 1 else ""
+    return Layout(headers, tensors, places, index, by_parameter, unpacks)
+
+
+def _header(entries: list[Entry]) -> tuple[bytes, list[int]]:
+    """Return the header of a file, and the offset of each tensor in it."""
+    fields: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    starts, end = [], 0
+    for entry in entries:
+        shape, dtype = list(entry.shape), entry.kind or _NAMES[entry.values.dtype]
+        if dtype == FP4:
+            shape[-1] *= 2  # two to a byte
+        starts.append(end)
+        end += _size(entry)
+        fields[entry.key] = {"dtype": dtype, "shape": shape, "data_offsets": [starts[-1], end]}
+    text = json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    header = struct.pack("<Q", len(text)) + text
+    return header, [len(header) + start for start in starts]
+
+
+def _size(entry: Entry) -> int:
+    return math.prod(entry.shape) * value_bytes(entry.values.dtype)

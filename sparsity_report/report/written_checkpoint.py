@@ -1,0 +1,137 @@
+"""A variant as a folder of safetensors files, with a model card."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import sparsity_report
+from sparsity_report.counting.checkpoints.checkpoint_layout import Layout, layout_of
+from sparsity_report.counting.checkpoints.checkpoint_writer import (
+    check_place,
+    home_of,
+    write_weights,
+)
+from sparsity_report.counting.progress import Progress
+from sparsity_report.errors import SparsityReportError
+from sparsity_report.report.tables.markdown import paragraph
+from sparsity_report.study.layers import total_frame
+from sparsity_report.study.variants import Variant
+from sparsity_report.weights.sources.model_card import front_matter
+from sparsity_report.weights.sources.model_paths import hub_id, is_hub_id
+from sparsity_report.words.display_names import method_name
+from sparsity_report.words.sentences import say
+
+# Fields of the source's card that hold for the written model, too.
+_KEPT = ("license", "license_name", "license_link", "language", "pipeline_tag")
+
+
+def write_checkpoint(
+    variant: Variant,
+    folder: str | os.PathLike[str],
+    *,
+    unpack: bool = False,
+    base_model: str | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Write a model as a folder of safetensors files, its pruned weights set to zero.
+
+    Files of a safetensors model keep their names, headers, dtypes and all values that are not
+    pruned. Where a packed weight is pruned, and for GGUF files, pickles, adapters and modules, new
+    files hold the unpacked values. Configuration and tokenizer are copied, code is not, and
+    ``README.md`` is a model card. The folder appears when it is complete and the zeros of every
+    parameter were counted again. Values are read and written slice by slice.
+
+    Parameters
+    ----------
+    variant : Variant
+        From :func:`masked`, or from :func:`dense` for the weights as they are.
+    folder : path-like
+        New or empty folder, not inside the model that is read.
+    unpack : bool
+        Whether to unpack packed weights even if none of them is pruned.
+    base_model : str, optional
+        Hub id of the model that was pruned, for the card; by default that of a model from the Hub.
+    progress : callable, optional
+        Called with the bytes written, the bytes in all and the name of the folder.
+
+    Returns
+    -------
+    pathlib.Path
+        The folder.
+
+    Raises
+    ------
+    SparsityReportError
+        The folder cannot be written, the weights changed since they were counted, or the written
+        zeros differ from the derived ones. Nothing is left behind.
+
+    Examples
+    --------
+    >>> import sparsity_report as sr
+    >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.5)
+    >>> folder = sr.write_checkpoint(sr.masked(pruning), "demo-pruned")
+    >>> sr.dense(sr.load(folder)).is_pruned
+    True
+    """
+    if not isinstance(variant, Variant) or variant.layout == "csr":
+        raise SparsityReportError(
+            "write_checkpoint() accepts a variant of dense(…) or masked(…); no format of "
+            "checkpoints holds CSR"
+        )
+    if base_model is not None and not is_hub_id(base_model):
+        raise SparsityReportError(f"base_model={base_model!r} is not a Hub id, such as gpt2")
+    target = Path(folder)
+    check_place(variant.weights, target)
+    layout = layout_of(variant.weights, variant.pruning, unpack)
+    texts = {"README.md": _card(variant, layout, base_model)}
+    write_weights(variant.weights, variant.pruning, layout, target, texts, progress)
+    return target
+
+
+def _card(variant: Variant, layout: Layout, base_model: str | None) -> str:
+    """Return the model card."""
+    import transformers
+    from huggingface_hub import ModelCardData
+
+    is_known = hasattr(transformers, variant.weights.architecture or "-")
+    home = home_of(variant.weights)
+    metadata = front_matter(home) if home else {}
+    kept = {key: metadata[key] for key in _KEPT if isinstance(metadata.get(key), str)}
+    data = ModelCardData(
+        base_model=base_model or (hub_id(home) if home else None),
+        library_name="transformers" if is_known else None,
+        tags=["sparsity-report", *(["pruned"] if variant.pruning else [])],
+        **kept,
+    )
+    return f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(_text(variant, layout, is_known)) + "\n"
+
+
+def _text(variant: Variant, layout: Layout, is_known: bool) -> Iterator[str]:
+    """Yield the paragraphs of the card."""
+    weights, pruning = variant.weights, variant.pruning
+    total: Any = total_frame(variant.layers()).iloc[0]
+    figures = {
+        "model": weights.name,
+        "zeros": total["prunable_total"] - total["prunable_nonzero"],
+        "prunable": total["prunable_total"],
+        "share": total["sparsity_prunable"],
+        "parameters": total["total"],
+        "model_share": total["sparsity_model"],
+    }
+    yield f"# {paragraph(say('card.title', model=weights.name, variant=variant.name))}"
+    yield paragraph(say("card.zeros", **figures))
+    if pruning:
+        yield paragraph(say("card.policy", method=method_name(pruning.method)))
+        if pruning.basis:
+            yield paragraph(say("card.basis", note=pruning.basis.note))
+    packings = sorted({p.packing for p in weights.parameters if p.packing})
+    if layout.unpacks and packings:
+        yield paragraph(say("card.unpacked", packings=packings))
+    yield paragraph(say("card.size", bytes=sum(layout.sizes.values())))
+    if is_known:
+        lines = f"import transformers\n\nmodel = transformers.{weights.architecture}"
+        yield f'```python\n{lines}.from_pretrained(".")\n```'
+    yield paragraph(say("card.tool", version=sparsity_report.__version__))

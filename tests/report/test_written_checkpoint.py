@@ -1,0 +1,190 @@
+"""Checkpoints that are written: equal to the masked model, by transformers and bit by bit."""
+
+import shutil
+
+import numpy as np
+import pytest
+import structural
+import torch
+import transformers
+from helpers import small_llama, turned_on_loading
+from safetensors.torch import load_file, save_file
+
+import sparsity_report as sr
+
+pytestmark = pytest.mark.slow(seconds=30)
+IDS = torch.arange(2, 12)[None]
+
+POLICIES = {
+    "magnitude": lambda w: sr.global_magnitude(w, 0.5),
+    "layerwise": lambda w: sr.layerwise_magnitude(w, 0.3),
+    "random": lambda w: sr.random_unstructured(w, 0.4, seed=3),
+    "2:4": lambda w: sr.n_m(w, 2, 4),
+    "wanda": lambda w: sr.wanda(w, 0.5, calibrated(w)),
+    "wanda-2:4": lambda w: sr.wanda(w, None, calibrated(w), n_m=(2, 4)),
+    "owl": lambda w: sr.wanda(w, 0.5, calibrated(w), allocation="owl"),
+    "bounded": lambda w: sr.bounded_magnitude(w, 0.5, {"mlp_linear": 0.45}),
+    "masks": lambda w: sr.import_mask(masks(w), w),
+    "zeros": sr.existing_zeros,
+}
+
+
+def calibrated(weights):
+    ids = torch.randint(4, weights.configuration()["vocab_size"], (64,))
+    return sr.calibrate(weights, ids, window=16)
+
+
+def masks(weights):
+    generator = np.random.default_rng(1)
+    return {p.name: generator.random(p.shape) < 0.7 for p in weights.prunable}
+
+
+def logits(model):
+    model.eval()
+    with torch.no_grad():
+        given = {"decoder_input_ids": IDS} if model.config.is_encoder_decoder else {}
+        return next(iter(model(input_ids=IDS, **given).values()))
+
+
+def opened(folder, architecture, **options):
+    model, info = getattr(transformers, architecture).from_pretrained(
+        folder, output_loading_info=True, **options
+    )
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    return model
+
+
+def headers(folder):
+    """Return the bytes before the values of each file."""
+    found = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        raw = file.read_bytes()
+        found[file.name] = raw[: 8 + int.from_bytes(raw[:8], "little")]
+    return found
+
+
+def tensors(folder):
+    return {
+        k: v for file in sorted(folder.glob("*.safetensors")) for k, v in load_file(file).items()
+    }
+
+
+def as_bytes(tensor):
+    return tensor.contiguous().view(-1).view(torch.uint8)
+
+
+def same_as_masked(source, pruning, folder, **options):
+    """Write a pruning; compare it with the masked module and with the files of its source."""
+    variant = sr.masked(pruning)
+    assert sr.write_checkpoint(variant, folder) == folder
+    written = opened(folder, pruning.weights.architecture, **options)
+    assert torch.equal(logits(written), logits(variant.module()))
+    changed = {e.key for n in pruning.changed for e in pruning.weights.entries(n)}
+    before, after = tensors(source), tensors(folder)
+    assert before.keys() == after.keys()
+    for key, tensor in before.items():
+        assert after[key].dtype == tensor.dtype
+        if key not in changed:
+            assert torch.equal(as_bytes(after[key]), as_bytes(tensor)), key
+        else:
+            is_kept = after[key].float() != 0
+            assert torch.equal(after[key].float(), tensor.float() * is_kept)
+    assert headers(folder) == headers(source)
+    assert (folder / "config.json").read_bytes() == (source / "config.json").read_bytes()
+    again = sr.dense(sr.load(folder)).layers()
+    assert again["nonzero"].tolist() == variant.layers()["nonzero"].tolist()
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_every_policy_gives_the_masked_model(policy, tmp_path):
+    weights = sr.load()
+    same_as_masked(weights.path, POLICIES[policy](weights), tmp_path / "out")
+
+
+KINDS = {
+    "gpt2": ["magnitude", "2:4", "wanda", "random", "masks"],
+    "mixtral": ["magnitude", "layerwise", "wanda", "random"],
+    "bert": ["magnitude"],
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_transposed_matrices_experts_and_shards(kind, tmp_path):
+    torch.manual_seed(0)
+    source = tmp_path / "source"
+    structural.MODELS[kind]().save_pretrained(source, max_shard_size="60KB")
+    assert len(headers(source)) > 2
+    for policy in KINDS[kind]:
+        weights = sr.load(source)
+        same_as_masked(source, POLICIES[policy](weights), tmp_path / policy)
+        index = "model.safetensors.index.json"
+        assert (tmp_path / policy / index).read_bytes() == (source / index).read_bytes()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_dtypes_and_tied_heads(dtype, tied, tmp_path):
+    source = tmp_path / "source"
+    small_llama(tie_word_embeddings=tied).to(getattr(torch, dtype)).save_pretrained(source)
+    weights = sr.load(source)
+    same_as_masked(source, sr.global_magnitude(weights, 0.5), tmp_path / "out", dtype="auto")
+    assert ("lm_head.weight" in tensors(tmp_path / "out")) is not tied
+
+
+def test_float8_bits_of_kept_weights_stay(tmp_path):
+    source = tmp_path / "source"
+    small_llama().save_pretrained(source)
+    file = source / "model.safetensors"
+    given = {
+        key: t.to(torch.float8_e4m3fn) if "proj" in key else t for key, t in load_file(file).items()
+    }
+    save_file(given, file, metadata={"format": "pt"})
+    pruning = sr.global_magnitude(sr.load(source), 0.5)
+    sr.write_checkpoint(sr.masked(pruning), tmp_path / "out")
+    assert headers(tmp_path / "out") == headers(source)
+    for name in pruning.changed:
+        after = tensors(tmp_path / "out")[name]
+        kept = pruning.mask(name)
+        assert torch.equal(after.view(torch.uint8), given[name].view(torch.uint8) * kept)
+
+
+def test_tensors_that_transformers_turns_on_loading(tmp_path, monkeypatch):
+    source = tmp_path / "source"
+    small_llama().save_pretrained(source)
+    turned_on_loading(monkeypatch, "mlp.gate_proj.weight")
+    file = source / "model.safetensors"
+    given = load_file(file)
+    save_file(
+        {k: v.T.contiguous() if "gate_proj" in k else v for k, v in given.items()},
+        file, metadata={"format": "pt"},
+    )  # fmt: skip
+    pruning = sr.global_magnitude(sr.load(source), 0.5)
+    sr.write_checkpoint(sr.masked(pruning), tmp_path / "out")
+    after = tensors(tmp_path / "out")
+    for name in pruning.changed:
+        expected = given[name] * pruning.mask(name)
+        assert torch.equal(after[name], expected.T if "gate_proj" in name else expected), name
+
+
+def test_card_and_data_files(tmp_path):
+    source = tmp_path / "source"
+    shutil.copytree(sr.load().path, source)
+    (source / "modeling.py").write_text("raise SystemExit")
+    (source / "LICENSE").write_text("free")
+    (source / "notes.json").symlink_to("/etc/hostname")
+    pruning = sr.global_magnitude(sr.load(source), 0.5)
+    folder = sr.write_checkpoint(sr.masked(pruning), tmp_path / "out", base_model="me/demo")
+    names = {file.name for file in folder.iterdir()}
+    assert {"LICENSE", "tokenizer.json", "README.md", "config.json"} <= names
+    assert not names & {"modeling.py", "notes.json", "loss.csv"}
+    card = (folder / "README.md").read_text()
+    from huggingface_hub import ModelCard
+
+    data = ModelCard(card).data
+    assert (data.base_model, data.license) == ("me/demo", "apache-2.0")
+    assert {"pruned", "sparsity-report"} <= set(data.tags)
+    zeros = pruning.pruned
+    assert f"{zeros:,}".replace(",", "\u202f") in card.replace(" ", "\u202f")
+    assert sr.__version__ in card
+    assert "global magnitude" in card
