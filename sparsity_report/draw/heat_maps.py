@@ -7,7 +7,7 @@ Rows of a map are projections, or attention heads or experts.
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import altair as alt
 import pandas as pd
@@ -21,6 +21,8 @@ from sparsity_report.words.display_names import method_name
 from sparsity_report.words.number_format import percent
 from sparsity_report.words.sentences import say
 
+#: Most experts in a map of their use.
+MOST_EXPERTS = 15_000
 #: Width of a small map, everything included.
 WIDTH = 210
 # Height of a row of a small map, and of all its rows at most.
@@ -28,7 +30,18 @@ _SMALL_ROW, _SMALL_HEIGHT = 13, 200
 _SMALL: dict[str, Any] = {"width": WIDTH, "legend": False, "x_title": "", "tips": None}
 # Most cells of a map of heads or experts, and its greatest height.
 _MOST, _TALLEST = 5_000, 420
-# Titles of such maps.
+
+
+class _Keys(NamedTuple):
+    title: str
+    label: str
+
+
+_EXPERTS = {
+    "use": _Keys("chart.expert_use_title", "label.expert_use"),
+    "relative_saliency": _Keys("chart.expert_saliency_title", "label.expert_saliency"),
+}
+# Titles of maps of heads and experts.
 _PARTS = {"heads": "chart.head_zeros_title", "experts": "chart.expert_zeros_title"}
 
 
@@ -78,7 +91,56 @@ def block_map(
         tips=() if tips is None else marks.tips(**fields),
         **{"row": theme.ROW, "domain": domain, **look},
     )
-    return marks.heat_map(marks.inline(rows[[*fields, "value"]]), shape)
+    columns = [*fields, "value", *(["crossed"] if shape.has_crosses else [])]
+    return marks.heat_map(marks.inline(rows[columns]), shape)
+
+
+def expert_map(rows: pd.DataFrame, figure: str, variant: str, width: float = TEXT_WIDTH) -> Any:
+    """Return a heat map of the use or the saliency of experts, by block.
+
+    Parameters
+    ----------
+    rows : pandas.DataFrame
+        From :func:`.expert_use.relative_use`, of one variant.
+    figure : {"use", "relative_saliency"}
+    variant : str
+    width : float
+        In points, everything included.
+
+    Returns
+    -------
+    altair.LayerChart or None
+        None if there are too many experts, or fewer than two with a known figure.
+    """
+    rows = rows[rows["block"].notna()]
+    known = rows[figure].dropna()
+    if len(known) < 2 or len(rows) > MOST_EXPERTS or rows.duplicated(["block", "expert"]).any():
+        return None
+    axes = [[*map(str, sorted(rows[column].unique()))] for column in ("block", "expert")]
+    cells = rows.assign(
+        block=rows["block"].astype(str),
+        projection=rows["expert"].astype(str),
+        crossed=~rows["is_kept"],
+        stays=[say("format.yes" if is_kept else "format.no") for is_kept in rows["is_kept"]],
+    )
+    look: dict[str, Any] = {
+        "row": min(float(theme.ROW), _TALLEST / len(axes[1])),
+        "domain": (0.0, max(1.01, float(known.max()))),
+        "title": say(_EXPERTS[figure].label),
+        "label": _EXPERTS[figure].label,
+        "width": width,
+        "tips": {"projection": "kind.expert", "stays": "column.is_kept"},
+        "has_crosses": not rows["is_kept"].all(),
+    }
+    chart = block_map(cells, (axes[0], axes[1]), "ratio", value=figure, **look)
+    heading = say(_EXPERTS[figure].title)
+    note = say("chart.experts_note", variant=variant)
+    if removed := int(cells["crossed"].sum()):
+        note = say("chart.experts_removed_note", note=note, removed=removed)
+    ends = {"low": theme.write(known.min(), "ratio"), "high": theme.write(known.max(), "ratio")}
+    counts = {"blocks": len(axes[0]), "experts": len(axes[1])}
+    alt_text = say("chart.experts_alt", title=heading, variant=variant, **counts, **ends)
+    return theme.titled(chart, heading, note, alt_text)
 
 
 def metric_map(

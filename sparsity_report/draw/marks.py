@@ -25,6 +25,7 @@ BARE: dict[str, Any] = {"ticks": False, "domain": False}
 _QUARTERS = [0, 0.25, 0.5, 0.75, 1]
 # Greatest width of names on the left, and height of curves.
 _NAMES, _CURVE = 140, 220
+_CROSS = "M-0.5,-0.5L0.5,0.5M-0.5,0.5L0.5,-0.5"
 _UNKNOWN, _KNOWN = "!isValid(datum.value)", "isValid(datum.value)"
 
 
@@ -68,6 +69,8 @@ class HeatMap(Shape):
         Show the colors; maps side by side share :func:`color_bar`.
     x_title : str, optional
         Title of the blocks, if it is not the default.
+    has_crosses : bool
+        Cross out cells whose field ``crossed`` is true.
     """
 
     blocks: tuple[str, ...]
@@ -77,6 +80,7 @@ class HeatMap(Shape):
     title: str | None = None
     legend: bool = True
     x_title: str | None = None
+    has_crosses: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,6 +250,13 @@ def heat_map(data: alt.InlineData, shape: HeatMap) -> alt.LayerChart:
         ink = alt.ColorValue(theme.ON_DARK, condition=light)
         dash = base.transform_filter(_UNKNOWN).mark_text(fontSize=SMALL, color=MUTED)
         layers += [text.encode(text="digits:N", color=ink), dash.encode(text=alt.TextValue("–"))]
+    if shape.has_crosses:
+        side = 0.7 * min(shape.row, shape.width / len(shape.blocks))
+        form: dict[str, Any] = {"shape": _CROSS, "size": side**2, "stroke": theme.ON_LIGHT}
+        if _digits_fit(shape):
+            form |= {"xOffset": -1.6 * SMALL, "size": (0.8 * SMALL) ** 2}
+        crossed = base.transform_filter("datum.crossed")
+        layers.append(crossed.mark_point(**form, strokeWidth=min(1.5, side / 6), opacity=0.7))
     height = shape.row * max(1, len(shape.projections))
     return alt.LayerChart(layer=layers, width=shape.width, height=height)
 

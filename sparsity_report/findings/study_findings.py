@@ -17,6 +17,7 @@ from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.sparse.shares import ratio, zero_shares
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.policy_names import EXISTING
+from sparsity_report.study.expert_use import busiest, experts_of, share_of
 from sparsity_report.study.layers import records
 from sparsity_report.study.notes import EDITED_STUDY, note_findings
 
@@ -158,6 +159,37 @@ def _active_parameters(study: Comparison) -> Iterator[Phrase]:
         yield phrase("finding.active_parameters", **row, share=share)
 
 
+def _use_of_experts(study: Comparison) -> Iterator[Phrase]:
+    """Yield the busiest expert and those without tokens, then what each variant kept."""
+    if study.experts is None:
+        return
+    lacking = study.experts.loc[~study.experts["is_kept"], "variant"].unique()
+    full_first = sorted(study.experts["variant"].unique(), key=lambda name: name in lacking)
+    for variant in full_first[:1]:
+        rows = experts_of(study, variant)
+        if (top := busiest(rows)) is not None:
+            yield phrase("finding.busiest_expert", variant=variant, **top._asdict())
+        if unreached := int((rows["tokens"] == 0).sum()):
+            yield phrase("finding.unreached_experts", unreached=unreached, experts=len(rows))
+    for variant in lacking:
+        rows = experts_of(study, variant)
+        kept = rows[rows["is_kept"]]
+        if (share := share_of(rows, kept, "gate_mass")) is not None:
+            counts = {"kept": len(kept), "experts": len(rows)}
+            yield phrase("finding.kept_gate_mass", variant=variant, share=share, **counts)
+
+
+def _experts_at_one_budget(study: Comparison) -> Iterator[Phrase]:
+    """Yield how many experts in 8 bits take the bytes of all in 4 bits, and what either costs."""
+    if (frame := study.expert_budgets) is None:
+        return
+    rows = frame[frame["budget_bits"].eq(4) & frame["bits"].isin([4, 8])]
+    if len(rows) == 2 and rows["gate_share"].notna().all():
+        fewer, all_of = rows[rows["bits"].eq(8)], rows[rows["bits"].eq(4)]
+        coarse = float(all_of["rounding_error"].iloc[0])
+        yield phrase("finding.experts_at_one_budget", **records(fewer)[0], coarse=coarse)
+
+
 def _attention(study: Comparison) -> Iterator[Phrase]:
     if study.context is None:
         return
@@ -180,6 +212,7 @@ def _unclassified(study: Comparison) -> Iterator[Phrase]:
 _BY_TOPIC: dict[str, tuple[Callable[[Comparison], Iterator[Phrase]], ...]] = {
     "results": (already_pruned, _zeros, other_models, zeros_as_loaded, _active_parameters),
     "where": (_spread, _groups, _unusual_matrix),
+    "experts": (_use_of_experts, _experts_at_one_budget),
     "storage": (
         storage.packed_bytes, zeros_explained, storage.csr_bytes, storage.layers_kept_masked,
         storage.smallest_layouts, storage.smaller_files,

@@ -1,4 +1,4 @@
-"""Maps of where zeros are: by block, small ones side by side, of heads and experts."""
+"""Maps of zeros by block, small ones side by side, of heads and experts, and of router use."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -6,11 +6,12 @@ from functools import partial
 from sparsity_report.draw import heat_maps
 from sparsity_report.draw.policy_charts import blocks_chart
 from sparsity_report.report import sections
-from sparsity_report.report.sections import Block, Chart, Text, chart_of
-from sparsity_report.report.tables import study_tables
+from sparsity_report.report.sections import Block, Chart, Medium, Text, chart_of
+from sparsity_report.report.tables import expert_tables, study_tables
 from sparsity_report.report.tables.latex import variant_commands
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.heatmap_grid import OUTSIDE
+from sparsity_report.study.expert_use import experts_of, relative_use, routed
 from sparsity_report.study.files.csv_files import variant_stems
 from sparsity_report.words.sentences import say
 
@@ -71,6 +72,24 @@ def small_maps(study: Comparison) -> Iterator[Block | None]:
         key = "map.uniform_zeros"
         yield Text(" ".join(say(key, variants=uniform[share], share=share) for share in uniform))
     yield sections.multiples(maps, heat_maps.colors(), "map-colors", say("caption.small_maps"))
+
+
+def use_of_experts(study: Comparison, medium: Medium) -> Iterator[Block | None]:
+    """Yield maps of the use and the saliency of experts, removed ones crossed out."""
+    commands, stems = variant_commands(study), variant_stems(study)
+    for place, variant in enumerate(routed(study)):
+        rows = relative_use(experts_of(study, variant))
+        for figure in ("use", "relative_saliency"):
+            draw = partial(heat_maps.expert_map, rows, figure, variant)
+            key = f"expert_{figure.removeprefix('relative_')}"
+            if medium.is_kit:
+                command = key.title().replace("_", "") + commands[variant]
+                yield sections.Drawing(f"{key}_{stems[variant]}", command, draw)
+            elif (chart := draw()) is not None:
+                table = expert_tables.expert_map(rows, figure, variant)
+                yield chart_of(chart, table, f"{key}{place}")
+        if len(rows) > heat_maps.MOST_EXPERTS:
+            yield Text(say("map.too_many_experts", number=len(rows)))
 
 
 def heads_and_experts(study: Comparison) -> Iterator[Block | None]:

@@ -15,6 +15,7 @@ from sparsity_report.report import sections, study_maps
 from sparsity_report.report.citation import bibtex, weights
 from sparsity_report.report.sections import Block, Bullets, Drawing, Medium, Section, Text
 from sparsity_report.report.tables import (
+    expert_tables,
     memory_tables,
     method_tables,
     runtime_tables,
@@ -133,6 +134,7 @@ def study_sections(study: Comparison, medium: Medium) -> list[Section]:
     parts = {
         "results": ("page.results_heading", _results(study, medium, sentences)),
         "where": ("page.where_heading", _where(study, medium, sentences)),
+        "experts": ("page.experts_heading", _experts(study, medium, sentences)),
         "storage": ("page.storage_heading", _storage(study, medium, sentences)),
         "speed": ("page.speed_heading", _speed(study, medium, sentences)),
         "quality": ("page.quality_heading", _quality(study, medium, sentences)),
@@ -188,6 +190,14 @@ def _where(study: Comparison, medium: Medium, sentences: _Sentences) -> Iterator
         yield from study_maps.small_maps(study)
         if medium.is_page:
             yield sections.Viewer(study_payload(study), study_maps.first_map(study))
+
+
+def _experts(study: Comparison, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
+    """Yield the use of experts, and how many fit into one budget of bytes."""
+    if sentences["experts"] and not medium.is_kit:
+        yield Bullets(tuple(sentences["experts"]))
+    yield from study_maps.use_of_experts(study, medium)
+    yield expert_tables.budgets(study)
 
 
 def _storage(study: Comparison, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:

@@ -23,7 +23,7 @@ _MODULE = ["variant", "module_name"]
 class Busiest(NamedTuple):
     """The expert with the largest share of the gate mass of its module."""
 
-    block: int | None
+    module_name: str
     expert: int
     experts: int
     gate_share: float
@@ -149,6 +149,7 @@ def expert_budgets(facts: Facts) -> pd.DataFrame | None:
                 "bits": bits,
                 "fitting": fitting,
                 "experts": among,
+                "per_token": per_token,
                 "bytes": fitting * total[bits] // among,
                 **{
                     f"{name}_share": None if chosen is None else share_of(experts, chosen, column)

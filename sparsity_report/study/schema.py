@@ -145,7 +145,7 @@ COLUMNS = {
         """, low=0, optional=True),
         *_columns("int64", "tokens measurement runs threads scored stride among", low=1),
         *_columns("int64", "window", low=2),
-        *_columns("int64", "bits budget_bits fitting experts", low=0),
+        *_columns("int64", "bits budget_bits fitting experts per_token", low=0),
         *_columns("Int64", """
             pruned newly_zeroed attention_width attention_flops_per_token block row_pointers columns
             file_bytes bytes expert gap_padding tile_padding zstd_bytes weight_bytes cores
@@ -331,8 +331,8 @@ TABLES: Mapping[str, Table] = {
     ),
     # See derived.expert_use.
     "expert_budgets": _table(
-        "variant budget_bits budget_bytes bits fitting experts bytes gate_share token_share "
-        "rounding_error"
+        "variant budget_bits budget_bytes bits fitting experts per_token bytes gate_share "
+        "token_share rounding_error"
     ),
     # Tables of a pair, see study.pairs.pair.
     "pair_models": _table("side model architecture source"),

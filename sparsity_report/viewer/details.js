@@ -73,11 +73,11 @@ export function layoutBars(figures, state, i, width) {
 }
 
 // Small squares, one per head or expert, colored by sparsity.
-function squares(label, shares, text, width, fill = colorOf) {
+function squares(label, shares, text, width, fill = colorOf, write = (share) => text.percent(share)) {
   const size = Math.max(3, Math.min(14, Math.floor((width - 100) / Math.min(shares.length, 64)) - 1));
   const across = Math.floor((width - 100) / (size + 1));
   const shapes = shares.slice(0, 1024).map((share, k) => ({
-    t: "rect", x: 96 + (k % across) * (size + 1), y: 3 + Math.floor(k / across) * (size + 1), w: size, h: size, fill: fill(share), tip: `${label} ${k}${text.space}: ${text.percent(share)}`,
+    t: "rect", x: 96 + (k % across) * (size + 1), y: 3 + Math.floor(k / across) * (size + 1), w: size, h: size, fill: fill(share), tip: `${label} ${k}${text.space}: ${write(share)}`,
   }));
   const height = 8 + (Math.floor((Math.min(1024, shares.length) - 1) / across) + 1) * (size + 1);
   return { shapes: [{ t: "text", x: 4, y: 13, size: 12, text: clip(label, 14) }, ...shapes], width, height, description: label };
@@ -165,6 +165,25 @@ export function removed(figures, state, width) {
     y += row.height + 4;
   }
   return { shapes, width, height: y + 8, description: text.say("panel_removed") };
+}
+
+// Use of experts by the router: a square per expert, a row per module; removed ones are struck out.
+export function experts(figures, state, width) {
+  const { text, data } = figures;
+  const shapes = [];
+  let y = 0;
+  for (const { title, high, rows } of data.experts) {
+    shapes.push({ t: "text", x: 4, y: (y += 20), weight: 600, text: clip(title, Math.floor(width / 6.8)) });
+    const fill = (times) => (known(times) ? colorOf(times < 1 ? times / 2 : 0.5 + (times - 1) / (2 * (high - 1)), true) : "line");
+    for (const { name, values, gone } of rows) {
+      const row = squares(name, values, text, width, fill, (times) => text.times(times));
+      const [label, ...cells] = row.shapes.map((shape) => ({ ...shape, y: shape.y + y + 6 }));
+      const struck = gone.filter((k) => cells[k]).map((k) => ({ t: "line", x1: cells[k].x, y1: cells[k].y, x2: cells[k].x + cells[k].w, y2: cells[k].y + cells[k].h, stroke: "ink" }));
+      shapes.push(label, ...cells, ...struck);
+      y += Math.max(row.height, 15);
+    }
+  }
+  return { shapes, width, height: y + 12, note: text.say("experts_note"), description: text.say("panel_experts") };
 }
 
 // Bars of the metric by group, projection or block.

@@ -26,6 +26,7 @@ from sparsity_report.study.derived.policy_names import (
     is_level_of,
     selection_rule,
 )
+from sparsity_report.study.expert_use import experts_of, relative_use, routed
 from sparsity_report.study.layers import records, use_ratio
 from sparsity_report.study.levels.budget import measured_levels
 from sparsity_report.study.levels.levels import Levels, bytes_beside
@@ -33,13 +34,14 @@ from sparsity_report.study.levels.sweep import thresholds
 from sparsity_report.untrusted.display_text import clip, distinct_names, short_name
 from sparsity_report.viewer.copied_code import METRICS, study_code
 from sparsity_report.viewer.payload import Arrays, Floats, encode
-from sparsity_report.words.display_names import group_name, method_name
+from sparsity_report.words.display_names import group_name, method_name, part_name
 from sparsity_report.words.languages import spoken
 from sparsity_report.words.number_format import perplexity
 from sparsity_report.words.score_text import measure_name, score_text
 from sparsity_report.words.sentences import say
 
 FORMAT = 1
+_OF_EXPERTS = {"use": "chart.expert_use_title", "relative_saliency": "chart.expert_saliency_title"}
 # Bars of a histogram, and most layers whose histograms a payload holds.
 _BARS, _HISTOGRAMS = 40, 12_000
 # Heights of a bar.
@@ -98,6 +100,7 @@ def study_contents(
         "whyNoHistogram": _why_no_histogram(study, magnitudes),
         "deviation": arrays.numbers([deviations.get(name, math.nan) for name in names]),
         "inner": _inner(study, names, positions),
+        "experts": _router_use(study),
         "twoFour": _two_four(study, names, positions),
         "figures": [_figure(each, names, arrays) for each in own_figures(study, columns)],
         "baseline": positions[study.facts.baseline],
@@ -426,6 +429,31 @@ def _inner(
         for variant, position in positions.items()
     }
     return {position: modules for position, modules in inside.items() if modules}
+
+
+def _router_use(study: Comparison) -> list[dict[str, Any]]:
+    """Return the use and the saliency of experts, by variant and module; see :func:`.routed`."""
+    shown = []
+    for variant in routed(study):
+        rows = relative_use(experts_of(study, variant))
+        modules = [(str(name), part) for name, part in rows.groupby("module_name", sort=False)]
+        blocks = [part["block"].iloc[0] for _, part in modules]
+        names = [
+            name if pd.isna(block) else part_name("block", f"block {block}")
+            for block, (name, _) in zip(blocks, modules, strict=True)
+        ]
+        for figure, title in _OF_EXPERTS.items():
+            squares = [
+                {
+                    "name": name,
+                    "values": [known(round(value, 3)) for value in part[figure]],
+                    "gone": np.flatnonzero(~part["is_kept"]).tolist(),
+                }
+                for name, (_, part) in zip(names, modules, strict=True)
+            ]
+            high, heading = max(1.01, rows[figure].max()), f"{say(title)} · {short_name(variant)}"
+            shown.append({"title": heading, "high": high, "rows": squares})
+    return shown
 
 
 def _two_four(

@@ -6,7 +6,7 @@ import { Store } from "./state.js";
 import { download, draw, element, file } from "./pictures.js";
 import { HeatMap } from "./map.js";
 import { Table, asText, columns } from "./table.js";
-import { costs, groups, layer, quality, removed, sharedZeros } from "./details.js";
+import { costs, experts, groups, layer, quality, removed, sharedZeros } from "./details.js";
 
 const LEVEL = ["bounds", "policy", "sparsity"];
 const SHARED = [...LEVEL, "variant", "layout", "metric", "against", "modules", "grouping", "sort", "curve", "search", "selection", "detail"];
@@ -95,7 +95,7 @@ class Viewer {
     const bar = data.kind === "pair" ? [this.metric, this.scope, this.search]
       : [this.variant, make("div", { className: "sv-track" }, this.slider, this.marks), this.level, this.layout, this.metric, this.against, this.search];
     const [left, right] = [make("div", { className: "sv-left" }), make("div", { className: "sv-right" })];
-    this.tabs = ["layer", "groups", ...(data.policies?.some(({ disabled }) => !disabled) || data.quality ? ["costs"] : []), ...(data.removed?.length ? ["removed"] : [])].map((panel) =>
+    this.tabs = ["layer", "groups", ...(data.policies?.some(({ disabled }) => !disabled) || data.quality ? ["costs"] : []), ...(data.experts?.length ? ["experts"] : []), ...(data.removed?.length ? ["removed"] : [])].map((panel) =>
       make("button", { type: "button", textContent: say(`panel_${panel}`), attributes: { role: "tab", "data-panel": panel }, on: { click: () => store.set({ panel }), keydown: (event) => this.walk(event) } }));
     this.grouping = menu("sv-grouping", say("grouping"), ["group", "projection", "block"].map((key) => [key, say(`by_${key}`)]), (grouping) => store.set({ grouping }));
     this.curve = menu("sv-curve", say("curve"), ["quality", "bytes"].map((key) => [key, say(`curve_${key}`)]), (curve) => store.set({ curve }));
@@ -269,6 +269,7 @@ class Viewer {
 
   panelPicture(state, width = this.panelWidth) {
     if (state.panel === "groups") return groups(this.figures, state, width);
+    if (state.panel === "experts") return experts(this.figures, state, width);
     if (state.panel === "removed") return removed(this.figures, state, width);
     const isQuality = this.data.quality && (state.curve === "quality" || this.curve.hidden);
     if (state.panel === "costs") return (isQuality ? quality : costs)(this.figures, state, width);

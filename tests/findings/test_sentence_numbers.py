@@ -13,6 +13,7 @@ import re
 import tempfile
 from pathlib import Path
 
+import experts
 import harnesses
 import measurements
 import numpy as np
@@ -1081,7 +1082,75 @@ def of_runtimes(verdict):
 
 
 # By key: the values of a finding, computed again and written.
+def gate_masses(study, name):
+    rows = study.experts[study.experts["variant"] == name]
+    return rows, dict(
+        zip(zip(rows["module_name"], rows["expert"], strict=True), rows["gate_mass"], strict=True)
+    )
+
+
+def busiest_expert(study, said):
+    """The largest gate mass × experts ÷ the module's; the variant has all experts."""
+    rows, masses = gate_masses(study, said["variant"])
+    assert rows["is_kept"].all()
+    per_module = {name: part["gate_mass"].sum() for name, part in rows.groupby("module_name")}
+    counts = rows["module_name"].value_counts()
+    uses = {key: mass / per_module[key[0]] * counts[key[0]] for key, mass in masses.items()}
+    module, expert = max(uses, key=uses.get)
+    return {
+        "variant": said["variant"], "module_name": module, "expert": str(expert),
+        "gate_share": pct(masses[module, expert] / per_module[module]),
+        "use": f"{hundredths(uses[module, expert])} ×", "experts": whole(int(counts[module])),
+    }  # fmt: skip
+
+
+def unreached_experts(study, _):
+    rows, _ = gate_masses(study, study.experts["variant"].iloc[0])
+    none = sum(tokens == 0 for tokens in rows["tokens"])
+    return {"unreached": whole(none), "experts": counted([len(rows)], "expert")}
+
+
+def kept_gate_mass(study, said):
+    rows, masses = gate_masses(study, said["variant"])
+    stay = [row for row in rows.to_dict("records") if row["is_kept"]]
+    share = sum(row["gate_mass"] for row in stay) / sum(masses.values())
+    return {
+        "variant": said["variant"], "kept": whole(len(stay)), "experts": whole(len(rows)),
+        "share": pct(share),
+    }  # fmt: skip
+
+
+def one_budget(study, _):
+    """Bytes of matrices of outputs × inputs with two bytes per row and 64 inputs."""
+    parts = [p for p in study.weights.prunable if p.experts > 1]
+
+    def size(bits):
+        each = (p.matrix[0] * (p.matrix[1] * bits / 8 + 2 * -(-p.matrix[1] // 64)) for p in parts)
+        return sum(each)
+
+    count = parts[0].experts
+    fitting = max(n for n in range(count) if n * size(8) <= count * size(4))
+    rows = study.experts[study.experts["variant"] == dense_name(study)]
+    best = [
+        part.sort_values("saliency", ascending=False, kind="stable").head(fitting)
+        for _, part in rows.groupby("module_name")
+    ]
+    matrices = study.patterns[study.patterns["expert"].notna()]
+    matrices = matrices[matrices["variant"] == dense_name(study)]
+    norm = math.hypot(*(float(study.weights.tensor(p.name).double().norm()) for p in parts))
+    return {
+        "experts": whole(count), "budget_bits": "4", "bits": "8", "fitting": whole(fitting),
+        "gate_share": pct(sum(p["gate_mass"].sum() for p in best) / rows["gate_mass"].sum()),
+        "rounding_error": pct(math.hypot(*matrices["rounding_8"]) / norm),
+        "coarse": pct(math.hypot(*matrices["rounding_4"]) / norm),
+    }  # fmt: skip
+
+
 READERS = {
+    "finding.busiest_expert": busiest_expert,
+    "finding.unreached_experts": unreached_experts,
+    "finding.kept_gate_mass": kept_gate_mass,
+    "finding.experts_at_one_budget": one_budget,
     "finding.pruned_weights": newly_zeroed,
     "finding.zeros_before": of_one_pruning(zeros_before),
     "finding.zeros_elsewhere": of_one_pruning(zeros_elsewhere),
@@ -1485,7 +1554,15 @@ def rivals(gap, noise, costs=(), keeps=True):
     return measurements.put_in(study, **frames)
 
 
+def routed():
+    weights = experts.mixture(2, 4)
+    study = sr.compare(sr.dense(weights), sr.dense(weights, name="Kept"), patterns=True)
+    tables = [experts.table(name, 2, 4) for name in ("Kept", "Dense")]
+    return study.with_measured(experts=pd.concat(tables, ignore_index=True))
+
+
 STUDIES = {
+    "routed": routed,
     "rivals apart": lambda: rivals(0.2, 0.2, costs=(0.1, 0.5, 0.2)),
     "rivals not apart": lambda: rivals(0.001, 3.0, costs=(0.5, 0.5, 0.2)),
     "unpaired rivals": lambda: rivals(0.2, 0.2, costs=(0.2, 0.2), keeps=False),

@@ -21,6 +21,7 @@ _HEADS = {
     "threshold": "column.threshold_magnitude",
     "bound_share": "column.memory_limit_share",
     "what": "column.item",
+    "bits": "column.bits_per_weight",
     "of": "column.scope_head",
     "sparsity_before": "column.share_before",
 }

@@ -197,6 +197,7 @@ _KINDS: Mapping[str, Kind] = {
     "n_m": Kind(
         lambda n_m: "–" if n_m is None else f"{clip(n_m[0], 20)}, {numbers.percent(n_m[1])}", ""
     ),
+    "rounding_error": SHARE,
     **dict.fromkeys(("kl", "reverse_kl"), figures("#.3g")),
     "perplexity_ratio": figures(".3f"),
     "perplexity_difference": figures(",.2f"),

@@ -1,0 +1,155 @@
+"""Every number about experts on the page, in the kit and in the explorer, read back."""
+
+import html
+import math
+import re
+
+import experts
+import pandas as pd
+import pytest
+from papers import bare, latex_table, poppler, tables_of
+from payloads import decode
+
+import sparsity_report as sr
+from sparsity_report.viewer.study_payload import study_payload
+from sparsity_report.words.sentences import say
+
+BLOCKS, COUNT = 3, 4
+
+
+def share(value, digits=1):
+    return "–" if math.isnan(value) else f"{100 * value:.{digits}f}\u202f%"
+
+
+def times(value):
+    return "–" if math.isnan(value) else f"{value:.2f}\u202f×"
+
+
+def made():
+    weights = experts.mixture(BLOCKS, COUNT)
+    study = sr.compare(sr.dense(weights), sr.dense(weights, name="Kept"), patterns=True)
+    tables = [experts.table(name, BLOCKS, COUNT) for name in ("Dense", "Kept")]
+    return study.with_measured(experts=pd.concat(tables, ignore_index=True))
+
+
+@pytest.fixture(scope="module")
+def study():
+    return made()
+
+
+@pytest.fixture(scope="module")
+def written(study, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("experts")
+    sr.write_report(study, folder / "page.html")
+    sr.write_report(study, folder / "report.pdf")
+    sr.write_thesis(study, folder / "thesis")
+    return folder
+
+
+def relative(column):
+    """Figures by expert and block: gate mass × experts ÷ the sum, saliency ÷ the known mean."""
+    rows = experts.use(BLOCKS, COUNT)
+    figures = {}
+    for block, part in rows.groupby("block"):
+        values = part[column].astype(float)
+        mean = values.sum() / COUNT if column == "gate_mass" else values.mean()
+        figures |= {
+            (e, block): value / mean for e, value in zip(part["expert"], values, strict=True)
+        }
+    return figures
+
+
+def grid(column):
+    figures = relative(column)
+    heads = [say("column.expert").capitalize(), *map(str, range(BLOCKS))]
+    return [heads] + [
+        [str(e), *(times(figures[e, block]) for block in range(BLOCKS))] for e in range(COUNT)
+    ]
+
+
+def budget_grid(study):
+    """The heads of columns, then the title and the rows of each budget, in kilobytes."""
+    frame = study.expert_budgets
+    keys = ("bits_per_weight", "fitting", "bytes", "gate_share", "token_share", "rounding_error")
+    table = [[(t := say(f"column.{key}"))[:1].upper() + t[1:] for key in keys]]
+    sizes = [*frame["bytes"], *frame["budget_bytes"]]
+    digits = max(0, 2 - (len(str(min(sizes) // 1000)) - 1))
+    for size, part in frame.groupby("budget_bytes", sort=False):
+        bits = part["budget_bits"].iloc[0]
+        shown = f"{size / 1000:.{digits}f}"
+        table.append([f"All {COUNT} experts in {bits} bits: {shown} kB"])
+        for row in part.to_dict("records"):
+            table.append([
+                str(row["bits"]), str(row["fitting"]), f"{row['bytes'] / 1000:.{digits}f}",
+                share(row["gate_share"]), share(row["token_share"]),
+                share(row["rounding_error"]),
+            ])  # fmt: skip
+    return table
+
+
+def test_tables_of_the_page(study, written):
+    shown = dict(tables_of(written / "page.html"))
+    for column, key in (("gate_mass", "expert_use"), ("saliency", "expert_saliency")):
+        caption = say(f"caption.{key}", variant="Kept", removed=BLOCKS, experts=BLOCKS * COUNT)
+        assert shown[caption] == grid(column)
+    (caption,) = (text for text in shown if "byte budget" in text)
+    assert shown[caption] == budget_grid(study)
+
+
+def test_maps_show_each_expert_and_cross_out_removed_ones(written):
+    text = (written / "page.html").read_text(encoding="utf-8")
+    titles = {
+        bare(html.unescape(title)) for title in re.findall(r"<title>(.*?)</title>", text, re.S)
+    }
+    for column, key in (("gate_mass", "label.expert_use"), ("saliency", "label.expert_saliency")):
+        for (expert, block), value in relative(column).items():
+            parts = {
+                "kind.block": block, "kind.expert": expert, key: times(value),
+                "column.is_kept": say("format.no" if expert == 0 else "format.yes"),
+            }  # fmt: skip
+            title = "; ".join(f"{say(name)}: {part}" for name, part in parts.items())
+            assert bare(title) in titles, title
+    paper = bare(poppler("pdftotext", written / "report.pdf", "-raw"))
+    assert bare(say("chart.expert_use_title")) in paper
+    files = {path.stem for path in (written / "thesis" / "figures").glob("*.svg")}
+    assert {"expert_use_kept_text", "expert_saliency_kept_column"} <= files
+
+
+def test_budgets_say_where_a_token_uses_more(study, written):
+    text = (written / "page.html").read_text(encoding="utf-8")
+    few = int((study.expert_budgets["fitting"] < 2).sum())
+    assert few
+    assert text.count(f"<small>{say('label.too_few_experts')}</small>") == few
+
+
+def test_the_kit_has_the_budgets(study, written):
+    table = latex_table(written / "thesis" / "tables" / "expert_budgets.tex")
+    rows = [row for row in table if len(row) == 6 and row[0].isdigit()]
+    wanted = [row for row in budget_grid(study) if len(row) == 6][1:]
+    assert [row[:1] for row in rows] == [row[:1] for row in wanted]
+    for row, due in zip(rows, wanted, strict=True):
+        assert [cell.replace("\\textendash{}", "–").strip("{}") for cell in row[2:]] == [
+            cell.removesuffix("\u202f%") for cell in due[2:]
+        ]
+
+
+def test_the_explorer_has_the_same_figures(study):
+    header, _ = decode(study_payload(study))
+    use, saliency = header["experts"]
+    for shown, column in ((use, "gate_mass"), (saliency, "saliency")):
+        figures = relative(column)
+        for block, row in enumerate(shown["rows"]):
+            due = [figures[e, block] for e in range(COUNT)]
+            assert row["gone"] == [0]
+            assert row["values"] == [
+                None if math.isnan(value) else pytest.approx(value, abs=6e-4) for value in due
+            ]
+        known = [value for value in figures.values() if not math.isnan(value)]
+        assert shown["high"] == pytest.approx(max(1.01, *known))
+
+
+def test_a_model_without_experts_shows_nothing(tmp_path):
+    study = sr.compare(sr.dense(sr.load()), patterns=True)
+    page = sr.write_report(study, tmp_path / "page.html").read_text(encoding="utf-8")
+    assert 'id="experts"' not in page
+    assert decode(study_payload(study))[0]["experts"] == []
