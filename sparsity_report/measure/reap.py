@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sparsity_report.counting.bit_statistics import in_runs, matrix_places
@@ -173,7 +174,8 @@ def _observed(
     scores = {}
     for key, values in observations.items():
         module = find_module(weights, key, "observations")
-        with explained(lambda error: f"observations: block {key}: {error!r}; give REAP's"):  # noqa: B023
+        kinds = (LookupError, TypeError, ValueError)
+        with explained(partial(_not_observed, key), *kinds):
             scores[module] = [float(each) for each in values[name]]
         if len(scores[module]) != (count := expert_stacks(weights)[module]):
             raise SparsityReportError(
@@ -184,3 +186,7 @@ def _observed(
             raise SparsityReportError(f"observations: block {key} has NaN; observe it again")
     digest = hashlib.sha256(json.dumps(scores, sort_keys=True).encode()).hexdigest()
     return scores, Basis("observations", digest[:16])
+
+
+def _not_observed(key: object, error: Exception) -> str:
+    return f"observations: block {key}: {error!r}; give the observations of REAP's code"

@@ -1,0 +1,212 @@
+"""Lists of kept experts: as values, as files of this and other programs, and hostile ones."""
+
+import json
+
+import pytest
+import torch
+from mixtures import mixture
+from torch import nn
+
+import sparsity_report as sr
+from sparsity_report.counting.kept_experts import KeptExperts, expert_groups, routed_modules
+
+FIRST, SECOND = (f"model.layers.{block}.mlp.experts" for block in (0, 1))
+SIX = (0, 2, 3, 4, 6, 7)
+
+
+@pytest.fixture(scope="module")
+def mixtral():
+    return sr.load(mixture("Mixtral"), name="mix")
+
+
+@pytest.fixture(scope="module")
+def grouped():
+    """Two groups of four experts, of which a router chooses one group."""
+    return sr.load(mixture("DeepseekV3"), name="deep")
+
+
+def test_a_value_has_the_experts_of_every_module(mixtral):
+    kept = KeptExperts(mixtral, {FIRST: [*SIX], SECOND: [*SIX]})
+    assert kept.kept == {FIRST: SIX, SECOND: SIX}
+    assert kept.counts == {FIRST: 8, SECOND: 8}
+    assert (kept.label, kept.removed) == ("6of8", 4)
+    uneven = KeptExperts(mixtral, {SECOND: SIX})
+    assert uneven.kept == {FIRST: tuple(range(8)), SECOND: SIX}
+    assert (uneven.label, uneven.removed) == ("14of16", 2)
+    assert repr(kept) == "Experts of mix: 12 of 16 kept in 2 modules, by a given list"
+    assert "12 of 16" in kept._repr_mimebundle_()["text/html"]
+
+
+@pytest.mark.parametrize(
+    ("kept", "message"),
+    [
+        ({"model.layers.0.mlp.gate": SIX}, r"^mix has no experts in 'model\.layers\.0\.mlp\.gate'"),
+        ({FIRST: (0, 1, 8)}, r"no expert 8 in model\.layers\.0\.mlp\.experts, .* are 0 to 7;"),
+        ({FIRST: (-1, 0, 1)}, r"no expert -1 in "),
+        ({FIRST: (0, True)}, r"no expert True in "),
+        ({FIRST: (0, 1.0)}, r"no expert 1\.0 in "),
+        ({FIRST: (0, 1, 1)}, r"an expert of model\.layers\.0\.mlp\.experts twice"),
+        ({FIRST: (2, 1)}, r"out of order"),
+        ({FIRST: (5,)}, r"keep 1 of the 8 experts of \S+, .* can reach 1, but it uses 2; keep"),
+        ({FIRST: ()}, r"keep 0 of the 8"),
+    ],
+)
+def test_a_bad_choice_is_one_line(mixtral, kept, message):
+    with pytest.raises(sr.SparsityReportError, match=message):
+        KeptExperts(mixtral, kept)
+
+
+def test_a_model_without_experts_is_one_line():
+    with pytest.raises(sr.SparsityReportError, match=r"^demo has no modules with several experts"):
+        sr.reap(sr.load(), keep=0.5, score="magnitude")
+
+
+def test_groups_keep_equal_numbers(grouped):
+    module = routed_modules(grouped)[FIRST]
+    assert expert_groups(module) == [range(4), range(4, 8)]
+    assert KeptExperts(grouped, {FIRST: (0, 1, 6, 7)}).label == "12of16"
+    with pytest.raises(sr.SparsityReportError, match=r"keep 2 to 4 experts of the groups"):
+        KeptExperts(grouped, {FIRST: (0, 1, 4, 5, 6, 7)})
+    # Two of eight are as many as a token uses, but a token reaches one group only.
+    with pytest.raises(sr.SparsityReportError, match=r"can reach 1, but it uses 2;"):
+        KeptExperts(grouped, {FIRST: (0, 4)})
+
+
+def test_tied_experts_are_one_line():
+    model = mixture("Mixtral")
+    one, other = (layer.mlp.experts for layer in model.model.layers)
+    other.down_proj = one.down_proj
+    with pytest.raises(sr.SparsityReportError, match=r"shares the experts of .*layers\.1.* with "):
+        KeptExperts(sr.load(model), {})
+
+
+class Both(nn.Module):
+    """Matrices of which every token uses all are no experts."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, 6, 6))
+
+    def forward(self, x):
+        return torch.einsum("...i,eoi->...eo", x, self.weight).sum(-2)
+
+
+def test_matrices_that_every_token_uses_are_no_experts():
+    with pytest.raises(sr.SparsityReportError, match="no modules with several experts"):
+        KeptExperts(sr.load(nn.Sequential(nn.Linear(6, 6), Both())), {})
+
+
+def test_overlap_counts_the_experts_of_both(mixtral):
+    one = KeptExperts(mixtral, {FIRST: (0, 1, 2), SECOND: (0, 1)})
+    other = KeptExperts(mixtral, {FIRST: (1, 2, 3, 4, 5), SECOND: (2, 3)})
+    frame = one.overlap(other)
+    assert frame.to_dict("list") == {
+        "module_name": [FIRST, SECOND], "block": [0, 1], "experts": [8, 8],
+        "both": [2, 0], "first": [1, 2], "second": [3, 2], "overlap": [2 / 6, 0.0],
+    }  # fmt: skip
+    few = sr.load(mixture("Mixtral", num_local_experts=4), name="few")
+    with pytest.raises(sr.SparsityReportError, match=r"^mix has other experts than few"):
+        one.overlap(KeptExperts(few, {}))
+
+
+def test_a_saved_list_is_read_back(mixtral, tmp_path):
+    ids = torch.arange(32) % 61
+    for kept in (
+        sr.reap(mixtral, ids, keep=6, window=16),
+        sr.reap(mixtral, keep=6, score="magnitude"),
+        sr.read_experts({0: SIX}, mixtral),
+    ):
+        back = sr.read_experts(kept.save(tmp_path / "kept.json"), mixtral)
+        assert (back.kept, back.counts) == (kept.kept, kept.counts)
+        assert (back.method, back.basis, back.label) == (kept.method, kept.basis, kept.label)
+
+
+def test_a_saved_list_of_other_weights_is_one_line(mixtral, tmp_path):
+    path = KeptExperts(mixtral, {}).save(tmp_path / "kept.json")
+    few = sr.load(mixture("Mixtral", num_local_experts=4), name="few")
+    with pytest.raises(sr.SparsityReportError, match=r"^kept\.json: .* other weights than few"):
+        sr.read_experts(path, few)
+    with pytest.raises(sr.SparsityReportError, match=r"^kept\.json: .* other weights than demo"):
+        sr.read_experts(path, sr.load())
+
+
+# What other programs write: llm-compressor's report_path, reap-mlx's plan, and plain lists.
+LISTS = [
+    {"model.layers.0.mlp": [*SIX], "model.layers.1.mlp": [*reversed(SIX)]},
+    {
+        "version": "1.0",
+        "kept": [{"layer": b, "expert": e, "signal": 1.5} for e in SIX for b in (1, 0)],
+        "pruned": [{"layer": 0, "expert": 1}],
+    },
+    {"0": [*SIX], "1": [*SIX]},
+    {FIRST: [*SIX], SECOND: [*SIX]},
+]
+
+
+@pytest.mark.parametrize("data", LISTS)
+def test_lists_of_other_programs(mixtral, tmp_path, data):
+    path = tmp_path / "list.json"
+    path.write_text(json.dumps(data))
+    kept = sr.read_experts(path, mixtral)
+    assert kept.kept == {FIRST: SIX, SECOND: SIX}
+    assert (kept.method, kept.basis.name, kept.basis.windows) == ("expert_list", "list.json", None)
+    mapped = sr.read_experts(data, mixtral)
+    assert mapped.kept == kept.kept
+    assert mapped.basis.fingerprint == kept.basis.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"list\.json is damaged"),
+        ("[]", r"not a JSON object"),
+        ('{"0": [0, 1], "0": [2, 3]}', r"a name twice"),
+        ('{"0": [0, NaN]}', r"NaN is not a number"),
+        ('{"0": 5}', r"^list\.json: TypeError.*; give lists"),
+        ('{"0": null}', r"^list\.json: TypeError.*; give lists"),
+        ('{"0": "01"}', r"'0' holds more than numbers"),
+        ('{"0": [0, true]}', r"'0' holds more than numbers"),
+        ('{"0": [[0], [1]]}', r"'0' holds more than numbers"),
+        ('{"0": [0, 99]}', r"^mix has no expert 99"),
+        ('{"0": [0, 0, 1]}', r"twice"),
+        ('{"7": [0, 1]}', r"^list\.json: '7' names 0 modules of experts of mix"),
+        ('{"\\u001b[31m": [0, 1]}', r"names 0 modules"),
+        ('{"0": [0, 1], "model.layers.0.mlp": [0, 2]}', r"is there twice"),
+        ('{"kept": [{"layer": 0}]}', r"^list\.json: KeyError\('expert'\)"),
+        ('{"kept": [[0, 1]]}', r"^list\.json: TypeError"),
+        ('{"kept": [{"layer": [0], "expert": 1}]}', r"^list\.json: TypeError"),
+        ('{"0": [0, ' + "9" * 50 + "]}", r"a number of 50 digits"),
+        ('{"format": "sparsity-report/experts"}', r"damaged"),
+    ],
+)
+def test_hostile_files_are_one_line(mixtral, tmp_path, text, message):
+    path = tmp_path / "list.json"
+    path.write_text(text)
+    with pytest.raises(sr.SparsityReportError, match=message) as error:
+        sr.read_experts(path, mixtral)
+    assert "\n" not in str(error.value)
+    assert "\x1b" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("version", 2, "a newer format; upgrade"),
+        ("version", "1", "damaged"),
+        ("method", "best", "method: is unknown"),
+        ("method", ["reap"], "method: is unknown"),
+        ("basis", {"name": "a"}, "damaged"),
+        ("basis", {"name": 1, "fingerprint": "b"}, "basis: is no text"),
+        ("basis", {"name": "a", "fingerprint": "b", "windows": 1}, "window is null"),
+        ("basis", {"name": "a", "fingerprint": "b", "windows": -1, "window": 2}, "-1"),
+        ("kept", {FIRST: [0, 1, 99]}, "no expert 99"),
+        ("kept", [0], "damaged"),
+        ("kept", {FIRST: 3}, "damaged"),
+        ("counts", {FIRST: 8}, "other weights"),
+    ],
+)
+def test_edited_files_are_one_line(mixtral, tmp_path, name, value, message):
+    path = KeptExperts(mixtral, {}).save(tmp_path / "kept.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+    with pytest.raises(sr.SparsityReportError, match=message):
+        sr.read_experts(path, mixtral)

@@ -1,0 +1,157 @@
+"""Scores of experts against numpy, and the numbers that are kept."""
+
+import numpy as np
+import pytest
+import torch
+from mixtures import mixture
+
+import sparsity_report as sr
+
+IDS = torch.arange(3 * 16) * 7 % 61
+
+
+def best(scores, keep):
+    """The positions of the highest scores, the first of equal ones, in order."""
+    return tuple(sorted(np.argsort(-np.asarray(scores), kind="stable")[:keep].tolist()))
+
+
+@pytest.fixture(scope="module")
+def weights():
+    return sr.load(mixture("Mixtral"), name="mix")
+
+
+@pytest.fixture(scope="module")
+def calibration(weights):
+    return sr.calibrate(weights, IDS, window=16)
+
+
+@pytest.mark.parametrize(("score", "column"), [("reap", "saliency"), ("frequency", "tokens")])
+@pytest.mark.parametrize("keep", [2, 5, 6, 8])
+def test_the_highest_scores_of_each_module_are_kept(weights, calibration, score, column, keep):
+    kept = sr.reap(weights, calibration, keep=keep, score=score)
+    for name, rows in calibration.experts.groupby("module_name"):
+        assert kept.kept[name] == best(rows[column].fillna(0).to_numpy(float), keep)
+    assert (kept.method, kept.label) == (score, f"{keep}of8")
+    assert kept.basis == calibration.basis
+    assert kept.use is calibration.experts
+
+
+@pytest.mark.parametrize("kind", ["Mixtral", "GptOss"])
+def test_magnitude_is_the_root_mean_square_of_the_matrices(kind):
+    model = mixture(kind)
+    with torch.no_grad():
+        for layer in model.model.layers:
+            for tensor in (layer.mlp.experts.gate_up_proj, layer.mlp.experts.down_proj):
+                tensor.mul_((1 + torch.randperm(8) / 10)[:, None, None])
+    kept = sr.reap(sr.load(model), keep=3, score="magnitude")
+    for name, numbers in kept.kept.items():
+        stack = model.get_submodule(name)
+        sizes = [
+            np.sqrt(np.mean(np.concatenate([t[e].detach().numpy().ravel() ** 2.0 for t in both])))
+            for both in [(stack.gate_up_proj, stack.down_proj)]
+            for e in range(8)
+        ]
+        assert numbers == best(sizes, 3)
+    assert (kept.method, kept.basis, kept.use) == ("magnitude", None, None)
+
+
+def test_equal_scores_keep_the_first_by_position():
+    model = mixture("Mixtral")
+    with torch.no_grad():
+        for layer in model.model.layers:
+            layer.mlp.experts.gate_up_proj.fill_(0.5)
+            layer.mlp.experts.down_proj.fill_(0.5)
+            layer.mlp.experts.down_proj[5].fill_(0.75)
+    kept = sr.reap(sr.load(model), keep=3, score="magnitude")
+    assert set(kept.kept.values()) == {(0, 1, 5)}
+
+
+def test_an_expert_without_tokens_scores_zero(weights):
+    calibration = sr.calibrate(weights, IDS[:1], window=1)
+    use = calibration.experts
+    kept = sr.reap(weights, calibration, keep=3)
+    for name, rows in use.groupby("module_name"):
+        used = rows.loc[rows["tokens"] > 0, "expert"].tolist()
+        idle = rows.loc[rows["tokens"] == 0, "expert"].tolist()
+        assert kept.kept[name] == tuple(sorted([*used, idle[0]]))
+
+
+def test_a_share_is_rounded_and_keeps_whole_groups(weights):
+    for share, label in ((0.75, "6of8"), (1.0, "8of8"), (0.3125, "2of8"), (0.4375, "4of8")):
+        assert sr.reap(weights, keep=share, score="magnitude").label == label
+    grouped = sr.load(mixture("DeepseekV3"), name="deep")
+    for share, label in ((0.75, "6of8"), (0.6, "4of8")):
+        assert sr.reap(grouped, keep=share, score="magnitude").label == label
+    with pytest.raises(
+        sr.SparsityReportError, match=r"2 groups .* keep=5 cannot keep equally many"
+    ):
+        sr.reap(grouped, keep=5, score="magnitude")
+
+
+def test_groups_keep_their_own_best():
+    weights = sr.load(mixture("DeepseekV3"))
+    calibration = sr.calibrate(weights, IDS, window=16)
+    kept = sr.reap(weights, calibration, keep=6)
+    for name, rows in calibration.experts.groupby("module_name"):
+        scores = rows["saliency"].fillna(0).to_numpy(float)
+        second = (4 + number for number in best(scores[4:], 3))
+        assert kept.kept[name] == (*best(scores[:4], 3), *second)
+
+
+def test_a_text_is_calibrated(weights, calibration):
+    assert sr.reap(weights, IDS, keep=5, window=16).kept == (
+        sr.reap(weights, calibration, keep=5).kept
+    )
+
+
+def test_observations_of_reap(weights):
+    """Blocks to tensors, as the authors' observer saves them with torch."""
+    scores = torch.rand(2, 8, dtype=torch.float64)
+    observed = {
+        block: {
+            "total_tokens": torch.tensor(48), "reap": scores[block],
+            "expert_frequency": torch.arange(8) if block else 7 - torch.arange(8),
+        }
+        for block in (0, 1)
+    }  # fmt: skip
+    kept = sr.reap(weights, observed, keep=5)
+    assert [*kept.kept.values()] == [best(scores[block], 5) for block in (0, 1)]
+    assert (kept.method, kept.basis.name, kept.use) == ("reap", "observations", None)
+    kept = sr.reap(weights, observed, keep=2, score="frequency")
+    assert [*kept.kept.values()] == [(0, 1), (6, 7)]
+    for changed, message in (
+        ({0: {"reap": scores[0]}}, r"no scores of the experts of model\.layers\.1"),
+        ({0: {}}, r"^observations: block 0: KeyError\('reap'\)"),
+        ({0: {"reap": [1.0, 2.0]}}, r"block 0 has 2 scores, but \S+ has 8 experts"),
+        ({0: {"reap": [float("nan")] * 8}}, r"block 0 has NaN"),
+        ({0: {"reap": ["a"] * 8}}, r"^observations: block 0: ValueError"),
+        ({0: None}, r"^observations: block 0: TypeError"),
+        ({9: {"reap": scores[0]}}, r"^observations: 9 names 0 modules"),
+    ):
+        with pytest.raises(sr.SparsityReportError, match=message):
+            sr.reap(weights, changed, keep=5)
+
+
+@pytest.mark.parametrize("keep", [0, -1, 9, 1.5, 0.0, True, "6", None, float("nan")])
+def test_a_bad_number_is_one_line(weights, keep):
+    with pytest.raises(sr.SparsityReportError, match=r"^keep=.* is neither a number from 1 to 8"):
+        sr.reap(weights, keep=keep, score="magnitude")
+
+
+def test_bad_options_are_one_line(weights, calibration):
+    for options, message in (
+        ({"keep": 1}, "can reach 1, but it uses 2; keep more"),
+        ({"keep": 6, "score": "best"}, "score must be reap, frequency or magnitude, not 'best'"),
+        ({"keep": 6, "window": 3}, "window= does not apply to a finished calibration"),
+    ):
+        with pytest.raises(sr.SparsityReportError, match=message):
+            sr.reap(weights, calibration, **options)
+    with pytest.raises(sr.SparsityReportError, match="reads no text"):
+        sr.reap(weights, IDS, keep=6, score="magnitude")
+    with pytest.raises(sr.SparsityReportError, match="belongs to other weights, mix"):
+        sr.reap(sr.load(mixture("Mixtral")), calibration, keep=6)
+    model = mixture("Mixtral")
+    with torch.no_grad():
+        model.model.layers[1].mlp.experts.down_proj[3, 2, 1] = torch.nan
+    with pytest.raises(sr.SparsityReportError, match=r"layers\.1\.mlp\.experts\.down_proj holds N"):
+        sr.reap(sr.load(model), keep=6, score="magnitude")
