@@ -80,20 +80,22 @@ def test_tied_experts_are_one_line():
         KeptExperts(sr.load(model), {})
 
 
-class Both(nn.Module):
-    """Matrices of which every token uses all are no experts."""
+class DenseExperts(nn.Module):
+    """Matrices of which every token uses all."""
 
     def __init__(self):
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(4, 6, 6))
+        self.up_proj = nn.Parameter(torch.randn(4, 6, 6))
 
     def forward(self, x):
-        return torch.einsum("...i,eoi->...eo", x, self.weight).sum(-2)
+        return torch.einsum("...i,eoi->...eo", x, self.up_proj).sum(-2)
 
 
-def test_matrices_that_every_token_uses_are_no_experts():
+def test_matrices_that_every_token_uses_are_no_choice():
+    weights = sr.load(nn.Sequential(nn.Linear(6, 6), DenseExperts()))
+    assert weights["1.up_proj"].experts == 4
     with pytest.raises(sr.SparsityReportError, match="no modules with several experts"):
-        KeptExperts(sr.load(nn.Sequential(nn.Linear(6, 6), Both())), {})
+        KeptExperts(weights, {})
 
 
 def test_overlap_counts_the_experts_of_both(mixtral):

@@ -43,6 +43,7 @@ def test_magnitude_is_the_root_mean_square_of_the_matrices(kind):
         for layer in model.model.layers:
             for tensor in (layer.mlp.experts.gate_up_proj, layer.mlp.experts.down_proj):
                 tensor.mul_((1 + torch.randperm(8) / 10)[:, None, None])
+            layer.mlp.experts.down_proj[2, 0, 0] = 50.0  # a large square, a small magnitude
     kept = sr.reap(sr.load(model), keep=3, score="magnitude")
     for name, numbers in kept.kept.items():
         stack = model.get_submodule(name)
