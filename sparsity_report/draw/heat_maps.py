@@ -7,7 +7,7 @@ Rows of a map are projections, or attention heads or experts.
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import altair as alt
 import pandas as pd
@@ -16,6 +16,7 @@ from sparsity_report.draw import marks, theme
 from sparsity_report.draw.theme import TEXT_WIDTH
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.heads_experts import Part
+from sparsity_report.study.expert_use import FIGURES
 from sparsity_report.untrusted.display_text import clip, short_name
 from sparsity_report.words.display_names import method_name
 from sparsity_report.words.number_format import percent
@@ -30,17 +31,6 @@ _SMALL_ROW, _SMALL_HEIGHT = 13, 200
 _SMALL: dict[str, Any] = {"width": WIDTH, "legend": False, "x_title": "", "tips": None}
 # Most cells of a map of heads or experts, and its greatest height.
 _MOST, _TALLEST = 5_000, 420
-
-
-class _Keys(NamedTuple):
-    title: str
-    label: str
-
-
-_EXPERTS = {
-    "use": _Keys("chart.expert_use_title", "label.expert_use"),
-    "relative_saliency": _Keys("chart.expert_saliency_title", "label.expert_saliency"),
-}
 # Titles of maps of heads and experts.
 _PARTS = {"heads": "chart.head_zeros_title", "experts": "chart.expert_zeros_title"}
 
@@ -112,6 +102,7 @@ def expert_map(rows: pd.DataFrame, figure: str, variant: str, width: float = TEX
     altair.LayerChart or None
         None if there are too many experts, or fewer than two with a known figure.
     """
+    title, label, _ = FIGURES[figure]
     rows = rows[rows["block"].notna()]
     known = rows[figure].dropna()
     if len(known) < 2 or len(rows) > MOST_EXPERTS or rows.duplicated(["block", "expert"]).any():
@@ -126,15 +117,14 @@ def expert_map(rows: pd.DataFrame, figure: str, variant: str, width: float = TEX
     look: dict[str, Any] = {
         "row": min(float(theme.ROW), _TALLEST / len(axes[1])),
         "domain": (0.0, max(1.01, float(known.max()))),
-        "title": say(_EXPERTS[figure].label),
-        "label": _EXPERTS[figure].label,
+        "title": say(label),
+        "label": label,
         "width": width,
         "tips": {"projection": "kind.expert", "stays": "column.is_kept"},
         "has_crosses": not rows["is_kept"].all(),
     }
     chart = block_map(cells, (axes[0], axes[1]), "ratio", value=figure, **look)
-    heading = say(_EXPERTS[figure].title)
-    note = say("chart.experts_note", variant=variant)
+    heading, note = say(title), say("chart.experts_note", variant=variant)
     if removed := int(cells["crossed"].sum()):
         note = say("chart.experts_removed_note", note=note, removed=removed)
     ends = {"low": theme.write(known.min(), "ratio"), "high": theme.write(known.max(), "ratio")}

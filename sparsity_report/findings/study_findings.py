@@ -17,7 +17,7 @@ from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.sparse.shares import ratio, zero_shares
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.policy_names import EXISTING
-from sparsity_report.study.expert_use import busiest, experts_of, share_of
+from sparsity_report.study.expert_use import experts_of, relative_use, share_of
 from sparsity_report.study.layers import records
 from sparsity_report.study.notes import EDITED_STUDY, note_findings
 
@@ -33,6 +33,7 @@ _ZEROS = (
 )  # fmt: skip
 # File, page and terminal each show the findings of a study.
 _TOPICS: WeakKeyDictionary[Comparison, dict[str, list[Phrase]]] = WeakKeyDictionary()
+_BUSIEST = ["variant", "module_name", "expert", "experts", "gate_share", "use"]
 # Distinct numbers of zeros up to which each has a separate finding.
 _SEVERAL = 2
 
@@ -167,8 +168,10 @@ def _use_of_experts(study: Comparison) -> Iterator[Phrase]:
     full_first = sorted(study.experts["variant"].unique(), key=lambda name: name in lacking)
     for variant in full_first[:1]:
         rows = experts_of(study, variant)
-        if (top := busiest(rows)) is not None:
-            yield phrase("finding.busiest_expert", variant=variant, **top._asdict())
+        shares = relative_use(rows)
+        if shares["use"].notna().any():
+            top = shares.loc[[shares["use"].idxmax()], _BUSIEST]
+            yield phrase("finding.busiest_expert", **records(top)[0])
         if unreached := int((rows["tokens"] == 0).sum()):
             yield phrase("finding.unreached_experts", unreached=unreached, experts=len(rows))
     for variant in lacking:

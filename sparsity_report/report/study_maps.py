@@ -11,7 +11,7 @@ from sparsity_report.report.tables import expert_tables, study_tables
 from sparsity_report.report.tables.latex import variant_commands
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.heatmap_grid import OUTSIDE
-from sparsity_report.study.expert_use import experts_of, relative_use, routed
+from sparsity_report.study.expert_use import FIGURES, experts_of, relative_use, routed
 from sparsity_report.study.files.csv_files import variant_stems
 from sparsity_report.words.sentences import say
 
@@ -79,7 +79,7 @@ def use_of_experts(study: Comparison, medium: Medium) -> Iterator[Block | None]:
     commands, stems = variant_commands(study), variant_stems(study)
     for place, variant in enumerate(routed(study)):
         rows = relative_use(experts_of(study, variant))
-        for figure in ("use", "relative_saliency"):
+        for figure in FIGURES:
             draw = partial(heat_maps.expert_map, rows, figure, variant)
             key = f"expert_{figure.removeprefix('relative_')}"
             if medium.is_kit:

@@ -331,7 +331,7 @@ class Comparison(StudyFrames, Saved):
         sensitivity: pd.DataFrame | None = None,
         continuations: pd.DataFrame | None = None,
         tasks: pd.DataFrame | None = None,
-        experts: pd.DataFrame | None = None,
+        experts: Any = None,
     ) -> Comparison:
         """Return the study with measurements added; those not given stay.
 
@@ -342,9 +342,9 @@ class Comparison(StudyFrames, Saved):
         tasks : pandas.DataFrame, optional
             A frame with the columns ``variant``, ``task``, ``metric`` and ``value``, and any
             others of the table :attr:`tasks`, such as ``stderr``.
-        experts : pandas.DataFrame, optional
-            The ``experts`` of a :class:`Calibration`, of the variant that others are compared with
-            unless there is a column ``variant``.
+        experts : Calibration or pandas.DataFrame, optional
+            Use of experts from :func:`calibrate`, of the variant that others are compared with
+            unless there is a column ``variant``. A calibration adds a note about its text.
 
         Returns
         -------
@@ -375,10 +375,12 @@ class Comparison(StudyFrames, Saved):
             unknown = [name for name in TABLES["tasks"].names if name not in tasks]
             if not set(needed) & set(unknown):
                 frames["tasks"] = tasks.assign(**dict.fromkeys(unknown))[[*TABLES["tasks"].names]]
-        if experts is not None and "variant" not in experts:
-            frames["experts"] = experts.assign(variant=self.facts.baseline, is_kept=True).reindex(
-                columns=[*TABLES["experts"].names]
-            )
+        notes: list[Phrase | str] = []
+        if experts is not None and not isinstance(experts, pd.DataFrame):
+            notes, frames["experts"] = [experts.basis.note], experts.experts
+        if experts is not None and "variant" not in frames["experts"]:
+            rows = frames["experts"].assign(variant=self.facts.baseline, is_kept=True)
+            frames["experts"] = rows.reindex(columns=[*TABLES["experts"].names])
         for part, frame in frames.items():
             if tuple(frame.columns) != TABLES[part].names:
                 raise SparsityReportError(
@@ -394,7 +396,7 @@ class Comparison(StudyFrames, Saved):
                     f"with_measured: {error}; give the frame that the measuring function returns"
                 ) from error
         # Measuring may have added notes about the weights.
-        notes = count_notes(self.weights) if self.weights else ()
+        notes += count_notes(self.weights) if self.weights else ()
         return replace(self, **frames, notes=(*self.notes, *notes))
 
 
@@ -423,7 +425,8 @@ def compare(
         without a context and for unknown attention.
     patterns : bool
         Whether to find the positions of zeros in each matrix, which reads the prunable weights
-        once more, see :func:`sparsity_report.weight_patterns`.
+        once more, see :func:`sparsity_report.weight_patterns`. Of a mixture of experts it also
+        finds the errors of rounding experts to few bits, for :attr:`Comparison.expert_budgets`.
     zstd : bool
         Whether to compress every matrix too, for the size of a compressed file. Includes patterns
         and takes several times as long.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from itertools import product
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from sparsity_report.study.layers import records
 from sparsity_report.study.schema import TABLES, typed
 from sparsity_report.weights.packed.group_rounding import ROUNDING, WIDTHS, rounded_bytes
 
@@ -17,17 +17,14 @@ if TYPE_CHECKING:
     from sparsity_report.study.frames import StudyFrames
     from sparsity_report.study.variants import Variant
 
-_MODULE = ["variant", "module_name"]
-
-
-class Busiest(NamedTuple):
-    """The expert with the largest share of the gate mass of its module."""
-
-    module_name: str
-    expert: int
-    experts: int
-    gate_share: float
-    use: float
+#: Keys of the title, the label and the caption of each figure of :func:`relative_use`.
+FIGURES = {
+    "use": ("chart.expert_use_title", "label.expert_use", "caption.expert_use"),
+    "relative_saliency": (
+        *("chart.expert_saliency_title", "label.expert_saliency"),
+        "caption.expert_saliency",
+    ),
+}
 
 
 def experts_frame(variants: Sequence[Variant]) -> pd.DataFrame | None:
@@ -42,7 +39,7 @@ def experts_frame(variants: Sequence[Variant]) -> pd.DataFrame | None:
         use = kept.use if kept else uses.get(variant.weights)
         if use is not None:
             places = zip(use["module_name"], use["expert"], strict=True)
-            stays = [not kept or expert in kept.kept[name] for name, expert in places]
+            stays = [not kept or expert in kept.kept.get(name, [expert]) for name, expert in places]
             frames.append(use.assign(variant=variant.name, is_kept=stays))
     if not frames:
         return None
@@ -66,7 +63,7 @@ def relative_use(experts: pd.DataFrame) -> pd.DataFrame:
     >>> relative_use(pd.DataFrame(rows | {"saliency": [2.0, 1.0]}))["use"].tolist()
     [1.5, 0.5]
     """
-    by_module = experts.groupby(_MODULE, sort=False)
+    by_module = experts.groupby(["variant", "module_name"], sort=False)
     count = by_module["gate_mass"].transform("size")
     share = experts["gate_mass"] / by_module["gate_mass"].transform("sum", min_count=1)
     saliency = experts["saliency"] / by_module["saliency"].transform("mean")
@@ -74,19 +71,12 @@ def relative_use(experts: pd.DataFrame) -> pd.DataFrame:
     return experts.assign(**shares, relative_saliency=saliency)
 
 
-def busiest(experts: pd.DataFrame) -> Busiest | None:
-    """Return the most unevenly used expert; None where no gate mass is known."""
-    rows = relative_use(experts)
-    if rows["use"].isna().all():
-        return None
-    row = records(rows.loc[[rows["use"].idxmax()], [*Busiest._fields]])[0]
-    return Busiest(**row)
-
-
-def share_of(experts: pd.DataFrame, chosen: pd.DataFrame, column: str) -> float | None:
-    """Return the share of a column's sum that some rows have; None where a cell is unknown."""
+def share_of(experts: pd.DataFrame, chosen: pd.DataFrame | None, column: str) -> float | None:
+    """Return the share of a column's sum that some rows have; None where it is unknown."""
     total = experts[column].sum(skipna=False)
-    return None if pd.isna(total) or not total else float(chosen[column].sum() / total)
+    if chosen is None or pd.isna(total) or not total:
+        return None
+    return float(chosen[column].sum() / total)
 
 
 def experts_of(study: StudyFrames, variant: str) -> pd.DataFrame:
@@ -127,47 +117,23 @@ def expert_budgets(facts: Facts) -> pd.DataFrame | None:
     counts = matrices.groupby("module_name")["expert"].nunique()
     uses = facts.layers(variant).set_index("module_name")["uses"].reindex(counts.index)
     per_token = max((round(number) for number in uses * counts), default=0)
-    experts = experts_of(facts.study, variant)
-    numbers = set(counts)
-    squares = (matrices[[*ROUNDING]] ** 2).sum(skipna=False)
+    numbers, squares = set(counts), (matrices[[*ROUNDING]] ** 2).sum(skipna=False)
     if len(numbers) != 1 or squares.isna().any() or not squares["weight_norm"]:
         return None
-    among = numbers.pop()
+    experts, number = experts_of(facts.study, variant), numbers.pop()
+    # An expert without tokens ranks last; ties go to the first.
+    by_module = experts["saliency"].fillna(0.0).groupby(experts["module_name"])
+    places = by_module.rank(method="first", ascending=False)
+    is_ranked = experts["saliency"].notna().any() and by_module.size().eq(number).all()
     shapes = [*zip(matrices["rows"], matrices["columns"], strict=True)]
     total = {bits: sum(rounded_bytes(*shape, bits) for shape in shapes) for bits in WIDTHS}
-    rows: list[dict[str, Any]] = []
-    for budget in WIDTHS[1:]:
-        for bits in sorted(WIDTHS):
-            fitting = min(among, among * total[budget] // total[bits])
-            if bits < budget or not fitting:
-                continue
-            chosen = _best(experts, among, fitting) if fitting >= per_token else None
-            rows.append({
-                "variant": variant,
-                "budget_bits": budget,
-                "budget_bytes": total[budget],
-                "bits": bits,
-                "fitting": fitting,
-                "experts": among,
-                "per_token": per_token,
-                "bytes": fitting * total[bits] // among,
-                **{
-                    f"{name}_share": None if chosen is None else share_of(experts, chosen, column)
-                    for name, column in (("gate", "gate_mass"), ("token", "tokens"))
-                },
-                "rounding_error": math.sqrt(squares[f"rounding_{bits}"] / squares["weight_norm"]),
-            })  # fmt: skip
-    return typed("expert_budgets", pd.DataFrame(rows))
-
-
-def _best(experts: pd.DataFrame, among: int, number: int) -> pd.DataFrame | None:
-    """Return the experts with the highest saliency of each module; None where it is unknown.
-
-    An expert without tokens has none. Ties go to the first.
-    """
-    by_module = experts.groupby("module_name", sort=False)
-    if experts["saliency"].isna().all() or not by_module.size().eq(among).all():
-        return None
-    scores = experts.assign(saliency=experts["saliency"].fillna(0.0))
-    ranked = scores.sort_values("saliency", ascending=False, kind="stable")
-    return ranked.groupby("module_name", sort=False).head(number)
+    rows = []
+    for budget, bits in product(WIDTHS[1:], sorted(WIDTHS)):
+        fitting = number * total[budget] // total[bits]
+        chosen = experts[places <= fitting] if is_ranked and fitting >= per_token else None
+        shares = [share_of(experts, chosen, column) for column in ("gate_mass", "tokens")]
+        error = math.sqrt(squares[f"rounding_{bits}"] / squares["weight_norm"])
+        counted = (fitting, number, per_token, fitting * total[bits] // number)
+        if 0 < fitting <= number:
+            rows.append((variant, budget, total[budget], bits, *counted, *shares, error))
+    return typed("expert_budgets", pd.DataFrame(rows, columns=[*TABLES["expert_budgets"].names]))

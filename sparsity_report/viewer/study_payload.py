@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from sparsity_report.study.derived.policy_names import (
     is_level_of,
     selection_rule,
 )
-from sparsity_report.study.expert_use import experts_of, relative_use, routed
+from sparsity_report.study.expert_use import FIGURES, experts_of, relative_use, routed
 from sparsity_report.study.layers import records, use_ratio
 from sparsity_report.study.levels.budget import measured_levels
 from sparsity_report.study.levels.levels import Levels, bytes_beside
@@ -41,7 +42,6 @@ from sparsity_report.words.score_text import measure_name, score_text
 from sparsity_report.words.sentences import say
 
 FORMAT = 1
-_OF_EXPERTS = {"use": "chart.expert_use_title", "relative_saliency": "chart.expert_saliency_title"}
 # Bars of a histogram, and most layers whose histograms a payload holds.
 _BARS, _HISTOGRAMS = 40, 12_000
 # Heights of a bar.
@@ -434,25 +434,18 @@ def _inner(
 def _router_use(study: Comparison) -> list[dict[str, Any]]:
     """Return the use and the saliency of experts, by variant and module; see :func:`.routed`."""
     shown = []
-    for variant in routed(study):
+    for variant, (figure, (title, *_)) in product(routed(study), FIGURES.items()):
         rows = relative_use(experts_of(study, variant))
-        modules = [(str(name), part) for name, part in rows.groupby("module_name", sort=False)]
-        blocks = [part["block"].iloc[0] for _, part in modules]
-        names = [
-            name if pd.isna(block) else part_name("block", f"block {block}")
-            for block, (name, _) in zip(blocks, modules, strict=True)
+        squares = [
+            {
+                "name": part_name("block", f"block {part['block'].iloc[0]}"),
+                "values": [known(round(value, 3)) for value in part[figure]],
+                "gone": np.flatnonzero(~part["is_kept"]).tolist(),
+            }
+            for _, part in rows.groupby("module_name", sort=False)
         ]
-        for figure, title in _OF_EXPERTS.items():
-            squares = [
-                {
-                    "name": name,
-                    "values": [known(round(value, 3)) for value in part[figure]],
-                    "gone": np.flatnonzero(~part["is_kept"]).tolist(),
-                }
-                for name, (_, part) in zip(names, modules, strict=True)
-            ]
-            high, heading = max(1.01, rows[figure].max()), f"{say(title)} · {short_name(variant)}"
-            shown.append({"title": heading, "high": high, "rows": squares})
+        high, heading = max(1.01, rows[figure].max()), f"{say(title)} · {short_name(variant)}"
+        shown.append({"title": heading, "high": high, "rows": squares})
     return shown
 
 

@@ -7,6 +7,7 @@ import experts
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import sparsity_report as sr
 from sparsity_report.counting.kept_experts import KeptExperts
@@ -47,6 +48,17 @@ def test_a_study_has_the_experts_of_its_variants(weights):
         assert part["tokens"].tolist() == use["tokens"].tolist()
     assert routed(study) == ["Kept"]
     assert sr.compare(sr.dense(weights)).experts is None
+
+
+def test_a_calibration_brings_its_text(weights):
+    ids = torch.arange(96) * 7 % 32
+    calibration = sr.calibrate(weights, ids, window=32)
+    study = sr.compare(sr.dense(weights)).with_measured(experts=calibration)
+    assert calibration.basis.note in study.notes
+    assert study.experts["tokens"].tolist() == calibration.experts["tokens"].tolist()
+    assert study.experts["tokens"].sum() == 96 * 2 * 2  # two experts in each of two blocks
+    plain = sr.compare(sr.dense(weights)).with_measured(experts=calibration.experts)
+    pd.testing.assert_frame_equal(plain.experts, study.experts)
 
 
 def test_further_variants_bring_their_experts(weights):

@@ -6,10 +6,9 @@ from sparsity_report.report.tables import table_model as cells
 from sparsity_report.report.tables.column_heads import columns_of, wide_table
 from sparsity_report.report.tables.table_model import Table
 from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.expert_use import FIGURES
 from sparsity_report.weights.packed.group_rounding import GROUP
 from sparsity_report.words.sentences import say
-
-_CAPTIONS = {"use": "caption.expert_use", "relative_saliency": "caption.expert_saliency"}
 
 
 def expert_map(rows: pd.DataFrame, figure: str, variant: str) -> Table:
@@ -17,7 +16,7 @@ def expert_map(rows: pd.DataFrame, figure: str, variant: str) -> Table:
     rows = rows[rows["block"].notna()]
     wide = rows.pivot(index="expert", columns="block", values=figure).rename(columns=str)
     removed = int((~rows["is_kept"]).sum())
-    caption = say(_CAPTIONS[figure], variant=variant, removed=removed, experts=len(rows))
+    caption = say(FIGURES[figure][-1], variant=variant, removed=removed, experts=len(rows))
     return wide_table(f"expert_{figure}", caption, wide, cells.TIMES)
 
 
