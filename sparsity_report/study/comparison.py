@@ -375,7 +375,7 @@ class Comparison(StudyFrames, Saved):
             unknown = [name for name in TABLES["tasks"].names if name not in tasks]
             if not set(needed) & set(unknown):
                 frames["tasks"] = tasks.assign(**dict.fromkeys(unknown))[[*TABLES["tasks"].names]]
-        notes: list[Phrase | str] = []
+        notes: list[Phrase] = []
         if experts is not None and not isinstance(experts, pd.DataFrame):
             notes, frames["experts"] = [experts.basis.note], experts.experts
         if experts is not None and "variant" not in frames["experts"]:
