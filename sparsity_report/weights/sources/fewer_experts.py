@@ -61,7 +61,8 @@ def keep_experts(
     if weights.settings is not None:
         raise weights.wrong("lacks experts already; choose from the checkpoint that has them all")
     weights.require_runnable()
-    (count, size), *others = {(counts[module], len(picks)) for module, picks in kept.items()}
+    sizes = sorted({(counts[module], len(picks)) for module, picks in kept.items()})
+    (count, size), *others = sizes
     if others:
         raise weights.wrong(
             f"would keep {size:,} of {count:,} experts in one module and {others[0][1]:,} of "
@@ -162,8 +163,8 @@ def _check_groups(weights: Weights, kept: Kept, count: int, config: Any) -> None
             )
         if chosen * numbers[0] < each:
             raise weights.wrong(
-                f"would keep {numbers[0]:,} experts in each group of {module}, but a token uses "
-                f"{each:,} from {chosen:,} groups; keep more"
+                f"would keep {numbers[0]:,} of the experts in each group of {module}, but a token "
+                f"uses {each:,} from {chosen:,} of the groups; keep more"
             )
 
 

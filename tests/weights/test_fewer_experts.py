@@ -1,0 +1,372 @@
+"""Models without some experts, against models that transformers builds with the others."""
+
+import json
+import pickle
+
+import numpy as np
+import packing
+import pytest
+import torch
+import transformers
+from mixtures import MIXTURES, mixture
+from safetensors.torch import load_file, save_file
+from scoring import log_probabilities
+from wording import of_key
+
+import sparsity_report as sr
+from sparsity_report.counting.kept_experts import KeptExperts, expert_stacks
+from sparsity_report.counting.pruning import Basis
+from sparsity_report.weights.tensor_slices import JoinedRuns, LocalFile
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+IDS = torch.arange(24)[None] * 5 % 61
+# Removed experts, another pair in each block, one of each half, which are DeepSeek's groups.
+REMOVED = [(0, 4), (2, 7), (3, 5)]
+# Name of the setting, of routers in memory, and of their tensors.
+NUMBER = {"DeepseekV3": "n_routed_experts", "Qwen2Moe": "num_experts", "Olmoe": "num_experts"}
+ROUTED = ("gate.weight", "gate.e_score_correction_bias", "router.weight", "router.bias")
+
+
+def saved(folder, kind, **changed):
+    """Save a tiny mixture, in files of at most `shard` bytes; load it again."""
+    shard, dtype = changed.pop("shard", 10**9), changed.pop("dtype", torch.float32)
+    mixture(kind, **changed).to(dtype).save_pretrained(folder, max_shard_size=shard)
+    return transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+
+
+def keep(weights, removed=REMOVED, **options):
+    kept = {
+        name: [number for number in range(count) if number not in gone]
+        for (name, count), gone in zip(expert_stacks(weights).items(), removed, strict=False)
+    }
+    return KeptExperts(weights, kept, **options)
+
+
+def by_hand(model, kept, kind):
+    """Build a model of six experts and copy what is left of each tensor, by its name."""
+    settings = {**model.config.to_dict(), NUMBER.get(kind, "num_local_experts"): 6}
+    smaller = type(model)._from_config(type(model.config)(**settings)).eval()
+    values = model.state_dict()
+    for name, numbers in kept.items():
+        around, rows = name.rpartition(".")[0], list(numbers)
+        stacked = [f"{around}.{leaf}" for leaf in ROUTED if f"{around}.{leaf}" in values]
+        for each in (*stacked, *(key for key in values if key.startswith(f"{name}."))):
+            values[each] = torch.stack([values[each][row] for row in rows])
+    smaller.load_state_dict(values, strict=True)
+    return smaller
+
+
+def logits(model):
+    with torch.no_grad():
+        return model(input_ids=IDS).logits
+
+
+def sizes(config):
+    """Parameters of one expert with its row of the router, and of the expert alone."""
+    d = config.hidden_size
+    f = getattr(config, "moe_intermediate_size", None) or config.intermediate_size
+    if config.model_type == "gpt_oss":
+        return 3 * d * f + 2 * f + d + d + 1, 3 * d * f + 2 * f + d
+    return 3 * d * f + d, 3 * d * f
+
+
+SHAPES = [
+    *[(kind, {}) for kind in MIXTURES],
+    *[(kind, {"shard": 9_000}) for kind in ("Mixtral", "GptOss")],
+    ("DeepseekV3", {"first_k_dense_replace": 1, "num_hidden_layers": 3, "n_shared_experts": 2}),
+    ("Qwen2Moe", {"mlp_only_layers": [1], "num_hidden_layers": 3}),
+    ("Qwen2Moe", {"decoder_sparse_step": 2, "num_hidden_layers": 4}),
+    ("Olmoe", {"tie_word_embeddings": True, "dtype": torch.bfloat16}),
+]
+
+
+@pytest.mark.parametrize(("kind", "changed"), SHAPES)
+def test_a_model_is_the_one_built_with_the_other_experts(kind, changed, tmp_path):
+    model = saved(tmp_path, kind, **changed)
+    assert ("shard" in changed) == (len([*tmp_path.glob("*.safetensors")]) > 1)
+    weights = sr.load(tmp_path)
+    kept = keep(weights)
+    variant = sr.without_experts(kept)
+    expected, smaller = by_hand(model, kept.kept, kind), variant.module()
+    assert smaller.dtype == model.dtype
+    assert torch.equal(logits(smaller), logits(expected))
+    assert not torch.equal(logits(smaller), logits(model))
+    values = expected.state_dict()
+    for parameter in variant.weights.stored:
+        assert torch.equal(variant.weights.tensor(parameter.name), values[parameter.name])
+
+    stacks, (row, expert) = len(kept.kept), sizes(model.config)
+    study = sr.compare(sr.dense(weights), variant, context=16)
+    before, after = (study.totals.loc[number] for number in (0, 1))
+    removed = stacks * 2 * row
+    assert after["total"] == before["total"] - removed
+    assert before["active_total"] == before["total"] - stacks * 6 * expert
+    assert after["active_total"] == after["total"] - stacks * 4 * expert
+    # Two experts work on a token before and after; a router has two rows less.
+    assert (
+        after["flops_per_token"]
+        == before["flops_per_token"] - stacks * 2 * 2 * model.config.hidden_size
+    )
+    for column in ("stored_bytes", "file_bytes"):
+        assert after[column] == before[column] - model.dtype.itemsize * removed
+    assert after["attention_flops_per_token"] == before["attention_flops_per_token"]
+    kv = study.memory(context=16).drop_duplicates("variant")["kv_cache_memory"]
+    assert kv.iloc[0] == kv.iloc[1] > 0
+
+
+def test_counts_of_mixtral_are_products(tmp_path):
+    """Embedding and head, attention of two key-value heads, six experts, norms."""
+    v, d, f, b = 64, 16, 24, 2
+    saved(tmp_path, "Mixtral")
+    variant = sr.without_experts(keep(sr.load(tmp_path)))
+    row = sr.compare(variant).totals.loc[0]
+    attention, expert = 4 * d * d, 3 * d * f
+    assert row["total"] == 2 * v * d + b * (attention + 6 * expert + 6 * d + 2 * d) + d
+    assert row["flops_per_token"] == 2 * (v * d + b * (attention + 2 * expert + 6 * d))
+    assert row["stored_bytes"] == 4 * row["total"]
+
+
+def test_tensors_may_be_fused_on_disk(tmp_path):
+    """Names in memory, as some programs write them, and tensors of all experts."""
+    model = saved(tmp_path, "Qwen3Moe")
+    save_file(model.state_dict(), tmp_path / "model.safetensors", metadata={"format": "pt"})
+    kept = keep(sr.load(tmp_path))
+    smaller = sr.without_experts(kept)
+    assert torch.equal(logits(smaller.module()), logits(by_hand(model, kept.kept, "Qwen3Moe")))
+    assert smaller.weights.raw["model.layers.0.mlp.experts.down_proj"].shape[0] == 6
+
+
+def packed(folder, kind, way):
+    """Pack each expert of a mixture; return the model of the values that the codes stand for."""
+    saved(
+        folder,
+        kind,
+        hidden_size=32,
+        **{"intermediate_size" if kind in ("Mixtral", "GptOss") else "moe_intermediate_size": 32},
+    )
+    tensors, plain, told = {}, {}, {}
+    for name, tensor in load_file(folder / "model.safetensors").items():
+        stem = name.removesuffix(".weight")
+        if ".experts." in name and tensor.dim() > 1 and "bias" not in name:
+            parts, means, told = way(tensor)
+            joint = "_" if kind == "GptOss" else "."
+            tensors |= {f"{stem}{joint}{leaf}": part.contiguous() for leaf, part in parts.items()}
+            if joint == ".":
+                tensors[f"{stem}.input_scale"] = torch.tensor(float(sum(name.encode())))
+            plain[name] = means.contiguous()
+        else:
+            tensors[name] = plain[name] = tensor
+    save_file(plain, folder / "model.safetensors", metadata={"format": "pt"})
+    means = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+    save_file(tensors, folder / "model.safetensors")
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | told))
+    return means
+
+
+PACKED = {
+    "fp8": ("Mixtral", lambda weight: packing.fp8_blocks(weight, 16)),
+    "int4": ("Qwen3Moe", packing.pack_quantized),
+    "mxfp4": ("GptOss", packing.gpt_oss),
+}
+
+
+@pytest.mark.parametrize("way", PACKED)
+def test_packed_experts_stay_packed(way, tmp_path):
+    kind, pack = PACKED[way]
+    means = packed(tmp_path, kind, pack)
+    weights = sr.load(tmp_path)
+    kept = keep(weights)
+    variant = sr.without_experts(kept)
+    assert torch.equal(logits(variant.module()), logits(by_hand(means, kept.kept, kind)))
+    held = {key: entry.read() for key, entry in variant.weights.raw.items()}
+    whole = {key: entry.read() for key, entry in weights.raw.items()}
+    # The first block lost 0 and 4, so its third expert was the fourth.
+    third = {key for key in held if ".layers.0." in key and ".experts.2." in key}
+    for key in third:
+        assert torch.equal(held[key], whole[key.replace(".experts.2.", ".experts.3.")])
+    assert len(third) == {"fp8": 9, "int4": 12, "mxfp4": 0}[way]
+    sizes = [sum(t.numel() * t.element_size() for t in each.values()) for each in (held, whole)]
+    routers = [key for key in whole if key.endswith(ROUTED)]
+    stacked = [key for key in whole if ".experts." in key] + routers
+    assert sizes[1] - sizes[0] == sum(whole[key].nbytes for key in stacked) // 4
+    assert (
+        variant.weights.settings["quantization_config"]
+        == json.loads((tmp_path / "config.json").read_text())["quantization_config"]
+    )
+
+
+def test_a_smaller_model_is_pruned_and_scored_like_a_saved_one(tmp_path):
+    model = saved(tmp_path / "whole", "Olmoe")
+    weights = sr.load(tmp_path / "whole")
+    kept = keep(weights)
+    expected = by_hand(model, kept.kept, "Olmoe")
+    expected.save_pretrained(tmp_path / "smaller")
+    alone, variant = sr.load(tmp_path / "smaller"), sr.without_experts(kept)
+    prunings = [sr.global_magnitude(each, 0.5) for each in (alone, variant.weights)]
+    assert prunings[0].pruned == prunings[1].pruned
+    assert torch.equal(*(logits(sr.masked(each).module()) for each in prunings))
+    text = IDS[0].repeat(4)
+    scores = sr.perplexity([sr.dense(weights), variant], text, window=16, stride=16)
+    rows, targets = log_probabilities(expected, text, 16, 16)
+    losses = -rows[range(len(targets)), targets]
+    assert scores["perplexity"][1] == pytest.approx(np.exp(losses.mean()), rel=1e-6)
+    assert scores["variant"].tolist() == ["Dense", "Experts6of8"]
+
+
+def test_notes_and_rows_name_the_choice(tmp_path):
+    saved(tmp_path, "Mixtral")
+    basis = Basis("a text", "0123456789abcdef", 3, 16)
+    kept = keep(sr.load(tmp_path), method="reap", basis=basis)
+    variant = sr.without_experts(kept)
+    assert (variant.name, variant.kept) == ("REAP6of8", kept)
+    assert sr.without_experts(kept, name="mine").name == "mine"
+    study = sr.compare(sr.dense(kept.weights), variant)
+    (note,) = of_key(study.notes, "note.experts_removed")
+    assert {**note.values, "model": ""} == {
+        "variant": "REAP6of8", "removed": 4, "count": 16, "modules": 2, "model": "",
+        "method": "reap",
+    }  # fmt: skip
+    assert len(of_key(study.notes, "note.calibrated")) == 1
+    assert study.variants["basis"].tolist()[1] == "a text"
+    # It is a model opened as it is, not a pruning of the first.
+    assert study.variants["method"].isna().all()
+    assert study.variants["fingerprint"].nunique() == 2
+    assert study.variants["model"].nunique() == 2
+
+
+def test_settings_name_experts_by_their_new_numbers(tmp_path):
+    saved(tmp_path, "Mixtral")
+    path, stem = tmp_path / "config.json", "model.layers.0.block_sparse_moe.experts"
+    settings = json.loads(path.read_text())
+    # num_experts is Mixtral's other name of the setting.
+    settings |= {"num_experts": 8, "num_local_experts": 8, "mine": {
+        "ignore": [f"{stem}.4.w1", f"{stem}.5.w1", "lm_head", None, 3],
+        "each": {f"{stem}.7": 1, f"{stem}.0": 2},
+    }}  # fmt: skip
+    path.write_text(json.dumps(settings))
+    kept = keep(sr.load(tmp_path))
+    changed = sr.without_experts(kept).weights.settings
+    assert changed == {**settings, "num_experts": 6, "num_local_experts": 6, "mine": {
+        "ignore": [f"{stem}.3.w1", "lm_head", None, 3], "each": {f"{stem}.5": 1},
+    }}  # fmt: skip
+    path.write_text(json.dumps({**settings, "mine": r"re:.*experts\.3\.w1"}))
+    with pytest.raises(sr.SparsityReportError, match="in another way than its tensors; name it"):
+        sr.without_experts(keep(sr.load(tmp_path)))
+
+
+def test_experts_that_transformers_does_not_load_are_left_out(tmp_path):
+    """DeepSeek's layer 61 predicts a second token and has experts of its own."""
+    saved(tmp_path, "DeepseekV3")
+    file = tmp_path / "model.safetensors"
+    tensors = load_file(file)
+    extra = {
+        key.replace("layers.1.", "layers.61."): t
+        for key, t in tensors.items()
+        if "layers.1." in key
+    }
+    extra["model.layers.61.eh_proj.weight"] = torch.ones(16, 32)
+    save_file(tensors | {key: t.clone() for key, t in extra.items()}, file)
+    weights = sr.load(tmp_path)
+    assert extra.keys() <= weights.raw.keys()
+    smaller = sr.without_experts(keep(weights)).weights
+    assert smaller.raw.keys() & extra.keys() == set()
+    (note,) = of_key(smaller.notes, "note.experts_unread")
+    assert note.values == {"count": len(extra), "first": min(extra)}
+
+
+CHOICES = [
+    (
+        "Mixtral",
+        [(0,), (1, 2)],
+        {},
+        "6 of 8 experts in one module and 7 of 8 in another, but config.json has one number for all",
+    ),
+    ("DeepseekV3", [(0, 1), (0, 4)], {}, "2 to 4 experts in each of the 2 groups"),
+    (
+        "DeepseekV3",
+        [(0, 1, 2, 4, 5, 6)] * 2,
+        {},
+        "1 of the experts in each group of .*, but a token uses 2 from 1 of",
+    ),
+]
+
+
+@pytest.mark.parametrize(("kind", "removed", "changed", "wrong"), CHOICES)
+def test_choices_without_a_model_are_refused(kind, removed, changed, wrong, tmp_path):
+    saved(tmp_path, kind, **changed)
+    with pytest.raises(sr.SparsityReportError, match=wrong) as error:
+        sr.without_experts(keep(sr.load(tmp_path), removed))
+    assert "\n" not in str(error.value)
+
+
+def test_a_router_of_several_modules_is_refused(tmp_path):
+    """Both blocks use the tensor of the first one's router, and keep other experts."""
+    model = saved(tmp_path, "Mixtral")
+    first, second = (layer.mlp.gate for layer in model.model.layers)
+    second.weight = first.weight
+    weights = sr.load(tmp_path)
+    weights.contents.parts["model.layers.1.mlp.gate.weight"] = weights.contents.parts[
+        "model.layers.0.mlp.gate.weight"
+    ]
+    with pytest.raises(sr.SparsityReportError, match=r"shares .* among several modules"):
+        sr.without_experts(keep(weights))
+
+
+def test_other_sources_are_refused(tmp_path):
+    model = saved(tmp_path, "Mixtral")
+    smaller = sr.without_experts(keep(sr.load(tmp_path))).weights
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    pickled = sr.load(tmp_path / "pytorch_model.bin", allow_pickle=True)
+    for weights in (sr.load(model), pickled):
+        with pytest.raises(sr.SparsityReportError, match=r"no safetensors checkpoint.* expand"):
+            sr.without_experts(keep(weights))
+    with pytest.raises(sr.SparsityReportError, match="lacks experts already; choose from"):
+        sr.without_experts(KeptExperts(smaller, dict.fromkeys(expert_stacks(smaller), (0, 1, 2))))
+    with pytest.raises(sr.SparsityReportError, match=r"needs kept experts such as .*, not dict"):
+        sr.without_experts({})
+
+
+def test_a_number_that_is_in_no_setting_is_refused(tmp_path):
+    """A router with a row more than experts, as for one that does nothing."""
+    saved(tmp_path, "Mixtral")
+    weights = sr.load(tmp_path)
+    kept = keep(weights)
+    config = weights.require_runnable().config
+    config.num_local_experts, before = 9, config.num_local_experts
+    with pytest.raises(sr.SparsityReportError, match="no setting of its config"):
+        sr.without_experts(kept)
+    config.num_local_experts = before
+    assert sr.without_experts(kept).weights.settings["num_local_experts"] == 6
+
+
+def test_a_file_that_changed_is_refused(tmp_path):
+    saved(tmp_path, "GptOss")
+    weights = sr.without_experts(keep(sr.load(tmp_path))).weights
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(file.read_bytes() + b" ")
+    with pytest.raises(sr.SparsityReportError, match="changed after it was opened"):
+        weights.tensor("model.layers.0.mlp.experts.down_proj")
+
+
+def test_joined_runs_read_like_a_file_of_these_bytes(tmp_path):
+    content = bytes(range(200))
+    (tmp_path / "x").write_bytes(content)
+    whole = LocalFile.look_up(tmp_path / "x")
+    runs = ((150, 20), (3, 1), (40, 60))
+    file = JoinedRuns(whole.path, whole.size, whole.modified_ns, runs)
+    joined = b"".join(content[start : start + size] for start, size in runs)
+    assert pickle.loads(pickle.dumps(file)) == file
+    for start in range(len(joined)):
+        for stop in range(start, len(joined) + 1):
+            assert (
+                b"".join(content[a : a + n] for a, n in file.spans(start, stop))
+                == joined[start:stop]
+            )
+    for start in range(0, len(joined), 7):
+        for size in (0, 1, 19, 22, len(joined) - start):
+            size = min(size, len(joined) - start)
+            assert file.read(start, size) == joined[start : start + size]
+    with pytest.raises(sr.SparsityReportError, match="ends 5 bytes too early"):
+        file.read(len(joined) - 5, 10)
+    assert repr(file) != repr(JoinedRuns(whole.path, whole.size, whole.modified_ns, runs[:2]))
