@@ -66,7 +66,6 @@ class Variant(Presentable):
         """A note on the removed experts; None for a variant that has them all."""
         if self.kept is None:
             return None
-        method = self.kept.method
         return phrase(
             "note.experts_removed",
             variant=self.name,
@@ -74,7 +73,7 @@ class Variant(Presentable):
             count=sum(self.kept.counts.values()),
             modules=len(self.kept.counts),
             model=self.kept.weights.name,
-            method="expert_list" if method == "given" else method,
+            method=self.kept.method,
         )
 
     def layers(

@@ -30,7 +30,7 @@ MIXTURES = tuple(SETTINGS)
 def mixture(kind, **changed):
     """A tiny model of one architecture: 8 experts, of which a token uses 2, in two blocks."""
     torch.manual_seed(5)
-    config = getattr(transformers, f"{kind}Config")(**COMMON | SETTINGS[kind] | changed)
+    config = getattr(transformers, f"{kind}Config")(**COMMON | SETTINGS.get(kind, {}) | changed)
     model = getattr(transformers, f"{kind}ForCausalLM")(config).eval()
     with torch.no_grad():
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:

@@ -23,8 +23,13 @@ IDS = torch.arange(24)[None] * 5 % 61
 # Removed experts, another pair in each block, one of each half, which are DeepSeek's groups.
 REMOVED = [(0, 4), (2, 7), (3, 5)]
 # Name of the setting, of routers in memory, and of their tensors.
-NUMBER = {"DeepseekV3": "n_routed_experts", "Qwen2Moe": "num_experts", "Olmoe": "num_experts"}
+NUMBER = {
+    "DeepseekV3": "n_routed_experts", "Qwen2Moe": "num_experts", "Olmoe": "num_experts",
+    "Ernie4_5_Moe": "moe_num_experts",
+}  # fmt: skip
 ROUTED = ("gate.weight", "gate.e_score_correction_bias", "router.weight", "router.bias")
+# A row of one number for each expert.
+COLUMNS = "gate.moe_statics.e_score_correction_bias"
 
 
 def saved(folder, kind, **changed):
@@ -52,6 +57,8 @@ def by_hand(model, kept, kind):
         stacked = [f"{around}.{leaf}" for leaf in ROUTED if f"{around}.{leaf}" in values]
         for each in (*stacked, *(key for key in values if key.startswith(f"{name}."))):
             values[each] = torch.stack([values[each][row] for row in rows])
+        if (each := f"{around}.{COLUMNS}") in values:
+            values[each] = torch.cat([values[each][:, row : row + 1] for row in rows], dim=1)
     smaller.load_state_dict(values, strict=True)
     return smaller
 
@@ -76,6 +83,17 @@ SHAPES = [
     ("DeepseekV3", {"first_k_dense_replace": 1, "num_hidden_layers": 3, "n_shared_experts": 2}),
     ("Qwen2Moe", {"mlp_only_layers": [1], "num_hidden_layers": 3}),
     ("Qwen2Moe", {"decoder_sparse_step": 2, "num_hidden_layers": 4}),
+    (
+        "Ernie4_5_Moe",
+        {
+            "moe_num_experts": 8,
+            "moe_k": 2,
+            "moe_layer_start_index": 0,
+            "moe_num_shared_experts": 1,
+            "moe_intermediate_size": 12,
+            "use_bias": False,
+        },
+    ),
     ("Olmoe", {"tie_word_embeddings": True, "dtype": torch.bfloat16}),
 ]
 
@@ -280,7 +298,7 @@ CHOICES = [
         "Mixtral",
         [(0,), (1, 2)],
         {},
-        "6 of 8 experts in one module and 7 of 8 in another, but config.json has one number for all",
+        "6 of 8 experts in one module and 7 of 8 in another, but config.json has one number",
     ),
     ("DeepseekV3", [(0, 1), (0, 4)], {}, "2 to 4 experts in each of the 2 groups"),
     (
@@ -300,17 +318,14 @@ def test_choices_without_a_model_are_refused(kind, removed, changed, wrong, tmp_
     assert "\n" not in str(error.value)
 
 
-def test_a_router_of_several_modules_is_refused(tmp_path):
-    """Both blocks use the tensor of the first one's router, and keep other experts."""
-    model = saved(tmp_path, "Mixtral")
-    first, second = (layer.mlp.gate for layer in model.model.layers)
-    second.weight = first.weight
+def test_a_router_of_several_modules_keeps_the_same_experts(tmp_path):
+    saved(tmp_path, "Mixtral")
     weights = sr.load(tmp_path)
-    weights.contents.parts["model.layers.1.mlp.gate.weight"] = weights.contents.parts[
-        "model.layers.0.mlp.gate.weight"
-    ]
-    with pytest.raises(sr.SparsityReportError, match=r"shares .* among several modules"):
+    first, second = (layer.mlp.gate for layer in weights.require_runnable().model.layers)
+    second.weight = first.weight
+    with pytest.raises(sr.SparsityReportError, match=r"has one .* which would keep different"):
         sr.without_experts(keep(weights))
+    assert sr.without_experts(keep(weights, [REMOVED[0]] * 2)).name == "Experts6of8"
 
 
 def test_other_sources_are_refused(tmp_path):

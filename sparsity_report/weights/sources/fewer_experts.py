@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
-from math import ceil
+from math import prod
 from typing import Any
 
 from torch import nn
@@ -29,6 +29,8 @@ _BY_RULE = "note.uses_by_rule"
 
 # Kept experts in ascending order, by the module that holds the stack.
 Kept = Mapping[str, Sequence[int]]
+# Shape of a tensor, and the axis of the experts.
+_Place = tuple[tuple[int, ...], int]
 
 
 def keep_experts(
@@ -69,10 +71,10 @@ def keep_experts(
             f"{others[0][0]:,} in another, but config.json has one number for all; keep equally "
             "many in each"
         )
-    settings, rows = _smaller(weights, kept, count, size)
+    settings, places = _smaller(weights, kept, count, size)
     selection = _Selection(weights, kept, count)
-    for parameter, length in rows.items():
-        selection.add(parameter, length)
+    for parameter, place in places.items():
+        selection.add(parameter, *place)
     unread = selection.unread()
     taken = [selection.entry(e) for key, e in weights.raw.items() if key not in unread]
     entries = {entry.key: entry for entry in taken if entry is not None}
@@ -93,8 +95,8 @@ def keep_experts(
 
 def _smaller(
     weights: CheckpointWeights, kept: Kept, count: int, size: int
-) -> tuple[dict[str, Any], dict[str, int]]:
-    """Return settings with fewer experts, and rows of the parameters that become shorter."""
+) -> tuple[dict[str, Any], dict[str, _Place]]:
+    """Return settings with fewer experts, and the place of experts in parameters and buffers."""
     model: Any = weights.require_runnable()
     content = read_settings(weights.directory / "config.json")
     for place in _places(model.config.to_dict(), count):
@@ -113,10 +115,9 @@ def _smaller(
                 smaller = without_head(smaller, most)
         except SparsityReportError:  # another setting than the number of experts
             continue
-        rows = {} if smaller is None else _shortened(model, smaller, count, size)
-        if all(any(name.startswith(f"{module}.") for name in rows) for module in kept):
-            _check_groups(weights, kept, count, config)
-            return changed, rows
+        places = {} if smaller is None else _shortened(model, smaller, count, size)
+        if all(any(name.startswith(f"{module}.") for name in places) for module in kept):
+            return changed, places
     raise weights.wrong(
         f"has {count:,} experts in a module, and no setting of its config.json changes this number "
         "alone; save it with the class of transformers for it"
@@ -132,40 +133,22 @@ def _places(config: Mapping[str, Any], count: int) -> Iterator[tuple[str, ...]]:
             yield (key,)
 
 
-def _shortened(model: nn.Module, smaller: nn.Module, count: int, size: int) -> dict[str, int]:
-    """Return the rows of parameters and buffers that lose experts; empty if anything else does."""
+def _shortened(model: nn.Module, smaller: nn.Module, count: int, size: int) -> dict[str, _Place]:
+    """Return the place of experts in each tensor that loses some; empty if others change, too."""
     before, after = (
         {name: tuple(tensor.shape) for name, tensor in each.state_dict().items()}
         for each in (model, smaller)
     )
-    rows = {name: shape[:1] for name, shape in before.items() if shape != after.get(name)}
-    is_alike = before.keys() == after.keys() and all(
-        length
-        and length[0] % count == 0
-        and (length[0] // count * size, *before[name][1:]) == after[name]
-        for name, length in rows.items()
-    )
-    return {name: length[0] for name, length in rows.items()} if is_alike else {}
-
-
-def _check_groups(weights: Weights, kept: Kept, count: int, config: Any) -> None:
-    """Refuse unequal numbers of experts in the groups to which a router limits its choice."""
-    groups = getattr(config, "n_group", None) or 1
-    chosen = getattr(config, "topk_group", None) or groups
-    stacks = [p for module in weights.modules if module.name in kept for p in module.parameters]
-    each = ceil(count * max(p.uses for p in stacks if p.experts > 1))
-    for module, picks in kept.items():
-        numbers = [sum(n * groups // count == group for n in picks) for group in range(groups)]
-        if len({*numbers}) > 1:
-            raise weights.wrong(
-                f"would keep {min(numbers):,} to {max(numbers):,} experts in each of the "
-                f"{groups:,} groups of {module}, which must stay equal; keep equally many in each"
-            )
-        if chosen * numbers[0] < each:
-            raise weights.wrong(
-                f"would keep {numbers[0]:,} of the experts in each group of {module}, but a token "
-                f"uses {each:,} from {chosen:,} of the groups; keep more"
-            )
+    places: dict[str, _Place] = {}
+    for name, shape in before.items():
+        if shape != (new := after.get(name, ())):
+            pairs = enumerate(zip(shape, new, strict=False))
+            axis = next((axis for axis, (one, other) in pairs if one != other), 0)
+            fewer = (*shape[:axis], shape[axis] // count * size, *shape[axis + 1 :])
+            if shape[axis] % count or fewer != new:
+                return {}
+            places[name] = shape, axis
+    return places if before.keys() == after.keys() else {}
 
 
 @dataclass(frozen=True)
@@ -181,44 +164,49 @@ class _Selection:
     stacks : dict
         Kept experts by the name before the number of an expert.
     stacked : dict
-        Kept experts by the tensor that holds those of all.
+        Kept experts and their axis by the tensor that holds those of all.
     """
 
     weights: CheckpointWeights
     kept: Kept
     count: int
     stacks: dict[str, Sequence[int]] = field(default_factory=dict)
-    stacked: dict[str, Sequence[int]] = field(default_factory=dict)
+    stacked: dict[str, tuple[Sequence[int], int]] = field(default_factory=dict)
 
-    def add(self, parameter: str, rows: int) -> None:
-        """Add the tensors of a parameter with a number of rows, the same for each expert."""
+    def add(self, parameter: str, shape: tuple[int, ...], axis: int) -> None:
+        """Add the tensors of a parameter or buffer whose experts lie along an axis."""
         sources = [*_sources(self.weights.contents.parts.get(parameter, ()))]
         names = [entry.key.split(".") for entry in sources]
         root = _shared(names)
         numbers = {name[len(root)] for name in names if len(name) > len(root)}
         if numbers == {str(number) for number in range(self.count)}:
-            self._put(self.stacks, ".".join(root), parameter)
+            self.stacks[".".join(root)] = self._picks(parameter)
             return
         for entry in _raw(sources):
-            if entry.shape[:1] == (rows,) and isinstance(entry.values, FileSlice):
-                self._put(self.stacked, entry.key, parameter)
+            is_whole = entry.shape == shape or (axis == 0 and entry.shape[:1] == shape[:1])
+            if is_whole and isinstance(entry.values, FileSlice):
+                self.stacked[entry.key] = self._picks(parameter), axis
             elif entry.total != 1 and entry.key in self.weights.raw:
                 raise entry.wrong(
-                    f"holds {parameter} in the shape {entry.shape}, which does not begin with the "
+                    f"holds {parameter} in the shape {entry.shape}, which does not show the "
                     "experts; write it unpacked with sparsity-report expand"
                 )
 
-    def _put(self, places: dict[str, Sequence[int]], name: str, parameter: str) -> None:
-        shared = {
-            module: len(_shared([module.split("."), parameter.split(".")])) for module in self.kept
-        }
-        nearest = [module for module, length in shared.items() if length == max(shared.values())]
-        picks = self.kept[nearest[0]]
-        if len(nearest) > 1 or places.setdefault(name, picks) != picks:
-            raise self.weights.wrong(
-                f"shares {name} among several modules with experts, so they cannot be removed "
-                "from one alone; save the model with separate tensors"
-            )
+    def _picks(self, parameter: str) -> Sequence[int]:
+        """Return the kept experts of the module that is nearest by its name, ties included."""
+        tensors = self.weights.require_runnable().state_dict(keep_vars=True)
+        modules = []
+        for name in (name for name, tensor in tensors.items() if tensor is tensors[parameter]):
+            words = name.split(".")
+            shared = {module: len(_shared([module.split("."), words])) for module in self.kept}
+            modules += [each for each, length in shared.items() if length == max(shared.values())]
+        for module in modules:
+            if self.kept[module] != self.kept[modules[0]]:
+                raise self.weights.wrong(
+                    f"has one {parameter} for {modules[0]} and {module}, which would keep "
+                    "different experts; keep the same in both"
+                )
+        return self.kept[modules[0]]
 
     def unread(self) -> set[str]:
         """Return tensors of modules that transformers leaves out, if experts are among them."""
@@ -243,18 +231,20 @@ class _Selection:
 
     def entry(self, entry: Entry) -> Entry | None:
         """Return a tensor with its kept experts, under its new name; None if none is kept."""
-        if (picks := self.stacked.get(entry.key)) is None:
+        if entry.key not in self.stacked:
             key = self.renamed(entry.key)
             return None if key is None else replace(entry, key=key)
-        values = entry.values
+        (picks, axis), values, shape = self.stacked[entry.key], entry.values, [*entry.shape]
         assert isinstance(values, FileSlice)
         assert isinstance(values.file, LocalFile)
-        size = values.nbytes // self.count
-        runs = tuple((values.offset + number * size, size) for number in picks)
+        around = prod(shape[:axis])
+        size = values.nbytes // around // self.count
+        starts = (row * self.count + number for row in range(around) for number in picks)
+        runs = tuple((values.offset + start * size, size) for start in starts)
         file = JoinedRuns(values.file.path, values.file.size, values.file.modified_ns, runs)
-        total = values.total // self.count * len(picks)
-        shape = (entry.shape[0] // self.count * len(picks), *entry.shape[1:])
-        return replace(entry, shape=shape, values=replace(values, total=total, file=file, offset=0))
+        shape[axis] = shape[axis] // self.count * len(picks)
+        held = replace(values, total=prod(shape), file=file, offset=0)
+        return replace(entry, shape=tuple(shape), values=held)
 
     def renamed_settings(self, settings: dict[str, Any]) -> dict[str, Any]:
         """Return settings with the new names of modules; refuse names in an unknown form."""
