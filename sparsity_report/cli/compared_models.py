@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sparsity_report.cli.expert_choice import chosen_experts
 from sparsity_report.cli.libraries import without_collecting
 from sparsity_report.cli.options import Analysis, Choice
 from sparsity_report.cli.worker_processes import workers
@@ -91,6 +92,8 @@ def pruned(weights: Weights, choice: Choice, grid: Grid, analysis: Analysis) -> 
         variants.append(sr.masked(existing[0], name=name))
     variants += map(sr.masked, prunings)
     variants += map(sr.csr, [*existing, *prunings] if len(prunings) < 2 else existing)
+    if choice.keep_experts is not None:
+        variants.append(sr.without_experts(chosen_experts(weights, choice, calibration)))
 
     def steps() -> Iterable[Pruning]:
         tenths = replace(grid, levels=tuple(step / 10 for step in range(1, 10)))

@@ -165,7 +165,25 @@ class RenderOptions(Outputs):
 
 
 @dataclass(frozen=True)
-class Choice:
+class ExpertOptions:
+    """Experts to keep of a mixture of experts."""
+
+    keep_experts: str | None = option(
+        None,
+        PRUNING,
+        "Experts to keep in each module: 6, 75%, or a list as a .json file.",
+        metavar="N|SHARE|FILE",
+    )
+    score: str | None = option(
+        None,
+        PRUNING,
+        "Score of experts: reap, frequency or magnitude. [default: reap]",
+        metavar="NAME",
+    )
+
+
+@dataclass(frozen=True)
+class Choice(ExpertOptions):
     """Pruning policies, and models to compare with."""
 
     sparsity: list[str] = option(
@@ -320,7 +338,7 @@ class WriteOptions(ModelFiles):
 
 
 @dataclass(frozen=True)
-class PruneOptions(WriteOptions):
+class PruneOptions(ExpertOptions, WriteOptions):
     """Options of ``prune``."""
 
     sparsity: list[str] = option(
@@ -348,6 +366,11 @@ class PruneOptions(WriteOptions):
     sparse: bool = flag(OUTPUT, "Sparse layout, if a runtime reads it.")
     workers: int = option(0, READING, _WORKERS, min=0, metavar="N")
     cache: Path | None = option(None, READING, "Cache folder for counts.", metavar="FOLDER")
+
+    @property
+    def prunes(self) -> bool:
+        """True if an option says which weights become zero."""
+        return bool(self.policy or self.sparsity or self.bound or self.mask)
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sparsity_report.cli.compared_models import check_paths
+from sparsity_report.cli.expert_choice import check_experts, chosen_experts
 from sparsity_report.cli.libraries import quiet_libraries, without_collecting
 from sparsity_report.cli.options import Model, PruneOptions, WriteOptions, dataclass_options
 from sparsity_report.cli.terminal import tell
@@ -36,7 +38,13 @@ def prune(model: Model = None, *, options: PruneOptions) -> None:
 
     with quiet_libraries():
         weights = _opened(model, options, blacklist=options.blacklist)
-        _write(sr.masked(_pruning(weights, options)), options)
+        variant = sr.dense(weights)
+        if options.keep_experts is not None:
+            variant = sr.without_experts(chosen_experts(weights, options))
+        if options.prunes or not variant.kept:
+            pruned = sr.masked(_pruning(variant.weights, options))
+            variant = replace(pruned, kept=variant.kept)
+        _write(variant, options)
 
 
 @dataclass_options
@@ -79,10 +87,7 @@ def _check(options: PruneOptions) -> None:
         )
     if options.bound and grid.policies != ("magnitude",):
         raise SparsityReportError("--bound applies to --policy magnitude; leave one of them out")
-    if options.calibration is not None and not grid.calibrates:
-        raise SparsityReportError(
-            "--calibration has no effect; add --policy wanda or owl, or leave it out"
-        )
+    check_experts(options, grid.calibrates)
     if options.sparse:
         raise SparsityReportError(_sparse_layout(grid.policies[0]))
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sparsity_report.cli.compared_models import check_paths, opened, others, pruned
+from sparsity_report.cli.expert_choice import check_experts
 from sparsity_report.cli.libraries import quiet_libraries
 from sparsity_report.cli.measurements import clock_of, prompts_of, studied
 from sparsity_report.cli.options import Analysis, Choice, Outputs, dataclass_options
@@ -95,6 +96,8 @@ def _check(analysis: Analysis, choice: Choice, grid: Grid, models: int) -> None:
     runs = None
     if grid.calibrates:
         runs = "the policies wanda and owl, which run it on a text"
+    if choice.keep_experts is not None:
+        runs = "--keep-experts"
     prompts = prompts_of(analysis)
     if analysis.latency or scored or prompts:
         runs = "--latency, --perplexity, --sensitivity, --prompt and --prompts"
@@ -102,10 +105,7 @@ def _check(analysis: Analysis, choice: Choice, grid: Grid, models: int) -> None:
         raise SparsityReportError(
             f"--stream keeps no copy of the model, so it cannot run; leave out --stream, or {runs}"
         )
-    if choice.calibration is not None and not grid.calibrates:
-        raise SparsityReportError(
-            "--calibration has no effect; add --policy wanda or owl, or leave it out"
-        )
+    check_experts(choice, grid.calibrates)
     if analysis.seeds and not prompts:
         raise SparsityReportError("--seeds has no effect; add --prompt, or leave it out")
     if analysis.cache_verify and analysis.cache is None:

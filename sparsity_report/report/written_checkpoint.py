@@ -47,7 +47,8 @@ def write_checkpoint(
     Parameters
     ----------
     variant : Variant
-        From :func:`masked`, or from :func:`dense` for the weights as they are.
+        From :func:`masked` or :func:`without_experts`, or from :func:`dense` for the weights as
+        they are.
     folder : path-like
         New or empty folder, not inside the model that is read.
     unpack : bool
@@ -103,7 +104,7 @@ def _card(variant: Variant, layout: Layout, base_model: str | None) -> str:
     data = ModelCardData(
         base_model=base_model or (hub_id(home) if home else None),
         library_name="transformers" if is_known else None,
-        tags=["sparsity-report", *(["pruned"] if variant.pruning else [])],
+        tags=["sparsity-report", *(["pruned"] if variant.pruning or variant.kept else [])],
         **kept,
     )
     return f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(_text(variant, layout, is_known)) + "\n"
@@ -123,14 +124,18 @@ def _text(variant: Variant, layout: Layout, is_known: bool) -> Iterator[str]:
     }
     yield f"# {paragraph(say('card.title', model=weights.name, variant=variant.name))}"
     yield paragraph(say("card.zeros", **figures))
+    notes = [*variant.notes]
+    if variant.kept:
+        yield paragraph(say("card.experts", note=notes.pop(0)))
     if pruning:
         yield paragraph(say("card.policy", method=method_name(pruning.method)))
-        if pruning.basis:
-            yield paragraph(say("card.basis", note=pruning.basis.note))
+    for note in notes:
+        yield paragraph(say("card.basis", note=note))
     packings = sorted({p.packing for p in weights.parameters if p.packing})
     if layout.unpacks and packings:
         yield paragraph(say("card.unpacked", packings=packings))
-    yield paragraph(say("card.size", bytes=sum(layout.sizes.values())))
+    key = "card.size" if pruning or not variant.kept else "card.bytes"
+    yield paragraph(say(key, bytes=sum(layout.sizes.values())))
     if is_known:
         lines = f"import transformers\n\nmodel = transformers.{weights.architecture}"
         yield f'```python\n{lines}.from_pretrained(".")\n```'

@@ -468,8 +468,7 @@ def compare(
         notes += [*model.notes, *count_notes(model)]
     sparse = dict.fromkeys(variant.weights for variant in variants if variant.layout == "csr")
     notes += [note for model in sparse if (note := csr_note(model))]
-    notes += [v.removal_note for v in variants if v.removal_note]
-    notes += [v.basis.note for v in variants if v.basis]
+    notes += [note for variant in variants for note in variant.notes]
     has_patterns = patterns or zstd
     return Comparison(
         variants=typed("variants", pd.DataFrame(described)),

@@ -62,19 +62,28 @@ class Variant(Presentable):
         return chosen.basis if chosen else None
 
     @property
-    def removal_note(self) -> Phrase | None:
-        """A note on the removed experts; None for a variant that has them all."""
-        if self.kept is None:
-            return None
-        return phrase(
+    def notes(self) -> tuple[Phrase, ...]:
+        """Notes on the removed experts, and on what weights or experts were chosen by."""
+        if (kept := self.kept) is None:
+            return (self.basis.note,) if self.basis else ()
+        removed = phrase(
             "note.experts_removed",
             variant=self.name,
-            removed=self.kept.removed,
-            count=sum(self.kept.counts.values()),
-            modules=len(self.kept.counts),
-            model=self.kept.weights.name,
-            method=self.kept.method,
+            removed=kept.removed,
+            count=sum(kept.counts.values()),
+            modules=len(kept.counts),
+            model=kept.weights.name,
+            method=kept.method,
         )
+        notes = [removed]
+        if (basis := kept.basis) and basis.windows is None:
+            source = {"name": basis.name, "fingerprint": basis.fingerprint}
+            notes.append(phrase("note.expert_source", **source))
+        elif basis:
+            notes.append(basis.note)
+        if self.pruning and self.pruning.basis:
+            notes.append(self.pruning.basis.note)
+        return tuple(notes)
 
     def layers(
         self, convention: str = "standard", progress: Progress | None = None
