@@ -5,8 +5,8 @@
   `render_command`, `explore_command`, `notebook_command`: one command each; `pair_command` also has
   ``distance``, `prune_command` ``expand`` and `render_command` ``diff``.
 - `options`: the options of the commands in dataclasses, and these for typer.
-- `compared_models`: models to open and prune. `policy_grid`: policies by name and their levels.
-- `expert_choice`: experts to keep.
+- `compared_models`: models to open and prune. `policy_grid`: policies by name, their
+  levels, and experts to keep.
 - `measurements`: scores and times of a study. `outputs`: files of a study or pair.
 - `terminal`: lines and warnings; no other module prints.
 - `signals`: Ctrl-C and SIGTERM as an exception, also during imports.

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sparsity_report.cli.expert_choice import chosen_experts
 from sparsity_report.cli.libraries import without_collecting
 from sparsity_report.cli.options import Analysis, Choice
 from sparsity_report.cli.worker_processes import workers
@@ -70,6 +69,7 @@ def opened(models: Sequence[str], analysis: Analysis) -> list[Weights]:
 def pruned(weights: Weights, choice: Choice, grid: Grid, analysis: Analysis) -> Compared:
     """Prune a model by each policy at each level, or count the zeros that it has."""
     import sparsity_report as sr
+    from sparsity_report.cli.policy_grid import chosen_experts
     from sparsity_report.counting.counts import count_weights
 
     cache = cache_of(analysis)

@@ -171,13 +171,13 @@ class ExpertOptions:
     keep_experts: str | None = option(
         None,
         PRUNING,
-        "Experts to keep in each module: 6, 75%, or a list as a .json file.",
-        metavar="N|SHARE|FILE",
+        "Experts to keep per module: 6, 75%, or a .json list.",
+        metavar="N",
     )
     score: str | None = option(
         None,
         PRUNING,
-        "Score of experts: reap, frequency or magnitude. [default: reap]",
+        "Expert score: frequency, magnitude. [default: reap]",
         metavar="NAME",
     )
 

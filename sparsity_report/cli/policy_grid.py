@@ -1,4 +1,4 @@
-"""Pruning policies by name, and the levels of sparsity of each."""
+"""Pruning policies by name, the levels of sparsity of each, and the experts to keep."""
 
 from __future__ import annotations
 
@@ -6,19 +6,24 @@ import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from sparsity_report.cli.options import Choice, PruneOptions
 from sparsity_report.counting import policies
 from sparsity_report.counting.allocation import check_sparsity
 from sparsity_report.counting.disk_cache import CacheFolder
+from sparsity_report.counting.kept_experts import KeptExperts, read_experts
 from sparsity_report.counting.pruning import Pruning
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.measure.calibration import Calibration
+from sparsity_report.measure.reap import reap
 from sparsity_report.measure.wanda import wanda
 from sparsity_report.weights.weights import Weights
 from sparsity_report.words.number_format import read_share
 
 _POLICIES = ("magnitude", "layerwise", "wanda", "owl", "random")
+_SCORES = ("reap", "frequency", "magnitude")
 _PATTERN = re.compile(r"(wanda-)?([0-9]{1,5}):([0-9]{1,5})")
 
 
@@ -112,4 +117,46 @@ def read_sparsity(text: str, name: str = "--sparsity") -> float:
     except ValueError:
         raise SparsityReportError(
             f"{name} {text!r} is not a share; use 0 to 1, or 0% to 100%; 30 % is 0.3"
+        ) from None
+
+
+def check_experts(options: Choice | PruneOptions, calibrates: bool) -> None:
+    """Refuse contradictory options before a model is opened; `calibrates` is that of policies."""
+    keep = None if options.keep_experts is None else _read_experts(options.keep_experts)
+    if options.score is not None and not isinstance(keep, int | float):
+        raise SparsityReportError(
+            "--score has no effect; add --keep-experts with a number or a share, or leave it out"
+        )
+    if options.score not in {None, *_SCORES}:
+        raise SparsityReportError(f"--score {options.score!r} is unknown; use {', '.join(_SCORES)}")
+    scored = isinstance(keep, int | float) and options.score != "magnitude"
+    if options.calibration is not None and not (calibrates or scored):
+        raise SparsityReportError(
+            "--calibration has no effect; add --policy wanda or owl, or --keep-experts with a "
+            "number, or leave it out"
+        )
+
+
+def chosen_experts(
+    weights: Weights, options: Choice | PruneOptions, calibration: Calibration | None = None
+) -> KeptExperts:
+    """Return the experts that the options keep, scored on a calibration that exists or a text."""
+    keep, score = _read_experts(options.keep_experts or ""), options.score or "reap"
+    if isinstance(keep, Path):
+        return read_experts(keep, weights)
+    text = None if score == "magnitude" else calibration or options.calibration
+    return reap(weights, text, keep=keep, score=score)
+
+
+def _read_experts(text: str) -> float | Path:
+    """Return a number of experts, their share, or the file of a list."""
+    if re.fullmatch("[0-9]{1,9}", text):
+        return int(text)
+    try:
+        return read_share(text)
+    except ValueError:
+        if Path(text).is_file():
+            return Path(text)
+        raise SparsityReportError(
+            f"--keep-experts {text!r} is neither a number, nor a share such as 75%, nor a file"
         ) from None

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sparsity_report.cli.compared_models import check_paths
-from sparsity_report.cli.expert_choice import check_experts, chosen_experts
 from sparsity_report.cli.libraries import quiet_libraries, without_collecting
 from sparsity_report.cli.options import Model, PruneOptions, WriteOptions, dataclass_options
 from sparsity_report.cli.terminal import tell
@@ -35,6 +34,7 @@ def prune(model: Model = None, *, options: PruneOptions) -> None:
     check_free(options.out)
     _check(options)
     import sparsity_report as sr
+    from sparsity_report.cli.policy_grid import chosen_experts
 
     with quiet_libraries():
         weights = _opened(model, options, blacklist=options.blacklist)
@@ -74,7 +74,7 @@ def _opened(model: str | None, options: WriteOptions, **rules: Any) -> Weights:
 
 def _check(options: PruneOptions) -> None:
     """Refuse contradictory options before a model is opened."""
-    from sparsity_report.cli.policy_grid import Grid
+    from sparsity_report.cli.policy_grid import Grid, check_experts
 
     grid = Grid.parse(options.policy, options.sparsity)
     rules = {"--policy": options.policy, "--sparsity": options.sparsity, "--bound": options.bound}

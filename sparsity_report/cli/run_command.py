@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sparsity_report.cli.compared_models import check_paths, opened, others, pruned
-from sparsity_report.cli.expert_choice import check_experts
 from sparsity_report.cli.libraries import quiet_libraries
 from sparsity_report.cli.measurements import clock_of, prompts_of, studied
 from sparsity_report.cli.options import Analysis, Choice, Outputs, dataclass_options
@@ -81,6 +80,8 @@ def _study(
 
 def _check(analysis: Analysis, choice: Choice, grid: Grid, models: int) -> None:
     """Refuse contradictory options before counting."""
+    from sparsity_report.cli.policy_grid import check_experts
+
     if analysis.sensitivity not in {None, "block", "group", "layer"}:
         raise SparsityReportError(
             f"--sensitivity {analysis.sensitivity!r} is unknown; use block, group or layer"
