@@ -8,7 +8,8 @@ import math
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,19 @@ import pandas as pd
 
 import sparsity_report
 from sparsity_report.counting.pruning import Basis
-from sparsity_report.errors import SparsityReportError, explained, opening, writable
+from sparsity_report.errors import explained, opening, writable
 from sparsity_report.files.atomic import write_file
 from sparsity_report.hooks import Presentable
-from sparsity_report.untrusted.gates import check_integer, read_json
-from sparsity_report.weights.weights import Module, Parameter, Weights
+from sparsity_report.untrusted.gates import read_json
+from sparsity_report.weights.weights import Parameter, Weights
 
 #: Scores by which experts are kept, and a list from elsewhere.
 METHODS = ("reap", "frequency", "magnitude", "expert_list")
 _FORMAT = "sparsity-report/experts"
+#: Errors of reading a value of another type or shape.
+MALFORMED = (AttributeError, LookupError, TypeError, ValueError)
+# Types of the values of a basis: of a file, and of a text.
+_BASES = ([str, str, type(None), type(None)], [str, str, int, int])
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -36,8 +41,9 @@ class KeptExperts(Presentable):
     weights : Weights
         The model with all its experts.
     kept : mapping of str to sequence of int
-        Numbers of the kept experts from 0, in ascending order, by the name in memory of the module
-        that holds them, such as ``model.layers.0.mlp.experts``. A module that is left out keeps
+        Numbers of the kept experts, from 0, by the name in memory of the module that holds them,
+        such as ``model.layers.0.mlp.experts``, of the module around it, or by the number of the
+        block. The value has them by module, in ascending order. A module that is left out keeps
         all.
     method : str
         ``"reap"``, ``"frequency"``, ``"magnitude"`` or ``"expert_list"``.
@@ -54,27 +60,26 @@ class KeptExperts(Presentable):
     Raises
     ------
     SparsityReportError
-        A module has no experts or shares them with another one; a number is out of range, out of
-        order or there twice; or fewer experts are kept than a token uses.
+        A module has no experts or shares them with another one; a number is out of range or there
+        twice; or fewer experts are kept than a token uses.
     """
 
     weights: Weights
-    kept: Mapping[str, Sequence[int]]
+    kept: Mapping[Any, Sequence[int]]
     method: str = "expert_list"
     basis: Basis | None = None
     use: pd.DataFrame | None = None
     counts: Mapping[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
-        modules = routed_modules(self.weights)
-        kept = {name: tuple(range(_number(module))) for name, module in modules.items()}
-        for name, numbers in self.kept.items():
-            if name not in kept:
-                raise self.weights.wrong(
-                    f"has no experts in {name!r}; name modules such as {next(iter(kept))!r}"
-                )
-            kept[name] = _checked(self.weights, modules[name], numbers)
-        object.__setattr__(self, "counts", expert_stacks(self.weights))
+        stacks, chosen = expert_stacks(self.weights), dict[str, tuple[int, ...]]()
+        for key, numbers in self.kept.items():
+            name = find_module(self.weights, key)
+            if name in chosen:
+                raise self.weights.wrong(f"has two lists of experts for {name}; keep one")
+            chosen[name] = _checked(self.weights, name, stacks[name], numbers)
+        kept = {name: chosen.get(name, tuple(range(p.experts))) for name, p in stacks.items()}
+        object.__setattr__(self, "counts", {name: p.experts for name, p in stacks.items()})
         object.__setattr__(self, "kept", kept)
 
     @property
@@ -101,9 +106,9 @@ class KeptExperts(Presentable):
         Returns
         -------
         pandas.DataFrame
-            One row per module: ``module_name``, ``block``, ``experts`` before the removal,
-            ``both`` (kept by both lists), ``first`` and ``second`` (kept by one list alone) and
-            ``overlap``, the share kept by both of those kept by either.
+            One row per module: ``module_name``, ``experts`` before the removal, ``both`` (kept by
+            both lists), ``first`` and ``second`` (kept by one list alone) and ``overlap``, the
+            share kept by both of those kept by either.
 
         Raises
         ------
@@ -125,14 +130,14 @@ class KeptExperts(Presentable):
             raise self.weights.wrong(
                 f"has other experts than {other.weights.name}; compare lists for one model"
             )
-        blocks, rows = {o.name: o.block for o in self.weights.modules}, []
-        for name, count in self.counts.items():
-            one, two = set(self.kept[name]), set(other.kept[name])
-            both, alone = len(one & two), (len(one - two), len(two - one))
-            share = both / len(one | two)
-            rows.append((name, blocks[name], count, both, *alone, share))
-        columns = ["module_name", "block", "experts", "both", "first", "second", "overlap"]
-        return pd.DataFrame(rows, columns=columns).astype({"block": "Int64"})
+        rows = []
+        for name, one in self.kept.items():
+            both, either = ({*one} & {*other.kept[name]}, {*one} | {*other.kept[name]})
+            alone = (len(one) - len(both), len(other.kept[name]) - len(both))
+            share = len(both) / len(either)
+            rows.append((name, self.counts[name], len(both), *alone, share))
+        columns = ["module_name", "experts", "both", "first", "second", "overlap"]
+        return pd.DataFrame(rows, columns=columns)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the list as JSON, which :func:`read_experts` reads back.
@@ -199,150 +204,107 @@ def read_experts(
     >>> kept.label, kept.removed
     ('3of4', 1)
     """
-    if isinstance(source, Mapping):
-        return _given(weights, "list", source)
-    path = Path(source)
-    with opening(path, "list"):
-        data = read_json(path, once=True, finite=True)
-        return (_saved if data.get("format") == _FORMAT else _given)(weights, path.name, data)
-
-
-def _saved(weights: Weights, name: str, data: Mapping[str, Any]) -> KeptExperts:
-    """Return the list of a file of this program."""
-    if check_integer(data["version"], "version", low=1) > 1:
-        raise SparsityReportError(f"{name}: has a newer format; upgrade sparsity-report")
-    if data["counts"] != expert_stacks(weights):
-        raise SparsityReportError(
-            f"{name}: is a list for other weights than {weights.name}, whose modules have other "
-            "experts; give the list of these weights"
-        )
-    basis = data["basis"] and Basis(**data["basis"])
-    if basis:
-        texts, numbers = (basis.name, basis.fingerprint), (basis.windows, basis.window)
-        for number in (n for n in numbers if numbers != (None, None)):
-            check_integer(number, "window", low=1)
-        if not all(isinstance(text, str) for text in texts):
-            raise ValueError("basis: is no text")
-    if data["method"] not in METHODS:
-        raise ValueError("method: is unknown")
-    return KeptExperts(weights, data["kept"], data["method"], basis)
-
-
-def _given(weights: Weights, name: str, data: Mapping[Any, Any]) -> KeptExperts:
-    """Return the list of another program."""
-    kept: dict[str, list[int]] = {}
-    advice = "give lists of the kept experts by module or block"
-    with explained(lambda error: f"{name}: {error!r}; {advice}", LookupError, TypeError):
-        lists: Mapping[Any, list[int]] = data
-        if isinstance(rows := data.get("kept"), list):  # reap-mlx
+    name, data = "list", source
+    if not isinstance(data, Mapping):
+        name = Path(data).name
+        with opening(Path(data), "list"):
+            data = read_json(Path(data), once=True, finite=True)
+    with explained(partial(unreadable, name), *MALFORMED):
+        counts = {module: p.experts for module, p in expert_stacks(weights).items()}
+        if data.get("counts", counts) != counts:
+            raise weights.wrong(f"has other experts than those of {name}; give a list for them")
+        lists: Any = data.get("kept", data)
+        if isinstance(rows := lists, list):  # reap-mlx
             lists = defaultdict(list)
             for row in rows:
                 lists[row["layer"]].append(row["expert"])
-        for key, numbers in lists.items():
-            if any(type(number) is not int for number in numbers):
-                raise SparsityReportError(f"{name}: {key!r} holds more than numbers; {advice}")
-            module = find_module(weights, key, name)
-            if kept.setdefault(module, sorted(numbers)) != sorted(numbers):
-                raise SparsityReportError(f"{name}: {key!r} is there twice; keep one list of it")
-    digest = hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
-    return KeptExperts(weights, kept, basis=Basis(writable(name), digest[:16]))
+        if data.get("format") != _FORMAT:
+            kept = KeptExperts(weights, lists)
+            return replace(kept, basis=digest_of(name, kept.kept))
+        method, basis = data["method"], data["basis"] and Basis(**data["basis"])
+        known = basis is None or [*map(type, astuple(basis))] in _BASES
+        if data["version"] != 1 or method not in METHODS or not known:
+            raise ValueError("is damaged or of another version")
+        return KeptExperts(weights, lists, method, basis)
 
 
-def find_module(weights: Weights, key: object, name: str) -> str:
+def unreadable(name: str, error: Exception) -> str:
+    """Return the message about a list or a mapping of scores that is none."""
+    reason = error if isinstance(error, ValueError) else repr(error)
+    return f"{name}: {reason}; give experts or scores of these weights by module or block"
+
+
+def digest_of(name: str, values: Mapping[str, Any]) -> Basis:
+    """Return lists from elsewhere as the basis of a choice."""
+    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+    return Basis(writable(name), digest[:16])
+
+
+def find_module(weights: Weights, key: object) -> str:
     """Return the module of experts that another program names: it, its parent or its block."""
-    modules = routed_modules(weights)
-    fitting = [
-        module.name
-        for module in modules.values()
-        if key in (module.name, module.name.rpartition(".")[0]) or str(key) == str(module.block)
-    ]
-    if len(fitting) != 1:
-        raise SparsityReportError(
-            f"{name}: {key!r} names {len(fitting):,} modules of experts of {weights.name}; name "
-            f"each like {next(iter(modules))!r}, or by the number of its block"
+    stacks, blocks = expert_stacks(weights), {o.name: str(o.block) for o in weights.modules}
+    names = [o for o in stacks if key in (o, o.rpartition(".")[0]) or str(key) == blocks[o]]
+    if len(names) != 1:
+        raise weights.wrong(
+            f"has {len(names):,} modules of experts that {key!r} may name; name each like "
+            f"{next(iter(stacks))!r}, or by the number of its block"
         )
-    return fitting[0]
+    return names[0]
 
 
-def expert_stacks(weights: Weights) -> dict[str, int]:
-    """Return the number of experts of each module in memory that a router chooses from.
-
-    Examples
-    --------
-    >>> import torch, transformers
-    >>> from sparsity_report.weights.sources.memory import ModuleWeights
-    >>> sizes = {"vocab_size": 8, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
-    >>> heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "num_local_experts": 4}
-    >>> model = transformers.MixtralForCausalLM(transformers.MixtralConfig(**sizes, **heads))
-    >>> expert_stacks(ModuleWeights(model))
-    {'model.layers.0.mlp.experts': 4}
-    """
-    return {name: _number(module) for name, module in _routed(weights).items()}
+def routed_stacks(weights: Weights) -> dict[str, Parameter]:
+    """Return a parameter of each module in memory that holds several experts for a router."""
+    return {
+        module.name: p
+        for module in weights.modules
+        for p in module.parameters
+        if p.experts > 1 and p.uses < 1
+    }
 
 
-def expert_groups(module: Module) -> list[range]:
-    """Return the groups of experts among which the router of a module chooses first."""
-    count, groups = _number(module), _stack(module).expert_groups[0]
-    return [range(start, start + count // groups) for start in range(0, count, count // groups)]
-
-
-def routed_modules(weights: Weights) -> dict[str, Module]:
-    """Return the modules that hold experts; refuse a model without, or with shared ones."""
-    modules = _routed(weights)
-    if not modules:
+def expert_stacks(weights: Weights) -> dict[str, Parameter]:
+    """Return :func:`routed_stacks`; refuse a model without experts, or with shared ones."""
+    stacks = routed_stacks(weights)
+    if not stacks:
         raise weights.wrong(
             "has no modules with several experts of which a token uses some; open a mixture of "
             "experts with its config.json"
         )
-    for p in (p for module in modules.values() for p in module.parameters):
-        if p.tied_to:
+    for p in weights.parameters:
+        if p.tied_to and p.experts > 1:
             raise weights.wrong(
                 f"shares the experts of {p.name} with {p.tied_to}, so they cannot be removed from "
                 "one alone; save the model with separate tensors"
             )
-    return modules
+    return stacks
 
 
-def _routed(weights: Weights) -> dict[str, Module]:
-    return {
-        module.name: module
-        for module in weights.modules
-        if any(p.experts > 1 and p.uses < 1 for p in module.parameters)
-    }
+def expert_groups(stack: Parameter) -> list[range]:
+    """Return the groups of experts among which a router chooses first."""
+    size = stack.experts // stack.expert_groups[0]
+    return [range(start, start + size) for start in range(0, stack.experts, size)]
 
 
-def _stack(module: Module) -> Parameter:
-    return max(module.parameters, key=lambda p: p.experts)
-
-
-def _number(module: Module) -> int:
-    return _stack(module).experts
-
-
-def _checked(weights: Weights, module: Module, numbers: Sequence[int]) -> tuple[int, ...]:
+def _checked(
+    weights: Weights, name: str, stack: Parameter, numbers: Sequence[int]
+) -> tuple[int, ...]:
     """Return the kept experts of a module; refuse numbers that are no choice among them."""
-    count = _number(module)
-    bad = next((n for n in numbers if type(n) is not int or not 0 <= n < count), None)
-    if bad is not None:
+    known = {n for n in numbers if type(n) is int and 0 <= n < stack.experts}
+    if len(known) != len(numbers):
         raise weights.wrong(
-            f"has no expert {bad!r} in {module.name}, whose experts are 0 to {count - 1:,}; give a "
-            "list for these weights"
+            f"has experts 0 to {stack.experts - 1:,} in {name}, but the list has others, or one "
+            "twice; give a list for these weights"
         )
-    if list(numbers) != sorted(set(numbers)):
+    sizes = {len(known.intersection(group)) for group in expert_groups(stack)}
+    if len(sizes) > 1:
         raise weights.wrong(
-            f"would keep an expert of {module.name} twice or out of order; give each once, in "
-            "ascending order"
+            f"would keep {min(sizes):,} to {max(sizes):,} experts of the groups that the router of "
+            f"{name} chooses from; keep equally many of each"
         )
-    in_groups = {len(set(group).intersection(numbers)) for group in expert_groups(module)}
-    if len(in_groups) > 1:
+    reached, used = sizes.pop() * stack.expert_groups[1], math.ceil(stack.experts * stack.uses)
+    if reached < used:
         raise weights.wrong(
-            f"would keep {min(in_groups):,} to {max(in_groups):,} experts of the groups that the "
-            f"router of {module.name} chooses from; keep equally many of each"
-        )
-    reached = in_groups.pop() * _stack(module).expert_groups[1]
-    if reached < (used := math.ceil(count * _stack(module).uses)):
-        raise weights.wrong(
-            f"would keep {len(numbers):,} of the {count:,} experts of {module.name}, of which a "
+            f"would keep {len(numbers):,} of the {stack.experts:,} experts of {name}, of which a "
             f"token can reach {reached:,}, but it uses {used:,}; keep more"
         )
-    return tuple(numbers)
+    return tuple(sorted(known))

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from sparsity_report.counting import kept_experts
 from sparsity_report.counting.bit_statistics import in_runs, matrix_places
-from sparsity_report.counting.kept_experts import (
-    KeptExperts,
-    expert_groups,
-    expert_stacks,
-    find_module,
-    routed_modules,
-)
+from sparsity_report.counting.kept_experts import KeptExperts, expert_groups, expert_stacks
 from sparsity_report.counting.moments import Moments
 from sparsity_report.counting.progress import Progress, with_bar
 from sparsity_report.counting.pruning import Basis
@@ -25,7 +18,7 @@ from sparsity_report.errors import SparsityReportError, explained
 from sparsity_report.measure.calibration import Calibration, CalibrationOptions, calibrated
 from sparsity_report.measure.texts import Text
 from sparsity_report.weights.tensor_slices import pieces
-from sparsity_report.weights.weights import Module, Weights
+from sparsity_report.weights.weights import Parameter, Weights
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -97,8 +90,8 @@ def reap(
     >>> sr.reap(weights, keep=0.5, score="magnitude").label
     '2of4'
     """
-    modules = routed_modules(weights)
-    numbers = {name: _number(weights, module, keep) for name, module in modules.items()}
+    stacks = expert_stacks(weights)
+    numbers = {name: _number(name, expert_groups(p), keep) for name, p in stacks.items()}
     if score not in {*_COLUMNS, "magnitude"}:
         raise SparsityReportError(f"score must be reap, frequency or magnitude, not {score!r}")
     basis: Basis | None = None
@@ -106,62 +99,54 @@ def reap(
     if score == "magnitude":
         if options or not (calibration is None or use is not None):
             raise SparsityReportError("score='magnitude' reads no text; leave the text out")
-        scores = _magnitudes(weights, modules, progress)
+        scores = _magnitudes(weights, stacks, progress)
     elif isinstance(calibration, Mapping):
-        scores, basis = _observed(weights, calibration, _COLUMNS[score][1])
+        scores = _observed(weights, calibration, _COLUMNS[score][1])
+        basis = kept_experts.digest_of("observations", scores)
     else:
         calibration = calibrated(weights, calibration, progress, options)
         use, basis = calibration.experts, calibration.basis
         column = use[_COLUMNS[score][0]].fillna(0)
         scores = {str(name): rows.tolist() for name, rows in column.groupby(use["module_name"])}
-    if missing := [name for name in modules if name not in scores]:
+    if missing := [name for name in stacks if name not in scores]:
         raise weights.wrong(
             f"has no scores of the experts of {missing[0]}, whose router use is unknown; use "
             "score='magnitude'"
         )
-    kept = {
-        name: sorted(
-            expert
-            for group in expert_groups(module)
-            for expert in sorted(group, key=lambda e: -scores[name][e])[: numbers[name]]
-        )
-        for name, module in modules.items()
-    }
+    kept: dict[str, list[int]] = {name: [] for name in stacks}
+    for name, number in numbers.items():
+        for group in expert_groups(stacks[name]):
+            kept[name] += sorted(group, key=lambda e: -scores[name][e])[:number]
     return KeptExperts(weights, kept, score, basis, use)
 
 
-def _number(weights: Weights, module: Module, keep: object) -> int:
+def _number(name: str, groups: Sequence[range], keep: object) -> int:
     """Return how many experts are kept in each group of a module."""
-    groups = expert_groups(module)
-    count = sum(map(len, groups))
+    most, step = sum(map(len, groups)), len(groups)
     if isinstance(keep, float) and 0 < keep <= 1:
         return round(keep * len(groups[0]))
-    if type(keep) is not int or not 0 < keep <= count:
-        raise SparsityReportError(
-            f"keep={keep!r} is neither a number from 1 to {count:,}, the experts of {module.name}, "
-            "nor a share above 0 and up to 1, such as 0.75; change it"
-        )
-    if keep % len(groups):
-        raise weights.wrong(
-            f"chooses from {len(groups):,} groups of experts in {module.name}, so keep={keep} "
-            "cannot keep equally many of each; give a multiple"
-        )
-    return keep // len(groups)
+    if type(keep) is int and keep in range(step, most + 1, step):
+        return keep // step
+    raise SparsityReportError(
+        f"keep={keep!r} is neither a share such as 0.75 nor a number from {step:,} to {most:,} in "
+        f"steps of {step:,}, for the experts of {name}; change it"
+    )
 
 
 def _magnitudes(
-    weights: Weights, modules: Mapping[str, Module], progress: Progress | None
+    weights: Weights, stacks: Mapping[str, Parameter], progress: Progress | None
 ) -> dict[str, list[float]]:
     """Return the root mean square of the matrices of each expert, by module."""
-    stacks = [(name, p) for name, o in modules.items() for p in o.parameters if p.experts > 1]
-    sums = {name: [Moments() for _ in range(p.experts)] for name, p in stacks}
-    for number, (name, p) in enumerate(stacks, 1):
+    sums = {name: [Moments() for _ in range(p.experts)] for name, p in stacks.items()}
+    inside = [(o.name, p) for o in weights.modules if o.name in stacks for p in o.parameters]
+    matrices = [(name, p) for name, p in inside if p.experts > 1]
+    for number, (name, p) in enumerate(matrices, 1):
         places = matrix_places(p.experts, p.total // p.experts, _RUN)
         runs = in_runs(pieces(weights.as_in_memory(p.name)), (n for *_, n in places), torch.cat)
         for (expert, *_), run in zip(places, runs, strict=True):
             sums[name][expert].add(run)
         if progress:
-            progress(number, len(stacks), p.name)
+            progress(number, len(matrices), p.name)
         if any(math.isnan(each.squares) for each in sums[name]):
             raise SparsityReportError(f"{weights.name}: {p.name} holds NaN; repair the checkpoint")
     return {name: [math.sqrt(o.squares / o.count) for o in each] for name, each in sums.items()}
@@ -169,24 +154,16 @@ def _magnitudes(
 
 def _observed(
     weights: Weights, observations: Mapping[Any, Any], name: str
-) -> tuple[dict[str, list[float]], Basis]:
+) -> dict[str, list[float]]:
     """Return the scores by module that REAP's code observed."""
-    scores = {}
-    for key, values in observations.items():
-        module = find_module(weights, key, "observations")
-        kinds = (LookupError, TypeError, ValueError)
-        with explained(partial(_not_observed, key), *kinds):
+    scores, stacks = {}, expert_stacks(weights)
+    with explained(
+        partial(kept_experts.unreadable, "observations"), LookupError, TypeError, ValueError
+    ):
+        for key, values in observations.items():
+            module = kept_experts.find_module(weights, key)
             scores[module] = [float(each) for each in values[name]]
-        if len(scores[module]) != (count := expert_stacks(weights)[module]):
-            raise SparsityReportError(
-                f"observations: block {key} has {len(scores[module]):,} scores, but {module} has "
-                f"{count:,} experts; give those of {weights.name}"
-            )
-        if any(map(math.isnan, scores[module])):
-            raise SparsityReportError(f"observations: block {key} has NaN; observe it again")
-    digest = hashlib.sha256(json.dumps(scores, sort_keys=True).encode()).hexdigest()
-    return scores, Basis("observations", digest[:16])
-
-
-def _not_observed(key: object, error: Exception) -> str:
-    return f"observations: block {key}: {error!r}; give the observations of REAP's code"
+            numbers = [score for score in scores[module] if not math.isnan(score)]
+            if len(numbers) != (due := stacks[module].experts):
+                raise ValueError(f"block {key} has {len(numbers)} scores for {due} experts")
+    return scores

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import pandas as pd
 import torch
 from torch import nn
+from torch.utils._python_dispatch import _disable_current_modes
 
-from sparsity_report.counting.kept_experts import expert_stacks
+from sparsity_report.counting.kept_experts import routed_stacks
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.weights import Weights
 
@@ -28,25 +28,17 @@ class RouterUse:
     Parameters
     ----------
     weights : Weights
-    modules : mapping of str to nn.Module
-        Modules of the running model, by the names of their parameters.
-    paused : callable
-        Return a context in which further calls are not observed.
+    places : mapping of str to (nn.Module, str)
+        Module and attribute of each parameter of the running model.
     """
 
-    def __init__(
-        self,
-        weights: Weights,
-        modules: Mapping[str, nn.Module],
-        paused: Callable[[], AbstractContextManager[None]],
-    ) -> None:
-        self._weights, self._paused = weights, paused
+    def __init__(self, weights: Weights, places: Mapping[str, tuple[nn.Module, str]]) -> None:
+        self._weights = weights
         self._sums: dict[str, torch.Tensor] = {}
-        stacks = expert_stacks(weights)
-        for each in (each for each in weights.modules if each.name in stacks):
-            self._sums[each.name] = torch.zeros(4, stacks[each.name], dtype=torch.float64)
-            module = modules[each.parameters[0].name]
-            module.register_forward_hook(partial(self._add, each.name), with_kwargs=True)
+        for name, stack in routed_stacks(weights).items():
+            self._sums[name] = torch.zeros(4, stack.experts, dtype=torch.float64)
+            module, _ = places[stack.name]
+            module.register_forward_hook(partial(self._add, name), with_kwargs=True)
 
     def _add(self, name: str, module: Any, args: Any, kwargs: dict[str, Any], output: Any) -> None:
         """Add the tokens of one call."""
@@ -55,7 +47,7 @@ class RouterUse:
         if name not in self._sums or not _is_routing(x, chosen, gates):
             self._sums.pop(name, None)
             return
-        with self._paused():
+        with _disable_current_modes():
             each = module.forward(
                 x.repeat_interleave(chosen.shape[1], dim=0),
                 chosen.reshape(-1, 1),
@@ -97,5 +89,4 @@ def _is_routing(x: Any, chosen: Any, gates: Any) -> bool:
     """Return whether arguments are tokens, the experts of each, and their gates."""
     if not all(isinstance(each, torch.Tensor) and each.dim() == 2 for each in (x, chosen, gates)):
         return False
-    numbered = not chosen.dtype.is_floating_point and chosen.dtype != torch.bool
-    return numbered and gates.shape == chosen.shape and len(x) == len(chosen)
+    return chosen.dtype in (torch.int64, torch.int32) and chosen.shape == gates.shape

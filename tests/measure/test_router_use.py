@@ -1,6 +1,5 @@
 """Router use against experts computed from their matrices, for six architectures."""
 
-from contextlib import nullcontext
 from functools import partial
 
 import pandas as pd
@@ -93,10 +92,9 @@ def test_use_is_that_of_the_experts_computed_from_their_matrices(kind):
 def test_the_output_of_the_model_is_the_same():
     model = mixture("DeepseekV3")
     weights = sr.load(model)
-    modules = {name: module for name, (module, _) in locate(walk(model)).items()}
     with torch.no_grad():
         before = model(IDS[None, :16], use_cache=False).logits
-        use = RouterUse(weights, modules, nullcontext)
+        use = RouterUse(weights, locate(walk(model)))
         assert torch.equal(model(IDS[None, :16], use_cache=False).logits, before)
     assert use.frame()["tokens"].sum() == 2 * 2 * 16
 
