@@ -23,7 +23,7 @@ from sparsity_report.words.number_format import percent
 from sparsity_report.words.sentences import say
 
 #: Most experts in a map of their use.
-MOST_EXPERTS = 15_000
+MOST_EXPERTS = 8_000
 #: Width of a small map, everything included.
 WIDTH = 210
 # Height of a row of a small map, and of all its rows at most.
@@ -117,13 +117,11 @@ def expert_map(rows: pd.DataFrame, figure: str, variant: str, width: float = TEX
     look: dict[str, Any] = {
         "row": min(float(theme.ROW), _TALLEST / len(axes[1])),
         "domain": (0.0, max(1.01, float(known.max()))),
-        "title": say(label),
-        "label": label,
-        "width": width,
         "tips": {"projection": "kind.expert", "stays": "column.is_kept"},
         "has_crosses": not rows["is_kept"].all(),
     }
-    chart = block_map(cells, (axes[0], axes[1]), "ratio", value=figure, **look)
+    look |= {"title": say(label), "label": label, "value": figure, "width": width}
+    chart = block_map(cells, (axes[0], axes[1]), "ratio", **look)
     heading, note = say(title), say("chart.experts_note", variant=variant)
     if removed := int(cells["crossed"].sum()):
         note = say("chart.experts_removed_note", note=note, removed=removed)

@@ -33,7 +33,6 @@ _ZEROS = (
 )  # fmt: skip
 # File, page and terminal each show the findings of a study.
 _TOPICS: WeakKeyDictionary[Comparison, dict[str, list[Phrase]]] = WeakKeyDictionary()
-_BUSIEST = ["variant", "module_name", "expert", "experts", "gate_share", "use"]
 # Distinct numbers of zeros up to which each has a separate finding.
 _SEVERAL = 2
 
@@ -162,19 +161,16 @@ def _active_parameters(study: Comparison) -> Iterator[Phrase]:
 
 def _use_of_experts(study: Comparison) -> Iterator[Phrase]:
     """Yield the busiest expert and those without tokens, then what each variant kept."""
-    if study.experts is None:
+    if study.experts is None or study.experts.empty:
         return
-    lacking = study.experts.loc[~study.experts["is_kept"], "variant"].unique()
-    full_first = sorted(study.experts["variant"].unique(), key=lambda name: name in lacking)
-    for variant in full_first[:1]:
-        rows = experts_of(study, variant)
-        shares = relative_use(rows)
-        if shares["use"].notna().any():
-            top = shares.loc[[shares["use"].idxmax()], _BUSIEST]
-            yield phrase("finding.busiest_expert", **records(top)[0])
-        if unreached := int((rows["tokens"] == 0).sum()):
-            yield phrase("finding.unreached_experts", unreached=unreached, experts=len(rows))
-    for variant in lacking:
+    is_full = study.experts.groupby("variant", sort=False)["is_kept"].all()
+    # The first that has all experts, else the first.
+    rows = relative_use(experts_of(study, str(is_full.idxmax())))
+    if rows["use"].notna().any():
+        yield phrase("finding.busiest_expert", **records(rows.loc[[rows["use"].idxmax()]])[0])
+    if unreached := int((rows["tokens"] == 0).sum()):
+        yield phrase("finding.unreached_experts", unreached=unreached, experts=len(rows))
+    for variant in is_full.index[~is_full]:
         rows = experts_of(study, variant)
         kept = rows[rows["is_kept"]]
         if (share := share_of(rows, kept, "gate_mass")) is not None:
@@ -186,11 +182,10 @@ def _experts_at_one_budget(study: Comparison) -> Iterator[Phrase]:
     """Yield how many experts in 8 bits take the bytes of all in 4 bits, and what either costs."""
     if (frame := study.expert_budgets) is None:
         return
-    rows = frame[frame["budget_bits"].eq(4) & frame["bits"].isin([4, 8])]
-    if len(rows) == 2 and rows["gate_share"].notna().all():
-        fewer, all_of = rows[rows["bits"].eq(8)], rows[rows["bits"].eq(4)]
-        coarse = float(all_of["rounding_error"].iloc[0])
-        yield phrase("finding.experts_at_one_budget", **records(fewer)[0], coarse=coarse)
+    rows = frame[frame["budget_bits"].eq(4)].set_index("bits", drop=False)
+    if 8 in rows.index and pd.notna(rows["gate_share"][8]):
+        figures = records(rows.loc[[8]])[0] | {"coarse": rows["rounding_error"][4]}
+        yield phrase("finding.experts_at_one_budget", **figures)
 
 
 def _attention(study: Comparison) -> Iterator[Phrase]:

@@ -439,7 +439,7 @@ def _router_use(study: Comparison) -> list[dict[str, Any]]:
         squares = [
             {
                 "name": part_name("block", f"block {part['block'].iloc[0]}"),
-                "values": [known(round(value, 3)) for value in part[figure]],
+                "values": [*map(known, part[figure])],
                 "gone": np.flatnonzero(~part["is_kept"]).tolist(),
             }
             for _, part in rows.groupby("module_name", sort=False)

@@ -7,10 +7,14 @@ import re
 import experts
 import pandas as pd
 import pytest
+from browser import QUIET, chromium_path
 from papers import bare, latex_table, poppler, tables_of
 from payloads import decode
+from playwright.sync_api import sync_playwright
 
 import sparsity_report as sr
+from sparsity_report.draw import heat_maps
+from sparsity_report.findings.study_findings import study_findings
 from sparsity_report.viewer.study_payload import study_payload
 from sparsity_report.words.sentences import say
 
@@ -142,7 +146,7 @@ def test_the_explorer_has_the_same_figures(study):
             due = [figures[e, block] for e in range(COUNT)]
             assert row["gone"] == [0]
             assert row["values"] == [
-                None if math.isnan(value) else pytest.approx(value, abs=6e-4) for value in due
+                None if math.isnan(value) else pytest.approx(value) for value in due
             ]
         known = [value for value in figures.values() if not math.isnan(value)]
         assert shown["high"] == pytest.approx(max(1.01, *known))
@@ -153,3 +157,42 @@ def test_a_model_without_experts_shows_nothing(tmp_path):
     page = sr.write_report(study, tmp_path / "page.html").read_text(encoding="utf-8")
     assert 'id="experts"' not in page
     assert decode(study_payload(study))[0]["experts"] == []
+
+
+def test_too_many_experts_are_counted_instead(monkeypatch, study, tmp_path):
+    monkeypatch.setattr(heat_maps, "MOST_EXPERTS", BLOCKS * COUNT - 1)
+    page = sr.write_report(study, tmp_path / "page.html").read_text(encoding="utf-8")
+    assert say("map.too_many_experts", number=BLOCKS * COUNT) in page
+    assert say("chart.expert_use_title") not in page.partition('id="experts"')[2]
+
+
+def test_unknown_use_has_no_map(tmp_path):
+    """No gate mass is known, two modules share a block, or a model has no experts."""
+    weights = experts.mixture(BLOCKS, COUNT)
+    plain, use = sr.compare(sr.dense(weights)), experts.use(BLOCKS, COUNT)
+    unknown = {"gate_mass": None, "saliency": None, "tokens": None, "output_norm": None}
+    for frame in (use.assign(**unknown), use.assign(block=0), use.assign(block=None), use[:0]):
+        study = plain.with_measured(experts=frame)
+        page = sr.write_report(study, tmp_path / "page.html").read_text(encoding="utf-8")
+        assert say("chart.expert_use_title") not in page.partition('id="experts"')[2]
+        keys = {finding.key for finding in study_findings(study)}
+        assert ("finding.busiest_expert" in keys) == bool(frame["gate_mass"].notna().any())
+
+
+def test_the_explorer_strikes_out_removed_experts(written):
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium_path(), args=QUIET)
+        page = browser.new_page()
+        page.goto((written / "page.html").as_uri())
+        page.locator('[data-panel="experts"]').click()
+        panel = page.locator(".sv-details svg")
+        tips = panel.locator("rect title").all_text_contents()
+        assert panel.locator("line").count() == 2 * BLOCKS
+        browser.close()
+    figures = [*relative("gate_mass").items()], [*relative("saliency").items()]
+    due = [
+        f"{say('name.numbered_block', block=block)} {expert}: {times(value)}"
+        for part in figures
+        for (expert, block), value in part
+    ]
+    assert [bare(tip) for tip in tips] == [bare(text) for text in due]
