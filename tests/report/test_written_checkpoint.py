@@ -1,5 +1,6 @@
 """Checkpoints that are written: equal to the masked model, by transformers and bit by bit."""
 
+import json
 import shutil
 
 import numpy as np
@@ -8,6 +9,7 @@ import structural
 import torch
 import transformers
 from helpers import small_llama, turned_on_loading
+from packing import packed_llama
 from safetensors.torch import load_file, save_file
 
 import sparsity_report as sr
@@ -188,3 +190,96 @@ def test_card_and_data_files(tmp_path):
     assert f"{zeros:,}".replace(",", "\u202f") in card.replace(" ", "\u202f")
     assert sr.__version__ in card
     assert "global magnitude" in card
+
+
+def unpacked(source, folder, **options):
+    """Write a model unpacked; compare it with what its source stands for, values and logits."""
+    weights = sr.load(source, **options)
+    sr.write_checkpoint(sr.dense(weights), folder, unpack=True)
+    written = opened(folder, weights.architecture, dtype="auto")
+    again = sr.load(folder)
+    assert not any(p.packing for p in again.parameters)
+    for p in weights.stored:
+        assert torch.equal(again.tensor(p.name).float(), weights.tensor(p.name).float()), p.name
+    assert torch.equal(logits(written.float()), logits(weights.module().float()))
+    config = json.loads((folder / "config.json").read_text())
+    assert not {"quantization_config", "compression_config", "quantization"} & config.keys()
+    return weights, again
+
+
+WAYS = [
+    "gptq-4-v1-shuffled", "awq", "pack-quantized-4-zero", "sparse-bitmask", "sparse-24",
+    "fp8-blocks", "nvfp4-modelopt", "mxfp4", "nf4", "int8", "mlx-4",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_packed_weights_are_unpacked(way, tmp_path):
+    source, plain = packed_llama(tmp_path, way)
+    weights, again = unpacked(source, tmp_path / "out")
+    means, after = load_file(plain / "model.safetensors"), tensors(tmp_path / "out")
+    assert means.keys() == after.keys()
+    # A pruned packed weight is written unpacked, and all the others with it.
+    pruning = sr.global_magnitude(weights, 0.5)
+    folder = sr.write_checkpoint(sr.masked(pruning), tmp_path / "pruned")
+    written = opened(folder, weights.architecture, dtype="auto")
+    assert torch.equal(logits(written.float()), logits(sr.masked(pruning).module()))
+    # Without pruning, packed weights stay as they are.
+    copy = sr.write_checkpoint(sr.dense(weights), tmp_path / "copy")
+    assert (copy / "model.safetensors").read_bytes() == (source / "model.safetensors").read_bytes()
+    assert again.name
+
+
+def test_bitmask_files_keep_their_dtype(tmp_path):
+    source, _ = packed_llama(tmp_path, "sparse-bitmask")
+    file = source / "model.safetensors"
+    given = {
+        key: t.bfloat16() if t.is_floating_point() else t for key, t in load_file(file).items()
+    }
+    save_file(given, file, metadata={"format": "pt"})
+    unpacked(source, tmp_path / "out")
+    assert {t.dtype for t in tensors(tmp_path / "out").values()} == {torch.bfloat16}
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["dtype"] == "bfloat16"
+
+
+def test_real_gguf_is_pruned_without_unpacking_it_first(smollm2_path, tmp_path):
+    weights = sr.load(smollm2_path)
+    pruning = sr.global_magnitude(weights, 0.5)
+    folder = sr.write_checkpoint(sr.masked(pruning), tmp_path / "out")
+    written = opened(folder, "LlamaForCausalLM", dtype="auto")
+    assert torch.equal(logits(written), logits(sr.masked(pruning).module()))
+    text = "The quick brown fox"
+    ids = transformers.AutoTokenizer.from_pretrained(folder)(text)["input_ids"]
+    assert ids == weights.tokenizer()(text)["input_ids"]
+
+
+@pytest.mark.parametrize("kind", ["mixtral", "gpt2", "bert"])
+def test_modules_and_pickles(kind, tmp_path):
+    torch.manual_seed(0)
+    model = structural.MODELS[kind]().eval()
+    pruning = sr.layerwise_magnitude(sr.load(model), 0.5)
+    folder = sr.write_checkpoint(sr.masked(pruning), tmp_path / "module")
+    expected = logits(sr.masked(pruning).module())
+    assert torch.equal(logits(opened(folder, type(model).__name__, dtype="auto")), expected)
+    source = tmp_path / "pickle"
+    model.save_pretrained(source)
+    torch.save(load_file(source / "model.safetensors"), source / "pytorch_model.bin")
+    (source / "model.safetensors").unlink()
+    weights = sr.load(source, allow_pickle=True)
+    sr.write_checkpoint(sr.masked(sr.layerwise_magnitude(weights, 0.5)), tmp_path / "out")
+    written = opened(tmp_path / "out", type(model).__name__, dtype="auto")
+    assert torch.equal(logits(written), expected)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_merged_adapter(tmp_path):
+    peft = pytest.importorskip("peft")
+    small_llama().save_pretrained(tmp_path / "base")
+    config = peft.LoraConfig(r=4, target_modules=["q_proj", "down_proj"], init_lora_weights=False)
+    peft.get_peft_model(small_llama(), config).save_pretrained(tmp_path / "adapter")
+    weights = sr.load(tmp_path / "adapter", base=tmp_path / "base")
+    pruning = sr.global_magnitude(weights, 0.5)
+    folder = sr.write_checkpoint(sr.masked(pruning), tmp_path / "out")
+    written = opened(folder, "LlamaForCausalLM")
+    assert torch.equal(logits(written), logits(sr.masked(pruning).module()))

@@ -3,8 +3,8 @@
 import json
 import math
 import struct
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from sparsity_report.counting.pruning import Pruning
 from sparsity_report.sparse.cost import value_bytes
@@ -78,16 +78,12 @@ class Layout:
 
 @dataclass(frozen=True, eq=False)
 class _Values:
-    """Values of a parameter as the model in memory arranges them."""
+    """Values to be written in a dtype that holds them exactly."""
 
-    weights: Weights
-    name: str
     dtype: str
+    cut: Callable[[Shape], Iterator[Slice]]
     nbytes = None
     packing = ""
-
-    def cut(self, shape: Shape) -> Iterator[Slice]:  # noqa: ARG002
-        return self.weights.as_in_memory(self.name)
 
 
 def layout_of(weights: Weights, pruning: Pruning | None, unpack: bool) -> Layout:
@@ -104,7 +100,7 @@ def layout_of(weights: Weights, pruning: Pruning | None, unpack: bool) -> Layout
     unpack = unpack or any(weights[name].packing for name in changed)
     if not isinstance(weights, CheckpointWeights) or weights.source == "gguf":
         held = {
-            p.name: Entry(p.name, p.shape, _Values(weights, p.name, p.dtype))
+            p.name: Entry(p.name, p.shape, _Values(p.dtype, _in_memory(weights, p.name)))
             for p in weights.stored
         }
         for name, values in weights.buffers().items():
@@ -113,10 +109,23 @@ def layout_of(weights: Weights, pruning: Pruning | None, unpack: bool) -> Layout
     if is_remote([*weights.raw.values()]):
         raise weights.wrong("is streamed from the Hub; load it without stream to write it")
     if unpack and any(isinstance(e.values, Packed) for e in weights.unpacked.values()):
-        return _new_files(weights.unpacked, unpacks=True)
+        dense = {key: _dense(entry) for key, entry in weights.unpacked.items()}
+        return _new_files(dense, unpacks=True)
     if weights.source != "safetensors" or weights.settings is not None:
         return _new_files(weights.raw)
     return _same_files(weights)
+
+
+def _in_memory(weights: Weights, name: str) -> Callable[[Shape], Iterator[Slice]]:
+    return lambda _: weights.as_in_memory(name)
+
+
+def _dense(entry: Entry) -> Entry:
+    """Return a tensor as it is written when packed ones are unpacked."""
+    packed = entry.values
+    if not isinstance(packed, Packed):
+        return entry
+    return replace(entry, values=_Values(packed.exact_dtype, packed.cut))
 
 
 def _same_files(weights: CheckpointWeights) -> Layout:

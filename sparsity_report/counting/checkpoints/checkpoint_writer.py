@@ -30,7 +30,14 @@ from sparsity_report.weights.packed.quantization_config import SETTINGS_BESIDE, 
 from sparsity_report.weights.sources.checkpoint import CheckpointWeights
 from sparsity_report.weights.sources.model_paths import TOKENIZER_FILES
 from sparsity_report.weights.sources.safetensors import INDEX, stays_inside
-from sparsity_report.weights.tensor_slices import Entry, FileSlice, LocalFile
+from sparsity_report.weights.tensor_slices import (
+    FP8,
+    Entry,
+    FileSlice,
+    LocalFile,
+    is_float,
+    torch_dtype,
+)
 from sparsity_report.weights.weights import Parameter, Weights
 
 # Files beside the weights that are copied, and those that describe other files.
@@ -126,7 +133,8 @@ def _write_beside(weights: Weights, layout: Layout, folder: Path, texts: Mapping
             filesystem.create(folder / file.name, file.read_bytes())
     config = weights.configuration()
     if config and layout.unpacks:
-        config = _unpacked_settings(config, layout)
+        dtype = _widest(layout.tensors.values())
+        config = {"dtype": dtype, **_unpacked_settings(config, dtype)}
     is_new = layout.unpacks or getattr(weights, "settings", None) is not None
     if config and is_new:
         settings = json.dumps(config, indent=2, ensure_ascii=False)
@@ -140,16 +148,22 @@ def _write_beside(weights: Weights, layout: Layout, folder: Path, texts: Mapping
         filesystem.create(folder / name, text.encode())
 
 
-def _unpacked_settings(config: Mapping[str, object], layout: Layout) -> dict[str, object]:
-    """Return a configuration without quantization, in the widest dtype of the tensors."""
+def _unpacked_settings(config: Mapping[str, object], dtype: str) -> dict[str, object]:
+    """Return a configuration without quantization and with a dtype."""
     kept = {key: value for key, value in config.items() if key not in SETTINGS_KEYS}
-    is_wide = any(entry.values.dtype == "float32" for entry in layout.tensors.values())
     for key, value in kept.items():
-        if key in {"dtype", "torch_dtype"} and is_wide:
-            kept[key] = "float32"
+        if key in {"dtype", "torch_dtype"}:
+            kept[key] = dtype
         elif isinstance(value, dict):
-            kept[key] = _unpacked_settings(value, layout)
+            kept[key] = _unpacked_settings(value, dtype)
     return kept
+
+
+def _widest(tensors: Iterable[Entry]) -> str:
+    """Return the dtype that holds the values of all tensors of floating-point numbers."""
+    dtypes = {e.values.dtype for e in tensors if is_float(e.values.dtype)}
+    narrow = len(dtypes) == 1 and not dtypes & {*FP8}
+    return dtypes.pop() if narrow else "float64" if "float64" in dtypes else "float32"
 
 
 def _write_values(
@@ -197,7 +211,8 @@ def _write_values(
 
 def _copy(entry: Entry, file: Path, offset: int, stop: Event) -> int:
     """Write a tensor as it is; return its bytes."""
-    pieces = (piece for part in entry.slices() for piece in part.pieces())
+    dtype = torch_dtype(entry.values.dtype)
+    pieces = (piece.to(dtype) for part in entry.slices() for piece in part.pieces())
     return _write_at([(file, offset, entry.total)], pieces, stop)
 
 
@@ -212,18 +227,20 @@ def _write_masked(
     """Write a parameter with its pruned weights set to zero; return its bytes."""
     pieces = (piece for part in weights.as_in_memory(parameter.name) for piece in part.pieces())
     rows, waiting = _whole_rows(pieces, parameter), list[torch.Tensor]()
+    parts = layout.parts(weights, parameter.name)
+    dtype = torch_dtype(layout.tensors[parts[0].key].values.dtype)
 
     def masked() -> Iterator[torch.Tensor]:
         masks = cut.masks(_taken(waiting))
-        for part in rows:
-            waiting.append(part)
-            kept = part.clone()
+        for values in rows:
+            waiting.append(values)
+            kept = values.clone()
             apply_mask_(kept, next(masks))
-            yield kept
+            yield kept.to(dtype)
         next(masks, None)  # compares the pruned weights with the counted ones
 
     spans = []
-    for part in layout.parts(weights, parameter.name):
+    for part in parts:
         file, offset = layout.place(part)
         spans.append((folder / file, offset, part.total))
     return _write_at(spans, masked(), stop)

@@ -36,6 +36,11 @@ class Bitmasked(Packed):
     starts: Entry | None
     scales: tuple[Blocks, ...] = ()
 
+    @property
+    def exact_dtype(self) -> str:
+        """Name of the dtype of the stored values unless they are scaled."""
+        return self.dtype if self.scales else self.kept.values.dtype
+
     def values(self, first: int, last: int) -> Floats:
         """Return values of whole rows."""
         columns = self.row

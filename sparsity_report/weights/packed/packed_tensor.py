@@ -56,6 +56,11 @@ class Packed(ABC):
     aligned: ClassVar[int] = 32
 
     @property
+    def exact_dtype(self) -> str:
+        """Name of the smallest dtype known to hold every decoded value exactly."""
+        return self.dtype
+
+    @property
     def row(self) -> int:
         """Number of values of a row, the smallest part that is decoded alone."""
         return self.shape[-1]
