@@ -72,9 +72,11 @@ def write_checkpoint(
     Examples
     --------
     >>> import sparsity_report as sr
+    >>> import tempfile
     >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.5)
-    >>> folder = sr.write_checkpoint(sr.masked(pruning), "demo-pruned")
-    >>> sr.dense(sr.load(folder)).is_pruned
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = sr.write_checkpoint(sr.masked(pruning), f"{folder}/demo")
+    ...     sr.dense(path).is_pruned
     True
     """
     if not isinstance(variant, Variant) or variant.layout == "csr":
