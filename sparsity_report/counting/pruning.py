@@ -66,6 +66,19 @@ def apply_mask_(tensor: torch.Tensor, stays: torch.Tensor) -> None:
         tensor.masked_fill_(~stays, 0)
 
 
+def masked_copy(tensor: torch.Tensor, stays: torch.Tensor) -> torch.Tensor:
+    """Return a copy with pruned weights set to zero, see :func:`apply_mask_`.
+
+    Examples
+    --------
+    >>> masked_copy(torch.tensor([1.0, -2.0]), torch.tensor([False, True])).tolist()
+    [0.0, -2.0]
+    """
+    if (bits := _BITS.get(tensor.itemsize)) is not None:
+        return (tensor.view(getattr(torch, bits)) * stays).view(tensor.dtype)
+    return tensor.masked_fill(~stays, 0)
+
+
 # Methods whose zeros come from elsewhere.
 _WITHOUT_TARGET = ("imported_masks", "existing_zeros")
 
@@ -227,12 +240,12 @@ class ThresholdCut(Cut):
             # NumPy compares and counts several times as fast as torch.
             size, level = _comparable(part, self.threshold)
             stays = np.asarray(size >= level)
-            if ties and (on_it := np.count_nonzero(tied := size == level)):
+            if ties and (on_it := int(np.count_nonzero(tied := size == level))):
                 if on_it > ties:  # slow, but at most once per tensor
                     tied[tuple(np.argwhere(tied)[ties:].T)] = False
                 stays &= ~tied
                 ties -= min(ties, on_it)
-            removed += stays.size - np.count_nonzero(stays)
+            removed += stays.size - int(np.count_nonzero(stays))
             yield torch.from_numpy(stays).to(part.device)
         check_unchanged(removed, self.pruned)
 

@@ -126,13 +126,14 @@ def test_a_model_that_changed_since_it_was_counted(source, tmp_path):
 
 
 def test_written_zeros_are_counted(variant, tmp_path, monkeypatch):
-    real = checkpoint_writer.apply_mask_
+    real = checkpoint_writer.masked_copy
 
     def wrong(values, stays):
-        real(values, stays)
-        values.reshape(-1)[0] = 1.0
+        kept = real(values, stays)
+        kept.reshape(-1)[stays.reshape(-1).logical_not().nonzero()[0]] = 1.0
+        return kept
 
-    monkeypatch.setattr(checkpoint_writer, "apply_mask_", wrong)
+    monkeypatch.setattr(checkpoint_writer, "masked_copy", wrong)
     refused(variant, tmp_path / "out", "nonzeros in .* instead of")
     assert list(tmp_path.iterdir()) == []
 

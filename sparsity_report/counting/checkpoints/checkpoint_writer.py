@@ -17,7 +17,7 @@ from sparsity_report.counting.checkpoints.checkpoint_layout import Layout
 from sparsity_report.counting.counts import count_weights
 from sparsity_report.counting.histogram import count_slice
 from sparsity_report.counting.progress import Progress, bar
-from sparsity_report.counting.pruning import Cut, Pruning, apply_mask_
+from sparsity_report.counting.pruning import Cut, Pruning, masked_copy
 from sparsity_report.counting.workers import threads, work_through
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files import filesystem
@@ -234,9 +234,7 @@ def _write_masked(
         masks = cut.masks(_taken(waiting))
         for values in rows:
             waiting.append(values)
-            kept = values.clone()
-            apply_mask_(kept, next(masks))
-            yield kept.to(dtype)
+            yield masked_copy(values, next(masks)).to(dtype)
         next(masks, None)  # compares the pruned weights with the counted ones
 
     spans = []
@@ -323,8 +321,7 @@ def _mask_converted(weights: Weights, name: str, cut: Cut, layout: Layout, folde
         file, offset = layout.places[source.key]
         written = LocalFile.look_up(folder / file)
         values = FileSlice(source.total, source.values.dtype, written, offset)
-        tensor = replace(source, values=values).read().reshape(-1)
-        apply_mask_(tensor, ~mask)
+        tensor = masked_copy(replace(source, values=values).read().reshape(-1), ~mask)
         _write_at([(folder / file, offset, source.total)], [tensor], Event())
 
 
