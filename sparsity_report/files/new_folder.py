@@ -36,7 +36,7 @@ def new_folder(target: Path) -> Iterator[Path]:
                     locks.enter_context(filesystem.locked(hidden))
             yield hidden
             with filesystem.one_line_errors(target), undisturbed():
-                for file in hidden.iterdir():
+                for file in filter(Path.is_file, hidden.rglob("*")):
                     with filesystem.opened(file, os.O_RDWR) as handle:
                         os.fsync(handle)
                 filesystem.sync_folder(hidden)

@@ -97,7 +97,7 @@ def layout_of(weights: Weights, pruning: Pruning | None, unpack: bool) -> Layout
         Whether to unpack all packed weights. They are unpacked, too, if `pruning` changes one.
     """
     changed = pruning.changed if pruning else ()
-    unpack = unpack or any(weights[name].packing for name in changed)
+    unpack = unpack or any(p.packing for p in weights.stored if p.name in changed)
     if not isinstance(weights, CheckpointWeights) or weights.source == "gguf":
         held = {
             p.name: Entry(p.name, p.shape, _Values(p.dtype, _in_memory(weights, p.name)))

@@ -42,9 +42,9 @@ from sparsity_report.weights.weights import Parameter, Weights
 
 # Files beside the weights that are copied, and those that describe other files.
 _BESIDE = (*TOKENIZER_FILES, "*.jinja", "LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*")
-_NOT_COPIED = {"config.json", "adapter_config.json"}
-# Values masked at a time, some megabytes.
-_BLOCK = 2**21
+_NOT_COPIED = ("/config.json", "adapter_config.json", ".index.json", ".py", ".safetensors")
+# Values masked at a time, which fit into the cache of a processor.
+_BLOCK = 2**17
 
 
 def write_weights(
@@ -118,18 +118,8 @@ def _write_beside(weights: Weights, layout: Layout, folder: Path, texts: Mapping
     if layout.index:
         filesystem.create(folder / INDEX, layout.index.encode())
     home = home_of(weights)
-    left_out = _NOT_COPIED | (SETTINGS_BESIDE if layout.unpacks else set())
-    for file in sorted(
-        {file for pattern in _BESIDE for file in home.glob(pattern)} if home else ()
-    ):
-        is_data = file.name not in left_out and not file.name.startswith(".")
-        is_data &= not file.name.endswith((".index.json", ".py", ".safetensors"))
-        if (
-            is_data
-            and file.is_file()
-            and stays_inside(file)
-            and file.stat().st_size <= limits.TEXT_BYTES
-        ):
+    for file in _beside(home) if home and weights.source != "gguf" else ():
+        if not (layout.unpacks and file.name in SETTINGS_BESIDE):
             filesystem.create(folder / file.name, file.read_bytes())
     config = weights.configuration()
     if config and layout.unpacks:
@@ -148,9 +138,26 @@ def _write_beside(weights: Weights, layout: Layout, folder: Path, texts: Mapping
         filesystem.create(folder / name, text.encode())
 
 
+def _beside(home: Path) -> list[Path]:
+    """Return the data files of a transformers folder, none of which leads out of it."""
+    if not (home / "config.json").is_file():  # a folder of other things
+        return []
+    files = {file for pattern in _BESIDE for file in home.glob(pattern)}
+    return sorted(
+        file
+        for file in files
+        if not file.name.startswith(".")
+        and not f"/{file.name}".endswith(_NOT_COPIED)
+        and file.is_file()
+        and stays_inside(file)
+        and file.stat().st_size <= limits.TEXT_BYTES
+    )
+
+
 def _unpacked_settings(config: Mapping[str, object], dtype: str) -> dict[str, object]:
     """Return a configuration without quantization and with a dtype."""
-    kept = {key: value for key, value in config.items() if key not in SETTINGS_KEYS}
+    packing = {key for key in SETTINGS_KEYS if isinstance(config.get(key), dict)}
+    kept = {key: value for key, value in config.items() if key not in packing}
     for key, value in kept.items():
         if key in {"dtype", "torch_dtype"}:
             kept[key] = dtype
@@ -189,8 +196,9 @@ def _write_values(
         if key not in covered
     ]
     cuts = [
-        partial(_write_masked, weights, weights[name], cut, layout, folder)
-        for name, cut in streamed.items()
+        partial(_write_masked, weights, p, streamed[p.name], layout, folder)
+        for p in weights.stored
+        if p.name in streamed
     ]
     total = sum(sizes.values())
     with threads() as pool:
