@@ -72,14 +72,14 @@ class KeptExperts(Presentable):
     counts: Mapping[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
-        stacks, chosen = expert_stacks(self.weights), dict[str, tuple[int, ...]]()
+        stacks, chosen = checked_stacks(self.weights), dict[str, tuple[int, ...]]()
         for key, numbers in self.kept.items():
             name = find_module(self.weights, key)
             if name in chosen:
                 raise self.weights.wrong(f"has two lists of experts for {name}; keep one")
             chosen[name] = _checked(self.weights, name, stacks[name], numbers)
         kept = {name: chosen.get(name, tuple(range(p.experts))) for name, p in stacks.items()}
-        object.__setattr__(self, "counts", {name: p.experts for name, p in stacks.items()})
+        object.__setattr__(self, "counts", expert_stacks(self.weights))
         object.__setattr__(self, "kept", kept)
 
     @property
@@ -210,7 +210,7 @@ def read_experts(
         with opening(Path(data), "list"):
             data = read_json(Path(data), once=True, finite=True)
     with explained(partial(unreadable, name), *MALFORMED):
-        counts = {module: p.experts for module, p in expert_stacks(weights).items()}
+        counts = expert_stacks(weights)
         if data.get("counts", counts) != counts:
             raise weights.wrong(f"has other experts than those of {name}; give a list for them")
         lists: Any = data.get("kept", data)
@@ -242,7 +242,7 @@ def digest_of(name: str, values: Mapping[str, Any]) -> Basis:
 
 def find_module(weights: Weights, key: object) -> str:
     """Return the module of experts that another program names: it, its parent or its block."""
-    stacks, blocks = expert_stacks(weights), {o.name: str(o.block) for o in weights.modules}
+    stacks, blocks = checked_stacks(weights), {o.name: str(o.block) for o in weights.modules}
     names = [o for o in stacks if key in (o, o.rpartition(".")[0]) or str(key) == blocks[o]]
     if len(names) != 1:
         raise weights.wrong(
@@ -250,6 +250,18 @@ def find_module(weights: Weights, key: object) -> str:
             f"{next(iter(stacks))!r}, or by the number of its block"
         )
     return names[0]
+
+
+def expert_stacks(weights: Weights) -> dict[str, int]:
+    """Return the number of experts of each module in memory that a router chooses from.
+
+    Examples
+    --------
+    >>> import sparsity_report as sr
+    >>> expert_stacks(sr.load())
+    {}
+    """
+    return {name: stack.experts for name, stack in routed_stacks(weights).items()}
 
 
 def routed_stacks(weights: Weights) -> dict[str, Parameter]:
@@ -262,7 +274,7 @@ def routed_stacks(weights: Weights) -> dict[str, Parameter]:
     }
 
 
-def expert_stacks(weights: Weights) -> dict[str, Parameter]:
+def checked_stacks(weights: Weights) -> dict[str, Parameter]:
     """Return :func:`routed_stacks`; refuse a model without experts, or with shared ones."""
     stacks = routed_stacks(weights)
     if not stacks:

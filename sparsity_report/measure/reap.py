@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparsity_report.counting import kept_experts
 from sparsity_report.counting.bit_statistics import in_runs, matrix_places
-from sparsity_report.counting.kept_experts import KeptExperts, expert_groups, expert_stacks
+from sparsity_report.counting.kept_experts import KeptExperts, checked_stacks, expert_groups
 from sparsity_report.counting.moments import Moments
 from sparsity_report.counting.progress import Progress, with_bar
 from sparsity_report.counting.pruning import Basis
@@ -90,7 +90,7 @@ def reap(
     >>> sr.reap(weights, keep=0.5, score="magnitude").label
     '2of4'
     """
-    stacks = expert_stacks(weights)
+    stacks = checked_stacks(weights)
     numbers = {name: _number(name, expert_groups(p), keep) for name, p in stacks.items()}
     if score not in {*_COLUMNS, "magnitude"}:
         raise SparsityReportError(f"score must be reap, frequency or magnitude, not {score!r}")
@@ -156,7 +156,7 @@ def _observed(
     weights: Weights, observations: Mapping[Any, Any], name: str
 ) -> dict[str, list[float]]:
     """Return the scores by module that REAP's code observed."""
-    scores, stacks = {}, expert_stacks(weights)
+    scores, stacks = {}, checked_stacks(weights)
     with explained(
         partial(kept_experts.unreadable, "observations"), LookupError, TypeError, ValueError
     ):

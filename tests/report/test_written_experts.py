@@ -120,9 +120,9 @@ WRONG = [
         ["--keep-experts", "6", "--score", "magnitude", "--calibration", "x"],
         "--calibration has no effect; add --policy wanda or owl, or --keep-experts",
     ),
-    (["--keep-experts", "9"], "keep=9 is neither a number from 1 to 8"),
+    (["--keep-experts", "9"], "nor a number from 1 to 8 in steps of 1"),
     (["--keep-experts", "1", "--score", "magnitude"], "it uses 2; keep more"),
-    (["--keep-experts", "LIST"], "is a list for other weights than whole"),
+    (["--keep-experts", "LIST"], "whole has other experts than those of"),
 ]
 
 
