@@ -13,6 +13,7 @@ from sparsity_report.study.schema import TABLES, typed
 from sparsity_report.weights.packed.group_rounding import ROUNDING, WIDTHS, rounded_bytes
 
 if TYPE_CHECKING:
+    from sparsity_report.counting.kept_experts import KeptExperts
     from sparsity_report.study.derived.facts import Facts
     from sparsity_report.study.frames import StudyFrames
     from sparsity_report.study.variants import Variant
@@ -28,15 +29,17 @@ FIGURES = {
 
 
 def experts_frame(variants: Sequence[Variant]) -> pd.DataFrame | None:
-    """Return the router use of the models from which variants keep some experts.
+    """Return the router use of variants that lack some experts, null where it was not measured.
 
-    These models themselves are included where they are compared. None without any.
+    Models that they were made from are included where their use is known. None without any.
     """
     uses = {v.kept.weights: v.kept.use for v in variants if v.kept and v.kept.use is not None}
     frames = []
     for variant in variants:
         kept = variant.kept
-        use = kept.use if kept else uses.get(variant.weights)
+        use = uses.get(kept.weights if kept else variant.weights)
+        if kept:
+            use = _unmeasured(kept) if use is None else use if kept.use is None else kept.use
         if use is not None:
             places = zip(use["module_name"], use["expert"], strict=True)
             stays = [not kept or expert in kept.kept.get(name, [expert]) for name, expert in places]
@@ -45,6 +48,14 @@ def experts_frame(variants: Sequence[Variant]) -> pd.DataFrame | None:
         return None
     rows = pd.concat(frames, ignore_index=True)
     return typed("experts", rows[[*TABLES["experts"].names]])
+
+
+def _unmeasured(kept: KeptExperts) -> pd.DataFrame:
+    """Return a row per expert with no more than its place."""
+    blocks = {module.name: module.block for module in kept.weights.modules}
+    places = [(name, blocks[name], n) for name, count in kept.counts.items() for n in range(count)]
+    frame = pd.DataFrame(places, columns=["module_name", "block", "expert"])
+    return frame.reindex(columns=[*TABLES["experts"].names])
 
 
 def relative_use(experts: pd.DataFrame) -> pd.DataFrame:

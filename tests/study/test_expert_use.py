@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import experts
 import numpy as np
@@ -48,6 +49,19 @@ def test_a_study_has_the_experts_of_its_variants(weights):
         assert part["tokens"].tolist() == use["tokens"].tolist()
     assert routed(study) == ["Kept"]
     assert sr.compare(sr.dense(weights)).experts is None
+
+
+def test_a_list_without_calibration_says_what_is_kept(weights):
+    kept = {f"model.layers.{block}.mlp.experts": (1, 2) for block in range(2)}
+    alone = sr.compare(kept_variant(weights, kept, None)).experts
+    assert alone["is_kept"].tolist() == [False, True, True, False] * 2
+    assert alone["block"].tolist() == [0] * 4 + [1] * 4
+    assert alone[["tokens", "gate_mass", "output_norm", "saliency"]].isna().all(axis=None)
+    # The use that another list of the same weights brings holds for both.
+    other = replace(kept_variant(weights, kept, experts.use(2, 4)), name="Other")
+    both = sr.compare(kept_variant(weights, kept, None), other).experts
+    masses = [rows["gate_mass"].tolist() for _, rows in both.groupby("variant")]
+    assert masses == [experts.use(2, 4)["gate_mass"].tolist()] * 2
 
 
 def test_a_calibration_brings_its_text(weights):
