@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
@@ -210,7 +211,8 @@ def _measure(
         cast(Any, model).set_experts_implementation("eager")
     device = next(model.parameters()).device
     places = locate(walk(model))
-    watch, use = _Watch(weights, places), RouterUse(weights, places)
+    watch = _Watch(weights, places)
+    use = RouterUse(weights, places, watch.paused)
     for number, window in enumerate(batch):
         try:
             with torch.no_grad(), watch:
@@ -266,15 +268,22 @@ class _Watch(TorchDispatchMode):
 
     def __init__(self, weights: Weights, places: Mapping[str, tuple[nn.Module, str]]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._name = weights.name
+        self._name, self._is_paused = weights.name, False
         self._all = [_Inputs(p, value(*places[p.name])) for p in weights.prunable]
         self._by_storage = {each.tensor.untyped_storage().data_ptr(): each for each in self._all}
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Record no products meanwhile."""
+        self._is_paused = True
+        yield
+        self._is_paused = False
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Record the inputs of a product with a prunable matrix."""
-        if (place := _PRODUCTS.get(func)) is not None:
+        if (place := _PRODUCTS.get(func)) is not None and not self._is_paused:
             left, right = args[place : place + 2]
             for matrix, other, second in ((right, left, True), (left, right, False)):
                 if inputs := self._by_storage.get(matrix.untyped_storage().data_ptr()):

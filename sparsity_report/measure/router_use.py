@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
 import pandas as pd
 import torch
 from torch import nn
-from torch.utils._python_dispatch import _disable_current_modes
 
 from sparsity_report.counting.kept_experts import routed_stacks
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.weights import Weights
+
+Paused = Callable[[], AbstractContextManager[None]]
 
 
 class RouterUse:
@@ -30,10 +32,14 @@ class RouterUse:
     weights : Weights
     places : mapping of str to (nn.Module, str)
         Module and attribute of each parameter of the running model.
+    paused : callable
+        Return a context in which products are not observed.
     """
 
-    def __init__(self, weights: Weights, places: Mapping[str, tuple[nn.Module, str]]) -> None:
-        self._weights = weights
+    def __init__(
+        self, weights: Weights, places: Mapping[str, tuple[nn.Module, str]], paused: Paused
+    ) -> None:
+        self._weights, self._paused = weights, paused
         self._sums: dict[str, torch.Tensor] = {}
         for name, stack in routed_stacks(weights).items():
             self._sums[name] = torch.zeros(4, stack.experts, dtype=torch.float64)
@@ -47,7 +53,7 @@ class RouterUse:
         if name not in self._sums or not _is_routing(x, chosen, gates):
             self._sums.pop(name, None)
             return
-        with _disable_current_modes():
+        with self._paused():
             each = module.forward(
                 x.repeat_interleave(chosen.shape[1], dim=0),
                 chosen.reshape(-1, 1),

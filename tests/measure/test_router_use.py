@@ -1,5 +1,6 @@
 """Router use against experts computed from their matrices, for six architectures."""
 
+from contextlib import nullcontext
 from functools import partial
 
 import pandas as pd
@@ -94,7 +95,7 @@ def test_the_output_of_the_model_is_the_same():
     weights = sr.load(model)
     with torch.no_grad():
         before = model(IDS[None, :16], use_cache=False).logits
-        use = RouterUse(weights, locate(walk(model)))
+        use = RouterUse(weights, locate(walk(model)), nullcontext)
         assert torch.equal(model(IDS[None, :16], use_cache=False).logits, before)
     assert use.frame()["tokens"].sum() == 2 * 2 * 16
 
