@@ -251,10 +251,6 @@ class LocalFile(Origin):
                 f"{self.path} changed after it was opened; load it and count again"
             )
 
-    def spans(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
-        """Yield offset and size in the file on disk of each run of bytes."""
-        yield start, stop - start
-
 
 @dataclass(frozen=True)
 class JoinedRuns(LocalFile):

@@ -4,6 +4,7 @@ The number of experts is the setting whose change shortens the parameters that h
 nothing else. These parameters lead to their tensors on disk, and those to the scales beside them.
 """
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,7 +26,6 @@ from sparsity_report.weights.weights import Weights
 
 # Number of an expert, after the name of its stack.
 _NUMBER = re.compile(r"\.(0|[1-9]\d*)(?=\.|$)")
-_BY_RULE = "note.uses_by_rule"
 
 # Kept experts in ascending order, by the module that holds the stack.
 Kept = Mapping[str, Sequence[int]]
@@ -60,37 +60,25 @@ def keep_experts(
             "is no safetensors checkpoint, of which experts can be left out; write one with "
             "sparsity-report expand"
         )
-    if weights.settings is not None:
-        raise weights.wrong("lacks experts already; choose from the checkpoint that has them all")
-    weights.require_runnable()
-    sizes = sorted({(counts[module], len(picks)) for module, picks in kept.items()})
-    (count, size), *others = sizes
-    if others:
+    sizes = {(counts[module], len(picks)) for module, picks in kept.items()}
+    if len(sizes) > 1 or weights.settings is not None:
         raise weights.wrong(
-            f"would keep {size:,} of {count:,} experts in one module and {others[0][1]:,} of "
-            f"{others[0][0]:,} in another, but config.json has one number for all; keep equally "
-            "many in each"
+            "would keep unequal numbers of experts, or lacks some already, and config.json has one "
+            "number for all; keep equally many in each module of the whole checkpoint"
         )
+    ((count, size),) = sizes
     settings, places = _smaller(weights, kept, count, size)
     selection = _Selection(weights, kept, count)
     for parameter, place in places.items():
         selection.add(parameter, *place)
-    unread = selection.unread()
-    taken = [selection.entry(e) for key, e in weights.raw.items() if key not in unread]
-    entries = {entry.key: entry for entry in taken if entry is not None}
+    selection.check_settings(settings)
     options = replace(weights.options, name=name)
-    if unread:
+    if unread := selection.unread():
         note = phrase("note.experts_unread", count=len(unread), first=min(unread))
         options = replace(options, notes=(*options.notes, note))
-    settings = selection.renamed_settings(settings)
-    fewer = match_entries(weights.path, options, weights.source, entries, settings)
-    before, after = ([n for n in w.notes if n.key == _BY_RULE] for w in (weights, fewer))
-    if after and not before:
-        raise weights.wrong(
-            f"cannot run with {size:,} of its {count:,} experts: "
-            f"{printable(str(after[0].values['error']), 200)}; keep more, or another number"
-        )
-    return fewer
+    taken = (selection.entry(e) for key, e in weights.raw.items() if key not in unread)
+    entries = {entry.key: entry for entry in taken if entry}
+    return match_entries(weights.path, options, weights.source, entries, settings)
 
 
 def _smaller(
@@ -98,25 +86,28 @@ def _smaller(
 ) -> tuple[dict[str, Any], dict[str, _Place]]:
     """Return settings with fewer experts, and the place of experts in parameters and buffers."""
     model: Any = weights.require_runnable()
-    content = read_settings(weights.directory / "config.json")
-    for place in _places(model.config.to_dict(), count):
-        changed, config = dict(content), model.config
-        holder: dict[str, Any] = changed
-        for key in place[:-1]:
-            inner, config = holder.get(key), getattr(config, key, None)
-            holder[key] = holder = dict(inner) if isinstance(inner, dict) else {}
-        aliases = getattr(config, "attribute_map", {}).items()
-        names = {place[-1], *(alias for alias, name in aliases if name == place[-1])}
-        holder |= dict.fromkeys((names & holder.keys()) or {place[-1]}, size)
+    settings, most = (
+        read_settings(weights.directory / "config.json"),
+        parameters_for(len(weights.raw)),
+    )
+    configs = [
+        c for c in (model.config, *vars(model.config).values()) if hasattr(c, "attribute_map")
+    ]
+    aliases = {alias: name for config in configs for alias, name in config.attribute_map.items()}
+    names = {aliases.get(key, key): None for key, value in _settings(settings) if value == count}
+    modules = tuple(f"{module}." for module in kept)
+    for name in names:
+        same = {name, *(alias for alias in aliases if aliases[alias] == name)}
+        changed = _changed(settings, same, size)
         try:
-            most = parameters_for(len(weights.raw))
             smaller, _ = read_config(weights.directory, None, most, changed)
             if smaller is not None and type(smaller) is not type(model):
                 smaller = without_head(smaller, most)
         except SparsityReportError:  # another setting than the number of experts
             continue
         places = {} if smaller is None else _shortened(model, smaller, count, size)
-        if all(any(name.startswith(f"{module}.") for name in places) for module in kept):
+        is_routed = any(not name.startswith(modules) for name in places)
+        if is_routed and all(any(name.startswith(each) for name in places) for each in modules):
             return changed, places
     raise weights.wrong(
         f"has {count:,} experts in a module, and no setting of its config.json changes this number "
@@ -124,13 +115,23 @@ def _smaller(
     )
 
 
-def _places(config: Mapping[str, Any], count: int) -> Iterator[tuple[str, ...]]:
-    """Yield the keys that lead to each setting that may be the number of experts."""
-    for key, value in config.items():
+def _settings(holder: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the settings of a configuration and those inside it that name experts."""
+    for key, value in holder.items():
         if isinstance(value, dict):
-            yield from ((key, *place) for place in _places(value, count))
-        elif "expert" in str(key) and type(value) is int and value == count:
-            yield (key,)
+            yield from _settings(value)
+        elif "expert" in key:
+            yield key, value
+
+
+def _changed(holder: Mapping[str, Any], names: set[str], size: int) -> dict[str, Any]:
+    """Return a configuration with a new number under some names, at any depth."""
+    return {
+        key: _changed(value, names, size)
+        if isinstance(value, dict)
+        else (size if key in names else value)
+        for key, value in holder.items()
+    }
 
 
 def _shortened(model: nn.Module, smaller: nn.Module, count: int, size: int) -> dict[str, _Place]:
@@ -175,14 +176,14 @@ class _Selection:
 
     def add(self, parameter: str, shape: tuple[int, ...], axis: int) -> None:
         """Add the tensors of a parameter or buffer whose experts lie along an axis."""
-        sources = [*_sources(self.weights.contents.parts.get(parameter, ()))]
-        names = [entry.key.split(".") for entry in sources]
+        raw = [*_raw(self.weights.contents.parts.get(parameter, ()))]
+        names = [entry.key.split(".") for entry in raw]
         root = _shared(names)
         numbers = {name[len(root)] for name in names if len(name) > len(root)}
         if numbers == {str(number) for number in range(self.count)}:
             self.stacks[".".join(root)] = self._picks(parameter)
             return
-        for entry in _raw(sources):
+        for entry in raw:
             is_whole = entry.shape == shape or (axis == 0 and entry.shape[:1] == shape[:1])
             if is_whole and isinstance(entry.values, FileSlice):
                 self.stacked[entry.key] = self._picks(parameter), axis
@@ -195,18 +196,19 @@ class _Selection:
     def _picks(self, parameter: str) -> Sequence[int]:
         """Return the kept experts of the module that is nearest by its name, ties included."""
         tensors = self.weights.require_runnable().state_dict(keep_vars=True)
-        modules = []
+        nearest: dict[str, Sequence[int]] = {}
         for name in (name for name, tensor in tensors.items() if tensor is tensors[parameter]):
             words = name.split(".")
             shared = {module: len(_shared([module.split("."), words])) for module in self.kept}
-            modules += [each for each, length in shared.items() if length == max(shared.values())]
-        for module in modules:
-            if self.kept[module] != self.kept[modules[0]]:
-                raise self.weights.wrong(
-                    f"has one {parameter} for {modules[0]} and {module}, which would keep "
-                    "different experts; keep the same in both"
-                )
-        return self.kept[modules[0]]
+            most = max(shared.values())
+            nearest |= {each: self.kept[each] for each in shared if shared[each] == most}
+        picks = next(iter(nearest.values()))
+        if any(other != picks for other in nearest.values()):
+            raise self.weights.wrong(
+                f"has one {parameter} for {' and '.join(nearest)}, which would keep different "
+                "experts; keep the same in each"
+            )
+        return picks
 
     def unread(self) -> set[str]:
         """Return tensors of modules that transformers leaves out, if experts are among them."""
@@ -246,38 +248,17 @@ class _Selection:
         held = replace(values, total=prod(shape), file=file, offset=0)
         return replace(entry, shape=tuple(shape), values=held)
 
-    def renamed_settings(self, settings: dict[str, Any]) -> dict[str, Any]:
-        """Return settings with the new names of modules; refuse names in an unknown form."""
-        words = {re.escape(name.rpartition(".")[2]) for name in self.stacks}
-        numbered = re.compile(rf"({'|'.join(words)})\\?\.\d") if words else None
-
-        def change(value: Any) -> Any:
-            if isinstance(value, dict):
-                names = {key: change(key) for key in value}
-                return {new: change(value[key]) for key, new in names.items() if new is not None}
-            if isinstance(value, list):
-                changed = [(each, change(each)) for each in value]
-                return [new for each, new in changed if new is not None or each is None]
-            if not isinstance(value, str):
-                return value
-            if (new := self.renamed(value)) == value and numbered and numbered.search(value):
-                raise self.weights.wrong(
-                    f"names the expert {printable(value, 200)!r} in its settings in another way "
-                    "than its tensors; name it as they do"
-                )
-            return new
-
+    def check_settings(self, settings: dict[str, Any]) -> None:
+        """Refuse settings that name single experts by their former numbers."""
         scheme = read_scheme(self.weights.directory, settings)
-        if (
-            scheme.file
-            and change(scheme.settings) != scheme.settings
-            and scheme.file.name != "config.json"
-        ):
+        words = "|".join({re.escape(name.rpartition(".")[2]) for name in self.stacks})
+        text = json.dumps([settings, dict(scheme.settings)])
+        if words and (found := re.search(rf'[^"]*({words})\\*\.\d[^"]*', text)):
             raise self.weights.wrong(
-                f"names experts in {scheme.file.name}; move these settings to config.json"
+                f"names the expert {printable(found[0], 200)} in its settings, which would be "
+                "another one; remove the entry, or write the model unpacked with sparsity-report "
+                "expand"
             )
-        renamed: dict[str, Any] = change(settings)
-        return renamed
 
 
 def _shared(names: Iterable[Sequence[str]]) -> list[str]:
@@ -287,16 +268,10 @@ def _shared(names: Iterable[Sequence[str]]) -> list[str]:
     ]
 
 
-def _sources(entries: Iterable[Entry]) -> Iterator[Entry]:
-    """Yield the tensors that parameters are made of."""
+def _raw(entries: Iterable[Entry]) -> Iterator[Entry]:
+    """Yield the tensors in files that parameters are made of."""
     for entry in entries:
         if isinstance(entry.values, Converted):
-            yield from (source for _, source in entry.values.conversion.sources)
+            yield from _raw(source for _, source in entry.values.conversion.sources)
         else:
-            yield entry
-
-
-def _raw(entries: Iterable[Entry]) -> Iterator[Entry]:
-    """Yield the tensors in files that parameters are made of, parts of packed ones included."""
-    for entry in _sources(entries):
-        yield from entry.values.parts if isinstance(entry.values, Packed) else (entry,)
+            yield from entry.values.parts if isinstance(entry.values, Packed) else (entry,)
