@@ -73,6 +73,8 @@ def pruned(weights: Weights, choice: Choice, grid: Grid, analysis: Analysis) -> 
     from sparsity_report.counting.counts import count_weights
 
     cache = cache_of(analysis)
+    asks = choice.keep_experts is not None
+    fewer = [sr.without_experts(chosen_experts(weights, choice))] if asks else []
     with workers(analysis.workers) as executor:
         count_weights(weights, executor=executor, cache=cache)
         base, calibration = sr.dense(weights), None
@@ -92,8 +94,7 @@ def pruned(weights: Weights, choice: Choice, grid: Grid, analysis: Analysis) -> 
         variants.append(sr.masked(existing[0], name=name))
     variants += map(sr.masked, prunings)
     variants += map(sr.csr, [*existing, *prunings] if len(prunings) < 2 else existing)
-    if choice.keep_experts is not None:
-        variants.append(sr.without_experts(chosen_experts(weights, choice, calibration)))
+    variants += fewer
 
     def steps() -> Iterable[Pruning]:
         tenths = replace(grid, levels=tuple(step / 10 for step in range(1, 10)))

@@ -23,7 +23,6 @@ from sparsity_report.weights.weights import Weights
 from sparsity_report.words.number_format import read_share
 
 _POLICIES = ("magnitude", "layerwise", "wanda", "owl", "random")
-_SCORES = ("reap", "frequency", "magnitude")
 _PATTERN = re.compile(r"(wanda-)?([0-9]{1,5}):([0-9]{1,5})")
 
 
@@ -122,29 +121,26 @@ def read_sparsity(text: str, name: str = "--sparsity") -> float:
 
 def check_experts(options: Choice | PruneOptions, calibrates: bool) -> None:
     """Refuse contradictory options before a model is opened; `calibrates` is that of policies."""
-    keep = None if options.keep_experts is None else _read_experts(options.keep_experts)
-    if options.score is not None and not isinstance(keep, int | float):
+    keep = _read_experts(options.keep_experts) if options.keep_experts else None
+    is_scored = isinstance(keep, int | float)
+    if options.score is not None and not is_scored:
         raise SparsityReportError(
             "--score has no effect; add --keep-experts with a number or a share, or leave it out"
         )
-    if options.score not in {None, *_SCORES}:
-        raise SparsityReportError(f"--score {options.score!r} is unknown; use {', '.join(_SCORES)}")
-    scored = isinstance(keep, int | float) and options.score != "magnitude"
-    if options.calibration is not None and not (calibrates or scored):
+    calibrates |= is_scored and options.score != "magnitude"
+    if options.calibration is not None and not calibrates:
         raise SparsityReportError(
             "--calibration has no effect; add --policy wanda or owl, or --keep-experts with a "
             "number, or leave it out"
         )
 
 
-def chosen_experts(
-    weights: Weights, options: Choice | PruneOptions, calibration: Calibration | None = None
-) -> KeptExperts:
-    """Return the experts that the options keep, scored on a calibration that exists or a text."""
+def chosen_experts(weights: Weights, options: Choice | PruneOptions) -> KeptExperts:
+    """Return the experts that the options keep."""
     keep, score = _read_experts(options.keep_experts or ""), options.score or "reap"
     if isinstance(keep, Path):
         return read_experts(keep, weights)
-    text = None if score == "magnitude" else calibration or options.calibration
+    text = None if score == "magnitude" else options.calibration
     return reap(weights, text, keep=keep, score=score)
 
 

@@ -64,26 +64,18 @@ class Variant(Presentable):
     @property
     def notes(self) -> tuple[Phrase, ...]:
         """Notes on the removed experts, and on what weights or experts were chosen by."""
+        notes = [self.pruning.basis.note] if self.pruning and self.pruning.basis else []
         if (kept := self.kept) is None:
-            return (self.basis.note,) if self.basis else ()
-        removed = phrase(
-            "note.experts_removed",
-            variant=self.name,
-            removed=kept.removed,
-            count=sum(kept.counts.values()),
-            modules=len(kept.counts),
-            model=kept.weights.name,
-            method=kept.method,
-        )
-        notes = [removed]
+            return tuple(notes)
         if (basis := kept.basis) and basis.windows is None:
             source = {"name": basis.name, "fingerprint": basis.fingerprint}
-            notes.append(phrase("note.expert_source", **source))
+            notes.insert(0, phrase("note.expert_source", **source))
         elif basis:
-            notes.append(basis.note)
-        if self.pruning and self.pruning.basis:
-            notes.append(self.pruning.basis.note)
-        return tuple(notes)
+            notes.insert(0, basis.note)
+        figures = {"removed": kept.removed, "count": sum(kept.counts.values())}
+        names = {"variant": self.name, "model": kept.weights.name, "method": kept.method}
+        modules = len(kept.counts)
+        return (phrase("note.experts_removed", **names, **figures, modules=modules), *notes)
 
     def layers(
         self, convention: str = "standard", progress: Progress | None = None

@@ -172,23 +172,29 @@ def test_notes_and_rows_name_the_choice(tmp_path):
     assert study.variants["model"].nunique() == 2
 
 
-def test_settings_name_experts_by_their_new_numbers(tmp_path):
+def test_all_names_of_a_setting_change(tmp_path):
+    """num_experts is Mixtral's other name of the setting; another one has the same number."""
     saved(tmp_path, "Mixtral")
-    path, stem = tmp_path / "config.json", "model.layers.0.block_sparse_moe.experts"
-    settings = json.loads(path.read_text())
-    # num_experts is Mixtral's other name of the setting.
-    settings |= {"num_experts": 8, "num_local_experts": 8, "mine": {
-        "ignore": [f"{stem}.4.w1", f"{stem}.5.w1", "lm_head", None, 3],
-        "each": {f"{stem}.7": 1, f"{stem}.0": 2},
-    }}  # fmt: skip
+    path = tmp_path / "config.json"
+    settings = {**json.loads(path.read_text()), "num_experts": 8, "my_experts": 8}
     path.write_text(json.dumps(settings))
-    kept = keep(sr.load(tmp_path))
-    changed = sr.without_experts(kept).weights.settings
-    assert changed == {**settings, "num_experts": 6, "num_local_experts": 6, "mine": {
-        "ignore": [f"{stem}.3.w1", "lm_head", None, 3], "each": {f"{stem}.5": 1},
-    }}  # fmt: skip
-    path.write_text(json.dumps({**settings, "mine": r"re:.*experts\.3\.w1"}))
-    with pytest.raises(sr.SparsityReportError, match="in another way than its tensors; name it"):
+    changed = sr.without_experts(keep(sr.load(tmp_path))).weights.settings
+    assert changed == {**settings, "num_experts": 6, "num_local_experts": 6}
+
+
+@pytest.mark.parametrize(
+    "name", ["model.layers.0.mlp.experts.4.gate_proj", r"re:.*experts\.3\.gate_proj"]
+)
+def test_settings_that_name_single_experts_are_refused(name, tmp_path):
+    packed(tmp_path, *PACKED["int4"])
+    path = tmp_path / "config.json"
+    settings = json.loads(path.read_text())
+    settings["quantization_config"]["ignore"] = ["lm_head", r"re:.*experts\.\d+\.no"]
+    path.write_text(json.dumps(settings))
+    assert sr.without_experts(keep(sr.load(tmp_path))).weights.settings["num_local_experts"] == 6
+    settings["quantization_config"]["ignore"].append(name)
+    path.write_text(json.dumps(settings))
+    with pytest.raises(sr.SparsityReportError, match=r"names the expert .* in its settings"):
         sr.without_experts(keep(sr.load(tmp_path)))
 
 
@@ -217,7 +223,7 @@ CHOICES = [
         "Mixtral",
         [(0,), (1, 2)],
         {},
-        "6 of 8 experts in one module and 7 of 8 in another, but config.json has one number",
+        "unequal numbers of experts",
     ),
     ("DeepseekV3", [(0, 1), (0, 4)], {}, "2 to 4 experts of the groups"),
     (
@@ -255,23 +261,21 @@ def test_other_sources_are_refused(tmp_path):
     for weights in (sr.load(model), pickled):
         with pytest.raises(sr.SparsityReportError, match=r"no safetensors checkpoint.* expand"):
             sr.without_experts(keep(weights))
-    with pytest.raises(sr.SparsityReportError, match="lacks experts already; choose from"):
+    with pytest.raises(sr.SparsityReportError, match="or lacks some already"):
         sr.without_experts(KeptExperts(smaller, dict.fromkeys(expert_stacks(smaller), (0, 1, 2))))
     with pytest.raises(sr.SparsityReportError, match=r"needs kept experts such as .*, not dict"):
         sr.without_experts({})
 
 
 def test_a_number_that_is_in_no_setting_is_refused(tmp_path):
-    """A router with a row more than experts, as for one that does nothing."""
+    """The class's default is 8, too."""
     saved(tmp_path, "Mixtral")
-    weights = sr.load(tmp_path)
-    kept = keep(weights)
-    config = weights.require_runnable().config
-    config.num_local_experts, before = 9, config.num_local_experts
+    path = tmp_path / "config.json"
+    settings = json.loads(path.read_text())
+    del settings["num_local_experts"]
+    path.write_text(json.dumps(settings))
     with pytest.raises(sr.SparsityReportError, match="no setting of its config"):
-        sr.without_experts(kept)
-    config.num_local_experts = before
-    assert sr.without_experts(kept).weights.settings["num_local_experts"] == 6
+        sr.without_experts(keep(sr.load(tmp_path)))
 
 
 def test_a_file_that_changed_is_refused(tmp_path):

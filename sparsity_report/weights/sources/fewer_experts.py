@@ -253,9 +253,9 @@ class _Selection:
         scheme = read_scheme(self.weights.directory, settings)
         words = "|".join({re.escape(name.rpartition(".")[2]) for name in self.stacks})
         text = json.dumps([settings, dict(scheme.settings)])
-        if words and (found := re.search(rf'[^"]*({words})\\*\.\d[^"]*', text)):
+        if words and (single := re.search(rf'[^"]*({words})\\*\.\d[^"]*', text)):
             raise self.weights.wrong(
-                f"names the expert {printable(found[0], 200)} in its settings, which would be "
+                f"names the expert {printable(single[0], 200)} in its settings, which would be "
                 "another one; remove the entry, or write the model unpacked with sparsity-report "
                 "expand"
             )
