@@ -243,6 +243,14 @@ def test_choices_without_a_model_are_refused(kind, removed, changed, wrong, tmp_
     assert "\n" not in str(error.value)
 
 
+def test_a_number_that_does_not_run_is_refused(tmp_path):
+    """Seven experts are not two groups of a router, although it takes both."""
+    saved(tmp_path, "DeepseekV3", topk_group=2)
+    with pytest.raises(sr.SparsityReportError, match=r"cannot run with 7 of 8 experts .*; keep"):
+        sr.without_experts(keep(sr.load(tmp_path), [(0,), (1,)]))
+    assert sr.without_experts(keep(sr.load(tmp_path), [(0, 1), (0, 5)])).name == "Experts6of8"
+
+
 def test_a_router_of_several_modules_keeps_the_same_experts(tmp_path):
     saved(tmp_path, "Mixtral")
     weights = sr.load(tmp_path)

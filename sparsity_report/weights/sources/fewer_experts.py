@@ -26,6 +26,8 @@ from sparsity_report.weights.weights import Weights
 
 # Number of an expert, after the name of its stack.
 _NUMBER = re.compile(r"\.(0|[1-9]\d*)(?=\.|$)")
+# Note of a model that does not run without values.
+_BY_RULE = "note.uses_by_rule"
 
 # Kept experts in ascending order, by the module that holds the stack.
 Kept = Mapping[str, Sequence[int]]
@@ -78,7 +80,14 @@ def keep_experts(
         options = replace(options, notes=(*options.notes, note))
     taken = (selection.entry(e) for key, e in weights.raw.items() if key not in unread)
     entries = {entry.key: entry for entry in taken if entry}
-    return match_entries(weights.path, options, weights.source, entries, settings)
+    fewer = match_entries(weights.path, options, weights.source, entries, settings)
+    before, after = ([n for n in w.notes if n.key == _BY_RULE] for w in (weights, fewer))
+    if after and not before:
+        raise weights.wrong(
+            f"cannot run with {size:,} of {count:,} experts in a module: "
+            f"{printable(str(after[0].values['error']), 200)}; keep another number"
+        )
+    return fewer
 
 
 def _smaller(
