@@ -283,3 +283,16 @@ def test_a_merged_adapter(tmp_path):
     folder = sr.write_checkpoint(sr.masked(pruning), tmp_path / "out")
     written = opened(folder, "LlamaForCausalLM")
     assert torch.equal(logits(written), logits(sr.masked(pruning).module()))
+
+
+def test_neighbors_of_a_single_file_are_not_copied(tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    shutil.copy(sr.load().path / "model.safetensors", source / "mine.safetensors")
+    (source / "private.txt").write_text("private")
+    weights = sr.load(source / "mine.safetensors")
+    pruning = sr.global_magnitude(weights, 0.5)
+    folder = sr.write_checkpoint(sr.masked(pruning), tmp_path / "out")
+    assert {file.name for file in folder.iterdir()} == {"README.md", "model.safetensors"}
+    for name in pruning.changed:
+        assert torch.equal(tensors(folder)[name], weights.tensor(name) * pruning.mask(name))
