@@ -5,6 +5,7 @@ from typing import Any
 
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.expert_use import fewer_experts
 from sparsity_report.study.layers import records
 
 _FIGURES = [
@@ -43,7 +44,8 @@ def other_models(study: Comparison) -> Iterator[Phrase]:
     """Yield the zeros of further models as they were opened."""
     yield from _opened_zeros(study, is_first=False)
     for row in _as_loaded(study):
-        if not study.facts.is_of_first(row["variant"]):
+        is_known = row["variant"] in fewer_experts(study) and not row["zeros"]
+        if not study.facts.is_of_first(row["variant"]) and not is_known:
             yield phrase("finding.zeros_as_loaded", **row)
 
 

@@ -10,6 +10,7 @@ from sparsity_report.findings.speed_findings import ratios_with_intervals, timed
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.protocol_scores import Scored
+from sparsity_report.study.expert_use import fewer_experts
 
 #: Relative change of a size up to which it counts as the same.
 SAME = 0.005
@@ -48,7 +49,7 @@ def verdict(study: Comparison) -> Phrase:
 def _statements(study: Comparison) -> Iterator[Phrase]:
     facts = study.facts
     if not facts.contenders:
-        yield _zeros(study, facts.headline)
+        yield from _fewer_experts(study) or [_zeros(study, facts.headline)]
         return
     share, names = study.facts.main_level
     opening = [*_quality(study, share, names)]
@@ -83,16 +84,8 @@ def _quality(study: Comparison, share: float, names: Sequence[str]) -> Iterator[
     tokens = study.facts.vocabulary(ranked[0])
     scores = {"before": best.before, "low": best.perplexity, "high": worst.perplexity}
     values = {key: (score, tokens) for key, score in scores.items()}
-    if _is_guessing(best.before, tokens) and _is_guessing(best.perplexity, tokens):
-        yield phrase("verdict.guessing_before")
-        return
     if len(ranked) == 1 or _is_guessing(best.perplexity, tokens):
-        cause = _cause(study, ranked[0], share)
-        key = _effect(best, tokens)
-        contrast = study.facts.paired(best).get(best.variant, study.facts.original)
-        if contrast and not contrast.is_apart and key in _CHANGES:
-            key = "verdict.perplexity_unclear"
-        yield phrase(key, cause=cause, **values)
+        yield _change(study, best, _cause(study, ranked[0], share))
         return
     labels = labels_of(study, ranked)
     key = "verdict.perplexity_of_two" if len(ranked) == 2 else "verdict.perplexity_range"
@@ -100,6 +93,42 @@ def _quality(study: Comparison, share: float, names: Sequence[str]) -> Iterator[
     if contrast and not contrast.is_apart:
         key = "verdict.perplexity_not_separated"
     yield phrase(key, best=labels[0], worst=labels[-1], share=share, **values)
+
+
+def _change(study: Comparison, score: Scored, cause: Phrase) -> Phrase:
+    """Return the perplexity before and after one pruning."""
+    facts = study.facts
+    tokens = facts.vocabulary(score.variant)
+    if _is_guessing(score.before, tokens) and _is_guessing(score.perplexity, tokens):
+        return phrase("verdict.guessing_before")
+    key = _effect(score, tokens)
+    contrast = facts.paired(score).get(score.variant, facts.original)
+    if contrast and not contrast.is_apart and key in _CHANGES:
+        key = "verdict.perplexity_unclear"
+    ends = {"before": score.before, "low": score.perplexity, "high": score.perplexity}
+    return phrase(key, cause=cause, **{name: (value, tokens) for name, value in ends.items()})
+
+
+def _fewer_experts(study: Comparison) -> list[Phrase]:
+    """Return the quality and the size of the first variant that lacks experts."""
+    facts = study.facts
+    for variant, (experts, kept) in fewer_experts(study).items():
+        cause = phrase(
+            "verdict.removing_experts", variant=variant, removed=experts - kept, experts=experts
+        )
+        before, after = facts.total(facts.baseline, "total"), facts.total(variant, "total")
+        if not before or after is None:
+            continue
+        size = phrase(
+            "verdict.fewer_parameters",
+            variant=variant,
+            fewer=1 - after / before,
+            total=after,
+            active_total=facts.total(variant, "active_total"),
+        )
+        score = facts.scored(variant)
+        return [*([_change(study, score, cause)] if score and score.before else []), size]
+    return []
 
 
 def labels_of(study: Comparison, names: Sequence[str]) -> list[str]:

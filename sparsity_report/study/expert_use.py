@@ -58,6 +58,14 @@ def _unmeasured(kept: KeptExperts) -> pd.DataFrame:
     return frame.reindex(columns=[*TABLES["experts"].names])
 
 
+def fewer_experts(study: StudyFrames) -> dict[str, tuple[int, int]]:
+    """Return the experts before, and the kept ones, of each variant that lacks some."""
+    if study.experts is None:
+        return {}
+    kept = study.experts.groupby("variant", sort=False)["is_kept"].agg(["size", "sum"])
+    return {str(name): (size, left) for name, size, left in kept.itertuples() if left < size}
+
+
 def relative_use(experts: pd.DataFrame) -> pd.DataFrame:
     """Return rows of ``study.experts`` with shares of their module's gate mass.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import measurements
 import packing
 import pytest
+import smaller_mixtures
 import torch
 import transformers
 from helpers import Tiny, study_of
@@ -15,6 +16,7 @@ from torch import nn
 import sparsity_report as sr
 from sparsity_report.findings.verdict import size_change, verdict
 from sparsity_report.phrases import Phrase
+from sparsity_report.study.expert_use import fewer_experts
 from sparsity_report.words.languages import spoken
 
 ENGLISH = spoken().sentences
@@ -429,3 +431,34 @@ def test_every_sentence_of_the_verdict_is_translated():
     path = Path(__file__).parents[2] / "templates" / "languages" / "fr.json"
     french = json.loads(path.read_text(encoding="utf-8"))["sentences"]
     assert {key for key in ENGLISH if key.startswith("verdict.")} <= set(french)
+
+
+@pytest.mark.parametrize(
+    ("after", "text"),
+    [
+        (12.5, "raises perplexity from 10.0 to 12.5"),
+        (9.5, "lowers perplexity from 10.0 to 9.5"),
+        (None, ""),
+    ],
+)
+def test_a_model_without_experts_has_its_quality_and_parameters(after, text, tmp_path):
+    smaller_mixtures.saved(tmp_path, "Mixtral")
+    weights = sr.load(tmp_path, name="mixture")
+    variant = sr.without_experts(smaller_mixtures.keep(weights), name="Six")
+    study = sr.compare(sr.dense(weights), variant)
+    if after is not None:
+        study = scored(study, Six=after)
+    # Per block and expert 3 · 16 · 24 weights and a row of the router.
+    total = study.totals.set_index("variant")["total"]
+    assert total["Dense"] - total["Six"] == 2 * 2 * (3 * 16 * 24 + 16)
+    fewer = round(100 * (1 - total["Six"] / total["Dense"]))
+    used = total["Six"] - 2 * 4 * 3 * 16 * 24  # a token uses two of six experts
+    size = (
+        f"Six has {fewer} % fewer parameters, {total['Six'] / 1e3:#.3g} k, of which a token uses "
+        f"{used / 1e3:#.3g} k."
+    )
+    quality = f"Removing 4 of 16 experts (Six) {text}. " if text else ""
+    assert str(verdict(study)) == quality + size
+    assert not any("as loaded" in sentence for sentence in sr.summarize(study))
+    read = sr.read_study(study.save(tmp_path / "s.json"))
+    assert fewer_experts(read) == {"Six": (16, 12)}
