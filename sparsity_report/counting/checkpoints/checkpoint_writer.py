@@ -270,9 +270,8 @@ def _whole_rows(pieces: Iterable[torch.Tensor], parameter: Parameter) -> Iterato
             continue
         values = torch.cat(held) if len(held) > 1 else piece
         complete = count // unit * unit
-        yield from (
-            part.view(shape) for part in values[:complete].split(unit if matrix else complete)
-        )
+        step = unit if matrix else max(_BLOCK // unit, 1) * unit
+        yield from (part.view(shape) for part in values[:complete].split(step))
         held, count = ([values[complete:]] if complete < count else []), count - complete
 
 
