@@ -183,8 +183,8 @@ class ExpertOptions:
 
 
 @dataclass(frozen=True)
-class Choice(ExpertOptions):
-    """Pruning policies, and models to compare with."""
+class Policies(ExpertOptions):
+    """Pruning policies and their levels."""
 
     sparsity: list[str] = option(
         [], PRUNING, "Sparsity of prunable weights: 30%,50%. [default: 0.3]", metavar="SHARE"
@@ -196,10 +196,16 @@ class Choice(ExpertOptions):
         "[default: magnitude]",
         metavar="NAME",
     )
-    as_is: bool = flag(PRUNING, "Variant with the zeros that the model has.")
     calibration: str | None = option(
         None, PRUNING, "Calibration text or file. [default: the demo's]", metavar="TEXT"
     )
+
+
+@dataclass(frozen=True)
+class Choice(Policies):
+    """Pruning policies, and models to compare with."""
+
+    as_is: bool = flag(PRUNING, "Variant with the zeros that the model has.")
     also: list[str] = option(
         [], PRUNING, "Already-pruned model to include in the comparison.", metavar="MODEL"
     )
@@ -338,27 +344,14 @@ class WriteOptions(ModelFiles):
 
 
 @dataclass(frozen=True)
-class PruneOptions(ExpertOptions, WriteOptions):
+class PruneOptions(Policies, WriteOptions):
     """Options of ``prune``."""
 
-    sparsity: list[str] = option(
-        [], PRUNING, "Sparsity of prunable weights. [default: 0.3]", metavar="SHARE"
-    )
-    policy: list[str] = option(
-        [],
-        PRUNING,
-        "Pruning policy: magnitude, layerwise, wanda, owl, random, 2:4, wanda-2:4. "
-        "[default: magnitude]",
-        metavar="NAME",
-    )
     bound: list[str] = option(
         [], PRUNING, "Largest sparsity of a module or group.", metavar="NAME=SHARE"
     )
     mask: Path | None = option(
         None, PRUNING, "Masks of another tool: .safetensors or .npz.", metavar="FILE"
-    )
-    calibration: str | None = option(
-        None, PRUNING, "Calibration text or file. [default: the demo's]", metavar="TEXT"
     )
     blacklist: list[str] = option(
         ["lm_head"], PRUNING, "Modules to leave unpruned.", metavar="NAME"
