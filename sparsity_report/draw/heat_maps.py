@@ -16,7 +16,6 @@ from sparsity_report.draw import marks, theme
 from sparsity_report.draw.theme import TEXT_WIDTH
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.heads_experts import Part
-from sparsity_report.study.expert_use import FIGURES
 from sparsity_report.untrusted.display_text import clip, short_name
 from sparsity_report.words.display_names import method_name
 from sparsity_report.words.number_format import percent
@@ -91,8 +90,8 @@ def expert_map(rows: pd.DataFrame, figure: str, variant: str, width: float = TEX
     Parameters
     ----------
     rows : pandas.DataFrame
-        From :func:`.expert_use.relative_use`, of one variant.
-    figure : {"use", "relative_saliency"}
+        From :func:`.expert_use.router_use`, of one variant.
+    figure : {"expert_use", "expert_saliency"}
     variant : str
     width : float
         In points, everything included.
@@ -102,33 +101,34 @@ def expert_map(rows: pd.DataFrame, figure: str, variant: str, width: float = TEX
     altair.LayerChart or None
         None if there are too many experts, or fewer than two with a known figure.
     """
-    title, label, _ = FIGURES[figure]
     rows = rows[rows["block"].notna()]
     known = rows[figure].dropna()
     if len(known) < 2 or len(rows) > MOST_EXPERTS or rows.duplicated(["block", "expert"]).any():
         return None
-    axes = [[*map(str, sorted(rows[column].unique()))] for column in ("block", "expert")]
-    cells = rows.assign(
-        block=rows["block"].astype(str),
-        projection=rows["expert"].astype(str),
-        crossed=~rows["is_kept"],
-        stays=[say("format.yes" if is_kept else "format.no") for is_kept in rows["is_kept"]],
-    )
+    stays = [say("format.yes" if is_kept else "format.no") for is_kept in rows["is_kept"]]
+    cells, axes = _numbered(rows.assign(crossed=~rows["is_kept"], stays=stays), "expert")
+    removed, label = int(cells["crossed"].sum()), f"label.{figure}"
     look: dict[str, Any] = {
         "row": min(float(theme.ROW), _TALLEST / len(axes[1])),
         "domain": (0.0, max(1.01, float(known.max()))),
         "tips": {"projection": "kind.expert", "stays": "column.is_kept"},
-        "has_crosses": not rows["is_kept"].all(),
+        "has_crosses": bool(removed),
     }
     look |= {"title": say(label), "label": label, "value": figure, "width": width}
-    chart = block_map(cells, (axes[0], axes[1]), "ratio", **look)
-    heading, note = say(title), say("chart.experts_note", variant=variant)
-    if removed := int(cells["crossed"].sum()):
-        note = say("chart.experts_removed_note", note=note, removed=removed)
+    chart = block_map(cells, axes, "ratio", **look)
+    note_key = "chart.experts_removed_note" if removed else "chart.experts_note"
+    heading, note = say(f"chart.{figure}_title"), say(note_key, variant=variant, removed=removed)
     ends = {"low": theme.write(known.min(), "ratio"), "high": theme.write(known.max(), "ratio")}
     counts = {"blocks": len(axes[0]), "experts": len(axes[1])}
     alt_text = say("chart.experts_alt", title=heading, variant=variant, **counts, **ends)
     return theme.titled(chart, heading, note, alt_text)
+
+
+def _numbered(rows: pd.DataFrame, part: str) -> tuple[pd.DataFrame, tuple[list[str], list[str]]]:
+    """Return the cells and the axes of a map of numbered parts by block."""
+    blocks, names = ([*map(str, sorted(rows[column].unique()))] for column in ("block", part))
+    cells = rows.assign(block=rows["block"].astype(str), projection=rows[part].astype(str))
+    return cells, (blocks, names)
 
 
 def metric_map(
@@ -271,12 +271,7 @@ def part_map(part: Part, variant: str) -> alt.LayerChart | None:
     """
     if is_too_large(part) or len({percent(s, digits=0) for s in part.rows["sparsity"]}) < 2:
         return None
-    cells = part.rows.assign(
-        block=part.rows["block"].astype(str), projection=part.rows["part"].astype(str)
-    )
-    blocks, names = (
-        [*map(str, sorted(part.rows[column].unique()))] for column in ("block", "part")
-    )
+    cells, (blocks, names) = _numbered(part.rows, "part")
     look = {**_SMALL, "row": min(_SMALL_ROW, _TALLEST / len(names))}
     chart = block_map(cells, (blocks, names), **look)
     ends = {"low": float(cells["sparsity"].min()), "high": float(cells["sparsity"].max())}

@@ -17,7 +17,7 @@ from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.sparse.shares import ratio, zero_shares
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.policy_names import EXISTING
-from sparsity_report.study.expert_use import experts_of, relative_use, share_of
+from sparsity_report.study.expert_use import fewer_experts, router_use
 from sparsity_report.study.layers import records
 from sparsity_report.study.notes import EDITED_STUDY, note_findings
 
@@ -161,20 +161,18 @@ def _active_parameters(study: Comparison) -> Iterator[Phrase]:
 
 def _use_of_experts(study: Comparison) -> Iterator[Phrase]:
     """Yield the busiest expert and those without tokens, then what each variant kept."""
-    if study.experts is None or study.experts.empty:
-        return
-    is_full = study.experts.groupby("variant", sort=False)["is_kept"].all()
     # The first that has all experts, else the first.
-    rows = relative_use(experts_of(study, str(is_full.idxmax())))
-    if rows["use"].notna().any():
-        yield phrase("finding.busiest_expert", **records(rows.loc[[rows["use"].idxmax()]])[0])
-    if unreached := int((rows["tokens"] == 0).sum()):
-        yield phrase("finding.unreached_experts", unreached=unreached, experts=len(rows))
-    for variant in is_full.index[~is_full]:
-        rows = experts_of(study, variant)
-        kept = rows[rows["is_kept"]]
-        if (share := share_of(rows, kept, "gate_mass")) is not None:
-            counts = {"kept": len(kept), "experts": len(rows)}
+    for rows in sorted(router_use(study).values(), key=lambda use: not use["is_kept"].all())[:1]:
+        if rows["expert_use"].notna().any():
+            busiest = rows.loc[[rows["expert_use"].idxmax()]]
+            yield phrase("finding.busiest_expert", **records(busiest)[0])
+        if unreached := int((rows["tokens"] == 0).sum()):
+            yield phrase("finding.unreached_experts", unreached=unreached, experts=len(rows))
+    for variant, rows in fewer_experts(study).items():
+        mass, is_kept = rows["gate_mass"], rows["is_kept"]
+        share = ratio(mass[is_kept].sum(), mass.sum(skipna=False))
+        if share is not None:
+            counts = {"kept": int(is_kept.sum()), "experts": len(rows)}
             yield phrase("finding.kept_gate_mass", variant=variant, share=share, **counts)
 
 

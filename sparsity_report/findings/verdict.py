@@ -112,10 +112,9 @@ def _change(study: Comparison, score: Scored, cause: Phrase) -> Phrase:
 def _fewer_experts(study: Comparison) -> list[Phrase]:
     """Return the quality and the size of the first variant that lacks experts."""
     facts = study.facts
-    for variant, (experts, kept) in fewer_experts(study).items():
-        cause = phrase(
-            "verdict.removing_experts", variant=variant, removed=experts - kept, experts=experts
-        )
+    for variant, rows in fewer_experts(study).items():
+        counts = {"removed": int((~rows["is_kept"]).sum()), "experts": len(rows)}
+        cause = phrase("verdict.removing_experts", variant=variant, **counts)
         before, after = facts.total(facts.baseline, "total"), facts.total(variant, "total")
         if not before or after is None:
             continue

@@ -11,7 +11,7 @@ from sparsity_report.report.tables import expert_tables, study_tables
 from sparsity_report.report.tables.latex import variant_commands
 from sparsity_report.study.comparison import Comparison
 from sparsity_report.study.derived.heatmap_grid import OUTSIDE
-from sparsity_report.study.expert_use import FIGURES, experts_of, relative_use, routed
+from sparsity_report.study.expert_use import FIGURES, drawn_use
 from sparsity_report.study.files.csv_files import variant_stems
 from sparsity_report.words.sentences import say
 
@@ -77,17 +77,15 @@ def small_maps(study: Comparison) -> Iterator[Block | None]:
 def use_of_experts(study: Comparison, medium: Medium) -> Iterator[Block | None]:
     """Yield maps of the use and the saliency of experts, removed ones crossed out."""
     commands, stems = variant_commands(study), variant_stems(study)
-    for place, variant in enumerate(routed(study)):
-        rows = relative_use(experts_of(study, variant))
+    for place, (variant, rows) in enumerate(drawn_use(study).items()):
         for figure in FIGURES:
             draw = partial(heat_maps.expert_map, rows, figure, variant)
-            key = f"expert_{figure.removeprefix('relative_')}"
             if medium.is_kit:
-                command = key.title().replace("_", "") + commands[variant]
-                yield sections.Drawing(f"{key}_{stems[variant]}", command, draw)
+                command = figure.title().replace("_", "") + commands[variant]
+                yield sections.Drawing(f"{figure}_{stems[variant]}", command, draw)
             elif (chart := draw()) is not None:
                 table = expert_tables.expert_map(rows, figure, variant)
-                yield chart_of(chart, table, f"{key}{place}")
+                yield chart_of(chart, table, f"{figure}{place}")
         if len(rows) > heat_maps.MOST_EXPERTS:
             yield Text(say("map.too_many_experts", number=len(rows)))
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import product
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from sparsity_report.sparse.shares import ratio
 from sparsity_report.study.schema import TABLES, typed
 from sparsity_report.weights.packed.group_rounding import ROUNDING, WIDTHS, rounded_bytes
 
@@ -18,14 +18,8 @@ if TYPE_CHECKING:
     from sparsity_report.study.frames import StudyFrames
     from sparsity_report.study.variants import Variant
 
-#: Keys of the title, the label and the caption of each figure of :func:`relative_use`.
-FIGURES = {
-    "use": ("chart.expert_use_title", "label.expert_use", "caption.expert_use"),
-    "relative_saliency": (
-        *("chart.expert_saliency_title", "label.expert_saliency"),
-        "caption.expert_saliency",
-    ),
-}
+#: Figures of an expert beside the others of its module, and families of their texts.
+FIGURES = ("expert_use", "expert_saliency")
 
 
 def experts_frame(variants: Sequence[Variant]) -> pd.DataFrame | None:
@@ -38,80 +32,54 @@ def experts_frame(variants: Sequence[Variant]) -> pd.DataFrame | None:
     for variant in variants:
         kept = variant.kept
         use = uses.get(kept.weights if kept else variant.weights)
-        if kept:
-            use = _unmeasured(kept) if use is None else use if kept.use is None else kept.use
+        if kept and (use is None or kept.use is not None):
+            use = _unmeasured(kept) if kept.use is None else kept.use
         if use is not None:
             places = zip(use["module_name"], use["expert"], strict=True)
-            stays = [not kept or expert in kept.kept.get(name, [expert]) for name, expert in places]
+            stays = [not kept or expert in kept.kept[name] for name, expert in places]
             frames.append(use.assign(variant=variant.name, is_kept=stays))
     if not frames:
         return None
     rows = pd.concat(frames, ignore_index=True)
-    return typed("experts", rows[[*TABLES["experts"].names]])
+    return typed("experts", rows.reindex(columns=[*TABLES["experts"].names]))
 
 
 def _unmeasured(kept: KeptExperts) -> pd.DataFrame:
     """Return a row per expert with no more than its place."""
     blocks = {module.name: module.block for module in kept.weights.modules}
     places = [(name, blocks[name], n) for name, count in kept.counts.items() for n in range(count)]
-    frame = pd.DataFrame(places, columns=["module_name", "block", "expert"])
-    return frame.reindex(columns=[*TABLES["experts"].names])
+    return pd.DataFrame(places, columns=["module_name", "block", "expert"])
 
 
-def fewer_experts(study: StudyFrames) -> dict[str, tuple[int, int]]:
-    """Return the experts before, and the kept ones, of each variant that lacks some."""
-    if study.experts is None:
-        return {}
-    kept = study.experts.groupby("variant", sort=False)["is_kept"].agg(["size", "sum"])
-    return {str(name): (size, left) for name, size, left in kept.itertuples() if left < size}
-
-
-def relative_use(experts: pd.DataFrame) -> pd.DataFrame:
-    """Return rows of ``study.experts`` with shares of their module's gate mass.
+def router_use(study: StudyFrames) -> dict[str, pd.DataFrame]:
+    """Return the rows of ``study.experts`` by variant, with figures beside the module's others.
 
     Returns
     -------
-    pandas.DataFrame
+    dict of str to pandas.DataFrame
         Further columns: ``experts`` of the module, ``gate_share`` (gate mass ÷ that of the module),
-        ``use`` (``gate_share`` ÷ an even share), and ``relative_saliency`` (saliency ÷ its mean
-        over the module's experts with tokens).
-
-    Examples
-    --------
-    >>> rows = {"variant": ["A"] * 2, "module_name": ["m"] * 2, "gate_mass": [3.0, 1.0]}
-    >>> relative_use(pd.DataFrame(rows | {"saliency": [2.0, 1.0]}))["use"].tolist()
-    [1.5, 0.5]
+        ``expert_use`` (``gate_share`` ÷ an even share), and ``expert_saliency`` (saliency ÷ its
+        mean over the module's experts with tokens).
     """
-    by_module = experts.groupby(["variant", "module_name"], sort=False)
+    if study.experts is None:
+        return {}
+    by_module = study.experts.groupby(["variant", "module_name"], sort=False)
     count = by_module["gate_mass"].transform("size")
-    share = experts["gate_mass"] / by_module["gate_mass"].transform("sum", min_count=1)
-    saliency = experts["saliency"] / by_module["saliency"].transform("mean")
-    shares = {"experts": count, "gate_share": share, "use": share * count}
-    return experts.assign(**shares, relative_saliency=saliency)
+    share = study.experts["gate_mass"] / by_module["gate_mass"].transform("sum", min_count=1)
+    saliency = study.experts["saliency"] / by_module["saliency"].transform("mean")
+    figures = {"expert_use": share * count, "expert_saliency": saliency}
+    rows = study.experts.assign(experts=count, gate_share=share, **figures)
+    return {str(variant): use for variant, use in rows.groupby("variant", sort=False)}
 
 
-def share_of(experts: pd.DataFrame, chosen: pd.DataFrame | None, column: str) -> float | None:
-    """Return the share of a column's sum that some rows have; None where it is unknown."""
-    total = experts[column].sum(skipna=False)
-    if chosen is None or pd.isna(total) or not total:
-        return None
-    return float(chosen[column].sum() / total)
+def fewer_experts(study: StudyFrames) -> dict[str, pd.DataFrame]:
+    """Return the :func:`router_use` of the variants that lack some experts."""
+    return {name: rows for name, rows in router_use(study).items() if not rows["is_kept"].all()}
 
 
-def experts_of(study: StudyFrames, variant: str) -> pd.DataFrame:
-    """Return a variant's rows of ``study.experts``; none if the study has no use of experts."""
-    frame = study.experts
-    if frame is None:
-        return pd.DataFrame(columns=[*TABLES["experts"].names])
-    return frame[frame["variant"] == variant]
-
-
-def routed(study: StudyFrames) -> list[str]:
-    """Return the variants with known use that lack some experts, or else the first of all."""
-    frame = study.experts
-    if frame is None or frame.empty:
-        return []
-    return [*frame.loc[~frame["is_kept"], "variant"].unique()] or [frame["variant"].iloc[0]]
+def drawn_use(study: StudyFrames) -> dict[str, pd.DataFrame]:
+    """Return the :func:`router_use` of the variants that lack some experts, else of the first."""
+    return fewer_experts(study) or dict([*router_use(study).items()][:1])
 
 
 def expert_budgets(facts: Facts) -> pd.DataFrame | None:
@@ -131,28 +99,31 @@ def expert_budgets(facts: Facts) -> pd.DataFrame | None:
         module, null if a token uses more; ``rounding_error`` = ‖W − Q(W)‖₂ ÷ ‖W‖₂ of all experts.
         None for packed weights, unknown errors, and modules with unequal numbers of experts.
     """
-    variant, matrices = facts.baseline, facts.patterns(facts.baseline)
-    matrices = matrices[matrices["expert"].notna()]
+    variant = facts.baseline
+    matrices = facts.patterns(variant).dropna(subset="expert")
     counts = matrices.groupby("module_name")["expert"].nunique()
-    uses = facts.layers(variant).set_index("module_name")["uses"].reindex(counts.index)
-    per_token = max((round(number) for number in uses * counts), default=0)
-    numbers, squares = set(counts), (matrices[[*ROUNDING]] ** 2).sum(skipna=False)
-    if len(numbers) != 1 or squares.isna().any() or not squares["weight_norm"]:
+    squares = (matrices[[*ROUNDING]] ** 2).sum(skipna=False)
+    if counts.nunique() != 1 or squares.isna().any() or not squares["weight_norm"]:
         return None
-    experts, number = experts_of(facts.study, variant), numbers.pop()
-    # An expert without tokens ranks last; ties go to the first.
-    by_module = experts["saliency"].fillna(0.0).groupby(experts["module_name"])
-    places = by_module.rank(method="first", ascending=False)
-    is_ranked = experts["saliency"].notna().any() and by_module.size().eq(number).all()
-    shapes = [*zip(matrices["rows"], matrices["columns"], strict=True)]
+    number, shapes = int(counts.iloc[0]), [*zip(matrices["rows"], matrices["columns"], strict=True)]
     total = {bits: sum(rounded_bytes(*shape, bits) for shape in shapes) for bits in WIDTHS}
-    rows = []
-    for budget, bits in product(WIDTHS[1:], sorted(WIDTHS)):
-        fitting = number * total[budget] // total[bits]
-        chosen = experts[places <= fitting] if is_ranked and fitting >= per_token else None
-        shares = [share_of(experts, chosen, column) for column in ("gate_mass", "tokens")]
-        error = math.sqrt(squares[f"rounding_{bits}"] / squares["weight_norm"])
-        counted = (fitting, number, per_token, fitting * total[bits] // number)
-        if 0 < fitting <= number:
-            rows.append((variant, budget, total[budget], bits, *counted, *shares, error))
-    return typed("expert_budgets", pd.DataFrame(rows, columns=[*TABLES["expert_budgets"].names]))
+    error = {bits: ratio(squares[f"rounding_{bits}"], squares["weight_norm"]) for bits in WIDTHS}
+    per_token = (facts.layers(variant).set_index("module_name")["uses"] * counts).max()
+    rows = pd.DataFrame(product(WIDTHS[1:], sorted(WIDTHS)), columns=["budget_bits", "bits"])
+    rows = rows.assign(variant=variant, experts=number, per_token=round(per_token))
+    rows["budget_bytes"] = rows["budget_bits"].map(total)
+    rows["fitting"] = number * rows["budget_bytes"] // rows["bits"].map(total)
+    rows["bytes"] = rows["fitting"] * rows["bits"].map(total) // number
+    rows["rounding_error"] = rows["bits"].map(error).pow(0.5)
+    rows = rows[rows["fitting"].between(1, number)]
+    use = router_use(facts.study).get(variant)
+    if use is not None and use["saliency"].notna().any() and len(use) == number * len(counts):
+        # An expert without tokens ranks last; ties go to the first.
+        by_module = use["saliency"].fillna(0.0).groupby(use["module_name"])
+        places = by_module.rank(method="first", ascending=False)
+        masses = use[["gate_mass", "tokens"]].astype(float).groupby(places)
+        best = masses.sum(min_count=len(counts))
+        shares = (best / best.sum(skipna=False)).cumsum()
+        chosen = rows["fitting"].where(rows["fitting"] >= rows["per_token"])
+        rows[["gate_share", "token_share"]] = shares.reindex(chosen).to_numpy()
+    return typed("expert_budgets", rows.reindex(columns=[*TABLES["expert_budgets"].names]))

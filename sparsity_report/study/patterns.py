@@ -22,7 +22,7 @@ from sparsity_report.sparse.shares import zero_share
 from sparsity_report.study.schema import BLOCKS, GAP, TABLES, TILE, typed
 from sparsity_report.study.variants import Variant
 from sparsity_report.study.zstd_sizes import Frames, check_zstd, zstd_version
-from sparsity_report.weights.packed.group_rounding import ROUNDING, RoundingErrors
+from sparsity_report.weights.packed.group_rounding import ROUNDING, squared_errors
 from sparsity_report.weights.tensor_slices import Slice, pieces
 from sparsity_report.weights.weights import Module, Parameter, Weights
 
@@ -142,7 +142,8 @@ def _patterns(
     if any(cut.input_first for cut in cuts.values()):
         step = rows  # groups along the inputs go across rows
     values = [Moments() for _ in range(parameter.experts)]
-    errors = [RoundingErrors() for _ in values if parameter.experts > 1 and not parameter.packing]
+    is_rounded = parameter.experts > 1 and not parameter.packing
+    errors = np.full((parameter.experts, len(ROUNDING)), 0.0 if is_rounded else np.nan)
     outputs_inputs = (columns, rows) if parameter.transposed else (rows, columns)
     zeros = {key: [Zeros(*outputs_inputs) for _ in values] for key in prunings}
     size = rows * columns * parameter.itemsize
@@ -154,8 +155,8 @@ def _patterns(
     places = matrix_places(parameter.experts, rows, step) if rows * columns else []
     for number, start, tensor in _blocks(slices, places, columns):
         values[number].add(tensor)
-        if errors:
-            errors[number].add(tensor.T if parameter.transposed else tensor)
+        if is_rounded:
+            errors[number] += squared_errors(tensor.T if parameter.transposed else tensor)
         nonzero = tensor != 0
         for key, matrices in zeros.items():
             mask = nonzero
@@ -186,7 +187,7 @@ def _patterns(
                 "zstd_bytes": frames[key].sizes[number] if zstd else None,
                 "zstd_version": version,
             }
-            row |= errors[number].norms() if errors else dict.fromkeys(ROUNDING)
+            row |= dict(zip(ROUNDING, np.sqrt(errors[number]).tolist(), strict=True))
             rows_of[key].append(row | counted.figures(parameter))
     return rows_of
 

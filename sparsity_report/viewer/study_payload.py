@@ -27,7 +27,7 @@ from sparsity_report.study.derived.policy_names import (
     is_level_of,
     selection_rule,
 )
-from sparsity_report.study.expert_use import FIGURES, experts_of, relative_use, routed
+from sparsity_report.study.expert_use import FIGURES, drawn_use
 from sparsity_report.study.layers import records, use_ratio
 from sparsity_report.study.levels.budget import measured_levels
 from sparsity_report.study.levels.levels import Levels, bytes_beside
@@ -432,10 +432,9 @@ def _inner(
 
 
 def _router_use(study: Comparison) -> list[dict[str, Any]]:
-    """Return the use and the saliency of experts, by variant and module; see :func:`.routed`."""
+    """Return the use and the saliency of experts, by variant and module; see :func:`.drawn_use`."""
     shown = []
-    for variant, (figure, (title, *_)) in product(routed(study), FIGURES.items()):
-        rows = relative_use(experts_of(study, variant))
+    for (variant, rows), figure in product(drawn_use(study).items(), FIGURES):
         squares = [
             {
                 "name": part_name("block", f"block {part['block'].iloc[0]}"),
@@ -444,8 +443,8 @@ def _router_use(study: Comparison) -> list[dict[str, Any]]:
             }
             for _, part in rows.groupby("module_name", sort=False)
         ]
-        high, heading = max(1.01, rows[figure].max()), f"{say(title)} · {short_name(variant)}"
-        shown.append({"title": heading, "high": high, "rows": squares})
+        heading = f"{say(f'chart.{figure}_title')} · {short_name(variant)}"
+        shown.append({"title": heading, "high": max(1.01, rows[figure].max()), "rows": squares})
     return shown
 
 

@@ -1100,7 +1100,8 @@ def busiest_expert(study, said):
     return {
         "variant": said["variant"], "module_name": module, "expert": str(expert),
         "gate_share": pct(masses[module, expert] / per_module[module]),
-        "use": f"{hundredths(uses[module, expert])} ×", "experts": whole(int(counts[module])),
+        "expert_use": f"{hundredths(uses[module, expert])} ×",
+        "experts": whole(int(counts[module])),
     }  # fmt: skip
 
 

@@ -11,8 +11,8 @@ import sparsity_report as sr
 from sparsity_report.weights.packed.group_rounding import (
     GROUP,
     WIDTHS,
-    RoundingErrors,
     rounded_bytes,
+    squared_errors,
 )
 
 
@@ -33,9 +33,8 @@ def squares(matrix, bits):
 
 
 def errors_of(matrix):
-    errors = RoundingErrors()
-    errors.add(matrix)
-    return errors.squares
+    """The squared errors of a matrix by bits."""
+    return dict(zip(WIDTHS, squared_errors(matrix)[1:].tolist(), strict=True))
 
 
 @pytest.mark.parametrize("columns", [GROUP, 3 * GROUP, 70, 5])

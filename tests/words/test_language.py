@@ -15,6 +15,7 @@ from sparsity_report.phrases import phrase
 from sparsity_report.report.templates import environment
 from sparsity_report.report.thesis import latex_templates
 from sparsity_report.sparse.runtime_support import LAYOUTS, RUNTIMES
+from sparsity_report.study.expert_use import FIGURES
 from sparsity_report.study.schema import COLUMNS
 from sparsity_report.viewer import module
 from sparsity_report.words.languages import speaking, spoken
@@ -51,6 +52,8 @@ def constants():
                 yield node.value
     yield from (figure.against for figure in PUBLISHED)
     yield from (f"runtime_layout.{layout}" for layout in LAYOUTS)
+    for figure in FIGURES:
+        yield from (f"chart.{figure}_title", f"label.{figure}", f"caption.{figure}")
     for runtime in RUNTIMES.values():
         yield from (f"runtime_note.{cell.note}" for cell in runtime.cells.values())
     yield from template_keys()

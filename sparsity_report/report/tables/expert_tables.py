@@ -6,18 +6,17 @@ from sparsity_report.report.tables import table_model as cells
 from sparsity_report.report.tables.column_heads import columns_of, wide_table
 from sparsity_report.report.tables.table_model import Table
 from sparsity_report.study.comparison import Comparison
-from sparsity_report.study.expert_use import FIGURES
 from sparsity_report.weights.packed.group_rounding import GROUP
 from sparsity_report.words.sentences import say
 
 
 def expert_map(rows: pd.DataFrame, figure: str, variant: str) -> Table:
-    """Return a figure of :func:`.expert_use.relative_use`, expert by block."""
+    """Return a figure of :func:`.expert_use.router_use`, expert by block."""
     rows = rows[rows["block"].notna()]
     wide = rows.pivot(index="expert", columns="block", values=figure).rename(columns=str)
     removed = int((~rows["is_kept"]).sum())
-    caption = say(FIGURES[figure][-1], variant=variant, removed=removed, experts=len(rows))
-    return wide_table(f"expert_{figure}", caption, wide, cells.TIMES)
+    caption = say(f"caption.{figure}", variant=variant, removed=removed, experts=len(rows))
+    return wide_table(figure, caption, wide, cells.TIMES)
 
 
 def budgets(study: Comparison) -> Table | None:

@@ -7,9 +7,6 @@ At 16 bits values have no scales and are kept, or rounded to bfloat16 if they ar
 
 from __future__ import annotations
 
-import math
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
@@ -27,39 +24,32 @@ _SCALE_BITS = 16
 _RUN = 2**11
 
 
-class RoundingErrors:
-    """Sums of squared errors of rounding one matrix, added block by block.
+def squared_errors(matrix: torch.Tensor) -> npt.NDArray[np.float64]:
+    """Return the sums of squares of a matrix and of its errors, in the order of :data:`ROUNDING`.
+
+    Sums of several are those of rows of outputs, or of columns of a multiple of :data:`GROUP`
+    inputs.
 
     Examples
     --------
     At 3 bits, codes from −4 to 3 are steps of 2 apart:
 
-    >>> errors = RoundingErrors()
-    >>> errors.add(torch.tensor([[7.0, -7.0, 3.0, 2.0]]))
-    >>> errors.squares[3]  # 6, −8 (half to even), 4 (half to even), 2
+    >>> sums = squared_errors(torch.tensor([[7.0, -7.0, 3.0, 2.0]]))
+    >>> float(sums[ROUNDING.index("rounding_3")])  # 6, −8 (half to even), 4 (half to even), 2
     3.0
     """
-
-    def __init__(self) -> None:
-        self.weights, self.squares = 0.0, dict.fromkeys(WIDTHS, 0.0)
-
-    def norms(self) -> dict[str, float]:
-        """Return the norms of the matrix and of its errors by name."""
-        sums = (self.weights, *self.squares.values())
-        return dict(zip(ROUNDING, map(math.sqrt, sums), strict=True))
-
-    def add(self, matrix: torch.Tensor) -> None:
-        """Add rows of outputs, or columns of a multiple of :data:`GROUP` inputs."""
-        if matrix.element_size() * 8 > UNSCALED:
-            left = (matrix - matrix.to(torch.bfloat16)).float()
-            self.squares[UNSCALED] += float(left.square().sum(dtype=torch.float64))
-        padded = torch.nn.functional.pad(matrix.float(), (0, -matrix.shape[1] % GROUP))
-        for groups in padded.reshape(-1, GROUP).split(_RUN):
-            values = groups.numpy()
-            self.weights += _squared(values)
-            largest = torch.from_numpy(np.abs(values).max(axis=1, keepdims=True))
-            for bits in WIDTHS[1:]:
-                self.squares[bits] += _squares(values, largest, bits)
+    padded = torch.nn.functional.pad(matrix.float(), (0, -matrix.shape[1] % GROUP))
+    sums = np.zeros(len(ROUNDING))
+    for groups in padded.reshape(-1, GROUP).split(_RUN):
+        values, largest = groups.numpy(), groups.abs().amax(dim=1, keepdim=True)
+        is_wide = matrix.element_size() * 8 > UNSCALED
+        rounded = groups.bfloat16().float().numpy() if is_wide else values
+        with np.errstate(invalid="ignore", over="ignore"):
+            errors = [values, rounded - values]
+            errors += [_rounded(values, largest, bits) - values for bits in WIDTHS[1:]]
+            # Sums of 64 squares in float32 are accurate to six digits.
+            sums += [np.einsum("ij,ij->i", e, e).sum(dtype=np.float64) for e in errors]
+    return sums
 
 
 def rounded_bytes(rows: int, columns: int, bits: int) -> int:
@@ -74,17 +64,10 @@ def rounded_bytes(rows: int, columns: int, bits: int) -> int:
     return -(-rows * columns * bits // 8) + rows * groups * _SCALE_BITS // 8
 
 
-def _squares(values: npt.NDArray[np.float32], largest: torch.Tensor, bits: int) -> float:
-    """Return the squared error of groups, given the largest magnitude of each."""
-    half = 2 ** (bits - 1)
-    scales = (largest * (2 / (2**bits - 1))).to(torch.bfloat16).float().numpy()
-    with np.errstate(invalid="ignore", over="ignore"):
-        errors = values / np.where(scales == 0, np.float32(1), scales)
-        np.clip(np.rint(errors, out=errors), -half, half - 1, out=errors)
-        errors *= scales
-        return _squared(errors - values)
-
-
-def _squared(values: npt.NDArray[Any]) -> float:
-    # Sums of 64 squares in float32 are accurate to six digits.
-    return float(np.einsum("ij,ij->i", values, values).sum(dtype=np.float64))
+def _rounded(
+    values: npt.NDArray[np.float32], largest: torch.Tensor, bits: int
+) -> npt.NDArray[np.float32]:
+    """Return groups after rounding, given the largest magnitude of each."""
+    scales: npt.NDArray[np.float32] = (largest * (2 / (2**bits - 1))).bfloat16().float().numpy()
+    codes = np.rint(values / np.where(scales == 0, np.float32(1), scales))
+    return codes.clip(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) * scales
