@@ -73,8 +73,11 @@ def pruned(weights: Weights, choice: Choice, grid: Grid, analysis: Analysis) -> 
     from sparsity_report.counting.counts import count_weights
 
     cache = cache_of(analysis)
-    asks = choice.keep_experts is not None
-    fewer = [sr.without_experts(chosen_experts(weights, choice))] if asks else []
+    fewer: list[Variant] = []
+    if choice.keep_experts is not None:
+        fewer = [sr.without_experts(chosen_experts(weights, choice))]
+        if not (choice.sparsity or choice.policy):
+            grid = grid.patterns  # none
     with workers(analysis.workers) as executor:
         count_weights(weights, executor=executor, cache=cache)
         base, calibration = sr.dense(weights), None

@@ -86,8 +86,8 @@ def _sensitivity(compared: Compared, analysis: Analysis) -> pd.DataFrame:
     """Score a text with one part pruned at a time."""
     import sparsity_report as sr
 
-    pruning, by = compared.prunings[0], analysis.sensitivity or "block"
-    if pruning.target is None:
+    pruning, by = next(iter(compared.prunings), None), analysis.sensitivity or "block"
+    if pruning is None or pruning.target is None:
         raise SparsityReportError(
             "--sensitivity prunes one part at a time; add --sparsity with a share above that of "
             "the zeros that the model has"

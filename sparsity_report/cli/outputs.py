@@ -87,7 +87,7 @@ def answer(study: Comparison) -> Iterator[str]:
     yield from map(str, note_findings(study.notes, {EDITED_STUDY}))
     yield str(verdict(study))
     for figure in strip_texts(study.facts):
-        yield say("cli.figure", **figure)
+        yield say("cli.figure" if figure["note"] else "cli.figure_alone", **figure)
     yield from (str(each) for each in topics(study)["quality"] if each.key in _PRINTED)
 
 

@@ -106,9 +106,11 @@ def test_run_adds_the_model_without_experts(tmp_path):
     )  # fmt: skip
     assert out.returncode == 0, out.stderr
     study = sr.read_study(tmp_path / "out" / "study.json")
-    assert study.variants["variant"].tolist() == ["Dense", "Masked30", "CSR30", "Experts6of8"]
+    assert study.variants["variant"].tolist() == ["Dense", "Experts6of8"]
     totals = study.totals.set_index("variant")["total"]
     assert totals["Dense"] - totals["Experts6of8"] == 2 * 2 * (3 * 16 * 12 + 16)
+    before, after = (f"{totals[name] / 1e3:#.3g}" for name in ("Dense", "Experts6of8"))
+    assert f"Parameters: {before} → {after}\u202fk\n" in out.stdout
 
 
 WRONG = [

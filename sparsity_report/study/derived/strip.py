@@ -8,6 +8,7 @@ import pandas as pd
 from sparsity_report.study.derived.facts import Facts
 from sparsity_report.study.derived.protocol_scores import by_protocol
 from sparsity_report.study.derived.zero_shot import seven_tasks
+from sparsity_report.study.expert_use import fewer_experts
 from sparsity_report.study.layers import records
 
 # Reasons for a speed that is not stated, the clearest first.
@@ -21,7 +22,8 @@ class Tile(NamedTuple):
     ----------
     key : str
         ``perplexity``, ``accuracy`` or ``quality`` (not measured); ``size``; ``flops``; ``speed``;
-        of a study without a pruning also ``parameters`` and ``prunable``.
+        of a study without a pruning also ``parameters`` and ``prunable``, or ``active`` if
+        variants lack experts.
     before : float or None
         Of the baseline; None if unknown, and in a study without a pruning.
     after : tuple of float
@@ -56,18 +58,29 @@ def strip(facts: Facts) -> tuple[Tile, ...]:
     """
     variants = facts.contenders
     if not variants:
-        sums = {"parameters": "total", "prunable": "prunable_total", "size": "stored_bytes"}
-        opened = [
-            Tile(key, None, _ends([facts.total(facts.headline, column)]))
-            for key, column in sums.items()
-        ]
-        return (_quality(facts, (facts.headline,)), *opened)
+        return _opened(facts, tuple(fewer_experts(facts.study)))
     return (
         _quality(facts, variants),
         _size(facts, variants),
         _flops(facts, variants),
         _speed(facts),
     )
+
+
+def _opened(facts: Facts, fewer: tuple[str, ...]) -> tuple[Tile, ...]:
+    """Return quality and sizes of a model, before and after the removal of experts if any lack."""
+    second = {"active": "active_total"} if fewer else {"prunable": "prunable_total"}
+    sums = {"parameters": "total", **second, "size": "stored_bytes"}
+    shown = fewer or (facts.headline,)
+    tiles = [
+        Tile(
+            key,
+            facts.total(facts.baseline, column) if fewer else None,
+            _ends(facts.total(name, column) for name in shown),
+        )
+        for key, column in sums.items()
+    ]
+    return (_quality(facts, shown), *tiles)
 
 
 def _ends(values: Iterable[float | None]) -> tuple[float, ...]:
