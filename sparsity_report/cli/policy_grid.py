@@ -146,10 +146,8 @@ def chosen_experts(weights: Weights, options: Choice | PruneOptions) -> KeptExpe
 
 def _read_experts(text: str) -> float | Path:
     """Return a number of experts, their share, or the file of a list."""
-    if re.fullmatch("[0-9]{1,9}", text):
-        return int(text)
     try:
-        return read_share(text)
+        return int(text) if text.isdecimal() else read_share(text)
     except ValueError:
         if Path(text).is_file():
             return Path(text)

@@ -8,8 +8,8 @@ import math
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, astuple, dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,6 @@ from sparsity_report.weights.weights import Parameter, Weights
 #: Scores by which experts are kept, and a list from elsewhere.
 METHODS = ("reap", "frequency", "magnitude", "expert_list")
 _FORMAT = "sparsity-report/experts"
-#: Errors of reading a value of another type or shape.
-MALFORMED = (AttributeError, LookupError, TypeError, ValueError)
 # Types of the values of a basis: of a file, and of a text.
 _BASES = ([str, str, type(None), type(None)], [str, str, int, int])
 
@@ -79,7 +77,7 @@ class KeptExperts(Presentable):
                 raise self.weights.wrong(f"has two lists of experts for {name}; keep one")
             chosen[name] = _checked(self.weights, name, stacks[name], numbers)
         kept = {name: chosen.get(name, tuple(range(p.experts))) for name, p in stacks.items()}
-        object.__setattr__(self, "counts", expert_stacks(self.weights))
+        object.__setattr__(self, "counts", {name: p.experts for name, p in stacks.items()})
         object.__setattr__(self, "kept", kept)
 
     @property
@@ -131,11 +129,11 @@ class KeptExperts(Presentable):
                 f"has other experts than {other.weights.name}; compare lists for one model"
             )
         rows = []
-        for name, one in self.kept.items():
-            both, either = ({*one} & {*other.kept[name]}, {*one} | {*other.kept[name]})
-            alone = (len(one) - len(both), len(other.kept[name]) - len(both))
-            share = len(both) / len(either)
-            rows.append((name, self.counts[name], len(both), *alone, share))
+        for name, count in self.counts.items():
+            one, two = {*self.kept[name]}, {*other.kept[name]}
+            both = len(one & two)
+            alone, share = (len(one - two), len(two - one)), both / len(one | two)
+            rows.append((name, count, both, *alone, share))
         columns = ["module_name", "experts", "both", "first", "second", "overlap"]
         return pd.DataFrame(rows, columns=columns)
 
@@ -209,8 +207,8 @@ def read_experts(
         name = Path(data).name
         with opening(Path(data), "list"):
             data = read_json(Path(data), once=True, finite=True)
-    with explained(partial(unreadable, name), *MALFORMED):
-        counts = expert_stacks(weights)
+    with reading(name):
+        counts = {key: p.experts for key, p in routed_stacks(weights).items()}
         if data.get("counts", counts) != counts:
             raise weights.wrong(f"has other experts than those of {name}; give a list for them")
         lists: Any = data.get("kept", data)
@@ -228,10 +226,14 @@ def read_experts(
         return KeptExperts(weights, lists, method, basis)
 
 
-def unreadable(name: str, error: Exception) -> str:
-    """Return the message about a list or a mapping of scores that is none."""
-    reason = error if isinstance(error, ValueError) else repr(error)
-    return f"{name}: {reason}; give experts or scores of these weights by module or block"
+def reading(name: str) -> AbstractContextManager[None]:
+    """Turn errors from reading a list or a mapping of scores into one-line errors."""
+
+    def explain(error: Exception) -> str:
+        reason = error if isinstance(error, ValueError) else repr(error)
+        return f"{name}: {reason}; give experts or scores of these weights by module or block"
+
+    return explained(explain, AttributeError, LookupError, TypeError, ValueError)
 
 
 def digest_of(name: str, values: Mapping[str, Any]) -> Basis:
@@ -252,20 +254,15 @@ def find_module(weights: Weights, key: object) -> str:
     return names[0]
 
 
-def expert_stacks(weights: Weights) -> dict[str, int]:
-    """Return the number of experts of each module in memory that a router chooses from.
+def routed_stacks(weights: Weights) -> dict[str, Parameter]:
+    """Return a parameter of each module in memory that holds several experts for a router.
 
     Examples
     --------
     >>> import sparsity_report as sr
-    >>> expert_stacks(sr.load())
+    >>> routed_stacks(sr.load())
     {}
     """
-    return {name: stack.experts for name, stack in routed_stacks(weights).items()}
-
-
-def routed_stacks(weights: Weights) -> dict[str, Parameter]:
-    """Return a parameter of each module in memory that holds several experts for a router."""
     return {
         module.name: p
         for module in weights.modules

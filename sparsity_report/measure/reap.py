@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sparsity_report.counting import kept_experts
@@ -14,7 +13,7 @@ from sparsity_report.counting.moments import Moments
 from sparsity_report.counting.progress import Progress, with_bar
 from sparsity_report.counting.pruning import Basis
 from sparsity_report.deferred import torch
-from sparsity_report.errors import SparsityReportError, explained
+from sparsity_report.errors import SparsityReportError
 from sparsity_report.measure.calibration import Calibration, CalibrationOptions, calibrated
 from sparsity_report.measure.texts import Text
 from sparsity_report.weights.tensor_slices import pieces
@@ -157,9 +156,7 @@ def _observed(
 ) -> dict[str, list[float]]:
     """Return the scores by module that REAP's code observed."""
     scores, stacks = {}, checked_stacks(weights)
-    with explained(
-        partial(kept_experts.unreadable, "observations"), LookupError, TypeError, ValueError
-    ):
+    with kept_experts.reading("observations"):
         for key, values in observations.items():
             module = kept_experts.find_module(weights, key)
             scores[module] = [float(each) for each in values[name]]

@@ -75,20 +75,17 @@ class RouterUse:
     def frame(self) -> pd.DataFrame:
         """Return one row per expert, see :class:`Calibration`."""
         blocks = {module.name: module.block for module in self._weights.modules}
-        rows = [
-            (name, blocks[name], expert, int(tokens), mass, *(_mean(s, tokens) for s in norms))
-            for name, sums in self._sums.items()
-            for expert, (tokens, mass, *norms) in enumerate(sums.T.tolist())
-        ]
+        rows = []
+        for name, sums in self._sums.items():
+            means = torch.cat([sums[:2], sums[2:] / sums[0]])  # NaN without tokens
+            rows += [
+                (name, blocks[name], expert, *row) for expert, row in enumerate(means.T.tolist())
+            ]
         dtypes = {
             "module_name": "str", "block": "Int64", "expert": "int64", "tokens": "int64",
             "gate_mass": "float64", "output_norm": "Float64", "saliency": "Float64",
         }  # fmt: skip
         return pd.DataFrame(rows, columns=list(dtypes)).astype(dtypes)
-
-
-def _mean(total: float, tokens: float) -> float | None:
-    return total / tokens if tokens else None
 
 
 def _is_routing(x: Any, chosen: Any, gates: Any) -> bool:

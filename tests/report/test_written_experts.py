@@ -44,7 +44,7 @@ def test_pruned_experts_are_written(tmp_path):
     assert torch.equal(stack[stack != 0], whole[stack != 0])
 
 
-@pytest.mark.parametrize("way", PACKED)
+@pytest.mark.parametrize("way", ["int4", "mxfp4"])  # a tensor for each expert, and for all
 def test_packed_experts_are_written_packed(way, tmp_path):
     kind, pack = PACKED[way]
     means = packed(tmp_path / "whole", kind, pack)
@@ -131,13 +131,20 @@ WRONG = [
 ]
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A mixture, and a list of the kept experts of another."""
+    folder = tmp_path_factory.mktemp("models")
+    saved(folder / "whole", "Mixtral")
+    saved(folder / "other", "Mixtral", num_hidden_layers=3)
+    keep(sr.load(folder / "other")).save(folder / "LIST")
+    return folder
+
+
 @pytest.mark.parametrize(("options", "wrong"), WRONG)
-def test_wrong_options_end_with_a_line(options, wrong, tmp_path):
-    saved(tmp_path / "whole", "Mixtral")
-    saved(tmp_path / "other", "Mixtral", num_hidden_layers=3)
-    keep(sr.load(tmp_path / "other")).save(tmp_path / "LIST")
-    out = command("prune", "whole", *options, "--out", "out", cwd=tmp_path)
+def test_wrong_options_end_with_a_line(options, wrong, folder):
+    out = command("prune", "whole", *options, "--out", "out", cwd=folder)
     assert out.returncode == 2
     assert wrong in out.stderr
     assert out.stderr.count("\n") == 1
-    assert not (tmp_path / "out").exists()
+    assert not (folder / "out").exists()

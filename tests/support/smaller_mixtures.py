@@ -8,7 +8,7 @@ import transformers
 from mixtures import mixture
 from safetensors.torch import load_file, save_file
 
-from sparsity_report.counting.kept_experts import KeptExperts, expert_stacks
+from sparsity_report.counting.kept_experts import KeptExperts, routed_stacks
 
 IDS = torch.arange(24)[None] * 5 % 61
 # Removed experts, another pair in each block, one of each half, which are DeepSeek's groups.
@@ -32,8 +32,8 @@ def saved(folder, kind, **changed):
 
 def keep(weights, removed=REMOVED, **options):
     kept = {
-        name: [number for number in range(count) if number not in gone]
-        for (name, count), gone in zip(expert_stacks(weights).items(), removed, strict=False)
+        name: [number for number in range(p.experts) if number not in gone]
+        for (name, p), gone in zip(routed_stacks(weights).items(), removed, strict=False)
     }
     return KeptExperts(weights, kept, **options)
 

@@ -6,7 +6,8 @@ nothing else. These parameters lead to their tensors on disk, and those to the s
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import ChainMap
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from math import prod
@@ -19,7 +20,7 @@ from sparsity_report.phrases import phrase
 from sparsity_report.weights.anatomy.meta_model import parameters_for, read_config, without_head
 from sparsity_report.weights.anatomy.tensor_names import Converted
 from sparsity_report.weights.packed.packed_tensor import Packed
-from sparsity_report.weights.packed.quantization_config import read_scheme, read_settings
+from sparsity_report.weights.packed.quantization_config import read_scheme
 from sparsity_report.weights.sources.checkpoint import CheckpointWeights, match_entries
 from sparsity_report.weights.tensor_slices import Entry, FileSlice, JoinedRuns, LocalFile
 from sparsity_report.weights.weights import Weights
@@ -95,28 +96,22 @@ def _smaller(
 ) -> tuple[dict[str, Any], dict[str, _Place]]:
     """Return settings with fewer experts, and the place of experts in parameters and buffers."""
     model: Any = weights.require_runnable()
-    settings, most = (
-        read_settings(weights.directory / "config.json"),
-        parameters_for(len(weights.raw)),
-    )
-    configs = [
-        c for c in (model.config, *vars(model.config).values()) if hasattr(c, "attribute_map")
-    ]
-    aliases = {alias: name for config in configs for alias, name in config.attribute_map.items()}
-    names = {aliases.get(key, key): None for key, value in _settings(settings) if value == count}
-    modules = tuple(f"{module}." for module in kept)
-    for name in names:
-        same = {name, *(alias for alias in aliases if aliases[alias] == name)}
-        changed = _changed(settings, same, size)
+    settings, most = weights.configuration(), parameters_for(len(weights.raw))
+    configs = (model.config, *vars(model.config).values())
+    aliases = ChainMap(*(getattr(config, "attribute_map", {}) for config in configs))
+    names = {key: aliases.get(key, key) for key in _settings(settings, count)}
+    for name in dict.fromkeys(names.values()):
+        changed = _changed(settings, {key for key in names if names[key] == name}, size)
         try:
-            smaller, _ = read_config(weights.directory, None, most, changed)
-            if smaller is not None and type(smaller) is not type(model):
+            smaller: Any = read_config(weights.directory, None, most, changed)[0]
+            if type(smaller) is not type(model):
                 smaller = without_head(smaller, most)
         except SparsityReportError:  # another setting than the number of experts
             continue
-        places = {} if smaller is None else _shortened(model, smaller, count, size)
-        is_routed = any(not name.startswith(modules) for name in places)
-        if is_routed and all(any(name.startswith(each) for name in places) for each in modules):
+        places = _shortened(model, smaller, count, size)
+        # Experts of each module, and routers outside of them.
+        around = {next((m for m in kept if name.startswith(f"{m}.")), "") for name in places}
+        if around == {*kept, ""}:
             return changed, places
     raise weights.wrong(
         f"has {count:,} experts in a module, and no setting of its config.json changes this number "
@@ -124,23 +119,18 @@ def _smaller(
     )
 
 
-def _settings(holder: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield the settings of a configuration and those inside it that name experts."""
-    for key, value in holder.items():
-        if isinstance(value, dict):
-            yield from _settings(value)
-        elif "expert" in key:
-            yield key, value
+def _settings(settings: object, count: int) -> Iterator[str]:
+    """Yield the names of settings on experts, at any depth, that are a number."""
+    for key, value in settings.items() if isinstance(settings, dict) else ():
+        yield from [key] if "expert" in key and value == count else _settings(value, count)
 
 
-def _changed(holder: Mapping[str, Any], names: set[str], size: int) -> dict[str, Any]:
+def _changed(settings: Any, names: Collection[str], size: int) -> Any:
     """Return a configuration with a new number under some names, at any depth."""
-    return {
-        key: _changed(value, names, size)
-        if isinstance(value, dict)
-        else (size if key in names else value)
-        for key, value in holder.items()
-    }
+    if not isinstance(settings, dict):
+        return settings
+    changed = {key: _changed(value, names, size) for key, value in settings.items()}
+    return changed | dict.fromkeys(changed.keys() & names, size)
 
 
 def _shortened(model: nn.Module, smaller: nn.Module, count: int, size: int) -> dict[str, _Place]:
@@ -151,14 +141,12 @@ def _shortened(model: nn.Module, smaller: nn.Module, count: int, size: int) -> d
     )
     places: dict[str, _Place] = {}
     for name, shape in before.items():
-        if shape != (new := after.get(name, ())):
-            pairs = enumerate(zip(shape, new, strict=False))
-            axis = next((axis for axis, (one, other) in pairs if one != other), 0)
-            fewer = (*shape[:axis], shape[axis] // count * size, *shape[axis + 1 :])
-            if shape[axis] % count or fewer != new:
-                return {}
-            places[name] = shape, axis
-    return places if before.keys() == after.keys() else {}
+        for axis, length in enumerate(shape):
+            fewer = (*shape[:axis], length // count * size, *shape[axis + 1 :])
+            if length % count == 0 and shape != fewer == after.get(name):
+                places[name] = shape, axis
+    changed = {name for name, _ in before.items() ^ after.items()}
+    return places if places.keys() == changed else {}
 
 
 @dataclass(frozen=True)
@@ -180,8 +168,8 @@ class _Selection:
     weights: CheckpointWeights
     kept: Kept
     count: int
-    stacks: dict[str, Sequence[int]] = field(default_factory=dict)
-    stacked: dict[str, tuple[Sequence[int], int]] = field(default_factory=dict)
+    stacks: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    stacked: dict[str, tuple[tuple[int, ...], int]] = field(default_factory=dict)
 
     def add(self, parameter: str, shape: tuple[int, ...], axis: int) -> None:
         """Add the tensors of a parameter or buffer whose experts lie along an axis."""
@@ -202,20 +190,19 @@ class _Selection:
                     "experts; write it unpacked with sparsity-report expand"
                 )
 
-    def _picks(self, parameter: str) -> Sequence[int]:
+    def _picks(self, parameter: str) -> tuple[int, ...]:
         """Return the kept experts of the module that is nearest by its name, ties included."""
         tensors = self.weights.require_runnable().state_dict(keep_vars=True)
-        nearest: dict[str, Sequence[int]] = {}
+        nearest: set[str] = set()
         for name in (name for name, tensor in tensors.items() if tensor is tensors[parameter]):
             words = name.split(".")
             shared = {module: len(_shared([module.split("."), words])) for module in self.kept}
-            most = max(shared.values())
-            nearest |= {each: self.kept[each] for each in shared if shared[each] == most}
-        picks = next(iter(nearest.values()))
-        if any(other != picks for other in nearest.values()):
+            nearest |= {module for module in shared if shared[module] == max(shared.values())}
+        picks, *others = {tuple(self.kept[module]) for module in nearest}
+        if others:
             raise self.weights.wrong(
-                f"has one {parameter} for {' and '.join(nearest)}, which would keep different "
-                "experts; keep the same in each"
+                f"has one {parameter} for {' and '.join(sorted(nearest))}, which would keep "
+                "different experts; keep the same in each"
             )
         return picks
 
@@ -272,9 +259,8 @@ class _Selection:
 
 def _shared(names: Iterable[Sequence[str]]) -> list[str]:
     """Return the words with which all names begin."""
-    return [
-        words[0] for words in takewhile(lambda words: len({*words}) == 1, zip(*names, strict=False))
-    ]
+    alike = takewhile(lambda words: len({*words}) == 1, zip(*names, strict=False))
+    return [first for first, *_ in alike]
 
 
 def _raw(entries: Iterable[Entry]) -> Iterator[Entry]:
