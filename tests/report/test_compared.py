@@ -5,6 +5,7 @@ import xml.etree.ElementTree as ET
 
 import measurements
 import pytest
+import smaller_mixtures
 import torch
 from helpers import small_llama, study_of
 
@@ -105,6 +106,14 @@ def test_layouts_of_a_pruning_share_a_row_unless_a_figure_differs(demo):
 def test_results_of_a_dense_model_are_its_size(demo):
     table = results(sr.compare(sr.dense(demo)))
     assert texts(table) == [["Dense", "3.83"]]
+
+
+def test_a_model_without_experts_is_not_called_dense(tmp_path):
+    smaller_mixtures.saved(tmp_path, "Mixtral")
+    weights = sr.load(tmp_path)
+    fewer = sr.without_experts(smaller_mixtures.keep(weights))
+    table = results(sr.compare(sr.dense(weights), fewer))
+    assert [row[0] for row in texts(table)] == ["Dense", "Experts6of8"]
 
 
 def test_results_show_stated_speeds_with_their_interval(demo):

@@ -21,6 +21,7 @@ from sparsity_report.study.derived.paired_facts import distance
 from sparsity_report.study.derived.paired_scores import Paired
 from sparsity_report.study.derived.protocol_scores import ANY_TOKENIZER, PROTOCOL, by_protocol
 from sparsity_report.study.derived.zero_shot import SEVEN, one_version, seven_tasks
+from sparsity_report.study.expert_use import fewer_experts
 from sparsity_report.study.layers import records
 from sparsity_report.study.schema import TABLES
 from sparsity_report.untrusted.display_text import distinct_names, short_name
@@ -263,14 +264,15 @@ def _entries(study: Comparison) -> pd.DataFrame:
     frame = study.facts.methods
     models = frame.drop_duplicates("fingerprint").set_index("fingerprint")["model"]
     names = dict(zip(models.index, distinct_names(list(models)), strict=True))
-    rows = []
+    rows, fewer = [], fewer_experts(study)
     for row in records(frame):
         kind = row["kind"] if pd.notna(row["kind"]) else percent(row["sparsity"], digits=0)
         has_policy = pd.notna(row["policy"])
         label = policy_name(row["policy"]) if has_policy else short_name(row["variant"])
         label = label[:1].upper() + label[1:] if has_policy else label
         if row["sparsity"] == 0 and not has_policy:
-            kind, label = "", say("name.dense_baseline")
+            kind = ""
+            label = label if row["variant"] in fewer else say("name.dense_baseline")
         rows.append((kind, label, names[row["fingerprint"]], row["variant"]))
     entries = pd.DataFrame(rows, columns=["kind", "label", "model", "variant"])
     # Two of one policy and sparsity have the names of their variants.
