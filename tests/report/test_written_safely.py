@@ -156,13 +156,13 @@ with new_folder(Path(sys.argv[1])) as hidden:\n\
 
 
 def test_ctrl_c_leaves_nothing(variant, tmp_path, monkeypatch):
-    real = checkpoint_writer._write_at
+    real = checkpoint_writer._write
 
     def interrupted(*arguments):
         os.kill(os.getpid(), signal.SIGINT)
         return real(*arguments)
 
-    monkeypatch.setattr(checkpoint_writer, "_write_at", interrupted)
+    monkeypatch.setattr(checkpoint_writer, "_write", interrupted)
     with pytest.raises(KeyboardInterrupt):
         sr.write_checkpoint(variant, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from sparsity_report.counting.pruning import Pruning
+from sparsity_report.errors import SparsityReportError
 from sparsity_report.sparse.cost import value_bytes
+from sparsity_report.weights.anatomy.tensor_names import Converted
 from sparsity_report.weights.packed.packed_tensor import Packed, is_remote
 from sparsity_report.weights.sources.checkpoint import CheckpointWeights
 from sparsity_report.weights.sources.safetensors import DTYPES, INDEX, SINGLE, find_shards
@@ -22,8 +24,6 @@ from sparsity_report.weights.tensor_slices import (
 )
 from sparsity_report.weights.weights import Weights
 
-# Most bytes of the tensors of a file, as in transformers.
-_SHARD = 5 * 10**9
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
@@ -66,14 +66,25 @@ class Layout:
         """Return the tensors, or their rows, that hold a parameter, in the order of its values."""
         if self.by_parameter or not isinstance(weights, CheckpointWeights):
             return [self.tensors[name]]
-        return weights.entries(name)
+        parts = weights.entries(name)
+        if any(isinstance(part.values, Converted) for part in parts):
+            raise rearranged(weights, name)
+        return parts
 
-    def place(self, part: Entry) -> tuple[str, int]:
-        """Return the file and the offset of one of :meth:`parts`."""
+    def place(self, part: Entry) -> tuple[str, int, int]:
+        """Return the file of one of :meth:`parts`, its first byte there, and its values."""
         (file, offset), tensor = self.places[part.key], self.tensors[part.key]
         if isinstance(part.values, FileSlice) and isinstance(tensor.values, FileSlice):
             offset += part.values.offset - tensor.values.offset
-        return file, offset
+        return file, offset, part.total
+
+
+def rearranged(weights: Weights, name: str) -> SparsityReportError:
+    """Return the error for a parameter whose values are in another order on disk."""
+    return weights.wrong(
+        f"has {name}, which transformers rearranges on loading, so that its values have no known "
+        "place in a file; write it with masked(…).module().save_pretrained(…)"
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,28 +164,20 @@ def _new_files(
     tensors: Mapping[str, Entry], by_parameter: bool = False, unpacks: bool = False
 ) -> Layout:
     """Return files of at most 5 GB each, or of a single larger tensor."""
-    shards: list[list[Entry]] = [[]]
-    size = 0
-    for entry in tensors.values():
-        size += _size(entry)
-        if shards[-1] and size > _SHARD:
-            shards.append([])
-            size = _size(entry)
-        shards[-1].append(entry)
-    count = len(shards)
-    names = [f"model-{i + 1:05}-of-{count:05}.safetensors" for i in range(count)]
-    names = names if count > 1 else [SINGLE]
+    from huggingface_hub import split_state_dict_into_shards_factory
+
+    shards = split_state_dict_into_shards_factory(
+        {**tensors}, get_storage_size=_size, filename_pattern="model{suffix}.safetensors"
+    )
     headers: dict[str, bytes] = {}
     places: dict[str, tuple[str, int]] = {}
-    for name, shard in zip(names, shards, strict=True):
+    for name, keys in shards.filename_to_tensors.items():
         # Readers expect values at multiples of their size.
-        entries = sorted(shard, key=lambda entry: -value_bytes(entry.values.dtype))
+        entries = sorted(map(tensors.__getitem__, keys), key=lambda e: -value_bytes(e.values.dtype))
         headers[name], starts = _header(entries)
         places |= {e.key: (name, start) for e, start in zip(entries, starts, strict=True)}
-    total = sum(map(_size, tensors.values()))
-    weight_map = {key: places[key][0] for key in tensors}
-    content = {"metadata": {"total_size": total}, "weight_map": weight_map}
-    index = json.dumps(content, indent=2) + "\n" if count > 1 else ""
+    content = {"metadata": shards.metadata, "weight_map": shards.tensor_to_filename}
+    index = json.dumps(content, indent=2) + "\n" if shards.is_sharded else ""
     return Layout(headers, tensors, places, index, by_parameter, unpacks)
 
 

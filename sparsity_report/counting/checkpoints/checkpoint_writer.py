@@ -1,30 +1,28 @@
 """A pruned or unpacked model as safetensors files, written slice by slice and counted again."""
 
 import json
+import math
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import as_completed
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from threading import Event
 
 import torch
 
-from sparsity_report.counting.checkpoints.checkpoint_layout import Layout
+from sparsity_report.counting.checkpoints.checkpoint_layout import Layout, rearranged
 from sparsity_report.counting.counts import count_weights
 from sparsity_report.counting.histogram import count_slice
 from sparsity_report.counting.progress import Progress, bar
 from sparsity_report.counting.pruning import Cut, Pruning, masked_copy
-from sparsity_report.counting.workers import threads, work_through
+from sparsity_report.counting.workers import in_order, work_through
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files import filesystem
 from sparsity_report.files.new_folder import new_folder
 from sparsity_report.untrusted import limits
 from sparsity_report.weights.adapters.merged_adapter import AdaptedWeights
-from sparsity_report.weights.anatomy.tensor_names import Converted
 from sparsity_report.weights.loading import load
 from sparsity_report.weights.packed.quantization_config import SETTINGS_BESIDE, SETTINGS_KEYS
 from sparsity_report.weights.sources.checkpoint import CheckpointWeights
@@ -34,8 +32,9 @@ from sparsity_report.weights.tensor_slices import (
     FP8,
     Entry,
     FileSlice,
-    LocalFile,
+    Slice,
     is_float,
+    pieces,
     torch_dtype,
 )
 from sparsity_report.weights.weights import Parameter, Weights
@@ -45,6 +44,8 @@ _BESIDE = (*TOKENIZER_FILES, "*.jinja", "LICENSE*", "LICENCE*", "NOTICE*", "USE_
 _NOT_COPIED = ("/config.json", "adapter_config.json", ".index.json", ".py", ".safetensors")
 # Values masked at a time, which fit into the cache of a processor.
 _BLOCK = 2**17
+
+_Job = tuple[str, Slice, Callable[[Slice], int]]
 
 
 def write_weights(
@@ -69,7 +70,6 @@ def write_weights(
     progress : callable, optional
         Called with the bytes written, the bytes in all and the name of the file.
     """
-    check_place(weights, folder)
     _check_space(folder, sum(layout.sizes.values()))
     counts = count_weights(weights)
     left = {name: counted.nonzero for name, counted in counts.items()}
@@ -113,29 +113,21 @@ def _check_space(folder: Path, size: int) -> None:
 
 def _write_beside(weights: Weights, layout: Layout, folder: Path, texts: Mapping[str, str]) -> None:
     """Write headers, configuration and index, and copy the tokenizer and other data."""
-    for name, header in layout.headers.items():
-        filesystem.create(folder / name, header)
+    contents: dict[str, bytes] = {**layout.headers}
     if layout.index:
-        filesystem.create(folder / INDEX, layout.index.encode())
+        contents[INDEX] = layout.index.encode()
     home = home_of(weights)
     for file in _beside(home) if home and weights.source != "gguf" else ():
         if not (layout.unpacks and file.name in SETTINGS_BESIDE):
-            filesystem.create(folder / file.name, file.read_bytes())
-    config = weights.configuration()
-    if config and layout.unpacks:
-        dtype = _widest(layout.tensors.values())
-        config = {"dtype": dtype, **_unpacked_settings(config, dtype)}
-    is_new = layout.unpacks or getattr(weights, "settings", None) is not None
-    if config and is_new:
-        settings = json.dumps(config, indent=2, ensure_ascii=False)
-        filesystem.create(folder / "config.json", f"{settings}\n".encode())
-    elif config and home:
-        filesystem.create(folder / "config.json", (home / "config.json").read_bytes())
+            contents[file.name] = file.read_bytes()
+    if config := weights.configuration():
+        contents["config.json"] = _settings(weights, layout, config)
+    contents |= {name: text.encode() for name, text in texts.items()}
+    for name, content in contents.items():
+        filesystem.create(folder / name, content)
     if weights.source == "gguf":
         with suppress(SparsityReportError):  # some GGUF files hold no tokenizer
             weights.tokenizer().save_pretrained(folder)
-    for name, text in texts.items():
-        filesystem.create(folder / name, text.encode())
 
 
 def _beside(home: Path) -> list[Path]:
@@ -154,16 +146,25 @@ def _beside(home: Path) -> list[Path]:
     )
 
 
-def _unpacked_settings(config: Mapping[str, object], dtype: str) -> dict[str, object]:
+def _settings(weights: Weights, layout: Layout, config: Mapping[str, object]) -> bytes:
+    """Return the content of ``config.json``: the source's where nothing in it changes."""
+    home = home_of(weights)
+    if layout.unpacks:
+        dtype = _widest(layout.tensors.values())
+        config = {"dtype": dtype, **_unpacked(config, dtype)}
+    elif home and getattr(weights, "settings", None) is None:
+        return (home / "config.json").read_bytes()
+    return f"{json.dumps(config, indent=2, ensure_ascii=False)}\n".encode()
+
+
+def _unpacked(config: Mapping[str, object], dtype: str) -> dict[str, object]:
     """Return a configuration without quantization and with a dtype."""
-    packing = {key for key in SETTINGS_KEYS if isinstance(config.get(key), dict)}
-    kept = {key: value for key, value in config.items() if key not in packing}
-    for key, value in kept.items():
-        if key in {"dtype", "torch_dtype"}:
-            kept[key] = dtype
-        elif isinstance(value, dict):
-            kept[key] = _unpacked_settings(value, dtype)
-    return kept
+    kept = {
+        key: _unpacked(value, dtype) if isinstance(value, dict) else value
+        for key, value in config.items()
+        if key not in SETTINGS_KEYS or not isinstance(value, dict)
+    }
+    return kept | dict.fromkeys(kept.keys() & {"dtype", "torch_dtype"}, dtype)
 
 
 def _widest(tensors: Iterable[Entry]) -> str:
@@ -177,159 +178,108 @@ def _write_values(
     weights: Weights, pruning: Pruning | None, layout: Layout, folder: Path, show: Progress
 ) -> None:
     """Write all tensors: first those that no cut changes, then the parameters with a cut."""
-    sizes, done, stop = layout.sizes, 0, Event()
+    sizes, done = layout.sizes, 0
     for file, size in sizes.items():
         with filesystem.opened(folder / file, os.O_WRONLY) as handle:
             os.ftruncate(handle, size)
-    changed = {name: pruning.cuts[name] for name in pruning.changed} if pruning else {}
-    streamed, covered, converted = dict[str, Cut](), set[str](), list[str]()
-    for name, cut in changed.items():
-        parts = layout.parts(weights, name)
-        if any(isinstance(part.values, Converted) for part in parts):
-            converted.append(name)
+    total = sum(sizes.values())
+    for jobs in _jobs(weights, pruning, layout, folder):
+        for _, _, written in in_order(jobs):
+            done += written
+            show(min(done, total), total, folder.name)
+
+
+def _jobs(
+    weights: Weights, pruning: Pruning | None, layout: Layout, folder: Path
+) -> tuple[list[_Job], list[_Job]]:
+    """Return the values to copy and those to mask, each with a function that writes them."""
+    masked, covered = list[_Job](), set[str]()
+    for parameter in weights.stored:
+        if pruning is None or parameter.name not in pruning.changed:
             continue
-        streamed[name] = cut
+        name, parts = parameter.name, layout.parts(weights, parameter.name)
         covered |= {part.key for part in parts if part.total == layout.tensors[part.key].total}
-    copies = [
-        partial(_copy, entry, folder / layout.places[key][0], layout.places[key][1])
+        dtype = layout.tensors[parts[0].key].values.dtype
+        slices = partial(weights.as_in_memory, name)
+        values = _Masked(parameter.total, dtype, slices, parameter, pruning.cuts[name])
+        masked.append((name, values, partial(_write, folder, [*map(layout.place, parts)])))
+    copied: list[_Job] = [
+        (
+            key,
+            _Copied(entry.total, entry.values.dtype, entry.slices),
+            partial(_write, folder, [(*layout.places[key], entry.total)]),
+        )
         for key, entry in layout.tensors.items()
         if key not in covered
     ]
-    cuts = [
-        partial(_write_masked, weights, p, streamed[p.name], layout, folder)
-        for p in weights.stored
-        if p.name in streamed
-    ]
-    total = sum(sizes.values())
-    with threads() as pool:
-        for tasks in (copies, cuts):
-            futures = [pool.submit(task, stop) for task in tasks]
-            try:
-                for future in as_completed(futures):
-                    done += future.result()
-                    show(min(done, total), total, folder.name)
-            except BaseException:
-                stop.set()
-                for future in futures:
-                    future.cancel()
-                raise
-    for name in converted:
-        _mask_converted(weights, name, changed[name], layout, folder)
+    return copied, masked
 
 
-def _copy(entry: Entry, file: Path, offset: int, stop: Event) -> int:
-    """Write a tensor as it is; return its bytes."""
-    dtype = torch_dtype(entry.values.dtype)
-    pieces = (piece.to(dtype) for part in entry.slices() for piece in part.pieces())
-    return _write_at([(file, offset, entry.total)], pieces, stop)
+@dataclass(frozen=True, eq=False)
+class _Copied(Slice):
+    """Values of a tensor in the dtype in which they are written."""
+
+    slices: Callable[[], Iterator[Slice]]
+
+    def pieces(self) -> Iterator[torch.Tensor]:
+        """Yield the values as they are."""
+        return pieces(self.slices())
 
 
-def _write_masked(
-    weights: Weights,
-    parameter: Parameter,
-    cut: Cut,
-    layout: Layout,
-    folder: Path,
-    stop: Event,
-) -> int:
-    """Write a parameter with its pruned weights set to zero; return its bytes."""
-    pieces = (piece for part in weights.as_in_memory(parameter.name) for piece in part.pieces())
-    rows, waiting = _whole_rows(pieces, parameter), list[torch.Tensor]()
-    parts = layout.parts(weights, parameter.name)
-    dtype = torch_dtype(layout.tensors[parts[0].key].values.dtype)
+@dataclass(frozen=True, eq=False)
+class _Masked(_Copied):
+    """Values of a parameter whose pruned weights are set to zero."""
 
-    def masked() -> Iterator[torch.Tensor]:
-        masks = cut.masks(_taken(waiting))
-        for values in rows:
-            waiting.append(values)
-            yield masked_copy(values, next(masks)).to(dtype)
-        next(masks, None)  # compares the pruned weights with the counted ones
+    parameter: Parameter
+    cut: Cut
 
-    spans = []
-    for part in parts:
-        file, offset = layout.place(part)
-        spans.append((folder / file, offset, part.total))
-    return _write_at(spans, masked(), stop)
+    def pieces(self) -> Iterator[torch.Tensor]:
+        """Yield the values block by block, pruned ones as zeros."""
+        waiting: list[torch.Tensor] = []
 
+        def rows() -> Iterator[torch.Tensor]:
+            for values in self._whole_rows():
+                waiting.append(values)
+                yield values
 
-def _taken(waiting: list[torch.Tensor]) -> Iterator[torch.Tensor]:
-    while waiting:
-        yield waiting.pop()
+        # The last step compares the number of pruned weights with the counted one.
+        for stays in self.cut.masks(rows()):
+            yield masked_copy(waiting.pop(), stays)
 
-
-def _whole_rows(pieces: Iterable[torch.Tensor], parameter: Parameter) -> Iterator[torch.Tensor]:
-    """Yield matrices of whole rows; whole matrices if their inputs come first."""
-    matrix = parameter.inputs_outputs
-    shape = matrix or (-1, parameter.shape[-1])
-    unit = matrix[0] * matrix[1] if matrix else parameter.shape[-1]
-    held, count = list[torch.Tensor](), 0
-    for piece in pieces:
-        held.append(piece)
-        count += piece.numel()
-        if count < unit:
-            continue
-        values = torch.cat(held) if len(held) > 1 else piece
-        complete = count // unit * unit
+    def _whole_rows(self) -> Iterator[torch.Tensor]:
+        """Yield matrices of whole rows; whole matrices if their inputs come first."""
+        matrix, row = self.parameter.inputs_outputs, self.parameter.shape[-1]
+        unit = math.prod(matrix) if matrix else row
         step = unit if matrix else max(_BLOCK // unit, 1) * unit
-        yield from (part.view(shape) for part in values[:complete].split(step))
-        held, count = ([values[complete:]] if complete < count else []), count - complete
+        held, count = list[torch.Tensor](), 0
+        for piece in super().pieces():
+            held.append(piece)
+            count += piece.numel()
+            if count >= unit:
+                values = torch.cat(held) if len(held) > 1 else piece
+                complete = count // unit * unit
+                for part in values[:complete].split(step):
+                    yield part.view(matrix or (-1, row))
+                held, count = [values[complete:]] if complete < count else [], count - complete
 
 
-def _write_at(
-    spans: list[tuple[Path, int, int]], pieces: Iterable[torch.Tensor], stop: Event
-) -> int:
+def _write(folder: Path, places: list[tuple[str, int, int]], values: Slice) -> int:
     """Write values to runs of files in order; return the bytes written."""
-    written = 0
-    rest = torch.empty(0)
-    pieces = iter(pieces)
-    for file, offset, total in spans:
-        with filesystem.opened(file, os.O_WRONLY) as handle:
+    written, dtype, rest = 0, torch_dtype(values.dtype), torch.empty(0)
+    blocks = iter(values.pieces())
+    for file, offset, total in places:
+        with filesystem.opened(folder / file, os.O_WRONLY) as handle:
             os.lseek(handle, offset, os.SEEK_SET)
             while total:
                 if not rest.numel():
-                    rest = next(pieces).reshape(-1)
-                if stop.is_set():
-                    return written
+                    rest = next(blocks).reshape(-1).to(dtype)
                 data = rest[:total].contiguous().view(torch.uint8).numpy().data
                 filesystem.write_all(handle, data)
                 written += len(data)
                 rest, total = rest[total:], total - min(total, rest.numel())
-    for _ in pieces:  # lets generators check what they have read
-        raise SparsityReportError(f"{spans[0][0].name}: a tensor has more values than its shape")
+    for _ in blocks:  # lets generators check what they have read
+        raise SparsityReportError(f"{places[0][0]}: a tensor has more values than its shape")
     return written
-
-
-def _mask_converted(weights: Weights, name: str, cut: Cut, layout: Layout, folder: Path) -> None:
-    """Set to zero, in copied tensors, the values of which transformers makes pruned weights."""
-    (entry,) = layout.parts(weights, name)
-    assert isinstance(entry.values, Converted)
-    conversion, starts, total = entry.values.conversion, dict[str, int](), 0
-    for _, source in conversion.sources:
-        starts[source.key] = total
-        total += source.total
-
-    def numbered(source: Entry) -> torch.Tensor:
-        first = starts[source.key]
-        return torch.arange(first, first + source.total).reshape(source.shape)
-
-    places = conversion.run(numbered)[name].reshape(-1)
-    reached = torch.zeros(total, dtype=torch.bool)
-    if places.dtype == torch.int64 and 0 <= places.min() <= places.max() < total:
-        reached[places] = True
-    if int(reached.sum()) != weights[name].total:
-        raise weights.wrong(
-            f"has {name}, which transformers computes from several values on loading, so no mask "
-            "of its files follows; load it with transformers and give the module"
-        )
-    pruned = torch.zeros(total, dtype=torch.bool)
-    pruned[places] = ~cut.mask(weights.tensor(name)).reshape(-1)
-    for _, source in conversion.sources:
-        mask = pruned[starts[source.key] :][: source.total]
-        file, offset = layout.places[source.key]
-        written = LocalFile.look_up(folder / file)
-        values = FileSlice(source.total, source.values.dtype, written, offset)
-        tensor = masked_copy(replace(source, values=values).read().reshape(-1), ~mask)
-        _write_at([(folder / file, offset, source.total)], [tensor], Event())
 
 
 def _check(weights: Weights, layout: Layout, folder: Path, left: Mapping[str, int]) -> None:
@@ -339,14 +289,10 @@ def _check(weights: Weights, layout: Layout, folder: Path, left: Mapping[str, in
     if {p.name: p.shape for p in written.stored} != shapes:
         raise weights.wrong("was written and opens with other parameters; nothing is kept")
     assert isinstance(written, CheckpointWeights)
-    if layout.by_parameter:
-        moved = [name for name in shapes if [e.key for e in written.entries(name)] != [name]]
-        moved += [n for n in shapes if not isinstance(written.entries(n)[0].values, FileSlice)]
-        if moved:
-            raise weights.wrong(
-                f"has {moved[0]}, which transformers rearranges on loading, so it cannot be "
-                "written from memory; give its safetensors files"
-            )
+    for name in shapes if layout.by_parameter else ():
+        first, *others = written.entries(name)
+        if others or first.key != name or not isinstance(first.values, FileSlice):
+            raise rearranged(weights, name)
     counts = work_through(
         {name: written.slices(name) for name in left}, partial(count_slice, histogram=False), None
     )
