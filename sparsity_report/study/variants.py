@@ -67,11 +67,9 @@ class Variant(Presentable):
         notes = [self.pruning.basis.note] if self.pruning and self.pruning.basis else []
         if (kept := self.kept) is None:
             return tuple(notes)
-        if (basis := kept.basis) and basis.windows is None:
-            source = {"name": basis.name, "fingerprint": basis.fingerprint}
-            notes.insert(0, phrase("note.expert_source", **source))
-        elif basis:
-            notes.insert(0, basis.note)
+        if basis := kept.basis:
+            source = phrase("note.expert_source", name=basis.name, fingerprint=basis.fingerprint)
+            notes.insert(0, source if basis.windows is None else basis.note)
         figures = {"removed": kept.removed, "count": sum(kept.counts.values())}
         names = {"variant": self.name, "model": kept.weights.name, "method": kept.method}
         modules = len(kept.counts)

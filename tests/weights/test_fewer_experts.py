@@ -182,6 +182,16 @@ def test_all_names_of_a_setting_change(tmp_path):
     assert changed == {**settings, "num_experts": 6, "num_local_experts": 6}
 
 
+def test_another_setting_of_the_same_number_stays(tmp_path):
+    """Eight shared experts are one, of eight times the width."""
+    saved(tmp_path, "DeepseekV3", n_shared_experts=8)
+    path = tmp_path / "config.json"
+    settings = {"n_shared_experts": 8, **json.loads(path.read_text())}
+    path.write_text(json.dumps(settings))
+    changed = sr.without_experts(keep(sr.load(tmp_path))).weights.settings
+    assert changed == {**settings, "n_routed_experts": 6}
+
+
 @pytest.mark.parametrize(
     "name", ["model.layers.0.mlp.experts.4.gate_proj", r"re:.*experts\.3\.gate_proj"]
 )

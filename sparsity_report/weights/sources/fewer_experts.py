@@ -94,7 +94,10 @@ def keep_experts(
 def _smaller(
     weights: CheckpointWeights, kept: Kept, count: int, size: int
 ) -> tuple[dict[str, Any], dict[str, _Place]]:
-    """Return settings with fewer experts, and the place of experts in parameters and buffers."""
+    """Return settings with fewer experts, and the place of experts in parameters and buffers.
+
+    Other parameters that change with the setting do not fit the files and are refused later.
+    """
     model: Any = weights.require_runnable()
     settings, most = weights.configuration(), parameters_for(len(weights.raw))
     configs = (model.config, *vars(model.config).values())
@@ -134,19 +137,16 @@ def _changed(settings: Any, names: Collection[str], size: int) -> Any:
 
 
 def _shortened(model: nn.Module, smaller: nn.Module, count: int, size: int) -> dict[str, _Place]:
-    """Return the place of experts in each tensor that loses some; empty if others change, too."""
-    before, after = (
-        {name: tuple(tensor.shape) for name, tensor in each.state_dict().items()}
-        for each in (model, smaller)
-    )
+    """Return the shape of each tensor that loses experts, and their axis in it."""
+    after = {name: tuple(tensor.shape) for name, tensor in smaller.state_dict().items()}
     places: dict[str, _Place] = {}
-    for name, shape in before.items():
+    for name, tensor in model.state_dict().items():
+        shape = tuple(tensor.shape)
         for axis, length in enumerate(shape):
             fewer = (*shape[:axis], length // count * size, *shape[axis + 1 :])
             if length % count == 0 and shape != fewer == after.get(name):
                 places[name] = shape, axis
-    changed = {name for name, _ in before.items() ^ after.items()}
-    return places if places.keys() == changed else {}
+    return places
 
 
 @dataclass(frozen=True)
@@ -220,9 +220,8 @@ class _Selection:
     def renamed(self, name: str) -> str | None:
         """Return the new name of a tensor or module; None for one of a removed expert."""
         for match in _NUMBER.finditer(name):
-            if (picks := self.stacks.get(name[: match.start()])) is not None:
-                number = int(match[1])
-                if number not in picks:
+            if picks := self.stacks.get(name[: match.start()]):
+                if (number := int(match[1])) not in picks:
                     return None
                 return f"{name[: match.start(1)]}{picks.index(number)}{name[match.end() :]}"
         return name
