@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from sparsity_report.sparse.shares import ratio
 from sparsity_report.study.schema import TABLES, typed
 from sparsity_report.weights.packed.group_rounding import ROUNDING, WIDTHS, rounded_bytes
 
@@ -107,14 +106,14 @@ def expert_budgets(facts: Facts) -> pd.DataFrame | None:
         return None
     number, shapes = int(counts.iloc[0]), [*zip(matrices["rows"], matrices["columns"], strict=True)]
     total = {bits: sum(rounded_bytes(*shape, bits) for shape in shapes) for bits in WIDTHS}
-    error = {bits: ratio(squares[f"rounding_{bits}"], squares["weight_norm"]) for bits in WIDTHS}
+    errors = (squares / squares["weight_norm"]).pow(0.5)
     per_token = (facts.layers(variant).set_index("module_name")["uses"] * counts).max()
     rows = pd.DataFrame(product(WIDTHS[1:], sorted(WIDTHS)), columns=["budget_bits", "bits"])
     rows = rows.assign(variant=variant, experts=number, per_token=round(per_token))
     rows["budget_bytes"] = rows["budget_bits"].map(total)
     rows["fitting"] = number * rows["budget_bytes"] // rows["bits"].map(total)
     rows["bytes"] = rows["fitting"] * rows["bits"].map(total) // number
-    rows["rounding_error"] = rows["bits"].map(error).pow(0.5)
+    rows["rounding_error"] = rows["bits"].map("rounding_{}".format).map(errors)
     rows = rows[rows["fitting"].between(1, number)]
     use = router_use(facts.study).get(variant)
     if use is not None and use["saliency"].notna().any() and len(use) == number * len(counts):

@@ -168,6 +168,7 @@ export function removed(figures, state, width) {
 }
 
 // Use of experts by the router: a square per expert, a row per module; removed ones are struck out.
+// Colors of squares are those of both themes, but that of an unknown figure.
 export function experts(figures, state, width) {
   const { text, data } = figures;
   const shapes = [];
@@ -178,7 +179,7 @@ export function experts(figures, state, width) {
     for (const { name, values, gone } of rows) {
       const row = squares(name, values, text, width, fill, (times) => text.times(times));
       const [label, ...cells] = row.shapes.map((shape) => ({ ...shape, y: shape.y + y + 6 }));
-      const struck = gone.filter((k) => cells[k]).map((k) => ({ t: "line", x1: cells[k].x, y1: cells[k].y, x2: cells[k].x + cells[k].w, y2: cells[k].y + cells[k].h, stroke: "ink" }));
+      const struck = gone.filter((k) => cells[k]).map((k) => ({ t: "line", x1: cells[k].x, y1: cells[k].y, x2: cells[k].x + cells[k].w, y2: cells[k].y + cells[k].h, stroke: known(values[k]) ? "#1c1d20" : "ink" }));
       shapes.push(label, ...cells, ...struck);
       y += Math.max(row.height, 15);
     }

@@ -14,7 +14,9 @@ from playwright.sync_api import sync_playwright
 
 import sparsity_report as sr
 from sparsity_report.draw import heat_maps
-from sparsity_report.findings.study_findings import study_findings
+from sparsity_report.findings.study_findings import study_findings, topics
+from sparsity_report.report import study_maps
+from sparsity_report.report.sections import Medium, Text
 from sparsity_report.viewer.study_payload import study_payload
 from sparsity_report.words.sentences import say
 
@@ -152,29 +154,32 @@ def test_the_explorer_has_the_same_figures(study):
         assert shown["high"] == pytest.approx(max(1.01, *known))
 
 
-def test_a_model_without_experts_shows_nothing(tmp_path):
-    study = sr.compare(sr.dense(sr.load()), patterns=True)
-    page = sr.write_report(study, tmp_path / "page.html").read_text(encoding="utf-8")
-    assert 'id="experts"' not in page
+def drawn(study):
+    """The charts and texts on the use of experts that a page shows."""
+    blocks = study_maps.use_of_experts(study, Medium("page"))
+    return [block for block in blocks if block is not None]
+
+
+def test_a_model_without_experts_shows_nothing():
+    study = sr.compare(sr.dense(sr.load()))
+    assert (drawn(study), topics(study)["experts"]) == ([], [])
     assert decode(study_payload(study))[0]["experts"] == []
 
 
-def test_too_many_experts_are_counted_instead(monkeypatch, study, tmp_path):
+def test_too_many_experts_are_counted_instead(monkeypatch, study):
+    assert [block.kind for block in drawn(study)] == ["chart"] * 2
     monkeypatch.setattr(heat_maps, "MOST_EXPERTS", BLOCKS * COUNT - 1)
-    page = sr.write_report(study, tmp_path / "page.html").read_text(encoding="utf-8")
-    assert say("map.too_many_experts", number=BLOCKS * COUNT) in page
-    assert say("chart.expert_use_title") not in page.partition('id="experts"')[2]
+    assert drawn(study) == [Text(say("map.too_many_experts", number=BLOCKS * COUNT))]
 
 
-def test_unknown_use_has_no_map(tmp_path):
+def test_unknown_use_has_no_map():
     """No gate mass is known, two modules share a block, or a model has no experts."""
     weights = experts.mixture(BLOCKS, COUNT)
     plain, use = sr.compare(sr.dense(weights)), experts.use(BLOCKS, COUNT)
     unknown = {"gate_mass": None, "saliency": None, "tokens": None, "output_norm": None}
     for frame in (use.assign(**unknown), use.assign(block=0), use.assign(block=None), use[:0]):
         study = plain.with_measured(experts=frame)
-        page = sr.write_report(study, tmp_path / "page.html").read_text(encoding="utf-8")
-        assert say("chart.expert_use_title") not in page.partition('id="experts"')[2]
+        assert all(chart.table.key != "expert_use" for chart in drawn(study))
         keys = {finding.key for finding in study_findings(study)}
         assert ("finding.busiest_expert" in keys) == bool(frame["gate_mass"].notna().any())
 

@@ -147,6 +147,8 @@ def test_numbers_stay_with_their_units(text):
     kept = re.findall(r'<span class="unbroken">(.*?)</span>', text)
     threshold = report.environment().from_string("{{ 'takes |w| ≤ 0.02, so' | unbroken }}").render()
     assert threshold == 'takes <span class="unbroken">|w| ≤ 0.02</span>, so'
+    prefix = report.environment().from_string("{{ 'uses 330 k of 2 kinds' | unbroken }}").render()
+    assert prefix == 'uses <span class="unbroken">330\u202fk</span> of 2 kinds'
     for sign in "<>":
         share = report.environment().from_string("{{ said | unbroken }}").render(said=f"{sign} 9 %")
         assert re.fullmatch(r'<span class="unbroken">&[lg]t; 9\s%</span>', share)
