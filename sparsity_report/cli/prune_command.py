@@ -121,17 +121,20 @@ def _write(variant: Variant, options: WriteOptions, **settings: Any) -> None:
     folder = sr.write_checkpoint(variant, options.out, base_model=options.base_model, **settings)
     seconds = time.perf_counter() - start
     total = total_frame(variant.layers()).iloc[0]
-    tell(
-        say(
-            "prune.written",
-            folder=str(folder),
-            zeros=total["total"] - total["nonzero"],
-            parameters=total["total"],
-            share=total["sparsity_model"],
-            bytes=sum(file.stat().st_size for file in folder.glob("*.safetensors")),
-            seconds=seconds,
-        )
-    )
+    figures = {
+        "folder": str(folder),
+        "zeros": total["total"] - total["nonzero"],
+        "parameters": total["total"],
+        "share": total["sparsity_model"],
+        "bytes": sum(file.stat().st_size for file in folder.glob("*.safetensors")),
+        "seconds": seconds,
+    }
+    if kept := variant.kept:
+        experts = sum(kept.counts.values())
+        counts = {"experts": experts - kept.removed, "experts_before": experts}
+        before = sum(p.total for p in kept.weights.stored)
+        tell(say("prune.experts", before=before, **counts, **figures))
+    tell(say("prune.written", **figures))
 
 
 def _sparse_layout(policy: str) -> str:

@@ -40,7 +40,6 @@ def new_folder(target: Path) -> Iterator[Path]:
                     with filesystem.opened(file, os.O_RDWR) as handle:
                         os.fsync(handle)
                 filesystem.sync_folder(hidden)
-                check_free(target)
                 with suppress(FileNotFoundError):
                     target.rmdir()
                 hidden.replace(target)

@@ -125,10 +125,14 @@ def _text(variant: Variant, layout: Layout, is_known: bool) -> Iterator[str]:
         "model_share": total["sparsity_model"],
     }
     yield f"# {paragraph(say('card.title', model=weights.name, variant=variant.name))}"
-    yield paragraph(say("card.zeros", **figures))
     notes = [*variant.notes]
-    if variant.kept:
+    if kept := variant.kept:
+        before = sum(p.total for p in kept.weights.stored)
+        counts = {"model": kept.weights.name, "before": before, "parameters": total["total"]}
+        yield paragraph(say("card.experts_parameters", **counts))
         yield paragraph(say("card.experts", note=notes.pop(0)))
+    if figures["zeros"] or not kept:
+        yield paragraph(say("card.zeros", **figures))
     if pruning:
         yield paragraph(say("card.policy", method=method_name(pruning.method)))
     for note in notes:

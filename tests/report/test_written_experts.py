@@ -1,6 +1,7 @@
 """Models without some experts on disk, opened by transformers, and the options that write them."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -59,6 +60,11 @@ def test_packed_experts_are_written_packed(way, tmp_path):
         assert entry.rows().tobytes() == ours.rows().tobytes()
 
 
+def plain(text):
+    """Return a text with plain spaces between words and none in numbers."""
+    return re.sub(r"\s", " ", re.sub(r"(?<=\d)\s(?=\d)", "", text))
+
+
 def test_prune_keeps_experts_by_number_share_and_list(tmp_path):
     model = saved(tmp_path / "whole", "Mixtral")
     weights = sr.load(tmp_path / "whole")
@@ -85,6 +91,11 @@ def test_prune_keeps_experts_by_number_share_and_list(tmp_path):
         assert torch.equal(logits(opened), logits(by_hand(model, expected, "Mixtral")))
         card = (tmp_path / name / "README.md").read_text()
         assert "is whole without 4 of the 16 experts in 2 modules" in card
+        before, after = (sum(p.numel() for p in m.parameters()) for m in (model, opened))
+        counts = f"{after} of the {before} parameters of whole"
+        assert counts in plain(card)
+        assert "are zero" not in card
+        assert f"12 of 16 experts and {after} of {before} parameters kept" in plain(out.stdout)
         assert "pruning makes them no smaller" not in card
     out = command(
         "prune", tmp_path / "whole", "--keep-experts", tmp_path / "list.json", "--sparsity", "50%",
@@ -96,6 +107,8 @@ def test_prune_keeps_experts_by_number_share_and_list(tmp_path):
     card = (tmp_path / "both" / "README.md").read_text()
     assert "without 4 of the 16 experts" in card
     assert "global magnitude" in card
+    zeros = row["prunable_total"] - row["prunable_nonzero"]
+    assert f"{zeros} are zero (50.0 %)" in plain(card)
 
 
 def test_run_adds_the_model_without_experts(tmp_path):
