@@ -114,7 +114,7 @@ def expert_budgets(facts: Facts) -> pd.DataFrame | None:
     rows["fitting"] = number * rows["budget_bytes"] // rows["bits"].map(total)
     rows["bytes"] = rows["fitting"] * rows["bits"].map(total) // number
     rows["rounding_error"] = rows["bits"].map("rounding_{}".format).map(errors)
-    rows = rows[rows["fitting"].between(1, number)]
+    rows = rows[rows["fitting"].between(1, number)].reset_index(drop=True)
     use = router_use(facts.study).get(variant)
     if use is not None and use["saliency"].notna().any() and len(use) == number * len(counts):
         # An expert without tokens ranks last; ties go to the first.

@@ -150,11 +150,13 @@ def test_budgets_by_arithmetic(study, weights):
 
 
 def test_budgets_without_use_or_with_unknown_errors(study, weights):
-    plain = sr.compare(sr.dense(weights), patterns=True).expert_budgets
+    use, bare = experts.use(2, 4), sr.compare(sr.dense(weights), patterns=True)
+    plain = bare.expert_budgets
     assert plain[["gate_share", "token_share"]].isna().all(axis=None)
     assert plain["fitting"].tolist() == study.expert_budgets["fitting"].tolist()
     assert sr.compare(sr.dense(weights)).expert_budgets is None
     assert sr.compare(sr.dense(sr.load()), patterns=True).expert_budgets is None
-    unknown = experts.use(2, 4).assign(saliency=None)
-    blind = sr.compare(sr.dense(weights), patterns=True).with_measured(experts=unknown)
-    assert blind.expert_budgets["gate_share"].isna().all()
+    for unknown in (use.assign(saliency=None), use[use["block"] == 0]):
+        blind = bare.with_measured(experts=unknown).expert_budgets
+        assert blind["gate_share"].isna().all()
+        assert list(blind.index) == list(range(len(blind)))
