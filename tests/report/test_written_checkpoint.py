@@ -283,6 +283,8 @@ def test_a_merged_adapter(tmp_path):
     peft.get_peft_model(small_llama(), config).save_pretrained(tmp_path / "adapter")
     weights = sr.load(tmp_path / "adapter", base=tmp_path / "base")
     pruning = sr.global_magnitude(weights, 0.5)
+    with pytest.raises(SparsityReportError, match="inside the model"):
+        sr.write_checkpoint(sr.masked(pruning), tmp_path / "base" / "out")
     folder = sr.write_checkpoint(sr.masked(pruning), tmp_path / "out")
     written = opened(folder, "LlamaForCausalLM")
     assert torch.equal(logits(written), logits(sr.masked(pruning).module()))

@@ -11,6 +11,7 @@ from mixtures import MIXTURES
 from smaller_mixtures import PACKED, by_hand, keep, logits, packed, saved
 
 import sparsity_report as sr
+from sparsity_report.errors import SparsityReportError
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -34,6 +35,8 @@ def test_pruned_experts_are_written(tmp_path):
     kept = keep(sr.load(tmp_path / "whole"))
     smaller = sr.without_experts(kept).weights
     pruned = sr.masked(sr.layerwise_magnitude(smaller, 0.5))
+    with pytest.raises(SparsityReportError, match="inside the model"):
+        sr.write_checkpoint(pruned, tmp_path / "whole" / "smaller")
     folder = sr.write_checkpoint(pruned, tmp_path / "smaller")
     opened = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
     assert torch.equal(logits(opened), logits(pruned.module()))
