@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -141,8 +142,34 @@ def pair(folder: Path, short: bool) -> Values:
     return values
 
 
+def write(folder: Path, short: bool) -> Values:
+    """Time writing a pruned bfloat16 checkpoint, and copying its file."""
+    import torch
+    from safetensors.torch import save_file
+
+    import sparsity_report as sr
+
+    if not hasattr(sr, "write_checkpoint"):
+        return {}
+    torch.manual_seed(0)
+    source, size = folder / "source.safetensors", "0.2" if short else "2"
+    rows = (torch.randn(2048, 8192) * 0.02).to(torch.bfloat16)
+    count = round(float(size) * 1e9 / (2 * rows.numel()))
+    named = {f"model.layers.{n}.mlp.up_proj.weight": rows.clone() for n in range(count)}
+    save_file(named, source)
+    variant = sr.masked(sr.global_magnitude(sr.load(source), 0.5))
+    values: Values = {}
+    for _ in range(2):
+        with timed(values, f"copy of {size} GB, s"):
+            shutil.copyfile(source, folder / "copy")
+        with timed(values, f"`write_checkpoint` of {size} GB, s"):
+            sr.write_checkpoint(variant, folder / "written")
+        shutil.rmtree(folder / "written")
+    return values
+
+
 CASES: dict[str, Callable[[Path, bool], Values]] = {
-    case.__name__: case for case in (run_demo, run_smollm2, count, compare, sweep, pair)
+    case.__name__: case for case in (run_demo, run_smollm2, count, compare, sweep, pair, write)
 }
 
 if __name__ == "__main__":
