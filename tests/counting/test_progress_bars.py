@@ -80,6 +80,7 @@ def test_every_long_function_has_its_bar():
         "reproduce",
         "sweep",
         "weight_patterns",
+        "write_checkpoint",
     ]
     long = [
         getattr(sr, name)

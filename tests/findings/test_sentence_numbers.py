@@ -1013,6 +1013,17 @@ def perplexity_of(study, said):
     return {key: f"{told[key]:.1f}" for key in said if key != "cause"}
 
 
+def fewer_parameters(study, said):
+    """All rows of the variant less those of dense; a token uses two of the four experts."""
+    rows = layers(study, said["variant"])
+    total, before = rows["total"].sum(), layers(study, dense_name(study))["total"].sum()
+    in_experts = rows.loc[rows["module_name"].str.endswith(".experts"), "total"].sum()
+    used = {"total": total, "active_total": total - in_experts / 2}
+    return {"variant": said["variant"], "fewer": pct(1 - total / before, 0)} | {
+        name: f"{number / 1000:#.3g} k" for name, number in used.items()
+    }
+
+
 def guessing(study, said):
     rows = study.quality.set_index("variant")["perplexity"]
     vocabulary = layers(study, dense_name(study)).query("group == 'embedding'")["shape"].iloc[0][0]
@@ -1258,6 +1269,7 @@ READERS = {
     "verdict.perplexity_not_separated": between,
     "verdict.guessing_before": guessing,
     "verdict.removing": at_sparsity,
+    "verdict.fewer_parameters": fewer_parameters,
     "verdict.speed_up": timed(True),
     "verdict.speed_within_noise": timed(False),
 }

@@ -65,8 +65,8 @@ def measured(totals):
     quality["sparsity"] = [*totals.loc[["Dense", "Masked30"], "sparsity_prunable"], 0.9]
     quality["top1"] = 33 / quality["scored"]
     parts["perplexity"] = parts["dense_perplexity"] * np.exp(parts["nll_increase"])
+    use = {"experts": routing.table("Experts", 1, 3)} if "Experts" in totals.index else {}
     return {
         "latency": latency, "quality": quality, "sensitivity": parts,
-        "continuations": measurements.continuations(), "tasks": measurements.tasks(),
-        "experts": routing.table("Experts", 1, 3),
+        "continuations": measurements.continuations(), "tasks": measurements.tasks(), **use,
     }  # fmt: skip
