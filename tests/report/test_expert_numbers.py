@@ -7,10 +7,8 @@ import re
 import experts
 import pandas as pd
 import pytest
-from browser import QUIET, chromium_path
 from papers import bare, latex_table, poppler, tables_of
 from payloads import decode
-from playwright.sync_api import sync_playwright
 
 import sparsity_report as sr
 from sparsity_report.draw import heat_maps
@@ -184,16 +182,14 @@ def test_unknown_use_has_no_map():
         assert ("finding.busiest_expert" in keys) == bool(frame["gate_mass"].notna().any())
 
 
-def test_the_explorer_strikes_out_removed_experts(written):
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium_path(), args=QUIET)
-        page = browser.new_page()
-        page.goto((written / "page.html").as_uri())
-        page.locator('[data-panel="experts"]').click()
-        panel = page.locator(".sv-details svg")
-        tips = panel.locator("rect title").all_text_contents()
-        assert panel.locator("line").count() == 2 * BLOCKS
-        browser.close()
+def test_the_explorer_strikes_out_removed_experts(written, chromium):
+    page = chromium.new_page()
+    page.goto((written / "page.html").as_uri())
+    page.locator('[data-panel="experts"]').click()
+    panel = page.locator(".sv-details svg")
+    tips = panel.locator("rect title").all_text_contents()
+    assert panel.locator("line").count() == 2 * BLOCKS
+    page.close()
     figures = [*relative("gate_mass").items()], [*relative("saliency").items()]
     due = [
         f"{say('name.numbered_block', block=block)} {expert}: {times(value)}"
