@@ -65,7 +65,8 @@ class Address {
   }
 
   restore() {
-    const text = location.hash.slice(1);
+    this.known = location.hash;
+    const text = this.known.slice(1);
     if (text.length > Address.LONGEST) return;
     const given = [...new URLSearchParams(text)];
     const [first, value] = given[0] ?? ["", ""];
@@ -84,12 +85,14 @@ class Address {
 
   write() {
     if (document.querySelector(".sparsity-viewer:not(.sv-ready)")) return;
+    if (location.hash !== this.known) this.restore(); // the event of a link comes later
     const changed = [["scheme", this.scheme?.get()], ...this.traits()].filter(([, value]) => value && value.length < Address.LONGEST / 4);
     const parts = [this.section, new URLSearchParams(changed).toString()].filter(Boolean);
     const kept = parts.length ? `#${parts.join("&")}` : "";
     if (kept === location.hash) return;
     try {
       history.replaceState(null, "", kept || location.pathname + location.search);
+      this.known = location.hash;
     } catch {
       // Some frames do not allow changes of the address.
     }

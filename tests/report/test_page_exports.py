@@ -77,6 +77,17 @@ def test_the_address_brings_back_what_was_set(page, report):
     assert state(page) == left
 
 
+def test_an_address_without_an_event_yet_is_kept(page, report):
+    """The event of a link may come after the page writes a change of the viewer."""
+    opened_at(page, report, "layers")
+    section = page.locator("nav a").nth(2).get_attribute("href")
+    page.wait_for_timeout(600)
+    page.evaluate("section => history.replaceState(null, '', section)", section)
+    page.locator(".sv-slider").fill("45")
+    wait_for_address(page, "sparsity=0.45")
+    assert page.evaluate("location.hash").startswith(f"{section}&")
+
+
 def test_an_address_that_makes_no_sense_changes_nothing(page, report):
     fresh = state(opened_at(page, report, ""))
     attack = quote("<img src=x onerror=alert(1)>")
