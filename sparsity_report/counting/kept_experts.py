@@ -276,7 +276,7 @@ def checked_stacks(weights: Weights) -> dict[str, Parameter]:
     stacks = routed_stacks(weights)
     if not stacks:
         raise weights.wrong(
-            "has no modules with several experts of which a token uses some; open a mixture of "
+            "has no modules with several experts among which a router chooses; open a mixture of "
             "experts with its config.json"
         )
     for p in weights.parameters:
@@ -313,7 +313,7 @@ def _checked(
     reached, used = sizes.pop() * stack.expert_groups[1], math.ceil(stack.experts * stack.uses)
     if reached < used:
         raise weights.wrong(
-            f"would keep {len(numbers):,} of the {stack.experts:,} experts of {name}, of which a "
+            f"would keep {len(numbers):,} of the {stack.experts:,} experts of {name}, so a "
             f"token can reach {reached:,}, but it uses {used:,}; keep more"
         )
     return tuple(sorted(known))

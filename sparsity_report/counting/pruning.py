@@ -237,7 +237,6 @@ class ThresholdCut(Cut):
     def _stay(self, parts: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
         ties, removed = self.ties, 0
         for part in parts:
-            # NumPy compares and counts several times as fast as torch.
             size, level = _comparable(part, self.threshold)
             stays = np.asarray(size >= level)
             if ties and (on_it := int(np.count_nonzero(tied := size == level))):

@@ -454,8 +454,8 @@ def test_a_model_without_experts_has_its_quality_and_parameters(after, text, tmp
     fewer = round(100 * (1 - total["Six"] / total["Dense"]))
     used = total["Six"] - 2 * 4 * 3 * 16 * 24  # a token uses two of six experts
     size = (
-        f"Six has {fewer} % fewer parameters, {total['Six'] / 1e3:#.3g} k, of which a token uses "
-        f"{used / 1e3:#.3g} k."
+        f"Six has {fewer} % fewer parameters, {total['Six'] / 1e3:#.3g} k, and a token uses "
+        f"{used / 1e3:#.3g} k of them."
     )
     quality = f"Removing 4 of 16 experts (Six) {text}. " if text else ""
     assert str(verdict(study)) == quality + size

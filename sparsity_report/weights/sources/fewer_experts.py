@@ -60,7 +60,7 @@ def keep_experts(
     """
     if not isinstance(weights, CheckpointWeights) or weights.source != "safetensors":
         raise weights.wrong(
-            "is no safetensors checkpoint, of which experts can be left out; write one with "
+            "is no safetensors checkpoint, and experts are left out of those only; write one with "
             "sparsity-report expand"
         )
     sizes = {(counts[module], len(picks)) for module, picks in kept.items()}
