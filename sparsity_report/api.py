@@ -16,18 +16,18 @@ from sparsity_report.hooks import hooks
 if TYPE_CHECKING:
     from sparsity_report.findings.difference import Difference
     from sparsity_report.phrases import Phrase
-    from sparsity_report.study.comparison import Comparison
+    from sparsity_report.study.comparison import Study
     from sparsity_report.study.model_distance import Distance
     from sparsity_report.study.pairs.pair import Pair
     from sparsity_report.study.published_scores import Reproduction
 
 
-def summarize(study: Comparison | Pair | Difference | Distance | Reproduction) -> list[str]:
+def summarize(study: Study | Pair | Difference | Distance | Reproduction) -> list[str]:
     """Return the findings about a study or a pair as sentences, most important first.
 
     Parameters
     ----------
-    study : Comparison, Pair, Difference, Distance or Reproduction
+    study : Study, Pair, Difference, Distance or Reproduction
         The study, the pair, the difference of two studies, the distance of two models or the
         comparison with a paper.
 
@@ -63,13 +63,13 @@ def summarize(study: Comparison | Pair | Difference | Distance | Reproduction) -
     return [*map(str, findings.get(type(study), study_findings)(study))]
 
 
-def _audit(study: Comparison) -> list[str]:
+def _audit(study: Study) -> list[str]:
     from sparsity_report.findings.audit import audit
 
     return [*map(str, audit(study))]
 
 
-def _save(value: Comparison | Pair, path: str | os.PathLike[str]) -> Path:
+def _save(value: Study | Pair, path: str | os.PathLike[str]) -> Path:
     from sparsity_report.study.files.json_files import write_json
     from sparsity_report.words.languages import speaking
 

@@ -204,7 +204,7 @@ def test_memory_that_runs_out_is_one_line(folder, monkeypatch, tmp_path, allocat
             patch.setattr(module, name, greedy)
             said = refused(looked_at, folder)
         assert re.match(place, said), said
-    monkeypatch.setattr(sr.Comparison, "save", greedy)
+    monkeypatch.setattr(sr.Study, "save", greedy)
     outcome = command("run", "--no-html", "--no-png", "--out", tmp_path / "out")
     assert outcome.returncode == 2
     assert re.fullmatch(r"sparsity-report: this run: memory ran out; .*\n", outcome.stderr)

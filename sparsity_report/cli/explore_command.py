@@ -29,7 +29,7 @@ from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.untrusted.display_text import clip
 
 if TYPE_CHECKING:
-    from sparsity_report.study.comparison import Comparison
+    from sparsity_report.study.comparison import Study
 
 _NEEDED = ("voila", "ipykernel")
 _PREFIX = "sparsity-report-"
@@ -97,13 +97,13 @@ def _run_kernel(given: dict[str, Any], language: str, shown: bool) -> None:
             raise _server_error(place, "ended")
 
 
-def _announce(study: Comparison, address: str) -> None:
+def _announce(study: Study, address: str) -> None:
     name = clip(study.variants["model"].iloc[0])
     tell(f"Explorer of {name}: {address} (Ctrl-C ends it)")
     flush()
 
 
-def explored(given: Mapping[str, Any]) -> Comparison:
+def explored(given: Mapping[str, Any]) -> Study:
     """Count and prune a model by the options of ``explore``, here or in the kernel of the page."""
     import sparsity_report as sr
     from sparsity_report.cli.policy_grid import Grid

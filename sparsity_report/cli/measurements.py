@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from sparsity_report.measure.clock import Clock
-    from sparsity_report.study.comparison import Comparison
+    from sparsity_report.study.comparison import Study
 
 # Options of `sr.compare`.
 _COMPARING = ("convention", "context", "patterns", "zstd")
@@ -35,7 +35,7 @@ def clock_of(analysis: Analysis) -> Clock | None:
     return Clock(**given)
 
 
-def studied(compared: Compared, analysis: Analysis) -> tuple[Comparison, bool]:
+def studied(compared: Compared, analysis: Analysis) -> tuple[Study, bool]:
     """Compare and measure the variants; return the study, and True if a request was refused."""
     import sparsity_report as sr
 
@@ -61,7 +61,7 @@ def studied(compared: Compared, analysis: Analysis) -> tuple[Comparison, bool]:
     return study, refused
 
 
-def _noted(study: Comparison, error: SparsityReportError) -> tuple[Comparison, bool]:
+def _noted(study: Study, error: SparsityReportError) -> tuple[Study, bool]:
     """Add a refusal to the notes and to stderr; return True, too, if the request was wrong."""
     from sparsity_report.measure.protocols import NoScoreError
 

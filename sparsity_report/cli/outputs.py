@@ -16,7 +16,7 @@ from sparsity_report.files.atomic import check_folder, together
 from sparsity_report.words.sentences import say
 
 if TYPE_CHECKING:
-    from sparsity_report.study.comparison import Comparison
+    from sparsity_report.study.comparison import Study
     from sparsity_report.study.pairs.pair import Pair
 
 # Key of the sentences on texts that variants wrote.
@@ -44,7 +44,7 @@ def check_outputs(outputs: Outputs) -> None:
         check_room()
 
 
-def write(study: Comparison, outputs: Outputs, source: str | None = "") -> None:
+def write(study: Study, outputs: Outputs, source: str | None = "") -> None:
     """Write the files of a study, all or none, and print its main findings."""
     import sparsity_report as sr
 
@@ -77,7 +77,7 @@ def write(study: Comparison, outputs: Outputs, source: str | None = "") -> None:
         open_page(page.resolve().as_uri())
 
 
-def answer(study: Comparison) -> Iterator[str]:
+def answer(study: Study) -> Iterator[str]:
     """Yield the verdict, the figures at the head of the report, and texts written by variants."""
     from sparsity_report.findings.study_findings import topics
     from sparsity_report.findings.verdict import verdict
@@ -91,7 +91,7 @@ def answer(study: Comparison) -> Iterator[str]:
     yield from (str(each) for each in topics(study)["quality"] if each.key in _PRINTED)
 
 
-def remark(study: Comparison) -> None:
+def remark(study: Study) -> None:
     """Print notes on how models were opened, counted and measured."""
     for note in study.notes:
         complain(printable(str(note)))

@@ -17,7 +17,7 @@ from sparsity_report.errors import SparsityReportError
 
 if TYPE_CHECKING:
     from sparsity_report.cli.policy_grid import Grid
-    from sparsity_report.study.comparison import Comparison
+    from sparsity_report.study.comparison import Study
 
 # Options that apply to one model.
 _OF_ONE_MODEL = ("name", "base", "file", "subfolder", "revision", "latency", "sensitivity")
@@ -60,13 +60,13 @@ def run(
 
 def _study(
     models: Sequence[str], choice: Choice, grid: Grid, analysis: Analysis
-) -> tuple[Comparison, bool]:
+) -> tuple[Study, bool]:
     """Study each model, the first together with already-pruned models; combine the studies."""
     import sparsity_report as sr
 
     weights = opened(models, analysis)
     pruned_models = others(choice.also, analysis)
-    studies: list[Comparison] = []
+    studies: list[Study] = []
     refused = False
     for model in weights:
         compared = pruned(model, choice, grid, analysis)

@@ -14,7 +14,7 @@ from sparsity_report.draw.marks import Rows
 from sparsity_report.draw.theme import TEXT_WIDTH
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.atomic import write_file
-from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.comparison import Study
 from sparsity_report.untrusted.display_text import clip, distinct_names
 from sparsity_report.words.display_names import group_name, layout_name
 from sparsity_report.words.sentences import join, say
@@ -33,7 +33,7 @@ _LINES = {
 }
 
 
-def csr_bytes_curve(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
+def csr_bytes_curve(study: Study, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
     """Return bytes ÷ dense bytes of each layout against sparsity, with the levels of the study.
 
     `width` is in points, everything included.
@@ -175,7 +175,7 @@ def _line_name(layout: str) -> str:
     return say("chart.dense_and_masked_line") if layout == "dense" else layout_name(layout)
 
 
-def _break_evens(study: Comparison) -> Rows:
+def _break_evens(study: Study) -> Rows:
     """Return the points where the straight lines of CSR meet dense."""
     facts = study.facts
     return [
@@ -190,7 +190,7 @@ def _break_evens(study: Comparison) -> Rows:
     ]
 
 
-def _levels(study: Comparison) -> Rows:
+def _levels(study: Study) -> Rows:
     """Return the points of the study on the line of CSR, those with one label once."""
     points = {}
     for variant, share in study.facts.marks():

@@ -14,7 +14,7 @@ import pandas as pd
 
 from sparsity_report.draw import marks, theme
 from sparsity_report.draw.theme import TEXT_WIDTH
-from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.heads_experts import Part
 from sparsity_report.untrusted.display_text import clip, short_name
 from sparsity_report.words.display_names import method_name
@@ -178,7 +178,7 @@ def extremes(cells: pd.DataFrame, value: str, kind: str) -> dict[str, Any]:
 
 
 def sparsity_map(
-    study: Comparison,
+    study: Study,
     variant: str,
     width: float = TEXT_WIDTH,
 ) -> alt.LayerChart | None:
@@ -186,7 +186,7 @@ def sparsity_map(
 
     Parameters
     ----------
-    study : Comparison
+    study : Study
     variant : str
     width : float
         In points, everything included.
@@ -211,7 +211,7 @@ def sparsity_map(
     return theme.titled(chart, *_map_title(study, variant, layers), alt_text)
 
 
-def _map_title(study: Comparison, variant: str, layers: int) -> tuple[str, str]:
+def _map_title(study: Study, variant: str, layers: int) -> tuple[str, str]:
     """Return the heading and the note."""
     facts = study.variants.set_index("variant").loc[variant]
     heading, notes = say("chart.zeros_map_title"), [clip(facts["model"]), clip(variant)]
@@ -227,7 +227,7 @@ def _map_title(study: Comparison, variant: str, layers: int) -> tuple[str, str]:
     return heading, " · ".join(notes)
 
 
-def small_map(study: Comparison, variant: str) -> alt.LayerChart | None:
+def small_map(study: Study, variant: str) -> alt.LayerChart | None:
     """Return a heat map of a variant's zeros without a legend, one of several side by side.
 
     Returns
@@ -245,7 +245,7 @@ def small_map(study: Comparison, variant: str) -> alt.LayerChart | None:
     return theme.titled(chart, clip(variant, 24), note, alt_text)
 
 
-def even(study: Comparison, variant: str) -> str | None:
+def even(study: Study, variant: str) -> str | None:
     """Return the sparsity that all cells of a variant's map round to, else None."""
     shares = {percent(share, digits=0) for share in study.facts.cells(variant)["sparsity"]}
     return shares.pop() if len(shares) == 1 else None

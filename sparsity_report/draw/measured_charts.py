@@ -8,7 +8,7 @@ from sparsity_report.draw import marks, theme
 from sparsity_report.draw.policy_charts import distance_chart, quality_chart
 from sparsity_report.draw.speed_charts import crossover_chart, speed_chart
 from sparsity_report.draw.theme import TEXT_WIDTH
-from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.comparison import Study
 from sparsity_report.untrusted.display_text import clip, distinct_names
 from sparsity_report.words.display_names import part_name
 from sparsity_report.words.number_format import figures
@@ -18,7 +18,7 @@ from sparsity_report.words.sentences import say
 _PARTS = 40
 
 
-def sensitivity_chart(study: Comparison, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
+def sensitivity_chart(study: Study, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
     """Return the cost of pruning each part alone, in nats per token.
 
     Returns

@@ -15,14 +15,14 @@ from sparsity_report.draw.policy_charts import blocks_chart
 from sparsity_report.draw.vega import unchecked
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.atomic import together, write_file
-from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.comparison import Study
 from sparsity_report.study.files.csv_files import variant_stems
 
 _GENERIC = {"serif", "sans-serif", "monospace", "cursive", "fantasy", "system-ui"}
 
 
 @unchecked()
-def write_figures(study: Comparison, directory: str | os.PathLike[str]) -> list[Path]:
+def write_figures(study: Study, directory: str | os.PathLike[str]) -> list[Path]:
     """Write the charts of a study as PNG files at twice their size in print.
 
     The files are ``sparsity_map_<variant>.png`` per pruning; ``blocks.png`` of several prunings;
@@ -32,7 +32,7 @@ def write_figures(study: Comparison, directory: str | os.PathLike[str]) -> list[
 
     Parameters
     ----------
-    study : Comparison
+    study : Study
         Study to draw.
     directory : path-like
         Folder of the files; created if missing.

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import altair as alt
 
 from sparsity_report.draw.fonts import FAMILY
-from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.policy_names import any_level
 from sparsity_report.study.layers import records
 from sparsity_report.untrusted.display_text import clip
@@ -203,7 +203,7 @@ LOOKS = {
 _FURTHER = (Look(INDIGO, LONG), Look(BROWN, DASHED), Look("#117733", DOTTED), Look(MUTED, LONG))
 
 
-def looks(study: Comparison, further: Iterable[str] = ()) -> dict[str, Look]:
+def looks(study: Study, further: Iterable[str] = ()) -> dict[str, Look]:
     """Return looks with the names of :func:`policies` as keys, those of a study included.
 
     Policies that have no look, the `further` ones last, share those that remain.
@@ -213,7 +213,7 @@ def looks(study: Comparison, further: Iterable[str] = ()) -> dict[str, Look]:
     return LOOKS | dict(zip(unknown, cycle(_FURTHER, len(unknown)), strict=True))
 
 
-def policies(study: Comparison) -> dict[str, str]:
+def policies(study: Study) -> dict[str, str]:
     """Return the policy of each variant, at any level and in any layout.
 
     It is empty for an unpruned model; for one pruned before, it is the name of its first variant.
@@ -225,7 +225,7 @@ def policies(study: Comparison) -> dict[str, str]:
     }
 
 
-def model_names(study: Comparison, limit: int = 60) -> str:
+def model_names(study: Study, limit: int = 60) -> str:
     """Return the shortened names of a study's models."""
     return ", ".join(clip(name, limit) for name in dict.fromkeys(study.variants["model"]))
 

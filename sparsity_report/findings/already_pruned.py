@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from sparsity_report.phrases import Phrase, phrase
-from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.comparison import Study
 from sparsity_report.study.expert_use import fewer_experts
 from sparsity_report.study.layers import records
 
@@ -26,7 +26,7 @@ _SMALLEST_KEPT = {
 }
 
 
-def already_pruned(study: Comparison) -> Iterator[Phrase]:
+def already_pruned(study: Study) -> Iterator[Phrase]:
     """Yield number, pattern and magnitudes of the zeros of the first model, if pruned before.
 
     Examples
@@ -40,7 +40,7 @@ def already_pruned(study: Comparison) -> Iterator[Phrase]:
     yield from _opened_zeros(study, is_first=True)
 
 
-def other_models(study: Comparison) -> Iterator[Phrase]:
+def other_models(study: Study) -> Iterator[Phrase]:
     """Yield the zeros of further models as they were opened."""
     yield from _opened_zeros(study, is_first=False)
     for row in _as_loaded(study):
@@ -49,14 +49,14 @@ def other_models(study: Comparison) -> Iterator[Phrase]:
             yield phrase("finding.zeros_as_loaded", **row)
 
 
-def zeros_as_loaded(study: Comparison) -> Iterator[Phrase]:
+def zeros_as_loaded(study: Study) -> Iterator[Phrase]:
     """Yield the zeros of the first model, if it was neither pruned before nor in the study."""
     for row in () if study.facts.contenders else _as_loaded(study):
         if row["zeros"] and study.facts.is_of_first(row["variant"]):
             yield phrase("finding.zeros_as_loaded", **row)
 
 
-def _opened_zeros(study: Comparison, is_first: bool) -> Iterator[Phrase]:
+def _opened_zeros(study: Study, is_first: bool) -> Iterator[Phrase]:
     opened = set(study.variants.loc[study.variants["method"].isna(), "variant"])
     for variant, names in study.facts.already_pruned.items():
         if study.facts.is_of_first(variant) != is_first:
@@ -74,7 +74,7 @@ def _opened_zeros(study: Comparison, is_first: bool) -> Iterator[Phrase]:
             yield phrase("existing.pattern", statements=statements)
 
 
-def _as_loaded(study: Comparison) -> Iterator[dict[str, Any]]:
+def _as_loaded(study: Study) -> Iterator[dict[str, Any]]:
     """Yield the zeros of unpruned variants whose model was not pruned before."""
     prints = study.variants.set_index("variant")["fingerprint"]
     known = {prints[variant] for variant in study.facts.already_pruned}

@@ -11,7 +11,7 @@ from sparsity_report.findings.variant_names import group_names
 from sparsity_report.findings.zero_parts import zero_parts
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.sparse.shares import ratio, zero_share, zero_shares
-from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.zero_shot import doubts
 from sparsity_report.study.layers import records
 from sparsity_report.study.notes import note_findings
@@ -29,7 +29,7 @@ _EXCLUDED = {
 }
 
 
-def audit(study: Comparison) -> list[Phrase]:
+def audit(study: Study) -> list[Phrase]:
     """Return the findings of an audit, the gravest first; empty if there is nothing to flag.
 
     A finding about several variants names all of them.
@@ -45,7 +45,7 @@ def audit(study: Comparison) -> list[Phrase]:
     return findings
 
 
-def _flags(study: Comparison, row: dict[str, Any]) -> Iterator[Phrase]:
+def _flags(study: Study, row: dict[str, Any]) -> Iterator[Phrase]:
     """Yield the flags of one variant, without its name."""
     layers = study.facts.prunable(row["variant"])
     yield from _some_blocks_only(layers)
@@ -88,7 +88,7 @@ def _tied_head(layers: pd.DataFrame) -> Iterator[Phrase]:
             yield phrase("audit.tied_head_pruned", head=head, share=share, owner=owner)
 
 
-def _all_zero(study: Comparison) -> Iterator[Phrase]:
+def _all_zero(study: Study) -> Iterator[Phrase]:
     """Yield one finding about all variants for each kind of all-zero part."""
     zeros = [(name, study.facts.dead(name)) for name in study.variants["variant"]]
     known = {name: parts for name, parts in zeros if parts is not None}
@@ -97,7 +97,7 @@ def _all_zero(study: Comparison) -> Iterator[Phrase]:
         yield from zero_parts(kind, {name: getattr(d, kind).to_dict() for name, d in known.items()})
 
 
-def _calibrated_on_evaluation_text(study: Comparison) -> Iterator[Phrase]:
+def _calibrated_on_evaluation_text(study: Study) -> Iterator[Phrase]:
     if study.quality is None:
         return
     basis = study.variants[study.variants["basis_windows"].notna()]
@@ -109,7 +109,7 @@ def _calibrated_on_evaluation_text(study: Comparison) -> Iterator[Phrase]:
         yield phrase("audit.calibrated_on_evaluation_text", variants=variants, text=clip(text))
 
 
-def _doubtful_scores(study: Comparison) -> Iterator[Phrase]:
+def _doubtful_scores(study: Study) -> Iterator[Phrase]:
     """Yield scores that may be those of another model, and tasks that were run in part."""
     if study.tasks is None:
         return
@@ -128,7 +128,7 @@ def _doubtful_scores(study: Comparison) -> Iterator[Phrase]:
             yield phrase("audit.unpaired_tasks", against=against, reason=reason, **names)
 
 
-def _excluded(study: Comparison) -> Iterator[Phrase]:
+def _excluded(study: Study) -> Iterator[Phrase]:
     """Yield the parameters of each model that pruning excluded, by reason."""
     if study.variants["asked_sparsity"].isna().all():
         return

@@ -9,7 +9,7 @@ import pandas as pd
 
 from sparsity_report.findings.variant_names import group_names
 from sparsity_report.hooks import Described, Presentable
-from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.paired_scores import corrected, difference
 from sparsity_report.study.derived.policy_names import any_level
 from sparsity_report.study.derived.protocol_scores import scores_by_protocol
@@ -80,7 +80,7 @@ class Difference(Presentable, Described):
         (no variant), a variant (no module) or a module. ``what`` is the column, or ``variant`` or
         ``module`` for those that only one study has. Measurements, which differ from run to run,
         are not among them.
-    before, after : Comparison
+    before, after : Study
         The two studies.
     matches : tuple of Match
         Variants of the one study with those of the other that they are compared to: by name, else
@@ -100,8 +100,8 @@ class Difference(Presentable, Described):
     """
 
     changes: pd.DataFrame
-    before: Comparison
-    after: Comparison
+    before: Study
+    after: Study
     matches: tuple[Match, ...]
     moved: pd.DataFrame
     measured: pd.DataFrame
@@ -119,7 +119,7 @@ class Difference(Presentable, Described):
 
 
 def diff(
-    before: Comparison | str | os.PathLike[str], after: Comparison | str | os.PathLike[str]
+    before: Study | str | os.PathLike[str], after: Study | str | os.PathLike[str]
 ) -> Difference:
     """Compare two studies.
 
@@ -128,7 +128,7 @@ def diff(
 
     Parameters
     ----------
-    before, after : Comparison or path-like
+    before, after : Study or path-like
         Studies, or paths of saved studies.
 
     Returns
@@ -153,7 +153,7 @@ def diff(
     >>> print(changed.sentences()[0])
     M: sparsity of the prunable weights rises from 0.0 % to 100.0 %.
     """
-    old, new = (s if isinstance(s, Comparison) else read_study(s) for s in (before, after))
+    old, new = (s if isinstance(s, Study) else read_study(s) for s in (before, after))
     columns = ["variant", "module_name", "what", "before", "after"]
     changes = pd.DataFrame(_changes(old, new), columns=columns, dtype=object)
     matched = matches(old, new)
@@ -161,7 +161,7 @@ def diff(
     return Difference(changes, old, new, matched, moved, measured)
 
 
-def _changes(one: Comparison, other: Comparison) -> Iterator[tuple[Any, ...]]:
+def _changes(one: Study, other: Study) -> Iterator[tuple[Any, ...]]:
     for fact in ("convention", "context"):
         old, new = getattr(one, fact), getattr(other, fact)
         if old != new:
@@ -173,7 +173,7 @@ def _changes(one: Comparison, other: Comparison) -> Iterator[tuple[Any, ...]]:
     yield from _changed_rows(layers, "module", "shape", _LAYER_FACTS)
 
 
-def variant_facts(study: Comparison) -> pd.DataFrame:
+def variant_facts(study: Study) -> pd.DataFrame:
     """Return the variants of a study with those of their totals that are compared."""
     return study.variants.merge(study.totals[["variant", *TOTALS]], on="variant")
 
@@ -200,7 +200,7 @@ def _known(value: Any) -> Any:
     return None if not isinstance(value, tuple) and pd.isna(value) else value
 
 
-def matches(one: Comparison, other: Comparison) -> tuple[Match, ...]:
+def matches(one: Study, other: Study) -> tuple[Match, ...]:
     """Match variants by name, and the rest by layout and policy if only one of each is left.
 
     Variants with several possible counterparts are not matched.
@@ -230,13 +230,13 @@ def matches(one: Comparison, other: Comparison) -> tuple[Match, ...]:
     return tuple(matched)
 
 
-def moved_layers(one: Comparison, other: Comparison, matched: Sequence[Match]) -> pd.DataFrame:
+def moved_layers(one: Study, other: Study, matched: Sequence[Match]) -> pd.DataFrame:
     """Return the zeros of each prunable layer that both variants of a match have in one shape."""
     frames = [_moved_layers(one, other, match) for match in matched]
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=[*LAYERS])
 
 
-def _moved_layers(one: Comparison, other: Comparison, match: Match) -> pd.DataFrame:
+def _moved_layers(one: Study, other: Study, match: Match) -> pd.DataFrame:
     before = one.facts.prunable(match.before)[[*_SAME, "weight_nonzero", "share"]]
     after = other.facts.prunable(match.after)[[*_SAME, "group", "weight_nonzero", "share"]]
     both = before.merge(after, on=_SAME, suffixes=("_before", "_after"))
@@ -246,7 +246,7 @@ def _moved_layers(one: Comparison, other: Comparison, match: Match) -> pd.DataFr
     return both.assign(moved=both["share_after"] - both["share_before"])[[*LAYERS]]
 
 
-def measured_alike(one: Comparison, other: Comparison, matched: Sequence[Match]) -> pd.DataFrame:
+def measured_alike(one: Study, other: Study, matched: Sequence[Match]) -> pd.DataFrame:
     """Return comparable measurements of both variants of each match.
 
     Speeds are ``apart`` if their 99 % intervals do not overlap, even when both are widened by the
@@ -266,7 +266,7 @@ def measured_alike(one: Comparison, other: Comparison, matched: Sequence[Match])
     return pd.DataFrame(rows, columns=[*MEASURED])
 
 
-def _perplexities(one: Comparison, other: Comparison, match: Match) -> Iterator[dict[str, Any]]:
+def _perplexities(one: Study, other: Study, match: Match) -> Iterator[dict[str, Any]]:
     before, after = (
         scores_by_protocol(study.quality, name)
         for study, name in zip((one, other), match, strict=True)
@@ -279,7 +279,7 @@ def _perplexities(one: Comparison, other: Comparison, match: Match) -> Iterator[
         yield {"what": "perplexity", "of": text, **scores, "nll": mean, "unpaired": reason}
 
 
-def _speeds(one: Comparison, other: Comparison, match: Match) -> Iterator[dict[str, Any]]:
+def _speeds(one: Study, other: Study, match: Match) -> Iterator[dict[str, Any]]:
     studies = (one, other)
     if any(study.facts.speeds is None for study in studies):
         return

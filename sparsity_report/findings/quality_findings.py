@@ -8,7 +8,7 @@ import pandas as pd
 
 from sparsity_report.findings.verdict import labels_of
 from sparsity_report.phrases import Phrase, phrase
-from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.layer_metrics import sensitivity_correlation
 from sparsity_report.study.derived.paired_facts import level_of
 from sparsity_report.study.derived.paired_scores import Paired, ranked_parts
@@ -29,7 +29,7 @@ _PROMPTS = 2
 _PARTS, _FAR = 10, 3.09
 
 
-def quality_findings(study: Comparison) -> Iterator[Phrase]:
+def quality_findings(study: Study) -> Iterator[Phrase]:
     """Yield the findings about every measurement of quality."""
     yield from paired_findings(study)
     yield from _written_texts(study)
@@ -39,7 +39,7 @@ def quality_findings(study: Comparison) -> Iterator[Phrase]:
     yield from _sensitivities(study)
 
 
-def paired_findings(study: Comparison) -> Iterator[Phrase]:
+def paired_findings(study: Study) -> Iterator[Phrase]:
     """Yield which prunings of one sparsity the text separates, and why it cannot where it cannot.
 
     The lowest perplexity is compared with the next one, and if the text does not separate these,
@@ -57,7 +57,7 @@ def paired_findings(study: Comparison) -> Iterator[Phrase]:
 
 
 def _told_apart(
-    study: Comparison, pairs: Paired, names: Sequence[str], share: float
+    study: Study, pairs: Paired, names: Sequence[str], share: float
 ) -> Iterator[Phrase]:
     """Yield the comparisons of the lowest perplexity of rivals."""
     others = [other for name in names[1:] if (other := pairs.get(name, names[0]))]
@@ -76,7 +76,7 @@ def decoding(temperature: Any) -> Phrase:
     return phrase("label.sampled", temperature=temperature)
 
 
-def _written_texts(study: Comparison) -> Iterator[Phrase]:
+def _written_texts(study: Study) -> Iterator[Phrase]:
     """Yield the prunings whose texts repeat themselves, or fit dense, unlike those of dense."""
     if (frame := study.writing) is None:
         return
@@ -90,7 +90,7 @@ def _written_texts(study: Comparison) -> Iterator[Phrase]:
         yield phrase(_WRITING[row["figure"]], decoding=manner, **sides, **figures, **ends)
 
 
-def _continuations(study: Comparison) -> Iterator[Phrase]:
+def _continuations(study: Study) -> Iterator[Phrase]:
     """Yield the greedy continuations of the first prompts with the variants that wrote them."""
     if (frame := study.continuations) is None:
         return
@@ -104,7 +104,7 @@ def _on_one_line(text: str) -> str:
     return clip(" ".join(text.split()), _CHARACTERS)
 
 
-def _zero_shot(study: Comparison) -> Iterator[Phrase]:
+def _zero_shot(study: Study) -> Iterator[Phrase]:
     """Yield the mean accuracy over seven zero-shot tasks of the variants that ran all of them."""
     if study.tasks is None or (scores := seven_tasks(study.tasks)) is None:
         return
@@ -116,7 +116,7 @@ def _zero_shot(study: Comparison) -> Iterator[Phrase]:
     yield phrase("finding.zero_shot_accuracy", tasks=list(SEVEN.values()), means=means)
 
 
-def _task_pairs(study: Comparison) -> Iterator[Phrase]:
+def _task_pairs(study: Study) -> Iterator[Phrase]:
     """Yield the paired difference of most documents for each pair, and prunings that beat all."""
     frame = study.task_pairs
     if frame is None or (known := frame[frame["p"].notna()]).empty:
@@ -139,7 +139,7 @@ def _task_pairs(study: Comparison) -> Iterator[Phrase]:
         yield phrase("finding.task_winner", variant=variant, tasks=list(dict.fromkeys(tasks)))
 
 
-def _sensitivities(study: Comparison) -> Iterator[Phrase]:
+def _sensitivities(study: Study) -> Iterator[Phrase]:
     """Yield the parts that cost most and least when pruned alone, and what explains the cost."""
     frame = study.sensitivity
     if frame is None or len(frame) < 2:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from sparsity_report.phrases import Phrase, phrase
-from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.rounded_zeros import origin, rounded
 
 # Share of zeros from which their origin is reported.
@@ -21,7 +21,7 @@ _NEAR_ZEROS = {
 }
 
 
-def zeros_explained(study: Comparison) -> Iterator[Phrase]:
+def zeros_explained(study: Study) -> Iterator[Phrase]:
     """Yield how many of the zeros of packed variants rounding explains."""
     for variant in study.variants["variant"]:
         for part in rounded(study.facts.layers(variant)):
@@ -29,7 +29,7 @@ def zeros_explained(study: Comparison) -> Iterator[Phrase]:
                 yield phrase(_ZEROS[origin(part)], variant=variant, **part._asdict())
 
 
-def zeros_hidden(study: Comparison, variant: str) -> Iterator[Phrase]:
+def zeros_hidden(study: Study, variant: str) -> Iterator[Phrase]:
     """Yield weights near zero in formats that may not represent zero exactly."""
     for part in rounded(study.facts.layers(variant)):
         if not part.has_zero:

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.sparse.runtime_support import LOOKED_AT, MISREAD, RUNTIMES, SOME, SPARSE
-from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.comparison import Study
 
 
-def runtime_findings(study: Comparison) -> Iterator[Phrase]:
+def runtime_findings(study: Study) -> Iterator[Phrase]:
     """Yield runtimes with sparse kernels for the stored weights; those no longer maintained not."""
     variant = study.facts.pruning or study.facts.headline
     rows = study.runtimes[study.runtimes["variant"] == variant]

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from sparsity_report.phrases import Phrase, phrase
-from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.speedups import ENOUGH
 from sparsity_report.study.layers import records
 
@@ -24,7 +24,7 @@ _CROSSOVERS = {
 }
 
 
-def speed_findings(study: Comparison) -> Iterator[Phrase]:
+def speed_findings(study: Study) -> Iterator[Phrase]:
     """Yield speed-ups beside those that FLOPs promise, the control, and crossovers of CSR layers.
 
     A ratio within timing noise is reported as no difference, and one without a sound measurement
@@ -84,7 +84,7 @@ def _control(rows: pd.DataFrame, base: str) -> Iterator[Phrase]:
         yield phrase("speed.control_other_variant", base=base, control=control, fold=fold)
 
 
-def _crossovers(study: Comparison) -> Iterator[Phrase]:
+def _crossovers(study: Study) -> Iterator[Phrase]:
     crossovers = study.facts.crossovers
     assert crossovers is not None
     for cache, rows in crossovers.groupby("cache", sort=False):

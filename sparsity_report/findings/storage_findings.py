@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from sparsity_report.findings.variant_names import counted_bytes, group_names, unpacked_name
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.sparse.shares import ratio
-from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.comparison import Study
 from sparsity_report.study.layers import records
 
 
-def packed_bytes(study: Comparison) -> Iterator[Phrase]:
+def packed_bytes(study: Study) -> Iterator[Phrase]:
     """Yield the bytes that packed variants take in their file and as they are counted."""
     facts = study.facts
     for row in records(study.totals):
@@ -21,7 +21,7 @@ def packed_bytes(study: Comparison) -> Iterator[Phrase]:
             yield phrase("finding.packed_bytes", bits=bits, **packed, **sizes)
 
 
-def csr_bytes(study: Comparison) -> Iterator[Phrase]:
+def csr_bytes(study: Study) -> Iterator[Phrase]:
     """Yield the bytes of CSR variants against the baseline, and where CSR breaks even."""
     facts = study.facts
     for variant in facts.csr_variants:
@@ -39,7 +39,7 @@ def csr_bytes(study: Comparison) -> Iterator[Phrase]:
         yield phrase(key, variant=variant, base=base, dtypes=types, **sizes)
 
 
-def layers_kept_masked(study: Comparison) -> Iterator[Phrase]:
+def layers_kept_masked(study: Study) -> Iterator[Phrase]:
     """Yield the prunable layers that CSR variants cannot store as CSR."""
     sparse = study.variants[study.variants["layout"] == "csr"]
     for _, rows in sparse.groupby("fingerprint", sort=False, dropna=False):
@@ -52,7 +52,7 @@ def layers_kept_masked(study: Comparison) -> Iterator[Phrase]:
             yield phrase("finding.layers_kept_masked", variants=variants, names=names, **sizes)
 
 
-def smallest_layouts(study: Comparison) -> Iterator[Phrase]:
+def smallest_layouts(study: Study) -> Iterator[Phrase]:
     """Yield the smallest lossless layouts of the whole models of pruned variants."""
     facts = study.facts
     groups = group_names(
@@ -69,7 +69,7 @@ def smallest_layouts(study: Comparison) -> Iterator[Phrase]:
         yield phrase("finding.smallest_layouts", layouts=layouts)
 
 
-def smaller_files(study: Comparison) -> Iterator[Phrase]:
+def smaller_files(study: Study) -> Iterator[Phrase]:
     """Yield compressed files that are smaller than every layout that one computes with."""
     facts = study.facts
     groups = group_names(
@@ -82,5 +82,5 @@ def smaller_files(study: Comparison) -> Iterator[Phrase]:
         yield phrase("finding.zstd_file", variants=names, ratio=share, bytes=size)
 
 
-def _pruned_variants(study: Comparison) -> list[str]:
+def _pruned_variants(study: Study) -> list[str]:
     return list(study.variants.loc[study.variants["pruned"].notna(), "variant"])

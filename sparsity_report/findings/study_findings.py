@@ -15,7 +15,7 @@ from sparsity_report.findings.speed_findings import speed_findings
 from sparsity_report.findings.verdict import verdict
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.sparse.shares import ratio, zero_shares
-from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.policy_names import EXISTING
 from sparsity_report.study.expert_use import fewer_experts, router_use
 from sparsity_report.study.layers import records
@@ -32,12 +32,12 @@ _ZEROS = (
     "total", "nonzero", "sparsity_prunable", "sparsity_model",
 )  # fmt: skip
 # File, page and terminal each show the findings of a study.
-_TOPICS: WeakKeyDictionary[Comparison, dict[str, list[Phrase]]] = WeakKeyDictionary()
+_TOPICS: WeakKeyDictionary[Study, dict[str, list[Phrase]]] = WeakKeyDictionary()
 # Distinct numbers of zeros up to which each has a separate finding.
 _SEVERAL = 2
 
 
-def study_findings(study: Comparison) -> list[Phrase]:
+def study_findings(study: Study) -> list[Phrase]:
     """Return the verdict and all findings about a study, most important first.
 
     A study that was edited by hand says so first.
@@ -47,7 +47,7 @@ def study_findings(study: Comparison) -> list[Phrase]:
     return [*edited, verdict(study), *rest]
 
 
-def topics(study: Comparison) -> dict[str, list[Phrase]]:
+def topics(study: Study) -> dict[str, list[Phrase]]:
     """Return the findings by the section of a report that holds them."""
     if study not in _TOPICS:
         _TOPICS[study] = {
@@ -57,7 +57,7 @@ def topics(study: Comparison) -> dict[str, list[Phrase]]:
     return _TOPICS[study]
 
 
-def conventions(study: Comparison) -> list[Phrase]:
+def conventions(study: Study) -> list[Phrase]:
     """Return the conventions behind the numbers, to be printed with every table."""
     keys = [*_COUNTING, _TIES[study.convention]]
     uses = study.layers["uses"].fillna(1)
@@ -79,7 +79,7 @@ def _alike(
         yield list(group["variant"]), records(group[list(columns)])[0]
 
 
-def _zeros(study: Comparison) -> Iterator[Phrase]:
+def _zeros(study: Study) -> Iterator[Phrase]:
     """Yield the weights that up to two prunings zeroed; a table has those of more."""
     known = study.totals[["pruned", "nonzero", "prunable_nonzero"]].notna().all(axis=1)
     known &= study.variants["method"] != EXISTING
@@ -97,7 +97,7 @@ def _zeros(study: Comparison) -> Iterator[Phrase]:
         yield phrase("finding.zeros", statements=statements)
 
 
-def _arithmetic(study: Comparison) -> Iterator[Phrase]:
+def _arithmetic(study: Study) -> Iterator[Phrase]:
     facts = study.facts
     if not (flops := facts.total(facts.baseline, "flops_per_token")):
         return
@@ -112,7 +112,7 @@ def _arithmetic(study: Comparison) -> Iterator[Phrase]:
     yield phrase("finding.flops", statements=statements)
 
 
-def _spread(study: Comparison) -> Iterator[Phrase]:
+def _spread(study: Study) -> Iterator[Phrase]:
     # A threshold of zero pruned nothing.
     pruned = study.variants[study.variants["threshold"] > 0]
     uneven: list[dict[str, Any]] = []
@@ -130,7 +130,7 @@ def _spread(study: Comparison) -> Iterator[Phrase]:
     yield from (phrase("finding.uneven_sparsity", **each) for each in uneven)
 
 
-def _groups(study: Comparison) -> Iterator[Phrase]:
+def _groups(study: Study) -> Iterator[Phrase]:
     """Yield the share of zeros of the prunable weights of each group of the headline's pruning."""
     variant = study.facts.pruning
     if variant is None:
@@ -143,7 +143,7 @@ def _groups(study: Comparison) -> Iterator[Phrase]:
         yield phrase("finding.zeros_by_group", variant=variant, shares=parts)
 
 
-def _unusual_matrix(study: Comparison) -> Iterator[Phrase]:
+def _unusual_matrix(study: Study) -> Iterator[Phrase]:
     """Yield the matrix whose zeros differ most from those of a Gaussian of the same spread."""
     for variant in study.variants["variant"]:
         if (rows := study.facts.unusual(variant, 1)) is not None:
@@ -152,14 +152,14 @@ def _unusual_matrix(study: Comparison) -> Iterator[Phrase]:
             return
 
 
-def _active_parameters(study: Comparison) -> Iterator[Phrase]:
+def _active_parameters(study: Study) -> Iterator[Phrase]:
     row = records(study.totals[["active_total", "total"]])[0]
     if row["active_total"] != row["total"]:
         share = ratio(row["active_total"], row["total"])
         yield phrase("finding.active_parameters", **row, share=share)
 
 
-def _use_of_experts(study: Comparison) -> Iterator[Phrase]:
+def _use_of_experts(study: Study) -> Iterator[Phrase]:
     """Yield the busiest expert and those without tokens, then what each variant kept."""
     # The first that has all experts, else the first.
     for rows in sorted(router_use(study).values(), key=lambda use: not use["is_kept"].all())[:1]:
@@ -176,7 +176,7 @@ def _use_of_experts(study: Comparison) -> Iterator[Phrase]:
             yield phrase("finding.kept_gate_mass", variant=variant, share=share, **counts)
 
 
-def _experts_at_one_budget(study: Comparison) -> Iterator[Phrase]:
+def _experts_at_one_budget(study: Study) -> Iterator[Phrase]:
     """Yield how many experts in 8 bits take the bytes of all in 4 bits, and what either costs."""
     if (frame := study.expert_budgets) is None:
         return
@@ -186,7 +186,7 @@ def _experts_at_one_budget(study: Comparison) -> Iterator[Phrase]:
         yield phrase("finding.experts_at_one_budget", **figures)
 
 
-def _attention(study: Comparison) -> Iterator[Phrase]:
+def _attention(study: Study) -> Iterator[Phrase]:
     if study.context is None:
         return
     for names, row in _alike(study.totals, ["attention_flops_per_token"]):
@@ -195,7 +195,7 @@ def _attention(study: Comparison) -> Iterator[Phrase]:
         yield phrase(key, positions=study.context, cost=cost, variants=names)
 
 
-def _unclassified(study: Comparison) -> Iterator[Phrase]:
+def _unclassified(study: Study) -> Iterator[Phrase]:
     if not (names := study.unclassified):
         return
     # Variants of one model have the same parameters.
@@ -205,7 +205,7 @@ def _unclassified(study: Comparison) -> Iterator[Phrase]:
     yield phrase("finding.unclassified_modules", names=names, count=len(names), share=share)
 
 
-_BY_TOPIC: dict[str, tuple[Callable[[Comparison], Iterator[Phrase]], ...]] = {
+_BY_TOPIC: dict[str, tuple[Callable[[Study], Iterator[Phrase]], ...]] = {
     "results": (already_pruned, _zeros, other_models, zeros_as_loaded, _active_parameters),
     "where": (_spread, _groups, _unusual_matrix),
     "experts": (_use_of_experts, _experts_at_one_budget),

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from sparsity_report.findings.speed_findings import ratios_with_intervals, timed_tokens
 from sparsity_report.phrases import Phrase, phrase
-from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.protocol_scores import Scored
 from sparsity_report.study.expert_use import fewer_experts
 
@@ -23,12 +23,12 @@ _CHANGES = ("verdict.perplexity_rises", "verdict.perplexity_falls")
 _FRACTIONS = ("verdict.csr_larger_33", "verdict.csr_larger_25")
 
 
-def verdict(study: Comparison) -> Phrase:
+def verdict(study: Study) -> Phrase:
     """Return the verdict on a study.
 
     Parameters
     ----------
-    study : Comparison
+    study : Study
 
     Returns
     -------
@@ -46,7 +46,7 @@ def verdict(study: Comparison) -> Phrase:
     return phrase("verdict.sentences", statements=statements)
 
 
-def _statements(study: Comparison) -> Iterator[Phrase]:
+def _statements(study: Study) -> Iterator[Phrase]:
     facts = study.facts
     if not facts.contenders:
         yield from _fewer_experts(study) or [_zeros(study, facts.headline)]
@@ -60,7 +60,7 @@ def _statements(study: Comparison) -> Iterator[Phrase]:
     yield from _speed(study)
 
 
-def _zeros(study: Comparison, variant: str, key: str = "verdict.sparsity") -> Phrase:
+def _zeros(study: Study, variant: str, key: str = "verdict.sparsity") -> Phrase:
     """Return the share of zeros of a variant, or why it is unknown."""
     facts = study.facts
     number, share = (facts.total(variant, f) for f in ("prunable_total", "sparsity_prunable"))
@@ -74,7 +74,7 @@ def _zeros(study: Comparison, variant: str, key: str = "verdict.sparsity") -> Ph
     return phrase("verdict.zeros_without_values", variant=variant)
 
 
-def _quality(study: Comparison, share: float, names: Sequence[str]) -> Iterator[Phrase]:
+def _quality(study: Study, share: float, names: Sequence[str]) -> Iterator[Phrase]:
     """Yield the perplexity before and after the prunings at a sparsity."""
     known = {name: score for name in names if (score := study.facts.scored(name)) and score.before}
     if len({score.text for score in known.values()}) != 1:
@@ -95,7 +95,7 @@ def _quality(study: Comparison, share: float, names: Sequence[str]) -> Iterator[
     yield phrase(key, best=labels[0], worst=labels[-1], share=share, **values)
 
 
-def _change(study: Comparison, score: Scored, cause: Phrase) -> Phrase:
+def _change(study: Study, score: Scored, cause: Phrase) -> Phrase:
     """Return the perplexity before and after one pruning."""
     facts = study.facts
     tokens = facts.vocabulary(score.variant)
@@ -109,7 +109,7 @@ def _change(study: Comparison, score: Scored, cause: Phrase) -> Phrase:
     return phrase(key, cause=cause, **{name: (value, tokens) for name, value in ends.items()})
 
 
-def _fewer_experts(study: Comparison) -> list[Phrase]:
+def _fewer_experts(study: Study) -> list[Phrase]:
     """Return the quality and the size of the first variant that lacks experts."""
     facts = study.facts
     for variant, rows in fewer_experts(study).items():
@@ -130,7 +130,7 @@ def _fewer_experts(study: Comparison) -> list[Phrase]:
     return []
 
 
-def labels_of(study: Comparison, names: Sequence[str]) -> list[str]:
+def labels_of(study: Study, names: Sequence[str]) -> list[str]:
     """Return the methods of variants, or their names if methods are not unique."""
     methods = study.variants.set_index("variant")["method"].reindex(list(names))
     return list(methods) if methods.is_unique and methods.notna().all() else list(names)
@@ -161,7 +161,7 @@ def _as_written(perplexity: float) -> float:
     return round(perplexity, 1 if perplexity < 100 else 0)
 
 
-def _cause(study: Comparison, variant: str, share: float) -> Phrase:
+def _cause(study: Study, variant: str, share: float) -> Phrase:
     """Return what a pruning did, from the zeros that were there before."""
     before, number = (study.facts.total(variant, f) for f in ("zeros_before", "prunable_total"))
     if before and number and before > number / 1000:
@@ -170,7 +170,7 @@ def _cause(study: Comparison, variant: str, share: float) -> Phrase:
     return phrase(key, share=share)
 
 
-def _size(study: Comparison, names: Sequence[str], share: float | None) -> Iterator[Phrase]:
+def _size(study: Study, names: Sequence[str], share: float | None) -> Iterator[Phrase]:
     """Yield the size of the whole model in the layout of the variants, and in the smallest one."""
     facts = study.facts
     layout, dense = facts.common_layout(names), facts.size(names[0], "dense")
@@ -219,7 +219,7 @@ def size_change(ratio: float) -> Phrase:
     return phrase(fraction if fraction in _FRACTIONS else key, share=change)
 
 
-def _speed(study: Comparison) -> Iterator[Phrase]:
+def _speed(study: Study) -> Iterator[Phrase]:
     """Yield the speed of the headline's forward pass, if it was measured well enough."""
     variant = study.facts.headline
     rows = study.facts.whole_speeds(variant)
@@ -231,7 +231,7 @@ def _speed(study: Comparison) -> Iterator[Phrase]:
             yield phrase(key, variant=variant, **values)
 
 
-def comparison_title(study: Comparison) -> Phrase:
+def comparison_title(study: Study) -> Phrase:
     """Return what the picture of several prunings shows, as a title."""
     facts, rows = study.facts, study.facts.first_prunings
     share, rivals = study.facts.main_level

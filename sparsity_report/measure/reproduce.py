@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from sparsity_report.deferred import nn
-from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.comparison import Study
 from sparsity_report.study.published_scores import (
     DENSE,
     PublishedScore,
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 def reproduce(
     paper: str,
-    model: Comparison | Weights | str | os.PathLike[str] | nn.Module,
+    model: Study | Weights | str | os.PathLike[str] | nn.Module,
     *,
     published_model: str | None = None,
     text: Text | None = None,
@@ -52,7 +52,7 @@ def reproduce(
     ----------
     paper : {"sparsegpt", "wanda", "owl", "llm-pruner"}
         The paper.
-    model : Comparison, Weights, path, Hub id or nn.Module
+    model : Study, Weights, path, Hub id or nn.Module
         A study, or a model to prune and score.
     published_model : str, optional
         Hub id of the model in the paper, if the model has another name.
@@ -84,7 +84,7 @@ def reproduce(
     ...
     sparsity_report.errors.SparsityReportError: demo: not one model with perplexities of wanda, ...
     """
-    if isinstance(model, Comparison):
+    if isinstance(model, Study):
         return compare_study(paper, model, published_model)
     from sparsity_report.measure.calibration import calibrated
     from sparsity_report.measure.perplexity import perplexity

@@ -2,7 +2,7 @@
 
 import sparsity_report
 from sparsity_report.report.tables.latex import tex
-from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.comparison import Study
 from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.words.pair_labels import both
 from sparsity_report.words.sentences import say
@@ -11,7 +11,7 @@ from sparsity_report.words.sentences import say
 _YEAR = 2026
 
 
-def bibtex(value: Comparison | Pair) -> list[str]:
+def bibtex(value: Study | Pair) -> list[str]:
     """Return the lines of an entry for a study with its fingerprints, or a pair with its models."""
     if isinstance(value, Pair):
         note = say("cite.checkpoints_compared", models=both(value))
@@ -29,6 +29,6 @@ def bibtex(value: Comparison | Pair) -> list[str]:
     ]
 
 
-def weights(study: Comparison) -> str:
+def weights(study: Study) -> str:
     """Return the fingerprints of the weights of a study."""
     return ", ".join(study.variants["fingerprint"].unique())

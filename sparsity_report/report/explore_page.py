@@ -4,13 +4,13 @@ from markupsafe import Markup
 
 from sparsity_report.findings.verdict import verdict
 from sparsity_report.report.templates import environment, render
-from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.comparison import Study
 from sparsity_report.viewer.embed import digests, embed
 from sparsity_report.viewer.study_payload import study_payload
 from sparsity_report.words.languages import spoken
 
 
-def explorer_page(study: Comparison) -> tuple[str, str]:
+def explorer_page(study: Study) -> tuple[str, str]:
     """Return the page of a study in the language in use, and its content security policy."""
     shown = {
         "language": spoken(),

@@ -20,7 +20,7 @@ from sparsity_report.report.pdf import typeset
 from sparsity_report.report.sections import Medium
 from sparsity_report.report.study_sections import study_document
 from sparsity_report.report.templates import environment, render
-from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.comparison import Study
 from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.words.languages import speaking, spoken
 
@@ -29,7 +29,7 @@ _MEDIA = {".html": "page", ".pdf": "paper", ".md": "markdown"}
 
 
 def write_report(
-    study: Comparison | Pair | Difference,
+    study: Study | Pair | Difference,
     path: str | os.PathLike[str],
     *,
     template_dir: str | os.PathLike[str] | None = None,
@@ -39,7 +39,7 @@ def write_report(
 
     Parameters
     ----------
-    study : Comparison, Pair or Difference
+    study : Study, Pair or Difference
         From :func:`sparsity_report.compare`, :func:`sparsity_report.compare_checkpoints` or
         :func:`sparsity_report.diff`.
     path : path-like

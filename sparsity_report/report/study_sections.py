@@ -24,7 +24,7 @@ from sparsity_report.report.tables import (
     task_tables,
 )
 from sparsity_report.report.tables.table_model import Table, plain_rows
-from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.comparison import Study
 from sparsity_report.study.notes import EDITED_STUDY, note_findings
 from sparsity_report.untrusted.display_text import clip, short_name
 from sparsity_report.viewer.study_payload import study_payload
@@ -40,7 +40,7 @@ _UNCLASSIFIED = 50
 _LEVELS = 3
 
 _CONVENTIONS = {"standard": "name.convention_standard", "notebook": "name.convention_notebook"}
-_Measured = Sequence[Callable[[Comparison], Table | None]]
+_Measured = Sequence[Callable[[Study], Table | None]]
 # Sentences by section.
 _Sentences = Mapping[str, Sequence[str]]
 _QUALITY: _Measured = (
@@ -65,7 +65,7 @@ _COLUMNS = {
 
 
 @unchecked()
-def study_document(study: Comparison, medium: Medium) -> dict[str, Any]:
+def study_document(study: Study, medium: Medium) -> dict[str, Any]:
     """Return the values that the templates of a study show, in the language in use."""
     models = theme.model_names(study)
     names = ", ".join(map(short_name, study.variants["variant"]))
@@ -89,7 +89,7 @@ def study_document(study: Comparison, medium: Medium) -> dict[str, Any]:
     )
 
 
-def _kicker(study: Comparison) -> list[str]:
+def _kicker(study: Study) -> list[str]:
     """Return models, methods and the text of the scores."""
     methods = dict.fromkeys(study.variants["method"].dropna().map(method_name))
     about = study.strip[0].more
@@ -101,7 +101,7 @@ def _kicker(study: Comparison) -> list[str]:
     ]
 
 
-def _hero(study: Comparison, medium: Medium) -> Section | None:
+def _hero(study: Study, medium: Medium) -> Section | None:
     """Return the viewer and map of a single pruning, or quality against sparsity of several."""
     if _is_comparison(study):
         chart = sections.chart_of(hero_chart(study), method_tables.hero(study))
@@ -113,7 +113,7 @@ def _hero(study: Comparison, medium: Medium) -> Section | None:
     return Section("hero", title, (sections.Viewer(study_payload(study), chart),))
 
 
-def _terms(study: Comparison) -> list[str]:
+def _terms(study: Study) -> list[str]:
     """Return what the layouts in the verdict and the strip store."""
     layouts = [*study.facts.layouts.values(), study.strip[1].more.get("layout")]
     if study.facts.contenders:
@@ -122,12 +122,12 @@ def _terms(study: Comparison) -> list[str]:
     return [say(f"term.{key}") for key in known]
 
 
-def _is_comparison(study: Comparison) -> bool:
+def _is_comparison(study: Study) -> bool:
     return len(study.facts.contenders) > 1
 
 
 @unchecked()
-def study_sections(study: Comparison, medium: Medium) -> list[Section]:
+def study_sections(study: Study, medium: Medium) -> list[Section]:
     """Return the sections of a report on a study, those of the appendix last."""
     sentences = {topic: [*map(str, findings)] for topic, findings in topics(study).items()}
     runtimes = {"runtimes": ("page.runtimes_heading", _runtimes(study, medium, sentences))}
@@ -162,7 +162,7 @@ def study_sections(study: Comparison, medium: Medium) -> list[Section]:
     return main + [replace(part, is_appendix=True) for part in sections.titled(appendix)]
 
 
-def _results(study: Comparison, medium: Medium, sentences: _Sentences) -> Iterator[Block]:
+def _results(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Block]:
     yield from map(Text, map(str, note_findings(study.notes, {EDITED_STUDY})))
     table = method_tables.results(study)
     if medium.is_kit:
@@ -173,13 +173,13 @@ def _results(study: Comparison, medium: Medium, sentences: _Sentences) -> Iterat
     yield from map(Text, sentences["results"])
 
 
-def _turned(table: Table, caption: str, study: Comparison) -> Table:
+def _turned(table: Table, caption: str, study: Study) -> Table:
     """Return a table with a row per variant, for the columns of a thesis."""
     text = say(caption, models=theme.model_names(study))
     return replace(table.turned(head("variant")), caption=text).for_medium(_COLUMNS, "kit")
 
 
-def _where(study: Comparison, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
+def _where(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
     if medium.is_kit:
         yield from study_maps.kit_figures(study)
         for variant in study_maps.headline_first(study)[:1]:
@@ -192,7 +192,7 @@ def _where(study: Comparison, medium: Medium, sentences: _Sentences) -> Iterator
             yield sections.Viewer(study_payload(study), study_maps.first_map(study))
 
 
-def _experts(study: Comparison, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
+def _experts(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
     """Yield the use of experts, and how many fit into one budget of bytes."""
     if sentences["experts"] and not medium.is_kit:
         yield Bullets(tuple(sentences["experts"]))
@@ -200,7 +200,7 @@ def _experts(study: Comparison, medium: Medium, sentences: _Sentences) -> Iterat
     yield expert_tables.budgets(study)
 
 
-def _storage(study: Comparison, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
+def _storage(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
     prunings = study_maps.headline_first(study)
     if medium.is_kit:
         yield Drawing("csr_bytes", "Bytes", partial(charts.csr_bytes_curve, study))
@@ -218,7 +218,7 @@ def _storage(study: Comparison, medium: Medium, sentences: _Sentences) -> Iterat
         yield from _memory(study)
 
 
-def _speed(study: Comparison, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
+def _speed(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
     if medium.is_kit:
         yield from _kit_figures(study, "speed", "crossover")
         yield speed_tables.speedups(study)
@@ -228,7 +228,7 @@ def _speed(study: Comparison, medium: Medium, sentences: _Sentences) -> Iterator
         yield from _measured(study, _TIMES, is_drawn_only=True)
 
 
-def _quality(study: Comparison, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
+def _quality(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
     if medium.is_kit:
         yield from _kit_figures(study, "quality", "sensitivity")
         yield study_tables.writing(study)
@@ -250,7 +250,7 @@ def _quality(study: Comparison, medium: Medium, sentences: _Sentences) -> Iterat
 
 
 def _measured(
-    study: Comparison, tables: _Measured, *, is_drawn_only: bool = False
+    study: Study, tables: _Measured, *, is_drawn_only: bool = False
 ) -> Iterator[Block | None]:
     """Yield the chart of each table; one that has none is shown itself, unless only charts are."""
     for make in tables:
@@ -260,12 +260,12 @@ def _measured(
             yield chart or (None if is_drawn_only else table)
 
 
-def _kit_figures(study: Comparison, *names: str) -> Iterator[Drawing]:
+def _kit_figures(study: Study, *names: str) -> Iterator[Drawing]:
     for name in names:
         yield Drawing(name, name.capitalize(), partial(CHARTS[name], study))
 
 
-def _method(study: Comparison, medium: Medium, sentences: _Sentences) -> Iterator[Block]:
+def _method(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Block]:
     """Yield texts, protocol, denominators, caveats and the citation, each once."""
     if medium.is_kit:
         return
@@ -284,7 +284,7 @@ def _method(study: Comparison, medium: Medium, sentences: _Sentences) -> Iterato
     yield sections.Partial("citation", {"text": citation, "bibtex": bibtex(study)})
 
 
-def _layouts(study: Comparison) -> Iterator[Block | None]:
+def _layouts(study: Study) -> Iterator[Block | None]:
     """Yield every layout of every pruning, and published speeds of kernels."""
     for variant in study_maps.headline_first(study):
         yield study_tables.storage(study, variant)
@@ -294,13 +294,13 @@ def _layouts(study: Comparison) -> Iterator[Block | None]:
         yield study_tables.published()
 
 
-def _memory(study: Comparison) -> Iterator[Block]:
+def _memory(study: Study) -> Iterator[Block]:
     yield memory_tables.memory(study)
     yield from map(Text, map(str, memory_tables.unknown_caches(study)))
     yield Text(say("page.memory_note"))
 
 
-def _runtimes(study: Comparison, medium: Medium, sentences: _Sentences) -> Iterator[Block]:
+def _runtimes(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Block]:
     """Yield the support of the variants' layouts by runtimes, with sources and a date."""
     # Tables in LaTeX have no notes, which hold conditions.
     if not medium.is_kit and (table := runtime_tables.runtimes(study)):
@@ -308,7 +308,7 @@ def _runtimes(study: Comparison, medium: Medium, sentences: _Sentences) -> Itera
         yield table
 
 
-def _audit(study: Comparison, medium: Medium) -> Iterator[Block | None]:
+def _audit(study: Study, medium: Medium) -> Iterator[Block | None]:
     """Yield extreme and unusual layers of the headline's pruning, and unclassified modules."""
     for variant in study_maps.headline_first(study)[:1]:
         yield study_tables.unusual(study, variant)
@@ -318,12 +318,12 @@ def _audit(study: Comparison, medium: Medium) -> Iterator[Block | None]:
         yield Bullets(tuple(first(names, _UNCLASSIFIED)), are_names=True)
 
 
-def _layers(study: Comparison) -> Iterator[Block]:
+def _layers(study: Study) -> Iterator[Block]:
     table = study_tables.layers_compared(study)
     yield table if len(table.rows) <= _ROWS else Text(say("page.many_layers"))
 
 
-def _model(study: Comparison) -> Iterator[Block]:
+def _model(study: Study) -> Iterator[Block]:
     yield study_tables.models(study)
     yield study_tables.variants(study)
     yield Text(say("page.fingerprint_note"))

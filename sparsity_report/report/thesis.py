@@ -31,7 +31,7 @@ from sparsity_report.report.tables.latex import Tex, quantity, tex, to_latex, va
 from sparsity_report.report.tables.markdown import to_markdown
 from sparsity_report.report.tables.table_model import COUNT, SHARE, Kind, kind_of, to_html
 from sparsity_report.report.templates import environment, render
-from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.zero_shot import seven_tasks
 from sparsity_report.study.layers import records
 from sparsity_report.study.pairs.pair import Pair
@@ -74,7 +74,7 @@ class Paper(TypedDict, total=False):
 
 
 def write_thesis(
-    study: Comparison | Pair,
+    study: Study | Pair,
     directory: str | os.PathLike[str],
     *,
     top: int = 10,
@@ -98,7 +98,7 @@ def write_thesis(
 
     Parameters
     ----------
-    study : Comparison or Pair
+    study : Study or Pair
         The study or the pair to write.
     directory : path-like
         Created if missing.
@@ -178,7 +178,7 @@ def write_thesis(
         return [write_file(folder / path, content) for path, content in files.items()]
 
 
-def _study_texts(study: Comparison) -> dict[str, Any]:
+def _study_texts(study: Study) -> dict[str, Any]:
     return {
         "models": tex(model_names(study)),
         "verdict": str(verdict(study)),
@@ -239,14 +239,14 @@ def latex_templates(templates: Environment) -> Environment:
     )
 
 
-def commands_of(value: Comparison | Pair) -> list[tuple[Tex, Tex]]:
+def commands_of(value: Study | Pair) -> list[tuple[Tex, Tex]]:
     """Return the names of LaTeX commands, all different, and their numbers."""
     numbers = [*(_pair_numbers(value) if isinstance(value, Pair) else _study_numbers(value))]
     names = latex.command_names((command for command, _ in numbers), longest=None)
     return [(Tex(command), text) for command, (_, text) in zip(names, numbers, strict=True)]
 
 
-def _study_numbers(study: Comparison) -> _Numbers:
+def _study_numbers(study: Study) -> _Numbers:
     variants = variant_commands(study)
     for row in records(study.totals):
         name = row.pop("variant")
@@ -262,7 +262,7 @@ def _study_numbers(study: Comparison) -> _Numbers:
     yield from _measured_numbers(study, variants)
 
 
-def _measured_numbers(study: Comparison, variants: Mapping[str, str]) -> _Numbers:
+def _measured_numbers(study: Study, variants: Mapping[str, str]) -> _Numbers:
     """Yield perplexities, speeds of whole forward passes and zero-shot accuracies."""
     for row in [] if study.quality is None else records(study.quality):
         if stem := variants.get(row["variant"]):

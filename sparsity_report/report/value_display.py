@@ -23,7 +23,7 @@ from sparsity_report.report.tables.latex import tex, to_tabular
 from sparsity_report.report.tables.pair_tables import totals as pair_totals
 from sparsity_report.report.tables.table_model import Column, Table, kind_of, table_of, to_html
 from sparsity_report.sparse.shares import ratio
-from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.heatmap_grid import Grid
 from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.study.pairs.pair_cells import difference_map
@@ -108,7 +108,7 @@ def _(variant: Variant) -> list[str]:
 
 
 @_lines.register
-def _(study: Comparison) -> list[str]:
+def _(study: Study) -> list[str]:
     models, names = (list(study.variants[key].unique()) for key in ("model", "variant"))
     title = say(
         "repr.study_summary",
@@ -164,7 +164,7 @@ def bundle(value: Any) -> dict[str, str]:
 
     Parameters
     ----------
-    value : Comparison, Pair, Weights, Pruning, KeptExperts, Variant or Difference
+    value : Study, Pair, Weights, Pruning, KeptExperts, Variant or Difference
 
     Examples
     --------
@@ -186,7 +186,7 @@ def _content(value: Any) -> Content:
 
 
 @_content.register
-def _(study: Comparison) -> Content:
+def _(study: Study) -> Content:
     variant = study.facts.headline
     names = _lines(study)[0]
     ratios = [study.facts.ratio(name, "stored_bytes") for name in study.totals["variant"]]
@@ -286,7 +286,7 @@ def _(pair: Pair) -> Content:
     return Content(lines, maps, pair_totals(pair))
 
 
-def _maps(variants: Iterable[tuple[Comparison, str]]) -> list[ShareMap]:
+def _maps(variants: Iterable[tuple[Study, str]]) -> list[ShareMap]:
     maps = []
     for study, variant in variants:
         grid, cells = study.facts.grid(variant), study.facts.cells(variant)

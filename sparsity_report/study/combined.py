@@ -8,7 +8,7 @@ import pandas as pd
 
 from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.phrases import phrase
-from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.protocol_scores import ANY_TOKENIZER
 from sparsity_report.study.layers import records
 from sparsity_report.study.schema import OPTIONAL, TABLES, typed
@@ -32,7 +32,7 @@ _SCORES = {"quality": "nll", "tasks": "value"}
 _SAME = 1e-3
 
 
-def combine(*studies: Comparison) -> Comparison:
+def combine(*studies: Study) -> Study:
     """Combine the variants and measurements of several studies into one study.
 
     The result serves tables and figures over several models or policies. A variant that occurs in
@@ -46,12 +46,12 @@ def combine(*studies: Comparison) -> Comparison:
 
     Parameters
     ----------
-    *studies : Comparison
+    *studies : Study
         At least one study; all have one convention and context.
 
     Returns
     -------
-    Comparison
+    Study
         A new study.
 
     Raises
@@ -89,7 +89,7 @@ def combine(*studies: Comparison) -> Comparison:
     return replace(first, **tables, speedups=_speedups(renamed), notes=tuple(notes))
 
 
-def _speedups(studies: Sequence[Comparison]) -> pd.DataFrame | None:
+def _speedups(studies: Sequence[Study]) -> pd.DataFrame | None:
     """Return the speed-ups of several measurements, numbered in order; None for fewer than two."""
     runs: list[pd.DataFrame] = []
     for study in studies:
@@ -105,7 +105,7 @@ def _speedups(studies: Sequence[Comparison]) -> pd.DataFrame | None:
     return typed("speedups", pd.concat(numbered, ignore_index=True))
 
 
-def _present(studies: Sequence[Comparison], part: str) -> list[pd.DataFrame]:
+def _present(studies: Sequence[Study], part: str) -> list[pd.DataFrame]:
     return [frame for study in studies if (frame := getattr(study, part)) is not None]
 
 
@@ -127,7 +127,7 @@ def _joined(part: str, frames: Sequence[pd.DataFrame]) -> pd.DataFrame | None:
     return typed(part, frame.drop_duplicates(keys, ignore_index=True))
 
 
-def _distinct(studies: Sequence[Comparison]) -> list[Comparison]:
+def _distinct(studies: Sequence[Study]) -> list[Study]:
     """Return the studies with names of variants that are unique over all of them."""
     known = [_identities(study) for study in studies]
     identities_of: dict[str, set[tuple[object, ...]]] = {}
@@ -149,7 +149,7 @@ def _distinct(studies: Sequence[Comparison]) -> list[Comparison]:
     return renamed
 
 
-def _identities(study: Comparison) -> dict[str, tuple[object, ...]]:
+def _identities(study: Study) -> dict[str, tuple[object, ...]]:
     """Return the identity of each named variant of a study, beginning with its model."""
     identities: dict[str, tuple[object, ...]] = {}
     for row in records(study.variants.astype(object).where(study.variants.notna(), None)):
@@ -163,7 +163,7 @@ def _identities(study: Comparison) -> dict[str, tuple[object, ...]]:
     return identities
 
 
-def _renamed(study: Comparison, names: dict[str, str]) -> Comparison:
+def _renamed(study: Study, names: dict[str, str]) -> Study:
     keys = ("variant", "against", "control")  # columns that name variants
     if all(name == new for name, new in names.items()):
         return study

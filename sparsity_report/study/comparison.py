@@ -36,7 +36,7 @@ from sparsity_report.study.zstd_sizes import check_zstd, zstd_version
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Comparison(StudyFrames, Saved):
+class Study(StudyFrames, Saved):
     """Variants of a model side by side, as data that can be saved, read and rendered.
 
     Attributes
@@ -197,7 +197,7 @@ class Comparison(StudyFrames, Saved):
             )
         return self.by_level.at(sparsity)
 
-    def with_variants(self, *variants: Variant, progress: Progress | None = None) -> Comparison:
+    def with_variants(self, *variants: Variant, progress: Progress | None = None) -> Study:
         """Return the study with further variants after the present ones.
 
         Parameters
@@ -209,7 +209,7 @@ class Comparison(StudyFrames, Saved):
 
         Returns
         -------
-        Comparison
+        Study
             A new study; measurements and levels are kept.
 
         Raises
@@ -332,7 +332,7 @@ class Comparison(StudyFrames, Saved):
         continuations: pd.DataFrame | None = None,
         tasks: pd.DataFrame | None = None,
         experts: Any = None,
-    ) -> Comparison:
+    ) -> Study:
         """Return the study with measurements added; those not given stay.
 
         Parameters
@@ -348,7 +348,7 @@ class Comparison(StudyFrames, Saved):
 
         Returns
         -------
-        Comparison
+        Study
             A new study.
 
         Raises
@@ -407,7 +407,7 @@ def compare(
     patterns: bool = False,
     zstd: bool = False,
     progress: Progress | None = None,
-) -> Comparison:
+) -> Study:
     """Compare variants side by side.
 
     Parameters
@@ -426,7 +426,7 @@ def compare(
     patterns : bool
         Whether to find the positions of zeros in each matrix, which reads the prunable weights
         once more, see :func:`sparsity_report.weight_patterns`. Of a mixture of experts it also
-        finds the errors of rounding experts to few bits, for :attr:`Comparison.expert_budgets`.
+        finds the errors of rounding experts to few bits, for :attr:`Study.expert_budgets`.
     zstd : bool
         Whether to compress every matrix too, for the size of a compressed file. Includes patterns
         and takes several times as long.
@@ -435,7 +435,7 @@ def compare(
 
     Returns
     -------
-    Comparison
+    Study
         The study of the variants.
 
     Raises
@@ -470,7 +470,7 @@ def compare(
     notes += [note for model in sparse if (note := csr_note(model))]
     notes += [note for variant in variants for note in variant.notes]
     has_patterns = patterns or zstd
-    return Comparison(
+    return Study(
         variants=typed("variants", pd.DataFrame(described)),
         layers=pd.concat(frames, ignore_index=True),
         convention=convention,

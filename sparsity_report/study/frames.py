@@ -23,7 +23,7 @@ from sparsity_report.weights.weights import Weights
 class StudyFrames:
     """The tables of a study, their sums, and the model at every kept level.
 
-    :class:`~sparsity_report.study.comparison.Comparison` describes each table.
+    :class:`~sparsity_report.study.comparison.Study` describes each table.
     """
 
     variants: pd.DataFrame

@@ -56,7 +56,7 @@ def read_lm_eval(path: str | os.PathLike[str], variant: str | None = None) -> pd
         are read, too. Its details are parquet files, which need pyarrow.
     variant : str, optional
         Name of the variant that was evaluated, for
-        :meth:`~sparsity_report.Comparison.with_measured`. A file names only a model, which may
+        :meth:`~sparsity_report.Study.with_measured`. A file names only a model, which may
         have several variants.
 
     Returns

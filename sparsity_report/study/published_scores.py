@@ -16,7 +16,7 @@ import pandas as pd
 
 from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.hooks import Described
-from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.protocol_scores import by_protocol
 
 DENSE = "dense"
@@ -212,7 +212,7 @@ def _like(score: PublishedScore, scores: pd.DataFrame) -> pd.DataFrame:
     ]
 
 
-def compare_study(paper: str, study: Comparison, published_model: str | None) -> Reproduction:
+def compare_study(paper: str, study: Study, published_model: str | None) -> Reproduction:
     """Compare published perplexities with those of a study.
 
     Raises

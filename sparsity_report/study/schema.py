@@ -244,7 +244,7 @@ TABLES: Mapping[str, Table] = {
         zeros_before=_NULLABLE,
     ),
     "levels": _table("module_name sparsity weight_nonzero uncertainty"),
-    # The model at one level, see Comparison.at_level.
+    # The model at one level, see Study.at_level.
     "level": _table(
         "module_name block group shape dtype prunable total nonzero weight_total weight_nonzero "
         "row_pointers flops_per_token useful_flops_per_token csr_flops_per_token sparsity "
@@ -270,7 +270,7 @@ TABLES: Mapping[str, Table] = {
         "variant cached alike_layers cached_values cached_positions cache_dtype context_limit "
         "unknown_cache"
     ),
-    # See Comparison.memory.
+    # See Study.memory.
     "memory": _table(
         "variant layout weight_memory kv_cache_memory state_memory memory cache_dtype",
         layout={"among": ("file", "csr", *LAYOUTS)},

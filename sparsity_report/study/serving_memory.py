@@ -45,7 +45,7 @@ def caches(study: StudyFrames) -> dict[str, CacheGeometry]:
 def memory_frame(
     facts: Facts, context: int | None, batch: int, kv_dtype: str | None
 ) -> pd.DataFrame:
-    """Return the bytes of each variant in each layout, see :meth:`Comparison.memory`."""
+    """Return the bytes of each variant in each layout, see :meth:`Study.memory`."""
     rows = []
     for variant, cache in caches(facts.study).items():
         keys_values, states, dtype, _ = cache_bytes(cache, context, batch, kv_dtype)

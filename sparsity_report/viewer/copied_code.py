@@ -13,7 +13,7 @@ from sparsity_report.counting.n_m_patterns import is_pattern, parse_pattern, pat
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.package_data import DEMO
 from sparsity_report.sparse.shares import zero_shares
-from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.policy_names import EXISTING, GLOBAL
 from sparsity_report.study.layers import records
 from sparsity_report.untrusted.display_text import file_name
@@ -55,7 +55,7 @@ class Shown(NamedTuple):
 
     Attributes
     ----------
-    study : Comparison
+    study : Study
     variant : str or None
         A variant of the study; None for a level of it.
     sparsity : float
@@ -71,7 +71,7 @@ class Shown(NamedTuple):
         such as ``"N:4"``.
     """
 
-    study: Comparison
+    study: Study
     variant: str | None
     sparsity: float
     bounds: Bounds
@@ -117,7 +117,7 @@ def copied(form: str, shown: Shown) -> str:
     return _WRITERS[form](shown)
 
 
-def study_code(study: Comparison) -> tuple[str, set[str]]:
+def study_code(study: Study) -> tuple[str, set[str]]:
     """Return statements that repeat a study, and the variants that they repeat.
 
     Comments tell what they omit.
@@ -284,7 +284,7 @@ def _call(method: str | None, asked: Any) -> str | None:
     return None
 
 
-def _opening(study: Comparison) -> str:
+def _opening(study: Study) -> str:
     """Return the line that opens the model."""
     if study.weights is not None and study.weights.source == "module":
         return f"weights = sr.load(model)  # the module that was opened as {study.weights.name!r}"
@@ -292,7 +292,7 @@ def _opening(study: Comparison) -> str:
     return f"weights = sr.load({source!r})" if source else "weights = sr.load()"
 
 
-def _source(study: Comparison) -> str:
+def _source(study: Study) -> str:
     """Return the argument of ``load``; empty for the demo model."""
     path = None if study.weights is None else _path(study.weights)
     if path is not None and path.resolve().parent == DEMO.resolve():

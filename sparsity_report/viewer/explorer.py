@@ -13,7 +13,7 @@ from sparsity_report.counting.bounds import bounded_magnitude
 from sparsity_report.counting.counts import count_weights
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.hooks import hooks
-from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.histograms import module_magnitudes
 from sparsity_report.study.derived.policy_names import GLOBAL
 from sparsity_report.study.levels.budget import budget_finding, level_within, read_budget
@@ -48,7 +48,7 @@ LAYOUTS = ("csr", "bitmask", "dense")
 
 @overload
 def explore(
-    study: Comparison, weights: Weights | None = None, *, columns: pd.DataFrame | None = None
+    study: Study, weights: Weights | None = None, *, columns: pd.DataFrame | None = None
 ) -> Explorer: ...
 
 
@@ -57,7 +57,7 @@ def explore(study: Pair) -> PairExplorer: ...
 
 
 def explore(
-    study: Comparison | Pair, weights: Weights | None = None, *, columns: pd.DataFrame | None = None
+    study: Study | Pair, weights: Weights | None = None, *, columns: pd.DataFrame | None = None
 ) -> Explorer | PairExplorer:
     """Return the explorer of a study or a pair, for a notebook cell.
 
@@ -65,7 +65,7 @@ def explore(
 
     Parameters
     ----------
-    study : Comparison or Pair
+    study : Study or Pair
         Value to explore.
     weights : Weights, optional
         Weights of the first variant, for a study that was read from a file. They are needed for
@@ -104,7 +104,7 @@ def explore(
                 "explore: a pair takes no weights= and no columns=; call explore(pair)"
             )
         return PairExplorer(study)
-    if not isinstance(study, Comparison):
+    if not isinstance(study, Study):
         raise SparsityReportError(
             f"explore: a {type(study).__name__} is neither a study nor a pair; make one with "
             "compare() or compare_checkpoints()"
@@ -128,7 +128,7 @@ class Explorer(BaseExplorer):
 
     Attributes
     ----------
-    study : Comparison
+    study : Study
         The study; :meth:`add` adds variants.
     variant : str
         The variant in view, or ``"at level"``: the first model at a level of sparsity.
@@ -165,7 +165,7 @@ class Explorer(BaseExplorer):
     """
 
     state_type = State
-    study = traitlets.Instance(Comparison)
+    study = traitlets.Instance(Study)
     bounded = traitlets.Bytes().tag(sync=True)
     bounds = traitlets.Dict().tag(sync=True)
     policy = traitlets.Unicode().tag(sync=True)
@@ -178,7 +178,7 @@ class Explorer(BaseExplorer):
     curve = traitlets.Unicode().tag(sync=True)
     detail = traitlets.Unicode(None, allow_none=True).tag(sync=True)
 
-    def __init__(self, study: Comparison, columns: pd.DataFrame | None = None) -> None:
+    def __init__(self, study: Study, columns: pd.DataFrame | None = None) -> None:
         self._columns, self._bounded = columns, study
         self._last_bounds: Mapping[str, Any] = {}
         self._known, payload = self._read(study)
@@ -186,16 +186,16 @@ class Explorer(BaseExplorer):
         start["byte_layout"] = start.pop("layout")
         super().__init__(payload, study=study, **start)
 
-    def _read(self, study: Comparison) -> tuple[dict[str, Any], bytes]:
+    def _read(self, study: Study) -> tuple[dict[str, Any], bytes]:
         """Take over a study; return its header and payload."""
         header, self._arrays = study_contents(study, self._columns)
         self._own = {each["key"]: each["figure"] for each in own_figures(study, self._columns)}
         return header, encode(header, self._arrays)
 
     @property
-    def value(self) -> Comparison:
+    def value(self) -> Study:
         """The study."""
-        study: Comparison = self.study
+        study: Study = self.study
         return study
 
     @property
@@ -207,7 +207,7 @@ class Explorer(BaseExplorer):
         assert bounded is not None
         return {**self.value.by_policy, GLOBAL: bounded}
 
-    def _within_bounds(self, bounds: Mapping[str, Any]) -> Comparison:
+    def _within_bounds(self, bounds: Mapping[str, Any]) -> Study:
         """Return the study with the levels within bounds, the last of which are kept."""
         if self._last_bounds != bounds:
             table = bounded_table(self.value.weights, bounds)
@@ -229,7 +229,7 @@ class Explorer(BaseExplorer):
         """Return the layers of the table, in its order: the selected ones, or else those in view.
 
         The columns are those of ``study.layers``, at a level those of
-        :meth:`Comparison.at_level`; bytes and FLOPs are those of the byte layout.
+        :meth:`Study.at_level`; bytes and FLOPs are those of the byte layout.
         """
         return self._values.in_view(self.state, self._values.rows(self.state))
 
@@ -454,9 +454,9 @@ class Explorer(BaseExplorer):
 
     @traitlets.validate("study")
     @in_own_language
-    def _check_study(self, proposal: Any) -> Comparison:
+    def _check_study(self, proposal: Any) -> Study:
         """Refuse studies that do not begin with the variants of this one."""
-        study: Comparison = proposal["value"]
+        study: Study = proposal["value"]
         if self.states:
             columns = ["variant", "fingerprint"]
             before, after = (one.variants[columns] for one in (self.value, study))

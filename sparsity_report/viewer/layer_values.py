@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from sparsity_report.counting.bounds import Bounds
-from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived import layer_metrics
 from sparsity_report.study.derived.heatmap_grid import Grid
 from sparsity_report.study.derived.layer_metrics import LayerFigure
@@ -57,7 +57,7 @@ class LayerValues:
 
     Parameters
     ----------
-    study : Comparison
+    study : Study
     levels : mapping of str to Levels
         By policy; within bounds if there are any.
     figures : mapping of str to LayerFigure
@@ -65,7 +65,7 @@ class LayerValues:
     """
 
     def __init__(
-        self, study: Comparison, levels: Mapping[str, Levels], figures: Mapping[str, LayerFigure]
+        self, study: Study, levels: Mapping[str, Levels], figures: Mapping[str, LayerFigure]
     ) -> None:
         self._study, self._levels, self._figures = study, levels, figures
         self._first = str(study.variants["variant"].iloc[0])

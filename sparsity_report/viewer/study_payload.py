@@ -15,7 +15,7 @@ from sparsity_report.counting.histogram import Magnitudes
 from sparsity_report.counting.n_m_patterns import pattern_at
 from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.sparse.cost import value_bytes
-from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived import layer_metrics
 from sparsity_report.study.derived.heatmap_grid import Grid
 from sparsity_report.study.derived.histograms import module_magnitudes
@@ -55,12 +55,12 @@ _CUT_NOTES = {
 }
 
 
-def study_payload(study: Comparison, columns: pd.DataFrame | None = None) -> bytes:
+def study_payload(study: Study, columns: pd.DataFrame | None = None) -> bytes:
     """Return what the viewer needs of a study, in the language in use.
 
     Parameters
     ----------
-    study : Comparison
+    study : Study
     columns : pandas.DataFrame, optional
         Figures of the user, see :func:`sparsity_report.explore`.
 
@@ -73,7 +73,7 @@ def study_payload(study: Comparison, columns: pd.DataFrame | None = None) -> byt
 
 
 def study_contents(
-    study: Comparison, columns: pd.DataFrame | None = None
+    study: Study, columns: pd.DataFrame | None = None
 ) -> tuple[dict[str, Any], Arrays]:
     """Return the header and the arrays of :func:`study_payload`."""
     arrays, names = Arrays(), list(dict.fromkeys(study.layers["module_name"]))
@@ -173,11 +173,11 @@ def _experts(
     return numbers
 
 
-def _models(study: Comparison) -> list[str]:
+def _models(study: Study) -> list[str]:
     return [clip(name, 60) for name in dict.fromkeys(study.variants["model"])]
 
 
-def _variants(study: Comparison, names: list[str], arrays: Arrays) -> Iterator[dict[str, Any]]:
+def _variants(study: Study, names: list[str], arrays: Arrays) -> Iterator[dict[str, Any]]:
     labels = distinct_names(list(study.variants["variant"]))
     first: dict[str, list[Any]] = {}
     for row, label in zip(records(study.variants), labels, strict=True):
@@ -243,7 +243,7 @@ def _arrays(rows: pd.DataFrame, arrays: Arrays) -> dict[str, int]:
     }
 
 
-def policy_entry(policy: str, levels: Levels, study: Comparison, arrays: Arrays) -> dict[str, Any]:
+def policy_entry(policy: str, levels: Levels, study: Study, arrays: Arrays) -> dict[str, Any]:
     """Return the entry of a policy in the header, with its arrays added.
 
     Parameters
@@ -251,7 +251,7 @@ def policy_entry(policy: str, levels: Levels, study: Comparison, arrays: Arrays)
     policy : str
     levels : Levels
         The model at the levels of the policy, or at those within bounds.
-    study : Comparison
+    study : Study
     arrays : Arrays
     """
     shares, is_bounded = levels.sparsities, policy == GLOBAL and levels is not study.by_level
@@ -296,7 +296,7 @@ def policy_label(policy: str) -> str:
     return method_name(policy)
 
 
-def _reasons(study: Comparison) -> dict[str, str]:
+def _reasons(study: Study) -> dict[str, str]:
     """Return the policies in the order of the menu, each with the reason if it has no levels."""
     code = "sr.explore(study, weights=sr.load(…))"
     levels, reasons = study.by_level, dict.fromkeys(_POLICIES, "")
@@ -316,7 +316,7 @@ def _reasons(study: Comparison) -> dict[str, str]:
     return reasons
 
 
-def packed_note(study: Comparison) -> str | None:
+def packed_note(study: Study) -> str | None:
     """Return a sentence on the bytes that packed weights are compared with; None without any."""
     facts = study.facts
     if not (dtypes := facts.unpacked_dtypes(facts.baseline)):
@@ -378,7 +378,7 @@ def _histograms(
     }
 
 
-def _why_no_histogram(study: Comparison, magnitudes: Mapping[str, Magnitudes]) -> str:
+def _why_no_histogram(study: Study, magnitudes: Mapping[str, Magnitudes]) -> str:
     """Return the reason why a layer has no histogram."""
     if study.weights is None:
         code = "sr.explore(study, weights=sr.load(…))"
@@ -388,7 +388,7 @@ def _why_no_histogram(study: Comparison, magnitudes: Mapping[str, Magnitudes]) -
     return say("explorer.histogram_unavailable")
 
 
-def spreads(study: Comparison) -> dict[str, float]:
+def spreads(study: Study) -> dict[str, float]:
     """Return the standard deviation of weights before pruning, by module.
 
     It is known of modules with one matrix whose positions were read, and of those with one tensor
@@ -412,7 +412,7 @@ def spreads(study: Comparison) -> dict[str, float]:
 
 
 def _inner(
-    study: Comparison, names: list[str], positions: Mapping[str, int]
+    study: Study, names: list[str], positions: Mapping[str, int]
 ) -> dict[int, dict[int, dict[str, Any]]]:
     """Return zeros inside the matrices of each module, by variant and module."""
     place = {name: number for number, name in enumerate(names)}
@@ -431,7 +431,7 @@ def _inner(
     return {position: modules for position, modules in inside.items() if modules}
 
 
-def _router_use(study: Comparison) -> list[dict[str, Any]]:
+def _router_use(study: Study) -> list[dict[str, Any]]:
     """Return the use and the saliency of experts, by variant and module; see :func:`.drawn_use`."""
     shown = []
     for (variant, rows), figure in product(drawn_use(study).items(), FIGURES):
@@ -448,9 +448,7 @@ def _router_use(study: Comparison) -> list[dict[str, Any]]:
     return shown
 
 
-def _two_four(
-    study: Comparison, names: list[str], positions: Mapping[str, int]
-) -> dict[int, list[int]]:
+def _two_four(study: Study, names: list[str], positions: Mapping[str, int]) -> dict[int, list[int]]:
     """Return by variant the modules whose zeros are known to fit 2:4."""
     if study.patterns is None:
         return {}
@@ -463,7 +461,7 @@ def _two_four(
     return fitting
 
 
-def own_figures(study: Comparison, columns: pd.DataFrame | None) -> list[dict[str, Any]]:
+def own_figures(study: Study, columns: pd.DataFrame | None) -> list[dict[str, Any]]:
     """Return sensitivity and the columns of the user, as parts of the header.
 
     The value of ``figure`` is a :class:`.layer_metrics.LayerFigure`.
@@ -508,7 +506,7 @@ def aligned(figure: LayerFigure, names: pd.Index[str]) -> tuple[Floats, Floats]:
     return amounts, sizes
 
 
-def _measured(study: Comparison, positions: Mapping[str, int]) -> dict[str, Any]:
+def _measured(study: Study, positions: Mapping[str, int]) -> dict[str, Any]:
     """Return quality against bytes, and the perplexities of levels."""
     quality, tradeoff = None, study.tradeoff
     first = str(study.variants["fingerprint"].iloc[0])

@@ -153,7 +153,7 @@ def _judge(folder: Path, base: Base) -> str:
     return ""
 
 
-def _same(one: sr.Comparison, other: sr.Comparison) -> bool:
+def _same(one: sr.Study, other: sr.Study) -> bool:
     if (one.notes, one.convention, one.context) != (other.notes, other.convention, other.context):
         return False
     for part in FRAMES:

@@ -300,7 +300,7 @@ def test_the_default_model_is_the_source_notebooks():
 
 
 def test_a_study_is_no_model_and_a_long_name_no_file(demo_study, tmp_path, monkeypatch):
-    with pytest.raises(sr.SparsityReportError, match=r"not a Comparison; a study is saved, and"):
+    with pytest.raises(sr.SparsityReportError, match=r"not a Study; a study is saved, and"):
         sr.write_notebook(demo_study, tmp_path / "n.html")
     opened = []
     monkeypatch.setattr(notebook, "_execute", lambda node, *_: opened.append(node))

@@ -5,7 +5,7 @@ import pandas as pd
 from sparsity_report.report.tables import table_model as cells
 from sparsity_report.report.tables.column_heads import columns_of, wide_table
 from sparsity_report.report.tables.table_model import Table
-from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.comparison import Study
 from sparsity_report.weights.packed.group_rounding import GROUP
 from sparsity_report.words.sentences import say
 
@@ -19,7 +19,7 @@ def expert_map(rows: pd.DataFrame, figure: str, variant: str) -> Table:
     return wide_table(figure, caption, wide, cells.TIMES)
 
 
-def budgets(study: Comparison) -> Table | None:
+def budgets(study: Study) -> Table | None:
     """Return the experts that fit into the bytes of all in fewer bits; None without patterns."""
     frame = study.expert_budgets
     if frame is None:

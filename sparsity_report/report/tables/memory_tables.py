@@ -6,14 +6,14 @@ from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.report.tables import table_model as cells
 from sparsity_report.report.tables.column_heads import columns_of
 from sparsity_report.report.tables.table_model import Table, table_of
-from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.ideal_code import bits_per_prunable_weight
 from sparsity_report.study.serving_memory import caches
 from sparsity_report.weights.anatomy.cache_bytes import CONTEXT
 from sparsity_report.words.sentences import say
 
 
-def memory(study: Comparison) -> Table:
+def memory(study: Study) -> Table:
     """Return the bytes to serve each variant as its file, as it runs and in its smallest layout."""
     frame, facts = study.memory(), study.facts
     smallest = frame["variant"].map(lambda name: facts.smallest_layout(name, "model"))
@@ -32,7 +32,7 @@ def memory(study: Comparison) -> Table:
     return table_of("memory", caption, columns, frame)
 
 
-def unknown_caches(study: Comparison) -> Iterator[Phrase]:
+def unknown_caches(study: Study) -> Iterator[Phrase]:
     """Yield the reasons why caches are unknown, with the variants of each."""
     reasons: dict[str, list[str]] = {}
     for variant, cache in caches(study).items():
@@ -42,7 +42,7 @@ def unknown_caches(study: Comparison) -> Iterator[Phrase]:
         yield phrase("page.unknown_cache", variants=variants, reason=phrase(f"cache.{reason}"))
 
 
-def ideal(study: Comparison) -> Table | None:
+def ideal(study: Study) -> Table | None:
     """Return the bits per prunable weight of an ideal code, by part; None where none are known."""
     bits = {name: bits_per_prunable_weight(study.entropy, name) for name in study.facts.layouts}
     known = [{"variant": name, **each} for name, each in bits.items() if each]

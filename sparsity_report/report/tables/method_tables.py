@@ -16,7 +16,7 @@ from sparsity_report.report.tables.table_model import (
     plain_rows,
     table_of,
 )
-from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.paired_facts import distance
 from sparsity_report.study.derived.paired_scores import Paired
 from sparsity_report.study.derived.protocol_scores import ANY_TOKENIZER, PROTOCOL, by_protocol
@@ -38,7 +38,7 @@ _DISTANCES = {"kl": kind_of("kl"), "agreement": cells.SHARE}
 _SIZES = {"stored_bytes": "results.size", "smallest": "results.smallest_size"}
 
 
-def results(study: Comparison) -> Table:
+def results(study: Study) -> Table:
     """Return the dense model and every pruning, with quality, size and speed.
 
     A pruning in several layouts has a row for each that differs in a figure. Figures that are
@@ -103,7 +103,7 @@ def _layout_rows(
     ]
 
 
-def _figures_of(study: Comparison) -> dict[str, _Figures]:
+def _figures_of(study: Study) -> dict[str, _Figures]:
     """Return the figures of every variant by column; None where unknown."""
     facts = study.facts
     scores, means = _scores(study), _mean_accuracies(study)
@@ -129,7 +129,7 @@ def _figures_of(study: Comparison) -> dict[str, _Figures]:
     return by_variant
 
 
-def _scores(study: Comparison) -> dict[str, _Figures]:
+def _scores(study: Study) -> dict[str, _Figures]:
     """Return the scores by :func:`_scored` and the mark of the lowest perplexity, by variant."""
     return {
         row["variant"]: {
@@ -151,7 +151,7 @@ def _mark(pairs: Paired, variant: str) -> str:
     return say("results.lowest" if len(best) == 1 else "results.shared_lowest")
 
 
-def _scored(study: Comparison) -> pd.DataFrame:
+def _scored(study: Study) -> pd.DataFrame:
     """Return the scores by the protocol that scored the most variants, one row per variant."""
     protocol = PROTOCOL if study.variants["fingerprint"].nunique() == 1 else ANY_TOKENIZER
     names = study.variants["variant"]
@@ -162,7 +162,7 @@ def _scored(study: Comparison) -> pd.DataFrame:
     return max(frames, key=len, default=pd.DataFrame(columns=[*TABLES["quality"].names]))
 
 
-def _mean_accuracies(study: Comparison) -> dict[str, tuple[float, float]]:
+def _mean_accuracies(study: Study) -> dict[str, tuple[float, float]]:
     """Return the mean of the seven zero-shot tasks with its error, by variant."""
     if study.tasks is None or "mean" not in one_version(study.tasks):
         return {}
@@ -173,13 +173,13 @@ def _mean_accuracies(study: Comparison) -> dict[str, tuple[float, float]]:
     return dict(zip(means["variant"], pairs, strict=True))
 
 
-def _smallest(study: Comparison) -> str | None:
+def _smallest(study: Study) -> str | None:
     """Return the smallest layout of all prunings; None if they have several."""
     layouts = {study.facts.smallest_layout(name, "model") for name in study.facts.prunings}
     return layouts.pop() if len(layouts) == 1 else None
 
 
-def _result_columns(study: Comparison, by_variant: Mapping[str, _Figures]) -> list[Column]:
+def _result_columns(study: Study, by_variant: Mapping[str, _Figures]) -> list[Column]:
     """Return all columns that results may have."""
     facts, rows = study.facts, by_variant.values()
     sizes = ["stored_bytes"]
@@ -219,7 +219,7 @@ def _result_columns(study: Comparison, by_variant: Mapping[str, _Figures]) -> li
     return listed
 
 
-def _results_caption(study: Comparison, keys: Set[str]) -> str:
+def _results_caption(study: Study, keys: Set[str]) -> str:
     sentences = [say("caption.results")]
     if dtypes := study.facts.unpacked_dtypes(study.facts.baseline):
         sentences.append(say("caption.results_unpacked", dtypes=dtypes))
@@ -234,12 +234,12 @@ def _results_caption(study: Comparison, keys: Set[str]) -> str:
     return " ".join(sentences)
 
 
-def method_grids(study: Comparison) -> list[Table]:
+def method_grids(study: Study) -> list[Table]:
     """Return perplexities of several models, a table per protocol: methods by kind of sparsity.
 
     Parameters
     ----------
-    study : Comparison
+    study : Study
         See :func:`sparsity_report.combine` for several models.
 
     Returns
@@ -259,7 +259,7 @@ def method_grids(study: Comparison) -> list[Table]:
     return tables
 
 
-def _entries(study: Comparison) -> pd.DataFrame:
+def _entries(study: Study) -> pd.DataFrame:
     """Return ``kind``, ``label``, ``model`` and ``variant`` of each place of a grid."""
     frame = study.facts.methods
     models = frame.drop_duplicates("fingerprint").set_index("fingerprint")["model"]
@@ -280,9 +280,7 @@ def _entries(study: Comparison) -> pd.DataFrame:
     return entries.assign(label=entries["label"].mask(repeated, entries["variant"].map(short_name)))
 
 
-def _perplexities(
-    study: Comparison, entries: pd.DataFrame, scored: pd.DataFrame, place: int
-) -> Table:
+def _perplexities(study: Study, entries: pd.DataFrame, scored: pd.DataFrame, place: int) -> Table:
     values = scored.set_index("variant")["perplexity"]
     values = values.astype(object).where(values.notna(), None)
     models = list(entries["model"].unique())
@@ -315,12 +313,12 @@ def _perplexities(
     return grouped(key, caption, [_method(), *columns], bodies)
 
 
-def task_grid(study: Comparison) -> Table | None:
+def task_grid(study: Study) -> Table | None:
     """Return zero-shot accuracies by model, kind of sparsity and method.
 
     Parameters
     ----------
-    study : Comparison
+    study : Study
         See :func:`sparsity_report.combine` for several models.
 
     Returns
@@ -372,7 +370,7 @@ def _method() -> Column:
     return Column("method", say("column.method_head"), cells.name(80), width=1.6)
 
 
-def hero(study: Comparison) -> Table | None:
+def hero(study: Study) -> Table | None:
     """Return the points of :func:`sparsity_report.draw.policy_charts.hero_chart`."""
     figure, points = hero_points(study)
     columns = [

@@ -4,7 +4,7 @@ from sparsity_report.report.tables import table_model as cells
 from sparsity_report.report.tables.column_heads import columns_of
 from sparsity_report.report.tables.table_model import Table, grouped
 from sparsity_report.sparse.runtime_support import LOOKED_AT, RUNTIMES, Support, support
-from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.comparison import Study
 from sparsity_report.untrusted.display_text import short_name
 from sparsity_report.words.display_names import display_name
 from sparsity_report.words.sentences import say, some
@@ -12,7 +12,7 @@ from sparsity_report.words.sentences import say, some
 _WIDTHS = (1.2, 0.7, 1.6, 2.4)
 
 
-def runtimes(study: Comparison) -> Table | None:
+def runtimes(study: Study) -> Table | None:
     """Return what each runtime does with each layout of the variants; None without a layout."""
     groups = []
     for layout, rows in study.runtimes.groupby("layout", sort=False):

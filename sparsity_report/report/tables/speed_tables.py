@@ -6,7 +6,7 @@ import pandas as pd
 
 from sparsity_report.report.tables.column_heads import columns_of
 from sparsity_report.report.tables.table_model import DURATION, Table, grouped, table_of
-from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.comparison import Study
 from sparsity_report.untrusted.display_text import clip, short_name
 from sparsity_report.words.display_names import head
 from sparsity_report.words.sentences import say
@@ -14,7 +14,7 @@ from sparsity_report.words.sentences import say
 _REASON = DURATION._replace(write=str)
 
 
-def latency(study: Comparison) -> Table | None:
+def latency(study: Study) -> Table | None:
     """Return the times of layers and forward passes; None where none were measured.
 
     A reason replaces a time that the control does not allow to report.
@@ -42,7 +42,7 @@ def latency(study: Comparison) -> Table | None:
     return table_of("speed", caption, columns, values)
 
 
-def crossover(study: Comparison) -> Table | None:
+def crossover(study: Study) -> Table | None:
     """Return the sparsity from which CSR layers are faster; None where it is unknown."""
     rows = study.facts.crossovers
     if rows is None or not rows["verdict"].isin(("stated", "never", "above")).any():
@@ -58,7 +58,7 @@ def crossover(study: Comparison) -> Table | None:
     return table_of("crossover", say("caption.crossover"), columns, values)
 
 
-def speedups(study: Comparison) -> Table | None:
+def speedups(study: Study) -> Table | None:
     """Return the speed-ups of several runs, each with its own reference; None of fewer than two.
 
     Rows are whole forward passes if some were timed, else layers.

@@ -14,7 +14,7 @@ from sparsity_report.report.tables import table_model as cells
 from sparsity_report.report.tables.column_heads import columns_of, side_by_side, wide_table
 from sparsity_report.report.tables.table_model import Body, Cell, Column, Row, Table, table_of
 from sparsity_report.sparse.shares import zero_shares
-from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.comparison import Study
 from sparsity_report.study.continuation_figures import FIGURES
 from sparsity_report.study.derived.heads_experts import Part
 from sparsity_report.study.derived.paired_facts import DISTANCES, distance
@@ -44,7 +44,7 @@ _DECODING = ["temperature", "token_limit"]
 _INSIDE = {"heads": "caption.zeros_by_head", "experts": "caption.zeros_by_expert"}
 
 
-def models(study: Comparison) -> Table:
+def models(study: Study) -> Table:
     """Return the models that were counted."""
     keys, prints = "model architecture source fingerprint", say("column.weights_fingerprint")
     columns = columns_of(keys, (1, 1, 1.4, 0), fingerprint=prints)
@@ -52,14 +52,14 @@ def models(study: Comparison) -> Table:
     return table_of("models", say("caption.counted_weights"), columns, values, "facts")
 
 
-def variants(study: Comparison) -> Table:
+def variants(study: Study) -> Table:
     """Return the pruning and the layout of each variant."""
     keys = "variant layout method asked_sparsity threshold fingerprint"
     columns = columns_of(keys, _FIRST, fingerprint=say("explorer.column_weights"))
     return table_of("variants", say("caption.variants"), columns, study.variants, "facts")
 
 
-def totals(study: Comparison) -> Table:
+def totals(study: Study) -> Table:
     """Return the three sparsities and the costs, one column per variant."""
     by_variant = [
         {**row, "bits_per_weight": study.facts.bits_per_weight(row["variant"])}
@@ -88,7 +88,7 @@ def totals(study: Comparison) -> Table:
     return Table("totals", say("caption.totals"), tuple(columns), bodies, style)
 
 
-def _costs(study: Comparison) -> Iterator[tuple[str, str]]:
+def _costs(study: Study) -> Iterator[tuple[str, str]]:
     """Yield columns of pruning, bytes and work per token, each with a note on what it counts."""
     keys = ("asked_sparsity", "zeros_before", "newly_zeroed", "threshold")
     yield from dict.fromkeys(keys, "").items()
@@ -107,7 +107,7 @@ def _costs(study: Comparison) -> Iterator[tuple[str, str]]:
         yield "active_total", say("column.active_parameters_note")
 
 
-def groups(study: Comparison) -> Table:
+def groups(study: Study) -> Table:
     """Return the groups of each variant; small groups without zeros in any variant are left out."""
     columns = columns_of(
         "group modules total nonzero sparsity flops_per_token useful_flops_per_token "
@@ -124,7 +124,7 @@ def groups(study: Comparison) -> Table:
     return cells.grouped("groups", say("caption.groups_all_variants"), columns, groups, "groups")
 
 
-def layers_compared(study: Comparison) -> Table:
+def layers_compared(study: Study) -> Table:
     """Return all modules with the zeros of each distinct pruning, else of the first variant."""
     variants = [*study.side_by_side] or [study.facts.headline]
     frame = study.layers[study.layers["variant"].isin(variants)]
@@ -141,7 +141,7 @@ def layers_compared(study: Comparison) -> Table:
     return table_of("layers", say("caption.layers_compared"), columns, wide, "layers sortable")
 
 
-def extremes(study: Comparison, variant: str, limit: int = 10) -> Table | None:
+def extremes(study: Study, variant: str, limit: int = 10) -> Table | None:
     """Return the most and the least sparse prunable layers; None where no two of them differ."""
     spread, frames = study.facts.spread(variant), study.facts.extremes(variant, limit)
     if frames[0].empty or (
@@ -154,7 +154,7 @@ def extremes(study: Comparison, variant: str, limit: int = 10) -> Table | None:
     return cells.grouped("extremes", caption, columns, zip(titles, frames, strict=True))
 
 
-def unusual(study: Comparison, variant: str) -> Table | None:
+def unusual(study: Study, variant: str) -> Table | None:
     """Return the matrices furthest from a Gaussian; None where no expectation is known."""
     frame = study.facts.unusual(variant)
     if frame is None:
@@ -172,7 +172,7 @@ def unusual(study: Comparison, variant: str) -> Table | None:
     return replace(table_of("unusual", caption, columns, frame), fold=8)
 
 
-def storage(study: Comparison, variant: str) -> Table:
+def storage(study: Study, variant: str) -> Table:
     """Return the bytes of the prunable weights and of the model in every layout."""
     weights, model = say("card.prunable_weights"), say("name.whole_model")
     over = ("", weights, weights, model, model, "", "")
@@ -188,7 +188,7 @@ def storage(study: Comparison, variant: str) -> Table:
     return table_of("storage", caption, columns, frame[frame["bytes"].notna()])
 
 
-def useful(study: Comparison, variant: str) -> Table:
+def useful(study: Study, variant: str) -> Table:
     """Return the rows of :func:`storage` for dense, CSR and the three smallest lossless layouts."""
     table, rows = storage(study, variant), study.facts.lossless(variant)
     kept = {"dense", "csr_int32"}
@@ -230,7 +230,7 @@ def published() -> Table:
     return table_of("published", say("caption.published_kernels"), columns, values, "published")
 
 
-def curve(study: Comparison) -> Table:
+def curve(study: Study) -> Table:
     """Return the bytes of the prunable weights in each layout at every tenth of sparsity."""
     frame = study.facts.curve([step / 10 for step in range(11)])
     wide = frame.pivot_table(index="sparsity", columns="layout", values="bytes", sort=False)
@@ -242,7 +242,7 @@ def curve(study: Comparison) -> Table:
     return table_of("curve", caption, columns, wide.reset_index())
 
 
-def zeros_map(study: Comparison, variant: str) -> Table:
+def zeros_map(study: Study, variant: str) -> Table:
     """Return the shares of zeros of a variant's heat map, block by projection."""
     frame, grid = study.facts.cells(variant), study.facts.grid(variant)
     key = "caption.zeros_map" if frame["layers"].max() == 1 else "caption.zeros_map_merged"
@@ -258,7 +258,7 @@ def inside(variant: str, part: Part) -> Table:
     return wide_table(part.key, caption, wide, cells.SHARE)
 
 
-def quality(study: Comparison) -> Table | None:
+def quality(study: Study) -> Table | None:
     """Return perplexities, accuracies and divergences from dense; None where none were measured.
 
     The caption has the text and the protocol if all rows share them, else columns have.
@@ -294,20 +294,20 @@ def quality(study: Comparison) -> Table | None:
     return table_of("quality", caption, columns, rows)
 
 
-def ratio_to_dense(study: Comparison, row: Mapping[str, Any]) -> Ends | None:
+def ratio_to_dense(study: Study, row: Mapping[str, Any]) -> Ends | None:
     """Return a perplexity ÷ that of dense with its interval; None if it is unknown."""
     contrast = study.facts.paired(row).from_dense(row["variant"])
     return contrast.ratio if contrast else None
 
 
-def paired_note(study: Comparison, row: Mapping[str, Any]) -> str:
+def paired_note(study: Study, row: Mapping[str, Any]) -> str:
     """Return how the intervals of perplexities by the protocol of a row were computed."""
     contrasts = study.facts.paired(row).contrasts
     block = next(iter(contrasts.values())).nll.block
     return say("caption.paired", number=len(contrasts), span=row["span"], block=block)
 
 
-def passage(study: Comparison) -> str | None:
+def passage(study: Study) -> str | None:
     """Return the text and protocol of all perplexities as a clause; None if they differ."""
     if study.quality is None:
         return None
@@ -319,7 +319,7 @@ def passage(study: Comparison) -> str | None:
     return say("caption.passage", **known | {"text": text, "dtype": short_name(known["dtype"])})
 
 
-def continuations(study: Comparison) -> Table | None:
+def continuations(study: Study) -> Table | None:
     """Return continuations of each prompt by variant; None without any."""
     frame = study.continuations
     if frame is None or frame.empty:
@@ -339,7 +339,7 @@ def continuations(study: Comparison) -> Table | None:
     return cells.grouped("continuations", caption, columns, groups, "facts")
 
 
-def writing(study: Comparison) -> Table | None:
+def writing(study: Study) -> Table | None:
     """Return figures of continuations by variant; None where none are known."""
     frame, groups = study.writing, []
     if frame is None or (frame := frame[frame["token_limit"].notna()]).empty:
@@ -365,7 +365,7 @@ def writing(study: Comparison) -> Table | None:
     return cells.grouped("writing", say("caption.writing"), columns, groups)
 
 
-def sensitivity(study: Comparison) -> Table | None:
+def sensitivity(study: Study) -> Table | None:
     """Return the cost of pruning one part alone; None where it was not measured."""
     frame = study.sensitivity
     if frame is None or frame.empty:
@@ -382,11 +382,11 @@ def sensitivity(study: Comparison) -> Table | None:
     return table_of("sensitivity", caption, columns_of(keys, (1.6, 1), kinds), named)
 
 
-def _sizes(study: Comparison) -> str:
+def _sizes(study: Study) -> str:
     """Return the columns of bytes that tables of a study have."""
     return "file_bytes stored_bytes" if study.facts.packings() else "stored_bytes"
 
 
-def _unpacked(study: Comparison) -> dict[str, str]:
+def _unpacked(study: Study) -> dict[str, str]:
     """Return the head of stored bytes where some are of packed weights."""
     return {"stored_bytes": say("column.stored_bytes_unpacked")} if study.facts.packings() else {}

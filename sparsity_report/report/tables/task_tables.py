@@ -7,7 +7,7 @@ from sparsity_report.report.tables import column_heads
 from sparsity_report.report.tables import table_model as cells
 from sparsity_report.report.tables.column_heads import columns_of, key_of_name, side_by_side
 from sparsity_report.report.tables.table_model import Column, Table, table_of
-from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.paired_tasks import winners
 from sparsity_report.study.derived.zero_shot import METRIC, SEVEN, other_scores, seven_tasks
 from sparsity_report.study.harness_results import KEYS
@@ -16,7 +16,7 @@ from sparsity_report.words.display_names import head
 from sparsity_report.words.sentences import say
 
 
-def zero_shot(study: Comparison) -> Table | None:
+def zero_shot(study: Study) -> Table | None:
     """Return the table of seven zero-shot tasks; None where no variant has all of them."""
     if study.tasks is None or (scores := seven_tasks(study.tasks)) is None:
         return None
@@ -33,7 +33,7 @@ def zero_shot(study: Comparison) -> Table | None:
     return table_of("zero_shot", say("caption.zero_shot"), columns, rows.values())
 
 
-def tasks(study: Comparison, limit: int = 100) -> Table | None:
+def tasks(study: Study, limit: int = 100) -> Table | None:
     """Return all other scores, one column per variant; None where there are none."""
     if study.tasks is None or (frame := other_scores(study.tasks)).empty:
         return None
@@ -56,7 +56,7 @@ def tasks(study: Comparison, limit: int = 100) -> Table | None:
     return table_of("tasks", caption, columns, shown)
 
 
-def task_sources(study: Comparison) -> Table | None:
+def task_sources(study: Study) -> Table | None:
     """Return the sources of scores for a citation; None where none is known."""
     keys = "variant evaluated_model harness harness_version results_file results_fingerprint"
     if study.tasks is None or study.tasks[keys.split()[1:]].isna().all(axis=None):
@@ -77,7 +77,7 @@ def _score_name(row: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def task_pairs(study: Comparison, limit: int = 100) -> Table | None:
+def task_pairs(study: Study, limit: int = 100) -> Table | None:
     """Return the paired differences of scores; None where no two runs are paired."""
     frame = study.task_pairs
     if frame is None or frame["p"].isna().all():
@@ -101,7 +101,7 @@ def _pair_row(row: Mapping[str, Any]) -> dict[str, Any]:
     return {**_compared(row, row["difference"]), "task": _score_name({**row, **name})}
 
 
-def score_pairs(study: Comparison) -> Table | None:
+def score_pairs(study: Study) -> Table | None:
     """Return paired comparisons of perplexities and distances from dense; None without losses."""
     if (frame := study.score_pairs) is None:
         return None
@@ -132,7 +132,7 @@ def _compared(row: Mapping[str, Any], gain: float) -> dict[str, Any]:
     return {**row, "interval": (row["low"], row["high"]), "outcome": text}
 
 
-def _winners(study: Comparison) -> dict[tuple[Any, ...], str]:
+def _winners(study: Study) -> dict[tuple[Any, ...], str]:
     """Return the pruning that beats all other ones in paired tests, by key of a score."""
     frame = study.task_pairs
     return {} if frame is None else winners(frame, study.facts.contenders)

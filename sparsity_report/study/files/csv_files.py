@@ -9,7 +9,7 @@ import pandas as pd
 
 from sparsity_report.errors import legible
 from sparsity_report.files.atomic import together, write_file
-from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.comparison import Study
 from sparsity_report.study.schema import MEASURED
 from sparsity_report.untrusted.display_text import file_name
 
@@ -19,7 +19,7 @@ FORMULA = re.compile(r'(^|;)(?=["\s]*[=+\-@＝＋－＠])')
 PIVOTS = ("sparsity", "param_frac", "flops_per_token")
 
 
-def write_csv(study: Comparison, directory: str | os.PathLike[str]) -> list[Path]:
+def write_csv(study: Study, directory: str | os.PathLike[str]) -> list[Path]:
     r"""Write the tables of a study as CSV files for a spreadsheet.
 
     Each variant gets ``layers_<variant>.csv`` and ``groups_<variant>.csv``. All variants together
@@ -34,7 +34,7 @@ def write_csv(study: Comparison, directory: str | os.PathLike[str]) -> list[Path
 
     Parameters
     ----------
-    study : Comparison
+    study : Study
         The study to write.
     directory : path-like
         The folder of the files, created if missing.
@@ -74,7 +74,7 @@ def write_csv(study: Comparison, directory: str | os.PathLike[str]) -> list[Path
         return [write_file(folder / name, csv_text(frame)) for name, frame in files.items()]
 
 
-def variant_stems(study: Comparison) -> Mapping[str, str]:
+def variant_stems(study: Study) -> Mapping[str, str]:
     """Return a distinct part of a file name for each variant."""
     stems: dict[str, str] = {}
     for variant in study.variants["variant"]:

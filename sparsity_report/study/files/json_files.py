@@ -20,7 +20,7 @@ from sparsity_report.errors import SparsityReportError, opening
 from sparsity_report.files.atomic import write_file
 from sparsity_report.phrases import Phrase, phrase, read_phrase
 from sparsity_report.study import schema
-from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.comparison import Study
 from sparsity_report.study.files.value_bounds import check_pair, check_study
 from sparsity_report.study.layers import with_shares
 from sparsity_report.study.levels.levels import LEVEL_COUNTS, level_matrices, level_rows
@@ -73,7 +73,7 @@ LATER = ("entropy", "cache", "experts")
 MAYBE = ("levels", *schema.OPTIONAL)
 STUDY = FileKind(
     name="study",
-    value=Comparison,
+    value=Study,
     tables={part: part for part in ("variants", "layers", *MAYBE)},
     derived={part: part for part in ("groups", "totals")},
     edited=EDITED_STUDY,
@@ -94,14 +94,12 @@ PAIR = FileKind(
 KINDS = (STUDY, PAIR)
 
 
-def write_json(
-    value: Comparison | Pair, path: str | os.PathLike[str], findings: Sequence[str]
-) -> Path:
+def write_json(value: Study | Pair, path: str | os.PathLike[str], findings: Sequence[str]) -> Path:
     """Write a study or a pair as JSON.
 
     Parameters
     ----------
-    value : Comparison or Pair
+    value : Study or Pair
     path : path-like
     findings : sequence of str
         Sentences about the value, for readers without this program.
@@ -127,8 +125,8 @@ def write_json(
     return write_file(path, json.dumps(data, ensure_ascii=False, allow_nan=False))
 
 
-def read_study(path: str | os.PathLike[str], *, strict: bool = False) -> Comparison:
-    """Read a study that :meth:`Comparison.save` wrote.
+def read_study(path: str | os.PathLike[str], *, strict: bool = False) -> Study:
+    """Read a study that :meth:`Study.save` wrote.
 
     The tables of sums are computed again and must agree with the file. The file also holds a
     digest of its content. If the digest differs, ``study.notes`` and every report say that the
@@ -144,7 +142,7 @@ def read_study(path: str | os.PathLike[str], *, strict: bool = False) -> Compari
 
     Returns
     -------
-    Comparison
+    Study
         The study as it was saved, without its weights.
 
     Raises
@@ -162,7 +160,7 @@ def read_study(path: str | os.PathLike[str], *, strict: bool = False) -> Compari
     >>> read.layers.equals(study.layers)
     True
     """
-    study: Comparison = _read(Path(path), STUDY, strict)
+    study: Study = _read(Path(path), STUDY, strict)
     return study
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.phrases import Phrase, phrase
-from sparsity_report.study.comparison import Comparison
+from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.policy_names import GLOBAL, is_level_of
 from sparsity_report.study.derived.protocol_scores import by_protocol
 from sparsity_report.study.layers import records
@@ -133,16 +133,14 @@ def read_budget(text: str) -> Budget:
     )
 
 
-def level_within(
-    study: Comparison, budget: str, *, policy: str = GLOBAL, layout: str = "csr"
-) -> Within:
+def level_within(study: Study, budget: str, *, policy: str = GLOBAL, layout: str = "csr") -> Within:
     """Return the level of sparsity that keeps a budget.
 
     A perplexity is never interpolated between measured levels.
 
     Parameters
     ----------
-    study : Comparison
+    study : Study
         A study with levels; they are those of its first variant.
     budget : str
         ``"100 MB"``, ``"1.5 GiB"``, ``"0.5 × bytes"``, ``"0.5 × FLOPs"``, ``"2 GFLOPs"`` or
@@ -223,7 +221,7 @@ def budget_finding(solved: Within) -> Phrase:
     return phrase(key, **texts, **levels)
 
 
-def _by_cost(study: Comparison, asked: Budget, policy: str, layout: str) -> Within:
+def _by_cost(study: Study, asked: Budget, policy: str, layout: str) -> Within:
     quantity, levels = _COLUMNS[asked.kind], study.by_policy[policy]
     frame = pd.DataFrame(
         {
@@ -259,7 +257,7 @@ def _by_cost(study: Comparison, asked: Budget, policy: str, layout: str) -> With
     return Within(float(first["sparsity"]), asked, value, most=most, layout=layout)
 
 
-def _by_perplexity(study: Comparison, asked: Budget, policy: str) -> Within:
+def _by_perplexity(study: Study, asked: Budget, policy: str) -> Within:
     points = measured_levels(study, policy)
     if len(points) < 2:
         raise SparsityReportError(
@@ -286,7 +284,7 @@ def _by_perplexity(study: Comparison, asked: Budget, policy: str) -> Within:
     return Within(below[-1], asked, score, measured, beyond)
 
 
-def measured_levels(study: Comparison, policy: str) -> list[tuple[float, float]]:
+def measured_levels(study: Study, policy: str) -> list[tuple[float, float]]:
     """Return the sparsity and perplexity of variants of the first model pruned by a policy.
 
     The unpruned model is at the level of the zeros it has. Only the text and protocol by which most
