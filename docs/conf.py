@@ -1,0 +1,77 @@
+"""Configuration of the documentation site: ``sphinx-build -W docs build/docs``."""
+
+import os
+import sys
+import tomllib
+from pathlib import Path
+
+DOCS = Path(__file__).parent
+sys.path.insert(0, str(DOCS / "_ext"))
+
+import sparsity_report  # noqa: E402 - after the path of our extensions
+
+# Kernels of executed pages and of the gallery reach no network and draw no bars.
+os.environ.update(HF_HUB_OFFLINE="1", TQDM_DISABLE="1", COLUMNS="100")
+
+URLS = tomllib.loads((DOCS.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"].get(
+    "urls", {}
+)
+
+project = "sparsity-report"
+author = "The sparsity-report developers"
+release = version = sparsity_report.__version__
+html_baseurl = URLS.get("Documentation", "")
+language = "en"
+
+extensions = [
+    "mathml",
+    "myst_nb",
+    "numpydoc",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx_copybutton",
+    "sphinx_design",
+    "sphinx_llm.txt",
+]
+exclude_patterns = ["_build", "**/.ipynb_checkpoints", "tools", "hub", "packaging"]
+show_warning_types = True
+
+# Pages are Markdown. Formulas stand between dollars.
+myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist", "dollarmath", "substitution"]
+myst_heading_anchors = 3
+html_math_renderer = "mathml"
+
+# Tutorials run at each build and fail it.
+nb_execution_mode = "cache"
+nb_execution_cache_path = str(DOCS.parent / "build" / "executed")
+nb_execution_raise_on_error = True
+nb_execution_timeout = 300
+nb_merge_streams = True
+
+autosummary_generate = True
+autodoc_typehints = "none"
+numpydoc_show_class_members = False
+
+copybutton_exclude = ".linenos, .gp, .go"
+llms_txt_build_parallel = False  # reuses what this build has read and executed
+
+html_theme = "pydata_sphinx_theme"
+html_title = "sparsity-report"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_copy_source = False
+html_show_sourcelink = False
+html_show_sphinx = False
+html_sidebars = {"index": []}
+html_theme_options = {
+    "logo": {"text": "sparsity-report"},
+    "header_links_before_dropdown": 7,
+    "icon_links": [],
+    "navigation_with_keys": False,
+    "show_prev_next": True,
+    "footer_start": ["copyright"],
+    "footer_end": [],
+    "secondary_sidebar_items": ["page-toc"],
+    "search_bar_text": "Search this site",
+}
+copyright = f"{author}, Apache-2.0"
