@@ -2,8 +2,9 @@
 
 import os
 import sys
-import tomllib
 from pathlib import Path
+
+import tomllib
 
 DOCS = Path(__file__).parent
 sys.path.insert(0, str(DOCS / "_ext"))
@@ -74,4 +75,4 @@ html_theme_options = {
     "secondary_sidebar_items": ["page-toc"],
     "search_bar_text": "Search this site",
 }
-copyright = f"{author}, Apache-2.0"
+project_copyright = f"{author}, Apache-2.0"
