@@ -46,8 +46,12 @@ html_math_renderer = "mathml"
 nb_execution_mode = "cache"
 nb_execution_cache_path = str(DOCS.parent / "build" / "executed")
 nb_execution_raise_on_error = True
+nb_execution_in_temp = True  # pages write files
 nb_execution_timeout = 300
 nb_merge_streams = True
+# A widget's HTML works without a kernel and a network; its state would ask a CDN for scripts.
+nb_mime_priority_overrides = [("*", "text/html", 0)]
+nb_ipywidgets_js = {}
 
 autosummary_generate = True
 autodoc_typehints = "none"
