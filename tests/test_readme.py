@@ -1,78 +1,27 @@
-"""What the README shows is what happens."""
+"""README names commands, pages and files that exist; tests/site/test_pages.py runs its code."""
 
 import re
-import runpy
-import shlex
 from pathlib import Path
 
-import gguf
-import harnesses
-import numpy as np
-import pytest
-import torch
-from helpers import command, write_gguf
-from safetensors.torch import save_file
-
-import sparsity_report as sr
-
-pytestmark = pytest.mark.slow(seconds=50)
+import page_code
+import tomllib
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.S)
-# MPI needs a cluster; tests/counting/test_executors.py gives the same call another pool.
-PYTHON = [snippet for snippet in SNIPPETS if "mpi4py" not in snippet]
-CONSOLE = [
-    line
-    for block in re.findall(r"```console\n(.*?)```", README, re.S)
-    for line in block.splitlines()
-]
+URLS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]
 
 
-@pytest.mark.parametrize("snippet", PYTHON, ids=range(len(PYTHON)))
-@pytest.mark.usefixtures("small_cache")
-def test_python(snippet, tmp_path, monkeypatch, capsys):
-    (tmp_path / "snippet.py").write_text(snippet, encoding="utf-8")
-    for name in re.findall(r'read_lm_eval\("(.*?)"', snippet):
-        harnesses.write(tmp_path / name, harnesses.lm_eval())
-    monkeypatch.chdir(tmp_path)
-    # What is timed is timed as long as it takes to know it; here nobody reads it.
-    monkeypatch.setattr("sparsity_report.measure.clock.DEFAULT", sr.Clock(budget=1))
-    runpy.run_path(str(tmp_path / "snippet.py"), run_name="__main__")
-    if '"report.html"' in snippet:
-        assert (tmp_path / "report.html").stat().st_size > 100_000
-        assert "CSR30 stores" in capsys.readouterr().out
-
-
-def test_the_cluster_script_is_python():
-    (script,) = set(SNIPPETS) - set(PYTHON)
-    compile(script, "count.py", "exec")
-
-
-def test_commands(tmp_path):
-    """Run the README's lines as they stand, with models at hand in place of others."""
-    assert [line for line in CONSOLE if line.startswith("pip")] == [
+def test_the_two_commands():
+    lines = [
+        line
+        for block in page_code.blocks(README)
+        if block.language == "console"
+        for line in block.code.splitlines()
+    ]
+    assert [line for line in lines if line.startswith("pip")] == [
         "pip install . && sparsity-report run",
         "pip install '.[test]' && pytest",
     ]
-    (tmp_path / "path" / "to").mkdir(parents=True)
-    layer = np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)
-    tensors = {
-        f"blk.{block}.ffn_up.weight": (layer, gguf.GGMLQuantizationType.Q8_0) for block in (0, 1)
-    }
-    write_gguf(tmp_path / "path" / "to" / "model.gguf", tensors, architecture="mystery")
-    stand_ins = {"facebook/opt-125m": str(ROOT / "sparsity_report" / "demo")}
-    (tmp_path / "path" / "to" / "pruned").mkdir()
-    pruned = torch.from_numpy(layer * np.tile(np.float32([1, 1, 0, 0]), 16))
-    save_file({"layers.0.fc1.weight": pruned}, tmp_path / "path/to/pruned/model.safetensors")
-    ours = [line.split("&& ")[-1] for line in CONSOLE if "sparsity-report" in line]
-    assert len(ours) > 4
-    for line in ours:
-        words = [stand_ins.get(word, word) for word in shlex.split(line)]
-        assert words[0] == "sparsity-report"
-        run = command(*words[1:], cwd=tmp_path)
-        assert run.returncode == 0, f"{line}: {run.stderr}"
-    assert (tmp_path / "again" / "report.html").is_file()
 
 
 def test_continuous_integration_runs_the_same_commands():
@@ -81,9 +30,21 @@ def test_continuous_integration_runs_the_same_commands():
     assert "pytest" in script
 
 
-def test_links_lead_somewhere():
-    for target in re.findall(r"\]\(([^)#:]+)\)", README):
-        assert (ROOT / target).exists(), target
+def test_links_are_absolute_and_lead_somewhere():
+    """A package index shows README away from its repository."""
+    site, repository = URLS["Documentation"] + "/en/stable/", URLS["Repository"]
+    targets = re.findall(r"\]\(([^)]+)\)", README)
+    assert len(targets) > 10
+    for target in targets:
+        if target.startswith(site):
+            path = Path("docs") / target.removeprefix(site)
+            path = path.with_suffix(".md") if path.suffix == ".html" else path
+            # Sphinx-gallery writes the pages of the gallery.
+            assert (ROOT / path).exists() or path.parent.name == "gallery", target
+        else:
+            assert target.startswith(repository), target
+            path = re.sub(r"^/(blob|tree)/main/", "", target.removeprefix(repository))
+            assert (ROOT / path).exists(), target
 
 
 def test_promises_are_proved_by_tests_that_exist():

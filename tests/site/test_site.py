@@ -1,0 +1,146 @@
+"""The documentation site: built without a warning, linked, offline, accessible, searchable."""
+
+import os
+import re
+import subprocess
+import sys
+from functools import cache
+from html.parser import HTMLParser
+from importlib.util import find_spec
+from urllib.parse import unquote, urlsplit
+
+import page_code
+import pytest
+from browser import Visit, violations
+from helpers import need
+
+pytestmark = pytest.mark.slow(seconds=300)
+
+ADDRESSES = {"a": "href", "link": "href", "img": "src", "script": "src", "iframe": "src"}
+# Pages of each kind that axe reads at all widths; the others at one.
+KINDS = (
+    "index.html", "tutorials/explorer.html", "how-to/latex.html", "reference/command-line.html",
+    "explanation/exactness.html", "gallery/index.html",
+)  # fmt: skip
+
+
+class Document(HTMLParser):
+    """Addresses that a page names, and places in it that can be named."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.addresses, self.places = [], {""}
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        given = dict(attrs)
+        self.places |= {given.get("id"), given.get("name")}
+        if (name := ADDRESSES.get(tag)) and given.get(name):
+            self.addresses.append((tag, given.get("rel"), given[name]))
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """Build the site, a warning being an error."""
+    need(all(map(find_spec, ("sphinx", "pydata_sphinx_theme", "myst_nb"))), "pip install '.[docs]'")
+    out = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q"]
+    built = subprocess.run(
+        [*command, str(page_code.ROOT / "docs"), str(out)],
+        env={**os.environ, "PYTHONPATH": str(page_code.ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert built.returncode == 0, built.stderr + built.stdout
+    return out
+
+
+@cache
+def document(path):
+    return Document(path.read_text(encoding="utf-8"))
+
+
+def html_pages(site):
+    return [path for path in sorted(site.rglob("*.html")) if "_static" not in path.parts]
+
+
+def test_each_link_leads_to_a_page_and_a_place(site):
+    broken = []
+    for page in html_pages(site):
+        for _, _, address in document(page).addresses:
+            parts = urlsplit(address)
+            if parts.scheme or parts.netloc:
+                continue
+            target = (page.parent / unquote(parts.path)).resolve() if parts.path else page
+            target = target / "index.html" if target.is_dir() else target
+            if not target.is_file() or (
+                target.suffix == ".html" and unquote(parts.fragment) not in document(target).places
+            ):
+                broken.append((page.name, address))
+    assert broken == []
+
+
+def test_nothing_is_loaded_from_elsewhere(site):
+    for page in html_pages(site):
+        for tag, rel, address in document(page).addresses:
+            loads = tag != "a" and rel not in {
+                "canonical",
+                "alternate",
+                "describedby",
+                "next",
+                "prev",
+            }
+            assert not (loads and urlsplit(address).netloc), (page.name, address)
+
+
+def test_assistants_get_each_page_as_markdown(site):
+    listed = (site / "llms.txt").read_text(encoding="utf-8")
+    for name in ("tutorials", "how-to", "explanation", "reference"):
+        assert f"{name}/" in listed
+    assert "round(sparsity" in (site / "llms-full.txt").read_text(encoding="utf-8")
+    for page in ("index", "how-to/latex", "explanation/exactness"):
+        assert (site / f"{page}.html.md").stat().st_size > 500
+
+
+@pytest.mark.parametrize(
+    ("width", "scheme"), [(390, "dark"), (800, "light"), (1440, "light"), (1440, "dark")]
+)
+def test_pages_are_accessible_and_fit_the_width(chromium, site, width, scheme):
+    size = {"width": width, "height": 900}
+    pages = [site / name for name in KINDS] if width != 800 else html_pages(site)
+    wrong = {}
+    for page in pages:
+        with Visit(chromium, page, viewport=size, color_scheme=scheme) as visit:
+            outside = {
+                url for url in visit.requests if not url.startswith(("file:", "data:", "blob:"))
+            }
+            sideways = visit.page.evaluate("document.documentElement.scrollWidth") > width
+            complaints = [line for line in visit.complaints if "searchindex" not in line]
+            if (
+                seen := (
+                    violations(visit.page),
+                    sideways and "scrolls sideways",
+                    outside,
+                    complaints,
+                )
+            ) and any(seen):
+                wrong[page.relative_to(site).as_posix()] = seen
+    assert wrong == {}
+
+
+def test_search_finds_a_page_and_opens_it(chromium, site):
+    with Visit(chromium, site / "index.html", viewport={"width": 1440, "height": 900}) as visit:
+        visit.page.goto((site / "search.html").as_uri() + "?q=break-even")
+        result = visit.page.locator("#search-results li a").first
+        result.wait_for()
+        assert visit.page.locator("#search-results li").count() > 1
+        result.click()
+        assert "break-even" in visit.page.locator("article").inner_text().lower()
+
+
+def test_each_public_name_has_a_page(site):
+    text = (page_code.ROOT / "sparsity_report" / "__init__.pyi").read_text(encoding="utf-8")
+    names = set(re.findall(r"import \w+ as (\w+)", text))
+    assert len(names) > 60
+    documented = {place for page in html_pages(site) for place in document(page).places}
+    assert {name for name in names if f"sparsity_report.{name}" not in documented} == set()
