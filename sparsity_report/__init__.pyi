@@ -25,7 +25,7 @@ from .measure.clock import Clock as Clock
 from .measure.continuations import continuations as continuations
 from .measure.distance import distance as distance
 from .measure.latency import crossover as crossover
-from .measure.latency import measure_latency as measure_latency
+from .measure.latency import latency as latency
 from .measure.perplexity import perplexity as perplexity
 from .measure.reap import reap as reap
 from .measure.reproduce import reproduce as reproduce

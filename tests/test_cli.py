@@ -519,7 +519,7 @@ def test_options_reach_the_clock(monkeypatch, tmp_path, options, clock):
         given.append(clock)
         raise sr.SparsityReportError("enough")
 
-    monkeypatch.setattr(sr, "measure_latency", measure)
+    monkeypatch.setattr(sr, "latency", measure)
     refused(command("run", "--latency", *options, "--out", tmp_path / "o"), "enough")
     assert given == [sr.Clock(**clock)]
 

@@ -43,7 +43,7 @@ def studied(compared: Compared, analysis: Analysis) -> tuple[Study, bool]:
     options = {name: getattr(analysis, name) for name in _COMPARING}
     study = sr.compare(*variants, **options)
     if analysis.latency:
-        times = sr.measure_latency(variants, clock=clock_of(analysis))
+        times = sr.latency(variants, clock=clock_of(analysis))
         study = study.with_measured(latency=times)
     asked: list[tuple[str, bool, Callable[[Compared, Analysis], pd.DataFrame]]] = [
         ("quality", analysis.perplexity, _quality),

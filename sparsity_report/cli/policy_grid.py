@@ -139,7 +139,7 @@ def chosen_experts(weights: Weights, options: Choice | PruneOptions) -> KeptExpe
     """Return the experts that the options keep."""
     keep, score = _read_experts(options.keep_experts or ""), options.score or "reap"
     if isinstance(keep, Path):
-        return read_experts(keep, weights)
+        return read_experts(weights, keep)
     text = None if score == "magnitude" else options.calibration
     return reap(weights, text, keep=keep, score=score)
 

@@ -99,7 +99,7 @@ def _pruning(weights: Weights, options: PruneOptions) -> Pruning:
 
     grid = Grid.parse(options.policy, options.sparsity)
     if options.mask is not None:
-        return sr.import_mask(options.mask, weights)
+        return sr.import_mask(weights, options.mask)
     with workers(options.workers) as executor:
         counting: dict[str, Any] = {"executor": executor, "cache": options.cache}
         if options.bound:

@@ -16,6 +16,7 @@ from sparsity_report.counting.policies import check_values
 from sparsity_report.counting.progress import Progress
 from sparsity_report.counting.pruning import Basis, CountedCut, Cut, FrozenArray, Pruning
 from sparsity_report.deferred import torch
+from sparsity_report.deprecated import old_arguments
 from sparsity_report.errors import SparsityReportError, writable
 from sparsity_report.sparse.shares import zero_share
 from sparsity_report.weights.sources.npz import Array, Values, read_npz
@@ -57,20 +58,21 @@ class MaskCut(CountedCut):
             yield part, stays.to(part.device)
 
 
+@old_arguments(swapped=lambda _, second: isinstance(second, Weights))
 def import_mask(
-    masks: Masks, weights: Weights, *, pruned_is: int = 0, progress: Progress | None = None
+    weights: Weights, masks: Masks, *, pruned_is: int = 0, progress: Progress | None = None
 ) -> Pruning:
     """Prune by masks from another tool.
 
     Parameters
     ----------
+    weights : Weights
+        From :func:`sparsity_report.load`.
     masks : path-like or mapping of str to array
         Zeros and ones of any type, with the names and shapes of the model's parameters in memory:
         a ``.safetensors`` or ``.npz`` file, or a mapping to tensors or arrays. A name may end in
         ``_mask``, like the buffers of ``torch.nn.utils.prune``. Parameters without a mask are not
         pruned.
-    weights : Weights
-        From :func:`sparsity_report.load`.
     pruned_is : {0, 1}
         Mask value of pruned weights: 0 as in ``torch.nn.utils.prune``, or 1.
     progress : callable, optional
@@ -92,7 +94,7 @@ def import_mask(
     >>> import sparsity_report as sr
     >>> weights = sr.load()
     >>> name = weights.prunable[0].name
-    >>> pruning = sr.import_mask({f"{name}_mask": np.eye(128)}, weights)
+    >>> pruning = sr.import_mask(weights, {f"{name}_mask": np.eye(128)})
     >>> pruning.pruned, sr.masked(pruning).name
     (16256, 'MaskedImported')
     """

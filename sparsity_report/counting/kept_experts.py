@@ -17,6 +17,7 @@ import pandas as pd
 
 import sparsity_report
 from sparsity_report.counting.pruning import Basis
+from sparsity_report.deprecated import old_arguments
 from sparsity_report.errors import explained, opening, writable
 from sparsity_report.files.atomic import write_file
 from sparsity_report.hooks import Presentable
@@ -120,7 +121,7 @@ class KeptExperts(Presentable):
         >>> sizes = {"hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1}
         >>> config = transformers.MixtralConfig(vocab_size=8, num_local_experts=4, **sizes)
         >>> weights = sr.load(transformers.MixtralForCausalLM(config))
-        >>> one, other = (sr.read_experts({"0": kept}, weights) for kept in ([0, 1, 2], [1, 2, 3]))
+        >>> one, other = (sr.read_experts(weights, {"0": kept}) for kept in ([0, 1, 2], [1, 2, 3]))
         >>> one.overlap(other)["overlap"].tolist()
         [0.5]
         """
@@ -165,21 +166,20 @@ class KeptExperts(Presentable):
         return write_file(path, json.dumps(data, ensure_ascii=False, indent=1))
 
 
-def read_experts(
-    source: str | os.PathLike[str] | Mapping[Any, Any], weights: Weights
-) -> KeptExperts:
+@old_arguments(swapped=lambda _, second: isinstance(second, Weights), source="file")
+def read_experts(weights: Weights, file: str | os.PathLike[str] | Mapping[Any, Any]) -> KeptExperts:
     """Read a list of kept experts from a file or a mapping.
 
     Parameters
     ----------
-    source : path-like or mapping
+    weights : Weights
+        The model with all its experts.
+    file : path-like or mapping
         A JSON file of :meth:`KeptExperts.save`; the report of llm-compressor's
         ``REAPPruningModifier(report_path=…)``; the ``pruning-plan.json`` of reap-mlx; or any
         object that maps modules of experts, the modules around them or numbers of blocks to lists
         of the kept experts. The authors' REAP and mergekit write no list: pass REAP's observations
         to :func:`reap`.
-    weights : Weights
-        The model with all its experts.
 
     Returns
     -------
@@ -198,11 +198,11 @@ def read_experts(
     >>> sizes = {"hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1}
     >>> config = transformers.MixtralConfig(vocab_size=8, num_local_experts=4, **sizes)
     >>> weights = sr.load(transformers.MixtralForCausalLM(config))
-    >>> kept = sr.read_experts({"model.layers.0.mlp": [0, 1, 3]}, weights)
+    >>> kept = sr.read_experts(weights, {"model.layers.0.mlp": [0, 1, 3]})
     >>> kept.label, kept.removed
     ('3of4', 1)
     """
-    name, data = "list", source
+    name, data = "list", file
     if not isinstance(data, Mapping):
         name = Path(data).name
         with opening(Path(data), "list"):

@@ -8,6 +8,7 @@ from typing import Any
 
 import altair as alt
 
+from sparsity_report.deprecated import old_arguments
 from sparsity_report.draw import charts, export
 from sparsity_report.draw.heat_maps import sparsity_map
 from sparsity_report.draw.measured_charts import CHARTS
@@ -21,8 +22,9 @@ from sparsity_report.study.files.csv_files import variant_stems
 _GENERIC = {"serif", "sans-serif", "monospace", "cursive", "fantasy", "system-ui"}
 
 
+@old_arguments(directory="folder")
 @unchecked()
-def write_figures(study: Study, directory: str | os.PathLike[str]) -> list[Path]:
+def write_figures(study: Study, folder: str | os.PathLike[str]) -> list[Path]:
     """Write the charts of a study as PNG files at twice their size in print.
 
     The files are ``sparsity_map_<variant>.png`` per pruning; ``blocks.png`` of several prunings;
@@ -34,7 +36,7 @@ def write_figures(study: Study, directory: str | os.PathLike[str]) -> list[Path]
     ----------
     study : Study
         Study to draw.
-    directory : path-like
+    folder : path-like
         Folder of the files; created if missing.
 
     Returns
@@ -64,7 +66,7 @@ def write_figures(study: Study, directory: str | os.PathLike[str]) -> list[Path]
     drawn["blocks"] = blocks_chart(study)
     drawn["csr_bytes"] = charts.csr_bytes_curve(study)
     drawn |= {name: draw(study) for name, draw in CHARTS.items()}
-    folder = Path(directory)
+    folder = Path(folder)
     with together(folder):
         return [
             write_file(folder / f"{name}.png", export.png(chart))

@@ -88,7 +88,7 @@ def _bound(size: int | None, seconds: float, timing: Timing, bandwidth: float) -
 
 
 @with_bar("timing", unit="measurement")
-def measure_latency(
+def latency(
     variants: Sequence[Variant],
     tokens: Sequence[int] = (1, 16, 128),
     *,
@@ -148,11 +148,11 @@ def measure_latency(
     >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.9)
     >>> variants = [sr.dense(pruning.weights), sr.csr(pruning)]
     >>> clock = sr.Clock(cold=False, budget=1)
-    >>> frame = sr.measure_latency(variants, tokens=[1], crossovers=False, clock=clock)
+    >>> frame = sr.latency(variants, tokens=[1], crossovers=False, clock=clock)
     >>> sorted(set(frame["name"]))
     ['128 × 128', '128 × 512', '512 × 128', 'whole forward']
     """
-    variants = listed("measure_latency", variants)
+    variants = listed("latency", variants)
     if not variants:
         raise SparsityReportError("nothing to measure; give at least one variant")
     counts, clock = _checked(tokens), clock or clocks.DEFAULT

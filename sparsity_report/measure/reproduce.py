@@ -6,9 +6,11 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from sparsity_report.deferred import nn
+from sparsity_report.deprecated import old_arguments
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.published_scores import (
     DENSE,
+    PAPERS,
     PublishedScore,
     Reproduction,
     compare_published,
@@ -25,9 +27,16 @@ if TYPE_CHECKING:
     from sparsity_report.measure.texts import Text
 
 
+def _is_swapped(first: object, second: object) -> bool:
+    """Return True for a paper before a model, the order of version 0.1."""
+    papers = [isinstance(each, str) and each.casefold() in PAPERS for each in (first, second)]
+    return papers == [True, False] or not isinstance(second, str)
+
+
+@old_arguments(swapped=_is_swapped)
 def reproduce(
-    paper: str,
     model: Study | Weights | str | os.PathLike[str] | nn.Module,
+    paper: str,
     *,
     published_model: str | None = None,
     text: Text | None = None,
@@ -50,10 +59,10 @@ def reproduce(
 
     Parameters
     ----------
-    paper : {"sparsegpt", "wanda", "owl", "llm-pruner"}
-        The paper.
     model : Study, Weights, path, Hub id or nn.Module
         A study, or a model to prune and score.
+    paper : {"sparsegpt", "wanda", "owl", "llm-pruner"}
+        The paper.
     published_model : str, optional
         Hub id of the model in the paper, if the model has another name.
     text : str, pathlib.Path, iterable of str, dataset or 1-d tensor of token ids, optional
@@ -79,7 +88,7 @@ def reproduce(
     Examples
     --------
     >>> import sparsity_report as sr
-    >>> sr.reproduce("wanda", sr.load())
+    >>> sr.reproduce(sr.load(), "wanda")
     Traceback (most recent call last):
     ...
     sparsity_report.errors.SparsityReportError: demo: not one model with perplexities of wanda, ...

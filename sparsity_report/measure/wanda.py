@@ -16,6 +16,7 @@ from sparsity_report.counting.allocation import NAME, Allocation, check_sparsity
 from sparsity_report.counting.policies import prunable_counts
 from sparsity_report.counting.progress import Progress, with_bar
 from sparsity_report.counting.pruning import InputNorms, Pruning
+from sparsity_report.deprecated import old_arguments
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.measure.calibration import Calibration, CalibrationOptions, calibrated
 from sparsity_report.measure.texts import Text
@@ -27,11 +28,12 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
+@old_arguments(text="calibration")
 @with_bar("pruning")
 def wanda(
     weights: Weights,
     sparsity: float | None,
-    text: Text | Calibration | None = None,
+    calibration: Text | Calibration | None = None,
     *,
     n_m: tuple[int, int] | None = None,
     allocation: Allocation = None,
@@ -55,7 +57,7 @@ def wanda(
         From :func:`sparsity_report.load`; not streamed, because the model runs.
     sparsity : float or None
         Share of weights to prune, from 0 to 1. None: that of `allocation` or `n_m`.
-    text : Calibration, str, pathlib.Path, iterable of str or 1-d tensor of token ids, optional
+    calibration : Calibration or text, optional
         Text of :func:`calibrate`, or its result for several prunings from one pass.
     n_m : tuple of int, optional
         ``(2, 4)`` keeps the two highest scores of every four consecutive weights of a row.
@@ -100,7 +102,7 @@ def wanda(
     elif allocation is None:
         check_sparsity(sparsity)
     prunable_counts(weights)
-    calibration = _inputs(calibrated(weights, text, progress, options))
+    calibration = _inputs(calibrated(weights, calibration, progress, options))
     if n_m is not None:
         cuts = activation_scores.cut_groups(weights, calibration.scales, pattern, progress)
         method = f"wanda_one_pass, {pattern[0]}:{pattern[1]}"
@@ -116,11 +118,12 @@ def wanda(
     return Pruning(weights, shares.sparsity, method, cuts, calibration.basis)
 
 
+@old_arguments(text="calibration")
 @with_bar("pruning")
 def owl(
     weights: Weights,
     sparsity: float,
-    text: Text | Calibration | None = None,
+    calibration: Text | Calibration | None = None,
     *,
     m: float = 5.0,
     lam: float = 0.08,
@@ -142,7 +145,7 @@ def owl(
         From :func:`sparsity_report.load`.
     sparsity : float
         Share of all prunable weights, from 0 to 1.
-    text : Calibration, str, pathlib.Path, iterable of str or 1-d tensor of token ids, optional
+    calibration : Calibration or text, optional
         See :func:`wanda`.
     m : float
         Multiple of the mean above which a score is an outlier, the paper's M.
@@ -180,7 +183,7 @@ def owl(
         if isinstance(number, bool) or not isinstance(number, int | float) or not number > 0:
             raise SparsityReportError(f"{option}={number!r} is not a number above 0; change it")
     prunable_counts(weights)
-    calibration = _inputs(calibrated(weights, text, progress, options))
+    calibration = _inputs(calibrated(weights, calibration, progress, options))
     modules = {mod: sum(p.total for p in mod.parameters if p.prunable) for mod in weights.modules}
     modules = {module: total for module, total in modules.items() if total}
     ratios = _outlier_ratios(calibration, modules, m, progress)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from jinja2 import Environment
 
 import sparsity_report
+from sparsity_report.deprecated import old_arguments
 from sparsity_report.draw.paper_figures import draw, font_family
 from sparsity_report.draw.theme import model_names
 from sparsity_report.draw.vega import unchecked
@@ -73,9 +74,10 @@ class Paper(TypedDict, total=False):
     greyscale: bool
 
 
+@old_arguments(directory="folder")
 def write_thesis(
     study: Study | Pair,
-    directory: str | os.PathLike[str],
+    folder: str | os.PathLike[str],
     *,
     top: int = 10,
     template_dir: str | os.PathLike[str] | None = None,
@@ -100,7 +102,7 @@ def write_thesis(
     ----------
     study : Study or Pair
         The study or the pair to write.
-    directory : path-like
+    folder : path-like
         Created if missing.
     top : int
         Number of layers in the tables of the most and of the least sparse ones.
@@ -140,7 +142,7 @@ def write_thesis(
     for place, width in widths.items():
         if not 4 <= width <= 100:
             raise SparsityReportError(f"{place}_cm must be from 4 to 100 centimeters, not {width}")
-    folder, family = Path(directory), font_family(paper.get("font"))
+    folder, family = Path(folder), font_family(paper.get("font"))
     templates = latex_templates(environment(template_dir))
     check_folder(folder)
     with speaking(language or spoken(), template_dir):

@@ -63,7 +63,7 @@ class Study(StudyFrames, Saved):
         Nonzeros that global magnitude pruning leaves in each prunable module of the first
         variant's weights, at every percent.
     latency, quality, sensitivity : pandas.DataFrame or None
-        Results of :func:`sparsity_report.measure_latency`, :func:`sparsity_report.perplexity` and
+        Results of :func:`sparsity_report.latency`, :func:`sparsity_report.perplexity` and
         :func:`sparsity_report.sensitivity`.
     speedups : pandas.DataFrame or None
         Speed-ups of several measurements, each against its own reference, see

@@ -51,7 +51,7 @@ def test_masks_of_torch_come_back(tiny):
     layers = [m for n, m in other.named_modules() if isinstance(m, nn.Linear) and n != "lm_head"]
     prune.global_unstructured([(m, "weight") for m in layers], prune.L1Unstructured, amount=0.3)
     masks = {name: m for name, m in other.state_dict().items() if name.endswith("_mask")}
-    pruning = sr.import_mask(masks, dense)
+    pruning = sr.import_mask(dense, masks)
     same(pruning, {name.removesuffix("_mask"): mask for name, mask in masks.items()})
     assert pruning.pruned == round(0.3 * 312)
     magnitude = sr.global_magnitude(dense, 0.3)
@@ -72,9 +72,9 @@ def test_files_and_mappings_are_one(weights, masks, tmp_path, kind, suffix, prun
     if suffix == ".npz" and kind == torch.bfloat16:
         given = {name: m.half() for name, m in given.items()}
     file = saved(tmp_path / f"masks{suffix}", given) if suffix else given
-    pruning = sr.import_mask(file, weights, pruned_is=pruned_is)
+    pruning = sr.import_mask(weights, file, pruned_is=pruned_is)
     same(pruning, masks)
-    assert pruning.basis.fingerprint == sr.import_mask(masks, weights).basis.fingerprint
+    assert pruning.basis.fingerprint == sr.import_mask(weights, masks).basis.fingerprint
     assert pruning.basis.name == (f"masks{suffix}" if suffix else "masks")
     assert pruning.pruned == sum(int((~mask).sum()) for mask in masks.values())
     assert pruning.sparsity == pytest.approx(pruning.pruned / 312)
@@ -83,15 +83,15 @@ def test_files_and_mappings_are_one(weights, masks, tmp_path, kind, suffix, prun
 @pytest.mark.parametrize("block", [1, 7, 40])
 def test_bits_are_taken_block_by_block(weights, masks, monkeypatch, block):
     monkeypatch.setattr("sparsity_report.counting.pruning._BLOCK", block)
-    same(sr.import_mask(masks, weights), masks)
+    same(sr.import_mask(weights, masks), masks)
 
 
 def test_zeros_before_study_and_distinct_masks(tiny, masks, tmp_path):
     with torch.no_grad():
         tiny.layers[0]["fc1"].weight[:, :3] = 0
     weights = sr.load(tiny)
-    one = sr.import_mask(masks, weights)
-    other = sr.import_mask({name: mask.flip(0) for name, mask in masks.items()}, weights)
+    one = sr.import_mask(weights, masks)
+    other = sr.import_mask(weights, {name: mask.flip(0) for name, mask in masks.items()})
     study = sr.compare(
         sr.dense(weights), sr.masked(one, name="A"), sr.csr(one, name="B"),
         sr.masked(other, name="C"), patterns=True,
@@ -111,15 +111,15 @@ def test_arrays_whose_columns_come_first(weights, tmp_path):
     name = weights.prunable[1].name
     mask = np.asfortranarray(np.arange(60).reshape(10, 6) % 7 > 2)
     np.savez(tmp_path / "m.npz", **{name: mask})
-    same(sr.import_mask(tmp_path / "m.npz", weights), {name: torch.from_numpy(mask.copy())})
+    same(sr.import_mask(weights, tmp_path / "m.npz"), {name: torch.from_numpy(mask.copy())})
 
 
 def test_masks_of_unprunable_parameters_are_refused(weights):
     table = weights["embed_tokens.weight"]
     kept = {"embed_tokens.weight": torch.ones(table.shape), "layers.0.fc1.weight": torch.eye(10, 6)}
-    assert sr.import_mask(kept, weights).pruned == 54
+    assert sr.import_mask(weights, kept).pruned == 54
     with pytest.raises(sr.SparsityReportError, match=r"prunes 66 weights of embed_tokens\.weight"):
-        sr.import_mask(kept, weights, pruned_is=1)
+        sr.import_mask(weights, kept, pruned_is=1)
 
 
 FC1 = "layers.0.fc1.weight"
@@ -143,14 +143,14 @@ WRONG = [
 @pytest.mark.parametrize(("masks", "message"), WRONG, ids=range(len(WRONG)))
 def test_wrong_masks_are_one_line(weights, masks, message):
     with pytest.raises(sr.SparsityReportError, match=message) as caught:
-        sr.import_mask(masks, weights)
+        sr.import_mask(weights, masks)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("value", [2, -1, True, "0", None])
 def test_the_value_of_what_goes_is_not_guessed(weights, masks, value):
     with pytest.raises(sr.SparsityReportError, match="pruned_is must be 0 or 1"):
-        sr.import_mask(masks, weights, pruned_is=value)
+        sr.import_mask(weights, masks, pruned_is=value)
 
 
 def npy(header, body=b""):
@@ -185,7 +185,7 @@ def test_arrays_that_lie_are_one_line(weights, tmp_path, monkeypatch, content, m
     with zipfile.ZipFile(tmp_path / "m.npz", "w") as archive:
         archive.writestr(f"{FC1}.npy", content)
     with pytest.raises(sr.SparsityReportError, match=message):
-        sr.import_mask(tmp_path / "m.npz", weights)
+        sr.import_mask(weights, tmp_path / "m.npz")
     assert not (tmp_path / "hacked").exists()
 
 
@@ -199,7 +199,7 @@ def test_archives_cut_or_flipped_anywhere_are_one_line(weights, masks, tmp_path)
     for content in damaged:
         path.write_bytes(content)
         try:
-            same(sr.import_mask(path, weights), masks)
+            same(sr.import_mask(weights, path), masks)
         except sr.SparsityReportError as error:
             message.append(str(error))
     assert len(message) > len(damaged) / 2
@@ -210,7 +210,7 @@ def test_an_endless_name_is_one_line(weights, tmp_path):
     with zipfile.ZipFile(tmp_path / "m.npz", "w") as archive:
         archive.writestr(f"{'x' * 5000}.npy", npy(plain(), ONES))
     with pytest.raises(sr.SparsityReportError, match="a name of 5,004 characters"):
-        sr.import_mask(tmp_path / "m.npz", weights)
+        sr.import_mask(weights, tmp_path / "m.npz")
 
 
 def test_an_array_far_larger_than_its_file_is_not_read(weights, tmp_path):
@@ -220,7 +220,7 @@ def test_an_array_far_larger_than_its_file_is_not_read(weights, tmp_path):
     path = tmp_path / "bomb.npz"
     path.write_bytes(content.getvalue())
     with pytest.raises(sr.SparsityReportError, match=r"has shape \(50000000,\)"):
-        sr.import_mask(path, weights)
+        sr.import_mask(weights, path)
 
 
 def test_a_header_far_larger_than_its_file_is_not_read(weights, tmp_path):
@@ -230,7 +230,7 @@ def test_a_header_far_larger_than_its_file_is_not_read(weights, tmp_path):
         archive.writestr(f"{FC1}.npy", head + b" " * claimed)
     tracemalloc.start()
     with pytest.raises(sr.SparsityReportError, match=r"bomb\.npz cannot be read as .npz"):
-        sr.import_mask(tmp_path / "bomb.npz", weights)
+        sr.import_mask(weights, tmp_path / "bomb.npz")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < claimed / 8
@@ -240,5 +240,5 @@ def test_an_archive_is_opened_once(weights, masks, tmp_path):
     """Its directory is as long as it has arrays, so time would grow with their square."""
     path = saved(tmp_path / "m.npz", masks)
     with mock.patch("zipfile.ZipFile", wraps=zipfile.ZipFile) as opened:
-        same(sr.import_mask(path, weights), masks)
+        same(sr.import_mask(weights, path), masks)
     assert opened.call_count == 1

@@ -118,9 +118,9 @@ def test_a_saved_list_is_read_back(mixtral, tmp_path):
     for kept in (
         sr.reap(mixtral, ids, keep=6, window=16),
         sr.reap(mixtral, keep=6, score="magnitude"),
-        sr.read_experts({0: SIX}, mixtral),
+        sr.read_experts(mixtral, {0: SIX}),
     ):
-        back = sr.read_experts(kept.save(tmp_path / "kept.json"), mixtral)
+        back = sr.read_experts(mixtral, kept.save(tmp_path / "kept.json"))
         assert (back.kept, back.counts) == (kept.kept, kept.counts)
         assert (back.method, back.basis, back.label) == (kept.method, kept.basis, kept.label)
 
@@ -131,9 +131,9 @@ def test_a_saved_list_of_other_weights_is_one_line(mixtral, tmp_path):
     with pytest.raises(
         sr.SparsityReportError, match=r"^few has other experts than those of kept\.json"
     ):
-        sr.read_experts(path, few)
+        sr.read_experts(few, path)
     with pytest.raises(sr.SparsityReportError, match=r"^demo has other experts than"):
-        sr.read_experts(path, sr.load())
+        sr.read_experts(sr.load(), path)
 
 
 # What other programs write: llm-compressor's report_path, reap-mlx's plan, and plain lists.
@@ -153,10 +153,10 @@ LISTS = [
 def test_lists_of_other_programs(mixtral, tmp_path, data):
     path = tmp_path / "list.json"
     path.write_text(json.dumps(data))
-    kept = sr.read_experts(path, mixtral)
+    kept = sr.read_experts(mixtral, path)
     assert kept.kept == {FIRST: SIX, SECOND: SIX}
     assert (kept.method, kept.basis.name, kept.basis.windows) == ("expert_list", "list.json", None)
-    mapped = sr.read_experts(data, mixtral)
+    mapped = sr.read_experts(mixtral, data)
     assert mapped.kept == kept.kept
     assert mapped.basis.fingerprint == kept.basis.fingerprint
 
@@ -189,7 +189,7 @@ def test_hostile_files_are_one_line(mixtral, tmp_path, text, message):
     path = tmp_path / "list.json"
     path.write_text(text)
     with pytest.raises(sr.SparsityReportError, match=message) as error:
-        sr.read_experts(path, mixtral)
+        sr.read_experts(mixtral, path)
     assert "\n" not in str(error.value)
     assert "\x1b" not in str(error.value)
 
@@ -216,4 +216,4 @@ def test_edited_files_are_one_line(mixtral, tmp_path, name, value, message):
     path = KeptExperts(mixtral, {}).save(tmp_path / "kept.json")
     path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
     with pytest.raises(sr.SparsityReportError, match=message):
-        sr.read_experts(path, mixtral)
+        sr.read_experts(mixtral, path)

@@ -130,7 +130,7 @@ def judge(folder: Path, base: Base) -> str:  # noqa: ARG001
     """Compare the masks with those that the format's library reads."""
     weights = _weights()
     file = folder / (ZIPPED if (folder / ZIPPED).exists() else PLAIN)
-    pruning = sr.import_mask(file, weights)
+    pruning = sr.import_mask(weights, file)
     try:
         told = _told(file)
     except (SafetensorError, Exception) as error:

@@ -70,7 +70,7 @@ def three(weights, sparsity=0.75):
 def test_speedups_are_ratios(played):
     variants = three(sr.load())
     steps = []
-    frame = sr.measure_latency(variants, tokens=[1, 4], progress=lambda *step: steps.append(step))
+    frame = sr.latency(variants, tokens=[1, 4], progress=lambda *step: steps.append(step))
     assert tuple(frame.columns) == TABLES["latency"].names
     # three shapes in two states of the cache and the whole forward pass, two numbers of tokens,
     # three variants
@@ -118,10 +118,10 @@ def test_speedups_are_ratios(played):
 
 def test_the_control_is_the_masked_variant_or_dense_once_more(played):
     variants = three(sr.load())
-    frame = sr.measure_latency(variants, tokens=[1], crossovers=False)
+    frame = sr.latency(variants, tokens=[1], crossovers=False)
     assert set(frame["control"]) == {"Masked75"}
     assert (frame[["control_low", "control_high"]] == 2 / 3).all(axis=None)
-    frame = sr.measure_latency(variants[::2], tokens=[1], crossovers=False)
+    frame = sr.latency(variants[::2], tokens=[1], crossovers=False)
     assert set(frame["control"]) == {"Dense"}
     assert set(frame["control_low"]) == {0.8}
     assert set(frame["control_high"]) == {1.25}
@@ -144,7 +144,7 @@ def test_weights_are_timed_where_they_were_asked_to_be(played):
     variants = three(sr.load())
     for cold, state in ((True, "out of cache"), (False, "in cache")):
         options = sr.Clock(cold=cold)
-        frame = sr.measure_latency(variants, tokens=[1], clock=options)
+        frame = sr.latency(variants, tokens=[1], clock=options)
         assert set(frame["cache"].dropna()) == {state}
     assert len(played) == 2 * (3 + 1 + 3)
 
@@ -152,7 +152,7 @@ def test_weights_are_timed_where_they_were_asked_to_be(played):
 def test_what_is_too_small_to_leave_the_cache_is_timed_inside(monkeypatch, played):
     huge = MACHINE._replace(cache_bytes=2**32)
     monkeypatch.setattr(latency, "this_machine", lambda: huge)
-    frame = sr.measure_latency(three(sr.load()), tokens=[1])
+    frame = sr.latency(three(sr.load()), tokens=[1])
     assert set(frame["cache"].dropna()) == {"in cache"}
     assert played == [3] * 4 + [9] * 3
 
@@ -164,7 +164,7 @@ def test_what_is_too_small_to_leave_the_cache_is_timed_inside(monkeypatch, playe
 def test_architectures(name, quick):
     case = next(c for n, c in NAMED.items() if n.startswith(name.split(" (")[0]))
     weights = sr.load(built(case))
-    frame = sr.measure_latency(three(weights), tokens=[1, 5], crossovers=False, clock=quick)
+    frame = sr.latency(three(weights), tokens=[1, 5], crossovers=False, clock=quick)
     shapes = {p.matrix for p in weights.prunable}
     assert set(frame["name"]) == {f"{r} × {c}" for r, c in shapes} | {"whole forward"}
     assert frame[["seconds", "realised_speedup"]].gt(0).all(axis=None)
@@ -174,7 +174,7 @@ def test_architectures(name, quick):
 
 def test_a_matrix_that_does_not_run_as_csr_is_timed_by_itself(quick):
     model = nn.ModuleDict({"attn": nn.MultiheadAttention(16, 2), "fc1": nn.Linear(16, 16)})
-    frame = sr.measure_latency(three(sr.load(model)), tokens=[3], crossovers=False, clock=quick)
+    frame = sr.latency(three(sr.load(model)), tokens=[3], crossovers=False, clock=quick)
     frame = frame[frame["cache"] == "in cache"]
     kernels = frame.set_index(["variant", "name"])["kernel"]
     assert kernels["CSR75", "48 × 16"] == kernels["Dense", "48 × 16"] == "dense"
@@ -185,7 +185,7 @@ def test_a_matrix_that_does_not_run_as_csr_is_timed_by_itself(quick):
 
 def test_half_precision_says_where_it_computes(quick):
     model = Tiny().to(torch.bfloat16)
-    frame = sr.measure_latency(three(sr.load(model)), tokens=[1], crossovers=False, clock=quick)
+    frame = sr.latency(three(sr.load(model)), tokens=[1], crossovers=False, clock=quick)
     csr = frame[frame["variant"] == "CSR75"]
     assert set(csr["kernel"]) == {"CSR × vector in float32"}
     assert set(csr["dtype"]) == {"bfloat16"}
@@ -207,7 +207,7 @@ def test_crossover_curves(quick):
 @pytest.mark.usefixtures("played")
 def test_a_study_keeps_it(tmp_path):
     variants = three(sr.load())
-    frame = sr.measure_latency(variants, tokens=[1])
+    frame = sr.latency(variants, tokens=[1])
     study = sr.compare(*variants).with_measured(latency=frame)
     again = sr.read_study(study.save(tmp_path / "study.json")).latency
     pd.testing.assert_frame_equal(again, frame)
@@ -216,11 +216,11 @@ def test_a_study_keeps_it(tmp_path):
 
 def test_refusals():
     with pytest.raises(sr.SparsityReportError, match="at least one variant"):
-        sr.measure_latency([])
+        sr.latency([])
     with pytest.raises(sr.SparsityReportError, match="Other has other layers than Dense"):
-        sr.measure_latency([sr.dense(sr.load()), sr.dense(Tiny(), name="Other")])
+        sr.latency([sr.dense(sr.load()), sr.dense(Tiny(), name="Other")])
     with pytest.raises(sr.SparsityReportError, match="positive whole numbers"):
-        sr.measure_latency(three(sr.load()), tokens=[0])
+        sr.latency(three(sr.load()), tokens=[0])
     with pytest.raises(sr.SparsityReportError, match="no prunable"):
         sr.crossover(sr.load(nn.LayerNorm(3)))
     for dtype in ("float31", "int8", "load"):

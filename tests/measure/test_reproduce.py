@@ -186,17 +186,17 @@ def paper(monkeypatch, scored):
 
 def test_the_demo_reproduces_its_figures_as_a_model_and_as_a_study(paper, demo):
     calibration, study = paper
-    found = sr.reproduce("made-up", demo, text=TEXT, calibration=calibration)
-    same = sr.reproduce("Made-up", study)
+    found = sr.reproduce(demo, "made-up", text=TEXT, calibration=calibration)
+    same = sr.reproduce(study, "Made-up")
     nameless = study.with_measured(quality=study.quality.assign(model=None))
-    for each in (found, same, sr.reproduce("made-up", nameless)):
+    for each in (found, same, sr.reproduce(nameless, "made-up")):
         assert each.rows["verdict"].tolist() == [*["yes"] * 6, "not measured"]
         assert (each.rows["difference"].abs().dropna() < 0.0006).all()
         assert each.rows["calibration"].nunique() == 1
         assert str(each).startswith("The dense perplexity of demo reproduces: ")
         with sr.speaking("fr"):
             assert each.sentences()[0].startswith("La perplexité dense de demo se reproduit")
-    without = sr.reproduce("made-up", demo, text=TEXT)
+    without = sr.reproduce(demo, "made-up", text=TEXT)
     expected = ["yes"] * 3 + ["not measured"] * 4
     assert without.rows["verdict"].tolist() == expected
 
@@ -205,13 +205,13 @@ def test_papers_and_models_that_are_not_in_the_table_are_named(paper, demo, monk
     _, study = paper
     for model in (demo, study):
         with pytest.raises(sr.SparsityReportError, match=r"use one of sparsegpt, wanda"):
-            sr.reproduce("none", model)
+            sr.reproduce(model, "none")
         with pytest.raises(sr.SparsityReportError, match=r"^demo: .* of wanda, .*Llama-2-7b-hf"):
-            sr.reproduce("wanda", model)
+            sr.reproduce(model, "wanda")
     monkeypatch.setitem(PAPERS, "made-up", [published_scores.PAPERS["made-up"][0]._replace(
         models=("owner/other",))])  # fmt: skip
-    known = sr.reproduce("made-up", study, published_model="owner/other")
+    known = sr.reproduce(study, "made-up", published_model="owner/other")
     assert known.rows["verdict"][0] == "yes"
     assert known.model == "demo"
     with pytest.raises(sr.SparsityReportError, match="the study has no perplexities"):
-        sr.reproduce("made-up", sr.compare(sr.dense(demo)))
+        sr.reproduce(sr.compare(sr.dense(demo)), "made-up")

@@ -106,9 +106,7 @@ def test_times_of_two_runs_are_not_mixed():
     torch.manual_seed(0)
     tiny = sr.load(Tiny(), name="tiny")
     studies = [
-        sr.compare(*pair).with_measured(
-            latency=sr.measure_latency(pair, tokens=[1], crossovers=False)
-        )
+        sr.compare(*pair).with_measured(latency=sr.latency(pair, tokens=[1], crossovers=False))
         for pair in ([sr.dense(tiny), level] for level in pruned(tiny, 0.3, 0.5))
     ]
     study = sr.combine(*studies)

@@ -39,7 +39,7 @@ def test_what_is_no_variant_is_told_how_to_be_one(tiny):
     pruning, study = sr.global_magnitude(weights, 0.3), sr.compare(sr.dense(weights))
     for call in (
         sr.compare, study.with_variants, sr.perplexity, lambda value: sr.perplexity([value]),
-        lambda value: sr.continuations(value, "a"), lambda value: sr.measure_latency([value]),
+        lambda value: sr.continuations(value, "a"), lambda value: sr.latency([value]),
     ):  # fmt: skip
         for value in (pruning, weights, tiny):
             with pytest.raises(sr.SparsityReportError, match=r"wrap it: sr.masked\(pruning\)"):

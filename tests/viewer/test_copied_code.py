@@ -50,7 +50,7 @@ def test_python_of_a_level_prunes_it_exactly(study, demo):
 
 
 def test_python_says_what_it_leaves_out(study, demo):
-    imported = sr.import_mask({p.name: demo.tensor(p.name) > 0 for p in demo.prunable}, demo)
+    imported = sr.import_mask(demo, {p.name: demo.tensor(p.name) > 0 for p in demo.prunable})
     more = study.with_variants(sr.masked(imported, name="evil\n'import os"))
     text = copied("python", of_variant(more, "CSR30"))
     assert re.search(r"# .*evil\\n.* is left out", text)

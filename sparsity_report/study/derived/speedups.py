@@ -77,7 +77,7 @@ def ticks(latency: pd.DataFrame) -> pd.Series:
     Parameters
     ----------
     latency : pandas.DataFrame
-        Of :func:`sparsity_report.measure_latency`; other frames have no times.
+        Of :func:`sparsity_report.latency`; other frames have no times.
     """
     are_ticks = pd.Series(False, index=latency.index)
     if "seconds" not in latency:
@@ -102,7 +102,7 @@ def speeds(latency: pd.DataFrame, layouts: dict[str, str]) -> pd.DataFrame:
     Parameters
     ----------
     latency : pandas.DataFrame
-        Of :func:`sparsity_report.measure_latency`.
+        Of :func:`sparsity_report.latency`.
     layouts : dict
         Layout by variant; dense and masked variants run the same kernels.
 
@@ -144,7 +144,7 @@ def crossovers(latency: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     latency : pandas.DataFrame
-        Of :func:`sparsity_report.measure_latency`.
+        Of :func:`sparsity_report.latency`.
 
     Returns
     -------

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from sparsity_report.deprecated import old_arguments
 from sparsity_report.errors import legible
 from sparsity_report.files.atomic import together, write_file
 from sparsity_report.study.comparison import Study
@@ -19,7 +20,8 @@ FORMULA = re.compile(r'(^|;)(?=["\s]*[=+\-@＝＋－＠])')
 PIVOTS = ("sparsity", "param_frac", "flops_per_token")
 
 
-def write_csv(study: Study, directory: str | os.PathLike[str]) -> list[Path]:
+@old_arguments(directory="folder")
+def write_csv(study: Study, folder: str | os.PathLike[str]) -> list[Path]:
     r"""Write the tables of a study as CSV files for a spreadsheet.
 
     Each variant gets ``layers_<variant>.csv`` and ``groups_<variant>.csv``. All variants together
@@ -36,7 +38,7 @@ def write_csv(study: Study, directory: str | os.PathLike[str]) -> list[Path]:
     ----------
     study : Study
         The study to write.
-    directory : path-like
+    folder : path-like
         The folder of the files, created if missing.
 
     Returns
@@ -59,7 +61,7 @@ def write_csv(study: Study, directory: str | os.PathLike[str]) -> list[Path]:
     >>> [file.name for file in files][:3]
     ['layers_dense.csv', 'groups_dense.csv', 'comparison.csv']
     """
-    folder = Path(directory)
+    folder = Path(folder)
     files = {}
     for variant, stem in variant_stems(study).items():
         for kind, frame in (("layers", study.layers), ("groups", study.groups)):
