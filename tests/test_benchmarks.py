@@ -1,4 +1,4 @@
-"""The benchmarks run, and README's table is one that they print."""
+"""The benchmarks run, and the table of the documentation is one that they print."""
 
 import json
 import re
@@ -12,11 +12,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from tests.benchmarks import __main__ as benchmarks
 from tests.benchmarks.cases import CASES
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+PAGE = benchmarks.ROOT / "docs" / "explanation" / "benchmarks.md"
 
 
-def test_the_table_in_the_readme_has_the_form_of_a_run():
-    text = README.read_text(encoding="utf-8")
+def test_the_table_of_the_page_has_the_form_of_a_run():
+    text = PAGE.read_text(encoding="utf-8")
     (block,) = re.findall(r"<!-- benchmarks -->\n(.*?)\n<!-- /benchmarks -->", text, flags=re.S)
     head, rows = block[: len(benchmarks.HEAD)], block[len(benchmarks.HEAD) + 1 :].splitlines()
     assert head == benchmarks.HEAD

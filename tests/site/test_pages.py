@@ -2,6 +2,8 @@
 
 import re
 import shutil
+from contextlib import redirect_stdout
+from io import StringIO
 from types import SimpleNamespace
 
 import page_code
@@ -66,7 +68,11 @@ def test_code(name, models, tmp_path, monkeypatch):
             continue
         code = compile(block.code, f"{name}, block {number + 1}", "exec")
         if block.runs:
-            exec(code, vars(module))
+            with redirect_stdout(StringIO()) as printed:
+                exec(code, vars(module))
+            # A text block after code holds what the code prints.
+            if block.output is not None:
+                assert printed.getvalue().rstrip() == block.output.rstrip()
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -81,7 +87,9 @@ def test_prose(name):
 
 
 def test_blocks_are_read():
-    page = "```python\na = 1\n```\n\n```{code-block} bash\n:class: not-run\nsrun \\\n  x # y\n```\n"
+    page = "```python\na = 1\n```\n\n```text\n1\n```\n\n"
+    page += "```{code-block} bash\n:class: not-run\nsrun \\\n  x # y\n```\n"
     one, other = page_code.blocks(page)
     assert (one.language, one.code, one.runs) == ("python", "a = 1\n", True)
+    assert (one.output, other.output) == ("1\n", None)
     assert (other.runs, other.commands) == (False, [["srun", "x"]])

@@ -15,16 +15,20 @@ import sparsity_report as sr
 
 ROOT = Path(sr.__file__).parents[1]
 DEMO = ROOT / "sparsity_report" / "demo"
-FENCE = re.compile(r"^(`{3,})(\{code-block\} )?(python|console|bash)\n(.*?)^\1$", re.M | re.S)
+FENCE = re.compile(
+    r"^(`{3,})(?:\{code-block\} )?(python|console|bash)\n(.*?)^\1$(?:\n\n^\1text\n(.*?)^\1$)?",
+    re.M | re.S,
+)
 
 
 @dataclass(frozen=True)
 class Block:
-    """One block: its language, its code, and whether it runs here."""
+    """One block: its language, its code, whether it runs here, and the text block after it."""
 
     language: str
     code: str
     runs: bool
+    output: str | None = None
 
     @property
     def commands(self):
@@ -37,9 +41,12 @@ def blocks(text):
     """Return the blocks of a page in their order."""
     return [
         Block(
-            language, re.sub(r"^:[\w-]+:.*\n", "", code, flags=re.M), ":class: not-run" not in code
+            language,
+            re.sub(r"^:[\w-]+:.*\n", "", code, flags=re.M),
+            ":class: not-run" not in code,
+            output,
         )
-        for _, _, language, code in FENCE.findall(text)
+        for _, language, code, output in (match.groups() for match in FENCE.finditer(text))
     ]
 
 
