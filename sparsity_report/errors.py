@@ -30,6 +30,12 @@ _DAMAGED = (OSError, ValueError, LookupError, OverflowError, RecursionError)
 class SparsityReportError(ValueError):
     r"""Bad input or an output that cannot be written; the message is a single line.
 
+    Parameters
+    ----------
+    message : str
+        Description of the fault; line ends become spaces, other invisible characters
+        are escaped.
+
     Examples
     --------
     >>> str(SparsityReportError("no such file:\n  model.safetensors"))

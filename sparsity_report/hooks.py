@@ -70,6 +70,14 @@ class Described:
         -------
         list of str
             Sentences in the language in use.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> weights = sr.load()
+        >>> pair = sr.compare_checkpoints(weights, sr.global_magnitude(weights, 0.5))
+        >>> isinstance(pair.sentences()[0], str)
+        True
         """
         return hooks.sentences(self)
 
@@ -89,5 +97,16 @@ class Saved(Presentable):
         -------
         pathlib.Path
             The file.
+
+        Examples
+        --------
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> import sparsity_report as sr
+        >>> study = sr.compare(sr.dense(sr.load()))
+        >>> with TemporaryDirectory() as folder:
+        ...     again = sr.read_study(study.save(Path(folder, "study.json")))
+        >>> again.fingerprint == study.fingerprint
+        True
         """
         return hooks.save(self, path)

@@ -61,6 +61,17 @@ class KeptExperts(Presentable):
     SparsityReportError
         A module has no experts or shares them with another one; a number is out of range or there
         twice; or fewer experts are kept than a token uses.
+
+    Examples
+    --------
+    >>> import sparsity_report as sr
+    >>> import transformers
+    >>> sizes = {"hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1}
+    >>> config = transformers.MixtralConfig(vocab_size=8, num_local_experts=4, **sizes)
+    >>> weights = sr.load(transformers.MixtralForCausalLM(config))
+    >>> kept = sr.KeptExperts(weights, {0: [0, 2, 3]})
+    >>> kept.kept
+    {'model.layers.0.mlp.experts': (0, 2, 3)}
     """
 
     weights: Weights
@@ -83,12 +94,34 @@ class KeptExperts(Presentable):
 
     @property
     def removed(self) -> int:
-        """Number of removed experts of all modules."""
+        """Number of removed experts of all modules.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> import transformers
+        >>> sizes = {"hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1}
+        >>> config = transformers.MixtralConfig(vocab_size=8, num_local_experts=4, **sizes)
+        >>> weights = sr.load(transformers.MixtralForCausalLM(config))
+        >>> sr.KeptExperts(weights, {0: [0, 2, 3]}).removed
+        1
+        """
         return sum(self.counts.values()) - sum(map(len, self.kept.values()))
 
     @property
     def label(self) -> str:
-        """Suffix in the names of variants: ``6of8``; sums if modules keep unequal numbers."""
+        """Suffix in the names of variants: ``6of8``; sums if modules keep unequal numbers.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> import transformers
+        >>> sizes = {"hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1}
+        >>> config = transformers.MixtralConfig(vocab_size=8, num_local_experts=4, **sizes)
+        >>> weights = sr.load(transformers.MixtralForCausalLM(config))
+        >>> sr.KeptExperts(weights, {0: [0, 2, 3]}).label
+        '3of4'
+        """
         pairs = {(len(self.kept[name]), count) for name, count in self.counts.items()}
         total = sum(self.counts.values())
         kept, count = pairs.pop() if len(pairs) == 1 else (total - self.removed, total)
@@ -152,6 +185,20 @@ class KeptExperts(Presentable):
         -------
         pathlib.Path
             The file.
+
+        Examples
+        --------
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> import sparsity_report as sr
+        >>> import transformers
+        >>> sizes = {"hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1}
+        >>> config = transformers.MixtralConfig(vocab_size=8, num_local_experts=4, **sizes)
+        >>> weights = sr.load(transformers.MixtralForCausalLM(config))
+        >>> with TemporaryDirectory() as folder:
+        ...     file = sr.KeptExperts(weights, {0: [0, 2, 3]}).save(Path(folder, "experts.json"))
+        ...     file.name
+        'experts.json'
         """
         data = {
             "format": _FORMAT,

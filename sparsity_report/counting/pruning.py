@@ -412,28 +412,69 @@ class Pruning(Presentable):
 
     @property
     def pruned(self) -> int:
-        """Number of pruned weights, including those that were zero before."""
+        """Number of pruned weights, including those that were zero before.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.25)
+        >>> pruning.pruned
+        196608
+        """
         return sum(cut.pruned for cut in self.cuts.values())
 
     @property
     def changed(self) -> frozenset[str]:
-        """Names of the parameters whose values may change."""
+        """Names of the parameters whose values may change.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> sr.existing_zeros(sr.load()).changed
+        frozenset()
+        """
         return frozenset(name for name, cut in self.cuts.items() if cut.changes)
 
     @property
     def target(self) -> float | None:
-        """The requested share; None if masks or zeros determine it."""
+        """The requested share; None if masks or zeros determine it.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.25)
+        >>> pruning.target
+        0.25
+        """
         return None if self.method in _WITHOUT_TARGET else self.sparsity
 
     @property
     def threshold(self) -> float | None:
-        """Largest pruned magnitude; None without a common threshold."""
+        """Largest pruned magnitude; None without a common threshold.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.25)
+        >>> name = "model.decoder.layers.0.fc1.weight"
+        >>> kept = pruning.weights.tensor(name)[pruning.mask(name)]
+        >>> bool(kept.abs().min() >= pruning.threshold)
+        True
+        """
         thresholds = {getattr(cut, "threshold", None) for cut in self.cuts.values()}
         return thresholds.pop() if len(thresholds) == 1 else None
 
     @property
     def label(self) -> str:
-        """Suffix in the names of variants: ``30``, ``30Layerwise``, ``2:4``, ``50Wanda``."""
+        """Suffix in the names of variants: ``30``, ``30Layerwise``, ``2:4``, ``50Wanda``.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.25)
+        >>> pruning.label
+        '25'
+        """
         rule, *parts = self.method.split(", ")
         if rule == "imported_masks":
             return "Imported"
@@ -446,14 +487,52 @@ class Pruning(Presentable):
         return str(pattern or f"{round(100 * self.sparsity, 10):g}") + "".join(words)
 
     def mask(self, name: str) -> torch.Tensor:
-        """Return a mask of parameter `name`: True for kept weights."""
+        """Return a mask of parameter `name`: True for kept weights.
+
+        Parameters
+        ----------
+        name : str
+            Name of a prunable parameter.
+
+        Returns
+        -------
+        torch.Tensor
+            A bool tensor in the shape of the parameter.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.25)
+        >>> sum(int((~pruning.mask(name)).sum()) for name in pruning.cuts) == pruning.pruned
+        True
+        """
         tensor = self.weights.tensor(name)
         if name in self.cuts:
             return self.cuts[name].mask(tensor)
         return torch.ones_like(tensor, dtype=torch.bool)
 
     def apply_(self, model: nn.Module) -> nn.Module:
-        """Set the pruned weights of `model`, an unmasked copy, to zero in place."""
+        """Set the pruned weights of `model`, an unmasked copy, to zero in place.
+
+        Parameters
+        ----------
+        model : nn.Module
+            A model with the parameters of the weights, such as ``weights.module()``.
+
+        Returns
+        -------
+        nn.Module
+            The same model.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.25)
+        >>> model = pruning.apply_(pruning.weights.module())
+        >>> name, mask = "model.decoder.layers.0.fc1.weight", pruning.mask
+        >>> bool((model.get_parameter(name)[~mask(name)] == 0).all())
+        True
+        """
         from sparsity_report.weights.anatomy.parameter_places import locate, put_, value, walk
 
         places = locate(walk(model))

@@ -97,6 +97,17 @@ class Difference(Presentable, Described):
         intervals do not overlap, perplexities if the 95 % interval of their difference,
         ``change_low`` to ``change_high``, excludes zero. It is corrected for the number of
         perplexities (Holm) and null where the losses do not pair, for the reason ``unpaired``.
+
+    Examples
+    --------
+    >>> import sparsity_report as sr
+    >>> weights = sr.load()
+    >>> studies = [sr.compare(sr.masked(sr.global_magnitude(weights, s))) for s in (0.3, 0.9)]
+    >>> changed = sr.diff(*studies)
+    >>> bool(changed), changed.matches[0].name
+    (True, 'Masked30 → Masked90')
+    >>> set(changed.moved["moved"] > 0)
+    {True}
     """
 
     changes: pd.DataFrame
@@ -114,7 +125,17 @@ class Difference(Presentable, Described):
 
     @property
     def speed_base(self) -> str:
-        """The reference of speed-ups in the study after; empty if no speed was measured."""
+        """The reference of speed-ups in the study after; empty if no speed was measured.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> weights = sr.load()
+        >>> studies = [sr.compare(sr.masked(sr.global_magnitude(weights, s))) for s in (0.3, 0.9)]
+        >>> changed = sr.diff(*studies)
+        >>> changed.speed_base
+        ''
+        """
         return "" if self.after.latency is None else self.after.facts.speed_base
 
 

@@ -71,6 +71,15 @@ class Calibration:
         routers sent to it, ``gate_mass`` (the sum of their gates), ``output_norm`` (the mean of
         its ``‖f(x)‖₂``) and ``saliency`` (the mean of gate times ``‖f(x)‖₂``, see :func:`reap`).
         The means are null for an expert without tokens. Empty for a model without experts.
+
+    Examples
+    --------
+    >>> import sparsity_report as sr
+    >>> calibration = sr.calibrate(sr.load(), windows=2, window=16)
+    >>> calibration.windows, calibration.window
+    (2, 16)
+    >>> set(calibration.tokens.values())
+    {(32,)}
     """
 
     weights: Weights
@@ -84,7 +93,15 @@ class Calibration:
 
     @property
     def basis(self) -> Basis:
-        """Description of the calibration for a pruning."""
+        """Description of the calibration for a pruning.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> calibration = sr.calibrate(sr.load(), windows=2, window=16)
+        >>> calibration.basis.windows
+        2
+        """
         return Basis(self.text, self.fingerprint, self.windows, self.window)
 
     def __repr__(self) -> str:

@@ -69,7 +69,13 @@ class Clock:
 
     @property
     def states(self) -> tuple[str, ...]:
-        """Cache states in which layers are timed."""
+        """Cache states in which layers are timed.
+
+        Examples
+        --------
+        >>> Clock().states
+        ('in cache', 'out of cache')
+        """
         return {True: CACHES[1:], False: CACHES[:1], None: CACHES}[self.cold]
 
 

@@ -76,6 +76,13 @@ def write_notebook(
     ------
     SparsityReportError
         A cell fails, or the libraries that execute notebooks are missing.
+
+    Examples
+    --------
+    >>> import sparsity_report as sr
+    >>> sr.write_notebook(None, "analysis.pdf")
+    Traceback (most recent call last):
+    sparsity_report.errors.SparsityReportError: cannot write analysis.pdf: ...
     """
     target = Path(path)
     if target.suffix.lower() not in {".html", ".ipynb"}:

@@ -99,7 +99,21 @@ class LinearCSR(nn.Module):
         self.register_parameter("bias", copy)
 
     def assign_(self, weight: torch.Tensor) -> None:
-        """Set the nonzeros from another :attr:`weight`."""
+        """Set the nonzeros from another :attr:`weight`.
+
+        Parameters
+        ----------
+        weight : torch.Tensor
+            Dense or sparse tensor of the shape :attr:`weight_shape`.
+
+        Examples
+        --------
+        >>> import torch
+        >>> layer = LinearCSR(torch.tensor([[1.0, 0.0, 2.0], [0.0, 0.0, 0.0]]))
+        >>> layer.assign_(torch.tensor([[0.0, 3.0, 0.0], [0.0, 0.0, 0.0]]))
+        >>> layer.values.tolist(), layer.col_indices.tolist(), layer.crow_indices.tolist()
+        ([3.0], [1], [0, 1, 1])
+        """
         weight = weight.detach()
         if weight.layout == torch.sparse_csr:
             arrays = [getattr(weight, name)() for name in _ARRAYS]
@@ -119,32 +133,80 @@ class LinearCSR(nn.Module):
 
     @property
     def nnz(self) -> int:
-        """Number of nonzero weights."""
+        """Number of nonzero weights.
+
+        Examples
+        --------
+        >>> import torch
+        >>> layer = LinearCSR(torch.tensor([[1.0, 0.0, 2.0], [0.0, 0.0, 0.0]]))
+        >>> layer.nnz
+        2
+        """
         return int(torch.count_nonzero(self.values))
 
     @property
     def total(self) -> int:
-        """Number of weights of the dense matrix, without the bias."""
+        """Number of weights of the dense matrix, without the bias.
+
+        Examples
+        --------
+        >>> import torch
+        >>> layer = LinearCSR(torch.tensor([[1.0, 0.0, 2.0], [0.0, 0.0, 0.0]]))
+        >>> layer.total
+        6
+        """
         return self.out_features * self.in_features
 
     @property
     def sparsity(self) -> float:
-        """Share of zeros in the dense matrix."""
+        """Share of zeros in the dense matrix.
+
+        Examples
+        --------
+        >>> import torch
+        >>> layer = LinearCSR(torch.tensor([[1.0, 0.0, 2.0], [0.0, 0.0, 0.0]]))
+        >>> layer.sparsity
+        0.6666666666666667
+        """
         return zero_share(self.total, self.nnz) or 0.0
 
     @property
     def dense_shape(self) -> tuple[int, int]:
-        """``(out_features, in_features)``."""
+        """``(out_features, in_features)``.
+
+        Examples
+        --------
+        >>> import torch
+        >>> layer = LinearCSR(torch.tensor([[1.0, 0.0, 2.0], [0.0, 0.0, 0.0]]))
+        >>> layer.dense_shape
+        (2, 3)
+        """
         return (self.out_features, self.in_features)
 
     @property
     def weight_shape(self) -> tuple[int, int]:
-        """Shape of :attr:`weight`."""
+        """Shape of :attr:`weight`.
+
+        Examples
+        --------
+        >>> import torch
+        >>> layer = LinearCSR(torch.tensor([[1.0, 0.0, 2.0], [0.0, 0.0, 0.0]]))
+        >>> layer.weight_shape
+        (2, 3)
+        """
         return self.dense_shape[::-1] if self.transposed else self.dense_shape
 
     @property
     def computes_in(self) -> torch.dtype:
-        """Dtype of the product: float32 for float16 and bfloat16 on the CPU, else the values'."""
+        """Dtype of the product: float32 for float16 and bfloat16 on the CPU, else the values'.
+
+        Examples
+        --------
+        >>> import torch
+        >>> layer = LinearCSR(torch.tensor([[1.0, 0.0, 2.0], [0.0, 0.0, 0.0]]))
+        >>> layer.computes_in, layer.to(torch.bfloat16).computes_in
+        (torch.float32, torch.float32)
+        """
         return self._product_dtype(self.values.dtype)
 
     def _product_dtype(self, dtype: torch.dtype) -> torch.dtype:
@@ -153,7 +215,15 @@ class LinearCSR(nn.Module):
 
     @property
     def weight(self) -> torch.Tensor:
-        """The dense weight, built on every access; for reading, not for computing."""
+        """The dense weight, built on every access; for reading, not for computing.
+
+        Examples
+        --------
+        >>> import torch
+        >>> layer = LinearCSR(torch.tensor([[1.0, 0.0, 2.0], [0.0, 0.0, 0.0]]))
+        >>> layer.weight.tolist()
+        [[1.0, 0.0, 2.0], [0.0, 0.0, 0.0]]
+        """
         rows = torch.repeat_interleave(self.crow_indices.diff().to(torch.int64))
         dense = self.values.new_zeros(self.dense_shape)
         dense = dense.index_put((rows, self.col_indices.to(torch.int64)), self.values)
@@ -171,6 +241,13 @@ class LinearCSR(nn.Module):
         -------
         torch.Tensor
             Output of shape ``(…, out_features)`` in the dtype of `x`.
+
+        Examples
+        --------
+        >>> import torch
+        >>> layer = LinearCSR(torch.tensor([[1.0, 0.0, 2.0], [0.0, 0.0, 0.0]]))
+        >>> layer.forward(torch.tensor([[1.0, 1.0, 1.0]])).tolist()
+        [[3.0, 0.0]]
         """
         # Few calls on purpose: a small sparse product takes as long as ten Python calls.
         kind = "cpu" if x.is_cpu else x.device.type
@@ -225,7 +302,20 @@ class LinearCSR(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def extra_repr(self) -> str:
-        """Return the part of ``repr`` that describes the layer."""
+        """Return the part of ``repr`` that describes the layer.
+
+        Returns
+        -------
+        str
+            Sizes, number of nonzeros, sparsity, and True if there is a bias.
+
+        Examples
+        --------
+        >>> import torch
+        >>> layer = LinearCSR(torch.tensor([[1.0, 0.0, 2.0], [0.0, 0.0, 0.0]]))
+        >>> layer.extra_repr()
+        'in_features=3, out_features=2, nnz=2, sparsity=0.6667, bias=False'
+        """
         return (
             f"in_features={self.in_features}, out_features={self.out_features}, nnz={self.nnz}, "
             f"sparsity={self.sparsity:.4f}, bias={self.bias is not None}"

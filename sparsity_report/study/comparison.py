@@ -31,7 +31,14 @@ from sparsity_report.study.notes import as_phrases
 from sparsity_report.study.patterns import variant_patterns
 from sparsity_report.study.schema import TABLES, check, typed
 from sparsity_report.study.serving_memory import cache_frame, memory_frame
-from sparsity_report.study.variants import Variant, csr_note, entropy_frame, fingerprint, listed
+from sparsity_report.study.variants import (
+    Variant,
+    csr_note,
+    entropy_frame,
+    fingerprint,
+    listed,
+    variant_row,
+)
 from sparsity_report.study.zstd_sizes import check_zstd, zstd_version
 
 
@@ -77,26 +84,72 @@ class Study(StudyFrames, Saved):
         is false of those that the variant lacks.
     weights : Weights or None
         The weights of the first variant, for exact further levels. Not saved.
+
+    Examples
+    --------
+    >>> import sparsity_report as sr
+    >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.3)
+    >>> study = sr.compare(sr.dense(pruning.weights), sr.masked(pruning), sr.csr(pruning))
+    >>> study.variants["variant"].tolist()
+    ['Dense', 'Masked30', 'CSR30']
+    >>> study.totals["total"].nunique()  # zeros are parameters, too
+    1
     """
 
     @cached_property
     def facts(self) -> Facts:
-        """Figures derived from the tables, each computed once."""
+        """Figures derived from the tables, each computed once.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.3)
+        >>> study = sr.compare(sr.dense(pruning.weights), sr.masked(pruning), sr.csr(pruning))
+        >>> study.facts.baseline, study.facts.prunings
+        ('Dense', ('Masked30',))
+        """
         return Facts(self)
 
     @cached_property
     def strip(self) -> tuple[Tile, ...]:
-        """The four figures at the head of a report, from dense to pruned."""
+        """The four figures at the head of a report, from dense to pruned.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.3)
+        >>> study = sr.compare(sr.dense(pruning.weights), sr.masked(pruning), sr.csr(pruning))
+        >>> len(study.strip)
+        4
+        """
         return strip(self.facts)
 
     @cached_property
     def side_by_side(self) -> tuple[str, ...]:
-        """The distinct prunings by sparsity, those of the first pruned model before others."""
+        """The distinct prunings by sparsity, those of the first pruned model before others.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.3)
+        >>> study = sr.compare(sr.dense(pruning.weights), sr.masked(pruning), sr.csr(pruning))
+        >>> study.side_by_side
+        ('Masked30',)
+        """
         return tuple(dict.fromkeys([*self.facts.contenders, *self.facts.prunings]))
 
     @cached_property
     def tradeoff(self) -> Tradeoff | None:
-        """Quality against bytes of the variants scored by one protocol."""
+        """Quality against bytes of the variants scored by one protocol.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.3)
+        >>> study = sr.compare(sr.dense(pruning.weights), sr.masked(pruning), sr.csr(pruning))
+        >>> study.tradeoff is None  # nothing was scored
+        True
+        """
         return tradeoff(self.quality, self.tasks, places(self.facts))
 
     @cached_property
@@ -104,6 +157,14 @@ class Study(StudyFrames, Saved):
         """Paired comparisons of perplexities, and distances from dense; None without losses.
 
         See :func:`.paired_facts.score_pairs`.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.3)
+        >>> study = sr.compare(sr.dense(pruning.weights), sr.masked(pruning), sr.csr(pruning))
+        >>> study.score_pairs is None  # nothing was scored
+        True
         """
         return score_pairs(self.facts)
 
@@ -112,6 +173,14 @@ class Study(StudyFrames, Saved):
         """Paired differences of task scores from dense and between prunings; None without scores.
 
         See :func:`sparsity_report.study.derived.paired_tasks.paired_tasks`.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.3)
+        >>> study = sr.compare(sr.dense(pruning.weights), sr.masked(pruning), sr.csr(pruning))
+        >>> study.task_pairs is None  # no task was run
+        True
         """
         tasks = self.tasks
         return None if tasks is None else paired_tasks(tasks, compared_variants(self.facts, tasks))
@@ -121,6 +190,14 @@ class Study(StudyFrames, Saved):
         """Repetition, variety, length and likelihood of continuations; None without any.
 
         See :func:`.continuation_figures.continuation_figures`.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.3)
+        >>> study = sr.compare(sr.dense(pruning.weights), sr.masked(pruning), sr.csr(pruning))
+        >>> study.writing is None  # nothing was written
+        True
         """
         texts = self.continuations
         return None if texts is None else continuation_figures(self.facts, texts)
@@ -130,17 +207,43 @@ class Study(StudyFrames, Saved):
         """Experts that fit in more bits into the bytes of all in fewer; None without patterns.
 
         See :func:`.expert_use.expert_budgets`.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.3)
+        >>> study = sr.compare(sr.dense(pruning.weights), sr.masked(pruning), sr.csr(pruning))
+        >>> study.expert_budgets is None  # no patterns were counted
+        True
         """
         return expert_budgets(self.facts)
 
     @cached_property
     def runtimes(self) -> pd.DataFrame:
-        """Runtimes beside variants, see :func:`.runtime_frame.runtime_frame`."""
+        """Runtimes beside variants, see :func:`.runtime_frame.runtime_frame`.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.3)
+        >>> study = sr.compare(sr.dense(pruning.weights), sr.masked(pruning), sr.csr(pruning))
+        >>> study.runtimes.query("variant == 'CSR30' and runtime == 'vLLM'")["verdict"].tolist()
+        ['refused']
+        """
         return runtime_frame(self.facts)
 
     @property
     def audit(self) -> list[str]:
-        """Sentences on everything that a careful reviewer would flag."""
+        """Sentences on everything that a careful reviewer would flag.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.3)
+        >>> study = sr.compare(sr.dense(pruning.weights), sr.masked(pruning), sr.csr(pruning))
+        >>> all(isinstance(sentence, str) for sentence in study.audit)
+        True
+        """
         return hooks.audit(self)
 
     def metrics(self) -> dict[str, float]:
@@ -462,7 +565,7 @@ def compare(
     frames = [variant.layers(convention, progress) for variant in variants]
     models = dict.fromkeys(variant.weights for variant in variants)
     prints = {model: fingerprint(model, count_weights(model)) for model in models}
-    described = [variant.described(prints[variant.weights], context) for variant in variants]
+    described = [variant_row(v, prints[v.weights], context) for v in variants]
     notes: list[Phrase | str] = []
     for model in models:
         notes += [*model.notes, *count_notes(model)]

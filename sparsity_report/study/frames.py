@@ -49,7 +49,17 @@ class StudyFrames:
 
     @cached_property
     def groups(self) -> pd.DataFrame:
-        """Sums per variant and group."""
+        """Sums per variant and group.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.3)
+        >>> study = sr.compare(sr.dense(pruning.weights), sr.masked(pruning), sr.csr(pruning))
+        >>> dense = study.groups.query("variant == 'Dense'")
+        >>> int(dense["total"].sum()) == study.totals["total"].iloc[0]
+        True
+        """
         return group_frame(self.layers)
 
     @cached_property
@@ -57,6 +67,14 @@ class StudyFrames:
         """Sums per variant, with three sparsities that each name their denominator.
 
         ``newly_zeroed`` are the prunable weights that the pruning turned into zeros.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.3)
+        >>> study = sr.compare(sr.dense(pruning.weights), sr.masked(pruning), sr.csr(pruning))
+        >>> study.totals[["variant", "sparsity_prunable"]].round(3).values.tolist()
+        [['Dense', 0.0], ['Masked30', 0.3], ['CSR30', 0.3]]
         """
         columns = [name for name in TABLES["totals"].names if name in self.variants]
         sums = self.variants[columns].merge(total_frame(self.layers), on="variant", how="left")
@@ -66,30 +84,77 @@ class StudyFrames:
 
     @cached_property
     def losses(self) -> pd.DataFrame | None:
-        """Losses of spans of scored tokens, see :func:`.losses.losses_frame`."""
+        """Losses of spans of scored tokens, see :func:`.losses.losses_frame`.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.3)
+        >>> study = sr.compare(sr.dense(pruning.weights), sr.masked(pruning), sr.csr(pruning))
+        >>> study.losses is None  # nothing was scored
+        True
+        """
         return losses_frame(self.quality)
 
     @cached_property
     def storage(self) -> pd.DataFrame:
-        """Bytes in every layout, see :func:`.storage_layouts.storage_frame`."""
+        """Bytes in every layout, see :func:`.storage_layouts.storage_frame`.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.3)
+        >>> study = sr.compare(sr.dense(pruning.weights), sr.masked(pruning), sr.csr(pruning))
+        >>> rows = study.storage.query("variant == 'CSR30' and scope == 'model'")
+        >>> size = rows.set_index("layout")["bytes"]
+        >>> bool(size["csr"] > size["dense"])
+        True
+        """
         return storage_frame(self.layers, self.patterns, self.entropy)
 
     @property
     def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits of a hash of the variants and every count."""
+        """Sixteen hexadecimal digits of a hash of the variants and every count.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.3)
+        >>> study = sr.compare(sr.dense(pruning.weights), sr.masked(pruning), sr.csr(pruning))
+        >>> len(study.fingerprint), study.fingerprint == sr.compare(sr.masked(pruning)).fingerprint
+        (16, False)
+        """
         tables = (plain_table(frame) for frame in (self.variants, self.layers))
         data = [*tables, self.convention, self.context]
         return hashlib.sha256(json.dumps(data).encode()).hexdigest()[:16]
 
     @property
     def unclassified(self) -> tuple[str, ...]:
-        """Names of the modules that no rule classifies; their group is ``other``."""
+        """Names of the modules that no rule classifies; their group is ``other``.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.3)
+        >>> study = sr.compare(sr.dense(pruning.weights), sr.masked(pruning), sr.csr(pruning))
+        >>> study.unclassified
+        ()
+        """
         names = self.layers.loc[self.layers["group"] == "other", "module_name"]
         return tuple(dict.fromkeys(names))
 
     @cached_property
     def by_level(self) -> Levels | None:
-        """The first variant's model at every kept level; None without levels."""
+        """The first variant's model at every kept level; None without levels.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.3)
+        >>> study = sr.compare(sr.dense(pruning.weights), sr.masked(pruning), sr.csr(pruning))
+        >>> study.by_level.sparsities[:3]
+        [0.0, 0.01, 0.02]
+        """
         return None if self.levels is None else Levels(self._first, self.levels)
 
     @cached_property
@@ -97,6 +162,14 @@ class StudyFrames:
         """The first variant's model at levels of every policy that its counts say exactly.
 
         By name, see :func:`.sweep.policy_tables`; empty where :attr:`levels` is None.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.3)
+        >>> study = sr.compare(sr.dense(pruning.weights), sr.masked(pruning), sr.csr(pruning))
+        >>> sorted(study.by_policy)
+        ['N:4', 'N:8', 'global_magnitude', 'layerwise_magnitude']
         """
         if self.levels is None or self.by_level is None:
             return {}

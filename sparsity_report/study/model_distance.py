@@ -39,6 +39,15 @@ class Distance(Described):
     protocol : mapping
         The text and its windows, as in ``study.quality``. ``dtype`` is that of the parameters of
         `a`, ``dtype_b`` that of `b`.
+
+    Examples
+    --------
+    >>> import sparsity_report as sr
+    >>> weights = sr.load()
+    >>> text = "def f(x): return x; " * 9
+    >>> distance = sr.distance(weights, sr.masked(sr.global_magnitude(weights, 0.5)), text=text)
+    >>> distance.a, bool((distance.tokens["kl"] >= 0).all())
+    ('demo', True)
     """
 
     a: str
@@ -60,6 +69,16 @@ class Distance(Described):
         five most likely tokens that the models have in common. ``perplexity_ratio`` is the
         perplexity of `b` ÷ that of `a`. ``rms_delta_p`` is the root of the mean square of the
         change in the probability of the right token.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> weights = sr.load()
+        >>> text = "def f(x): return x; " * 9
+        >>> distance = sr.distance(weights, sr.masked(sr.global_magnitude(weights, 0.5)), text=text)
+        >>> figures = distance.figures.set_index("figure")["value"]
+        >>> bool(figures["kl_max"] == distance.tokens["kl"].max())
+        True
         """
         tokens = self.tokens
         kl, nll_a, nll_b = (tokens[name].to_numpy() for name in ("kl", "nll_a", "nll_b"))

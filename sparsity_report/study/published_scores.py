@@ -143,6 +143,14 @@ class Reproduction(Described):
         are relative to the published figure. ``verdict`` is ``"yes"``, ``"no"``, ``"not
         measured"``, or ``"not comparable"`` unless the dense figure reproduces. ``policy`` is the
         method that was measured, ``calibration`` its text; null if there is none.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> name, table = published_table("wanda", "NousResearch/Llama-2-7b-hf")
+    >>> empty = pd.DataFrame(columns=["method", "published", "measured", "verdict"])
+    >>> Reproduction(name, table, empty).table.arxiv
+    '2306.11695'
     """
 
     model: str

@@ -43,6 +43,14 @@ class Variant(Presentable):
         ``"dense"``, ``"masked"`` (zeros kept in dense tensors) or ``"csr"``.
     kept : KeptExperts or None
         The experts that the weights have kept; None for a model that lost none here.
+
+    Examples
+    --------
+    >>> import sparsity_report as sr
+    >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.5)
+    >>> variant = sr.csr(pruning)
+    >>> variant.name, variant.layout, variant.weights.name
+    ('CSR50', 'csr', 'demo')
     """
 
     name: str
@@ -57,13 +65,29 @@ class Variant(Presentable):
 
     @property
     def basis(self) -> Basis | None:
-        """The text or file by which weights or experts were chosen; None without one."""
+        """The text or file by which weights or experts were chosen; None without one.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.5)
+        >>> sr.masked(pruning).basis is None  # magnitudes need no text
+        True
+        """
         chosen = self.pruning or self.kept
         return chosen.basis if chosen else None
 
     @property
     def notes(self) -> tuple[Phrase, ...]:
-        """Notes on the removed experts, and on what weights or experts were chosen by."""
+        """Notes on the removed experts, and on what weights or experts were chosen by.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.5)
+        >>> sr.masked(pruning).notes
+        ()
+        """
         notes = [self.pruning.basis.note] if self.pruning and self.pruning.basis else []
         if (kept := self.kept) is None:
             return tuple(notes)
@@ -91,6 +115,15 @@ class Variant(Presentable):
         -------
         pandas.DataFrame
             The rows of ``study.layers`` for this variant.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.5)
+        >>> layers = sr.masked(pruning).layers()
+        >>> weights = layers[layers["prunable"]]
+        >>> int(weights["weight_total"].sum() - weights["weight_nonzero"].sum()) == pruning.pruned
+        True
         """
         return layer_frame(
             self.weights,
@@ -141,42 +174,6 @@ class Variant(Presentable):
             dense = [p for p in self.weights.prunable if p.layout != "csr"]
             return _converted(model, [p for p in dense if p.name in names])
         return model
-
-    def code_bits(self, parameter: Parameter, counted: Magnitudes | None) -> CodeBits | None:
-        """Return the bits of an ideal code for a prunable parameter, see :mod:`.entropy`.
-
-        None for packed weights, whose file codes them already, and if other weights than the
-        smallest were pruned.
-        """
-        cut = self.pruning.cuts.get(parameter.name) if self.pruning else None
-        if counted is None or parameter.packing:
-            return None
-        left = cut.nonzero_after(counted) if cut else counted.nonzero
-        is_smallest = isinstance(cut, ThresholdCut) or left in (0, counted.nonzero)
-        return code_bits(counted, parameter.dtype, left) if is_smallest else None
-
-    def described(self, fingerprint: str, context: int | None = None) -> dict[str, object]:
-        """Return the row of the table ``variants``."""
-        pruning, basis = self.pruning, self.basis
-        return {
-            "variant": self.name,
-            "layout": self.layout,
-            "model": self.weights.name,
-            "architecture": self.weights.architecture,
-            "source": self.weights.source,
-            "fingerprint": fingerprint,
-            "method": pruning.method if pruning else None,
-            "asked_sparsity": pruning.target if pruning else None,
-            "zeros_before": _prunable_zeros(self.weights) if pruning else None,
-            "pruned": pruning.pruned if pruning else None,
-            "threshold": pruning.threshold if pruning else None,
-            "attention_width": self.weights.attention_width,
-            "attention_flops_per_token": self.weights.attention_flops(context),
-            "basis": writable(basis.name) if basis else None,
-            "basis_fingerprint": basis.fingerprint if basis else None,
-            "basis_windows": basis.windows if basis else None,
-            "basis_window": basis.window if basis else None,
-        }
 
 
 def dense(weights: Weights | str | os.PathLike[str] | nn.Module, *, name: str = "Dense") -> Variant:
@@ -292,6 +289,19 @@ def without_experts(kept: KeptExperts, *, name: str | None = None) -> Variant:
     SparsityReportError
         The weights are from another source, modules or groups would keep unequal numbers of
         experts, or tensors do not show which experts they belong to.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> import sparsity_report as sr
+    >>> import transformers
+    >>> sizes = {"hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1}
+    >>> config = transformers.MixtralConfig(vocab_size=8, num_local_experts=4, **sizes)
+    >>> with TemporaryDirectory() as folder:
+    ...     transformers.MixtralForCausalLM(config).save_pretrained(folder)
+    ...     fewer = sr.without_experts(sr.KeptExperts(sr.load(folder), {0: [0, 2, 3]}))
+    ...     fewer.name, fewer.weights.configuration()["num_local_experts"]
+    ('Experts3of4', 3)
     """
     from sparsity_report.weights.sources.fewer_experts import keep_experts
 
@@ -423,10 +433,36 @@ def _module_bits(variant: Variant) -> Iterator[tuple[Any, ...]]:
     counts = count_weights(variant.weights)
     for module in variant.weights.modules:
         prunable = [p for p in module.parameters if p.prunable and p.tied_to is None]
-        bits = [variant.code_bits(p, counts.get(p.name)) for p in prunable]
+        bits = [_code_bits(variant.pruning, p, counts.get(p.name)) for p in prunable]
         if prunable:
             sums = map(sum, zip(*bits, strict=True)) if all(bits) else [None] * 4
             yield module.name, sum(p.total for p in prunable), *sums
+
+
+def variant_row(
+    variant: Variant, fingerprint: str, context: int | None = None
+) -> dict[str, object]:
+    """Return the row of a variant in the table ``variants``."""
+    pruning, basis, weights = variant.pruning, variant.basis, variant.weights
+    return {
+        "variant": variant.name,
+        "layout": variant.layout,
+        "model": weights.name,
+        "architecture": weights.architecture,
+        "source": weights.source,
+        "fingerprint": fingerprint,
+        "method": pruning.method if pruning else None,
+        "asked_sparsity": pruning.target if pruning else None,
+        "zeros_before": _prunable_zeros(weights) if pruning else None,
+        "pruned": pruning.pruned if pruning else None,
+        "threshold": pruning.threshold if pruning else None,
+        "attention_width": weights.attention_width,
+        "attention_flops_per_token": weights.attention_flops(context),
+        "basis": writable(basis.name) if basis else None,
+        "basis_fingerprint": basis.fingerprint if basis else None,
+        "basis_windows": basis.windows if basis else None,
+        "basis_window": basis.window if basis else None,
+    }
 
 
 def fingerprint(weights: Weights, counts: Mapping[str, Magnitudes]) -> str:
@@ -442,6 +478,22 @@ def fingerprint(weights: Weights, counts: Mapping[str, Magnitudes]) -> str:
         digest.update(counted.values.astype("<f8", copy=False).tobytes())
         digest.update(counted.counts.astype("<i8", copy=False).tobytes())
     return digest.hexdigest()[:16]
+
+
+def _code_bits(
+    pruning: Pruning | None, parameter: Parameter, counted: Magnitudes | None
+) -> CodeBits | None:
+    """Return the bits of an ideal code for a prunable parameter, see :mod:`.entropy`.
+
+    None for packed weights, whose file codes them already, and if other weights than the
+    smallest were pruned.
+    """
+    cut = pruning.cuts.get(parameter.name) if pruning else None
+    if counted is None or parameter.packing:
+        return None
+    left = cut.nonzero_after(counted) if cut else counted.nonzero
+    is_smallest = isinstance(cut, ThresholdCut) or left in (0, counted.nonzero)
+    return code_bits(counted, parameter.dtype, left) if is_smallest else None
 
 
 def _prunable_zeros(weights: Weights) -> int:

@@ -71,7 +71,7 @@ class BaseExplorer(anywidget.AnyWidget):
     sort = traitlets.Unicode().tag(sync=True)
     selection: Any = traitlets.Any(()).tag(sync=True)
     # Values of the traits that undo restores, as a named tuple.
-    state_type: Any
+    _state_type: Any
     # Common to all views of an explorer.
     key = traitlets.Unicode().tag(sync=True)
     # The widget that ipywidgets makes for sizes and margins would outlive the explorer.
@@ -94,47 +94,87 @@ class BaseExplorer(anywidget.AnyWidget):
         """The study or the pair."""
 
     @abstractmethod
-    def choices(self, name: str) -> Sequence[str]:
+    def _choices(self, name: str) -> Sequence[str]:
         """Return the values that the menu of a trait offers."""
 
     @property
     @abstractmethod
-    def module_names(self) -> Sequence[str]:
+    def _module_names(self) -> Sequence[str]:
         """Names of the modules that can be selected."""
 
     @abstractmethod
-    def page_payload(self) -> bytes:
+    def _page_payload(self) -> bytes:
         """Return a payload that starts with the state in view, for a page without a kernel."""
 
-    def restored(self) -> None:
+    def _restored(self) -> None:
         """Follow a change of all traits by undo."""
 
-    def committed(self, names: Sequence[str]) -> None:  # noqa: ARG002
+    def _committed(self, names: Sequence[str]) -> None:  # noqa: ARG002
         """Follow a change of some traits that the page has sent."""
-        self.note()
+        self._note()
 
-    def heard(self, message: dict[str, Any]) -> None:
+    def _heard(self, message: dict[str, Any]) -> None:
         """Answer a message of the page that is not common to all explorers."""
 
     # Both share these.
 
     @property
     def state(self) -> Any:
-        """Values of the traits that undo restores."""
-        return self.state_type._make(getattr(self, name) for name in self.state_type._fields)
+        """Values of the traits that undo restores.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.3)
+        >>> explorer = sr.explore(sr.compare(sr.csr(pruning)))
+        >>> explorer.state.sparsity, explorer.state.byte_layout
+        (0.3, 'csr')
+        """
+        return self._state_type._make(getattr(self, name) for name in self._state_type._fields)
 
     def undo(self) -> None:
-        """Undo the last change."""
+        """Undo the last change.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> explorer = sr.explore(sr.compare(sr.dense(sr.load())))
+        >>> explorer.search = "fc1"
+        >>> explorer.undo()
+        >>> explorer.search
+        ''
+        """
         self._go(self._at - 1)
 
     def redo(self) -> None:
-        """Take back the last :meth:`undo`."""
+        """Take back the last :meth:`undo`.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> explorer = sr.explore(sr.compare(sr.dense(sr.load())))
+        >>> explorer.search = "fc1"
+        >>> explorer.undo()
+        >>> explorer.redo()
+        >>> explorer.search
+        'fc1'
+        """
         self._go(self._at + 1)
 
     def reset(self) -> None:
-        """Show the first state again."""
+        """Show the first state again.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> explorer = sr.explore(sr.compare(sr.dense(sr.load())))
+        >>> explorer.search, explorer.sort = "fc1", "-sparsity"
+        >>> explorer.reset()
+        >>> explorer.search, explorer.sort
+        ('', '')
+        """
         self._restore(self.states[0])
-        self.note()
+        self._note()
 
     def _go(self, place: int) -> None:
         if 0 <= place < len(self.states):
@@ -143,21 +183,21 @@ class BaseExplorer(anywidget.AnyWidget):
 
     @in_own_language
     def _restore(self, state: Any) -> None:
-        with self.quietly():
+        with self._quietly():
             for name, value in state._asdict().items():
                 setattr(self, name, value)
-            self.restored()
+            self._restored()
 
-    def note(self) -> None:
+    def _note(self) -> None:
         """Append the state to those that undo goes back to."""
         if self.states and self.state != self.states[self._at]:
             self.states = [*self.states[: self._at + 1], self.state][-_STEPS:]
             self._at = len(self.states) - 1
 
     @contextmanager
-    def quietly(self) -> Iterator[None]:
+    def _quietly(self) -> Iterator[None]:
         """Set several traits, sent to the page together, without what follows from each."""
-        before, self._thread.is_quiet = self.is_quiet, True
+        before, self._thread.is_quiet = self._is_quiet, True
         try:
             with self.hold_sync():
                 yield
@@ -165,7 +205,7 @@ class BaseExplorer(anywidget.AnyWidget):
             self._thread.is_quiet = before
 
     @property
-    def is_quiet(self) -> bool:
+    def _is_quiet(self) -> bool:
         """True while what follows from a change has to wait."""
         return getattr(self._thread, "is_quiet", False)
 
@@ -174,7 +214,7 @@ class BaseExplorer(anywidget.AnyWidget):
     def _check_choice(self, proposal: Any) -> Any:
         """Refuse values that the menu does not offer."""
         name, value = proposal["trait"].name, proposal["value"]
-        require_choices(name, [value], self.choices(name))
+        require_choices(name, [value], self._choices(name))
         return value
 
     @traitlets.validate("detail", "module", "selection")
@@ -183,11 +223,20 @@ class BaseExplorer(anywidget.AnyWidget):
         """Return the module, or the distinct modules of a selection; refuse unknown ones."""
         name, value = proposal["trait"].name, proposal["value"]
         modules = value if isinstance(value, list | tuple) else () if value is None else (value,)
-        require_choices(name, modules, self.module_names, are_modules=True)
+        require_choices(name, modules, self._module_names, are_modules=True)
         return tuple(dict.fromkeys(modules)) if name == "selection" else value
 
     def open(self) -> None:
-        """Connect to the page, once the explorer is displayed."""
+        """Connect to the page, once the explorer is displayed.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> explorer = sr.explore(sr.compare(sr.dense(sr.load())))
+        >>> explorer.open()
+        >>> explorer.comm is None  # nothing displays it
+        True
+        """
         if not self._is_shown or self.comm is not None:
             return
         super().open()
@@ -198,22 +247,45 @@ class BaseExplorer(anywidget.AnyWidget):
         registry._instances[self.model_id] = weakref.proxy(self)
 
     def close(self) -> None:
-        """Disconnect from the page; displaying the explorer again connects it."""
+        """Disconnect from the page; displaying the explorer again connects it.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> explorer = sr.explore(sr.compare(sr.dense(sr.load())))
+        >>> explorer.close()
+        >>> explorer.comm is None
+        True
+        """
         super().close()
         # The base class makes a closed widget unable to show itself.
         self.__dict__.pop("_repr_mimebundle_", None)
 
     @in_own_language
     def set_state(self, sync_data: dict[str, Any]) -> None:
-        """Set traits that the page has changed; a refused one goes back with the reason."""
+        """Set traits that the page has changed; a refused one goes back with the reason.
+
+        Parameters
+        ----------
+        sync_data : dict
+            Values by the names of traits.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> explorer = sr.explore(sr.compare(sr.dense(sr.load())))
+        >>> explorer.set_state({"search": "fc1"})
+        >>> explorer.search
+        'fc1'
+        """
         try:
-            with self.quietly():
+            with self._quietly():
                 super().set_state(sync_data)
         except traitlets.TraitError as error:
             self.send({"type": "error", "text": str(error)})
             self.send_state([name for name in sync_data if name in self.keys])
         else:
-            self.committed([*sync_data])
+            self._committed([*sync_data])
 
     @in_own_language
     def _handle_custom_msg(self, content: dict[str, Any], buffers: Any) -> None:  # noqa: ARG002
@@ -222,7 +294,7 @@ class BaseExplorer(anywidget.AnyWidget):
             self.close()
             return
         try:
-            self.heard(content)
+            self._heard(content)
         except SparsityReportError as error:
             self.send({"type": "error", "text": str(error)})
 
@@ -246,7 +318,7 @@ class BaseExplorer(anywidget.AnyWidget):
     def _page_bundle(self) -> dict[str, Any]:
         still = hooks.mime_bundle(self.value).get("text/html", "")
         text = "\n".join(hooks.sentences(self.value))
-        page = embed(self.page_payload(), still, self.key)
+        page = embed(self._page_payload(), still, self.key)
         return {"text/html": page, "text/plain": text}
 
 

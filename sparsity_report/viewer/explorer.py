@@ -126,6 +126,13 @@ def explore(
 class Explorer(BaseExplorer):
     """A study on one screen; every attribute here can be set and observed.
 
+    Parameters
+    ----------
+    study : Study
+        The study to show first.
+    columns : pandas.DataFrame, optional
+        Further metrics of the map, see :func:`explore`.
+
     Attributes
     ----------
     study : Study
@@ -162,9 +169,17 @@ class Explorer(BaseExplorer):
         :func:`sparsity_report.bounded_magnitude`.
     bounded : bytes
         The levels within the bounds, for the page.
+
+    Examples
+    --------
+    >>> import sparsity_report as sr
+    >>> explorer = sr.explore(sr.compare(sr.dense(sr.load())))
+    >>> explorer.sparsity = 0.6
+    >>> explorer.variant, explorer.policy
+    ('at level', 'global_magnitude')
     """
 
-    state_type = State
+    _state_type = State
     study = traitlets.Instance(Study)
     bounded = traitlets.Bytes().tag(sync=True)
     bounds = traitlets.Dict().tag(sync=True)
@@ -194,7 +209,15 @@ class Explorer(BaseExplorer):
 
     @property
     def value(self) -> Study:
-        """The study."""
+        """The study.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> explorer = sr.explore(sr.compare(sr.dense(sr.load())))
+        >>> explorer.value is explorer.study
+        True
+        """
         study: Study = self.study
         return study
 
@@ -218,7 +241,7 @@ class Explorer(BaseExplorer):
     def _values(self) -> LayerValues:
         return LayerValues(self.value, self._levels, self._own)
 
-    def page_payload(self) -> bytes:
+    def _page_payload(self) -> bytes:
         """Return a payload that starts with the state in view, without bounds."""
         traits = self.state._asdict()
         traits["layout"] = traits.pop("byte_layout")
@@ -230,13 +253,34 @@ class Explorer(BaseExplorer):
 
         The columns are those of ``study.layers``, at a level those of
         :meth:`Study.at_level`; bytes and FLOPs are those of the byte layout.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row per layer.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> explorer = sr.explore(sr.compare(sr.dense(sr.load())))
+        >>> explorer.search = "fc1"
+        >>> len(explorer.layers())  # one of each block
+        4
         """
         return self._values.in_view(self.state, self._values.rows(self.state))
 
     @property
     @in_own_language
     def chart(self) -> Any:
-        """The map of the metric in view as an Altair chart, ready for ``.save``."""
+        """The map of the metric in view as an Altair chart, ready for ``.save``.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> explorer = sr.explore(sr.compare(sr.dense(sr.load())))
+        >>> type(explorer.chart).__module__.startswith("altair")
+        True
+        """
         state, (cells, grid) = self.state, self._values.cells(self.state)
         shown = say("explorer.shown_variant", name=short_name(state.variant))
         if state.is_level:
@@ -248,7 +292,17 @@ class Explorer(BaseExplorer):
 
     @in_own_language
     def add(self) -> None:
-        """Prune exactly at the level and add the variants, masked and CSR, to the study."""
+        """Prune exactly at the level and add the variants, masked and CSR, to the study.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> explorer = sr.explore(sr.compare(sr.dense(sr.load())))
+        >>> explorer.sparsity = 0.6
+        >>> explorer.add()
+        >>> explorer.study.variants["variant"].tolist()
+        ['Dense', 'Masked60', 'CSR60']
+        """
         pruned = self._level_variants()
         names = set(self.value.variants["variant"])
         self.study = self.value.with_variants(*(v for v in pruned if v.name not in names))
@@ -282,6 +336,25 @@ class Explorer(BaseExplorer):
 
         See :func:`sparsity_report.level_within` for budgets. Budgets of bytes and FLOPs use the
         levels of the policy in the byte layout.
+
+        Parameters
+        ----------
+        budget : str
+            Such as ``"100 MB"``, ``"0.5 × FLOPs"`` or ``"perplexity ≤ 15"``.
+
+        Returns
+        -------
+        str
+            A sentence on the level and the next one, which does not meet the budget.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> explorer = sr.explore(sr.compare(sr.dense(sr.load())))
+        >>> explorer.byte_layout = "csr"
+        >>> reason = explorer.within("0.5 × FLOPs")
+        >>> 0 < explorer.sparsity < 1
+        True
         """
         study = self.value
         if self.state.level_bounds:
@@ -290,10 +363,10 @@ class Explorer(BaseExplorer):
             study = self._within_bounds(self.bounds)
         layout = self.byte_layout
         solved = level_within(study, budget, policy=self.policy, layout=layout)
-        with self.quietly():
+        with self._quietly():
             self.sparsity, self.variant = solved.sparsity, AT_LEVEL
             self.byte_layout = "dense" if solved.dense else layout
-        self.note()
+        self._note()
         return str(budget_finding(solved))
 
     @in_own_language
@@ -303,6 +376,21 @@ class Explorer(BaseExplorer):
         Parameters
         ----------
         form : {"python", "json", "recipe", "thesis", "figure"}
+            Python code, the figures as JSON, a recipe for llm-compressor, a command for the thesis
+            kit, or code for the figure.
+
+        Returns
+        -------
+        str
+            The text.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> explorer = sr.explore(sr.compare(sr.dense(sr.load())))
+        >>> explorer.search = "fc1"
+        >>> "explorer.search = 'fc1'" in explorer.copied("python")
+        True
         """
         if form not in FORMS:
             raise SparsityReportError(
@@ -323,7 +411,7 @@ class Explorer(BaseExplorer):
         shown = Shown(self.value, variant, state.sparsity, bounds, rows, changed, state.policy)
         return copied(form, shown)
 
-    def restored(self) -> None:
+    def _restored(self) -> None:
         """Send the levels within the bounds of another state."""
         self._send_bounds()
 
@@ -336,13 +424,13 @@ class Explorer(BaseExplorer):
         entry = policy_entry(GLOBAL, self._levels[GLOBAL], self.value, arrays)
         self.bounded = encode({"format": FORMAT, **entry}, arrays)
 
-    def committed(self, names: Sequence[str]) -> None:
+    def _committed(self, names: Sequence[str]) -> None:
         """Follow a change of some traits that the page has sent."""
         if "bounds" in names:
             self._send_bounds()
-        self.note()
+        self._note()
 
-    def heard(self, message: dict[str, Any]) -> None:
+    def _heard(self, message: dict[str, Any]) -> None:
         """Answer a message of the page."""
         kind = message.get("type")
         if kind == "add":
@@ -364,10 +452,10 @@ class Explorer(BaseExplorer):
     @traitlets.observe(*State._fields)
     @in_own_language
     def _changed(self, change: Any) -> None:
-        if self.is_quiet or not self.states:
+        if self._is_quiet or not self.states:
             return
         name = change["name"]
-        with self.quietly():
+        with self._quietly():
             if name == "bounds":
                 self.policy = GLOBAL
                 self._send_bounds()
@@ -378,7 +466,7 @@ class Explorer(BaseExplorer):
                 self._follow_variant()
             elif name == "selection" and self.selection and self.detail not in self.selection:
                 self.detail = self.selection[-1]
-        self.note()
+        self._note()
 
     def _follow_variant(self) -> None:
         """Show the layout of the variant, and move the slider to its sparsity."""
@@ -405,7 +493,7 @@ class Explorer(BaseExplorer):
 
     # Checks of new values.
 
-    def choices(self, name: str) -> Sequence[str]:
+    def _choices(self, name: str) -> Sequence[str]:
         """Return the values that the menu of a trait offers."""
         known, metrics = self._known, [*METRICS, *self._own]
         variants = [each["name"] for each in known["variants"]]
@@ -426,7 +514,7 @@ class Explorer(BaseExplorer):
         return choices[name]
 
     @property
-    def module_names(self) -> Sequence[str]:
+    def _module_names(self) -> Sequence[str]:
         """Names of the modules of the study."""
         names: list[str] = self._known["modules"]["names"]
         return names

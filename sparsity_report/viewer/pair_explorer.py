@@ -44,6 +44,11 @@ class PairState(NamedTuple):
 class PairExplorer(BaseExplorer):
     """Two checkpoints on one screen; every attribute here can be set and observed.
 
+    Parameters
+    ----------
+    pair : Pair
+        The two checkpoints.
+
     Attributes
     ----------
     pair : Pair
@@ -63,9 +68,17 @@ class PairExplorer(BaseExplorer):
         Names of the selected modules.
     module : str or None
         The layer in detail.
+
+    Examples
+    --------
+    >>> import sparsity_report as sr
+    >>> weights = sr.load()
+    >>> explorer = sr.explore(sr.compare_checkpoints(weights, sr.global_magnitude(weights, 0.5)))
+    >>> explorer.metric, explorer.group
+    ('moved', 'prunable')
     """
 
-    state_type = PairState
+    _state_type = PairState
     pair = traitlets.Instance(Pair, read_only=True)
     group = traitlets.Unicode().tag(sync=True)
     module = traitlets.Unicode(None, allow_none=True).tag(sync=True)
@@ -81,11 +94,21 @@ class PairExplorer(BaseExplorer):
 
     @property
     def value(self) -> Pair:
-        """The pair."""
+        """The pair.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> weights = sr.load()
+        >>> pair = sr.compare_checkpoints(weights, sr.global_magnitude(weights, 0.5))
+        >>> explorer = sr.explore(pair)
+        >>> explorer.value is explorer.pair
+        True
+        """
         pair: Pair = self.pair
         return pair
 
-    def page_payload(self) -> bytes:
+    def _page_payload(self) -> bytes:
         """Return a payload that starts with the state in view."""
         start = {_IN_PAGE.get(name, name): value for name, value in self.state._asdict().items()}
         return encode({**self._header, "start": start}, self._arrays)
@@ -95,6 +118,21 @@ class PairExplorer(BaseExplorer):
         """Return the layers of the table, in its order: the selected ones, or else those in view.
 
         The columns are those of ``pair.layers``, and the metrics.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row per layer.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> weights = sr.load()
+        >>> pair = sr.compare_checkpoints(weights, sr.global_magnitude(weights, 0.5))
+        >>> explorer = sr.explore(pair)
+        >>> explorer.search = "fc1"
+        >>> len(explorer.layers())
+        4
         """
         rows = self._rows.assign(**{key: figure_values(self._rows, key) for key in FIGURES})
         rows = matching(rows, self.group, self.selection, self.search)
@@ -103,7 +141,17 @@ class PairExplorer(BaseExplorer):
     @property
     @in_own_language
     def chart(self) -> Any:
-        """The map of the metric in view as an Altair chart, ready for ``.save``."""
+        """The map of the metric in view as an Altair chart, ready for ``.save``.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> weights = sr.load()
+        >>> pair = sr.compare_checkpoints(weights, sr.global_magnitude(weights, 0.5))
+        >>> explorer = sr.explore(pair)
+        >>> type(explorer.chart).__module__.startswith("altair")
+        True
+        """
         rows = in_scope(self._rows, self.group)
         grid = Grid(rows)
         cells = pd.DataFrame(grid.cells, columns=["block", "projection"])
@@ -111,7 +159,28 @@ class PairExplorer(BaseExplorer):
         return hooks.chart(cells, (grid.blocks, grid.projections), self.metric, both(self.pair))
 
     def copied(self, form: str = "python") -> str:
-        """Return Python code that shows the same view of a pair of this name."""
+        """Return Python code that shows the same view of a pair of this name.
+
+        Parameters
+        ----------
+        form : {"python"}
+            The form of the view.
+
+        Returns
+        -------
+        str
+            The code.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> weights = sr.load()
+        >>> pair = sr.compare_checkpoints(weights, sr.global_magnitude(weights, 0.5))
+        >>> explorer = sr.explore(pair)
+        >>> explorer.search = "fc1"
+        >>> "explorer.search = 'fc1'" in explorer.copied()
+        True
+        """
         if form != "python":
             raise SparsityReportError(
                 f"copied: {str(form)[:40]!r} is no form of a pair; use 'python'"
@@ -124,14 +193,14 @@ class PairExplorer(BaseExplorer):
 
     @traitlets.observe(*PairState._fields)
     def _changed(self, change: Any) -> None:
-        if self.is_quiet or not self.states:
+        if self._is_quiet or not self.states:
             return
         if change["name"] == "selection" and self.selection:
-            with self.quietly():
+            with self._quietly():
                 self.module = self.module if self.module in self.selection else self.selection[-1]
-        self.note()
+        self._note()
 
-    def choices(self, name: str) -> Sequence[str]:
+    def _choices(self, name: str) -> Sequence[str]:
         """Return the values that the menu of a trait offers."""
         keys = ("module", *FIGURES)
         known: dict[str, Sequence[str]] = {
@@ -142,7 +211,7 @@ class PairExplorer(BaseExplorer):
         return known[name]
 
     @property
-    def module_names(self) -> Sequence[str]:
+    def _module_names(self) -> Sequence[str]:
         """Names of the modules of the pair."""
         names: list[str] = self._header["modules"]["names"]
         return names

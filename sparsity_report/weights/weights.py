@@ -189,6 +189,15 @@ class Weights(Presentable, ABC):
         Remarks on how the model was opened.
     cache : CacheGeometry
         Tensors that the model keeps between tokens.
+
+    Examples
+    --------
+    >>> import sparsity_report as sr
+    >>> weights = sr.load()
+    >>> weights.name, weights.architecture
+    ('demo', 'OPTForCausalLM')
+    >>> weights["model.decoder.layers.0.fc1.weight"].shape
+    (512, 128)
     """
 
     name: str
@@ -214,65 +223,259 @@ class Weights(Presentable, ABC):
             )
 
     def wrong(self, reason: str) -> SparsityReportError:
-        """Return an error about this model."""
+        """Return an error about this model.
+
+        Parameters
+        ----------
+        reason : str
+            Rest of the sentence after the name of the model.
+
+        Returns
+        -------
+        SparsityReportError
+            The error, to be raised by the caller.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> weights = sr.load()
+        >>> print(weights.wrong("has no head; open another model"))
+        demo has no head; open another model
+        """
         return SparsityReportError(f"{self.name} {reason}")
 
     @abstractmethod
     def tensor(self, name: str) -> torch.Tensor:
-        """Return the values of one parameter, dense and in its dtype; do not modify them."""
+        """Return the values of one parameter, dense and in its dtype; do not modify them.
+
+        Parameters
+        ----------
+        name : str
+            Name of the parameter.
+
+        Returns
+        -------
+        torch.Tensor
+            The values in the shape of the model in memory.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> from torch import nn
+        >>> weights = sr.load(nn.ModuleDict({"fc1": nn.Linear(3, 2)}))
+        >>> weights.tensor("fc1.weight").shape
+        torch.Size([2, 3])
+        """
 
     def slices(self, name: str) -> Iterator[Slice]:
-        """Yield the values of one parameter in order, as slices."""
+        """Yield the values of one parameter in order, as slices.
+
+        Parameters
+        ----------
+        name : str
+            Name of the parameter.
+
+        Returns
+        -------
+        iterator of Slice
+            Consecutive parts of the tensor, which together hold each value once.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> from torch import nn
+        >>> weights = sr.load(nn.ModuleDict({"fc1": nn.Linear(3, 2)}))
+        >>> [part.values.numel() for part in weights.slices("fc1.weight")]
+        [6]
+        """
         from sparsity_report.weights.tensor_slices import memory_slices
 
         return memory_slices(self.tensor(name))
 
     def as_in_memory(self, name: str) -> Iterator[Slice]:
-        """Yield the values of one parameter in the order of :meth:`tensor`."""
+        """Yield the values of one parameter in the order of :meth:`tensor`.
+
+        Parameters
+        ----------
+        name : str
+            Name of the parameter.
+
+        Returns
+        -------
+        iterator of Slice
+            Consecutive parts of the tensor.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> from torch import nn
+        >>> weights = sr.load(nn.ModuleDict({"fc1": nn.Linear(3, 2)}))
+        >>> [part.values.numel() for part in weights.as_in_memory("fc1.weight")]
+        [6]
+        """
         return self.slices(name)
 
     def gives_some(self, name: str) -> bool:  # noqa: ARG002
-        """Return True if some values of a parameter can be read without computing all."""
+        """Return True if some values of a parameter can be read without computing all.
+
+        Parameters
+        ----------
+        name : str
+            Name of the parameter.
+
+        Returns
+        -------
+        bool
+            False if reading a part takes as long as reading the whole tensor.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> from torch import nn
+        >>> weights = sr.load(nn.ModuleDict({"fc1": nn.Linear(3, 2)}))
+        >>> weights.gives_some("fc1.weight")
+        True
+        """
         return True
 
     @abstractmethod
     def module(self) -> nn.Module:
-        """Return a runnable copy of the model, which may be modified."""
+        """Return a runnable copy of the model, which may be modified.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> weights = sr.load()
+        >>> type(weights.module()).__name__
+        'OPTForCausalLM'
+        """
 
     def buffers(self) -> dict[str, torch.Tensor]:
-        """Return the values that a checkpoint holds beside the parameters, by name."""
+        """Return the values that a checkpoint holds beside the parameters, by name.
+
+        Returns
+        -------
+        dict of str to torch.Tensor
+            Buffers such as running means; empty for most Transformers.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> from torch import nn
+        >>> weights = sr.load(nn.ModuleDict({"fc1": nn.Linear(3, 2)}))
+        >>> weights.buffers()
+        {}
+        """
         return {}
 
     def configuration(self) -> dict[str, Any]:
-        """Return the content of the model's ``config.json``; empty without one."""
+        """Return the content of the model's ``config.json``; empty without one.
+
+        Returns
+        -------
+        dict
+            Settings by name.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> weights = sr.load()
+        >>> weights.configuration()["hidden_size"]
+        128
+        """
         return {}
 
     def tokenizer(self) -> Any:
-        """Return the tokenizer that came with the model."""
+        """Return the tokenizer that came with the model.
+
+        Returns
+        -------
+        callable
+            The tokenizer, as transformers opens it.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> weights = sr.load()
+        >>> weights.tokenizer()("x = 1")["input_ids"] != []
+        True
+        """
         raise self.wrong("came without a tokenizer; pass tokenizer= in Python")
 
     @property
     def parameters(self) -> Iterator[Parameter]:
-        """All parameters in the model's order, tied ones included."""
+        """All parameters in the model's order, tied ones included.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> from torch import nn
+        >>> weights = sr.load(nn.ModuleDict({"fc1": nn.Linear(3, 2)}))
+        >>> [parameter.name for parameter in weights.parameters]
+        ['fc1.weight', 'fc1.bias']
+        """
         return (parameter for module in self.modules for parameter in module.parameters)
 
     @property
     def stored(self) -> Iterator[Parameter]:
-        """Parameters that own their storage: each tied tensor once."""
+        """Parameters that own their storage: each tied tensor once.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> weights = sr.load()
+        >>> {p.name for p in weights.parameters} - {p.name for p in weights.stored}
+        {'lm_head.weight'}
+        """
         return (parameter for parameter in self.parameters if parameter.tied_to is None)
 
     @property
     def prunable(self) -> tuple[Parameter, ...]:
-        """Prunable parameters, in the order that breaks ties."""
+        """Prunable parameters, in the order that breaks ties.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> from torch import nn
+        >>> weights = sr.load(nn.ModuleDict({"fc1": nn.Linear(3, 2)}))
+        >>> [parameter.name for parameter in weights.prunable]
+        ['fc1.weight']
+        """
         return tuple(parameter for parameter in self.parameters if parameter.prunable)
 
     @property
     def attention_width(self) -> int | None:
-        """Sum of query and value widths over all attention layers."""
+        """Sum of query and value widths over all attention layers.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> weights = sr.load()
+        >>> weights.attention_width  # 4 layers, queries and values of 128 each
+        1024
+        """
         return sum(self.attention_widths.values()) if self.attention_widths else None
 
     def attention_flops(self, context: int | None) -> int | None:
-        """Return the FLOPs of scores and weighted values of the last of `context` tokens."""
+        """Return the FLOPs of scores and weighted values of the last of `context` tokens.
+
+        Parameters
+        ----------
+        context : int or None
+            Number of positions.
+
+        Returns
+        -------
+        int or None
+            FLOPs per token; None without a context, or if the widths are unknown.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> weights = sr.load()
+        >>> weights.attention_flops(100) == 2 * 100 * weights.attention_width
+        True
+        """
         if context is None or self.attention_widths is None:
             return None
         widths = self.attention_widths.items()
@@ -280,7 +483,15 @@ class Weights(Presentable, ABC):
 
     @property
     def unclassified(self) -> tuple[str, ...]:
-        """Names of the modules that no rule classifies."""
+        """Names of the modules that no rule classifies.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> weights = sr.load()
+        >>> weights.unclassified
+        ()
+        """
         return tuple(module.name for module in self.modules if module.group == "other")
 
     def __getitem__(self, name: str) -> Parameter:

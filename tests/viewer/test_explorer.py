@@ -402,7 +402,7 @@ def test_not_displayed_it_is_no_widget_of_the_page(demo_study):
 def test_the_page_without_a_kernel_starts_with_the_state(explorer):
     explorer.sparsity, explorer.byte_layout = 0.6, "bitmask"
     explorer.bounds = {"mlp_linear": 0.3}
-    header, _ = decode(explorer.page_payload())
+    header, _ = decode(explorer._page_payload())
     start = header["start"]
     assert (start["sparsity"], start["layout"], start["bounds"]) == (
         explorer.sparsity,
@@ -445,16 +445,16 @@ ODD = {
 @pytest.mark.parametrize("kind", ODD)
 def test_odd_studies_can_be_explored(kind):
     explorer = sr.explore(ODD[kind]())
-    metrics = explorer.choices("metric")
-    for variant in explorer.choices("variant"):
+    metrics = explorer._choices("metric")
+    for variant in explorer._choices("variant"):
         explorer.variant = variant
-        for modules in explorer.choices("modules"):
+        for modules in explorer._choices("modules"):
             explorer.modules = modules
             assert len(explorer.layers()) <= len(explorer.study.layers)
     explorer.modules = "all"
     for explorer.metric in metrics:
         json.dumps(explorer.chart.to_dict(), allow_nan=False)
-    assert gzip.decompress(explorer.page_payload())
+    assert gzip.decompress(explorer._page_payload())
 
 
 def test_it_speaks_the_language_in_which_it_was_made(demo_study):

@@ -319,7 +319,7 @@ def test_code_shows_the_same_view(explorer, pair):
 
 def test_a_page_without_a_kernel_starts_with_the_view(explorer, pair):
     explorer.metric, explorer.module = "iou", FC1
-    header, _ = decode(explorer.page_payload())
+    header, _ = decode(explorer._page_payload())
     assert (header["start"]["metric"], header["start"]["detail"]) == ("iou", FC1)
     kept = explorer._repr_mimebundle_()
     assert 'class="sparsity-viewer ' in kept["text/html"]

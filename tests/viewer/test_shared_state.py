@@ -53,7 +53,7 @@ def packed(payload):
 @pytest.fixture
 def page(chromium, demo_study):
     explorer = sr.explore(demo_study)
-    values = {name: getattr(explorer, name) for name in ("key", *explorer.state_type._fields)}
+    values = {name: getattr(explorer, name) for name in ("key", *explorer._state_type._fields)}
     context = chromium.new_context(viewport={"width": 1440, "height": 900})
     page = context.new_page()
     complaints = []

@@ -51,6 +51,14 @@ class Pair(Saved, Described):
         The table ``layers`` of a study of each model.
     notes : tuple of Phrase
         Remarks on how the models were opened and matched.
+
+    Examples
+    --------
+    >>> import sparsity_report as sr
+    >>> weights = sr.load()
+    >>> pair = sr.compare_checkpoints(weights, sr.global_magnitude(weights, 0.5))
+    >>> pair.models["side"].tolist(), len(pair.removed)
+    (['before', 'after'], 0)
     """
 
     models: pd.DataFrame
@@ -65,7 +73,16 @@ class Pair(Saved, Described):
 
     @cached_property
     def taken(self) -> int:
-        """Number of prunable weights of the base that were removed."""
+        """Number of prunable weights of the base that were removed.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> weights = sr.load()
+        >>> pair = sr.compare_checkpoints(weights, sr.global_magnitude(weights, 0.5))
+        >>> pair.taken  # zeros are not removed
+        0
+        """
         rows = self.layers[self.layers["prunable"]]
         return int(pair_frames.gone_weights(rows).sum())
 
@@ -77,12 +94,29 @@ class Pair(Saved, Described):
         ``flops_per_token`` of a token, ``stored_bytes`` and ``kv_cache_bytes_per_token``.
         ``removed`` is before − after, so it is negative if something was added. Zeros that are
         still stored are not removed.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> weights = sr.load()
+        >>> pair = sr.compare_checkpoints(weights, sr.global_magnitude(weights, 0.5))
+        >>> pair.totals.set_index("figure")["removed"]["parameters"]
+        0
         """
         return pair_frames.total_sums(self.before, self.after, self.layers)
 
     @cached_property
     def groups(self) -> pd.DataFrame:
-        """The same sums as :attr:`totals` per ``group``."""
+        """The same sums as :attr:`totals` per ``group``.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> weights = sr.load()
+        >>> pair = sr.compare_checkpoints(weights, sr.global_magnitude(weights, 0.5))
+        >>> {"attention_linear", "mlp_linear"} <= {*pair.groups["group"]}
+        True
+        """
         return pair_frames.group_sums(self.before, self.after, self.layers)
 
     @cached_property
@@ -93,6 +127,14 @@ class Pair(Saved, Described):
         ``sparsity_before`` is that of the base, ``sparsity_itself`` that of the model after.
         ``gone_of_base`` is 1 − the common nonzeros ÷ all of the base: what is zero or removed. It
         is null if the model after is larger or has additions that are not identified.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> weights = sr.load()
+        >>> pair = sr.compare_checkpoints(weights, sr.global_magnitude(weights, 0.5))
+        >>> pair.sparsities.set_index("of").loc["prunable"].round(3).to_dict()
+        {'sparsity_before': 0.0, 'sparsity_itself': 0.5, 'gone_of_base': 0.5}
         """
         return pair_frames.sparsity_frame(self.before, self.after, self.layers)
 
@@ -104,6 +146,14 @@ class Pair(Saved, Described):
         ``zeros_after`` = ``kept`` + ``new``. ``kept_share`` is kept ÷ zeros before, ``iou`` is
         kept ÷ zeros of either. Of ``surviving`` weights, nonzero in both, ``changed`` have another
         value. Of the ``modules``, ``untouched`` are unchanged.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> weights = sr.load()
+        >>> pair = sr.compare_checkpoints(weights, sr.global_magnitude(weights, 0.5))
+        >>> int(pair.survival["new"].iloc[0])  # all of the 393,216 zeros
+        393216
         """
         return pair_frames.survival_frame(self.layers)
 
@@ -115,5 +165,13 @@ class Pair(Saved, Described):
         dict of str to float
             Figures by name, such as ``sparsity/prunable/before`` and ``zeros/revived``. Unknown
             figures are left out.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> weights = sr.load()
+        >>> pair = sr.compare_checkpoints(weights, sr.global_magnitude(weights, 0.5))
+        >>> pair.metrics()["zeros/revived"]
+        0.0
         """
         return pair_metrics(self.sparsities, self.totals, self.survival)
