@@ -28,6 +28,7 @@ extensions = [
     "mathml",
     "myst_nb",
     "numpydoc",
+    "package_wings",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx_copybutton",
