@@ -2,9 +2,8 @@
 
 import os
 import sys
-from pathlib import Path
-
 import tomllib
+from pathlib import Path
 
 DOCS = Path(__file__).parent
 sys.path.insert(0, str(DOCS / "_ext"))

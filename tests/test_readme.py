@@ -1,10 +1,10 @@
 """README names commands, pages and files that exist; tests/site/test_pages.py runs its code."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import page_code
-import tomllib
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

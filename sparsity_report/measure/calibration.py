@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypedDict, cast
+from typing import Any, TypedDict, Unpack, cast
 
 import numpy as np
 import pandas as pd
@@ -23,9 +23,6 @@ from sparsity_report.measure.router_use import RouterUse
 from sparsity_report.measure.texts import Text, fingerprint, read_text
 from sparsity_report.weights.anatomy.parameter_places import locate, value, walk
 from sparsity_report.weights.weights import Parameter, Weights
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 aten = torch.ops.aten
 # Products, and the position of the first of their two factors among the arguments.

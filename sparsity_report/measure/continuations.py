@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import product
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict, Unpack
 
 import pandas as pd
 import torch
@@ -22,9 +22,6 @@ from sparsity_report.study.schema import typed
 from sparsity_report.study.variants import Variant, listed
 from sparsity_report.weights.sources.tokenizer import decode
 from sparsity_report.weights.weights import Weights
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 # Most tokens to write, most sampled continuations of a prompt, and bounds of the temperature.
 MOST, SEEDS, COLDEST, HOTTEST = 4096, 1000, 0.01, 100

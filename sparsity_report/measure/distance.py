@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import pandas as pd
 import torch
@@ -23,9 +23,6 @@ from sparsity_report.study.model_distance import Distance
 from sparsity_report.study.variants import Variant, dense, masked
 from sparsity_report.weights.sources.tokenizer import decode
 from sparsity_report.weights.weights import Weights
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 Model = Variant | Pruning | Weights | str | os.PathLike[str] | nn.Module
 # Likely tokens that are compared; tokens that are shown as text, and tokens and characters before

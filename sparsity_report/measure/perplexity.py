@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate, groupby
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 import pandas as pd
@@ -23,9 +23,6 @@ from sparsity_report.study.derived.losses import FIGURES, kept_sums, span_of
 from sparsity_report.study.layers import total_frame
 from sparsity_report.study.schema import SLIDING, typed
 from sparsity_report.study.variants import Variant, listed
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 # Most logits of one batch.
 _LOGITS = 2**25

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Unpack
 
 from sparsity_report.counting import kept_experts
 from sparsity_report.counting.bit_statistics import in_runs, matrix_places
@@ -18,9 +18,6 @@ from sparsity_report.measure.calibration import Calibration, CalibrationOptions,
 from sparsity_report.measure.texts import Text
 from sparsity_report.weights.tensor_slices import pieces
 from sparsity_report.weights.weights import Parameter, Weights
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 # Column of a calibration, and name among the observations of REAP's code, by score.
 _COLUMNS = {"reap": ("saliency", "reap"), "frequency": ("tokens", "expert_frequency")}

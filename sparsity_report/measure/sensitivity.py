@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 import pandas as pd
@@ -32,9 +32,6 @@ from sparsity_report.study.schema import PARTS, typed
 from sparsity_report.weights.anatomy.parameter_places import locate, value, walk
 from sparsity_report.weights.tensor_slices import is_strided, pieces
 from sparsity_report.weights.weights import Module, Weights
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 # Part of every cache key, so that entries of other versions are not found.
 _VERSION = "sparsity-report scores 4"

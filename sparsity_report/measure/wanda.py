@@ -6,7 +6,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Unpack
 
 import pandas as pd
 
@@ -23,9 +23,6 @@ from sparsity_report.measure.texts import Text
 from sparsity_report.sparse.shares import zero_share
 from sparsity_report.weights.tensor_slices import Slice
 from sparsity_report.weights.weights import Module, Weights
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 
 @old_arguments(text="calibration")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict, Unpack
 
 from jinja2 import Environment
 
@@ -40,9 +40,6 @@ from sparsity_report.untrusted.display_text import short_name
 from sparsity_report.words.languages import speaking, spoken
 from sparsity_report.words.pair_labels import both
 from sparsity_report.words.sentences import say
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 _TEMPLATES = ("numbers.tex", "captions.tex", "findings.tex", "example.tex")
 
