@@ -30,7 +30,7 @@ def test_what_it_needs_is_told_in_one_line(monkeypatch):
     run = command("explore", "--kernel")
     assert run.returncode == 2
     assert run.stderr.count("\n") == 1
-    assert "pip install 'sparsity-report[explore]'" in run.stderr
+    assert "run pip install voila ipykernel" in run.stderr
 
 
 @pytest.fixture

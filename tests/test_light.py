@@ -152,5 +152,5 @@ def test_the_light_list_renders_and_compares_where_torch_is_not_installed(saved,
     missing = process(python, "-m", "sparsity_report", "run", cwd=tmp_path)
     assert (missing.returncode, missing.stderr) == (
         2,
-        "sparsity-report: torch is not installed; pip install sparsity-report installs it\n",
+        "sparsity-report: torch is not installed; install sparsity-report with all dependencies\n",
     )

@@ -51,7 +51,7 @@ def explore(
     check_paths(model, *choice.also)
     if options.kernel and not all(map(find_spec, _NEEDED)):
         raise SparsityReportError(
-            "explore needs voila and ipykernel; pip install 'sparsity-report[explore]'"
+            "explore --kernel needs more libraries; run pip install voila ipykernel"
         )
     with quiet_libraries():
         given = {"model": model, "choice": asdict(choice), "cache": None}

@@ -36,7 +36,7 @@ def pair(
         models: list[Any] = [before, sr.load(after, base=before) if options.adapter else after]
         comparison = sr.compare_checkpoints(*models, executor=executor, cache=options.cache)
     if comparison.before["total"].sum() >= MANY and not fastest_loops().is_compiled:
-        complain("pip install 'sparsity-report[fast]' compares large models about twice as fast")
+        complain("numba compares large models about twice as fast; run pip install numba")
     for sentence in comparison.sentences():
         tell(sentence)
     for table in pair_tables.small(comparison):

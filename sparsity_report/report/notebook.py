@@ -91,8 +91,7 @@ def write_notebook(
         )
     if not all(map(find_spec, ("nbformat", "nbclient", "nbconvert", "ipykernel"))):
         raise SparsityReportError(
-            "a notebook needs nbclient, nbconvert and ipykernel: "
-            "pip install 'sparsity-report[notebook]'"
+            "a notebook needs more libraries; run pip install nbclient nbconvert ipykernel"
         )
     import nbformat
 

@@ -42,7 +42,7 @@ def weight_patterns(
         From :func:`dense`, :func:`masked` or :func:`csr`. Its weights are read slice by slice.
     zstd : bool
         Whether to compress each matrix too, which takes several times as long. Needs Python 3.14
-        or ``pip install 'sparsity-report[zstd]'``.
+        or ``pip install backports.zstd``.
     progress : callable, optional
         Called with the bytes read, the bytes in all and the name of the tensor.
 

@@ -30,8 +30,7 @@ def check_zstd() -> None:
     """
     if zstd_version() is None:
         raise SparsityReportError(
-            "zstd: needs Python 3.14 or the package backports.zstd; run "
-            "pip install 'sparsity-report[zstd]'"
+            "zstd: needs Python 3.14 or a further library; run pip install backports.zstd"
         )
 
 

@@ -110,7 +110,7 @@ def dask():
     try:
         import distributed
     except ModuleNotFoundError:
-        need(False, "dask.distributed: pip install sparsity-report[dask]")
+        need(False, "dask.distributed: pip install distributed")
     cluster = distributed.LocalCluster(
         n_workers=2,
         threads_per_worker=1,
