@@ -13,12 +13,9 @@ import lazy_loader
 from sparsity_report import api as api
 from sparsity_report.deprecated import RENAMED, warn_old
 
-__version__ = "0.1.0"
-
 # __init__.pyi lists the names. Each is imported when first used, so that `import sparsity_report`
 # loads neither torch nor altair.
 _public, _, __all__ = lazy_loader.attach_stub(__name__, __file__)
-__all__ += ["__version__"]
 
 
 def __getattr__(name: str) -> object:

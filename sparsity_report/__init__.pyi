@@ -61,6 +61,7 @@ from .study.variants import dense as dense
 from .study.variants import masked as masked
 from .study.variants import params_size_and_sparsity as params_size_and_sparsity
 from .study.variants import without_experts as without_experts
+from .version import __version__ as __version__
 from .viewer.explorer import Explorer as Explorer
 from .viewer.explorer import explore as explore
 from .viewer.pair_explorer import PairExplorer as PairExplorer
@@ -69,5 +70,4 @@ from .weights.loading import load as load
 from .weights.weights import Weights as Weights
 from .words.languages import speaking as speaking
 
-__version__: str
 __all__: list[str]

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
-from sparsity_report import __version__
+import sparsity_report
 from sparsity_report.cli.check_command import check
 from sparsity_report.cli.count_command import count
 from sparsity_report.cli.explore_command import explore
@@ -61,7 +61,7 @@ for command in commands:
 
 def _print_version(is_asked: bool) -> None:
     if is_asked:
-        typer.echo(f"sparsity-report {__version__}")
+        typer.echo(f"sparsity-report {sparsity_report.__version__}")
         raise typer.Exit
 
 
@@ -94,7 +94,7 @@ def execute() -> int:
             tell(line, sys.stderr)
         return int(error.exit_code)
     except ModuleNotFoundError as error:
-        complain(f"{error.name} is not installed; pip install sparsity-report installs it")
+        complain(f"{error.name} is not installed; install sparsity-report with all dependencies")
         return 2
     except OSError as error:  # the system failed outside any file of ours
         complain(f"{error.filename or 'the system'}: {error.strerror or error}")

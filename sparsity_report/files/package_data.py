@@ -7,11 +7,11 @@ _PACKAGE = Path(__file__).parent.parent
 DEMO = _PACKAGE / "demo"
 
 
-def shipped(kind: str) -> list[Path]:
-    """Return the folders that may hold the package's ``templates`` or ``notebooks``.
+def shipped(name: str) -> list[Path]:
+    """Return the paths at which ``templates``, ``notebooks`` or a file of the project may be.
 
     An installed package holds them itself. A source checkout holds them beside the package.
     """
     checkout = _PACKAGE.parent
-    beside = [checkout / kind] if (checkout / "pyproject.toml").is_file() else []
-    return [_PACKAGE / kind, *beside]
+    beside = [checkout / name] if (checkout / "pyproject.toml").is_file() else []
+    return [_PACKAGE / name, *beside]

@@ -1,14 +1,19 @@
 """The BibTeX entry by which a page, a PDF and a thesis kit cite their numbers."""
 
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
 import sparsity_report
+from sparsity_report.files.package_data import shipped
 from sparsity_report.report.tables.latex import tex
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.words.pair_labels import both
 from sparsity_report.words.sentences import say
-
-# Year of this version.
-_YEAR = 2026
 
 
 def bibtex(value: Study | Pair) -> list[str]:
@@ -17,16 +22,27 @@ def bibtex(value: Study | Pair) -> list[str]:
         note = say("cite.checkpoints_compared", models=both(value))
     else:
         note = say("cite.fingerprints", study=value.fingerprint, weights=weights(value))
-    title = "what pruning does to a {Transformer} as {Dense}, {Masked} and {CSR}"
+    software = _software()
+    released = software.get("date-released")
+    title = re.sub(r"\b([A-Z]\w*)", r"{\1}", software["title"])
     return [
         "@misc{sparsity-report,",
-        "  author       = {{The sparsity-report developers}},",
-        f"  title        = {{sparsity-report: {title}}},",
+        f"  author       = {{{{{software['authors'][0]['name']}}}}},",
+        f"  title        = {{{title}}},",
         f"  howpublished = {{Python package, version {sparsity_report.__version__}}},",
-        f"  year         = {{{_YEAR}}},",
+        *([f"  year         = {{{released.year}}},"] if released else []),
+        f"  url          = {{{software['repository-code']}}},",
         f"  note         = {{{tex(note)}}}",
         "}",
     ]
+
+
+@cache
+def _software() -> dict[str, Any]:
+    """Return the fields of CITATION.cff."""
+    path = next(filter(Path.is_file, shipped("CITATION.cff")))
+    fields: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return fields
 
 
 def weights(study: Study) -> str:

@@ -17,7 +17,7 @@ PACKAGE = "sparsity_report"
 WINGS = (
     "__main__", "cli", "api", "report", "viewer", "draw", "words", "findings",
     "measure", "study", "pairing", "counting", "weights", "sparse", "untrusted", "files",
-    "phrases", "hooks", "errors", "deferred", "deprecated",
+    "phrases", "hooks", "errors", "deferred", "deprecated", "version",
 )  # fmt: skip
 SHOWING = {
     "altair", "anywidget", "ipywidgets", "jinja2", "markupsafe", "tqdm", "typer", "typst",
@@ -77,7 +77,10 @@ def public_names(stub: str) -> dict[str, str]:
     """Return from a stub the module in which each public name stands."""
     imported = (node for node in ast.parse(stub).body if isinstance(node, ast.ImportFrom))
     return {
-        alias.asname or alias.name: str(node.module) for node in imported for alias in node.names
+        alias.name: str(node.module)
+        for node in imported
+        for alias in node.names
+        if alias.name != "__version__"
     }
 
 
