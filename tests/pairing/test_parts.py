@@ -8,6 +8,7 @@ import pytest
 import structural
 import torch
 import transformers
+from puzzles import PUZZLE, puzzle
 from safetensors.torch import load_file, save_file
 from structural import Left, rows_of_heads, shuffled, written
 
@@ -17,74 +18,6 @@ from sparsity_report.report.tables.pair_tables import removed
 from sparsity_report.report.thesis import commands_of
 from sparsity_report.study.schema import typed
 from sparsity_report.words.display_names import display_name
-
-ATTENTION, FFN = ("self_attn", "input_layernorm"), ("mlp", "post_attention_layernorm")
-# Attention and FFN of each block: all of it, none, one matrix instead, or some of its units.
-PUZZLE = [
-    {"attention": [0, 1, 2, 3], "ffn": None},
-    {"attention": "linear", "ffn": shuffled(64, 128)},
-    {"attention": None, "ffn": [*range(128)]},
-    {"attention": [3, 1], "ffn": "linear"},
-]
-
-
-def puzzle(base, folder, blocks):
-    """Write a model as Puzzletron does (nemotron-nas), its own Python beside it."""
-    tensors = {}
-    for name, values in load_file(base / "model.safetensors").items():
-        words = name.split(".")
-        if "layers" not in words:
-            tensors[name] = values
-            continue
-        block = blocks[int(words[2])]
-        attention, ffn = block["attention"], block["ffn"]
-        if any(word in words for word in ATTENTION):
-            if attention is None or (attention == "linear" and "self_attn" in words):
-                continue
-            if words[4] in {"k_proj", "v_proj"}:
-                values = values[rows_of_heads(attention)]
-        elif any(word in words for word in FFN):
-            if ffn is None or (ffn == "linear" and "mlp" in words):
-                continue
-            if "mlp" in words:
-                values = values[:, ffn] if "down_proj" in words else values[ffn]
-        tensors[name] = values
-    for number, block in enumerate(blocks):
-        for key, name in (("attention", "self_attn.linear_attn"), ("ffn", "mlp.linear_mlp")):
-            if block[key] == "linear":
-                tensors[f"model.layers.{number}.{name}.weight"] = torch.randn(64, 64)
-    config = json.loads((base / "config.json").read_text())
-    del config["num_key_value_heads"], config["intermediate_size"]
-
-    def block_config(part, **more):
-        return {"no_op": part is None, "replace_with_linear": part == "linear", **more}
-
-    config |= {
-        "model_type": "nemotron-nas",
-        "architectures": ["DeciLMForCausalLM"],
-        "auto_map": {
-            "AutoConfig": "configuration_decilm.DeciLMConfig",
-            "AutoModelForCausalLM": "modeling_decilm.DeciLMForCausalLM",
-        },
-        "block_configs": [
-            {
-                "attention": block_config(
-                    b["attention"],
-                    n_heads_in_group=8 // len(b["attention"])
-                    if isinstance(b["attention"], list)
-                    else None,
-                ),
-                "ffn": block_config(
-                    b["ffn"], ffn_mult=len(b["ffn"]) / 96 if isinstance(b["ffn"], list) else None
-                ),
-            }
-            for b in blocks
-        ],
-    }
-    written(folder, tensors, config)
-    for module in ("configuration_decilm", "modeling_decilm"):
-        (folder / f"{module}.py").write_text("raise SystemExit('a checkpoint was executed')\n")
-    return folder
 
 
 def gone(pair):
