@@ -6,8 +6,9 @@ and PDF) with `pdf` (Typst) and `templates` (Jinja2), and `thesis`; all cite by 
 `citation`. `markdown_report` writes Markdown. The folder ``tables`` declares the tables of studies
 and pairs, and writes tables as HTML, Typst, LaTeX, Markdown and text.
 
-`written_checkpoint` writes a variant as safetensors files with a model card. `explore_page` is the
-page of ``sparsity-report explore``.
+`written_checkpoint` writes a variant as safetensors files. `hub_card` has its model card, and that
+of a study; `node_data` is for Model Explorer; `checklist_files` writes a checklist. `explore_page`
+is the page of ``sparsity-report explore``.
 
 In notebooks: `notebook` (executes one), `progress_bars`, and `value_display`, the ``repr`` of a
 value and its notebook cell.

@@ -1,8 +1,8 @@
 """A value as text for ``repr``, and in a notebook cell as HTML and LaTeX without a script.
 
-Values are weights, prunings, kept experts, variants, studies, pairs and differences. A cell has
-findings, a map of zeros and a small table. It shows only what is known already, and loads no chart
-library.
+Values are weights, prunings, kept experts, variants, studies, pairs, differences and checklists. A
+cell has findings, a map of zeros and a small table. It shows only what is known already, and loads
+no chart library.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,7 +17,9 @@ from sparsity_report.counting.pruning import Pruning
 from sparsity_report.findings.difference import Difference
 from sparsity_report.findings.difference_findings import difference_verdict
 from sparsity_report.findings.pair_findings import pair_verdict
+from sparsity_report.findings.rules.reporting_checklist import Checklist
 from sparsity_report.findings.verdict import verdict
+from sparsity_report.report.checklist_files import checklist_table
 from sparsity_report.report.tables.column_heads import columns_of
 from sparsity_report.report.tables.latex import tex, to_tabular
 from sparsity_report.report.tables.pair_tables import totals as pair_totals
@@ -142,6 +144,12 @@ def _(difference: Difference) -> list[str]:
     return [title, " ".join(map(str, verdict_phrases)), *first(others, 0)]
 
 
+@_lines.register
+def _(shown: Checklist) -> list[str]:
+    rows = checklist_table(shown).rows
+    return [str(shown.title), *(": ".join(cell.text for cell in row.cells[:2]) for row in rows)]
+
+
 class ShareMap(NamedTuple):
     """Shares of 1 by block and projection, one per cell."""
 
@@ -164,7 +172,7 @@ def bundle(value: Any) -> dict[str, str]:
 
     Parameters
     ----------
-    value : Study, Pair, Weights, Pruning, KeptExperts, Variant or Difference
+    value : Study, Pair, Weights, Pruning, KeptExperts, Variant, Difference or Checklist
 
     Examples
     --------
@@ -286,6 +294,11 @@ def _(pair: Pair) -> Content:
     return Content(lines, maps, pair_totals(pair))
 
 
+@_content.register
+def _(shown: Checklist) -> Content:
+    return Content([str(shown.title)], [], checklist_table(shown))
+
+
 def _maps(variants: Iterable[tuple[Study, str]]) -> list[ShareMap]:
     maps = []
     for study, variant in variants:
@@ -345,7 +358,7 @@ def draw_map(shares: ShareMap) -> str:
         step = round((_COLORS - 1) * share)
         strokes.setdefault(step, []).append(f"M{x[block]} {y[projection]}h1")
     paths = "".join(
-        f'<path stroke="{_color(step)}" d="{"".join(lines)}"/>'
+        f'<path stroke="{viridis(step / (_COLORS - 1))}" d="{"".join(lines)}"/>'
         for step, lines in sorted(strokes.items())
     )
     middle = f"translate({left} {high / 2:g}) scale({wide} {high})"
@@ -360,7 +373,10 @@ def draw_map(shares: ShareMap) -> str:
         texts.append(
             f'<text x="{width}" y="{bottom}" text-anchor="end">{escape(shares.blocks[-1])}</text>'
         )
-    scale = "".join(f'<path stroke="{_color(step)}" d="M{step} 0h1"/>' for step in range(_COLORS))
+    scale = "".join(
+        f'<path stroke="{viridis(step / (_COLORS - 1))}" d="M{step} 0h1"/>'
+        for step in range(_COLORS)
+    )
     ends = [escape(percent(end, 0)) for end in (0.0, 1.0)]
     key = (
         f'<g stroke-width="8" transform="translate({left + 34} {bottom + 12}) scale(1.5 1)" '
@@ -378,9 +394,9 @@ def draw_map(shares: ShareMap) -> str:
     )
 
 
-def _color(step: int) -> str:
-    """Return a color of viridis between its anchors."""
-    place = step / (_COLORS - 1) * (len(_VIRIDIS) - 1)
+def viridis(share: float) -> str:
+    """Return the color of a share of 1, between the anchors of viridis."""
+    place = share * (len(_VIRIDIS) - 1)
     first = min(int(place), len(_VIRIDIS) - 2)
     sides = (bytes.fromhex(_VIRIDIS[at]) for at in (first, first + 1))
     mixed = (round(a + (b - a) * (place - first)) for a, b in zip(*sides, strict=True))

@@ -16,16 +16,14 @@ from sparsity_report.counting.checkpoints.checkpoint_writer import (
 )
 from sparsity_report.counting.progress import Progress
 from sparsity_report.errors import SparsityReportError
+from sparsity_report.report.hub_card import card, check_base
 from sparsity_report.report.tables.markdown import paragraph
 from sparsity_report.study.layers import total_frame
 from sparsity_report.study.variants import Variant
 from sparsity_report.weights.sources.model_card import front_matter
-from sparsity_report.weights.sources.model_paths import hub_id, is_hub_id
+from sparsity_report.weights.sources.model_paths import hub_id
 from sparsity_report.words.display_names import method_name
 from sparsity_report.words.sentences import say
-
-# Fields of the source's card that hold for the written model, too.
-_KEPT = ("license", "license_name", "license_link", "language", "pipeline_tag")
 
 
 def write_checkpoint(
@@ -84,8 +82,7 @@ def write_checkpoint(
             "write_checkpoint() accepts a variant of dense(…) or masked(…); no format of "
             "checkpoints holds CSR"
         )
-    if base_model is not None and not is_hub_id(base_model):
-        raise SparsityReportError(f"base_model={base_model!r} is not a Hub id, such as gpt2")
+    check_base(base_model)
     target = Path(folder)
     check_place(variant.weights, target)
     layout = layout_of(variant.weights, variant.pruning, unpack)
@@ -97,19 +94,16 @@ def write_checkpoint(
 def _card(variant: Variant, layout: Layout, base_model: str | None) -> str:
     """Return the model card."""
     import transformers
-    from huggingface_hub import ModelCardData
 
     is_known = hasattr(transformers, variant.weights.architecture or "-")
     home = home_of(variant.weights)
-    metadata = front_matter(home) if home else {}
-    kept = {key: metadata[key] for key in _KEPT if isinstance(metadata.get(key), str)}
-    data = ModelCardData(
+    return card(
+        "\n\n".join(_text(variant, layout, is_known)) + "\n",
+        front_matter(home) if home else {},
         base_model=base_model or (hub_id(home) if home else None),
-        library_name="transformers" if is_known else None,
-        tags=["sparsity-report", *(["pruned"] if variant.pruning or variant.kept else [])],
-        **kept,
+        library="transformers" if is_known else None,
+        is_pruned=bool(variant.pruning or variant.kept),
     )
-    return f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(_text(variant, layout, is_known)) + "\n"
 
 
 def _text(variant: Variant, layout: Layout, is_known: bool) -> Iterator[str]:

@@ -414,28 +414,32 @@ def check(table: str, frame: pd.DataFrame) -> None:
 def read(table: str, data: Mapping[str, Any]) -> pd.DataFrame:
     """Return a table from its columns and rows in JSON, typed and checked.
 
+    Columns after those of the schema are left out.
+
     Raises
     ------
     ValueError
         The columns are not those of the schema, or a cell does not fit.
     """
-    columns, known = TABLES[table].columns, data["columns"]
-    # Files of older versions lack the last columns.
+    columns, names = TABLES[table].columns, data["columns"]
+    # Other releases of this format write fewer or more columns at the end.
+    known = names[: len(columns)]
     later = [column.name for column in columns[len(known) :] if column.optional]
     if (*known, *later) != TABLES[table].names:
-        raise ValueError(f"{table}: columns {known}")
+        raise ValueError(f"{table}: columns {names}")
     columns = columns[: len(known)]
     # pandas would fill short rows with nulls.
     for place, row in enumerate(data["rows"]):
-        if not isinstance(row, list) or len(row) != len(columns):
-            wrong = f"does not have {len(columns)} cells: {str(row)[:60]}"
+        if not isinstance(row, list) or len(row) != len(names):
+            wrong = f"does not have {len(names)} cells: {str(row)[:60]}"
             raise ValueError(f"{table}, row {place} {wrong}")
-    for column, cells in zip(columns, zip(*data["rows"], strict=True), strict=False):
+    rows = [row[: len(known)] for row in data["rows"]]
+    for column, cells in zip(columns, zip(*rows, strict=True), strict=False):
         kind, _, types = CELL_KINDS[column.dtype]
         if not set(map(type, cells)) <= {*types, type(None)}:
             good = [cell is None or type(cell) in types for cell in cells]
             refuse(table, good, f"{column.name}: is not {kind}")
-    frame = pd.DataFrame(data["rows"], columns=list(known))
+    frame = pd.DataFrame(rows, columns=list(known))
     frame = typed(table, frame.assign(**dict.fromkeys(later)))
     check(table, frame)
     return frame

@@ -10,16 +10,13 @@ from functools import partial
 from pathlib import Path
 
 import experts
-import jsonschema
 import measurements
 import pandas as pd
 import pytest
-import saved
 import torch
 from helpers import Tiny, study_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from json_schema import json_schema, json_schema_text
 from torch import nn
 from wording import wording
 
@@ -28,13 +25,11 @@ from sparsity_report.phrases import phrase
 from sparsity_report.study.files.csv_files import variant_stems, write_csv
 from sparsity_report.study.files.json_files import digest_of
 from sparsity_report.study.notes import EDITED_STUDY
-from sparsity_report.study.schema import COLUMNS, MEASURED
-from sparsity_report.words.display_names import title
+from sparsity_report.study.schema import MEASURED
 
 pytestmark = pytest.mark.slow(seconds=40)
 
 HERE = Path(__file__).parent
-SCHEMA = HERE.parents[1] / "docs" / "study.schema.json"
 PARTS = ("variants", "layers", "groups", "totals", "storage")
 
 
@@ -413,58 +408,6 @@ def test_notes_are_read_as_they_were(study, tmp_path):
     )
     noted = replace(study, notes=notes)
     assert sr.read_study(noted.save(tmp_path / "s.json"), strict=True).notes == notes
-
-
-TITLES = {name: title(name) for name in COLUMNS}
-
-
-def test_the_schema_in_the_documentation_is_that_of_the_program():
-    """If not: ``SCHEMA.write_text(json_schema_text(TITLES))``."""
-    assert SCHEMA.read_text(encoding="utf-8") == json_schema_text(TITLES)
-
-
-@pytest.fixture(scope="module")
-def everything(tmp_path_factory):
-    """The text of a study that has all there is."""
-    return saved.study().save(tmp_path_factory.mktemp("s") / "s.json").read_text(encoding="utf-8")
-
-
-@pytest.fixture(scope="module")
-def schema():
-    jsonschema.Draft202012Validator.check_schema(json_schema(TITLES))
-    return jsonschema.Draft202012Validator(json_schema(TITLES))
-
-
-def test_saved_studies_are_valid(study, everything, schema, tmp_path):
-    schema.validate(json.loads(everything))
-    schema.validate(json.loads(study.save(tmp_path / "t.json").read_text()))
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda d: d.pop("layers"),
-        lambda d: d.update(version=1),
-        lambda d: d.update(context=0),
-        lambda d: d["layers"]["columns"].reverse(),
-        lambda d: d["layers"]["rows"][0].pop(),
-        lambda d: d["layers"]["rows"][0].append(1),
-        lambda d: set_cell(d, "layers", 1, "total", None),
-        lambda d: set_cell(d, "layers", 1, "total", 1.5),
-        lambda d: set_cell(d, "layers", 1, "total", -1),
-        lambda d: set_cell(d, "layers", 1, "sparsity", 1.5),
-        lambda d: set_cell(d, "layers", 1, "group", "my own"),
-        lambda d: set_cell(d, "layers", 1, "shape", [-1]),
-        lambda d: set_cell(d, "variants", 0, "layout", "bsr"),
-        lambda d: set_cell(d, "latency", 0, "seconds", 0),
-        lambda d: set_cell(d, "patterns", 0, "head_sparsity", [2]),
-        lambda d: d["levels"]["weight_nonzero"][0].__setitem__(0, "many"),
-    ],
-)
-def test_the_schema_refuses(everything, schema, change):
-    data = json.loads(everything)
-    change(data)
-    assert next(schema.iter_errors(data), None) is not None
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", "\x00"])

@@ -1,81 +1,196 @@
-"""The JSON Schema (draft 2020-12) of a saved study, which ``docs/study.schema.json`` holds."""
+"""JSON Schemas (draft 2020-12) of the files that are written, and the page that explains them.
+
+``python tests/support/json_schema.py`` writes them anew after a change of columns.
+"""
 
 import json
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
-from sparsity_report.study.files.json_files import LATER, MAYBE, STUDY
+from sparsity_report.findings.rules.reporting_checklist import (
+    ANSWERED,
+    NOT_APPLICABLE,
+    NOT_STATED,
+    QUESTIONS,
+)
+from sparsity_report.report.checklist_files import VERSION as CHECKLIST
+from sparsity_report.study.files.json_files import KINDS, LATER, MAYBE, FileKind
 from sparsity_report.study.schema import CELL_KINDS, CONVENTIONS, ITEMS, TABLES, VERSION, Column
+from sparsity_report.words.display_names import title
 
-Titles = Mapping[str, str]
+TOP = Path(__file__).parents[2]
+FOLDER = TOP / "sparsity_report" / "schemas"
+PAGE = TOP / "docs" / "reference" / "study-file.md"
+HOME = "https://sparsity-report.readthedocs.io/en/stable"
+# Settings of a study.
+SETTINGS = {
+    "convention": {"enum": list(CONVENTIONS)},
+    "context": {"type": ["integer", "null"], "minimum": 1},
+}
+BEGIN, END = "<!-- columns -->\n", "<!-- end of columns -->\n"
 
 
-def json_schema(titles: Titles) -> dict[str, Any]:
-    """Return the JSON Schema of a saved study.
+def file_name(kind: str, version: int = VERSION) -> str:
+    return f"{kind}-{version}.schema.json"
 
-    Parameters
-    ----------
-    titles : mapping of str to str
-        What each column holds, in English, by its name.
-    """
-    tables = {**STUDY.tables, **STUDY.derived}
+
+def json_schema(kind: FileKind) -> dict[str, Any]:
+    """Return the JSON Schema of saved studies or pairs, with room for later additions."""
+    tables = {**kind.tables, **kind.derived}
     properties = {
-        "format": {"const": STUDY.format},
+        "format": {"const": kind.format},
         "version": {"const": VERSION},
         "written_by": {"type": "string"},
         "digest": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
-        "convention": {"enum": list(CONVENTIONS)},
-        "context": {"type": ["integer", "null"], "minimum": 1},
-        "notes": _array(_object({"key": {"type": "string"}, "values": {"type": "object"}})),
-        "findings": _array({"type": "string"}),
-        **{part: _or_null(_table(table, titles), part in MAYBE) for part, table in tables.items()},
+        **{name: SETTINGS[name] for name in kind.settings},
+        "notes": array(properties_of({"key": {"type": "string"}, "values": {"type": "object"}})),
+        "findings": array({"type": "string"}),
+        **{part: _or_null(_table(table), part in MAYBE) for part, table in tables.items()},
     }
+    return headed(
+        kind.name,
+        VERSION,
+        f"A {kind.name} of sparsity-report",
+        "Tables have columns and rows of as many cells. An unknown value is null. Later releases "
+        "may add sections, and columns at the end of a table; readers leave out those that they do "
+        "not know.",
+        properties_of(properties, LATER),
+    )
+
+
+def headed(kind: str, version: int, name: str, about: str, schema: Mapping[str, Any]) -> dict:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "A study of sparsity-report",
-        "description": "Tables have columns and rows. An unknown value is null.",
-        **_object(properties, LATER),
+        "$id": f"{HOME}/{file_name(kind, version)}",
+        "title": name,
+        "description": about,
+        **schema,
     }
 
 
-def json_schema_text(titles: Titles) -> str:
-    """Return :func:`json_schema` as the text of the file that documents it."""
-    return json.dumps(json_schema(titles), indent=1, ensure_ascii=False) + "\n"
+def checklist_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a checklist that is written as JSON."""
+    text, count = {"type": "string"}, {"type": "integer", "minimum": 0}
+    states = (ANSWERED, NOT_STATED, NOT_APPLICABLE)
+    item = {"key": text, "question": text, "state": {"enum": [*states]}, "answers": array(text)}
+    study = {
+        "fingerprint": {"type": "string", "pattern": "^[0-9a-f]{16}$"},
+        "digest": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+        "link": {"type": ["string", "null"]},
+    }
+    # An answer is there if and only if the question is answered.
+    is_answered = {"properties": {"state": {"const": ANSWERED}}}
+    some, none = (
+        {"properties": {"answers": limit}} for limit in ({"minItems": 1}, {"maxItems": 0})
+    )
+    properties = {
+        "format": {"const": "sparsity-report/checklist"},
+        "version": {"const": CHECKLIST},
+        "written_by": text,
+        "study": properties_of(study),
+        "answered": count,
+        "applicable": count,
+        "items": {
+            **array({**properties_of(item), "if": is_answered, "then": some, "else": none}),
+            "allOf": [
+                {"contains": {"properties": {"key": {"const": key}}}, "maxContains": 1}
+                for key in QUESTIONS
+            ],
+        },
+    }
+    about = "Each question once. The digest is that of the file that holds the study."
+    name = "Pruning Report 1.0, a checklist of sparsity-report"
+    return headed("checklist", CHECKLIST, name, about, properties_of(properties))
 
 
-def _table(name: str, titles: Titles) -> dict[str, Any]:
+def schemas() -> dict[str, str]:
+    """Return the text of each schema by the name of its file."""
+    known = [json_schema(kind) for kind in KINDS] + [checklist_schema()]
+    return {
+        each["$id"].rpartition("/")[2]: json.dumps(each, indent=1, ensure_ascii=False) + "\n"
+        for each in known
+    }
+
+
+def _table(name: str) -> dict[str, Any]:
     table = TABLES[name]
-    cells = [_column(column, titles) for column in table.columns]
+    cells = [_column(column) for column in table.columns]
     if name == "levels":  # one row of counts per module, one count per sparsity
         modules, sparsities, *counts = cells
-        rows = {column["title"]: _array(_array(column)) for column in counts}
-        return _object({"modules": _array(modules), "sparsities": _array(sparsities), **rows})
-    row = {"type": "array", "prefixItems": cells, "items": False, "minItems": len(cells)}
-    return _object({"columns": {"const": list(table.names)}, "rows": _array(row)})
+        rows = {column["title"]: array(array(column)) for column in counts}
+        return properties_of({"modules": array(modules), "sparsities": array(sparsities), **rows})
+    names = [{"const": each} for each in table.names]
+    columns = {"type": "array", "prefixItems": names, "items": {"type": "string"}}
+    row = {"type": "array", "prefixItems": cells, "minItems": len(cells)}
+    return properties_of({"columns": columns | {"minItems": len(cells)}, "rows": array(row)})
 
 
-def _column(column: Column, titles: Titles) -> dict[str, Any]:
+def _column(column: Column) -> dict[str, Any]:
     bounds = {"minimum": column.low, "maximum": column.high}
     limits = {key: bound for key, bound in bounds.items() if bound is not None}
     _, json_type, _ = CELL_KINDS[ITEMS.get(column.dtype, column.dtype)]
     cell: dict[str, Any] = {"type": json_type, **limits}
     if column.dtype in ITEMS:
-        cell = _array(cell)
+        cell = array(cell)
     if column.optional:
         cell["type"] = [cell["type"], "null"]
     if column.among:
         cell["enum"] = [*column.among, *([None] if column.optional else [])]
-    return {"title": column.name, "description": titles[column.name], **cell}
+    return {"title": column.name, "description": title(column.name), **cell}
 
 
 def _or_null(schema: dict[str, Any], optional: bool) -> dict[str, Any]:
     return {"anyOf": [schema, {"type": "null"}]} if optional else schema
 
 
-def _array(items: Mapping[str, Any]) -> dict[str, Any]:
+def array(items: Mapping[str, Any]) -> dict[str, Any]:
     return {"type": "array", "items": items}
 
 
-def _object(properties: Mapping[str, Any], maybe: Collection[str] = ()) -> dict[str, Any]:
+def properties_of(properties: Mapping[str, Any], maybe: Collection[str] = ()) -> dict[str, Any]:
     required = [name for name in properties if name not in maybe]
     return {"type": "object", "properties": properties, "required": required}
+
+
+def page_tables() -> str:
+    """Return the tables of columns of the page, as Markdown."""
+    parts = []
+    for kind in KINDS:
+        parts.append(f"## Columns of a {kind.name}\n")
+        for part, table in {**kind.tables, **kind.derived}.items():
+            parts.append(f"### `{part}` of a {kind.name}\n")
+            if part in MAYBE:
+                parts.append("Null, unless it is known or measured.\n")
+            if table == "layers" != part:
+                parts.append("The columns are those of `layers` of a study.\n")
+            else:
+                parts.append("\n".join(_lines(TABLES[table].columns)) + "\n")
+    return "\n".join(parts)
+
+
+def _lines(columns: Iterable[Column]) -> Iterable[str]:
+    yield "| column | holds | type | null | range or texts |"
+    yield "|---|---|---|---|---|"
+    for column in columns:
+        kind, _, _ = CELL_KINDS[ITEMS.get(column.dtype, column.dtype)]
+        kind = f"list, each {kind}" if column.dtype in ITEMS else kind
+        low, high = ("" if x is None else f"{x:,g}" for x in (column.low, column.high))
+        bounds = f"{low} to {high}" if low and high else f"from {low}" * bool(low)
+        bounds = bounds or f"up to {high}" * bool(high)
+        texts = ", ".join(f"`{text}`" for text in column.among)
+        null = "yes" if column.optional else "no"
+        yield f"| `{column.name}` | {title(column.name)} | {kind} | {null} | {texts or bounds} |"
+
+
+def page_text(text: str) -> str:
+    """Return the text of the page with the tables of today between their marks."""
+    return re.sub(f"(?s)(?<={BEGIN}).*(?={END})", lambda _: "\n" + page_tables() + "\n", text)
+
+
+if __name__ == "__main__":
+    FOLDER.mkdir(exist_ok=True)
+    for name, text in schemas().items():
+        (FOLDER / name).write_text(text, encoding="utf-8")
+    PAGE.write_text(page_text(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

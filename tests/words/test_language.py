@@ -35,6 +35,7 @@ FAMILIES = (
     "strip",
     "speed_reason",
     "term",
+    "checklist",
     "paired",
     "unpaired",
     "runtime_layout",

@@ -1,13 +1,14 @@
 """Studies and pairs as JSON files that are read back exactly.
 
 A file holds the SHA-256 digest of its content as JSON without white space and with sorted names,
-so a formatter may lay it out anew. The digest reveals edits. It is not a signature.
+so a formatter may lay it out anew. The digest reveals edits. It is not a signature. Sections and
+columns that this release does not know are left out, and a note names them.
 """
 
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,8 @@ class FileKind:
         return f"sparsity-report/{self.name}"
 
 
+# Content of every file besides tables and settings.
+_COMMON = ("format", "version", "written_by", "digest", "notes", "findings")
 # Bytes in which a JSON object begins, after white space.
 _BEGINNING = 64
 #: Tables that older files of this version lack, and tables that may be null.
@@ -109,6 +112,18 @@ def write_json(value: Study | Pair, path: str | os.PathLike[str], findings: Sequ
     pathlib.Path
         The file.
     """
+    return write_file(path, json.dumps(content_of(value, findings), ensure_ascii=False))
+
+
+def content_of(value: Study | Pair, findings: Sequence[str]) -> dict[str, Any]:
+    """Return the content of a file, with its digest.
+
+    Parameters
+    ----------
+    value : Study or Pair
+    findings : sequence of str
+        Sentences about the value.
+    """
     kind = PAIR if isinstance(value, Pair) else STUDY
     tables = {**kind.tables, **kind.derived}
     data = {
@@ -122,7 +137,7 @@ def write_json(value: Study | Pair, path: str | os.PathLike[str], findings: Sequ
         **{part: _plain(table, getattr(value, part)) for part, table in tables.items()},
     }
     data["digest"] = digest_of(data)
-    return write_file(path, json.dumps(data, ensure_ascii=False, allow_nan=False))
+    return data
 
 
 def read_study(path: str | os.PathLike[str], *, strict: bool = False) -> Study:
@@ -230,6 +245,8 @@ def _read(source: Path, kind: FileKind, strict: bool) -> Any:
                 )
             notes = (*notes, phrase(kind.edited))
         tables = {part: _read_table(kind, part, data) for part in kind.tables}
+        if names := list(_unread(kind, data)):
+            notes = (phrase("note.unread_parts", names=names), *notes)
         settings = {name: data[name] for name in kind.settings}
         value = kind.value(**tables, **settings, notes=notes)
         kind.check(value)
@@ -320,6 +337,15 @@ def _read_table(kind: FileKind, part: str, content: Mapping[str, Any]) -> pd.Dat
     return with_shares(frame) if table == "layers" else frame
 
 
+def _unread(kind: FileKind, data: Mapping[str, Any]) -> Iterator[str]:
+    """Yield sections and columns of a file that this release does not know."""
+    tables = {**kind.tables, **kind.derived}
+    yield from (name for name in data if name not in {*_COMMON, *kind.settings, *tables})
+    for part, table in tables.items():
+        columns = (data.get(part) or {}).get("columns", [])
+        yield from (f"{part}.{name}" for name in columns[len(schema.TABLES[table].columns) :])
+
+
 def _read_levels(matrix: Mapping[str, Any]) -> pd.DataFrame:
     modules, sparsities = matrix["modules"], matrix["sparsities"]
     counts = {name: np.array(matrix[name]) for name in LEVEL_COUNTS}
@@ -331,11 +357,13 @@ def _read_levels(matrix: Mapping[str, Any]) -> pd.DataFrame:
 
 def _check_same(part: str, computed: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
     """Refuse a table of a file that does not follow from the other tables."""
-    same = computed["columns"] == saved["columns"] and len(computed["rows"]) == len(saved["rows"])
+    names, later = computed["columns"], saved["columns"]
+    shared = min(len(names), len(later))
+    same = names[:shared] == later[:shared] and len(computed["rows"]) == len(saved["rows"])
     if not same:
         raise ValueError(f"table {part} does not follow from the others")
     for number, (due, row) in enumerate(zip(computed["rows"], saved["rows"], strict=True)):
-        if row != due:
-            cells = zip(computed["columns"], row, due, strict=True)
+        if row[:shared] != due[:shared]:
+            cells = zip(names, row, due, strict=False)
             name, have, want = next(cell for cell in cells if cell[1] != cell[2])
             raise ValueError(f"{part}, row {number}, {name}: {have!r} should be {want!r}")

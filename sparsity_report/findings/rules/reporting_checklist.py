@@ -1,0 +1,301 @@
+"""Pruning Report 1.0: the questions of a careful reviewer, with the answers that a study holds."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from sparsity_report.findings.variant_names import group_names
+from sparsity_report.hooks import Presentable
+from sparsity_report.phrases import Phrase, phrase
+from sparsity_report.study.comparison import Study
+from sparsity_report.study.derived.policy_names import EXISTING
+from sparsity_report.study.derived.protocol_scores import by_protocol
+from sparsity_report.study.layers import records
+
+ANSWERED, NOT_STATED, NOT_APPLICABLE = "answered", "not stated", "not applicable"
+# Methods that do not tell how the zeros were chosen.
+_OPAQUE = (EXISTING, "imported_masks")
+_TASK = ["task", "metric", "filter", "n_shot"]
+# None if the question does not apply; empty if the study holds no answer.
+_Answers = list[Phrase] | None
+
+
+class Item(NamedTuple):
+    """A question of the checklist.
+
+    Attributes
+    ----------
+    key : str
+        Name of the question, such as ``"denominator"``.
+    state : str
+        ``"answered"``, ``"not stated"`` or ``"not applicable"``.
+    answers : tuple of Phrase
+        Facts of the study.
+    """
+
+    key: str
+    state: str
+    answers: tuple[Phrase, ...] = ()
+
+    @property
+    def question(self) -> Phrase:
+        """The question as a noun phrase."""
+        return phrase(f"checklist.{self.key}")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Checklist(Presentable):
+    """Questions of a careful reviewer of a pruned model, and the answers that a study holds.
+
+    Attributes
+    ----------
+    study : Study
+    items : tuple of Item
+        The questions in order, each with ``key``, ``state`` and ``answers``.
+    """
+
+    study: Study
+    items: tuple[Item, ...]
+
+    @property
+    def answered(self) -> int:
+        """Number of questions that the study answers."""
+        return sum(item.state == ANSWERED for item in self.items)
+
+    @property
+    def applicable(self) -> int:
+        """Number of questions that apply to the study."""
+        return sum(item.state != NOT_APPLICABLE for item in self.items)
+
+    @property
+    def title(self) -> Phrase:
+        """The numbers of answered and of applicable questions."""
+        return phrase("checklist.title", answered=self.answered, applicable=self.applicable)
+
+
+def checklist(study: Study) -> Checklist:
+    """Return the reporting checklist "Pruning Report 1.0" with the answers that a study holds.
+
+    A question about prunings counts as answered if the study answers it for all of them. Nothing
+    is guessed: without a fact, the answer is "not stated".
+
+    Parameters
+    ----------
+    study : Study
+        From :func:`compare` or :func:`read_study`.
+
+    Returns
+    -------
+    Checklist
+        The questions with their answers; shown as a table in a notebook.
+
+    Examples
+    --------
+    >>> import sparsity_report as sr
+    >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.3)
+    >>> report = sr.checklist(sr.compare(sr.dense(sr.load()), sr.masked(pruning)))
+    >>> report.answered, report.applicable
+    (6, 10)
+    >>> [item.key for item in report.items if item.state == "not stated"]
+    ['protocol', 'baseline', 'interval', 'clock']
+    """
+    known = _Known(study)
+    items = []
+    for key, answer in QUESTIONS.items():
+        answers = answer(known)
+        state = NOT_APPLICABLE if answers is None else ANSWERED if answers else NOT_STATED
+        items.append(Item(key, state, tuple(answers or ())))
+    return Checklist(study, tuple(items))
+
+
+class _Known:
+    """The distinct prunings of a study, and answers by variant."""
+
+    def __init__(self, study: Study) -> None:
+        self.study, self.facts = study, study.facts
+        self.rows = {row["variant"]: row for row in records(study.variants)}
+        self.totals = {row["variant"]: row for row in records(study.totals)}
+        # Zeros of an opened model that rounding explains are no pruning.
+        opened = {name for names in self.facts.already_pruned.values() for name in names}
+        self.prunings = [
+            name for name in self.facts.prunings if self.rows[name]["method"] or name in opened
+        ]
+        self.methods = {name: self.rows[name]["method"] or EXISTING for name in self.prunings}
+        self.is_open = not any(method in _OPAQUE for method in self.methods.values())
+
+    def each(self, names: Iterable[str], answer: Callable[[str], Phrase | None]) -> list[Phrase]:
+        """Return the answers for all names, alike ones once; none if one is unknown."""
+        answers = [(answer(name), name) for name in names]
+        if any(known is None for known, _ in answers):
+            return []
+        groups = group_names((known, name) for known, name in answers if known)
+        return [phrase(a.key, variants=alike, **a.values) for a, alike in groups.items()]
+
+    def of_prunings(self, answer: Callable[[str], Phrase | None]) -> _Answers:
+        return self.each(self.prunings, answer) if self.prunings else None
+
+
+def _weights(known: _Known) -> _Answers:
+    keys = ["model", "source", "fingerprint"]
+    rows = known.study.variants[keys].drop_duplicates("fingerprint")
+    return [phrase("checklist.weights_answer", **row) for row in records(rows)]
+
+
+def _denominator(known: _Known) -> _Answers:
+    def answer(name: str) -> Phrase | None:
+        row = known.totals[name]
+        if pd.isna(row["prunable_nonzero"]) or pd.isna(row["sparsity_model"]):
+            return None
+        keys = ("prunable_total", "sparsity_prunable", "sparsity_non_embedding", "sparsity_model")
+        zeros = row["prunable_total"] - row["prunable_nonzero"]
+        return phrase(
+            "checklist.denominator_answer", zeros=zeros, **{key: row[key] for key in keys}
+        )
+
+    return known.each(known.prunings or [known.facts.baseline], answer)
+
+
+def _scope(known: _Known) -> _Answers:
+    def answer(name: str) -> Phrase:
+        counts = {key: known.totals[name][key] for key in ("prunable_total", "total")}
+        return phrase("checklist.scope_answer", **counts)
+
+    return known.of_prunings(answer)
+
+
+def _method(known: _Known) -> _Answers:
+    def answer(name: str) -> Phrase | None:
+        method, asked = known.methods[name], known.rows[name]["asked_sparsity"]
+        values = {"method": method, "asked": asked}
+        return None if method in _OPAQUE else phrase("checklist.method_answer", **values)
+
+    return known.of_prunings(answer)
+
+
+def _training(known: _Known) -> _Answers:
+    """Return that a policy of this program trains nothing; unknown of models pruned elsewhere."""
+    return known.of_prunings(
+        lambda name: (
+            None if known.methods[name] == EXISTING else phrase("checklist.training_answer")
+        )
+    )
+
+
+def _calibration(known: _Known) -> _Answers:
+    def answer(name: str) -> Phrase | None:
+        row = known.rows[name]
+        if pd.isna(row["basis_windows"]):
+            return None
+        keys = ("basis", "basis_fingerprint", "basis_windows", "basis_window")
+        return phrase("checklist.calibration_answer", **{key: row[key] for key in keys})
+
+    # A policy that needs a text names it.
+    with_text = [name for name in known.prunings if pd.notna(known.rows[name]["basis"])]
+    if not known.is_open:
+        return []
+    return known.each(with_text, answer) if with_text else None
+
+
+def _seed(known: _Known) -> _Answers:
+    parts = {name: method.split(", ") for name, method in known.methods.items()}
+    seeds = {n: part[5:] for n, each in parts.items() for part in each if part[:5] == "seed "}
+    if not known.is_open:
+        return []
+    answers = known.each(seeds, lambda name: phrase("checklist.seed_answer", seed=seeds[name]))
+    return answers if seeds else None
+
+
+def _protocol(known: _Known) -> _Answers:
+    study, scored = known.study, set()
+    answers = []
+    for rows in by_protocol(study.quality):
+        row = records(rows)[0]
+        text = row["text"], row["text_fingerprint"]
+        answers.append(phrase("caption.passage", **row | {"text": text}))
+        scored |= {*rows["variant"]}
+    if study.tasks is not None:
+        keys = ["harness", "harness_version", "n_shot"]
+        tasks = study.tasks.dropna(subset=keys)
+        for _, rows in tasks.groupby(keys, sort=False):
+            names = list(dict.fromkeys(rows["task"]))
+            about = {key: records(rows)[0][key] for key in keys}
+            answers.append(phrase("checklist.tasks_answer", tasks=names, **about))
+        scored |= {*tasks["variant"]}
+    names = known.prunings or [known.facts.baseline]
+    return answers if all(scored & {*known.facts.layouts_of(name)} for name in names) else []
+
+
+def _baseline(known: _Known) -> _Answers:
+    tasks, base = known.study.tasks, known.facts.original or known.facts.baseline
+
+    def answer(name: str) -> Phrase | None:
+        score = known.facts.scored(name)
+        if score and score.before:
+            scores = {"before": score.before, "after": score.perplexity}
+            return phrase("checklist.baseline_answer", base=base, **scores)
+        if tasks is None or base in known.facts.layouts_of(name):
+            return None
+        ran = [
+            {*tasks.loc[tasks["variant"].isin(names), _TASK].astype(str).apply(tuple, axis=1)}
+            for names in ([base], known.facts.layouts_of(name))
+        ]
+        same = ran[1] and ran[1] <= ran[0]
+        return phrase("checklist.same_tasks_answer", base=base, count=len(ran[1])) if same else None
+
+    return known.of_prunings(answer)
+
+
+def _interval(known: _Known) -> _Answers:
+    pairs, tasks = known.study.score_pairs, known.study.tasks
+    paired = set() if pairs is None else {*pairs["variant"]}
+
+    def answer(name: str) -> Phrase | None:
+        alike = known.facts.layouts_of(name)
+        if paired.intersection(alike):
+            return phrase("checklist.interval_answer")
+        rows = None if tasks is None else tasks[tasks["variant"].isin(alike)]
+        if rows is None or rows.empty or rows["stderr"].isna().any():
+            return None
+        return phrase("checklist.error_answer", count=len(rows))
+
+    return known.of_prunings(answer)
+
+
+def _layout(known: _Known) -> _Answers:
+    def answer(name: str) -> Phrase | None:
+        size = known.totals[name]["stored_bytes"]
+        values = {"layout": known.rows[name]["layout"], "bytes": size}
+        return None if pd.isna(size) else phrase("checklist.layout_answer", **values)
+
+    return known.each(known.rows, answer)
+
+
+def _clock(known: _Known) -> _Answers:
+    rows = known.study.latency
+    if rows is None or rows[["control_low", "control_high"]].isna().any(axis=None):
+        return []
+    values: dict[str, Any] = {
+        "low": rows["control_low"].min(), "high": rows["control_high"].max(),
+        "runs": rows["runs"].min(),
+    }  # fmt: skip
+    places = records(rows[["machine", "threads", "cores"]].drop_duplicates())
+    return [phrase("checklist.clock_answer", **place, **values) for place in places]
+
+
+#: Answers by the key of their question, in order.
+QUESTIONS: dict[str, Callable[[_Known], _Answers]] = {
+    "weights": _weights,
+    "denominator": _denominator,
+    "scope": _scope,
+    "method": _method,
+    "training": _training,
+    "calibration": _calibration,
+    "seed": _seed,
+    "protocol": _protocol,
+    "baseline": _baseline,
+    "interval": _interval,
+    "layout": _layout,
+    "clock": _clock,
+}

@@ -1,0 +1,137 @@
+"""Model cards for the Hub: metadata for its filters, and a text in which no name is markup."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from sparsity_report.errors import SparsityReportError
+from sparsity_report.files.atomic import write_file
+from sparsity_report.report.markdown_report import to_report
+from sparsity_report.report.sections import Medium
+from sparsity_report.report.study_sections import study_document
+from sparsity_report.study.comparison import Study
+from sparsity_report.weights.sources.model_card import front_matter
+from sparsity_report.weights.sources.model_paths import hub_id, is_hub_id
+from sparsity_report.words.languages import speaking, spoken
+
+# Fields of the source's card that hold for a pruned model, too.
+_KEPT = ("license", "license_name", "license_link", "language", "pipeline_tag")
+# Sections of a report that a card repeats, and how many of their blocks.
+_SECTIONS = {"results": None, "quality": None, "totals": 1, "method": None}
+
+
+def card(
+    body: str,
+    metadata: Mapping[str, Any],
+    *,
+    base_model: str | None,
+    library: str | None,
+    is_pruned: bool,
+) -> str:
+    """Return a model card.
+
+    Parameters
+    ----------
+    body : str
+        Markdown.
+    metadata : mapping
+        Metadata of another card, of which license and language are kept.
+    base_model : str, optional
+        Hub id of the model that was pruned.
+    library : str, optional
+        Library that opens the model.
+    is_pruned : bool
+        Whether to tag the model as pruned.
+    """
+    from huggingface_hub import ModelCardData
+
+    data = ModelCardData(
+        base_model=base_model,
+        library_name=library,
+        tags=["sparsity-report", *(["pruned"] if is_pruned else [])],
+        **{key: metadata[key] for key in _KEPT if isinstance(metadata.get(key), str)},
+    )
+    return f"---\n{data.to_yaml()}\n---\n\n{body}"
+
+
+def check_base(base_model: str | None) -> None:
+    """Refuse the name of a base model that is not a Hub id."""
+    if base_model is not None and not is_hub_id(base_model):
+        raise SparsityReportError(f"base_model={base_model!r} is not a Hub id, such as gpt2")
+
+
+def write_model_card(
+    study: Study,
+    path: str | os.PathLike[str],
+    *,
+    base_model: str | None = None,
+    language: str | None = None,
+) -> Path:
+    """Write a study as a model card for the Hub: verdict, totals, scores and protocol.
+
+    Metadata above the text has ``base_model``, ``library_name`` and tags. License, language and
+    library are those of the card that the new one replaces, such as that of
+    :func:`write_checkpoint`, else license and language of the model that was pruned.
+
+    Parameters
+    ----------
+    study : Study
+        From :func:`sparsity_report.compare` or :func:`sparsity_report.read_study`.
+    path : path-like
+        The file to write, ``README.md`` in the folder of a model.
+    base_model : str, optional
+        Hub id of the model that was pruned; by default that of a model from the Hub.
+    language : str, optional
+        See :func:`write_report`.
+
+    Returns
+    -------
+    pathlib.Path
+        The path written.
+
+    Raises
+    ------
+    SparsityReportError
+        `base_model` is not a Hub id, or the file cannot be written.
+
+    Examples
+    --------
+    >>> import sparsity_report as sr
+    >>> import tempfile
+    >>> study = sr.compare(sr.masked(sr.global_magnitude(sr.load(), sparsity=0.3)))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = sr.write_model_card(study, f"{folder}/README.md", base_model="gpt2")
+    ...     print(path.read_text(encoding="utf-8")[:20])
+    ---
+    base_model: gpt2
+    """
+    check_base(base_model)
+    target = Path(path)
+    with speaking(language or spoken()):
+        shown = study_document(study, Medium("markdown"))
+        parts = {section.key: section for section in shown["sections"]}
+        chosen = [(parts[key], count) for key, count in _SECTIONS.items() if key in parts]
+        sections = [replace(p, blocks=p.blocks[:n], is_appendix=False) for p, n in chosen]
+        body = to_report({**shown, "sections": sections, "hero": None})
+    replaced = front_matter(target.parent) if target.name == "README.md" else {}
+    home = _home(study)
+    known = {key: text for key, text in replaced.items() if isinstance(text, str)}
+    text = card(
+        body,
+        replaced or (front_matter(home) if home else {}),
+        base_model=base_model or (hub_id(home) if home else None) or known.get("base_model"),
+        library=known.get("library_name"),
+        is_pruned=bool(study.facts.prunings),
+    )
+    return write_file(target, text)
+
+
+def _home(study: Study) -> Path | None:
+    """Return the folder of the first variant's model; None if it is not open."""
+    if study.weights is None:
+        return None
+    from sparsity_report.counting.checkpoints.checkpoint_writer import home_of
+
+    return home_of(study.weights)
