@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow(seconds=40)
 ROOT = Path(__file__).parent.parent
 ACTION = ROOT / ".github" / "actions" / "check" / "action.yml"
 WORKFLOW = ROOT / ".github" / "workflows" / "lora-keeps-zeros.yml"
-DOCUMENT = (ROOT / "docs" / "checks.md").read_text(encoding="utf-8")
+DOCUMENT = (ROOT / "docs" / "how-to" / "check-in-ci.md").read_text(encoding="utf-8")
 # All but what the action installs, and the dependencies of those.
 HEAVY = (
     "torch", "transformers", "gguf", "pandas", "altair", "numba", "typst", "vl_convert", "jinja2",

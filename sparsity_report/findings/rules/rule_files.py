@@ -73,7 +73,7 @@ def read_rule_file(path: str | os.PathLike[str]) -> dict[str, Rules]:
 def _pairs(node: Any, file: Path, where: str) -> Iterator[tuple[str, Any, str]]:
     """Yield key, value and place of the entries of a YAML mapping; refuse a key twice."""
     if getattr(node, "id", "") != "mapping":
-        raise SparsityReportError(f"{where}expected names and values, as in docs/checks.md")
+        raise SparsityReportError(f"{where}expected names and values, as in the guide check-in-ci")
     names: set[str] = set()
     for key, value in node.value:
         place = f"{file}:{key.start_mark.line + 1}: "
@@ -85,7 +85,7 @@ def _pairs(node: Any, file: Path, where: str) -> Iterator[tuple[str, Any, str]]:
 
 def _scalar(node: Any, where: str) -> str:
     if getattr(node, "id", "") != "scalar":
-        raise SparsityReportError(f"{where}expected a single value, as in docs/checks.md")
+        raise SparsityReportError(f"{where}expected a single value, as in the guide check-in-ci")
     return str(node.value)
 
 
