@@ -291,3 +291,48 @@ def test_the_project_has_one_home():
     for path, text in tracked():
         for found in here.findall(text):
             assert found.startswith(homes), f"{path}: {found}"
+
+
+def test_the_conda_recipe_requires_what_the_package_requires():
+    tool = runpy.run_path(str(ROOT / "docs/tools/conda_recipe.py"))
+    text = tool["TARGET"].read_text(encoding="utf-8")
+    assert text == tool["recipe"](), "run python docs/tools/conda_recipe.py"
+    recipe = yaml.safe_load(text)
+    run, host = recipe["requirements"]["run"], recipe["requirements"]["host"]
+    assert len(run) == len(PROJECT["dependencies"]) + 1
+    assert recipe["context"]["python_min"] == PROJECT["requires-python"].removeprefix(">=")
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["build-system"]
+    assert {each.replace(" ", "") for each in host} >= set(build["requires"])
+    about, (name,) = recipe["about"], PROJECT["scripts"].items()
+    assert recipe["build"]["python"]["entry_points"] == [" = ".join(name)]
+    assert about["license"] == PROJECT["license"]
+    assert about["license_file"] == PROJECT["license-files"]
+    assert about["summary"] == PROJECT["description"]
+    assert about["repository"] == PROJECT["urls"]["Repository"]
+
+
+def test_readme_cites_by_the_entry_of_reports(demo_study):
+    """Without version and fingerprints, which depend on the report."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```bibtex\n(.*?)```", readme, re.S)
+    lines = {line.rstrip(",") for line in block.splitlines()}
+    entry = {line.rstrip(",") for line in bibtex(demo_study)}
+    fields = {line.split()[0] for line in lines if "=" in line}
+    assert fields == {"author", "title", "year", "url"}
+    assert {line for line in lines - entry if "year" not in line} == set()
+    if released := CITATION.get("date-released"):
+        assert f"  year         = {{{released.year}}}" in lines
+
+
+def test_workflows_are_pinned_and_may_do_little():
+    for path in (ROOT / ".github/workflows").glob("*.yml"):
+        text = path.read_text(encoding="utf-8")
+        workflow = yaml.safe_load(text)
+        for action in re.findall(r"uses: (\S+)", text):
+            assert action.startswith("./") or re.search(r"@[0-9a-f]{40}$", action), action
+        assert workflow["permissions"] in ({}, {"contents": "read"}), path.name
+        for job in workflow["jobs"].values():
+            extra = {scope for scope, level in job.get("permissions", {}).items()
+                     if level == "write"}  # fmt: skip
+            assert extra <= {"id-token", "attestations"}
+        assert "secrets." not in text
