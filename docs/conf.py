@@ -31,14 +31,13 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx_copybutton",
-    "sphinx_design",
     "sphinx_llm.txt",
 ]
 exclude_patterns = ["_build", "**/.ipynb_checkpoints", "tools", "hub", "packaging"]
 show_warning_types = True
 
 # Pages are Markdown. Formulas stand between dollars.
-myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist", "dollarmath", "substitution"]
+myst_enable_extensions = ["attrs_block", "attrs_inline", "colon_fence", "deflist", "dollarmath", "substitution"]
 myst_heading_anchors = 3
 html_math_renderer = "mathml"
 
