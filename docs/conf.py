@@ -37,7 +37,14 @@ exclude_patterns = ["_build", "**/.ipynb_checkpoints", "tools", "hub", "packagin
 show_warning_types = True
 
 # Pages are Markdown. Formulas stand between dollars.
-myst_enable_extensions = ["attrs_block", "attrs_inline", "colon_fence", "deflist", "dollarmath", "substitution"]
+myst_enable_extensions = [
+    "attrs_block",
+    "attrs_inline",
+    "colon_fence",
+    "deflist",
+    "dollarmath",
+    "substitution",
+]
 myst_heading_anchors = 3
 html_math_renderer = "mathml"
 
@@ -69,7 +76,7 @@ html_show_sphinx = False
 html_sidebars = {"index": []}
 html_theme_options = {
     "logo": {"text": "sparsity-report"},
-    "header_links_before_dropdown": 7,
+    "header_links_before_dropdown": 5,
     "icon_links": [],
     "navigation_with_keys": False,
     "show_prev_next": True,

@@ -550,7 +550,8 @@ def _measured(study: Study, positions: Mapping[str, int]) -> dict[str, Any]:
 def start(header: Mapping[str, Any]) -> dict[str, Any]:
     """Return the first state of the viewer: the first pruning, as CSR if the study has that.
 
-    Without a pruning, it is a level of 30 % as CSR.
+    A variant of this pruning with a score comes before one without. Without a pruning, the first
+    state is a level of 30 % as CSR.
     """
     variants, marks = header["variants"], header["marks"]
     policy = next((entry for entry in header["policies"] if "levels" in entry), None)
@@ -559,12 +560,15 @@ def start(header: Mapping[str, Any]) -> dict[str, Any]:
     same = [v for v in variants if all(v[key] == first[key] for key in alike)]
     shown = next((v for v in same if v["layout"] == "csr"), first)
     share, layout = shown["sparsity"], shown["layout"] if marks or not policy else "csr"
+    points = header["quality"]["points"] if header["quality"] else ()
+    scored = [variants[position]["name"] for point in points for position in point["variants"]]
+    named = min((shown["name"], *(v["name"] for v in same)), key=lambda name: name not in scored)
     wanted = share if marks and share is not None and shown["isFirst"] else 0.3
     levels = policy["levels"] if policy else [0.3]
     return {
         "sparsity": min(levels, key=lambda level: abs(level - wanted)),
         "policy": policy["key"] if policy else "",
-        "variant": shown["name"] if marks or not policy else "at level",
+        "variant": named if marks or not policy else "at level",
         "layout": "dense" if layout == "masked" else layout,
         "metric": "sparsity",
         "against": variants[header["baseline"]]["name"],

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from helpers import Tiny, study_of
+from measurements import put_in, quality
 from payloads import decode
 from safetensors.numpy import load_file
 from torch import nn
@@ -174,6 +175,15 @@ def test_a_study_without_levels():
     assert all("levels" not in each for each in header["policies"])
     assert header["start"]["variant"] == "Dense"
     assert header["histograms"] is None
+
+
+@pytest.mark.parametrize(
+    ("scored", "first"), [(["Dense", "Masked30"], "Masked30"), (["Dense", "CSR30"], "CSR30")]
+)
+def test_the_first_view_shows_a_variant_with_a_score(demo_study, scored, first):
+    scores = quality(((0.0, 8.0), (0.3, 9.0)), scored)
+    start = decode(study_payload(put_in(demo_study, quality=scores)))[0]["start"]
+    assert (start["variant"], start["layout"]) == (first, "csr")
 
 
 def test_histograms_are_the_density_of_the_weights(several, demo):
