@@ -1,4 +1,4 @@
-"""Examples and lists of docs/templates.md."""
+"""Examples and lists of docs/how-to/templates.md."""
 
 import json
 import re
@@ -17,9 +17,10 @@ from sparsity_report.report.templates import environment
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "templates.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "how-to" / "templates.md").read_text(encoding="utf-8")
 STANDARD = Environment().filters
-BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE, re.S)
+FENCE = r"```(?:\{code-block\} )?(\w+)\n(?::class: .*?\n)?(.*?)```"
+BLOCKS = re.findall(FENCE, PAGE, re.S)
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def mine(tmp_path, monkeypatch):
 @pytest.mark.parametrize("number", range(sum(kind == "python" for kind, _ in BLOCKS)))
 def test_python(mine, number):
     snippets = [text for kind, text in BLOCKS if kind == "python"]
-    exec(compile(snippets[number], "docs/templates.md", "exec"), {})
+    exec(compile(snippets[number], "docs/how-to/templates.md", "exec"), {})
     if "template_dir" in snippets[number]:
         report = (mine.parent / "report.html").read_text(encoding="utf-8")
         assert "CSR30</bdi> stores 5.11\u202fMB" in report
