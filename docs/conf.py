@@ -31,9 +31,17 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx_copybutton",
+    "sphinx_gallery.gen_gallery",
     "sphinx_llm.txt",
 ]
-exclude_patterns = ["_build", "**/.ipynb_checkpoints", "tools", "hub", "packaging"]
+exclude_patterns = [
+    "_build",
+    "**/.ipynb_checkpoints",
+    "gallery/scripts",
+    "hub",
+    "packaging",
+    "tools",
+]
 show_warning_types = True
 
 # Pages are Markdown. Formulas stand between dollars.
@@ -63,13 +71,31 @@ autosummary_generate = True
 autodoc_typehints = "none"
 numpydoc_show_class_members = False
 
+# Scripts of the gallery run at each build and fail it.
+sphinx_gallery_conf = {
+    "examples_dirs": "gallery/scripts",
+    "gallery_dirs": "gallery",
+    "image_scrapers": ("gallery_pictures",),
+    "abort_on_example_error": True,
+    "capture_repr": (),
+    "copyfile_regex": "",
+    "download_all_examples": False,
+    "min_reported_time": 600,
+    "notebook_extensions": set(),
+    "remove_config_comments": True,
+    "reset_modules": (),
+    "show_signature": False,
+    "within_subsection_order": "FileNameSortKey",
+    "write_computation_times": False,
+}
+
 copybutton_exclude = ".linenos, .gp, .go"
 llms_txt_build_parallel = False  # reuses what this build has read and executed
 
 html_theme = "pydata_sphinx_theme"
 html_title = "sparsity-report"
 html_static_path = ["_static"]
-html_css_files = ["site.css"]
+html_css_files = ["site.css", "gallery.css"]
 html_copy_source = False
 html_show_sourcelink = False
 html_show_sphinx = False

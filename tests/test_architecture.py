@@ -196,7 +196,7 @@ def test_crowded_folders_and_repeated_names_are_found():
 
 TOP = Path(__file__).parents[1]
 OUTSIDE = [TOP / "README.md", *TOP.glob("notebooks/*.ipynb"), *TOP.glob("templates/**/*.j2")]
-for part in ("*.md", "tutorials/*.md", "how-to/*.md", "explanation/*.md", "gallery/**/plot_*.py"):
+for part in ("*.md", "tutorials/*.md", "how-to/*.md", "explanation/*.md", "gallery/scripts/*.py"):
     OUTSIDE += sorted(TOP.glob(f"docs/{part}"))
 
 
