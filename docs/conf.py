@@ -24,6 +24,9 @@ html_baseurl = URLS.get("Documentation", "")
 language = "en"
 
 extensions = [
+    "api_members",
+    "generated_pages",
+    "markdown_signatures",
     "mathml",
     "myst_nb",
     "numpydoc",
@@ -43,6 +46,7 @@ exclude_patterns = [
     "tools",
 ]
 show_warning_types = True
+nitpicky = True  # a name that no page describes is not referred to
 
 # Pages are Markdown. Formulas stand between dollars.
 myst_enable_extensions = [
@@ -67,6 +71,7 @@ nb_merge_streams = True
 nb_mime_priority_overrides = [("*", "text/html", 0)]
 nb_ipywidgets_js = {}
 
+templates_path = ["_templates"]
 autosummary_generate = True
 autodoc_typehints = "none"
 numpydoc_show_class_members = False

@@ -113,7 +113,7 @@ def cut_groups(
     pattern : (int, int)
         n and m.
     progress, executor : optional
-        See :func:`sparsity_report.counting.counts.count_weights`.
+        See :func:`global_magnitude`.
     """
     n, m = pattern
     chosen: Mapping[str, InputNorms | None]
@@ -140,7 +140,7 @@ def map_rows(
         By parameter name; called with a slice, inputs last, and ``first=``, the number of its
         first row.
     progress, executor : optional
-        See :func:`sparsity_report.counting.counts.count_weights`.
+        See :func:`global_magnitude`.
 
     Yields
     ------

@@ -103,7 +103,7 @@ def bounded_magnitude(
         A pair is the smallest and the largest share. Weights that are zero before pruning count
         as pruned, so that a bound below their share has no effect.
     progress, executor, cache : optional
-        See :func:`sparsity_report.counting.counts.count_weights`.
+        See :func:`global_magnitude`.
 
     Returns
     -------

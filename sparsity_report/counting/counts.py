@@ -76,18 +76,8 @@ def count_weights(
     Parameters
     ----------
     weights : Weights
-    progress : callable, optional
-        Called with bytes done, bytes in all and the name of the tensor.
-    executor : concurrent.futures.Executor, optional
-        Counts checkpoints in files, for example a ``ProcessPoolExecutor``,
-        ``dask.distributed``'s ``Client.get_executor()`` or an
-        ``mpi4py.futures.MPIPoolExecutor``. Its workers must see the files under the same path.
-        Threads of this process count models in memory.
-    cache : path-like or Cache, optional
-        Folder that caches the counts of large tensors in files. An entry is found by the length
-        and time of the file and by samples of its content, see
-        :mod:`sparsity_report.counting.count_cache`; ``Cache(folder, verify=True)`` counts all
-        tensors again and notes differences.
+    progress, executor, cache : optional
+        See :func:`sparsity_report.global_magnitude`.
 
     Raises
     ------

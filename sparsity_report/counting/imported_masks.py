@@ -76,7 +76,7 @@ def import_mask(
     pruned_is : {0, 1}
         Mask value of pruned weights: 0 as in ``torch.nn.utils.prune``, or 1.
     progress : callable, optional
-        See :func:`sparsity_report.counting.counts.count_weights`.
+        See :func:`global_magnitude`.
 
     Returns
     -------

@@ -55,8 +55,15 @@ def global_magnitude(
         From 0 to 1.
     modules : collection of str, optional
         Names of the modules to prune; n counts their weights only. Default: all.
-    progress, executor, cache : optional
-        See :func:`sparsity_report.counting.counts.count_weights`.
+    progress : callable, optional
+        Called with bytes done, bytes in all and the name of the tensor.
+    executor : concurrent.futures.Executor, optional
+        Counts checkpoints in files, for example a ``ProcessPoolExecutor``,
+        ``dask.distributed``'s ``Client.get_executor()`` or an
+        ``mpi4py.futures.MPIPoolExecutor``. Its workers must see the files under the same path.
+        Threads of this process count models in memory.
+    cache : path-like or Cache, optional
+        Folder that caches the counts of large tensors in files, see :class:`Cache`.
 
     Returns
     -------
@@ -109,7 +116,7 @@ def existing_zeros(
     weights : Weights
         From :func:`sparsity_report.load`.
     progress, executor, cache : optional
-        See :func:`sparsity_report.counting.counts.count_weights`.
+        See :func:`global_magnitude`.
 
     Returns
     -------
@@ -164,7 +171,7 @@ def layerwise_magnitude(
         ``round(sparsity·n)`` of n weights: each its share rounded down, and those with the largest
         remainders one more. Default: the same share for all.
     progress, executor, cache : optional
-        See :func:`sparsity_report.counting.counts.count_weights`.
+        See :func:`global_magnitude`.
 
     Returns
     -------
@@ -261,7 +268,7 @@ def random_unstructured(
     allocation : DataFrame, mapping or callable, optional
         See :func:`layerwise_magnitude`.
     progress : callable, optional
-        See :func:`sparsity_report.counting.counts.count_weights`.
+        See :func:`global_magnitude`.
 
     Returns
     -------
@@ -347,7 +354,7 @@ def n_m(
     n, m : int
         ``n_m(weights, 2, 4)`` keeps two of every four weights.
     progress, executor, cache : optional
-        See :func:`sparsity_report.counting.counts.count_weights`.
+        See :func:`global_magnitude`.
 
     Returns
     -------

@@ -37,7 +37,7 @@ def wanda(
     progress: Progress | None = None,
     **options: Unpack[CalibrationOptions],
 ) -> Pruning:
-    """Prune each output by |w|·‖x‖₂, the score of Wanda, from one calibration pass.
+    """Prune each output by ``|w|·‖x‖₂``, the score of Wanda, from one calibration pass.
 
     The score of Wanda (Sun et al. 2023, https://arxiv.org/abs/2306.11695) is the magnitude of a
     weight times the norm of its input over all tokens of the text. In each row of c weights the
@@ -130,11 +130,11 @@ def owl(
     """Allocate lower sparsity to blocks with many outliers, for ``allocation=`` of any policy.
 
     Outlier weighed layerwise sparsity (Yin et al. 2023, https://arxiv.org/abs/2310.05175): the
-    outlier ratio of a block is the share of its prunable weights whose score |w|·‖x‖₂ exceeds `m`
-    times the mean of the block. The densities ``2·lam·(ratio − min) ÷ (max − min)`` span 2·`lam`
-    and are shifted to the mean ``1 − sparsity``. All matrices of a block get the same density.
-    Unlike the paper's code, the mean is weighted by weights, not blocks, so that the model has
-    `sparsity` even if blocks differ in size. Modules outside blocks get `sparsity`.
+    outlier ratio of a block is the share of its prunable weights whose score ``|w|·‖x‖₂`` exceeds
+    `m` times the mean of the block. The densities ``2·lam·(ratio − min) ÷ (max − min)`` span
+    2·`lam` and are shifted to the mean ``1 − sparsity``. All matrices of a block get the same
+    density. Unlike the paper's code, the mean is weighted by weights, not blocks, so that the model
+    has `sparsity` even if blocks differ in size. Modules outside blocks get `sparsity`.
 
     Parameters
     ----------

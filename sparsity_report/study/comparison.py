@@ -51,7 +51,8 @@ class Study(StudyFrames, Saved):
     variants : pandas.DataFrame
         One row per variant: model, source, fingerprint, method, asked sparsity, threshold.
     layers : pandas.DataFrame
-        One row per variant and module, see :func:`sparsity_report.study.layers.layer_frame`.
+        One row per variant and module that owns parameters; the reference of the study file
+        describes the columns.
     convention : str
         ``"standard"`` or ``"notebook"``.
     context : int or None
@@ -59,11 +60,11 @@ class Study(StudyFrames, Saved):
     patterns : pandas.DataFrame or None
         Positions of zeros in each matrix, see :func:`sparsity_report.weight_patterns`.
     entropy : pandas.DataFrame or None
-        Bits of an ideal code for the prunable weights of each module, by part, see
-        :mod:`sparsity_report.counting.entropy`; null where values or their order are unknown.
+        Bits of an ideal code for the prunable weights of each module, by part; null where
+        values or their order are unknown.
     cache : pandas.DataFrame or None
         Tensors that each variant keeps between tokens, or the reason why they are unknown. Alike
-        layers share a row, see :mod:`sparsity_report.weights.anatomy.cache_geometry`.
+        layers share a row.
     notes : tuple of Phrase
         Remarks on how the models were opened and counted.
     levels : pandas.DataFrame or None
@@ -156,7 +157,12 @@ class Study(StudyFrames, Saved):
     def score_pairs(self) -> pd.DataFrame | None:
         """Paired comparisons of perplexities, and distances from dense; None without losses.
 
-        See :func:`.paired_facts.score_pairs`.
+        The columns are ``text, protocol, variant, against, p, separated, figure, value, low, high,
+        low_99, high_99``. Figures are ``perplexity_ratio`` and ``perplexity_difference`` of
+        ``variant`` to ``against``, and ``kl``, ``reverse_kl`` and ``agreement``. Intervals from
+        ``low`` to ``high`` have a confidence of 95 %, the wider ones of 99 %. Those of perplexities
+        are corrected for the number of comparisons (Holm), those of distances are not. ``p`` is not
+        corrected; it and ``separated`` are null for distances.
 
         Examples
         --------
@@ -172,7 +178,14 @@ class Study(StudyFrames, Saved):
     def task_pairs(self) -> pd.DataFrame | None:
         """Paired differences of task scores from dense and between prunings; None without scores.
 
-        See :func:`sparsity_report.study.derived.paired_tasks.paired_tasks`.
+        The columns are ``variant, against, task, metric, filter, n_shot, tasks, documents, lost,
+        gained, difference, p, level, low, high, separated, obstacle``. The task is null where
+        ``tasks`` tasks are pooled. ``lost`` documents are right for ``against`` only, ``gained``
+        ones for ``variant`` only. ``level`` is the confidence of the interval from ``low`` to
+        ``high``, corrected for the number of comparisons (Holm). Differences whose test is
+        significant at that level and whose interval excludes zero are ``separated``, by chance with
+        a probability of at most 5 % for all comparisons together. ``obstacle`` is null, or the
+        column by which two runs are not paired; ``outcomes`` if no file holds them.
 
         Examples
         --------
@@ -189,7 +202,11 @@ class Study(StudyFrames, Saved):
     def writing(self) -> pd.DataFrame | None:
         """Repetition, variety, length and likelihood of continuations; None without any.
 
-        See :func:`.continuation_figures.continuation_figures`.
+        The columns are ``temperature, token_limit, figure, variant, prompts, mean, low, high,
+        against, paired, against_mean, gap, gap_low, gap_high``. ``low`` and ``high`` are null for
+        fewer than five prompts. A distinct pruning is compared over ``paired`` prompts with its
+        dense variant: that has the mean ``against_mean``, and the pruning ``gap`` more. Its 95 %
+        intervals are corrected for the number of gaps (Holm).
 
         Examples
         --------
@@ -206,7 +223,11 @@ class Study(StudyFrames, Saved):
     def expert_budgets(self) -> pd.DataFrame | None:
         """Experts that fit in more bits into the bytes of all in fewer; None without patterns.
 
-        See :func:`.expert_use.expert_budgets`.
+        One row per budget, which is the bytes of all experts in ``budget_bits``, and per width:
+        ``fitting`` of the ``experts`` of a module and their ``bytes``, scales included;
+        ``gate_share`` and ``token_share`` of so many experts with the highest saliency in each
+        module, null if a token uses more; ``rounding_error`` = ‖W − Q(W)‖₂ ÷ ‖W‖₂ of all experts.
+        None for packed weights, unknown errors, and modules with unequal numbers of experts, too.
 
         Examples
         --------
@@ -220,7 +241,11 @@ class Study(StudyFrames, Saved):
 
     @cached_property
     def runtimes(self) -> pd.DataFrame:
-        """Runtimes beside variants, see :func:`.runtime_frame.runtime_frame`.
+        """Runtimes beside variants: sparse kernels, dense kernels or a refusal, with a source.
+
+        The columns are ``variant, layout, runtime, verdict, version, note, source, looked_at``. A
+        variant that was pruned here counts as the checkpoint that it is saved as: dense with zeros,
+        or CSR tensors. A variant with neither zeros nor uneven shapes has no row.
 
         Examples
         --------
@@ -444,7 +469,7 @@ class Study(StudyFrames, Saved):
             The frame that the measuring function returns.
         tasks : pandas.DataFrame, optional
             A frame with the columns ``variant``, ``task``, ``metric`` and ``value``, and any
-            others of the table :attr:`tasks`, such as ``stderr``.
+            others of the table ``tasks``, such as ``stderr``.
         experts : Calibration or pandas.DataFrame, optional
             Use of experts from :func:`calibrate`, of the variant that others are compared with
             unless there is a column ``variant``. A calibration adds a note about its text.

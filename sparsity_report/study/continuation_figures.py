@@ -34,11 +34,7 @@ def continuation_figures(facts: Facts, texts: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        ``temperature, token_limit, figure, variant, prompts, mean, low, high, against, paired,
-        against_mean, gap, gap_low, gap_high``. ``low`` and ``high`` are null for fewer than five
-        prompts. A distinct pruning is compared over ``paired`` prompts with its dense variant:
-        that has the mean ``against_mean``, and the pruning ``gap`` more. Its 95 % intervals are
-        corrected for the number of gaps (Holm).
+        As :attr:`sparsity_report.Study.writing`.
     """
     pairs = compared_variants(facts, texts)
     dense = {name: base for name, base in pairs if base not in facts.contenders}

@@ -92,11 +92,7 @@ def expert_budgets(facts: Facts) -> pd.DataFrame | None:
     Returns
     -------
     pandas.DataFrame or None
-        One row per budget, which is the bytes of all experts in ``budget_bits``, and per width:
-        ``fitting`` of the ``experts`` of a module and their ``bytes``, scales included;
-        ``gate_share`` and ``token_share`` of so many experts with the highest saliency in each
-        module, null if a token uses more; ``rounding_error`` = ‖W − Q(W)‖₂ ÷ ‖W‖₂ of all experts.
-        None for packed weights, unknown errors, and modules with unequal numbers of experts.
+        As :attr:`sparsity_report.Study.expert_budgets`.
     """
     variant = facts.baseline
     matrices = facts.patterns(variant).dropna(subset="expert")

@@ -84,7 +84,9 @@ class StudyFrames:
 
     @cached_property
     def losses(self) -> pd.DataFrame | None:
-        """Losses of spans of scored tokens, see :func:`.losses.losses_frame`.
+        """Losses of each variant by protocol and span of scored tokens; None if none are kept.
+
+        ``begin`` is the first token of a span, and ``tokens`` the number of its tokens.
 
         Examples
         --------
@@ -98,7 +100,25 @@ class StudyFrames:
 
     @cached_property
     def storage(self) -> pd.DataFrame:
-        """Bytes in every layout, see :func:`.storage_layouts.storage_frame`.
+        """Bytes of every variant's matrices in every layout, from integers alone.
+
+        ``scope`` is ``"layer"`` (the prunable matrices of one module, without biases), ``"group"``
+        and ``"prunable"`` (sums of layers) or ``"model"`` (every parameter; those that are not
+        prunable stay as they are). ``bytes`` is null if the layout does not apply or zeros are
+        unknown. ``ratio`` is bytes ÷ dense bytes. ``lossless`` is whether the layout can hold every
+        nonzero, null if unknown.
+
+        ``break_even`` is the sparsity from which the layout is smaller than dense, row pointers
+        included. For BSR it assumes zeros in whole blocks, for MACKO and the tensor-core bitmap no
+        stored zeros; for 2:4 it is the sparsity of the layout.
+
+        Matrices that the model cannot run as CSR stay dense in the CSR layouts. ``csr_int16`` has
+        int16 columns, for at most 32,768 of them, and int32 row pointers. ``csr_int32`` holds at
+        most 2³¹ − 1 nonzeros and columns in a tensor. COO of torch has int64 indices. MACKO and the
+        tensor-core bitmap (``tca_bme``) are padded with zeros, whose number patterns hold.
+        ``marlin_2:4`` needs rows of whole groups of 128, and rounds. ``zstd`` is the size of a
+        compressed file, known for patterns with ``zstd=True``; it has no formula and no break-even.
+        ``ideal`` is the floor of codes of single weights: whole bytes per layer, and no break-even.
 
         Examples
         --------
@@ -161,7 +181,9 @@ class StudyFrames:
     def by_policy(self) -> dict[str, Levels]:
         """The first variant's model at levels of every policy that its counts say exactly.
 
-        By name, see :func:`.sweep.policy_tables`; empty where :attr:`levels` is None.
+        The policies are ``"global_magnitude"``; ``"layerwise_magnitude"`` where the size of every
+        tensor is known; ``"N:4"`` and ``"N:8"`` at n of m weights pruned, where no weight was zero
+        before and every row is a whole number of groups. Empty without levels.
 
         Examples
         --------

@@ -67,7 +67,7 @@ def weight_patterns(
         ``zstd_bytes`` is the size of the matrix as a zstd frame at level 3, ``zstd_version`` the
         version of the library, both null unless asked for. Of experts that are not packed,
         ``weight_norm`` is ‖W‖₂ before pruning and ``rounding_b`` is ‖W − Q(W)‖₂, where Q rounds to
-        b bits, see :mod:`sparsity_report.weights.packed.group_rounding`.
+        b bits in groups of weights.
 
     Raises
     ------

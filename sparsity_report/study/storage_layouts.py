@@ -36,24 +36,7 @@ def storage_frame(
     Returns
     -------
     pandas.DataFrame
-        ``scope`` is ``"layer"`` (the prunable matrices of one module, without biases), ``"group"``
-        and ``"prunable"`` (sums of layers) or ``"model"`` (every parameter; those that are not
-        prunable stay as they are). ``bytes`` is null if the layout does not apply or zeros are
-        unknown. ``ratio`` is bytes ÷ dense bytes. ``lossless`` is whether the layout can hold every
-        nonzero, null if unknown.
-
-        ``break_even`` is the sparsity from which the layout is smaller than dense, row pointers
-        included. For BSR it assumes zeros in whole blocks, for MACKO and the tensor-core bitmap no
-        stored zeros; for 2:4 it is the sparsity of the layout.
-
-        Matrices that the model cannot run as CSR stay dense in the CSR layouts. ``csr_int16`` has
-        int16 columns, for at most 32,768 of them, and int32 row pointers. ``csr_int32`` holds at
-        most 2³¹ − 1 nonzeros and columns in a tensor. COO of torch has int64 indices. MACKO and the
-        tensor-core bitmap (``tca_bme``) are padded with zeros, whose number patterns hold.
-        ``marlin_2:4`` needs rows of whole groups of 128, and rounds. ``zstd`` is the size of a
-        compressed file, known for patterns with ``zstd=True``; it has no formula and no break-even.
-        ``ideal`` is the floor of codes of single weights, see
-        :mod:`sparsity_report.counting.entropy`: whole bytes per layer, and no break-even.
+        As :attr:`sparsity_report.Study.storage`.
 
     Examples
     --------

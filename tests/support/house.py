@@ -84,22 +84,6 @@ def public_names(stub: str) -> dict[str, str]:
     }
 
 
-def public_members(value: object) -> list[str]:
-    """Return the methods and properties that a class of the package offers, inherited ones too."""
-    classes = reversed(value.__mro__) if isinstance(value, type) else []
-    return list(
-        dict.fromkeys(
-            name
-            for each in classes
-            if each.__module__.startswith(f"{PACKAGE}.")
-            for name, member in vars(each).items()
-            if not name.startswith("_")
-            and (callable(member) or isinstance(member, property | cached_property | classmethod))
-            and not isinstance(member, type)
-        )
-    )
-
-
 def _with_place(tree: ast.Module) -> Iterator[tuple[ast.AST, bool]]:
     """Yield every node, and whether it runs late: in a function, or never but for types."""
     todo: list[tuple[ast.AST, bool]] = [(tree, False)]

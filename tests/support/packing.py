@@ -347,7 +347,7 @@ FORMATS = {
 
 
 def table(outcome):
-    """Return the README's table of packed formats.
+    """Return the reference's table of packed formats.
 
     Parameters
     ----------

@@ -1,7 +1,5 @@
 """Every architecture counted by hand, by its file, by its module and by torch's FLOP counter."""
 
-from pathlib import Path
-
 import pytest
 import torch
 import transformers
@@ -9,6 +7,7 @@ from helpers import counted
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from zoo.cases import CASES, built, table
+from zoo.page import PAGE
 
 import sparsity_report as sr
 
@@ -80,9 +79,8 @@ def test_masked_models_run_and_count_the_same(case):
     assert torch.isfinite(output[0]).all()
 
 
-def test_the_readmes_table_is_this_data():
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    assert table() in readme
+def test_the_table_of_the_page_is_this_data():
+    assert table() in PAGE.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("kind", ["vit", "whisper", "clip"])

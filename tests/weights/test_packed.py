@@ -931,7 +931,7 @@ def test_what_lies_side_by_side_is_read_once(way, monkeypatch, tmp_path):
     torch.testing.assert_close(torch.cat(pieces), means.reshape(-1), rtol=1e-2, atol=1e-6)
 
 
-def test_the_readme_has_the_table_of_formats(tmp_path):
+def test_the_reference_has_the_table_of_formats(tmp_path):
     def outcome(case, told):
         if case.startswith("/"):
             tensors, means, config = LIBRARY[case[1:]]
@@ -949,8 +949,8 @@ def test_the_readme_has_the_table_of_formats(tmp_path):
         agrees(weights, means)
         return "counted"
 
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    assert packing.table(outcome) in readme
+    page = Path(__file__).parents[2] / "docs" / "reference" / "packed-formats.md"
+    assert packing.table(outcome) in page.read_text(encoding="utf-8")
 
 
 # Of Gaussian weights, in the group sizes that are usual, rounding makes so many zero.

@@ -527,7 +527,7 @@ CASES = [
 
 
 def table() -> str:
-    """Return the README's table of architectures."""
+    """Return the reference's table of architectures."""
     lines = [
         "| architecture | groups | prunable | unclassified | GGUF |",
         "|---|---|---:|---:|---|",

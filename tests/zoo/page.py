@@ -1,4 +1,4 @@
-"""What the walk has seen of each class, as the page ``docs/architectures.md``."""
+"""What the walk has seen of each class, as the page ``docs/reference/architectures.md``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import Any
 import torch
 import transformers
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "architectures.md"
+from zoo import cases
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "architectures.md"
 HEADINGS = {
     "CAUSAL_LM": "Causal language models",
     "SEQ_TO_SEQ_CAUSAL_LM": "Encoder-decoders",
@@ -30,7 +32,25 @@ LONG = 160  # of a note, in characters
 INTRODUCTION = """\
 # Architectures
 
-Written by `python tests/zoo/walk.py --write`; not to be edited. Every model class that the
+Two lists: architectures whose figures are verified by hand, and every model class of transformers.
+Without a config, or for an unknown architecture, groups follow from names and shapes. The report
+then says so.
+
+## Counted by hand
+
+Tests hold these architectures to sums written out by hand, counted from the file and from the
+module, and to torch's FLOP counter.
+
+{table}
+
+The model is built from its config on the meta device. GGUF: *yes* means written as llama.cpp does
+and read back value by value. *From names* means that transformers cannot read the architecture
+from GGUF. Groups then follow from tensor names, with the same totals, FLOPs and nonzeros, and the
+model cannot run.
+
+## Every class of transformers
+
+`python tests/zoo/walk.py --write` writes this page. Every model class that the
 installed transformers ({transformers}, torch {torch}) has in its tables of language, image-text
 and speech models, and encoders besides, is built tiny from the defaults of its own config and put
 through the same checks:
@@ -73,6 +93,7 @@ def page(rows: Sequence[dict[str, Any]], checks: Iterable[str]) -> str:
     """Return the whole page."""
     built = [row for row in rows if not row["built"]]
     counts = {
+        "table": cases.table(),
         "transformers": transformers.__version__,
         "torch": torch.__version__.partition("+")[0],
         "checks": "\n".join(checks),
@@ -83,7 +104,7 @@ def page(rows: Sequence[dict[str, Any]], checks: Iterable[str]) -> str:
     parts = [INTRODUCTION.format(**counts)]
     for table, heading in HEADINGS.items():
         lines = [line(row) for row in rows if row["table"] == table]
-        parts.append("\n".join([f"## {heading}\n", HEADER, *lines, ""]))
+        parts.append("\n".join([f"### {heading}\n", HEADER, *lines, ""]))
     return "\n".join(parts)
 
 

@@ -2,8 +2,9 @@
 
 From the root of a checkout: ``python tests/zoo/walk.py``. What cannot be built, such as for
 want of pillow and timm, is listed with its reason. ``--write`` writes what of the sixty classes
-of the tests is wrong into ``known.json``, and the page ``docs/architectures.md``; with ``--chosen``
-only the lines of the sixty. After a change that mends one of them; not to make a test pass.
+of the tests is wrong into ``known.json``, and the page ``docs/reference/architectures.md``; with
+``--chosen`` only the lines of the sixty. After a change that mends one of them; not to make a test
+pass.
 """
 
 from __future__ import annotations

@@ -111,12 +111,7 @@ def score_pairs(facts: Any) -> pd.DataFrame | None:
     Returns
     -------
     pandas.DataFrame or None
-        ``text, protocol, variant, against, p, separated, figure, value, low, high, low_99,
-        high_99``. Figures are ``perplexity_ratio`` and ``perplexity_difference`` of ``variant`` to
-        ``against``, and ``kl``, ``reverse_kl`` and ``agreement``. Intervals from ``low`` to
-        ``high`` have a confidence of 95 %, the wider ones of 99 %. Those of perplexities are
-        corrected for the number of comparisons (Holm), those of distances are not. ``p`` is not
-        corrected; it and ``separated`` are null for distances.
+        As :attr:`sparsity_report.Study.score_pairs`.
     """
     rows: list[list[Any]] = []
     for scores in by_protocol(facts.study.quality):

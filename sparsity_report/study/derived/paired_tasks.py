@@ -38,15 +38,7 @@ def paired_tasks(tasks: pd.DataFrame, pairs: Iterable[tuple[str, str]]) -> pd.Da
     Returns
     -------
     pandas.DataFrame
-        ``variant, against, task, metric, filter, n_shot, tasks, documents, lost, gained,
-        difference, p, level, low, high, separated, obstacle``. The task is null where ``tasks``
-        tasks are pooled. ``lost`` documents are right for ``against`` only, ``gained`` ones for
-        ``variant`` only. ``level`` is the confidence of the interval from ``low`` to ``high``,
-        corrected for the number of comparisons (Holm). Differences whose test is significant at
-        that level and whose interval excludes zero are ``separated``, by chance with a
-        probability of at most 5 % for all comparisons together.
-        ``obstacle`` is null, or the column by which two runs are not paired; ``outcomes`` if no
-        file holds them.
+        As :attr:`sparsity_report.Study.task_pairs`.
     """
     rows = [row for pair in pairs for row in _pair(tasks, *pair)]
     paired = [row for row in rows if "p" in row]

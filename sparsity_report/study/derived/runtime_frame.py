@@ -25,10 +25,7 @@ def runtime_frame(facts: Facts) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        ``variant, layout, runtime, verdict, version, note, source, looked_at``, see
-        :mod:`sparsity_report.sparse.runtime_support`. A variant that was pruned here counts as the
-        checkpoint that it is saved as: dense with zeros, or CSR tensors. A variant with neither
-        zeros nor uneven shapes has no row.
+        As :attr:`sparsity_report.Study.runtimes`.
     """
     rows = [
         {"variant": row["variant"], **support(runtime, layout)._asdict()}

@@ -51,7 +51,7 @@ def compare_checkpoints(
         an adapter (``sr.load(adapter, base=…)``) or quantized. A pruning means the pruned model,
         with one tensor at a time in memory.
     executor : concurrent.futures.Executor, optional
-        Reads checkpoints in files, see :func:`sparsity_report.counting.counts.count_weights`.
+        Reads checkpoints in files, see :func:`global_magnitude`.
     cache : path-like or Cache, optional
         Folder that keeps the tallies of large tensors in files.
     progress : callable, optional
