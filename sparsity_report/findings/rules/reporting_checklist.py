@@ -54,6 +54,14 @@ class Checklist(Presentable):
     study : Study
     items : tuple of Item
         The questions in order, each with ``key``, ``state`` and ``answers``.
+
+    Examples
+    --------
+    >>> import sparsity_report as sr
+    >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.3)
+    >>> report = sr.checklist(sr.compare(sr.dense(sr.load()), sr.masked(pruning)))
+    >>> report.items[0].key, report.items[0].state
+    ('weights', 'answered')
     """
 
     study: Study
@@ -61,17 +69,44 @@ class Checklist(Presentable):
 
     @property
     def answered(self) -> int:
-        """Number of questions that the study answers."""
+        """Number of questions that the study answers.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.3)
+        >>> report = sr.checklist(sr.compare(sr.dense(sr.load()), sr.masked(pruning)))
+        >>> report.answered
+        6
+        """
         return sum(item.state == ANSWERED for item in self.items)
 
     @property
     def applicable(self) -> int:
-        """Number of questions that apply to the study."""
+        """Number of questions that apply to the study.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.3)
+        >>> report = sr.checklist(sr.compare(sr.dense(sr.load()), sr.masked(pruning)))
+        >>> report.applicable
+        10
+        """
         return sum(item.state != NOT_APPLICABLE for item in self.items)
 
     @property
     def title(self) -> Phrase:
-        """The numbers of answered and of applicable questions."""
+        """The numbers of answered and of applicable questions.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.3)
+        >>> report = sr.checklist(sr.compare(sr.dense(sr.load()), sr.masked(pruning)))
+        >>> report.title.key
+        'checklist.title'
+        """
         return phrase("checklist.title", answered=self.answered, applicable=self.applicable)
 
 
