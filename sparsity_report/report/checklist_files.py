@@ -10,21 +10,20 @@ from markupsafe import escape
 import sparsity_report
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.atomic import write_file
-from sparsity_report.findings.rules.reporting_checklist import Checklist, checklist
+from sparsity_report.findings.rules.reporting_checklist import Checklist, Item, checklist
 from sparsity_report.findings.study_findings import study_findings
 from sparsity_report.report.tables import table_model as cells
 from sparsity_report.report.tables.markdown import paragraph, to_markdown
-from sparsity_report.report.tables.table_model import Column, Table, table_of
+from sparsity_report.report.tables.table_model import Column, table_of
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.files.json_files import content_of
 from sparsity_report.words.languages import speaking, spoken
-from sparsity_report.words.sentences import say
+from sparsity_report.words.sentences import first, say
 
 VERSION = 1
 # Width of a letter of a badge, and space beside its texts.
-_LETTER, _SPACE = 6.6, 10
+_LETTER, _SPACE = 6.2, 10
 _STATES = {
-    "answered": "checklist.answered",
     "not stated": "checklist.not_stated",
     "not applicable": "checklist.not_applicable",
 }
@@ -86,29 +85,21 @@ def write_checklist(
         return write_file(target, write(shown, digest, link))
 
 
-def checklist_table(shown: Checklist) -> Table:
-    """Return the questions, their states and their answers."""
-    columns = [
-        Column("question", say("checklist.question_head"), cells.WORDS),
-        Column("state", say("checklist.state_head"), cells.WORDS),
-        Column("answer", say("checklist.answer_head"), cells.WORDS),
-    ]
-    rows = [
-        {
-            "question": str(item.question),
-            "state": say(_STATES[item.state]),
-            "answer": "; ".join(map(str, item.answers)),
-        }
-        for item in shown.items
-    ]
-    return table_of("checklist", "", columns, rows)
+def answer_text(item: Item, limit: int | None = None) -> str:
+    """Return the first answers to a question, or its state if there are none."""
+    answers = item.answers if limit is None else first(item.answers, limit)
+    return "; ".join(map(str, answers)) or say(_STATES[item.state])
 
 
 def _markdown(shown: Checklist, digest: str, link: str | None) -> str:
     study = say("checklist.study", fingerprint=shown.study.fingerprint, digest=digest)
     address = f" [{paragraph(study)}](<{_address(link)}>)" if link else paragraph(study)
     title, note = paragraph(str(shown.title)), paragraph(say("checklist.note"))
-    return f"# {title}\n\n{to_markdown(checklist_table(shown))}\n{note}\n\n{address.strip()}\n"
+    heads = {key: say(f"checklist.{key}") for key in ("question_head", "answer_head")}
+    columns = [Column(key, head, cells.WORDS) for key, head in heads.items()]
+    rows = [(str(item.question), answer_text(item)) for item in shown.items]
+    table = table_of("checklist", "", columns, [dict(zip(heads, row, strict=True)) for row in rows])
+    return f"# {title}\n\n{to_markdown(table)}\n{note}\n\n{address.strip()}\n"
 
 
 def _address(link: str) -> str:

@@ -72,6 +72,9 @@ def write_node_data(
     data = {
         "name": f"{name}, {variant}",
         "results": results,
+        # Shares have no sum, and their mean is not the share of the model.
+        "hideAggregatedStats": ["sum", "avg"],
+        "hideInChildrenStatsTable": True,
         "thresholds": [{"value": end, "bgColor": viridis(end - 0.5 / _STEPS)} for end in ends],
     }
     return write_file(Path(path), json.dumps(data, indent=1, allow_nan=False) + "\n")

@@ -19,7 +19,7 @@ from sparsity_report.findings.difference_findings import difference_verdict
 from sparsity_report.findings.pair_findings import pair_verdict
 from sparsity_report.findings.rules.reporting_checklist import Checklist
 from sparsity_report.findings.verdict import verdict
-from sparsity_report.report.checklist_files import checklist_table
+from sparsity_report.report.checklist_files import answer_text
 from sparsity_report.report.tables.column_heads import columns_of
 from sparsity_report.report.tables.latex import tex, to_tabular
 from sparsity_report.report.tables.pair_tables import totals as pair_totals
@@ -146,8 +146,7 @@ def _(difference: Difference) -> list[str]:
 
 @_lines.register
 def _(shown: Checklist) -> list[str]:
-    rows = checklist_table(shown).rows
-    return [str(shown.title), *(": ".join(cell.text for cell in row.cells[:2]) for row in rows)]
+    return [str(shown.title), *(f"{item.question}: {answer_text(item, 3)}" for item in shown.items)]
 
 
 class ShareMap(NamedTuple):
@@ -296,7 +295,7 @@ def _(pair: Pair) -> Content:
 
 @_content.register
 def _(shown: Checklist) -> Content:
-    return Content([str(shown.title)], [], checklist_table(shown))
+    return Content(_lines(shown), [], table_of("cell", "", [], []))
 
 
 def _maps(variants: Iterable[tuple[Study, str]]) -> list[ShareMap]:

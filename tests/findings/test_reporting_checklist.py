@@ -159,7 +159,7 @@ def test_intervals_and_a_clock_with_a_control():
     (text,) = texts(study, "clock")
     assert rows["machine"].iloc[0] in text
     low, high = rows["control_low"].min(), rows["control_high"].max()
-    assert text.endswith(f"ratios from {low:.2f} to {high:.2f}")
+    assert text.endswith(f"ratios from {low:.2f} × to {high:.2f} ×")
     assert f"at least {rows['runs'].min()} runs" in text
     untimed = study.with_measured(
         latency=rows.assign(control=None, control_low=np.nan, control_high=np.nan)
@@ -211,6 +211,8 @@ def test_names_are_text_in_markdown_and_in_a_cell(tmp_path):
     assert "<b>" not in cell["text/html"]
     assert "&lt;b&gt;" in cell["text/html"]
     assert cell["text/plain"] == repr(sr.checklist(study))
+    assert "Timing conditions with a control: not stated" in cell["text/plain"]
+    assert "Calibration text: not applicable" in cell["text/html"]
     assert re.match(r"Pruning Report 1.0: 3 of 5 questions answered\n", cell["text/plain"])
 
 

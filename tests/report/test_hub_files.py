@@ -94,7 +94,7 @@ def test_node_data_have_one_scale_of_colors(tmp_path):
     assert ends == pytest.approx([0.05 * n for n in range(1, 21)])
     assert all(re.fullmatch("#[0-9a-f]{6}", step["bgColor"]) for step in data["thresholds"])
     assert len({step["bgColor"] for step in data["thresholds"]}) == 20
-    assert set(data) == {"name", "results", "thresholds"}
+    assert (data["hideAggregatedStats"], data["hideInChildrenStatsTable"]) == (["sum", "avg"], True)
     with pytest.raises(sr.SparsityReportError, match="no variant 'x'"):
         sr.write_node_data(study_of(sr.load(Tiny()), 0.3), tmp_path / "n.json", variant="x")
 

@@ -124,7 +124,7 @@ def checklist(study: Study) -> Checklist:
     Returns
     -------
     Checklist
-        The questions with their answers; shown as a table in a notebook.
+        The questions with their answers; a notebook cell shows them.
 
     Examples
     --------
