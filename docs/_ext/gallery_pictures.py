@@ -42,7 +42,9 @@ def scrape(_: Block, variables: Mapping[str, Any], gallery: Mapping[str, Any]) -
         cell = picture._repr_mimebundle_()["text/html"]
         # The map of the cell is the thumbnail.
         drawing = cell[cell.index("<svg") : cell.index("</svg>") + 6].replace(
-            "<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1
+            "<svg",
+            '<svg xmlns="http://www.w3.org/2000/svg" font-family="sans-serif" font-size="10"',
+            1,
         )
         Path(next(paths)).with_suffix(".svg").write_text(drawing, encoding="utf-8")
         lines = (f"    {line}" for line in cell.splitlines())
