@@ -95,6 +95,7 @@ def build(version: str, tree: Path, out: Path) -> list[Path]:
         run("git", "checkout", "-q", f"v{version}", cwd=copy)
         for path in copy.rglob("*") if number == 2 else ():
             if path.is_file() and ".git" not in path.relative_to(copy).parts:
+                path.chmod(path.stat().st_mode & 0o700)
                 os.utime(path, (1e9, 1e9))
         run(sys.executable, "-m", "build", "-o", target, cwd=copy, SOURCE_DATE_EPOCH=epoch)
         files = sorted(target.iterdir())
