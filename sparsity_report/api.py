@@ -22,14 +22,16 @@ if TYPE_CHECKING:
     from sparsity_report.study.published_scores import Reproduction
 
 
-def summarize(study: Study | Pair | Difference | Distance | Reproduction) -> list[str]:
+def summarize(
+    study: Study | Pair | Difference | Distance | Reproduction | str | os.PathLike[str],
+) -> list[str]:
     """Return the findings about a study or a pair as sentences, most important first.
 
     Parameters
     ----------
-    study : Study, Pair, Difference, Distance or Reproduction
-        The study, the pair, the difference of two studies, the distance of two models or the
-        comparison with a paper.
+    study : Study, Pair, Difference, Distance, Reproduction or path-like
+        The study, the pair, the difference of two studies, the distance of two models, the
+        comparison with a paper, or the path of a saved study or pair.
 
     Returns
     -------
@@ -50,6 +52,8 @@ def summarize(study: Study | Pair | Difference | Distance | Reproduction) -> lis
     from sparsity_report.findings.pair_findings import pair_findings
     from sparsity_report.findings.reproduction_findings import reproduction_findings
     from sparsity_report.findings.study_findings import study_findings
+    from sparsity_report.study.comparison import Study
+    from sparsity_report.study.files.json_files import value_or_saved
     from sparsity_report.study.model_distance import Distance
     from sparsity_report.study.pairs.pair import Pair
     from sparsity_report.study.published_scores import Reproduction
@@ -59,8 +63,10 @@ def summarize(study: Study | Pair | Difference | Distance | Reproduction) -> lis
         Distance: distance_findings,
         Pair: pair_findings,
         Reproduction: reproduction_findings,
+        Study: study_findings,
     }
-    return [*map(str, findings.get(type(study), study_findings)(study))]
+    value = value_or_saved("summarize", study, *findings)
+    return [*map(str, findings[type(value)](value))]
 
 
 def _audit(study: Study) -> list[str]:

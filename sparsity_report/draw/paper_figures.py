@@ -18,13 +18,16 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.atomic import together, write_file
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.files.csv_files import variant_stems
+from sparsity_report.study.files.json_files import value_or_saved
 
 _GENERIC = {"serif", "sans-serif", "monospace", "cursive", "fantasy", "system-ui"}
 
 
 @old_arguments(directory="folder")
 @unchecked()
-def write_figures(study: Study, folder: str | os.PathLike[str]) -> list[Path]:
+def write_figures(
+    study: Study | str | os.PathLike[str], folder: str | os.PathLike[str]
+) -> list[Path]:
     """Write the charts of a study as PNG files at twice their size in print.
 
     The files are ``sparsity_map_<variant>.png`` per pruning; ``blocks.png`` of several prunings;
@@ -34,8 +37,8 @@ def write_figures(study: Study, folder: str | os.PathLike[str]) -> list[Path]:
 
     Parameters
     ----------
-    study : Study
-        Study to draw.
+    study : Study or path-like
+        Study to draw, or the path of a saved one.
     folder : path-like
         Folder of the files; created if missing.
 
@@ -58,14 +61,15 @@ def write_figures(study: Study, folder: str | os.PathLike[str]) -> list[Path]:
     ...     [path.name for path in sr.write_figures(study, folder)]
     ['csr_bytes.png']
     """
-    stems = variant_stems(study)
+    shown: Study = value_or_saved("write_figures", study, Study)
+    stems = variant_stems(shown)
     drawn: dict[str, alt.LayerChart | None] = {
-        f"sparsity_map_{stems[variant]}": sparsity_map(study, variant)
-        for variant in study.facts.prunings
+        f"sparsity_map_{stems[variant]}": sparsity_map(shown, variant)
+        for variant in shown.facts.prunings
     }
-    drawn["blocks"] = blocks_chart(study)
-    drawn["csr_bytes"] = charts.csr_bytes_curve(study)
-    drawn |= {name: draw(study) for name, draw in CHARTS.items()}
+    drawn["blocks"] = blocks_chart(shown)
+    drawn["csr_bytes"] = charts.csr_bytes_curve(shown)
+    drawn |= {name: draw(shown) for name, draw in CHARTS.items()}
     folder = Path(folder)
     with together(folder):
         return [

@@ -14,7 +14,7 @@ from sparsity_report.study.derived.paired_scores import corrected, difference
 from sparsity_report.study.derived.policy_names import any_level
 from sparsity_report.study.derived.protocol_scores import scores_by_protocol
 from sparsity_report.study.derived.speedups import TOLERANCE
-from sparsity_report.study.files.json_files import read_study
+from sparsity_report.study.files.json_files import value_or_saved
 from sparsity_report.study.layers import records
 from sparsity_report.study.schema import SIDES, TABLES
 
@@ -174,7 +174,7 @@ def diff(
     >>> print(changed.sentences()[0])
     M: sparsity of the prunable weights rises from 0.0 % to 100.0 %.
     """
-    old, new = (s if isinstance(s, Study) else read_study(s) for s in (before, after))
+    old, new = (value_or_saved("diff", each, Study) for each in (before, after))
     columns = ["variant", "module_name", "what", "before", "after"]
     changes = pd.DataFrame(_changes(old, new), columns=columns, dtype=object)
     matched = matches(old, new)

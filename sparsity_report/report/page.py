@@ -21,6 +21,7 @@ from sparsity_report.report.sections import Medium
 from sparsity_report.report.study_sections import study_document
 from sparsity_report.report.templates import environment, render
 from sparsity_report.study.comparison import Study
+from sparsity_report.study.files.json_files import value_or_saved
 from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.words.languages import speaking, spoken
 
@@ -29,7 +30,7 @@ _MEDIA = {".html": "page", ".pdf": "paper", ".md": "markdown"}
 
 
 def write_report(
-    study: Study | Pair | Difference,
+    study: Study | Pair | Difference | str | os.PathLike[str],
     path: str | os.PathLike[str],
     *,
     template_dir: str | os.PathLike[str] | None = None,
@@ -39,9 +40,9 @@ def write_report(
 
     Parameters
     ----------
-    study : Study, Pair or Difference
-        From :func:`sparsity_report.compare`, :func:`sparsity_report.compare_checkpoints` or
-        :func:`sparsity_report.diff`.
+    study : Study, Pair, Difference or path-like
+        The path of a saved study or pair, or a value from :func:`sparsity_report.compare`,
+        :func:`sparsity_report.compare_checkpoints` or :func:`sparsity_report.diff`.
     path : path-like
         Ends in ``.html``, ``.pdf`` or ``.md``; a difference has no ``.pdf``. Markdown has the
         tables of the charts in place of pictures.
@@ -71,16 +72,17 @@ def write_report(
     ...     sr.write_report(study, f"{folder}/report.html").name
     'report.html'
     """
-    if isinstance(study, Difference):
-        return write_diff(study, path, template_dir=template_dir, language=language)
+    value = value_or_saved("write_report", study, Study, Pair, Difference)
+    if isinstance(value, Difference):
+        return write_diff(value, path, template_dir=template_dir, language=language)
     target = _target(path, "reports", *_MEDIA)
     with speaking(language or spoken(), template_dir):
         templates = environment(template_dir)
         medium = Medium(_MEDIA[target.suffix.lower()])
-        if isinstance(study, Pair):
-            shown = pair_document(study, medium)
+        if isinstance(value, Pair):
+            shown = pair_document(value, medium)
         else:
-            shown = study_document(study, medium)
+            shown = study_document(value, medium)
         if medium.is_paper:
             return write_file(target, typeset(templates, shown))
         return write_file(target, _text(target, templates, shown))
@@ -128,6 +130,7 @@ def write_diff(
     ...     sr.write_diff(sr.diff(study, study), f"{folder}/diff.html").name
     'diff.html'
     """
+    difference = value_or_saved("write_diff", difference, Difference)
     target = _target(path, "differences", ".html", ".md")
     with speaking(language or spoken(), template_dir):
         shown = difference_document(difference, names)

@@ -34,6 +34,7 @@ from sparsity_report.report.tables.table_model import COUNT, SHARE, Kind, kind_o
 from sparsity_report.report.templates import environment, render
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.zero_shot import seven_tasks
+from sparsity_report.study.files.json_files import value_or_saved
 from sparsity_report.study.layers import records
 from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.untrusted.display_text import short_name
@@ -73,7 +74,7 @@ class Paper(TypedDict, total=False):
 
 @old_arguments(directory="folder")
 def write_thesis(
-    study: Study | Pair,
+    study: Study | Pair | str | os.PathLike[str],
     folder: str | os.PathLike[str],
     *,
     top: int = 10,
@@ -97,8 +98,8 @@ def write_thesis(
 
     Parameters
     ----------
-    study : Study or Pair
-        The study or the pair to write.
+    study : Study, Pair or path-like
+        The study or the pair to write, or the path of a saved one.
     folder : path-like
         Created if missing.
     top : int
@@ -134,6 +135,7 @@ def write_thesis(
     >>> [path.name for path in written[:3]]
     ['csr_bytes_column.pdf', 'csr_bytes_column.svg', 'csr_bytes_column.png']
     """
+    value: Study | Pair = value_or_saved("write_thesis", study, Study, Pair)
     check_options("write_thesis", paper, Paper.__annotations__)
     widths = {"column": paper.get("column_cm", 8.5), "text": paper.get("text_cm", 16.0)}
     for place, width in widths.items():
@@ -144,10 +146,10 @@ def write_thesis(
     check_folder(folder)
     with speaking(language or spoken(), template_dir):
         medium = Medium("kit", top)
-        if isinstance(study, Pair):
-            sections = pair_sections(study, medium)
+        if isinstance(value, Pair):
+            sections = pair_sections(value, medium)
         else:
-            sections = study_sections(study, medium)
+            sections = study_sections(value, medium)
         captions, files = _figures(sections, widths, family, paper.get("greyscale", False))
         tables = [table for section in sections for table in section.tables]
         for table in tables:
@@ -160,15 +162,15 @@ def write_thesis(
             }
         shown = {
             "language": spoken(),
-            "numbers": commands_of(study),
+            "numbers": commands_of(value),
             "captions": captions,
             "tables": [Tex(table.key) for table in tables],
             "version": sparsity_report.__version__,
-            "findings": hooks.sentences(study),
-            **(_pair_texts(study) if isinstance(study, Pair) else _study_texts(study)),
+            "findings": hooks.sentences(value),
+            **(_pair_texts(value) if isinstance(value, Pair) else _study_texts(value)),
             **{f"{place}_cm": width for place, width in widths.items()},
         }
-        files["sparsity-report.bib"] = "\n".join([*bibtex(study), ""])
+        files["sparsity-report.bib"] = "\n".join([*bibtex(value), ""])
         files |= {
             file: render(templates, f"thesis/{file}.j2", shown, "write the thesis kit")
             for file in _TEMPLATES

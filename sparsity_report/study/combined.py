@@ -1,5 +1,6 @@
 """One study made of several, for tables over models or over policies measured separately."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,6 +11,7 @@ from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.phrases import phrase
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.protocol_scores import ANY_TOKENIZER
+from sparsity_report.study.files.json_files import value_or_saved
 from sparsity_report.study.layers import records
 from sparsity_report.study.schema import OPTIONAL, TABLES, typed
 
@@ -32,7 +34,7 @@ _SCORES = {"quality": "nll", "tasks": "value"}
 _SAME = 1e-3
 
 
-def combine(*studies: Study) -> Study:
+def combine(*studies: Study | str | os.PathLike[str]) -> Study:
     """Combine the variants and measurements of several studies into one study.
 
     The result serves tables and figures over several models or policies. A variant that occurs in
@@ -46,8 +48,8 @@ def combine(*studies: Study) -> Study:
 
     Parameters
     ----------
-    *studies : Study
-        At least one study; all have one convention and context.
+    *studies : Study or path-like
+        At least one study or path of a saved one; all have one convention and context.
 
     Returns
     -------
@@ -71,16 +73,17 @@ def combine(*studies: Study) -> Study:
     """
     if not studies:
         raise SparsityReportError("combine: there are no studies; give at least one")
-    first = studies[0]
-    for study in studies[1:]:
+    read: list[Study] = [value_or_saved("combine", each, Study) for each in studies]
+    first = read[0]
+    for study in read[1:]:
         for option in ("convention", "context"):
             if (one := getattr(first, option)) != (other := getattr(study, option)):
                 raise SparsityReportError(
                     f"combine: the studies have {option}={one!r} and {option}={other!r}, so their "
                     "FLOPs and shares differ; compare with the same options"
                 )
-    notes = [note for study in studies for note in study.notes]
-    renamed = _distinct(studies)
+    notes = [note for study in read for note in study.notes]
+    renamed = _distinct(read)
     runs = {part: _present(renamed, part) for part in _FIRST}
     if any(len(frames) > 1 for frames in runs.values()):
         notes.append(phrase("note.first_times_kept"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, overload
@@ -16,6 +17,7 @@ from sparsity_report.hooks import hooks
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.histograms import module_magnitudes
 from sparsity_report.study.derived.policy_names import GLOBAL
+from sparsity_report.study.files.json_files import value_or_saved
 from sparsity_report.study.levels.budget import budget_finding, level_within, read_budget
 from sparsity_report.study.levels.levels import Levels
 from sparsity_report.study.levels.sweep import level_table, pruned_at
@@ -56,8 +58,20 @@ def explore(
 def explore(study: Pair) -> PairExplorer: ...
 
 
+@overload
 def explore(
-    study: Study | Pair, weights: Weights | None = None, *, columns: pd.DataFrame | None = None
+    study: str | os.PathLike[str],
+    weights: Weights | None = None,
+    *,
+    columns: pd.DataFrame | None = None,
+) -> Explorer | PairExplorer: ...
+
+
+def explore(
+    study: Study | Pair | str | os.PathLike[str],
+    weights: Weights | None = None,
+    *,
+    columns: pd.DataFrame | None = None,
 ) -> Explorer | PairExplorer:
     """Return the explorer of a study or a pair, for a notebook cell.
 
@@ -65,8 +79,8 @@ def explore(
 
     Parameters
     ----------
-    study : Study or Pair
-        Value to explore.
+    study : Study, Pair or path-like
+        Value to explore, or the path of a saved one.
     weights : Weights, optional
         Weights of the first variant, for a study that was read from a file. They are needed for
         histograms and to add a level as a variant.
@@ -98,29 +112,25 @@ def explore(
     >>> sr.explore(pair).metric
     'moved'
     """
-    if isinstance(study, Pair):
+    value: Study | Pair = value_or_saved("explore", study, Study, Pair)
+    if isinstance(value, Pair):
         if weights is not None or columns is not None:
             raise SparsityReportError(
                 "explore: a pair takes no weights= and no columns=; call explore(pair)"
             )
-        return PairExplorer(study)
-    if not isinstance(study, Study):
-        raise SparsityReportError(
-            f"explore: a {type(study).__name__} is neither a study nor a pair; make one with "
-            "compare() or compare_checkpoints()"
-        )
-    if study.layers.empty:
+        return PairExplorer(value)
+    if value.layers.empty:
         raise SparsityReportError("explore: the study has no layers; compare() a model first")
     if weights is not None:
         given = fingerprint(weights, count_weights(weights))
-        first = study.variants["fingerprint"].iloc[0]
+        first = value.variants["fingerprint"].iloc[0]
         if given != first:
             raise SparsityReportError(
                 f"explore: {weights.name} has the fingerprint {given}, the study's first variant "
                 f"{first}; give the weights the study was made of"
             )
-        study = replace(study, weights=weights)
-    return Explorer(study, columns)
+        value = replace(value, weights=weights)
+    return Explorer(value, columns)
 
 
 class Explorer(BaseExplorer):

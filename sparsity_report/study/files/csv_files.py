@@ -11,6 +11,7 @@ from sparsity_report.deprecated import old_arguments
 from sparsity_report.errors import legible
 from sparsity_report.files.atomic import together, write_file
 from sparsity_report.study.comparison import Study
+from sparsity_report.study.files.json_files import value_or_saved
 from sparsity_report.study.schema import MEASURED
 from sparsity_report.untrusted.display_text import file_name
 
@@ -21,7 +22,7 @@ PIVOTS = ("sparsity", "param_frac", "flops_per_token")
 
 
 @old_arguments(directory="folder")
-def write_csv(study: Study, folder: str | os.PathLike[str]) -> list[Path]:
+def write_csv(study: Study | str | os.PathLike[str], folder: str | os.PathLike[str]) -> list[Path]:
     r"""Write the tables of a study as CSV files for a spreadsheet.
 
     Each variant gets ``layers_<variant>.csv`` and ``groups_<variant>.csv``. All variants together
@@ -36,8 +37,8 @@ def write_csv(study: Study, folder: str | os.PathLike[str]) -> list[Path]:
 
     Parameters
     ----------
-    study : Study
-        The study to write.
+    study : Study or path-like
+        The study to write, or the path of a saved one.
     folder : path-like
         The folder of the files, created if missing.
 
@@ -61,17 +62,17 @@ def write_csv(study: Study, folder: str | os.PathLike[str]) -> list[Path]:
     >>> [file.name for file in files][:3]
     ['layers_dense.csv', 'groups_dense.csv', 'comparison.csv']
     """
-    folder = Path(folder)
+    folder, shown = Path(folder), value_or_saved("write_csv", study, Study)
     files = {}
-    for variant, stem in variant_stems(study).items():
-        for kind, frame in (("layers", study.layers), ("groups", study.groups)):
+    for variant, stem in variant_stems(shown).items():
+        for kind, frame in (("layers", shown.layers), ("groups", shown.groups)):
             files[f"{kind}_{stem}.csv"] = frame[frame["variant"] == variant]
-    files["comparison.csv"] = study.groups
+    files["comparison.csv"] = shown.groups
     for part in ("totals", "storage", "expert_budgets", "score_pairs", *MEASURED):
-        if (frame := getattr(study, part)) is not None:
+        if (frame := getattr(shown, part)) is not None:
             files[f"{part}.csv"] = frame
     for metric in PIVOTS:
-        files[f"pivot_{metric}.csv"] = study.pivot(metric).reset_index()
+        files[f"pivot_{metric}.csv"] = shown.pivot(metric).reset_index()
     with together(folder):
         return [write_file(folder / name, csv_text(frame)) for name, frame in files.items()]
 

@@ -175,7 +175,7 @@ def read_study(path: str | os.PathLike[str], *, strict: bool = False) -> Study:
     >>> read.layers.equals(study.layers)
     True
     """
-    study: Study = _read(Path(path), STUDY, strict)
+    study: Study = _read(Path(path), (STUDY,), strict)
     return study
 
 
@@ -213,8 +213,42 @@ def read_pair(path: str | os.PathLike[str], *, strict: bool = False) -> Pair:
     >>> read.layers.equals(pair.layers)
     True
     """
-    pair: Pair = _read(Path(path), PAIR, strict)
+    pair: Pair = _read(Path(path), (PAIR,), strict)
     return pair
+
+
+def value_or_saved(function: str, value: object, *types: type) -> Any:
+    """Return a value of one of the types, or the study or pair that a path names.
+
+    Parameters
+    ----------
+    function : str
+        Public function that received the value, for error messages.
+    value : object
+    *types : type
+        Types that the function accepts.
+
+    Raises
+    ------
+    SparsityReportError
+        The value has another type, or the file cannot be read.
+
+    Examples
+    --------
+    >>> value_or_saved("combine", [], Study)
+    Traceback (most recent call last):
+    sparsity_report.errors.SparsityReportError: combine: list is not Study; give a Study or the ...
+    """
+    kinds = [kind for kind in KINDS if kind.value in types]
+    if isinstance(value, str | os.PathLike) and kinds:
+        return _read(Path(value), kinds, strict=False)
+    if not isinstance(value, types):
+        names = " or ".join(each.__name__ for each in types)
+        path = " or the path of a saved one" if kinds else ""
+        raise SparsityReportError(
+            f"{function}: {type(value).__name__} is not {names}; give a {names}{path}"
+        )
+    return value
 
 
 def digest_of(data: Mapping[str, Any]) -> str:
@@ -231,10 +265,12 @@ def digest_of(data: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _read(source: Path, kind: FileKind, strict: bool) -> Any:
-    with opening(source, kind.name):
-        _check_beginning(source, kind)
+def _read(source: Path, kinds: Sequence[FileKind], strict: bool) -> Any:
+    with opening(source, kinds[0].name):
+        _check_beginning(source, kinds[0])
         data = read_json(source, most=limits.STUDY_BYTES, once=True, finite=True)
+    kind = next((each for each in kinds if data.get("format") == each.format), kinds[0])
+    with opening(source, kind.name):
         _check_format(source, kind, data)
         notes = _read_notes(data["notes"])
         if data.get("digest") != digest_of(data):
