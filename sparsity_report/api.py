@@ -5,6 +5,7 @@ Imports happen inside the functions, so that ``import sparsity_report`` stays li
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterable
 from importlib import import_module
@@ -75,13 +76,18 @@ def _audit(study: Study) -> list[str]:
     return [*map(str, audit(study))]
 
 
-def _save(value: Study | Pair, path: str | os.PathLike[str]) -> Path:
-    from sparsity_report.study.files.json_files import write_json
+def _content(value: Study | Pair) -> dict[str, Any]:
+    from sparsity_report.study.files.json_files import plain_content
     from sparsity_report.words.languages import speaking
 
     with speaking("en"):  # as all the file
-        findings = summarize(value)
-    return write_json(value, path, findings)
+        return plain_content(value, summarize(value))
+
+
+def _save(value: Study | Pair, path: str | os.PathLike[str]) -> Path:
+    from sparsity_report.files.atomic import write_file
+
+    return write_file(path, json.dumps(_content(value), ensure_ascii=False, allow_nan=False))
 
 
 hooks.render = lambda phrase: import_module("sparsity_report.words.sentences").render(phrase)
@@ -92,5 +98,6 @@ hooks.mime_bundle = lambda value: import_module("sparsity_report.report.value_di
 hooks.sentences = summarize
 hooks.audit = _audit
 hooks.save = _save
+hooks.content = _content
 hooks.chart = lambda *parts: import_module("sparsity_report.draw.heat_maps").metric_map(*parts)
 hooks.progress_bar = lambda *bar: import_module("sparsity_report.report.progress_bars").drawn(*bar)

@@ -23,6 +23,8 @@ class Hooks:
         What a careful reviewer would flag in a study.
     save : callable
         Write a study or a pair as JSON.
+    content : callable
+        Return the content of the file of a study or a pair.
     chart : callable
         Heat map of a metric as an Altair chart.
     progress_bar : callable
@@ -35,6 +37,7 @@ class Hooks:
     sentences: Callable[[Any], list[str]]
     audit: Callable[[Any], list[str]]
     save: Callable[[Any, str | os.PathLike[str]], Path]
+    content: Callable[[Any], dict[str, Any]]
     chart: Callable[..., Any]
     progress_bar: Callable[..., Any]
 
@@ -110,3 +113,13 @@ class Saved(Presentable):
         True
         """
         return hooks.save(self, path)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of the file that :meth:`save` writes, as plain values.
+
+        Returns
+        -------
+        dict
+            Tables as lists of rows; null is unknown.
+        """
+        return hooks.content(self)

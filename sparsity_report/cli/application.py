@@ -13,6 +13,7 @@ from sparsity_report.cli.check_command import check
 from sparsity_report.cli.count_command import count
 from sparsity_report.cli.explore_command import explore
 from sparsity_report.cli.notebook_command import notebook
+from sparsity_report.cli.old_options import current
 from sparsity_report.cli.options import PANELS
 from sparsity_report.cli.pair_command import distance, pair
 from sparsity_report.cli.prune_command import expand, prune
@@ -41,13 +42,19 @@ _LESS = "use a machine with more, or add --no-patterns, --no-png, --no-html, or 
 class _PanelCommand(typer.core.TyperCommand):
     """A command whose help has its options under headings."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the words of a command line, those of version 0.1 included."""
+        parsed: list[str] = super().parse_args(ctx, current(str(self.name), args))
+        return parsed
+
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the arguments, then the options of each panel."""
         panels: dict[str, list[Any]] = {title: [] for title in ("Arguments", *PANELS, "Help")}
         for parameter in self.get_params(ctx):
             rest = "Arguments" if parameter.param_type_name == "argument" else "Help"
             panel = getattr(parameter, "rich_help_panel", None) or rest
-            panels[panel].append(parameter.get_help_record(ctx))
+            if record := parameter.get_help_record(ctx):  # None for a hidden option
+                panels[panel].append(record)
         for title, records in panels.items():
             if records:
                 with formatter.section(title):

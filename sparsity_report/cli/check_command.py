@@ -23,23 +23,22 @@ def check(
 
     Without rules, all values are read and notes about deployment are printed.
     """
-    import sparsity_report as sr
+    from sparsity_report.findings.rules.model_check import check_rules
     from sparsity_report.findings.rules.rule_files import read_rule_file
     from sparsity_report.findings.rules.wanted_bounds import Rules, read_rules
 
     wanted = read_rules(options.wanted)
-    files = {"revision": options.revision, "subfolder": options.subfolder, "file": options.file}
     if options.rules is None:
         if model is None:
             raise SparsityReportError("check: no model; give MODEL, or --rules with a file")
-        checked = [sr.check(model, rules=wanted, **files)]
-    elif model is not None or wanted != Rules() or any(files.values()):
+        checked = [check_rules(model, wanted, **options.opening)]
+    elif model is not None or wanted != Rules() or any(options.opening.values()):
         raise SparsityReportError(
             f"{options.rules} names models and their rules; give no MODEL and no other rules"
         )
     else:
         rules = read_rule_file(options.rules)
-        checked = [sr.check(each, rules=given) for each, given in rules.items()]
+        checked = [check_rules(each, given) for each, given in rules.items()]
     if options.json:
         values = [each.to_json() for each in checked]
         tell(json.dumps(values[0] if options.rules is None else values))

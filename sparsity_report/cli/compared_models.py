@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from sparsity_report.study.variants import Variant
     from sparsity_report.weights.weights import Weights
 
-# Options of `sr.load`.
-_OPENING = ("blacklist", "revision", "subfolder", "file", "allow_pickle", "base", "stream")
-
 
 @dataclass(frozen=True)
 class Compared:
@@ -60,7 +57,9 @@ def opened(models: Sequence[str], analysis: Analysis) -> list[Weights]:
             sr.load(
                 model,
                 name=analysis.name or (model if model in repeated else None),
-                **{option: getattr(analysis, option) for option in _OPENING},
+                blacklist=analysis.blacklist,
+                stream=analysis.stream,
+                **analysis.opening,
             )
             for model in given
         ]

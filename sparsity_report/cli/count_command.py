@@ -43,11 +43,10 @@ def count(
 def _counts(model: str, options: CountOptions) -> dict[str, Any]:
     from sparsity_report.findings.model_claims import model_claims
     from sparsity_report.findings.model_counts import model_counts
-    from sparsity_report.weights.outline import read_outline
+    from sparsity_report.weights.opened_outline import outline_of
     from sparsity_report.weights.sources.model_card import read_card
 
-    places = {"revision": options.revision, "subfolder": options.subfolder, "file": options.file}
-    outline = read_outline(model, **places)
+    outline = outline_of(model, **options.opening)
     differences = model_claims(outline, *read_card(outline.folder, outline.files[0]))
     zeros, memory = None, None
     asked = (options.context, options.batch, options.kv_dtype, options.fits)

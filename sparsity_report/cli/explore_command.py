@@ -48,13 +48,13 @@ def explore(
     options: ExploreOptions,
 ) -> None:
     """Serve the explorer of a model as a page on this machine until Ctrl-C."""
-    check_paths(model, *choice.also)
+    check_paths(model, *choice.also, options.base)
     if options.kernel and not all(map(find_spec, _NEEDED)):
         raise SparsityReportError(
             "explore --kernel needs more libraries; run pip install voila ipykernel"
         )
     with quiet_libraries():
-        given = {"model": model, "choice": asdict(choice), "cache": None}
+        given = {"model": model, "choice": asdict(choice), "files": options.opening, "cache": None}
         try:
             if options.kernel:
                 _run_kernel(given, options.language, options.shown)
@@ -109,7 +109,7 @@ def explored(given: Mapping[str, Any]) -> Study:
     from sparsity_report.cli.policy_grid import Grid
 
     choice = Choice(**given["choice"])
-    analysis = Analysis(cache=given["cache"] and Path(given["cache"]))
+    analysis = Analysis(cache=given["cache"] and Path(given["cache"]), **given["files"])
     grid = Grid.parse(choice.policy, choice.sparsity)
     (weights,) = opened([given["model"]] if given["model"] else [], analysis)
     pruned_models = others(choice.also, analysis)

@@ -6,7 +6,8 @@ from typing import Any
 from sparsity_report.cli.compared_models import check_paths
 from sparsity_report.cli.options import Model, NotebookOptions, dataclass_options
 from sparsity_report.cli.outputs import check_writable
-from sparsity_report.cli.terminal import tell
+from sparsity_report.cli.terminal import complain, tell
+from sparsity_report.deprecated import removal
 
 # Options of `sr.write_notebook`.
 _EXPORTING = ("notebook", "hide_inputs", "language", "template_dir")
@@ -15,14 +16,30 @@ _EXPORTING = ("notebook", "hide_inputs", "language", "template_dir")
 @dataclass_options
 def notebook(model: Model = None, *, export: NotebookOptions) -> None:
     """Execute a notebook on a model and export it with its outputs."""
-    check_paths(model)
+    check_paths(model, export.base)
     from sparsity_report.cli.policy_grid import read_sparsity
 
     level = read_sparsity(export.sparsity)
-    check_writable(export.out)
+    targets = _targets(export)
+    for target in targets:
+        check_writable(target.parent)
     import sparsity_report as sr
 
-    target = export.out / f"{Path(export.notebook).stem}.{export.to}"
     options: dict[str, Any] = {name: getattr(export, name) for name in _EXPORTING}
-    sr.write_notebook(model, target, sparsity=level, **options)
-    tell(f"Written to {target}")
+    options["options"] = {name: value for name, value in export.opening.items() if value}
+    for target in targets:
+        sr.write_notebook(model, target, sparsity=level, **options)
+        tell(f"Written to {target}")
+
+
+def _targets(export: NotebookOptions) -> list[Path]:
+    """Return the files to write; warn about a folder and a format, the options of version 0.1."""
+    stem = Path(export.notebook).stem
+    if not export.out and export.to is None:
+        return [Path("results", f"{stem}.html")]
+    folders = [path for path in export.out if not path.suffix or path.is_dir()]
+    if export.to is None and not folders:
+        return export.out
+    complain(removal("notebook --to FORMAT --out FOLDER", "-o FILE.html or -o FILE.ipynb"))
+    name = f"{stem}.{export.to or 'html'}"
+    return [path / name for path in export.out or [Path("results")]]

@@ -12,6 +12,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from sparsity_report.errors import SparsityReportError
 from sparsity_report.words.languages import speaking
 
 # Headings of the options in the help of a command, in order.
@@ -23,10 +24,13 @@ PANELS = MODEL, RULES, PRUNING, MEASUREMENTS, OUTPUT, READING = (
     "Output",
     "Reading files",
 )
-_SHARED = ("revision", "subfolder", "file", "language", "template_dir")
+# Options of `sr.load` that every command has which opens a model.
+_OPENING = ("revision", "subfolder", "file", "base", "allow_pickle")
+_SHARED = (*_OPENING, "language", "template_dir")
 _LANGUAGE = "Language: en, fr, or one in --template-dir."
 _STRICT = "Error for a study that was edited after it was written."
 _STUDY = "study.json, for render."
+_JSON = "Result as JSON on standard output."
 _WORKERS = "Worker processes, or 0 for threads."
 _TEXT = "Text or file to score. [default: the demo's]"
 _PROTOCOL = (
@@ -62,6 +66,11 @@ def option(default: Any, panel: str, text: str, *names: str, **settings: Any) ->
 def flag(panel: str, text: str) -> Any:
     """Return a field that is an option without a negative form, such as ``--latency``."""
     return option(False, panel, text, "")
+
+
+def files(text: str) -> Any:
+    """Return a field that is the option ``-o``, a list of files to write."""
+    return option([], OUTPUT, text, "--out", "-o", metavar="FILE")
 
 
 def _typer_option(each: Field[Any]) -> Any:
@@ -113,17 +122,65 @@ def dataclass_options(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
+def reading(name: str, default: Any = None) -> Any:
+    """Return a field that is an option to find and read a model."""
+    text, metavar = {
+        "revision": ("Branch, tag or commit on the Hub. [default: main]", "NAME"),
+        "subfolder": ("Folder inside the repository or directory.", "FOLDER"),
+        "file": ("File to open where there are several.", "FILE"),
+        "base": ("Base model of a LoRA adapter, which is merged into it.", "MODEL"),
+    }[name]
+    return option(default, MODEL, text, metavar=metavar)
+
+
+def allowing_pickle() -> Any:
+    """Return a field that is the flag ``--allow-pickle``."""
+    return flag(READING, "PyTorch pickles, loaded as weights only.")
+
+
 @dataclass(frozen=True)
 class ModelFiles:
-    """Place of a model's files."""
+    """Files of a model, and how they are read."""
 
-    revision: str | None = option(
-        None, MODEL, "Branch, tag or commit on the Hub. [default: main]", metavar="NAME"
-    )
-    subfolder: str | None = option(
-        None, MODEL, "Folder inside the repository or directory.", metavar="FOLDER"
-    )
-    file: str | None = option(None, MODEL, "File to open where there are several.", metavar="FILE")
+    revision: str | None = reading("revision")
+    subfolder: str | None = reading("subfolder")
+    file: str | None = reading("file")
+    base: str | None = reading("base")
+    allow_pickle: bool = allowing_pickle()
+
+    @property
+    def opening(self) -> dict[str, Any]:
+        """These options by the names that :func:`sparsity_report.load` gives them."""
+        return {name: getattr(self, name) for name in _OPENING}
+
+
+@dataclass(frozen=True)
+class TwoModelFiles:
+    """Files of two models: an option given once applies to both, given twice to one each."""
+
+    revision: list[str] = reading("revision", [])
+    subfolder: list[str] = reading("subfolder", [])
+    file: list[str] = reading("file", [])
+    base: list[str] = reading("base", [])
+    allow_pickle: bool = allowing_pickle()
+
+    @property
+    def openings(self) -> tuple[dict[str, Any], ...]:
+        """The options of :func:`sparsity_report.load` for both models; empty texts are none."""
+        given = {name: list(getattr(self, name)) for name in _OPENING[:-1]}
+        for name, values in given.items():
+            if len(values) > 2:
+                raise SparsityReportError(
+                    f"--{name} is given {len(values)} times for two models; give it once for "
+                    "both, or once for each"
+                )
+        return tuple(
+            {
+                **{name: values[place] or None for name, values in given.items() if values},
+                "allow_pickle": self.allow_pickle,
+            }
+            for place in (0, -1)
+        )
 
 
 @dataclass(frozen=True)
@@ -140,14 +197,14 @@ class Texts:
 class Outputs(Texts):
     """Files that a command writes."""
 
-    out: Path = option(Path("results"), OUTPUT, "Output folder.", metavar="FOLDER")
+    out: Path = option(Path("results"), OUTPUT, "Output folder.", "--out", "-o", metavar="FOLDER")
     html: bool = option(True, OUTPUT, "report.html, self-contained.")
     pdf: bool = option(False, OUTPUT, "report.pdf.")
     markdown: bool = option(False, OUTPUT, "report.md.")
     thesis: bool = option(False, OUTPUT, "LaTeX kit in thesis/.")
     csv: bool = option(True, OUTPUT, "Tables in structural_layers/.")
     png: bool = option(True, OUTPUT, "Figures in figures/.")
-    json: bool = option(True, OUTPUT, _STUDY)
+    study: bool = option(True, OUTPUT, _STUDY)
     shown: bool = option(False, OUTPUT, "Report in the browser.", "--open")
 
     @property
@@ -160,7 +217,7 @@ class Outputs(Texts):
 class RenderOptions(Outputs):
     """Files that ``render`` writes; study.json exists already."""
 
-    json: bool = option(False, OUTPUT, _STUDY)
+    study: bool = option(False, OUTPUT, _STUDY)
     strict: bool = flag(READING, _STRICT)
 
 
@@ -212,7 +269,7 @@ class Choice(Policies):
 
 
 @dataclass(frozen=True)
-class ExploreOptions:
+class ExploreOptions(ModelFiles):
     """Form of the explorer."""
 
     language: str = option("en", OUTPUT, _LANGUAGE, metavar="CODE")
@@ -264,10 +321,6 @@ class Analysis(ModelFiles):
     workers: int = option(0, READING, _WORKERS, min=0, metavar="N")
     cache: Path | None = option(None, READING, "Cache folder for counts.", metavar="FOLDER")
     cache_verify: bool = flag(READING, "Recount that reports wrong entries of --cache.")
-    allow_pickle: bool = flag(READING, "PyTorch pickles, loaded as weights only.")
-    base: str | None = option(
-        None, MODEL, "Base model of a LoRA adapter, counted merged.", metavar="MODEL"
-    )
     stream: bool = flag(READING, "Hub files over the network, without a local copy.")
 
 
@@ -275,7 +328,8 @@ class Analysis(ModelFiles):
 class DiffOptions(Texts):
     """Options of ``diff``."""
 
-    html: Path | None = option(None, OUTPUT, "Report as an .html file.", metavar="FILE")
+    out: list[Path] = files("Report as .html, .md or .json; repeatable.")
+    json: bool = flag(OUTPUT, _JSON)
     strict: bool = flag(READING, _STRICT)
 
 
@@ -320,7 +374,7 @@ class CheckOptions(ModelFiles):
     rules: Path | None = option(
         None, RULES, "YAML file of models and rules, instead of MODEL.", metavar="FILE"
     )
-    json: bool = flag(OUTPUT, "Result as JSON.")
+    json: bool = flag(OUTPUT, _JSON)
 
     @property
     def wanted(self) -> dict[str, object]:
@@ -333,13 +387,11 @@ class CheckOptions(ModelFiles):
 class WriteOptions(ModelFiles):
     """Options of ``expand``: the model, and the folder to write."""
 
-    out: Path = option(..., OUTPUT, "New or empty folder for the files.", metavar="FOLDER")
+    out: Path = option(
+        ..., OUTPUT, "New or empty folder for the files.", "--out", "-o", metavar="FOLDER"
+    )
     base_model: str | None = option(
         None, OUTPUT, "Hub id of the model, for the model card. [default: from MODEL]", metavar="ID"
-    )
-    allow_pickle: bool = flag(READING, "PyTorch pickles, loaded as weights only.")
-    base: str | None = option(
-        None, MODEL, "Base model of a LoRA adapter, written merged.", metavar="MODEL"
     )
 
 
@@ -367,15 +419,12 @@ class PruneOptions(Policies, WriteOptions):
 
 
 @dataclass(frozen=True)
-class PairOptions(Texts):
+class PairOptions(TwoModelFiles, Texts):
     """Options of ``pair``."""
 
-    out: list[Path] | None = option(
-        None, OUTPUT, "Report as .html, .pdf, .md or .json; repeatable.", "--out", "-o",
-        metavar="FILE",
-    )  # fmt: skip
+    out: list[Path] = files("Report as .html, .pdf, .md or .json; repeatable.")
     thesis: Path | None = option(None, OUTPUT, "Folder of the LaTeX kit.", metavar="FOLDER")
-    json: Path | None = option(None, OUTPUT, "Comparison as a .json file.", metavar="FILE")
+    json: bool = flag(OUTPUT, _JSON)
     adapter: bool = flag(MODEL, "AFTER is a LoRA adapter of BEFORE, compared merged.")
     workers: int = option(0, READING, _WORKERS, min=0, metavar="N")
     cache: Path | None = option(
@@ -384,21 +433,24 @@ class PairOptions(Texts):
 
 
 @dataclass(frozen=True)
-class DistanceOptions(Texts):
+class DistanceOptions(TwoModelFiles, Texts):
     """Options of ``distance``."""
 
     text: str | None = option(None, MEASUREMENTS, _TEXT, metavar="TEXT")
     protocol: str | None = option(None, MEASUREMENTS, _PROTOCOL, metavar="NAME")
-    json: bool = flag(OUTPUT, "Figures as JSON.")
+    out: list[Path] = files("Figures as .json; repeatable.")
+    json: bool = flag(OUTPUT, _JSON)
 
 
 @dataclass(frozen=True)
-class NotebookOptions(Texts):
+class NotebookOptions(ModelFiles, Texts):
     """Options of ``notebook``."""
 
-    to: str = option("html", OUTPUT, "Format: html or ipynb.", metavar="FORMAT")
+    to: str | None = option(None, OUTPUT, "", hidden=True)
     sparsity: str = option("0.3", PRUNING, "Sparsity of prunable weights.", metavar="SHARE")
-    out: Path = option(Path("results"), OUTPUT, "Output folder.", metavar="FOLDER")
+    out: list[Path] = files(
+        "Notebook as .html or .ipynb; repeatable. [default: results/NOTEBOOK.html]"
+    )
     hide_inputs: bool = flag(OUTPUT, "Export without code cells.")
     notebook: str = option(
         "structural_csr_analysis",

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sparsity_report.cli.libraries import import_altair
-from sparsity_report.cli.options import Outputs, PairOptions
+from sparsity_report.cli.options import DiffOptions, DistanceOptions, Outputs, PairOptions
 from sparsity_report.cli.terminal import complain, open_page, tell
 from sparsity_report.counting.progress import bar
 from sparsity_report.errors import SparsityReportError, printable
-from sparsity_report.files.atomic import check_folder, together
+from sparsity_report.files.atomic import check_folder, together, write_file
 from sparsity_report.words.sentences import say
 
 if TYPE_CHECKING:
     from sparsity_report.study.comparison import Study
-    from sparsity_report.study.pairs.pair import Pair
 
 # Key of the sentences on texts that variants wrote.
 _PRINTED = ("finding.beats", "finding.not_separated", "finding.unpaired", "finding.continuation")
-# Suffixes of the files of a pair.
-_REPORTS, _DATA = (".html", ".pdf", ".md"), ".json"
 
 
 def check_writable(out: Path) -> None:
@@ -51,7 +49,7 @@ def write(study: Study, outputs: Outputs, source: str | None = "") -> None:
     out, folder = outputs.out, outputs.template_dir
     report = partial(sr.write_report, study, template_dir=folder)
     steps: list[tuple[bool, str, Callable[[Path], object]]] = [
-        (outputs.json, "study.json", study.save),
+        (outputs.study, "study.json", study.save),
         (outputs.csv, "structural_layers/*.csv", partial(sr.write_csv, study)),
         (outputs.png, "figures/*.png", partial(sr.write_figures, study)),
         (outputs.html, "report.html", report),
@@ -97,37 +95,38 @@ def remark(study: Study) -> None:
         complain(printable(str(note)))
 
 
-def check_pair_outputs(options: PairOptions) -> None:
-    """Refuse outputs that cannot be written, before reading checkpoints."""
-    for path in options.out or []:
-        if path.suffix.lower() not in (*_REPORTS, _DATA):
-            raise SparsityReportError(
-                f"--out {path} has an unknown suffix; use .html, .pdf, .md or .json"
-            )
-    if options.thesis is not None:
-        check_folder(options.thesis)
-    if options.thesis or any(path.suffix.lower() in _REPORTS for path in options.out or []):
-        import_altair()
+def check_files(paths: Iterable[Path], *suffixes: str) -> None:
+    """Refuse files in unknown formats, before counting."""
+    for path in paths:
+        if path.suffix.lower() not in suffixes:
+            known = " or ".join(filter(None, (", ".join(suffixes[:-1]), suffixes[-1])))
+            raise SparsityReportError(f"--out {path} has an unknown suffix; use {known}")
 
 
-def write_pair_outputs(pair: Pair, options: PairOptions) -> None:
-    """Write the files of a pair, those of a folder all or none, and print where they are."""
-    import sparsity_report as sr
+def give(
+    result: Any,
+    lines: Iterable[str],
+    options: PairOptions | DiffOptions | DistanceOptions,
+    report: Callable[[Path], object] | None = None,
+    folders: Mapping[Path, Callable[[Path], object]] | None = None,
+) -> None:
+    """Print a result as lines or as JSON, and write its files, those of a folder all or none."""
 
-    report = partial(sr.write_report, pair, template_dir=options.template_dir)
+    def save(path: Path) -> None:
+        text = json.dumps(result.to_json(), ensure_ascii=False, allow_nan=False)
+        write_file(path, text)
+
+    for line in [json.dumps(result.to_json())] if options.json else lines:
+        tell(line)
     steps: list[tuple[Path, str, Callable[[Path], object]]] = [
-        (path, str(path), pair.save if path.suffix.lower() == _DATA else report)
-        for path in options.out or []
+        (path, str(path), report if report and path.suffix.lower() != ".json" else save)
+        for path in options.out
     ]
-    if options.thesis is not None:
-        thesis = partial(sr.write_thesis, pair, template_dir=options.template_dir)
-        steps.append((options.thesis, f"{options.thesis}/*", thesis))
-    if options.json is not None:
-        steps.append((options.json, str(options.json), pair.save))
-    for folder in dict.fromkeys(path.parent for path, _, _ in steps):
+    steps += [(path, f"{path}/*", write) for path, write in (folders or {}).items()]
+    for folder in dict.fromkeys(path.parent for path, *_ in steps):
         with together(folder):
             for path, _, write in steps:
                 if path.parent == folder:
                     write(path)
-    for _, shown, _ in steps:
+    for _, shown, _ in [] if options.json else steps:
         tell(say("cli.written_path", path=shown))

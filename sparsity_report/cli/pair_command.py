@@ -1,19 +1,28 @@
 """``sparsity-report pair`` and ``distance``: two models, their weights or their predictions."""
 
-import json
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 
 from sparsity_report.cli.compared_models import check_paths
-from sparsity_report.cli.libraries import quiet_libraries
-from sparsity_report.cli.options import DistanceOptions, PairOptions, dataclass_options
-from sparsity_report.cli.outputs import check_pair_outputs, write_pair_outputs
-from sparsity_report.cli.terminal import complain, tell
+from sparsity_report.cli.libraries import import_altair, quiet_libraries
+from sparsity_report.cli.options import (
+    DistanceOptions,
+    PairOptions,
+    TwoModelFiles,
+    dataclass_options,
+)
+from sparsity_report.cli.outputs import check_files, give
+from sparsity_report.cli.terminal import complain
 from sparsity_report.cli.worker_processes import workers
+from sparsity_report.errors import SparsityReportError
+from sparsity_report.files.atomic import check_folder
 
 #: Weights from which compiling the loops pays, estimated from pairs of a tenth as many.
 MANY = 10**9
+# Suffixes of reports of a pair.
+_REPORTS = (".html", ".pdf", ".md")
 _MODEL = "Hub id, transformers directory, .safetensors or .gguf file"
 
 
@@ -24,26 +33,33 @@ def pair(
     *,
     options: PairOptions,
 ) -> None:
-    """Compare two checkpoints weight by weight: removed parts, and zeros kept, lost and gained."""
-    check_paths(before, after)
+    """Compare two checkpoints weight by weight: removed parts, and zeros kept, lost and gained.
+
+    An option of a model applies to both if it is given once, to one each if given twice.
+    """
+    check_paths(before, after, *options.base)
     import sparsity_report as sr
     from sparsity_report.pairing.value_loops import fastest_loops
     from sparsity_report.report.tables import pair_tables
     from sparsity_report.report.tables.plain_text import to_text
 
-    check_pair_outputs(options)
+    check_files(options.out, *_REPORTS, ".json")
+    if options.thesis is not None:
+        check_folder(options.thesis)
+    if options.thesis or any(path.suffix.lower() in _REPORTS for path in options.out):
+        import_altair()
     with quiet_libraries(), workers(options.workers) as executor:
-        models: list[Any] = [before, sr.load(after, base=before) if options.adapter else after]
+        models = _opened(before, after, options, adapter=options.adapter)
         comparison = sr.compare_checkpoints(*models, executor=executor, cache=options.cache)
     if comparison.before["total"].sum() >= MANY and not fastest_loops().is_compiled:
         complain("numba compares large models about twice as fast; run pip install numba")
-    for sentence in comparison.sentences():
-        tell(sentence)
+    lines = comparison.sentences()
     for table in pair_tables.small(comparison):
-        tell("")
-        for line in to_text(table).splitlines():
-            tell(line)
-    write_pair_outputs(comparison, options)
+        lines += ["", *to_text(table).splitlines()]
+    report = partial(sr.write_report, comparison, template_dir=options.template_dir)
+    thesis = partial(sr.write_thesis, comparison, template_dir=options.template_dir)
+    folders = {options.thesis: thesis} if options.thesis else {}
+    give(comparison, lines, options, report, folders)
 
 
 @dataclass_options
@@ -53,17 +69,31 @@ def distance(
     *,
     options: DistanceOptions,
 ) -> None:
-    """Compare the predictions of two models with one tokenizer: KL divergence and agreement."""
-    check_paths(a, b)
+    """Compare the predictions of two models with one tokenizer: KL divergence and agreement.
+
+    An option of a model applies to both if it is given once, to one each if given twice.
+    """
+    check_paths(a, b, *options.base)
+    check_files(options.out, ".json")
     import sparsity_report as sr
 
     with quiet_libraries():
-        measured = sr.distance(a, b, options.text, protocol=options.protocol)
-    sentences = measured.sentences()
-    if not options.json:
-        for sentence in sentences:
-            tell(sentence)
-        return
-    frames = {"figures": measured.figures, "largest": measured.largest}
-    rows = {key: json.loads(frame.to_json(orient="records")) for key, frame in frames.items()}
-    tell(json.dumps({"a": measured.a, "b": measured.b, **measured.protocol, **rows}))
+        first, second = _opened(a, b, options)
+        measured = sr.distance(first, second, options.text, protocol=options.protocol)
+    give(measured, measured.sentences(), options)
+
+
+def _opened(first: str, second: str, options: TwoModelFiles, *, adapter: bool = False) -> list[Any]:
+    """Open the models for which there are reading options; others stay paths."""
+    import sparsity_report as sr
+
+    openings = options.openings
+    if adapter:
+        if any(value for key, value in openings[1].items() if key != "allow_pickle"):
+            raise SparsityReportError(
+                "--adapter opens BEFORE as the base of AFTER, without --base, --file, --subfolder "
+                "and --revision; leave them out, or write AFTER with expand first"
+            )
+        openings[1]["base"] = first
+    given = zip((first, second), openings, strict=True)
+    return [sr.load(each, **opening) if any(opening.values()) else each for each, opening in given]

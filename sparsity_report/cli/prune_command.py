@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from sparsity_report.study.variants import Variant
     from sparsity_report.weights.weights import Weights
 
-# Options of `sr.load`.
-_OPENING = ("revision", "subfolder", "file", "allow_pickle", "base")
-
 
 @dataclass_options
 def prune(model: Model = None, *, options: PruneOptions) -> None:
@@ -67,7 +64,7 @@ def _opened(model: str | None, options: WriteOptions, **rules: Any) -> Weights:
     from sparsity_report.counting.checkpoints.checkpoint_writer import check_place
 
     with without_collecting():
-        weights = sr.load(model, **{name: getattr(options, name) for name in _OPENING}, **rules)
+        weights = sr.load(model, **options.opening, **rules)
     check_place(weights, options.out)
     return weights
 

@@ -1,19 +1,19 @@
 """``sparsity-report render`` and ``diff``: reports of a saved study, and changes between two."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from sparsity_report.cli.options import DiffOptions, RenderOptions, dataclass_options
-from sparsity_report.cli.outputs import check_outputs, write
-from sparsity_report.cli.terminal import tell
+from sparsity_report.cli.outputs import check_files, check_outputs, give, write
 from sparsity_report.files.filesystem import file_digest
 
 
 @dataclass_options
 def render(
-    study: Annotated[Path, typer.Argument(help="study.json of an earlier run.")],
+    saved: Annotated[Path, typer.Argument(help="study.json of an earlier run.", metavar="STUDY")],
     *,
     outputs: RenderOptions,
 ) -> None:
@@ -21,8 +21,8 @@ def render(
     import sparsity_report as sr
 
     check_outputs(outputs)  # first, because it may restore an older study.json
-    loaded = sr.read_study(study, strict=outputs.strict)
-    write(loaded, outputs, file_digest(study.resolve()) or None)
+    loaded = sr.read_study(saved, strict=outputs.strict)
+    write(loaded, outputs, file_digest(saved.resolve()) or None)
 
 
 @dataclass_options
@@ -35,10 +35,9 @@ def diff(
     """Print the changes between two studies; exit with 0 if there are none, 1 otherwise."""
     import sparsity_report as sr
 
+    check_files(options.out, ".html", ".md", ".json")
     changed = sr.diff(*(sr.read_study(study, strict=options.strict) for study in (before, after)))
-    for sentence in changed.sentences():
-        tell(sentence)
-    if options.html is not None:
-        names = (str(before), str(after))
-        sr.write_diff(changed, options.html, names=names, template_dir=options.template_dir)
+    names = (str(before), str(after))
+    report = partial(sr.write_diff, changed, names=names, template_dir=options.template_dir)
+    give(changed, changed.sentences(), options, report)
     raise typer.Exit(1 if changed else 0)

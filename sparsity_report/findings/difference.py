@@ -16,7 +16,7 @@ from sparsity_report.study.derived.protocol_scores import scores_by_protocol
 from sparsity_report.study.derived.speedups import TOLERANCE
 from sparsity_report.study.files.json_files import value_or_saved
 from sparsity_report.study.layers import records
-from sparsity_report.study.schema import SIDES, TABLES
+from sparsity_report.study.schema import SIDES, TABLES, plain_records
 
 # Columns of totals that are compared.
 TOTALS = (
@@ -122,6 +122,23 @@ class Difference(Presentable, Described):
 
     def __str__(self) -> str:
         return "\n".join(self.sentences())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the changes, the matches and what was compared as plain values.
+
+        Returns
+        -------
+        dict
+            ``changed``, ``matches``, ``sentences``, and the rows of ``changes``, ``moved`` and
+            ``measured`` by column. Null is unknown.
+        """
+        frames = {name: getattr(self, name) for name in ("changes", "moved", "measured")}
+        return {
+            "changed": bool(self),
+            "matches": [match._asdict() for match in self.matches],
+            **{name: plain_records(frame) for name, frame in frames.items()},
+            "sentences": self.sentences(),
+        }
 
     @property
     def speed_base(self) -> str:

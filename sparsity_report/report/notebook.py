@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from importlib.util import find_spec
 from pathlib import Path
@@ -39,6 +39,7 @@ def write_notebook(
     language: str = "en",
     template_dir: str | os.PathLike[str] | None = None,
     timeout: int | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Path:
     """Execute a notebook on a model and write it with its outputs.
 
@@ -66,6 +67,9 @@ def write_notebook(
         Folder whose subfolder ``notebook`` has an nbconvert template of your own.
     timeout : int, optional
         Most seconds per cell; unlimited by default.
+    options : mapping, optional
+        Keyword options of :func:`sparsity_report.load`, such as ``{"revision": "main"}``. The
+        notebook receives them as its parameter ``OPTIONS``.
 
     Returns
     -------
@@ -106,10 +110,10 @@ def write_notebook(
         node = nbformat.read(source, as_version=4)
     except Exception as error:  # nbformat has many, of several libraries
         raise SparsityReportError(f"{source} is no notebook: {error}") from error
-    opened = None if model is None else str(model)
-    if opened is not None and os.path.exists(local := os.path.expanduser(opened)):  # noqa: PTH110, PTH111 - never raise
-        opened = str(Path(local).resolve())
-    values = {"MODEL": opened, "SPARSITY": sparsity, "OUT": target.stem}
+    opened = None if model is None else _resolved(str(model))
+    values: dict[str, Any] = {"MODEL": opened, "SPARSITY": sparsity, "OUT": target.stem}
+    if options:
+        values["OPTIONS"] = {key: _resolved(value) for key, value in options.items()}
     with speaking(language, template_dir):  # refused before a cell runs
         _set_parameters(node, values, source, _speaking(language, template_dir))
         _say_text(node, sparsity)
@@ -118,6 +122,14 @@ def write_notebook(
             if target.suffix.lower() == ".ipynb":
                 return write_file(target, nbformat.writes(node) + "\n")
             return write_file(target, as_html(node, hide_inputs, template_dir))
+
+
+def _resolved(value: Any) -> Any:
+    """Return a path that holds in every folder; other values as they are."""
+    text = str(value) if isinstance(value, str | os.PathLike) else ""
+    if text and os.path.exists(local := os.path.expanduser(text)):  # noqa: PTH110, PTH111 - never raise
+        return str(Path(local).resolve())
+    return text or value
 
 
 def _located(notebook: str | os.PathLike[str]) -> Path:
@@ -149,6 +161,11 @@ def _set_parameters(node: NotebookNode, values: dict[str, Any], source: Path, fu
     tagged = [i for i, c in enumerate(node.cells) if "parameters" in c.metadata.get("tags", [])]
     if not tagged:
         raise SparsityReportError(f"{source} has no cell tagged 'parameters' to set")
+    if "OPTIONS" in values and "OPTIONS" not in node.cells[tagged[0]].source:
+        raise SparsityReportError(
+            f"{source} has no parameter OPTIONS for {', '.join(values['OPTIONS'])}; add it, and "
+            "open the model by sr.load(MODEL, **OPTIONS)"
+        )
     code = "\n".join(f"{name} = {value!r}" for name, value in values.items())
     cell = nbformat.v4.new_code_cell(code + further, metadata={"tags": ["injected-parameters"]})
     cell["id"] = "injected-parameters"

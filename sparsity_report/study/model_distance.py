@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,7 @@ import pandas as pd
 from sparsity_report.hooks import Described
 from sparsity_report.study.derived.block_bootstrap import mean_over
 from sparsity_report.study.derived.losses import span_of, token_counts
+from sparsity_report.study.schema import plain_records
 
 Floats = npt.NDArray[np.float64]
 
@@ -100,6 +102,18 @@ class Distance(Described):
         }
         frame = pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"])
         return frame.rename_axis("figure").reset_index()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the models, the protocol, the figures and the largest divergences as plain values.
+
+        Returns
+        -------
+        dict
+            ``a``, ``b``, the items of `protocol`, ``figures`` and ``largest``. Null is unknown.
+        """
+        tables = {"figures": self.figures, "largest": self.largest}
+        rows = {key: plain_records(frame) for key, frame in tables.items()}
+        return {"a": self.a, "b": self.b, **self.protocol, **rows}
 
 
 def _mean(values: npt.ArrayLike, low: float = -np.inf, high: float = np.inf) -> Floats:

@@ -2,7 +2,7 @@
 
 - `loading`: ``load``, which chooses the reader of a source
 - `weights`: the interface of an opened model
-- `outline`: a model as headers describe it, without torch
+- `outline`: a model as headers describe it, without torch; `opened_outline`: that of an open one
 - `tensor_slices`: tensors read slice by slice
 - `sources`: safetensors, pickles, the Hub, models in memory
 - `gguf`: GGUF files

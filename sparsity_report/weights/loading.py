@@ -27,7 +27,7 @@ from sparsity_report.weights.weights import Weights
 
 
 def load(
-    model: str | os.PathLike[str] | nn.Module | None = None,
+    model: str | os.PathLike[str] | nn.Module | Weights | None = None,
     *,
     name: str | None = None,
     blacklist: Collection[str] = ("lm_head",),
@@ -46,10 +46,10 @@ def load(
 
     Parameters
     ----------
-    model : str, path, nn.Module or None
+    model : str, path, nn.Module, Weights or None
         A Hub id, a transformers directory, a ``.safetensors`` or ``.gguf`` file, or a module in
         memory. None opens the built-in demo model. Any shard of a GGUF model, such as
-        ``name-00001-of-00003.gguf``, opens the whole model.
+        ``name-00001-of-00003.gguf``, opens the whole model. Weights are returned as they are.
     name : str, optional
         Name in tables and reports. By default the Hub id, folder or file name; ``model``, the name
         of the default file, has its folder before it.
@@ -107,6 +107,14 @@ def load(
     """
     source = Request(revision, subfolder or "", file or "", allow_pickle, stream, values)
     options = ReaderOptions(name or "", blacklist, groups, config=config)
+    if isinstance(model, Weights):
+        if (
+            base is not None
+            or (source, options) != (Request(None, "", "", False, False, True), ReaderOptions())
+            or not merge
+        ):
+            raise model.wrong("is open already; give its path to open it with other options")
+        return model
     if model is None and base is None:
         model, options = DEMO, replace(options, name=options.name or "demo")
 

@@ -35,7 +35,7 @@ from sparsity_report.weights.packed.quantization_config import (
     read_scheme,
     read_settings,
 )
-from sparsity_report.weights.sources.hub import Request, find
+from sparsity_report.weights.sources.hub import Request, fetch, find
 from sparsity_report.weights.sources.model_files import (
     choose_files,
     gather_entries,
@@ -186,6 +186,7 @@ def read_outline(
     revision: str | None = None,
     subfolder: str | None = None,
     file: str | None = None,
+    allow_pickle: bool = False,
 ) -> Outline:
     """Read the headers of a model: of local files, or of those on the Hub by range requests.
 
@@ -195,6 +196,8 @@ def read_outline(
         A Hub id, a directory, a ``.safetensors`` or a ``.gguf`` file.
     revision, subfolder, file : str, optional
         As for :func:`sparsity_report.load`.
+    allow_pickle : bool
+        Read PyTorch pickles, which have no headers.
 
     Raises
     ------
@@ -209,10 +212,14 @@ def read_outline(
 
     with explained(explain, OSError):
         if (path := local_path(where, subfolder or "", file or "")) is not None:
-            return _local(path, writable(model_name(path)))
+            return _local(path, writable(model_name(path)), allow_pickle)
         request = Request(revision, subfolder or "", file or "", False, True, False)
         name = model_name(Path(where, file)) if file else where
         remote = find(where, request)
+        if not remote.files and allow_pickle:
+            wanted = replace(request, allow_pickle=True, stream=False, values=True)
+            path, notes = fetch(where, wanted)
+            return replace(_local(path, name, allow_pickle), notes=notes)
         if not remote.files:  # offline, with a copy in the cache or without one
             try:
                 return _local(remote.folder / (file or ""), name)
@@ -228,19 +235,23 @@ def read_outline(
         return _safetensors(outline, gather_entries(remote.folder, read, read.__getitem__))
 
 
-def _local(path: Path, name: str) -> Outline:
+def _local(path: Path, name: str, allow_pickle: bool = False) -> Outline:
     source, shards = choose_files(path)
-    if source == "pickle":
+    if source == "pickle" and not allow_pickle:
         raise SparsityReportError(
             f"{path}: PyTorch pickles have no header to read; convert them to safetensors, or "
-            "open them with load or run"
+            "allow their values to be read (--allow-pickle)"
         )
     is_gguf = source == "gguf"
     headers = gguf_shards.read_headers(shards.files[0]) if is_gguf else {}
     outline = Outline(name, source, path, tuple(map(LocalFile.look_up, headers or shards.files)))
     if is_gguf:
         return _gguf(outline, headers)
-    return _safetensors(outline, gather_entries(path, shards.files, shards.read))
+    if source != "pickle":
+        return _safetensors(outline, gather_entries(path, shards.files, shards.read))
+    from sparsity_report.weights.sources.pickles import read_pickle  # loads torch
+
+    return _safetensors(outline, gather_entries(path, shards.files, read_pickle))
 
 
 def _gguf(outline: Outline, headers: gguf_shards.Headers) -> Outline:

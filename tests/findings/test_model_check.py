@@ -452,7 +452,7 @@ def test_rules_of_a_repository(half, tmp_path):
     assert list(rules) == [place, "org/other"]
     assert str(rules[place].pattern) == "2:4"
     assert (rules[place].mask_of, rules[place].no_nan) == (place, True)
-    checked = sr.check(place, rules=rules[place])
+    checked = check_rules(place, rules[place])
     assert isinstance(checked, ModelCheck)
     assert {each.rule for each in checked.violations} == {"pattern"}
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import numpy as np
 
@@ -25,7 +25,13 @@ from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.sparse.cost import TRACE
 from sparsity_report.sparse.runtime_support import MISREAD, REFUSED, RUNTIMES, layouts_of, support
 from sparsity_report.sparse.shares import ratio
-from sparsity_report.weights.outline import read_outline
+from sparsity_report.weights.opened_outline import outline_of
+from sparsity_report.weights.outline import Outline
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from sparsity_report.weights.weights import Weights
 
 
 @dataclass(frozen=True)
@@ -107,14 +113,28 @@ class ModelCheck:
         return ratio(self.zeros, self.prunable)
 
 
+class Wanted(TypedDict, total=False):
+    """Rules of :func:`check` by name; None is no rule."""
+
+    zeros: str | None
+    layers: str | None
+    pattern: str | None
+    mask_of: str | os.PathLike[str] | None
+    params: str | None
+    no_nan: bool
+    runtime: str | None
+    audit: bool
+
+
 def check(
-    model: str | os.PathLike[str] | None = None,
+    model: str | os.PathLike[str] | Weights | nn.Module | None = None,
     *,
-    rules: Rules | None = None,
     revision: str | None = None,
     subfolder: str | None = None,
     file: str | None = None,
-    **wanted: str | bool | None,
+    base: str | os.PathLike[str] | nn.Module | None = None,
+    allow_pickle: bool = False,
+    **wanted: Unpack[Wanted],
 ) -> ModelCheck:
     """Check a checkpoint against rules, without building the model.
 
@@ -123,13 +143,15 @@ def check(
 
     Parameters
     ----------
-    model : str, path or None
-        A Hub id, a directory, a ``.safetensors`` or a ``.gguf`` file. None is the built-in demo
-        model.
-    rules : Rules, optional
-        Rules of a file, instead of `wanted`.
+    model : str, path, Weights, nn.Module or None
+        A Hub id, a directory, a ``.safetensors`` or a ``.gguf`` file, or an open model. None is
+        the built-in demo model.
     revision, subfolder, file : str, optional
         As for :func:`load`.
+    base : str, path or nn.Module, optional
+        Base model of `model`, which is then a LoRA adapter; the merged weights are checked.
+    allow_pickle : bool
+        Open PyTorch pickles, with ``weights_only=True``.
     **wanted : str or bool
         Rules by name. ``zeros`` bounds the share of zeros among the prunable weights, which are
         those of linear layers without embeddings, output head, norms and routers: ``">=50%"``,
@@ -157,15 +179,21 @@ def check(
     >>> bool(checked), checked.zeros
     (True, 0)
     """
-    asked = read_rules(wanted) if rules is None else rules
-    outline = read_outline(model or DEMO, revision=revision, subfolder=subfolder, file=file)
+    places = {"revision": revision, "subfolder": subfolder, "file": file}
+    opening = {**places, "base": base, "allow_pickle": allow_pickle}
+    return check_rules(model, read_rules(wanted), **opening)
+
+
+def check_rules(model: Any, asked: Rules, **opening: Any) -> ModelCheck:
+    """Check a model against rules that were read; the options are those of :func:`outline_of`."""
+    outline = outline_of(DEMO if model is None else model, **opening)
     read = [t for t in outline.stored if asked.reads_all or (asked.reads_values and t.matrix)]
     two_four = Pattern(2, 4) if asked.runtime else None
     patterns = {*filter(None, (asked.pattern, announced_pattern(outline), two_four))}
     counted = count_tensors(outline, read, [*patterns])
     violations = [*_violations(counted, asked)]
     if asked.mask_of:
-        violations += _revived(counted, asked.mask_of)
+        violations += _revived(counted, asked.mask_of, outline_of(asked.mask_of, like=outline))
     notes = [*deployment_notes(counted)]
     if asked.audit:
         wanted_notes = phrase("check.no_notes")
@@ -235,10 +263,10 @@ def _runtime_support(model: CountedModel, runtime: str) -> Iterator[tuple[str, P
         yield cell.verdict, phrase("check.runtime", runtime=name, **words, **looked_up)
 
 
-def _revived(model: CountedModel, parent: str) -> Iterator[Violation]:
+def _revived(model: CountedModel, parent: str, old_model: Outline) -> Iterator[Violation]:
     """Yield the matrices in which zeros of the parent are not zero."""
     here = {each.tensor.parameter.name: each.tensor for each in model.tensors}
-    for old in (each for each in read_outline(parent).stored if each.matrix):
+    for old in (each for each in old_model.stored if each.matrix):
         name, shape = old.parameter.name, old.parameter.shape
         new = here.get(name)
         if new is None or new.parameter.shape != shape:

@@ -18,7 +18,6 @@ import pandas as pd
 
 import sparsity_report
 from sparsity_report.errors import SparsityReportError, opening
-from sparsity_report.files.atomic import write_file
 from sparsity_report.phrases import Phrase, phrase, read_phrase
 from sparsity_report.study import schema
 from sparsity_report.study.comparison import Study
@@ -97,20 +96,14 @@ PAIR = FileKind(
 KINDS = (STUDY, PAIR)
 
 
-def write_json(value: Study | Pair, path: str | os.PathLike[str], findings: Sequence[str]) -> Path:
-    """Write a study or a pair as JSON.
+def plain_content(value: Study | Pair, findings: Sequence[str]) -> dict[str, Any]:
+    """Return the content of the file of a study or a pair as plain JSON values.
 
     Parameters
     ----------
     value : Study or Pair
-    path : path-like
     findings : sequence of str
         Sentences about the value, for readers without this program.
-
-    Returns
-    -------
-    pathlib.Path
-        The file.
     """
     return write_file(path, json.dumps(content_of(value, findings), ensure_ascii=False))
 
