@@ -172,7 +172,7 @@ def test_the_explorer_starts_from_the_zeros_found(checkpoint, tmp_path):
 
 
 def test_the_notebook_says_what_it_zeroed(checkpoint, tmp_path):
-    run = command("notebook", checkpoint, "--to", "ipynb", "--out", tmp_path)
+    run = command("notebook", checkpoint, "-o", tmp_path / "structural_csr_analysis.ipynb")
     assert run.returncode == 0, run.stderr
     (path,) = tmp_path.glob("*.ipynb")
     cells = nbformat.read(path, as_version=4).cells

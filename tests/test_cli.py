@@ -310,7 +310,7 @@ def test_the_report_is_opened_when_it_is_written(demo_run, tmp_path, monkeypatch
     [
         ("sparsity-report re", ["render"]),
         ("sparsity-report run --spar", ["--sparsity"]),
-        ("sparsity-report diff --h", ["--html", "--help"]),
+        ("sparsity-report diff --s", ["--strict"]),
     ],
 )
 def test_the_shell_completes(monkeypatch, typed, offered):
@@ -431,7 +431,20 @@ def test_help_and_version():
 
 
 @pytest.mark.parametrize(
-    "name", ["run", "pair", "distance", "check", "render", "diff", "explore", "notebook"]
+    "name",
+    [
+        "run",
+        "count",
+        "pair",
+        "distance",
+        "check",
+        "prune",
+        "expand",
+        "render",
+        "diff",
+        "explore",
+        "notebook",
+    ],
 )
 def test_help_has_every_option_in_a_panel_on_one_line(name, monkeypatch):
     """A list of names after a colon may go on on a second line, and in words beyond twelve."""

@@ -431,7 +431,7 @@ def test_a_cache_that_cannot_be_written(tmp_path):
     assert set(refused) <= {0}  # where the folder is looked at
 
 
-RENDERED = ("--json", "--pdf", "--thesis")
+RENDERED = ("--study", "--pdf", "--thesis")
 STAND_INS = (
     "study.json", "report.html", "report.pdf", "structural_layers/totals.csv", "figures/{}.png",
     "figures/all.png", "thesis/numbers.tex", "thesis/figures/map_{}.pdf",
@@ -505,7 +505,7 @@ def pair_line(study, folder):
         study,
         study,
         *pages,
-        "--json",
+        "-o",
         folder / "study.json",
         "--thesis",
         folder / "thesis",
@@ -546,8 +546,8 @@ def test_a_notebook_is_whole(tmp_path):
 
     def export(sparsity):
         return command(
-            "notebook", "--notebook", tmp_path / "mine.ipynb", "--to", "ipynb",
-            "--sparsity", sparsity, "--out", tmp_path / "out",
+            "notebook", "--notebook", tmp_path / "mine.ipynb", "--sparsity", sparsity, "-o",
+            tmp_path / "out" / "mine.ipynb",
         )  # fmt: skip
 
     with mock.patch("sparsity_report.report.notebook._run"):
@@ -580,7 +580,9 @@ def test_a_notebook_stops_when_it_is_told_to(tmp_path):
     )
     cell = nbformat.v4.new_code_cell(code, metadata={"tags": ["parameters"]}, id="a")
     nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "mine.ipynb")
-    done = command("notebook", "--notebook", tmp_path / "mine.ipynb", "--out", tmp_path / "out")
+    done = command(
+        "notebook", "--notebook", tmp_path / "mine.ipynb", "-o", tmp_path / "out" / "a.html"
+    )
     assert done == (143, "", "sparsity-report: stopped by SIGTERM\n")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["kernel"]
     with pytest.raises(ProcessLookupError):

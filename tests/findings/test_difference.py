@@ -219,7 +219,7 @@ def test_command_line_and_page(before, tmp_path):
     same = command("diff", one, one)
     assert (same.returncode, same.stderr) == (0, "")
     assert same.stdout == wording("difference.none", count="3 variants") + "\n"
-    run = command("diff", one, other, "--html", tmp_path / "diff.html", "--language", "fr")
+    run = command("diff", one, other, "-o", tmp_path / "diff.html", "--language", "fr")
     assert run.returncode == 1
     assert "Dense, empreinte" in run.stdout
     page = (tmp_path / "diff.html").read_text(encoding="utf-8")

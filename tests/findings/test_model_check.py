@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 import sparsity_report as sr
 from sparsity_report.files.package_data import DEMO
-from sparsity_report.findings.rules.model_check import ModelCheck
+from sparsity_report.findings.rules.model_check import ModelCheck, check_rules
 from sparsity_report.findings.rules.rule_files import read_rule_file
 from sparsity_report.findings.rules.wanted_bounds import read_rules
 from sparsity_report.sparse.runtime_support import support

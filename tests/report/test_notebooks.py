@@ -108,7 +108,8 @@ def test_policies(kernel, tmp_path):
 class TestCommand:
     def test_html(self, driver, minilm_path, tmp_path, capfd):
         run = command(
-            "notebook", minilm_path, "--out", tmp_path, "--sparsity", "0.5", "--hide-inputs",
+            "notebook", minilm_path, "-o", tmp_path / "thesis_figures.html", "--sparsity", "0.5",
+            "--hide-inputs",
             "--notebook", "thesis_figures",
         )  # fmt: skip
         assert run.returncode == 0, run.stderr
@@ -141,7 +142,7 @@ class TestCommand:
         ]
         nbformat.write(mine, tmp_path / "mine.ipynb")
         run = command(
-            "notebook", "org/model", "--to", "ipynb", "--out", tmp_path / "o", "--sparsity", "25%",
+            "notebook", "org/model", "-o", tmp_path / "o" / "mine.ipynb", "--sparsity", "25%",
             "--notebook", tmp_path / "mine.ipynb", "--language", "fr",
         )  # fmt: skip
         assert run.returncode == 0, run.stderr
@@ -157,8 +158,8 @@ class TestCommand:
         nbformat.write(mine, tmp_path / "mine.ipynb")
         (tmp_path / "empty.gguf").touch()
         run = command(
-            "notebook", tmp_path / "empty.gguf", "--notebook", tmp_path / "mine.ipynb", "--out",
-            tmp_path / "o",
+            "notebook", tmp_path / "empty.gguf", "--notebook", tmp_path / "mine.ipynb", "-o",
+            tmp_path / "o" / "mine.html",
         )  # fmt: skip
         assert run.returncode == 2
         assert "the notebook stopped: " in run.stderr.splitlines()[-1]
@@ -167,7 +168,11 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (["--to", "pdf"], r".html or .ipynb files"),
+            (["-o", "x.pdf"], r".html or .ipynb files"),
+            (
+                ["--revision", "main", "--notebook", "{mine}"],
+                "has no parameter OPTIONS for revision",
+            ),
             (["--notebook", "none"], "no notebook none: give a path or one of"),
             (["--notebook", __file__], "is no notebook"),
             (["--sparsity", "x"], "0 to 1"),
@@ -176,7 +181,11 @@ class TestCommand:
         ],
     )
     def test_bad_input_is_one_line(self, tmp_path, arguments, message):
-        run = command("notebook", *arguments, "--out", tmp_path / "o")
+        mine = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("MODEL = None")])
+        mine.cells[0].metadata["tags"] = ["parameters"]
+        nbformat.write(mine, tmp_path / "mine.ipynb")
+        arguments = [each.replace("{mine}", str(tmp_path / "mine.ipynb")) for each in arguments]
+        run = command("notebook", "-o", tmp_path / "o" / "x.html", *arguments)
         assert run.returncode == 2
         assert message in run.stderr.splitlines()[-1]
         assert not list((tmp_path / "o").glob("*.*"))

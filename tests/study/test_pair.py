@@ -154,7 +154,7 @@ def test_prunings_of_one_model(demo):
 
 
 def test_command(parent, child, tmp_path):
-    out = command("pair", parent, child, "--json", tmp_path / "pair.json")
+    out = command("pair", parent, child, "-o", tmp_path / "pair.json")
     assert out.returncode == 0, out.stderr
     pair = sr.read_pair(tmp_path / "pair.json")
     text, _, table = out.stdout.partition("\n\n")

@@ -188,7 +188,7 @@ def test_the_most_downloaded_models_pass_every_command(tmp_path, name):
     quiet = ("--no-png", "--no-html")
     for line in (
         ("run", model, "--sparsity", "0.6", "--out", out, *quiet),
-        ("pair", model, model, "--json", tmp_path / "pair.json"),
+        ("pair", model, model, "-o", tmp_path / "pair.json"),
         ("render", out / "study.json", "--out", tmp_path / "again", *quiet),
         ("diff", out / "study.json", out / "study.json"),
     ):
