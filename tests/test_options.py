@@ -1,0 +1,260 @@
+"""Options with one meaning in every command, and those of version 0.1 under their new names."""
+
+import json
+import re
+
+import nbformat
+import pytest
+import torch
+import typer
+from helpers import command, small_llama
+from safetensors.torch import load_file, save_file
+
+import sparsity_report as sr
+from sparsity_report.cli.application import app
+from sparsity_report.cli.old_options import current
+from sparsity_report.cli.options import ModelFiles, TwoModelFiles
+from sparsity_report.deprecated import REMOVED_IN
+from sparsity_report.files.package_data import DEMO
+
+COMMANDS = typer.main.get_command(app).commands
+OPENING = {"--revision", "--subfolder", "--file", "--base", "--allow-pickle"}
+OPENS = {"run", "count", "pair", "distance", "check", "prune", "expand", "explore", "notebook"}
+FOLDERS = {"run", "render", "prune", "expand"}
+FILES = {"pair", "diff", "distance", "notebook"}
+JSON = {"count", "check", "diff", "pair", "distance"}
+
+
+def options(name):
+    """Parameters of a command by the names of their options."""
+    return {each: option for option in COMMANDS[name].params for each in option.opts}
+
+
+def commands_with(*names):
+    return {name for name in COMMANDS if set(names) & options(name).keys()}
+
+
+def test_every_command_that_opens_a_model_has_the_options_to_open_it():
+    assert commands_with(*OPENING) == OPENS
+    assert all(options(name).keys() >= OPENING for name in OPENS)
+    assert OPENS | {"render", "diff"} == set(COMMANDS)
+    helps = {name: {options(n)[name].help for n in OPENS} for name in OPENING}
+    assert {name: len(texts) for name, texts in helps.items()} == dict.fromkeys(OPENING, 1)
+
+
+def test_the_destination_is_a_folder_or_files_with_one_name():
+    assert commands_with("--out") == commands_with("-o") == FOLDERS | FILES
+    assert {n for n in FOLDERS if options(n)["-o"].metavar == "FOLDER"} == FOLDERS
+    assert {n for n in FILES if options(n)["-o"].metavar == "FILE"} == FILES
+    assert {n for n in FILES if options(n)["-o"].multiple} == FILES
+
+
+def test_json_is_a_flag_that_prints_and_the_files_of_a_folder_are_flags():
+    assert commands_with("--json") == JSON
+    assert all(options(name)["--json"].is_flag for name in JSON)
+    kinds = ("--html", "--pdf", "--markdown", "--thesis", "--csv", "--png", "--study")
+    for name in ("run", "render"):
+        assert all(options(name)[kind].is_flag for kind in kinds)
+        assert all(options(name)[kind].secondary_opts == [f"--no-{kind[2:]}"] for kind in kinds)
+
+
+def test_options_of_two_models_apply_to_both_or_to_one_each():
+    none = ModelFiles().opening
+    once = TwoModelFiles(file=["a"], allow_pickle=True).openings
+    assert [none | each for each in once] == [none | {"file": "a", "allow_pickle": True}] * 2
+    first, second = TwoModelFiles(file=["a", "b"], base=["", "c"]).openings
+    assert none | first == none | {"file": "a"}
+    assert none | second == none | {"file": "b", "base": "c"}
+    with pytest.raises(sr.SparsityReportError, match=r"^--revision is given 3 times .*; give it"):
+        _ = TwoModelFiles(revision=["a", "b", "c"]).openings
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("diff", ["a", "b", "--html", "c.html"], ["a", "b", "--out", "c.html"]),
+        ("diff", ["--html=c.html", "a", "b"], ["--out=c.html", "a", "b"]),
+        ("pair", ["a", "b", "--json", "c.json"], ["a", "b", "--out", "c.json"]),
+        ("run", ["--json", "--no-png"], ["--study", "--no-png"]),
+        ("render", ["a", "--no-json"], ["a", "--no-study"]),
+        ("pair", ["a", "--json", "b"], None),
+        ("pair", ["a", "b", "--json"], None),
+        ("check", ["a", "--json"], None),
+        ("run", ["--", "--json"], None),
+    ],
+)
+def test_old_options_are_read_as_new_ones_with_one_line(name, old, new, capsys):
+    assert current(name, old) == (new or old)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == (new is not None)
+    assert all(f" will be removed in sparsity-report {REMOVED_IN}; use " in line for line in lines)
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("studies")
+    weights = sr.load()
+    for share in (0.3, 0.5):
+        study = sr.compare(sr.masked(sr.global_magnitude(weights, share)))
+        study.save(folder / f"{share}.json")
+    return folder
+
+
+def test_old_options_still_write(studies, tmp_path):
+    one, other = studies / "0.3.json", studies / "0.5.json"
+    lines = [
+        (("diff", one, other, "--html", tmp_path / "d.html"), tmp_path / "d.html", 1),
+        (("pair", DEMO, DEMO, "--json", tmp_path / "p.json"), tmp_path / "p.json", 0),
+        (
+            ("render", one, "--json", "--no-html", "--no-png", "--out", tmp_path / "r"),
+            tmp_path / "r" / "study.json",
+            0,
+        ),
+    ]
+    for line, path, code in lines:
+        done = command(*line)
+        assert (done.returncode, len(done.stderr.splitlines())) == (code, 1), done.stderr
+        assert path.stat().st_size > 1000
+    cell = nbformat.v4.new_code_cell("MODEL = None", metadata={"tags": ["parameters"]})
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "mine.ipynb")
+    line = (
+        "notebook",
+        "--notebook",
+        tmp_path / "mine.ipynb",
+        "--to",
+        "ipynb",
+        "--out",
+        tmp_path / "n",
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sparsity_report.report.notebook._run", lambda client: None)
+        done = command(*line)
+    assert (done.returncode, len(done.stderr.splitlines())) == (0, 1)
+    assert [path.name for path in (tmp_path / "n").iterdir()] == ["mine.ipynb"]
+
+
+def test_results_as_json_are_those_of_the_files(studies, tmp_path):
+    lines = {
+        "diff": (studies / "0.3.json", studies / "0.5.json"),
+        "pair": (DEMO, DEMO),
+    }
+    for name, (one, other) in lines.items():
+        path = tmp_path / f"{name}.json"
+        done = command(name, one, other, "--json", "-o", path)
+        assert done.stderr == ""
+        assert json.loads(done.stdout) == json.loads(path.read_text(encoding="utf-8"))
+    assert sr.read_pair(tmp_path / "pair.json").to_json() == json.loads(path.read_text("utf-8"))
+    changed = json.loads((tmp_path / "diff.json").read_text(encoding="utf-8"))
+    value = sr.diff(*lines["diff"])
+    assert changed["sentences"] == value.sentences()
+    assert [row["moved"] for row in changed["moved"]] == value.moved["moved"].tolist()
+    assert changed["matches"] == [{"before": "Masked30", "after": "Masked50"}]
+    for name in ("pair", "diff", "distance"):
+        refused = command(name, *lines.get(name, lines["pair"]), "-o", tmp_path / "x.txt")
+        assert refused.returncode == 2
+        assert re.search(r"x\.txt has an unknown suffix; use .*\.json$", refused.stderr.strip())
+
+
+@pytest.fixture(scope="module")
+def adapted(tmp_path_factory):
+    """A base, an adapter whose merge is exact, what they are merged, and the base as a pickle."""
+    folder = tmp_path_factory.mktemp("adapted")
+    small_llama().save_pretrained(folder / "base")
+    tensors = load_file(folder / "base" / "model.safetensors")
+    tensors = {key: (t * 64).round() / 64 * (t > 0) for key, t in tensors.items()}
+    save_file(tensors, folder / "base" / "model.safetensors", {"format": "pt"})
+    torch.manual_seed(0)
+    pairs, merged = {}, dict(tensors)
+    for key in (key for key in tensors if "q_proj" in key):
+        outputs, inputs = tensors[key].shape
+        a, b = torch.randint(-1, 2, (2, inputs)) / 8, torch.randint(-1, 2, (outputs, 2)) / 8
+        name = f"base_model.model.{key.removesuffix('.weight')}"
+        pairs |= {f"{name}.lora_A.weight": a, f"{name}.lora_B.weight": b}
+        merged[key] = tensors[key] + b @ a
+    settings = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "target_modules": ["q_proj"]}
+    config = (folder / "base" / "config.json").read_text()
+    for name, values in (("adapter", pairs), ("merged", merged), ("pickle", None)):
+        (folder / name).mkdir()
+        (folder / name / "config.json").write_text(config)
+        if values is not None:
+            file = "adapter_model" if name == "adapter" else "model"
+            save_file(values, folder / name / f"{file}.safetensors", {"format": "pt"})
+    (folder / "adapter" / "config.json").unlink()
+    (folder / "adapter" / "adapter_config.json").write_text(json.dumps(settings))
+    torch.save(tensors, folder / "pickle" / "pytorch_model.bin")
+    return folder
+
+
+def printed(*line, code=0):
+    done = command(*line, "--json")
+    assert (done.returncode, done.stderr) == (code, ""), done.stderr
+    return json.loads(done.stdout)
+
+
+def test_check_merges_adapters_and_opens_pickles_on_request(adapted):
+    rules = ("--zeros", ">=90%", "--mask-of", adapted / "base")
+    merged = printed("check", adapted / "merged", *rules, code=1)
+    line = ("check", adapted / "adapter", "--base", adapted / "base", *rules)
+    ours = printed(*line, code=1)
+    assert (ours["zeros"], ours["prunable"]) == (merged["zeros"], merged["prunable"])
+    assert ours["violations"][0]["actual"] == merged["violations"][0]["actual"]
+    lost = [
+        [each for each in found["violations"] if each["rule"] == "mask-of"]
+        for found in (ours, merged)
+    ]
+    assert lost[0] == lost[1] != []
+    base = printed("check", adapted / "base", "--zeros", ">=1%")
+    pickled = printed("check", adapted / "pickle", "--allow-pickle", "--zeros", ">=1%")
+    assert pickled | {"model": "base"} == base
+    assert 0 < base["zeros"] != merged["zeros"]
+    refused = command("check", adapted / "pickle", "--zeros", ">=1%")
+    assert (refused.returncode, "--allow-pickle" in refused.stderr) == (2, True)
+
+
+def test_count_merges_adapters_and_opens_pickles_on_request(adapted):
+    figures = ("parameters", "zeros", "tensor_bytes", "bits_per_weight")
+    merged = printed("count", adapted / "merged", "--zeros")
+    ours = printed("count", adapted / "adapter", "--base", adapted / "base", "--zeros")
+    assert {key: ours[key] for key in figures} == {key: merged[key] for key in figures}
+    assert ours["groups"] == merged["groups"]
+    names = ("base/model.safetensors", "adapter/adapter_model.safetensors")
+    assert (ours["files"], ours["file_bytes"]) == (
+        2,
+        sum((adapted / n).stat().st_size for n in names),
+    )
+    base = printed("count", adapted / "base", "--zeros")
+    pickled = printed("count", adapted / "pickle", "--allow-pickle", "--zeros")
+    assert {key: pickled[key] for key in figures} == {key: base[key] for key in figures}
+
+
+def test_check_and_load_accept_open_models(adapted):
+    for path in (adapted / "base", None):
+        opened = sr.load(path)
+        assert sr.load(opened) is opened
+        expected = sr.check(path, zeros=">=1%", no_nan=True)
+        for value in (opened, opened.module()):
+            checked = sr.check(value, zeros=">=1%", no_nan=True)
+            assert (checked.zeros, checked.prunable) == (expected.zeros, expected.prunable)
+            assert [each.rule for each in checked.violations] == [
+                each.rule for each in expected.violations
+            ]
+    with pytest.raises(sr.SparsityReportError, match=r"is open already; give its path"):
+        sr.load(opened, revision="main")
+    with pytest.raises(sr.SparsityReportError, match=r"is open already; give its path"):
+        sr.check(opened, base=adapted / "base")
+    pruned = sr.load(sr.masked(sr.global_magnitude(opened, 0.5)).module())
+    assert not sr.check(pruned, mask_of=DEMO).violations
+    (lost,) = {each.rule for each in sr.check(opened, zeros=">=50%").violations}
+    assert lost == "zeros"
+
+
+def test_pair_and_explore_and_prune_pass_the_options_on(adapted, tmp_path):
+    line = ("pair", adapted / "base", adapted / "adapter", "--base", "", "--base", adapted / "base")
+    done = command(*line)
+    merged = command("pair", adapted / "base", adapted / "merged")
+    assert done.stdout.splitlines()[1:5] == merged.stdout.splitlines()[1:5]
+    assert command("pair", adapted / "base", adapted / "adapter", "--adapter").stdout == done.stdout
+    refused = command(*line, "--adapter")
+    assert (refused.returncode, "leave them out" in refused.stderr) == (2, True)
+    refused = command("explore", adapted / "adapter", "--base", adapted / "nowhere")
+    assert (refused.returncode, "no such file" in refused.stderr) == (2, True)
