@@ -121,5 +121,11 @@ class Saved(Presentable):
         -------
         dict
             Tables as lists of rows; null is unknown.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> sr.compare(sr.dense(sr.load())).to_json()["format"]
+        'sparsity-report/study'
         """
         return hooks.content(self)

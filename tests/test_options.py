@@ -11,8 +11,7 @@ from helpers import command, small_llama
 from safetensors.torch import load_file, save_file
 
 import sparsity_report as sr
-from sparsity_report.cli.application import app
-from sparsity_report.cli.old_options import current
+from sparsity_report.cli.application import app, current
 from sparsity_report.cli.options import ModelFiles, TwoModelFiles
 from sparsity_report.deprecated import REMOVED_IN
 from sparsity_report.files.package_data import DEMO
@@ -117,17 +116,10 @@ def test_old_options_still_write(studies, tmp_path):
         assert path.stat().st_size > 1000
     cell = nbformat.v4.new_code_cell("MODEL = None", metadata={"tags": ["parameters"]})
     nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "mine.ipynb")
-    line = (
-        "notebook",
-        "--notebook",
-        tmp_path / "mine.ipynb",
-        "--to",
-        "ipynb",
-        "--out",
-        tmp_path / "n",
-    )
+    mine = ("notebook", "--notebook", tmp_path / "mine.ipynb")
+    line = (*mine, "--to", "ipynb", "-o", tmp_path / "n")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sparsity_report.report.notebook._run", lambda client: None)
+        patch.setattr("sparsity_report.report.notebook._run", print)
         done = command(*line)
     assert (done.returncode, len(done.stderr.splitlines())) == (0, 1)
     assert [path.name for path in (tmp_path / "n").iterdir()] == ["mine.ipynb"]
@@ -248,8 +240,9 @@ def test_check_and_load_accept_open_models(adapted):
     assert lost == "zeros"
 
 
-def test_pair_and_explore_and_prune_pass_the_options_on(adapted, tmp_path):
-    line = ("pair", adapted / "base", adapted / "adapter", "--base", "", "--base", adapted / "base")
+def test_pair_and_explore_and_prune_pass_the_options_on(adapted):
+    bases = ("--base", "", "--base", adapted / "base")
+    line = ("pair", adapted / "base", adapted / "adapter", *bases)
     done = command(*line)
     merged = command("pair", adapted / "base", adapted / "merged")
     assert done.stdout.splitlines()[1:5] == merged.stdout.splitlines()[1:5]

@@ -1,11 +1,10 @@
 """The command line.
 
-- `application`: all commands as one program, and its exit codes.
+- `application`: all commands as one program, old options and exit codes.
 - `run_command`, `count_command`, `check_command`, `pair_command`, `prune_command`,
   `render_command`, `explore_command`, `notebook_command`: one command each; `pair_command` also has
   ``distance``, `prune_command` ``expand`` and `render_command` ``diff``.
-- `options`: the options of the commands in dataclasses, and these for typer. `old_options`: options
-  of version 0.1.
+- `options`: the options of the commands in dataclasses, and these for typer.
 - `compared_models`: models to open and prune. `policy_grid`: policies by name, their
   levels, and experts to keep.
 - `measurements`: scores and times of a study. `outputs`: files of a study or pair.

@@ -3,6 +3,7 @@
 import io
 import sys
 import warnings
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -13,13 +14,13 @@ from sparsity_report.cli.check_command import check
 from sparsity_report.cli.count_command import count
 from sparsity_report.cli.explore_command import explore
 from sparsity_report.cli.notebook_command import notebook
-from sparsity_report.cli.old_options import current
 from sparsity_report.cli.options import PANELS
 from sparsity_report.cli.pair_command import distance, pair
 from sparsity_report.cli.prune_command import expand, prune
 from sparsity_report.cli.render_command import diff, render
 from sparsity_report.cli.run_command import run
 from sparsity_report.cli.terminal import complain, flush, tell
+from sparsity_report.deprecated import removal
 from sparsity_report.errors import SparsityReportError, within_memory
 
 app = typer.Typer(
@@ -37,6 +38,38 @@ _UsageError: Any = typer.BadParameter.__base__
 
 # Advice when memory runs out.
 _LESS = "use a machine with more, or add --no-patterns, --no-png, --no-html, or fewer --workers"
+
+# New options by command and option of version 0.1. An old option with a suffix had a file as value.
+_RENAMED = {
+    ("run", "--json"): ("--study", ""),
+    ("run", "--no-json"): ("--no-study", ""),
+    ("render", "--json"): ("--study", ""),
+    ("render", "--no-json"): ("--no-study", ""),
+    ("diff", "--html"): ("--out", ".html"),
+    ("pair", "--json"): ("--out", ".json"),
+}
+
+
+def current(command: str, words: Sequence[str]) -> list[str]:
+    """Return the words of a command line with the new names of options; warn about old ones.
+
+    Examples
+    --------
+    >>> current("pair", ["a", "b", "--json"])  # the flag of today
+    ['a', 'b', '--json']
+    """
+    renamed: list[str] = []
+    for place, word in enumerate(words):
+        if word == "--":
+            return [*renamed, *words[place:]]
+        name, equals, value = word.partition("=")
+        new, suffix = _RENAMED.get((command, name), ("", ""))
+        following = value if equals else "".join(words[place + 1 : place + 2])
+        if new and following.lower().endswith(suffix):
+            complain(removal(f"{command} {name}", new + (f" FILE{suffix}" if suffix else "")))
+            word = f"{new}{equals}{value}"
+        renamed.append(word)
+    return renamed
 
 
 class _PanelCommand(typer.core.TyperCommand):

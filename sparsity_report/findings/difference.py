@@ -131,6 +131,13 @@ class Difference(Presentable, Described):
         dict
             ``changed``, ``matches``, ``sentences``, and the rows of ``changes``, ``moved`` and
             ``measured`` by column. Null is unknown.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> study = sr.compare(sr.dense(sr.load()))
+        >>> sr.diff(study, study).to_json()["changed"]
+        False
         """
         frames = {name: getattr(self, name) for name in ("changes", "moved", "measured")}
         return {

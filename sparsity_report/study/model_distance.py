@@ -110,6 +110,14 @@ class Distance(Described):
         -------
         dict
             ``a``, ``b``, the items of `protocol`, ``figures`` and ``largest``. Null is unknown.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> weights = sr.load()
+        >>> measured = sr.distance(weights, sr.global_magnitude(weights, 0.5), "Some text to score.")
+        >>> measured.to_json()["b"]
+        'Masked50'
         """
         tables = {"figures": self.figures, "largest": self.largest}
         rows = {key: plain_records(frame) for key, frame in tables.items()}
