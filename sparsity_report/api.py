@@ -77,17 +77,17 @@ def _audit(study: Study) -> list[str]:
 
 
 def _content(value: Study | Pair) -> dict[str, Any]:
-    from sparsity_report.study.files.json_files import plain_content
+    from sparsity_report.study.files.json_files import content_of
     from sparsity_report.words.languages import speaking
 
     with speaking("en"):  # as all the file
-        return plain_content(value, summarize(value))
+        return content_of(value, summarize(value))
 
 
 def _save(value: Study | Pair, path: str | os.PathLike[str]) -> Path:
     from sparsity_report.files.atomic import write_file
 
-    return write_file(path, json.dumps(_content(value), ensure_ascii=False, allow_nan=False))
+    return write_file(path, json.dumps(_content(value), ensure_ascii=False))
 
 
 hooks.render = lambda phrase: import_module("sparsity_report.words.sentences").render(phrase)

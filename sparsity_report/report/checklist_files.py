@@ -30,7 +30,7 @@ _STATES = {
 
 
 def write_checklist(
-    study: Study | Checklist,
+    study: Study | Checklist | str | os.PathLike[str],
     path: str | os.PathLike[str],
     *,
     link: str | None = None,
@@ -40,8 +40,8 @@ def write_checklist(
 
     Parameters
     ----------
-    study : Study or Checklist
-        A study, or what :func:`checklist` returns for it.
+    study : Study, Checklist or path-like
+        A study, the path of a saved one, or what :func:`checklist` returns for it.
     path : path-like
         Ends in ``.md``, ``.json`` or, for the badge, ``.svg``. All name the digest of the file that
         :meth:`Study.save` writes.

@@ -12,6 +12,7 @@ from sparsity_report.report.markdown_report import to_report
 from sparsity_report.report.sections import Medium
 from sparsity_report.report.study_sections import study_document
 from sparsity_report.study.comparison import Study
+from sparsity_report.study.files.json_files import value_or_saved
 from sparsity_report.weights.sources.model_card import front_matter
 from sparsity_report.weights.sources.model_paths import hub_id, is_hub_id
 from sparsity_report.words.languages import speaking, spoken
@@ -63,7 +64,7 @@ def check_base(base_model: str | None) -> None:
 
 
 def write_model_card(
-    study: Study,
+    study: Study | str | os.PathLike[str],
     path: str | os.PathLike[str],
     *,
     base_model: str | None = None,
@@ -77,8 +78,8 @@ def write_model_card(
 
     Parameters
     ----------
-    study : Study
-        From :func:`sparsity_report.compare` or :func:`sparsity_report.read_study`.
+    study : Study or path-like
+        From :func:`sparsity_report.compare`, or the path of a saved study.
     path : path-like
         The file to write, ``README.md`` in the folder of a model.
     base_model : str, optional
@@ -108,22 +109,22 @@ def write_model_card(
     base_model: gpt2
     """
     check_base(base_model)
-    target = Path(path)
+    target, read = Path(path), value_or_saved("write_model_card", study, Study)
     with speaking(language or spoken()):
-        shown = study_document(study, Medium("markdown"))
+        shown = study_document(read, Medium("markdown"))
         parts = {section.key: section for section in shown["sections"]}
         chosen = [(parts[key], count) for key, count in _SECTIONS.items() if key in parts]
         sections = [replace(p, blocks=p.blocks[:n], is_appendix=False) for p, n in chosen]
         body = to_report({**shown, "sections": sections, "hero": None})
     replaced = front_matter(target.parent) if target.name == "README.md" else {}
-    home = _home(study)
+    home = _home(read)
     known = {key: text for key, text in replaced.items() if isinstance(text, str)}
     text = card(
         body,
         replaced or (front_matter(home) if home else {}),
         base_model=base_model or (hub_id(home) if home else None) or known.get("base_model"),
         library=known.get("library_name"),
-        is_pruned=bool(study.facts.prunings),
+        is_pruned=bool(read.facts.prunings),
     )
     return write_file(target, text)
 

@@ -10,6 +10,7 @@ from sparsity_report.files.atomic import write_file
 from sparsity_report.report.value_display import viridis
 from sparsity_report.sparse.shares import zero_shares
 from sparsity_report.study.comparison import Study
+from sparsity_report.study.files.json_files import value_or_saved
 from sparsity_report.words.languages import speaking
 from sparsity_report.words.sentences import say
 
@@ -18,7 +19,10 @@ _STEPS = 20
 
 
 def write_node_data(
-    study: Study, path: str | os.PathLike[str], *, variant: str | None = None
+    study: Study | str | os.PathLike[str],
+    path: str | os.PathLike[str],
+    *,
+    variant: str | None = None,
 ) -> Path:
     """Write the sparsity of each module as node data for Google's Model Explorer.
 
@@ -28,8 +32,8 @@ def write_node_data(
 
     Parameters
     ----------
-    study : Study
-        From :func:`sparsity_report.compare` or :func:`sparsity_report.read_study`.
+    study : Study or path-like
+        From :func:`sparsity_report.compare`, or the path of a saved study.
     path : path-like
         The JSON file to write.
     variant : str, optional
@@ -55,11 +59,12 @@ def write_node_data(
     >>> round(data["results"]["model.decoder.layers.0.fc1"]["value"], 2)
     0.26
     """
-    variant = study.facts.headline if variant is None else variant
-    rows = study.facts.layers(variant)
+    read: Study = value_or_saved("write_node_data", study, Study)
+    variant = read.facts.headline if variant is None else variant
+    rows = read.facts.layers(variant)
     rows = rows[(rows["weight_total"] > 0) & rows["weight_nonzero"].notna()]
     shares = zero_shares(rows["weight_total"], rows["weight_nonzero"])
-    exported = Counter(map(_exported, study.facts.layers(variant)["module_name"]))
+    exported = Counter(map(_exported, read.facts.layers(variant)["module_name"]))
     results = {}
     for module, shape, share in zip(rows["module_name"], rows["shape"], shares, strict=True):
         results[module] = {"value": float(share)}

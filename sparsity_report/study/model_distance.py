@@ -115,7 +115,7 @@ class Distance(Described):
         --------
         >>> import sparsity_report as sr
         >>> weights = sr.load()
-        >>> measured = sr.distance(weights, sr.global_magnitude(weights, 0.5), "Some text to score.")
+        >>> measured = sr.distance(weights, sr.global_magnitude(weights, 0.5), "Text to score.")
         >>> measured.to_json()["b"]
         'Masked50'
         """

@@ -38,6 +38,12 @@ def written(write, name=""):
     return run
 
 
+def card(value, folder):
+    """The text of a model card below its metadata, which know the files of an open model."""
+    path = sr.write_model_card(value, folder.with_suffix(".md"))
+    return path.read_text(encoding="utf-8").partition("\n---\n")[2]
+
+
 ACCEPTS = {
     "diff": ("study", lambda value, _: sr.diff(value, value).sentences()),
     "combine": ("study", lambda value, _: repr(sr.combine(value, value))),
@@ -46,6 +52,10 @@ ACCEPTS = {
     "write_csv": ("study", written(sr.write_csv)),
     "write_figures": ("study", written(sr.write_figures)),
     "write_report": ("study pair", written(sr.write_report, "report.md")),
+    "checklist": ("study", lambda value, _: repr(sr.checklist(value))),
+    "write_checklist": ("study", written(sr.write_checklist, "list.md")),
+    "write_model_card": ("study", card),
+    "write_node_data": ("study", written(sr.write_node_data, "nodes.json")),
     "write_thesis": ("study pair", written(lambda v, f: sr.write_thesis(v, f / "kit"))),
 }
 CASES = [(name, kind) for name, (kinds, _) in ACCEPTS.items() for kind in kinds.split()]
@@ -73,7 +83,11 @@ def test_other_values_and_files_end_in_one_line_with_the_name_of_the_function(
 ):
     kinds, use = ACCEPTS.get(name, ("", written(sr.write_diff, "diff.html")))
     accepted = {type(saved[kind][0]).__name__ for kind in kinds.split()}
-    with pytest.raises(sr.SparsityReportError, match=rf"^{name}: list is not .*; give a ") as error:
+    named = name.replace("write_checklist", "checklist")  # which it calls
+    with pytest.raises(
+        sr.SparsityReportError,
+        match=rf"^{named}: list is not .*; give a ",
+    ) as error:
         use([], tmp_path / "a")
     assert accepted <= set(re.findall(r"\w+", str(error.value)))
     other = tmp_path / "other.json"

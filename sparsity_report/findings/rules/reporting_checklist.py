@@ -1,5 +1,6 @@
 """Pruning Report 1.0: the questions of a careful reviewer, with the answers that a study holds."""
 
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.policy_names import EXISTING
 from sparsity_report.study.derived.protocol_scores import by_protocol
+from sparsity_report.study.files.json_files import value_or_saved
 from sparsity_report.study.layers import records
 
 ANSWERED, NOT_STATED, NOT_APPLICABLE = "answered", "not stated", "not applicable"
@@ -110,7 +112,7 @@ class Checklist(Presentable):
         return phrase("checklist.title", answered=self.answered, applicable=self.applicable)
 
 
-def checklist(study: Study) -> Checklist:
+def checklist(study: Study | str | os.PathLike[str]) -> Checklist:
     """Return the reporting checklist "Pruning Report 1.0" with the answers that a study holds.
 
     A question about prunings counts as answered if the study answers it for all of them. Nothing
@@ -118,8 +120,8 @@ def checklist(study: Study) -> Checklist:
 
     Parameters
     ----------
-    study : Study
-        From :func:`compare` or :func:`read_study`.
+    study : Study or path-like
+        From :func:`compare` or :func:`read_study`, or the path of a saved study.
 
     Returns
     -------
@@ -136,13 +138,14 @@ def checklist(study: Study) -> Checklist:
     >>> [item.key for item in report.items if item.state == "not stated"]
     ['protocol', 'baseline', 'interval', 'clock']
     """
-    known = _Known(study)
+    read: Study = value_or_saved("checklist", study, Study)
+    known = _Known(read)
     items = []
     for key, answer in QUESTIONS.items():
         answers = answer(known)
         state = NOT_APPLICABLE if answers is None else ANSWERED if answers else NOT_STATED
         items.append(Item(key, state, tuple(answers or ())))
-    return Checklist(study, tuple(items))
+    return Checklist(read, tuple(items))
 
 
 class _Known:

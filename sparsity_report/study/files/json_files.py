@@ -96,18 +96,6 @@ PAIR = FileKind(
 KINDS = (STUDY, PAIR)
 
 
-def plain_content(value: Study | Pair, findings: Sequence[str]) -> dict[str, Any]:
-    """Return the content of the file of a study or a pair as plain JSON values.
-
-    Parameters
-    ----------
-    value : Study or Pair
-    findings : sequence of str
-        Sentences about the value, for readers without this program.
-    """
-    return write_file(path, json.dumps(content_of(value, findings), ensure_ascii=False))
-
-
 def content_of(value: Study | Pair, findings: Sequence[str]) -> dict[str, Any]:
     """Return the content of a file, with its digest.
 
