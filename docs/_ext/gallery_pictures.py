@@ -16,6 +16,7 @@ from sphinx_gallery.py_source_parser import Block
 import sparsity_report as sr
 
 REPORTS = {".html", ".pdf"}
+NAMESPACE = 'xmlns="http://www.w3.org/2000/svg"'
 
 
 def alt_text(script: Path) -> str:
@@ -41,11 +42,8 @@ def scrape(_: Block, variables: Mapping[str, Any], gallery: Mapping[str, Any]) -
     if isinstance(picture, sr.Study):
         cell = picture._repr_mimebundle_()["text/html"]
         # The map of the cell is the thumbnail.
-        drawing = cell[cell.index("<svg") : cell.index("</svg>") + 6].replace(
-            "<svg",
-            '<svg xmlns="http://www.w3.org/2000/svg" font-family="sans-serif" font-size="10"',
-            1,
-        )
+        drawing = cell[cell.index("<svg") + 4 : cell.index("</svg>") + 6]
+        drawing = f'<svg {NAMESPACE} font-family="sans-serif" font-size="10"{drawing}'
         Path(next(paths)).with_suffix(".svg").write_text(drawing, encoding="utf-8")
         lines = (f"    {line}" for line in cell.splitlines())
         return "\n".join([".. raw:: html", "", *lines, ""])
