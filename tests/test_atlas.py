@@ -7,8 +7,10 @@ import shutil
 
 import atlas_models
 import pytest
+import torch
 import yaml
 from hubs import LATER, MAIN, Hub
+from safetensors.torch import save_file
 
 import sparsity_report as sr
 
@@ -200,6 +202,35 @@ def test_an_interrupted_run_goes_on(fixtures, tmp_path, monkeypatch, capsys):
     assert {row["state"] for row in rows.values()} == {"counted"}
 
 
+def test_the_cache_keeps_counts_of_an_interrupted_checkpoint(tmp_path, monkeypatch):
+    """Of four tensors of 2 MiB, two are counted before the interruption."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    matrix = torch.randn(1024, 1024, dtype=torch.float16)
+    tensors = {f"layers.{number}.fc1.weight": matrix + number for number in range(4)}
+    save_file(tensors, folder / "model.safetensors")
+    existing_zeros = sr.existing_zeros
+
+    def stop(done, total, _):
+        if done >= total / 2:
+            raise KeyboardInterrupt
+
+    with Hub(monkeypatch, tmp_path / "cache") as hub:
+        hub.repositories["org/model"] = folder
+        path = listed(tmp_path, "org/model")
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                sr, "existing_zeros", lambda *a, **b: existing_zeros(*a, progress=stop, **b)
+            )
+            with pytest.raises(SystemExit):
+                ATLAS.main([str(path), "--out", str(tmp_path)])
+        kept = len([*(tmp_path / "counts").iterdir()])
+        assert 1 <= kept <= 3
+        hub.sent = 0
+        assert atlas(path, tmp_path)["org/model"]["state"] == "counted"
+        assert (4 - kept) * 2**21 <= hub.sent < (4 - kept) * 2**21 + 2**20
+
+
 def test_a_budget_of_bytes(fixtures, tmp_path):
     path = listed(fixtures.parent, "sparsegpt-50", "wanda-50", "packed-fp8", "reap-6-of-8")
     first, second, fp8, reap = atlas(path, tmp_path, "--budget", "400K").values()
@@ -294,3 +325,38 @@ def test_rounded_sizes_are_no_difference(claimed, counted, is_true):
     assert [*ATLAS.differences(row)] == [f"{counted:,} parameters counted, {claimed} claimed"] * (
         not is_true
     )
+
+
+@pytest.mark.parametrize(
+    ("claimed", "shares", "is_true"),
+    [
+        ("50%", (0.5049, 0.49, 0.4), True),
+        ("50%", (0.5051, 0.49, 0.4), False),
+        ("50%", (0.61, 0.6, 0.4951), True),  # of all parameters
+        ("50.0%", (0.5049, 0.49, 0.4), False),
+    ],
+)
+def test_shares_agree_at_the_digits_written(claimed, shares, is_true):
+    figures = {
+        f"zeros {words}": share for words, share in zip(ATLAS.SHARES.values(), shares, strict=True)
+    }
+    row = {"figures": figures, "claims": {"sparsity": claimed}, "has_pattern": False}
+    assert (not [*ATLAS.differences(row)]) is is_true
+
+
+@pytest.mark.parametrize(
+    ("claimed", "pattern", "is_true"),
+    [
+        ("2:4", "2:4 in 14 of 14 prunable matrices", True),
+        ("2:4", "2:4 in 13 of 14 prunable matrices", False),
+        ("2:4", "4:8 in 14 of 14 prunable matrices", False),
+        ("2:4", "unstructured, 50.0 % to 50.0 % by layer", False),
+        ("unstructured", "unstructured, 50.0 % to 50.0 % by layer", True),
+        ("unstructured", "no structure known", True),
+        ("unstructured", "3 whole heads", False),
+    ],
+)
+def test_patterns_are_held_to_claims(claimed, pattern, is_true):
+    row = {"figures": {"pattern": pattern}, "claims": {"pattern": claimed}, "has_pattern": True}
+    wrong = [f"{pattern}, {claimed} claimed"] * (not is_true)
+    assert [*ATLAS.differences(row)] == wrong

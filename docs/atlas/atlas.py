@@ -90,8 +90,9 @@ def state_of(entry, folder):
     name, local = entry["model"], folder / entry["model"]
     if not local.exists():
         revision = entry.get("revision", "main")
-        is_commit = re.fullmatch(r"[0-9a-f]{40}", revision)
-        return name, revision if is_commit else HfApi().model_info(name, revision=revision).sha
+        if re.fullmatch(r"[0-9a-f]{40}", revision):
+            return name, revision
+        return name, HfApi().model_info(name, revision=revision, timeout=30).sha
     files = sorted(local.rglob("*")) if local.is_dir() else [local]
     stats = [(file.name, (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files]
     return local, f"files {hashlib.sha256(repr(stats).encode()).hexdigest()[:16]}"
