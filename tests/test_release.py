@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from sparsity_report.cli import application
 from sparsity_report.deprecated import RENAMED
 
 ROOT = Path(__file__).parents[1]
@@ -92,6 +93,9 @@ def test_the_migration_page_names_what_warns():
     lines = [line for line in page.splitlines() if line.startswith("| `")]
     for old, new in RENAMED.items():
         assert any(f"sr.{old}" in line and f"sr.{new}" in line for line in lines), old
+    for (command, old), (new, suffix) in application._RENAMED.items():
+        successor = f"{command} -o FILE{suffix}" if suffix else f"{command} {new}"
+        assert any(f"`{command} {old}" in line and successor in line for line in lines), old
     marked = 0
     for path in sorted((ROOT / "sparsity_report").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
