@@ -22,6 +22,7 @@ author = "The sparsity-report developers"
 release = version = sparsity_report.__version__
 html_baseurl = URLS.get("Documentation", "")
 language = "en"
+smartquotes = False  # quotes in types and options are code
 
 extensions = [
     "api_members",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sparsity_report
 
@@ -27,9 +28,17 @@ def public_members(value: object) -> list[str]:
     )
 
 
+def hide_constructor(app: Sphinx, kind: str, name: str, value: object, *_: object) -> Any:  # noqa: ARG001
+    """Hide the signature of a class that functions return, whose docstring has no parameters."""
+    is_returned = kind == "class" and "Parameters\n" not in inspect.cleandoc(value.__doc__ or "")
+    return ("", None) if is_returned else None
+
+
 def setup(app: Sphinx) -> ExtensionMetadata:
     """Pass the members of public classes to the templates of autosummary."""
+    app.setup_extension("sphinx.ext.autodoc")
     app.setup_extension("sphinx.ext.autosummary")
+    app.connect("autodoc-process-signature", hide_constructor)
     members = {
         name: public_members(getattr(sparsity_report, name)) for name in dir(sparsity_report)
     }

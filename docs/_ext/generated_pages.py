@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _PART = re.compile(r"^% generated: (\w+)$", re.MULTILINE)
 _LIMIT = re.compile(r"((?:^#:.*\n)+)^([A-Z_]+) = (.+)$", re.MULTILINE)
+_DATE = "[%s]{.nowrap}"
 _CODE = re.compile(r"(\d+) ([^;,.]+(?:, or [^;.]+)?)")
 
 
@@ -81,12 +82,12 @@ def exit_codes() -> str:
 
 
 def limits() -> str:
-    """Return the limits on what files may announce, with the reasons in the module's comments."""
-    rows = []
+    """Return the limits on sizes that files announce, with the reasons of the module's comments."""
+    entries = []
     for comment, name, _ in _LIMIT.findall(Path(limits_module.__file__).read_text("utf-8")):
         reason = " ".join(line.removeprefix("#:").strip() for line in comment.splitlines())
-        rows.append(f"| `{name}` | {getattr(limits_module, name):,} | {reason} |")
-    return "\n".join(["| limit | value | reason |", "|---|---:|---|", *rows])
+        entries.append(f"`{name}` = {getattr(limits_module, name):,}\n: {reason}\n")
+    return "\n".join(entries)
 
 
 def runtimes() -> str:
@@ -99,7 +100,7 @@ def _runtimes() -> Iterator[str]:
         yield f"## {runtime.name}\n"
         if runtime.ended:
             yield f"Nobody has maintained this runtime since {runtime.ended}.\n"
-        yield "| layout | verdict | version | source | looked at |\n|---|---|---|---|---|"
+        yield "| layout | verdict | version | source, read on |\n|---|---|---|---|"
         yield from (_runtime_row(runtime.cells[layout]) for layout in LAYOUTS)
         yield ""
 
@@ -107,13 +108,16 @@ def _runtimes() -> Iterator[str]:
 def _runtime_row(cell: Support) -> str:
     verdict = display_name("runtime_verdict", cell.verdict)
     note = f": {display_name('runtime_note', cell.note)}" if cell.note else ""
-    source = f"[{_short(cell.source)}]({cell.source})" if cell.source else "—"
+    source = f"[{_short(cell.source)}]({cell.source}), {_DATE % cell.looked_at}"
     layout = display_name("runtime_layout", cell.layout)
-    return f"| {layout} | {verdict}{note} | {cell.version or '—'} | {source} | {cell.looked_at} |"
+    return (
+        f"| {layout} | {verdict}{note} | {cell.version or '—'} | {source if cell.source else '—'} |"
+    )
 
 
-def _short(address: str) -> str:
+def _short(address: str | None) -> str:
     """Return the end of an address that names it: ``vllm#11563``, or host and file."""
+    address = address or ""
     if match := re.fullmatch(r"https://github\.com/[^/]+/([^/]+)/(?:pull|issues)/(\d+)", address):
         return f"{match[1]}#{match[2]}"
     host, _, path = address.removeprefix("https://").partition("/")

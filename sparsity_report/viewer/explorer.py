@@ -136,13 +136,6 @@ def explore(
 class Explorer(BaseExplorer):
     """A study on one screen; every attribute here can be set and observed.
 
-    Parameters
-    ----------
-    study : Study
-        The study to show first.
-    columns : pandas.DataFrame, optional
-        Further metrics of the map, see :func:`explore`.
-
     Attributes
     ----------
     study : Study
@@ -164,10 +157,11 @@ class Explorer(BaseExplorer):
     modules : str
         ``"prunable"``, ``"all"`` or a group of modules, for the map and the table.
     grouping : {"group", "projection", "block"}
-        What the bars stand for.
+        Unit of the bars.
     sort : str
         Column of the table, with ``-`` before it for descending; empty in the order of the model.
     curve : {"bytes", "quality"}
+        Figure that the curve shows over sparsity.
     search : str
         Words that the names of layers in the table contain.
     selection : tuple of str

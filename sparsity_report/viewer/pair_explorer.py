@@ -44,11 +44,6 @@ class PairState(NamedTuple):
 class PairExplorer(BaseExplorer):
     """Two checkpoints on one screen; every attribute here can be set and observed.
 
-    Parameters
-    ----------
-    pair : Pair
-        The two checkpoints.
-
     Attributes
     ----------
     pair : Pair
