@@ -101,6 +101,7 @@ llms_txt_build_parallel = False  # reuses what this build has read and executed
 html_theme = "pydata_sphinx_theme"
 html_title = "sparsity-report"
 html_static_path = ["_static"]
+html_extra_path = ["../sparsity_report/schemas"]  # at the addresses that their $id names
 html_css_files = ["site.css", "gallery.css"]
 html_copy_source = False
 html_show_sourcelink = False
