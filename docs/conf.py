@@ -96,6 +96,7 @@ sphinx_gallery_conf = {
 }
 
 copybutton_exclude = ".linenos, .gp, .go"
+llms_txt_full_build = True
 llms_txt_build_parallel = False  # reuses what this build has read and executed
 
 html_theme = "pydata_sphinx_theme"
