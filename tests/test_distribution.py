@@ -41,7 +41,8 @@ def listed():
     """Names of the files that git knows; in an unpacked archive, of all files."""
     done = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
     names = done.stdout.split("\0")[:-1] if done.returncode == 0 else []
-    return names or [path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*")]
+    held = {path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*")} - {"PKG-INFO"}
+    return names or [name for name in held if not re.search(r"(_cache|_*pycache_*)/", name)]
 
 
 def tracked():
@@ -345,3 +346,18 @@ def test_workflows_are_pinned_and_may_do_little():
                      if level == "write"}  # fmt: skip
             assert extra <= {"id-token", "attestations"}
         assert "secrets." not in text
+
+
+def test_the_extra_for_the_site_has_its_extensions():
+    tree = ast.parse((ROOT / "docs/conf.py").read_text(encoding="utf-8"))
+    (names,) = (
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "extensions"
+    )
+    index = metadata.packages_distributions()
+    declared = {name_of(each) for each in PROJECT["optional-dependencies"]["docs"]}
+    local = {path.stem for path in (ROOT / "docs/_ext").glob("*.py")}
+    assert len(names) > len(local)
+    for name in set(names) - local:
+        assert distributions(name, index) & declared, name
