@@ -153,15 +153,17 @@ class _Known:
 
     def __init__(self, study: Study) -> None:
         self.study, self.facts = study, study.facts
-        self.rows = {row["variant"]: row for row in records(study.variants)}
-        self.totals = {row["variant"]: row for row in records(study.totals)}
+        totals = {row["variant"]: row for row in records(study.totals)}
+        self.rows = {
+            row["variant"]: totals[row["variant"]] | row for row in records(study.variants)
+        }
         # Zeros of an opened model that rounding explains are no pruning.
         opened = {name for names in self.facts.already_pruned.values() for name in names}
         self.prunings = [
             name for name in self.facts.prunings if self.rows[name]["method"] or name in opened
         ]
         self.methods = {name: self.rows[name]["method"] or EXISTING for name in self.prunings}
-        self.is_open = not any(method in _OPAQUE for method in self.methods.values())
+        self.is_opaque = any(method in _OPAQUE for method in self.methods.values())
 
     def each(self, names: Iterable[str], answer: Callable[[str], Phrase | None]) -> list[Phrase]:
         """Return the answers for all names, alike ones once; none if one is unknown."""
@@ -174,6 +176,15 @@ class _Known:
     def of_prunings(self, answer: Callable[[str], Phrase | None]) -> _Answers:
         return self.each(self.prunings, answer) if self.prunings else None
 
+    def cells(self, names: Iterable[str], key: str, columns: str) -> list[Phrase]:
+        """Return answers from columns of the variants, none if a cell is unknown."""
+
+        def answer(name: str) -> Phrase | None:
+            values = {column: self.rows[name][column] for column in columns.split()}
+            return None if pd.isna([*values.values()]).any() else phrase(key, **values)
+
+        return self.each(names, answer)
+
 
 def _weights(known: _Known) -> _Answers:
     keys = ["model", "source", "fingerprint"]
@@ -182,34 +193,21 @@ def _weights(known: _Known) -> _Answers:
 
 
 def _denominator(known: _Known) -> _Answers:
-    def answer(name: str) -> Phrase | None:
-        row = known.totals[name]
-        if pd.isna(row["prunable_nonzero"]) or pd.isna(row["sparsity_model"]):
-            return None
-        keys = ("prunable_total", "sparsity_prunable", "sparsity_non_embedding", "sparsity_model")
-        zeros = row["prunable_total"] - row["prunable_nonzero"]
-        return phrase(
-            "checklist.denominator_answer", zeros=zeros, **{key: row[key] for key in keys}
-        )
-
-    return known.each(known.prunings or [known.facts.baseline], answer)
+    shares = "sparsity_prunable sparsity_non_embedding sparsity_model"
+    columns = f"{shares} prunable_total non_embedding_total total"
+    names = known.prunings or [known.facts.baseline]
+    return known.cells(names, "checklist.denominator_answer", columns)
 
 
 def _scope(known: _Known) -> _Answers:
-    def answer(name: str) -> Phrase:
-        counts = {key: known.totals[name][key] for key in ("prunable_total", "total")}
-        return phrase("checklist.scope_answer", **counts)
-
-    return known.of_prunings(answer)
+    columns = "prunable_total total"
+    return known.cells(known.prunings, "checklist.scope_answer", columns) or None
 
 
 def _method(known: _Known) -> _Answers:
-    def answer(name: str) -> Phrase | None:
-        method, asked = known.methods[name], known.rows[name]["asked_sparsity"]
-        values = {"method": method, "asked": asked}
-        return None if method in _OPAQUE else phrase("checklist.method_answer", **values)
-
-    return known.of_prunings(answer)
+    names = [] if known.is_opaque else known.prunings
+    answers = known.cells(names, "checklist.method_answer", "method asked_sparsity")
+    return answers if known.prunings else None
 
 
 def _training(known: _Known) -> _Answers:
@@ -222,27 +220,20 @@ def _training(known: _Known) -> _Answers:
 
 
 def _calibration(known: _Known) -> _Answers:
-    def answer(name: str) -> Phrase | None:
-        row = known.rows[name]
-        if pd.isna(row["basis_windows"]):
-            return None
-        keys = ("basis", "basis_fingerprint", "basis_windows", "basis_window")
-        return phrase("checklist.calibration_answer", **{key: row[key] for key in keys})
-
+    columns = "basis basis_fingerprint basis_windows basis_window"
     # A policy that needs a text names it.
-    with_text = [name for name in known.prunings if pd.notna(known.rows[name]["basis"])]
-    if not known.is_open:
-        return []
-    return known.each(with_text, answer) if with_text else None
+    names = [name for name in known.prunings if pd.notna(known.rows[name]["basis"])]
+    if known.is_opaque or not names:
+        return [] if known.is_opaque else None
+    return known.cells(names, "checklist.calibration_answer", columns)
 
 
 def _seed(known: _Known) -> _Answers:
-    parts = {name: method.split(", ") for name, method in known.methods.items()}
-    seeds = {n: part[5:] for n, each in parts.items() for part in each if part[:5] == "seed "}
-    if not known.is_open:
-        return []
-    answers = known.each(seeds, lambda name: phrase("checklist.seed_answer", seed=seeds[name]))
-    return answers if seeds else None
+    parts = {name: method.partition("seed ")[2] for name, method in known.methods.items()}
+    seeds = {name: part.partition(",")[0] for name, part in parts.items() if part}
+    if known.is_opaque or not seeds:
+        return [] if known.is_opaque else None
+    return known.each(seeds, lambda name: phrase("checklist.seed_answer", seed=seeds[name]))
 
 
 def _protocol(known: _Known) -> _Answers:
@@ -302,12 +293,7 @@ def _interval(known: _Known) -> _Answers:
 
 
 def _layout(known: _Known) -> _Answers:
-    def answer(name: str) -> Phrase | None:
-        size = known.totals[name]["stored_bytes"]
-        values = {"layout": known.rows[name]["layout"], "bytes": size}
-        return None if pd.isna(size) else phrase("checklist.layout_answer", **values)
-
-    return known.each(known.rows, answer)
+    return known.cells(known.rows, "checklist.layout_answer", "layout stored_bytes")
 
 
 def _clock(known: _Known) -> _Answers:
