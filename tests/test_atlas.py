@@ -132,7 +132,7 @@ def test_lies_and_damage(finished):
 
 
 def test_the_page_of_fixtures_is_current(finished):
-    """After a change: copy the page of the run to docs/atlas/fixtures.md."""
+    """After a change: ``python tests/support/atlas_models.py``."""
     page = (finished / "atlas.md").read_text(encoding="utf-8")
     assert page == (DOCS / "fixtures.md").read_text(encoding="utf-8")
 

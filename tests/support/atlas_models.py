@@ -1,8 +1,13 @@
-"""Tiny checkpoints shaped like published ones, for the list ``docs/atlas/fixtures.yaml``."""
+"""Tiny checkpoints shaped like published ones, for the list ``docs/atlas/fixtures.yaml``.
+
+``python tests/support/atlas_models.py`` writes the pages ``docs/atlas/fixtures.md`` and
+``docs/atlas/public.md`` anew.
+"""
 
 import importlib.util
 import json
 import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -113,3 +118,16 @@ def write(folder):
     file.write_bytes(file.read_bytes()[:-4096])
     shutil.copy(LIST, folder)
     return folder / LIST.name
+
+
+def main():
+    """Write the pages of the atlas anew."""
+    with tempfile.TemporaryDirectory() as work:
+        fixtures, public = write(Path(work, "models")), DOCS / "checkpoints.yaml"
+        for name, options in {"fixtures": [fixtures], "public": [public, "--claims-only"]}.items():
+            script().main([*map(str, options), "--out", str(Path(work, name))])
+            shutil.copy(Path(work, name, "atlas.md"), DOCS / f"{name}.md")
+
+
+if __name__ == "__main__":
+    main()
