@@ -6,8 +6,8 @@ import subprocess
 import sys
 from functools import cache
 from html.parser import HTMLParser
-from pathlib import Path
 from importlib.util import find_spec
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import page_code
