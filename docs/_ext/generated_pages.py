@@ -44,6 +44,8 @@ def _command(name: str, command: Any, parent: Any) -> str:
     lines += [f"```{{program}} sparsity-report {name}\n```\n"]
     panels: dict[str, list[str]] = {title: [] for title in ("Arguments", *PANELS)}
     for parameter in command.params:
+        if getattr(parameter, "hidden", False):
+            continue
         panel = getattr(parameter, "rich_help_panel", None) or "Arguments"
         panels[panel].append(_parameter(parameter, *parameter.get_help_record(context)))
     for panel, shown in panels.items():

@@ -36,7 +36,7 @@ def test_each_option_of_a_command_is_on_its_page(name):
     assert described == {
         option
         for parameter in COMMANDS[name].params
-        if parameter.param_type_name == "option"
+        if parameter.param_type_name == "option" and not parameter.hidden
         for option in (*parameter.opts, *parameter.secondary_opts)
     }
     arguments = [p for p in COMMANDS[name].params if p.param_type_name == "argument"]
