@@ -71,6 +71,7 @@ nb_merge_streams = True
 # A widget's HTML works without a kernel and a network; its state would ask a CDN for scripts.
 nb_mime_priority_overrides = [("*", "text/html", 0)]
 nb_ipywidgets_js = {}
+nb_render_markdown_format = "myst"  # tables, too
 
 templates_path = ["_templates"]
 autosummary_generate = True
