@@ -18,6 +18,7 @@ from .draw.paper_figures import write_figures as write_figures
 from .errors import SparsityReportError as SparsityReportError
 from .findings.difference import Difference as Difference
 from .findings.difference import diff as diff
+from .findings.rules.model_check import ModelCheck as ModelCheck
 from .findings.rules.model_check import check as check
 from .findings.rules.reporting_checklist import Checklist as Checklist
 from .findings.rules.reporting_checklist import checklist as checklist
@@ -52,6 +53,7 @@ from .study.files.csv_files import write_csv as write_csv
 from .study.files.json_files import read_pair as read_pair
 from .study.files.json_files import read_study as read_study
 from .study.harness_results import read_lm_eval as read_lm_eval
+from .study.levels.budget import Within as Within
 from .study.levels.budget import level_within as level_within
 from .study.levels.sweep import sweep as sweep
 from .study.model_distance import Distance as Distance

@@ -89,7 +89,7 @@ def _bound(size: int | None, seconds: float, timing: Timing, bandwidth: float) -
 
 @with_bar("timing", unit="measurement")
 def latency(
-    variants: Sequence[Variant],
+    variants: Variant | Sequence[Variant],
     tokens: Sequence[int] = (1, 16, 128),
     *,
     crossovers: bool = True,
@@ -111,7 +111,7 @@ def latency(
 
     Parameters
     ----------
-    variants : sequence of Variant
+    variants : Variant or sequence of Variant
         Variants of one model. Speed-ups are over the first dense one, or else the first.
     tokens : sequence of int
         Numbers of tokens per call.

@@ -36,7 +36,7 @@ def write_notebook(
     notebook: str | os.PathLike[str] = DEFAULT,
     sparsity: float = 0.3,
     hide_inputs: bool = False,
-    language: str = "en",
+    language: str | None = None,
     template_dir: str | os.PathLike[str] | None = None,
     timeout: int | None = None,
     options: Mapping[str, Any] | None = None,
@@ -59,7 +59,7 @@ def write_notebook(
         Between 0 and 1.
     hide_inputs : bool
         True to leave the code out of an ``.html`` file.
-    language : str
+    language : str, optional
         Language of sentences, figures and tables, see :func:`write_report`. It also selects the
         text of cells with ``{"said": {"fr": "…"}}`` in their metadata, in which ``{sparsity}``
         and ``{masked}`` are replaced by the level and the name of the variant.
@@ -114,8 +114,8 @@ def write_notebook(
     values: dict[str, Any] = {"MODEL": opened, "SPARSITY": sparsity, "OUT": target.stem}
     if options:
         values["OPTIONS"] = {key: _resolved(value) for key, value in options.items()}
-    with speaking(language, template_dir):  # refused before a cell runs
-        _set_parameters(node, values, source, _speaking(language, template_dir))
+    with speaking(language or spoken(), template_dir):  # refused before a cell runs
+        _set_parameters(node, values, source, _speaking(spoken().code, template_dir))
         _say_text(node, sparsity)
         with together(target.parent):
             _execute(node, target.parent, timeout)

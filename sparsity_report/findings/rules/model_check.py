@@ -68,8 +68,16 @@ class ModelCheck:
     prunable, zeros : int or None
         Prunable weights and the zeros among them; None if no values were read.
     violations : tuple of Violation
+        Broken rules, each with ``rule``, ``module``, ``wanted`` and ``actual``.
     notes : tuple of Phrase
-        What deployment meets, see :mod:`sparsity_report.findings.rules.deployment_notes`.
+        What deployment meets.
+
+    Examples
+    --------
+    >>> import sparsity_report as sr
+    >>> checked = sr.check(pattern="2:4")
+    >>> isinstance(checked, sr.ModelCheck), bool(checked), checked.violations[0].rule
+    (True, False, 'pattern')
     """
 
     name: str
@@ -83,7 +91,19 @@ class ModelCheck:
         return not self.violations
 
     def sentences(self) -> list[str]:
-        """Return the counts, the violations and the notes as lines of text."""
+        """Return the counts, the violations and the notes as lines of text.
+
+        Returns
+        -------
+        list of str
+            Sentences in the language in use.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> print(sr.check(zeros=">=50%").sentences()[1][:35])
+        demo: wanted >=50% zeros, found 0.0
+        """
         head = phrase("check.parameters", model=self.name, count=self.parameters)
         if self.prunable:
             counts = {"zeros": self.zeros, "total": self.prunable, "count": self.parameters}
@@ -92,7 +112,20 @@ class ModelCheck:
         return [str(head), *map(str, self.violations), *notes]
 
     def to_json(self) -> dict[str, Any]:
-        """Return the result as plain JSON values."""
+        """Return the result as plain JSON values.
+
+        Returns
+        -------
+        dict
+            ``model``, ``ok``, ``parameters``, ``prunable``, ``zeros``, ``share``, ``violations``
+            and ``notes``. Null is unknown.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> sr.check(no_nan=True).to_json()["ok"]
+        True
+        """
         violations = [
             {key: str(value) for key, value in vars(each).items()} | {"text": str(each)}
             for each in self.violations

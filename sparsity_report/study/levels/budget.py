@@ -70,6 +70,7 @@ class Within(NamedTuple):
         A kept level. For bytes and FLOPs, the lowest within the budget. For perplexity, the
         highest up to which every measured level is within it.
     budget : Budget
+        The budget as it was read: ``kind``, ``most`` and ``relative``.
     value : float
         Bytes or FLOPs of the whole model at that level in the layout, or the
         perplexity of the measured level; a ratio to dense if the budget is one.
@@ -85,6 +86,15 @@ class Within(NamedTuple):
         None for a perplexity and the dense model.
     layout : {"csr", "bitmask", "dense"}
         Layout of the prunable matrices.
+
+    Examples
+    --------
+    >>> import sparsity_report as sr
+    >>> weights = sr.load()
+    >>> study = sr.compare(sr.dense(weights), sr.masked(sr.global_magnitude(weights, 0.3)))
+    >>> within = sr.level_within(study, "0.9 × FLOPs")
+    >>> isinstance(within, sr.Within), within.value <= within.budget.most
+    (True, True)
     """
 
     sparsity: float
