@@ -391,7 +391,7 @@ class WriteOptions(ModelFiles):
         ..., OUTPUT, "New or empty folder for the files.", "--out", "-o", metavar="FOLDER"
     )
     base_model: str | None = option(
-        None, OUTPUT, "Hub id of the model, for the model card. [default: from MODEL]", metavar="ID"
+        None, OUTPUT, "Hub id for the model card. [default: from MODEL]", metavar="ID"
     )
 
 
@@ -448,9 +448,7 @@ class NotebookOptions(ModelFiles, Texts):
 
     to: str | None = option(None, OUTPUT, "", hidden=True)
     sparsity: str = option("0.3", PRUNING, "Sparsity of prunable weights.", metavar="SHARE")
-    out: list[Path] = files(
-        "Notebook as .html or .ipynb; repeatable. [default: results/NOTEBOOK.html]"
-    )
+    out: list[Path] = files("Notebook as .html or .ipynb. [default: in results/]")
     hide_inputs: bool = flag(OUTPUT, "Export without code cells.")
     notebook: str = option(
         "structural_csr_analysis",
