@@ -25,6 +25,7 @@ language = "en"
 smartquotes = False  # quotes in types and options are code
 
 extensions = [
+    "accessible_pages",
     "api_members",
     "generated_pages",
     "markdown_signatures",
