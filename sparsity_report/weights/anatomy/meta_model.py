@@ -155,7 +155,6 @@ def without_head(model: nn.Module, most: int = limits.PARAMETERS) -> nn.Module:
 def _on_meta(build: Callable[[Any], Any], config: Any, most: int) -> nn.Module:
     with torch.device("meta"), building(most):
         model = build(config)
-        model.tie_weights(recompute_mapping=False)  # transformers 5.0 does not on this device
     return cast(nn.Module, model.to(config.dtype) if config.dtype else model)
 
 
