@@ -19,8 +19,13 @@ import pytest
 import torch
 from browser import QUIET, chromium_path
 from helpers import IN_CI, Tiny, need, study_of
+from hypothesis import settings
 
 import sparsity_report as sr
+
+# The first example of a test may import a library or compile a loop.
+settings.register_profile("without deadline", deadline=None)
+settings.load_profile("without deadline")
 
 REAL = {"minilm", "minilm_path", "smollm2", "smollm2_path"}
 

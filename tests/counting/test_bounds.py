@@ -61,7 +61,7 @@ def greedy(weights, sparsity, bounds):
     return dict(zip(parts, split, strict=True))
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(models(), st.floats(0, 1), st.data())
 def test_zeros_are_those_of_a_walk_past_full_layers(model, sparsity, data):
     weights = sr.load(model)

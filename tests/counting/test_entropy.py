@@ -126,7 +126,11 @@ def test_bits_of_variants(study):
 
 
 def test_the_ideal_code_is_a_floor_in_the_storage_table(study):
-    frame = study.storage[study.storage["variant"] == "Masked50"].set_index(["scope", "layout"])
+    frame = (
+        study.storage[study.storage["variant"] == "Masked50"]
+        .set_index(["scope", "layout"])
+        .sort_index()
+    )
     ideal = frame.loc[("prunable", "ideal")]
     bits = bits_of_study(study, "Masked50")["ideal_bits"] * ideal["total"]
     layers = int((study.layers["prunable"] & study.layers["variant"].eq("Dense")).sum())

@@ -360,7 +360,7 @@ def scored_models(draw):
     return weights, pruning, ids, {"window": window, "stride": draw(st.integers(1, window))}
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(scored_models(), st.sampled_from([1, 50, 2**27]))
 def test_distance_and_perplexity_agree_on_every_model(models, kept):
     """Whatever the windows and the parts in which logits are kept."""

@@ -51,7 +51,7 @@ def test_round_trip(study, tmp_path):
     assert (tmp_path / "s.json").read_bytes() == (tmp_path / "t.json").read_bytes()
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(st.floats(0, 1), st.sampled_from(["standard", "notebook"]), st.text(min_size=1))
 def test_round_trip_of_anything(tmp_path_factory, level, convention, name):
     weights = sr.load(nn.ModuleDict({"fc1": nn.Linear(3, 4), "empty": empty_linear()}))
