@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
-from torch.utils.benchmark.utils.timer import timer
+import torch
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.measure.ratio_intervals import Floats, interval, resampled, spread
@@ -142,22 +143,35 @@ class Timing:
         return spread(self.samples[:, self.base], self.samples[:, self.control])
 
 
-def sampler(call: Call, number: int, now: Callable[[], float] = timer) -> Callable[[], float]:
+@cache
+def _seconds() -> Callable[[], float]:
+    """Return a clock that waits for the accelerator, if there is one."""
+    # The clock of torch.utils.benchmark does too, but loads a compiler that warns on CPUs.
+    if not torch.accelerator.is_available():
+        return time.perf_counter
+
+    def seconds() -> float:
+        torch.accelerator.synchronize()
+        return time.perf_counter()
+
+    return seconds
+
+
+def sampler(call: Call, number: int, now: Callable[[], float] | None = None) -> Callable[[], float]:
     """Return a function that takes one sample: seconds per call over a number of calls.
 
-    The clock is that of torch's benchmarks, which waits for an accelerator. A sample ends early
-    after ten times its duration, because a call takes up to a thousand times as long when other
-    programs use the cores.
+    The clock waits for an accelerator. A sample ends early after ten times its duration, because
+    a call takes up to a thousand times as long when other programs use the cores.
     """
-    part, parts = -(-number // _LOOKS), _LOOKS
+    part, parts, clock = -(-number // _LOOKS), _LOOKS, now or _seconds()
 
     def sample() -> float:
-        done, start = 0, now()
+        done, start = 0, clock()
         for _ in range(parts):
             for _ in range(part):
                 call()
             done += part
-            taken = now() - start
+            taken = clock() - start
             if done >= number or taken > _LONGEST:
                 break
         return taken / done
