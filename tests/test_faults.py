@@ -449,6 +449,9 @@ class Recorded(NamedTuple):
     def save(self, path):
         return self.report(path)
 
+    def to_json(self):
+        return (self.folder / "study.json").read_text(encoding="utf-8")
+
     def report(self, path, **_):
         return write_file(path, (self.folder / path.name).read_bytes())
 
@@ -480,6 +483,7 @@ def studies(tmp_path_factory):
     with (
         mock.patch.multiple(sr, **stand_ins),
         mock.patch("sparsity_report.cli.outputs.import_altair"),
+        mock.patch("sparsity_report.cli.pair_command.import_altair"),
         mock.patch("sparsity_report.cli.outputs.answer", return_value=[]),
         mock.patch("sparsity_report.report.tables.pair_tables.small", return_value=[]),
     ):
