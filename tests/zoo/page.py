@@ -52,7 +52,7 @@ model cannot run.
 
 `python tests/zoo/walk.py --write` writes this page. Every model class that the
 installed transformers ({transformers}, torch {torch}) has in its tables of language, image-text
-and speech models, and encoders besides, is built tiny from the defaults of its own config and put
+and speech models, and encoders besides, is built tiny from the defaults of its config and put
 through the same checks:
 
 | check | pass | fail |
