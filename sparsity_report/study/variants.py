@@ -439,9 +439,7 @@ def _module_bits(variant: Variant) -> Iterator[tuple[Any, ...]]:
             yield module.name, sum(p.total for p in prunable), *sums
 
 
-def variant_row(
-    variant: Variant, fingerprint: str, context: int | None = None
-) -> dict[str, object]:
+def variant_row(variant: Variant, digest: str, context: int | None = None) -> dict[str, object]:
     """Return the row of a variant in the table ``variants``."""
     pruning, basis, weights = variant.pruning, variant.basis, variant.weights
     return {
@@ -450,7 +448,7 @@ def variant_row(
         "model": weights.name,
         "architecture": weights.architecture,
         "source": weights.source,
-        "fingerprint": fingerprint,
+        "fingerprint": digest,
         "method": pruning.method if pruning else None,
         "asked_sparsity": pruning.target if pruning else None,
         "zeros_before": _prunable_zeros(weights) if pruning else None,
