@@ -140,10 +140,13 @@ def test_a_pruned_variant_and_one_as_csr_are_not_what_was_rounded(tmp_path):
 
 
 @pytest.mark.parametrize("way", ["sparse-bitmask", "sparse-24"])
-def test_unrounded_tensors_have_no_share(way, tmp_path):
+def test_rounding_explains_no_zero_of_unrounded_tensors(way, tmp_path):
     weights, _ = packing.packed_matrix(tmp_path / "m", way, packing.gaussian(0.5))
-    rows = sr.compare(sr.dense(weights)).layers
-    assert rows[["expected_rounding_sparsity", "near_zero_share"]].isna().all(axis=None)
+    variant = sr.dense(weights)
+    rows = sr.compare(variant).layers
+    assert rows["expected_rounding_sparsity"].tolist() == [0.0]
+    assert rows["near_zero_share"].isna().all()
+    assert variant.is_pruned
 
 
 @pytest.mark.parametrize("way", ["nf4", "mlx-4"])

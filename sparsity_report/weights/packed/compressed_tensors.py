@@ -8,7 +8,7 @@ import numpy as np
 from sparsity_report.weights.packed.packed_tensor import Packed, Undecoded, grouped
 from sparsity_report.weights.packed.rowwise import E2M1, E2M3, MX_GROUP, NV_GROUP, Blocks, Rowwise
 from sparsity_report.weights.packed.tensor_groups import Parts
-from sparsity_report.weights.tensor_slices import FLOATS, FP4, FP8, Entry, Floats
+from sparsity_report.weights.tensor_slices import FLOATS, FP4, FP8, Entry, Floats, Rounding
 
 # Marlin 2:4: side of a tile, and weights per scale unless one scale serves a row.
 _TILE, _MARLIN_GROUP = 16, 128
@@ -40,6 +40,15 @@ class Bitmasked(Packed):
     def exact_dtype(self) -> str:
         """Name of the dtype of the stored values unless they are scaled."""
         return self.dtype if self.scales else self.kept.values.dtype
+
+    @property
+    def rounding(self) -> Rounding | None:
+        """Nothing is rounded to zero; None for scaled values."""
+        return None if self.scales else Rounding(0.0, 0.0)
+
+    def steps(self, first: int, last: int) -> Floats:  # noqa: ARG002
+        """Return one step for all values, which are unrounded."""
+        return np.ones(1, np.float32)
 
     def values(self, first: int, last: int) -> Floats:
         """Return values of whole rows."""

@@ -92,7 +92,7 @@ class Packed(ABC):
 
     @property
     def rounding(self) -> Rounding | None:
-        """Rounding levels near zero; None if values are unrounded or the levels unknown."""
+        """Rounding levels near zero; None if they are unknown."""
         return None
 
     def steps(self, first: int, last: int) -> Floats:  # noqa: ARG002
