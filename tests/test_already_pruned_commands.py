@@ -160,7 +160,7 @@ def test_render_diff_and_pair(full_run, checkpoint, tmp_path):
 
 def test_the_explorer_starts_from_the_zeros_found(checkpoint, tmp_path):
     given = {
-        "model": str(checkpoint), "cache": str(tmp_path),
+        "model": str(checkpoint), "cache": str(tmp_path), "files": {},
         "choice": {"sparsity": [], "policy": [], "as_is": False, "calibration": None, "also": []},
     }  # fmt: skip
     study = explored(given)
