@@ -18,6 +18,8 @@ _POSITIONS = {
     "rows": "existing.whole_rows",
     "even": "existing.even_layers",
     "uneven": "existing.uneven_layers",
+    "even_unsearched": "existing.even_unsearched",
+    "uneven_unsearched": "existing.uneven_unsearched",
 }
 _SMALLEST_KEPT = {
     "global": "existing.one_threshold",

@@ -1174,6 +1174,8 @@ READERS = {
     "existing.whole_rows": opened_lines,
     "existing.even_layers": opened_shares,
     "existing.uneven_layers": opened_shares,
+    "existing.even_unsearched": opened_shares,
+    "existing.uneven_unsearched": opened_shares,
     "existing.one_threshold": of_smallest("ends", "matrices"),
     "existing.layer_thresholds": of_smallest("least", "expected"),
     "existing.not_by_magnitude": of_smallest("least", "expected"),
@@ -1495,7 +1497,7 @@ def partly_pruned():
     return model
 
 
-def opened(policy, *more):
+def opened(policy, *more, patterns=True):
     """The zeros of a demo model that was pruned and then opened."""
     weights = sr.load()
     model = policy(weights).apply_(weights.module())
@@ -1503,7 +1505,7 @@ def opened(policy, *more):
         change(model)
     weights = sr.load(model, name="opened")
     zeros = sr.existing_zeros(weights)
-    return sr.compare(sr.dense(weights), sr.masked(zeros), sr.csr(zeros), patterns=True)
+    return sr.compare(sr.dense(weights), sr.masked(zeros), sr.csr(zeros), patterns=patterns)
 
 
 def without_heads(model):
@@ -1617,6 +1619,8 @@ STUDIES = {
     "opened layerwise": lambda: opened(lambda weights: sr.layerwise_magnitude(weights, 0.5)),
     "opened random": lambda: opened(lambda weights: sr.random_unstructured(weights, 0.5)),
     "opened 2:4": lambda: opened(lambda weights: sr.n_m(weights, 2, 4)),
+    "opened 2:4, no patterns": lambda: opened(lambda w: sr.n_m(w, 2, 4), patterns=False),
+    "opened, no patterns": lambda: opened(lambda w: sr.global_magnitude(w, 0.5), patterns=False),
     "opened heads": lambda: opened(lambda weights: sr.global_magnitude(weights, 0), without_heads),
     "opened rows": lambda: opened(lambda weights: sr.global_magnitude(weights, 0), without_neurons),
     "pruned twice": pruned_twice,

@@ -24,9 +24,9 @@ class Positions(NamedTuple):
 
     Attributes
     ----------
-    key : {"n_m", "heads", "rows", "even", "uneven"}
+    key : {"n_m", "heads", "rows", "even", "uneven", "even_unsearched", "uneven_unsearched"}
         N:M groups; whole attention heads; whole rows and columns; no structure, with layers that
-        are equally sparse or not.
+        are equally sparse or not; the same without a search for patterns.
     figures : dict
         Figures of the pattern.
     """
@@ -68,6 +68,8 @@ def positions(patterns: pd.DataFrame, spread: Spread | None) -> Positions | None
     if spread is None:
         return None
     key = "uneven" if spread.is_uneven else "even"
+    # Without patterns, the zeros may have any structure.
+    key += "_unsearched" if rows.empty else ""
     return Positions(key, spread._asdict() | {"ends": (spread.low, spread.high)})
 
 
