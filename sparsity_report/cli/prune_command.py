@@ -120,9 +120,11 @@ def _write(variant: Variant, options: WriteOptions, **settings: Any) -> None:
     total = total_frame(variant.layers()).iloc[0]
     figures = {
         "folder": str(folder),
-        "zeros": total["total"] - total["nonzero"],
         "parameters": total["total"],
         "share": total["sparsity_model"],
+        "prunable": total["prunable_total"],
+        "pruned": total["prunable_total"] - total["prunable_nonzero"],
+        "prunable_share": total["sparsity_prunable"],
         "bytes": sum(file.stat().st_size for file in folder.glob("*.safetensors")),
         "seconds": seconds,
     }
@@ -131,6 +133,8 @@ def _write(variant: Variant, options: WriteOptions, **settings: Any) -> None:
         counts = {"experts": experts - kept.removed, "experts_before": experts}
         before = sum(p.total for p in kept.weights.stored)
         tell(say("prune.experts", before=before, **counts, **figures))
+    if total["prunable_total"] and (total["sparsity_model"] or not kept):
+        tell(say("prune.zeros", **figures))
     tell(say("prune.written", **figures))
 
 

@@ -99,6 +99,7 @@ def test_prune_keeps_experts_by_number_share_and_list(tmp_path):
         assert counts in plain(card)
         assert "are zero" not in card
         assert f"12 of 16 experts and {after} of {before} parameters kept" in plain(out.stdout)
+        assert "are zero" not in out.stdout  # nothing was pruned but experts
         assert "pruning makes them no smaller" not in card
     out = command(
         "prune", tmp_path / "whole", "--keep-experts", tmp_path / "list.json", "--sparsity", "50%",
@@ -112,6 +113,11 @@ def test_prune_keeps_experts_by_number_share_and_list(tmp_path):
     assert "global magnitude" in card
     zeros = row["prunable_total"] - row["prunable_nonzero"]
     assert f"{zeros} are zero (50.0 %)" in plain(card)
+    share = 100 * zeros / row["total"]
+    assert (
+        f"{zeros} of {row['prunable_total']} prunable weights are zero (50.0 %), and {share:.1f} % "
+        f"of all {row['total']} parameters." in plain(out.stdout)
+    )
 
 
 def test_run_adds_the_model_without_experts(tmp_path):

@@ -180,7 +180,9 @@ def test_commands(source, tmp_path):
     assert sr.dense(weights).layers()["nonzero"].tolist() == nonzero.tolist()
     total = sum(p.total for p in weights.stored)
     numbers = done.stdout.replace("\u202f", "").replace(" ", " ")
-    assert f"{total - nonzero.sum()} of {total} parameters" in numbers
+    zeros, prunable = total - nonzero.sum(), sum(p.total for p in weights.prunable)
+    assert f"{zeros} of {prunable} prunable weights are zero" in numbers
+    assert f"and {100 * zeros / total:.1f} % of all {total} parameters" in numbers
     mask = tmp_path / "mask.safetensors"
     save_file(
         {p.name: (weights.tensor(p.name) != 0).to(torch.uint8) for p in weights.prunable}, mask
