@@ -33,6 +33,7 @@ extensions = [
     "myst_nb",
     "numpydoc",
     "package_wings",
+    "pattern_search",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx_copybutton",

@@ -8,7 +8,7 @@ from functools import cache
 from html.parser import HTMLParser
 from importlib.util import find_spec
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urlencode, urlsplit
 
 import page_code
 import pytest
@@ -127,6 +127,15 @@ def test_pages_are_accessible_and_fit_the_width(chromium, site, width, scheme):
     assert {page: seen for page, seen in wrong.items() if seen} == {}
 
 
+def search(chromium, site, query):
+    """Addresses of the results of a query, best first."""
+    with Visit(chromium, site / "index.html") as visit:
+        visit.page.goto((site / "search.html").as_uri() + "?" + urlencode({"q": query}))
+        visit.page.locator(".search-summary").filter(has_text=re.compile(r"\S")).wait_for()
+        listed = "links => links.map(link => link.getAttribute('href'))"
+        return visit.page.locator("#search-results li > a").evaluate_all(listed)
+
+
 def test_search_finds_a_page_and_opens_it(chromium, site):
     with Visit(chromium, site / "index.html", viewport={"width": 1440, "height": 900}) as visit:
         visit.page.goto((site / "search.html").as_uri() + "?q=break-even")
@@ -135,6 +144,35 @@ def test_search_finds_a_page_and_opens_it(chromium, site):
         assert visit.page.locator("#search-results li").count() > 1
         result.click()
         assert "break-even" in visit.page.locator("article").inner_text().lower()
+
+
+@pytest.mark.parametrize(
+    ("query", "page"),
+    [
+        ("break-even", "explanation/why-csr-is-larger"),
+        ("2:4", "reference/glossary"),
+        ("N:M", "reference/glossary"),
+        ("semi-structured", "reference/glossary"),
+        ("bitmask", "reference/glossary"),
+    ],
+)
+def test_search_leads_to_the_page_of_a_term(chromium, site, query, page):
+    results = search(chromium, site, query)
+    assert any(page in address for address in results[:10]), results[:10]
+
+
+def test_search_drops_single_letters(chromium, site):
+    assert search(chromium, site, "n m") == []
+
+
+def test_search_splits_queries_as_pages_are_split(chromium, site):
+    from pattern_search import PatternSearch  # needs Sphinx
+
+    text = "2:4 and V:N:M, x[1:2] 12:30 1:x9 a.py:7 n_m élagué l'a semi-structured (4:8) 2:4x"
+    with Visit(chromium, site / "search.html") as visit:
+        assert visit.page.evaluate("text => splitQuery(text)", text) == PatternSearch({}).split(
+            text
+        )
 
 
 def test_each_public_name_has_a_page(site):
