@@ -35,6 +35,16 @@ def commands() -> str:
     return "\n".join(_command(name, each, context) for name, each in group.commands.items())
 
 
+def summary() -> str:
+    """Return a table of the commands with the first sentence of their help."""
+    group: Any = get_command(program)
+    rows = ["| command | result |", "|---|---|"]
+    for name, command in group.commands.items():
+        sentence = re.split(r"(?<=[.])\s", command.help)[0]
+        rows.append(f"| [`{name}`](#{name}) | {_marked(sentence)} |")
+    return "\n".join(rows)
+
+
 def _command(name: str, command: Any, parent: Any) -> str:
     context = type(parent)(command, info_name=name, parent=parent)
     usage = " ".join(command.collect_usage_pieces(context))
@@ -126,7 +136,7 @@ def _short(address: str | None) -> str:
     return f"{host}: {path.rstrip('/').rpartition('/')[2]}" if path.strip("/") else host
 
 
-PARTS = {each.__name__: each for each in (commands, exit_codes, limits, runtimes)}
+PARTS = {each.__name__: each for each in (commands, exit_codes, limits, runtimes, summary)}
 
 
 def fill(app: Sphinx, name: str, source: list[str]) -> None:  # noqa: ARG001
