@@ -24,7 +24,10 @@ def notebook(model: Model = None, *, export: NotebookOptions) -> None:
     for target in targets:
         check_writable(target.parent)
     import sparsity_report as sr
+    from sparsity_report.report.notebook import notebook_file
 
+    # No cell runs if one of several files cannot be written.
+    targets = [*map(notebook_file, targets)]
     options: dict[str, Any] = {name: getattr(export, name) for name in _EXPORTING}
     options["options"] = {name: value for name, value in export.opening.items() if value}
     for target in targets:

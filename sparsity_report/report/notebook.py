@@ -88,11 +88,7 @@ def write_notebook(
     Traceback (most recent call last):
     sparsity_report.errors.SparsityReportError: cannot write analysis.pdf: ...
     """
-    target = Path(path)
-    if target.suffix.lower() not in {".html", ".ipynb"}:
-        raise SparsityReportError(
-            f"cannot write {target}: notebooks are .html or .ipynb files; change the suffix"
-        )
+    target = notebook_file(path)
     if not all(map(find_spec, ("nbformat", "nbclient", "nbconvert", "ipykernel"))):
         raise SparsityReportError(
             "a notebook needs more libraries; run pip install nbclient nbconvert ipykernel"
@@ -122,6 +118,16 @@ def write_notebook(
             if target.suffix.lower() == ".ipynb":
                 return write_file(target, nbformat.writes(node) + "\n")
             return write_file(target, as_html(node, hide_inputs, template_dir))
+
+
+def notebook_file(path: str | os.PathLike[str]) -> Path:
+    """Return the path of a notebook to write; refuse other suffixes than .html and .ipynb."""
+    target = Path(path)
+    if target.suffix.lower() not in {".html", ".ipynb"}:
+        raise SparsityReportError(
+            f"cannot write {target}: notebooks are .html or .ipynb files; change the suffix"
+        )
+    return target
 
 
 def _resolved(value: Any) -> Any:

@@ -145,7 +145,8 @@ def test_the_ideal_code_is_a_floor_in_the_storage_table(study):
     assert study.facts.smallest_layout("Masked50") != "ideal"
 
 
-def test_packed_weights_have_no_ideal_code(smollm2_path):
-    weights = sr.load(smollm2_path)
-    one = next(p for p in weights.prunable if p.packing)
-    assert sr.dense(weights).code_bits(one, Magnitudes(one.total, one.total)) is None
+def test_packed_weights_have_no_ideal_code(smollm2):
+    bits = sr.compare(sr.dense(smollm2)).entropy
+    assert all(p.packing for p in smollm2.prunable)
+    assert len(bits) == len(smollm2.prunable)
+    assert bits["zero_bits"].isna().all()
