@@ -1,4 +1,4 @@
-"""Names and keyboard access that the theme's pages lack: buttons of the sidebar, wide tables."""
+"""Names and keyboard access that the theme's pages lack: buttons of the sidebar, tables."""
 
 import re
 from pathlib import Path
@@ -9,11 +9,12 @@ from sphinx.util.typing import ExtensionMetadata
 _MENDED = (
     (r'<summary>(?=<span class="toctree-toggle")', '<summary aria-label="Pages below">'),
     (r"<table(?![^>]*tabindex)", '<table tabindex="0"'),
+    ("<th></th>", "<td></td>"),  # the empty corner of a pandas table
 )
 
 
 def mend(app: Sphinx, error: Exception | None) -> None:
-    """Give names to buttons, and let the keyboard scroll tables."""
+    """Name buttons, let the keyboard scroll tables, and turn empty header cells into plain ones."""
     if error is not None or app.builder.format != "html":
         return
     for path in Path(app.outdir).rglob("*.html"):
