@@ -86,7 +86,7 @@ def test_plain_prose_passes():
 @pytest.mark.filterwarnings("ignore")  # numpydoc reads deprecated attributes of widgets
 @pytest.mark.parametrize("name", PUBLIC)
 def test_public_docstrings_follow_numpydoc(name):
-    config = parse_config(ROOT.parent)
+    config = parse_config(Path(__file__).parents[1])
     value = getattr(sparsity_report, name)
     names = [name, *(f"{name}.{member}" for member in public_members(value))]
     faults = {each: numpydoc_faults(f"sparsity_report.{each}", config) for each in names}

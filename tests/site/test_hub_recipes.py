@@ -15,7 +15,7 @@ from huggingface_hub import RepoCard
 import sparsity_report as sr
 
 pytestmark = pytest.mark.slow(seconds=15)
-RECIPES = Path(sr.__file__).parents[1] / "docs" / "hub"
+RECIPES = Path(__file__).parents[2] / "docs" / "hub"
 DEMO = Path(sr.__file__).parent / "demo"
 BIN = Path(sys.executable).parent
 

@@ -8,12 +8,11 @@ import house
 import pytest
 from typer.main import get_command
 
-import sparsity_report
 from sparsity_report.cli.application import app
 from sparsity_report.sparse.runtime_support import LAYOUTS, RUNTIMES
 from sparsity_report.untrusted import limits
 
-ROOT = Path(sparsity_report.__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "docs" / "reference"
 COMMANDS = get_command(app).commands
 

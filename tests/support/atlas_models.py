@@ -22,7 +22,7 @@ from structural import Left, shuffled
 
 import sparsity_report as sr
 
-DOCS = Path(sr.__file__).parents[1] / "docs" / "atlas"
+DOCS = Path(__file__).parents[2] / "docs" / "atlas"
 LIST = DOCS / "fixtures.yaml"
 
 

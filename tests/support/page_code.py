@@ -13,7 +13,7 @@ from helpers import write_gguf
 
 import sparsity_report as sr
 
-ROOT = Path(sr.__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "sparsity_report" / "demo"
 FENCE = re.compile(
     r"^(`{3,})(?:\{code-block\} )?(python|console|bash)\n(.*?)^\1$(?:\n\n^\1text\n(.*?)^\1$)?",
