@@ -368,7 +368,8 @@ def test_the_same_study_gives_the_same_files(kit, pdf, study, tmp_path):
     )
     folder, again = tmp_path / "again", tmp_path / "again.pdf"
     arguments = [tmp_path / "study.json", folder, again]
-    subprocess.run([sys.executable, "-c", code, *arguments], check=True)
+    # Another folder: a source tree in the current one would hide the installed version.
+    subprocess.run([sys.executable, "-c", code, *arguments], check=True, cwd=tmp_path)
     assert again.read_bytes() == pdf.read_bytes()
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         assert path.read_bytes() == (kit / path.relative_to(folder)).read_bytes(), path.name
