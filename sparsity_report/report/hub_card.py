@@ -38,7 +38,7 @@ def card(
     body : str
         Markdown.
     metadata : mapping
-        Metadata of another card, of which license and language are kept.
+        Metadata of another card; its license and language are kept.
     base_model : str, optional
         Hub id of the model that was pruned.
     library : str, optional
