@@ -137,7 +137,9 @@ def test_sensitivity_needs_a_level(checkpoint, tmp_path):
 
 def test_another_model_is_reported(checkpoint, tmp_path):
     run = command("run", "--also", checkpoint, *QUICK, "--out", tmp_path / "o")
-    assert run.stdout.startswith("At 30 % sparsity, ")
+    assert run.stdout.startswith("Half came with 50.0 % of its prunable weights zero. ")
+    study = sr.read_study(tmp_path / "o" / "study.json")
+    assert study.variants["variant"].tolist() == ["Dense", "half"]
     text = statements(tmp_path / "o")
     assert f"{WEIGHTS // 2} of {WEIGHTS} prunable weights (50.0 %) of half were zero" in text
     run = command("run", checkpoint, "--also", DEMO, *QUICK, "--out", tmp_path / "o")

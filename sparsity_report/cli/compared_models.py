@@ -75,8 +75,8 @@ def pruned(weights: Weights, choice: Choice, grid: Grid, analysis: Analysis) -> 
     fewer: list[Variant] = []
     if choice.keep_experts is not None:
         fewer = [sr.without_experts(chosen_experts(weights, choice))]
-        if not (choice.sparsity or choice.policy):
-            grid = grid.patterns  # none
+    if (fewer or choice.also) and not (choice.sparsity or choice.policy):
+        grid = grid.patterns  # none
     with workers(analysis.workers) as executor:
         count_weights(weights, executor=executor, cache=cache)
         base, calibration = sr.dense(weights), None

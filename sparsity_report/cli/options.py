@@ -263,9 +263,7 @@ class Choice(Policies):
     """Pruning policies, and models to compare with."""
 
     as_is: bool = flag(PRUNING, "Variant with the zeros that the model has.")
-    also: list[str] = option(
-        [], PRUNING, "Already-pruned model to include in the comparison.", metavar="MODEL"
-    )
+    also: list[str] = option([], PRUNING, "Already-pruned model to compare with.", metavar="MODEL")
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ def run(
 
     Several policies or sparsities are compared as Dense and Masked, each policy at each sparsity.
     Several models are compared in one report. An already-pruned model is counted as it is unless
-    --sparsity prunes it further.
+    --sparsity prunes it further. --also alone prunes nothing: it compares models as they are.
     """
     check_paths(*(models or ()), *choice.also, analysis.base)
     from sparsity_report.cli.policy_grid import Grid

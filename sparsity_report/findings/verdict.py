@@ -52,9 +52,12 @@ def _statements(study: Study) -> Iterator[Phrase]:
         yield from _fewer_experts(study) or [_zeros(study, facts.headline)]
         return
     share, names = study.facts.main_level
-    opening = [*_quality(study, share, names)]
+    # Nothing was pruned where the highest sparsity is 0 %.
+    opening = [*_quality(study, share, names)] if share else [_zeros(study, names[0])]
     if not opening and names[0] in facts.already_pruned:
-        opening = [_zeros(study, names[0], "verdict.already_pruned")]
+        is_alone = study.variants["fingerprint"].nunique() == 1
+        key = "verdict.already_pruned" if is_alone else "verdict.variant_already_pruned"
+        opening = [_zeros(study, names[0], key)]
     yield from opening
     yield from _size(study, names, None if opening else share)
     yield from _speed(study)

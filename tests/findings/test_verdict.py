@@ -319,10 +319,19 @@ def test_a_model_pruned_elsewhere_is_compared_with_the_baseline(demo):
         verdict(study)
     )
     unscored = sr.compare(sr.dense(demo), other)
-    assert keys(unscored) == ["already_pruned", "other_layout"]
-    assert str(verdict(unscored)).startswith("The model came with 50.0 % of its prunable weights")
+    assert keys(unscored) == ["variant_already_pruned", "other_layout"]
+    assert str(verdict(unscored)).startswith("Theirs came with 50.0 % of its prunable weights zero")
     alone = scored(sr.compare(other, sr.masked(sr.existing_zeros(other.weights))), Theirs=12.0)
     assert keys(alone)[0] == "already_pruned"
+
+
+def test_a_model_without_zeros_is_not_called_pruned(demo):
+    kept = sr.existing_zeros(demo)
+    study = scored(
+        sr.compare(sr.dense(demo), sr.masked(kept, name="AsIs"), sr.csr(kept)), AsIs=10.0
+    )
+    assert keys(study)[0] == "no_zeros"
+    assert "0 %" not in str(verdict(study))
 
 
 def test_further_pruning_of_a_pruned_model_is_at_its_own_sparsity(demo):

@@ -16,6 +16,7 @@ from sparsity_report.files.package_data import DEMO
 from sparsity_report.measure.texts import fingerprint
 from sparsity_report.report.tables.latex import to_latex
 from sparsity_report.report.tables.method_tables import results
+from sparsity_report.report.tables.study_tables import quality
 from sparsity_report.words.display_names import text_name
 from sparsity_report.words.sentences import say
 
@@ -106,6 +107,27 @@ def test_layouts_of_a_pruning_share_a_row_unless_a_figure_differs(demo):
 def test_results_of_a_dense_model_are_its_size(demo):
     table = results(sr.compare(sr.dense(demo)))
     assert texts(table) == [["Dense", "3.83"]]
+
+
+def test_a_dense_model_keeps_its_name(demo):
+    pruning = sr.masked(sr.global_magnitude(demo, 0.3))
+    table = results(sr.compare(sr.dense(demo, name="Base"), pruning))
+    assert [row[0] for row in texts(table)] == ["Base", "Global magnitude"]
+
+
+@pytest.mark.parametrize(("policies", "is_marked"), [("global", False), ("global layerwise", True)])
+def test_captions_explain_marks_that_the_table_has(demo, policies, is_marked):
+    prunings = [getattr(sr, f"{name}_magnitude")(demo, 0.5) for name in policies.split()]
+    variants = [sr.dense(demo), *map(sr.masked, prunings)]
+    scored = sr.compare(*variants).with_measured(quality=sr.perplexity(variants))
+    table = results(scored)
+    assert any("lowest" in text for row in texts(table) for text in row) is is_marked
+    assert (say("caption.paired_lowest") in table.caption) is is_marked
+    assert say("caption.paired_distances") in table.caption
+    # The table of scores marks none.
+    caption = quality(scored).caption
+    assert say("caption.paired_lowest") not in caption
+    assert say("caption.paired_distances") in caption
 
 
 def test_a_model_without_experts_is_not_called_dense(tmp_path):

@@ -193,6 +193,8 @@ def test_levels_that_are_not_kept(demo_study):
     nothing = sr.compare(sr.dense(sr.load(nn.ModuleDict({"norm": nn.LayerNorm(4)}))))
     with pytest.raises(sr.SparsityReportError, match="keeps no levels"):
         nothing.at_level(0.3)
+    with pytest.raises(sr.SparsityReportError, match="compare known prunable weights first"):
+        sr.level_within(nothing, "2 MB")
     with torch.device("meta"):
         unknown = sr.compare(sr.dense(sr.load(Tiny())))
     assert unknown.by_level is None

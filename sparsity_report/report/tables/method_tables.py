@@ -64,7 +64,8 @@ def results(study: Study) -> Table:
     columns = [column for column in possible if any(row.get(column.key) for row in shown)]
     unknown = dict.fromkeys(column.key for column in columns)
     values = [(title, [unknown | row for row in rows]) for title, rows in bodies.items()]
-    caption = _results_caption(study, {column.key for column in columns})
+    marks = {"perplexity_note"} if any(row.get("perplexity_note") for row in shown) else set()
+    caption = _results_caption(study, {column.key for column in columns} | marks)
     return grouped("results", caption, [_method(), *columns], values, "compared")
 
 
@@ -227,8 +228,8 @@ def _results_caption(study: Study, keys: Set[str]) -> str:
         first = records(_scored(study))[0]
         text = first["text"], first["text_fingerprint"]
         sentences.append(say("caption.results_scores", text=text, protocol=first["protocol"]))
-    if "perplexity_ratio" in keys:
-        sentences.append(study_tables.paired_note(study, records(_scored(study))[0]))
+        if "perplexity_ratio" in keys:
+            sentences.append(study_tables.paired_note(study, first, keys))
     if "dead_rows" in keys:
         sentences.append(say("caption.results_dead_rows"))
     return " ".join(sentences)
@@ -272,7 +273,8 @@ def _entries(study: Study) -> pd.DataFrame:
         label = label[:1].upper() + label[1:] if has_policy else label
         if row["sparsity"] == 0 and not has_policy:
             kind = ""
-            label = label if row["variant"] in fewer else say("name.dense_baseline")
+            if len(names) > 1 and row["variant"] not in fewer:
+                label = say("name.dense_baseline")  # one row for all models
         rows.append((kind, label, names[row["fingerprint"]], row["variant"]))
     entries = pd.DataFrame(rows, columns=["kind", "label", "model", "variant"])
     # Two of one policy and sparsity have the names of their variants.

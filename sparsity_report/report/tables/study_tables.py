@@ -1,6 +1,6 @@
 """Tables of studies."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -290,7 +290,7 @@ def quality(study: Study) -> Table | None:
     columns = columns_of(keys, (1.6, 1), formats, **heads)
     caption = say("caption.quality_passage" if about else "caption.quality", passage=about)
     if about and "realised" in known:
-        caption += " " + paired_note(study, rows[0])
+        caption += " " + paired_note(study, rows[0], known)
     return table_of("quality", caption, columns, rows)
 
 
@@ -300,11 +300,14 @@ def ratio_to_dense(study: Study, row: Mapping[str, Any]) -> Ends | None:
     return contrast.ratio if contrast else None
 
 
-def paired_note(study: Study, row: Mapping[str, Any]) -> str:
-    """Return how the intervals of perplexities by the protocol of a row were computed."""
+def paired_note(study: Study, row: Mapping[str, Any], columns: Collection[str]) -> str:
+    """Return how the intervals of columns by the protocol of a row were computed."""
     contrasts = study.facts.paired(row).contrasts
     block = next(iter(contrasts.values())).nll.block
-    return say("caption.paired", number=len(contrasts), span=row["span"], block=block)
+    note = say("caption.paired", number=len(contrasts), span=row["span"], block=block)
+    if "perplexity_note" in columns:
+        note += " " + say("caption.paired_lowest")
+    return f"{note} {say('caption.paired_distances')}" if {*DISTANCES} & {*columns} else note
 
 
 def passage(study: Study) -> str | None:

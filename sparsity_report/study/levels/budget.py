@@ -106,6 +106,9 @@ class Within(NamedTuple):
     most: float | None = None
     layout: str = "csr"
 
+    def __repr__(self) -> str:
+        return str(budget_finding(self))
+
 
 def read_budget(text: str) -> Budget:
     """Return a budget written in words, in English or French.
@@ -186,10 +189,9 @@ def level_within(study: Study, budget: str, *, policy: str = GLOBAL, layout: str
     """
     asked = read_budget(budget)
     if policy not in study.by_policy:
-        raise SparsityReportError(
-            f"policy: the study has no levels of {policy!r}; use one of "
-            f"{', '.join(study.by_policy) or 'a study with levels'}"
-        )
+        known = ", ".join(study.by_policy)
+        advice = f"use one of {known}" if known else "compare known prunable weights first"
+        raise SparsityReportError(f"policy: the study has no levels of {policy!r}; {advice}")
     if layout not in _LAYOUTS:
         raise SparsityReportError(
             f"layout: {str(layout)[:40]!r} is not one of {', '.join(_LAYOUTS)}; use one of these"
