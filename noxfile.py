@@ -36,4 +36,4 @@ def _test(session: nox.Session, resolution: str) -> None:
     session.install(*chosen, "-r", "pyproject.toml", "--extra", "test")
     session.install("--no-deps", ".")
     session.run("uv", "pip", "freeze", external=True)
-    session.run("python", "-m", "pytest", "-n", "1", "-m", FAST, *session.posargs)
+    session.run("pytest", "-n", "1", "-m", FAST, *session.posargs)

@@ -4,16 +4,20 @@ Sphinx-Gallery calls :func:`scrape` after each block of a script. The sentence b
 the script is the alt text.
 """
 
+from __future__ import annotations
+
 import ast
 import re
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from sphinx_gallery.py_source_parser import Block
+from typing import TYPE_CHECKING, Any
 
 import sparsity_report as sr
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sphinx_gallery.py_source_parser import Block
 
 REPORTS = {".html", ".pdf"}
 NAMESPACE = 'xmlns="http://www.w3.org/2000/svg"'

@@ -1250,6 +1250,7 @@ READERS = {
     "audit.zero_columns_by_variant": dead_of_each("columns"),
     "audit.excluded_from_pruning": left_out,
     "verdict.already_pruned": holds,
+    "verdict.variant_already_pruned": holds,
     "verdict.sparsity": holds,
     "verdict.no_zeros": holds,
     "verdict.nothing_prunable": lambda study, _: {"variant": judged(study)},

@@ -101,6 +101,7 @@ def test_what_cannot_be_combined(weights):
         sr.combine(one, two)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_cache")
 def test_times_of_two_runs_are_not_mixed():
     torch.manual_seed(0)

@@ -55,7 +55,7 @@ class Hub:
         self.front.answer, self.store.answer = self.answer, self.send
         self.cache = cache
         url = f"http://127.0.0.1:{self.front.server_port}"
-        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
         for name, value in {
             "ENDPOINT": url,
             "HUGGINGFACE_CO_URL_TEMPLATE": url + "/{repo_id}/resolve/{revision}/{filename}",
@@ -130,7 +130,8 @@ class Hub:
                 self.served.append(path)
             return _reply(request, 200, content, told)
         signature = next(self.signatures)
-        store = f"http://127.0.0.1:{self.store.server_port}"
+        # Another host, to which no token may be sent.
+        store = f"http://localhost:{self.store.server_port}"
         told |= {
             "X-Linked-Etag": told["ETag"],
             "X-Linked-Size": str(len(content)),

@@ -110,7 +110,7 @@ def experts(block, leaf, array, architecture):
     """The experts of a block: gate and up apart, of GPT-OSS interleaved and the inputs first."""
     word, kind = leaf.partition("_proj")[0], "bias" if leaf.endswith("bias") else "weight"
     if architecture == "gpt-oss" and kind == "weight":
-        array = array.mT
+        array = array.swapaxes(-1, -2)
     if word == "down":
         yield f"{block}.ffn_down_exps.{kind}", array
         return
