@@ -212,6 +212,17 @@ def test_sparse_tensors_in_a_pickle(saved):
     same(sr.load(folder, allow_pickle=True), sr.load(model))
 
 
+@pytest.mark.parametrize("layout", ["coo", "csr"])
+def test_sparse_tensors_with_an_index_beyond_their_shape_are_refused(tmp_path, layout):
+    rows, columns = ([0, 3], [0, 4]) if layout == "coo" else ([0, 1, 1, 1, 2], [0, 4])
+    make = getattr(torch, f"sparse_{layout}_tensor")
+    places = (torch.tensor([rows, columns]),) if layout == "coo" else (rows, columns)
+    tensor = make(*places, torch.ones(2), (4, 4), check_invariants=False)
+    torch.save({"fc.weight": tensor}, tmp_path / "model.bin")
+    with pytest.raises(sr.SparsityReportError, match="cannot be read as a PyTorch state dict"):
+        sr.load(tmp_path / "model.bin", allow_pickle=True)
+
+
 def test_a_config_of_a_dtype_that_no_model_has(saved):
     folder, _ = saved
     (folder / "model.safetensors").unlink()
