@@ -327,6 +327,21 @@ def test_the_shell_completes(monkeypatch, typed, offered):
     assert script.is_file()
 
 
+@pytest.mark.parametrize("has_triton", [False, True])
+def test_objects_are_not_frozen_at_the_end_of_a_process_with_triton(demo_run, tmp_path, has_triton):
+    """Triton reports them as leaks; without it, they make the end of a process faster."""
+    triton = "sys.modules['triton'] = sys" if has_triton else ""
+    code = (
+        f"import atexit, gc, sys\n{triton}\n"
+        "atexit.register(lambda: print(gc.get_freeze_count(), file=sys.stderr))\n"
+        "from sparsity_report.cli import main\nmain()"
+    )
+    study = demo_run[1] / "study.json"
+    line = [sys.executable, "-c", code, "render", study, "--no-png", "--out", tmp_path / "o"]
+    run = subprocess.run(line, capture_output=True, text=True, check=True)
+    assert (int(run.stderr) == 0) is has_triton
+
+
 def test_completion_is_shown_and_installed(tmp_path):
     code = (
         "import sys; from sparsity_report.cli import main; sys.argv[0] = 'sparsity-report'; main()"

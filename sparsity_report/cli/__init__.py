@@ -15,6 +15,7 @@
 - `libraries`: late imports, so that ``--help`` and completion start quickly.
 """
 
+import gc
 import signal
 import sys
 
@@ -34,4 +35,6 @@ def main() -> None:
             if number != PIPE:
                 complain(f"stopped by {signal.Signals(number).name}")
             code = 128 + number
+    if "triton" in sys.modules:  # at the end, it reports objects that are still frozen as leaks
+        gc.unfreeze()
     sys.exit(code)
