@@ -68,6 +68,9 @@ def hostile_study():
     return sr.compare(*(sr.masked(pruning, name=name or " ") for pruning, name in named))
 
 
+@pytest.mark.filterwarnings(
+    "ignore:Type google._upb:DeprecationWarning", "ignore:The filesystem tracking:FutureWarning"
+)
 @pytest.mark.parametrize("study", ["demo", "hostile"])
 def test_mlflow_and_tensorboard_keep_every_name_and_value(study, demo_study, tmp_path, monkeypatch):
     metrics = (demo_study if study == "demo" else hostile_study()).metrics()
