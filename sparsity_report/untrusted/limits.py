@@ -94,11 +94,3 @@ PATTERN_SECONDS = 10
 
 #: Parameter tensors of a model built from a configuration alone; Switch-C has 123,000.
 PARAMETERS = 2**17
-
-#: Seconds of processor time to read a configuration, to build its model or to run it without
-#: values. VideoMAE, which computes its positions in a Python loop, takes two to four.
-SECONDS = 10.0
-
-#: Further seconds for each parameter that is built, and for each operation of a run; they take a
-#: third of it at most.
-STEP_SECONDS = 0.001

@@ -2,8 +2,8 @@
 
 Classes of configurations and models build lists as long as a number demands, so a hostile
 configuration could keep a machine busy forever. Numbers are checked by their names if the class of
-the configuration knows them. Under any name, building stops once its processor time is over, or a
-model has far more parameters than the files have tensors.
+the configuration knows them. Under any name, building stops once a model has far more parameters
+than the files have tensors.
 
 Transformers may import a class, a kernel or a packer that a configuration names, from the folder
 or from the Hub. It gets a temporary folder instead, which holds copies of data files and
@@ -31,7 +31,6 @@ from sparsity_report.files.filesystem import scratch
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import check_integer, check_nesting, parse_json, read_json
-from sparsity_report.untrusted.processor_time import within_processor_time
 
 _Test = Callable[[nn.Module], bool]
 # Tasks to try if the config names no class.
@@ -92,7 +91,6 @@ def read_config(
     with (
         explained(lambda error: f"{path}: {first_line(error)}", Exception),
         scratch() as plain,
-        within_processor_time(limits.SECONDS),
     ):
         (plain / "config.json").write_text(json.dumps(known), encoding="utf-8")
         config = AutoConfig.from_pretrained(plain, local_files_only=True, trust_remote_code=False)
@@ -273,19 +271,18 @@ def parameters_for(tensors: int) -> int:
 
 @contextmanager
 def building(most: int) -> Iterator[None]:
-    """Stop the building of a model beyond a number of parameters or parts, or if it takes long.
+    """Stop the building of a model beyond a number of parameters or parts.
 
     Raises
     ------
     ValueError
-        The model exceeds the number, or :data:`sparsity_report.untrusted.limits.SECONDS`.
+        The model exceeds the number.
     """
     thread, counts = get_ident(), {"parameters": 0, "modules": 0}
 
     def count(kind: str, holder: nn.Module) -> None:
         # The hooks are global: other threads may build modules too.
         if get_ident() == thread:
-            add_seconds(limits.STEP_SECONDS)
             counts[kind] += 1
             if counts[kind] > most:
                 raise ValueError(
@@ -293,7 +290,7 @@ def building(most: int) -> Iterator[None]:
                     f"or any model; the last is in a {type(holder).__name__}"
                 )
 
-    with within_processor_time(limits.SECONDS) as add_seconds, ExitStack() as stack:
+    with ExitStack() as stack:
         for kind, register in (
             ("parameters", modules.register_module_parameter_registration_hook),
             ("modules", modules.register_module_module_registration_hook),

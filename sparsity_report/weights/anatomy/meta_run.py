@@ -27,10 +27,14 @@ from torch import nn
 
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.sparse.linear_csr import LinearCSR
-from sparsity_report.untrusted import limits
-from sparsity_report.untrusted.processor_time import within_processor_time
 from sparsity_report.weights.anatomy.parameter_places import Place, as_csr, computed_by
-from sparsity_report.weights.anatomy.tracer import Record, Use, Watch, budget, tensors_among
+from sparsity_report.weights.anatomy.tracer import (
+    Record,
+    Use,
+    Watch,
+    most_operations,
+    tensors_among,
+)
 
 # Tokens of the shortest text. Models that pad texts to blocks use 64 tokens mostly, at most 512.
 _LENGTHS = (8, 64, 512)
@@ -144,8 +148,8 @@ def observe(places: Sequence[Place]) -> Behavior:
     structure = _structure(places)
     if structure in _observed:
         return _observed[structure]
-    with _quiet(), within_processor_time(limits.SECONDS) as add_seconds:
-        twin = _Twin(places, add_seconds)
+    with _quiet():
+        twin = _Twin(places)
         twin.set_("attn", "eager")
         # Experts all at once, as there may be thousands.
         twin.set_("experts", "batched_mm")
@@ -199,7 +203,7 @@ def _settings(module: nn.Module) -> tuple[tuple[str, object], ...]:
 class _Twin:
     """A copy of a model without values that can be run."""
 
-    def __init__(self, places: Sequence[Place], add_seconds: Callable[[float], None]) -> None:
+    def __init__(self, places: Sequence[Place]) -> None:
         original = places[0].module
         twins: dict[int, Any] = {
             id(tensor): _emptied(tensor)
@@ -220,7 +224,7 @@ class _Twin:
                 if isinstance(child, LinearCSR):
                     twins[id(place.module)]._modules[name] = twins[id(child)]
         self.places = {id(twins[id(place.module)]): place for place in places}
-        self.operations = budget(len(self.parameters), add_seconds)
+        self.operations = iter(range(most_operations(len(self.parameters))))
         self.config = getattr(self.model, "config", None)
         self.vocabularies = {*_numbers(self.config, _VOCABULARY.search)}
 

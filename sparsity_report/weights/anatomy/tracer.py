@@ -21,8 +21,6 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sparsity_report.untrusted import limits
-
 aten = torch.ops.aten
 # Matrix products, whose factors are the last two tensors.
 _PRODUCTS = {
@@ -127,15 +125,13 @@ class Record:
     guessed: bool = False
 
 
-def budget(parameters: int, add_seconds: Callable[[float], None]) -> Iterator[int]:
-    """Yield as many operations as all runs of a model may take, each with time for it.
+def most_operations(parameters: int) -> int:
+    """Return how many operations all runs of a model of so many parameters may take.
 
     Only an extreme number in a configuration exceeds it, such as a layer repeated a million
     times.
     """
-    for number in range(min(_PER_PARAMETER * parameters + _BESIDES, _MOST)):
-        add_seconds(limits.STEP_SECONDS)
-        yield number
+    return min(_PER_PARAMETER * parameters + _BESIDES, _MOST)
 
 
 class Watch(TorchDispatchMode):
@@ -146,7 +142,7 @@ class Watch(TorchDispatchMode):
     parameters : mapping of int to torch.Tensor
         Parameters on the meta device, by their keys in the record.
     operations : iterator of int
-        Those left for all runs of the model, see :func:`budget`.
+        Those left for all runs of the model, see :func:`most_operations`.
     """
 
     def __init__(self, parameters: Mapping[int, torch.Tensor], operations: Iterator[int]) -> None:
