@@ -48,13 +48,7 @@ def _counts(model: str, options: CountOptions) -> dict[str, Any]:
 
     outline = outline_of(model, **options.opening)
     differences = model_claims(outline, *read_card(outline.folder, outline.files[0]))
-    zeros, memory = None, None
-    asked = (options.context, options.batch, options.kv_dtype, options.fits)
-    if any(each is not None for each in asked):
-        from sparsity_report.findings.model_memory import model_memory
-
-        batch = 1 if options.batch is None else options.batch
-        memory = model_memory(outline, options.context, batch, options.kv_dtype, options.fits)
+    zeros = None
     if options.zeros:
         from sparsity_report.counting.n_m_patterns import KNOWN
         from sparsity_report.findings.rules.counted_tensors import count_tensors, model_zeros
@@ -67,7 +61,7 @@ def _counts(model: str, options: CountOptions) -> dict[str, Any]:
         values = count_tensors(outline, outline.stored, [*patterns])
         zeros = model_zeros(values)
         differences += (*missing_sparsity(values),)
-    return model_counts(outline, differences, zeros) | {"memory": memory}
+    return model_counts(outline, differences, zeros)
 
 
 def _lines(counts: dict[str, Any]) -> Iterator[str]:
@@ -106,6 +100,5 @@ def _lines(counts: dict[str, Any]) -> Iterator[str]:
             yield say("count.pattern", pattern=pattern, count=number, total=patterns["matrices"])
         if any(row["packed"] for row in counts["formats"].values()):
             yield say("count.packed_zeros")
-    yield from (counts["memory"] or {"sentences": []})["sentences"]
     yield from (each["text"] for each in counts["differences"])
     yield from (say("format.note_sentence", note=note) for note in counts["notes"])

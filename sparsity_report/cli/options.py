@@ -336,14 +336,6 @@ class CountOptions(ModelFiles, Texts):
     """Options of ``count``."""
 
     zeros: bool = flag(READING, "Zeros and N:M patterns, from all values.")
-    context: int | None = option(
-        None, READING, "Positions of each sequence; 8,192 or the model's limit.", metavar="N"
-    )
-    batch: int | None = option(None, READING, "Sequences served at a time; 1.", metavar="B")
-    kv_dtype: str | None = option(
-        None, READING, "Type of keys and values, such as float8_e4m3fn.", metavar="DTYPE"
-    )
-    fits: str | None = option(None, READING, "Memory to fit into: 24GB, 24GiB.", metavar="SIZE")
     json: bool = flag(OUTPUT, "One JSON object a line for each model.")
 
 

@@ -147,7 +147,6 @@ def study_sections(study: Study, medium: Medium) -> list[Section]:
     appendix = {
         "inside": ("page.heads_experts_heading", study_maps.heads_and_experts(study)),
         "layouts": ("page.layouts_heading", _layouts(study)),
-        "memory": ("page.memory_heading", _memory(study)),
         **runtimes,
         "timings": ("page.timings_heading", _measured(study, _TIMES)),
         "pairs": ("page.pairs_heading", _measured(study, (task_tables.score_pairs,))),
@@ -206,7 +205,7 @@ def _storage(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Bl
         yield Drawing("csr_bytes", "Bytes", partial(charts.csr_bytes_curve, study))
         for variant in prunings[:1]:
             yield study_tables.storage(study, variant).for_medium(_COLUMNS, medium.name)
-        yield from (memory_tables.ideal(study), memory_tables.memory(study))
+        yield memory_tables.ideal(study)
         return
     yield Text(" ".join(sentences["storage"])) if sentences["storage"] else None
     if (curve := charts.csr_bytes_curve(study)) is None:
@@ -214,8 +213,6 @@ def _storage(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Bl
         return
     yield study_tables.useful(study, prunings[0]) if prunings else None
     yield sections.chart_of(curve, study_tables.curve(study))
-    if medium.is_paper:
-        yield from _memory(study)
 
 
 def _speed(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
@@ -292,12 +289,6 @@ def _layouts(study: Study) -> Iterator[Block | None]:
         yield Text(say("page.all_layouts_note"))
         yield memory_tables.ideal(study)
         yield study_tables.published()
-
-
-def _memory(study: Study) -> Iterator[Block]:
-    yield memory_tables.memory(study)
-    yield from map(Text, map(str, memory_tables.unknown_caches(study)))
-    yield Text(say("page.memory_note"))
 
 
 def _runtimes(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Block]:

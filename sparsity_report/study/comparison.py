@@ -30,7 +30,6 @@ from sparsity_report.study.levels.tradeoff import Tradeoff, places, tradeoff
 from sparsity_report.study.notes import as_phrases
 from sparsity_report.study.patterns import variant_patterns
 from sparsity_report.study.schema import TABLES, check, typed
-from sparsity_report.study.serving_memory import cache_frame, memory_frame
 from sparsity_report.study.variants import (
     Variant,
     csr_note,
@@ -369,52 +368,12 @@ class Study(StudyFrames, Saved):
         _check_distinct(names)
         parts = {
             part: pd.concat([getattr(self, part), getattr(further, part)], ignore_index=True)
-            for part in ("variants", "layers", "patterns", "entropy", "cache", "experts")
+            for part in ("variants", "layers", "patterns", "entropy", "experts")
             if getattr(self, part) is not None or getattr(further, part) is not None
         }
         parts["variants"] = typed("variants", parts["variants"])
         parts["layers"] = with_shares(parts["layers"])
         return replace(self, **parts, notes=(*self.notes, *further.notes))
-
-    def memory(
-        self, context: int | None = None, batch: int = 1, kv_dtype: str | None = None
-    ) -> pd.DataFrame:
-        """Return the bytes of weights, keys and values, and states that serving a variant takes.
-
-        Activations, logits and the buffers of a runtime are not included. Recurrent states are
-        float32, and convolution states have the type of keys and values.
-
-        Parameters
-        ----------
-        context : int, optional
-            Number of positions of each sequence; by default 8,192 or the limit of the model. An
-            encoder-decoder model also keeps as many positions of the source.
-        batch : int
-            Number of sequences.
-        kv_dtype : str, optional
-            ``"float32"``, ``"bfloat16"``, ``"float16"``, ``"float8_e4m3fn"``, ``"float8_e5m2"`` or
-            ``"int8"``; by default the type that the model names.
-
-        Returns
-        -------
-        pandas.DataFrame
-            One row per variant and lossless layout: ``weight_memory``, ``kv_cache_memory``,
-            ``state_memory`` and their sum ``memory`` in bytes; null where unknown. The layout
-            ``file`` is the packed file.
-
-        Raises
-        ------
-        SparsityReportError
-            An argument is out of range.
-
-        Examples
-        --------
-        >>> import sparsity_report as sr
-        >>> study = sr.compare(sr.dense(sr.load()))
-        >>> study.memory(context=100, batch=2)[["kv_cache_memory", "memory"]].values.tolist()[0]
-        [819200, 4648960]
-        """
-        return memory_frame(self.facts, context, batch, kv_dtype)
 
     def pivot(self, metric: str) -> pd.DataFrame:
         """Return a table of groups × variants for one column of :attr:`groups`.
@@ -605,7 +564,6 @@ def compare(
         context=context,
         patterns=variant_patterns(variants, zstd=zstd, progress=progress) if has_patterns else None,
         entropy=entropy_frame(variants),
-        cache=cache_frame(variants),
         experts=experts_frame(variants),
         notes=as_phrases(notes),
         levels=level_table(variants[0].weights),

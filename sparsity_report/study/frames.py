@@ -32,7 +32,6 @@ class StudyFrames:
     context: int | None = None
     patterns: pd.DataFrame | None = None
     entropy: pd.DataFrame | None = None
-    cache: pd.DataFrame | None = None
     notes: tuple[Phrase, ...] = ()
     levels: pd.DataFrame | None = None
     latency: pd.DataFrame | None = None

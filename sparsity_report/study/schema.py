@@ -16,7 +16,6 @@ import pandas as pd
 from sparsity_report.errors import writable
 from sparsity_report.pairing.matches import ALIGNMENTS
 from sparsity_report.pairing.removed import KINDS
-from sparsity_report.weights.anatomy.cache_geometry import GROWING, REASONS, STATES
 from sparsity_report.weights.anatomy.groups import GROUPS
 from sparsity_report.weights.packed.group_rounding import ROUNDING
 
@@ -56,7 +55,7 @@ FIGURES = (
 )
 DENOMINATORS = ("prunable", "non_embedding", "model")
 # Tables of a study that may be null, besides its levels.
-OPTIONAL = ("patterns", "entropy", "cache", *MEASURED)
+OPTIONAL = ("patterns", "entropy", *MEASURED)
 
 
 @dataclass(frozen=True)
@@ -131,7 +130,7 @@ COLUMNS = {
             method basis basis_fingerprint packing tied_to n_m zstd_version control against
             filter task_version evaluated_model harness harness_version results_file
             results_fingerprint documents_fingerprint targets_fingerprint prompts_fingerprint
-            outcomes after_name n_m_before n_m_after tokens_fingerprint cache_dtype
+            outcomes after_name n_m_before n_m_after tokens_fingerprint
         """, optional=True),
         *_columns("int64", """
             modules total weight_total active_total prunable_total non_embedding_total
@@ -150,8 +149,7 @@ COLUMNS = {
             pruned newly_zeroed attention_width attention_flops_per_token block row_pointers columns
             file_bytes bytes expert gap_padding tile_padding zstd_bytes weight_bytes cores
             cache_bytes n_shot kv_cache_before kv_cache_after index before after seed written
-            token_limit alike_layers cached_values cached_positions context_limit weight_memory
-            kv_cache_memory state_memory memory budget_bytes
+            token_limit budget_bytes
         """, low=0, optional=True),
         *_columns("Int64", "basis_windows basis_window samples span", low=1, optional=True),
         *_columns("Int64", "removed", optional=True),
@@ -194,8 +192,6 @@ COLUMNS = {
         Column("scope", "text", among=SCOPES),
         Column("cache", "text", optional=True, among=CACHES),
         Column("protocol", "text", among=tuple(PROTOCOLS)),
-        Column("cached", "text", optional=True, among=(*GROWING, *STATES)),
-        Column("unknown_cache", "text", optional=True, among=REASONS),
         Column("by", "text", among=PARTS),
         Column("side", "text", among=SIDES),
         Column("alignment", "text", among=ALIGNMENTS),
@@ -264,16 +260,6 @@ TABLES: Mapping[str, Table] = {
     ),
     "entropy": _table(
         "variant module_name weight_total zero_bits sign_bits exponent_bits mantissa_bits"
-    ),
-    # Tensors that a model keeps between tokens, see weights.anatomy.cache_geometry.
-    "cache": _table(
-        "variant cached alike_layers cached_values cached_positions cache_dtype context_limit "
-        "unknown_cache"
-    ),
-    # See Study.memory.
-    "memory": _table(
-        "variant layout weight_memory kv_cache_memory state_memory memory cache_dtype",
-        layout={"among": ("file", "csr", *LAYOUTS)},
     ),
     "storage": _table(
         "variant scope name layout total nonzero bytes ratio break_even lossless",

@@ -14,7 +14,6 @@ from sparsity_report.hooks import Presentable
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.sparse.cost import value_bytes
 from sparsity_report.untrusted import limits
-from sparsity_report.weights.anatomy.cache_geometry import NO_CONFIG, CacheGeometry
 
 if TYPE_CHECKING:
     import torch
@@ -187,8 +186,6 @@ class Weights(Presentable, ABC):
         token and position. None if unknown.
     notes : tuple of Phrase
         Remarks on how the model was opened.
-    cache : CacheGeometry
-        Tensors that the model keeps between tokens.
 
     Examples
     --------
@@ -206,7 +203,6 @@ class Weights(Presentable, ABC):
     modules: tuple[Module, ...]
     attention_widths: dict[int | None, int] | None = None
     notes: tuple[Phrase, ...] = ()
-    cache: CacheGeometry = NO_CONFIG
 
     def __post_init__(self) -> None:
         self.name = writable(self.name)  # names of folders may be any bytes

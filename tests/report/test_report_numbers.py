@@ -450,26 +450,6 @@ def hero_grid(study, w):
     return grid
 
 
-def memory_grid(study, w):
-    """Weights as they run and in the smallest layout, and keys and values of 4 layers of 128."""
-    parts = ("weight_memory", "kv_cache_memory", "memory")
-    heads = [w.say(f"column.{key}") for key in ("variant", "layout", *parts)]
-    grid, cache = [list(map(capital, heads))], 2 * 4 * 128 * 256 * 4
-    frame = study.storage[study.storage["scope"] == "model"]
-    for variant, stored in study.variants[["variant", "layout"]].itertuples(index=False):
-        own = {row["layout"]: row for row in rows(frame[frame["variant"] == variant])}
-        running = "csr_int32" if stored == "csr" else "dense"
-        known = [k for k in own if own[k]["lossless"] and k not in {"zstd", "ideal"}]
-        smallest = min(known, key=lambda k: own[k]["bytes"])
-        for layout in dict.fromkeys([running, smallest]):
-            size = own[layout]["bytes"]
-            sizes = [
-                w.marked(rounded(Fraction(int(n), 10**6), 2)) for n in (size, cache, size + cache)
-            ]
-            grid.append([variant, w.say(f"layout.{layout}"), *sizes])
-    return grid
-
-
 def ideal_grid(study, w):
     parts = ("zero_bits", "sign_bits", "exponent_bits", "mantissa_bits")
     heads = ["variant", *parts, "ideal_bits"]
@@ -501,7 +481,6 @@ def expected_tables(study, w):
     for projection in ("q_proj", "k_proj", "v_proj", "out_proj"):
         yield f" {projection}", heads_grid(study, w, first, projection)
     yield "", ideal_grid(study, w)
-    yield "", memory_grid(study, w)
     yield first, extremes_grid(study, w, first)
     yield "", totals_grid(study, w)
     by_variant = [([v], groups_rows(study, w, v)) for v in study.variants["variant"]]
@@ -737,7 +716,6 @@ def test_every_table_of_the_thesis_kit(written):
         "storage": latex_of(storage_grid(study, w, first), [1, 2, 3, 5, 6]),
         "extremes": latex_of(extremes_grid(study, w, first), [1, 2]),
         "ideal": latex_of(ideal_grid(study, w), range(1, 6)),
-        "memory": latex_of(memory_grid(study, w), range(1, 5)),
         "results": latex_of(results, range(1, min(6, len(results[0])))),
     }
     if len(results[0]) > 6:

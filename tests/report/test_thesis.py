@@ -74,7 +74,7 @@ def grey(demo, tmp_path_factory):
     study = eight_variants(sr.load(module, name="demo"))
     renamed = {
         table: getattr(study, table).replace({"variant": {"TwoFour": "#ff0000"}})
-        for table in ("variants", "layers", "entropy", "cache")
+        for table in ("variants", "layers", "entropy")
     }
     study, folder = dataclasses.replace(study, **renamed), tmp_path_factory.mktemp("grey")
     with mock.patch.object(vl_convert, "svg_to_png", return_value=POINT):
@@ -127,7 +127,7 @@ def test_what_is_written(kit):
         for place in ("column", "text")
         for kind in ("pdf", "svg", "png")
     }
-    tables = ("results", "totals", "extremes", "storage", "ideal", "memory")
+    tables = ("results", "totals", "extremes", "storage", "ideal")
     expected |= {f"tables/{name}.{kind}" for name in tables for kind in ("tex", "md", "html")}
     expected.add("sparsity-report.bib")
     expected |= {f"{name}.tex" for name in ("numbers", "captions", "findings", "example")}

@@ -82,8 +82,6 @@ def test_a_model_is_the_one_built_with_the_other_experts(kind, changed, tmp_path
     for column in ("stored_bytes", "file_bytes"):
         assert after[column] == before[column] - model.dtype.itemsize * removed
     assert after["attention_flops_per_token"] == before["attention_flops_per_token"]
-    kv = study.memory(context=16).drop_duplicates("variant")["kv_cache_memory"]
-    assert kv.iloc[0] == kv.iloc[1] > 0
 
 
 def test_counts_of_mixtral_are_products(tmp_path):

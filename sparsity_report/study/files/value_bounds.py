@@ -50,7 +50,6 @@ _OF_VARIANTS = (
     "layers",
     "patterns",
     "entropy",
-    "cache",
     "latency",
     "speedups",
     "continuations",
@@ -109,12 +108,6 @@ def check_measured(table: str, study: StudyFrames, frame: pd.DataFrame) -> None:
     elif table == "experts":
         known = frame["module_name"].isin(study.layers["module_name"])
         refuse(table, known, "module_name: has no layer")
-    elif table == "cache":
-        sizes = frame[["cached", "alike_layers", "cached_values"]]
-        known = sizes.notna().all(axis=1) | (
-            sizes.isna().all(axis=1) & frame["unknown_cache"].notna()
-        )
-        refuse(table, known, "cached: is known in part")
 
 
 def check_pair(pair: Pair) -> None:

@@ -168,7 +168,7 @@ class AdaptedWeights(Weights):
         notes = (*base.notes, *options.notes, *_notes(base, adapter, merge), *doubts)
         widths = base.attention_widths
         kind = base.architecture
-        super().__init__(options.name, base.source, kind, modules, widths, notes, base.cache)
+        super().__init__(options.name, base.source, kind, modules, widths, notes)
         self.base, self._changes, self._merged = base, changes, merge
 
     def slices(self, name: str) -> Iterator[Slice]:

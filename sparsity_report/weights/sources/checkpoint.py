@@ -16,7 +16,6 @@ from torch import nn
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.phrases import Phrase, phrase
-from sparsity_report.weights.anatomy.cache_geometry import cache_of
 from sparsity_report.weights.anatomy.describe import describe
 from sparsity_report.weights.anatomy.meta_model import parameters_for, read_config, without_head
 from sparsity_report.weights.anatomy.names_only import ReaderOptions, describe_names
@@ -101,8 +100,7 @@ class CheckpointWeights(Weights):
         modules, widths = description.modules, description.attention_widths
         notes = options.notes + contents.notes + untied
         notes += float8_notes(modules) + description.notes
-        cache = cache_of(model, {p.name: p.shape for each in modules for p in each.parameters})
-        super().__init__(options.name, source, architecture, modules, widths, notes, cache)
+        super().__init__(options.name, source, architecture, modules, widths, notes)
         self.path, self.options, self.contents = path, options, contents
         self.settings = contents.settings
         self.raw = contents.entries if contents.raw is None else contents.raw

@@ -7,7 +7,6 @@ import torch
 from torch import nn
 from torch.nn.utils import prune
 
-from sparsity_report.weights.anatomy.cache_geometry import cache_of
 from sparsity_report.weights.anatomy.describe import describe
 from sparsity_report.weights.anatomy.names_only import ReaderOptions
 from sparsity_report.weights.anatomy.parameter_places import copied, locate, value, walk
@@ -27,8 +26,7 @@ class ModuleWeights(Weights):
         kind, modules = type(model).__name__, description.modules
         name, widths = options.name or path or kind, description.attention_widths
         notes = float8_notes(modules) + description.notes
-        cache = cache_of(model, {p.name: p.shape for each in modules for p in each.parameters})
-        super().__init__(name, "module", kind, modules, widths, notes, cache)
+        super().__init__(name, "module", kind, modules, widths, notes)
         self._model = model
         self._places = locate(places)
 
