@@ -5,8 +5,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sparsity_report.files.atomic import LeftoverWarning
-
 
 @contextmanager
 def without_collecting() -> Iterator[None]:
@@ -40,5 +38,4 @@ def quiet_libraries() -> Iterator[None]:
     logging.set_verbosity_error()
     with without_bars(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        warnings.simplefilter("always", LeftoverWarning)
         yield

@@ -13,7 +13,8 @@ from sparsity_report.cli.options import DiffOptions, DistanceOptions, Outputs, P
 from sparsity_report.cli.terminal import complain, open_page, tell
 from sparsity_report.counting.progress import bar
 from sparsity_report.errors import SparsityReportError, printable
-from sparsity_report.files.atomic import check_folder, together, write_file
+from sparsity_report.files.atomic import check_folder, write_file
+from sparsity_report.files.manifest import Manifest
 from sparsity_report.words.sentences import say
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 # Key of the sentences on texts that variants wrote.
 _PRINTED = ("finding.beats", "finding.not_separated", "finding.unpaired", "finding.continuation")
+
+# Changed files of an earlier run that are named.
+_NAMED = 3
 
 
 def check_writable(out: Path) -> None:
@@ -42,13 +46,16 @@ def check_outputs(outputs: Outputs) -> None:
         check_room()
 
 
-def write(study: Study, outputs: Outputs, source: str | None = "") -> None:
-    """Write the files of a study, all or none, and print its main findings."""
+def write(study: Study, outputs: Outputs, source: str = "") -> None:
+    """Write the files of a study, remove those of another, and print its main findings.
+
+    `source` is the digest of the file from which the study was read, or empty for a new study.
+    """
     import sparsity_report as sr
 
     out, folder = outputs.out, outputs.template_dir
     report = partial(sr.write_report, study, template_dir=folder)
-    steps: list[tuple[bool, str, Callable[[Path], object]]] = [
+    steps: list[tuple[bool, str, Callable[[Path], Path | list[Path]]]] = [
         (outputs.study, "study.json", study.save),
         (outputs.csv, "structural_layers/*.csv", partial(sr.write_csv, study)),
         (outputs.png, "figures/*.png", partial(sr.write_figures, study)),
@@ -60,13 +67,22 @@ def write(study: Study, outputs: Outputs, source: str | None = "") -> None:
     wanted = {label: write for asked, label, write in steps if asked}
     summary = f"Written to {out}: {', '.join(wanted) or 'nothing'}"
     if wanted:
-        with together(out, source) as files, bar("writing", unit="file") as progress:
+        manifest = Manifest(out, source)
+        with bar("writing", unit="file") as progress:
             for number, (label, write) in enumerate(wanted.items(), 1):
                 progress(number - 1, len(wanted), label)
-                write(out / label.partition("/*")[0])
+                written = write(out / label.partition("/*")[0])
+                manifest.add(written if isinstance(written, list) else [written])
                 progress(number, len(wanted), label)
-        if files.removed:
-            summary += f"; removed {len(files.removed)} files of another run"
+        removed, changed = manifest.remove_others()
+        if removed:
+            summary += f"; removed {removed} files of another run"
+        if changed:
+            shown_names = printable(", ".join(changed[:_NAMED]))
+            complain(
+                f"{out}: files of an earlier run changed since and stay, {shown_names}; delete "
+                "them if they show another study"
+            )
     for line in answer(study):
         tell(line)
     tell(summary)
@@ -110,7 +126,7 @@ def give(
     report: Callable[[Path], object] | None = None,
     folders: Mapping[Path, Callable[[Path], object]] | None = None,
 ) -> None:
-    """Print a result as lines or as JSON, and write its files, those of a folder all or none."""
+    """Print a result as lines or as JSON, and write its files."""
 
     def save(path: Path) -> None:
         text = json.dumps(result.to_json(), ensure_ascii=False, allow_nan=False)
@@ -123,10 +139,7 @@ def give(
         for path in options.out
     ]
     steps += [(path, f"{path}/*", write) for path, write in (folders or {}).items()]
-    for folder in dict.fromkeys(path.parent for path, *_ in steps):
-        with together(folder):
-            for path, _, write in steps:
-                if path.parent == folder:
-                    write(path)
-    for _, shown, _ in [] if options.json else steps:
-        tell(say("cli.written_path", path=shown))
+    for path, shown, write in steps:
+        write(path)
+        if not options.json:
+            tell(say("cli.written_path", path=shown))

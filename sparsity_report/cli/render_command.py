@@ -20,9 +20,9 @@ def render(
     """Write the report, tables and figures of a saved study again, without the model."""
     import sparsity_report as sr
 
-    check_outputs(outputs)  # first, because it may restore an older study.json
+    check_outputs(outputs)
     loaded = sr.read_study(saved, strict=outputs.strict)
-    write(loaded, outputs, file_digest(saved.resolve()) or None)
+    write(loaded, outputs, file_digest(saved.resolve()) or "")
 
 
 @dataclass_options

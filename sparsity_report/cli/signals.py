@@ -5,8 +5,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sparsity_report.files.stop_signals import STOPPING
-
+#: Signals that ask a process to stop.
+STOPPING: list[int] = [s for s in signal.Signals if s.name in {"SIGINT", "SIGTERM", "SIGHUP"}]
 # Number of SIGPIPE, which Windows lacks.
 PIPE = 13
 

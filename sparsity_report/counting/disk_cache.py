@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.files.atomic import check_folder, write_entry
+from sparsity_report.files.atomic import check_folder, write_file
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.untrusted import limits
 
@@ -135,7 +135,7 @@ class Entries:
         head = _MAGIC + bytes.fromhex(key)
         digest = hashlib.sha256(head + payload).digest()
         try:
-            write_entry(self._path(key), head + digest + payload)
+            write_file(self._path(key), head + digest + payload)
         except SparsityReportError as error:
             self._trouble = str(error)
 

@@ -15,7 +15,7 @@ from sparsity_report.draw.measured_charts import CHARTS
 from sparsity_report.draw.policy_charts import blocks_chart
 from sparsity_report.draw.vega import unchecked
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.files.atomic import together, write_file
+from sparsity_report.files.atomic import write_file
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.files.csv_files import variant_stems
 from sparsity_report.study.files.json_files import value_or_saved
@@ -33,7 +33,6 @@ def write_figures(
     The files are ``sparsity_map_<variant>.png`` per pruning; ``blocks.png`` of several prunings;
     ``csr_bytes.png``; and ``speed.png``, ``crossover.png``, ``quality.png``, ``distance.png`` and
     ``sensitivity.png`` of the measurements. A chart in which everything is equal is left out.
-    Either all files are written or none.
 
     Parameters
     ----------
@@ -71,12 +70,11 @@ def write_figures(
     drawn["csr_bytes"] = charts.csr_bytes_curve(shown)
     drawn |= {name: draw(shown) for name, draw in CHARTS.items()}
     folder = Path(folder)
-    with together(folder):
-        return [
-            write_file(folder / f"{name}.png", export.png(chart))
-            for name, chart in drawn.items()
-            if chart is not None
-        ]
+    return [
+        write_file(folder / f"{name}.png", export.png(chart))
+        for name, chart in drawn.items()
+        if chart is not None
+    ]
 
 
 def draw(spec: dict[str, Any], family: str | None, greyscale: bool) -> dict[str, str | bytes]:

@@ -1,4 +1,4 @@
-"""Calls of the system on one file or folder: locks, writes through to the disk, digests."""
+"""Calls of the system on one file or folder: locks, writes synced to the disk, digests."""
 
 import hashlib
 import os
@@ -48,15 +48,10 @@ def locked(folder: Path) -> Iterator[None]:
 def create(path: Path, data: bytes, mode: int | None = None) -> None:
     """Write a new file through to the disk."""
     with opened(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as handle:
-        write_through(handle, data)
+        write_all(handle, memoryview(data))
+        os.fsync(handle)
         if mode is not None:
             path.chmod(stat.S_IMODE(mode))
-
-
-def write_through(handle: int, data: bytes) -> None:
-    """Write bytes to an open file and to the disk."""
-    write_all(handle, memoryview(data))
-    os.fsync(handle)
 
 
 def write_all(handle: int, data: memoryview) -> None:

@@ -1,14 +1,17 @@
 """A folder of large files that appears whole when it is complete, or not at all."""
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.files import filesystem, journal
-from sparsity_report.files.stop_signals import undisturbed
+from sparsity_report.files import filesystem
+from sparsity_report.files.atomic import hidden_name
+
+_HIDDEN = re.compile(r"\.sparsity-report-[0-9a-f]{12}")
 
 
 @contextmanager
@@ -23,19 +26,19 @@ def new_folder(target: Path) -> Iterator[Path]:
     SparsityReportError
         `target` exists and is not an empty folder, or something cannot be written.
     """
-    hidden = journal.new_journal(target.parent)
+    hidden = target.with_name(hidden_name())
     missing = [path for path in target.parents if not path.exists()]
     with ExitStack() as locks:
         try:
             with filesystem.one_line_errors(target):
                 check_free(target)
                 target.parent.mkdir(parents=True, exist_ok=True)
-                with filesystem.locked(target.parent), undisturbed():
+                with filesystem.locked(target.parent):
                     _remove_abandoned(target.parent)
                     hidden.mkdir()
                     locks.enter_context(filesystem.locked(hidden))
             yield hidden
-            with filesystem.one_line_errors(target), undisturbed():
+            with filesystem.one_line_errors(target):
                 for file in filter(Path.is_file, hidden.rglob("*")):
                     with filesystem.opened(file, os.O_RDWR) as handle:
                         os.fsync(handle)
@@ -45,9 +48,10 @@ def new_folder(target: Path) -> Iterator[Path]:
                 hidden.replace(target)
                 filesystem.sync_folder(target.parent)
         except BaseException:
-            with undisturbed():
-                shutil.rmtree(hidden, ignore_errors=True)
-                journal.remove_empty(missing)
+            shutil.rmtree(hidden, ignore_errors=True)
+            for folder in missing:
+                with suppress(OSError):  # not empty
+                    folder.rmdir()
             raise
 
 
@@ -64,7 +68,7 @@ def check_free(target: Path) -> None:
 def _remove_abandoned(folder: Path) -> None:
     """Remove the hidden folders of killed runs, which no process has locked."""
     for path in folder.iterdir():
-        if journal.is_journal(path.name) and path.is_dir() and not path.is_symlink():
+        if _HIDDEN.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
             with suppress(OSError), filesystem.opened(path) as handle:
                 if filesystem.lock(handle):
                     shutil.rmtree(path, ignore_errors=True)

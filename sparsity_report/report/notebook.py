@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparsity_report.draw.fonts import font_face_css
 from sparsity_report.errors import SparsityReportError, printable
-from sparsity_report.files.atomic import check_folder, together, write_file
+from sparsity_report.files.atomic import check_folder, write_file
 from sparsity_report.files.package_data import shipped
 from sparsity_report.viewer.embed import digests
 from sparsity_report.words import number_format
@@ -113,11 +113,11 @@ def write_notebook(
     with speaking(language or spoken(), template_dir):  # refused before a cell runs
         _set_parameters(node, values, source, _speaking(spoken().code, template_dir))
         _say_text(node, sparsity)
-        with together(target.parent):
-            _execute(node, target.parent, timeout)
-            if target.suffix.lower() == ".ipynb":
-                return write_file(target, nbformat.writes(node) + "\n")
-            return write_file(target, as_html(node, hide_inputs, template_dir))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _execute(node, target.parent, timeout)
+        if target.suffix.lower() == ".ipynb":
+            return write_file(target, nbformat.writes(node) + "\n")
+        return write_file(target, as_html(node, hide_inputs, template_dir))
 
 
 def notebook_file(path: str | os.PathLike[str]) -> Path:

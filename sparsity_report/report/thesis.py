@@ -18,7 +18,7 @@ from sparsity_report.draw.paper_figures import draw, font_family
 from sparsity_report.draw.theme import model_names
 from sparsity_report.draw.vega import unchecked
 from sparsity_report.errors import SparsityReportError, check_options
-from sparsity_report.files.atomic import check_folder, together, write_file
+from sparsity_report.files.atomic import check_folder, write_file
 from sparsity_report.findings.study_findings import conventions
 from sparsity_report.findings.verdict import verdict
 from sparsity_report.hooks import hooks
@@ -175,8 +175,7 @@ def write_thesis(
             file: render(templates, f"thesis/{file}.j2", shown, "write the thesis kit")
             for file in _TEMPLATES
         }
-    with together(folder):
-        return [write_file(folder / path, content) for path, content in files.items()]
+    return [write_file(folder / path, content) for path, content in files.items()]
 
 
 def _study_texts(study: Study) -> dict[str, Any]:

@@ -61,9 +61,6 @@ class Study(StudyFrames, Saved):
     entropy : pandas.DataFrame or None
         Bits of an ideal code for the prunable weights of each module, by part; null where
         values or their order are unknown.
-    cache : pandas.DataFrame or None
-        Tensors that each variant keeps between tokens, or the reason why they are unknown. Alike
-        layers share a row.
     notes : tuple of Phrase
         Remarks on how the models were opened and counted.
     levels : pandas.DataFrame or None

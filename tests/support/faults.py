@@ -1,30 +1,15 @@
-"""Faults of the system: whatever is asked of it in a folder can fail, be interrupted or killed.
-
-Light, as processes that are killed import it.
-"""
+"""Faults of the system: each call that changes a folder can fail, be interrupted or killed."""
 
 import errno
 import os
-import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from sparsity_report.files.atomic import together, write_entry, write_file
+from sparsity_report.files.atomic import write_file
 
+OLD, NEW = b"old page", b"\x00" * 99
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EROFS, errno.EINTR)
-CALLS = (
-    "open", "write", "fsync", "close", "mkdir", "link", "replace", "chmod", "unlink", "rmdir",
-)  # fmt: skip
-OLD = {
-    "report.html": "old page", "tables/a.csv": "old", "tables/gone.csv": "of another run",
-    "only/old.csv": "in a folder that holds nothing else",
-}  # fmt: skip
-NEW = {
-    "report.html": "new page", "tables/a.csv": "new", "figures/deep/b.png": b"\x00" * 99,
-    "only/new.csv": "in the same folder",
-}  # fmt: skip
-# What cannot be undone leaves something behind, which the next run removes.
-CLEANING = ("unlink", "rmdir")
+CALLS = ("open", "write", "fsync", "close", "mkdir", "replace", "chmod", "unlink", "rmdir")
 
 
 def fail(code):
@@ -37,7 +22,7 @@ def fail(code):
 
 
 @contextmanager
-def calls(folder, happen=None, at=0, after=False, forever=False):
+def calls(folder, happen=None, at=0, after=False):
     """Note the calls by which files in a folder change; let something happen at one of them.
 
     Parameters
@@ -48,8 +33,6 @@ def calls(folder, happen=None, at=0, after=False, forever=False):
         Number of the call at which it does.
     after : bool
         The call is done, and then fails all the same.
-    forever : bool
-        At every call from then on.
     """
     real = {name: getattr(os, name) for name in CALLS}
     handles, seen = set(), []
@@ -61,7 +44,7 @@ def calls(folder, happen=None, at=0, after=False, forever=False):
             if not ours:
                 return real[name](first, *more, **options)
             seen.append(name)
-            now = happen is not None and (number == at or (forever and number > at))
+            now = happen is not None and number == at
             if now and not after and name != "close":
                 happen()
             # Nothing here needs to outlive the power; a failing close closes on Linux.
@@ -105,34 +88,12 @@ def tree(folder):
     }
 
 
-def write(folder, files, source=""):
-    """Write a set of files."""
-    with together(folder, source):
-        for name, content in files.items():
-            write_file(folder / name, content)
-
-
 def kill_at_each(arguments):
-    """Write the new set into folders, each in a process that is killed at the folder's number."""
+    """Write a page into folders, each in a process that is killed at the folder's number."""
     for folder in map(Path, arguments[1:]):
         child = os.fork()
         if not child:
             with calls(folder, lambda: os._exit(9), int(folder.name), arguments[0] == "after"):
-                write(folder, NEW)
+                write_file(folder / "report.html", NEW)
             os._exit(0)
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-
-
-def write_again(arguments):
-    """Write sets of files that all hold one letter, until a time is over."""
-    folder, letter, seconds = arguments
-    end = time.monotonic() + float(seconds)
-    while time.monotonic() < end:
-        write(Path(folder), letters(letter))
-        write_entry(Path(folder, "cache", "entry"), letter.encode() * 9999)
-
-
-def letters(letter):
-    """Return a set of files, one of which the set of another letter has not."""
-    names = ["one.txt", "two/three.txt", "two/four.txt", "five.txt", f"only/{letter}.txt"]
-    return dict.fromkeys(names, letter * 1000)

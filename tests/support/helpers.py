@@ -22,9 +22,9 @@ from transformers.core_model_loading import Transpose, WeightConverter
 
 import sparsity_report as sr
 from sparsity_report import cli
+from sparsity_report.cli.signals import STOPPING
 from sparsity_report.counting import counts as counting
 from sparsity_report.counting.counts import count_weights
-from sparsity_report.files.stop_signals import STOPPING
 
 if sys.version_info >= (3, 14):
     from compression import zstd

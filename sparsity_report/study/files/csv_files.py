@@ -9,7 +9,7 @@ import pandas as pd
 
 from sparsity_report.deprecated import old_arguments
 from sparsity_report.errors import legible
-from sparsity_report.files.atomic import together, write_file
+from sparsity_report.files.atomic import write_file
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.files.json_files import value_or_saved
 from sparsity_report.study.schema import MEASURED
@@ -33,7 +33,7 @@ def write_csv(study: Study | str | os.PathLike[str], folder: str | os.PathLike[s
     A mixture of experts gets ``expert_budgets.csv`` where patterns are known.
 
     Text that a spreadsheet would take for a formula gets a leading apostrophe. Invisible
-    characters are spelled out (``\r``, ``\u202e``). Either all files are written or none.
+    characters are spelled out (``\r``, ``\u202e``).
 
     Parameters
     ----------
@@ -73,8 +73,7 @@ def write_csv(study: Study | str | os.PathLike[str], folder: str | os.PathLike[s
             files[f"{part}.csv"] = frame
     for metric in PIVOTS:
         files[f"pivot_{metric}.csv"] = shown.pivot(metric).reset_index()
-    with together(folder):
-        return [write_file(folder / name, csv_text(frame)) for name, frame in files.items()]
+    return [write_file(folder / name, csv_text(frame)) for name, frame in files.items()]
 
 
 def variant_stems(study: Study) -> Mapping[str, str]:
