@@ -121,7 +121,7 @@ def _removed(pair: Pair) -> Iterator[Phrase]:
     zeros, share = records(pair.sparsities)[0]["sparsity_itself"], ratio(pair.taken, total)
     key = "pair.removed_rest_sparse" if zeros else "pair.removed_rest_dense"
     yield phrase(key, share=share, total=total, parts=parts, zeros=zeros, **models_of(pair))
-    certainty = pair.removed.loc[pair.removed["certainty"] > 0, "certainty"].min()
+    certainty = pair.removed["certainty"].min()
     if certainty < 1:
         yield phrase("pair.matched_by_values", certainty=float(certainty))
 
@@ -146,8 +146,6 @@ def removed_parts(pair: Pair) -> Iterator[Phrase]:
 
 
 def _permutations(pair: Pair) -> Iterator[Phrase]:
-    if (pair.layers["alignment"] == "rotated").any():
-        yield phrase("pair.rotated_width", **models_of(pair))
     yield from note_findings(pair.notes, ORDER_NOTES.values())
 
 
@@ -241,11 +239,9 @@ def _is_identical(pair: Pair) -> bool:
 def _zeros(pair: Pair) -> Iterator[Phrase]:
     """Yield the fate of the base's zeros, or the new zeros of a dense base."""
     total = figure_of(pair, "prunable_weights")["before"]
-    row, rows = records(pair.survival)[0], pair.layers[pair.layers["prunable"]]
+    row = records(pair.survival)[0]
     if not total:
         yield phrase("pair.verdict_nothing_prunable", before=models_of(pair)["before"])
-    elif (rows["alignment"] == "rotated").any():
-        yield phrase("pair.verdict_rotated", **models_of(pair))
     elif row["zeros_before"]:
         which, zeros = _which(pair), row["zeros_before"]
         share = share_of(row["revived"], zeros, which)

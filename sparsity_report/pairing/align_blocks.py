@@ -112,8 +112,7 @@ def _match_row_sets(
 
 def _match_blocks(alignment: Alignment, stack_after: str, stack: str) -> UnitMatch:
     one, other = alignment.before.blocks(stack), alignment.after.blocks(stack_after)
-    if alignment.is_fixed("block", stack, len(one), len(other)):
-        return match_identical(len(one))
+    alignment.check_not_more("block", stack, len(one), len(other))
     base = [_identifying_matrices(alignment.before.at(stack, number)) for number in one]
     remaining = [_identifying_matrices(alignment.after.at(stack_after, n)) for n in other]
     if len(one) == len(other):
@@ -174,9 +173,10 @@ def _align_experts(alignment: Alignment, after: tuple[str, int], base: tuple[str
     sides = ((alignment.before, *base), (alignment.after, *after))
     matrices = [list(_expert_matrices(side, stack, block)) for side, stack, block in sides]
     one, other = map(len, matrices)
-    where = f"{base[0]}.{base[1]}"
-    if not (one and other) or alignment.is_fixed("expert", where, one, other):
+    if not (one and other):
         return
+    where = f"{base[0]}.{base[1]}"
+    alignment.check_not_more("expert", where, one, other)
     routers = [side.at(stack, block).get(("router", "weight")) for side, stack, block in sides]
     match = None
     if (old := routers[0]) and (new := routers[1]):
@@ -241,8 +241,7 @@ def _align_axis(
         if len(ranges) < 2:
             continue
         (first, base, lines), (_, left, lines_after) = ranges
-        if alignment.is_fixed(axis, one.module.name, base, left):
-            return
+        alignment.check_not_more(axis, one.module.name, base, left)
         if lines != lines_after:
             raise SparsityReportError(
                 f"{alignment.names}: a head of {one.module.name} has {lines:,} rows in one and "

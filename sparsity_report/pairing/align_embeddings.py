@@ -11,7 +11,7 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.pairing.alignment import Alignment, differing_share, match_rows
 from sparsity_report.pairing.fingerprints import iterate_rows, pick_columns, read_matrix
 from sparsity_report.pairing.roles import OUTSIDE, ModelRoles, Part
-from sparsity_report.pairing.unit_matching import UnitMatch, match_candidates, match_unknown
+from sparsity_report.pairing.unit_matching import UnitMatch, match_candidates
 
 # Tokens by which channels are matched, and tokens of a sample.
 _TOKENS, _SAMPLE = 2048, 64
@@ -36,7 +36,7 @@ def align_embeddings(alignment: Alignment) -> None:
 
 
 def _align_width(alignment: Alignment, one: Part, other: Part) -> None:
-    """Match channels; if hardly one is recognized, test whether the width is rotated."""
+    """Match channels; refuse a rotated width, of which hardly one is recognized."""
     (tokens_before, width), (tokens_after, narrower) = one.parameter.shape, other.parameter.shape
     if width < narrower:
         alignment.check_not_more("width", one.module.name, width, narrower)
@@ -59,9 +59,10 @@ def _align_width(alignment: Alignment, one: Part, other: Part) -> None:
     else:
         is_lost = bool(match.certainty.mean() < _HALF)
     if is_lost and _have_same_angles(*(table[:, -_ANGLES:] for table in tables)):
-        alignment.rotated = True
-        alignment.units["width", OUTSIDE] = match_unknown(width, narrower)
-        return
+        raise SparsityReportError(
+            f"{alignment.names}: the width looks rotated, so that no weight matches one of the "
+            "base; compare the rotated model before and after pruning"
+        )
     if is_lost:  # the first tokens may be different ones
         both_cut = tokens_before != tokens_after and width != narrower
         match = _match_by_vectors(alignment, both_cut) or match
@@ -128,8 +129,7 @@ def _have_same_angles(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 def _align_vocabulary(alignment: Alignment, one: Part, other: Part) -> None:
     base, left = one.parameter.shape[0], other.parameter.shape[0]
-    if alignment.is_fixed("vocabulary", one.module.name, base, left):
-        return
+    alignment.check_not_more("vocabulary", one.module.name, base, left)
     if base == left and differing_share(alignment.sample((one, other))) < _FEW_MOVED:
         return
     before, after, columns = alignment.before.weights, alignment.after.weights, alignment.columns

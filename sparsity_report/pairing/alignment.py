@@ -57,8 +57,6 @@ class Alignment:
         By stack of the base; indices are positions among its blocks.
     units : dict
         Matches other than the identity, by axis and place in the base.
-    rotated : bool
-        True if the channels of the width are linear combinations of the base's.
     """
 
     before: ModelRoles
@@ -66,7 +64,6 @@ class Alignment:
     stacks: dict[str, str] = field(default_factory=dict)
     blocks: dict[str, UnitMatch] = field(default_factory=dict)
     units: dict[tuple[str, Place], UnitMatch] = field(default_factory=dict)
-    rotated: bool = False
 
     @property
     def columns(self) -> Index | None:
@@ -129,23 +126,6 @@ class Alignment:
             f"{where} has {number:,} {plural(axis)} in {sides[1].name} and {base:,} in "
             f"{sides[0].name}: give the larger model first, as the base{other}"
         )
-
-    def is_fixed(self, axis: str, where: str, base: int, number: int) -> bool:
-        """Return whether a rotated width rules out comparing units, so that they keep their places.
-
-        Raises
-        ------
-        SparsityReportError
-            There are more units than in the base, or fewer in a rotated width.
-        """
-        self.check_not_more(axis, where, base, number)
-        if self.rotated and base != number:
-            raise SparsityReportError(
-                f"{self.names}: the width looks rotated, so that nothing tells which of the "
-                f"{base:,} {plural(axis)} of {where} are the {number:,} that are left; compare the "
-                "rotated model before and after pruning"
-            )
-        return self.rotated
 
     def read_rows(self, base: bool, part: Part, expert: int | None = None) -> torch.Tensor:
         """Return the rows of a matrix, with the columns that both models have."""

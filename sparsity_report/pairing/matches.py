@@ -12,7 +12,7 @@ from sparsity_report.weights.weights import Parameter, Weights
 
 # Kinds of matches, the least certain first.
 ALIGNMENTS = (
-    "rotated", "content", "reordered", "fused", "turned", "renamed", "name", "added", "removed",
+    "content", "reordered", "fused", "turned", "renamed", "name", "added", "removed",
 )  # fmt: skip
 
 
@@ -78,11 +78,6 @@ class ParameterMatch:
     pieces: tuple[Piece, Piece] | None = None
 
     @property
-    def is_rotated(self) -> bool:
-        """True if the values cannot be compared one by one."""
-        return self.alignment == "rotated"
-
-    @property
     def name(self) -> str:
         """A name that is unique in a plan."""
         names = [part.parameter.name if part else "" for part in (self.before, self.after)]
@@ -106,7 +101,7 @@ class ParameterMatch:
     @property
     def method(self) -> str:
         """A digest of the way in which the two are compared, for cache keys."""
-        digest = hashlib.sha256(repr((self.pieces, self.is_rotated)).encode())
+        digest = hashlib.sha256(repr(self.pieces).encode())
         for index in (self.rows, *self.columns):
             digest.update(b"-" if index is None else index.tobytes())
         return digest.hexdigest()

@@ -237,10 +237,6 @@ def _slices(plan: Plan, match: ParameterMatch) -> tuple[tuple[Slice, ...], tuple
 def _split(plan: Plan, match: ParameterMatch) -> Iterator[PairedSlice]:
     """Yield the slices of a match, or all of it if its slices differ."""
     grouped, sides = _is_grouped(match), _slices(plan, match)
-    if match.is_rotated:
-        yield from (_paired((part,), (), grouped) for part in sides[0])
-        yield from (_paired((), (part,), grouped) for part in sides[1])
-        return
     if not match.is_in_place:
         yield PermutedSlice(match.total, sides[1][0].dtype, *sides, grouped, match)
         return

@@ -73,8 +73,6 @@ def _fits(before: Part, after: Part) -> bool:
 
 def _match_parts(alignment: Alignment, before: Part, after: Part) -> ParameterMatch:
     """Return the match of two parameters with the same axes."""
-    if alignment.rotated and any(s.axis == "width" for s in (*before.rows, *before.columns)):
-        return ParameterMatch(before, after, "rotated")
     place = before.place
     experts = alignment.match("expert", place, after.stacked) if after.stacked else None
     numbers = experts.index.tolist() if experts else [before.expert]
@@ -210,12 +208,6 @@ def _match_pieces(
     alignment: Alignment, base: PartPiece, left: PartPiece, place: Place
 ) -> ParameterMatch:
     (before, old), (after, new) = base, left
-    if alignment.rotated:
-        raise SparsityReportError(
-            f"{alignment.names}: the width looks rotated, and the rows of {after.parameter.name} "
-            "are fused or split, so that they cannot be matched; compare models with the same "
-            "fused matrices"
-        )
     rows, columns, certainty = alignment.map_axes(_sides(*base), _sides(*left), place)
     certainty = min(certainty, alignment.place_certainty(before, after))
     return ParameterMatch(before, after, "fused", certainty, rows, (columns,), (old, new))

@@ -60,18 +60,6 @@ def match_identical(number: int) -> UnitMatch:
     return UnitMatch(np.arange(number), np.ones(number), {})
 
 
-def match_unknown(base: int, remaining: int) -> UnitMatch:
-    """Return a match with certainty 0, for units that cannot be compared.
-
-    Examples
-    --------
-    >>> match_unknown(3, 2).certainty.tolist(), match_unknown(3, 2).removed
-    ([0.0, 0.0], {2: 0.0})
-    """
-    removed = dict.fromkeys(range(remaining, base), 0.0)
-    return UnitMatch(np.arange(remaining), np.zeros(remaining), removed, 0.0)
-
-
 def match_equal(base: Sequence[bytes], remaining: Sequence[bytes]) -> UnitMatch | None:
     """Match units by digests; return None if a unit has no equal in the base.
 

@@ -1,4 +1,4 @@
-"""A rotated width, cut or not, is recognized and not compared."""
+"""A rotated width, cut or not, is recognized and refused."""
 
 import json
 
@@ -7,10 +7,8 @@ import structural
 import torch
 from safetensors.torch import load_file
 from structural import WIDTH, Left, shuffled, written
-from wording import of_key
 
 import sparsity_report as sr
-from sparsity_report.findings.pair_findings import pair_findings, pair_verdict
 
 WIDE = ("embed_tokens", "lm_head", "q_proj", "k_proj", "v_proj", "gate_proj", "up_proj")
 NARROW = ("o_proj", "down_proj")
@@ -45,51 +43,10 @@ def rotated(base, folder, left, per_block=True):
 @pytest.mark.parametrize(("left", "per_block"), [(56, True), (56, False), (64, False)], ids=str)
 def test_rotated(bases, tmp_path, left, per_block):
     base = bases("llama")
-    pair = sr.compare_checkpoints(base, rotated(base, tmp_path / "after", left, per_block))
-    layers, share = pair.layers, (WIDTH - left) / WIDTH
-    wide = layers[layers["weight_before"] > 0]
-    assert (wide["alignment"] == "rotated").all()
-    assert (layers["compared"] == 0).all()
-    assert layers["iou"].isna().all()
-    assert layers["relative_change"].isna().all()
-    assert not layers["untouched"].any()
-    assert pair.survival["kept_share"].isna().all()
-    # Every matrix and every norm has one side in the width.
-    added = layers.loc[layers["alignment"] == "added", "weight_after"].sum()
-    assert added == (4 * left * left if per_block else 0)
-    totals = pair.totals.set_index("figure")
-    assert totals.loc["prunable_weights", "share"] == share
-    assert pair.taken == totals.loc["prunable_weights", "removed"]
-    assert totals.loc["parameters", "removed"] + added == share * wide["weight_before"].sum()
-    for column, figure in (("parameters", "parameters"), ("bytes", "stored_bytes")):
-        size = 4 if column == "bytes" else 1
-        assert pair.removed[column].sum() == totals.loc[figure, "removed"] + size * added
-    if not per_block:
-        assert pair.removed["flops_per_token"].sum() == totals.loc["flops_per_token", "removed"]
-    assert len(pair.removed) == WIDTH - left
-    assert pair.removed["index"].isna().all()
-    assert (pair.removed["certainty"] == 0).all()
-    sentences = pair.sentences()
-    parent = pair.sparsities.set_index("of")["gone_of_base"]
-    assert parent["prunable"] == (share if share else 0)
-    assert parent.isna().any() == per_block
-    if per_block:
-        assert "model.layers.0.attn_shortcut_Q" in set(layers["module_name"])
-    assert of_key(pair_findings(pair), "pair.rotated_width")
-    assert not of_key(pair_findings(pair), "pair.matched_by_values")
-    pair.save(tmp_path / "pair.json")
-    assert sr.read_pair(tmp_path / "pair.json").sentences() == sentences
-    assert pair_verdict(pair)[0].key == "pair.verdict_rotated"
-    removed = of_key(pair_findings(pair), "pair.removed_rest_dense")
-    assert [finding.values["share"] for finding in removed] == ([share] if left < WIDTH else [])
-
-
-def test_a_rotation_with_fewer_heads_is_refused(bases, tmp_path):
-    """Removed heads cannot be identified in a rotated width."""
-    fewer = Left(heads=[0, 1, 3, 4, 6, 7], config={"num_attention_heads": 6})
-    less = structural.pruned(bases("llama"), tmp_path / "fewer", fewer)
-    with pytest.raises(sr.SparsityReportError, match="looks rotated, so that nothing tells which"):
-        sr.compare_checkpoints(bases("llama"), rotated(less, tmp_path / "after", 56, False))
+    after = rotated(base, tmp_path / "after", left, per_block)
+    with pytest.raises(sr.SparsityReportError, match="width looks rotated") as error:
+        sr.compare_checkpoints(base, after)
+    assert str(error.value).isprintable()
 
 
 def test_cut_or_permuted_and_changed_widths_are_not_rotated(bases, tmp_path):
@@ -98,7 +55,6 @@ def test_cut_or_permuted_and_changed_widths_are_not_rotated(bases, tmp_path):
         after = structural.pruned(bases("llama"), tmp_path / str(number), left)
         pair = sr.compare_checkpoints(bases("llama"), after)
         assert pair.removed["index"].tolist() == sorted(set(range(64)) - set(order))
-        assert not (pair.layers["alignment"] == "rotated").any()
 
 
 @pytest.mark.parametrize("left", [48, 64])

@@ -28,7 +28,6 @@ class Pair(Saved, Described):
 
         ``module_name`` and ``block`` are those of the base; ``after_name`` is the matching module,
         null if it was removed. ``alignment`` names how the two were matched, with ``certainty``.
-        In a ``rotated`` module no single weight is matched, so nothing is compared.
 
         ``weight_*`` and ``zeros_*`` count all weights of each side, ``compared`` the weights that
         both have. Of those, ``kept`` are zero in both, ``revived`` only before, ``new`` only after;
@@ -44,8 +43,8 @@ class Pair(Saved, Described):
         unknown.
     removed : pandas.DataFrame
         One row per removed part of the base: ``kind``, ``module`` and ``index`` (of ``among`` such
-        parts; null if unknown), the ``certainty`` that this one was removed, and the ``weights``,
-        ``parameters``, ``bytes`` and ``flops_per_token`` removed with it. A weight is counted once,
+        parts; null for parts without numbers), the ``certainty`` that this one was removed, and
+        the ``weights``, ``parameters``, ``bytes`` and ``flops_per_token`` removed with it. A weight is counted once,
         with the largest removed part that contains it.
     before, after : pandas.DataFrame
         The table ``layers`` of a study of each model.

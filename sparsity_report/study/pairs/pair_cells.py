@@ -114,7 +114,7 @@ def strips(pair: Pair) -> Iterator[Strip]:
     """Yield a strip per kind of removed things: blocks, experts, heads, key-value heads."""
     for kind in ROWS:
         frame = pair.removed
-        of_kind = frame[(frame["kind"] == kind) & frame["index"].notna()]
+        of_kind = frame[frame["kind"] == kind]
         rows = []
         for module, part in of_kind.groupby("module", sort=False):
             first, gone = part.iloc[0], tuple(sorted(part["index"].astype(int)))

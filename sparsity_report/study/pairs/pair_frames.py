@@ -137,9 +137,7 @@ def removed_frame(plan: Plan) -> pd.DataFrame:
     """Return the removed parts of the base, one row each."""
     rows = []
     for part, loss in find_removed(plan).items():
-        # Without any certainty only the number of removed parts is known.
-        index, flops = part.index if loss.certainty else None, round(loss.flops)
-        rows.append({**vars(part), **vars(loss), "index": index, "flops_per_token": flops})
+        rows.append({**vars(part), **vars(loss), "flops_per_token": round(loss.flops)})
     return typed("pair_removed", pd.DataFrame(rows, columns=list(TABLES["pair_removed"].names)))
 
 
@@ -226,24 +224,19 @@ def sparsity_frame(before: pd.DataFrame, after: pd.DataFrame, layers: pd.DataFra
 
 def _has_added(before: pd.DataFrame, after: pd.DataFrame, layers: pd.DataFrame) -> bool:
     """Return whether the model after has weights or biases that the base lacks."""
-    added = (layers["weight_after"] > layers["compared"]) & (layers["alignment"] != "rotated")
+    added = layers["weight_after"] > layers["compared"]
     biases = [int((frame["total"] - frame["weight_total"]).sum()) for frame in (before, after)]
     return bool(added.any()) or biases[1] > biases[0]
 
 
 def gone_weights(layers: pd.DataFrame) -> pd.Series[int]:
-    """Return the number of removed weights of each layer.
-
-    In rotated layers no weight is matched, so the number is the difference of the sizes.
-    """
-    left = layers["compared"].where(layers["alignment"] != "rotated", layers["weight_after"])
-    return layers["weight_before"] - left
+    """Return the number of removed weights of each layer."""
+    return layers["weight_before"] - layers["compared"]
 
 
 def zeros_left(layers: pd.DataFrame) -> pd.Series[int]:
     """Return the number of zeros of each layer among the weights that both models have."""
-    known = layers["kept"] + layers["new"]
-    return known.where(layers["alignment"] != "rotated", layers["zeros_after"])
+    return layers["kept"] + layers["new"]
 
 
 def survival_frame(layers: pd.DataFrame) -> pd.DataFrame:
