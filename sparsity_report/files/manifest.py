@@ -45,19 +45,17 @@ class Manifest:
         removed, changed = 0, []
         for name, digest in self._former.items():
             path = self._folder / name
-            found = None if name in self._files else file_digest(path)
-            if found is None:
-                continue
-            if found != digest:
-                changed.append(name)
-            elif self._is_same:
+            current = None if name in self._files else file_digest(path)
+            if current == digest and self._is_same:
                 self._files[name] = digest
-            else:
+            elif current == digest:
                 with one_line_errors(path):
                     path.unlink()
                 removed += 1
                 with suppress(OSError):  # not empty
                     path.parent.rmdir()
+            elif current is not None and not self._is_same:
+                changed.append(name)
         self._write(self._files, self._source)
         return removed, changed
 

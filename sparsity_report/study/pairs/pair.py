@@ -44,8 +44,8 @@ class Pair(Saved, Described):
     removed : pandas.DataFrame
         One row per removed part of the base: ``kind``, ``module`` and ``index`` (of ``among`` such
         parts; null for parts without numbers), the ``certainty`` that this one was removed, and
-        the ``weights``, ``parameters``, ``bytes`` and ``flops_per_token`` removed with it. A weight is counted once,
-        with the largest removed part that contains it.
+        the ``weights``, ``parameters``, ``bytes`` and ``flops_per_token`` removed with it. A weight
+        is counted once, with the largest removed part that contains it.
     before, after : pandas.DataFrame
         The table ``layers`` of a study of each model.
     notes : tuple of Phrase
