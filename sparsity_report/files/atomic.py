@@ -36,7 +36,7 @@ def write_file(path: str | os.PathLike[str], content: str | bytes) -> Path:
     with filesystem.one_line_errors(target):
         mode = filesystem.regular_file_mode(target)
         target.parent.mkdir(parents=True, exist_ok=True)
-        new = target.with_name(hidden_name())
+        new = target.parent / hidden_name()
         try:
             filesystem.create(new, content.encode() if isinstance(content, str) else content, mode)
             new.replace(target)

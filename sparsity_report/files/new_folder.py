@@ -26,7 +26,7 @@ def new_folder(target: Path) -> Iterator[Path]:
     SparsityReportError
         `target` exists and is not an empty folder, or something cannot be written.
     """
-    hidden = target.with_name(hidden_name())
+    hidden = target.parent / hidden_name()
     missing = [path for path in target.parents if not path.exists()]
     with ExitStack() as locks:
         try:

@@ -74,7 +74,7 @@ def test_every_note_has_its_french(tmp_path, kind, monkeypatch):
         kept.put(KEY, "a", b"y")
     (tmp_path / f"{KEY}.{kind}").write_bytes(b"")
     assert kept.get(KEY, "b", bytes) is None
-    monkeypatch.setattr(disk_cache, "write_entry", full)
+    monkeypatch.setattr(disk_cache, "write_file", full)
     kept.put(KEY, "", b"z")
     notes = set(kept.notes())
     assert len(notes) == (2 if kind == "scores" else 3)
@@ -160,7 +160,7 @@ def test_a_folder_that_cannot_be_written_to_is_read(model, tmp_path, monkeypatch
         raise sr.SparsityReportError(f"cannot write to {path}")
 
     monkeypatch.setattr(disk_cache, "check_folder", refuse)
-    monkeypatch.setattr(disk_cache, "write_entry", None)
+    monkeypatch.setattr(disk_cache, "write_file", None)
     weights = counted(model, tmp_path / "kept")
     same_counts(weights, sr.load(model))
     (note,) = count_notes(weights)
