@@ -444,7 +444,6 @@ class DistanceOptions(TwoModelFiles, Texts):
 class NotebookOptions(ModelFiles, Texts):
     """Options of ``notebook``."""
 
-    to: str | None = option(None, OUTPUT, "", hidden=True)
     sparsity: str = option("0.3", PRUNING, "Sparsity of prunable weights.", metavar="SHARE")
     out: list[Path] = files("Notebook as .html or .ipynb. [default: in results/]")
     hide_inputs: bool = flag(OUTPUT, "Export without code cells.")

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from sparsity_report.deprecated import old_arguments
 from sparsity_report.errors import legible
 from sparsity_report.files.atomic import together, write_file
 from sparsity_report.study.comparison import Study
@@ -21,7 +20,6 @@ FORMULA = re.compile(r'(^|;)(?=["\s]*[=+\-@＝＋－＠])')
 PIVOTS = ("sparsity", "param_frac", "flops_per_token")
 
 
-@old_arguments(directory="folder")
 def write_csv(study: Study | str | os.PathLike[str], folder: str | os.PathLike[str]) -> list[Path]:
     r"""Write the tables of a study as CSV files for a spreadsheet.
 
