@@ -20,8 +20,6 @@ from .findings.difference import Difference as Difference
 from .findings.difference import diff as diff
 from .findings.rules.model_check import ModelCheck as ModelCheck
 from .findings.rules.model_check import check as check
-from .findings.rules.reporting_checklist import Checklist as Checklist
-from .findings.rules.reporting_checklist import checklist as checklist
 from .measure.calibration import Calibration as Calibration
 from .measure.calibration import calibrate as calibrate
 from .measure.clock import Clock as Clock
@@ -35,7 +33,6 @@ from .measure.reproduce import reproduce as reproduce
 from .measure.sensitivity import sensitivity as sensitivity
 from .measure.wanda import owl as owl
 from .measure.wanda import wanda as wanda
-from .report.checklist_files import write_checklist as write_checklist
 from .report.hub_card import write_model_card as write_model_card
 from .report.node_data import write_node_data as write_node_data
 from .report.notebook import write_notebook as write_notebook

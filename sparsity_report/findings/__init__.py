@@ -16,8 +16,7 @@ Findings hold raw values; ``words`` renders them. Entry points are ``study_findi
 - ``difference_findings``: findings about that difference
 - ``distance_findings``: divergence and agreement of the predictions of two models
 - ``reproduction_findings``: published perplexities that measured ones reproduce
-- `rules`: rules for a checkpoint, their violations, and notes about its deployment; questions of a
-  reviewer, and the answers that a study holds
+- `rules`: rules for a checkpoint, their violations, and notes about its deployment
 - ``model_counts``: counts of a model from its headers; ``model_claims``: differences from what it
   says of itself; ``model_memory``: bytes to serve it
 - ``published_kernels``: figures that others published about sparse kernels

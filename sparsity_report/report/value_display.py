@@ -1,6 +1,6 @@
 """A value as text for ``repr``, and in a notebook cell as HTML and LaTeX without a script.
 
-Values are weights, prunings, kept experts, variants, studies, pairs, differences and checklists. A
+Values are weights, prunings, kept experts, variants, studies, pairs and differences. A
 cell has findings, a map of zeros and a small table. It shows only what is known already, and loads
 no chart library.
 """
@@ -17,9 +17,7 @@ from sparsity_report.counting.pruning import Pruning
 from sparsity_report.findings.difference import Difference
 from sparsity_report.findings.difference_findings import difference_verdict
 from sparsity_report.findings.pair_findings import pair_verdict
-from sparsity_report.findings.rules.reporting_checklist import Checklist
 from sparsity_report.findings.verdict import verdict
-from sparsity_report.report.checklist_files import answer_text
 from sparsity_report.report.tables.column_heads import columns_of
 from sparsity_report.report.tables.latex import tex, to_tabular
 from sparsity_report.report.tables.pair_tables import totals as pair_totals
@@ -144,11 +142,6 @@ def _(difference: Difference) -> list[str]:
     return [title, " ".join(map(str, verdict_phrases)), *first(others, 0)]
 
 
-@_lines.register
-def _(shown: Checklist) -> list[str]:
-    return [str(shown.title), *(f"{item.question}: {answer_text(item, 3)}" for item in shown.items)]
-
-
 class ShareMap(NamedTuple):
     """Shares of 1 by block and projection, one per cell."""
 
@@ -171,7 +164,7 @@ def bundle(value: Any) -> dict[str, str]:
 
     Parameters
     ----------
-    value : Study, Pair, Weights, Pruning, KeptExperts, Variant, Difference or Checklist
+    value : Study, Pair, Weights, Pruning, KeptExperts, Variant or Difference
 
     Examples
     --------
@@ -291,11 +284,6 @@ def _(pair: Pair) -> Content:
             if cells["share"].nunique() > 1:
                 maps.append(_map(say(title), shown.grid, cells, "share"))
     return Content(lines, maps, pair_totals(pair))
-
-
-@_content.register
-def _(shown: Checklist) -> Content:
-    return Content(_lines(shown), [], table_of("cell", "", [], []))
 
 
 def _maps(variants: Iterable[tuple[Study, str]]) -> list[ShareMap]:
