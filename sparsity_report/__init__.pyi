@@ -16,15 +16,12 @@ from .counting.pruning import Pruning as Pruning
 from .draw.charts import bar_plot as bar_plot
 from .draw.paper_figures import write_figures as write_figures
 from .errors import SparsityReportError as SparsityReportError
-from .findings.difference import Difference as Difference
-from .findings.difference import diff as diff
 from .findings.rules.model_check import ModelCheck as ModelCheck
 from .findings.rules.model_check import check as check
 from .measure.calibration import Calibration as Calibration
 from .measure.calibration import calibrate as calibrate
 from .measure.clock import Clock as Clock
 from .measure.continuations import continuations as continuations
-from .measure.distance import distance as distance
 from .measure.latency import crossover as crossover
 from .measure.latency import latency as latency
 from .measure.perplexity import perplexity as perplexity
@@ -36,7 +33,6 @@ from .measure.wanda import wanda as wanda
 from .report.hub_card import write_model_card as write_model_card
 from .report.node_data import write_node_data as write_node_data
 from .report.notebook import write_notebook as write_notebook
-from .report.page import write_diff as write_diff
 from .report.page import write_report as write_report
 from .report.thesis import write_thesis as write_thesis
 from .report.written_checkpoint import write_checkpoint as write_checkpoint
@@ -53,7 +49,6 @@ from .study.harness_results import read_lm_eval as read_lm_eval
 from .study.levels.budget import Within as Within
 from .study.levels.budget import level_within as level_within
 from .study.levels.sweep import sweep as sweep
-from .study.model_distance import Distance as Distance
 from .study.pairs.checkpoints import compare_checkpoints as compare_checkpoints
 from .study.pairs.pair import Pair as Pair
 from .study.patterns import weight_patterns as weight_patterns

@@ -15,7 +15,6 @@ import torch
 from helpers import Tiny, command, small_llama
 from payloads import decode
 from safetensors.torch import save_file
-from wording import wording
 
 import sparsity_report as sr
 from sparsity_report.cli.options import PANELS
@@ -100,17 +99,11 @@ def test_an_edited_study_is_rendered_with_a_word_or_refused(demo_run, tmp_path):
     run = command("render", edited, *plain)
     assert run.returncode == 0, run.stderr
     assert run.stdout.startswith("This study was edited by hand after it was written")
-    run = command("diff", out / "study.json", edited)
-    assert run.returncode == 0, run.stderr
-    no_difference, *others = run.stdout.splitlines()
-    assert no_difference.startswith("No diff")
-    assert others == [wording("difference.after_edited")]
-    for line in (["render", edited, *plain], ["diff", edited, out / "study.json"]):
-        run = command(*line, "--strict")
-        assert run.returncode == 2
-        assert run.stdout == ""
-        assert run.stderr.startswith(f"sparsity-report: {edited}: the study was edited by hand")
-        assert run.stderr.count("\n") == 1
+    run = command("render", edited, *plain, "--strict")
+    assert run.returncode == 2
+    assert run.stdout == ""
+    assert run.stderr.startswith(f"sparsity-report: {edited}: the study was edited by hand")
+    assert run.stderr.count("\n") == 1
     run = command("render", out / "study.json", *plain, "--strict")
     assert run.returncode == 0, run.stderr
 
@@ -310,7 +303,7 @@ def test_the_report_is_opened_when_it_is_written(demo_run, tmp_path, monkeypatch
     [
         ("sparsity-report re", ["render"]),
         ("sparsity-report run --spar", ["--sparsity"]),
-        ("sparsity-report diff --s", ["--strict"]),
+        ("sparsity-report render --str", ["--strict"]),
     ],
 )
 def test_the_shell_completes(monkeypatch, typed, offered):
@@ -451,12 +444,10 @@ def test_help_and_version():
         "run",
         "count",
         "pair",
-        "distance",
         "check",
         "prune",
         "expand",
         "render",
-        "diff",
         "explore",
         "notebook",
     ],

@@ -16,10 +16,10 @@ from sparsity_report.files.package_data import DEMO
 
 COMMANDS = typer.main.get_command(app).commands
 OPENING = {"--revision", "--subfolder", "--file", "--base", "--allow-pickle"}
-OPENS = {"run", "count", "pair", "distance", "check", "prune", "expand", "explore", "notebook"}
+OPENS = {"run", "count", "pair", "check", "prune", "expand", "explore", "notebook"}
 FOLDERS = {"run", "render", "prune", "expand"}
-FILES = {"pair", "diff", "distance", "notebook"}
-JSON = {"count", "check", "diff", "pair", "distance"}
+FILES = {"pair", "notebook"}
+JSON = {"count", "check", "pair"}
 
 
 def options(name):
@@ -34,7 +34,7 @@ def commands_with(*names):
 def test_every_command_that_opens_a_model_has_the_options_to_open_it():
     assert commands_with(*OPENING) == OPENS
     assert all(options(name).keys() >= OPENING for name in OPENS)
-    assert OPENS | {"render", "diff"} == set(COMMANDS)
+    assert OPENS | {"render"} == set(COMMANDS)
     helps = {name: {options(n)[name].help for n in OPENS} for name in OPENING}
     assert {name: len(texts) for name, texts in helps.items()} == dict.fromkeys(OPENING, 1)
 
@@ -66,36 +66,15 @@ def test_options_of_two_models_apply_to_both_or_to_one_each():
         _ = TwoModelFiles(revision=["a", "b", "c"]).openings
 
 
-@pytest.fixture(scope="module")
-def studies(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("studies")
-    weights = sr.load()
-    for share in (0.3, 0.5):
-        study = sr.compare(sr.masked(sr.global_magnitude(weights, share)))
-        study.save(folder / f"{share}.json")
-    return folder
-
-
-def test_results_as_json_are_those_of_the_files(studies, tmp_path):
-    lines = {
-        "diff": (studies / "0.3.json", studies / "0.5.json"),
-        "pair": (DEMO, DEMO),
-    }
-    for name, (one, other) in lines.items():
-        path = tmp_path / f"{name}.json"
-        done = command(name, one, other, "--json", "-o", path)
-        assert done.stderr == ""
-        assert json.loads(done.stdout) == json.loads(path.read_text(encoding="utf-8"))
-    assert sr.read_pair(tmp_path / "pair.json").to_json() == json.loads(path.read_text("utf-8"))
-    changed = json.loads((tmp_path / "diff.json").read_text(encoding="utf-8"))
-    value = sr.diff(*lines["diff"])
-    assert changed["sentences"] == value.sentences()
-    assert [row["moved"] for row in changed["moved"]] == value.moved["moved"].tolist()
-    assert changed["matches"] == [{"before": "Masked30", "after": "Masked50"}]
-    for name in ("pair", "diff", "distance"):
-        refused = command(name, *lines.get(name, lines["pair"]), "-o", tmp_path / "x.txt")
-        assert refused.returncode == 2
-        assert re.search(r"x\.txt has an unknown suffix; use .*\.json$", refused.stderr.strip())
+def test_the_result_as_json_is_that_of_the_file(tmp_path):
+    path = tmp_path / "pair.json"
+    done = command("pair", DEMO, DEMO, "--json", "-o", path)
+    assert done.stderr == ""
+    assert json.loads(done.stdout) == json.loads(path.read_text(encoding="utf-8"))
+    assert sr.read_pair(path).to_json() == json.loads(done.stdout)
+    refused = command("pair", DEMO, DEMO, "-o", tmp_path / "x.txt")
+    assert refused.returncode == 2
+    assert re.search(r"x\.txt has an unknown suffix; use .*\.json$", refused.stderr.strip())
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,9 @@ from sparsity_report.cli.count_command import count
 from sparsity_report.cli.explore_command import explore
 from sparsity_report.cli.notebook_command import notebook
 from sparsity_report.cli.options import PANELS
-from sparsity_report.cli.pair_command import distance, pair
+from sparsity_report.cli.pair_command import pair
 from sparsity_report.cli.prune_command import expand, prune
-from sparsity_report.cli.render_command import diff, render
+from sparsity_report.cli.render_command import render
 from sparsity_report.cli.run_command import run
 from sparsity_report.cli.terminal import complain, flush, tell
 from sparsity_report.errors import SparsityReportError, within_memory
@@ -24,7 +24,7 @@ from sparsity_report.errors import SparsityReportError, within_memory
 app = typer.Typer(
     name="sparsity-report",
     help="Open a Transformer and see exactly what pruning does to it as Dense, Masked and CSR.",
-    epilog="Exit codes: 0 done; 1 diff found changes, or check violations; 2 bad input, or "
+    epilog="Exit codes: 0 done; 1 check found violations; 2 bad input, or "
     "something could not be written; 130 Ctrl-C, 143 SIGTERM.",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -54,7 +54,7 @@ class _PanelCommand(typer.core.TyperCommand):
                     formatter.write_dl(records)
 
 
-commands = (run, count, pair, distance, check, prune, expand, render, diff, explore, notebook)
+commands = (run, count, pair, check, prune, expand, render, explore, notebook)
 for command in commands:
     app.command(cls=_PanelCommand)(command)
 

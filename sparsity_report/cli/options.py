@@ -323,15 +323,6 @@ class Analysis(ModelFiles):
 
 
 @dataclass(frozen=True)
-class DiffOptions(Texts):
-    """Options of ``diff``."""
-
-    out: list[Path] = files("Report as .html, .md or .json; repeatable.")
-    json: bool = flag(OUTPUT, _JSON)
-    strict: bool = flag(READING, _STRICT)
-
-
-@dataclass(frozen=True)
 class CountOptions(ModelFiles, Texts):
     """Options of ``count``."""
 
@@ -428,16 +419,6 @@ class PairOptions(TwoModelFiles, Texts):
     cache: Path | None = option(
         None, READING, "Cache folder for compared tensors.", metavar="FOLDER"
     )
-
-
-@dataclass(frozen=True)
-class DistanceOptions(TwoModelFiles, Texts):
-    """Options of ``distance``."""
-
-    text: str | None = option(None, MEASUREMENTS, _TEXT, metavar="TEXT")
-    protocol: str | None = option(None, MEASUREMENTS, _PROTOCOL, metavar="NAME")
-    out: list[Path] = files("Figures as .json; repeatable.")
-    json: bool = flag(OUTPUT, _JSON)
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,6 @@ def card(value, folder):
 
 
 ACCEPTS = {
-    "diff": ("study", lambda value, _: sr.diff(value, value).sentences()),
     "combine": ("study", lambda value, _: repr(sr.combine(value, value))),
     "summarize": ("study pair", lambda value, _: sr.summarize(value)),
     "explore": ("study pair", lambda value, _: sr.explore(value).layers().to_csv()),
@@ -75,11 +74,11 @@ def test_a_path_gives_what_the_value_gives(name, kind, saved, tmp_path):
         assert expected
 
 
-@pytest.mark.parametrize("name", [*ACCEPTS, "write_diff"])
+@pytest.mark.parametrize("name", ACCEPTS)
 def test_other_values_and_files_end_in_one_line_with_the_name_of_the_function(
     name, saved, tmp_path
 ):
-    kinds, use = ACCEPTS.get(name, ("", written(sr.write_diff, "diff.html")))
+    kinds, use = ACCEPTS[name]
     accepted = {type(saved[kind][0]).__name__ for kind in kinds.split()}
     with pytest.raises(
         sr.SparsityReportError,
