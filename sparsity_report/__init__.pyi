@@ -38,7 +38,6 @@ from .report.thesis import write_thesis as write_thesis
 from .report.written_checkpoint import write_checkpoint as write_checkpoint
 from .sparse.csr_swap import convert_linears_to_csr_ as convert_linears_to_csr_
 from .sparse.linear_csr import LinearCSR as LinearCSR
-from .study.combined import combine as combine
 from .study.comparison import Study as Study
 from .study.comparison import compare as compare
 from .study.derived.layer_metrics import sensitivity_correlation as sensitivity_correlation

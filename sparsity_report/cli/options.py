@@ -312,10 +312,6 @@ class Analysis(ModelFiles):
     prompt: list[str] = option(
         [], MEASUREMENTS, "Prompt for a continuation of 40 tokens.", metavar="TEXT"
     )
-    prompts: Path | None = option(
-        None, MEASUREMENTS, "File of prompts: one per line, or JSON lines.", metavar="FILE"
-    )
-    seeds: int = option(0, MEASUREMENTS, "Sampled continuations.", min=0, metavar="N")
     workers: int = option(0, READING, _WORKERS, min=0, metavar="N")
     cache: Path | None = option(None, READING, "Cache folder for counts.", metavar="FOLDER")
     cache_verify: bool = flag(READING, "Recount that reports wrong entries of --cache.")

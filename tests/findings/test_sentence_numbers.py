@@ -685,28 +685,6 @@ def continued(study, said):
     return {"prompt": prompt, "variants": listed(list(alike["variant"])), "continuation": written}
 
 
-def writes(study, said):
-    """Repeats and likelihoods by scipy's paired t-test; two figures differ, so Holm halves one."""
-    texts = study.continuations.set_index("variant")
-    tests = {
-        figure: stats.ttest_rel(*(texts.loc[name, figure] for name in ("Masked30", "Dense")))
-        for figure in ("repeated", "dense_nll")
-    }
-    # Shares have one digit after the point.
-    figure = "repeated" if said["mean"][-2] == "." else "dense_nll"
-    is_smaller = tests[figure].pvalue == min(test.pvalue for test in tests.values())
-    ends = tests[figure].confidence_interval(0.975 if is_smaller else 0.95)
-    means = [texts.loc[name, figure].mean() for name in ("Masked30", "Dense")]
-    many = figure == "repeated"
-    numbers = [f"{100 * mean:.1f}" if many else f"{mean:.2f}" for mean in means]
-    edges = [f"{100 * end:+.1f}" if many else f"{end:+.2f}" for end in ends]
-    keys = ("mean", "base", "low", "high")
-    written = dict(zip(keys, [*numbers, *edges], strict=True))
-    assert {key: said[key].replace("−", "-") for key in keys} == written
-    names = {"variant": "Masked30", "against": "Dense", "prompts": "6 prompts"}
-    return {**said, **names, "decoding": wording("label.greedy")}
-
-
 def alone(study, _):
     rows = study.sensitivity.sort_values("nll_increase", kind="stable")
     return {
@@ -1200,8 +1178,6 @@ READERS = {
     "finding.zeros_as_loaded": as_it_comes,
     "finding.unclassified_modules": unclassified,
     "finding.continuation": continued,
-    "finding.repetition": writes,
-    "finding.unlikely_text": writes,
     "finding.zero_shot_accuracy": seven_means,
     "finding.sensitivity_extremes": alone,
     "finding.sensitivity_extremes_apart": alone,
@@ -1433,21 +1409,6 @@ def measured():
     )
 
 
-def wrote():
-    """Six prompts, after which the pruned model repeats itself and dense finds that unlikely."""
-    repeats = {"Dense": (0.1, 0.2, 0.0, 0.1, 0.3, 0.1), "Masked30": (0.6, 0.5, 0.4, 0.7, 0.8, 0.3)}
-    costs = {"Dense": (1.0, 1.5, 1.2, 0.9, 1.1, 1.4), "Masked30": (2.0, 2.9, 2.5, 2.2, 1.9, 3.0)}
-    rows = [
-        {"variant": name, "prompt": f"p{place}", "continuation": f"{name} {place}",
-         "token_limit": 40, "written": 40, "repeated": share, "distinct": 0.5,
-         "against": "Dense", "dense_nll": cost}
-        for name in repeats
-        for place, (share, cost) in enumerate(zip(repeats[name], costs[name], strict=True))
-    ]  # fmt: skip
-    frame = measurements.frame("continuations", rows)
-    return study_of(sr.load()).with_measured(continuations=frame)
-
-
 def evaluated():
     study = study_of(sr.load())
     few_run = measurements.tasks(["CSR30"]).assign(limited=True, evaluated_model="x/pruned")
@@ -1586,7 +1547,6 @@ STUDIES = {
     ),
     "bfloat16": lambda: study_of(sr.load(Tiny(dtype=torch.bfloat16, tied=False), name="b"), 0.5),
     "measured": measured,
-    "wrote": wrote,
     "evaluated": evaluated,
     "answered": answered,
     "badly timed": badly_timed,

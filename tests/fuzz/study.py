@@ -11,7 +11,6 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import measurements
 import pandas as pd
 import saved
 from helpers import Tiny, study_of
@@ -129,7 +128,6 @@ def _bases(folder: Path) -> list[Base]:
     folder.mkdir(parents=True)
     tiny = study_of(sr.load(saved.filled(Tiny()), name="tiny"), 0.3, patterns=True, context=16)
     tiny = tiny.with_measured(**saved.measured(tiny.totals.set_index("variant")))
-    tiny = measurements.put_in(tiny, speedups=measurements.speedups(("Dense", "Dense")))
     bases = []
     for name, study in (("tiny", tiny), ("all", saved.study())):
         file = study.save(folder / f"{name}.json")

@@ -45,7 +45,6 @@ def card(value, folder):
 
 
 ACCEPTS = {
-    "combine": ("study", lambda value, _: repr(sr.combine(value, value))),
     "summarize": ("study pair", lambda value, _: sr.summarize(value)),
     "explore": ("study pair", lambda value, _: sr.explore(value).layers().to_csv()),
     "write_csv": ("study", written(sr.write_csv)),

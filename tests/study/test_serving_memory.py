@@ -79,10 +79,6 @@ def test_files_with_impossible_caches(study, tmp_path, column, cell):
 
 
 def test_variants_of_several_models(study):
-    other = sr.compare(sr.dense(sr.load(), name="Again"))
-    both = sr.combine(study, other)
-    assert set(both.cache["variant"]) == {*study.variants["variant"], "Again"}
-    assert both.memory().groupby("variant")["memory"].first().notna().all()
     more = study.with_variants(sr.dense(study.weights, name="More"))
     assert more.memory().query("variant == 'More'")["memory"].notna().all()
 

@@ -25,10 +25,10 @@ def write_csv(study: Study | str | os.PathLike[str], folder: str | os.PathLike[s
 
     Each variant gets ``layers_<variant>.csv`` and ``groups_<variant>.csv``. All variants together
     get ``comparison.csv`` (sums per group), ``totals.csv``, ``storage.csv`` and
-    ``pivot_<metric>.csv``, and each measurement its file: ``latency.csv``, ``speedups.csv``,
-    ``quality.csv``, ``score_pairs.csv`` (paired comparisons with 95 % and 99 % intervals),
-    ``sensitivity.csv``, ``continuations.csv``, ``tasks.csv``, ``experts.csv`` (use by the router).
-    A mixture of experts gets ``expert_budgets.csv`` where patterns are known.
+    ``pivot_<metric>.csv``, and each measurement its file: ``latency.csv``, ``quality.csv``,
+    ``score_pairs.csv`` (paired comparisons with 95 % and 99 % intervals), ``sensitivity.csv``,
+    ``continuations.csv``, ``tasks.csv``, ``experts.csv`` (use by the router). A mixture of experts
+    gets ``expert_budgets.csv`` where patterns are known.
 
     Text that a spreadsheet would take for a formula gets a leading apostrophe. Invisible
     characters are spelled out (``\r``, ``\u202e``). Either all files are written or none.
