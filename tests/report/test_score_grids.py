@@ -1,6 +1,7 @@
 """Grids of scores by method, sparsity and model: every cell is a score of the study."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
