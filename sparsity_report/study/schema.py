@@ -443,12 +443,6 @@ def plain_table(frame: pd.DataFrame) -> dict[str, list[Any]]:
     return {"columns": list(frame.columns), "rows": rows}
 
 
-def plain_records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the rows of a table by column as plain values; unknown and infinite ones are null."""
-    table = plain_table(frame.replace([np.inf, -np.inf], np.nan))
-    return [dict(zip(table["columns"], row, strict=True)) for row in table["rows"]]
-
-
 def refuse(table: str, good: Any, wrong: str) -> None:
     """Raise a ValueError that names the first row of a table that is not good."""
     flags = np.asarray(good, dtype=bool)
