@@ -11,19 +11,7 @@
 import lazy_loader
 
 from sparsity_report import api as api
-from sparsity_report.deprecated import RENAMED, warn_old
 
 # __init__.pyi lists the names. Each is imported when first used, so that `import sparsity_report`
 # loads neither torch nor altair.
-_public, _, __all__ = lazy_loader.attach_stub(__name__, __file__)
-
-
-def __getattr__(name: str) -> object:
-    """Return a public name; old ones warn."""
-    if name in RENAMED:
-        warn_old(f"sr.{name}", f"sr.{RENAMED[name]}")
-    return _public(RENAMED.get(name, name))
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

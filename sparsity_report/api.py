@@ -15,24 +15,21 @@ from typing import TYPE_CHECKING, Any
 from sparsity_report.hooks import hooks
 
 if TYPE_CHECKING:
-    from sparsity_report.findings.difference import Difference
     from sparsity_report.phrases import Phrase
     from sparsity_report.study.comparison import Study
-    from sparsity_report.study.model_distance import Distance
     from sparsity_report.study.pairs.pair import Pair
     from sparsity_report.study.published_scores import Reproduction
 
 
 def summarize(
-    study: Study | Pair | Difference | Distance | Reproduction | str | os.PathLike[str],
+    study: Study | Pair | Reproduction | str | os.PathLike[str],
 ) -> list[str]:
     """Return the findings about a study or a pair as sentences, most important first.
 
     Parameters
     ----------
-    study : Study, Pair, Difference, Distance, Reproduction or path-like
-        The study, the pair, the difference of two studies, the distance of two models, the
-        comparison with a paper, or the path of a saved study or pair.
+    study : Study, Pair, Reproduction or path-like
+        The study, the pair, the comparison with a paper, or the path of a saved study or pair.
 
     Returns
     -------
@@ -47,21 +44,15 @@ def summarize(
     >>> print(sr.summarize(study)[0][:53])
     At 30 % sparsity, CSR makes the model a third larger,
     """
-    from sparsity_report.findings.difference import Difference
-    from sparsity_report.findings.difference_findings import difference_findings
-    from sparsity_report.findings.distance_findings import distance_findings
     from sparsity_report.findings.pair_findings import pair_findings
     from sparsity_report.findings.reproduction_findings import reproduction_findings
     from sparsity_report.findings.study_findings import study_findings
     from sparsity_report.study.comparison import Study
     from sparsity_report.study.files.json_files import value_or_saved
-    from sparsity_report.study.model_distance import Distance
     from sparsity_report.study.pairs.pair import Pair
     from sparsity_report.study.published_scores import Reproduction
 
     findings: dict[type, Callable[[Any], Iterable[Phrase]]] = {
-        Difference: difference_findings,
-        Distance: distance_findings,
         Pair: pair_findings,
         Reproduction: reproduction_findings,
         Study: study_findings,

@@ -18,7 +18,7 @@ class Hooks:
     mime_bundle : callable
         A value as HTML, LaTeX and text for a notebook cell, by MIME type.
     sentences : callable
-        Findings about a study, a pair or a difference, most important first.
+        Findings about a study or a pair, most important first.
     audit : callable
         What a careful reviewer would flag in a study.
     save : callable

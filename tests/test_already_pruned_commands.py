@@ -147,14 +147,11 @@ def test_another_model_is_reported(checkpoint, tmp_path):
     assert "demo, as loaded, contains 0 zeros" in statements(tmp_path / "o")
 
 
-def test_render_diff_and_pair(full_run, checkpoint, tmp_path):
+def test_render_and_pair(full_run, checkpoint, tmp_path):
     run, out = full_run
     again = command("render", out / "study.json", "--no-png", "--out", tmp_path / "again")
     assert again.returncode == 0, again.stderr
     assert again.stdout.splitlines()[:-1] == run.stdout.splitlines()[:-1]
-    command("run", checkpoint, "--sparsity", "0.6", *QUICK, "--out", tmp_path / "o")
-    changes = command("diff", out / "study.json", tmp_path / "o" / "study.json")
-    assert changes.returncode == 1, changes.stderr
     pair = command("pair", DEMO, checkpoint, "--out", tmp_path / "pair.html")
     assert pair.returncode == 0, pair.stderr
     assert f"{WEIGHTS // 2}" in pair.stdout.replace("\u202f", "")

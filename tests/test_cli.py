@@ -15,7 +15,6 @@ import torch
 from helpers import Tiny, command, small_llama
 from payloads import decode
 from safetensors.torch import save_file
-from wording import wording
 
 import sparsity_report as sr
 from sparsity_report.cli.options import PANELS
@@ -100,17 +99,11 @@ def test_an_edited_study_is_rendered_with_a_word_or_refused(demo_run, tmp_path):
     run = command("render", edited, *plain)
     assert run.returncode == 0, run.stderr
     assert run.stdout.startswith("This study was edited by hand after it was written")
-    run = command("diff", out / "study.json", edited)
-    assert run.returncode == 0, run.stderr
-    no_difference, *others = run.stdout.splitlines()
-    assert no_difference.startswith("No diff")
-    assert others == [wording("difference.after_edited")]
-    for line in (["render", edited, *plain], ["diff", edited, out / "study.json"]):
-        run = command(*line, "--strict")
-        assert run.returncode == 2
-        assert run.stdout == ""
-        assert run.stderr.startswith(f"sparsity-report: {edited}: the study was edited by hand")
-        assert run.stderr.count("\n") == 1
+    run = command("render", edited, *plain, "--strict")
+    assert run.returncode == 2
+    assert run.stdout == ""
+    assert run.stderr.startswith(f"sparsity-report: {edited}: the study was edited by hand")
+    assert run.stderr.count("\n") == 1
     run = command("render", out / "study.json", *plain, "--strict")
     assert run.returncode == 0, run.stderr
 
@@ -266,28 +259,16 @@ def test_several_models_are_one_comparison(tmp_path):
         (tmp_path / name).mkdir()
         paths.append(tmp_path / name / "tiny.safetensors")
         save_file({k: v.contiguous() for k, v in Tiny(tied=False).state_dict().items()}, paths[-1])
-    options = ("--sparsity", "30%,0.5", *QUICK)
-    run = command("run", *paths, *options, "--out", tmp_path / "o")
+    run = command("run", *paths, *QUICK, "--out", tmp_path / "o")
     assert run.returncode == 0, run.stderr
     study = sr.read_study(tmp_path / "o" / "study.json")
-    assert study.variants["variant"].tolist() == [
-        f"{variant} ({path})" for path in paths for variant in ("Dense", "Masked30", "Masked50")
-    ]
-    for path in paths:
-        weights = sr.load(path)
-        for level in (0.3, 0.5):
-            due = sr.compare(sr.masked(sr.global_magnitude(weights, level))).totals.iloc[0]
-            row = study.totals.set_index("variant").loc[f"Masked{100 * level:.0f} ({path})"]
-            assert (row["pruned"], row["nonzero"]) == (due["pruned"], due["nonzero"])
-
-
-def test_what_is_of_one_model_is_refused_of_several(tmp_path):
-    out = ("--out", tmp_path / "o")
-    for option in (["--latency"], ["--sensitivity", "block"], ["--name", "x"], ["--base", "x"]):
-        refused(command("run", "a", "b", *option, *out), f"{option[0]} applies to one model")
-    # Refused before the first is counted.
-    refused(command("run", "./nowhere", *out), "no such file")
-    assert not (tmp_path / "o").exists()
+    assert study.variants["variant"].tolist() == ["Dense", "tiny"]
+    for path, variant in zip(paths, ("Dense", "tiny"), strict=True):
+        due = sr.compare(sr.dense(sr.load(path))).totals.iloc[0]
+        row = study.totals.set_index("variant").loc[variant]
+        assert (row["total"], row["nonzero"]) == (due["total"], due["nonzero"])
+    refused(command("run", paths[0], "./nowhere", "--out", tmp_path / "p"), "no such file")
+    assert not (tmp_path / "p").exists()
 
 
 def test_the_report_is_opened_when_it_is_written(demo_run, tmp_path, monkeypatch):
@@ -310,7 +291,7 @@ def test_the_report_is_opened_when_it_is_written(demo_run, tmp_path, monkeypatch
     [
         ("sparsity-report re", ["render"]),
         ("sparsity-report run --spar", ["--sparsity"]),
-        ("sparsity-report diff --s", ["--strict"]),
+        ("sparsity-report render --str", ["--strict"]),
     ],
 )
 def test_the_shell_completes(monkeypatch, typed, offered):
@@ -451,12 +432,10 @@ def test_help_and_version():
         "run",
         "count",
         "pair",
-        "distance",
         "check",
         "prune",
         "expand",
         "render",
-        "diff",
         "explore",
         "notebook",
     ],

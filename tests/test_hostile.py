@@ -234,15 +234,6 @@ def test_numbers_keep_their_places_beside_words_from_the_right(study):
     assert "<bdi>שלום</bdi> 30 <bdi>שכבה</bdi>" in shown
 
 
-def test_a_page_of_what_changed(study, saved, folder):
-    changed = sr.diff(study, saved)
-    assert len(changed.changes) > 10
-    page = Page(sr.write_diff(changed, folder / "diff.html", names=NAMES[:2]))
-    assert not {tag for tag, _ in page.elements} & {"img", "b"}
-    assert not [text for _, text in page.texts if UNSEEN.search(text)]
-    assert UNSEEN.findall(str(changed).replace("\n", "")) == []
-
-
 def test_no_cell_of_csv_begins_a_formula_or_ends_early(study, folder):
     for path in sr.write_csv(study, folder / "csv"):
         text = path.read_bytes().decode()
@@ -335,17 +326,16 @@ def test_a_folder_whose_name_is_no_text_is_opened(tmp_path):
     assert "caf\\udce9" in outcome.stdout
 
 
-@pytest.mark.parametrize("kind", ["render", "diff", "error", "usage"])
-def test_a_terminal_shows_names_and_obeys_none(study, saved, folder, kind):
-    again, strange = study.save(folder / "again.json"), folder / TEXTS["terminal link"][1:3]
+@pytest.mark.parametrize("kind", ["render", "error", "usage"])
+def test_a_terminal_shows_names_and_obeys_none(saved, folder, kind):
+    strange = folder / TEXTS["terminal link"][1:3]
     lines = {
         "render": ("render", saved, "--out", folder / "out", *NOTHING[:2], "--csv"),
-        "diff": ("diff", again, saved),
         "error": ("render", f"{strange}{TEXTS['terminal clear']}{TEXTS['override']}"),
         "usage": ("render", saved, f"{TEXTS['terminal clear']}{TEXTS['override']}"),
     }
     text, code = on_terminal(*lines[kind])
-    assert code == {"render": 0, "diff": 1, "error": 2, "usage": 2}[kind]
+    assert code == {"render": 0, "error": 2, "usage": 2}[kind]
     assert unseen(text) == []
     # The verdict and the strip name no variant; the strip names the text of the scores.
     assert (']\\n#include "' if kind == "render" else "\\x1b[2J\\x1b[31mred") in text
@@ -366,19 +356,17 @@ def test_a_bar_of_progress_shows_the_end_of_a_name():
 
 def test_a_stream_that_lacks_a_sign_gets_it_spelled(saved, tmp_path):
     with (tmp_path / "out.txt").open("w", encoding="ascii") as out:
-        line = ["sparsity-report", "diff", str(saved), str(saved)]
+        line = ["sparsity-report", "render", str(saved), "--out", str(tmp_path / "o"), *NOTHING]
         with mock.patch.object(sys, "argv", line), redirect_stdout(out), pytest.raises(SystemExit):
             cli.main()
         terminal_of.tell("a → b", out)
     assert (tmp_path / "out.txt").read_text().endswith("a \\u2192 b\n")
 
 
-def test_values_are_shown_by_their_names(study, saved):
-    changed = sr.diff(study, saved)
-    for value in (study, changed, *study.variants.to_dict("records")):
+def test_values_are_shown_by_their_names(study):
+    for value in (study, *study.variants.to_dict("records")):
         assert UNSEEN.findall(repr(value).replace("\n", "")) == []
     assert repr(study).startswith("Study of <img src=x onerror=hacked=1>\\u202egnirt…: </script>")
-    assert f"{NAMES[0]}, model" in str(changed)
 
 
 def test_parameters_of_a_notebook_are_data(tmp_path):
@@ -398,7 +386,7 @@ def test_parameters_of_a_notebook_are_data(tmp_path):
 @pytest.mark.parametrize("hide_inputs", [True, False])
 def test_an_exported_notebook_holds_names_as_text_only(study, tmp_path, hide_inputs):
     explorer = sr.explore(study)
-    bundles = [value._repr_mimebundle_() for value in (study, explorer, sr.diff(study, study))]
+    bundles = [value._repr_mimebundle_() for value in (study, explorer)]
     bundles = [each[0] if isinstance(each, tuple) else each for each in bundles]
     outputs = [nbformat.v4.new_output("display_data", data=data) for data in bundles]
     said = "\n".join(map(legible, TEXTS.values()))

@@ -63,7 +63,6 @@ def test_nan_is_a_nonzero_named_in_the_audit(dtype, tmp_path):
     assert mean[mean.isna()].index.tolist() == ["layers.0.fc1.weight", "layers.1.fc2.weight"]
     read = sr.read_study(study.save(tmp_path / "s.json"))
     assert (read.notes, read.audit, read.levels) == (study.notes, study.audit, None)
-    assert not sr.diff(study, read)
     with sr.speaking("fr"):
         assert study.audit[0].startswith(
             "Valeurs non finies\N{NO-BREAK SPACE}: les poids élagables de tiny"

@@ -1,9 +1,8 @@
-"""Options with one meaning in every command, and those of version 0.1 under their new names."""
+"""Options with one meaning in every command."""
 
 import json
 import re
 
-import nbformat
 import pytest
 import torch
 import typer
@@ -11,17 +10,16 @@ from helpers import command, small_llama
 from safetensors.torch import load_file, save_file
 
 import sparsity_report as sr
-from sparsity_report.cli.application import app, current
+from sparsity_report.cli.application import app
 from sparsity_report.cli.options import ModelFiles, TwoModelFiles
-from sparsity_report.deprecated import REMOVED_IN
 from sparsity_report.files.package_data import DEMO
 
 COMMANDS = typer.main.get_command(app).commands
 OPENING = {"--revision", "--subfolder", "--file", "--base", "--allow-pickle"}
-OPENS = {"run", "count", "pair", "distance", "check", "prune", "expand", "explore", "notebook"}
+OPENS = {"run", "count", "pair", "check", "prune", "expand", "explore", "notebook"}
 FOLDERS = {"run", "render", "prune", "expand"}
-FILES = {"pair", "diff", "distance", "notebook"}
-JSON = {"count", "check", "diff", "pair", "distance"}
+FILES = {"pair", "notebook"}
+JSON = {"count", "check", "pair"}
 
 
 def options(name):
@@ -36,7 +34,7 @@ def commands_with(*names):
 def test_every_command_that_opens_a_model_has_the_options_to_open_it():
     assert commands_with(*OPENING) == OPENS
     assert all(options(name).keys() >= OPENING for name in OPENS)
-    assert OPENS | {"render", "diff"} == set(COMMANDS)
+    assert OPENS | {"render"} == set(COMMANDS)
     helps = {name: {options(n)[name].help for n in OPENS} for name in OPENING}
     assert {name: len(texts) for name, texts in helps.items()} == dict.fromkeys(OPENING, 1)
 
@@ -68,83 +66,15 @@ def test_options_of_two_models_apply_to_both_or_to_one_each():
         _ = TwoModelFiles(revision=["a", "b", "c"]).openings
 
 
-@pytest.mark.parametrize(
-    ("name", "old", "new"),
-    [
-        ("diff", ["a", "b", "--html", "c.html"], ["a", "b", "--out", "c.html"]),
-        ("diff", ["--html=c.html", "a", "b"], ["--out=c.html", "a", "b"]),
-        ("pair", ["a", "b", "--json", "c.json"], ["a", "b", "--out", "c.json"]),
-        ("run", ["--json", "--no-png"], ["--study", "--no-png"]),
-        ("render", ["a", "--no-json"], ["a", "--no-study"]),
-        ("pair", ["a", "--json", "b"], None),
-        ("pair", ["a", "b", "--json"], None),
-        ("check", ["a", "--json"], None),
-        ("run", ["--", "--json"], None),
-    ],
-)
-def test_old_options_are_read_as_new_ones_with_one_line(name, old, new, capsys):
-    assert current(name, old) == (new or old)
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == (new is not None)
-    assert all(f" will be removed in sparsity-report {REMOVED_IN}; use " in line for line in lines)
-
-
-@pytest.fixture(scope="module")
-def studies(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("studies")
-    weights = sr.load()
-    for share in (0.3, 0.5):
-        study = sr.compare(sr.masked(sr.global_magnitude(weights, share)))
-        study.save(folder / f"{share}.json")
-    return folder
-
-
-def test_old_options_still_write(studies, tmp_path):
-    one, other = studies / "0.3.json", studies / "0.5.json"
-    lines = [
-        (("diff", one, other, "--html", tmp_path / "d.html"), tmp_path / "d.html", 1),
-        (("pair", DEMO, DEMO, "--json", tmp_path / "p.json"), tmp_path / "p.json", 0),
-        (
-            ("render", one, "--json", "--no-html", "--no-png", "--out", tmp_path / "r"),
-            tmp_path / "r" / "study.json",
-            0,
-        ),
-    ]
-    for line, path, code in lines:
-        done = command(*line)
-        assert (done.returncode, len(done.stderr.splitlines())) == (code, 1), done.stderr
-        assert path.stat().st_size > 1000
-    cell = nbformat.v4.new_code_cell("MODEL = None", metadata={"tags": ["parameters"]})
-    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "mine.ipynb")
-    mine = ("notebook", "--notebook", tmp_path / "mine.ipynb")
-    line = (*mine, "--to", "ipynb", "-o", tmp_path / "n")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sparsity_report.report.notebook._run", print)
-        done = command(*line)
-    assert (done.returncode, len(done.stderr.splitlines())) == (0, 1)
-    assert [path.name for path in (tmp_path / "n").iterdir()] == ["mine.ipynb"]
-
-
-def test_results_as_json_are_those_of_the_files(studies, tmp_path):
-    lines = {
-        "diff": (studies / "0.3.json", studies / "0.5.json"),
-        "pair": (DEMO, DEMO),
-    }
-    for name, (one, other) in lines.items():
-        path = tmp_path / f"{name}.json"
-        done = command(name, one, other, "--json", "-o", path)
-        assert done.stderr == ""
-        assert json.loads(done.stdout) == json.loads(path.read_text(encoding="utf-8"))
-    assert sr.read_pair(tmp_path / "pair.json").to_json() == json.loads(path.read_text("utf-8"))
-    changed = json.loads((tmp_path / "diff.json").read_text(encoding="utf-8"))
-    value = sr.diff(*lines["diff"])
-    assert changed["sentences"] == value.sentences()
-    assert [row["moved"] for row in changed["moved"]] == value.moved["moved"].tolist()
-    assert changed["matches"] == [{"before": "Masked30", "after": "Masked50"}]
-    for name in ("pair", "diff", "distance"):
-        refused = command(name, *lines.get(name, lines["pair"]), "-o", tmp_path / "x.txt")
-        assert refused.returncode == 2
-        assert re.search(r"x\.txt has an unknown suffix; use .*\.json$", refused.stderr.strip())
+def test_the_result_as_json_is_that_of_the_file(tmp_path):
+    path = tmp_path / "pair.json"
+    done = command("pair", DEMO, DEMO, "--json", "-o", path)
+    assert done.stderr == ""
+    assert json.loads(done.stdout) == json.loads(path.read_text(encoding="utf-8"))
+    assert sr.read_pair(path).to_json() == json.loads(done.stdout)
+    refused = command("pair", DEMO, DEMO, "-o", tmp_path / "x.txt")
+    assert refused.returncode == 2
+    assert re.search(r"x\.txt has an unknown suffix; use .*\.json$", refused.stderr.strip())
 
 
 @pytest.fixture(scope="module")

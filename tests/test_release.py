@@ -1,14 +1,10 @@
 """The checks of docs/tools/release.py, on a small repository."""
 
-import ast
 import runpy
 import subprocess
 from pathlib import Path
 
 import pytest
-
-from sparsity_report.cli import application
-from sparsity_report.deprecated import RENAMED
 
 ROOT = Path(__file__).parents[1]
 TOOL = runpy.run_path(str(ROOT / "docs/tools/release.py"))
@@ -85,30 +81,3 @@ def test_the_entries_of_the_changelog_are_those_of_releases():
     assert "unreleased" not in dates[1:]
     for version in versions:
         assert TOOL["entry"](".".join(map(str, version)), text)
-
-
-def test_the_migration_page_names_what_warns():
-    """Renamed functions, and each keyword of a decorated function, with its successor."""
-    page = (ROOT / "docs/project/migration.md").read_text(encoding="utf-8")
-    lines = [line for line in page.splitlines() if line.startswith("| `")]
-    for old, new in RENAMED.items():
-        assert any(f"sr.{old}" in line and f"sr.{new}" in line for line in lines), old
-    for (command, old), (new, suffix) in application._RENAMED.items():
-        successor = f"{command} -o FILE{suffix}" if suffix else f"{command} {new}"
-        assert any(f"`{command} {old}" in line and successor in line for line in lines), old
-    marked = 0
-    for path in sorted((ROOT / "sparsity_report").rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            for call in getattr(node, "decorator_list", ()):
-                if not isinstance(call, ast.Call) or ast.unparse(call.func) != "old_arguments":
-                    continue
-                marked += 1
-                listed = [line for line in lines if f"sr.{node.name}(" in line]
-                assert listed, node.name
-                for old in call.keywords:
-                    pair = (f"{old.arg}=", f"{getattr(old.value, 'value', '')}=")
-                    renamed = old.arg == "swapped" or any(
-                        all(name in line for name in pair) for line in listed
-                    )
-                    assert renamed, (node.name, old.arg)
-    assert marked > 5

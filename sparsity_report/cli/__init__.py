@@ -1,9 +1,9 @@
 """The command line.
 
-- `application`: all commands as one program, old options and exit codes.
+- `application`: all commands as one program, and exit codes.
 - `run_command`, `count_command`, `check_command`, `pair_command`, `prune_command`,
-  `render_command`, `explore_command`, `notebook_command`: one command each; `pair_command` also has
-  ``distance``, `prune_command` ``expand`` and `render_command` ``diff``.
+  `render_command`, `explore_command`, `notebook_command`: one command each; `prune_command` also
+  has ``expand``.
 - `options`: the options of the commands in dataclasses, and these for typer.
 - `compared_models`: models to open and prune. `policy_grid`: policies by name, their
   levels, and experts to keep.

@@ -3,7 +3,6 @@
 import io
 import sys
 import warnings
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -15,18 +14,17 @@ from sparsity_report.cli.count_command import count
 from sparsity_report.cli.explore_command import explore
 from sparsity_report.cli.notebook_command import notebook
 from sparsity_report.cli.options import PANELS
-from sparsity_report.cli.pair_command import distance, pair
+from sparsity_report.cli.pair_command import pair
 from sparsity_report.cli.prune_command import expand, prune
-from sparsity_report.cli.render_command import diff, render
+from sparsity_report.cli.render_command import render
 from sparsity_report.cli.run_command import run
 from sparsity_report.cli.terminal import complain, flush, tell
-from sparsity_report.deprecated import removal
 from sparsity_report.errors import SparsityReportError, within_memory
 
 app = typer.Typer(
     name="sparsity-report",
     help="Open a Transformer and see exactly what pruning does to it as Dense, Masked and CSR.",
-    epilog="Exit codes: 0 done; 1 diff found changes, or check violations; 2 bad input, or "
+    epilog="Exit codes: 0 done; 1 check found violations; 2 bad input, or "
     "something could not be written; 130 Ctrl-C, 143 SIGTERM.",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -39,46 +37,9 @@ _UsageError: Any = typer.BadParameter.__base__
 # Advice when memory runs out.
 _LESS = "use a machine with more, or add --no-patterns, --no-png, --no-html, or fewer --workers"
 
-# New options by command and option of version 0.1. An old option with a suffix had a file as value.
-_RENAMED = {
-    ("run", "--json"): ("--study", ""),
-    ("run", "--no-json"): ("--no-study", ""),
-    ("render", "--json"): ("--study", ""),
-    ("render", "--no-json"): ("--no-study", ""),
-    ("diff", "--html"): ("--out", ".html"),
-    ("pair", "--json"): ("--out", ".json"),
-}
-
-
-def current(command: str, words: Sequence[str]) -> list[str]:
-    """Return the words of a command line with the new names of options; warn about old ones.
-
-    Examples
-    --------
-    >>> current("pair", ["a", "b", "--json"])  # the flag of today
-    ['a', 'b', '--json']
-    """
-    renamed: list[str] = []
-    for place, word in enumerate(words):
-        if word == "--":
-            return [*renamed, *words[place:]]
-        name, equals, value = word.partition("=")
-        new, suffix = _RENAMED.get((command, name), ("", ""))
-        following = value if equals else "".join(words[place + 1 : place + 2])
-        if new and following.lower().endswith(suffix):
-            complain(removal(f"{command} {name}", new + (f" FILE{suffix}" if suffix else "")))
-            word = f"{new}{equals}{value}"
-        renamed.append(word)
-    return renamed
-
 
 class _PanelCommand(typer.core.TyperCommand):
     """A command whose help has its options under headings."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse the words of a command line, those of version 0.1 included."""
-        parsed: list[str] = super().parse_args(ctx, current(str(self.name), args))
-        return parsed
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the arguments, then the options of each panel."""
@@ -86,15 +47,14 @@ class _PanelCommand(typer.core.TyperCommand):
         for parameter in self.get_params(ctx):
             rest = "Arguments" if parameter.param_type_name == "argument" else "Help"
             panel = getattr(parameter, "rich_help_panel", None) or rest
-            if record := parameter.get_help_record(ctx):  # None for a hidden option
-                panels[panel].append(record)
+            panels[panel].append(parameter.get_help_record(ctx))
         for title, records in panels.items():
             if records:
                 with formatter.section(title):
                     formatter.write_dl(records)
 
 
-commands = (run, count, pair, distance, check, prune, expand, render, diff, explore, notebook)
+commands = (run, count, pair, check, prune, expand, render, explore, notebook)
 for command in commands:
     app.command(cls=_PanelCommand)(command)
 

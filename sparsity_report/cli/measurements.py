@@ -48,7 +48,7 @@ def studied(compared: Compared, analysis: Analysis) -> tuple[Study, bool]:
     asked: list[tuple[str, bool, Callable[[Compared, Analysis], pd.DataFrame]]] = [
         ("quality", analysis.perplexity, _quality),
         ("sensitivity", analysis.sensitivity is not None, _sensitivity),
-        ("continuations", bool(analysis.prompt or analysis.prompts), _continuations),
+        ("continuations", bool(analysis.prompt), _continuations),
     ]
     refused = False
     for name, is_asked, measure in asked:
@@ -101,13 +101,4 @@ def _continuations(compared: Compared, analysis: Analysis) -> pd.DataFrame:
     """Continue the prompts with the variants."""
     import sparsity_report as sr
 
-    return sr.continuations(compared.variants, prompts_of(analysis), seeds=analysis.seeds)
-
-
-def prompts_of(analysis: Analysis) -> list[str]:
-    """Return the prompts to continue, given as text and in a file."""
-    if analysis.prompts is None:
-        return analysis.prompt
-    from sparsity_report.measure.texts import read_prompts
-
-    return [*analysis.prompt, *read_prompts(analysis.prompts)]
+    return sr.continuations(compared.variants, analysis.prompt)

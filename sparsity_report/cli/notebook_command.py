@@ -6,8 +6,7 @@ from typing import Any
 from sparsity_report.cli.compared_models import check_paths
 from sparsity_report.cli.options import Model, NotebookOptions, dataclass_options
 from sparsity_report.cli.outputs import check_writable
-from sparsity_report.cli.terminal import complain, tell
-from sparsity_report.deprecated import removal
+from sparsity_report.cli.terminal import tell
 
 # Options of `sr.write_notebook`.
 _EXPORTING = ("notebook", "hide_inputs", "language", "template_dir")
@@ -20,7 +19,7 @@ def notebook(model: Model = None, *, export: NotebookOptions) -> None:
     from sparsity_report.cli.policy_grid import read_sparsity
 
     level = read_sparsity(export.sparsity)
-    targets = _targets(export)
+    targets = export.out or [Path("results", f"{Path(export.notebook).stem}.html")]
     for target in targets:
         check_writable(target.parent)
     import sparsity_report as sr
@@ -33,16 +32,3 @@ def notebook(model: Model = None, *, export: NotebookOptions) -> None:
     for target in targets:
         sr.write_notebook(model, target, sparsity=level, **options)
         tell(f"Written to {target}")
-
-
-def _targets(export: NotebookOptions) -> list[Path]:
-    """Return the files to write; warn about a folder and a format, the options of version 0.1."""
-    stem = Path(export.notebook).stem
-    if not export.out and export.to is None:
-        return [Path("results", f"{stem}.html")]
-    folders = [path for path in export.out if not path.suffix or path.is_dir()]
-    if export.to is None and not folders:
-        return export.out
-    complain(removal("notebook --to FORMAT --out FOLDER", "-o FILE.html or -o FILE.ipynb"))
-    name = f"{stem}.{export.to or 'html'}"
-    return [path / name for path in export.out or [Path("results")]]

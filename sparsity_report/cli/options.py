@@ -312,23 +312,10 @@ class Analysis(ModelFiles):
     prompt: list[str] = option(
         [], MEASUREMENTS, "Prompt for a continuation of 40 tokens.", metavar="TEXT"
     )
-    prompts: Path | None = option(
-        None, MEASUREMENTS, "File of prompts: one per line, or JSON lines.", metavar="FILE"
-    )
-    seeds: int = option(0, MEASUREMENTS, "Sampled continuations.", min=0, metavar="N")
     workers: int = option(0, READING, _WORKERS, min=0, metavar="N")
     cache: Path | None = option(None, READING, "Cache folder for counts.", metavar="FOLDER")
     cache_verify: bool = flag(READING, "Recount that reports wrong entries of --cache.")
     stream: bool = flag(READING, "Hub files over the network, without a local copy.")
-
-
-@dataclass(frozen=True)
-class DiffOptions(Texts):
-    """Options of ``diff``."""
-
-    out: list[Path] = files("Report as .html, .md or .json; repeatable.")
-    json: bool = flag(OUTPUT, _JSON)
-    strict: bool = flag(READING, _STRICT)
 
 
 @dataclass(frozen=True)
@@ -423,20 +410,9 @@ class PairOptions(TwoModelFiles, Texts):
 
 
 @dataclass(frozen=True)
-class DistanceOptions(TwoModelFiles, Texts):
-    """Options of ``distance``."""
-
-    text: str | None = option(None, MEASUREMENTS, _TEXT, metavar="TEXT")
-    protocol: str | None = option(None, MEASUREMENTS, _PROTOCOL, metavar="NAME")
-    out: list[Path] = files("Figures as .json; repeatable.")
-    json: bool = flag(OUTPUT, _JSON)
-
-
-@dataclass(frozen=True)
 class NotebookOptions(ModelFiles, Texts):
     """Options of ``notebook``."""
 
-    to: str | None = option(None, OUTPUT, "", hidden=True)
     sparsity: str = option("0.3", PRUNING, "Sparsity of prunable weights.", metavar="SHARE")
     out: list[Path] = files("Notebook as .html or .ipynb. [default: in results/]")
     hide_inputs: bool = flag(OUTPUT, "Export without code cells.")

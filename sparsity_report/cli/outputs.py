@@ -6,19 +6,20 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sparsity_report.cli.libraries import import_altair
-from sparsity_report.cli.options import DiffOptions, DistanceOptions, Outputs, PairOptions
+from sparsity_report.cli.options import Outputs, PairOptions
 from sparsity_report.cli.terminal import complain, open_page, tell
 from sparsity_report.counting.progress import bar
 from sparsity_report.errors import SparsityReportError, printable
-from sparsity_report.files.atomic import check_folder, write_file
+from sparsity_report.files.atomic import check_folder
 from sparsity_report.files.manifest import Manifest
 from sparsity_report.words.sentences import say
 
 if TYPE_CHECKING:
     from sparsity_report.study.comparison import Study
+    from sparsity_report.study.pairs.pair import Pair
 
 # Key of the sentences on texts that variants wrote.
 _PRINTED = ("finding.beats", "finding.not_separated", "finding.unpaired", "finding.continuation")
@@ -120,25 +121,20 @@ def check_files(paths: Iterable[Path], *suffixes: str) -> None:
 
 
 def give(
-    result: Any,
+    result: Pair,
     lines: Iterable[str],
-    options: PairOptions | DiffOptions | DistanceOptions,
-    report: Callable[[Path], object] | None = None,
-    folders: Mapping[Path, Callable[[Path], object]] | None = None,
+    options: PairOptions,
+    report: Callable[[Path], object],
+    folders: Mapping[Path, Callable[[Path], object]],
 ) -> None:
-    """Print a result as lines or as JSON, and write its files."""
-
-    def save(path: Path) -> None:
-        text = json.dumps(result.to_json(), ensure_ascii=False, allow_nan=False)
-        write_file(path, text)
-
+    """Print a pair as lines or as JSON, and write its files."""
     for line in [json.dumps(result.to_json())] if options.json else lines:
         tell(line)
     steps: list[tuple[Path, str, Callable[[Path], object]]] = [
-        (path, str(path), report if report and path.suffix.lower() != ".json" else save)
+        (path, str(path), result.save if path.suffix.lower() == ".json" else report)
         for path in options.out
     ]
-    steps += [(path, f"{path}/*", write) for path, write in (folders or {}).items()]
+    steps += [(path, f"{path}/*", write) for path, write in folders.items()]
     for path, shown, write in steps:
         write(path)
         if not options.json:

@@ -1,4 +1,4 @@
-"""``sparsity-report pair`` and ``distance``: two models, their weights or their predictions."""
+"""``sparsity-report pair``: two checkpoints, weight by weight."""
 
 from functools import partial
 from typing import Annotated, Any
@@ -7,12 +7,7 @@ import typer
 
 from sparsity_report.cli.compared_models import check_paths
 from sparsity_report.cli.libraries import import_altair, quiet_libraries
-from sparsity_report.cli.options import (
-    DistanceOptions,
-    PairOptions,
-    TwoModelFiles,
-    dataclass_options,
-)
+from sparsity_report.cli.options import PairOptions, dataclass_options
 from sparsity_report.cli.outputs import check_files, give
 from sparsity_report.cli.terminal import complain
 from sparsity_report.cli.worker_processes import workers
@@ -49,7 +44,7 @@ def pair(
     if options.thesis or any(path.suffix.lower() in _REPORTS for path in options.out):
         import_altair()
     with quiet_libraries(), workers(options.workers) as executor:
-        models = _opened(before, after, options, adapter=options.adapter)
+        models = _opened(before, after, options)
         comparison = sr.compare_checkpoints(*models, executor=executor, cache=options.cache)
     if comparison.before["total"].sum() >= MANY and not fastest_loops().is_compiled:
         complain("numba compares large models about twice as fast; run pip install numba")
@@ -62,33 +57,12 @@ def pair(
     give(comparison, lines, options, report, folders)
 
 
-@dataclass_options
-def distance(
-    a: Annotated[str, typer.Argument(help=f"Reference: {_MODEL}.")],
-    b: Annotated[str, typer.Argument(help=f"Pruned, quantized or fine-tuned model: {_MODEL}.")],
-    *,
-    options: DistanceOptions,
-) -> None:
-    """Compare the predictions of two models with one tokenizer: KL divergence and agreement.
-
-    An option of a model applies to both if it is given once, to one each if given twice.
-    """
-    check_paths(a, b, *options.base)
-    check_files(options.out, ".json")
-    import sparsity_report as sr
-
-    with quiet_libraries():
-        first, second = _opened(a, b, options)
-        measured = sr.distance(first, second, options.text, protocol=options.protocol)
-    give(measured, measured.sentences(), options)
-
-
-def _opened(first: str, second: str, options: TwoModelFiles, *, adapter: bool = False) -> list[Any]:
+def _opened(first: str, second: str, options: PairOptions) -> list[Any]:
     """Open the models for which there are reading options; others stay paths."""
     import sparsity_report as sr
 
     openings = options.openings
-    if adapter:
+    if options.adapter:
         if any(value for key, value in openings[1].items() if key != "allow_pickle"):
             raise SparsityReportError(
                 "--adapter opens BEFORE as the base of AFTER, without --base, --file, --subfolder "

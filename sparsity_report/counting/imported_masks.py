@@ -16,7 +16,6 @@ from sparsity_report.counting.policies import check_values
 from sparsity_report.counting.progress import Progress
 from sparsity_report.counting.pruning import Basis, CountedCut, Cut, FrozenArray, Pruning
 from sparsity_report.deferred import torch
-from sparsity_report.deprecated import old_arguments
 from sparsity_report.errors import SparsityReportError, writable
 from sparsity_report.sparse.shares import zero_share
 from sparsity_report.weights.sources.npz import Array, Values, read_npz
@@ -58,7 +57,6 @@ class MaskCut(CountedCut):
             yield part, stays.to(part.device)
 
 
-@old_arguments(swapped=lambda _, second: isinstance(second, Weights))
 def import_mask(
     weights: Weights, masks: Masks, *, pruned_is: int = 0, progress: Progress | None = None
 ) -> Pruning:

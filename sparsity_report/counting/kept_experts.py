@@ -17,7 +17,6 @@ import pandas as pd
 
 import sparsity_report
 from sparsity_report.counting.pruning import Basis
-from sparsity_report.deprecated import old_arguments
 from sparsity_report.errors import explained, opening, writable
 from sparsity_report.files.atomic import write_file
 from sparsity_report.hooks import Presentable
@@ -213,7 +212,6 @@ class KeptExperts(Presentable):
         return write_file(path, json.dumps(data, ensure_ascii=False, indent=1))
 
 
-@old_arguments(swapped=lambda _, second: isinstance(second, Weights), source="file")
 def read_experts(weights: Weights, file: str | os.PathLike[str] | Mapping[Any, Any]) -> KeptExperts:
     """Read a list of kept experts from a file or a mapping.
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import altair as alt
 
-from sparsity_report.deprecated import old_arguments
 from sparsity_report.draw import charts, export
 from sparsity_report.draw.heat_maps import sparsity_map
 from sparsity_report.draw.measured_charts import CHARTS
@@ -23,7 +22,6 @@ from sparsity_report.study.files.json_files import value_or_saved
 _GENERIC = {"serif", "sans-serif", "monospace", "cursive", "fantasy", "system-ui"}
 
 
-@old_arguments(directory="folder")
 @unchecked()
 def write_figures(
     study: Study | str | os.PathLike[str], folder: str | os.PathLike[str]

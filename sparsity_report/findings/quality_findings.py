@@ -20,8 +20,6 @@ from sparsity_report.untrusted.display_text import clip
 
 # Characters of a prompt and of its continuation that are shown.
 _CHARACTERS = 200
-# Sentences on texts whose figures differ from those of dense.
-_WRITING = {"repeated": "finding.repetition", "dense_nll": "finding.unlikely_text"}
 # Prompts whose continuations are sentences; a table has all.
 _PROMPTS = 2
 # Parts from which a rank correlation is reported, and standard deviations, 1 ÷ √(n − 1) each, that
@@ -32,7 +30,6 @@ _PARTS, _FAR = 10, 3.09
 def quality_findings(study: Study) -> Iterator[Phrase]:
     """Yield the findings about every measurement of quality."""
     yield from paired_findings(study)
-    yield from _written_texts(study)
     yield from _continuations(study)
     yield from _zero_shot(study)
     yield from _task_pairs(study)
@@ -69,32 +66,11 @@ def _told_apart(
         yield phrase(key, **sides, share=share, gap=gap, low=low, high=high)
 
 
-def decoding(temperature: Any) -> Phrase:
-    """Return how tokens were chosen; greedily without a temperature."""
-    if pd.isna(temperature):
-        return phrase("label.greedy")
-    return phrase("label.sampled", temperature=temperature)
-
-
-def _written_texts(study: Study) -> Iterator[Phrase]:
-    """Yield the prunings whose texts repeat themselves, or fit dense, unlike those of dense."""
-    if (frame := study.writing) is None:
-        return
-    rows = frame[frame["figure"].isin(_WRITING) & (frame["gap_low"] * frame["gap_high"] > 0)]
-    for row in records(rows):
-        mean = row["against_mean"] + row["gap"]
-        figures = {"mean": mean, "base": row["against_mean"], "prompts": int(row["paired"])}
-        ends = {"low": row["gap_low"], "high": row["gap_high"]}
-        sides = {"variant": row["variant"], "against": row["against"]}
-        manner = decoding(row["temperature"])
-        yield phrase(_WRITING[row["figure"]], decoding=manner, **sides, **figures, **ends)
-
-
 def _continuations(study: Study) -> Iterator[Phrase]:
     """Yield the greedy continuations of the first prompts with the variants that wrote them."""
     if (frame := study.continuations) is None:
         return
-    frame = frame[frame["seed"].isna() & frame["prompt"].isin(frame["prompt"].unique()[:_PROMPTS])]
+    frame = frame[frame["prompt"].isin(frame["prompt"].unique()[:_PROMPTS])]
     for (prompt, text), rows in frame.groupby(["prompt", "continuation"], sort=False):
         texts = {"prompt": _on_one_line(str(prompt)), "continuation": _on_one_line(str(text))}
         yield phrase("finding.continuation", variants=rows["variant"].tolist(), **texts)

@@ -53,13 +53,10 @@ class Conditions(NamedTuple):
         Cores used by other programs and by the host of a virtual machine.
     load : float or None
         The load average of the last minute.
-    frequency : float or None
-        Frequency of the first core in Hz.
     """
 
     others: float | None
     load: float | None
-    frequency: float | None
 
 
 def this_machine() -> Machine:
@@ -170,7 +167,7 @@ class Watch:
                 taken = max(0.0, (others - before) / (now - since))
             self._records.append((now, others))
         load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-        return Conditions(taken, load, _frequency())
+        return Conditions(taken, load)
 
 
 def _work_of_others() -> float | None:
@@ -184,15 +181,6 @@ def _work_of_others() -> float | None:
         return None
     worked = sum(ticks) - sum(ticks[place] for place in _IDLE)
     return worked / os.sysconf("SC_CLK_TCK") - time.process_time()
-
-
-def _frequency() -> float | None:
-    try:
-        place = _CACHES / "cpu0" / "cpufreq" / "scaling_cur_freq"
-        return 1e3 * int(place.read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        megahertz = _cpuinfo("cpu MHz")
-        return 1e6 * float(megahertz) if megahertz else None
 
 
 def _cpuinfo(key: str) -> str | None:

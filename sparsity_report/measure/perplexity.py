@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate, groupby
 from typing import Any, NamedTuple, Unpack
 
@@ -23,6 +23,7 @@ from sparsity_report.study.derived.losses import FIGURES, kept_sums, span_of
 from sparsity_report.study.layers import total_frame
 from sparsity_report.study.schema import SLIDING, typed
 from sparsity_report.study.variants import Variant, listed
+from sparsity_report.weights.weights import Weights
 
 # Most logits of one batch.
 _LOGITS = 2**25
@@ -120,12 +121,6 @@ class Batch(NamedTuple):
         """Number of tokens to score."""
         return len(self.begins) * self.last
 
-    @property
-    def positions(self) -> torch.Tensor:
-        """Places of the tokens to score in the text."""
-        ends = torch.tensor(self.begins)[:, None] + self.length
-        return (ends + torch.arange(-self.last, 0)).flatten()
-
 
 class Predicted(NamedTuple):
     """Predictions for the tokens of a batch.
@@ -147,13 +142,18 @@ class Predicted(NamedTuple):
     figures: torch.Tensor
 
 
-class Step(NamedTuple):
-    """Predictions of a variant for a batch, and those of the variant it is compared with."""
+class _Base(NamedTuple):
+    """The first variant that is not pruned, its passage, and the size of its vocabulary."""
 
-    number: int
-    batch: Batch
-    predicted: Predicted
-    against: Predicted | None
+    variant: Variant
+    passage: Passage
+    vocabulary: int
+
+    def reads(self, passage: Passage, vocabulary: int) -> bool:
+        """Return True if a model reads the same tokens in the same windows."""
+        mine = self.vocabulary, self.passage.window, self.passage.stride
+        its = vocabulary, passage.window, passage.stride
+        return mine == its and torch.equal(self.passage.ids, passage.ids)
 
 
 @with_bar("scoring", unit="token")
@@ -182,6 +182,8 @@ def perplexity(
     - ``"ptb"``: the test split of ptb_text_only joined by blanks, in windows of 2,048 tokens.
 
     All variants of a model are scored together: it is loaded once, pruned and restored in place.
+    A model with one variant, not pruned here, is scored together with the first such variant, if
+    both read the text as the same tokens. Both models are then in memory.
 
     Parameters
     ----------
@@ -207,15 +209,16 @@ def perplexity(
     pandas.DataFrame
         One row per variant. ``nll`` is in nats per token, ``top1`` the share of tokens that were
         the model's first guess, ``sparsity`` that of the prunable weights. The first variant of a
-        model that is not pruned is the dense one, named in ``against``. Compared with it in the
-        same pass: ``kl``, the mean of KL(dense ‖ variant) = Σ p·(ln p − ln q) over the vocabulary,
-        in nats per scored token; ``agreement``, the share of tokens with the same first guess;
-        ``flips``, the share that exactly one of the two guesses right (Dutta et al., Accuracy is
-        Not All You Need, arXiv:2407.09141). These are null if no variant is dense or there is
-        only one. ``span_nll``, ``span_hits``, ``span_kl``, ``span_reverse_kl`` and ``span_agreed``
-        are sums over consecutive spans of ``span`` scored tokens, from which comparisons are
-        paired. ``study.with_measured(quality=…)`` adds the frame to a study, whose ``losses`` have
-        a row per span.
+        model that is not pruned is the dense one, named in ``against``. A model with one variant
+        is compared with the first dense one of all. Compared with it in the same pass: ``kl``, the
+        mean of KL(dense ‖ variant) = Σ p·(ln p − ln q) over the vocabulary, in nats per scored
+        token; ``agreement``, the share of tokens with the same first guess; ``flips``, the share
+        that exactly one of the two guesses right (Dutta et al., Accuracy is Not All You Need,
+        arXiv:2407.09141). These are null without a dense variant to compare with.
+        ``span_nll``, ``span_hits``, ``span_kl``, ``span_reverse_kl`` and ``span_agreed`` are sums
+        over consecutive spans of ``span`` scored tokens, from which comparisons are paired.
+        ``study.with_measured(quality=…)`` adds the frame to a study, whose ``losses`` have a row
+        per span.
 
     Raises
     ------
@@ -235,24 +238,47 @@ def perplexity(
     chosen = listed("perplexity", variants)
     passages = protocols.Passages({"text": text, **scoring})
     rows: dict[int, dict[str, object]] = {}
+    base: _Base | None = None
     for weights in dict.fromkeys(variant.weights for variant in chosen):
-        stage = Stage(weights)
-        passage = passages.passage(weights, stage.model)
         places = [place for place, v in enumerate(chosen) if v.weights is weights]
         mine = [chosen[place] for place in places]
-        scores, against = score_variants(stage, passage, mine, progress)
-        for place, score in zip(places, scores, strict=True):
-            rows[place] = {
-                **_described(chosen[place]),
-                **score.facts(),
-                "against": against,
-                "scored": score.scored,
-                **passage.facts(stage.model),
-                "span": score.span,
-                **score.losses(),
-                **({} if against else dict.fromkeys(_COMPARED)),
-            }
+        scored, base = _rows(weights, mine, passages, base, progress)
+        rows |= zip(places, scored, strict=True)
     return typed("quality", pd.DataFrame([rows[place] for place in sorted(rows)]))
+
+
+def _rows(
+    weights: Weights,
+    variants: Sequence[Variant],
+    passages: protocols.Passages,
+    base: _Base | None,
+    progress: Progress | None,
+) -> tuple[list[dict[str, object]], _Base | None]:
+    """Return the rows of all variants of one model, and the base of the models after it."""
+    stage = Stage(weights)
+    passage, model = passages.passage(weights, stage.model), stage.model
+    vocabulary = protocols.vocabulary_of(model)
+    scored, stages = [*variants], {weights: stage}
+    if base and [v.pruning for v in variants] == [None] and base.reads(passage, vocabulary):
+        scored.insert(0, base.variant)
+        stages[base.variant.weights] = Stage(base.variant.weights)
+    scores, against = score_variants(stages, passage, scored, vocabulary, progress)
+    facts = passage.facts(model)
+    rows: list[dict[str, object]] = [
+        {
+            **_described(variant),
+            **score.facts(),
+            "against": against,
+            "scored": score.scored,
+            **facts,
+            "span": score.span,
+            **score.losses(),
+            **({} if against else dict.fromkeys(_COMPARED)),
+        }
+        for variant, score in zip(scored, scores, strict=True)
+    ]
+    first = next((v for v in variants if v.pruning is None), None)
+    return rows[-len(variants) :], base or (_Base(first, passage, vocabulary) if first else None)
 
 
 def _described(variant: Variant) -> dict[str, object]:
@@ -275,64 +301,49 @@ def score_text(model: nn.Module, passage: Passage, name: str) -> Score:
 
 
 def score_variants(
-    stage: Stage, passage: Passage, variants: Sequence[Variant], progress: Progress | None
+    stages: Mapping[Weights, Stage],
+    passage: Passage,
+    variants: Sequence[Variant],
+    vocabulary: int,
+    progress: Progress | None,
 ) -> tuple[list[Score], str | None]:
-    """Score variants of one model, and compare each with the first that is not pruned.
+    """Score variants, and compare each with the first that is not pruned.
 
-    Its name is returned after the scores, None if there is nothing to compare.
+    Its name is returned after the scores, None if there is nothing to compare. Its logits are kept
+    for some windows while the others run over them.
+
+    Parameters
+    ----------
+    stages : mapping
+        Models by their weights.
+    passage : Passage
+    variants : sequence of Variant
+    vocabulary : int
+        Logits of a token.
+    progress : callable or None
     """
     dense = next(
         (n for n, v in enumerate(variants) if v.pruning is None and len(variants) > 1), None
     )
     scores = [Score(tokens_scored(passage)) for _ in variants]
-    vocabulary = protocols.vocabulary_of(stage.model)
-    for step in predictions(stage.become, passage, variants, dense, vocabulary, progress):
-        scores[step.number].add(step.predicted.figures)
-    return scores, None if dense is None else variants[dense].name
-
-
-def predictions(
-    become: Callable[[Variant], nn.Module],
-    passage: Passage,
-    variants: Sequence[Variant],
-    reference: int | None,
-    vocabulary: int,
-    progress: Progress | None,
-) -> Iterator[Step]:
-    """Yield the predictions of variants for each batch, compared with those of one of them.
-
-    The logits of that one are kept for some windows while the others run over them.
-
-    Parameters
-    ----------
-    become : callable
-        Returns the model of a variant, valid until the next call.
-    passage : Passage
-    variants : sequence of Variant
-    reference : int or None
-        Place of the variant to compare with.
-    vocabulary : int
-        Logits of a token.
-    progress : callable or None
-    """
-    order = sorted(range(len(variants)), key=lambda n: n != reference)
+    order = sorted(range(len(variants)), key=lambda n: n != dense)
     total, done = tokens_scored(passage) * len(variants), 0
-    batches = [*_batches(passage, vocabulary)]
-    for part in _parts(batches, 0 if reference is None else vocabulary):
+    for part in _parts([*_batches(passage, vocabulary)], 0 if dense is None else vocabulary):
         kept: list[Predicted] = []
         for number in order:
-            name, model = variants[number].name, become(variants[number])
+            variant = variants[number]
+            model = stages[variant.weights].become(variant)
             for place, batch in enumerate(part):
-                against = None if reference in {None, number} else kept[place]
-                outputs = _run(model, passage, batch)
-                predicted = _predicted(*outputs, _no_score(name, batch), against)
-                if number == reference:
+                against = None if dense in {None, number} else kept[place]
+                outputs, missing = _run(model, passage, batch), _no_score(variant.name, batch)
+                predicted = _predicted(*outputs, missing, against)
+                if number == dense:
                     kept.append(predicted)
-                yield Step(number, batch, predicted, against)
+                scores[number].add(predicted.figures)
                 done += batch.scored
                 if progress:
-                    progress(done, total, name)
-            del model, outputs  # the next model can take their place
+                    progress(done, total, variant.name)
+    return scores, None if dense is None else variants[dense].name
 
 
 def tokens_scored(passage: Passage) -> int:

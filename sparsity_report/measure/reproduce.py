@@ -6,11 +6,9 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from sparsity_report.deferred import nn
-from sparsity_report.deprecated import old_arguments
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.published_scores import (
     DENSE,
-    PAPERS,
     PublishedScore,
     Reproduction,
     compare_published,
@@ -27,13 +25,6 @@ if TYPE_CHECKING:
     from sparsity_report.measure.texts import Text
 
 
-def _is_swapped(first: object, second: object) -> bool:
-    """Return True for a paper before a model, the order of version 0.1."""
-    papers = [isinstance(each, str) and each.casefold() in PAPERS for each in (first, second)]
-    return papers == [True, False] or not isinstance(second, str)
-
-
-@old_arguments(swapped=_is_swapped)
 def reproduce(
     model: Study | Weights | str | os.PathLike[str] | nn.Module,
     paper: str,

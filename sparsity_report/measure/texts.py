@@ -133,30 +133,6 @@ def names_file(text: str) -> bool:
     return False
 
 
-def read_prompts(path: Path) -> list[str]:
-    """Return the prompts of a file: one per line, or under ``"prompt"`` in JSON lines.
-
-    Blank lines are skipped.
-
-    Raises
-    ------
-    SparsityReportError
-        The file cannot be read or holds no prompt.
-    """
-    prompts: list[str] = []
-    with _reading(path, "the prompts of", 'a prompt on each line, or JSON lines with "prompt"'):
-        for number, line in enumerate(_lines(path), 1):
-            if line.strip():
-                row = parse_json(line) if _is_json(path) else line.rstrip("\r\n")
-                prompt = row.get("prompt") if isinstance(row, dict) else row
-                if not isinstance(prompt, str) or not prompt:
-                    raise ValueError(f'line {number:,} has no text under "prompt"')
-                prompts.append(prompt)
-        if not prompts:
-            raise ValueError("it is empty")
-    return prompts
-
-
 def _reading(
     path: Path, content: str = "the text", form: str = "a file of UTF-8 text"
 ) -> AbstractContextManager[None]:

@@ -16,7 +16,6 @@ from sparsity_report.counting.allocation import NAME, Allocation, check_sparsity
 from sparsity_report.counting.policies import prunable_counts
 from sparsity_report.counting.progress import Progress, with_bar
 from sparsity_report.counting.pruning import InputNorms, Pruning
-from sparsity_report.deprecated import old_arguments
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.measure.calibration import Calibration, CalibrationOptions, calibrated
 from sparsity_report.measure.texts import Text
@@ -25,7 +24,6 @@ from sparsity_report.weights.tensor_slices import Slice
 from sparsity_report.weights.weights import Module, Weights
 
 
-@old_arguments(text="calibration")
 @with_bar("pruning")
 def wanda(
     weights: Weights,
@@ -115,7 +113,6 @@ def wanda(
     return Pruning(weights, shares.sparsity, method, cuts, calibration.basis)
 
 
-@old_arguments(text="calibration")
 @with_bar("pruning")
 def owl(
     weights: Weights,

@@ -12,8 +12,6 @@ from jinja2 import Environment
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.atomic import write_file
-from sparsity_report.findings.difference import Difference
-from sparsity_report.report.difference_sections import difference_document
 from sparsity_report.report.markdown_report import to_report
 from sparsity_report.report.pair_sections import pair_document
 from sparsity_report.report.pdf import typeset
@@ -30,22 +28,22 @@ _MEDIA = {".html": "page", ".pdf": "paper", ".md": "markdown"}
 
 
 def write_report(
-    study: Study | Pair | Difference | str | os.PathLike[str],
+    study: Study | Pair | str | os.PathLike[str],
     path: str | os.PathLike[str],
     *,
     template_dir: str | os.PathLike[str] | None = None,
     language: str | None = None,
 ) -> Path:
-    """Write a study, a pair or a difference as one file: numbers, charts, tables, conventions.
+    """Write a study or a pair as one file: numbers, charts, tables, conventions.
 
     Parameters
     ----------
-    study : Study, Pair, Difference or path-like
-        The path of a saved study or pair, or a value from :func:`sparsity_report.compare`,
-        :func:`sparsity_report.compare_checkpoints` or :func:`sparsity_report.diff`.
+    study : Study, Pair or path-like
+        The path of a saved study or pair, or a value from :func:`sparsity_report.compare` or
+        :func:`sparsity_report.compare_checkpoints`.
     path : path-like
-        Ends in ``.html``, ``.pdf`` or ``.md``; a difference has no ``.pdf``. Markdown has the
-        tables of the charts in place of pictures.
+        Ends in ``.html``, ``.pdf`` or ``.md``. Markdown has the tables of the charts in place of
+        pictures.
     template_dir : path-like, optional
         Folder with files that replace the package's files of the same name, such as
         ``report.css``.
@@ -72,10 +70,8 @@ def write_report(
     ...     sr.write_report(study, f"{folder}/report.html").name
     'report.html'
     """
-    value = value_or_saved("write_report", study, Study, Pair, Difference)
-    if isinstance(value, Difference):
-        return write_diff(value, path, template_dir=template_dir, language=language)
-    target = _target(path, "reports", *_MEDIA)
+    value = value_or_saved("write_report", study, Study, Pair)
+    target = _target(path)
     with speaking(language or spoken(), template_dir):
         templates = environment(template_dir)
         medium = Medium(_MEDIA[target.suffix.lower()])
@@ -88,62 +84,13 @@ def write_report(
         return write_file(target, _text(target, templates, shown))
 
 
-def write_diff(
-    difference: Difference,
-    path: str | os.PathLike[str],
-    *,
-    names: tuple[str, str] | None = None,
-    template_dir: str | os.PathLike[str] | None = None,
-    language: str | None = None,
-) -> Path:
-    """Write the differences between two studies as one HTML or Markdown file.
-
-    Parameters
-    ----------
-    difference : Difference
-        From :func:`sparsity_report.diff`.
-    path : path-like
-        Ends in ``.html`` or ``.md``.
-    names : tuple of str, optional
-        Names of the studies; the default is their models and fingerprints.
-    template_dir : path-like, optional
-        See :func:`write_report`.
-    language : str, optional
-        See :func:`write_report`.
-
-    Returns
-    -------
-    pathlib.Path
-        The path written.
-
-    Raises
-    ------
-    SparsityReportError
-        The path has another suffix, a template is faulty, or the file cannot be written.
-
-    Examples
-    --------
-    >>> import sparsity_report as sr
-    >>> import tempfile
-    >>> study = sr.compare(sr.dense(sr.load()))
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     sr.write_diff(sr.diff(study, study), f"{folder}/diff.html").name
-    'diff.html'
-    """
-    difference = value_or_saved("write_diff", difference, Difference)
-    target = _target(path, "differences", ".html", ".md")
-    with speaking(language or spoken(), template_dir):
-        shown = difference_document(difference, names)
-        return write_file(target, _text(target, environment(template_dir), shown))
-
-
-def _target(path: str | os.PathLike[str], kind: str, *suffixes: str) -> Path:
+def _target(path: str | os.PathLike[str]) -> Path:
     target = Path(path)
-    if target.suffix.lower() not in suffixes:
-        *others, last = suffixes
-        known = f"{', '.join(others)} or {last}"
+    if target.suffix.lower() not in _MEDIA:
+        *others, last = _MEDIA
         raise SparsityReportError(
-            f"cannot write {target}: {kind} are {known} files; change the suffix"
+            f"cannot write {target}: reports are {', '.join(others)} or {last} files; change the "
+            "suffix"
         )
     return target
 

@@ -45,7 +45,6 @@ _Measured = Sequence[Callable[[Study], Table | None]]
 _Sentences = Mapping[str, Sequence[str]]
 _QUALITY: _Measured = (
     study_tables.sensitivity,
-    study_tables.writing,
     study_tables.continuations,
     task_tables.zero_shot,
     method_tables.task_grid,
@@ -53,7 +52,7 @@ _QUALITY: _Measured = (
     task_tables.task_pairs,
     task_tables.task_sources,
 )
-_TIMES: _Measured = (speed_tables.latency, speed_tables.crossover, speed_tables.speedups)
+_TIMES: _Measured = (speed_tables.latency, speed_tables.crossover)
 # Columns of tables in a thesis.
 _COLUMNS = {
     "totals": {
@@ -218,7 +217,6 @@ def _storage(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Bl
 def _speed(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
     if medium.is_kit:
         yield from _kit_figures(study, "speed", "crossover")
-        yield speed_tables.speedups(study)
         return
     yield Text(" ".join(sentences["speed"])) if sentences["speed"] else None
     if medium.is_paper:
@@ -228,7 +226,6 @@ def _speed(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Bloc
 def _quality(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
     if medium.is_kit:
         yield from _kit_figures(study, "quality", "sensitivity")
-        yield study_tables.writing(study)
         yield study_tables.continuations(study)
         if scores := task_tables.zero_shot(study):
             yield from _numbered(scores.turned(head("task")).parts(scores.caption))

@@ -13,7 +13,6 @@ from typing import Any, TypedDict, Unpack
 from jinja2 import Environment
 
 import sparsity_report
-from sparsity_report.deprecated import old_arguments
 from sparsity_report.draw.paper_figures import draw, font_family
 from sparsity_report.draw.theme import model_names
 from sparsity_report.draw.vega import unchecked
@@ -72,7 +71,6 @@ class Paper(TypedDict, total=False):
     greyscale: bool
 
 
-@old_arguments(directory="folder")
 def write_thesis(
     study: Study | Pair | str | os.PathLike[str],
     folder: str | os.PathLike[str],

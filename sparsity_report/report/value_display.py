@@ -1,6 +1,6 @@
 """A value as text for ``repr``, and in a notebook cell as HTML and LaTeX without a script.
 
-Values are weights, prunings, kept experts, variants, studies, pairs, differences and checklists. A
+Values are weights, prunings, kept experts, variants, studies, and pairs. A
 cell has findings, a map of zeros and a small table. It shows only what is known already, and loads
 no chart library.
 """
@@ -14,16 +14,12 @@ from markupsafe import escape
 
 from sparsity_report.counting.kept_experts import KeptExperts
 from sparsity_report.counting.pruning import Pruning
-from sparsity_report.findings.difference import Difference
-from sparsity_report.findings.difference_findings import difference_verdict
 from sparsity_report.findings.pair_findings import pair_verdict
-from sparsity_report.findings.rules.reporting_checklist import Checklist
 from sparsity_report.findings.verdict import verdict
-from sparsity_report.report.checklist_files import answer_text
 from sparsity_report.report.tables.column_heads import columns_of
 from sparsity_report.report.tables.latex import tex, to_tabular
 from sparsity_report.report.tables.pair_tables import totals as pair_totals
-from sparsity_report.report.tables.table_model import Column, Table, kind_of, table_of, to_html
+from sparsity_report.report.tables.table_model import Column, Table, table_of, to_html
 from sparsity_report.sparse.shares import ratio
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.heatmap_grid import Grid
@@ -33,10 +29,10 @@ from sparsity_report.study.schema import MEASURED
 from sparsity_report.study.variants import Variant
 from sparsity_report.untrusted.display_text import clip, short_name
 from sparsity_report.weights.weights import Weights
-from sparsity_report.words.display_names import head, layout_name, method_name
+from sparsity_report.words.display_names import layout_name, method_name
 from sparsity_report.words.languages import template_text
 from sparsity_report.words.number_format import percent
-from sparsity_report.words.sentences import first, say, some
+from sparsity_report.words.sentences import say, some
 
 # Most rows of a table and most sentences in a cell.
 _ROWS, _SENTENCES = 20, 12
@@ -132,23 +128,6 @@ def _(pair: Pair) -> list[str]:
     return [title, verdict_text, say("repr.frame_names", frames=frames)]
 
 
-@_lines.register
-def _(difference: Difference) -> list[str]:
-    before, after = (
-        short_name(study.variants["model"].iloc[0])
-        for study in (difference.before, difference.after)
-    )
-    title = say("difference.title", before=before, after=after)
-    verdict_phrases = difference_verdict(difference)
-    others = difference.sentences()[len(verdict_phrases) :]
-    return [title, " ".join(map(str, verdict_phrases)), *first(others, 0)]
-
-
-@_lines.register
-def _(shown: Checklist) -> list[str]:
-    return [str(shown.title), *(f"{item.question}: {answer_text(item, 3)}" for item in shown.items)]
-
-
 class ShareMap(NamedTuple):
     """Shares of 1 by block and projection, one per cell."""
 
@@ -171,7 +150,7 @@ def bundle(value: Any) -> dict[str, str]:
 
     Parameters
     ----------
-    value : Study, Pair, Weights, Pruning, KeptExperts, Variant, Difference or Checklist
+    value : Study, Pair, Weights, Pruning, KeptExperts or Variant
 
     Examples
     --------
@@ -260,26 +239,6 @@ def _(variant: Variant) -> Content:
 
 
 @_content.register
-def _(difference: Difference) -> Content:
-    title, verdict_text, *_ = _lines(difference)
-    others = difference.sentences()[len(difference_verdict(difference)) :]
-    lines = [verdict_text, title, *first(others, _SENTENCES)]
-    studies = {"before": difference.before, "after": difference.after}
-    keys = ("sparsity_prunable", "stored_bytes")
-    sides = [
-        study.totals.set_index("variant")[[*keys]].add_suffix(f"_{side}")
-        for side, study in studies.items()
-    ]
-    values = pd.concat(sides, axis=1, sort=False).rename_axis("variant").reset_index()
-    columns = columns_of("variant")
-    for key in keys:
-        for side in studies:
-            columns.append(Column(f"{key}_{side}", head(side), kind_of(key), head(key)))
-    maps = _maps((study, study.facts.headline) for study in studies.values())
-    return Content(lines, maps, _first_rows(columns, values))
-
-
-@_content.register
 def _(pair: Pair) -> Content:
     title, verdict_text, _ = _lines(pair)
     others = pair.sentences()[len(pair_verdict(pair)) :]
@@ -291,11 +250,6 @@ def _(pair: Pair) -> Content:
             if cells["share"].nunique() > 1:
                 maps.append(_map(say(title), shown.grid, cells, "share"))
     return Content(lines, maps, pair_totals(pair))
-
-
-@_content.register
-def _(shown: Checklist) -> Content:
-    return Content(_lines(shown), [], table_of("cell", "", [], []))
 
 
 def _maps(variants: Iterable[tuple[Study, str]]) -> list[ShareMap]:

@@ -5,18 +5,15 @@ Modules:
 - `variants`: models as they are, masked, or as CSR; what a study compares.
 - `comparison`: the study of several variants, and ``compare``, which makes it.
 - `frames`: the tables of a study, which the figures in ``derived`` are computed from.
-- `combined`: one study made of several.
 - `schema`: names, types and bounds of the columns of every table.
 - `layers`: parameters, zeros, bytes and FLOPs of each module, and their sums.
 - `patterns`: positions of zeros in each matrix.
 - `expert_use`: use of experts by the router; experts that fit into one budget of bytes.
 - `storage_layouts`: bytes in every storage layout.
 - `zstd_sizes`: bytes of matrices compressed by zstd.
-- `model_distance`: predictions of two models compared token by token.
 - `published_scores`: perplexities of papers beside measured ones.
 - `harness_results`: scores from the files of evaluation harnesses.
 - `harness_samples`: outcomes per document from the samples that harnesses log.
-- `continuation_figures`: repetition and likelihood of texts that variants write.
 - `notes`: remarks on a study or a pair, as phrases.
 
 Folders: ``derived`` (figures computed from tables), ``levels`` (the model at every level of

@@ -14,7 +14,6 @@ from sparsity_report.counting.progress import Progress
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.hooks import Saved, hooks
 from sparsity_report.phrases import Phrase
-from sparsity_report.study.continuation_figures import continuation_figures
 from sparsity_report.study.derived.facts import Facts
 from sparsity_report.study.derived.paired_facts import score_pairs
 from sparsity_report.study.derived.paired_tasks import compared_variants, paired_tasks
@@ -69,9 +68,6 @@ class Study(StudyFrames, Saved):
     latency, quality, sensitivity : pandas.DataFrame or None
         Results of :func:`sparsity_report.latency`, :func:`sparsity_report.perplexity` and
         :func:`sparsity_report.sensitivity`.
-    speedups : pandas.DataFrame or None
-        Speed-ups of several measurements, each against its own reference, see
-        :func:`sparsity_report.combine`.
     continuations : pandas.DataFrame or None
         Texts that variants write after a prompt, see :func:`sparsity_report.continuations`.
     tasks : pandas.DataFrame or None
@@ -193,27 +189,6 @@ class Study(StudyFrames, Saved):
         """
         tasks = self.tasks
         return None if tasks is None else paired_tasks(tasks, compared_variants(self.facts, tasks))
-
-    @cached_property
-    def writing(self) -> pd.DataFrame | None:
-        """Repetition, variety, length and likelihood of continuations; None without any.
-
-        The columns are ``temperature, token_limit, figure, variant, prompts, mean, low, high,
-        against, paired, against_mean, gap, gap_low, gap_high``. ``low`` and ``high`` are null for
-        fewer than five prompts. A distinct pruning is compared over ``paired`` prompts with its
-        dense variant: that has the mean ``against_mean``, and the pruning ``gap`` more. Its 95 %
-        intervals are corrected for the number of gaps (Holm).
-
-        Examples
-        --------
-        >>> import sparsity_report as sr
-        >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.3)
-        >>> study = sr.compare(sr.dense(pruning.weights), sr.masked(pruning), sr.csr(pruning))
-        >>> study.writing is None  # nothing was written
-        True
-        """
-        texts = self.continuations
-        return None if texts is None else continuation_figures(self.facts, texts)
 
     @cached_property
     def expert_budgets(self) -> pd.DataFrame | None:

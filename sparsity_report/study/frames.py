@@ -35,7 +35,6 @@ class StudyFrames:
     notes: tuple[Phrase, ...] = ()
     levels: pd.DataFrame | None = None
     latency: pd.DataFrame | None = None
-    speedups: pd.DataFrame | None = None
     quality: pd.DataFrame | None = None
     sensitivity: pd.DataFrame | None = None
     continuations: pd.DataFrame | None = None

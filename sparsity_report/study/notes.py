@@ -23,8 +23,3 @@ def as_phrases(notes: Iterable[Phrase | str]) -> tuple[Phrase, ...]:
 def note_findings(notes: Iterable[Phrase], keys: Collection[str]) -> list[Phrase]:
     """Return the notes with some keys as findings."""
     return [phrase("format.note_sentence", note=note) for note in notes if note.key in keys]
-
-
-def is_edited(notes: Iterable[Phrase]) -> bool:
-    """Return whether the file was edited after it was written."""
-    return any(note.key in {EDITED_STUDY, EDITED_PAIR} for note in notes)

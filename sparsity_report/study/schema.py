@@ -46,7 +46,7 @@ PROTOCOLS: Mapping[str, tuple[int | None, int | None]] = {
 VERSION = 2
 CONVENTIONS = ("standard", "notebook")
 # Tables of measurements; tasks are run by other programs.
-MEASURED = ("latency", "speedups", "quality", "sensitivity", "continuations", "tasks", "experts")
+MEASURED = ("latency", "quality", "sensitivity", "continuations", "tasks", "experts")
 # The sides of a pair of checkpoints, and the figures that are summed.
 SIDES = ("before", "after")
 FIGURES = (
@@ -142,14 +142,13 @@ COLUMNS = {
             stored_bytes prunable_nonzero non_embedding_nonzero dense_bytes csr_bytes
             csr_flops_per_token
         """, low=0, optional=True),
-        *_columns("int64", "tokens measurement runs threads scored stride among", low=1),
+        *_columns("int64", "tokens runs threads scored stride among", low=1),
         *_columns("int64", "window", low=2),
         *_columns("int64", "bits budget_bits fitting experts per_token", low=0),
         *_columns("Int64", """
             pruned newly_zeroed attention_width attention_flops_per_token block row_pointers columns
             file_bytes bytes expert gap_padding tile_padding zstd_bytes weight_bytes cores
-            cache_bytes n_shot kv_cache_before kv_cache_after index before after seed written
-            token_limit budget_bytes
+            cache_bytes n_shot kv_cache_before kv_cache_after index before after budget_bytes
         """, low=0, optional=True),
         *_columns("Int64", "basis_windows basis_window samples span", low=1, optional=True),
         *_columns("Int64", "removed", optional=True),
@@ -158,13 +157,13 @@ COLUMNS = {
             sparsity_prunable sparsity_non_embedding sparsity_model break_even expected_sparsity
             zero_rows zero_columns n_m_share fill_4 fill_8 fill_16 fill_32 crossover_sparsity
             crossover_low crossover_high agreement flips certainty kept_share iou
-            sparsity_before sparsity_itself gone_of_base repeated distinct gate_share token_share
+            sparsity_before sparsity_itself gone_of_base gate_share token_share
         """, low=0, high=1, optional=True),
         *_columns("float64", """
             threshold uses ratio mean_abs std least_abs promised_speedup realised_low realised_high
-            realised_share control_high bound_seconds bound_share others load frequency
+            realised_share control_high bound_seconds bound_share others load
             speedup_low speedup_high perplexity kl dense_perplexity stderr relative_change norm
-            temperature dense_nll zero_bits sign_bits exponent_bits mantissa_bits
+            zero_bits sign_bits exponent_bits mantissa_bits
             gate_mass output_norm saliency rounding_error
         """, low=0, optional=True),
         *_columns("float64", " ".join(ROUNDING), low=0, optional=True),
@@ -206,7 +205,7 @@ _SUMMED = (
 )
 SUMMED = tuple(_SUMMED.split())
 # The machine of a measurement and its state meanwhile.
-_CONDITIONS = "threads cores others load frequency cache_bytes bandwidth machine"
+_CONDITIONS = "threads cores others load cache_bytes bandwidth machine"
 
 
 def _table(names: str, /, **differing: Mapping[str, Any]) -> Table:
@@ -276,12 +275,6 @@ TABLES: Mapping[str, Table] = {
         dtype=_MAYBE,
         kernel=_MAYBE,
     ),
-    "speedups": _table(
-        "measurement variant against scope name tokens cache kernel runs realised_speedup "
-        f"realised_low realised_high control control_low control_high {_CONDITIONS}",
-        against={"optional": False},
-        kernel=_MAYBE,
-    ),
     "crossover": _table(
         "name tokens cache dtype sparsity dense_seconds csr_seconds speedup speedup_low "
         "speedup_high runs control_low control_high weight_bytes bound_seconds bound_share "
@@ -300,10 +293,7 @@ TABLES: Mapping[str, Table] = {
         scored=_NULLABLE,
         pruned={"dtype": "int64", "optional": False},
     ),
-    "continuations": _table(
-        "variant prompt continuation seed temperature token_limit written repeated distinct "
-        "against dense_nll"
-    ),
+    "continuations": _table("variant prompt continuation"),
     "tasks": _table(
         "variant task metric filter value stderr higher_is_better n_shot samples limited "
         "task_version evaluated_model harness harness_version results_file results_fingerprint "
@@ -436,12 +426,6 @@ def plain_table(frame: pd.DataFrame) -> dict[str, list[Any]]:
     columns = [_plain(frame[column]) for column in frame.columns]
     rows = [list(row) for row in zip(*columns, strict=True)]
     return {"columns": list(frame.columns), "rows": rows}
-
-
-def plain_records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the rows of a table by column as plain values; unknown and infinite ones are null."""
-    table = plain_table(frame.replace([np.inf, -np.inf], np.nan))
-    return [dict(zip(table["columns"], row, strict=True)) for row in table["rows"]]
 
 
 def refuse(table: str, good: Any, wrong: str) -> None:

@@ -28,20 +28,20 @@ def say(key: str, /, **values: Any) -> str:
         ``{name}`` or ``{name:format}``. The formats are:
 
         - numbers: ``percent`` (one digit; ``percent0``, ``percent2``), ``level``, ``times``,
-          ``perplexity`` (alone, or with the size of the vocabulary; ``perplexity2``),
+          ``perplexity`` (alone, or with the size of the vocabulary),
           ``perplexity_gap`` (``perplexity_change`` with its sign), ``threshold``, ``duration``,
           ``points``, ``scaled UNIT``, ``with_error`` (a share and its standard error), or a Python
           format such as ``,`` or ``.2f``;
-        - names of raw values: ``variant`` (shortened), ``column``, ``group``, ``layout``,
-          ``method``, ``policy``, ``kind``, ``structure``, ``cache``, ``part``, ``shape``, and
-          ``text``, a text and its fingerprint;
+        - names of raw values: ``variant`` (shortened), ``group``, ``layout``,
+          ``method``, ``policy``, ``kind``, ``structure``, ``cache``, ``part``, and ``text``,
+          a text and its fingerprint;
         - ``plural ONE|MANY``: a number or several, and the noun;
         - ``choose ONE|MANY``: a word for one, or for several, by a number or the length of a list;
         - ``names FORMAT`` and ``some FORMAT``: all or the first names of a list;
         - ``span FORMAT``: the lowest and the highest number of a list;
         - ``sentences`` and ``clauses``: phrases joined by full stops, or by semicolons;
           ``paragraph``: sentences with capitals;
-        - ``sentence``: the first letter as a capital; ``yes_no``.
+        - ``sentence``: the first letter as a capital.
 
         A format may be a value itself: ``{share:{format}}``.
 
@@ -180,14 +180,11 @@ _FORMATS: Mapping[str, Callable[[Any], str]] = {
     "perplexity_change": partial(number_format.perplexity_gap, sign="+"),
     "threshold": number_format.threshold,
     "variant": short_name,
-    "column": display_names.title,
     "layout": display_names.layout_name,
     "method": display_names.method_name,
     "policy": display_names.policy_name,
     "part": lambda value: display_names.part_name(*value),
     "text": lambda value: display_names.text_name(*value),
-    "shape": lambda value: number_format.shape(value, " "),
-    "yes_no": lambda value: say("format.yes" if value else "format.no"),
     "sentence": _sentence,
     **{
         family: partial(display_names.display_name, family)
@@ -200,7 +197,6 @@ _NUMBERS: Mapping[str, Callable[..., str]] = {
     "percent2": partial(number_format.percent, digits=2),
     "level": number_format.level,
     "perplexity": number_format.perplexity,
-    "perplexity2": partial(number_format.perplexity, digits=2),
     "times": number_format.times,
     "duration": number_format.duration,
 }

@@ -11,7 +11,6 @@ from nbclient import NotebookClient
 import sparsity_report as sr
 from sparsity_report.counting import progress
 from sparsity_report.counting.progress import bar, with_bar
-from sparsity_report.deprecated import old_arguments
 
 
 class Terminal(io.StringIO):
@@ -72,12 +71,6 @@ def test_a_given_progress_function_is_called():
     assert shown.getvalue() == ""
 
 
-def without_old_arguments(function):
-    """The function inside the wrapper that accepts its old arguments."""
-    is_wrapper = function.__code__.co_filename == old_arguments.__code__.co_filename
-    return function.__wrapped__ if is_wrapper else function
-
-
 def test_every_long_function_has_its_bar():
     # Functions that pass their progress on show no second bar.
     passing = [
@@ -96,9 +89,7 @@ def test_every_long_function_has_its_bar():
     ]
     taking = [f for f in long if "progress" in inspect.signature(f).parameters]
     assert {"perplexity", "sensitivity", "global_magnitude"} <= {f.__name__ for f in taking}
-    assert [f.__name__ for f in taking if not hasattr(without_old_arguments(f), "__wrapped__")] == (
-        passing
-    )
+    assert [f.__name__ for f in taking if not hasattr(f, "__wrapped__")] == passing
 
 
 def test_a_notebook_shows_its_own_bar_and_keeps_nothing_of_it():

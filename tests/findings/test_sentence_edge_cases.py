@@ -16,7 +16,6 @@ from wording import of_key, wording
 import sparsity_report as sr
 from sparsity_report.findings import rounding_findings
 from sparsity_report.findings.audit import audit
-from sparsity_report.findings.difference_findings import difference_findings
 from sparsity_report.findings.study_findings import conventions, study_findings
 from sparsity_report.study.derived.rounded_zeros import Rounded, origin
 from sparsity_report.study.derived.speedups import reference
@@ -226,48 +225,3 @@ def test_conventions_are_those_that_matter(study):
     )  # fmt: skip
     pooled = sr.compare(sr.dense(sr.load(transformers.BertModel(config), name="b")))
     assert of_key(conventions(pooled), sequence)
-
-
-# What changed.
-
-
-def test_facts_of_the_whole_study_are_named(weights):
-    before, after = (study_of(weights, convention=c, context=n) for c, n in
-                     (("standard", None), ("notebook", 8)))  # fmt: skip
-    assert sr.diff(before, after).sentences()[1:3] == [
-        "study, convention: standard → notebook", "study, context length in positions: – → 8",
-    ]  # fmt: skip
-
-
-def test_changes_are_told_in_the_order_of_the_studies(weights):
-    prunings = [sr.global_magnitude(weights, share) for share in (0.3, 0.5)]
-    before, after = (
-        sr.compare(*(sr.masked(pruning, name=name) for name in "ZA")) for pruning in prunings
-    )
-    findings = difference_findings(sr.diff(before, after))
-    # Both are one pruning, whose zeros are told once.
-    assert {f.values["name"] for f in findings if ".layer_" in f.key} == {"Z"}
-    changed = [f.values["of"] for f in of_key(findings, "difference.changed_value")]
-    assert changed == sorted(changed, reverse=True)
-    modules = of_key(findings, "difference.module_values_changed")
-    assert [f.values["variant"] for f in modules] == ["Z", "Z", "A", "A"]
-    facts = [str(f.values["what"]) for f in modules[:2]]
-    assert facts == ["nonzero", "useful FLOPs per token"]
-
-
-def test_the_first_module_that_changed_is_named(study):
-    layers = study.layers.copy()
-    inside = (layers["variant"] == "Dense") & layers["module_name"].str.endswith("fc2")
-    layers.loc[inside, "stored_bytes"] += 8
-    changed = difference_findings(sr.diff(study, dataclasses.replace(study, layers=layers)))
-    (finding,) = of_key(changed, "difference.module_values_changed")
-    first = layers[inside].iloc[0]
-    assert str(finding) == wording(
-        "difference.module_values_changed",
-        variant="Dense",
-        what="stored bytes",
-        count="2 modules",
-        module=first["module_name"],
-        before=f"{first['stored_bytes'] - 8}",
-        after=f"{first['stored_bytes']}",
-    )

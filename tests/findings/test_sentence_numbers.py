@@ -29,14 +29,12 @@ from wording import reader, wording
 
 import sparsity_report as sr
 from sparsity_report.findings.audit import audit
-from sparsity_report.findings.difference_findings import difference_findings, name_of
 from sparsity_report.findings.study_findings import study_findings
 from sparsity_report.phrases import Phrase
 from sparsity_report.study.derived.paired_scores import ranked_parts
 from sparsity_report.study.harness_samples import pack
 from sparsity_report.words.display_names import method_name
 from sparsity_report.words.languages import spoken
-from sparsity_report.words.sentences import say
 
 FINDINGS = Path(sr.__file__).parent / "findings"
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -687,28 +685,6 @@ def continued(study, said):
     return {"prompt": prompt, "variants": listed(list(alike["variant"])), "continuation": written}
 
 
-def writes(study, said):
-    """Repeats and likelihoods by scipy's paired t-test; two figures differ, so Holm halves one."""
-    texts = study.continuations.set_index("variant")
-    tests = {
-        figure: stats.ttest_rel(*(texts.loc[name, figure] for name in ("Masked30", "Dense")))
-        for figure in ("repeated", "dense_nll")
-    }
-    # Shares have one digit after the point.
-    figure = "repeated" if said["mean"][-2] == "." else "dense_nll"
-    is_smaller = tests[figure].pvalue == min(test.pvalue for test in tests.values())
-    ends = tests[figure].confidence_interval(0.975 if is_smaller else 0.95)
-    means = [texts.loc[name, figure].mean() for name in ("Masked30", "Dense")]
-    many = figure == "repeated"
-    numbers = [f"{100 * mean:.1f}" if many else f"{mean:.2f}" for mean in means]
-    edges = [f"{100 * end:+.1f}" if many else f"{end:+.2f}" for end in ends]
-    keys = ("mean", "base", "low", "high")
-    written = dict(zip(keys, [*numbers, *edges], strict=True))
-    assert {key: said[key].replace("−", "-") for key in keys} == written
-    names = {"variant": "Masked30", "against": "Dense", "prompts": "6 prompts"}
-    return {**said, **names, "decoding": wording("label.greedy")}
-
-
 def alone(study, _):
     rows = study.sensitivity.sort_values("nll_increase", kind="stable")
     return {
@@ -1202,8 +1178,6 @@ READERS = {
     "finding.zeros_as_loaded": as_it_comes,
     "finding.unclassified_modules": unclassified,
     "finding.continuation": continued,
-    "finding.repetition": writes,
-    "finding.unlikely_text": writes,
     "finding.zero_shot_accuracy": seven_means,
     "finding.sensitivity_extremes": alone,
     "finding.sensitivity_extremes_apart": alone,
@@ -1435,21 +1409,6 @@ def measured():
     )
 
 
-def wrote():
-    """Six prompts, after which the pruned model repeats itself and dense finds that unlikely."""
-    repeats = {"Dense": (0.1, 0.2, 0.0, 0.1, 0.3, 0.1), "Masked30": (0.6, 0.5, 0.4, 0.7, 0.8, 0.3)}
-    costs = {"Dense": (1.0, 1.5, 1.2, 0.9, 1.1, 1.4), "Masked30": (2.0, 2.9, 2.5, 2.2, 1.9, 3.0)}
-    rows = [
-        {"variant": name, "prompt": f"p{place}", "continuation": f"{name} {place}",
-         "token_limit": 40, "written": 40, "repeated": share, "distinct": 0.5,
-         "against": "Dense", "dense_nll": cost}
-        for name in repeats
-        for place, (share, cost) in enumerate(zip(repeats[name], costs[name], strict=True))
-    ]  # fmt: skip
-    frame = measurements.frame("continuations", rows)
-    return study_of(sr.load()).with_measured(continuations=frame)
-
-
 def evaluated():
     study = study_of(sr.load())
     few_run = measurements.tasks(["CSR30"]).assign(limited=True, evaluated_model="x/pruned")
@@ -1588,7 +1547,6 @@ STUDIES = {
     ),
     "bfloat16": lambda: study_of(sr.load(Tiny(dtype=torch.bfloat16, tied=False), name="b"), 0.5),
     "measured": measured,
-    "wrote": wrote,
     "evaluated": evaluated,
     "answered": answered,
     "badly timed": badly_timed,
@@ -1667,173 +1625,3 @@ def test_every_finding_of_the_code_has_a_reader():
     }
     assert len(sentences) > 20
     assert sentences - set(READERS) == set()
-
-
-# What a difference calls a column, and how its cells are written.
-WHOLE, SHARE = whole, "{:.2%}".format
-COLUMNS = {
-    say("column.asked_sparsity"): ("asked_sparsity", lambda s: f"{100 * s:g} %"),
-    "weights under the mask": ("pruned", WHOLE),
-    "threshold": ("threshold", "{:.6g}".format),
-    "zeros of the prunable weights": ("sparsity_prunable", SHARE),
-    say("column.sparsity_non_embedding"): ("sparsity_non_embedding", SHARE),
-    say("column.sparsity_model"): ("sparsity_model", SHARE),
-    "nonzero": ("nonzero", WHOLE),
-    "parameters": ("total", WHOLE),
-    "prunable weights": ("prunable_total", WHOLE),
-    "FLOPs per token": ("flops_per_token", WHOLE),
-    "useful FLOPs per token": ("useful_flops_per_token", WHOLE),
-    "stored bytes": ("stored_bytes", WHOLE),
-    "fingerprint": ("fingerprint", str),
-    "shape": ("shape", lambda sizes: " × ".join(map(str, sizes))),
-    "active parameters per token": ("active_total", WHOLE),
-    "row pointers": ("row_pointers", WHOLE),
-    "columns": ("columns", WHOLE),
-}
-CHANGED, OF_MODULES, MATCHED, ADDED, REMOVED, NEW_MODULES, MOST, LEAST, AS_MANY = (
-    f"difference.{name}"
-    for name in (
-        "changed_value", "module_values_changed", "matched_variants", "variants_added",
-        "variants_removed", "modules_added", "layer_sparsity_largest", "layer_sparsity_smallest",
-        "layer_zeros_unchanged",
-    )
-)  # fmt: skip
-
-NO_COMMON, OTHERS = "difference.no_common_variant", "difference.other_facts"
-LARGEST = {f"difference.{f}_{way}" for f in ("size", "sparsity") for way in ("rises", "falls")}
-
-
-def figure(study, variant, column):
-    frame = study.variants if column in study.variants else study.totals
-    rows = study.layers[study.layers["variant"] == variant]
-    if column in {"total", "nonzero", "stored_bytes", "flops_per_token", "useful_flops_per_token"}:
-        return rows[column].sum()
-    if column == "sparsity_model":
-        return 1 - rows["nonzero"].sum() / rows["total"].sum()
-    return frame.set_index("variant")[column][variant]
-
-
-def known(cell):
-    return None if not isinstance(cell, tuple) and pd.isna(cell) else cell
-
-
-def moves(before, after, name):
-    """Shares of zeros by layer, of layers that two variants have in one shape."""
-    one, other = (
-        prunable(study, variant).set_index("module_name")
-        for study, variant in zip((before, after), (name.split(" → ") * 2)[:2], strict=True)
-    )
-    both = [n for n in one.index if n in other.index and one["shape"][n] == other["shape"][n]]
-    return {n: (one["share"][n], other["share"][n]) for n in both}
-
-
-def check_moved(before, after, key, said):
-    shares = moves(before, after, said["name"])
-    by = {name: new - old for name, (old, new) in shares.items()}
-    if key == AS_MANY:
-        assert set(by.values()) == {0}
-        return
-    shifts = [abs(shift) for shift in by.values() if shift]
-    assert abs(by[said["module"]]) == (max if key == MOST else min)(shifts)
-    old, new = shares[said["module"]]
-    points = f"{100 * by[said['module']]:+.1f}".replace("-", "−")
-    assert (said["before"], said["after"], said["points"]) == (pct(old), pct(new), points)
-    if key == MOST:
-        counts = [sum(shift > 0 for shift in by.values()), sum(shift < 0 for shift in by.values())]
-        assert [int(said[name]) for name in ("more", "fewer")] == counts
-        assert said["all"] == counted([len(by)], "layer")
-
-
-def check_largest(before, after, key, said):
-    """The largest change among the variants of both studies, by bytes or by sparsity."""
-    column = "stored_bytes" if "size" in key else "sparsity_prunable"
-    names = [(n, n) for n in before.variants["variant"] if n in set(after.variants["variant"])]
-    names.append((said["name"].split(" → ") * 2)[:2])
-    moves = [(figure(before, one, column), figure(after, other, column)) for one, other in names]
-    old, new = moves[-1]
-    sizes = [abs(b - a) / (a if "size" in key else 1) for a, b in moves]
-    assert sizes[-1] == max(sizes)
-    assert key.endswith("rises" if new > old else "falls")
-    if "size" in key:
-        assert said["share"] == pct(sizes[-1], 0)
-    else:
-        assert (said["before"], said["after"]) == (pct(old), pct(new))
-
-
-def check_difference(before, after):
-    kinds, difference = set(), sr.diff(before, after)
-    findings = difference_findings(difference)
-    assert [*map(str, findings)] == difference.sentences()
-    for finding in findings:
-        key, sentence = finding.key, str(finding)
-        said = reader(key).fullmatch(sentence).groupdict()
-        if key in (MOST, LEAST, AS_MANY):
-            check_moved(before, after, key, said)
-        elif key == OF_MODULES:
-            column, write = COLUMNS[said["what"]]
-            one, other = (
-                layers(s, said["variant"]).set_index("module_name") for s in (before, after)
-            )
-            both = [name for name in one.index if name in other.index]
-            changed = [n for n in both if known(one[column][n]) != known(other[column][n])]
-            assert said == {
-                "variant": said["variant"], "what": said["what"],
-                "count": counted([len(changed)], "module"),
-                "module": changed[0], "before": write(one[column][changed[0]]),
-                "after": write(other[column][changed[0]]),
-            }  # fmt: skip
-        elif key == NEW_MODULES:
-            one, other = (layers(s, said["variant"])["module_name"] for s in (before, after))
-            assert said["names"] == few([n for n in other if n not in set(one)])
-        elif key in (ADDED, REMOVED):
-            study, other = (before, after) if key == REMOVED else (after, before)
-            only = [n for n in study.variants["variant"] if n not in set(other.variants["variant"])]
-            shown = [row(study, name)["layout"].replace("csr", "CSR") for name in only]
-            told = (f"{n} ({layout})" for n, layout in zip(only, shown, strict=True))
-            assert said["variants"] == listed(list(told))
-        elif key == MATCHED:
-            old, new = (set(study.variants["variant"]) for study in (before, after))
-            assert said["before"] in old - new
-            assert said["after"] in new - {said["before"]}
-        elif key in LARGEST:
-            check_largest(before, after, key, said)
-        elif key == NO_COMMON:
-            assert not difference.matches
-        elif key == OTHERS:
-            assert not {"stored_bytes", "sparsity_prunable"} & set(difference.changes["what"])
-            names = {name_of(fact): None for fact in difference.changes["what"]}
-            assert said["names"] == few([*map(str, names)])
-        else:
-            assert key == CHANGED
-            column, write = COLUMNS[said["what"]]
-            sides = zip((before, after), (said["of"].split(" → ") * 2)[:2], strict=True)
-            values = [write(figure(s, variant, column)) for s, variant in sides]
-            expected = [value.replace("%", " %") if write is SHARE else value for value in values]
-            assert [said["before"], said["after"]] == expected, sentence
-            assert values[0] != values[1]
-        kinds.add(key)
-    return kinds
-
-
-def test_every_number_of_a_difference_is_that_of_the_frames():
-    torch.manual_seed(0)
-    one, other = sr.load(Tiny(), name="t"), sr.load(Tiny(blocks=3, hidden=12), name="t")
-    named = [
-        sr.compare(sr.dense(one), sr.csr(sr.global_magnitude(one, s), name="C")) for s in (0.3, 0.6)
-    ]
-    kinds = check_difference(*named)
-    kinds |= check_difference(study_of(one, 0.3), study_of(other, 0.5))
-    # Two levels became one: which of them did is not known.
-    two = (sr.masked(sr.global_magnitude(one, s)) for s in (0.3, 0.6))
-    kinds |= check_difference(
-        sr.compare(*two), sr.compare(sr.masked(sr.global_magnitude(one, 0.5)))
-    )
-    kinds |= check_difference(
-        *(sr.compare(sr.masked(sr.layerwise_magnitude(one, 0.5), name=name)) for name in "AB")
-    )
-    assert kinds >= {
-        CHANGED, OF_MODULES, MATCHED, ADDED, REMOVED, NEW_MODULES, MOST, LEAST, AS_MANY, NO_COMMON,
-        OTHERS,
-    }  # fmt: skip
-    (same,) = difference_findings(sr.diff(named[0], named[0]))
-    assert (same.key, same.values) == ("difference.none", {"count": 2})

@@ -13,7 +13,7 @@ from helpers import Tiny
 import sparsity_report as sr
 from fuzz.family import Base, Family
 from fuzz.study import DAMAGE, NAME
-from sparsity_report.study.notes import is_edited
+from sparsity_report.study.notes import EDITED_PAIR
 
 
 def _bases(folder: Path) -> list[Base]:
@@ -38,7 +38,7 @@ def _judge(folder: Path, base: Base) -> str:
     original, now = (
         json.loads(data).get("digest") for data in (base.files[NAME], (folder / NAME).read_bytes())
     )
-    if not is_edited(pair.notes) and now == original:
+    if EDITED_PAIR not in {note.key for note in pair.notes} and now == original:
         return "opened with other content, and nothing said"
     pair.sentences()
     pair.save(folder / "again.json")

@@ -1,9 +1,7 @@
-"""What variants write, against transformers' own greedy search."""
+"""Continuations by variant, against transformers' own greedy search."""
 
-import gzip
 import math
 
-import pandas as pd
 import pytest
 import torch
 from helpers import command
@@ -11,9 +9,6 @@ from measurements import frame
 from zoo.cases import CASES, built
 
 import sparsity_report as sr
-from sparsity_report.measure.continuations import _draw as draw
-from sparsity_report.measure.continuations import _figures as continuation_figures_of
-from sparsity_report.measure.texts import read_prompts
 from sparsity_report.report.tables import study_tables
 from sparsity_report.report.tables.markdown import to_markdown
 
@@ -79,8 +74,7 @@ def test_refusals(demo):
 
 
 def test_they_stand_side_by_side_and_are_kept(tmp_path, demo):
-    (tmp_path / "prompts.txt").write_text("import\ndef f(\n")
-    words = ["--prompt", "import", "--prompts", tmp_path / "prompts.txt", "--markdown"]
+    words = ["--prompt", "import", "--prompt", "def f(", "--markdown"]
     run = command("run", *words, "--no-html", "--no-png", "--no-patterns", "--out", tmp_path / "o")
     assert run.returncode == 0, run.stderr
     study = sr.read_study(tmp_path / "o" / "study.json", strict=True)
@@ -102,153 +96,39 @@ def test_they_stand_side_by_side_and_are_kept(tmp_path, demo):
 PROMPTS = ["import ", "def f"]
 
 
-@pytest.fixture(scope="module")
-def sampled(demo):
+def test_each_prompt_is_continued_by_each_variant(demo):
     dense, pruned = sr.dense(demo), sr.masked(sr.global_magnitude(demo, 0.7))
-    return sr.continuations([pruned, dense], PROMPTS, tokens=6, seeds=2, temperature=0.8)
-
-
-def test_each_prompt_is_continued_greedily_and_by_each_seed(demo, sampled):
-    assert sampled["variant"].tolist() == ["Masked70"] * 6 + ["Dense"] * 6
-    assert sampled["prompt"].tolist() == [text for text in PROMPTS for _ in range(3)] * 2
-    assert sampled["seed"].astype(object).where(sampled["seed"].notna(), None).tolist() == [
-        None, 0, 1,
-    ] * 4  # fmt: skip
-    assert sampled["temperature"].notna().equals(sampled["seed"].notna())
-    assert set(sampled["against"]) == {"Dense"}
-    greedy_rows = sampled[sampled["seed"].isna() & (sampled["variant"] == "Dense")]
-    model = demo.module()
-    expected = [greedy(model, demo.tokenizer(), prompt, 6) for prompt in PROMPTS]
-    assert greedy_rows["continuation"].tolist() == expected
-
-
-def test_seeds_give_the_same_texts_again_whatever_the_other_prompts(demo, sampled):
-    again = sr.continuations(
-        sr.dense(demo), PROMPTS[1], tokens=6, seeds=2, temperature=0.8
-    )  # fmt: skip
-    before = sampled[(sampled["variant"] == "Dense") & (sampled["prompt"] == PROMPTS[1])]
-    pd.testing.assert_frame_equal(again, before.reset_index(drop=True))
-    assert again["continuation"].nunique() > 1
-
-
-def test_likelihoods_are_cross_entropies_of_dense(demo, sampled):
-    dense, tokenizer = demo.module().eval(), demo.tokenizer()
-    for name, row in sampled[sampled["seed"].isna()].groupby(["variant", "prompt"]):
-        pruned = sr.masked(sr.global_magnitude(demo, 0.7)).module().eval()
-        writer = dense if name[0] == "Dense" else pruned
-        ids = tokenizer(name[1], return_tensors="pt")["input_ids"]
-        with torch.no_grad():
-            text = writer.generate(ids, max_new_tokens=6, do_sample=False, use_cache=False)
-            logits = dense(input_ids=text).logits[0, :-1]
-        written = text[0, ids.shape[1] :]
-        loss = torch.nn.functional.cross_entropy(logits[-len(written) :], written)
-        assert row["written"].tolist() == [len(written)]
-        assert row["dense_nll"].tolist() == [pytest.approx(float(loss), rel=1e-4)]
+    frame = sr.continuations([pruned, dense], PROMPTS, tokens=6)
+    assert frame.columns.tolist() == ["variant", "prompt", "continuation"]
+    assert frame["variant"].tolist() == ["Masked70"] * 2 + ["Dense"] * 2
+    assert frame["prompt"].tolist() == PROMPTS * 2
+    expected = [
+        greedy(v.module(), demo.tokenizer(), p, 6) for v in (pruned, dense) for p in PROMPTS
+    ]
+    assert frame["continuation"].tolist() == expected
 
 
 def test_a_table_of_many_texts_has_the_first_prompts(demo):
-    study = sr.compare(sr.dense(demo))
+    study = sr.compare(sr.dense(demo), sr.masked(sr.global_magnitude(demo, 0.3)))
     rows = [
-        {"variant": "Dense", "prompt": f"p{place}", "continuation": "x", "seed": seed}
-        for place in range(9)
-        for seed in range(10)
+        {"variant": name, "prompt": f"p{place}", "continuation": "x"}
+        for place in range(25)
+        for name in study.variants["variant"]
     ]
     study = study.with_measured(continuations=frame("continuations", rows))
     table = study_tables.continuations(study)
-    assert [body.title for body in table.bodies] == ["p0", "p1", "p2", "p3"]
-    assert table.caption.startswith("The first 40 of 90 continuations")
-    assert study_tables.writing(study) is None
+    assert [body.title for body in table.bodies] == [f"p{place}" for place in range(20)]
+    assert table.caption.startswith("The first 40 of 50 continuations")
 
 
-def test_seeds_without_a_prompt_are_refused(tmp_path):
-    run = command("run", "--seeds", "2", "--out", tmp_path)
-    assert run.returncode == 2
-    assert "--seeds has no effect; add --prompt" in run.stderr
-
-
-def test_prompts_of_a_file(tmp_path):
-    lines, rows = tmp_path / "prompts.txt", tmp_path / "prompts.jsonl"
-    lines.write_bytes("import \r\n\n  def f(é):\nlast".encode())
-    assert read_prompts(lines) == ["import ", "  def f(é):", "last"]
-    rows.write_text('{"prompt": "def f():\\n    return"}\n\n"import"\n')
-    assert read_prompts(rows) == ["def f():\n    return", "import"]
-    (tmp_path / "prompts.jsonl.gz").write_bytes(gzip.compress(rows.read_bytes()))
-    assert read_prompts(tmp_path / "prompts.jsonl.gz") == read_prompts(rows)
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("a.txt", b"\n \n", "it is empty; give a prompt on each line"),
-        ("a.txt", b"ok\n\xff", "invalid start byte; give"),
-        ("a.txt.gz", b"text", "Not a gzipped file"),
-        ("a.jsonl", b'{"prompt": "x"}\n{"text": "x"}', 'line 2 has no text under "prompt"; give'),
-        ("a.jsonl", b'{"prompt": ""}', 'line 1 has no text under "prompt"'),
-        ("a.jsonl", b"[1]", 'line 1 has no text under "prompt"'),
-        ("a.jsonl", b"import os", "Expecting value: line 1 column 1"),
-        ("b.txt", None, "No such file"),
-        ("..", None, "Is a directory"),
-    ],
-)
-def test_prompts_that_cannot_be_read_are_one_line(tmp_path, name, content, message):
-    if content is not None:
-        (tmp_path / name).write_bytes(content)
-    run = command("run", "--prompts", tmp_path / name, "--out", tmp_path / "out")
-    assert (run.returncode, run.stdout) == (2, "")
-    assert "cannot read the prompts of" in run.stderr
-    assert message in run.stderr
-    assert len(run.stderr.splitlines()) == 1
-    assert not (tmp_path / "out").exists()
-
-
-def test_repetition_and_variety_by_hand():
-    # 4-grams of abcabcab: abca, bcab, cabc, abca, bcab. Pairs: ab bc ca ab bc ca ab.
-    assert texts_of([0, 1, 2, 0, 1, 2, 0, 1]) == (8, pytest.approx(2 / 5), pytest.approx(3 / 7))
-    assert texts_of([7] * 6) == (6, pytest.approx(2 / 3), pytest.approx(1 / 5))
-    assert texts_of([1, 2, 3, 4]) == (4, None, 1.0)
-    assert texts_of([1, 2]) == (2, None, None)
-    assert texts_of([]) == (0, None, None)
-
-
-def texts_of(tokens):
-    figures = continuation_figures_of(tokens, torch.tensor([1]), None)
-    assert figures["dense_nll"] is None
-    return figures["written"], figures["repeated"], figures["distinct"]
-
-
-def test_sampling_draws_from_the_softmax_and_low_temperatures_are_greedy():
-    logits = torch.tensor([0.0, 1.0, 2.0])
-    noise = torch.Generator().manual_seed(0)
-    draws = [draw(logits, noise, 2.0) for _ in range(4000)]
-    shares = torch.bincount(torch.tensor(draws), minlength=3) / 4000
-    assert shares.tolist() == pytest.approx((logits / 2).softmax(0).tolist(), abs=0.03)
-    assert {draw(logits, noise, 0.01) for _ in range(50)} == {2} == {draw(logits, None, 1.0)}
-
-
-def test_an_empty_continuation_has_no_figures(demo):
+def test_a_model_may_write_nothing(demo):
     model = demo.module()
     model.generation_config.eos_token_id = list(range(model.config.vocab_size))
-    frame = sr.continuations(
-        sr.dense(model), "import", tokens=3, seeds=1, tokenizer=demo.tokenizer()
-    )  # fmt: skip
-    assert frame["continuation"].tolist() == ["", ""]
-    assert frame["written"].tolist() == [0, 0]
-    assert frame[["repeated", "distinct", "dense_nll"]].isna().all(axis=None)
+    frame = sr.continuations(sr.dense(model), "import", tokens=3, tokenizer=demo.tokenizer())
+    assert frame["continuation"].tolist() == [""]
 
 
-def test_options_out_of_range_are_refused(demo):
-    for options in ({"temperature": 0}, {"temperature": math.nan}, {"temperature": 101}):
-        with pytest.raises(sr.SparsityReportError, match=r"temperature=\w+ is out of range"):
-            sr.continuations(sr.dense(demo), PROMPT, **options)
-    with pytest.raises(sr.SparsityReportError, match="seeds=-1 is out of range; use 0 to 1,000"):
-        sr.continuations(sr.dense(demo), PROMPT, seeds=-1)
+def test_prompts_without_text_are_refused(demo):
     for prompts in ([], ["a", ""], ["a", 3]):
         with pytest.raises(sr.SparsityReportError, match="is empty or not text"):
             sr.continuations(sr.dense(demo), prompts)
-
-
-def test_without_a_dense_variant_likelihoods_are_unknown(demo):
-    pruned = sr.masked(sr.global_magnitude(demo, 0.7))
-    frame = sr.continuations(pruned, "import", tokens=3)
-    assert frame[["against", "dense_nll"]].isna().all(axis=None)
-    assert frame["written"].tolist() == [3]

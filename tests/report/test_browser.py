@@ -201,22 +201,6 @@ def test_layers_sort_and_search(chromium, report):
         assert visit.complaints == []
 
 
-def test_what_changed_sorts_too(chromium, tmp_path):
-    studies = [
-        sr.compare(sr.masked(sr.global_magnitude(weights_of(["fc1", "fc2"], "m"), s), name="M"))
-        for s in (0.1, 0.5)
-    ]
-    with Visit(chromium, sr.write_diff(sr.diff(*studies), tmp_path / "d.html")) as visit:
-        visit.page.locator("#modules summary").click()
-        heads = visit.page.locator("#modules thead button")
-        heads.nth(4).click()
-        cells = visit.page.locator("#modules tbody td:last-child").all()
-        after = [int(cell.inner_text()) for cell in cells]
-        assert after == sorted(after)
-        assert len(after) == 2 * 6
-        assert visit.complaints == []
-
-
 @pytest.fixture(scope="module")
 def huge(tmp_path_factory):
     """Ten thousand modules, of names that would be markup."""

@@ -150,10 +150,12 @@ def test_results_show_stated_speeds_with_their_interval(demo):
 
 
 def test_several_models_are_titles(demo):
-    one = sr.compare(sr.dense(demo), sr.masked(sr.global_magnitude(demo, 0.3)))
     other = sr.load(small_llama().eval(), name="other")
-    two = sr.compare(sr.dense(other), sr.masked(sr.global_magnitude(other, 0.5)))
-    table = results(sr.combine(one, two))
+    variants = [
+        sr.dense(demo), sr.masked(sr.global_magnitude(demo, 0.3)),
+        sr.dense(other, name="Other"), sr.masked(sr.global_magnitude(other, 0.5)),
+    ]  # fmt: skip
+    table = results(sr.compare(*variants))
     assert {body.title for body in table.bodies} == {
         "demo", "demo, 30\u202f%", "other", "other, 50\u202f%",
     }  # fmt: skip

@@ -92,22 +92,15 @@ def test_hostile_names_are_text(tmp_path):
     assert "somebody" in text
 
 
-def test_pairs_and_differences(tmp_path):
+def test_pairs(tmp_path):
     weights = sr.load()
     pruned = sr.load(sr.masked(sr.global_magnitude(weights, 0.5)).module(), name="a|b")
     pair = sr.compare_checkpoints(weights, pruned)
     grids = check_markup(sr.write_report(pair, tmp_path / "pair.md").read_text("utf-8"), tmp_path)
     page = tables_of(sr.write_report(pair, tmp_path / "pair.html"))
     assert len(grids) >= len(page)
-    studies = [sr.compare(sr.masked(sr.global_magnitude(weights, s), name="M")) for s in (0.1, 0.2)]
-    path = sr.write_report(sr.diff(*studies), tmp_path / "diff.md")
-    text = path.read_text(encoding="utf-8")
-    check_markup(text, tmp_path)
-    assert text.startswith("# M: sparsity of the prunable weights rises from 10.0")
 
 
 def test_other_suffixes_are_refused(demo_study, tmp_path):
     with pytest.raises(sr.SparsityReportError, match=r"are \.html, \.pdf or \.md files"):
         sr.write_report(demo_study, tmp_path / "report.txt")
-    with pytest.raises(sr.SparsityReportError, match=r"are \.html or \.md files"):
-        sr.write_report(sr.diff(demo_study, demo_study), tmp_path / "report.pdf")

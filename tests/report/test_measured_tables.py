@@ -10,10 +10,9 @@ from decimal import Decimal
 import pandas as pd
 import pytest
 import torch
-from helpers import Tiny, study_of
+from helpers import study_of
 from measurements import latency, put_in, quality, sensitivity, seven, tasks
 from papers import head, tables_of
-from torch import nn
 from zoo.cases import CASES, built
 
 import sparsity_report as sr
@@ -265,49 +264,3 @@ def test_totals_of_experts_and_poolers(tmp_path):
         assert shown == expected
         if name == "BERT":
             assert counted.totals[column].iloc[0] == 2 * case.per_sequence
-
-
-def test_what_changed(tmp_path):
-    torch.manual_seed(0)
-    model = nn.ModuleDict({"fc1": nn.Linear(8, 8), "norm": nn.LayerNorm(8)})
-    before = sr.compare(sr.dense(sr.load(model), name="W"))
-    with torch.no_grad():
-        model["fc1"].weight[:, :4] = 0
-    after = sr.compare(sr.dense(sr.load(model), name="W"))
-    path = sr.write_diff(sr.diff(before, after), tmp_path / "diff.html")
-    _, title, *lines = table(path, [head("column.item"), "Before"])
-    assert title == ["W"]
-    rows = {row[0]: row[1:] for row in lines}
-    # Of 88 parameters eight are the norm's zero biases.
-    assert rows["nonzero"] == ["80", "48"]
-    assert rows[say("column.sparsity_prunable")] == ["0.00 %", "50.00 %"]
-    assert rows[say("column.sparsity_model")] == ["9.09 %", "45.45 %"]
-    modules = table(path, ["Variant", "Module", head("column.item")])
-    assert ["W", "fc1", "nonzero", "72", "40"] in modules
-
-
-def test_what_moved_has_a_row_per_layer_and_what_was_measured_its_figures(tmp_path):
-    torch.manual_seed(0)
-    weights = sr.load(Tiny(), name="tiny")
-    sides = [
-        put_in(
-            study_of(weights, level / 100),
-            latency=latency(variants=("Dense", f"Masked{level}", f"CSR{level}")),
-        )
-        for level in (30, 90)
-    ]
-    path = sr.write_diff(sr.diff(*sides), tmp_path / "diff.html")
-    _, *rows = table(path, ["Variant", "Module", "Weights"])
-    frames = [side.layers.set_index(["variant", "module_name"]) for side in sides]
-    # CSR30 has the zeros of Masked30.
-    assert [row[0] for row in rows] == ["Masked30 → Masked90"] * 6
-    for name, module, total, *zeros in (row[:5] for row in rows):
-        for shown, variant, frame in zip(zeros, name.split(" → "), frames, strict=True):
-            layer = frame.loc[(variant, module)]
-            assert int(total) == layer.weight_total
-            assert int(shown) == layer.weight_total - layer.weight_nonzero
-    by = [abs(float(row[7].replace("−", "-"))) for row in rows]
-    assert by == sorted(by, reverse=True)
-    _, *measured = table(path, ["Variant", head("column.item"), head("column.scope_head")])
-    assert [row[2] for row in measured] == ["1 token", "128 tokens"]
-    assert {row[3] for row in measured} == {"0.40 (0.38 to 0.42)"}

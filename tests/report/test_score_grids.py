@@ -1,7 +1,7 @@
 """Grids of scores by method, sparsity and model: every cell is a score of the study."""
 
 import re
-from functools import partial
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,8 @@ TEXT = torch.arange(60) * 7 % 31
 EVIL = "<script>alert(1)</script> | `x` \\input{/etc/passwd}\n**a**"
 
 
-def scored(model, name, ids):
+def variants_of(model, name):
+    """Dense and pruned variants of a model, all with its name at the end of their own."""
     weights = sr.load(model, name=name)
     variants = [
         sr.dense(weights),
@@ -31,12 +32,13 @@ def scored(model, name, ids):
         sr.csr(sr.global_magnitude(weights, 0.3)),
         sr.masked(sr.n_m(weights, 2, 4)),
     ]  # fmt: skip
+    return [replace(variant, name=f"{variant.name} ({name})") for variant in variants]
+
+
+def scored(variants, ids):
     study = sr.compare(*variants)
     frames = [sr.perplexity(variants, text) for text in ids]
-    frame = frames[0] if len(frames) == 1 else sr.combine(
-        *(study.with_measured(quality=frame) for frame in frames)
-    ).quality  # fmt: skip
-    return study.with_measured(quality=frame)
+    return study.with_measured(quality=pd.concat(frames, ignore_index=True))
 
 
 def scored_models(*ids):
@@ -44,7 +46,8 @@ def scored_models(*ids):
     torch.manual_seed(1)
     for parameter in models[1].parameters():
         parameter.data.add_(torch.randn_like(parameter), alpha=0.02)
-    return sr.combine(*map(partial(scored, ids=ids), models, ("one", "two")))
+    variants = [v for pair in zip(models, ("one", "two"), strict=True) for v in variants_of(*pair)]
+    return scored(variants, ids)
 
 
 @pytest.fixture(scope="module")

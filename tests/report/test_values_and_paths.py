@@ -45,15 +45,11 @@ def card(value, folder):
 
 
 ACCEPTS = {
-    "diff": ("study", lambda value, _: sr.diff(value, value).sentences()),
-    "combine": ("study", lambda value, _: repr(sr.combine(value, value))),
     "summarize": ("study pair", lambda value, _: sr.summarize(value)),
     "explore": ("study pair", lambda value, _: sr.explore(value).layers().to_csv()),
     "write_csv": ("study", written(sr.write_csv)),
     "write_figures": ("study", written(sr.write_figures)),
     "write_report": ("study pair", written(sr.write_report, "report.md")),
-    "checklist": ("study", lambda value, _: repr(sr.checklist(value))),
-    "write_checklist": ("study", written(sr.write_checklist, "list.md")),
     "write_model_card": ("study", card),
     "write_node_data": ("study", written(sr.write_node_data, "nodes.json")),
     "write_thesis": ("study pair", written(lambda v, f: sr.write_thesis(v, f / "kit"))),
@@ -77,16 +73,15 @@ def test_a_path_gives_what_the_value_gives(name, kind, saved, tmp_path):
         assert expected
 
 
-@pytest.mark.parametrize("name", [*ACCEPTS, "write_diff"])
+@pytest.mark.parametrize("name", ACCEPTS)
 def test_other_values_and_files_end_in_one_line_with_the_name_of_the_function(
     name, saved, tmp_path
 ):
-    kinds, use = ACCEPTS.get(name, ("", written(sr.write_diff, "diff.html")))
+    kinds, use = ACCEPTS[name]
     accepted = {type(saved[kind][0]).__name__ for kind in kinds.split()}
-    named = name.replace("write_checklist", "checklist")  # which it calls
     with pytest.raises(
         sr.SparsityReportError,
-        match=rf"^{named}: list is not .*; give a ",
+        match=rf"^{name}: list is not .*; give a ",
     ) as error:
         use([], tmp_path / "a")
     assert accepted <= set(re.findall(r"\w+", str(error.value)))

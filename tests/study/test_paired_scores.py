@@ -1,7 +1,6 @@
 """Which perplexities a text separates: made-up losses, and the definition computed again."""
 
 import math
-from dataclasses import replace
 
 import measurements
 import numpy as np
@@ -10,7 +9,6 @@ import pytest
 from helpers import Tiny
 
 import sparsity_report as sr
-from sparsity_report.findings.difference_findings import difference_verdict
 from sparsity_report.findings.quality_findings import quality_findings
 from sparsity_report.findings.verdict import comparison_title, verdict
 from sparsity_report.report.tables.method_tables import results
@@ -221,51 +219,6 @@ def test_one_pruning_that_the_text_does_not_separate_from_dense(rivals):
     study = scored(rivals, nats(0, 0.05, noise=6), ("Dense", "Global"))
     assert not pairs_of(study).from_dense("Global").is_apart
     assert "that the text does not separate from none" in str(verdict(study))
-
-
-def sides(study, before, after):
-    """Two studies of one variant each."""
-    rows = study.quality
-    both = []
-    for name in (before, after):
-        frame = rows[rows["variant"].isin(["Dense", name])]
-        frame = frame.assign(variant=frame["variant"].replace({name: "Pruned"}))
-        frames = {
-            part: getattr(study, part)[getattr(study, part)["variant"].isin(["Dense", name])]
-            .assign(variant=lambda f, name=name: f["variant"].replace({name: "Pruned"}))
-            .reset_index(drop=True)
-            for part in ("variants", "layers")
-        }
-        both.append(replace(study, quality=frame.reset_index(drop=True), **frames))
-    return both
-
-
-def test_two_studies_pair_without_running_a_model(rivals):
-    study = scored(rivals, nats(0, 0.1, 0.2, 0.2))
-    apart = sr.diff(*sides(study, "Global", "Layerwise"))
-    row = apart.measured.query("variant_after == 'Pruned'").iloc[0]
-    # The two comparisons are of Dense with itself and of Pruned.
-    expected = by_definition(study.quality["span_nll"][2], study.quality["span_nll"][1], 2, 0)
-    base = row["before"]
-    assert row["change_low"] == pytest.approx(base * (expected[1] - 1), rel=1e-6)
-    assert row["change_high"] == pytest.approx(base * (expected[2] - 1), rel=1e-6)
-    assert row["apart"]
-    assert " rises from " in str(difference_verdict(apart)[0])
-    assert f"(by {row['change_low']:.2f} to {row['change_high']:.2f})" in str(apart)
-    near = sr.diff(*sides(study, "Layerwise", "Random"))
-    assert not near.measured["apart"].any()
-    assert "which the text does not separate" in str(near) or "remains" in str(near)
-
-
-def test_texts_that_differ_do_not_pair(rivals):
-    study = scored(rivals, nats(0, 0.1, 0.2, 0.2))
-    before, after = sides(study, "Global", "Layerwise")
-    other = after.quality.assign(tokens_fingerprint="0" * 16)
-    changed = sr.diff(before, replace(after, quality=other))
-    assert changed.measured["change_low"].isna().all()
-    assert "It has no interval: the scores are unpaired, because their tokens differ" in str(
-        changed
-    )
 
 
 def parts(*means, spans=SPANS):

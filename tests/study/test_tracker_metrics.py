@@ -68,37 +68,6 @@ def hostile_study():
     return sr.compare(*(sr.masked(pruning, name=name or " ") for pruning, name in named))
 
 
-@pytest.mark.filterwarnings(
-    "ignore:Type google._upb:DeprecationWarning", "ignore:The filesystem tracking:FutureWarning"
-)
-@pytest.mark.parametrize("study", ["demo", "hostile"])
-def test_mlflow_and_tensorboard_keep_every_name_and_value(study, demo_study, tmp_path, monkeypatch):
-    metrics = (demo_study if study == "demo" else hostile_study()).metrics()
-    for variable, value in {
-        "MLFLOW_ALLOW_FILE_STORE": "true",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_TRACKING_URI": (tmp_path / "mlflow").as_uri(),
-    }.items():
-        monkeypatch.setenv(variable, value)
-    import mlflow
-
-    with mlflow.start_run() as run:
-        mlflow.log_metrics(metrics)
-    assert mlflow.get_run(run.info.run_id).data.metrics == metrics
-
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-    from torch.utils.tensorboard import SummaryWriter
-
-    with SummaryWriter(str(tmp_path / "tensorboard")) as writer:
-        for name, value in metrics.items():
-            writer.add_scalar(name, value)
-    events = EventAccumulator(str(tmp_path / "tensorboard"))
-    events.Reload()
-    assert {*events.Tags()["scalars"]} == {*metrics}
-    for name, value in metrics.items():
-        assert events.Scalars(name)[0].value == pytest.approx(value)  # kept as float32
-
-
 def test_hostile_names_stay_apart_and_in_their_part():
     study = hostile_study()
     metrics = study.metrics()

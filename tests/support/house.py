@@ -17,7 +17,7 @@ PACKAGE = "sparsity_report"
 WINGS = (
     "__main__", "cli", "api", "report", "viewer", "draw", "words", "findings",
     "measure", "study", "pairing", "counting", "weights", "sparse", "untrusted", "files",
-    "phrases", "hooks", "errors", "deferred", "deprecated", "version",
+    "phrases", "hooks", "errors", "deferred", "version",
 )  # fmt: skip
 SHOWING = {
     "altair", "anywidget", "ipywidgets", "jinja2", "markupsafe", "tqdm", "typer", "typst",

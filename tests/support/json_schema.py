@@ -9,13 +9,6 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sparsity_report.findings.rules.reporting_checklist import (
-    ANSWERED,
-    NOT_APPLICABLE,
-    NOT_STATED,
-    QUESTIONS,
-)
-from sparsity_report.report.checklist_files import VERSION as CHECKLIST
 from sparsity_report.study.files.json_files import KINDS, LATER, MAYBE, FileKind
 from sparsity_report.study.schema import CELL_KINDS, CONVENTIONS, ITEMS, TABLES, VERSION, Column
 from sparsity_report.words.display_names import title
@@ -32,8 +25,8 @@ SETTINGS = {
 BEGIN, END = "<!-- columns -->\n", "<!-- end of columns -->\n"
 
 
-def file_name(kind: str, version: int = VERSION) -> str:
-    return f"{kind}-{version}.schema.json"
+def file_name(kind: str) -> str:
+    return f"{kind}-{VERSION}.schema.json"
 
 
 def json_schema(kind: FileKind) -> dict[str, Any]:
@@ -49,68 +42,22 @@ def json_schema(kind: FileKind) -> dict[str, Any]:
         "findings": array({"type": "string"}),
         **{part: _or_null(_table(table), part in MAYBE) for part, table in tables.items()},
     }
-    return headed(
-        kind.name,
-        VERSION,
-        f"A {kind.name} of sparsity-report",
-        "Tables have columns and rows of as many cells. An unknown value is null. Later releases "
-        "may add sections, and columns at the end of a table; readers leave out those that they do "
-        "not know.",
-        properties_of(properties, LATER),
-    )
-
-
-def headed(kind: str, version: int, name: str, about: str, schema: Mapping[str, Any]) -> dict:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "$id": f"{HOME}/{file_name(kind, version)}",
-        "title": name,
-        "description": about,
-        **schema,
+        "$id": f"{HOME}/{file_name(kind.name)}",
+        "title": f"A {kind.name} of sparsity-report",
+        "description": "Tables have columns and rows of as many cells. An unknown value is null. "
+        "Later releases may add sections, and columns at the end of a table; readers leave out "
+        "those that they do not know.",
+        **properties_of(properties, LATER),
     }
-
-
-def checklist_schema() -> dict[str, Any]:
-    """Return the JSON Schema of a checklist that is written as JSON."""
-    text, count = {"type": "string"}, {"type": "integer", "minimum": 0}
-    states = (ANSWERED, NOT_STATED, NOT_APPLICABLE)
-    item = {"key": text, "question": text, "state": {"enum": [*states]}, "answers": array(text)}
-    study = {
-        "fingerprint": {"type": "string", "pattern": "^[0-9a-f]{16}$"},
-        "digest": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
-        "link": {"type": ["string", "null"]},
-    }
-    # An answer is there if and only if the question is answered.
-    is_answered = {"properties": {"state": {"const": ANSWERED}}}
-    some, none = (
-        {"properties": {"answers": limit}} for limit in ({"minItems": 1}, {"maxItems": 0})
-    )
-    properties = {
-        "format": {"const": "sparsity-report/checklist"},
-        "version": {"const": CHECKLIST},
-        "written_by": text,
-        "study": properties_of(study),
-        "answered": count,
-        "applicable": count,
-        "items": {
-            **array({**properties_of(item), "if": is_answered, "then": some, "else": none}),
-            "allOf": [
-                {"contains": {"properties": {"key": {"const": key}}}, "maxContains": 1}
-                for key in QUESTIONS
-            ],
-        },
-    }
-    about = "Each question once. The digest is that of the file that holds the study."
-    name = "Pruning Report 1.0, a checklist of sparsity-report"
-    return headed("checklist", CHECKLIST, name, about, properties_of(properties))
 
 
 def schemas() -> dict[str, str]:
     """Return the text of each schema by the name of its file."""
-    known = [json_schema(kind) for kind in KINDS] + [checklist_schema()]
     return {
-        each["$id"].rpartition("/")[2]: json.dumps(each, indent=1, ensure_ascii=False) + "\n"
-        for each in known
+        file_name(kind.name): json.dumps(json_schema(kind), indent=1, ensure_ascii=False) + "\n"
+        for kind in KINDS
     }
 
 

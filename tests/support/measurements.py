@@ -35,7 +35,7 @@ def latency(variants=("Dense", "Masked30", "CSR30"), edges=(0.62, None)):
                 "realised_speedup": speed, "realised_low": 0.95 * speed,
                 "realised_high": 1.05 * speed, "control": variants[1], "control_low": 0.93,
                 "control_high": 1.04, "threads": 2, "cores": 4, "others": 0.25, "load": 2.5,
-                "frequency": 3e9, "cache_bytes": 2**25, "bandwidth": 16.0,
+                "cache_bytes": 2**25, "bandwidth": 16.0,
                 "machine": "some machine",
             }  # fmt: skip
             if variant == variants[0]:
@@ -49,23 +49,6 @@ def latency(variants=("Dense", "Masked30", "CSR30"), edges=(0.62, None)):
             rows.append({**row, **layer})
             rows.append({**row, "scope": "model", "name": "whole forward"})
     return frame("latency", rows)
-
-
-def speedups(references=("Dense",)):
-    """Of each run its reference, a variant twice as fast, and one that was not faster."""
-    rows = []
-    for number, against in enumerate(references, 1):
-        for variant, speed in ((against, 1.0), ("CSR30", 2.0), ("Masked30", 1.01)):
-            spread = 0.0 if variant == against else 0.05
-            rows.append(
-                {"measurement": number, "variant": variant, "against": against, "scope": "model",
-                 "name": "whole forward", "tokens": 1, "runs": 19, "realised_speedup": speed,
-                 "realised_low": speed * (1 - spread), "realised_high": speed * (1 + spread),
-                 "control": against, "control_low": 0.97, "control_high": 1.04,
-                 "threads": number, "cores": 4, "others": 0.0, "load": 1.0, "frequency": 3e9,
-                 "cache_bytes": 2**25, "bandwidth": 16.0, "machine": f"machine {number}"}
-            )  # fmt: skip
-    return frame("speedups", rows)
 
 
 def quality(levels=((0.0, 10.0), (0.3, 12.5), (0.9, 1234.0)), names=("Dense", "Masked30", "M90")):

@@ -190,7 +190,6 @@ def test_the_most_downloaded_models_pass_every_command(tmp_path, name):
         ("run", model, "--sparsity", "0.6", "--out", out, *quiet),
         ("pair", model, model, "-o", tmp_path / "pair.json"),
         ("render", out / "study.json", "--out", tmp_path / "again", *quiet),
-        ("diff", out / "study.json", out / "study.json"),
     ):
         done = command(*line)
         assert done.returncode == 0, (line[0], done.stderr)

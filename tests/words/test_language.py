@@ -35,7 +35,6 @@ FAMILIES = (
     "strip",
     "speed_reason",
     "term",
-    "checklist",
     "paired",
     "unpaired",
     "runtime_layout",

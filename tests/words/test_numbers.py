@@ -115,13 +115,11 @@ def test_a_word_agrees_with_a_number_or_a_list():
         ("{x:with_error}", (0.75, 0.0076), "75.00 ± 0.76 %"),
         ("{x:with_error}", (0.75, None), "75.00 %"),
         ("{x:points}", -0.05, "−5.0"),
-        ("{x:shape}", (3, 4), "3 × 4"),
         ("{x:part}", ("group", "mlp_linear"), "MLP"),
         ("{x:policy}", "", "magnitude"),
         ("{x:group}", "my rule", "my rule"),
         ("{x:group}", None, "–"),
         ("{x:cache}", "out of cache", "from memory"),
-        ("{x:yes_no}", False, "no"),
         ("{x:sentence}.", phrase("format.yes"), "Yes."),
         (
             "{x}",

@@ -20,7 +20,6 @@ _HEADS = {
     "model_ratio": "column.ratio_to_dense",
     "threshold": "column.threshold_magnitude",
     "bound_share": "column.memory_limit_share",
-    "what": "column.item",
     "bits": "column.bits_per_weight",
     "of": "column.scope_head",
     "sparsity_before": "column.share_before",

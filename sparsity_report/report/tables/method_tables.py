@@ -241,7 +241,7 @@ def method_grids(study: Study) -> list[Table]:
     Parameters
     ----------
     study : Study
-        See :func:`sparsity_report.combine` for several models.
+        Variants of one or several models.
 
     Returns
     -------
@@ -321,7 +321,7 @@ def task_grid(study: Study) -> Table | None:
     Parameters
     ----------
     study : Study
-        See :func:`sparsity_report.combine` for several models.
+        Variants of one or several models.
 
     Returns
     -------

@@ -1,13 +1,13 @@
-"""Tables of timings: latency, crossover of CSR and dense, speed-ups of several runs."""
+"""Tables of timings: latency, and the crossover of CSR and dense."""
 
 from typing import Any
 
 import pandas as pd
 
 from sparsity_report.report.tables.column_heads import columns_of
-from sparsity_report.report.tables.table_model import DURATION, Table, grouped, table_of
+from sparsity_report.report.tables.table_model import DURATION, Table, table_of
 from sparsity_report.study.comparison import Study
-from sparsity_report.untrusted.display_text import clip, short_name
+from sparsity_report.untrusted.display_text import clip
 from sparsity_report.words.display_names import head
 from sparsity_report.words.sentences import say
 
@@ -56,31 +56,6 @@ def crossover(study: Study) -> Table | None:
     values = rows.assign(crossover=_tuples(rows, *keys))
     columns = columns_of("name tokens cache crossover", **heads)
     return table_of("crossover", say("caption.crossover"), columns, values)
-
-
-def speedups(study: Study) -> Table | None:
-    """Return the speed-ups of several runs, each with its own reference; None of fewer than two.
-
-    Rows are whole forward passes if some were timed, else layers.
-    """
-    frame = study.facts.speedups
-    if frame is None or frame["measurement"].nunique() < 2:
-        return None
-    is_model = frame["scope"] == "model"
-    shown = frame[is_model if is_model.any() else ~is_model]
-    columns = columns_of("variant name cache tokens realised control_span", name=say("column.item"))
-    runs = []
-    for number, rows in shown.groupby("measurement"):
-        against = str(rows["against"].iloc[0])
-        title = say(
-            "caption.speedup_run",
-            number=str(number),
-            against=short_name(against),
-            machine=clip(rows["machine"].iloc[0], 80),
-            threads=int(rows["threads"].iloc[0]),
-        )
-        runs.append((title, _intervals(rows[rows["variant"] != against], against)))
-    return grouped("speedups", say("caption.speedups"), columns, runs)
 
 
 def _intervals(frame: pd.DataFrame, against: str) -> pd.DataFrame:

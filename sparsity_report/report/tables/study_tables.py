@@ -2,20 +2,17 @@
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import pandas as pd
 
 from sparsity_report.findings.published_kernels import PUBLISHED
-from sparsity_report.findings.quality_findings import decoding
 from sparsity_report.report.tables import column_heads
 from sparsity_report.report.tables import table_model as cells
 from sparsity_report.report.tables.column_heads import columns_of, side_by_side, wide_table
 from sparsity_report.report.tables.table_model import Body, Cell, Column, Row, Table, table_of
 from sparsity_report.sparse.shares import zero_shares
 from sparsity_report.study.comparison import Study
-from sparsity_report.study.continuation_figures import FIGURES
 from sparsity_report.study.derived.heads_experts import Part
 from sparsity_report.study.derived.paired_facts import DISTANCES, distance
 from sparsity_report.study.derived.paired_scores import Ends, ranked_parts
@@ -23,7 +20,6 @@ from sparsity_report.study.derived.protocol_scores import PROTOCOL
 from sparsity_report.study.layers import records
 from sparsity_report.study.zstd_sizes import LEVEL
 from sparsity_report.untrusted.display_text import clip, short_name
-from sparsity_report.words import number_format as numbers
 from sparsity_report.words.display_names import head, layout_name, part_name
 from sparsity_report.words.languages import spoken
 from sparsity_report.words.sentences import say
@@ -40,7 +36,6 @@ _SPARSITIES = {
     "non_embedding": ("sparsity.non_embedding", "sparsity.non_embedding_note"),
     "model": ("sparsity.model", "sparsity.model_note"),
 }
-_DECODING = ["temperature", "token_limit"]
 _INSIDE = {"heads": "caption.zeros_by_head", "experts": "caption.zeros_by_expert"}
 
 
@@ -327,9 +322,7 @@ def continuations(study: Study) -> Table | None:
     frame = study.continuations
     if frame is None or frame.empty:
         return None
-    keys = "variant seed continuation" if frame["seed"].notna().any() else "variant continuation"
-    widths = (1, *[0] * (len(keys.split()) - 2), 3)
-    columns = columns_of(keys, widths, {"continuation": cells.name(_LETTERS)})
+    columns = columns_of("variant continuation", (1, 3), {"continuation": cells.name(_LETTERS)})
     prompts = frame["prompt"].unique()
     first = prompts[: max(1, _TEXTS * len(prompts) // len(frame))]
     shown = frame[frame["prompt"].isin(first)]
@@ -340,32 +333,6 @@ def continuations(study: Study) -> Table | None:
         "caption.continuations", "caption.continuations_first", len(shown), len(frame)
     )
     return cells.grouped("continuations", caption, columns, groups, "facts")
-
-
-def writing(study: Study) -> Table | None:
-    """Return figures of continuations by variant; None where none are known."""
-    frame, groups = study.writing, []
-    if frame is None or (frame := frame[frame["token_limit"].notna()]).empty:
-        return None
-    for (temperature, limit), part in frame.groupby(_DECODING, sort=False, dropna=False):
-        title = say("label.decoding", decoding=decoding(temperature), limit=limit)
-        wide = part.set_index(["figure", "variant"])
-        rows = [
-            {
-                "variant": name,
-                "prompts": wide.loc[("written", name), "prompts"],
-                **{f: tuple(wide.loc[(f, name), ["mean", "low", "high"]]) for f in FIGURES},
-            }
-            for name in part["variant"].unique()
-        ]
-        groups.append((title, rows))
-    kinds = {
-        "written": cells.estimate(partial(numbers.figures, spec=".1f")),
-        **dict.fromkeys(("repeated", "distinct"), cells.estimate(numbers.percent)),
-        "dense_nll": cells.estimate(partial(numbers.figures, spec=".2f")),
-    }
-    columns = columns_of(f"variant prompts {' '.join(FIGURES)}", _FIRST, kinds)
-    return cells.grouped("writing", say("caption.writing"), columns, groups)
 
 
 def sensitivity(study: Study) -> Table | None:

@@ -458,16 +458,6 @@ class Facts:
         assert self.study.latency is not None
         return reference(self.study.latency)
 
-    @cached_property
-    def speedups(self) -> pd.DataFrame | None:
-        """:attr:`speeds` of every ``measurement``, each ``against`` its own reference."""
-        if (frame := self.study.speedups) is None:
-            if self.speeds is None:
-                return None
-            return self.speeds.assign(measurement=1, against=self.speed_base)
-        runs = [speeds(rows, self.layouts) for _, rows in frame.groupby("measurement")]
-        return pd.concat(runs, ignore_index=True)
-
     def whole_speeds(self, variant: str) -> pd.DataFrame:
         """Return the rows of :attr:`speeds` of a variant's whole forward passes."""
         if (frame := self.speeds) is None:

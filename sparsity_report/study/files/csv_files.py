@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from sparsity_report.deprecated import old_arguments
 from sparsity_report.errors import legible
 from sparsity_report.files.atomic import write_file
 from sparsity_report.study.comparison import Study
@@ -21,16 +20,15 @@ FORMULA = re.compile(r'(^|;)(?=["\s]*[=+\-@＝＋－＠])')
 PIVOTS = ("sparsity", "param_frac", "flops_per_token")
 
 
-@old_arguments(directory="folder")
 def write_csv(study: Study | str | os.PathLike[str], folder: str | os.PathLike[str]) -> list[Path]:
     r"""Write the tables of a study as CSV files for a spreadsheet.
 
     Each variant gets ``layers_<variant>.csv`` and ``groups_<variant>.csv``. All variants together
     get ``comparison.csv`` (sums per group), ``totals.csv``, ``storage.csv`` and
-    ``pivot_<metric>.csv``, and each measurement its file: ``latency.csv``, ``speedups.csv``,
-    ``quality.csv``, ``score_pairs.csv`` (paired comparisons with 95 % and 99 % intervals),
-    ``sensitivity.csv``, ``continuations.csv``, ``tasks.csv``, ``experts.csv`` (use by the router).
-    A mixture of experts gets ``expert_budgets.csv`` where patterns are known.
+    ``pivot_<metric>.csv``, and each measurement its file: ``latency.csv``, ``quality.csv``,
+    ``score_pairs.csv`` (paired comparisons with 95 % and 99 % intervals), ``sensitivity.csv``,
+    ``continuations.csv``, ``tasks.csv``, ``experts.csv`` (use by the router). A mixture of experts
+    gets ``expert_budgets.csv`` where patterns are known.
 
     Text that a spreadsheet would take for a formula gets a leading apostrophe. Invisible
     characters are spelled out (``\r``, ``\u202e``).

@@ -216,9 +216,9 @@ def value_or_saved(function: str, value: object, *types: type) -> Any:
 
     Examples
     --------
-    >>> value_or_saved("combine", [], Study)
+    >>> value_or_saved("explore", [], Study)
     Traceback (most recent call last):
-    sparsity_report.errors.SparsityReportError: combine: list is not Study; give a Study or the ...
+    sparsity_report.errors.SparsityReportError: explore: list is not Study; give a Study or the ...
     """
     kinds = [kind for kind in KINDS if kind.value in types]
     if isinstance(value, str | os.PathLike) and kinds:

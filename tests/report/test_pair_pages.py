@@ -1,8 +1,7 @@
-"""Pages of two checkpoints and of two studies in a browser, on every screen."""
+"""Pages of two checkpoints in a browser, on every screen."""
 
 import csv
 import io
-import itertools
 
 import pytest
 from browser import Visit, copied, violations
@@ -35,20 +34,9 @@ def pair(demo):
 
 
 @pytest.fixture(scope="module")
-def difference(demo):
-    studies = [
-        sr.compare(sr.dense(demo), sr.masked(sr.global_magnitude(demo, share)))
-        for share in (0.3, 0.9)
-    ]
-    return sr.diff(*studies)
-
-
-@pytest.fixture(scope="module", params=["pair", "difference"])
-def visit(chromium, request, tmp_path_factory):
+def visit(chromium, pair, tmp_path_factory):
     """One page in one window, whose size and colors change."""
-    path = tmp_path_factory.mktemp("other") / "page.html"
-    write = sr.write_report if request.param == "pair" else sr.write_diff
-    path = write(request.getfixturevalue(request.param), path)
+    path = sr.write_report(pair, tmp_path_factory.mktemp("other") / "page.html")
     with Visit(chromium, path, viewport={"width": 390, "height": 844}) as visit:
         yield visit
         assert visit.complaints == []
@@ -118,17 +106,14 @@ def test_copies_have_the_pairs_integers(chromium, pair, tmp_path):
     assert [[int(row[at]) for at in columns] for row in rows[1:]] == sums
 
 
-def test_nothing_shifts_and_the_page_is_short(chromium, pair, difference, tmp_path):
+def test_nothing_shifts_and_the_page_is_short(chromium, pair, tmp_path):
     """Verdict and strip are on the first screen of a phone; no element moves while loading."""
-    sr.write_report(pair, tmp_path / "pair.html")
-    sr.write_diff(difference, tmp_path / "difference.html")
-    for name, (width, height, most) in itertools.product(
-        ("pair", "difference"), ((1440, 900, 4000), (390, 844, 5500))
-    ):
+    path = sr.write_report(pair, tmp_path / "pair.html")
+    for width, height, most in ((1440, 900, 4000), (390, 844, 5500)):
         viewport = {"width": width, "height": height}
-        with Visit(chromium, tmp_path / f"{name}.html", viewport=viewport) as visit:
+        with Visit(chromium, path, viewport=viewport) as visit:
             assert visit.page.evaluate("document.documentElement.scrollHeight") <= most
             assert visit.page.evaluate(SHIFT) < 0.01
-            for part in ("h1", ".strip") if name == "pair" else ("h1",):
+            for part in ("h1", ".strip"):
                 box = visit.page.locator(part).bounding_box()
                 assert box["y"] + box["height"] <= height
