@@ -292,7 +292,6 @@ class Analysis(ModelFiles):
         None, MEASUREMENTS, "Context length for FLOPs of attention scores.", metavar="TOKENS"
     )
     patterns: bool = option(True, MEASUREMENTS, "N:M and block patterns.")
-    zstd: bool = flag(MEASUREMENTS, "File size after zstd compression (slow).")
     latency: bool = flag(MEASUREMENTS, "Latency of layers and of forward passes.")
     cold: bool | None = option(
         None, MEASUREMENTS, "Cache state of timed weights. [default: both]", "--cold/--warm"

@@ -206,7 +206,7 @@ def _storage(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Bl
         yield Drawing("csr_bytes", "Bytes", partial(charts.csr_bytes_curve, study))
         for variant in prunings[:1]:
             yield study_tables.storage(study, variant).for_medium(_COLUMNS, medium.name)
-        yield from (memory_tables.ideal(study), memory_tables.memory(study))
+        yield memory_tables.memory(study)
         return
     yield Text(" ".join(sentences["storage"])) if sentences["storage"] else None
     if (curve := charts.csr_bytes_curve(study)) is None:
@@ -285,13 +285,11 @@ def _method(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Blo
 
 
 def _layouts(study: Study) -> Iterator[Block | None]:
-    """Yield every layout of every pruning, and published speeds of kernels."""
+    """Yield every layout of every pruning."""
     for variant in study_maps.headline_first(study):
         yield study_tables.storage(study, variant)
     if study.facts.prunings:
         yield Text(say("page.all_layouts_note"))
-        yield memory_tables.ideal(study)
-        yield study_tables.published()
 
 
 def _memory(study: Study) -> Iterator[Block]:

@@ -12,7 +12,6 @@ Modules:
 - `expert_use`: use of experts by the router; experts that fit into one budget of bytes.
 - `storage_layouts`: bytes in every storage layout.
 - `serving_memory`: bytes of weights by layout, keys and values, and states.
-- `zstd_sizes`: bytes of matrices compressed by zstd.
 - `model_distance`: predictions of two models compared token by token.
 - `published_scores`: perplexities of papers beside measured ones.
 - `harness_results`: scores from the files of evaluation harnesses.

@@ -21,7 +21,6 @@ _KEYS = {
     "layers": ["variant", "module_name"],
     "quality": ["variant", *ANY_TOKENIZER],
     "patterns": ["variant", "module_name", "parameter", "expert"],
-    "entropy": ["variant", "module_name"],
     "cache": ["variant", "cached", "cached_values", "cached_positions"],
     "continuations": ["variant", "prompt", "seed", "temperature", "token_limit"],
     "tasks": ["variant", "task", "metric", "filter", "n_shot", "samples", "task_version"],

@@ -21,15 +21,11 @@ from sparsity_report.weights.anatomy.groups import GROUPS
 from sparsity_report.weights.packed.group_rounding import ROUNDING
 
 BLOCKS = (4, 8, 16, 32)
-# Rows and columns of a tile of a tensor-core bitmap; MACKO stores one zero of so many in a row.
-TILE, GAP = 64, 16
 LAYOUTS = (
-    *("dense", "csr_int16", "csr_int32", "csr_int64", "coo_int32", "coo_int64"),
+    *("dense", "csr_int32", "csr_int64"),
     *(f"bsr_{size}" for size in BLOCKS),
-    *("bitmask", "tca_bme", "macko", "2:4", "marlin_2:4", "zstd", "ideal"),
+    *("bitmask", "2:4"),
 )
-# Layouts of files, from which nothing computes.
-FILES = ("zstd", "ideal")
 SCOPES = ("layer", "group", "prunable", "model")
 # Sources of the weights of a timed layer.
 CACHES = ("in cache", "out of cache")
@@ -56,7 +52,7 @@ FIGURES = (
 )
 DENOMINATORS = ("prunable", "non_embedding", "model")
 # Tables of a study that may be null, besides its levels.
-OPTIONAL = ("patterns", "entropy", "cache", *MEASURED)
+OPTIONAL = ("patterns", "cache", *MEASURED)
 
 
 @dataclass(frozen=True)
@@ -128,7 +124,7 @@ COLUMNS = {
             module
         """),
         *_columns("text", """
-            method basis basis_fingerprint packing tied_to n_m zstd_version control against
+            method basis basis_fingerprint packing tied_to n_m control against
             filter task_version evaluated_model harness harness_version results_file
             results_fingerprint documents_fingerprint targets_fingerprint prompts_fingerprint
             outcomes after_name n_m_before n_m_after tokens_fingerprint cache_dtype
@@ -148,7 +144,7 @@ COLUMNS = {
         *_columns("int64", "bits budget_bits fitting experts per_token", low=0),
         *_columns("Int64", """
             pruned newly_zeroed attention_width attention_flops_per_token block row_pointers columns
-            file_bytes bytes expert gap_padding tile_padding zstd_bytes weight_bytes cores
+            file_bytes bytes expert weight_bytes cores
             cache_bytes n_shot kv_cache_before kv_cache_after index before after seed written
             token_limit alike_layers cached_values cached_positions context_limit weight_memory
             kv_cache_memory state_memory memory budget_bytes
@@ -166,7 +162,7 @@ COLUMNS = {
             threshold uses ratio mean_abs std least_abs promised_speedup realised_low realised_high
             realised_share control_high bound_seconds bound_share others load frequency
             speedup_low speedup_high perplexity kl dense_perplexity stderr relative_change norm
-            temperature dense_nll zero_bits sign_bits exponent_bits mantissa_bits
+            temperature dense_nll
             gate_mass output_norm saliency rounding_error
         """, low=0, optional=True),
         *_columns("float64", " ".join(ROUNDING), low=0, optional=True),
@@ -257,13 +253,8 @@ TABLES: Mapping[str, Table] = {
     "patterns": _table(
         "variant module_name parameter expert block group rows columns sparsity "
         "expected_sparsity mean_abs std least_abs zero_rows zero_columns head_sparsity n_m "
-        "n_m_share "
-        + " ".join(f"fill_{size}" for size in BLOCKS)
-        + f" gap_padding tile_padding zstd_bytes zstd_version {' '.join(ROUNDING)}",
+        "n_m_share " + " ".join(f"fill_{size}" for size in BLOCKS) + f" {' '.join(ROUNDING)}",
         columns={"dtype": "int64", "optional": False},
-    ),
-    "entropy": _table(
-        "variant module_name weight_total zero_bits sign_bits exponent_bits mantissa_bits"
     ),
     # Tensors that a model keeps between tokens, see weights.anatomy.cache_geometry.
     "cache": _table(

@@ -23,7 +23,6 @@ from sparsity_report.study.schema import OPTIONAL, SIDES, refuse
 _SPEEDS = ["realised_low realised_speedup realised_high", "control_low control_high"]
 _RISING = {
     "layers": ["nonzero total", "weight_nonzero weight_total total"],
-    "entropy": ["zero_bits weight_total", "sign_bits weight_total"],
     "sensitivity": ["pruned weight_total"],
     "continuations": ["written token_limit"],
     "quality": ["stride window tokens", "scored tokens"],
@@ -42,14 +41,12 @@ _UNIQUE = {
     "variants": ["variant"],
     "layers": ["variant", "module_name"],
     "continuations": ["variant", "seed", "temperature", "token_limit", "prompt"],
-    "entropy": ["variant", "module_name"],
     "experts": ["variant", "module_name", "expert"],
 }
 # Tables whose rows are of variants of the study; scores may be of further levels.
 _OF_VARIANTS = (
     "layers",
     "patterns",
-    "entropy",
     "cache",
     "latency",
     "speedups",
@@ -158,11 +155,6 @@ def _check_patterns(frame: pd.DataFrame, layers: pd.DataFrame) -> None:
     size: Any = frame["rows"].astype(float) * frame["columns"]
     within = size.to_numpy() <= totals.loc[places].to_numpy()
     refuse("patterns", within, "rows: the matrix is larger than its layer")
-    # The padding of a tile of 64 × 64 may exceed a small matrix.
-    sizes = {"gap_padding": size, "tile_padding": 8 * size, "zstd_bytes": 32 * size + 64}
-    for column, most in sizes.items():
-        fits = (frame[column].isna() | (frame[column] <= most)).fillna(True)
-        refuse("patterns", fits, f"{column}: is more than the matrix can take")
 
 
 def _check_levels(levels: pd.DataFrame, first: pd.DataFrame) -> None:
