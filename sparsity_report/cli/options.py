@@ -396,9 +396,6 @@ class WriteOptions(ModelFiles):
 class PruneOptions(Policies, WriteOptions):
     """Options of ``prune``."""
 
-    bound: list[str] = option(
-        [], PRUNING, "Largest sparsity of a module or group.", metavar="NAME=SHARE"
-    )
     mask: Path | None = option(
         None, PRUNING, "Masks of another tool: .safetensors or .npz.", metavar="FILE"
     )
@@ -412,7 +409,7 @@ class PruneOptions(Policies, WriteOptions):
     @property
     def prunes(self) -> bool:
         """True if an option says which weights become zero."""
-        return bool(self.policy or self.sparsity or self.bound or self.mask)
+        return bool(self.policy or self.sparsity or self.mask)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@
 - `ranks`: exact thresholds and ties from histograms.
 - `policies`: magnitude, N:M and random pruning; `activation_scores`: ranks by magnitude times
   input norm; `imported_masks`: masks from files.
-- `allocation`: weights to prune per layer; `bounds`: limits per layer of global pruning.
+- `allocation`: weights to prune per layer.
 - `pruning`: prunings as values, the cut of each tensor, the model after a pruning; `in_place`:
   pruning of live layers.
 - `kept_experts`: the experts that a model keeps, as values.

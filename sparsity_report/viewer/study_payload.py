@@ -250,14 +250,14 @@ def policy_entry(policy: str, levels: Levels, study: Study, arrays: Arrays) -> d
     ----------
     policy : str
     levels : Levels
-        The model at the levels of the policy, or at those within bounds.
+        The model at the levels of the policy.
     study : Study
     arrays : Arrays
     """
-    shares, is_bounded = levels.sparsities, policy == GLOBAL and levels is not study.by_level
+    shares = levels.sparsities
     patterns = [pattern_at(policy, share) for share in shares]
     cuts = None
-    if policy == GLOBAL and not is_bounded and study.weights is not None:
+    if policy == GLOBAL and study.weights is not None:
         cuts = [known(cut) for cut in thresholds(study.weights, shares)]
     costs = {
         "csr": ("stored_bytes", "csr"),
@@ -579,5 +579,4 @@ def start(header: Mapping[str, Any]) -> dict[str, Any]:
         "search": "",
         "detail": None,
         "selection": [],
-        "bounds": {},
     }

@@ -55,7 +55,6 @@ ACCEPTS = {
     "checklist": ("study", lambda value, _: repr(sr.checklist(value))),
     "write_checklist": ("study", written(sr.write_checklist, "list.md")),
     "write_model_card": ("study", card),
-    "write_node_data": ("study", written(sr.write_node_data, "nodes.json")),
     "write_thesis": ("study pair", written(lambda v, f: sr.write_thesis(v, f / "kit"))),
 }
 CASES = [(name, kind) for name, (kinds, _) in ACCEPTS.items() for kind in kinds.split()]
