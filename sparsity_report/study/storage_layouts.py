@@ -147,26 +147,23 @@ def _layer_sizes(layers: pd.DataFrame, patterns: pd.DataFrame | None = None) -> 
     sums = _pattern_sums(facts, patterns)
     parts: dict[str, dict[str, pd.Series]] = {}
 
-    def add(
-        layout: str, size: _Size, used: Any = z, slots: Any = n, fits: Any = None, kept: Any = True
-    ) -> None:
+    def add(layout: str, size: _Size, used: Any = z, slots: Any = n, kept: Any = True) -> None:
         sizes = {"bytes": size(used), "empty": size(0 * slots), "full": size(slots)}
         lossless = pd.Series(kept, index=facts.index, dtype="boolean")
         if used is not z:  # of patterns, which may be unknown
             lossless = lossless.where(sizes["bytes"].notna())
-        part = sizes | {"lossless": lossless}
-        parts[layout] = part if fits is None else {k: part[k].where(fits) for k in part}
+        parts[layout] = sizes | {"lossless": lossless}
 
     add("dense", lambda _: facts["dense"])
     runs: Any = layers["runs_as_csr"].astype(bool)
 
-    def add_csr(layout: str, size: _Size, fits: Any = None) -> None:
-        fits = None if fits is None else ~runs | fits.fillna(True).astype(bool)
-        add(layout, lambda k: size(k).where(runs, facts["dense"]), fits=fits)
+    def csr(i: int) -> _Size:
+        return lambda k: cost.csr_bytes(k, pointers - 1, v, i).where(runs, facts["dense"])
 
-    int32 = (z < 2**31) & (layers["columns"] < 2**31)
-    add_csr("csr_int32", lambda k: cost.csr_bytes(k, pointers - 1, v, 4), int32)
-    add_csr("csr_int64", lambda k: cost.csr_bytes(k, pointers - 1, v, 8))
+    add("csr_int32", csr(4))
+    add("csr_int64", csr(8))
+    int32: Any = ((z < 2**31) & (layers["columns"] < 2**31)).fillna(True).astype(bool)
+    parts["csr_int32"] = {k: part.where(~runs | int32) for k, part in parts["csr_int32"].items()}
     for b in BLOCKS:
         ends = sums[f"pointers_{b}"]
         add(

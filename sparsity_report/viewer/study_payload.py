@@ -304,14 +304,10 @@ def _reasons(study: Study) -> dict[str, str]:
     reasons["random"] = say("explorer.policy_needs_seed")
     if levels is None:
         return reasons | dict.fromkeys(_POLICIES[:4], say("explorer.policy_needs_levels"))
-    has_zeros = 0.0 not in levels.sparsities or bool(
-        levels.zeros[:, levels.sparsities.index(0.0)].any()
-    )
     reasons[LAYERWISE] = say("explorer.policy_needs_weights", code=code)
     for policy in ("N:4", "N:8"):
-        key = "explorer.policy_needs_groups"
-        if has_zeros:
-            key = "explorer.policy_needs_no_zeros"
+        has_zeros = levels.zeros[:, 0].any()
+        key = "explorer.policy_needs_no_zeros" if has_zeros else "explorer.policy_needs_groups"
         reasons[policy] = say(key, m=policy[2:])
     return reasons
 

@@ -155,7 +155,7 @@ def check_counts(study, state, names, answer):
         }[state.byte_layout]  # fmt: skip
         assert answer["bytes"] == numbers(rows, names, size)
         assert answer["flops"] == numbers(rows, names, flops)
-    held = LayerValues(study, study.by_policy, {}).rows(state)
+    held = LayerValues(study, {}).rows(state)
     assert answer["bytes"] == numbers(held, names, "stored_bytes")
     assert answer["flops"] == numbers(held, names, "flops_per_token")
 
@@ -209,7 +209,7 @@ def check_sums(study, state, answer):
 
 
 def check_metrics(study, state, answer):
-    values = LayerValues(study, study.by_policy, {})
+    values = LayerValues(study, {})
     rows = values.rows(state)
     inside = rows["module_name"].isin(state.selection)
     if not state.selection:

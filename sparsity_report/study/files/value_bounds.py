@@ -162,7 +162,7 @@ def _check_levels(levels: pd.DataFrame, first: pd.DataFrame) -> None:
     if levels["module_name"].nunique() * levels["sparsity"].nunique() != len(levels):
         raise ValueError("levels: a module or a sparsity occurs twice")
     names, steps, counts = level_matrices(levels)
-    if not (np.diff(steps) > 0).all() or not 0 <= steps[0] <= steps[-1] < 1:
+    if not (np.diff(steps) > 0).all() or steps[0] != 0 or steps[-1] >= 1:
         raise ValueError("levels: sparsities do not rise from 0 to less than 1")
     sizes = first[first["prunable"]].set_index("module_name")["weight_total"]
     if set(names) != set(sizes.index):

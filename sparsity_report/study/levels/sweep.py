@@ -150,10 +150,8 @@ def policy_tables(
     """
     names, sparsities, counts = level_matrices(levels)
     rows = layers.set_index("module_name").loc[names]
-    before = counts["weight_nonzero"][:, sparsities.index(0.0)] if 0.0 in sparsities else None
+    before = counts["weight_nonzero"][:, 0]
     tables = {GLOBAL: levels}
-    if before is None:
-        return tables
     totals = rows["weight_total"].to_numpy(dtype=np.int64)
     tensors = _tensors(rows, totals, before, weights)
     if tensors is not None:
