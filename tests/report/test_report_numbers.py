@@ -495,7 +495,7 @@ def test_every_table_of_the_page(written):
         left.remove(found[0])
     # Models, variants, runtimes and what stands out;
     # ``test_measured_tables`` reads what was measured: times and crossovers.
-    assert len(left) == (5 if study.quality is None else 7)
+    assert len(left) == (4 if study.quality is None else 6)
 
 
 def figures(text, *names):
