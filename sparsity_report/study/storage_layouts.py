@@ -157,11 +157,11 @@ def _layer_sizes(layers: pd.DataFrame, patterns: pd.DataFrame | None = None) -> 
     add("dense", lambda _: facts["dense"])
     runs: Any = layers["runs_as_csr"].astype(bool)
 
-    def csr(i: int) -> _Size:
-        return lambda k: cost.csr_bytes(k, pointers - 1, v, i).where(runs, facts["dense"])
+    def if_csr(sizes: Any) -> Any:
+        return sizes.where(runs, facts["dense"])
 
-    add("csr_int32", csr(4))
-    add("csr_int64", csr(8))
+    add("csr_int32", lambda k: if_csr(cost.csr_bytes(k, pointers - 1, v, 4)))
+    add("csr_int64", lambda k: if_csr(cost.csr_bytes(k, pointers - 1, v, 8)))
     int32: Any = ((z < 2**31) & (layers["columns"] < 2**31)).fillna(True).astype(bool)
     parts["csr_int32"] = {k: part.where(~runs | int32) for k, part in parts["csr_int32"].items()}
     for b in BLOCKS:
