@@ -1,5 +1,4 @@
 from .api import summarize as summarize
-from .counting.bounds import bounded_magnitude as bounded_magnitude
 from .counting.disk_cache import Cache as Cache
 from .counting.imported_masks import import_mask as import_mask
 from .counting.in_place import freeze_pruning_ as freeze_pruning_
@@ -31,7 +30,6 @@ from .measure.sensitivity import sensitivity as sensitivity
 from .measure.wanda import owl as owl
 from .measure.wanda import wanda as wanda
 from .report.hub_card import write_model_card as write_model_card
-from .report.node_data import write_node_data as write_node_data
 from .report.notebook import write_notebook as write_notebook
 from .report.page import write_report as write_report
 from .report.thesis import write_thesis as write_thesis

@@ -41,7 +41,7 @@ class Address {
   }
 
   trait(name, told) {
-    if (name === "bounds" || !Object.hasOwn(this.first, name)) return undefined;
+    if (!Object.hasOwn(this.first, name)) return undefined;
     const control = { modules: "scope", policy: "variant" }[name] ?? name;
     const heads = name === "sort" ? "[data-sort]" : `select.sv-${control} option`;
     const known = [...this.root.querySelectorAll(heads)]

@@ -77,9 +77,8 @@ def imports():
 
 def distributions(name, index):
     """Normalized names of the distributions that may hold an imported module."""
-    root, _, rest = name.partition(".")
-    dotted = f"{root}-{rest.partition('.')[0]}"  # of a namespace, such as backports.zstd
-    return {name_of(each) for each in index.get(root, [root])} | {name_of(root), name_of(dotted)}
+    root = name.partition(".")[0]
+    return {name_of(each) for each in index.get(root, [root])} | {name_of(root)}
 
 
 def test_every_import_is_declared():

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sparsity_report.study.comparison import Study
 
 # Options of `sr.compare`.
-_COMPARING = ("convention", "context", "patterns", "zstd")
+_COMPARING = ("convention", "context", "patterns")
 
 
 def clock_of(analysis: Analysis) -> Clock | None:

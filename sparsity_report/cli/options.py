@@ -292,7 +292,6 @@ class Analysis(ModelFiles):
         None, MEASUREMENTS, "Context length for FLOPs of attention scores.", metavar="TOKENS"
     )
     patterns: bool = option(True, MEASUREMENTS, "N:M and block patterns.")
-    zstd: bool = flag(MEASUREMENTS, "File size after zstd compression (slow).")
     latency: bool = flag(MEASUREMENTS, "Latency of layers and of forward passes.")
     cold: bool | None = option(
         None, MEASUREMENTS, "Cache state of timed weights. [default: both]", "--cold/--warm"
@@ -376,9 +375,6 @@ class WriteOptions(ModelFiles):
 class PruneOptions(Policies, WriteOptions):
     """Options of ``prune``."""
 
-    bound: list[str] = option(
-        [], PRUNING, "Largest sparsity of a module or group.", metavar="NAME=SHARE"
-    )
     mask: Path | None = option(
         None, PRUNING, "Masks of another tool: .safetensors or .npz.", metavar="FILE"
     )
@@ -392,7 +388,7 @@ class PruneOptions(Policies, WriteOptions):
     @property
     def prunes(self) -> bool:
         """True if an option says which weights become zero."""
-        return bool(self.policy or self.sparsity or self.bound or self.mask)
+        return bool(self.policy or self.sparsity or self.mask)
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ def _check(options: PruneOptions) -> None:
     from sparsity_report.cli.policy_grid import Grid, check_experts
 
     grid = Grid.parse(options.policy, options.sparsity)
-    rules = {"--policy": options.policy, "--sparsity": options.sparsity, "--bound": options.bound}
+    rules = {"--policy": options.policy, "--sparsity": options.sparsity}
     given = [name for name, values in rules.items() if values]
     if options.mask is not None and given:
         raise SparsityReportError(f"--mask decides what is pruned; leave out {', '.join(given)}")
@@ -82,8 +82,6 @@ def _check(options: PruneOptions) -> None:
         raise SparsityReportError(
             f"--policy and --sparsity give {len(grid)} prunings, and one is written; give one"
         )
-    if options.bound and grid.policies != ("magnitude",):
-        raise SparsityReportError("--bound applies to --policy magnitude; leave one of them out")
     check_experts(options, grid.calibrates)
     if options.sparse:
         raise SparsityReportError(_sparse_layout(grid.policies[0]))
@@ -92,17 +90,13 @@ def _check(options: PruneOptions) -> None:
 def _pruning(weights: Weights, options: PruneOptions) -> Pruning:
     """Return the one pruning that the options choose."""
     import sparsity_report as sr
-    from sparsity_report.cli.policy_grid import Grid, read_sparsity
+    from sparsity_report.cli.policy_grid import Grid
 
     grid = Grid.parse(options.policy, options.sparsity)
     if options.mask is not None:
         return sr.import_mask(weights, options.mask)
     with workers(options.workers) as executor:
         counting: dict[str, Any] = {"executor": executor, "cache": options.cache}
-        if options.bound:
-            pairs = (bound.rpartition("=") for bound in options.bound)
-            bounds = {name: read_sparsity(share, "--bound") for name, _, share in pairs}
-            return sr.bounded_magnitude(weights, grid.levels[0], bounds, **counting)
         calibration = sr.calibrate(weights, options.calibration) if grid.calibrates else None
         (pruning,) = grid.prunings(weights, calibration, **counting)
     return pruning

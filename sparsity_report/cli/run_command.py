@@ -94,10 +94,6 @@ def _check(analysis: Analysis, choice: Choice, grid: Grid) -> None:
         raise SparsityReportError("--cache-verify has no folder; add --cache")
     if analysis.protocol is not None and not scored:
         raise SparsityReportError("--protocol has no effect; add --perplexity or --sensitivity")
-    if analysis.zstd:
-        from sparsity_report.study.zstd_sizes import check_zstd
-
-        check_zstd()
     if analysis.text is not None or scored:
         from sparsity_report.measure.protocols import Passages
 

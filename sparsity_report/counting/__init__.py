@@ -3,14 +3,13 @@
 - `counts`: the pass over a model, and the counts remembered beside it.
 - `histogram`: nonzeros and magnitudes of a tensor; `moments`: its mean and deviation;
   `quantization_steps`: distances between the levels of a packed tensor.
-- `entropy`: bits of an ideal code for the weights of a tensor.
 - `bit_statistics`: zeros, groups and special numbers of a tensor from its bits, without torch.
 - `workers`: threads or an executor that share the work; `progress`: its progress bars.
 - `disk_cache`: a folder of earlier results; `count_cache`: counts as entries of it.
 - `ranks`: exact thresholds and ties from histograms.
 - `policies`: magnitude, N:M and random pruning; `activation_scores`: ranks by magnitude times
   input norm; `imported_masks`: masks from files.
-- `allocation`: weights to prune per layer; `bounds`: limits per layer of global pruning.
+- `allocation`: weights to prune per layer.
 - `pruning`: prunings as values, the cut of each tensor, the model after a pruning; `in_place`:
   pruning of live layers.
 - `kept_experts`: the experts that a model keeps, as values.

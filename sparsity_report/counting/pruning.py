@@ -29,7 +29,6 @@ _WORDS = {
     "wanda_one_pass": "Wanda",
     "given": "Given",
     "owl": "OWL",
-    "bounded": "Bounded",
 }
 # Weights masked at a time: bounds the memory beyond the copy that is pruned.
 _BLOCK = 2**22

@@ -4,7 +4,6 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
@@ -13,8 +12,6 @@ from sparsity_report.counting.histogram import Floats, Integers, Magnitudes, buc
 from sparsity_report.weights.tensor_slices import Slice
 
 _GOLDEN = (5**0.5 - 1) / 2
-# Buckets processed together: bounds the memory.
-_AT_A_TIME = 128
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,49 +76,6 @@ class Ranking:
             done = start
             yield self._level(target, before, slice(start, stop))
 
-    def reaching(
-        self, taken: Callable[[Integers], Integers], targets: Sequence[int]
-    ) -> Iterator[tuple[Level, Integers, Integers]]:
-        """Find the first level at which the pruned weights reach each target.
-
-        Parameters
-        ----------
-        taken : callable
-            From magnitudes below a level, of shape (levels, tensors), to pruned weights, of
-            shape (levels,): one more magnitude adds none or one.
-        targets : sequence of int
-            Ascending, between the pruned weights at no magnitude and at all of them.
-
-        Yields
-        ------
-        Level
-        numpy.ndarray of int64, numpy.ndarray of int64
-            Per tensor: magnitudes below the level's bucket, and up to its end.
-        """
-        first = np.flatnonzero(np.diff(self._number, prepend=-1))
-        ends = np.append(first[1:], self._number.size)
-        before, left = np.zeros_like(self._zeros), list(targets)
-        for start in range(0, first.size, _AT_A_TIME):
-            inside = slice(int(first[start]), int(ends[start : start + _AT_A_TIME][-1]))
-            rows = before + np.cumsum(self._by_bucket(inside), axis=0)
-            sums = taken(rows)
-            while left and left[0] <= sums[-1]:
-                place = int(np.searchsorted(sums, target := left.pop(0)))
-                low = rows[place - 1] if place else before
-                bucket = slice(int(first[start + place]), int(ends[start + place]))
-                at = partial(self._level, before=low, inside=bucket)
-                level = find_first_level(taken, target, at, low, rows[place])
-                yield level, low, rows[place]
-            before = rows[-1]
-
-    def _by_bucket(self, inside: slice) -> Integers:
-        """Return the cumulable counts of magnitudes, of shape (buckets, tensors)."""
-        number, tensors = self._number[inside], self._zeros.size
-        rows = np.cumsum(np.diff(number, prepend=number[0]) > 0)
-        cells = rows * tensors + self._owner[inside]
-        counted = _sums(cells, self._many[inside], int(rows[-1] + 1) * tensors)
-        return counted.reshape(-1, tensors)
-
     def _level(self, target: int, before: Integers, inside: slice) -> Level:
         """Return the level at a rank in a bucket."""
         owner, value, many = self._owner[inside], self._value[inside], self._many[inside]
@@ -164,34 +118,6 @@ def find_levels(counts: Mapping[str, Magnitudes], targets: Iterable[int]) -> Ite
     (2.0, [1, 1], [2, 1])
     """
     return Ranking(counts).levels(targets)
-
-
-def find_first_level(
-    taken: Callable[[Integers], Integers],
-    target: int,
-    at: Callable[[int], Level],
-    before: Integers,
-    through: Integers,
-) -> Level:
-    """Return the first level in a bucket at which the pruned weights reach a target.
-
-    Parameters
-    ----------
-    taken : callable
-        See :meth:`Ranking.reaching`.
-    target : int
-    at : callable
-        Returns the level of a rank in the bucket.
-    before, through : numpy.ndarray of int64
-        Per tensor: magnitudes below the bucket, and up to its end.
-    """
-    ranks = range(int(before.sum()) + 1, int(through.sum()))
-
-    def sums(rank: int) -> int:
-        level = at(rank)
-        return int(taken((level.below + level.ties)[None])[0])
-
-    return at(ranks.start + bisect_left(ranks, target, key=sums))
 
 
 def apportion(on: Integers, rank: int) -> Integers:

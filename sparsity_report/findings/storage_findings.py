@@ -69,18 +69,5 @@ def smallest_layouts(study: Study) -> Iterator[Phrase]:
         yield phrase("finding.smallest_layouts", layouts=layouts)
 
 
-def smaller_files(study: Study) -> Iterator[Phrase]:
-    """Yield compressed files that are smaller than every layout that one computes with."""
-    facts = study.facts
-    groups = group_names(
-        ((share, tuple(facts.unpacked_dtypes(variant))), variant)
-        for variant in _pruned_variants(study)
-        if (share := facts.smaller_file(variant)) is not None
-    )
-    for (share, unpacked), names in groups.items():
-        size = counted_bytes(unpacked)
-        yield phrase("finding.zstd_file", variants=names, ratio=share, bytes=size)
-
-
 def _pruned_variants(study: Study) -> list[str]:
     return list(study.variants.loc[study.variants["pruned"].notna(), "variant"])

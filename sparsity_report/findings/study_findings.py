@@ -211,7 +211,7 @@ _BY_TOPIC: dict[str, tuple[Callable[[Study], Iterator[Phrase]], ...]] = {
     "experts": (_use_of_experts, _experts_at_one_budget),
     "storage": (
         storage.packed_bytes, zeros_explained, storage.csr_bytes, storage.layers_kept_masked,
-        storage.smallest_layouts, storage.smaller_files,
+        storage.smallest_layouts,
     ),
     "speed": (_arithmetic, _attention, speed_findings),
     "quality": (quality_findings,),

@@ -7,8 +7,7 @@ Sections are declared once and shown by every renderer: `sections` (blocks of a 
 and writes tables as HTML, Typst, LaTeX, Markdown and text.
 
 `written_checkpoint` writes a variant as safetensors files. `hub_card` has its model card, and that
-of a study; `node_data` is for Model Explorer. `explore_page` is the page of
-``sparsity-report explore``.
+of a study. `explore_page` is the page of ``sparsity-report explore``.
 
 In notebooks: `notebook` (executes one), `progress_bars`, and `value_display`, the ``repr`` of a
 value and its notebook cell.

@@ -16,7 +16,6 @@ from sparsity_report.report.citation import bibtex, weights
 from sparsity_report.report.sections import Block, Bullets, Drawing, Medium, Section, Text
 from sparsity_report.report.tables import (
     expert_tables,
-    memory_tables,
     method_tables,
     runtime_tables,
     speed_tables,
@@ -204,7 +203,6 @@ def _storage(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Bl
         yield Drawing("csr_bytes", "Bytes", partial(charts.csr_bytes_curve, study))
         for variant in prunings[:1]:
             yield study_tables.storage(study, variant).for_medium(_COLUMNS, medium.name)
-        yield memory_tables.ideal(study)
         return
     yield Text(" ".join(sentences["storage"])) if sentences["storage"] else None
     if (curve := charts.csr_bytes_curve(study)) is None:
@@ -279,13 +277,11 @@ def _method(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Blo
 
 
 def _layouts(study: Study) -> Iterator[Block | None]:
-    """Yield every layout of every pruning, and published speeds of kernels."""
+    """Yield every layout of every pruning."""
     for variant in study_maps.headline_first(study):
         yield study_tables.storage(study, variant)
     if study.facts.prunings:
         yield Text(say("page.all_layouts_note"))
-        yield memory_tables.ideal(study)
-        yield study_tables.published()
 
 
 def _runtimes(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Block]:

@@ -311,7 +311,7 @@ def draw_map(shares: ShareMap) -> str:
         step = round((_COLORS - 1) * share)
         strokes.setdefault(step, []).append(f"M{x[block]} {y[projection]}h1")
     paths = "".join(
-        f'<path stroke="{viridis(step / (_COLORS - 1))}" d="{"".join(lines)}"/>'
+        f'<path stroke="{_viridis(step / (_COLORS - 1))}" d="{"".join(lines)}"/>'
         for step, lines in sorted(strokes.items())
     )
     middle = f"translate({left} {high / 2:g}) scale({wide} {high})"
@@ -327,7 +327,7 @@ def draw_map(shares: ShareMap) -> str:
             f'<text x="{width}" y="{bottom}" text-anchor="end">{escape(shares.blocks[-1])}</text>'
         )
     scale = "".join(
-        f'<path stroke="{viridis(step / (_COLORS - 1))}" d="M{step} 0h1"/>'
+        f'<path stroke="{_viridis(step / (_COLORS - 1))}" d="M{step} 0h1"/>'
         for step in range(_COLORS)
     )
     ends = [escape(percent(end, 0)) for end in (0.0, 1.0)]
@@ -347,7 +347,7 @@ def draw_map(shares: ShareMap) -> str:
     )
 
 
-def viridis(share: float) -> str:
+def _viridis(share: float) -> str:
     """Return the color of a share of 1, between the anchors of viridis."""
     place = share * (len(_VIRIDIS) - 1)
     first = min(int(place), len(_VIRIDIS) - 2)

@@ -69,17 +69,6 @@ def index_bytes(nonzero: int, columns: int) -> int:
     return 8 - 4 * ((nonzero <= most) & (columns <= most))
 
 
-def coo_bytes(nonzero: int, v: int, i: int) -> int:
-    """Return the bytes of a matrix in coordinate format (COO), ``nnz·(v + 2·i)``.
-
-    Examples
-    --------
-    >>> coo_bytes(1000, 4, 8)
-    20000
-    """
-    return nonzero * (v + 2 * i)
-
-
 def bsr_bytes(filled: int, block: int, block_rows: int, v: int, i: int) -> int:
     """Return the bytes in block sparse row format, ``filled·(b²·v + i) + (block rows + 1)·i``.
 
@@ -102,58 +91,6 @@ def bitmask_bytes(total: int, nonzero: int, v: int) -> int:
     1152
     """
     return nonzero * v - -total // 8
-
-
-def macko_bytes(stored: int, row_pointers: int, v: int) -> int:
-    """Return the bytes in MACKO: CSR with 4-bit column gaps, ``m·(v + ½) + (rows + 1)·4``.
-
-    `stored` counts the nonzeros and one zero for every 16 consecutive zeros, where a 4-bit gap
-    ends; m is `stored` rounded up to a multiple of 8. Row pointers are int32. Macko and Boža 2025,
-    arXiv:2511.13061, as in ``cpu_compressor.cuh`` of github.com/vlejd/macko_spmv, which has 16-bit
-    values.
-
-    Examples
-    --------
-    Half of 4096 × 4096 16-bit values: 1.6 times fewer bytes than dense.
-
-    >>> 4096 * 4096 * 2 / macko_bytes(4096 * 2048, 4097, 2) > 1.59
-    True
-    """
-    padded = -(-stored // 8) * 8
-    return padded * v + padded // 2 + row_pointers * 4
-
-
-def tensor_core_bitmap_bytes(stored: int, tiles: int, v: int) -> int:
-    """Return the bytes in the bitmap encoding of SpInfer, ``m·v + tiles·(512 + 20) + 4``.
-
-    Each tile of 64 × 64 has one bit per weight, an int32 offset and four more for 16 rows each. The
-    m `stored` values include zeros that pad each tile to a multiple of 8; tiles at the edges are
-    padded to full size. Fan et al. 2025, EuroSys, doi:10.1145/3689031.3717481, as in
-    ``InitSparseMatrixA_bitmap`` of their ``SpMM_API.cu``, which has 16-bit values.
-
-    Examples
-    --------
-    Half of 4096 × 4096 16-bit values are 9/16 of dense and 1 % more:
-
-    >>> tensor_core_bitmap_bytes(4096 * 2048, 64 * 64, 2) / (4096 * 4096 * 2)
-    0.564941525459289...
-    """
-    return stored * v + tiles * (64 * 64 // 8 + 5 * 4) + 4
-
-
-def marlin_two_four_bytes(total: int) -> int:
-    """Return the bytes of 4-bit values in the 2:4 format of Sparse-Marlin, ``n/4 + n/8 + n/64``.
-
-    Half of the weights take 4 bits and a 2-bit index each; every 128 weights of a row share a
-    16-bit scale. The values are rounded. Castro and Alistarh 2024, ``Layer_2_4`` of
-    github.com/IST-DASLab/Sparse-Marlin, with groups of 128.
-
-    Examples
-    --------
-    >>> marlin_two_four_bytes(4096 * 4096) / (4096 * 4096 * 2)
-    0.1953125
-    """
-    return total // 4 + -(-total // 8) + -(-total // 128) * 2
 
 
 def two_four_bytes(total: int, v: int) -> int:

@@ -10,7 +10,6 @@ Modules:
 - `patterns`: positions of zeros in each matrix.
 - `expert_use`: use of experts by the router; experts that fit into one budget of bytes.
 - `storage_layouts`: bytes in every storage layout.
-- `zstd_sizes`: bytes of matrices compressed by zstd.
 - `published_scores`: perplexities of papers beside measured ones.
 - `harness_results`: scores from the files of evaluation harnesses.
 - `harness_samples`: outcomes per document from the samples that harnesses log.

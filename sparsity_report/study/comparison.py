@@ -32,12 +32,10 @@ from sparsity_report.study.schema import TABLES, check, typed
 from sparsity_report.study.variants import (
     Variant,
     csr_note,
-    entropy_frame,
     fingerprint,
     listed,
     variant_row,
 )
-from sparsity_report.study.zstd_sizes import check_zstd, zstd_version
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -57,9 +55,6 @@ class Study(StudyFrames, Saved):
         Number of positions a token attends to, for the FLOPs of attention scores.
     patterns : pandas.DataFrame or None
         Positions of zeros in each matrix, see :func:`sparsity_report.weight_patterns`.
-    entropy : pandas.DataFrame or None
-        Bits of an ideal code for the prunable weights of each module, by part; null where
-        values or their order are unknown.
     notes : tuple of Phrase
         Remarks on how the models were opened and counted.
     levels : pandas.DataFrame or None
@@ -326,21 +321,18 @@ class Study(StudyFrames, Saved):
         """
         if not variants:
             return self
-        looks = self.patterns
-        compressed = looks is not None and bool(looks["zstd_bytes"].notna().any())
         further = compare(
             *variants,
             convention=self.convention,
             context=self.context,
-            patterns=looks is not None,
-            zstd=compressed and zstd_version() is not None,
+            patterns=self.patterns is not None,
             progress=progress,
         )
         names = [*self.variants["variant"], *further.variants["variant"]]
         _check_distinct(names)
         parts = {
             part: pd.concat([getattr(self, part), getattr(further, part)], ignore_index=True)
-            for part in ("variants", "layers", "patterns", "entropy", "experts")
+            for part in ("variants", "layers", "patterns", "experts")
             if getattr(self, part) is not None or getattr(further, part) is not None
         }
         parts["variants"] = typed("variants", parts["variants"])
@@ -464,7 +456,6 @@ def compare(
     convention: str = "standard",
     context: int | None = None,
     patterns: bool = False,
-    zstd: bool = False,
     progress: Progress | None = None,
 ) -> Study:
     """Compare variants side by side.
@@ -486,9 +477,6 @@ def compare(
         Whether to find the positions of zeros in each matrix, which reads the prunable weights
         once more, see :func:`sparsity_report.weight_patterns`. Of a mixture of experts it also
         finds the errors of rounding experts to few bits, for :attr:`Study.expert_budgets`.
-    zstd : bool
-        Whether to compress every matrix too, for the size of a compressed file. Includes patterns
-        and takes several times as long.
     progress : callable, optional
         Called with the bytes read, the bytes in all and the name of the tensor.
 
@@ -513,8 +501,6 @@ def compare(
     """
     check_convention(convention)
     check_context(context)
-    if zstd:
-        check_zstd()
     if not variants:
         raise SparsityReportError("compare: there are no variants; give at least one")
     _check_distinct([variant.name for variant in listed("compare", variants)])
@@ -528,14 +514,12 @@ def compare(
     sparse = dict.fromkeys(variant.weights for variant in variants if variant.layout == "csr")
     notes += [note for model in sparse if (note := csr_note(model))]
     notes += [note for variant in variants for note in variant.notes]
-    has_patterns = patterns or zstd
     return Study(
         variants=typed("variants", pd.DataFrame(described)),
         layers=pd.concat(frames, ignore_index=True),
         convention=convention,
         context=context,
-        patterns=variant_patterns(variants, zstd=zstd, progress=progress) if has_patterns else None,
-        entropy=entropy_frame(variants),
+        patterns=variant_patterns(variants, progress=progress) if patterns else None,
         experts=experts_frame(variants),
         notes=as_phrases(notes),
         levels=level_table(variants[0].weights),

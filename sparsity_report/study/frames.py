@@ -31,7 +31,6 @@ class StudyFrames:
     convention: str = "standard"
     context: int | None = None
     patterns: pd.DataFrame | None = None
-    entropy: pd.DataFrame | None = None
     notes: tuple[Phrase, ...] = ()
     levels: pd.DataFrame | None = None
     latency: pd.DataFrame | None = None
@@ -107,16 +106,11 @@ class StudyFrames:
         nonzero, null if unknown.
 
         ``break_even`` is the sparsity from which the layout is smaller than dense, row pointers
-        included. For BSR it assumes zeros in whole blocks, for MACKO and the tensor-core bitmap no
-        stored zeros; for 2:4 it is the sparsity of the layout.
+        included. For BSR it assumes zeros in whole blocks; for 2:4 it is the sparsity of the
+        layout.
 
-        Matrices that the model cannot run as CSR stay dense in the CSR layouts. ``csr_int16`` has
-        int16 columns, for at most 32,768 of them, and int32 row pointers. ``csr_int32`` holds at
-        most 2³¹ − 1 nonzeros and columns in a tensor. COO of torch has int64 indices. MACKO and the
-        tensor-core bitmap (``tca_bme``) are padded with zeros, whose number patterns hold.
-        ``marlin_2:4`` needs rows of whole groups of 128, and rounds. ``zstd`` is the size of a
-        compressed file, known for patterns with ``zstd=True``; it has no formula and no break-even.
-        ``ideal`` is the floor of codes of single weights: whole bytes per layer, and no break-even.
+        Matrices that the model cannot run as CSR stay dense in the CSR layouts. ``csr_int32`` holds
+        at most 2³¹ − 1 nonzeros and columns in a tensor.
 
         Examples
         --------
@@ -128,7 +122,7 @@ class StudyFrames:
         >>> bool(size["csr"] > size["dense"])
         True
         """
-        return storage_frame(self.layers, self.patterns, self.entropy)
+        return storage_frame(self.layers, self.patterns)
 
     @property
     def fingerprint(self) -> str:

@@ -19,30 +19,24 @@ from sparsity_report.counting.pruning import Pruning
 from sparsity_report.deferred import torch
 from sparsity_report.errors import SparsityReportError, within_memory
 from sparsity_report.sparse.shares import zero_share
-from sparsity_report.study.schema import BLOCKS, GAP, TABLES, TILE, typed
+from sparsity_report.study.schema import BLOCKS, TABLES, typed
 from sparsity_report.study.variants import Variant
-from sparsity_report.study.zstd_sizes import Frames, check_zstd, zstd_version
 from sparsity_report.weights.packed.group_rounding import ROUNDING, squared_errors
 from sparsity_report.weights.tensor_slices import Slice, pieces
 from sparsity_report.weights.weights import Module, Parameter, Weights
 
 # Weights that are read together, in whole rows, and rows that cut no block of any layout.
-_BLOCK, _LINES = 2**20, max(*BLOCKS, TILE)
+_BLOCK, _LINES = 2**20, 64
 Mask = npt.NDArray[np.bool_]
 
 
-def weight_patterns(
-    variant: Variant, *, zstd: bool = False, progress: Progress | None = None
-) -> pd.DataFrame:
+def weight_patterns(variant: Variant, *, progress: Progress | None = None) -> pd.DataFrame:
     """Return the positions of zeros in every prunable matrix of a variant.
 
     Parameters
     ----------
     variant : Variant
         From :func:`dense`, :func:`masked` or :func:`csr`. Its weights are read slice by slice.
-    zstd : bool
-        Whether to compress each matrix too, which takes several times as long. Needs Python 3.14
-        or ``pip install backports.zstd``.
     progress : callable, optional
         Called with the bytes read, the bytes in all and the name of the tensor.
 
@@ -61,18 +55,14 @@ def weight_patterns(
         2:4 and 4:8 that 99 % of the groups of M weights along the input comply with, or else the
         pattern that most groups comply with; ``n_m_share`` is the share of groups that comply.
 
-        ``fill_b`` is the share of b × b blocks with a nonzero. ``gap_padding`` and
-        ``tile_padding`` are the zeros that MACKO and a tensor-core bitmap store: every sixteenth
-        of a run of zeros, and the padding of the nonzeros of a 64 × 64 tile to a multiple of 8.
-        ``zstd_bytes`` is the size of the matrix as a zstd frame at level 3, ``zstd_version`` the
-        version of the library, both null unless asked for. Of experts that are not packed,
+        ``fill_b`` is the share of b × b blocks with a nonzero. Of experts that are not packed,
         ``weight_norm`` is ‖W‖₂ before pruning and ``rounding_b`` is ‖W − Q(W)‖₂, where Q rounds to
         b bits in groups of weights.
 
     Raises
     ------
     SparsityReportError
-        Values are unknown, or the zstd library is missing.
+        Values are unknown.
 
     Examples
     --------
@@ -82,16 +72,14 @@ def weight_patterns(
     >>> len(frame), len(frame.loc[0, "head_sparsity"])
     (24, 4)
     """
-    return variant_patterns([variant], zstd=zstd, progress=progress)
+    return variant_patterns([variant], progress=progress)
 
 
 @with_bar("looking for patterns")
 def variant_patterns(
-    variants: Sequence[Variant], *, zstd: bool = False, progress: Progress | None = None
+    variants: Sequence[Variant], *, progress: Progress | None = None
 ) -> pd.DataFrame:
     """Return :func:`weight_patterns` of several variants; every tensor is read once."""
-    if zstd:
-        check_zstd()
     models = dict.fromkeys(variant.weights for variant in variants)
     done, size = 0, sum(p.total * p.itemsize for weights in models for p in weights.prunable)
     rows_of: dict[tuple[Weights, int], list[dict[str, object]]] = defaultdict(list)
@@ -101,7 +89,7 @@ def variant_patterns(
         # Two threads, as the smallest machines have two cores.
         instead = "leave them out (patterns=False, --no-patterns)"
         with within_memory(f"{weights.name}: patterns", instead), ThreadPoolExecutor(2) as pool:
-            results = pool.map(lambda part: _patterns(weights, prunings, zstd, *part), parts)  # noqa: B023
+            results = pool.map(lambda part: _patterns(weights, prunings, *part), parts)  # noqa: B023
             for (_, parameter), by_pruning in zip(parts, results, strict=True):
                 for key, rows in by_pruning.items():
                     rows_of[weights, key] += rows
@@ -131,7 +119,6 @@ def expected_sparsity(threshold: float | None, std: float) -> float | None:
 def _patterns(
     weights: Weights,
     prunings: Mapping[int, Pruning | None],
-    zstd: bool,
     module: Module,
     parameter: Parameter,
 ) -> dict[int, list[dict[str, object]]]:
@@ -146,8 +133,6 @@ def _patterns(
     errors = np.full((parameter.experts, len(ROUNDING)), 0.0 if is_rounded else np.nan)
     outputs_inputs = (columns, rows) if parameter.transposed else (rows, columns)
     zeros = {key: [Zeros(*outputs_inputs) for _ in values] for key in prunings}
-    size = rows * columns * parameter.itemsize
-    frames = {key: Frames(len(values), size) for key in prunings} if zstd else {}
     slices = weights.as_in_memory(parameter.name)
     # itertools.tee would keep dozens of blocks in memory.
     waiting: dict[int, list[torch.Tensor]] = {key: [] for key in cuts}
@@ -163,13 +148,10 @@ def _patterns(
             if key in stays:
                 waiting[key].append(tensor)
                 mask = nonzero & next(stays[key])
-            if zstd:
-                frames[key].add(tensor, mask)
             place = (0, start) if parameter.transposed else (start, 0)
             matrices[number].add(*place, (mask.T if parameter.transposed else mask).numpy())
     for masks in stays.values():
         next(masks, None)  # ends the generator
-    version = zstd_version() if zstd else None
     rows_of: dict[int, list[dict[str, object]]] = {key: [] for key in prunings}
     for key, pruning in prunings.items():
         for number, counted in enumerate(zeros[key]):
@@ -184,8 +166,6 @@ def _patterns(
                 "mean_abs": values[number].mean_abs,
                 "std": std,
                 "least_abs": values[number].least_abs,
-                "zstd_bytes": frames[key].sizes[number] if zstd else None,
-                "zstd_version": version,
             }
             row |= dict(zip(ROUNDING, np.sqrt(errors[number]).tolist(), strict=True))
             rows_of[key].append(row | counted.figures(parameter))
@@ -225,8 +205,6 @@ class Zeros:
     ----------
     rows, columns : numpy.ndarray of int64
         Nonzeros of each output and each input.
-    gap_padding, tile_padding : int
-        Zeros that MACKO and a tensor-core bitmap store, see :func:`weight_patterns`.
 
     Examples
     --------
@@ -240,9 +218,6 @@ class Zeros:
         self.rows, self.columns = (np.zeros(lines, dtype=np.int64) for lines in (rows, columns))
         self._complying = {p: 0 for p in KNOWN if rows and columns and columns % p.m == 0}
         self._filled = dict.fromkeys(BLOCKS, 0)
-        self.gap_padding = self.tile_padding = 0
-        # Zeros after the last stored value of each row.
-        self._run = np.zeros(rows, dtype=np.int32)
 
     def add(self, row: int, column: int, mask: Mask) -> None:
         """Add a block of nonzero flags that begins at a row and a column, both multiples of 64."""
@@ -254,30 +229,10 @@ class Zeros:
         for pattern in self._complying:
             fits = held[pattern.m] <= pattern.n
             self._complying[pattern] += int(np.count_nonzero(fits))
-        self._add_padding(row, flags)
         blocks = _quarter(_quarter(mask))
         for size in BLOCKS:
             self._filled[size] += int(np.count_nonzero(blocks))
             blocks = _quarter(blocks)
-
-    def _add_padding(self, row: int, flags: npt.NDArray[np.uint8]) -> None:
-        """Add the zeros of a block that MACKO and a tensor-core bitmap store."""
-        if not flags.size:
-            return
-        self.tile_padding += int((-_in_tiles(flags) % 8).sum())
-        rows, width = flags.shape
-        if width == self.columns.size:  # the usual case: every run of zeros ends with its row
-            ended = np.ones((rows, width + 1), dtype=np.bool_)
-            ended[:, :width] = flags
-            gaps = np.diff(np.flatnonzero(ended), prepend=-1) - 1
-            self.gap_padding += int((gaps // GAP).sum())
-            return
-        places = np.arange(width, dtype=np.int32)
-        last = np.maximum.accumulate(np.where(flags, places, np.int32(-1)), axis=1)
-        before = self._run[row : row + rows]
-        run = places - last + np.where(last < 0, before[:, None], np.int32(0))
-        self.gap_padding += int(np.count_nonzero((run % GAP == 0) & (flags == 0)))
-        before[:] = run[:, -1] % GAP
 
     def heads(self, head_dim: int | None, axis: int) -> tuple[float, ...] | None:
         """Return the sparsity of each run of `head_dim` rows (axis 0) or columns (axis 1)."""
@@ -301,8 +256,6 @@ class Zeros:
             "n_m": pattern,
             "n_m_share": share,
             **{f"fill_{size}": fill for size, fill in self.fill().items()},
-            "gap_padding": self.gap_padding,
-            "tile_padding": self.tile_padding,
         }
 
     def n_m(self) -> tuple[str | None, float | None]:
@@ -318,16 +271,6 @@ class Zeros:
         """Return the share of b × b blocks with a nonzero, edges padded with zeros."""
         numbers = {b: -(-self.rows.size // b) * -(-self.columns.size // b) for b in BLOCKS}
         return {b: self._filled[b] / number if number else 0.0 for b, number in numbers.items()}
-
-
-def _in_tiles(flags: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
-    """Return the number of flags in each tile, adding eight bytes at a time without overflow."""
-    lacking = [(0, -size % TILE) for size in flags.shape]
-    padded = np.pad(flags, lacking) if any(after for _, after in lacking) else flags
-    rows, columns = (size // TILE for size in padded.shape)
-    eights = np.ascontiguousarray(padded).view(np.uint64).reshape(rows, TILE, -1).sum(axis=1)
-    counts = eights.view(np.uint8).reshape(rows, columns, TILE)
-    return np.asarray(counts.sum(axis=2, dtype=np.int32))
 
 
 def _quarter(mask: Mask) -> Mask:

@@ -20,15 +20,11 @@ from sparsity_report.weights.anatomy.groups import GROUPS
 from sparsity_report.weights.packed.group_rounding import ROUNDING
 
 BLOCKS = (4, 8, 16, 32)
-# Rows and columns of a tile of a tensor-core bitmap; MACKO stores one zero of so many in a row.
-TILE, GAP = 64, 16
 LAYOUTS = (
-    *("dense", "csr_int16", "csr_int32", "csr_int64", "coo_int32", "coo_int64"),
+    *("dense", "csr_int32", "csr_int64"),
     *(f"bsr_{size}" for size in BLOCKS),
-    *("bitmask", "tca_bme", "macko", "2:4", "marlin_2:4", "zstd", "ideal"),
+    *("bitmask", "2:4"),
 )
-# Layouts of files, from which nothing computes.
-FILES = ("zstd", "ideal")
 SCOPES = ("layer", "group", "prunable", "model")
 # Sources of the weights of a timed layer.
 CACHES = ("in cache", "out of cache")
@@ -55,7 +51,7 @@ FIGURES = (
 )
 DENOMINATORS = ("prunable", "non_embedding", "model")
 # Tables of a study that may be null, besides its levels.
-OPTIONAL = ("patterns", "entropy", *MEASURED)
+OPTIONAL = ("patterns", *MEASURED)
 
 
 @dataclass(frozen=True)
@@ -127,7 +123,7 @@ COLUMNS = {
             module
         """),
         *_columns("text", """
-            method basis basis_fingerprint packing tied_to n_m zstd_version control against
+            method basis basis_fingerprint packing tied_to n_m control against
             filter task_version evaluated_model harness harness_version results_file
             results_fingerprint documents_fingerprint targets_fingerprint prompts_fingerprint
             outcomes after_name n_m_before n_m_after tokens_fingerprint
@@ -147,7 +143,7 @@ COLUMNS = {
         *_columns("int64", "bits budget_bits fitting experts per_token", low=0),
         *_columns("Int64", """
             pruned newly_zeroed attention_width attention_flops_per_token block row_pointers columns
-            file_bytes bytes expert gap_padding tile_padding zstd_bytes weight_bytes cores
+            file_bytes bytes expert weight_bytes cores
             cache_bytes n_shot kv_cache_before kv_cache_after index before after budget_bytes
         """, low=0, optional=True),
         *_columns("Int64", "basis_windows basis_window samples span", low=1, optional=True),
@@ -163,7 +159,6 @@ COLUMNS = {
             threshold uses ratio mean_abs std least_abs promised_speedup realised_low realised_high
             realised_share control_high bound_seconds bound_share others load
             speedup_low speedup_high perplexity kl dense_perplexity stderr relative_change norm
-            zero_bits sign_bits exponent_bits mantissa_bits
             gate_mass output_norm saliency rounding_error
         """, low=0, optional=True),
         *_columns("float64", " ".join(ROUNDING), low=0, optional=True),
@@ -252,13 +247,8 @@ TABLES: Mapping[str, Table] = {
     "patterns": _table(
         "variant module_name parameter expert block group rows columns sparsity "
         "expected_sparsity mean_abs std least_abs zero_rows zero_columns head_sparsity n_m "
-        "n_m_share "
-        + " ".join(f"fill_{size}" for size in BLOCKS)
-        + f" gap_padding tile_padding zstd_bytes zstd_version {' '.join(ROUNDING)}",
+        "n_m_share " + " ".join(f"fill_{size}" for size in BLOCKS) + f" {' '.join(ROUNDING)}",
         columns={"dtype": "int64", "optional": False},
-    ),
-    "entropy": _table(
-        "variant module_name weight_total zero_bits sign_bits exponent_bits mantissa_bits"
     ),
     "storage": _table(
         "variant scope name layout total nonzero bytes ratio break_even lossless",

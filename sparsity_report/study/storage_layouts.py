@@ -1,26 +1,22 @@
 """Bytes of the prunable matrices of each variant in every storage layout."""
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from sparsity_report.counting.entropy import CodeBits
 from sparsity_report.counting.n_m_patterns import KNOWN, Pattern
 from sparsity_report.sparse import cost
 from sparsity_report.sparse.shares import break_even
 from sparsity_report.study.layers import summed
-from sparsity_report.study.schema import BLOCKS, LAYOUTS, TABLES, TILE, typed
+from sparsity_report.study.schema import BLOCKS, LAYOUTS, TABLES, typed
 
 _Size = Callable[[Any], Any]
 _SUMMED = ["total", "nonzero", "bytes", "dense", "empty", "full"]
 
 
-def storage_frame(
-    layers: pd.DataFrame, patterns: pd.DataFrame | None = None, entropy: pd.DataFrame | None = None
-) -> pd.DataFrame:
+def storage_frame(layers: pd.DataFrame, patterns: pd.DataFrame | None = None) -> pd.DataFrame:
     """Return the bytes of every variant's matrices in every layout, from integers alone.
 
     Parameters
@@ -30,8 +26,6 @@ def storage_frame(
     patterns : pandas.DataFrame, optional
         The table ``patterns`` of a study. Without it, block formats and compliance with 2:4 are
         unknown.
-    entropy : pandas.DataFrame, optional
-        The table ``entropy`` of a study. Without it, the ideal code is unknown.
 
     Returns
     -------
@@ -49,7 +43,7 @@ def storage_frame(
     matrices = _matrices(layers)
     if matrices.empty:
         return typed("storage", pd.DataFrame(columns=list(TABLES["storage"].names)))
-    sized = _layer_sizes(matrices, patterns, entropy)
+    sized = _layer_sizes(matrices, patterns)
     everything = pd.concat([sized, _others(layers)])
     frame = pd.concat(
         [
@@ -62,8 +56,7 @@ def storage_frame(
     )
     frame["ratio"] = frame["bytes"] / frame["dense"]
     frame["break_even"] = break_even(frame["dense"], frame["full"], frame["empty"])
-    fixed = frame["layout"].isin(["2:4", "marlin_2:4"]) & frame["bytes"].notna()
-    frame.loc[fixed, "break_even"] = 0.5
+    frame.loc[frame["layout"].eq("2:4") & frame["bytes"].notna(), "break_even"] = 0.5
     return typed("storage", frame)
 
 
@@ -141,9 +134,7 @@ def _summed(frame: pd.DataFrame) -> pd.DataFrame:
     return sums.reset_index()
 
 
-def _layer_sizes(
-    layers: pd.DataFrame, patterns: pd.DataFrame | None = None, entropy: pd.DataFrame | None = None
-) -> pd.DataFrame:
+def _layer_sizes(layers: pd.DataFrame, patterns: pd.DataFrame | None = None) -> pd.DataFrame:
     """Return one row per layer and layout, with the ends ``empty`` and ``full`` of its line."""
     # Any: the formulas are typed for one matrix and compute many at a time.
     layers = layers.reset_index(drop=True)
@@ -156,30 +147,23 @@ def _layer_sizes(
     sums = _pattern_sums(facts, patterns)
     parts: dict[str, dict[str, pd.Series]] = {}
 
-    def add(
-        layout: str, size: _Size, used: Any = z, slots: Any = n, fits: Any = None, kept: Any = True
-    ) -> None:
+    def add(layout: str, size: _Size, used: Any = z, slots: Any = n, kept: Any = True) -> None:
         sizes = {"bytes": size(used), "empty": size(0 * slots), "full": size(slots)}
         lossless = pd.Series(kept, index=facts.index, dtype="boolean")
         if used is not z:  # of patterns, which may be unknown
             lossless = lossless.where(sizes["bytes"].notna())
-        part = sizes | {"lossless": lossless}
-        parts[layout] = part if fits is None else {k: part[k].where(fits) for k in part}
+        parts[layout] = sizes | {"lossless": lossless}
 
     add("dense", lambda _: facts["dense"])
     runs: Any = layers["runs_as_csr"].astype(bool)
 
-    def add_csr(layout: str, size: _Size, fits: Any = None) -> None:
-        fits = None if fits is None else ~runs | fits.fillna(True).astype(bool)
-        add(layout, lambda k: size(k).where(runs, facts["dense"]), fits=fits)
+    def if_csr(sizes: Any) -> Any:
+        return sizes.where(runs, facts["dense"])
 
-    narrow = layers["columns"] <= 2**15
-    int32 = (z < 2**31) & (layers["columns"] < 2**31)
-    add_csr("csr_int16", lambda k: cost.csr_bytes(k, pointers - 1, v, 2) + 2 * pointers, narrow)
-    add_csr("csr_int32", lambda k: cost.csr_bytes(k, pointers - 1, v, 4), int32)
-    add_csr("csr_int64", lambda k: cost.csr_bytes(k, pointers - 1, v, 8))
-    add("coo_int32", lambda k: cost.coo_bytes(k, v, 4))
-    add("coo_int64", lambda k: cost.coo_bytes(k, v, 8))
+    add("csr_int32", lambda k: if_csr(cost.csr_bytes(k, pointers - 1, v, 4)))
+    add("csr_int64", lambda k: if_csr(cost.csr_bytes(k, pointers - 1, v, 8)))
+    int32: Any = ((z < 2**31) & (layers["columns"] < 2**31)).fillna(True).astype(bool)
+    parts["csr_int32"] = {k: part.where(~runs | int32) for k, part in parts["csr_int32"].items()}
     for b in BLOCKS:
         ends = sums[f"pointers_{b}"]
         add(
@@ -189,16 +173,7 @@ def _layer_sizes(
             slots=sums[f"slots_{b}"],
         )
     add("bitmask", lambda k: cost.bitmask_bytes(n, k, v))
-    tiles, ends = sums["tiles"], 4 * sums["matrices"] - 4
-    bitmap: Any = cost.tensor_core_bitmap_bytes
-    add("tca_bme", lambda k: bitmap(k, tiles, v) + ends, used=sums["tca_bme"])
-    add("macko", lambda k: cost.macko_bytes(k, pointers, v), used=sums["macko"])
     add("2:4", lambda _: cost.two_four_bytes(n, v), kept=sums["two_four"])
-    groups = _in_whole_groups(layers)
-    add("marlin_2:4", lambda _: cost.marlin_two_four_bytes(n), fits=groups, kept=False)
-    # These sizes lie on no line.
-    for layout, size in (("zstd", sums["zstd"]), ("ideal", _ideal_bytes(facts, entropy))):
-        add(layout, lambda k: k, used=size, slots=size * pd.NA)
     columns = {
         name: pd.concat([part[name] for part in parts.values()]).array
         for name in ("bytes", "empty", "full", "lossless")
@@ -208,36 +183,15 @@ def _layer_sizes(
     return frame.sort_index(kind="stable")
 
 
-def _ideal_bytes(facts: pd.DataFrame, entropy: pd.DataFrame | None) -> pd.Series:
-    """Return the bytes of an ideal code for each layer; null where its bits are unknown."""
-    if entropy is None:
-        return pd.Series(pd.NA, index=facts.index, dtype="Int64")
-    parts = entropy.set_index(["variant", "module_name"])[list(CodeBits._fields)]
-    bits = parts.sum(axis=1, skipna=False)
-    keys = pd.MultiIndex.from_frame(facts[["variant", "name"]])
-    return bits.reindex(keys).div(8).apply(np.ceil).astype("Int64").reset_index(drop=True)
-
-
-def _in_whole_groups(layers: pd.DataFrame) -> pd.Series:
-    """Return whether each layer has equal matrices whose rows are whole groups of 128."""
-    sizes = pd.Series([math.prod(shape) for shape in layers["shape"]], index=layers.index)
-    return (sizes == layers["weight_total"]) & (layers["columns"] % 128 == 0)
-
-
 def _pattern_sums(facts: pd.DataFrame, patterns: pd.DataFrame | None) -> pd.DataFrame:
     """Return block counts and compliance with 2:4 per layer; null without patterns."""
     if patterns is None:
         patterns = typed("patterns", pd.DataFrame(columns=list(TABLES["patterns"].names)))
-    sizes: dict[str, Any] = {"matrices": pd.Series(1, index=patterns.index)}
+    sizes: dict[str, Any] = {}
     for b in BLOCKS:
         down, across = -(-patterns["rows"] // b), -(-patterns["columns"] // b)
         sizes[f"slots_{b}"], sizes[f"pointers_{b}"] = down * across, down + 1
         sizes[f"filled_{b}"] = (patterns[f"fill_{b}"] * down * across).round()
-    sizes["tiles"] = -(-patterns["rows"] // TILE) * -(-patterns["columns"] // TILE)
-    kept = nonzeros(patterns)
-    sizes["tca_bme"] = kept + patterns["tile_padding"].astype("Int64")
-    sizes["macko"] = -(-(kept + patterns["gap_padding"].astype("Int64")) // 8) * 8
-    sizes["zstd"] = patterns["zstd_bytes"]
     names = [str(pattern) for pattern in KNOWN if pattern.implies(Pattern(2, 4))]
     complies = (patterns["n_m_share"] == 1) & patterns["n_m"].isin(names)
     # A matrix named after another pattern may still comply with 2:4; one named 2:4 does not.
@@ -247,12 +201,6 @@ def _pattern_sums(facts: pd.DataFrame, patterns: pd.DataFrame | None) -> pd.Data
     sums = summed(pd.DataFrame(sizes, index=patterns.index).groupby(rows)).astype("Int64")
     grouped = two_four.groupby(rows)
     return sums.assign(two_four=_all(grouped, grouped.size())).reindex(facts.index)
-
-
-def nonzeros(patterns: pd.DataFrame) -> pd.Series:
-    """Return the number of nonzeros of each matrix, from its share of zeros."""
-    size = patterns["rows"].astype(float) * patterns["columns"]
-    return ((1 - patterns["sparsity"].fillna(0).astype(float)) * size).round().astype("Int64")
 
 
 def _all(grouped: Any, size: pd.Series) -> Any:

@@ -11,11 +11,10 @@ from typing import Any, cast
 import pandas as pd
 
 from sparsity_report.counting.counts import count_weights
-from sparsity_report.counting.entropy import CodeBits, code_bits
 from sparsity_report.counting.histogram import Magnitudes
 from sparsity_report.counting.kept_experts import KeptExperts
 from sparsity_report.counting.progress import Progress
-from sparsity_report.counting.pruning import Basis, Pruning, ThresholdCut
+from sparsity_report.counting.pruning import Basis, Pruning
 from sparsity_report.deferred import nn
 from sparsity_report.errors import SparsityReportError, writable
 from sparsity_report.hooks import Presentable
@@ -23,7 +22,6 @@ from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.sparse.shares import zero_share
 from sparsity_report.study.derived.rounded_zeros import is_pruned
 from sparsity_report.study.layers import csr_parameters, group_frame, layer_frame
-from sparsity_report.study.schema import TABLES, typed
 from sparsity_report.weights.weights import Parameter, Weights
 
 
@@ -416,29 +414,6 @@ def params_size_and_sparsity(model: nn.Module) -> dict[str, float]:
     }
 
 
-def entropy_frame(variants: Iterable[Variant]) -> pd.DataFrame:
-    """Return the table ``entropy`` of a study: bits of an ideal code for prunable weights."""
-    by_pruning: dict[tuple[Weights, int], list[tuple[Any, ...]]] = {}
-    rows = []
-    for variant in variants:
-        key = variant.weights, id(variant.pruning)  # alike for a masked and a CSR variant
-        if key not in by_pruning:
-            by_pruning[key] = list(_module_bits(variant))
-        rows += [(variant.name, *each) for each in by_pruning[key]]
-    return typed("entropy", pd.DataFrame(rows, columns=list(TABLES["entropy"].names)))
-
-
-def _module_bits(variant: Variant) -> Iterator[tuple[Any, ...]]:
-    """Yield the name of each module, its prunable weights, and their bits by part."""
-    counts = count_weights(variant.weights)
-    for module in variant.weights.modules:
-        prunable = [p for p in module.parameters if p.prunable and p.tied_to is None]
-        bits = [_code_bits(variant.pruning, p, counts.get(p.name)) for p in prunable]
-        if prunable:
-            sums = map(sum, zip(*bits, strict=True)) if all(bits) else [None] * 4
-            yield module.name, sum(p.total for p in prunable), *sums
-
-
 def variant_row(variant: Variant, digest: str, context: int | None = None) -> dict[str, object]:
     """Return the row of a variant in the table ``variants``."""
     pruning, basis, weights = variant.pruning, variant.basis, variant.weights
@@ -476,22 +451,6 @@ def fingerprint(weights: Weights, counts: Mapping[str, Magnitudes]) -> str:
         digest.update(counted.values.astype("<f8", copy=False).tobytes())
         digest.update(counted.counts.astype("<i8", copy=False).tobytes())
     return digest.hexdigest()[:16]
-
-
-def _code_bits(
-    pruning: Pruning | None, parameter: Parameter, counted: Magnitudes | None
-) -> CodeBits | None:
-    """Return the bits of an ideal code for a prunable parameter, see :mod:`.entropy`.
-
-    None for packed weights, whose file codes them already, and if other weights than the
-    smallest were pruned.
-    """
-    cut = pruning.cuts.get(parameter.name) if pruning else None
-    if counted is None or parameter.packing:
-        return None
-    left = cut.nonzero_after(counted) if cut else counted.nonzero
-    is_smallest = isinstance(cut, ThresholdCut) or left in (0, counted.nonzero)
-    return code_bits(counted, parameter.dtype, left) if is_smallest else None
 
 
 def _prunable_zeros(weights: Weights) -> int:

@@ -106,13 +106,6 @@ class BaseExplorer(anywidget.AnyWidget):
     def _page_payload(self) -> bytes:
         """Return a payload that starts with the state in view, for a page without a kernel."""
 
-    def _restored(self) -> None:
-        """Follow a change of all traits by undo."""
-
-    def _committed(self, names: Sequence[str]) -> None:  # noqa: ARG002
-        """Follow a change of some traits that the page has sent."""
-        self._note()
-
     def _heard(self, message: dict[str, Any]) -> None:
         """Answer a message of the page that is not common to all explorers."""
 
@@ -186,7 +179,6 @@ class BaseExplorer(anywidget.AnyWidget):
         with self._quietly():
             for name, value in state._asdict().items():
                 setattr(self, name, value)
-            self._restored()
 
     def _note(self) -> None:
         """Append the state to those that undo goes back to."""
@@ -285,7 +277,7 @@ class BaseExplorer(anywidget.AnyWidget):
             self.send({"type": "error", "text": str(error)})
             self.send_state([name for name in sync_data if name in self.keys])
         else:
-            self._committed([*sync_data])
+            self._note()
 
     @in_own_language
     def _handle_custom_msg(self, content: dict[str, Any], buffers: Any) -> None:  # noqa: ARG002

@@ -59,7 +59,7 @@ function byCost(figures, state, policy, budget, layout) {
 
 function byScore(figures, state, policy, budget) {
   const { text, data } = figures;
-  const points = policy.within ? [] : (data.scores ?? []).filter((one) => one.policy === policy.key);
+  const points = (data.scores ?? []).filter((one) => one.policy === policy.key);
   if (points.length < 2) return { text: text.say("budget_unmeasured") };
   const over = points.findIndex(({ value }) => value > budget.most);
   const limit = write(text, budget, budget.most);

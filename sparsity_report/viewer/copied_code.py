@@ -1,6 +1,5 @@
-"""A study at a level as text to copy: Python, JSON, a pruning recipe, a command."""
+"""A study at a level as text to copy: Python or a command."""
 
-import json
 import re
 import shlex
 from collections.abc import Mapping
@@ -8,15 +7,12 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from sparsity_report.counting.bounds import Bounds
-from sparsity_report.counting.n_m_patterns import is_pattern, parse_pattern, pattern_at
+from sparsity_report.counting.n_m_patterns import is_pattern, pattern_at
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.package_data import DEMO
-from sparsity_report.sparse.shares import zero_shares
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.policy_names import EXISTING, GLOBAL
 from sparsity_report.study.layers import records
-from sparsity_report.untrusted.display_text import file_name
 from sparsity_report.weights.tensor_slices import FileSlice, LocalFile
 from sparsity_report.weights.weights import Weights
 from sparsity_report.words.sentences import say
@@ -29,16 +25,6 @@ METRICS = (
 )
 # Attributes of an explorer that are variants of its study.
 _VARIANTS = {"variant", "against"}
-#: Forms of a copy and the keys of their names.
-FORMS = {
-    "python": "name.copy_python",
-    "json": "name.copy_json",
-    "recipe": "name.copy_recipe",
-    "thesis": "name.copy_thesis_command",
-    "figure": "name.copy_figure_pdf",
-}
-
-
 # Methods that the command line has, and their names there.
 _POLICIES = {
     "global_magnitude": "magnitude",
@@ -60,10 +46,6 @@ class Shown(NamedTuple):
         A variant of the study; None for a level of it.
     sparsity : float
         The level.
-    bounds : mapping
-        Bounds of the level, see :func:`sparsity_report.bounded_magnitude`.
-    rows : pandas.DataFrame
-        Every layer, with ``prunable``, ``weight_total`` and ``weight_nonzero``.
     view : mapping
         Attributes of an explorer that differ from their defaults, in the order to set them.
     policy : str
@@ -74,8 +56,6 @@ class Shown(NamedTuple):
     study: Study
     variant: str | None
     sparsity: float
-    bounds: Bounds
-    rows: pd.DataFrame
     view: Mapping[str, Any]
     policy: str = GLOBAL
 
@@ -85,7 +65,7 @@ class Shown(NamedTuple):
         if self.variant is None and (pattern := pattern_at(self.policy, self.sparsity)):
             return str(pattern)
         if self.variant is None:
-            return f"{self.policy}, bounded" if self.bounds else self.policy
+            return self.policy
         method: str | None = self._described["method"]
         return method
 
@@ -98,23 +78,6 @@ class Shown(NamedTuple):
     @property
     def _described(self) -> Any:
         return self.study.variants.set_index("variant").loc[self.variant]
-
-    @property
-    def layers(self) -> pd.DataFrame:
-        """Layers with prunable weights, and their ``share`` of zeros."""
-        rows = self.rows[self.rows["prunable"] & (self.rows["weight_total"] > 0)]
-        return rows.assign(share=zero_shares(rows["weight_total"], rows["weight_nonzero"]))
-
-
-def copied(form: str, shown: Shown) -> str:
-    """Return the study at a level as text in one of the forms.
-
-    Raises
-    ------
-    SparsityReportError
-        The form cannot express it.
-    """
-    return _WRITERS[form](shown)
 
 
 def study_code(study: Study) -> tuple[str, set[str]]:
@@ -173,86 +136,12 @@ def as_python(shown: Shown) -> str:
             lines.append(f"explorer.{name} = {value!r}")
     if shown.variant is None:
         call = _call(shown.method, shown.sparsity)
-        if shown.bounds:
-            call = f"sr.bounded_magnitude(weights, {shown.sparsity!r}, {dict(shown.bounds)!r})"
         lines += ["", "# The level, exactly", f"pruning = {call}"]
     return "\n".join([*lines, "explorer", ""])
 
 
-def as_figure(shown: Shown) -> str:
-    """Return statements that write the picture of the explorer to a file."""
-    metric = str(shown.view.get("metric", "sparsity"))
-    name = file_name(metric if metric in METRICS else "own_figure")
-    *lines, _, _ = as_python(shown).split("\n")
-    return "\n".join([*lines, f'explorer.chart.save("{name}.pdf")  # or .svg, .png', ""])
-
-
-def as_json(shown: Shown) -> str:
-    """Return the state of the explorer and the zeros of each layer as JSON."""
-    first = records(shown.study.variants.head(1))[0]
-    columns = (shown.layers[key] for key in ("module_name", "weight_total", "weight_nonzero"))
-    state = {
-        "model": first["model"],
-        "fingerprint": first["fingerprint"],
-        "study": shown.study.fingerprint,
-        "variant": shown.variant,
-        "method": shown.method,
-        "sparsity": shown.asked,
-        "bounds": dict(shown.bounds),
-        "explorer": {name: value for name, value in shown.view.items() if name != "bounds"},
-        "layers": {
-            name: {"weights": int(total), "nonzero": None if pd.isna(left) else int(left)}
-            for name, total, left in zip(*columns, strict=True)
-        },
-    }
-    return json.dumps(state, indent=1, ensure_ascii=False)
-
-
-def as_recipe(shown: Shown) -> str:
-    """Return a recipe of llm-compressor with the share of zeros of every layer.
-
-    N:M becomes ``mask_structure``; other methods list a sparsity per layer. Comments in its first
-    lines state that llm-compressor chooses the weights by its own criterion.
-    """
-    rows = shown.layers
-    if rows.empty or shown.method is None:
-        raise SparsityReportError(say("copy.error_nothing_pruned"))
-    if rows["weight_nonzero"].isna().any():
-        raise SparsityReportError(say("copy.error_zeros_per_layer_unknown"))
-    method = shown.method
-    pattern = parse_pattern(method)
-    modifier = "WandaPruningModifier" if "wanda" in method else "SparseGPTModifier"
-    notes = [
-        f"# {json.dumps(str(shown.study.variants['model'].iloc[0]))} as {json.dumps(method)}: "
-        "the shares of its layers, not its zeros.",
-        f"# {modifier} chooses the weights anew, by a calibration set that oneshot() is given.",
-    ]
-    if pattern is None and modifier == "SparseGPTModifier":
-        notes.append(
-            "# llm-compressor has no one-shot pruning by magnitude: MagnitudePruningModifier "
-            "follows a training schedule, and refuses apply_globally."
-        )
-    names = [str(name) for name in rows["module_name"]]
-    if (rows["row_pointers"].isna()).any() or rows["shape"].map(len).gt(2).any():
-        notes.append("# Experts in one tensor are no Linear, which is what it prunes.")
-    if pattern is not None:
-        sparsity, mask = json.dumps(1 - pattern.n / pattern.m), str(pattern)
-    else:
-        sparsity, mask = json.dumps([round(float(share), 6) for share in rows["share"]]), "0:0"
-    targets = json.dumps(["re:^" + re.escape(name) + "$" for name in names])
-    stage = f"""\
-pruning_stage:
-  pruning_modifiers:
-    {modifier}:
-      sparsity: {sparsity}
-      mask_structure: "{mask}"
-      targets: {targets}
-"""
-    return "\n".join([*notes, stage])
-
-
-def as_thesis(shown: Shown) -> str:
-    """Return the command that writes a thesis kit of this pruning."""
+def as_command(shown: Shown) -> str:
+    """Return the command that writes a report of this pruning."""
     method, asked = shown.method, shown.asked
     policy = method if is_pattern(method) else _POLICIES.get(method or "")
     source = _source(shown.study)
@@ -261,11 +150,10 @@ def as_thesis(shown: Shown) -> str:
         words.append("--as-is")
     elif policy is None or asked is None:
         raise SparsityReportError(
-            say("copy.error_unsupported_pruning", code='sr.write_thesis(study, "thesis")')
+            say("copy.error_unsupported_pruning", code='sr.write_report(study, "report.html")')
         )
     else:
         words += ["--sparsity", f"{asked:g}", "--policy", policy]
-    words += ["--no-html", "--thesis"]
     return shlex.join([*words, "--out", "results"]) + "\n"
 
 
@@ -313,4 +201,5 @@ def _path(weights: Weights) -> Any:
     return None
 
 
-_WRITERS = dict(zip(FORMS, (as_python, as_json, as_recipe, as_thesis, as_figure), strict=True))
+#: Functions that write a copy, by the name of its form.
+FORMS = {"python": as_python, "command": as_command}

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, overload
 
 import pandas as pd
 import traitlets
 
-from sparsity_report.counting.bounds import bounded_magnitude
 from sparsity_report.counting.counts import count_weights
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.hooks import hooks
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.histograms import module_magnitudes
-from sparsity_report.study.derived.policy_names import GLOBAL
 from sparsity_report.study.files.json_files import value_or_saved
-from sparsity_report.study.levels.budget import budget_finding, level_within, read_budget
-from sparsity_report.study.levels.levels import Levels
-from sparsity_report.study.levels.sweep import level_table, pruned_at
+from sparsity_report.study.levels.budget import budget_finding, level_within
+from sparsity_report.study.levels.sweep import pruned_at
 from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.study.variants import Variant, csr, fingerprint, masked
 from sparsity_report.untrusted.display_text import short_name
@@ -29,15 +26,13 @@ from sparsity_report.viewer.base_explorer import (
     RefusedValueError,
     in_own_language,
 )
-from sparsity_report.viewer.copied_code import FORMS, METRICS, Shown, copied
+from sparsity_report.viewer.copied_code import FORMS, METRICS, Shown
 from sparsity_report.viewer.layer_values import AT_LEVEL, LayerValues, State
 from sparsity_report.viewer.pair_explorer import PairExplorer
-from sparsity_report.viewer.payload import Arrays, encode
+from sparsity_report.viewer.payload import encode
 from sparsity_report.viewer.study_payload import (
-    FORMAT,
     coarse_histogram,
     own_figures,
-    policy_entry,
     policy_label,
     study_contents,
 )
@@ -168,11 +163,6 @@ class Explorer(BaseExplorer):
         Names of the selected modules.
     detail : str or None
         The layer in detail.
-    bounds : dict
-        Bounds of the sparsity of modules or groups at a level, see
-        :func:`sparsity_report.bounded_magnitude`.
-    bounded : bytes
-        The levels within the bounds, for the page.
 
     Examples
     --------
@@ -185,8 +175,6 @@ class Explorer(BaseExplorer):
 
     _state_type = State
     study = traitlets.Instance(Study)
-    bounded = traitlets.Bytes().tag(sync=True)
-    bounds = traitlets.Dict().tag(sync=True)
     policy = traitlets.Unicode().tag(sync=True)
     sparsity = traitlets.Float().tag(sync=True)
     variant = traitlets.Unicode().tag(sync=True)
@@ -198,8 +186,7 @@ class Explorer(BaseExplorer):
     detail = traitlets.Unicode(None, allow_none=True).tag(sync=True)
 
     def __init__(self, study: Study, columns: pd.DataFrame | None = None) -> None:
-        self._columns, self._bounded = columns, study
-        self._last_bounds: Mapping[str, Any] = {}
+        self._columns = columns
         self._known, payload = self._read(study)
         start = dict(self._known["start"])
         start["byte_layout"] = start.pop("layout")
@@ -226,30 +213,14 @@ class Explorer(BaseExplorer):
         return study
 
     @property
-    def _levels(self) -> Mapping[str, Levels]:
-        """Levels by policy, within the bounds."""
-        if not self.bounds:
-            return self.value.by_policy
-        bounded = self._within_bounds(self.bounds).by_level
-        assert bounded is not None
-        return {**self.value.by_policy, GLOBAL: bounded}
-
-    def _within_bounds(self, bounds: Mapping[str, Any]) -> Study:
-        """Return the study with the levels within bounds, the last of which are kept."""
-        if self._last_bounds != bounds:
-            table = bounded_table(self.value.weights, bounds)
-            self._last_bounds, self._bounded = bounds, replace(self.value, levels=table)
-        return self._bounded
-
-    @property
     def _values(self) -> LayerValues:
-        return LayerValues(self.value, self._levels, self._own)
+        return LayerValues(self.value, self._own)
 
     def _page_payload(self) -> bytes:
-        """Return a payload that starts with the state in view, without bounds."""
+        """Return a payload that starts with the state in view."""
         traits = self.state._asdict()
         traits["layout"] = traits.pop("byte_layout")
-        return encode({**self._known, "start": {**traits, "bounds": {}}}, self._arrays)
+        return encode({**self._known, "start": traits}, self._arrays)
 
     @in_own_language
     def layers(self) -> pd.DataFrame:
@@ -289,9 +260,7 @@ class Explorer(BaseExplorer):
         shown = say("explorer.shown_variant", name=short_name(state.variant))
         if state.is_level:
             words = {"policy": policy_label(state.policy), "level": level(state.sparsity)}
-            shown = say(
-                "viewer.level_bounded" if state.level_bounds else "viewer.level_of", **words
-            )
+            shown = say("viewer.level_of", **words)
         return hooks.chart(cells, (grid.blocks, grid.projections), state.metric, shown)
 
     @in_own_language
@@ -318,21 +287,8 @@ class Explorer(BaseExplorer):
             raise SparsityReportError(
                 say("explorer.add_needs_weights", code="explore(study, weights=sr.load(…))")
             )
-        if state.level_bounds:
-            pruning = bounded_magnitude(weights, state.sparsity, state.bounds)
-        else:
-            pruning = pruned_at(weights, state.policy, state.sparsity)
-        return [self._numbered(variant) for variant in (masked(pruning), csr(pruning))]
-
-    def _numbered(self, variant: Variant) -> Variant:
-        """Return the variant with a number after its name if other bounds took the name."""
-        if not self.state.level_bounds:
-            return variant
-        names, facts = set(self.value.variants["variant"]), self.value.facts
-        nonzeros, number, name = variant.layers()["nonzero"].tolist(), 2, variant.name
-        while name in names and facts.layers(name)["nonzero"].tolist() != nonzeros:
-            name, number = f"{variant.name}-{number}", number + 1
-        return replace(variant, name=name)
+        pruning = pruned_at(weights, state.policy, state.sparsity)
+        return [masked(pruning), csr(pruning)]
 
     @in_own_language
     def within(self, budget: str) -> str:
@@ -360,13 +316,8 @@ class Explorer(BaseExplorer):
         >>> 0 < explorer.sparsity < 1
         True
         """
-        study = self.value
-        if self.state.level_bounds:
-            if read_budget(budget).kind == "perplexity":
-                raise SparsityReportError(say("explorer.bounds_without_perplexity"))
-            study = self._within_bounds(self.bounds)
         layout = self.byte_layout
-        solved = level_within(study, budget, policy=self.policy, layout=layout)
+        solved = level_within(self.value, budget, policy=self.policy, layout=layout)
         with self._quietly():
             self.sparsity, self.variant = solved.sparsity, AT_LEVEL
             self.byte_layout = "dense" if solved.dense else layout
@@ -375,13 +326,12 @@ class Explorer(BaseExplorer):
 
     @in_own_language
     def copied(self, form: str) -> str:
-        """Return the value in view as code, a command or a file.
+        """Return the value in view as Python code or a command.
 
         Parameters
         ----------
-        form : {"python", "json", "recipe", "thesis", "figure"}
-            Python code, the figures as JSON, a recipe for llm-compressor, a command for the thesis
-            kit, or code for the figure.
+        form : {"python", "command"}
+            Python code, or a command of ``sparsity-report``.
 
         Returns
         -------
@@ -401,8 +351,8 @@ class Explorer(BaseExplorer):
                 f"copied: {str(form)[:40]!r} is no form; use one of {', '.join(FORMS)}"
             )
         state, first = self.state, self.states[0]._asdict()
-        level_only = () if state.is_level else ("bounds", "policy", "sparsity")
-        # Setting a level shows it, so these three come before the variant.
+        level_only = () if state.is_level else ("policy", "sparsity")
+        # Setting a level shows it, so these two come before the variant.
         changed = {
             name: value
             for name, value in state._asdict().items()
@@ -410,29 +360,8 @@ class Explorer(BaseExplorer):
         }
         if state.is_level:
             changed = {"sparsity": state.sparsity, "variant": AT_LEVEL} | changed
-        variant, bounds = (None, state.level_bounds) if state.is_level else (state.variant, {})
-        rows = self._values.rows(state)
-        shown = Shown(self.value, variant, state.sparsity, bounds, rows, changed, state.policy)
-        return copied(form, shown)
-
-    def _restored(self) -> None:
-        """Send the levels within the bounds of another state."""
-        self._send_bounds()
-
-    def _send_bounds(self) -> None:
-        """Send the levels within the bounds to the page."""
-        if not self.bounds:
-            self.bounded = b""
-            return
-        arrays = Arrays()
-        entry = policy_entry(GLOBAL, self._levels[GLOBAL], self.value, arrays)
-        self.bounded = encode({"format": FORMAT, **entry}, arrays)
-
-    def _committed(self, names: Sequence[str]) -> None:
-        """Follow a change of some traits that the page has sent."""
-        if "bounds" in names:
-            self._send_bounds()
-        self._note()
+        variant = None if state.is_level else state.variant
+        return FORMS[form](Shown(self.value, variant, state.sparsity, changed, state.policy))
 
     def _heard(self, message: dict[str, Any]) -> None:
         """Answer a message of the page."""
@@ -460,10 +389,7 @@ class Explorer(BaseExplorer):
             return
         name = change["name"]
         with self._quietly():
-            if name == "bounds":
-                self.policy = GLOBAL
-                self._send_bounds()
-            if name in {"bounds", "policy", "sparsity"} and self._levels:
+            if name in {"policy", "sparsity"} and self.value.by_policy:
                 self.sparsity = self._nearest(self.sparsity)
                 self.variant = AT_LEVEL
             elif name == "variant":
@@ -491,7 +417,7 @@ class Explorer(BaseExplorer):
 
     def _nearest(self, sparsity: float) -> float:
         """Return the nearest level of the policy."""
-        levels = self._levels.get(self.policy)
+        levels = self.value.by_policy.get(self.policy)
         shares = levels.sparsities if levels else [sparsity]
         return min(shares, key=lambda share: abs(share - sparsity))
 
@@ -523,24 +449,12 @@ class Explorer(BaseExplorer):
         names: list[str] = self._known["modules"]["names"]
         return names
 
-    @traitlets.validate("bounds")
-    @in_own_language
-    def _check_bounds(self, proposal: Any) -> dict[str, Any]:
-        """Refuse bounds of unknown modules, and bounds that leave no room."""
-        bounds = {
-            name: tuple(bound) if isinstance(bound, list) else bound
-            for name, bound in proposal["value"].items()
-        }
-        if bounds:
-            self._within_bounds(bounds)
-        return bounds
-
     @traitlets.validate("sparsity")
     @in_own_language
     def _check_sparsity(self, proposal: Any) -> float:
         """Return the nearest level; refuse what is not a sparsity."""
         value = proposal["value"]
-        if self.states and self._levels and not 0 <= value < 1:
+        if self.states and self.value.by_policy and not 0 <= value < 1:
             raise RefusedValueError(say("explorer.sparsity_out_of_range", value=repr(value)))
         return self._nearest(value) if self.states else value
 
@@ -555,23 +469,3 @@ class Explorer(BaseExplorer):
             if not after.head(len(before)).equals(before):
                 raise RefusedValueError(say("explorer.study_not_extended"))
         return study
-
-
-def bounded_table(weights: Weights | None, bounds: Mapping[str, Any]) -> pd.DataFrame:
-    """Return the table of levels within bounds.
-
-    Raises
-    ------
-    RefusedValueError
-        If there are no weights to rank, a bound is invalid, or no level is within them.
-    """
-    if weights is None:
-        code = "sr.explore(study, weights=sr.load(…))"
-        raise RefusedValueError(say("explorer.bound_needs_weights", code=code))
-    try:
-        table = level_table(weights, bounds)
-    except SparsityReportError as error:
-        raise RefusedValueError(str(error)) from error
-    if table is None:
-        raise RefusedValueError(say("explorer.bound_nothing_prunable"))
-    return table

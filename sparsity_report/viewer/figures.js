@@ -50,11 +50,6 @@ export class Figures {
       this.places = new Map(Array.from(arrays[rows], (module, row) => [module, row]));
     }
     this.fetched = new Map();
-    this.bounded = null;
-    this.forget();
-  }
-
-  forget() {
     this.kept = new Map();
   }
 
@@ -72,20 +67,13 @@ export class Figures {
     return { ...one, rows: arrays[one.rows], left: arrays[one.left] };
   }
 
-  // Use a level table that the kernel computed within bounds, or null.
-  bind(data) {
-    this.bounded = data && { ...this.policy(data.policy ?? data, data.arrays), within: true };
-    this.forget();
-  }
-
   isLevel(state) {
     return state.variant === AT_LEVEL;
   }
 
   // Return the policy of a state, or null.
   policyOf(state) {
-    const policy = this.policies.find(({ key, disabled }) => key === state.policy && !disabled) ?? null;
-    return policy && this.bounded && policy.key === this.bounded.key ? this.bounded : policy;
+    return this.policies.find(({ key, disabled }) => key === state.policy && !disabled) ?? null;
   }
 
   // Return the place of the level nearest to a sparsity.
@@ -283,7 +271,7 @@ export class Figures {
   threshold(state) {
     if (!this.isLevel(state)) return this.variant(state.variant).threshold ?? null;
     const policy = this.policyOf(state);
-    return policy?.within ? null : policy?.thresholds?.[this.place(policy, state.sparsity)] ?? null;
+    return policy?.thresholds?.[this.place(policy, state.sparsity)] ?? null;
   }
 
   // The share of zeros of normally distributed weights with the module's spread.
@@ -328,7 +316,6 @@ export class Figures {
       const score = of(this.variants.findIndex(({ name }) => name === state.variant));
       return score ? { measure: quality.name, score, dense: of(baseline) ?? "–" } : null;
     }
-    if (this.policyOf(state)?.within) return null;
     const at = (share) => this.data.scores.find(({ level, policy }) => policy === state.policy && Math.abs(level - share) < SAME_LEVEL)?.text;
     const score = at(this.sums(state).share);
     return score ? { measure: this.text.say("perplexity"), score, dense: at(this.variants[baseline].sparsity) ?? "–" } : null;

@@ -8,13 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from sparsity_report.counting.bounds import Bounds
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived import layer_metrics
 from sparsity_report.study.derived.heatmap_grid import Grid
 from sparsity_report.study.derived.layer_metrics import LayerFigure
 from sparsity_report.study.derived.policy_names import GLOBAL
-from sparsity_report.study.levels.levels import Levels, dense_sizes, in_layout
+from sparsity_report.study.levels.levels import dense_sizes, in_layout
 from sparsity_report.study.levels.sweep import thresholds
 from sparsity_report.viewer.payload import Codes, Floats, common_ratio
 from sparsity_report.viewer.study_payload import aligned, spreads
@@ -26,7 +25,6 @@ AT_LEVEL = "at level"
 class State(NamedTuple):
     """Values of an explorer's traits."""
 
-    bounds: Bounds
     policy: str
     sparsity: float
     variant: str
@@ -46,11 +44,6 @@ class State(NamedTuple):
         """True if a level is in view, not a variant."""
         return self.variant == AT_LEVEL
 
-    @property
-    def level_bounds(self) -> Bounds:
-        """Bounds of the policy's levels; those of other policies than global pruning have none."""
-        return self.bounds if self.policy == GLOBAL else {}
-
 
 class LayerValues:
     """Values of the layers of a study.
@@ -58,16 +51,12 @@ class LayerValues:
     Parameters
     ----------
     study : Study
-    levels : mapping of str to Levels
-        By policy; within bounds if there are any.
     figures : mapping of str to LayerFigure
         Figures that do not depend on the variant.
     """
 
-    def __init__(
-        self, study: Study, levels: Mapping[str, Levels], figures: Mapping[str, LayerFigure]
-    ) -> None:
-        self._study, self._levels, self._figures = study, levels, figures
+    def __init__(self, study: Study, figures: Mapping[str, LayerFigure]) -> None:
+        self._study, self._figures = study, figures
         self._first = str(study.variants["variant"].iloc[0])
 
     def rows(self, state: State) -> pd.DataFrame:
@@ -79,7 +68,7 @@ class LayerValues:
         described = self._study.facts.layers(self._first if state.is_level else state.variant)
         rows = described = described.reset_index(drop=True)
         if state.is_level:
-            rows = self._levels[state.policy].at(state.sparsity)
+            rows = self._study.by_policy[state.policy].at(state.sparsity)
             described = described.assign(weight_nonzero=rows["weight_nonzero"])
             dense = in_layout(described, "dense")["stored_bytes"]
         else:
@@ -148,7 +137,7 @@ class LayerValues:
         if not state.is_level:
             cut = self._study.variants.set_index("variant")["threshold"][state.variant]
             return None if pd.isna(cut) else float(cut)
-        if state.policy != GLOBAL or state.bounds or weights is None:
+        if state.policy != GLOBAL or weights is None:
             return None
         return thresholds(weights, [state.sparsity])[0]
 

@@ -9,7 +9,7 @@ export class Store {
     this.figures = figures;
     this.state = this.settled({
       variant: "", policy: "", sparsity: 0, layout: "csr", metric: "", against: "", modules: "prunable", grouping: "group",
-      sort: "", curve: "bytes", search: "", detail: -1, selection: [], bounds: {}, panel: "layer", ...this.internal(start),
+      sort: "", curve: "bytes", search: "", detail: -1, selection: [], panel: "layer", ...this.internal(start),
     });
     if (this.state.detail < 0) this.state = { ...this.state, detail: figures.extreme(this.state) };
     this.first = this.state;
@@ -43,7 +43,7 @@ export class Store {
       next.layout = changes.layout ?? (layout === "csr" ? "csr" : "dense");
       const policy = figures.policyOf(next);
       if (policy && isFirst && sparsity !== null) next.sparsity = policy.levels[figures.place(policy, sparsity)];
-    } else if (changes.sparsity !== undefined || changes.policy !== undefined || changes.bounds !== undefined) {
+    } else if (changes.sparsity !== undefined || changes.policy !== undefined) {
       const policy = figures.policyOf(next);
       if (policy) {
         next.sparsity = policy.levels[figures.place(policy, next.sparsity)];

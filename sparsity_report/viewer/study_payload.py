@@ -250,14 +250,14 @@ def policy_entry(policy: str, levels: Levels, study: Study, arrays: Arrays) -> d
     ----------
     policy : str
     levels : Levels
-        The model at the levels of the policy, or at those within bounds.
+        The model at the levels of the policy.
     study : Study
     arrays : Arrays
     """
-    shares, is_bounded = levels.sparsities, policy == GLOBAL and levels is not study.by_level
+    shares = levels.sparsities
     patterns = [pattern_at(policy, share) for share in shares]
     cuts = None
-    if policy == GLOBAL and not is_bounded and study.weights is not None:
+    if policy == GLOBAL and study.weights is not None:
         cuts = [known(cut) for cut in thresholds(study.weights, shares)]
     costs = {
         "csr": ("stored_bytes", "csr"),
@@ -304,14 +304,10 @@ def _reasons(study: Study) -> dict[str, str]:
     reasons["random"] = say("explorer.policy_needs_seed")
     if levels is None:
         return reasons | dict.fromkeys(_POLICIES[:4], say("explorer.policy_needs_levels"))
-    has_zeros = 0.0 not in levels.sparsities or bool(
-        levels.zeros[:, levels.sparsities.index(0.0)].any()
-    )
     reasons[LAYERWISE] = say("explorer.policy_needs_weights", code=code)
     for policy in ("N:4", "N:8"):
-        key = "explorer.policy_needs_groups"
-        if has_zeros:
-            key = "explorer.policy_needs_no_zeros"
+        has_zeros = levels.zeros[:, 0].any()
+        key = "explorer.policy_needs_no_zeros" if has_zeros else "explorer.policy_needs_groups"
         reasons[policy] = say(key, m=policy[2:])
     return reasons
 
@@ -579,5 +575,4 @@ def start(header: Mapping[str, Any]) -> dict[str, Any]:
         "search": "",
         "detail": None,
         "selection": [],
-        "bounds": {},
     }

@@ -8,13 +8,13 @@ import { HeatMap } from "./map.js";
 import { Table, asText, columns } from "./table.js";
 import { costs, experts, groups, layer, quality, removed, sharedZeros } from "./details.js";
 
-const LEVEL = ["bounds", "policy", "sparsity"];
+const LEVEL = ["policy", "sparsity"];
 const SHARED = [...LEVEL, "variant", "layout", "metric", "against", "modules", "grouping", "sort", "curve", "search", "selection", "detail"];
 // Names of traits that differ: ipywidgets has a layout of its own, and a pair other words.
 const OF_TRAITS = { layout: "byte_layout" };
 const OF_PAIR = { modules: "group", detail: "module" };
-// Forms of a copy; those after the first two are written by the kernel.
-const COPIES = ["table", "python", "figure", "json", "recipe", "thesis"];
+// Forms of a copy; the kernel writes the last.
+const COPIES = ["table", "python", "command"];
 // Widths of saved pictures in points: a column and a page.
 const PICTURES = { svg: "SVG", png: "PNG", pdf: "PDF" };
 const SIZES = { column: 244, page: 505 };
@@ -126,7 +126,7 @@ class Viewer {
     this.reset = this.button("reset", () => store.reset());
     const reason = this.kernel ? "" : this.say("needs_kernel");
     const forms = this.figures.isPair ? COPIES.slice(0, 1) : COPIES;
-    const form = menu("sv-form", this.say("copy_form"), forms.map((key, k) => [key, this.say(`copy_${key}`), k > 2 && reason]), () => {});
+    const form = menu("sv-form", this.say("copy_form"), forms.map((key, k) => [key, this.say(`copy_${key}`), k > 1 && reason]), () => {});
     const pictures = Object.keys(SIZES).flatMap((size) => Object.entries(PICTURES).map(([kind, label]) => [`${kind} ${size}`, this.say(`picture_${size}`, { kind: label })]));
     const [kind, theme] = [menu("sv-kind", this.say("picture_form"), pictures, () => {}), menu("sv-theme", this.say("theme"), ["light", "dark"].map((key) => [key, this.say(key)]), () => {})];
     return make("div", { className: "sv-tools" }, this.rowCount, ...(this.figures.isPair ? [] : [this.scope]), this.undo, this.redo, this.reset,
@@ -137,16 +137,11 @@ class Viewer {
   buildSelection() {
     const { store, kernel, data } = this;
     this.sum = make("span", { className: "sv-sum" });
-    const shares = [...Array(9).keys()].map((k) => [String((k + 1) / 10), this.say("at_most", { share: this.text.level((k + 1) / 10) })]);
-    const kinds = [["dense", this.say("bound_dense")], ["now", this.say("bound_now")], ...shares, ["free", this.say("bound_none")]];
-    this.bound = menu("sv-bound", this.say("bounds"), kinds, () => {});
     const reason = data.kind === "study" && !data.hasWeights ? this.say("needs_weights") : "";
-    this.protect = this.button("protect", () => this.restrict(this.bound.value), reason);
     this.add = this.button("add", () => this.ask({ type: "add" }), reason);
-    this.unbound = this.button("unbound", () => this.bindTo({}), reason);
     this.compare = this.button("compare", () => store.set({ metric: "difference" }));
     this.clear = this.button("clear", () => store.set({ selection: [] }));
-    this.selection.replaceChildren(this.sum, ...(this.figures.isPair ? [] : [...(kernel ? [this.bound, this.protect, this.unbound] : []), this.compare, kernel && this.add].filter(Boolean)), this.clear);
+    this.selection.replaceChildren(this.sum, ...(this.figures.isPair ? [] : [this.compare, ...(kernel ? [this.add] : [])]), this.clear);
   }
 
   // Name of the variant or level in view.
@@ -155,7 +150,7 @@ class Viewer {
     if (!this.figures.isLevel(state)) return this.figures.variant(state.variant).label;
     const policy = this.figures.policyOf(state);
     const pattern = policy.patterns?.[this.figures.place(policy, state.sparsity)];
-    return pattern ? this.say("pattern", { pattern }) : this.say(policy.within ? "level_bounded" : "level_of", { policy: policy.label, level: this.text.level(state.sparsity) });
+    return pattern ? this.say("pattern", { pattern }) : this.say("level_of", { policy: policy.label, level: this.text.level(state.sparsity) });
   }
 
   update(state, before = null) {
@@ -279,12 +274,10 @@ class Viewer {
   updateSelection(state) {
     const { figures, text } = this;
     const { length } = state.selection;
-    const bounded = Object.keys(state.bounds).length;
-    for (const part of [this.bound, this.protect, this.compare, this.clear]) part.hidden = !length;
+    for (const part of [this.compare, this.clear]) part.hidden = !length;
     this.add.hidden = !figures.isLevel(state);
-    this.unbound.hidden = !bounded;
     this.compare.hidden ||= state.metric === "difference" || !figures.metrics.some(({ key }) => key === "difference");
-    const parts = bounded ? [this.say("bounded", { n: text.count(bounded) })] : [];
+    const parts = [];
     if (length && figures.isPair) parts.push(this.say("selected", { n: text.count(length) }));
     else if (length) {
       const sums = figures.sums(state, state.selection);
@@ -317,36 +310,12 @@ class Viewer {
     this.tell(found.text);
   }
 
-  // Bound the sparsity of the selected layers; the kernel computes the levels.
-  restrict(how) {
-    const { state } = this.store;
-    const bounds = { ...state.bounds };
-    const counts = this.figures.counts(state);
-    for (const i of state.selection) {
-      const name = this.figures.modules.names[i];
-      const share = (counts.weights[i] - counts.left[i]) / counts.weights[i];
-      if (how === "free") delete bounds[name];
-      else if (counts.of.prunable[i]) bounds[name] = how === "dense" ? 0 : how === "now" ? [share, share] : Number(how);
-    }
-    this.bindTo(bounds);
-  }
-
-  bindTo(bounds) {
-    if (!Object.keys(bounds).length) this.figures.bind(null);
-    this.store.set({ bounds, policy: this.figures.policies[0].key });
-    if (Object.keys(bounds).length) this.wait();
-  }
-
   ask(message) {
     this.store.rest();
-    this.wait();
-    this.kernel.send(message);
-  }
-
-  wait() {
     this.tell(this.say("waiting"));
     clearTimeout(this.waiting);
     this.waiting = setTimeout(() => this.tell(this.say("no_answer")), 3000);
+    this.kernel.send(message);
   }
 
   answer(message) {
@@ -378,20 +347,19 @@ class Viewer {
   copy(form) {
     const { state } = this.store;
     if (form === "table") return this.clip(asText(columns(this.figures, state), this.table.rows, "\t"), this.say("copied"));
-    if (form === "python" || form === "figure") return this.clip(this.code(state, form === "figure"), this.say("copied"));
+    if (form === "python") return this.clip(this.code(state), this.say("copied"));
     return this.ask({ type: "copy", form });
   }
 
   // Statements that show this state again. Setting a level or a variant changes what they name.
-  code(state, asFigure) {
+  code(state) {
     const [now, first] = [this.store.traits(state), this.store.traits(this.store.first)];
     const literal = (value) => (value === null ? "None" : JSON.stringify(value));
     const isChanged = (name) => JSON.stringify(now[name]) !== JSON.stringify(first[name]);
     const level = this.figures.isLevel(state) ? LEVEL.filter((name) => name === "sparsity" || isChanged(name)) : [];
     const others = SHARED.filter((name) => !LEVEL.includes(name) && (name === "layout" || isChanged(name)));
     const lines = [...level, ...others].map((name) => `explorer.${OF_TRAITS[name] ?? name} = ${literal(now[name])}`);
-    const end = asFigure ? 'explorer.chart.save("figure.pdf")  # or .svg, .png' : "explorer";
-    return [this.data.code, "explorer = sr.explore(study)", ...lines, end, ""].join("\n");
+    return [this.data.code, "explorer = sr.explore(study)", ...lines, "explorer", ""].join("\n");
   }
 
   fileName(end) {
@@ -505,16 +473,10 @@ async function render({ model, el }) {
       if (Object.keys(changed).length) model.save_changes();
     },
   };
-  const bind = async () => {
-    const bytes = asBytes(model.get("bounded") ?? new ArrayBuffer(0));
-    viewer?.figures.bind(bytes.length ? await open(bytes) : null);
-  };
   const show = inTurn(async () => {
     const start = read();
     viewer = await mount(root, asBytes(model.get("payload")), { start, kernel });
     agreed = start;
-    await bind();
-    viewer?.update(viewer.store.state);
   });
   // Traits that the kernel changed, all of one message at once.
   let due = false;
@@ -528,22 +490,14 @@ async function render({ model, el }) {
     if (!due) setTimeout(apply);
     due = true;
   };
-  const bounded = inTurn(async () => {
-    await bind();
-    clearTimeout(viewer?.waiting);
-    viewer?.tell("");
-    viewer?.update(viewer.store.state);
-  });
   const answer = inTurn((message) => viewer?.answer(message));
   for (const name of names()) model.on(`change:${nameOf(name)}`, follow);
   model.on("change:payload", show);
-  model.on("change:bounded", bounded);
   model.on("msg:custom", answer);
   await show();
   return () => {
     for (const name of names()) model.off(`change:${nameOf(name)}`, follow);
     model.off("change:payload", show);
-    model.off("change:bounded", bounded);
     model.off("msg:custom", answer);
     viewer?.close();
     views.set(key, views.get(key) - 1);

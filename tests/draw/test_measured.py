@@ -244,7 +244,7 @@ def test_the_hero_is_quality_or_else_bytes(policies, demo):
         assert share == policies.facts.total(variant, "sparsity_prunable")
         storage = policies.storage[(policies.storage["variant"] == variant)]
         known = storage[(storage["scope"] == "model") & storage["lossless"].fillna(False)]
-        assert size == known.loc[known["layout"] != "ideal", "bytes"].min()
+        assert size == known["bytes"].min()
     assert policy_charts.hero_chart(one) is None
     table = hero(policies)
     assert {row.cells[0].text: row.cells[2].value for row in table.rows} == {

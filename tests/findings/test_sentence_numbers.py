@@ -376,14 +376,9 @@ def smallest_of_each(study, _):
 
 def least_bytes(study, name):
     rows = study.storage.query("variant == @name and scope == 'model'")
-    rows = rows[
-        rows["lossless"].eq(True) & rows["bytes"].notna() & ~rows["layout"].isin(["zstd", "ideal"])
-    ]
+    rows = rows[rows["lossless"].eq(True) & rows["bytes"].notna()]
     best = rows.sort_values("bytes", kind="stable").iloc[0]
-    shown = {
-        "bitmask": "bitmask", "csr_int16": "CSR with int16 columns", "dense": "dense",
-        "macko": "MACKO", "tca_bme": "SpInfer bitmap", "bsr_32": "BSR 32 × 32",
-    }  # fmt: skip
+    shown = {"bitmask": "bitmask", "dense": "dense", "bsr_32": "BSR 32 × 32"}
     ratio = best["bytes"] / dense_bytes(study, name)
     return {"layout": shown[best["layout"]], "ratio": f"{ratio:.2f}", "saved": 1 - ratio}
 
@@ -392,18 +387,6 @@ def dense_bytes(study, name):
     """Bytes of the whole model with every parameter stored, packed weights as float32."""
     rows = layers(study, name)
     return (rows["total"] * rows["dtype"].map(BYTES)).sum()
-
-
-def as_file(study, said):
-    name = split(said["variants"])[0]
-    names = study.variants["variant"][study.variants["pruned"].eq(row(study, name)["pruned"])]
-    size = study.patterns.loc[study.patterns["variant"] == name, "zstd_bytes"].sum()
-    weights = prunable(study, name)
-    return {
-        "variants": listed(list(names)),
-        "ratio": f"{size / (weights['weight_total'] * weights['dtype'].map(BYTES)).sum():.2f}",
-        "bytes": dense_of(study, name),
-    }
 
 
 def uneven(study, said):
@@ -1168,7 +1151,6 @@ READERS = {
     "finding.flops_of_csr": csr_flops,
     "finding.layers_kept_masked": kept_masked,
     "finding.smallest_layouts": smallest_of_each,
-    "finding.zstd_file": as_file,
     "finding.uneven_sparsity": uneven,
     "finding.uneven_sparsity_of_several": least_even,
     "finding.unusual_matrix": unusual,
@@ -1349,7 +1331,7 @@ def dead_more_than_asked(blocks=2):
 def packed():
     with tempfile.TemporaryDirectory() as folder:
         llama, _ = packing.packed_llama(Path(folder), "gptq-4-v1")
-        return study_of(sr.load(llama, name="packed"), 0.5, zstd=True)
+        return study_of(sr.load(llama, name="packed"), 0.5, patterns=True)
 
 
 def one_zero():
@@ -1541,7 +1523,7 @@ STUDIES = {
     "rivals apart": lambda: rivals(0.2, 0.2, costs=(0.1, 0.5, 0.2)),
     "rivals not apart": lambda: rivals(0.001, 3.0, costs=(0.5, 0.5, 0.2)),
     "unpaired rivals": lambda: rivals(0.2, 0.2, costs=(0.2, 0.2), keeps=False),
-    "demo": lambda: study_of(sr.load(), zstd=True, context=128),
+    "demo": lambda: study_of(sr.load(), patterns=True, context=128),
     "levels": lambda: sr.compare(
         sr.dense(sr.load()), *(mostly(s, sr.load()) for s in (0.7, 0.1, 0.5)), patterns=True
     ),

@@ -1,14 +1,8 @@
-"""Files for the Hub and Model Explorer: cards as the Hub reads them, nodes as torch names them."""
+"""Model cards as the Hub reads them."""
 
-import json
-import re
-
-import numpy as np
 import pytest
-import torch
-from helpers import Tiny, study_of
+from helpers import Tiny
 from huggingface_hub import ModelCard
-from torch import nn
 
 import sparsity_report as sr
 
@@ -59,51 +53,3 @@ def test_names_are_text_on_a_card(tmp_path):
     assert card.data.to_dict() == {"tags": ["sparsity-report"]}
     assert "<script>" not in card.text.replace(r"\<", "")
     assert "<b>" not in card.text.replace(r"\<", "")
-
-
-def test_node_data_are_the_shares_of_each_exported_weight(tmp_path):
-    weights = sr.load()
-    study = study_of(weights, 0.5)
-    data = json.loads(sr.write_node_data(study, tmp_path / "n.json", variant="CSR50").read_text())
-    model = sr.csr(sr.global_magnitude(weights, 0.5)).weights.module().eval()
-    sr.global_magnitude(weights, 0.5).apply_(model)
-    ids = torch.zeros(1, 8, dtype=torch.long)
-    with torch.no_grad():
-        graph = torch.export.export(model, (ids,), {"use_cache": False}, strict=False)
-    nodes = {node.name for node in graph.graph.nodes}
-    exported = {key for key in data["results"] if key.startswith("p_")}
-    assert exported
-    assert exported <= nodes
-    tensors = graph.state_dict
-    for spec in graph.graph_signature.input_specs:
-        if spec.arg.name in exported:
-            tensor = tensors[spec.target].detach().numpy()
-            share = 1 - np.count_nonzero(tensor) / tensor.size
-            module = spec.target.removesuffix(".weight")
-            for key in (spec.arg.name, module):
-                assert data["results"][key]["value"] == pytest.approx(share, abs=1e-12)
-    linear = {name for name, m in model.named_modules() if isinstance(m, nn.Linear)} - {"lm_head"}
-    assert linear <= set(data["results"])
-
-
-def test_node_data_have_one_scale_of_colors(tmp_path):
-    data = json.loads(
-        sr.write_node_data(study_of(sr.load(Tiny()), 0.3), tmp_path / "n.json").read_text()
-    )
-    ends = [step["value"] for step in data["thresholds"]]
-    assert ends == pytest.approx([0.05 * n for n in range(1, 21)])
-    assert all(re.fullmatch("#[0-9a-f]{6}", step["bgColor"]) for step in data["thresholds"])
-    assert len({step["bgColor"] for step in data["thresholds"]}) == 20
-    assert (data["hideAggregatedStats"], data["hideInChildrenStatsTable"]) == (["sum", "avg"], True)
-    with pytest.raises(sr.SparsityReportError, match="no variant 'x'"):
-        sr.write_node_data(study_of(sr.load(Tiny()), 0.3), tmp_path / "n.json", variant="x")
-
-
-def test_ids_that_two_modules_share_are_left_out(tmp_path):
-    model = nn.Module()
-    model.add_module("a_b", nn.Linear(3, 4))
-    model.add_module("a", nn.Module())
-    model.a.add_module("b", nn.Linear(3, 4))
-    model.add_module("c", nn.Linear(3, 4))
-    path = sr.write_node_data(sr.compare(sr.dense(model)), tmp_path / "n.json")
-    assert set(json.loads(path.read_text())["results"]) == {"a_b", "a.b", "c", "p_c_weight"}

@@ -28,12 +28,8 @@ GROUPS = {
     for group in ("embedding", "attention_linear", "mlp_linear", "lm_head", "norm", "other_linear")
 }
 LAYOUTS = {
-    "dense": "layout.dense", "csr_int16": "layout.csr_int16", "csr_int32": "layout.csr_int32",
-    "csr_int64": "layout.csr_int64", "coo_int32": "layout.coo_int32",
-    "coo_int64": "layout.coo_int64", "bitmask": "layout.bitmask", "2:4": "2:4",
-    "tca_bme": "layout.tca_bme", "macko": "layout.macko",
-    "marlin_2:4": "layout.marlin_2:4", "zstd": "layout.zstd",
-    "ideal": "layout.ideal",
+    "dense": "layout.dense", "csr_int32": "layout.csr_int32", "csr_int64": "layout.csr_int64",
+    "bitmask": "layout.bitmask", "2:4": "2:4",
     **{f"bsr_{side}": f"BSR {side} × {side}" for side in (4, 8, 16, 32)},
 }  # fmt: skip
 LOSSLESS = {True: "format.yes", False: "format.no", None: "explorer.value_unknown"}
@@ -152,7 +148,7 @@ def three_policies(weights):
 @pytest.fixture(scope="module")
 def studies(demo):
     scores = quality(levels=((0.0, 10.0), (0.3, 12.5)), names=("Dense", "Masked30"))
-    one = put_in(study_of(demo, patterns=True, zstd=True), latency=latency(), quality=scores)
+    one = put_in(study_of(demo, patterns=True), latency=latency(), quality=scores)
     return {"one": one, "three": three_policies(demo)}
 
 
@@ -287,11 +283,7 @@ def storage_grid(study, w, variant, few=False):
         for scope in ("prunable", "model")
     }
     weights, model = by_scope.values()
-    others = [
-        k
-        for k in weights
-        if weights[k]["lossless"] and k not in {"dense", "csr_int32", "zstd", "ideal"}
-    ]
+    others = [k for k in weights if weights[k]["lossless"] and k not in {"dense", "csr_int32"}]
     smallest = sorted(others, key=lambda k: weights[k]["bytes"])[:3]
     over = [w.say("card.prunable_weights")] * 2 + [w.say("name.whole_model")] * 2
     heads = [
@@ -305,8 +297,6 @@ def storage_grid(study, w, variant, few=False):
         ]
     ]  # fmt: skip
     for layout, row in weights.items():
-        if layout in {"zstd", "ideal"} and unknown(row["bytes"]):
-            continue
         if few and layout not in {"dense", "csr_int32", *smallest}:
             continue
         sizes = (row["bytes"], model[layout]["bytes"])
@@ -450,18 +440,6 @@ def hero_grid(study, w):
     return grid
 
 
-def ideal_grid(study, w):
-    parts = ("zero_bits", "sign_bits", "exponent_bits", "mantissa_bits")
-    heads = ["variant", *parts, "ideal_bits"]
-    grid = [[capital(w.say(f"column.{key}")) for key in heads]]
-    for variant, own in study.entropy.groupby("variant", sort=False):
-        bits = [own[part].sum(skipna=False) / own["weight_total"].sum() for part in parts]
-        if not any(map(math.isnan, bits)):
-            cells = [f"{each:.2f}".replace(".", w.decimal) for each in (*bits, sum(bits))]
-            grid.append([variant, *cells])
-    return grid
-
-
 def expected_tables(study, w):
     """Pairs of what the caption has to say and a table of the page."""
     pruned = prunings(study)
@@ -480,7 +458,6 @@ def expected_tables(study, w):
         yield "", hero_grid(study, w)
     for projection in ("q_proj", "k_proj", "v_proj", "out_proj"):
         yield f" {projection}", heads_grid(study, w, first, projection)
-    yield "", ideal_grid(study, w)
     yield first, extremes_grid(study, w, first)
     yield "", totals_grid(study, w)
     by_variant = [([v], groups_rows(study, w, v)) for v in study.variants["variant"]]
@@ -495,9 +472,9 @@ def test_every_table_of_the_page(written):
         found = [pair for pair in left if pair[1] == grid and said in pair[0]]
         assert found, (said, grid, [shown for _, shown in left if shown[0] == grid[0]][:1])
         left.remove(found[0])
-    # Models, variants, what others published, runtimes and what stands out;
+    # Models, variants, runtimes and what stands out;
     # ``test_measured_tables`` reads what was measured: times and crossovers.
-    assert len(left) == (5 if study.quality is None else 7)
+    assert len(left) == (4 if study.quality is None else 6)
 
 
 def figures(text, *names):
@@ -715,7 +692,6 @@ def test_every_table_of_the_thesis_kit(written):
         "totals": latex_of(totals, [1, 4, 7, 14, 15]),
         "storage": latex_of(storage_grid(study, w, first), [1, 2, 3, 5, 6]),
         "extremes": latex_of(extremes_grid(study, w, first), [1, 2]),
-        "ideal": latex_of(ideal_grid(study, w), range(1, 6)),
         "results": latex_of(results, range(1, min(6, len(results[0])))),
     }
     if len(results[0]) > 6:

@@ -74,7 +74,7 @@ def grey(demo, tmp_path_factory):
     study = eight_variants(sr.load(module, name="demo"))
     renamed = {
         table: getattr(study, table).replace({"variant": {"TwoFour": "#ff0000"}})
-        for table in ("variants", "layers", "entropy")
+        for table in ("variants", "layers")
     }
     study, folder = dataclasses.replace(study, **renamed), tmp_path_factory.mktemp("grey")
     with mock.patch.object(vl_convert, "svg_to_png", return_value=POINT):
@@ -127,7 +127,7 @@ def test_what_is_written(kit):
         for place in ("column", "text")
         for kind in ("pdf", "svg", "png")
     }
-    tables = ("results", "totals", "extremes", "storage", "ideal")
+    tables = ("results", "totals", "extremes", "storage")
     expected |= {f"tables/{name}.{kind}" for name in tables for kind in ("tex", "md", "html")}
     expected.add("sparsity-report.bib")
     expected |= {f"{name}.tex" for name in ("numbers", "captions", "findings", "example")}
@@ -240,7 +240,7 @@ def test_tables_are_those_of_the_study(kit, study):
     stored = study.storage.set_index(["variant", "scope", "layout"])["bytes"]
     for cells, layout in zip(
         rows_of(kit / "tables" / "storage.tex"),
-        [layout for layout in LAYOUTS if layout != "zstd"],  # not asked for
+        LAYOUTS,
         strict=True,
     ):
         prunable, dense, model = (
@@ -249,8 +249,7 @@ def test_tables_are_those_of_the_study(kit, study):
         )
         assert [int(cells[1]), int(cells[3])] == [prunable, model]
         assert number(cells[2]) == round(prunable / dense, 2)
-        lossless = {*study.facts.lossless("Masked30").index, "ideal"}
-        assert (cells[5] == "yes") == (layout in lossless), layout
+        assert (cells[5] == "yes") == (layout in study.facts.lossless("Masked30").index), layout
     extremes = [cells for cells in rows_of(kit / "tables" / "extremes.tex") if len(cells) > 1]
     shares = (100 * study.facts.prunable("Masked30")["share"]).sort_values(ascending=False)
     ends = [*shares.head(10), *shares.tail(10)[::-1]]

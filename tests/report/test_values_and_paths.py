@@ -51,7 +51,6 @@ ACCEPTS = {
     "write_figures": ("study", written(sr.write_figures)),
     "write_report": ("study pair", written(sr.write_report, "report.md")),
     "write_model_card": ("study", card),
-    "write_node_data": ("study", written(sr.write_node_data, "nodes.json")),
     "write_thesis": ("study pair", written(lambda v, f: sr.write_thesis(v, f / "kit"))),
 }
 CASES = [(name, kind) for name, (kinds, _) in ACCEPTS.items() for kind in kinds.split()]

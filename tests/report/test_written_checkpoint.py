@@ -26,7 +26,6 @@ POLICIES = {
     "wanda": lambda w: sr.wanda(w, 0.5, calibrated(w)),
     "wanda-2:4": lambda w: sr.wanda(w, None, calibrated(w), n_m=(2, 4)),
     "owl": lambda w: sr.wanda(w, 0.5, calibrated(w), allocation="owl"),
-    "bounded": lambda w: sr.bounded_magnitude(w, 0.5, {"mlp_linear": 0.45}),
     "masks": lambda w: sr.import_mask(w, masks(w)),
     "zeros": sr.existing_zeros,
 }

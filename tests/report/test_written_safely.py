@@ -176,11 +176,10 @@ def test_variants_that_no_checkpoint_holds(variant, tmp_path):
 
 
 def test_commands(source, tmp_path):
-    done = command("prune", source, "--out", tmp_path / "out", "--sparsity", "50%", "--bound",
-                   "mlp_linear=45%")  # fmt: skip
+    done = command("prune", source, "--out", tmp_path / "out", "--sparsity", "50%")
     assert done.returncode == 0, done.stderr
     weights = sr.load(tmp_path / "out")
-    pruned = sr.bounded_magnitude(sr.load(source), 0.5, {"mlp_linear": 0.45})
+    pruned = sr.global_magnitude(sr.load(source), 0.5)
     nonzero = sr.masked(pruned).layers()["nonzero"]
     assert sr.dense(weights).layers()["nonzero"].tolist() == nonzero.tolist()
     total = sum(p.total for p in weights.stored)
@@ -202,8 +201,6 @@ WRONG = [
     (["--policy", "magnitude,wanda"], "2 prunings, and one is written"),
     (["--sparsity", "0.1,0.2"], "2 prunings"),
     (["--mask", "x.npz", "--sparsity", "0.5"], "--mask decides what is pruned"),
-    (["--policy", "random", "--bound", "a=0.5"], "--bound applies to --policy magnitude"),
-    (["--bound", "mlp_linear=x"], "--bound 'x' is not a share"),
     (["--calibration", "text"], "--calibration has no effect"),
     (["--policy", "nonsense"], "is unknown"),
 ]

@@ -26,11 +26,6 @@ from sparsity_report.cli.signals import STOPPING
 from sparsity_report.counting import counts as counting
 from sparsity_report.counting.counts import count_weights
 
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd  # noqa: F401
-
 IN_CI = os.environ.get("CI") == "true"
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 

@@ -46,7 +46,7 @@ def study():
     others = [sr.csr(sr.global_magnitude(m, 0.4), name=f"CSR of {m.name}") for m in (mixture, bert)]
     compared = sr.compare(
         sr.dense(tiny), sr.masked(half, name="Masked30"), sr.csr(half, name="CSR30"),
-        sr.dense(mixture, name="Experts"), *others, zstd=True, context=16,
+        sr.dense(mixture, name="Experts"), *others, patterns=True, context=16,
     )  # fmt: skip
     return compared.with_measured(**measured(compared.totals.set_index("variant")))
 

@@ -1,12 +1,11 @@
 // Answers for the contract test: figures of states of payloads, and their texts.
-import { existsSync, readFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { pathToFileURL } from "node:url";
 
-const [, , script, payload, cases, bounded] = process.argv;
+const [, , script, payload, cases] = process.argv;
 const { Figures, open, solve } = await import(pathToFileURL(script));
 const figures = new Figures(await open(readFileSync(payload)));
 const { text } = figures;
-if (existsSync(bounded)) figures.bind(await open(readFileSync(bounded)));
 const plain = (value) => (Number.isNaN(value) ? null : value);
 
 const answers = JSON.parse(readFileSync(cases)).map(({ state, metrics, budgets, values }) => {

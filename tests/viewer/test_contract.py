@@ -86,7 +86,6 @@ def states(study, number):
         rows = study.facts.layers(variants[0] if variant == AT_LEVEL else variant)
         chosen = rng.choice([(), tuple(rng.sample(names, rng.randint(1, len(names))))])
         yield State(
-            bounds={},
             policy=policy,
             sparsity=rng.choice(levels),
             variant=variant,
@@ -125,7 +124,7 @@ def answers(study, wanted, folder):
     cases = [asked(state, header["modules"]["names"]) for state in wanted]
     (folder / "cases.json").write_text(json.dumps(cases), encoding="utf-8")
     program = Path(__file__).with_name("contract.mjs")
-    files = (folder / name for name in ("viewer.mjs", "payload", "cases.json", "bounded"))
+    files = (folder / name for name in ("viewer.mjs", "payload", "cases.json"))
     done = subprocess.run([NODE, program, *files], capture_output=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr.decode()
     return header, json.loads(done.stdout)
@@ -156,7 +155,7 @@ def check_counts(study, state, names, answer):
         }[state.byte_layout]  # fmt: skip
         assert answer["bytes"] == numbers(rows, names, size)
         assert answer["flops"] == numbers(rows, names, flops)
-    held = LayerValues(study, study.by_policy, {}).rows(state)
+    held = LayerValues(study, {}).rows(state)
     assert answer["bytes"] == numbers(held, names, "stored_bytes")
     assert answer["flops"] == numbers(held, names, "flops_per_token")
 
@@ -210,7 +209,7 @@ def check_sums(study, state, answer):
 
 
 def check_metrics(study, state, answer):
-    values = LayerValues(study, study.by_policy, {})
+    values = LayerValues(study, {})
     rows = values.rows(state)
     inside = rows["module_name"].isin(state.selection)
     if not state.selection:
@@ -292,26 +291,6 @@ def test_the_script_shows_the_figures_of_the_study(study, language, tmp_path):
             if state.policy:
                 check_budgets(study, state, answer)
             check_texts(answer, spoken().space)
-
-
-def test_levels_within_bounds_are_those_of_python(demo_study, tmp_path):
-    explorer = sr.explore(demo_study)
-    explorer.bounds = {"attention_linear": 0.2, "model.decoder.layers.0.fc1": (0.5, 0.5)}
-    (tmp_path / "bounded").write_bytes(explorer.bounded)
-    wanted = [
-        state._replace(policy="global_magnitude", variant=AT_LEVEL, sparsity=sparsity)
-        for state, sparsity in zip(
-            states(demo_study, 6), (0.1, 0.3, 0.35, 0.4, 0.45, 0.6), strict=True
-        )
-    ]
-    _, given = answers(demo_study, wanted, tmp_path)
-    for state, answer in zip(wanted, given, strict=True):
-        explorer.sparsity = state.sparsity
-        rows = explorer.layers().set_index("module_name")["weight_nonzero"]
-        names = list(dict.fromkeys(demo_study.layers["module_name"]))
-        left = dict(zip(names, answer["left"], strict=True))
-        assert {name: left[name] for name in rows.index} == rows.to_dict()
-        assert explorer.sparsity in answer["levels"]
 
 
 def sentence(study, state):

@@ -110,42 +110,10 @@ def test_a_budget_uses_the_layout_in_view(explorer):
         explorer.within("1 kB")
 
 
-def test_bounds_are_made_up_for_exactly(explorer, demo):
-    explorer.byte_layout = "csr"
-    explorer.sparsity = 0.5
-    before, names = zeros(explorer), list(explorer.layers()["module_name"])[:2]
-    bounds = {names[0]: 0.0, names[1]: (before[names[1]] / 16384,) * 2}
-    explorer.bounds = bounds
-    explorer.sparsity = 0.7
-    after, exact = zeros(explorer), pruned(sr.bounded_magnitude(demo, 0.7, bounds))
-    assert sum(after.values()) == round(0.7 * 786_432)
-    assert (after[names[0]], after[names[1]]) == (0, before[names[1]])
-    slack = explorer.layers().set_index("module_name")["uncertainty"]
-    assert all(abs(after[name] - exact[name]) <= slack[name] for name in after)
-    header, arrays = decode(explorer.bounded)
-    assert (header["key"], header["thresholds"]) == ("global_magnitude", None)
-    left = arrays[header["left"]][:, header["levels"].index(0.7)]
-    assert 786_432 - left.sum() == round(0.7 * 786_432)
-    assert "2.50 MB" in explorer.within("2.5 MB")
-    explorer.sparsity = 0.7
-    explorer.add()
-    assert explorer.variant == "CSR70Bounded"
-    assert zeros(explorer) == exact
-    # The same level within other bounds is another variant.
-    explorer.bounds = {names[0]: 0.5}
-    explorer.sparsity = 0.7
-    explorer.add()
-    assert explorer.variant == "CSR70Bounded-2"
-    explorer.bounds = {}
-    assert explorer.bounded == b""
-
-
-def test_bounds_hold_for_global_pruning_only(explorer, demo):
-    explorer.bounds = {"attention_linear": 0.2}
+def test_a_level_of_another_policy_becomes_a_variant(explorer, demo):
     explorer.policy = "layerwise_magnitude"
     explorer.sparsity = 0.5
     assert zeros(explorer) == pruned(sr.layerwise_magnitude(demo, 0.5))
-    assert "bounded_magnitude" not in explorer.copied("python").partition("# The level")[2]
     explorer.add()
     assert explorer.variant == "CSR50Layerwise"
     assert zeros(explorer) == pruned(sr.layerwise_magnitude(demo, 0.5))
@@ -156,14 +124,13 @@ def test_undo_redo_and_reset(explorer):
     explorer.undo()
     assert state(explorer) == first
     explorer.metric = "total"
-    explorer.bounds = {"mlp_linear": 0.1}
+    explorer.sparsity = 0.6
     second = state(explorer)
     explorer.undo()
-    assert (explorer.bounds, explorer.metric, explorer.bounded) == ({}, "total", b"")
+    assert (explorer.sparsity, explorer.metric) == (0.3, "total")
     explorer.redo()
     explorer.redo()
     assert state(explorer) == second
-    assert explorer.bounded
     explorer.reset()
     assert state(explorer) == first
     explorer.undo()
@@ -217,11 +184,6 @@ WRONG = [
     ("byte_layout", "masked", "byte_layout: 'masked' .* csr, bitmask, dense"),
     ("detail", "fc9", "detail: 'fc9' is not a valid choice; use one of .*, …"),
     ("sort", "+total", "sort: "),
-    ("bounds", {"nothing": 0.1}, "no prunable module or group 'nothing'"),
-    ("bounds", {"mlp_linear": 2}, "bound 2 of 'mlp_linear' is not valid"),
-    ("bounds", {"mlp_linear": {}}, "bound .* of 'mlp_linear' is not valid"),
-    ("bounds", {"mlp_linear": None}, "bound .* of 'mlp_linear' is not valid"),
-    ("bounds", {"mlp_linear": (0.4, 0.1)}, "lower bound of .mlp_linear. is above the upper"),
 ]
 
 
@@ -249,10 +211,8 @@ def test_the_page_changes_several_traits_in_one_step(explorer):
     explorer.set_state({**wanted, "selection": LAYERS[:1], "detail": LAYERS[1]})
     assert explorer.detail == LAYERS[1]
     assert (explorer.sparsity, explorer.byte_layout) == (0.5, "bitmask")
-    bounds = {LAYERS[0]: [0.1, 0.1]}
-    explorer.set_state({"sparsity": 0.4, "bounds": bounds, "variant": AT_LEVEL})
-    assert (explorer.sparsity, explorer.bounds) == (0.4, {LAYERS[0]: (0.1, 0.1)})
-    assert decode(explorer.bounded)[0]["key"] == "global_magnitude"
+    explorer.set_state({"sparsity": 0.4, "variant": AT_LEVEL})
+    assert explorer.sparsity == 0.4
     explorer.undo()
     explorer.undo()
     assert state(explorer) == first
@@ -284,8 +244,6 @@ def test_a_study_from_a_file_needs_its_weights(demo_study, demo, minilm, tmp_pat
     explorer.sparsity = 0.5
     with pytest.raises(sr.SparsityReportError, match=r"explore\(study, weights=sr.load"):
         explorer.add()
-    with pytest.raises(sr.SparsityReportError, match="holds no weights; to set layer bounds"):
-        explorer.bounds = {"mlp_linear": 0.1}
     header, _ = decode(explorer.payload)
     assert header["histograms"] is None
     assert "weights=sr.load(" in header["whyNoHistogram"]
@@ -312,13 +270,6 @@ def test_copied_python_makes_the_explorer_again(explorer, policy):
     # A variant does not depend on the policy of levels.
     shown = {"policy": "", "sparsity": 0.0}
     assert state(place["explorer"])._replace(**shown) == state(explorer)._replace(**shown)
-
-
-def test_a_copied_figure_is_written(explorer, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    explorer.metric = "bytes_ratio"
-    exec(compile(explorer.copied("figure"), "copied", "exec"), {})
-    assert (tmp_path / "bytes_ratio.pdf").read_bytes()[:5] == b"%PDF-"
 
 
 def shown(explorer):
@@ -401,14 +352,9 @@ def test_not_displayed_it_is_no_widget_of_the_page(demo_study):
 
 def test_the_page_without_a_kernel_starts_with_the_state(explorer):
     explorer.sparsity, explorer.byte_layout = 0.6, "bitmask"
-    explorer.bounds = {"mlp_linear": 0.3}
     header, _ = decode(explorer._page_payload())
     start = header["start"]
-    assert (start["sparsity"], start["layout"], start["bounds"]) == (
-        explorer.sparsity,
-        "bitmask",
-        {},
-    )
+    assert (start["sparsity"], start["layout"]) == (0.6, "bitmask")
     bundle = explorer._repr_mimebundle_()
     assert set(bundle) == {"application/vnd.jupyter.widget-view+json", "text/html", "text/plain"}
     assert "<script>" in bundle["text/html"]

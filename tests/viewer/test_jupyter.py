@@ -26,7 +26,7 @@ study = sr.compare(sr.dense(weights), sr.masked(pruning), sr.csr(pruning))
 SHOW = """
 explorer = sr.explore(study)
 def tell(_=None):
-    names = "selection sparsity variant policy byte_layout metric search detail bounds".split()
+    names = "selection sparsity variant policy byte_layout metric search detail".split()
     state = {name: getattr(explorer, name) for name in names}
     state |= {"layers": explorer.layers()["module_name"].tolist(),
               "variants": explorer.study.variants["variant"].tolist()}
@@ -130,7 +130,7 @@ def opened(browser, lab):
 @pytest.fixture
 def fresh(opened):
     """The explorer as it was first shown."""
-    opened.python("explorer.reset(); explorer.bounds = {}")
+    opened.python("explorer.reset()")
     opened.page.locator(".sv-reset").click(force=True)
     opened.page.wait_for_timeout(700)
     return opened
@@ -203,27 +203,11 @@ def test_python_moves_the_view(fresh):
     )
 
 
-def test_bounds_come_from_the_kernel(fresh):
-    page = fresh.page
-    page.locator(".sv-search").fill("v_proj")
-    page.locator(".sv-search").press("Enter")
-    page.locator(".sv-bound").select_option("dense")
-    page.locator(".sv-protect").click()
-    state = fresh.until(lambda s: len(s["bounds"]) == 4)
-    assert state["variant"] == "at level"
-    page.wait_for_function("() => document.querySelector('.sv-notice').textContent === ''")
-    page.locator(".sv-search").fill("")
-    rows = page.locator(".sv-row", has_text="v_proj").all()
-    for row in rows[:2]:
-        assert "0.0 %" in row.inner_text()
-    page.locator(".sv-unbound").click()
-    fresh.until(lambda s: s["bounds"] == {})
-
-
 def test_copies_of_the_page_and_of_the_kernel(fresh):
     page = fresh.page
     fresh.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    for form, start in (("python", "import sparsity_report"), ("json", "{"), ("table", "module\t")):
+    starts = {"python": "import sparsity_report", "command": "sparsity-report", "table": "module\t"}
+    for form, start in starts.items():
         page.locator(".sv-form").select_option(form)
         page.locator(".sv-copy").click()
         page.locator(".sv-notice", has_text="Copied").wait_for()
@@ -251,7 +235,7 @@ def test_a_busy_kernel_keeps_nobody_from_looking(fresh):
     before = fresh.sentence()
     page.keyboard.press("ArrowRight")
     assert fresh.sentence() != before
-    page.locator(".sv-form").select_option("recipe")
+    page.locator(".sv-form").select_option("command")
     page.locator(".sv-copy").click()
     # JupyterLab may answer through a subshell of the busy kernel.
     assert re.search("Waiting|Copied|Copy this", page.locator(".sv-notice").inner_text())
@@ -322,7 +306,7 @@ def test_after_a_restart_looking_goes_on(browser, lab):
         assert session.sentence() != before
         page.locator(".sv-cell").nth(3).click()
         assert len(session.shown("selection")) == 1
-        page.locator(".sv-form").select_option("json")
+        page.locator(".sv-form").select_option("command")
         page.locator(".sv-copy").click()
         page.locator(".sv-notice", has_text="restarted").wait_for(timeout=8_000)
         assert page.locator(".sv-ready img").count() == 0

@@ -331,7 +331,7 @@ def test_copied_code_shows_the_same(opened, state):
         opened.set(**{name: value})
     shown = opened.state
     names = {}
-    exec(opened.run("viewer.code(viewer.store.state, false)"), names)
+    exec(opened.run("viewer.code(viewer.store.state)"), names)
     explorer = names["explorer"]
     if not state.get("selection"):
         del shown["detail"]  # without a selection, the page chooses it

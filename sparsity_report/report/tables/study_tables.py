@@ -6,7 +6,6 @@ from typing import Any
 
 import pandas as pd
 
-from sparsity_report.findings.published_kernels import PUBLISHED
 from sparsity_report.report.tables import column_heads
 from sparsity_report.report.tables import table_model as cells
 from sparsity_report.report.tables.column_heads import columns_of, side_by_side, wide_table
@@ -18,10 +17,8 @@ from sparsity_report.study.derived.paired_facts import DISTANCES, distance
 from sparsity_report.study.derived.paired_scores import Ends, ranked_parts
 from sparsity_report.study.derived.protocol_scores import PROTOCOL
 from sparsity_report.study.layers import records
-from sparsity_report.study.zstd_sizes import LEVEL
 from sparsity_report.untrusted.display_text import clip, short_name
 from sparsity_report.words.display_names import head, layout_name, part_name
-from sparsity_report.words.languages import spoken
 from sparsity_report.words.sentences import say
 
 _LETTERS = 2000  # of a text written by a model
@@ -178,8 +175,6 @@ def storage(study: Study, variant: str) -> Table:
     unpacked = study.facts.unpacked_dtypes(variant)
     key = "caption.storage_unpacked" if unpacked else "caption.storage"
     caption = say(key, variant=variant, dtypes=unpacked)
-    if versions := sorted(study.facts.patterns(variant)["zstd_version"].dropna().unique()):
-        caption = say("caption.storage_zstd", caption=caption, versions=versions, level=LEVEL)
     return table_of("storage", caption, columns, frame[frame["bytes"].notna()])
 
 
@@ -192,37 +187,6 @@ def useful(study: Study, variant: str) -> Table:
     shown = [row for row in table.rows if row.cells[0].value in kept]
     table = table.with_rows(shown, say("caption.storage_useful", variant=variant))
     return table.only("bytes", "ratio", "model_bytes", "model_ratio", "break_even")
-
-
-def published() -> Table:
-    """Return published speeds of sparse kernels, in the words of their sources."""
-    values = [
-        {
-            "kernel": each.kernel,
-            "kernel_note": layout_name(each.layout) if each.layout != each.kernel.lower() else "",
-            "zeros": each.zeros.replace(" %", "\u202f%") or None,
-            "crossover": each.crossover,
-            "speedup": f"{each.speedup}\u202f×".replace(".", spoken().decimal)
-            if each.speedup
-            else None,
-            # A key of the catalogue, or the name of a product.
-            "against": say(each.against) if "." in each.against else each.against,
-            "hardware": each.hardware or None,
-            "source": each.source,
-            "source_note": f"“{each.words}”",
-        }
-        for each in PUBLISHED
-    ]
-    columns = [
-        Column("kernel", say("column.kernel_head"), cells.WORDS, width=1.3),
-        Column("zeros", say("metric.zeros"), cells.WORDS, width=0.8),
-        Column("crossover", say("column.faster_than_dense_from"), cells.share(0), width=0.9),
-        Column("speedup", say("label.times_as_fast"), cells.WORDS, width=0.9),
-        Column("against", say("column.compared_with"), cells.WORDS, width=1.1),
-        Column("hardware", say("column.hardware"), cells.WORDS, width=1.1),
-        Column("source", head("source"), cells.WORDS, width=3.6),
-    ]
-    return table_of("published", say("caption.published_kernels"), columns, values, "published")
 
 
 def curve(study: Study) -> Table:

@@ -1,7 +1,6 @@
 """Figures derived from the frames of a study, each with one definition.
 
 - `facts`: the figures of each variant that several readers show
-- `ideal_code`: bits per weight of an ideal code
 - `strip`: the four figures at the head of a report
 - `policy_names`: names of pruning policies, and each distinct pruning
 - `protocol_scores`: scores of one text by one protocol

@@ -41,7 +41,7 @@ from sparsity_report.study.derived.speedups import crossovers, reference, speeds
 from sparsity_report.study.frames import StudyFrames
 from sparsity_report.study.layers import records
 from sparsity_report.study.levels.levels import dense_sizes, selected, variant_sums
-from sparsity_report.study.schema import FILES, TABLES
+from sparsity_report.study.schema import TABLES
 from sparsity_report.study.storage_layouts import layout_curve, layout_ends
 
 # Layouts of the curve of bytes against sparsity.
@@ -535,23 +535,9 @@ class Facts:
         return bits_per_weight(self.total(variant, "file_bytes"), self.total(variant, "total"))
 
     def lossless(self, variant: str, scope: str = "prunable") -> pd.DataFrame:
-        """Return the rows of :meth:`storage` that lose no weight and whose bytes are known.
-
-        Compressed files are left out, since no program computes from them.
-        """
-        rows = self.storage(variant, scope).drop(index=list(FILES), errors="ignore")
+        """Return the rows of :meth:`storage` that lose no weight and whose bytes are known."""
+        rows = self.storage(variant, scope)
         return rows[rows["lossless"].fillna(False).astype(bool) & rows["bytes"].notna()]
-
-    def smaller_file(self, variant: str) -> float | None:
-        """Return bytes ÷ dense bytes of the prunable weights compressed by zstd.
-
-        None if it was not measured, or if the smallest layout to compute with is as small.
-        """
-        rows, layout = self.storage(variant), self.smallest_layout(variant)
-        size = rows["bytes"].get("zstd")
-        if layout is None or pd.isna(size) or size >= rows["bytes"][layout]:
-            return None
-        return float(rows["ratio"]["zstd"])
 
     def smallest_layout(self, variant: str, scope: str = "prunable") -> str | None:
         """Return the lossless layout with the fewest bytes."""

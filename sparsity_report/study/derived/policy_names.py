@@ -10,7 +10,7 @@ from sparsity_report.study.layers import records
 GLOBAL, LAYERWISE = "global_magnitude", "layerwise_magnitude"
 EXISTING = "existing_zeros"
 # Words of a method that tell how shares were allotted to layers, not how weights were chosen.
-_ALLOCATIONS = frozenset({"given", "owl", "bounded"})
+_ALLOCATIONS = frozenset({"given", "owl"})
 
 
 def policy_of(method: str) -> str:

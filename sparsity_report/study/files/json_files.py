@@ -71,7 +71,7 @@ _COMMON = ("format", "version", "written_by", "digest", "notes", "findings")
 # Bytes in which a JSON object begins, after white space.
 _BEGINNING = 64
 #: Tables that older files of this version lack, and tables that may be null.
-LATER = ("entropy", "experts")
+LATER = ("experts",)
 MAYBE = ("levels", *schema.OPTIONAL)
 STUDY = FileKind(
     name="study",

@@ -12,7 +12,6 @@ import pandas as pd
 
 from sparsity_report.counting import policies
 from sparsity_report.counting.allocation import check_sparsity
-from sparsity_report.counting.bounds import BoundCounts, Bounds, find_bounded_levels, resolve_bounds
 from sparsity_report.counting.counts import count_weights
 from sparsity_report.counting.disk_cache import CacheFolder
 from sparsity_report.counting.histogram import BUCKETS, Integers, Magnitudes, bucket_of
@@ -101,14 +100,12 @@ def sweep(
     return typed("sweep", frame.assign(threshold=np.repeat(kept.thresholds[places], len(layers))))
 
 
-def level_table(weights: Weights, bounds: Bounds | None = None) -> pd.DataFrame | None:
+def level_table(weights: Weights) -> pd.DataFrame | None:
     """Return the weights that global magnitude pruning leaves in prunable modules at each level.
 
     Parameters
     ----------
     weights : Weights
-    bounds : mapping, optional
-        See :func:`bounded_magnitude`. Levels that the bounds rule out are missing.
 
     Returns
     -------
@@ -126,8 +123,6 @@ def level_table(weights: Weights, bounds: Bounds | None = None) -> pd.DataFrame 
     counts = policies.prunable_counts(weights)
     modules = sum(any(p.prunable for p in module.parameters) for module in weights.modules)
     levels = [percent / 100 for percent in range(0, 100, 1 if modules <= _FINE else 5)]
-    if bounds:
-        return _bounded_table(resolve_bounds(weights, bounds, counts), counts, levels)
     kept = _kept(weights, counts, levels, exact=False, executor=None)
     return _table(weights, counts, levels, kept)
 
@@ -155,10 +150,8 @@ def policy_tables(
     """
     names, sparsities, counts = level_matrices(levels)
     rows = layers.set_index("module_name").loc[names]
-    before = counts["weight_nonzero"][:, sparsities.index(0.0)] if 0.0 in sparsities else None
+    before = counts["weight_nonzero"][:, 0]
     tables = {GLOBAL: levels}
-    if before is None:
-        return tables
     totals = rows["weight_total"].to_numpy(dtype=np.int64)
     tensors = _tensors(rows, totals, before, weights)
     if tensors is not None:
@@ -202,23 +195,6 @@ def _table(
     codes, modules = pd.factorize(np.array([owners[name] for name in counts], dtype=object))
     left, slack = (added(numbers.T, codes, len(modules)) for numbers in (kept.left, kept.slack))
     return level_rows(list(modules), sparsities, left, slack)
-
-
-def _bounded_table(
-    parts: BoundCounts, counts: Mapping[str, Magnitudes], sparsities: Sequence[float]
-) -> pd.DataFrame:
-    total, (least, most) = int(parts.totals.sum()), parts.reach
-    within = [level for level in sparsities if least <= round(level * total) <= most]
-    if not within:
-        parts.check(round(sparsities[0] * total))
-        raise SparsityReportError(
-            "bounds: no level that a study keeps is within them; give wider bounds"
-        )
-    targets = [round(level * total) for level in within]
-    pruned, slack = map(np.array, zip(*find_bounded_levels(counts, parts, targets), strict=True))
-    # Weights that were zero before stay zero at every level.
-    left = parts.totals - np.maximum(pruned, parts.zeros)
-    return level_rows(parts.modules, within, left.T, slack.T)
 
 
 def _owners(weights: Weights) -> dict[str, str]:
