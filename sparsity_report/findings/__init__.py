@@ -20,7 +20,6 @@ Findings hold raw values; ``words`` renders them. Entry points are ``study_findi
   reviewer, and the answers that a study holds
 - ``model_counts``: counts of a model from its headers; ``model_claims``: differences from what it
   says of itself; ``model_memory``: bytes to serve it
-- ``published_kernels``: figures that others published about sparse kernels
 - ``zero_parts``: layers, heads, rows and columns without a nonzero, of studies and checkpoints
 - ``variant_names``: names of variants and of their bytes
 """

@@ -10,7 +10,6 @@ import pytest
 from jinja2 import nodes
 
 import sparsity_report as sr
-from sparsity_report.findings.published_kernels import PUBLISHED
 from sparsity_report.phrases import phrase
 from sparsity_report.report.templates import environment
 from sparsity_report.report.thesis import latex_templates
@@ -51,7 +50,6 @@ def constants():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 yield node.value
-    yield from (figure.against for figure in PUBLISHED)
     yield from (f"runtime_layout.{layout}" for layout in LAYOUTS)
     for figure in FIGURES:
         yield from (f"chart.{figure}_title", f"label.{figure}", f"caption.{figure}")
