@@ -2,7 +2,6 @@
 
 import os
 import sys
-import tomllib
 from pathlib import Path
 
 DOCS = Path(__file__).parent
@@ -13,14 +12,9 @@ import sparsity_report  # noqa: E402 - after the path of our extensions
 # Kernels of executed pages and of the gallery reach no network and draw no bars.
 os.environ.update(HF_HUB_OFFLINE="1", TQDM_DISABLE="1", COLUMNS="100")
 
-URLS = tomllib.loads((DOCS.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"].get(
-    "urls", {}
-)
-
 project = "sparsity-report"
 author = "The sparsity-report developers"
 release = version = sparsity_report.__version__
-html_baseurl = URLS.get("Documentation", "")
 language = "en"
 smartquotes = False  # quotes in types and options are code
 
@@ -45,7 +39,6 @@ exclude_patterns = [
     "**/.ipynb_checkpoints",
     "gallery/scripts",
     "hub",
-    "packaging",
     "tools",
 ]
 show_warning_types = True

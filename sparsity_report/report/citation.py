@@ -31,7 +31,6 @@ def bibtex(value: Study | Pair) -> list[str]:
         f"  title        = {{{title}}},",
         f"  howpublished = {{Python package, version {sparsity_report.__version__}}},",
         *([f"  year         = {{{released.year}}},"] if released else []),
-        f"  url          = {{{software['repository-code']}}},",
         f"  note         = {{{tex(note)}}}",
         "}",
     ]

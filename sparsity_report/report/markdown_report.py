@@ -69,16 +69,20 @@ def _blocks(blocks: Iterable[Block]) -> Iterator[str]:
             case Table():
                 yield to_markdown(block)
             case Chart():
-                yield to_markdown(block.table)
+                yield _data(block)
             case Multiples(charts):
-                yield from (to_markdown(chart.table) for chart in charts)
+                yield from map(_data, charts)
             case Fold(_, inner):
                 yield from _blocks(inner)
             case Viewer(_, still):
-                yield to_markdown(still.table) if still else ""
+                yield _data(still) if still else ""
             case Partial(_, values):
                 yield paragraph(values["text"])
                 yield _fenced(values["bibtex"])
+
+
+def _data(chart: Chart) -> str:
+    return to_markdown(chart.table) if chart.table else ""
 
 
 def _fenced(lines: list[str]) -> str:

@@ -31,12 +31,9 @@ class Medium(NamedTuple):
     ----------
     name : str
         ``"page"`` (HTML), ``"markdown"``, ``"paper"`` (PDF) or ``"kit"`` (thesis).
-    top : int
-        Number of layers in tables of extremes.
     """
 
     name: str
-    top: int = 10
 
     @property
     def is_page(self) -> bool:
@@ -76,13 +73,13 @@ class Text(_Content):
 
 @dataclass(frozen=True)
 class Chart(_Content):
-    """A chart with its alternative text, and the table of its data."""
+    """A chart with its alternative text, and the table of its data if no other table has them."""
 
     key: str
     caption: str
     alt: str
     spec: Mapping[str, Any]
-    table: Table
+    table: Table | None
 
     @cached_property
     def picture(self) -> Markup:
@@ -191,17 +188,20 @@ def _flat(blocks: Iterable[Block]) -> Iterator[Block]:
             yield block
 
 
-def chart_of(chart: alt.TopLevelMixin | None, table: Table | None, key: str = "") -> Chart | None:
-    """Return a drawn chart with its data; None without a chart or a table.
+def chart_of(
+    chart: alt.TopLevelMixin | None, table: Table | None, key: str = "", caption: str = ""
+) -> Chart | None:
+    """Return a drawn chart with its data; None without a chart.
 
-    The key is that of the table if not given.
+    Key and caption are those of the table if not given.
     """
-    if chart is None or table is None:
+    if chart is None:
         return None
-    key = key or table.key
+    if table is not None:
+        key, caption = key or table.key, caption or table.caption
     spec = chart.to_dict(validate=False) | TRANSPARENT
     spec["config"]["padding"] |= {"left": 0, "top": 0, "bottom": 0}
-    return Chart(key, table.caption, spec["description"], spec, table)
+    return Chart(key, caption, spec["description"], spec, table)
 
 
 def document(sections: list[Section], **values: Any) -> dict[str, Any]:

@@ -144,11 +144,10 @@ def study_sections(study: Study, medium: Medium) -> list[Section]:
         return main
     appendix = {
         "inside": ("page.heads_experts_heading", study_maps.heads_and_experts(study)),
-        "layouts": ("page.layouts_heading", _layouts(study)),
         **runtimes,
         "timings": ("page.timings_heading", _measured(study, _TIMES)),
         "pairs": ("page.pairs_heading", _measured(study, (task_tables.score_pairs,))),
-        "audit": ("page.audit_heading", _audit(study, medium)),
+        "audit": ("page.audit_heading", _audit(study)),
         "totals": (
             "page.totals_heading",
             [study_tables.totals(study), study_tables.groups(study)],
@@ -179,8 +178,6 @@ def _turned(table: Table, caption: str, study: Study) -> Table:
 def _where(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
     if medium.is_kit:
         yield from study_maps.kit_figures(study)
-        for variant in study_maps.headline_first(study)[:1]:
-            yield study_tables.extremes(study, variant, medium.top)
         return
     yield Bullets(tuple(sentences["where"])) if sentences["where"] else None
     if _is_comparison(study):
@@ -198,18 +195,21 @@ def _experts(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Bl
 
 
 def _storage(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
-    prunings = study_maps.headline_first(study)
+    """Yield bytes against sparsity, and those of the headline's pruning in every layout."""
+    prunings = study_maps.headline_first(study)[:1]
     if medium.is_kit:
         yield Drawing("csr_bytes", "Bytes", partial(charts.csr_bytes_curve, study))
-        for variant in prunings[:1]:
+        for variant in prunings:
             yield study_tables.storage(study, variant).for_medium(_COLUMNS, medium.name)
         return
-    yield Text(" ".join(sentences["storage"])) if sentences["storage"] else None
+    yield from (Text(" ".join(sentences[key])) for key in ("storage", "flops") if sentences[key])
     if (curve := charts.csr_bytes_curve(study)) is None:
         yield Text(say("page.storage_empty"))
         return
-    yield study_tables.useful(study, prunings[0]) if prunings else None
-    yield sections.chart_of(curve, study_tables.curve(study))
+    yield sections.chart_of(curve, None, "curve", study_tables.curve_caption(study))
+    for variant in prunings or [study.facts.headline]:
+        yield study_tables.storage(study, variant)
+        yield Text(say("page.all_layouts_note"))
 
 
 def _speed(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
@@ -276,14 +276,6 @@ def _method(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Blo
     yield sections.Partial("citation", {"text": citation, "bibtex": bibtex(study)})
 
 
-def _layouts(study: Study) -> Iterator[Block | None]:
-    """Yield every layout of every pruning."""
-    for variant in study_maps.headline_first(study):
-        yield study_tables.storage(study, variant)
-    if study.facts.prunings:
-        yield Text(say("page.all_layouts_note"))
-
-
 def _runtimes(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Block]:
     """Yield the support of the variants' layouts by runtimes, with sources and a date."""
     # Tables in LaTeX have no notes, which hold conditions.
@@ -292,11 +284,10 @@ def _runtimes(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[B
         yield table
 
 
-def _audit(study: Study, medium: Medium) -> Iterator[Block | None]:
-    """Yield extreme and unusual layers of the headline's pruning, and unclassified modules."""
+def _audit(study: Study) -> Iterator[Block | None]:
+    """Yield unusual matrices of the headline's pruning, and unclassified modules."""
     for variant in study_maps.headline_first(study)[:1]:
         yield study_tables.unusual(study, variant)
-        yield study_tables.extremes(study, variant, medium.top)
     if names := [clip(name, 200) for name in study.unclassified]:
         yield Text(say("page.unclassified_intro"))
         yield Bullets(tuple(first(names, _UNCLASSIFIED)), are_names=True)

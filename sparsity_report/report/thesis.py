@@ -1,7 +1,4 @@
-"""A study or a pair as parts of a thesis in LaTeX: figures, tables and numbers by name.
-
-A LaTeX command has every number that a text would quote.
-"""
+"""A study or a pair as parts of a thesis in LaTeX: figures, tables, and numbers by name."""
 
 from __future__ import annotations
 
@@ -25,7 +22,7 @@ from sparsity_report.report.citation import bibtex, weights
 from sparsity_report.report.pair_sections import KINDS, pair_sections
 from sparsity_report.report.sections import Drawing, Medium, Section
 from sparsity_report.report.study_sections import study_sections
-from sparsity_report.report.tables import latex
+from sparsity_report.report.tables import latex, study_tables
 from sparsity_report.report.tables import table_model as cells
 from sparsity_report.report.tables.latex import Tex, quantity, tex, to_latex, variant_commands
 from sparsity_report.report.tables.markdown import to_markdown
@@ -45,19 +42,13 @@ _TEMPLATES = ("numbers.tex", "captions.tex", "findings.tex", "example.tex")
 
 # Units of quantities with a short form.
 _UNITS = {
-    **dict.fromkeys(("stored_bytes", "file_bytes", "kv_cache_bytes_per_token"), "B"),
+    **dict.fromkeys(("total", "parameters"), ""),
+    **dict.fromkeys(("stored_bytes", "file_bytes"), "B"),
     **dict.fromkeys(("flops_per_token", "useful_flops_per_token"), "FLOPs"),
 }
 # Keeps the command apart from that of the group called attention.
 _RENAMED = {"attention_flops_per_token": "attention_itself_flops_per_token"}
 _RATIO = cells.figures(".2f")
-# Columns of comparisons of scores, and of tasks with their formats.
-_ENDS = ("value", "low", "high", "low_99", "high_99")
-_TASK_PAIR = {
-    **dict.fromkeys(("documents", "lost", "gained"), COUNT),
-    **dict.fromkeys(("difference", "low", "high"), cells.POINTS),
-    "p": kind_of("p"),
-}
 
 _Numbers = Iterator[tuple[str, Tex]]
 
@@ -75,7 +66,6 @@ def write_thesis(
     study: Study | Pair | str | os.PathLike[str],
     folder: str | os.PathLike[str],
     *,
-    top: int = 10,
     template_dir: str | os.PathLike[str] | None = None,
     language: str | None = None,
     **paper: Unpack[Paper],
@@ -89,7 +79,7 @@ def write_thesis(
     - ``tables/<name>.tex`` for booktabs and siunitx, with caption and label, and the same tables
       as ``.md`` and ``.html``. ``results`` has every method with quality, size and speed.
       ``perplexity_grid`` and ``zero_shot_grid`` have scores of methods by sparsity.
-    - ``numbers.tex``, a command for each number that a text would quote, such as
+    - ``numbers.tex``, a command for each number of totals, groups and results, such as
       ``\MaskedThirtySparsityModel`` or, for a pair, ``\PrunableWeightsRemoved``.
     - ``findings.tex`` with the verdict and the sentences of :func:`summarize`,
       ``sparsity-report.bib`` for citations, and ``example.tex``, which uses all of them.
@@ -100,8 +90,6 @@ def write_thesis(
         The study or the pair to write, or the path of a saved one.
     folder : path-like
         Created if missing.
-    top : int
-        Number of layers in the tables of the most and of the least sparse ones.
     template_dir : path-like, optional
         Folder whose subfolder ``thesis`` replaces templates of the same name.
     language : str, optional
@@ -143,7 +131,7 @@ def write_thesis(
     templates = latex_templates(environment(template_dir))
     check_folder(folder)
     with speaking(language or spoken(), template_dir):
-        medium = Medium("kit", top)
+        medium = Medium("kit")
         if isinstance(value, Pair):
             sections = pair_sections(value, medium)
         else:
@@ -245,18 +233,23 @@ def commands_of(value: Study | Pair) -> list[tuple[Tex, Tex]]:
 
 
 def _study_numbers(study: Study) -> _Numbers:
+    """Yield the numbers of the tables of totals and of groups, then those of measurements."""
     variants = variant_commands(study)
-    for row in records(study.totals):
-        name = row.pop("variant")
-        yield f"{variants[name]}Name", tex(short_name(name))
-        yield from _row_numbers(variants[name], row, without="layout")
-        yield f"{variants[name]}BitsPerWeight", quantity(study.facts.bits_per_weight(name), _RATIO)
+    totals = study_tables.totals(study).rows
+    for place, (name, command) in enumerate(variants.items(), 1):
+        yield f"{command}Name", tex(short_name(name))
+        for row in totals:
+            key = _RENAMED.get(row.key, row.key)
+            yield from _number(command + _camel(key), row.cells[place].value, row.key)
         for column in ("stored_bytes", "flops_per_token"):
             ratio = study.facts.ratio(name, column)
-            yield f"{variants[name]}{_camel(column)}Ratio", quantity(ratio, _RATIO)
+            yield f"{command}{_camel(column)}Ratio", quantity(ratio, _RATIO)
     groups = latex.group_commands(study.groups["group"].unique())
+    columns = [column.key for column in study_tables.groups(study).columns[1:]]
     for row in records(study.groups):
-        yield from _row_numbers(variants[row.pop("variant")] + groups[row["group"]], row, "group")
+        stem = variants[row["variant"]] + groups[row["group"]]
+        for column in columns:
+            yield from _number(stem + _camel(column), row[column], column)
     yield from _measured_numbers(study, variants)
 
 
@@ -270,9 +263,6 @@ def _measured_numbers(study: Study, variants: Mapping[str, str]) -> _Numbers:
             yield f"{stem}TopOne", quantity(row["top1"], SHARE)
             yield f"{stem}KL", quantity(row["kl"], kind_of("kl"))
             yield from _cells(stem, row, dict.fromkeys(("agreement", "flips"), cells.share(2)))
-    for row in [] if study.score_pairs is None else records(study.score_pairs):
-        ends = dict.fromkeys(_ENDS, kind_of(row["figure"]))
-        yield from _cells(_against(row, variants, row["figure"]), row, ends)
     speeds = study.facts.speeds
     for row in [] if speeds is None else records(speeds[speeds["scope"] == "model"]):
         stem = f"{variants[row['variant']]}{row['tokens']}Tokens"
@@ -285,16 +275,6 @@ def _measured_numbers(study: Study, variants: Mapping[str, str]) -> _Numbers:
         stem = f"{variants[row['variant']]}ZeroShot{_camel(row['task'])}"
         yield stem, quantity(row["value"], cells.share(2))
         yield f"{stem}Error", quantity(row["stderr"], cells.share(2))
-    frame = study.task_pairs
-    for row in [] if frame is None else records(frame[frame["p"].notna()]):
-        stem = _against(row, variants, f"{row['task'] or 'pooled'}_{row['metric']}")
-        yield from _cells(stem, row, _TASK_PAIR)
-
-
-def _against(row: Mapping[str, Any], variants: Mapping[str, str], figure: str) -> str:
-    """Return the part of commands for a figure of one variant against another."""
-    one, other = (variants.get(row[side], row[side]) for side in ("variant", "against"))
-    return f"{one}Against{other}{_camel(figure)}"
 
 
 def _cells(stem: str, row: Mapping[str, Any], kinds: Mapping[str, Kind]) -> _Numbers:
@@ -327,18 +307,11 @@ def _pair_numbers(pair: Pair) -> _Numbers:
         yield from _number(f"{KINDS[str(kind)]}GoneWeights", int(rows["weights"].sum()), "", COUNT)
 
 
-def _row_numbers(stem: str, row: Mapping[str, Any], without: str) -> _Numbers:
-    for column, value in row.items():
-        if column != without:
-            yield from _number(stem + _camel(_RENAMED.get(column, column)), value, column)
-
-
 def _number(command: str, value: Any, key: str, kind: Kind | None = None) -> _Numbers:
-    """Yield a number under a command, and a count in short, too."""
-    kind = kind or kind_of(key)
-    yield command, quantity(value, kind)
-    if kind is COUNT:
-        yield f"{command}Short", quantity(value, cells.scaled(_UNITS.get(key, "")))
+    """Yield a number under a command, and in short where it is a large quantity."""
+    yield command, quantity(value, kind or kind_of(key))
+    if key in _UNITS:
+        yield f"{command}Short", quantity(value, cells.scaled(_UNITS[key]))
 
 
 def _camel(column: str) -> str:

@@ -228,12 +228,6 @@ def test_the_viewer_has_ten_thousand_layers(chromium, huge):
         assert page.evaluate("window.hacked") is None
 
 
-def test_without_scripts_ten_thousand_layers_have_their_extremes(chromium, huge):
-    with Visit(chromium, huge, java_script_enabled=False) as visit:
-        rows = visit.page.locator("#audit tbody tr")
-        assert rows.count() == 2 * (1 + 10)
-
-
 def test_ready_within_a_second(chromium, smollm2, tmp_path):
     pruning = sr.global_magnitude(smollm2, 0.3)
     study = sr.compare(sr.dense(smollm2), sr.masked(pruning), sr.csr(pruning))

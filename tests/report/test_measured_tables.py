@@ -173,11 +173,6 @@ def test_paired_differences(study, tmp_path):
     row = [cell.replace(THIN, " ") for cell in grid[2]]
     assert row == ["boolq, acc, 0-shot", "100", "30", "2", "−28.0", " to ".join(ends), "< 0.0001",
                    "worse"]  # fmt: skip
-    numbers = sr.write_thesis(study.with_measured(tasks=rows), tmp_path / "kit")[0].parents[1]
-    written = (numbers / "numbers.tex").read_text("utf-8")
-    stem = "\\newcommand{\\MaskedThirtyAgainstDenseBoolqAcc"
-    assert f"{stem}Lost}}{{\\num{{30}}}}" in written
-    assert f"{stem}Low}}{{\\num{{{100 * low:+.1f}}}}}" in written
 
 
 @pytest.mark.parametrize("change", [{"metric": "acc_norm"}, {"limited": True}, {"n_shot": 5}])

@@ -85,7 +85,7 @@ def test_tables_figures_and_charts_name_the_bytes(studies):
     assert {"Bytes in the file", "Stored bytes, unpacked"} <= {*heads}
     for caption in (
         study_tables.storage(study, "Masked50").caption,
-        study_tables.curve(study).caption,
+        study_tables.curve_caption(study),
     ):
         assert "unpacked" in caption
     assert "unpacked float32" in json.dumps(csr_bytes_curve(study).to_dict()["title"])

@@ -164,13 +164,7 @@ def test_captions_say_how_many_matrices_a_cell_holds():
         assert said in tables.zeros_map(one, "Masked50").caption
 
 
-def test_captions_and_notes_are_those_of_their_numbers(study):
-    extremes = tables.extremes(study, "Masked50")
-    assert extremes.caption.startswith("Most and least sparse layers of Masked50")
-    assert [body.title for body in extremes.bodies] == ["Most sparse", "Least sparse"]
-    shares = [[row.cells[2].value for row in body.rows] for body in extremes.bodies]
-    assert shares[0] == sorted(shares[0], reverse=True)
-    assert shares[1] == sorted(shares[1])
+def test_notes_are_those_of_their_numbers(study):
     notes = {row.cells[0].text: row.cells[0].note for row in tables.totals(study).rows}
     for label, note in (
         ("prunable weights", "weights that pruning can choose from"),
@@ -239,7 +233,7 @@ def test_templates_get_what_is_documented(study, page):
     assert [card["title"] for card in page["strip"]] == [
         "Quality", "Size as CSR", "FLOPs per token", "Speed",
     ]  # fmt: skip
-    for key in ("results", "models", "variants", "totals", "groups", "storage", "extremes"):
+    for key in ("results", "models", "variants", "totals", "groups", "storage", "layers"):
         assert page["tables"][key].key == key
     sections = {section.key: section for section in page["sections"]}
     assert "quality" not in sections
@@ -308,18 +302,13 @@ def test_columns_of_numbers_have_room_for_the_widest():
 
 
 @pytest.mark.parametrize(("letters", "breaks"), [(45, False), (80, True)])
-def test_long_names_of_modules_break_in_the_thesis(letters, breaks):
+def test_long_names_of_modules_break_in_latex(letters, breaks):
     name = "x" * (letters - len("layers.0.fc") - 1)
     layers = nn.ModuleList(nn.ModuleDict({f"fc{name}1": nn.Linear(3, 2)}) for _ in range(2))
-    # The first loses all, the second nothing; of equal layers none are the most sparse.
-    for layer, weight in zip(layers, (0.1, 1.0), strict=True):
-        nn.init.constant_(layer[f"fc{name}1"].weight, weight)
     study = study_of(sr.load(nn.ModuleDict({"layers": layers})), 0.5)
     assert {len(n) for n in study.layers["module_name"]} == {letters}
     for text_cm in (16.0, 12.5):
-        stem = "extremes"
-        sections = study_sections(study, Medium("kit"))
-        (table,) = [t for section in sections for t in section.tables if t.key == stem]
+        table = tables.layers_compared(study).only("weight_total", "Masked50 =")
         written = latex.to_latex(table, "l", text_cm)
         assert ("p{" in written) is breaks
         if breaks:
@@ -384,15 +373,6 @@ def test_what_was_measured_has_names(study, tmp_path, monkeypatch):
     rows = results.partition("\\midrule")[2]
     assert [rows.count(f" & {cell} & ") for cell in ("2.00", "4.50")] == [1, 1]
     assert "worse than uniform guessing" in rows
-
-
-def test_ten_layers_are_ranked_in_a_kit_unless_told(tmp_path, monkeypatch, demo_study):
-    monkeypatch.setattr(thesis, "_figures", lambda *_: ({}, {}))
-    for options, rows in (({}, 10), ({"top": 3}, 3)):
-        sr.write_thesis(demo_study, tmp_path, **options)
-        body = (tmp_path / "tables" / "extremes.tex").read_text().partition("\\midrule")[2]
-        # The most and the least sparse layers, three columns each.
-        assert body.count(" & ") == 2 * 2 * rows
 
 
 # Greys.

@@ -33,6 +33,17 @@ LAYOUTS = {
     **{f"bsr_{side}": f"BSR {side} × {side}" for side in (4, 8, 16, 32)},
 }  # fmt: skip
 LOSSLESS = {True: "format.yes", False: "format.no", None: "explorer.value_unknown"}
+# Columns that have commands.
+TOTALS = (
+    "sparsity_prunable", "prunable_total", "prunable_nonzero", "sparsity_non_embedding",
+    "non_embedding_total", "non_embedding_nonzero", "sparsity_model", "total", "nonzero",
+    "asked_sparsity", "zeros_before", "newly_zeroed", "threshold", "stored_bytes",
+    "flops_per_token", "useful_flops_per_token",
+)  # fmt: skip
+OF_GROUPS = (
+    "modules", "total", "nonzero", "sparsity", "flops_per_token", "useful_flops_per_token",
+    "stored_bytes", "param_frac",
+)  # fmt: skip
 COMMANDS = {
     "Dense": "Dense", "Masked30": "MaskedThirty", "CSR30": "CSRThirty", "MaskedG50": "MaskedGFifty",
     "CSRG50": "CSRGFifty", "MaskedL50": "MaskedLFifty", "MaskedN24": "MaskedNTwentyFour",
@@ -275,16 +286,14 @@ def layers_grid(study, w):
     return grid
 
 
-def storage_grid(study, w, variant, few=False):
-    """Every layout, or dense, CSR and the three smallest lossless ones, without that column."""
+def storage_grid(study, w, variant):
+    """Every layout."""
     frame = study.storage[study.storage["variant"] == variant]
     by_scope = {
         scope: {row["layout"]: row for row in rows(frame[frame["scope"] == scope])}
         for scope in ("prunable", "model")
     }
     weights, model = by_scope.values()
-    others = [k for k in weights if weights[k]["lossless"] and k not in {"dense", "csr_int32"}]
-    smallest = sorted(others, key=lambda k: weights[k]["bytes"])[:3]
     over = [w.say("card.prunable_weights")] * 2 + [w.say("name.whole_model")] * 2
     heads = [
         f"{o} {w.say(h)}"
@@ -297,8 +306,6 @@ def storage_grid(study, w, variant, few=False):
         ]
     ]  # fmt: skip
     for layout, row in weights.items():
-        if few and layout not in {"dense", "csr_int32", *smallest}:
-            continue
         sizes = (row["bytes"], model[layout]["bytes"])
         grid.append(
             [
@@ -309,38 +316,6 @@ def storage_grid(study, w, variant, few=False):
                 w.say(LOSSLESS[row["lossless"]]),
             ]
         )  # fmt: skip
-    return [row[:-1] for row in grid] if few else grid
-
-
-def extremes_grid(study, w, variant):
-    """Heads, and under a title each the ten most and the ten least sparse layers."""
-    heads = ("column.module_name", "column.weight_total", "column.zero_share_of_weights")
-    grid = [[capital(w.say(head)) for head in heads]]
-    layers = study.layers[study.layers["variant"] == variant].set_index("module_name")
-    shares = layer_shares(study, variant)
-    for title, sign in (("caption.most_sparse", -1), ("caption.least_sparse", 1)):
-        grid.append([w.say(title)])
-        for name in sorted(shares, key=lambda name: sign * shares[name])[:10]:
-            weights = layers["weight_total"][name]
-            grid.append([name, w.count(weights), w.percent(shares[name])])
-    return grid
-
-
-def curve_grid(study, w):
-    own = study.storage[
-        (study.storage["variant"] == "Dense") & (study.storage["scope"] == "prunable")
-    ].set_index("layout")["bytes"]
-    first = study.layers[(study.layers["variant"] == "Dense") & study.layers["prunable"]]
-    n, pointers = int(first["weight_total"].sum()), int(first["row_pointers"].sum())
-    grid = [
-        [capital(w.say("column.sparsity"))]
-        + [w.say(LAYOUTS[k]) for k in ("dense", "csr_int32", "csr_int64", "bitmask")]
-    ]
-    for tenth in range(11):
-        left = n - round(n * tenth / 10)
-        sizes = (4 * n, 8 * left + 4 * pointers, 12 * left + 8 * pointers, 4 * left + n // 8)
-        grid.append([w.percent0(Fraction(tenth, 10)), *map(w.count, sizes)])
-    assert grid[1][1:] == [w.count(own[k]) for k in ("dense", "csr_int32", "csr_int64", "bitmask")]
     return grid
 
 
@@ -445,10 +420,8 @@ def expected_tables(study, w):
     pruned = prunings(study)
     first, several = pruned[0], len(pruned) > 1
     yield w.say("caption.results"), results_grid(study, w)
-    yield first, storage_grid(study, w, first, few=True)
-    yield "", curve_grid(study, w)
+    yield first, storage_grid(study, w, first)
     for variant in pruned:
-        yield variant, storage_grid(study, w, variant)
         if is_uneven(map_grid(study, w, variant)):
             yield variant, map_grid(study, w, variant)
     if several:
@@ -458,7 +431,6 @@ def expected_tables(study, w):
         yield "", hero_grid(study, w)
     for projection in ("q_proj", "k_proj", "v_proj", "out_proj"):
         yield f" {projection}", heads_grid(study, w, first, projection)
-    yield first, extremes_grid(study, w, first)
     yield "", totals_grid(study, w)
     by_variant = [([v], groups_rows(study, w, v)) for v in study.variants["variant"]]
     yield "", [groups_heads(w), *(row for title, own in by_variant for row in (title, *own))]
@@ -640,7 +612,7 @@ def paper_of(folder):
 def test_tables_of_the_pdf(written):
     study, w, folder = written
     text, place = paper_of(folder), 0
-    stored = storage_grid(study, w, prunings(study)[0], few=True)
+    stored = storage_grid(study, w, prunings(study)[0])
     overs = "|".join(map(w.say, ("card.prunable_weights", "name.whole_model")))
     stored[0] = [re.sub(overs, "", head) for head in stored[0]]
     for row in [*results_grid(study, w), *stored]:
@@ -691,7 +663,6 @@ def test_every_table_of_the_thesis_kit(written):
     expected = {
         "totals": latex_of(totals, [1, 4, 7, 14, 15]),
         "storage": latex_of(storage_grid(study, w, first), [1, 2, 3, 5, 6]),
-        "extremes": latex_of(extremes_grid(study, w, first), [1, 2]),
         "results": latex_of(results, range(1, min(6, len(results[0])))),
     }
     if len(results[0]) > 6:
@@ -761,27 +732,21 @@ def test_every_number_by_name(written):
         else:
             known = f"\\num{{{'' if unknown(value) else int(value)}}}"
             unit = "B" if column.endswith("_bytes") else "FLOPs" if "per_token" in column else ""
-            unit = "" if column == "attention_flops_per_token" else unit
-            checked += 1
-            if not unknown(value):
+            if short := unit or column == "total":
+                checked += 1
+            if short and not unknown(value):
                 number, _, prefix = w.scaled(value, unit).partition(THIN)
                 short = f"\\num{{{siunitx(number)}}}" + (f"\\,{prefix}" if prefix else "")
                 assert commands[f"{command}Short"] == short, command
         assert commands[command] == ("\\textendash{}" if unknown(value) else known), command
 
     def camel(column):
-        column = column.replace("attention_flops", "attention_itself_flops")
         return "".join(part.capitalize() for part in column.split("_"))
 
     for variant, row in totals.iterrows():
         assert commands[f"{COMMANDS[variant]}Name"] == variant
-        for column in totals.columns.drop("layout"):
+        for column in TOTALS:
             check(COMMANDS[variant] + camel(column), row, column)
-        known = not unknown(row["file_bytes"])
-        bits = siunitx(f"{8 * row['file_bytes'] / row['total']:.2f}") if known else ""
-        shown = f"\\num{{{bits}}}" if known else "\\textendash{}"
-        assert commands[f"{COMMANDS[variant]}BitsPerWeight"] == shown
-        checked += 1
         for column in ("stored_bytes", "flops_per_token"):
             value = siunitx(w.times(ratio(row[column], totals.loc["Dense", column])))
             assert commands[f"{COMMANDS[variant]}{camel(column)}Ratio"] == f"\\num{{{value}}}"
@@ -790,7 +755,7 @@ def test_every_number_by_name(written):
         group = "".join(
             word[0].upper() + word[1:] for word in Writer("en").say(GROUPS[row["group"]]).split()
         )
-        for column in study.groups.columns.drop(["variant", "group"]):
+        for column in OF_GROUPS:
             check(COMMANDS[row["variant"]] + group + camel(column), row, column)
     measured = dict([*commands.items()][checked:])
     assert measured == dict(measured_numbers(study))

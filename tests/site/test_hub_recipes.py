@@ -1,4 +1,4 @@
-"""Recipes for the Hub: an extension run by the installed ``hf``, and a Space without a server."""
+"""The recipe for the Hub: an extension run by the installed ``hf``."""
 
 import datetime
 import json
@@ -10,12 +10,11 @@ from pathlib import Path
 
 import pytest
 from helpers import command
-from huggingface_hub import RepoCard
 
 import sparsity_report as sr
 
 pytestmark = pytest.mark.slow(seconds=15)
-RECIPES = Path(__file__).parents[2] / "docs" / "hub"
+RECIPE = Path(__file__).parents[2] / "docs" / "hub" / "hf-sparsity"
 DEMO = Path(sr.__file__).parent / "demo"
 BIN = Path(sys.executable).parent
 
@@ -23,14 +22,13 @@ BIN = Path(sys.executable).parent
 def test_hf_runs_the_extension(tmp_path):
     extensions = pytest.importorskip("huggingface_hub.cli.extensions")
     folder = tmp_path / ".local" / "share" / "hf" / "extensions" / "hf-sparsity"
-    recipe = RECIPES / "hf-sparsity"
     # As `hf extensions install` does with the files of the repository.
     script = extensions._install_binary_extension(
         extension_dir=folder,
         short_name="sparsity",
-        binary=(recipe / "hf-sparsity").read_bytes(),
+        binary=(RECIPE / "hf-sparsity").read_bytes(),
     )
-    description = json.loads((recipe / "manifest.json").read_text())["description"]
+    description = json.loads((RECIPE / "manifest.json").read_text())["description"]
     extensions.ExtensionManifest(
         owner="org", repo="hf-sparsity", repo_id="org/hf-sparsity", short_name="sparsity",
         executable_path=str(script), type="binary", description=description,
@@ -59,23 +57,3 @@ def test_hf_runs_the_extension(tmp_path):
     if not shutil.which("sparsity-report", path="/bin:/usr/bin"):
         assert run.returncode == 2
         assert run.stderr.strip().endswith("is not on the path; install sparsity-report")
-
-
-def test_a_space_is_a_page_without_a_server(tmp_path, demo_study):
-    file = demo_study.save(tmp_path / "study.json")
-    script = [sys.executable, str(RECIPES / "write_space.py"), str(file), str(tmp_path / "space")]
-    root = str(Path(sr.__file__).parents[1])
-    subprocess.run(script, check=True, env={**os.environ, "PYTHONPATH": root})
-    space = tmp_path / "space"
-    card = RepoCard.load(space / "README.md")
-    settings = card.data.to_dict()
-    assert (settings["sdk"], settings["app_file"]) == ("static", "index.html")
-    assert settings["title"] == "Sparsity of demo"
-    assert "# Pruning Report 1.0" in card.text
-    assert (space / "index.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
-    assert sr.read_study(space / "study.json", strict=True).fingerprint == demo_study.fingerprint
-    digest = json.loads(file.read_text(encoding="utf-8"))["digest"]
-    assert digest in (space / "badge.svg").read_text(encoding="utf-8")
-    assert {path.name for path in space.iterdir()} == {
-        "README.md", "index.html", "study.json", "badge.svg"
-    }  # fmt: skip

@@ -50,6 +50,9 @@ def run_commands(block, folder):
             continue
         run = command(*words[words.index("sparsity-report") + 1 :], cwd=folder)
         assert run.returncode in {0, expected}, f"{' '.join(words)}: {run.stderr}"
+        # A text block after a command holds its output.
+        if block.output is not None:
+            assert run.stdout.rstrip() == block.output.rstrip()
 
 
 @pytest.mark.parametrize("name", WITH_CODE)

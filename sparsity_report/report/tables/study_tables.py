@@ -18,12 +18,11 @@ from sparsity_report.study.derived.paired_scores import Ends, ranked_parts
 from sparsity_report.study.derived.protocol_scores import PROTOCOL
 from sparsity_report.study.layers import records
 from sparsity_report.untrusted.display_text import clip, short_name
-from sparsity_report.words.display_names import head, layout_name, part_name
+from sparsity_report.words.display_names import part_name
 from sparsity_report.words.sentences import say
 
 _LETTERS = 2000  # of a text written by a model
 _TEXTS = 40  # about as many continuations
-_USEFUL = 3  # layouts beside dense and CSR
 _SMALL = 0.005  # share of the parameters below which a group without zeros has no row
 # Widths on paper of the first column and of the others, which are as wide as their text.
 _FIRST = (1, 0)
@@ -133,19 +132,6 @@ def layers_compared(study: Study) -> Table:
     return table_of("layers", say("caption.layers_compared"), columns, wide, "layers sortable")
 
 
-def extremes(study: Study, variant: str, limit: int = 10) -> Table | None:
-    """Return the most and the least sparse prunable layers; None where no two of them differ."""
-    spread, frames = study.facts.spread(variant), study.facts.extremes(variant, limit)
-    if frames[0].empty or (
-        spread and cells.SHARE.write(spread.low) == cells.SHARE.write(spread.high)
-    ):
-        return None
-    columns = columns_of("module_name weight_total share", _FIRST)
-    titles = say("caption.most_sparse"), say("caption.least_sparse")
-    caption = say("caption.extreme_layers", variant=variant)
-    return cells.grouped("extremes", caption, columns, zip(titles, frames, strict=True))
-
-
 def unusual(study: Study, variant: str) -> Table | None:
     """Return the matrices furthest from a Gaussian; None where no expectation is known."""
     frame = study.facts.unusual(variant)
@@ -178,27 +164,11 @@ def storage(study: Study, variant: str) -> Table:
     return table_of("storage", caption, columns, frame[frame["bytes"].notna()])
 
 
-def useful(study: Study, variant: str) -> Table:
-    """Return the rows of :func:`storage` for dense, CSR and the three smallest lossless layouts."""
-    table, rows = storage(study, variant), study.facts.lossless(variant)
-    kept = {"dense", "csr_int32"}
-    smallest = rows.drop(index=[*kept], errors="ignore")["bytes"].astype("int64")
-    kept |= {*smallest.nsmallest(_USEFUL).index}
-    shown = [row for row in table.rows if row.cells[0].value in kept]
-    table = table.with_rows(shown, say("caption.storage_useful", variant=variant))
-    return table.only("bytes", "ratio", "model_bytes", "model_ratio", "break_even")
-
-
-def curve(study: Study) -> Table:
-    """Return the bytes of the prunable weights in each layout at every tenth of sparsity."""
-    frame = study.facts.curve([step / 10 for step in range(11)])
-    wide = frame.pivot_table(index="sparsity", columns="layout", values="bytes", sort=False)
-    columns = [Column("sparsity", head("sparsity"), cells.share(0), width=1.6)]
-    columns += [Column(key, layout_name(key), cells.COUNT, width=1) for key in wide.columns]
+def curve_caption(study: Study) -> str:
+    """Return the caption of the curves of bytes against sparsity."""
     unpacked = study.facts.unpacked_dtypes(study.facts.baseline)
     key = "caption.layout_bytes_unpacked" if unpacked else "caption.layout_bytes"
-    caption = say(key, dtypes=unpacked)
-    return table_of("curve", caption, columns, wide.reset_index())
+    return say(key, dtypes=unpacked)
 
 
 def zeros_map(study: Study, variant: str) -> Table:

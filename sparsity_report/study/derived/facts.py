@@ -404,11 +404,6 @@ class Facts:
         rows = self.prunable(variant)
         return rows if rows["block"].notna().any() else rows.iloc[:0]
 
-    def extremes(self, variant: str, limit: int = 10) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Return the prunable layers with the largest and with the smallest share of zeros."""
-        ranked = self.prunable(variant).sort_values("share", ascending=False, kind="stable")
-        return ranked.head(limit), ranked.iloc[::-1].head(limit)
-
     def unusual(self, variant: str, limit: int = 10) -> pd.DataFrame | None:
         """Return the matrices furthest from the sparsity of Gaussian weights with their spread.
 
