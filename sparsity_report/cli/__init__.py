@@ -1,17 +1,17 @@
 """The command line.
 
-- `application`: all commands as one program, old options and exit codes.
+- `application`: all commands as one program, and exit codes.
 - `run_command`, `count_command`, `check_command`, `pair_command`, `prune_command`,
   `render_command`, `explore_command`, `notebook_command`: one command each; `pair_command` also has
   ``distance``, `prune_command` ``expand`` and `render_command` ``diff``.
 - `options`: the options of the commands in dataclasses, and these for typer.
-- `compared_models`: models to open and prune. `policy_grid`: policies by name, their
+- `compared_models`: models to open, prune and compare. `policy_grid`: policies by name, their
   levels, and experts to keep.
 - `measurements`: scores and times of a study. `outputs`: files of a study or pair.
 - `terminal`: lines and warnings; no other module prints.
 - `signals`: Ctrl-C and SIGTERM as an exception, also during imports.
 - `worker_processes`: processes that count files.
-- `loopback_server`: the server of the explorer's page; `page_server`: that of ``--kernel``, Voilà.
+- `loopback_server`: the server of the explorer's page.
 - `libraries`: late imports, so that ``--help`` and completion start quickly.
 """
 

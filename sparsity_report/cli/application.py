@@ -3,7 +3,6 @@
 import io
 import sys
 import warnings
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -20,7 +19,6 @@ from sparsity_report.cli.prune_command import expand, prune
 from sparsity_report.cli.render_command import diff, render
 from sparsity_report.cli.run_command import run
 from sparsity_report.cli.terminal import complain, flush, tell
-from sparsity_report.deprecated import removal
 from sparsity_report.errors import SparsityReportError, within_memory
 
 app = typer.Typer(
@@ -37,47 +35,28 @@ app = typer.Typer(
 _UsageError: Any = typer.BadParameter.__base__
 
 # Advice when memory runs out.
-_LESS = "use a machine with more, or add --no-patterns, --no-png, --no-html, or fewer --workers"
-
-# New options by command and option of version 0.1. An old option with a suffix had a file as value.
-_RENAMED = {
-    ("run", "--json"): ("--study", ""),
-    ("run", "--no-json"): ("--no-study", ""),
-    ("render", "--json"): ("--study", ""),
-    ("render", "--no-json"): ("--no-study", ""),
-    ("diff", "--html"): ("--out", ".html"),
-    ("pair", "--json"): ("--out", ".json"),
-}
-
-
-def current(command: str, words: Sequence[str]) -> list[str]:
-    """Return the words of a command line with the new names of options; warn about old ones.
-
-    Examples
-    --------
-    >>> current("pair", ["a", "b", "--json"])  # the flag of today
-    ['a', 'b', '--json']
-    """
-    renamed: list[str] = []
-    for place, word in enumerate(words):
-        if word == "--":
-            return [*renamed, *words[place:]]
-        name, equals, value = word.partition("=")
-        new, suffix = _RENAMED.get((command, name), ("", ""))
-        following = value if equals else "".join(words[place + 1 : place + 2])
-        if new and following.lower().endswith(suffix):
-            complain(removal(f"{command} {name}", new + (f" FILE{suffix}" if suffix else "")))
-            word = f"{new}{equals}{value}"
-        renamed.append(word)
-    return renamed
+_LESS = "use a machine with more, or --write csv,study, or fewer --workers"
 
 
 class _PanelCommand(typer.core.TyperCommand):
-    """A command whose help has its options under headings."""
+    """A command whose help has its options under headings.
+
+    The value of an option whose metavar is in brackets, such as ``[SECONDS]``, may be left out.
+    """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse the words of a command line, those of version 0.1 included."""
-        parsed: list[str] = super().parse_args(ctx, current(str(self.name), args))
+        """Parse the words of a command line, with empty values where they are left out."""
+        optional = {
+            name
+            for parameter in self.params
+            for name in parameter.opts
+            if (parameter.metavar or "").startswith("[")
+        }
+        words: list[str] = []
+        options = args[: args.index("--")] if "--" in args else args
+        for word, following in zip(options, [*options[1:], "-"], strict=True):
+            words += [word, ""] if word in optional and following.startswith("-") else [word]
+        parsed: list[str] = super().parse_args(ctx, [*words, *args[len(options) :]])
         return parsed
 
     def format_options(self, ctx: Any, formatter: Any) -> None:

@@ -10,7 +10,7 @@ from sparsity_report.cli.terminal import complain, tell
 from sparsity_report.deprecated import removal
 
 # Options of `sr.write_notebook`.
-_EXPORTING = ("notebook", "hide_inputs", "language", "template_dir")
+_EXPORTING = ("notebook", "hide_inputs", "template_dir")
 
 
 @dataclass_options

@@ -89,10 +89,9 @@ def _opened(first: str, second: str, options: TwoModelFiles, *, adapter: bool = 
 
     openings = options.openings
     if adapter:
-        if any(value for key, value in openings[1].items() if key != "allow_pickle"):
+        if openings[1]["base"]:
             raise SparsityReportError(
-                "--adapter opens BEFORE as the base of AFTER, without --base, --file, --subfolder "
-                "and --revision; leave them out, or write AFTER with expand first"
+                "--adapter opens BEFORE as the base of AFTER; leave out --base, or --adapter"
             )
         openings[1]["base"] = first
     given = zip((first, second), openings, strict=True)

@@ -265,7 +265,7 @@ def as_thesis(shown: Shown) -> str:
         )
     else:
         words += ["--sparsity", f"{asked:g}", "--policy", policy]
-    words += ["--no-html", "--thesis"]
+    words += ["--write", "thesis"]
     return shlex.join([*words, "--out", "results"]) + "\n"
 
 
