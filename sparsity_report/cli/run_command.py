@@ -72,6 +72,13 @@ def _check(analysis: Analysis, choice: Choice, models: int) -> None:
             "or leave it out"
         )
     if analysis.text is not None or scored:
+        from sparsity_report.study.schema import PROTOCOLS
+
+        if analysis.protocol not in {None, *PROTOCOLS}:
+            raise SparsityReportError(
+                f"--perplexity {analysis.protocol!r} is no protocol; use {', '.join(PROTOCOLS)}; "
+                "if it is a model, put it before the options"
+            )
         from sparsity_report.measure.protocols import Passages
 
         Passages({"text": analysis.text, "protocol": analysis.protocol})

@@ -17,7 +17,7 @@ TOKENIZER_FILES = ("*.json", "*.txt", "*.model", "*.model.*", "*.spm", "*.codes"
 _STEMS = {name.partition(".")[0] for name in DEFAULTS}
 _ID = re.compile(r"[A-Za-z0-9_][\w.-]{0,95}(/[\w.-]{1,96})?")
 _PLACE = re.compile(
-    rf"(?:hf://(?:models/)?)?(?P<model>{_ID.pattern})"
+    rf"(?:hf://(?:models/)?)?(?P<model>(?>{_ID.pattern}))"
     r"(?:@(?P<revision>refs/pr/\d+|refs/convert/[\w.-]+|[^/\x00-\x1f]+))?"
     r"(?P<path>(?:/[^/\x00-\x1f]+)*)"
 )
