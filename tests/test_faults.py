@@ -431,7 +431,7 @@ def test_a_cache_that_cannot_be_written(tmp_path):
     assert set(refused) <= {0}  # where the folder is looked at
 
 
-RENDERED = ("--study", "--pdf", "--thesis")
+RENDERED = ("--write", "html,csv,png,study,pdf,thesis")
 STAND_INS = (
     "study.json", "report.html", "report.pdf", "structural_layers/totals.csv", "figures/{}.png",
     "figures/all.png", "thesis/numbers.tex", "thesis/figures/map_{}.pdf",
@@ -623,7 +623,7 @@ def test_a_process_that_is_stopped_during_its_imports():
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_a_process_that_is_stopped(tmp_path, name):
     """As a terminal does it: all processes of the group are told, workers too."""
-    options = ["--no-html", "--no-png", "--out", tmp_path / "out"]
+    options = ["--write", "csv,study", "--out", tmp_path / "out"]
     options += ["--workers", "1"] if name == "SIGINT" else []
     run = process("run", *options, stdout=subprocess.PIPE)
     wait_for_torch(run)  # all before is Python's own start

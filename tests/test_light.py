@@ -67,7 +67,7 @@ with sr.speaking("fr"):
     assert sr.summarize(loaded) != sr.summarize(two)
 command("diff", study, study)
 command("diff", study, study.with_name("other.json"), code=1)
-command("render", study, "--no-html", "--no-png", "--out", out / "tables")
+command("render", study, "--write", "csv", "--out", out / "tables")
 demo = Path(sr.__file__).with_name("demo")
 command("count", demo, "--json")
 command("check", demo, "--zeros", "<=1%", "--no-nan")
@@ -84,7 +84,7 @@ assert sr.explore(two).metric
 PAGES = """
 assert not DRAWING & {*sys.modules}, DRAWING & {*sys.modules}
 BLOCKED -= DRAWING
-command("render", study, "--pdf", "--out", out / "pages")
+command("render", study, "--write", "html,pdf", "--out", out / "pages")
 assert sr.write_report(two, out / "pair.html").stat().st_size > 10_000
 assert sr.write_diff(sr.diff(loaded, loaded), out / "diff.html").is_file()
 """

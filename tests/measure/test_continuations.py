@@ -79,9 +79,8 @@ def test_refusals(demo):
 
 
 def test_they_stand_side_by_side_and_are_kept(tmp_path, demo):
-    (tmp_path / "prompts.txt").write_text("import\ndef f(\n")
-    words = ["--prompt", "import", "--prompts", tmp_path / "prompts.txt", "--markdown"]
-    run = command("run", *words, "--no-html", "--no-png", "--no-patterns", "--out", tmp_path / "o")
+    words = ["--prompt", "import", "--prompt", "def f(", "--write", "md,csv,study"]
+    run = command("run", *words, "--out", tmp_path / "o")
     assert run.returncode == 0, run.stderr
     study = sr.read_study(tmp_path / "o" / "study.json", strict=True)
     assert study.continuations["prompt"].unique().tolist() == ["import", "def f("]
@@ -160,12 +159,6 @@ def test_a_table_of_many_texts_has_the_first_prompts(demo):
     assert study_tables.writing(study) is None
 
 
-def test_seeds_without_a_prompt_are_refused(tmp_path):
-    run = command("run", "--seeds", "2", "--out", tmp_path)
-    assert run.returncode == 2
-    assert "--seeds has no effect; add --prompt" in run.stderr
-
-
 def test_prompts_of_a_file(tmp_path):
     lines, rows = tmp_path / "prompts.txt", tmp_path / "prompts.jsonl"
     lines.write_bytes("import \r\n\n  def f(é):\nlast".encode())
@@ -174,31 +167,6 @@ def test_prompts_of_a_file(tmp_path):
     assert read_prompts(rows) == ["def f():\n    return", "import"]
     (tmp_path / "prompts.jsonl.gz").write_bytes(gzip.compress(rows.read_bytes()))
     assert read_prompts(tmp_path / "prompts.jsonl.gz") == read_prompts(rows)
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("a.txt", b"\n \n", "it is empty; give a prompt on each line"),
-        ("a.txt", b"ok\n\xff", "invalid start byte; give"),
-        ("a.txt.gz", b"text", "Not a gzipped file"),
-        ("a.jsonl", b'{"prompt": "x"}\n{"text": "x"}', 'line 2 has no text under "prompt"; give'),
-        ("a.jsonl", b'{"prompt": ""}', 'line 1 has no text under "prompt"'),
-        ("a.jsonl", b"[1]", 'line 1 has no text under "prompt"'),
-        ("a.jsonl", b"import os", "Expecting value: line 1 column 1"),
-        ("b.txt", None, "No such file"),
-        ("..", None, "Is a directory"),
-    ],
-)
-def test_prompts_that_cannot_be_read_are_one_line(tmp_path, name, content, message):
-    if content is not None:
-        (tmp_path / name).write_bytes(content)
-    run = command("run", "--prompts", tmp_path / name, "--out", tmp_path / "out")
-    assert (run.returncode, run.stdout) == (2, "")
-    assert "cannot read the prompts of" in run.stderr
-    assert message in run.stderr
-    assert len(run.stderr.splitlines()) == 1
-    assert not (tmp_path / "out").exists()
 
 
 def test_repetition_and_variety_by_hand():

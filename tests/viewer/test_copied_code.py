@@ -92,7 +92,7 @@ def test_the_command_prunes_so(study):
     words = shlex.split(copied("thesis", of_variant(study, "CSR30")))
     assert words[:2] == ["sparsity-report", "run"]
     assert words[2:6] == ["--sparsity", "0.3", "--policy", "magnitude"]
-    assert "--thesis" in words
+    assert words[6:8] == ["--write", "thesis"]
     with pytest.raises(sr.SparsityReportError, match="command line does not support"):
         copied("thesis", at_level(study, 0.4, {"mlp_linear": 0.5}))
 

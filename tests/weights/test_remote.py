@@ -614,7 +614,7 @@ def test_a_conversion_is_streamed_where_there_are_pickles_only(hub, folder, tmp_
 
 def test_stream_on_the_command_line(hub, folder, tmp_path):
     small_llama().to(torch.bfloat16).save_pretrained(folder)
-    options = ("--no-html", "--no-png", "--no-csv", "--no-patterns", "--out")
+    options = ("--write", "study", "--out")
     done = command("run", NAME, "--stream", *options, tmp_path / "out")
     assert done.returncode == 0, done.stderr
     study = sr.read_study(tmp_path / "out" / "study.json")
