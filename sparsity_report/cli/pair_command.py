@@ -35,7 +35,7 @@ def pair(
 ) -> None:
     """Compare two checkpoints weight by weight: removed parts, and zeros kept, lost and gained.
 
-    An option of a model applies to both if it is given once, to one each if given twice.
+    --base applies to both models if it is given once, to one each if given twice.
     """
     check_paths(before, after, *options.base)
     import sparsity_report as sr
