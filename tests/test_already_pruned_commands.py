@@ -129,9 +129,11 @@ def test_a_policy_needs_a_level_and_a_pattern_does_not(checkpoint, tmp_path):
     assert f"Pruning zeroed {WEIGHTS // 2 - left} of {WEIGHTS} prunable weights" in text
 
 
-def test_sensitivity_needs_a_level(checkpoint, tmp_path):
-    run = command("run", checkpoint, "--sensitivity", "block", *QUICK, "--out", tmp_path / "o")
+def test_sensitivity_and_curve_need_a_level(checkpoint, tmp_path):
+    asked = ("--sensitivity", "block", "--curve")
+    run = command("run", checkpoint, *asked, *QUICK, "--out", tmp_path / "o")
     assert run.returncode == 2
+    assert "--curve prunes by a policy at every 10 %, and none is chosen" in run.stderr
     assert "--sensitivity prunes one part at a time; add --sparsity" in run.stderr
 
 

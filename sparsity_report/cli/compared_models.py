@@ -53,7 +53,7 @@ def compared(models: Sequence[str], choice: Choice, analysis: Analysis) -> Compa
     from sparsity_report.cli.policy_grid import Grid, chosen_experts
     from sparsity_report.counting.counts import count_weights
 
-    first, *others = models or [None]
+    first, others = (models[0], models[1:]) if models else (None, ())
     reading: dict[str, Any] = {"blacklist": analysis.blacklist, "stream": analysis.stream}
     with without_collecting():
         weights = sr.load(first, name=analysis.name, **reading, **analysis.opening)

@@ -73,8 +73,7 @@ def _quality(compared: Compared, analysis: Analysis) -> pd.DataFrame:
         steps = [sr.masked(pruning) for pruning in compared.steps()]
         if not steps:
             raise SparsityReportError(
-                "--curve prunes at every 10 %; add --sparsity, as the zeros of the model are "
-                "counted as they are"
+                "--curve prunes by a policy at every 10 %, and none is chosen; add --sparsity"
             )
         scored += [step for step in steps if step.name not in known]
     return sr.perplexity(scored, analysis.text, protocol=analysis.protocol)
