@@ -245,7 +245,7 @@ def test_import_is_light(statement):
 @pytest.mark.parametrize(
     "arguments",
     [["--help"], ["run", "--help"], ["run", "/nope"], ["run", "x", "--base", "/nope"],
-     ["run", "x", "--also", "/nope"], ["pair", "x", "/nope"], ["notebook", "/nope"]],
+     ["run", "x", "/nope"], ["pair", "x", "/nope"], ["notebook", "/nope"]],
 )  # fmt: skip
 def test_help_and_paths_that_lead_nowhere_are_light(arguments):
     said = loaded(

@@ -239,7 +239,7 @@ def test_a_process_that_is_stopped_during_its_imports():
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_a_process_that_is_stopped(tmp_path, name):
     """As a terminal does it: all processes of the group are told, workers too."""
-    options = ["--no-html", "--no-png", "--out", tmp_path / "out"]
+    options = ["--write", "csv,study", "--out", tmp_path / "out"]
     options += ["--workers", "1"] if name == "SIGINT" else []
     run = process("run", *options, stdout=subprocess.PIPE)
     wait_for_torch(run)  # all before is Python's own start

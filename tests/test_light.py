@@ -62,7 +62,7 @@ assert loaded.at_level(0.5)["nonzero"].sum() > 0
 assert sr.write_csv(loaded, out / "csv")
 with sr.speaking("fr"):
     assert sr.summarize(loaded) != sr.summarize(two)
-command("render", study, "--no-html", "--no-png", "--out", out / "tables")
+command("render", study, "--write", "csv", "--out", out / "tables")
 demo = Path(sr.__file__).with_name("demo")
 command("count", demo, "--json")
 command("check", demo, "--zeros", "<=1%", "--no-nan")
@@ -79,7 +79,7 @@ assert sr.explore(two).metric
 PAGES = """
 assert not DRAWING & {*sys.modules}, DRAWING & {*sys.modules}
 BLOCKED -= DRAWING
-command("render", study, "--pdf", "--out", out / "pages")
+command("render", study, "--write", "html,pdf", "--out", out / "pages")
 assert sr.write_report(two, out / "pair.html").stat().st_size > 10_000
 """
 PAPER = """

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,11 +12,11 @@ from safetensors.torch import load_file, save_file
 
 import sparsity_report as sr
 from sparsity_report.cli.application import app
-from sparsity_report.cli.options import ModelFiles, TwoModelFiles
+from sparsity_report.cli.options import ModelFiles, Outputs, RenderOptions, TwoModelFiles
 from sparsity_report.files.package_data import DEMO
 
 COMMANDS = typer.main.get_command(app).commands
-OPENING = {"--revision", "--subfolder", "--file", "--base", "--allow-pickle"}
+OPENING = {"--base", "--allow-pickle"}
 OPENS = {"run", "count", "pair", "check", "prune", "expand", "explore", "notebook"}
 FOLDERS = {"run", "render", "prune", "expand"}
 FILES = {"pair", "notebook"}
@@ -46,24 +47,68 @@ def test_the_destination_is_a_folder_or_files_with_one_name():
     assert {n for n in FILES if options(n)["-o"].multiple} == FILES
 
 
-def test_json_is_a_flag_that_prints_and_the_files_of_a_folder_are_flags():
+def test_run_has_these_options_and_no_more():
+    wanted = (
+        "--base --name --as-is --sparsity --policy --calibration --blacklist --keep-experts "
+        "--perplexity --curve --text --prompt --latency --sensitivity --out -o --write --open "
+        "--template-dir --workers --cache --stream --allow-pickle"
+    )
+    assert options("run").keys() == {"models", *wanted.split()}
+    assert all(not option.secondary_opts for option in options("run").values())
+
+
+def test_json_is_a_flag_that_prints():
     assert commands_with("--json") == JSON
     assert all(options(name)["--json"].is_flag for name in JSON)
-    kinds = ("--html", "--pdf", "--markdown", "--thesis", "--csv", "--png", "--study")
-    for name in ("run", "render"):
-        assert all(options(name)[kind].is_flag for kind in kinds)
-        assert all(options(name)[kind].secondary_opts == [f"--no-{kind[2:]}"] for kind in kinds)
 
 
-def test_options_of_two_models_apply_to_both_or_to_one_each():
+def test_files_to_write_are_chosen_by_name():
+    assert commands_with("--write") == {"run", "render"}
+    assert Outputs().kinds == ("html", "csv", "png", "study")
+    assert RenderOptions().kinds == ("html", "csv", "png")
+    assert Outputs(write=["pdf, MD", "html,pdf"]).kinds == ("html", "pdf", "md")
+    for text in ("json", "html,", ""):
+        with pytest.raises(sr.SparsityReportError, match=r"^--write '\w*' is unknown; use html"):
+            _ = Outputs(write=[text]).kinds
+
+
+@pytest.mark.parametrize(
+    ("words", "given"),
+    [
+        (["m"], {"perplexity": None, "latency": None, "models": ["m"]}),
+        (["m", "--perplexity"], {"perplexity": "", "latency": None, "models": ["m"]}),
+        (["--perplexity", "ptb", "m"], {"perplexity": "ptb", "models": ["m"]}),
+        (["--perplexity=ptb", "m"], {"perplexity": "ptb", "models": ["m"]}),
+        (["--perplexity", "--latency", "5", "m"], {"perplexity": "", "latency": "5"}),
+        (["--latency", "--", "m", "--curve"], {"latency": "", "models": ["m", "--curve"]}),
+        (["m", "--latency", "-o", "x"], {"latency": "", "out": Path("x")}),
+    ],
+    ids=str,
+)
+def test_values_in_brackets_may_be_left_out(words, given):
+    parsed = COMMANDS["run"].make_context("run", words).params
+    assert {name: parsed[name] for name in given} == given
+
+
+def test_a_model_after_an_optional_value_is_refused():
+    for words, message in (
+        (["--perplexity", "gpt2"], "--perplexity 'gpt2' is no protocol; use sliding, "),
+        (["--latency", "gpt2"], "--latency 'gpt2' is not a number of seconds; "),
+    ):
+        done = command("run", *words)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert message in done.stderr
+        assert done.stderr.endswith("; if it is a model, put it before the options\n")
+
+
+def test_bases_of_two_models_apply_to_both_or_to_one_each():
     none = ModelFiles().opening
-    once = TwoModelFiles(file=["a"], allow_pickle=True).openings
-    assert [none | each for each in once] == [none | {"file": "a", "allow_pickle": True}] * 2
-    first, second = TwoModelFiles(file=["a", "b"], base=["", "c"]).openings
-    assert none | first == none | {"file": "a"}
-    assert none | second == none | {"file": "b", "base": "c"}
-    with pytest.raises(sr.SparsityReportError, match=r"^--revision is given 3 times .*; give it"):
-        _ = TwoModelFiles(revision=["a", "b", "c"]).openings
+    once = TwoModelFiles(base=["a"], allow_pickle=True).openings
+    assert once == ({"base": "a", "allow_pickle": True},) * 2
+    assert TwoModelFiles().openings == (none, none)
+    assert TwoModelFiles(base=["", "c"]).openings == (none, none | {"base": "c"})
+    with pytest.raises(sr.SparsityReportError, match=r"^--base is given 3 times .*; give it"):
+        _ = TwoModelFiles(base=["a", "b", "c"]).openings
 
 
 def test_the_result_as_json_is_that_of_the_file(tmp_path):
@@ -178,6 +223,6 @@ def test_pair_and_explore_and_prune_pass_the_options_on(adapted):
     assert done.stdout.splitlines()[1:5] == merged.stdout.splitlines()[1:5]
     assert command("pair", adapted / "base", adapted / "adapter", "--adapter").stdout == done.stdout
     refused = command(*line, "--adapter")
-    assert (refused.returncode, "leave them out" in refused.stderr) == (2, True)
+    assert (refused.returncode, "leave out --base, or --adapter" in refused.stderr) == (2, True)
     refused = command("explore", adapted / "adapter", "--base", adapted / "nowhere")
     assert (refused.returncode, "no such file" in refused.stderr) == (2, True)

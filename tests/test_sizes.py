@@ -171,7 +171,7 @@ def test_charts_without_room_for_them_are_refused_at_once(tmp_path):
         vega.check_room.cache_clear()
         return command("run", "--out", tmp_path / "out", *options)
 
-    for options in ((), ("--no-html",), ("--no-html", "--no-png", "--thesis")):
+    for options in ((), ("--write", "png"), ("--write", "thesis")):
         (outcome, _) = apart(run, *options, addresses=GB)
         assert outcome.returncode == 2, outcome
         assert re.fullmatch(
@@ -179,7 +179,7 @@ def test_charts_without_room_for_them_are_refused_at_once(tmp_path):
             outcome.stderr,
         )
     assert not (tmp_path / "out" / "study.json").exists()
-    (outcome, _) = apart(run, "--no-html", "--no-png", addresses=GB)
+    (outcome, _) = apart(run, "--write", "csv,study", addresses=GB)
     assert outcome.returncode == 0, outcome
     assert (tmp_path / "out" / "study.json").exists()
 
@@ -205,7 +205,7 @@ def test_memory_that_runs_out_is_one_line(folder, monkeypatch, tmp_path, allocat
             said = refused(looked_at, folder)
         assert re.match(place, said), said
     monkeypatch.setattr(sr.Study, "save", greedy)
-    outcome = command("run", "--no-html", "--no-png", "--out", tmp_path / "out")
+    outcome = command("run", "--write", "study", "--out", tmp_path / "out")
     assert outcome.returncode == 2
     assert re.fullmatch(r"sparsity-report: this run: memory ran out; .*\n", outcome.stderr)
 
@@ -518,7 +518,7 @@ def test_eight_gigabytes_within_two_of_addresses(tmp_path):
     )
     assert file.stat().st_size > 7_999_000_000
     done = subprocess.run(
-        [sys.executable, "-c", RUN, str(2 * GB), "run", file, "--no-html", "--no-png",
+        [sys.executable, "-c", RUN, str(2 * GB), "run", file, "--write", "study",
          "--out", tmp_path / "out"],
         check=False, capture_output=True, text=True,
     )  # fmt: skip
@@ -533,7 +533,7 @@ def test_a_worker_of_the_command_that_is_killed(tmp_path):
     """From outside, as the kernel does it, in the middle of the counting."""
     file = sparse(tmp_path / "x.safetensors", layers(8, 122_070))
     running = subprocess.Popen(
-        [sys.executable, "-m", "sparsity_report", "run", file, "--no-html", "--no-png",
+        [sys.executable, "-m", "sparsity_report", "run", file, "--write", "study",
          "--workers", "2", "--out", tmp_path / "out"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip

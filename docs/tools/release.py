@@ -135,7 +135,7 @@ def try_wheel(wheel: Path, version: str, out: Path) -> None:
         raise ReleaseError(
             f"the installed program calls itself {name}; see sparsity_report/version.py"
         )
-    run(programs / "sparsity-report", "run", "--out", out / "results", "--no-png", cwd=out)
+    run(programs / "sparsity-report", "run", "--out", out / "results", "--write", "html", cwd=out)
     report = (out / "results" / "report.html").read_text(encoding="utf-8")
     if name not in report:
         raise ReleaseError("report.html does not name its version; see templates/sections")

@@ -5,13 +5,13 @@
   `render_command`, `explore_command`, `notebook_command`: one command each; `prune_command` also
   has ``expand``.
 - `options`: the options of the commands in dataclasses, and these for typer.
-- `compared_models`: models to open and prune. `policy_grid`: policies by name, their
+- `compared_models`: models to open, prune and compare. `policy_grid`: policies by name, their
   levels, and experts to keep.
 - `measurements`: scores and times of a study. `outputs`: files of a study or pair.
 - `terminal`: lines and warnings; no other module prints.
 - `signals`: Ctrl-C and SIGTERM as an exception, also during imports.
 - `worker_processes`: processes that count files.
-- `loopback_server`: the server of the explorer's page; `page_server`: that of ``--kernel``, Voilà.
+- `loopback_server`: the server of the explorer's page.
 - `libraries`: late imports, so that ``--help`` and completion start quickly.
 """
 

@@ -1,21 +1,20 @@
-"""Models that a run compares: one model, its prunings, and already-pruned models."""
+"""Models to compare: the first, its prunings, and already-pruned models."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sparsity_report.cli.libraries import without_collecting
 from sparsity_report.cli.options import Analysis, Choice
 from sparsity_report.cli.worker_processes import workers
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.weights.sources.model_paths import local_path
+from sparsity_report.weights.sources.model_paths import hub_place, local_path
 
 if TYPE_CHECKING:
     from sparsity_report.cli.policy_grid import Grid
-    from sparsity_report.counting.disk_cache import Cache
     from sparsity_report.counting.pruning import Pruning
     from sparsity_report.study.variants import Variant
     from sparsity_report.weights.weights import Weights
@@ -23,14 +22,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Compared:
-    """Variants of one model.
+    """Variants of the first model, and the other models.
 
     Attributes
     ----------
     variants : tuple of Variant
     prunings : tuple of Pruning
     steps : callable
-        Returns prunings at each tenth of sparsity if there is one policy with levels.
+        Returns prunings of the first model at each tenth of sparsity if there is one policy with
+        levels.
     """
 
     variants: tuple[Variant, ...]
@@ -44,41 +44,37 @@ def check_paths(*models: str | None) -> None:
         local_path(model)
 
 
-def opened(models: Sequence[str], analysis: Analysis) -> list[Weights]:
-    """Open all models, or the demo model, before any of them is counted."""
+def compared(models: Sequence[str], choice: Choice, analysis: Analysis) -> Compared:
+    """Open models, or the demo model; prune the first, and keep the others as they are.
+
+    The first is pruned by each policy at each level, or its zeros are counted as they are.
+    """
     import sparsity_report as sr
-
-    names = [_model_name(model) for model in models]
-    # Models with the same name keep the argument as their name.
-    repeated = {model for model in models if names.count(_model_name(model)) > 1}
-    given: list[str | None] = [*models] or [None]
-    with without_collecting():
-        return [
-            sr.load(
-                model,
-                name=analysis.name or (model if model in repeated else None),
-                blacklist=analysis.blacklist,
-                stream=analysis.stream,
-                **analysis.opening,
-            )
-            for model in given
-        ]
-
-
-def pruned(weights: Weights, choice: Choice, grid: Grid, analysis: Analysis) -> Compared:
-    """Prune a model by each policy at each level, or count the zeros that it has."""
-    import sparsity_report as sr
-    from sparsity_report.cli.policy_grid import chosen_experts
+    from sparsity_report.cli.policy_grid import Grid, chosen_experts
     from sparsity_report.counting.counts import count_weights
 
-    cache = cache_of(analysis)
+    first, others = (models[0], models[1:]) if models else (None, ())
+    reading: dict[str, Any] = {"blacklist": analysis.blacklist, "stream": analysis.stream}
+    with without_collecting():
+        weights = sr.load(first, name=analysis.name, **reading, **analysis.opening)
+        names = [_model_name(model) for model in others]
+        opened = [
+            sr.dense(
+                sr.load(model, allow_pickle=analysis.allow_pickle, **reading),
+                name=name if names.count(name) == 1 else model,
+            )
+            for model, name in zip(others, names, strict=True)
+        ]
+    grid = Grid.parse(choice.policy, choice.sparsity)
     fewer: list[Variant] = []
     if choice.keep_experts is not None:
         fewer = [sr.without_experts(chosen_experts(weights, choice))]
-    if (fewer or choice.also) and not (choice.sparsity or choice.policy):
+    if (fewer or others) and not (choice.sparsity or choice.policy):
         grid = grid.patterns  # none
     with workers(analysis.workers) as executor:
-        count_weights(weights, executor=executor, cache=cache)
+        counting: dict[str, Any] = {"executor": executor, "cache": analysis.cache}
+        for each in (weights, *(variant.weights for variant in opened)):
+            count_weights(each, **counting)
         base, calibration = sr.dense(weights), None
         is_pruned = base.is_pruned
         counts_as_is = choice.as_is or (not choice.sparsity and is_pruned)
@@ -86,7 +82,7 @@ def pruned(weights: Weights, choice: Choice, grid: Grid, analysis: Analysis) -> 
             grid = _without_levels(grid, weights, choice)
         if grid.calibrates:
             calibration = sr.calibrate(weights, choice.calibration)
-        prunings = tuple(grid.prunings(weights, calibration, executor=executor, cache=cache))
+        prunings = tuple(grid.prunings(weights, calibration, **counting))
     existing: list[Pruning] = []
     variants = [base]
     if counts_as_is:
@@ -96,13 +92,12 @@ def pruned(weights: Weights, choice: Choice, grid: Grid, analysis: Analysis) -> 
         variants.append(sr.masked(existing[0], name=name))
     variants += map(sr.masked, prunings)
     variants += map(sr.csr, [*existing, *prunings] if len(prunings) < 2 else existing)
-    variants += fewer
 
     def steps() -> Iterable[Pruning]:
         tenths = replace(grid, levels=tuple(step / 10 for step in range(1, 10)))
         return tenths.prunings(weights, calibration) if len(tenths) == 9 else ()
 
-    return Compared(tuple(variants), (*prunings, *existing), steps)
+    return Compared((*variants, *fewer, *opened), (*prunings, *existing), steps)
 
 
 def _without_levels(grid: Grid, weights: Weights, choice: Choice) -> Grid:
@@ -116,34 +111,14 @@ def _without_levels(grid: Grid, weights: Weights, choice: Choice) -> Grid:
     return patterns
 
 
-def others(also: Sequence[str], analysis: Analysis) -> list[Variant]:
-    """Open already-pruned models, each under a unique name."""
-    import sparsity_report as sr
-
-    names = [_model_name(each) for each in also]
-    return [
-        sr.dense(
-            sr.load(each, blacklist=analysis.blacklist, allow_pickle=analysis.allow_pickle),
-            name=name if names.count(name) == 1 else each,
-        )
-        for each, name in zip(also, names, strict=True)
-    ]
-
-
 def _model_name(model: str) -> str:
-    """Return the name of a model: its folder, its file, or the last part of its Hub id."""
+    """Return the name of a model: its folder, its file, or its Hub name without the owner."""
     path = Path(model)
     if not path.exists():
-        return path.name
+        place = hub_place(model)
+        owner = place.model.rpartition("/")[0] if place else ""
+        return model.removeprefix("hf://").removeprefix(f"{owner}/")
     path = path.resolve()
     if path.name.startswith("model."):
         return path.parent.name
     return path.stem if path.is_file() else path.name
-
-
-def cache_of(analysis: Analysis) -> Cache | None:
-    """Return the cache of counts, None without --cache."""
-    import sparsity_report as sr
-
-    folder = analysis.cache
-    return None if folder is None else sr.Cache(folder, verify=analysis.cache_verify)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from sparsity_report.cli.compared_models import Compared, cache_of
+from sparsity_report.cli.compared_models import Compared
 from sparsity_report.cli.options import Analysis
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.phrases import phrase
@@ -17,22 +17,17 @@ if TYPE_CHECKING:
     from sparsity_report.measure.clock import Clock
     from sparsity_report.study.comparison import Study
 
-# Options of `sr.compare`.
 _COMPARING = ("convention", "context", "patterns")
 
 
 def clock_of(analysis: Analysis) -> Clock | None:
     """Return the clock of --latency, None without that option."""
-    names = ("cold", "budget", "precision")
-    given = {name: value for name in names if (value := getattr(analysis, name)) is not None}
-    if given and not analysis.latency:
-        option = "--cold and --warm need" if "cold" in given else f"--{next(iter(given))} needs"
-        raise SparsityReportError(f"{option} --latency, which is missing; add it")
-    if not analysis.latency:
+    if analysis.latency is None:
         return None
     from sparsity_report.measure.clock import Clock
 
-    return Clock(**given)
+    seconds = analysis.seconds
+    return Clock() if seconds is None else Clock(budget=seconds)
 
 
 def studied(compared: Compared, analysis: Analysis) -> tuple[Study, bool]:
@@ -40,13 +35,11 @@ def studied(compared: Compared, analysis: Analysis) -> tuple[Study, bool]:
     import sparsity_report as sr
 
     variants = compared.variants
-    options = {name: getattr(analysis, name) for name in _COMPARING}
-    study = sr.compare(*variants, **options)
-    if analysis.latency:
-        times = sr.latency(variants, clock=clock_of(analysis))
-        study = study.with_measured(latency=times)
+    study = sr.compare(*variants, patterns=True)
+    if clock := clock_of(analysis):
+        study = study.with_measured(latency=sr.latency(variants, clock=clock))
     asked: list[tuple[str, bool, Callable[[Compared, Analysis], pd.DataFrame]]] = [
-        ("quality", analysis.perplexity, _quality),
+        ("quality", analysis.scores, _quality),
         ("sensitivity", analysis.sensitivity is not None, _sensitivity),
         ("continuations", bool(analysis.prompt), _continuations),
     ]
@@ -73,12 +66,18 @@ def _noted(study: Study, error: SparsityReportError) -> tuple[Study, bool]:
 
 
 def _quality(compared: Compared, analysis: Analysis) -> pd.DataFrame:
-    """Score a text with the variants, and at each tenth of sparsity."""
+    """Score a text with the variants; with --curve, at each tenth of sparsity, too."""
     import sparsity_report as sr
 
-    steps = map(sr.masked, compared.steps())
-    known = {variant.name for variant in compared.variants}
-    scored = [*compared.variants, *(step for step in steps if step.name not in known)]
+    scored = list(compared.variants)
+    if analysis.curve:
+        known = {variant.name for variant in scored}
+        steps = [sr.masked(pruning) for pruning in compared.steps()]
+        if not steps:
+            raise SparsityReportError(
+                "--curve prunes by a policy at every 10 %, and none is chosen; add --sparsity"
+            )
+        scored += [step for step in steps if step.name not in known]
     return sr.perplexity(scored, analysis.text, protocol=analysis.protocol)
 
 
@@ -92,9 +91,10 @@ def _sensitivity(compared: Compared, analysis: Analysis) -> pd.DataFrame:
             "--sensitivity prunes one part at a time; add --sparsity with a share above that of "
             "the zeros that the model has"
         )
-    options: dict[str, Any] = {name: getattr(analysis, name) for name in ("text", "protocol")}
-    options["cache"] = cache_of(analysis)
-    return sr.sensitivity(pruning.weights, pruning.sparsity, by, **options)
+    return sr.sensitivity(
+        pruning.weights, pruning.sparsity, by, text=analysis.text, protocol=analysis.protocol,
+        cache=analysis.cache,
+    )  # fmt: skip
 
 
 def _continuations(compared: Compared, analysis: Analysis) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from sparsity_report.cli.outputs import check_writable
 from sparsity_report.cli.terminal import tell
 
 # Options of `sr.write_notebook`.
-_EXPORTING = ("notebook", "hide_inputs", "language", "template_dir")
+_EXPORTING = ("notebook", "hide_inputs", "template_dir")
 
 
 @dataclass_options

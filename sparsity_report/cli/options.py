@@ -5,7 +5,6 @@
 import functools
 import inspect
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import Field, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -13,7 +12,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.words.languages import speaking
+from sparsity_report.words.languages import template_folders
 
 # Headings of the options in the help of a command, in order.
 PANELS = MODEL, RULES, PRUNING, MEASUREMENTS, OUTPUT, READING = (
@@ -25,11 +24,12 @@ PANELS = MODEL, RULES, PRUNING, MEASUREMENTS, OUTPUT, READING = (
     "Reading files",
 )
 # Options of `sr.load` that every command has which opens a model.
-_OPENING = ("revision", "subfolder", "file", "base", "allow_pickle")
-_SHARED = (*_OPENING, "language", "template_dir")
-_LANGUAGE = "Language: en, fr, or one in --template-dir."
+_OPENING = ("base", "allow_pickle")
+_SHARED = (*_OPENING, "template_dir")
+#: Kinds of files that ``run`` and ``render`` write.
+KINDS = ("html", "pdf", "md", "thesis", "csv", "png", "study")
+_FILES = f"Files: {', '.join(KINDS)}."
 _STRICT = "Error for a study that was edited after it was written."
-_STUDY = "study.json, for render."
 _JSON = "Result as JSON on standard output."
 _WORKERS = "Worker processes, or 0 for threads."
 _TEXT = "Text or file to score. [default: the demo's]"
@@ -39,6 +39,13 @@ _PROTOCOL = (
 )
 Model = Annotated[
     str | None, typer.Argument(help="Model, as for run. [default: the demo model]", metavar="MODEL")
+]
+Models = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Paths, or Hub names such as owner/name@revision/file.gguf. [default: the demo model]",
+        metavar="MODEL",
+    ),
 ]
 
 
@@ -63,9 +70,9 @@ def option(default: Any, panel: str, text: str, *names: str, **settings: Any) ->
     return field(default=default, metadata=metadata)
 
 
-def flag(panel: str, text: str) -> Any:
-    """Return a field that is an option without a negative form, such as ``--latency``."""
-    return option(False, panel, text, "")
+def flag(panel: str, text: str, name: str = "") -> Any:
+    """Return a field that is an option without a value and a negative form."""
+    return option(False, panel, text, name)
 
 
 def files(text: str) -> Any:
@@ -83,8 +90,7 @@ def dataclass_options(command: Callable[..., None]) -> Callable[..., None]:
     """Turn the fields of a command's dataclass parameters into options.
 
     Typer makes an option of each parameter of a function. The function returned here has the
-    fields of a dataclass in place of the parameter, and passes an instance to the command. The
-    command runs in the language of its options.
+    fields of a dataclass in place of the parameter, and passes an instance to the command.
     """
     signature = inspect.signature(command, eval_str=True)
     groups: dict[str, Any] = {}
@@ -107,30 +113,19 @@ def dataclass_options(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(**values: Any) -> None:
-        with ExitStack() as language:
-            for name, kind in groups.items():
-                given = kind(**{each.name: values.pop(each.name) for each in fields(kind)})
-                if hasattr(given, "language"):
-                    language.enter_context(
-                        speaking(given.language, getattr(given, "template_dir", None))
-                    )
-                values[name] = given
-            command(**values)
+        for name, kind in groups.items():
+            values[name] = kind(**{each.name: values.pop(each.name) for each in fields(kind)})
+        command(**values)
 
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     return run
 
 
-def reading(name: str, default: Any = None) -> Any:
-    """Return a field that is an option to find and read a model."""
-    text, metavar = {
-        "revision": ("Branch, tag or commit on the Hub. [default: main]", "NAME"),
-        "subfolder": ("Folder inside the repository or directory.", "FOLDER"),
-        "file": ("File to open where there are several.", "FILE"),
-        "base": ("Base model of a LoRA adapter, which is merged into it.", "MODEL"),
-    }[name]
-    return option(default, MODEL, text, metavar=metavar)
+def base_model(default: Any = None) -> Any:
+    """Return a field that is the option ``--base``."""
+    text = "Base model of a LoRA adapter, which is merged into it."
+    return option(default, MODEL, text, metavar="MODEL")
 
 
 def allowing_pickle() -> Any:
@@ -142,10 +137,7 @@ def allowing_pickle() -> Any:
 class ModelFiles:
     """Files of a model, and how they are read."""
 
-    revision: str | None = reading("revision")
-    subfolder: str | None = reading("subfolder")
-    file: str | None = reading("file")
-    base: str | None = reading("base")
+    base: str | None = base_model()
     allow_pickle: bool = allowing_pickle()
 
     @property
@@ -158,39 +150,34 @@ class ModelFiles:
 class TwoModelFiles:
     """Files of two models: an option given once applies to both, given twice to one each."""
 
-    revision: list[str] = reading("revision", [])
-    subfolder: list[str] = reading("subfolder", [])
-    file: list[str] = reading("file", [])
-    base: list[str] = reading("base", [])
+    base: list[str] = base_model([])
     allow_pickle: bool = allowing_pickle()
 
     @property
     def openings(self) -> tuple[dict[str, Any], ...]:
         """The options of :func:`sparsity_report.load` for both models; empty texts are none."""
-        given = {name: list(getattr(self, name)) for name in _OPENING[:-1]}
-        for name, values in given.items():
-            if len(values) > 2:
-                raise SparsityReportError(
-                    f"--{name} is given {len(values)} times for two models; give it once for "
-                    "both, or once for each"
-                )
+        if len(self.base) > 2:
+            raise SparsityReportError(
+                f"--base is given {len(self.base)} times for two models; give it once for both, or "
+                "once for each"
+            )
+        bases = self.base or [""]
         return tuple(
-            {
-                **{name: values[place] or None for name, values in given.items() if values},
-                "allow_pickle": self.allow_pickle,
-            }
-            for place in (0, -1)
+            {"base": bases[place] or None, "allow_pickle": self.allow_pickle} for place in (0, -1)
         )
 
 
 @dataclass(frozen=True)
 class Texts:
-    """Language and templates of what a command writes."""
+    """Templates of what a command writes."""
 
-    language: str = option("en", OUTPUT, _LANGUAGE, metavar="CODE")
     template_dir: Path | None = option(
         None, OUTPUT, "Folder of replacement templates.", metavar="FOLDER"
     )
+
+    def __post_init__(self) -> None:
+        """Refuse a folder without templates, before counting."""
+        template_folders(self.template_dir)
 
 
 @dataclass(frozen=True)
@@ -198,50 +185,29 @@ class Outputs(Texts):
     """Files that a command writes."""
 
     out: Path = option(Path("results"), OUTPUT, "Output folder.", "--out", "-o", metavar="FOLDER")
-    html: bool = option(True, OUTPUT, "report.html, self-contained.")
-    pdf: bool = option(False, OUTPUT, "report.pdf.")
-    markdown: bool = option(False, OUTPUT, "report.md.")
-    thesis: bool = option(False, OUTPUT, "LaTeX kit in thesis/.")
-    csv: bool = option(True, OUTPUT, "Tables in structural_layers/.")
-    png: bool = option(True, OUTPUT, "Figures in figures/.")
-    study: bool = option(True, OUTPUT, _STUDY)
-    shown: bool = option(False, OUTPUT, "Report in the browser.", "--open")
+    write: list[str] = option(["html,csv,png,study"], OUTPUT, _FILES, metavar="LIST")
+    shown: bool = flag(OUTPUT, "Report in the browser.", "--open")
 
     @property
-    def drawn(self) -> bool:
-        """True if there are charts to draw."""
-        return self.html or self.pdf or self.markdown or self.thesis or self.png
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of files to write, each once, in the order of :data:`KINDS`."""
+        given = [name.strip().lower() for each in self.write for name in each.split(",")]
+        if unknown := [name for name in given if name not in KINDS]:
+            raise SparsityReportError(f"--write {unknown[0]!r} is unknown; use {', '.join(KINDS)}")
+        return tuple(kind for kind in KINDS if kind in given)
 
 
 @dataclass(frozen=True)
 class RenderOptions(Outputs):
     """Files that ``render`` writes; study.json exists already."""
 
-    study: bool = option(False, OUTPUT, _STUDY)
+    write: list[str] = option(["html,csv,png"], OUTPUT, _FILES, metavar="LIST")
     strict: bool = flag(READING, _STRICT)
 
 
 @dataclass(frozen=True)
-class ExpertOptions:
-    """Experts to keep of a mixture of experts."""
-
-    keep_experts: str | None = option(
-        None,
-        PRUNING,
-        "Experts to keep per module: 6, 75%, or a .json list.",
-        metavar="N",
-    )
-    score: str | None = option(
-        None,
-        PRUNING,
-        "Expert score: frequency, magnitude. [default: reap]",
-        metavar="NAME",
-    )
-
-
-@dataclass(frozen=True)
-class Policies(ExpertOptions):
-    """Pruning policies and their levels."""
+class Policies:
+    """Pruning policies and their levels, and experts to keep."""
 
     sparsity: list[str] = option(
         [], PRUNING, "Sparsity of prunable weights: 30%,50%. [default: 0.3]", metavar="SHARE"
@@ -256,23 +222,23 @@ class Policies(ExpertOptions):
     calibration: str | None = option(
         None, PRUNING, "Calibration text or file. [default: the demo's]", metavar="TEXT"
     )
+    keep_experts: str | None = option(
+        None, PRUNING, "Experts to keep per module: 6, 75%, or a .json list.", metavar="N"
+    )
 
 
 @dataclass(frozen=True)
 class Choice(Policies):
-    """Pruning policies, and models to compare with."""
+    """Variants of the first model."""
 
-    as_is: bool = flag(PRUNING, "Variant with the zeros that the model has.")
-    also: list[str] = option([], PRUNING, "Already-pruned model to compare with.", metavar="MODEL")
+    as_is: bool = flag(MODEL, "Variant with the zeros that MODEL has.")
 
 
 @dataclass(frozen=True)
 class ExploreOptions(ModelFiles):
     """Form of the explorer."""
 
-    language: str = option("en", OUTPUT, _LANGUAGE, metavar="CODE")
-    kernel: bool = flag(OUTPUT, "Kernel for layer bounds and new variants.")
-    shown: bool = option(False, OUTPUT, "Page in the browser.", "--open")
+    shown: bool = flag(OUTPUT, "Page in the browser.", "--open")
 
 
 @dataclass(frozen=True)
@@ -280,45 +246,60 @@ class Analysis(ModelFiles):
     """Options to open, count and measure models."""
 
     name: str | None = option(
-        None, MODEL, "Name in the report. [default: from MODEL]", metavar="TEXT"
+        None, MODEL, "Name of MODEL in the report. [default: from MODEL]", metavar="TEXT"
     )
     blacklist: list[str] = option(
         ["lm_head"], PRUNING, "Modules to leave unpruned.", metavar="NAME"
     )
-    convention: str = option(
-        "standard", MEASUREMENTS, "Counting convention: standard or notebook.", metavar="NAME"
+    perplexity: str | None = option(
+        None,
+        MEASUREMENTS,
+        "Perplexity; protocols: sliding, wikitext2-2048, wikitext2-max, c4-256x2048, ptb. "
+        "[PROTOCOL: sliding]",
+        metavar="[PROTOCOL]",
     )
-    context: int | None = option(
-        None, MEASUREMENTS, "Context length for FLOPs of attention scores.", metavar="TOKENS"
-    )
-    patterns: bool = option(True, MEASUREMENTS, "N:M and block patterns.")
-    latency: bool = flag(MEASUREMENTS, "Latency of layers and of forward passes.")
-    cold: bool | None = option(
-        None, MEASUREMENTS, "Cache state of timed weights. [default: both]", "--cold/--warm"
-    )
-    budget: float | None = option(
-        None, MEASUREMENTS, "Time budget of --latency. [default: 60 s]", metavar="SECONDS"
-    )
-    precision: float | None = option(
-        None, MEASUREMENTS, "Precision of latency ratios. [default: 0.02]", metavar="SHARE"
-    )
-    perplexity: bool = flag(MEASUREMENTS, "Perplexity; of one pruning at every 10 %, too.")
-    sensitivity: str | None = option(
-        None, MEASUREMENTS, "Sensitivity by part: block, group or layer.", metavar="PART"
-    )
+    curve: bool = flag(MEASUREMENTS, "Perplexity of one policy at every 10 %.")
     text: str | None = option(None, MEASUREMENTS, _TEXT, metavar="TEXT")
-    protocol: str | None = option(None, MEASUREMENTS, _PROTOCOL, metavar="NAME")
     prompt: list[str] = option(
         [], MEASUREMENTS, "Prompt for a continuation of 40 tokens.", metavar="TEXT"
     )
+    latency: str | None = option(
+        None,
+        MEASUREMENTS,
+        "Latency of layers and forward passes. [SECONDS: 60]",
+        metavar="[SECONDS]",
+    )
+    sensitivity: str | None = option(
+        None, MEASUREMENTS, "Sensitivity by part: block, group or layer.", metavar="PART"
+    )
     workers: int = option(0, READING, _WORKERS, min=0, metavar="N")
     cache: Path | None = option(None, READING, "Cache folder for counts.", metavar="FOLDER")
-    cache_verify: bool = flag(READING, "Recount that reports wrong entries of --cache.")
     stream: bool = flag(READING, "Hub files over the network, without a local copy.")
+
+    @property
+    def scores(self) -> bool:
+        """True if the variants are scored on a text."""
+        return self.perplexity is not None or self.curve
+
+    @property
+    def protocol(self) -> str | None:
+        """The evaluation protocol; None for the default one."""
+        return self.perplexity or None
+
+    @property
+    def seconds(self) -> float | None:
+        """The time budget of ``--latency``; None for the default one."""
+        try:
+            return float(self.latency) if self.latency else None
+        except ValueError:
+            raise SparsityReportError(
+                f"--latency {self.latency!r} is not a number of seconds; if it is a model, put it "
+                "before the options"
+            ) from None
 
 
 @dataclass(frozen=True)
-class CountOptions(ModelFiles, Texts):
+class CountOptions(ModelFiles):
     """Options of ``count``."""
 
     zeros: bool = flag(READING, "Zeros and N:M patterns, from all values.")
@@ -380,6 +361,9 @@ class PruneOptions(Policies, WriteOptions):
     )
     blacklist: list[str] = option(
         ["lm_head"], PRUNING, "Modules to leave unpruned.", metavar="NAME"
+    )
+    score: str | None = option(
+        None, PRUNING, "Expert score: frequency, magnitude. [default: reap]", metavar="NAME"
     )
     sparse: bool = flag(OUTPUT, "Sparse layout, if a runtime reads it.")
     workers: int = option(0, READING, _WORKERS, min=0, metavar="N")

@@ -37,10 +37,11 @@ def check_writable(out: Path) -> None:
 
 def check_outputs(outputs: Outputs) -> None:
     """Refuse outputs that cannot be written, drawn or opened, before counting."""
-    if outputs.shown and not (outputs.html or outputs.pdf):
-        raise SparsityReportError("--open has no report to open; leave out --no-html, or add --pdf")
+    kinds = {*outputs.kinds}
+    if outputs.shown and not kinds & {"html", "pdf"}:
+        raise SparsityReportError("--open has no report to open; add --write html or --write pdf")
     check_writable(outputs.out)
-    if outputs.drawn:
+    if kinds - {"csv", "study"}:
         import_altair()
         from sparsity_report.draw.vega import check_room
 
@@ -56,39 +57,38 @@ def write(study: Study, outputs: Outputs, source: str = "") -> None:
 
     out, folder = outputs.out, outputs.template_dir
     report = partial(sr.write_report, study, template_dir=folder)
-    steps: list[tuple[bool, str, Callable[[Path], Path | list[Path]]]] = [
-        (outputs.study, "study.json", study.save),
-        (outputs.csv, "structural_layers/*.csv", partial(sr.write_csv, study)),
-        (outputs.png, "figures/*.png", partial(sr.write_figures, study)),
-        (outputs.html, "report.html", report),
-        (outputs.pdf, "report.pdf", report),
-        (outputs.markdown, "report.md", report),
-        (outputs.thesis, "thesis/*", partial(sr.write_thesis, study, template_dir=folder)),
-    ]
-    wanted = {label: write for asked, label, write in steps if asked}
-    summary = f"Written to {out}: {', '.join(wanted) or 'nothing'}"
-    if wanted:
-        manifest = Manifest(out, source)
-        with bar("writing", unit="file") as progress:
-            for number, (label, write) in enumerate(wanted.items(), 1):
-                progress(number - 1, len(wanted), label)
-                written = write(out / label.partition("/*")[0])
-                manifest.add(written if isinstance(written, list) else [written])
-                progress(number, len(wanted), label)
-        removed, changed = manifest.remove_others()
-        if removed:
-            summary += f"; removed {removed} files of another run"
-        if changed:
-            shown_names = printable(", ".join(changed[:_NAMED]))
-            complain(
-                f"{out}: files of an earlier run changed since and stay, {shown_names}; delete "
-                "them if they show another study"
-            )
+    steps: dict[str, tuple[str, Callable[[Path], Path | list[Path]]]] = {
+        "study": ("study.json", study.save),
+        "csv": ("structural_layers/*.csv", partial(sr.write_csv, study)),
+        "png": ("figures/*.png", partial(sr.write_figures, study)),
+        "html": ("report.html", report),
+        "pdf": ("report.pdf", report),
+        "md": ("report.md", report),
+        "thesis": ("thesis/*", partial(sr.write_thesis, study, template_dir=folder)),
+    }
+    wanted = dict(steps[kind] for kind in steps if kind in outputs.kinds)
+    summary = f"Written to {out}: {', '.join(wanted)}"
+    manifest = Manifest(out, source)
+    with bar("writing", unit="file") as progress:
+        for number, (label, write) in enumerate(wanted.items(), 1):
+            progress(number - 1, len(wanted), label)
+            written = write(out / label.partition("/*")[0])
+            manifest.add(written if isinstance(written, list) else [written])
+            progress(number, len(wanted), label)
+    removed, changed = manifest.remove_others()
+    if removed:
+        summary += f"; removed {removed} files of another run"
+    if changed:
+        shown_names = printable(", ".join(changed[:_NAMED]))
+        complain(
+            f"{out}: files of an earlier run changed since and stay, {shown_names}; delete "
+            "them if they show another study"
+        )
     for line in answer(study):
         tell(line)
     tell(summary)
     if outputs.shown:
-        page = out / ("report.html" if outputs.html else "report.pdf")
+        page = out / ("report.html" if "html" in outputs.kinds else "report.pdf")
         open_page(page.resolve().as_uri())
 
 

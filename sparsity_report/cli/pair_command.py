@@ -30,7 +30,7 @@ def pair(
 ) -> None:
     """Compare two checkpoints weight by weight: removed parts, and zeros kept, lost and gained.
 
-    An option of a model applies to both if it is given once, to one each if given twice.
+    --base applies to both models if it is given once, to one each if given twice.
     """
     check_paths(before, after, *options.base)
     import sparsity_report as sr
@@ -63,10 +63,9 @@ def _opened(first: str, second: str, options: PairOptions) -> list[Any]:
 
     openings = options.openings
     if options.adapter:
-        if any(value for key, value in openings[1].items() if key != "allow_pickle"):
+        if openings[1]["base"]:
             raise SparsityReportError(
-                "--adapter opens BEFORE as the base of AFTER, without --base, --file, --subfolder "
-                "and --revision; leave them out, or write AFTER with expand first"
+                "--adapter opens BEFORE as the base of AFTER; leave out --base, or --adapter"
             )
         openings[1]["base"] = first
     given = zip((first, second), openings, strict=True)

@@ -119,15 +119,17 @@ def read_sparsity(text: str, name: str = "--sparsity") -> float:
         ) from None
 
 
-def check_experts(options: Choice | PruneOptions, calibrates: bool) -> None:
+def check_experts(
+    options: Choice | PruneOptions, calibrates: bool, score: str | None = None
+) -> None:
     """Refuse contradictory options before a model is opened; `calibrates` is that of policies."""
     keep = _read_experts(options.keep_experts) if options.keep_experts else None
     is_scored = isinstance(keep, int | float)
-    if options.score is not None and not is_scored:
+    if score is not None and not is_scored:
         raise SparsityReportError(
             "--score has no effect; add --keep-experts with a number or a share, or leave it out"
         )
-    calibrates |= is_scored and options.score != "magnitude"
+    calibrates |= is_scored and score != "magnitude"
     if options.calibration is not None and not calibrates:
         raise SparsityReportError(
             "--calibration has no effect; add --policy wanda or owl, or --keep-experts with a "
@@ -135,9 +137,11 @@ def check_experts(options: Choice | PruneOptions, calibrates: bool) -> None:
         )
 
 
-def chosen_experts(weights: Weights, options: Choice | PruneOptions) -> KeptExperts:
+def chosen_experts(
+    weights: Weights, options: Choice | PruneOptions, score: str | None = None
+) -> KeptExperts:
     """Return the experts that the options keep."""
-    keep, score = _read_experts(options.keep_experts or ""), options.score or "reap"
+    keep, score = _read_experts(options.keep_experts or ""), score or "reap"
     if isinstance(keep, Path):
         return read_experts(weights, keep)
     text = None if score == "magnitude" else options.calibration

@@ -37,7 +37,7 @@ def prune(model: Model = None, *, options: PruneOptions) -> None:
         weights = _opened(model, options, blacklist=options.blacklist)
         variant = sr.dense(weights)
         if options.keep_experts is not None:
-            variant = sr.without_experts(chosen_experts(weights, options))
+            variant = sr.without_experts(chosen_experts(weights, options, options.score))
         if options.prunes or not variant.kept:
             pruned = sr.masked(_pruning(variant.weights, options))
             variant = replace(pruned, kept=variant.kept)
@@ -82,7 +82,7 @@ def _check(options: PruneOptions) -> None:
         raise SparsityReportError(
             f"--policy and --sparsity give {len(grid)} prunings, and one is written; give one"
         )
-    check_experts(options, grid.calibrates)
+    check_experts(options, grid.calibrates, options.score)
     if options.sparse:
         raise SparsityReportError(_sparse_layout(grid.policies[0]))
 

@@ -43,5 +43,5 @@ def check_room() -> None:
         raise SparsityReportError(
             f"charts cannot be drawn: this process may not reserve {_RESERVED / 2**30:g} GiB of "
             "address space; lift its limit (ulimit -v unlimited), or leave out figures, page, PDF "
-            "and thesis (--no-png --no-html)"
+            "and thesis (--write csv,study)"
         ) from error

@@ -87,7 +87,7 @@ def variant_patterns(
         prunings = {id(v.pruning): v.pruning for v in variants if v.weights is weights}
         parts = [(m, p) for m in weights.modules for p in m.parameters if p.prunable]
         # Two threads, as the smallest machines have two cores.
-        instead = "leave them out (patterns=False, --no-patterns)"
+        instead = "leave them out (patterns=False)"
         with within_memory(f"{weights.name}: patterns", instead), ThreadPoolExecutor(2) as pool:
             results = pool.map(lambda part: _patterns(weights, prunings, *part), parts)  # noqa: B023
             for (_, parameter), by_pruning in zip(parts, results, strict=True):

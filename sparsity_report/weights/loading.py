@@ -13,7 +13,7 @@ from sparsity_report.weights.adapters.lora import TENSORS, read_adapter
 from sparsity_report.weights.adapters.merged_adapter import AdaptedWeights
 from sparsity_report.weights.anatomy.names_only import ReaderOptions
 from sparsity_report.weights.sources.checkpoint import from_config, open_checkpoint, without_values
-from sparsity_report.weights.sources.hub import Remote, Request, fetch, find
+from sparsity_report.weights.sources.hub import Remote, Request, fetch, find, named_place
 from sparsity_report.weights.sources.memory import ModuleWeights
 from sparsity_report.weights.sources.model_files import (
     choose_files,
@@ -48,8 +48,10 @@ def load(
     ----------
     model : str, path, nn.Module, Weights or None
         A Hub id, a transformers directory, a ``.safetensors`` or ``.gguf`` file, or a module in
-        memory. None opens the built-in demo model. Any shard of a GGUF model, such as
-        ``name-00001-of-00003.gguf``, opens the whole model. Weights are returned as they are.
+        memory. A Hub id may name a revision and a folder or file, as the command ``hf`` writes
+        them: ``owner/name@revision/path``. None opens the built-in demo model. Any shard of a GGUF
+        model, such as ``name-00001-of-00003.gguf``, opens the whole model. Weights are returned as
+        they are.
     name : str, optional
         Name in tables and reports. By default the Hub id, folder or file name; ``model``, the name
         of the default file, has its folder before it.
@@ -152,8 +154,10 @@ def _open_adapted(
     model: str, base: Weights, options: ReaderOptions, source: Request, merge: bool
 ) -> Weights:
     if (path := local_path(model, source.subfolder, source.file)) is None:
-        path, notes = fetch(model, replace(source, file=source.file or TENSORS))
-        options = replace(options, name=options.name or model, notes=notes)
+        place, source = named_place(model, source)
+        path, notes = fetch(place, replace(source, file=source.file or TENSORS))
+        name = options.name or model.removeprefix("hf://")
+        options = replace(options, name=name, notes=notes)
     options = replace(options, name=options.name or model_name(path))
     return AdaptedWeights(base, read_adapter(path, source.allow_pickle), options, merge)
 
@@ -161,12 +165,14 @@ def _open_adapted(
 def _open_path(model: str, options: ReaderOptions, source: Request) -> Weights:
     name = options.name
     if (path := local_path(model, source.subfolder, source.file)) is None:
-        name = name or (model_name(Path(model, source.file)) if source.file else model)
+        place, source = named_place(model, source)
+        shown = model_name(Path(place, source.file)) if source.file else model
+        name = name or shown.removeprefix("hf://")
         if source.values and not source.stream:
-            path, notes = fetch(model, source)
+            path, notes = fetch(place, source)
             options = replace(options, notes=notes)
         else:
-            remote = find(model, source)
+            remote = find(place, source)
             path, options = remote.folder, replace(options, name=name, notes=remote.notes)
             if remote.files:
                 return _open_remote(remote, options)

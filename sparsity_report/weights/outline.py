@@ -35,7 +35,7 @@ from sparsity_report.weights.packed.quantization_config import (
     read_scheme,
     read_settings,
 )
-from sparsity_report.weights.sources.hub import Request, fetch, find
+from sparsity_report.weights.sources.hub import Request, fetch, find, named_place
 from sparsity_report.weights.sources.model_files import (
     choose_files,
     gather_entries,
@@ -214,15 +214,18 @@ def read_outline(
         if (path := local_path(where, subfolder or "", file or "")) is not None:
             return _local(path, writable(model_name(path)), allow_pickle)
         request = Request(revision, subfolder or "", file or "", False, True, False)
-        name = model_name(Path(where, file)) if file else where
-        remote = find(where, request)
+        place, request = named_place(where, request)
+        name = (
+            model_name(Path(place, request.file)) if request.file else where.removeprefix("hf://")
+        )
+        remote = find(place, request)
         if not remote.files and allow_pickle:
             wanted = replace(request, allow_pickle=True, stream=False, values=True)
-            path, notes = fetch(where, wanted)
+            path, notes = fetch(place, wanted)
             return replace(_local(path, name, allow_pickle), notes=notes)
         if not remote.files:  # offline, with a copy in the cache or without one
             try:
-                return _local(remote.folder / (file or ""), name)
+                return _local(remote.folder / request.file, name)
             except SparsityReportError as error:
                 raise SparsityReportError(
                     f"{where} has no headers to read: {remote.notes[-1]}; name a model with "

@@ -74,8 +74,8 @@ def test_refusals(demo):
 
 
 def test_they_stand_side_by_side_and_are_kept(tmp_path, demo):
-    words = ["--prompt", "import", "--prompt", "def f(", "--markdown"]
-    run = command("run", *words, "--no-html", "--no-png", "--no-patterns", "--out", tmp_path / "o")
+    words = ["--prompt", "import", "--prompt", "def f(", "--write", "md,csv,study"]
+    run = command("run", *words, "--out", tmp_path / "o")
     assert run.returncode == 0, run.stderr
     study = sr.read_study(tmp_path / "o" / "study.json", strict=True)
     assert study.continuations["prompt"].unique().tolist() == ["import", "def f("]

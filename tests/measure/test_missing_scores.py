@@ -39,7 +39,7 @@ def test_everything_else_is_written(model, tmp_path, request):
     }[model]  # fmt: skip
     run = command(
         "run", folder, "--perplexity", *(["--sensitivity", "group"] * (model == "headless")),
-        "--text", "import os\n" * 9, "--no-png", "--no-patterns", "--out", tmp_path / "out",
+        "--text", "import os\n" * 9, "--write", "html,csv,study", "--out", tmp_path / "out",
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     (line,) = [line for line in run.stderr.splitlines() if line.startswith("sparsity-report:")]
@@ -56,15 +56,13 @@ def test_everything_else_is_written(model, tmp_path, request):
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (("--text", "import os\n" * 9, "--protocol", "wikitext2-2048"), "has windows of 2,048"),
-        (("--sensitivity", "group", "--text", "a", "--protocol", "ptb"), "has windows of 2,048"),
+        (("--text", "import os\n" * 9, "--perplexity", "wikitext2-2048"), "has windows of 2,048"),
+        (("--sensitivity", "group", "--text", "a", "--perplexity", "ptb"), "has windows of 2,048"),
     ],
 )
 def test_what_cannot_be_scored_loses_nothing_else(words, why, tmp_path):
     """Only the model's tokenizer and positions tell, when all is counted."""
-    run = command(
-        "run", "--perplexity", *words, "--no-png", "--no-patterns", "--out", tmp_path / "out"
-    )
+    run = command("run", *words, "--write", "html,csv,study", "--out", tmp_path / "out")
     assert run.returncode == 2
     (line,) = [line for line in run.stderr.splitlines() if line.startswith("sparsity-report:")]
     assert why in line
@@ -77,7 +75,7 @@ def test_what_is_asked_wrongly_is_refused_before_anything_is_counted(tmp_path, m
     for words in (
         ("--perplexity", "--text", " "),
         ("--perplexity", "--text", "a\udc80"),
-        ("--sensitivity", "block", "--protocol", "c4"),
+        ("--sensitivity", "block", "--perplexity", "c4"),
         ("--perplexity", "--text", tmp_path / "none.txt"),
     ):
         run = command("run", *words, "--out", tmp_path / "out")

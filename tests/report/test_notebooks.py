@@ -143,13 +143,12 @@ class TestCommand:
         nbformat.write(mine, tmp_path / "mine.ipynb")
         run = command(
             "notebook", "org/model", "-o", tmp_path / "o" / "mine.ipynb", "--sparsity", "25%",
-            "--notebook", tmp_path / "mine.ipynb", "--language", "fr",
+            "--notebook", tmp_path / "mine.ipynb",
         )  # fmt: skip
         assert run.returncode == 0, run.stderr
         executed = nbformat.read(tmp_path / "o" / "mine.ipynb", as_version=4)
         assert executed.cells[-1].outputs[0].text == "org/model 0.25 mine\n"
-        assert executed.cells[0].source == "Environ `25\u00a0%`, Masked25, {OUT}"
-        assert executed.cells[-2].outputs[0].text == "fr\n"
+        assert executed.cells[0].source == "About 30 %"
 
     def test_an_error_in_a_cell_is_one_line(self, tmp_path):
         cells = ["MODEL = None", "import sparsity_report as sr\nsr.load(MODEL)"]
@@ -170,14 +169,13 @@ class TestCommand:
         [
             (["-o", "x.pdf"], r".html or .ipynb files"),
             (
-                ["--revision", "main", "--notebook", "{mine}"],
-                "has no parameter OPTIONS for revision",
+                ["--base", "x", "--notebook", "{mine}"],
+                "has no parameter OPTIONS for base",
             ),
             (["--notebook", "none"], "no notebook none: give a path or one of"),
             (["--notebook", __file__], "is no notebook"),
             (["--sparsity", "x"], "0 to 1"),
             (["--sparsity", "1.5"], "0 to 1"),
-            (["--language", "xx"], "no language 'xx'"),
         ],
     )
     def test_bad_input_is_one_line(self, tmp_path, arguments, message):

@@ -163,8 +163,6 @@ def test_command(parent, child, tmp_path):
     for row, (_, due) in zip(rows, pair.survival.iterrows(), strict=True):
         shown = [int(cell.replace("\u202f", "")) for cell in row[1:5]]
         assert shown == [due[key] for key in ("compared", "kept", "revived", "new")]
-    french = command("pair", parent, child, "--language", "fr").stdout
-    assert french.startswith("6,9\xa0% des 7\u202f680 poids élagués sont redevenus non nuls.")
 
 
 def test_what_merging_an_adapter_revives(parent, tmp_path):

@@ -592,7 +592,7 @@ def test_a_merged_model_runs_is_pruned_and_written_by_the_command(tmp_path):
     assert real["nonzero"].sum() == pruned.layers()["nonzero"].sum()
     done = command(
         "run", tmp_path / "adapter", "--base", tmp_path / "base", "--out", tmp_path / "out",
-        "--no-html", "--no-png",
+        "--write", "study",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "adapter" in (tmp_path / "out" / "study.json").read_text()

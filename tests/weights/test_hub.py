@@ -1,16 +1,19 @@
 """The Hub, served from folders on the loopback: what is fetched, opened and refused."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from helpers import counted, small_llama, study_of, write_gguf
+from helpers import command, counted, small_llama, study_of, write_gguf
 from hubs import Hub
+from huggingface_hub.utils import parse_hf_uri
 from safetensors.torch import load_file, save_file
 
 import sparsity_report as sr
 from sparsity_report.phrases import phrase
+from sparsity_report.weights.sources.model_paths import hub_place
 
 INDEX = "model.safetensors.index.json"
 
@@ -99,7 +102,7 @@ def test_a_whole_file_beside_an_index_of_others(repository, model):
     model.save_pretrained(repository, max_shard_size="20KB")
     save_file({key: value + 1 for key, value in model.state_dict().items()}, repository / "x")
     (repository / "x").rename(repository / "model.safetensors")
-    refused("names other files.*file=model.safetensors", "someone/small")
+    refused("names other files.*name someone/small/model.safetensors", "someone/small")
     refused("names other files", repository)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -121,7 +124,9 @@ def test_files_are_named_where_there_are_several(hub, repository, model):
     (repository / "model.safetensors").unlink()
     save_file(good, repository / "dense.safetensors")
     save_file({key: value * 0 for key, value in good.items()}, repository / "zero.safetensors")
-    refused(r"2 models.*file= \(--file\): dense.safetensors, zero.safetensors", "someone/small")
+    refused(
+        r"2 models.*as in someone/small/dense.safetensors: dense.safetensors, zero", "someone/small"
+    )
     weights = sr.load("someone/small", file="zero.safetensors")
     assert weights.name == "zero.safetensors"
     file = phrase("note.weights_file", file="zero.safetensors", folder="someone/small")
@@ -155,7 +160,7 @@ def test_a_repository_with_gguf_only(hub, repository):
 
     gguf_file(repository / "x-Q8.gguf", 0)
     hub.repositories["someone/two"] = repository
-    refused(r"2 models.*file=.*: x-Q4.gguf, x-Q8.gguf", "someone/two")
+    refused(r"2 models.*, as in someone/two/x-Q4.gguf: x-Q4.gguf, x-Q8.gguf", "someone/two")
     chosen = sr.load("someone/two", file="x-Q8.gguf")
     assert chosen.name == "x-Q8.gguf"
     assert not chosen.tensor("token_embd.weight").any()
@@ -165,7 +170,9 @@ def test_pieces_of_a_gguf_are_fetched_together(hub, repository):
     folder = repository / "Q8"
     folder.mkdir()
     pieces(folder)
-    refused("no safetensors, GGUF or pytorch_model.bin.*subfolder=: Q8", "someone/small")
+    refused(
+        "no safetensors, GGUF or pytorch_model.bin.*folder of it: someone/small/Q8", "someone/small"
+    )
     options = (
         {"subfolder": "Q8"},
         {"subfolder": "Q8", "file": "x-00002-of-00002.gguf"},
@@ -192,6 +199,59 @@ def test_a_model_in_a_folder_of_its_repository(hub, repository, model):
     refused("is not a folder inside", "someone/small", subfolder="../x")
     refused("no such file", repository, subfolder="gone")
     refused("has no safetensors", "someone/small", subfolder="gone")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a/b", "a/b@main", "a/b@refs/pr/1", "a/b@refs/pr/12/x/y.gguf", "a/b@x%2Fy/z",
+        "a/b@refs/convert/parquet-v2/c", "a/b/c@1.gguf", "models/a/b@v1/c.safetensors",
+        "a/b@0123abc/c d.bin", "a/b@x@y",
+    ],
+)  # fmt: skip
+def test_names_are_those_of_the_library(name):
+    place, known = hub_place(f"hf://{name}"), parse_hf_uri(f"hf://{name}")
+    path = "/".join(filter(None, [place.folder, place.file]))
+    assert (place.model, place.revision, path) == (known.id, known.revision, known.path_in_repo)
+    assert bool(place.file) == Path(path).suffix.startswith((".gguf", ".safe", ".bin"))
+    if not name.startswith("models/"):
+        assert hub_place(name) == place
+
+
+def test_texts_that_are_no_names_are_paths():
+    for text in ("", "./a/b", "/a/b", "a/b@", "a/b/", "a//b", "hf://", "a/b@x\n", "a b/c", "../a"):
+        assert hub_place(text) is None
+        refused("no such file or directory; give a path or a Hub id", text or "./nowhere")
+
+
+def test_a_name_says_revision_folder_and_file(hub, repository, model, tmp_path):
+    model.save_pretrained(tmp_path / "changed" / "inner")
+    small_llama(tie_word_embeddings=False).save_pretrained(repository)
+    hub.conversions["someone/small"] = tmp_path / "changed"
+    name = "someone/small@refs/pr/9/inner"
+    expected = sr.load("someone/small", revision="refs/pr/9", subfolder="inner")
+    for weights in (sr.load(name), sr.load(f"hf://{name}"), sr.load(name, stream=True)):
+        assert weights.name == name
+        same(weights, expected)
+    file = sr.load(f"{name}/model.safetensors")
+    assert file.name == sr.load("someone/small", file="model.safetensors").name
+    same(file, sr.load(tmp_path / "changed" / "inner" / "model.safetensors"))
+    done = command("count", name, f"{name}/model.safetensors", "--json")
+    counts = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {each["parameters"] for each in counts} == {sum(p.total for p in expected.stored)}
+    assert sr.check(name, mask_of="someone/small@refs/pr/9/inner", no_nan=True)
+    refused("has a revision in its name; leave out revision=", name, revision="main")
+    refused("has a file in its name", "someone/small/x.gguf", file="y.gguf")
+    refused("at revision v9 is neither a local path nor a model", "someone/small@v9")
+    refused("has no file 'x.gguf'", "someone/small/x.gguf")
+    refused("is not a folder inside", "someone/small/../x")
+
+
+def test_a_path_that_exists_is_no_name(hub, model, tmp_path, monkeypatch):
+    model.save_pretrained(tmp_path / "someone" / "small@v1")
+    monkeypatch.chdir(tmp_path)
+    same(sr.load("someone/small@v1"), sr.load(model))
+    assert hub.served == []
 
 
 def test_pickles_and_their_conversion(hub, repository, model, tmp_path):

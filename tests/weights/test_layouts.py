@@ -185,7 +185,7 @@ def test_the_most_downloaded_models_are_counted_as_transformers_loads_them(tmp_p
 def test_the_most_downloaded_models_pass_every_command(tmp_path, name):
     downloaded(tmp_path / "model", name)
     model, out = tmp_path / "model", tmp_path / "out"
-    quiet = ("--no-png", "--no-html")
+    quiet = ("--write", "csv,study")
     for line in (
         ("run", model, "--sparsity", "0.6", "--out", out, *quiet),
         ("pair", model, model, "-o", tmp_path / "pair.json"),

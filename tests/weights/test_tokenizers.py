@@ -158,7 +158,7 @@ def test_no_code_beside_a_checkpoint_runs(planted, clean, asked, tmp_path):
 
 def test_no_code_runs_on_the_command_line(planted, tmp_path, asked):
     folder, marker = planted
-    out = ["--out", tmp_path / "out", "--no-png", "--no-html", "--no-csv", "--no-patterns"]
+    out = ["--out", tmp_path / "out", "--write", "study"]
     run = command("run", folder, "--perplexity", "--text", TEXT[:200], *out, cwd=folder)
     assert run.returncode == 0, run.stderr
     assert "custom code" not in run.stdout + run.stderr
@@ -175,7 +175,7 @@ def test_no_code_runs_in_a_process_that_is_told_yes(planted, tmp_path, model_typ
         (folder / f"{name}.py").write_text(f"open({str(marker)!r}, 'a').write(__file__)")
     (tmp_path / "some.txt").write_text(TEXT[:400], encoding="utf-8")
     line = ["run", ".", "--perplexity", "--text", tmp_path / "some.txt", "--out", tmp_path / "out"]
-    few = ["--no-png", "--no-csv", "--no-html"]
+    few = ["--write", "study"]
     run = subprocess.run(
         [Path(sys.executable).with_name("sparsity-report"), *line, *few],
         input="y\n" * 1000, capture_output=True, text=True, cwd=folder, timeout=300,

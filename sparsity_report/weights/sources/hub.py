@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from functools import partial
 from glob import escape
@@ -15,7 +15,7 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.weights.gguf.gguf_shards import model_names, shard_names
 from sparsity_report.weights.sources.http_ranges import HubFile, refusal
-from sparsity_report.weights.sources.model_paths import TOKENIZER_FILES
+from sparsity_report.weights.sources.model_paths import TOKENIZER_FILES, HubPlace, hub_place
 from sparsity_report.weights.sources.safetensors import (
     INDEX,
     SINGLE,
@@ -50,6 +50,23 @@ class Request:
     values: bool
 
 
+def named_place(model: str, request: Request) -> tuple[str, Request]:
+    """Return the id of a Hub model, and the request with revision, folder and file of its name.
+
+    Raises
+    ------
+    SparsityReportError
+        The request names a revision or file, too.
+    """
+    place = hub_place(model) or HubPlace(model)
+    for option in ("revision", "file"):
+        if getattr(place, option) and getattr(request, option):
+            raise SparsityReportError(f"{model} has a {option} in its name; leave out {option}=")
+    folder = "/".join(filter(None, [place.folder, request.subfolder]))
+    revision, file = place.revision or request.revision, place.file or request.file
+    return place.model, replace(request, revision=revision, subfolder=folder, file=file)
+
+
 def fetch(model: str, request: Request) -> tuple[Path, tuple[Phrase, ...]]:
     """Download a Hub model; return its local folder or file, and notes on its origin.
 
@@ -76,10 +93,10 @@ def fetch(model: str, request: Request) -> tuple[Path, tuple[Phrase, ...]]:
     if file:
         return source.download([file]) / file, chosen.notes
     if not source.pickles:
-        deeper = f"; name a folder of it with subfolder=: {listed(source.deeper)}"
+        deeper = listed([f"{source.path}/{each}" for each in source.deeper])
         raise SparsityReportError(
             f"{source.path} has no safetensors, GGUF or pytorch_model.bin on the Hub or in the "
-            f"local cache{deeper if source.deeper else ''}"
+            f"local cache{f'; name a folder of it: {deeper}' if deeper else ''}"
         )
     if not request.allow_pickle:
         raise SparsityReportError(

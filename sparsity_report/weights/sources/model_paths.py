@@ -1,7 +1,9 @@
 """Local paths of models, distinguished from Hub ids without loading any library."""
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 from sparsity_report.errors import SparsityReportError
 
@@ -14,6 +16,13 @@ DEFAULTS = {
 TOKENIZER_FILES = ("*.json", "*.txt", "*.model", "*.model.*", "*.spm", "*.codes", "*.tokenizer")
 _STEMS = {name.partition(".")[0] for name in DEFAULTS}
 _ID = re.compile(r"[A-Za-z0-9_][\w.-]{0,95}(/[\w.-]{1,96})?")
+_PLACE = re.compile(
+    rf"(?:hf://(?:models/)?)?(?P<model>(?>{_ID.pattern}))"
+    r"(?:@(?P<revision>refs/pr/\d+|refs/convert/[\w.-]+|[^/\x00-\x1f]+))?"
+    r"(?P<path>(?:/[^/\x00-\x1f]+)*)"
+)
+#: Ends of names of files with weights.
+_FILES = (".safetensors", ".gguf", ".bin", ".pt", ".pth", ".ckpt")
 
 
 def is_hub_id(text: str) -> bool:
@@ -25,6 +34,37 @@ def is_hub_id(text: str) -> bool:
     (True, True, False, False)
     """
     return bool(_ID.fullmatch(text))
+
+
+@dataclass(frozen=True)
+class HubPlace:
+    """A model on the Hub, and the revision, folder and file of it that its name says."""
+
+    model: str
+    revision: str | None = None
+    folder: str = ""
+    file: str = ""
+
+
+def hub_place(text: str) -> HubPlace | None:
+    """Return the place that a name on the Hub says; None for another text.
+
+    Names are those of the command ``hf``: ``owner/name@revision/path``, ``hf://`` before them or
+    not. A revision writes ``/`` as ``%2F``, except ``refs/pr/1`` and ``refs/convert/parquet``.
+
+    Examples
+    --------
+    >>> hub_place("facebook/opt-125m@refs/pr/9/fp16")
+    HubPlace(model='facebook/opt-125m', revision='refs/pr/9', folder='fp16', file='')
+    >>> hub_place("hf://org/model-GGUF/model-Q4_K_M.gguf").file, hub_place("./gpt2")
+    ('model-Q4_K_M.gguf', None)
+    """
+    match = _PLACE.fullmatch(text)
+    if match is None:
+        return None
+    model, revision, path = match["model"], match["revision"], match["path"][1:]
+    folder, _, file = path.rpartition("/") if path.endswith(_FILES) else (path, "", "")
+    return HubPlace(model, revision and unquote(revision), folder, file)
 
 
 def hub_id(folder: Path) -> str | None:
@@ -52,14 +92,14 @@ def distinctive_name(path: Path) -> str:
 
 
 def local_path(model: str, subfolder: str = "", file: str = "") -> Path | None:
-    """Return the local path of a model; None for a Hub id.
+    """Return the local path of a model; None for a name on the Hub.
 
     Raises
     ------
     SparsityReportError
         Nothing is there.
     """
-    if not Path(model).exists() and is_hub_id(model):
+    if not Path(model).exists() and hub_place(model):
         return None
     path = Path(model, subfolder, file)
     if not path.exists():

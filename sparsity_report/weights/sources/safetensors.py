@@ -99,8 +99,8 @@ def choose_shards(
     names = sorted(set(weight_map.values()))
     if SINGLE in files and SINGLE not in names:
         raise SparsityReportError(
-            f"{place} has {SINGLE}, and its {INDEX} names other files; to open the first, pass "
-            f"file={SINGLE} (--file)"
+            f"{place} has {SINGLE}, and its {INDEX} names other files; to open the first, name "
+            f"{place}/{SINGLE}"
         )
     return names, weight_map
 
@@ -109,7 +109,7 @@ def only_one(place: str, models: list[str]) -> list[str]:
     """Return the files of models; refuse several."""
     if len(models) > 1:
         raise SparsityReportError(
-            f"{place} has {len(models)} models; name the file of one with file= (--file): "
+            f"{place} has {len(models)} models; name the file of one, as in {place}/{models[0]}: "
             f"{listed(models)}"
         )
     return models
