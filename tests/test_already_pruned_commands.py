@@ -17,7 +17,6 @@ from sparsity_report.cli.explore_command import explored
 from sparsity_report.files.package_data import DEMO
 from sparsity_report.words.sentences import say
 
-pytestmark = pytest.mark.slow(seconds=60)
 # Prunable weights of the demo model: 4 blocks of 4 · 128² + 2 · 128 · 512.
 WEIGHTS = 4 * (4 * 128**2 + 2 * 128 * 512)
 QUICK = ("--no-html", "--no-png", "--no-csv")
@@ -73,6 +72,7 @@ def test_run_counts_the_zeros_as_they_are(full_run):
     assert study.quality["perplexity"].round(3).nunique() == 1
 
 
+@pytest.mark.tools
 def test_page_pdf_and_thesis_name_what_they_found(full_run):
     _, out = full_run
     (out / "pdf.txt").unlink(missing_ok=True)

@@ -22,8 +22,6 @@ from sparsity_report.cli.options import PANELS
 from sparsity_report.files.package_data import DEMO
 from sparsity_report.words.strip_text import strip_texts
 
-pytestmark = pytest.mark.slow(seconds=60)
-
 
 def process(*arguments, cwd=None, **environment):
     return subprocess.run(

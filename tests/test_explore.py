@@ -20,8 +20,6 @@ from helpers import command
 
 from sparsity_report.cli import explore_command
 
-pytestmark = pytest.mark.slow(seconds=80)
-
 
 def test_what_it_needs_is_told_in_one_line(monkeypatch):
     monkeypatch.setattr(

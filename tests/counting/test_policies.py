@@ -286,7 +286,6 @@ def n_m_oracle(weight, n, m):
     return torch.from_numpy(keep).reshape(weight.shape)
 
 
-@pytest.mark.slow
 @settings(max_examples=60)
 @given(st.data())
 def test_n_m_masks_are_those_of_sorting_each_group(data):

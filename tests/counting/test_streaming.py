@@ -21,8 +21,6 @@ from sparsity_report.counting import counts
 from sparsity_report.counting.histogram import count
 from sparsity_report.weights import tensor_slices as tensors
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture
 def small_slices(monkeypatch):

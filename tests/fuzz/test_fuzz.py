@@ -6,8 +6,6 @@ from fuzz.families import FAMILIES
 from fuzz.family import Case, cases
 from fuzz.runner import GOOD, judge
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.mark.filterwarnings("ignore")  # of libraries, about what is damaged
 @pytest.mark.parametrize("name", FAMILIES)

@@ -15,8 +15,6 @@ from torch import nn
 import sparsity_report as sr
 from sparsity_report.words.sentences import say
 
-pytestmark = pytest.mark.slow(seconds=130)
-
 
 def weights_of(names, model_name):
     torch.manual_seed(0)

@@ -80,7 +80,6 @@ def test_it_has_the_verdict_and_the_sentences(demo_study, tmp_path):
                 assert shown.replace(">", "&gt;").replace('"', "&quot;") in text
 
 
-@pytest.mark.slow
 def test_hostile_names_are_text(tmp_path):
     weights = sr.load(Tiny(), name="<i>[m](http://e.x)|`")
     levels = (0.02 * n for n in range(1, len(HOSTILE) + 1))

@@ -20,8 +20,6 @@ from sparsity_report.files.package_data import DEMO
 from sparsity_report.report import notebook
 from sparsity_report.report.notebook import as_html
 
-pytestmark = pytest.mark.slow(seconds=80)
-
 WIDGET = "application/vnd.jupyter.widget-view+json"
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 

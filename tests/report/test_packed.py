@@ -37,6 +37,7 @@ def body(study, folder, **options):
     return html.unescape(re.sub(r"<[^>]+>", " ", shown))
 
 
+@pytest.mark.tools
 def test_page_paper_json_and_thesis_say_the_same_bytes(studies, tmp_path):
     study = studies[0]
     digits = f"{FILE:,}".replace(",", "\u202f")

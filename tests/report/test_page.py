@@ -16,8 +16,6 @@ from sparsity_report.findings.verdict import verdict
 from sparsity_report.report import page as report
 from sparsity_report.report import study_sections
 
-pytestmark = pytest.mark.slow
-
 TEMPLATES = Path(__file__).parents[2] / "templates"
 
 

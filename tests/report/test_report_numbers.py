@@ -20,8 +20,6 @@ from papers import bare, facts, latex_table, poppler, tables_of
 import sparsity_report as sr
 from sparsity_report.words.languages import spoken
 
-pytestmark = pytest.mark.slow
-
 THIN = "\u202f"
 GROUPS = {
     group: f"group.{group}"
@@ -582,6 +580,7 @@ def expected_strip(study, w):
     return [quality, *costs, speed]
 
 
+@pytest.mark.tools
 def test_verdict_strip_and_title_of_the_hero(written):
     study, w, folder = written
     text = (folder / "page.html").read_text(encoding="utf-8")
@@ -681,6 +680,7 @@ def paper_of(folder):
     return bare(poppler("pdftotext", folder / "report.pdf", "-raw"))
 
 
+@pytest.mark.tools
 def test_tables_of_the_pdf(written):
     study, w, folder = written
     text, place = paper_of(folder), 0

@@ -11,8 +11,6 @@ from papers import text_of
 
 import sparsity_report as sr
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(scope="module")
 def study(demo):
@@ -56,6 +54,7 @@ def numbers(text):
     return re.findall(r"\d+(?:[.,]\d+)*", text)
 
 
+@pytest.mark.tools
 @pytest.mark.parametrize("shown", [page, paper, saved, widget], ids=lambda f: f.__name__)
 def test_every_sentence_is_there(study, tmp_path, shown):
     found = shown(study, tmp_path)

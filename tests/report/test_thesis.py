@@ -33,8 +33,6 @@ from sparsity_report.errors import legible
 from sparsity_report.report.tables.latex import command_names, tex
 from sparsity_report.study.schema import LAYOUTS
 
-pytestmark = pytest.mark.slow(seconds=60)
-
 POINTS = 72 / 2.54
 
 
@@ -134,6 +132,7 @@ def test_what_is_written(kit):
     assert names == expected
 
 
+@pytest.mark.tools
 def test_sizes_are_exact(kit, study, tmp_path):
     sr.write_thesis(study, tmp_path, column_cm=6, text_cm=17.05)
     tenth = 0.01 * POINTS
@@ -154,6 +153,7 @@ def test_sizes_are_exact(kit, study, tmp_path):
             assert abs(per_metre - 300 / 0.0254) <= 1
 
 
+@pytest.mark.tools
 def test_figures_are_vector_and_carry_their_text(kit, study):
     for path in (kit / "figures").glob("*.pdf"):
         assert fonts(path), path.name
@@ -170,6 +170,7 @@ def test_figures_are_vector_and_carry_their_text(kit, study):
     assert caption in (kit / "captions.tex").read_text(encoding="utf-8")
 
 
+@pytest.mark.tools
 @pytest.mark.usefixtures("no_pictures")
 def test_a_font_by_name(study, tmp_path):
     listed = shutil.which("fc-list") and subprocess.run(["fc-list"], capture_output=True, text=True)
@@ -180,6 +181,7 @@ def test_a_font_by_name(study, tmp_path):
         assert "'Liberation Serif', sans-serif" in path.with_suffix(".svg").read_text()
 
 
+@pytest.mark.tools
 @pytest.mark.usefixtures("no_pictures")
 def test_a_missing_font_is_an_error_unless_a_generic_one_follows(demo, tmp_path):
     study = sr.compare(sr.dense(demo))
@@ -375,6 +377,7 @@ def test_the_same_study_gives_the_same_files(kit, pdf, study, tmp_path):
         assert path.read_bytes() == (kit / path.relative_to(folder)).read_bytes(), path.name
 
 
+@pytest.mark.tools
 def test_pdf_latex_and_json_say_the_same(kit, pdf, study, tmp_path):
     text = text_of(pdf)
     study.save(tmp_path / "study.json")
@@ -389,6 +392,7 @@ def test_pdf_latex_and_json_say_the_same(kit, pdf, study, tmp_path):
     assert bare(verdict) in text
 
 
+@pytest.mark.tools
 def test_kit_page_and_pdf_cite_by_the_same_entry(kit, pdf, study, tmp_path):
     entry = (kit / "sparsity-report.bib").read_text()
     assert bare(entry) in text_of(pdf)

@@ -15,7 +15,6 @@ from safetensors.torch import load_file, save_file
 import sparsity_report as sr
 from sparsity_report.errors import SparsityReportError
 
-pytestmark = pytest.mark.slow(seconds=30)
 IDS = torch.arange(2, 12)[None]
 
 POLICIES = {

@@ -14,7 +14,6 @@ from huggingface_hub import RepoCard
 
 import sparsity_report as sr
 
-pytestmark = pytest.mark.slow(seconds=15)
 RECIPES = Path(__file__).parents[2] / "docs" / "hub"
 DEMO = Path(sr.__file__).parent / "demo"
 BIN = Path(sys.executable).parent

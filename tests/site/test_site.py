@@ -15,8 +15,6 @@ import pytest
 from browser import Visit, violations
 from helpers import need
 
-pytestmark = pytest.mark.slow(seconds=300)
-
 ADDRESSES = {"a": "href", "link": "href", "img": "src", "script": "src", "iframe": "src"}
 # Pages of each kind that axe reads at all widths; the others at one.
 KINDS = (

@@ -124,7 +124,6 @@ main()
 """
 
 
-@pytest.mark.slow
 def test_without_the_library_it_is_refused_before_anything_is_counted(demo, tmp_path):
     file = sr.compare(sr.dense(demo), zstd=True).save(tmp_path / "s.json")
     run = subprocess.run(

@@ -9,8 +9,6 @@ from torch import nn
 
 import sparsity_report as sr
 
-pytestmark = pytest.mark.slow
-
 POLICIES = ("Masked30", "CSR30", "Two of four", "Layerwise")
 
 
@@ -40,7 +38,16 @@ def policies(weights):
     )  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=["demo", "minilm", "bfloat16", "modules", "policies"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        "demo",
+        "bfloat16",
+        "modules",
+        "policies",
+        pytest.param("minilm", marks=pytest.mark.tools),
+    ],
+)
 def study(request):
     torch.manual_seed(0)
     if request.param in {"demo", "minilm"}:

@@ -27,8 +27,6 @@ from sparsity_report.study.files.json_files import digest_of
 from sparsity_report.study.notes import EDITED_STUDY
 from sparsity_report.study.schema import MEASURED
 
-pytestmark = pytest.mark.slow(seconds=40)
-
 HERE = Path(__file__).parent
 PARTS = ("variants", "layers", "groups", "totals", "storage")
 

@@ -15,8 +15,6 @@ from zoo.cases import CASES
 import sparsity_report as sr
 from sparsity_report.sparse.cost import csr_bytes
 
-pytestmark = pytest.mark.slow
-
 EXACT = ("module_name", "block", "group", "total", "nonzero", "weight_total", "weight_nonzero")
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import playwright
 import pytest
 import torch
+from browser import node
 from helpers import Tiny, study_of
 from payloads import decode
 from torch import nn
@@ -25,8 +25,7 @@ from sparsity_report.words import number_format
 from sparsity_report.words.languages import speaking, spoken
 from sparsity_report.words.sentences import say
 
-pytestmark = pytest.mark.slow(seconds=60)
-NODE = Path(playwright.__file__).parent / "driver" / "node"
+pytestmark = pytest.mark.tools
 METRICS = ("sparsity", "total", "nonzero", "flops_per_token", "stored_bytes", "bytes_ratio")
 COMPARED = ("difference", "beyond", "deviation")
 LAYOUTS = ("csr", "bitmask", "dense")
@@ -126,7 +125,7 @@ def answers(study, wanted, folder):
     (folder / "cases.json").write_text(json.dumps(cases), encoding="utf-8")
     program = Path(__file__).with_name("contract.mjs")
     files = (folder / name for name in ("viewer.mjs", "payload", "cases.json", "bounded"))
-    done = subprocess.run([NODE, program, *files], capture_output=True, check=False, timeout=120)
+    done = subprocess.run([node(), program, *files], capture_output=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr.decode()
     return header, json.loads(done.stdout)
 

@@ -14,8 +14,6 @@ from jupyter import Server, run_all
 import sparsity_report as sr
 from sparsity_report.words.number_format import percent, times
 
-pytestmark = pytest.mark.slow(seconds=90)
-
 STUDY = """
 import json, pathlib
 import sparsity_report as sr

@@ -13,7 +13,6 @@ from serving import Serving, free_port
 
 from sparsity_report.words.number_format import percent
 
-pytestmark = pytest.mark.slow(seconds=60)
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = """
 import marimo

@@ -24,7 +24,6 @@ from sparsity_report.viewer.study_payload import study_payload
 from sparsity_report.words.languages import speaking
 from sparsity_report.words.number_format import percent, scaled, times
 
-pytestmark = pytest.mark.slow(seconds=60)
 PAGE = """<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>Viewer</title>
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data: blob:;
 style-src 'unsafe-inline'; script-src {digests}">
@@ -379,6 +378,7 @@ def test_the_table_as_csv(opened, study):
         assert int(row["flops_per_token"]) == layer["flops_per_token"]
 
 
+@pytest.mark.tools
 @pytest.mark.parametrize("form", ["svg column", "png page", "pdf column"])
 @pytest.mark.parametrize("panel", ["layer", "groups", "costs"])
 def test_pictures_of_what_is_seen(opened, form, panel):

@@ -11,8 +11,6 @@ from zoo.page import PAGE
 
 import sparsity_report as sr
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(params=CASES, ids=lambda case: case.name)
 def case(request):

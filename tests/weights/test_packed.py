@@ -23,8 +23,6 @@ from safetensors.torch import load_file, save_file
 import sparsity_report as sr
 from sparsity_report.weights import tensor_slices
 
-pytestmark = pytest.mark.slow(seconds=40)
-
 OWNER = "layers.0.mlp.up_proj"
 LIBRARY = library()
 

@@ -26,8 +26,6 @@ from sparsity_report.weights import tensor_slices
 from sparsity_report.weights.sources import http_ranges
 from sparsity_report.weights.tensor_slices import read_at
 
-pytestmark = pytest.mark.slow
-
 NAME, FILE, INDEX = "someone/small", "model.safetensors", "model.safetensors.index.json"
 BIG = 300_000
 
@@ -217,7 +215,6 @@ def test_a_long_header_is_read_to_its_end(folder):
     assert torch.equal(weights.tensor("layers.1999.fc1.weight"), torch.full((2, 2), 1999.0))
 
 
-@pytest.mark.slow
 def test_a_real_gguf_is_counted_where_it_lies(hub, folder, smollm2_path, smollm2):
     (folder / smollm2_path.name).symlink_to(smollm2_path)
     hub.held[folder / smollm2_path.name] = smollm2_path.read_bytes()

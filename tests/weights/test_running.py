@@ -13,7 +13,7 @@ from sparsity_report.weights.anatomy.meta_run import observe
 from sparsity_report.weights.anatomy.parameter_places import walk
 
 # Transformers advises on kernels that are not installed.
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+pytestmark = pytest.mark.filterwarnings("ignore")
 SIZE = {
     "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48,
     "vocab_size": 64,

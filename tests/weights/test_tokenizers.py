@@ -24,8 +24,6 @@ from sparsity_report.files.package_data import DEMO
 from sparsity_report.untrusted import limits
 from sparsity_report.weights.anatomy import meta_model
 
-pytestmark = pytest.mark.slow(seconds=35)
-
 TEXT = (DEMO / "eval.txt").read_text(encoding="utf-8")[:3000]
 WORDS = "Hello world, def f(x): return x_1 + naïve 漢字 \n\n\t<s> and more. " * 40
 CODE = ("tokenization_evil.py", "modeling_evil.py", "configuration_evil.py", "sparse_evil.py")
@@ -165,7 +163,6 @@ def test_no_code_runs_on_the_command_line(planted, tmp_path, asked):
     assert (asked, marker.exists()) == ([], False)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("model_type", ["llama", "evil"])
 def test_no_code_runs_in_a_process_that_is_told_yes(planted, tmp_path, model_type):
     """As people run it: ``yes | sparsity-report run FOLDER --perplexity`` inside the folder."""

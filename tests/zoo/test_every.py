@@ -19,7 +19,7 @@ from zoo.walk import walk
 CLASSES = {case.name: case for case in walked()}
 KNOWN = json.loads((Path(__file__).parent / "known.json").read_text("utf-8"))
 # Transformers advises on kernels that are not installed.
-pytestmark = [pytest.mark.slow(seconds=90), pytest.mark.filterwarnings("ignore")]
+pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 @pytest.fixture(autouse=True)
