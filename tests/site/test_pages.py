@@ -50,13 +50,8 @@ def run_commands(block, folder):
         assert run.returncode in {0, expected}, f"{' '.join(words)}: {run.stderr}"
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        name if name == "README.md" else pytest.param(name, marks=pytest.mark.sweep)
-        for name in WITH_CODE
-    ],
-)
+@pytest.mark.sweep
+@pytest.mark.parametrize("name", WITH_CODE)
 @pytest.mark.usefixtures("small_cache")
 def test_code(name, models, tmp_path, monkeypatch):
     folder = tmp_path / "page"

@@ -279,7 +279,7 @@ def study(request):
 
 @pytest.mark.parametrize("language", ["en", "fr"])
 def test_the_script_shows_the_figures_of_the_study(study, language, tmp_path):
-    wanted = list(states(study, 25))
+    wanted = list(states(study, 15))
     with speaking(language):
         header, given = answers(study, wanted, tmp_path)
         names = header["modules"]["names"]
@@ -357,7 +357,7 @@ def test_chromium_shows_the_sentence_of_python(chromium, smollm2, language, tmp_
         page = chromium.new_page()
         page.goto((tmp_path / "page.html").as_uri())
         page.locator(".sv-ready").wait_for()
-        for state in states(study, 25):
+        for state in states(study, 15):
             if state.variant != AT_LEVEL:
                 own = study.facts.layouts[state.variant]
                 state = state._replace(byte_layout="csr" if own == "csr" else "dense")

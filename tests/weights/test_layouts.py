@@ -180,6 +180,7 @@ def test_the_most_downloaded_models_are_counted_as_transformers_loads_them(tmp_p
     assert totals["nonzero"] == sum(int(value.count_nonzero()) for value in unique)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_the_most_downloaded_models_pass_every_command(tmp_path, name):
     downloaded(tmp_path / "model", name)
