@@ -4,13 +4,11 @@ import re
 import xml.etree.ElementTree as ET
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 
 import hostile
 import pytest
 import torch
 import typst
-from helpers import small_files
 from papers import (
     bare,
     eight_variants,
@@ -43,7 +41,6 @@ from sparsity_report.sparse.runtime_support import RUNTIMES
 from sparsity_report.words.sentences import say
 
 MM = 72 / 25.4
-ROOT = Path(__file__).parents[2]
 TEXTS = [*hostile.TEXTS.values()]
 
 
@@ -236,15 +233,6 @@ def test_templates_of_ones_own(demo, tmp_path):
         assert message in str(caught.value)
         assert "\n" not in str(caught.value)
     assert path.read_bytes() == before
-
-
-def test_a_full_disk_leaves_the_earlier_report(pdf, study, tmp_path):
-    old = tmp_path / "report.pdf"
-    old.write_bytes(pdf.read_bytes()[:1000])
-    with small_files(50_000), pytest.raises(sr.SparsityReportError, match="with space left"):
-        sr.write_report(study, old)
-    assert old.read_bytes() == pdf.read_bytes()[:1000]
-    assert [path.name for path in tmp_path.iterdir()] == ["report.pdf"]
 
 
 def numbers_of(path, thousands, decimal):

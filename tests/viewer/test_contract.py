@@ -160,10 +160,6 @@ def check_counts(study, state, names, answer):
     assert answer["flops"] == numbers(held, names, "flops_per_token")
 
 
-def first(study):
-    return str(study.variants["variant"].iloc[0])
-
-
 PAIRS = {
     "zeros": "zeros",
     "prunable": "prunable_total",

@@ -22,7 +22,7 @@ from sparsity_report.viewer.embed import digests, embed
 from sparsity_report.viewer.module import classic_script, packed_module, script
 from sparsity_report.viewer.study_payload import study_payload
 from sparsity_report.words.languages import speaking
-from sparsity_report.words.number_format import percent, scaled, times
+from sparsity_report.words.number_format import percent, times
 
 PAGE = """<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>Viewer</title>
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data: blob:;
@@ -123,25 +123,6 @@ def opened(chromium, tmp_path, study):
         assert [
             url for url in page.requests if not url.startswith(("file:", "blob:", "data:"))
         ] == []
-
-
-def test_the_slider_shows_what_the_study_counts(opened, study):
-    slider = opened.page.locator(".sv-slider")
-    slider.focus()
-    for level in (0.31, 0.32, 0.33):
-        opened.page.keyboard.press("ArrowRight")
-        rows = study.at_level(level)
-        weights = rows[rows["prunable"]]
-        zeros = weights["weight_total"].sum() - weights["weight_nonzero"].sum()
-        bytes_, dense = (rows[key].sum() for key in ("csr_bytes", "dense_bytes"))
-        if opened.state["layout"] == "dense":
-            bytes_ = dense
-        sentence = opened.sentence
-        assert percent(zeros / weights["weight_total"].sum(), space=" ") in sentence
-        assert scaled(bytes_, "B", " ") in sentence
-        assert times(bytes_ / dense, " ") in sentence
-        assert slider.get_attribute("aria-valuetext") in sentence or "dense" in sentence
-    assert opened.state["variant"] == "at level"
 
 
 def test_one_screen(chromium, tmp_path, study):

@@ -5,7 +5,6 @@ import json
 import pytest
 import torch
 import transformers
-from helpers import command
 from hub_layouts import LAYOUTS
 from safetensors.torch import load_file, save_file
 
@@ -178,22 +177,3 @@ def test_the_most_downloaded_models_are_counted_as_transformers_loads_them(tmp_p
     totals = sr.compare(sr.dense(weights)).totals.iloc[0]
     assert totals["total"] == sum(value.numel() for value in unique)
     assert totals["nonzero"] == sum(int(value.count_nonzero()) for value in unique)
-
-
-@pytest.mark.sweep
-@pytest.mark.parametrize("name", LAYOUTS)
-def test_the_most_downloaded_models_pass_every_command(tmp_path, name):
-    downloaded(tmp_path / "model", name)
-    model, out = tmp_path / "model", tmp_path / "out"
-    quiet = ("--no-png", "--no-html")
-    for line in (
-        ("run", model, "--sparsity", "0.6", "--out", out, *quiet),
-        ("pair", model, model, "-o", tmp_path / "pair.json"),
-        ("render", out / "study.json", "--out", tmp_path / "again", *quiet),
-        ("diff", out / "study.json", out / "study.json"),
-    ):
-        done = command(*line)
-        assert done.returncode == 0, (line[0], done.stderr)
-    assert sr.read_study(out / "study.json").totals["nonzero"].notna().all()
-    pair = sr.read_pair(tmp_path / "pair.json")
-    assert (pair.layers["zeros_before"] == pair.layers["zeros_after"]).all()
