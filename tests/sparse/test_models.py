@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from helpers import swept
 from safetensors.torch import load_model, save_model
 from zoo.cases import CASES, built
 
@@ -12,7 +13,7 @@ import sparsity_report as sr
 pytestmark = pytest.mark.filterwarnings("ignore")  # advice on kernels that are not installed
 
 
-@pytest.fixture(params=CASES, ids=lambda case: case.name)
+@pytest.fixture(params=swept(CASES, 3), ids=lambda case: case.name)
 def case(request):
     return request.param
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers import Tiny, models, study_of
+from helpers import Tiny, models, study_of, swept
 from hypothesis import given, settings
 from torch import nn
 from torch.nn.utils import prune
@@ -42,7 +42,7 @@ def agrees_with_pruning(study, weights, sparsity, slack=0):
     return here, masked, csr
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", swept(CASES, 3), ids=lambda case: case.name)
 def test_every_architecture_at_several_levels(case):
     torch.manual_seed(0)
     weights = sr.load(case.build().to(torch.bfloat16))

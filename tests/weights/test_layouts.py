@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 import transformers
+from helpers import swept
 from hub_layouts import LAYOUTS
 from safetensors.torch import load_file, save_file
 
@@ -156,7 +157,7 @@ def downloaded(folder, name):
     return layout
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("name", swept(LAYOUTS, 3))
 def test_the_most_downloaded_models_are_counted_as_transformers_loads_them(tmp_path, name):
     layout = downloaded(tmp_path / "model", name)
     weights = sr.load(tmp_path / "model")

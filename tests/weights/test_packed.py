@@ -15,7 +15,7 @@ import pytest
 import torch
 import transformers
 from fuzz.packed import library
-from helpers import turned_on_loading
+from helpers import swept, turned_on_loading
 from safetensors.torch import load_file, save_file
 
 import sparsity_report as sr
@@ -70,7 +70,7 @@ def test_what_the_rule_has_packed_stands_for_what_it_says(way, tmp_path):
 NEEDS_CONFIG = ("mlx", *(w for w in packing.WAYS if "-v2" in w or "v1-zero" in w))
 
 
-@pytest.mark.parametrize("way", packing.WAYS)
+@pytest.mark.parametrize("way", swept(packing.WAYS, 3))
 def test_alone_it_is_right_or_refused(way, tmp_path):
     tensors, means, _ = packing.WAYS[way](matrix())
     folder = write(tmp_path / "m", tensors)
@@ -82,7 +82,7 @@ def test_alone_it_is_right_or_refused(way, tmp_path):
         agrees(sr.load(folder / "model.safetensors"), means)
 
 
-@pytest.mark.parametrize("way", packing.WAYS)
+@pytest.mark.parametrize("way", swept(packing.WAYS, 3))
 def test_any_part_of_a_weight_can_be_had(way, tmp_path):
     """Slices of a packed weight are picklable and begin anywhere a unit does."""
     tensors, means, config = packing.WAYS[way](matrix(96, 64))
@@ -196,7 +196,7 @@ def test_a_known_model_packed_by_marlin_is_its_structure(tmp_path):
         packed.module()
 
 
-@pytest.mark.parametrize("way", packing.WAYS)
+@pytest.mark.parametrize("way", swept(packing.WAYS, 3))
 def test_file_bytes_are_those_of_all_parts(way, tmp_path):
     tensors, _, config = packing.WAYS[way](matrix())
     weights = sr.load(write(tmp_path / "m", tensors, config))
@@ -729,7 +729,7 @@ def test_a_smaller_weight_is_not_that_of_a_known_model(way, values, tmp_path):
 SMALLER = {("fp8-blocks", "weight"), ("fp8-blocks-exponents", "weight"), ("int8", "weight")}
 
 
-@pytest.mark.parametrize("way", [*packing.WAYS, "marlin"])
+@pytest.mark.parametrize("way", swept([*packing.WAYS, "marlin"], 4))
 def test_a_part_that_is_cut_or_turned_is_refused(way, tmp_path):
     tensors, means, config = (packing.WAYS | {"marlin": packing.marlin})[way](matrix())
     for leaf, part in tensors.items():
@@ -919,6 +919,7 @@ def test_what_lies_side_by_side_is_read_once(way, monkeypatch, tmp_path):
     torch.testing.assert_close(torch.cat(pieces), means.reshape(-1), rtol=1e-2, atol=1e-6)
 
 
+@pytest.mark.sweep
 def test_the_reference_has_the_table_of_formats(tmp_path):
     def outcome(case, told):
         if case.startswith("/"):

@@ -14,7 +14,7 @@ import pytest
 import tokenizers
 import torch
 import transformers
-from helpers import command, need, small_llama, write_gguf
+from helpers import command, need, small_llama, swept, write_gguf
 from safetensors.torch import load_file, save_file
 from tokenizers import decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer
@@ -163,7 +163,7 @@ def test_no_code_runs_on_the_command_line(planted, tmp_path, asked):
     assert (asked, marker.exists()) == ([], False)
 
 
-@pytest.mark.parametrize("model_type", ["llama", "evil"])
+@pytest.mark.parametrize("model_type", swept(["evil", "llama"], 2))
 def test_no_code_runs_in_a_process_that_is_told_yes(planted, tmp_path, model_type):
     """As people run it: ``yes | sparsity-report run FOLDER --perplexity`` inside the folder."""
     folder, marker = planted

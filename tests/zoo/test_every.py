@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import swept
 
 from zoo.checks import CHECKS
-from zoo.chosen import CHOSEN, NAMES
+from zoo.chosen import NAMES
 from zoo.page import PAGE, line
 from zoo.tiny import walked
 from zoo.walk import walk
@@ -37,14 +38,7 @@ def test_there_are_sixty():
     assert KNOWN.keys() <= set(NAMES)
 
 
-# The others differ by details of their classes.
-FEW = {names[0] for names in CHOSEN.values()}
-
-
-@pytest.mark.parametrize(
-    "name",
-    [name if name in FEW else pytest.param(name, marks=pytest.mark.sweep) for name in NAMES],
-)
+@pytest.mark.parametrize("name", swept(NAMES, 6))
 def test_what_is_said_is_so(name):
     """All checks at once, as building a model and running it takes most of the time."""
     row = walk(name)
