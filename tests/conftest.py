@@ -78,10 +78,11 @@ def pytest_testnodedown(node):
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_sessionfinish(session):
-    yield
     config = session.config
-    if hasattr(config, "workeroutput"):
+    if is_worker := hasattr(config, "workeroutput"):
         config.workeroutput["need --all"] = config.stash[NEED_ALL]
+    yield
+    if is_worker:
         return
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if reporter is None:
