@@ -24,8 +24,8 @@ from hypothesis import settings
 import sparsity_report as sr
 
 # The first example of a test may import a library or compile a loop.
-settings.register_profile("without deadline", deadline=None)
-settings.load_profile("without deadline")
+settings.register_profile("quick", deadline=None, max_examples=50)
+settings.load_profile("quick")
 
 MODELS = {"minilm_path", "smollm2_path"}
 SLOWEST = ("tests/site/", "tests/viewer/test_jupyter", "tests/zoo/", "tests/report/test_browser")

@@ -127,7 +127,7 @@ def test_a_study_read_from_a_file_has_the_same_levels(demo_study, tmp_path):
         assert a.equals(b)
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(models())
 def test_small_matrices_that_tie_have_levels_that_are_read_back(tmp_path_factory, model):
     study = sr.compare(sr.dense(model))
