@@ -173,6 +173,7 @@ def test_the_explorer_starts_from_the_zeros_found(checkpoint, tmp_path):
     assert json.loads(explorer.copied("json"))["sparsity"] is None
 
 
+@pytest.mark.sweep
 def test_the_notebook_says_what_it_zeroed(checkpoint, tmp_path):
     run = command("notebook", checkpoint, "-o", tmp_path / "structural_csr_analysis.ipynb")
     assert run.returncode == 0, run.stderr

@@ -76,6 +76,7 @@ def test_structural_csr_analysis(kernel, tmp_path):
     assert not any("text/html" in picture for picture in drawn)
 
 
+@pytest.mark.sweep
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_thesis_figures_from_a_study(kernel, demo_study, tmp_path):
     """From a model, ``TestCommand.test_html`` makes them."""
@@ -89,6 +90,7 @@ def test_thesis_figures_from_a_study(kernel, demo_study, tmp_path):
     assert (tmp_path / "thesis" / "example.tex").is_file()
 
 
+@pytest.mark.sweep
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_policies(kernel, tmp_path):
     text = "def double(x):\n    return 2 * x\n" * 20
