@@ -1,8 +1,8 @@
-"""Real models from two wheels, small ones counted by hand, one browser; and how the tests are run.
+"""Real models from two wheels, small ones counted by hand, one browser; and the choice of tests.
 
-In continuous integration one process more than there are cores shares the work, for browsers and
-kernels are waited for. A file stays in one of them, because its tests share what is slow to make;
-the slowest files start first.
+``pytest`` runs all tests that need nothing but the extra ``[test]``, one process per core.
+``pytest --all`` adds those marked ``tools`` or ``sweep``. A file stays in one process, because its
+tests share slow fixtures; the slowest files start first.
 """
 
 import os
@@ -24,47 +24,75 @@ from hypothesis import settings
 import sparsity_report as sr
 
 # The first example of a test may import a library or compile a loop.
-settings.register_profile("without deadline", deadline=None)
-settings.load_profile("without deadline")
+settings.register_profile("quick", deadline=None, max_examples=50)
+settings.load_profile("quick")
 
-REAL = {"minilm", "minilm_path", "smollm2", "smollm2_path"}
+MODELS = {"minilm_path", "smollm2_path"}
+SLOWEST = ("tests/site/", "tests/viewer/test_jupyter", "tests/zoo/", "tests/report/test_browser")
+NEED_ALL = pytest.StashKey[int]()
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--all", action="store_true",
+        help="run also tests that need Chromium, TeX, poppler, a downloaded model or the extra "
+        "[tools], and sweeps",
+    )  # fmt: skip
+
+
+def pytest_configure(config):
+    config.stash[NEED_ALL] = 0
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers():
-    return min(3, 1 + (os.cpu_count() or 1)) if IN_CI else 0
+def pytest_xdist_auto_num_workers(config):
+    """Return the number of cores; one more where processes wait for browsers and kernels."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return (cores or 1) + config.option.all
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
     for item in items:
         if "driver" in item.fixturenames:
             item.add_marker("browser")
-        if REAL.intersection(item.fixturenames):
-            item.add_marker("slow")
-    items.sort(key=_seconds, reverse=True)
+        if MODELS.intersection(item.fixturenames) or marks_of(item) & {"browser", "latex"}:
+            item.add_marker("tools")
+    items.sort(key=lambda item: not item.nodeid.startswith(SLOWEST))
+    if not config.option.all:
+        left = [item for item in items if marks_of(item) & {"tools", "sweep"}]
+        config.stash[NEED_ALL] = len(left)
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if not marks_of(item) & {"tools", "sweep"}]
 
 
-def _seconds(item):
-    """Return about how long the file of a test takes, from its ``slow`` mark."""
-    marks = (
-        mark
-        for mark in getattr(item.getparent(pytest.Module), "own_markers", ())
-        if mark.name == "slow"
-    )
-    return max((mark.kwargs.get("seconds", 10) for mark in marks), default=0)
+def marks_of(item):
+    return {mark.name for mark in item.iter_markers()}
 
 
-@pytest.hookimpl(trylast=True)
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    # Each process collects all tests.
+    node.config.stash[NEED_ALL] = getattr(node, "workeroutput", {}).get("need --all", 0)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_sessionfinish(session):
-    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    if reporter is None or hasattr(session.config, "workerinput"):
+    config = session.config
+    if is_worker := hasattr(config, "workeroutput"):
+        config.workeroutput["need --all"] = config.stash[NEED_ALL]
+    yield
+    if is_worker:
+        return
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None:
         return
     counts = {kind: len(reports) for kind, reports in reporter.stats.items()}
     ran = sum(counts.get(kind, 0) for kind in ("passed", "failed"))
     skipped = counts.get("skipped", 0)
-    reporter.ensure_newline()
-    reporter.write_line(f"{ran} tests ran, {skipped} were skipped")
+    reporter.write_line(
+        f"{ran} tests ran, {skipped} were skipped, {config.stash[NEED_ALL]} need --all"
+    )
     if IN_CI and skipped and session.exitstatus == 0:
         reporter.write_line("in CI nothing may be skipped")
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -57,7 +57,17 @@ LOOKS = {
 }  # fmt: skip
 # Tests that take long, and what they cover is covered by others, too.
 LEFT_OUT = {"test_browser.py", "test_notebooks.py", "test_vega.py"}
-OPTIONS = ["-q", "-x", "-p", "no:cacheprovider", "-m", "not browser and not latex"]
+OPTIONS = [
+    "-q",
+    "-x",
+    "-n",
+    "0",
+    "-p",
+    "no:cacheprovider",
+    "--all",
+    "-m",
+    "not browser and not latex",
+]
 # Tests by themselves that are tried before whole files.
 FIRST = 20
 # Codes of pytest: all is well, it was called with what is no test, there is none.

@@ -16,7 +16,6 @@ from sparsity_report.cli.compared_models import compared
 from sparsity_report.cli.options import Analysis, Choice
 from sparsity_report.files.package_data import DEMO
 
-pytestmark = pytest.mark.slow(seconds=60)
 # Prunable weights of the demo model: 4 blocks of 4 · 128² + 2 · 128 · 512.
 WEIGHTS = 4 * (4 * 128**2 + 2 * 128 * 512)
 QUICK = ("--write", "study")
@@ -74,6 +73,7 @@ def test_run_counts_the_zeros_as_they_are(full_run):
     assert study.quality["perplexity"].round(3).nunique() == 1
 
 
+@pytest.mark.tools
 def test_page_pdf_and_thesis_name_what_they_found(full_run):
     _, out = full_run
     assert (out / "report.pdf").read_bytes().startswith(b"%PDF-")
@@ -168,6 +168,7 @@ def test_the_explorer_starts_from_the_zeros_found(checkpoint):
     assert json.loads(explorer.copied("json"))["sparsity"] is None
 
 
+@pytest.mark.sweep
 def test_the_notebook_says_what_it_zeroed(checkpoint, tmp_path):
     run = command("notebook", checkpoint, "-o", tmp_path / "structural_csr_analysis.ipynb")
     assert run.returncode == 0, run.stderr

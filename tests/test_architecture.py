@@ -259,7 +259,6 @@ def test_help_and_paths_that_lead_nowhere_are_light(arguments):
     assert not HEAVY & said
 
 
-@pytest.mark.slow
 def test_who_shows_two_models_does_not_wait_for_what_compares_them():
     said = loaded(
         "import sys, sparsity_report as sr\n"

@@ -57,7 +57,7 @@ def test_a_command_runs_the_package_of_its_tree(tmp_path, monkeypatch):
     assert values["page of the demo, MB"] == 0.001234
 
 
-@pytest.mark.slow
+@pytest.mark.sweep
 @pytest.mark.parametrize("case", ["compare", "count", "pair", "write"])
 def test_a_case_prints_its_values(case, tmp_path):
     values = benchmarks.measure(case, benchmarks.ROOT, tmp_path, short=True)

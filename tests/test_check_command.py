@@ -20,8 +20,6 @@ import sparsity_report as sr
 from sparsity_report.files.package_data import DEMO
 from sparsity_report.weights.sources import http_ranges
 
-pytestmark = pytest.mark.slow(seconds=40)
-
 ROOT = Path(__file__).parent.parent
 ACTION = ROOT / ".github" / "actions" / "check" / "action.yml"
 WORKFLOW = ROOT / ".github" / "workflows" / "lora-keeps-zeros.yml"

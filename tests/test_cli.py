@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import Tiny, command, small_llama
+from helpers import Tiny, command, small_llama, swept
 from payloads import decode
 from safetensors.torch import save_file
 
@@ -21,7 +21,6 @@ from sparsity_report.cli.options import PANELS
 from sparsity_report.files.package_data import DEMO
 from sparsity_report.words.strip_text import strip_texts
 
-pytestmark = pytest.mark.slow(seconds=60)
 QUICK = ("--write", "study")
 
 
@@ -296,7 +295,7 @@ def test_the_shell_completes(monkeypatch, typed, offered):
     assert script.is_file()
 
 
-@pytest.mark.parametrize("has_triton", [False, True])
+@pytest.mark.parametrize("has_triton", swept([True, False], 2))
 def test_objects_are_not_frozen_at_the_end_of_a_process_with_triton(demo_run, tmp_path, has_triton):
     """Triton reports them as leaks; without it, they make the end of a process faster."""
     triton = "sys.modules['triton'] = sys" if has_triton else ""

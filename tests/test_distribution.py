@@ -3,6 +3,7 @@
 import ast
 import email
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -18,13 +19,11 @@ from helpers import need
 import sparsity_report as sr
 from sparsity_report.report.citation import bibtex
 
-pytestmark = pytest.mark.slow(seconds=10)
-
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 CITATION = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
 # Extras of those who work on the package.
-INTERNAL = {"docs", "test"}
+INTERNAL = {"docs", "lint", "test", "tools"}
 # The standard library of Python 3.14.
 STANDARD = {*sys.stdlib_module_names, "compression"}
 
@@ -36,8 +35,11 @@ def name_of(requirement):
 
 def listed():
     """Names of the files that git knows; in an unpacked archive, of all files."""
-    done = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
-    names = done.stdout.split("\0")[:-1] if done.returncode == 0 else []
+    names = []
+    if shutil.which("git"):
+        line = ["git", "ls-files", "-z"]
+        done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
+        names = done.stdout.split("\0")[:-1]
     held = {path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*")} - {"PKG-INFO"}
     return names or [name for name in held if not re.search(r"(_cache|_*pycache_*)/", name)]
 
@@ -118,6 +120,7 @@ def version_of(folder):
 
 
 def git(folder, *arguments):
+    need(shutil.which("git") is not None, "git")
     identity = ("-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "init.defaultBranch=main")
     subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True)
 
@@ -132,6 +135,7 @@ def tree(tmp_path):
     return folder
 
 
+@pytest.mark.tools
 @pytest.mark.filterwarnings("ignore")
 def test_version_without_tags(tree):
     assert version_of(tree) == "0+unknown"
@@ -149,6 +153,7 @@ def test_version_without_tags(tree):
     assert version_of(tree) == "0+unknown"
 
 
+@pytest.mark.tools
 @pytest.mark.filterwarnings("ignore")
 def test_version_of_a_tag_and_after_it(tree, monkeypatch):
     git(tree, "init")
@@ -211,6 +216,7 @@ def built(hatch, tmp_path_factory):
     return source, one, two
 
 
+@pytest.mark.tools
 def test_the_source_distribution_builds_the_same_wheel(built):
     source, one, two = built
     assert one.name == two.name
@@ -221,6 +227,7 @@ def test_the_source_distribution_builds_the_same_wheel(built):
     assert changed == []
 
 
+@pytest.mark.tools
 def test_the_wheel_holds_the_package_and_its_data_alone(built):
     with zipfile.ZipFile(built[1]) as wheel:
         names = set(wheel.namelist())
@@ -304,6 +311,7 @@ def test_workflows_are_pinned_and_may_do_little():
         assert "secrets." not in text
 
 
+@pytest.mark.tools
 def test_the_extra_for_the_site_has_its_extensions():
     tree = ast.parse((ROOT / "docs/conf.py").read_text(encoding="utf-8"))
     (names,) = (

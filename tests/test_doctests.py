@@ -8,8 +8,6 @@ import pytest
 
 import sparsity_report
 
-pytestmark = pytest.mark.slow
-
 MODULES = [
     name
     for _, name, _ in pkgutil.walk_packages(sparsity_report.__path__, "sparsity_report.")

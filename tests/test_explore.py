@@ -15,8 +15,6 @@ from urllib.request import url2pathname
 import psutil
 import pytest
 
-pytestmark = pytest.mark.slow(seconds=80)
-
 
 @pytest.fixture
 def running(tmp_path):

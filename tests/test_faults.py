@@ -140,7 +140,7 @@ def test_render_removes_the_files_of_another_study(tmp_path):
     for level in (0.3, 0.5):
         torch.manual_seed(0)
         study_of(sr.load(Tiny(), name="tiny"), level).save(tmp_path / "study.json")
-        line = ("render", tmp_path / "study.json", "--no-html", "--no-png", "--out", out)
+        line = ("render", tmp_path / "study.json", "--write", "csv", "--out", out)
         runs.append(command(*line))
         assert runs[-1].returncode == 0, runs[-1].stderr
         if level == 0.3:

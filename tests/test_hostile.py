@@ -294,7 +294,6 @@ def test_half_a_character_goes_into_no_file(tmp_path):
     assert sr.write_csv(study, tmp_path / "csv")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a\0b", HALF])
 def test_what_no_file_can_be_called_is_refused(study, tmp_path, name):
     path = tmp_path / name

@@ -14,8 +14,6 @@ from helpers import need
 
 import sparsity_report as sr
 
-pytestmark = pytest.mark.slow(seconds=60)
-
 ROOT = Path(__file__).parents[1]
 # Steps with the names of the paths; `study` and `pair` are files, `out` is a folder.
 HEAD = """
@@ -129,6 +127,7 @@ def light_commands():
     return [shlex.split(line) for line in block.splitlines()]
 
 
+@pytest.mark.tools  # pip downloads
 def test_the_light_list_renders_and_compares_where_torch_is_not_installed(saved, tmp_path):
     venv.create(tmp_path / "env", with_pip=False)
     (python,) = (tmp_path / "env").glob("*/python")

@@ -14,8 +14,6 @@ from sparsity_report.counting.histogram import count
 from sparsity_report.phrases import phrase
 from sparsity_report.viewer.layer_values import AT_LEVEL
 
-pytestmark = pytest.mark.slow
-
 NAN = phrase(
     "note.weights_nan",
     model="tiny",

@@ -1,10 +1,12 @@
 """The checks of docs/tools/release.py, on a small repository."""
 
 import runpy
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+from helpers import need
 
 ROOT = Path(__file__).parents[1]
 TOOL = runpy.run_path(str(ROOT / "docs/tools/release.py"))
@@ -23,6 +25,7 @@ LOG = """# Changelog
 
 
 def git(folder, *arguments):
+    need(shutil.which("git") is not None, "git")
     identity = ("-c", "user.name=a", "-c", "user.email=a@b.c")
     subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True)
 
@@ -52,6 +55,7 @@ def test_a_version_needs_an_entry_with_items():
     assert "no items of 1.2.0" in refused("entry", "1.2.0", LOG.replace("- One.", "One."))
 
 
+@pytest.mark.tools
 def test_date_and_version_are_written_once(tree):
     TOOL["write_date"]("1.2.0", "2021-03-04", tree)
     assert "## [1.2.0] - 2021-03-04\n" in (tree / "CHANGELOG.md").read_text(encoding="utf-8")
@@ -60,6 +64,7 @@ def test_date_and_version_are_written_once(tree):
     assert "has a date" in refused("write_date", "1.2.0", "2021-03-05", tree)
 
 
+@pytest.mark.tools
 def test_tag_changelog_and_citation_agree(tree):
     assert "has no tag v1.1.0" in refused("check_dates", "1.1.0", tree)
     git(tree, "tag", "v1.1.0")

@@ -4,13 +4,13 @@ import ast
 import io
 import re
 import tokenize
+from importlib.util import find_spec
 from pathlib import Path
 
 import house
 import pytest
 from api_members import public_members
-from numpydoc.hooks.validate_docstrings import parse_config
-from numpydoc.validate import validate
+from helpers import need
 
 import sparsity_report
 
@@ -83,9 +83,13 @@ def test_plain_prose_passes():
     assert list(faults(text)) == []
 
 
+@pytest.mark.tools
 @pytest.mark.filterwarnings("ignore")  # numpydoc reads deprecated attributes of widgets
 @pytest.mark.parametrize("name", PUBLIC)
 def test_public_docstrings_follow_numpydoc(name):
+    need(find_spec("numpydoc") is not None, "numpydoc")
+    from numpydoc.hooks.validate_docstrings import parse_config
+
     config = parse_config(Path(__file__).parents[1])
     value = getattr(sparsity_report, name)
     names = [name, *(f"{name}.{member}" for member in public_members(value))]
@@ -95,6 +99,8 @@ def test_public_docstrings_follow_numpydoc(name):
 
 def numpydoc_faults(name, config):
     """Return the errors that `numpydoc lint` would report under the settings of pyproject.toml."""
+    from numpydoc.validate import validate
+
     report, overrides = validate(name), config["overrides"]
     return [
         (code, message)

@@ -17,8 +17,6 @@ import sparsity_report as sr
 from sparsity_report.counting import counts
 from sparsity_report.weights import tensor_slices
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture
 def cut(folder, monkeypatch):
@@ -124,6 +122,7 @@ def dask():
         yield client.get_executor()
 
 
+@pytest.mark.tools
 def test_dask_counts_the_same(cut):
     with dask() as executor:
         same(cut, executor)

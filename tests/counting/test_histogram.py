@@ -107,7 +107,7 @@ def test_more_than_one_chunk():
     assert (tally.nonzero, tally.values.tolist()) == (4, [0.0, 1.0, 2.0, 3.0, 4.0])
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(
     st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), max_size=50),
     st.sampled_from(FLOATS),

@@ -29,7 +29,7 @@ def oracle(tensors, sparsity):
     return [torch.from_numpy(k).reshape(t.shape) for k, t in zip(parts, tensors, strict=True)]
 
 
-@settings(max_examples=120)
+@settings(max_examples=40)
 @given(models(), st.floats(0, 1))
 def test_masks_are_those_of_a_full_sort(model, sparsity):
     layers = linears(model)
@@ -40,7 +40,7 @@ def test_masks_are_those_of_a_full_sort(model, sparsity):
         assert torch.equal(pruning.mask(name), keep)
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(models(), st.floats(0, 1), st.sampled_from(["masked", "csr"]))
 def test_counting_a_materialized_model_gives_the_derived_numbers(model, sparsity, layout):
     before = {k: v.clone() for k, v in model.state_dict().items()}
@@ -257,7 +257,7 @@ def test_integer_and_float8_weights_can_be_ranked():
         assert torch.equal(pruning.mask("fc1.weight"), keep)
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(models(), st.floats(0, 1))
 def test_layerwise_masks_are_those_of_a_sort_of_each_layer(model, sparsity):
     pruning = sr.layerwise_magnitude(sr.load(model), sparsity)
@@ -285,8 +285,7 @@ def n_m_oracle(weight, n, m):
     return torch.from_numpy(keep).reshape(weight.shape)
 
 
-@pytest.mark.slow
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(st.data())
 def test_n_m_masks_are_those_of_sorting_each_group(data):
     m = data.draw(st.integers(1, 8))

@@ -167,21 +167,6 @@ def test_workers_and_kept_counts_tell_the_same(way, tmp_path):
     assert (text[0][-1] > 0) == (way == "mlx-4")
 
 
-@pytest.mark.parametrize(("pruned", "outcome"), [(0.0, "explained"), (0.5, "before_packing")])
-def test_a_sentence_says_where_zeros_come_from(pruned, outcome, tmp_path):
-    weights, means = packing.packed_matrix(tmp_path / "m", "gptq-4-v1", packing.gaussian(pruned))
-    study = sr.compare(sr.dense(weights))
-    (finding,) = [f for f in study_findings(study) if f.key.startswith("rounding.")]
-    assert finding.key == f"rounding.zeros_{outcome}"
-    zeros = 100 * float((means == 0).double().mean())
-    expected = 100 * study.layers["expected_rounding_sparsity"].iloc[0]
-    assert str(finding) == wording(
-        finding.key, sparsity=f"{zeros:.1f}", weights="524\u202f288", variant="Dense",
-        packings="gptq-4bit-g32", expected=f"{expected:.1f}",
-    )  # fmt: skip
-    assert not any(f.key.startswith("rounding.") for f in audit(study))
-
-
 def test_without_zeros_there_is_nothing_to_explain(tmp_path):
     weights, _ = packing.packed_matrix(tmp_path / "m", "fp8-blocks", packing.gaussian())
     study = sr.compare(sr.dense(weights))

@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 import tracemalloc
-from pathlib import Path
 
 import gguf
 import numpy as np
@@ -20,8 +19,6 @@ from sparsity_report.counting import count_cache as cache_module
 from sparsity_report.counting import counts
 from sparsity_report.counting.histogram import count
 from sparsity_report.weights import tensor_slices as tensors
-
-pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
@@ -356,23 +353,6 @@ def test_a_cache_that_cannot_be(folder, tmp_path):
 def test_models_in_memory_are_not_kept(tiny, tmp_path):
     sr.global_magnitude(sr.load(tiny), 0.3, cache=tmp_path / "kept")
     assert not (tmp_path / "kept").exists()
-
-
-def test_structure_without_values(folder, tmp_path):
-    outline = sr.load(folder, values=False)
-    for file in folder.glob("*.safetensors"):
-        os.truncate(file, 0)  # whatever is read from now on fails
-    study = sr.compare(sr.dense(outline))
-    expected = sr.compare(sr.dense(small_llama()))
-    for column in ("module_name", "group", "total", "flops_per_token", "stored_bytes"):
-        assert study.layers[column].equals(expected.layers[column]), column
-    assert study.layers["nonzero"].isna().all()
-    refused("has no values to count; load the model with them", outline)
-    with pytest.raises(sr.SparsityReportError, match="opened without values"):
-        sr.dense(outline).module()
-    with pytest.raises(sr.SparsityReportError, match="opened without values"):
-        outline.tensor("lm_head.weight")
-    assert Path(tmp_path).exists()
 
 
 def test_structure_of_a_hub_id_from_its_config_alone(folder, monkeypatch, tmp_path):

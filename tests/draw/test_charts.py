@@ -22,8 +22,6 @@ from sparsity_report.draw import theme as look
 from sparsity_report.errors import printable
 from sparsity_report.words.display_names import group_name
 
-pytestmark = pytest.mark.slow
-
 KEYS = "script jinja image constructor override longest"
 HOSTILE = [TEXTS[key] for key in (*KEYS.split(), "vega signal", "windows path")]
 PROJECTIONS = ["k_proj", "v_proj", "q_proj", "out_proj", "fc1", "fc2"]

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import pytest
 from browser import check_no_label_is_cut, few_fonts
 from papers import fonts, text_of
 
@@ -28,6 +29,7 @@ def drawn(family, folder, environment):
     return (folder / "figure.png").stat().st_size
 
 
+@pytest.mark.tools
 def test_figures_keep_their_text_on_a_machine_without_fonts(tmp_path):
     bare = few_fonts(tmp_path / "none")
     with_text = drawn(FAMILY, tmp_path / "with", bare)

@@ -16,8 +16,6 @@ from sparsity_report.draw import charts, export, heat_maps, marks, measured_char
 from sparsity_report.draw import theme as look
 from sparsity_report.words.display_names import group_name
 
-pytestmark = pytest.mark.slow
-
 COLUMN = 8.5 * 72 / 2.54
 TEXT = 16 * 72 / 2.54
 

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 
+import pytest
 from helpers import need
 
 CODE = """
@@ -16,6 +17,7 @@ print("lark" in sys.modules)
 """
 
 
+@pytest.mark.tools
 def test_the_command_line_builds_no_grammar():
     need(find_spec("rfc3987_syntax") is not None, "rfc3987-syntax, which Jupyter installs")
     run = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True)

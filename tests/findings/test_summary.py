@@ -1,8 +1,7 @@
 import re
 
 import pytest
-import torch
-from helpers import Tiny, study_of
+from helpers import study_of
 from torch import nn
 from wording import of_key
 
@@ -21,31 +20,6 @@ def test_the_verdict_opens_and_every_topic_follows(tiny):
     opening, *rest = sr.summarize(study)
     assert opening == str(verdict(study))
     assert rest == [str(finding) for findings in topics(study).values() for finding in findings]
-
-
-def test_zeros_bytes_and_flops(tiny):
-    study = study_of(sr.load(tiny), 0.5)
-    parameters = sum(p.numel() for p in tiny.parameters())
-    (zeros,) = sentences_of(study, "finding.pruned_weights")
-    assert zeros == (
-        "Pruning zeroed 156 of 312 prunable weights in each of Masked50 and CSR50: 50.0 %, or "
-        f"{100 * 156 / parameters:.1f} % of all parameters"
-    )
-    (storage,) = sentences_of(study, "finding.csr_break_even")
-    rows = 2 * (6 + 10 + 6)
-    csr = 4 * (parameters - 312) + 156 * (4 + 4) + (rows + 6) * 4
-    assert f"CSR50 stores {csr / (4 * parameters):.2f} times the bytes of Dense" in storage
-    even = (4 * 312 + (rows + 6) * 4) / (8 * 312)
-    assert (
-        f"With float32 values and int32 indices, CSR pays off from {100 * even:.1f} % sparsity"
-        in storage
-    )
-    (arithmetic,) = map(str, (f for f in study_findings(study) if f.key == "finding.flops"))
-    dense = 2 * (312 + 66)
-    sparse = 2 * (156 + 66)
-    assert f"Dense performs {dense} FLOPs. The same holds for Masked50" in arithmetic
-    fewer = 100 * (1 - sparse / dense)
-    assert f"CSR50 performs {sparse} FLOPs, {fewer:.0f} % fewer on paper" in arithmetic
 
 
 def test_one_share_apart_is_another_sentence():
@@ -78,57 +52,12 @@ def test_a_table_has_the_zeros_of_more_than_two_prunings(demo):
         assert len(pruned) == (2 if number == 2 else 0)
 
 
-def test_break_even_of_half_precision():
-    model = Tiny(dtype=torch.bfloat16)
-    (storage,) = sentences_of(study_of(sr.load(model)), "finding.csr_break_even")
-    # 2-byte values: (n·(v + i) + p·i − n·v) ÷ n·(v + i), p row pointers of six matrices.
-    even = (4 * 312 + 4 * (2 * (6 + 10 + 6) + 6)) / (6 * 312)
-    assert (
-        f"bfloat16 values and int32 indices, CSR pays off from {100 * even:.1f} % sparsity"
-        in storage
-    )
-
-
-def test_where_zeros_land_is_said_with_both_ends():
-    model = nn.ModuleDict({"fc1": nn.Linear(10, 10), "fc2": nn.Linear(10, 10)})
-    with torch.no_grad():
-        model["fc1"].weight.mul_(1e-6)
-    findings = study_findings(study_of(sr.load(model), 0.5))
-    (uneven,) = of_key(findings, "finding.uneven_sparsity")
-    assert "0.0 % of fc2 and 100.0 % of fc1" in str(uneven)
-
-
 def test_zeros_that_were_there(tiny):
     sr.freeze_pruning_(sr.prune_global_magnitude_(sr.select_prunable_linears(tiny), 0.5))
     zeros = sum(int((layer.weight == 0).sum()) for layer in sr.select_prunable_linears(tiny))
     prunable = sum(p.total for p in sr.load(tiny).prunable)
     (loaded,) = of_key(study_findings(sr.compare(sr.dense(tiny))), "existing.zeros_of_model")
     assert f"{zeros} of {prunable} prunable weights (50.0 %) of Dense were zero" in str(loaded)
-
-
-def test_unclassified_is_said():
-    class Mystery(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.strange = nn.Parameter(torch.ones(3))
-
-    study = sr.compare(sr.dense(nn.ModuleDict({"fc1": nn.Linear(2, 3), "m": Mystery()})))
-    unclassified = study_findings(study)[-1]
-    assert unclassified.key == "finding.unclassified_modules"
-    assert "1 module matches no grouping rule" in str(unclassified)
-    assert "(25.0 % of" in str(unclassified)
-
-
-def test_unclassified_is_said_of_all_models():
-    """Two models of one class, of which only the second holds what no rule knows."""
-    plain, strange = (
-        nn.ModuleDict({"fc1": nn.Linear(2, 3)}),
-        nn.ModuleDict({"fc1": nn.Linear(2, 3)}),
-    )
-    strange["m"] = nn.ParameterList([nn.Parameter(torch.ones(3))])
-    models = [sr.load(model, name=name) for name, model in (("a", plain), ("b", strange))]
-    sentences = sr.summarize(sr.compare(*(sr.dense(model, name=model.name) for model in models)))
-    assert f"({3 / (9 + 9 + 3):.1%}".replace("%", " %") in sentences[-1].replace("\u00a0", " ")
 
 
 @pytest.mark.parametrize("variants", ["dense", "masked", "csr", "both"])

@@ -12,8 +12,6 @@ from sparsity_report.measure.clock import Timing
 from sparsity_report.measure.machine import Conditions, Machine
 from sparsity_report.study.schema import TABLES
 
-pytestmark = pytest.mark.slow
-
 NAMED = {case.name: case for case in CASES}
 
 

@@ -19,8 +19,6 @@ from sparsity_report.files.package_data import DEMO
 from sparsity_report.measure import perplexity, sensitivity, texts
 from sparsity_report.study.schema import TABLES
 
-pytestmark = pytest.mark.slow
-
 NAMED = {case.name: case for case in CASES}
 TEXT = (DEMO / "eval.txt").read_text(encoding="utf-8")
 

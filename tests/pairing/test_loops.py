@@ -179,7 +179,6 @@ with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as p
 """
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="nothing is forked there")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_process_that_is_forked_waits_for_no_compiler(tmp_path):

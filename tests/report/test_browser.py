@@ -1,21 +1,17 @@
 """The report in a real browser: drawn, silent, offline, and whole without scripts."""
 
 import re
-import shutil
-import subprocess
 
 import hostile as names
 import pytest
 import torch
 from browser import Visit, violations
-from helpers import need
 from measurements import put_in, quality
+from papers import poppler
 from torch import nn
 
 import sparsity_report as sr
 from sparsity_report.words.sentences import say
-
-pytestmark = pytest.mark.slow(seconds=130)
 
 
 def weights_of(names, model_name):
@@ -102,7 +98,7 @@ def test_marks_have_titles_and_a_hostile_name_in_one_is_text(chromium, report, h
         assert visit.page.evaluate("window.hacked") is None
 
 
-@pytest.mark.parametrize("width", [390, 800, 1440])
+@pytest.mark.parametrize("width", [390, 1440])
 def test_the_viewer_opens_without_moving_the_page(chromium, demo_page, width):
     shifts = """new Promise((done) => {
         const found = (list) => done(list.getEntries().map(({ value }) => value));
@@ -148,14 +144,9 @@ def test_print_shows_the_pictures_and_no_appendix(chromium, report):
 
 
 def test_printed_to_pdf_nothing_is_missing(chromium, report, tmp_path):
-    need(bool(shutil.which("pdftotext")), "pdftotext")
     with Visit(chromium, report) as visit:
         visit.page.pdf(path=tmp_path / "printed.pdf", prefer_css_page_size=True)
-    text = subprocess.run(
-        ["pdftotext", "-layout", tmp_path / "printed.pdf", "-"],
-        capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
-    text = " ".join(text.split())
+    text = " ".join(poppler("pdftotext", tmp_path / "printed.pdf", "-layout").split())
     for wording in (
         say("page.results_heading"),
         "CSR with int32 indices",
@@ -275,23 +266,19 @@ def test_verdict_strip_and_map_stand_on_the_first_screen(chromium, demo_page):
         assert title[3] <= strip[1] < strip[3] <= drawn[1]
         assert drawn[3] <= 900
         assert visit.page.locator(".strip > div").count() == 4
+        assert visit.page.evaluate("document.documentElement.scrollHeight") <= 4000
 
 
 def test_verdict_and_strip_stand_on_the_first_screen_of_a_phone(chromium, demo_page):
     with Visit(chromium, demo_page, viewport={"width": 390, "height": 844}) as visit:
         assert box(visit, "h1")[3] <= box(visit, ".strip")[1] < box(visit, ".strip")[3] <= 844
-
-
-@pytest.mark.parametrize(("width", "most"), [(390, 5500), (1440, 4000)])
-def test_the_page_of_a_pruning_is_short(chromium, demo_page, width, most):
-    with Visit(chromium, demo_page, viewport={"width": width, "height": 900}) as visit:
-        assert visit.page.evaluate("document.documentElement.scrollHeight") <= most
+        assert visit.page.evaluate("document.documentElement.scrollHeight") <= 5500
 
 
 def test_the_title_and_the_button_are_apart_at_any_width(chromium, demo_page, hostile):
     for path in (demo_page, hostile):
         with Visit(chromium, path) as visit:
-            for width in range(320, 1600, 40):
+            for width in range(320, 1600, 80):
                 visit.page.set_viewport_size({"width": width, "height": 900})
                 left, _, _, below = box(visit, "#scheme")
                 for text in ("h1", ".kicker"):
@@ -299,7 +286,7 @@ def test_the_title_and_the_button_are_apart_at_any_width(chromium, demo_page, ho
                     assert right <= left or below <= top, (text, width)
 
 
-@pytest.mark.parametrize("width", [390, 800, 1440])
+@pytest.mark.parametrize("width", [390, 1440])
 def test_letters_of_charts_are_large_at_any_width(chromium, report, width):
     with Visit(chromium, report, viewport={"width": width, "height": 844}) as visit:
         for figure in visit.page.locator(".plate figure").all():
@@ -326,9 +313,7 @@ def test_the_reader_chooses_day_or_night(chromium, report):
 WIDTH = "document.documentElement.scrollWidth"
 
 
-@pytest.mark.parametrize(
-    ("width", "scheme"), [(390, "dark"), (800, "light"), (1440, "dark"), (1440, "light")]
-)
+@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1440, "light")])
 def test_axe_finds_nothing_and_the_page_never_scrolls_sideways(chromium, demo_page, width, scheme):
     size = {"width": width, "height": 900}
     with Visit(chromium, demo_page, viewport=size, color_scheme=scheme) as visit:
@@ -336,7 +321,7 @@ def test_axe_finds_nothing_and_the_page_never_scrolls_sideways(chromium, demo_pa
         assert violations(visit.page) == []
 
 
-@pytest.mark.parametrize("width", [400, 800, 1600])
+@pytest.mark.parametrize("width", [400, 1600])
 def test_a_page_of_hostile_names_never_scrolls_sideways(chromium, hostile, width):
     size = {"width": width, "height": 900}
     with Visit(chromium, hostile, viewport=size) as visit:

@@ -100,6 +100,7 @@ def test_tables_of_the_page(study, written):
     assert shown[caption] == budget_grid(study)
 
 
+@pytest.mark.tools
 def test_maps_show_each_expert_and_cross_out_removed_ones(written):
     text = (written / "page.html").read_text(encoding="utf-8")
     titles = {

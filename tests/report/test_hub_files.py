@@ -6,8 +6,6 @@ from huggingface_hub import ModelCard
 
 import sparsity_report as sr
 
-pytestmark = pytest.mark.slow(seconds=12)
-
 
 def test_the_card_has_metadata_verdict_totals_and_protocol(demo_study, tmp_path):
     path = sr.write_model_card(demo_study, tmp_path / "README.md", base_model="org/base")

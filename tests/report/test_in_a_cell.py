@@ -234,7 +234,6 @@ def test_french_says_it_too(demo):
         assert "Poids sous le masque" in bundle(sr.global_magnitude(demo, 0.3))["text/html"]
 
 
-@pytest.mark.slow
 def test_no_library_of_charts_is_loaded_for_it():
     code = (
         "import sys, sparsity_report as sr\nw = sr.load()\n"

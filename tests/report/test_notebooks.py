@@ -20,8 +20,6 @@ from sparsity_report.files.package_data import DEMO
 from sparsity_report.report import notebook
 from sparsity_report.report.notebook import as_html
 
-pytestmark = pytest.mark.slow(seconds=80)
-
 WIDGET = "application/vnd.jupyter.widget-view+json"
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 
@@ -78,6 +76,7 @@ def test_structural_csr_analysis(kernel, tmp_path):
     assert not any("text/html" in picture for picture in drawn)
 
 
+@pytest.mark.sweep
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_thesis_figures_from_a_study(kernel, demo_study, tmp_path):
     """From a model, ``TestCommand.test_html`` makes them."""
@@ -91,6 +90,7 @@ def test_thesis_figures_from_a_study(kernel, demo_study, tmp_path):
     assert (tmp_path / "thesis" / "example.tex").is_file()
 
 
+@pytest.mark.sweep
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_policies(kernel, tmp_path):
     text = "def double(x):\n    return 2 * x\n" * 20

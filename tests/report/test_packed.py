@@ -8,7 +8,6 @@ import packing
 import pytest
 from helpers import study_of
 from papers import text_of
-from wording import wording
 
 import sparsity_report as sr
 from sparsity_report.draw.charts import csr_bytes_curve
@@ -22,7 +21,6 @@ from sparsity_report.words.strip_text import strip_texts
 WEIGHTS = 2 * (2 * 64 * 64 + 2 * 32 * 64 + 3 * 96 * 64)
 PLAIN = 2 * 64 * 64 + 5 * 64
 FILE = WEIGHTS // 2 + WEIGHTS // 32 * 5 // 2 + 4 * 2 * (6 * 64 + 96) + 4 * PLAIN
-DENSE = 4 * (WEIGHTS + PLAIN)
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +35,7 @@ def body(study, folder, **options):
     return html.unescape(re.sub(r"<[^>]+>", " ", shown))
 
 
+@pytest.mark.tools
 def test_page_paper_json_and_thesis_say_the_same_bytes(studies, tmp_path):
     study = studies[0]
     digits = f"{FILE:,}".replace(",", "\u202f")
@@ -58,22 +57,6 @@ def test_page_paper_json_and_thesis_say_the_same_bytes(studies, tmp_path):
     assert f"\\newcommand{{\\DenseFileBytes}}{{\\num{{{FILE}}}}}" in numbers
     assert f"\\newcommand{{\\DenseBitsPerWeight}}{{\\num{{{bits}}}}}" in numbers
     assert "stored bytes, unpacked" in (tmp_path / "thesis" / "example.tex").read_text()
-
-
-def test_sentences_name_the_bytes(studies):
-    said = sr.summarize(studies[0])
-    kilobytes, bits = f"{FILE / 1000:.1f} kB", 8 * FILE / (WEIGHTS + PLAIN)
-    assert said[0].endswith("(relative to unpacked float32).")
-    assert wording(
-        "finding.packed_bytes", variant="Dense", file_bytes=kilobytes, bits=f"{bits:.2f}",
-        packings="gptq-4bit-g32", dtypes="float32", stored_bytes=f"{DENSE / 1000:.0f} kB",
-    ) in said  # fmt: skip
-    for words in (
-        "ounding explains", "times the bytes of Dense unpacked to float32 (",
-        "ith unpacked float32 values and int32 indices",
-    ):  # fmt: skip
-        assert any(words in sentence for sentence in said)
-    assert any(sentence.endswith("times their bytes unpacked to float32.") for sentence in said)
 
 
 def test_tables_figures_and_charts_name_the_bytes(studies):

@@ -16,8 +16,6 @@ import sparsity_report as sr
 from sparsity_report.files.package_data import shipped
 from sparsity_report.study.files.csv_files import FORMULA
 
-pytestmark = pytest.mark.slow
-
 COPIES = next(f for folder in shipped("templates") if (f := folder / "copies.js").is_file())
 
 

@@ -264,6 +264,7 @@ def test_the_page_and_its_french_twin_say_the_sentences(pair, page, tmp_path):
     assert digits == [[re.sub(r"\D", "", cell) for cell in cells] for cells in french]
 
 
+@pytest.mark.tools
 def test_paper_holds_the_same_numbers(pair, tmp_path):
     text = text_of(sr.write_report(pair, tmp_path / "pair.pdf"))
     assert bare(pair.sentences()[0]).replace(THIN, "") in text.replace(THIN, "")

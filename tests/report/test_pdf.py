@@ -4,13 +4,11 @@ import re
 import xml.etree.ElementTree as ET
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 
 import hostile
 import pytest
 import torch
 import typst
-from helpers import small_files
 from papers import (
     bare,
     eight_variants,
@@ -42,10 +40,7 @@ from sparsity_report.report.templates import environment
 from sparsity_report.sparse.runtime_support import RUNTIMES
 from sparsity_report.words.sentences import say
 
-pytestmark = pytest.mark.slow(seconds=50)
-
 MM = 72 / 25.4
-ROOT = Path(__file__).parents[2]
 TEXTS = [*hostile.TEXTS.values()]
 
 
@@ -75,12 +70,14 @@ def within_margins(path, side=25):
     return outside
 
 
+@pytest.mark.tools
 def test_the_sentences_are_those_of_the_study(pdf, study):
     text = text_of(pdf)
     for sentence in [*sr.summarize(study), *map(str, conventions(study)), *study.audit]:
         assert bare(sentence) in text
 
 
+@pytest.mark.tools
 def test_fonts_are_embedded_and_nothing_is_a_raster(pdf):
     assert fonts(pdf)
     assert all(fonts(pdf).values())
@@ -90,6 +87,7 @@ def test_fonts_are_embedded_and_nothing_is_a_raster(pdf):
     assert "Transformerblock" in text_of(pdf)
 
 
+@pytest.mark.tools
 def test_it_is_tagged_titled_and_undated(pdf):
     properties = facts(pdf)
     assert properties["Title"] == "Sparsity report: demo"
@@ -122,6 +120,7 @@ def chapters(study):
     return [f"{number} {one.title}" for number, one in enumerate(main, 1)]
 
 
+@pytest.mark.tools
 def test_bookmarks_lead_to_every_section(pdf, study):
     assert bookmarks(pdf) == chapters(study)
 
@@ -137,6 +136,7 @@ def test_short_tables_stay_on_a_page(bodies, most):
         assert to_typst(table)["long"] == (rows > most)
 
 
+@pytest.mark.tools
 @pytest.mark.parametrize(("sizes", "step"), [([7] * 8, 6), ([60], 1)])
 def test_tables_break_between_bodies_and_never_at_one_row(study, tmp_path, sizes, step):
     """Wherever a long table starts on its page, rows and titles stay with their neighbors."""
@@ -163,6 +163,7 @@ def test_tables_break_between_bodies_and_never_at_one_row(study, tmp_path, sizes
     assert len(breaks) > 2
 
 
+@pytest.mark.tools
 def test_eight_variants_stay_within_the_margins(demo, tmp_path):
     path = sr.write_report(eight_variants(demo), tmp_path / "eight.pdf")
     assert within_margins(path) == []
@@ -171,6 +172,7 @@ def test_eight_variants_stay_within_the_margins(demo, tmp_path):
     assert fonts(path)
 
 
+@pytest.mark.tools
 def test_hostile_names_are_text(tmp_path):
     study = hostile.study(tmp_path)
     read = sr.read_study(hostile.edited(study, tmp_path / "study.json"))
@@ -189,6 +191,7 @@ def test_hostile_names_are_text(tmp_path):
     assert images(path) == []
 
 
+@pytest.mark.tools
 def test_words_of_many_places_to_break_are_set(demo, tmp_path):
     """Typst fails on words that nest too many breaks; a word is cut after 200 letters."""
     words = "." * 3000, "x" * 100_000, "a_b." * 5000
@@ -210,6 +213,7 @@ def test_every_character_kept_has_a_glyph():
     assert compiler.compile(source.encode(), format="pdf", pdf_standards=["ua-1"])
 
 
+@pytest.mark.tools
 def test_templates_of_ones_own(demo, tmp_path):
     study = sr.compare(sr.dense(demo))
     (tmp_path / "typst").mkdir()
@@ -231,15 +235,6 @@ def test_templates_of_ones_own(demo, tmp_path):
     assert path.read_bytes() == before
 
 
-def test_a_full_disk_leaves_the_earlier_report(pdf, study, tmp_path):
-    old = tmp_path / "report.pdf"
-    old.write_bytes(pdf.read_bytes()[:1000])
-    with small_files(50_000), pytest.raises(sr.SparsityReportError, match="with space left"):
-        sr.write_report(study, old)
-    assert old.read_bytes() == pdf.read_bytes()[:1000]
-    assert [path.name for path in tmp_path.iterdir()] == ["report.pdf"]
-
-
 def numbers_of(path, thousands, decimal):
     """Every number in a PDF, however its language writes them, but those of pages and headings."""
     text = poppler("pdftotext", path, "-raw").replace(sr.__version__, "").replace("\u202f", "")
@@ -251,6 +246,7 @@ def numbers_of(path, thousands, decimal):
     return Counter(number.replace(decimal, ".") for number in numbers)
 
 
+@pytest.mark.tools
 def test_french_holds_the_same_numbers(pdf, study, tmp_path):
     french = sr.write_report(study, tmp_path / "fr.pdf", language="fr")
     english = numbers_of(pdf, "\u202f", ".")
@@ -266,6 +262,7 @@ def test_french_holds_the_same_numbers(pdf, study, tmp_path):
     assert within_margins(french) == []
 
 
+@pytest.mark.tools
 def test_layouts_and_measurements(study, tmp_path):
     columns = [Column("a", "Layout", NAME), Column("b", TEXTS[0], COUNT), Column("c", "r", TIMES)]
     rows = [{"a": name, "b": 1234567, "c": 0.5} for name in TEXTS]
@@ -298,6 +295,7 @@ def test_layouts_and_measurements(study, tmp_path):
     assert within_margins(path) == []
 
 
+@pytest.mark.tools
 def test_a_study_of_little(tmp_path):
     """One variant, nothing prunable, nothing known."""
     bare_model = sr.load(nn.ModuleDict({"norm": nn.LayerNorm(4)}))

@@ -4,7 +4,6 @@ Numbers are read back from what was written and compared with the study's frames
 formatter of this test's own. A swapped column, denominator, sign or digit fails.
 """
 
-import csv
 import html
 import math
 import re
@@ -19,8 +18,6 @@ from papers import bare, facts, latex_table, poppler, tables_of
 
 import sparsity_report as sr
 from sparsity_report.words.languages import spoken
-
-pytestmark = pytest.mark.slow
 
 THIN = "\u202f"
 GROUPS = {
@@ -510,6 +507,7 @@ def expected_strip(study, w):
     return [quality, *costs, speed]
 
 
+@pytest.mark.tools
 def test_verdict_strip_and_title_of_the_hero(written):
     study, w, folder = written
     text = (folder / "page.html").read_text(encoding="utf-8")
@@ -609,6 +607,7 @@ def paper_of(folder):
     return bare(poppler("pdftotext", folder / "report.pdf", "-raw"))
 
 
+@pytest.mark.tools
 def test_tables_of_the_pdf(written):
     study, w, folder = written
     text, place = paper_of(folder), 0
@@ -759,34 +758,6 @@ def test_every_number_by_name(written):
             check(COMMANDS[row["variant"]] + group + camel(column), row, column)
     measured = dict([*commands.items()][checked:])
     assert measured == dict(measured_numbers(study))
-
-
-def test_csv_files_hold_the_frames(studies, tmp_path):
-    study = studies["three"]
-    paths = sr.write_csv(study, tmp_path / "csv")
-    frames = [study.layers, study.groups, study.totals]
-    read = {}
-    for path in paths:
-        with path.open(newline="", encoding="utf-8") as file:
-            read[path.stem] = list(csv.DictReader(file))
-    checked = 0
-    for frame in frames:
-        names = [n for n, lines in read.items() if lines and set(lines[0]) == set(frame.columns)]
-        lines = [line for name in names for line in read[name]]
-        if not lines:
-            continue
-        keys = [c for c in ("variant", "module_name", "group") if c in frame.columns]
-        by_key = {tuple(line[k] for k in keys): line for line in lines}
-        for row in rows(frame):
-            line = by_key[tuple(row[k] for k in keys)]
-            for column, value in row.items():
-                checked += 1
-                cell = line[column]
-                if value is None:
-                    assert cell == "", (column, cell)
-                elif isinstance(value, int | float) and not isinstance(value, bool):
-                    assert float(cell) == value, (column, cell, value)
-    assert checked > 2000
 
 
 def test_a_model_of_many_layers_has_no_table_of_them(studies, monkeypatch, tmp_path):

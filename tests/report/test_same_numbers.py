@@ -11,8 +11,6 @@ from papers import text_of
 
 import sparsity_report as sr
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(scope="module")
 def study(demo):
@@ -56,7 +54,11 @@ def numbers(text):
     return re.findall(r"\d+(?:[.,]\d+)*", text)
 
 
-@pytest.mark.parametrize("shown", [page, paper, saved, widget], ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "shown",
+    [page, pytest.param(paper, marks=pytest.mark.tools), saved, widget],
+    ids=lambda f: f.__name__,
+)
 def test_every_sentence_is_there(study, tmp_path, shown):
     found = shown(study, tmp_path)
     text = bare(" ".join(found) if isinstance(found, list) else found)

@@ -14,8 +14,6 @@ from sparsity_report.report.sections import Medium
 from sparsity_report.report.study_sections import study_document
 from sparsity_report.report.templates import environment
 
-pytestmark = pytest.mark.slow
-
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "how-to" / "templates.md").read_text(encoding="utf-8")
 STANDARD = Environment().filters

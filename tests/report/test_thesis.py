@@ -11,11 +11,10 @@ from unittest import mock
 
 import hostile
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 import vl_convert
-from helpers import need, small_files
+from helpers import need
 from hypothesis import example, given
 from hypothesis import strategies as st
 from measurements import latency, put_in, quality, sensitivity, with_losses
@@ -30,11 +29,7 @@ from papers import (
 
 import sparsity_report as sr
 from sparsity_report.errors import legible
-from sparsity_report.report.tables import study_tables
 from sparsity_report.report.tables.latex import command_names, tex
-from sparsity_report.study.schema import LAYOUTS
-
-pytestmark = pytest.mark.slow(seconds=60)
 
 POINTS = 72 / 2.54
 
@@ -135,6 +130,7 @@ def test_what_is_written(kit):
     assert names == expected
 
 
+@pytest.mark.tools
 def test_sizes_are_exact(kit, study, tmp_path):
     sr.write_thesis(study, tmp_path, column_cm=6, text_cm=17.05)
     tenth = 0.01 * POINTS
@@ -155,6 +151,7 @@ def test_sizes_are_exact(kit, study, tmp_path):
             assert abs(per_metre - 300 / 0.0254) <= 1
 
 
+@pytest.mark.tools
 def test_figures_are_vector_and_carry_their_text(kit, study):
     for path in (kit / "figures").glob("*.pdf"):
         assert fonts(path), path.name
@@ -171,6 +168,7 @@ def test_figures_are_vector_and_carry_their_text(kit, study):
     assert caption in (kit / "captions.tex").read_text(encoding="utf-8")
 
 
+@pytest.mark.tools
 @pytest.mark.usefixtures("no_pictures")
 def test_a_font_by_name(study, tmp_path):
     listed = shutil.which("fc-list") and subprocess.run(["fc-list"], capture_output=True, text=True)
@@ -181,6 +179,7 @@ def test_a_font_by_name(study, tmp_path):
         assert "'Liberation Serif', sans-serif" in path.with_suffix(".svg").read_text()
 
 
+@pytest.mark.tools
 @pytest.mark.usefixtures("no_pictures")
 def test_a_missing_font_is_an_error_unless_a_generic_one_follows(demo, tmp_path):
     study = sr.compare(sr.dense(demo))
@@ -204,59 +203,6 @@ def test_greyscale_needs_no_color(grey):
             assert len(set(parts)) == 1, (path.name, color)
     lines = (folder / "figures" / "csr_bytes_text.svg").read_text()
     assert len(set(re.findall(r'stroke-dasharray="([^"]+)"', lines))) >= 3
-
-
-def test_numbers_are_those_of_the_study(kit, study):
-    values = commands(kit)
-    totals = study.totals.set_index("variant")
-    shown = {row.key for row in study_tables.totals(study).rows}
-    assert {"threshold", "stored_bytes", "sparsity_model", "nonzero"} < shown < {*totals}
-    for variant, name in (("Dense", "Dense"), ("Masked30", "MaskedThirty"), ("CSR30", "CSRThirty")):
-        row = totals.loc[variant]
-        for column in shown:
-            value = values[name + "".join(word.capitalize() for word in column.split("_"))]
-            if value == "\\textendash{}":
-                assert pd.isna(row[column])
-            elif value.startswith("\\qty"):
-                assert value == f"\\qty{{{100 * row[column]:.1f}}}{{\\percent}}"
-            elif column == "threshold":
-                assert float(value[5:-1]) == pytest.approx(row[column], rel=2e-4)
-            else:
-                assert value == f"\\num{{{int(row[column])}}}"
-    assert values["MaskedThirtySparsityModel"] == "\\qty{24.6}{\\percent}"
-    ratio = totals.loc["CSR30", "stored_bytes"] / totals.loc["Dense", "stored_bytes"]
-    assert values["CSRThirtyStoredBytesRatio"] == f"\\num{{{ratio:.2f}}}"
-    assert values["CSRThirtyStoredBytesShort"] == "\\num{5.11}\\,MB"
-    groups = study.groups.set_index(["variant", "group"])
-    nonzero = groups.loc[("CSR30", "mlp_linear"), "nonzero"]
-    assert values["CSRThirtyMLPNonzero"] == f"\\num{{{nonzero}}}"
-
-
-def test_tables_are_those_of_the_study(kit, study):
-    totals = rows_of(kit / "tables" / "totals.tex")
-    for cells, row in zip(totals, study.totals.itertuples(), strict=True):
-        assert cells[0] == row.variant
-        shares = (row.sparsity_prunable, row.sparsity_non_embedding, row.sparsity_model)
-        assert [number(cell) for cell in cells[1:4]] == [round(100 * s, 2) for s in shares]
-        assert [int(cell) for cell in cells[4:]] == [row.stored_bytes, row.flops_per_token]
-    stored = study.storage.set_index(["variant", "scope", "layout"])["bytes"]
-    for cells, layout in zip(
-        rows_of(kit / "tables" / "storage.tex"),
-        LAYOUTS,
-        strict=True,
-    ):
-        prunable, dense, model = (
-            int(stored["Masked30", scope, name])
-            for scope, name in (("prunable", layout), ("prunable", "dense"), ("model", layout))
-        )
-        assert [int(cells[1]), int(cells[3])] == [prunable, model]
-        assert number(cells[2]) == round(prunable / dense, 2)
-        assert (cells[5] == "yes") == (layout in study.facts.lossless("Masked30").index), layout
-    for path in (kit / "tables").glob("*.tex"):
-        text = path.read_text()
-        assert "\\toprule" in text
-        assert f"\\label{{tab:{path.stem.replace('_', '-')}}}" in text
-        assert re.search(r"\\caption\{.+\}", text)
 
 
 @pytest.mark.latex
@@ -372,20 +318,7 @@ def test_the_same_study_gives_the_same_files(kit, pdf, study, tmp_path):
         assert path.read_bytes() == (kit / path.relative_to(folder)).read_bytes(), path.name
 
 
-def test_pdf_latex_and_json_say_the_same(kit, pdf, study, tmp_path):
-    text = text_of(pdf)
-    study.save(tmp_path / "study.json")
-    totals = sr.read_study(tmp_path / "study.json").totals
-    values = commands(kit)
-    for row in totals.itertuples():
-        (name,) = command_names([row.variant])
-        for column, title in (("stored_bytes", "StoredBytes"), ("nonzero", "Nonzero")):
-            assert values[f"{name}{title}"] == f"\\num{{{getattr(row, column)}}}"
-    verdict = sr.summarize(study)[0]
-    assert tex(verdict) == values["StudyVerdict"]
-    assert bare(verdict) in text
-
-
+@pytest.mark.tools
 def test_kit_page_and_pdf_cite_by_the_same_entry(kit, pdf, study, tmp_path):
     entry = (kit / "sparsity-report.bib").read_text()
     assert bare(entry) in text_of(pdf)
@@ -411,17 +344,6 @@ def test_impossible_widths_and_places(study, tmp_path):
     with pytest.raises(sr.SparsityReportError, match="cannot write to the folder"):
         sr.write_thesis(study, tmp_path / "file")
     assert (tmp_path / "file").read_text() == "kept"
-
-
-def test_a_full_disk_leaves_earlier_files(kit, study, tmp_path):
-    old = tmp_path / "kit" / "figures" / "csr_bytes_text.png"
-    old.parent.mkdir(parents=True)
-    old.write_text("old")
-    with small_files(30_000), pytest.raises(sr.SparsityReportError, match="with space left"):
-        sr.write_thesis(study, tmp_path / "kit")
-    for path in (p for p in (tmp_path / "kit").rglob("*") if p.is_file()):
-        whole = (kit / path.relative_to(tmp_path / "kit")).read_bytes()
-        assert path.read_bytes() in (b"old", whole), path.name
 
 
 @pytest.mark.usefixtures("no_pictures")

@@ -8,14 +8,13 @@ import pytest
 import structural
 import torch
 import transformers
-from helpers import small_llama, turned_on_loading
+from helpers import small_llama, swept, turned_on_loading
 from packing import packed_llama
 from safetensors.torch import load_file, save_file
 
 import sparsity_report as sr
 from sparsity_report.errors import SparsityReportError
 
-pytestmark = pytest.mark.slow(seconds=30)
 IDS = torch.arange(2, 12)[None]
 
 POLICIES = {
@@ -98,7 +97,7 @@ def same_as_masked(source, pruning, folder, **options):
     assert again["nonzero"].tolist() == variant.layers()["nonzero"].tolist()
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", swept(POLICIES, 3))
 def test_every_policy_gives_the_masked_model(policy, tmp_path):
     weights = sr.load()
     same_as_masked(weights.path, POLICIES[policy](weights), tmp_path / "out")

@@ -13,7 +13,6 @@ from helpers import command
 
 import sparsity_report as sr
 
-pytestmark = pytest.mark.slow(seconds=15)
 RECIPE = Path(__file__).parents[2] / "docs" / "hub" / "hf-sparsity"
 DEMO = Path(sr.__file__).parent / "demo"
 BIN = Path(sys.executable).parent

@@ -13,8 +13,6 @@ from test_style import OPENERS, RIDDLES
 
 import sparsity_report as sr
 
-pytestmark = pytest.mark.slow(seconds=200)
-
 PAGES = {path.relative_to(page_code.ROOT).as_posix(): path for path in page_code.pages()}
 WITH_CODE = [name for name, path in PAGES.items() if page_code.blocks(path.read_text("utf-8"))]
 # Programs that pages name beside ours: installers, trackers, schedulers, other people's tools.
@@ -55,6 +53,7 @@ def run_commands(block, folder):
             assert run.stdout.rstrip() == block.output.rstrip()
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", WITH_CODE)
 @pytest.mark.usefixtures("small_cache")
 def test_code(name, models, tmp_path, monkeypatch):

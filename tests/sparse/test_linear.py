@@ -20,7 +20,7 @@ def sparse_weight(rows, columns, density=0.4, dtype=torch.float32, seed=0):
     return (weight * (torch.rand(rows, columns, generator=generator) < density)).to(dtype)
 
 
-@settings(max_examples=80)
+@settings(max_examples=40)
 @given(
     st.integers(1, 9), st.integers(1, 9), st.floats(0, 1), st.booleans(),
     st.sampled_from([(), (1,), (5,), (2, 3), (1, 1), (0,)]), st.integers(0, 99),

@@ -9,10 +9,6 @@ from torch import nn
 
 import sparsity_report as sr
 
-pytestmark = pytest.mark.slow
-
-POLICIES = ("Masked30", "CSR30", "Two of four", "Layerwise")
-
 
 def zeros_of(variant):
     """Where each prunable weight of a variant is zero, from a module that runs."""
@@ -40,7 +36,16 @@ def policies(weights):
     )  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=["demo", "minilm", "bfloat16", "modules", "policies"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        "demo",
+        "bfloat16",
+        "modules",
+        "policies",
+        pytest.param("minilm", marks=pytest.mark.tools),
+    ],
+)
 def study(request):
     torch.manual_seed(0)
     if request.param in {"demo", "minilm"}:
@@ -218,37 +223,6 @@ def test_the_cells_of_a_level_are_those_of_the_map(study):
 def sums(study, variant):
     rows = study.layers[study.layers["variant"] == variant]
     return rows[["stored_bytes", "flops_per_token", "useful_flops_per_token"]].sum()
-
-
-def test_the_strip_goes_from_dense_to_pruned(study):
-    tiles = {tile.key: tile for tile in study.strip}
-    assert [*tiles] == ["quality", "size", "flops", "speed"]
-    prunings = study.facts.prunings
-    useful = [sums(study, name)["useful_flops_per_token"] for name in prunings]
-    assert tiles["flops"].before == sums(study, "Dense")["flops_per_token"]
-    assert tiles["flops"].after == (min(useful), max(useful))
-    assert tiles["size"].before == sums(study, "Dense")["stored_bytes"]
-    if len(prunings) == 1:
-        csr = sums(study, "CSR30")["stored_bytes"]
-        assert (tiles["size"].more["layout"], tiles["size"].after) == ("csr", (csr, csr))
-        assert tiles["size"].ratio == csr / sums(study, "Dense")["stored_bytes"]
-    else:
-        # CSR stores one of three prunings, so that all are in the layout that suits all.
-        rows = study.storage[study.storage["variant"].isin(prunings)].query("scope == 'model'")
-        kept = rows[rows["layout"] == "bitmask"]["bytes"]
-        assert tiles["size"].more["layout"] == "bitmask"
-        assert tiles["size"].after == (kept.min(), kept.max())
-    assert tiles["speed"].more["reason"] == "unmeasured"
-
-
-def test_the_strip_of_the_baseline_alone_is_its_sizes(demo):
-    quality, *tiles = sr.compare(sr.dense(demo)).strip
-    assert quality.key == "quality"
-    assert [tile.key for tile in tiles] == ["parameters", "prunable", "size"]
-    total = sum(p.numel() for p in demo.module().parameters())
-    prunable = sum(p.total for p in demo.prunable)
-    assert [tile.after[0] for tile in tiles] == [total, prunable, 4 * total]
-    assert not any(tile.before for tile in tiles)
 
 
 @pytest.mark.parametrize(

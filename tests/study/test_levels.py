@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers import Tiny, models, study_of
+from helpers import Tiny, models, study_of, swept
 from hypothesis import given, settings
 from torch import nn
 from torch.nn.utils import prune
@@ -14,8 +14,6 @@ from zoo.cases import CASES
 
 import sparsity_report as sr
 from sparsity_report.sparse.cost import csr_bytes
-
-pytestmark = pytest.mark.slow
 
 EXACT = ("module_name", "block", "group", "total", "nonzero", "weight_total", "weight_nonzero")
 
@@ -44,7 +42,7 @@ def agrees_with_pruning(study, weights, sparsity, slack=0):
     return here, masked, csr
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", swept(CASES, 3), ids=lambda case: case.name)
 def test_every_architecture_at_several_levels(case):
     torch.manual_seed(0)
     weights = sr.load(case.build().to(torch.bfloat16))
@@ -129,7 +127,7 @@ def test_a_study_read_from_a_file_has_the_same_levels(demo_study, tmp_path):
         assert a.equals(b)
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(models())
 def test_small_matrices_that_tie_have_levels_that_are_read_back(tmp_path_factory, model):
     study = sr.compare(sr.dense(model))

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from helpers import Tiny
 from torch import nn
 
 import sparsity_report as sr
@@ -134,63 +133,6 @@ def test_studies_keep_their_patterns(demo, tmp_path):
     assert study.patterns.equals(again.patterns)
     assert study.audit == again.audit
     assert any("most unusual matrix" in sentence for sentence in sr.summarize(again))
-
-
-def audit_of(*variants, **options):
-    return " ".join(sr.compare(*variants, **options).audit)
-
-
-def zeroed(model, *names, share=0.5):
-    for name in names:
-        layer = model.get_submodule(name)
-        sr.freeze_pruning_(sr.prune_global_magnitude_([layer], share))
-    return model
-
-
-def test_audit_of_some_blocks_only():
-    model = Tiny(blocks=4)
-    zeroed(model, *(f"layers.{b}.{leaf}" for b in (0, 2) for leaf in ("fc1", "fc2")), share=0.6)
-    zeroed(model, *(f"layers.{b}.self_attn.q_proj" for b in (0, 2)), share=0.6)
-    said = audit_of(sr.dense(model))
-    assert "The zeros of Dense are concentrated in 2 of 4 blocks" in said
-    assert "Unpruned blocks: 1 and 3." in said
-
-
-def test_audit_of_asked_and_achieved(tiny):
-    zeroed(tiny, "layers.0.fc1", "layers.1.fc1", share=1.0)
-    pruning = sr.global_magnitude(sr.load(tiny), 0.1)
-    said = audit_of(sr.masked(pruning))
-    assert f"{100 * 120 / 312:.1f} % of its prunable weights are zero: {120 - 31} more" in said
-    assert "has 2 of 6 prunable layers above 95 % sparsity: layers.0.fc1 and" in said
-
-
-def test_audit_of_a_head_pruned_through_its_embedding(tiny):
-    with torch.no_grad():
-        tiny.embed_tokens.weight[:, :3] = 0
-    assert "prunes the output head lm_head through its tied embedding" in audit_of(sr.dense(tiny))
-
-
-def test_audit_of_dead_heads():
-    config = transformers.OPTConfig(
-        hidden_size=8, ffn_dim=8, num_attention_heads=2, num_hidden_layers=1, vocab_size=16,
-        word_embed_proj_dim=8,
-    )  # fmt: skip
-    model = transformers.OPTForCausalLM(config)
-    with torch.no_grad():
-        model.model.decoder.layers[0].self_attn.k_proj.weight[4:] = 0
-        model.model.decoder.layers[0].self_attn.out_proj.weight[:, :4] = 0
-    said = audit_of(sr.dense(model), patterns=True)
-    assert "k_proj (1)" in said
-    assert "out_proj (1)" in said
-    assert "q_proj" not in said
-
-
-def test_audit_of_what_was_left_out(tiny):
-    said = audit_of(sr.masked(sr.global_magnitude(sr.load(tiny, name="tiny"), 0.3)))
-    total = sum(p.numel() for p in tiny.parameters())
-    share = f"{100 * (total - 312) / total:.1f} %"
-    assert f"excluded {total - 312} of {total} parameters of tiny ({share}): " in said
-    assert f"{tiny.embed_tokens.weight.numel()} in embeddings" in said
 
 
 def test_an_unpruned_model_needs_no_audit(tiny):

@@ -11,7 +11,6 @@ import saved
 import sparsity_report as sr
 from sparsity_report.study.files.json_files import digest_of
 
-pytestmark = pytest.mark.slow(seconds=12)
 NAMES = sorted(json_schema.schemas())
 
 

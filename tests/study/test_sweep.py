@@ -32,8 +32,7 @@ def agrees(weights, sparsities):
         assert here["csr_bytes"].equals(csr["stored_bytes"])
 
 
-@pytest.mark.slow
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(models(), st.lists(st.floats(0, 1), min_size=1, max_size=4, unique=True))
 def test_every_level_is_what_pruning_there_gives(model, sparsities):
     agrees(sr.load(model), sparsities)

@@ -3,6 +3,7 @@
 import os
 import shutil
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 
 from helpers import need
@@ -17,6 +18,13 @@ QUIET = [
     "--disable-component-update",
     "--disable-sync",
 ]
+
+
+def node():
+    """Return the path of the Node program that Playwright brings."""
+    found = find_spec("playwright")
+    need(found is not None, "playwright")
+    return Path(found.origin).parent / "driver" / "node"
 
 
 def chromium_path():

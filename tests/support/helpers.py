@@ -39,6 +39,14 @@ def need(present: bool, what: str) -> None:
     pytest.skip(what)
 
 
+def swept(cases, step):
+    """Return parameters of which every few run always, and the others with ``--all`` only."""
+    return [
+        pytest.param(case, marks=[pytest.mark.sweep] if place % step else [])
+        for place, case in enumerate(cases)
+    ]
+
+
 class Outcome(NamedTuple):
     """What a command left behind."""
 

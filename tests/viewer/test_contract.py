@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import playwright
 import pytest
 import torch
+from browser import node
 from helpers import Tiny, study_of
 from payloads import decode
 from torch import nn
@@ -25,8 +25,7 @@ from sparsity_report.words import number_format
 from sparsity_report.words.languages import speaking, spoken
 from sparsity_report.words.sentences import say
 
-pytestmark = pytest.mark.slow(seconds=60)
-NODE = Path(playwright.__file__).parent / "driver" / "node"
+pytestmark = pytest.mark.tools
 METRICS = ("sparsity", "total", "nonzero", "flops_per_token", "stored_bytes", "bytes_ratio")
 COMPARED = ("difference", "beyond", "deviation")
 LAYOUTS = ("csr", "bitmask", "dense")
@@ -125,7 +124,7 @@ def answers(study, wanted, folder):
     (folder / "cases.json").write_text(json.dumps(cases), encoding="utf-8")
     program = Path(__file__).with_name("contract.mjs")
     files = (folder / name for name in ("viewer.mjs", "payload", "cases.json"))
-    done = subprocess.run([NODE, program, *files], capture_output=True, check=False, timeout=120)
+    done = subprocess.run([node(), program, *files], capture_output=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr.decode()
     return header, json.loads(done.stdout)
 
@@ -158,10 +157,6 @@ def check_counts(study, state, names, answer):
     held = LayerValues(study, {}).rows(state)
     assert answer["bytes"] == numbers(held, names, "stored_bytes")
     assert answer["flops"] == numbers(held, names, "flops_per_token")
-
-
-def first(study):
-    return str(study.variants["variant"].iloc[0])
 
 
 PAIRS = {
@@ -279,7 +274,7 @@ def study(request):
 
 @pytest.mark.parametrize("language", ["en", "fr"])
 def test_the_script_shows_the_figures_of_the_study(study, language, tmp_path):
-    wanted = list(states(study, 25))
+    wanted = list(states(study, 15))
     with speaking(language):
         header, given = answers(study, wanted, tmp_path)
         names = header["modules"]["names"]
@@ -337,7 +332,7 @@ def test_chromium_shows_the_sentence_of_python(chromium, smollm2, language, tmp_
         page = chromium.new_page()
         page.goto((tmp_path / "page.html").as_uri())
         page.locator(".sv-ready").wait_for()
-        for state in states(study, 25):
+        for state in states(study, 15):
             if state.variant != AT_LEVEL:
                 own = study.facts.layouts[state.variant]
                 state = state._replace(byte_layout="csr" if own == "csr" else "dense")

@@ -1,4 +1,4 @@
-"""The viewer in a real marimo, in its editor and as an app."""
+"""The viewer in the editor of a real marimo."""
 
 import os
 import re
@@ -7,13 +7,11 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
-import pytest
 from helpers import need
 from serving import Serving, free_port
 
 from sparsity_report.words.number_format import percent
 
-pytestmark = pytest.mark.slow(seconds=60)
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = """
 import marimo
@@ -50,7 +48,7 @@ if __name__ == "__main__":
 class Marimo(Serving):
     """A marimo server on a free loopback port that shares nothing with the user."""
 
-    def __init__(self, folder, mode):
+    def __init__(self, folder):
         port = free_port()
         self.kind, self.work = "marimo", folder
         self.home = f"http://127.0.0.1:{port}"
@@ -65,16 +63,20 @@ class Marimo(Serving):
         )
         notebook = folder / "notebook.py"
         notebook.write_text(NOTEBOOK)
-        self.command = [sys.executable, "-m", "marimo", "-y", mode, "--headless", "--no-token"]
-        self.command += ["--skip-update-check"] * (mode == "edit")
-        self.command += ["--no-sandbox", "--host=127.0.0.1", f"--port={port}", str(notebook)]
+        self.command = [sys.executable, "-m", "marimo", "-y", "edit", "--headless", "--no-token"]
+        self.command += [
+            "--skip-update-check",
+            "--no-sandbox",
+            "--host=127.0.0.1",
+            f"--port={port}",
+            str(notebook),
+        ]
         self.log = folder / "log.txt"
 
 
-@pytest.mark.parametrize("mode", ["edit", "run"])
-def test_it_looks_and_tells_the_kernel(chromium, tmp_path, mode, demo_study):
+def test_it_looks_and_tells_the_kernel(chromium, tmp_path, demo_study):
     need(find_spec("marimo") is not None, "marimo")
-    with Marimo(tmp_path, mode) as server:
+    with Marimo(tmp_path) as server:
         context = chromium.new_context(viewport={"width": 1440, "height": 1200})
         page = context.new_page()
         complaints, requests = [], []

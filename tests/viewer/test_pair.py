@@ -4,13 +4,12 @@ import json
 import math
 import subprocess
 from dataclasses import replace
-from pathlib import Path
 
 import hostile
 import numpy as np
 import pandas as pd
-import playwright
 import pytest
+from browser import node
 from pairs import LOST, gone, two_policies
 from payloads import decode
 
@@ -176,7 +175,6 @@ def test_its_words_are_in_the_language_in_use(pair):
 
 
 FC1 = "model.decoder.layers.0.fc1"
-NODE = Path(playwright.__file__).parent / "driver" / "node"
 ANSWERS = """
 import { readFileSync } from "node:fs";
 const [, script, payload, chosen] = process.argv;
@@ -191,6 +189,7 @@ process.stdout.write(JSON.stringify([scopes, JSON.parse(chosen).map(all)]));
 """
 
 
+@pytest.mark.tools
 def test_the_script_shows_the_same_figures(pair, tmp_path):
     shown, rng = Shown(pair), np.random.default_rng(5)
     count = len(shown.names)
@@ -198,7 +197,7 @@ def test_the_script_shows_the_same_figures(pair, tmp_path):
     chosen += [[place] for place in range(count)] + [[]]
     (tmp_path / "viewer.mjs").write_text(script(), encoding="utf-8")
     (tmp_path / "payload").write_bytes(pair_payload(pair))
-    line = [NODE, "--input-type=module", "-e", ANSWERS, tmp_path / "viewer.mjs"]
+    line = [node(), "--input-type=module", "-e", ANSWERS, tmp_path / "viewer.mjs"]
     run = subprocess.run(
         [*line, tmp_path / "payload", json.dumps(chosen)],
         capture_output=True, text=True, check=True,

@@ -279,7 +279,6 @@ def test_smollm2_is_small(smollm2):
     assert len(study_payload(study_of(smollm2))) <= 100_000
 
 
-@pytest.mark.slow
 def test_ten_thousand_layers_are_small():
     torch.manual_seed(0)
     model = nn.Module()

@@ -8,7 +8,6 @@ import sparsity_report as sr
 from sparsity_report.viewer.module import script
 from sparsity_report.viewer.study_payload import study_payload
 
-pytestmark = pytest.mark.slow(seconds=20)
 # As the models of ipywidgets and marimo, it has a value before it says so.
 SETUP = """async ([code, values]) => {
     const plain = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));

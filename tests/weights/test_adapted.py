@@ -23,7 +23,6 @@ from sparsity_report.weights.tensor_slices import join_slices
 
 peft = pytest.importorskip("peft")
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::FutureWarning"),  # peft asks transformers the old way
     pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers`:UserWarning"),
     pytest.mark.filterwarnings("ignore:fan_in_fan_out is set:UserWarning"),

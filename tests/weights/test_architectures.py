@@ -2,16 +2,12 @@
 
 import pytest
 import torch
-import transformers
 from helpers import counted
-from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from zoo.cases import CASES, built, table
 from zoo.page import PAGE
 
 import sparsity_report as sr
-
-pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(params=CASES, ids=lambda case: case.name)
@@ -81,44 +77,3 @@ def test_masked_models_run_and_count_the_same(case):
 
 def test_the_table_of_the_page_is_this_data():
     assert table() in PAGE.read_text(encoding="utf-8")
-
-
-@pytest.mark.parametrize("kind", ["vit", "whisper", "clip"])
-def test_vision_and_audio_add_up(kind, tmp_path):
-    small = {
-        "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
-        "intermediate_size": 48,
-    }  # fmt: skip
-    picture = {**small, "image_size": 16, "patch_size": 8}
-    text = {**small, "vocab_size": 64, "max_position_embeddings": 16}
-    audio = {
-        "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4,
-        "decoder_attention_heads": 4, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48,
-        "vocab_size": 64, "num_mel_bins": 8, "max_source_positions": 16,
-        "max_target_positions": 16, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
-        "decoder_start_token_id": 1,
-    }  # fmt: skip
-    model = {
-        "vit": lambda: transformers.ViTForImageClassification(transformers.ViTConfig(**picture)),
-        "clip": lambda: transformers.CLIPModel(
-            transformers.CLIPConfig(text_config=text, vision_config=picture, projection_dim=16)
-        ),
-        "whisper": lambda: transformers.WhisperForConditionalGeneration(
-            transformers.WhisperConfig(**audio)
-        ),
-    }[kind]()
-    layers = sr.dense(model).layers()
-    assert layers["total"].sum() == model.num_parameters()
-    model.save_pretrained(tmp_path)
-    assert counted(sr.dense(tmp_path).layers()).equals(counted(layers))
-
-
-def test_many_small_modules():
-    """How long more of them take, tests/test_sizes.py knows."""
-    model = nn.Module()
-    model.layers = nn.ModuleList(
-        nn.ModuleDict({"fc1": nn.Linear(2, 2, bias=False)}) for _ in range(10_000)
-    )
-    study = sr.compare(sr.masked(sr.global_magnitude(sr.load(model), 0.5)))
-    assert len(study.layers) == 10_000
-    assert study.totals.loc[0, "prunable_nonzero"] == 20_000

@@ -10,20 +10,16 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-import gguf
-import numpy as np
 import packing
 import pytest
 import torch
 import transformers
 from fuzz.packed import library
-from helpers import turned_on_loading, write_gguf
+from helpers import swept, turned_on_loading
 from safetensors.torch import load_file, save_file
 
 import sparsity_report as sr
 from sparsity_report.weights import tensor_slices
-
-pytestmark = pytest.mark.slow(seconds=40)
 
 OWNER = "layers.0.mlp.up_proj"
 LIBRARY = library()
@@ -74,7 +70,7 @@ def test_what_the_rule_has_packed_stands_for_what_it_says(way, tmp_path):
 NEEDS_CONFIG = ("mlx", *(w for w in packing.WAYS if "-v2" in w or "v1-zero" in w))
 
 
-@pytest.mark.parametrize("way", packing.WAYS)
+@pytest.mark.parametrize("way", swept(packing.WAYS, 3))
 def test_alone_it_is_right_or_refused(way, tmp_path):
     tensors, means, _ = packing.WAYS[way](matrix())
     folder = write(tmp_path / "m", tensors)
@@ -86,7 +82,7 @@ def test_alone_it_is_right_or_refused(way, tmp_path):
         agrees(sr.load(folder / "model.safetensors"), means)
 
 
-@pytest.mark.parametrize("way", packing.WAYS)
+@pytest.mark.parametrize("way", swept(packing.WAYS, 3))
 def test_any_part_of_a_weight_can_be_had(way, tmp_path):
     """Slices of a packed weight are picklable and begin anywhere a unit does."""
     tensors, means, config = packing.WAYS[way](matrix(96, 64))
@@ -200,15 +196,7 @@ def test_a_known_model_packed_by_marlin_is_its_structure(tmp_path):
         packed.module()
 
 
-def test_file_bytes_are_written_out(tmp_path):
-    """64 × 128 weights of 4 bits in groups of 32: codes, scales, zero points, group numbers."""
-    tensors, _, config = packing.WAYS["gptq-4-v1"](matrix())
-    weight = sr.load(write(tmp_path / "m", tensors, config))[f"{OWNER}.weight"]
-    assert weight.packing == "gptq-4bit-g32"
-    assert weight.file_bytes == 64 * 128 // 2 + 64 * 4 * 2 + 64 * 4 // 2 + 128 * 4
-
-
-@pytest.mark.parametrize("way", packing.WAYS)
+@pytest.mark.parametrize("way", swept(packing.WAYS, 3))
 def test_file_bytes_are_those_of_all_parts(way, tmp_path):
     tensors, _, config = packing.WAYS[way](matrix())
     weights = sr.load(write(tmp_path / "m", tensors, config))
@@ -741,7 +729,7 @@ def test_a_smaller_weight_is_not_that_of_a_known_model(way, values, tmp_path):
 SMALLER = {("fp8-blocks", "weight"), ("fp8-blocks-exponents", "weight"), ("int8", "weight")}
 
 
-@pytest.mark.parametrize("way", [*packing.WAYS, "marlin"])
+@pytest.mark.parametrize("way", swept([*packing.WAYS, "marlin"], 4))
 def test_a_part_that_is_cut_or_turned_is_refused(way, tmp_path):
     tensors, means, config = (packing.WAYS | {"marlin": packing.marlin})[way](matrix())
     for leaf, part in tensors.items():
@@ -931,6 +919,7 @@ def test_what_lies_side_by_side_is_read_once(way, monkeypatch, tmp_path):
     torch.testing.assert_close(torch.cat(pieces), means.reshape(-1), rtol=1e-2, atol=1e-6)
 
 
+@pytest.mark.sweep
 def test_the_reference_has_the_table_of_formats(tmp_path):
     def outcome(case, told):
         if case.startswith("/"):
@@ -974,81 +963,3 @@ def test_rounding_makes_as_many_zeros_as_is_known(form, tmp_path):
     row = study.layers.set_index("module_name").loc[OWNER]
     assert row["total"] == weight.numel()
     assert (row["total"] - row["nonzero"]) / row["total"] == pytest.approx(share, abs=0.005)
-
-
-BLOCKS = 8
-
-
-def _block(name):
-    return int(part) if (part := name.split("layers.")[-1].split(".")[0]).isdigit() else -1
-
-
-@pytest.fixture(scope="module")
-def pruned(smollm2):
-    """Linear layers of the first blocks of SmolLM2, half of each pruned, by name."""
-    layers = {}
-    for parameter in smollm2.prunable:
-        if _block(parameter.name) >= BLOCKS:
-            continue
-        weight = smollm2.tensor(parameter.name)
-        half = weight.numel() // 2 - 1
-        least = np.partition(weight.abs().numpy(), half, axis=None)[half]
-        layers[parameter.name] = torch.where(weight.abs() <= least, 0.0, weight)
-    return layers
-
-
-@pytest.mark.parametrize(
-    ("pack", "kept"),
-    [(partial(packing.gptq, group=64), 1), (partial(packing.pack_quantized, symmetric=False), 1),
-     (packing.nf4, 1), (packing.mxfp4, 1), (packing.modelopt, 1), (packing.bitmask, 1),
-     # MLX puts zero on a code; in 16 bits scale and bias still agree in two groups of three.
-     (partial(packing.mlx, group=64, dtype=torch.bfloat16), 0.68)],
-    ids=["gptq", "pack-quantized", "nf4", "mxfp4", "nvfp4", "sparse-bitmask", "mlx"],
-)  # fmt: skip
-def test_pruned_zeros_of_a_real_model_are_kept_or_not(pack, kept, pruned, smollm2, tmp_path):
-    """SmolLM2's first blocks, pruned to 50 %, packed and opened again."""
-    tensors, told, zero, both = {}, {}, {}, 0
-    for parameter in smollm2.stored:
-        if _block(parameter.name) >= BLOCKS:
-            continue
-        if (weight := pruned.get(parameter.name)) is None:
-            tensors[parameter.name] = smollm2.tensor(parameter.name).bfloat16()
-            zero[parameter.name] = int((tensors[parameter.name] == 0).sum())
-            continue
-        parts, means, told = pack(weight)
-        owner = parameter.name.removesuffix(".weight")
-        tensors |= {f"{owner}.{leaf}": part.contiguous() for leaf, part in parts.items()}
-        zero[parameter.name] = int((means == 0).sum())
-        both += int(((weight == 0) & (means == 0)).sum())
-    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    config = transformers.LlamaConfig(
-        vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=BLOCKS,
-        num_attention_heads=9, num_key_value_heads=3, tie_word_embeddings=True,
-        architectures=["LlamaForCausalLM"],
-    )  # fmt: skip
-    (tmp_path / "config.json").write_text(json.dumps(config.to_dict() | told))
-    study = sr.compare(sr.dense(sr.load(tmp_path)))
-    rows = study.layers.set_index("module_name")
-    counted = (rows["total"] - rows["nonzero"]).to_dict()
-    assert counted == {n.removesuffix(".weight"): z for n, z in zero.items()} | {"lm_head": 0}
-    # Of 134,515,008 in 30 blocks: queries and outputs, keys and values, the MLP, two norms.
-    block = 2 * 576**2 + 2 * 576 * 192 + 3 * 576 * 1536 + 2 * 576
-    assert study.totals["total"].item() == 134_515_008 - (30 - BLOCKS) * block
-    lost = sum(int((weight == 0).sum()) for weight in pruned.values())
-    assert both == lost if kept == 1 else both / lost == pytest.approx(kept, abs=0.02)
-
-
-def test_pruned_zeros_of_real_weights_are_lost_in_q4_1(pruned, tmp_path):
-    """Blocks of 32 with a smallest value: two layers, by the library of GGUF."""
-    layers = {name: weight for name, weight in pruned.items() if ".layers.7.mlp." in name}
-    kind = gguf.GGMLQuantizationType.Q4_1
-    file = tmp_path / "model.gguf"
-    write_gguf(file, {
-        f"blk.7.ffn_{name.split('_proj')[0].rpartition('.')[2]}.weight": (weight.numpy(), kind)
-        for name, weight in layers.items()
-    }, "mystery")  # fmt: skip
-    again = [gguf.dequantize(gguf.quantize(w.numpy(), kind), kind) for w in layers.values()]
-    zeros = sum(int((values == 0).sum()) for values in again)
-    totals = sr.compare(sr.dense(sr.load(file))).totals.iloc[0]
-    assert totals["total"] - totals["nonzero"] == zeros
-    assert zeros / totals["total"] / 0.5 == pytest.approx(0.002, abs=0.002)

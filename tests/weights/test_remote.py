@@ -26,8 +26,6 @@ from sparsity_report.weights import tensor_slices
 from sparsity_report.weights.sources import http_ranges
 from sparsity_report.weights.tensor_slices import read_at
 
-pytestmark = pytest.mark.slow
-
 NAME, FILE, INDEX = "someone/small", "model.safetensors", "model.safetensors.index.json"
 BIG = 300_000
 
@@ -119,7 +117,12 @@ def test_a_streamed_model_counts_like_a_copy(hub, folder, sharded):
 
 
 @pytest.mark.parametrize(
-    ("way", "small"), [(way, False) for way in packing.WAYS] + [("nf4", True), ("awq", True)]
+    ("way", "small"),
+    [
+        pytest.param(way, False, marks=[pytest.mark.sweep] * (place % 4 > 0))
+        for place, way in enumerate(packing.WAYS)
+    ]
+    + [("nf4", True), ("awq", True)],
 )
 def test_packed_weights_are_decoded_as_they_come(hub, folder, monkeypatch, way, small):
     values = torch.randn(96, 64, generator=torch.Generator().manual_seed(0)) * 0.1
@@ -217,7 +220,6 @@ def test_a_long_header_is_read_to_its_end(folder):
     assert torch.equal(weights.tensor("layers.1999.fc1.weight"), torch.full((2, 2), 1999.0))
 
 
-@pytest.mark.slow
 def test_a_real_gguf_is_counted_where_it_lies(hub, folder, smollm2_path, smollm2):
     (folder / smollm2_path.name).symlink_to(smollm2_path)
     hub.held[folder / smollm2_path.name] = smollm2_path.read_bytes()

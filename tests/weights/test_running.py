@@ -13,7 +13,7 @@ from sparsity_report.weights.anatomy.meta_run import observe
 from sparsity_report.weights.anatomy.parameter_places import walk
 
 # Transformers advises on kernels that are not installed.
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+pytestmark = pytest.mark.filterwarnings("ignore")
 SIZE = {
     "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48,
     "vocab_size": 64,
@@ -28,62 +28,6 @@ def outline(config, architecture, tmp_path):
 
 def totals(weights):
     return sr.compare(sr.dense(weights)).totals.loc[0]
-
-
-def test_dbrx_at_its_real_size(tmp_path):
-    """132 B parameters, 36 B of which are active on a token: Databricks, 27 March 2024."""
-    d, b, v, f, e, k = 6144, 40, 100352, 10752, 16, 4
-    config = tf.DbrxConfig(
-        d_model=d, n_heads=48, n_layers=b, vocab_size=v,
-        attn_config={"kv_n_heads": 8, "clip_qkv": 8, "rope_theta": 500000},
-        ffn_config={"ffn_hidden_size": f, "moe_num_experts": e, "moe_top_k": k},
-    )  # fmt: skip
-    row = totals(outline(config, "DbrxForCausalLM", tmp_path))
-    attention = d * (d + 2 * 1024) + d * d
-    prunable = b * (attention + e * 3 * d * f)
-    assert row["prunable_total"] == prunable
-    assert row["total"] == prunable + b * e * d + 2 * v * d + (2 * b + 1) * d
-    assert row["flops_per_token"] == 2 * (b * (attention + k * 3 * d * f + e * d) + v * d)
-    assert [round(row[n] / 1e9) for n in ("total", "active_total")] == [132, 36]
-
-
-def test_switch_at_its_real_size(tmp_path):
-    """Experts in a dictionary of modules: one of eight works on a token, as much as T5-base."""
-    d, b, v, f, e = 768, 12, 32128, 3072, 8
-    config = tf.SwitchTransformersConfig(
-        d_model=d, d_ff=f, num_layers=b, num_decoder_layers=b, num_heads=12, num_experts=e,
-        num_sparse_encoder_layers=6, num_sparse_decoder_layers=6, vocab_size=v,
-    )  # fmt: skip
-    row = totals(outline(config, "SwitchTransformersForConditionalGeneration", tmp_path))
-    attention, mlp = 3 * b * 4 * d * d, 2 * d * f
-    assert row["prunable_total"] == attention + 12 * mlp + 12 * e * mlp
-    assert row["flops_per_token"] == 2 * (attention + 24 * mlp + 12 * e * d + v * d)
-
-
-def test_xlnet_at_its_real_size(tmp_path):
-    """Attention of raw matrices, one of which is multiplied by two relative positions a token."""
-    d, b, v, f = 768, 12, 32000, 3072
-    config = tf.XLNetConfig(d_model=d, n_layer=b, n_head=12, d_inner=f, vocab_size=v)
-    weights = outline(config, "XLNetLMHeadModel", tmp_path)
-    row = totals(weights)
-    assert row["prunable_total"] == b * (5 * d * d + 2 * d * f)
-    assert row["flops_per_token"] == 2 * (b * (6 * d * d + 2 * d * f) + v * d)
-    # Inputs first of what is made of a token, outputs first of what it is made of again.
-    turned = {name: weights[f"transformer.layer.0.rel_attn.{name}"].transposed for name in "qkvro"}
-    assert turned == {"q": True, "k": True, "v": True, "r": True, "o": False}
-
-
-def test_jetmoe_at_its_real_size(tmp_path):
-    """8 B parameters, 2.2 B of which are active: Shen et al. 2024, arXiv:2404.07413."""
-    d, b, v, f, e, k, width = 2048, 24, 32000, 5632, 8, 2, 16 * 128
-    config = tf.JetMoeConfig(num_hidden_layers=b)
-    row = totals(outline(config, "JetMoeForCausalLM", tmp_path))
-    shared = d * 2 * width
-    each = 2 * d * width, 3 * d * f  # of an expert of attention, and of one of the MLP
-    routers = 2 * e * d
-    assert row["prunable_total"] == b * (shared + e * sum(each))
-    assert row["flops_per_token"] == 2 * (b * (shared + k * sum(each) + routers) + v * d)
-    assert [round(row[n] / 1e9, 1) for n in ("total", "active_total")] == [8.5, 2.3]
 
 
 def test_experts_that_do_no_work_are_expected_to_be_chosen(tmp_path):
@@ -135,34 +79,6 @@ def test_experts_that_run_on_every_token_are_told():
     assert not weights.notes
     output = weights["model.layers.0.self_attn.o_a_proj.weight"]
     assert (output.experts, output.matrix) == (1, output.shape)
-
-
-def test_a_patch_is_a_token_and_the_head_sees_a_picture_once():
-    config = tf.ViTConfig(**{k: v for k, v in SIZE.items() if k != "vocab_size"}, image_size=16,
-                          patch_size=4, num_labels=5)  # fmt: skip
-    weights = sr.load(tf.ViTForImageClassification(config))
-    layers = sr.dense(weights).layers().set_index("module_name")
-    assert layers.loc["vit.layers.0.mlp.fc1" if "vit.layers.0.mlp.fc1" in layers.index else
-                      layers.index[layers.index.str.contains("intermediate|fc1")][0],
-                      "flops_per_token"] == 2 * 32 * 48  # fmt: skip
-    head = layers.loc["classifier"]
-    assert (head["flops_per_token"], head["flops_per_sequence"]) == (0, 2 * 32 * 5)
-    (note,) = of_key(weights.notes, "note.rows_are_tokens")
-    assert note.values["rows"] == 17
-
-
-def test_the_encoder_of_a_sound_runs_once():
-    config = tf.WhisperConfig(
-        d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=4,
-        decoder_attention_heads=4, encoder_ffn_dim=48, decoder_ffn_dim=48, vocab_size=64,
-        num_mel_bins=8, max_source_positions=16, max_target_positions=64, pad_token_id=0,
-        bos_token_id=1, eos_token_id=2, decoder_start_token_id=1,
-    )  # fmt: skip
-    row = totals(sr.load(tf.WhisperForConditionalGeneration(config)))
-    per_token = 4 * 32 * 32 + 2 * 32 * 32 + 2 * 32 * 48 + 64 * 32
-    # Sixteen frames through the encoder, and their keys and values.
-    once = 16 * (4 * 32 * 32 + 2 * 32 * 48 + 2 * 32 * 32)
-    assert (row["flops_per_token"], row["flops_per_sequence"]) == (2 * per_token, 2 * once)
 
 
 def test_what_a_text_never_comes_by_is_told():

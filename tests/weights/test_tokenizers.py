@@ -14,7 +14,7 @@ import pytest
 import tokenizers
 import torch
 import transformers
-from helpers import command, need, small_llama, write_gguf
+from helpers import command, need, small_llama, swept, write_gguf
 from safetensors.torch import load_file, save_file
 from tokenizers import decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer
@@ -23,8 +23,6 @@ import sparsity_report as sr
 from sparsity_report.files.package_data import DEMO
 from sparsity_report.untrusted import limits
 from sparsity_report.weights.anatomy import meta_model
-
-pytestmark = pytest.mark.slow(seconds=35)
 
 TEXT = (DEMO / "eval.txt").read_text(encoding="utf-8")[:3000]
 WORDS = "Hello world, def f(x): return x_1 + naïve 漢字 \n\n\t<s> and more. " * 40
@@ -165,8 +163,7 @@ def test_no_code_runs_on_the_command_line(planted, tmp_path, asked):
     assert (asked, marker.exists()) == ([], False)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("model_type", ["llama", "evil"])
+@pytest.mark.parametrize("model_type", swept(["evil", "llama"], 2))
 def test_no_code_runs_in_a_process_that_is_told_yes(planted, tmp_path, model_type):
     """As people run it: ``yes | sparsity-report run FOLDER --perplexity`` inside the folder."""
     folder, marker = planted

@@ -1,4 +1,4 @@
-"""What this package says of sixty model classes, against oracles that know none of its rules.
+"""Figures of sixty model classes, against oracles that know none of this package's rules.
 
 ``python tests/zoo/walk.py`` does so for all. What is known to fail stands in ``known.json`` with
 what is wrong; after mending it, ``python tests/zoo/walk.py --chosen --write``.
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import swept
 
 from zoo.checks import CHECKS
 from zoo.chosen import NAMES
@@ -19,7 +20,7 @@ from zoo.walk import walk
 CLASSES = {case.name: case for case in walked()}
 KNOWN = json.loads((Path(__file__).parent / "known.json").read_text("utf-8"))
 # Transformers advises on kernels that are not installed.
-pytestmark = [pytest.mark.slow(seconds=90), pytest.mark.filterwarnings("ignore")]
+pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +38,7 @@ def test_there_are_sixty():
     assert KNOWN.keys() <= set(NAMES)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", swept(NAMES, 6))
 def test_what_is_said_is_so(name):
     """All checks at once, as building a model and running it takes most of the time."""
     row = walk(name)
