@@ -16,7 +16,6 @@ from sparsity_report.hooks import hooks
 
 if TYPE_CHECKING:
     from sparsity_report.findings.difference import Difference
-    from sparsity_report.phrases import Phrase
     from sparsity_report.study.comparison import Study
     from sparsity_report.study.model_distance import Distance
     from sparsity_report.study.pairs.pair import Pair
@@ -37,7 +36,7 @@ def summarize(
     Returns
     -------
     list of str
-        Sentences in the language in use, see :func:`speaking`.
+        Sentences.
 
     Examples
     --------
@@ -59,7 +58,7 @@ def summarize(
     from sparsity_report.study.pairs.pair import Pair
     from sparsity_report.study.published_scores import Reproduction
 
-    findings: dict[type, Callable[[Any], Iterable[Phrase]]] = {
+    findings: dict[type, Callable[[Any], Iterable[str]]] = {
         Difference: difference_findings,
         Distance: distance_findings,
         Pair: pair_findings,
@@ -67,13 +66,13 @@ def summarize(
         Study: study_findings,
     }
     value = value_or_saved("summarize", study, *findings)
-    return [*map(str, findings[type(value)](value))]
+    return [*findings[type(value)](value)]
 
 
 def _audit(study: Study) -> list[str]:
     from sparsity_report.findings.audit import audit
 
-    return [*map(str, audit(study))]
+    return audit(study)
 
 
 def _content(value: Study | Pair) -> dict[str, Any]:
@@ -90,7 +89,6 @@ def _save(value: Study | Pair, path: str | os.PathLike[str]) -> Path:
     return write_file(path, json.dumps(_content(value), ensure_ascii=False))
 
 
-hooks.render = lambda phrase: import_module("sparsity_report.words.sentences").render(phrase)
 hooks.describe = lambda value: import_module("sparsity_report.report.value_display").describe(value)
 hooks.mime_bundle = lambda value: import_module("sparsity_report.report.value_display").bundle(
     value

@@ -5,7 +5,6 @@
 import functools
 import inspect
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import Field, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -13,7 +12,6 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.words.languages import speaking
 
 # Headings of the options in the help of a command, in order.
 PANELS = MODEL, RULES, PRUNING, MEASUREMENTS, OUTPUT, READING = (
@@ -83,8 +81,7 @@ def dataclass_options(command: Callable[..., None]) -> Callable[..., None]:
     """Turn the fields of a command's dataclass parameters into options.
 
     Typer makes an option of each parameter of a function. The function returned here has the
-    fields of a dataclass in place of the parameter, and passes an instance to the command. The
-    command runs in the language of its options.
+    fields of a dataclass in place of the parameter, and passes an instance to the command.
     """
     signature = inspect.signature(command, eval_str=True)
     groups: dict[str, Any] = {}
@@ -107,15 +104,9 @@ def dataclass_options(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(**values: Any) -> None:
-        with ExitStack() as language:
-            for name, kind in groups.items():
-                given = kind(**{each.name: values.pop(each.name) for each in fields(kind)})
-                if hasattr(given, "language"):
-                    language.enter_context(
-                        speaking(given.language, getattr(given, "template_dir", None))
-                    )
-                values[name] = given
-            command(**values)
+        for name, kind in groups.items():
+            values[name] = kind(**{each.name: values.pop(each.name) for each in fields(kind)})
+        command(**values)
 
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]

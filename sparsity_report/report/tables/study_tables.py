@@ -207,7 +207,7 @@ def published() -> Table:
             "kernel_note": layout_name(each.layout) if each.layout != each.kernel.lower() else "",
             "zeros": each.zeros.replace(" %", "\u202f%") or None,
             "crossover": each.crossover,
-            "speedup": f"{each.speedup}\u202f×".replace(".", spoken().decimal)
+            "speedup": f"{each.speedup}\u202f×"
             if each.speedup
             else None,
             # A key of the catalogue, or the name of a product.
