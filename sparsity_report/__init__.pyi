@@ -64,6 +64,5 @@ from .viewer.pair_explorer import PairExplorer as PairExplorer
 from .weights.anatomy.groups import classify_module as classify_module
 from .weights.loading import load as load
 from .weights.weights import Weights as Weights
-from .words.languages import speaking as speaking
 
 __all__: list[str]

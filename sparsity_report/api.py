@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from sparsity_report.hooks import hooks
 
 if TYPE_CHECKING:
-    from sparsity_report.phrases import Phrase
     from sparsity_report.study.comparison import Study
     from sparsity_report.study.pairs.pair import Pair
     from sparsity_report.study.published_scores import Reproduction
@@ -34,7 +33,7 @@ def summarize(
     Returns
     -------
     list of str
-        Sentences in the language in use, see :func:`speaking`.
+        Sentences.
 
     Examples
     --------
@@ -52,19 +51,19 @@ def summarize(
     from sparsity_report.study.pairs.pair import Pair
     from sparsity_report.study.published_scores import Reproduction
 
-    findings: dict[type, Callable[[Any], Iterable[Phrase]]] = {
+    findings: dict[type, Callable[[Any], Iterable[str]]] = {
         Pair: pair_findings,
         Reproduction: reproduction_findings,
         Study: study_findings,
     }
     value = value_or_saved("summarize", study, *findings)
-    return [*map(str, findings[type(value)](value))]
+    return [*findings[type(value)](value)]
 
 
 def _audit(study: Study) -> list[str]:
     from sparsity_report.findings.audit import audit
 
-    return [*map(str, audit(study))]
+    return audit(study)
 
 
 def _content(value: Study | Pair) -> dict[str, Any]:
@@ -81,7 +80,6 @@ def _save(value: Study | Pair, path: str | os.PathLike[str]) -> Path:
     return write_file(path, json.dumps(_content(value), ensure_ascii=False))
 
 
-hooks.render = lambda phrase: import_module("sparsity_report.words.sentences").render(phrase)
 hooks.describe = lambda value: import_module("sparsity_report.report.value_display").describe(value)
 hooks.mime_bundle = lambda value: import_module("sparsity_report.report.value_display").bundle(
     value

@@ -11,8 +11,6 @@ class Hooks:
 
     Attributes
     ----------
-    render : callable
-        Text of a phrase in the language in use.
     describe : callable
         Text that ``repr`` of a value shows.
     mime_bundle : callable
@@ -31,7 +29,6 @@ class Hooks:
         A progress bar for a notebook or a terminal.
     """
 
-    render: Callable[[Any], str]
     describe: Callable[[Any], str]
     mime_bundle: Callable[[Any], dict[str, str]]
     sentences: Callable[[Any], list[str]]
@@ -72,7 +69,7 @@ class Described:
         Returns
         -------
         list of str
-            Sentences in the language in use.
+            Sentences.
 
         Examples
         --------

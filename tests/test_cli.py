@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 import sparsity_report as sr
 from sparsity_report.cli.options import PANELS
 from sparsity_report.files.package_data import DEMO
-from sparsity_report.words.strip_text import strip_texts
+from sparsity_report.findings.strip_text import strip_texts
 
 QUICK = ("--write", "study")
 

@@ -15,7 +15,7 @@ from sparsity_report.counting.progress import bar
 from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.files.atomic import check_folder
 from sparsity_report.files.manifest import Manifest
-from sparsity_report.words.sentences import say
+from sparsity_report.words.sentences import say, says
 
 if TYPE_CHECKING:
     from sparsity_report.study.comparison import Study
@@ -97,13 +97,15 @@ def answer(study: Study) -> Iterator[str]:
     from sparsity_report.findings.study_findings import topics
     from sparsity_report.findings.verdict import verdict
     from sparsity_report.study.notes import EDITED_STUDY, note_findings
-    from sparsity_report.words.strip_text import strip_texts
+    from sparsity_report.findings.strip_text import strip_texts
 
-    yield from map(str, note_findings(study.notes, {EDITED_STUDY}))
+    yield from note_findings(study.notes, {EDITED_STUDY})
     yield str(verdict(study))
     for figure in strip_texts(study.facts):
         yield say("cli.figure" if figure["note"] else "cli.figure_alone", **figure)
-    yield from (str(each) for each in topics(study)["quality"] if each.key in _PRINTED)
+    for finding in topics(study)["quality"]:
+        if any(says(finding, key) for key in _PRINTED):
+            yield finding
 
 
 def remark(study: Study) -> None:

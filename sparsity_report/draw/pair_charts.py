@@ -13,7 +13,7 @@ from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.study.pairs.pair_cells import Strip, block_shares, strips
 from sparsity_report.untrusted.display_text import clip
 from sparsity_report.words.display_names import display_name, head
-from sparsity_report.words.pair_labels import (
+from sparsity_report.findings.pair_labels import (
     block_names,
     blocks_axis,
     blocks_title,

@@ -16,7 +16,6 @@ from sparsity_report.study.derived.policy_names import any_level
 from sparsity_report.study.layers import records
 from sparsity_report.untrusted.display_text import clip
 from sparsity_report.words import number_format
-from sparsity_report.words.languages import spoken
 
 TEXT_WIDTH = round(16 * 72 / 2.54)
 # Width of a column of a paper, below which labels are short.
@@ -95,11 +94,10 @@ def write(value: Any, kind: str) -> str:
     >>> write(-0.05, "points")
     '−5.0'
     """
-    space = spoken().space
     if number_format.known(value) and math.isinf(value):
         return "∞" if value > 0 else "−∞"
     if kind == "share":
-        return number_format.percent(value, space=space)
+        return number_format.percent(value, space=" ")
     if kind == "points":
         return number_format.points(value)
     if kind == "nats":
@@ -108,18 +106,17 @@ def write(value: Any, kind: str) -> str:
         plain = not value or 1e-3 <= abs(value) < 1e6
         return number_format.figures(value, ",.6g" if plain else ".3g").replace("-", "−")
     if kind == "ratio":
-        return number_format.times(value, space)
+        return number_format.times(value, " ")
     return number_format.scaled(value, space="")
 
 
 def tick(kind: str) -> str:
     """Return the Vega expression for the ticks of an axis or a legend."""
-    space = spoken().space
     return {
-        "share": f"format(100 * datum.value, '~r') + '{space}%'",
+        "share": f"format(100 * datum.value, '~r') + ' %'",
         "points": "datum.value == 0 ? '0' : format(100 * datum.value, '+~r')",
         "nats": "datum.value == 0 ? '0' : format(datum.value, '+~r')",
-        "ratio": f"format(datum.value, '~r') + '{space}×'",
+        "ratio": f"format(datum.value, '~r') + ' ×'",
         "plain": "datum.label",
         "small": "format(datum.value, abs(datum.value) < 0.001 ? '~e' : '~r')",
         "own": f"format(datum.value, {_TINY} || {_HUGE} ? '~e' : '~r')",
@@ -231,8 +228,8 @@ def model_names(study: Study, limit: int = 60) -> str:
 
 
 def config() -> dict[str, Any]:
-    """Return the configuration of a chart, with the number format of the language in use."""
-    signs = {"decimal": spoken().decimal, "thousands": spoken().thousands}
+    """Return the configuration of a chart."""
+    signs = {"decimal": ".", "thousands": number_format.THIN}
     text = {
         "labelColor": INK, "labelFontSize": LABEL,
         "titleColor": MUTED, "titleFontSize": LABEL, "titleFontWeight": "normal",

@@ -17,6 +17,8 @@ from sparsity_report.study.layers import records
 from sparsity_report.study.notes import note_findings
 from sparsity_report.untrusted.display_text import clip
 
+# Key and values of a text, but for the names of variants.
+_Flag = tuple[str, tuple[tuple[str, Any], ...]]
 VERY_SPARSE = 0.95
 # Sparsities of blocks that were pruned and of blocks that were not.
 TOUCHED, UNTOUCHED = 0.05, 0.005
@@ -39,30 +41,35 @@ def audit(study: Study) -> list[Phrase]:
         findings += zeros_hidden(study, variant)
     rows = records(study.totals)
     flags = group_names((flag, row["variant"]) for row in rows for flag in _flags(study, row))
-    findings += [phrase(flag.key, variants=names, **flag.values) for flag, names in flags.items()]
+    findings += [phrase(key, variants=v, **dict(values)) for (key, values), v in flags.items()]
     for part in (_all_zero, _calibrated_on_evaluation_text, _doubtful_scores, _excluded):
         findings += part(study)
     return findings
 
 
-def _flags(study: Study, row: dict[str, Any]) -> Iterator[Phrase]:
+def _flag(key: str, **values: Any) -> _Flag:
+    """Return what can be said of several variants at once."""
+    return key, tuple((n, tuple(v) if isinstance(v, list) else v) for n, v in values.items())
+
+
+def _flags(study: Study, row: dict[str, Any]) -> Iterator[_Flag]:
     """Yield the flags of one variant, without its name."""
     layers = study.facts.prunable(row["variant"])
     yield from _some_blocks_only(layers)
     yield from _already_zero(row)
     if names := layers.loc[layers["share"] > VERY_SPARSE, "module_name"].tolist():
         sizes = {"count": len(names), "layers": len(layers), "limit": VERY_SPARSE}
-        yield phrase("audit.very_sparse_layers", names=names, **sizes)
+        yield _flag("audit.very_sparse_layers", names=names, **sizes)
     yield from _tied_head(study.facts.layers(row["variant"]))
 
 
-def _some_blocks_only(layers: pd.DataFrame) -> Iterator[Phrase]:
+def _some_blocks_only(layers: pd.DataFrame) -> Iterator[_Flag]:
     sums = layers[layers["block"].notna()].groupby("block")[["weight_total", "weight_nonzero"]]
     weights = sums.sum()
     share = zero_shares(weights["weight_total"], weights["weight_nonzero"])
     touched, untouched = share > TOUCHED, share[share < UNTOUCHED]
     if touched.any() and not untouched.empty:
-        yield phrase(
+        yield _flag(
             "audit.some_blocks_only",
             touched=int(touched.sum()),
             blocks=len(share),
@@ -71,21 +78,21 @@ def _some_blocks_only(layers: pd.DataFrame) -> Iterator[Phrase]:
         )
 
 
-def _already_zero(row: dict[str, Any]) -> Iterator[Phrase]:
+def _already_zero(row: dict[str, Any]) -> Iterator[_Flag]:
     if pd.isna(row["pruned"]) or pd.isna(row["prunable_nonzero"]):
         return
     if already := row["prunable_total"] - row["prunable_nonzero"] - row["pruned"]:
         shares = {key: row[key] for key in ("asked_sparsity", "sparsity_prunable")}
-        yield phrase("audit.already_zero", already=already, **shares)
+        yield _flag("audit.already_zero", already=already, **shares)
 
 
-def _tied_head(layers: pd.DataFrame) -> Iterator[Phrase]:
+def _tied_head(layers: pd.DataFrame) -> Iterator[_Flag]:
     heads = layers[(layers["group"] == "lm_head") & layers["tied_to"].notna()]
     embeddings = layers[layers["group"] == "embedding"].set_index("module_name")["sparsity"]
     for head, owner in zip(heads["module_name"], heads["tied_to"], strict=True):
         share = float(embeddings.get(owner.rpartition(".")[0], 0.0))
         if share > TOUCHED:
-            yield phrase("audit.tied_head_pruned", head=head, share=share, owner=owner)
+            yield _flag("audit.tied_head_pruned", head=head, share=share, owner=owner)
 
 
 def _all_zero(study: Study) -> Iterator[Phrase]:

@@ -45,7 +45,7 @@ def pair_verdict(pair: Pair) -> list[Phrase]:
     >>> print(str(pair_verdict(pair)[0]).replace("\u202f", " "))
     50.0 % of the 786 432 prunable weights became zero.
     """
-    if _is_identical(pair):
+    if is_identical(pair):
         return [phrase("pair.verdict_identical")]
     parts = (_zeros, _lost_parts, _more_zeros, _size, _survivors)
     return [sentence for part in parts for sentence in part(pair)][:2]
@@ -224,7 +224,8 @@ def _doubts(pair: Pair) -> Iterator[Phrase]:
         yield phrase("pair.head_tied_and_unknown", tied=heads[True], other=heads[None])
 
 
-def _is_identical(pair: Pair) -> bool:
+def is_identical(pair: Pair) -> bool:
+    """Return True if no weight was pruned, changed or removed."""
     layers = pair.layers
     rows = layers[(layers["weight_before"] > 0) | (layers["weight_after"] > 0)]
     sizes = pair.totals[["before", "after"]].dropna()

@@ -183,20 +183,20 @@ def _size(study: Study, names: Sequence[str], share: float | None) -> Iterator[P
         [size / dense for name in names if (size := facts.size(name, each)) is not None]
         for each in ("csr", layout)
     )
-    claims = [size_change(max(csr))] if csr else []
+    claims, joined = [size_change(max(csr))] if csr else [], "verdict.and"
     if not csr and any(facts.layouts[name] == "masked" for name in names):
         claims.append(phrase("verdict.masked"))
     if max(smallest) < min([1, *csr]) - SAME:
         saved = [1 - ratio for ratio in smallest]
         claims.append(phrase("verdict.other_layout", layout=layout, saved=saved))
+        joined = "verdict.while"
     elif min([1, *csr]) >= 1 - SAME:
         # This implies that neither masking nor CSR saves space.
         changes = csr and max(csr) > 1 + SAME
         claims = [*(claims if changes else ()), phrase("verdict.no_layout_saves")]
     claim = claims[0]
     if claims[1:]:
-        key = "verdict.while" if claims[1].key == "verdict.other_layout" else "verdict.and"
-        claim = phrase(key, claim=claim, other=claims[1])
+        claim = phrase(joined, claim=claim, other=claims[1])
     if dtypes := facts.unpacked_dtypes(names[0]):
         claim = phrase("verdict.of_unpacked", claim=claim, dtypes=dtypes)
     yield claim if share is None else phrase("verdict.at_sparsity", share=share, claim=claim)

@@ -13,7 +13,6 @@ from sparsity_report.words.languages import spoken
 def explorer_page(study: Study) -> tuple[str, str]:
     """Return the page of a study in the language in use, and its content security policy."""
     shown = {
-        "language": spoken(),
         "title": ", ".join(dict.fromkeys(study.variants["model"])),
         "verdict": str(verdict(study)),
         "viewer": Markup(embed(study_payload(study))),

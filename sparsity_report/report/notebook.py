@@ -54,7 +54,8 @@ def write_notebook(
     notebook : str or path-like
         ``"structural_csr_analysis"``, ``"thesis_figures"``, ``"policies"``, or the path of a
         notebook with the parameters ``MODEL``, ``SPARSITY`` and ``OUT`` in a cell tagged
-        ``parameters``.
+        ``parameters``. A Markdown cell may have another text in its metadata, under ``said``,
+        with ``{sparsity}`` and ``{masked}`` for the level and the name of the variant.
     sparsity : float
         Between 0 and 1.
     hide_inputs : bool
@@ -111,7 +112,7 @@ def write_notebook(
     if options:
         values["OPTIONS"] = {key: _resolved(value) for key, value in options.items()}
     with speaking(language or spoken(), template_dir):  # refused before a cell runs
-        _set_parameters(node, values, source, _speaking(spoken().code, template_dir))
+        _set_parameters(node, values, source)
         _say_text(node, sparsity)
         target.parent.mkdir(parents=True, exist_ok=True)
         _execute(node, target.parent, timeout)
@@ -149,18 +150,7 @@ def _located(notebook: str | os.PathLike[str]) -> Path:
     )
 
 
-def _speaking(language: str, template_dir: str | os.PathLike[str] | None) -> str:
-    """Return code that sets the language of a notebook."""
-    if language == "en" and template_dir is None:
-        return ""
-    folder = None if template_dir is None else str(Path(template_dir).resolve())
-    return (
-        "\n\nimport sparsity_report\n\n"
-        f"SPEAKING = sparsity_report.speaking({language!r}, {folder!r})\nSPEAKING.__enter__()"
-    )
-
-
-def _set_parameters(node: NotebookNode, values: dict[str, Any], source: Path, further: str) -> None:
+def _set_parameters(node: NotebookNode, values: dict[str, Any], source: Path) -> None:
     """Insert a cell of values after the cell of defaults, as papermill does."""
     import nbformat
 
@@ -173,18 +163,17 @@ def _set_parameters(node: NotebookNode, values: dict[str, Any], source: Path, fu
             "open the model by sr.load(MODEL, **OPTIONS)"
         )
     code = "\n".join(f"{name} = {value!r}" for name, value in values.items())
-    cell = nbformat.v4.new_code_cell(code + further, metadata={"tags": ["injected-parameters"]})
+    cell = nbformat.v4.new_code_cell(code, metadata={"tags": ["injected-parameters"]})
     cell["id"] = "injected-parameters"
     node.cells.insert(tagged[0] + 1, cell)
 
 
 def _say_text(node: NotebookNode, sparsity: float) -> None:
-    """Set the text of cells in the language in use."""
-    level = number_format.level(sparsity, spoken().space)
+    """Put the level and the name of the variant into the texts of cells."""
+    level = number_format.level(sparsity, " ")
     names = {"{sparsity}": level, "{masked}": f"Masked{round(100 * sparsity, 10):g}"}
     for cell in node.cells:
-        texts = cell.metadata.pop("said", None) if cell.cell_type == "markdown" else None
-        text = texts.get(spoken().code, texts.get("en")) if isinstance(texts, dict) else None
+        text = cell.metadata.pop("said", None) if cell.cell_type == "markdown" else None
         if isinstance(text, str):
             cell.source = re.sub(r"\{\w+\}", lambda name: names.get(name[0], name[0]), text)
 
@@ -244,7 +233,6 @@ def as_html(
     exporter.register_filter("apart", _apart())
     title = next((c.source for c in node.cells if c.cell_type == "markdown"), "")
     about = {
-        "language": spoken().code,
         "title": printable(title.splitlines()[0].lstrip("# ") if title else "", 120),
         "css": "\n".join([font_face_css(), *styles]),
         "scripts": " ".join(digests()),

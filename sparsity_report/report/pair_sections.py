@@ -7,7 +7,7 @@ from typing import Any
 
 from sparsity_report.draw import pair_charts
 from sparsity_report.draw.vega import unchecked
-from sparsity_report.findings.pair_findings import pair_topics, pair_verdict
+from sparsity_report.findings.pair_findings import is_identical, pair_topics, pair_verdict
 from sparsity_report.report import sections
 from sparsity_report.report.sections import Block, Drawing, Medium, Section, Text, card, chart_of
 from sparsity_report.report.tables import pair_tables
@@ -18,9 +18,9 @@ from sparsity_report.untrusted.display_text import clip
 from sparsity_report.viewer.pair_payload import pair_payload
 from sparsity_report.words.display_names import display_name
 from sparsity_report.words.number_format import percent, scaled
-from sparsity_report.words.pair_labels import blocks_title, both
+from sparsity_report.findings.pair_labels import blocks_title, both
 from sparsity_report.words.sentences import say
-from sparsity_report.words.strip_text import change
+from sparsity_report.findings.strip_text import change
 
 # Most rows of removed parts and of modules, by medium.
 _ROWS = {"page": 6_000, "markdown": 600, "paper": 200, "kit": 40}
@@ -70,7 +70,7 @@ def pair_sections(pair: Pair, medium: Medium) -> list[Section]:
     notes = [Text(say("format.note_sentence", note=note)) for note in pair.notes]
     warnings: list[Block] = [*dict.fromkeys([*texts["checkpoints"], *notes])]
     is_resized = bool(pair.totals["removed"].fillna(0).any())
-    is_changed = verdict[0].key != "pair.verdict_identical"
+    is_changed = not is_identical(pair)
     in_sight = {"where", "removed"}
     in_sight |= {"survival"} if is_changed else set()
     in_sight |= {"totals"} if is_resized else set()

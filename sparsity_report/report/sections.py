@@ -219,7 +219,6 @@ def document(sections: list[Section], **values: Any) -> dict[str, Any]:
         "strip": [],
         "terms": [],
         "hero": None,
-        "language": spoken(),
         "program": f"sparsity-report {sparsity_report.__version__}",
         "version": sparsity_report.__version__,
         "sections": sections,

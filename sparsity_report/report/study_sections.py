@@ -29,7 +29,7 @@ from sparsity_report.untrusted.display_text import clip, short_name
 from sparsity_report.viewer.study_payload import study_payload
 from sparsity_report.words.display_names import head, method_name
 from sparsity_report.words.sentences import first, say
-from sparsity_report.words.strip_text import strip_texts
+from sparsity_report.findings.strip_text import strip_texts
 
 # Most rows of the table of layers; most scores in a thesis.
 _ROWS, _SCORES = 600, 40

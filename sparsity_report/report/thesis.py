@@ -35,7 +35,7 @@ from sparsity_report.study.layers import records
 from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.untrusted.display_text import short_name
 from sparsity_report.words.languages import speaking, spoken
-from sparsity_report.words.pair_labels import both
+from sparsity_report.findings.pair_labels import both
 from sparsity_report.words.sentences import say
 
 _TEMPLATES = ("numbers.tex", "captions.tex", "findings.tex", "example.tex")
@@ -147,7 +147,6 @@ def write_thesis(
                 f"tables/{table.key}.html": f"{to_html(table)}\n",
             }
         shown = {
-            "language": spoken(),
             "numbers": commands_of(value),
             "captions": captions,
             "tables": [Tex(table.key) for table in tables],

@@ -26,7 +26,6 @@ from sparsity_report.study.frames import StudyFrames
 from sparsity_report.study.layers import check_context, check_convention, with_shares
 from sparsity_report.study.levels.sweep import level_table
 from sparsity_report.study.levels.tradeoff import Tradeoff, places, tradeoff
-from sparsity_report.study.notes import as_phrases
 from sparsity_report.study.patterns import variant_patterns
 from sparsity_report.study.schema import TABLES, check, typed
 from sparsity_report.study.variants import (
@@ -508,7 +507,7 @@ def compare(
     models = dict.fromkeys(variant.weights for variant in variants)
     prints = {model: fingerprint(model, count_weights(model)) for model in models}
     described = [variant_row(v, prints[v.weights], context) for v in variants]
-    notes: list[Phrase | str] = []
+    notes: list[Phrase] = []
     for model in models:
         notes += [*model.notes, *count_notes(model)]
     sparse = dict.fromkeys(variant.weights for variant in variants if variant.layout == "csr")
@@ -521,7 +520,7 @@ def compare(
         context=context,
         patterns=variant_patterns(variants, progress=progress) if patterns else None,
         experts=experts_frame(variants),
-        notes=as_phrases(notes),
+        notes=tuple(notes),
         levels=level_table(variants[0].weights),
         weights=variants[0].weights,
     )

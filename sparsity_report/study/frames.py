@@ -13,7 +13,6 @@ from sparsity_report.study.derived.policy_names import GLOBAL
 from sparsity_report.study.layers import group_frame, total_frame
 from sparsity_report.study.levels.levels import Levels
 from sparsity_report.study.levels.sweep import policy_tables
-from sparsity_report.study.notes import as_phrases
 from sparsity_report.study.schema import TABLES, plain_table, typed
 from sparsity_report.study.storage_layouts import storage_frame
 from sparsity_report.weights.weights import Weights
@@ -42,7 +41,7 @@ class StudyFrames:
     weights: Weights | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "notes", as_phrases(self.notes))
+        object.__setattr__(self, "notes", tuple(dict.fromkeys(self.notes)))
 
     @cached_property
     def groups(self) -> pd.DataFrame:

@@ -1,25 +1,14 @@
-"""Notes about a study or a pair, as phrases, and the keys by which readers recognize them."""
+"""Notes about a study or a pair, and the keys by which readers recognize them."""
 
 from collections.abc import Collection, Iterable
 
-from sparsity_report.phrases import Phrase, phrase
+from sparsity_report.words.sentences import say, says
 
 #: Keys of the notes about a file whose content does not match its digest.
 EDITED_STUDY, EDITED_PAIR = "note.study_edited", "note.pair_edited"
 
 
-def as_phrases(notes: Iterable[Phrase | str]) -> tuple[Phrase, ...]:
-    """Return each note once, as a phrase.
-
-    Examples
-    --------
-    >>> [note.key for note in as_phrases(["no config.json", "no config.json"])]
-    ['note.text']
-    """
-    phrases = (phrase("note.text", text=n) if isinstance(n, str) else n for n in notes)
-    return tuple(dict.fromkeys(phrases))
-
-
-def note_findings(notes: Iterable[Phrase], keys: Collection[str]) -> list[Phrase]:
+def note_findings(notes: Iterable[str], keys: Collection[str]) -> list[str]:
     """Return the notes with some keys as findings."""
-    return [phrase("format.note_sentence", note=note) for note in notes if note.key in keys]
+    chosen = [note for note in notes if any(says(note, key) for key in keys)]
+    return [say("format.note_sentence", note=note) for note in chosen]

@@ -5,9 +5,8 @@ import sys
 import threading
 import weakref
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import wraps
 from typing import Any, cast
 from uuid import uuid4
 
@@ -32,17 +31,6 @@ _MENUS = ("metric", "sort", "group", "policy", "variant", "byte_layout", "agains
 
 class RefusedValueError(SparsityReportError, traitlets.TraitError):
     """A value that a trait does not accept; traitlets restores the values before it."""
-
-
-def in_own_language(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a method of an explorer that runs in the language in which the explorer was made."""
-
-    @wraps(method)
-    def call(self: Any, *args: Any, **options: Any) -> Any:
-        with speaking(self.language):
-            return method(self, *args, **options)
-
-    return call
 
 
 def in_marimo() -> bool:
@@ -78,7 +66,6 @@ class BaseExplorer(anywidget.AnyWidget):
     layout = traitlets.Any(None)
 
     def __init__(self, payload: bytes, **traits: Any) -> None:
-        self.language = spoken()
         self._is_shown = in_marimo()
         # Messages of the page may run in another thread.
         self._thread = threading.local()

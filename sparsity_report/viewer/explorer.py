@@ -70,8 +70,6 @@ def explore(
 ) -> Explorer | PairExplorer:
     """Return the explorer of a study or a pair, for a notebook cell.
 
-    The explorer keeps the language in use, see :func:`sparsity_report.speaking`.
-
     Parameters
     ----------
     study : Study, Pair or path-like

@@ -37,7 +37,7 @@ export class Figures {
   constructor(data) {
     const { arrays, modules } = data;
     const filled = (one) => ({ ...one, ...Object.fromEntries(Object.entries(one.arrays ?? {}).map(([k, id]) => [k, arrays[id]])) });
-    Object.assign(this, { data, modules, isPair: data.kind === "pair", text: new Text(data.language, data.words) });
+    Object.assign(this, { data, modules, isPair: data.kind === "pair", text: new Text(data.words) });
     this.size = modules.names.length;
     this.positions = new Map(modules.names.map((name, i) => [name, i]));
     this.variants = (data.variants ?? []).map(filled);

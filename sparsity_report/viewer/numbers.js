@@ -1,4 +1,4 @@
-// Text of numbers, as words/number_format.py writes it, and of phrases.
+// Text of numbers, as words/number_format.py writes it, and of the catalogue.
 const THIN = "\u202f";
 const UNKNOWN = "–";
 const PREFIXES = ["", "k", "M", "G", "T", "P"];
@@ -20,11 +20,11 @@ function fixed(value, digits) {
 }
 
 export class Text {
-  constructor({ decimal, thousands, space, units }, words) {
-    Object.assign(this, { decimal, thousands, space, units, words });
+  constructor(words) {
+    this.words = words;
   }
 
-  // Return a phrase of the catalogue with texts put in.
+  // Return a text of the catalogue with values put in.
   say(key, values = {}) {
     return (this.words[key] ?? key).replace(/\{(\w+)\}/g, (_, name) => values[name] ?? "");
   }
@@ -32,14 +32,14 @@ export class Text {
   figures(value, digits) {
     if (!known(value)) return UNKNOWN;
     if (!Number.isFinite(value)) return value > 0 ? "∞" : "−∞";
-    return fixed(value, digits).replace(".", this.decimal);
+    return fixed(value, digits);
   }
 
   count(number) {
     return known(number) ? String(number).replace(/\B(?=(\d{3})+$)/g, THIN) : UNKNOWN;
   }
 
-  percent(share, digits = 1, space = this.space) {
+  percent(share, digits = 1, space = " ") {
     if (!known(share)) return UNKNOWN;
     const smallest = 10 ** -digits;
     let [hundredths, sign] = [100 * share, ""];
@@ -56,21 +56,21 @@ export class Text {
 
   level(share) {
     const text = String(Number((100 * share).toPrecision(6)));
-    return known(share) ? `${text.replace(".", this.decimal)}${this.space}%` : UNKNOWN;
+    return known(share) ? `${text} %` : UNKNOWN;
   }
 
-  scaled(quantity, unit = "", space = this.space) {
+  scaled(quantity, unit = "", space = " ") {
     if (!known(quantity)) return UNKNOWN;
     let step = 0;
     for (; Math.abs(quantity) >= 999.5 && step < PREFIXES.length - 1; step += 1) quantity /= 1000;
     const size = Math.abs(quantity);
     const digits = step === 0 || size >= 99.95 ? 0 : size >= 9.995 ? 1 : 2;
-    const name = `${PREFIXES[step]}${this.units[unit] ?? unit}`;
+    const name = `${PREFIXES[step]}${unit}`;
     return [this.figures(quantity, digits), name].filter(Boolean).join(space);
   }
 
   times(ratio) {
-    return known(ratio) ? `${this.figures(ratio, 2)}${this.space}×` : UNKNOWN;
+    return known(ratio) ? `${this.figures(ratio, 2)} ×` : UNKNOWN;
   }
 
   // Write a number with some significant digits, without trailing zeros of the exponent form.
@@ -78,7 +78,7 @@ export class Text {
     if (!known(value)) return UNKNOWN;
     if (value === 0) return "0";
     const size = Math.abs(value);
-    if (size < 1e-4 || size >= 1e6) return value.toExponential(digits - 1).replace(".", this.decimal).replace("-", "−");
+    if (size < 1e-4 || size >= 1e6) return value.toExponential(digits - 1).replace("-", "−");
     return this.figures(value, Math.max(0, digits - 1 - Math.floor(Math.log10(size)))).replace("-", "−");
   }
 

@@ -24,7 +24,7 @@ from sparsity_report.viewer.pair_payload import (
     pair_contents,
 )
 from sparsity_report.viewer.payload import encode
-from sparsity_report.words.pair_labels import both
+from sparsity_report.findings.pair_labels import both
 
 # Traits that have another name in the page.
 _IN_PAGE = {"group": "modules", "module": "detail"}

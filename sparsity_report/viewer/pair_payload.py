@@ -17,7 +17,7 @@ from sparsity_report.viewer.payload import Arrays, Codes, Floats, common_ratio, 
 from sparsity_report.viewer.study_payload import opening
 from sparsity_report.words.display_names import display_name, head
 from sparsity_report.words.number_format import shape
-from sparsity_report.words.pair_labels import both, strip_names, strip_title
+from sparsity_report.findings.pair_labels import both, strip_names, strip_title
 from sparsity_report.words.sentences import say
 
 Sums = tuple["pd.Series[Any]", "pd.Series[Any]"]

@@ -36,9 +36,9 @@ from sparsity_report.untrusted.display_text import clip, distinct_names, short_n
 from sparsity_report.viewer.copied_code import METRICS, study_code
 from sparsity_report.viewer.payload import Arrays, Floats, encode
 from sparsity_report.words.display_names import group_name, method_name, part_name
-from sparsity_report.words.languages import spoken
+from sparsity_report.words.catalogue import catalogue
 from sparsity_report.words.number_format import perplexity
-from sparsity_report.words.score_text import measure_name, score_text
+from sparsity_report.findings.score_text import measure_name, score_text
 from sparsity_report.words.sentences import say
 
 FORMAT = 1
@@ -127,17 +127,12 @@ def opening(kind: str, layers: pd.DataFrame, title: str) -> dict[str, Any]:
     projections = [grid.cells[code].projection for code in grid.codes]
     blocks = [None if pd.isna(block) else int(block) for block in rows["block"]]
     groups, names = list(rows["group"]), list(rows["module_name"])
-    language = spoken()
     return {
         "format": FORMAT,
         "kind": kind,
-        "language": {
-            **{key: getattr(language, key) for key in ("code", "decimal", "thousands", "space")},
-            "units": dict(language.units),
-        },
         "words": {
             key.removeprefix("viewer."): text
-            for key, text in language.sentences.items()
+            for key, text in catalogue().items()
             if key.startswith("viewer.")
         },
         "title": title,

@@ -9,7 +9,8 @@ from functools import cache
 
 from sparsity_report.files.package_data import DEMO
 from sparsity_report.untrusted.display_text import short_name
-from sparsity_report.words.languages import spoken
+from sparsity_report.words.catalogue import catalogue
+from sparsity_report.words.number_format import count
 
 
 def display_name(family: str, value: str) -> str:
@@ -26,7 +27,7 @@ def display_name(family: str, value: str) -> str:
     >>> display_name("cache", "out of cache"), display_name("group", "my rule")
     ('from memory', 'my rule')
     """
-    return spoken().sentences.get(f"{family}.{value}", value)
+    return catalogue().get(f"{family}.{value}", value)
 
 
 def group_name(group: str) -> str:
@@ -53,7 +54,7 @@ def part_name(by: str, part: str) -> str:
     if by == "block":
         number = part.removeprefix("block ")
         key = "name.numbered_block" if number.isdigit() else "name.outside_blocks"
-        return spoken().template(key).format(block=number)
+        return catalogue()[key].format(block=number)
     return group_name(part) if by == "group" else part
 
 
@@ -89,12 +90,11 @@ def text_name(text: str, fingerprint: str, tokens: int | None = None) -> str:
     """
     packaged, size = _packaged_text()
     if fingerprint == packaged:
-        name = spoken().template("name.packaged_text")
+        name = catalogue()["name.packaged_text"]
         return name.format(size=f"{size / 1000:.0f}")
     if tokens is None:
         return short_name(text)
-    count = f"{tokens:,}".replace(",", spoken().thousands)
-    return spoken().template("name.text_tokens").format(text=short_name(text), tokens=count)
+    return catalogue()["name.text_tokens"].format(text=short_name(text), tokens=count(tokens))
 
 
 @cache
@@ -127,7 +127,7 @@ def title(name: str) -> str:
     >>> title("stored_bytes"), title("sparsity_prunable"), title("own_figure")
     ('stored bytes', 'zeros of the prunable weights', 'own figure')
     """
-    return spoken().sentences.get(f"column.{name}", name.replace("_", " "))
+    return catalogue().get(f"column.{name}", name.replace("_", " "))
 
 
 def head(name: str) -> str:

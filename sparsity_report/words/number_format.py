@@ -1,7 +1,7 @@
 """One format for each kind of number; a dash for an unknown value.
 
 A thin no-break space separates thousands and, in cells, cards and labels, precedes a unit. In
-sentences, :func:`sparsity_report.words.sentences.say` passes the space of the language.
+sentences, :func:`sparsity_report.words.sentences.say` passes a plain space.
 """
 
 import math
@@ -10,7 +10,7 @@ from decimal import Decimal
 from numbers import Integral
 from typing import Any
 
-from sparsity_report.words.languages import spoken
+from sparsity_report.words.catalogue import catalogue
 
 # Smallest p-value that is written with its digits.
 _SMALLEST = 1e-4
@@ -28,7 +28,7 @@ def known(value: Any) -> bool:
 
 
 def figures(value: Any, spec: str) -> str:
-    r"""Write a number by a Python format, with the signs of the language in use.
+    r"""Write a number by a Python format, with thin spaces between thousands.
 
     Examples
     --------
@@ -37,8 +37,7 @@ def figures(value: Any, spec: str) -> str:
     """
     if not known(value):
         return UNKNOWN
-    signs = str.maketrans({",": spoken().thousands, ".": spoken().decimal})
-    return format(value, spec).translate(signs)
+    return format(value, spec).replace(",", THIN)
 
 
 def count(number: Any, space: str = THIN) -> str:
@@ -158,7 +157,7 @@ def perplexity(value: Any, space: str = THIN, digits: int | None = None) -> str:
     """
     number, vocabulary = value if isinstance(value, tuple) else (value, None)
     if known(number) and known(vocabulary) and number >= vocabulary:
-        return spoken().template("name.worse_than_uniform_guessing")
+        return catalogue()["name.worse_than_uniform_guessing"]
     if digits is not None:
         return figures(number, f",.{digits}f")
     if not known(number) or number >= 10_000:
@@ -211,7 +210,7 @@ def scaled(quantity: Any, unit: str = "", space: str = THIN) -> str:
     while abs(quantity) >= 999.5 and step < len(_PREFIXES) - 1:
         quantity, step = quantity / 1000, step + 1
     digits = 0 if step == 0 or abs(quantity) >= 99.95 else 1 if abs(quantity) >= 9.995 else 2
-    name = f"{_PREFIXES[step]}{spoken().units.get(unit, unit)}"
+    name = f"{_PREFIXES[step]}{unit}"
     return _joined(space, figures(quantity, f".{digits}f"), name)
 
 

@@ -1,4 +1,4 @@
-"""Text of phrases: catalogue templates with their values put in, in the language in use."""
+"""Sentences: texts of the catalogue with their values put in."""
 
 import re
 import string
@@ -7,11 +7,10 @@ from functools import partial
 from numbers import Real
 from typing import Any
 
-from sparsity_report.errors import SparsityReportError, printable
-from sparsity_report.phrases import Phrase
+from sparsity_report.errors import printable
 from sparsity_report.untrusted.display_text import short_name
 from sparsity_report.words import display_names, number_format
-from sparsity_report.words.languages import spoken
+from sparsity_report.words.catalogue import catalogue
 from sparsity_report.words.number_format import UNKNOWN, figures, known
 
 # A word too long to be read to its end.
@@ -19,12 +18,12 @@ _LONG_WORD = re.compile(r"(\S{200})\S+")
 
 
 def say(key: str, /, **values: Any) -> str:
-    r"""Return the text of a key of the catalogue with values put in, in the language in use.
+    r"""Return the text of a key of the catalogue with values put in.
 
     Parameters
     ----------
     key : str
-        Key of ``templates/languages/<code>.json``. Its template has placeholders such as
+        Key of ``sentences.json``. Its text has placeholders such as
         ``{name}`` or ``{name:format}``. The formats are:
 
         - numbers: ``percent`` (one digit; ``percent0``, ``percent2``), ``level``, ``times``,
@@ -39,7 +38,7 @@ def say(key: str, /, **values: Any) -> str:
         - ``choose ONE|MANY``: a word for one, or for several, by a number or the length of a list;
         - ``names FORMAT`` and ``some FORMAT``: all or the first names of a list;
         - ``span FORMAT``: the lowest and the highest number of a list;
-        - ``sentences`` and ``clauses``: phrases joined by full stops, or by semicolons;
+        - ``sentences`` and ``clauses``: texts joined by full stops, or by semicolons;
           ``paragraph``: sentences with capitals;
         - ``sentence``: the first letter as a capital.
 
@@ -47,7 +46,7 @@ def say(key: str, /, **values: Any) -> str:
 
         An unknown value becomes a dash.
     **values
-        Numbers, text, phrases, or lists of these. Invisible characters of text are spelled out.
+        Numbers, texts, or lists of these. Invisible characters of text are spelled out.
 
     Examples
     --------
@@ -56,25 +55,24 @@ def say(key: str, /, **values: Any) -> str:
     >>> [say("format.token_count", tokens=n) for n in (1, 2, [1], [1, 16])]
     ['1 token', '2 tokens', '1 token', '1 and 16 tokens']
     """
-    return render(Phrase(key, tuple(values.items())))
+    return _TEMPLATES.vformat(catalogue()[key], (), values)
 
 
-def render(phrase: Phrase) -> str:
-    """Return the text of a phrase in the language in use."""
-    template = spoken().template(phrase.key)
-    try:
-        return _TEMPLATES.vformat(template, (), phrase.values)
-    except SparsityReportError:  # of a phrase among the values
-        raise
-    except (KeyError, ValueError, IndexError, AttributeError, TypeError) as error:
-        raise SparsityReportError(
-            f"languages/{spoken().code}.json: the text of {phrase.key!r} does not fit its values: "
-            f"{error!r}; compare its placeholders with languages/en.json"
-        ) from error
+def says(text: str, key: str) -> bool:
+    """Return True if a text is that of a key, with any values put in.
+
+    Examples
+    --------
+    >>> says("5 in norms", "audit.excluded_share"), says("5 norms", "audit.excluded_share")
+    (True, False)
+    """
+    parts = _TEMPLATES.parse(catalogue()[key])
+    pattern = "".join(re.escape(fixed) + ("" if name is None else ".*") for fixed, name, *_ in parts)
+    return re.fullmatch(pattern, text, re.DOTALL) is not None
 
 
 def join(words: Sequence[Any]) -> str:
-    """Return an enumeration of words or phrases.
+    """Return an enumeration of words.
 
     Examples
     --------
@@ -82,7 +80,7 @@ def join(words: Sequence[Any]) -> str:
     ('a', 'a, b and c')
     """
     *others, last = map(_text, words)
-    return f"{', '.join(others)} {spoken().conjunction} {last}" if others else last
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def some(names: Sequence[Any], limit: int = 3) -> str:
@@ -114,21 +112,19 @@ class _Templates(string.Formatter):
             return UNKNOWN
         if kind in _FORMATS:
             return _text(_FORMATS[kind](value))
-        space = spoken().space
         if kind in _NUMBERS:
-            return _NUMBERS[kind](value, space=space)
+            return _NUMBERS[kind](value, space=" ")
         if kind == "with_error":
             share, error = value
-            return number_format.with_error(share, error, space=space)
+            return number_format.with_error(share, error, space=" ")
         if kind == "scaled":
-            return number_format.scaled(value, rest, space)
+            return number_format.scaled(value, rest, " ")
         return figures(value, spec) if isinstance(value, Real) else _text(value)
 
 
 def _text(value: Any) -> str:
     """Return a name or sentence on one line; invisible characters are spelled out."""
-    text = render(value) if isinstance(value, Phrase) else str(value)
-    return printable(_LONG_WORD.sub(r"\1…", text))
+    return printable(_LONG_WORD.sub(r"\1…", str(value)))
 
 
 def _each(value: Sequence[Any], spec: str) -> list[Any]:
@@ -144,12 +140,7 @@ def _plural(value: Any, nouns: str) -> str:
 def _choose(value: Any, words: str) -> str:
     one, many = words.split("|")
     number = len(value) if isinstance(value, list | tuple) else value
-    return one if _is_singular(number) else many
-
-
-def _is_singular(number: Any) -> bool:
-    below_two = spoken().singular_below_two and known(number) and abs(number) < 2
-    return bool(number == 1 or below_two)
+    return one if number == 1 else many
 
 
 def _span(values: Sequence[Any], spec: str) -> str:

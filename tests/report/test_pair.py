@@ -26,7 +26,7 @@ from sparsity_report.report.tables.table_model import COUNT, NAME, Column, table
 from sparsity_report.report.value_display import bundle
 from sparsity_report.words.number_format import scaled
 from sparsity_report.words.sentences import say
-from sparsity_report.words.strip_text import change
+from sparsity_report.findings.strip_text import change
 
 THIN = "\u202f"
 EXPERTS = {block: (1, 6) if block < 2 else (0, 2, 3, 4) for block in range(4)}

@@ -15,9 +15,9 @@ from pathlib import Path
 PACKAGE = "sparsity_report"
 # From the top down: a room imports from its own wing and those after it.
 WINGS = (
-    "__main__", "cli", "api", "report", "viewer", "draw", "words", "findings",
-    "measure", "study", "pairing", "counting", "weights", "sparse", "untrusted", "files",
-    "phrases", "hooks", "errors", "deferred", "version",
+    "__main__", "cli", "api", "report", "viewer", "draw", "findings",
+    "measure", "study", "pairing", "counting", "weights", "sparse", "words", "untrusted", "files",
+    "hooks", "errors", "deferred", "version",
 )  # fmt: skip
 SHOWING = {
     "altair", "anywidget", "ipywidgets", "jinja2", "markupsafe", "tqdm", "typer", "typst",

@@ -97,7 +97,7 @@ def command_names(wanted: Iterable[str], longest: int | None = 40) -> list[str]:
 
 
 def group_commands(groups: Iterable[str | None]) -> dict[str | None, str]:
-    """Return a part of a command per group, in English, so that a text in any language compiles."""
+    """Return a part of a command per group."""
     listed = list(groups)
     with speaking("en"):
         names = command_names(group_name(group) if group else "All" for group in listed)
@@ -139,8 +139,7 @@ def siunitx(text: str) -> str:
     >>> siunitx("< 0.1 %"), siunitx("1 234.50"), siunitx("1.33 ×")
     ('<0.1', '1234.50', '1.33')
     """
-    bare = re.sub(r"[\s%×]", "", text).replace(spoken().thousands, "")
-    return bare.replace(spoken().decimal, ".").replace("−", "-")
+    return re.sub(r"[\s%×]", "", text).replace("−", "-")
 
 
 def to_latex(table: Table, label: str, text_cm: float = 16) -> str:

@@ -18,7 +18,7 @@ import pandas as pd
 
 import sparsity_report
 from sparsity_report.errors import SparsityReportError, opening
-from sparsity_report.phrases import Phrase, phrase, read_phrase
+from sparsity_report.phrases import phrase
 from sparsity_report.study import schema
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.files.value_bounds import check_pair, check_study
@@ -113,7 +113,7 @@ def content_of(value: Study | Pair, findings: Sequence[str]) -> dict[str, Any]:
         "written_by": f"sparsity-report {sparsity_report.__version__}",
         "digest": "",
         **{name: getattr(value, name) for name in kind.settings},
-        "notes": [note.to_json() for note in value.notes],
+        "notes": list(value.notes),
         "findings": list(findings),
         **{part: _plain(table, getattr(value, part)) for part, table in tables.items()},
     }
@@ -253,7 +253,7 @@ def _read(source: Path, kinds: Sequence[FileKind], strict: bool) -> Any:
     kind = next((each for each in kinds if data.get("format") == each.format), kinds[0])
     with opening(source, kind.name):
         _check_format(source, kind, data)
-        notes = _read_notes(data["notes"])
+        notes = _read_texts("notes", data["notes"])
         if data.get("digest") != digest_of(data):
             if strict:
                 raise SparsityReportError(
@@ -313,23 +313,13 @@ def _check_format(source: Path, kind: FileKind, data: Mapping[str, Any]) -> None
             f"{source}: format version {version} is {age} than this program's {schema.VERSION}; "
             f"{advice}"
         )
-    findings = data["findings"]
-    if not isinstance(findings, list) or not all(isinstance(text, str) for text in findings):
-        raise ValueError("findings: are not a list of texts")
+    _read_texts("findings", data["findings"])
 
 
-def _read_notes(data: Any) -> tuple[Phrase, ...]:
-    """Return the notes of a file, each of which has a text."""
-    if not isinstance(data, list):
-        raise ValueError("notes: are not a list")
-    notes = []
-    for number, each in enumerate(data):
-        try:
-            notes.append(note := read_phrase(each))
-            str(note)  # fails where the key or the values are unknown to the catalogue
-        except SparsityReportError as error:
-            raise ValueError(f"notes, {number}: is not a note of this version") from error
-    return tuple(notes)
+def _read_texts(name: str, data: Any) -> tuple[str, ...]:
+    if not isinstance(data, list) or not all(isinstance(text, str) for text in data):
+        raise ValueError(f"{name}: are not a list of texts")
+    return tuple(data)
 
 
 def _plain(table: str, frame: pd.DataFrame | None) -> dict[str, Any] | None:

@@ -20,7 +20,6 @@ from sparsity_report.pairing.parameter_plan import plan_comparison
 from sparsity_report.pairing.tally import Tally
 from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.study.layers import layer_frame
-from sparsity_report.study.notes import as_phrases
 from sparsity_report.study.pairs.pair import ENOUGH, UNRELATED, Pair
 from sparsity_report.study.pairs.pair_frames import pair_layers, removed_frame
 from sparsity_report.study.schema import SIDES, typed
@@ -92,7 +91,7 @@ def compare_checkpoints(
         layers=pair_layers(planned, tallies),
         removed=removed_frame(planned),
         **{side: _layers(planned, tallies, side) for side in SIDES},
-        notes=as_phrases(notes),
+        notes=tuple(notes),
     )
 
 

@@ -8,7 +8,6 @@ import pandas as pd
 from sparsity_report.hooks import Described, Saved
 from sparsity_report.phrases import Phrase
 from sparsity_report.study.derived.tracker_metrics import pair_metrics
-from sparsity_report.study.notes import as_phrases
 from sparsity_report.study.pairs import pair_frames
 
 # Models with at least this many compared weights are unrelated below this correlation.
@@ -68,7 +67,7 @@ class Pair(Saved, Described):
     notes: tuple[Phrase, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "notes", as_phrases(self.notes))
+        object.__setattr__(self, "notes", tuple(dict.fromkeys(self.notes)))
 
     @cached_property
     def taken(self) -> int:

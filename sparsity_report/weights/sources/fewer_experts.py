@@ -24,6 +24,7 @@ from sparsity_report.weights.packed.quantization_config import read_scheme
 from sparsity_report.weights.sources.checkpoint import CheckpointWeights, match_entries
 from sparsity_report.weights.tensor_slices import Entry, FileSlice, JoinedRuns, LocalFile
 from sparsity_report.weights.weights import Weights
+from sparsity_report.words.sentences import say, says
 
 # Number of an expert, after the name of its stack.
 _NUMBER = re.compile(r"\.(0|[1-9]\d*)(?=\.|$)")
@@ -82,11 +83,11 @@ def keep_experts(
     taken = (selection.entry(e) for key, e in weights.raw.items() if key not in unread)
     entries = {entry.key: entry for entry in taken if entry}
     fewer = match_entries(weights.path, options, weights.source, entries, settings)
-    before, after = ([n for n in w.notes if n.key == _BY_RULE] for w in (weights, fewer))
+    before, after = ([n for n in w.notes if says(n, _BY_RULE)] for w in (weights, fewer))
     if after and not before:
         raise weights.wrong(
             f"cannot run with {size:,} of {count:,} experts in a module: "
-            f"{printable(str(after[0].values['error']), 200)}; keep another number"
+            f"{printable(after[0], 300)}; keep another number"
         )
     return fewer
 

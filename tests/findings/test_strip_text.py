@@ -7,7 +7,7 @@ from helpers import study_of
 
 import sparsity_report as sr
 from sparsity_report.words.languages import speaking
-from sparsity_report.words.strip_text import strip_texts
+from sparsity_report.findings.strip_text import strip_texts
 
 
 def texts(study):
