@@ -100,5 +100,5 @@ def _lines(counts: dict[str, Any]) -> Iterator[str]:
             yield say("count.pattern", pattern=pattern, count=number, total=patterns["matrices"])
         if any(row["packed"] for row in counts["formats"].values()):
             yield say("count.packed_zeros")
-    yield from (each["text"] for each in counts["differences"])
+    yield from counts["differences"]
     yield from (say("format.note_sentence", note=note) for note in counts["notes"])

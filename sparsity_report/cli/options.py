@@ -12,7 +12,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.words.languages import template_folders
+from sparsity_report.report.template_files import template_folders
 
 # Headings of the options in the help of a command, in order.
 PANELS = MODEL, RULES, PRUNING, MEASUREMENTS, OUTPUT, READING = (

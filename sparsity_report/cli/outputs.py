@@ -94,13 +94,13 @@ def write(study: Study, outputs: Outputs, source: str = "") -> None:
 
 def answer(study: Study) -> Iterator[str]:
     """Yield the verdict, the figures at the head of the report, and texts written by variants."""
+    from sparsity_report.findings.strip_text import strip_texts
     from sparsity_report.findings.study_findings import topics
     from sparsity_report.findings.verdict import verdict
     from sparsity_report.study.notes import EDITED_STUDY, note_findings
-    from sparsity_report.findings.strip_text import strip_texts
 
     yield from note_findings(study.notes, {EDITED_STUDY})
-    yield str(verdict(study))
+    yield verdict(study)
     for figure in strip_texts(study.facts):
         yield say("cli.figure" if figure["note"] else "cli.figure_alone", **figure)
     for finding in topics(study)["quality"]:
@@ -111,7 +111,7 @@ def answer(study: Study) -> Iterator[str]:
 def remark(study: Study) -> None:
     """Print notes on how models were opened, counted and measured."""
     for note in study.notes:
-        complain(printable(str(note)))
+        complain(printable(note))
 
 
 def check_files(paths: Iterable[Path], *suffixes: str) -> None:

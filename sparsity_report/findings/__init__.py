@@ -1,4 +1,4 @@
-"""Findings: statements worth making about a study or a pair, as phrases.
+"""Findings: statements worth making about a study or a pair, as sentences.
 
 Findings hold raw values; ``words`` renders them. Entry points are ``study_findings(study)``,
 ``pair_findings(pair)``,

@@ -14,11 +14,11 @@ from sparsity_report.counting.progress import Progress, with_bar
 from sparsity_report.errors import SparsityReportError, writable
 from sparsity_report.measure import protocols
 from sparsity_report.measure.model_stage import Stage, logits_of
-from sparsity_report.phrases import phrase
 from sparsity_report.study.schema import typed
 from sparsity_report.study.variants import Variant, listed
 from sparsity_report.weights.sources.tokenizer import decode
 from sparsity_report.weights.weights import Weights
+from sparsity_report.words.sentences import say
 
 # Most tokens to write.
 MOST = 4096
@@ -128,7 +128,7 @@ def _written(model: nn.Module, ids: torch.Tensor, tokens: int, name: str) -> lis
         logits = logits_of(model, text[None])[0, -1]
         # The maximum of numbers that include NaN is NaN.
         if not logits.max().isfinite():
-            raise protocols.NoScoreError(phrase("note.logits_not_finite", variant=name))
+            raise protocols.NoScoreError(say("note.logits_not_finite", variant=name))
         token = int(logits.argmax())
         if token in ends:
             break

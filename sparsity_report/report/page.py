@@ -21,7 +21,6 @@ from sparsity_report.report.templates import environment, render
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.files.json_files import value_or_saved
 from sparsity_report.study.pairs.pair import Pair
-from sparsity_report.words.languages import speaking, spoken
 
 # Media by suffix.
 _MEDIA = {".html": "page", ".pdf": "paper", ".md": "markdown"}
@@ -32,7 +31,6 @@ def write_report(
     path: str | os.PathLike[str],
     *,
     template_dir: str | os.PathLike[str] | None = None,
-    language: str | None = None,
 ) -> Path:
     """Write a study or a pair as one file: numbers, charts, tables, conventions.
 
@@ -47,9 +45,6 @@ def write_report(
     template_dir : path-like, optional
         Folder with files that replace the package's files of the same name, such as
         ``report.css``.
-    language : str, optional
-        ``"en"``, ``"fr"``, or a language with a catalogue ``languages/<language>.json`` in
-        `template_dir`. The default is the language in use, see :func:`sparsity_report.speaking`.
 
     Returns
     -------
@@ -72,16 +67,15 @@ def write_report(
     """
     value = value_or_saved("write_report", study, Study, Pair)
     target = _target(path)
-    with speaking(language or spoken(), template_dir):
-        templates = environment(template_dir)
-        medium = Medium(_MEDIA[target.suffix.lower()])
-        if isinstance(value, Pair):
-            shown = pair_document(value, medium)
-        else:
-            shown = study_document(value, medium)
-        if medium.is_paper:
-            return write_file(target, typeset(templates, shown))
-        return write_file(target, _text(target, templates, shown))
+    templates = environment(template_dir)
+    medium = Medium(_MEDIA[target.suffix.lower()])
+    if isinstance(value, Pair):
+        shown = pair_document(value, medium)
+    else:
+        shown = study_document(value, medium)
+    if medium.is_paper:
+        return write_file(target, typeset(templates, shown))
+    return write_file(target, _text(target, templates, shown))
 
 
 def _target(path: str | os.PathLike[str]) -> Path:

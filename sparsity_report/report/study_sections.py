@@ -9,6 +9,7 @@ from sparsity_report.draw import charts, theme
 from sparsity_report.draw.measured_charts import CHARTS
 from sparsity_report.draw.policy_charts import hero_chart
 from sparsity_report.draw.vega import unchecked
+from sparsity_report.findings.strip_text import strip_texts
 from sparsity_report.findings.study_findings import conventions, topics
 from sparsity_report.findings.verdict import comparison_title, verdict
 from sparsity_report.report import sections, study_maps
@@ -29,7 +30,6 @@ from sparsity_report.untrusted.display_text import clip, short_name
 from sparsity_report.viewer.study_payload import study_payload
 from sparsity_report.words.display_names import head, method_name
 from sparsity_report.words.sentences import first, say
-from sparsity_report.findings.strip_text import strip_texts
 
 # Most rows of the table of layers; most scores in a thesis.
 _ROWS, _SCORES = 600, 40
@@ -64,7 +64,7 @@ _COLUMNS = {
 
 @unchecked()
 def study_document(study: Study, medium: Medium) -> dict[str, Any]:
-    """Return the values that the templates of a study show, in the language in use."""
+    """Return the values that the templates of a study show."""
     models = theme.model_names(study)
     names = ", ".join(map(short_name, study.variants["variant"]))
     return sections.document(
@@ -73,7 +73,7 @@ def study_document(study: Study, medium: Medium) -> dict[str, Any]:
         names=[models],
         title=f"{models}: {names}",
         kicker=_kicker(study),
-        verdict=str(verdict(study)),
+        verdict=verdict(study),
         strip=strip_texts(study.facts),
         terms=_terms(study),
         hero=_hero(study, medium),
@@ -81,8 +81,8 @@ def study_document(study: Study, medium: Medium) -> dict[str, Any]:
         totals=plain_rows(study.totals),
         groups=plain_rows(study.groups),
         audit=study.audit,
-        conventions=[*map(str, conventions(study))],
-        notes=[*map(str, study.notes)],
+        conventions=conventions(study),
+        notes=study.notes,
         fingerprint=study.fingerprint,
     )
 
@@ -127,7 +127,7 @@ def _is_comparison(study: Study) -> bool:
 @unchecked()
 def study_sections(study: Study, medium: Medium) -> list[Section]:
     """Return the sections of a report on a study, those of the appendix last."""
-    sentences = {topic: [*map(str, findings)] for topic, findings in topics(study).items()}
+    sentences = topics(study)
     runtimes = {"runtimes": ("page.runtimes_heading", _runtimes(study, medium, sentences))}
     parts = {
         "results": ("page.results_heading", _results(study, medium, sentences)),
@@ -159,7 +159,7 @@ def study_sections(study: Study, medium: Medium) -> list[Section]:
 
 
 def _results(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Block]:
-    yield from map(Text, map(str, note_findings(study.notes, {EDITED_STUDY})))
+    yield from map(Text, note_findings(study.notes, {EDITED_STUDY}))
     table = method_tables.results(study)
     if medium.is_kit:
         yield from _numbered(table.parts(table.caption))
@@ -264,7 +264,7 @@ def _method(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Blo
     if passage := study_tables.passage(study):
         yield Text(say("page.scores_on", passage=passage))
     notes = [say("format.note_sentence", note=note) for note in study.notes]
-    yield Bullets((*notes, *sentences["method"], *map(str, conventions(study)), *study.audit))
+    yield Bullets((*notes, *sentences["method"], *conventions(study), *study.audit))
     yield Text(say("page.cite_intro"))
     citation = say(
         "page.citation",

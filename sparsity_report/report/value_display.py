@@ -20,6 +20,7 @@ from sparsity_report.report.tables.column_heads import columns_of
 from sparsity_report.report.tables.latex import tex, to_tabular
 from sparsity_report.report.tables.pair_tables import totals as pair_totals
 from sparsity_report.report.tables.table_model import Column, Table, table_of, to_html
+from sparsity_report.report.template_files import template_text
 from sparsity_report.sparse.shares import ratio
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.heatmap_grid import Grid
@@ -30,7 +31,6 @@ from sparsity_report.study.variants import Variant
 from sparsity_report.untrusted.display_text import clip, short_name
 from sparsity_report.weights.weights import Weights
 from sparsity_report.words.display_names import layout_name, method_name
-from sparsity_report.words.languages import template_text
 from sparsity_report.words.number_format import percent
 from sparsity_report.words.sentences import say, some
 
@@ -53,7 +53,7 @@ _COLORS = 48
 
 
 def describe(value: Any) -> str:
-    """Return the text of a value in a few lines, in the language in use."""
+    """Return the text of a value in a few lines."""
     return "\n".join(_lines(value))
 
 
@@ -116,7 +116,7 @@ def _(study: Study) -> list[str]:
     )
     measured = [name for name in MEASURED if getattr(study, name) is not None]
     frames = ["layers", "groups", "totals", "storage", *measured]
-    return [title, str(verdict(study)), say("repr.frame_names", frames=frames)]
+    return [title, verdict(study), say("repr.frame_names", frames=frames)]
 
 
 @_lines.register
@@ -124,7 +124,7 @@ def _(pair: Pair) -> list[str]:
     before, after = map(short_name, pair.models["model"])
     title = say("repr.pair_models", before=before, after=after)
     frames = ["layers", "removed", "survival", "groups", "totals", "sparsities"]
-    verdict_text = " ".join(map(str, pair_verdict(pair)))
+    verdict_text = " ".join(pair_verdict(pair))
     return [title, verdict_text, say("repr.frame_names", frames=frames)]
 
 
@@ -182,7 +182,7 @@ def _(study: Study) -> Content:
         ratio=say("column.ratio_to_variant", variant=study.facts.baseline),
     )
     table = _first_rows(columns, frame)
-    return Content([str(verdict(study)), names], _maps([(study, variant)]), table)
+    return Content([verdict(study), names], _maps([(study, variant)]), table)
 
 
 @_content.register

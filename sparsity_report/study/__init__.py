@@ -13,7 +13,7 @@ Modules:
 - `published_scores`: perplexities of papers beside measured ones.
 - `harness_results`: scores from the files of evaluation harnesses.
 - `harness_samples`: outcomes per document from the samples that harnesses log.
-- `notes`: remarks on a study or a pair, as phrases.
+- `notes`: remarks on a study or a pair.
 
 Folders: ``derived`` (figures computed from tables), ``levels`` (the model at every level of
 sparsity), ``pairs`` (two checkpoints compared), ``files`` (JSON and CSV).

@@ -24,7 +24,6 @@ from sparsity_report.untrusted.display_text import short_name
 from sparsity_report.viewer.base_explorer import (
     BaseExplorer,
     RefusedValueError,
-    in_own_language,
 )
 from sparsity_report.viewer.copied_code import FORMS, METRICS, Shown
 from sparsity_report.viewer.layer_values import AT_LEVEL, LayerValues, State
@@ -220,7 +219,6 @@ class Explorer(BaseExplorer):
         traits["layout"] = traits.pop("byte_layout")
         return encode({**self._known, "start": traits}, self._arrays)
 
-    @in_own_language
     def layers(self) -> pd.DataFrame:
         """Return the layers of the table, in its order: the selected ones, or else those in view.
 
@@ -243,7 +241,6 @@ class Explorer(BaseExplorer):
         return self._values.in_view(self.state, self._values.rows(self.state))
 
     @property
-    @in_own_language
     def chart(self) -> Any:
         """The map of the metric in view as an Altair chart, ready for ``.save``.
 
@@ -261,7 +258,6 @@ class Explorer(BaseExplorer):
             shown = say("viewer.level_of", **words)
         return hooks.chart(cells, (grid.blocks, grid.projections), state.metric, shown)
 
-    @in_own_language
     def add(self) -> None:
         """Prune exactly at the level and add the variants, masked and CSR, to the study.
 
@@ -288,7 +284,6 @@ class Explorer(BaseExplorer):
         pruning = pruned_at(weights, state.policy, state.sparsity)
         return [masked(pruning), csr(pruning)]
 
-    @in_own_language
     def within(self, budget: str) -> str:
         """Move the slider to the level that meets a budget, and return the reason.
 
@@ -322,7 +317,6 @@ class Explorer(BaseExplorer):
         self._note()
         return str(budget_finding(solved))
 
-    @in_own_language
     def copied(self, form: str) -> str:
         """Return the value in view as Python code or a command.
 
@@ -381,7 +375,6 @@ class Explorer(BaseExplorer):
     # Changes of traits in Python and their consequences.
 
     @traitlets.observe(*State._fields)
-    @in_own_language
     def _changed(self, change: Any) -> None:
         if self._is_quiet or not self.states:
             return
@@ -407,7 +400,6 @@ class Explorer(BaseExplorer):
             self.sparsity = self._nearest(share)
 
     @traitlets.observe("study")
-    @in_own_language
     def _extended(self, _: Any) -> None:
         """Send a longer study to the page."""
         if self.states:
@@ -448,7 +440,6 @@ class Explorer(BaseExplorer):
         return names
 
     @traitlets.validate("sparsity")
-    @in_own_language
     def _check_sparsity(self, proposal: Any) -> float:
         """Return the nearest level; refuse what is not a sparsity."""
         value = proposal["value"]
@@ -457,7 +448,6 @@ class Explorer(BaseExplorer):
         return self._nearest(value) if self.states else value
 
     @traitlets.validate("study")
-    @in_own_language
     def _check_study(self, proposal: Any) -> Study:
         """Refuse studies that do not begin with the variants of this one."""
         study: Study = proposal["value"]
