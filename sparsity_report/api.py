@@ -77,10 +77,8 @@ def _audit(study: Study) -> list[str]:
 
 def _content(value: Study | Pair) -> dict[str, Any]:
     from sparsity_report.study.files.json_files import content_of
-    from sparsity_report.words.languages import speaking
 
-    with speaking("en"):  # as all the file
-        return content_of(value, summarize(value))
+    return content_of(value, summarize(value))
 
 
 def _save(value: Study | Pair, path: str | os.PathLike[str]) -> Path:

@@ -7,11 +7,11 @@ import pytest
 import torch
 from helpers import Tiny, command, study_of
 from safetensors.torch import save_file
+from sparsity_report.phrases import phrase
 from torch import nn
 
 import sparsity_report as sr
 from sparsity_report.counting.histogram import count
-from sparsity_report.phrases import phrase
 from sparsity_report.viewer.layer_values import AT_LEVEL
 
 pytestmark = pytest.mark.slow

@@ -77,10 +77,10 @@ def write(study: Study, outputs: Outputs, source: str | None = "") -> None:
 
 def answer(study: Study) -> Iterator[str]:
     """Yield the verdict, the figures at the head of the report, and texts written by variants."""
+    from sparsity_report.findings.strip_text import strip_texts
     from sparsity_report.findings.study_findings import topics
     from sparsity_report.findings.verdict import verdict
     from sparsity_report.study.notes import EDITED_STUDY, note_findings
-    from sparsity_report.findings.strip_text import strip_texts
 
     yield from note_findings(study.notes, {EDITED_STUDY})
     yield str(verdict(study))

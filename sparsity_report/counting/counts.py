@@ -12,8 +12,8 @@ from sparsity_report.counting.disk_cache import CacheFolder, Entries
 from sparsity_report.counting.histogram import Magnitudes, count_slice
 from sparsity_report.counting.progress import Progress, bar
 from sparsity_report.counting.workers import in_order
-from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.weights.weights import Weights
+from sparsity_report.words.sentences import say
 
 NOT_A_NUMBER, INFINITE = "note.weights_nan", "note.weights_infinite"
 """Keys of the notes about weights that are not finite."""
@@ -26,33 +26,33 @@ class _Memory:
     """Counts and notes of a model; `complete` once all its tensors are counted."""
 
     counts: dict[str, Magnitudes] = field(default_factory=dict)
-    notes: tuple[Phrase, ...] = ()
+    notes: tuple[str, ...] = ()
     complete: bool = False
 
 
 _MEMORIES: WeakKeyDictionary[Weights, _Memory] = WeakKeyDictionary()
 
 
-def count_notes(weights: Weights) -> tuple[Phrase, ...]:
+def count_notes(weights: Weights) -> tuple[str, ...]:
     """Return the notes about the counts of a model."""
     memory = _MEMORIES.get(weights, _Memory())
     return (*memory.notes, *_not_finite(weights.name, memory.counts))
 
 
-def add_notes(weights: Weights, notes: Iterable[Phrase]) -> None:
+def add_notes(weights: Weights, notes: Iterable[str]) -> None:
     """Add notes about the counts or scores of a model."""
     memory = _MEMORIES.setdefault(weights, _Memory())
     memory.notes = tuple(dict.fromkeys([*memory.notes, *notes]))
 
 
-def _not_finite(model: str, counts: Mapping[str, Magnitudes]) -> Iterator[Phrase]:
+def _not_finite(model: str, counts: Mapping[str, Magnitudes]) -> Iterator[str]:
     """Yield notes that name the prunable tensors with NaN or infinite weights."""
     for key, numbers in (
         (NOT_A_NUMBER, {name: c.nan for name, c in counts.items() if c.nan}),
         (INFINITE, {name: c.infinite for name, c in counts.items() if c.infinite}),
     ):
         if numbers:
-            yield phrase(
+            yield say(
                 key,
                 model=model,
                 count=sum(numbers.values()),

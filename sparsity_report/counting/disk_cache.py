@@ -17,8 +17,8 @@ from typing import TypeVar
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.atomic import check_folder, write_entry
-from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.untrusted import limits
+from sparsity_report.words.sentences import say
 
 _Result = TypeVar("_Result")
 
@@ -139,14 +139,14 @@ class Entries:
         except SparsityReportError as error:
             self._trouble = str(error)
 
-    def notes(self) -> Iterator[Phrase]:
+    def notes(self) -> Iterator[str]:
         """Yield notes about rejected entries, and about a folder that cannot be written."""
-        kind = phrase(_KINDS[self._kind])
+        kind = say(_KINDS[self._kind])
         for key, names in self._rejected.items():
             if names:
-                yield phrase(key, kind=kind, count=len(names), names=names[:_NAMED])
+                yield say(key, kind=kind, count=len(names), names=names[:_NAMED])
         if self._trouble:
-            yield phrase(_UNWRITABLE, kind=kind, reason=self._trouble)
+            yield say(_UNWRITABLE, kind=kind, reason=self._trouble)
 
     def _path(self, key: str) -> Path:
         return self._folder / f"{key}.{self._kind}"

@@ -17,9 +17,9 @@ from sparsity_report.counting.n_m_patterns import parse_pattern
 from sparsity_report.deferred import nn, torch
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.hooks import Presentable
-from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.weights.tensor_slices import Slice
 from sparsity_report.weights.weights import Parameter, Weights
+from sparsity_report.words.sentences import say
 
 # Words for rules and allocations in the names of variants.
 _WORDS = {
@@ -365,11 +365,11 @@ class Basis:
     window: int | None = None
 
     @property
-    def note(self) -> Phrase:
+    def note(self) -> str:
         """A note about the source."""
         if self.windows is None:
-            return phrase("note.imported_masks", name=self.name, fingerprint=self.fingerprint)
-        return phrase(
+            return say("note.imported_masks", name=self.name, fingerprint=self.fingerprint)
+        return say(
             "note.calibrated",
             windows=self.windows,
             window=self.window,

@@ -9,10 +9,6 @@ import pandas as pd
 
 from sparsity_report.draw import marks, theme
 from sparsity_report.draw.theme import BLUE, INK, LABEL, SMALL, TEXT_WIDTH, VERMILLION
-from sparsity_report.study.pairs.pair import Pair
-from sparsity_report.study.pairs.pair_cells import Strip, block_shares, strips
-from sparsity_report.untrusted.display_text import clip
-from sparsity_report.words.display_names import display_name, head
 from sparsity_report.findings.pair_labels import (
     block_names,
     blocks_axis,
@@ -21,6 +17,10 @@ from sparsity_report.findings.pair_labels import (
     strip_names,
     strip_title,
 )
+from sparsity_report.study.pairs.pair import Pair
+from sparsity_report.study.pairs.pair_cells import Strip, block_shares, strips
+from sparsity_report.untrusted.display_text import clip
+from sparsity_report.words.display_names import display_name, head
 from sparsity_report.words.sentences import say
 
 # Most cells of a strip.

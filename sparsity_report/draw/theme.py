@@ -113,10 +113,10 @@ def write(value: Any, kind: str) -> str:
 def tick(kind: str) -> str:
     """Return the Vega expression for the ticks of an axis or a legend."""
     return {
-        "share": f"format(100 * datum.value, '~r') + ' %'",
+        "share": "format(100 * datum.value, '~r') + ' %'",
         "points": "datum.value == 0 ? '0' : format(100 * datum.value, '+~r')",
         "nats": "datum.value == 0 ? '0' : format(datum.value, '+~r')",
-        "ratio": f"format(datum.value, '~r') + ' ×'",
+        "ratio": "format(datum.value, '~r') + ' ×'",
         "plain": "datum.label",
         "small": "format(datum.value, abs(datum.value) < 0.001 ? '~e' : '~r')",
         "own": f"format(datum.value, {_TINY} || {_HUGE} ? '~e' : '~r')",

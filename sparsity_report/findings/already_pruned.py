@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from typing import Any
 
-from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.expert_use import fewer_experts
 from sparsity_report.study.layers import records
+from sparsity_report.words.sentences import say
 
 _FIGURES = [
     "prunable_total", "prunable_nonzero",
@@ -28,7 +28,7 @@ _SMALLEST_KEPT = {
 }
 
 
-def already_pruned(study: Study) -> Iterator[Phrase]:
+def already_pruned(study: Study) -> Iterator[str]:
     """Yield number, pattern and magnitudes of the zeros of the first model, if pruned before.
 
     Examples
@@ -42,23 +42,23 @@ def already_pruned(study: Study) -> Iterator[Phrase]:
     yield from _opened_zeros(study, is_first=True)
 
 
-def other_models(study: Study) -> Iterator[Phrase]:
+def other_models(study: Study) -> Iterator[str]:
     """Yield the zeros of further models as they were opened."""
     yield from _opened_zeros(study, is_first=False)
     for row in _as_loaded(study):
         is_known = row["variant"] in fewer_experts(study) and not row["zeros"]
         if not study.facts.is_of_first(row["variant"]) and not is_known:
-            yield phrase("finding.zeros_as_loaded", **row)
+            yield say("finding.zeros_as_loaded", **row)
 
 
-def zeros_as_loaded(study: Study) -> Iterator[Phrase]:
+def zeros_as_loaded(study: Study) -> Iterator[str]:
     """Yield the zeros of the first model, if it was neither pruned before nor in the study."""
     for row in () if study.facts.contenders else _as_loaded(study):
         if row["zeros"] and study.facts.is_of_first(row["variant"]):
-            yield phrase("finding.zeros_as_loaded", **row)
+            yield say("finding.zeros_as_loaded", **row)
 
 
-def _opened_zeros(study: Study, is_first: bool) -> Iterator[Phrase]:
+def _opened_zeros(study: Study, is_first: bool) -> Iterator[str]:
     opened = set(study.variants.loc[study.variants["method"].isna(), "variant"])
     for variant, names in study.facts.already_pruned.items():
         if study.facts.is_of_first(variant) != is_first:
@@ -66,14 +66,14 @@ def _opened_zeros(study: Study, is_first: bool) -> Iterator[Phrase]:
         (row,) = records(study.totals.loc[study.totals["variant"] == variant, _FIGURES])
         zeros = row["prunable_total"] - row.pop("prunable_nonzero")
         key = "existing.zeros_of_model" if variant in opened else "existing.zeros"
-        yield phrase(key, variants=names, zeros=zeros, **row)
+        yield say(key, variants=names, zeros=zeros, **row)
         if zeros and (pattern := study.facts.positions(variant)):
-            statements = [phrase(_POSITIONS[pattern.key], variant=variant, **pattern.figures)]
+            statements = [say(_POSITIONS[pattern.key], variant=variant, **pattern.figures)]
             # Whole rows, heads and groups are chosen by other scores.
             unstructured = pattern.key in ("even", "uneven")
             if unstructured and (kept := study.facts.smallest_kept(variant)):
-                statements.append(phrase(_SMALLEST_KEPT[kept.key], **kept._asdict()))
-            yield phrase("existing.pattern", statements=statements)
+                statements.append(say(_SMALLEST_KEPT[kept.key], **kept._asdict()))
+            yield say("existing.pattern", statements=statements)
 
 
 def _as_loaded(study: Study) -> Iterator[dict[str, Any]]:

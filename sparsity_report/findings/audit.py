@@ -9,13 +9,13 @@ from sparsity_report.counting.counts import INFINITE, NOT_A_NUMBER
 from sparsity_report.findings.rounding_findings import zeros_hidden
 from sparsity_report.findings.variant_names import group_names
 from sparsity_report.findings.zero_parts import zero_parts
-from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.sparse.shares import ratio, zero_share, zero_shares
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.zero_shot import doubts
 from sparsity_report.study.layers import records
 from sparsity_report.study.notes import note_findings
 from sparsity_report.untrusted.display_text import clip
+from sparsity_report.words.sentences import say
 
 # Key and values of a text, but for the names of variants.
 _Flag = tuple[str, tuple[tuple[str, Any], ...]]
@@ -31,7 +31,7 @@ _EXCLUDED = {
 }
 
 
-def audit(study: Study) -> list[Phrase]:
+def audit(study: Study) -> list[str]:
     """Return the findings of an audit, the gravest first; empty if there is nothing to flag.
 
     A finding about several variants names all of them.
@@ -41,7 +41,7 @@ def audit(study: Study) -> list[Phrase]:
         findings += zeros_hidden(study, variant)
     rows = records(study.totals)
     flags = group_names((flag, row["variant"]) for row in rows for flag in _flags(study, row))
-    findings += [phrase(key, variants=v, **dict(values)) for (key, values), v in flags.items()]
+    findings += [say(key, variants=v, **dict(values)) for (key, values), v in flags.items()]
     for part in (_all_zero, _calibrated_on_evaluation_text, _doubtful_scores, _excluded):
         findings += part(study)
     return findings
@@ -95,7 +95,7 @@ def _tied_head(layers: pd.DataFrame) -> Iterator[_Flag]:
             yield _flag("audit.tied_head_pruned", head=head, share=share, owner=owner)
 
 
-def _all_zero(study: Study) -> Iterator[Phrase]:
+def _all_zero(study: Study) -> Iterator[str]:
     """Yield one finding about all variants for each kind of all-zero part."""
     zeros = [(name, study.facts.dead(name)) for name in study.variants["variant"]]
     known = {name: parts for name, parts in zeros if parts is not None}
@@ -104,7 +104,7 @@ def _all_zero(study: Study) -> Iterator[Phrase]:
         yield from zero_parts(kind, {name: getattr(d, kind).to_dict() for name, d in known.items()})
 
 
-def _calibrated_on_evaluation_text(study: Study) -> Iterator[Phrase]:
+def _calibrated_on_evaluation_text(study: Study) -> Iterator[str]:
     if study.quality is None:
         return
     basis = study.variants[study.variants["basis_windows"].notna()]
@@ -113,29 +113,29 @@ def _calibrated_on_evaluation_text(study: Study) -> Iterator[Phrase]:
     same = scored[scored["text_fingerprint"] == scored["variant"].map(fingerprints)]
     for text, rows in same.groupby("text", sort=False):
         variants = rows["variant"].tolist()
-        yield phrase("audit.calibrated_on_evaluation_text", variants=variants, text=clip(text))
+        yield say("audit.calibrated_on_evaluation_text", variants=variants, text=clip(text))
 
 
-def _doubtful_scores(study: Study) -> Iterator[Phrase]:
+def _doubtful_scores(study: Study) -> Iterator[str]:
     """Yield scores that may be those of another model, and tasks that were run in part."""
     if study.tasks is None:
         return
     for doubt in doubts(study.variants, study.tasks):
         key = "audit.scores_before_pruning" if doubt.before else "audit.scores_of_other_model"
-        yield phrase(key, **doubt._asdict())
+        yield say(key, **doubt._asdict())
     parts = study.tasks[study.tasks["limited"].fillna(False).astype(bool)]
     for variant, rows in parts.groupby("variant", sort=False):
         tasks = list(dict.fromkeys(rows["task"]))
-        yield phrase("audit.partial_tasks", tasks=tasks, variant=variant)
+        yield say("audit.partial_tasks", tasks=tasks, variant=variant)
     if study.task_pairs is not None:
         columns = ["obstacle", "against"]
         for (obstacle, against), rows in study.task_pairs.groupby(columns, sort=False):
             names = {key: rows[key].unique().tolist() for key in ("variant", "task")}
-            reason = phrase(f"unpaired.{obstacle}")
-            yield phrase("audit.unpaired_tasks", against=against, reason=reason, **names)
+            reason = say(f"unpaired.{obstacle}")
+            yield say("audit.unpaired_tasks", against=against, reason=reason, **names)
 
 
-def _excluded(study: Study) -> Iterator[Phrase]:
+def _excluded(study: Study) -> Iterator[str]:
     """Yield the parameters of each model that pruning excluded, by reason."""
     if study.variants["asked_sparsity"].isna().all():
         return
@@ -147,9 +147,9 @@ def _excluded(study: Study) -> Iterator[Phrase]:
         by_group = kept.groupby(layers["group"], sort=False).sum()
         parts = []
         for group, count in by_group[by_group > 0].items():
-            reason = phrase(_EXCLUDED.get(str(group), "audit.excluded_biases_or_tied"), group=group)
-            parts.append(phrase("audit.excluded_share", reason=reason, count=int(count)))
+            reason = say(_EXCLUDED.get(str(group), "audit.excluded_biases_or_tied"), group=group)
+            parts.append(say("audit.excluded_share", reason=reason, count=int(count)))
         if parts:
             number = int(kept.sum())
             counts = {"count": number, "total": int(total), "share": ratio(number, total)}
-            yield phrase("audit.excluded_from_pruning", model=model, parts=parts, **counts)
+            yield say("audit.excluded_from_pruning", model=model, parts=parts, **counts)

@@ -7,10 +7,10 @@ from typing import Any
 import pandas as pd
 
 from sparsity_report.findings.difference import Difference, Match, distinct, variant_facts
-from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.study.layers import records
 from sparsity_report.study.notes import is_edited
 from sparsity_report.study.schema import SIDES
+from sparsity_report.words.sentences import say
 
 _NAMES = {
     "module": "column.module",
@@ -26,19 +26,19 @@ _FORMATS = {
 _MATCHED = ("model", "method", "asked_sparsity", "sparsity_prunable", "stored_bytes")
 
 
-def difference_verdict(difference: Difference) -> list[Phrase]:
+def difference_verdict(difference: Difference) -> list[str]:
     """Return the largest changes of perplexity, size and sparsity: at most two sentences."""
     sentences = [*_quality(difference), *_largest(difference)]
     if difference and not sentences:
         names = [name_of(fact) for fact in dict.fromkeys(difference.changes["what"])]
         key = "difference.other_facts" if difference.matches else "difference.no_common_variant"
-        sentences.append(phrase(key, names=names))
+        sentences.append(say(key, names=names))
     elif not difference:
-        sentences.insert(0, phrase("difference.none", count=len(difference.after.variants)))
+        sentences.insert(0, say("difference.none", count=len(difference.after.variants)))
     return sentences[:2]
 
 
-def _quality(difference: Difference) -> Iterator[Phrase]:
+def _quality(difference: Difference) -> Iterator[str]:
     """Yield the largest relative change of a perplexity."""
     rows = difference.measured[difference.measured["what"] == "perplexity"]
     rows = rows[rows["before"].round(2) != rows["after"].round(2)]
@@ -48,7 +48,7 @@ def _quality(difference: Difference) -> Iterator[Phrase]:
         yield _perplexity(difference, row)
 
 
-def _perplexity(difference: Difference, row: Mapping[str, Any]) -> Phrase:
+def _perplexity(difference: Difference, row: Mapping[str, Any]) -> str:
     """Return the change of a perplexity with its interval, or why it has none."""
     old, new = (round(row[side], 2) for side in SIDES)
     rises = new > old
@@ -59,19 +59,19 @@ def _perplexity(difference: Difference, row: Mapping[str, Any]) -> Phrase:
     name = Match(row["variant_before"], row["variant_after"]).name
     sides = {"name": name, "text": row["of"], "before": before, "after": after}
     if new == old or all(guesses):
-        return phrase("difference.perplexity_same", **sides)
+        return say("difference.perplexity_same", **sides)
     ends = {"low": row["change_low"], "high": row["change_high"]}
     if pd.isna(row["change_low"]):
         key = "difference.perplexity_rises" if rises else "difference.perplexity_falls"
-        reason = phrase(f"unpaired.{row['unpaired']}")
-        return phrase("difference.perplexity_unpaired", claim=phrase(key, **sides), reason=reason)
+        reason = say(f"unpaired.{row['unpaired']}")
+        return say("difference.perplexity_unpaired", claim=say(key, **sides), reason=reason)
     if not row["apart"]:
-        return phrase("difference.perplexity_unclear", **sides, **ends)
+        return say("difference.perplexity_unclear", **sides, **ends)
     key = "difference.perplexity_rises_apart" if rises else "difference.perplexity_falls_apart"
-    return phrase(key, **sides, **ends)
+    return say(key, **sides, **ends)
 
 
-def _largest(difference: Difference) -> Iterator[Phrase]:
+def _largest(difference: Difference) -> Iterator[str]:
     """Yield the largest relative change in bytes, and the largest change in sparsity."""
     old, new = (s.totals.set_index("variant") for s in (difference.before, difference.after))
     for figure, keys, least in (
@@ -91,16 +91,16 @@ def _largest(difference: Difference) -> Iterator[Phrase]:
         move, name, before, after = max(moves, key=lambda each: abs(each[0]), default=(0, "", 0, 0))
         if abs(move) >= least:
             key = keys[0] if move > 0 else keys[1]
-            yield phrase(key, name=name, before=before, after=after, share=abs(move))
+            yield say(key, name=name, before=before, after=after, share=abs(move))
 
 
-def difference_findings(difference: Difference) -> list[Phrase]:
+def difference_findings(difference: Difference) -> list[str]:
     """Return the verdict, and changes of the study, its variants, their layers and modules."""
     topics = difference_topics(difference).values()
     return [*dict.fromkeys(itertools.chain(difference_verdict(difference), *topics))]
 
 
-def difference_topics(difference: Difference) -> dict[str, list[Phrase]]:
+def difference_topics(difference: Difference) -> dict[str, list[str]]:
     """Return the changes by topic: the section of a report that states them."""
     changes, layers = difference.changes, distinct(difference.matches, difference.moved)
     in_module = changes["module_name"].notna()
@@ -123,28 +123,28 @@ def difference_topics(difference: Difference) -> dict[str, list[Phrase]]:
     }
 
 
-def _edited(difference: Difference) -> Iterator[Phrase]:
+def _edited(difference: Difference) -> Iterator[str]:
     if is_edited(difference.before.notes):
-        yield phrase("difference.before_edited")
+        yield say("difference.before_edited")
     if is_edited(difference.after.notes):
-        yield phrase("difference.after_edited")
+        yield say("difference.after_edited")
 
 
-def _facts(changes: pd.DataFrame, difference: Difference) -> Iterator[Phrase]:
+def _facts(changes: pd.DataFrame, difference: Difference) -> Iterator[str]:
     """Yield changes of the study and of its variants."""
     is_variant = changes["what"] == "variant"
     yield from _variants(records(changes[is_variant]), difference)
     for row in records(changes[~is_variant]):
-        owner = row["variant"] or phrase("difference.study")
+        owner = row["variant"] or say("difference.study")
         yield _change(owner, row["what"], row["before"], row["after"])
     for match in difference.matches:
         if difference and match.renamed:
             yield from _matched(match, difference)
 
 
-def name_of(fact: str) -> Phrase:
+def name_of(fact: str) -> str:
     """Return the name of a fact: a column, or a property of the study."""
-    return phrase(_NAMES[fact]) if fact in _NAMES else phrase("format.column_title", name=fact)
+    return say(_NAMES[fact]) if fact in _NAMES else say("format.column_title", name=fact)
 
 
 def format_of(fact: str, *values: Any) -> str:
@@ -156,12 +156,12 @@ def format_of(fact: str, *values: Any) -> str:
     return ".6g" if any(isinstance(value, float) for value in values) else ","
 
 
-def measured_sides(difference: Difference, row: Mapping[str, Any]) -> list[Phrase]:
+def measured_sides(difference: Difference, row: Mapping[str, Any]) -> list[str]:
     """Return a measurement before and after: perplexities, or speed-ups with their intervals."""
     if row["what"] == "perplexity":
         studies = {"before": difference.before, "after": difference.after}
         return [
-            phrase(
+            say(
                 "format.value",
                 value=(row[side], study.facts.vocabulary(row[f"variant_{side}"])),
                 format="perplexity2",
@@ -169,11 +169,11 @@ def measured_sides(difference: Difference, row: Mapping[str, Any]) -> list[Phras
             for side, study in studies.items()
         ]
     spans = ((row[side], row[f"{side}_low"], row[f"{side}_high"]) for side in SIDES)
-    return [phrase("format.ratio_interval", ratio=r, low=low, high=high) for r, low, high in spans]
+    return [say("format.ratio_interval", ratio=r, low=low, high=high) for r, low, high in spans]
 
 
-def _change(owner: str | Phrase, fact: str, before: Any, after: Any) -> Phrase:
-    return phrase("difference.changed_value", of=owner, **_values(fact, before, after))
+def _change(owner: str, fact: str, before: Any, after: Any) -> str:
+    return say("difference.changed_value", of=owner, **_values(fact, before, after))
 
 
 def _values(fact: str, before: Any, after: Any) -> dict[str, Any]:
@@ -181,21 +181,21 @@ def _values(fact: str, before: Any, after: Any) -> dict[str, Any]:
     return {"what": name_of(fact), **values}
 
 
-def _variants(rows: list[dict[str, Any]], difference: Difference) -> Iterator[Phrase]:
+def _variants(rows: list[dict[str, Any]], difference: Difference) -> Iterator[str]:
     """Yield the variants that only one of the studies has."""
     matched = {name for match in difference.matches for name in match}
     sides = {"before": "difference.variants_removed", "after": "difference.variants_added"}
     for side, key in sides.items():
         variants = [
-            phrase("difference.variant_layout", variant=row["variant"], layout=row[side])
+            say("difference.variant_layout", variant=row["variant"], layout=row[side])
             for row in rows
             if row[side] and row["variant"] not in matched
         ]
         if variants:
-            yield phrase(key, variants=variants)
+            yield say(key, variants=variants)
 
 
-def _matched(match: Match, difference: Difference) -> Iterator[Phrase]:
+def _matched(match: Match, difference: Difference) -> Iterator[str]:
     """Yield the differences between two matched variants of different names."""
     sides = zip(map(variant_facts, (difference.before, difference.after)), match, strict=True)
     before, after = (records(facts[facts["variant"] == name])[0] for facts, name in sides)
@@ -204,22 +204,22 @@ def _matched(match: Match, difference: Difference) -> Iterator[Phrase]:
         for fact in _MATCHED
         if before[fact] != after[fact] and not (pd.isna(before[fact]) and pd.isna(after[fact]))
     ]
-    yield from changes or [phrase("difference.matched_variants", **match._asdict())]
+    yield from changes or [say("difference.matched_variants", **match._asdict())]
 
 
-def _layers(match: Match, rows: pd.DataFrame) -> Iterator[Phrase]:
+def _layers(match: Match, rows: pd.DataFrame) -> Iterator[str]:
     changed = rows[rows["zeros_before"] != rows["zeros_after"]]
     if changed.empty:
         if match.renamed and len(rows):
-            yield phrase("difference.layer_zeros_unchanged", name=match.name)
+            yield say("difference.layer_zeros_unchanged", name=match.name)
         return
     ranked = records(changed.sort_values("moved", key=abs, ascending=False, kind="stable"))
     most, least = ranked[0], ranked[-1]
     moved = {"more": int((changed["moved"] > 0).sum()), "fewer": int((changed["moved"] < 0).sum())}
     largest = {"name": match.name, "all": len(rows), **moved, **_layer(most)}
-    yield phrase("difference.layer_sparsity_largest", **largest)
+    yield say("difference.layer_sparsity_largest", **largest)
     if round(100 * most["moved"], 1) != round(100 * least["moved"], 1):
-        yield phrase("difference.layer_sparsity_smallest", name=match.name, **_layer(least))
+        yield say("difference.layer_sparsity_smallest", name=match.name, **_layer(least))
 
 
 def _layer(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -231,7 +231,7 @@ def _layer(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _measurement(match: Match, row: Mapping[str, Any], difference: Difference) -> Iterator[Phrase]:
+def _measurement(match: Match, row: Mapping[str, Any], difference: Difference) -> Iterator[str]:
     """Yield a measurement of matched variants if it differs, or if their names differ."""
     before, after = measured_sides(difference, row)
     sides = {"name": match.name, "before": before, "after": after}
@@ -240,17 +240,17 @@ def _measurement(match: Match, row: Mapping[str, Any], difference: Difference) -
             yield _perplexity(difference, row)
     elif row["apart"] or match.renamed:
         key = "difference.speed_up" if row["apart"] else "difference.speed_up_within_noise"
-        yield phrase(key, base=difference.speed_base, tokens=int(row["of"]), **sides)
+        yield say(key, base=difference.speed_base, tokens=int(row["of"]), **sides)
 
 
-def _modules(variant: str, changes: pd.DataFrame) -> Iterator[Phrase]:
+def _modules(variant: str, changes: pd.DataFrame) -> Iterator[str]:
     is_module = changes["what"] == "module"
     sides = {"difference.modules_removed": "after", "difference.modules_added": "before"}
     for key, missing in sides.items():
         if names := changes.loc[is_module & changes[missing].isna(), "module_name"].tolist():
-            yield phrase(key, variant=variant, names=names)
+            yield say(key, variant=variant, names=names)
     for fact, rows in changes[~is_module].groupby("what", sort=False):
         first = records(rows)[0]
         values = _values(str(fact), first["before"], first["after"])
         values |= {"variant": variant, "count": len(rows), "module": first["module_name"]}
-        yield phrase("difference.module_values_changed", **values)
+        yield say("difference.module_values_changed", **values)

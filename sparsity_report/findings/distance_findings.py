@@ -5,15 +5,15 @@ from typing import Any
 
 import pandas as pd
 
-from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.study.layers import records
 from sparsity_report.study.model_distance import Distance
+from sparsity_report.words.sentences import say
 
 # Tokens that are quoted.
 _QUOTED = 3
 
 
-def distance_findings(distance: Distance) -> list[Phrase]:
+def distance_findings(distance: Distance) -> list[str]:
     r"""Return the findings about two models, most important first.
 
     Examples
@@ -36,15 +36,15 @@ def distance_findings(distance: Distance) -> list[Phrase]:
     key = "distance.perplexity_ratio" if is_apart else "distance.perplexity_undecided"
     quoted = distance.largest.dropna().head(_QUOTED)
     return [
-        phrase("distance.divergence", **kl, **names, **text),
-        phrase("distance.spread", **spread),
-        phrase("distance.agreement", **shares),
-        phrase(key, ratio=_mean(ratio, "#.4g"), **scores, **names),
-        *(phrase("distance.token", **row, **names) for row in records(quoted)),
+        say("distance.divergence", **kl, **names, **text),
+        say("distance.spread", **spread),
+        say("distance.agreement", **shares),
+        say(key, ratio=_mean(ratio, "#.4g"), **scores, **names),
+        *(say("distance.token", **row, **names) for row in records(quoted)),
     ]
 
 
-def _mean(row: Mapping[str, Any], written: str) -> Phrase:
+def _mean(row: Mapping[str, Any], written: str) -> str:
     """Return a mean with its interval, if that is known."""
     key = "distance.mean" if pd.isna(row["low"]) else "distance.mean_with_interval"
-    return phrase(key, format=written, **{name: row[name] for name in ("value", "low", "high")})
+    return say(key, format=written, **{name: row[name] for name in ("value", "low", "high")})

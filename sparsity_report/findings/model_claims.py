@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.sparse.shares import ratio
 from sparsity_report.weights.outline import Outline
+from sparsity_report.words.sentences import say
 
 # A size such as 7B, 1.5b, 8x7B or the 3B of A3B, apart from letters, digits and further decimals.
 _SIZE = re.compile(
@@ -25,7 +25,7 @@ _NAMED, _SUMMED = 0.1, 0.01
 
 def model_claims(
     outline: Outline, card: Mapping[str, Any] | None = None, hub_total: int | None = None
-) -> tuple[Phrase, ...]:
+) -> tuple[str, ...]:
     """Return a sentence for each difference between a model's claims and its files.
 
     Sizes in names are roundings: 10 %, or half a unit of the last digit, is no difference, neither
@@ -40,16 +40,16 @@ def model_claims(
         Parameters that the Hub shows for the safetensors files.
     """
     names = [name for name in (outline.name, outline.folder.name) if _SIZE.search(name)][:1]
-    texts = [(phrase("claim.by_name", name=name), name) for name in names]
+    texts = [(say("claim.by_name", name=name), name) for name in names]
     if label := outline.config.get("general.size_label"):
-        texts.append((phrase("claim.by_metadata"), str(label)))
-    texts += [(phrase("claim.by_card"), text) for text in _stated((card or {}).get("model-index"))]
+        texts.append((say("claim.by_metadata"), str(label)))
+    texts += [(say("claim.by_card"), text) for text in _stated((card or {}).get("model-index"))]
     differences = [each for source, text in texts for each in _of_text(outline, source, text)]
     differences += [*_of_dtype(outline), *_of_hub(outline, hub_total)]
     return tuple(dict.fromkeys(differences))
 
 
-def _of_text(outline: Outline, source: Phrase, text: str) -> Iterator[Phrase]:
+def _of_text(outline: Outline, source: str, text: str) -> Iterator[str]:
     """Yield the differences of sizes in a text; of several sizes none can be meant."""
     matches = [*_SIZE.finditer(text)]
     sizes = [match for match in matches if not (match["active"] or match["experts"])]
@@ -64,19 +64,19 @@ def _of_text(outline: Outline, source: Phrase, text: str) -> Iterator[Phrase]:
     experts = {int(match["experts"]) for match in matches if match["experts"]}
     counts = sorted({*outline.stacks.values()})
     if len(experts) == 1 and counts and {*counts} != experts:
-        yield phrase("claim.experts", source=source, claimed=experts.pop(), counts=counts)
+        yield say("claim.experts", source=source, claimed=experts.pop(), counts=counts)
 
 
 def _of_size(
-    match: re.Match[str], key: str, source: Phrase, total: int | None, *others: int
-) -> Iterator[Phrase]:
+    match: re.Match[str], key: str, source: str, total: int | None, *others: int
+) -> Iterator[str]:
     """Yield the difference of a written size from a total, unless this or another is near."""
     digits, number = len(match["number"].partition(".")[2]), float(match["number"])
     tolerance = max(_NAMED, 10.0**-digits / 2 / number) if number else 0
     size = number * _UNITS[match["unit"].lower()]
     if total and all(abs(each - size) > size * tolerance for each in (total, *others)):
         claimed = f"{match['number']}{match['unit'].upper()}"
-        yield phrase(key, source=source, total=total, claimed=claimed, tolerance=tolerance)
+        yield say(key, source=source, total=total, claimed=claimed, tolerance=tolerance)
 
 
 def _stated(value: Any) -> Iterator[str]:
@@ -89,7 +89,7 @@ def _stated(value: Any) -> Iterator[str]:
             yield f"{number / 1e6:.3f}M" if type(number) is int else str(number)
 
 
-def _of_dtype(outline: Outline) -> Iterator[Phrase]:
+def _of_dtype(outline: Outline) -> Iterator[str]:
     """Yield the difference between the dtype of the configuration and that of most weights."""
     claimed = outline.settings.get("dtype") or outline.settings.get("torch_dtype")
     held: Counter[str] = Counter()
@@ -99,13 +99,13 @@ def _of_dtype(outline: Outline) -> Iterator[Phrase]:
     is_plain = not any(each.parameter.packing for each in outline.stored)
     if isinstance(claimed, str) and is_plain and claimed.removeprefix("torch.") != dtype:
         share = ratio(total, outline.total)
-        yield phrase("claim.dtype", claimed=claimed, dtype=dtype, share=share)
+        yield say("claim.dtype", claimed=claimed, dtype=dtype, share=share)
 
 
-def _of_hub(outline: Outline, claimed: int | None) -> Iterator[Phrase]:
+def _of_hub(outline: Outline, claimed: int | None) -> Iterator[str]:
     """Yield the difference from the Hub's number, which counts packed words as they are stored."""
     if claimed is None or abs(claimed - outline.total) <= _SUMMED * outline.total:
         return
     numbers = {"claimed": claimed, "total": outline.total, "tolerance": _SUMMED}
     is_stored = abs(claimed - (outline.stored_values or 0)) <= _SUMMED * claimed
-    yield phrase("claim.hub_stored" if is_stored else "claim.hub", **numbers)
+    yield say("claim.hub_stored" if is_stored else "claim.hub", **numbers)

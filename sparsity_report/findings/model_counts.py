@@ -6,14 +6,13 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sparsity_report.phrases import Phrase
 from sparsity_report.sparse.shares import bits_per_weight
 from sparsity_report.weights.anatomy.groups import GROUPS
 from sparsity_report.weights.outline import Outline, Tensor
 
 
 def model_counts(
-    outline: Outline, differences: Sequence[Phrase], zeros: Mapping[str, Any] | None = None
+    outline: Outline, differences: Sequence[str], zeros: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """Return the counts of a model as plain values, the keys of which are stable.
 

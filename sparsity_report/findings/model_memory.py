@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from sparsity_report.phrases import phrase
 from sparsity_report.weights.anatomy.cache_bytes import cache_bytes, parsed_memory
 from sparsity_report.weights.anatomy.cache_geometry import checked
 from sparsity_report.weights.outline import Outline
+from sparsity_report.words.sentences import say
 
 _FITS = {True: "count.fits_yes", False: "count.fits_no", None: "count.fits_unknown"}
 
@@ -30,17 +30,17 @@ def model_memory(
     is_known = keys_values is not None and states is not None
     total = weights + keys_values + states if is_known else None  # type: ignore[operator]
     asked = {"positions": positions, "batch": batch, "dtype": dtype}
-    sentences = [phrase("count.memory", **asked, **parts, total=total)]
+    sentences = [say("count.memory", **asked, **parts, total=total)]
     if cache.reason:
-        sentences.append(phrase("count.unknown_cache", reason=phrase(f"cache.{cache.reason}")))
+        sentences.append(say("count.unknown_cache", reason=say(f"cache.{cache.reason}")))
     if cache.limit and positions > cache.limit:
-        sentences.append(phrase("count.beyond_limit", positions=positions, limit=cache.limit))
+        sentences.append(say("count.beyond_limit", positions=positions, limit=cache.limit))
     spare = None
     if available is not None and fits is not None:
         # The weights alone may not fit, whatever the cache takes.
         spare = None if total is None and weights <= available else available - (total or weights)
         difference = {"size": fits.strip(), "bytes": abs(spare or 0)}
-        sentences.append(phrase(_FITS[None if spare is None else spare >= 0], **difference))
+        sentences.append(say(_FITS[None if spare is None else spare >= 0], **difference))
     return {
         "context": positions,
         "batch": batch,

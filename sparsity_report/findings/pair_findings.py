@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from sparsity_report.pairing.alignment import ORDER_NOTES
-from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.sparse.shares import ratio
 from sparsity_report.study.derived.rounded_zeros import is_pruned
 from sparsity_report.study.layers import records
 from sparsity_report.study.notes import note_findings
 from sparsity_report.study.pairs.pair import ENOUGH, UNRELATED, Pair
 from sparsity_report.study.pairs.pair_frames import head_is_embedding
+from sparsity_report.words.sentences import say
 
 # Keys by kind of removed part: counted in the model, and counted in each block.
 _REMOVED = {
@@ -34,7 +34,7 @@ _TRACE = 0.0005
 _IN_BLOCKS = {"expert", "head", "kv_head", "channel"}
 
 
-def pair_verdict(pair: Pair) -> list[Phrase]:
+def pair_verdict(pair: Pair) -> list[str]:
     r"""Return the verdict on a pair: at most two complete sentences.
 
     Examples
@@ -46,18 +46,18 @@ def pair_verdict(pair: Pair) -> list[Phrase]:
     50.0 % of the 786 432 prunable weights became zero.
     """
     if is_identical(pair):
-        return [phrase("pair.verdict_identical")]
+        return [say("pair.verdict_identical")]
     parts = (_zeros, _lost_parts, _more_zeros, _size, _survivors)
     return [sentence for part in parts for sentence in part(pair)][:2]
 
 
-def pair_findings(pair: Pair) -> list[Phrase]:
+def pair_findings(pair: Pair) -> list[str]:
     """Return the verdict and the other findings about a pair, most important first."""
     topics = pair_topics(pair).values()
     return [*dict.fromkeys(itertools.chain(pair_verdict(pair), *topics))]
 
 
-def pair_topics(pair: Pair) -> dict[str, list[Phrase]]:
+def pair_topics(pair: Pair) -> dict[str, list[str]]:
     """Return the findings besides the verdict by topic: the section of a report that states them.
 
     Examples
@@ -89,12 +89,12 @@ def figure_of(pair: Pair, figure: str) -> dict[str, Any]:
     return records(pair.totals[pair.totals["figure"] == figure])[0]
 
 
-def share_of(number: int, total: int, weights: Phrase) -> Phrase:
+def share_of(number: int, total: int, weights: str) -> str:
     """Return a share of weights as a percentage with its counts; close to none or all, in counts.
 
     Examples
     --------
-    >>> weights = phrase("pair.prunable_weights")
+    >>> weights = say("pair.prunable_weights")
     >>> for number in (3, 500, 9997, 9999):
     ...     print(str(share_of(number, 9999, weights)).replace("\u202f", " "))
     3 of the 9 999 prunable weights
@@ -104,29 +104,29 @@ def share_of(number: int, total: int, weights: Phrase) -> Phrase:
     """
     values = {"number": number, "total": total, "rest": total - number, "weights": weights}
     if number == total:
-        return phrase("pair.share_all", **values)
+        return say("pair.share_all", **values)
     if number > (1 - _TRACE) * total:
-        return phrase("pair.share_all_but", **values)
+        return say("pair.share_all_but", **values)
     key = "pair.share_few" if number < _TRACE * total else "pair.share_percent"
-    return phrase(key, share=number / total, **values)
+    return say(key, share=number / total, **values)
 
 
-def _removed(pair: Pair) -> Iterator[Phrase]:
+def _removed(pair: Pair) -> Iterator[str]:
     total = figure_of(pair, "prunable_weights")["before"]
     parts = [*removed_parts(pair)]
     if not pair.taken:
         if parts:
-            yield phrase("pair.removed_besides_prunable", parts=parts)
+            yield say("pair.removed_besides_prunable", parts=parts)
         return
     zeros, share = records(pair.sparsities)[0]["sparsity_itself"], ratio(pair.taken, total)
     key = "pair.removed_rest_sparse" if zeros else "pair.removed_rest_dense"
-    yield phrase(key, share=share, total=total, parts=parts, zeros=zeros, **models_of(pair))
+    yield say(key, share=share, total=total, parts=parts, zeros=zeros, **models_of(pair))
     certainty = pair.removed.loc[pair.removed["certainty"] > 0, "certainty"].min()
     if certainty < 1:
-        yield phrase("pair.matched_by_values", certainty=float(certainty))
+        yield say("pair.matched_by_values", certainty=float(certainty))
 
 
-def removed_parts(pair: Pair) -> Iterator[Phrase]:
+def removed_parts(pair: Pair) -> Iterator[str]:
     """Yield the number of removed parts of each kind, and their blocks."""
     blocks_left = pair.layers.loc[pair.layers["after_name"].notna(), "block"].nunique()
     for kind, key in _REMOVED.items():
@@ -134,30 +134,30 @@ def removed_parts(pair: Pair) -> Iterator[Phrase]:
         if rows.empty:
             continue
         if kind not in _IN_BLOCKS:
-            yield phrase(key, gone=len(rows), among=int(rows["among"].iloc[0]))
+            yield say(key, gone=len(rows), among=int(rows["among"].iloc[0]))
             continue
         modules = rows.groupby("module", sort=False)
         blocks = rows["block"].nunique()
         every = "pair.every_block" if blocks == blocks_left > 0 else "pair.block_count"
-        where, among = phrase(every, blocks=blocks), int(modules["among"].first().max())
-        yield phrase(key, gone=modules.size().tolist(), among=among, where=where)
+        where, among = say(every, blocks=blocks), int(modules["among"].first().max())
+        yield say(key, gone=modules.size().tolist(), among=among, where=where)
     if layers := pair.removed.loc[pair.removed["kind"] == "layer", "module"].tolist():
-        yield phrase("format.some_names", names=layers)
+        yield say("format.some_names", names=layers)
 
 
-def _permutations(pair: Pair) -> Iterator[Phrase]:
+def _permutations(pair: Pair) -> Iterator[str]:
     if (pair.layers["alignment"] == "rotated").any():
-        yield phrase("pair.rotated_width", **models_of(pair))
+        yield say("pair.rotated_width", **models_of(pair))
     yield from note_findings(pair.notes, ORDER_NOTES.values())
 
 
-def _overlap(pair: Pair) -> Iterator[Phrase]:
+def _overlap(pair: Pair) -> Iterator[str]:
     zeros = records(pair.survival)[0]
     if zeros["revived"] and zeros["new"]:
-        yield phrase("pair.zeros_overlap", share=zeros["iou"])
+        yield say("pair.zeros_overlap", share=zeros["iou"])
 
 
-def _extremes(pair: Pair) -> Iterator[Phrase]:
+def _extremes(pair: Pair) -> Iterator[str]:
     """Yield the layers with the largest shares of revived and of new zeros, and of change."""
     rows = pair.layers[pair.layers["prunable"] & (pair.layers["compared"] > 0)]
     rows = rows.assign(zeros=rows["kept"] + rows["revived"])
@@ -173,57 +173,57 @@ def _extremes(pair: Pair) -> Iterator[Phrase]:
             place = int(share.to_numpy().argmax())
             top = rows.iloc[place]
             totals = {"zeros": int(top["zeros"]), "nonzero": int(top["nonzero"])}
-            yield phrase(key, module=top["module_name"], share=float(share.iloc[place]), **totals)
+            yield say(key, module=top["module_name"], share=float(share.iloc[place]), **totals)
 
 
-def changed_values(pair: Pair) -> Iterator[Phrase]:
+def changed_values(pair: Pair) -> Iterator[str]:
     """Yield changes of the weights that are nonzero in both checkpoints."""
     weights = records(pair.survival)[0]
     total, modules, untouched = (weights[key] for key in ("surviving", "modules", "untouched"))
     if weights["changed"]:
-        share = share_of(weights["changed"], total, phrase("pair.surviving_weights"))
-        yield phrase("pair.weights_changed", share=share, moved=weights["relative_change"])
+        share = share_of(weights["changed"], total, say("pair.surviving_weights"))
+        yield say("pair.weights_changed", share=share, moved=weights["relative_change"])
     elif total:
-        yield phrase("pair.weights_unchanged")
+        yield say("pair.weights_unchanged")
     if 0 < untouched < modules:
-        yield phrase("pair.layers_untouched", untouched=untouched, modules=modules)
+        yield say("pair.layers_untouched", untouched=untouched, modules=modules)
 
 
-def _patterns(pair: Pair) -> Iterator[Phrase]:
+def _patterns(pair: Pair) -> Iterator[str]:
     """Yield the N:M patterns of the base that layers kept."""
     rows = pair.layers[pair.layers["n_m_before"].notna() & (pair.layers["compared"] > 0)]
     for pattern, part in rows.groupby("n_m_before", sort=False):
         kept = int((part["n_m_after"] == pattern).sum())
-        yield phrase("pair.n_m_pattern_kept", pattern=pattern, kept=kept, modules=len(part))
+        yield say("pair.n_m_pattern_kept", pattern=pattern, kept=kept, modules=len(part))
 
 
-def _added(pair: Pair) -> Iterator[Phrase]:
+def _added(pair: Pair) -> Iterator[str]:
     names = pair.layers.loc[pair.layers["alignment"] == "added", "module_name"].tolist()
     if names:
-        yield phrase("pair.added_modules", names=names, **models_of(pair))
+        yield say("pair.added_modules", names=names, **models_of(pair))
 
 
-def _against_base(pair: Pair) -> Iterator[Phrase]:
+def _against_base(pair: Pair) -> Iterator[str]:
     row = records(pair.sparsities)[0]
     gone = row["gone_of_base"]
     if gone is not None and row["sparsity_itself"] and row["total_after"] < row["total_before"]:
-        yield phrase("pair.sparsity_against_base", gone=gone)
+        yield say("pair.sparsity_against_base", gone=gone)
 
 
-def _doubts(pair: Pair) -> Iterator[Phrase]:
+def _doubts(pair: Pair) -> Iterator[str]:
     """Yield modules that may not correspond to each other, and heads that may be tied."""
     yield from note_findings(pair.notes, {"note.other_base"})
     rows = pair.layers[pair.layers["prunable"] & (pair.layers["compared"] >= ENOUGH)]
     surviving = rows["compared"] - rows["kept"] - rows["revived"] - rows["new"]
     other = (rows["correlation"] < UNRELATED) & (rows["changed"] > surviving / 2)
     if names := rows.loc[other, "module_name"].tolist():
-        yield phrase("pair.unrelated_values", names=names)
+        yield say("pair.unrelated_values", names=names)
     tied = map(head_is_embedding, (pair.before, pair.after))
     heads = dict(zip(tied, pair.models["model"], strict=True))
     if set(heads) == {True, False}:
-        yield phrase("pair.head_tied_and_untied", tied=heads[True], other=heads[False])
+        yield say("pair.head_tied_and_untied", tied=heads[True], other=heads[False])
     elif set(heads) == {True, None}:
-        yield phrase("pair.head_tied_and_unknown", tied=heads[True], other=heads[None])
+        yield say("pair.head_tied_and_unknown", tied=heads[True], other=heads[None])
 
 
 def is_identical(pair: Pair) -> bool:
@@ -239,66 +239,66 @@ def is_identical(pair: Pair) -> bool:
     )
 
 
-def _zeros(pair: Pair) -> Iterator[Phrase]:
+def _zeros(pair: Pair) -> Iterator[str]:
     """Yield the fate of the base's zeros, or the new zeros of a dense base."""
     total = figure_of(pair, "prunable_weights")["before"]
     row, rows = records(pair.survival)[0], pair.layers[pair.layers["prunable"]]
     if not total:
-        yield phrase("pair.verdict_nothing_prunable", before=models_of(pair)["before"])
+        yield say("pair.verdict_nothing_prunable", before=models_of(pair)["before"])
     elif (rows["alignment"] == "rotated").any():
-        yield phrase("pair.verdict_rotated", **models_of(pair))
+        yield say("pair.verdict_rotated", **models_of(pair))
     elif row["zeros_before"]:
         which, zeros = _which(pair), row["zeros_before"]
         share = share_of(row["revived"], zeros, which)
         key = "pair.verdict_zeros_revived" if row["revived"] else "pair.verdict_zeros_stayed"
-        yield phrase(key, share=share, zeros=zeros, which=which)
+        yield say(key, share=share, zeros=zeros, which=which)
     elif row["new"]:
-        share = share_of(row["new"], total, phrase("pair.prunable_weights"))
-        yield phrase("pair.verdict_zeros_new", share=share)
+        share = share_of(row["new"], total, say("pair.prunable_weights"))
+        yield say("pair.verdict_zeros_new", share=share)
 
 
-def _which(pair: Pair) -> Phrase:
+def _which(pair: Pair) -> str:
     """Return the name of the zeros whose fate is known."""
     rows = pair.layers[pair.layers["prunable"]]
     if rows["zeros_before"].sum() > (rows["kept"] + rows["revived"]).sum():
-        return phrase("pair.verdict_zeros_compared")
+        return say("pair.verdict_zeros_compared")
     # Zeros of packed weights may come from rounding.
     is_own = is_pruned(pair.before)
-    return phrase("pair.verdict_zeros_pruned" if is_own else "pair.verdict_zeros_of_base")
+    return say("pair.verdict_zeros_pruned" if is_own else "pair.verdict_zeros_of_base")
 
 
-def _lost_parts(pair: Pair) -> Iterator[Phrase]:
+def _lost_parts(pair: Pair) -> Iterator[str]:
     parts = [*removed_parts(pair)]
     weights, parameters = (figure_of(pair, key) for key in ("prunable_weights", "parameters"))
     if pair.taken and not weights["after"]:
-        yield phrase("pair.verdict_all_removed", total=weights["before"])
+        yield say("pair.verdict_all_removed", total=weights["before"])
     elif parts and parameters["removed"] > 0:
-        yield phrase("pair.verdict_parts_removed", parts=parts, share=parameters["share"])
+        yield say("pair.verdict_parts_removed", parts=parts, share=parameters["share"])
     elif parts:
-        yield phrase("pair.verdict_parts_replaced", parts=parts)
+        yield say("pair.verdict_parts_replaced", parts=parts)
 
 
-def _more_zeros(pair: Pair) -> Iterator[Phrase]:
+def _more_zeros(pair: Pair) -> Iterator[str]:
     row = records(pair.survival)[0]
     if row["zeros_before"] and row["new"]:
         share = ratio(row["new"], row["compared"])
-        yield phrase("pair.verdict_zeros_added", new=row["new"], share=share)
+        yield say("pair.verdict_zeros_added", new=row["new"], share=share)
 
 
-def _size(pair: Pair) -> Iterator[Phrase]:
+def _size(pair: Pair) -> Iterator[str]:
     """Yield a change in bytes that removed parameters do not explain."""
     stored, parameters = (figure_of(pair, key)["share"] for key in ("stored_bytes", "parameters"))
     if stored is None or abs(stored) < _STATED or abs(stored - (parameters or 0)) < _STATED:
         return
-    yield phrase(
+    yield say(
         "pair.verdict_size_smaller" if stored > 0 else "pair.verdict_size_larger", share=abs(stored)
     )
 
 
-def _survivors(pair: Pair) -> Iterator[Phrase]:
+def _survivors(pair: Pair) -> Iterator[str]:
     row, layers = records(pair.survival)[0], pair.layers
     others = layers[~layers["prunable"] & (layers["compared"] > 0) & ~layers["untouched"]]
     if len(others) and not row["changed"]:
-        yield phrase("pair.verdict_others_changed", modules=len(others))
+        yield say("pair.verdict_others_changed", modules=len(others))
     else:
         yield from changed_values(pair)

@@ -7,7 +7,6 @@ from typing import Any
 import pandas as pd
 
 from sparsity_report.findings.verdict import labels_of
-from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.layer_metrics import sensitivity_correlation
 from sparsity_report.study.derived.paired_facts import level_of
@@ -17,6 +16,7 @@ from sparsity_report.study.derived.protocol_scores import by_protocol
 from sparsity_report.study.derived.zero_shot import SEVEN, seven_tasks
 from sparsity_report.study.layers import records
 from sparsity_report.untrusted.display_text import clip
+from sparsity_report.words.sentences import say
 
 # Characters of a prompt and of its continuation that are shown.
 _CHARACTERS = 200
@@ -29,7 +29,7 @@ _PROMPTS = 2
 _PARTS, _FAR = 10, 3.09
 
 
-def quality_findings(study: Study) -> Iterator[Phrase]:
+def quality_findings(study: Study) -> Iterator[str]:
     """Yield the findings about every measurement of quality."""
     yield from paired_findings(study)
     yield from _written_texts(study)
@@ -39,7 +39,7 @@ def quality_findings(study: Study) -> Iterator[Phrase]:
     yield from _sensitivities(study)
 
 
-def paired_findings(study: Study) -> Iterator[Phrase]:
+def paired_findings(study: Study) -> Iterator[str]:
     """Yield which prunings of one sparsity the text separates, and why it cannot where it cannot.
 
     The lowest perplexity is compared with the next one, and if the text does not separate these,
@@ -51,14 +51,12 @@ def paired_findings(study: Study) -> Iterator[Phrase]:
         for names in pairs.rivals:
             share = level_of(facts, names)
             if reason := pairs.why(names):
-                yield phrase("finding.unpaired", share=share, reason=phrase(f"unpaired.{reason}"))
+                yield say("finding.unpaired", share=share, reason=say(f"unpaired.{reason}"))
             else:
                 yield from _told_apart(study, pairs, names, share)
 
 
-def _told_apart(
-    study: Study, pairs: Paired, names: Sequence[str], share: float
-) -> Iterator[Phrase]:
+def _told_apart(study: Study, pairs: Paired, names: Sequence[str], share: float) -> Iterator[str]:
     """Yield the comparisons of the lowest perplexity of rivals."""
     others = [other for name in names[1:] if (other := pairs.get(name, names[0]))]
     labels = dict(zip(names, labels_of(study, names), strict=True))
@@ -66,17 +64,17 @@ def _told_apart(
         gap, low, high = other.gap
         key = "finding.beats" if other.is_apart else "finding.not_separated"
         sides = {"variant": labels[names[0]], "rival": labels[other.variant]}
-        yield phrase(key, **sides, share=share, gap=gap, low=low, high=high)
+        yield say(key, **sides, share=share, gap=gap, low=low, high=high)
 
 
-def decoding(temperature: Any) -> Phrase:
+def decoding(temperature: Any) -> str:
     """Return how tokens were chosen; greedily without a temperature."""
     if pd.isna(temperature):
-        return phrase("label.greedy")
-    return phrase("label.sampled", temperature=temperature)
+        return say("label.greedy")
+    return say("label.sampled", temperature=temperature)
 
 
-def _written_texts(study: Study) -> Iterator[Phrase]:
+def _written_texts(study: Study) -> Iterator[str]:
     """Yield the prunings whose texts repeat themselves, or fit dense, unlike those of dense."""
     if (frame := study.writing) is None:
         return
@@ -87,36 +85,36 @@ def _written_texts(study: Study) -> Iterator[Phrase]:
         ends = {"low": row["gap_low"], "high": row["gap_high"]}
         sides = {"variant": row["variant"], "against": row["against"]}
         manner = decoding(row["temperature"])
-        yield phrase(_WRITING[row["figure"]], decoding=manner, **sides, **figures, **ends)
+        yield say(_WRITING[row["figure"]], decoding=manner, **sides, **figures, **ends)
 
 
-def _continuations(study: Study) -> Iterator[Phrase]:
+def _continuations(study: Study) -> Iterator[str]:
     """Yield the greedy continuations of the first prompts with the variants that wrote them."""
     if (frame := study.continuations) is None:
         return
     frame = frame[frame["seed"].isna() & frame["prompt"].isin(frame["prompt"].unique()[:_PROMPTS])]
     for (prompt, text), rows in frame.groupby(["prompt", "continuation"], sort=False):
         texts = {"prompt": _on_one_line(str(prompt)), "continuation": _on_one_line(str(text))}
-        yield phrase("finding.continuation", variants=rows["variant"].tolist(), **texts)
+        yield say("finding.continuation", variants=rows["variant"].tolist(), **texts)
 
 
 def _on_one_line(text: str) -> str:
     return clip(" ".join(text.split()), _CHARACTERS)
 
 
-def _zero_shot(study: Study) -> Iterator[Phrase]:
+def _zero_shot(study: Study) -> Iterator[str]:
     """Yield the mean accuracy over seven zero-shot tasks of the variants that ran all of them."""
     if study.tasks is None or (scores := seven_tasks(study.tasks)) is None:
         return
     rows = scores.loc[scores["task"] == "mean", ["variant", "value", "stderr"]]
     means = [
-        phrase("finding.accuracy_of_variant", variant=variant, mean=mean)
+        say("finding.accuracy_of_variant", variant=variant, mean=mean)
         for variant, *mean in rows.itertuples(index=False)
     ]
-    yield phrase("finding.zero_shot_accuracy", tasks=list(SEVEN.values()), means=means)
+    yield say("finding.zero_shot_accuracy", tasks=list(SEVEN.values()), means=means)
 
 
-def _task_pairs(study: Study) -> Iterator[Phrase]:
+def _task_pairs(study: Study) -> Iterator[str]:
     """Yield the paired difference of most documents for each pair, and prunings that beat all."""
     frame = study.task_pairs
     if frame is None or (known := frame[frame["p"].notna()]).empty:
@@ -129,17 +127,17 @@ def _task_pairs(study: Study) -> Iterator[Phrase]:
         key = "finding.tasks_separated" if row["separated"] else "finding.tasks_not_separated"
         columns = ("variant", "against", "metric", "documents", "lost", "gained")
         figures = {column: row[column] for column in (*columns, "difference", "low", "high")}
-        task = row["task"] or phrase("label.pooled_tasks", tasks=row["tasks"])
-        yield phrase(key, task=task, **figures)
+        task = row["task"] or say("label.pooled_tasks", tasks=row["tasks"])
+        yield say(key, task=task, **figures)
     best: dict[str, list[str]] = {}
     for (task, *_), variant in winners(frame, prunings).items():
         if task is not None:
             best.setdefault(variant, []).append(task)
     for variant, tasks in best.items():
-        yield phrase("finding.task_winner", variant=variant, tasks=list(dict.fromkeys(tasks)))
+        yield say("finding.task_winner", variant=variant, tasks=list(dict.fromkeys(tasks)))
 
 
-def _sensitivities(study: Study) -> Iterator[Phrase]:
+def _sensitivities(study: Study) -> Iterator[str]:
     """Yield the parts that cost most and least when pruned alone, and what explains the cost."""
     frame = study.sensitivity
     if frame is None or len(frame) < 2:
@@ -161,12 +159,12 @@ def _sensitivities(study: Study) -> Iterator[Phrase]:
         elif first == parts:
             key = "finding.sensitivity_not_separated"
         ends |= {"first": first, "parts": parts}
-    yield phrase(key, level=level, **ends)
+    yield say(key, level=level, **ends)
     best = sensitivity_correlation(frame).iloc[0]
     parts = int(best["parts"])
     if _is_significant(best["rho"], parts):
         rank = {"structure": best["structure"], "rho": best["rho"]}
-        yield phrase("finding.sensitivity_correlation", parts=parts, **rank)
+        yield say("finding.sensitivity_correlation", parts=parts, **rank)
 
 
 def _is_significant(rho: float, parts: int) -> bool:

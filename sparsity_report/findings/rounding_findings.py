@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.rounded_zeros import origin, rounded
+from sparsity_report.words.sentences import say
 
 # Share of zeros from which their origin is reported.
 _REPORTED_FROM = 0.0005
@@ -21,16 +21,16 @@ _NEAR_ZEROS = {
 }
 
 
-def zeros_explained(study: Study) -> Iterator[Phrase]:
+def zeros_explained(study: Study) -> Iterator[str]:
     """Yield how many of the zeros of packed variants rounding explains."""
     for variant in study.variants["variant"]:
         for part in rounded(study.facts.layers(variant)):
             if part.has_zero and part.sparsity > _REPORTED_FROM:
-                yield phrase(_ZEROS[origin(part)], variant=variant, **part._asdict())
+                yield say(_ZEROS[origin(part)], variant=variant, **part._asdict())
 
 
-def zeros_hidden(study: Study, variant: str) -> Iterator[Phrase]:
+def zeros_hidden(study: Study, variant: str) -> Iterator[str]:
     """Yield weights near zero in formats that may not represent zero exactly."""
     for part in rounded(study.facts.layers(variant)):
         if not part.has_zero:
-            yield phrase(_NEAR_ZEROS[origin(part)], variant=variant, **part._asdict())
+            yield say(_NEAR_ZEROS[origin(part)], variant=variant, **part._asdict())

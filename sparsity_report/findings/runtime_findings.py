@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 
-from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.sparse.runtime_support import LOOKED_AT, MISREAD, RUNTIMES, SOME, SPARSE
 from sparsity_report.study.comparison import Study
+from sparsity_report.words.sentences import say
 
 
-def runtime_findings(study: Study) -> Iterator[Phrase]:
+def runtime_findings(study: Study) -> Iterator[str]:
     """Yield runtimes with sparse kernels for the stored weights; those no longer maintained not."""
     variant = study.facts.pruning or study.facts.headline
     rows = study.runtimes[study.runtimes["variant"] == variant]
@@ -17,16 +17,16 @@ def runtime_findings(study: Study) -> Iterator[Phrase]:
             if RUNTIMES[runtime].ended is None:
                 by_verdict.setdefault(verdict, []).append(RUNTIMES[runtime].name)
         figures = {
-            "layout": phrase(f"runtime_layout.{layout}"),
+            "layout": say(f"runtime_layout.{layout}"),
             "count": sum(runtime.ended is None for runtime in RUNTIMES.values()),
             "date": LOOKED_AT,
         }
         names = by_verdict[SPARSE]
         if layout == "uneven":
-            yield phrase("runtimes.uneven", variant=variant, names=by_verdict[SOME])
+            yield say("runtimes.uneven", variant=variant, names=by_verdict[SOME])
         elif names:
-            yield phrase("runtimes.sparse_kernels", names=names, **figures)
+            yield say("runtimes.sparse_kernels", names=names, **figures)
         else:
-            yield phrase("runtimes.no_sparse_kernels", **figures)
+            yield say("runtimes.no_sparse_kernels", **figures)
         if by_verdict[MISREAD]:
-            yield phrase("runtimes.random_weights", names=by_verdict[MISREAD], **figures)
+            yield say("runtimes.random_weights", names=by_verdict[MISREAD], **figures)

@@ -5,10 +5,10 @@ from typing import Any
 
 import pandas as pd
 
-from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.speedups import ENOUGH
 from sparsity_report.study.layers import records
+from sparsity_report.words.sentences import say
 
 # Keys by the reason for which a speed is not stated.
 _NOT_STATED = {
@@ -24,7 +24,7 @@ _CROSSOVERS = {
 }
 
 
-def speed_findings(study: Study) -> Iterator[Phrase]:
+def speed_findings(study: Study) -> Iterator[str]:
     """Yield speed-ups beside those that FLOPs promise, the control, and crossovers of CSR layers.
 
     A ratio within timing noise is reported as no difference, and one without a sound measurement
@@ -47,11 +47,11 @@ def speed_findings(study: Study) -> Iterator[Phrase]:
     yield from _crossovers(study)
 
 
-def ratios_with_intervals(rows: pd.DataFrame) -> list[Phrase]:
+def ratios_with_intervals(rows: pd.DataFrame) -> list[str]:
     """Return the speed-up of each row with its 99 % interval."""
     names = {"realised_speedup": "ratio", "realised_low": "low", "realised_high": "high"}
     ratios = records(rows[[*names]].rename(columns=names))
-    return [phrase("format.ratio_interval", **ratio) for ratio in ratios]
+    return [say("format.ratio_interval", **ratio) for ratio in ratios]
 
 
 def timed_tokens(rows: pd.DataFrame) -> list[int]:
@@ -59,48 +59,48 @@ def timed_tokens(rows: pd.DataFrame) -> list[int]:
     return [int(number) for number in rows["tokens"]]
 
 
-def _speed_up(variant: str, rows: pd.DataFrame, base: str) -> Phrase:
+def _speed_up(variant: str, rows: pd.DataFrame, base: str) -> str:
     promised, threads = rows["promised_speedup"].iloc[0], int(rows["threads"].iloc[0])
     timed = {"tokens": timed_tokens(rows), "speeds": ratios_with_intervals(rows), "base": base}
-    return phrase("speed.speed_up", variant=variant, promised=promised, threads=threads, **timed)
+    return say("speed.speed_up", variant=variant, promised=promised, threads=threads, **timed)
 
 
-def _not_stated(variant: str, reason: str, rows: pd.DataFrame, base: str) -> Phrase:
+def _not_stated(variant: str, reason: str, rows: pd.DataFrame, base: str) -> str:
     ends = {"low": rows["realised_low"].min(), "high": rows["realised_high"].max()}
     ends |= {"fold": 1 + rows["noise"].max(), "others": rows["others"].max()}
     ends |= {key: rows[key].iloc[0] for key in ("cores", "threads")} | {"runs": rows["runs"].min()}
     names = {"variant": variant, "base": base, "tokens": timed_tokens(rows)}
     key = _NOT_STATED.get(reason, "speed.no_control")
-    return phrase(key, enough=ENOUGH, **names, **ends)
+    return say(key, enough=ENOUGH, **names, **ends)
 
 
-def _control(rows: pd.DataFrame, base: str) -> Iterator[Phrase]:
+def _control(rows: pd.DataFrame, base: str) -> Iterator[str]:
     if rows.empty:
         return
     control, fold = rows["control"].iloc[0], 1 + rows["noise"].max()
     if pd.isna(control) or control == base:
-        yield phrase("speed.control_same_variant", base=base, fold=fold)
+        yield say("speed.control_same_variant", base=base, fold=fold)
     else:
-        yield phrase("speed.control_other_variant", base=base, control=control, fold=fold)
+        yield say("speed.control_other_variant", base=base, control=control, fold=fold)
 
 
-def _crossovers(study: Study) -> Iterator[Phrase]:
+def _crossovers(study: Study) -> Iterator[str]:
     crossovers = study.facts.crossovers
     assert crossovers is not None
     for cache, rows in crossovers.groupby("cache", sort=False):
         if (rows["verdict"] == "stated").any():
             edges = [_crossover(tokens, part) for tokens, part in rows.groupby("tokens")]
-            yield phrase(_CROSSOVERS[str(cache)], edges=edges)
+            yield say(_CROSSOVERS[str(cache)], edges=edges)
 
 
-def _crossover(tokens: Any, rows: pd.DataFrame) -> Phrase:
+def _crossover(tokens: Any, rows: pd.DataFrame) -> str:
     stated = rows[rows["verdict"] == "stated"]
     if stated.empty:
         never = (rows["verdict"] == "never").all()
         key = "speed.crossover_never" if never else "speed.crossover_uncertain"
-        return phrase(key, tokens=tokens)
+        return say(key, tokens=tokens)
     low, high = stated["crossover_low"].min(), stated["crossover_high"].max()
-    edge = phrase("speed.crossover_range", low=low, high=high, tokens=tokens)
+    edge = say("speed.crossover_range", low=low, high=high, tokens=tokens)
     if len(stated) == len(rows):
         return edge
-    return phrase("speed.crossover_some_shapes", edge=edge, count=len(stated), shapes=len(rows))
+    return say("speed.crossover_some_shapes", edge=edge, count=len(stated), shapes=len(rows))

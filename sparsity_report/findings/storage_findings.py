@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 
 from sparsity_report.findings.variant_names import counted_bytes, group_names, unpacked_name
-from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.sparse.shares import ratio
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.layers import records
+from sparsity_report.words.sentences import say
 
 
-def packed_bytes(study: Study) -> Iterator[Phrase]:
+def packed_bytes(study: Study) -> Iterator[str]:
     """Yield the bytes that packed variants take in their file and as they are counted."""
     facts = study.facts
     for row in records(study.totals):
@@ -18,10 +18,10 @@ def packed_bytes(study: Study) -> Iterator[Phrase]:
         if packings and bits is not None:
             sizes = {key: row[key] for key in ("variant", "file_bytes", "stored_bytes")}
             packed = {"packings": packings, "dtypes": facts.unpacked_dtypes(variant)}
-            yield phrase("finding.packed_bytes", bits=bits, **packed, **sizes)
+            yield say("finding.packed_bytes", bits=bits, **packed, **sizes)
 
 
-def csr_bytes(study: Study) -> Iterator[Phrase]:
+def csr_bytes(study: Study) -> Iterator[str]:
     """Yield the bytes of CSR variants against the baseline, and where CSR breaks even."""
     facts = study.facts
     for variant in facts.csr_variants:
@@ -33,13 +33,13 @@ def csr_bytes(study: Study) -> Iterator[Phrase]:
         level = facts.break_even(variant)
         key = "finding.csr_no_break_even" if level is None else "finding.csr_break_even"
         base = unpacked_name(facts.baseline, facts.unpacked_dtypes(facts.baseline))
-        types = [phrase("name.unpacked_dtype", dtype=d) if d in unpacked else d for d in dtypes]
+        types = [say("name.unpacked_dtype", dtype=d) if d in unpacked else d for d in dtypes]
         size, reference = (facts.total(v, "stored_bytes") for v in (variant, facts.baseline))
         sizes = {"ratio": times, "bytes": size, "reference": reference, "level": level}
-        yield phrase(key, variant=variant, base=base, dtypes=types, **sizes)
+        yield say(key, variant=variant, base=base, dtypes=types, **sizes)
 
 
-def layers_kept_masked(study: Study) -> Iterator[Phrase]:
+def layers_kept_masked(study: Study) -> Iterator[str]:
     """Yield the prunable layers that CSR variants cannot store as CSR."""
     sparse = study.variants[study.variants["layout"] == "csr"]
     for _, rows in sparse.groupby("fingerprint", sort=False, dropna=False):
@@ -49,10 +49,10 @@ def layers_kept_masked(study: Study) -> Iterator[Phrase]:
             share = ratio(kept["weight_total"].sum(), prunable["weight_total"].sum())
             sizes = {"count": len(kept), "layers": len(prunable), "share": share}
             names = list(kept["module_name"])
-            yield phrase("finding.layers_kept_masked", variants=variants, names=names, **sizes)
+            yield say("finding.layers_kept_masked", variants=variants, names=names, **sizes)
 
 
-def smallest_layouts(study: Study) -> Iterator[Phrase]:
+def smallest_layouts(study: Study) -> Iterator[str]:
     """Yield the smallest lossless layouts of the whole models of pruned variants."""
     facts = study.facts
     groups = group_names(
@@ -64,12 +64,12 @@ def smallest_layouts(study: Study) -> Iterator[Phrase]:
     for (layout, *dtypes), names in groups.items():
         ratios = [facts.lossless(name, "model")["ratio"][layout] for name in names]
         figures = {"variants": names, "ratios": ratios, "bytes": counted_bytes(dtypes)}
-        layouts.append(phrase("finding.layout_ratio", layout=layout, **figures))
+        layouts.append(say("finding.layout_ratio", layout=layout, **figures))
     if layouts:
-        yield phrase("finding.smallest_layouts", layouts=layouts)
+        yield say("finding.smallest_layouts", layouts=layouts)
 
 
-def smaller_files(study: Study) -> Iterator[Phrase]:
+def smaller_files(study: Study) -> Iterator[str]:
     """Yield compressed files that are smaller than every layout that one computes with."""
     facts = study.facts
     groups = group_names(
@@ -79,7 +79,7 @@ def smaller_files(study: Study) -> Iterator[Phrase]:
     )
     for (share, unpacked), names in groups.items():
         size = counted_bytes(unpacked)
-        yield phrase("finding.zstd_file", variants=names, ratio=share, bytes=size)
+        yield say("finding.zstd_file", variants=names, ratio=share, bytes=size)
 
 
 def _pruned_variants(study: Study) -> list[str]:

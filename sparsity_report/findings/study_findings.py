@@ -13,13 +13,13 @@ from sparsity_report.findings.rounding_findings import zeros_explained
 from sparsity_report.findings.runtime_findings import runtime_findings
 from sparsity_report.findings.speed_findings import speed_findings
 from sparsity_report.findings.verdict import verdict
-from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.sparse.shares import ratio, zero_shares
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.policy_names import EXISTING
 from sparsity_report.study.expert_use import fewer_experts, router_use
 from sparsity_report.study.layers import records
 from sparsity_report.study.notes import EDITED_STUDY, note_findings
+from sparsity_report.words.sentences import say
 
 _COUNTING = (
     *("convention.flops", "convention.useful_flops"),
@@ -32,12 +32,12 @@ _ZEROS = (
     "total", "nonzero", "sparsity_prunable", "sparsity_model",
 )  # fmt: skip
 # File, page and terminal each show the findings of a study.
-_TOPICS: WeakKeyDictionary[Study, dict[str, list[Phrase]]] = WeakKeyDictionary()
+_TOPICS: WeakKeyDictionary[Study, dict[str, list[str]]] = WeakKeyDictionary()
 # Distinct numbers of zeros up to which each has a separate finding.
 _SEVERAL = 2
 
 
-def study_findings(study: Study) -> list[Phrase]:
+def study_findings(study: Study) -> list[str]:
     """Return the verdict and all findings about a study, most important first.
 
     A study that was edited by hand says so first.
@@ -47,7 +47,7 @@ def study_findings(study: Study) -> list[Phrase]:
     return [*edited, verdict(study), *rest]
 
 
-def topics(study: Study) -> dict[str, list[Phrase]]:
+def topics(study: Study) -> dict[str, list[str]]:
     """Return the findings by the section of a report that holds them."""
     if study not in _TOPICS:
         _TOPICS[study] = {
@@ -57,7 +57,7 @@ def topics(study: Study) -> dict[str, list[Phrase]]:
     return _TOPICS[study]
 
 
-def conventions(study: Study) -> list[Phrase]:
+def conventions(study: Study) -> list[str]:
     """Return the conventions behind the numbers, to be printed with every table."""
     keys = [*_COUNTING, _TIES[study.convention]]
     uses = study.layers["uses"].fillna(1)
@@ -68,7 +68,7 @@ def conventions(study: Study) -> list[Phrase]:
     words = {word for name in study.layers["module_name"] for word in name.split(".")}
     if {"encoder", "decoder"} <= words:
         keys.append("convention.encoder_decoder")
-    return [phrase(key) for key in keys]
+    return [say(key) for key in keys]
 
 
 def _alike(
@@ -79,7 +79,7 @@ def _alike(
         yield list(group["variant"]), records(group[list(columns)])[0]
 
 
-def _zeros(study: Study) -> Iterator[Phrase]:
+def _zeros(study: Study) -> Iterator[str]:
     """Yield the weights that up to two prunings zeroed; a table has those of more."""
     known = study.totals[["pruned", "nonzero", "prunable_nonzero"]].notna().all(axis=1)
     known &= study.variants["method"] != EXISTING
@@ -89,30 +89,30 @@ def _zeros(study: Study) -> Iterator[Phrase]:
         elsewhere = row["total"] - row["nonzero"] - zeros
         of_model = {"share": ratio(row["newly_zeroed"], row["prunable_total"]),
                     "of_model": ratio(row["newly_zeroed"], row["total"])}  # fmt: skip
-        statements = [phrase("finding.pruned_weights", variants=names, **row, **of_model)]
+        statements = [say("finding.pruned_weights", variants=names, **row, **of_model)]
         if row["zeros_before"]:
-            statements.append(phrase("finding.zeros_before", zeros=zeros, **row))
+            statements.append(say("finding.zeros_before", zeros=zeros, **row))
         if elsewhere:
-            statements.append(phrase("finding.zeros_elsewhere", elsewhere=elsewhere, **row))
-        yield phrase("finding.zeros", statements=statements)
+            statements.append(say("finding.zeros_elsewhere", elsewhere=elsewhere, **row))
+        yield say("finding.zeros", statements=statements)
 
 
-def _arithmetic(study: Study) -> Iterator[Phrase]:
+def _arithmetic(study: Study) -> Iterator[str]:
     facts = study.facts
     if not (flops := facts.total(facts.baseline, "flops_per_token")):
         return
-    statements = [phrase("finding.flops_of_base", base=facts.baseline, flops=flops)]
+    statements = [say("finding.flops_of_base", base=facts.baseline, flops=flops)]
     masked = [name for name, layout in facts.layouts.items() if layout == "masked"]
     if same := [name for name in masked if facts.total(name, "flops_per_token") == flops]:
-        statements.append(phrase("finding.flops_of_masked", variants=same))
+        statements.append(say("finding.flops_of_masked", variants=same))
     for variant in facts.csr_variants:
         if (times := facts.ratio(variant, "flops_per_token")) is not None:
             figures = {"flops": facts.total(variant, "flops_per_token"), "fewer": 1 - times}
-            statements.append(phrase("finding.flops_of_csr", variant=variant, **figures))
-    yield phrase("finding.flops", statements=statements)
+            statements.append(say("finding.flops_of_csr", variant=variant, **figures))
+    yield say("finding.flops", statements=statements)
 
 
-def _spread(study: Study) -> Iterator[Phrase]:
+def _spread(study: Study) -> Iterator[str]:
     # A threshold of zero pruned nothing.
     pruned = study.variants[study.variants["threshold"] > 0]
     uneven: list[dict[str, Any]] = []
@@ -125,12 +125,12 @@ def _spread(study: Study) -> Iterator[Phrase]:
     if len(uneven) > 1:
         widest = max(uneven, key=lambda each: float(each["high"] - each["low"]))
         widest["variants"] = [name for each in uneven for name in each["variants"]]
-        yield phrase("finding.uneven_sparsity_of_several", **widest)
+        yield say("finding.uneven_sparsity_of_several", **widest)
         return
-    yield from (phrase("finding.uneven_sparsity", **each) for each in uneven)
+    yield from (say("finding.uneven_sparsity", **each) for each in uneven)
 
 
-def _groups(study: Study) -> Iterator[Phrase]:
+def _groups(study: Study) -> Iterator[str]:
     """Yield the share of zeros of the prunable weights of each group of the headline's pruning."""
     variant = study.facts.pruning
     if variant is None:
@@ -139,73 +139,73 @@ def _groups(study: Study) -> Iterator[Phrase]:
     sums = rows.groupby("group", sort=False)[["weight_total", "weight_nonzero"]].sum()
     shares = zero_shares(sums["weight_total"], sums["weight_nonzero"])
     if len({f"{share:.3f}" for share in shares}) > 1:
-        parts = [phrase("finding.zeros_of_group", group=g, share=s) for g, s in shares.items()]
-        yield phrase("finding.zeros_by_group", variant=variant, shares=parts)
+        parts = [say("finding.zeros_of_group", group=g, share=s) for g, s in shares.items()]
+        yield say("finding.zeros_by_group", variant=variant, shares=parts)
 
 
-def _unusual_matrix(study: Study) -> Iterator[Phrase]:
+def _unusual_matrix(study: Study) -> Iterator[str]:
     """Yield the matrix whose zeros differ most from those of a Gaussian of the same spread."""
     for variant in study.variants["variant"]:
         if (rows := study.facts.unusual(variant, 1)) is not None:
             columns = ["variant", "parameter", "sparsity", "expected_sparsity"]
-            yield phrase("finding.unusual_matrix", **records(rows[columns])[0])
+            yield say("finding.unusual_matrix", **records(rows[columns])[0])
             return
 
 
-def _active_parameters(study: Study) -> Iterator[Phrase]:
+def _active_parameters(study: Study) -> Iterator[str]:
     row = records(study.totals[["active_total", "total"]])[0]
     if row["active_total"] != row["total"]:
         share = ratio(row["active_total"], row["total"])
-        yield phrase("finding.active_parameters", **row, share=share)
+        yield say("finding.active_parameters", **row, share=share)
 
 
-def _use_of_experts(study: Study) -> Iterator[Phrase]:
+def _use_of_experts(study: Study) -> Iterator[str]:
     """Yield the busiest expert and those without tokens, then what each variant kept."""
     # The first that has all experts, else the first.
     for rows in sorted(router_use(study).values(), key=lambda use: not use["is_kept"].all())[:1]:
         if rows["expert_use"].notna().any():
             busiest = rows.loc[[rows["expert_use"].idxmax()]]
-            yield phrase("finding.busiest_expert", **records(busiest)[0])
+            yield say("finding.busiest_expert", **records(busiest)[0])
         if unreached := int((rows["tokens"] == 0).sum()):
-            yield phrase("finding.unreached_experts", unreached=unreached, experts=len(rows))
+            yield say("finding.unreached_experts", unreached=unreached, experts=len(rows))
     for variant, rows in fewer_experts(study).items():
         mass, is_kept = rows["gate_mass"], rows["is_kept"]
         share = ratio(mass[is_kept].sum(), mass.sum(skipna=False))
         if share is not None:
             counts = {"kept": int(is_kept.sum()), "experts": len(rows)}
-            yield phrase("finding.kept_gate_mass", variant=variant, share=share, **counts)
+            yield say("finding.kept_gate_mass", variant=variant, share=share, **counts)
 
 
-def _experts_at_one_budget(study: Study) -> Iterator[Phrase]:
+def _experts_at_one_budget(study: Study) -> Iterator[str]:
     """Yield how many experts in 8 bits take the bytes of all in 4 bits, and what either costs."""
     if (frame := study.expert_budgets) is None:
         return
     rows = frame[frame["budget_bits"].eq(4)].set_index("bits", drop=False)
     if 8 in rows.index and pd.notna(rows["gate_share"][8]):
         figures = records(rows.loc[[8]])[0] | {"coarse": rows["rounding_error"][4]}
-        yield phrase("finding.experts_at_one_budget", **figures)
+        yield say("finding.experts_at_one_budget", **figures)
 
 
-def _attention(study: Study) -> Iterator[Phrase]:
+def _attention(study: Study) -> Iterator[str]:
     if study.context is None:
         return
     for names, row in _alike(study.totals, ["attention_flops_per_token"]):
         cost = row["attention_flops_per_token"]
         key = "finding.attention_flops_unknown" if pd.isna(cost) else "finding.attention_flops"
-        yield phrase(key, positions=study.context, cost=cost, variants=names)
+        yield say(key, positions=study.context, cost=cost, variants=names)
 
 
-def _unclassified(study: Study) -> Iterator[Phrase]:
+def _unclassified(study: Study) -> Iterator[str]:
     if not (names := study.unclassified):
         return
     # Variants of one model have the same parameters.
     models = study.variants.drop_duplicates("fingerprint")["variant"]
     layers = study.layers[study.layers["variant"].isin(models)]
     share = ratio(layers.loc[layers["group"] == "other", "total"].sum(), layers["total"].sum())
-    yield phrase("finding.unclassified_modules", names=names, count=len(names), share=share)
+    yield say("finding.unclassified_modules", names=names, count=len(names), share=share)
 
 
-_BY_TOPIC: dict[str, tuple[Callable[[Study], Iterator[Phrase]], ...]] = {
+_BY_TOPIC: dict[str, tuple[Callable[[Study], Iterator[str]], ...]] = {
     "results": (already_pruned, _zeros, other_models, zeros_as_loaded, _active_parameters),
     "where": (_spread, _groups, _unusual_matrix),
     "experts": (_use_of_experts, _experts_at_one_budget),

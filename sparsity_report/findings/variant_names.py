@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
-from sparsity_report.phrases import Phrase, phrase
+from sparsity_report.words.sentences import say
 
 _Key = TypeVar("_Key")
 
@@ -22,12 +22,12 @@ def group_names(pairs: Iterable[tuple[_Key, str]]) -> dict[_Key, list[str]]:
     return groups
 
 
-def unpacked_name(name: str, dtypes: Sequence[str]) -> str | Phrase:
+def unpacked_name(name: str, dtypes: Sequence[str]) -> str:
     """Return the name of weights, with the types they are unpacked to if they are packed."""
-    return phrase("name.unpacked_to", name=name, dtypes=dtypes) if dtypes else name
+    return say("name.unpacked_to", name=name, dtypes=dtypes) if dtypes else name
 
 
-def counted_bytes(dtypes: Sequence[str]) -> Phrase:
+def counted_bytes(dtypes: Sequence[str]) -> str:
     """Return the bytes to which a layout of some variants is compared.
 
     Parameters
@@ -36,5 +36,5 @@ def counted_bytes(dtypes: Sequence[str]) -> Phrase:
         Types that packed weights are unpacked to; empty for weights that are not packed.
     """
     if dtypes:
-        return phrase("finding.their_unpacked_bytes", dtypes=dtypes)
-    return phrase("finding.their_dense_bytes")
+        return say("finding.their_unpacked_bytes", dtypes=dtypes)
+    return say("finding.their_dense_bytes")

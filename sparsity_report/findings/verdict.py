@@ -7,10 +7,10 @@ highest sparsity that they share.
 from collections.abc import Iterator, Sequence
 
 from sparsity_report.findings.speed_findings import ratios_with_intervals, timed_tokens
-from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.protocol_scores import Scored
 from sparsity_report.study.expert_use import fewer_experts
+from sparsity_report.words.sentences import say
 
 #: Relative change of a size up to which it counts as the same.
 SAME = 0.005
@@ -23,7 +23,7 @@ _CHANGES = ("verdict.perplexity_rises", "verdict.perplexity_falls")
 _FRACTIONS = ("verdict.csr_larger_33", "verdict.csr_larger_25")
 
 
-def verdict(study: Study) -> Phrase:
+def verdict(study: Study) -> str:
     """Return the verdict on a study.
 
     Parameters
@@ -32,7 +32,7 @@ def verdict(study: Study) -> Phrase:
 
     Returns
     -------
-    Phrase
+    str
         At most two sentences on what is known of quality, size and speed.
 
     Examples
@@ -43,10 +43,10 @@ def verdict(study: Study) -> Phrase:
     At 30 % sparsity, CSR makes the model a third larger, while bitmask storage saves 22 %.
     """
     statements = [*_statements(study)][:_SENTENCES] or [_zeros(study, study.facts.headline)]
-    return phrase("verdict.sentences", statements=statements)
+    return say("verdict.sentences", statements=statements)
 
 
-def _statements(study: Study) -> Iterator[Phrase]:
+def _statements(study: Study) -> Iterator[str]:
     facts = study.facts
     if not facts.contenders:
         yield from _fewer_experts(study) or [_zeros(study, facts.headline)]
@@ -63,21 +63,21 @@ def _statements(study: Study) -> Iterator[Phrase]:
     yield from _speed(study)
 
 
-def _zeros(study: Study, variant: str, key: str = "verdict.sparsity") -> Phrase:
+def _zeros(study: Study, variant: str, key: str = "verdict.sparsity") -> str:
     """Return the share of zeros of a variant, or why it is unknown."""
     facts = study.facts
     number, share = (facts.total(variant, f) for f in ("prunable_total", "sparsity_prunable"))
     if not number:
-        return phrase("verdict.nothing_prunable", variant=variant)
+        return say("verdict.nothing_prunable", variant=variant)
     if share is not None:
         key = key if share else "verdict.no_zeros"
-        return phrase(key, share=share, number=number, variant=variant)
+        return say(key, share=share, number=number, variant=variant)
     if packings := facts.packings(variant):
-        return phrase("verdict.zeros_in_kernel_order", variant=variant, packings=packings)
-    return phrase("verdict.zeros_without_values", variant=variant)
+        return say("verdict.zeros_in_kernel_order", variant=variant, packings=packings)
+    return say("verdict.zeros_without_values", variant=variant)
 
 
-def _quality(study: Study, share: float, names: Sequence[str]) -> Iterator[Phrase]:
+def _quality(study: Study, share: float, names: Sequence[str]) -> Iterator[str]:
     """Yield the perplexity before and after the prunings at a sparsity."""
     known = {name: score for name in names if (score := study.facts.scored(name)) and score.before}
     if len({score.text for score in known.values()}) != 1:
@@ -95,33 +95,33 @@ def _quality(study: Study, share: float, names: Sequence[str]) -> Iterator[Phras
     contrast = study.facts.paired(worst).get(worst.variant, best.variant)
     if contrast and not contrast.is_apart:
         key = "verdict.perplexity_not_separated"
-    yield phrase(key, best=labels[0], worst=labels[-1], share=share, **values)
+    yield say(key, best=labels[0], worst=labels[-1], share=share, **values)
 
 
-def _change(study: Study, score: Scored, cause: Phrase) -> Phrase:
+def _change(study: Study, score: Scored, cause: str) -> str:
     """Return the perplexity before and after one pruning."""
     facts = study.facts
     tokens = facts.vocabulary(score.variant)
     if _is_guessing(score.before, tokens) and _is_guessing(score.perplexity, tokens):
-        return phrase("verdict.guessing_before")
+        return say("verdict.guessing_before")
     key = _effect(score, tokens)
     contrast = facts.paired(score).get(score.variant, facts.original)
     if contrast and not contrast.is_apart and key in _CHANGES:
         key = "verdict.perplexity_unclear"
     ends = {"before": score.before, "low": score.perplexity, "high": score.perplexity}
-    return phrase(key, cause=cause, **{name: (value, tokens) for name, value in ends.items()})
+    return say(key, cause=cause, **{name: (value, tokens) for name, value in ends.items()})
 
 
-def _fewer_experts(study: Study) -> list[Phrase]:
+def _fewer_experts(study: Study) -> list[str]:
     """Return the quality and the size of the first variant that lacks experts."""
     facts = study.facts
     for variant, rows in fewer_experts(study).items():
         counts = {"removed": int((~rows["is_kept"]).sum()), "experts": len(rows)}
-        cause = phrase("verdict.removing_experts", variant=variant, **counts)
+        cause = say("verdict.removing_experts", variant=variant, **counts)
         before, after = facts.total(facts.baseline, "total"), facts.total(variant, "total")
         if not before or after is None:
             continue
-        size = phrase(
+        size = say(
             "verdict.fewer_parameters",
             variant=variant,
             fewer=1 - after / before,
@@ -164,16 +164,16 @@ def _as_written(perplexity: float) -> float:
     return round(perplexity, 1 if perplexity < 100 else 0)
 
 
-def _cause(study: Study, variant: str, share: float) -> Phrase:
+def _cause(study: Study, variant: str, share: float) -> str:
     """Return what a pruning did, from the zeros that were there before."""
     before, number = (study.facts.total(variant, f) for f in ("zeros_before", "prunable_total"))
     if before and number and before > number / 1000:
-        return phrase("verdict.raising", before=before / number, share=share)
+        return say("verdict.raising", before=before / number, share=share)
     key = "verdict.removing_50" if share == 0.5 else "verdict.removing"
-    return phrase(key, share=share)
+    return say(key, share=share)
 
 
-def _size(study: Study, names: Sequence[str], share: float | None) -> Iterator[Phrase]:
+def _size(study: Study, names: Sequence[str], share: float | None) -> Iterator[str]:
     """Yield the size of the whole model in the layout of the variants, and in the smallest one."""
     facts = study.facts
     layout, dense = facts.common_layout(names), facts.size(names[0], "dense")
@@ -185,24 +185,24 @@ def _size(study: Study, names: Sequence[str], share: float | None) -> Iterator[P
     )
     claims, joined = [size_change(max(csr))] if csr else [], "verdict.and"
     if not csr and any(facts.layouts[name] == "masked" for name in names):
-        claims.append(phrase("verdict.masked"))
+        claims.append(say("verdict.masked"))
     if max(smallest) < min([1, *csr]) - SAME:
         saved = [1 - ratio for ratio in smallest]
-        claims.append(phrase("verdict.other_layout", layout=layout, saved=saved))
+        claims.append(say("verdict.other_layout", layout=layout, saved=saved))
         joined = "verdict.while"
     elif min([1, *csr]) >= 1 - SAME:
         # This implies that neither masking nor CSR saves space.
         changes = csr and max(csr) > 1 + SAME
-        claims = [*(claims if changes else ()), phrase("verdict.no_layout_saves")]
+        claims = [*(claims if changes else ()), say("verdict.no_layout_saves")]
     claim = claims[0]
     if claims[1:]:
-        claim = phrase(joined, claim=claim, other=claims[1])
+        claim = say(joined, claim=claim, other=claims[1])
     if dtypes := facts.unpacked_dtypes(names[0]):
-        claim = phrase("verdict.of_unpacked", claim=claim, dtypes=dtypes)
-    yield claim if share is None else phrase("verdict.at_sparsity", share=share, claim=claim)
+        claim = say("verdict.of_unpacked", claim=claim, dtypes=dtypes)
+    yield claim if share is None else say("verdict.at_sparsity", share=share, claim=claim)
 
 
-def size_change(ratio: float) -> Phrase:
+def size_change(ratio: float) -> str:
     """Return what CSR does to the size of the model.
 
     Examples
@@ -214,15 +214,15 @@ def size_change(ratio: float) -> Phrase:
     """
     change = abs(ratio - 1)
     if change <= SAME:
-        return phrase("verdict.csr_same")
+        return say("verdict.csr_same")
     if ratio >= 1.9:
-        return phrase("verdict.csr_times", ratio=ratio)
+        return say("verdict.csr_times", ratio=ratio)
     key = "verdict.csr_larger" if ratio > 1 else "verdict.csr_smaller"
     fraction = f"{key}_{round(100 * change)}"
-    return phrase(fraction if fraction in _FRACTIONS else key, share=change)
+    return say(fraction if fraction in _FRACTIONS else key, share=change)
 
 
-def _speed(study: Study) -> Iterator[Phrase]:
+def _speed(study: Study) -> Iterator[str]:
     """Yield the speed of the headline's forward pass, if it was measured well enough."""
     variant = study.facts.headline
     rows = study.facts.whole_speeds(variant)
@@ -231,10 +231,10 @@ def _speed(study: Study) -> Iterator[Phrase]:
         if len(timed):
             speeds, tokens = ratios_with_intervals(timed), timed_tokens(timed)
             values = {"speeds": speeds, "base": study.facts.speed_base, "tokens": tokens}
-            yield phrase(key, variant=variant, **values)
+            yield say(key, variant=variant, **values)
 
 
-def comparison_title(study: Study) -> Phrase:
+def comparison_title(study: Study) -> str:
     """Return what the picture of several prunings shows, as a title."""
     facts, rows = study.facts, study.facts.first_prunings
     share, rivals = study.facts.main_level
@@ -244,11 +244,11 @@ def comparison_title(study: Study) -> Phrase:
         pairs, names = facts.paired(ranked[0]), [score.variant for score in ranked]
         if len({score.key for score in ranked}) == 1 and names in pairs.rivals:
             if best := pairs.best(names):
-                return phrase("page.hero_best", best=labels_of(study, best), share=share)
+                return say("page.hero_best", best=labels_of(study, best), share=share)
             if not pairs.why(names):
-                return phrase("page.hero_not_separated", share=share)
+                return say("page.hero_not_separated", share=share)
         gap = ranked[-1].perplexity - ranked[0].perplexity
-        return phrase("page.hero_gap", share=share, gap=gap)
+        return say("page.hero_gap", share=share, gap=gap)
     if len(scores) > 1 and rows["policy"].nunique(dropna=False) == 1:
         levels = rows.set_index("variant")["sparsity"]
         tokens = facts.vocabulary(facts.baseline)
@@ -257,8 +257,8 @@ def comparison_title(study: Study) -> Phrase:
         shown |= {key: scores[name].perplexity for key, name in ends.items()}
         values = {key: (score, tokens) for key, score in shown.items()}
         places = {"first": levels[ends["low"]], "last": levels[ends["high"]]}
-        return phrase("page.hero_levels", **values, **places)
+        return say("page.hero_levels", **values, **places)
     layouts = ((name, facts.smallest_layout(name, "model")) for name in facts.contenders)
     sizes = [facts.size(name, layout) for name, layout in layouts if layout]
     dense = facts.total(facts.baseline, "stored_bytes")
-    return phrase("page.hero_size", sizes=sizes, before=dense)
+    return say("page.hero_size", sizes=sizes, before=dense)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from sparsity_report.findings.variant_names import group_names
-from sparsity_report.phrases import Phrase, phrase
+from sparsity_report.words.sentences import say
 
 #: Keys by kind: where all variants agree, and where they differ.
 ALL_ZERO = {
@@ -14,25 +14,25 @@ ALL_ZERO = {
 }
 
 
-def zero_parts(kind: str, counts: Mapping[str, Mapping[str, int]]) -> Iterator[Phrase]:
+def zero_parts(kind: str, counts: Mapping[str, Mapping[str, int]]) -> Iterator[str]:
     """Name the modules where variants agree, else give the count of each variant."""
     agree, differ = ALL_ZERO[kind]
     groups = group_names((tuple(parts.items()), name) for name, parts in counts.items() if parts)
     if len(groups) > 1:
-        yield phrase(differ, counts=[_count(kind, n, dict(parts)) for parts, n in groups.items()])
+        yield say(differ, counts=[_count(kind, n, dict(parts)) for parts, n in groups.items()])
         return
     for parts, names in groups.items():
-        yield phrase(agree, variants=names, modules=_modules(kind, dict(parts)))
+        yield say(agree, variants=names, modules=_modules(kind, dict(parts)))
 
 
-def _count(kind: str, names: list[str], counts: Mapping[str, int]) -> Phrase:
+def _count(kind: str, names: list[str], counts: Mapping[str, int]) -> str:
     key = "audit.zero_count" if kind == "layers" else "audit.zero_count_in_matrices"
-    return phrase(key, count=sum(counts.values()), modules=len(counts), variants=names)
+    return say(key, count=sum(counts.values()), modules=len(counts), variants=names)
 
 
-def _modules(kind: str, counts: Mapping[str, int]) -> list[str | Phrase]:
+def _modules(kind: str, counts: Mapping[str, int]) -> list[str]:
     """Return modules with the number of their all-zero parts, largest number first."""
     ranked = sorted(counts, key=lambda name: -counts[name])
     if kind == "layers":
         return [*ranked]
-    return [phrase("audit.module_count", module=name, count=counts[name]) for name in ranked]
+    return [say("audit.module_count", module=name, count=counts[name]) for name in ranked]

@@ -17,11 +17,11 @@ from sparsity_report.errors import SparsityReportError, check_options, writable
 from sparsity_report.measure import protocols
 from sparsity_report.measure.model_stage import Stage, logits_of
 from sparsity_report.measure.texts import fingerprint
-from sparsity_report.phrases import phrase
 from sparsity_report.study.schema import typed
 from sparsity_report.study.variants import Variant, listed
 from sparsity_report.weights.sources.tokenizer import decode
 from sparsity_report.weights.weights import Weights
+from sparsity_report.words.sentences import say
 
 # Most tokens to write, most sampled continuations of a prompt, and bounds of the temperature.
 MOST, SEEDS, COLDEST, HOTTEST = 4096, 1000, 0.01, 100
@@ -188,7 +188,7 @@ def _written(
         logits = logits_of(model, text[None])[0, -1]
         # The maximum of numbers that include NaN is NaN.
         if not logits.max().isfinite():
-            raise protocols.NoScoreError(phrase("note.logits_not_finite", variant=name))
+            raise protocols.NoScoreError(say("note.logits_not_finite", variant=name))
         token = draw(logits)
         if token in ends:
             break

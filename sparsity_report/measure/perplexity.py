@@ -18,11 +18,11 @@ from sparsity_report.measure import protocols
 from sparsity_report.measure.model_stage import Stage, logits_of
 from sparsity_report.measure.protocols import Passage, ProtocolOptions
 from sparsity_report.measure.texts import Text
-from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.study.derived.losses import FIGURES, kept_sums, span_of
 from sparsity_report.study.layers import total_frame
 from sparsity_report.study.schema import SLIDING, typed
 from sparsity_report.study.variants import Variant, listed
+from sparsity_report.words.sentences import say
 
 # Most logits of one batch.
 _LOGITS = 2**25
@@ -352,7 +352,7 @@ def _run(model: nn.Module, passage: Passage, batch: Batch) -> tuple[torch.Tensor
 def _predicted(
     logits: torch.Tensor,
     targets: torch.Tensor,
-    missing: Phrase,
+    missing: str,
     against: Predicted | None = None,
 ) -> Predicted:
     """Return the predictions of tokens, with figures in double precision."""
@@ -394,9 +394,9 @@ def _weighted(gaps: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
     return mean
 
 
-def _no_score(name: str, batch: Batch) -> Phrase:
+def _no_score(name: str, batch: Batch) -> str:
     first, last = batch.begins[0], batch.begins[-1] + batch.length
-    return phrase("note.loss_not_finite", variant=name, first=first, last=last)
+    return say("note.loss_not_finite", variant=name, first=first, last=last)
 
 
 def _parts(batches: Sequence[Batch], vocabulary: int) -> Iterator[list[Batch]]:

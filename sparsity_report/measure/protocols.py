@@ -7,11 +7,11 @@ from torch import nn
 
 from sparsity_report.errors import SparsityReportError, writable
 from sparsity_report.measure.texts import Corpus, Text, fingerprint, read_text
-from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.study.schema import PROTOCOLS, SLIDING
 from sparsity_report.weights.sources.tokenizer import encode
 from sparsity_report.weights.tensor_slices import dtype_name
 from sparsity_report.weights.weights import Weights
+from sparsity_report.words.sentences import say
 
 # Longest default window; Hugging Face's guide uses it for GPT-2.
 WINDOW = 1024
@@ -96,11 +96,11 @@ class NoScoreError(SparsityReportError):
 
     Attributes
     ----------
-    note : Phrase
+    note : str
         The reason, for the notes of a study.
     """
 
-    def __init__(self, note: Phrase) -> None:
+    def __init__(self, note: str) -> None:
         super().__init__(str(note))
         self.note = note
 
@@ -194,7 +194,7 @@ def check_causal(model: nn.Module, name: str) -> None:
     config = getattr(model, "config", None)
     generates = getattr(model, "can_generate", lambda: False)()
     if not generates or getattr(config, "is_encoder_decoder", False):
-        raise NoScoreError(phrase("note.no_causal_head", model=name, kind=type(model).__name__))
+        raise NoScoreError(say("note.no_causal_head", model=name, kind=type(model).__name__))
 
 
 def vocabulary_of(model: nn.Module) -> int:

@@ -17,7 +17,7 @@ from sparsity_report.pairing import fingerprints, unit_matching
 from sparsity_report.pairing.fingerprints import Index, hash_rows, project, read_matrix, sample_rows
 from sparsity_report.pairing.roles import OUTSIDE, ModelRoles, Part, Place, Segment, Sides
 from sparsity_report.pairing.unit_matching import UnitMatch, match_identical
-from sparsity_report.phrases import Phrase, phrase
+from sparsity_report.words.sentences import say
 
 Tables = Callable[[], "Iterable[torch.Tensor]"]
 """Returns the rows of a table, one per unit, in chunks; may be called several times."""
@@ -233,7 +233,7 @@ class Alignment:
         matches = self.enclosing_matches(before, after)
         return min((float(match.certainty[number]) for match, number in matches), default=1.0)
 
-    def order_notes(self) -> Iterator[Phrase]:
+    def order_notes(self) -> Iterator[str]:
         """Yield a note for each kind of units that are in another order than in the base."""
         moved, total = Counter[str](), Counter[str]()
         matches = [*(("block", match) for match in self.blocks.values())]
@@ -243,7 +243,7 @@ class Alignment:
                 moved[kind] += count
                 total[kind] += match.index.size
         for kind, count in moved.items():
-            yield phrase(ORDER_NOTES[kind], moved=count, total=total[kind])
+            yield say(ORDER_NOTES[kind], moved=count, total=total[kind])
 
 
 def plural(axis: str) -> str:

@@ -17,7 +17,6 @@ from sparsity_report.pairing.fingerprints import Index, matrix_of_slices, split_
 from sparsity_report.pairing.matches import ParameterMatch, Piece, Plan
 from sparsity_report.pairing.tally import NO_GROUPS, Tally, decode_tally, encode_tally, tally_key
 from sparsity_report.pairing.value_loops import compile_for, count_values, tally_values
-from sparsity_report.phrases import Phrase
 from sparsity_report.sparse.cost import value_bytes
 from sparsity_report.weights.tensor_slices import FileSlice, Slice, pieces, torch_dtype
 
@@ -184,14 +183,14 @@ def in_step(
 
 def compare_parameters(
     plan: Plan, progress: Progress | None, executor: Executor | None, cache: CacheFolder | None
-) -> tuple[Mapping[str, Tally], tuple[Phrase, ...]]:
+) -> tuple[Mapping[str, Tally], tuple[str, ...]]:
     """Read both models of a plan, except for cached results.
 
     Returns
     -------
     mapping of str to Tally
         By name of the match.
-    tuple of Phrase
+    tuple of str
         Notes about the cache.
     """
     tallies: dict[str, Tally] = {}

@@ -17,7 +17,6 @@ from sparsity_report.report.tables.markdown import paragraph, to_markdown
 from sparsity_report.report.tables.table_model import Column, table_of
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.files.json_files import content_of
-from sparsity_report.words.languages import speaking, spoken
 from sparsity_report.words.sentences import first, say
 
 VERSION = 1
@@ -34,7 +33,6 @@ def write_checklist(
     path: str | os.PathLike[str],
     *,
     link: str | None = None,
-    language: str | None = None,
 ) -> Path:
     """Write the reporting checklist "Pruning Report 1.0" of a study, or a badge with its count.
 
@@ -47,8 +45,6 @@ def write_checklist(
         :meth:`Study.save` writes.
     link : str, optional
         Address of the saved study, to which Markdown and badge link.
-    language : str, optional
-        See :func:`write_report`; the JSON file and the badge are in English.
 
     Returns
     -------
@@ -78,11 +74,9 @@ def write_checklist(
             f"cannot write {target}: a checklist is a file of {known}; change the suffix"
         )
     shown = study if isinstance(study, Checklist) else checklist(study)
-    with speaking("en"):
-        findings = [*map(str, study_findings(shown.study))]
+    findings = [*map(str, study_findings(shown.study))]
     digest = content_of(shown.study, findings)["digest"]
-    with speaking((language or spoken()) if write is _markdown else "en"):
-        return write_file(target, write(shown, digest, link))
+    return write_file(target, write(shown, digest, link))
 
 
 def answer_text(item: Item, limit: int | None = None) -> str:

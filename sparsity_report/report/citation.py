@@ -9,10 +9,10 @@ import yaml
 
 import sparsity_report
 from sparsity_report.files.package_data import shipped
+from sparsity_report.findings.pair_labels import both
 from sparsity_report.report.tables.latex import tex
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.pairs.pair import Pair
-from sparsity_report.findings.pair_labels import both
 from sparsity_report.words.sentences import say
 
 

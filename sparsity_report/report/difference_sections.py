@@ -29,7 +29,7 @@ _ROWS = 6_000
 def difference_document(
     difference: Difference, names: tuple[str, str] | None = None
 ) -> dict[str, Any]:
-    """Return the values that the templates of a difference show, in the language in use."""
+    """Return the values that the templates of a difference show."""
     studies = (difference.before, difference.after)
     before, after = names or [f"{theme.model_names(s)} ({s.fingerprint})" for s in studies]
     verdict = difference_verdict(difference)

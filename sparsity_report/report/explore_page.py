@@ -7,7 +7,6 @@ from sparsity_report.report.templates import environment, render
 from sparsity_report.study.comparison import Study
 from sparsity_report.viewer.embed import digests, embed
 from sparsity_report.viewer.study_payload import study_payload
-from sparsity_report.words.languages import spoken
 
 
 def explorer_page(study: Study) -> tuple[str, str]:

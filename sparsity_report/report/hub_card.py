@@ -15,7 +15,6 @@ from sparsity_report.study.comparison import Study
 from sparsity_report.study.files.json_files import value_or_saved
 from sparsity_report.weights.sources.model_card import front_matter
 from sparsity_report.weights.sources.model_paths import hub_id, is_hub_id
-from sparsity_report.words.languages import speaking, spoken
 
 # Fields of the source's card that hold for a pruned model, too.
 _KEPT = ("license", "license_name", "license_link", "language", "pipeline_tag")
@@ -68,7 +67,6 @@ def write_model_card(
     path: str | os.PathLike[str],
     *,
     base_model: str | None = None,
-    language: str | None = None,
 ) -> Path:
     """Write a study as a model card for the Hub: verdict, totals, scores and protocol.
 
@@ -84,8 +82,6 @@ def write_model_card(
         The file to write, ``README.md`` in the folder of a model.
     base_model : str, optional
         Hub id of the model that was pruned; by default that of a model from the Hub.
-    language : str, optional
-        See :func:`write_report`.
 
     Returns
     -------
@@ -110,12 +106,11 @@ def write_model_card(
     """
     check_base(base_model)
     target, read = Path(path), value_or_saved("write_model_card", study, Study)
-    with speaking(language or spoken()):
-        shown = study_document(read, Medium("markdown"))
-        parts = {section.key: section for section in shown["sections"]}
-        chosen = [(parts[key], count) for key, count in _SECTIONS.items() if key in parts]
-        sections = [replace(p, blocks=p.blocks[:n], is_appendix=False) for p, n in chosen]
-        body = to_report({**shown, "sections": sections, "hero": None})
+    shown = study_document(read, Medium("markdown"))
+    parts = {section.key: section for section in shown["sections"]}
+    chosen = [(parts[key], count) for key, count in _SECTIONS.items() if key in parts]
+    sections = [replace(p, blocks=p.blocks[:n], is_appendix=False) for p, n in chosen]
+    body = to_report({**shown, "sections": sections, "hero": None})
     replaced = front_matter(target.parent) if target.name == "README.md" else {}
     home = _home(read)
     known = {key: text for key, text in replaced.items() if isinstance(text, str)}

@@ -11,7 +11,6 @@ from sparsity_report.report.value_display import viridis
 from sparsity_report.sparse.shares import zero_shares
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.files.json_files import value_or_saved
-from sparsity_report.words.languages import speaking
 from sparsity_report.words.sentences import say
 
 # Colors from 0 to 100 %: each file has the same, whatever its values.
@@ -72,8 +71,7 @@ def write_node_data(
         if len(shape) == 2 and exported[_exported(module)] == 1:
             results.setdefault(_exported(module), {"value": float(share)})
     ends = [(step + 1) / _STEPS for step in range(_STEPS)]
-    with speaking("en"):
-        name = say("column.sparsity")
+    name = say("column.sparsity")
     data = {
         "name": f"{name}, {variant}",
         "results": results,

@@ -16,9 +16,9 @@ from sparsity_report.draw.fonts import font_face_css
 from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.files.atomic import check_folder, together, write_file
 from sparsity_report.files.package_data import shipped
+from sparsity_report.report.template_files import template_folders, template_text
 from sparsity_report.viewer.embed import digests
 from sparsity_report.words import number_format
-from sparsity_report.words.languages import speaking, spoken, template_folders, template_text
 
 if TYPE_CHECKING:
     from nbclient import NotebookClient
@@ -36,7 +36,6 @@ def write_notebook(
     notebook: str | os.PathLike[str] = DEFAULT,
     sparsity: float = 0.3,
     hide_inputs: bool = False,
-    language: str | None = None,
     template_dir: str | os.PathLike[str] | None = None,
     timeout: int | None = None,
     options: Mapping[str, Any] | None = None,
@@ -60,10 +59,6 @@ def write_notebook(
         Between 0 and 1.
     hide_inputs : bool
         True to leave the code out of an ``.html`` file.
-    language : str, optional
-        Language of sentences, figures and tables, see :func:`write_report`. It also selects the
-        text of cells with ``{"said": {"fr": "…"}}`` in their metadata, in which ``{sparsity}``
-        and ``{masked}`` are replaced by the level and the name of the variant.
     template_dir : path-like, optional
         Folder whose subfolder ``notebook`` has an nbconvert template of your own.
     timeout : int, optional
@@ -111,14 +106,13 @@ def write_notebook(
     values: dict[str, Any] = {"MODEL": opened, "SPARSITY": sparsity, "OUT": target.stem}
     if options:
         values["OPTIONS"] = {key: _resolved(value) for key, value in options.items()}
-    with speaking(language or spoken(), template_dir):  # refused before a cell runs
-        _set_parameters(node, values, source)
-        _say_text(node, sparsity)
-        with together(target.parent):
-            _execute(node, target.parent, timeout)
-            if target.suffix.lower() == ".ipynb":
-                return write_file(target, nbformat.writes(node) + "\n")
-            return write_file(target, as_html(node, hide_inputs, template_dir))
+    _set_parameters(node, values, source)
+    _say_text(node, sparsity)
+    with together(target.parent):
+        _execute(node, target.parent, timeout)
+        if target.suffix.lower() == ".ipynb":
+            return write_file(target, nbformat.writes(node) + "\n")
+        return write_file(target, as_html(node, hide_inputs, template_dir))
 
 
 def notebook_file(path: str | os.PathLike[str]) -> Path:

@@ -23,7 +23,6 @@ from sparsity_report.report.templates import environment, render
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.files.json_files import value_or_saved
 from sparsity_report.study.pairs.pair import Pair
-from sparsity_report.words.languages import speaking, spoken
 
 # Media by suffix.
 _MEDIA = {".html": "page", ".pdf": "paper", ".md": "markdown"}
@@ -34,7 +33,6 @@ def write_report(
     path: str | os.PathLike[str],
     *,
     template_dir: str | os.PathLike[str] | None = None,
-    language: str | None = None,
 ) -> Path:
     """Write a study, a pair or a difference as one file: numbers, charts, tables, conventions.
 
@@ -49,9 +47,6 @@ def write_report(
     template_dir : path-like, optional
         Folder with files that replace the package's files of the same name, such as
         ``report.css``.
-    language : str, optional
-        ``"en"``, ``"fr"``, or a language with a catalogue ``languages/<language>.json`` in
-        `template_dir`. The default is the language in use, see :func:`sparsity_report.speaking`.
 
     Returns
     -------
@@ -74,18 +69,17 @@ def write_report(
     """
     value = value_or_saved("write_report", study, Study, Pair, Difference)
     if isinstance(value, Difference):
-        return write_diff(value, path, template_dir=template_dir, language=language)
+        return write_diff(value, path, template_dir=template_dir)
     target = _target(path, "reports", *_MEDIA)
-    with speaking(language or spoken(), template_dir):
-        templates = environment(template_dir)
-        medium = Medium(_MEDIA[target.suffix.lower()])
-        if isinstance(value, Pair):
-            shown = pair_document(value, medium)
-        else:
-            shown = study_document(value, medium)
-        if medium.is_paper:
-            return write_file(target, typeset(templates, shown))
-        return write_file(target, _text(target, templates, shown))
+    templates = environment(template_dir)
+    medium = Medium(_MEDIA[target.suffix.lower()])
+    if isinstance(value, Pair):
+        shown = pair_document(value, medium)
+    else:
+        shown = study_document(value, medium)
+    if medium.is_paper:
+        return write_file(target, typeset(templates, shown))
+    return write_file(target, _text(target, templates, shown))
 
 
 def write_diff(
@@ -94,7 +88,6 @@ def write_diff(
     *,
     names: tuple[str, str] | None = None,
     template_dir: str | os.PathLike[str] | None = None,
-    language: str | None = None,
 ) -> Path:
     """Write the differences between two studies as one HTML or Markdown file.
 
@@ -107,8 +100,6 @@ def write_diff(
     names : tuple of str, optional
         Names of the studies; the default is their models and fingerprints.
     template_dir : path-like, optional
-        See :func:`write_report`.
-    language : str, optional
         See :func:`write_report`.
 
     Returns
@@ -132,9 +123,8 @@ def write_diff(
     """
     difference = value_or_saved("write_diff", difference, Difference)
     target = _target(path, "differences", ".html", ".md")
-    with speaking(language or spoken(), template_dir):
-        shown = difference_document(difference, names)
-        return write_file(target, _text(target, environment(template_dir), shown))
+    shown = difference_document(difference, names)
+    return write_file(target, _text(target, environment(template_dir), shown))
 
 
 def _target(path: str | os.PathLike[str], kind: str, *suffixes: str) -> Path:

@@ -8,6 +8,8 @@ from typing import Any
 from sparsity_report.draw import pair_charts
 from sparsity_report.draw.vega import unchecked
 from sparsity_report.findings.pair_findings import is_identical, pair_topics, pair_verdict
+from sparsity_report.findings.pair_labels import blocks_title, both
+from sparsity_report.findings.strip_text import change
 from sparsity_report.report import sections
 from sparsity_report.report.sections import Block, Drawing, Medium, Section, Text, card, chart_of
 from sparsity_report.report.tables import pair_tables
@@ -18,9 +20,7 @@ from sparsity_report.untrusted.display_text import clip
 from sparsity_report.viewer.pair_payload import pair_payload
 from sparsity_report.words.display_names import display_name
 from sparsity_report.words.number_format import percent, scaled
-from sparsity_report.findings.pair_labels import blocks_title, both
 from sparsity_report.words.sentences import say
-from sparsity_report.findings.strip_text import change
 
 # Most rows of removed parts and of modules, by medium.
 _ROWS = {"page": 6_000, "markdown": 600, "paper": 200, "kit": 40}
@@ -45,7 +45,7 @@ KINDS = {
 
 @unchecked()
 def pair_document(pair: Pair, medium: Medium) -> dict[str, Any]:
-    """Return the values that the templates of a pair show, in the language in use."""
+    """Return the values that the templates of a pair show."""
     names = [str(name) for name in pair.models["model"]]
     return sections.document(
         pair_sections(pair, medium),

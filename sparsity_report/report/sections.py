@@ -17,7 +17,6 @@ from markupsafe import Markup
 import sparsity_report
 from sparsity_report.draw import export
 from sparsity_report.report.tables.table_model import Table
-from sparsity_report.words.languages import spoken
 from sparsity_report.words.sentences import say
 
 #: The page has the background, so that one drawing serves the light and the dark theme.

@@ -9,6 +9,7 @@ from sparsity_report.draw import charts, theme
 from sparsity_report.draw.measured_charts import CHARTS
 from sparsity_report.draw.policy_charts import hero_chart
 from sparsity_report.draw.vega import unchecked
+from sparsity_report.findings.strip_text import strip_texts
 from sparsity_report.findings.study_findings import conventions, topics
 from sparsity_report.findings.verdict import comparison_title, verdict
 from sparsity_report.report import sections, study_maps
@@ -30,7 +31,6 @@ from sparsity_report.untrusted.display_text import clip, short_name
 from sparsity_report.viewer.study_payload import study_payload
 from sparsity_report.words.display_names import head, method_name
 from sparsity_report.words.sentences import first, say
-from sparsity_report.findings.strip_text import strip_texts
 
 # Most rows of the table of layers; most scores in a thesis.
 _ROWS, _SCORES = 600, 40
@@ -66,7 +66,7 @@ _COLUMNS = {
 
 @unchecked()
 def study_document(study: Study, medium: Medium) -> dict[str, Any]:
-    """Return the values that the templates of a study show, in the language in use."""
+    """Return the values that the templates of a study show."""
     models = theme.model_names(study)
     names = ", ".join(map(short_name, study.variants["variant"]))
     return sections.document(

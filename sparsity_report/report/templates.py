@@ -13,11 +13,11 @@ from markupsafe import Markup
 from sparsity_report.draw.fonts import font_face_css
 from sparsity_report.errors import SparsityReportError, legible, printable
 from sparsity_report.report.tables.table_model import broken, to_html
+from sparsity_report.report.template_files import template_folders
 from sparsity_report.untrusted.display_text import clip
 from sparsity_report.viewer.embed import embed
 from sparsity_report.words import number_format
 from sparsity_report.words.display_names import group_name, method_name
-from sparsity_report.words.languages import template_folders
 from sparsity_report.words.sentences import say
 
 # Errors of Jinja2 and of expressions in templates.

@@ -19,6 +19,7 @@ from sparsity_report.draw.theme import model_names
 from sparsity_report.draw.vega import unchecked
 from sparsity_report.errors import SparsityReportError, check_options
 from sparsity_report.files.atomic import check_folder, together, write_file
+from sparsity_report.findings.pair_labels import both
 from sparsity_report.findings.study_findings import conventions
 from sparsity_report.findings.verdict import verdict
 from sparsity_report.hooks import hooks
@@ -38,8 +39,6 @@ from sparsity_report.study.files.json_files import value_or_saved
 from sparsity_report.study.layers import records
 from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.untrusted.display_text import short_name
-from sparsity_report.words.languages import speaking, spoken
-from sparsity_report.findings.pair_labels import both
 from sparsity_report.words.sentences import say
 
 _TEMPLATES = ("numbers.tex", "captions.tex", "findings.tex", "example.tex")
@@ -79,7 +78,6 @@ def write_thesis(
     *,
     top: int = 10,
     template_dir: str | os.PathLike[str] | None = None,
-    language: str | None = None,
     **paper: Unpack[Paper],
 ) -> list[Path]:
     r"""Write figures, tables and numbers for a thesis in LaTeX.
@@ -106,8 +104,6 @@ def write_thesis(
         Number of layers in the tables of the most and of the least sparse ones.
     template_dir : path-like, optional
         Folder whose subfolder ``thesis`` replaces templates of the same name.
-    language : str, optional
-        See :func:`write_report`. Names of commands and files are the same in every language.
     **paper
         ``column_cm`` and ``text_cm``, widths of the figures in centimeters (8.5 and 16);
         ``font``, a font family such as ``"Latin Modern Roman"``, which must be installed unless a
@@ -144,36 +140,33 @@ def write_thesis(
     folder, family = Path(folder), font_family(paper.get("font"))
     templates = latex_templates(environment(template_dir))
     check_folder(folder)
-    with speaking(language or spoken(), template_dir):
-        medium = Medium("kit", top)
-        if isinstance(value, Pair):
-            sections = pair_sections(value, medium)
-        else:
-            sections = study_sections(value, medium)
-        captions, files = _figures(sections, widths, family, paper.get("greyscale", False))
-        tables = [table for section in sections for table in section.tables]
-        for table in tables:
-            files |= {
-                f"tables/{table.key}.tex": to_latex(
-                    table, table.key.replace("_", "-"), widths["text"]
-                ),
-                f"tables/{table.key}.md": to_markdown(table),
-                f"tables/{table.key}.html": f"{to_html(table)}\n",
-            }
-        shown = {
-            "numbers": commands_of(value),
-            "captions": captions,
-            "tables": [Tex(table.key) for table in tables],
-            "version": sparsity_report.__version__,
-            "findings": hooks.sentences(value),
-            **(_pair_texts(value) if isinstance(value, Pair) else _study_texts(value)),
-            **{f"{place}_cm": width for place, width in widths.items()},
-        }
-        files["sparsity-report.bib"] = "\n".join([*bibtex(value), ""])
+    medium = Medium("kit", top)
+    if isinstance(value, Pair):
+        sections = pair_sections(value, medium)
+    else:
+        sections = study_sections(value, medium)
+    captions, files = _figures(sections, widths, family, paper.get("greyscale", False))
+    tables = [table for section in sections for table in section.tables]
+    for table in tables:
         files |= {
-            file: render(templates, f"thesis/{file}.j2", shown, "write the thesis kit")
-            for file in _TEMPLATES
+            f"tables/{table.key}.tex": to_latex(table, table.key.replace("_", "-"), widths["text"]),
+            f"tables/{table.key}.md": to_markdown(table),
+            f"tables/{table.key}.html": f"{to_html(table)}\n",
         }
+    shown = {
+        "numbers": commands_of(value),
+        "captions": captions,
+        "tables": [Tex(table.key) for table in tables],
+        "version": sparsity_report.__version__,
+        "findings": hooks.sentences(value),
+        **(_pair_texts(value) if isinstance(value, Pair) else _study_texts(value)),
+        **{f"{place}_cm": width for place, width in widths.items()},
+    }
+    files["sparsity-report.bib"] = "\n".join([*bibtex(value), ""])
+    files |= {
+        file: render(templates, f"thesis/{file}.j2", shown, "write the thesis kit")
+        for file in _TEMPLATES
+    }
     with together(folder):
         return [write_file(folder / path, content) for path, content in files.items()]
 

@@ -24,6 +24,7 @@ from sparsity_report.report.tables.column_heads import columns_of
 from sparsity_report.report.tables.latex import tex, to_tabular
 from sparsity_report.report.tables.pair_tables import totals as pair_totals
 from sparsity_report.report.tables.table_model import Column, Table, kind_of, table_of, to_html
+from sparsity_report.report.template_files import template_text
 from sparsity_report.sparse.shares import ratio
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.heatmap_grid import Grid
@@ -34,7 +35,6 @@ from sparsity_report.study.variants import Variant
 from sparsity_report.untrusted.display_text import clip, short_name
 from sparsity_report.weights.weights import Weights
 from sparsity_report.words.display_names import head, layout_name, method_name
-from sparsity_report.words.languages import template_text
 from sparsity_report.words.number_format import percent
 from sparsity_report.words.sentences import first, say, some
 
@@ -57,7 +57,7 @@ _COLORS = 48
 
 
 def describe(value: Any) -> str:
-    """Return the text of a value in a few lines, in the language in use."""
+    """Return the text of a value in a few lines."""
     return "\n".join(_lines(value))
 
 

@@ -8,12 +8,12 @@ from typing import Any
 import pandas as pd
 
 from sparsity_report.errors import SparsityReportError, printable
-from sparsity_report.phrases import phrase
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.protocol_scores import ANY_TOKENIZER
 from sparsity_report.study.files.json_files import value_or_saved
 from sparsity_report.study.layers import records
 from sparsity_report.study.schema import OPTIONAL, TABLES, typed
+from sparsity_report.words.sentences import say
 
 # Columns that identify a row of each table; rows that occur in several studies must agree.
 _KEYS = {
@@ -86,7 +86,7 @@ def combine(*studies: Study | str | os.PathLike[str]) -> Study:
     renamed = _distinct(read)
     runs = {part: _present(renamed, part) for part in _FIRST}
     if any(len(frames) > 1 for frames in runs.values()):
-        notes.append(phrase("note.first_times_kept"))
+        notes.append(say("note.first_times_kept"))
     tables: dict[str, Any] = {part: _joined(part, _present(renamed, part)) for part in _KEYS}
     tables |= {part: next(iter(frames), None) for part, frames in runs.items()}
     return replace(first, **tables, speedups=_speedups(renamed), notes=tuple(notes))

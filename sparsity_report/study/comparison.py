@@ -13,7 +13,6 @@ from sparsity_report.counting.counts import count_notes, count_weights
 from sparsity_report.counting.progress import Progress
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.hooks import Saved, hooks
-from sparsity_report.phrases import Phrase
 from sparsity_report.study.continuation_figures import continuation_figures
 from sparsity_report.study.derived.facts import Facts
 from sparsity_report.study.derived.paired_facts import score_pairs
@@ -64,7 +63,7 @@ class Study(StudyFrames, Saved):
     cache : pandas.DataFrame or None
         Tensors that each variant keeps between tokens, or the reason why they are unknown. Alike
         layers share a row.
-    notes : tuple of Phrase
+    notes : tuple of str
         Remarks on how the models were opened and counted.
     levels : pandas.DataFrame or None
         Nonzeros that global magnitude pruning leaves in each prunable module of the first
@@ -502,7 +501,7 @@ class Study(StudyFrames, Saved):
             unknown = [name for name in TABLES["tasks"].names if name not in tasks]
             if not set(needed) & set(unknown):
                 frames["tasks"] = tasks.assign(**dict.fromkeys(unknown))[[*TABLES["tasks"].names]]
-        notes: list[Phrase] = []
+        notes: list[str] = []
         if experts is not None and not isinstance(experts, pd.DataFrame):
             notes, frames["experts"] = [experts.basis.note], experts.experts
         if experts is not None and "variant" not in frames["experts"]:
@@ -590,7 +589,7 @@ def compare(
     models = dict.fromkeys(variant.weights for variant in variants)
     prints = {model: fingerprint(model, count_weights(model)) for model in models}
     described = [variant_row(v, prints[v.weights], context) for v in variants]
-    notes: list[Phrase] = []
+    notes: list[str] = []
     for model in models:
         notes += [*model.notes, *count_notes(model)]
     sparse = dict.fromkeys(variant.weights for variant in variants if variant.layout == "csr")

@@ -7,7 +7,6 @@ from functools import cached_property
 
 import pandas as pd
 
-from sparsity_report.phrases import Phrase
 from sparsity_report.study.derived.losses import losses_frame
 from sparsity_report.study.derived.policy_names import GLOBAL
 from sparsity_report.study.layers import group_frame, total_frame
@@ -32,7 +31,7 @@ class StudyFrames:
     patterns: pd.DataFrame | None = None
     entropy: pd.DataFrame | None = None
     cache: pd.DataFrame | None = None
-    notes: tuple[Phrase, ...] = ()
+    notes: tuple[str, ...] = ()
     levels: pd.DataFrame | None = None
     latency: pd.DataFrame | None = None
     speedups: pd.DataFrame | None = None

@@ -19,12 +19,12 @@ from sparsity_report.counting.pruning import Basis, Pruning, ThresholdCut
 from sparsity_report.deferred import nn
 from sparsity_report.errors import SparsityReportError, writable
 from sparsity_report.hooks import Presentable
-from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.sparse.shares import zero_share
 from sparsity_report.study.derived.rounded_zeros import is_pruned
 from sparsity_report.study.layers import csr_parameters, group_frame, layer_frame
 from sparsity_report.study.schema import TABLES, typed
 from sparsity_report.weights.weights import Parameter, Weights
+from sparsity_report.words.sentences import say
 
 
 @dataclass(frozen=True, repr=False)
@@ -78,7 +78,7 @@ class Variant(Presentable):
         return chosen.basis if chosen else None
 
     @property
-    def notes(self) -> tuple[Phrase, ...]:
+    def notes(self) -> tuple[str, ...]:
         """Notes on the removed experts, and on what weights or experts were chosen by.
 
         Examples
@@ -92,12 +92,12 @@ class Variant(Presentable):
         if (kept := self.kept) is None:
             return tuple(notes)
         if basis := kept.basis:
-            source = phrase("note.expert_source", name=basis.name, fingerprint=basis.fingerprint)
+            source = say("note.expert_source", name=basis.name, fingerprint=basis.fingerprint)
             notes.insert(0, source if basis.windows is None else basis.note)
         figures = {"removed": kept.removed, "count": sum(kept.counts.values())}
         names = {"variant": self.name, "model": kept.weights.name, "method": kept.method}
         modules = len(kept.counts)
-        return (phrase("note.experts_removed", **names, **figures, modules=modules), *notes)
+        return (say("note.experts_removed", **names, **figures, modules=modules), *notes)
 
     def layers(
         self, convention: str = "standard", progress: Progress | None = None
@@ -316,12 +316,12 @@ def without_experts(kept: KeptExperts, *, name: str | None = None) -> Variant:
     return Variant(name or f"{prefix}{kept.label}", weights, None, "dense", kept)
 
 
-def csr_note(weights: Weights) -> Phrase | None:
+def csr_note(weights: Weights) -> str | None:
     """Return a note that names the matrices a CSR variant keeps masked; None without any."""
     names, prunable = csr_parameters(weights), weights.prunable
     if not (kept := [p.name for p in prunable if p.name not in names]):
         return None
-    return phrase("note.csr_kept_masked", count=len(kept), all=len(prunable), names=kept)
+    return say("note.csr_kept_masked", count=len(kept), all=len(prunable), names=kept)
 
 
 def materialized(variants: Sequence[Variant]) -> Iterator[tuple[Variant, nn.Module]]:

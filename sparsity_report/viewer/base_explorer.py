@@ -19,7 +19,6 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.hooks import hooks
 from sparsity_report.viewer.embed import embed
 from sparsity_report.viewer.module import packed_module, style
-from sparsity_report.words.languages import speaking, spoken
 from sparsity_report.words.sentences import say
 
 # Most states that undo goes back to.
@@ -168,7 +167,6 @@ class BaseExplorer(anywidget.AnyWidget):
             self._at = place
             self._restore(self.states[place])
 
-    @in_own_language
     def _restore(self, state: Any) -> None:
         with self._quietly():
             for name, value in state._asdict().items():
@@ -197,7 +195,6 @@ class BaseExplorer(anywidget.AnyWidget):
         return getattr(self._thread, "is_quiet", False)
 
     @traitlets.validate(*_MENUS)
-    @in_own_language
     def _check_choice(self, proposal: Any) -> Any:
         """Refuse values that the menu does not offer."""
         name, value = proposal["trait"].name, proposal["value"]
@@ -205,7 +202,6 @@ class BaseExplorer(anywidget.AnyWidget):
         return value
 
     @traitlets.validate("detail", "module", "selection")
-    @in_own_language
     def _check_modules(self, proposal: Any) -> Any:
         """Return the module, or the distinct modules of a selection; refuse unknown ones."""
         name, value = proposal["trait"].name, proposal["value"]
@@ -248,7 +244,6 @@ class BaseExplorer(anywidget.AnyWidget):
         # The base class makes a closed widget unable to show itself.
         self.__dict__.pop("_repr_mimebundle_", None)
 
-    @in_own_language
     def set_state(self, sync_data: dict[str, Any]) -> None:
         """Set traits that the page has changed; a refused one goes back with the reason.
 
@@ -274,7 +269,6 @@ class BaseExplorer(anywidget.AnyWidget):
         else:
             self._committed([*sync_data])
 
-    @in_own_language
     def _handle_custom_msg(self, content: dict[str, Any], buffers: Any) -> None:  # noqa: ARG002
         """Answer a message of the page."""
         if content.get("type") == "closed":
@@ -301,7 +295,6 @@ class BaseExplorer(anywidget.AnyWidget):
         # An export without the widget shows nothing in its place, and does not warn.
         return {"application/vnd.jupyter.widget-view+json": view, "text/plain": ""}
 
-    @in_own_language
     def _page_bundle(self) -> dict[str, Any]:
         still = hooks.mime_bundle(self.value).get("text/html", "")
         text = "\n".join(hooks.sentences(self.value))

@@ -27,7 +27,6 @@ from sparsity_report.untrusted.display_text import short_name
 from sparsity_report.viewer.base_explorer import (
     BaseExplorer,
     RefusedValueError,
-    in_own_language,
 )
 from sparsity_report.viewer.copied_code import FORMS, METRICS, Shown, copied
 from sparsity_report.viewer.layer_values import AT_LEVEL, LayerValues, State
@@ -249,7 +248,6 @@ class Explorer(BaseExplorer):
         traits["layout"] = traits.pop("byte_layout")
         return encode({**self._known, "start": {**traits, "bounds": {}}}, self._arrays)
 
-    @in_own_language
     def layers(self) -> pd.DataFrame:
         """Return the layers of the table, in its order: the selected ones, or else those in view.
 
@@ -272,7 +270,6 @@ class Explorer(BaseExplorer):
         return self._values.in_view(self.state, self._values.rows(self.state))
 
     @property
-    @in_own_language
     def chart(self) -> Any:
         """The map of the metric in view as an Altair chart, ready for ``.save``.
 
@@ -292,7 +289,6 @@ class Explorer(BaseExplorer):
             )
         return hooks.chart(cells, (grid.blocks, grid.projections), state.metric, shown)
 
-    @in_own_language
     def add(self) -> None:
         """Prune exactly at the level and add the variants, masked and CSR, to the study.
 
@@ -332,7 +328,6 @@ class Explorer(BaseExplorer):
             name, number = f"{variant.name}-{number}", number + 1
         return replace(variant, name=name)
 
-    @in_own_language
     def within(self, budget: str) -> str:
         """Move the slider to the level that meets a budget, and return the reason.
 
@@ -371,7 +366,6 @@ class Explorer(BaseExplorer):
         self._note()
         return str(budget_finding(solved))
 
-    @in_own_language
     def copied(self, form: str) -> str:
         """Return the value in view as code, a command or a file.
 
@@ -452,7 +446,6 @@ class Explorer(BaseExplorer):
     # Changes of traits in Python and their consequences.
 
     @traitlets.observe(*State._fields)
-    @in_own_language
     def _changed(self, change: Any) -> None:
         if self._is_quiet or not self.states:
             return
@@ -481,7 +474,6 @@ class Explorer(BaseExplorer):
             self.sparsity = self._nearest(share)
 
     @traitlets.observe("study")
-    @in_own_language
     def _extended(self, _: Any) -> None:
         """Send a longer study to the page."""
         if self.states:
@@ -522,7 +514,6 @@ class Explorer(BaseExplorer):
         return names
 
     @traitlets.validate("bounds")
-    @in_own_language
     def _check_bounds(self, proposal: Any) -> dict[str, Any]:
         """Refuse bounds of unknown modules, and bounds that leave no room."""
         bounds = {
@@ -534,7 +525,6 @@ class Explorer(BaseExplorer):
         return bounds
 
     @traitlets.validate("sparsity")
-    @in_own_language
     def _check_sparsity(self, proposal: Any) -> float:
         """Return the nearest level; refuse what is not a sparsity."""
         value = proposal["value"]
@@ -543,7 +533,6 @@ class Explorer(BaseExplorer):
         return self._nearest(value) if self.states else value
 
     @traitlets.validate("study")
-    @in_own_language
     def _check_study(self, proposal: Any) -> Study:
         """Refuse studies that do not begin with the variants of this one."""
         study: Study = proposal["value"]

@@ -9,12 +9,12 @@ import pandas as pd
 import traitlets
 
 from sparsity_report.errors import SparsityReportError
+from sparsity_report.findings.pair_labels import both
 from sparsity_report.hooks import hooks
 from sparsity_report.study.derived.heatmap_grid import Grid
 from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.viewer.base_explorer import (
     BaseExplorer,
-    in_own_language,
 )
 from sparsity_report.viewer.layer_values import arranged, in_scope, matching
 from sparsity_report.viewer.pair_payload import (
@@ -24,7 +24,6 @@ from sparsity_report.viewer.pair_payload import (
     pair_contents,
 )
 from sparsity_report.viewer.payload import encode
-from sparsity_report.findings.pair_labels import both
 
 # Traits that have another name in the page.
 _IN_PAGE = {"group": "modules", "module": "detail"}
@@ -108,7 +107,6 @@ class PairExplorer(BaseExplorer):
         start = {_IN_PAGE.get(name, name): value for name, value in self.state._asdict().items()}
         return encode({**self._header, "start": start}, self._arrays)
 
-    @in_own_language
     def layers(self) -> pd.DataFrame:
         """Return the layers of the table, in its order: the selected ones, or else those in view.
 
@@ -134,7 +132,6 @@ class PairExplorer(BaseExplorer):
         return arranged(rows, self.sort, rows.__getitem__)
 
     @property
-    @in_own_language
     def chart(self) -> Any:
         """The map of the metric in view as an Altair chart, ready for ``.save``.
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from sparsity_report.findings.pair_labels import both, strip_names, strip_title
 from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.study.pairs.pair_cells import strips
 from sparsity_report.study.pairs.pair_frames import gone_weights, zeros_left
@@ -17,7 +18,6 @@ from sparsity_report.viewer.payload import Arrays, Codes, Floats, common_ratio, 
 from sparsity_report.viewer.study_payload import opening
 from sparsity_report.words.display_names import display_name, head
 from sparsity_report.words.number_format import shape
-from sparsity_report.findings.pair_labels import both, strip_names, strip_title
 from sparsity_report.words.sentences import say
 
 Sums = tuple["pd.Series[Any]", "pd.Series[Any]"]
@@ -93,7 +93,7 @@ def first(rows: pd.DataFrame) -> str | None:
 
 
 def pair_payload(pair: Pair) -> bytes:
-    """Return the payload of a pair, in the language in use.
+    """Return the payload of a pair.
 
     A figure of several modules is the sum of their amounts ÷ the sum of their sizes, or the square
     root of that, as in ``pair.survival``. It is unknown where an amount is, and without sizes.

@@ -14,6 +14,7 @@ import pandas as pd
 from sparsity_report.counting.histogram import Magnitudes
 from sparsity_report.counting.n_m_patterns import pattern_at
 from sparsity_report.errors import SparsityReportError, printable
+from sparsity_report.findings.score_text import measure_name, score_text
 from sparsity_report.sparse.cost import value_bytes
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived import layer_metrics
@@ -35,10 +36,9 @@ from sparsity_report.study.levels.sweep import thresholds
 from sparsity_report.untrusted.display_text import clip, distinct_names, short_name
 from sparsity_report.viewer.copied_code import METRICS, study_code
 from sparsity_report.viewer.payload import Arrays, Floats, encode
-from sparsity_report.words.display_names import group_name, method_name, part_name
 from sparsity_report.words.catalogue import catalogue
+from sparsity_report.words.display_names import group_name, method_name, part_name
 from sparsity_report.words.number_format import perplexity
-from sparsity_report.findings.score_text import measure_name, score_text
 from sparsity_report.words.sentences import say
 
 FORMAT = 1
@@ -56,7 +56,7 @@ _CUT_NOTES = {
 
 
 def study_payload(study: Study, columns: pd.DataFrame | None = None) -> bytes:
-    """Return what the viewer needs of a study, in the language in use.
+    """Return what the viewer needs of a study.
 
     Parameters
     ----------

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from sparsity_report.errors import SparsityReportError, explained, printable, writable
-from sparsity_report.phrases import Phrase
 from sparsity_report.weights.anatomy.matrix_direction import Matrix
 from sparsity_report.weights.anatomy.names_only import (
     ReaderOptions,
@@ -123,7 +122,7 @@ class Outline:
         None for GGUF.
     tie : str
         Reason for which parameters are tied: the head is ``absent``, bytes are ``equal``, or empty.
-    notes : tuple of Phrase
+    notes : tuple of str
         Remarks on how the files were read.
     """
 
@@ -137,7 +136,7 @@ class Outline:
     stacks: Mapping[str, int] = field(default_factory=dict)
     stored_values: int | None = None
     tie: str = ""
-    notes: tuple[Phrase, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def file_bytes(self) -> int:

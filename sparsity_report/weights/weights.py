@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from sparsity_report.errors import SparsityReportError, writable
 from sparsity_report.hooks import Presentable
-from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.sparse.cost import value_bytes
 from sparsity_report.untrusted import limits
 from sparsity_report.weights.anatomy.cache_geometry import NO_CONFIG, CacheGeometry
+from sparsity_report.words.sentences import say
 
 if TYPE_CHECKING:
     import torch
@@ -151,11 +151,11 @@ class Module:
         return next((int(word) for word in words if word.isdecimal() and len(word) < 10), None)
 
 
-def float8_notes(modules: Iterable[Module]) -> tuple[Phrase, ...]:
+def float8_notes(modules: Iterable[Module]) -> tuple[str, ...]:
     """Return a note that float8 weights, for which torch has no products, run as float32."""
     dtypes = {p.dtype for module in modules for p in module.parameters}
     float8 = sorted(dtype for dtype in dtypes if dtype.startswith("float8"))
-    return (phrase("note.float8_weights", dtypes=float8),) if float8 else ()
+    return (say("note.float8_weights", dtypes=float8),) if float8 else ()
 
 
 def check_modules(name: str, modules: int) -> None:
@@ -185,7 +185,7 @@ class Weights(Presentable, ABC):
         Sums over the attention layers of (query width + value width), by the length of their
         sliding window, or None for all positions. FLOPs of scores and values are twice this per
         token and position. None if unknown.
-    notes : tuple of Phrase
+    notes : tuple of str
         Remarks on how the model was opened.
     cache : CacheGeometry
         Tensors that the model keeps between tokens.
@@ -205,7 +205,7 @@ class Weights(Presentable, ABC):
     architecture: str
     modules: tuple[Module, ...]
     attention_widths: dict[int | None, int] | None = None
-    notes: tuple[Phrase, ...] = ()
+    notes: tuple[str, ...] = ()
     cache: CacheGeometry = NO_CONFIG
 
     def __post_init__(self) -> None:

@@ -67,7 +67,9 @@ def says(text: str, key: str) -> bool:
     (True, False)
     """
     parts = _TEMPLATES.parse(catalogue()[key])
-    pattern = "".join(re.escape(fixed) + ("" if name is None else ".*") for fixed, name, *_ in parts)
+    pattern = "".join(
+        re.escape(fixed) + ("" if name is None else ".*") for fixed, name, *_ in parts
+    )
     return re.fullmatch(pattern, text, re.DOTALL) is not None
 
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 from helpers import same_counts, study_of
 from safetensors.torch import save_file
+from sparsity_report.phrases import phrase
 
 import sparsity_report as sr
 from sparsity_report.counting import disk_cache
 from sparsity_report.counting.counts import count_notes, count_weights
 from sparsity_report.counting.disk_cache import Entries
-from sparsity_report.phrases import phrase
 
 KEY, OTHER = "0" * 64, "1" * 64
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from sparsity_report.phrases import phrase
 from torch import nn
 from torch.nn.utils import prune
 
 import sparsity_report as sr
-from sparsity_report.phrases import phrase
 
 
 @pytest.fixture

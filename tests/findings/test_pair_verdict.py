@@ -6,12 +6,12 @@ import hostile
 import pytest
 import torch
 from helpers import Tiny
+from sparsity_report.phrases import phrase
 from torch import nn
 from wording import of_key
 
 import sparsity_report as sr
 from sparsity_report.findings.pair_findings import pair_findings, pair_verdict, share_of
-from sparsity_report.phrases import phrase
 
 PRUNABLE = 2 * (6 * 6 + 2 * 6 * 10)
 

@@ -24,6 +24,8 @@ import torch
 import transformers
 from helpers import Tiny, small_llama, study_of
 from scipy import stats
+from sparsity_report.phrases import Phrase
+from sparsity_report.words.languages import spoken
 from torch import nn
 from wording import reader, wording
 
@@ -31,11 +33,9 @@ import sparsity_report as sr
 from sparsity_report.findings.audit import audit
 from sparsity_report.findings.difference_findings import difference_findings, name_of
 from sparsity_report.findings.study_findings import study_findings
-from sparsity_report.phrases import Phrase
 from sparsity_report.study.derived.paired_scores import ranked_parts
 from sparsity_report.study.harness_samples import pack
 from sparsity_report.words.display_names import method_name
-from sparsity_report.words.languages import spoken
 from sparsity_report.words.sentences import say
 
 FINDINGS = Path(sr.__file__).parent / "findings"

@@ -4,9 +4,9 @@ import measurements
 import packing
 import pytest
 from helpers import study_of
+from sparsity_report.words.languages import speaking
 
 import sparsity_report as sr
-from sparsity_report.words.languages import speaking
 from sparsity_report.findings.strip_text import strip_texts
 
 

@@ -11,13 +11,13 @@ import smaller_mixtures
 import torch
 import transformers
 from helpers import Tiny, study_of
+from sparsity_report.phrases import Phrase
+from sparsity_report.words.languages import spoken
 from torch import nn
 
 import sparsity_report as sr
 from sparsity_report.findings.verdict import size_change, verdict
-from sparsity_report.phrases import Phrase
 from sparsity_report.study.expert_use import fewer_experts
-from sparsity_report.words.languages import spoken
 
 ENGLISH = spoken().sentences
 

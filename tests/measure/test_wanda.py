@@ -9,13 +9,13 @@ import pytest
 import torch
 import transformers
 from helpers import Tiny, small_llama
+from sparsity_report.phrases import phrase
 from torch import nn
 from wording import of_key
 from zoo.cases import CASES, built
 
 import sparsity_report as sr
 from sparsity_report.findings.audit import audit
-from sparsity_report.phrases import phrase
 
 IDS = torch.arange(3 * 16).reshape(-1) * 7 % 61
 

@@ -12,10 +12,10 @@ from wording import wording
 
 import sparsity_report as sr
 from sparsity_report.draw.charts import csr_bytes_curve
+from sparsity_report.findings.strip_text import strip_texts
 from sparsity_report.report.tables import study_tables
 from sparsity_report.viewer.study_payload import packed_note
 from sparsity_report.words.sentences import say
-from sparsity_report.findings.strip_text import strip_texts
 
 # Two blocks of q, o 64 × 64, k, v 32 × 64, gate, up, down 96 × 64: codes of 4 bits, to each 32 a
 # scale of 16 and a zero point of 4; a group number of 32 bits to each input; the others float32.

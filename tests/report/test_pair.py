@@ -17,6 +17,7 @@ import sparsity_report as sr
 from sparsity_report.draw import pair_charts
 from sparsity_report.draw.pair_charts import strip_chart
 from sparsity_report.files.package_data import DEMO
+from sparsity_report.findings.strip_text import change
 from sparsity_report.pairing.value_loops import NUMPY
 from sparsity_report.report.pair_sections import pair_document
 from sparsity_report.report.sections import Medium
@@ -26,7 +27,6 @@ from sparsity_report.report.tables.table_model import COUNT, NAME, Column, table
 from sparsity_report.report.value_display import bundle
 from sparsity_report.words.number_format import scaled
 from sparsity_report.words.sentences import say
-from sparsity_report.findings.strip_text import change
 
 THIN = "\u202f"
 EXPERTS = {block: (1, 6) if block < 2 else (0, 2, 3, 4) for block in range(4)}

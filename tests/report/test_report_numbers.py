@@ -16,9 +16,9 @@ import pytest
 from helpers import study_of
 from measurements import latency, put_in, quality
 from papers import bare, facts, latex_table, poppler, tables_of
+from sparsity_report.words.languages import spoken
 
 import sparsity_report as sr
-from sparsity_report.words.languages import spoken
 
 pytestmark = pytest.mark.slow
 

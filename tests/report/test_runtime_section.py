@@ -3,10 +3,10 @@
 import re
 
 from papers import tables_of
+from sparsity_report.words.languages import speaking
 
 import sparsity_report as sr
 from sparsity_report.sparse.runtime_support import LOOKED_AT, RUNTIMES, support
-from sparsity_report.words.languages import speaking
 from sparsity_report.words.sentences import say
 
 

@@ -17,11 +17,11 @@ import torch
 from helpers import Tiny, study_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sparsity_report.phrases import phrase
 from torch import nn
 from wording import wording
 
 import sparsity_report as sr
-from sparsity_report.phrases import phrase
 from sparsity_report.study.files.csv_files import variant_stems, write_csv
 from sparsity_report.study.files.json_files import digest_of
 from sparsity_report.study.notes import EDITED_STUDY

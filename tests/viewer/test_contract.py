@@ -12,6 +12,7 @@ import pytest
 import torch
 from helpers import Tiny, study_of
 from payloads import decode
+from sparsity_report.words.languages import speaking, spoken
 from torch import nn
 from transformers import MixtralConfig, MixtralForCausalLM
 
@@ -22,7 +23,6 @@ from sparsity_report.viewer.layer_values import AT_LEVEL, LayerValues, State
 from sparsity_report.viewer.module import script
 from sparsity_report.viewer.study_payload import policy_label, study_payload
 from sparsity_report.words import number_format
-from sparsity_report.words.languages import speaking, spoken
 from sparsity_report.words.sentences import say
 
 pytestmark = pytest.mark.slow(seconds=60)

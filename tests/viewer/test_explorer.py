@@ -13,11 +13,11 @@ import torch
 from helpers import Tiny, study_of
 from ipywidgets.widgets import widget as registry
 from payloads import decode
+from sparsity_report.words.languages import speaking
 from torch import nn
 
 import sparsity_report as sr
 from sparsity_report.viewer.layer_values import AT_LEVEL, State
-from sparsity_report.words.languages import speaking
 
 LAYERS = [f"model.decoder.layers.{n}.fc1" for n in range(4)]
 

@@ -12,10 +12,10 @@ import torch
 import transformers
 from helpers import command, small_llama, turned_on_loading, write_gguf
 from safetensors.torch import load_file, save_file
+from sparsity_report.phrases import phrase
 
 import sparsity_report as sr
 from sparsity_report.counting.counts import count_weights
-from sparsity_report.phrases import phrase
 from sparsity_report.untrusted import limits
 from sparsity_report.weights.adapters.merged_adapter import AdaptedSlice
 from sparsity_report.weights.sources.checkpoint import CheckpointWeights

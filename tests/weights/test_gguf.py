@@ -9,10 +9,10 @@ import pytest
 import torch
 import transformers as tf
 from helpers import counted, study_of, write_gguf
+from sparsity_report.phrases import phrase
 from zoo.cases import CASES, GQA, b, d, f, g, h, k, v
 
 import sparsity_report as sr
-from sparsity_report.phrases import phrase
 
 # What llama.cpp writes and the zoo, which has one of each kind, lacks.
 FURTHER = {

@@ -8,9 +8,9 @@ import torch
 from helpers import counted, small_llama, study_of, write_gguf
 from hubs import Hub
 from safetensors.torch import load_file, save_file
+from sparsity_report.phrases import phrase
 
 import sparsity_report as sr
-from sparsity_report.phrases import phrase
 
 INDEX = "model.safetensors.index.json"
 

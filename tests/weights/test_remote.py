@@ -16,11 +16,11 @@ import torch
 from helpers import command, known_counts, same_counts, small_llama, study_of, write_gguf
 from hubs import LATER, MAIN, Hub
 from safetensors.torch import load_file, save_file
+from sparsity_report.phrases import phrase
 
 import sparsity_report as sr
 from sparsity_report.counting import count_cache as cache_module
 from sparsity_report.counting.counts import count_weights
-from sparsity_report.phrases import phrase
 from sparsity_report.untrusted import limits
 from sparsity_report.weights import tensor_slices
 from sparsity_report.weights.sources import http_ranges

@@ -6,12 +6,12 @@ import pytest
 import torch
 import transformers
 from helpers import Tiny, counted, study_of
+from sparsity_report.phrases import phrase
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 from torch.sparse._semi_structured_conversions import sparse_semi_structured_from_dense_cutlass
 
 import sparsity_report as sr
-from sparsity_report.phrases import phrase
 
 
 def totals(model):

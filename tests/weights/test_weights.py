@@ -12,10 +12,10 @@ import torch
 import transformers
 from helpers import Tiny, counted, small_llama, study_of, write_gguf
 from safetensors.torch import load_file, save_file
+from sparsity_report.phrases import phrase
 from torch import nn
 
 import sparsity_report as sr
-from sparsity_report.phrases import phrase
 
 
 @pytest.fixture

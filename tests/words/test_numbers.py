@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-
 from sparsity_report.phrases import phrase
-from sparsity_report.words import display_names, number_format
 from sparsity_report.words.languages import Language, speaking, spoken
+
+from sparsity_report.words import display_names, number_format
 from sparsity_report.words.sentences import say
 
 THIN = "\u202f"

@@ -11,8 +11,8 @@ from typing import Any
 from sparsity_report.counting.bit_statistics import BitStatistics, bit_statistics
 from sparsity_report.counting.n_m_patterns import Pattern, find_pattern
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.weights.outline import Outline, Tensor
+from sparsity_report.words.sentences import say
 
 # Threads that count tensors: the smallest machines have two cores.
 _THREADS = 2
@@ -31,7 +31,7 @@ class Counted:
         """Name of the tensor."""
         return self.tensor.name
 
-    def broken(self, pattern: Pattern) -> Phrase | None:
+    def broken(self, pattern: Pattern) -> str | None:
         """Return the place where the matrix breaks a pattern along its inputs; None if nowhere.
 
         Raises
@@ -108,20 +108,20 @@ def model_zeros(model: CountedModel) -> dict[str, Any]:
     return {"groups": dict(zeros), "matrices": len(kept), "patterns": dict(patterns)}
 
 
-def place_phrase(place: tuple[int, int, int], width: int) -> Phrase:
+def place_phrase(place: tuple[int, int, int], width: int) -> str:
     """Return the place of a group of inputs as text; rows, columns and experts count from 0."""
     expert, row, column = place
     where = {"row": row, "first": column, "last": column + width - 1}
     if expert:
-        return phrase("check.place_in_expert", expert=expert, **where)
-    return phrase("check.place", **where)
+        return say("check.place_in_expert", expert=expert, **where)
+    return say("check.place", **where)
 
 
-def _broken(counts: BitStatistics, pattern: Pattern, inputs: int) -> Phrase | None:
+def _broken(counts: BitStatistics, pattern: Pattern, inputs: int) -> str | None:
     if pattern not in counts.complying:
-        return phrase("check.no_groups", inputs=inputs, m=pattern.m)
+        return say("check.no_groups", inputs=inputs, m=pattern.m)
     if (place := counts.violations.get(pattern)) is None:
         return None
     number = counts.total // pattern.m
     numbers = {"broken": number - counts.complying[pattern], "groups": number}
-    return phrase("check.broken", place=place_phrase(place, pattern.m), **numbers)
+    return say("check.broken", place=place_phrase(place, pattern.m), **numbers)

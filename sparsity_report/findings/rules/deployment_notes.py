@@ -18,12 +18,12 @@ from sparsity_report.counting.bit_statistics import GROUPS
 from sparsity_report.counting.n_m_patterns import Pattern, read_pattern
 from sparsity_report.findings.rules.counted_tensors import CountedModel, place_phrase
 from sparsity_report.findings.zero_parts import ALL_ZERO, zero_parts
-from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.sparse.runtime_support import LOOKED_AT, REFUSED, RUNTIMES, UNKNOWN
 from sparsity_report.sparse.shares import ratio
 from sparsity_report.weights.anatomy.groups import OUTPUT_WORDS
 from sparsity_report.weights.anatomy.names_only import first_count
 from sparsity_report.weights.outline import Outline
+from sparsity_report.words.sentences import say
 
 # Dtypes whose denormals processors may flush to zero; those of narrower dtypes are usual weights.
 _FLUSHED = {"float64", "float32", "bfloat16"}
@@ -40,12 +40,12 @@ _NUMBER = re.compile(r"(^|\.)\d{1,9}(?=\.)")
 _APART = 0.01
 
 
-def deployment_notes(model: CountedModel) -> Iterator[Phrase]:
+def deployment_notes(model: CountedModel) -> Iterator[str]:
     """Yield notes about a model: from its headers, and from values where they were counted."""
     yield from missing_sparsity(model)
     yield from _special_numbers(model)
     if unsettled := [each.name for each in model.matrices if not each.tensor.is_settled]:
-        yield phrase("check.unsettled", modules=unsettled)
+        yield say("check.unsettled", modules=unsettled)
     yield from _zero_groups(model)
     yield from _dead(model)
     yield from _varying(model.outline)
@@ -53,12 +53,12 @@ def deployment_notes(model: CountedModel) -> Iterator[Phrase]:
     yield from _beyond(model.outline)
 
 
-def missing_sparsity(model: CountedModel) -> Iterator[Phrase]:
+def missing_sparsity(model: CountedModel) -> Iterator[str]:
     """Yield the patterns and shares of zeros that config.json announces and the weights lack."""
     settings, pattern = _sparsity_config(model.outline), announced_pattern(model.outline)
     announced, share = settings.get("global_sparsity"), ratio(model.zeros, model.total)
     if isinstance(announced, float) and share is not None and share < announced - _APART:
-        yield phrase("check.announced_share", announced=announced, share=share)
+        yield say("check.announced_share", announced=announced, share=share)
     ignored = settings.get("ignore")
     names = {*map(str, ignored)} if isinstance(ignored, list) else set()
     inside = [each for each in model.settled if each.name not in names]
@@ -68,7 +68,7 @@ def missing_sparsity(model: CountedModel) -> Iterator[Phrase]:
         name, place = next(iter(broken.items()))
         counts = {"broken": len(broken), "matrices": len(inside)}
         first = {"pattern": str(pattern), "name": name, "place": place}
-        yield phrase("check.announced_pattern", **first, **counts)
+        yield say("check.announced_pattern", **first, **counts)
 
 
 def announced_pattern(outline: Outline) -> Pattern | None:
@@ -83,15 +83,15 @@ def _sparsity_config(outline: Outline) -> Mapping[str, Any]:
     return next((each for each in configs if isinstance(each, dict)), {})
 
 
-def _special_numbers(model: CountedModel) -> Iterator[Phrase]:
+def _special_numbers(model: CountedModel) -> Iterator[str]:
     """Yield numbers that are not finite or denormal, and rows of one value."""
     for key, kind in _SPECIAL.items():
         read = (t for t in model.tensors if kind != "denormal" or t.tensor.format in _FLUSHED)
         if numbers := {each.name: n for each in read if (n := getattr(each.counts, kind))}:
-            yield phrase(key, count=sum(numbers.values()), modules=[*numbers])
+            yield say(key, count=sum(numbers.values()), modules=[*numbers])
 
 
-def _zero_groups(model: CountedModel) -> Iterator[Phrase]:
+def _zero_groups(model: CountedModel) -> Iterator[str]:
     """Yield the groups of weights with a scale of 0."""
     firsts = {each.name: at for each in model.settled if (at := each.counts.first_zero_group)}
     if firsts:
@@ -100,13 +100,13 @@ def _zero_groups(model: CountedModel) -> Iterator[Phrase]:
         sums = [sum(each.get(size, 0) for each in groups) for size in GROUPS]
         numbers = dict(zip(("small", "middle", "large"), sums, strict=True))
         first = {"name": name, "place": place_phrase(place, GROUPS[0])}
-        yield phrase("check.zero_groups", matrices=len(firsts), **first, **numbers)
+        yield say("check.zero_groups", matrices=len(firsts), **first, **numbers)
 
 
-def _dead(model: CountedModel) -> Iterator[Phrase]:
+def _dead(model: CountedModel) -> Iterator[str]:
     """Yield layers, experts, heads, rows and columns without a nonzero, as the audit of studies."""
     dead: dict[str, dict[str, int]] = {kind: {} for kind in ALL_ZERO}
-    dead_experts: list[Phrase] = []
+    dead_experts: list[str] = []
     head_dim, sizes = _heads(model.outline)
     for each in model.settled:
         filled = {"rows": each.counts.filled_rows, "columns": each.counts.filled_columns}
@@ -115,7 +115,7 @@ def _dead(model: CountedModel) -> Iterator[Phrase]:
             dead["layers"][each.name] = 1
         else:
             numbers = np.flatnonzero(~experts).tolist()
-            dead_experts += [phrase("check.expert", module=each.name, expert=n) for n in numbers]
+            dead_experts += [say("check.expert", module=each.name, expert=n) for n in numbers]
         is_output = each.name.rpartition(".")[2] in OUTPUT_WORDS
         lines = filled["columns" if is_output else "rows"]
         if each.tensor.module.group == "attention_linear" and lines.size in sizes:
@@ -126,7 +126,7 @@ def _dead(model: CountedModel) -> Iterator[Phrase]:
     for kind, counts in dead.items():
         yield from zero_parts(kind, {model.outline.name: counts})
     if dead_experts:
-        yield phrase("check.zero_experts", variants=[model.outline.name], modules=dead_experts)
+        yield say("check.zero_experts", variants=[model.outline.name], modules=dead_experts)
 
 
 def _heads(outline: Outline) -> tuple[int, set[int]]:
@@ -170,17 +170,17 @@ def _blocks(names: Iterable[str]) -> dict[str, dict[int, list[str]]]:
     return blocks
 
 
-def _varying(outline: Outline) -> Iterator[Phrase]:
+def _varying(outline: Outline) -> Iterator[str]:
     """Yield a note on blocks of different shapes, and the runtimes known to load some such."""
     if names := varying(outline):
         cells = {runtime.name: runtime.cells["uneven"].verdict for runtime in RUNTIMES.values()}
         loading = [name for name, verdict in cells.items() if verdict not in {REFUSED, UNKNOWN}]
         listed = "per_layer_config" in outline.config
         key = "check.varying_listed" if listed else "check.varying"
-        yield phrase(key, modules=names, runtimes=loading, date=LOOKED_AT)
+        yield say(key, modules=names, runtimes=loading, date=LOOKED_AT)
 
 
-def _leftovers(outline: Outline) -> Iterator[Phrase]:
+def _leftovers(outline: Outline) -> Iterator[str]:
     """Yield tensors beyond the last block, and those named after another one of their shape."""
     shapes, beside = _shapes(outline), {}
     for name, shape in shapes.items():
@@ -190,14 +190,14 @@ def _leftovers(outline: Outline) -> Iterator[Phrase]:
             beside[name] = twin
     if beside:
         name, twin = next(iter(beside.items()))
-        yield phrase("check.leftovers", count=len(beside), name=name, twin=twin)
+        yield say("check.leftovers", count=len(beside), name=name, twin=twin)
 
 
-def _beyond(outline: Outline) -> Iterator[Phrase]:
+def _beyond(outline: Outline) -> Iterator[str]:
     """Yield tensors of blocks after the last one of the configuration."""
     blocks = outline.config.get("num_hidden_layers")
     for numbers in _blocks(_shapes(outline)).values():
         if type(blocks) is int and 0 < blocks < len(numbers) and {*range(blocks)} <= numbers.keys():
             beyond = [number for number in numbers if number >= blocks]
             first = numbers[min(beyond)][0]
-            yield phrase("check.beyond", count=len(beyond), blocks=blocks, first=first)
+            yield say("check.beyond", count=len(beyond), blocks=blocks, first=first)

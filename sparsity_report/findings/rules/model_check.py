@@ -21,12 +21,12 @@ from sparsity_report.findings.rules.deployment_notes import (
     varying,
 )
 from sparsity_report.findings.rules.wanted_bounds import Bound, Rules, read_rules
-from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.sparse.cost import TRACE
 from sparsity_report.sparse.runtime_support import MISREAD, REFUSED, RUNTIMES, layouts_of, support
 from sparsity_report.sparse.shares import ratio
 from sparsity_report.weights.opened_outline import outline_of
 from sparsity_report.weights.outline import Outline
+from sparsity_report.words.sentences import say
 
 if TYPE_CHECKING:
     from torch import nn
@@ -42,17 +42,17 @@ class Violation:
     ----------
     rule, module : str
         Name of the rule, and the module or model that breaks it.
-    wanted, actual : Phrase or str
+    wanted, actual : str or str
     """
 
     rule: str
     module: str
-    wanted: Phrase | str
-    actual: Phrase | str
+    wanted: str
+    actual: str
 
     def __str__(self) -> str:
         parts = {"module": self.module, "wanted": self.wanted, "actual": self.actual}
-        return str(phrase("check.violation", **parts))
+        return str(say("check.violation", **parts))
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class ModelCheck:
         Prunable weights and the zeros among them; None if no values were read.
     violations : tuple of Violation
         Broken rules, each with ``rule``, ``module``, ``wanted`` and ``actual``.
-    notes : tuple of Phrase
+    notes : tuple of str
         What deployment meets.
 
     Examples
@@ -85,7 +85,7 @@ class ModelCheck:
     prunable: int | None
     zeros: int | None
     violations: tuple[Violation, ...] = ()
-    notes: tuple[Phrase, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         return not self.violations
@@ -104,11 +104,11 @@ class ModelCheck:
         >>> print(sr.check(zeros=">=50%").sentences()[1][:35])
         demo: wanted >=50% zeros, found 0.0
         """
-        head = phrase("check.parameters", model=self.name, count=self.parameters)
+        head = say("check.parameters", model=self.name, count=self.parameters)
         if self.prunable:
             counts = {"zeros": self.zeros, "total": self.prunable, "count": self.parameters}
-            head = phrase("check.counts", model=self.name, **counts, share=self._share)
-        notes = [str(phrase("check.note", note=note)) for note in self.notes]
+            head = say("check.counts", model=self.name, **counts, share=self._share)
+        notes = [str(say("check.note", note=note)) for note in self.notes]
         return [str(head), *map(str, self.violations), *notes]
 
     def to_json(self) -> dict[str, Any]:
@@ -229,12 +229,12 @@ def check_rules(model: Any, asked: Rules, **opening: Any) -> ModelCheck:
         violations += _revived(counted, asked.mask_of, outline_of(asked.mask_of, like=outline))
     notes = [*deployment_notes(counted)]
     if asked.audit:
-        wanted_notes = phrase("check.no_notes")
+        wanted_notes = say("check.no_notes")
         violations += [Violation("audit", outline.name, wanted_notes, note) for note in notes]
         notes = []
     for verdict, note in _runtime_support(counted, asked.runtime):
         if verdict in {REFUSED, MISREAD}:
-            runnable = phrase("check.runnable", runtime=RUNTIMES[asked.runtime].name)
+            runnable = say("check.runnable", runtime=RUNTIMES[asked.runtime].name)
             violations.append(Violation("runtime", outline.name, runnable, note))
         else:
             notes.append(note)
@@ -246,8 +246,8 @@ def _violations(model: CountedModel, rules: Rules) -> Iterator[Violation]:
     """Yield violations of all rules but those about other models and runtimes."""
     name, total = model.outline.name, model.outline.total
     if rules.params and total not in rules.params:
-        wanted = phrase("check.wanted", bound=rules.params.text)
-        yield Violation("params", name, wanted, phrase("check.size", count=total))
+        wanted = say("check.wanted", bound=rules.params.text)
+        yield Violation("params", name, wanted, say("check.size", count=total))
     if (rules.zeros or rules.layers or rules.pattern) and not model.matrices:
         raise SparsityReportError(f"{name} has no prunable matrices, so no rule applies to them")
     yield from _out_of_bounds("zeros", name, rules.zeros, model)
@@ -258,8 +258,8 @@ def _violations(model: CountedModel, rules: Rules) -> Iterator[Violation]:
     for each in model.tensors if rules.no_nan else ():
         if each.counts.nan or each.counts.infinite:
             numbers = {"nan": each.counts.nan, "infinite": each.counts.infinite}
-            held = phrase("check.not_finite", **numbers)
-            yield Violation("no-nan", each.name, phrase("check.finite"), held)
+            held = say("check.not_finite", **numbers)
+            yield Violation("no-nan", each.name, say("check.finite"), held)
 
 
 def _out_of_bounds(
@@ -267,11 +267,11 @@ def _out_of_bounds(
 ) -> Iterator[Violation]:
     zeros, total = counts.zeros, counts.total
     if bound and Fraction(zeros, total) not in bound:
-        held = phrase("check.share", share=zeros / total, zeros=zeros, total=total)
-        yield Violation(rule, name, phrase("check.wanted_zeros", bound=bound.text), held)
+        held = say("check.share", share=zeros / total, zeros=zeros, total=total)
+        yield Violation(rule, name, say("check.wanted_zeros", bound=bound.text), held)
 
 
-def _runtime_support(model: CountedModel, runtime: str) -> Iterator[tuple[str, Phrase]]:
+def _runtime_support(model: CountedModel, runtime: str) -> Iterator[tuple[str, str]]:
     """Yield verdict and sentence about each layout of the weights in a runtime."""
     if not runtime:
         return
@@ -288,12 +288,12 @@ def _runtime_support(model: CountedModel, runtime: str) -> Iterator[tuple[str, P
     for layout in layouts:
         cell = support(runtime, layout)
         words = {
-            "layout": phrase(f"runtime_layout.{layout}"),
-            "verdict": phrase(f"runtime_verdict.{cell.verdict}"),
+            "layout": say(f"runtime_layout.{layout}"),
+            "verdict": say(f"runtime_verdict.{cell.verdict}"),
         }
         looked_up = {"version": cell.version, "source": cell.source, "date": cell.looked_at}
         name = RUNTIMES[runtime].name
-        yield cell.verdict, phrase("check.runtime", runtime=name, **words, **looked_up)
+        yield cell.verdict, say("check.runtime", runtime=name, **words, **looked_up)
 
 
 def _revived(model: CountedModel, parent: str, old_model: Outline) -> Iterator[Violation]:
@@ -314,6 +314,6 @@ def _revived(model: CountedModel, parent: str, old_model: Outline) -> Iterator[V
             zeros += kept.size - int(np.count_nonzero(kept))
             revived += int(np.count_nonzero(now & ~kept))
         if revived:
-            wanted = phrase("check.mask", zeros=zeros, parent=parent)
-            held = phrase("check.revived", revived=revived, share=revived / zeros)
+            wanted = say("check.mask", zeros=zeros, parent=parent)
+            held = say("check.revived", revived=revived, share=revived / zeros)
             yield Violation("mask-of", new.name, wanted, held)

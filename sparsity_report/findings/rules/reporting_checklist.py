@@ -9,19 +9,19 @@ import pandas as pd
 
 from sparsity_report.findings.variant_names import group_names
 from sparsity_report.hooks import Presentable
-from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.policy_names import EXISTING
 from sparsity_report.study.derived.protocol_scores import by_protocol
 from sparsity_report.study.files.json_files import value_or_saved
 from sparsity_report.study.layers import records
+from sparsity_report.words.sentences import say
 
 ANSWERED, NOT_STATED, NOT_APPLICABLE = "answered", "not stated", "not applicable"
 # Methods that do not tell how the zeros were chosen.
 _OPAQUE = (EXISTING, "imported_masks")
 _TASK = ["task", "metric", "filter", "n_shot"]
 # None if the question does not apply; empty if the study holds no answer.
-_Answers = list[Phrase] | None
+_Answers = list[str] | None
 
 
 class Item(NamedTuple):
@@ -33,18 +33,18 @@ class Item(NamedTuple):
         Name of the question, such as ``"denominator"``.
     state : str
         ``"answered"``, ``"not stated"`` or ``"not applicable"``.
-    answers : tuple of Phrase
+    answers : tuple of str
         Facts of the study.
     """
 
     key: str
     state: str
-    answers: tuple[Phrase, ...] = ()
+    answers: tuple[str, ...] = ()
 
     @property
-    def question(self) -> Phrase:
+    def question(self) -> str:
         """The question as a noun phrase."""
-        return phrase(f"checklist.{self.key}")
+        return say(f"checklist.{self.key}")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -98,7 +98,7 @@ class Checklist(Presentable):
         return sum(item.state != NOT_APPLICABLE for item in self.items)
 
     @property
-    def title(self) -> Phrase:
+    def title(self) -> str:
         """The numbers of answered and of applicable questions.
 
         Examples
@@ -109,7 +109,7 @@ class Checklist(Presentable):
         >>> report.title.key
         'checklist.title'
         """
-        return phrase("checklist.title", answered=self.answered, applicable=self.applicable)
+        return say("checklist.title", answered=self.answered, applicable=self.applicable)
 
 
 def checklist(study: Study | str | os.PathLike[str]) -> Checklist:
@@ -165,23 +165,23 @@ class _Known:
         self.methods = {name: self.rows[name]["method"] or EXISTING for name in self.prunings}
         self.is_opaque = any(method in _OPAQUE for method in self.methods.values())
 
-    def each(self, names: Iterable[str], answer: Callable[[str], Phrase | None]) -> list[Phrase]:
+    def each(self, names: Iterable[str], answer: Callable[[str], str | None]) -> list[str]:
         """Return the answers for all names, alike ones once; none if one is unknown."""
         answers = [(answer(name), name) for name in names]
         if any(known is None for known, _ in answers):
             return []
         groups = group_names((known, name) for known, name in answers if known)
-        return [phrase(a.key, variants=alike, **a.values) for a, alike in groups.items()]
+        return [say(a.key, variants=alike, **a.values) for a, alike in groups.items()]
 
-    def of_prunings(self, answer: Callable[[str], Phrase | None]) -> _Answers:
+    def of_prunings(self, answer: Callable[[str], str | None]) -> _Answers:
         return self.each(self.prunings, answer) if self.prunings else None
 
-    def cells(self, names: Iterable[str], key: str, columns: str) -> list[Phrase]:
+    def cells(self, names: Iterable[str], key: str, columns: str) -> list[str]:
         """Return answers from columns of the variants, none if a cell is unknown."""
 
-        def answer(name: str) -> Phrase | None:
+        def answer(name: str) -> str | None:
             values = {column: self.rows[name][column] for column in columns.split()}
-            return None if pd.isna([*values.values()]).any() else phrase(key, **values)
+            return None if pd.isna([*values.values()]).any() else say(key, **values)
 
         return self.each(names, answer)
 
@@ -189,7 +189,7 @@ class _Known:
 def _weights(known: _Known) -> _Answers:
     keys = ["model", "source", "fingerprint"]
     rows = known.study.variants[keys].drop_duplicates("fingerprint")
-    return [phrase("checklist.weights_answer", **row) for row in records(rows)]
+    return [say("checklist.weights_answer", **row) for row in records(rows)]
 
 
 def _denominator(known: _Known) -> _Answers:
@@ -213,9 +213,7 @@ def _method(known: _Known) -> _Answers:
 def _training(known: _Known) -> _Answers:
     """Return that a policy of this program trains nothing; unknown of models pruned elsewhere."""
     return known.of_prunings(
-        lambda name: (
-            None if known.methods[name] == EXISTING else phrase("checklist.training_answer")
-        )
+        lambda name: None if known.methods[name] == EXISTING else say("checklist.training_answer")
     )
 
 
@@ -233,7 +231,7 @@ def _seed(known: _Known) -> _Answers:
     seeds = {name: part.partition(",")[0] for name, part in parts.items() if part}
     if known.is_opaque or not seeds:
         return [] if known.is_opaque else None
-    return known.each(seeds, lambda name: phrase("checklist.seed_answer", seed=seeds[name]))
+    return known.each(seeds, lambda name: say("checklist.seed_answer", seed=seeds[name]))
 
 
 def _protocol(known: _Known) -> _Answers:
@@ -242,7 +240,7 @@ def _protocol(known: _Known) -> _Answers:
     for rows in by_protocol(study.quality):
         row = records(rows)[0]
         text = row["text"], row["text_fingerprint"]
-        answers.append(phrase("caption.passage", **row | {"text": text}))
+        answers.append(say("caption.passage", **row | {"text": text}))
         scored |= {*rows["variant"]}
     if study.tasks is not None:
         keys = ["harness", "harness_version", "n_shot"]
@@ -250,7 +248,7 @@ def _protocol(known: _Known) -> _Answers:
         for _, rows in tasks.groupby(keys, sort=False):
             names = list(dict.fromkeys(rows["task"]))
             about = {key: records(rows)[0][key] for key in keys}
-            answers.append(phrase("checklist.tasks_answer", tasks=names, **about))
+            answers.append(say("checklist.tasks_answer", tasks=names, **about))
         scored |= {*tasks["variant"]}
     names = known.prunings or [known.facts.baseline]
     return answers if all(scored & {*known.facts.layouts_of(name)} for name in names) else []
@@ -259,11 +257,11 @@ def _protocol(known: _Known) -> _Answers:
 def _baseline(known: _Known) -> _Answers:
     tasks, base = known.study.tasks, known.facts.original or known.facts.baseline
 
-    def answer(name: str) -> Phrase | None:
+    def answer(name: str) -> str | None:
         score = known.facts.scored(name)
         if score and score.before:
             scores = {"before": score.before, "after": score.perplexity}
-            return phrase("checklist.baseline_answer", base=base, **scores)
+            return say("checklist.baseline_answer", base=base, **scores)
         if tasks is None or base in known.facts.layouts_of(name):
             return None
         ran = [
@@ -271,7 +269,7 @@ def _baseline(known: _Known) -> _Answers:
             for names in ([base], known.facts.layouts_of(name))
         ]
         same = ran[1] and ran[1] <= ran[0]
-        return phrase("checklist.same_tasks_answer", base=base, count=len(ran[1])) if same else None
+        return say("checklist.same_tasks_answer", base=base, count=len(ran[1])) if same else None
 
     return known.of_prunings(answer)
 
@@ -280,14 +278,14 @@ def _interval(known: _Known) -> _Answers:
     pairs, tasks = known.study.score_pairs, known.study.tasks
     paired = set() if pairs is None else {*pairs["variant"]}
 
-    def answer(name: str) -> Phrase | None:
+    def answer(name: str) -> str | None:
         alike = known.facts.layouts_of(name)
         if paired.intersection(alike):
-            return phrase("checklist.interval_answer")
+            return say("checklist.interval_answer")
         rows = None if tasks is None else tasks[tasks["variant"].isin(alike)]
         if rows is None or rows.empty or rows["stderr"].isna().any():
             return None
-        return phrase("checklist.error_answer", count=len(rows))
+        return say("checklist.error_answer", count=len(rows))
 
     return known.of_prunings(answer)
 
@@ -305,7 +303,7 @@ def _clock(known: _Known) -> _Answers:
         "runs": rows["runs"].min(),
     }  # fmt: skip
     places = records(rows[["machine", "threads", "cores"]].drop_duplicates())
-    return [phrase("checklist.clock_answer", **place, **values) for place in places]
+    return [say("checklist.clock_answer", **place, **values) for place in places]
 
 
 #: Answers by the key of their question, in order.

@@ -18,7 +18,6 @@ from sparsity_report.report.tables.table_model import (
 from sparsity_report.study.comparison import Study
 from sparsity_report.untrusted.display_text import breakable
 from sparsity_report.words.display_names import group_name
-from sparsity_report.words.languages import speaking, spoken
 from sparsity_report.words.number_format import THIN, UNKNOWN
 
 _UNKNOWN = "\\textendash{}"
@@ -99,8 +98,7 @@ def command_names(wanted: Iterable[str], longest: int | None = 40) -> list[str]:
 def group_commands(groups: Iterable[str | None]) -> dict[str | None, str]:
     """Return a part of a command per group."""
     listed = list(groups)
-    with speaking("en"):
-        names = command_names(group_name(group) if group else "All" for group in listed)
+    names = command_names(group_name(group) if group else "All" for group in listed)
     return dict(zip(listed, names, strict=True))
 
 

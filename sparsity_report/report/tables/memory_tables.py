@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.report.tables import table_model as cells
 from sparsity_report.report.tables.column_heads import columns_of
 from sparsity_report.report.tables.table_model import Table, table_of
@@ -32,14 +31,14 @@ def memory(study: Study) -> Table:
     return table_of("memory", caption, columns, frame)
 
 
-def unknown_caches(study: Study) -> Iterator[Phrase]:
+def unknown_caches(study: Study) -> Iterator[str]:
     """Yield the reasons why caches are unknown, with the variants of each."""
     reasons: dict[str, list[str]] = {}
     for variant, cache in caches(study).items():
         if cache.reason:
             reasons.setdefault(cache.reason, []).append(variant)
     for reason, variants in reasons.items():
-        yield phrase("page.unknown_cache", variants=variants, reason=phrase(f"cache.{reason}"))
+        yield say("page.unknown_cache", variants=variants, reason=say(f"cache.{reason}"))
 
 
 def ideal(study: Study) -> Table | None:

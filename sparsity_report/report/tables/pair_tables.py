@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from sparsity_report.findings.pair_labels import block_names, blocks_axis, strip_names, strip_title
 from sparsity_report.report.tables import table_model as cells
 from sparsity_report.report.tables.column_heads import caption_of, columns_of
 from sparsity_report.report.tables.table_model import COUNT, WORDS, Kind, Table, table_of
@@ -13,7 +14,6 @@ from sparsity_report.study.pairs.pair_cells import BlockShares, Strip
 from sparsity_report.untrusted.display_text import clip
 from sparsity_report.words.display_names import display_name, group_name, head
 from sparsity_report.words.number_format import count
-from sparsity_report.findings.pair_labels import block_names, blocks_axis, strip_names, strip_title
 from sparsity_report.words.sentences import say
 
 # Columns of a study that count what a figure of a pair does.

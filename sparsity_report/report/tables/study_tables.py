@@ -25,7 +25,6 @@ from sparsity_report.study.zstd_sizes import LEVEL
 from sparsity_report.untrusted.display_text import clip, short_name
 from sparsity_report.words import number_format as numbers
 from sparsity_report.words.display_names import head, layout_name, part_name
-from sparsity_report.words.languages import spoken
 from sparsity_report.words.sentences import say
 
 _LETTERS = 2000  # of a text written by a model
@@ -207,9 +206,7 @@ def published() -> Table:
             "kernel_note": layout_name(each.layout) if each.layout != each.kernel.lower() else "",
             "zeros": each.zeros.replace(" %", "\u202f%") or None,
             "crossover": each.crossover,
-            "speedup": f"{each.speedup}\u202f×"
-            if each.speedup
-            else None,
+            "speedup": f"{each.speedup}\u202f×" if each.speedup else None,
             # A key of the catalogue, or the name of a product.
             "against": say(each.against) if "." in each.against else each.against,
             "hardware": each.hardware or None,

@@ -18,7 +18,6 @@ import pandas as pd
 
 import sparsity_report
 from sparsity_report.errors import SparsityReportError, opening
-from sparsity_report.phrases import phrase
 from sparsity_report.study import schema
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.files.value_bounds import check_pair, check_study
@@ -28,6 +27,7 @@ from sparsity_report.study.notes import EDITED_PAIR, EDITED_STUDY
 from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import check_integer, open_file, read_json
+from sparsity_report.words.sentences import say
 
 
 @dataclass(frozen=True)
@@ -260,10 +260,10 @@ def _read(source: Path, kinds: Sequence[FileKind], strict: bool) -> Any:
                     f"{source}: the {kind.name} was edited by hand after it was written; save the "
                     f"{kind.name} again, or read it without strict"
                 )
-            notes = (*notes, phrase(kind.edited))
+            notes = (*notes, say(kind.edited))
         tables = {part: _read_table(kind, part, data) for part in kind.tables}
         if names := list(_unread(kind, data)):
-            notes = (phrase("note.unread_parts", names=names), *notes)
+            notes = (say("note.unread_parts", names=names), *notes)
         settings = {name: data[name] for name in kind.settings}
         value = kind.value(**tables, **settings, notes=notes)
         kind.check(value)

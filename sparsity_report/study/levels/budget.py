@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.policy_names import GLOBAL, is_level_of
 from sparsity_report.study.derived.protocol_scores import by_protocol
 from sparsity_report.study.layers import records
 from sparsity_report.study.levels.levels import same_level
+from sparsity_report.words.sentences import say
 
 _NUMBER = r"(\d+(?:[.,]\d+)?)\s*"
 _PERPLEXITY = re.compile(rf"(?:perplexity|perplexité|ppl)\s*{_NUMBER}")
@@ -48,9 +48,9 @@ class Budget(NamedTuple):
     most: float
     relative: bool
 
-    def write(self, value: float) -> Phrase:
+    def write(self, value: float) -> str:
         """Return a value as a phrase in the unit of the budget."""
-        return phrase(_AMOUNTS[self._unit][0], value=value)
+        return say(_AMOUNTS[self._unit][0], value=value)
 
     def plain(self, value: float) -> str:
         """Return a value in English for an error message."""
@@ -201,7 +201,7 @@ def level_within(study: Study, budget: str, *, policy: str = GLOBAL, layout: str
     return _by_cost(study, asked, policy, layout)
 
 
-def budget_finding(solved: Within) -> Phrase:
+def budget_finding(solved: Within) -> str:
     """Return the level that meets a budget, and for perplexity the measured levels around it.
 
     Examples
@@ -227,10 +227,10 @@ def budget_finding(solved: Within) -> Phrase:
     }
     if solved.most is not None and solved.most > solved.value:
         most = budget.write(solved.most)
-        texts["value"] = phrase("budget.amount_at_most", value=texts["value"], most=most)
+        texts["value"] = say("budget.amount_at_most", value=texts["value"], most=most)
     texts["layout"] = solved.layout
     levels = {"level": solved.sparsity, "measured": solved.measured, "beyond": beyond}
-    return phrase(key, **texts, **levels)
+    return say(key, **texts, **levels)
 
 
 def _by_cost(study: Study, asked: Budget, policy: str, layout: str) -> Within:

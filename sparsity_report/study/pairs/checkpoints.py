@@ -18,7 +18,6 @@ from sparsity_report.pairing.matches import Plan
 from sparsity_report.pairing.paired_reading import compare_parameters
 from sparsity_report.pairing.parameter_plan import plan_comparison
 from sparsity_report.pairing.tally import Tally
-from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.study.layers import layer_frame
 from sparsity_report.study.pairs.pair import ENOUGH, UNRELATED, Pair
 from sparsity_report.study.pairs.pair_frames import pair_layers, removed_frame
@@ -26,6 +25,7 @@ from sparsity_report.study.schema import SIDES, typed
 from sparsity_report.study.variants import Variant
 from sparsity_report.weights.loading import load
 from sparsity_report.weights.weights import Weights
+from sparsity_report.words.sentences import say
 
 Checkpoint = Weights | Variant | Pruning | str | os.PathLike[str] | nn.Module
 """A model that can be compared: opened or not, as it is or pruned."""
@@ -84,7 +84,7 @@ def compare_checkpoints(
     _check_related(planned, tallies)
     described = [(each.name, each.architecture, each.source) for each in models]
     frame = pd.DataFrame(described, columns=["model", "architecture", "source"])
-    notes: list[Phrase | str] = [note for weights in models for note in weights.notes]
+    notes: list[str] = [note for weights in models for note in weights.notes]
     notes += [*planned.alignment.order_notes(), *kept]
     return Pair(
         models=typed("pair_models", frame.assign(side=SIDES)),
@@ -143,5 +143,5 @@ def _opened(model: Any) -> Weights:
         except SparsityReportError:
             raise error from None
         # A model pruned in width often has a config from which no class can be built.
-        weights.notes += (phrase("note.opened_by_names", reason=str(error)),)
+        weights.notes += (say("note.opened_by_names", reason=str(error)),)
         return weights

@@ -6,7 +6,6 @@ from functools import cached_property
 import pandas as pd
 
 from sparsity_report.hooks import Described, Saved
-from sparsity_report.phrases import Phrase
 from sparsity_report.study.derived.tracker_metrics import pair_metrics
 from sparsity_report.study.pairs import pair_frames
 
@@ -48,7 +47,7 @@ class Pair(Saved, Described):
         with the largest removed part that contains it.
     before, after : pandas.DataFrame
         The table ``layers`` of a study of each model.
-    notes : tuple of Phrase
+    notes : tuple of str
         Remarks on how the models were opened and matched.
 
     Examples
@@ -65,7 +64,7 @@ class Pair(Saved, Described):
     removed: pd.DataFrame
     before: pd.DataFrame
     after: pd.DataFrame
-    notes: tuple[Phrase, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "notes", tuple(dict.fromkeys(self.notes)))

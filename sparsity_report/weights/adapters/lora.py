@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from sparsity_report.errors import SparsityReportError, explained
-from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import read_json
 from sparsity_report.weights.adapters.adapter_settings import CONFIG, AdapterSettings
@@ -17,6 +16,7 @@ from sparsity_report.weights.sources.model_paths import hub_id
 from sparsity_report.weights.sources.pickles import check_allowed, read_pickle
 from sparsity_report.weights.sources.safetensors import read_header
 from sparsity_report.weights.tensor_slices import FLOATS, Entry
+from sparsity_report.words.sentences import say
 
 # Names of LoRA and related methods, prefix and prompt tuning; kohya writes `lora_unet_…`.
 _LEAF = re.compile(
@@ -76,7 +76,7 @@ def _base_name(config: Path) -> str:
     return _read_text(config, "base_model_name_or_path")
 
 
-def base_note(adapter: Path, base: str, folder: Path | None) -> Iterator[Phrase]:
+def base_note(adapter: Path, base: str, folder: Path | None) -> Iterator[str]:
     """Yield a note if an adapter names a base that no name of the given base matches.
 
     Parameters
@@ -94,7 +94,7 @@ def base_note(adapter: Path, base: str, folder: Path | None) -> Iterator[Phrase]
         names += filter(None, [hub_id(folder)])
     # Copies of a model in several places share only the last part of the name.
     if named and _last_part(named) not in map(_last_part, names):
-        yield phrase("note.other_base", named=named, base=base)
+        yield say("note.other_base", named=named, base=base)
 
 
 def _last_part(name: str) -> str:

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.weights.adapters.adapter_settings import CONFIG
 from sparsity_report.weights.adapters.lora import Adapter, Pair, base_note
 from sparsity_report.weights.anatomy.groups import ruled
@@ -27,6 +26,7 @@ from sparsity_report.weights.tensor_slices import (
     torch_dtype,
 )
 from sparsity_report.weights.weights import Module, Parameter, Weights
+from sparsity_report.words.sentences import say
 
 # Values of a slice that are computed at a time.
 _BUFFER = 2**19
@@ -298,10 +298,10 @@ def _with_pair(module: Module, adapter: Adapter, options: ReaderOptions) -> tupl
     return (module, *matrices)
 
 
-def _notes(base: Weights, adapter: Adapter, merge: bool) -> Iterator[Phrase]:
+def _notes(base: Weights, adapter: Adapter, merge: bool) -> Iterator[str]:
     """Yield notes about the parameters of the base and of the adapter."""
     pairs = adapter.pairs.values()
-    yield phrase(
+    yield say(
         "note.adapter_merged" if merge else "note.adapter_beside",
         base=base.name,
         base_parameters=sum(p.total for p in base.stored),
@@ -310,8 +310,6 @@ def _notes(base: Weights, adapter: Adapter, merge: bool) -> Iterator[Phrase]:
         ranks=sorted({pair.a.shape[0] for pair in pairs}),
     )
     if adapter.replaced:
-        yield phrase("note.adapter_replaces", tensors=len(adapter.replaced))
+        yield say("note.adapter_replaces", tensors=len(adapter.replaced))
     if adapter.ignored:
-        yield phrase(
-            "note.adapter_ignored", tensors=len(adapter.ignored), names=list(adapter.ignored)
-        )
+        yield say("note.adapter_ignored", tensors=len(adapter.ignored), names=list(adapter.ignored))

@@ -16,7 +16,6 @@ import torch
 from torch import nn
 
 from sparsity_report.errors import SparsityReportError, first_line
-from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.sparse.csr_swap import runs_as_csr
 from sparsity_report.sparse.linear_csr import LinearCSR
 from sparsity_report.weights.anatomy import groups
@@ -32,6 +31,7 @@ from sparsity_report.weights.anatomy.names_only import (
 from sparsity_report.weights.anatomy.parameter_places import Place, as_csr
 from sparsity_report.weights.tensor_slices import Entry, dtype_name, is_strided
 from sparsity_report.weights.weights import NEVER, ONCE, Module, Parameter
+from sparsity_report.words.sentences import say
 
 # In an adapter of an embedding, the first matrix is looked up and the second multiplied.
 _MULTIPLIED = re.compile(r"(^|\.)lora_embedding_B$")
@@ -118,7 +118,7 @@ def _behavior(places: Sequence[Place]) -> Behavior:
         return observe(places)
     except Exception as error:  # a model may fail anywhere on made-up inputs
         name, reason = type(model).__name__, first_line(error)
-        return Behavior({}, None, (phrase("note.uses_by_rule", model=name, error=reason),))
+        return Behavior({}, None, (say("note.uses_by_rule", model=name, error=reason),))
 
 
 def _group(
@@ -202,7 +202,7 @@ def _apart(module: Module) -> Iterator[Module]:
         yield replace(module, name=p.name, parameters=(p,))
 
 
-def _unused(modules: Iterable[Module]) -> Iterator[Phrase]:
+def _unused(modules: Iterable[Module]) -> Iterator[str]:
     """Yield a note on modules whose matrices no token of a text uses."""
     unused = [
         module.name
@@ -210,10 +210,10 @@ def _unused(modules: Iterable[Module]) -> Iterator[Phrase]:
         if any(p.matrix and not p.uses and not p.uses_per_sequence for p in module.parameters)
     ]
     if unused:
-        yield phrase("note.unused_modules", modules=len(unused), first=unused[0])
+        yield say("note.unused_modules", modules=len(unused), first=unused[0])
 
 
-def _uneven(places: Sequence[Place], usages: Mapping[str, Usage]) -> Iterator[Phrase]:
+def _uneven(places: Sequence[Place], usages: Mapping[str, Usage]) -> Iterator[str]:
     """Yield a note on experts that receive unequal numbers of tokens."""
     for place in places:
         if not type(place.module).__name__.endswith("Experts"):
@@ -224,17 +224,17 @@ def _uneven(places: Sequence[Place], usages: Mapping[str, Usage]) -> Iterator[Ph
             for inside in insides
         ]
         if len(set(rows)) > 1:
-            yield phrase("note.experts_uneven", module=place.path, low=min(rows), high=max(rows))
+            yield say("note.experts_uneven", module=place.path, low=min(rows), high=max(rows))
             return
 
 
-def _unsorted(modules: Sequence[Module]) -> Iterator[Phrase]:
+def _unsorted(modules: Sequence[Module]) -> Iterator[str]:
     """Yield a note on experts that all tokens use although a router chooses among them."""
     routed = any(module.group == "router" for module in modules)
     experts = (module for module in modules if module.class_name.endswith("Experts"))
     stacks = [p for module in experts for p in module.parameters if p.experts > 1 and p.uses >= 1]
     if routed and stacks:
-        yield phrase("note.experts_all_used", experts=stacks[0].experts, parameter=stacks[0].name)
+        yield say("note.experts_all_used", experts=stacks[0].experts, parameter=stacks[0].name)
 
 
 class _Ties:

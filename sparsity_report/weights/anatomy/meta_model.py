@@ -28,10 +28,10 @@ from torch.nn.modules import module as modules
 
 from sparsity_report.errors import explained, first_line
 from sparsity_report.files.filesystem import scratch
-from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import check_integer, check_nesting, parse_json, read_json
 from sparsity_report.untrusted.processor_time import within_processor_time
+from sparsity_report.words.sentences import say
 
 _Test = Callable[[nn.Module], bool]
 # Tasks to try if the config names no class.
@@ -71,14 +71,14 @@ def read_config(
     fits: _Test | None = None,
     most: int = limits.PARAMETERS,
     settings: Mapping[str, Any] | None = None,
-) -> tuple[nn.Module | None, tuple[Phrase, ...]]:
+) -> tuple[nn.Module | None, tuple[str, ...]]:
     """Return the model of ``config.json``, or None and a note for an unknown one.
 
     `fits` and `most` are those of :func:`meta_model`; `settings` replace the content of the file.
     """
     path = directory / "config.json"
     if not os.path.lexists(path):
-        return None, (phrase("note.no_config"),)
+        return None, (say("note.no_config"),)
     from transformers import AutoConfig
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
@@ -86,7 +86,7 @@ def read_config(
         known = read_config_file(path, settings)
         kind = known["model_type"]
     if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
-        return None, (phrase("note.unknown_model_type", kind=repr(kind)),)
+        return None, (say("note.unknown_model_type", kind=repr(kind)),)
     check_config(known, path)
     # Each config class validates in its own way.
     with (

@@ -25,12 +25,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.sparse.linear_csr import LinearCSR
 from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.processor_time import within_processor_time
 from sparsity_report.weights.anatomy.parameter_places import Place, as_csr, computed_by
 from sparsity_report.weights.anatomy.tracer import Record, Use, Watch, budget, tensors_among
+from sparsity_report.words.sentences import say
 
 # Tokens of the shortest text. Models that pad texts to blocks use 64 tokens mostly, at most 512.
 _LENGTHS = (8, 64, 512)
@@ -119,13 +119,13 @@ class Behavior:
         By the full name of each parameter; a tied one has several.
     attention : dict of int or None to int, or None
         Query and value widths, summed over the layers, by the window they see.
-    notes : tuple of Phrase
+    notes : tuple of str
         Facts for a careful reader.
     """
 
     usages: Mapping[str, Usage]
     attention: dict[int | None, int] | None
-    notes: tuple[Phrase, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def observe(places: Sequence[Place]) -> Behavior:
@@ -331,7 +331,7 @@ def _at_once(twin: _Twin, sample: Sample) -> Behavior:
         raise ValueError("it multiplies by no matrix, or values say how often")
     (name, read), *_ = sample(0).items()
     shape = str(tuple(read.shape))
-    note = phrase("note.rows_are_tokens", rows=record.rows, input=name, shape=shape)
+    note = say("note.rows_are_tokens", rows=record.rows, input=name, shape=shape)
     return Behavior(_usages(twin, [record], record.rows), None, (note,))
 
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
-from sparsity_report.phrases import Phrase
 from sparsity_report.weights.anatomy import groups
 from sparsity_report.weights.anatomy.matrix_direction import Shape, as_matrix, input_first
 from sparsity_report.weights.packed.gptq_awq import Columnwise
@@ -50,7 +49,7 @@ class ReaderOptions:
         the output head under any name.
     groups : mapping of pattern to group, optional
         User rules for groups, see :func:`sparsity_report.weights.anatomy.groups.classify`.
-    notes : tuple of Phrase
+    notes : tuple of str
         Facts about the origin of the model.
     config : bool
         Whether ``config.json`` decides which model it is, rather than names and shapes.
@@ -59,7 +58,7 @@ class ReaderOptions:
     name: str = ""
     blacklist: Collection[str] = ("lm_head",)
     groups: Mapping[str, str] | None = None
-    notes: tuple[Phrase, ...] = ()
+    notes: tuple[str, ...] = ()
     config: bool = True
 
     def __post_init__(self) -> None:
@@ -86,7 +85,7 @@ class Description:
         others is a separate module.
     attention_widths : dict or None
         See :class:`sparsity_report.weights.weights.Weights`.
-    notes : tuple of Phrase
+    notes : tuple of str
         Facts for a careful reader.
     unsettled : frozenset of str
         Matrices of which names and shapes do not tell whether inputs or outputs come first.
@@ -94,7 +93,7 @@ class Description:
 
     modules: tuple[Module, ...]
     attention_widths: dict[int | None, int] | None
-    notes: tuple[Phrase, ...] = ()
+    notes: tuple[str, ...] = ()
     unsettled: frozenset[str] = frozenset()
 
     def settled(self) -> Description:

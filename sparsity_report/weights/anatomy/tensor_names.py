@@ -16,7 +16,6 @@ import torch
 from torch import nn
 
 from sparsity_report.errors import SparsityReportError, first_line
-from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.weights.anatomy.names_only import is_buffer, is_padding, named_parts
 from sparsity_report.weights.packed.packed_tensor import Undecoded
 from sparsity_report.weights.tensor_slices import (
@@ -27,6 +26,7 @@ from sparsity_report.weights.tensor_slices import (
     dtype_name,
     torch_dtype,
 )
+from sparsity_report.words.sentences import say
 
 # Values of a converted slice yielded at a time.
 _CHUNK = 2**19
@@ -45,7 +45,7 @@ def fits(model: nn.Module, entries: Mapping[str, Entry]) -> bool:
 
 def memory_parts(
     model: nn.Module | None, entries: Mapping[str, Entry]
-) -> tuple[dict[str, list[Entry]], tuple[Phrase, ...]]:
+) -> tuple[dict[str, list[Entry]], tuple[str, ...]]:
     """Return the tensors that make up each parameter in memory, in the order of its values.
 
     Saved buffers are included. Parameters that transformers computes instead of saving are added.
@@ -88,7 +88,7 @@ def memory_parts(
         return parts, ()
     left_out = {"tensors": len(apart), "parameters": sum(entries[key].total for key in apart)}
     names = [*dict.fromkeys(apart.values())]
-    return parts, (phrase("note.left_out", model=type(model).__name__, names=names, **left_out),)
+    return parts, (say("note.left_out", model=type(model).__name__, names=names, **left_out),)
 
 
 def _apart(modules: Mapping[str, nn.Module], name: str) -> str:

@@ -16,7 +16,6 @@ from torch import nn
 
 from sparsity_report.errors import SparsityReportError, explained, printable
 from sparsity_report.files.filesystem import scratch
-from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.untrusted import limits
 from sparsity_report.weights.anatomy.meta_model import meta_model, parameters_for
 from sparsity_report.weights.anatomy.names_only import (
@@ -41,6 +40,7 @@ from sparsity_report.weights.gguf.gguf_shards import (
 from sparsity_report.weights.sources.checkpoint import CheckpointWeights, Contents
 from sparsity_report.weights.sources.memory import settings_of
 from sparsity_report.weights.tensor_slices import Entry, Slice, memory_slices
+from sparsity_report.words.sentences import say
 
 # Smaller tensors may hold converted values in the file; larger ones are at most rearranged.
 _UNCHANGED_SIZE = 2**16
@@ -69,12 +69,12 @@ class GGUFWeights(CheckpointWeights):
         check_decodable(entries.values())
         contents, self._processor = _match(path, entries, metadata)
         if types := {entry.values.packing for entry in entries.values()} - {""}:
-            note = phrase("note.gguf_blocks", kinds=sorted(types))
+            note = say("note.gguf_blocks", kinds=sorted(types))
             contents = replace(contents, notes=(*contents.notes, note))
         super().__init__(path, options, "gguf", contents)
         if contents.model is None and has_tied_head(entries, metadata):
             self.modules += (tied_head("output", self[EMBEDDING]),)
-            self.notes += (phrase("note.tied_output_head"),)
+            self.notes += (say("note.tied_output_head"),)
 
     def cut(self, entry: Entry) -> Iterable[Slice]:
         """Return one tensor as slices, which are dequantized as they are read."""
@@ -158,7 +158,7 @@ def _match(path: Path, entries: Mapping[str, Entry], metadata: Metadata) -> tupl
         return _unmatched(entries, metadata, printable(str(error), 200)), None
     if unknown:
         class_name = type(model).__name__
-        reason = phrase("note.tensor_without_place", class_name=class_name, tensor=unknown[0])
+        reason = say("note.tensor_without_place", class_name=class_name, tensor=unknown[0])
         return _unmatched(entries, metadata, reason), None
     parts: dict[str, list[Entry]] = defaultdict(list)
     for key, name in names.items():
@@ -177,10 +177,10 @@ def _check_blocks(path: Path, config: Any, entries: Collection[str]) -> None:
         )
 
 
-def _unmatched(entries: Mapping[str, Entry], metadata: Metadata, reason: str | Phrase) -> Contents:
+def _unmatched(entries: Mapping[str, Entry], metadata: Metadata, reason: str) -> Contents:
     """Return the tensors under their names in the file."""
     architecture = printable(metadata.get(ARCHITECTURE, ""), 40)
-    note = phrase("note.gguf_names", architecture=architecture, reason=reason)
+    note = say("note.gguf_names", architecture=architecture, reason=reason)
     return Contents(entries, named_parts(entries), None, (note,), experts_per_token(metadata))
 
 

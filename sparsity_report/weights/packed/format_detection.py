@@ -8,13 +8,13 @@ import re
 from collections.abc import Callable, Collection, Mapping
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.weights.packed import bitsandbytes, compressed_tensors, gptq_awq, scaled_floats
 from sparsity_report.weights.packed.mlx import mlx
 from sparsity_report.weights.packed.packed_tensor import Packed, Undecoded
 from sparsity_report.weights.packed.quantization_config import Scheme
 from sparsity_report.weights.packed.tensor_groups import Parts
 from sparsity_report.weights.tensor_slices import FP4, FP8, Entry, is_float
+from sparsity_report.words.sentences import say
 
 # Owner and leaf of a part of a packed weight; longer leaves first.
 _LEAF = re.compile(
@@ -85,7 +85,7 @@ _LARGEST = 2**28
 
 def detect_parameters(
     entries: Mapping[str, Entry], scheme: Scheme
-) -> tuple[dict[str, Entry], tuple[Phrase, ...]]:
+) -> tuple[dict[str, Entry], tuple[str, ...]]:
     """Return the parameters of a checkpoint, packed ones with their decoders, and notes on them.
 
     Raises
@@ -217,12 +217,12 @@ def _bounded(packed: Packed) -> Packed:
     return packed
 
 
-def _notes(decoders: Collection[Packed]) -> tuple[Phrase, ...]:
+def _notes(decoders: Collection[Packed]) -> tuple[str, ...]:
     """Return notes on what packed weights are counted as."""
     unread = {decoder.packing for decoder in decoders if isinstance(decoder, Undecoded)}
     decoded = {decoder.packing for decoder in decoders} - unread
     notes = (("note.packed_as_float32", decoded), ("note.packed_shapes_only", unread))
-    return tuple(phrase(key, layouts=sorted(layouts)) for key, layouts in notes if layouts)
+    return tuple(say(key, layouts=sorted(layouts)) for key, layouts in notes if layouts)
 
 
 def _check_method(scheme: Scheme, layouts: Collection[str]) -> None:

@@ -15,7 +15,6 @@ import torch
 from torch import nn
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.weights.anatomy.cache_geometry import cache_of
 from sparsity_report.weights.anatomy.describe import describe
 from sparsity_report.weights.anatomy.meta_model import parameters_for, read_config, without_head
@@ -32,6 +31,7 @@ from sparsity_report.weights.sources.quiet import without_bars
 from sparsity_report.weights.sources.tokenizer import open_tokenizer
 from sparsity_report.weights.tensor_slices import Entry, Origin, Slice, join_slices, pieces
 from sparsity_report.weights.weights import Weights, float8_notes
+from sparsity_report.words.sentences import say
 
 T = TypeVar("T", bound=Path | Origin)
 
@@ -48,7 +48,7 @@ class Contents:
         Tensors that make up each parameter or buffer.
     model : nn.Module or None
         The model on the meta device; None if transformers has no class for it.
-    notes : tuple of Phrase
+    notes : tuple of str
         Remarks on how the files were read.
     per_token : int or None
         Experts that a token is routed to, for files without a model.
@@ -61,7 +61,7 @@ class Contents:
     entries: Mapping[str, Entry]
     parts: Mapping[str, list[Entry]]
     model: nn.Module | None
-    notes: tuple[Phrase, ...] = ()
+    notes: tuple[str, ...] = ()
     per_token: int | None = None
     raw: Mapping[str, Entry] | None = None
     settings: Mapping[str, Any] | None = None
@@ -86,7 +86,7 @@ class CheckpointWeights(Weights):
 
     def __init__(self, path: Path, options: ReaderOptions, source: str, contents: Contents) -> None:
         model, parts = contents.model, contents.parts
-        untied: tuple[Phrase, ...] = ()
+        untied: tuple[str, ...] = ()
         if model is None:
             is_gguf = source == "gguf"
             description = describe_names(
@@ -244,13 +244,13 @@ def match_entries(
         return fits(model, detect_parameters(entries, read_scheme(folder, settings))[0])
 
     model: nn.Module | None = None
-    notes: tuple[Phrase, ...] = (phrase("note.config_unused"),)
+    notes: tuple[str, ...] = (say("note.config_unused"),)
     if options.config:
         model, notes = read_config(folder, is_fitting, parameters_for(len(entries)), settings)
     known, packed_notes = detect_parameters(entries, read_scheme(folder, settings))
     if model is not None and (body := _saved_body(model, known)):
         classes = {"named": type(model).__name__, "model": type(body).__name__}
-        model, notes = body, (*notes, phrase("note.body_only", **classes))
+        model, notes = body, (*notes, say("note.body_only", **classes))
     parts, left_out = memory_parts(model, known)
     buffers = set() if model is None else {name for name, _ in model.named_buffers()}
     for name, tensors in parts.items():
@@ -311,7 +311,7 @@ def _complete(
     return complete
 
 
-def _untie_(model: nn.Module, parts: Mapping[str, list[Entry]]) -> tuple[Phrase, ...]:
+def _untie_(model: nn.Module, parts: Mapping[str, list[Entry]]) -> tuple[str, ...]:
     """Untie parameters whose values on disk differ, as transformers does, and return a note."""
     apart = []
     for parameter, names in _twins(model).items():
@@ -322,7 +322,7 @@ def _untie_(model: nn.Module, parts: Mapping[str, list[Entry]]) -> tuple[Phrase,
                 untied = nn.Parameter(torch.empty_like(parameter), parameter.requires_grad)
                 model.get_submodule(parent).register_parameter(leaf, untied)
                 apart.append(name)
-    return (phrase("note.untied", names=apart),) if apart else ()
+    return (say("note.untied", names=apart),) if apart else ()
 
 
 def _twins(model: nn.Module) -> dict[nn.Parameter, list[str]]:
@@ -373,5 +373,5 @@ def from_config(directory: Path, options: ReaderOptions) -> Outline:
     # Some classes create parameters with values even on the meta device.
     outline = without_values(ModuleWeights(model, options))
     outline.source = "config"
-    outline.notes = (*options.notes, phrase("note.config_promise"), *outline.notes)
+    outline.notes = (*options.notes, say("note.config_promise"), *outline.notes)
     return outline

@@ -16,7 +16,6 @@ from typing import Any
 from torch import nn
 
 from sparsity_report.errors import SparsityReportError, printable
-from sparsity_report.phrases import phrase
 from sparsity_report.weights.anatomy.meta_model import parameters_for, read_config, without_head
 from sparsity_report.weights.anatomy.tensor_names import Converted
 from sparsity_report.weights.packed.packed_tensor import Packed
@@ -78,7 +77,7 @@ def keep_experts(
     selection.check_settings(settings)
     options = replace(weights.options, name=name)
     if unread := selection.unread():
-        note = phrase("note.experts_unread", count=len(unread), first=min(unread))
+        note = say("note.experts_unread", count=len(unread), first=min(unread))
         options = replace(options, notes=(*options.notes, note))
     taken = (selection.entry(e) for key, e in weights.raw.items() if key not in unread)
     entries = {entry.key: entry for entry in taken if entry}

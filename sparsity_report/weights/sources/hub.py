@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.phrases import Phrase, phrase
 from sparsity_report.weights.gguf.gguf_shards import model_names, shard_names
 from sparsity_report.weights.sources.http_ranges import HubFile, refusal
 from sparsity_report.weights.sources.model_paths import TOKENIZER_FILES
@@ -23,6 +22,7 @@ from sparsity_report.weights.sources.safetensors import (
     listed,
     only_one,
 )
+from sparsity_report.words.sentences import say
 
 # Files that describe the model and how its weights are packed.
 _CONFIGS = (
@@ -50,7 +50,7 @@ class Request:
     values: bool
 
 
-def fetch(model: str, request: Request) -> tuple[Path, tuple[Phrase, ...]]:
+def fetch(model: str, request: Request) -> tuple[Path, tuple[str, ...]]:
     """Download a Hub model; return its local folder or file, and notes on its origin.
 
     Without safetensors and GGUF, ``pytorch_model*.bin`` are downloaded where pickles are allowed.
@@ -102,14 +102,14 @@ class Remote:
         available.
     weight_map : mapping of str to str, optional
         File of each tensor, from the index.
-    notes : tuple of Phrase
+    notes : tuple of str
         Origin of weights or structure.
     """
 
     folder: Path
     files: tuple[HubFile, ...] = ()
     weight_map: Mapping[str, str] | None = None
-    notes: tuple[Phrase, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def find(model: str, request: Request) -> Remote:
@@ -131,18 +131,18 @@ def find(model: str, request: Request) -> Remote:
     except _UnreachableError:
         if values:
             raise
-        return _config_only(model, revision, subfolder, phrase("note.hub_unreachable"))
+        return _config_only(model, revision, subfolder, say("note.hub_unreachable"))
     chosen = _select(source, file)
     source = chosen.source
     if not chosen.names:
-        reason = phrase("note.not_streamable", path=f"{source.path}/{file}".rstrip("/"))
+        reason = say("note.not_streamable", path=f"{source.path}/{file}".rstrip("/"))
         if values:
             how = "load it without stream (--stream)"
             raise SparsityReportError(f"{reason}, and nothing else is streamed; {how}")
         return _config_only(model, revision, subfolder, reason)
     notes = chosen.notes
     if values:
-        notes += (phrase("note.streamed", commit=source.commit),)
+        notes += (say("note.streamed", commit=source.commit),)
     paths = [f"{subfolder}/{name}".lstrip("/") for name in chosen.names]
     with ThreadPoolExecutor(_PARALLEL) as pool:
         files = tuple(pool.map(partial(HubFile.look_up, model, source.commit), paths))
@@ -158,7 +158,7 @@ def _place(model: str, request: Request) -> tuple[str, str]:
     return folder, file
 
 
-def _config_only(model: str, revision: str | None, subfolder: str, reason: Phrase) -> Remote:
+def _config_only(model: str, revision: str | None, subfolder: str, reason: str) -> Remote:
     """Return a model of which only the configuration is available."""
     name = f"{subfolder}/config.json".lstrip("/")
     # The only file that is needed, as others may be missing offline.
@@ -178,7 +178,7 @@ class _Selection:
     source: _Folder
     names: list[str]
     weight_map: Mapping[str, str] | None = None
-    notes: tuple[Phrase, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def _select(source: _Folder, file: str) -> _Selection:
@@ -193,7 +193,7 @@ def _select(source: _Folder, file: str) -> _Selection:
     if source.pickles:
         if (other := source.converted()) and (converted := other.safetensors())[0]:
             revision = f"{other.model}@{other.revision}"
-            note = phrase("note.converted_weights", author=_CONVERTER, revision=revision)
+            note = say("note.converted_weights", author=_CONVERTER, revision=revision)
             return _Selection(other, *converted, (note,))
         return _Selection(source, [])
     names = source.gguf()
@@ -223,9 +223,9 @@ class _Folder:
         self.deeper = sorted({f.rpartition("/")[0] for f in paths if f.endswith(_FILES)} - {""})
         self.pickles = [name for name in self.names if fnmatch(name, "pytorch_model*.bin")]
 
-    def file_note(self, file: str) -> Phrase:
+    def file_note(self, file: str) -> str:
         """Return a note that names the file that the weights come from."""
-        return phrase("note.weights_file", file=file, folder=self.path)
+        return say("note.weights_file", file=file, folder=self.path)
 
     def check_listed(self) -> None:
         """Refuse a repository whose files the Hub did not list."""
