@@ -107,5 +107,5 @@ def _lines(counts: dict[str, Any]) -> Iterator[str]:
         if any(row["packed"] for row in counts["formats"].values()):
             yield say("count.packed_zeros")
     yield from (counts["memory"] or {"sentences": []})["sentences"]
-    yield from (each["text"] for each in counts["differences"])
+    yield from counts["differences"]
     yield from (say("format.note_sentence", note=note) for note in counts["notes"])

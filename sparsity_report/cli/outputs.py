@@ -83,7 +83,7 @@ def answer(study: Study) -> Iterator[str]:
     from sparsity_report.study.notes import EDITED_STUDY, note_findings
 
     yield from note_findings(study.notes, {EDITED_STUDY})
-    yield str(verdict(study))
+    yield verdict(study)
     for figure in strip_texts(study.facts):
         yield say("cli.figure" if figure["note"] else "cli.figure_alone", **figure)
     for finding in topics(study)["quality"]:
@@ -94,7 +94,7 @@ def answer(study: Study) -> Iterator[str]:
 def remark(study: Study) -> None:
     """Print notes on how models were opened, counted and measured."""
     for note in study.notes:
-        complain(printable(str(note)))
+        complain(printable(note))
 
 
 def check_files(paths: Iterable[Path], *suffixes: str) -> None:

@@ -25,7 +25,7 @@ def model_counts(
         ``model``, ``source``, ``files``, ``file_bytes``, ``tensor_bytes`` (with duplicates),
         ``parameters``, ``active_parameters`` (null without experts), ``stored_values`` (null for
         GGUF), ``bits_per_weight``, ``zeros``, ``patterns``, ``groups`` and ``formats`` (rows by
-        name), ``tied``, ``experts``, ``differences`` (key, values and text) and ``notes``.
+        name), ``tied``, ``experts``, ``differences`` and ``notes``.
     """
     tied = [p.name for each in outline.tensors if (p := each.parameter).tied_to]
     counts = sorted({*outline.stacks.values()})
@@ -49,8 +49,8 @@ def model_counts(
         "formats": _sums(outline, lambda each: each.format),
         "tied": {"names": tied, "reason": outline.tie} if tied else None,
         "experts": {"counts": counts, "per_token": outline.per_token} if has_experts else None,
-        "differences": [{**each.to_json(), "text": str(each)} for each in differences],
-        "notes": [str(note) for note in outline.notes],
+        "differences": list(differences),
+        "notes": list(outline.notes),
     }
 
 

@@ -39,7 +39,7 @@ def verdict(study: Study) -> str:
     --------
     >>> import sparsity_report as sr
     >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.3)
-    >>> print(str(verdict(sr.compare(sr.dense(sr.load()), sr.csr(pruning)))))
+    >>> print(verdict(sr.compare(sr.dense(sr.load()), sr.csr(pruning))))
     At 30 % sparsity, CSR makes the model a third larger, while bitmask storage saves 22 %.
     """
     statements = [*_statements(study)][:_SENTENCES] or [_zeros(study, study.facts.headline)]

@@ -101,7 +101,7 @@ class NoScoreError(SparsityReportError):
     """
 
     def __init__(self, note: str) -> None:
-        super().__init__(str(note))
+        super().__init__(note)
         self.note = note
 
 

@@ -10,10 +10,10 @@ from sparsity_report.viewer.study_payload import study_payload
 
 
 def explorer_page(study: Study) -> tuple[str, str]:
-    """Return the page of a study in the language in use, and its content security policy."""
+    """Return the page of a study, and its content security policy."""
     shown = {
         "title": ", ".join(dict.fromkeys(study.variants["model"])),
-        "verdict": str(verdict(study)),
+        "verdict": verdict(study),
         "viewer": Markup(embed(study_payload(study))),
     }
     policy = (

@@ -53,7 +53,7 @@ def pair_document(pair: Pair, medium: Medium) -> dict[str, Any]:
         names=names,
         kicker=[both(pair)],
         title=" → ".join(clip(name, 40) for name in names),
-        verdict=" ".join(map(str, pair_verdict(pair))),
+        verdict=" ".join(pair_verdict(pair)),
         strip=[*_strip(pair)],
         hero=_hero(pair),
     )
@@ -64,7 +64,7 @@ def pair_sections(pair: Pair, medium: Medium) -> list[Section]:
     """Return the sections of a report on two checkpoints."""
     verdict = pair_verdict(pair)
     texts = {
-        topic: [Text(str(finding)) for finding in findings if finding not in verdict]
+        topic: [Text(finding) for finding in findings if finding not in verdict]
         for topic, findings in pair_topics(pair).items()
     }
     notes = [Text(say("format.note_sentence", note=note)) for note in pair.notes]

@@ -75,7 +75,7 @@ def study_document(study: Study, medium: Medium) -> dict[str, Any]:
         names=[models],
         title=f"{models}: {names}",
         kicker=_kicker(study),
-        verdict=str(verdict(study)),
+        verdict=verdict(study),
         strip=strip_texts(study.facts),
         terms=_terms(study),
         hero=_hero(study, medium),
@@ -83,8 +83,8 @@ def study_document(study: Study, medium: Medium) -> dict[str, Any]:
         totals=plain_rows(study.totals),
         groups=plain_rows(study.groups),
         audit=study.audit,
-        conventions=[*map(str, conventions(study))],
-        notes=[*map(str, study.notes)],
+        conventions=conventions(study),
+        notes=study.notes,
         fingerprint=study.fingerprint,
     )
 
@@ -129,7 +129,7 @@ def _is_comparison(study: Study) -> bool:
 @unchecked()
 def study_sections(study: Study, medium: Medium) -> list[Section]:
     """Return the sections of a report on a study, those of the appendix last."""
-    sentences = {topic: [*map(str, findings)] for topic, findings in topics(study).items()}
+    sentences = topics(study)
     runtimes = {"runtimes": ("page.runtimes_heading", _runtimes(study, medium, sentences))}
     parts = {
         "results": ("page.results_heading", _results(study, medium, sentences)),
@@ -163,7 +163,7 @@ def study_sections(study: Study, medium: Medium) -> list[Section]:
 
 
 def _results(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Block]:
-    yield from map(Text, map(str, note_findings(study.notes, {EDITED_STUDY})))
+    yield from map(Text, note_findings(study.notes, {EDITED_STUDY}))
     table = method_tables.results(study)
     if medium.is_kit:
         yield from _numbered(table.parts(table.caption))
@@ -272,7 +272,7 @@ def _method(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Blo
     if passage := study_tables.passage(study):
         yield Text(say("page.scores_on", passage=passage))
     notes = [say("format.note_sentence", note=note) for note in study.notes]
-    yield Bullets((*notes, *sentences["method"], *map(str, conventions(study)), *study.audit))
+    yield Bullets((*notes, *sentences["method"], *conventions(study), *study.audit))
     yield Text(say("page.cite_intro"))
     citation = say(
         "page.citation",

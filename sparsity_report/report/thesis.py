@@ -174,10 +174,10 @@ def write_thesis(
 def _study_texts(study: Study) -> dict[str, Any]:
     return {
         "models": tex(model_names(study)),
-        "verdict": str(verdict(study)),
+        "verdict": verdict(study),
         "fingerprint": study.fingerprint,
         "weights": tex(weights(study)),
-        "conventions": [*map(str, conventions(study))],
+        "conventions": conventions(study),
         "packed": bool(study.facts.packings(study.facts.baseline)),
         "base": Tex(variant_commands(study)[study.facts.baseline]),
         "pair": False,

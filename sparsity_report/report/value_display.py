@@ -120,7 +120,7 @@ def _(study: Study) -> list[str]:
     )
     measured = [name for name in MEASURED if getattr(study, name) is not None]
     frames = ["layers", "groups", "totals", "storage", *measured]
-    return [title, str(verdict(study)), say("repr.frame_names", frames=frames)]
+    return [title, verdict(study), say("repr.frame_names", frames=frames)]
 
 
 @_lines.register
@@ -128,7 +128,7 @@ def _(pair: Pair) -> list[str]:
     before, after = map(short_name, pair.models["model"])
     title = say("repr.pair_models", before=before, after=after)
     frames = ["layers", "removed", "survival", "groups", "totals", "sparsities"]
-    verdict_text = " ".join(map(str, pair_verdict(pair)))
+    verdict_text = " ".join(pair_verdict(pair))
     return [title, verdict_text, say("repr.frame_names", frames=frames)]
 
 
@@ -203,7 +203,7 @@ def _(study: Study) -> Content:
         ratio=say("column.ratio_to_variant", variant=study.facts.baseline),
     )
     table = _first_rows(columns, frame)
-    return Content([str(verdict(study)), names], _maps([(study, variant)]), table)
+    return Content([verdict(study), names], _maps([(study, variant)]), table)
 
 
 @_content.register

@@ -52,7 +52,7 @@ class Violation:
 
     def __str__(self) -> str:
         parts = {"module": self.module, "wanted": self.wanted, "actual": self.actual}
-        return str(say("check.violation", **parts))
+        return say("check.violation", **parts)
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class ModelCheck:
         Returns
         -------
         list of str
-            Sentences in the language in use.
+            Sentences.
 
         Examples
         --------
@@ -108,8 +108,8 @@ class ModelCheck:
         if self.prunable:
             counts = {"zeros": self.zeros, "total": self.prunable, "count": self.parameters}
             head = say("check.counts", model=self.name, **counts, share=self._share)
-        notes = [str(say("check.note", note=note)) for note in self.notes]
-        return [str(head), *map(str, self.violations), *notes]
+        notes = [say("check.note", note=note) for note in self.notes]
+        return [head, *map(str, self.violations), *notes]
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as plain JSON values.
@@ -138,7 +138,7 @@ class ModelCheck:
             "zeros": self.zeros,
             "share": self._share,
             "violations": violations,
-            "notes": [str(note) for note in self.notes],
+            "notes": list(self.notes),
         }
 
     @property
