@@ -15,7 +15,6 @@ from torch.nn.utils import prune
 import sparsity_report as sr
 from sparsity_report.cli.explore_command import explored
 from sparsity_report.files.package_data import DEMO
-from sparsity_report.words.sentences import say
 
 pytestmark = pytest.mark.slow(seconds=60)
 # Prunable weights of the demo model: 4 blocks of 4 · 128² + 2 · 128 · 512.
@@ -204,15 +203,3 @@ def test_a_gguf_of_a_pruned_model(tmp_path):
     run = command("run", tmp_path / "half.gguf", *QUICK, "--out", tmp_path / "o")
     assert run.returncode == 0, run.stderr
     assert "4096 of 8192 prunable weights (50.0 %) were zero" in statements(tmp_path / "o")
-
-
-def test_in_french(checkpoint, tmp_path):
-    run = command("run", checkpoint, "--language", "fr", *QUICK, "--out", tmp_path / "o")
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.startswith(
-        "Le modèle est arrivé avec 50,0\u00a0% de ses poids élagables nuls."
-    )
-    study = sr.read_study(tmp_path / "o" / "study.json")
-    with sr.speaking("fr"):
-        assert "étaient nuls à l’ouverture du modèle" in sr.summarize(study)[1]
-        assert say("method.existing_zeros") == "zéros du modèle ouvert"

@@ -7,10 +7,11 @@ import structural
 import torch
 from safetensors.torch import load_file
 from structural import WIDTH, Left, shuffled, written
-from wording import of_key
+from wording import of_key, values_of
 
 import sparsity_report as sr
 from sparsity_report.findings.pair_findings import pair_findings, pair_verdict
+from sparsity_report.words.sentences import says
 
 WIDE = ("embed_tokens", "lm_head", "q_proj", "k_proj", "v_proj", "gate_proj", "up_proj")
 NARROW = ("o_proj", "down_proj")
@@ -79,9 +80,10 @@ def test_rotated(bases, tmp_path, left, per_block):
     assert not of_key(pair_findings(pair), "pair.matched_by_values")
     pair.save(tmp_path / "pair.json")
     assert sr.read_pair(tmp_path / "pair.json").sentences() == sentences
-    assert pair_verdict(pair)[0].key == "pair.verdict_rotated"
-    removed = of_key(pair_findings(pair), "pair.removed_rest_dense")
-    assert [finding.values["share"] for finding in removed] == ([share] if left < WIDTH else [])
+    assert says(pair_verdict(pair)[0], "pair.verdict_rotated")
+    key = "pair.removed_rest_dense"
+    shares = [values_of(finding, key)["share"] for finding in of_key(pair_findings(pair), key)]
+    assert shares == ([f"{100 * share:.1f}"] if left < WIDTH else [])
 
 
 def test_a_rotation_with_fewer_heads_is_refused(bases, tmp_path):

@@ -246,13 +246,6 @@ def test_differences_are_told_and_more_are_counted(demo):
     assert str(changed) == "\n".join(said)
 
 
-def test_french_says_it_too(demo):
-    with sr.speaking("fr"):
-        study = study_of(demo)
-        assert repr(study).startswith("Étude de demo\u00a0: Dense")
-        assert "Poids sous le masque" in bundle(sr.global_magnitude(demo, 0.3))["text/html"]
-
-
 @pytest.mark.slow
 def test_no_library_of_charts_is_loaded_for_it():
     code = (

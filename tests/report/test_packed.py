@@ -104,9 +104,3 @@ def test_how_weights_are_packed_is_no_change_of_a_count(studies):
     packed, plain = (study.layers for study in studies)
     assert not packed["packing"].equals(plain["packing"])
     assert sr.diff(*studies).sentences() == [wording("difference.none", count="3 variants")]
-
-
-def test_french_names_them_too(studies, tmp_path):
-    page = body(studies[0], tmp_path, language="fr")
-    for said in ("Octets dans le fichier", "Bits par poids", "dépaqueté en float32"):
-        assert said in page

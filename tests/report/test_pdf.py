@@ -39,7 +39,6 @@ from sparsity_report.report.tables.table_model import (
     to_typst,
 )
 from sparsity_report.report.templates import environment
-from sparsity_report.sparse.runtime_support import RUNTIMES
 from sparsity_report.words.sentences import say
 
 pytestmark = pytest.mark.slow(seconds=50)
@@ -238,32 +237,6 @@ def test_a_full_disk_leaves_the_earlier_report(pdf, study, tmp_path):
         sr.write_report(study, old)
     assert old.read_bytes() == pdf.read_bytes()[:1000]
     assert [path.name for path in tmp_path.iterdir()] == ["report.pdf"]
-
-
-def numbers_of(path, thousands, decimal):
-    """Every number in a PDF, however its language writes them, but those of pages and headings."""
-    text = poppler("pdftotext", path, "-raw").replace(sr.__version__, "").replace("\u202f", "")
-    for runtime in RUNTIMES.values():
-        text = text.replace(runtime.version, "")
-    text = re.sub(r"^\d+ / \d+$|^[1-9]\.\d (?=[A-Z])|( \.){3}.*", "", text, flags=re.M)
-    text = re.sub(rf"(?<=\d){thousands}(?=\d{{3}}(?!\d))", "", text)
-    numbers = re.findall(rf"\d+(?:{re.escape(decimal)}\d+)?", text)
-    return Counter(number.replace(decimal, ".") for number in numbers)
-
-
-def test_french_holds_the_same_numbers(pdf, study, tmp_path):
-    french = sr.write_report(study, tmp_path / "fr.pdf", language="fr")
-    english = numbers_of(pdf, "\u202f", ".")
-    assert english == numbers_of(french, "\u202f", ",")
-    assert english.total() > 100
-    text = text_of(french)
-    with sr.speaking("fr"):
-        for sentence in [*sr.summarize(study), *map(str, conventions(study)), *study.audit]:
-            assert bare(sentence) in text
-        assert bookmarks(french) == chapters(study)
-    assert facts(french)["Title"] == "Rapport de parcimonie\u00a0: demo"
-    assert re.search(rb"/Lang\s*\(fr\)", french.read_bytes())
-    assert within_margins(french) == []
 
 
 def test_layouts_and_measurements(study, tmp_path):

@@ -13,7 +13,6 @@ import torch
 from helpers import Tiny, study_of
 from ipywidgets.widgets import widget as registry
 from payloads import decode
-from sparsity_report.words.languages import speaking
 from torch import nn
 
 import sparsity_report as sr
@@ -455,13 +454,3 @@ def test_odd_studies_can_be_explored(kind):
     for explorer.metric in metrics:
         json.dumps(explorer.chart.to_dict(), allow_nan=False)
     assert gzip.decompress(explorer._page_payload())
-
-
-def test_it_speaks_the_language_in_which_it_was_made(demo_study):
-    with speaking("fr"):
-        explorer = sr.explore(demo_study)
-    explorer.byte_layout = "bitmask"
-    assert "en masque de bits" in explorer.within("2 MB")
-    assert decode(explorer.payload)[0]["language"]["code"] == "fr"
-    with pytest.raises(sr.SparsityReportError, match="et non"):
-        explorer.metric = "beauty"

@@ -15,7 +15,6 @@ import scipy.stats
 import torch
 from browser import violations
 from measurements import mean_ends, put_in, quality, with_losses
-from sparsity_report.words.languages import speaking
 from torch import nn
 
 import sparsity_report as sr
@@ -473,17 +472,6 @@ def test_studies_without_levels(chromium, tmp_path):
         assert page.page.locator(".sv-slider").is_disabled()
         assert "–" in page.sentence
         assert page.complaints == []
-
-
-def test_another_language(chromium, tmp_path, study):
-    with speaking("fr"):
-        payload = study_payload(study)
-        with Page(chromium, tmp_path, payload) as page:
-            page.set(variant="at level", sparsity=0.41, layout="csr")
-            rows = study.at_level(0.41)
-            ratio = rows["csr_bytes"].sum() / rows["dense_bytes"].sum()
-            assert times(ratio, "\u00a0") in page.sentence
-            assert "poids élagables" in page.sentence
 
 
 def test_without_scripts_the_still_stays(chromium, tmp_path, study):

@@ -6,7 +6,7 @@ import pytest
 import torch
 import transformers as tf
 from torch import nn
-from wording import of_key
+from wording import count_of, of_key, values_of
 
 import sparsity_report as sr
 from sparsity_report.weights.anatomy.meta_run import observe
@@ -122,7 +122,7 @@ def test_experts_that_run_on_every_token_are_told():
     )  # fmt: skip
     weights = sr.load(tf.Llama4ForCausalLM(config))
     (note,) = of_key(weights.notes, "note.experts_all_used")
-    assert note.values["experts"] == 4
+    assert count_of(note, "note.experts_all_used", "experts") == 4
     mixtral = tf.MixtralConfig(**SIZE, num_key_value_heads=2, num_local_experts=4)
     assert not sr.load(tf.MixtralForCausalLM(mixtral)).notes
     # Matrices of groups of heads in one tensor are no experts.
@@ -148,7 +148,7 @@ def test_a_patch_is_a_token_and_the_head_sees_a_picture_once():
     head = layers.loc["classifier"]
     assert (head["flops_per_token"], head["flops_per_sequence"]) == (0, 2 * 32 * 5)
     (note,) = of_key(weights.notes, "note.rows_are_tokens")
-    assert note.values["rows"] == 17
+    assert count_of(note, "note.rows_are_tokens", "rows") == 17
 
 
 def test_the_encoder_of_a_sound_runs_once():
@@ -184,7 +184,7 @@ def test_what_a_text_never_comes_by_is_told():
         2 * (4 * 32**2 + 3 * 32 * 48) + 64 * 32
     )
     (note,) = of_key(weights.notes, "note.unused_modules")
-    assert note.values["modules"] == (seeing & matrices).sum()
+    assert count_of(note, "note.unused_modules", "modules") == (seeing & matrices).sum()
 
 
 def test_a_model_is_not_changed_by_the_run():
@@ -212,7 +212,7 @@ def test_what_depends_on_values_is_not_made_up():
     (case,) = [case for case in walked() if case.name == "BltForCausalLM"]
     weights = sr.load(case.build())
     (note,) = of_key(weights.notes, "note.uses_by_rule")
-    assert "depends on the values" in note.values["error"]
+    assert "depends on the values" in note
     assert weights.attention_widths is None
 
 
@@ -223,7 +223,7 @@ def test_a_model_that_cannot_be_run_says_so():
 
     weights = sr.load(Broken(tf.LlamaConfig(**SIZE)))
     (note,) = of_key(weights.notes, "note.uses_by_rule")
-    assert note.values == {"model": "Broken", "error": "this wants"}
+    assert values_of(note, "note.uses_by_rule") == {"model": "Broken", "error": "this wants"}
     assert totals(weights)["flops_per_token"] == 2 * (2 * (4 * 32**2 + 3 * 32 * 48) + 64 * 32)
 
 
