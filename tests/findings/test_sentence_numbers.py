@@ -24,17 +24,17 @@ import torch
 import transformers
 from helpers import Tiny, small_llama, study_of
 from scipy import stats
-from sparsity_report.phrases import Phrase
-from sparsity_report.words.languages import spoken
 from torch import nn
-from wording import reader, wording
+from wording import NESTED, key_of, reader, statements_of_verdict, values_of, wording
 
 import sparsity_report as sr
 from sparsity_report.findings.audit import audit
 from sparsity_report.findings.difference_findings import difference_findings, name_of
 from sparsity_report.findings.study_findings import study_findings
+from sparsity_report.findings.verdict import verdict
 from sparsity_report.study.derived.paired_scores import ranked_parts
 from sparsity_report.study.harness_samples import pack
+from sparsity_report.words.catalogue import catalogue
 from sparsity_report.words.display_names import method_name
 from sparsity_report.words.sentences import say
 
@@ -1278,34 +1278,24 @@ READERS = {
 }
 
 
-# Phrases inside those of the verdict, each read by itself.
-NESTED = ("claim", "other", "cause")
-
-
-def statements_of(finding):
-    for statement in finding.values.get("statements", (finding,)):
-        yield statement
-        inner = [v for k, v in statement.items if k in NESTED and isinstance(v, Phrase)]
-        for phrase in inner:
-            yield from statements_of(phrase)
+FINDING_KEYS = [key for key in READERS if not key.startswith("verdict.")]
 
 
 def read_back(study):
     """Compare the text of all findings about a study; return the keys that were met."""
-    met, findings = set(), study_findings(study)
-    assert [*map(str, findings)] == sr.summarize(study)
+    opening, *findings = study_findings(study)
+    assert [opening, *findings] == sr.summarize(study)
+    assert opening == verdict(study)
+    statements = statements_of_verdict(opening, READERS)
+    notes = {say("format.note_sentence", note=note) for note in study.notes}
     for finding in (*findings, *audit(study)):
-        for statement in statements_of(finding):
-            if statement.key == "format.note_sentence":
-                continue
-            match = reader(statement.key).fullmatch(str(statement))
-            assert match, statement
-            # A sentence has a capital.
-            assert str(statement).removesuffix(".")[1:] in str(finding)
-            said = {key: text for key, text in match.groupdict().items() if key not in NESTED}
-            assert said == READERS[statement.key](study, said), str(statement)
-            met.add(statement.key)
-    return met
+        if finding not in notes:
+            key = key_of(finding, FINDING_KEYS)
+            statements.append((key, values_of(finding, key)))
+    for key, values in statements:
+        said = {name: text for name, text in values.items() if name not in NESTED}
+        assert said == READERS[key](study, said), (key, values)
+    return {key for key, _ in statements}
 
 
 def pruned_blocks(blocks, *numbers):
@@ -1661,9 +1651,9 @@ def test_every_finding_of_the_code_has_a_reader():
     }
     sentences = {
         key
-        for key in named & set(spoken().sentences)
+        for key in named & set(catalogue())
         if key.startswith(("finding.", "existing.", "audit.", "speed.", "rounding.", "runtimes."))
-        and spoken().template(key).endswith(".")
+        and catalogue()[key].endswith(".")
     }
     assert len(sentences) > 20
     assert sentences - set(READERS) == set()
@@ -1763,9 +1753,9 @@ def check_largest(before, after, key, said):
 def check_difference(before, after):
     kinds, difference = set(), sr.diff(before, after)
     findings = difference_findings(difference)
-    assert [*map(str, findings)] == difference.sentences()
-    for finding in findings:
-        key, sentence = finding.key, str(finding)
+    assert findings == difference.sentences()
+    for sentence in findings:
+        key = key_of(sentence, [key for key in catalogue() if key.startswith("difference.")])
         said = reader(key).fullmatch(sentence).groupdict()
         if key in (MOST, LEAST, AS_MANY):
             check_moved(before, after, key, said)
@@ -1836,4 +1826,4 @@ def test_every_number_of_a_difference_is_that_of_the_frames():
         OTHERS,
     }  # fmt: skip
     (same,) = difference_findings(sr.diff(named[0], named[0]))
-    assert (same.key, same.values) == ("difference.none", {"count": 2})
+    assert same == say("difference.none", count=2)
