@@ -25,13 +25,12 @@ import transformers
 from helpers import Tiny, small_llama, study_of
 from scipy import stats
 from torch import nn
-from wording import NESTED, key_of, reader, statements_of_verdict, values_of, wording
+from wording import NESTED, key_of, reader, statements_of, wording
 
 import sparsity_report as sr
 from sparsity_report.findings.audit import audit
 from sparsity_report.findings.difference_findings import difference_findings, name_of
 from sparsity_report.findings.study_findings import study_findings
-from sparsity_report.findings.verdict import verdict
 from sparsity_report.study.derived.paired_scores import ranked_parts
 from sparsity_report.study.harness_samples import pack
 from sparsity_report.words.catalogue import catalogue
@@ -1278,24 +1277,17 @@ READERS = {
 }
 
 
-FINDING_KEYS = [key for key in READERS if not key.startswith("verdict.")]
-
-
 def read_back(study):
     """Compare the text of all findings about a study; return the keys that were met."""
-    opening, *findings = study_findings(study)
-    assert [opening, *findings] == sr.summarize(study)
-    assert opening == verdict(study)
-    statements = statements_of_verdict(opening, READERS)
+    met, findings = set(), study_findings(study)
+    assert findings == sr.summarize(study)
     notes = {say("format.note_sentence", note=note) for note in study.notes}
     for finding in (*findings, *audit(study)):
-        if finding not in notes:
-            key = key_of(finding, FINDING_KEYS)
-            statements.append((key, values_of(finding, key)))
-    for key, values in statements:
-        said = {name: text for name, text in values.items() if name not in NESTED}
-        assert said == READERS[key](study, said), (key, values)
-    return {key for key, _ in statements}
+        for key, values in () if finding in notes else statements_of(finding, READERS):
+            said = {name: text for name, text in values.items() if name not in NESTED}
+            assert said == READERS[key](study, said), finding
+            met.add(key)
+    return met
 
 
 def pruned_blocks(blocks, *numbers):

@@ -10,11 +10,14 @@ import torch
 import transformers
 from helpers import Tiny, study_of
 from torch import nn
-from wording import key_of, statements_of_verdict
+from wording import key_of, statements_of
 
 import sparsity_report as sr
 from sparsity_report.findings.verdict import size_change, verdict
 from sparsity_report.study.expert_use import fewer_experts
+from sparsity_report.words.catalogue import catalogue
+
+KEYS = {key for key in catalogue() if key.startswith("verdict.")} - {"verdict.sentences"}
 
 
 def pruned(weights, *shares, csr=False, **named):
@@ -37,12 +40,12 @@ def keys(study):
     answer = verdict(study)
     assert not answer[0].islower()
     assert "–" not in answer
-    return [key.removeprefix("verdict.") for key, _ in statements_of_verdict(answer)]
+    return [key.removeprefix("verdict.") for key, _ in statements_of(answer, KEYS)]
 
 
 def values_in(study, key):
     """Return the values of the one statement with a key."""
-    statements = statements_of_verdict(verdict(study))
+    statements = statements_of(verdict(study), KEYS)
     (values,) = (values for each, values in statements if each == f"verdict.{key}")
     return values
 

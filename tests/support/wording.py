@@ -64,8 +64,14 @@ def count_of(text, key, name):
 
 
 def of_key(texts, key):
-    """Return the texts of a key."""
-    return [text for text in texts if reader(key).fullmatch(text)]
+    """Return the texts of a key, those among the statements of others included."""
+    found = []
+    for text in texts:
+        if catalogue()[key].endswith(".") or not text.endswith("."):
+            found += [text] if reader(key).fullmatch(text) else []
+        else:
+            found += [part for part in _parts(text) if reader(key).fullmatch(part)][:1]
+    return found
 
 
 def key_of(text, keys=None):
@@ -76,25 +82,42 @@ def key_of(text, keys=None):
 
 
 def statements_of(text, keys):
-    """Return the key and values of a text, and of all statements inside it; None if it has none."""
+    """Return the keys and values of the statements in a finding, those inside others included."""
+    finished = [key for key in keys if catalogue()[key].endswith(".")]
+    found = _statement(text, finished) or _statements(
+        text.removesuffix(".").split(". "), set(keys) - set(finished)
+    )
+    assert found, f"no key has the text {text!r}"
+    return found
+
+
+def _statements(sentences, keys):
+    """Return the statements of consecutive sentences, the shortest first; None without keys."""
+    for number in range(1, len(sentences) + 1):
+        first = _statement(". ".join(sentences[:number]), keys)
+        rest = _statements(sentences[number:], keys) if sentences[number:] else []
+        if first and rest is not None:
+            return first + rest
+    return None
+
+
+def _statement(text, keys):
+    """Return a statement and those inside it; None if one of them has no key."""
     fitting = _fitting(text, keys)
     for key in [*(key for key in OUTER if key in fitting), *fitting]:
         values = values_of(text, key)
-        inner = [statements_of(values[name], keys) for name in NESTED if name in values]
+        inner = [_statement(values[name], keys) for name in NESTED if name in values]
         if None not in inner:
             return [(key, values), *(each for part in inner for each in part)]
     return None
 
 
-def statements_of_verdict(text, keys=None):
-    """Return the keys and values of a verdict, sentence by sentence."""
-    if keys is None:
-        keys = {key for key in catalogue() if key.startswith("verdict.")} - {"verdict.sentences"}
-    assert text.endswith(".")
-    sentences = re.split(r"\. (?=[A-Z])", text.removesuffix("."))
-    statements = [statements_of(sentence, keys) for sentence in sentences]
-    assert None not in statements, text
-    return [each for part in statements for each in part]
+def _parts(text):
+    """Yield the runs of sentences of a text, the shortest first."""
+    sentences = text.removesuffix(".").split(". ")
+    for number in range(1, len(sentences) + 1):
+        for start in range(len(sentences) - number + 1):
+            yield ". ".join(sentences[start : start + number])
 
 
 def _fitting(text, keys):
