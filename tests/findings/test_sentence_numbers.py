@@ -972,9 +972,12 @@ def masked_as_dense(study, _):
     return {}
 
 
-def other_layout(study, _):
+def other_layout(study, said):
     least = least_bytes(study, judged(study))
-    return {"layout": least["layout"], "saved": f"{pct(least['saved'], 0)} %"}
+    # The layout may open the sentence.
+    names = (least["layout"], least["layout"].capitalize())
+    layout = said["layout"] if said["layout"] in names else least["layout"]
+    return {"layout": layout, "saved": f"{pct(least['saved'], 0)} %"}
 
 
 def no_layout_saves(study, _):
