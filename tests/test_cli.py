@@ -93,8 +93,7 @@ def test_an_edited_study_is_rendered_with_a_word_or_refused(demo_run, tmp_path):
     _, out = demo_run
     edited = tmp_path / "edited.json"
     text = (out / "study.json").read_text(encoding="utf-8")
-    reviewed = '"notes": ["peer reviewed"]'
-    edited.write_text(text.replace('"notes": []', reviewed), encoding="utf-8")
+    edited.write_text(text.replace('"notes": []', '"notes": ["reviewed"]'), encoding="utf-8")
     plain = ["--write", "csv", "--out", tmp_path / "again"]
     run = command("render", edited, *plain)
     assert run.returncode == 0, run.stderr

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.utils import prune
 
 import sparsity_report as sr
-from sparsity_report.phrases import phrase
+from sparsity_report.words.sentences import say
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_zeros_before_study_and_distinct_masks(tiny, masks, tmp_path):
     assert "B" not in study.facts.prunings
     assert study.variants["method"].tolist()[1:] == ["imported_masks"] * 3
     fingerprint = one.basis.fingerprint
-    assert phrase("note.imported_masks", name="masks", fingerprint=fingerprint) in study.notes
+    assert say("note.imported_masks", name="masks", fingerprint=fingerprint) in study.notes
     real, _ = sr.analyze_layers(sr.masked(one).module(), "A")
     assert real["nonzero"].tolist() == sr.masked(one).layers()["nonzero"].tolist()
 

@@ -20,6 +20,7 @@ from sparsity_report.findings.study_findings import study_findings
 from sparsity_report.weights.gguf.gguf_header import ROUNDINGS, BlockSlice, block_steps
 from sparsity_report.weights.packed.rowwise import nearest_to_zero
 from sparsity_report.weights.tensor_slices import LocalFile, Rounding
+from sparsity_report.words.catalogue import catalogue
 from sparsity_report.words.number_format import percent
 
 # Position of the low bits of codes in a block, and the byte that sets them for every weight.
@@ -167,11 +168,15 @@ def test_workers_and_kept_counts_tell_the_same(way, tmp_path):
     assert (text[0][-1] > 0) == (way == "mlx-4")
 
 
+def about_rounding(findings):
+    keys = [key for key in catalogue() if key.startswith("rounding.")]
+    return [finding for key in keys for finding in of_key(findings, key)]
+
+
 def test_without_zeros_there_is_nothing_to_explain(tmp_path):
     weights, _ = packing.packed_matrix(tmp_path / "m", "fp8-blocks", packing.gaussian())
     study = sr.compare(sr.dense(weights))
-    findings = [*study_findings(study), *audit(study)]
-    assert not any(finding.key.startswith("rounding.") for finding in findings)
+    assert not about_rounding([*study_findings(study), *audit(study)])
 
 
 def test_unclear_cases_have_no_share(tmp_path):
@@ -185,15 +190,15 @@ def test_unclear_cases_have_no_share(tmp_path):
 def test_the_audit_tells_of_formats_without_a_zero(pruned, outcome, tmp_path):
     weights, means = packing.packed_matrix(tmp_path / "m", "mlx-4", packing.gaussian(pruned))
     study = sr.compare(sr.dense(weights))
-    (finding,) = of_key(audit(study), f"rounding.near_zeros_{outcome}")
+    (finding,) = about_rounding(audit(study))
     zeros = float((means == 0).double().mean())
     near, expected = (
         100 * study.layers[column].iloc[0]
         for column in ("near_zero_share", "expected_rounding_sparsity")
     )
-    assert str(finding) == wording(
-        finding.key, packings="mlx-4bit-g32", sparsity=percent(zeros, space=" ").removesuffix(" %"),
-        weights="524\u202f288", variant="Dense", near_zero=f"{near:.1f}",
-        expected=f"{expected:.1f}",
+    assert finding == wording(
+        f"rounding.near_zeros_{outcome}", packings="mlx-4bit-g32",
+        sparsity=percent(zeros, space=" ").removesuffix(" %"), weights="524\u202f288",
+        variant="Dense", near_zero=f"{near:.1f}", expected=f"{expected:.1f}",
     )  # fmt: skip
-    assert not any(f.key.startswith("rounding.") for f in study_findings(study))
+    assert not about_rounding(study_findings(study))

@@ -19,6 +19,7 @@ from sparsity_report.counting import count_cache as cache_module
 from sparsity_report.counting import counts
 from sparsity_report.counting.histogram import count
 from sparsity_report.weights import tensor_slices as tensors
+from sparsity_report.words.sentences import say, says
 
 
 @pytest.fixture
@@ -319,8 +320,8 @@ def test_a_full_disk_ends_the_keeping_not_the_counting(folder, tmp_path, monkeyp
     sr.global_magnitude(weights, 0.3, cache=tmp_path / "kept")
     same_counts(weights, sr.load(folder))
     (note,) = sr.compare(sr.dense(weights)).notes
-    assert note.key == "note.cache_unwritable"
-    assert "No space left" in note.values["reason"]
+    assert says(note, "note.cache_unwritable")
+    assert "No space left" in note
     assert list((tmp_path / "kept").iterdir()) == []
 
 
@@ -369,7 +370,7 @@ def test_structure_of_a_hub_id_from_its_config_alone(folder, monkeypatch, tmp_pa
     monkeypatch.setattr(hub, "_download", download)
     outline = sr.load("someone/small", values=False, revision="main")
     assert asked[-1] == ("someone/small", "main", ["config.json"])
-    assert outline.notes[0].key == "note.hub_unreachable"
+    assert outline.notes[0] == say("note.hub_unreachable")
     assert (outline.name, outline.architecture) == ("someone/small", "LlamaForCausalLM")
     study, expected = sr.compare(sr.dense(outline)), sr.compare(sr.dense(small_llama()))
     for column in ("module_name", "group", "total", "flops_per_token", "stored_bytes", "dtype"):

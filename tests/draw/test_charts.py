@@ -261,19 +261,6 @@ def test_a_map_says_what_its_merged_cells_hold(study):
     )
 
 
-def test_charts_speak(study):
-    with sr.speaking("fr"):
-        spec = bars(study).to_dict()
-        drawn = [heat_maps.sparsity_map(study, "Masked30"), charts.csr_bytes_curve(study)]
-        labels = [
-            row["label"] for chart in drawn for row in rows(chart.to_dict()) if "label" in row
-        ]
-    assert spec["config"]["locale"]["number"]["decimal"] == ","
-    shown = [row["label"] for row in rows(spec)] + labels
-    assert any(re.fullmatch(r"\d+,\d\xa0%", label) for label in shown)
-    assert not any(re.search(r"\d\.\d", label) for label in shown)
-
-
 def test_map_rows_are_in_model_order(study):
     assert list(dict.fromkeys(study.facts.cells("Masked30")["projection"])) == PROJECTIONS
 
@@ -529,9 +516,3 @@ class TestBarPlot:
         with pytest.raises(sr.SparsityReportError, match=r"not a \.png file"):
             sr.bar_plot(frame, "group", "total", "t", "a.pdf", tmp_path)
         assert not list(tmp_path.iterdir())
-
-
-def test_what_is_heard_of_a_chart_is_translated(study):
-    with sr.speaking("fr"):
-        wording = bars(study).to_dict()["description"]
-    assert wording.startswith("Diagramme en barres, proportion de zéros dans le groupe\u00a0: ")

@@ -278,13 +278,10 @@ def test_one_point_is_no_line(demo_study):
     assert policy_charts.quality_chart(scored(demo_study, {"Dense": (0.0, 10.0)})) is None
 
 
-def test_measured_charts_are_valid_and_speak(study, policies):
-    with sr.speaking("fr"):
-        charts = [draw(study) for draw in measured_charts.CHARTS.values()]
-        charts.append(policy_charts.quality_chart(scored(policies, SCORES)))
-        specs = [chart.to_dict() for chart in charts]
-    for spec in specs:
-        assert spec["config"]["locale"]["number"]["decimal"] == ","
+def test_measured_charts_are_valid_and_described(study, policies):
+    charts = [draw(study) for draw in measured_charts.CHARTS.values()]
+    charts.append(policy_charts.quality_chart(scored(policies, SCORES)))
+    for spec in [chart.to_dict() for chart in charts]:
         assert len(spec["description"]) > 40
 
 

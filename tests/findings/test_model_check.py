@@ -14,6 +14,7 @@ import torch
 from helpers import write_gguf
 from hub_layouts import LAYOUTS
 from safetensors.torch import load_file, save_file
+from wording import count_of, key_of, of_key, values_of
 
 import sparsity_report as sr
 from sparsity_report.files.package_data import DEMO
@@ -22,8 +23,11 @@ from sparsity_report.findings.rules.rule_files import read_rule_file
 from sparsity_report.findings.rules.wanted_bounds import read_rules
 from sparsity_report.sparse.runtime_support import support
 from sparsity_report.weights.outline import read_outline
+from sparsity_report.words.catalogue import catalogue
+from sparsity_report.words.sentences import say
 
 F32 = gguf.GGMLQuantizationType.F32
+NOTES = [key for key in catalogue() if key.startswith(("check.", "audit.zero_"))]
 LINEAR = re.compile(r"(q|k|v|out)_proj\.weight$|fc\d\.weight$")
 
 
@@ -54,7 +58,20 @@ def half(tmp_path_factory):
 
 
 def keys(checked):
-    return [note.key for note in checked.notes]
+    return [key_of(note, NOTES) for note in checked.notes]
+
+
+def note_of(folder, key):
+    """Return the one note of a key."""
+    (note,) = of_key(sr.check(folder).notes, key)
+    return note
+
+
+def modules_of(folder, key):
+    """Return the modules that a note lists, each with its count."""
+    listed = values_of(note_of(folder, key), key)["modules"]
+    found = [re.fullmatch(r"(\S+) \((\d+)\)", text) for text in re.split(", | and ", listed)]
+    return {match[1]: int(match[2]) for match in found}
 
 
 def test_zeros_are_counted_among_prunable_weights(half):
@@ -68,7 +85,7 @@ def test_zeros_are_counted_among_prunable_weights(half):
     assert sr.check(half, zeros=just)
     (violation,) = sr.check(half, zeros=over).violations
     assert (violation.rule, violation.module) == ("zeros", checked.name)
-    assert violation.actual.values == {"share": zeros / total, "zeros": zeros, "total": total}
+    assert violation.actual == say("check.share", share=zeros / total, zeros=zeros, total=total)
 
 
 def test_each_matrix_has_its_bound(half):
@@ -101,8 +118,8 @@ def test_patterns_run_along_the_inputs(kind, tmp_path):
     (violation,) = sr.check(base, pattern="2:4").violations
     assert violation.module == names[1].removesuffix(".weight")
     groups = tensors[names[1]].numel() // 4
-    assert violation.actual.values["broken"] == violation.actual.values["groups"] == groups
-    assert str(violation).endswith("first in row 0, columns 0 to 3")
+    place = say("check.place", row=0, first=0, last=3)
+    assert violation.actual == say("check.broken", broken=groups, groups=groups, place=place)
 
 
 def test_a_group_that_breaks_a_pattern_is_named(tmp_path):
@@ -114,7 +131,7 @@ def test_a_group_that_breaks_a_pattern_is_named(tmp_path):
     folder = changed(tmp_path / "m", two_four)
     (violation,) = sr.check(folder, pattern="2:4").violations
     assert violation.module.endswith("layers.1.fc1")
-    assert violation.actual.values["broken"] == 1
+    assert count_of(violation.actual, "check.broken", "broken") == 1
     assert "row 5, columns 8 to 11" in str(violation)
     inputs = matrices(folder)[f"{violation.module}.weight"].shape[1]
     lines = [*map(str, sr.check(folder, pattern="5:7").violations)]
@@ -131,8 +148,8 @@ def test_revived_zeros_are_counted(half, tmp_path):
     before, after = (matrices(each)[f"{violation.module}.weight"] for each in (half, merged))
     revived = int(((before == 0) & (after != 0)).sum())
     assert violation.module.endswith("layers.0.fc2")
-    assert violation.actual.values["revived"] == revived > 0
-    assert violation.wanted.values["zeros"] == int((before == 0).sum())
+    assert count_of(violation.actual, "check.revived", "revived") == revived > 0
+    assert count_of(violation.wanted, "check.mask", "zeros") == int((before == 0).sum())
     assert sr.check(half, mask_of=DEMO)  # the parent has no zeros
 
 
@@ -156,7 +173,7 @@ def test_parameters_are_counted_from_headers(half, monkeypatch):
     assert checked
     assert (checked.parameters, checked.prunable, checked.notes) == (total, None, ())
     (violation,) = sr.check(half, params=">=1M").violations
-    assert violation.actual.values == {"count": total}
+    assert violation.actual == say("check.size", count=total)
 
 
 def test_special_numbers(tmp_path):
@@ -167,10 +184,10 @@ def test_special_numbers(tmp_path):
 
     folder = changed(tmp_path / "m", spoil)
     (violation,) = sr.check(folder, no_nan=True).violations
-    assert violation.actual.values == {"nan": 1, "infinite": 1}
-    notes = {note.key: note.values["count"] for note in sr.check(folder).notes}
+    assert violation.actual == say("check.not_finite", nan=1, infinite=1)
     kinds = ("nan", "infinite", "denormal", "constant_rows")
-    assert notes == {f"check.{kind}": 1 for kind in kinds}
+    notes = {say(f"check.{kind}", count=1, modules=[violation.module]) for kind in kinds}
+    assert {*sr.check(folder).notes} == notes
     audited = sr.check(folder, audit=True)
     assert len(audited.violations) == 4
     assert audited.notes == ()
@@ -194,9 +211,7 @@ def test_heads_of_a_fused_projection(tmp_path):
     name = next(name for name in tensors if name.endswith("h.1.attn.c_attn.weight"))
     tensors[name][:, structural.HEAD : 2 * structural.HEAD] = 0  # inputs × outputs
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-    (note,) = [each for each in sr.check(folder).notes if each.key == "audit.zero_heads"]
-    (module,) = note.values["modules"]
-    assert module.values == {"module": name.removesuffix(".weight"), "count": 1}
+    assert modules_of(folder, "audit.zero_heads") == {name.removesuffix(".weight"): 1}
 
 
 def test_dead_parts_and_groups(tmp_path):
@@ -213,26 +228,27 @@ def test_dead_parts_and_groups(tmp_path):
     folder = changed(tmp_path / "m", kill)
     config = json.loads((folder / "config.json").read_text())
     assert config["hidden_size"] // config["num_attention_heads"] == 32
-    checked = sr.check(folder)
-    notes = {note.key: note for note in checked.notes}
     dead = sr.weight_patterns(sr.dense(sr.load(folder)))
     for key, column, size in (
         ("rows", "zero_rows", "rows"),
         ("columns", "zero_columns", "columns"),
     ):
-        counts = [each.values["count"] for each in notes[f"audit.zero_{key}"].values["modules"]]
-        assert sum(counts) == round((dead[column] * dead[size]).sum())
-    heads = [each.values["count"] for each in notes["audit.zero_heads"].values["modules"]]
+        counts = modules_of(folder, f"audit.zero_{key}")
+        assert sum(counts.values()) == round((dead[column] * dead[size]).sum())
+    heads = modules_of(folder, "audit.zero_heads")
     shares = [share for row in dead["head_sparsity"].dropna() for share in row]
-    assert sum(heads) == shares.count(1) == 2
-    assert notes["audit.zero_layers"].values["modules"][0].endswith("layers.0.fc1")
-    groups = notes["check.zero_groups"].values
+    assert sum(heads.values()) == shares.count(1) == 2
+    key = "audit.zero_layers"
+    assert values_of(note_of(folder, key), key)["modules"].endswith("layers.0.fc1")
     counted = dict.fromkeys((32, 64, 128), 0)
     for values in matrices(folder).values():
         for size in counted:
             empty = (values == 0).reshape(len(values), -1, size).all(-1)
             counted[size] += int(empty.sum())
-    assert (groups["small"], groups["middle"], groups["large"]) == tuple(counted.values())
+    note = note_of(folder, "check.zero_groups")
+    sizes = ("small", "middle", "large")
+    groups = [count_of(note, "check.zero_groups", size) for size in sizes]
+    assert groups == [*counted.values()]
 
 
 def test_dead_experts(tmp_path):
@@ -241,16 +257,16 @@ def test_dead_experts(tmp_path):
     dead = next(name for name in tensors if "experts.3.w2" in name)
     tensors[dead].zero_()
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-    (note,) = [each for each in sr.check(folder).notes if each.key == "audit.zero_layers"]
-    assert note.values["modules"] == (dead.removesuffix(".weight"),)
+    note = note_of(folder, "audit.zero_layers")
+    assert values_of(note, "audit.zero_layers")["modules"] == dead.removesuffix(".weight")
     stack = {
         "mlp.experts.gate_up_proj": torch.randn(4, 32, 128),
         "mlp.experts.down_proj": torch.randn(4, 64, 32),
     }
     stack["mlp.experts.down_proj"][2] = 0
     structural.written(tmp_path / "fused", stack)
-    notes = {each.key: each for each in sr.check(tmp_path / "fused").notes}
-    assert "mlp.experts.down_proj (expert 2)" in str(notes["check.zero_experts"])
+    note = note_of(tmp_path / "fused", "check.zero_experts")
+    assert "mlp.experts.down_proj (expert 2)" in note
 
 
 def announced(folder, base, **settings):
@@ -264,14 +280,14 @@ def test_announced_sparsity(half, tmp_path):
     one = announced(tmp_path / "one", half, global_sparsity=0.5, sparsity_structure="unstructured")
     assert not [key for key in keys(sr.check(one)) if "announced" in key]
     two = announced(tmp_path / "two", half, global_sparsity=0.7, sparsity_structure="2:4")
-    notes = {note.key: note for note in sr.check(two).notes}
-    assert notes["check.announced_share"].values["announced"] == 0.7
-    pattern = notes["check.announced_pattern"].values
-    assert pattern["broken"] == pattern["matrices"] == len(matrices(half))
+    share = values_of(note_of(two, "check.announced_share"), "check.announced_share")
+    assert share["announced"] == "70.0"
+    key = "check.announced_pattern"
+    numbers = [count_of(note_of(two, key), key, name) for name in ("broken", "matrices")]
+    assert numbers == [len(matrices(half))] * 2
     names = [name.removesuffix(".weight") for name in matrices(half)]
     three = announced(tmp_path / "three", half, sparsity_structure="2:4", ignore=names[1:])
-    (note,) = [each for each in sr.check(three).notes if each.key == "check.announced_pattern"]
-    assert (note.values["matrices"], note.values["name"]) == (1, names[0])
+    assert f"1 of 1 prunable matrix breaks it, first {names[0]} with " in note_of(three, key)
 
 
 def test_blocks_of_different_shapes(tmp_path):
@@ -284,8 +300,8 @@ def test_blocks_of_different_shapes(tmp_path):
     tensors[key] = tensors[key][:, :96].clone()
     assert "check.varying" not in keys(sr.check(base))
     save_file(tensors, base / "model.safetensors", {"format": "pt"})
-    (note,) = [each for each in sr.check(base).notes if each.key == "check.varying"]
-    assert {*note.values["modules"]} == {
+    modules = values_of(note_of(base, "check.varying"), "check.varying")["modules"]
+    assert {*re.split(", | and ", modules)} == {
         f"model.layers.*.mlp.{name}_proj.weight" for name in ("gate", "up", "down")
     }
     config = json.loads((base / "config.json").read_text())
@@ -321,9 +337,10 @@ def test_tensors_that_belong_to_no_model(tmp_path):
     extra = {f"{first}.exp_avg": tensors[first] * 2, f"ema.{first}": tensors[first] * 3}
     extra["model.layers.4.mlp.up_proj.weight"] = torch.randn(128, 64)
     save_file(tensors | extra, base / "model.safetensors", {"format": "pt"})
-    notes = {note.key: note.values for note in sr.check(base).notes}
-    assert (notes["check.leftovers"]["count"], notes["check.leftovers"]["twin"]) == (2, first)
-    assert (notes["check.beyond"]["count"], notes["check.beyond"]["blocks"]) == (1, 4)
+    left, beyond = (note_of(base, f"check.{kind}") for kind in ("leftovers", "beyond"))
+    assert count_of(left, "check.leftovers", "count") == 2
+    assert values_of(left, "check.leftovers")["twin"] == first
+    assert [count_of(beyond, "check.beyond", name) for name in ("count", "blocks")] == [1, 4]
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -380,7 +397,7 @@ def test_runtimes(half, tmp_path):
     assert cell.source in str(violation)
     assert "sparse-24-bitmask of compressed-tensors, refused in vLLM" in str(violation)
     (note,) = sr.check(half, runtime="vllm").notes
-    assert str(note).startswith("a dense checkpoint with zeros, runs as dense in vLLM")
+    assert note.startswith("a dense checkpoint with zeros, runs as dense in vLLM")
     assert sr.check(DEMO, runtime="vllm").notes == ()
 
 

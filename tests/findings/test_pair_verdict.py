@@ -7,11 +7,11 @@ import pytest
 import torch
 from helpers import Tiny
 from torch import nn
-from wording import of_key
+from wording import count_of, of_key
 
 import sparsity_report as sr
 from sparsity_report.findings.pair_findings import pair_findings, pair_verdict, share_of
-from sparsity_report.phrases import phrase
+from sparsity_report.words.sentences import say, says
 
 PRUNABLE = 2 * (6 * 6 + 2 * 6 * 10)
 
@@ -52,16 +52,14 @@ def compared(change=None):
 def test_revived_zeros_come_first(number):
     """No pair says that nothing changed while pruned weights came back."""
     first, *others = pair_verdict(compared(revive(number)))
-    assert first.key == "pair.verdict_zeros_revived"
-    counts = first.values["share"].values
-    assert (counts["number"], counts["total"]) == (number, PRUNABLE // 2)
-    assert "pruned weights came back" in str(first)
-    assert [each.key for each in others] == ["pair.weights_unchanged"]
+    share = f"{100 * number / (PRUNABLE // 2):.1f} %"
+    assert first == f"{share} of the {PRUNABLE // 2} pruned weights came back."
+    assert others == [say("pair.weights_unchanged")]
 
 
 def test_all_zeros_may_come_back():
     pair = sr.compare_checkpoints(model_of(), dense())
-    assert str(pair_verdict(pair)[0]) == f"All {PRUNABLE // 2} pruned weights came back."
+    assert pair_verdict(pair)[0] == f"All {PRUNABLE // 2} pruned weights came back."
 
 
 def test_zeros_that_stayed_and_others():
@@ -72,24 +70,23 @@ def test_zeros_that_stayed_and_others():
     new = int(pair.layers["new"].sum())
     assert 0 < new < 36
     stayed, added = pair_verdict(pair)
-    assert (stayed.key, stayed.values["zeros"]) == ("pair.verdict_zeros_stayed", PRUNABLE // 2)
-    assert (added.key, added.values["new"]) == ("pair.verdict_zeros_added", new)
+    assert count_of(stayed, "pair.verdict_zeros_stayed", "zeros") == PRUNABLE // 2
+    assert count_of(added, "pair.verdict_zeros_added", "new") == new
     back = sr.compare_checkpoints(dense(), model_of())
-    assert pair_verdict(back)[0].key == "pair.verdict_zeros_new"
+    assert says(pair_verdict(back)[0], "pair.verdict_zeros_new")
 
 
 def test_identical_weights_are_not_merely_unchanged():
-    assert [each.key for each in pair_verdict(compared())] == ["pair.verdict_identical"]
-
+    assert pair_verdict(compared()) == [say("pair.verdict_identical")]
     shifted = dense(lambda model: model.layers[0]["norm"].bias.add_(1))
     (other,) = pair_verdict(sr.compare_checkpoints(dense(), shifted))
-    assert (other.key, other.values) == ("pair.verdict_others_changed", {"modules": 1})
+    assert other == say("pair.verdict_others_changed", modules=1)
 
 
 def test_a_change_of_type_is_a_change_of_size():
     pair = sr.compare_checkpoints(dense(), dense(lambda model: model.half()))
     (smaller,) = of_key(pair_verdict(pair), "pair.verdict_size_smaller")
-    assert smaller.values["share"] == 0.5
+    assert smaller == say("pair.verdict_size_smaller", share=0.5)
 
 
 def test_removed_blocks_and_their_parameters():
@@ -99,8 +96,8 @@ def test_removed_blocks_and_their_parameters():
     pair = sr.compare_checkpoints(sr.load(base, name="b"), sr.load(smaller, name="s"))
     (lost,) = of_key(pair_verdict(pair), "pair.verdict_parts_removed")
     before, after = (sum(p.numel() for p in m.parameters()) for m in (base, smaller))
-    assert lost.values["share"] == 1 - after / before
-    assert str(lost).startswith("The model lost 1 of 2 blocks and has ")
+    share = f"{100 * (1 - after / before):.0f}"
+    assert lost == f"The model lost 1 of 2 blocks and has {share} % fewer parameters."
 
 
 def test_nothing_is_left_nothing_was_prunable_and_hostile_names():
@@ -108,20 +105,20 @@ def test_nothing_is_left_nothing_was_prunable_and_hostile_names():
     empty = {"weight_after": 0, "compared": 0, "kept": 0, "revived": 0, "new": 0, "changed": 0}
     layers = pair.layers.assign(**empty, alignment="removed")
     gone = replace(pair, layers=layers, after=pair.after[~pair.after["prunable"]])
-    assert str(pair_verdict(gone)[0]) == f"All {PRUNABLE} prunable weights were removed."
+    assert pair_verdict(gone)[0] == f"All {PRUNABLE} prunable weights were removed."
     scaled = nn.LayerNorm(4)
     nn.init.constant_(scaled.weight, 2)
     pair = sr.compare_checkpoints(sr.load(nn.LayerNorm(4), name="n"), sr.load(scaled, name="n"))
-    assert pair_verdict(pair)[0].key == "pair.verdict_nothing_prunable"
+    assert says(pair_verdict(pair)[0], "pair.verdict_nothing_prunable")
     named = replace(pair, models=pair.models.assign(model=hostile.NAMES[:2]))
-    for sentence in map(str, pair_findings(named)):
+    for sentence in pair_findings(named):
         assert not hostile.UNSEEN.search(sentence)
 
 
 def test_shares_are_written_so_that_a_sentence_can_start_with_them():
-    weights = phrase("pair.prunable_weights")
+    weights = say("pair.prunable_weights")
     for number in (1, 4, 5, 4321, 9994, 9995, 9996, 9999, 10_000):
-        text = str(share_of(number, 10_000, weights))
+        text = share_of(number, 10_000, weights)
         assert text[0] not in "<>"
         if number < 5:
             assert text.startswith(f"{number} of the ")

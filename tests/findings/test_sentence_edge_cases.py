@@ -11,7 +11,7 @@ import transformers
 from helpers import Tiny, study_of
 from measurements import latency, put_in, sensitivity
 from torch import nn
-from wording import of_key, wording
+from wording import count_of, of_key, values_of, wording
 
 import sparsity_report as sr
 from sparsity_report.findings import rounding_findings
@@ -19,6 +19,7 @@ from sparsity_report.findings.audit import audit
 from sparsity_report.findings.study_findings import conventions, study_findings
 from sparsity_report.study.derived.rounded_zeros import Rounded, origin
 from sparsity_report.study.derived.speedups import reference
+from sparsity_report.words.sentences import says
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +47,10 @@ def with_zeros(study, **shares):
 
 @pytest.mark.parametrize(("share", "told"), [(0.95, False), (0.951, True)])
 def test_very_sparse_is_more_than_95_percent(study, share, told):
-    flags = of_key(audit(with_zeros(study, **{"0.fc1": share})), "audit.very_sparse_layers")
-    assert [(flag.values["count"], flag.values["layers"]) for flag in flags] == told * [(1, 6)]
+    key = "audit.very_sparse_layers"
+    flags = of_key(audit(with_zeros(study, **{"0.fc1": share})), key)
+    counts = [[count_of(flag, key, name) for name in ("count", "layers")] for flag in flags]
+    assert counts == told * [[1, 6]]
 
 
 @pytest.mark.parametrize(
@@ -59,8 +62,10 @@ def test_some_blocks_only_is_a_twentieth_against_nearly_nothing(study, one, othe
               for name in ("q_proj", "fc1", "fc2")}  # fmt: skip
     shares = {name.replace("0.q_proj", "0.self_attn.q_proj"): s for name, s in shares.items()}
     shares = {name.replace("1.q_proj", "1.self_attn.q_proj"): s for name, s in shares.items()}
-    flags = of_key(audit(with_zeros(study, **shares)), "audit.some_blocks_only")
-    assert [(flag.values["touched"], flag.values["blocks"]) for flag in flags] == told * [(1, 2)]
+    key = "audit.some_blocks_only"
+    flags = of_key(audit(with_zeros(study, **shares)), key)
+    counts = [[count_of(flag, key, name) for name in ("touched", "blocks")] for flag in flags]
+    assert counts == told * [[1, 2]]
 
 
 def test_dead_heads_are_told_once_and_module_by_module():
@@ -75,11 +80,11 @@ def test_dead_heads_are_told_once_and_module_by_module():
         layers[1].self_attn.k_proj.weight[4:] = 0
         layers[0].self_attn.v_proj.weight[:] = 0
     study = sr.compare(*(sr.dense(model, name=name) for name in "ZA"), patterns=True)
-    heads = map(str, of_key(audit(study), "audit.zero_heads"))
+    heads = of_key(audit(study), "audit.zero_heads")
     modules = "{0}.0.self_attn.v_proj (2) and {0}.1.self_attn.k_proj (1)".format(
         "model.decoder.layers"
     )
-    assert [*heads] == [wording("audit.zero_heads", variants="Z and A", modules=modules)]
+    assert heads == [wording("audit.zero_heads", variants="Z and A", modules=modules)]
 
 
 def test_a_head_is_told_of_where_more_than_a_twentieth_of_its_embedding_is_zero():
@@ -87,8 +92,9 @@ def test_a_head_is_told_of_where_more_than_a_twentieth_of_its_embedding_is_zero(
         model = Tiny(vocabulary=10, width=6)
         with torch.no_grad():
             model.embed_tokens.weight.fill_(1).view(-1)[:zeros] = 0
-        flags = of_key(audit(sr.compare(sr.dense(model, name="D"))), "audit.tied_head_pruned")
-        assert [flag.values["head"] for flag in flags] == told * ["lm_head"]
+        key = "audit.tied_head_pruned"
+        flags = of_key(audit(sr.compare(sr.dense(model, name="D"))), key)
+        assert [values_of(flag, key)["head"] for flag in flags] == told * ["lm_head"]
     free = audit(sr.compare(sr.dense(Tiny(tied=False), name="D")))
     assert not of_key(free, "audit.tied_head_pruned")
 
@@ -98,7 +104,7 @@ def test_a_note_that_numbers_are_none_opens_the_audit_as_a_sentence():
     with torch.no_grad():
         model.layers[0]["fc1"].weight[0, 0] = math.inf
     study = sr.compare(sr.dense(model, name="D"))
-    (note,) = (note for note in map(str, study.notes) if "0.fc1" in note)
+    (note,) = (note for note in study.notes if "0.fc1" in note)
     assert study.audit[0][1:] == f"{note[1:]}."
     assert study.audit[0][0] == note[0].upper() != note[0]
 
@@ -133,14 +139,13 @@ def test_what_is_concluded_follows_from_the_numbers(monkeypatch, near, outcome):
         rounding_findings.zeros_explained(study),
         rounding_findings.zeros_hidden(study, "D"),
     )
-    assert explained.key == f"rounding.zeros_{outcome}"
-    assert hidden.key == f"rounding.near_zeros_{outcome}"
-    for finding in (explained, hidden):
-        text = str(finding)
+    assert says(explained, f"rounding.zeros_{outcome}")
+    assert says(hidden, f"rounding.near_zeros_{outcome}")
+    for text in (explained, hidden):
         assert f"{100 * (0.05 + near / 2):.1f} % " in text
         assert "10\u202f000 prunable weights of D" in text
         assert "10.0 %" in text
-    assert f"{100 * near:.1f} % lie within half a step" in str(hidden)
+    assert f"{100 * near:.1f} % lie within half a step" in hidden
 
 
 @pytest.mark.parametrize(("share", "told"), [(0.0005, 0), (0.0006, 1)])
@@ -170,7 +175,7 @@ def test_the_reference_is_the_first_whose_speed_is_always_one():
 
 def test_a_speed_up_is_told_of_the_variant_that_has_one(study):
     speeds = of_measured("speed.speed_up", study, latency=latency())
-    assert [finding.values["variant"] for finding in speeds] == ["CSR30"]
+    assert [values_of(text, "speed.speed_up")["variant"] for text in speeds] == ["CSR30"]
 
 
 @pytest.mark.parametrize(("parts", "told"), [(1, False), (2, True)])

@@ -6,7 +6,6 @@ import pytest
 from helpers import study_of
 
 import sparsity_report as sr
-from sparsity_report.words.languages import speaking
 from sparsity_report.findings.strip_text import strip_texts
 
 
@@ -155,12 +154,3 @@ def test_an_unpruned_model_has_its_sizes(demo):
         "Prunable weights": (f"{prunable / 1e3:.0f} k", ""),
         "Size": (f"{mega(4 * total)} MB", "whole model, float32"),
     }
-
-
-def test_french_figures(demo):
-    study = study_of(demo)
-    with speaking("fr"):
-        shown = texts(study)
-    dense, csr = (mega(sums(study, name, "stored_bytes")) for name in ("Dense", "CSR30"))
-    expected = f"{dense} → {csr} Mo".replace(".", ",")
-    assert shown["Taille en CSR"] == (expected, "modèle entier, float32")

@@ -18,6 +18,7 @@ from sparsity_report.counting.disk_cache import Entries
 from sparsity_report.files.package_data import DEMO
 from sparsity_report.measure import perplexity, sensitivity, texts
 from sparsity_report.study.schema import TABLES
+from sparsity_report.words.sentences import say, says
 
 NAMED = {case.name: case for case in CASES}
 TEXT = (DEMO / "eval.txt").read_text(encoding="utf-8")
@@ -296,9 +297,9 @@ def test_a_score_with_a_digit_changed_is_not_believed(tmp_path):
     pd.testing.assert_frame_equal(frame, right)
     compared = sr.compare(sr.dense(weights))
     (note,) = compared.notes
-    assert note.key == "note.cache_damaged"
-    assert (note.values["kind"].key, note.values["count"]) == ("note.cached_scores", 3)
-    assert note.values["names"] == ("dense", "attention_linear", "mlp_linear")
+    names = ("dense", "attention_linear", "mlp_linear")
+    kind = say("note.cached_scores")
+    assert note == say("note.cache_damaged", kind=kind, count=3, names=names)
     assert replace(compared, notes=()).with_measured(sensitivity=frame).notes == (note,)
 
 
@@ -341,8 +342,8 @@ def test_a_full_disk_ends_the_keeping_of_scores_not_the_scoring(tmp_path, monkey
     weights, frame = scored(small_llama(), tmp_path)
     pd.testing.assert_frame_equal(frame, right)
     (note,) = sr.compare(sr.dense(weights)).notes
-    assert note.key == "note.cache_unwritable"
-    assert "cannot write" in note.values["reason"]
+    assert says(note, "note.cache_unwritable")
+    assert "cannot write" in note
 
 
 def test_another_tokenizer_is_another_score(demo, tmp_path):

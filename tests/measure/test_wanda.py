@@ -15,7 +15,7 @@ from zoo.cases import CASES, built
 
 import sparsity_report as sr
 from sparsity_report.findings.audit import audit
-from sparsity_report.phrases import phrase
+from sparsity_report.words.sentences import say
 
 IDS = torch.arange(3 * 16).reshape(-1) * 7 % 61
 
@@ -276,7 +276,7 @@ def test_a_study_says_what_it_was_calibrated_on(tmp_path):
     assert rows.loc["Dense", "basis_windows"] is pd.NA
     assert read.facts.prunings == ("One", "Other", "Masked50")
     source = {"name": "token ids", "fingerprint": other.fingerprint}
-    assert phrase("note.calibrated", windows=3, window=16, **source) in read.notes
+    assert say("note.calibrated", windows=3, window=16, **source) in read.notes
 
 
 def test_who_is_scored_on_the_calibration_text_is_flattered():
@@ -290,7 +290,7 @@ def test_who_is_scored_on_the_calibration_text_is_flattered():
     assert not of_key(audit(study), key)
     scored = study.with_measured(quality=sr.perplexity(variants, IDS))
     (finding,) = of_key(audit(scored), key)
-    assert finding.values == {"variants": ("One",), "text": "token ids"}
+    assert finding == say(key, variants=["One"], text="token ids")
 
 
 def small(**options):

@@ -8,7 +8,7 @@ import structural
 import torch
 from safetensors.torch import load_file
 from structural import Left, fused, renamed, shuffled, turned, written
-from wording import of_key
+from wording import count_of, of_key
 
 import sparsity_report as sr
 from sparsity_report.findings.pair_findings import pair_findings
@@ -44,8 +44,12 @@ KEYS = {
 
 def moved(pair):
     """Units in another order, and how many there are, by the key of the note."""
-    notes = [note for note in pair.notes if note.key.startswith("note.moved_")]
-    return {note.key: (note.values["moved"], note.values["total"]) for note in notes}
+    keys = [f"note.moved_{key}" for key in KEYS.values()]
+    return {
+        key: tuple(count_of(note, key, name) for name in ("moved", "total"))
+        for key in keys
+        for note in of_key(pair.notes, key)
+    }
 
 
 def due(kind, left):

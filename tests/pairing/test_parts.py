@@ -11,6 +11,7 @@ import transformers
 from puzzles import PUZZLE, puzzle
 from safetensors.torch import load_file, save_file
 from structural import Left, rows_of_heads, shuffled, written
+from wording import count_of, of_key
 
 import sparsity_report as sr
 from sparsity_report.pairing.removed import KINDS
@@ -124,8 +125,8 @@ def test_key_value_heads_that_differ_by_layer(bases, tmp_path):
 
 
 def moved_heads(pair):
-    (note,) = (note for note in pair.notes if note.key == "note.moved_kv_heads")
-    return note.values["moved"]
+    (note,) = of_key(pair.notes, "note.moved_kv_heads")
+    return count_of(note, "note.moved_kv_heads", "moved")
 
 
 def test_a_shared_expert_has_channels_of_its_own(tmp_path):

@@ -233,21 +233,6 @@ def test_ready_within_a_second(chromium, smollm2, tmp_path):
         assert ready < 3_000
 
 
-def test_a_french_report_writes_french_numbers(chromium, tmp_path):
-    study = study_of(["fc1", "fc2"], "trois-blocs")
-    with Visit(chromium, sr.write_report(study, tmp_path / "r.html", language="fr")) as visit:
-        page = visit.page
-        assert page.locator("html").get_attribute("lang") == "fr"
-        page.locator("#layers summary").click()
-        page.locator("#layers thead button").nth(4).click()
-        shares = [float(t.replace(",", ".").rstrip("\u00a0\u202f%")) for t in column(page, 5)]
-        assert shares == sorted(shares)
-        shown = page.locator("#curve-figure text").all_text_contents()
-        assert any(re.fullmatch(r"\d+,\d\s%", label) for label in shown)
-        assert not any(re.search(r"\d\.\d", label) for label in shown)
-        assert visit.complaints == []
-
-
 @pytest.fixture(scope="module")
 def demo_page(demo_study, tmp_path_factory):
     return sr.write_report(demo_study, tmp_path_factory.mktemp("demo") / "report.html")

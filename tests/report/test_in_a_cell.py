@@ -227,13 +227,6 @@ def test_a_pruning_is_shown_by_its_counts(demo):
     assert {row[2] for row in groups} == set(map(thin, counted["total"]))
 
 
-def test_french_says_it_too(demo):
-    with sr.speaking("fr"):
-        study = study_of(demo)
-        assert repr(study).startswith("Étude de demo\u00a0: Dense")
-        assert "Poids sous le masque" in bundle(sr.global_magnitude(demo, 0.3))["text/html"]
-
-
 def test_no_library_of_charts_is_loaded_for_it():
     code = (
         "import sys, sparsity_report as sr\nw = sr.load()\n"

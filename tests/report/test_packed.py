@@ -11,10 +11,10 @@ from papers import text_of
 
 import sparsity_report as sr
 from sparsity_report.draw.charts import csr_bytes_curve
+from sparsity_report.findings.strip_text import strip_texts
 from sparsity_report.report.tables import study_tables
 from sparsity_report.viewer.study_payload import packed_note
 from sparsity_report.words.sentences import say
-from sparsity_report.findings.strip_text import strip_texts
 
 # Two blocks of q, o 64 × 64, k, v 32 × 64, gate, up, down 96 × 64: codes of 4 bits, to each 32 a
 # scale of 16 and a zero point of 4; a group number of 32 bits to each input; the others float32.
@@ -81,9 +81,3 @@ def test_of_a_plain_model_nothing_is_said_of_files(studies, tmp_path):
     assert packed_note(study) is None
     for word in ("unpacked", "in the file", "Bits per weight"):
         assert word not in page
-
-
-def test_french_names_them_too(studies, tmp_path):
-    page = body(studies[0], tmp_path, language="fr")
-    for said in ("Octets dans le fichier", "Bits par poids", "dépaqueté en float32"):
-        assert said in page

@@ -287,7 +287,7 @@ class TestTemplates:
             folder = tmp_path / name
             (folder / name).mkdir(parents=True)
             (folder / name / "storage.html.j2").write_text("")
-            with pytest.raises(sr.SparsityReportError, match=rf"languages/fr\.json{near}"):
+            with pytest.raises(sr.SparsityReportError, match=rf"report\.html\.j2{near}"):
                 sr.write_report(study, tmp_path / "r.html", template_dir=folder)
         assert not (tmp_path / "r.html").exists()
 

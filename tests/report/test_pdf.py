@@ -37,7 +37,6 @@ from sparsity_report.report.tables.table_model import (
     to_typst,
 )
 from sparsity_report.report.templates import environment
-from sparsity_report.sparse.runtime_support import RUNTIMES
 from sparsity_report.words.sentences import say
 
 MM = 72 / 25.4
@@ -235,33 +234,7 @@ def test_templates_of_ones_own(demo, tmp_path):
     assert path.read_bytes() == before
 
 
-def numbers_of(path, thousands, decimal):
-    """Every number in a PDF, however its language writes them, but those of pages and headings."""
-    text = poppler("pdftotext", path, "-raw").replace(sr.__version__, "").replace("\u202f", "")
-    for runtime in RUNTIMES.values():
-        text = text.replace(runtime.version, "")
-    text = re.sub(r"^\d+ / \d+$|^[1-9]\.\d (?=[A-Z])|( \.){3}.*", "", text, flags=re.M)
-    text = re.sub(rf"(?<=\d){thousands}(?=\d{{3}}(?!\d))", "", text)
-    numbers = re.findall(rf"\d+(?:{re.escape(decimal)}\d+)?", text)
-    return Counter(number.replace(decimal, ".") for number in numbers)
-
-
 @pytest.mark.tools
-def test_french_holds_the_same_numbers(pdf, study, tmp_path):
-    french = sr.write_report(study, tmp_path / "fr.pdf", language="fr")
-    english = numbers_of(pdf, "\u202f", ".")
-    assert english == numbers_of(french, "\u202f", ",")
-    assert english.total() > 100
-    text = text_of(french)
-    with sr.speaking("fr"):
-        for sentence in [*sr.summarize(study), *map(str, conventions(study)), *study.audit]:
-            assert bare(sentence) in text
-        assert bookmarks(french) == chapters(study)
-    assert facts(french)["Title"] == "Rapport de parcimonie\u00a0: demo"
-    assert re.search(rb"/Lang\s*\(fr\)", french.read_bytes())
-    assert within_margins(french) == []
-
-
 @pytest.mark.tools
 def test_layouts_and_measurements(study, tmp_path):
     columns = [Column("a", "Layout", NAME), Column("b", TEXTS[0], COUNT), Column("c", "r", TIMES)]

@@ -6,35 +6,29 @@ from papers import tables_of
 
 import sparsity_report as sr
 from sparsity_report.sparse.runtime_support import LOOKED_AT, RUNTIMES, support
-from sparsity_report.words.languages import speaking
 from sparsity_report.words.sentences import say
 
 
-def grid_of(page, language):
-    with speaking(language):
-        caption = say("caption.runtimes", date=LOOKED_AT)
+def grid_of(page):
+    caption = say("caption.runtimes", date=LOOKED_AT)
     (grid,) = [grid for title, grid in tables_of(page) if title.startswith(caption)]
     return grid
 
 
 def test_each_cell_is_on_the_page_with_its_source(demo_study, tmp_path):
-    for language in ("en", "fr"):
-        page = sr.write_report(demo_study, tmp_path / f"{language}.html", language=language)
-        grid = grid_of(page, language)
-        rows = [row for row in grid[1:] if len(row) == 4]
-        assert len(rows) == 2 * len(RUNTIMES)
-        layouts = [layout for layout in ("zeros", "csr") for _ in RUNTIMES]
-        for layout, key, row in zip(layouts, [*RUNTIMES] * 2, rows, strict=True):
-            cell, runtime = support(key, layout), RUNTIMES[key]
-            with speaking(language):
-                verdict = say(f"runtime_verdict.{cell.verdict}")
-                notes = [say(f"runtime_note.{cell.note}")] if cell.note else []
-                notes += [say("page.runtime_ended", date=runtime.ended)] if runtime.ended else []
-            assert row[0] == runtime.name
-            assert row[1] == (cell.version or "–")
-            assert row[2] == verdict
-            assert not notes or f"<small>{', '.join(notes)}</small>" in page.read_text("utf-8")
-            assert row[3] == (cell.source or "–").removeprefix("https://")
+    page = sr.write_report(demo_study, tmp_path / "page.html")
+    rows = [row for row in grid_of(page)[1:] if len(row) == 4]
+    assert len(rows) == 2 * len(RUNTIMES)
+    layouts = [layout for layout in ("zeros", "csr") for _ in RUNTIMES]
+    for layout, key, row in zip(layouts, [*RUNTIMES] * 2, rows, strict=True):
+        cell, runtime = support(key, layout), RUNTIMES[key]
+        notes = [say(f"runtime_note.{cell.note}")] if cell.note else []
+        notes += [say("page.runtime_ended", date=runtime.ended)] if runtime.ended else []
+        assert row[0] == runtime.name
+        assert row[1] == (cell.version or "–")
+        assert row[2] == say(f"runtime_verdict.{cell.verdict}")
+        assert not notes or f"<small>{', '.join(notes)}</small>" in page.read_text("utf-8")
+        assert row[3] == (cell.source or "–").removeprefix("https://")
 
 
 def test_sources_are_no_links(demo_study, tmp_path):

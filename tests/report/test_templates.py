@@ -1,15 +1,11 @@
 """Examples and lists of docs/how-to/templates.md."""
 
-import json
 import re
 from pathlib import Path
 
 import pytest
-from helpers import study_of
 from jinja2 import Environment
-from wording import wording
 
-import sparsity_report as sr
 from sparsity_report.report.sections import Medium
 from sparsity_report.report.study_sections import study_document
 from sparsity_report.report.templates import environment
@@ -28,8 +24,6 @@ def mine(tmp_path, monkeypatch):
     for kind, text in BLOCKS:
         if kind == "jinja":
             path = Path(re.search(r"mine/\S+", text)[0])
-        elif kind == "json":
-            path = Path("mine/languages/de.json")
         elif kind == "css":
             path = Path("mine/report.css")
             own = (ROOT / "templates" / "report.css").read_text(encoding="utf-8")
@@ -49,15 +43,6 @@ def test_python(mine, number):
         report = (mine.parent / "report.html").read_text(encoding="utf-8")
         assert "CSR30</bdi> stores 5.11\u202fMB" in report
         assert "--accent: #7a0019" in report
-
-
-def test_a_language_of_ones_own(mine, demo_study):
-    report = sr.write_report(demo_study, "r.html", template_dir=mine, language="de")
-    text = report.read_text(encoding="utf-8")
-    assert '<html lang="de">' in text
-    assert "Bericht zur Dünnbesetztheit" in text
-    assert wording("page.model_heading") in text
-    assert "30,0\u00a0%" in text
 
 
 def listed(head):
@@ -84,36 +69,3 @@ def test_names_for_people():
 def test_every_template_is_listed():
     for path in (ROOT / "templates").iterdir():
         assert f"`{path.name}" in PAGE, path.name
-
-
-def numbers(text, thousands):
-    """Every number on a page, however it is written."""
-    body = re.sub(r"<(script|style|svg|pre).*?</\1>", "", text, flags=re.S)
-    words = re.sub(r"<[^>]*>", " ", body)
-    words = re.sub(rf"(?<=\d)[{thousands}](?=\d{{3}}(?!\d))", "", words)
-    return re.findall(r"\d+(?:\.\d+)?", words.replace(",", "."))
-
-
-def test_the_french_report_has_the_numbers_of_the_english_one(demo, tmp_path):
-    study = study_of(demo, patterns=True, context=64)
-    pages = [
-        sr.write_report(study, tmp_path / f"{language}.html", language=language)
-        for language in ("en", "fr")
-    ]
-    english, french = (page.read_text(encoding="utf-8") for page in pages)
-    found = sorted(numbers(english, "\u202f"))
-    assert len(found) > 500
-    assert found == sorted(numbers(french, "\u202f"))
-    own, other = (
-        json.loads((ROOT / "templates" / "languages" / f"{code}.json").read_text(encoding="utf-8"))
-        for code in ("en", "fr")
-    )
-    untranslated = [
-        text
-        for key, text in own["sentences"].items()
-        if text != other["sentences"].get(key)
-        and len(text) > 25
-        and "{" not in text
-        and text in french
-    ]
-    assert not untranslated

@@ -219,35 +219,6 @@ def test_the_example_compiles_without_a_warning(kit, study):
 
 
 @pytest.mark.latex
-@pytest.mark.usefixtures("no_pictures")
-def test_french_compiles_with_the_same_numbers(kit, study, tmp_path):
-    with sr.speaking("fr"):
-        sr.write_thesis(study, tmp_path)
-        sentences = sr.summarize(study)
-    english, other = commands(kit), commands(tmp_path)
-    assert list(english) == list(other)
-    assert english.pop("StudyVerdict") != other["StudyVerdict"]
-    for name, value in english.items():
-        assert re.findall(r"[\d.]+", value) == re.findall(r"[\d.]+", other[name]), name
-    assert other["CSRThirtyStoredBytesShort"] == "\\num{5.11}\\,Mo"
-    for path in (kit / "tables").glob("*.tex"):
-        french = tmp_path / "tables" / path.name
-        for ours, theirs in zip(rows_of(path), rows_of(french), strict=True):
-            words = {"yes": "oui", "no": "non", "bitmask": "masque de bits"}
-            words["CSR with int32 indices"] = "CSR à indices int32"
-            assert [words.get(cell, cell) for cell in ours[1:]] == theirs[1:], path.name
-        assert (
-            path.read_text().partition("\\midrule")[0] != french.read_text().partition("\\mid")[0]
-        )
-    _, text = compiled(tmp_path)
-    for sentence in sentences:
-        assert bare(sentence).replace("’", "'") in text.replace("’", "'")
-    assert "3,83Mo" in text
-    assert "30.0" not in text
-    assert "parcimonie" in text_of(tmp_path / "figures" / "csr_bytes_column.pdf")
-
-
-@pytest.mark.latex
 def test_small_shares_and_many_variants_compile(grey):
     study, folder = grey
     _, text = compiled(folder)

@@ -9,6 +9,7 @@ from measurements import put_in, quality
 
 import sparsity_report as sr
 from sparsity_report.study.levels.budget import budget_finding, read_budget
+from sparsity_report.words.sentences import says
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +113,7 @@ def test_the_most_that_a_level_may_take_is_that_of_the_worst_distribution(mixtur
 def test_a_model_that_fits_need_not_be_pruned(study):
     solved = sr.level_within(study, "1 GB")
     assert (solved.sparsity, solved.dense) == (0.0, True)
-    assert budget_finding(solved).key == "budget.dense_within"
+    assert says(budget_finding(solved), "budget.dense_within")
 
 
 @pytest.mark.parametrize("budget", ["1 kB", "0.001 × FLOPs"])
@@ -139,10 +140,10 @@ def test_perplexity_is_not_guessed_between_measured_levels(study, most, level, b
     assert solved.sparsity == level
     if beyond is None:
         assert solved.beyond is None
-        assert budget_finding(solved).key == "budget.perplexity_highest_measured"
+        assert says(budget_finding(solved), "budget.perplexity_highest_measured")
     else:
         assert solved.beyond == pytest.approx(beyond, abs=1e-5)
-        assert budget_finding(solved).key == "budget.perplexity_next_measured"
+        assert says(budget_finding(solved), "budget.perplexity_next_measured")
 
 
 def test_perplexity_that_was_not_measured_or_not_reached(study):

@@ -18,6 +18,7 @@ from sparsity_report.findings.pair_findings import pair_findings, pair_verdict
 from sparsity_report.pairing.paired_reading import PairedSlice
 from sparsity_report.study.notes import EDITED_PAIR
 from sparsity_report.weights.tensor_slices import HeldSlice
+from sparsity_report.words.sentences import say
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +86,8 @@ def test_layers_are_those_of_numpy(parent, child):
     assert whole["untouched"] == whole["modules"] - 2
     assert pair.removed.empty
     (revived,) = of_key(pair_verdict(pair), "pair.verdict_zeros_revived")
-    counts = revived.values["share"].values
-    assert (counts["number"], counts["total"]) == (whole["revived"], whole["zeros_before"])
+    share = f"{100 * whole['revived'] / whole['zeros_before']:.1f} %"
+    assert revived.startswith(f"{share} of the {whole['zeros_before']:,} ".replace(",", "\u202f"))
 
 
 def test_saved_and_read_back(parent, child, tmp_path):
@@ -114,7 +115,7 @@ def test_saved_and_read_back(parent, child, tmp_path):
 def test_an_edited_note_is_told(parent, tmp_path):
     path = sr.compare_checkpoints(parent, parent).save(tmp_path / "pair.json")
     data = json.loads(path.read_text())
-    data["notes"].append({"key": "note.text", "values": {"text": "all is well"}})
+    data["notes"].append("all is well")
     path.write_text(json.dumps(data))
     assert EDITED_PAIR in {note.key for note in sr.read_pair(path).notes}
     with pytest.raises(sr.SparsityReportError, match="edited by hand"):
@@ -150,7 +151,7 @@ def test_prunings_of_one_model(demo):
     assert not of_key(pair_findings(pair), key)
     back = sr.compare_checkpoints(prunings[1], prunings[0])
     (kept,) = of_key(pair_findings(back), key)
-    assert kept.values == {"pattern": "2:4", "kept": 0, "modules": 24}
+    assert kept == say(key, pattern="2:4", kept=0, modules=24)
 
 
 def test_command(parent, child, tmp_path):

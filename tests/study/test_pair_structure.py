@@ -7,7 +7,7 @@ import structural
 import torch
 from safetensors.torch import load_file, save_file
 from structural import Left, fused, renamed, shuffled, turned, written
-from wording import of_key, wording
+from wording import of_key, values_of, wording
 
 import sparsity_report as sr
 from sparsity_report.findings.pair_findings import pair_findings
@@ -238,7 +238,7 @@ def test_a_head_that_is_the_embedding_now(bases, tmp_path):
     assert (row["kind"], row["module"], row["parameters"]) == ("layer", "lm_head", head)
     assert row["flops_per_token"] == 0
     (finding,) = of_key(pair_findings(pair), "pair.head_tied_and_untied")
-    assert finding.values["tied"] == "tied"
+    assert values_of(finding, "pair.head_tied_and_untied")["tied"] == "tied"
     gone = wording("pair.removed_besides_prunable", parts="lm_head")
     assert gone in pair.sentences()
     back = sr.compare_checkpoints(tied, bases("llama"))

@@ -203,6 +203,6 @@ def edited(study, path):
             for number, row in enumerate(told[table]["rows"]):
                 if row[place] is not None:
                     row[place] = TEXTS[key] if key else texts[number % len(texts)]
-    told["notes"] += [{"key": "note.text", "values": {"text": f"of {text}"}} for text in texts]
+    told["notes"] += [f"of {text}" for text in texts]
     path.write_text(json.dumps(told), encoding="utf-8")
     return path

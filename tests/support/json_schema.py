@@ -38,7 +38,7 @@ def json_schema(kind: FileKind) -> dict[str, Any]:
         "written_by": {"type": "string"},
         "digest": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
         **{name: SETTINGS[name] for name in kind.settings},
-        "notes": array(properties_of({"key": {"type": "string"}, "values": {"type": "object"}})),
+        "notes": array({"type": "string"}),
         "findings": array({"type": "string"}),
         **{part: _or_null(_table(table), part in MAYBE) for part, table in tables.items()},
     }

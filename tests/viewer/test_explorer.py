@@ -17,7 +17,6 @@ from torch import nn
 
 import sparsity_report as sr
 from sparsity_report.viewer.layer_values import AT_LEVEL, State
-from sparsity_report.words.languages import speaking
 
 LAYERS = [f"model.decoder.layers.{n}.fc1" for n in range(4)]
 
@@ -401,13 +400,3 @@ def test_odd_studies_can_be_explored(kind):
     for explorer.metric in metrics:
         json.dumps(explorer.chart.to_dict(), allow_nan=False)
     assert gzip.decompress(explorer._page_payload())
-
-
-def test_it_speaks_the_language_in_which_it_was_made(demo_study):
-    with speaking("fr"):
-        explorer = sr.explore(demo_study)
-    explorer.byte_layout = "bitmask"
-    assert "en masque de bits" in explorer.within("2 MB")
-    assert decode(explorer.payload)[0]["language"]["code"] == "fr"
-    with pytest.raises(sr.SparsityReportError, match="et non"):
-        explorer.metric = "beauty"

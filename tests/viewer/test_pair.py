@@ -163,17 +163,6 @@ def test_hostile_names_are_data(pair):
     assert set(shown.names) <= set(renamed)
 
 
-def test_its_words_are_in_the_language_in_use(pair):
-    with sr.speaking("fr"):
-        french = Shown(pair)
-    english = Shown(pair)
-    for key, figure in english.figures.items():
-        assert figure["label"] != french.figures[key]["label"]
-        assert figure["note"] != french.figures[key]["note"]
-    assert french.header["language"]["code"] == "fr"
-    assert len(pair_payload(pair)) < 16_000
-
-
 FC1 = "model.decoder.layers.0.fc1"
 ANSWERS = """
 import { readFileSync } from "node:fs";
@@ -345,11 +334,3 @@ def walk(part, key):
             yield from walk(inner, key)
     if isinstance(part, dict) and key in part:
         yield part[key]
-
-
-def test_it_keeps_its_language(pair):
-    with sr.speaking("fr"):
-        explorer = PairExplorer(pair)
-    titles = {one.chart.to_dict()["title"]["text"] for one in (explorer, PairExplorer(pair))}
-    assert len(titles) == 2
-    assert decode(explorer.payload)[0]["language"]["code"] == "fr"

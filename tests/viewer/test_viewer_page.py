@@ -21,8 +21,7 @@ import sparsity_report as sr
 from sparsity_report.viewer.embed import digests, embed
 from sparsity_report.viewer.module import classic_script, packed_module, script
 from sparsity_report.viewer.study_payload import study_payload
-from sparsity_report.words.languages import speaking
-from sparsity_report.words.number_format import percent, times
+from sparsity_report.words.number_format import percent
 
 PAGE = """<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>Viewer</title>
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data: blob:;
@@ -451,17 +450,6 @@ def test_studies_without_levels(chromium, tmp_path):
         assert page.page.locator(".sv-slider").is_disabled()
         assert "–" in page.sentence
         assert page.complaints == []
-
-
-def test_another_language(chromium, tmp_path, study):
-    with speaking("fr"):
-        payload = study_payload(study)
-        with Page(chromium, tmp_path, payload) as page:
-            page.set(variant="at level", sparsity=0.41, layout="csr")
-            rows = study.at_level(0.41)
-            ratio = rows["csr_bytes"].sum() / rows["dense_bytes"].sum()
-            assert times(ratio, "\u00a0") in page.sentence
-            assert "poids élagables" in page.sentence
 
 
 def test_without_scripts_the_still_stays(chromium, tmp_path, study):

@@ -12,14 +12,15 @@ import torch
 import transformers
 from helpers import command, small_llama, turned_on_loading, write_gguf
 from safetensors.torch import load_file, save_file
+from wording import count_of, of_key
 
 import sparsity_report as sr
 from sparsity_report.counting.counts import count_weights
-from sparsity_report.phrases import phrase
 from sparsity_report.untrusted import limits
 from sparsity_report.weights.adapters.merged_adapter import AdaptedSlice
 from sparsity_report.weights.sources.checkpoint import CheckpointWeights
 from sparsity_report.weights.tensor_slices import join_slices
+from sparsity_report.words.sentences import say
 
 peft = pytest.importorskip("peft")
 pytestmark = [
@@ -176,11 +177,11 @@ def test_what_is_said(tmp_path):
     total = sum(p.total for p in sr.load(tmp_path / "base").stored)
     pairs = 2 * 2 * ((32 + 32) + (32 + 16) + (48 + 32))
     counts = {"base_parameters": total, "parameters": pairs, "pairs": 6, "ranks": [2]}
-    replaced = phrase("note.adapter_replaces", tensors=6)
+    replaced = say("note.adapter_replaces", tensors=6)
     for merge, key in ((True, "note.adapter_merged"), (False, "note.adapter_beside")):
         weights = opened(tmp_path, merge=merge)
         assert weights.name == "adapter"
-        assert weights.notes == (phrase(key, base="base", **counts), replaced)
+        assert weights.notes == (say(key, base="base", **counts), replaced)
 
 
 @pytest.mark.parametrize("case", ["plain", "Conv1D", "all biases", "embedding", "all linear"])
@@ -362,8 +363,11 @@ def test_layers_that_the_configuration_leaves_out_are_left_out_with_a_note(
     edit(tmp_path, config)
     merged = merged_by_peft(base, tmp_path / "adapter")
     for merge in (True, False):
-        (note,) = (n for n in opened(tmp_path, merge=merge).notes if "ignore" in n.key)
-        assert note.values["tensors"] == len(note.values["names"]) == ignored
+        (note,) = of_key(opened(tmp_path, merge=merge).notes, "note.adapter_ignored")
+        assert count_of(note, "note.adapter_ignored", "tensors") == ignored
+        more = ignored - 3
+        assert note.count(".lora_") == 3
+        assert note.endswith(f" and {more} more") == (more > 0)
     counts = count_weights(opened(tmp_path))
     nonzero = {name: int(value.count_nonzero()) for name, value in merged.items()}
     assert {name: counts[name].nonzero for name in nonzero} == nonzero

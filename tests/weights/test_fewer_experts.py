@@ -15,6 +15,7 @@ import sparsity_report as sr
 from sparsity_report.counting.kept_experts import KeptExperts, routed_stacks
 from sparsity_report.counting.pruning import Basis
 from sparsity_report.weights.tensor_slices import JoinedRuns, LocalFile
+from sparsity_report.words.sentences import say
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -158,10 +159,10 @@ def test_notes_and_rows_name_the_choice(tmp_path):
     assert sr.without_experts(kept, name="mine").name == "mine"
     study = sr.compare(sr.dense(kept.weights), variant)
     (note,) = of_key(study.notes, "note.experts_removed")
-    assert {**note.values, "model": ""} == {
-        "variant": "REAP6of8", "removed": 4, "count": 16, "modules": 2, "model": "",
-        "method": "reap",
-    }  # fmt: skip
+    assert note == say(
+        "note.experts_removed", variant="REAP6of8", removed=4, count=16, modules=2,
+        model=kept.weights.name, method="reap",
+    )  # fmt: skip
     assert len(of_key(study.notes, "note.calibrated")) == 1
     assert study.variants["basis"].tolist()[1] == "a text"
     # It is a model opened as it is, not a pruning of the first.
@@ -223,7 +224,7 @@ def test_experts_that_transformers_does_not_load_are_left_out(tmp_path):
     smaller = sr.without_experts(keep(weights)).weights
     assert smaller.raw.keys() & extra.keys() == set()
     (note,) = of_key(smaller.notes, "note.experts_unread")
-    assert note.values == {"count": len(extra), "first": min(extra)}
+    assert note == say("note.experts_unread", count=len(extra), first=min(extra))
 
 
 CHOICES = [

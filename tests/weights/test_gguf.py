@@ -12,7 +12,7 @@ from helpers import counted, study_of, write_gguf
 from zoo.cases import CASES, GQA, b, d, f, g, h, k, v
 
 import sparsity_report as sr
-from sparsity_report.phrases import phrase
+from sparsity_report.words.sentences import say
 
 # What llama.cpp writes and the zoo, which has one of each kind, lacks.
 FURTHER = {
@@ -199,7 +199,7 @@ def test_quantized_files_count_what_their_blocks_stand_for(tmp_path):
     path = tmp_path / "model.gguf"
     write(path, case.build(), "llama", gguf.GGMLQuantizationType.Q4_0)
     weights = sr.load(path, name="x")
-    assert weights.notes[0] == phrase("note.gguf_blocks", kinds=["Q4_0"])
+    assert weights.notes[0] == say("note.gguf_blocks", kinds=["Q4_0"])
     values = gguf.GGUFReader(path).tensors
     zeros = sum(
         int((gguf.dequantize(t.data, t.tensor_type) == 0).sum())
@@ -406,7 +406,7 @@ def test_blocks_are_what_the_library_decodes(tmp_path, kind):
     assert np.array_equal(weights.tensor(A).numpy(), expected)
     totals = sr.compare(sr.dense(weights)).totals.loc[0]
     assert totals["nonzero"] == np.count_nonzero(expected)
-    assert weights.notes[1] == phrase("note.gguf_blocks", kinds=[kind.name])
+    assert weights.notes[1] == say("note.gguf_blocks", kinds=[kind.name])
 
 
 def test_types_that_cannot_be_decoded_are_named(tmp_path):

@@ -12,8 +12,8 @@ from huggingface_hub.utils import parse_hf_uri
 from safetensors.torch import load_file, save_file
 
 import sparsity_report as sr
-from sparsity_report.phrases import phrase
 from sparsity_report.weights.sources.model_paths import hub_place
+from sparsity_report.words.sentences import say
 
 INDEX = "model.safetensors.index.json"
 
@@ -129,7 +129,7 @@ def test_files_are_named_where_there_are_several(hub, repository, model):
     )
     weights = sr.load("someone/small", file="zero.safetensors")
     assert weights.name == "zero.safetensors"
-    file = phrase("note.weights_file", file="zero.safetensors", folder="someone/small")
+    file = say("note.weights_file", file="zero.safetensors", folder="someone/small")
     assert weights.notes == (file,)
     assert study_of(weights).totals.loc[0, "nonzero"] == 0
     assert "dense.safetensors" not in hub.served
@@ -151,7 +151,7 @@ def test_a_repository_with_gguf_only(hub, repository):
     gguf_file(repository / "x-Q4.gguf")
     weights = sr.load("someone/small")
     assert (weights.source, weights.name) == ("gguf", "someone/small")
-    file = phrase("note.weights_file", file="x-Q4.gguf", folder="someone/small")
+    file = say("note.weights_file", file="x-Q4.gguf", folder="someone/small")
     assert weights.notes[0] == file
     outline = sr.load("someone/small", values=False)
     assert [(p.name, p.shape) for p in outline.parameters] == [
@@ -267,7 +267,7 @@ def test_pickles_and_their_conversion(hub, repository, model, tmp_path):
     hub.conversions["someone/small"] = tmp_path / "converted"
     weights = sr.load("someone/small")
     revision = "someone/small@refs/pr/9"
-    note = phrase("note.converted_weights", author="SFconvertbot", revision=revision)
+    note = say("note.converted_weights", author="SFconvertbot", revision=revision)
     assert weights.notes == (note,)
     same(weights, sr.load(model))
 

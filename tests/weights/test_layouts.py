@@ -8,8 +8,10 @@ import transformers
 from helpers import swept
 from hub_layouts import LAYOUTS
 from safetensors.torch import load_file, save_file
+from wording import count_of, of_key, values_of
 
 import sparsity_report as sr
+from sparsity_report.words.sentences import some
 
 SMALL = {
     "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
@@ -87,8 +89,8 @@ def headed_body(folder):
 def test_tensors_of_a_head_that_the_class_lacks_are_left_out_and_named(tmp_path, write):
     lacking = write(tmp_path)
     weights = sr.load(tmp_path)
-    (note,) = (note for note in weights.notes if note.key == "note.left_out")
-    assert [*note.values["names"]] == lacking
+    (note,) = of_key(weights.notes, "note.left_out")
+    assert values_of(note, "note.left_out")["names"] == some(lacking)
     loaded, report = getattr(transformers, weights.architecture).from_pretrained(
         tmp_path, output_loading_info=True
     )
@@ -99,8 +101,9 @@ def test_tensors_of_a_head_that_the_class_lacks_are_left_out_and_named(tmp_path,
     assert all(torch.equal(weights.tensor(name), value) for name, value in values.items())
     file = load_file(tmp_path / "model.safetensors")
     outside = {k: v for k, v in file.items() if k.startswith(tuple(lacking))}
-    assert note.values["tensors"] == len(outside)
-    assert note.values["parameters"] == sum(value.numel() for value in outside.values())
+    assert count_of(note, "note.left_out", "tensors") == len(outside)
+    parameters = sum(value.numel() for value in outside.values())
+    assert count_of(note, "note.left_out", "parameters") == parameters
     study = sr.compare(sr.dense(weights))
     assert study.totals["total"].tolist() == [sum(p.numel() for p in loaded.parameters())]
     assert any(lacking[0] in str(each) for each in study.notes)
@@ -129,11 +132,14 @@ def test_a_head_that_is_stored_apart_although_it_is_tied_is_named(tmp_path):
     model = transformers.LlamaForCausalLM(
         transformers.LlamaConfig(**SMALL, tie_word_embeddings=True)
     )
-    for value, notes in ((model.lm_head.weight.detach().clone(), []), (torch.ones(64, 32), [1])):
+    for value, notes in (
+        (model.lm_head.weight.detach().clone(), []),
+        (torch.ones(64, 32), ["lm_head.weight"]),
+    ):
         saved(tmp_path, model, lambda tensors, v=value: tensors | {"lm_head.weight": v})
         weights = sr.load(tmp_path)
-        untied = [note for note in weights.notes if note.key == "note.untied"]
-        assert [len(note.values["names"]) for note in untied] == notes
+        untied = of_key(weights.notes, "note.untied")
+        assert [values_of(note, "note.untied")["names"] for note in untied] == notes
         loaded = transformers.LlamaForCausalLM.from_pretrained(tmp_path)
         assert torch.equal(weights.tensor("lm_head.weight"), loaded.lm_head.weight)
         assert sum(p.total for p in weights.stored) == sum(p.numel() for p in loaded.parameters())
@@ -163,8 +169,9 @@ def test_the_most_downloaded_models_are_counted_as_transformers_loads_them(tmp_p
     weights = sr.load(tmp_path / "model")
     counted = layout.counted or layout.config["architectures"][0]
     assert weights.architecture == counted
-    notes = {note.key: note.values for note in weights.notes}
-    assert tuple(notes.get("note.left_out", {"names": ()})["names"]) == layout.left_out
+    left_out = of_key(weights.notes, "note.left_out")
+    names = [values_of(note, "note.left_out")["names"] for note in left_out]
+    assert names == ([some(layout.left_out)] if layout.left_out else [])
     model, report = getattr(transformers, counted).from_pretrained(
         tmp_path / "model", output_loading_info=True
     )

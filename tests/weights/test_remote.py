@@ -20,11 +20,11 @@ from safetensors.torch import load_file, save_file
 import sparsity_report as sr
 from sparsity_report.counting import count_cache as cache_module
 from sparsity_report.counting.counts import count_weights
-from sparsity_report.phrases import phrase
 from sparsity_report.untrusted import limits
 from sparsity_report.weights import tensor_slices
 from sparsity_report.weights.sources import http_ranges
 from sparsity_report.weights.tensor_slices import read_at
+from sparsity_report.words.sentences import say
 
 NAME, FILE, INDEX = "someone/small", "model.safetensors", "model.safetensors.index.json"
 BIG = 300_000
@@ -104,7 +104,7 @@ def test_a_streamed_model_counts_like_a_copy(hub, folder, sharded):
     model = small_llama().to(torch.bfloat16)
     model.save_pretrained(folder, max_shard_size="20KB" if sharded else "1GB")
     weights, copy = stream(), sr.load(folder, name=NAME)
-    assert weights.notes == (phrase("note.streamed", commit=MAIN),)
+    assert weights.notes == (say("note.streamed", commit=MAIN),)
     size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     values = sum(p.total * p.itemsize for p in weights.stored)
     assert hub.sent == size - values
@@ -206,7 +206,7 @@ def test_one_of_several_models(folder):
     )
     weights = stream(file="inner/b.safetensors")
     assert weights.name == "b.safetensors"
-    assert weights.notes[0] == phrase(
+    assert weights.notes[0] == say(
         "note.weights_file", file="b.safetensors", folder=f"{NAME}/inner"
     )
     refused("has no file 'c.safetensors'", partial(stream, file="inner/c.safetensors"))
@@ -231,7 +231,7 @@ def test_a_real_gguf_is_counted_where_it_lies(hub, folder, smollm2_path, smollm2
         (p.name, p.shape, p.file_bytes) for p in smollm2.parameters
     ]
     hub.sent, weights = 0, stream()
-    assert weights.notes[0] == phrase("note.weights_file", file=smollm2_path.name, folder=NAME)
+    assert weights.notes[0] == say("note.weights_file", file=smollm2_path.name, folder=NAME)
     assert study_of(weights).layers.equals(study_of(smollm2).layers)
     assert weights.architecture == "LlamaForCausalLM"
     # Thresholds of float32 values take a second look.
@@ -287,11 +287,11 @@ def test_where_there_are_no_headers_the_configuration_says_it(hub, folder, monke
     small_llama().config.save_pretrained(folder)
     hub.repositories["someone/other"] = folder
     outline = sr.load("someone/other", values=False)
-    promise = phrase("note.config_promise")
-    assert outline.notes == (phrase("note.not_streamable", path="someone/other"), promise)
+    promise = say("note.config_promise")
+    assert outline.notes == (say("note.not_streamable", path="someone/other"), promise)
     outline = sr.load("someone/other", values=False, file="pytorch_model.bin")
     path = "someone/other/pytorch_model.bin"
-    assert outline.notes[0] == phrase("note.not_streamable", path=path)
+    assert outline.notes[0] == say("note.not_streamable", path=path)
     refused("nothing else is streamed", lambda: sr.load("someone/other", stream=True))
 
     big(folder)
@@ -302,7 +302,7 @@ def test_where_there_are_no_headers_the_configuration_says_it(hub, folder, monke
     snapshot_download("someone/third", allow_patterns=["config.json"])
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     outline = sr.load("someone/third", values=False)
-    assert outline.notes == (phrase("note.hub_unreachable"), promise)
+    assert outline.notes == (say("note.hub_unreachable"), promise)
     refused("the Hub cannot be reached", lambda: sr.load("someone/third", stream=True))
 
 
@@ -437,7 +437,7 @@ def test_a_branch_that_moves_on_changes_nothing(hub, folder, tmp_path):
     hub.moved.add(NAME)
     same_counts(weights, sr.load(file))
     moved = stream()
-    assert moved.notes[0] == phrase("note.streamed", commit=LATER)
+    assert moved.notes[0] == say("note.streamed", commit=LATER)
     same_counts(moved, sr.load(later))
     same_counts(stream(revision=MAIN), sr.load(file))
     pinned = stream(revision=MAIN)
@@ -608,7 +608,7 @@ def test_a_conversion_is_streamed_where_there_are_pickles_only(hub, folder, tmp_
     model.save_pretrained(tmp_path / "converted")
     hub.conversions[NAME] = tmp_path / "converted"
     weights = stream()
-    assert weights.notes[0] == phrase(
+    assert weights.notes[0] == say(
         "note.converted_weights", author="SFconvertbot", revision="someone/small@refs/pr/9"
     )
     same_counts(weights, sr.load(model))

@@ -6,7 +6,7 @@ import pytest
 import torch
 import transformers as tf
 from torch import nn
-from wording import of_key
+from wording import count_of, of_key, values_of
 
 import sparsity_report as sr
 from sparsity_report.weights.anatomy.meta_run import observe
@@ -66,7 +66,7 @@ def test_experts_that_run_on_every_token_are_told():
     )  # fmt: skip
     weights = sr.load(tf.Llama4ForCausalLM(config))
     (note,) = of_key(weights.notes, "note.experts_all_used")
-    assert note.values["experts"] == 4
+    assert count_of(note, "note.experts_all_used", "experts") == 4
     mixtral = tf.MixtralConfig(**SIZE, num_key_value_heads=2, num_local_experts=4)
     assert not sr.load(tf.MixtralForCausalLM(mixtral)).notes
     # Matrices of groups of heads in one tensor are no experts.
@@ -79,6 +79,7 @@ def test_experts_that_run_on_every_token_are_told():
     assert not weights.notes
     output = weights["model.layers.0.self_attn.o_a_proj.weight"]
     assert (output.experts, output.matrix) == (1, output.shape)
+    assert count_of(note, "note.rows_are_tokens", "rows") == 17
 
 
 def test_what_a_text_never_comes_by_is_told():
@@ -100,7 +101,7 @@ def test_what_a_text_never_comes_by_is_told():
         2 * (4 * 32**2 + 3 * 32 * 48) + 64 * 32
     )
     (note,) = of_key(weights.notes, "note.unused_modules")
-    assert note.values["modules"] == (seeing & matrices).sum()
+    assert count_of(note, "note.unused_modules", "modules") == (seeing & matrices).sum()
 
 
 def test_a_model_is_not_changed_by_the_run():
@@ -128,7 +129,7 @@ def test_what_depends_on_values_is_not_made_up():
     (case,) = [case for case in walked() if case.name == "BltForCausalLM"]
     weights = sr.load(case.build())
     (note,) = of_key(weights.notes, "note.uses_by_rule")
-    assert "depends on the values" in note.values["error"]
+    assert "depends on the values" in note
     assert weights.attention_widths is None
 
 
@@ -139,7 +140,7 @@ def test_a_model_that_cannot_be_run_says_so():
 
     weights = sr.load(Broken(tf.LlamaConfig(**SIZE)))
     (note,) = of_key(weights.notes, "note.uses_by_rule")
-    assert note.values == {"model": "Broken", "error": "this wants"}
+    assert values_of(note, "note.uses_by_rule") == {"model": "Broken", "error": "this wants"}
     assert totals(weights)["flops_per_token"] == 2 * (2 * (4 * 32**2 + 3 * 32 * 48) + 64 * 32)
 
 

@@ -11,7 +11,7 @@ from torch.nn.utils import parametrizations, prune
 from torch.sparse._semi_structured_conversions import sparse_semi_structured_from_dense_cutlass
 
 import sparsity_report as sr
-from sparsity_report.phrases import phrase
+from sparsity_report.words.sentences import say
 
 
 def totals(model):
@@ -334,7 +334,7 @@ def test_float8_in_memory_is_counted_as_it_is_and_run_as_float32(dtype):
     model["fc1"].weight = nn.Parameter(model["fc1"].weight.detach().to(dtype), requires_grad=False)
     weights = sr.load(model)
     name = str(dtype).removeprefix("torch.")
-    assert weights.notes == (phrase("note.float8_weights", dtypes=[name]),)
+    assert weights.notes == (say("note.float8_weights", dtypes=[name]),)
     assert sr.dense(weights).layers()["stored_bytes"].tolist() == [
         32 * 16 + 4 * 16,
         2 * (16 * 8 + 8),

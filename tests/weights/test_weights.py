@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import sparsity_report as sr
-from sparsity_report.phrases import phrase
+from sparsity_report.words.sentences import say
 
 
 @pytest.fixture
@@ -307,7 +307,7 @@ def test_gguf_by_names_alone(tmp_path):
     ]  # fmt: skip
     # llama.cpp multiplies by the embedding where there is no output.weight, and so says a note.
     assert weights["output.weight"].tied_to == "token_embd.weight"
-    assert weights.notes[-1] == phrase("note.tied_output_head")
+    assert weights.notes[-1] == say("note.tied_output_head")
     # Q8_0: a block of 32 shares one float16 scale, its largest magnitude over 127.
     scale = np.abs(q).reshape(-1, 32).max(axis=1, keepdims=True) / 127
     expected = np.round(q.reshape(-1, 32) / scale) * scale.astype(np.float16)
