@@ -355,10 +355,6 @@ class Table:
                 spans.append((column.over, 1))
         return spans if any(over for over, _ in spans) else []
 
-    def with_rows(self, rows: Sequence[Row], caption: str | None = None) -> Table:
-        """Return the table with other rows of the same columns."""
-        return replace(self, bodies=(Body(tuple(rows)),), caption=caption or self.caption)
-
     def only(self, *keys: str) -> Table:
         """Return the table with the first and some other of its columns."""
         places = [p for p, column in enumerate(self.columns) if not p or column.key in keys]
