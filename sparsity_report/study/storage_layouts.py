@@ -1,5 +1,6 @@
 """Bytes of the prunable matrices of each variant in every storage layout."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -56,7 +57,8 @@ def storage_frame(layers: pd.DataFrame, patterns: pd.DataFrame | None = None) ->
     )
     frame["ratio"] = frame["bytes"] / frame["dense"]
     frame["break_even"] = break_even(frame["dense"], frame["full"], frame["empty"])
-    frame.loc[frame["layout"].eq("2:4") & frame["bytes"].notna(), "break_even"] = 0.5
+    fixed = frame["layout"].isin(["2:4", "marlin_2:4"]) & frame["bytes"].notna()
+    frame.loc[fixed, "break_even"] = 0.5
     return typed("storage", frame)
 
 
@@ -147,23 +149,28 @@ def _layer_sizes(layers: pd.DataFrame, patterns: pd.DataFrame | None = None) -> 
     sums = _pattern_sums(facts, patterns)
     parts: dict[str, dict[str, pd.Series]] = {}
 
-    def add(layout: str, size: _Size, used: Any = z, slots: Any = n, kept: Any = True) -> None:
+    def add(
+        layout: str, size: _Size, used: Any = z, slots: Any = n, fits: Any = None, kept: Any = True
+    ) -> None:
         sizes = {"bytes": size(used), "empty": size(0 * slots), "full": size(slots)}
         lossless = pd.Series(kept, index=facts.index, dtype="boolean")
         if used is not z:  # of patterns, which may be unknown
             lossless = lossless.where(sizes["bytes"].notna())
-        parts[layout] = sizes | {"lossless": lossless}
+        part = sizes | {"lossless": lossless}
+        parts[layout] = part if fits is None else {k: part[k].where(fits) for k in part}
 
     add("dense", lambda _: facts["dense"])
     runs: Any = layers["runs_as_csr"].astype(bool)
 
-    def if_csr(sizes: Any) -> Any:
-        return sizes.where(runs, facts["dense"])
+    def add_csr(layout: str, size: _Size, fits: Any = None) -> None:
+        fits = None if fits is None else ~runs | fits.fillna(True).astype(bool)
+        add(layout, lambda k: size(k).where(runs, facts["dense"]), fits=fits)
 
-    add("csr_int32", lambda k: if_csr(cost.csr_bytes(k, pointers - 1, v, 4)))
-    add("csr_int64", lambda k: if_csr(cost.csr_bytes(k, pointers - 1, v, 8)))
-    int32: Any = ((z < 2**31) & (layers["columns"] < 2**31)).fillna(True).astype(bool)
-    parts["csr_int32"] = {k: part.where(~runs | int32) for k, part in parts["csr_int32"].items()}
+    narrow = layers["columns"] <= 2**15
+    int32 = (z < 2**31) & (layers["columns"] < 2**31)
+    add_csr("csr_int16", lambda k: cost.csr_bytes(k, pointers - 1, v, 2) + 2 * pointers, narrow)
+    add_csr("csr_int32", lambda k: cost.csr_bytes(k, pointers - 1, v, 4), int32)
+    add_csr("csr_int64", lambda k: cost.csr_bytes(k, pointers - 1, v, 8))
     for b in BLOCKS:
         ends = sums[f"pointers_{b}"]
         add(
@@ -174,6 +181,8 @@ def _layer_sizes(layers: pd.DataFrame, patterns: pd.DataFrame | None = None) -> 
         )
     add("bitmask", lambda k: cost.bitmask_bytes(n, k, v))
     add("2:4", lambda _: cost.two_four_bytes(n, v), kept=sums["two_four"])
+    groups = _in_whole_groups(layers)
+    add("marlin_2:4", lambda _: cost.marlin_two_four_bytes(n), fits=groups, kept=False)
     columns = {
         name: pd.concat([part[name] for part in parts.values()]).array
         for name in ("bytes", "empty", "full", "lossless")
@@ -181,6 +190,12 @@ def _layer_sizes(layers: pd.DataFrame, patterns: pd.DataFrame | None = None) -> 
     frame = pd.concat([facts] * len(parts))
     frame = frame.assign(layout=np.repeat(list(parts), len(facts)), **columns)
     return frame.sort_index(kind="stable")
+
+
+def _in_whole_groups(layers: pd.DataFrame) -> pd.Series:
+    """Return whether each layer has equal matrices whose rows are whole groups of 128."""
+    sizes = pd.Series([math.prod(shape) for shape in layers["shape"]], index=layers.index)
+    return (sizes == layers["weight_total"]) & (layers["columns"] % 128 == 0)
 
 
 def _pattern_sums(facts: pd.DataFrame, patterns: pd.DataFrame | None) -> pd.DataFrame:

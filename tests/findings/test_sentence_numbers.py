@@ -378,7 +378,10 @@ def least_bytes(study, name):
     rows = study.storage.query("variant == @name and scope == 'model'")
     rows = rows[rows["lossless"].eq(True) & rows["bytes"].notna()]
     best = rows.sort_values("bytes", kind="stable").iloc[0]
-    shown = {"bitmask": "bitmask", "dense": "dense", "bsr_32": "BSR 32 × 32"}
+    shown = {
+        "bitmask": "bitmask", "csr_int16": "CSR with int16 columns", "dense": "dense",
+        "bsr_32": "BSR 32 × 32",
+    }  # fmt: skip
     ratio = best["bytes"] / dense_bytes(study, name)
     return {"layout": shown[best["layout"]], "ratio": f"{ratio:.2f}", "saved": 1 - ratio}
 
