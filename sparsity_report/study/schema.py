@@ -39,7 +39,7 @@ PROTOCOLS: Mapping[str, tuple[int | None, int | None]] = {
     "c4-256x2048": (2048, 256),
     "ptb": (2048, None),
 }
-VERSION = 2
+VERSION = 3
 CONVENTIONS = ("standard", "notebook")
 # Tables of measurements; tasks are run by other programs.
 MEASURED = ("latency", "quality", "sensitivity", "continuations", "tasks", "experts")

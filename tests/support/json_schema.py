@@ -5,18 +5,17 @@
 
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sparsity_report.study.files.json_files import KINDS, LATER, MAYBE, FileKind
+from sparsity_report.study.files.json_files import KINDS, MAYBE, FileKind
 from sparsity_report.study.schema import CELL_KINDS, CONVENTIONS, ITEMS, TABLES, VERSION, Column
 from sparsity_report.words.display_names import title
 
 TOP = Path(__file__).parents[2]
 FOLDER = TOP / "sparsity_report" / "schemas"
 PAGE = TOP / "docs" / "reference" / "study-file.md"
-HOME = "https://sparsity-report.readthedocs.io/en/stable"
 # Settings of a study.
 SETTINGS = {
     "convention": {"enum": list(CONVENTIONS)},
@@ -44,12 +43,12 @@ def json_schema(kind: FileKind) -> dict[str, Any]:
     }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "$id": f"{HOME}/{file_name(kind.name)}",
+        "$id": f"urn:sparsity-report:{kind.name}:{VERSION}",
         "title": f"A {kind.name} of sparsity-report",
         "description": "Tables have columns and rows of as many cells. An unknown value is null. "
         "Later releases may add sections, and columns at the end of a table; readers leave out "
         "those that they do not know.",
-        **properties_of(properties, LATER),
+        **properties_of(properties),
     }
 
 
@@ -96,9 +95,8 @@ def array(items: Mapping[str, Any]) -> dict[str, Any]:
     return {"type": "array", "items": items}
 
 
-def properties_of(properties: Mapping[str, Any], maybe: Collection[str] = ()) -> dict[str, Any]:
-    required = [name for name in properties if name not in maybe]
-    return {"type": "object", "properties": properties, "required": required}
+def properties_of(properties: Mapping[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": [*properties]}
 
 
 def page_tables() -> str:

@@ -70,8 +70,7 @@ class FileKind:
 _COMMON = ("format", "version", "written_by", "digest", "notes", "findings")
 # Bytes in which a JSON object begins, after white space.
 _BEGINNING = 64
-#: Tables that older files of this version lack, and tables that may be null.
-LATER = ("experts",)
+#: Tables that may be null.
 MAYBE = ("levels", *schema.OPTIONAL)
 STUDY = FileKind(
     name="study",
@@ -297,18 +296,12 @@ def _check_format(source: Path, kind: FileKind, data: Mapping[str, Any]) -> None
             raise SparsityReportError(
                 f"{source}: holds a {other.name}, not a {kind.name}; read it with read_{other.name}"
             )
-    if name in {f"sparsity-report {each.name}" for each in KINDS}:
-        raise SparsityReportError(
-            f"{source}: has a format from before the first release, which no version reads; "
-            f"make the {kind.name} again from its model"
-        )
     if name != kind.format:
         raise _other_file(source, kind)
     if (version := check_integer(data["version"], "version", low=1)) != schema.VERSION:
-        is_newer = version > schema.VERSION
-        age, advice = (
-            ("newer", "upgrade sparsity-report") if is_newer else ("older", "save it again")
-        )
+        age, advice = "older", f"make the {kind.name} again from its model"
+        if version > schema.VERSION:
+            age, advice = "newer", "upgrade sparsity-report"
         raise SparsityReportError(
             f"{source}: format version {version} is {age} than this program's {schema.VERSION}; "
             f"{advice}"
@@ -332,10 +325,8 @@ def _plain(table: str, frame: pd.DataFrame | None) -> dict[str, Any] | None:
 
 
 def _read_table(kind: FileKind, part: str, content: Mapping[str, Any]) -> pd.DataFrame | None:
-    """Return a table from JSON values; None for one that is null, or newer than the file."""
+    """Return a table from JSON values; None for one that is null."""
     table = kind.tables[part]
-    if part in LATER and part not in content:
-        return None
     if (data := content[part]) is None and part in MAYBE:
         return None
     if table == "levels":
