@@ -238,10 +238,10 @@ def _study_numbers(study: Study) -> _Numbers:
             yield f"{command}{_camel(column)}Ratio", quantity(ratio, _RATIO)
     groups = latex.group_commands(study.groups["group"].unique())
     columns = [column.key for column in study_tables.groups(study).columns[1:]]
-    for row in records(study.groups):
-        stem = variants[row["variant"]] + groups[row["group"]]
+    for group in records(study.groups):
+        stem = variants[group["variant"]] + groups[group["group"]]
         for column in columns:
-            yield from _number(stem + _camel(column), row[column], column)
+            yield from _number(stem + _camel(column), group[column], column)
     yield from _measured_numbers(study, variants)
 
 

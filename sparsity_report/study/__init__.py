@@ -19,5 +19,5 @@ Folders: ``derived`` (figures computed from tables), ``levels`` (the model at ev
 sparsity), ``pairs`` (two checkpoints compared), ``files`` (JSON and CSV).
 
 To add a column, declare it in `schema` (its title is in the catalogue), fill it where its table is
-made, and write ``docs/study.schema.json`` again, as a test explains.
+made, and write the JSON Schemas again by ``python tests/support/json_schema.py``.
 """
