@@ -22,7 +22,7 @@ from sparsity_report.untrusted.display_text import BREAK, breakable
 _NOT_ASCII = re.compile(r"[^\x20-\x7e]")
 # Most marks in one text; Typst fails at 500 to 1,000.
 _BREAKS = 250
-_QUANTITY = re.compile(r"(?<=\d)[ \u00a0](?=%|(?:[kMGTP]?(?:B|o|FLOPs?)|[kMGTP])\b)")
+_QUANTITY = re.compile(r"(?<=\d)[ \u00a0](?=%|(?:[kMGTP]?(?:B|FLOPs?)|[kMGTP])\b)")
 
 
 def typeset(templates: Environment, shown: Mapping[str, Any]) -> bytes:

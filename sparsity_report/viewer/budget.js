@@ -1,23 +1,22 @@
 // Budgets of bytes, FLOPs or perplexity, as study/levels/budget.py reads and solves them.
 import { ratio } from "./figures.js";
 
-const NUMBER = "(\\d+(?:[.,]\\d+)?)\\s*";
-const PERPLEXITY = new RegExp(`^(?:perplexity|perplexité|ppl)\\s*${NUMBER}$`);
-const SHARE = new RegExp(`^${NUMBER}([x×%])\\s*(flops?|bytes?|octets?)$`);
-const SIZE = new RegExp(`^${NUMBER}([kmgtp]?)(i?)(b|o|bytes?|octets?|flops?)$`);
-const read = (number) => Number(number.replace(",", "."));
+const NUMBER = "(\\d+(?:\\.\\d+)?)\\s*";
+const PERPLEXITY = new RegExp(`^(?:perplexity|ppl)\\s*${NUMBER}$`);
+const SHARE = new RegExp(`^${NUMBER}([x×%])\\s*(flops?|bytes?)$`);
+const SIZE = new RegExp(`^${NUMBER}([kmgtp]?)(i?)(b|bytes?|flops?)$`);
 
 // Return what a text allows at most, or null where it is no budget.
 export function readBudget(text) {
   const plain = text.toLowerCase().replace(/≤|<=|<|=/g, " ").replace(/\s+/g, " ").trim();
   let match = PERPLEXITY.exec(plain);
-  if (match) return { kind: "perplexity", most: read(match[1]), relative: false };
+  if (match) return { kind: "perplexity", most: Number(match[1]), relative: false };
   match = SHARE.exec(plain);
-  if (match) return { kind: match[3][0] === "f" ? "flops" : "bytes", most: read(match[1]) / (match[2] === "%" ? 100 : 1), relative: true };
+  if (match) return { kind: match[3][0] === "f" ? "flops" : "bytes", most: Number(match[1]) / (match[2] === "%" ? 100 : 1), relative: true };
   match = SIZE.exec(plain);
   if (!match) return null;
   const [, number, prefix, binary, unit] = match;
-  const size = read(number) * (binary ? 1024 : 1000) ** ["", "k", "m", "g", "t", "p"].indexOf(prefix);
+  const size = Number(number) * (binary ? 1024 : 1000) ** ["", "k", "m", "g", "t", "p"].indexOf(prefix);
   return { kind: unit[0] === "f" ? "flops" : "bytes", most: size, relative: false };
 }
 

@@ -315,7 +315,7 @@ class Explorer(BaseExplorer):
             self.sparsity, self.variant = solved.sparsity, AT_LEVEL
             self.byte_layout = "dense" if solved.dense else layout
         self._note()
-        return str(budget_finding(solved))
+        return budget_finding(solved)
 
     def copied(self, form: str) -> str:
         """Return the value in view as Python code or a command.

@@ -13,10 +13,10 @@ from sparsity_report.study.layers import records
 from sparsity_report.study.levels.levels import same_level
 from sparsity_report.words.sentences import say
 
-_NUMBER = r"(\d+(?:[.,]\d+)?)\s*"
-_PERPLEXITY = re.compile(rf"(?:perplexity|perplexité|ppl)\s*{_NUMBER}")
-_SHARE = re.compile(rf"{_NUMBER}([x×%])\s*(flops?|bytes?|octets?)")
-_SIZE = re.compile(rf"{_NUMBER}([kmgtp]?)(i?)(b|o|bytes?|octets?|flops?)")
+_NUMBER = r"(\d+(?:\.\d+)?)\s*"
+_PERPLEXITY = re.compile(rf"(?:perplexity|ppl)\s*{_NUMBER}")
+_SHARE = re.compile(rf"{_NUMBER}([x×%])\s*(flops?|bytes?)")
+_SIZE = re.compile(rf"{_NUMBER}([kmgtp]?)(i?)(b|bytes?|flops?)")
 _AT_MOST = re.compile(r"≤|<=|<|=")
 _PREFIXES = {prefix: power for power, prefix in enumerate(("", "k", "m", "g", "t", "p"))}
 # Columns of `Levels.sums`.
@@ -107,11 +107,11 @@ class Within(NamedTuple):
     layout: str = "csr"
 
     def __repr__(self) -> str:
-        return str(budget_finding(self))
+        return budget_finding(self)
 
 
 def read_budget(text: str) -> Budget:
-    """Return a budget written in words, in English or French.
+    """Return a budget written in words.
 
     Parameters
     ----------
@@ -132,13 +132,13 @@ def read_budget(text: str) -> Budget:
     """
     plain = re.sub(r"\s+", " ", _AT_MOST.sub(" ", text.casefold())).strip()
     if match := _PERPLEXITY.fullmatch(plain):
-        return Budget("perplexity", _read(match[1]), relative=False)
+        return Budget("perplexity", float(match[1]), relative=False)
     if match := _SHARE.fullmatch(plain):
-        share = _read(match[1]) / (100 if match[2] == "%" else 1)
+        share = float(match[1]) / (100 if match[2] == "%" else 1)
         return Budget("flops" if match[3][0] == "f" else "bytes", share, relative=True)
     if match := _SIZE.fullmatch(plain):
         number, prefix, binary, unit = match.groups()
-        size = _read(number) * (1024 if binary else 1000) ** _PREFIXES[prefix]
+        size = float(number) * (1024 if binary else 1000) ** _PREFIXES[prefix]
         return Budget("flops" if unit[0] == "f" else "bytes", size, relative=False)
     raise SparsityReportError(
         f"budget: {text[:80]!r} is not a budget; write one such as 100 MB, 0.5 × FLOPs or "
@@ -317,7 +317,3 @@ def measured_levels(study: Study, policy: str) -> list[tuple[float, float]]:
                 points[level] = max(points.get(level, 0.0), float(row["perplexity"]))
         most = points if len(points) > len(most) else most
     return sorted(most.items())
-
-
-def _read(number: str) -> float:
-    return float(number.replace(",", "."))
