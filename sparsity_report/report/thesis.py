@@ -230,9 +230,9 @@ def _study_numbers(study: Study) -> _Numbers:
     totals = study_tables.totals(study).rows
     for place, (name, command) in enumerate(variants.items(), 1):
         yield f"{command}Name", tex(short_name(name))
-        for row in totals:
-            key = _RENAMED.get(row.key, row.key)
-            yield from _number(command + _camel(key), row.cells[place].value, row.key)
+        for figure in totals:
+            key = _RENAMED.get(figure.key, figure.key)
+            yield from _number(command + _camel(key), figure.cells[place].value, figure.key)
         for column in ("stored_bytes", "flops_per_token"):
             ratio = study.facts.ratio(name, column)
             yield f"{command}{_camel(column)}Ratio", quantity(ratio, _RATIO)

@@ -107,9 +107,9 @@ def test_the_heading_is_the_verdict_under_model_and_method(parsed, study):
 
 def test_sections_stand_in_order_and_the_contents_lead_to_them(parsed):
     sections = [attrs.get("id") for attrs, _ in parsed.all("section")]
-    assert sections == ["summary", "results", "storage", "speed", "method", "appendix"]
+    assert sections == ["summary", "results", "storage", "method", "appendix"]
     folded = [attrs["id"] for attrs, _ in parsed.all("details", **{"class": "all"})]
-    assert folded == ["layouts", "runtimes", "audit", "totals", "layers", "model"]
+    assert folded == ["runtimes", "totals", "layers", "model"]
     links = [a["href"] for a, _ in parsed.all("a") if a.get("class") != "anchor"]
     assert links == [f"#{key}" for key in sections[1:]]
     anchors = [a["href"] for a, _ in parsed.all("a", **{"class": "anchor"})]
