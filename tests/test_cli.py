@@ -256,7 +256,7 @@ def test_further_models_are_compared_as_they_are(tmp_path):
     due = sr.compare(sr.dense(first), sr.dense(last, name="tiny")).layers["weight_nonzero"]
     ends = study.layers[study.layers["variant"].isin(("Dense", "tiny"))]
     assert ends["weight_nonzero"].tolist() == due.tolist()
-    assert len({path.name for path in (tmp_path / "cache").iterdir()}) == 3 * len(first.stored)
+    assert len({path.name for path in (tmp_path / "cache").iterdir()}) == 3 * len(first.prunable)
     run = command("run", *paths[:2], *QUICK, "--out", tmp_path / "o")
     study = sr.read_study(tmp_path / "o" / "study.json")
     assert study.variants["variant"].tolist() == ["Dense", "tiny"]
