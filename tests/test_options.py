@@ -75,6 +75,7 @@ def test_files_to_write_are_chosen_by_name():
 @pytest.mark.parametrize(
     ("words", "given"),
     [
+        ([], {"perplexity": None, "latency": None, "models": ()}),
         (["m"], {"perplexity": None, "latency": None, "models": ["m"]}),
         (["m", "--perplexity"], {"perplexity": "", "latency": None, "models": ["m"]}),
         (["--perplexity", "ptb", "m"], {"perplexity": "ptb", "models": ["m"]}),

@@ -54,7 +54,7 @@ class _PanelCommand(typer.core.TyperCommand):
         }
         words: list[str] = []
         options = args[: args.index("--")] if "--" in args else args
-        for word, following in zip(options, [*options[1:], "-"], strict=True):
+        for word, following in zip(options, [*options[1:], "-"], strict=False):
             words += [word, ""] if word in optional and following.startswith("-") else [word]
         parsed: list[str] = super().parse_args(ctx, [*words, *args[len(options) :]])
         return parsed
