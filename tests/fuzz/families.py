@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from fuzz.adapter import ADAPTER
 from fuzz.checkpoint import CHECKPOINT
-from fuzz.count_cache import CACHE, SCORES
 from fuzz.family import Family
 from fuzz.gguf import GGUF
 from fuzz.packed import PACKED
@@ -19,8 +18,6 @@ FAMILIES: dict[str, Family] = {
         ADAPTER,
         GGUF,
         PACKED,
-        CACHE,
-        SCORES,
         STUDY,
     )
 }

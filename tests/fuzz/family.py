@@ -50,8 +50,6 @@ class Family:
         Cases in every test run.
     seconds : float
         Most seconds of processor time of a case.
-    refused : bool
-        Whether damaged files are refused; else what is damaged is done without.
     """
 
     name: str
@@ -61,7 +59,6 @@ class Family:
     steps: int = 3
     quick: int = 60
     seconds: float = 15
-    refused: bool = True
 
 
 @dataclass(frozen=True)

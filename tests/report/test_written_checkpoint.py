@@ -262,7 +262,9 @@ def test_modules_and_pickles(kind, tmp_path):
     pruning = sr.layerwise_magnitude(sr.load(model), 0.5)
     folder = sr.write_checkpoint(sr.masked(pruning), tmp_path / "module")
     expected = logits(sr.masked(pruning).module())
-    assert torch.equal(logits(opened(folder, type(model).__name__, dtype="auto")), expected)
+    # Products of experts in another layout may differ in their last bit.
+    written = opened(folder, type(model).__name__, dtype="auto")
+    torch.testing.assert_close(logits(written), expected)
     source = tmp_path / "pickle"
     model.save_pretrained(source)
     torch.save(load_file(source / "model.safetensors"), source / "pytorch_model.bin")
@@ -270,7 +272,7 @@ def test_modules_and_pickles(kind, tmp_path):
     weights = sr.load(source, allow_pickle=True)
     sr.write_checkpoint(sr.masked(sr.layerwise_magnitude(weights, 0.5)), tmp_path / "out")
     written = opened(tmp_path / "out", type(model).__name__, dtype="auto")
-    assert torch.equal(logits(written), expected)
+    torch.testing.assert_close(logits(written), expected)
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
