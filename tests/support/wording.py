@@ -32,7 +32,8 @@ def reader(key):
             words = sorted(spec[7:].split("|"), key=len, reverse=True)
             pattern += f"(?:{'|'.join(map(re.escape, words))})"
             continue
-        pattern += f"(?P={name})" if name in names else f"(?P<{name}>.+?)"
+        value = r"[-−\d\u202f–]+" if spec == "," else ".+?"
+        pattern += f"(?P={name})" if name in names else f"(?P<{name}>{value})"
         names.add(name)
         if re.match("percent|level", spec):
             pattern += " %"
