@@ -743,7 +743,7 @@ def test_every_number_by_name(written):
             checked += 1
     for row in rows(study.groups):
         group = "".join(
-            word[0].upper() + word[1:] for word in Writer("en").say(GROUPS[row["group"]]).split()
+            word[0].upper() + word[1:] for word in Writer().say(GROUPS[row["group"]]).split()
         )
         for column in OF_GROUPS:
             check(COMMANDS[row["variant"]] + group + camel(column), row, column)
@@ -752,7 +752,7 @@ def test_every_number_by_name(written):
 
 
 def test_a_model_of_many_layers_has_no_table_of_them(studies, monkeypatch, tmp_path):
-    study, w = studies["one"], Writer("en")
+    study, w = studies["one"], Writer()
     grid = layers_grid(study, w)
     for most in (len(grid) - 1, len(grid) - 2):
         monkeypatch.setattr("sparsity_report.report.study_sections._ROWS", most)
