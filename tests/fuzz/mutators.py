@@ -65,11 +65,11 @@ def damage_bytes(random: Random, data: bytes) -> bytes:
     return data[:start] + data[other : other + end - start] + data[end:]
 
 
-def damage_json(random: Random, value: Any) -> Any:
+def damage_json(random: Random, value: Any, texts: tuple[str, ...] = TEXTS) -> Any:
     """Return a JSON value with one change somewhere inside; :func:`dumped` writes it."""
     places = list(_places(value, ()))
     path = random.choice(places)
-    return _changed(value, path, lambda old: _other(random, old, value))
+    return _changed(value, path, lambda old: _other(random, old, value, texts))
 
 
 def dumped(value: Any) -> bytes:
@@ -103,12 +103,12 @@ def deep(random: Random) -> str:
     return opening * depth + "1" + closing * depth
 
 
-def _other(random: Random, old: Any, whole: Any) -> Any:
+def _other(random: Random, old: Any, whole: Any, texts: tuple[str, ...]) -> Any:
     kind = random.randrange(10)
     if kind < 3:
         return marked(number(random))
     if kind == 3:
-        return random.choice(TEXTS)
+        return random.choice(texts)
     if kind == 4:
         return random.choice((None, True, False, [], {}, [old], {"a": old}, [old, old]))
     if kind == 5:
@@ -116,23 +116,23 @@ def _other(random: Random, old: Any, whole: Any) -> Any:
     if kind == 6 and isinstance(old, int) and not isinstance(old, bool):
         return random.choice((old + 1, old - 1, -old, old * 2, old // 2, float(old), str(old)))
     if kind == 7 and isinstance(old, dict) and old:
-        return _with_other_members(random, old)
+        return _with_other_members(random, old, texts)
     if kind == 8 and isinstance(old, list) and old:
         place = random.randrange(len(old))
         return random.choice((old[:place], old[place:], old[:place] + old[place + 1 :], old[::-1]))
     return _at(whole, random.choice(list(_places(whole, ()))))
 
 
-def _with_other_members(random: Random, old: dict[str, Any]) -> Any:
+def _with_other_members(random: Random, old: dict[str, Any], texts: tuple[str, ...]) -> Any:
     name = random.choice(list(old))
     rest = {key: value for key, value in old.items() if key != name}
     kind = random.randrange(4)
     if kind == 0:
         return rest
     if kind == 1:
-        return {**rest, random.choice(TEXTS): old[name]}
+        return {**rest, random.choice(texts): old[name]}
     if kind == 2:
-        return {**old, random.choice(TEXTS): random.choice(list(old.values()))}
+        return {**old, random.choice(texts): random.choice(list(old.values()))}
     twice = dumped(old).decode()[1:-1]
     return marked("{" + twice + ("," if twice else "") + twice + "}")
 
