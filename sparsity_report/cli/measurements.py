@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from sparsity_report.cli.compared_models import Compared
 from sparsity_report.cli.options import Analysis
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.words.sentences import say
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,7 +58,7 @@ def _noted(study: Study, error: SparsityReportError) -> tuple[Study, bool]:
     from sparsity_report.measure.protocols import NoScoreError
 
     is_wrong = not isinstance(error, NoScoreError)
-    note = error.note if isinstance(error, NoScoreError) else say("note.text", text=str(error))
+    note = error.note if isinstance(error, NoScoreError) else str(error)
     if note in study.notes:
         return study, is_wrong
     return replace(study, notes=(*study.notes, note)), is_wrong

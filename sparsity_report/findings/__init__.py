@@ -1,7 +1,6 @@
 """Findings: statements worth making about a study or a pair, as sentences.
 
-Findings hold raw values; ``words`` renders them. Entry points are ``study_findings(study)``,
-``pair_findings(pair)``,
+Entry points are ``study_findings(study)``, ``pair_findings(pair)``,
 ``reproduction_findings(reproduction)``, ``verdict(study)`` and ``audit(study)``. Figures come from
 ``study.facts`` and the frames.
 
@@ -18,4 +17,6 @@ Findings hold raw values; ``words`` renders them. Entry points are ``study_findi
   says of itself
 - ``zero_parts``: layers, heads, rows and columns without a nonzero, of studies and checkpoints
 - ``variant_names``: names of variants and of their bytes
+- ``strip_text``, ``score_text``, ``pair_labels``: texts of the figures at the head of a report, of
+  measured scores, and of a pair's strips of removed units
 """

@@ -48,7 +48,7 @@ def audit(study: Study) -> list[str]:
 
 
 def _flag(key: str, **values: Any) -> _Flag:
-    """Return what can be said of several variants at once."""
+    """Return the key and the values of a text that may be about several variants."""
     return key, tuple((n, tuple(v) if isinstance(v, list) else v) for n, v in values.items())
 
 

@@ -1,6 +1,7 @@
 """The published formats: schemas and their page; real, damaged, earlier and later files."""
 
 import json
+import re
 
 import json_schema
 import jsonschema
@@ -21,7 +22,8 @@ def test_the_schemas_are_those_of_the_program(name):
     text = (json_schema.FOLDER / name).read_text(encoding="utf-8")
     assert text == json_schema.schemas()[name]
     jsonschema.Draft202012Validator.check_schema(json.loads(text))
-    assert json.loads(text)["$id"].endswith(f"/{name}")
+    kind, version, *_ = re.split("[-.]", name)
+    assert json.loads(text)["$id"] == f"urn:sparsity-report:{kind}:{version}"
 
 
 def test_the_page_has_the_columns_of_the_schema():

@@ -5,7 +5,6 @@ import re
 from pathlib import Path
 
 from jinja2 import nodes
-from sparsity_report.findings.published_kernels import PUBLISHED
 
 from sparsity_report.report.templates import environment
 from sparsity_report.report.thesis import latex_templates
@@ -20,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 # Keys of these end in a raw value, such as the name of a column or of a layout.
 FAMILIES = (
     "column", "group", "layout", "method", "kind", "alignment", "structure", "cache", "strip",
-    "speed_reason", "term", "checklist", "paired", "unpaired", "runtime_layout", "runtime_verdict",
+    "speed_reason", "term", "paired", "unpaired", "runtime_layout", "runtime_verdict",
     "runtime_note",
 )  # fmt: skip
 
@@ -35,7 +34,6 @@ def constants():
     for node in nodes_of_package():
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield node.value
-    yield from (figure.against for figure in PUBLISHED)
     yield from (f"runtime_layout.{layout}" for layout in LAYOUTS)
     for figure in FIGURES:
         yield from (f"chart.{figure}_title", f"label.{figure}", f"caption.{figure}")

@@ -42,7 +42,7 @@ class Violation:
     ----------
     rule, module : str
         Name of the rule, and the module or model that breaks it.
-    wanted, actual : str or str
+    wanted, actual : str
     """
 
     rule: str
