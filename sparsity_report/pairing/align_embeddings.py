@@ -36,7 +36,7 @@ def align_embeddings(alignment: Alignment) -> None:
 
 
 def _align_width(alignment: Alignment, one: Part, other: Part) -> None:
-    """Match channels; refuse a rotated width, of which hardly one is recognized."""
+    """Match channels; refuse a rotated width, where hardly any channel matches."""
     (tokens_before, width), (tokens_after, narrower) = one.parameter.shape, other.parameter.shape
     if width < narrower:
         alignment.check_not_more("width", one.module.name, width, narrower)
