@@ -10,7 +10,7 @@ import packing
 import pytest
 import torch
 import transformers
-from helpers import command, small_llama, turned_on_loading, write_gguf
+from helpers import command, small_llama, swept, turned_on_loading, write_gguf
 from safetensors.torch import load_file, save_file
 from wording import count_of, of_key
 
@@ -326,7 +326,9 @@ def merged_by_peft(base, folder):
 
 
 @pytest.mark.filterwarnings("ignore")  # PEFT warns of most values
-@pytest.mark.parametrize("field", [each.name for each in dataclasses.fields(peft.LoraConfig)])
+@pytest.mark.parametrize(
+    "field", swept([each.name for each in dataclasses.fields(peft.LoraConfig)], 3)
+)
 def test_each_field_of_a_configuration_means_what_it_means_to_peft(tmp_path, field):
     base = copy.deepcopy(write(tmp_path, "plain", sparsity=0.5)).unload()
     folder, others = tmp_path / "adapter", FEW if field in RELATED else {}
