@@ -122,9 +122,10 @@ def test_prune_keeps_experts_by_number_share_and_list(tmp_path):
 
 def test_run_adds_the_model_without_experts(tmp_path):
     saved(tmp_path / "whole", "Qwen3Moe")
+    keep(sr.load(tmp_path / "whole")).save(tmp_path / "list.json")
     out = command(
-        "run", tmp_path / "whole", "--keep-experts", "6", "--write", "study", "--out",
-        tmp_path / "out",
+        "run", tmp_path / "whole", "--keep-experts", tmp_path / "list.json", "--write", "study",
+        "--out", tmp_path / "out",
     )  # fmt: skip
     assert out.returncode == 0, out.stderr
     study = sr.read_study(tmp_path / "out" / "study.json")
