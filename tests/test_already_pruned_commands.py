@@ -164,7 +164,7 @@ def test_the_explorer_starts_from_the_zeros_found(checkpoint):
     explorer = sr.explore(sr.compare(*variants))
     explorer.variant = "Pruned50"
     assert "sr.existing_zeros(weights)" in explorer.copied("python")
-    assert "--as-is" in explorer.copied("thesis")
+    assert "--as-is" in explorer.copied("command")
     assert json.loads(explorer.copied("json"))["sparsity"] is None
 
 

@@ -105,7 +105,7 @@ def refused(*arguments):
 def test_bad_input_is_one_line(tmp_path):
     assert "contradicts itself" in refused(DEMO, "--zeros", ">=60%,<=40%")
     assert "use vllm" in refused(DEMO, "--runtime", "vlm")
-    assert "no/such/model" in refused("no/such/model", "--zeros", ">=0%")
+    assert "no/such is not a local path" in refused("no/such/model", "--zeros", ">=0%")
     lying(tmp_path / "model.safetensors")
     assert "header announces" in refused(tmp_path / "model.safetensors")
     shards = tmp_path / "shards"

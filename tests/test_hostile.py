@@ -373,7 +373,7 @@ def test_parameters_of_a_notebook_are_data(tmp_path):
         tagged = nbformat.v4.new_code_cell("MODEL = None", metadata={"tags": ["parameters"]})
         node = nbformat.v4.new_notebook(cells=[tagged])
         values = {"MODEL": text, "SPARSITY": 0.3, "OUT": text}
-        _set_parameters(node, values, tmp_path / "x.ipynb", "")
+        _set_parameters(node, values, tmp_path / "x.ipynb")
         nbformat.validate(node)
         nbformat.writes(node).encode()
         statements = ast.parse(node.cells[1].source).body

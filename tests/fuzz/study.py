@@ -21,6 +21,7 @@ from fuzz.mutators import damage_bytes, damage_json, dumped, marked, number, par
 from sparsity_report.study.files.json_files import digest_of
 from sparsity_report.study.notes import EDITED_STUDY
 from sparsity_report.study.schema import MEASURED
+from sparsity_report.words.sentences import say
 
 NAME = "study.json"
 FRAMES = ("variants", "layers", "patterns", "levels", *MEASURED)
@@ -140,7 +141,7 @@ def _judge(folder: Path, base: Base) -> str:
     intact = _same(study, base.truth)
     original, now = (json.loads(data).get("digest") for data in (
         base.files[NAME], (folder / NAME).read_bytes()))  # fmt: skip
-    if not intact and EDITED_STUDY not in {note.key for note in study.notes} and now == original:
+    if not intact and say(EDITED_STUDY) not in study.notes and now == original:
         return "opened with other content, and nothing said"
     if not intact:
         sr.write_csv(study, folder / "tables")

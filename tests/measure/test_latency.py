@@ -56,7 +56,7 @@ def played(monkeypatch):
         )
 
     monkeypatch.setattr(latency, "timed", timed)
-    monkeypatch.setattr(latency.Watch, "conditions", lambda _: Conditions(0.0, None, None))
+    monkeypatch.setattr(latency.Watch, "conditions", lambda _: Conditions(0.0, None))
     return seen
 
 
@@ -131,7 +131,7 @@ def test_a_crossover_needs_a_control_that_holds_one_and_room(monkeypatch, played
     frame = sr.crossover(weights, tokens=[1], clock=sr.Clock(cold=False))
     assert set(frame["crossover_low"]) == {0.99}
     assert set(frame["control_low"]) == {0.8}
-    others = Conditions(2.3, None, None)
+    others = Conditions(2.3, None)
     monkeypatch.setattr(latency.Watch, "conditions", lambda _: others)
     frame = sr.crossover(weights, tokens=[1], clock=sr.Clock(cold=False))
     assert frame["crossover_low"].isna().all()

@@ -229,7 +229,7 @@ def test_templates_get_what_is_documented(study, page):
     assert (page["verdict"], page["version"]) == (str(verdict(study)), sr.__version__)
     assert page["program"] == f"sparsity-report {sr.__version__}"
     assert page["fingerprint"] == study.fingerprint
-    assert (page["audit"], page["notes"]) == (study.audit, [])
+    assert (page["audit"], page["notes"]) == (study.audit, ())
     assert [card["title"] for card in page["strip"]] == [
         "Quality", "Size as CSR", "FLOPs per token", "Speed",
     ]  # fmt: skip

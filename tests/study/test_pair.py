@@ -117,7 +117,7 @@ def test_an_edited_note_is_told(parent, tmp_path):
     data = json.loads(path.read_text())
     data["notes"].append("all is well")
     path.write_text(json.dumps(data))
-    assert EDITED_PAIR in {note.key for note in sr.read_pair(path).notes}
+    assert say(EDITED_PAIR) in sr.read_pair(path).notes
     with pytest.raises(sr.SparsityReportError, match="edited by hand"):
         sr.read_pair(path, strict=True)
 

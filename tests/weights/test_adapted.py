@@ -412,7 +412,7 @@ CONFIGS = {
     r"pattern '.*\(\(\)\$' of adapter_config.json is not a regular": {"rank_pattern": {"(": 4}},
     r"pattern '.*\(a\+\)\+.*' .* too complex": {"alpha_pattern": {"(a+)+": 4}},
     r"pattern '.*a\{999.*' .* too complex": {"alpha_pattern": {"a{99999999}": 4}},
-    r"pattern '.*\.\|\.\..*' .* too complex": {"target_modules": "(?:.|..)" * 20 + ".*[A-Z]"},
+    r"pattern '.*\.\|\.\..*' .* too complex": {"target_modules": "(?:.|..|...)" * 15 + ".*[A-Z]"},
     "target_modules = None does not name the adapted modules": {"target_modules": None},
     "target_modules = 'all-linear' does not": {"target_modules": "all-linear"},
     "names 'model.layers.0.self_attn.k_proj', for which": {"target_modules": ["q_proj", "k_proj"]},

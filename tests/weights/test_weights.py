@@ -222,7 +222,7 @@ def test_a_tensor_in_two_shards(saved):
     (folder / "model.safetensors").unlink()
     for name in ("a", "b"):
         save_file(good, folder / f"{name}.safetensors")
-    refused("has 2 models; name the file of one with file=", folder)
+    refused("has 2 models; name the file of one, as in", folder)
     key = "model.norm.weight"
     index = {"weight_map": {**dict.fromkeys(good, "a.safetensors"), key: "b.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
