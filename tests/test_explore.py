@@ -73,9 +73,9 @@ def test_a_page_is_served_and_leaves_nothing(running, chromium):
     process, folder, told = running
     address, port = address_of(process)
     command_of = psutil.Process(process.pid)
+    wait_for(told.exists)
     assert {each.name() for each in command_of.children()} <= {"open"}  # the browser
     assert address.partition("token=")[2] not in " ".join(command_of.cmdline())
-    wait_for(told.exists)
     redirect = redirect_to(address, folder, told)
     assert answered(address.partition("?")[0]) == 403
     page = chromium.new_page()

@@ -77,7 +77,7 @@ function squares(label, shares, text, width, fill = colorOf, write = (share) => 
   const size = Math.max(3, Math.min(14, Math.floor((width - 100) / Math.min(shares.length, 64)) - 1));
   const across = Math.floor((width - 100) / (size + 1));
   const shapes = shares.slice(0, 1024).map((share, k) => ({
-    t: "rect", x: 96 + (k % across) * (size + 1), y: 3 + Math.floor(k / across) * (size + 1), w: size, h: size, fill: fill(share), tip: `${label} ${k}${text.space}: ${write(share)}`,
+    t: "rect", x: 96 + (k % across) * (size + 1), y: 3 + Math.floor(k / across) * (size + 1), w: size, h: size, fill: fill(share), tip: `${label} ${k}: ${write(share)}`,
   }));
   const height = 8 + (Math.floor((Math.min(1024, shares.length) - 1) / across) + 1) * (size + 1);
   return { shapes: [{ t: "text", x: 4, y: 13, size: 12, text: clip(label, 14) }, ...shapes], width, height, description: label };
@@ -98,7 +98,7 @@ function why(figures, state, i) {
   const counts = figures.counts(state);
   if (Number.isNaN(counts.of.total[i])) return [text.say("layer_absent")];
   const zeros = counts.weights[i] - counts.left[i];
-  const slack = counts.slack?.[i] ? `${text.space}±${text.space}${text.count(counts.slack[i])}` : "";
+  const slack = counts.slack?.[i] ? ` ± ${text.count(counts.slack[i])}` : "";
   const lines = [text.say("layer_zeros", { share: text.percent(ratio(zeros, counts.weights[i])), zeros: text.count(known(zeros) ? zeros : null) + slack, weights: text.count(counts.weights[i]) })];
   const spread = counts.of.isFirst ? figures.deviation[i] : NaN;
   const own = figures.value(figures.metric({ ...state, metric: "deviation" }), figures.scope("prunable", state));
