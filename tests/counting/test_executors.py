@@ -146,6 +146,7 @@ def test_a_worker_that_dies_is_an_error_that_names_the_tensor(cut, monkeypatch):
     same_counts(weights, cut())
 
 
+@pytest.mark.tools
 def test_tasks_of_a_dead_dask_worker_are_run_again(cut, tmp_path, monkeypatch):
     mark = tmp_path / "died"
     monkeypatch.setenv("SPARSITY_REPORT_TEST_MARK", str(mark))

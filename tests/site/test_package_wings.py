@@ -3,16 +3,17 @@
 import sys
 
 import house
+import pytest
 from page_code import ROOT
 
 sys.path.append(str(ROOT / "docs" / "_ext"))
-
-from package_wings import wings
-
 PACKAGE = ROOT / "sparsity_report"
 
 
+@pytest.mark.tools
 def test_the_drawing_is_the_tree():
+    from package_wings import wings  # which needs docutils
+
     drawn = {wing.name: wing for wing in wings()}
     assert list(drawn) == list(house.WINGS)
     assert all(wing.description.endswith(".") for wing in drawn.values())
