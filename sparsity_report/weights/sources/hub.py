@@ -51,7 +51,7 @@ class Request:
 
 
 def named_place(model: str, request: Request) -> tuple[str, Request]:
-    """Return the id of a Hub model, and the request with revision, folder and file of its name.
+    """Return the id of a Hub model, and the request with the revision, folder and file in its name.
 
     Raises
     ------

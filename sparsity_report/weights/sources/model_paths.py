@@ -38,7 +38,7 @@ def is_hub_id(text: str) -> bool:
 
 @dataclass(frozen=True)
 class HubPlace:
-    """A model on the Hub, and the revision, folder and file of it that its name says."""
+    """Parts of a Hub name: the model, a revision, and a folder and a file of it."""
 
     model: str
     revision: str | None = None
@@ -47,10 +47,10 @@ class HubPlace:
 
 
 def hub_place(text: str) -> HubPlace | None:
-    """Return the place that a name on the Hub says; None for another text.
+    """Return the parts of a Hub name; None for another text.
 
-    Names are those of the command ``hf``: ``owner/name@revision/path``, ``hf://`` before them or
-    not. A revision writes ``/`` as ``%2F``, except ``refs/pr/1`` and ``refs/convert/parquet``.
+    Names are those of the command ``hf``: ``owner/name@revision/path``, with or without ``hf://``.
+    A revision writes ``/`` as ``%2F``, except ``refs/pr/1`` and ``refs/convert/parquet``.
 
     Examples
     --------
