@@ -65,7 +65,7 @@ def test_a_last_window_of_one_token_scores_nothing():
 
 def test_smollm2_equals_the_guide(smollm2):
     """The loop of https://huggingface.co/docs/transformers/perplexity, mean over all tokens."""
-    text, window, stride = TEXT[:700], 128, 64
+    text, window, stride = TEXT[:350], 128, 64
     model = smollm2.module().eval()
     ids = smollm2.tokenizer()(text, return_tensors="pt")["input_ids"]
     before, sums, n = 0, 0.0, 0
@@ -81,7 +81,7 @@ def test_smollm2_equals_the_guide(smollm2):
             break
     frame = sr.perplexity(sr.dense(smollm2), text, window=window, stride=stride)
     assert frame.loc[0, "perplexity"] == pytest.approx(math.exp(sums / n), rel=1e-4)
-    assert 2 < frame.loc[0, "perplexity"] < 30
+    assert 2 < frame.loc[0, "perplexity"] < 100
 
 
 def test_layouts_know_the_same(demo):
