@@ -17,7 +17,7 @@ from sparsity_report.study.layers import records
 from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.study.pairs.pair_cells import ROWS, block_shares
 from sparsity_report.untrusted.display_text import clip
-from sparsity_report.viewer.pair_payload import pair_payload
+from sparsity_report.viewer.study_payload import study_payload
 from sparsity_report.words.display_names import display_name
 from sparsity_report.words.number_format import percent, scaled
 from sparsity_report.words.sentences import say
@@ -79,7 +79,7 @@ def pair_sections(pair: Pair, medium: Medium) -> list[Section]:
     layers = [] if medium.is_kit else [pair_tables.layers(pair, _ROWS[medium.name])]
     reference = Text(say("pair.base_reference_note"))
     models: list[Block] = [] if medium.is_kit else [pair_tables.models(pair), reference]
-    viewer = sections.Viewer(pair_payload(pair), None) if medium.is_page else None
+    viewer = sections.Viewer(study_payload(pair), None) if medium.is_page else None
     shown: dict[str, tuple[str, Iterable[Block | None]]] = {
         "survival": ("pair.survival_heading", [*_survival(pair, medium), *texts["survival"]]),
         "where": ("page.where_heading", [*texts["where"], viewer if is_changed else None]),

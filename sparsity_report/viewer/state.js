@@ -7,10 +7,9 @@ const [REST, STEPS] = [300, 200];
 export class Store {
   constructor(figures, start) {
     this.figures = figures;
-    this.state = this.settled({
-      variant: "", policy: "", sparsity: 0, layout: "csr", metric: "", against: "", modules: "prunable", grouping: "group",
-      sort: "", curve: "bytes", search: "", detail: -1, selection: [], panel: "layer", ...this.internal(start),
-    });
+    this.state = this.settled({ variant: "", policy: "", sparsity: 0, layout: "csr", metric: "",
+      against: "", modules: "prunable", grouping: "group", sort: "", curve: "bytes", search: "",
+      detail: -1, selection: [], panel: "layer", ...this.internal(start) });
     if (this.state.detail < 0) this.state = { ...this.state, detail: figures.extreme(this.state) };
     this.first = this.state;
     this.steps = [this.state];
@@ -23,7 +22,11 @@ export class Store {
   internal(traits) {
     const { positions } = this.figures;
     const state = { ...traits };
-    if ("selection" in state) state.selection = state.selection.map((name) => positions.get(name)).filter((i) => i !== undefined);
+    if ("selection" in state) {
+      state.selection = state.selection.map((name) => positions.get(name)).filter((i) =>
+        i !== undefined
+      );
+    }
     if ("detail" in state) state.detail = positions.get(state.detail) ?? -1;
     return state;
   }
@@ -31,7 +34,8 @@ export class Store {
   traits(state = this.state) {
     const { names } = this.figures.modules;
     const { panel, ...shared } = state;
-    return { ...shared, selection: state.selection.map((i) => names[i]), detail: names[state.detail] ?? null };
+    return { ...shared, selection: state.selection.map((i) => names[i]),
+      detail: names[state.detail] ?? null };
   }
 
   // Change some values; what depends on them follows.
@@ -42,7 +46,9 @@ export class Store {
       const { layout, sparsity, isFirst } = figures.variant(changes.variant);
       next.layout = changes.layout ?? (layout === "csr" ? "csr" : "dense");
       const policy = figures.policyOf(next);
-      if (policy && isFirst && sparsity !== null) next.sparsity = policy.levels[figures.place(policy, sparsity)];
+      if (policy && isFirst && sparsity !== null) {
+        next.sparsity = policy.levels[figures.place(policy, sparsity)];
+      }
     } else if (changes.sparsity !== undefined || changes.policy !== undefined) {
       const policy = figures.policyOf(next);
       if (policy) {
@@ -50,7 +56,9 @@ export class Store {
         next.variant = AT_LEVEL;
       }
     }
-    if (changes.selection?.length && !changes.selection.includes(next.detail)) next.detail = changes.selection.at(-1);
+    if (changes.selection?.length && !changes.selection.includes(next.detail)) {
+      next.detail = changes.selection.at(-1);
+    }
     // Changes of another control are a step of their own.
     const control = Object.keys(changes).join();
     if (control !== this.control) this.note();
@@ -69,7 +77,9 @@ export class Store {
     if (more) {
       const others = selection.filter((i) => !members.includes(i));
       next = members.every((i) => known.has(i)) ? others : [...others, ...members];
-    } else if (!keep && selection.length === members.length && members.every((i) => known.has(i))) next = [];
+    } else if (!keep && selection.length === members.length && members.every((i) => known.has(i))) {
+      next = [];
+    }
     this.set({ selection: next, ...(members.length ? { detail: members.at(-1) } : {}) });
   }
 
