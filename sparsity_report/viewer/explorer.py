@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, overload
+from typing import Any
 
 import pandas as pd
 import traitlets
@@ -18,7 +18,6 @@ from sparsity_report.study.derived.histograms import module_magnitudes
 from sparsity_report.study.files.json_files import value_or_saved
 from sparsity_report.study.levels.budget import budget_finding, level_within
 from sparsity_report.study.levels.sweep import pruned_at
-from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.study.variants import Variant, csr, fingerprint, masked
 from sparsity_report.untrusted.display_text import short_name
 from sparsity_report.viewer.base_explorer import (
@@ -42,36 +41,17 @@ from sparsity_report.words.sentences import say
 LAYOUTS = ("csr", "bitmask", "dense")
 
 
-@overload
 def explore(
-    study: Study, weights: Weights | None = None, *, columns: pd.DataFrame | None = None
-) -> Explorer: ...
-
-
-@overload
-def explore(study: Pair) -> PairExplorer: ...
-
-
-@overload
-def explore(
-    study: str | os.PathLike[str],
-    weights: Weights | None = None,
-    *,
-    columns: pd.DataFrame | None = None,
-) -> Explorer | PairExplorer: ...
-
-
-def explore(
-    study: Study | Pair | str | os.PathLike[str],
+    study: Study | str | os.PathLike[str],
     weights: Weights | None = None,
     *,
     columns: pd.DataFrame | None = None,
 ) -> Explorer | PairExplorer:
-    """Return the explorer of a study or a pair, for a notebook cell.
+    """Return the explorer of a study, for a notebook cell.
 
     Parameters
     ----------
-    study : Study, Pair or path-like
+    study : Study or path-like
         Value to explore, or the path of a saved one.
     weights : Weights, optional
         Weights of the first variant, for a study that was read from a file. They are needed for
@@ -88,7 +68,7 @@ def explore(
     Raises
     ------
     SparsityReportError
-        If `study` is neither a study nor a pair, or is empty, `weights` are not those of the
+        If `study` is no study or is empty, `weights` are not those of the
         first variant, or `columns` holds other values than numbers.
 
     Examples
@@ -100,15 +80,15 @@ def explore(
     >>> explorer.selection = [n for n in explorer.layers()["module_name"] if "fc1" in n]
     >>> len(explorer.layers())
     4
-    >>> pair = sr.compare_checkpoints(sr.load(), pruning)
-    >>> sr.explore(pair).metric
+    >>> study = sr.compare_checkpoints(sr.load(), pruning)
+    >>> sr.explore(study).metric
     'moved'
     """
-    value: Study | Pair = value_or_saved("explore", study, Study, Pair)
-    if isinstance(value, Pair):
+    value: Study = value_or_saved("explore", study, Study)
+    if value.matches is not None:
         if weights is not None or columns is not None:
             raise SparsityReportError(
-                "explore: a pair takes no weights= and no columns=; call explore(pair)"
+                "explore: two checkpoints take no weights= and no columns=; call explore(study)"
             )
         return PairExplorer(value)
     if value.layers.empty:

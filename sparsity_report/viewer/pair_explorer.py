@@ -11,8 +11,8 @@ import traitlets
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.findings.pair_labels import both
 from sparsity_report.hooks import hooks
+from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.heatmap_grid import Grid
-from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.viewer.base_explorer import (
     BaseExplorer,
 )
@@ -45,8 +45,8 @@ class PairExplorer(BaseExplorer):
 
     Attributes
     ----------
-    pair : Pair
-        The two checkpoints.
+    study : Study
+        The study of two checkpoints.
     metric : str
         ``"moved"``: the share of the base's weights that is zero or removed, after − before;
         ``"kept_share"`` of the zeros; ``"revived_share"`` and ``"new_share"`` of the weights that
@@ -73,22 +73,22 @@ class PairExplorer(BaseExplorer):
     """
 
     _state_type = PairState
-    pair = traitlets.Instance(Pair, read_only=True)
+    study = traitlets.Instance(Study, read_only=True)
     group = traitlets.Unicode().tag(sync=True)
     module = traitlets.Unicode(None, allow_none=True).tag(sync=True)
 
-    def __init__(self, pair: Pair) -> None:
-        self.set_trait("pair", pair)
-        self._rows = compared_layers(pair)
-        self._header, self._arrays = pair_contents(pair)
+    def __init__(self, study: Study) -> None:
+        self.set_trait("study", study)
+        self._rows = compared_layers(study)
+        self._header, self._arrays = pair_contents(study)
         start = {
             name: self._header["start"][_IN_PAGE.get(name, name)] for name in PairState._fields
         }
         super().__init__(encode(self._header, self._arrays), **start)
 
     @property
-    def value(self) -> Pair:
-        """The pair.
+    def value(self) -> Study:
+        """The study.
 
         Examples
         --------
@@ -96,11 +96,11 @@ class PairExplorer(BaseExplorer):
         >>> weights = sr.load()
         >>> pair = sr.compare_checkpoints(weights, sr.global_magnitude(weights, 0.5))
         >>> explorer = sr.explore(pair)
-        >>> explorer.value is explorer.pair
+        >>> explorer.value is explorer.study
         True
         """
-        pair: Pair = self.pair
-        return pair
+        study: Study = self.study
+        return study
 
     def _page_payload(self) -> bytes:
         """Return a payload that starts with the state in view."""
@@ -110,7 +110,7 @@ class PairExplorer(BaseExplorer):
     def layers(self) -> pd.DataFrame:
         """Return the layers of the table, in its order: the selected ones, or else those in view.
 
-        The columns are those of ``pair.layers``, and the metrics.
+        The columns are those of ``study.matches``, and the metrics.
 
         Returns
         -------
@@ -148,7 +148,7 @@ class PairExplorer(BaseExplorer):
         grid = Grid(rows)
         cells = pd.DataFrame(grid.cells, columns=["block", "projection"])
         cells = cells.assign(value=figure_values(rows, self.metric, grid.codes))
-        return hooks.chart(cells, (grid.blocks, grid.projections), self.metric, both(self.pair))
+        return hooks.chart(cells, (grid.blocks, grid.projections), self.metric, both(self.study))
 
     def copied(self, form: str = "python") -> str:
         """Return Python code that shows the same view of a pair of this name.

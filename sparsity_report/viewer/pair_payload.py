@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from sparsity_report.findings.pair_labels import both, strip_names, strip_title
-from sparsity_report.study.pairs.pair import Pair
-from sparsity_report.study.pairs.pair_cells import strips
-from sparsity_report.study.pairs.pair_frames import gone_weights, zeros_left
+from sparsity_report.study.comparison import Study
+from sparsity_report.study.pairs.removed_strips import strips
+from sparsity_report.study.survival import gone_weights, zeros_left
 from sparsity_report.untrusted.display_text import clip
 from sparsity_report.viewer.payload import Arrays, Codes, Floats, common_ratio, encode
 from sparsity_report.viewer.study_payload import opening
@@ -74,9 +74,10 @@ _TEXTS: dict[str, Callable[[Any], str]] = {
 }
 
 
-def compared_layers(pair: Pair) -> pd.DataFrame:
+def compared_layers(study: Study) -> pd.DataFrame:
     """Return the modules of either model that have weights, those of the base first."""
-    layers = pair.layers[(pair.layers["weight_before"] > 0) | (pair.layers["weight_after"] > 0)]
+    matches = study.facts.table("matches")
+    layers = matches[(matches["weight_before"] > 0) | (matches["weight_after"] > 0)]
     return layers.drop_duplicates("module_name").reset_index(drop=True)
 
 
@@ -92,18 +93,18 @@ def first(rows: pd.DataFrame) -> str | None:
     return None if rows.empty else str(rows["module_name"].iloc[int(np.nan_to_num(moved).argmax())])
 
 
-def pair_payload(pair: Pair) -> bytes:
+def pair_payload(study: Study) -> bytes:
     """Return the payload of a pair.
 
     A figure of several modules is the sum of their amounts ÷ the sum of their sizes, or the square
-    root of that, as in ``pair.survival``. It is unknown where an amount is, and without sizes.
+    root of that, as in ``study.survival``. It is unknown where an amount is, and without sizes.
     """
-    return encode(*pair_contents(pair))
+    return encode(*pair_contents(study))
 
 
-def pair_contents(pair: Pair) -> tuple[dict[str, Any], Arrays]:
+def pair_contents(study: Study) -> tuple[dict[str, Any], Arrays]:
     """Return the header and the arrays of :func:`pair_payload`."""
-    rows, arrays = compared_layers(pair), Arrays()
+    rows, arrays = compared_layers(study), Arrays()
 
     def add(values: pd.Series[Any]) -> int:
         return arrays.numbers(_numbers(values))
@@ -112,7 +113,7 @@ def pair_contents(pair: Pair) -> tuple[dict[str, Any], Arrays]:
     scopes = ["prunable"] if rows["prunable"].any() else []
     scopes += ["all", *dict.fromkeys(rows["group"])]
     header = {
-        **opening("pair", rows, both(pair)),
+        **opening("pair", rows, both(study)),
         "scopes": scopes,
         "prunable": arrays.small(rows["prunable"].to_numpy(dtype=bool)),
         "figures": [_figure(key, figure, rows, add) for key, figure in FIGURES.items()],
@@ -126,7 +127,7 @@ def pair_contents(pair: Pair) -> tuple[dict[str, Any], Arrays]:
             *([head(key), add(rows[key]), kind] for key, kind in _DETAILS.items()),
             *([head(key), _texts(rows, key, write), "text"] for key, write in _TEXTS.items()),
         ],
-        "removed": _removed(pair),
+        "removed": _removed(study),
         "start": {
             "metric": "moved",
             "modules": scopes[0],
@@ -168,7 +169,7 @@ def _texts(rows: pd.DataFrame, key: str, write: Callable[[Any], str]) -> list[st
     ]
 
 
-def _removed(pair: Pair) -> list[dict[str, Any]]:
+def _removed(study: Study) -> list[dict[str, Any]]:
     """Return the modules from which blocks, experts or heads were removed."""
     return [
         {
@@ -179,6 +180,6 @@ def _removed(pair: Pair) -> list[dict[str, Any]]:
             "among": row.among,
             "gone": list(row.gone),
         }
-        for strip in strips(pair)
+        for strip in strips(study.facts.table("removed"))
         for name, row in zip(strip_names(strip), strip.rows, strict=True)
     ]
