@@ -16,19 +16,18 @@ from sparsity_report.hooks import hooks
 
 if TYPE_CHECKING:
     from sparsity_report.study.comparison import Study
-    from sparsity_report.study.pairs.pair import Pair
     from sparsity_report.study.published_scores import Reproduction
 
 
 def summarize(
-    study: Study | Pair | Reproduction | str | os.PathLike[str],
+    study: Study | Reproduction | str | os.PathLike[str],
 ) -> list[str]:
-    """Return the findings about a study or a pair as sentences, most important first.
+    """Return the findings about a study as sentences, most important first.
 
     Parameters
     ----------
-    study : Study, Pair, Reproduction or path-like
-        The study, the pair, the comparison with a paper, or the path of a saved study or pair.
+    study : Study, Reproduction or path-like
+        The study, the comparison with a paper, or the path of a saved study.
 
     Returns
     -------
@@ -43,16 +42,13 @@ def summarize(
     >>> print(sr.summarize(study)[0][:53])
     At 30 % sparsity, CSR makes the model a third larger,
     """
-    from sparsity_report.findings.pair_findings import pair_findings
     from sparsity_report.findings.reproduction_findings import reproduction_findings
     from sparsity_report.findings.study_findings import study_findings
     from sparsity_report.study.comparison import Study
     from sparsity_report.study.files.json_files import value_or_saved
-    from sparsity_report.study.pairs.pair import Pair
     from sparsity_report.study.published_scores import Reproduction
 
     findings: dict[type, Callable[[Any], Iterable[str]]] = {
-        Pair: pair_findings,
         Reproduction: reproduction_findings,
         Study: study_findings,
     }
@@ -66,13 +62,13 @@ def _audit(study: Study) -> list[str]:
     return audit(study)
 
 
-def _content(value: Study | Pair) -> dict[str, Any]:
+def _content(value: Study) -> dict[str, Any]:
     from sparsity_report.study.files.json_files import content_of
 
     return content_of(value, summarize(value))
 
 
-def _save(value: Study | Pair, path: str | os.PathLike[str]) -> Path:
+def _save(value: Study, path: str | os.PathLike[str]) -> Path:
     from sparsity_report.files.atomic import write_file
 
     return write_file(path, json.dumps(_content(value), ensure_ascii=False))

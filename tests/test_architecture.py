@@ -262,11 +262,11 @@ def test_help_and_paths_that_lead_nowhere_are_light(arguments):
 def test_who_shows_two_models_does_not_wait_for_what_compares_them():
     said = loaded(
         "import sys, sparsity_report as sr\n"
-        "sr.write_report, sr.write_thesis, sr.explore, sr.summarize, sr.read_pair\n"
+        "sr.write_report, sr.write_thesis, sr.explore, sr.summarize, sr.read_study\n"
         "print(*sys.modules, file=sys.stderr)"
     )
-    assert "sparsity_report.study.pairs.pair" in said
-    assert not {"numba", "torch", "sparsity_report.study.pairs.checkpoints"} & said
+    assert "sparsity_report.study.survival" in said
+    assert not {"numba", "torch", "sparsity_report.study.checkpoints"} & said
 
 
 def test_public_names_are_those_of_the_stub():

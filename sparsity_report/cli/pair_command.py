@@ -46,9 +46,9 @@ def pair(
     with quiet_libraries(), workers(options.workers) as executor:
         models = _opened(before, after, options)
         comparison = sr.compare_checkpoints(*models, executor=executor, cache=options.cache)
-    if comparison.before["total"].sum() >= MANY and not fastest_loops().is_compiled:
+    if comparison.totals["total"].iloc[0] >= MANY and not fastest_loops().is_compiled:
         complain("numba compares large models about twice as fast; run pip install numba")
-    lines = comparison.sentences()
+    lines = sr.summarize(comparison)
     for table in pair_tables.small(comparison):
         lines += ["", *to_text(table).splitlines()]
     report = partial(sr.write_report, comparison, template_dir=options.template_dir)

@@ -17,8 +17,8 @@ from sparsity_report.findings.pair_labels import (
     strip_names,
     strip_title,
 )
-from sparsity_report.study.pairs.pair import Pair
-from sparsity_report.study.pairs.pair_cells import Strip, block_shares, strips
+from sparsity_report.study.comparison import Study
+from sparsity_report.study.pairs.removed_strips import Strip, block_shares, strips
 from sparsity_report.untrusted.display_text import clip
 from sparsity_report.words.display_names import display_name, head
 from sparsity_report.words.sentences import say
@@ -32,7 +32,7 @@ _ROW, _TALLEST = 16, 420
 
 
 def blocks_chart(
-    pair: Pair, width: float = TEXT_WIDTH, *, heading: bool = True
+    study: Study, width: float = TEXT_WIDTH, *, heading: bool = True
 ) -> alt.LayerChart | None:
     """Return columns of the share of zeros revived, weights removed or new zeros, by block.
 
@@ -43,7 +43,7 @@ def blocks_chart(
     altair.LayerChart or None
         None if none of the shares varies.
     """
-    if (shown := block_shares(pair)) is None:
+    if (shown := block_shares(study.facts.table("matches"))) is None:
         return None
     names = block_names(shown)
     rows = [
@@ -71,28 +71,28 @@ def blocks_chart(
     texts = "; ".join(f"{row['row']}: {row['label']}" for row in rows)
     alt_text = say("chart.blocks_alt", title=title, rows=texts)
     if heading:
-        return theme.titled(chart, blocks_title(shown), both(pair), alt_text)
+        return theme.titled(chart, blocks_title(shown), both(study), alt_text)
     chart.description = clip(alt_text, 1500)
     return theme.fitted(chart)
 
 
 def strip_charts(
-    pair: Pair, width: float = TEXT_WIDTH
+    study: Study, width: float = TEXT_WIDTH
 ) -> Iterator[tuple[Strip, alt.LayerChart | None]]:
     """Yield a strip per kind of removed units: rows of cells, hollow for removed ones.
 
     The chart is None if there are too many cells. `width` is in points, everything included.
     """
-    for strip in strips(pair):
+    for strip in strips(study.facts.table("removed")):
         if (chart := strip_mark(strip, width)) is not None:
-            note = say("chart.removed_strip_note", models=both(pair))
+            note = say("chart.removed_strip_note", models=both(study))
             chart = theme.titled(chart, strip_title(strip), note, strip_words(strip))
         yield strip, chart
 
 
-def strip_chart(pair: Pair, kind: str, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
+def strip_chart(study: Study, kind: str, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
     """Return the strip of one kind; None if none of it was removed or there are too many cells."""
-    return next((c for strip, c in strip_charts(pair, width) if strip.kind == kind), None)
+    return next((c for strip, c in strip_charts(study, width) if strip.kind == kind), None)
 
 
 def strip_mark(strip: Strip, width: float) -> alt.LayerChart | None:

@@ -1,16 +1,16 @@
 """Findings about a pair of checkpoints: the fate of zeros, removed parts, size, and matching."""
 
-import itertools
 from collections.abc import Iterator
 from typing import Any
 
 from sparsity_report.pairing.alignment import ORDER_NOTES
+from sparsity_report.pairing.tally import ENOUGH, UNRELATED
 from sparsity_report.sparse.shares import ratio
+from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.rounded_zeros import is_pruned
 from sparsity_report.study.layers import records
 from sparsity_report.study.notes import note_findings
-from sparsity_report.study.pairs.pair import ENOUGH, UNRELATED, Pair
-from sparsity_report.study.pairs.pair_frames import head_is_embedding
+from sparsity_report.study.survival import gone_weights, head_is_embedding
 from sparsity_report.words.sentences import say
 
 # Keys by kind of removed part: counted in the model, and counted in each block.
@@ -34,7 +34,7 @@ _TRACE = 0.0005
 _IN_BLOCKS = {"expert", "head", "kv_head", "channel"}
 
 
-def pair_verdict(pair: Pair) -> list[str]:
+def pair_verdict(study: Study) -> list[str]:
     r"""Return the verdict on a pair: at most two complete sentences.
 
     Examples
@@ -42,29 +42,24 @@ def pair_verdict(pair: Pair) -> list[str]:
     >>> import sparsity_report as sr
     >>> weights = sr.load()
     >>> pair = sr.compare_checkpoints(weights, sr.n_m(weights, 2, 4))
-    >>> print(str(pair_verdict(pair)[0]).replace("\u202f", " "))
+    >>> print(str(pair_verdict(study)[0]).replace("\u202f", " "))
     50.0 % of the 786 432 prunable weights became zero.
     """
-    if is_identical(pair):
+    if is_identical(study):
         return [say("pair.verdict_identical")]
     parts = (_zeros, _lost_parts, _more_zeros, _size, _survivors)
-    return [sentence for part in parts for sentence in part(pair)][:2]
+    return [sentence for part in parts for sentence in part(study)][:2]
 
 
-def pair_findings(pair: Pair) -> list[str]:
-    """Return the verdict and the other findings about a pair, most important first."""
-    topics = pair_topics(pair).values()
-    return [*dict.fromkeys(itertools.chain(pair_verdict(pair), *topics))]
-
-
-def pair_topics(pair: Pair) -> dict[str, list[str]]:
+def pair_topics(study: Study) -> dict[str, list[str]]:
     """Return the findings besides the verdict by topic: the section of a report that states them.
 
     Examples
     --------
     >>> import sparsity_report as sr
     >>> weights = sr.load()
-    >>> print(*pair_topics(sr.compare_checkpoints(weights, sr.n_m(weights, 2, 4)))["survival"])
+    >>> study = sr.compare_checkpoints(weights, sr.n_m(weights, 2, 4))
+    >>> print(*pair_topics(study)["survival"])
     Surviving weights are unchanged.
     """
     topics = {
@@ -73,20 +68,22 @@ def pair_topics(pair: Pair) -> dict[str, list[str]]:
         "removed": (_removed, _against_base),
         "checkpoints": (_permutations, _added, _doubts),
     }
+    stated = pair_verdict(study)
     return {
-        topic: [finding for part in parts for finding in part(pair)]
+        topic: [finding for part in parts for finding in part(study) if finding not in stated]
         for topic, parts in topics.items()
     }
 
 
-def models_of(pair: Pair) -> dict[str, str]:
+def models_of(study: Study) -> dict[str, str]:
     """Return the names of both models by side."""
-    return dict(zip(("before", "after"), pair.models["model"], strict=True))
+    return dict(zip(("before", "after"), study.variants["model"].iloc[:2], strict=True))
 
 
-def figure_of(pair: Pair, figure: str) -> dict[str, Any]:
-    """Return the row of a figure of ``pair.totals``."""
-    return records(pair.totals[pair.totals["figure"] == figure])[0]
+def figure_of(study: Study, figure: str) -> dict[str, Any]:
+    """Return the row of a figure of the whole model in ``study.changes``."""
+    changes = study.facts.table("changes")
+    return records(changes[changes["group"].isna() & (changes["figure"] == figure)])[0]
 
 
 def share_of(number: int, total: int, weights: str) -> str:
@@ -111,26 +108,34 @@ def share_of(number: int, total: int, weights: str) -> str:
     return say(key, share=number / total, **values)
 
 
-def _removed(pair: Pair) -> Iterator[str]:
-    total = figure_of(pair, "prunable_weights")["before"]
-    parts = [*removed_parts(pair)]
-    if not pair.taken:
+def _removed(study: Study) -> Iterator[str]:
+    total = figure_of(study, "prunable_weights")["before"]
+    parts = [*removed_parts(study)]
+    if not (taken := _taken(study)):
         if parts:
             yield say("pair.removed_besides_prunable", parts=parts)
         return
-    zeros, share = records(pair.sparsities)[0]["sparsity_itself"], ratio(pair.taken, total)
+    zeros = study.facts.total(study.facts.sides[1], "sparsity_prunable")
+    share = ratio(taken, total)
     key = "pair.removed_rest_sparse" if zeros else "pair.removed_rest_dense"
-    yield say(key, share=share, total=total, parts=parts, zeros=zeros, **models_of(pair))
-    certainty = pair.removed["certainty"].min()
+    yield say(key, share=share, total=total, parts=parts, zeros=zeros, **models_of(study))
+    certainty = study.facts.table("removed")["certainty"].min()
     if certainty < 1:
         yield say("pair.matched_by_values", certainty=float(certainty))
 
 
-def removed_parts(pair: Pair) -> Iterator[str]:
+def _taken(study: Study) -> int:
+    """Return the number of prunable weights of the base that were removed."""
+    matches = study.facts.table("matches")
+    return int(gone_weights(matches[matches["prunable"]]).sum())
+
+
+def removed_parts(study: Study) -> Iterator[str]:
     """Yield the number of removed parts of each kind, and their blocks."""
-    blocks_left = pair.layers.loc[pair.layers["after_name"].notna(), "block"].nunique()
+    matches, removed = study.facts.table("matches"), study.facts.table("removed")
+    blocks_left = matches.loc[matches["after_name"].notna(), "block"].nunique()
     for kind, key in _REMOVED.items():
-        rows = pair.removed[pair.removed["kind"] == kind]
+        rows = removed[removed["kind"] == kind]
         if rows.empty:
             continue
         if kind not in _IN_BLOCKS:
@@ -141,23 +146,24 @@ def removed_parts(pair: Pair) -> Iterator[str]:
         every = "pair.every_block" if blocks == blocks_left > 0 else "pair.block_count"
         where, among = say(every, blocks=blocks), int(modules["among"].first().max())
         yield say(key, gone=modules.size().tolist(), among=among, where=where)
-    if layers := pair.removed.loc[pair.removed["kind"] == "layer", "module"].tolist():
+    if layers := removed.loc[removed["kind"] == "layer", "module"].tolist():
         yield say("format.some_names", names=layers)
 
 
-def _permutations(pair: Pair) -> Iterator[str]:
-    yield from note_findings(pair.notes, ORDER_NOTES.values())
+def _permutations(study: Study) -> Iterator[str]:
+    yield from note_findings(study.notes, ORDER_NOTES.values())
 
 
-def _overlap(pair: Pair) -> Iterator[str]:
-    zeros = records(pair.survival)[0]
+def _overlap(study: Study) -> Iterator[str]:
+    zeros = records(study.facts.table("survival"))[0]
     if zeros["revived"] and zeros["new"]:
         yield say("pair.zeros_overlap", share=zeros["iou"])
 
 
-def _extremes(pair: Pair) -> Iterator[str]:
+def _extremes(study: Study) -> Iterator[str]:
     """Yield the layers with the largest shares of revived and of new zeros, and of change."""
-    rows = pair.layers[pair.layers["prunable"] & (pair.layers["compared"] > 0)]
+    matches = study.facts.table("matches")
+    rows = matches[matches["prunable"] & (matches["compared"] > 0)]
     rows = rows.assign(zeros=rows["kept"] + rows["revived"])
     rows = rows.assign(nonzero=rows["compared"] - rows["zeros"])
     shares = {
@@ -174,9 +180,9 @@ def _extremes(pair: Pair) -> Iterator[str]:
             yield say(key, module=top["module_name"], share=float(share.iloc[place]), **totals)
 
 
-def changed_values(pair: Pair) -> Iterator[str]:
+def changed_values(study: Study) -> Iterator[str]:
     """Yield changes of the weights that are nonzero in both checkpoints."""
-    weights = records(pair.survival)[0]
+    weights = records(study.facts.table("survival"))[0]
     total, modules, untouched = (weights[key] for key in ("surviving", "modules", "untouched"))
     if weights["changed"]:
         share = share_of(weights["changed"], total, say("pair.surviving_weights"))
@@ -187,64 +193,68 @@ def changed_values(pair: Pair) -> Iterator[str]:
         yield say("pair.layers_untouched", untouched=untouched, modules=modules)
 
 
-def _patterns(pair: Pair) -> Iterator[str]:
+def _patterns(study: Study) -> Iterator[str]:
     """Yield the N:M patterns of the base that layers kept."""
-    rows = pair.layers[pair.layers["n_m_before"].notna() & (pair.layers["compared"] > 0)]
+    matches = study.facts.table("matches")
+    rows = matches[matches["n_m_before"].notna() & (matches["compared"] > 0)]
     for pattern, part in rows.groupby("n_m_before", sort=False):
         kept = int((part["n_m_after"] == pattern).sum())
         yield say("pair.n_m_pattern_kept", pattern=pattern, kept=kept, modules=len(part))
 
 
-def _added(pair: Pair) -> Iterator[str]:
-    names = pair.layers.loc[pair.layers["alignment"] == "added", "module_name"].tolist()
+def _added(study: Study) -> Iterator[str]:
+    matches = study.facts.table("matches")
+    names = matches.loc[matches["alignment"] == "added", "module_name"].tolist()
     if names:
-        yield say("pair.added_modules", names=names, **models_of(pair))
+        yield say("pair.added_modules", names=names, **models_of(study))
 
 
-def _against_base(pair: Pair) -> Iterator[str]:
-    row = records(pair.sparsities)[0]
-    gone = row["gone_of_base"]
-    if gone is not None and row["sparsity_itself"] and row["total_after"] < row["total_before"]:
+def _against_base(study: Study) -> Iterator[str]:
+    facts, gone = study.facts, study.facts.base_shares["prunable"]
+    fewer = figure_of(study, "prunable_weights")["removed"] > 0
+    if gone is not None and fewer and facts.total(facts.sides[1], "sparsity_prunable"):
         yield say("pair.sparsity_against_base", gone=gone)
 
 
-def _doubts(pair: Pair) -> Iterator[str]:
+def _doubts(study: Study) -> Iterator[str]:
     """Yield modules that may not correspond to each other, and heads that may be tied."""
-    yield from note_findings(pair.notes, {"note.other_base"})
-    rows = pair.layers[pair.layers["prunable"] & (pair.layers["compared"] >= ENOUGH)]
+    yield from note_findings(study.notes, {"note.other_base"})
+    matches = study.facts.table("matches")
+    rows = matches[matches["prunable"] & (matches["compared"] >= ENOUGH)]
     surviving = rows["compared"] - rows["kept"] - rows["revived"] - rows["new"]
     other = (rows["correlation"] < UNRELATED) & (rows["changed"] > surviving / 2)
     if names := rows.loc[other, "module_name"].tolist():
         yield say("pair.unrelated_values", names=names)
-    tied = map(head_is_embedding, (pair.before, pair.after))
-    heads = dict(zip(tied, pair.models["model"], strict=True))
+    tied = map(head_is_embedding, map(study.facts.layers, study.facts.sides))
+    heads = dict(zip(tied, study.variants["model"].iloc[:2], strict=True))
     if set(heads) == {True, False}:
         yield say("pair.head_tied_and_untied", tied=heads[True], other=heads[False])
     elif set(heads) == {True, None}:
         yield say("pair.head_tied_and_unknown", tied=heads[True], other=heads[None])
 
 
-def is_identical(pair: Pair) -> bool:
+def is_identical(study: Study) -> bool:
     """Return True if no weight was pruned, changed or removed."""
-    layers = pair.layers
+    layers = study.facts.table("matches")
     rows = layers[(layers["weight_before"] > 0) | (layers["weight_after"] > 0)]
-    sizes = pair.totals[["before", "after"]].dropna()
+    changes = study.facts.table("changes")
+    sizes = changes.loc[changes["group"].isna(), ["before", "after"]].dropna()
     return (
-        pair.removed.empty
+        study.facts.table("removed").empty
         and bool(rows["untouched"].all())
         and set(rows["alignment"]) <= _IN_PLACE
         and bool((sizes["before"] == sizes["after"]).all())
     )
 
 
-def _zeros(pair: Pair) -> Iterator[str]:
+def _zeros(study: Study) -> Iterator[str]:
     """Yield the fate of the base's zeros, or the new zeros of a dense base."""
-    total = figure_of(pair, "prunable_weights")["before"]
-    row = records(pair.survival)[0]
+    total = figure_of(study, "prunable_weights")["before"]
+    row = records(study.facts.table("survival"))[0]
     if not total:
-        yield say("pair.verdict_nothing_prunable", before=models_of(pair)["before"])
+        yield say("pair.verdict_nothing_prunable", before=models_of(study)["before"])
     elif row["zeros_before"]:
-        which, zeros = _which(pair), row["zeros_before"]
+        which, zeros = _which(study), row["zeros_before"]
         share = share_of(row["revived"], zeros, which)
         key = "pair.verdict_zeros_revived" if row["revived"] else "pair.verdict_zeros_stayed"
         yield say(key, share=share, zeros=zeros, which=which)
@@ -253,20 +263,21 @@ def _zeros(pair: Pair) -> Iterator[str]:
         yield say("pair.verdict_zeros_new", share=share)
 
 
-def _which(pair: Pair) -> str:
+def _which(study: Study) -> str:
     """Return the name of the zeros whose fate is known."""
-    rows = pair.layers[pair.layers["prunable"]]
+    matches = study.facts.table("matches")
+    rows = matches[matches["prunable"]]
     if rows["zeros_before"].sum() > (rows["kept"] + rows["revived"]).sum():
         return say("pair.verdict_zeros_compared")
     # Zeros of packed weights may come from rounding.
-    is_own = is_pruned(pair.before)
+    is_own = is_pruned(study.facts.layers(study.facts.sides[0]))
     return say("pair.verdict_zeros_pruned" if is_own else "pair.verdict_zeros_of_base")
 
 
-def _lost_parts(pair: Pair) -> Iterator[str]:
-    parts = [*removed_parts(pair)]
-    weights, parameters = (figure_of(pair, key) for key in ("prunable_weights", "parameters"))
-    if pair.taken and not weights["after"]:
+def _lost_parts(study: Study) -> Iterator[str]:
+    parts = [*removed_parts(study)]
+    weights, parameters = (figure_of(study, key) for key in ("prunable_weights", "parameters"))
+    if _taken(study) and not weights["after"]:
         yield say("pair.verdict_all_removed", total=weights["before"])
     elif parts and parameters["removed"] > 0:
         yield say("pair.verdict_parts_removed", parts=parts, share=parameters["share"])
@@ -274,16 +285,16 @@ def _lost_parts(pair: Pair) -> Iterator[str]:
         yield say("pair.verdict_parts_replaced", parts=parts)
 
 
-def _more_zeros(pair: Pair) -> Iterator[str]:
-    row = records(pair.survival)[0]
+def _more_zeros(study: Study) -> Iterator[str]:
+    row = records(study.facts.table("survival"))[0]
     if row["zeros_before"] and row["new"]:
         share = ratio(row["new"], row["compared"])
         yield say("pair.verdict_zeros_added", new=row["new"], share=share)
 
 
-def _size(pair: Pair) -> Iterator[str]:
+def _size(study: Study) -> Iterator[str]:
     """Yield a change in bytes that removed parameters do not explain."""
-    stored, parameters = (figure_of(pair, key)["share"] for key in ("stored_bytes", "parameters"))
+    stored, parameters = (figure_of(study, key)["share"] for key in ("stored_bytes", "parameters"))
     if stored is None or abs(stored) < _STATED or abs(stored - (parameters or 0)) < _STATED:
         return
     yield say(
@@ -291,10 +302,10 @@ def _size(pair: Pair) -> Iterator[str]:
     )
 
 
-def _survivors(pair: Pair) -> Iterator[str]:
-    row, layers = records(pair.survival)[0], pair.layers
+def _survivors(study: Study) -> Iterator[str]:
+    row, layers = records(study.facts.table("survival"))[0], study.facts.table("matches")
     others = layers[~layers["prunable"] & (layers["compared"] > 0) & ~layers["untouched"]]
     if len(others) and not row["changed"]:
         yield say("pair.verdict_others_changed", modules=len(others))
     else:
-        yield from changed_values(pair)
+        yield from changed_values(study)

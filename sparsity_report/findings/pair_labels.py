@@ -10,8 +10,8 @@ from sparsity_report.words.number_format import UNKNOWN, known
 from sparsity_report.words.sentences import say, some
 
 if TYPE_CHECKING:
-    from sparsity_report.study.pairs.pair import Pair
-    from sparsity_report.study.pairs.pair_cells import BlockShares, Strip
+    from sparsity_report.study.comparison import Study
+    from sparsity_report.study.pairs.removed_strips import BlockShares, Strip
 
 _STRIP_TITLES = {
     "block": "pair.removed_blocks",
@@ -27,9 +27,9 @@ _BLOCKS = {
 }
 
 
-def both(pair: Pair) -> str:
+def both(study: Study) -> str:
     """Return the names of the two models, the base first."""
-    before, after = map(short_name, pair.models["model"])
+    before, after = map(short_name, study.variants["model"].iloc[:2])
     return f"{before} → {after}"
 
 

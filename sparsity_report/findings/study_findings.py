@@ -8,6 +8,7 @@ import pandas as pd
 
 from sparsity_report.findings import storage_findings as storage
 from sparsity_report.findings.already_pruned import already_pruned, other_models, zeros_as_loaded
+from sparsity_report.findings.pair_findings import pair_topics
 from sparsity_report.findings.quality_findings import quality_findings
 from sparsity_report.findings.rounding_findings import zeros_explained
 from sparsity_report.findings.runtime_findings import runtime_findings
@@ -33,6 +34,8 @@ _ZEROS = (
 )  # fmt: skip
 # File, page and terminal each show the findings of a study.
 _TOPICS: WeakKeyDictionary[Study, dict[str, list[str]]] = WeakKeyDictionary()
+# Topics of measurements, which two checkpoints may have besides their own topics.
+_MEASURED = {"experts", "speed", "quality"}
 # Distinct numbers of zeros up to which each has a separate finding.
 _SEVERAL = 2
 
@@ -50,9 +53,11 @@ def study_findings(study: Study) -> list[str]:
 def topics(study: Study) -> dict[str, list[str]]:
     """Return the findings by the section of a report that holds them."""
     if study not in _TOPICS:
-        _TOPICS[study] = {
+        is_matched = study.matches is not None
+        _TOPICS[study] = (pair_topics(study) if is_matched else {}) | {
             topic: [finding for part in parts for finding in part(study)]
             for topic, parts in _BY_TOPIC.items()
+            if topic in _MEASURED or not is_matched
         }
     return _TOPICS[study]
 

@@ -7,15 +7,17 @@ from typing import Any
 
 from sparsity_report.draw import pair_charts
 from sparsity_report.draw.vega import unchecked
-from sparsity_report.findings.pair_findings import is_identical, pair_topics, pair_verdict
+from sparsity_report.findings.pair_findings import is_identical
 from sparsity_report.findings.pair_labels import blocks_title, both
 from sparsity_report.findings.strip_text import change
+from sparsity_report.findings.study_findings import topics
+from sparsity_report.findings.verdict import verdict
 from sparsity_report.report import sections
 from sparsity_report.report.sections import Block, Drawing, Medium, Section, Text, card, chart_of
 from sparsity_report.report.tables import pair_tables
+from sparsity_report.study.comparison import Study
 from sparsity_report.study.layers import records
-from sparsity_report.study.pairs.pair import Pair
-from sparsity_report.study.pairs.pair_cells import ROWS, block_shares
+from sparsity_report.study.pairs.removed_strips import ROWS, block_shares
 from sparsity_report.untrusted.display_text import clip
 from sparsity_report.viewer.study_payload import study_payload
 from sparsity_report.words.display_names import display_name
@@ -44,48 +46,44 @@ KINDS = {
 
 
 @unchecked()
-def pair_document(pair: Pair, medium: Medium) -> dict[str, Any]:
+def pair_document(study: Study, medium: Medium) -> dict[str, Any]:
     """Return the values that the templates of a pair show."""
-    names = [str(name) for name in pair.models["model"]]
+    names = [str(name) for name in study.variants["model"].iloc[:2]]
     return sections.document(
-        pair_sections(pair, medium),
-        models=both(pair),
+        pair_sections(study, medium),
+        models=both(study),
         names=names,
-        kicker=[both(pair)],
+        kicker=[both(study)],
         title=" → ".join(clip(name, 40) for name in names),
-        verdict=" ".join(pair_verdict(pair)),
-        strip=[*_strip(pair)],
-        hero=_hero(pair),
+        verdict=verdict(study),
+        strip=[*_strip(study)],
+        hero=_hero(study),
     )
 
 
 @unchecked()
-def pair_sections(pair: Pair, medium: Medium) -> list[Section]:
+def pair_sections(study: Study, medium: Medium) -> list[Section]:
     """Return the sections of a report on two checkpoints."""
-    verdict = pair_verdict(pair)
-    texts = {
-        topic: [Text(finding) for finding in findings if finding not in verdict]
-        for topic, findings in pair_topics(pair).items()
-    }
-    notes = [Text(say("format.note_sentence", note=note)) for note in pair.notes]
+    texts = {topic: [*map(Text, findings)] for topic, findings in topics(study).items()}
+    notes = [Text(say("format.note_sentence", note=note)) for note in study.notes]
     warnings: list[Block] = [*dict.fromkeys([*texts["checkpoints"], *notes])]
-    is_resized = bool(pair.totals["removed"].fillna(0).any())
-    is_changed = not is_identical(pair)
+    is_resized = bool(study.facts.table("changes")["removed"].fillna(0).any())
+    is_changed = not is_identical(study)
     in_sight = {"where", "removed"}
     in_sight |= {"survival"} if is_changed else set()
     in_sight |= {"totals"} if is_resized else set()
     in_sight |= {"checkpoints"} if warnings else set()
-    groups = [pair_tables.groups(pair)] if is_resized else []
-    layers = [] if medium.is_kit else [pair_tables.layers(pair, _ROWS[medium.name])]
+    groups = [pair_tables.groups(study)] if is_resized else []
+    layers = [] if medium.is_kit else [pair_tables.matches(study, _ROWS[medium.name])]
     reference = Text(say("pair.base_reference_note"))
-    models: list[Block] = [] if medium.is_kit else [pair_tables.models(pair), reference]
-    viewer = sections.Viewer(study_payload(pair), None) if medium.is_page else None
+    models: list[Block] = [] if medium.is_kit else [pair_tables.models(study), reference]
+    viewer = sections.Viewer(study_payload(study), None) if medium.is_page else None
     shown: dict[str, tuple[str, Iterable[Block | None]]] = {
-        "survival": ("pair.survival_heading", [*_survival(pair, medium), *texts["survival"]]),
+        "survival": ("pair.survival_heading", [*_survival(study, medium), *texts["survival"]]),
         "where": ("page.where_heading", [*texts["where"], viewer if is_changed else None]),
-        "removed": ("pair.removed_heading", [*_removed(pair, medium), *texts["removed"]]),
-        "totals": ("pair.totals_heading", [pair_tables.totals(pair)]),
-        "sparsities": ("pair.sparsities_heading", [pair_tables.sparsities(pair)]),
+        "removed": ("pair.removed_heading", [*_removed(study, medium), *texts["removed"]]),
+        "totals": ("pair.totals_heading", [pair_tables.totals(study)]),
+        "sparsities": ("pair.sparsities_heading", [pair_tables.sparsities(study)]),
         "groups": ("page.groups_heading", groups),
         "layers": ("pair.modules_heading", layers),
         "checkpoints": ("pair.checkpoints_heading", [*warnings, *models]),
@@ -96,23 +94,23 @@ def pair_sections(pair: Pair, medium: Medium) -> list[Section]:
     return [replace(section, is_appendix=section.key not in in_sight) for section in titled]
 
 
-def _hero(pair: Pair) -> Section | None:
+def _hero(study: Study) -> Section | None:
     """Return the fate of the base by block; None if it is the same in each."""
-    if (shown := block_shares(pair)) is None:
+    if (shown := block_shares(study.facts.table("matches"))) is None:
         return None
-    chart = chart_of(pair_charts.blocks_chart(pair, heading=False), pair_tables.blocks(shown))
+    chart = chart_of(pair_charts.blocks_chart(study, heading=False), pair_tables.blocks(shown))
     return Section("hero", blocks_title(shown), (chart,)) if chart else None
 
 
-def _removed(pair: Pair, medium: Medium) -> Iterator[Block | None]:
-    table = pair_tables.removed(pair, _ROWS[medium.name])
+def _removed(study: Study, medium: Medium) -> Iterator[Block | None]:
+    table = pair_tables.removed(study, _ROWS[medium.name])
     if medium.is_kit:
         for kind in ROWS:
-            draw = partial(pair_charts.strip_chart, pair, kind)
+            draw = partial(pair_charts.strip_chart, study, kind)
             yield Drawing(f"gone_{kind}", f"Gone{KINDS[kind]}", draw)
     elif table is not None:
         undrawn = []
-        for strip, chart in pair_charts.strip_charts(pair):
+        for strip, chart in pair_charts.strip_charts(study):
             if chart is None:
                 number = sum(row.among for row in strip.rows)
                 kind = display_name("kind", strip.kind)
@@ -123,17 +121,17 @@ def _removed(pair: Pair, medium: Medium) -> Iterator[Block | None]:
     yield None if table is None else table.for_medium(_COLUMNS, medium.name)
 
 
-def _survival(pair: Pair, medium: Medium) -> Iterator[Block | None]:
+def _survival(study: Study, medium: Medium) -> Iterator[Block | None]:
     if medium.is_kit:
-        yield Drawing("blocks", "Blocks", partial(pair_charts.blocks_chart, pair))
-    has_zeros = pair.survival[["kept", "revived", "new"]].to_numpy().any()
-    yield pair_tables.survival(pair).for_medium(_COLUMNS, medium.name) if has_zeros else None
+        yield Drawing("blocks", "Blocks", partial(pair_charts.blocks_chart, study))
+    has_zeros = study.facts.table("survival")[["kept", "revived", "new"]].to_numpy().any()
+    yield pair_tables.survival(study).for_medium(_COLUMNS, medium.name) if has_zeros else None
 
 
-def _strip(pair: Pair) -> Iterator[dict[str, str]]:
+def _strip(study: Study) -> Iterator[dict[str, str]]:
     """Yield zeros, revived zeros, parameters and bytes, before and after."""
-    zeros, fate = records(pair.sparsities)[0], records(pair.survival)[0]
-    sides = [percent(zeros[key]) for key in ("sparsity_before", "sparsity_itself")]
+    facts, fate = study.facts, records(study.facts.table("survival"))[0]
+    sides = [percent(facts.total(side, "sparsity_prunable")) for side in facts.sides]
     yield card(say("strip.zeros"), change(*sides), say("strip.zeros_note"))
     figures = {"parameters": ("strip.parameters", ""), "stored_bytes": ("strip.size", "B")}
     if fate["zeros_before"]:
@@ -142,7 +140,8 @@ def _strip(pair: Pair) -> Iterator[dict[str, str]]:
         yield card(say("strip.revived"), share, note)
     else:
         figures["flops_per_token"] = ("strip.flops", "FLOPs")
-    totals = {row["figure"]: row for row in records(pair.totals)}
+    changes = study.facts.table("changes")
+    totals = {row["figure"]: row for row in records(changes[changes["group"].isna()])}
     for figure, (title, unit) in figures.items():
         known_sides = [totals[figure][side] for side in ("before", "after")]
         number = say("strip.unknown")

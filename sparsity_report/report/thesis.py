@@ -33,7 +33,6 @@ from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.zero_shot import seven_tasks
 from sparsity_report.study.files.json_files import value_or_saved
 from sparsity_report.study.layers import records
-from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.untrusted.display_text import short_name
 from sparsity_report.words.sentences import say
 
@@ -62,7 +61,7 @@ class Paper(TypedDict, total=False):
 
 
 def write_thesis(
-    study: Study | Pair | str | os.PathLike[str],
+    study: Study | str | os.PathLike[str],
     folder: str | os.PathLike[str],
     *,
     template_dir: str | os.PathLike[str] | None = None,
@@ -84,8 +83,8 @@ def write_thesis(
 
     Parameters
     ----------
-    study : Study, Pair or path-like
-        The study or the pair to write, or the path of a saved one.
+    study : Study or path-like
+        The study to write, or the path of a saved one.
     folder : path-like
         Created if missing.
     template_dir : path-like, optional
@@ -117,7 +116,7 @@ def write_thesis(
     >>> [path.name for path in written[:3]]
     ['csr_bytes_column.pdf', 'csr_bytes_column.svg', 'csr_bytes_column.png']
     """
-    value: Study | Pair = value_or_saved("write_thesis", study, Study, Pair)
+    value: Study = value_or_saved("write_thesis", study, Study)
     check_options("write_thesis", paper, Paper.__annotations__)
     widths = {"column": paper.get("column_cm", 8.5), "text": paper.get("text_cm", 16.0)}
     for place, width in widths.items():
@@ -127,7 +126,7 @@ def write_thesis(
     templates = latex_templates(environment(template_dir))
     check_folder(folder)
     medium = Medium("kit")
-    if isinstance(value, Pair):
+    if value.matches is not None:
         sections = pair_sections(value, medium)
     else:
         sections = study_sections(value, medium)
@@ -145,7 +144,7 @@ def write_thesis(
         "tables": [Tex(table.key) for table in tables],
         "version": sparsity_report.__version__,
         "findings": hooks.sentences(value),
-        **(_pair_texts(value) if isinstance(value, Pair) else _study_texts(value)),
+        **(_pair_texts(value) if value.matches is not None else _study_texts(value)),
         **{f"{place}_cm": width for place, width in widths.items()},
     }
     files["sparsity-report.bib"] = "\n".join([*bibtex(value), ""])
@@ -169,10 +168,10 @@ def _study_texts(study: Study) -> dict[str, Any]:
     }
 
 
-def _pair_texts(pair: Pair) -> dict[str, Any]:
+def _pair_texts(study: Study) -> dict[str, Any]:
     return {
-        "models": tex(both(pair)),
-        "verdict": pair.sentences()[0],
+        "models": tex(both(study)),
+        "verdict": verdict(study),
         "conventions": [],
         "pair": True,
     }
@@ -217,9 +216,9 @@ def latex_templates(templates: Environment) -> Environment:
     )
 
 
-def commands_of(value: Study | Pair) -> list[tuple[Tex, Tex]]:
+def commands_of(value: Study) -> list[tuple[Tex, Tex]]:
     """Return the names of LaTeX commands, all different, and their numbers."""
-    numbers = [*(_pair_numbers(value) if isinstance(value, Pair) else _study_numbers(value))]
+    numbers = [*(_pair_numbers(value) if value.matches is not None else _study_numbers(value))]
     names = latex.command_names((command for command, _ in numbers), longest=None)
     return [(Tex(command), text) for command, (_, text) in zip(names, numbers, strict=True)]
 
@@ -275,26 +274,29 @@ def _cells(stem: str, row: Mapping[str, Any], kinds: Mapping[str, Kind]) -> _Num
         yield f"{stem}{_camel(column)}", quantity(row[column], kind)
 
 
-def _pair_numbers(pair: Pair) -> _Numbers:
-    for side, name in zip(("Before", "After"), pair.models["model"], strict=True):
+def _pair_numbers(study: Study) -> _Numbers:
+    for side, name in zip(("Before", "After"), study.variants["model"].iloc[:2], strict=True):
         yield f"{side}Name", tex(short_name(name))
-    for row in records(pair.totals):
+    changes = study.facts.table("changes")
+    for row in records(changes[changes["group"].isna()]):
         stem = _camel(row["figure"])
         for column in ("before", "after", "removed"):
             yield from _number(f"{stem}{_camel(column)}", row[column], row["figure"], COUNT)
         yield f"{stem}RemovedShare", quantity(row["share"], SHARE)
-    for row in records(pair.sparsities):
-        kinds = dict.fromkeys(("sparsity_before", "sparsity_itself", "gone_of_base"), SHARE)
-        yield from _cells(_camel(row["of"]), row, kinds)
-    groups = latex.group_commands(pair.survival["group"])
-    for row in records(pair.survival):
+    for part, share in study.facts.base_shares.items():
+        for side, name in zip(("Before", "Itself"), study.facts.sides, strict=True):
+            sparsity = study.facts.total(name, f"sparsity_{part}")
+            yield f"{_camel(part)}Sparsity{side}", quantity(sparsity, SHARE)
+        yield f"{_camel(part)}GoneOfBase", quantity(share, SHARE)
+    groups = latex.group_commands(study.facts.table("survival")["group"])
+    for row in records(study.facts.table("survival")):
         stem = groups[row["group"]]
         for column in ("compared", "zeros_before", "zeros_after", "kept", "revived", "new"):
             yield from _number(f"{stem}{_camel(column)}", row[column], column, COUNT)
         kinds = dict.fromkeys(("kept_share", "iou", "relative_change"), SHARE)
         yield from _cells(stem, row, kinds)
         yield from _number(f"{stem}Changed", row["changed"], "changed", COUNT)
-    for kind, rows in pair.removed.groupby("kind", sort=False):
+    for kind, rows in study.facts.table("removed").groupby("kind", sort=False):
         yield from _number(f"{KINDS[str(kind)]}Gone", len(rows), "gone", COUNT)
         yield from _number(f"{KINDS[str(kind)]}GoneWeights", int(rows["weights"].sum()), "", COUNT)
 

@@ -1,8 +1,7 @@
 """A value as text for ``repr``, and in a notebook cell as HTML and LaTeX without a script.
 
-Values are weights, prunings, kept experts, variants, studies, and pairs. A
-cell has findings, a map of zeros and a small table. It shows only what is known already, and loads
-no chart library.
+Values are weights, prunings, kept experts, variants, and studies. A cell has findings, a map of
+zeros and a small table. It shows only what is known already, and loads no chart library.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,7 +13,7 @@ from markupsafe import escape
 
 from sparsity_report.counting.kept_experts import KeptExperts
 from sparsity_report.counting.pruning import Pruning
-from sparsity_report.findings.pair_findings import pair_verdict
+from sparsity_report.findings.study_findings import study_findings
 from sparsity_report.findings.verdict import verdict
 from sparsity_report.report.tables.column_heads import columns_of
 from sparsity_report.report.tables.latex import tex, to_tabular
@@ -24,9 +23,8 @@ from sparsity_report.report.template_files import template_text
 from sparsity_report.sparse.shares import ratio
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.heatmap_grid import Grid
-from sparsity_report.study.pairs.pair import Pair
-from sparsity_report.study.pairs.pair_cells import difference_map
-from sparsity_report.study.schema import MEASURED
+from sparsity_report.study.pairs.removed_strips import difference_map
+from sparsity_report.study.schema import CHANGED, MATCHED, MEASURED
 from sparsity_report.study.variants import Variant
 from sparsity_report.untrusted.display_text import clip, short_name
 from sparsity_report.weights.weights import Weights
@@ -36,7 +34,7 @@ from sparsity_report.words.sentences import say, some
 
 # Most rows of a table and most sentences in a cell.
 _ROWS, _SENTENCES = 20, 12
-# Maps of a pair: columns of its cells and the keys of their titles.
+# Maps of two checkpoints: columns of its cells and the keys of their titles.
 _PAIR_MAPS = {
     "zeros_before": "cell.map_base_zero_before",
     "zero_or_gone": "cell.map_base_zero_or_gone_after",
@@ -114,18 +112,10 @@ def _(study: Study) -> list[str]:
         variants=some([*map(short_name, names)], 8),
         modules=study.layers["module_name"].nunique(),
     )
-    measured = [name for name in MEASURED if getattr(study, name) is not None]
+    optional = (*MATCHED, *CHANGED, *MEASURED)
+    measured = [name for name in optional if getattr(study, name) is not None]
     frames = ["layers", "groups", "totals", "storage", *measured]
     return [title, verdict(study), say("repr.frame_names", frames=frames)]
-
-
-@_lines.register
-def _(pair: Pair) -> list[str]:
-    before, after = map(short_name, pair.models["model"])
-    title = say("repr.pair_models", before=before, after=after)
-    frames = ["layers", "removed", "survival", "groups", "totals", "sparsities"]
-    verdict_text = " ".join(pair_verdict(pair))
-    return [title, verdict_text, say("repr.frame_names", frames=frames)]
 
 
 class ShareMap(NamedTuple):
@@ -150,7 +140,7 @@ def bundle(value: Any) -> dict[str, str]:
 
     Parameters
     ----------
-    value : Study, Pair, Weights, Pruning, KeptExperts or Variant
+    value : Study, Weights, Pruning, KeptExperts or Variant
 
     Examples
     --------
@@ -173,6 +163,8 @@ def _content(value: Any) -> Content:
 
 @_content.register
 def _(study: Study) -> Content:
+    if study.matches is not None:
+        return _matched(study)
     variant = study.facts.headline
     names = _lines(study)[0]
     ratios = [study.facts.ratio(name, "stored_bytes") for name in study.totals["variant"]]
@@ -238,18 +230,17 @@ def _(variant: Variant) -> Content:
     return _content(variant.pruning or variant.weights)._replace(lines=_lines(variant))
 
 
-@_content.register
-def _(pair: Pair) -> Content:
-    title, verdict_text, _ = _lines(pair)
-    others = pair.sentences()[len(pair_verdict(pair)) :]
-    lines = [verdict_text, title, *others[:_SENTENCES]]
+def _matched(study: Study) -> Content:
+    """Return the findings about two checkpoints, maps of the base, and sizes."""
     maps = []
-    if (shown := difference_map(pair)) is not None:
+    if (shown := difference_map(study.facts.table("matches"))) is not None:
         for column, title in _PAIR_MAPS.items():
             cells = shown.cells.assign(share=shown.cells[column] / shown.cells["weight_before"])
             if cells["share"].nunique() > 1:
                 maps.append(_map(say(title), shown.grid, cells, "share"))
-    return Content(lines, maps, pair_totals(pair))
+    first, *others = study_findings(study)
+    lines = [first, _lines(study)[0], *others[:_SENTENCES]]
+    return Content(lines, maps, pair_totals(study))
 
 
 def _maps(variants: Iterable[tuple[Study, str]]) -> list[ShareMap]:

@@ -12,7 +12,7 @@ import pandas as pd
 from sparsity_report.counting.counts import count_notes, count_weights
 from sparsity_report.counting.progress import Progress
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.hooks import Saved, hooks
+from sparsity_report.hooks import Described, Saved, hooks
 from sparsity_report.study.derived.facts import Facts
 from sparsity_report.study.derived.paired_facts import score_pairs
 from sparsity_report.study.derived.paired_tasks import compared_variants, paired_tasks
@@ -37,7 +37,7 @@ from sparsity_report.study.variants import (
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Study(StudyFrames, Saved):
+class Study(StudyFrames, Saved, Described):
     """Variants of a model side by side, as data that can be saved, read and rendered.
 
     Attributes
@@ -68,6 +68,11 @@ class Study(StudyFrames, Saved):
     experts : pandas.DataFrame or None
         Use of experts by the router on a text, see :func:`sparsity_report.calibrate`; ``is_kept``
         is false of those that the variant lacks.
+    matches : pandas.DataFrame or None
+        Of two checkpoints, one row per module of the first, then one per module that only the
+        second has; see :func:`sparsity_report.compare_checkpoints`.
+    removed : pandas.DataFrame or None
+        Of two checkpoints, one row per part of the first that the second lacks.
     weights : Weights or None
         The weights of the first variant, for exact further levels. Not saved.
 

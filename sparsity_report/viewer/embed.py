@@ -23,7 +23,7 @@ def embed(payload: bytes, still: str = "", key: str = "") -> str:
     Parameters
     ----------
     payload : bytes
-        From :mod:`.study_payload` or :mod:`.pair_payload`.
+        From :mod:`.study_payload`.
     still : str
         HTML in place of the viewer where scripts do not run.
     key : str

@@ -22,7 +22,6 @@ from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.histograms import module_magnitudes
 from sparsity_report.study.files.json_files import value_or_saved
 from sparsity_report.study.levels.sweep import pruned_at
-from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.study.variants import csr, fingerprint, masked
 from sparsity_report.untrusted.display_text import short_name
 from sparsity_report.viewer.embed import embed
@@ -37,7 +36,7 @@ from sparsity_report.words.sentences import say
 
 
 def explore(
-    study: Study | Pair | str | os.PathLike[str],
+    study: Study | str | os.PathLike[str],
     weights: Weights | None = None,
     *,
     columns: pd.DataFrame | None = None,
@@ -46,8 +45,8 @@ def explore(
 
     Parameters
     ----------
-    study : Study, Pair or path-like
-        Value to explore, or the path of a saved one.
+    study : Study or path-like
+        Study to explore, or the path of a saved one.
     weights : Weights, optional
         Weights of the first variant, for a study that was read from a file. They are needed for
         histograms and to add a level as a variant.
@@ -79,11 +78,11 @@ def explore(
     >>> sr.explore(pair).state["metric"]
     'moved'
     """
-    value: Study | Pair = value_or_saved("explore", study, Study, Pair)
-    if isinstance(value, Pair):
+    value: Study = value_or_saved("explore", study, Study)
+    if value.matches is not None:
         if weights is not None or columns is not None:
             raise SparsityReportError(
-                "explore: a pair takes no weights= and no columns=; call explore(pair)"
+                "explore: two checkpoints take no weights= and no columns=; call explore(study)"
             )
         return Explorer(value)
     if value.layers.empty:
@@ -155,7 +154,7 @@ class Explorer(anywidget.AnyWidget):
 
     _esm = widget_module()
     _css = style()
-    study = traitlets.Any(read_only=True)
+    study = traitlets.Instance(Study, read_only=True)
     payload = traitlets.Bytes().tag(sync=True)
     state = traitlets.Dict().tag(sync=True)
     # Common to all views of an explorer.
@@ -163,7 +162,7 @@ class Explorer(anywidget.AnyWidget):
     # The widget that ipywidgets makes for sizes and margins would outlive the explorer.
     layout = traitlets.Any(None)
 
-    def __init__(self, study: Study | Pair, columns: pd.DataFrame | None = None) -> None:
+    def __init__(self, study: Study, columns: pd.DataFrame | None = None) -> None:
         self._is_shown = in_marimo()
         self._columns = columns
         self._contents = study_contents(study, columns)
@@ -235,14 +234,18 @@ class Explorer(anywidget.AnyWidget):
         >>> explorer.study.variants["variant"].tolist()
         ['Dense', 'Masked60', 'CSR60']
         """
-        weights, state = getattr(self.study, "weights", None), self.state
-        if weights is None:
+        study, state = self.study, self.state
+        if study.matches is not None:
+            raise SparsityReportError(
+                "add: two checkpoints have no levels; explore a study that compare() returned"
+            )
+        if study.weights is None:
             raise SparsityReportError(
                 say("explorer.add_needs_weights", code="explore(study, weights=sr.load(…))")
             )
-        pruning = pruned_at(weights, state["policy"], state["sparsity"])
-        pruned, names = [masked(pruning), csr(pruning)], set(self.study.variants["variant"])
-        longer = self.study.with_variants(*(v for v in pruned if v.name not in names))
+        pruning = pruned_at(study.weights, state["policy"], state["sparsity"])
+        pruned, names = [masked(pruning), csr(pruning)], set(study.variants["variant"])
+        longer = study.with_variants(*(v for v in pruned if v.name not in names))
         self._contents = study_contents(longer, self._columns)
         with self.hold_sync():
             self.set_trait("study", longer)
@@ -324,7 +327,7 @@ class Explorer(anywidget.AnyWidget):
 
     def _handle_custom_msg(self, content: dict[str, Any], buffers: Any) -> None:  # noqa: ARG002
         """Answer a message of the page."""
-        kind, weights = content.get("type"), getattr(self.study, "weights", None)
+        kind, weights = content.get("type"), self.study.weights
         try:
             if kind == "closed":
                 self.close()

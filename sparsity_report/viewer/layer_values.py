@@ -11,7 +11,6 @@ from sparsity_report.study.derived.heatmap_grid import Grid
 from sparsity_report.study.derived.policy_names import GLOBAL
 from sparsity_report.study.levels.levels import dense_sizes, in_layout
 from sparsity_report.study.levels.sweep import thresholds
-from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.viewer.payload import Codes, Contents, Floats, common_ratio
 from sparsity_report.viewer.view_state import AT_LEVEL, State
 from sparsity_report.viewer.viewer_metrics import aligned, compared_layers, spreads
@@ -40,7 +39,7 @@ class LayerValues:
         layout, and ``dense_bytes``. For two checkpoints they are those of ``study.matches``, and
         the metrics.
         """
-        if isinstance(self._study, Pair):
+        if self._study.matches is not None:
             rows = compared_layers(self._study)
             return rows.assign(**{key: self.values(key, rows) for key in self._figures})
         variant = self._first if self._is_level else self._state["variant"]

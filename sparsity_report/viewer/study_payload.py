@@ -34,8 +34,7 @@ from sparsity_report.study.layers import records, use_ratio
 from sparsity_report.study.levels.budget import measured_levels
 from sparsity_report.study.levels.levels import Levels, bytes_beside
 from sparsity_report.study.levels.sweep import thresholds
-from sparsity_report.study.pairs.pair import Pair
-from sparsity_report.study.pairs.pair_cells import strips
+from sparsity_report.study.pairs.removed_strips import strips
 from sparsity_report.untrusted.display_text import clip, distinct_names, short_name
 from sparsity_report.viewer.copied_code import CopiedCode
 from sparsity_report.viewer.payload import Arrays, Contents, common_ratio, encode
@@ -83,7 +82,7 @@ _TEXTS: dict[str, Callable[[Any], str]] = {
 _POLICIES = (GLOBAL, LAYERWISE, "N:4", "N:8", "wanda_one_pass", "random")
 
 
-def study_payload(study: Study | Pair, columns: pd.DataFrame | None = None) -> bytes:
+def study_payload(study: Study, columns: pd.DataFrame | None = None) -> bytes:
     """Return what the viewer needs of a study.
 
     Parameters
@@ -101,10 +100,10 @@ def study_payload(study: Study | Pair, columns: pd.DataFrame | None = None) -> b
     return encode(contents.header, contents.arrays)
 
 
-def study_contents(study: Study | Pair, columns: pd.DataFrame | None = None) -> Contents:
+def study_contents(study: Study, columns: pd.DataFrame | None = None) -> Contents:
     """Return the contents of :func:`study_payload`."""
     arrays = Arrays()
-    if isinstance(study, Pair):
+    if study.matches is not None:
         rows = compared_layers(study)
         metrics = compared_metrics(rows)
         opened = _opening("pair", rows, both(study))
@@ -117,7 +116,7 @@ def study_contents(study: Study | Pair, columns: pd.DataFrame | None = None) -> 
     own = [_with_arrays(metric, figure, names, arrays) for metric, figure in metrics]
     figures = {metric["key"]: figure for metric, figure in metrics}
     header |= {"metrics": [*counted, *own]}
-    start = _compared_start(header, rows, figures) if isinstance(study, Pair) else _start(header)
+    start = _compared_start(header, rows, figures) if study.matches is not None else _start(header)
     return Contents({**header, "start": start}, arrays, figures)
 
 
@@ -161,7 +160,7 @@ def _counted(study: Study, arrays: Arrays) -> dict[str, Any]:
     }
 
 
-def _compared(pair: Pair, rows: pd.DataFrame, arrays: Arrays) -> dict[str, Any]:
+def _compared(study: Study, rows: pd.DataFrame, arrays: Arrays) -> dict[str, Any]:
     """Return the counts and details of two checkpoints as parts of the header."""
 
     def add(values: pd.Series[Any]) -> int:
@@ -190,7 +189,7 @@ def _compared(pair: Pair, rows: pd.DataFrame, arrays: Arrays) -> dict[str, Any]:
                 "among": row.among,
                 "gone": list(row.gone),
             }
-            for strip in strips(pair)
+            for strip in strips(study.facts.table("removed"))
             for name, row in zip(strip_names(strip), strip.rows, strict=True)
         ],
     }

@@ -13,8 +13,7 @@ from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived import layer_metrics
 from sparsity_report.study.derived.histograms import module_magnitudes
 from sparsity_report.study.derived.layer_metrics import LayerFigure
-from sparsity_report.study.pairs.pair import Pair
-from sparsity_report.study.pairs.pair_frames import gone_weights, zeros_left
+from sparsity_report.study.survival import gone_weights, zeros_left
 from sparsity_report.untrusted.display_text import clip
 from sparsity_report.viewer.payload import Floats
 from sparsity_report.words.sentences import say
@@ -118,9 +117,10 @@ def compared_metrics(rows: pd.DataFrame) -> list[tuple[dict[str, Any], LayerFigu
     return shown
 
 
-def compared_layers(pair: Pair) -> pd.DataFrame:
-    """Return the modules of either model that have weights, those of the base first."""
-    layers = pair.layers[(pair.layers["weight_before"] > 0) | (pair.layers["weight_after"] > 0)]
+def compared_layers(study: Study) -> pd.DataFrame:
+    """Return the modules of either checkpoint that have weights, those of the base first."""
+    matches = study.facts.table("matches")
+    layers = matches[(matches["weight_before"] > 0) | (matches["weight_after"] > 0)]
     return layers.drop_duplicates("module_name").reset_index(drop=True)
 
 

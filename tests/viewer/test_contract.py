@@ -12,6 +12,7 @@ import torch
 from browser import node
 from helpers import Tiny, study_of
 from payloads import decode
+from sparsity_report.viewer.module import script
 from torch import nn
 from transformers import MixtralConfig, MixtralForCausalLM
 
@@ -19,7 +20,6 @@ import sparsity_report as sr
 from sparsity_report.counting.n_m_patterns import pattern_at
 from sparsity_report.viewer.embed import embed
 from sparsity_report.viewer.layer_values import AT_LEVEL, LayerValues, State
-from sparsity_report.viewer.module import script
 from sparsity_report.viewer.study_payload import policy_label, study_payload
 from sparsity_report.words import number_format
 from sparsity_report.words.sentences import say

@@ -12,13 +12,13 @@ import pytest
 from browser import node
 from pairs import LOST, gone, two_policies
 from payloads import decode
-
-import sparsity_report as sr
 from sparsity_report.study.pairs.pair_cells import difference_map
 from sparsity_report.study.pairs.pair_frames import survival_of
 from sparsity_report.viewer.module import script
 from sparsity_report.viewer.pair_explorer import PairExplorer
 from sparsity_report.viewer.pair_payload import FIGURES, pair_payload
+
+import sparsity_report as sr
 
 
 @pytest.fixture(scope="module")

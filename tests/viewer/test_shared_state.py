@@ -3,9 +3,9 @@
 import base64
 
 import pytest
+from sparsity_report.viewer.module import script
 
 import sparsity_report as sr
-from sparsity_report.viewer.module import script
 from sparsity_report.viewer.study_payload import study_payload
 
 # As the models of ipywidgets and marimo, it has a value before it says so.

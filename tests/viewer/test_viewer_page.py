@@ -15,11 +15,11 @@ import torch
 from browser import violations
 from measurements import mean_ends, put_in, quality, with_losses
 from papers import poppler
+from sparsity_report.viewer.module import classic_script, packed_module, script
 from torch import nn
 
 import sparsity_report as sr
 from sparsity_report.viewer.embed import digests, embed
-from sparsity_report.viewer.module import classic_script, packed_module, script
 from sparsity_report.viewer.study_payload import study_payload
 from sparsity_report.words.number_format import percent
 

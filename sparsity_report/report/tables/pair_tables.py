@@ -9,8 +9,8 @@ from sparsity_report.findings.pair_labels import block_names, blocks_axis, strip
 from sparsity_report.report.tables import table_model as cells
 from sparsity_report.report.tables.column_heads import caption_of, columns_of
 from sparsity_report.report.tables.table_model import COUNT, WORDS, Kind, Table, table_of
-from sparsity_report.study.pairs.pair import Pair
-from sparsity_report.study.pairs.pair_cells import BlockShares, Strip
+from sparsity_report.study.comparison import Study
+from sparsity_report.study.pairs.removed_strips import BlockShares, Strip
 from sparsity_report.untrusted.display_text import clip
 from sparsity_report.words.display_names import display_name, group_name, head
 from sparsity_report.words.number_format import count
@@ -36,24 +36,28 @@ _REMOVED = "weights parameters bytes flops_per_token"
 _SOME, _LISTED = 4, 500
 
 
-def models(pair: Pair) -> Table:
+def models(study: Study) -> Table:
     """Return the two models that were compared."""
-    values = pair.models.assign(side=pair.models["side"].map(head))
-    columns = columns_of("side model architecture source", (0.7, 1, 1, 1.6))
-    return table_of("models", say("caption.compared_checkpoints"), columns, values, "facts")
+    columns = columns_of("variant model architecture source", (0.7, 1, 1, 1.6))
+    caption = say("caption.compared_checkpoints")
+    return table_of("models", caption, columns, study.variants.iloc[:2], "facts")
 
 
-def totals(pair: Pair) -> Table:
+def totals(study: Study) -> Table:
     """Return what was removed from the model: weights, parameters, bytes and FLOPs."""
     caption = say("caption.removed_totals")
-    values = pair.totals.assign(figure=pair.totals["figure"].map(_figure_name))
+    changes = study.facts.table("changes")
+    values = changes[changes["group"].isna()]
+    values = values.assign(figure=values["figure"].map(_figure_name))
     return table_of("totals", caption, _figure_columns("figure"), values)
 
 
-def groups(pair: Pair) -> Table:
+def groups(study: Study) -> Table:
     """Return what was removed from each group of modules."""
     sides = ["before", "after"]
-    frame = pair.groups.assign(group=pair.groups["group"].map(group_name))
+    changes = study.facts.table("changes")
+    frame = changes[changes["group"].notna()]
+    frame = frame.assign(group=frame["group"].map(group_name))
     figures = (
         (_figure_name(str(figure)), rows[~rows[sides].eq(0).fillna(False).all(axis=1)])
         for figure, rows in frame.groupby("figure", sort=False)
@@ -75,32 +79,43 @@ def _figure_columns(first: str) -> list[cells.Column]:
     return columns_of(keys, (1.6, 1), kinds, share=say("column.share_of_base"))
 
 
-def sparsities(pair: Pair) -> Table:
+def sparsities(study: Study) -> Table:
     """Return the three sparsities of the base and of the model after."""
     caption = say("caption.pair_sparsities")
-    values = pair.sparsities.assign(of=[say(_PARTS[part]) for part in pair.sparsities["of"]])
-    columns = columns_of(
-        "of total_before total_after sparsity_before sparsity_itself gone_of_base",
-        (1.6, 1),
-        {"of": WORDS},
-        of=say("column.scope_head"),
-        sparsity_before=head("sparsity_before"),
-    )
+    facts, (before, after) = study.facts, study.facts.sides
+    values = []
+    for part, share in facts.base_shares.items():
+        total, sparsity = "total" if part == "model" else f"{part}_total", f"sparsity_{part}"
+        values.append(
+            {
+                "of": say(_PARTS[part]),
+                "total_before": int(facts.total(before, total) or 0),
+                "total_after": int(facts.total(after, total) or 0),
+                "sparsity_before": facts.total(before, sparsity),
+                "sparsity_itself": facts.total(after, sparsity),
+                "gone_of_base": share,
+            }
+        )
+    shares = ("sparsity_before", "sparsity_itself", "gone_of_base")
+    kinds = {"of": WORDS, **dict.fromkeys(shares, cells.SHARE)}
+    names = "of total_before total_after sparsity_before sparsity_itself gone_of_base"
+    columns = columns_of(names, (1.6, 1), kinds, sparsity_before=head("sparsity_before"))
     return table_of("sparsities", caption, columns, values)
 
 
-def survival(pair: Pair) -> Table:
+def survival(study: Study) -> Table:
     """Return the fate of zeros of the prunable weights that both models have."""
     caption = say("caption.zero_survival")
     everything = say("name.all_prunable_weights")
-    names = [everything if pd.isna(g) else group_name(g) for g in pair.survival["group"]]
+    frame = study.facts.table("survival")
+    names = [everything if pd.isna(g) else group_name(g) for g in frame["group"]]
     columns = columns_of(
         "group compared zeros_before zeros_after kept revived new kept_share iou surviving changed "
         "relative_change",
         (1.4, 1),
         {"group": WORDS},
     )
-    return table_of("survival", caption, columns, pair.survival.assign(group=names))
+    return table_of("survival", caption, columns, frame.assign(group=names))
 
 
 def blocks(shown: BlockShares) -> Table:
@@ -158,9 +173,9 @@ def _listed(numbers: Sequence[int], limit: int) -> str:
     return ", ".join(shown)
 
 
-def removed(pair: Pair, limit: int) -> Table | None:
+def removed(study: Study, limit: int) -> Table | None:
     """Return the removed parts of the base, a row per kind and module, at most `limit` rows."""
-    frame = pair.removed
+    frame = study.facts.table("removed")
     if frame.empty:
         return None
     parts = frame.groupby(["kind", "module"], sort=False)
@@ -181,19 +196,20 @@ def removed(pair: Pair, limit: int) -> Table | None:
     return table_of("removed", caption, columns, shown, "sortable")
 
 
-def small(pair: Pair, limit: int = 20) -> list[Table]:
+def small(study: Study, limit: int = 20) -> list[Table]:
     """Return the tables of a terminal: removed parts, and the fate of zeros."""
-    gone = removed(pair, limit)
+    gone = removed(study, limit)
     parts = [] if gone is None else [gone.only("module", "gone", "among", "numbers", "weights")]
-    kept = survival(pair)
-    if pair.survival[["kept", "revived", "new"]].fillna(0).to_numpy().any():
+    kept = survival(study)
+    if study.facts.table("survival")[["kept", "revived", "new"]].fillna(0).to_numpy().any():
         parts.append(kept.only("compared", "kept", "revived", "new", "kept_share", "iou"))
     return parts
 
 
-def layers(pair: Pair, limit: int) -> Table:
+def matches(study: Study, limit: int) -> Table:
     """Return all modules of both models, at most `limit` rows."""
-    frame = pair.layers.head(limit)
+    every = study.facts.table("matches")
+    frame = every.head(limit)
     renamed = frame["after_name"].notna() & (frame["after_name"] != frame["module_name"])
     notes = frame["after_name"].map(lambda name: clip(name, 2000)).where(renamed, "")
     values = frame.assign(
@@ -202,7 +218,7 @@ def layers(pair: Pair, limit: int) -> Table:
         alignment=[display_name("alignment", how) for how in frame["alignment"]],
     )
     # The alignment is of no interest if every module was matched by name.
-    plain = (pair.layers["alignment"] == "name").all()
+    plain = (every["alignment"] == "name").all()
     recognized = "" if plain else "alignment certainty "
     columns = columns_of(
         f"module_name group {recognized}weight_before weight_after zeros_before zeros_after "
@@ -211,5 +227,5 @@ def layers(pair: Pair, limit: int) -> Table:
         {"module_name": cells.name(2000), "group": WORDS, "alignment": WORDS},
     )
     keys = ("caption.pair_modules_all", "caption.pair_modules_first")
-    caption = caption_of(*keys, len(frame), len(pair.layers))
+    caption = caption_of(*keys, len(frame), len(every))
     return table_of("layers", caption, columns, values, "layers sortable")

@@ -1,8 +1,9 @@
 """Comparison of two checkpoints: open both, match their weights, tally the differences."""
 
+import hashlib
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
@@ -17,16 +18,18 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.pairing.matches import Plan
 from sparsity_report.pairing.paired_reading import compare_parameters
 from sparsity_report.pairing.parameter_plan import plan_comparison
-from sparsity_report.pairing.tally import Tally
+from sparsity_report.pairing.tally import ENOUGH, UNRELATED, Tally
+from sparsity_report.study.comparison import Study
 from sparsity_report.study.layers import layer_frame
-from sparsity_report.study.pairs.pair import ENOUGH, UNRELATED, Pair
-from sparsity_report.study.pairs.pair_frames import pair_layers, removed_frame
+from sparsity_report.study.pairs.match_frames import match_frame, removed_frame
 from sparsity_report.study.schema import SIDES, typed
-from sparsity_report.study.variants import Variant
+from sparsity_report.study.variants import Variant, fingerprint, variant_row
 from sparsity_report.weights.loading import load
 from sparsity_report.weights.weights import Weights
 from sparsity_report.words.sentences import say
 
+#: Names of the variants of a study of two checkpoints.
+NAMES = ("Before", "After")
 Checkpoint = Weights | Variant | Pruning | str | os.PathLike[str] | nn.Module
 """A model that can be compared: opened or not, as it is or pruned."""
 
@@ -38,7 +41,7 @@ def compare_checkpoints(
     executor: Executor | None = None,
     cache: CacheFolder | None = None,
     progress: Progress | None = None,
-) -> Pair:
+) -> Study:
     """Compare two checkpoints of one model weight by weight.
 
     Every count is taken from the values of both, which are read once, slice by slice, in step.
@@ -58,8 +61,9 @@ def compare_checkpoints(
 
     Returns
     -------
-    Pair
-        Removed parts, the fate of zeros, and the sums of both models.
+    Study
+        A study of the variants ``Before`` and ``After``, with the tables ``matches``, ``removed``,
+        ``survival`` and ``changes``.
 
     Raises
     ------
@@ -71,26 +75,31 @@ def compare_checkpoints(
     >>> import sparsity_report as sr
     >>> weights = sr.load()
     >>> pruned = sr.global_magnitude(weights, sparsity=0.5)
-    >>> pair = sr.compare_checkpoints(pruned, sr.global_magnitude(weights, sparsity=0.75))
-    >>> row = pair.sparsities.set_index("of").loc["prunable"]
-    >>> float(row["sparsity_before"]), float(row["sparsity_itself"])
-    (0.5, 0.75)
-    >>> int(pair.layers["revived"].sum())
+    >>> study = sr.compare_checkpoints(pruned, sr.global_magnitude(weights, sparsity=0.75))
+    >>> study.totals[["variant", "sparsity_prunable"]].values.tolist()
+    [['Before', 0.5], ['After', 0.75]]
+    >>> int(study.matches["revived"].sum())
     0
     """
     models = _opened(before), _opened(after)
     planned = plan_comparison(*models)
     tallies, kept = compare_parameters(planned, progress, executor=executor, cache=cache)
     _check_related(planned, tallies)
-    described = [(each.name, each.architecture, each.source) for each in models]
-    frame = pd.DataFrame(described, columns=["model", "architecture", "source"])
     notes: list[str] = [note for weights in models for note in weights.notes]
     notes += [*planned.alignment.order_notes(), *kept]
-    return Pair(
-        models=typed("pair_models", frame.assign(side=SIDES)),
-        layers=pair_layers(planned, tallies),
+    counts = [_counts(planned, tallies, side) for side in SIDES]
+    variants = [Variant(name, w, None, "dense") for name, w in zip(NAMES, models, strict=True)]
+    digests = _fingerprints(planned, tallies, counts)
+    described = [variant_row(v, digest) for v, digest in zip(variants, digests, strict=True)]
+    layers = [
+        layer_frame(v.weights, counted, variant=v.name)
+        for v, counted in zip(variants, counts, strict=True)
+    ]
+    return Study(
+        variants=typed("variants", pd.DataFrame(described)),
+        layers=pd.concat(layers, ignore_index=True),
+        matches=match_frame(planned, tallies),
         removed=removed_frame(planned),
-        **{side: _layers(planned, tallies, side) for side in SIDES},
         notes=tuple(notes),
     )
 
@@ -113,14 +122,25 @@ def _check_related(planned: Plan, tallies: Mapping[str, Tally]) -> None:
         )
 
 
-def _layers(planned: Plan, tallies: Mapping[str, Tally], side: str) -> pd.DataFrame:
-    """Return the layers of one side as a study has them."""
+def _counts(planned: Plan, tallies: Mapping[str, Tally], side: str) -> dict[str, Magnitudes]:
+    """Return the nonzeros of the stored parameters of one side."""
     weights, zeros = getattr(planned, side), Counter[str]()
     for match in planned.matches:
         if (part := getattr(match, side)) is not None:
             zeros[part.parameter.name] += getattr(tallies[match.name], f"zeros_{side}")
-    counts = {p.name: Magnitudes(p.total, p.total - zeros[p.name]) for p in weights.stored}
-    return layer_frame(weights, counts, variant=side)
+    return {p.name: Magnitudes(p.total, p.total - zeros[p.name]) for p in weights.stored}
+
+
+def _fingerprints(
+    planned: Plan, tallies: Mapping[str, Tally], counts: Sequence[Mapping[str, Magnitudes]]
+) -> list[str]:
+    """Return digests of the zeros of both models; that of the second covers its differences."""
+    first, second = map(fingerprint, (planned.before, planned.after), counts)
+    tallied = ((match.name, tallies[match.name]) for match in planned.matches)
+    differences = [(n, t.revived, t.new, t.changed) for n, t in tallied if not t.untouched]
+    if differences:
+        second = hashlib.sha256(repr((first, second, differences)).encode()).hexdigest()[:16]
+    return [first, second]
 
 
 def _opened(model: Any) -> Weights:

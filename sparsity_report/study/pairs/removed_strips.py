@@ -1,4 +1,4 @@
-"""Differences of two checkpoints as numbers for maps of blocks and for strips of removed things."""
+"""Differences of two checkpoints as numbers for maps of blocks and for strips of removed parts."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -6,8 +6,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from sparsity_report.study.derived.heatmap_grid import Cell, Grid
-from sparsity_report.study.pairs.pair import Pair
-from sparsity_report.study.pairs.pair_frames import gone_weights, zeros_left
+from sparsity_report.study.survival import gone_weights, zeros_left
 
 # Kinds of parts that a module has several of, which a strip shows one by one; the largest first.
 ROWS = ("block", "expert", "head", "kv_head")
@@ -81,7 +80,7 @@ class BlockShares(NamedTuple):
     rows: pd.DataFrame
 
 
-def difference_map(pair: Pair) -> DifferenceMap | None:
+def difference_map(matches: pd.DataFrame) -> DifferenceMap | None:
     """Return the prunable layers of the base in numbered blocks; None if there are none.
 
     A weight that both models have is zero or not. A weight that only the base has counts as gone.
@@ -91,12 +90,13 @@ def difference_map(pair: Pair) -> DifferenceMap | None:
     --------
     >>> import sparsity_report as sr
     >>> weights = sr.load()
-    >>> shown = difference_map(sr.compare_checkpoints(weights, sr.n_m(weights, 2, 4)))
+    >>> study = sr.compare_checkpoints(weights, sr.n_m(weights, 2, 4))
+    >>> shown = difference_map(study.matches)
     >>> set(shown.cells["moved"])
     {0.5}
     """
-    layers = pair.layers
-    rows = layers[layers["prunable"] & layers["block"].notna() & (layers["weight_before"] > 0)]
+    rows = matches[matches["prunable"] & matches["block"].notna()]
+    rows = rows[rows["weight_before"] > 0]
     if rows.empty:
         return None
     grid = Grid(rows)
@@ -110,11 +110,10 @@ def difference_map(pair: Pair) -> DifferenceMap | None:
     return DifferenceMap(grid, pd.concat([places, cells], axis=1))
 
 
-def strips(pair: Pair) -> Iterator[Strip]:
+def strips(removed: pd.DataFrame) -> Iterator[Strip]:
     """Yield a strip per kind of removed things: blocks, experts, heads, key-value heads."""
     for kind in ROWS:
-        frame = pair.removed
-        of_kind = frame[frame["kind"] == kind]
+        of_kind = removed[removed["kind"] == kind]
         rows = []
         for module, part in of_kind.groupby("module", sort=False):
             first, gone = part.iloc[0], tuple(sorted(part["index"].astype(int)))
@@ -139,7 +138,7 @@ def _stacks(rows: list[StripRow]) -> Iterator[StripRow]:
         yield StripRow(stack, None, among, gone, min(part.certainty for part in parts))
 
 
-def block_shares(pair: Pair) -> BlockShares | None:
+def block_shares(matches: pd.DataFrame) -> BlockShares | None:
     """Return the fate of the base by block: the first of three shares that varies.
 
     Layers outside numbered blocks are the last row. Without numbered blocks, rows are groups.
@@ -148,12 +147,12 @@ def block_shares(pair: Pair) -> BlockShares | None:
     --------
     >>> import sparsity_report as sr
     >>> weights = sr.load()
-    >>> pair = sr.compare_checkpoints(sr.n_m(weights, 2, 4), sr.global_magnitude(weights, 0.5))
-    >>> shown = block_shares(pair)
+    >>> study = sr.compare_checkpoints(sr.n_m(weights, 2, 4), sr.global_magnitude(weights, 0.5))
+    >>> shown = block_shares(study.matches)
     >>> shown.figure, shown.rows["block"].tolist()
     ('revived', [0, 1, 2, 3])
     """
-    layers = pair.layers[pair.layers["prunable"] & (pair.layers["weight_before"] > 0)]
+    layers = matches[matches["prunable"] & (matches["weight_before"] > 0)]
     rows = layers[["block", "group", "weight_before", "compared", *_FATES]]
     rows = rows.assign(
         removed=gone_weights(layers),
