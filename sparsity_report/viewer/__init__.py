@@ -18,5 +18,5 @@ The JavaScript files beside these modules are the sources of the scripts in ``bu
 - ``data.js`` opens the payload, ``types.d.ts`` describes it and the state.
 - ``kernel.js`` is the widget: it shares the state with the kernel.
 - ``numbers.js``, ``pictures.js`` and ``elements.js`` write numbers, draw shapes and make elements.
-- ``page/`` holds the script of report pages, with ``address.js``, and ``fragment.js`` opens viewers.
+- ``page/`` is the script of report pages, with ``address.js``; ``fragment.js`` opens viewers.
 """

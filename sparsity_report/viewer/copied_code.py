@@ -145,7 +145,7 @@ def _source(study: Study) -> str:
 
 def _path(weights: Weights) -> Any:
     """Return the file of the first prunable weights; None unless it is on this machine."""
-    for p in weights.prunable[:1]:
+    for p in weights.prunable[:1] if weights.source != "module" else ():
         for part in weights.slices(p.name):
             for source in part.sources():
                 if isinstance(source, FileSlice) and isinstance(source.file, LocalFile):

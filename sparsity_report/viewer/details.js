@@ -123,7 +123,7 @@ export function sharedZeros(figures, state, members) {
 
 // Sentences on the layer in detail.
 function why(figures, state, i) {
-  const { text, modules } = figures;
+  const { text } = figures;
   const counts = figures.counts(state);
   if (Number.isNaN(counts.of.total[i])) return [text.say("layer_absent")];
   const zeros = counts.weights[i] - counts.left[i];
@@ -153,7 +153,12 @@ function why(figures, state, i) {
   return lines;
 }
 
-// Return the content of the panel of one layer: heading, note, sentences and pictures.
+/**
+ * Return the content of the panel of one layer: heading, note, sentences and pictures.
+ * @param {import("./figures.js").Figures} figures @param {import("./types").State} state
+ * @returns {{ heading: string, note: string, lines: string[], pictures: any[], reason?: string,
+ *   list?: [string, string][], wantsHistogram?: boolean }}
+ */
 export function layer(figures, state, width) {
   const { text, modules, data } = figures;
   const i = state.detail;

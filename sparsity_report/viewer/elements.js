@@ -10,8 +10,11 @@ export function make(tag, options = {}, ...children) {
   return made;
 }
 
-// Create a menu; options are [value, text, reason why it is disabled], or a text with its options.
-export function menu(className, label, options, act = () => {}) {
+/**
+ * Create a menu; options are [value, text, reason why it is disabled], or a text with its options.
+ * @param {(value: string) => unknown} act
+ */
+export function menu(className, label, options, act = () => undefined) {
   const made = make("select", { className, title: label, ariaLabel: label,
     on: { change: () => act(made.value) } });
   const option = ([value, text, reason]) =>

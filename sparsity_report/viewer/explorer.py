@@ -258,9 +258,9 @@ class Explorer(anywidget.AnyWidget):
 
     @traitlets.validate("state")
     def _checked(self, proposal: Any) -> dict[str, Any]:
-        """Return the whole state with the proposed changes, or refuse them."""
+        """Return a state, with the first value of each key that it lacks, or refuse it."""
         check_state(self._contents.header, proposal["value"])
-        return {**self._contents.header["start"], **self.state, **proposal["value"]}
+        return {**self._contents.header["start"], **proposal["value"]}
 
     # The connection to the page.
 
@@ -312,13 +312,14 @@ class Explorer(anywidget.AnyWidget):
         --------
         >>> import sparsity_report as sr
         >>> explorer = sr.explore(sr.compare(sr.dense(sr.load())))
-        >>> explorer.set_state({"state": {"search": "fc1"}})
+        >>> explorer.set_state({"state": {"search": "fc1", "changed": ["search"]}})
         >>> explorer.state["search"]
         'fc1'
         """
         state = sync_data.get("state")
         if isinstance(state, dict) and (changed := state.get("changed")):
-            sync_data = {**sync_data, "state": {k: v for k, v in state.items() if k in changed}}
+            newer = {key: value for key, value in state.items() if key in changed}
+            sync_data = {**sync_data, "state": {**self.state, **newer}}
         try:
             super().set_state(sync_data)
         except traitlets.TraitError as error:

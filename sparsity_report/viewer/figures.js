@@ -1,4 +1,5 @@
 // Every figure that the viewer shows, computed from the payload; each has one definition.
+/** @import { Counts, Layout, Metric, Payload, Policy, State, Variant } from "./types" */
 import { known, Text } from "./numbers.js";
 
 export const AT_LEVEL = "at level";
@@ -32,6 +33,7 @@ export function erf(x) {
 }
 
 export class Figures {
+  /** @param {Payload} data */
   constructor(data) {
     const { arrays, modules } = data;
     const filled = (one) => ({ ...one,
@@ -42,17 +44,22 @@ export class Figures {
     this.text = new Text(data.words);
     this.size = modules.names.length;
     this.positions = new Map(modules.names.map((name, i) => [name, i]));
+    /** @type {Variant[]} */
     this.variants = (data.variants ?? []).map(filled);
+    /** @type {Policy[]} */
     this.policies = (data.policies ?? []).map((one) => this.policy(one, arrays));
     this.deviation = arrays[data.deviation] ?? new Float64Array(this.size).fill(NaN);
-    this.metrics = data.metrics.map((one) =>
-      one.isOwn ? { ...one, amounts: arrays[one.amounts], sizes: arrays[one.sizes] } : one
+    /** @type {Metric[]} */
+    this.metrics = data.metrics.map((one) => ({ ...one, amounts: arrays[one.amounts],
+      sizes: arrays[one.sizes] })
     );
     if (data.histograms) {
       const { rows, top, heights } = data.histograms;
       this.histograms = { ...data.histograms, top: arrays[top], heights: arrays[heights] };
       this.places = new Map(Array.from(arrays[rows], (module, row) => [module, row]));
     }
+    this.lower = modules.names.map((name) => name.toLowerCase());
+    /** Histograms that a kernel sent. @type {Map<number, { top: number, heights: number[] }>} */
     this.fetched = new Map();
     this.kept = new Map();
   }
@@ -71,16 +78,20 @@ export class Figures {
     return { ...one, rows: arrays[one.rows], left: arrays[one.left] };
   }
 
+  /** @param {State} state */
   isLevel(state) {
     return state.variant === AT_LEVEL;
   }
 
-  // Return the policy of a state, or null.
+  /** Return the policy of a state, or null. @param {State} state */
   policyOf(state) {
     return this.policies.find(({ key, disabled }) => key === state.policy && !disabled) ?? null;
   }
 
-  // Return the place of the level nearest to a sparsity.
+  /**
+   * Return the place of the level nearest to a sparsity.
+   * @param {Policy} policy @param {number} sparsity
+   */
   place(policy, sparsity) {
     return policy.levels.reduce(
       (best, level, k) =>
@@ -93,7 +104,10 @@ export class Figures {
     return this.variants.find((one) => one.name === name) ?? this.variants[0];
   }
 
-  // Return nonzeros of all modules of the variant or level in view.
+  /**
+   * Return nonzeros of all modules of the variant or level in view.
+   * @param {State} state @returns {Counts}
+   */
   counts(state) {
     if (!this.isLevel(state)) {
       const of = this.variant(state.variant);
@@ -105,6 +119,7 @@ export class Figures {
     return this.level(policy, this.place(policy, state.sparsity));
   }
 
+  /** @param {Policy} policy @param {number} k @returns {Counts} */
   level(policy, k) {
     const of = this.variants[0];
     return this.once(`level ${policy.key} ${k}`, () => {
@@ -118,12 +133,15 @@ export class Figures {
     });
   }
 
-  // True if a variant is stored in a layout, so that its bytes and FLOPs are those of the study.
+  /**
+   * True if a variant is stored in a layout, so that its bytes and FLOPs are those of the study.
+   * @param {Counts} counts @param {Layout} layout
+   */
   isStored({ of, slack }, layout) {
     return slack === null && layout === (of.layout === "csr" ? "csr" : "dense");
   }
 
-  // Bytes of a module with nothing stored sparse.
+  /** Bytes of a module with nothing stored sparse. @param {Counts} counts @param {number} i */
   dense(counts, i) {
     const { of, slack } = counts;
     return slack !== null
@@ -133,7 +151,10 @@ export class Figures {
       : of.stored[i];
   }
 
-  // Bytes of a module with its prunable matrices in a layout.
+  /**
+   * Bytes of a module with its prunable matrices in a layout.
+   * @param {Counts} counts @param {number} i @param {Layout} layout
+   */
   bytes(counts, i, layout) {
     const { of, left } = counts;
     if (this.isStored(counts, layout)) return of.stored[i];
@@ -149,7 +170,10 @@ export class Figures {
     return weights * v + of.rest[i];
   }
 
-  // FLOPs per token of a module; only CSR skips zeros.
+  /**
+   * FLOPs per token of a module; only CSR skips zeros.
+   * @param {Counts} counts @param {number} i @param {Layout} layout
+   */
   flops(counts, i, layout) {
     const { of, left } = counts;
     if (this.isStored(counts, layout)) return of.flops[i];
@@ -158,7 +182,10 @@ export class Figures {
     return divided(2 * weights * of.usesTop[i], of.usesBottom[i]);
   }
 
-  // Sums over modules, or the whole model; unknown sums are null.
+  /**
+   * Sums over modules, or the whole model; unknown sums are null.
+   * @param {State} state @param {number[] | null} members
+   */
   sums(state, members = null) {
     return this.summed(this.counts(state), state.layout, members);
   }
@@ -192,7 +219,7 @@ export class Figures {
       ratio: ratio(bytes, dense), flopsRatio: ratio(flops, denseFlops) };
   }
 
-  // Sums at every level of a policy.
+  /** Sums at every level of a policy. @param {State} state */
   curve(state) {
     const policy = this.policyOf(state);
     if (!policy) return [];
@@ -238,13 +265,16 @@ export class Figures {
     });
   }
 
-  // Amounts and sizes of a metric by module; the value of several modules is Σ amounts ÷ Σ sizes.
+  /**
+   * Amounts and sizes of a metric by module; the value of several modules is Σ amounts ÷ Σ sizes.
+   * @param {State} state @returns {Metric}
+   */
   metric(state) {
     const about = this.metrics.find(({ key }) => key === state.metric) ?? this.metrics[0];
     if (about.isOwn) return about;
     const counts = this.counts(state);
-    const key =
-      `metric ${about.key} ${state.variant} ${state.policy} ${state.sparsity} ${state.layout} ${state.against}`;
+    const key = [about.key, state.variant, state.policy, state.sparsity, state.layout,
+      state.against].join(" ");
     return this.once(key, () => {
       const [amount, size] = COUNTED[about.key] ?? this.compared(state, about.key);
       // A selection may hold modules that the variant in view lacks.
@@ -254,6 +284,7 @@ export class Figures {
     });
   }
 
+  /** @param {State} state @param {string} key */
   compared(state, key) {
     const weights = (f, c, i) => (c.of.prunable[i] ? c.weights[i] : 0);
     if (key === "difference") {
@@ -271,7 +302,7 @@ export class Figures {
     ];
   }
 
-  // The value of a metric over modules; null if unknown.
+  /** The value of a metric over modules; null if unknown. @param {Metric} metric */
   value({ amounts, sizes, root, ofParts }, members) {
     // A figure of a part of the model has no mean over layers of several parts.
     if (ofParts && new Set(members.map((i) => amounts[i]).filter(known)).size > 1) return null;
@@ -285,7 +316,10 @@ export class Figures {
     return root && value !== null ? Math.sqrt(value) : value;
   }
 
-  // The largest magnitude that one threshold for all layers prunes; null where there is none.
+  /**
+   * The largest magnitude that one threshold for all layers prunes; null where there is none.
+   * @param {State} state
+   */
   threshold(state) {
     if (!this.isLevel(state)) return this.variant(state.variant).threshold ?? null;
     const policy = this.policyOf(state);
@@ -298,7 +332,10 @@ export class Figures {
     return this.deviation[i] ? erf(cut / (this.deviation[i] * Math.SQRT2)) : 1;
   }
 
-  // Modules of a scope, in model order.
+  /**
+   * Modules of a scope, in model order.
+   * @param {string} name @param {State} state @returns {number[]}
+   */
   scope(name, state) {
     return this.once(`scope ${name} ${this.isPair || this.counts(state).of.name}`, () => {
       const of = this.isPair ? null : this.counts(state).of;
@@ -309,7 +346,10 @@ export class Figures {
     });
   }
 
-  // The layer of the scope with the largest value of the metric; the first one of equals.
+  /**
+   * The layer of the scope with the largest value of the metric; the first one of equals.
+   * @param {State} state
+   */
   extreme(state) {
     const metric = this.metric(state);
     let [best, most] = [-1, -Infinity];
@@ -320,16 +360,18 @@ export class Figures {
     return best;
   }
 
-  // Modules whose names contain all words of a search.
+  /** Modules whose names contain all words of a search. @param {State} state */
   matching(state) {
     const words = state.search.toLowerCase().split(/\s+/).filter(Boolean);
-    this.lower ??= this.modules.names.map((name) => name.toLowerCase());
     return this.scope(state.modules, state).filter((i) =>
       words.every((word) => this.lower[i].includes(word))
     );
   }
 
-  // The measured score of the state beside dense, as texts; null where nothing was measured.
+  /**
+   * The measured score of the state beside dense, as texts; null where nothing was measured.
+   * @param {State} state
+   */
   score(state) {
     const { quality, baseline } = this.data;
     if (!this.isLevel(state)) {
@@ -348,7 +390,10 @@ export class Figures {
       : null;
   }
 
-  // Bytes of a module's matrices in each layout, relative to dense.
+  /**
+   * Bytes of a module's matrices in each layout, relative to dense.
+   * @param {State} state @param {number} i
+   */
   layouts(state, i) {
     const counts = this.counts(state);
     const { of } = counts;
@@ -365,7 +410,10 @@ export class Figures {
     return rows.map((row) => ({ ...row, ratio: ratio(row.bytes, dense) }));
   }
 
-  // Share of zeros that two variants have in common: exact for magnitude pruning, else a range.
+  /**
+   * Share of zeros that two variants have in common: exact for magnitude pruning, else a range.
+   * @param {State} state @param {number[]} members
+   */
   overlap(state, members) {
     const [one, other] = [this.counts(state), this.counts({ ...state, variant: state.against })];
     const nested = (c) =>
@@ -384,7 +432,7 @@ export class Figures {
     return all ? { least: least / all, most: most / all } : null;
   }
 
-  // Bars of the metric over the selection, by group, projection or block.
+  /** Bars of the metric over the selection, by group, projection or block. @param {State} state */
   bars(state) {
     const metric = this.metric(state);
     const members = state.selection.length ? state.selection : this.scope(state.modules, state);

@@ -21,7 +21,9 @@ async function run(root, payload, script) {
   await globalThis.sparsityViewer.mount(root, bytesOf(payload));
 }
 
-for (const root of document.querySelectorAll(".sparsity-viewer[data-payload]")) {
+/** @type {NodeListOf<HTMLElement>} */
+const roots = document.querySelectorAll(".sparsity-viewer[data-payload]");
+for (const root of roots) {
   const { payload, script, damaged } = root.dataset;
   root.removeAttribute("data-payload");
   root.removeAttribute("data-script");

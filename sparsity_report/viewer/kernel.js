@@ -23,7 +23,8 @@ export async function render({ model, el }) {
   // page may not know yet what the kernel has changed, and must not take it back.
   let agreed = {};
   const read = () => {
-    const { changed: _, ...state } = model.get("state");
+    const state = { ...model.get("state") };
+    delete state.changed;
     return state;
   };
   // Opening data takes time; later messages wait until it is done.

@@ -7,7 +7,7 @@ export function listenToKeys(root, store, signal) {
   // Keep plain keys from the shortcuts of a notebook, which look at the element with the focus.
   window.addEventListener("keydown", (event) => {
     const [target] = event.composedPath();
-    if (!event.composedPath().includes(root)) return;
+    if (!event.composedPath().includes(root) || !(target instanceof Element)) return;
     target.toggleAttribute("data-lm-suppress-shortcuts", isPlain(event));
   }, { capture: true, signal });
   root.addEventListener("keydown", (event) => {

@@ -3,10 +3,15 @@ import { make } from "./elements.js";
 import { clip, known } from "./numbers.js";
 import { colorOf, draw, element } from "./pictures.js";
 
+/** @typedef {{ i: number, cell: number[], x: number, y: number, w: number, h: number }} Mark */
+
 // Most cells drawn as elements; narrowest column; smallest cell to click; height of letters.
 const [ELEMENTS, COLUMN, CLICKABLE, LETTER] = [2000, 3, 6, 6.3];
 
-// Return the places of layers in a plot of a size, and the labels around it.
+/**
+ * Return the places of layers in a plot of a size, and the labels around it.
+ * @returns {{ marks: Mark[], shapes: any[], width: number, height: number }}
+ */
 export function layout(figures, members, width, height) {
   const { modules, text } = figures;
   const blockOf = (i) => modules.blocks[i] ?? -1;
@@ -51,6 +56,7 @@ export function layout(figures, members, width, height) {
     });
   }
   const end = tops.at(-1) + weights.at(-1) * unit;
+  /** @type {any[]} */
   const shapes = !names
     ? []
     : rows.map((row, k) => ({ t: "text", x: left - 8, y: tops[k] + (weights[k] * unit) / 2 + 4,
@@ -92,9 +98,14 @@ export class HeatMap {
   constructor(place, figures, store) {
     this.figures = figures;
     this.store = store;
-    /** @type {number[] | null} */
+    /** Layers of the cell that is shown alone. @type {number[] | null} */
     this.zoomed = null;
     this.pointed = -1;
+    /** Places of the cells, and for what they were arranged. @type {ReturnType<typeof layout>} */
+    this.plan = undefined;
+    this.arranged = "";
+    /** @type {number[]} */
+    this.drawn = [];
     this.canvas = make("canvas");
     this.svg = element("svg", { "aria-hidden": "true" });
     this.box = make("div", { className: "sv-map", tabIndex: 0, role: "application" }, this.canvas,
@@ -209,6 +220,7 @@ export class HeatMap {
     return [event.clientX - box.left, event.clientY - box.top];
   }
 
+  /** @param {number[]} place */
   hit([x, y]) {
     return this.plan.marks.findIndex((mark) =>
       x >= mark.x && x <= mark.x + mark.w + 1 && y >= mark.y && y <= mark.y + mark.h + 1
@@ -303,6 +315,7 @@ export class HeatMap {
 }
 
 // Return the scale of colors with its ends as a small picture.
+/** @param {string[]} ends */
 function legend([low, high], signed, label) {
   const steps = [...Array(24).keys()].map((k) => ({ t: "rect", x: 4 + 4 * k, y: 3, w: 4.3, h: 9,
     fill: colorOf((k + 0.5) / 24, signed) })

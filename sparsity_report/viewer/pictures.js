@@ -76,7 +76,7 @@ export function draw(svg, { shapes, width, height }) {
 
 const escaped = (text) =>
   String(text).replace(/[&<>"]/g, (sign) => `&#${sign.charCodeAt(0)};`).replace(
-    /[\x00-\x08\x0b\x0c\x0e-\x1f]/g,
+    /(?![\t\n\r])\p{Cc}/gu,
     "",
   );
 
@@ -177,7 +177,8 @@ async function deflated(bytes) {
 async function pdf(picture, theme) {
   const { shapes, width, height } = picture;
   const isVector = shapes.every(({ t, text }) => t !== "text" || isPlain(text));
-  let [content, image] = ["", null];
+  let content;
+  let image = null;
   if (isVector) {
     const ground = { t: "rect", x: 0, y: 0, w: width, h: height, fill: "paper" };
     content = pdfShapes({ ...picture, shapes: [ground, ...shapes] }, theme).join("\n");
@@ -206,13 +207,15 @@ async function pdf(picture, theme) {
     latin("<< /Type /Pages /Kids [3 0 R] /Count 1 >>"),
   ], [
     latin(
-      `<< /Type /Page /Parent 2 0 R /MediaBox [0 0 ${width} ${height}] /Contents 4 0 R /Resources ${resources} >>`,
+      `<< /Type /Page /Parent 2 0 R /MediaBox [0 0 ${width} ${height}] /Contents 4 0 R `
+        + `/Resources ${resources} >>`,
     ),
   ], await stream("", latin(content)), [latin(font("Helvetica"))], [latin(font("Helvetica-Bold"))]];
   if (image) {
     objects.push(
       await stream(
-        `/Type /XObject /Subtype /Image /Width ${image.w} /Height ${image.h} /ColorSpace /DeviceRGB /BitsPerComponent 8`,
+        `/Type /XObject /Subtype /Image /Width ${image.w} /Height ${image.h} `
+          + "/ColorSpace /DeviceRGB /BitsPerComponent 8",
         null,
         image.bytes,
       ),

@@ -1,26 +1,32 @@
 // State of the controls: one value, changed in one place, with undo.
+/** @import { State, Traits } from "./types" */
 import { AT_LEVEL } from "./figures.js";
 
 // Milliseconds without a change after which a state is a step, and most steps.
 const [REST, STEPS] = [300, 200];
 
 export class Store {
+  /** @param {import("./figures.js").Figures} figures @param {Traits} start */
   constructor(figures, start) {
     this.figures = figures;
+    /** @type {State} */
     this.state = this.settled({ variant: "", policy: "", sparsity: 0, layout: "csr", metric: "",
       against: "", modules: "prunable", grouping: "group", sort: "", curve: "bytes", search: "",
       detail: -1, selection: [], panel: "layer", ...this.internal(start) });
     if (this.state.detail < 0) this.state = { ...this.state, detail: figures.extreme(this.state) };
+    /** The first state, and the states that undo goes back to. @type {State} */
     this.first = this.state;
+    /** @type {State[]} */
     this.steps = [this.state];
     this.at = 0;
     this.onChange = [];
     this.onRest = [];
   }
 
-  // Modules are positions inside, names outside.
+  /** Modules are positions inside, names outside. @param {Partial<Traits>} traits */
   internal(traits) {
     const { positions } = this.figures;
+    /** @type {any} */
     const state = { ...traits };
     if ("selection" in state) {
       state.selection = state.selection.map((name) => positions.get(name)).filter((i) =>
@@ -31,14 +37,16 @@ export class Store {
     return state;
   }
 
+  /** @returns {Traits} */
   traits(state = this.state) {
     const { names } = this.figures.modules;
-    const { panel, ...shared } = state;
+    const shared = { ...state };
+    delete shared.panel;
     return { ...shared, selection: state.selection.map((i) => names[i]),
       detail: names[state.detail] ?? null };
   }
 
-  // Change some values; what depends on them follows.
+  /** Change some values; what depends on them follows. @param {Partial<State>} changes */
   set(changes, { rest = true } = {}) {
     const [before, { figures }] = [this.state, this];
     const next = { ...before, ...changes };
@@ -69,7 +77,7 @@ export class Store {
     if (rest) this.timer = setTimeout(() => this.rest(), REST);
   }
 
-  // Select layers; with `more` in addition, or out of the selection. The same layer again clears it.
+  // Select layers; with `more` in addition, or out of the selection. The same one again clears it.
   select(members, more = false, keep = false) {
     const { selection } = this.state;
     const known = new Set(selection);
@@ -94,6 +102,7 @@ export class Store {
   // Append the state to the steps, if it is another one.
   note() {
     if (this.state === this.steps[this.at]) return;
+    /** @type {State[]} */
     this.steps = [...this.steps.slice(0, this.at + 1), this.state].slice(-STEPS);
     this.at = this.steps.length - 1;
   }

@@ -31,7 +31,9 @@ export function sorted(members, column, down) {
     : (a, b) => a - b;
   return [...members].sort((one, other) => {
     const [a, b] = [values.get(one), values.get(other)];
-    return known(a) && known(b) ? (down ? order(b, a) : order(a, b)) : known(b) - known(a);
+    return known(a) && known(b)
+      ? (down ? order(b, a) : order(a, b))
+      : Number(known(b)) - Number(known(a));
   });
 }
 

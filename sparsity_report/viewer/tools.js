@@ -16,7 +16,12 @@ export function button(text, name, act, reason = "") {
 
 export class Tools {
   constructor({ figures, store, controls, map, panel, table }) {
-    Object.assign(this, { figures, store, controls, map, panel, table });
+    this.figures = figures;
+    this.store = store;
+    this.controls = controls;
+    this.map = map;
+    this.panel = panel;
+    this.table = table;
     const { text } = figures;
     this.notice = make("div", { className: "sv-notice", role: "status" });
     this.rowCount = make("span", { className: "sv-rowcount" });

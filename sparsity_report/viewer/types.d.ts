@@ -38,6 +38,10 @@ export interface Metric {
   sizes?: Numbers | null;
 }
 
+/** A metric with the places of its arrays. */
+export type PayloadMetric = Omit<Metric, "amounts" | "sizes"> & { amounts?: number;
+  sizes?: number };
+
 /** Counts of a variant by module, NaN where it lacks the module. */
 export interface Variant {
   name: string;
@@ -115,9 +119,9 @@ export interface Payload {
     projections: string[]; groups: string[]; experts: (number | null)[] | null };
   labels: { groups: Record<string, string> };
   scopes: string[];
-  metrics: Metric[];
+  metrics: PayloadMetric[];
   start: Traits;
-  arrays: (Numbers | Uint8Array)[];
+  arrays: any[];
   variants?: (Variant & { arrays: Record<string, number> })[];
   policies?: Policy[];
   hasWeights?: boolean;

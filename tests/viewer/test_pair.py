@@ -225,7 +225,7 @@ def by_hand(row, metric):
 
 @pytest.mark.parametrize("metric", FIGURES)
 def test_layers_and_chart_are_the_rows_of_the_pair(explorer, pair, metric):
-    explorer.metric = metric
+    explorer.select(metric=metric)
     rows = pair.layers[pair.layers["prunable"]].set_index("module_name")
     expected = {name: by_hand(row, metric) for name, row in rows.iterrows()}
     shown = explorer.layers().set_index("module_name")[metric]
@@ -238,25 +238,25 @@ def test_layers_and_chart_are_the_rows_of_the_pair(explorer, pair, metric):
     (cells,) = [data for data in spec["datasets"].values() if "value" in data[0]]
     drawn = sorted(cell["value"] for cell in cells if cell["value"] is not None)
     assert drawn == pytest.approx(sorted(known))
-    explorer.sort = f"-{metric}"
+    explorer.select(sort=f"-{metric}")
     values = explorer.layers()[metric]
     assert list(values.dropna()) == sorted(known, reverse=True)
     assert values.isna().sum() == values.tail(values.isna().sum()).isna().sum()
 
 
 def test_search_scope_and_selection_choose_the_layers(explorer, pair):
-    explorer.search = "0 FC"
+    explorer.select(search="0 FC")
     assert list(explorer.layers()["module_name"]) == [FC1, FC1.replace("fc1", "fc2")]
-    explorer.search, explorer.group = "", "mlp_linear"
+    explorer.select(search="", modules="mlp_linear")
     assert set(explorer.layers()["group"]) == {"mlp_linear"}
-    explorer.group = "all"
+    explorer.select(modules="all")
     assert len(explorer.layers()) > pair.layers["prunable"].sum()
-    explorer.selection = [LOST, FC1, FC1]
-    assert explorer.selection == (LOST, FC1)
-    assert explorer.module == LOST  # as before
+    explorer.select(selection=[LOST, FC1, FC1])
+    assert explorer.state["selection"] == (LOST, FC1)
+    assert explorer.state["detail"] == LOST  # as before
     assert set(explorer.layers()["module_name"]) == {LOST, FC1}
-    explorer.selection = [FC1]
-    assert explorer.module == FC1
+    explorer.select(selection=[FC1])
+    assert explorer.state["detail"] == FC1
 
 
 def test_unknown_values_are_refused_in_one_line(explorer):
@@ -274,31 +274,35 @@ def test_unknown_values_are_refused_in_one_line(explorer):
 
 def test_undo_redo_and_reset_go_through_the_states(explorer):
     first = explorer.state
-    explorer.metric = "iou"
-    explorer.selection = [FC1]
+    explorer.select(metric="iou")
+    explorer.select(selection=[FC1])
     explorer.undo()
     assert explorer.state == first._replace(metric="iou")
     explorer.undo()
     explorer.undo()
     assert explorer.state == first
     explorer.redo()
-    assert explorer.metric == "iou"
+    assert explorer.state["metric"] == "iou"
     explorer.reset()
     assert explorer.state == first
     explorer.undo()
-    assert explorer.metric == "iou"
+    assert explorer.state["metric"] == "iou"
 
 
 def test_the_page_sets_several_traits_at_once(explorer):
     explorer.set_state({"selection": [FC1], "module": FC1, "metric": "iou", "sort": "-iou"})
-    assert (explorer.metric, explorer.sort, explorer.module) == ("iou", "-iou", FC1)
+    assert (explorer.state["metric"], explorer.state["sort"], explorer.state["detail"]) == (
+        "iou",
+        "-iou",
+        FC1,
+    )
     explorer.undo()
-    assert explorer.selection == ()
-    assert explorer.metric == "moved"
+    assert explorer.state["selection"] == ()
+    assert explorer.state["metric"] == "moved"
 
 
 def test_code_shows_the_same_view(explorer, pair):
-    explorer.metric, explorer.search, explorer.module = "iou", "it's", FC1
+    explorer.select(metric="iou", search="it's", detail=FC1)
     code = explorer.copied("python").replace("sr.explore(pair)", "PairExplorer(pair)")
     names = {"PairExplorer": PairExplorer, "pair": pair}
     exec(code, names)
@@ -306,7 +310,7 @@ def test_code_shows_the_same_view(explorer, pair):
 
 
 def test_a_page_without_a_kernel_starts_with_the_view(explorer, pair):
-    explorer.metric, explorer.module = "iou", FC1
+    explorer.select(metric="iou", detail=FC1)
     header, _ = decode(explorer._page_payload())
     assert (header["start"]["metric"], header["start"]["detail"]) == ("iou", FC1)
     kept = explorer._repr_mimebundle_()

@@ -59,8 +59,8 @@ export class Picture {
       bottom = Math.max(bottom, y + high);
       x += wide + Picture.GAP;
     });
-    drawn.setAttribute("width", width + Picture.EDGE);
-    drawn.setAttribute("height", bottom + Picture.EDGE);
+    drawn.setAttribute("width", String(width + Picture.EDGE));
+    drawn.setAttribute("height", String(bottom + Picture.EDGE));
     return new Blob([new XMLSerializer().serializeToString(drawn)], { type: "image/svg+xml" });
   }
 

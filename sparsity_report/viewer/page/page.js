@@ -34,6 +34,8 @@ for (const table of document.querySelectorAll(".scroll > table:not(.sortable)"))
 Picture.all();
 // Show all digits of a number or all letters of a name under the mouse pointer.
 document.addEventListener("pointerover", ({ target }) => {
-  const cell = target.closest?.("td[data-v], th[data-v]");
+  const isElement = target instanceof Element;
+  /** @type {HTMLElement | null} */
+  const cell = isElement ? target.closest("td[data-v], th[data-v]") : null;
   if (cell && !cell.title) cell.title = cell.dataset.v;
 });

@@ -31,7 +31,7 @@ export class SortedTable {
     this.draw();
   }
 
-  // Return the sort key of a cell: its number, the product of a shape, or its text; null if unknown.
+  // Return the sort key of a cell: its number, the product of a shape, or text; null if unknown.
   static key(cell) {
     const plain = cell.replace(/[\s<>%]/g, "").replace(",", ".");
     if (plain === "–") return null;
@@ -49,7 +49,7 @@ export class SortedTable {
     const by = (a, b) => (down ? rising(b, a) : rising(a, b));
     this.rows.sort((one, other) => {
       const [a, b] = [keys.get(one), keys.get(other)];
-      return a === null || b === null ? (a === null) - (b === null) : by(a, b);
+      return a === null || b === null ? Number(a === null) - Number(b === null) : by(a, b);
     });
     this.filter();
   }
