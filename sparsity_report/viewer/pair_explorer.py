@@ -9,7 +9,7 @@ import pandas as pd
 import traitlets
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.findings.pair_labels import both
+from sparsity_report.findings.checkpoint_labels import both
 from sparsity_report.hooks import hooks
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.heatmap_grid import Grid

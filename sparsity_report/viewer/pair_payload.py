@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from sparsity_report.findings.pair_labels import both, strip_names, strip_title
+from sparsity_report.findings.checkpoint_labels import both, strip_names, strip_title
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.pairs.removed_strips import strips
 from sparsity_report.study.survival import gone_weights, zeros_left
