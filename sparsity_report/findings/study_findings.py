@@ -8,7 +8,7 @@ import pandas as pd
 
 from sparsity_report.findings import storage_findings as storage
 from sparsity_report.findings.already_pruned import already_pruned, other_models, zeros_as_loaded
-from sparsity_report.findings.pair_findings import pair_topics
+from sparsity_report.findings.checkpoint_findings import checkpoint_topics
 from sparsity_report.findings.quality_findings import quality_findings
 from sparsity_report.findings.rounding_findings import zeros_explained
 from sparsity_report.findings.runtime_findings import runtime_findings
@@ -53,12 +53,11 @@ def study_findings(study: Study) -> list[str]:
 def topics(study: Study) -> dict[str, list[str]]:
     """Return the findings by the section of a report that holds them."""
     if study not in _TOPICS:
-        is_matched = study.matches is not None
-        _TOPICS[study] = (pair_topics(study) if is_matched else {}) | {
-            topic: [finding for part in parts for finding in part(study)]
-            for topic, parts in _BY_TOPIC.items()
-            if topic in _MEASURED or not is_matched
-        }
+        found = checkpoint_topics(study) if study.matches is not None else {}
+        for topic, parts in _BY_TOPIC.items():
+            is_said = study.matches is None or topic in _MEASURED
+            found.setdefault(topic, [each for part in parts for each in part(study) if is_said])
+        _TOPICS[study] = found
     return _TOPICS[study]
 
 

@@ -6,7 +6,7 @@ highest sparsity that they share.
 
 from collections.abc import Iterator, Sequence
 
-from sparsity_report.findings.pair_findings import pair_verdict
+from sparsity_report.findings.checkpoint_findings import checkpoint_verdict
 from sparsity_report.findings.speed_findings import ratios_with_intervals, timed_tokens
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.protocol_scores import Scored
@@ -44,7 +44,7 @@ def verdict(study: Study) -> str:
     At 30 % sparsity, CSR makes the model a third larger, while bitmask storage saves 22 %.
     """
     if study.matches is not None:
-        return " ".join(pair_verdict(study))
+        return " ".join(checkpoint_verdict(study))
     statements = [*_statements(study)][:_SENTENCES] or [_zeros(study, study.facts.headline)]
     return say("verdict.sentences", statements=statements)
 

@@ -13,7 +13,6 @@ from jinja2 import Environment
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.atomic import write_file
 from sparsity_report.report.markdown_report import to_report
-from sparsity_report.report.pair_sections import pair_document
 from sparsity_report.report.pdf import typeset
 from sparsity_report.report.sections import Medium
 from sparsity_report.report.study_sections import study_document
@@ -64,14 +63,11 @@ def write_report(
     ...     sr.write_report(study, f"{folder}/report.html").name
     'report.html'
     """
-    value = value_or_saved("write_report", study, Study)
+    value: Study = value_or_saved("write_report", study, Study)
     target = _target(path)
     templates = environment(template_dir)
     medium = Medium(_MEDIA[target.suffix.lower()])
-    if value.matches is not None:
-        shown = pair_document(value, medium)
-    else:
-        shown = study_document(value, medium)
+    shown = study_document(value, medium)
     if medium.is_paper:
         return write_file(target, typeset(templates, shown))
     return write_file(target, _text(target, templates, shown))

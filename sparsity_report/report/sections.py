@@ -1,6 +1,6 @@
 """Sections of a report: paragraphs, charts and tables in order, for every renderer.
 
-``study_sections`` and ``pair_sections`` declare the sections of their kind
+``study_sections`` and ``checkpoint_sections`` declare the sections of their kind
 once for each `Medium`. The HTML page, the PDF and the thesis kit iterate over them.
 """
 

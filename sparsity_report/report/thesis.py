@@ -1,4 +1,4 @@
-"""A study or a pair as parts of a thesis in LaTeX: figures, tables, and numbers by name."""
+"""A study as parts of a thesis in LaTeX: figures, tables, and numbers by name."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ from sparsity_report.draw.theme import model_names
 from sparsity_report.draw.vega import unchecked
 from sparsity_report.errors import SparsityReportError, check_options
 from sparsity_report.files.atomic import check_folder, write_file
-from sparsity_report.findings.pair_labels import both
 from sparsity_report.findings.study_findings import conventions
 from sparsity_report.findings.verdict import verdict
 from sparsity_report.hooks import hooks
+from sparsity_report.report.checkpoint_sections import KINDS
 from sparsity_report.report.citation import bibtex, weights
-from sparsity_report.report.pair_sections import KINDS, pair_sections
 from sparsity_report.report.sections import Drawing, Medium, Section
 from sparsity_report.report.study_sections import study_sections
 from sparsity_report.report.tables import latex, study_tables
@@ -77,7 +76,7 @@ def write_thesis(
       as ``.md`` and ``.html``. ``results`` has every method with quality, size and speed.
       ``perplexity_grid`` and ``zero_shot_grid`` have scores of methods by sparsity.
     - ``numbers.tex``, a command for each number of totals, groups and results, such as
-      ``\MaskedThirtySparsityModel`` or, for a pair, ``\PrunableWeightsRemoved``.
+      ``\MaskedThirtySparsityModel`` or, of two checkpoints, ``\PrunableWeightsRemoved``.
     - ``findings.tex`` with the verdict and the sentences of :func:`summarize`,
       ``sparsity-report.bib`` for citations, and ``example.tex``, which uses all of them.
 
@@ -126,10 +125,7 @@ def write_thesis(
     templates = latex_templates(environment(template_dir))
     check_folder(folder)
     medium = Medium("kit")
-    if value.matches is not None:
-        sections = pair_sections(value, medium)
-    else:
-        sections = study_sections(value, medium)
+    sections = study_sections(value, medium)
     captions, files = _figures(sections, widths, family, paper.get("greyscale", False))
     tables = [table for section in sections for table in section.tables]
     for table in tables:
@@ -144,7 +140,13 @@ def write_thesis(
         "tables": [Tex(table.key) for table in tables],
         "version": sparsity_report.__version__,
         "findings": hooks.sentences(value),
-        **(_pair_texts(value) if value.matches is not None else _study_texts(value)),
+        "models": tex(model_names(value)),
+        "verdict": verdict(value),
+        "fingerprint": value.fingerprint,
+        "weights": tex(weights(value)),
+        "conventions": conventions(value),
+        "packed": bool(value.facts.packings(value.facts.baseline)),
+        "base": Tex(variant_commands(value)[value.facts.baseline]),
         **{f"{place}_cm": width for place, width in widths.items()},
     }
     files["sparsity-report.bib"] = "\n".join([*bibtex(value), ""])
@@ -153,28 +155,6 @@ def write_thesis(
         for file in _TEMPLATES
     }
     return [write_file(folder / path, content) for path, content in files.items()]
-
-
-def _study_texts(study: Study) -> dict[str, Any]:
-    return {
-        "models": tex(model_names(study)),
-        "verdict": verdict(study),
-        "fingerprint": study.fingerprint,
-        "weights": tex(weights(study)),
-        "conventions": conventions(study),
-        "packed": bool(study.facts.packings(study.facts.baseline)),
-        "base": Tex(variant_commands(study)[study.facts.baseline]),
-        "pair": False,
-    }
-
-
-def _pair_texts(study: Study) -> dict[str, Any]:
-    return {
-        "models": tex(both(study)),
-        "verdict": verdict(study),
-        "conventions": [],
-        "pair": True,
-    }
 
 
 @unchecked()
@@ -216,14 +196,14 @@ def latex_templates(templates: Environment) -> Environment:
     )
 
 
-def commands_of(value: Study) -> list[tuple[Tex, Tex]]:
+def commands_of(study: Study) -> list[tuple[Tex, Tex]]:
     """Return the names of LaTeX commands, all different, and their numbers."""
-    numbers = [*(_pair_numbers(value) if value.matches is not None else _study_numbers(value))]
+    numbers = [*_variant_numbers(study), *_checkpoint_numbers(study)]
     names = latex.command_names((command for command, _ in numbers), longest=None)
     return [(Tex(command), text) for command, (_, text) in zip(names, numbers, strict=True)]
 
 
-def _study_numbers(study: Study) -> _Numbers:
+def _variant_numbers(study: Study) -> _Numbers:
     """Yield the numbers of the tables of totals and of groups, then those of measurements."""
     variants = variant_commands(study)
     totals = study_tables.totals(study).rows
@@ -274,9 +254,8 @@ def _cells(stem: str, row: Mapping[str, Any], kinds: Mapping[str, Kind]) -> _Num
         yield f"{stem}{_camel(column)}", quantity(row[column], kind)
 
 
-def _pair_numbers(study: Study) -> _Numbers:
-    for side, name in zip(("Before", "After"), study.variants["model"].iloc[:2], strict=True):
-        yield f"{side}Name", tex(short_name(name))
+def _checkpoint_numbers(study: Study) -> _Numbers:
+    """Yield the numbers of two checkpoints: sizes, shares of the base, fate of zeros, removals."""
     changes = study.facts.table("changes")
     for row in records(changes[changes["group"].isna()]):
         stem = _camel(row["figure"])
@@ -284,9 +263,6 @@ def _pair_numbers(study: Study) -> _Numbers:
             yield from _number(f"{stem}{_camel(column)}", row[column], row["figure"], COUNT)
         yield f"{stem}RemovedShare", quantity(row["share"], SHARE)
     for part, share in study.facts.base_shares.items():
-        for side, name in zip(("Before", "Itself"), study.facts.sides, strict=True):
-            sparsity = study.facts.total(name, f"sparsity_{part}")
-            yield f"{_camel(part)}Sparsity{side}", quantity(sparsity, SHARE)
         yield f"{_camel(part)}GoneOfBase", quantity(share, SHARE)
     groups = latex.group_commands(study.facts.table("survival")["group"])
     for row in records(study.facts.table("survival")):

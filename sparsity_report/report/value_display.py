@@ -15,9 +15,9 @@ from sparsity_report.counting.kept_experts import KeptExperts
 from sparsity_report.counting.pruning import Pruning
 from sparsity_report.findings.study_findings import study_findings
 from sparsity_report.findings.verdict import verdict
+from sparsity_report.report.tables.checkpoint_tables import totals as pair_totals
 from sparsity_report.report.tables.column_heads import columns_of
 from sparsity_report.report.tables.latex import tex, to_tabular
-from sparsity_report.report.tables.pair_tables import totals as pair_totals
 from sparsity_report.report.tables.table_model import Column, Table, table_of, to_html
 from sparsity_report.report.template_files import template_text
 from sparsity_report.sparse.shares import ratio

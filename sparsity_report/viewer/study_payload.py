@@ -15,7 +15,7 @@ import pandas as pd
 from sparsity_report.counting.histogram import Magnitudes
 from sparsity_report.counting.n_m_patterns import pattern_at
 from sparsity_report.errors import printable
-from sparsity_report.findings.pair_labels import both, strip_names, strip_title
+from sparsity_report.findings.checkpoint_labels import both, strip_names, strip_title
 from sparsity_report.findings.score_text import measure_name, score_text
 from sparsity_report.sparse.cost import value_bytes
 from sparsity_report.study.comparison import Study

@@ -11,7 +11,7 @@ from structural import Left, fused, renamed, shuffled, turned, written
 from wording import count_of, of_key
 
 import sparsity_report as sr
-from sparsity_report.findings.pair_findings import pair_findings
+from sparsity_report.findings.checkpoint_findings import checkpoint_findings
 
 BLOCKS, HEADS, KV, EXPERTS = [2, 0, 3, 1], shuffled(8, 8), [3, 1, 0, 2], shuffled(8, 8)
 ORDERS = {
@@ -213,7 +213,7 @@ def test_a_nearly_empty_model_is_related(bases, tmp_path):
     pair = sr.compare_checkpoints(bases("llama"), changed(bases("llama"), tmp_path / "a", sparse))
     assert set(pair.layers["alignment"]) == {"name"}
     assert pair.layers["changed"].sum() == 0
-    assert not of_key(pair_findings(pair), "pair.unrelated_values")
+    assert not of_key(checkpoint_findings(pair), "pair.unrelated_values")
 
 
 @pytest.mark.parametrize("back", [False, True])

@@ -15,7 +15,7 @@ from wording import count_of, of_key
 
 import sparsity_report as sr
 from sparsity_report.pairing.removed import KINDS
-from sparsity_report.report.tables.pair_tables import removed
+from sparsity_report.report.tables.checkpoint_tables import removed
 from sparsity_report.report.thesis import commands_of
 from sparsity_report.study.schema import typed
 from sparsity_report.words.display_names import display_name

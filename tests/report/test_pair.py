@@ -14,14 +14,14 @@ from pairs import LOST, gone, removed_like, two_policies
 from papers import bare, head, latex_table, tables_of, text_of
 
 import sparsity_report as sr
-from sparsity_report.draw import pair_charts
-from sparsity_report.draw.pair_charts import strip_chart
+from sparsity_report.draw import checkpoint_charts
+from sparsity_report.draw.checkpoint_charts import strip_chart
 from sparsity_report.files.package_data import DEMO
 from sparsity_report.findings.strip_text import change
 from sparsity_report.pairing.value_loops import NUMPY
-from sparsity_report.report.pair_sections import pair_document
+from sparsity_report.report.checkpoint_sections import pair_document
 from sparsity_report.report.sections import Medium
-from sparsity_report.report.tables import pair_tables
+from sparsity_report.report.tables import checkpoint_tables
 from sparsity_report.report.tables.plain_text import to_text
 from sparsity_report.report.tables.table_model import COUNT, NAME, Column, table_of
 from sparsity_report.report.value_display import bundle
@@ -65,8 +65,10 @@ def grid_of(path, *heads):
 
 def spec_of(pair, key):
     """The chart of a pair whose figure in the page has this key."""
-    charts = {"blocks": pair_charts.blocks_chart(pair)}
-    charts |= {f"strip_{strip.kind}": chart for strip, chart in pair_charts.strip_charts(pair)}
+    charts = {"blocks": checkpoint_charts.blocks_chart(pair)}
+    charts |= {
+        f"strip_{strip.kind}": chart for strip, chart in checkpoint_charts.strip_charts(pair)
+    }
     return charts[key].to_dict()
 
 
@@ -100,7 +102,7 @@ def test_what_does_not_vary_is_not_drawn(demo, tmp_path):
     same = sr.compare_checkpoints(demo, demo)
     even = sr.compare_checkpoints(demo, sr.n_m(demo, 2, 4))
     for pair in (same, even):
-        assert pair_charts.blocks_chart(pair) is None
+        assert checkpoint_charts.blocks_chart(pair) is None
         page = sr.write_report(pair, tmp_path / "p.html").read_text(encoding="utf-8")
         assert 'id="blocks-figure"' not in page
     layers = even.layers.copy()
@@ -158,7 +160,7 @@ def test_what_is_too_many_to_be_drawn_is_said(pair, tmp_path):
 def test_of_many_numbers_it_is_said_how_many_follow(pair):
     numbers = [n for n in range(60) if n % 3]  # 20 spans of two
     rows = [gone("channel", "mlp", n, 60, 0) for n in numbers]
-    (row,) = pair_tables.removed(replace(pair, removed=removed_like(pair, rows)), 10).rows
+    (row,) = checkpoint_tables.removed(replace(pair, removed=removed_like(pair, rows)), 10).rows
     assert row.cells[4].text == "1–2, 4–5, 7–8, 10–11, 32 more"
     assert row.cells[2].text == "40"
 
@@ -300,7 +302,7 @@ def test_in_a_cell_it_is_a_picture_a_sentence_and_a_table(pair):
 
 
 def test_as_text_columns_stand_below_their_heads(pair):
-    gone_, kept = pair_tables.small(pair, limit=3)
+    gone_, kept = checkpoint_tables.small(pair, limit=3)
     assert [column.key for column in gone_.columns][:3] == ["kind", "module", "gone"]
     assert gone_.caption.endswith(f"he first 3 of {pair.removed['module'].nunique()} rows.")
     caption, *lines = to_text(kept).splitlines()
@@ -320,7 +322,7 @@ def test_as_text_columns_stand_below_their_heads(pair):
 
 def test_weights_that_came_are_less_than_nothing_taken_away(pair):
     turned = replace(pair, before=pair.after.head(3), after=pair.before)
-    table = pair_tables.totals(turned)
+    table = checkpoint_tables.totals(turned)
     row = next(row for row in table.rows if row.cells[0].text == "Parameters")
     before, after = (int(frame["total"].sum()) for frame in (turned.before, turned.after))
     assert row.cells[3].text == f"−{whole(after - before)}"
@@ -332,7 +334,7 @@ def test_without_numbered_blocks_and_zeros_there_is_no_chart(pair, tmp_path):
     none = dict.fromkeys(("kept", "revived", "new"), 0)
     layers = pair.layers.assign(block=nowhere, compared=pair.layers["weight_before"], **none)
     flat = replace(pair, layers=layers, removed=pair.removed.head(0))
-    assert pair_charts.blocks_chart(flat) is None
+    assert checkpoint_charts.blocks_chart(flat) is None
     page = sr.write_report(flat, tmp_path / "flat.html").read_text(encoding="utf-8")
     assert 'id="blocks-figure"' not in page
     assert 'id="removed"' not in page

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from wording import of_key
 
 import sparsity_report as sr
-from sparsity_report.findings.pair_findings import pair_findings, pair_verdict
+from sparsity_report.findings.checkpoint_findings import checkpoint_findings, checkpoint_verdict
 from sparsity_report.pairing.paired_reading import PairedSlice
 from sparsity_report.study.notes import EDITED_PAIR
 from sparsity_report.weights.tensor_slices import HeldSlice
@@ -85,7 +85,7 @@ def test_layers_are_those_of_numpy(parent, child):
     assert whole["revived"] == rows.loc[rows["prunable"], "revived"].sum() > 0
     assert whole["untouched"] == whole["modules"] - 2
     assert pair.removed.empty
-    (revived,) = of_key(pair_verdict(pair), "pair.verdict_zeros_revived")
+    (revived,) = of_key(checkpoint_verdict(pair), "pair.verdict_zeros_revived")
     share = f"{100 * whole['revived'] / whole['zeros_before']:.1f} %"
     assert revived.startswith(f"{share} of the {whole['zeros_before']:,} ".replace(",", "\u202f"))
 
@@ -148,9 +148,9 @@ def test_prunings_of_one_model(demo):
     assert set(rows["n_m_after"]) == {"2:4"}
     assert rows["n_m_before"].isna().all()
     key = "pair.n_m_pattern_kept"
-    assert not of_key(pair_findings(pair), key)
+    assert not of_key(checkpoint_findings(pair), key)
     back = sr.compare_checkpoints(prunings[1], prunings[0])
-    (kept,) = of_key(pair_findings(back), key)
+    (kept,) = of_key(checkpoint_findings(back), key)
     assert kept == say(key, pattern="2:4", kept=0, modules=24)
 
 

@@ -10,7 +10,7 @@ from structural import Left, fused, renamed, shuffled, turned, written
 from wording import of_key, values_of, wording
 
 import sparsity_report as sr
-from sparsity_report.findings.pair_findings import pair_findings
+from sparsity_report.findings.checkpoint_findings import checkpoint_findings
 
 BLOCKS, HEADS, KV, EXPERTS = [0, 1, 3], [0, 1, 3, 4, 6, 7], [3, 1], [7, 0, 1, 3, 4, 6]
 CUTS = {
@@ -224,7 +224,7 @@ def test_two_layers_that_changed_places_are_told(bases, tmp_path):
     tensors[one], tensors[other] = tensors[other], tensors[one]
     config = json.loads((bases("llama") / "config.json").read_text())
     pair = sr.compare_checkpoints(bases("llama"), written(tmp_path / "swapped", tensors, config))
-    (finding,) = of_key(pair_findings(pair), "pair.unrelated_values")
+    (finding,) = of_key(checkpoint_findings(pair), "pair.unrelated_values")
     assert "model.layers.0.mlp.gate_proj and model.layers.0.mlp.up_proj" in str(finding)
 
 
@@ -237,7 +237,7 @@ def test_a_head_that_is_the_embedding_now(bases, tmp_path):
     (row,) = pair.removed.to_dict("records")
     assert (row["kind"], row["module"], row["parameters"]) == ("layer", "lm_head", head)
     assert row["flops_per_token"] == 0
-    (finding,) = of_key(pair_findings(pair), "pair.head_tied_and_untied")
+    (finding,) = of_key(checkpoint_findings(pair), "pair.head_tied_and_untied")
     assert values_of(finding, "pair.head_tied_and_untied")["tied"] == "tied"
     gone = wording("pair.removed_besides_prunable", parts="lm_head")
     assert gone in pair.sentences()

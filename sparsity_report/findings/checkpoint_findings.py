@@ -34,7 +34,7 @@ _TRACE = 0.0005
 _IN_BLOCKS = {"expert", "head", "kv_head", "channel"}
 
 
-def pair_verdict(study: Study) -> list[str]:
+def checkpoint_verdict(study: Study) -> list[str]:
     r"""Return the verdict on a pair: at most two complete sentences.
 
     Examples
@@ -42,7 +42,7 @@ def pair_verdict(study: Study) -> list[str]:
     >>> import sparsity_report as sr
     >>> weights = sr.load()
     >>> pair = sr.compare_checkpoints(weights, sr.n_m(weights, 2, 4))
-    >>> print(str(pair_verdict(study)[0]).replace("\u202f", " "))
+    >>> print(str(checkpoint_verdict(study)[0]).replace("\u202f", " "))
     50.0 % of the 786 432 prunable weights became zero.
     """
     if is_identical(study):
@@ -51,7 +51,7 @@ def pair_verdict(study: Study) -> list[str]:
     return [sentence for part in parts for sentence in part(study)][:2]
 
 
-def pair_topics(study: Study) -> dict[str, list[str]]:
+def checkpoint_topics(study: Study) -> dict[str, list[str]]:
     """Return the findings besides the verdict by topic: the section of a report that states them.
 
     Examples
@@ -59,7 +59,7 @@ def pair_topics(study: Study) -> dict[str, list[str]]:
     >>> import sparsity_report as sr
     >>> weights = sr.load()
     >>> study = sr.compare_checkpoints(weights, sr.n_m(weights, 2, 4))
-    >>> print(*pair_topics(study)["survival"])
+    >>> print(*checkpoint_topics(study)["survival"])
     Surviving weights are unchanged.
     """
     topics = {
@@ -68,7 +68,7 @@ def pair_topics(study: Study) -> dict[str, list[str]]:
         "removed": (_removed, _against_base),
         "checkpoints": (_permutations, _added, _doubts),
     }
-    stated = pair_verdict(study)
+    stated = checkpoint_verdict(study)
     return {
         topic: [finding for part in parts for finding in part(study) if finding not in stated]
         for topic, parts in topics.items()

@@ -1,11 +1,16 @@
-"""Tables of pairs of checkpoints."""
+"""Tables of two checkpoints."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
-from sparsity_report.findings.pair_labels import block_names, blocks_axis, strip_names, strip_title
+from sparsity_report.findings.checkpoint_labels import (
+    block_names,
+    blocks_axis,
+    strip_names,
+    strip_title,
+)
 from sparsity_report.report.tables import table_model as cells
 from sparsity_report.report.tables.column_heads import caption_of, columns_of
 from sparsity_report.report.tables.table_model import COUNT, WORDS, Kind, Table, table_of
@@ -22,11 +27,6 @@ _COLUMNS = {
     "parameters": "total",
     "active_parameters": "active_total",
 }
-_PARTS = {
-    "prunable": "card.prunable_weights",
-    "non_embedding": "name.non_embedding_parameters",
-    "model": "name.whole_model",
-}
 # Removed weights; negative where weights were added.
 _SHARE_TAKEN = Kind(lambda share: cells.SHARE.write(share).replace("-", "−"), "%", places=2)
 _TAKEN = Kind(lambda number: COUNT.write(number).replace("-", "−"), "")
@@ -36,27 +36,19 @@ _REMOVED = "weights parameters bytes flops_per_token"
 _SOME, _LISTED = 4, 500
 
 
-def models(study: Study) -> Table:
-    """Return the two models that were compared."""
-    columns = columns_of("variant model architecture source", (0.7, 1, 1, 1.6))
-    caption = say("caption.compared_checkpoints")
-    return table_of("models", caption, columns, study.variants.iloc[:2], "facts")
-
-
-def totals(study: Study) -> Table:
+def changes(study: Study) -> Table:
     """Return what was removed from the model: weights, parameters, bytes and FLOPs."""
     caption = say("caption.removed_totals")
-    changes = study.facts.table("changes")
-    values = changes[changes["group"].isna()]
+    frame = study.facts.table("changes")
+    values = frame[frame["group"].isna()]
     values = values.assign(figure=values["figure"].map(_figure_name))
-    return table_of("totals", caption, _figure_columns("figure"), values)
+    return table_of("changes", caption, _figure_columns("figure"), values)
 
 
-def groups(study: Study) -> Table:
+def changed_groups(study: Study) -> Table:
     """Return what was removed from each group of modules."""
     sides = ["before", "after"]
-    changes = study.facts.table("changes")
-    frame = changes[changes["group"].notna()]
+    frame = study.facts.table("changes").dropna(subset="group")
     frame = frame.assign(group=frame["group"].map(group_name))
     figures = (
         (_figure_name(str(figure)), rows[~rows[sides].eq(0).fillna(False).all(axis=1)])
@@ -64,7 +56,7 @@ def groups(study: Study) -> Table:
         if rows[sides].fillna(0).any(axis=None)
     )
     caption, columns = say("caption.removed_groups"), _figure_columns("group")
-    return cells.grouped("groups", caption, columns, figures, "groups")
+    return cells.grouped("changed_groups", caption, columns, figures, "groups")
 
 
 def _figure_name(figure: str) -> str:
@@ -77,30 +69,6 @@ def _figure_columns(first: str) -> list[cells.Column]:
     keys = f"{first} before after removed share"
     kinds = dict(zip(keys.split(), (WORDS, COUNT, COUNT, _TAKEN, _SHARE_TAKEN), strict=True))
     return columns_of(keys, (1.6, 1), kinds, share=say("column.share_of_base"))
-
-
-def sparsities(study: Study) -> Table:
-    """Return the three sparsities of the base and of the model after."""
-    caption = say("caption.pair_sparsities")
-    facts, (before, after) = study.facts, study.facts.sides
-    values = []
-    for part, share in facts.base_shares.items():
-        total, sparsity = "total" if part == "model" else f"{part}_total", f"sparsity_{part}"
-        values.append(
-            {
-                "of": say(_PARTS[part]),
-                "total_before": int(facts.total(before, total) or 0),
-                "total_after": int(facts.total(after, total) or 0),
-                "sparsity_before": facts.total(before, sparsity),
-                "sparsity_itself": facts.total(after, sparsity),
-                "gone_of_base": share,
-            }
-        )
-    shares = ("sparsity_before", "sparsity_itself", "gone_of_base")
-    kinds = {"of": WORDS, **dict.fromkeys(shares, cells.SHARE)}
-    names = "of total_before total_after sparsity_before sparsity_itself gone_of_base"
-    columns = columns_of(names, (1.6, 1), kinds, sparsity_before=head("sparsity_before"))
-    return table_of("sparsities", caption, columns, values)
 
 
 def survival(study: Study) -> Table:
@@ -228,4 +196,4 @@ def matches(study: Study, limit: int) -> Table:
     )
     keys = ("caption.pair_modules_all", "caption.pair_modules_first")
     caption = caption_of(*keys, len(frame), len(every))
-    return table_of("layers", caption, columns, values, "layers sortable")
+    return table_of("matches", caption, columns, values, "layers sortable")
