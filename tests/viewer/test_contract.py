@@ -11,15 +11,15 @@ import pytest
 import torch
 from browser import node
 from helpers import Tiny, study_of
-from payloads import decode
 from torch import nn
 from transformers import MixtralConfig, MixtralForCausalLM
 
 import sparsity_report as sr
 from sparsity_report.counting.n_m_patterns import pattern_at
 from sparsity_report.viewer.embed import embed
-from sparsity_report.viewer.layer_values import AT_LEVEL, LayerValues, State
-from sparsity_report.viewer.study_payload import policy_label, study_payload
+from sparsity_report.viewer.layer_values import AT_LEVEL, LayerValues
+from sparsity_report.viewer.study_payload import policy_label, study_contents, study_payload
+from sparsity_report.viewer.view_state import AT_LEVEL, with_consequences
 from sparsity_report.words import number_format
 from sparsity_report.words.sentences import say
 
@@ -243,7 +243,7 @@ def check_budgets(study, state, answer):
             assert str(write).replace("\u202f", " ") in have["text"].replace("\u202f", " "), budget
 
 
-def check_texts(answer, " "):
+def check_texts(answer, space):
     for value, have in zip(VALUES, answer["texts"], strict=True):
         want = [
             number_format.percent(value, space=space),
@@ -293,6 +293,7 @@ def test_script_shows_the_figures_of_the_study(study, tmp_path):
 
 def sentence(study, state):
     """Return the sentence of a whole model."""
+    layout = state["layout"]
     space = " "
     if state["variant"] == AT_LEVEL:
         levels = study.by_policy[state["policy"]]
@@ -316,7 +317,7 @@ def sentence(study, state):
         shown=shown,
         share=number_format.percent(sums["sparsity_prunable"], space=space),
         prunable=number_format.scaled(sums["prunable_total"], "", space),
-        layout=say(f"viewer.as_{state["layout"]}"),
+        layout=say(f"viewer.as_{layout}"),
         bytes=number_format.scaled(costs[0], "B", space),
         ratio=number_format.times(costs[0] / dense[0], space),
         flops=number_format.scaled(costs[1], "FLOPs", space),
