@@ -15,7 +15,7 @@ from sparsity_report.counting.kept_experts import KeptExperts
 from sparsity_report.counting.pruning import Pruning
 from sparsity_report.findings.study_findings import study_findings
 from sparsity_report.findings.verdict import verdict
-from sparsity_report.report.tables.checkpoint_tables import totals as pair_totals
+from sparsity_report.report.tables import checkpoint_tables
 from sparsity_report.report.tables.column_heads import columns_of
 from sparsity_report.report.tables.latex import tex, to_tabular
 from sparsity_report.report.tables.table_model import Column, Table, table_of, to_html
@@ -240,7 +240,7 @@ def _matched(study: Study) -> Content:
                 maps.append(_map(say(title), shown.grid, cells, "share"))
     first, *others = study_findings(study)
     lines = [first, _lines(study)[0], *others[:_SENTENCES]]
-    return Content(lines, maps, pair_totals(study))
+    return Content(lines, maps, checkpoint_tables.changes(study))
 
 
 def _maps(variants: Iterable[tuple[Study, str]]) -> list[ShareMap]:

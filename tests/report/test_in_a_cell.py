@@ -247,7 +247,7 @@ def test_maps_of_a_pair_show_shares_of_the_weights_of_the_base(monkeypatch):
     monkeypatch.setattr(value_display, "draw_map", lambda shares: maps.append(shares) or "")
     bundle(pair)
     shown = [{(block, projection): share for block, projection, share in one.cells} for one in maps]
-    rows = pair.layers[pair.layers["group"].isin(["attention_linear", "mlp_linear"])]
+    rows = pair.matches[pair.matches["group"].isin(["attention_linear", "mlp_linear"])]
     assert len(rows) == len(shown[0]) == len(shown[1]) > 20
     for row in rows.to_dict("records"):
         block, name = re.search(r"layers\.(\d+)\.(?:\w+\.)?(\w+)$", row["module_name"]).groups()

@@ -200,8 +200,10 @@ class Facts:
     @cached_property
     def base_shares(self) -> dict[str, float | None]:
         """The share of the base that is zero or removed, see :func:`.survival.base_shares`."""
-        rows = (self._totals.loc[side] for side in self.sides)
-        return {} if self.study.matches is None else base_shares(*rows, self.study.matches)
+        if self.study.matches is None:
+            return {}
+        before, after = (self._totals.loc[side] for side in self.sides)
+        return base_shares(before, after, self.study.matches)
 
     def is_of_first(self, variant: str) -> bool:
         """Return whether a variant is of the same model as the first one."""
