@@ -43,8 +43,8 @@ from .study.files.csv_files import write_csv as write_csv
 from .study.files.json_files import read_pair as read_pair
 from .study.files.json_files import read_study as read_study
 from .study.harness_results import read_lm_eval as read_lm_eval
-from .study.levels.budget import Within as Within
-from .study.levels.budget import level_within as level_within
+from .study.budget import Within as Within
+from .study.budget import level_within as level_within
 from .study.levels.sweep import sweep as sweep
 from .study.pairs.checkpoints import compare_checkpoints as compare_checkpoints
 from .study.pairs.pair import Pair as Pair

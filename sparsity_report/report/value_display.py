@@ -23,7 +23,7 @@ from sparsity_report.report.tables.table_model import Column, Table, table_of, t
 from sparsity_report.report.template_files import template_text
 from sparsity_report.sparse.shares import ratio
 from sparsity_report.study.comparison import Study
-from sparsity_report.study.derived.heatmap_grid import Grid
+from sparsity_report.study.heatmap_grid import Grid
 from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.study.pairs.pair_cells import difference_map
 from sparsity_report.study.schema import MEASURED

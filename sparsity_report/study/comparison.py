@@ -19,12 +19,12 @@ from sparsity_report.study.derived.paired_tasks import compared_variants, paired
 from sparsity_report.study.derived.runtime_frame import runtime_frame
 from sparsity_report.study.derived.strip import Tile, strip
 from sparsity_report.study.derived.tracker_metrics import study_metrics
-from sparsity_report.study.expert_use import expert_budgets, experts_frame
+from sparsity_report.study.derived.expert_use import expert_budgets, experts_frame
 from sparsity_report.study.files.value_bounds import check_measured
 from sparsity_report.study.frames import StudyFrames
 from sparsity_report.study.layers import check_context, check_convention, with_shares
 from sparsity_report.study.levels.sweep import level_table
-from sparsity_report.study.levels.tradeoff import Tradeoff, places, tradeoff
+from sparsity_report.study.derived.tradeoff import Tradeoff, places, tradeoff
 from sparsity_report.study.patterns import variant_patterns
 from sparsity_report.study.schema import TABLES, check, typed
 from sparsity_report.study.variants import (

@@ -19,7 +19,7 @@ from sparsity_report.deferred import nn
 from sparsity_report.errors import SparsityReportError, writable
 from sparsity_report.hooks import Presentable
 from sparsity_report.sparse.shares import zero_share
-from sparsity_report.study.derived.rounded_zeros import is_pruned
+from sparsity_report.study.rounded_zeros import is_pruned
 from sparsity_report.study.layers import csr_parameters, group_frame, layer_frame
 from sparsity_report.weights.weights import Parameter, Weights
 from sparsity_report.words.sentences import say

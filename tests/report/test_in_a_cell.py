@@ -17,7 +17,7 @@ import sparsity_report as sr
 from sparsity_report.findings.verdict import verdict
 from sparsity_report.report import value_display
 from sparsity_report.report.value_display import ShareMap, bundle, draw_map
-from sparsity_report.study.derived.heatmap_grid import Grid
+from sparsity_report.study.heatmap_grid import Grid
 
 LIMIT = 60_000
 VOID = {"path"}
