@@ -1,19 +1,17 @@
 """Public values and functions that need several wings.
 
-- `study`: the class ``Study``, ``compare`` and ``read_study``
-- `sentences`: ``summarize``
+- `study`: the class ``Study``, ``compare``, ``read_study`` and ``summarize``
 """
 
 from importlib import import_module
 
 from sparsity_report.hooks import hooks
 
-
 hooks.describe = lambda value: import_module("sparsity_report.report.value_display").describe(value)
 hooks.mime_bundle = lambda value: import_module("sparsity_report.report.value_display").bundle(
     value
 )
-hooks.sentences = lambda value: import_module("sparsity_report.api.sentences").summarize(value)
+hooks.sentences = lambda value: import_module("sparsity_report.api.study").summarize(value)
 hooks.chart = lambda *parts: import_module("sparsity_report.draw.heat_maps").metric_map(*parts)
 hooks.content = lambda value: import_module("sparsity_report.study.files.json_files").content_of(
     value, hooks.sentences(value)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -24,6 +24,10 @@ from sparsity_report.study.levels.sweep import level_table
 from sparsity_report.study.patterns import variant_patterns
 from sparsity_report.study.schema import TABLES, check, typed
 from sparsity_report.study.variants import Variant, csr_note, fingerprint, listed, variant_row
+
+if TYPE_CHECKING:
+    from sparsity_report.study.pairs.pair import Pair
+    from sparsity_report.study.published_scores import Reproduction
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -371,6 +375,41 @@ def _check_distinct(names: Sequence[str]) -> None:
         raise SparsityReportError(
             f"compare: two variants are called {twice[0]!r}; give one of them another name="
         )
+
+
+def summarize(
+    study: Study | Pair | Reproduction | str | os.PathLike[str],
+) -> list[str]:
+    """Return the findings about a study or a pair as sentences, most important first.
+
+    Parameters
+    ----------
+    study : Study, Pair, Reproduction or path-like
+        The study, the pair, the comparison with a paper, or the path of a saved study or pair.
+
+    Returns
+    -------
+    list of str
+        Sentences.
+
+    Examples
+    --------
+    >>> import sparsity_report as sr
+    >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.3)
+    >>> study = sr.compare(sr.dense(sr.load()), sr.masked(pruning), sr.csr(pruning))
+    >>> print(sr.summarize(study)[0][:53])
+    At 30 % sparsity, CSR makes the model a third larger,
+    """
+    from sparsity_report.findings.pair_findings import pair_findings
+    from sparsity_report.findings.study_findings import study_findings
+    from sparsity_report.study.files.json_files import value_or_saved
+    from sparsity_report.study.pairs.pair import Pair
+    from sparsity_report.study.published_scores import Reproduction
+
+    if isinstance(study, Reproduction):
+        return study.sentences()
+    value = value_or_saved("summarize", study, comparison.Study, Pair, Reproduction)
+    return [*(pair_findings(value) if isinstance(value, Pair) else study_findings(value))]
 
 
 def read_study(path: str | os.PathLike[str], *, strict: bool = False) -> Study:
