@@ -12,7 +12,7 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.findings.checkpoint_labels import both
 from sparsity_report.hooks import hooks
 from sparsity_report.study.comparison import Study
-from sparsity_report.study.derived.heatmap_grid import Grid
+from sparsity_report.study.heatmap_grid import Grid
 from sparsity_report.viewer.base_explorer import (
     BaseExplorer,
 )
