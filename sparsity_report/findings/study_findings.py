@@ -53,11 +53,11 @@ def study_findings(study: Study) -> list[str]:
 def topics(study: Study) -> dict[str, list[str]]:
     """Return the findings by the section of a report that holds them."""
     if study not in _TOPICS:
-        found = checkpoint_topics(study) if study.matches is not None else {}
+        by_topic = checkpoint_topics(study) if study.matches is not None else {}
         for topic, parts in _BY_TOPIC.items():
             is_said = study.matches is None or topic in _MEASURED
-            found.setdefault(topic, [each for part in parts for each in part(study) if is_said])
-        _TOPICS[study] = found
+            by_topic.setdefault(topic, [each for part in parts for each in part(study) if is_said])
+        _TOPICS[study] = by_topic
     return _TOPICS[study]
 
 
