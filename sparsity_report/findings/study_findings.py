@@ -16,10 +16,10 @@ from sparsity_report.findings.speed_findings import speed_findings
 from sparsity_report.findings.verdict import verdict
 from sparsity_report.sparse.shares import ratio, zero_shares
 from sparsity_report.study.comparison import Study
-from sparsity_report.study.derived.policy_names import EXISTING
-from sparsity_report.study.expert_use import fewer_experts, router_use
+from sparsity_report.study.derived.expert_use import fewer_experts, router_use
 from sparsity_report.study.layers import records
 from sparsity_report.study.notes import EDITED_STUDY, note_findings
+from sparsity_report.study.policy_names import EXISTING
 from sparsity_report.words.sentences import say
 
 _COUNTING = (
@@ -53,11 +53,11 @@ def study_findings(study: Study) -> list[str]:
 def topics(study: Study) -> dict[str, list[str]]:
     """Return the findings by the section of a report that holds them."""
     if study not in _TOPICS:
-        found = checkpoint_topics(study) if study.matches is not None else {}
+        by_topic = checkpoint_topics(study) if study.matches is not None else {}
         for topic, parts in _BY_TOPIC.items():
             is_said = study.matches is None or topic in _MEASURED
-            found.setdefault(topic, [each for part in parts for each in part(study) if is_said])
-        _TOPICS[study] = found
+            by_topic.setdefault(topic, [each for part in parts for each in part(study) if is_said])
+        _TOPICS[study] = by_topic
     return _TOPICS[study]
 
 

@@ -9,6 +9,7 @@ from sparsity_report.draw import charts, theme
 from sparsity_report.draw.measured_charts import CHARTS
 from sparsity_report.draw.policy_charts import hero_chart
 from sparsity_report.draw.vega import unchecked
+from sparsity_report.findings.audit import audit
 from sparsity_report.findings.strip_text import strip_texts
 from sparsity_report.findings.study_findings import conventions, topics
 from sparsity_report.findings.verdict import comparison_title, verdict
@@ -83,7 +84,7 @@ def study_document(study: Study, medium: Medium) -> dict[str, Any]:
         variants=plain_rows(study.variants),
         totals=plain_rows(study.totals),
         groups=plain_rows(study.groups),
-        audit=study.audit,
+        audit=audit(study),
         conventions=conventions(study),
         notes=study.notes,
         fingerprint=study.fingerprint,
@@ -300,7 +301,7 @@ def _method(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Blo
     if passage := study_tables.passage(study):
         yield Text(say("page.scores_on", passage=passage))
     notes = [say("format.note_sentence", note=note) for note in study.notes]
-    yield Bullets((*notes, *sentences["method"], *conventions(study), *study.audit))
+    yield Bullets((*notes, *sentences["method"], *conventions(study), *audit(study)))
     yield Text(say("page.cite_intro"))
     citation = say(
         "page.citation",

@@ -15,9 +15,8 @@ from sparsity_report.draw.theme import model_names
 from sparsity_report.draw.vega import unchecked
 from sparsity_report.errors import SparsityReportError, check_options
 from sparsity_report.files.atomic import check_folder, write_file
-from sparsity_report.findings.study_findings import conventions
+from sparsity_report.findings.study_findings import conventions, study_findings
 from sparsity_report.findings.verdict import verdict
-from sparsity_report.hooks import hooks
 from sparsity_report.report.checkpoint_sections import KINDS
 from sparsity_report.report.citation import bibtex, weights
 from sparsity_report.report.sections import Drawing, Medium, Section
@@ -139,7 +138,7 @@ def write_thesis(
         "captions": captions,
         "tables": [Tex(table.key) for table in tables],
         "version": sparsity_report.__version__,
-        "findings": hooks.sentences(value),
+        "findings": study_findings(value),
         "models": tex(model_names(value)),
         "verdict": verdict(value),
         "fingerprint": value.fingerprint,

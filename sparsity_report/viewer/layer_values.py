@@ -7,10 +7,10 @@ import pandas as pd
 
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived import layer_metrics
-from sparsity_report.study.derived.heatmap_grid import Grid
-from sparsity_report.study.derived.policy_names import GLOBAL
+from sparsity_report.study.heatmap_grid import Grid
 from sparsity_report.study.levels.levels import dense_sizes, in_layout
 from sparsity_report.study.levels.sweep import thresholds
+from sparsity_report.study.policy_names import GLOBAL
 from sparsity_report.viewer.payload import Codes, Contents, Floats, common_ratio
 from sparsity_report.viewer.view_state import AT_LEVEL, State
 from sparsity_report.viewer.viewer_metrics import aligned, compared_layers, spreads

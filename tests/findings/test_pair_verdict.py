@@ -11,7 +11,6 @@ from wording import count_of, of_key
 
 import sparsity_report as sr
 from sparsity_report.findings.checkpoint_findings import (
-    checkpoint_findings,
     checkpoint_verdict,
     share_of,
 )
@@ -71,7 +70,7 @@ def test_zeros_that_stayed_and_others():
         weight.zero_()
 
     pair = compared(prune)
-    new = int(pair.layers["new"].sum())
+    new = int(pair.matches["new"].sum())
     assert 0 < new < 36
     stayed, added = checkpoint_verdict(pair)
     assert count_of(stayed, "pair.verdict_zeros_stayed", "zeros") == PRUNABLE // 2
@@ -107,15 +106,16 @@ def test_removed_blocks_and_their_parameters():
 def test_nothing_is_left_nothing_was_prunable_and_hostile_names():
     pair = compared(revive(3))
     empty = {"weight_after": 0, "compared": 0, "kept": 0, "revived": 0, "new": 0, "changed": 0}
-    layers = pair.layers.assign(**empty, alignment="removed")
-    gone = replace(pair, layers=layers, after=pair.after[~pair.after["prunable"]])
+    matches = pair.matches.assign(**empty, alignment="removed")
+    is_left = pair.layers["variant"].eq("Before") | ~pair.layers["prunable"]
+    gone = replace(pair, matches=matches, layers=pair.layers[is_left])
     assert checkpoint_verdict(gone)[0] == f"All {PRUNABLE} prunable weights were removed."
     scaled = nn.LayerNorm(4)
     nn.init.constant_(scaled.weight, 2)
     pair = sr.compare_checkpoints(sr.load(nn.LayerNorm(4), name="n"), sr.load(scaled, name="n"))
     assert says(checkpoint_verdict(pair)[0], "pair.verdict_nothing_prunable")
-    named = replace(pair, models=pair.models.assign(model=hostile.NAMES[:2]))
-    for sentence in checkpoint_findings(named):
+    named = replace(pair, variants=pair.variants.assign(model=hostile.NAMES[:2]))
+    for sentence in named.sentences():
         assert not hostile.UNSEEN.search(sentence)
 
 

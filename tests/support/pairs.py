@@ -1,4 +1,4 @@
-"""A pair of checkpoints that has of everything a little, and rows of what is gone."""
+"""Two checkpoints that differ a little in everything, and rows of removed parts."""
 
 from dataclasses import replace
 
@@ -35,3 +35,14 @@ def two_policies(demo, rows):
     matches.loc[lost, ["iou", "relative_change", "norm", "correlation"]] = None
     matches.loc[lost, ["after_name", "untouched", "alignment"]] = [None, False, "removed"]
     return replace(found, matches=matches, removed=removed_like(found, rows))
+
+
+def sides(study):
+    """The layers of both models."""
+    return [study.facts.layers(name) for name in ("Before", "After")]
+
+
+def figures(study):
+    """The sizes of both models as a whole, by figure."""
+    changes = study.changes
+    return changes[changes["group"].isna()].set_index("figure")

@@ -17,7 +17,9 @@ from transformers import MixtralConfig, MixtralForCausalLM
 import sparsity_report as sr
 from sparsity_report.counting.n_m_patterns import pattern_at
 from sparsity_report.viewer.embed import embed
-from sparsity_report.viewer.layer_values import AT_LEVEL, LayerValues
+from sparsity_report.viewer.layer_values import LayerValues
+from sparsity_report.viewer.payload import encode
+from sparsity_report.viewer.scripts import widget_module
 from sparsity_report.viewer.study_payload import policy_label, study_contents, study_payload
 from sparsity_report.viewer.view_state import AT_LEVEL, with_consequences
 from sparsity_report.words import number_format

@@ -63,41 +63,8 @@ def content_of(study: Study, findings: Sequence[str]) -> dict[str, Any]:
     return data
 
 
-def read_study(path: str | os.PathLike[str], *, strict: bool = False) -> Study:
-    """Read a study that :meth:`Study.save` wrote.
-
-    The tables of sums are computed again and must agree with the file. The file also holds a
-    digest of its content. If the digest differs, ``study.notes`` and every report say that the
-    study was edited. A formatter may lay the file out anew; writing a number in another way, such
-    as 1 for 1.0, is an edit. The digest is not a signature: anyone can compute it.
-
-    Parameters
-    ----------
-    path : path-like
-        A JSON file.
-    strict : bool, default False
-        Refuse a study that was edited.
-
-    Returns
-    -------
-    Study
-        The study as it was saved, without its weights.
-
-    Raises
-    ------
-    SparsityReportError
-        The file is not a study, is damaged, comes from another version, or contradicts itself.
-
-    Examples
-    --------
-    >>> import pathlib, tempfile
-    >>> import sparsity_report as sr
-    >>> study = sr.compare(sr.dense(sr.load()))
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     read = sr.read_study(study.save(pathlib.Path(folder, "study.json")))
-    >>> read.layers.equals(study.layers)
-    True
-    """
+def read_figures(path: str | os.PathLike[str], *, strict: bool = False) -> Study:
+    """Read the study in a JSON file, as ``sparsity_report.read_study`` describes."""
     source = Path(path)
     with opening(source, "study"):
         _check_beginning(source)
@@ -145,7 +112,7 @@ def value_or_saved(function: str, value: object, *types: type) -> Any:
     sparsity_report.errors.SparsityReportError: explore: list is not Study; give a Study or the ...
     """
     if isinstance(value, str | os.PathLike) and Study in types:
-        return read_study(value)
+        return read_figures(value)
     if not isinstance(value, types):
         names = " or ".join(each.__name__ for each in types)
         path = " or the path of a saved one" if Study in types else ""

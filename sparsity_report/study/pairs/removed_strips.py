@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from sparsity_report.study.derived.heatmap_grid import Cell, Grid
+from sparsity_report.study.heatmap_grid import Cell, Grid
 from sparsity_report.study.survival import gone_weights, zeros_left
 
 # Kinds of parts that a module has several of, which a strip shows one by one; the largest first.

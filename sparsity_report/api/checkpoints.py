@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 from torch import nn
 
+from sparsity_report.api.study import Study
 from sparsity_report.counting.disk_cache import CacheFolder
 from sparsity_report.counting.histogram import Magnitudes
 from sparsity_report.counting.progress import Progress
@@ -19,7 +20,6 @@ from sparsity_report.pairing.matches import Plan
 from sparsity_report.pairing.paired_reading import compare_parameters
 from sparsity_report.pairing.parameter_plan import plan_comparison
 from sparsity_report.pairing.tally import ENOUGH, UNRELATED, Tally
-from sparsity_report.study.comparison import Study
 from sparsity_report.study.layers import layer_frame
 from sparsity_report.study.pairs.match_frames import match_frame, removed_frame
 from sparsity_report.study.schema import SIDES, typed
