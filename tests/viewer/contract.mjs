@@ -10,6 +10,7 @@ const plain = (value) => (Number.isNaN(value) ? null : value);
 
 const answers = JSON.parse(readFileSync(cases)).map(({ state, changes, metrics, budgets, values }) => {
   const store = new Store(figures, figures.data.start);
+  const before = store.traits();
   store.set(store.internal(changes), { rest: false });
   const counts = figures.counts(state);
   const members = state.selection.length ? state.selection : null;
@@ -29,6 +30,7 @@ const answers = JSON.parse(readFileSync(cases)).map(({ state, changes, metrics, 
     scope: figures.scope(state.modules, state),
     budgets: budgets.map((budget) => solve(figures, state, budget)),
     texts: values.map((value) => [text.percent(value), text.percent(value, 2), text.points(value), text.times(value), text.level(value), text.scaled(value * 1e9, "B"), text.scaled(value * 1e5), text.count(Math.round(value * 1e7)), text.value(value - 0.4, "nats")]),
+    before,
     after: store.traits(),
     written: [text.percent(sums.share), text.scaled(sums.bytes, "B"), text.times(sums.ratio)],
   };
