@@ -352,7 +352,7 @@ class Explorer(anywidget.AnyWidget):
         # An export without the widget shows nothing in its place, and does not warn.
         return {"application/vnd.jupyter.widget-view+json": view, "text/plain": ""}
 
-    # What calls the wings above: everything below belongs to the explorer of `api`.
+    # Members that call the wings above.
 
     def _ipython_display_(self, **_: Any) -> None:
         """Show the widget, and after it the page without a kernel, which the widget hides."""

@@ -25,11 +25,11 @@ export class Panel {
         attributes: { "data-panel": panel }, on: { click: () =>
           store.set({ panel }), keydown: (event) => this.walk(event) } })
     );
-    const chooser = (name, keys, label) =>
-      menu(`sv-${name}`, text.say(name), keys.map((key) => [key, text.say(`${label}_${key}`)]),
-        (key) => store.set({ [name]: key }));
-    this.grouping = chooser("grouping", ["group", "projection", "block"], "by");
-    this.curve = chooser("curve", ["quality", "bytes"], "curve");
+    const groupings = ["group", "projection", "block"].map((key) => [key, text.say(`by_${key}`)]);
+    this.grouping = menu("sv-grouping", text.say("grouping"), groupings,
+      (grouping) => store.set({ grouping }));
+    const curves = ["quality", "bytes"].map((key) => [key, text.say(`curve_${key}`)]);
+    this.curve = menu("sv-curve", text.say("curve"), curves, (curve) => store.set({ curve }));
     this.details = make("div", { className: "sv-details", tabIndex: 0, role: "tabpanel" });
     place.append(
       make("div", { className: "sv-tabs", role: "tablist", ariaLabel: text.say("panels") },

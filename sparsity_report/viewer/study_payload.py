@@ -103,21 +103,17 @@ def study_payload(study: Study, columns: pd.DataFrame | None = None) -> bytes:
 def study_contents(study: Study, columns: pd.DataFrame | None = None) -> Contents:
     """Return the contents of :func:`study_payload`."""
     arrays = Arrays()
-    if study.matches is not None:
-        rows = compared_layers(study)
-        metrics = compared_metrics(rows)
-        opened = _opening("pair", rows, both(study))
-        header, counted = {**opened, **_compared(study, rows, arrays)}, []
+    if study.matches is None:
+        counted, figured = counted_metrics(study), own_metrics(study, columns)
+        header = _counted(study, arrays)
     else:
-        metrics = own_metrics(study, columns)
-        opened = _opening("study", study.layers, ", ".join(_models(study)))
-        header, counted = {**opened, **_counted(study, arrays)}, counted_metrics(study)
+        rows = compared_layers(study)
+        counted, figured = [], compared_metrics(rows)
+        header = _compared(study, rows, figured[0][1], arrays)
     names = pd.Index(header["modules"]["names"])
-    own = [_with_arrays(metric, figure, names, arrays) for metric, figure in metrics]
-    figures = {metric["key"]: figure for metric, figure in metrics}
-    header |= {"metrics": [*counted, *own]}
-    start = _compared_start(header, rows, figures) if study.matches is not None else _start(header)
-    return Contents({**header, "start": start}, arrays, figures)
+    metrics = [_with_arrays(metric, figure, names, arrays) for metric, figure in figured]
+    figures = {metric["key"]: figure for metric, figure in figured}
+    return Contents({**header, "metrics": [*counted, *metrics]}, arrays, figures)
 
 
 def _with_arrays(
@@ -129,14 +125,14 @@ def _with_arrays(
 
 
 def _counted(study: Study, arrays: Arrays) -> dict[str, Any]:
-    """Return the counts, levels and measurements of a study as parts of the header."""
+    """Return the header of a study of levels."""
     names = list(dict.fromkeys(study.layers["module_name"]))
     positions = {str(name): place for place, name in enumerate(study.variants["variant"])}
     magnitudes = {} if study.weights is None else module_magnitudes(study.weights)
     levels, deviations = study.by_policy, spreads(study)
     copied = CopiedCode(study)
-    return {
-        "scopes": _scopes(study.layers),
+    header = {
+        **_opening("study", study.layers, ", ".join(_models(study))),
         "variants": list(_variants(study, names, copied, arrays)),
         "policies": [
             {**policy_entry(policy, levels[policy], study, arrays), **copied.of_levels(policy)}
@@ -158,17 +154,31 @@ def _counted(study: Study, arrays: Arrays) -> dict[str, Any]:
         "code": copied.study_code,
         "command": copied.command,
     }
+    return header | {"start": _start(header)}
 
 
-def _compared(study: Study, rows: pd.DataFrame, arrays: Arrays) -> dict[str, Any]:
-    """Return the counts and details of two checkpoints as parts of the header."""
+def _compared(
+    study: Study, rows: pd.DataFrame, moved: LayerFigure, arrays: Arrays
+) -> dict[str, Any]:
+    """Return the header of two checkpoints; it starts at the prunable layer that differs most."""
 
     def add(values: pd.Series[Any]) -> int:
         return arrays.numbers(values.to_numpy(dtype=float, na_value=np.nan))
 
     either = rows["kept"] + rows["revived"] + rows["new"]
+    shares = np.abs(common_ratio(moved.amounts, moved.sizes))
+    order = np.argsort(-np.nan_to_num(np.where(rows["prunable"], shares, -1.0)), kind="stable")
+    opening = _opening("pair", rows, both(study))
     return {
-        "scopes": _scopes(rows),
+        **opening,
+        "start": {
+            "metric": "moved",
+            "modules": opening["scopes"][0],
+            "sort": "",
+            "search": "",
+            "detail": next((str(rows["module_name"].iloc[place]) for place in order), None),
+            "selection": [],
+        },
         "prunable": arrays.small(rows["prunable"].to_numpy(dtype=bool)),
         "overlap": {
             "bothZero": add(rows["kept"]),
@@ -203,11 +213,6 @@ def _texts(rows: pd.DataFrame, key: str, write: Callable[[Any], str]) -> list[st
     ]
 
 
-def _scopes(layers: pd.DataFrame) -> list[str]:
-    scopes = ["prunable"] if layers["prunable"].any() else []
-    return [*scopes, "all", *dict.fromkeys(layers["group"])]
-
-
 def _opening(kind: str, layers: pd.DataFrame, title: str) -> dict[str, Any]:
     """Return the part of a header that studies and pairs share.
 
@@ -215,7 +220,8 @@ def _opening(kind: str, layers: pd.DataFrame, title: str) -> dict[str, Any]:
     ----------
     kind : {"study", "pair"}
     layers : pandas.DataFrame
-        ``module_name``, ``block`` and ``group``; of a module that occurs again, the first counts.
+        ``module_name``, ``block``, ``group`` and ``prunable``; of a module that occurs again, the
+        first counts.
     title : str
     """
     rows = layers.drop_duplicates("module_name").reset_index(drop=True)
@@ -223,6 +229,7 @@ def _opening(kind: str, layers: pd.DataFrame, title: str) -> dict[str, Any]:
     projections = [grid.cells[code].projection for code in grid.codes]
     blocks = [None if pd.isna(block) else int(block) for block in rows["block"]]
     groups, names = list(rows["group"]), list(rows["module_name"])
+    prunable = ["prunable"] if layers["prunable"].any() else []
     return {
         "format": FORMAT,
         "kind": kind,
@@ -232,6 +239,7 @@ def _opening(kind: str, layers: pd.DataFrame, title: str) -> dict[str, Any]:
             if key.startswith("viewer.") and not key.startswith(("viewer.metric_", "viewer.note_"))
         },
         "title": title,
+        "scopes": [*prunable, "all", *dict.fromkeys(groups)],
         "modules": {
             "names": names,
             # Texts of names that are not safe to show.
@@ -601,21 +609,5 @@ def _start(header: Mapping[str, Any]) -> dict[str, Any]:
         "curve": "quality" if header["quality"] else "bytes",
         "search": "",
         "detail": None,
-        "selection": [],
-    }
-
-
-def _compared_start(
-    header: Mapping[str, Any], rows: pd.DataFrame, figures: Mapping[str, LayerFigure]
-) -> dict[str, Any]:
-    """Return the first state for two checkpoints: the prunable module that differs most."""
-    moved = np.abs(common_ratio(figures["moved"].amounts, figures["moved"].sizes))
-    most = int(np.nan_to_num(np.where(rows["prunable"], moved, -1.0)).argmax()) if len(rows) else 0
-    return {
-        "metric": "moved",
-        "modules": header["scopes"][0],
-        "sort": "",
-        "search": "",
-        "detail": None if rows.empty else str(rows["module_name"].iloc[most]),
         "selection": [],
     }
