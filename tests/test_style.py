@@ -67,7 +67,7 @@ def test_prose_and_names_are_plain(module):
 def test_scripts_are_plain(path):
     text = path.read_text(encoding="utf-8")
     assert [line for line in text.splitlines() if len(line) > 100] == []
-    assert not re.search(r"\{[{%#]", text), "a template"
+    assert not re.search(r"\{[%#]", text), "a template"
     comments = re.findall(r"(?:^|\s)(?://|/?\*\*?) ([^@\s].*)", text)
     assert comments
     assert [each for each in comments if OPENERS.match(each) or RIDDLES.search(each)] == []

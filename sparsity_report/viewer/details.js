@@ -19,7 +19,7 @@ export function histogram(figures, state, i, width) {
   const { top, heights } = own;
   const [high, floor, step] = [54, 62, (width - 8) / heights.length];
   const cut = figures.threshold(state);
-  // Layers pruned to one share have thresholds of their own, which the histogram places.
+  // Layers pruned to one share have different thresholds, which the histogram places.
   let end = cut === null ? null : Math.min(1.02, cut / top);
   const counts = figures.counts(state);
   const share = ratio(counts.weights[i] - counts.left[i], counts.weights[i]);

@@ -67,7 +67,7 @@ export class Store {
     if (changes.selection?.length && !changes.selection.includes(next.detail)) {
       next.detail = changes.selection.at(-1);
     }
-    // Changes of another control are a step of their own.
+    // A change of another control begins a new step.
     const control = Object.keys(changes).join();
     if (control !== this.control) this.note();
     this.control = control;
