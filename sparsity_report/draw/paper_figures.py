@@ -3,12 +3,15 @@
 import html
 import os
 import re
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import altair as alt
 
 from sparsity_report.draw import charts, export
+from sparsity_report.draw.heat_map_svg import GREYS, HeatMap
 from sparsity_report.draw.heat_maps import sparsity_map
 from sparsity_report.draw.measured_charts import CHARTS
 from sparsity_report.draw.policy_charts import blocks_chart
@@ -60,7 +63,7 @@ def write_figures(
     """
     shown: Study = value_or_saved("write_figures", study, Study)
     stems = variant_stems(shown)
-    drawn: dict[str, alt.LayerChart | None] = {
+    drawn: dict[str, alt.LayerChart | HeatMap | None] = {
         f"sparsity_map_{stems[variant]}": sparsity_map(shown, variant)
         for variant in shown.facts.prunings
     }
@@ -75,15 +78,32 @@ def write_figures(
     ]
 
 
-def draw(spec: dict[str, Any], family: str | None, greyscale: bool) -> dict[str, str | bytes]:
+class Figure(NamedTuple):
+    """A chart without its title, which is the caption of its figure."""
+
+    title: str
+    note: str
+    chart: Mapping[str, Any] | HeatMap
+
+
+def figure_of(chart: alt.LayerChart | HeatMap, family: str | None, greyscale: bool) -> Figure:
+    """Return a chart as a figure of a paper, in a font family and perhaps without colors."""
+    if isinstance(chart, HeatMap):
+        palette, font = GREYS if greyscale else (), family or chart.font
+        plain = replace(chart, title="", note="", palette=palette, font=font)
+        return Figure(chart.title, chart.note, plain)
+    spec = chart.to_dict(validate=False)
+    title = spec.pop("title")
+    if family:
+        spec["config"]["font"] = family
+    return Figure(title["text"], title.get("subtitle", ""), _grey(spec) if greyscale else spec)
+
+
+def files_of(chart: Mapping[str, Any] | HeatMap) -> dict[str, str | bytes]:
     """Draw a chart as SVG and convert it to the other formats."""
     import vl_convert
 
-    if family:
-        spec["config"]["font"] = family
-    if greyscale:
-        spec = _grey(spec)
-    svg = export.svg(spec)
+    svg = export.svg(chart)
     # The size in points holds in LaTeX and browsers, too.
     sized = re.sub(r'(<svg[^>]*? width="[\d.]+)(" height="[\d.]+)', r"\1pt\2pt", svg, count=1)
     return {
@@ -107,9 +127,7 @@ def _grey(part: Any, channel: str = "") -> Any:
         for key, item in part.items()
     }
     scale = grey.get("scale", {})
-    if "scheme" in scale:
-        grey["scale"] = {**scale, "scheme": "greys", "reverse": True}
-    elif "range" in scale and channel not in {"strokeDash", "shape"}:
+    if "range" in scale and channel not in {"strokeDash", "shape"}:
         grey["scale"] = {**scale, "range": ["#000000"] * len(scale["range"])}
     return grey
 

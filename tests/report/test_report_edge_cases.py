@@ -401,12 +401,6 @@ def test_lines_in_grey_are_black_and_keep_their_dashes_and_points():
     assert (grey["strokeDash"]["scale"], grey["shape"]["scale"]) == (dashes, shapes)
 
 
-def test_high_shares_are_light_in_grey_as_they_are_in_color():
-    """The digits of a cell are dark where its color is light, and both scales rise alike."""
-    grey = paper._grey({"encoding": {"color": {"scale": {"scheme": "viridis"}}}})
-    assert grey["encoding"]["color"]["scale"] == {"scheme": "greys", "reverse": True}
-
-
 def test_eight_variants_have_names_of_figures_that_differ(demo):
     files = [
         block.file
