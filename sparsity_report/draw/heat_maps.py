@@ -4,6 +4,8 @@ Rows of a map are projections, or attention heads or experts.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import altair as alt
@@ -25,39 +27,45 @@ MOST_EXPERTS = 8_000
 _SMALL, _SMALL_ROW, _SMALL_HEIGHT = 210, 13, 200
 # Most cells of a map of heads or experts, and its greatest height.
 _MOST, _TALLEST = 5_000, 420
+# Titles of the blocks and of the tooltip's fields.
+_AXIS, _TIPS = "chart.x_transformer_block", {"block": "kind.block", "projection": "name.projection"}
 # Titles of maps of heads and experts.
 _PARTS = {"heads": "chart.head_zeros_title", "experts": "chart.expert_zeros_title"}
 
 
-def map_cells(
+def _map(
     cells: pd.DataFrame,
+    axes: tuple[Sequence[str], Sequence[str]],
     value: str = "sparsity",
-    kind: str = "share",
     tips: Mapping[str, str] | None = None,
-) -> list[MapCell]:
-    """Return the cells of a map.
+    **look: Any,
+) -> HeatMap:
+    """Return a map of cells.
 
     Parameters
     ----------
     cells : pandas.DataFrame
         One row per cell with ``block``, ``projection``, the value, null where it is unknown, the
         fields of `tips`, and ``crossed`` if some cells are crossed out.
+    axes : tuple of sequence of str
+        Blocks and rows in their order.
     value : str
         Column of the value.
-    kind : str
-        Notation of the value, see :func:`sparsity_report.draw.theme.write`.
     tips : mapping, optional
-        Fields of the tooltip and their titles; no tooltips without it.
+        Fields of the tooltip and the keys of their titles; no tooltips without it.
+    **look
+        Further fields of :class:`sparsity_report.draw.heat_map_svg.HeatMap`.
     """
-    shown = cells.assign(label=[theme.write(number, kind) for number in cells[value]])
-    crossed = shown.get("crossed", [False] * len(shown))
-    texts = [""] * len(shown)
+    kind = look.get("kind", "share")
+    cells = cells.assign(label=[theme.write(number, kind) for number in cells[value]])
+    texts = [""] * len(cells)
     if tips:
-        fields = [[f"{title}: {text}" for text in shown[key]] for key, title in tips.items()]
+        fields = [[f"{say(title)}: {text}" for text in cells[key]] for key, title in tips.items()]
         texts = ["; ".join(parts) for parts in zip(*fields, strict=True)]
-    values = shown[value].astype(object).where(shown[value].notna(), None)
-    columns = (shown["block"], shown["projection"], values, texts, crossed)
-    return list(map(MapCell, *columns))
+    values = cells[value].astype(object).where(cells[value].notna(), None)
+    crossed = cells.get("crossed", [False] * len(cells))
+    drawn = [*map(MapCell, cells["block"], cells["projection"], values, texts, crossed)]
+    return HeatMap(blocks=axes[0], names=axes[1], cells=drawn, **look)
 
 
 def expert_map(
@@ -84,35 +92,34 @@ def expert_map(
     if len(known) < 2 or len(rows) > MOST_EXPERTS or rows.duplicated(["block", "expert"]).any():
         return None
     kept = [say("format.yes" if is_kept else "format.no") for is_kept in rows["is_kept"]]
-    cells, blocks, experts = _numbered(rows.assign(crossed=~rows["is_kept"], kept=kept), "expert")
-    removed, label = int(cells["crossed"].sum()), say(f"label.{figure}")
-    tips = {"block": say("kind.block"), "projection": say("kind.expert"), "label": label}
-    tips["kept"] = say("column.is_kept")
-    note_key = "chart.experts_removed_note" if removed else "chart.experts_note"
-    heading = say(f"chart.{figure}_title")
-    ends = {"low": theme.write(known.min(), "ratio"), "high": theme.write(known.max(), "ratio")}
-    counts = {"blocks": len(blocks), "experts": len(experts)}
-    return HeatMap(
-        blocks=blocks,
-        names=experts,
-        cells=map_cells(cells, figure, "ratio", tips),
+    cells, axes = _numbered(rows.assign(crossed=~rows["is_kept"], kept=kept), "expert")
+    removed, label = int(cells["crossed"].sum()), f"label.{figure}"
+    title, ratio = say(f"chart.{figure}_title"), partial(theme.write, kind="ratio")
+    numbers = {"blocks": len(axes[0]), "experts": len(axes[1])}
+    numbers |= {"low": ratio(known.min()), "high": ratio(known.max())}
+    note = "chart.experts_removed_note" if removed else "chart.experts_note"
+    return _map(
+        cells,
+        axes,
+        figure,
+        {**_TIPS, "projection": "kind.expert", "label": label, "kept": "column.is_kept"},
         width=width,
-        row=min(theme.ROW, _TALLEST / len(experts)),
+        row=min(theme.ROW, _TALLEST / len(axes[1])),
         kind="ratio",
-        domain=(0.0, max(1.01, float(known.max()))),
-        title=heading,
-        note=say(note_key, variant=variant, removed=removed),
-        alt=say("chart.experts_alt", title=heading, variant=variant, **counts, **ends),
-        axis=say("chart.x_transformer_block"),
-        legend=label,
+        domain=(0.0, 1.0, max(1.01, float(known.max()))),
+        title=title,
+        note=say(note, variant=variant, removed=removed),
+        alt=say("chart.experts_alt", title=title, variant=variant, **numbers),
+        axis=say(_AXIS),
+        legend=say(label),
     )
 
 
-def _numbered(rows: pd.DataFrame, part: str) -> tuple[pd.DataFrame, list[str], list[str]]:
+def _numbered(rows: pd.DataFrame, part: str) -> tuple[pd.DataFrame, tuple[list[str], list[str]]]:
     """Return the cells and the axes of a map of numbered parts by block."""
     blocks, names = ([*map(str, sorted(rows[column].unique()))] for column in ("block", part))
     cells = rows.assign(block=rows["block"].astype(str), projection=rows[part].astype(str))
-    return cells, blocks, names
+    return cells, (blocks, names)
 
 
 def metric_map(
@@ -135,32 +142,31 @@ def metric_map(
     kind, name = (about.kind, say(about.name)) if about else ("own", clip(metric, 40))
     known = cells["value"].dropna()
     low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
-    domain = (low, high if high > low else low + 1.0)
+    domain: tuple[float, ...] = (low, high if high > low else low + 1.0)
     if kind == "share":
         domain = (0.0, 1.0)
+    elif kind == "ratio":
+        domain = (0.0, 1.0, max(1.01, high))
     elif kind in theme.EVEN:
-        domain = (min(theme.EVEN[kind], low), max(theme.EVEN[kind] + 0.01, high))
-    if kind in {"points", "nats"}:
-        domain = (-max(map(abs, domain)), max(map(abs, domain)))
-    blocks, names = axes
+        far = max(0.01, -low, high)
+        domain = (-far, 0.0, far)
     ends = {"low": theme.write(low, kind), "high": theme.write(high, kind)}
-    counts = {"blocks": len(blocks), "projections": len(names)}
-    return marks.heat_map(
-        HeatMap(
-            blocks=blocks,
-            names=names,
-            cells=map_cells(cells, "value", kind),
-            width=TEXT_WIDTH,
-            row=min(theme.ROW, _TALLEST / max(1, len(names))),
-            kind=kind,
-            domain=domain,
-            title=name,
-            note=shown,
-            alt=say("chart.metric_map_alt", metric=name, shown=shown, **counts, **ends),
-            axis=say("chart.x_transformer_block"),
-            legend=name,
-        )
+    counts = {"blocks": len(axes[0]), "projections": len(axes[1])}
+    shape = _map(
+        cells,
+        axes,
+        "value",
+        width=TEXT_WIDTH,
+        row=min(theme.ROW, _TALLEST / max(1, len(axes[1]))),
+        kind=kind,
+        domain=domain,
+        title=name,
+        note=shown,
+        alt=say("chart.metric_map_alt", metric=name, shown=shown, **counts, **ends),
+        axis=say(_AXIS),
+        legend=name,
     )
+    return marks.heat_map(shape)
 
 
 def sparsity_map(study: Study, variant: str, width: float = TEXT_WIDTH) -> HeatMap | None:
@@ -181,28 +187,20 @@ def sparsity_map(study: Study, variant: str, width: float = TEXT_WIDTH) -> HeatM
     cells, grid = study.facts.cells(variant), study.facts.grid(variant)
     if cells.empty or even(study, variant):
         return None
-    keys = {"block": "kind.block", "projection": "name.projection", "label": "chart.zeros_label"}
+    tips = {**_TIPS, "label": "chart.zeros_label"}
     if (layers := int(cells["layers"].max())) > 1:
         ends = zip(cells["low"], cells["high"], strict=True)
         cells = cells.assign(range=[say("format.percent_range", low=a, high=b) for a, b in ends])
-        keys |= {"layers": "chart.layers_in_cell", "range": "chart.zeros_range_per_layer"}
-    counts: dict[str, Any] = {"blocks": len(grid.blocks), "projections": len(grid.projections)}
+        tips |= {"layers": "chart.layers_in_cell", "range": "chart.zeros_range_per_layer"}
+    numbers: dict[str, Any] = {"blocks": len(grid.blocks), "projections": len(grid.projections)}
     for end, place in (("low", cells["sparsity"].argmin()), ("high", cells["sparsity"].argmax())):
         row = cells.iloc[int(place)]
-        counts |= {end: theme.write(row["sparsity"], "share")}
-        counts |= {f"{end}_{axis}": row[axis] for axis in ("block", "projection")}
+        numbers |= {end: theme.write(row["sparsity"], "share")}
+        numbers |= {f"{end}_{axis}": row[axis] for axis in ("block", "projection")}
     title, note = _map_title(study, variant, layers)
-    return HeatMap(
-        blocks=grid.blocks,
-        names=grid.projections,
-        cells=map_cells(cells, tips={field: say(key) for field, key in keys.items()}),
-        width=width,
-        title=title,
-        note=note,
-        alt=say("chart.zeros_map_alt", **counts),
-        axis=say("chart.x_transformer_block"),
-        legend=say("chart.zeros_label"),
-    )
+    look = {"title": title, "note": note, "alt": say("chart.zeros_map_alt", **numbers)}
+    look |= {"axis": say(_AXIS), "legend": say("chart.zeros_label")}
+    return _map(cells, (grid.blocks, grid.projections), tips=tips, width=width, **look)
 
 
 def _map_title(study: Study, variant: str, layers: int) -> tuple[str, str]:
@@ -232,17 +230,18 @@ def small_map(study: Study, variant: str) -> HeatMap | None:
     cells, grid = study.facts.cells(variant), study.facts.grid(variant)
     if cells.empty or even(study, variant):
         return None
+    title, axes = clip(variant, 24), (grid.blocks, grid.projections)
+    shape = _small(cells, axes, _SMALL_HEIGHT, title)
+    return replace(shape, alt=say("chart.small_map_alt", variant=clip(variant), note=shape.note))
+
+
+def _small(
+    cells: pd.DataFrame, axes: tuple[list[str], list[str]], tallest: float, title: str
+) -> HeatMap:
+    """Return a small map with the range of its values as a note, without a scale."""
     note = say("format.percent_range", low=cells["sparsity"].min(), high=cells["sparsity"].max())
-    return HeatMap(
-        blocks=grid.blocks,
-        names=grid.projections,
-        cells=map_cells(cells),
-        width=_SMALL,
-        row=min(_SMALL_ROW, _SMALL_HEIGHT / len(grid.projections)),
-        title=clip(variant, 24),
-        note=note,
-        alt=say("chart.small_map_alt", variant=clip(variant), note=note),
-    )
+    row = min(_SMALL_ROW, tallest / len(axes[1]))
+    return _map(cells, axes, width=_SMALL, row=row, title=title, note=note)
 
 
 def even(study: Study, variant: str) -> str | None:
@@ -272,18 +271,11 @@ def part_map(part: Part, variant: str) -> HeatMap | None:
     """
     if is_too_large(part) or len({percent(s, digits=0) for s in part.rows["sparsity"]}) < 2:
         return None
-    cells, blocks, names = _numbered(part.rows, "part")
-    ends = {"low": float(cells["sparsity"].min()), "high": float(cells["sparsity"].max())}
-    counts = {"blocks": len(blocks), "parts": len(names)}
+    cells, axes = _numbered(part.rows, "part")
     title, projection = say(_PARTS[part.key]), clip(part.projection)
-    heading = ", ".join((title, " · ".join(filter(None, (short_name(variant), projection)))))
-    return HeatMap(
-        blocks=blocks,
-        names=names,
-        cells=map_cells(cells),
-        width=_SMALL,
-        row=min(_SMALL_ROW, _TALLEST / len(names)),
-        title=clip(part.projection, 24) or title,
-        note=say("format.percent_range", **ends),
-        alt=say("chart.heads_experts_alt", title=heading, **counts, **ends),
-    )
+    heading = " · ".join(filter(None, (short_name(variant), projection)))
+    numbers = {"blocks": len(axes[0]), "parts": len(axes[1])}
+    numbers |= {"low": cells["sparsity"].min(), "high": cells["sparsity"].max()}
+    words = say("chart.heads_experts_alt", title=f"{title}, {heading}", **numbers)
+    shape = _small(cells, axes, _TALLEST, clip(part.projection, 24) or title)
+    return replace(shape, alt=words)

@@ -211,9 +211,9 @@ def heat_map(shape: HeatMap) -> alt.LayerChart:
         y=names_axis("projection", shape.names, **flush),
         **tooltips(fields),
     )
-    colors = shape.colors
-    stops = {shape.value_at(k / (len(colors) - 1)): color for k, color in enumerate(colors)}
-    scale = alt.Scale(domain=list(stops), range=list(stops.values()), interpolate="rgb")
+    colors = [f"#{color}" for color in shape.palette]
+    stops = shape.values_at([k / (len(colors) - 1) for k in range(len(colors))])
+    scale = alt.Scale(domain=stops, range=colors, interpolate="rgb")
     legend = alt.Legend(title=shape.legend, labelExpr=theme.tick(shape.kind), tickCount=4)
     known, unknown = map(base.transform_filter, (_KNOWN, _UNKNOWN))
     layers = [

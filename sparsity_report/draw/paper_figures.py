@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import altair as alt
 
 from sparsity_report.draw import charts, export
-from sparsity_report.draw.heat_map_svg import GREYS, HeatMap
+from sparsity_report.draw.heat_map_svg import HeatMap
 from sparsity_report.draw.heat_maps import sparsity_map
 from sparsity_report.draw.measured_charts import CHARTS
 from sparsity_report.draw.policy_charts import blocks_chart
@@ -22,6 +22,8 @@ from sparsity_report.study.comparison import Study
 from sparsity_report.study.files.csv_files import variant_stems
 from sparsity_report.study.files.json_files import value_or_saved
 
+# Colors of attributes.
+_COLOR = re.compile(r'"(?:#([0-9a-fA-F]{6})|rgb\(([\d, ]+)\))(?=[0-9a-f]{0,2}"[^<>]*>)')
 _GENERIC = {"serif", "sans-serif", "monospace", "cursive", "fantasy", "system-ui"}
 
 
@@ -86,24 +88,25 @@ class Figure(NamedTuple):
     chart: Mapping[str, Any] | HeatMap
 
 
-def figure_of(chart: alt.LayerChart | HeatMap, family: str | None, greyscale: bool) -> Figure:
-    """Return a chart as a figure of a paper, in a font family and perhaps without colors."""
+def figure_of(chart: alt.LayerChart | HeatMap, family: str | None) -> Figure:
+    """Return a chart as a figure of a paper, in a font family."""
     if isinstance(chart, HeatMap):
-        palette, font = GREYS if greyscale else (), family or chart.font
-        plain = replace(chart, title="", note="", palette=palette, font=font)
+        plain = replace(chart, title="", note="", font=family or chart.font)
         return Figure(chart.title, chart.note, plain)
     spec = chart.to_dict(validate=False)
     title = spec.pop("title")
     if family:
         spec["config"]["font"] = family
-    return Figure(title["text"], title.get("subtitle", ""), _grey(spec) if greyscale else spec)
+    return Figure(title["text"], title.get("subtitle", ""), spec)
 
 
-def files_of(chart: Mapping[str, Any] | HeatMap) -> dict[str, str | bytes]:
-    """Draw a chart as SVG and convert it to the other formats."""
+def files_of(chart: Mapping[str, Any] | HeatMap, *, greyscale: bool) -> dict[str, str | bytes]:
+    """Draw a chart as SVG, perhaps without colors, and convert it to the other formats."""
     import vl_convert
 
     svg = export.svg(chart)
+    if greyscale:
+        svg = grey(svg)
     # The size in points holds in LaTeX and browsers, too.
     sized = re.sub(r'(<svg[^>]*? width="[\d.]+)(" height="[\d.]+)', r"\1pt\2pt", svg, count=1)
     return {
@@ -113,29 +116,14 @@ def files_of(chart: Mapping[str, Any] | HeatMap) -> dict[str, str | bytes]:
     }
 
 
-def _grey(part: Any, channel: str = "") -> Any:
-    """Return a chart without colors; dashes tell its lines apart."""
-    if isinstance(part, list):
-        return [_grey(item, channel) for item in part]
-    if isinstance(part, str):
-        return _as_grey(part) if re.fullmatch("#[0-9a-fA-F]{6}", part) else part
-    if not isinstance(part, dict):
-        return part
-    grey = {
-        # Names in the data may look like colors.
-        key: item if key in {"data", "datasets", "domain"} else _grey(item, key)
-        for key, item in part.items()
-    }
-    scale = grey.get("scale", {})
-    if "range" in scale and channel not in {"strokeDash", "shape"}:
-        grey["scale"] = {**scale, "range": ["#000000"] * len(scale["range"])}
-    return grey
+def grey(svg: str) -> str:
+    """Return an SVG in greys that look as light as its colors; dashes tell lines apart."""
 
+    def as_grey(color: re.Match[str]) -> str:
+        red, green, blue = bytes.fromhex(color[1]) if color[1] else map(int, color[2].split(","))
+        return f'"#{bytes([round(0.299 * red + 0.587 * green + 0.114 * blue)] * 3).hex()}'
 
-def _as_grey(color: str) -> str:
-    red, green, blue = (int(color[place : place + 2], 16) for place in (1, 3, 5))
-    level = round(0.299 * red + 0.587 * green + 0.114 * blue)
-    return "#" + f"{level:02x}" * 3
+    return _COLOR.sub(as_grey, svg)
 
 
 def font_family(font: str | None) -> str | None:

@@ -191,12 +191,12 @@ def _figures(
             chart = drawing.draw(width=width * 72 / 2.54)
             if chart is None:
                 break
-            figure = figure_of(chart, family, greyscale)
+            figure = figure_of(chart, family)
             note = figure.note.replace(" · ", say("format.clause_separator"))
             key = "format.title_note" if note else "format.title_sentence"
             caption = say(key, title=figure.title, note=note)
             captions[Tex(drawing.file)] = (Tex(drawing.command), tex(caption))
-            for kind, content in files_of(figure.chart).items():
+            for kind, content in files_of(figure.chart, greyscale=greyscale).items():
                 files[f"figures/{drawing.file}_{place}.{kind}"] = content
     return captions, files
 

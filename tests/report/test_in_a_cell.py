@@ -131,7 +131,7 @@ def test_the_map_is_that_of_the_report(demo):
     drawn = map_cells(made)
     large = sparsity_map(study, "CSR30")
     due = {
-        (large.blocks.index(cell.block), large.names.index(cell.name)): large.color(cell.value)
+        (large.blocks.index(cell.block), large.names.index(cell.name)): large.paint(cell.value)[0]
         for cell in large.cells
     }
     assert {place: cell.color for place, cell in drawn.items()} == due
