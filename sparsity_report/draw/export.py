@@ -3,11 +3,15 @@
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import altair as alt
 
+from sparsity_report.draw.heat_map_svg import HeatMap
 from sparsity_report.draw.vega import VEGALITE, check_room
+
+#: A chart, its specification for Vega-Lite, or a heat map.
+Picture: TypeAlias = alt.TopLevelMixin | Mapping[str, Any] | HeatMap
 
 # Attributes of groups that PDF does not need.
 _BARE = {"class", "role", "pointer-events"}
@@ -20,27 +24,32 @@ _LONG = re.compile(r"\d+\.\d{3,}(?=[^<>]*>)")
 _RGB = re.compile(r"rgb\((\d+), (\d+), (\d+)\)(?=[^<>]*>)")
 # Marks whose names are those of one of their many points.
 _UNNAMED = {"line mark", "rule mark", "text mark"}
+# Margin of a heat map on paper, as in the theme of charts.
+_MARGIN = 4
 _DRAWING: Mapping[str, Any] = {"vl_version": VEGALITE, "allowed_base_urls": []}
 
 
-def png(chart: alt.TopLevelMixin) -> bytes:
+def png(chart: Picture) -> bytes:
     """Return a chart as PNG, two pixels per point."""
     import vl_convert
 
     check_room()
-    spec = chart.to_dict(validate=False)
-    drawn: bytes = vl_convert.vegalite_to_png(spec, scale=2, ppi=72, **_DRAWING)
+    drawn: bytes = vl_convert.svg_to_png(svg(chart), scale=2, ppi=72)
     return drawn
 
 
-def svg(spec: Mapping[str, Any], key: str = "part") -> str:
-    """Draw a chart as SVG, the same text at every call.
+def svg(chart: Picture, key: str = "part") -> str:
+    """Draw a chart on white paper as SVG, the same text at every call.
 
     Clips and gradients are named after `key`, because several drawings may share a page.
     """
+    if isinstance(chart, HeatMap):
+        paper = f'<rect x="{-_MARGIN}" y="{-_MARGIN}" width="100%" height="100%" fill="white"/>'
+        return chart.svg(_MARGIN).replace(">", f">{paper}", 1)
     import vl_convert
 
     check_room()
+    spec = chart if isinstance(chart, Mapping) else chart.to_dict(validate=False)
     drawn = vl_convert.vegalite_to_svg(dict(spec), **_DRAWING)
     names: dict[str, str] = {}
     return re.sub(

@@ -10,7 +10,7 @@ from typing import Any, TypedDict, Unpack
 from jinja2 import Environment
 
 import sparsity_report
-from sparsity_report.draw.paper_figures import draw, font_family
+from sparsity_report.draw.paper_figures import figure_of, files_of, font_family
 from sparsity_report.draw.theme import model_names
 from sparsity_report.draw.vega import unchecked
 from sparsity_report.errors import SparsityReportError, check_options
@@ -169,13 +169,12 @@ def _figures(
             chart = drawing.draw(width=width * 72 / 2.54)
             if chart is None:
                 break
-            spec = chart.to_dict(validate=False)
-            title = spec.pop("title")
-            note = title.get("subtitle", "").replace(" · ", say("format.clause_separator"))
+            figure = figure_of(chart, family)
+            note = figure.note.replace(" · ", say("format.clause_separator"))
             key = "format.title_note" if note else "format.title_sentence"
-            caption = say(key, title=title["text"], note=note)
+            caption = say(key, title=figure.title, note=note)
             captions[Tex(drawing.file)] = (Tex(drawing.command), tex(caption))
-            for kind, content in draw(spec, family, greyscale).items():
+            for kind, content in files_of(figure.chart, greyscale=greyscale).items():
                 files[f"figures/{drawing.file}_{place}.{kind}"] = content
     return captions, files
 

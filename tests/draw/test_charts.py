@@ -97,14 +97,9 @@ def walk(part):
 
 
 def every_chart(study):
-    return [chart for chart in any_chart(study) if chart is not None]
-
-
-def any_chart(study):
-    yield bars(study)
-    for variant in study.facts.prunings:
-        yield heat_maps.sparsity_map(study, variant)
-    yield charts.csr_bytes_curve(study)
+    explorer = sr.explore(study)
+    drawn = [bars(study), charts.csr_bytes_curve(study), explorer.chart]
+    return [chart for chart in drawn if chart is not None]
 
 
 def bars(study):
@@ -209,7 +204,7 @@ def test_what_is_constant_is_not_drawn(weights):
 
 
 def test_map_cells_are_the_weights_sparsity(study):
-    cells = rows(heat_maps.sparsity_map(study, "Masked30").to_dict())
+    cells = heat_maps.sparsity_map(study, "Masked30").cells
     custom = study.layers[(study.layers["variant"] == "Masked30") & study.layers["prunable"]]
     expected = {
         (str(row["block"]), row["module_name"].split(".")[-1]): 1
@@ -218,28 +213,21 @@ def test_map_cells_are_the_weights_sparsity(study):
     }
     assert len(cells) == len(expected) == 2 * 6
     for cell in cells:
-        assert cell["value"] == pytest.approx(expected[cell["block"], cell["projection"]])
-
-
-def colors(chart):
-    """The color scale of a map."""
-    scales = [
-        part["scale"]
-        for part in walk(chart.to_dict())
-        if isinstance(part, dict) and "scale" in part
-    ]
-    (scale,) = (scale for scale in scales if "scheme" in scale)
-    return scale
+        assert cell.value == pytest.approx(expected[cell.block, cell.name])
 
 
 def test_all_maps_of_a_study_have_one_scale(weights):
     prunings = [sr.global_magnitude(weights, s) for s in (0.1, 0.6)]
     study = sr.compare(sr.dense(weights), *map(sr.masked, prunings))
-    maps = [heat_maps.sparsity_map(study, variant) for variant in study.facts.prunings]
-    assert len(maps) == 2
-    assert all(colors(chart)["domain"] == [0, 1] for chart in maps)
-    small = [heat_maps.small_map(study, variant) for variant in study.facts.prunings]
-    assert all(colors(chart)["domain"] == [0, 1] for chart in (*small, heat_maps.colors()))
+    maps = [
+        draw(study, variant)
+        for draw in (heat_maps.sparsity_map, heat_maps.small_map)
+        for variant in study.facts.prunings
+    ]
+    assert len(maps) == 4
+    assert {(chart.kind, chart.domain) for chart in (*maps, heat_maps.colors())} == {
+        ("share", (0.0, 1.0))
+    }
 
 
 def test_a_map_says_what_its_merged_cells_hold(study):
@@ -251,14 +239,11 @@ def test_a_map_says_what_its_merged_cells_hold(study):
     layers["weight_nonzero"] = pd.array(left, dtype="Int64")
     variants = study.variants.iloc[[0]].reset_index(drop=True)
     large = dataclasses.replace(study, layers=layers, variants=variants)
-    spec = heat_maps.sparsity_map(large, "Dense").to_dict()
-    first = rows(spec)[0]
-    assert (first["block"], first["layers"]) == ("0–2", 3)
-    assert first["value"] == (0 + 1 + 2) / (3 * 512)
-    assert first["range"] == "0.0 % to 0.4 %"
-    assert (
-        "0.0 % to 50.6 % zeros per layer · up to 3 layers per cell" in (spec["title"]["subtitle"])
-    )
+    drawn = heat_maps.sparsity_map(large, "Dense")
+    first = drawn.cells[0]
+    assert (first.block, first.value) == ("0–2", (0 + 1 + 2) / (3 * 512))
+    assert first.tip.endswith("; layers: 3; per layer: 0.0 % to 0.4 %")
+    assert "0.0 % to 50.6 % zeros per layer · up to 3 layers per cell" in drawn.note
 
 
 def test_map_rows_are_in_model_order(study):
@@ -381,7 +366,7 @@ def test_names_are_never_fields_or_expressions(study, hostile):
 def test_hostile_names_draw_and_stay_distinct(hostile):
     assert len({row["group"] for row in rows(bars(hostile).to_dict())}) == len(HOSTILE)
     for chart in (heat_maps.sparsity_map(hostile, HOSTILE[1]), bars(hostile)):
-        drawn = "".join(ET.fromstring(export.svg(chart.to_dict())).itertext())
+        drawn = "".join(ET.fromstring(export.svg(chart)).itertext())
         for text in HOSTILE:
             assert printable(text, 20)[:19] in drawn, ascii(text)
     assert hostile.facts.cells(HOSTILE[1])["projection"].nunique() == len(HOSTILE)
