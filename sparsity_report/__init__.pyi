@@ -1,4 +1,6 @@
 from .api.checkpoints import compare_checkpoints as compare_checkpoints
+from .api.explorer import Explorer as Explorer
+from .api.explorer import explore as explore
 from .api.study import Study as Study
 from .api.study import compare as compare
 from .api.study import read_study as read_study
@@ -56,8 +58,6 @@ from .study.variants import masked as masked
 from .study.variants import params_size_and_sparsity as params_size_and_sparsity
 from .study.variants import without_experts as without_experts
 from .version import __version__ as __version__
-from .viewer.explorer import Explorer as Explorer
-from .viewer.explorer import explore as explore
 from .weights.anatomy.groups import classify_module as classify_module
 from .weights.loading import load as load
 from .weights.weights import Weights as Weights

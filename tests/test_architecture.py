@@ -83,7 +83,7 @@ def test_formulas_and_words_need_no_library():
     light = {
         module.name: {each.target.partition(".")[0] for each in house.imports(module, PUBLIC)}
         for module in MODULES
-        if module.wing in {"words", "files", "untrusted", "hooks", "errors"}
+        if module.wing in {"words", "files", "untrusted", "errors"}
         or module.name in {"sparse.cost", "weights.anatomy.groups"}
     }
     assert len(light) > 8

@@ -17,7 +17,7 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.atomic import write_file
 from sparsity_report.study import comparison
 from sparsity_report.study.derived.expert_use import experts_frame
-from sparsity_report.study.files.json_files import content_of, read_figures
+from sparsity_report.study.files.json_files import content_of, read_figures, study_or_saved
 from sparsity_report.study.files.value_bounds import check_measured
 from sparsity_report.study.layers import check_context, check_convention, with_shares
 from sparsity_report.study.levels.sweep import level_table
@@ -405,12 +405,11 @@ def summarize(
     At 30 % sparsity, CSR makes the model a third larger,
     """
     from sparsity_report.findings.study_findings import study_findings
-    from sparsity_report.study.files.json_files import value_or_saved
     from sparsity_report.study.published_scores import Reproduction
 
     if isinstance(study, Reproduction):
         return study.sentences()
-    return study_findings(value_or_saved("summarize", study, comparison.Study, Reproduction))
+    return study_findings(study_or_saved("summarize", study))
 
 
 def read_study(path: str | os.PathLike[str], *, strict: bool = False) -> Study:
@@ -448,5 +447,11 @@ def read_study(path: str | os.PathLike[str], *, strict: bool = False) -> Study:
     >>> read.layers.equals(study.layers)
     True
     """
-    figures = read_figures(path, strict=strict)
+    return as_study(read_figures(path, strict=strict))
+
+
+def as_study(figures: comparison.Study) -> Study:
+    """Return a study of the same tables with the members of the public class."""
+    if isinstance(figures, Study):
+        return figures
     return Study(**{field.name: getattr(figures, field.name) for field in fields(figures)})

@@ -20,7 +20,7 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.atomic import write_file
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.files.csv_files import variant_stems
-from sparsity_report.study.files.json_files import value_or_saved
+from sparsity_report.study.files.json_files import study_or_saved
 
 # Colors of attributes.
 _COLOR = re.compile(r'"(?:#([0-9a-fA-F]{6})|rgb\(([\d, ]+)\))(?=[0-9a-f]{0,2}"[^<>]*>)')
@@ -63,7 +63,7 @@ def write_figures(
     ...     [path.name for path in sr.write_figures(study, folder)]
     ['csr_bytes.png']
     """
-    shown: Study = value_or_saved("write_figures", study, Study)
+    shown: Study = study_or_saved("write_figures", study)
     stems = variant_stems(shown)
     drawn: dict[str, alt.LayerChart | HeatMap | None] = {
         f"sparsity_map_{stems[variant]}": sparsity_map(shown, variant)

@@ -6,7 +6,9 @@
 - `copied_code`: a study at a level as Python and as a command.
 - `scripts`: the bundled scripts, and the style.
 - `embed`: the viewer as a fragment of HTML.
-- `explorer`: the widget of a notebook; `view_state`, its state; `layer_values`, its layers.
+- `view_state`: the state of an explorer; `layer_values`: its layers.
+
+``api.explorer`` is the widget of a notebook.
 
 The JavaScript files beside these modules are the sources of the scripts in ``bundle/``, which
 ``npm run build`` writes:

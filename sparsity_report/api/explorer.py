@@ -15,12 +15,11 @@ import traitlets
 from IPython.display import display
 from ipywidgets.widgets import widget as registry
 
+from sparsity_report.api.study import Study, as_study
 from sparsity_report.counting.counts import count_weights
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.hooks import hooks
-from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.histograms import module_magnitudes
-from sparsity_report.study.files.json_files import value_or_saved
+from sparsity_report.study.files.json_files import study_or_saved
 from sparsity_report.study.levels.sweep import pruned_at
 from sparsity_report.study.variants import csr, fingerprint, masked
 from sparsity_report.untrusted.display_text import short_name
@@ -78,7 +77,7 @@ def explore(
     >>> sr.explore(pair).state["metric"]
     'moved'
     """
-    value: Study = value_or_saved("explore", study, Study)
+    value = as_study(study_or_saved("explore", study))
     if value.matches is not None:
         if weights is not None or columns is not None:
             raise SparsityReportError(
@@ -352,8 +351,6 @@ class Explorer(anywidget.AnyWidget):
         # An export without the widget shows nothing in its place, and does not warn.
         return {"application/vnd.jupyter.widget-view+json": view, "text/plain": ""}
 
-    # Members that call the wings above.
-
     def _ipython_display_(self, **_: Any) -> None:
         """Show the widget, and after it the page without a kernel, which the widget hides."""
         for part in (self._widget_bundle(), self._page_bundle()):
@@ -365,10 +362,12 @@ class Explorer(anywidget.AnyWidget):
 
     def _page_bundle(self) -> dict[str, Any]:
         """Return a page without a kernel that starts with the state in view."""
-        still = hooks.mime_bundle(self.study).get("text/html", "")
+        from sparsity_report.report.value_display import bundle
+
+        still = bundle(self.study)["text/html"]
         start = {**self._contents.header, "start": self.state}
         page = embed(encode(start, self._contents.arrays), still, self.key)
-        return {"text/html": page, "text/plain": "\n".join(hooks.sentences(self.study))}
+        return {"text/html": page, "text/plain": "\n".join(self.study.sentences())}
 
     @property
     def chart(self) -> Any:
@@ -381,9 +380,11 @@ class Explorer(anywidget.AnyWidget):
         >>> type(explorer.chart).__module__.startswith("altair")
         True
         """
+        from sparsity_report.draw.heat_maps import metric_map
+
         cells, grid = self._values.cells()
         shown = shown_name(self._contents, self.state)
-        return hooks.chart(cells, (grid.blocks, grid.projections), self.state["metric"], shown)
+        return metric_map(cells, (grid.blocks, grid.projections), self.state["metric"], shown)
 
 
 def shown_name(contents: Contents, state: dict[str, Any]) -> str:
