@@ -63,7 +63,7 @@ def with_consequences(header: Mapping[str, Any], state: State, changes: State) -
     slider. A new selection shows its last module in detail.
     """
     after = {**state, **changes}
-    levels = levels_of(header, after.get("policy", ""))
+    levels = _levels_of(header, after.get("policy", ""))
     if "variant" in changes and after["variant"] != AT_LEVEL:
         variant = next(v for v in header["variants"] if v["name"] == after["variant"])
         if "layout" not in changes:
@@ -78,7 +78,7 @@ def with_consequences(header: Mapping[str, Any], state: State, changes: State) -
     return after
 
 
-def levels_of(header: Mapping[str, Any], policy: str) -> Sequence[float]:
+def _levels_of(header: Mapping[str, Any], policy: str) -> Sequence[float]:
     """Return the levels of a policy; none if it has none."""
     entries = header.get("policies", ())
     return next((e["levels"] for e in entries if e["key"] == policy and "levels" in e), ())

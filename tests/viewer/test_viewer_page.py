@@ -320,6 +320,30 @@ def test_copied_code_shows_the_same(opened, state):
         assert names["pruning"].pruned == round(shown["sparsity"] * 786_432)
 
 
+def test_commands_are_copied_where_the_command_line_prunes_so(opened):
+    opened.page.evaluate(
+        """() => {
+            const { tools } = document.querySelector(".sparsity-viewer").viewer;
+            tools.clip = (text) => { window.copied = text; };
+        }"""
+    )
+    opened.page.locator(".sv-form").select_option("command")
+    states = {
+        "--sparsity 0.3 --policy magnitude": {"variant": "CSR30"},
+        "--sparsity 0.5 --policy layerwise": {"variant": "CSR50Layerwise"},
+        "--sparsity 0.45 --policy magnitude": {"policy": "global_magnitude", "sparsity": 0.45},
+        "--sparsity 0.5 --policy 2:4": {"policy": "N:4", "sparsity": 0.5},
+    }
+    for pruning, state in states.items():
+        opened.set(**state)
+        opened.page.locator(".sv-copy").click()
+        words = f"sparsity-report run {pruning} --out results\n"
+        assert opened.page.evaluate("window.copied") == words
+    opened.set(variant="Dense")
+    opened.page.locator(".sv-copy").click()
+    assert "does not support" in opened.page.locator(".sv-notice").inner_text()
+
+
 def test_the_map_by_keyboard(opened):
     opened.page.locator("body").click(position={"x": 2, "y": 2})
     stops, at_map = 0, "document.activeElement.classList.contains('sv-map')"
