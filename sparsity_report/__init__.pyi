@@ -58,7 +58,6 @@ from .study.variants import without_experts as without_experts
 from .version import __version__ as __version__
 from .viewer.explorer import Explorer as Explorer
 from .viewer.explorer import explore as explore
-from .viewer.pair_explorer import PairExplorer as PairExplorer
 from .weights.anatomy.groups import classify_module as classify_module
 from .weights.loading import load as load
 from .weights.weights import Weights as Weights

@@ -70,8 +70,8 @@ command("check", out / "nothing", "--no-nan", code=2)
 assert sr.check(demo, zeros=">=50%").violations
 """
 WIDGETS = """
-sr.explore(loaded).sparsity = 0.6
-assert sr.explore(two).metric
+sr.explore(loaded).select(sparsity=0.6)
+assert sr.explore(two).state["metric"]
 """
 PAGES = """
 assert not DRAWING & {*sys.modules}, DRAWING & {*sys.modules}

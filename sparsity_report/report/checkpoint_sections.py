@@ -12,7 +12,7 @@ from sparsity_report.report.sections import Block, Drawing, Medium, Section, Tex
 from sparsity_report.report.tables import checkpoint_tables, study_tables
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.pairs.removed_strips import ROWS, block_shares
-from sparsity_report.viewer.pair_payload import pair_payload
+from sparsity_report.viewer.study_payload import study_payload
 from sparsity_report.words.display_names import display_name
 from sparsity_report.words.sentences import say
 
@@ -62,7 +62,7 @@ def survival(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Bl
 def viewer(study: Study, medium: Medium) -> Iterator[Block]:
     """Yield the interactive view of two checkpoints that differ."""
     if medium.is_page and not is_identical(study):
-        yield Viewer(pair_payload(study), None)
+        yield Viewer(study_payload(study), None)
 
 
 def removed(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:

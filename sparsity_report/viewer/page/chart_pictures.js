@@ -1,28 +1,40 @@
-{# Download of a chart on a white background. Small charts side by side become one picture with their color bar. #}
-class Picture {
+// Download of a chart on a white background.
+import { download, fileName, make } from "../elements.js";
+import { words } from "./words.js";
+
+// Small charts side by side become one picture with their color bar.
+export class Picture {
   static SCALE = 2;
   static COLUMNS = 3;
   static GAP = 16;
   static EDGE = 8;
 
-  /* Create a picture for every chart that is not part of another picture. */
+  // Create a picture for every chart that is not part of another picture.
   static all() {
-    for (const place of document.querySelectorAll(":not(.sparsity-viewer) > .plate > figure, .multiples")) new Picture(place);
+    for (const place of document.querySelectorAll(
+      ":not(.sparsity-viewer) > .plate > figure, .multiples",
+    )) new Picture(place);
   }
 
   constructor(place) {
-    const rows = [place.previousElementSibling, place].filter((part) => part?.matches(".colors, .multiples"));
-    this.figures = rows.length ? rows.flatMap((part) => [...part.querySelectorAll("figure")]) : [place];
+    const rows = [place.previousElementSibling, place].filter((part) =>
+      part?.matches(".colors, .multiples")
+    );
+    this.figures = rows.length
+      ? rows.flatMap((part) => [...part.querySelectorAll("figure")])
+      : [place];
     place.after(menu(words.save, { SVG: () => this.save("svg"), PNG: () => this.save("png") }));
   }
 
   async save(kind) {
     const blob = kind === "svg" ? this.svg() : await this.png();
-    const name = `${document.querySelector(".kicker bdi").textContent} ${this.figures[0].id.replace(/-figure$/, "")}`;
+    const name = `${document.querySelector(".kicker bdi").textContent} ${
+      this.figures[0].id.replace(/-figure$/, "")
+    }`;
     download(blob, `${fileName(name)}.${kind}`);
   }
 
-  /* Return the charts as one SVG: the first alone, the others in columns below. */
+  // Return the charts as one SVG: the first alone, the others in columns below.
   svg(style = "") {
     const drawn = document.createElementNS("http://www.w3.org/2000/svg", "svg");
     const part = (tag, text, attributes = {}) => {
@@ -39,18 +51,20 @@ class Picture {
       const copy = figure.querySelector("svg").cloneNode(true);
       const [wide, high] = ["width", "height"].map((side) => Number(copy.getAttribute(side)));
       if (place % Picture.COLUMNS === 1) [x, y] = [Picture.EDGE, bottom + Picture.GAP];
-      for (const [key, value] of Object.entries({ x, y, overflow: "visible" })) copy.setAttribute(key, value);
+      for (const [key, value] of Object.entries({ x, y, overflow: "visible" })) {
+        copy.setAttribute(key, value);
+      }
       drawn.append(copy);
       width = Math.max(width, x + wide);
       bottom = Math.max(bottom, y + high);
       x += wide + Picture.GAP;
     });
-    drawn.setAttribute("width", width + Picture.EDGE);
-    drawn.setAttribute("height", bottom + Picture.EDGE);
+    drawn.setAttribute("width", String(width + Picture.EDGE));
+    drawn.setAttribute("height", String(bottom + Picture.EDGE));
     return new Blob([new XMLSerializer().serializeToString(drawn)], { type: "image/svg+xml" });
   }
 
-  /* Return the charts as PNG, in the fonts of the page. */
+  // Return the charts as PNG, in the fonts of the page.
   async png() {
     const image = new Image();
     image.src = URL.createObjectURL(this.svg(document.querySelector("style").textContent));
@@ -63,31 +77,16 @@ class Picture {
   }
 }
 
-/* Return a safe part of a file name, as file_name of untrusted/display_text.py does. */
-function fileName(text) {
-  const letters = text.normalize("NFD").replace(/\p{M}/gu, "").toLowerCase();
-  return letters.replace(/[^a-z0-9_]+/g, "-").slice(0, 100).replace(/^-+|-+$/g, "") || "unnamed";
-}
-
-function download(blob, name) {
-  const url = URL.createObjectURL(blob);
-  make("a", { href: url, download: name }).click();
-  setTimeout(() => URL.revokeObjectURL(url), 10_000);
-}
-
-/* Create a button that opens a menu of buttons. */
+// Create a button that opens a menu of buttons.
 function menu(name, choices) {
-  const open = make("button", { type: "button", "aria-expanded": "false" }, name);
-  const more = make("span", { class: "choices" });
-  more.hidden = true;
+  const open = make("button", { type: "button", ariaExpanded: "false" }, name);
+  const more = make("span", { className: "choices", hidden: true });
   for (const [choice, act] of Object.entries(choices)) {
-    const button = make("button", { type: "button" }, choice);
-    button.addEventListener("click", () => act(button));
-    more.append(button);
+    more.append(make("button", { type: "button", on: { click: act } }, choice));
   }
   open.addEventListener("click", () => {
     more.hidden = !more.hidden;
     open.setAttribute("aria-expanded", String(!more.hidden));
   });
-  return make("div", { class: "tools" }, open, more);
+  return make("div", { className: "tools" }, open, more);
 }
