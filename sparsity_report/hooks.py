@@ -16,13 +16,13 @@ class Hooks:
     mime_bundle : callable
         A value as HTML, LaTeX and text for a notebook cell, by MIME type.
     sentences : callable
-        Findings about a study or a pair, most important first.
+        Findings about a study, most important first.
     audit : callable
         What a careful reviewer would flag in a study.
     save : callable
-        Write a study or a pair as JSON.
+        Write a study as JSON.
     content : callable
-        Return the content of the file of a study or a pair.
+        Return the content of the file of a study.
     chart : callable
         Heat map of a metric as an Altair chart.
     progress_bar : callable
@@ -75,8 +75,8 @@ class Described:
         --------
         >>> import sparsity_report as sr
         >>> weights = sr.load()
-        >>> pair = sr.compare_checkpoints(weights, sr.global_magnitude(weights, 0.5))
-        >>> isinstance(pair.sentences()[0], str)
+        >>> study = sr.compare_checkpoints(weights, sr.global_magnitude(weights, 0.5))
+        >>> isinstance(study.sentences()[0], str)
         True
         """
         return hooks.sentences(self)
@@ -86,7 +86,7 @@ class Saved(Presentable):
     """A value that a JSON file holds."""
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the value as JSON, which :func:`read_study` or :func:`read_pair` reads back.
+        """Write the value as JSON, which :func:`read_study` reads back.
 
         Parameters
         ----------

@@ -19,7 +19,6 @@ from sparsity_report.words.sentences import say, says
 
 if TYPE_CHECKING:
     from sparsity_report.study.comparison import Study
-    from sparsity_report.study.pairs.pair import Pair
 
 # Key of the sentences on texts that variants wrote.
 _PRINTED = ("finding.beats", "finding.not_separated", "finding.unpaired", "finding.continuation")
@@ -123,7 +122,7 @@ def check_files(paths: Iterable[Path], *suffixes: str) -> None:
 
 
 def give(
-    result: Pair,
+    result: Study,
     lines: Iterable[str],
     options: PairOptions,
     report: Callable[[Path], object],

@@ -35,7 +35,7 @@ def pair(
     check_paths(before, after, *options.base)
     import sparsity_report as sr
     from sparsity_report.pairing.value_loops import fastest_loops
-    from sparsity_report.report.tables import pair_tables
+    from sparsity_report.report.tables import checkpoint_tables
     from sparsity_report.report.tables.plain_text import to_text
 
     check_files(options.out, *_REPORTS, ".json")
@@ -46,10 +46,10 @@ def pair(
     with quiet_libraries(), workers(options.workers) as executor:
         models = _opened(before, after, options)
         comparison = sr.compare_checkpoints(*models, executor=executor, cache=options.cache)
-    if comparison.before["total"].sum() >= MANY and not fastest_loops().is_compiled:
+    if comparison.totals["total"].iloc[0] >= MANY and not fastest_loops().is_compiled:
         complain("numba compares large models about twice as fast; run pip install numba")
-    lines = comparison.sentences()
-    for table in pair_tables.small(comparison):
+    lines = sr.summarize(comparison)
+    for table in checkpoint_tables.small(comparison):
         lines += ["", *to_text(table).splitlines()]
     report = partial(sr.write_report, comparison, template_dir=options.template_dir)
     thesis = partial(sr.write_thesis, comparison, template_dir=options.template_dir)

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sparsity_report.draw.fonts import FAMILY
+from sparsity_report.findings.checkpoint_labels import both
 from sparsity_report.study.comparison import Study
-from sparsity_report.study.derived.policy_names import any_level
 from sparsity_report.study.layers import records
+from sparsity_report.study.policy_names import any_level
 from sparsity_report.untrusted.display_text import clip
 from sparsity_report.words import number_format
 
@@ -181,7 +182,9 @@ def policies(study: Study) -> dict[str, str]:
 
 
 def model_names(study: Study, limit: int = 60) -> str:
-    """Return the shortened names of a study's models."""
+    """Return the shortened names of a study's models, or of two checkpoints with an arrow."""
+    if study.matches is not None:
+        return both(study)
     return ", ".join(clip(name, limit) for name in dict.fromkeys(study.variants["model"]))
 
 

@@ -19,6 +19,8 @@ _VERSION = "sparsity-report pairs 2"
 # Nine counts, five sums, complying groups of both models, and the weights in such groups.
 _FORM = struct.Struct(f"<9q5d{2 * len(KNOWN)}q2q")
 NO_GROUPS = (0,) * len(KNOWN)
+# Models with at least this many compared weights are unrelated below this correlation.
+UNRELATED, ENOUGH = 0.1, 1000
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Sections of a report: paragraphs, charts and tables in order, for every renderer.
 
-``study_sections`` and ``pair_sections`` declare the sections of their kind
-once for each `Medium`. The HTML page, the PDF and the thesis kit iterate over them.
+``study_sections`` declares the sections once for each `Medium`. The HTML page, the PDF and the
+thesis kit iterate over them.
 """
 
 from __future__ import annotations

@@ -1,14 +1,19 @@
-"""The explorer of a study: the viewer with a kernel, for a notebook cell."""
+"""The explorer: the viewer with a kernel, for a notebook cell."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import sys
+import weakref
 from dataclasses import replace
-from typing import Any, overload
+from typing import Any, cast
+from uuid import uuid4
 
+import anywidget
 import pandas as pd
 import traitlets
+from IPython.display import display
+from ipywidgets.widgets import widget as registry
 
 from sparsity_report.counting.counts import count_weights
 from sparsity_report.errors import SparsityReportError
@@ -16,63 +21,32 @@ from sparsity_report.hooks import hooks
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.histograms import module_magnitudes
 from sparsity_report.study.files.json_files import value_or_saved
-from sparsity_report.study.levels.budget import budget_finding, level_within
 from sparsity_report.study.levels.sweep import pruned_at
-from sparsity_report.study.pairs.pair import Pair
-from sparsity_report.study.variants import Variant, csr, fingerprint, masked
+from sparsity_report.study.variants import csr, fingerprint, masked
 from sparsity_report.untrusted.display_text import short_name
-from sparsity_report.viewer.base_explorer import (
-    BaseExplorer,
-    RefusedValueError,
-)
-from sparsity_report.viewer.copied_code import FORMS, METRICS, Shown
-from sparsity_report.viewer.layer_values import AT_LEVEL, LayerValues, State
-from sparsity_report.viewer.pair_explorer import PairExplorer
-from sparsity_report.viewer.payload import encode
-from sparsity_report.viewer.study_payload import (
-    coarse_histogram,
-    own_figures,
-    policy_label,
-    study_contents,
-)
+from sparsity_report.viewer.embed import embed
+from sparsity_report.viewer.layer_values import LayerValues
+from sparsity_report.viewer.payload import Contents, encode
+from sparsity_report.viewer.scripts import style, widget_module
+from sparsity_report.viewer.study_payload import coarse_histogram, policy_label, study_contents
+from sparsity_report.viewer.view_state import AT_LEVEL, check_state, with_consequences
 from sparsity_report.weights.weights import Weights
 from sparsity_report.words.number_format import level
 from sparsity_report.words.sentences import say
 
-LAYOUTS = ("csr", "bitmask", "dense")
 
-
-@overload
 def explore(
-    study: Study, weights: Weights | None = None, *, columns: pd.DataFrame | None = None
-) -> Explorer: ...
-
-
-@overload
-def explore(study: Pair) -> PairExplorer: ...
-
-
-@overload
-def explore(
-    study: str | os.PathLike[str],
+    study: Study | str | os.PathLike[str],
     weights: Weights | None = None,
     *,
     columns: pd.DataFrame | None = None,
-) -> Explorer | PairExplorer: ...
-
-
-def explore(
-    study: Study | Pair | str | os.PathLike[str],
-    weights: Weights | None = None,
-    *,
-    columns: pd.DataFrame | None = None,
-) -> Explorer | PairExplorer:
-    """Return the explorer of a study or a pair, for a notebook cell.
+) -> Explorer:
+    """Return the explorer of a study, for a notebook cell.
 
     Parameters
     ----------
-    study : Study, Pair or path-like
-        Value to explore, or the path of a saved one.
+    study : Study or path-like
+        Study to explore, or the path of a saved one.
     weights : Weights, optional
         Weights of the first variant, for a study that was read from a file. They are needed for
         histograms and to add a level as a variant.
@@ -82,35 +56,35 @@ def explore(
 
     Returns
     -------
-    Explorer or PairExplorer
+    Explorer
         The widget.
 
     Raises
     ------
     SparsityReportError
-        If `study` is neither a study nor a pair, or is empty, `weights` are not those of the
-        first variant, or `columns` holds other values than numbers.
+        If `study` is not a study or is empty, `weights` are not those of the first variant, or
+        `columns` holds other values than numbers.
 
     Examples
     --------
     >>> import sparsity_report as sr
     >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.3)
     >>> explorer = sr.explore(sr.compare(sr.dense(sr.load()), sr.masked(pruning)))
-    >>> explorer.sparsity = 0.6
-    >>> explorer.selection = [n for n in explorer.layers()["module_name"] if "fc1" in n]
+    >>> fc1 = [n for n in explorer.layers()["module_name"] if "fc1" in n]
+    >>> explorer.select(sparsity=0.6, selection=fc1)
     >>> len(explorer.layers())
     4
     >>> pair = sr.compare_checkpoints(sr.load(), pruning)
-    >>> sr.explore(pair).metric
+    >>> sr.explore(pair).state["metric"]
     'moved'
     """
-    value: Study | Pair = value_or_saved("explore", study, Study, Pair)
-    if isinstance(value, Pair):
+    value: Study = value_or_saved("explore", study, Study)
+    if value.matches is not None:
         if weights is not None or columns is not None:
             raise SparsityReportError(
-                "explore: a pair takes no weights= and no columns=; call explore(pair)"
+                "explore: two checkpoints take no weights= and no columns=; call explore(study)"
             )
-        return PairExplorer(value)
+        return Explorer(value)
     if value.layers.empty:
         raise SparsityReportError("explore: the study has no layers; compare() a model first")
     if weights is not None:
@@ -125,105 +99,113 @@ def explore(
     return Explorer(value, columns)
 
 
-class Explorer(BaseExplorer):
-    """A study on one screen; every attribute here can be set and observed.
+def in_marimo() -> bool:
+    """Return whether the code runs in a marimo notebook."""
+    marimo = sys.modules.get("marimo")
+    return marimo is not None and bool(marimo.running_in_notebook())
+
+
+class Explorer(anywidget.AnyWidget):
+    """A study on one screen, whose state page and kernel share.
+
+    The widget connects to the page when it is displayed, and disconnects when its last view is
+    closed. Its registry and its connection hold it weakly, so that an explorer without a name ends.
 
     Attributes
     ----------
     study : Study
         The study; :meth:`add` adds variants.
-    variant : str
-        The variant in view, or ``"at level"``: the first model at a level of sparsity.
-    sparsity : float
-        The level of the slider. Moving it shows the level instead of a variant. While a variant
-        is shown, the slider stands at its sparsity.
-    policy : str
-        Pruning policy of the level: ``"global_magnitude"``, and those of
-        ``"layerwise_magnitude"``, ``"N:4"`` and ``"N:8"`` that follow exactly from the counts.
-    byte_layout : {"csr", "bitmask", "dense"}
-        Layout of the prunable matrices, to which all bytes and budgets belong.
-    metric : str
-        The metric of the map, ``"sparsity"``, a column of numbers, or a name in ``columns``.
-    against : str
-        The variant that the metric ``"difference"`` is relative to.
-    modules : str
-        ``"prunable"``, ``"all"`` or a group of modules, for the map and the table.
-    grouping : {"group", "projection", "block"}
-        Unit of the bars.
-    sort : str
-        Column of the table, with ``-`` before it for descending; empty in the order of the model.
-    curve : {"bytes", "quality"}
-        Figure that the curve shows over sparsity.
-    search : str
-        Words that the names of layers in the table contain.
-    selection : tuple of str
-        Names of the selected modules.
-    detail : str or None
-        The layer in detail.
+    state : dict
+        What is in view; :meth:`select` changes it, and it can be observed. For two checkpoints it
+        has ``metric``, ``modules``, ``sort``, ``search``, ``selection`` and ``detail`` only.
+
+        - ``variant``: the variant in view, or ``"at level"`` for the first model at a level.
+        - ``sparsity``: the level of the slider. While a variant is shown, the slider stands at
+          its sparsity.
+        - ``policy``: pruning policy of the level: ``"global_magnitude"``, and those of
+          ``"layerwise_magnitude"``, ``"N:4"`` and ``"N:8"`` that follow exactly from the counts.
+        - ``layout``: layout of the prunable matrices, to which bytes and budgets belong:
+          ``"csr"``, ``"bitmask"`` or ``"dense"``.
+        - ``metric``: the metric of the map, ``"sparsity"``, a column of numbers, or a name in
+          ``columns``. For two checkpoints, ``"moved"`` is the share of the base's weights that is
+          zero or removed, after − before; the others are ``"kept_share"`` of the zeros,
+          ``"revived_share"`` and ``"new_share"`` of the weights that are in both,
+          ``"relative_change"``, and ``"iou"``, zeros in both ÷ zeros in either.
+        - ``against``: the variant that the metric ``"difference"`` is relative to.
+        - ``modules``: ``"prunable"``, ``"all"`` or a group of modules, for the map and the table.
+        - ``grouping``: unit of the bars, ``"group"``, ``"projection"`` or ``"block"``.
+        - ``sort``: ``"module"`` or a metric, with ``-`` before it for descending; empty in the
+          order of the model.
+        - ``curve``: figure that the curve shows over sparsity, ``"bytes"`` or ``"quality"``.
+        - ``search``: words that the names of layers in the table contain.
+        - ``selection``: names of the selected modules.
+        - ``detail``: the layer in detail, or None.
+    payload : bytes
+        What the page shows.
 
     Examples
     --------
     >>> import sparsity_report as sr
     >>> explorer = sr.explore(sr.compare(sr.dense(sr.load())))
-    >>> explorer.sparsity = 0.6
-    >>> explorer.variant, explorer.policy
+    >>> explorer.select(sparsity=0.6)
+    >>> explorer.state["variant"], explorer.state["policy"]
     ('at level', 'global_magnitude')
     """
 
-    _state_type = State
-    study = traitlets.Instance(Study)
-    policy = traitlets.Unicode().tag(sync=True)
-    sparsity = traitlets.Float().tag(sync=True)
-    variant = traitlets.Unicode().tag(sync=True)
-    byte_layout = traitlets.Unicode().tag(sync=True)
-    against = traitlets.Unicode().tag(sync=True)
-    modules = traitlets.Unicode().tag(sync=True)
-    grouping = traitlets.Unicode().tag(sync=True)
-    curve = traitlets.Unicode().tag(sync=True)
-    detail = traitlets.Unicode(None, allow_none=True).tag(sync=True)
+    _esm = widget_module()
+    _css = style()
+    study = traitlets.Instance(Study, read_only=True)
+    payload = traitlets.Bytes().tag(sync=True)
+    state = traitlets.Dict().tag(sync=True)
+    # Common to all views of an explorer.
+    key = traitlets.Unicode().tag(sync=True)
+    # The widget that ipywidgets makes for sizes and margins would outlive the explorer.
+    layout = traitlets.Any(None)
 
     def __init__(self, study: Study, columns: pd.DataFrame | None = None) -> None:
+        self._is_shown = in_marimo()
         self._columns = columns
-        self._known, payload = self._read(study)
-        start = dict(self._known["start"])
-        start["byte_layout"] = start.pop("layout")
-        super().__init__(payload, study=study, **start)
+        self._contents = study_contents(study, columns)
+        header = self._contents.header
+        self.set_trait("study", study)
+        super().__init__(
+            payload=encode(header, self._contents.arrays), state=header["start"], key=uuid4().hex
+        )
 
-    def _read(self, study: Study) -> tuple[dict[str, Any], bytes]:
-        """Take over a study; return its header and payload."""
-        header, self._arrays = study_contents(study, self._columns)
-        self._own = {each["key"]: each["figure"] for each in own_figures(study, self._columns)}
-        return header, encode(header, self._arrays)
+    def select(self, **changes: Any) -> None:
+        """Change what is in view.
 
-    @property
-    def value(self) -> Study:
-        """The study.
+        Setting ``sparsity`` or ``policy`` shows the nearest level, setting ``variant`` shows the
+        variant in its layout.
+
+        Parameters
+        ----------
+        **changes : str, float, list of str or None
+            New values of keys of :attr:`state`.
+
+        Raises
+        ------
+        SparsityReportError
+            A key or a value is unknown; nothing has changed.
 
         Examples
         --------
         >>> import sparsity_report as sr
         >>> explorer = sr.explore(sr.compare(sr.dense(sr.load())))
-        >>> explorer.value is explorer.study
-        True
+        >>> explorer.select(search="fc1", sort="-sparsity")
+        >>> explorer.state["search"], explorer.state["sort"]
+        ('fc1', '-sparsity')
         """
-        study: Study = self.study
-        return study
-
-    @property
-    def _values(self) -> LayerValues:
-        return LayerValues(self.value, self._own)
-
-    def _page_payload(self) -> bytes:
-        """Return a payload that starts with the state in view."""
-        traits = self.state._asdict()
-        traits["layout"] = traits.pop("byte_layout")
-        return encode({**self._known, "start": traits}, self._arrays)
+        header = self._contents.header
+        check_state(header, changes)
+        self.state = with_consequences(header, self.state, changes)
 
     def layers(self) -> pd.DataFrame:
         """Return the layers of the table, in its order: the selected ones, or else those in view.
 
         The columns are those of ``study.layers``, at a level those of
-        :meth:`Study.at_level`; bytes and FLOPs are those of the byte layout.
+        :meth:`Study.at_level`; bytes and FLOPs are those of the byte layout. For two checkpoints
+        they are those of ``matches``, and the metrics.
 
         Returns
         -------
@@ -234,11 +216,159 @@ class Explorer(BaseExplorer):
         --------
         >>> import sparsity_report as sr
         >>> explorer = sr.explore(sr.compare(sr.dense(sr.load())))
-        >>> explorer.search = "fc1"
+        >>> explorer.select(search="fc1")
         >>> len(explorer.layers())  # one of each block
         4
         """
-        return self._values.in_view(self.state, self._values.rows(self.state))
+        return self._values.in_view()
+
+    def add(self) -> None:
+        """Prune exactly at the level and add the variants, masked and CSR, to the study.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> explorer = sr.explore(sr.compare(sr.dense(sr.load())))
+        >>> explorer.select(sparsity=0.6)
+        >>> explorer.add()
+        >>> explorer.study.variants["variant"].tolist()
+        ['Dense', 'Masked60', 'CSR60']
+        """
+        study, state = self.study, self.state
+        if study.matches is not None:
+            raise SparsityReportError(
+                "add: two checkpoints have no levels; explore a study that compare() returned"
+            )
+        if study.weights is None:
+            raise SparsityReportError(
+                say("explorer.add_needs_weights", code="explore(study, weights=sr.load(…))")
+            )
+        pruning = pruned_at(study.weights, state["policy"], state["sparsity"])
+        pruned, names = [masked(pruning), csr(pruning)], set(study.variants["variant"])
+        longer = study.with_variants(*(v for v in pruned if v.name not in names))
+        self._contents = study_contents(longer, self._columns)
+        with self.hold_sync():
+            self.set_trait("study", longer)
+            self.payload = encode(self._contents.header, self._contents.arrays)
+            self.select(variant=pruned[state["layout"] == "csr"].name)
+
+    @property
+    def _values(self) -> LayerValues:
+        return LayerValues(self.study, self._contents, self.state)
+
+    @traitlets.validate("state")
+    def _checked(self, proposal: Any) -> dict[str, Any]:
+        """Return a state, with the first value of each key that it lacks, or refuse it."""
+        check_state(self._contents.header, proposal["value"])
+        return {**self._contents.header["start"], **proposal["value"]}
+
+    # The connection to the page.
+
+    def open(self) -> None:
+        """Connect to the page, once the explorer is displayed.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> explorer = sr.explore(sr.compare(sr.dense(sr.load())))
+        >>> explorer.open()
+        >>> explorer.comm is None  # nothing displays it
+        True
+        """
+        if not self._is_shown or self.comm is not None:
+            return
+        super().open()
+        if in_marimo():
+            return
+        handle, connection = weakref.WeakMethod(self._handle_msg), cast(Any, self.comm)
+        connection.on_msg(lambda message: (answer := handle()) and answer(message))
+        registry._instances[self.model_id] = weakref.proxy(self)
+
+    def close(self) -> None:
+        """Disconnect from the page; displaying the explorer again connects it.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> explorer = sr.explore(sr.compare(sr.dense(sr.load())))
+        >>> explorer.close()
+        >>> explorer.comm is None
+        True
+        """
+        super().close()
+        # The base class makes a closed widget unable to show itself.
+        self.__dict__.pop("_repr_mimebundle_", None)
+
+    def set_state(self, sync_data: dict[str, Any]) -> None:
+        """Set what the page has changed; a refused state goes back with the reason.
+
+        Parameters
+        ----------
+        sync_data : dict
+            Values by the names of traits. Of the state, the page names the keys that it has
+            ``changed``; the others may be older than those here.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> explorer = sr.explore(sr.compare(sr.dense(sr.load())))
+        >>> explorer.set_state({"state": {"search": "fc1", "changed": ["search"]}})
+        >>> explorer.state["search"]
+        'fc1'
+        """
+        state = sync_data.get("state")
+        if isinstance(state, dict) and (changed := state.get("changed")):
+            newer = {key: value for key, value in state.items() if key in changed}
+            sync_data = {**sync_data, "state": {**self.state, **newer}}
+        try:
+            super().set_state(sync_data)
+        except traitlets.TraitError as error:
+            self.send({"type": "error", "text": str(error)})
+            self.send_state("state")
+
+    def _handle_custom_msg(self, content: dict[str, Any], buffers: Any) -> None:  # noqa: ARG002
+        """Answer a message of the page."""
+        kind, weights = content.get("type"), self.study.weights
+        try:
+            if kind == "closed":
+                self.close()
+            elif kind == "add":
+                self.add()
+                name = short_name(self.state["variant"])
+                self.send({"type": "said", "text": say("explorer.added", name=name)})
+            elif kind == "histogram" and weights is not None:
+                module = str(content.get("module"))
+                counts = module_magnitudes(weights).get(module)
+                if counts is not None and (drawn := coarse_histogram(counts)):
+                    answer = {"type": "histogram", "module": module, "top": drawn[0]}
+                    self.send({**answer, "heights": drawn[1].tolist()})
+        except SparsityReportError as error:
+            self.send({"type": "error", "text": str(error)})
+
+    def _widget_bundle(self) -> dict[str, Any]:
+        self._is_shown = True
+        self.open()
+        view = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
+        # An export without the widget shows nothing in its place, and does not warn.
+        return {"application/vnd.jupyter.widget-view+json": view, "text/plain": ""}
+
+    # What calls the wings above: everything below belongs to the explorer of `api`.
+
+    def _ipython_display_(self, **_: Any) -> None:
+        """Show the widget, and after it the page without a kernel, which the widget hides."""
+        for part in (self._widget_bundle(), self._page_bundle()):
+            display(part, raw=True)  # type: ignore[no-untyped-call]
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:  # type: ignore[override]
+        """Return the widget, and the viewer as HTML for a page without a kernel."""
+        return self._widget_bundle() | ({} if in_marimo() else self._page_bundle())
+
+    def _page_bundle(self) -> dict[str, Any]:
+        """Return a page without a kernel that starts with the state in view."""
+        still = hooks.mime_bundle(self.study).get("text/html", "")
+        start = {**self._contents.header, "start": self.state}
+        page = embed(encode(start, self._contents.arrays), still, self.key)
+        return {"text/html": page, "text/plain": "\n".join(hooks.sentences(self.study))}
 
     @property
     def chart(self) -> Any:
@@ -251,209 +381,16 @@ class Explorer(BaseExplorer):
         >>> type(explorer.chart).__module__.startswith("altair")
         True
         """
-        state, (cells, grid) = self.state, self._values.cells(self.state)
-        shown = say("explorer.shown_variant", name=short_name(state.variant))
-        if state.is_level:
-            words = {"policy": policy_label(state.policy), "level": level(state.sparsity)}
-            shown = say("viewer.level_of", **words)
-        return hooks.chart(cells, (grid.blocks, grid.projections), state.metric, shown)
+        cells, grid = self._values.cells()
+        shown = shown_name(self._contents, self.state)
+        return hooks.chart(cells, (grid.blocks, grid.projections), self.state["metric"], shown)
 
-    def add(self) -> None:
-        """Prune exactly at the level and add the variants, masked and CSR, to the study.
 
-        Examples
-        --------
-        >>> import sparsity_report as sr
-        >>> explorer = sr.explore(sr.compare(sr.dense(sr.load())))
-        >>> explorer.sparsity = 0.6
-        >>> explorer.add()
-        >>> explorer.study.variants["variant"].tolist()
-        ['Dense', 'Masked60', 'CSR60']
-        """
-        pruned = self._level_variants()
-        names = set(self.value.variants["variant"])
-        self.study = self.value.with_variants(*(v for v in pruned if v.name not in names))
-        self.variant = pruned[self.byte_layout == "csr"].name
-
-    def _level_variants(self) -> list[Variant]:
-        state, weights = self.state, self.value.weights
-        if weights is None:
-            raise SparsityReportError(
-                say("explorer.add_needs_weights", code="explore(study, weights=sr.load(…))")
-            )
-        pruning = pruned_at(weights, state.policy, state.sparsity)
-        return [masked(pruning), csr(pruning)]
-
-    def within(self, budget: str) -> str:
-        """Move the slider to the level that meets a budget, and return the reason.
-
-        See :func:`sparsity_report.level_within` for budgets. Budgets of bytes and FLOPs use the
-        levels of the policy in the byte layout.
-
-        Parameters
-        ----------
-        budget : str
-            Such as ``"100 MB"``, ``"0.5 × FLOPs"`` or ``"perplexity ≤ 15"``.
-
-        Returns
-        -------
-        str
-            A sentence on the level and the next one, which does not meet the budget.
-
-        Examples
-        --------
-        >>> import sparsity_report as sr
-        >>> explorer = sr.explore(sr.compare(sr.dense(sr.load())))
-        >>> explorer.byte_layout = "csr"
-        >>> reason = explorer.within("0.5 × FLOPs")
-        >>> 0 < explorer.sparsity < 1
-        True
-        """
-        layout = self.byte_layout
-        solved = level_within(self.value, budget, policy=self.policy, layout=layout)
-        with self._quietly():
-            self.sparsity, self.variant = solved.sparsity, AT_LEVEL
-            self.byte_layout = "dense" if solved.dense else layout
-        self._note()
-        return budget_finding(solved)
-
-    def copied(self, form: str) -> str:
-        """Return the value in view as Python code or a command.
-
-        Parameters
-        ----------
-        form : {"python", "command"}
-            Python code, or a command of ``sparsity-report``.
-
-        Returns
-        -------
-        str
-            The text.
-
-        Examples
-        --------
-        >>> import sparsity_report as sr
-        >>> explorer = sr.explore(sr.compare(sr.dense(sr.load())))
-        >>> explorer.search = "fc1"
-        >>> "explorer.search = 'fc1'" in explorer.copied("python")
-        True
-        """
-        if form not in FORMS:
-            raise SparsityReportError(
-                f"copied: {str(form)[:40]!r} is no form; use one of {', '.join(FORMS)}"
-            )
-        state, first = self.state, self.states[0]._asdict()
-        level_only = () if state.is_level else ("policy", "sparsity")
-        # Setting a level shows it, so these two come before the variant.
-        changed = {
-            name: value
-            for name, value in state._asdict().items()
-            if name not in level_only and (value != first[name] or name == "byte_layout")
-        }
-        if state.is_level:
-            changed = {"sparsity": state.sparsity, "variant": AT_LEVEL} | changed
-        variant = None if state.is_level else state.variant
-        return FORMS[form](Shown(self.value, variant, state.sparsity, changed, state.policy))
-
-    def _heard(self, message: dict[str, Any]) -> None:
-        """Answer a message of the page."""
-        kind = message.get("type")
-        if kind == "add":
-            self.add()
-            self.send(
-                {"type": "said", "text": say("explorer.added", name=short_name(self.variant))}
-            )
-        elif kind == "copy":
-            self.send({"type": "copied", "text": self.copied(str(message.get("form")))})
-        elif kind == "histogram" and self.value.weights is not None:
-            module = str(message.get("module"))
-            counts = module_magnitudes(self.value.weights).get(module)
-            if counts is not None and (drawn := coarse_histogram(counts)):
-                answer = {"type": "histogram", "module": module, "top": drawn[0]}
-                self.send({**answer, "heights": drawn[1].tolist()})
-
-    # Changes of traits in Python and their consequences.
-
-    @traitlets.observe(*State._fields)
-    def _changed(self, change: Any) -> None:
-        if self._is_quiet or not self.states:
-            return
-        name = change["name"]
-        with self._quietly():
-            if name in {"policy", "sparsity"} and self.value.by_policy:
-                self.sparsity = self._nearest(self.sparsity)
-                self.variant = AT_LEVEL
-            elif name == "variant":
-                self._follow_variant()
-            elif name == "selection" and self.selection and self.detail not in self.selection:
-                self.detail = self.selection[-1]
-        self._note()
-
-    def _follow_variant(self) -> None:
-        """Show the layout of the variant, and move the slider to its sparsity."""
-        if self.variant == AT_LEVEL:
-            return
-        facts = self.value.facts
-        self.byte_layout = "csr" if facts.layouts[self.variant] == "csr" else "dense"
-        share = facts.total(self.variant, "sparsity_prunable")
-        if share is not None and facts.is_of_first(self.variant):
-            self.sparsity = self._nearest(share)
-
-    @traitlets.observe("study")
-    def _extended(self, _: Any) -> None:
-        """Send a longer study to the page."""
-        if self.states:
-            self._known, self.payload = self._read(self.value)
-
-    def _nearest(self, sparsity: float) -> float:
-        """Return the nearest level of the policy."""
-        levels = self.value.by_policy.get(self.policy)
-        shares = levels.sparsities if levels else [sparsity]
-        return min(shares, key=lambda share: abs(share - sparsity))
-
-    # Checks of new values.
-
-    def _choices(self, name: str) -> Sequence[str]:
-        """Return the values that the menu of a trait offers."""
-        known, metrics = self._known, [*METRICS, *self._own]
-        variants = [each["name"] for each in known["variants"]]
-        policies = [each["key"] for each in known["policies"] if "levels" in each]
-        if name == "sort":
-            keys = ("module", *metrics)
-            return ["", *keys, *(f"-{key}" for key in keys)]
-        choices: dict[str, Sequence[str]] = {
-            "policy": policies or [""],
-            "variant": [*variants, *([AT_LEVEL] if policies else [])],
-            "byte_layout": LAYOUTS,
-            "metric": metrics,
-            "against": variants,
-            "modules": known["scopes"],
-            "grouping": ("group", "projection", "block"),
-            "curve": ("bytes", "quality"),
-        }
-        return choices[name]
-
-    @property
-    def _module_names(self) -> Sequence[str]:
-        """Names of the modules of the study."""
-        names: list[str] = self._known["modules"]["names"]
-        return names
-
-    @traitlets.validate("sparsity")
-    def _check_sparsity(self, proposal: Any) -> float:
-        """Return the nearest level; refuse what is not a sparsity."""
-        value = proposal["value"]
-        if self.states and self.value.by_policy and not 0 <= value < 1:
-            raise RefusedValueError(say("explorer.sparsity_out_of_range", value=repr(value)))
-        return self._nearest(value) if self.states else value
-
-    @traitlets.validate("study")
-    def _check_study(self, proposal: Any) -> Study:
-        """Refuse studies that do not begin with the variants of this one."""
-        study: Study = proposal["value"]
-        if self.states:
-            columns = ["variant", "fingerprint"]
-            before, after = (one.variants[columns] for one in (self.value, study))
-            if not after.head(len(before)).equals(before):
-                raise RefusedValueError(say("explorer.study_not_extended"))
-        return study
+def shown_name(contents: Contents, state: dict[str, Any]) -> str:
+    """Return the name of the variant or level in view, or of two checkpoints."""
+    if contents.header["kind"] == "pair":
+        return str(contents.header["title"])
+    if state["variant"] == AT_LEVEL:
+        policy = policy_label(state["policy"])
+        return say("viewer.level_of", policy=policy, level=level(state["sparsity"]))
+    return say("explorer.shown_variant", name=short_name(state["variant"]))

@@ -175,7 +175,7 @@ save_file(tensors, sys.argv[1] + "/model.safetensors")
 weights = sr.load(sys.argv[1], config=False)
 pruned = sr.global_magnitude(weights, 0.5)
 with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as pool:
-    print(sr.compare_checkpoints(weights, pruned, executor=pool).layers["new"].sum())
+    print(sr.compare_checkpoints(weights, pruned, executor=pool).matches["new"].sum())
 """
 
 
