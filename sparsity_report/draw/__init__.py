@@ -3,8 +3,8 @@
 ``theme`` holds colors, sizes and number formats. ``heat_map_svg`` draws the heat map of all media,
 and ``heat_maps`` fills it with zeros per layer, head and expert. ``marks`` holds bars, curve, named
 lines and the heat map of an explorer, in Altair. Charts of a study: ``charts`` (bars of a frame,
-bytes against sparsity), ``policy_charts`` (a line per policy: quality or bytes by sparsity, zeros
-by block), ``measured_charts`` (sensitivity), ``speed_charts`` (speed-ups, crossovers).
+bytes against sparsity, sensitivity), ``policy_charts`` (a line per policy: quality or bytes by
+sparsity, zeros by block), ``speed_charts`` (speed-ups, crossovers).
 ``checkpoint_charts`` draws two checkpoints. ``paper_figures`` and ``export`` write files, ``fonts``
 holds the font for a browser, and ``vega`` the limits of drawing.
 

@@ -15,10 +15,6 @@ Picture: TypeAlias = alt.TopLevelMixin | Mapping[str, Any] | HeatMap
 
 # Attributes of groups that PDF does not need.
 _BARE = {"class", "role", "pointer-events"}
-# Attributes that parts of a picture inherit from its groups.
-_INHERITED = (
-    "fill", "stroke", "stroke-width", "stroke-dasharray", "font-size", "font-weight", "text-anchor",
-)  # fmt: skip
 # Coordinates with more digits than a screen shows.
 _LONG = re.compile(r"\d+\.\d{3,}(?=[^<>]*>)")
 _RGB = re.compile(r"rgb\((\d+), (\d+), (\d+)\)(?=[^<>]*>)")
@@ -79,7 +75,6 @@ def slim(drawn: str) -> str:
     plain = re.sub(r' xmlns(:xlink)?="[^"]*"| transform="translate\(0,0\)"', "", drawn)
     root = ET.fromstring(plain)
     _name(root)
-    _share(root)
     _unnest(root)
     # All texts of a chart have one font.
     for text in root.iter("text"):
@@ -106,20 +101,6 @@ def _name(element: ET.Element) -> None:
             element.remove(child)
         elif child.tag == "path" and name and kind not in _UNNAMED:
             ET.SubElement(child, "title").text = name
-
-
-def _share(element: ET.Element) -> None:
-    """Move attributes that all children of a group have to the group."""
-    for child in element:
-        _share(child)
-    for key in _INHERITED:
-        values = [child.attrib[key] for child in element if key in child.attrib]
-        if element.tag == "g" and values and len(values) == len(element):
-            common = max(dict.fromkeys(values), key=values.count)
-            element.set(key, common)
-            for child in element:
-                if child.get(key) == common:
-                    del child.attrib[key]
 
 
 def _unnest(element: ET.Element) -> None:

@@ -147,7 +147,7 @@ def metric_map(
         domain = (0.0, 1.0)
     elif kind == "ratio":
         domain = (0.0, 1.0, max(1.01, high))
-    elif kind in theme.EVEN:
+    elif kind in {"points", "nats"}:
         far = max(0.01, -low, high)
         domain = (-far, 0.0, far)
     ends = {"low": theme.write(low, kind), "high": theme.write(high, kind)}

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from sparsity_report.draw import charts, theme
-from sparsity_report.draw.measured_charts import CHARTS
+from sparsity_report.draw.charts import CHARTS
 from sparsity_report.draw.policy_charts import hero_chart
 from sparsity_report.draw.vega import unchecked
 from sparsity_report.findings.audit import audit

@@ -17,7 +17,7 @@ from torch import nn
 from transformers import OPTConfig, OPTForCausalLM
 
 import sparsity_report as sr
-from sparsity_report.draw import charts, export, heat_maps, measured_charts, policy_charts
+from sparsity_report.draw import charts, export, heat_maps, policy_charts
 from sparsity_report.draw import theme as look
 from sparsity_report.errors import printable
 from sparsity_report.words.display_names import group_name
@@ -152,7 +152,7 @@ LOOKS |= {"G50": LOOKS["G30"], "C50": LOOKS["G30"], "L50": LOOKS["L30"]}
 def test_a_policy_has_one_color_and_one_dash_in_every_chart(policies):
     lines = {"global magnitude": "G50", "layerwise magnitude": "L50", "2:4": "N24"}
     drawn = {
-        "speed": measured_charts.speed_chart(policies),
+        "speed": charts.speed_chart(policies),
         "hero": policy_charts.hero_chart(policies),
         "quality": policy_charts.quality_chart(policies),
         "distance": policy_charts.distance_chart(policies),
