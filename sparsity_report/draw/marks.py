@@ -246,7 +246,7 @@ def bars(data: alt.InlineData, shape: Bars) -> alt.LayerChart:
     )
     end = drawn.transform_calculate(end=f"{_KNOWN} ? datum.value : {shape.base:g}")
     left = f"datum.end < {shape.base:g} ?"
-    place = {"align": alt.expr(f"{left} 'right' : 'left'"), "dx": alt.expr(f"{left} -4 : 4")}
+    place: Any = {"align": alt.expr(f"{left} 'right' : 'left'"), "dx": alt.expr(f"{left} -4 : 4")}
     layers = [
         rects.encode(x=x, x2=alt.X2Datum(shape.base)),
         end.mark_text(fontSize=SMALL, color=INK, **place).encode(x=alt.X("end:Q"), text="label:N"),

@@ -77,7 +77,7 @@ def test_every_field_that_is_read_is_in_the_data(study, name):
     assert unread_fields(spec) == []
 
 
-def test_pointers_read_what_a_bar_is(study):
+def test_tooltips_of_bars(study):
     read = tooltips(group_bars(study, "param_frac").to_dict())
     groups = study.groups[study.groups["variant"] == "CSR30"]
     for row in groups.to_dict("records"):
@@ -87,7 +87,7 @@ def test_pointers_read_what_a_bar_is(study):
         } in read
 
 
-def test_pointers_read_what_a_cell_is(study):
+def test_tooltips_of_cells(study):
     read = {cell.tip for cell in heat_maps.sparsity_map(study, "Masked30").cells}
     custom = study.layers[(study.layers["variant"] == "Masked30") & study.layers["prunable"]]
     for row in custom.to_dict("records"):
@@ -96,7 +96,7 @@ def test_pointers_read_what_a_cell_is(study):
         assert f"block: {row['block']}; projection: {name}; zeros: {100 * share:.1f} %" in read
 
 
-def test_pointers_read_what_was_measured(study):
+def test_tooltips_of_measurements(study):
     bars, points, places, parts = (
         tooltips(draw(study).to_dict())
         for draw in (
@@ -122,7 +122,7 @@ def test_pointers_read_what_was_measured(study):
     assert {"part": "block 0", "increase over dense, nats per token": "+0.090"} in parts
 
 
-def test_those_who_cannot_see_a_chart_hear_its_numbers(study):
+def test_alternative_texts_have_the_numbers(study):
     layers = study.layers[(study.layers["variant"] == "Masked30") & study.layers["prunable"]]
     shares = 1 - layers["weight_nonzero"] / layers["weight_total"]
     least, most = (layers.loc[end] for end in (shares.idxmin(), shares.idxmax()))
@@ -296,7 +296,7 @@ def speed_domain(study):
     return domain
 
 
-def test_what_the_same_kernels_reached_lies_behind_the_speeds(study):
+def test_the_band_of_the_control_lies_behind_the_speeds(study):
     spec = charts.speed_chart(study).to_dict()
     band, *others = units(spec)
     unit, data, _ = band
@@ -330,7 +330,7 @@ def test_promised_and_realised_are_told_apart(study):
     assert rows_of(spec, even) == [{"one": 1}]
 
 
-def test_what_promises_nothing_has_no_diamond(study):
+def test_an_unknown_promise_has_no_diamond(study):
     frame = latency()
     frame.loc[frame["variant"] == "CSR30", "promised_speedup"] = None
     spec = charts.speed_chart(put_in(study, latency=frame)).to_dict()
@@ -441,7 +441,7 @@ def test_perplexities_have_the_digits_that_matter(demo_study, value, wording):
     assert {"policy": "global magnitude", "variant": "Masked30", "perplexity": wording} in read
 
 
-def test_bars_of_what_parts_cost_have_room_and_do_not_magnify(demo_study):
+def test_bars_of_sensitivity_have_room_and_do_not_magnify(demo_study):
     def domain(costs):
         frame = sensitivity(len(costs)).assign(nll_increase=costs)
         return x_domain(charts.sensitivity_chart(put_in(demo_study, sensitivity=frame)).to_dict())
@@ -455,7 +455,7 @@ def test_bars_of_what_parts_cost_have_room_and_do_not_magnify(demo_study):
 
 
 @pytest.mark.parametrize(("parts", "wording"), [(40, False), (41, True)])
-def test_that_parts_are_left_out_is_said(demo_study, parts, wording):
+def test_the_note_counts_the_parts_left_out(demo_study, parts, wording):
     study = put_in(demo_study, sensitivity=sensitivity(parts))
     note = charts.sensitivity_chart(study).to_dict()["title"]["subtitle"]
     assert note.startswith("50 % of the part pruned; some.txt")
