@@ -28,7 +28,7 @@ import sparsity_report as sr
 from sparsity_report.counting import counts
 from sparsity_report.counting.histogram import Magnitudes, count
 from sparsity_report.counting.ranks import find_levels
-from sparsity_report.draw import vega
+from sparsity_report.draw import export
 from sparsity_report.study import patterns
 from sparsity_report.study.storage_layouts import storage_frame
 from sparsity_report.untrusted import limits
@@ -160,7 +160,7 @@ def test_charts_without_room_for_them_are_refused_at_once(tmp_path):
     """V8 would end the process where it cannot reserve its heap."""
 
     def run(*options):
-        vega.check_room.cache_clear()
+        export.check_room.cache_clear()
         return command("run", "--out", tmp_path / "out", *options)
 
     for options in ((), ("--write", "png"), ("--write", "thesis")):

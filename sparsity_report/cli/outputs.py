@@ -41,7 +41,7 @@ def check_outputs(outputs: Outputs) -> None:
     check_writable(outputs.out)
     if kinds - {"csv", "study"}:
         import_altair()
-        from sparsity_report.draw.vega import check_room
+        from sparsity_report.draw.export import check_room
 
         check_room()
 

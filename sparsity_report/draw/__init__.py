@@ -3,10 +3,10 @@
 ``theme`` holds colors, sizes and number formats. ``heat_map_svg`` draws the heat map of all media,
 and ``heat_maps`` fills it with zeros per layer, head and expert. ``marks`` holds bars, curve, named
 lines and the heat map of an explorer, in Altair. Charts of a study: ``charts`` (bars of a frame,
-bytes against sparsity), ``policy_charts`` (a line per policy: quality or bytes by sparsity, zeros
-by block), ``measured_charts`` (sensitivity), ``speed_charts`` (speed-ups, crossovers).
-``checkpoint_charts`` draws two checkpoints. ``paper_figures`` and ``export`` write files, ``fonts``
-holds the font for a browser, and ``vega`` the limits of drawing.
+bytes against sparsity, sensitivity), ``policy_charts`` (a line per policy: quality or bytes by
+sparsity, zeros by block), ``speed_charts`` (speed-ups, crossovers).
+``checkpoint_charts`` draws two checkpoints. ``paper_figures`` and ``export`` write files, and
+``fonts`` holds the font for a browser.
 
 A chart derives no figure: figures come from ``study.facts`` and the tables of a study. Names of
 models and modules are rows or domains of a chart, never fields or expressions, because Vega

@@ -1,24 +1,28 @@
-"""Charts as PNG, SVG and PDF, drawn by vl-convert without network access."""
+"""Charts as PNG, SVG and PDF, drawn by vl-convert without network access, and limits of drawing."""
 
+import mmap
 import re
+import sys
 import xml.etree.ElementTree as ET
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import altair as alt
+from altair.utils.schemapi import debug_mode
 
 from sparsity_report.draw.heat_map_svg import HeatMap
-from sparsity_report.draw.vega import VEGALITE, check_room
+from sparsity_report.errors import SparsityReportError
 
 #: A chart, its specification for Vega-Lite, or a heat map.
 Picture: TypeAlias = alt.TopLevelMixin | Mapping[str, Any] | HeatMap
 
+VEGALITE = "6.1"
+# Bytes of address space that V8 reserves for its heap and other uses.
+_RESERVED = 2**36 + 2**29
 # Attributes of groups that PDF does not need.
 _BARE = {"class", "role", "pointer-events"}
-# Attributes that parts of a picture inherit from its groups.
-_INHERITED = (
-    "fill", "stroke", "stroke-width", "stroke-dasharray", "font-size", "font-weight", "text-anchor",
-)  # fmt: skip
 # Coordinates with more digits than a screen shows.
 _LONG = re.compile(r"\d+\.\d{3,}(?=[^<>]*>)")
 _RGB = re.compile(r"rgb\((\d+), (\d+), (\d+)\)(?=[^<>]*>)")
@@ -27,6 +31,38 @@ _UNNAMED = {"line mark", "rule mark", "text mark"}
 # Margin of a heat map on paper, as in the theme of charts.
 _MARGIN = 4
 _DRAWING: Mapping[str, Any] = {"vl_version": VEGALITE, "allowed_base_urls": []}
+
+
+@contextmanager
+def unchecked() -> Iterator[None]:
+    """Build charts without checking every part against the schema of Vega-Lite.
+
+    The checks take up to a third of the time. Tests check complete charts.
+    """
+    with debug_mode(False):
+        yield
+
+
+@lru_cache(maxsize=1)
+def check_room() -> None:
+    """Refuse to draw if V8 would end the process because it cannot reserve its heap.
+
+    Raises
+    ------
+    SparsityReportError
+        If the process may not reserve enough address space.
+    """
+    if sys.platform == "win32":
+        return
+    try:
+        # This reserves addresses only, no memory.
+        mmap.mmap(-1, _RESERVED, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=0).close()
+    except OSError as error:
+        raise SparsityReportError(
+            f"charts cannot be drawn: this process may not reserve {_RESERVED / 2**30:g} GiB of "
+            "address space; lift its limit (ulimit -v unlimited), or leave out figures, page, PDF "
+            "and thesis (--write csv,study)"
+        ) from error
 
 
 def png(chart: Picture) -> bytes:
@@ -79,7 +115,6 @@ def slim(drawn: str) -> str:
     plain = re.sub(r' xmlns(:xlink)?="[^"]*"| transform="translate\(0,0\)"', "", drawn)
     root = ET.fromstring(plain)
     _name(root)
-    _share(root)
     _unnest(root)
     # All texts of a chart have one font.
     for text in root.iter("text"):
@@ -106,20 +141,6 @@ def _name(element: ET.Element) -> None:
             element.remove(child)
         elif child.tag == "path" and name and kind not in _UNNAMED:
             ET.SubElement(child, "title").text = name
-
-
-def _share(element: ET.Element) -> None:
-    """Move attributes that all children of a group have to the group."""
-    for child in element:
-        _share(child)
-    for key in _INHERITED:
-        values = [child.attrib[key] for child in element if key in child.attrib]
-        if element.tag == "g" and values and len(values) == len(element):
-            common = max(dict.fromkeys(values), key=values.count)
-            element.set(key, common)
-            for child in element:
-                if child.get(key) == common:
-                    del child.attrib[key]
 
 
 def _unnest(element: ET.Element) -> None:

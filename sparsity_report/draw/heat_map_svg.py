@@ -126,11 +126,10 @@ class HeatMap:
             wide = _SCALE if self.cells else inner - 2 * left
             parts += _scale(self, left, bottom + 8, wide)
             bottom += 8 + _THICK + LABEL * (1.3 if self.cells else 2.6)
-        size = f"{self.width:.6g} {bottom + 3 + 2 * margin:.6g}"
-        width, height = size.split()
+        width, height = f"{self.width:.6g}", f"{bottom + 3 + 2 * margin:.6g}"
         return (
             f'<svg {NAMESPACE} width="{width}" height="{height}" '
-            f'viewBox="{-margin:g} {-margin:g} {size}" font-size="{LABEL}" '
+            f'viewBox="{-margin:g} {-margin:g} {width} {height}" font-size="{LABEL}" '
             f'font-family="{escape(self.font)}">{"".join(parts)}</svg>'
         )
 

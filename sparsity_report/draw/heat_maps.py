@@ -95,7 +95,7 @@ def expert_map(
     cells, axes = _numbered(rows.assign(crossed=~rows["is_kept"], kept=kept), "expert")
     removed, label = int(cells["crossed"].sum()), f"label.{figure}"
     title, ratio = say(f"chart.{figure}_title"), partial(theme.write, kind="ratio")
-    numbers = {"blocks": len(axes[0]), "experts": len(axes[1])}
+    numbers: dict[str, Any] = {"blocks": len(axes[0]), "experts": len(axes[1])}
     numbers |= {"low": ratio(known.min()), "high": ratio(known.max())}
     note = "chart.experts_removed_note" if removed else "chart.experts_note"
     return _map(
@@ -147,7 +147,7 @@ def metric_map(
         domain = (0.0, 1.0)
     elif kind == "ratio":
         domain = (0.0, 1.0, max(1.01, high))
-    elif kind in theme.EVEN:
+    elif kind in {"points", "nats"}:
         far = max(0.01, -low, high)
         domain = (-far, 0.0, far)
     ends = {"low": theme.write(low, kind), "high": theme.write(high, kind)}

@@ -101,7 +101,6 @@ class Lines(Shape):
     lines : tuple of Line
     names : mapping of str to str
         Text beside the last point of each line.
-    height : float
     x_title, y_title : str
     x_domain, y_domain : tuple of float
     x_kind : str
@@ -120,7 +119,6 @@ class Lines(Shape):
     y_title: str
     x_domain: tuple[float, float]
     y_domain: tuple[float, float]
-    height: float = 220
     x_kind: str = "share"
     ticks: tuple[float, ...] = ()
     points: bool = True
@@ -152,7 +150,7 @@ def share_axis(
 
 def names_axis(field: str, names: Sequence[str], *, grid: bool = False, **padding: Any) -> alt.Y:
     """Return a vertical axis of names."""
-    axis = alt.Axis(grid=grid, labelLimit=_NAMES, labelPadding=7, **BARE)
+    axis = alt.Axis(grid=grid, labelLimit=_NAMES, labelPadding=7, labelOverlap=True, **BARE)
     scale = alt.Scale(domain=list(names), **padding)
     return alt.Y(f"{field}:N", title=None, scale=scale, axis=axis)
 
@@ -247,14 +245,12 @@ def bars(data: alt.InlineData, shape: Bars) -> alt.LayerChart:
         clip=True, color=BLUE, stroke=BLUE, strokeWidth=1
     )
     end = drawn.transform_calculate(end=f"{_KNOWN} ? datum.value : {shape.base:g}")
-    place = beside(f"datum.end < {shape.base:g}", dx=4, fontSize=SMALL, color=INK)
+    left = f"datum.end < {shape.base:g} ?"
+    place: Any = {"align": alt.expr(f"{left} 'right' : 'left'"), "dx": alt.expr(f"{left} -4 : 4")}
     layers = [
         rects.encode(x=x, x2=alt.X2Datum(shape.base)),
-        end.mark_text(**place).encode(x=alt.X("end:Q"), text="label:N"),
+        end.mark_text(fontSize=SMALL, color=INK, **place).encode(x=alt.X("end:Q"), text="label:N"),
     ]
-    if shape.kind in theme.EVEN:
-        rule = alt.Chart(inline([{}])).mark_rule(color=MUTED, strokeDash=[3, 3])
-        layers.append(rule.encode(x=alt.XDatum(theme.EVEN[shape.kind])))
     return alt.LayerChart(layer=layers, width=shape.width, height=shape.height)
 
 
@@ -344,7 +340,7 @@ def lines(rows: Rows, shape: Lines) -> alt.LayerChart:
             edge.mark_rule(color=MUTED, strokeDash=[2, 2]),
             note.encode(x=alt.XValue(0), text=alt.TextValue(shape.edge)),
         ]
-    return alt.LayerChart(layer=layers, width=shape.width, height=shape.height)
+    return alt.LayerChart(layer=layers, width=shape.width, height=_CURVE)
 
 
 def _intervals(rows: Rows, step: float) -> Rows:
@@ -371,9 +367,9 @@ def _ends(rows: Rows, shape: Lines) -> Rows:
     last = {row["line"]: row for row in sorted(rows, key=lambda row: row["x"])}
     low, high = shape.y_domain
     bend, unbend = (math.log, math.exp) if shape.ticks else (float, float)
-    scale = shape.height / (bend(high) - bend(low))
+    scale = _CURVE / (bend(high) - bend(low))
     heights = [(bend(high) - bend(row["value"])) * scale for row in last.values()]
-    places = spaced(heights, 1.3 * LABEL, shape.height)
+    places = spaced(heights, 1.3 * LABEL, _CURVE)
     return [
         {**row, "name": shape.names[line], "place": unbend(bend(high) - place / scale)}
         for (line, row), place in zip(last.items(), places, strict=True)
@@ -414,9 +410,3 @@ def _strokes(lines: Sequence[Line], width: float) -> dict[str, Any]:
     form: dict[str, Any] = {"symbolType": "stroke", "symbolSize": 220, "labelLimit": 220}
     legend = alt.Legend(title=None, orient=place, columns=columns, **form)
     return channels("line", names, legend, color=colors, strokeDash=dashes)
-
-
-def beside(left: str, dx: int, **form: Any) -> dict[str, Any]:
-    """Return the form of text right of its place, or left of it where an expression is true."""
-    align, away = alt.expr(f"{left} ? 'right' : 'left'"), alt.expr(f"{left} ? -{dx} : {dx}")
-    return {"align": align, "dx": away, **form}

@@ -11,11 +11,10 @@ from typing import Any, NamedTuple
 import altair as alt
 
 from sparsity_report.draw import charts, export
+from sparsity_report.draw.export import unchecked
 from sparsity_report.draw.heat_map_svg import HeatMap
 from sparsity_report.draw.heat_maps import sparsity_map
-from sparsity_report.draw.measured_charts import CHARTS
 from sparsity_report.draw.policy_charts import blocks_chart
-from sparsity_report.draw.vega import unchecked
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.atomic import write_file
 from sparsity_report.study.comparison import Study
@@ -71,7 +70,7 @@ def write_figures(
     }
     drawn["blocks"] = blocks_chart(shown)
     drawn["csr_bytes"] = charts.csr_bytes_curve(shown)
-    drawn |= {name: draw(shown) for name, draw in CHARTS.items()}
+    drawn |= {name: draw(shown) for name, draw in charts.CHARTS.items()}
     folder = Path(folder)
     return [
         write_file(folder / f"{name}.png", export.png(chart))

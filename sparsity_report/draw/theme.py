@@ -38,8 +38,6 @@ ROW = 20
 
 # Numbers with too many digits.
 _TINY, _HUGE = "(datum.value && abs(datum.value) < 0.001)", "abs(datum.value) >= 100000"
-#: Even values by kind, in the middle of scales of two colors.
-EVEN = {"ratio": 1, "points": 0, "nats": 0}
 
 
 class Metric(NamedTuple):

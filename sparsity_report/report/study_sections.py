@@ -6,9 +6,9 @@ from functools import partial
 from typing import Any
 
 from sparsity_report.draw import charts, theme
-from sparsity_report.draw.measured_charts import CHARTS
+from sparsity_report.draw.charts import CHARTS
+from sparsity_report.draw.export import unchecked
 from sparsity_report.draw.policy_charts import hero_chart
-from sparsity_report.draw.vega import unchecked
 from sparsity_report.findings.audit import audit
 from sparsity_report.findings.strip_text import strip_texts
 from sparsity_report.findings.study_findings import conventions, topics

@@ -10,9 +10,9 @@ from typing import Any, TypedDict, Unpack
 from jinja2 import Environment
 
 import sparsity_report
+from sparsity_report.draw.export import unchecked
 from sparsity_report.draw.paper_figures import figure_of, files_of, font_family
 from sparsity_report.draw.theme import model_names
-from sparsity_report.draw.vega import unchecked
 from sparsity_report.errors import SparsityReportError, check_options
 from sparsity_report.files.atomic import check_folder, write_file
 from sparsity_report.findings.study_findings import conventions, study_findings

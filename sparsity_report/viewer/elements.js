@@ -1,4 +1,5 @@
 // Elements of a page, files to save, and texts that spreadsheets do not read as formulas.
+import formula from "../study/files/formula.json" with { type: "json" };
 
 // Create an element from properties, attributes and listeners; strings become text, never markup.
 export function make(tag, options = {}, ...children) {
@@ -42,8 +43,7 @@ export function download(blob, name) {
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }
 
-// Same as FORMULA of study/files/csv_files.py.
-const FORMULA = /(^|;)(?=["\s]*[=+\-@＝＋－＠])/g;
+const FORMULA = new RegExp(formula.pattern, "g");
 
 // Keep spreadsheets from reading a text as a formula.
 export const inert = (text) => text.replace(FORMULA, "$1'");

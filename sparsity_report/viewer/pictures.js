@@ -1,4 +1,5 @@
 // Pictures as lists of shapes, drawn as elements of the page, SVG, PNG or PDF.
+import palette from "../draw/palette.json" with { type: "json" };
 import { make } from "./elements.js";
 
 const NS = "http://www.w3.org/2000/svg";
@@ -9,11 +10,8 @@ export const THEMES = {
   dark: { paper: "#16171a", ink: "#e8e6e1", soft: "#a2a5ab", line: "#34363a", accent: "#ef8c45",
     dense: "#5aa9dc" },
 };
-const STOPS = ["440154", "482878", "3e4989", "31688e", "26828e", "1f9e89", "35b779", "6ece58",
-  "b5de2b", "fde725"];
-const SIGNED = ["0072b2", "7fb4d6", "f2f2f0", "eda77a", "d55e00"];
 const channels = (color) => [0, 2, 4].map((at) => parseInt(color.slice(at, at + 2), 16));
-const [VIRIDIS, DIVERGING] = [STOPS.map(channels), SIGNED.map(channels)];
+const [VIRIDIS, DIVERGING] = [palette.viridis.map(channels), palette.diverging.map(channels)];
 
 // Return the color of a share of a scale, as #rrggbb.
 export function colorOf(share, signed = false) {

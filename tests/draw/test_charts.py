@@ -7,6 +7,7 @@ import re
 import struct
 import xml.etree.ElementTree as ET
 
+import altair as alt
 import pandas as pd
 import pytest
 import torch
@@ -17,7 +18,7 @@ from torch import nn
 from transformers import OPTConfig, OPTForCausalLM
 
 import sparsity_report as sr
-from sparsity_report.draw import charts, export, heat_maps, measured_charts, policy_charts
+from sparsity_report.draw import charts, export, heat_maps, policy_charts
 from sparsity_report.draw import theme as look
 from sparsity_report.errors import printable
 from sparsity_report.words.display_names import group_name
@@ -152,7 +153,7 @@ LOOKS |= {"G50": LOOKS["G30"], "C50": LOOKS["G30"], "L50": LOOKS["L30"]}
 def test_a_policy_has_one_color_and_one_dash_in_every_chart(policies):
     lines = {"global magnitude": "G50", "layerwise magnitude": "L50", "2:4": "N24"}
     drawn = {
-        "speed": measured_charts.speed_chart(policies),
+        "speed": charts.speed_chart(policies),
         "hero": policy_charts.hero_chart(policies),
         "quality": policy_charts.quality_chart(policies),
         "distance": policy_charts.distance_chart(policies),
@@ -169,7 +170,7 @@ def test_a_policy_has_one_color_and_one_dash_in_every_chart(policies):
         assert seen >= 2, name
 
 
-def test_a_policy_has_its_color_whatever_stands_beside_it(weights):
+def test_a_policy_has_its_color_in_every_study(weights):
     prunings = sr.n_m(weights, 2, 4), sr.layerwise_magnitude(weights, 0.5)
     for order in (prunings, prunings[::-1]):
         study = sr.compare(sr.dense(weights), *map(sr.masked, order))
@@ -193,7 +194,7 @@ def test_a_model_pruned_before_has_a_color_of_its_own(weights):
     assert shown[names["Wanda50"]].color not in {color for color, _ in look.LOOKS.values()}
 
 
-def test_what_is_constant_is_not_drawn(weights):
+def test_constant_figures_are_not_drawn(weights):
     masked = sr.compare(sr.dense(weights), sr.masked(sr.layerwise_magnitude(weights, 0.5)))
     assert heat_maps.sparsity_map(masked, "Masked50Layerwise") is None
     assert heat_maps.small_map(masked, "Masked50Layerwise") is None
@@ -230,7 +231,7 @@ def test_all_maps_of_a_study_have_one_scale(weights):
     }
 
 
-def test_a_map_says_what_its_merged_cells_hold(study):
+def test_merged_cells_have_the_range_of_their_layers(study):
     one = study.layers[study.layers["module_name"].str.endswith("fc1")].iloc[[0]]
     layers = pd.concat([one] * 260, ignore_index=True)
     layers["block"] = pd.array(range(260), dtype="Int64")
@@ -338,7 +339,7 @@ def test_no_curve_without_prunable_weights():
     assert charts.csr_bytes_curve(study) is None
 
 
-def test_every_chart_says_what_it_shows_and_states_its_paper(study, hostile):
+def test_every_chart_has_alternative_text_and_white_paper(study, hostile):
     for chart in [*every_chart(study), *every_chart(hostile)]:
         spec = chart.to_dict()
         assert len(spec["description"]) > 40
@@ -440,7 +441,7 @@ class TestBarPlot:
             ("total", "total"),
         ],
     )
-    def test_axes_say_what_and_in_which_unit(self, frame, metric, title):
+    def test_axes_have_the_title_of_their_column(self, frame, metric, title):
         spec = sr.bar_plot(frame, "group", metric, "t").to_dict()
         assert title in {
             p["x"].get("title") for p in walk(spec) if isinstance(p, dict) and "x" in p
@@ -465,7 +466,7 @@ class TestBarPlot:
         }
         assert starts == {0.1}
 
-    def test_what_is_infinite_has_a_label_and_no_bar(self):
+    def test_infinite_values_have_a_label_and_no_bar(self):
         frame = pd.DataFrame({"part": ["a", "b"], "cost": [float("inf"), 1.0]})
         shown = rows(sr.bar_plot(frame, "part", "cost", "Cost").to_dict())
         assert [(row["value"], row["label"]) for row in shown] == [(None, "∞"), (1.0, "1")]
@@ -501,3 +502,7 @@ class TestBarPlot:
         with pytest.raises(sr.SparsityReportError, match=r"not a \.png file"):
             sr.bar_plot(frame, "group", "total", "t", "a.pdf", tmp_path)
         assert not list(tmp_path.iterdir())
+
+
+def test_charts_are_drawn_by_the_version_for_which_altair_writes_them():
+    assert alt.SCHEMA_VERSION.removeprefix("v").split(".")[0] == export.VEGALITE.split(".")[0]

@@ -3,12 +3,17 @@
 import dataclasses
 import html
 import itertools
+import json
 import math
 import re
+import subprocess
+from pathlib import Path
 
 import pytest
+from browser import node
 from drawings import boxes, contrast, map_cells, width_of
 
+import sparsity_report as sr
 from sparsity_report.draw import heat_map_svg, marks
 from sparsity_report.draw.heat_map_svg import PALETTES, HeatMap, MapCell
 from sparsity_report.draw.theme import LABEL, SMALL
@@ -98,6 +103,24 @@ def test_a_ratio_is_blue_below_one_and_vermillion_above():
     shown = [shape.paint(value)[0] for value in (0.0, 1.0, 3.0)]
     assert shown == [f"#{PALETTES['diverging'][place]}" for place in (0, 2, 4)]
     assert shape.values_at([0, 0.25, 0.5, 0.75, 1]) == [0, 0.5, 1, 2, 3]
+
+
+def test_the_viewer_has_the_same_colors():
+    script = Path(sr.__file__).parent / "viewer" / "pictures.js"
+    code = (
+        f"const {{ colorOf }} = await import({script.as_uri()!r});"
+        "const shares = [...Array(65).keys()].map((k) => k / 64);"
+        "const both = [false, true].map((even) => shares.map((share) => colorOf(share, even)));"
+        "console.log(JSON.stringify(both));"
+    )
+    command = [node(), "--input-type=module", "--eval", code]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    for colors, domain in zip(json.loads(run.stdout), ((0, 64), (0, 32, 64)), strict=True):
+        shape = HeatMap(width=9, domain=domain)
+        for k, color in enumerate(colors):
+            sides = (bytes.fromhex(one[1:]) for one in (color, shape.paint(k)[0]))
+            # The script stops short of the last color.
+            assert max(abs(a - b) for a, b in zip(*sides, strict=True)) <= 1
 
 
 def test_the_scale_has_its_values_and_its_title():

@@ -1,5 +1,6 @@
 """A study as CSV files for a spreadsheet, in which no cell is taken for a formula."""
 
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -15,8 +16,11 @@ from sparsity_report.study.schema import CHANGED, MATCHED, MEASURED
 from sparsity_report.untrusted.display_text import file_name
 
 # Possible beginnings of a formula: at the start of a cell, or after the separator of cells in many
-# European locales, quoted or not, also with the full-width signs of East Asia.
-FORMULA = re.compile(r'(^|;)(?=["\s]*[=+\-@＝＋－＠])')
+# European locales, quoted or not, also with the full-width signs of East Asia. The scripts of a
+# page read the same file.
+FORMULA = re.compile(
+    json.loads(Path(__file__).with_name("formula.json").read_text(encoding="utf-8"))["pattern"]
+)
 PIVOTS = ("sparsity", "param_frac", "flops_per_token")
 
 
