@@ -7,7 +7,6 @@ from pathlib import Path
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.adapters.lora import check_tensors
 from sparsity_report.weights.gguf.gguf_header import (
-    ARCHITECTURE,
     BlockSlice,
     Header,
     Metadata,
@@ -15,8 +14,6 @@ from sparsity_report.weights.gguf.gguf_header import (
 )
 from sparsity_report.weights.tensor_slices import Entry
 
-#: Token embedding of every model.
-EMBEDDING = "token_embd.weight"
 #: Headers of the shards of a model, in order.
 Headers = Mapping[Path, Header]
 # Models in shards, as llama.cpp names them.
@@ -100,18 +97,6 @@ def read_model(headers: Headers) -> tuple[Path, Metadata, dict[str, Entry]]:
     return first, metadata, entries
 
 
-def named_parts(entries: Mapping[str, Entry]) -> dict[str, list[Entry]]:
-    """Return the tensors of each parameter under the names in the file.
-
-    Rotary tables, which llama.cpp precomputes, are not parameters.
-    """
-    return {
-        key if key.endswith((".weight", ".bias")) else f"{key}.values": [entry]
-        for key, entry in entries.items()
-        if not key.startswith("rope_")
-    }
-
-
 def read_headers(path: Path) -> Headers:
     """Return the headers of all shards of the model that a file belongs to."""
     files = [path.with_name(name) for name in shard_names(path.name)]
@@ -148,9 +133,3 @@ def _check_scales(path: Path, entries: Mapping[str, Entry]) -> None:
                 f"{path}: {key!r} multiplies the blocks ({weight.values.block_type}) of "
                 f"{weight.key!r}, which is not supported; give a file of another type"
             )
-
-
-def has_tied_head(entries: Mapping[str, Entry], metadata: Metadata) -> bool:
-    """Return whether a causal model uses its embedding as its output head."""
-    is_causal = metadata.get(f"{metadata.get(ARCHITECTURE)}.attention.causal", True)
-    return bool(is_causal) and "output.weight" not in entries and EMBEDDING in entries
