@@ -179,8 +179,8 @@ def test_metadata_that_differs():
     assert keys(described(seven, **{"general.size_label": "7B"})) == []
     assert keys(described(seven, **{"general.size_label": "13B"})) == ["claim.parameters"]
     card = {"model-index": [{"name": "x", "results": [{"params": 13_000_000_000}]}]}
-    assert keys(described(seven), card) == ["claim.parameters"]
-    assert keys(described(13 * BILLION), card) == []
+    assert keys(described(seven), "", card) == ["claim.parameters"]
+    assert keys(described(13 * BILLION), "", card) == []
     assert keys(described(seven, torch_dtype="float16")) == ["claim.dtype"]
     assert keys(described(seven, text_config={"dtype": "bfloat16"})) == []
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -42,12 +43,15 @@ def count(
 
 def _counts(model: str, options: CountOptions) -> dict[str, Any]:
     from sparsity_report.findings.model_claims import model_claims
-    from sparsity_report.findings.model_counts import model_counts
+    from sparsity_report.findings.model_counts import model_counts, model_files
     from sparsity_report.weights.loading import open_to_count
+    from sparsity_report.weights.sources.checkpoint import CheckpointWeights
     from sparsity_report.weights.sources.model_card import read_card
 
     weights = open_to_count(model, **options.opening)
-    differences = model_claims(weights, *read_card(weights.directory, weights.files[0]))
+    folder = weights.directory if isinstance(weights, CheckpointWeights) else Path(model)
+    claims = read_card(folder, model_files(weights)[0])
+    differences = model_claims(weights, folder.name, *claims)
     zeros = None
     if options.zeros:
         from sparsity_report.counting.n_m_patterns import KNOWN

@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sparsity_report.findings.model_counts import active_total, stored_values
+from sparsity_report.findings.model_counts import active_total, expert_counts, stored_values
 from sparsity_report.sparse.shares import ratio
 from sparsity_report.weights.anatomy.names_only import text_settings
-from sparsity_report.weights.sources.checkpoint import CheckpointWeights
+from sparsity_report.weights.weights import Weights
 from sparsity_report.words.sentences import say
 
 # A size such as 7B, 1.5b, 8x7B or the 3B of A3B, apart from letters, digits and further decimals.
@@ -26,7 +26,10 @@ _NAMED, _SUMMED = 0.1, 0.01
 
 
 def model_claims(
-    weights: CheckpointWeights, card: Mapping[str, Any] | None = None, hub_total: int | None = None
+    weights: Weights,
+    folder: str = "",
+    card: Mapping[str, Any] | None = None,
+    hub_total: int | None = None,
 ) -> tuple[str, ...]:
     """Return a sentence for each difference between a model's claims and its files.
 
@@ -35,13 +38,15 @@ def model_claims(
 
     Parameters
     ----------
-    weights : CheckpointWeights
+    weights : Weights
+    folder : str
+        Name of the folder of the files.
     card : mapping, optional
         Metadata of the model card.
     hub_total : int, optional
         Parameters that the Hub shows for the safetensors files.
     """
-    names = [name for name in (weights.name, weights.directory.name) if _SIZE.search(name)][:1]
+    names = [name for name in (weights.name, folder) if _SIZE.search(name)][:1]
     texts = [(say("claim.by_name", name=name), name) for name in names]
     if label := weights.configuration().get("general.size_label"):
         texts.append((say("claim.by_metadata"), str(label)))
@@ -51,7 +56,7 @@ def model_claims(
     return tuple(dict.fromkeys(differences))
 
 
-def _of_text(weights: CheckpointWeights, source: str, text: str) -> Iterator[str]:
+def _of_text(weights: Weights, source: str, text: str) -> Iterator[str]:
     """Yield the differences of sizes in a text; of several sizes none can be meant."""
     matches = [*_SIZE.finditer(text)]
     sizes = [match for match in matches if not (match["active"] or match["experts"])]
@@ -65,7 +70,7 @@ def _of_text(weights: CheckpointWeights, source: str, text: str) -> Iterator[str
         if len(active) == 1:
             yield from _of_size(active[0], "claim.active", source, active_total(weights))
     experts = {int(match["experts"]) for match in matches if match["experts"]}
-    counts = sorted({*weights.stacks.values()})
+    counts = expert_counts(weights)
     if len(experts) == 1 and counts and {*counts} != experts:
         yield say("claim.experts", source=source, claimed=experts.pop(), counts=counts)
 
@@ -92,7 +97,7 @@ def _stated(value: Any) -> Iterator[str]:
             yield f"{number / 1e6:.3f}M" if type(number) is int else str(number)
 
 
-def _of_dtype(weights: CheckpointWeights) -> Iterator[str]:
+def _of_dtype(weights: Weights) -> Iterator[str]:
     """Yield the difference between the dtype of the configuration and that of most weights."""
     settings = text_settings(weights.configuration())
     claimed = settings.get("dtype") or settings.get("torch_dtype")
@@ -106,7 +111,7 @@ def _of_dtype(weights: CheckpointWeights) -> Iterator[str]:
         yield say("claim.dtype", claimed=claimed, dtype=dtype, share=share)
 
 
-def _of_hub(weights: CheckpointWeights, claimed: int | None) -> Iterator[str]:
+def _of_hub(weights: Weights, claimed: int | None) -> Iterator[str]:
     """Yield the difference from the Hub's number, which counts packed words as they are stored."""
     if claimed is None or abs(claimed - weights.total) <= _SUMMED * weights.total:
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +31,7 @@ from sparsity_report.weights.sources.model_files import (
 )
 from sparsity_report.weights.sources.model_paths import local_path
 from sparsity_report.weights.sources.pickles import check_allowed, read_pickle
+from sparsity_report.weights.tensor_slices import LocalFile, Origin
 from sparsity_report.weights.weights import Weights
 from sparsity_report.words.sentences import say
 
@@ -207,14 +208,15 @@ def _open_path(model: str, options: ReaderOptions, source: Request) -> Checkpoin
         if not source.stream:
             path, notes = fetch(place, source)
             options = replace(options, notes=notes)
-        elif isinstance(found := _find(place, options, source), Remote):
-            return _open_remote(found, options)
+        elif isinstance(chosen := _find(place, options, source), Remote):
+            return _open_remote(chosen, options)
         else:
-            path = found
+            path = chosen
     options = replace(options, name=options.name or model_name(path))
     kind, shards = choose_files(path)
     if kind == "gguf":
-        return _open_gguf(read_headers(shards.files[0]), options)
+        headers = read_headers(shards.files[0])
+        return _open_gguf(headers, options, [*map(LocalFile.look_up, headers)])
     if kind == "pickle":
         check_allowed(path, source.allow_pickle)
     read = read_pickle if kind == "pickle" else shards.read
@@ -236,18 +238,20 @@ def _open_remote(remote: Remote, options: ReaderOptions) -> CheckpointWeights:
     notes = remote.notes if options.decide else (*remote.notes, streamed)
     options = replace(options, notes=notes)
     if remote.files[0].name.endswith(".gguf"):
-        weights = _open_gguf(remote_headers(remote), options)
+        weights = _open_gguf(remote_headers(remote), options, remote.files)
         weights.path = remote.folder
         return weights
     entries = remote_entries(remote)
     return open_checkpoint(remote.folder, options, "safetensors", entries, entries.__getitem__)
 
 
-def _open_gguf(headers: Headers, options: ReaderOptions) -> CheckpointWeights:
+def _open_gguf(
+    headers: Headers, options: ReaderOptions, files: Sequence[Origin]
+) -> CheckpointWeights:
     if options.decide:
-        from sparsity_report.weights.gguf.gguf_names import open_names
+        from sparsity_report.weights.sources.gguf_names import open_names
 
-        return open_names(headers, options)
-    from sparsity_report.weights.gguf.gguf_model import GGUFWeights
+        return open_names(headers, options, files)
+    from sparsity_report.weights.sources.gguf_model import GGUFWeights
 
     return GGUFWeights(headers, options)

@@ -13,7 +13,7 @@ from sparsity_report.errors import SparsityReportError, writable
 from sparsity_report.hooks import Presentable
 from sparsity_report.sparse.cost import value_bytes
 from sparsity_report.untrusted import limits
-from sparsity_report.weights.anatomy.matrix_direction import Matrix
+from sparsity_report.weights.matrix_direction import Matrix
 from sparsity_report.weights.tensor_slices import Entry, Shape, Slice, memory_slices
 from sparsity_report.words.sentences import say
 

@@ -18,7 +18,12 @@ from safetensors.torch import load_file, save_file
 
 import sparsity_report as sr
 from sparsity_report.files.package_data import DEMO
-from sparsity_report.findings.model_counts import active_total, model_counts
+from sparsity_report.findings.model_counts import (
+    active_total,
+    expert_counts,
+    model_counts,
+    model_files,
+)
 from sparsity_report.weights.loading import open_to_count
 from sparsity_report.weights.sources import http_ranges
 
@@ -45,7 +50,7 @@ def check_decided(path):
 
 
 def test_demo_is_decided():
-    assert open_to_count(DEMO).files == sr.load().files
+    assert model_files(open_to_count(DEMO)) == model_files(sr.load())
     check_decided(DEMO)
 
 
@@ -57,8 +62,7 @@ def test_minilm_is_decided(minilm_path):
 def test_smollm2_is_counted_by_names(smollm2_path, smollm2):
     weights = open_to_count(smollm2_path)
     assert sums(weights) == sums(smollm2)
-    tied = [(p.name, weights.stored_bytes(p)) for p in weights.parameters if p.tied_to]
-    assert tied == [("output.weight", 0)]
+    assert model_counts(weights, ())["tied"] == {"names": ["output.weight"], "reason": "absent"}
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -190,7 +194,7 @@ def test_shards_experts_and_the_hub(tmp_path, monkeypatch):
     transformers.MixtralForCausalLM(config).save_pretrained(folder, max_shard_size="20KB")
     assert len([*folder.glob("*.safetensors")]) > 3
     here = check_decided(folder)
-    assert {*here.stacks.values()} == {4}
+    assert expert_counts(here) == [4]
     assert active_total(here) == here.total - 2 * 2 * 3 * 32 * 48
     http_ranges._block.cache_clear()
     with Hub(monkeypatch, tmp_path / "cache") as hub:
@@ -198,7 +202,7 @@ def test_shards_experts_and_the_hub(tmp_path, monkeypatch):
         remote = open_to_count("someone/mixtral")
         assert not any(name.endswith(".safetensors") for name in hub.served)
     assert remote.modules == here.modules
-    assert [file.size for file in remote.files] == [file.size for file in here.files]
+    assert [f.size for f in model_files(remote)] == [f.size for f in model_files(here)]
 
 
 def test_split_gguf_and_its_experts(tmp_path):
@@ -225,9 +229,10 @@ def test_split_gguf_and_its_experts(tmp_path):
     total = 64 * 32 + 4 * 16 * 32 + 32 * 32 + 32
     assert one.total == many.total == total
     assert active_total(one) == active_total(many) == total - 3 * 16 * 32
-    assert sum(file.size for file in many.files) == sum(path.stat().st_size for path in shards)
+    sizes = [path.stat().st_size for path in shards]
+    assert [file.size for file in model_files(many)] == sizes
     # A block of 32 values takes 18 bytes, a float four; the tied head takes none.
-    assert sum(map(many.stored_bytes, many.parameters)) == (total - 32) * 18 // 32 + 32 * 4
+    assert model_counts(many, ())["tensor_bytes"] == (total - 32) * 18 // 32 + 32 * 4
     shards[2].unlink()
     with pytest.raises(sr.SparsityReportError, match="1 of them are missing"):
         open_to_count(shards[0])
@@ -238,7 +243,7 @@ def test_unknown_experts_per_token_leave_the_active_parameters_unknown(tmp_path)
     save_file(tensors, tmp_path / "model.safetensors")
     weights = open_to_count(tmp_path)
     assert (weights.total, active_total(weights)) == (48, None)
-    assert weights.stacks == {"layers.0.experts": 3}
+    assert expert_counts(weights) == [3]
 
 
 def test_headers_are_read_without_heavy_libraries(tmp_path):

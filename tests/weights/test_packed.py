@@ -659,11 +659,11 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-@pytest.mark.parametrize("values", [True, False])
-def test_what_does_not_fit_is_refused_in_one_line(case, values, tmp_path):
+@pytest.mark.parametrize("opened", [sr.load, open_to_count])
+def test_what_does_not_fit_is_refused_in_one_line(case, opened, tmp_path):
     (tensors, config), match = WRONG[case]
     with pytest.raises(sr.SparsityReportError, match=match) as caught:
-        sr.load(write(tmp_path / "m", tensors, config), values=values)
+        opened(write(tmp_path / "m", tensors, config))
     assert str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -703,16 +703,15 @@ def test_weights_that_are_not_packed_as_they_are_said_to_be(way, tmp_path):
     for further in (lie, {**lie, "model_type": "custom"}):
         (plain / "config.json").write_text(json.dumps(config | further))
         for path in (plain, plain / "model.safetensors"):
-            for values in (True, False):
+            for opened in (sr.load, open_to_count):
                 with pytest.raises(sr.SparsityReportError, match="but none is"):
-                    sr.load(path, values=values)
+                    opened(path)
     (plain / "config.json").unlink()
     assert sr.load(plain)["model.layers.0.mlp.up_proj.weight"].shape == (96, 64)
 
 
 @pytest.mark.parametrize("way", ["int8", "fp8-blocks", "nf4", "gptq-4-v1", "mxfp4"])
-@pytest.mark.parametrize("values", [True, False])
-def test_a_smaller_weight_is_not_that_of_a_known_model(way, values, tmp_path):
+def test_a_smaller_weight_is_not_that_of_a_known_model(way, tmp_path):
     """It is whole by itself, and not what ``config.json`` tells of."""
     packed, _ = packing.packed_llama(tmp_path, way)
     owner = "model.layers.0.mlp.up_proj"
@@ -722,7 +721,7 @@ def test_a_smaller_weight_is_not_that_of_a_known_model(way, values, tmp_path):
     tensors |= {f"{owner}.{leaf}": part.contiguous() for leaf, part in parts.items()}
     save_file(tensors, packed / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(sr.SparsityReportError, match=r"shape \(64, 64\) on disk but \(96, 64\)"):
-        sr.load(packed, values=values)
+        sr.load(packed)
 
 
 # Cut, they are the codes of a smaller matrix, and nothing in the file says that there was more.

@@ -263,7 +263,7 @@ def test_configs_that_cannot_be_built(saved):
     folder, _ = saved
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text("{")
-    refused("is not a transformers config", folder)
+    refused("cannot be read as JSON", folder)
     (folder / "config.json").write_text(json.dumps({"hello": 1}))
     refused("is not a transformers config", folder)
     (folder / "config.json").write_text(json.dumps({**config, "hidden_size": -5}))

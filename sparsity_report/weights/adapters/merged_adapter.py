@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from sparsity_report.weights.adapters.adapter_settings import CONFIG
 from sparsity_report.weights.adapters.lora import Adapter, Pair, base_note
 from sparsity_report.weights.anatomy.groups import ruled
 from sparsity_report.weights.anatomy.names_only import ReaderOptions, on_disk
 from sparsity_report.weights.anatomy.parameter_places import locate, value, walk
 from sparsity_report.weights.sources.checkpoint import CheckpointWeights
+from sparsity_report.weights.sources.model_files import CONFIG
 from sparsity_report.weights.tensor_slices import (
     Bytes,
     Entry,

@@ -12,13 +12,13 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from sparsity_report.weights.anatomy.matrix_direction import Shape
 from sparsity_report.weights.anatomy.names_only import (
     EXPERTS_PER_TOKEN,
     Description,
     expert_stacks,
     first_count,
 )
+from sparsity_report.weights.matrix_direction import Shape
 from sparsity_report.weights.packed.quantization_config import SETTINGS_KEYS
 
 _GROUPS = {"embedding", "attention_linear", "mlp_linear", "norm", "lm_head", "router"}

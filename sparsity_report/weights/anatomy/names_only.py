@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from sparsity_report.weights.anatomy import groups
-from sparsity_report.weights.anatomy.matrix_direction import Shape, as_matrix, input_first
+from sparsity_report.weights.matrix_direction import Shape, as_matrix, input_first
 from sparsity_report.weights.packed.gptq_awq import Columnwise
 from sparsity_report.weights.packed.packed_tensor import Undecoded, is_remote
 from sparsity_report.weights.tensor_slices import Entry, FileSlice

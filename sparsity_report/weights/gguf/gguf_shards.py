@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.weights.adapters.lora import check_tensors
 from sparsity_report.weights.gguf.gguf_header import (
     BlockSlice,
     Header,
@@ -92,7 +91,6 @@ def read_model(headers: Headers) -> tuple[Path, Metadata, dict[str, Entry]]:
             f"{first}: its shards hold {len(entries)} tensors, but split.tensors.count is "
             f"{metadata.get('split.tensors.count')}; download all shards again"
         )
-    check_tensors(first, entries)
     _check_scales(first, entries)
     return first, metadata, entries
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,7 +19,6 @@ from sparsity_report.weights.anatomy.names_only import (
     Description,
     ReaderOptions,
     describe_names,
-    expert_stacks,
     experts_per_token,
     named_parts,
     tied_names,
@@ -28,8 +28,14 @@ from sparsity_report.weights.packed.packed_tensor import Packed, is_remote
 from sparsity_report.weights.packed.quantization_config import read_scheme, read_settings
 from sparsity_report.weights.sources.model_files import gather_entries
 from sparsity_report.weights.sources.model_paths import DEFAULTS
-from sparsity_report.weights.sources.quiet import without_bars
-from sparsity_report.weights.tensor_slices import Entry, FileSlice, Origin, Slice, join_slices
+from sparsity_report.weights.tensor_slices import (
+    Entry,
+    FileSlice,
+    LocalFile,
+    Origin,
+    Slice,
+    join_slices,
+)
 from sparsity_report.weights.weights import Parameter, Weights, float8_notes
 from sparsity_report.words.sentences import say
 
@@ -53,6 +59,8 @@ class Contents:
         The model on the meta device; None if names describe the modules.
     notes : tuple of str
         Remarks on how the files were read.
+    files : tuple of Origin
+        Files of the model.
     raw : mapping of str to Entry or None
         Tensors of the files in order, parts of packed weights included; None if none is packed.
     settings : mapping or None
@@ -66,6 +74,7 @@ class Contents:
     description: Description = _NOTHING
     model: nn.Module | None = None
     notes: tuple[str, ...] = ()
+    files: tuple[Origin, ...] = ()
     raw: Mapping[str, Entry] | None = None
     settings: Mapping[str, Any] | None = None
     complete: Mapping[str, list[Entry]] = field(default_factory=dict)
@@ -103,15 +112,16 @@ class CheckpointWeights(Weights):
     """
 
     def __init__(self, path: Path, options: ReaderOptions, source: str, contents: Contents) -> None:
-        model, found = contents.model, contents.description
+        model, described = contents.model, contents.description
+        notes = options.notes + contents.notes + float8_notes(described.modules) + described.notes
         super().__init__(
             name=options.name,
             source=source,
             architecture="" if model is None else type(model).__name__,
-            modules=found.modules,
-            attention_widths=found.attention_widths,
-            notes=options.notes + contents.notes + float8_notes(found.modules) + found.notes,
-            unsettled=found.unsettled,
+            modules=described.modules,
+            attention_widths=described.attention_widths,
+            notes=notes,
+            unsettled=described.unsettled,
         )
         self.path, self.options, self.contents = path, options, contents
         self.settings = contents.settings
@@ -119,19 +129,6 @@ class CheckpointWeights(Weights):
         self.unpacked, self._parts, self._outline = contents.entries, contents.complete, model
         saved = {} if model is None else dict(model.named_buffers())
         self._buffers = {name: contents.parts[name] for name in saved if name in contents.parts}
-
-    @property
-    def files(self) -> list[Origin]:
-        """Files of the tensors."""
-        values = (entry.values for entry in self.raw.values())
-        return [*dict.fromkeys(each.file for each in values if isinstance(each, FileSlice))]
-
-    @property
-    def stacks(self) -> dict[str, int]:
-        """Number of experts of each stack."""
-        held = [*self.parameters]
-        fused = {p.name.rpartition(".")[0]: p.experts for p in held if p.experts > 1}
-        return expert_stacks({p.name: p.shape for p in held}) | fused
 
     @property
     def directory(self) -> Path:
@@ -164,10 +161,6 @@ class CheckpointWeights(Weights):
         if others or first.total != parameter.total or not isinstance(first.values, FileSlice):
             return super().entry(parameter)
         return replace(first, shape=parameter.shape)
-
-    def stored_bytes(self, parameter: Parameter) -> int:
-        """Return the bytes of all tensors of a parameter in the files, scales included."""
-        return parameter.file_bytes or 0 if parameter.name in self.contents.parts else 0
 
     def tokenizer(self) -> Any:
         """Open the tokenizer beside the weights or in a GGUF file, without running code."""
@@ -263,7 +256,10 @@ def open_checkpoint(
     read: Callable[[T], Iterable[Entry]],
 ) -> CheckpointWeights:
     """Open the tensors of files, described by names or by the class of their ``config.json``."""
-    return match_entries(path, options, source, gather_entries(path, files, read))
+    files = tuple(files)
+    held = tuple(LocalFile.look_up(each) if isinstance(each, Path) else each for each in files)
+    entries = gather_entries(path, files, read)
+    return match_entries(path, options, source, entries, files=held)
 
 
 def match_entries(
@@ -272,13 +268,14 @@ def match_entries(
     source: str,
     entries: Mapping[str, Entry],
     settings: Mapping[str, Any] | None = None,
+    files: tuple[Origin, ...] = (),
 ) -> CheckpointWeights:
     """Describe tensors by names, or by the class of ``config.json`` or of changed settings."""
     folder = _folder(path)
     known, notes = detect_parameters(entries, read_scheme(folder, settings))
     if options.decide:
         notes = ()  # on values, which the opened model may never read
-    contents = Contents(known, notes=notes, raw=entries, settings=settings)
+    contents = Contents(known, notes=notes, files=files, raw=entries, settings=settings)
     return CheckpointWeights(path, options, source, _described(contents, folder, options))
 
 
@@ -337,3 +334,17 @@ def _is_default(path: Path, source: str) -> bool:
 
 def _folder(path: Path) -> Path:
     return path.parent if path.is_file() else path
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Switch off progress bars of transformers, which also draws them into pipes."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

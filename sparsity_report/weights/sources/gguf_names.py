@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from sparsity_report.weights.anatomy.names_only import (
@@ -13,7 +13,8 @@ from sparsity_report.weights.anatomy.names_only import (
 from sparsity_report.weights.gguf.gguf_header import ARCHITECTURE, Metadata
 from sparsity_report.weights.gguf.gguf_shards import Headers, read_model
 from sparsity_report.weights.sources.checkpoint import CheckpointWeights, Contents
-from sparsity_report.weights.tensor_slices import Entry
+from sparsity_report.weights.sources.model_files import check_tensors
+from sparsity_report.weights.tensor_slices import Entry, Origin
 from sparsity_report.words.sentences import say
 
 # Token embedding of every model, and the output head of some.
@@ -41,8 +42,11 @@ def named_contents(
     return Contents(entries, settings=metadata).with_modules(parts, description)
 
 
-def open_names(headers: Headers, options: ReaderOptions) -> CheckpointWeights:
+def open_names(
+    headers: Headers, options: ReaderOptions, files: Sequence[Origin]
+) -> CheckpointWeights:
     """Open a model for counting, described by names."""
     path, metadata, entries = read_model(headers)
-    contents = named_contents(entries, metadata, options)
+    check_tensors(path, entries)
+    contents = replace(named_contents(entries, metadata, options), files=tuple(files))
     return CheckpointWeights(path, options, "gguf", contents)

@@ -25,11 +25,12 @@ from sparsity_report.weights.gguf.gguf_header import (
     Metadata,
     check_decodable,
 )
-from sparsity_report.weights.gguf.gguf_names import named_contents
 from sparsity_report.weights.gguf.gguf_shards import Headers, read_model
 from sparsity_report.weights.sources.checkpoint import CheckpointWeights, Contents
 from sparsity_report.weights.sources.class_match import describe_class
+from sparsity_report.weights.sources.gguf_names import named_contents
 from sparsity_report.weights.sources.memory import settings_of
+from sparsity_report.weights.sources.model_files import check_tensors
 from sparsity_report.weights.tensor_slices import Entry, Slice, memory_slices
 from sparsity_report.words.sentences import say
 
@@ -56,6 +57,7 @@ class GGUFWeights(CheckpointWeights):
 
     def __init__(self, headers: Headers, options: ReaderOptions) -> None:
         path, metadata, entries = read_model(headers)
+        check_tensors(path, entries)
         check_decodable(entries.values())
         contents, self._processor = _match(path, options, entries, metadata)
         if types := {entry.values.packing for entry in entries.values()} - {""}:
