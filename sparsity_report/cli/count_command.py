@@ -43,14 +43,14 @@ def count(
 
 def _counts(model: str, options: CountOptions) -> dict[str, Any]:
     from sparsity_report.findings.model_claims import model_claims
-    from sparsity_report.findings.model_counts import model_counts, model_files
+    from sparsity_report.findings.model_counts import model_counts
     from sparsity_report.weights.loading import open_to_count
     from sparsity_report.weights.sources.checkpoint import CheckpointWeights
     from sparsity_report.weights.sources.model_card import read_card
 
     weights = open_to_count(model, **options.opening)
     folder = weights.directory if isinstance(weights, CheckpointWeights) else Path(model)
-    claims = read_card(folder, model_files(weights)[0])
+    claims = read_card(folder, weights.files[0])
     differences = model_claims(weights, folder.name, *claims)
     zeros = None
     if options.zeros:

@@ -10,7 +10,6 @@ from sparsity_report.sparse.shares import bits_per_weight
 from sparsity_report.weights.anatomy.groups import GROUPS
 from sparsity_report.weights.anatomy.names_only import expert_stacks, experts_per_token
 from sparsity_report.weights.sources.checkpoint import CheckpointWeights
-from sparsity_report.weights.tensor_slices import Origin
 from sparsity_report.weights.weights import Module, Parameter, Weights
 
 _Key = Callable[[Module, Parameter], str]
@@ -32,8 +31,12 @@ def model_counts(
         GGUF), ``bits_per_weight``, ``zeros``, ``patterns``, ``groups`` and ``formats`` (rows by
         name), ``tied``, ``experts``, ``differences`` and ``notes``.
     """
+    notes, held = weights.notes, set[str]()
+    if isinstance(weights, CheckpointWeights):
+        notes, held = weights.options.notes + weights.contents.notes, {*weights.contents.parts}
     tied = [p for p in weights.parameters if p.tied_to]
-    names, is_stored = [p.name for p in tied], any(_stored_bytes(weights, p) for p in tied)
+    twins = [p for p in tied if p.name in held]
+    reason = "equal" if twins else "absent"
     experts = {
         "counts": expert_counts(weights),
         "per_token": experts_per_token(weights.configuration()),
@@ -41,15 +44,12 @@ def model_counts(
     groups = _sums(weights, lambda module, _: module.group)
     for group, row in groups.items():
         row["zeros"] = None if zeros is None else zeros["groups"].get(group, 0)
-    tensor_bytes = sum(_stored_bytes(weights, p) for p in weights.parameters)
-    files, notes = model_files(weights), weights.notes
-    if isinstance(weights, CheckpointWeights):
-        notes = weights.options.notes + weights.contents.notes
+    tensor_bytes = sum(p.stored_bytes for p in (*weights.stored, *twins))
     return {
         "model": weights.name,
         "source": weights.source,
-        "files": len(files),
-        "file_bytes": sum(file.size for file in files),
+        "files": len(weights.files),
+        "file_bytes": sum(file.size for file in weights.files),
         "tensor_bytes": tensor_bytes,
         "parameters": weights.total,
         "active_parameters": active_total(weights),
@@ -59,7 +59,7 @@ def model_counts(
         "patterns": zeros and {key: zeros[key] for key in ("matrices", "patterns")},
         "groups": {group: groups[group] for group in GROUPS if group in groups},
         "formats": _sums(weights, lambda _, parameter: parameter.format),
-        "tied": {"names": names, "reason": "equal" if is_stored else "absent"} if tied else None,
+        "tied": {"names": [p.name for p in tied], "reason": reason} if tied else None,
         "experts": experts if any(experts.values()) else None,
         "differences": list(differences),
         "notes": list(notes),
@@ -79,28 +79,11 @@ def active_total(weights: Weights) -> int | None:
     return int(sum(module.active_total for module in weights.modules))
 
 
-def model_files(weights: Weights) -> tuple[Origin, ...]:
-    """Return the files that hold the values of a model."""
-    if isinstance(weights, CheckpointWeights):
-        return weights.contents.files
-    slices = (each for p in weights.stored for each in weights.slices(p.name))
-    return tuple(dict.fromkeys(source.file for each in slices for source in each.sources()))
-
-
 def stored_values(weights: Weights) -> int | None:
     """Return the values of all tensors as files store them, packed words and scales included."""
     if not isinstance(weights, CheckpointWeights) or weights.source == "gguf":
         return None
     return sum(entry.total for entry in weights.raw.values())
-
-
-def _stored_bytes(weights: Weights, parameter: Parameter) -> int:
-    """Return the bytes of all tensors of a parameter, scales included; 0 if another holds it."""
-    is_stored = parameter.tied_to is None
-    if isinstance(weights, CheckpointWeights):
-        is_stored = parameter.name in weights.contents.parts
-    size = parameter.file_bytes
-    return is_stored * (parameter.total * parameter.itemsize if size is None else size)
 
 
 def _sums(weights: Weights, key: _Key) -> dict[str, dict[str, Any]]:
@@ -112,7 +95,7 @@ def _sums(weights: Weights, key: _Key) -> dict[str, dict[str, Any]]:
     return {
         name: {
             "parameters": (total := sum(each.total for each in members)),
-            "stored_bytes": (size := sum(_stored_bytes(weights, p) for p in members)),
+            "stored_bytes": (size := sum(p.stored_bytes for p in members)),
             "bits_per_weight": bits_per_weight(size, total),
             "packed": any(each.packing for each in members),
             "formats": sorted({each.format for each in members}),

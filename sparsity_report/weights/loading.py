@@ -6,6 +6,7 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from sparsity_report.deferred import nn
 from sparsity_report.errors import SparsityReportError, explained, printable, within_memory
@@ -114,11 +115,7 @@ def load(
     source = Request(revision, subfolder or "", file or "", allow_pickle, stream)
     options = ReaderOptions(name or "", blacklist, groups, config=config)
     if isinstance(model, Weights):
-        if (
-            base is not None
-            or (source, options) != (Request(None, "", "", False, False), ReaderOptions())
-            or not merge
-        ):
+        if base is not None or (source, options) != (Request(), ReaderOptions()) or not merge:
             raise model.wrong("is open already; give its path to open it with other options")
         return model
     if model is None and base is None:
@@ -141,12 +138,8 @@ def load(
 
 def open_to_count(
     model: str | os.PathLike[str] | nn.Module | Weights,
-    *,
-    revision: str | None = None,
-    subfolder: str | None = None,
-    file: str | None = None,
-    allow_pickle: bool = False,
     base: str | os.PathLike[str] | nn.Module | None = None,
+    **files: Any,
 ) -> Weights:
     """Open a model for counting alone: headers describe it where they decide, without torch.
 
@@ -154,20 +147,17 @@ def open_to_count(
     class, and by names if the class refuses them. Parameters are those of :func:`load`.
     """
     if base is not None or not isinstance(model, str | os.PathLike):
-        return load(
-            model, revision=revision, subfolder=subfolder, file=file, base=base,
-            allow_pickle=allow_pickle,
-        )  # fmt: skip
-    request = Request(revision, subfolder or "", file or "", allow_pickle, True)
-    return _open(os.fspath(model), ReaderOptions(decide=True), request, None, False)
+        return load(model, base=base, **files)
+    request = Request(**{key: value for key, value in files.items() if value}, stream=True)
+    return _open(os.fspath(model), ReaderOptions(decide=True), request)
 
 
 def _open(
     model: str,
     options: ReaderOptions,
     source: Request,
-    base: str | os.PathLike[str] | nn.Module | None,
-    merge: bool,
+    base: str | os.PathLike[str] | nn.Module | None = None,
+    merge: bool = True,
 ) -> Weights:
     def explain(error: OSError) -> str:
         place = printable(str(error.filename or model), 200)

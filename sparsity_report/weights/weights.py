@@ -14,7 +14,7 @@ from sparsity_report.hooks import Presentable
 from sparsity_report.sparse.cost import value_bytes
 from sparsity_report.untrusted import limits
 from sparsity_report.weights.matrix_direction import Matrix
-from sparsity_report.weights.tensor_slices import Entry, Shape, Slice, memory_slices
+from sparsity_report.weights.tensor_slices import Entry, Origin, Shape, Slice, memory_slices
 from sparsity_report.words.sentences import say
 
 if TYPE_CHECKING:
@@ -112,6 +112,11 @@ class Parameter:
     def format(self) -> str:
         """Packing in the file, or the dtype of plain values."""
         return self.packing or self.dtype
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes in files, or of the values in memory."""
+        return self.total * self.itemsize if self.file_bytes is None else self.file_bytes
 
     @property
     def stack(self) -> Matrix | None:
@@ -228,6 +233,8 @@ class Weights(Presentable, ABC):
         token and position. None if unknown.
     notes : tuple of str
         Remarks on how the model was opened.
+    files : tuple of Origin
+        Files of the values; empty for a model in memory.
     unsettled : frozenset of str
         Matrices of which names and shapes do not tell whether inputs or outputs come first.
 
@@ -247,6 +254,7 @@ class Weights(Presentable, ABC):
     modules: tuple[Module, ...]
     attention_widths: dict[int | None, int] | None = None
     notes: tuple[str, ...] = ()
+    files: tuple[Origin, ...] = ()
     unsettled: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:

@@ -12,7 +12,6 @@ import pytest
 import structural
 import torch
 from helpers import write_gguf
-from hub_layouts import LAYOUTS
 from safetensors.torch import load_file, save_file
 from wording import count_of, key_of, of_key, values_of
 
@@ -22,7 +21,6 @@ from sparsity_report.findings.rules.model_check import ModelCheck, check_rules
 from sparsity_report.findings.rules.rule_files import read_rule_file
 from sparsity_report.findings.rules.wanted_bounds import read_rules
 from sparsity_report.sparse.runtime_support import support
-from sparsity_report.weights.loading import open_to_count
 from sparsity_report.words.catalogue import catalogue
 from sparsity_report.words.sentences import say
 
@@ -341,24 +339,6 @@ def test_tensors_that_belong_to_no_model(tmp_path):
     assert count_of(left, "check.leftovers", "count") == 2
     assert values_of(left, "check.leftovers")["twin"] == first
     assert [count_of(beyond, "check.beyond", name) for name in ("count", "blocks")] == [1, 4]
-
-
-@pytest.mark.parametrize("name", LAYOUTS)
-def test_prunable_weights_are_those_of_an_opened_model(name, tmp_path):
-    layout = LAYOUTS[name]
-    (tmp_path / "config.json").write_text(json.dumps(layout.config))
-    generator = torch.Generator().manual_seed(0)
-    tensors = {
-        key: torch.zeros(shape, dtype=torch.int64) if key.endswith("position_ids")
-        else torch.randn(shape, generator=generator)
-        for key, shape in layout.shapes().items()
-    }  # fmt: skip
-    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
-    checked, weights = sr.check(tmp_path, zeros=">=0%"), sr.load(tmp_path)
-    assert checked.prunable == sum(p.total for p in weights.prunable)
-    assert sr.check(tmp_path).notes == ()
-    turned = {p.transposed for p in weights.prunable}
-    assert turned == {p.transposed for p in open_to_count(tmp_path).prunable}
 
 
 @pytest.mark.parametrize("way", ["gptq-4-v1", "mxfp4", "sparse-bitmask"])

@@ -22,7 +22,6 @@ from sparsity_report.findings.model_counts import (
     active_total,
     expert_counts,
     model_counts,
-    model_files,
 )
 from sparsity_report.weights.loading import open_to_count
 from sparsity_report.weights.sources import http_ranges
@@ -50,7 +49,7 @@ def check_decided(path):
 
 
 def test_demo_is_decided():
-    assert model_files(open_to_count(DEMO)) == model_files(sr.load())
+    assert open_to_count(DEMO).files == sr.load().files
     check_decided(DEMO)
 
 
@@ -202,7 +201,7 @@ def test_shards_experts_and_the_hub(tmp_path, monkeypatch):
         remote = open_to_count("someone/mixtral")
         assert not any(name.endswith(".safetensors") for name in hub.served)
     assert remote.modules == here.modules
-    assert [f.size for f in model_files(remote)] == [f.size for f in model_files(here)]
+    assert [f.size for f in remote.files] == [f.size for f in here.files]
 
 
 def test_split_gguf_and_its_experts(tmp_path):
@@ -230,7 +229,7 @@ def test_split_gguf_and_its_experts(tmp_path):
     assert one.total == many.total == total
     assert active_total(one) == active_total(many) == total - 3 * 16 * 32
     sizes = [path.stat().st_size for path in shards]
-    assert [file.size for file in model_files(many)] == sizes
+    assert [file.size for file in many.files] == sizes
     # A block of 32 values takes 18 bytes, a float four; the tied head takes none.
     assert model_counts(many, ())["tensor_bytes"] == (total - 32) * 18 // 32 + 32 * 4
     shards[2].unlink()

@@ -20,6 +20,7 @@ from sparsity_report.weights.tensor_slices import (
     Bytes,
     Entry,
     FileSlice,
+    LocalFile,
     Shape,
     Slice,
     join_slices,
@@ -166,9 +167,9 @@ class AdaptedWeights(Weights):
         config = adapter.file.parent / CONFIG
         doubts = () if is_unnamed else base_note(config, base.name, folder)
         notes = (*base.notes, *options.notes, *_notes(base, adapter, merge), *doubts)
-        widths = base.attention_widths
-        kind = base.architecture
-        super().__init__(options.name, base.source, kind, modules, widths, notes)
+        kind, widths = base.architecture, base.attention_widths
+        files = (*base.files, LocalFile.look_up(adapter.file))
+        super().__init__(options.name, base.source, kind, modules, widths, notes, files)
         self.base, self._changes, self._merged = base, changes, merge
 
     def slices(self, name: str) -> Iterator[Slice]:

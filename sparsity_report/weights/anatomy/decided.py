@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from sparsity_report.weights.anatomy.names_only import (
@@ -49,111 +49,68 @@ def is_decided(
     config : mapping
         Content of ``config.json``.
     """
-    held = [p for module in description.modules for p in module.parameters]
-    shapes = {p.name: p.shape for p in held if p.name in stored}
-    ties = {p.name for p in held if p.tied_to}
+    return not description.unsettled and all(_requirements(description, stored, config))
+
+
+def _requirements(
+    description: Description, stored: Collection[str], config: Mapping[str, Any]
+) -> Iterator[bool]:
+    """Yield whether each requirement on a file is met; cheap ones first."""
     architectures = config.get("architectures")
-    if not isinstance(architectures, list) or len(architectures) != 1:
-        return False
+    yield isinstance(architectures, list) and len(architectures) == 1
+    assert isinstance(architectures, list)
     is_headed = str(architectures[0]).endswith(_HEADED)
-    if not is_headed and not str(architectures[0]).endswith("Model"):
-        return False
-    is_nested = any(
-        isinstance(value, dict) and "model_type" in value and key not in SETTINGS_KEYS
-        for key, value in config.items()
-    )
-    return (
-        not is_nested
-        and not description.unsettled
-        and all(name.endswith((".weight", ".bias")) for name in shapes)
-        and all(len(shape) < 3 for shape in shapes.values())  # convolutions and fused experts
-        and _has_known_groups(description, is_headed)
-        and _has_whole_blocks(shapes, config)
-        and _has_known_experts(description, shapes, config)
-        and _has_known_tables(description, shapes, config)
-        and _has_known_head(description, shapes, config, ties, is_headed)
-    )
-
-
-def _has_known_groups(description: Description, is_headed: bool) -> bool:
-    """Return whether each module has a group that its name alone decides."""
-    return all(
-        module.group in _GROUPS or (_POOLER.search(module.name) and not is_headed)
-        for module in description.modules
-    )
+    yield is_headed or str(architectures[0]).endswith("Model")
+    # Configurations inside of others belong to models of several towers.
+    inner = [value for key, value in config.items() if key not in SETTINGS_KEYS]
+    yield not any(isinstance(value, dict) and "model_type" in value for value in inner)
+    named = [(m.name, m.group, p) for m in description.modules for p in m.parameters]
+    shapes = {p.name: p.shape for _, _, p in named if p.name in stored}
+    # No other parameters, convolutions or fused experts.
+    yield all(name.endswith((".weight", ".bias")) for name in shapes)
+    yield all(len(shape) < 3 for shape in shapes.values())
+    pooler = set() if is_headed else {name for name, *_ in named if _POOLER.search(name)}
+    yield all(group in _GROUPS or name in pooler for name, group, _ in named)
+    yield _has_whole_blocks(shapes, config)
+    of_groups: dict[str, list[Shape]] = defaultdict(list)
+    for _, group, parameter in named:
+        of_groups[group].append(parameter.shape)
+    yield _has_known_experts(shapes, of_groups["router"], config)
+    # One table of the announced vocabulary, and each matrix of the announced width.
+    width, tables = first_count(config, *_WIDTH) or 0, of_groups["embedding"]
+    yield tables.count((first_count(config, "vocab_size") or 0, width)) == 1
+    yield all(len(table) == 2 and table[1] == width for table in tables)
+    yield all(width in s for name, s in shapes.items() if len(s) == 2 and _BLOCK.match(name))
+    # A head that is stored or tied, none in a body; the setting decides on equal bytes.
+    heads = {p.name for _, group, p in named if group == "lm_head" and len(p.shape) == 2}
+    ties = {p.name for _, _, p in named if p.tied_to}
+    yield len(heads | ties) == int(is_headed)
+    yield config.get("tie_word_embeddings") is True or ties.isdisjoint(stored)
 
 
 def _has_whole_blocks(shapes: Mapping[str, Shape], config: Mapping[str, Any]) -> bool:
     """Return whether there is one tower, of as many blocks as announced, all of the same shapes."""
-    blocks: dict[str, dict[int, dict[str, Shape]]] = defaultdict(lambda: defaultdict(dict))
+    numbers: dict[str, set[int]] = defaultdict(set)
+    kinds: dict[str, set[Shape]] = defaultdict(set)
     for name, shape in shapes.items():
         if match := _BLOCK.match(name):
-            blocks[match["tower"]][int(match["number"])][match["rest"]] = shape
+            numbers[match["tower"]].add(int(match["number"]))
+            kinds[match["rest"]].add(shape)
         elif re.search(r"\.\d", name):
             return False
-    if len(blocks) != 1:
-        return False
-    (numbers,) = blocks.values()
-    count = first_count(config, *_BLOCKS)
-    kinds = {rest: shape for block in numbers.values() for rest, shape in block.items()}
-    return numbers.keys() == {*range(count or 0)} and all(
-        kinds[rest] == shape for block in numbers.values() for rest, shape in block.items()
-    )
+    count = first_count(config, *_BLOCKS) or 0
+    is_even = all(len(sizes) == 1 for sizes in kinds.values())
+    return is_even and [*numbers.values()] == [{*range(count)}]
 
 
 def _has_known_experts(
-    description: Description, shapes: Mapping[str, Shape], config: Mapping[str, Any]
+    shapes: Mapping[str, Shape], routers: Collection[Shape], config: Mapping[str, Any]
 ) -> bool:
-    """Return whether the experts are those of the configuration, with a router in each block."""
+    """Return whether the experts are those of the configuration, with a router for each stack."""
     stacks, per_token = expert_stacks(shapes), first_count(config, *EXPERTS_PER_TOKEN)
     announced = {config[key] for key in _EXPERTS if isinstance(config.get(key), int)}
-    routers = [
-        module.name
-        for module in description.modules
-        if module.group == "router" and shapes[module.parameters[0].name][0] in announced
-    ]
+    chosen = [shape for shape in routers if len(shape) == 2 and shape[0] in announced]
     if not stacks and not per_token:
-        return not routers
+        return not chosen
     counts = {*stacks.values()}
-    return bool(stacks and per_token) and counts == announced and len(routers) == len(stacks)
-
-
-def _has_known_tables(
-    description: Description, shapes: Mapping[str, Shape], config: Mapping[str, Any]
-) -> bool:
-    """Return whether one table has the announced vocabulary, and each matrix the model's width."""
-    width, vocabulary = first_count(config, *_WIDTH), first_count(config, "vocab_size")
-    tables = [
-        shapes[p.name]
-        for module in description.modules
-        for p in module.parameters
-        if module.group == "embedding" and p.name in shapes
-    ]
-    blocks = [shape for name, shape in shapes.items() if _BLOCK.match(name) and len(shape) == 2]
-    return (
-        width is not None
-        and tables.count((vocabulary, width)) == 1  # type: ignore[arg-type]
-        and all(len(table) == 2 and table[1] == width for table in tables)
-        and all(width in shape for shape in blocks)
-    )
-
-
-def _has_known_head(
-    description: Description,
-    shapes: Mapping[str, Shape],
-    config: Mapping[str, Any],
-    ties: Collection[str],
-    is_headed: bool,
-) -> bool:
-    """Return whether the head is absent from a body, and stored or tied in another model."""
-    heads = [
-        p.name
-        for module in description.modules
-        for p in module.parameters
-        if module.group == "lm_head" and len(p.shape) == 2
-    ]
-    if not is_headed:
-        return not heads and not ties
-    if any(name in shapes for name in ties):  # equal bytes: the setting decides
-        return config.get("tie_word_embeddings") is True
-    return len({*heads, *ties}) == 1
+    return bool(stacks and per_token) and counts == announced and len(chosen) == len(stacks)

@@ -121,6 +121,7 @@ class CheckpointWeights(Weights):
             modules=described.modules,
             attention_widths=described.attention_widths,
             notes=notes,
+            files=contents.files,
             unsettled=described.unsettled,
         )
         self.path, self.options, self.contents = path, options, contents

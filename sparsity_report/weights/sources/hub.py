@@ -42,11 +42,11 @@ _CONVERTER = "SFconvertbot"
 class Request:
     """The files of a model, and how they may be read; as for ``load``."""
 
-    revision: str | None
-    subfolder: str
-    file: str
-    allow_pickle: bool
-    stream: bool
+    revision: str | None = None
+    subfolder: str = ""
+    file: str = ""
+    allow_pickle: bool = False
+    stream: bool = False
 
 
 class UnstreamableError(SparsityReportError):
