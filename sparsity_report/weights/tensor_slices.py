@@ -182,7 +182,7 @@ class Origin(ABC):
     """
 
     size: int
-    #: Whether it is on the Hub.
+    #: True for a file on the Hub.
     is_remote: ClassVar[bool] = False
 
     @property

@@ -142,13 +142,13 @@ def a_saved_folder_is_the_same(subject: Subject) -> str | None:
         prints = [s.variants.loc[0, "fingerprint"] for s in (subject.study, study)]
         if prints[0] != prints[1]:
             return "the saved folder has another fingerprint"
-        counted_by_headers, opened = (_sums(w) for w in (open_to_count(saved_at), saved))
+        counted_by_headers, opened = (sums(w) for w in (open_to_count(saved_at), saved))
         if counted_by_headers != opened:
             return f"by headers {counted_by_headers}, by the class {opened}"
     return None
 
 
-def _sums(weights: sr.Weights) -> dict[str, Any]:
+def sums(weights: sr.Weights) -> dict[str, Any]:
     """Return the parameters by group, prunable ones by group, tied ones and active ones."""
     sums: Counter[str] = Counter()
     for module in weights.modules:

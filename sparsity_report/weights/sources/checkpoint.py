@@ -258,8 +258,8 @@ def open_checkpoint(
 ) -> CheckpointWeights:
     """Open the tensors of files, described by names or by the class of their ``config.json``."""
     files = tuple(files)
-    held = tuple(LocalFile.look_up(each) if isinstance(each, Path) else each for each in files)
     entries = gather_entries(path, files, read)
+    held = tuple(LocalFile.look_up(each) if isinstance(each, Path) else each for each in files)
     return match_entries(path, options, source, entries, files=held)
 
 
