@@ -147,10 +147,10 @@ def find(model: str, request: Request) -> Remote:
     chosen = _select(source, file)
     source = chosen.source
     if not chosen.names:
+        place = f"{source.path}/{file}".rstrip("/")
         raise UnstreamableError(
-            f"{source.path}/{file}".rstrip("/")
-            + " is neither safetensors nor GGUF on the Hub, and "
-            "nothing else is streamed; load it without stream (--stream)"
+            f"{place} is neither safetensors nor GGUF on the Hub, and nothing else is streamed; "
+            "give such files, or a local copy"
         )
     paths = [f"{subfolder}/{name}".lstrip("/") for name in chosen.names]
     with ThreadPoolExecutor(_PARALLEL) as pool:
@@ -169,8 +169,11 @@ def cached(model: str, request: Request, reason: Exception) -> Path:
     from huggingface_hub import snapshot_download
 
     subfolder, file = _place(model, request)
+    headed = [f"{subfolder}/*{end}".lstrip("/") for end in (*_FILES, ".json")]
     try:
-        folder = snapshot_download(model, revision=request.revision, local_files_only=True)
+        folder = snapshot_download(
+            model, revision=request.revision, allow_patterns=headed, local_files_only=True
+        )
     except Exception as error:  # several
         raise SparsityReportError(f"{model} has no headers to read: {reason}") from error
     path = Path(folder, subfolder, file)
