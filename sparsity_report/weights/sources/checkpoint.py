@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -294,9 +295,13 @@ def _described(contents: Contents, folder: Path, options: ReaderOptions) -> Cont
     if is_decided(named.description, named.parts, config):
         return _checked(named)
     try:
-        return _of_class(contents, folder, options)
+        asked = _of_class(contents, folder, options)
     except (SparsityReportError, ImportError) as error:
         return _checked(named, say("note.opened_by_names", reason=first_line(error)))
+    if asked.model is None:
+        return asked
+    by = {"model": type(asked.model).__name__, "version": version("transformers")}
+    return replace(asked, notes=(*asked.notes, say("note.described_by_class", **by)))
 
 
 def _of_class(contents: Contents, folder: Path, options: ReaderOptions) -> Contents:
