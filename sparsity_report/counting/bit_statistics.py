@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from sparsity_report.counting.n_m_patterns import Flags, Pattern, group_counts
 from sparsity_report.deferred import torch
-from sparsity_report.weights.anatomy.matrix_direction import Matrix
+from sparsity_report.weights.matrix_direction import Matrix
 from sparsity_report.weights.tensor_slices import Entry, FileSlice, pieces
 
 Bits = npt.NDArray[Any]

@@ -14,7 +14,7 @@ import sparsity_report as sr
 from sparsity_report.counting.bit_statistics import GROUPS, bit_statistics, nonzero_blocks
 from sparsity_report.counting.counts import count_weights
 from sparsity_report.counting.n_m_patterns import KNOWN, Pattern, find_pattern
-from sparsity_report.weights.anatomy.matrix_direction import Matrix, as_matrix, input_first
+from sparsity_report.weights.matrix_direction import Matrix, as_matrix, input_first
 from sparsity_report.weights.sources.safetensors import read_header
 from sparsity_report.weights.tensor_slices import Entry, HeldSlice
 

@@ -19,7 +19,6 @@ from sparsity_report.errors import SparsityReportError, first_line
 from sparsity_report.sparse.csr_swap import runs_as_csr
 from sparsity_report.sparse.linear_csr import LinearCSR
 from sparsity_report.weights.anatomy import groups
-from sparsity_report.weights.anatomy.matrix_direction import as_matrix
 from sparsity_report.weights.anatomy.meta_run import Behavior, Usage, observe
 from sparsity_report.weights.anatomy.names_only import (
     ADAPTER,
@@ -29,6 +28,7 @@ from sparsity_report.weights.anatomy.names_only import (
     on_disk,
 )
 from sparsity_report.weights.anatomy.parameter_places import Place, as_csr
+from sparsity_report.weights.matrix_direction import as_matrix
 from sparsity_report.weights.tensor_slices import Entry, dtype_name, is_strided
 from sparsity_report.weights.weights import NEVER, ONCE, Module, Parameter
 from sparsity_report.words.sentences import say

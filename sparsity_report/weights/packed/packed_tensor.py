@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 import numpy as np
 
 from sparsity_report.deferred import torch
-from sparsity_report.weights.sources.http_ranges import HubFile
 from sparsity_report.weights.tensor_slices import (
     Entry,
     FileSlice,
@@ -248,7 +247,7 @@ def grouped(width: int, shape: tuple[int, int]) -> str:
 def is_remote(parts: Sequence[Entry]) -> bool:
     """Return whether a part is on the Hub."""
     values = [part.values for part in parts]
-    return any(isinstance(v, FileSlice) and isinstance(v.file, HubFile) for v in values)
+    return any(isinstance(v, FileSlice) and v.file.is_remote for v in values)
 
 
 def _changed(value: Any, change: Callable[[Entry], Entry]) -> Any:

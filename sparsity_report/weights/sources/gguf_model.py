@@ -18,27 +18,19 @@ from sparsity_report.errors import SparsityReportError, explained, printable
 from sparsity_report.files.filesystem import scratch
 from sparsity_report.untrusted import limits
 from sparsity_report.weights.anatomy.meta_model import meta_model, parameters_for
-from sparsity_report.weights.anatomy.names_only import (
-    ReaderOptions,
-    experts_per_token,
-    tied_head,
-)
+from sparsity_report.weights.anatomy.names_only import ReaderOptions
 from sparsity_report.weights.gguf.gguf_header import (
     ARCHITECTURE,
     TOKENS,
     Metadata,
     check_decodable,
 )
-from sparsity_report.weights.gguf.gguf_shards import (
-    EMBEDDING,
-    Headers,
-    has_tied_head,
-    named_parts,
-    read_headers,
-    read_model,
-)
+from sparsity_report.weights.gguf.gguf_shards import Headers, read_model
 from sparsity_report.weights.sources.checkpoint import CheckpointWeights, Contents
+from sparsity_report.weights.sources.class_match import describe_class
+from sparsity_report.weights.sources.gguf_names import named_contents
 from sparsity_report.weights.sources.memory import settings_of
+from sparsity_report.weights.sources.model_files import check_tensors
 from sparsity_report.weights.tensor_slices import Entry, Slice, memory_slices
 from sparsity_report.words.sentences import say
 
@@ -63,18 +55,15 @@ _BLOCK = re.compile(r"(?:.+\.)?blk\.(\d+)\.")
 class GGUFWeights(CheckpointWeights):
     """A GGUF model, whose quantized blocks are counted as their float32 values."""
 
-    def __init__(self, path: Path, options: ReaderOptions, headers: Headers | None = None) -> None:
-        headers = read_headers(path) if headers is None else headers
+    def __init__(self, headers: Headers, options: ReaderOptions) -> None:
         path, metadata, entries = read_model(headers)
+        check_tensors(path, entries)
         check_decodable(entries.values())
-        contents, self._processor = _match(path, entries, metadata)
+        contents, self._processor = _match(path, options, entries, metadata)
         if types := {entry.values.packing for entry in entries.values()} - {""}:
             note = say("note.gguf_blocks", kinds=sorted(types))
             contents = replace(contents, notes=(*contents.notes, note))
         super().__init__(path, options, "gguf", contents)
-        if contents.model is None and has_tied_head(entries, metadata):
-            self.modules += (tied_head("output", self[EMBEDDING]),)
-            self.notes += (say("note.tied_output_head"),)
 
     def cut(self, entry: Entry) -> Iterable[Slice]:
         """Return one tensor as slices, which are dequantized as they are read."""
@@ -131,7 +120,9 @@ class GGUFWeights(CheckpointWeights):
         return torch.from_numpy(np.ascontiguousarray(processed.weights)).to(values.dtype)
 
 
-def _match(path: Path, entries: Mapping[str, Entry], metadata: Metadata) -> tuple[Contents, Any]:
+def _match(
+    path: Path, options: ReaderOptions, entries: Mapping[str, Entry], metadata: Metadata
+) -> tuple[Contents, Any]:
     """Match tensors with the model of transformers; return them and its value converter."""
     from transformers import modeling_gguf_pytorch_utils as utils
 
@@ -140,7 +131,7 @@ def _match(path: Path, entries: Mapping[str, Entry], metadata: Metadata) -> tupl
     except SparsityReportError:
         raise  # no space for a temporary file
     except Exception as error:  # transformers supports only some GGUF architectures
-        return _unmatched(entries, metadata, printable(str(error), 200)), None
+        return _unmatched(options, entries, metadata, printable(str(error), 200)), None
     config.name_or_path = str(path.parent)
     _check_blocks(path, config, entries)
     try:
@@ -155,15 +146,18 @@ def _match(path: Path, entries: Mapping[str, Entry], metadata: Metadata) -> tupl
             if not unknown:
                 break
     except Exception as error:  # models raise many exceptions
-        return _unmatched(entries, metadata, printable(str(error), 200)), None
+        return _unmatched(options, entries, metadata, printable(str(error), 200)), None
     if unknown:
         class_name = type(model).__name__
         reason = say("note.tensor_without_place", class_name=class_name, tensor=unknown[0])
-        return _unmatched(entries, metadata, reason), None
+        return _unmatched(options, entries, metadata, reason), None
     parts: dict[str, list[Entry]] = defaultdict(list)
     for key, name in names.items():
         parts[name].append(entries[key])
-    return Contents(entries, dict(parts), model), processor
+    complete, description, untied = describe_class(options, model, parts, any_arrangement=True)
+    return Contents(
+        entries, dict(parts), description, model, notes=untied, complete=complete
+    ), processor
 
 
 def _check_blocks(path: Path, config: Any, entries: Collection[str]) -> None:
@@ -177,11 +171,13 @@ def _check_blocks(path: Path, config: Any, entries: Collection[str]) -> None:
         )
 
 
-def _unmatched(entries: Mapping[str, Entry], metadata: Metadata, reason: str) -> Contents:
+def _unmatched(
+    options: ReaderOptions, entries: Mapping[str, Entry], metadata: Metadata, reason: str
+) -> Contents:
     """Return the tensors under their names in the file."""
     architecture = printable(metadata.get(ARCHITECTURE, ""), 40)
     note = say("note.gguf_names", architecture=architecture, reason=reason)
-    return Contents(entries, named_parts(entries), None, (note,), experts_per_token(metadata))
+    return replace(named_contents(entries, metadata, options), notes=(note,), settings=None)
 
 
 def _names(entries: Collection[str], known: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:

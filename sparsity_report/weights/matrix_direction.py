@@ -60,6 +60,8 @@ def input_first(shapes: Mapping[str, Shape]) -> dict[str, bool | None]:
     >>> gpt2 = {"fc.weight": (4, 8), "fc.bias": (8,), "proj.weight": (4, 4), "proj.bias": (4,)}
     >>> input_first(gpt2)
     {'fc.weight': True, 'proj.weight': True}
+    >>> input_first({"a.q.weight": (4, 4), "a.q.bias": (4,), "a.o.weight": (4, 4)})
+    {'a.q.weight': False, 'a.o.weight': False}
     """
     matrices = {name: shape for name, shape in shapes.items() if len(shape) in {2, 3}}
     biases = {name: shapes.get(_bias(name, shapes)) for name in matrices}
@@ -68,9 +70,14 @@ def input_first(shapes: Mapping[str, Shape]) -> dict[str, bool | None]:
         for name, shape in matrices.items()
         if (bias := biases[name]) and shape[-2] != shape[-1] and bias[-1] in shape[-2:]
     }
-    # Square matrices follow the others of the model if those agree.
+    # Square matrices follow the others of the model if those agree, or one beside them that has
+    # no bias.
     others = {*decided.values()}
     square = others.pop() if len(others) == 1 else None
+    plain = {
+        _around(name) for name, shape in matrices.items() if len(shape) == 2 and not biases[name]
+    }
+    decided |= {name: False for name in matrices.keys() - decided if _around(name) in plain}
     stacks: dict[str, set[Shape]] = defaultdict(set)
     for name, shape in matrices.items():
         if len(shape) == 3:
