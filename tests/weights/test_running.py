@@ -135,14 +135,14 @@ def test_a_traced_run_leaves_the_process_alone():
         return (torch.is_autocast_enabled, [*warnings.filters], *map(dict, hooks), verbosity)
 
     class Watched(tf.LlamaForCausalLM):
-        def forward(self, *args, **options):
+        def forward(self, input_ids, **options):
             logger = tf.utils.logging.get_logger("transformers.models.llama")
             logger.error("from the run")
             other = threading.Thread(target=logger.error, args=["from elsewhere"])
             other.start()
             other.join()
             seen.append(state())
-            return super().forward(*args, **options)
+            return super().forward(input_ids, **options)
 
     seen, before = [], state()
     model, text = Watched(tf.LlamaConfig(**SIZE)), io.StringIO()
