@@ -97,9 +97,8 @@ class SparseBitmask(PackedFormat):
     def decode(self, parts: Parts) -> Packed:
         """Return the decoder."""
         shape = parts.declared_shape("shape")
-        parts.need("bitmask", "uint8")
-        parts.check("bitmask", (shape[0], -(-shape[1] // 8)))
-        scaled = parts.get("weight_scale") is not None
+        mask = parts.need("bitmask", "uint8", shape=(shape[0], -(-shape[1] // 8)))
+        scaled = "weight_scale" in parts
         kept = parts.need("compressed", *(("int8", *FP8) if scaled else FLOATS))
         starts = parts.get("row_offsets")
         name = "sparse-24-bitmask" if starts is None else "sparse-bitmask"
@@ -112,7 +111,7 @@ class SparseBitmask(PackedFormat):
         elif starts.shape not in {(shape[0],), (shape[0], 1)}:
             raise parts.wrong("row_offsets", f"its shape is {starts.shape} for {shape[0]} rows")
         scales = (parts.scales("weight_scale", shape),) if scaled else ()
-        return Bitmasked(shape, name, parts.all, kept, parts["bitmask"], starts, scales)
+        return Bitmasked(shape, name, parts.all, kept, mask, starts, scales)
 
 
 class Marlin24(PackedFormat):
@@ -133,8 +132,7 @@ class Marlin24(PackedFormat):
         if bits not in {4, 8} or 2 * words != bits * outputs:
             why = f"its shape is {codes.shape} for {outputs:,} outputs"
             raise parts.wrong("weight_packed", why)
-        parts.need("meta", "int16")
-        parts.check("meta", (tiles, 2 * outputs))
+        parts.need("meta", "int16", shape=(tiles, 2 * outputs))
         if groups not in {1, -(-inputs // _MARLIN_GROUP)}:
             raise parts.wrong("scale_packed", f"its shape is {scale.shape} for {inputs:,} inputs")
         _check_bits(parts, bits)
@@ -198,7 +196,7 @@ def _pack_quantized(parts: Parts) -> Packed:
     if scale.part.total > 1 and shape[1] % scale.width:  # the library packs no such shape
         why = f"rows of {shape[1]:,} weights are not groups of {scale.width:,}"
         raise parts.wrong("weight_scale", why)
-    zero, order = parts.get("weight_zero_point"), parts.get("weight_g_idx")
+    order = parts.get("weight_g_idx")
     for leaf, (key, value) in _DECLARED.items():
         declarations = [weights.get(key) == value for weights in parts.scheme.weights()]
         if leaf not in parts and declarations and all(declarations):
@@ -209,14 +207,14 @@ def _pack_quantized(parts: Parts) -> Packed:
     if order is not None:
         parts.check_order("weight_g_idx", scale.part.shape[1])
     scale = Blocks(scale.part, scale.height, scale.width, order=order)
-    blocks = None
-    if zero is not None:
-        parts.need("weight_zero_point", "int32")
-        parts.check("weight_zero_point", (-(-shape[0] * bits // 32), scale.part.shape[1]))
-        blocks = Blocks(zero, 1, scale.width, bits=bits, offset=offset, order=order)
+    zero = None
+    if "weight_zero_point" in parts:
+        size = -(-shape[0] * bits // 32), scale.part.shape[1]
+        codes_of_zero = parts.need("weight_zero_point", "int32", shape=size)
+        zero = Blocks(codes_of_zero, 1, scale.width, bits=bits, offset=offset, order=order)
     return Rowwise(
         shape, f"pack-quantized-{bits}bit{grouped(scale.width, shape)}", parts.all, codes,
-        bits, offset=offset, wasted=wasted, zero=blocks, scales=(scale,),
+        bits, offset=offset, wasted=wasted, zero=zero, scales=(scale,),
     )  # fmt: skip
 
 

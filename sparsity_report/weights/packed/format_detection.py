@@ -15,21 +15,6 @@ from sparsity_report.weights.packed.tensor_groups import Parts, Scheme
 from sparsity_report.weights.tensor_slices import FP4, FP8, Entry, is_float
 from sparsity_report.words.sentences import say
 
-_LEAVES = {leaf for form in FORMATS if not form.fused for leaf in (*form.needs, *form.allows)}
-_FUSED = {leaf for form in FORMATS if form.fused for leaf in (*form.needs, *form.allows)}
-# Owner and leaf of a part of a packed weight; longer leaves first.
-_LEAF = re.compile(
-    r"^(?P<owner>.+?)(?:\.weight)?\."
-    rf"(?P<leaf>{'|'.join(sorted(_LEAVES - {'weight'}, key=len, reverse=True))})$"
-    rf"|^(?P<fused>.+)_(?P<part>{'|'.join(_FUSED)})$"
-)
-# Beginnings of the names of layouts, by the settings that declare them.
-_DECLARED: dict[str, tuple[str, ...]] = {}
-for _form in FORMATS:
-    for _layout, _words in _form.layouts.items():
-        _DECLARED |= {word: (*_DECLARED.get(word, ()), _layout) for word in _words}
-# Scales that may also accompany unpacked weights, by the methods that leave them there.
-_CALIBRATED = {form.method: form.calibrates for form in FORMATS if form.calibrates}
 # Scales of activations and of the KV cache.
 _ACTIVATION = re.compile(
     r"\.((input|output)_(scale|global_scale|zero_point)|(q|k|v|prob|prob_output)_(scale|zero_point)|"
@@ -92,8 +77,9 @@ def _sort(
     weights: dict[tuple[str, bool], Parts] = {}
     alone: dict[str, Entry] = {}
     scales: dict[str, Entry] = {}
+    pattern, calibrates = _leaf_pattern(), set().union(*(form.calibrates for form in FORMATS))
     for key, entry in entries.items():
-        if match := _LEAF.match(key):
+        if match := pattern.match(key):
             fused = match["fused"] is not None
             owner = match["fused"] or match["owner"]
             parts = weights.setdefault((owner, fused), Parts(owner, fused, scheme))
@@ -109,11 +95,28 @@ def _sort(
             continue
         del weights[name]
         for leaf, entry in parts.items():
-            if not any(leaf in leaves for leaves in _CALIBRATED.values()):
+            if leaf not in calibrates:
                 alone[entry.key] = entry
     _check_names(weights.values(), alone)
     _check_neighbors(weights.values(), alone)
     return weights.values(), alone, scales
+
+
+def _leaf_pattern() -> re.Pattern[str]:
+    """Return the pattern of the owner and the leaf of a part of a packed weight."""
+    leaves: dict[bool, set[str]] = {True: set(), False: set()}
+    for form in FORMATS:
+        leaves[form.fused] |= {*form.needs, *form.allows} - {"weight"}
+    # Longer leaves first.
+    fused, single = ("|".join(sorted(leaves[kind], key=len)[::-1]) for kind in (True, False))
+    return re.compile(
+        rf"^(?P<owner>.+?)(?:\.weight)?\.(?P<leaf>{single})$|^(?P<fused>.+)_(?P<part>{fused})$"
+    )
+
+
+def _calibrated_by(method: str) -> frozenset[str]:
+    """Return the parts that a method leaves beside weights that it does not pack."""
+    return frozenset().union(*(form.calibrates for form in FORMATS if form.method == method))
 
 
 def _check_names(groups: Collection[Parts], alone: Collection[str]) -> None:
@@ -151,7 +154,7 @@ def _is_packed(parts: Parts) -> bool:
     plain = weight is not None and weight.values.dtype in _FLOATS
     if plain:
         # Weights that were calibrated but saved unpacked keep their scales.
-        telling -= _CALIBRATED.get(parts.scheme.method, frozenset())
+        telling -= _calibrated_by(parts.scheme.method)
     if {"scales", "biases"} <= parts.keys():
         # MLX stores both beside its codes.
         return True
@@ -192,9 +195,13 @@ def _notes(decoders: Collection[Packed]) -> tuple[str, ...]:
 def _check_method(scheme: Scheme, layouts: Collection[str]) -> None:
     """Refuse a configuration that contradicts the tensors."""
     method, may_be_plain = scheme.method, scheme.settings.get("format") in {None, "dense"}
-    if not method or (not layouts and method in _CALIBRATED and may_be_plain):
+    if not method or (not layouts and may_be_plain and _calibrated_by(method)):
         return
-    if method not in _DECLARED:
+    declared: dict[str, tuple[str, ...]] = {}
+    for form in FORMATS:
+        for layout, words in form.layouts.items():
+            declared |= {word: (*declared.get(word, ()), layout) for word in words}
+    if method not in declared:
         raise SparsityReportError(
             f"{scheme.file}: weights are packed by {method!r}, which is not supported; "
             "give a checkpoint that is not packed"
@@ -208,10 +215,10 @@ def _check_method(scheme: Scheme, layouts: Collection[str]) -> None:
         word: f", {key} {value}"
         for key, value in scheme.settings.items()
         if (value is True or key == "format")
-        and (word := key if value is True else value) in _DECLARED
+        and (word := key if value is True else value) in declared
     }
     for layout in layouts:
-        if not all(layout.startswith(_DECLARED[word]) for word in (method, *further)):
+        if not all(layout.startswith(declared[word]) for word in (method, *further)):
             raise SparsityReportError(
                 f"{scheme.file}: declares weights packed by {method}{''.join(further.values())}, "
                 f"but they are {layout}; give the configuration of these weights"

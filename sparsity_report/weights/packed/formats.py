@@ -7,7 +7,7 @@ from sparsity_report.weights.packed.mlx import Mlx
 from sparsity_report.weights.packed.packed_format import PackedFormat
 from sparsity_report.weights.packed.scaled_floats import FourBitFloats, FusedMxfp4, Scaled, TorchAo
 
-FORMATS: tuple[PackedFormat, ...] = (
+FORMATS: list[PackedFormat] = [
     SparseBitmask(),
     Marlin24(),
     PackQuantized(),
@@ -19,4 +19,4 @@ FORMATS: tuple[PackedFormat, ...] = (
     FourBitFloats(),
     Scaled(),
     TorchAo(),
-)
+]

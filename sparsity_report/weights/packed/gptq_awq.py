@@ -128,18 +128,15 @@ class GptqAwq(PackedFormat):
         codes, scales = parts.need("qweight", "int32"), parts.need("scales", *FLOATS)
         settings = parts.scheme.settings
         if len(codes.shape) != 2 or len(scales.shape) != 2 or 0 in (*codes.shape, *scales.shape):
-            raise parts.wrong(
-                "qweight", f"its shape is {codes.shape}, that of scales {scales.shape}"
-            )
+            why = f"its shape is {codes.shape}, that of scales {scales.shape}"
+            raise parts.wrong("qweight", why)
         groups, outputs = scales.shape
         zeros, order = parts.need("qzeros", "int32"), parts.get("g_idx")
         across = codes.shape[1] != outputs
         # auto-round keeps the order of inputs.
         in_order = settings.get("desc_act") is False or "packing_format" in settings
         if not across and order is None and not in_order:
-            raise parts.wrong(
-                "qweight", "its g_idx is missing, so the groups of inputs are unknown"
-            )
+            raise parts.wrong("qweight", "its g_idx is missing, which gives the groups of inputs")
         bits = _bits(parts, across)
         inputs = codes.shape[0] if across else codes.shape[0] * 32 // bits
         if order is not None:
@@ -159,10 +156,8 @@ class GptqAwq(PackedFormat):
         shape = (outputs, inputs)
         expected = -(-inputs // size) if size and size > 0 else 1
         if size and groups != expected:
-            declared = f"in groups of {size} by configuration"
-            raise parts.wrong(
-                "scales", f"it has {groups:,} groups for {inputs:,} inputs, {declared}"
-            )
+            why = f"it has {groups:,} groups for {inputs:,} inputs, not of {size} as configured"
+            raise parts.wrong("scales", why)
         group = f"-g{size or width}" if groups > 1 else ""
         shift = 0 if across else _zero_point_shift(parts, zeros, bits)
         name = f"{'awq' if across else 'gptq'}-{bits}bit{group}"

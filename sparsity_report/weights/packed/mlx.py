@@ -32,19 +32,17 @@ class Mlx(PackedFormat):
             raise parts.wrong("scales", f"its shape is {scale.shape}, that of weight {codes.shape}")
         columns, down = scale.shape[-1] * size, math.prod(codes.shape[:-1])
         if columns * bits != codes.shape[-1] * 32:
-            raise parts.wrong(
-                "weight", f"its shape is {codes.shape} for {columns:,} columns of {bits} bits"
-            )
+            why = f"its shape is {codes.shape} for {columns:,} columns of {bits} bits"
+            raise parts.wrong("weight", why)
         shape = (*codes.shape[:-1], columns)
         flat = codes.seen_as(down, codes.shape[-1])
         across = scale.seen_as(down, scale.shape[-1])
         if mode == "affine":
             parts.need("scales", *FLOATS)
-            parts.need("biases", *FLOATS)
-            parts.check("biases", scale.shape)
-            bias = Blocks(parts["biases"].seen_as(down, scale.shape[-1]), 1, size)
+            bias = parts.need("biases", *FLOATS, shape=scale.shape)
             name, blocks = f"mlx-{bits}bit-g{size}", Blocks(across, 1, size)
-            return Rowwise(shape, name, parts.all, flat, bits, scales=(blocks,), bias=bias)
+            biases = Blocks(bias.seen_as(down, scale.shape[-1]), 1, size)
+            return Rowwise(shape, name, parts.all, flat, bits, scales=(blocks,), bias=biases)
         parts.only("weight", "scales")
         parts.need("scales", "uint8")
         form = str(mode), bits, size

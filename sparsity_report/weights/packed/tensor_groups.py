@@ -105,14 +105,16 @@ class Parts(dict[str, Entry]):
             raise self.wrong(first, f"{self[others[0]].key!r} has the same role")
         return first
 
-    def need(self, leaf: str, *dtypes: str) -> Entry:
-        """Return a required part; refuse other dtypes than those given."""
+    def need(self, leaf: str, *dtypes: str, shape: Sequence[int] | None = None) -> Entry:
+        """Return a required part; refuse other dtypes and another shape than those given."""
         if leaf not in self:
             first = next(iter(self))
             raise self.wrong(first, f"its {leaf} is missing")
         part = self[leaf]
         if dtypes and (part.kind or part.values.dtype) not in dtypes:
             raise self.wrong(leaf, f"it holds {part.dtype}")
+        if shape is not None:
+            self.check(leaf, shape)
         return part
 
     def only(self, *leaves: str) -> None:
