@@ -42,9 +42,7 @@ class Scaled(PackedFormat):
         is_grouped = parts[leaf].shape == (*outer, across // MX_GROUP)
         if codes.values.dtype in FP8 and parts[leaf].values.dtype == "uint8" and is_grouped:
             parts.only("weight", leaf)
-            shape = parts.matrix("weight")
-            powers = parts.grouped(leaf, shape, MX_GROUP)
-            return Rowwise(shape, "mxfp8", parts.all, codes, scales=(powers,))
+            return _group_scaled(parts, "weight", leaf, "")
         return _eight_bits(parts, ("weight", leaf, "weight_zero_point"), parts.scheme.blocks())
 
 
@@ -59,25 +57,29 @@ class TorchAo(PackedFormat):
         """Return the decoder."""
         scale = parts.need("_weight_scale")
         if scale.kind == E8M0 or scale.values.dtype in FP8:
-            return _torchao_groups(parts, MX_GROUP if scale.kind else NV_GROUP)
+            leaves = (*self.needs, "_weight_per_tensor_scale")
+            parts.only(*leaves, "_weight_act_per_tensor_scale")
+            return _group_scaled(parts, *leaves, "torchao-")
         packed = _eight_bits(parts, ("_weight_qdata", "_weight_scale", "_weight_zero_point"), ())
         return replace(packed, packing=f"torchao-{packed.packing}")
 
 
-def _torchao_groups(parts: Parts, width: int) -> Packed:
-    """Return the decoder of NVFP4Tensor or MXTensor, whose scales may be in tiles."""
-    parts.only(
-        "_weight_qdata", "_weight_scale", "_weight_per_tensor_scale", "_weight_act_per_tensor_scale"
-    )
-    codes = parts.need("_weight_qdata", "uint8", *(FP8 if width == MX_GROUP else ()))
-    four, (down, size) = codes.values.dtype == "uint8", parts.matrix("_weight_qdata")
-    shape = (down, 2 * size if four else size)
-    scales = [parts.grouped("_weight_scale", shape, width, tiled=True)]
-    if "_weight_per_tensor_scale" in parts:
-        scales.append(parts.scales("_weight_per_tensor_scale", shape))
-        parts.check("_weight_per_tensor_scale", ())
-    name = f"torchao-{'nv' if width == NV_GROUP else 'mx'}fp{4 if four else 8}"
-    bits, table = (4, E2M1) if four else (0, ())
+def _group_scaled(
+    parts: Parts, codes_leaf: str, scale_leaf: str, whole_leaf: str, prefix: str = ""
+) -> Packed:
+    """Return the decoder of FP4 or FP8 with a scale per group, and possibly one of the whole."""
+    scale, (down, size) = parts.need(scale_leaf), parts.matrix(codes_leaf)
+    family, width = ("nv", NV_GROUP) if scale.values.dtype in FP8 else ("mx", MX_GROUP)
+    codes = parts.need(codes_leaf, "uint8", FP4, *(FP8 if family == "mx" else ()))
+    bits, table = (0, ()) if codes.values.dtype in FP8 else (4, E2M1)
+    shape = (down, 2 * size if bits else size)
+    # The scales of torchao may be in tiles.
+    scales = [parts.grouped(scale_leaf, shape, width, tiled=bool(prefix))]
+    if whole_leaf in parts:
+        scales.append(parts.scales(whole_leaf, shape))
+        if scales[1].part.total != 1:
+            raise parts.wrong(whole_leaf, "it is not one number")
+    name = f"{prefix}{family}fp{bits or 8}"
     return Rowwise(shape, name, parts.all, codes, bits, table, scales=(*scales,))
 
 
@@ -117,16 +119,11 @@ class FourBitFloats(PackedFormat):
 
     def decode(self, parts: Parts) -> Packed:
         """Return the decoder."""
-        leaf, codes = parts.one_of(*_SCALES), parts.need("weight", "uint8", FP4)
-        down, half = parts.matrix("weight")
-        shape, is_whole = (down, 2 * half), "weight_scale_2" in parts
-        name = "nvfp4" if is_whole or parts[leaf].values.dtype in FP8 else "mxfp4"
-        scales = [parts.grouped(leaf, shape, NV_GROUP if name == "nvfp4" else MX_GROUP)]
-        if is_whole:
-            scales.append(parts.scales("weight_scale_2", shape))
-            if scales[1].part.total != 1:
-                raise parts.wrong("weight_scale_2", "it is not one number")
-        return Rowwise(shape, name, parts.all, codes, 4, E2M1, scales=(*scales,))
+        leaf = parts.one_of(*_SCALES)
+        parts.need("weight", "uint8", FP4)
+        if "weight_scale_2" in parts:
+            parts.need(leaf, *FP8)
+        return _group_scaled(parts, "weight", leaf, "weight_scale_2")
 
 
 @dataclass(frozen=True, eq=False)
