@@ -29,7 +29,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from sparsity_report.sparse.linear_csr import LinearCSR
 from sparsity_report.weights.anatomy.parameter_places import Place, as_csr, computed_by
@@ -207,7 +206,8 @@ class _Twin:
                     twins[id(tensor)] = nn.Parameter(weight.T if is_turned else weight, False)
                     if isinstance(csr, LinearCSR):
                         twins[id(csr)] = linear = nn.Linear(1, 1, False, "meta")
-                        linear.weight, linear.bias = twins[id(tensor)], twins.get(id(csr.bias))
+                        linear.weight = twins[id(tensor)]
+                        linear.register_parameter("bias", twins.get(id(csr.bias)))
         self.model = copy.deepcopy(original, twins).eval()
         self.running: list[nn.Module] = []
         for place in places:
@@ -245,7 +245,8 @@ class _Twin:
         known = inspect.signature(self.model.forward).parameters
         options = {n: v for n, v in (("use_cache", False), ("return_dict", True)) if n in known}
         self.running.clear()
-        with torch.no_grad(), _Run(self) as run:
+        run = _Run(self)
+        with torch.no_grad(), run:
             out = self.model(**inputs, **options)
         outputs = out if isinstance(out, Mapping) else {}
         for tensor in _tensors([value for name, value in outputs.items() if "logits" in name]):
@@ -617,7 +618,7 @@ def _followed(func: Any, traces: Sequence[_Trace]) -> _Trace:
 
 def _known(func: Any, args: Any, kwargs: dict[str, Any], tensors: Sequence[torch.Tensor]) -> Any:
     """Compute an operation on known values on the CPU, even if the model asks for meta."""
-    numbers = [abs(n) for n in tree_leaves(args) if isinstance(n, int | float)]
+    numbers = [abs(n) for n in _flat(args) if isinstance(n, int | float)]
     if max((*numbers, *(tensor.numel() for tensor in tensors)), default=0) > _FEW:
         planned = None
         with suppress(Exception):  # operations without a known size, or wrong ones
@@ -674,19 +675,25 @@ def _dimension(func: Any, args: Any) -> int | None:
 def _in_turn(shape: Sequence[int], dim: int | None, out: Any) -> Any:
     """Return consecutive choices for each row, continuing from the row before."""
     values, indices = (None, out) if isinstance(out, torch.Tensor) else out
-    keeps = dim is not None and indices.dim() == len(shape)
-    moved = indices.movedim(dim, -1) if keeps else indices
+    keeps, place = dim is not None and indices.dim() == len(shape), dim or 0
+    moved = indices.movedim(place, -1) if keeps else indices
     chosen = torch.arange(moved.numel()).reshape(moved.shape)
     chosen %= 1 if dim is None else max(shape[dim], 1)
-    chosen = chosen.movedim(-1, dim) if keeps else chosen
+    chosen = chosen.movedim(-1, place) if keeps else chosen
     return chosen if values is None else type(out)((values, chosen))
 
 
 def _tensors(values: Any) -> list[torch.Tensor]:
     """Return the tensors in arguments or results, lists included."""
-    tensors: list[torch.Tensor] = []
-    _each(tensors.append, values)
-    return tensors
+    return [value for value in _flat(values) if isinstance(value, torch.Tensor)]
+
+
+def _flat(values: Any) -> Iterator[Any]:
+    for value in values if isinstance(values, list | tuple) else [values]:
+        if isinstance(value, list | tuple):
+            yield from _flat(value)
+        else:
+            yield value
 
 
 def _each(change: Callable[[torch.Tensor], Any], values: Any) -> Any:
