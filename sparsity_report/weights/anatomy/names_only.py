@@ -14,8 +14,7 @@ import numpy as np
 
 from sparsity_report.weights.anatomy import groups
 from sparsity_report.weights.matrix_direction import Shape, as_matrix, input_first
-from sparsity_report.weights.packed.gptq_awq import Columnwise
-from sparsity_report.weights.packed.packed_tensor import Undecoded, is_remote
+from sparsity_report.weights.packed.packed_tensor import Packed, Undecoded, is_remote
 from sparsity_report.weights.tensor_slices import Entry, FileSlice
 from sparsity_report.weights.weights import ONCE, Module, Parameter, check_modules
 
@@ -141,10 +140,10 @@ def is_buffer(entry: Entry) -> bool:
 
 
 def is_padding(key: str, entries: Mapping[str, Entry]) -> bool:
-    """Return whether a tensor is a bias of zeros beside a GPTQ weight, written for any layer."""
+    """Return whether a tensor is a bias of zeros that the format of its weight adds."""
     weight = entries.get(f"{key.removesuffix('bias')}weight")
-    is_gptq = weight is not None and isinstance(weight.values, Columnwise)
-    return is_gptq and key.endswith(".bias") and not entries[key].numbers().any()
+    is_padded = weight is not None and isinstance(weight.values, Packed) and weight.values.pads_bias
+    return is_padded and key.endswith(".bias") and not entries[key].numbers().any()
 
 
 def on_disk(entries: Sequence[Entry]) -> dict[str, Any]:

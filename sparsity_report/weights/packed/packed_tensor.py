@@ -51,6 +51,8 @@ class Packed(ABC):
     dtype: ClassVar[str] = "float32"
     #: True if each slice needs bytes from everywhere in the parts.
     crosswise: ClassVar[bool] = False
+    #: True if its writers add a bias of zeros to layers without one.
+    pads_bias: ClassVar[bool] = False
     #: Rows decoded together: those that share words of packed zero points.
     aligned: ClassVar[int] = 32
 
