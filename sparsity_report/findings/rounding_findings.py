@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from sparsity_report.study.comparison import Study
-from sparsity_report.study.derived.rounded_zeros import origin, rounded
+from sparsity_report.study.rounded_zeros import origin, rounded
 from sparsity_report.words.sentences import say
 
 # Share of zeros from which their origin is reported.

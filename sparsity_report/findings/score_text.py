@@ -1,7 +1,7 @@
 """Names and texts of measured scores."""
 
+from sparsity_report.study.derived.tradeoff import Point, Tradeoff
 from sparsity_report.study.derived.zero_shot import METRIC, SEVEN
-from sparsity_report.study.levels.tradeoff import Point, Tradeoff
 from sparsity_report.untrusted.display_text import clip
 from sparsity_report.words.number_format import perplexity, plus_minus, with_error
 from sparsity_report.words.sentences import say

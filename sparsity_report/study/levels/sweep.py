@@ -20,9 +20,9 @@ from sparsity_report.counting.progress import Progress
 from sparsity_report.counting.pruning import Pruning
 from sparsity_report.counting.ranks import Level, find_levels, read_buckets, refine_level
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.study.derived.policy_names import GLOBAL, LAYERWISE
 from sparsity_report.study.layers import added, layer_frame
 from sparsity_report.study.levels.levels import Levels, level_matrices, level_rows
+from sparsity_report.study.policy_names import GLOBAL, LAYERWISE
 from sparsity_report.study.schema import typed
 from sparsity_report.weights.weights import Weights
 
