@@ -23,7 +23,14 @@ from sparsity_report.study.layers import check_context, check_convention, with_s
 from sparsity_report.study.levels.sweep import level_table
 from sparsity_report.study.patterns import variant_patterns
 from sparsity_report.study.schema import TABLES, check, typed
-from sparsity_report.study.variants import Variant, csr_note, fingerprint, listed, variant_row
+from sparsity_report.study.variants import (
+    Variant,
+    csr_note,
+    fingerprint,
+    listed,
+    variant_layers,
+    variant_row,
+)
 
 if TYPE_CHECKING:
     from sparsity_report.study.pairs.pair import Pair
