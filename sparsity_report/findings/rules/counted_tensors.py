@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from sparsity_report.counting.bit_statistics import BitStatistics, bit_statistics
+from sparsity_report.counting.matrix_counts import MatrixCount, count_entry
 from sparsity_report.counting.n_m_patterns import Pattern, find_pattern
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.outline import Outline, Tensor
@@ -23,8 +23,8 @@ class Counted:
     """A tensor and its counts; in both directions where that of its matrix is not known."""
 
     tensor: Tensor
-    counts: BitStatistics
-    turned: BitStatistics | None = None
+    counts: MatrixCount
+    turned: MatrixCount | None = None
 
     @property
     def name(self) -> str:
@@ -87,7 +87,7 @@ def count_tensors(
         directions = [tensor.matrix]
         if tensor.matrix and not tensor.is_settled:
             directions.append(tensor.matrix.turned)
-        return Counted(tensor, *(bit_statistics(tensor.entry, m, patterns) for m in directions))
+        return Counted(tensor, *(count_entry(tensor.entry, m, patterns) for m in directions))
 
     with ThreadPoolExecutor(_THREADS) as pool:
         return CountedModel(outline, [*pool.map(count, tensors)])
@@ -117,7 +117,7 @@ def place_phrase(place: tuple[int, int, int], width: int) -> str:
     return say("check.place", **where)
 
 
-def _broken(counts: BitStatistics, pattern: Pattern, inputs: int) -> str | None:
+def _broken(counts: MatrixCount, pattern: Pattern, inputs: int) -> str | None:
     if pattern not in counts.complying:
         return say("check.no_groups", inputs=inputs, m=pattern.m)
     if (place := counts.violations.get(pattern)) is None:
