@@ -1,5 +1,7 @@
 """Counts of a whole model from one pass over its tensors, remembered while the model lives."""
 
+from __future__ import annotations
+
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Executor

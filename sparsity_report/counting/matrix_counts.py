@@ -113,8 +113,8 @@ class MatrixCount:
         outputs, inputs, experts = self.matrix[:3]
         self.rows = np.zeros((experts, outputs), np.int64)
         self.columns = np.zeros((experts, inputs), np.int64)
-        whole = [p for p in patterns if inputs and inputs % p.m == 0 and outputs]
-        self.kept = {p: np.zeros(experts, np.int64) for p in whole}
+        dividing = [p for p in patterns if inputs and inputs % p.m == 0 and outputs]
+        self.kept = {p: np.zeros(experts, np.int64) for p in dividing}
         self.zero_groups = {size: 0 for size in groups if inputs and inputs % size == 0}
         self.filled = {size: np.zeros(experts, np.int64) for size in blocks}
         self._first = np.zeros((experts, outputs), np.uint64)

@@ -118,7 +118,7 @@ def _layers(planned: Plan, tallies: Mapping[str, Tally], side: str) -> pd.DataFr
     weights, zeros = getattr(planned, side), Counter[str]()
     for match in planned.matches:
         if (part := getattr(match, side)) is not None:
-            zeros[part.parameter.name] += getattr(tallies[match.name], f"zeros_{side}")
+            zeros[part.parameter.name] += getattr(tallies[match.name], side).zeros
     counts = {p.name: Magnitudes(p.total, p.total - zeros[p.name]) for p in weights.stored}
     return layer_frame(weights, counts, variant=side)
 
