@@ -25,12 +25,11 @@ from helpers import command, known_counts, same_counts, small_llama, study_of
 from safetensors.torch import save_file
 
 import sparsity_report as sr
-from sparsity_report.counting import counts
+from sparsity_report.counting import counts, matrix_counts
 from sparsity_report.counting.histogram import Magnitudes, count
 from sparsity_report.counting.ranks import find_levels
 from sparsity_report.draw import export
 from sparsity_report.findings.model_counts import model_counts
-from sparsity_report.study import patterns
 from sparsity_report.study.storage_layouts import storage_frame
 from sparsity_report.untrusted import limits
 from sparsity_report.weights.loading import open_to_count
@@ -189,7 +188,7 @@ def test_memory_that_runs_out_is_one_line(folder, monkeypatch, tmp_path, allocat
     for module, name, place in (
         (counts, "count_slice", r"\S+\.weight: memory ran out; nothing was counted wrong"),
         (
-            patterns.Zeros,
+            matrix_counts.MatrixCount,
             "add",
             r"\S+/model: patterns: memory ran out; leave them out \(patterns=False",
         ),

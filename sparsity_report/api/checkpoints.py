@@ -111,7 +111,9 @@ def compare_checkpoints(
     counts = [_counts(planned, tallies, side) for side in SIDES]
     variants = [Variant(name, w, None, "dense") for name, w in zip(NAMES, models, strict=True)]
     digests = _fingerprints(planned, tallies, counts)
-    described = [variant_row(v, digest) for v, digest in zip(variants, digests, strict=True)]
+    described = [
+        variant_row(*each, context=None) for each in zip(variants, counts, digests, strict=True)
+    ]
     layers = [
         layer_frame(v.weights, counted, variant=v.name)
         for v, counted in zip(variants, counts, strict=True)
@@ -148,7 +150,7 @@ def _counts(planned: Plan, tallies: Mapping[str, Tally], side: str) -> dict[str,
     weights, zeros = getattr(planned, side), Counter[str]()
     for match in planned.matches:
         if (part := getattr(match, side)) is not None:
-            zeros[part.parameter.name] += getattr(tallies[match.name], f"zeros_{side}")
+            zeros[part.parameter.name] += getattr(tallies[match.name], side).zeros
     return {p.name: Magnitudes(p.total, p.total - zeros[p.name]) for p in weights.stored}
 
 

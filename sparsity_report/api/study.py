@@ -23,7 +23,14 @@ from sparsity_report.study.layers import check_context, check_convention, with_s
 from sparsity_report.study.levels.sweep import level_table
 from sparsity_report.study.patterns import variant_patterns
 from sparsity_report.study.schema import TABLES, check, typed
-from sparsity_report.study.variants import Variant, csr_note, fingerprint, listed, variant_row
+from sparsity_report.study.variants import (
+    Variant,
+    csr_note,
+    fingerprint,
+    listed,
+    variant_layers,
+    variant_row,
+)
 
 if TYPE_CHECKING:
     from sparsity_report.study.published_scores import Reproduction
@@ -350,12 +357,12 @@ def compare(
     if not variants:
         raise SparsityReportError("compare: there are no variants; give at least one")
     _check_distinct([variant.name for variant in listed("compare", variants)])
-    frames = [variant.layers(convention, progress) for variant in variants]
-    models = dict.fromkeys(variant.weights for variant in variants)
-    prints = {model: fingerprint(model, count_weights(model)) for model in models}
-    described = [variant_row(v, prints[v.weights], context) for v in variants]
+    counts = {v.weights: count_weights(v.weights, progress) for v in variants}
+    frames = [variant_layers(v, counts[v.weights], convention) for v in variants]
+    prints = {model: fingerprint(model, counted) for model, counted in counts.items()}
+    described = [variant_row(v, counts[v.weights], prints[v.weights], context) for v in variants]
     notes: list[str] = []
-    for model in models:
+    for model in counts:
         notes += [*model.notes, *count_notes(model)]
     sparse = dict.fromkeys(variant.weights for variant in variants if variant.layout == "csr")
     notes += [note for model in sparse if (note := csr_note(model))]
@@ -368,7 +375,7 @@ def compare(
         patterns=variant_patterns(variants, progress=progress) if patterns else None,
         experts=experts_frame(variants),
         notes=tuple(notes),
-        levels=level_table(variants[0].weights),
+        levels=level_table(variants[0].weights, counts[variants[0].weights]),
         weights=variants[0].weights,
     )
 

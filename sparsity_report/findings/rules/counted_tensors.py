@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from sparsity_report.counting.bit_statistics import BitStatistics, bit_statistics
+from sparsity_report.counting.matrix_counts import MatrixCount, count_entry
 from sparsity_report.counting.n_m_patterns import Pattern, find_pattern
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.weights import Module, Parameter, Weights
@@ -24,8 +24,8 @@ class Counted:
 
     module: Module
     parameter: Parameter
-    counts: BitStatistics
-    turned: BitStatistics | None = None
+    counts: MatrixCount
+    turned: MatrixCount | None = None
 
     @property
     def name(self) -> str:
@@ -90,7 +90,7 @@ def count_tensors(
         directions = [matrix]
         if matrix and parameter.name in weights.unsettled:
             directions.append(matrix.turned)
-        counts = (bit_statistics(entry, each, patterns) for each in directions)
+        counts = (count_entry(entry, each, patterns) for each in directions)
         return Counted(module, parameter, *counts)
 
     read = [
@@ -127,7 +127,7 @@ def place_phrase(place: tuple[int, int, int], width: int) -> str:
     return say("check.place", **where)
 
 
-def _broken(counts: BitStatistics, pattern: Pattern, inputs: int) -> str | None:
+def _broken(counts: MatrixCount, pattern: Pattern, inputs: int) -> str | None:
     if pattern not in counts.complying:
         return say("check.no_groups", inputs=inputs, m=pattern.m)
     if (place := counts.violations.get(pattern)) is None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from sparsity_report.counting.bit_statistics import GROUPS
+from sparsity_report.counting.matrix_counts import GROUPS, dead_parts, head_sums
 from sparsity_report.counting.n_m_patterns import Pattern, read_pattern
 from sparsity_report.findings.rules.counted_tensors import CountedModel, place_phrase
 from sparsity_report.findings.zero_parts import ALL_ZERO, zero_parts
@@ -113,19 +113,19 @@ def _dead(model: CountedModel) -> Iterator[str]:
     dead_experts: list[str] = []
     head_dim, sizes = _heads(model.weights)
     for each in model.settled:
-        filled = {"rows": each.counts.filled_rows, "columns": each.counts.filled_columns}
-        experts = filled["rows"].any(axis=1)
+        nonzeros = {"rows": each.counts.rows, "columns": each.counts.columns}
+        experts = nonzeros["rows"].any(axis=1)
         if not experts.any():
             dead["layers"][each.name] = 1
         else:
             numbers = np.flatnonzero(~experts).tolist()
             dead_experts += [say("check.expert", module=each.name, expert=n) for n in numbers]
         is_output = each.name.rpartition(".")[2] in OUTPUT_WORDS
-        lines = filled["columns" if is_output else "rows"]
+        lines = nonzeros["columns" if is_output else "rows"]
         if each.module.group == "attention_linear" and lines.size in sizes:
-            filled["heads"] = np.asarray(lines.reshape(-1, head_dim).any(axis=1))
-        for kind, flags in filled.items():
-            if number := flags.size - int(np.count_nonzero(flags)):
+            nonzeros["heads"] = head_sums(lines, head_dim)
+        for kind, sums in nonzeros.items():
+            if number := dead_parts(sums):
                 dead[kind][each.name] = number
     for kind, counts in dead.items():
         yield from zero_parts(kind, {model.weights.name: counts})

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import numpy as np
 
-from sparsity_report.counting.bit_statistics import BitStatistics, nonzero_blocks
+from sparsity_report.counting.matrix_counts import MatrixCount, nonzero_blocks
 from sparsity_report.counting.n_m_patterns import Pattern
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.package_data import DEMO
@@ -272,7 +272,7 @@ def _violations(model: CountedModel, rules: Rules) -> Iterator[Violation]:
 
 
 def _out_of_bounds(
-    rule: str, name: str, bound: Bound | None, counts: BitStatistics | CountedModel
+    rule: str, name: str, bound: Bound | None, counts: MatrixCount | CountedModel
 ) -> Iterator[Violation]:
     zeros, total = counts.zeros, counts.total
     if bound and Fraction(zeros, total) not in bound:

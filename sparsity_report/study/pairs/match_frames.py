@@ -19,7 +19,7 @@ from sparsity_report.weights.weights import Module, Parameter
 # Architectures with a key-value cache; encoders keep none.
 _DECODER = re.compile("CausalLM|LMHead|ConditionalGeneration")
 # Figures of a tally that a layer has in any case, and those that only compared weights have.
-_COUNTS = ["zeros_before", "zeros_after", "compared", "kept", "revived", "new", "changed"]
+_COUNTS = ["compared", "kept", "revived", "new", "changed"]
 _MEASURES = ("relative_change", "norm", "correlation", "iou")
 
 
@@ -93,7 +93,6 @@ def _row(
         if _parameter(match).name in names:
             sums += tallies[match.name]
     alignments = {match.alignment for match in matches}
-    n_m_before, n_m_after = sums.n_m
     is_compared = sums.compared > 0
     return {
         "module_name": module.name,
@@ -105,13 +104,15 @@ def _row(
         "shape_after": weights_after[0].shape if weights_after and len(after) == 1 else None,
         "alignment": next((each for each in ALIGNMENTS if each in alignments), "name"),
         "certainty": min((match.certainty for match in matches), default=1.0),
-        "weight_before": sums.total_before,
-        "weight_after": sums.total_after,
+        "weight_before": sums.before.total,
+        "weight_after": sums.after.total,
+        "zeros_before": sums.before.zeros,
+        "zeros_after": sums.after.zeros,
         **{name: getattr(sums, name) for name in _COUNTS},
         **{name: getattr(sums, name) if is_compared else None for name in _MEASURES},
         "untouched": is_compared and all(_is_untouched(tallies[match.name]) for match in matches),
-        "n_m_before": n_m_before,
-        "n_m_after": n_m_after,
+        "n_m_before": sums.before.n_m,
+        "n_m_after": sums.after.n_m,
     }
 
 
@@ -122,7 +123,7 @@ def _parameter(match: ParameterMatch) -> Parameter:
 
 
 def _is_untouched(tally: Tally) -> bool:
-    return tally.untouched and tally.compared == tally.total_before == tally.total_after
+    return tally.untouched and tally.compared == tally.before.total == tally.after.total
 
 
 def removed_frame(plan: Plan) -> pd.DataFrame:

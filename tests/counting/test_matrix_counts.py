@@ -11,8 +11,8 @@ from helpers import write_gguf
 from safetensors.torch import load_file, save_file
 
 import sparsity_report as sr
-from sparsity_report.counting.bit_statistics import GROUPS, bit_statistics, nonzero_blocks
 from sparsity_report.counting.counts import count_weights
+from sparsity_report.counting.matrix_counts import GROUPS, count_entry, nonzero_blocks
 from sparsity_report.counting.n_m_patterns import KNOWN, Pattern, find_pattern
 from sparsity_report.weights.matrix_direction import Matrix, as_matrix, input_first
 from sparsity_report.weights.sources.safetensors import read_header
@@ -50,7 +50,7 @@ def test_every_code_means_what_torch_says(dtype, tmp_path):
         (~normal & (wide != 0) & ~wide.isnan()).sum(),
     )  # fmt: skip
     for entry in (on_disk(tmp_path, values), held(values)):
-        counts = bit_statistics(entry)
+        counts = count_entry(entry)
         found = counts.zeros, counts.nan, counts.infinite, counts.denormal
         assert found == tuple(map(int, expected))
         assert counts.total == len(values)
@@ -59,7 +59,7 @@ def test_every_code_means_what_torch_says(dtype, tmp_path):
 @pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int64, torch.bool], ids=str)
 def test_integers_are_zero_or_not(dtype, tmp_path):
     values = torch.tensor([0, 1, 0, -128]).to(dtype)
-    counts = bit_statistics(on_disk(tmp_path, values))
+    counts = count_entry(on_disk(tmp_path, values))
     assert (counts.zeros, counts.nan, counts.denormal) == (2, 0, 0)
 
 
@@ -114,11 +114,11 @@ def test_groups_rows_and_columns_in_both_directions(shape, turned, tmp_path):
         values = sparse_experts(seed, *shape)
         stored = np.ascontiguousarray(values.swapaxes(1, 2)) if turned else values
         entry = on_disk(tmp_path, torch.from_numpy(stored))
-        counts = bit_statistics(entry, as_matrix(stored.shape, turned), patterns)
+        counts = count_entry(entry, as_matrix(stored.shape, turned), patterns)
         for name, expected in in_words(values, patterns).items():
             assert getattr(counts, name) == expected, (name, seed)
-        np.testing.assert_array_equal(counts.filled_rows, (values != 0).any(2))
-        np.testing.assert_array_equal(counts.filled_columns, (values != 0).any(1))
+        np.testing.assert_array_equal(counts.rows, (values != 0).sum(2))
+        np.testing.assert_array_equal(counts.columns, (values != 0).sum(1))
         assert counts.zeros == np.count_nonzero(values == 0)
 
 
@@ -133,7 +133,7 @@ def test_memory_stays_small(tmp_path):
     entry = on_disk(tmp_path, torch.zeros(2048, 4096))
     for matrix in (Matrix(2048, 4096), as_matrix((2048, 4096), True)):
         tracemalloc.start()
-        bit_statistics(entry, matrix, KNOWN)
+        count_entry(entry, matrix, KNOWN)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak < 0.6 * entry.values.nbytes, matrix
@@ -148,14 +148,14 @@ def agree(weights, entries):
         parameter = weights[name]
         if parameter.tied_to:
             continue
-        assert bit_statistics(entry).zeros == parameter.total - counted[name].nonzero
+        assert count_entry(entry).zeros == parameter.total - counted[name].nonzero
         if not parameter.prunable:
             continue
         assert direction[name] == parameter.transposed, name
-        counts = bit_statistics(entry, as_matrix(entry.shape, parameter.transposed), KNOWN)
+        counts = count_entry(entry, as_matrix(entry.shape, parameter.transposed), KNOWN)
         (row,) = frame[frame["parameter"] == name].to_dict("records")
-        assert (~counts.filled_rows).mean() == pytest.approx(row["zero_rows"])
-        assert (~counts.filled_columns).mean() == pytest.approx(row["zero_columns"])
+        assert (counts.rows == 0).mean() == pytest.approx(row["zero_rows"])
+        assert (counts.columns == 0).mean() == pytest.approx(row["zero_columns"])
         groups = {p: counts.total // p.m for p in counts.complying}
         best = find_pattern(counts.complying, counts.total) or max(
             groups, key=lambda p: counts.complying[p] / groups[p]
