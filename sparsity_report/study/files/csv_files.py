@@ -10,7 +10,7 @@ import pandas as pd
 from sparsity_report.errors import legible
 from sparsity_report.files.atomic import write_file
 from sparsity_report.study.comparison import Study
-from sparsity_report.study.files.json_files import value_or_saved
+from sparsity_report.study.files.json_files import study_or_saved
 from sparsity_report.study.schema import CHANGED, MATCHED, MEASURED
 from sparsity_report.untrusted.display_text import file_name
 
@@ -61,7 +61,7 @@ def write_csv(study: Study | str | os.PathLike[str], folder: str | os.PathLike[s
     >>> [file.name for file in files][:3]
     ['layers_dense.csv', 'groups_dense.csv', 'comparison.csv']
     """
-    folder, shown = Path(folder), value_or_saved("write_csv", study, Study)
+    folder, shown = Path(folder), study_or_saved("write_csv", study)
     files = {}
     for variant, stem in variant_stems(shown).items():
         for kind, frame in (("layers", shown.layers), ("groups", shown.groups)):
