@@ -97,11 +97,12 @@ def _matched(facts: Facts, fate: Mapping[str, Any]) -> tuple[Tile, ...]:
         figures["flops"] = "flops_per_token"
     changes = facts.table("changes")
     sums = {row["figure"]: row for row in records(changes[changes["group"].isna()])}
+    more = {"note": "strip.of_model"}
     for key, figure in figures.items():
         before, after = sums[figure]["before"], sums[figure]["after"]
         is_known = not (pd.isna(before) or pd.isna(after))
-        ends = (before, _ends([after])) if is_known else (None, ())
-        tiles.append(Tile(key, *ends, {"note": "strip.of_model"}))
+        after_ends = _ends([after]) if is_known else ()
+        tiles.append(Tile(key, before if is_known else None, after_ends, more))
     return tuple(tiles)
 
 
