@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from sparsity_report.sparse.shares import ratio, zero_share
+from sparsity_report.study.layers import records
 from sparsity_report.study.schema import DENOMINATORS, FIGURES, SIDES, typed
 from sparsity_report.weights.anatomy.groups import GROUPS
 
@@ -89,9 +90,7 @@ def head_is_embedding(layers: pd.DataFrame) -> bool | None:
     return bool(tied.any()) if len(tied) else None
 
 
-def base_shares(
-    before: pd.Series[Any], after: pd.Series[Any], matches: pd.DataFrame
-) -> dict[str, float | None]:
+def base_shares(totals: pd.DataFrame, matches: pd.DataFrame) -> dict[str, float | None]:
     """Return the share of the base that is zero or removed, by denominator; None if unknown.
 
     Weights that only the model after has are not part of the base. For prunable weights, those
@@ -100,13 +99,14 @@ def base_shares(
 
     Parameters
     ----------
-    before, after : pandas.Series
-        Rows of ``study.totals``.
+    totals : pandas.DataFrame
+        The rows of both models in ``study.totals``, the base first.
     matches : pandas.DataFrame
     """
     rows = matches[matches["prunable"]]
     left = int((rows["weight_before"] - gone_weights(rows) - zeros_left(rows)).sum())
-    biases = [int(sums["total"] - sums["weight_total"]) for sums in (before, after)]
+    before, after = records(totals)
+    biases = [sums["total"] - sums["weight_total"] for sums in (before, after)]
     has_added = bool((matches["weight_after"] > matches["compared"]).any()) or biases[1] > biases[0]
     shares: dict[str, float | None] = {}
     for part in DENOMINATORS:

@@ -111,11 +111,16 @@ def test_saved_and_read_back(parent, child, tmp_path):
             sr.read_study(path)
 
 
-def test_fingerprints_differ_where_weights_do(parent, child):
-    same, changed = sr.compare_checkpoints(parent, parent), sr.compare_checkpoints(parent, child)
+def test_fingerprints_differ_where_weights_do(parent, tmp_path):
+    """Doubled weights have as many zeros as before."""
+    doubled = {name: 2 * values for name, values in load_file(parent / "model.safetensors").items()}
+    save_file(doubled, tmp_path / "model.safetensors", {"format": "pt"})
+    (tmp_path / "config.json").write_text((parent / "config.json").read_text())
+    same, other = (sr.compare_checkpoints(parent, after) for after in (parent, tmp_path))
     assert same.variants["fingerprint"].nunique() == 1
-    assert changed.variants["fingerprint"].nunique() == 2
-    assert changed.variants["fingerprint"][0] == same.variants["fingerprint"][0]
+    assert other.variants["fingerprint"].nunique() == 2
+    assert other.variants["fingerprint"][0] == same.variants["fingerprint"][0]
+    assert other.totals["nonzero"].nunique() == 1
 
 
 def test_nothing_is_read_again_that_is_kept(parent, child, tmp_path, monkeypatch):
@@ -162,7 +167,7 @@ def test_command(parent, child, tmp_path):
         assert shown == [due[key] for key in ("compared", "kept", "revived", "new")]
 
 
-def test_what_merging_an_adapter_revives(parent, tmp_path):
+def test_merged_adapter_revives_zeros(parent, tmp_path):
     """Counted in the files by NumPy, and the same without a merged file."""
     tensors, scaled = load_file(parent / "model.safetensors"), {}
     merged = dict(tensors)
@@ -195,7 +200,7 @@ def test_what_merging_an_adapter_revives(parent, tmp_path):
     assert out.stdout.partition("\n\n")[0].splitlines()[1:] == beside.sentences()[1:]
 
 
-def test_what_a_merge_revives_in_smollm2(smollm2, tmp_path):
+def test_merged_matrices_revive_zeros_of_smollm2(smollm2, tmp_path):
     """Half of it pruned, rank 8 merged into q and v, both written as bfloat16 and read by NumPy."""
     pruning = sr.global_magnitude(smollm2, 0.5)
     before = {

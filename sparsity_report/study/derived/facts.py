@@ -202,8 +202,7 @@ class Facts:
         """The share of the base that is zero or removed, see :func:`.survival.base_shares`."""
         if self.study.matches is None:
             return {}
-        before, after = (self._totals.loc[side] for side in self.sides)
-        return base_shares(before, after, self.study.matches)
+        return base_shares(self._totals.loc[[*self.sides]], self.study.matches)
 
     def is_of_first(self, variant: str) -> bool:
         """Return whether a variant is of the same model as the first one."""

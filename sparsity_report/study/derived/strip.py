@@ -95,11 +95,14 @@ def _matched(facts: Facts, fate: Mapping[str, Any]) -> tuple[Tile, ...]:
         tiles.append(Tile("revived", None, _ends([fate["revived"] / zeros]), more))
     else:
         figures["flops"] = "flops_per_token"
-    sums = facts.table("changes")
-    sums = sums[sums["group"].isna()].set_index("figure")[["before", "after"]]
+    changes = facts.table("changes")
+    sums = {row["figure"]: row for row in records(changes[changes["group"].isna()])}
+    more = {"note": "strip.of_model"}
     for key, figure in figures.items():
-        known = [] if sums.loc[figure].isna().any() else sums.loc[figure].tolist()
-        tiles.append(Tile(key, *known[:1] or [None], _ends(known[1:]), {"note": "strip.of_model"}))
+        before, after = sums[figure]["before"], sums[figure]["after"]
+        is_known = not (pd.isna(before) or pd.isna(after))
+        after_ends = _ends([after]) if is_known else ()
+        tiles.append(Tile(key, before if is_known else None, after_ends, more))
     return tuple(tiles)
 
 

@@ -78,7 +78,7 @@ def read_figures(path: str | os.PathLike[str], *, strict: bool = False) -> Study
                     "again, or read it without strict"
                 )
             notes = (*notes, say(EDITED_STUDY))
-        tables = {part: _read_table(part, data[part]) for part in TABLES}
+        tables: dict[str, Any] = {part: _read_table(part, data[part]) for part in TABLES}
         if names := list(_unread(data)):
             notes = (say("note.unread_parts", names=names), *notes)
         settings: dict[str, Any] = {name: data[name] for name in _SETTINGS}
