@@ -70,6 +70,27 @@ def compare_checkpoints(
     SparsityReportError
         The models are not of one kind; the message names the difference.
 
+    Notes
+    -----
+    In ``matches``, ``module_name`` and ``block`` are those of the base; ``after_name`` is the
+    matching module, null if it was removed. ``alignment`` names how the two were matched, with
+    ``certainty``. ``weight_*`` and ``zeros_*`` count all weights of each side, ``compared`` the
+    weights that both have. Of those, ``kept`` are zero in both, ``revived`` only before, ``new``
+    only after; ``changed`` are nonzero in both with different values. For the weights that are
+    nonzero in both, ``norm`` is the norm before, ``relative_change`` the norm of the change ÷ the
+    norm before, and ``correlation`` the cosine. ``iou`` is the number of common zeros ÷ the zeros
+    of either. ``untouched`` is true if every parameter, biases included, is unchanged. ``n_m_*``
+    is the sparsest of 1:4, 2:8, 2:4 and 4:8 that 99 % of the groups comply with. ``kv_cache_*``
+    are the bytes that a token adds to the key-value cache.
+
+    In ``removed``, ``index`` is one of ``among`` such parts, and ``certainty`` the probability
+    that this one was removed. A weight is counted once, with the largest removed part that
+    contains it.
+
+    A fingerprint covers names, shapes, types and numbers of zeros, and that of ``After`` the
+    numbers of changed weights. It differs from the fingerprint that :func:`compare` gives, which
+    covers magnitudes.
+
     Examples
     --------
     >>> import sparsity_report as sr

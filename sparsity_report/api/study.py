@@ -405,12 +405,12 @@ def summarize(
     At 30 % sparsity, CSR makes the model a third larger,
     """
     from sparsity_report.findings.study_findings import study_findings
-    from sparsity_report.study.files.json_files import value_or_saved
+    from sparsity_report.study.files.json_files import study_or_saved
     from sparsity_report.study.published_scores import Reproduction
 
     if isinstance(study, Reproduction):
         return study.sentences()
-    return study_findings(value_or_saved("summarize", study, comparison.Study, Reproduction))
+    return study_findings(study_or_saved("summarize", study))
 
 
 def read_study(path: str | os.PathLike[str], *, strict: bool = False) -> Study:

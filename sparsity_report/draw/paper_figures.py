@@ -17,7 +17,7 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.atomic import write_file
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.files.csv_files import variant_stems
-from sparsity_report.study.files.json_files import value_or_saved
+from sparsity_report.study.files.json_files import study_or_saved
 
 _GENERIC = {"serif", "sans-serif", "monospace", "cursive", "fantasy", "system-ui"}
 
@@ -58,7 +58,7 @@ def write_figures(
     ...     [path.name for path in sr.write_figures(study, folder)]
     ['csr_bytes.png']
     """
-    shown: Study = value_or_saved("write_figures", study, Study)
+    shown: Study = study_or_saved("write_figures", study)
     stems = variant_stems(shown)
     drawn: dict[str, alt.LayerChart | None] = {
         f"sparsity_map_{stems[variant]}": sparsity_map(shown, variant)

@@ -55,8 +55,8 @@ def topics(study: Study) -> dict[str, list[str]]:
     if study not in _TOPICS:
         by_topic = checkpoint_topics(study) if study.matches is not None else {}
         for topic, parts in _BY_TOPIC.items():
-            is_said = study.matches is None or topic in _MEASURED
-            by_topic.setdefault(topic, [each for part in parts for each in part(study) if is_said])
+            chosen = parts if study.matches is None or topic in _MEASURED else ()
+            by_topic.setdefault(topic, [finding for part in chosen for finding in part(study)])
         _TOPICS[study] = by_topic
     return _TOPICS[study]
 

@@ -18,7 +18,7 @@ from sparsity_report.report.sections import Medium
 from sparsity_report.report.study_sections import study_document
 from sparsity_report.report.templates import environment, render
 from sparsity_report.study.comparison import Study
-from sparsity_report.study.files.json_files import value_or_saved
+from sparsity_report.study.files.json_files import study_or_saved
 
 # Media by suffix.
 _MEDIA = {".html": "page", ".pdf": "paper", ".md": "markdown"}
@@ -63,7 +63,7 @@ def write_report(
     ...     sr.write_report(study, f"{folder}/report.html").name
     'report.html'
     """
-    value: Study = value_or_saved("write_report", study, Study)
+    value: Study = study_or_saved("write_report", study)
     target = _target(path)
     templates = environment(template_dir)
     medium = Medium(_MEDIA[target.suffix.lower()])

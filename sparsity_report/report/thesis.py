@@ -29,7 +29,7 @@ from sparsity_report.report.tables.table_model import COUNT, SHARE, Kind, kind_o
 from sparsity_report.report.templates import environment, render
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.zero_shot import seven_tasks
-from sparsity_report.study.files.json_files import value_or_saved
+from sparsity_report.study.files.json_files import study_or_saved
 from sparsity_report.study.layers import records
 from sparsity_report.untrusted.display_text import short_name
 from sparsity_report.words.sentences import say
@@ -114,7 +114,7 @@ def write_thesis(
     >>> [path.name for path in written[:3]]
     ['csr_bytes_column.pdf', 'csr_bytes_column.svg', 'csr_bytes_column.png']
     """
-    value: Study = value_or_saved("write_thesis", study, Study)
+    value: Study = study_or_saved("write_thesis", study)
     check_options("write_thesis", paper, Paper.__annotations__)
     widths = {"column": paper.get("column_cm", 8.5), "text": paper.get("text_cm", 16.0)}
     for place, width in widths.items():

@@ -20,7 +20,7 @@ from sparsity_report.report.tables.table_model import Column, Table, table_of, t
 from sparsity_report.report.template_files import template_text
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.heatmap_grid import Grid
-from sparsity_report.study.pairs.removed_strips import difference_map
+from sparsity_report.study.pairs.removed_strips import base_maps
 from sparsity_report.study.schema import CHANGED, MATCHED, MEASURED
 from sparsity_report.untrusted.display_text import clip, short_name
 from sparsity_report.words.number_format import percent
@@ -28,10 +28,10 @@ from sparsity_report.words.sentences import say, some
 
 # Most rows of a table and most sentences in a cell.
 _ROWS, _SENTENCES = 20, 12
-# Maps of two checkpoints: columns of its cells and the keys of their titles.
-_PAIR_MAPS = {
-    "zeros_before": "cell.map_base_zero_before",
-    "zero_or_gone": "cell.map_base_zero_or_gone_after",
+# Maps of two checkpoints: columns of cells, and keys of titles.
+_BASE_MAPS = {
+    "before": "cell.map_base_zero_before",
+    "after": "cell.map_base_zero_or_gone_after",
 }
 # Maps: width without names; greatest height and width of a cell; height without a scale; height
 # of a row from which rows have names.
@@ -131,11 +131,10 @@ def _(study: Study) -> Content:
 def _matched(study: Study) -> Content:
     """Return the findings about two checkpoints, maps of the base, and sizes."""
     maps = []
-    if (shown := difference_map(study.facts.table("matches"))) is not None:
-        for column, title in _PAIR_MAPS.items():
-            cells = shown.cells.assign(share=shown.cells[column] / shown.cells["weight_before"])
-            if cells["share"].nunique() > 1:
-                maps.append(_map(say(title), shown.grid, cells, "share"))
+    if (shown := base_maps(study.facts.table("matches"))) is not None:
+        for column, title in _BASE_MAPS.items():
+            if shown[1][column].nunique() > 1:
+                maps.append(_map(say(title), *shown, column))
     first, *others = study_findings(study)
     lines = [first, _lines(study)[0], *others[:_SENTENCES]]
     return Content(lines, maps, checkpoint_tables.changes(study))

@@ -55,7 +55,7 @@ class StudyFrames:
         >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.3)
         >>> study = sr.compare(sr.dense(pruning.weights), sr.masked(pruning), sr.csr(pruning))
         >>> dense = study.groups.query("variant == 'Dense'")
-        >>> int(dense["total"].sum()) == study.totals["total"].iloc[0]
+        >>> bool(dense["total"].sum() == study.totals["total"].iloc[0])
         True
         """
         return group_frame(self.layers)
@@ -113,8 +113,8 @@ class StudyFrames:
         >>> import sparsity_report as sr
         >>> weights = sr.load()
         >>> study = sr.compare_checkpoints(weights, sr.global_magnitude(weights, 0.5))
-        >>> study.changes.set_index(["group", "figure"])["removed"][None, "parameters"]
-        0
+        >>> study.changes.set_index("figure")["removed"].head(2).tolist()
+        [0, 0]
         """
         if self.matches is None:
             return None
@@ -164,7 +164,7 @@ class StudyFrames:
         >>> study = sr.compare(sr.dense(pruning.weights), sr.masked(pruning), sr.csr(pruning))
         >>> rows = study.storage.query("variant == 'CSR30' and scope == 'model'")
         >>> size = rows.set_index("layout")["bytes"]
-        >>> bool(size["csr"] > size["dense"])
+        >>> bool(size["csr_int32"] > size["dense"])
         True
         """
         return storage_frame(self.layers, self.patterns)

@@ -113,9 +113,9 @@ def base_shares(
         prefix = "" if part == "model" else f"{part}_"
         total, total_after = (int(sums[f"{prefix}total"]) for sums in (before, after))
         is_prunable = part == "prunable"
-        is_unknown = total_after > total or (has_added and not is_prunable)
-        nonzero = left if is_prunable else int(after[f"{prefix}nonzero"])
-        shares[part] = None if is_unknown else zero_share(total, nonzero)
+        nonzero = left if is_prunable else after[f"{prefix}nonzero"]
+        is_unknown = total_after > total or (has_added and not is_prunable) or pd.isna(nonzero)
+        shares[part] = None if is_unknown else zero_share(total, int(nonzero))
     return shares
 
 

@@ -20,7 +20,7 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.hooks import hooks
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.histograms import module_magnitudes
-from sparsity_report.study.files.json_files import value_or_saved
+from sparsity_report.study.files.json_files import study_or_saved
 from sparsity_report.study.levels.sweep import pruned_at
 from sparsity_report.study.variants import csr, fingerprint, masked
 from sparsity_report.untrusted.display_text import short_name
@@ -78,7 +78,7 @@ def explore(
     >>> sr.explore(pair).state["metric"]
     'moved'
     """
-    value: Study = value_or_saved("explore", study, Study)
+    value: Study = study_or_saved("explore", study)
     if value.matches is not None:
         if weights is not None or columns is not None:
             raise SparsityReportError(

@@ -95,7 +95,7 @@ def test_columns_are_shares_of_the_base_by_block(pair, page):
     }
 
 
-def test_what_does_not_vary_is_not_drawn(demo, tmp_path):
+def test_equal_shares_are_not_drawn(demo, tmp_path):
     """Nothing, then half of each block, then half as many in one."""
     same = sr.compare_checkpoints(demo, demo)
     even = sr.compare_checkpoints(demo, sr.n_m(demo, 2, 4))
@@ -121,7 +121,7 @@ def test_what_does_not_vary_is_not_drawn(demo, tmp_path):
     assert attention["value"] < mlp["value"]
 
 
-def test_strips_have_a_hollow_cell_for_everything_that_is_gone(pair, page):
+def test_strips_have_a_hollow_cell_per_removed_unit(pair, page):
     drawn = values_of(spec_of(pair, "strip_expert"))
     assert len(drawn) == 8 * len(EXPERTS)
     hollow = {(row["row"], row["place"]) for row in drawn if row["gone"]}
@@ -144,7 +144,7 @@ def test_strips_have_a_hollow_cell_for_everything_that_is_gone(pair, page):
     assert strip_chart(pair, "head") is None
 
 
-def test_what_is_too_many_to_be_drawn_is_said(pair, tmp_path):
+def test_strips_with_too_many_units_become_a_sentence(pair, tmp_path):
     rows = [gone("head", f"layers.{n}", 1, 300, n) for n in range(20)]
     many = replace(pair, removed=removed_like(pair, rows))
     path = sr.write_report(many, tmp_path / "many.html")
@@ -155,7 +155,7 @@ def test_what_is_too_many_to_be_drawn_is_said(pair, tmp_path):
     assert len(grid_of(path, "Kind", "Module")) == 21
 
 
-def test_of_many_numbers_it_is_said_how_many_follow(pair):
+def test_long_lists_of_indices_end_in_a_count(pair):
     numbers = [n for n in range(60) if n % 3]  # 20 spans of two
     rows = [gone("channel", "mlp", n, 60, 0) for n in numbers]
     (row,) = checkpoint_tables.removed(replace(pair, removed=removed_like(pair, rows)), 10).rows
@@ -163,7 +163,7 @@ def test_of_many_numbers_it_is_said_how_many_follow(pair):
     assert row.cells[2].text == "40"
 
 
-def test_what_is_gone_stands_in_the_table_with_its_weights(pair, page):
+def test_removed_parts_are_listed_with_their_weights(pair, page):
     _, *rows = grid_of(page, "Kind", "Module")
     assert len(rows) == pair.removed.groupby(["kind", "module"]).ngroups
     kinds = {"expert": "expert", "block": "block"}
@@ -319,7 +319,7 @@ def test_as_text_columns_stand_below_their_heads(pair):
     assert to_text(wide).splitlines() == ["模型  W", "模型  1", "e\u0301     1", "abcd  1"]
 
 
-def test_weights_that_came_are_less_than_nothing_taken_away(pair):
+def test_added_weights_are_negative(pair):
     before = pair.layers["variant"].eq("Before")
     fewer = pd.concat([pair.layers[before].head(3), pair.layers[~before]])
     turned = replace(pair, layers=fewer)
@@ -368,7 +368,7 @@ def test_hostile_names_are_text_everywhere(pair, tmp_path):
     assert "<script" not in shown["text/html"]
 
 
-def test_command_writes_what_is_wanted(tmp_path):
+def test_command_writes_each_output(tmp_path):
     wanted = [part for kind in ("html", "pdf", "json") for part in ("-o", tmp_path / f"p.{kind}")]
     run = command("pair", DEMO, DEMO, *wanted, "--thesis", tmp_path / "thesis")
     assert (run.returncode, run.stderr) == (0, "")

@@ -89,35 +89,32 @@ def read_figures(path: str | os.PathLike[str], *, strict: bool = False) -> Study
     return study
 
 
-def value_or_saved(function: str, value: object, *types: type) -> Any:
-    """Return a value of one of the types, or the study that a path names.
+def study_or_saved(function: str, value: object) -> Study:
+    """Return a study, or the one that a path names.
 
     Parameters
     ----------
     function : str
         Public function that received the value, for error messages.
     value : object
-    *types : type
-        Types that the function accepts.
 
     Raises
     ------
     SparsityReportError
-        The value has another type, or the file cannot be read.
+        The value is something else, or the file cannot be read.
 
     Examples
     --------
-    >>> value_or_saved("explore", [], Study)
+    >>> study_or_saved("explore", [])
     Traceback (most recent call last):
     sparsity_report.errors.SparsityReportError: explore: list is not Study; give a Study or the ...
     """
-    if isinstance(value, str | os.PathLike) and Study in types:
+    if isinstance(value, str | os.PathLike):
         return read_figures(value)
-    if not isinstance(value, types):
-        names = " or ".join(each.__name__ for each in types)
-        path = " or the path of a saved one" if Study in types else ""
+    if not isinstance(value, Study):
         raise SparsityReportError(
-            f"{function}: {type(value).__name__} is not {names}; give a {names}{path}"
+            f"{function}: {type(value).__name__} is not Study; give a Study or the path of a saved "
+            "one"
         )
     return value
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from sparsity_report.study.heatmap_grid import Cell, Grid
+from sparsity_report.study.schema import SIDES
 from sparsity_report.study.survival import gone_weights, zeros_left
 
 # Kinds of parts that a module has several of, which a strip shows one by one; the largest first.
@@ -15,21 +16,6 @@ _SIZES = {"revived": "zeros", "removed": "weight_before", "new": "nonzero"}
 _FATES = ["kept", "revived", "new"]
 # Smallest spread of shares that is no constant, relative to the largest.
 _VARIES = 0.05
-
-
-class DifferenceMap(NamedTuple):
-    """The share of the base that became zero or was removed, by block and projection.
-
-    Attributes
-    ----------
-    grid : Grid
-    cells : pandas.DataFrame
-        ``block, projection, layers, weight_before, gone, zeros_before, zero_or_gone`` and
-        ``moved`` = (zero or gone after − zeros before) ÷ weights of the base.
-    """
-
-    grid: Grid
-    cells: pd.DataFrame
 
 
 class StripRow(NamedTuple):
@@ -80,34 +66,30 @@ class BlockShares(NamedTuple):
     rows: pd.DataFrame
 
 
-def difference_map(matches: pd.DataFrame) -> DifferenceMap | None:
-    """Return the prunable layers of the base in numbered blocks; None if there are none.
+def base_maps(matches: pd.DataFrame) -> tuple[Grid, pd.DataFrame] | None:
+    """Return shares of the base by block and projection; None without numbered blocks.
 
-    A weight that both models have is zero or not. A weight that only the base has counts as gone.
-    What only the model after has is not part of the base.
+    The cells have ``block``, ``projection``, the share that was zero ``before``, and the share that
+    is zero or removed ``after``. Additions of the model after are not part of the base.
 
     Examples
     --------
     >>> import sparsity_report as sr
     >>> weights = sr.load()
-    >>> study = sr.compare_checkpoints(weights, sr.n_m(weights, 2, 4))
-    >>> shown = difference_map(study.matches)
-    >>> set(shown.cells["moved"])
-    {0.5}
+    >>> _, cells = base_maps(sr.compare_checkpoints(weights, sr.n_m(weights, 2, 4)).matches)
+    >>> set(cells["before"]), set(cells["after"])
+    ({0.0}, {0.5})
     """
     rows = matches[matches["prunable"] & matches["block"].notna()]
     rows = rows[rows["weight_before"] > 0]
     if rows.empty:
         return None
     grid = Grid(rows)
-    gone = gone_weights(rows)
     parts = rows[["weight_before", "zeros_before"]]
-    parts = parts.assign(gone=gone, zero_or_gone=gone + zeros_left(rows))
+    parts = parts.assign(zeros_after=gone_weights(rows) + zeros_left(rows))
     sums = parts.groupby(grid.codes).sum()
-    moved = (sums["zero_or_gone"] - sums["zeros_before"]) / sums["weight_before"]
-    cells = sums.assign(layers=parts.groupby(grid.codes).size(), moved=moved)
-    places = pd.DataFrame(grid.cells, columns=list(Cell._fields))
-    return DifferenceMap(grid, pd.concat([places, cells], axis=1))
+    shares = {side: sums[f"zeros_{side}"] / sums["weight_before"] for side in SIDES}
+    return grid, pd.DataFrame(grid.cells, columns=list(Cell._fields)).assign(**shares)
 
 
 def strips(removed: pd.DataFrame) -> Iterator[Strip]:
