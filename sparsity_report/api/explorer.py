@@ -221,35 +221,13 @@ class Explorer(anywidget.AnyWidget):
         """
         return self._values.in_view()
 
-    def add(self) -> None:
-        """Prune exactly at the level and add the variants, masked and CSR, to the study.
-
-        Examples
-        --------
-        >>> import sparsity_report as sr
-        >>> explorer = sr.explore(sr.compare(sr.dense(sr.load())))
-        >>> explorer.select(sparsity=0.6)
-        >>> explorer.add()
-        >>> explorer.study.variants["variant"].tolist()
-        ['Dense', 'Masked60', 'CSR60']
-        """
-        study, state = self.study, self.state
-        if study.matches is not None:
-            raise SparsityReportError(
-                "add: two checkpoints have no levels; explore a study that compare() returned"
-            )
-        if study.weights is None:
-            raise SparsityReportError(
-                say("explorer.add_needs_weights", code="explore(study, weights=sr.load(…))")
-            )
-        pruning = pruned_at(study.weights, state["policy"], state["sparsity"])
-        pruned, names = [masked(pruning), csr(pruning)], set(study.variants["variant"])
-        longer = study.with_variants(*(v for v in pruned if v.name not in names))
+    def _extend(self, longer: Study, variant: str) -> None:
+        """Take over a study with more variants, and show one of them."""
         self._contents = study_contents(longer, self._columns)
         with self.hold_sync():
             self.set_trait("study", longer)
             self.payload = encode(self._contents.header, self._contents.arrays)
-            self.select(variant=pruned[state["layout"] == "csr"].name)
+            self.select(variant=variant)
 
     @property
     def _values(self) -> LayerValues:
@@ -368,6 +346,33 @@ class Explorer(anywidget.AnyWidget):
         start = {**self._contents.header, "start": self.state}
         page = embed(encode(start, self._contents.arrays), still, self.key)
         return {"text/html": page, "text/plain": "\n".join(self.study.sentences())}
+
+    def add(self) -> None:
+        """Prune exactly at the level and add the variants, masked and CSR, to the study.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> explorer = sr.explore(sr.compare(sr.dense(sr.load())))
+        >>> explorer.select(sparsity=0.6)
+        >>> explorer.add()
+        >>> explorer.study.variants["variant"].tolist()
+        ['Dense', 'Masked60', 'CSR60']
+        """
+        study, state = self.study, self.state
+        if study.matches is not None:
+            raise SparsityReportError(
+                "add: two checkpoints have no levels; explore a study that compare() returned"
+            )
+        if study.weights is None:
+            raise SparsityReportError(
+                say("explorer.add_needs_weights", code="explore(study, weights=sr.load(…))")
+            )
+        pruning = pruned_at(study.weights, state["policy"], state["sparsity"])
+        pruned, names = [masked(pruning), csr(pruning)], set(study.variants["variant"])
+        # Studies of the wing above know how to extend themselves.
+        longer = cast(Any, study).with_variants(*(v for v in pruned if v.name not in names))
+        self._extend(longer, pruned[state["layout"] == "csr"].name)
 
     @property
     def chart(self) -> Any:

@@ -2,7 +2,6 @@
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from numbers import Real
 from typing import Any
 
 import traitlets
@@ -48,7 +47,7 @@ def check_state(header: Mapping[str, Any], changes: State) -> None:
         elif name == "detail":
             _require_modules(name, [] if value is None else [value], modules)
         elif name == "sparsity":
-            if not isinstance(value, Real) or not 0 <= value < 1:
+            if not isinstance(value, int | float) or not 0 <= value < 1:
                 raise RefusedValueError(say("explorer.sparsity_out_of_range", value=repr(value)))
         elif name != "search":
             _require(name, [value], choices[name])
