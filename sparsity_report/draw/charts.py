@@ -138,7 +138,15 @@ def bar_plot(
     axis = say(key) if key else clip(y).replace("\\", "∖")
     texts = "; ".join(f"{row['group']} {row['label']}" for row in rows)
     alt_text = say("chart.bar_chart_alt", axis=axis, rows=texts)
-    chart = marks.bars(marks.inline(rows), _bars_shape(rows, axis, kind, y_min))
+    shape = marks.Bars(
+        width=TEXT_WIDTH,
+        axis=axis,
+        kind=kind,
+        least=0.1 if kind == "share" else 1.0,
+        start=y_min,
+        tips=(*marks.tips(group="label.group"), ("label", axis)),
+    )
+    chart = marks.bars(rows, shape)
     chart = theme.titled(chart, title, "", alt_text)
     if file_name is not None:
         target = Path(directory or ".") / file_name
@@ -157,24 +165,6 @@ def _bar(group: str, value: Any, kind: str) -> dict[str, Any]:
         "value": float(value) if known else None,
         "label": theme.write(value, kind),
     }
-
-
-def _bars_shape(rows: Rows, axis: str, kind: str, start: float | None) -> marks.Bars:
-    values, base = [row["value"] or 0.0 for row in rows], start or 0.0
-    # A shorter axis would make noise look like a finding.
-    top = max([*values, base + (0.1 if kind == "share" else 1.0)])
-    low = base if start is not None else min([*values, 0.0])
-    # Labels stand beyond the bars.
-    room = 0.15 * (top - low)
-    return marks.Bars(
-        groups=tuple(row["group"] for row in rows),
-        width=TEXT_WIDTH,
-        domain=(low - room * (low < base), top + room),
-        axis=axis,
-        kind=kind,
-        base=base,
-        tips=(*marks.tips(group="label.group"), ("label", axis)),
-    )
 
 
 def _line_name(layout: str) -> str:
@@ -228,14 +218,10 @@ def sensitivity_chart(study: Study, width: float = TEXT_WIDTH) -> alt.LayerChart
     ]
     if len({row["label"] for row in rows}) < 2:
         return None
-    low, high = min(0.0, *costs[shown.index]), max(1e-3, *costs[shown.index])
-    room = (high - low) * 0.14
     shape = marks.Bars(
-        groups=tuple(names),
         width=width,
-        domain=(low - (room if low < 0 else 0), high + room),
-        band=9,
-        gap=6,
+        row=15,
+        least=1e-3,
         axis=say("chart.x_nll_increase"),
         kind="plain",
         tips=marks.tips(group="label.part", label="chart.x_nll_increase"),
@@ -246,7 +232,7 @@ def sensitivity_chart(study: Study, width: float = TEXT_WIDTH) -> alt.LayerChart
         note += say("chart.parts_shown_note", shown=len(rows), parts=len(frame))
     texts = [f"{row['group']}: {row['label']}" for row in rows]
     alt_text = say("chart.sensitivity_alt", rows="; ".join(texts))
-    chart = marks.bars(marks.inline(rows), shape)
+    chart = marks.bars(rows, shape)
     return theme.titled(chart, say("chart.sensitivity_title"), note, alt_text)
 
 

@@ -56,28 +56,20 @@ class Bars(Shape):
 
     Attributes
     ----------
-    groups : tuple of str
-    domain : tuple of float
-        Ends of the axis.
-    band, gap : float
-        Heights of a bar and of the space between bars.
-    axis : str or None
+    axis : str
         Title of the axis.
-    base : float
-        Start of the bars.
+    least : float
+        Smallest reach of the axis, so that noise does not look like a finding.
+    start : float, optional
+        Start of the axis and of the bars; without it, bars start at 0 and go to both sides.
+    row : float
+        Height of a bar and of the space to the next.
     """
 
-    groups: tuple[str, ...]
-    domain: tuple[float, float] = (0.0, 1.0)
-    band: float = 11
-    gap: float = 9
-    axis: str | None = None
-    base: float = 0.0
-
-    @property
-    def height(self) -> float:
-        """Height of the plot."""
-        return max(1, len(self.groups)) * (self.band + self.gap)
+    axis: str
+    least: float
+    start: float | None = None
+    row: float = 20
 
 
 class Line(NamedTuple):
@@ -229,29 +221,33 @@ def heat_map(shape: HeatMap) -> alt.LayerChart:
     return theme.titled(chart, shape.title, shape.note, shape.alt)
 
 
-def bars(data: alt.InlineData, shape: Bars) -> alt.LayerChart:
-    """Return bars."""
-    scale = alt.Scale(domain=list(shape.domain))
+def bars(rows: Rows, shape: Bars) -> alt.LayerChart:
+    """Return bars, with room for labels beyond them."""
+    values, base = [row["value"] or 0.0 for row in rows], shape.start or 0.0
+    top = max([*values, base + shape.least])
+    low = base if shape.start is not None else min([*values, 0.0])
+    room = 0.15 * (top - low)
+    domain = [low - room * (low < base), top + room]
     ticks: dict[str, Any] = {"tickCount": max(3, round(shape.width / 75))}
-    if shape.kind == "share" and shape.domain[1] > 1:
+    if shape.kind == "share" and domain[1] > 1:
         # The room for labels beyond 100 % has no ticks.
         ticks = {"values": _QUARTERS}
-    axis = alt.Axis(labelExpr=theme.tick(shape.kind), grid=False, **ticks)
-    x = alt.X("value:Q", title=shape.axis, scale=scale, axis=axis)
-    inner = shape.gap / (shape.band + shape.gap)
-    y = names_axis("group", shape.groups, paddingInner=inner, paddingOuter=0.12)
-    drawn = alt.Chart(data).encode(y=y, **tooltips(shape.tips))
+    x = share_axis("value", shape.axis, domain, shape.kind, **ticks)
+    names = [row["group"] for row in rows]
+    y = names_axis("group", names, paddingInner=0.45, paddingOuter=0.12)
+    drawn = alt.Chart(inline(rows)).encode(y=y, **tooltips(shape.tips))
     rects = drawn.transform_filter(_KNOWN).mark_bar(
         clip=True, color=BLUE, stroke=BLUE, strokeWidth=1
     )
-    end = drawn.transform_calculate(end=f"{_KNOWN} ? datum.value : {shape.base:g}")
-    left = f"datum.end < {shape.base:g} ?"
+    end = drawn.transform_calculate(end=f"{_KNOWN} ? datum.value : {base:g}")
+    left = f"datum.end < {base:g} ?"
     place: Any = {"align": alt.expr(f"{left} 'right' : 'left'"), "dx": alt.expr(f"{left} -4 : 4")}
     layers = [
-        rects.encode(x=x, x2=alt.X2Datum(shape.base)),
+        rects.encode(x=x, x2=alt.X2Datum(base)),
         end.mark_text(fontSize=SMALL, color=INK, **place).encode(x=alt.X("end:Q"), text="label:N"),
     ]
-    return alt.LayerChart(layer=layers, width=shape.width, height=shape.height)
+    height = max(1, len(rows)) * shape.row
+    return alt.LayerChart(layer=layers, width=shape.width, height=height)
 
 
 def curve(

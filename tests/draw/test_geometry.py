@@ -224,22 +224,11 @@ def test_each_layout_has_one_look_everywhere(study):
 # Marks.
 
 
-def bars(groups, width=300.0, **options):
-    return marks.Bars(groups=groups, width=width, **options)
-
-
-def test_bars_take_a_band_and_a_gap_each():
-    heights = [bars(groups, band=10, gap=5).height for groups in ("a", "abc", "")]
-    assert heights == [10 + 5, 3 * (10 + 5), 10 + 5]
-
-
-def test_bars_start_at_zero_and_end_with_the_axis():
-    rows = [{"group": name, "value": v, "label": ""} for name, v in (("a", 0.5), ("b", 2))]
-    svg = export.svg(marks.bars(marks.inline(rows), bars(("a", "b"), width=100)).to_dict())
-    _, (first, _), _, _ = boxes(svg)
-    assert first.right - first.left == pytest.approx(50)
-    assert 'clip-path="url' in svg
-    assert "grid" not in str(export.svg(marks.bars(marks.inline(rows), bars(("a", "b"))).to_dict()))
+def test_a_bar_takes_a_row():
+    rows = [{"group": name, "value": 0.5, "label": ""} for name in "abc"]
+    shape = marks.Bars(width=300, axis="", least=0.1, row=15)
+    assert [marks.bars(rows[:n], shape).height for n in (1, 3, 0)] == [15, 45, 15]
+    assert "grid" not in export.svg(marks.bars(rows, shape))
 
 
 def test_names_of_bars_have_no_lines_and_those_of_points_have(study):

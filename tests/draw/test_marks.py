@@ -28,19 +28,38 @@ def bar(group, value, label):
     return {"group": group, "value": value, "label": label}
 
 
+def lengths(rows, **options):
+    """Start and length of each bar in a plot of 100 points, and the drawing."""
+    svg = drawn(marks.bars(rows, marks.Bars(width=100, axis="", least=0.1, **options)))
+    return [(float(rect[0]), float(rect[2])) for rect in rects(svg, "bar")], svg
+
+
 def test_bars_are_as_long_as_their_values():
     rows = [bar("a", 0.5, "50"), bar("b", 0.25, "25"), bar("c", None, "–")]
-    shape = marks.Bars(groups=("a", "b", "c"), width=100)
-    svg = drawn(marks.bars(marks.inline(rows), shape))
-    assert [(float(rect[0]), float(rect[2])) for rect in rects(svg, "bar")] == [(0, 50), (0, 25)]
+    ((start, long), (also, short)), svg = lengths(rows)
+    assert start == also == 0
+    assert long == pytest.approx(2 * short)
+    assert 75 < long < 95
     assert [text for text in texts(svg) if text in {"50", "25", "–"}] == ["50", "25", "–"]
 
 
-def test_bars_go_left_of_their_base_and_labels_with_them():
+def test_short_bars_leave_the_least_axis_empty():
+    ((_, long),), _ = lengths([bar("a", 0.05, "5")])
+    assert 35 < long < 50
+
+
+def test_bars_start_and_end_with_their_axis():
+    ((start, long), _), svg = lengths([bar("a", 0.7, "70"), bar("b", 0.1, "10")], start=0.2)
+    assert start == 0
+    assert 75 < long < 95
+    assert 'clip-path="url' in svg
+
+
+def test_bars_go_left_of_zero_and_labels_with_them():
     rows = [bar("a", -1.0, "minus"), bar("b", 1.0, "plus")]
-    shape = marks.Bars(groups=("a", "b"), width=100, domain=(-2, 2), kind="plain")
-    svg = drawn(marks.bars(marks.inline(rows), shape))
-    assert [(float(r[0]), float(r[2])) for r in rects(svg, "bar")] == [(25, 25), (50, 25)]
+    ((left, one), (middle, other)), svg = lengths(rows, kind="plain")
+    assert one == pytest.approx(other)
+    assert left + one == pytest.approx(middle) == 50
     anchors = dict(re.findall(r'text-anchor="(\w+)"[^>]*>(minus|plus)<', svg))
     assert anchors == {"end": "minus", "start": "plus"}
 
