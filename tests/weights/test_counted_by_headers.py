@@ -122,6 +122,7 @@ def added(tensors, config):
     for key in ("architectures", "num_hidden_layers", "vocab_size", "hidden_size"):
         yield {}, {key: None}
     yield {}, {"vocab_size": config["vocab_size"] + 1}
+    yield {}, {"num_hidden_layers": 10**15}
     yield {}, {"text_config": {"model_type": "llama"}}
     yield {}, {"num_experts_per_tok": 2}
 

@@ -169,8 +169,8 @@ def check(
 ) -> ModelCheck:
     """Check a checkpoint against rules, without building the model.
 
-    Files are read in one pass, by range requests if they are on the Hub. Unpacked safetensors need
-    neither torch nor transformers.
+    Files are read in one pass, by range requests if they are on the Hub. Unpacked safetensors
+    whose headers decide need neither torch nor transformers.
 
     Parameters
     ----------

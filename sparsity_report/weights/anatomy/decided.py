@@ -100,7 +100,7 @@ def _has_whole_blocks(shapes: Mapping[str, Shape], config: Mapping[str, Any]) ->
             return False
     count = first_count(config, *_BLOCKS) or 0
     is_even = all(len(sizes) == 1 for sizes in kinds.values())
-    return is_even and [*numbers.values()] == [{*range(count)}]
+    return is_even and [(len(n), max(n)) for n in numbers.values()] == [(count, count - 1)]
 
 
 def _has_known_experts(
