@@ -22,16 +22,16 @@ _DECLARED = {"weight_zero_point": ("symmetric", False), "weight_g_idx": ("actord
 
 @dataclass(frozen=True, eq=False)
 class Bitmasked(Packed):
-    """The next stored value for each set bit, zero for the others.
+    """Matrix of the next stored value for each set bit, and zero for the others.
 
     Attributes
     ----------
     kept : Entry
-        In order of the rows: all in one row, or so many to each row.
+        Stored values in the order of the rows.
     mask : Entry
         uint8, (rows, bytes), the lowest bit first.
     starts : Entry or None
-        The place of each row's first value; None: as many values to each row.
+        Position of the first value of each row; None if all rows keep equally many.
     scales : tuple of Blocks
     """
 

@@ -178,7 +178,7 @@ def _bounded(packed: Packed) -> Packed:
     """Return a decoder; refuse one whose smallest slice exceeds memory."""
     if packed.unit > _LARGEST:
         raise packed.parts[0].wrong(
-            f"would be unpacked to the shape {packed.shape}, which is no layer's; "
+            f"would be unpacked to the shape {packed.shape}, larger than any layer; "
             "fetch the file again"
         )
     return packed
