@@ -28,9 +28,9 @@ from sparsity_report.weights.anatomy.names_only import (
 )
 from sparsity_report.weights.gguf import gguf_shards
 from sparsity_report.weights.packed.format_detection import check_weights, detect_parameters
+from sparsity_report.weights.packed.packed_format import Scheme
 from sparsity_report.weights.packed.packed_tensor import is_remote
 from sparsity_report.weights.packed.quantization_config import read_scheme, read_settings
-from sparsity_report.weights.packed.tensor_groups import Scheme
 from sparsity_report.weights.sources.hub import Request, fetch, find, named_place
 from sparsity_report.weights.sources.model_files import (
     choose_files,

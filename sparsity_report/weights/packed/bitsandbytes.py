@@ -9,10 +9,9 @@ import numpy as np
 from sparsity_report.sparse.cost import value_bytes
 from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import check_integer, parse_json
-from sparsity_report.weights.packed.packed_format import PackedFormat
+from sparsity_report.weights.packed.packed_format import PackedFormat, Parts
 from sparsity_report.weights.packed.packed_tensor import Packed
 from sparsity_report.weights.packed.rowwise import Blocks, NestedBlocks, Rowwise
-from sparsity_report.weights.packed.tensor_groups import Parts
 
 # Limit on the bytes of a quantization state; real ones have some hundreds.
 _LARGEST_STATE = 2**16

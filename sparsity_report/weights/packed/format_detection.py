@@ -9,9 +9,9 @@ from collections.abc import Collection, Mapping
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.packed.formats import FORMATS
+from sparsity_report.weights.packed.packed_format import Parts, Scheme
 from sparsity_report.weights.packed.packed_tensor import Packed, Undecoded
 from sparsity_report.weights.packed.scaled_floats import unscaled
-from sparsity_report.weights.packed.tensor_groups import Parts, Scheme
 from sparsity_report.weights.tensor_slices import FP4, FP8, Entry, is_float
 from sparsity_report.words.sentences import say
 
