@@ -1,6 +1,7 @@
 """Packed formats of bitsandbytes: NF4, FP4 and LLM.int8()."""
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -30,6 +31,7 @@ class FourBit(PackedFormat):
         state = next((leaf for leaf in parts if leaf.startswith("quant_state.")), None)
         if state is None:
             raise parts.wrong("weight", "its quant_state is missing")
+        parts.only(*self.needs, *self.allows[:2], re.escape(state))
         settings, codes = _state(parts, state), parts["weight"]
         shape, size = tuple(settings["shape"]), settings["blocksize"]
         total, itemsize = math.prod(shape), value_bytes(codes.values.dtype)
