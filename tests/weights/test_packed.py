@@ -1,4 +1,4 @@
-"""Packed weights: what each format stands for, by its library and by its rule, or a refusal."""
+"""Packed weights: values of each format, by its library and by its rule, or a refusal."""
 
 import json
 import math
@@ -54,13 +54,13 @@ def agrees(weights, expected, name=f"{OWNER}.weight"):
 
 
 @pytest.mark.parametrize("case", LIBRARY)
-def test_what_a_library_has_packed_stands_for_what_it_unpacks(case, tmp_path):
+def test_library_weights_decode_to_what_the_library_unpacks(case, tmp_path):
     tensors, again, config = LIBRARY[case]
     agrees(sr.load(write(tmp_path / "m", tensors, config)), again)
 
 
 @pytest.mark.parametrize("way", packing.WAYS)
-def test_what_the_rule_has_packed_stands_for_what_it_says(way, tmp_path):
+def test_weights_packed_by_rule_decode_to_their_values(way, tmp_path):
     tensors, means, config = packing.WAYS[way](matrix())
     weights = sr.load(write(tmp_path / "m", tensors, config))
     agrees(weights, means)
@@ -118,7 +118,7 @@ def test_a_known_model_is_the_one_it_was_packed_from(way, tmp_path):
     assert [p.shape for p in packed.parameters] == [p.shape for p in plain.parameters]
 
 
-def test_what_transformers_turns_is_counted_and_run_turned(monkeypatch, tmp_path):
+def test_weights_that_transformers_turns_are_counted_turned(monkeypatch, tmp_path):
     packed, plain = packing.packed_llama(tmp_path, "gptq-4-v1")
     told = sr.load(plain)
     totals = sr.compare(sr.dense(told)).totals
@@ -154,7 +154,7 @@ def test_buffers_that_are_saved_are_filled_in(tmp_path):
         sr.load(tmp_path).filled_module()
 
 
-def test_what_is_known_by_its_shape_only_is_not_turned(monkeypatch, tmp_path):
+def test_structure_without_values_is_not_turned(monkeypatch, tmp_path):
     packed, _ = packing.packed_llama(tmp_path, "marlin")
     turned_on_loading(monkeypatch, "q_proj.weight")
     with pytest.raises(sr.SparsityReportError, match=r"transformers makes .*0\.self_attn\.q_proj"):
@@ -660,7 +660,7 @@ WRONG = {
 
 @pytest.mark.parametrize("case", WRONG)
 @pytest.mark.parametrize("opened", [sr.load, open_to_count])
-def test_what_does_not_fit_is_refused_in_one_line(case, opened, tmp_path):
+def test_misfit_is_refused_in_one_line(case, opened, tmp_path):
     (tensors, config), match = WRONG[case]
     with pytest.raises(sr.SparsityReportError, match=match) as caught:
         opened(write(tmp_path / "m", tensors, config))
@@ -906,7 +906,7 @@ def test_other_processes_and_a_cache_count_the_same(way, pool, tmp_path):
 
 
 @pytest.mark.parametrize("way", ["gptq-4-v1", "awq"])
-def test_what_lies_side_by_side_is_read_once(way, monkeypatch, tmp_path):
+def test_adjacent_parts_are_read_once(way, monkeypatch, tmp_path):
     """Codes, scales, zero points, not each of some hundred rows for each piece of the weight."""
     tensors, means, config = packing.WAYS[way](matrix(1024, 2048))
     weights, reads = sr.load(write(tmp_path / "m", tensors, config)), []

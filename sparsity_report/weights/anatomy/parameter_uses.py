@@ -160,7 +160,7 @@ def trace_uses(places: Sequence[Place]) -> Behavior:
     """
     with _without_logs():
         twin = _Twin(places)
-        failure: Exception = NotImplementedError("it reads nothing that can be made up")
+        failure: Exception = NotImplementedError("none of its inputs can be generated")
         for number, (is_text, sample) in enumerate(_samples(twin.model)):
             try:
                 run = twin.run(sample(twin.length(_LENGTHS[0])))
@@ -277,13 +277,13 @@ def _over_lengths(twin: _Twin, sample: _Sample, first: _Run) -> Behavior:
             raise ValueError("how much it computes depends on the values of its parameters")
         if any(usage.shape and usage.per_token for usage in usages.values()):
             return Behavior(usages, _attention(twin, runs, length))
-    raise ValueError("its products do not grow evenly with the length of a text")
+    raise ValueError("its FLOPs are not linear in the sequence length")
 
 
 def _at_once(twin: _Twin, sample: _Sample, run: _Run) -> Behavior:
     """Return the behavior from inputs without a length: a token is a row of the first product."""
     if not run.rows or run.is_guessed:
-        raise ValueError("it multiplies by no matrix, or values say how often")
+        raise ValueError("it has no matrix product, or its FLOPs depend on values")
     (name, read), *_ = sample(0).items()
     note = say("note.rows_are_tokens", rows=run.rows, input=name, shape=str(tuple(read.shape)))
     return Behavior(_usages(twin, [run], run.rows), None, (note,))
@@ -707,7 +707,7 @@ def _check_largest(values: Any) -> None:
     """Refuse sizes that only an extreme number in a configuration causes."""
     for tensor in _tensors(values):
         if tensor.numel() > _LARGEST:
-            raise ValueError(f"it works with {tensor.numel():,} numbers at a time")
+            raise ValueError(f"it needs a tensor of {tensor.numel():,} values")
 
 
 def _is_whole(tensor: torch.Tensor) -> bool:

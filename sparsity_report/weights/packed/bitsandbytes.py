@@ -1,6 +1,7 @@
 """Packed formats of bitsandbytes: NF4, FP4 and LLM.int8()."""
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -9,10 +10,9 @@ import numpy as np
 from sparsity_report.sparse.cost import value_bytes
 from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import check_integer, parse_json
-from sparsity_report.weights.packed.packed_format import PackedFormat
+from sparsity_report.weights.packed.packed_format import PackedFormat, Parts
 from sparsity_report.weights.packed.packed_tensor import Packed
 from sparsity_report.weights.packed.rowwise import Blocks, NestedBlocks, Rowwise
-from sparsity_report.weights.packed.tensor_groups import Parts
 
 # Limit on the bytes of a quantization state; real ones have some hundreds.
 _LARGEST_STATE = 2**16
@@ -31,6 +31,7 @@ class FourBit(PackedFormat):
         state = next((leaf for leaf in parts if leaf.startswith("quant_state.")), None)
         if state is None:
             raise parts.wrong("weight", "its quant_state is missing")
+        parts.only(*self.needs, *self.allows[:2], re.escape(state))
         settings, codes = _state(parts, state), parts["weight"]
         shape, size = tuple(settings["shape"]), settings["blocksize"]
         total, itemsize = math.prod(shape), value_bytes(codes.values.dtype)

@@ -6,10 +6,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from sparsity_report.weights.packed.packed_format import PackedFormat
+from sparsity_report.weights.packed.packed_format import PackedFormat, Parts
 from sparsity_report.weights.packed.packed_tensor import Packed, Undecoded, grouped
 from sparsity_report.weights.packed.rowwise import E2M1, E2M3, MX_GROUP, NV_GROUP, Blocks, Rowwise
-from sparsity_report.weights.packed.tensor_groups import Parts
 from sparsity_report.weights.tensor_slices import FLOATS, FP4, FP8, Entry, Floats, Rounding
 
 #: Its method in a configuration.
@@ -22,16 +21,16 @@ _DECLARED = {"weight_zero_point": ("symmetric", False), "weight_g_idx": ("actord
 
 @dataclass(frozen=True, eq=False)
 class Bitmasked(Packed):
-    """The next stored value for each set bit, zero for the others.
+    """Matrix of the next stored value for each set bit, and zero for the others.
 
     Attributes
     ----------
     kept : Entry
-        In order of the rows: all in one row, or so many to each row.
+        Stored values in the order of the rows.
     mask : Entry
         uint8, (rows, bytes), the lowest bit first.
     starts : Entry or None
-        The place of each row's first value; None: as many values to each row.
+        Position of the first value of each row; None if all rows keep equally many.
     scales : tuple of Blocks
     """
 

@@ -9,9 +9,9 @@ from collections.abc import Collection, Mapping
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.packed.formats import FORMATS
+from sparsity_report.weights.packed.packed_format import Parts, Scheme
 from sparsity_report.weights.packed.packed_tensor import Packed, Undecoded
 from sparsity_report.weights.packed.scaled_floats import unscaled
-from sparsity_report.weights.packed.tensor_groups import Parts, Scheme
 from sparsity_report.weights.tensor_slices import FP4, FP8, Entry, is_float
 from sparsity_report.words.sentences import say
 
@@ -178,7 +178,7 @@ def _bounded(packed: Packed) -> Packed:
     """Return a decoder; refuse one whose smallest slice exceeds memory."""
     if packed.unit > _LARGEST:
         raise packed.parts[0].wrong(
-            f"would be unpacked to the shape {packed.shape}, which is no layer's; "
+            f"would be unpacked to the shape {packed.shape}, larger than any layer; "
             "fetch the file again"
         )
     return packed

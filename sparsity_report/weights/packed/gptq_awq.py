@@ -1,6 +1,6 @@
 """GPTQ and AWQ: integers with a scale and a zero point to each group of inputs.
 
-The file has the inputs of a layer down and its outputs across; the model has them turned.
+Rows of the file are inputs of a layer and columns are outputs, transposed in the model.
 """
 
 from dataclasses import dataclass, replace
@@ -9,15 +9,14 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from sparsity_report.weights.packed.packed_format import PackedFormat
+from sparsity_report.weights.packed.packed_format import PackedFormat, Parts
 from sparsity_report.weights.packed.packed_tensor import Packed
 from sparsity_report.weights.packed.rowwise import decode_codes, unpack_codes
-from sparsity_report.weights.packed.tensor_groups import Parts
 from sparsity_report.weights.tensor_slices import FLOATS, Entry, Floats, Rounding
 
 # Position of each of the eight outputs in a word of AWQ.
 _INTERLEAVED = [0, 4, 1, 5, 2, 6, 3, 7]
-# By how much zero points are stored too small, by the name of their layout in a configuration.
+# Numbers to add to stored zero points, by the name of their layout in a configuration.
 _SHIFTS = {
     "gptq": 1, "gptq_v2": 0,
     "auto_round:auto_gptq": 1, "auto_round:gptqmodel": 0, "auto_round": 0,
@@ -38,11 +37,11 @@ class Columnwise(Packed):
         (groups, words of the outputs).
     bits : int
     interleaved : bool
-        AWQ.
+        True for AWQ.
     shift : int
-        By how much the file writes zero points too small: GPTQ's first version by 1.
+        Number to add to stored zero points: 1 for the first version of GPTQ.
     order : Entry or None
-        The group of each input; None: as many inputs to each, in order.
+        Group of each input; None if groups are of equal size and in order.
     """
 
     codes: Entry
@@ -71,7 +70,7 @@ class Columnwise(Packed):
 
     @property
     def rounding(self) -> Rounding | None:
-        """Half a step to both sides: codes and zero points are whole numbers."""
+        """Rounding interval: half a step on either side, as codes and zero points are integers."""
         return Rounding()
 
     def steps(self, first: int, last: int) -> Floats:

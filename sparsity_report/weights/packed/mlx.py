@@ -3,10 +3,9 @@
 import math
 from typing import ClassVar
 
-from sparsity_report.weights.packed.packed_format import PackedFormat
+from sparsity_report.weights.packed.packed_format import PackedFormat, Parts
 from sparsity_report.weights.packed.packed_tensor import Packed
 from sparsity_report.weights.packed.rowwise import E2M1, MX_GROUP, NV_GROUP, Blocks, Rowwise
-from sparsity_report.weights.packed.tensor_groups import Parts
 from sparsity_report.weights.tensor_slices import FLOATS
 
 

@@ -38,9 +38,9 @@ class Packed(ABC):
     shape : tuple of int
         Of the tensor in the model.
     packing : str
-        How it is packed, such as ``"gptq-4bit-g128"``.
+        Name of its layout, such as ``"gptq-4bit-g128"``.
     parts : tuple of Entry
-        All that it is made of.
+        Stored tensors.
     """
 
     shape: tuple[int, ...]
@@ -126,7 +126,7 @@ class Undecoded(Packed):
     Attributes
     ----------
     why : str
-        Its values are not.
+        Reason for the error message.
     """
 
     why: str

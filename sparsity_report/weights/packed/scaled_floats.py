@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from sparsity_report.weights.packed.packed_format import PackedFormat
+from sparsity_report.weights.packed.packed_format import PackedFormat, Parts
 from sparsity_report.weights.packed.packed_tensor import Packed, grouped
 from sparsity_report.weights.packed.rowwise import (
     E2M1,
@@ -14,7 +14,6 @@ from sparsity_report.weights.packed.rowwise import (
     Blocks,
     Rowwise,
 )
-from sparsity_report.weights.packed.tensor_groups import Parts
 from sparsity_report.weights.tensor_slices import E8M0, FP4, FP8, Entry, Floats, Rounding
 
 _SCALES = ("weight_scale", "weight_scale_inv")
