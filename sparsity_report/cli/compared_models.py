@@ -52,6 +52,7 @@ def compared(models: Sequence[str], choice: Choice, analysis: Analysis) -> Compa
     import sparsity_report as sr
     from sparsity_report.cli.policy_grid import Grid, chosen_experts
     from sparsity_report.counting.counts import count_weights
+    from sparsity_report.counting.pruning import Inputs
 
     first, others = (models[0], models[1:]) if models else (None, ())
     reading: dict[str, Any] = {"blacklist": analysis.blacklist, "stream": analysis.stream}
@@ -82,7 +83,7 @@ def compared(models: Sequence[str], choice: Choice, analysis: Analysis) -> Compa
             grid = _without_levels(grid, weights, choice)
         if grid.calibrates:
             calibration = sr.calibrate(weights, choice.calibration)
-        prunings = tuple(grid.prunings(weights, calibration, **counting))
+        prunings = tuple(grid.prunings(weights, Inputs(calibration, **counting)))
     existing: list[Pruning] = []
     variants = [base]
     if counts_as_is:
@@ -95,7 +96,7 @@ def compared(models: Sequence[str], choice: Choice, analysis: Analysis) -> Compa
 
     def steps() -> Iterable[Pruning]:
         tenths = replace(grid, levels=tuple(step / 10 for step in range(1, 10)))
-        return tenths.prunings(weights, calibration) if len(tenths) == 9 else ()
+        return tenths.prunings(weights, Inputs(calibration)) if len(tenths) == 9 else ()
 
     return Compared((*variants, *fewer, *opened), (*prunings, *existing), steps)
 
@@ -106,7 +107,7 @@ def _without_levels(grid: Grid, weights: Weights, choice: Choice) -> Grid:
     if choice.policy and (needing := [n for n in grid.policies if n not in patterns.policies]):
         raise SparsityReportError(
             f"{weights.name}: its zeros are counted as they are; add --sparsity for --policy "
-            f"{needing[0]}, or leave --policy out"
+            f"{needing[0].option}, or leave --policy out"
         )
     return patterns
 

@@ -215,8 +215,7 @@ class Policies:
     policy: list[str] = option(
         [],
         PRUNING,
-        "Pruning policy: magnitude, layerwise, wanda, owl, random, 2:4, wanda-2:4. "
-        "[default: magnitude]",
+        "Pruning policy: {policies}. [default: magnitude]",
         metavar="NAME",
     )
     calibration: str | None = option(

@@ -15,6 +15,7 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.new_folder import check_free
 
 if TYPE_CHECKING:
+    from sparsity_report.counting.n_m_patterns import Pattern
     from sparsity_report.counting.pruning import Pruning
     from sparsity_report.study.variants import Variant
     from sparsity_report.weights.weights import Weights
@@ -84,21 +85,22 @@ def _check(options: PruneOptions) -> None:
         )
     check_experts(options, grid.calibrates, options.score)
     if options.sparse:
-        raise SparsityReportError(_sparse_layout(grid.policies[0]))
+        raise SparsityReportError(_sparse_layout(grid.policies[0].pattern))
 
 
 def _pruning(weights: Weights, options: PruneOptions) -> Pruning:
     """Return the one pruning that the options choose."""
     import sparsity_report as sr
     from sparsity_report.cli.policy_grid import Grid
+    from sparsity_report.counting.pruning import Inputs
 
     grid = Grid.parse(options.policy, options.sparsity)
     if options.mask is not None:
         return sr.import_mask(weights, options.mask)
     with workers(options.workers) as executor:
-        counting: dict[str, Any] = {"executor": executor, "cache": options.cache}
         calibration = sr.calibrate(weights, options.calibration) if grid.calibrates else None
-        (pruning,) = grid.prunings(weights, calibration, **counting)
+        inputs = Inputs(calibration, executor=executor, cache=options.cache)
+        (pruning,) = grid.prunings(weights, inputs)
     return pruning
 
 
@@ -132,12 +134,12 @@ def _write(variant: Variant, options: WriteOptions, **settings: Any) -> None:
     tell(say("prune.written", **figures))
 
 
-def _sparse_layout(policy: str) -> str:
+def _sparse_layout(pattern: Pattern | None) -> str:
     """Return what maintained runtimes do with the layout that would hold the zeros."""
     from sparsity_report.sparse.runtime_support import LOOKED_AT, RUNTIMES
     from sparsity_report.words.sentences import say
 
-    layout = "sparse-24-bitmask" if policy.endswith("2:4") else "sparse-bitmask"
+    layout = "sparse-24-bitmask" if pattern == (2, 4) else "sparse-bitmask"
     verdicts = (
         f"{runtime.name}: {say(f'runtime_verdict.{runtime.cells[layout].verdict}')}"
         for runtime in RUNTIMES.values()

@@ -41,6 +41,7 @@ def run(
 def _check(analysis: Analysis, choice: Choice, models: int) -> None:
     """Refuse contradictory options before counting."""
     from sparsity_report.cli.policy_grid import Grid, check_experts
+    from sparsity_report.counting.policies.policy_registry import calibrated_names
 
     grid = Grid.parse(choice.policy, choice.sparsity)
     if analysis.sensitivity not in {None, "block", "group", "layer"}:
@@ -51,7 +52,7 @@ def _check(analysis: Analysis, choice: Choice, models: int) -> None:
     scored = analysis.scores or analysis.sensitivity
     runs = None
     if grid.calibrates:
-        runs = "the policies wanda and owl, which run it on a text"
+        runs = f"the policies {' and '.join(calibrated_names())}, which run it on a text"
     if choice.keep_experts is not None:
         runs = "--keep-experts"
     if analysis.latency is not None or scored or analysis.prompt:

@@ -12,10 +12,19 @@ from typing import TypeVar
 
 import numpy as np
 
-from sparsity_report.counting import pruning
+from sparsity_report.counting.cuts import (
+    CountedCut,
+    Cut,
+    FrozenArray,
+    GroupCut,
+    InputNorms,
+    group_ranks,
+    inputs_last,
+    nonzeros,
+)
 from sparsity_report.counting.histogram import Floats, Integers
+from sparsity_report.counting.n_m_patterns import Pattern
 from sparsity_report.counting.progress import Progress
-from sparsity_report.counting.pruning import CountedCut, Cut, GroupCut, InputNorms, nonzeros
 from sparsity_report.counting.workers import in_order
 from sparsity_report.deferred import torch
 from sparsity_report.errors import SparsityReportError
@@ -50,8 +59,8 @@ class RowCut(CountedCut):
     """
 
     scale: InputNorms
-    thresholds: pruning.FrozenArray
-    ties: pruning.FrozenArray
+    thresholds: FrozenArray
+    ties: FrozenArray
     pruned: int
     nonzero: int
     input_first: tuple[int, int] | None = None
@@ -87,8 +96,8 @@ def cut_rows(
         thresholds, ties, kept = zip(*parts, strict=True)
         cuts[p.name] = RowCut(
             scales[p.name],
-            pruning.FrozenArray(np.concatenate(thresholds)),
-            pruning.FrozenArray(np.concatenate(ties)),
+            FrozenArray(np.concatenate(thresholds)),
+            FrozenArray(np.concatenate(ties)),
             counts[p.name],
             sum(kept),
             p.inputs_outputs,
@@ -174,7 +183,7 @@ def _row_slices(weights: Weights, parameter: Parameter) -> Iterator[tuple[int, S
         parts = list(weights.as_in_memory(parameter.name))
     if sizes or any(part.total % columns for part in parts):
         tensor = weights.tensor(parameter.name)
-        parts = list(memory_slices(pruning.inputs_last(tensor, sizes) if sizes else tensor))
+        parts = list(memory_slices(inputs_last(tensor, sizes) if sizes else tensor))
     for part in parts:
         yield first, part
         first += part.total // columns
@@ -190,7 +199,7 @@ def score_blocks(
         first += len(block)
 
 
-def check_n_m(weights: Weights, n: object, m: object) -> tuple[int, int]:
+def check_n_m(weights: Weights, n: object, m: object) -> Pattern:
     """Return a pattern that keeps n of every m weights, or raise an error."""
     if not (isinstance(n, int) and isinstance(m, int) and 0 <= n <= m and 0 < m < 2**15):
         raise SparsityReportError(
@@ -203,7 +212,7 @@ def check_n_m(weights: Weights, n: object, m: object) -> tuple[int, int]:
                 f"{p.name} has {p.matrix[1]:,} inputs, which do not divide into groups of {m}; "
                 "choose another m"
             )
-    return n, m
+    return Pattern(n, m)
 
 
 def _row_part(
@@ -247,6 +256,6 @@ def _group_part(part: Slice, scale: InputNorms | None, pattern: tuple[int, int],
         there = torch.cat(list(part.pieces())).bool().reshape(-1, m)
         return int(there.sum(dim=1, dtype=torch.int16).clamp(max=n).sum())
     return sum(
-        nonzeros(block, (pruning.group_ranks(scores.reshape(-1, m)) >= m - n).reshape(block.shape))
+        nonzeros(block, (group_ranks(scores.reshape(-1, m)) >= m - n).reshape(block.shape))
         for block, scores, _ in score_blocks(part, scale, first)
     )

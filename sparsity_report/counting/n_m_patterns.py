@@ -122,20 +122,6 @@ def parse_pattern(method: str) -> Pattern | None:
     return Pattern(*map(int, text.split(":"))) if text else None
 
 
-def pattern_at(policy: str, sparsity: float) -> Pattern | None:
-    """Return the pattern at a level of a policy such as ``"N:4"``; None of other policies.
-
-    Examples
-    --------
-    >>> pattern_at("N:4", 0.5), pattern_at("global_magnitude", 0.5)
-    (Pattern(n=2, m=4), None)
-    """
-    if not policy.startswith("N:"):
-        return None
-    m = int(policy[2:])
-    return Pattern(m - round(sparsity * m), m)
-
-
 def without_numbers(method: str) -> str:
     """Return a method with ``N:M`` for its pattern, equal for all patterns.
 

@@ -11,10 +11,10 @@ from sparsity_report.counting.bit_statistics import in_runs, matrix_places
 from sparsity_report.counting.kept_experts import KeptExperts, checked_stacks, expert_groups
 from sparsity_report.counting.moments import Moments
 from sparsity_report.counting.progress import Progress, with_bar
-from sparsity_report.counting.pruning import Basis
+from sparsity_report.counting.pruning import Basis, Calibration
 from sparsity_report.deferred import torch
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.measure.calibration import Calibration, CalibrationOptions, calibrated
+from sparsity_report.measure.calibration import CalibrationOptions, calibrated
 from sparsity_report.measure.texts import Text
 from sparsity_report.weights.tensor_slices import pieces
 from sparsity_report.weights.weights import Parameter, Weights

@@ -18,7 +18,7 @@ from sparsity_report.counting.allocation import check_sparsity
 from sparsity_report.counting.counts import add_notes, count_weights
 from sparsity_report.counting.disk_cache import CacheFolder, Entries
 from sparsity_report.counting.moments import Moments
-from sparsity_report.counting.policies import global_magnitude
+from sparsity_report.counting.policies.magnitude_policies import global_magnitude
 from sparsity_report.counting.progress import Progress, with_bar
 from sparsity_report.counting.pruning import Pruning
 from sparsity_report.errors import SparsityReportError, check_options

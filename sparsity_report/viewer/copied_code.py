@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from sparsity_report.counting.n_m_patterns import is_pattern, pattern_at
+from sparsity_report.counting.policies.policy_registry import families, read_method
+from sparsity_report.counting.pruning import Policy
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.package_data import DEMO
 from sparsity_report.study.comparison import Study
-from sparsity_report.study.derived.policy_names import EXISTING, GLOBAL
+from sparsity_report.study.derived.policy_names import GLOBAL
 from sparsity_report.study.layers import records
 from sparsity_report.weights.tensor_slices import FileSlice, LocalFile
 from sparsity_report.weights.weights import Weights
@@ -25,12 +26,6 @@ METRICS = (
 )
 # Attributes of an explorer that are variants of its study.
 _VARIANTS = {"variant", "against"}
-# Methods that the command line has, and their names there.
-_POLICIES = {
-    "global_magnitude": "magnitude",
-    "layerwise_magnitude": "layerwise",
-    "random, seed 0": "random",
-}
 # Measurements that statements do not repeat, and attributes that need them.
 _MEASURED = ("quality", "tasks", "latency", "sensitivity")
 _OF_MEASURED = {"metric": "sensitivity", "curve": "quality"}
@@ -60,14 +55,11 @@ class Shown(NamedTuple):
     policy: str = GLOBAL
 
     @property
-    def method(self) -> str | None:
-        """Pruning method; None if nothing is pruned."""
-        if self.variant is None and (pattern := pattern_at(self.policy, self.sparsity)):
-            return str(pattern)
+    def pruning(self) -> Policy | None:
+        """Pruning policy; None if nothing is pruned, or by an unknown policy."""
         if self.variant is None:
-            return self.policy
-        method: str | None = self._described["method"]
-        return method
+            return families()[self.policy].at(self.sparsity)
+        return read_method(self._described["method"])
 
     @property
     def asked(self) -> float | None:
@@ -135,41 +127,29 @@ def as_python(shown: Shown) -> str:
         elif name not in _VARIANTS or value in known or (name, shown.variant) == ("variant", None):
             lines.append(f"explorer.{name} = {value!r}")
     if shown.variant is None:
-        call = _call(shown.method, shown.sparsity)
+        call = shown.pruning and shown.pruning.python(shown.sparsity)
         lines += ["", "# The level, exactly", f"pruning = {call}"]
     return "\n".join([*lines, "explorer", ""])
 
 
 def as_command(shown: Shown) -> str:
     """Return the command that writes a report of this pruning."""
-    method, asked = shown.method, shown.asked
-    policy = method if is_pattern(method) else _POLICIES.get(method or "")
-    source = _source(shown.study)
-    words = ["sparsity-report", "run", *([source] if source else [])]
-    if method == EXISTING:
-        words.append("--as-is")
-    elif policy is None or asked is None:
+    policy, source = shown.pruning, _source(shown.study)
+    options = policy and policy.command(shown.asked)
+    if options is None:
         raise SparsityReportError(
             say("copy.error_unsupported_pruning", code='sr.write_report(study, "report.html")')
         )
-    else:
-        words += ["--sparsity", f"{asked:g}", "--policy", policy]
+    words = ["sparsity-report", "run", *([source] if source else []), *options]
     return shlex.join([*words, "--out", "results"]) + "\n"
 
 
 def _call(method: str | None, asked: Any) -> str | None:
     """Return the call that repeats a pruning; None if a level does not determine it."""
-    if method is None:
-        return ""
-    if method == EXISTING:
-        return "sr.existing_zeros(weights)"
-    if method in {"global_magnitude", "layerwise_magnitude"}:
-        return f"sr.{method}(weights, {float(asked)!r})"
-    if match := re.fullmatch(r"random, seed (\d+)", method):
-        return f"sr.random_unstructured(weights, {float(asked)!r}, seed={match[1]})"
-    if is_pattern(method):
-        return f"sr.n_m(weights, {', '.join(method.split(':'))})"
-    return None
+    policy = read_method(method)
+    if policy is None:
+        return "" if method is None else None
+    return policy.python(None if pd.isna(asked) else float(asked))
 
 
 def _opening(study: Study) -> str:

@@ -11,8 +11,8 @@ from torch import nn
 from torch.nn.utils import prune
 
 import sparsity_report as sr
+from sparsity_report.counting.cuts import apply_mask_
 from sparsity_report.counting.histogram import count
-from sparsity_report.counting.pruning import apply_mask_
 
 
 def linears(model):
@@ -373,7 +373,7 @@ def test_nan_has_no_rank_in_a_group_either(tiny):
 def test_pruning_in_place_goes_block_by_block(tiny, monkeypatch, block):
     complete = sr.masked(sr.global_magnitude(sr.load(tiny), 0.5)).module()
     groups = sr.masked(sr.n_m(sr.load(tiny), 1, 2)).module()
-    monkeypatch.setattr("sparsity_report.counting.pruning._BLOCK", block)
+    monkeypatch.setattr("sparsity_report.counting.cuts._BLOCK", block)
     for expected, pruning in (
         (complete, sr.global_magnitude(sr.load(tiny), 0.5)),
         (groups, sr.n_m(sr.load(tiny), 1, 2)),
@@ -385,7 +385,7 @@ def test_pruning_in_place_goes_block_by_block(tiny, monkeypatch, block):
 
 @pytest.mark.parametrize("block", [1, 7, 40])
 def test_ties_are_counted_on_from_block_to_block(monkeypatch, block):
-    monkeypatch.setattr("sparsity_report.counting.pruning._BLOCK", block)
+    monkeypatch.setattr("sparsity_report.counting.cuts._BLOCK", block)
     layer = nn.Linear(5, 8, bias=False)
     nn.init.ones_(layer.weight)
     keep = sr.global_magnitude(sr.load(layer), 0.7).mask("weight")

@@ -5,12 +5,11 @@ from collections.abc import Mapping
 import pandas as pd
 
 from sparsity_report.counting.n_m_patterns import is_pattern, parse_pattern, without_numbers
+from sparsity_report.counting.policies.magnitude_policies import ExistingZeros, GlobalMagnitude
+from sparsity_report.counting.policies.policy_registry import read_method
 from sparsity_report.study.layers import records
 
-GLOBAL, LAYERWISE = "global_magnitude", "layerwise_magnitude"
-EXISTING = "existing_zeros"
-# Words of a method that tell how shares were allotted to layers, not how weights were chosen.
-_ALLOCATIONS = frozenset({"given", "owl"})
+GLOBAL, EXISTING = GlobalMagnitude.name, ExistingZeros.name
 
 
 def policy_of(method: str) -> str:
@@ -45,10 +44,8 @@ def selection_rule(method: str | None) -> str:
     >>> selection_rule("layerwise_magnitude, owl"), selection_rule("random, seed 3")
     ('magnitude', 'random, seed 3')
     """
-    rule, *parts = (method or "").partition(" in ")[0].split(", ")
-    if rule.endswith("_magnitude"):
-        return "magnitude"
-    return ", ".join([rule, *(part for part in parts if part not in _ALLOCATIONS)])
+    policy = read_method(method)
+    return policy.ranking if policy else method or ""
 
 
 def is_level_of(method: str | None, policy: str) -> bool:
@@ -68,10 +65,8 @@ def is_level_of(method: str | None, policy: str) -> bool:
     >>> is_level_of("2:4", "N:4"), is_level_of("2:8", "N:4"), is_level_of(None, "N:4")
     (True, False, True)
     """
-    if method is None or method == policy:
-        return True
-    pattern = parse_pattern(method) if is_pattern(method) else None
-    return pattern is not None and policy == f"N:{pattern.m}"
+    known = read_method(method)
+    return method in {None, policy} or (known is not None and known.key == policy)
 
 
 def methods(variants: pd.DataFrame, prunings: Mapping[str, float | None]) -> pd.DataFrame:
