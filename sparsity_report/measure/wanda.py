@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Unpack
 
 import pandas as pd
 
-from sparsity_report.counting.allocation import Allocation, check_sparsity
-from sparsity_report.counting.policies.magnitude_policies import prunable_counts
-from sparsity_report.counting.policies.wanda_policy import (
-    OUTLIER,
-    RANGE,
-    allocate_by_outliers,
-    check_request,
-    prune_by_scores,
-)
+from sparsity_report.counting.allocation import Allocation
+from sparsity_report.counting.policies import wanda_policy
 from sparsity_report.counting.progress import Progress, with_bar
 from sparsity_report.counting.pruning import Calibration, Pruning
-from sparsity_report.errors import SparsityReportError
 from sparsity_report.measure.calibration import CalibrationOptions, calibrated
 from sparsity_report.measure.texts import Text
 from sparsity_report.weights.weights import Weights
@@ -86,9 +79,8 @@ def wanda(
     >>> sr.wanda(weights, None, calibration, n_m=(2, 4)).label
     '2:4Wanda'
     """
-    check_request(weights, sparsity, n_m, allocation)
-    calibration = calibrated(weights, calibration, progress, options)
-    return prune_by_scores(calibration, sparsity, n_m, allocation, progress)
+    calibrate = partial(calibrated, weights, calibration, progress, options)
+    return wanda_policy.prune_by_scores(weights, sparsity, calibrate, n_m, allocation, progress)
 
 
 @with_bar("pruning")
@@ -97,8 +89,8 @@ def owl(
     sparsity: float,
     calibration: Text | Calibration | None = None,
     *,
-    m: float = OUTLIER,
-    lam: float = RANGE,
+    m: float = wanda_policy.OUTLIER,
+    lam: float = wanda_policy.RANGE,
     progress: Progress | None = None,
     **options: Unpack[CalibrationOptions],
 ) -> pd.DataFrame:
@@ -150,10 +142,5 @@ def owl(
     >>> sr.masked(sr.layerwise_magnitude(weights, 0.5, allocation=frame)).name
     'Masked50LayerwiseOWL'
     """
-    level = check_sparsity(sparsity)
-    for option, number in (("m", m), ("lam", lam)):
-        if isinstance(number, bool) or not isinstance(number, int | float) or not number > 0:
-            raise SparsityReportError(f"{option}={number!r} is not a number above 0; change it")
-    prunable_counts(weights)
-    calibration = calibrated(weights, calibration, progress, options)
-    return allocate_by_outliers(calibration, level, m, lam, progress)
+    calibrate = partial(calibrated, weights, calibration, progress, options)
+    return wanda_policy.allocate_by_outliers(weights, sparsity, calibrate, m, lam, progress)

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
-from sparsity_report.counting.activation_scores import (
+from sparsity_report.counting.allocation import NAME, Allocation, check_sparsity, compute_quotas
+from sparsity_report.counting.cuts import (
+    InputNorms,
     check_n_m,
     cut_groups,
     cut_rows,
     map_rows,
     score_blocks,
 )
-from sparsity_report.counting.allocation import NAME, Allocation, check_sparsity, compute_quotas
-from sparsity_report.counting.cuts import InputNorms
-from sparsity_report.counting.n_m_patterns import Pattern, parse_pattern
+from sparsity_report.counting.n_m_patterns import parse_pattern
 from sparsity_report.counting.policies.magnitude_policies import prunable_counts
 from sparsity_report.counting.progress import Progress
 from sparsity_report.counting.pruning import Calibration, Inputs, Policy, Pruning
@@ -45,10 +45,10 @@ class Wanda(Policy):
 
     def prune(self, weights: Weights, sparsity: float, inputs: Inputs) -> Pruning:
         """Prune a model by the scores of a calibration, see :func:`wanda`."""
-        assert inputs.calibration is not None
         level, allocation = None if self.pattern else sparsity, self.allocation or None
-        check_request(weights, level, self.pattern, allocation)
-        return prune_by_scores(inputs.calibration, level, self.pattern, allocation, inputs.progress)
+        return prune_by_scores(
+            weights, level, partial(_finished, inputs), self.pattern, allocation, inputs.progress
+        )
 
     @classmethod
     def from_option(cls, text: str) -> Self | None:
@@ -64,40 +64,36 @@ class Wanda(Policy):
         return f"wanda-{self.pattern}" if self.pattern else self.allocation or "wanda"
 
 
-def check_request(
+def _finished(inputs: Inputs) -> Calibration:
+    assert inputs.calibration is not None
+    return inputs.calibration
+
+
+def prune_by_scores(
     weights: Weights,
     sparsity: float | None,
+    calibrate: Callable[[], Calibration],
     n_m: tuple[int, int] | None,
     allocation: Allocation,
-) -> None:
-    """Refuse contradictory settings of :func:`wanda`, and weights that cannot be ranked."""
+    progress: Progress | None,
+) -> Pruning:
+    """Prune a model by scores, see :func:`wanda`; refuse contradictory settings before."""
     if n_m is not None:
-        level = _level(check_n_m(weights, *n_m))
+        pattern = check_n_m(weights, *n_m)
+        level = zero_share(pattern.m, pattern.n) or 0.0
         if sparsity not in {None, level} or allocation is not None:
             raise SparsityReportError(
                 f"n_m={n_m} prunes {level:g} of every layer; leave sparsity= and allocation= out"
             )
     elif allocation is None:
         check_sparsity(sparsity)
-    prunable_counts(weights)
-
-
-def prune_by_scores(
-    calibration: Calibration,
-    sparsity: float | None,
-    n_m: tuple[int, int] | None,
-    allocation: Allocation,
-    progress: Progress | None,
-) -> Pruning:
-    """Prune the model of a calibration; the other parameters are those of :func:`wanda`."""
-    weights, scales, basis = calibration.weights, calibration.scales, calibration.basis
-    check_tokens(calibration)
+    calibration = _rankable(weights, calibrate)
+    scales, basis = calibration.scales, calibration.basis
     if n_m is not None:
-        pattern = Pattern(*n_m)
         cuts = cut_groups(weights, scales, pattern, progress)
-        return Pruning(weights, _level(pattern), Wanda(pattern), cuts, basis)
+        return Pruning(weights, level, Wanda(pattern), cuts, basis)
     if isinstance(allocation, str) and allocation == "owl":
-        allocation = allocate_by_outliers(calibration, check_sparsity(sparsity), progress=progress)
+        allocation = allocate_by_outliers(weights, check_sparsity(sparsity), lambda: calibration)
     shares = compute_quotas(weights, sparsity, allocation)
     counts = shares.counts
     if allocation is None:
@@ -106,41 +102,43 @@ def prune_by_scores(
     return Pruning(weights, shares.sparsity, Wanda(allocation=shares.name), cuts, basis)
 
 
-def _level(pattern: Pattern) -> float:
-    return zero_share(pattern.m, pattern.n) or 0.0
-
-
 def allocate_by_outliers(
-    calibration: Calibration,
+    weights: Weights,
     sparsity: float,
+    calibrate: Callable[[], Calibration],
     m: float = OUTLIER,
     lam: float = RANGE,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
-    """Return the frame of :func:`owl`."""
+    """Return the shares of modules by their outliers, see :func:`owl`."""
     import pandas as pd
 
-    weights = calibration.weights
-    check_tokens(calibration)
+    level = check_sparsity(sparsity)
+    for option, number in (("m", m), ("lam", lam)):
+        if isinstance(number, bool) or not isinstance(number, int | float) or not number > 0:
+            raise SparsityReportError(f"{option}={number!r} is not a number above 0; change it")
+    calibration = _rankable(weights, calibrate)
     modules = {mod: sum(p.total for p in mod.parameters if p.prunable) for mod in weights.modules}
     modules = {module: total for module, total in modules.items() if total}
     ratios = _outlier_ratios(calibration, modules, m, progress)
-    shares = _stretched(weights.name, ratios, modules, sparsity, lam)
+    shares = _stretched(weights.name, ratios, modules, level, lam)
     frame = pd.DataFrame(
         {
             "module_name": [module.name for module in modules],
             "block": pd.array([module.block for module in modules], dtype="Int64"),
             "weights": list(modules.values()),
             "outlier_ratio": pd.array([ratios.get(_block(o)) for o in modules], dtype="Float64"),
-            "sparsity": [shares.get(_block(module), sparsity) for module in modules],
+            "sparsity": [shares.get(_block(module), level) for module in modules],
         }
     )
     frame.attrs[NAME] = "owl"
     return frame
 
 
-def check_tokens(calibration: Calibration) -> None:
-    """Refuse a calibration in which an expert has no tokens."""
+def _rankable(weights: Weights, calibrate: Callable[[], Calibration]) -> Calibration:
+    """Return a calibration of weights that can be ranked; refuse one with idle experts."""
+    prunable_counts(weights)
+    calibration = calibrate()
     for name, tokens in calibration.tokens.items():
         if 0 in tokens:
             raise SparsityReportError(
@@ -148,6 +146,7 @@ def check_tokens(calibration: Calibration) -> None:
                 f"{tokens.index(0)} of {name} ({tokens.count(0):,} of {len(tokens):,} got none), "
                 "so its inputs are unknown; give a longer text"
             )
+    return calibration
 
 
 def _block(module: Module) -> str:
