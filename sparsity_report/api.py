@@ -44,7 +44,7 @@ def summarize(
     At 30 % sparsity, CSR makes the model a third larger,
     """
     from sparsity_report.findings.pair_findings import pair_findings
-    from sparsity_report.findings.reproduction_findings import reproduction_findings
+    from sparsity_report.findings.quality_findings import reproduction_findings
     from sparsity_report.findings.study_findings import study_findings
     from sparsity_report.study.comparison import Study
     from sparsity_report.study.files.json_files import value_or_saved

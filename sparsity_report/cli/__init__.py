@@ -1,9 +1,8 @@
 """The command line.
 
 - `application`: all commands as one program, and exit codes.
-- `run_command`, `count_command`, `check_command`, `pair_command`, `prune_command`,
-  `render_command`, `explore_command`, `notebook_command`: one command each; `prune_command` also
-  has ``expand``.
+- `run_command` (also ``render``), `count_command`, `check_command`, `pair_command`,
+  `prune_command` (also ``expand``), `explore_command`, `notebook_command`: the commands.
 - `options`: the options of the commands in dataclasses, and these for typer.
 - `compared_models`: models to open, prune and compare. `policy_grid`: policies by name, their
   levels, and experts to keep.

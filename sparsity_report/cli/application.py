@@ -16,8 +16,7 @@ from sparsity_report.cli.notebook_command import notebook
 from sparsity_report.cli.options import PANELS
 from sparsity_report.cli.pair_command import pair
 from sparsity_report.cli.prune_command import expand, prune
-from sparsity_report.cli.render_command import render
-from sparsity_report.cli.run_command import run
+from sparsity_report.cli.run_command import render, run
 from sparsity_report.cli.terminal import complain, flush, tell
 from sparsity_report.errors import SparsityReportError, within_memory
 

@@ -1,15 +1,26 @@
-"""``sparsity-report run``: count models; write reports, tables and figures."""
+"""``sparsity-report run`` and ``render``: reports of models or of a saved study."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from sparsity_report.cli.compared_models import check_paths, compared
 from sparsity_report.cli.libraries import quiet_libraries
 from sparsity_report.cli.measurements import clock_of, studied
-from sparsity_report.cli.options import Analysis, Choice, Models, Outputs, dataclass_options
+from sparsity_report.cli.options import (
+    Analysis,
+    Choice,
+    Models,
+    Outputs,
+    RenderOptions,
+    dataclass_options,
+)
 from sparsity_report.cli.outputs import check_outputs, remark, write
 from sparsity_report.errors import SparsityReportError
+from sparsity_report.files.filesystem import file_digest
 
 
 @dataclass_options
@@ -87,3 +98,17 @@ def _check(analysis: Analysis, choice: Choice, models: int) -> None:
         from sparsity_report.measure.texts import names_file
 
         names_file(choice.calibration)
+
+
+@dataclass_options
+def render(
+    saved: Annotated[Path, typer.Argument(help="study.json of an earlier run.", metavar="STUDY")],
+    *,
+    outputs: RenderOptions,
+) -> None:
+    """Write the report, tables and figures of a saved study again, without the model."""
+    import sparsity_report as sr
+
+    check_outputs(outputs)
+    loaded = sr.read_study(saved, strict=outputs.strict)
+    write(loaded, outputs, file_digest(saved.resolve()) or "")

@@ -7,10 +7,13 @@ from weakref import WeakKeyDictionary
 import pandas as pd
 
 from sparsity_report.findings import storage_findings as storage
-from sparsity_report.findings.already_pruned import already_pruned, other_models, zeros_as_loaded
+from sparsity_report.findings.already_pruned import (
+    already_pruned,
+    other_models,
+    zeros_as_loaded,
+    zeros_explained,
+)
 from sparsity_report.findings.quality_findings import quality_findings
-from sparsity_report.findings.rounding_findings import zeros_explained
-from sparsity_report.findings.runtime_findings import runtime_findings
 from sparsity_report.findings.speed_findings import speed_findings
 from sparsity_report.findings.verdict import verdict
 from sparsity_report.sparse.shares import ratio, zero_shares
@@ -216,6 +219,6 @@ _BY_TOPIC: dict[str, tuple[Callable[[Study], Iterator[str]], ...]] = {
     "flops": (_arithmetic, _attention),
     "speed": (speed_findings,),
     "quality": (quality_findings,),
-    "runtimes": (runtime_findings,),
+    "runtimes": (storage.runtime_findings,),
     "method": (_unclassified,),
 }  # fmt: skip

@@ -14,7 +14,7 @@ import pandas as pd
 from sparsity_report.counting.histogram import Magnitudes
 from sparsity_report.counting.policies.policy_registry import families
 from sparsity_report.errors import SparsityReportError, printable
-from sparsity_report.findings.score_text import measure_name, score_text
+from sparsity_report.findings.strip_text import measure_name, score_text
 from sparsity_report.sparse.cost import value_bytes
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived import layer_metrics
