@@ -358,7 +358,7 @@ def test_a_stream_that_lacks_a_sign_gets_it_spelled(saved, tmp_path):
         line = ["sparsity-report", "render", str(saved), "--out", str(tmp_path / "o"), *FEW]
         with mock.patch.object(sys, "argv", line), redirect_stdout(out), pytest.raises(SystemExit):
             cli.main()
-        terminal_of.tell("a → b", out)
+        terminal_of.print_line("a → b", out)
     assert (tmp_path / "out.txt").read_text().endswith("a \\u2192 b\n")
 
 

@@ -19,7 +19,7 @@ import signal
 import sys
 
 from sparsity_report.cli.signals import PIPE, Stopped, stoppable
-from sparsity_report.cli.terminal import complain
+from sparsity_report.cli.terminal import print_warning
 
 
 def main() -> None:
@@ -32,7 +32,7 @@ def main() -> None:
         except Stopped as stopped:
             (number,) = stopped.args
             if number != PIPE:
-                complain(f"stopped by {signal.Signals(number).name}")
+                print_warning(f"stopped by {signal.Signals(number).name}")
             code = 128 + number
     if "triton" in sys.modules:  # at the end, it reports objects that are still frozen as leaks
         gc.unfreeze()

@@ -186,7 +186,7 @@ class Outputs(Texts):
 
     out: Path = option(Path("results"), OUTPUT, "Output folder.", "--out", "-o", metavar="FOLDER")
     write: list[str] = option(["html,csv,png,study"], OUTPUT, _FILES, metavar="LIST")
-    shown: bool = flag(OUTPUT, "Report in the browser.", "--open")
+    is_opened: bool = flag(OUTPUT, "Report in the browser.", "--open")
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -237,7 +237,7 @@ class Choice(Policies):
 class ExploreOptions(ModelFiles):
     """Form of the explorer."""
 
-    shown: bool = flag(OUTPUT, "Page in the browser.", "--open")
+    is_opened: bool = flag(OUTPUT, "Page in the browser.", "--open")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from sparsity_report.cli.libraries import import_altair
 from sparsity_report.cli.options import Outputs, PairOptions
-from sparsity_report.cli.terminal import complain, open_page, tell
+from sparsity_report.cli.terminal import open_page, print_line, print_warning
 from sparsity_report.counting.progress import bar
 from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.files.atomic import check_folder
@@ -38,7 +38,7 @@ def check_writable(out: Path) -> None:
 def check_outputs(outputs: Outputs) -> None:
     """Refuse outputs that cannot be written, drawn or opened, before counting."""
     kinds = {*outputs.kinds}
-    if outputs.shown and not kinds & {"html", "pdf"}:
+    if outputs.is_opened and not kinds & {"html", "pdf"}:
         raise SparsityReportError("--open has no report to open; add --write html or --write pdf")
     check_writable(outputs.out)
     if kinds - {"csv", "study"}:
@@ -80,19 +80,19 @@ def write(study: Study, outputs: Outputs, source: str = "") -> None:
         summary += f"; removed {removed} files of another run"
     if changed:
         shown_names = printable(", ".join(changed[:_NAMED]))
-        complain(
+        print_warning(
             f"{out}: files of an earlier run changed since and stay, {shown_names}; delete "
             "them if they show another study"
         )
-    for line in answer(study):
-        tell(line)
-    tell(summary)
-    if outputs.shown:
+    for line in summary_lines(study):
+        print_line(line)
+    print_line(summary)
+    if outputs.is_opened:
         page = out / ("report.html" if "html" in outputs.kinds else "report.pdf")
         open_page(page.resolve().as_uri())
 
 
-def answer(study: Study) -> Iterator[str]:
+def summary_lines(study: Study) -> Iterator[str]:
     """Yield the verdict, the figures at the head of the report, and texts written by variants."""
     from sparsity_report.findings.strip_text import strip_texts
     from sparsity_report.findings.study_findings import topics
@@ -108,10 +108,10 @@ def answer(study: Study) -> Iterator[str]:
             yield finding
 
 
-def remark(study: Study) -> None:
+def print_notes(study: Study) -> None:
     """Print notes on how models were opened, counted and measured."""
     for note in study.notes:
-        complain(printable(note))
+        print_warning(printable(note))
 
 
 def check_files(paths: Iterable[Path], *suffixes: str) -> None:
@@ -122,7 +122,7 @@ def check_files(paths: Iterable[Path], *suffixes: str) -> None:
             raise SparsityReportError(f"--out {path} has an unknown suffix; use {known}")
 
 
-def give(
+def write_pair(
     result: Pair,
     lines: Iterable[str],
     options: PairOptions,
@@ -131,7 +131,7 @@ def give(
 ) -> None:
     """Print a pair as lines or as JSON, and write its files."""
     for line in [json.dumps(result.to_json())] if options.json else lines:
-        tell(line)
+        print_line(line)
     steps: list[tuple[Path, str, Callable[[Path], object]]] = [
         (path, str(path), result.save if path.suffix.lower() == ".json" else report)
         for path in options.out
@@ -140,4 +140,4 @@ def give(
     for path, shown, write in steps:
         write(path)
         if not options.json:
-            tell(say("cli.written_path", path=shown))
+            print_line(say("cli.written_path", path=shown))

@@ -8,8 +8,8 @@ import typer
 from sparsity_report.cli.compared_models import check_paths
 from sparsity_report.cli.libraries import import_altair, quiet_libraries
 from sparsity_report.cli.options import PairOptions, dataclass_options
-from sparsity_report.cli.outputs import check_files, give
-from sparsity_report.cli.terminal import complain
+from sparsity_report.cli.outputs import check_files, write_pair
+from sparsity_report.cli.terminal import print_warning
 from sparsity_report.cli.worker_processes import workers
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.atomic import check_folder
@@ -47,14 +47,14 @@ def pair(
         models = _opened(before, after, options)
         comparison = sr.compare_checkpoints(*models, executor=executor, cache=options.cache)
     if comparison.before["total"].sum() >= MANY and not fastest_loops().is_compiled:
-        complain("numba compares large models about twice as fast; run pip install numba")
+        print_warning("numba compares large models about twice as fast; run pip install numba")
     lines = comparison.sentences()
     for table in pair_tables.small(comparison):
         lines += ["", *to_text(table).splitlines()]
     report = partial(sr.write_report, comparison, template_dir=options.template_dir)
     thesis = partial(sr.write_thesis, comparison, template_dir=options.template_dir)
     folders = {options.thesis: thesis} if options.thesis else {}
-    give(comparison, lines, options, report, folders)
+    write_pair(comparison, lines, options, report, folders)
 
 
 def _opened(first: str, second: str, options: PairOptions) -> list[Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sparsity_report.cli.compared_models import check_paths
 from sparsity_report.cli.libraries import quiet_libraries, without_collecting
 from sparsity_report.cli.options import Model, PruneOptions, WriteOptions, dataclass_options
-from sparsity_report.cli.terminal import tell
+from sparsity_report.cli.terminal import print_line
 from sparsity_report.cli.worker_processes import workers
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.new_folder import check_free
@@ -128,10 +128,10 @@ def _write(variant: Variant, options: WriteOptions, **settings: Any) -> None:
         experts = sum(kept.counts.values())
         counts = {"experts": experts - kept.removed, "experts_before": experts}
         before = sum(p.total for p in kept.weights.stored)
-        tell(say("prune.experts", before=before, **counts, **figures))
+        print_line(say("prune.experts", before=before, **counts, **figures))
     if total["prunable_total"] and (total["sparsity_model"] or not kept):
-        tell(say("prune.zeros", **figures))
-    tell(say("prune.written", **figures))
+        print_line(say("prune.zeros", **figures))
+    print_line(say("prune.written", **figures))
 
 
 def _sparse_layout(pattern: Pattern | None) -> str:

@@ -18,7 +18,7 @@ from sparsity_report.cli.options import (
     RenderOptions,
     dataclass_options,
 )
-from sparsity_report.cli.outputs import check_outputs, remark, write
+from sparsity_report.cli.outputs import check_outputs, print_notes, write
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.filesystem import file_digest
 
@@ -43,7 +43,7 @@ def run(
     _check(analysis, choice, len(models or ()))
     with quiet_libraries():
         study, refused = studied(compared(models or [], choice, analysis), analysis)
-        remark(study)
+        print_notes(study)
         write(study, outputs)
     if refused:
         raise typer.Exit(2)

@@ -11,17 +11,17 @@ from sparsity_report.cli.signals import PIPE, Stopped
 from sparsity_report.errors import SparsityReportError, legible
 
 
-def tell(text: str, stream: TextIO | None = None) -> None:
+def print_line(text: str, stream: TextIO | None = None) -> None:
     """Print a line; spell out control characters and characters that the encoding lacks."""
     stream = stream or sys.stdout
     encoding = stream.encoding or "utf-8"
     print(legible(text).encode(encoding, "backslashreplace").decode(encoding), file=stream)
 
 
-def complain(text: str) -> None:
+def print_warning(text: str) -> None:
     """Print a warning or an error to stderr."""
     with suppress(OSError):  # the pipe is closed
-        tell(f"sparsity-report: {text}", sys.stderr)
+        print_line(f"sparsity-report: {text}", sys.stderr)
 
 
 def flush() -> None:
@@ -43,4 +43,4 @@ def open_page(address: str) -> None:
     import webbrowser
 
     if not webbrowser.open(address):
-        complain(f"no browser could be started; open {address} yourself, or set BROWSER")
+        print_warning(f"no browser could be started; open {address} yourself, or set BROWSER")

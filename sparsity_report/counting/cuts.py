@@ -46,7 +46,7 @@ def inputs_last(tensor: torch.Tensor, sizes: tuple[int, int]) -> torch.Tensor:
     return tensor.view(-1, *sizes).mT if tensor.shape[-2:] != sizes else tensor.mT
 
 
-def apply_mask_(tensor: torch.Tensor, stays: torch.Tensor) -> None:
+def apply_mask_(tensor: torch.Tensor, kept: torch.Tensor) -> None:
     """Set pruned weights to zero in place without changing a bit of the others.
 
     Examples
@@ -58,12 +58,12 @@ def apply_mask_(tensor: torch.Tensor, stays: torch.Tensor) -> None:
     """
     # Bits are multiplied by 0 or 1, because float8 lacks masked_fill.
     if (bits := _BITS.get(tensor.itemsize)) is not None:
-        tensor.view(getattr(torch, bits)).mul_(stays)
+        tensor.view(getattr(torch, bits)).mul_(kept)
     else:
-        tensor.masked_fill_(~stays, 0)
+        tensor.masked_fill_(~kept, 0)
 
 
-def masked_copy(tensor: torch.Tensor, stays: torch.Tensor) -> torch.Tensor:
+def masked_copy(tensor: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
     """Return a copy with pruned weights set to zero, see :func:`apply_mask_`.
 
     Examples
@@ -72,8 +72,8 @@ def masked_copy(tensor: torch.Tensor, stays: torch.Tensor) -> torch.Tensor:
     [0.0, -2.0]
     """
     if (bits := _BITS.get(tensor.itemsize)) is not None:
-        return (tensor.view(getattr(torch, bits)) * stays).view(tensor.dtype)
-    return tensor.masked_fill(~stays, 0)
+        return (tensor.view(getattr(torch, bits)) * kept).view(tensor.dtype)
+    return tensor.masked_fill(~kept, 0)
 
 
 class Cut(ABC):
@@ -97,7 +97,7 @@ class Cut(ABC):
         """Return the nonzeros after pruning a tensor with these magnitudes."""
 
     @abstractmethod
-    def _stay(self, parts: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+    def _flags(self, parts: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
         """Yield True for the kept elements of each part of the tensor, inputs last."""
 
     def _views(self, tensor: torch.Tensor) -> Iterator[torch.Tensor]:
@@ -107,8 +107,8 @@ class Cut(ABC):
         """Return a mask in the shape of `tensor`: True for kept elements."""
         tensor = tensor.detach()
         keep = torch.empty_like(tensor, dtype=torch.bool)
-        for stays, part in zip(self._stay(self._views(tensor)), self._views(keep), strict=True):
-            part.copy_(stays)
+        for kept, part in zip(self._flags(self._views(tensor)), self._views(keep), strict=True):
+            part.copy_(kept)
         return keep
 
     def masks(self, parts: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
@@ -120,13 +120,13 @@ class Cut(ABC):
             All rows of the tensor in order; whole matrices if `input_first` is set.
         """
         if self.input_first is None:
-            return self._stay(parts)
-        return (stays.mT for stays in self._stay(part.mT for part in parts))
+            return self._flags(parts)
+        return (kept.mT for kept in self._flags(part.mT for part in parts))
 
     def apply_(self, tensor: torch.Tensor) -> None:
         """Set pruned elements to zero in place, block by block."""
-        for stays, part in zip(self._stay(self._views(tensor)), self._views(tensor), strict=True):
-            apply_mask_(part, stays)
+        for kept, part in zip(self._flags(self._views(tensor)), self._views(tensor), strict=True):
+            apply_mask_(part, kept)
 
 
 class FrozenArray:
@@ -227,18 +227,18 @@ class ThresholdCut(Cut):
         """Return the nonzeros after pruning a tensor with these magnitudes."""
         return before.total - max(self.pruned, before.total - before.nonzero)
 
-    def _stay(self, parts: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+    def _flags(self, parts: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
         ties, removed = self.ties, 0
         for part in parts:
             size, level = _comparable(part, self.threshold)
-            stays = np.asarray(size >= level)
+            kept = np.asarray(size >= level)
             if ties and (on_it := int(np.count_nonzero(tied := size == level))):
                 if on_it > ties:  # slow, but at most once per tensor
                     tied[tuple(np.argwhere(tied)[ties:].T)] = False
-                stays &= ~tied
+                kept &= ~tied
                 ties -= min(ties, on_it)
-            removed += stays.size - int(np.count_nonzero(stays))
-            yield torch.from_numpy(stays).to(part.device)
+            removed += kept.size - int(np.count_nonzero(kept))
+            yield torch.from_numpy(kept).to(part.device)
         check_unchanged(removed, self.pruned)
 
 
@@ -259,7 +259,7 @@ class ZeroCut(Cut):
         """Return the nonzeros, which stay as they are."""
         return before.nonzero
 
-    def _stay(self, parts: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+    def _flags(self, parts: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
         return (part.bool() for part in parts)
 
 
@@ -270,7 +270,7 @@ class CountedCut(Cut):
     nonzero: int
 
     @abstractmethod
-    def _chosen(self, parts: Iterable[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def _masked(self, parts: Iterable[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield each part of the tensor, inputs last, and True for its kept elements."""
 
     def nonzero_after(self, before: Magnitudes) -> int:
@@ -279,13 +279,13 @@ class CountedCut(Cut):
 
     def kept(self, parts: Iterable[torch.Tensor]) -> int:
         """Return the kept nonzeros of a tensor, given in parts."""
-        return sum(nonzeros(part, stays) for part, stays in self._chosen(parts))
+        return sum(nonzeros(part, kept) for part, kept in self._masked(parts))
 
-    def _stay(self, parts: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+    def _flags(self, parts: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
         nonzero = 0
-        for part, stays in self._chosen(parts):
-            nonzero += nonzeros(part, stays)
-            yield stays
+        for part, kept in self._masked(parts):
+            nonzero += nonzeros(part, kept)
+            yield kept
         check_unchanged(nonzero, self.nonzero)
 
 
@@ -313,7 +313,7 @@ class GroupCut(CountedCut):
     input_first: tuple[int, int] | None = None
     scale: InputNorms | None = None
 
-    def _chosen(self, parts: Iterable[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def _masked(self, parts: Iterable[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         first = 0
         for part in parts:
             scores = self.scale.scores(part, first) if self.scale else magnitude(part)
@@ -367,9 +367,9 @@ def _comparable(part: torch.Tensor, threshold: float) -> tuple[npt.NDArray[Any],
     return magnitude(part, threshold).cpu().numpy(), threshold
 
 
-def nonzeros(part: torch.Tensor, stays: torch.Tensor) -> int:
+def nonzeros(part: torch.Tensor, kept: torch.Tensor) -> int:
     """Return the number of kept nonzeros."""
-    return int(torch.count_nonzero(stays & part.bool()))
+    return int(torch.count_nonzero(kept & part.bool()))
 
 
 def check_unchanged(taken: int, counted: int) -> None:
@@ -409,15 +409,15 @@ class RowCut(CountedCut):
     nonzero: int
     input_first: tuple[int, int] | None = None
 
-    def _chosen(self, parts: Iterable[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def _masked(self, parts: Iterable[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         first = 0
         for part in parts:
             scores = self.scale.scores(part, first)
             rows = slice(first, first + len(scores))
             limits = (torch.from_numpy(f.values[rows].copy()) for f in (self.thresholds, self.ties))
-            stays = _above(scores, *(each.to(scores.device) for each in limits))
+            kept = _above(scores, *(each.to(scores.device) for each in limits))
             first += len(scores)
-            yield part, stays.reshape(part.shape)
+            yield part, kept.reshape(part.shape)
 
 
 def cut_rows(
@@ -586,11 +586,11 @@ def _limit(scores: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor
 
 def _above(scores: torch.Tensor, thresholds: torch.Tensor, ties: torch.Tensor) -> torch.Tensor:
     """Return True for the scores of each row that stay."""
-    stays, on_it = scores > thresholds[:, None], scores == thresholds[:, None]
+    kept, on_it = scores > thresholds[:, None], scores == thresholds[:, None]
     rows = torch.nonzero(on_it.sum(dim=1) > ties)[:, 0]
     place = on_it[rows].cumsum(dim=1)
-    stays[rows] |= on_it[rows] & (place > ties[rows, None])
-    return stays
+    kept[rows] |= on_it[rows] & (place > ties[rows, None])
+    return kept
 
 
 def _group_part(part: Slice, scale: InputNorms | None, pattern: tuple[int, int], first: int) -> int:

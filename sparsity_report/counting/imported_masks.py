@@ -47,15 +47,15 @@ class MaskCut(CountedCut):
     pruned: int
     nonzero: int
 
-    def _chosen(self, parts: Iterable[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def _masked(self, parts: Iterable[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         start = 0
         for part in parts:
             stop = start + part.numel()
             packed = self.bits.values[start // 8 : -(-stop // 8)]
             bits = np.unpackbits(packed)[start % 8 : start % 8 + part.numel()]
-            stays = torch.from_numpy(bits.astype(bool)).reshape(part.shape)
+            kept = torch.from_numpy(bits.astype(bool)).reshape(part.shape)
             start = stop
-            yield part, stays.to(part.device)
+            yield part, kept.to(part.device)
 
 
 class ImportedMasks(Policy):

@@ -51,10 +51,10 @@ def paired_findings(study: Study) -> Iterator[str]:
             if reason := pairs.why(names):
                 yield say("finding.unpaired", share=share, reason=say(f"unpaired.{reason}"))
             else:
-                yield from _told_apart(study, pairs, names, share)
+                yield from _compared(study, pairs, names, share)
 
 
-def _told_apart(study: Study, pairs: Paired, names: Sequence[str], share: float) -> Iterator[str]:
+def _compared(study: Study, pairs: Paired, names: Sequence[str], share: float) -> Iterator[str]:
     """Yield the comparisons of the lowest perplexity of rivals."""
     others = [other for name in names[1:] if (other := pairs.get(name, names[0]))]
     labels = dict(zip(names, labels_of(study, names), strict=True))
@@ -159,9 +159,9 @@ _PRUNED = {"yes": "reproduction.yes", "no": "reproduction.no"}
 def reproduction_findings(reproduction: Reproduction) -> list[str]:
     """Return the findings about a reproduction, dense first."""
     table, rows = reproduction.table, records(reproduction.rows)
-    about = {"model": reproduction.model, "paper": table.paper, "protocol": table.protocol}
+    source = {"model": reproduction.model, "paper": table.paper, "protocol": table.protocol}
     written = [
-        {**row, **about, "digits": f",.{score.decimals}f"}
+        {**row, **source, "digits": f",.{score.decimals}f"}
         for row, score in zip(rows, table.rows, strict=True)
     ]
     findings = [say(_DENSE[rows[0]["verdict"]], **written[0])]

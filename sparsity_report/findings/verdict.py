@@ -253,9 +253,9 @@ def comparison_title(study: Study) -> str:
         levels = rows.set_index("variant")["sparsity"]
         tokens = facts.vocabulary(facts.baseline)
         ends = {"low": next(iter(scores)), "high": [*scores][-1]}
-        shown = {"before": scores[ends["low"]].before}
-        shown |= {key: scores[name].perplexity for key, name in ends.items()}
-        values = {key: (score, tokens) for key, score in shown.items()}
+        known = {"before": scores[ends["low"]].before}
+        known |= {key: scores[name].perplexity for key, name in ends.items()}
+        values = {key: (score, tokens) for key, score in known.items()}
         places = {"first": levels[ends["low"]], "last": levels[ends["high"]]}
         return say("page.hero_levels", **values, **places)
     layouts = ((name, facts.smallest_layout(name, "model")) for name in facts.contenders)

@@ -72,8 +72,8 @@ class Stage:
 
 def _shared(model: nn.Module) -> nn.Module:
     """Return a copy of a model's modules that shares its tensors."""
-    held: dict[int, Any] = {}
+    memo: dict[int, Any] = {}
     for module in model.modules():
         tensors = (*module._parameters.values(), *module._buffers.values(), *computed_by(module))
-        held |= {id(tensor): tensor for tensor in tensors if tensor is not None}
-    return copy.deepcopy(model, held)
+        memo |= {id(tensor): tensor for tensor in tensors if tensor is not None}
+    return copy.deepcopy(model, memo)

@@ -75,16 +75,16 @@ class RandomCut(CountedCut):
     ties: int
     nonzero: int
 
-    def _chosen(self, parts: Iterable[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def _masked(self, parts: Iterable[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         generator, ties = np.random.Philox(key=self.key), self.ties
         for part in parts:
             lots: Words = generator.random_raw(part.numel())
-            stays = lots >= np.uint64(self.lot)
+            kept = lots >= np.uint64(self.lot)
             if ties:
                 on_it = np.flatnonzero(lots == np.uint64(self.lot))[:ties]
-                stays[on_it] = False
+                kept[on_it] = False
                 ties -= len(on_it)
-            yield part, torch.from_numpy(stays).reshape(part.shape).to(part.device)
+            yield part, torch.from_numpy(kept).reshape(part.shape).to(part.device)
 
 
 @with_bar("pruning")
