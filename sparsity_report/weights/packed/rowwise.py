@@ -196,7 +196,7 @@ class Rowwise(Packed):
 
     @property
     def rounding(self) -> Rounding | None:
-        """Half a step to both sides if codes are integers."""
+        """Rounding interval: half a step on either side if codes are integers."""
         if self.zero or self.bias:
             return Rounding(has_zero=self.bias is None)
         return nearest_to_zero(self.levels if self.bits else _levels(self.codes.values.dtype))
