@@ -1,68 +1,43 @@
-"""Pruning policies by name, the levels of sparsity of each, and the experts to keep."""
+"""Pruning policies by name, each with its sparsities, and the experts to keep."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 
 from sparsity_report.cli.options import Choice, PruneOptions
 from sparsity_report.counting.allocation import check_sparsity
 from sparsity_report.counting.kept_experts import KeptExperts, read_experts
 from sparsity_report.counting.policies.policy_registry import calibrated_names, read_option
-from sparsity_report.counting.pruning import Inputs, Policy, Pruning
+from sparsity_report.counting.pruning import Policy
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.measure.reap import reap
 from sparsity_report.weights.weights import Weights
 from sparsity_report.words.number_format import read_share
 
+# A policy and its sparsity, 0 for a pattern.
+Choices = list[tuple[Policy, float]]
 
-@dataclass(frozen=True)
-class Grid:
-    """Every policy at every level, and each N:M pattern once.
 
-    Attributes
-    ----------
-    policies : tuple of Policy
-    levels : tuple of float
-        Sparsities from 0 to 1.
+def read_policies(policies: Iterable[str], sparsities: Iterable[str]) -> Choices:
+    """Return every policy at every sparsity, and each pattern once, from comma-separated names.
+
+    The default is magnitude at 30 %.
 
     Examples
     --------
-    >>> grid = Grid.parse(["magnitude,wanda", "2:4"], ["30%,0.5"])
-    >>> [policy.option for policy in grid.policies], grid.levels, grid.calibrates, len(grid)
-    (['magnitude', 'wanda', '2:4'], (0.3, 0.5), True, 5)
+    >>> choices = read_policies(["magnitude,wanda", "2:4"], ["30%,0.5"])
+    >>> [(policy.option, sparsity) for policy, sparsity in choices]
+    [('magnitude', 0.3), ('magnitude', 0.5), ('wanda', 0.3), ('wanda', 0.5), ('2:4', 0.0)]
     """
+    named = map(read_option, [name.lower() for name in _split(policies)] or ["magnitude"])
+    levels = dict.fromkeys([read_sparsity(text) for text in _split(sparsities)] or [0.3])
+    return [(p, s) for p in dict.fromkeys(named) for s in ((0.0,) if p.pattern else levels)]
 
-    policies: tuple[Policy, ...]
-    levels: tuple[float, ...]
 
-    @classmethod
-    def parse(cls, policies: Iterable[str], sparsities: Iterable[str]) -> Grid:
-        """Return the grid of comma-separated names and levels, by default magnitude at 30 %."""
-        names = [name.lower() for name in _split(policies)] or ["magnitude"]
-        levels = [read_sparsity(text) for text in _split(sparsities)] or [0.3]
-        return cls(tuple(dict.fromkeys(map(read_option, names))), tuple(dict.fromkeys(levels)))
-
-    @property
-    def patterns(self) -> Grid:
-        """The patterns alone, which have no level."""
-        return Grid(tuple(policy for policy in self.policies if policy.pattern), ())
-
-    def __len__(self) -> int:
-        patterns = len(self.patterns.policies)
-        return patterns + (len(self.policies) - patterns) * len(self.levels)
-
-    @property
-    def calibrates(self) -> bool:
-        """True if a policy runs the model on a calibration text."""
-        return any(policy.calibrates for policy in self.policies)
-
-    def prunings(self, weights: Weights, inputs: Inputs) -> Iterator[Pruning]:
-        """Yield the pruning of each policy at each level."""
-        for policy in self.policies:
-            for level in (0.0,) if policy.pattern else self.levels:
-                yield policy.prune(weights, level, inputs)
+def calibrates(choices: Choices) -> bool:
+    """Return whether a policy runs the model on a calibration text."""
+    return any(policy.calibrates for policy, _ in choices)
 
 
 def _split(texts: Iterable[str]) -> list[str]:
@@ -80,17 +55,17 @@ def read_sparsity(text: str, name: str = "--sparsity") -> float:
 
 
 def check_experts(
-    options: Choice | PruneOptions, calibrates: bool, score: str | None = None
+    options: Choice | PruneOptions, choices: Choices, score: str | None = None
 ) -> None:
-    """Refuse contradictory options before a model is opened; `calibrates` is that of policies."""
+    """Refuse contradictory options before a model is opened."""
     keep = _read_experts(options.keep_experts) if options.keep_experts else None
     is_scored = isinstance(keep, int | float)
     if score is not None and not is_scored:
         raise SparsityReportError(
             "--score has no effect; add --keep-experts with a number or a share, or leave it out"
         )
-    calibrates |= is_scored and score != "magnitude"
-    if options.calibration is not None and not calibrates:
+    is_read = calibrates(choices) or (is_scored and score != "magnitude")
+    if options.calibration is not None and not is_read:
         raise SparsityReportError(
             f"--calibration has no effect; add --policy {' or '.join(calibrated_names())}, or "
             "--keep-experts with a number, or leave it out"

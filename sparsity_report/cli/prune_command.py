@@ -16,7 +16,7 @@ from sparsity_report.files.new_folder import check_free
 
 if TYPE_CHECKING:
     from sparsity_report.counting.n_m_patterns import Pattern
-    from sparsity_report.counting.pruning import Pruning
+    from sparsity_report.counting.pruning import Policy, Pruning
     from sparsity_report.study.variants import Variant
     from sparsity_report.weights.weights import Weights
 
@@ -30,7 +30,7 @@ def prune(model: Model = None, *, options: PruneOptions) -> None:
     """
     check_paths(model, options.base)
     check_free(options.out)
-    _check(options)
+    chosen = _check(options)
     import sparsity_report as sr
     from sparsity_report.cli.policy_grid import chosen_experts
 
@@ -40,7 +40,7 @@ def prune(model: Model = None, *, options: PruneOptions) -> None:
         if options.keep_experts is not None:
             variant = sr.without_experts(chosen_experts(weights, options, options.score))
         if options.prunes or not variant.kept:
-            pruned = sr.masked(_pruning(variant.weights, options))
+            pruned = sr.masked(_pruning(variant.weights, options, *chosen))
             variant = replace(pruned, kept=variant.kept)
         _write(variant, options)
 
@@ -70,38 +70,36 @@ def _opened(model: str | None, options: WriteOptions, **rules: Any) -> Weights:
     return weights
 
 
-def _check(options: PruneOptions) -> None:
-    """Refuse contradictory options before a model is opened."""
-    from sparsity_report.cli.policy_grid import Grid, check_experts
+def _check(options: PruneOptions) -> tuple[Policy, float]:
+    """Return the policy and its sparsity; refuse contradictory options."""
+    from sparsity_report.cli.policy_grid import check_experts, read_policies
 
-    grid = Grid.parse(options.policy, options.sparsity)
+    choices = read_policies(options.policy, options.sparsity)
     rules = {"--policy": options.policy, "--sparsity": options.sparsity}
     given = [name for name, values in rules.items() if values]
     if options.mask is not None and given:
         raise SparsityReportError(f"--mask decides what is pruned; leave out {', '.join(given)}")
-    if len(grid) != 1:
+    if len(choices) != 1:
         raise SparsityReportError(
-            f"--policy and --sparsity give {len(grid)} prunings, and one is written; give one"
+            f"--policy and --sparsity give {len(choices)} prunings, and one is written; give one"
         )
-    check_experts(options, grid.calibrates, options.score)
+    check_experts(options, choices, options.score)
     if options.sparse:
-        raise SparsityReportError(_sparse_layout(grid.policies[0].pattern))
+        raise SparsityReportError(_sparse_layout(choices[0][0].pattern))
+    return choices[0]
 
 
-def _pruning(weights: Weights, options: PruneOptions) -> Pruning:
+def _pruning(weights: Weights, options: PruneOptions, policy: Policy, sparsity: float) -> Pruning:
     """Return the one pruning that the options choose."""
     import sparsity_report as sr
-    from sparsity_report.cli.policy_grid import Grid
     from sparsity_report.counting.pruning import Inputs
 
-    grid = Grid.parse(options.policy, options.sparsity)
     if options.mask is not None:
         return sr.import_mask(weights, options.mask)
     with workers(options.workers) as executor:
-        calibration = sr.calibrate(weights, options.calibration) if grid.calibrates else None
+        calibration = sr.calibrate(weights, options.calibration) if policy.calibrates else None
         inputs = Inputs(calibration, executor=executor, cache=options.cache)
-        (pruning,) = grid.prunings(weights, inputs)
-    return pruning
+        return policy.prune(weights, sparsity, inputs)
 
 
 def _write(variant: Variant, options: WriteOptions, **settings: Any) -> None:

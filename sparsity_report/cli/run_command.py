@@ -51,10 +51,10 @@ def run(
 
 def _check(analysis: Analysis, choice: Choice, models: int) -> None:
     """Refuse contradictory options before counting."""
-    from sparsity_report.cli.policy_grid import Grid, check_experts
+    from sparsity_report.cli.policy_grid import calibrates, check_experts, read_policies
     from sparsity_report.counting.policies.policy_registry import calibrated_names
 
-    grid = Grid.parse(choice.policy, choice.sparsity)
+    choices = read_policies(choice.policy, choice.sparsity)
     if analysis.sensitivity not in {None, "block", "group", "layer"}:
         raise SparsityReportError(
             f"--sensitivity {analysis.sensitivity!r} is unknown; use block, group or layer"
@@ -62,7 +62,7 @@ def _check(analysis: Analysis, choice: Choice, models: int) -> None:
     clock_of(analysis)
     scored = analysis.scores or analysis.sensitivity
     runs = None
-    if grid.calibrates:
+    if calibrates(choices):
         runs = f"the policies {' and '.join(calibrated_names())}, which run it on a text"
     if choice.keep_experts is not None:
         runs = "--keep-experts"
@@ -72,8 +72,9 @@ def _check(analysis: Analysis, choice: Choice, models: int) -> None:
         raise SparsityReportError(
             f"--stream keeps no copy of the model, so it cannot run; leave out --stream, or {runs}"
         )
-    check_experts(choice, grid.calibrates)
-    if analysis.curve and (grid.patterns.policies or len(grid.policies) > 1):
+    check_experts(choice, choices)
+    policies = {policy for policy, _ in choices}
+    if analysis.curve and (len(policies) > 1 or any(policy.pattern for policy in policies)):
         raise SparsityReportError(
             "--curve prunes by one policy at every 10 %; give one without a pattern, or leave it "
             "out"

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable
 from decimal import Decimal
 from numbers import Integral
-from typing import Any
+from typing import SupportsFloat, TypeAlias, TypeGuard
 
 from sparsity_report.words.catalogue import catalogue
 
@@ -16,10 +16,12 @@ from sparsity_report.words.catalogue import catalogue
 _SMALLEST = 1e-4
 UNKNOWN = "–"
 THIN = "\u202f"
+# A number of a frame; an unknown one is None, NaN or pandas' NA.
+Number: TypeAlias = SupportsFloat | None
 _PREFIXES = ("", "k", "M", "G", "T", "P")
 
 
-def known(value: Any) -> bool:
+def known(value: object) -> TypeGuard[float]:
     """Return False for None, NaN and pandas' NA."""
     try:
         return value is not None and bool(value == value)
@@ -27,7 +29,7 @@ def known(value: Any) -> bool:
         return False
 
 
-def figures(value: Any, spec: str) -> str:
+def figures(value: Number, spec: str) -> str:
     r"""Write a number by a Python format, with thin spaces between thousands.
 
     Examples
@@ -40,7 +42,7 @@ def figures(value: Any, spec: str) -> str:
     return format(value, spec).replace(",", THIN)
 
 
-def count(number: Any, space: str = THIN) -> str:
+def count(number: Number, space: str = THIN) -> str:
     r"""Write an integer with spaces between thousands.
 
     Examples
@@ -51,7 +53,7 @@ def count(number: Any, space: str = THIN) -> str:
     return f"{int(number):,}".replace(",", space) if known(number) else UNKNOWN
 
 
-def plain(value: Any, places: int = 0) -> str:
+def plain(value: SupportsFloat, places: int = 0) -> str:
     """Write a number for programs: all its digits, with the decimal point moved.
 
     Examples
@@ -63,7 +65,7 @@ def plain(value: Any, places: int = 0) -> str:
     return format(digits.scaleb(places), "f")
 
 
-def percent(share: Any, digits: int = 1, space: str = THIN) -> str:
+def percent(share: Number, digits: int = 1, space: str = THIN) -> str:
     """Write a share as a percentage; only 0 and 1 become 0 % and 100 %.
 
     Examples
@@ -82,7 +84,7 @@ def percent(share: Any, digits: int = 1, space: str = THIN) -> str:
     return _joined(space, sign, figures(hundredths, f".{digits}f"), "%")
 
 
-def points(share: Any) -> str:
+def points(share: float) -> str:
     """Write a difference of shares in percentage points.
 
     Examples
@@ -95,7 +97,7 @@ def points(share: Any) -> str:
     return figures(100 * share if known(share) else None, "+.1f").replace("-", "−")
 
 
-def p_value(probability: Any) -> str:
+def p_value(probability: Number) -> str:
     """Write a p-value.
 
     Examples
@@ -107,7 +109,7 @@ def p_value(probability: Any) -> str:
     return f"< {figures(_SMALLEST, '.4f')}" if is_small else figures(probability, ".4f")
 
 
-def with_error(value: Any, error: Any, digits: int = 2, space: str = THIN) -> str:
+def with_error(value: Number, error: Number, digits: int = 2, space: str = THIN) -> str:
     """Write a share as a percentage with its standard error, if known.
 
     Examples
@@ -121,7 +123,7 @@ def with_error(value: Any, error: Any, digits: int = 2, space: str = THIN) -> st
     return text.removesuffix("%") + _joined(space, "±", percent(error, digits, space))
 
 
-def plus_minus(value: Any, error: Any, space: str = THIN) -> str:
+def plus_minus(value: Number, error: Number, space: str = THIN) -> str:
     """Write a score as its harness does, with its standard error, if known.
 
     Examples
@@ -135,7 +137,9 @@ def plus_minus(value: Any, error: Any, space: str = THIN) -> str:
     return _joined(space, text, "±", figures(error, ",.4f"))
 
 
-def perplexity(value: Any, space: str = THIN, digits: int | None = None) -> str:
+def perplexity(
+    value: Number | tuple[Number, Number], space: str = THIN, digits: int | None = None
+) -> str:
     """Write a perplexity with one digit up to 100, and in short from 10,000.
 
     Parameters
@@ -165,7 +169,7 @@ def perplexity(value: Any, space: str = THIN, digits: int | None = None) -> str:
     return figures(number, ",.1f" if number < 100 else ",.0f")
 
 
-def perplexity_gap(difference: Any, sign: str = "") -> str:
+def perplexity_gap(difference: float, sign: str = "") -> str:
     """Write a difference of perplexities with two decimals up to 10, one up to 100, else none.
 
     Examples
@@ -178,7 +182,7 @@ def perplexity_gap(difference: Any, sign: str = "") -> str:
     return figures(difference, f"{sign},.{digits}f").replace("-", "−")
 
 
-def threshold(magnitude: Any) -> str:
+def threshold(magnitude: Number) -> str:
     """Write the largest pruned magnitude with four digits.
 
     Examples
@@ -189,12 +193,12 @@ def threshold(magnitude: Any) -> str:
     return figures(magnitude, ".4g")
 
 
-def level(share: Any, space: str = THIN) -> str:
+def level(share: Number, space: str = THIN) -> str:
     """Write a target sparsity, as in 30 %."""
     return _joined(space, figures(100 * share, "g"), "%") if known(share) else UNKNOWN
 
 
-def scaled(quantity: Any, unit: str = "", space: str = THIN) -> str:
+def scaled(quantity: Number, unit: str = "", space: str = THIN) -> str:
     """Write a quantity with a decimal prefix (k = 10³, M = 10⁶, …) and three digits.
 
     Examples
@@ -214,12 +218,12 @@ def scaled(quantity: Any, unit: str = "", space: str = THIN) -> str:
     return _joined(space, figures(quantity, f".{digits}f"), name)
 
 
-def times(ratio: Any, space: str = THIN) -> str:
+def times(ratio: Number, space: str = THIN) -> str:
     """Write a ratio, as in 1.33 ×."""
     return _joined(space, figures(ratio, ".2f"), "×") if known(ratio) else UNKNOWN
 
 
-def duration(seconds: Any, space: str = THIN) -> str:
+def duration(seconds: Number, space: str = THIN) -> str:
     """Write a time with three digits.
 
     Examples
@@ -235,7 +239,7 @@ def duration(seconds: Any, space: str = THIN) -> str:
     return _joined(space, figures(amount, f".{digits}f"), unit)
 
 
-def span(low: Any, high: Any, space: str = THIN) -> str:
+def span(low: Number, high: Number, space: str = THIN) -> str:
     """Write a range of times, with the unit once if both have the same.
 
     Examples
