@@ -7,8 +7,7 @@
 - `compared_models`: models to open, prune and compare. `policy_grid`: policies by name, their
   levels, and experts to keep.
 - `measurements`: scores and times of a study. `outputs`: files of a study or pair.
-- `terminal`: lines and warnings; no other module prints.
-- `signals`: Ctrl-C and SIGTERM as an exception, also during imports.
+- `terminal`: lines and warnings; no other module prints. Ctrl-C and SIGTERM as an exception.
 - `worker_processes`: processes that count files.
 - `loopback_server`: the server of the explorer's page.
 - `libraries`: late imports, so that ``--help`` and completion start quickly.
@@ -18,8 +17,7 @@ import gc
 import signal
 import sys
 
-from sparsity_report.cli.signals import PIPE, Stopped, stoppable
-from sparsity_report.cli.terminal import print_warning
+from sparsity_report.cli.terminal import PIPE, Stopped, print_warning, stoppable
 
 
 def main() -> None:

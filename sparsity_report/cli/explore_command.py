@@ -18,8 +18,7 @@ from sparsity_report.cli.options import (
     Models,
     dataclass_options,
 )
-from sparsity_report.cli.signals import Stopped
-from sparsity_report.cli.terminal import flush, open_page, print_line
+from sparsity_report.cli.terminal import Stopped, flush, open_page, print_line
 from sparsity_report.untrusted.display_text import clip
 
 if TYPE_CHECKING:

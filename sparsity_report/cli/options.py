@@ -241,14 +241,22 @@ class ExploreOptions(ModelFiles):
 
 
 @dataclass(frozen=True)
-class Analysis(ModelFiles):
+class CountingOptions(ModelFiles):
+    """Prunable modules, and how values are counted."""
+
+    blacklist: list[str] = option(
+        ["lm_head"], PRUNING, "Modules to leave unpruned.", metavar="NAME"
+    )
+    workers: int = option(0, READING, _WORKERS, min=0, metavar="N")
+    cache: Path | None = option(None, READING, "Cache folder for counts.", metavar="FOLDER")
+
+
+@dataclass(frozen=True)
+class Analysis(CountingOptions):
     """Options to open, count and measure models."""
 
     name: str | None = option(
         None, MODEL, "Name of MODEL in the report. [default: from MODEL]", metavar="TEXT"
-    )
-    blacklist: list[str] = option(
-        ["lm_head"], PRUNING, "Modules to leave unpruned.", metavar="NAME"
     )
     perplexity: str | None = option(
         None,
@@ -271,8 +279,6 @@ class Analysis(ModelFiles):
     sensitivity: str | None = option(
         None, MEASUREMENTS, "Sensitivity by part: block, group or layer.", metavar="PART"
     )
-    workers: int = option(0, READING, _WORKERS, min=0, metavar="N")
-    cache: Path | None = option(None, READING, "Cache folder for counts.", metavar="FOLDER")
     stream: bool = flag(READING, "Hub files over the network, without a local copy.")
 
     @property
@@ -352,21 +358,16 @@ class WriteOptions(ModelFiles):
 
 
 @dataclass(frozen=True)
-class PruneOptions(Policies, WriteOptions):
+class PruneOptions(CountingOptions, WriteOptions, Policies):
     """Options of ``prune``."""
 
     mask: Path | None = option(
         None, PRUNING, "Masks of another tool: .safetensors or .npz.", metavar="FILE"
     )
-    blacklist: list[str] = option(
-        ["lm_head"], PRUNING, "Modules to leave unpruned.", metavar="NAME"
-    )
     score: str | None = option(
         None, PRUNING, "Expert score: frequency, magnitude. [default: reap]", metavar="NAME"
     )
     sparse: bool = flag(OUTPUT, "Sparse layout, if a runtime reads it.")
-    workers: int = option(0, READING, _WORKERS, min=0, metavar="N")
-    cache: Path | None = option(None, READING, "Cache folder for counts.", metavar="FOLDER")
 
     @property
     def prunes(self) -> bool:

@@ -1,13 +1,15 @@
-"""Output of commands: lines and warnings."""
+"""Output of commands, and signals as exceptions, so that a stopped command undoes its work."""
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from contextlib import suppress
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import TextIO
 
-from sparsity_report.cli.signals import PIPE, Stopped
 from sparsity_report.errors import SparsityReportError, legible
 
 
@@ -44,3 +46,33 @@ def open_page(address: str) -> None:
 
     if not webbrowser.open(address):
         print_warning(f"no browser could be started; open {address} yourself, or set BROWSER")
+
+
+#: Signals that ask a process to stop.
+STOPPING: list[int] = [s for s in signal.Signals if s.name in {"SIGINT", "SIGTERM", "SIGHUP"}]
+# Number of SIGPIPE, which Windows lacks.
+PIPE = 13
+
+
+class Stopped(BaseException):
+    """A request to stop; its argument is the number of the signal."""
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Raise :class:`Stopped` on a signal; restore the default handlers at the end."""
+
+    def stop(number: int, _: object) -> None:
+        raise Stopped(number)
+
+    numbers = []
+    if threading.current_thread() is threading.main_thread():
+        for number in STOPPING:
+            if signal.getsignal(number) in {signal.SIG_DFL, signal.default_int_handler}:
+                signal.signal(number, stop)
+                numbers.append(number)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)

@@ -303,11 +303,11 @@ class Policy:
         arguments += [] if self.seed is None else [f"seed={self.seed}"]
         return f"sr.{self.function}(weights, {', '.join(arguments)})"
 
-    def command(self, sparsity: float | None) -> list[str] | None:
+    def command(self, sparsity: float | None) -> str | None:
         """Return the options of the command that prunes so; None if it has none."""
         if sparsity is None or self.seed or self.python(sparsity) is None:
             return None
-        return ["--sparsity", f"{sparsity:g}", "--policy", self.option]
+        return f"--sparsity {sparsity:g} --policy {self.option}"
 
 
 @dataclass(frozen=True, repr=False)

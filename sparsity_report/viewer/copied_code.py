@@ -135,12 +135,12 @@ def as_python(shown: Shown) -> str:
 def as_command(shown: Shown) -> str:
     """Return the command that writes a report of this pruning."""
     policy, source = shown.pruning, _source(shown.study)
-    options = policy and policy.command(shown.asked)
+    options = None if policy is None else policy.command(shown.asked)
     if options is None:
         raise SparsityReportError(
             say("copy.error_unsupported_pruning", code='sr.write_report(study, "report.html")')
         )
-    words = ["sparsity-report", "run", *([source] if source else []), *options]
+    words = ["sparsity-report", "run", *([source] if source else []), *options.split()]
     return shlex.join([*words, "--out", "results"]) + "\n"
 
 

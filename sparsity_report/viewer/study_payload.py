@@ -269,8 +269,8 @@ def policy_entry(policy: str, levels: Levels, study: Study, arrays: Arrays) -> d
         "thresholds": cuts,
         "patterns": [str(each.pattern) for each in at_levels] if at_levels[0].pattern else None,
         "ranking": family.ranking,
-        "python": [each.python(share) for each, share in zip(at_levels, shares, strict=True)],
-        "command": [each.command(share) for each, share in zip(at_levels, shares, strict=True)],
+        "calls": [each.python(share) for each, share in zip(at_levels, shares, strict=True)],
+        "commands": [each.command(share) for each, share in zip(at_levels, shares, strict=True)],
     }
 
 

@@ -21,12 +21,16 @@ Number: TypeAlias = SupportsFloat | None
 _PREFIXES = ("", "k", "M", "G", "T", "P")
 
 
-def known(value: object) -> TypeGuard[float]:
+def known(value: object) -> bool:
     """Return False for None, NaN and pandas' NA."""
     try:
         return value is not None and bool(value == value)
     except TypeError:  # comparing pandas' NA gives NA, which has no truth value
         return False
+
+
+def _is_known(value: Number) -> TypeGuard[float]:
+    return known(value)
 
 
 def figures(value: Number, spec: str) -> str:
@@ -37,7 +41,7 @@ def figures(value: Number, spec: str) -> str:
     >>> figures(1234.5, ",.1f").replace("\u202f", " "), figures(None, ".2f")
     ('1 234.5', '–')
     """
-    if not known(value):
+    if not _is_known(value):
         return UNKNOWN
     return format(value, spec).replace(",", THIN)
 
@@ -50,7 +54,7 @@ def count(number: Number, space: str = THIN) -> str:
     >>> count(1234567, " ")
     '1 234 567'
     """
-    return f"{int(number):,}".replace(",", space) if known(number) else UNKNOWN
+    return f"{int(number):,}".replace(",", space) if _is_known(number) else UNKNOWN
 
 
 def plain(value: SupportsFloat, places: int = 0) -> str:
@@ -73,7 +77,7 @@ def percent(share: Number, digits: int = 1, space: str = THIN) -> str:
     >>> percent(0.3, space=" "), percent(0.00001, space=" "), percent(0.9999999, space=" ")
     ('30.0 %', '< 0.1 %', '> 99.9 %')
     """
-    if not known(share):
+    if not _is_known(share):
         return UNKNOWN
     smallest = 10.0**-digits
     hundredths, sign = 100 * share, ""
@@ -92,9 +96,9 @@ def points(share: float) -> str:
     >>> points(0.1234), points(-0.05), points(-0.0001), points(None)
     ('+12.3', '−5.0', '0.0', '–')
     """
-    if known(share) and abs(share) < 0.0005:
+    if _is_known(share) and abs(share) < 0.0005:
         return figures(0.0, ".1f")
-    return figures(100 * share if known(share) else None, "+.1f").replace("-", "−")
+    return figures(100 * share if _is_known(share) else None, "+.1f").replace("-", "−")
 
 
 def p_value(probability: Number) -> str:
@@ -105,7 +109,7 @@ def p_value(probability: Number) -> str:
     >>> p_value(0.0313), p_value(1e-9)
     ('0.0313', '< 0.0001')
     """
-    is_small = known(probability) and probability < _SMALLEST
+    is_small = _is_known(probability) and probability < _SMALLEST
     return f"< {figures(_SMALLEST, '.4f')}" if is_small else figures(probability, ".4f")
 
 
@@ -118,7 +122,7 @@ def with_error(value: Number, error: Number, digits: int = 2, space: str = THIN)
     ('75.00 ± 0.76 %', '75.00 %')
     """
     text = percent(value, digits, space)
-    if text == UNKNOWN or not known(error):
+    if text == UNKNOWN or not _is_known(error):
         return text
     return text.removesuffix("%") + _joined(space, "±", percent(error, digits, space))
 
@@ -132,7 +136,7 @@ def plus_minus(value: Number, error: Number, space: str = THIN) -> str:
     ('5.5000 ± 0.2500', '–')
     """
     text = figures(value, ",.4f")
-    if text == UNKNOWN or not known(error):
+    if text == UNKNOWN or not _is_known(error):
         return text
     return _joined(space, text, "±", figures(error, ",.4f"))
 
@@ -160,11 +164,11 @@ def perplexity(
     ('worse than uniform guessing', '1\u202f023.90')
     """
     number, vocabulary = value if isinstance(value, tuple) else (value, None)
-    if known(number) and known(vocabulary) and number >= vocabulary:
+    if _is_known(number) and _is_known(vocabulary) and number >= vocabulary:
         return catalogue()["name.worse_than_uniform_guessing"]
     if digits is not None:
         return figures(number, f",.{digits}f")
-    if not known(number) or number >= 10_000:
+    if not _is_known(number) or number >= 10_000:
         return scaled(number, space=space)
     return figures(number, ",.1f" if number < 100 else ",.0f")
 
@@ -195,7 +199,7 @@ def threshold(magnitude: Number) -> str:
 
 def level(share: Number, space: str = THIN) -> str:
     """Write a target sparsity, as in 30 %."""
-    return _joined(space, figures(100 * share, "g"), "%") if known(share) else UNKNOWN
+    return _joined(space, figures(100 * share, "g"), "%") if _is_known(share) else UNKNOWN
 
 
 def scaled(quantity: Number, unit: str = "", space: str = THIN) -> str:
@@ -206,7 +210,7 @@ def scaled(quantity: Number, unit: str = "", space: str = THIN) -> str:
     >>> scaled(108_160_356, "B", " "), scaled(999, "FLOPs", " "), scaled(1234, space="")
     ('108 MB', '999 FLOPs', '1.23k')
     """
-    if not known(quantity):
+    if not _is_known(quantity):
         return UNKNOWN
     if math.isinf(quantity):
         return "∞" if quantity > 0 else "−∞"
@@ -220,7 +224,7 @@ def scaled(quantity: Number, unit: str = "", space: str = THIN) -> str:
 
 def times(ratio: Number, space: str = THIN) -> str:
     """Write a ratio, as in 1.33 ×."""
-    return _joined(space, figures(ratio, ".2f"), "×") if known(ratio) else UNKNOWN
+    return _joined(space, figures(ratio, ".2f"), "×") if _is_known(ratio) else UNKNOWN
 
 
 def duration(seconds: Number, space: str = THIN) -> str:
@@ -231,7 +235,7 @@ def duration(seconds: Number, space: str = THIN) -> str:
     >>> duration(0.0000123, " "), duration(0.0123, " ")
     ('12.3 µs', '12.3 ms')
     """
-    if not known(seconds):
+    if not _is_known(seconds):
         return UNKNOWN
     scale, unit = next(((s, u) for s, u in ((1, "s"), (1e-3, "ms")) if seconds >= s), (1e-6, "µs"))
     amount = seconds / scale
@@ -247,7 +251,7 @@ def span(low: Number, high: Number, space: str = THIN) -> str:
     >>> span(0.0000121, 0.0000134, " ")
     '12.1–13.4 µs'
     """
-    if not (known(low) and known(high)):
+    if not (_is_known(low) and _is_known(high)):
         return UNKNOWN
     first, last = duration(low, space), duration(high, space)
     amount, _, unit = first.rpartition(space)

@@ -79,7 +79,7 @@ def test_registered_policy_reaches_commands_study_page_and_viewer(demo, tmp_path
     ]
     call = "sr.first_weights(weights, 0.25)"
     assert entry["label"] == "first weights"
-    assert call in entry["python"]
+    assert call in entry["calls"]
     assert call in as_python(Shown(study, None, 0.25, {}, "first_weights"))
     assert "--sparsity 0.5 --policy first" in as_command(Shown(study, "Masked50First", 0.0, {}))
 
@@ -113,7 +113,7 @@ def test_python_and_command_prune_alike(demo):
         policy = read_option(name)
         pruning = eval(policy.python(0.5), {"sr": sr, "weights": demo})
         assert pruning.policy == policy
-        assert policy.command(0.5) == ["--sparsity", "0.5", "--policy", name]
+        assert policy.command(0.5) == f"--sparsity 0.5 --policy {name}"
     assert read_option("wanda").python(0.5) is read_option("owl").command(0.5) is None
     assert read_method("random, seed 1").command(0.5) is None
     assert read_method("layerwise_magnitude, given").python(0.5) is None

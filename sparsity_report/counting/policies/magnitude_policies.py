@@ -34,7 +34,14 @@ from sparsity_report.words.sentences import say
 _GROUPS = (4, 8)
 
 
-class GlobalMagnitude(Policy):
+class _Magnitude(Policy):
+    @property
+    def ranking(self) -> str:
+        """Order of magnitudes, the same one within each tensor."""
+        return "magnitude"
+
+
+class GlobalMagnitude(_Magnitude):
     """The smallest magnitudes over all prunable weights together."""
 
     name = "global_magnitude"
@@ -45,17 +52,12 @@ class GlobalMagnitude(Policy):
         """Prune a model, see :func:`global_magnitude`."""
         return global_magnitude(weights, sparsity, **inputs.counting)
 
-    @property
-    def ranking(self) -> str:
-        """Order of magnitudes, the same one within each tensor."""
-        return "magnitude"
-
     def left(self, counts: ModuleCounts) -> Ladder | str:
         """Return the levels of a study, which are those of this policy."""
         return counts.ladder
 
 
-class LayerwiseMagnitude(Policy):
+class LayerwiseMagnitude(_Magnitude):
     """The smallest magnitudes of each prunable tensor."""
 
     name = "layerwise_magnitude"
@@ -66,11 +68,6 @@ class LayerwiseMagnitude(Policy):
     def prune(self, weights: Weights, sparsity: float, inputs: Inputs) -> Pruning:
         """Prune a model, see :func:`layerwise_magnitude`."""
         return layerwise_magnitude(weights, sparsity, **inputs.counting)
-
-    @property
-    def ranking(self) -> str:
-        """Order of magnitudes, the same one within each tensor."""
-        return "magnitude"
 
     def left(self, counts: ModuleCounts) -> Ladder | str:
         """Return the weights that remain, by the sizes and zeros of tensors."""
@@ -103,7 +100,8 @@ class NMPattern(Policy):
 
     def prune(self, weights: Weights, sparsity: float, inputs: Inputs) -> Pruning:
         """Prune a model, see :func:`n_m`."""
-        return n_m(weights, *(self.pattern or self.at(sparsity).pattern), **inputs.counting)
+        pattern = self.pattern or self._pattern_at(sparsity)
+        return n_m(weights, *pattern, **inputs.counting)
 
     @classmethod
     def from_option(cls, text: str) -> Self | None:
@@ -118,7 +116,10 @@ class NMPattern(Policy):
 
     def at(self, sparsity: float) -> NMPattern:
         """Return the pattern of this family at a sparsity."""
-        return NMPattern(Pattern(self.group - round(sparsity * self.group), self.group))
+        return NMPattern(self._pattern_at(sparsity))
+
+    def _pattern_at(self, sparsity: float) -> Pattern:
+        return Pattern(self.group - round(sparsity * self.group), self.group)
 
     def left(self, counts: ModuleCounts) -> Ladder | str:
         """Return the weights that remain, at n of m weights pruned, if no weight was zero."""
@@ -151,9 +152,9 @@ class ExistingZeros(Policy):
         """Return the call that counts the zeros."""
         return "sr.existing_zeros(weights)"
 
-    def command(self, sparsity: float | None) -> list[str] | None:  # noqa: ARG002
+    def command(self, sparsity: float | None) -> str | None:  # noqa: ARG002
         """Return the option that counts the zeros."""
-        return ["--as-is"]
+        return "--as-is"
 
 
 @with_bar("pruning")

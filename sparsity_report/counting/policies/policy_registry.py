@@ -52,7 +52,8 @@ def read_method(method: str | None) -> Policy | None:
     seeds = [int(s[5:]) for s in settings if re.fullmatch(r"seed [0-9]{1,4000}", s)]
     words = [s for s in settings if not (is_pattern(s) or s.startswith("seed "))]
     pattern = parse_pattern(method)
-    for policy in (*POLICIES, ExistingZeros):
+    policies: tuple[type[Policy], ...] = (*POLICIES, ExistingZeros)
+    for policy in policies:
         if policy.name == name:
             known = policy(pattern, seeds[0] if seeds else None, words[0] if words else "", part)
             return known if known.method == method else None

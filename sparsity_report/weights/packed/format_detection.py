@@ -95,9 +95,9 @@ def _sort(
     weights: dict[tuple[str, bool], Parts] = {}
     alone: dict[str, Entry] = {}
     scales: dict[str, Entry] = {}
-    leaf = _leaf_pattern()
+    part_name = _part_pattern()
     for key, entry in entries.items():
-        if match := leaf.match(key):
+        if match := part_name.match(key):
             fused = match["fused"] is not None
             owner = match["fused"] or match["owner"]
             parts = weights.setdefault((owner, fused), Parts(owner, fused, scheme))
@@ -120,7 +120,7 @@ def _sort(
     return weights.values(), alone, scales
 
 
-def _leaf_pattern() -> re.Pattern[str]:
+def _part_pattern() -> re.Pattern[str]:
     """Return a pattern of owner and last component of the parts of packed weights."""
     names: dict[bool, set[str]] = {True: set(), False: set()}
     for form in FORMATS:
@@ -222,7 +222,9 @@ def _check_method(scheme: Scheme, layouts: Collection[str]) -> None:
             f"{scheme.file}: declares weights packed by {scheme.method}, but none is packed; "
             "delete the setting if these are the unpacked weights, else fetch the packed ones"
         )
-    given = [key for key in allowed if type(key) is tuple and scheme.settings.get(key[0]) == key[1]]
+    given = [
+        key for key in allowed if isinstance(key, tuple) and scheme.settings.get(key[0]) == key[1]
+    ]
     for layout in layouts:
         if not all(layout.startswith(allowed[key]) for key in (scheme.method, *given)):
             further = "".join(f", {key} {word}" for key, word in given)
