@@ -198,7 +198,7 @@ def test_a_model_pruned_before_has_a_color_of_its_own(weights):
     assert shown[names["Wanda50"]].color not in {color for color, _ in look.LOOKS.values()}
 
 
-def test_what_is_constant_is_not_drawn(weights):
+def test_constant_figures_are_not_drawn(weights):
     masked = sr.compare(sr.dense(weights), sr.masked(sr.layerwise_magnitude(weights, 0.5)))
     assert heat_maps.sparsity_map(masked, "Masked50Layerwise") is None
     assert heat_maps.small_map(masked, "Masked50Layerwise") is None
@@ -480,7 +480,7 @@ class TestBarPlot:
         }
         assert starts == {0.1}
 
-    def test_what_is_infinite_has_a_label_and_no_bar(self):
+    def test_infinite_values_have_a_label_and_no_bar(self):
         frame = pd.DataFrame({"part": ["a", "b"], "cost": [float("inf"), 1.0]})
         shown = rows(sr.bar_plot(frame, "part", "cost", "Cost").to_dict())
         assert [(row["value"], row["label"]) for row in shown] == [(None, "∞"), (1.0, "1")]

@@ -374,7 +374,7 @@ def speed_domain(study):
     return domain
 
 
-def test_what_the_same_kernels_reached_lies_behind_the_speeds(study):
+def test_control_range_lies_behind_the_speeds(study):
     spec = measured_charts.speed_chart(study).to_dict()
     band, *others = units(spec)
     unit, data, _ = band
@@ -408,7 +408,7 @@ def test_promised_and_realised_are_told_apart(study):
     assert rows_of(spec, even) == [{"one": 1}]
 
 
-def test_what_promises_nothing_has_no_diamond(study):
+def test_speeds_without_promise_have_no_diamond(study):
     frame = latency()
     frame.loc[frame["variant"] == "CSR30", "promised_speedup"] = None
     spec = measured_charts.speed_chart(put_in(study, latency=frame)).to_dict()
@@ -535,7 +535,7 @@ def test_bars_of_what_parts_cost_have_room_and_do_not_magnify(demo_study):
 
 
 @pytest.mark.parametrize(("parts", "wording"), [(40, False), (41, True)])
-def test_that_parts_are_left_out_is_said(demo_study, parts, wording):
+def test_left_out_parts_are_stated(demo_study, parts, wording):
     study = put_in(demo_study, sensitivity=sensitivity(parts))
     note = measured_charts.sensitivity_chart(study).to_dict()["title"]["subtitle"]
     assert note.startswith("50 % of the part pruned; some.txt")

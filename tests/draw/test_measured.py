@@ -63,7 +63,7 @@ def test_speed_shows_what_was_promised_and_realised(study):
     assert "0.98" not in described
 
 
-def test_what_is_noise_has_no_point_and_no_number(study):
+def test_noise_has_no_point_and_no_number(study):
     within = study.latency.assign(control_low=0.3)
     chart = speed_chart(put_in(study, latency=within))
     labels = {row["name"]: row["label"] for row in values(chart) if "label" in row}
@@ -198,7 +198,7 @@ def test_a_row_of_no_variant_is_drawn(policies):
     assert labels_of(chart)["stranger"] == "stranger 17.0"
 
 
-def test_what_cannot_be_drawn_is_named(policies):
+def test_undrawable_rows_are_named(policies):
     study = scored(policies, {**SCORES, "G80": (0.8, 30.0), "L80": (math.nan, 40.0)})
     study.quality.loc[study.quality["variant"] == "N24", "perplexity"] = math.nan
     spec = policy_charts.quality_chart(study).to_dict()

@@ -130,7 +130,7 @@ def test_rounding_explains_a_seventh_more_than_a_gaussian_has(near, expected, ve
     ("near", "outcome"),
     [(0.1, "explained"), (0.15, "undecided"), (0.5, "before_packing")],
 )
-def test_what_is_concluded_follows_from_the_numbers(monkeypatch, near, outcome):
+def test_conclusions_follow_from_the_numbers(monkeypatch, near, outcome):
     parts = [Rounded(exact, ["w4"], 10_000, 0.05 + near / 2, near, 0.1) for exact in (True, False)]
     monkeypatch.setattr(already_pruned, "rounded", lambda layers: layers)
     facts = SimpleNamespace(layers=lambda _: parts)
@@ -179,7 +179,7 @@ def test_a_speed_up_is_told_of_the_variant_that_has_one(study):
 
 
 @pytest.mark.parametrize(("parts", "told"), [(1, False), (2, True)])
-def test_of_one_part_alone_nothing_is_told(study, parts, told):
+def test_single_part_has_no_finding(study, parts, told):
     frame = sensitivity(parts).assign(sparsity=1 / 3)
     extremes = of_measured("finding.sensitivity_extremes", study, sensitivity=frame)
     assert bool(extremes) is told
@@ -188,7 +188,7 @@ def test_of_one_part_alone_nothing_is_told(study, parts, told):
         assert "block 0 costs most" in str(finding)
 
 
-def test_where_csr_overtakes_for_no_layer_nothing_is_told(study):
+def test_crossover_of_no_layer_has_no_finding(study):
     never = latency().assign(crossover_sparsity=None, crossover_low=0.99, crossover_high=None)
     frame = never.astype({"crossover_sparsity": "Float64", "crossover_high": "Float64"})
     for key in ("speed.crossover_in_cache", "speed.crossover_from_memory"):

@@ -176,7 +176,7 @@ def test_hostile_cells_are_copied_as_the_package_writes_them(page, report):
     assert written == [FORMULA.sub(r"\1'", cell) for cell in cells]
 
 
-def test_where_nothing_may_be_copied_the_text_is_selected(page, report):
+def test_text_is_selected_without_clipboard_access(page, report):
     opened_at(page, report, "")
     page.locator("#totals summary").click()
     tools = page.locator("#totals .tools").last
@@ -189,7 +189,7 @@ def test_where_nothing_may_be_copied_the_text_is_selected(page, report):
     assert "manually" in page.locator("#said").inner_text()
 
 
-def test_what_is_for_the_screen_is_not_printed(page, report):
+def test_screen_controls_are_not_printed(page, report):
     opened_at(page, report, "")
     page.emulate_media(media="print")
     shown = page.evaluate(

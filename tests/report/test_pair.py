@@ -95,7 +95,7 @@ def test_columns_are_shares_of_the_base_by_block(pair, page):
     }
 
 
-def test_what_does_not_vary_is_not_drawn(demo, tmp_path):
+def test_constant_columns_are_not_drawn(demo, tmp_path):
     """Nothing, then half of each block, then half as many in one."""
     same = sr.compare_checkpoints(demo, demo)
     even = sr.compare_checkpoints(demo, sr.n_m(demo, 2, 4))
@@ -144,7 +144,7 @@ def test_strips_have_a_hollow_cell_for_everything_that_is_gone(pair, page):
     assert strip_chart(pair, "head") is None
 
 
-def test_what_is_too_many_to_be_drawn_is_said(pair, tmp_path):
+def test_parts_too_many_to_draw_are_stated(pair, tmp_path):
     rows = [gone("head", f"layers.{n}", 1, 300, n) for n in range(20)]
     many = replace(pair, removed=removed_like(pair, rows))
     path = sr.write_report(many, tmp_path / "many.html")
@@ -155,7 +155,7 @@ def test_what_is_too_many_to_be_drawn_is_said(pair, tmp_path):
     assert len(grid_of(path, "Kind", "Module")) == 21
 
 
-def test_of_many_numbers_it_is_said_how_many_follow(pair):
+def test_long_lists_state_how_many_numbers_follow(pair):
     numbers = [n for n in range(60) if n % 3]  # 20 spans of two
     rows = [gone("channel", "mlp", n, 60, 0) for n in numbers]
     (row,) = pair_tables.removed(replace(pair, removed=removed_like(pair, rows)), 10).rows
@@ -163,7 +163,7 @@ def test_of_many_numbers_it_is_said_how_many_follow(pair):
     assert row.cells[2].text == "40"
 
 
-def test_what_is_gone_stands_in_the_table_with_its_weights(pair, page):
+def test_removed_parts_are_in_the_table_with_their_weights(pair, page):
     _, *rows = grid_of(page, "Kind", "Module")
     assert len(rows) == pair.removed.groupby(["kind", "module"]).ngroups
     kinds = {"expert": "expert", "block": "block"}

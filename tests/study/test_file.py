@@ -330,14 +330,14 @@ def test_a_formatter_edits_nothing(whole, tmp_path):
     assert sr.read_study(path, strict=True).notes == ()
 
 
-def test_what_is_said_twice_is_refused(whole, tmp_path):
+def test_duplicate_keys_are_refused(whole, tmp_path):
     path = tmp_path / "s.json"
     path.write_text('{"notes": [], ' + whole[1:])
     with pytest.raises(sr.SparsityReportError, match="an object has a name twice"):
         sr.read_study(path)
 
 
-def test_what_is_no_study_is_named(whole, tmp_path):
+def test_other_files_are_refused_by_name(whole, tmp_path):
     """A file that begins as a study does is a damaged one; all else is something else."""
     (tmp_path / "page.html").write_text("<!doctype html>")
     (tmp_path / "x.safetensors").write_bytes(b"\x08" + bytes(7) + b"{}" + b"\xff" * 4000)

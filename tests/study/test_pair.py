@@ -166,7 +166,7 @@ def test_command(parent, child, tmp_path):
         assert shown == [due[key] for key in ("compared", "kept", "revived", "new")]
 
 
-def test_what_merging_an_adapter_revives(parent, tmp_path):
+def test_merging_an_adapter_revives_zeros(parent, tmp_path):
     """Counted in the files by NumPy, and the same without a merged file."""
     tensors, scaled = load_file(parent / "model.safetensors"), {}
     merged = dict(tensors)
@@ -199,7 +199,7 @@ def test_what_merging_an_adapter_revives(parent, tmp_path):
     assert out.stdout.partition("\n\n")[0].splitlines()[1:] == beside.sentences()[1:]
 
 
-def test_what_a_merge_revives_in_smollm2(smollm2, tmp_path):
+def test_merge_revives_zeros_of_smollm2(smollm2, tmp_path):
     """Half of it pruned, rank 8 merged into q and v, both written as bfloat16 and read by NumPy."""
     pruning = sr.global_magnitude(smollm2, 0.5)
     before = {

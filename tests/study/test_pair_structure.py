@@ -198,7 +198,7 @@ def test_a_model_whose_layers_differ_in_shape(bases, tmp_path):
     assert rows.loc["model.layers.0.mlp.up_proj", "alignment"] == "name"
 
 
-def test_what_is_no_pair_is_refused(bases, tmp_path):
+def test_unrelated_models_are_refused(bases, tmp_path):
     torch.manual_seed(99)
     structural.MODELS["llama"]().save_pretrained(tmp_path / "apart")
     blocks = structural.pruned(tmp_path / "apart", tmp_path / "blocks", CUTS["llama"]["block"])

@@ -53,13 +53,13 @@ def agrees(weights, expected, name=f"{OWNER}.weight"):
 
 
 @pytest.mark.parametrize("case", LIBRARY)
-def test_what_a_library_has_packed_stands_for_what_it_unpacks(case, tmp_path):
+def test_weights_packed_by_a_library_are_those_it_unpacks(case, tmp_path):
     tensors, again, config = LIBRARY[case]
     agrees(sr.load(write(tmp_path / "m", tensors, config)), again)
 
 
 @pytest.mark.parametrize("way", packing.WAYS)
-def test_what_the_rule_has_packed_stands_for_what_it_says(way, tmp_path):
+def test_weights_packed_by_the_rule_are_decoded(way, tmp_path):
     tensors, means, config = packing.WAYS[way](matrix())
     weights = sr.load(write(tmp_path / "m", tensors, config))
     agrees(weights, means)
@@ -118,7 +118,7 @@ def test_a_known_model_is_the_one_it_was_packed_from(way, tmp_path):
     assert [p.shape for p in outline.parameters] == [p.shape for p in plain.parameters]
 
 
-def test_what_transformers_turns_is_counted_and_run_turned(monkeypatch, tmp_path):
+def test_weights_transposed_by_transformers_are_counted_transposed(monkeypatch, tmp_path):
     packed, plain = packing.packed_llama(tmp_path, "gptq-4-v1")
     told = sr.load(plain)
     totals = sr.compare(sr.dense(told)).totals
@@ -154,7 +154,7 @@ def test_buffers_that_are_saved_are_filled_in(tmp_path):
         sr.load(tmp_path).filled_module()
 
 
-def test_what_is_known_by_its_shape_only_is_not_turned(monkeypatch, tmp_path):
+def test_weights_known_by_shape_are_not_transposed(monkeypatch, tmp_path):
     packed, _ = packing.packed_llama(tmp_path, "marlin")
     turned_on_loading(monkeypatch, "q_proj.weight")
     with pytest.raises(sr.SparsityReportError, match=r"transformers makes .*0\.self_attn\.q_proj"):
@@ -163,7 +163,7 @@ def test_what_is_known_by_its_shape_only_is_not_turned(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize(("bits", "group"), [(4, None), (4, 128), (8, None), (8, 128)])
 @pytest.mark.parametrize("told", [True, False])
-def test_of_marlin_the_structure_is_known(bits, group, told, tmp_path):
+def test_structure_of_marlin_is_known(bits, group, told, tmp_path):
     tensors, pruned, config = packing.marlin(matrix(64, 512), bits, group)
     folder = write(tmp_path / "m", tensors, config if told else None)
     for weights in (sr.load(folder), sr.load(folder, values=False)):
@@ -660,7 +660,7 @@ WRONG = {
 
 @pytest.mark.parametrize("case", WRONG)
 @pytest.mark.parametrize("values", [True, False])
-def test_what_does_not_fit_is_refused_in_one_line(case, values, tmp_path):
+def test_parts_that_do_not_fit_are_refused_in_one_line(case, values, tmp_path):
     (tensors, config), match = WRONG[case]
     with pytest.raises(sr.SparsityReportError, match=match) as caught:
         sr.load(write(tmp_path / "m", tensors, config), values=values)
@@ -907,7 +907,7 @@ def test_other_processes_and_a_cache_count_the_same(way, pool, tmp_path):
 
 
 @pytest.mark.parametrize("way", ["gptq-4-v1", "awq"])
-def test_what_lies_side_by_side_is_read_once(way, monkeypatch, tmp_path):
+def test_adjacent_parts_are_read_once(way, monkeypatch, tmp_path):
     """Codes, scales, zero points, not each of some hundred rows for each piece of the weight."""
     tensors, means, config = packing.WAYS[way](matrix(1024, 2048))
     weights, reads = sr.load(write(tmp_path / "m", tensors, config)), []

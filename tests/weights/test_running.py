@@ -81,7 +81,7 @@ def test_experts_that_run_on_every_token_are_told():
     assert (output.experts, output.matrix) == (1, output.shape)
 
 
-def test_what_a_text_never_comes_by_is_told():
+def test_modules_that_read_no_text_cost_nothing_per_token():
     vision = {k: v for k, v in SIZE.items() if k != "vocab_size"} | {
         "image_size": 16,
         "patch_size": 8,
@@ -121,7 +121,7 @@ def test_a_model_is_not_changed_by_the_run():
     assert all(p.device.type == "cpu" for p in model.parameters())
 
 
-def test_what_depends_on_values_is_not_made_up():
+def test_flops_that_depend_on_values_are_unknown():
     """BLT cuts bytes into patches where they surprise it."""
     from zoo.tiny import walked
 

@@ -39,7 +39,7 @@ def test_there_are_sixty():
 
 
 @pytest.mark.parametrize("name", swept(NAMES, 6))
-def test_what_is_said_is_so(name):
+def test_analysis_agrees_with_the_class(name):
     """All checks at once, as building a model and running it takes most of the time."""
     row = walk(name)
     assert (row["built"], row["ran"]) == ("", "")
