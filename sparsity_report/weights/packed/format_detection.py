@@ -208,7 +208,7 @@ def _check_method(scheme: Scheme, layouts: Collection[str]) -> None:
     form, is_compressed = scheme.settings.get("format"), scheme.method == "compressed-tensors"
     if not scheme.method or (not layouts and is_compressed and form in {None, "dense"}):
         return
-    allowed: dict[str | tuple[str, object], tuple[str, ...]] = {}
+    allowed: dict[object, tuple[str, ...]] = {}
     for each in FORMATS:
         for key, prefixes in each.declared.items():
             allowed[key] = (*allowed.get(key, ()), *prefixes)

@@ -20,7 +20,7 @@ from sparsity_report.weights.tensor_slices import E8M0, FLOATS, FP8, Entry
 _ADVICE = "fetch the checkpoint again, or give one that is not packed"
 # Height and width of a matrix or block.
 _Size = tuple[int, int]
-Declared = Mapping[str | tuple[str, object], tuple[str, ...]]
+Declared = Mapping[object, tuple[str, ...]]
 
 
 class Parts(dict[str, Entry]):
