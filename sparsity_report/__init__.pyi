@@ -1,4 +1,7 @@
-from .api import summarize as summarize
+from .api.study import Study as Study
+from .api.study import compare as compare
+from .api.study import read_study as read_study
+from .api.study import summarize as summarize
 from .counting.disk_cache import Cache as Cache
 from .counting.imported_masks import import_mask as import_mask
 from .counting.in_place import freeze_pruning_ as freeze_pruning_
@@ -36,15 +39,12 @@ from .report.thesis import write_thesis as write_thesis
 from .report.written_checkpoint import write_checkpoint as write_checkpoint
 from .sparse.csr_swap import convert_linears_to_csr_ as convert_linears_to_csr_
 from .sparse.linear_csr import LinearCSR as LinearCSR
-from .study.comparison import Study as Study
-from .study.comparison import compare as compare
+from .study.budget import Within as Within
+from .study.budget import level_within as level_within
 from .study.derived.layer_metrics import sensitivity_correlation as sensitivity_correlation
 from .study.files.csv_files import write_csv as write_csv
 from .study.files.json_files import read_pair as read_pair
-from .study.files.json_files import read_study as read_study
 from .study.harness_results import read_lm_eval as read_lm_eval
-from .study.levels.budget import Within as Within
-from .study.levels.budget import level_within as level_within
 from .study.levels.sweep import sweep as sweep
 from .study.pairs.checkpoints import compare_checkpoints as compare_checkpoints
 from .study.pairs.pair import Pair as Pair

@@ -50,6 +50,20 @@ def test_no_two_modules_import_each_other():
     assert house.cycles(MODULES, PUBLIC) == []
 
 
+def test_folders_of_a_wing_import_in_one_direction():
+    found = house.folder_cycles(MODULES, PUBLIC)
+    assert [name for name in found if not name.startswith("weights.")] == []
+
+
+def test_folder_cycles_are_found():
+    down = ("study.derived.facts", "from sparsity_report.study.frames import x")
+    up = ("study.frames", f"{LATE}from sparsity_report.study.derived.losses import x")
+    modules = [Module(*each) for each in (down, up, ("study.derived.losses", ""))]
+    assert house.cycles(modules, PUBLIC) == []
+    assert house.folder_cycles(modules, PUBLIC) == ["study.derived", "study.frames"]
+    assert house.folder_cycles(modules[::2], PUBLIC) == []
+
+
 def test_folders_are_small_and_files_have_names_of_their_own():
     assert house.crowded(MODULES) == []
     assert house.repeated_names(MODULES) == {}

@@ -14,9 +14,11 @@ from sparsity_report.counting.histogram import Integers
 from sparsity_report.counting.n_m_patterns import Pattern
 from sparsity_report.counting.progress import Progress
 from sparsity_report.deferred import nn, torch
-from sparsity_report.hooks import Presentable
+from sparsity_report.sparse.shares import ratio
+from sparsity_report.untrusted.display_text import short_name
 from sparsity_report.weights.tensor_slices import Slice
 from sparsity_report.weights.weights import Parameter, Weights
+from sparsity_report.words.display_names import method_name
 from sparsity_report.words.sentences import say
 
 if TYPE_CHECKING:
@@ -311,7 +313,7 @@ class Policy:
 
 
 @dataclass(frozen=True, repr=False)
-class Pruning(Presentable):
+class Pruning:
     """A choice of weights to prune; the model is not modified.
 
     Parameters
@@ -340,6 +342,19 @@ class Pruning(Presentable):
     policy: Policy
     cuts: Mapping[str, Cut]
     basis: Basis | None = None
+
+    def __repr__(self) -> str:
+        name, method = short_name(self.weights.name), short_name(method_name(self.method))
+        total, pruned = sum(p.total for p in self.weights.prunable), self.pruned
+        threshold = say("repr.no_single_threshold")
+        if self.threshold is not None:
+            threshold = say("repr.pruning_threshold", threshold=self.threshold)
+        lines = [
+            say("repr.pruning_target", name=name, method=method, sparsity=self.sparsity),
+            say("repr.pruned_weights", pruned=pruned, total=total, share=ratio(pruned, total)),
+            threshold,
+        ]
+        return "\n".join(lines)
 
     @property
     def method(self) -> str:

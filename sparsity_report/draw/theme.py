@@ -12,8 +12,8 @@ import altair as alt
 
 from sparsity_report.draw.fonts import FAMILY
 from sparsity_report.study.comparison import Study
-from sparsity_report.study.derived.policy_names import any_level
 from sparsity_report.study.layers import records
+from sparsity_report.study.policy_names import any_level
 from sparsity_report.untrusted.display_text import clip
 from sparsity_report.words import number_format
 

@@ -1,8 +1,7 @@
 """Findings: statements worth making about a study or a pair, as sentences.
 
-Entry points are ``study_findings(study)``, ``pair_findings(pair)``,
-``reproduction_findings(reproduction)``, ``verdict(study)`` and ``audit(study)``. Figures come from
-``study.facts`` and the frames.
+Entry points are ``study_findings(study)``, ``pair_findings(pair)``, ``verdict(study)`` and
+``audit(study)``. Figures come from ``study.facts`` and the frames.
 
 - ``study_findings``: findings about a study, and the conventions behind its numbers; from
   ``already_pruned`` (zeros by pruning before, or by rounding), ``storage_findings`` (bytes,

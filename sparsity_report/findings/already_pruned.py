@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from sparsity_report.study.comparison import Study
-from sparsity_report.study.derived.rounded_zeros import origin, rounded
-from sparsity_report.study.expert_use import fewer_experts
+from sparsity_report.study.derived.expert_use import fewer_experts
 from sparsity_report.study.layers import records
+from sparsity_report.study.rounded_zeros import origin, rounded
 from sparsity_report.words.sentences import say
 
 _FIGURES = [

@@ -6,11 +6,11 @@ from typing import Any
 
 from sparsity_report.pairing.alignment import ORDER_NOTES
 from sparsity_report.sparse.shares import ratio
-from sparsity_report.study.derived.rounded_zeros import is_pruned
 from sparsity_report.study.layers import records
 from sparsity_report.study.notes import note_findings
 from sparsity_report.study.pairs.pair import ENOUGH, UNRELATED, Pair
 from sparsity_report.study.pairs.pair_frames import head_is_embedding
+from sparsity_report.study.rounded_zeros import is_pruned
 from sparsity_report.words.sentences import say
 
 # Keys by kind of removed part: counted in the model, and counted in each block.

@@ -1,4 +1,4 @@
-"""Findings about measured quality: continuations, tasks, sensitivity, published perplexities."""
+"""Findings about measured quality: continuations, tasks, sensitivity."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,6 @@ from sparsity_report.study.derived.paired_tasks import winners
 from sparsity_report.study.derived.protocol_scores import by_protocol
 from sparsity_report.study.derived.zero_shot import SEVEN, seven_tasks
 from sparsity_report.study.layers import records
-from sparsity_report.study.published_scores import Reproduction
 from sparsity_report.untrusted.display_text import clip
 from sparsity_report.words.sentences import say
 
@@ -146,29 +145,3 @@ def _sensitivities(study: Study) -> Iterator[str]:
 
 def _is_significant(rho: float, parts: int) -> bool:
     return pd.notna(rho) and parts >= _PARTS and abs(rho) * math.sqrt(parts - 1) >= _FAR
-
-
-_DENSE = {
-    "yes": "reproduction.dense_yes",
-    "no": "reproduction.dense_no",
-    "not measured": "reproduction.dense_missing",
-}
-_PRUNED = {"yes": "reproduction.yes", "no": "reproduction.no"}
-
-
-def reproduction_findings(reproduction: Reproduction) -> list[str]:
-    """Return the findings about a reproduction, dense first."""
-    table, rows = reproduction.table, records(reproduction.rows)
-    source = {"model": reproduction.model, "paper": table.paper, "protocol": table.protocol}
-    written = [
-        {**row, **source, "digits": f",.{score.decimals}f"}
-        for row, score in zip(rows, table.rows, strict=True)
-    ]
-    findings = [say(_DENSE[rows[0]["verdict"]], **written[0])]
-    findings += [say(_PRUNED[r["verdict"]], **r) for r in written[1:] if r["verdict"] in _PRUNED]
-    if missing := [row["method"] for row in rows[1:] if row["verdict"] == "not measured"]:
-        findings.append(say("reproduction.not_measured", methods=missing))
-    if texts := [*reproduction.rows["calibration"].dropna().unique()]:
-        findings.append(say("reproduction.calibration", texts=texts, paper=table.paper))
-    where = {"arxiv": table.arxiv, "source": table.source, "looked_at": table.looked_at}
-    return [*findings, say("reproduction.source", paper=table.paper, **where)]

@@ -5,8 +5,8 @@ from typing import Any
 
 from sparsity_report.study.derived.facts import Facts
 from sparsity_report.study.derived.strip import Tile, strip
+from sparsity_report.study.derived.tradeoff import Point, Tradeoff
 from sparsity_report.study.derived.zero_shot import METRIC, SEVEN
-from sparsity_report.study.levels.tradeoff import Point, Tradeoff
 from sparsity_report.untrusted.display_text import clip
 from sparsity_report.words.display_names import layout_name
 from sparsity_report.words.number_format import (

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 
 from sparsity_report.findings.speed_findings import ratios_with_intervals, timed_tokens
 from sparsity_report.study.comparison import Study
+from sparsity_report.study.derived.expert_use import fewer_experts
 from sparsity_report.study.derived.protocol_scores import Scored
-from sparsity_report.study.expert_use import fewer_experts
 from sparsity_report.words.sentences import say
 
 #: Relative change of a size up to which it counts as the same.

@@ -26,8 +26,8 @@ from sparsity_report.measure.model_stage import Stage
 from sparsity_report.measure.perplexity import Score, score_text, tokens_scored
 from sparsity_report.measure.protocols import Passage, Passages, ScoringOptions
 from sparsity_report.sparse.shares import ratio, zero_share
-from sparsity_report.study.derived.losses import kept_sums, span_of, token_counts
 from sparsity_report.study.layers import layer_frame
+from sparsity_report.study.losses import kept_sums, span_of, token_counts
 from sparsity_report.study.schema import PARTS, typed
 from sparsity_report.weights.anatomy.parameter_places import locate, value, walk
 from sparsity_report.weights.tensor_slices import is_strided, pieces

@@ -15,10 +15,10 @@ from sparsity_report.draw.theme import model_names
 from sparsity_report.draw.vega import unchecked
 from sparsity_report.errors import SparsityReportError, check_options
 from sparsity_report.files.atomic import check_folder, write_file
+from sparsity_report.findings.pair_findings import pair_findings
 from sparsity_report.findings.pair_labels import both
-from sparsity_report.findings.study_findings import conventions
+from sparsity_report.findings.study_findings import conventions, study_findings
 from sparsity_report.findings.verdict import verdict
-from sparsity_report.hooks import hooks
 from sparsity_report.report.citation import bibtex, weights
 from sparsity_report.report.pair_sections import KINDS, pair_sections
 from sparsity_report.report.sections import Drawing, Medium, Section
@@ -144,7 +144,7 @@ def write_thesis(
         "captions": captions,
         "tables": [Tex(table.key) for table in tables],
         "version": sparsity_report.__version__,
-        "findings": hooks.sentences(value),
+        "findings": [*(pair_findings if isinstance(value, Pair) else study_findings)(value)],
         **(_pair_texts(value) if isinstance(value, Pair) else _study_texts(value)),
         **{f"{place}_cm": width for place, width in widths.items()},
     }

@@ -1,8 +1,7 @@
 """A value as text for ``repr``, and in a notebook cell as HTML and LaTeX without a script.
 
-Values are weights, prunings, kept experts, variants, studies, and pairs. A
-cell has findings, a map of zeros and a small table. It shows only what is known already, and loads
-no chart library.
+Values are studies and pairs. A cell has findings, a map of zeros and a small table. It shows only
+figures that are already computed, and loads no chart library.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,8 +11,6 @@ from typing import Any, NamedTuple
 import pandas as pd
 from markupsafe import escape
 
-from sparsity_report.counting.kept_experts import KeptExperts
-from sparsity_report.counting.pruning import Pruning
 from sparsity_report.findings.pair_findings import pair_verdict
 from sparsity_report.findings.verdict import verdict
 from sparsity_report.report.tables.column_heads import columns_of
@@ -21,16 +18,12 @@ from sparsity_report.report.tables.latex import tex, to_tabular
 from sparsity_report.report.tables.pair_tables import totals as pair_totals
 from sparsity_report.report.tables.table_model import Column, Table, table_of, to_html
 from sparsity_report.report.template_files import template_text
-from sparsity_report.sparse.shares import ratio
 from sparsity_report.study.comparison import Study
-from sparsity_report.study.derived.heatmap_grid import Grid
+from sparsity_report.study.heatmap_grid import Grid
 from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.study.pairs.pair_cells import difference_map
 from sparsity_report.study.schema import MEASURED
-from sparsity_report.study.variants import Variant
 from sparsity_report.untrusted.display_text import clip, short_name
-from sparsity_report.weights.weights import Weights
-from sparsity_report.words.display_names import layout_name, method_name
 from sparsity_report.words.number_format import percent
 from sparsity_report.words.sentences import say, some
 
@@ -60,49 +53,6 @@ def describe(value: Any) -> str:
 @singledispatch
 def _lines(value: Any) -> list[str]:
     raise TypeError(type(value).__name__)
-
-
-@_lines.register
-def _(weights: Weights) -> list[str]:
-    name, architecture = short_name(weights.name), short_name(weights.architecture or "–")
-    total, modules = sum(p.total for p in weights.stored), len(weights.modules)
-    prunable = sum(p.total for p in weights.prunable)
-    count = sum(p.experts for p in weights.prunable)
-    return [
-        say("repr.weights_source", name=name, architecture=architecture, source=weights.source),
-        say("repr.parameters_in_modules", total=total, modules=modules),
-        say("repr.prunable_matrices", total=prunable, count=count),
-    ]
-
-
-@_lines.register
-def _(pruning: Pruning) -> list[str]:
-    name, method = short_name(pruning.weights.name), short_name(method_name(pruning.method))
-    total = sum(p.total for p in pruning.weights.prunable)
-    pruned, share = pruning.pruned, ratio(pruning.pruned, total)
-    threshold = say("repr.no_single_threshold")
-    if pruning.threshold is not None:
-        threshold = say("repr.pruning_threshold", threshold=pruning.threshold)
-    return [
-        say("repr.pruning_target", name=name, method=method, sparsity=pruning.sparsity),
-        say("repr.pruned_weights", pruned=pruned, total=total, share=share),
-        threshold,
-    ]
-
-
-@_lines.register
-def _(kept: KeptExperts) -> list[str]:
-    total, modules = sum(kept.counts.values()), len(kept.counts)
-    name, method = short_name(kept.weights.name), method_name(kept.method)
-    numbers = {"kept": total - kept.removed, "total": total, "modules": modules}
-    return [say("repr.kept_experts", name=name, method=method, **numbers)]
-
-
-@_lines.register
-def _(variant: Variant) -> list[str]:
-    name, layout = short_name(variant.name), layout_name(variant.layout)
-    title = say("repr.variant_layout", variant=name, layout=layout)
-    return [title, *_lines(variant.pruning or variant.weights)[:2]]
 
 
 @_lines.register
@@ -150,12 +100,12 @@ def bundle(value: Any) -> dict[str, str]:
 
     Parameters
     ----------
-    value : Study, Pair, Weights, Pruning, KeptExperts or Variant
+    value : Study or Pair
 
     Examples
     --------
     >>> import sparsity_report as sr
-    >>> sorted(bundle(sr.load()))
+    >>> sorted(bundle(sr.compare(sr.dense(sr.load()))))
     ['text/html', 'text/latex', 'text/plain']
     """
     content = _content(value)
@@ -183,59 +133,6 @@ def _(study: Study) -> Content:
     )
     table = _first_rows(columns, frame)
     return Content([verdict(study), names], _maps([(study, variant)]), table)
-
-
-@_content.register
-def _(weights: Weights) -> Content:
-    rows = [
-        (
-            module.group,
-            1,
-            sum(p.total for p in module.parameters if p.tied_to is None),
-            sum(p.total for p in module.parameters if p.prunable),
-        )
-        for module in weights.modules
-    ]
-    frame = pd.DataFrame(rows, columns=["group", "modules", "total", "prunable_total"])
-    groups = frame.groupby("group", sort=False).sum().reset_index()
-    total = sum(p.total for p in weights.stored)
-    groups["param_frac"] = groups["total"] / total if total else None
-    columns = columns_of("group modules total prunable_total param_frac")
-    return Content(_lines(weights), [], _first_rows(columns, groups))
-
-
-@_content.register
-def _(pruning: Pruning) -> Content:
-    rows = []
-    for module in pruning.weights.modules:
-        parameters = [p for p in module.parameters if p.prunable]
-        if total := sum(p.total for p in parameters):
-            cuts = (pruning.cuts.get(p.name) for p in parameters)
-            pruned = sum(cut.pruned for cut in cuts if cut)
-            rows.append((module.name, module.block, module.group, total, pruned))
-    frame = pd.DataFrame(rows, columns=["module_name", "block", "group", "weight_total", "pruned"])
-    maps = []
-    inside = frame[frame["block"].notna()]
-    if len(inside):
-        grid = Grid(inside)
-        sums = inside.groupby(grid.codes)[["weight_total", "pruned"]].sum()
-        shares = (sums["pruned"] / sums["weight_total"]).tolist()
-        cells = pd.DataFrame(grid.cells).assign(share=shares)
-        maps.append(_map(say("cell.map_share_pruned"), grid, cells, "share"))
-    groups = frame.groupby("group", sort=False)[["weight_total", "pruned"]].sum().reset_index()
-    groups["share"] = groups["pruned"] / groups["weight_total"]
-    columns = columns_of("group weight_total pruned share", share=say("column.pruned_share"))
-    return Content(_lines(pruning), maps, _first_rows(columns, groups))
-
-
-@_content.register
-def _(kept: KeptExperts) -> Content:
-    return _content(kept.weights)._replace(lines=_lines(kept))
-
-
-@_content.register
-def _(variant: Variant) -> Content:
-    return _content(variant.pruning or variant.weights)._replace(lines=_lines(variant))
 
 
 @_content.register

@@ -8,8 +8,13 @@ Modules:
 - `schema`: names, types and bounds of the columns of every table.
 - `layers`: parameters, zeros, bytes and FLOPs of each module, and their sums.
 - `patterns`: positions of zeros in each matrix.
-- `expert_use`: use of experts by the router; experts that fit into one budget of bytes.
 - `storage_layouts`: bytes in every storage layout.
+- `budget`: the level that keeps a budget of bytes, FLOPs or perplexity.
+- `policy_names`: names of pruning policies, and each distinct pruning.
+- `losses`: losses kept by span of scored tokens.
+- `block_bootstrap`: intervals of means over spans, and Holm's correction.
+- `heatmap_grid`: cells of the heat map.
+- `rounded_zeros`: zeros that rounding explains, and models pruned before they were opened.
 - `published_scores`: perplexities of papers beside measured ones.
 - `harness_results`: scores from the files of evaluation harnesses.
 - `harness_samples`: outcomes per document from the samples that harnesses log.

@@ -8,10 +8,10 @@ from functools import cached_property
 import pandas as pd
 
 from sparsity_report.counting.pruning import Ladder
-from sparsity_report.study.derived.losses import losses_frame
 from sparsity_report.study.layers import group_frame, total_frame
 from sparsity_report.study.levels.levels import Levels, level_rows
 from sparsity_report.study.levels.sweep import ladders
+from sparsity_report.study.losses import losses_frame
 from sparsity_report.study.schema import TABLES, plain_table, typed
 from sparsity_report.study.storage_layouts import storage_frame
 from sparsity_report.weights.weights import Weights

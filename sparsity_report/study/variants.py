@@ -17,16 +17,17 @@ from sparsity_report.counting.progress import Progress
 from sparsity_report.counting.pruning import Basis, Pruning
 from sparsity_report.deferred import nn
 from sparsity_report.errors import SparsityReportError, writable
-from sparsity_report.hooks import Presentable
 from sparsity_report.sparse.shares import zero_share
-from sparsity_report.study.derived.rounded_zeros import is_pruned
 from sparsity_report.study.layers import csr_parameters, group_frame, layer_frame
+from sparsity_report.study.rounded_zeros import is_pruned
+from sparsity_report.untrusted.display_text import short_name
 from sparsity_report.weights.weights import Parameter, Weights
+from sparsity_report.words.display_names import layout_name
 from sparsity_report.words.sentences import say
 
 
 @dataclass(frozen=True, repr=False)
-class Variant(Presentable):
+class Variant:
     """A model under one pruning decision and one layout, whose figures are derived from counts.
 
     Attributes
@@ -60,6 +61,11 @@ class Variant(Presentable):
     def __post_init__(self) -> None:
         if writable(self.name) != self.name:
             raise SparsityReportError(f"name={self.name!r}: is not Unicode text; give another name")
+
+    def __repr__(self) -> str:
+        name, layout = short_name(self.name), layout_name(self.layout)
+        title = say("repr.variant_layout", variant=name, layout=layout)
+        return "\n".join([title, *repr(self.pruning or self.weights).splitlines()[:2]])
 
     @property
     def basis(self) -> Basis | None:

@@ -12,8 +12,8 @@ from sparsity_report.counting.pruning import Policy
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.package_data import DEMO
 from sparsity_report.study.comparison import Study
-from sparsity_report.study.derived.policy_names import GLOBAL
 from sparsity_report.study.layers import records
+from sparsity_report.study.policy_names import GLOBAL
 from sparsity_report.weights.tensor_slices import FileSlice, LocalFile
 from sparsity_report.weights.weights import Weights
 from sparsity_report.words.sentences import say

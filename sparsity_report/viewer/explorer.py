@@ -13,10 +13,10 @@ import traitlets
 from sparsity_report.counting.counts import count_weights
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.hooks import hooks
+from sparsity_report.study.budget import budget_finding, level_within
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.histograms import module_magnitudes
 from sparsity_report.study.files.json_files import value_or_saved
-from sparsity_report.study.levels.budget import budget_finding, level_within
 from sparsity_report.study.levels.sweep import pruned_at
 from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.study.variants import Variant, csr, fingerprint, masked

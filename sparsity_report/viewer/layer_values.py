@@ -10,11 +10,11 @@ import pandas as pd
 
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived import layer_metrics
-from sparsity_report.study.derived.heatmap_grid import Grid
 from sparsity_report.study.derived.layer_metrics import LayerFigure
-from sparsity_report.study.derived.policy_names import GLOBAL
+from sparsity_report.study.heatmap_grid import Grid
 from sparsity_report.study.levels.levels import dense_sizes, in_layout
 from sparsity_report.study.levels.sweep import thresholds
+from sparsity_report.study.policy_names import GLOBAL
 from sparsity_report.viewer.payload import Codes, Floats, common_ratio
 from sparsity_report.viewer.study_payload import aligned, spreads
 

@@ -11,7 +11,7 @@ import traitlets
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.findings.pair_labels import both
 from sparsity_report.hooks import hooks
-from sparsity_report.study.derived.heatmap_grid import Grid
+from sparsity_report.study.heatmap_grid import Grid
 from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.viewer.base_explorer import (
     BaseExplorer,

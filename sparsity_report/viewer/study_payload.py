@@ -16,18 +16,18 @@ from sparsity_report.counting.policies.policy_registry import families
 from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.findings.strip_text import measure_name, score_text
 from sparsity_report.sparse.cost import value_bytes
+from sparsity_report.study.budget import measured_levels
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived import layer_metrics
-from sparsity_report.study.derived.heatmap_grid import Grid
+from sparsity_report.study.derived.expert_use import FIGURES, drawn_use
 from sparsity_report.study.derived.histograms import module_magnitudes
 from sparsity_report.study.derived.layer_metrics import LayerFigure
 from sparsity_report.study.derived.paired_facts import score_ends
-from sparsity_report.study.derived.policy_names import GLOBAL, is_level_of, selection_rule
-from sparsity_report.study.expert_use import FIGURES, drawn_use
+from sparsity_report.study.heatmap_grid import Grid
 from sparsity_report.study.layers import records, use_ratio
-from sparsity_report.study.levels.budget import measured_levels
 from sparsity_report.study.levels.levels import Levels, bytes_beside
 from sparsity_report.study.levels.sweep import ladders, thresholds
+from sparsity_report.study.policy_names import GLOBAL, is_level_of, selection_rule
 from sparsity_report.untrusted.display_text import clip, distinct_names, short_name
 from sparsity_report.viewer.copied_code import METRICS, study_code
 from sparsity_report.viewer.payload import Arrays, Floats, encode

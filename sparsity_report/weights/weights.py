@@ -10,9 +10,9 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from sparsity_report.errors import SparsityReportError, writable
-from sparsity_report.hooks import Presentable
 from sparsity_report.sparse.cost import value_bytes
 from sparsity_report.untrusted import limits
+from sparsity_report.untrusted.display_text import short_name
 from sparsity_report.words.sentences import say
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ def check_modules(name: str, modules: int) -> None:
 
 
 @dataclass(eq=False, repr=False)
-class Weights(Presentable, ABC):
+class Weights(ABC):
     """A model opened for counting; values are read on demand and never modified.
 
     Attributes
@@ -217,6 +217,18 @@ class Weights(Presentable, ABC):
                 f"{self.name} has {total:,} values, more than the {limits.ALL_VALUES:,} up to "
                 "which figures are exact; is it damaged?"
             )
+
+    def __repr__(self) -> str:
+        name, architecture = short_name(self.name), short_name(self.architecture or "–")
+        total, modules = sum(p.total for p in self.stored), len(self.modules)
+        prunable = sum(p.total for p in self.prunable)
+        count = sum(p.experts for p in self.prunable)
+        lines = [
+            say("repr.weights_source", name=name, architecture=architecture, source=self.source),
+            say("repr.parameters_in_modules", total=total, modules=modules),
+            say("repr.prunable_matrices", total=prunable, count=count),
+        ]
+        return "\n".join(lines)
 
     def wrong(self, reason: str) -> SparsityReportError:
         """Return an error about this model.

@@ -17,8 +17,8 @@ import sparsity_report as sr
 from sparsity_report.findings import already_pruned
 from sparsity_report.findings.audit import audit
 from sparsity_report.findings.study_findings import conventions, study_findings
-from sparsity_report.study.derived.rounded_zeros import Rounded, origin
 from sparsity_report.study.derived.speedups import reference
+from sparsity_report.study.rounded_zeros import Rounded, origin
 from sparsity_report.words.sentences import says
 
 

@@ -8,7 +8,7 @@ from scoring import log_probabilities
 
 import sparsity_report as sr
 from sparsity_report.files.package_data import DEMO
-from sparsity_report.study.derived.losses import paired_mean, span_of, token_counts, why_unpaired
+from sparsity_report.study.losses import paired_mean, span_of, token_counts, why_unpaired
 
 TEXT = (DEMO / "eval.txt").read_text(encoding="utf-8")[:700]
 

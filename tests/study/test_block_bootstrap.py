@@ -7,7 +7,7 @@ import pytest
 import scipy.signal
 import scipy.stats
 
-from sparsity_report.study.derived.block_bootstrap import (
+from sparsity_report.study.block_bootstrap import (
     Mean,
     holm_levels,
     mean_over,

@@ -8,7 +8,7 @@ import transformers
 from measurements import put_in, quality
 
 import sparsity_report as sr
-from sparsity_report.study.levels.budget import budget_finding, read_budget
+from sparsity_report.study.budget import budget_finding, read_budget
 from sparsity_report.words.sentences import says
 
 

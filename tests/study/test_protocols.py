@@ -5,12 +5,12 @@ import pytest
 from measurements import put_in, quality
 
 from sparsity_report.report.tables.method_tables import results
-from sparsity_report.study.derived.policy_names import any_level, is_level_of, selection_rule
 from sparsity_report.study.derived.protocol_scores import (
     ANY_TOKENIZER,
     by_protocol,
     scores_by_protocol,
 )
+from sparsity_report.study.policy_names import any_level, is_level_of, selection_rule
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 import pandas as pd
 
 from sparsity_report.report.tables.table_model import COUNT, Column, Kind, Table, kind_of, table_of
-from sparsity_report.study.derived.heatmap_grid import Grid
+from sparsity_report.study.heatmap_grid import Grid
 from sparsity_report.untrusted.display_text import distinct_names
 from sparsity_report.words.display_names import head
 from sparsity_report.words.sentences import say

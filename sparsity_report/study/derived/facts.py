@@ -30,17 +30,17 @@ from sparsity_report.study.derived.existing_zeros import (
     smallest_kept,
 )
 from sparsity_report.study.derived.heads_experts import Dead, Inner, Part, dead, inner, parts
-from sparsity_report.study.derived.heatmap_grid import Cell, Grid
 from sparsity_report.study.derived.layer_metrics import Spread, spread_of
 from sparsity_report.study.derived.paired_facts import level, paired_by_protocol
 from sparsity_report.study.derived.paired_scores import Paired
-from sparsity_report.study.derived.policy_names import EXISTING, methods, selection_rule
 from sparsity_report.study.derived.protocol_scores import Scored, key_of, scored
-from sparsity_report.study.derived.rounded_zeros import is_pruned
 from sparsity_report.study.derived.speedups import crossovers, reference, speeds
 from sparsity_report.study.frames import StudyFrames
+from sparsity_report.study.heatmap_grid import Cell, Grid
 from sparsity_report.study.layers import records
 from sparsity_report.study.levels.levels import dense_sizes, selected, variant_sums
+from sparsity_report.study.policy_names import EXISTING, methods, selection_rule
+from sparsity_report.study.rounded_zeros import is_pruned
 from sparsity_report.study.schema import TABLES
 from sparsity_report.study.storage_layouts import layout_curve, layout_ends
 

@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from sparsity_report.study.derived.expert_use import fewer_experts
 from sparsity_report.study.derived.facts import Facts
 from sparsity_report.study.derived.protocol_scores import by_protocol
 from sparsity_report.study.derived.zero_shot import seven_tasks
-from sparsity_report.study.expert_use import fewer_experts
 from sparsity_report.study.layers import records
 
 # Reasons for a speed that is not stated, the clearest first.

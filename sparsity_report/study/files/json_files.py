@@ -120,41 +120,8 @@ def content_of(value: Study | Pair, findings: Sequence[str]) -> dict[str, Any]:
     return data
 
 
-def read_study(path: str | os.PathLike[str], *, strict: bool = False) -> Study:
-    """Read a study that :meth:`Study.save` wrote.
-
-    The tables of sums are computed again and must agree with the file. The file also holds a
-    digest of its content. If the digest differs, ``study.notes`` and every report say that the
-    study was edited. A formatter may lay the file out anew; writing a number in another way, such
-    as 1 for 1.0, is an edit. The digest is not a signature: anyone can compute it.
-
-    Parameters
-    ----------
-    path : path-like
-        A JSON file.
-    strict : bool, default False
-        Refuse a study that was edited.
-
-    Returns
-    -------
-    Study
-        The study as it was saved, without its weights.
-
-    Raises
-    ------
-    SparsityReportError
-        The file is not a study, is damaged, comes from another version, or contradicts itself.
-
-    Examples
-    --------
-    >>> import pathlib, tempfile
-    >>> import sparsity_report as sr
-    >>> study = sr.compare(sr.dense(sr.load()))
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     read = sr.read_study(study.save(pathlib.Path(folder, "study.json")))
-    >>> read.layers.equals(study.layers)
-    True
-    """
+def read_figures(path: str | os.PathLike[str], *, strict: bool = False) -> Study:
+    """Read the study in a JSON file, as ``sparsity_report.read_study`` describes."""
     study: Study = _read(Path(path), (STUDY,), strict)
     return study
 

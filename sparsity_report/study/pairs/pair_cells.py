@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from sparsity_report.study.derived.heatmap_grid import Cell, Grid
+from sparsity_report.study.heatmap_grid import Cell, Grid
 from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.study.pairs.pair_frames import gone_weights, zeros_left
 

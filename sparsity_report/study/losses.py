@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from sparsity_report.study.derived.block_bootstrap import Mean, mean_over
+from sparsity_report.study.block_bootstrap import Mean, mean_over
 from sparsity_report.study.layers import records
 
 # Fewest tokens of a span, most spans of a score, and most losses of a table of parts.

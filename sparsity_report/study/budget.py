@@ -7,10 +7,10 @@ import pandas as pd
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.study.comparison import Study
-from sparsity_report.study.derived.policy_names import GLOBAL, is_level_of
 from sparsity_report.study.derived.protocol_scores import by_protocol
 from sparsity_report.study.layers import records
 from sparsity_report.study.levels.levels import same_level
+from sparsity_report.study.policy_names import GLOBAL, is_level_of
 from sparsity_report.words.sentences import say
 
 _NUMBER = r"(\d+(?:\.\d+)?)\s*"
