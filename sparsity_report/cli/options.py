@@ -33,10 +33,6 @@ _STRICT = "Error for a study that was edited after it was written."
 _JSON = "Result as JSON on standard output."
 _WORKERS = "Worker processes, or 0 for threads."
 _TEXT = "Text or file to score. [default: the demo's]"
-_PROTOCOL = (
-    "Evaluation protocol: sliding, wikitext2-2048, wikitext2-max, c4-256x2048, ptb. "
-    "[default: sliding]"
-)
 Model = Annotated[
     str | None, typer.Argument(help="Model, as for run. [default: the demo model]", metavar="MODEL")
 ]

@@ -44,13 +44,13 @@ def _split(texts: Iterable[str]) -> list[str]:
     return [part.strip() for text in texts for part in text.split(",")]
 
 
-def read_sparsity(text: str, name: str = "--sparsity") -> float:
-    """Return the sparsity of an option such as ``0.3`` or ``30%``; `name` is that of the option."""
+def read_sparsity(text: str) -> float:
+    """Return the sparsity of an option such as ``0.3`` or ``30%``."""
     try:
         return check_sparsity(read_share(text))
     except ValueError:
         raise SparsityReportError(
-            f"{name} {text!r} is not a share; use 0 to 1, or 0% to 100%; 30 % is 0.3"
+            f"--sparsity {text!r} is not a share; use 0 to 1, or 0% to 100%; 30 % is 0.3"
         ) from None
 
 

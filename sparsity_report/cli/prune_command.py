@@ -133,7 +133,7 @@ def _write(variant: Variant, options: WriteOptions, **settings: Any) -> None:
 
 
 def _sparse_layout(pattern: Pattern | None) -> str:
-    """Return what maintained runtimes do with the layout that would hold the zeros."""
+    """Return the verdicts of maintained runtimes on the layout that holds the zeros."""
     from sparsity_report.sparse.runtime_support import LOOKED_AT, RUNTIMES
     from sparsity_report.words.sentences import say
 

@@ -426,7 +426,7 @@ def cut_rows(
     counts: Mapping[str, int],
     progress: Progress | None = None,
 ) -> dict[str, Cut]:
-    """Return the cuts that prune the lowest scores of each row, so many per parameter.
+    """Return the cuts that prune a number of weights per parameter, the lowest scores of each row.
 
     Every one of the r rows of a parameter loses ``count // r`` weights, and the first
     ``count % r`` rows, in memory order, lose one more.

@@ -250,7 +250,7 @@ class Policy:
         return self
 
     def ladder(self, counts: ModuleCounts | None) -> Ladder | str:
-        """Return what the policy leaves by counts alone, or the reason why they do not say it.
+        """Return the remaining weights by counts alone, or the reason why they do not follow.
 
         Parameters
         ----------

@@ -10,8 +10,8 @@ Entry points are ``study_findings(study)``, ``pair_findings(pair)``, ``verdict(s
 - ``audit``: weaknesses of a study, among them layers, heads and rows of zeros
 - ``pair_findings``: removed parts and the fate of zeros between two checkpoints
 - `rules`: rules for a checkpoint, their violations, and notes about its deployment
-- ``model_counts``: counts of a model from its headers; ``model_claims``: differences from what it
-  says of itself
+- ``model_counts``: counts of a model from its headers; ``model_claims``: differences from its
+  claims
 - ``variant_names``: names of variants and of their bytes, and all-zero parts that they share
 - ``strip_text``, ``pair_labels``: texts of the figures at the head of a report, of measured scores,
   and of a pair's strips of removed units

@@ -104,7 +104,7 @@ _NEAR_ZEROS = {
 
 
 def zeros_explained(study: Study) -> Iterator[str]:
-    """Yield how many of the zeros of packed variants rounding explains."""
+    """Yield the zeros of packed variants that rounding explains."""
     for variant in study.variants["variant"]:
         for part in rounded(study.facts.layers(variant)):
             if part.has_zero and part.sparsity > _REPORTED_FROM:

@@ -37,7 +37,7 @@ def quality_findings(study: Study) -> Iterator[str]:
 
 
 def paired_findings(study: Study) -> Iterator[str]:
-    """Yield which prunings of one sparsity the text separates, and why it cannot where it cannot.
+    """Yield comparisons of prunings of one sparsity, or the reasons for which they do not pair.
 
     The lowest perplexity is compared with the next one, and if the text does not separate these,
     with the first that it separates.

@@ -180,7 +180,7 @@ def _use_of_experts(study: Study) -> Iterator[str]:
 
 
 def _experts_at_one_budget(study: Study) -> Iterator[str]:
-    """Yield how many experts in 8 bits take the bytes of all in 4 bits, and what either costs."""
+    """Yield the number of experts in 8 bits with the bytes of all in 4 bits, and both errors."""
     if (frame := study.expert_budgets) is None:
         return
     rows = frame[frame["budget_bits"].eq(4)].set_index("bits", drop=False)

@@ -165,7 +165,7 @@ def _as_written(perplexity: float) -> float:
 
 
 def _cause(study: Study, variant: str, share: float) -> str:
-    """Return what a pruning did, from the zeros that were there before."""
+    """Return the change of sparsity by a pruning, from the zeros before it."""
     before, number = (study.facts.total(variant, f) for f in ("zeros_before", "prunable_total"))
     if before and number and before > number / 1000:
         return say("verdict.raising", before=before / number, share=share)
@@ -203,7 +203,7 @@ def _size(study: Study, names: Sequence[str], share: float | None) -> Iterator[s
 
 
 def size_change(ratio: float) -> str:
-    """Return what CSR does to the size of the model.
+    """Return the change in size by CSR.
 
     Examples
     --------
@@ -235,7 +235,7 @@ def _speed(study: Study) -> Iterator[str]:
 
 
 def comparison_title(study: Study) -> str:
-    """Return what the picture of several prunings shows, as a title."""
+    """Return the title of the picture of several prunings."""
     facts, rows = study.facts, study.facts.first_prunings
     share, rivals = study.facts.main_level
     scores = {name: score for name in facts.contenders if (score := facts.scored(name))}

@@ -14,7 +14,7 @@ from sparsity_report.weights.weights import Weights
 
 @torch.inference_mode()
 def logits_of(model: nn.Module, texts: torch.Tensor) -> torch.Tensor:
-    """Return what a causal model predicts after each token of texts, without key-value cache."""
+    """Return the logits of a causal model after each token of texts, without key-value cache."""
     tokens = texts.to(next(model.parameters()).device)
     logits: torch.Tensor = model(input_ids=tokens, use_cache=False).logits
     return logits

@@ -117,7 +117,7 @@ def reap(
 
 
 def _number(name: str, groups: Sequence[range], keep: object) -> int:
-    """Return how many experts are kept in each group of a module."""
+    """Return the number of experts kept in each group of a module."""
     most, step = sum(map(len, groups)), len(groups)
     if isinstance(keep, float) and 0 < keep <= 1:
         return round(keep * len(groups[0]))

@@ -190,7 +190,7 @@ class _Scorer(NamedTuple):
 
 
 def _increases(score: Score, dense: Score, span: int) -> tuple[float, ...] | None:
-    """Return what the loss of each span increases by, in spans of so many tokens."""
+    """Return the increase of the loss in each span."""
     increases = score.sums.nll - dense.sums.nll
     return kept_sums(np.add.reduceat(increases, np.arange(0, len(increases), span // score.span)))
 

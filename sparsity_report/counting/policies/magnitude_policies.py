@@ -421,7 +421,7 @@ def threshold_cuts(
     target: int,
     executor: Executor | None = None,
 ) -> dict[str, Cut]:
-    """Return the cuts by one threshold that prune so many weights of several tensors."""
+    """Return the cuts by one threshold that prune a number of weights of several tensors."""
     if target == 0:
         return {}
     (level,) = find_levels(counts, [target])

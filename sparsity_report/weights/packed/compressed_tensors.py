@@ -23,7 +23,7 @@ class Bitmasked(Packed):
     Attributes
     ----------
     kept : Entry
-        In order of the rows: all in one row, or so many to each row.
+        In order of the rows, all in one row or as many in each.
     mask : Entry
         uint8, (rows, bytes), the lowest bit first.
     starts : Entry or None

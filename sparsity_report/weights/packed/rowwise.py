@@ -79,7 +79,7 @@ class Blocks:
             return self.part.numbers(raw)
         powers = raw.astype(np.int32)
         values: Floats = np.ldexp(np.float32(1), np.minimum(powers, 254) - 127)
-        # 255 stands for NaN.
+        # Code 255 is NaN.
         values[powers == 255] = np.nan
         return values
 
@@ -106,13 +106,13 @@ class NestedBlocks(Blocks):
     Attributes
     ----------
     table : Entry
-        What the 256 codes of `part` stand for.
+        Values of the 256 codes of `part`.
     nested : Entry
-        Scale of so many codes each.
+        Scale of each run of codes.
     size : int
-        How many.
+        Codes of a run.
     more : float
-        Added to each scale.
+        Offset of each scale.
     """
 
     table: Entry
@@ -162,7 +162,7 @@ class Rowwise(Packed):
     bits : int
         Of a code; 0: numbers of the part's own dtype.
     table : tuple of float
-        What codes stand for; empty for integers.
+        Values of the codes; empty for integers.
     high_first : bool
         The high half of a byte comes first.
     wasted : bool
@@ -278,7 +278,7 @@ def decode_codes(
     bits : int
         Of a code, 1 to 8.
     values : tuple of float
-        What the ``2**bits`` codes stand for; by default their integers.
+        Values of the ``2**bits`` codes; by default their integers.
     high_first : bool
         The high half of a byte comes first, of 4-bit codes.
 
