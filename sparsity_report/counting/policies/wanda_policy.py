@@ -46,8 +46,9 @@ class Wanda(Policy):
     def prune(self, weights: Weights, sparsity: float, inputs: Inputs) -> Pruning:
         """Prune a model by the scores of a calibration, see :func:`wanda`."""
         level, allocation = None if self.pattern else sparsity, self.allocation or None
+        calibration, progress = inputs.calibration, inputs.progress
         return prune_by_scores(
-            weights, level, partial(_finished, inputs), self.pattern, allocation, inputs.progress
+            weights, level, lambda: calibration, self.pattern, allocation, progress
         )
 
     @classmethod
@@ -64,15 +65,10 @@ class Wanda(Policy):
         return f"wanda-{self.pattern}" if self.pattern else self.allocation or "wanda"
 
 
-def _finished(inputs: Inputs) -> Calibration:
-    assert inputs.calibration is not None
-    return inputs.calibration
-
-
 def prune_by_scores(
     weights: Weights,
     sparsity: float | None,
-    calibrate: Callable[[], Calibration],
+    calibrate: Callable[[], Calibration | None],
     n_m: tuple[int, int] | None,
     allocation: Allocation,
     progress: Progress | None,
@@ -93,7 +89,8 @@ def prune_by_scores(
         cuts = cut_groups(weights, scales, pattern, progress)
         return Pruning(weights, level, Wanda(pattern), cuts, basis)
     if isinstance(allocation, str) and allocation == "owl":
-        allocation = allocate_by_outliers(weights, check_sparsity(sparsity), lambda: calibration)
+        level = check_sparsity(sparsity)
+        allocation = allocate_by_outliers(weights, level, lambda: calibration, progress=progress)
     shares = compute_quotas(weights, sparsity, allocation)
     counts = shares.counts
     if allocation is None:
@@ -105,7 +102,7 @@ def prune_by_scores(
 def allocate_by_outliers(
     weights: Weights,
     sparsity: float,
-    calibrate: Callable[[], Calibration],
+    calibrate: Callable[[], Calibration | None],
     m: float = OUTLIER,
     lam: float = RANGE,
     progress: Progress | None = None,
@@ -135,10 +132,11 @@ def allocate_by_outliers(
     return frame
 
 
-def _rankable(weights: Weights, calibrate: Callable[[], Calibration]) -> Calibration:
+def _rankable(weights: Weights, calibrate: Callable[[], Calibration | None]) -> Calibration:
     """Return a calibration of weights that can be ranked; refuse one with idle experts."""
     prunable_counts(weights)
     calibration = calibrate()
+    assert calibration is not None
     for name, tokens in calibration.tokens.items():
         if 0 in tokens:
             raise SparsityReportError(
