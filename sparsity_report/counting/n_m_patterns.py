@@ -120,14 +120,3 @@ def parse_pattern(method: str) -> Pattern | None:
     """
     text = next(filter(is_pattern, method.split(", ")), None)
     return Pattern(*map(int, text.split(":"))) if text else None
-
-
-def without_numbers(method: str) -> str:
-    """Return a method with ``N:M`` for its pattern, equal for all patterns.
-
-    Examples
-    --------
-    >>> without_numbers("wanda_one_pass, 2:4")
-    'wanda_one_pass, N:M'
-    """
-    return _PATTERN.sub("N:M", method)

@@ -4,23 +4,12 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from sparsity_report.counting.n_m_patterns import is_pattern, parse_pattern, without_numbers
+from sparsity_report.counting.n_m_patterns import is_pattern, parse_pattern
 from sparsity_report.counting.policies.magnitude_policies import ExistingZeros, GlobalMagnitude
 from sparsity_report.counting.policies.policy_registry import read_method
 from sparsity_report.study.layers import records
 
 GLOBAL, EXISTING = GlobalMagnitude.name, ExistingZeros.name
-
-
-def policy_of(method: str) -> str:
-    """Return a method without its pattern; empty for a pattern by magnitude.
-
-    Examples
-    --------
-    >>> policy_of("wanda_one_pass, 2:4"), policy_of("2:4")
-    ('wanda_one_pass', '')
-    """
-    return ", ".join(part for part in method.split(", ") if not is_pattern(part))
 
 
 def any_level(method: str | None) -> str:
@@ -31,7 +20,8 @@ def any_level(method: str | None) -> str:
     >>> any_level("wanda_one_pass, 2:4"), any_level("global_magnitude in 2 of 8 modules")
     ('wanda_one_pass, N:M', 'global_magnitude')
     """
-    return without_numbers((method or "").partition(" in ")[0])
+    parts = (method or "").partition(" in ")[0].split(", ")
+    return ", ".join("N:M" if is_pattern(part) else part for part in parts)
 
 
 def selection_rule(method: str | None) -> str:
@@ -107,11 +97,12 @@ def methods(variants: pd.DataFrame, prunings: Mapping[str, float | None]) -> pd.
             continue
         method = row["method"]
         pattern = parse_pattern(method or "")
+        rule = (part for part in (method or "").split(", ") if not is_pattern(part))
         share = prunings.get(variant) if pd.isna(asked) else float(asked)
         rows.append(
             {
                 **{key: row[key] for key in ("variant", "model", "fingerprint")},
-                "policy": None if method is None else policy_of(method),
+                "policy": None if method is None else ", ".join(rule),
                 "kind": None if pattern is None else str(pattern),
                 "sparsity": share if pruned else 0.0,
             }
