@@ -1,7 +1,7 @@
 """Packed weights: their formats are detected, and values are decoded slice by slice in NumPy.
 
 - `quantization_config`: the settings that a checkpoint declares.
-- `format_detection`: all formats, and the role of each tensor, decided before anything is counted.
+- `format_detection`: the role of each tensor, decided before anything is counted.
 - `tensor_groups`: the tensors that make up one packed weight, with their checks.
 - `compressed_tensors`, `gptq_awq`, `bitsandbytes`, `mlx`, `scaled_floats` (FP8, int8, ModelOpt,
   gpt-oss, torchao): one module per family; each checks a group and returns its decoder.

@@ -11,7 +11,7 @@ from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import check_integer, parse_json
 from sparsity_report.weights.packed.packed_tensor import Packed
 from sparsity_report.weights.packed.rowwise import Blocks, NestedBlocks, Rowwise
-from sparsity_report.weights.packed.tensor_groups import PackedFormat, Parts
+from sparsity_report.weights.packed.tensor_groups import Parts
 
 # Limit on the bytes of a quantization state; real ones have some hundreds.
 _LARGEST_STATE = 2**16
@@ -22,6 +22,7 @@ def bitsandbytes_4bit(parts: Parts) -> Packed:
     state = next((leaf for leaf in parts if leaf.startswith("quant_state.")), None)
     if state is None:
         raise parts.wrong("weight", "its quant_state is missing")
+    parts.only("weight", "absmax", "quant_map", state, "nested_absmax", "nested_quant_map")
     settings, codes = _state(parts, state), parts["weight"]
     shape, size = tuple(settings["shape"]), settings["blocksize"]
     total, itemsize = math.prod(shape), value_bytes(codes.values.dtype)
@@ -76,6 +77,7 @@ def _absmax(parts: Parts, state: Mapping[str, Any], rows: int, size: int) -> Blo
 
 def bitsandbytes_8bit(parts: Parts) -> Packed:
     """Return the decoder of LLM.int8(): a scale of 127 steps per row."""
+    parts.only("weight", "SCB", "weight_format")
     codes = parts.need("weight", "int8")
     if parts.get("weight_format") and parts.need("weight_format", "uint8").integers().any():
         raise parts.wrong("weight_format", "weights in kernel order are not supported")
@@ -84,16 +86,3 @@ def bitsandbytes_8bit(parts: Parts) -> Packed:
     if (scale.height, scale.width) != (1, shape[1]):
         raise parts.wrong("SCB", f"its shape is {parts['SCB'].shape} for {shape[0]:,} rows")
     return Rowwise(shape, "bitsandbytes-int8", parts.all, codes, scales=(scale,), factor=1 / 127)
-
-
-FORMATS = (
-    PackedFormat(
-        bitsandbytes_4bit, ("weight", "absmax", "quant_map"),
-        (r"quant_state\.bitsandbytes__\w+", "nested_absmax", "nested_quant_map"),
-        dict.fromkeys(("bitsandbytes", ("load_in_4bit", True)), ("nf4", "fp4")),
-    ),
-    PackedFormat(
-        bitsandbytes_8bit, ("weight", "SCB"), ("weight_format",),
-        dict.fromkeys(("bitsandbytes", ("load_in_8bit", True)), ("bitsandbytes-",)),
-    ),
-)  # fmt: skip

@@ -7,7 +7,7 @@ import numpy as np
 
 from sparsity_report.weights.packed.packed_tensor import Packed, Undecoded, grouped
 from sparsity_report.weights.packed.rowwise import E2M1, E2M3, MX_GROUP, NV_GROUP, Blocks, Rowwise
-from sparsity_report.weights.packed.tensor_groups import PackedFormat, Parts
+from sparsity_report.weights.packed.tensor_groups import Parts
 from sparsity_report.weights.tensor_slices import FLOATS, FP4, FP8, Entry, Floats, Rounding
 
 # Marlin 2:4: side of a tile, and weights per scale unless one scale serves a row.
@@ -23,7 +23,7 @@ class Bitmasked(Packed):
     Attributes
     ----------
     kept : Entry
-        In order of the rows, all in one row or as many in each.
+        In order of the rows: all in one row, or so many to each row.
     mask : Entry
         uint8, (rows, bytes), the lowest bit first.
     starts : Entry or None
@@ -85,6 +85,7 @@ def bitmasked(parts: Parts) -> Packed:
 
     ``row_offsets`` are missing if every row keeps half of its values.
     """
+    parts.only("compressed", "bitmask", "shape", "row_offsets", "weight_scale")
     shape = parts.declared_shape("shape")
     parts.need("bitmask", "uint8")
     parts.check("bitmask", (shape[0], -(-shape[1] // 8)))
@@ -108,6 +109,7 @@ def marlin(parts: Parts) -> Packed:
 
     Half of the inputs are kept, in tiles of 16 × 16 (``pack_weight_24`` of version 0.12).
     """
+    parts.only("weight_packed", "scale_packed", "meta")
     codes, scale = parts.need("weight_packed", "int32"), parts.need("scale_packed", *FLOATS)
     (tiles, words), (groups, outputs) = parts.matrix("weight_packed"), parts.matrix("scale_packed")
     inputs, bits = 2 * _TILE * tiles, 2 * words // outputs
@@ -197,24 +199,3 @@ def _check_bits(parts: Parts, bits: int) -> None:
 def _words(columns: int, bits: int, wasted: bool) -> int:
     """Return the 32-bit words per row; older files leave the rest of a word unused."""
     return -(-columns // (32 // bits)) if wasted else -(-columns * bits // 32)
-
-
-_METHOD = "compressed-tensors"
-FORMATS = (
-    PackedFormat(
-        bitmasked, ("compressed", "bitmask", "shape"), ("row_offsets", "weight_scale"),
-        {_METHOD: ("sparse-",), ("format", "pack-quantized"): ("sparse-",),
-         ("format", "int-quantized"): ("sparse-",), ("format", "float-quantized"): ("sparse-",)},
-    ),
-    PackedFormat(
-        marlin, ("weight_packed", "scale_packed", "meta"), (),
-        {_METHOD: ("marlin-24-",), ("format", "marlin-24"): ("marlin-24-",)},
-    ),
-    PackedFormat(
-        compressed, ("weight_packed", "weight_scale"),
-        ("weight_shape", "weight_zero_point", "weight_g_idx", "weight_global_scale"),
-        {_METHOD: ("pack-quantized-", "nvfp4", "mxfp4", "mxfp6"),
-         ("format", "pack-quantized"): ("pack-quantized-",),
-         **{("format", f"{kind}-pack-quantized"): (kind,) for kind in ("nvfp4", "mxfp4", "mxfp6")}},
-    ),
-)  # fmt: skip

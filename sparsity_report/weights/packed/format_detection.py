@@ -5,29 +5,24 @@ of activations are not parameters. Tensors that look packed in an unknown way ar
 """
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.weights.packed import (
-    bitsandbytes,
-    compressed_tensors,
-    gptq_awq,
-    mlx,
-    scaled_floats,
-)
+from sparsity_report.weights.packed import bitsandbytes, compressed_tensors, gptq_awq, scaled_floats
+from sparsity_report.weights.packed.mlx import mlx
 from sparsity_report.weights.packed.packed_tensor import Packed, Undecoded
 from sparsity_report.weights.packed.quantization_config import Scheme
 from sparsity_report.weights.packed.tensor_groups import Parts
 from sparsity_report.weights.tensor_slices import FP4, FP8, Entry, is_float
 from sparsity_report.words.sentences import say
 
-# All formats; the first whose required parts are all present is used. A new one is added here.
-FORMATS = (
-    *compressed_tensors.FORMATS,
-    *gptq_awq.FORMATS,
-    *bitsandbytes.FORMATS,
-    *mlx.FORMATS,
-    *scaled_floats.FORMATS,
+# Owner and leaf of a part of a packed weight; longer leaves first.
+_LEAF = re.compile(
+    r"^(?P<owner>.+?)(?:\.weight)?\.(?P<leaf>weight_(?:packed|scale_inv|scale_2|scale|global_scale|"
+    r"zero_point|shape|g_idx|format)|qweight|qzeros|scales|biases|g_idx|compressed|bitmask|"
+    r"row_offsets|shape|scale_packed|meta|SCB|absmax|quant_map|nested_absmax|nested_quant_map|"
+    r"quant_state\.bitsandbytes__\w+|_weight_\w+)$"
+    r"|^(?P<fused>.+)_(?P<part>blocks|scales)$"
 )
 # Scales of activations and of the KV cache.
 _ACTIVATION = re.compile(
@@ -45,6 +40,45 @@ _OPTIONAL_LEAVES = {
 }  # fmt: skip
 _FLOATS = {"float64", "float32", "float16", "bfloat16"}
 
+# Decoders by the leaves they need; the first whose leaves are all present is used.
+_FORMATS: tuple[tuple[frozenset[str], Callable[[Parts], Packed]], ...] = (
+    (frozenset({"compressed", "bitmask", "shape"}), compressed_tensors.bitmasked),
+    (frozenset({"weight_packed", "scale_packed", "meta"}), compressed_tensors.marlin),
+    (frozenset({"weight_packed", "weight_scale"}), compressed_tensors.compressed),
+    (frozenset({"qweight", "scales"}), gptq_awq.gptq_or_awq),
+    (frozenset({"blocks", "scales"}), scaled_floats.fused_mxfp4),
+    (frozenset({"weight", "absmax", "quant_map"}), bitsandbytes.bitsandbytes_4bit),
+    (frozenset({"weight", "SCB"}), bitsandbytes.bitsandbytes_8bit),
+    (frozenset({"weight", "scales"}), mlx),
+    (frozenset({"weight", "weight_scale_2"}), scaled_floats.modelopt),
+    (frozenset({"weight", "weight_scale"}), scaled_floats.scaled),
+    (frozenset({"weight", "weight_scale_inv"}), scaled_floats.scaled),
+    (frozenset({"_weight_qdata", "_weight_scale"}), scaled_floats.torchao),
+)
+
+# Methods that a configuration may declare, and the prefixes of their layouts.
+_METHODS = {
+    "auto-round": ("gptq-", "awq-"), "awq": ("awq-",), "gptq": ("gptq-",), "mlx": ("mlx-",),
+    "bitsandbytes": ("nf4", "fp4", "bitsandbytes-"), "fbgemm-fp8": ("fp8",), "fp8": ("fp8",),
+    "compressed-tensors": (
+        "sparse-", "marlin-24-", "pack-quantized-", "nvfp4", "mxfp4", "mxfp6", "mxfp8", "int8",
+        "fp8",
+    ),
+    "modelopt": ("nvfp4", "mxfp8", "fp8"), "mxfp4": ("mxfp4",), "torchao": ("torchao-",),
+}  # fmt: skip
+# Further settings, and the prefixes of the layouts they allow.
+_FORMS = {
+    ("load_in_4bit", True): ("nf4", "fp4"),
+    ("load_in_8bit", True): ("bitsandbytes-",),
+    ("format", "pack-quantized"): ("sparse-", "pack-quantized-"),
+    ("format", "int-quantized"): ("sparse-", "int8"),
+    ("format", "float-quantized"): ("sparse-", "fp8"),
+    ("format", "nvfp4-pack-quantized"): ("nvfp4",),
+    ("format", "mxfp4-pack-quantized"): ("mxfp4",),
+    ("format", "mxfp6-pack-quantized"): ("mxfp6",),
+    ("format", "mxfp8-quantized"): ("mxfp8",),
+    ("format", "marlin-24"): ("marlin-24-",),
+}
 # Largest number of weights decoded at once, 1 GB: no layer has a longer row.
 _LARGEST = 2**28
 
@@ -95,9 +129,8 @@ def _sort(
     weights: dict[tuple[str, bool], Parts] = {}
     alone: dict[str, Entry] = {}
     scales: dict[str, Entry] = {}
-    part_name = _part_pattern()
     for key, entry in entries.items():
-        if match := part_name.match(key):
+        if match := _LEAF.match(key):
             fused = match["fused"] is not None
             owner = match["fused"] or match["owner"]
             parts = weights.setdefault((owner, fused), Parts(owner, fused, scheme))
@@ -118,17 +151,6 @@ def _sort(
     _check_names(weights.values(), alone)
     _check_neighbors(weights.values(), alone)
     return weights.values(), alone, scales
-
-
-def _part_pattern() -> re.Pattern[str]:
-    """Return a pattern of owner and last component of the parts of packed weights."""
-    names: dict[bool, set[str]] = {True: set(), False: set()}
-    for form in FORMATS:
-        names[form.fused].update((*form.needs, *form.allows))
-    leaf, part = ("|".join(sorted(names[fused] - {"weight"})) for fused in (False, True))
-    return re.compile(
-        rf"^(?P<owner>.+?)(?:\.weight)?\.(?P<leaf>{leaf})$|^(?P<fused>.+)_(?P<part>{part})$"
-    )
 
 
 def _check_names(groups: Collection[Parts], alone: Collection[str]) -> None:
@@ -174,9 +196,9 @@ def _is_packed(parts: Parts) -> bool:
 
 
 def _decoder(parts: Parts) -> Packed:
-    for form in FORMATS:
-        if form.fused == parts.fused and parts.keys() >= {*form.needs}:
-            return _bounded(form.decode(parts))
+    for leaves, decoder in _FORMATS:
+        if leaves <= parts.keys():
+            return _bounded(decoder(parts))
     first = next(iter(parts.values()))
     names = ", ".join(sorted(parts))
     raise SparsityReportError(
@@ -189,7 +211,7 @@ def _bounded(packed: Packed) -> Packed:
     """Return a decoder; refuse one whose smallest slice exceeds memory."""
     if packed.unit > _LARGEST:
         raise packed.parts[0].wrong(
-            f"would be unpacked to the shape {packed.shape}, larger than any layer; "
+            f"would be unpacked to the shape {packed.shape}, which is no layer's; "
             "fetch the file again"
         )
     return packed
@@ -208,11 +230,7 @@ def _check_method(scheme: Scheme, layouts: Collection[str]) -> None:
     form, is_compressed = scheme.settings.get("format"), scheme.method == "compressed-tensors"
     if not scheme.method or (not layouts and is_compressed and form in {None, "dense"}):
         return
-    allowed: dict[object, tuple[str, ...]] = {}
-    for each in FORMATS:
-        for key, prefixes in each.declared.items():
-            allowed[key] = (*allowed.get(key, ()), *prefixes)
-    if scheme.method not in allowed:
+    if scheme.method not in _METHODS:
         raise SparsityReportError(
             f"{scheme.file}: weights are packed by {scheme.method!r}, which is not supported; "
             "give a checkpoint that is not packed"
@@ -222,12 +240,11 @@ def _check_method(scheme: Scheme, layouts: Collection[str]) -> None:
             f"{scheme.file}: declares weights packed by {scheme.method}, but none is packed; "
             "delete the setting if these are the unpacked weights, else fetch the packed ones"
         )
-    given = [
-        key for key in allowed if isinstance(key, tuple) and scheme.settings.get(key[0]) == key[1]
-    ]
+    forms = [form for form in _FORMS if scheme.settings.get(form[0]) == form[1]]
     for layout in layouts:
-        if not all(layout.startswith(allowed[key]) for key in (scheme.method, *given)):
-            further = "".join(f", {key} {word}" for key, word in given)
+        begins = (_METHODS[scheme.method], *(_FORMS[form] for form in forms))
+        if not all(layout.startswith(begin) for begin in begins):
+            further = "".join(f", {key} {word}" for key, word in forms)
             raise SparsityReportError(
                 f"{scheme.file}: declares weights packed by {scheme.method}{further}, but they "
                 f"are {layout}; give the configuration of these weights"

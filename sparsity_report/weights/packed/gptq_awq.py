@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from sparsity_report.weights.packed.packed_tensor import Packed
 from sparsity_report.weights.packed.rowwise import decode_codes, unpack_codes
-from sparsity_report.weights.packed.tensor_groups import PackedFormat, Parts
+from sparsity_report.weights.packed.tensor_groups import Parts
 from sparsity_report.weights.tensor_slices import FLOATS, Entry, Floats, Rounding
 
 # Position of each of the eight outputs in a word of AWQ.
@@ -69,7 +69,7 @@ class Columnwise(Packed):
 
     @property
     def rounding(self) -> Rounding | None:
-        """Rounding interval: half a step on either side, as all codes are integers."""
+        """Half a step to both sides: codes and zero points are whole numbers."""
         return Rounding()
 
     def steps(self, first: int, last: int) -> Floats:
@@ -115,6 +115,7 @@ class Columnwise(Packed):
 
 def gptq_or_awq(parts: Parts) -> Packed:
     """Return the decoder of GPTQ (words of several inputs) or AWQ (words of several outputs)."""
+    parts.only("qweight", "scales", "qzeros", "g_idx")
     codes, scales = parts.need("qweight", "int32"), parts.need("scales", *FLOATS)
     settings = parts.scheme.settings
     if len(codes.shape) != 2 or len(scales.shape) != 2 or 0 in (*codes.shape, *scales.shape):
@@ -199,11 +200,3 @@ def _follows(order: npt.NDArray[np.int64], groups: int) -> bool:
     """Return whether groups are consecutive and of equal size."""
     size, rest = divmod(len(order), groups)
     return not rest and bool((order == np.arange(len(order)) // size).all())
-
-
-FORMATS = (
-    PackedFormat(
-        gptq_or_awq, ("qweight", "scales"), ("qzeros", "g_idx"),
-        {"gptq": ("gptq-",), "awq": ("awq-",), "auto-round": ("gptq-", "awq-")},
-    ),
-)  # fmt: skip

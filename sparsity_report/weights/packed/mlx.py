@@ -4,12 +4,13 @@ import math
 
 from sparsity_report.weights.packed.packed_tensor import Packed
 from sparsity_report.weights.packed.rowwise import E2M1, MX_GROUP, NV_GROUP, Blocks, Rowwise
-from sparsity_report.weights.packed.tensor_groups import PackedFormat, Parts
+from sparsity_report.weights.packed.tensor_groups import Parts
 from sparsity_report.weights.tensor_slices import FLOATS
 
 
 def mlx(parts: Parts) -> Packed:
     """Return the decoder of a weight of MLX."""
+    parts.only("weight", "scales", "biases")
     codes, scale = parts.need("weight", "uint32"), parts["scales"]
     override = parts.scheme.settings.get(parts.owner)
     settings = {**parts.scheme.settings, **(override if isinstance(override, dict) else {})}
@@ -49,6 +50,3 @@ def mlx(parts: Parts) -> Packed:
         floats = codes.seen_as(down, columns).as_dtype("float8_e4m3fn")
         return Rowwise(shape, name, parts.all, floats, scales=(scales,))
     return Rowwise(shape, name, parts.all, flat, 4, E2M1, scales=(scales,))
-
-
-FORMATS = (PackedFormat(mlx, ("weight", "scales"), ("biases",), {"mlx": ("mlx-",)}),)

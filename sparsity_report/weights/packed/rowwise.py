@@ -79,7 +79,7 @@ class Blocks:
             return self.part.numbers(raw)
         powers = raw.astype(np.int32)
         values: Floats = np.ldexp(np.float32(1), np.minimum(powers, 254) - 127)
-        # Code 255 is NaN.
+        # 255 stands for NaN.
         values[powers == 255] = np.nan
         return values
 
@@ -106,13 +106,13 @@ class NestedBlocks(Blocks):
     Attributes
     ----------
     table : Entry
-        Values of the 256 codes of `part`.
+        What the 256 codes of `part` stand for.
     nested : Entry
-        Scale of each run of codes.
+        Scale of so many codes each.
     size : int
-        Codes of a run.
+        How many.
     more : float
-        Offset of each scale.
+        Added to each scale.
     """
 
     table: Entry
@@ -162,7 +162,7 @@ class Rowwise(Packed):
     bits : int
         Of a code; 0: numbers of the part's own dtype.
     table : tuple of float
-        Values of the codes; empty for integers.
+        What codes stand for; empty for integers.
     high_first : bool
         The high half of a byte comes first.
     wasted : bool
@@ -196,7 +196,7 @@ class Rowwise(Packed):
 
     @property
     def rounding(self) -> Rounding | None:
-        """Rounding interval: half a step on either side if codes are integers."""
+        """Half a step to both sides if codes are integers."""
         if self.zero or self.bias:
             return Rounding(has_zero=self.bias is None)
         return nearest_to_zero(self.levels if self.bits else _levels(self.codes.values.dtype))
@@ -278,7 +278,7 @@ def decode_codes(
     bits : int
         Of a code, 1 to 8.
     values : tuple of float
-        Values of the ``2**bits`` codes; by default their integers.
+        What the ``2**bits`` codes stand for; by default their integers.
     high_first : bool
         The high half of a byte comes first, of 4-bit codes.
 

@@ -12,7 +12,7 @@ from sparsity_report.weights.packed.rowwise import (
     Blocks,
     Rowwise,
 )
-from sparsity_report.weights.packed.tensor_groups import Declared, PackedFormat, Parts
+from sparsity_report.weights.packed.tensor_groups import Parts
 from sparsity_report.weights.tensor_slices import E8M0, FP4, FP8, Entry, Floats, Rounding
 
 
@@ -95,6 +95,7 @@ def unscaled(entry: Entry) -> Packed:
 
 def modelopt(parts: Parts) -> Packed:
     """Return the decoder of ModelOpt's NVFP4: two codes per byte, two levels of scales."""
+    parts.only("weight", "weight_scale", "weight_scale_2")
     codes, (down, half) = parts.need("weight", "uint8", FP4), parts.matrix("weight")
     shape = (down, 2 * half)
     scales = (parts.grouped("weight_scale", shape, NV_GROUP), parts.scales("weight_scale_2", shape))
@@ -140,6 +141,7 @@ class Experts(Packed):
 
 def fused_mxfp4(parts: Parts) -> Packed:
     """Return the decoder of gpt-oss experts: (experts, outputs, groups, 16 bytes), transposed."""
+    parts.only("blocks", "scales")
     codes, scale = parts.need("blocks", "uint8", FP4), parts.need("scales", "uint8", E8M0)
     if len(codes.shape) != 4 or codes.shape[3] * 2 != MX_GROUP:
         raise parts.wrong("blocks", f"its shape is {codes.shape}")
@@ -150,21 +152,3 @@ def fused_mxfp4(parts: Parts) -> Packed:
     flat = codes.seen_as(down, inputs // 2)
     matrices = Rowwise((down, inputs), "mxfp4", parts.all, flat, 4, E2M1, scales=(scales,))
     return Experts((experts, inputs, outputs), "mxfp4", parts.all, matrices)
-
-
-_SCALED: Declared = {
-    "compressed-tensors": ("int8", "fp8", "mxfp8"), "modelopt": ("fp8", "mxfp8"),
-    "fp8": ("fp8",), "fbgemm-fp8": ("fp8",), ("format", "int-quantized"): ("int8",),
-    ("format", "float-quantized"): ("fp8",), ("format", "mxfp8-quantized"): ("mxfp8",),
-}  # fmt: skip
-FORMATS = (
-    PackedFormat(fused_mxfp4, ("blocks", "scales"), (), {"mxfp4": ("mxfp4",)}, fused=True),
-    PackedFormat(
-        modelopt, ("weight", "weight_scale", "weight_scale_2"), (), {"modelopt": ("nvfp4",)}
-    ),
-    PackedFormat(scaled, ("weight", "weight_scale"), ("weight_zero_point",), _SCALED),
-    PackedFormat(scaled, ("weight", "weight_scale_inv"), ("weight_zero_point",), _SCALED),
-    PackedFormat(
-        torchao, ("_weight_qdata", "_weight_scale"), (r"_weight_\w+",), {"torchao": ("torchao-",)}
-    ),
-)

@@ -1,12 +1,9 @@
 """Groups of tensors that make up one packed weight, with their checks."""
 
 import math
-import re
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.weights.packed.packed_tensor import Packed
 from sparsity_report.weights.packed.quantization_config import Scheme
 from sparsity_report.weights.packed.rowwise import (
     MX_GROUP,
@@ -20,7 +17,6 @@ from sparsity_report.weights.tensor_slices import E8M0, FLOATS, FP8, Entry
 _ADVICE = "fetch the checkpoint again, or give one that is not packed"
 # Height and width of a matrix or block.
 _Size = tuple[int, int]
-Declared = Mapping[object, tuple[str, ...]]
 
 
 class Parts(dict[str, Entry]):
@@ -67,9 +63,8 @@ class Parts(dict[str, Entry]):
         return part
 
     def only(self, *leaves: str) -> None:
-        """Refuse parts other than those of the format, whose names are regular expressions."""
-        known = re.compile("|".join(leaves))
-        if further := sorted(leaf for leaf in self if not known.fullmatch(leaf)):
+        """Refuse parts other than those of the format."""
+        if further := sorted(self.keys() - {*leaves}):
             raise self.wrong(further[0], "this format has no such tensor")
 
     def check(self, leaf: str, shape: Sequence[int]) -> None:
@@ -149,35 +144,6 @@ class Parts(dict[str, Entry]):
             return TiledBlocks(part, 1, width, exponent=exponent, across=across)
         self.check(leaf, (shape[0], across))
         return Blocks(part, 1, width, exponent=exponent)
-
-
-@dataclass(frozen=True)
-class PackedFormat:
-    """A packed format: the parts of a weight, their decoder, and the settings that declare it.
-
-    Attributes
-    ----------
-    decoder : callable
-        Return the weight from parts that have the names of this format.
-    needs, allows : tuple of str
-        Last components of the names of required parts, and of further ones as regular expressions.
-    declared : mapping
-        Methods that a configuration may declare, or further settings as keys and values, and
-        prefixes of the layouts that they allow.
-    fused : bool
-        True for a fused parameter, whose parts are called such as ``NAME_blocks``.
-    """
-
-    decoder: Callable[[Parts], Packed]
-    needs: tuple[str, ...]
-    allows: tuple[str, ...]
-    declared: Declared
-    fused: bool = False
-
-    def decode(self, parts: Parts) -> Packed:
-        """Return the weight; refuse parts that the format does not have."""
-        parts.only(*self.needs, *self.allows)
-        return self.decoder(parts)
 
 
 def _block_sizes(grid: tuple[int, ...], shape: _Size, declared: Collection[_Size]) -> set[_Size]:
