@@ -1,3 +1,6 @@
+from .api.checkpoints import compare_checkpoints as compare_checkpoints
+from .api.explorer import Explorer as Explorer
+from .api.explorer import explore as explore
 from .api.study import Study as Study
 from .api.study import compare as compare
 from .api.study import read_study as read_study
@@ -43,11 +46,8 @@ from .study.budget import Within as Within
 from .study.budget import level_within as level_within
 from .study.derived.layer_metrics import sensitivity_correlation as sensitivity_correlation
 from .study.files.csv_files import write_csv as write_csv
-from .study.files.json_files import read_pair as read_pair
 from .study.harness_results import read_lm_eval as read_lm_eval
 from .study.levels.sweep import sweep as sweep
-from .study.pairs.checkpoints import compare_checkpoints as compare_checkpoints
-from .study.pairs.pair import Pair as Pair
 from .study.patterns import weight_patterns as weight_patterns
 from .study.published_scores import Reproduction as Reproduction
 from .study.variants import Variant as Variant
@@ -58,9 +58,6 @@ from .study.variants import masked as masked
 from .study.variants import params_size_and_sparsity as params_size_and_sparsity
 from .study.variants import without_experts as without_experts
 from .version import __version__ as __version__
-from .viewer.explorer import Explorer as Explorer
-from .viewer.explorer import explore as explore
-from .viewer.pair_explorer import PairExplorer as PairExplorer
 from .weights.anatomy.groups import classify_module as classify_module
 from .weights.loading import load as load
 from .weights.weights import Weights as Weights

@@ -22,7 +22,7 @@ BELOW = house.WINGS[house.WINGS.index("findings") :]
 KEPT = {
     "draw.charts.bar_plot: 7 parameters",
     "report.notebook.write_notebook: 8 parameters",
-    "weights.loading.load: 13 parameters",
+    "weights.loading.load: 12 parameters",
 }
 HEAVY = {
     "altair",
@@ -83,7 +83,7 @@ def test_formulas_and_words_need_no_library():
     light = {
         module.name: {each.target.partition(".")[0] for each in house.imports(module, PUBLIC)}
         for module in MODULES
-        if module.wing in {"words", "files", "untrusted", "hooks", "errors"}
+        if module.wing in {"words", "files", "untrusted", "errors"}
         or module.name in {"sparse.cost", "weights.anatomy.groups"}
     }
     assert len(light) > 8
@@ -276,11 +276,11 @@ def test_help_and_paths_that_lead_nowhere_are_light(arguments):
 def test_showing_two_models_does_not_load_the_comparison():
     said = loaded(
         "import sys, sparsity_report as sr\n"
-        "sr.write_report, sr.write_thesis, sr.explore, sr.summarize, sr.read_pair\n"
+        "sr.write_report, sr.write_thesis, sr.explore, sr.summarize, sr.read_study\n"
         "print(*sys.modules, file=sys.stderr)"
     )
-    assert "sparsity_report.study.pairs.pair" in said
-    assert not {"numba", "torch", "sparsity_report.study.pairs.checkpoints"} & said
+    assert "sparsity_report.study.survival" in said
+    assert not {"numba", "torch", "sparsity_report.api.checkpoints"} & said
 
 
 def test_public_names_are_those_of_the_stub():

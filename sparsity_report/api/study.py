@@ -17,16 +17,22 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.atomic import write_file
 from sparsity_report.study import comparison
 from sparsity_report.study.derived.expert_use import experts_frame
-from sparsity_report.study.files.json_files import content_of, read_figures
+from sparsity_report.study.files.json_files import content_of, read_figures, study_or_saved
 from sparsity_report.study.files.value_bounds import check_measured
 from sparsity_report.study.layers import check_context, check_convention, with_shares
 from sparsity_report.study.levels.sweep import level_table
 from sparsity_report.study.patterns import variant_patterns
 from sparsity_report.study.schema import TABLES, check, typed
-from sparsity_report.study.variants import Variant, csr_note, fingerprint, listed, variant_row
+from sparsity_report.study.variants import (
+    Variant,
+    csr_note,
+    fingerprint,
+    listed,
+    variant_layers,
+    variant_row,
+)
 
 if TYPE_CHECKING:
-    from sparsity_report.study.pairs.pair import Pair
     from sparsity_report.study.published_scores import Reproduction
 
 
@@ -62,6 +68,11 @@ class Study(comparison.Study):
     experts : pandas.DataFrame or None
         Use of experts by the router on a text, see :func:`sparsity_report.calibrate`; ``is_kept``
         is false of those that the variant lacks.
+    matches : pandas.DataFrame or None
+        Of two checkpoints, one row per module of the base, then one per module that only the model
+        after has; see :func:`compare_checkpoints`.
+    removed : pandas.DataFrame or None
+        Of two checkpoints, one row per removed part of the base.
     weights : Weights or None
         The weights of the first variant, for exact further levels. Not saved.
 
@@ -346,12 +357,12 @@ def compare(
     if not variants:
         raise SparsityReportError("compare: there are no variants; give at least one")
     _check_distinct([variant.name for variant in listed("compare", variants)])
-    frames = [variant.layers(convention, progress) for variant in variants]
-    models = dict.fromkeys(variant.weights for variant in variants)
-    prints = {model: fingerprint(model, count_weights(model)) for model in models}
-    described = [variant_row(v, prints[v.weights], context) for v in variants]
+    counts = {v.weights: count_weights(v.weights, progress) for v in variants}
+    frames = [variant_layers(v, counts[v.weights], convention) for v in variants]
+    prints = {model: fingerprint(model, counted) for model, counted in counts.items()}
+    described = [variant_row(v, counts[v.weights], prints[v.weights], context) for v in variants]
     notes: list[str] = []
-    for model in models:
+    for model in counts:
         notes += [*model.notes, *count_notes(model)]
     sparse = dict.fromkeys(variant.weights for variant in variants if variant.layout == "csr")
     notes += [note for model in sparse if (note := csr_note(model))]
@@ -364,7 +375,7 @@ def compare(
         patterns=variant_patterns(variants, progress=progress) if patterns else None,
         experts=experts_frame(variants),
         notes=tuple(notes),
-        levels=level_table(variants[0].weights),
+        levels=level_table(variants[0].weights, counts[variants[0].weights]),
         weights=variants[0].weights,
     )
 
@@ -378,14 +389,14 @@ def _check_distinct(names: Sequence[str]) -> None:
 
 
 def summarize(
-    study: Study | Pair | Reproduction | str | os.PathLike[str],
+    study: Study | Reproduction | str | os.PathLike[str],
 ) -> list[str]:
-    """Return the findings about a study or a pair as sentences, most important first.
+    """Return the findings about a study as sentences, most important first.
 
     Parameters
     ----------
-    study : Study, Pair, Reproduction or path-like
-        The study, the pair, the comparison with a paper, or the path of a saved study or pair.
+    study : Study, Reproduction or path-like
+        The study, the comparison with a paper, or the path of a saved study.
 
     Returns
     -------
@@ -400,16 +411,12 @@ def summarize(
     >>> print(sr.summarize(study)[0][:53])
     At 30 % sparsity, CSR makes the model a third larger,
     """
-    from sparsity_report.findings.pair_findings import pair_findings
     from sparsity_report.findings.study_findings import study_findings
-    from sparsity_report.study.files.json_files import value_or_saved
-    from sparsity_report.study.pairs.pair import Pair
     from sparsity_report.study.published_scores import Reproduction
 
     if isinstance(study, Reproduction):
         return study.sentences()
-    value = value_or_saved("summarize", study, comparison.Study, Pair, Reproduction)
-    return [*(pair_findings(value) if isinstance(value, Pair) else study_findings(value))]
+    return study_findings(study_or_saved("summarize", study))
 
 
 def read_study(path: str | os.PathLike[str], *, strict: bool = False) -> Study:
@@ -447,5 +454,11 @@ def read_study(path: str | os.PathLike[str], *, strict: bool = False) -> Study:
     >>> read.layers.equals(study.layers)
     True
     """
-    figures = read_figures(path, strict=strict)
+    return as_study(read_figures(path, strict=strict))
+
+
+def as_study(figures: comparison.Study) -> Study:
+    """Return a study of the same tables with the members of the public class."""
+    if isinstance(figures, Study):
+        return figures
     return Study(**{field.name: getattr(figures, field.name) for field in fields(figures)})

@@ -1,15 +1,14 @@
-"""Files written for a study or a pair, and the lines printed with them."""
+"""Files written for a study, and the lines printed with them."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparsity_report.cli.libraries import import_altair
-from sparsity_report.cli.options import Outputs, PairOptions
+from sparsity_report.cli.options import Outputs
 from sparsity_report.cli.terminal import open_page, print_line, print_warning
 from sparsity_report.counting.progress import bar
 from sparsity_report.errors import SparsityReportError, printable
@@ -19,7 +18,6 @@ from sparsity_report.words.sentences import say, says
 
 if TYPE_CHECKING:
     from sparsity_report.study.comparison import Study
-    from sparsity_report.study.pairs.pair import Pair
 
 # Key of the sentences on texts that variants wrote.
 _PRINTED = ("finding.beats", "finding.not_separated", "finding.unpaired", "finding.continuation")
@@ -43,7 +41,7 @@ def check_outputs(outputs: Outputs) -> None:
     check_writable(outputs.out)
     if kinds - {"csv", "study"}:
         import_altair()
-        from sparsity_report.draw.vega import check_room
+        from sparsity_report.draw.export import check_room
 
         check_room()
 
@@ -120,24 +118,3 @@ def check_files(paths: Iterable[Path], *suffixes: str) -> None:
         if path.suffix.lower() not in suffixes:
             known = " or ".join(filter(None, (", ".join(suffixes[:-1]), suffixes[-1])))
             raise SparsityReportError(f"--out {path} has an unknown suffix; use {known}")
-
-
-def write_pair(
-    result: Pair,
-    lines: Iterable[str],
-    options: PairOptions,
-    report: Callable[[Path], object],
-    folders: Mapping[Path, Callable[[Path], object]],
-) -> None:
-    """Print a pair as lines or as JSON, and write its files."""
-    for line in [json.dumps(result.to_json())] if options.json else lines:
-        print_line(line)
-    steps: list[tuple[Path, str, Callable[[Path], object]]] = [
-        (path, str(path), result.save if path.suffix.lower() == ".json" else report)
-        for path in options.out
-    ]
-    steps += [(path, f"{path}/*", write) for path, write in folders.items()]
-    for path, shown, write in steps:
-        write(path)
-        if not options.json:
-            print_line(say("cli.written_path", path=shown))

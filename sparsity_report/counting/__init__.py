@@ -3,7 +3,7 @@
 - `counts`: the pass over a model, and the counts remembered beside it.
 - `histogram`: nonzeros and magnitudes of a tensor; `moments`: its mean and deviation;
   `quantization_steps`: distances between the levels of a packed tensor.
-- `bit_statistics`: zeros, groups and special numbers of a tensor from its bits, without torch.
+- `matrix_counts`: zeros of a tensor by row, column, group and block, and its special numbers.
 - `workers`: threads or an executor that share the work; `progress`: its progress bars.
 - `disk_cache`: a folder of earlier results; `count_cache`: counts as entries of it.
 - `ranks`: exact thresholds and ties from histograms.

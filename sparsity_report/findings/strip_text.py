@@ -56,24 +56,15 @@ def _number(tile: Tile) -> str:
     after = high if low == high else f"{_bare(low, high)}–{high}"
     if low != high and not str(high)[0].isdigit():
         after = say("format.range", low=low, high=high)
-    return str(after) if before is None else f"{_bare(before, high)} → {after}"
-
-
-def change(before: str, after: str) -> str:
-    """Return a quantity before and after, with the unit once if both have the same.
-
-    Examples
-    --------
-    >>> change("5\u202fMB", "3\u202fMB").replace("\u202f", " "), change("5", "5")
-    ('5 → 3 MB', '5')
-    """
-    return after if before == after else f"{_bare(before, after)} → {after}"
+    if before is None or ("note" in tile.more and before == after):
+        return str(after)
+    return f"{_bare(before, high)} → {after}"
 
 
 def _write(tile: Tile, value: float) -> str:
     if tile.key == "perplexity":
         return perplexity((value, tile.more["vocabulary"]))
-    if tile.key == "accuracy":
+    if tile.key in {"accuracy", "zeros", "revived"}:
         return percent(value)
     return scaled(value, "B" if tile.key == "size" else "")
 
@@ -88,6 +79,8 @@ def _bare(text: str | None, other: str | None) -> str:
 def _note(tile: Tile, facts: Facts) -> str:
     """Return the denominator, the conditions, or the option that measures the figure."""
     more: Mapping[str, Any] = tile.more
+    if "note" in more:
+        return say(more["note"], **more)
     if tile.key == "quality":
         return say("strip.run_perplexity")
     if tile.key == "perplexity":

@@ -13,6 +13,7 @@ from sparsity_report.findings.already_pruned import (
     zeros_as_loaded,
     zeros_explained,
 )
+from sparsity_report.findings.checkpoint_findings import checkpoint_topics
 from sparsity_report.findings.quality_findings import quality_findings
 from sparsity_report.findings.speed_findings import speed_findings
 from sparsity_report.findings.verdict import verdict
@@ -36,6 +37,8 @@ _ZEROS = (
 )  # fmt: skip
 # File, page and terminal each show the findings of a study.
 _TOPICS: WeakKeyDictionary[Study, dict[str, list[str]]] = WeakKeyDictionary()
+# Topics of measurements, which two checkpoints may have besides their own topics.
+_MEASURED = {"experts", "speed", "quality"}
 # Distinct numbers of zeros up to which each has a separate finding.
 _SEVERAL = 2
 
@@ -53,10 +56,11 @@ def study_findings(study: Study) -> list[str]:
 def topics(study: Study) -> dict[str, list[str]]:
     """Return the findings by the section of a report that holds them."""
     if study not in _TOPICS:
-        _TOPICS[study] = {
-            topic: [finding for part in parts for finding in part(study)]
-            for topic, parts in _BY_TOPIC.items()
-        }
+        by_topic = checkpoint_topics(study) if study.matches is not None else {}
+        for topic, parts in _BY_TOPIC.items():
+            is_said = study.matches is None or topic in _MEASURED
+            by_topic.setdefault(topic, [each for part in parts for each in part(study) if is_said])
+        _TOPICS[study] = by_topic
     return _TOPICS[study]
 
 

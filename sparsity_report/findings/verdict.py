@@ -6,6 +6,7 @@ highest sparsity that they share.
 
 from collections.abc import Iterator, Sequence
 
+from sparsity_report.findings.checkpoint_findings import checkpoint_verdict
 from sparsity_report.findings.speed_findings import ratios_with_intervals, timed_tokens
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.expert_use import fewer_experts
@@ -42,6 +43,8 @@ def verdict(study: Study) -> str:
     >>> print(verdict(sr.compare(sr.dense(sr.load()), sr.csr(pruning))))
     At 30 % sparsity, CSR makes the model a third larger, while bitmask storage saves 22 %.
     """
+    if study.matches is not None:
+        return " ".join(checkpoint_verdict(study))
     statements = [*_statements(study)][:_SENTENCES] or [_zeros(study, study.facts.headline)]
     return say("verdict.sentences", statements=statements)
 

@@ -1,62 +1,49 @@
-"""A value as text for ``repr``, and in a notebook cell as HTML and LaTeX without a script.
+"""A study as text for ``repr``, and in a notebook cell as HTML and LaTeX without a script.
 
-Values are studies and pairs. A cell has findings, a map of zeros and a small table. It shows only
-figures that are already computed, and loads no chart library.
+A cell has findings, a map of zeros and a small table. It shows only figures
+that are already computed, and loads no chart library.
 """
 
 from collections.abc import Iterable, Sequence
-from functools import lru_cache, singledispatch
-from typing import Any, NamedTuple
+from functools import lru_cache
+from typing import NamedTuple
 
 import pandas as pd
 from markupsafe import escape
 
-from sparsity_report.findings.pair_findings import pair_verdict
+from sparsity_report.draw.heat_map_svg import NAMESPACE, HeatMap, MapCell
+from sparsity_report.findings.study_findings import study_findings
 from sparsity_report.findings.verdict import verdict
+from sparsity_report.report.tables import checkpoint_tables
 from sparsity_report.report.tables.column_heads import columns_of
 from sparsity_report.report.tables.latex import tex, to_tabular
-from sparsity_report.report.tables.pair_tables import totals as pair_totals
 from sparsity_report.report.tables.table_model import Column, Table, table_of, to_html
 from sparsity_report.report.template_files import template_text
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.heatmap_grid import Grid
-from sparsity_report.study.pairs.pair import Pair
-from sparsity_report.study.pairs.pair_cells import difference_map
-from sparsity_report.study.schema import MEASURED
-from sparsity_report.untrusted.display_text import clip, short_name
-from sparsity_report.words.number_format import percent
+from sparsity_report.study.pairs.removed_strips import base_maps
+from sparsity_report.study.schema import CHANGED, MATCHED, MEASURED
+from sparsity_report.untrusted.display_text import short_name
 from sparsity_report.words.sentences import say, some
 
 # Most rows of a table and most sentences in a cell.
 _ROWS, _SENTENCES = 20, 12
-# Maps of a pair: columns of its cells and the keys of their titles.
-_PAIR_MAPS = {
-    "zeros_before": "cell.map_base_zero_before",
-    "zero_or_gone": "cell.map_base_zero_or_gone_after",
+# Maps of two checkpoints: columns of cells, and keys of titles.
+_BASE_MAPS = {
+    "before": "cell.map_base_zero_before",
+    "after": "cell.map_base_zero_or_gone_after",
 }
-# Maps: width without names; greatest height and width of a cell; height without a scale; height
-# of a row from which rows have names.
-_WIDTH, _HIGH, _WIDE, _MAPPED, _NAMED = 420, 16, 24, 240, 12
-# Viridis at ten even steps, as in Matplotlib, and the number of colors drawn.
-_VIRIDIS = (
-    "440154", "482878", "3e4989", "31688e", "26828e", "1f9e89", "35b779", "6ece58", "b5de2b",
-    "fde725",
-)  # fmt: skip
-_COLORS = 48
+# Width of a map without cells, greatest widths of a cell and of a map, and greatest heights of a
+# row and of all rows.
+_NARROW, _WIDE, _WIDTH, _ROW, _TALLEST = 130, 24, 480, 16, 240
 
 
-def describe(value: Any) -> str:
-    """Return the text of a value in a few lines."""
-    return "\n".join(_lines(value))
+def describe(study: Study) -> str:
+    """Return the text of a study in a few lines."""
+    return "\n".join(_lines(study))
 
 
-@singledispatch
-def _lines(value: Any) -> list[str]:
-    raise TypeError(type(value).__name__)
-
-
-@_lines.register
-def _(study: Study) -> list[str]:
+def _lines(study: Study) -> list[str]:
     models, names = (list(study.variants[key].unique()) for key in ("model", "variant"))
     title = say(
         "repr.study_summary",
@@ -64,43 +51,26 @@ def _(study: Study) -> list[str]:
         variants=some([*map(short_name, names)], 8),
         modules=study.layers["module_name"].nunique(),
     )
-    measured = [name for name in MEASURED if getattr(study, name) is not None]
+    optional = (*MATCHED, *CHANGED, *MEASURED)
+    measured = [name for name in optional if getattr(study, name) is not None]
     frames = ["layers", "groups", "totals", "storage", *measured]
     return [title, verdict(study), say("repr.frame_names", frames=frames)]
-
-
-@_lines.register
-def _(pair: Pair) -> list[str]:
-    before, after = map(short_name, pair.models["model"])
-    title = say("repr.pair_models", before=before, after=after)
-    frames = ["layers", "removed", "survival", "groups", "totals", "sparsities"]
-    verdict_text = " ".join(pair_verdict(pair))
-    return [title, verdict_text, say("repr.frame_names", frames=frames)]
-
-
-class ShareMap(NamedTuple):
-    """Shares of 1 by block and projection, one per cell."""
-
-    title: str
-    blocks: Sequence[str]
-    projections: Sequence[str]
-    cells: Sequence[tuple[str, str, float]]
 
 
 class Content(NamedTuple):
     """Content of a cell: lines, the first of them in large type, maps and a table."""
 
     lines: Sequence[str]
-    maps: Sequence[ShareMap]
+    maps: Sequence[HeatMap]
     table: Table
 
 
-def bundle(value: Any) -> dict[str, str]:
-    """Return a value as HTML, LaTeX and text, by MIME type.
+def bundle(study: Study) -> dict[str, str]:
+    """Return a study as HTML, LaTeX and text, by MIME type.
 
     Parameters
     ----------
-    value : Study or Pair
+    study : Study
 
     Examples
     --------
@@ -108,21 +78,17 @@ def bundle(value: Any) -> dict[str, str]:
     >>> sorted(bundle(sr.compare(sr.dense(sr.load()))))
     ['text/html', 'text/latex', 'text/plain']
     """
-    content = _content(value)
+    content = _content(study)
     return {
         "text/html": _html(content),
         "text/latex": _latex(content),
-        "text/plain": describe(value),
+        "text/plain": describe(study),
     }
 
 
-@singledispatch
-def _content(value: Any) -> Content:
-    raise TypeError(type(value).__name__)
-
-
-@_content.register
-def _(study: Study) -> Content:
+def _content(study: Study) -> Content:
+    if study.matches is not None:
+        return _matched(study)
     variant = study.facts.headline
     names = _lines(study)[0]
     ratios = [study.facts.ratio(name, "stored_bytes") for name in study.totals["variant"]]
@@ -135,21 +101,19 @@ def _(study: Study) -> Content:
     return Content([verdict(study), names], _maps([(study, variant)]), table)
 
 
-@_content.register
-def _(pair: Pair) -> Content:
-    title, verdict_text, _ = _lines(pair)
-    others = pair.sentences()[len(pair_verdict(pair)) :]
-    lines = [verdict_text, title, *others[:_SENTENCES]]
+def _matched(study: Study) -> Content:
+    """Return the findings about two checkpoints, maps of the base, and sizes."""
     maps = []
-    if (shown := difference_map(pair)) is not None:
-        for column, title in _PAIR_MAPS.items():
-            cells = shown.cells.assign(share=shown.cells[column] / shown.cells["weight_before"])
-            if cells["share"].nunique() > 1:
-                maps.append(_map(say(title), shown.grid, cells, "share"))
-    return Content(lines, maps, pair_totals(pair))
+    if (shown := base_maps(study.facts.table("matches"))) is not None:
+        for column, title in _BASE_MAPS.items():
+            if shown[1][column].nunique() > 1:
+                maps.append(_map(say(title), *shown, column))
+    first, *others = study_findings(study)
+    lines = [first, _lines(study)[0], *others[:_SENTENCES]]
+    return Content(lines, maps, checkpoint_tables.changes(study))
 
 
-def _maps(variants: Iterable[tuple[Study, str]]) -> list[ShareMap]:
+def _maps(variants: Iterable[tuple[Study, str]]) -> list[HeatMap]:
     maps = []
     for study, variant in variants:
         grid, cells = study.facts.grid(variant), study.facts.cells(variant)
@@ -159,9 +123,18 @@ def _maps(variants: Iterable[tuple[Study, str]]) -> list[ShareMap]:
     return maps
 
 
-def _map(title: str, grid: Grid, cells: pd.DataFrame, column: str) -> ShareMap:
+def _map(title: str, grid: Grid, cells: pd.DataFrame, column: str) -> HeatMap:
     rows = cells[["block", "projection", column]].itertuples(index=False, name=None)
-    return ShareMap(title, grid.blocks, grid.projections, [*rows])
+    return HeatMap(
+        blocks=grid.blocks,
+        names=grid.projections,
+        cells=[MapCell(*row) for row in rows],
+        width=min(_WIDTH, _NARROW + _WIDE * len(grid.blocks)),
+        row=min(_ROW, _TALLEST / len(grid.projections)),
+        alt=title,
+        axis=say("chart.x_transformer_block"),
+        legend=say("chart.zeros_label"),
+    )
 
 
 def _first_rows(columns: Sequence[Column], values: pd.DataFrame) -> Table:
@@ -180,7 +153,7 @@ def _html(content: Content) -> str:
     main, *others = content.lines
     lines = [f'<p class="verdict">{escape(main)}</p>']
     lines += [f'<p class="soft">{escape(line)}</p>' for line in others]
-    parts = [*map(draw_map, content.maps)]
+    parts = [*map(_figure, content.maps)]
     if content.table.rows:
         parts.append(f'<div class="wide">{to_html(content.table)}</div>')
     body = f'<div class="parts">{"".join(parts)}</div>' if parts else ""
@@ -194,60 +167,8 @@ def _latex(content: Content) -> str:
     return "\n".join(lines)
 
 
-def draw_map(shares: ShareMap) -> str:
-    """Return a figure with a map from 0 to 100 %; cells of one color are one path of strokes."""
-    columns, rows = len(shares.blocks), len(shares.projections)
-    high = max(3, min(_HIGH, _MAPPED // rows))
-    wide = max(2, min(_WIDE, _WIDTH // columns))
-    named = [clip(name, 18) for name in shares.projections] if high >= _NAMED else []
-    left = 6 + 6 * max(map(len, named), default=0)
-    x = {block: place for place, block in enumerate(shares.blocks)}
-    y = {projection: place for place, projection in enumerate(shares.projections)}
-    strokes: dict[int, list[str]] = {}
-    for block, projection, share in shares.cells:
-        step = round((_COLORS - 1) * share)
-        strokes.setdefault(step, []).append(f"M{x[block]} {y[projection]}h1")
-    paths = "".join(
-        f'<path stroke="{_viridis(step / (_COLORS - 1))}" d="{"".join(lines)}"/>'
-        for step, lines in sorted(strokes.items())
-    )
-    middle = f"translate({left} {high / 2:g}) scale({wide} {high})"
-    texts = [
-        f'<text x="{left - 4}" y="{(place + 0.5) * high + 3.5:g}" text-anchor="end">'
-        f"{escape(name)}</text>"
-        for place, name in enumerate(named)
-    ]
-    bottom, width = rows * high + 12, left + columns * wide
-    texts.append(f'<text x="{left}" y="{bottom}">{escape(shares.blocks[0])}</text>')
-    if columns > 1:
-        texts.append(
-            f'<text x="{width}" y="{bottom}" text-anchor="end">{escape(shares.blocks[-1])}</text>'
-        )
-    scale = "".join(
-        f'<path stroke="{_viridis(step / (_COLORS - 1))}" d="M{step} 0h1"/>'
-        for step in range(_COLORS)
-    )
-    ends = [escape(percent(end, 0)) for end in (0.0, 1.0)]
-    key = (
-        f'<g stroke-width="8" transform="translate({left + 34} {bottom + 12}) scale(1.5 1)" '
-        f'shape-rendering="crispEdges">{scale}</g>'
-        f'<text x="{left}" y="{bottom + 16}">{ends[0]}</text>'
-        f'<text x="{left + 38 + 1.5 * _COLORS:g}" y="{bottom + 16}">{ends[1]}</text>'
-    )
-    width, height = max(width, left + 150), bottom + 20
-    title = escape(shares.title)
-    return (
-        f'<figure style="width:{width}px"><p class="soft">{title}</p>'
-        f'<svg role="img" aria-label="{title}" width="{width}" height="{height}" '
-        f'viewBox="0 0 {width} {height}"><g transform="{middle}" stroke-width="1" '
-        f'shape-rendering="crispEdges">{paths}</g>{"".join(texts)}{key}</svg></figure>'
-    )
-
-
-def _viridis(share: float) -> str:
-    """Return the color of a share of 1, between the anchors of viridis."""
-    place = share * (len(_VIRIDIS) - 1)
-    first = min(int(place), len(_VIRIDIS) - 2)
-    sides = (bytes.fromhex(_VIRIDIS[at]) for at in (first, first + 1))
-    mixed = (round(a + (b - a) * (place - first)) for a, b in zip(*sides, strict=True))
-    return "#" + bytes(mixed).hex()
+def _figure(shape: HeatMap) -> str:
+    """Return a map as a figure with its title."""
+    title = escape(shape.alt)
+    drawn = shape.svg().replace(NAMESPACE, f'role="img" aria-label="{title}"', 1)
+    return f'<figure style="width:{shape.width}px"><p class="soft">{title}</p>{drawn}</figure>'

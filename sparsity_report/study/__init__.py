@@ -1,8 +1,9 @@
-"""Studies and pairs: frozen values that hold tables, their sums and their files.
+"""Studies: frozen values that hold tables, their sums and their files.
 
 Modules:
 
 - `variants`: models as they are, masked, or as CSR; what a study compares.
+- `survival`: the fate of zeros and changes in size of two checkpoints.
 - `comparison`: the study of several variants, and ``compare``, which makes it.
 - `frames`: the tables of a study, which the figures in ``derived`` are computed from.
 - `schema`: names, types and bounds of the columns of every table.
@@ -18,10 +19,10 @@ Modules:
 - `published_scores`: perplexities of papers beside measured ones.
 - `harness_results`: scores from the files of evaluation harnesses.
 - `harness_samples`: outcomes per document from the samples that harnesses log.
-- `notes`: remarks on a study or a pair.
+- `notes`: remarks on a study.
 
 Folders: ``derived`` (figures computed from tables), ``levels`` (the model at every level of
-sparsity), ``pairs`` (two checkpoints compared), ``files`` (JSON and CSV).
+sparsity), ``pairs`` (tables of two checkpoints), ``files`` (JSON and CSV).
 
 To add a column, declare it in `schema` (its title is in the catalogue), fill it where its table is
 made, and write the JSON Schemas again by ``python tests/support/json_schema.py``.

@@ -43,14 +43,16 @@ VERSION = 3
 CONVENTIONS = ("standard", "notebook")
 # Tables of measurements; tasks are run by other programs.
 MEASURED = ("latency", "quality", "sensitivity", "continuations", "tasks", "experts")
-# The sides of a pair of checkpoints, and the figures that are summed.
+# The sides of two checkpoints, and the figures that are summed.
 SIDES = ("before", "after")
 FIGURES = (
     *("prunable_weights", "parameters", "active_parameters"),
     *("flops_per_token", "stored_bytes", "kv_cache_bytes_per_token"),
 )
 DENOMINATORS = ("prunable", "non_embedding", "model")
-# Tables of a study that may be null, besides its levels.
+# Tables of a study of two checkpoints, and those that follow from them.
+MATCHED, CHANGED = ("matches", "removed"), ("survival", "changes")
+# Tables of a study that may be null, besides its levels and those of two checkpoints.
 OPTIONAL = ("patterns", *MEASURED)
 
 
@@ -131,7 +133,7 @@ COLUMNS = {
         *_columns("int64", """
             modules total weight_total active_total prunable_total non_embedding_total
             uncertainty rows weight_before weight_after zeros_before zeros_after compared kept
-            revived new changed surviving weights parameters total_before total_after
+            revived new changed surviving weights parameters
         """, low=0),
         *_columns("int64", """
             nonzero weight_nonzero flops_per_token useful_flops_per_token flops_per_sequence
@@ -153,7 +155,7 @@ COLUMNS = {
             sparsity_prunable sparsity_non_embedding sparsity_model break_even expected_sparsity
             zero_rows zero_columns n_m_share fill_4 fill_8 fill_16 fill_32 crossover_sparsity
             crossover_low crossover_high agreement flips certainty kept_share iou
-            sparsity_before sparsity_itself gone_of_base gate_share token_share
+            gate_share token_share
         """, low=0, high=1, optional=True),
         *_columns("float64", """
             threshold uses ratio mean_abs std least_abs promised_speedup realised_low realised_high
@@ -187,11 +189,9 @@ COLUMNS = {
         Column("cache", "text", optional=True, among=CACHES),
         Column("protocol", "text", among=tuple(PROTOCOLS)),
         Column("by", "text", among=PARTS),
-        Column("side", "text", among=SIDES),
         Column("alignment", "text", among=ALIGNMENTS),
         Column("kind", "text", among=KINDS),
         Column("figure", "text", among=FIGURES),
-        Column("of", "text", among=DENOMINATORS),
     )
 }  # fmt: skip
 _SUMMED = (
@@ -300,29 +300,23 @@ TABLES: Mapping[str, Table] = {
         "variant budget_bits budget_bytes bits fitting experts per_token bytes gate_share "
         "token_share rounding_error"
     ),
-    # Tables of a pair, see study.pairs.pair.
-    "pair_models": _table("side model architecture source"),
-    "pair_layers": _table(
+    # Two checkpoints, see Study.matches.
+    "matches": _table(
         "module_name after_name block group prunable shape_before shape_after alignment certainty "
         "weight_before weight_after zeros_before zeros_after compared kept revived new changed "
         "relative_change norm correlation iou untouched n_m_before n_m_after kv_cache_before "
         "kv_cache_after"
     ),
-    "pair_removed": _table(
+    "removed": _table(
         "kind module index among block certainty weights parameters bytes flops_per_token"
     ),
-    "pair_groups": _table("group figure before after removed share"),
-    "pair_totals": _table("figure before after removed share"),
-    "pair_survival": _table(
+    "survival": _table(
         "group modules untouched compared zeros_before zeros_after kept revived new kept_share iou "
         "surviving changed relative_change",
         group=_MAYBE,
         untouched={"dtype": "int64", "low": 0},
     ),
-    "pair_sparsities": _table(
-        "of total_before total_after zeros_before zeros_after sparsity_before sparsity_itself "
-        "gone_of_base"
-    ),
+    "changes": _table("group figure before after removed share", group=_MAYBE),
 }
 
 

@@ -129,14 +129,7 @@ class Variant:
         >>> int(weights["weight_total"].sum() - weights["weight_nonzero"].sum()) == pruning.pruned
         True
         """
-        return layer_frame(
-            self.weights,
-            count_weights(self.weights, progress),
-            variant=self.name,
-            pruning=self.pruning,
-            csr=self.layout == "csr",
-            convention=convention,
-        )
+        return variant_layers(self, count_weights(self.weights, progress), convention)
 
     @property
     def is_pruned(self) -> bool:
@@ -420,9 +413,26 @@ def params_size_and_sparsity(model: nn.Module) -> dict[str, float]:
     }
 
 
-def variant_row(variant: Variant, digest: str, context: int | None = None) -> dict[str, object]:
+def variant_layers(
+    variant: Variant, counts: Mapping[str, Magnitudes], convention: str
+) -> pd.DataFrame:
+    """Return the :meth:`Variant.layers` of a counted model."""
+    return layer_frame(
+        variant.weights,
+        counts,
+        variant=variant.name,
+        pruning=variant.pruning,
+        csr=variant.layout == "csr",
+        convention=convention,
+    )
+
+
+def variant_row(
+    variant: Variant, counts: Mapping[str, Magnitudes], digest: str, context: int | None
+) -> dict[str, object]:
     """Return the row of a variant in the table ``variants``."""
     pruning, basis, weights = variant.pruning, variant.basis, variant.weights
+    zeros = sum(p.total - counts[p.name].nonzero for p in weights.prunable) if pruning else None
     return {
         "variant": variant.name,
         "layout": variant.layout,
@@ -432,7 +442,7 @@ def variant_row(variant: Variant, digest: str, context: int | None = None) -> di
         "fingerprint": digest,
         "method": pruning.method if pruning else None,
         "asked_sparsity": pruning.target if pruning else None,
-        "zeros_before": _prunable_zeros(weights) if pruning else None,
+        "zeros_before": zeros,
         "pruned": pruning.pruned if pruning else None,
         "threshold": pruning.threshold if pruning else None,
         "attention_width": weights.attention_width,
@@ -457,12 +467,6 @@ def fingerprint(weights: Weights, counts: Mapping[str, Magnitudes]) -> str:
         digest.update(counted.values.astype("<f8", copy=False).tobytes())
         digest.update(counted.counts.astype("<i8", copy=False).tobytes())
     return digest.hexdigest()[:16]
-
-
-def _prunable_zeros(weights: Weights) -> int:
-    """Return the zeros among the prunable weights before pruning."""
-    counts = count_weights(weights)
-    return sum(p.total - counts[p.name].nonzero for p in weights.prunable)
 
 
 def _converted(model: nn.Module, parameters: Collection[Parameter]) -> nn.Module:

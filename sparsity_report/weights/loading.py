@@ -1,20 +1,29 @@
 """Open a model: choose the reader for its source."""
 
+from __future__ import annotations
+
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from torch import nn
-
+from sparsity_report.deferred import nn
 from sparsity_report.errors import SparsityReportError, explained, printable, within_memory
 from sparsity_report.files.package_data import DEMO
 from sparsity_report.weights.adapters.lora import TENSORS, read_adapter
-from sparsity_report.weights.adapters.merged_adapter import AdaptedWeights
 from sparsity_report.weights.anatomy.names_only import ReaderOptions
-from sparsity_report.weights.sources.checkpoint import from_config, open_checkpoint, without_values
-from sparsity_report.weights.sources.hub import Remote, Request, fetch, find, named_place
-from sparsity_report.weights.sources.memory import ModuleWeights
+from sparsity_report.weights.gguf.gguf_shards import Headers, read_headers
+from sparsity_report.weights.sources.checkpoint import CheckpointWeights, open_checkpoint
+from sparsity_report.weights.sources.hub import (
+    Remote,
+    Request,
+    UnstreamableError,
+    cached,
+    fetch,
+    find,
+    named_place,
+)
 from sparsity_report.weights.sources.model_files import (
     choose_files,
     model_name,
@@ -23,7 +32,9 @@ from sparsity_report.weights.sources.model_files import (
 )
 from sparsity_report.weights.sources.model_paths import local_path
 from sparsity_report.weights.sources.pickles import check_allowed, read_pickle
+from sparsity_report.weights.tensor_slices import LocalFile, Origin
 from sparsity_report.weights.weights import Weights
+from sparsity_report.words.sentences import say
 
 
 def load(
@@ -32,7 +43,6 @@ def load(
     name: str | None = None,
     blacklist: Collection[str] = ("lm_head",),
     groups: Mapping[str, str] | None = None,
-    values: bool = True,
     revision: str | None = None,
     subfolder: str | None = None,
     file: str | None = None,
@@ -61,11 +71,6 @@ def load(
     groups : mapping of pattern to group, optional
         Groups of modules by pattern, e.g. ``{"*.adapter.*": "mlp_linear"}``; the first match
         wins over the built-in rules.
-    values : bool
-        If False, read only structure from the headers of the files; figures that depend on zeros
-        are then unknown. For a Hub id this reads some kilobytes of each safetensors file, or some
-        megabytes of GGUF, over the network. Without such files, or without a network, the
-        structure comes from ``config.json``.
     revision : str, optional
         Branch, tag or commit on the Hub.
     subfolder : str, optional
@@ -107,52 +112,75 @@ def load(
     >>> sr.load().architecture
     'OPTForCausalLM'
     """
-    source = Request(revision, subfolder or "", file or "", allow_pickle, stream, values)
+    source = Request(revision, subfolder or "", file or "", allow_pickle, stream)
     options = ReaderOptions(name or "", blacklist, groups, config=config)
     if isinstance(model, Weights):
-        if (
-            base is not None
-            or (source, options) != (Request(None, "", "", False, False, True), ReaderOptions())
-            or not merge
-        ):
+        if base is not None or (source, options) != (Request(), ReaderOptions()) or not merge:
             raise model.wrong("is open already; give its path to open it with other options")
         return model
     if model is None and base is None:
         model, options = DEMO, replace(options, name=options.name or "demo")
 
+    if isinstance(model, str | os.PathLike):
+        return _open(os.fspath(model), options, source, base, merge)
+    if base is not None:
+        raise SparsityReportError(
+            f"base= goes with the path or Hub id of an adapter, not with {type(model).__name__}"
+        )
+    if not isinstance(model, nn.Module):
+        raise SparsityReportError(
+            f"cannot open a {type(model).__name__}: give a Hub id, a path, an nn.Module or nothing"
+        )
+    from sparsity_report.weights.sources.memory import ModuleWeights
+
+    return ModuleWeights(model, options)
+
+
+def open_to_count(
+    model: str | os.PathLike[str] | nn.Module | Weights,
+    base: str | os.PathLike[str] | nn.Module | None = None,
+    **files: Any,
+) -> Weights:
+    """Open a model for counting alone: headers describe it where they decide, without torch.
+
+    Files on the Hub are read by ranges. Files whose headers do not decide are described by their
+    class, and by names if the class refuses them. Parameters are those of :func:`load`.
+    """
+    if base is not None or not isinstance(model, str | os.PathLike):
+        return load(model, base=base, **files)
+    request = Request(**{key: value for key, value in files.items() if value}, stream=True)
+    return _open(os.fspath(model), ReaderOptions(decide=True), request)
+
+
+def _open(
+    model: str,
+    options: ReaderOptions,
+    source: Request,
+    base: str | os.PathLike[str] | nn.Module | None = None,
+    merge: bool = True,
+) -> Weights:
     def explain(error: OSError) -> str:
         place = printable(str(error.filename or model), 200)
         return f"{place} cannot be read: {error.strerror or error}"
 
-    with explained(explain, OSError):
-        if base is not None:
-            if not isinstance(model, str | os.PathLike):
-                raise SparsityReportError(
-                    "base= goes with the path or Hub id of an adapter, not with "
-                    f"{type(model).__name__}"
-                )
-            beneath = load(
-                base, blacklist=blacklist, groups=groups, values=values,
-                allow_pickle=allow_pickle, stream=stream,
-            )  # fmt: skip
-            weights = _open_adapted(os.fspath(model), beneath, options, source, merge)
-        elif isinstance(model, str | os.PathLike):
-            path = os.fspath(model)
-            with within_memory(f"{path} cannot be opened", "open it on a larger machine"):
-                weights = _open_path(path, options, source)
-        elif isinstance(model, nn.Module):
-            weights = ModuleWeights(model, options)
-        else:
-            raise SparsityReportError(
-                f"cannot open a {type(model).__name__}: give a Hub id, a path, an nn.Module or "
-                "nothing"
-            )
-    return weights if values else without_values(weights)
+    with (
+        explained(explain, OSError),
+        within_memory(f"{model} cannot be opened", "open it on a larger machine"),
+    ):
+        if base is None:
+            return _open_path(model, options, source)
+        beneath = load(
+            base, blacklist=options.blacklist, groups=options.groups,
+            allow_pickle=source.allow_pickle, stream=source.stream,
+        )  # fmt: skip
+        return _open_adapted(model, beneath, options, source, merge)
 
 
 def _open_adapted(
     model: str, base: Weights, options: ReaderOptions, source: Request, merge: bool
 ) -> Weights:
+    from sparsity_report.weights.adapters.merged_adapter import AdaptedWeights
+
     if (path := local_path(model, source.subfolder, source.file)) is None:
         place, source = named_place(model, source)
         path, notes = fetch(place, replace(source, file=source.file or TENSORS))
@@ -162,49 +190,58 @@ def _open_adapted(
     return AdaptedWeights(base, read_adapter(path, source.allow_pickle), options, merge)
 
 
-def _open_path(model: str, options: ReaderOptions, source: Request) -> Weights:
-    name = options.name
+def _open_path(model: str, options: ReaderOptions, source: Request) -> CheckpointWeights:
     if (path := local_path(model, source.subfolder, source.file)) is None:
         place, source = named_place(model, source)
         shown = model_name(Path(place, source.file)) if source.file else model
-        name = name or shown.removeprefix("hf://")
-        if source.values and not source.stream:
+        options = replace(options, name=options.name or shown.removeprefix("hf://"))
+        if not source.stream:
             path, notes = fetch(place, source)
             options = replace(options, notes=notes)
+        elif isinstance(chosen := _find(place, options, source), Remote):
+            return _open_remote(chosen, options)
         else:
-            remote = find(place, source)
-            path, options = remote.folder, replace(options, name=name, notes=remote.notes)
-            if remote.files:
-                return _open_remote(remote, options)
-    options = replace(options, name=name or model_name(path))
-    if (
-        not source.values
-        and (path / "config.json").is_file()
-        and not any(file.suffix in {".safetensors", ".gguf"} for file in path.iterdir())
-    ):
-        return from_config(path, options)
-    return _open_files(path, options, source.allow_pickle)
+            path = chosen
+    options = replace(options, name=options.name or model_name(path))
+    kind, shards = choose_files(path)
+    if kind == "gguf":
+        headers = read_headers(shards.files[0])
+        return _open_gguf(headers, options, [*map(LocalFile.look_up, headers)])
+    if kind == "pickle":
+        check_allowed(path, source.allow_pickle)
+    read = read_pickle if kind == "pickle" else shards.read
+    return open_checkpoint(path, options, kind, shards.files, read)
 
 
-def _open_remote(remote: Remote, options: ReaderOptions) -> Weights:
-    from sparsity_report.weights.gguf.gguf_model import GGUFWeights
+def _find(place: str, options: ReaderOptions, source: Request) -> Remote | Path:
+    """Return a model on the Hub, or a copy of one that is to be counted and not streamed."""
+    try:
+        return find(place, source)
+    except UnstreamableError as error:
+        if not options.decide:
+            raise
+        return fetch(place, source)[0] if source.allow_pickle else cached(place, source, error)
 
+
+def _open_remote(remote: Remote, options: ReaderOptions) -> CheckpointWeights:
+    streamed = say("note.streamed", commit=remote.files[0].commit)
+    notes = remote.notes if options.decide else (*remote.notes, streamed)
+    options = replace(options, notes=notes)
     if remote.files[0].name.endswith(".gguf"):
-        headers = remote_headers(remote)
-        weights = GGUFWeights(next(iter(headers)), options, headers)
+        weights = _open_gguf(remote_headers(remote), options, remote.files)
         weights.path = remote.folder
         return weights
     entries = remote_entries(remote)
     return open_checkpoint(remote.folder, options, "safetensors", entries, entries.__getitem__)
 
 
-def _open_files(path: Path, options: ReaderOptions, allow_pickle: bool) -> Weights:
-    from sparsity_report.weights.gguf.gguf_model import GGUFWeights
+def _open_gguf(
+    headers: Headers, options: ReaderOptions, files: Sequence[Origin]
+) -> CheckpointWeights:
+    if options.decide:
+        from sparsity_report.weights.sources.gguf_names import open_names
 
-    source, shards = choose_files(path)
-    if source == "gguf":
-        return GGUFWeights(shards.files[0], options)
-    if source == "pickle":
-        check_allowed(path, allow_pickle)
-    read = read_pickle if source == "pickle" else shards.read
-    return open_checkpoint(path, options, source, shards.files, read)
+        return open_names(headers, options, files)
+    from sparsity_report.weights.sources.gguf_model import GGUFWeights
+
+    return GGUFWeights(headers, options)

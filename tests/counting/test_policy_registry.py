@@ -12,7 +12,7 @@ from sparsity_report.counting.n_m_patterns import Pattern
 from sparsity_report.counting.policies import policy_registry
 from sparsity_report.counting.policies.policy_registry import read_method, read_option
 from sparsity_report.counting.pruning import Ladder, Policy, Pruning
-from sparsity_report.viewer.copied_code import Shown, as_command, as_python
+from sparsity_report.viewer.copied_code import CopiedCode
 from sparsity_report.viewer.study_payload import study_payload
 
 
@@ -80,8 +80,11 @@ def test_registered_policy_reaches_commands_study_page_and_viewer(demo, tmp_path
     call = "sr.first_weights(weights, 0.25)"
     assert entry["label"] == "first weights"
     assert call in entry["calls"]
-    assert call in as_python(Shown(study, None, 0.25, {}, "first_weights"))
-    assert "--sparsity 0.5 --policy first" in as_command(Shown(study, "Masked50First", 0.0, {}))
+    assert "--sparsity 0.25 --policy first" in entry["commands"]
+    copied = CopiedCode(study)
+    assert "sr.first_weights(weights, 0.5)" in copied.study_code
+    row = study.variants.set_index("variant").loc["Masked50First"]
+    assert copied.of_variant(row) == "--sparsity 0.5 --policy first"
 
 
 def test_methods_of_a_study_are_read_back(demo):

@@ -17,7 +17,7 @@ PACKAGE = "sparsity_report"
 WINGS = (
     "__main__", "cli", "api", "report", "viewer", "draw", "findings",
     "measure", "study", "pairing", "counting", "weights", "sparse", "words", "untrusted", "files",
-    "hooks", "errors", "deferred", "version",
+    "errors", "deferred", "version",
 )  # fmt: skip
 SHOWING = {
     "altair", "anywidget", "ipywidgets", "jinja2", "markupsafe", "typer", "typst",

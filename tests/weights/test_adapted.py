@@ -531,15 +531,6 @@ def test_a_base_that_is_pickled_nameless_or_in_memory(tmp_path):
         assert torch.equal(nameless.tensor(name), value)
 
 
-@pytest.mark.parametrize("merge", [True, False])
-def test_structure_without_values(tmp_path, merge):
-    write(tmp_path, "plain")
-    layers = sr.dense(opened(tmp_path, merge=merge, values=False)).layers()
-    full = sr.dense(opened(tmp_path, merge=merge)).layers()
-    assert layers["total"].equals(full["total"])
-    assert layers["nonzero"].isna().all()
-
-
 def test_a_packed_base_is_unpacked(tmp_path):
     weight = torch.randn(64, 32, generator=torch.Generator().manual_seed(0))
     tensors, means, _ = packing.nf4(weight)

@@ -21,8 +21,6 @@ _HEADS = {
     "threshold": "column.threshold_magnitude",
     "bound_share": "column.memory_limit_share",
     "bits": "column.bits_per_weight",
-    "of": "column.scope_head",
-    "sparsity_before": "column.share_before",
 }
 
 

@@ -36,10 +36,13 @@ _INSIDE = {"heads": "caption.zeros_by_head", "experts": "caption.zeros_by_expert
 
 
 def models(study: Study) -> Table:
-    """Return the models that were counted."""
+    """Return the models that were counted, and of two checkpoints which is the base."""
     keys, prints = "model architecture source fingerprint", say("column.weights_fingerprint")
-    columns = columns_of(keys, (1, 1, 1.4, 0), fingerprint=prints)
-    values = study.variants.drop_duplicates("fingerprint")
+    columns, values = columns_of(keys, (1, 1, 1.4, 0), fingerprint=prints), study.variants
+    if study.matches is None:
+        values = values.drop_duplicates("fingerprint")
+    else:
+        columns = [*columns_of("variant", (0.7,)), *columns]
     return table_of("models", say("caption.counted_weights"), columns, values, "facts")
 
 
@@ -56,11 +59,13 @@ def totals(study: Study) -> Table:
         {**row, "bits_per_weight": study.facts.bits_per_weight(row["variant"])}
         for row in cells.plain_rows(study.totals)
     ]
+    if gone := {f"gone_{part}": share for part, share in study.facts.base_shares.items()}:
+        by_variant[1] |= gone
 
     def row(key: str, label: str = "", note: str = "", style: str = "") -> Row:
         kind = cells.share(2) if style == "lead" else cells.kind_of(key)
         first = Cell(label or column_heads.head_of(key), cells.WORDS, note)
-        return Row((first, *(Cell(each[key], kind) for each in by_variant)), style, key=key)
+        return Row((first, *(Cell(each.get(key), kind) for each in by_variant)), style, key=key)
 
     shares = []
     for part, (label, note) in _SPARSITIES.items():
@@ -70,6 +75,8 @@ def totals(study: Study) -> Table:
             row(f"{prefix}total", say("label.of_total"), style="part"),
             row(f"{prefix}nonzero", say("label.nonzero"), style="part"),
         ]
+        if gone:
+            shares.append(row(f"gone_{part}", column_heads.head_of("gone_of_base"), "", "lead"))
     labels = _unpacked(study)
     costs = [row(key, labels.get(key, ""), note) for key, note in _costs(study)]
     names = [row["variant"] for row in by_variant]
@@ -81,8 +88,9 @@ def totals(study: Study) -> Table:
 
 def _costs(study: Study) -> Iterator[tuple[str, str]]:
     """Yield columns of pruning, bytes and work per token, each with a note on what it counts."""
-    keys = ("asked_sparsity", "zeros_before", "newly_zeroed", "threshold")
-    yield from dict.fromkeys(keys, "").items()
+    if study.matches is None:
+        keys = ("asked_sparsity", "zeros_before", "newly_zeroed", "threshold")
+        yield from dict.fromkeys(keys, "").items()
     if study.facts.packings():
         yield "file_bytes", say("column.file_bytes_note")
         yield "bits_per_weight", say("column.bits_per_weight_note")

@@ -209,7 +209,7 @@ _KINDS: Mapping[str, Kind] = {
     "quartiles": Kind(lambda ends: numbers.span(*ends), "s"),
     "seconds": DURATION,
     "shape": SHAPE,
-    **dict.fromkeys(("share", "sparsity_before"), SHARE),
+    "share": SHARE,
     "relative_change": SHARE,
     "correlation": figures(".4f"),
     "source": name(200),

@@ -23,15 +23,15 @@ class Tile(NamedTuple):
     key : str
         ``perplexity``, ``accuracy`` or ``quality`` (not measured); ``size``; ``flops``; ``speed``;
         of a study without a pruning also ``parameters`` and ``prunable``, or ``active`` if
-        variants lack experts.
+        variants lack experts; of two checkpoints ``zeros``, and ``revived`` if there were zeros.
     before : float or None
         Of the baseline; None if unknown, and in a study without a pruning.
     after : tuple of float
         The lowest and the highest value of the prunings; empty if none is known.
     more : mapping
         Values for the note: ``text``, ``text_fingerprint``, ``window`` and
-        ``vocabulary``; ``layout``; ``tokens``,
-        ``low`` and ``high``, and ``reason``, the verdict on the speed.
+        ``vocabulary``; ``layout``; ``tokens``, ``low`` and ``high``, and ``reason``, the verdict
+        on the speed; of two checkpoints ``note``, the key of the note.
     """
 
     key: str
@@ -56,6 +56,8 @@ def strip(facts: Facts) -> tuple[Tile, ...]:
     >>> quality.key, size.more["layout"], round(size.ratio, 2), speed.more["reason"]
     ('quality', 'csr', 1.33, 'unmeasured')
     """
+    if facts.study.survival is not None:
+        return _matched(facts, records(facts.study.survival)[0])
     variants = facts.contenders
     if not variants:
         return _opened(facts, tuple(fewer_experts(facts.study)))
@@ -81,6 +83,24 @@ def _opened(facts: Facts, fewer: tuple[str, ...]) -> tuple[Tile, ...]:
         for key, column in sums.items()
     ]
     return (_quality(facts, shown), *tiles)
+
+
+def _matched(facts: Facts, fate: Mapping[str, Any]) -> tuple[Tile, ...]:
+    """Return zeros, revived zeros or else FLOPs, parameters and bytes of two checkpoints."""
+    figures = {"parameters": "parameters", "size": "stored_bytes"}
+    before, after = (facts.total(side, "sparsity_prunable") for side in facts.sides)
+    tiles = [Tile("zeros", before, _ends([after]), {"note": "strip.zeros_note"})]
+    if zeros := fate["zeros_before"]:
+        more = {"note": "strip.revived_note", "revived": fate["revived"], "zeros": zeros}
+        tiles.append(Tile("revived", None, _ends([fate["revived"] / zeros]), more))
+    else:
+        figures["flops"] = "flops_per_token"
+    sums = facts.table("changes")
+    sums = sums[sums["group"].isna()].set_index("figure")[["before", "after"]]
+    for key, figure in figures.items():
+        known = [] if sums.loc[figure].isna().any() else sums.loc[figure].tolist()
+        tiles.append(Tile(key, *known[:1] or [None], _ends(known[1:]), {"note": "strip.of_model"}))
+    return tuple(tiles)
 
 
 def _ends(values: Iterable[float | None]) -> tuple[float, ...]:

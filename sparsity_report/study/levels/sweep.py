@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import NamedTuple
 
@@ -90,19 +90,22 @@ def sweep(
         raise SparsityReportError("sparsities: sweep needs at least one sparsity; give [0.3]")
     counts = prunable_counts(weights, progress, executor, cache)
     distinct = list(dict.fromkeys(asked))
-    kept = _kept(weights, counts, distinct, exact, executor)
+    levels = _levels(counts, distinct)
+    kept = _kept(counts, _refined(weights, counts, levels, executor) if exact else levels)
     layers = layer_frame(weights, count_weights(weights), variant="")
     places = [distinct.index(sparsity) for sparsity in asked]
     frame = Levels(layers, _table(weights, counts, distinct, kept)).frame(places)
     return typed("sweep", frame.assign(threshold=np.repeat(kept.thresholds[places], len(layers))))
 
 
-def level_table(weights: Weights) -> pd.DataFrame | None:
+def level_table(weights: Weights, counted: Mapping[str, Magnitudes]) -> pd.DataFrame | None:
     """Return the weights that global magnitude pruning leaves in prunable modules at each level.
 
     Parameters
     ----------
     weights : Weights
+    counted : mapping of str to Magnitudes
+        From :func:`count_weights`.
 
     Returns
     -------
@@ -114,14 +117,12 @@ def level_table(weights: Weights) -> pd.DataFrame | None:
     prunable = weights.prunable
     if not prunable or not all(p.known for p in prunable):
         return None
-    counted = count_weights(weights)
-    if any(counted[p.name].nan for p in prunable):
+    counts = {p.name: counted[p.name] for p in prunable}
+    if any(tensor.nan for tensor in counts.values()):
         return None
-    counts = prunable_counts(weights)
     modules = sum(any(p.prunable for p in module.parameters) for module in weights.modules)
-    levels = [percent / 100 for percent in range(0, 100, 1 if modules <= _FINE else 5)]
-    kept = _kept(weights, counts, levels, exact=False, executor=None)
-    return _table(weights, counts, levels, kept)
+    sparsities = [percent / 100 for percent in range(0, 100, 1 if modules <= _FINE else 5)]
+    return _table(weights, counts, sparsities, _kept(counts, _levels(counts, sparsities)))
 
 
 def ladders(
@@ -163,9 +164,9 @@ def pruned_at(weights: Weights, policy: str, sparsity: float) -> Pruning:
 
 def thresholds(weights: Weights, sparsities: Iterable[float]) -> list[float | None]:
     """Return the largest magnitude pruned at each level, or the lower end of its bucket."""
-    levels = [check_sparsity(sparsity) for sparsity in sparsities]
-    kept = _kept(weights, prunable_counts(weights), levels, exact=False, executor=None)
-    return [None if np.isnan(threshold) else float(threshold) for threshold in kept.thresholds]
+    asked = [check_sparsity(sparsity) for sparsity in sparsities]
+    levels = _levels(prunable_counts(weights), asked)
+    return [level and level.threshold for level in levels]
 
 
 def _table(
@@ -206,39 +207,36 @@ class _Kept(NamedTuple):
     thresholds: np.ndarray  # of shape (levels,), NaN where nothing is pruned
 
 
-def _kept(
-    weights: Weights,
-    counts: Mapping[str, Magnitudes],
-    sparsities: Sequence[float],
-    exact: bool,
-    executor: Executor | None,
-) -> _Kept:
+def _levels(counts: Mapping[str, Magnitudes], sparsities: Sequence[float]) -> list[Level | None]:
+    """Return the smallest magnitudes that each sparsity prunes; None where it prunes nothing."""
+    total = sum(tensor.total for tensor in counts.values())
+    targets = [round(sparsity * total) for sparsity in sparsities]
+    levels = {level.target: level for level in find_levels(counts, sorted({*targets} - {0}))}
+    return [levels.get(target) for target in targets]
+
+
+def _kept(counts: Mapping[str, Magnitudes], levels: Sequence[Level | None]) -> _Kept:
     sizes = np.array([tensor.total for tensor in counts.values()], dtype=np.int64)
-    targets = [round(sparsity * int(sizes.sum())) for sparsity in sparsities]
-    levels = {level.target: level for level in _levels(weights, counts, targets, exact, executor)}
-    none = np.zeros(len(counts), dtype=np.int64)
-    pruned = np.array([levels[t].below + levels[t].ties if t else none for t in targets])
-    slack = np.array([levels[t].slack if t else none for t in targets])
     zeros = sizes - np.array([tensor.nonzero for tensor in counts.values()], dtype=np.int64)
-    cuts = [levels[t].threshold if t else None for t in targets]
+    none = np.zeros_like(sizes)
+    pruned = np.array([level.below + level.ties if level else none for level in levels])
+    slack = np.array([level.slack if level else none for level in levels])
+    thresholds = np.array([level.threshold if level else np.nan for level in levels])
     # A tensor whose zeros outnumber its pruned weights keeps all its nonzeros.
-    return _Kept(sizes - np.maximum(pruned, zeros), slack, np.array(cuts, dtype=float))
+    return _Kept(sizes - np.maximum(pruned, zeros), slack, thresholds)
 
 
-def _levels(
+def _refined(
     weights: Weights,
     counts: Mapping[str, Magnitudes],
-    targets: Iterable[int],
-    exact: bool,
+    levels: Sequence[Level | None],
     executor: Executor | None,
-) -> Iterator[Level]:
-    levels = list(find_levels(counts, sorted({target for target in targets if target})))
-    rough = [level for level in levels if exact and not level.exact]
-    yield from (level for level in levels if level not in rough)
-    if not rough:
-        return
+) -> list[Level | None]:
+    """Return exact levels, reading the magnitudes in the buckets of the others."""
+    inexact = {level.target: level for level in levels if level and not level.exact}
+    rough = [inexact[target] for target in sorted(inexact)]
     tally = np.zeros(BUCKETS, dtype=np.int64)
-    for tensor in counts.values():
+    for tensor in counts.values() if rough else ():
         np.add.at(tally, bucket_of(tensor.values), tensor.counts)
     while rough:
         # Read as many levels at once as memory allows: their buckets and those between.
@@ -247,5 +245,6 @@ def _levels(
         group = [level for level in rough if upto[level.bucket - first] <= _EXACT_AT_ONCE]
         group = group or rough[:1]
         inside = read_buckets(counts, weights.slices, first, group[-1].bucket, executor)
-        yield from (refine_level(level, inside) for level in group)
+        inexact |= {level.target: refine_level(level, inside) for level in group}
         rough = rough[len(group) :]
+    return [level and inexact.get(level.target, level) for level in levels]

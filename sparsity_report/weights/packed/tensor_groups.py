@@ -1,10 +1,14 @@
-"""Groups of tensors that make up one packed weight, with their checks."""
+"""Groups of tensors that make up one packed weight, with their checks and settings."""
 
 import math
-from collections.abc import Collection, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeGuard
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.weights.packed.quantization_config import Scheme
+from sparsity_report.untrusted import limits
 from sparsity_report.weights.packed.rowwise import (
     MX_GROUP,
     TILE_COLUMNS,
@@ -17,6 +21,48 @@ from sparsity_report.weights.tensor_slices import E8M0, FLOATS, FP8, Entry
 _ADVICE = "fetch the checkpoint again, or give one that is not packed"
 # Height and width of a matrix or block.
 _Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """Quantization settings; empty for a checkpoint that declares none.
+
+    Attributes
+    ----------
+    method : str
+        Such as ``"gptq"``; empty without settings.
+    settings : mapping
+        All settings of the file.
+    file : pathlib.Path or None
+        File that holds the settings.
+    """
+
+    method: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    file: Path | None = None
+
+    def number(self, *keys: str) -> int | None:
+        """Return the first integer set under one of the keys."""
+        values = (self.settings.get(key) for key in keys)
+        return next((int(value) for value in values if value is not None), None)
+
+    def weights(self) -> list[Mapping[str, Any]]:
+        """Return the weight settings of each group of compressed-tensors."""
+        groups = (self.settings.get("config_groups") or {}).values()
+        # A group may also be a list of modules for a preset.
+        return [g["weights"] for g in groups if isinstance(g, dict) and g.get("weights")]
+
+    def bits(self) -> list[int]:
+        """Return the code widths in bits that compressed-tensors declares."""
+        widths = (weights.get("num_bits") for weights in self.weights())
+        return sorted({bits for bits in widths if isinstance(bits, int)})
+
+    def blocks(self) -> list[tuple[int, int]]:
+        """Return height and width of each declared block that shares a scale."""
+        blocks = [self.settings.get("weight_block_size")]
+        for weights in self.weights():
+            blocks += [weights.get("block_structure"), [1, weights.get("group_size")]]
+        return [(height, width) for height, width in filter(is_pair, blocks)]
 
 
 class Parts(dict[str, Entry]):
@@ -52,19 +98,29 @@ class Parts(dict[str, Entry]):
             raise self.wrong(leaf, f"{self[leaf].key!r} has the same role")
         self[leaf] = entry
 
-    def need(self, leaf: str, *dtypes: str) -> Entry:
-        """Return a required part; refuse other dtypes than those given."""
+    def one_of(self, *leaves: str) -> str:
+        """Return the only part among some; refuse two."""
+        first, *others = [leaf for leaf in leaves if leaf in self]
+        if others:
+            raise self.wrong(first, f"{self[others[0]].key!r} has the same role")
+        return first
+
+    def need(self, leaf: str, *dtypes: str, shape: Sequence[int] | None = None) -> Entry:
+        """Return a required part; refuse other dtypes and another shape than those given."""
         if leaf not in self:
             first = next(iter(self))
             raise self.wrong(first, f"its {leaf} is missing")
         part = self[leaf]
         if dtypes and (part.kind or part.values.dtype) not in dtypes:
             raise self.wrong(leaf, f"it holds {part.dtype}")
+        if shape is not None:
+            self.check(leaf, shape)
         return part
 
     def only(self, *leaves: str) -> None:
-        """Refuse parts other than those of the format."""
-        if further := sorted(self.keys() - {*leaves}):
+        """Refuse parts other than those of the format, given as regular expressions."""
+        known = re.compile("|".join(leaves))
+        if further := sorted(leaf for leaf in self if not known.fullmatch(leaf)):
             raise self.wrong(further[0], "this format has no such tensor")
 
     def check(self, leaf: str, shape: Sequence[int]) -> None:
@@ -161,3 +217,12 @@ def _block_sizes(grid: tuple[int, ...], shape: _Size, declared: Collection[_Size
         for height, width in sizes
         if grid == (math.ceil(shape[0] / height), math.ceil(shape[1] / width))
     }
+
+
+def is_pair(value: object) -> TypeGuard[list[int]]:
+    """Return whether a value is a list of two positive integers."""
+    return (
+        isinstance(value, list)
+        and len(value) == 2
+        and all(type(each) is int and 0 < each <= limits.WIDTH for each in value)
+    )

@@ -42,12 +42,15 @@ _CONVERTER = "SFconvertbot"
 class Request:
     """The files of a model, and how they may be read; as for ``load``."""
 
-    revision: str | None
-    subfolder: str
-    file: str
-    allow_pickle: bool
-    stream: bool
-    values: bool
+    revision: str | None = None
+    subfolder: str = ""
+    file: str = ""
+    allow_pickle: bool = False
+    stream: bool = False
+
+
+class UnstreamableError(SparsityReportError):
+    """A model of the Hub that is not there to be read by ranges."""
 
 
 def named_place(model: str, request: Request) -> tuple[str, Request]:
@@ -115,16 +118,15 @@ class Remote:
     folder : Path
         Local folder of its configuration.
     files : tuple of HubFile
-        Its safetensors, or all shards of a GGUF model; empty where only the configuration is
-        available.
+        Its safetensors, or all shards of a GGUF model.
     weight_map : mapping of str to str, optional
         File of each tensor, from the index.
     notes : tuple of str
-        Origin of weights or structure.
+        Origin of the weights.
     """
 
     folder: Path
-    files: tuple[HubFile, ...] = ()
+    files: tuple[HubFile, ...]
     weight_map: Mapping[str, str] | None = None
     notes: tuple[str, ...] = ()
 
@@ -132,38 +134,52 @@ class Remote:
 def find(model: str, request: Request) -> Remote:
     """Look up the weight files of a Hub model without downloading them.
 
-    Where no values are asked for, the configuration suffices if there are no safetensors or GGUF
-    files or the Hub cannot be reached.
+    Raises
+    ------
+    UnstreamableError
+        The Hub cannot be reached, or it has neither safetensors nor GGUF files.
+    SparsityReportError
+        As :func:`fetch`.
+    """
+    subfolder, file = _place(model, request)
+    source = _Folder(model, request.revision, subfolder)
+    source.check_listed()
+    chosen = _select(source, file)
+    source = chosen.source
+    if not chosen.names:
+        place = f"{source.path}/{file}".rstrip("/")
+        raise UnstreamableError(
+            f"{place} is neither safetensors nor GGUF on the Hub, and nothing else is streamed; "
+            "give such files, or a local copy"
+        )
+    paths = [f"{subfolder}/{name}".lstrip("/") for name in chosen.names]
+    with ThreadPoolExecutor(_PARALLEL) as pool:
+        files = tuple(pool.map(partial(HubFile.look_up, model, source.commit), paths))
+    return Remote(source.folder, files, chosen.weight_map, chosen.notes)
+
+
+def cached(model: str, request: Request, reason: Exception) -> Path:
+    """Return the local copy of a Hub model that cannot be streamed for a reason.
 
     Raises
     ------
     SparsityReportError
-        As :func:`fetch`, or there is nothing to stream.
+        There is no copy.
     """
+    from huggingface_hub import snapshot_download
+
     subfolder, file = _place(model, request)
-    values, revision = request.values, request.revision
+    headed = [f"{subfolder}/*{end}".lstrip("/") for end in (*_FILES, ".json")]
     try:
-        source = _Folder(model, revision, subfolder)
-        source.check_listed()
-    except _UnreachableError:
-        if values:
-            raise
-        return _config_only(model, revision, subfolder, say("note.hub_unreachable"))
-    chosen = _select(source, file)
-    source = chosen.source
-    if not chosen.names:
-        reason = say("note.not_streamable", path=f"{source.path}/{file}".rstrip("/"))
-        if values:
-            how = "load it without stream (--stream)"
-            raise SparsityReportError(f"{reason}, and nothing else is streamed; {how}")
-        return _config_only(model, revision, subfolder, reason)
-    notes = chosen.notes
-    if values:
-        notes += (say("note.streamed", commit=source.commit),)
-    paths = [f"{subfolder}/{name}".lstrip("/") for name in chosen.names]
-    with ThreadPoolExecutor(_PARALLEL) as pool:
-        files = tuple(pool.map(partial(HubFile.look_up, model, source.commit), paths))
-    return Remote(source.folder, files, chosen.weight_map, notes)
+        folder = snapshot_download(
+            model, revision=request.revision, allow_patterns=headed, local_files_only=True
+        )
+    except Exception as error:  # several
+        raise SparsityReportError(f"{model} has no headers to read: {reason}") from error
+    path = Path(folder, subfolder, file)
+    if not any(each.suffix in _FILES for each in (path, *path.glob("*"))):
+        raise SparsityReportError(f"{model} has no headers to read: {reason}")
+    return path
 
 
 def _place(model: str, request: Request) -> tuple[str, str]:
@@ -173,19 +189,6 @@ def _place(model: str, request: Request) -> tuple[str, str]:
     if ".." in folder.split("/"):
         raise SparsityReportError(f"{folder!r} is not a folder inside {model}; name one without ..")
     return folder, file
-
-
-def _config_only(model: str, revision: str | None, subfolder: str, reason: str) -> Remote:
-    """Return a model of which only the configuration is available."""
-    name = f"{subfolder}/config.json".lstrip("/")
-    # The only file that is needed, as others may be missing offline.
-    path = _download(model, revision, [escape(name)])
-    if not (path / name).is_file():
-        raise SparsityReportError(
-            f"{model} has no {name}, so its structure is not known without its values ({reason}); "
-            "open it with them"
-        )
-    return Remote(path / subfolder, notes=(reason,))
 
 
 @dataclass(frozen=True)
@@ -247,7 +250,7 @@ class _Folder:
     def check_listed(self) -> None:
         """Refuse a repository whose files the Hub did not list."""
         if (error := self._list_error) is not None:
-            raise refusal(error, self.model, self.revision) or _UnreachableError(
+            raise refusal(error, self.model, self.revision) or UnstreamableError(
                 f"{self.model} cannot be read from the Hub ({type(error).__name__}); "
                 "try again, or load the local copy without stream"
             ) from error
@@ -310,10 +313,6 @@ class _Folder:
         return [escape(f"{self.subfolder}/{name}".lstrip("/")) for name in names]
 
 
-class _UnreachableError(SparsityReportError):
-    """The Hub cannot be reached."""
-
-
 def _download(
     model: str, revision: str | None, patterns: list[str], is_shown: bool = False
 ) -> Path:
@@ -332,7 +331,7 @@ def _download(
             snapshot_download(model, revision=revision, allow_patterns=patterns, tqdm_class=Bar)
         )
     except Exception as error:  # a missing network raises many exceptions
-        raise refusal(error, model, revision) or _UnreachableError(
+        raise refusal(error, model, revision) or UnstreamableError(
             f"{model} is not a local path, is not in the local Hub cache, and the Hub cannot be "
             f"reached ({type(error).__name__}); on a connected machine run `hf download {model}`, "
             "or give the path of a local copy"
