@@ -186,7 +186,7 @@ ALLOWED = [
 
 
 @pytest.mark.parametrize("text", ALLOWED)
-def test_what_is_allowed_passes(text):
+def test_allowed_code_passes(text):
     assert rules(("study.comparison", text)) == []
 
 
@@ -273,7 +273,7 @@ def test_help_and_paths_that_lead_nowhere_are_light(arguments):
     assert not HEAVY & said
 
 
-def test_who_shows_two_models_does_not_wait_for_what_compares_them():
+def test_showing_two_models_does_not_load_the_comparison():
     said = loaded(
         "import sys, sparsity_report as sr\n"
         "sr.write_report, sr.write_thesis, sr.explore, sr.summarize, sr.read_study\n"

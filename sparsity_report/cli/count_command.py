@@ -9,7 +9,7 @@ import typer
 
 from sparsity_report.cli.libraries import without_collecting
 from sparsity_report.cli.options import CountOptions, dataclass_options
-from sparsity_report.cli.terminal import complain, tell
+from sparsity_report.cli.terminal import print_line, print_warning
 from sparsity_report.errors import SparsityReportError
 
 _TIES = {"absent": "count.tied_absent", "equal": "count.tied_equal"}
@@ -31,11 +31,11 @@ def count(
             with without_collecting():
                 counts = _counts(model, options)
         except SparsityReportError as error:
-            complain(str(error))
+            print_warning(str(error))
             failed = True
             continue
         for line in [json.dumps(counts)] if options.json else [*between, *_lines(counts)]:
-            tell(line)
+            print_line(line)
         between = [""]
     if failed:
         raise typer.Exit(2)

@@ -9,7 +9,7 @@ from sparsity_report.cli.compared_models import check_paths
 from sparsity_report.cli.libraries import import_altair, quiet_libraries
 from sparsity_report.cli.options import PairOptions, dataclass_options
 from sparsity_report.cli.outputs import check_files
-from sparsity_report.cli.terminal import complain, tell
+from sparsity_report.cli.terminal import print_line, print_warning
 from sparsity_report.cli.worker_processes import workers
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.atomic import check_folder
@@ -48,12 +48,12 @@ def pair(
         models = _opened(before, after, options)
         study = sr.compare_checkpoints(*models, executor=executor, cache=options.cache)
     if study.totals["total"].iloc[0] >= MANY and not fastest_loops().is_compiled:
-        complain("numba compares large models about twice as fast; run pip install numba")
+        print_warning("numba compares large models about twice as fast; run pip install numba")
     lines = [json.dumps(study.to_json())] if options.json else [*study.sentences()]
     for table in [] if options.json else checkpoint_tables.small(study):
         lines += ["", *to_text(table).splitlines()]
     for line in lines:
-        tell(line)
+        print_line(line)
     for path in options.out:
         if path.suffix.lower() == ".json":
             study.save(path)
@@ -63,7 +63,7 @@ def pair(
         sr.write_thesis(study, options.thesis, template_dir=options.template_dir)
     written = [*map(str, options.out), *([f"{options.thesis}/*"] if options.thesis else [])]
     for name in [] if options.json else written:
-        tell(say("cli.written_path", path=name))
+        print_line(say("cli.written_path", path=name))
 
 
 def _opened(first: str, second: str, options: PairOptions) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Differences between what a model says of itself and what its files hold."""
+"""Differences between the claims of a model and its files."""
 
 from __future__ import annotations
 

@@ -7,11 +7,14 @@ from weakref import WeakKeyDictionary
 import pandas as pd
 
 from sparsity_report.findings import storage_findings as storage
-from sparsity_report.findings.already_pruned import already_pruned, other_models, zeros_as_loaded
+from sparsity_report.findings.already_pruned import (
+    already_pruned,
+    other_models,
+    zeros_as_loaded,
+    zeros_explained,
+)
 from sparsity_report.findings.checkpoint_findings import checkpoint_topics
 from sparsity_report.findings.quality_findings import quality_findings
-from sparsity_report.findings.rounding_findings import zeros_explained
-from sparsity_report.findings.runtime_findings import runtime_findings
 from sparsity_report.findings.speed_findings import speed_findings
 from sparsity_report.findings.verdict import verdict
 from sparsity_report.sparse.shares import ratio, zero_shares
@@ -181,7 +184,7 @@ def _use_of_experts(study: Study) -> Iterator[str]:
 
 
 def _experts_at_one_budget(study: Study) -> Iterator[str]:
-    """Yield how many experts in 8 bits take the bytes of all in 4 bits, and what either costs."""
+    """Yield the number of experts in 8 bits with the bytes of all in 4 bits, and both errors."""
     if (frame := study.expert_budgets) is None:
         return
     rows = frame[frame["budget_bits"].eq(4)].set_index("bits", drop=False)
@@ -220,6 +223,6 @@ _BY_TOPIC: dict[str, tuple[Callable[[Study], Iterator[str]], ...]] = {
     "flops": (_arithmetic, _attention),
     "speed": (speed_findings,),
     "quality": (quality_findings,),
-    "runtimes": (runtime_findings,),
+    "runtimes": (storage.runtime_findings,),
     "method": (_unclassified,),
 }  # fmt: skip

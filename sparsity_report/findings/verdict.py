@@ -168,7 +168,7 @@ def _as_written(perplexity: float) -> float:
 
 
 def _cause(study: Study, variant: str, share: float) -> str:
-    """Return what a pruning did, from the zeros that were there before."""
+    """Return the change of sparsity by a pruning, from the zeros before it."""
     before, number = (study.facts.total(variant, f) for f in ("zeros_before", "prunable_total"))
     if before and number and before > number / 1000:
         return say("verdict.raising", before=before / number, share=share)
@@ -206,7 +206,7 @@ def _size(study: Study, names: Sequence[str], share: float | None) -> Iterator[s
 
 
 def size_change(ratio: float) -> str:
-    """Return what CSR does to the size of the model.
+    """Return the change in size by CSR.
 
     Examples
     --------
@@ -238,7 +238,7 @@ def _speed(study: Study) -> Iterator[str]:
 
 
 def comparison_title(study: Study) -> str:
-    """Return what the picture of several prunings shows, as a title."""
+    """Return the title of the picture of several prunings."""
     facts, rows = study.facts, study.facts.first_prunings
     share, rivals = study.facts.main_level
     scores = {name: score for name in facts.contenders if (score := facts.scored(name))}
@@ -256,9 +256,9 @@ def comparison_title(study: Study) -> str:
         levels = rows.set_index("variant")["sparsity"]
         tokens = facts.vocabulary(facts.baseline)
         ends = {"low": next(iter(scores)), "high": [*scores][-1]}
-        shown = {"before": scores[ends["low"]].before}
-        shown |= {key: scores[name].perplexity for key, name in ends.items()}
-        values = {key: (score, tokens) for key, score in shown.items()}
+        known = {"before": scores[ends["low"]].before}
+        known |= {key: scores[name].perplexity for key, name in ends.items()}
+        values = {key: (score, tokens) for key, score in known.items()}
         places = {"first": levels[ends["low"]], "last": levels[ends["high"]]}
         return say("page.hero_levels", **values, **places)
     layouts = ((name, facts.smallest_layout(name, "model")) for name in facts.contenders)

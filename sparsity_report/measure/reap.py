@@ -11,10 +11,10 @@ from sparsity_report.counting.kept_experts import KeptExperts, checked_stacks, e
 from sparsity_report.counting.matrix_counts import matrix_blocks
 from sparsity_report.counting.moments import Moments
 from sparsity_report.counting.progress import Progress, with_bar
-from sparsity_report.counting.pruning import Basis
+from sparsity_report.counting.pruning import Basis, Calibration
 from sparsity_report.deferred import torch
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.measure.calibration import Calibration, CalibrationOptions, calibrated
+from sparsity_report.measure.calibration import CalibrationOptions, calibrated
 from sparsity_report.measure.texts import Text
 from sparsity_report.weights.matrix_direction import Matrix
 from sparsity_report.weights.tensor_slices import pieces
@@ -118,7 +118,7 @@ def reap(
 
 
 def _number(name: str, groups: Sequence[range], keep: object) -> int:
-    """Return how many experts are kept in each group of a module."""
+    """Return the number of experts kept in each group of a module."""
     most, step = sum(map(len, groups)), len(groups)
     if isinstance(keep, float) and 0 < keep <= 1:
         return round(keep * len(groups[0]))

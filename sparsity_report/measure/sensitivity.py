@@ -18,7 +18,7 @@ from sparsity_report.counting.allocation import check_sparsity
 from sparsity_report.counting.counts import add_notes, count_weights
 from sparsity_report.counting.disk_cache import CacheFolder, Entries
 from sparsity_report.counting.moments import Moments
-from sparsity_report.counting.policies import global_magnitude
+from sparsity_report.counting.policies.magnitude_policies import global_magnitude
 from sparsity_report.counting.progress import Progress, with_bar
 from sparsity_report.counting.pruning import Pruning
 from sparsity_report.errors import SparsityReportError, check_options
@@ -190,7 +190,7 @@ class _Scorer(NamedTuple):
 
 
 def _increases(score: Score, dense: Score, span: int) -> tuple[float, ...] | None:
-    """Return what the loss of each span increases by, in spans of so many tokens."""
+    """Return the increase of the loss in each span."""
     increases = score.sums.nll - dense.sums.nll
     return kept_sums(np.add.reduceat(increases, np.arange(0, len(increases), span // score.span)))
 

@@ -7,11 +7,11 @@ from functools import cached_property
 
 import pandas as pd
 
+from sparsity_report.counting.pruning import Ladder
 from sparsity_report.study.layers import group_frame, total_frame
-from sparsity_report.study.levels.levels import Levels
-from sparsity_report.study.levels.sweep import policy_tables
+from sparsity_report.study.levels.levels import Levels, level_rows
+from sparsity_report.study.levels.sweep import ladders
 from sparsity_report.study.losses import losses_frame
-from sparsity_report.study.policy_names import GLOBAL
 from sparsity_report.study.schema import TABLES, plain_table, typed
 from sparsity_report.study.storage_layouts import storage_frame
 from sparsity_report.study.survival import change_frame, survival_frame
@@ -230,11 +230,14 @@ class StudyFrames:
         >>> sorted(study.by_policy)
         ['N:4', 'N:8', 'global_magnitude', 'layerwise_magnitude']
         """
-        if self.levels is None or self.by_level is None:
+        if (by_level := self.by_level) is None:
             return {}
-        tables = policy_tables(self._first, self.levels, self.weights)
-        levels = {policy: Levels(self._first, table) for policy, table in tables.items()}
-        return levels | {GLOBAL: self.by_level}
+        known = ladders(self._first, self.levels, self.weights)
+        return {
+            key: Levels(self._first, level_rows(by_level.names, *ladder))
+            for key, ladder in known.items()
+            if isinstance(ladder, Ladder)
+        }
 
     @property
     def _first(self) -> pd.DataFrame:

@@ -27,7 +27,7 @@ _DIFFERENT = {
 
 
 def span_of(scored: int, parts: int = 1) -> int:
-    """Return the tokens per span of so many scored tokens.
+    """Return the span length for a number of scored tokens.
 
     Examples
     --------

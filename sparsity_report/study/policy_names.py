@@ -4,24 +4,12 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from sparsity_report.counting.n_m_patterns import is_pattern, parse_pattern, without_numbers
+from sparsity_report.counting.n_m_patterns import is_pattern, parse_pattern
+from sparsity_report.counting.policies.magnitude_policies import ExistingZeros, GlobalMagnitude
+from sparsity_report.counting.policies.policy_registry import read_method
 from sparsity_report.study.layers import records
 
-GLOBAL, LAYERWISE = "global_magnitude", "layerwise_magnitude"
-EXISTING = "existing_zeros"
-# Words of a method that tell how shares were allotted to layers, not how weights were chosen.
-_ALLOCATIONS = frozenset({"given", "owl"})
-
-
-def policy_of(method: str) -> str:
-    """Return a method without its pattern; empty for a pattern by magnitude.
-
-    Examples
-    --------
-    >>> policy_of("wanda_one_pass, 2:4"), policy_of("2:4")
-    ('wanda_one_pass', '')
-    """
-    return ", ".join(part for part in method.split(", ") if not is_pattern(part))
+GLOBAL, EXISTING = GlobalMagnitude.name, ExistingZeros.name
 
 
 def any_level(method: str | None) -> str:
@@ -32,7 +20,8 @@ def any_level(method: str | None) -> str:
     >>> any_level("wanda_one_pass, 2:4"), any_level("global_magnitude in 2 of 8 modules")
     ('wanda_one_pass, N:M', 'global_magnitude')
     """
-    return without_numbers((method or "").partition(" in ")[0])
+    parts = (method or "").partition(" in ")[0].split(", ")
+    return ", ".join("N:M" if is_pattern(part) else part for part in parts)
 
 
 def selection_rule(method: str | None) -> str:
@@ -45,10 +34,8 @@ def selection_rule(method: str | None) -> str:
     >>> selection_rule("layerwise_magnitude, owl"), selection_rule("random, seed 3")
     ('magnitude', 'random, seed 3')
     """
-    rule, *parts = (method or "").partition(" in ")[0].split(", ")
-    if rule.endswith("_magnitude"):
-        return "magnitude"
-    return ", ".join([rule, *(part for part in parts if part not in _ALLOCATIONS)])
+    policy = read_method(method)
+    return policy.ranking if policy else method or ""
 
 
 def is_level_of(method: str | None, policy: str) -> bool:
@@ -68,10 +55,8 @@ def is_level_of(method: str | None, policy: str) -> bool:
     >>> is_level_of("2:4", "N:4"), is_level_of("2:8", "N:4"), is_level_of(None, "N:4")
     (True, False, True)
     """
-    if method is None or method == policy:
-        return True
-    pattern = parse_pattern(method) if is_pattern(method) else None
-    return pattern is not None and policy == f"N:{pattern.m}"
+    known = read_method(method)
+    return method in {None, policy} or (known is not None and known.key == policy)
 
 
 def methods(variants: pd.DataFrame, prunings: Mapping[str, float | None]) -> pd.DataFrame:
@@ -112,11 +97,12 @@ def methods(variants: pd.DataFrame, prunings: Mapping[str, float | None]) -> pd.
             continue
         method = row["method"]
         pattern = parse_pattern(method or "")
+        rule = (part for part in (method or "").split(", ") if not is_pattern(part))
         share = prunings.get(variant) if pd.isna(asked) else float(asked)
         rows.append(
             {
                 **{key: row[key] for key in ("variant", "model", "fingerprint")},
-                "policy": None if method is None else policy_of(method),
+                "policy": None if method is None else ", ".join(rule),
                 "kind": None if pattern is None else str(pattern),
                 "sparsity": share if pruned else 0.0,
             }

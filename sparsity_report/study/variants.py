@@ -510,6 +510,5 @@ def _pruned(pruning: Pruning, layout: str, name: str | None) -> Variant:
             f"{layout}: needs a pruning such as global_magnitude(weights, sparsity=0.3), not "
             f"{type(pruning).__name__}; give an already-pruned model to dense()"
         )
-    masked_prefix = "Pruned" if pruning.method == "existing_zeros" else "Masked"
-    prefix = "CSR" if layout == "csr" else masked_prefix
+    prefix = "CSR" if layout == "csr" else pruning.policy.prefix
     return Variant(name or f"{prefix}{pruning.label}", pruning.weights, pruning, layout)

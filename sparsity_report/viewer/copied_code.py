@@ -7,21 +7,14 @@ from typing import Any
 
 import pandas as pd
 
-from sparsity_report.counting.n_m_patterns import is_pattern, pattern_at
+from sparsity_report.counting.policies.policy_registry import read_method
 from sparsity_report.files.package_data import DEMO
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.layers import records
-from sparsity_report.study.policy_names import EXISTING
 from sparsity_report.weights.tensor_slices import FileSlice, LocalFile
 from sparsity_report.weights.weights import Weights
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-# Methods that the command line has, and their names there.
-_POLICIES = {
-    "global_magnitude": "magnitude",
-    "layerwise_magnitude": "layerwise",
-    "random, seed 0": "random",
-}
 # Measurements that statements do not repeat.
 _MEASURED = ("quality", "tasks", "latency", "sensitivity")
 
@@ -45,7 +38,6 @@ class CopiedCode:
     """
 
     def __init__(self, study: Study) -> None:
-        self._study = study
         self._first = study.variants["fingerprint"].iloc[0]
         self.study_code, self.repeated = _statements(study)
         source = _source(study)
@@ -53,17 +45,8 @@ class CopiedCode:
 
     def of_variant(self, row: Mapping[str, Any]) -> str | None:
         """Return the options that prune a variant so; None if the command line does not."""
-        is_first = row["fingerprint"] == self._first
-        return _options(row["method"], row["asked_sparsity"]) if is_first else None
-
-    def of_levels(self, policy: str) -> dict[str, list[Any]]:
-        """Return the call and the options that prune to each level of a policy."""
-        levels = self._study.by_policy[policy].sparsities
-        methods = [(str(pattern_at(policy, level) or policy), level) for level in levels]
-        return {
-            "calls": [_call(*each) for each in methods],
-            "commands": [_options(*each) for each in methods],
-        }
+        policy = read_method(row["method"]) if row["fingerprint"] == self._first else None
+        return None if policy is None else policy.command(_known(row["asked_sparsity"]))
 
 
 def _statements(study: Study) -> tuple[str, frozenset[str]]:
@@ -99,29 +82,16 @@ def _statements(study: Study) -> tuple[str, frozenset[str]]:
     return "\n".join(lines), frozenset(known)
 
 
-def _options(method: str | None, asked: Any) -> str | None:
-    """Return the options of a pruning; None if the command line does not support it."""
-    policy = method if is_pattern(method) else _POLICIES.get(method or "")
-    if method == EXISTING:
-        return "--as-is"
-    if policy is None or pd.isna(asked):
-        return None
-    return f"--sparsity {asked:g} --policy {policy}"
-
-
 def _call(method: str | None, asked: Any) -> str | None:
     """Return the call that repeats a pruning; None if a level does not determine it."""
-    if method is None:
-        return ""
-    if method == EXISTING:
-        return "sr.existing_zeros(weights)"
-    if method in {"global_magnitude", "layerwise_magnitude"}:
-        return f"sr.{method}(weights, {float(asked)!r})"
-    if match := re.fullmatch(r"random, seed (\d+)", method):
-        return f"sr.random_unstructured(weights, {float(asked)!r}, seed={match[1]})"
-    if is_pattern(method):
-        return f"sr.n_m(weights, {', '.join(method.split(':'))})"
-    return None
+    policy = read_method(method)
+    if policy is None:
+        return "" if method is None else None
+    return policy.python(_known(asked))
+
+
+def _known(asked: Any) -> float | None:
+    return None if pd.isna(asked) else float(asked)
 
 
 def _opening(study: Study) -> str:

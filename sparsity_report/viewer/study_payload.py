@@ -13,10 +13,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from sparsity_report.counting.histogram import Magnitudes
-from sparsity_report.counting.n_m_patterns import pattern_at
+from sparsity_report.counting.policies.policy_registry import families
 from sparsity_report.errors import printable
 from sparsity_report.findings.checkpoint_labels import both, strip_names, strip_title
-from sparsity_report.findings.score_text import measure_name, score_text
+from sparsity_report.findings.strip_text import measure_name, score_text
 from sparsity_report.sparse.cost import value_bytes
 from sparsity_report.study.budget import measured_levels
 from sparsity_report.study.comparison import Study
@@ -27,14 +27,9 @@ from sparsity_report.study.derived.paired_facts import score_ends
 from sparsity_report.study.heatmap_grid import Grid
 from sparsity_report.study.layers import records, use_ratio
 from sparsity_report.study.levels.levels import Levels, bytes_beside
-from sparsity_report.study.levels.sweep import thresholds
+from sparsity_report.study.levels.sweep import ladders, thresholds
 from sparsity_report.study.pairs.removed_strips import strips
-from sparsity_report.study.policy_names import (
-    GLOBAL,
-    LAYERWISE,
-    is_level_of,
-    selection_rule,
-)
+from sparsity_report.study.policy_names import GLOBAL, is_level_of, selection_rule
 from sparsity_report.untrusted.display_text import clip, distinct_names, short_name
 from sparsity_report.viewer.copied_code import CopiedCode
 from sparsity_report.viewer.payload import Arrays, Contents, common_ratio, encode
@@ -78,8 +73,6 @@ _TEXTS: dict[str, Callable[[Any], str]] = {
     **dict.fromkeys(("shape_before", "shape_after"), shape),
     **dict.fromkeys(("n_m_before", "n_m_after"), str),
 }
-# Policies that levels may have, in the order of the menu; the last two never follow from counts.
-_POLICIES = (GLOBAL, LAYERWISE, "N:4", "N:8", "wanda_one_pass", "random")
 
 
 def study_payload(study: Study, columns: pd.DataFrame | None = None) -> bytes:
@@ -135,7 +128,7 @@ def _counted(study: Study, arrays: Arrays) -> dict[str, Any]:
         **_opening("study", study.layers, ", ".join(_models(study))),
         "variants": list(_variants(study, names, copied, arrays)),
         "policies": [
-            {**policy_entry(policy, levels[policy], study, arrays), **copied.of_levels(policy)}
+            policy_entry(policy, levels[policy], study, arrays)
             if policy in levels
             else {"key": policy, "label": policy_label(policy), "disabled": reason}
             for policy, reason in _reasons(study).items()
@@ -358,7 +351,8 @@ def policy_entry(policy: str, levels: Levels, study: Study, arrays: Arrays) -> d
     arrays : Arrays
     """
     shares = levels.sparsities
-    patterns = [pattern_at(policy, share) for share in shares]
+    family = families()[policy]
+    at_levels = [family.at(share) for share in shares]
     cuts = None
     if policy == GLOBAL and study.weights is not None:
         cuts = [known(cut) for cut in thresholds(study.weights, shares)]
@@ -381,7 +375,9 @@ def policy_entry(policy: str, levels: Levels, study: Study, arrays: Arrays) -> d
         "slack": slack.tolist(),
         "most": {key: [known(size) for size in sizes] for key, sizes in most.items()},
         "thresholds": cuts,
-        "patterns": None if None in patterns else [str(pattern) for pattern in patterns],
+        "patterns": [str(each.pattern) for each in at_levels] if at_levels[0].pattern else None,
+        "calls": [each.python(share) for each, share in zip(at_levels, shares, strict=True)],
+        "commands": [each.command(share) for each, share in zip(at_levels, shares, strict=True)],
     }
 
 
@@ -401,18 +397,9 @@ def policy_label(policy: str) -> str:
 
 def _reasons(study: Study) -> dict[str, str]:
     """Return the policies in the order of the menu, each with the reason if it has no levels."""
-    code = "sr.explore(study, weights=sr.load(…))"
-    levels, reasons = study.by_level, dict.fromkeys(_POLICIES, "")
-    reasons["wanda_one_pass"] = say("explorer.policy_needs_calibration")
-    reasons["random"] = say("explorer.policy_needs_seed")
-    if levels is None:
-        return reasons | dict.fromkeys(_POLICIES[:4], say("explorer.policy_needs_levels"))
-    reasons[LAYERWISE] = say("explorer.policy_needs_weights", code=code)
-    for policy in ("N:4", "N:8"):
-        has_zeros = levels.zeros[:, 0].any()
-        key = "explorer.policy_needs_no_zeros" if has_zeros else "explorer.policy_needs_groups"
-        reasons[policy] = say(key, m=policy[2:])
-    return reasons
+    first = study.facts.layers(str(study.variants["variant"].iloc[0]))
+    known = ladders(first, study.levels, study.weights)
+    return {key: each if isinstance(each, str) else "" for key, each in known.items()}
 
 
 def packed_note(study: Study) -> str | None:

@@ -84,7 +84,7 @@ def test_impossible_losses_are_refused(study, tmp_path, column, change, message)
         sr.read_study(path)
 
 
-def test_which_losses_pair(demo, study):
+def test_losses_of_one_text_pair(demo, study):
     dense, pruned = study.quality.to_dict("records")
     assert why_unpaired(dense, pruned) == ""
     mean = paired_mean(pruned, dense)

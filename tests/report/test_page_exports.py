@@ -180,7 +180,7 @@ def test_scripts_keep_formulas_out_of_spreadsheets_as_the_package_does():
     ]  # fmt: skip
 
 
-def test_where_nothing_may_be_copied_the_text_is_selected(page, report):
+def test_text_is_selected_without_clipboard_access(page, report):
     opened_at(page, report, "")
     page.locator("#totals summary").click()
     tools = page.locator("#totals .tools").last
@@ -193,7 +193,7 @@ def test_where_nothing_may_be_copied_the_text_is_selected(page, report):
     assert "manually" in page.locator("#said").inner_text()
 
 
-def test_what_is_for_the_screen_is_not_printed(page, report):
+def test_screen_controls_are_not_printed(page, report):
     opened_at(page, report, "")
     page.emulate_media(media="print")
     shown = page.evaluate(

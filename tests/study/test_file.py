@@ -329,7 +329,7 @@ def test_a_formatter_edits_nothing(whole, tmp_path):
     assert sr.read_study(path, strict=True).notes == ()
 
 
-def test_what_is_said_twice_is_refused(whole, tmp_path):
+def test_duplicate_keys_are_refused(whole, tmp_path):
     path = tmp_path / "s.json"
     path.write_text('{"notes": [], ' + whole[1:])
     with pytest.raises(sr.SparsityReportError, match="an object has a name twice"):

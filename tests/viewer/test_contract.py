@@ -15,7 +15,7 @@ from torch import nn
 from transformers import MixtralConfig, MixtralForCausalLM
 
 import sparsity_report as sr
-from sparsity_report.counting.n_m_patterns import pattern_at
+from sparsity_report.counting.policies.policy_registry import families
 from sparsity_report.viewer.embed import embed
 from sparsity_report.viewer.layer_values import LayerValues
 from sparsity_report.viewer.payload import encode
@@ -302,7 +302,7 @@ def sentence(study, state):
             [levels.total(column, name)[place] for column in ("stored_bytes", "flops_per_token")]
             for name in (state["layout"], "dense")
         )
-        pattern = pattern_at(state["policy"], state["sparsity"])
+        pattern = families()[state["policy"]].at(state["sparsity"]).pattern
         words = {"policy": policy_label(state["policy"])}
         shown = say("viewer.level_of", **words, level=number_format.level(state["sparsity"], space))
         if pattern:

@@ -199,14 +199,14 @@ def test_columns_that_are_put_side_by_side_are_in_the_order_of_memory(tmp_path, 
         assert torch.equal(weights.tensor(name), model.get_parameter(name))
 
 
-def test_what_does_not_fit_a_rule_is_refused(tmp_path, monkeypatch):
+def test_tensors_that_fit_no_rule_are_refused(tmp_path, monkeypatch):
     small_llama().save_pretrained(tmp_path)
     rule = WeightConverter("o_proj.weight", "o_proj.weight", [Transpose(0, 2)])
     ruled(monkeypatch, rule)
     refused(r"model.safetensors: transformers makes .*0\.self_attn\.o_proj.*cannot", tmp_path)
 
 
-def test_what_is_never_saved_and_never_computed_is_not_guessed(tmp_path, monkeypatch):
+def test_unsaved_parameters_are_not_guessed(tmp_path, monkeypatch):
     saved(tmp_path, "MarianMTModel")
     monkeypatch.setattr(transformers.MarianMTModel, "_init_weights", lambda *_: None)
     for part in ("MarianEncoder", "MarianDecoder", "MarianPreTrainedModel"):

@@ -129,7 +129,7 @@ def test_configs_of_known_models_are_within_limits():
         check_config(told, Path(kind))
 
 
-def test_what_known_configs_say_is_no_size(folder, tmp_path):
+def test_special_values_of_configurations_are_no_sizes(folder, tmp_path):
     weights = sr.load(
         says(
             folder, pad_token_id=-1, sep_token_id=-100, cls_token_id=None, eos_token_id=[-1, 5],
@@ -227,7 +227,7 @@ KINDS = ("pipe", "folder", "socket", "device", "loop", "gone")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_no_file_keeps_nobody_waiting(folder, kind, monkeypatch):
+def test_special_files_are_refused_at_once(folder, kind, monkeypatch):
     monkeypatch.chdir(folder)  # names of sockets are short
     put(Path("config.json"), kind)
     refused(r"config\.json is not a transformers config", folder)

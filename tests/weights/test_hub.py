@@ -275,7 +275,7 @@ def test_pickles_and_their_conversion(hub, repository, model, tmp_path):
     same(weights, sr.load(model))
 
 
-def test_what_cannot_be_had(hub, repository):
+def test_unavailable_models_are_refused(hub, repository):
     refused("neither a local path nor a model on the Hub", "no/where")
     refused("at revision v9 is neither", "someone/small", revision="v9")
     refused("has no safetensors, GGUF or pytorch_model.bin", "someone/small")

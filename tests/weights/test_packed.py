@@ -163,7 +163,7 @@ def test_structure_without_values_is_not_turned(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize(("bits", "group"), [(4, None), (4, 128), (8, None), (8, 128)])
 @pytest.mark.parametrize("told", [True, False])
-def test_of_marlin_the_structure_is_known(bits, group, told, tmp_path):
+def test_structure_of_marlin_is_known(bits, group, told, tmp_path):
     tensors, pruned, config = packing.marlin(matrix(64, 512), bits, group)
     folder = write(tmp_path / "m", tensors, config if told else None)
     for weights in (sr.load(folder),):

@@ -364,7 +364,7 @@ def test_a_busy_hub_is_asked_again(hub, folder, waits):
         (404, "cannot be read: HTTP 404"),
     ],
 )
-def test_what_a_server_may_not_answer(hub, folder, waits, fault, said):
+def test_invalid_answers_of_a_server_are_refused(hub, folder, waits, fault, said):
     file = big(folder)
     assert file.stat().st_size == 1_200_096
     weights = stream()
@@ -442,7 +442,7 @@ def test_a_branch_that_moves_on_changes_nothing(hub, folder, tmp_path):
     refused("neither a local path nor a model on the Hub", lambda: stream(revision=MAIN))
 
 
-def test_what_is_not_given_is_one_line(hub, folder):
+def test_missing_files_are_refused_in_one_line(hub, folder):
     big(folder)
     refused("neither a local path nor a model on the Hub", lambda: sr.load("no/where", stream=True))
     refused("at revision v9 is neither", lambda: stream(revision="v9"))
@@ -636,7 +636,7 @@ def test_a_file_that_the_hub_sends_itself(hub, folder):
     refused("no longer the file", lambda: weights.tensor("layers.0.fc1.weight"))
 
 
-def test_what_tells_of_weights_is_fetched_with_them(hub, folder):
+def test_files_about_weights_are_fetched_with_them(hub, folder):
     parts, means, config = packing.WAYS["gptq-4-v2"](torch.randn(64, 64))
     named = {f"layers.0.mlp.up_proj.{leaf}": part.contiguous() for leaf, part in parts.items()}
     save_file(named, folder / FILE)

@@ -211,7 +211,7 @@ FIELDS = {
 
 
 @pytest.mark.parametrize("field", FIELDS)
-def test_what_a_configuration_says_is_not_evaluated(clean, tmp_path, asked, field):
+def test_configuration_is_not_evaluated(clean, tmp_path, asked, field):
     marker = tmp_path / "marker"
     for number, spell in enumerate(FIELDS[field]):
         folder = shutil.copytree(clean, tmp_path / f"{number}")
@@ -228,7 +228,7 @@ def test_what_a_configuration_says_is_not_evaluated(clean, tmp_path, asked, fiel
         assert (asked, marker.exists()) == ([], False)
 
 
-def test_what_a_file_says_of_itself_is_not_evaluated(clean, tmp_path, asked):
+def test_tokenizer_file_is_not_evaluated(clean, tmp_path, asked):
     """Metadata of safetensors, in which torchao keeps the names of classes."""
     marker = tmp_path / "marker"
     spell, stored = SPELL.format(marker), load_file(clean / "model.safetensors")

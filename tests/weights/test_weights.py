@@ -115,7 +115,7 @@ def test_pickles_only_when_asked_for(saved, tmp_path):
     assert not (tmp_path / "executed").exists()
 
 
-def test_what_does_not_exist(tmp_path):
+def test_missing_models_are_refused(tmp_path):
     refused("no such file or directory", tmp_path / "nowhere")
     refused("no such file or directory", "./nowhere")
     (tmp_path / "empty").mkdir()

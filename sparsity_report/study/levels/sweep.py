@@ -10,19 +10,18 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from sparsity_report.counting import policies
 from sparsity_report.counting.allocation import check_sparsity
 from sparsity_report.counting.counts import count_weights
 from sparsity_report.counting.disk_cache import CacheFolder
 from sparsity_report.counting.histogram import BUCKETS, Integers, Magnitudes, bucket_of
-from sparsity_report.counting.n_m_patterns import pattern_at
+from sparsity_report.counting.policies.magnitude_policies import prunable_counts
+from sparsity_report.counting.policies.policy_registry import families
 from sparsity_report.counting.progress import Progress
-from sparsity_report.counting.pruning import Pruning
+from sparsity_report.counting.pruning import Inputs, Ladder, ModuleCounts, Pruning
 from sparsity_report.counting.ranks import Level, find_levels, read_buckets, refine_level
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.study.layers import added, layer_frame
 from sparsity_report.study.levels.levels import Levels, level_matrices, level_rows
-from sparsity_report.study.policy_names import GLOBAL, LAYERWISE
 from sparsity_report.study.schema import typed
 from sparsity_report.weights.weights import Weights
 
@@ -30,8 +29,6 @@ from sparsity_report.weights.weights import Weights
 _FINE = 10_000
 # Magnitudes that one exact pass reads: bounds the memory.
 _EXACT_AT_ONCE = 2**21
-# Group sizes of N:M patterns.
-_GROUPS = (4, 8)
 
 
 def sweep(
@@ -91,7 +88,7 @@ def sweep(
     wanted = np.arange(100) / 100 if sparsities is None else sparsities
     if not (asked := [check_sparsity(s) for s in wanted]):
         raise SparsityReportError("sparsities: sweep needs at least one sparsity; give [0.3]")
-    counts = policies.prunable_counts(weights, progress, executor, cache)
+    counts = prunable_counts(weights, progress, executor, cache)
     distinct = list(dict.fromkeys(asked))
     levels = _levels(counts, distinct)
     kept = _kept(counts, _refined(weights, counts, levels, executor) if exact else levels)
@@ -128,63 +125,47 @@ def level_table(weights: Weights, counted: Mapping[str, Magnitudes]) -> pd.DataF
     return _table(weights, counts, sparsities, _kept(counts, _levels(counts, sparsities)))
 
 
-def policy_tables(
-    layers: pd.DataFrame, levels: pd.DataFrame, weights: Weights | None
-) -> dict[str, pd.DataFrame]:
-    """Return a table of levels for every policy whose counts follow exactly from `levels`.
+def ladders(
+    layers: pd.DataFrame, levels: pd.DataFrame | None, weights: Weights | None
+) -> dict[str, Ladder | str]:
+    """Return the levels of every policy whose counts follow exactly from `levels`.
 
     Parameters
     ----------
     layers : pandas.DataFrame
         Rows of the variant that `levels` describes.
-    levels : pandas.DataFrame
+    levels : pandas.DataFrame or None
         From :func:`level_table`.
     weights : Weights or None
         Needed for the sizes of tensors where a module holds several.
 
     Returns
     -------
-    dict of str to pandas.DataFrame
-        ``"global_magnitude"``; ``"layerwise_magnitude"`` where the size of every tensor is known;
-        ``"N:4"`` and ``"N:8"`` at n of m weights pruned, where no weight was zero before and every
-        row is a whole number of groups.
+    dict of str to Ladder or str
+        By the key of the policy; for other policies, the reason why they do not follow.
     """
-    names, sparsities, counts = level_matrices(levels)
-    rows = layers.set_index("module_name").loc[names]
-    before = counts["weight_nonzero"][:, 0]
-    tables = {GLOBAL: levels}
-    totals = rows["weight_total"].to_numpy(dtype=np.int64)
-    tensors = _tensors(rows, totals, before, weights)
-    if tensors is not None:
-        sizes, nonzero, codes = tensors
-        pruned = np.rint(np.outer(sizes, np.array(sparsities))).astype(np.int64)
-        left = sizes[:, None] - np.maximum(pruned, (sizes - nonzero)[:, None])
-        left = added(left, codes, len(names))
-        tables[LAYERWISE] = level_rows(names, sparsities, left, np.zeros_like(left))
-    if (before != totals).any():
-        return tables
-    for group in _GROUPS:
-        if (rows["columns"] % group == 0).all():
-            kept = np.arange(group, 0, -1)
-            left = totals[:, None] // group * kept
-            levels_of_group = [float(1 - k / group) for k in kept]
-            tables[f"N:{group}"] = level_rows(names, levels_of_group, left, np.zeros_like(left))
-    return tables
+    counts = None
+    if levels is not None:
+        names, sparsities, matrices = level_matrices(levels)
+        left, slack = matrices.values()
+        rows = layers.set_index("module_name").loc[names]
+        totals, columns = (
+            rows[name].to_numpy(dtype=np.int64, na_value=0) for name in ("weight_total", "columns")
+        )
+        tensors = _tensors(rows, totals, left[:, 0], weights)
+        counts = ModuleCounts(Ladder(sparsities, left, slack), totals, columns, tensors)
+    return {key: policy.ladder(counts) for key, policy in families().items()}
 
 
 def pruned_at(weights: Weights, policy: str, sparsity: float) -> Pruning:
-    """Return the pruning at a level of a policy, one of :func:`policy_tables`."""
-    if policy == LAYERWISE:
-        return policies.layerwise_magnitude(weights, sparsity)
-    if pattern := pattern_at(policy, sparsity):
-        return policies.n_m(weights, *pattern)
-    return policies.global_magnitude(weights, sparsity)
+    """Return the pruning at a level of a policy, one of :func:`ladders`."""
+    return families()[policy].at(sparsity).prune(weights, sparsity, Inputs())
 
 
 def thresholds(weights: Weights, sparsities: Iterable[float]) -> list[float | None]:
     """Return the largest magnitude pruned at each level, or the lower end of its bucket."""
     asked = [check_sparsity(sparsity) for sparsity in sparsities]
-    levels = _levels(policies.prunable_counts(weights), asked)
+    levels = _levels(prunable_counts(weights), asked)
     return [level and level.threshold for level in levels]
 
 
@@ -212,7 +193,7 @@ def _tensors(
         return totals, before, np.arange(len(totals))
     if weights is None:
         return None
-    counts, owners = policies.prunable_counts(weights), _owners(weights)
+    counts, owners = prunable_counts(weights), _owners(weights)
     codes = rows.index.get_indexer(pd.Index([owners[name] for name in counts]))
     sizes = np.array([tensor.total for tensor in counts.values()], dtype=np.int64)
     return sizes, np.array([tensor.nonzero for tensor in counts.values()], dtype=np.int64), codes

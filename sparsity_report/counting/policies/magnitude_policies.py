@@ -1,34 +1,160 @@
-"""Pruning policies: global and layerwise magnitude, N:M patterns and random pruning."""
+"""Pruning by magnitude: global, layerwise and N:M; and the zeros that a model has."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 
-from sparsity_report.counting.activation_scores import check_n_m, cut_groups
 from sparsity_report.counting.allocation import Allocation, check_sparsity, compute_quotas
 from sparsity_report.counting.counts import count_weights
+from sparsity_report.counting.cuts import Cut, ThresholdCut, ZeroCut, check_n_m, cut_groups
 from sparsity_report.counting.disk_cache import CacheFolder
 from sparsity_report.counting.histogram import Magnitudes
+from sparsity_report.counting.n_m_patterns import Pattern, parse_pattern
 from sparsity_report.counting.progress import Progress, with_bar
-from sparsity_report.counting.pruning import CountedCut, Cut, Pruning, ThresholdCut, ZeroCut
+from sparsity_report.counting.pruning import (
+    Inputs,
+    Ladder,
+    ModuleCounts,
+    Policy,
+    Pruning,
+)
 from sparsity_report.counting.ranks import find_levels, read_buckets, refine_level
-from sparsity_report.deferred import torch
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.sparse.shares import zero_share
-from sparsity_report.weights.tensor_slices import Slice, pieces
+from sparsity_report.weights.tensor_slices import Slice
 from sparsity_report.weights.weights import Weights
+from sparsity_report.words.sentences import say
 
-Words = npt.NDArray[np.uint64]
+# Group sizes of N:M patterns that an explorer offers.
+_GROUPS = (4, 8)
 
-# Random words drawn at a time.
-_BLOCK = 2**20
-_TOP = np.uint64(48)
+
+class _Magnitude(Policy):
+    @property
+    def ranking(self) -> str:
+        """Order of magnitudes, the same one within each tensor."""
+        return "magnitude"
+
+
+class GlobalMagnitude(_Magnitude):
+    """The smallest magnitudes over all prunable weights together."""
+
+    name = "global_magnitude"
+    options = ("magnitude",)
+    function = "global_magnitude"
+
+    def prune(self, weights: Weights, sparsity: float, inputs: Inputs) -> Pruning:
+        """Prune a model, see :func:`global_magnitude`."""
+        return global_magnitude(weights, sparsity, **inputs.counting)
+
+    def left(self, counts: ModuleCounts) -> Ladder | str:
+        """Return the levels of a study, which are those of this policy."""
+        return counts.ladder
+
+
+class LayerwiseMagnitude(_Magnitude):
+    """The smallest magnitudes of each prunable tensor."""
+
+    name = "layerwise_magnitude"
+    options = ("layerwise",)
+    word = "Layerwise"
+    function = "layerwise_magnitude"
+
+    def prune(self, weights: Weights, sparsity: float, inputs: Inputs) -> Pruning:
+        """Prune a model, see :func:`layerwise_magnitude`."""
+        return layerwise_magnitude(weights, sparsity, **inputs.counting)
+
+    def left(self, counts: ModuleCounts) -> Ladder | str:
+        """Return the weights that remain, by the sizes and zeros of tensors."""
+        if counts.tensors is None:
+            code = "sr.explore(study, weights=sr.load(…))"
+            return say("explorer.policy_needs_weights", code=code)
+        sparsities, (sizes, nonzero, codes) = counts.ladder.sparsities, counts.tensors
+        pruned = np.rint(np.outer(sizes, np.array(sparsities))).astype(np.int64)
+        kept = sizes[:, None] - np.maximum(pruned, (sizes - nonzero)[:, None])
+        left = np.zeros((len(counts.totals), len(sparsities)), dtype=np.int64)
+        np.add.at(left, codes, kept)
+        return Ladder(sparsities, left, np.zeros_like(left))
+
+
+@dataclass(frozen=True)
+class NMPattern(Policy):
+    """The largest magnitudes of every m consecutive weights of an output.
+
+    Attributes
+    ----------
+    group : int
+        Weights of a group, m, of a family of patterns; 0 for one pattern.
+    """
+
+    name = ""
+    options = ("2:4",)
+    function = "n_m"
+
+    group: int = 0
+
+    def prune(self, weights: Weights, sparsity: float, inputs: Inputs) -> Pruning:
+        """Prune a model, see :func:`n_m`."""
+        pattern = self.pattern or self._pattern_at(sparsity)
+        return n_m(weights, *pattern, **inputs.counting)
+
+    @classmethod
+    def from_option(cls, text: str) -> Self | None:
+        """Return the policy of a pattern such as ``2:4``."""
+        pattern = parse_pattern(text)
+        return cls(pattern) if pattern else None
+
+    @classmethod
+    def families(cls) -> tuple[Self, ...]:
+        """Return the families of patterns with groups of one size."""
+        return tuple(cls(group=group) for group in _GROUPS)
+
+    def at(self, sparsity: float) -> NMPattern:
+        """Return the pattern of this family at a sparsity."""
+        return NMPattern(self._pattern_at(sparsity))
+
+    def _pattern_at(self, sparsity: float) -> Pattern:
+        return Pattern(self.group - round(sparsity * self.group), self.group)
+
+    def left(self, counts: ModuleCounts) -> Ladder | str:
+        """Return the weights that remain, at n of m weights pruned, if no weight was zero."""
+        if counts.zeros:
+            return say("explorer.policy_needs_no_zeros", m=self.group)
+        if (counts.columns % self.group).any():
+            return say("explorer.policy_needs_groups", m=self.group)
+        kept = np.arange(self.group, 0, -1)
+        left = counts.totals[:, None] // self.group * kept
+        return Ladder([float(1 - k / self.group) for k in kept], left, np.zeros_like(left))
+
+    @property
+    def key(self) -> str:
+        """Name of the family of patterns."""
+        return f"N:{self.pattern.m if self.pattern else self.group}"
+
+
+class ExistingZeros(Policy):
+    """The zeros that a model has."""
+
+    name = "existing_zeros"
+    prefix = "Pruned"
+    has_target = False
+
+    def label(self, sparsity: float) -> str:
+        """Return the share of zeros in percent."""
+        return f"{100 * sparsity:.1f}".removesuffix(".0")
+
+    def python(self, sparsity: float | None) -> str | None:  # noqa: ARG002
+        """Return the call that counts the zeros."""
+        return "sr.existing_zeros(weights)"
+
+    def command(self, sparsity: float | None) -> str | None:  # noqa: ARG002
+        """Return the option that counts the zeros."""
+        return "--as-is"
 
 
 @with_bar("pruning")
@@ -86,7 +212,7 @@ def global_magnitude(
     """
     level = check_sparsity(sparsity)
     counts = prunable_counts(weights, progress, executor, cache)
-    method = "global_magnitude"
+    part = ""
     if modules is not None:
         prunable = {m.name for m in weights.modules if any(p.prunable for p in m.parameters)}
         if unknown := sorted(set(modules) - prunable):
@@ -95,10 +221,10 @@ def global_magnitude(
             )
         names = {p.name for m in weights.modules if m.name in set(modules) for p in m.parameters}
         counts = {name: magnitudes for name, magnitudes in counts.items() if name in names}
-        method = f"global_magnitude in {len(set(modules))} of {len(prunable)} modules"
+        part = f"{len(set(modules))} of {len(prunable)} modules"
     target = round(level * sum(magnitudes.total for magnitudes in counts.values()))
     cuts = threshold_cuts(counts, weights.slices, target, executor)
-    return Pruning(weights, level, method, cuts)
+    return Pruning(weights, level, GlobalMagnitude(part=part), cuts)
 
 
 @with_bar("pruning")
@@ -140,7 +266,7 @@ def existing_zeros(
     zeros = {name: counted.total - counted.nonzero for name, counted in counts.items()}
     share = sum(zeros.values()) / sum(counted.total for counted in counts.values())
     cuts: dict[str, Cut] = {name: ZeroCut(number) for name, number in zeros.items() if number}
-    return Pruning(weights, share, "existing_zeros", cuts)
+    return Pruning(weights, share, ExistingZeros(), cuts)
 
 
 @with_bar("pruning")
@@ -199,137 +325,7 @@ def layerwise_magnitude(
     cuts: dict[str, Cut] = {}
     for name, magnitudes in prunable_counts(weights, progress, executor, cache).items():
         cuts |= threshold_cuts({name: magnitudes}, weights.slices, shares.counts[name], executor)
-    return Pruning(weights, shares.sparsity, shares.method("layerwise_magnitude"), cuts)
-
-
-@dataclass(frozen=True, slots=True)
-class RandomCut(CountedCut):
-    """A cut of the weights with the lowest random words.
-
-    Weight number i of the tensor, in memory order, gets the i-th 64-bit word of NumPy's Philox
-    generator, whose stream is the same on every machine and in every version.
-
-    Attributes
-    ----------
-    key : int
-        Key of the generator, 128 bits.
-    lot : int
-        Weights with a lower word are pruned.
-    pruned : int
-        Number of pruned elements.
-    ties : int
-        Pruned weights with exactly this word, the first by position.
-    nonzero : int
-        Kept weights that are not zero.
-    """
-
-    key: int
-    lot: int
-    pruned: int
-    ties: int
-    nonzero: int
-
-    def _chosen(self, parts: Iterable[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        generator, ties = np.random.Philox(key=self.key), self.ties
-        for part in parts:
-            lots: Words = generator.random_raw(part.numel())
-            stays = lots >= np.uint64(self.lot)
-            if ties:
-                on_it = np.flatnonzero(lots == np.uint64(self.lot))[:ties]
-                stays[on_it] = False
-                ties -= len(on_it)
-            yield part, torch.from_numpy(stays).reshape(part.shape).to(part.device)
-
-
-@with_bar("pruning")
-def random_unstructured(
-    weights: Weights,
-    sparsity: float | None,
-    *,
-    seed: int = 0,
-    allocation: Allocation = None,
-    progress: Progress | None = None,
-) -> Pruning:
-    """Prune random weights of each prunable tensor: a baseline for other policies.
-
-    This prunes exactly ``round(sparsity·n)`` of the n weights of every tensor, like
-    ``torch.nn.utils.prune.random_unstructured``. Weight number i in memory order gets word number
-    i of NumPy's Philox generator, keyed by the first half of the SHA-256 of seed and parameter
-    name. The weights with the lowest words are pruned: the same ones on every machine.
-
-    Parameters
-    ----------
-    weights : Weights
-        From :func:`sparsity_report.load`.
-    sparsity : float or None
-        From 0 to 1. None: the share that the allocation adds up to.
-    seed : int
-        Seed of the generator, 0 or more.
-    allocation : DataFrame, mapping or callable, optional
-        See :func:`layerwise_magnitude`.
-    progress : callable, optional
-        See :func:`global_magnitude`.
-
-    Returns
-    -------
-    Pruning
-        The cut of each tensor; the model is not modified.
-
-    Raises
-    ------
-    SparsityReportError
-        `sparsity`, `allocation` or `seed` is not valid, or no weight is prunable.
-
-    Examples
-    --------
-    >>> import sparsity_report as sr
-    >>> pruning = sr.random_unstructured(sr.load(), sparsity=0.5)
-    >>> sr.masked(pruning).name, pruning.method
-    ('Masked50Random', 'random, seed 0')
-    """
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise SparsityReportError(f"seed must be a whole number of 0 or more, not {seed!r}")
-    check_values(weights)
-    shares = compute_quotas(weights, sparsity, allocation)
-    counts, cuts = count_weights(weights, progress), {}
-    for p in weights.prunable:
-        if pruned := shares.counts[p.name]:
-            cut = random_cut(seed, p.name, p.total, pruned)
-            if counts[p.name].nonzero < p.total:
-                cut = replace(cut, nonzero=cut.kept(pieces(weights.as_in_memory(p.name))))
-            cuts[p.name] = cut
-    return Pruning(weights, shares.sparsity, shares.method(f"random, seed {seed}"), cuts)
-
-
-def random_cut(seed: int, name: str, total: int, pruned: int) -> RandomCut:
-    """Return a random cut of a tensor, with all kept weights assumed to be nonzero.
-
-    The key of the generator is the first half of the SHA-256 of seed and name.
-
-    Examples
-    --------
-    >>> cut = random_cut(0, "fc1.weight", 10, 3)
-    >>> cut.mask(torch.ones(2, 5)).int().tolist()
-    [[1, 1, 1, 0, 0], [1, 1, 1, 1, 0]]
-    """
-    key = int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:16], "little")
-    tally = np.zeros(2**16, dtype=np.int64)
-    for lots in _lots(key, total):
-        tally += np.bincount((lots >> _TOP).astype(np.int64), minlength=tally.size)
-    reached = np.cumsum(tally)
-    bucket = int(np.searchsorted(reached, pruned))
-    before = int(reached[bucket] - tally[bucket])
-    inside = np.concatenate([lots[lots >> _TOP == np.uint64(bucket)] for lots in _lots(key, total)])
-    inside.sort()
-    lot = inside[pruned - before - 1]
-    below = before + int(np.searchsorted(inside, lot))
-    return RandomCut(key, int(lot), pruned, pruned - below, total - pruned)
-
-
-def _lots(key: int, total: int) -> Iterator[Words]:
-    generator = np.random.Philox(key=key)
-    for start in range(0, total, _BLOCK):
-        yield generator.random_raw(min(_BLOCK, total - start))
+    return Pruning(weights, shares.sparsity, LayerwiseMagnitude(allocation=shares.name), cuts)
 
 
 @with_bar("pruning")
@@ -373,11 +369,10 @@ def n_m(
     >>> sr.masked(sr.n_m(sr.load(), 2, 4)).name
     'Masked2:4'
     """
-    check_n_m(weights, n, m)
+    pattern = check_n_m(weights, n, m)
     prunable_counts(weights, progress, executor, cache)
-
-    cuts = cut_groups(weights, None, (n, m), executor=executor)
-    return Pruning(weights, zero_share(m, n) or 0.0, f"{n}:{m}", cuts)
+    cuts = cut_groups(weights, None, pattern, executor=executor)
+    return Pruning(weights, zero_share(m, n) or 0.0, NMPattern(pattern), cuts)
 
 
 def prunable_counts(
@@ -426,7 +421,7 @@ def threshold_cuts(
     target: int,
     executor: Executor | None = None,
 ) -> dict[str, Cut]:
-    """Return the cuts by one threshold that prune so many weights of several tensors."""
+    """Return the cuts by one threshold that prune a number of weights of several tensors."""
     if target == 0:
         return {}
     (level,) = find_levels(counts, [target])

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 import sparsity_report as sr
-from sparsity_report.counting.activation_scores import cut_groups, cut_rows
-from sparsity_report.counting.pruning import FrozenArray, InputNorms, Pruning
+from sparsity_report.counting.cuts import FrozenArray, InputNorms, cut_groups, cut_rows
+from sparsity_report.counting.policies.wanda_policy import Wanda
+from sparsity_report.counting.pruning import Pruning
 
 
 def lowest(weight, norms, counts):
@@ -40,7 +41,7 @@ def test_rows_lose_their_lowest_scores(data):
     count = data.draw(st.integers(0, layer.weight.numel()))
     weights = sr.load(layer)
     scales = {"weight": InputNorms(FrozenArray(norms[None]), outputs)}
-    pruning = Pruning(weights, 0.5, "x", cut_rows(weights, scales, {"weight": count}))
+    pruning = Pruning(weights, 0.5, Wanda(), cut_rows(weights, scales, {"weight": count}))
     each, more = divmod(count, outputs)
     keep = lowest(layer.weight, norms, [each + (row < more) for row in range(outputs)])
     assert torch.equal(pruning.mask("weight"), keep)
@@ -57,8 +58,8 @@ def test_blocks_make_no_difference(block, monkeypatch):
     scales = {"weight": InputNorms(FrozenArray(np.arange(8.0)[None]), 12)}
     complete = [cut_rows(weights, scales, {"weight": 41}), cut_groups(weights, scales, (2, 4))]
     masks = [cuts["weight"].mask(weights.tensor("weight")) for cuts in complete]
-    for module in ("pruning", "activation_scores"):
-        monkeypatch.setattr(f"sparsity_report.counting.{module}._BLOCK", block)
+    for name in ("_BLOCK", "_SCORES"):
+        monkeypatch.setattr(f"sparsity_report.counting.cuts.{name}", block)
     again = [cut_rows(weights, scales, {"weight": 41}), cut_groups(weights, scales, (2, 4))]
     assert again == complete
     for cuts, mask in zip(again, masks, strict=True):
