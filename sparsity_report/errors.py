@@ -135,9 +135,9 @@ def check_options(function: str, given: Iterable[str], known: Iterable[str]) -> 
 
     Examples
     --------
-    >>> check_options("load", ["revison"], ["revision"])
+    >>> check_options("load", ["steam"], ["stream"])
     Traceback (most recent call last):
-    sparsity_report.errors.SparsityReportError: load() accepts revision, not 'revison'
+    sparsity_report.errors.SparsityReportError: load() accepts stream, not 'steam'
     """
     if unknown := sorted(set(given).difference(known)):
         raise SparsityReportError(f"{function}() accepts {', '.join(known)}, not {unknown[0]!r}")

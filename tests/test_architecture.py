@@ -22,7 +22,6 @@ BELOW = house.WINGS[house.WINGS.index("findings") :]
 KEPT = {
     "draw.charts.bar_plot: 7 parameters",
     "report.notebook.write_notebook: 8 parameters",
-    "weights.loading.load: 12 parameters",
 }
 HEAVY = {
     "altair",

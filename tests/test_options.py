@@ -207,7 +207,7 @@ def test_check_and_load_accept_open_models(adapted):
                 each.rule for each in expected.violations
             ]
     with pytest.raises(sr.SparsityReportError, match=r"is open already; give its path"):
-        sr.load(opened, revision="main")
+        sr.load(opened, stream=True)
     with pytest.raises(sr.SparsityReportError, match=r"is open already; give its path"):
         sr.check(opened, base=adapted / "base")
     pruned = sr.load(sr.masked(sr.global_magnitude(opened, 0.5)).module())

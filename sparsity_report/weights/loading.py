@@ -6,10 +6,16 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, Unpack
 
 from sparsity_report.deferred import nn
-from sparsity_report.errors import SparsityReportError, explained, printable, within_memory
+from sparsity_report.errors import (
+    SparsityReportError,
+    check_options,
+    explained,
+    printable,
+    within_memory,
+)
 from sparsity_report.files.package_data import DEMO
 from sparsity_report.weights.adapters.lora import TENSORS, read_adapter
 from sparsity_report.weights.anatomy.names_only import ReaderOptions
@@ -17,12 +23,10 @@ from sparsity_report.weights.gguf.gguf_shards import Headers, read_headers
 from sparsity_report.weights.sources.checkpoint import CheckpointWeights, open_checkpoint
 from sparsity_report.weights.sources.hub import (
     Remote,
-    Request,
     UnstreamableError,
     cached,
     fetch,
     find,
-    named_place,
 )
 from sparsity_report.weights.sources.model_files import (
     choose_files,
@@ -30,11 +34,23 @@ from sparsity_report.weights.sources.model_files import (
     remote_entries,
     remote_headers,
 )
-from sparsity_report.weights.sources.model_paths import local_path
+from sparsity_report.weights.sources.model_paths import HubPlace, hub_place, local_path
 from sparsity_report.weights.sources.pickles import check_allowed, read_pickle
 from sparsity_report.weights.tensor_slices import LocalFile, Origin
 from sparsity_report.weights.weights import Weights
 from sparsity_report.words.sentences import say
+
+
+class Reading(TypedDict, total=False):
+    """Options of reading files, see :func:`load`."""
+
+    allow_pickle: bool
+    stream: bool
+    merge: bool
+    config: bool
+
+
+_DEFAULTS: Reading = {"allow_pickle": False, "stream": False, "merge": True, "config": True}
 
 
 def load(
@@ -43,14 +59,8 @@ def load(
     name: str | None = None,
     blacklist: Collection[str] = ("lm_head",),
     groups: Mapping[str, str] | None = None,
-    revision: str | None = None,
-    subfolder: str | None = None,
-    file: str | None = None,
-    allow_pickle: bool = False,
-    stream: bool = False,
     base: str | os.PathLike[str] | nn.Module | None = None,
-    merge: bool = True,
-    config: bool = True,
+    **reading: Unpack[Reading],
 ) -> Weights:
     """Open a model for counting and pruning; values are read when they are needed.
 
@@ -71,30 +81,23 @@ def load(
     groups : mapping of pattern to group, optional
         Groups of modules by pattern, e.g. ``{"*.adapter.*": "mlp_linear"}``; the first match
         wins over the built-in rules.
-    revision : str, optional
-        Branch, tag or commit on the Hub.
-    subfolder : str, optional
-        Folder of the repository or directory that holds the model.
-    file : str, optional
-        File to open where a repository or directory holds several models, e.g.
-        ``sr.load("org/model-GGUF", file="model-Q4_K_M.gguf")``.
-    allow_pickle : bool
-        Open PyTorch pickles, with ``weights_only=True``.
-    stream : bool
-        Read safetensors or GGUF of a Hub id over the network, without a copy on disk. Such a
-        model can be counted but not run. Patterns and the exact thresholds of float32 and packed
-        weights read the values a second time. A packed matrix of GPTQ or AWQ is held in memory as
-        a whole. With ``cache=``, counting resumes where it stopped.
     base : str, path or nn.Module, optional
         Base model of `model`, which is then a LoRA adapter of PEFT. Counted are the merged
-        weights ``W + scaling · B · A`` in the dtype of the base. `revision`, `subfolder` and
-        `file` apply to the adapter, `stream` to the base.
-    merge : bool
-        If False, count the base and the matrices of the adapter as separate modules; the model
-        cannot be run.
-    config : bool
-        If False, ignore ``config.json``: groups follow from names and shapes of tensors. This
-        opens models whose layers differ in shape, as after structural pruning.
+        weights ``W + scaling · B · A`` in the dtype of the base. `stream` applies to the base.
+    **reading
+        ``allow_pickle`` (False): open PyTorch pickles, with ``weights_only=True``.
+
+        ``stream`` (False): read safetensors or GGUF of a Hub id over the network, without a copy
+        on disk. Such a model can be counted but not run. Patterns and the exact thresholds of
+        float32 and packed weights read the values a second time. A packed matrix of GPTQ or AWQ is
+        held in memory as a whole. With ``cache=``, counting resumes where it stopped.
+
+        ``merge`` (True): False counts the base and the matrices of the adapter as separate
+        modules; the model cannot be run.
+
+        ``config`` (True): False ignores ``config.json``, so that groups follow from names and
+        shapes of tensors. This opens models whose layers differ in shape, as after structural
+        pruning.
 
     Returns
     -------
@@ -112,17 +115,18 @@ def load(
     >>> sr.load().architecture
     'OPTForCausalLM'
     """
-    source = Request(revision, subfolder or "", file or "", allow_pickle, stream)
-    options = ReaderOptions(name or "", blacklist, groups, config=config)
+    check_options("load", reading, Reading.__annotations__)
+    given = _DEFAULTS | reading
+    options = ReaderOptions(name or "", blacklist, groups, config=given["config"])
     if isinstance(model, Weights):
-        if base is not None or (source, options) != (Request(), ReaderOptions()) or not merge:
+        if base is not None or given != _DEFAULTS or options != ReaderOptions():
             raise model.wrong("is open already; give its path to open it with other options")
         return model
     if model is None and base is None:
         model, options = DEMO, replace(options, name=options.name or "demo")
 
     if isinstance(model, str | os.PathLike):
-        return _open(os.fspath(model), options, source, base, merge)
+        return _open(os.fspath(model), options, given, base)
     if base is not None:
         raise SparsityReportError(
             f"base= goes with the path or Hub id of an adapter, not with {type(model).__name__}"
@@ -139,7 +143,8 @@ def load(
 def open_to_count(
     model: str | os.PathLike[str] | nn.Module | Weights,
     base: str | os.PathLike[str] | nn.Module | None = None,
-    **files: Any,
+    *,
+    allow_pickle: bool = False,
 ) -> Weights:
     """Open a model for counting alone: headers describe it where they decide, without torch.
 
@@ -147,17 +152,16 @@ def open_to_count(
     class, and by names if the class refuses them. Parameters are those of :func:`load`.
     """
     if base is not None or not isinstance(model, str | os.PathLike):
-        return load(model, base=base, **files)
-    request = Request(**{key: value for key, value in files.items() if value}, stream=True)
-    return _open(os.fspath(model), ReaderOptions(decide=True), request)
+        return load(model, base=base, allow_pickle=allow_pickle)
+    reading: Reading = {**_DEFAULTS, "stream": True, "allow_pickle": allow_pickle}
+    return _open(os.fspath(model), ReaderOptions(decide=True), reading)
 
 
 def _open(
     model: str,
     options: ReaderOptions,
-    source: Request,
+    reading: Reading,
     base: str | os.PathLike[str] | nn.Module | None = None,
-    merge: bool = True,
 ) -> Weights:
     def explain(error: OSError) -> str:
         place = printable(str(error.filename or model), 200)
@@ -168,37 +172,37 @@ def _open(
         within_memory(f"{model} cannot be opened", "open it on a larger machine"),
     ):
         if base is None:
-            return _open_path(model, options, source)
+            return _open_path(model, options, reading)
         beneath = load(
             base, blacklist=options.blacklist, groups=options.groups,
-            allow_pickle=source.allow_pickle, stream=source.stream,
+            allow_pickle=reading["allow_pickle"], stream=reading["stream"],
         )  # fmt: skip
-        return _open_adapted(model, beneath, options, source, merge)
+        return _open_adapted(model, beneath, options, reading)
 
 
-def _open_adapted(
-    model: str, base: Weights, options: ReaderOptions, source: Request, merge: bool
-) -> Weights:
+def _open_adapted(model: str, base: Weights, options: ReaderOptions, reading: Reading) -> Weights:
     from sparsity_report.weights.adapters.merged_adapter import AdaptedWeights
 
-    if (path := local_path(model, source.subfolder, source.file)) is None:
-        place, source = named_place(model, source)
-        path, notes = fetch(place, replace(source, file=source.file or TENSORS))
+    allow_pickle = reading["allow_pickle"]
+    if (path := local_path(model)) is None:
+        place = hub_place(model) or HubPlace(model)
+        path, notes = fetch(replace(place, file=place.file or TENSORS), allow_pickle=allow_pickle)
         name = options.name or model.removeprefix("hf://")
         options = replace(options, name=name, notes=notes)
     options = replace(options, name=options.name or model_name(path))
-    return AdaptedWeights(base, read_adapter(path, source.allow_pickle), options, merge)
+    return AdaptedWeights(base, read_adapter(path, allow_pickle), options, reading["merge"])
 
 
-def _open_path(model: str, options: ReaderOptions, source: Request) -> CheckpointWeights:
-    if (path := local_path(model, source.subfolder, source.file)) is None:
-        place, source = named_place(model, source)
-        shown = model_name(Path(place, source.file)) if source.file else model
+def _open_path(model: str, options: ReaderOptions, reading: Reading) -> CheckpointWeights:
+    allow_pickle = reading["allow_pickle"]
+    if (path := local_path(model)) is None:
+        place = hub_place(model) or HubPlace(model)
+        shown = model_name(Path(place.model, place.file)) if place.file else model
         options = replace(options, name=options.name or shown.removeprefix("hf://"))
-        if not source.stream:
-            path, notes = fetch(place, source)
+        if not reading["stream"]:
+            path, notes = fetch(place, allow_pickle=allow_pickle)
             options = replace(options, notes=notes)
-        elif isinstance(chosen := _find(place, options, source), Remote):
+        elif isinstance(chosen := _find(place, options, allow_pickle), Remote):
             return _open_remote(chosen, options)
         else:
             path = chosen
@@ -208,19 +212,19 @@ def _open_path(model: str, options: ReaderOptions, source: Request) -> Checkpoin
         headers = read_headers(shards.files[0])
         return _open_gguf(headers, options, [*map(LocalFile.look_up, headers)])
     if kind == "pickle":
-        check_allowed(path, source.allow_pickle)
+        check_allowed(path, allow_pickle)
     read = read_pickle if kind == "pickle" else shards.read
     return open_checkpoint(path, options, kind, shards.files, read)
 
 
-def _find(place: str, options: ReaderOptions, source: Request) -> Remote | Path:
+def _find(place: HubPlace, options: ReaderOptions, allow_pickle: bool) -> Remote | Path:
     """Return a model on the Hub, or a copy of one that is to be counted and not streamed."""
     try:
-        return find(place, source)
+        return find(place)
     except UnstreamableError as error:
         if not options.decide:
             raise
-        return fetch(place, source)[0] if source.allow_pickle else cached(place, source, error)
+        return fetch(place, allow_pickle=True)[0] if allow_pickle else cached(place, error)
 
 
 def _open_remote(remote: Remote, options: ReaderOptions) -> CheckpointWeights:

@@ -481,9 +481,9 @@ def test_wrong_adapters_and_bases_are_refused(tmp_path):
     refused("is an adapter of .*, not a model", adapter, base=adapter)
     refused("nowhere.*: no such file", adapter, base=tmp_path / "nowhere" / "x")
     refused("nowhere.*: no such file", tmp_path / "nowhere" / "x", base=base)
-    refused("adapter/holder: no such file", adapter, base=base, subfolder="holder")
-    assert sr.load(tmp_path, base=base, subfolder="adapter").notes == opened(tmp_path).notes
-    named = sr.load(adapter, base=base, file="adapter_model.safetensors", name="x")
+    refused("adapter/holder: no such file", adapter / "holder", base=base)
+    assert sr.load(tmp_path / "adapter", base=base).notes == opened(tmp_path).notes
+    named = sr.load(adapter / "adapter_model.safetensors", base=base, name="x")
     assert (named.name, named.notes) == ("x", opened(tmp_path).notes)
     (adapter / "adapter_config.json").write_text("[1]")
     refused("adapter_config.json is not a configuration of PEFT", adapter, base=base)

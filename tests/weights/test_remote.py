@@ -83,8 +83,8 @@ def trickle(monkeypatch):
     monkeypatch.setattr(http_ranges._Reader, "_connect", connect)
 
 
-def stream(**options):
-    return sr.load(NAME, stream=True, **options)
+def stream(place=""):
+    return sr.load(f"{NAME}{place}", stream=True)
 
 
 def refused(match, action):
@@ -201,15 +201,13 @@ def test_one_of_several_models(folder):
             {"layers.0.fc1.weight": torch.full((2, 2), float(number))}, folder / "inner" / name
         )
         (folder / "inner" / name).rename(folder / "inner" / f"{name}.safetensors")
-    refused(
-        r"2 models; name the file of one, as in .*/inner/a\.sa", partial(stream, subfolder="inner")
-    )
-    weights = stream(file="inner/b.safetensors")
+    refused(r"2 models; name the file of one, as in .*/inner/a\.sa", partial(stream, "/inner"))
+    weights = stream("/inner/b.safetensors")
     assert weights.name == "b.safetensors"
     assert weights.notes[0] == say(
         "note.weights_file", file="b.safetensors", folder=f"{NAME}/inner"
     )
-    refused("has no file 'c.safetensors'", partial(stream, file="inner/c.safetensors"))
+    refused("has no file 'c.safetensors'", partial(stream, "/inner/c.safetensors"))
 
 
 def test_a_long_header_is_read_to_its_end(folder):
@@ -256,8 +254,8 @@ def pieces_of_gguf(folder):
 def test_all_pieces_of_a_gguf_are_counted_where_they_lie(hub, folder):
     pieces_of_gguf(folder)
     copy = sr.load(folder, name=NAME)
-    for options in ({}, {"file": "x-00002-of-00002.gguf", "name": NAME}):
-        weights = stream(**options)
+    for place in ("", "/x-00002-of-00002.gguf"):
+        weights = stream(place)
         assert study_of(weights).layers.equals(study_of(copy).layers)
         same_counts(weights, copy)
     refused("counted but not run", sr.dense(weights).module)
@@ -285,7 +283,7 @@ def test_models_without_headers_are_not_streamed(hub, folder, monkeypatch):
     (folder / "pytorch_model.bin").write_bytes(b"pickled")
     path = f"{NAME}/pytorch_model.bin"
     refused(f"{NAME} is neither .*nothing else is streamed", stream)
-    refused(f"{path} is neither", lambda: stream(file="pytorch_model.bin"))
+    refused(f"{path} is neither", lambda: stream("/pytorch_model.bin"))
     refused("has no headers to read", lambda: open_to_count(NAME))
 
     big(folder)
@@ -433,19 +431,19 @@ def test_a_branch_that_moves_on_changes_nothing(hub, folder, tmp_path):
     moved = stream()
     assert moved.notes[0] == say("note.streamed", commit=LATER)
     same_counts(moved, sr.load(later))
-    same_counts(stream(revision=MAIN), sr.load(file))
-    pinned = stream(revision=MAIN)
+    same_counts(stream(f"@{MAIN}"), sr.load(file))
+    pinned = stream(f"@{MAIN}")
     hub.claimed = LATER
     refused("no longer the file that was opened", lambda: count_weights(pinned))
-    refused("sends no commit, etag or length", lambda: stream(revision=MAIN))
+    refused("sends no commit, etag or length", lambda: stream(f"@{MAIN}"))
     del hub.repositories[NAME]
-    refused("neither a local path nor a model on the Hub", lambda: stream(revision=MAIN))
+    refused("neither a local path nor a model on the Hub", lambda: stream(f"@{MAIN}"))
 
 
 def test_missing_files_are_refused_in_one_line(hub, folder):
     big(folder)
     refused("neither a local path nor a model on the Hub", lambda: sr.load("no/where", stream=True))
-    refused("at revision v9 is neither", lambda: stream(revision="v9"))
+    refused("at revision v9 is neither", lambda: stream("@v9"))
     weights = stream()
     hub.gated.add(NAME)
     refused("fc1.weight: someone/small is gated: accept its terms", lambda: count_weights(weights))
@@ -513,7 +511,7 @@ def test_a_lost_connection_is_told_of_and_counting_goes_on(
     count_weights(stream(), cache=tmp_path / "kept")
     assert hub.asked == []  # the header is still known
     hub.later[NAME] = folder
-    count_weights(stream(revision=LATER), cache=tmp_path / "kept")
+    count_weights(stream(f"@{LATER}"), cache=tmp_path / "kept")
     assert len(hub.asked) == 9
 
 

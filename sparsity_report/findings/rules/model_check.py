@@ -160,9 +160,6 @@ class Wanted(TypedDict, total=False):
 def check(
     model: str | os.PathLike[str] | Weights | nn.Module | None = None,
     *,
-    revision: str | None = None,
-    subfolder: str | None = None,
-    file: str | None = None,
     base: str | os.PathLike[str] | nn.Module | None = None,
     allow_pickle: bool = False,
     **wanted: Unpack[Wanted],
@@ -177,8 +174,6 @@ def check(
     model : str, path, Weights, nn.Module or None
         A Hub id, a directory, a ``.safetensors`` or a ``.gguf`` file, or an open model. None is
         the built-in demo model.
-    revision, subfolder, file : str, optional
-        As for :func:`load`.
     base : str, path or nn.Module, optional
         Base model of `model`, which is then a LoRA adapter; the merged weights are checked.
     allow_pickle : bool
@@ -210,14 +205,18 @@ def check(
     >>> bool(checked), checked.zeros
     (True, 0)
     """
-    places = {"revision": revision, "subfolder": subfolder, "file": file}
-    opening = {**places, "base": base, "allow_pickle": allow_pickle}
-    return check_rules(model, read_rules(wanted), **opening)
+    return check_rules(model, read_rules(wanted), base=base, allow_pickle=allow_pickle)
 
 
-def check_rules(model: Any, asked: Rules, **opening: Any) -> ModelCheck:
-    """Check a model against rules that were read; `opening` is that of :func:`open_to_count`."""
-    weights = open_to_count(DEMO if model is None else model, **opening)
+def check_rules(
+    model: str | os.PathLike[str] | Weights | nn.Module | None,
+    asked: Rules,
+    *,
+    base: str | os.PathLike[str] | nn.Module | None = None,
+    allow_pickle: bool = False,
+) -> ModelCheck:
+    """Check a model against rules that were read, see :func:`check`."""
+    weights = open_to_count(DEMO if model is None else model, base, allow_pickle=allow_pickle)
     two_four = Pattern(2, 4) if asked.runtime else None
     patterns = {*filter(None, (asked.pattern, announced_pattern(weights), two_four))}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import partial
 from glob import escape
@@ -14,7 +14,7 @@ from typing import Any
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.gguf.gguf_shards import model_names, shard_names
 from sparsity_report.weights.sources.http_ranges import HubFile, refusal
-from sparsity_report.weights.sources.model_paths import TOKENIZER_FILES, HubPlace, hub_place
+from sparsity_report.weights.sources.model_paths import TOKENIZER_FILES, HubPlace
 from sparsity_report.weights.sources.safetensors import (
     INDEX,
     SINGLE,
@@ -38,39 +38,11 @@ _PARALLEL = 8
 _CONVERTER = "SFconvertbot"
 
 
-@dataclass(frozen=True)
-class Request:
-    """The files of a model, and how they may be read; as for ``load``."""
-
-    revision: str | None = None
-    subfolder: str = ""
-    file: str = ""
-    allow_pickle: bool = False
-    stream: bool = False
-
-
 class UnstreamableError(SparsityReportError):
     """A model of the Hub that is not there to be read by ranges."""
 
 
-def named_place(model: str, request: Request) -> tuple[str, Request]:
-    """Return the id of a Hub model, and the request with the revision, folder and file in its name.
-
-    Raises
-    ------
-    SparsityReportError
-        The request names a revision or file, too.
-    """
-    place = hub_place(model) or HubPlace(model)
-    for option in ("revision", "file"):
-        if getattr(place, option) and getattr(request, option):
-            raise SparsityReportError(f"{model} has a {option} in its name; leave out {option}=")
-    folder = "/".join(filter(None, [place.folder, request.subfolder]))
-    revision, file = place.revision or request.revision, place.file or request.file
-    return place.model, replace(request, revision=revision, subfolder=folder, file=file)
-
-
-def fetch(model: str, request: Request) -> tuple[Path, tuple[str, ...]]:
+def fetch(place: HubPlace, *, allow_pickle: bool) -> tuple[Path, tuple[str, ...]]:
     """Download a Hub model; return its local folder or file, and notes on its origin.
 
     Without safetensors and GGUF, ``pytorch_model*.bin`` are downloaded where pickles are allowed.
@@ -81,14 +53,14 @@ def fetch(model: str, request: Request) -> tuple[Path, tuple[str, ...]]:
         The model does not exist, is gated, or is neither cached nor reachable; or the repository
         holds several models and none is named.
     """
-    subfolder, file = _place(model, request)
-    chosen = _select(_Folder(model, request.revision, subfolder), file)
+    file = place.file
+    chosen = _select(_Folder(place), file)
     source, names = chosen.source, chosen.names
     if names:
         is_folder = chosen.weight_map is not None or names == [SINGLE]
         path = source.download(names) / (file or ("" if is_folder else names[0]))
         return path, chosen.notes
-    if file and not request.allow_pickle:
+    if file and not allow_pickle:
         raise SparsityReportError(
             f"{file} of {source.path} is not a .safetensors or .gguf file; if it is a PyTorch "
             "pickle, it is opened only with allow_pickle=True (--allow-pickle)"
@@ -101,7 +73,7 @@ def fetch(model: str, request: Request) -> tuple[Path, tuple[str, ...]]:
             f"{source.path} has no safetensors, GGUF or pytorch_model.bin on the Hub or in the "
             f"local cache{f'; name a folder of it: {deeper}' if deeper else ''}"
         )
-    if not request.allow_pickle:
+    if not allow_pickle:
         raise SparsityReportError(
             f"{source.path} has no safetensors on the Hub or in the local cache; "
             "its pickles are opened only with allow_pickle=True (--allow-pickle)"
@@ -131,7 +103,7 @@ class Remote:
     notes: tuple[str, ...] = ()
 
 
-def find(model: str, request: Request) -> Remote:
+def find(place: HubPlace) -> Remote:
     """Look up the weight files of a Hub model without downloading them.
 
     Raises
@@ -141,24 +113,23 @@ def find(model: str, request: Request) -> Remote:
     SparsityReportError
         As :func:`fetch`.
     """
-    subfolder, file = _place(model, request)
-    source = _Folder(model, request.revision, subfolder)
+    source = _Folder(place)
     source.check_listed()
-    chosen = _select(source, file)
+    chosen = _select(source, place.file)
     source = chosen.source
     if not chosen.names:
-        place = f"{source.path}/{file}".rstrip("/")
+        path = f"{source.path}/{place.file}".rstrip("/")
         raise UnstreamableError(
-            f"{place} is neither safetensors nor GGUF on the Hub, and nothing else is streamed; "
+            f"{path} is neither safetensors nor GGUF on the Hub, and nothing else is streamed; "
             "give such files, or a local copy"
         )
-    paths = [f"{subfolder}/{name}".lstrip("/") for name in chosen.names]
+    paths = [f"{place.folder}/{name}".lstrip("/") for name in chosen.names]
     with ThreadPoolExecutor(_PARALLEL) as pool:
-        files = tuple(pool.map(partial(HubFile.look_up, model, source.commit), paths))
+        files = tuple(pool.map(partial(HubFile.look_up, place.model, source.commit), paths))
     return Remote(source.folder, files, chosen.weight_map, chosen.notes)
 
 
-def cached(model: str, request: Request, reason: Exception) -> Path:
+def cached(place: HubPlace, reason: Exception) -> Path:
     """Return the local copy of a Hub model that cannot be streamed for a reason.
 
     Raises
@@ -168,27 +139,18 @@ def cached(model: str, request: Request, reason: Exception) -> Path:
     """
     from huggingface_hub import snapshot_download
 
-    subfolder, file = _place(model, request)
-    headed = [f"{subfolder}/*{end}".lstrip("/") for end in (*_FILES, ".json")]
+    model = place.model
+    headed = [f"{place.folder}/*{end}".lstrip("/") for end in (*_FILES, ".json")]
     try:
         folder = snapshot_download(
-            model, revision=request.revision, allow_patterns=headed, local_files_only=True
+            model, revision=place.revision, allow_patterns=headed, local_files_only=True
         )
     except Exception as error:  # several
         raise SparsityReportError(f"{model} has no headers to read: {reason}") from error
-    path = Path(folder, subfolder, file)
+    path = Path(folder, place.folder, place.file)
     if not any(each.suffix in _FILES for each in (path, *path.glob("*"))):
         raise SparsityReportError(f"{model} has no headers to read: {reason}")
     return path
-
-
-def _place(model: str, request: Request) -> tuple[str, str]:
-    """Return folder and file name; the file of the request may hold both."""
-    inner, _, file = request.file.rpartition("/")
-    folder = "/".join(filter(None, [request.subfolder, inner])).strip("/")
-    if ".." in folder.split("/"):
-        raise SparsityReportError(f"{folder!r} is not a folder inside {model}; name one without ..")
-    return folder, file
 
 
 @dataclass(frozen=True)
@@ -223,9 +185,14 @@ def _select(source: _Folder, file: str) -> _Selection:
 class _Folder:
     """A folder of a repository, pinned to the commit that was current on construction."""
 
-    def __init__(self, model: str, revision: str | None, subfolder: str) -> None:
+    def __init__(self, place: HubPlace) -> None:
         from huggingface_hub import HfApi
 
+        model, revision, subfolder = place.model, place.revision, place.folder
+        if ".." in subfolder.split("/"):
+            raise SparsityReportError(
+                f"{subfolder!r} is not a folder inside {model}; name one without .."
+            )
         self.model, self.revision, self.subfolder = model, revision, subfolder
         self.path = f"{model}/{subfolder}".rstrip("/")
         root = _download(model, revision, self._patterns(_CONFIGS))
@@ -286,7 +253,7 @@ class _Folder:
             references = [d.git_reference for d in discussions if "safetensors" in d.title]
         except Exception:  # offline, or discussions are disabled: no conversion is available
             return None
-        return _Folder(self.model, references[0], self.subfolder) if references else None
+        return _Folder(HubPlace(self.model, references[0], self.subfolder)) if references else None
 
     def safetensors(self) -> tuple[list[str], Mapping[str, str] | None]:
         """Return the safetensors of the model, and the file of each tensor from an index."""
