@@ -14,7 +14,7 @@ from pairs import LOST, gone, two_policies
 from payloads import decode
 
 import sparsity_report as sr
-from sparsity_report.study.pairs.removed_strips import base_maps
+from sparsity_report.study.heatmap_grid import Grid
 from sparsity_report.study.survival import survival_frame
 from sparsity_report.viewer.scripts import widget_module
 from sparsity_report.viewer.study_payload import study_payload
@@ -63,14 +63,13 @@ def same(found, expected):
 
 def test_cells_are_those_of_the_map(pair):
     shown = Shown(pair)
-    grid, cells = base_maps(pair.matches)
     assert tuple(shown.metrics) == METRICS
-    for number, names in enumerate(grid.members):
+    for names in Grid(pair.matches[pair.matches["prunable"]]).members:
         inside = shown.among(names)
         assert inside.sum() == len(names)
         rows = pair.matches[pair.matches["module_name"].isin(names)]
         cell = survival_frame(rows.assign(prunable=True)).iloc[0].to_dict()
-        cell["moved"] = cells["after"][number] - cells["before"][number]
+        cell["moved"] = by_hand(rows.select_dtypes("number").sum(), "moved")
         for key in ("revived", "new"):
             cell[f"{key}_share"] = cell[key] / cell["compared"] if cell["compared"] else None
         for key in METRICS:
