@@ -136,7 +136,7 @@ def _count_small(
     for p in waiting:
         parts = weights.slices(p.name) if p.total <= SMALL and p.dtype in _TOGETHER else ()
         for part in parts:
-            if isinstance(part, HeldSlice):
+            if isinstance(part, HeldSlice) and part.total == p.total:
                 batch = batches[p.dtype, p.prunable]
                 batch[p.name] = part.values
                 if len(batch) == _BATCH:

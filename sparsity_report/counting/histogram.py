@@ -149,7 +149,8 @@ def refine_slices(
 def count_slice(part: Slice, histogram: bool) -> Magnitudes:
     """Count one slice, with or without a histogram of its magnitudes."""
     if not histogram:
-        return Magnitudes(part.total, sum(np.count_nonzero(_flags(c)) for c in _chunks(part)))
+        nonzero = sum(int(np.count_nonzero(_flags(chunk))) for chunk in _chunks(part))
+        return Magnitudes(part.total, nonzero)
     if part.rounding:
         counter = StepCounter(part, part.rounding)
         return replace(_count_wide(counter), steps=counter.steps())

@@ -160,7 +160,8 @@ def decode_tally(payload: bytes) -> Tally:
     numbers = _FORM.unpack(payload)
     groups = numbers[14 : 14 + len(KNOWN)], numbers[14 + len(KNOWN) : -2]
     sides = zip(numbers[:2], numbers[2:4], groups, numbers[-2:], strict=True)
-    tally = Tally(*(SideCount(*side) for side in sides), *numbers[4:14])
+    before, after = (SideCount(*side) for side in sides)
+    tally = Tally(before, after, *numbers[4:14])
     if min(numbers[:9]) < 0 or tally.surviving < tally.changed:
         raise ValueError("inconsistent counts")
     return tally

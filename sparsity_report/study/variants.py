@@ -462,10 +462,12 @@ def fingerprint(weights: Weights, counts: Mapping[str, Magnitudes]) -> str:
     """
     digest = hashlib.sha256()
     for p in weights.stored:
-        counted = counts.get(p.name, Magnitudes(p.total, -1))
-        digest.update(repr((p.name, p.shape, p.dtype, counted.nonzero)).encode())
-        digest.update(counted.values.astype("<f8", copy=False).tobytes())
-        digest.update(counted.counts.astype("<i8", copy=False).tobytes())
+        counted = counts.get(p.name)
+        nonzero = -1 if counted is None else counted.nonzero
+        digest.update(repr((p.name, p.shape, p.dtype, nonzero)).encode())
+        if counted is not None and counted.values.size:
+            digest.update(counted.values.astype("<f8", copy=False).data)
+            digest.update(counted.counts.astype("<i8", copy=False).data)
     return digest.hexdigest()[:16]
 
 

@@ -131,6 +131,9 @@ class Divisible(Slice):
     def cut(self, shape: Shape) -> Iterator[Divisible]:
         """Yield the values of a tensor of `shape` as slices of whole rows."""
         step = _step(shape)
+        if 0 < self.total <= step:
+            yield self
+            return
         for start in range(0, self.total, step):
             yield self.part(start, min(step, self.total - start))
 

@@ -166,7 +166,7 @@ def thresholds(weights: Weights, sparsities: Iterable[float]) -> list[float | No
     """Return the largest magnitude pruned at each level, or the lower end of its bucket."""
     asked = [check_sparsity(sparsity) for sparsity in sparsities]
     levels = _levels(prunable_counts(weights), asked)
-    return [level and level.threshold for level in levels]
+    return [level.threshold if level else None for level in levels]
 
 
 def _table(
