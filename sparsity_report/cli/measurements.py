@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from sparsity_report.measure.clock import Clock
-    from sparsity_report.study.comparison import Study
+    from sparsity_report.api.study import Study
 
 
 def clock_of(analysis: Analysis) -> Clock | None:
