@@ -18,7 +18,7 @@ from ipywidgets.widgets import widget as registry
 from sparsity_report.api.study import Study, as_study
 from sparsity_report.counting.counts import count_weights
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.study.derived.histograms import module_magnitudes
+from sparsity_report.study.derived.layer_metrics import module_magnitudes
 from sparsity_report.study.files.json_files import study_or_saved
 from sparsity_report.study.levels.sweep import pruned_at
 from sparsity_report.study.variants import csr, fingerprint, masked

@@ -95,7 +95,7 @@ def summary_lines(study: Study) -> Iterator[str]:
     from sparsity_report.findings.strip_text import strip_texts
     from sparsity_report.findings.study_findings import topics
     from sparsity_report.findings.verdict import verdict
-    from sparsity_report.study.notes import EDITED_STUDY, note_findings
+    from sparsity_report.study.frames import EDITED_STUDY, note_findings
 
     yield from note_findings(study.notes, {EDITED_STUDY})
     yield verdict(study)

@@ -11,8 +11,8 @@ from sparsity_report.findings.variant_names import group_names, zero_parts
 from sparsity_report.sparse.shares import ratio, zero_share, zero_shares
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.zero_shot import doubts
+from sparsity_report.study.frames import note_findings
 from sparsity_report.study.layers import records
-from sparsity_report.study.notes import note_findings
 from sparsity_report.untrusted.display_text import clip
 from sparsity_report.words.sentences import say
 

@@ -7,8 +7,8 @@ from sparsity_report.pairing.alignment import ORDER_NOTES
 from sparsity_report.pairing.tally import ENOUGH, UNRELATED
 from sparsity_report.sparse.shares import ratio
 from sparsity_report.study.comparison import Study
+from sparsity_report.study.frames import note_findings
 from sparsity_report.study.layers import records
-from sparsity_report.study.notes import note_findings
 from sparsity_report.study.rounded_zeros import is_pruned
 from sparsity_report.study.survival import gone_weights, head_is_embedding
 from sparsity_report.words.sentences import say

@@ -20,8 +20,8 @@ from sparsity_report.findings.verdict import verdict
 from sparsity_report.sparse.shares import ratio, zero_shares
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.expert_use import fewer_experts, router_use
+from sparsity_report.study.frames import EDITED_STUDY, note_findings
 from sparsity_report.study.layers import records
-from sparsity_report.study.notes import EDITED_STUDY, note_findings
 from sparsity_report.study.policy_names import EXISTING
 from sparsity_report.words.sentences import say
 

@@ -26,7 +26,7 @@ from sparsity_report.report.tables import (
 )
 from sparsity_report.report.tables.table_model import Table, plain_rows
 from sparsity_report.study.comparison import Study
-from sparsity_report.study.notes import EDITED_STUDY, note_findings
+from sparsity_report.study.frames import EDITED_STUDY, note_findings
 from sparsity_report.untrusted.display_text import clip, short_name
 from sparsity_report.viewer.study_payload import study_payload
 from sparsity_report.words.display_names import head, method_name

@@ -5,7 +5,7 @@ Modules:
 - `variants`: models as they are, masked, or as CSR; what a study compares.
 - `survival`: the fate of zeros and changes in size of two checkpoints.
 - `comparison`: the study of several variants, and ``compare``, which makes it.
-- `frames`: the tables of a study, which the figures in ``derived`` are computed from.
+- `frames`: the tables of a study, which the figures in ``derived`` are computed from, and notes.
 - `schema`: names, types and bounds of the columns of every table.
 - `layers`: parameters, zeros, bytes and FLOPs of each module, and their sums.
 - `patterns`: positions of zeros in each matrix.
@@ -19,7 +19,6 @@ Modules:
 - `published_scores`: perplexities of papers beside measured ones.
 - `harness_results`: scores from the files of evaluation harnesses.
 - `harness_samples`: outcomes per document from the samples that harnesses log.
-- `notes`: remarks on a study.
 
 Folders: ``derived`` (figures computed from tables), ``levels`` (the model at every level of
 sparsity), ``pairs`` (tables of two checkpoints), ``files`` (JSON and CSV).

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -16,6 +17,10 @@ from sparsity_report.study.schema import TABLES, plain_table, typed
 from sparsity_report.study.storage_layouts import storage_frame
 from sparsity_report.study.survival import change_frame, survival_frame
 from sparsity_report.weights.weights import Weights
+from sparsity_report.words.sentences import say, says
+
+#: Key of the note about a file whose content does not match its digest.
+EDITED_STUDY = "note.study_edited"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -244,3 +249,9 @@ class StudyFrames:
         """The layers of the first variant."""
         first = self.variants["variant"].iloc[0]
         return self.layers[self.layers["variant"].eq(first)]
+
+
+def note_findings(notes: Iterable[str], keys: Collection[str]) -> list[str]:
+    """Return the notes with some keys as findings."""
+    chosen = [note for note in notes if any(says(note, key) for key in keys)]
+    return [say("format.note_sentence", note=note) for note in chosen]

@@ -11,8 +11,7 @@ import pandas as pd
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived import layer_metrics
-from sparsity_report.study.derived.histograms import module_magnitudes
-from sparsity_report.study.derived.layer_metrics import LayerFigure
+from sparsity_report.study.derived.layer_metrics import LayerFigure, module_magnitudes
 from sparsity_report.study.survival import gone_weights, zeros_left
 from sparsity_report.untrusted.display_text import clip
 from sparsity_report.viewer.payload import Floats

@@ -19,7 +19,7 @@ import sparsity_report as sr
 from fuzz.family import Base, Family, Files
 from fuzz.mutators import damage_bytes, damage_json, dumped, marked, number, parsed
 from sparsity_report.study.files.json_files import digest_of
-from sparsity_report.study.notes import EDITED_STUDY
+from sparsity_report.study.frames import EDITED_STUDY
 from sparsity_report.study.schema import MEASURED
 from sparsity_report.words.sentences import say
 

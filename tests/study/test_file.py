@@ -19,7 +19,7 @@ from torch import nn
 import sparsity_report as sr
 from sparsity_report.study.files.csv_files import write_csv
 from sparsity_report.study.files.json_files import digest_of
-from sparsity_report.study.notes import EDITED_STUDY
+from sparsity_report.study.frames import EDITED_STUDY
 from sparsity_report.study.schema import MEASURED
 from sparsity_report.words.sentences import say
 

@@ -9,9 +9,8 @@
 - `paired_tasks`: task scores of two variants, document by document
 - `speedups`: speed-ups that exceed timing noise
 - `heads_experts`: sparsity of attention heads and experts; zero rows, columns, heads and layers
-- `layer_metrics`: figures of layers besides counts, and the least and most sparse layer
+- `layer_metrics`: figures of layers besides counts, their magnitudes, the least and most sparse
 - `existing_zeros`: the pattern of the zeros of an already-pruned model
-- `histograms`: histograms of the magnitudes of layers
 - `tracker_metrics`: flat figures for experiment trackers
 - `tradeoff`: quality against bytes of measured variants
 - `expert_use`: use of experts by the router; experts that fit into one budget of bytes

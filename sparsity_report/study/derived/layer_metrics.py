@@ -13,9 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from sparsity_report.counting.counts import count_weights
+from sparsity_report.counting.histogram import Magnitudes
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.sparse.shares import zero_share
 from sparsity_report.study.patterns import expected_sparsity
+from sparsity_report.weights.weights import Weights
 
 Floats = npt.NDArray[np.float64]
 # Kinds of parts of a model, the finest last.
@@ -262,3 +265,13 @@ def spread_of(layers: pd.DataFrame) -> Spread | None:
     (low, high), (least, most) = map(float, ends["share"]), ends["module_name"]
     is_uneven = bool(high - low > max(_POINT, chance))
     return Spread(len(layers), low, high, least, most, is_uneven)
+
+
+def module_magnitudes(weights: Weights) -> dict[str, Magnitudes]:
+    """Return the magnitudes of each module's prunable weights before pruning, by module."""
+    counted, modules = count_weights(weights), {}
+    for module in weights.modules:
+        parts = [counted[p.name] for p in module.parameters if p.prunable and p.known]
+        if parts:
+            modules[module.name] = sum(parts[1:], parts[0])
+    return modules

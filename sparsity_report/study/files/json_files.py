@@ -20,9 +20,9 @@ from sparsity_report.errors import SparsityReportError, opening
 from sparsity_report.study import schema
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.files.value_bounds import check_study
+from sparsity_report.study.frames import EDITED_STUDY
 from sparsity_report.study.layers import with_shares
 from sparsity_report.study.levels.levels import LEVEL_COUNTS, level_matrices, level_rows
-from sparsity_report.study.notes import EDITED_STUDY
 from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import check_integer, open_file, read_json
 from sparsity_report.words.sentences import say
