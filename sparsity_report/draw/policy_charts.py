@@ -12,7 +12,7 @@ from sparsity_report.draw import marks, theme
 from sparsity_report.draw.marks import Rows
 from sparsity_report.draw.theme import NARROW, TEXT_WIDTH
 from sparsity_report.study.comparison import Study
-from sparsity_report.study.derived.paired_facts import distance, score_ends
+from sparsity_report.study.derived.paired_scores import distance, score_ends
 from sparsity_report.study.derived.protocol_scores import ANY_TOKENIZER, by_protocol
 from sparsity_report.study.layers import records
 from sparsity_report.study.policy_names import any_level

@@ -9,8 +9,7 @@ import pandas as pd
 from sparsity_report.findings.verdict import labels_of
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.layer_metrics import sensitivity_correlation
-from sparsity_report.study.derived.paired_facts import level_of
-from sparsity_report.study.derived.paired_scores import Paired, ranked_parts
+from sparsity_report.study.derived.paired_scores import Paired, level_of, ranked_parts
 from sparsity_report.study.derived.paired_tasks import winners
 from sparsity_report.study.derived.protocol_scores import by_protocol
 from sparsity_report.study.derived.zero_shot import SEVEN, seven_tasks

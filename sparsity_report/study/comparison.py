@@ -10,7 +10,7 @@ import pandas as pd
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.study.derived.expert_use import expert_budgets
 from sparsity_report.study.derived.facts import Facts
-from sparsity_report.study.derived.paired_facts import score_pairs
+from sparsity_report.study.derived.paired_scores import score_pairs
 from sparsity_report.study.derived.paired_tasks import compared_variants, paired_tasks
 from sparsity_report.study.derived.runtime_frame import runtime_frame
 from sparsity_report.study.derived.strip import Tile, strip

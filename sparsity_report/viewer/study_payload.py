@@ -22,7 +22,7 @@ from sparsity_report.study.budget import measured_levels
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.expert_use import FIGURES, drawn_use
 from sparsity_report.study.derived.layer_metrics import LayerFigure, module_magnitudes
-from sparsity_report.study.derived.paired_facts import score_ends
+from sparsity_report.study.derived.paired_scores import score_ends
 from sparsity_report.study.heatmap_grid import Grid
 from sparsity_report.study.layers import records, use_ratio
 from sparsity_report.study.levels.levels import Levels, bytes_beside

@@ -18,8 +18,7 @@ from sparsity_report.report.tables.table_model import (
 )
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.expert_use import fewer_experts
-from sparsity_report.study.derived.paired_facts import distance
-from sparsity_report.study.derived.paired_scores import Paired
+from sparsity_report.study.derived.paired_scores import Paired, distance
 from sparsity_report.study.derived.protocol_scores import ANY_TOKENIZER, PROTOCOL, by_protocol
 from sparsity_report.study.derived.zero_shot import SEVEN, one_version, seven_tasks
 from sparsity_report.study.layers import records

@@ -13,8 +13,7 @@ from sparsity_report.report.tables.table_model import Body, Cell, Column, Row, T
 from sparsity_report.sparse.shares import zero_shares
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.heads_experts import Part
-from sparsity_report.study.derived.paired_facts import DISTANCES, distance
-from sparsity_report.study.derived.paired_scores import Ends, ranked_parts
+from sparsity_report.study.derived.paired_scores import DISTANCES, Ends, distance, ranked_parts
 from sparsity_report.study.derived.protocol_scores import PROTOCOL
 from sparsity_report.study.layers import records
 from sparsity_report.untrusted.display_text import clip, short_name

@@ -3,8 +3,7 @@
 - `facts`: the figures of each variant that several readers show
 - `strip`: the four figures at the head of a report
 - `protocol_scores`: scores of one text by one protocol
-- `paired_scores`: comparisons of scores by span, the best of them, and ranks of pruned parts
-- `paired_facts`: comparisons of all scores of a study
+- `paired_scores`: comparisons of all scores by span, the best of them, and ranks of pruned parts
 - `zero_shot`: the seven zero-shot tasks
 - `paired_tasks`: task scores of two variants, document by document
 - `speedups`: speed-ups that exceed timing noise

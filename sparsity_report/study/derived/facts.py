@@ -31,8 +31,7 @@ from sparsity_report.study.derived.existing_zeros import (
 )
 from sparsity_report.study.derived.heads_experts import Dead, Inner, Part, dead, inner, parts
 from sparsity_report.study.derived.layer_metrics import Spread, spread_of
-from sparsity_report.study.derived.paired_facts import level, paired_by_protocol
-from sparsity_report.study.derived.paired_scores import Paired
+from sparsity_report.study.derived.paired_scores import Paired, level, paired_by_protocol
 from sparsity_report.study.derived.protocol_scores import Scored, key_of, scored
 from sparsity_report.study.derived.speedups import crossovers, reference, speeds
 from sparsity_report.study.frames import StudyFrames
