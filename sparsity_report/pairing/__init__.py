@@ -2,8 +2,7 @@
 
 - `roles`: roles of parameters and the axes of their rows and columns.
 - `fingerprints`: hashes and projections of rows; `unit_matching`: matches of units by them.
-- `alignment`: matches of all units of two models; `align_embeddings`: of channels and tokens;
-  `align_blocks`: of blocks, experts, heads and channels.
+- `alignment`: matches of all units of two models, as a value; `align_units`: finds them.
 - `matches`: matches of parameters as values; `parameter_plan`: the plan of a comparison.
 - `paired_reading`: the pass over both models; `value_loops`: its inner loops by NumPy,
   `compiled_loops`: those that numba compiles.

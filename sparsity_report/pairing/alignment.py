@@ -244,7 +244,7 @@ def match_rows(base: Tables, remaining: Tables, *more: tuple[Tables, Tables]) ->
     of the units, `more`, are read only if some rows are not equal, as rows of one matrix can be
     similar.
     """
-    hashes = [[d for table in tables() for d in hash_rows([table])] for tables in (base, remaining)]
+    hashes = [[d for table in tables() for d in hash_rows(table)] for tables in (base, remaining)]
     if (match := unit_matching.match_equal(*hashes)) is not None:
         return match
     # Reading again takes less time than projecting rows that turn out to be equal.

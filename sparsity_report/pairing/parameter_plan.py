@@ -10,7 +10,7 @@ import numpy as np
 from sparsity_report.deferred import torch
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.pairing import roles
-from sparsity_report.pairing.align_blocks import align
+from sparsity_report.pairing.align_units import align
 from sparsity_report.pairing.alignment import Alignment
 from sparsity_report.pairing.fingerprints import hash_rows, project
 from sparsity_report.pairing.matches import ParameterMatch, Piece, Plan, split_fused
@@ -142,7 +142,7 @@ def _match_by_values(
             for w, some in sides
         ]
         projected = [project([table]) for table in tables]
-        match = match_equal(*(hash_rows([table]) for table in tables)) or match_similar(*projected)
+        match = match_equal(*map(hash_rows, tables)) or match_similar(*projected)
         for number, part in enumerate(parts):
             base = int(match.index[number])
             if float(projected[1][number] @ projected[0][base]) < _SIMILAR:

@@ -1,12 +1,13 @@
-"""Alignment of blocks, experts, heads and channels.
+"""Alignment of the width, tokens, blocks, experts, heads and channels.
 
 As many units as in the base are the same ones in their places, unless a sample of their rows
 differs. Otherwise values decide: equal rows first, then the most similar ones. The width is
-aligned before the matrices that use it, and a block before its experts.
+aligned by the embedding, before the matrices that use it, and a block before its experts.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
@@ -15,15 +16,26 @@ import numpy as np
 from sparsity_report.deferred import torch
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.pairing import unit_matching
-from sparsity_report.pairing.align_embeddings import align_embeddings
 from sparsity_report.pairing.alignment import Alignment, Tables, differing_share, match_rows
-from sparsity_report.pairing.fingerprints import Fingerprints, hash_rows, take_fingerprints
+from sparsity_report.pairing.fingerprints import (
+    Fingerprints,
+    hash_rows,
+    iterate_rows,
+    pick_columns,
+    read_matrix,
+    take_fingerprints,
+)
 from sparsity_report.pairing.matches import Piece, split_fused
-from sparsity_report.pairing.roles import ModelRoles, Part, Parts, Place
+from sparsity_report.pairing.roles import OUTSIDE, ModelRoles, Part, Parts, Place
 from sparsity_report.pairing.unit_matching import UnitMatch, match_identical
 
-# Rows compared per block or expert, and the share of moved rows at which all blocks are compared.
-_SAMPLE, _HALF = 64, 0.5
+# Rows compared per block or expert, or of the embedding, and tokens by which channels are matched.
+_SAMPLE, _TOKENS = 64, 2048
+# Share of moved rows at which all blocks are compared; certainty of channels of a cut width.
+_HALF = 0.5
+# Share of moved channels that suggests a rotation, tokens whose angles are compared, and the
+# correlation of the angles in a rotated width.
+_NEARLY_ALL, _ANGLES, _CORRELATED = 0.9, 256, 0.9
 # Matrices that identify blocks, small ones first, and those that can be pruned last.
 _IDENTIFYING = ("k", "qkv", "q", "v", "gate", "up", "gate_up", "router", "o", "down")
 # Axes within a block. Shared experts and cross-attention have separate axes.
@@ -32,7 +44,7 @@ _AXES = ("head", "kv_head", "channel", "channel, shared", "head, cross", "kv_hea
 _MATRICES = {"head": ("q", "qkv"), "kv_head": ("k", "qkv"), "channel": ("gate", "up", "gate_up")}
 # Matrices whose rows belong to the same units.
 _TWIN_MATRICES = {"gate": "up"}
-# Share of moved rows up to which channels keep their places.
+# Share of moved rows up to which channels and tokens keep their places.
 _FEW_MOVED = 0.1
 # Rows sampled per axis, and per expert of many.
 _AXIS_SAMPLE, _EXPERT_SAMPLE = 16, 4
@@ -52,7 +64,7 @@ def align(before: ModelRoles, after: ModelRoles) -> Alignment:
         The model has more units than the base, or they are not recognized.
     """
     alignment = Alignment(before, after)
-    align_embeddings(alignment)
+    _align_embeddings(alignment)
     _align_stacks(alignment)
     for stack_after, stack in alignment.stacks.items():
         alignment.blocks[stack] = _match_blocks(alignment, stack_after, stack)
@@ -62,6 +74,123 @@ def align(before: ModelRoles, after: ModelRoles) -> Alignment:
             _align_experts(alignment, (stack_after, number), (stack, block))
             _align_block(alignment, (stack_after, number), (stack, block))
     return alignment
+
+
+def _align_embeddings(alignment: Alignment) -> None:
+    """Match the channels of the width, then the tokens."""
+    key = ("embed", "weight")
+    one, other = alignment.before.at("", None).get(key), alignment.after.at("", None).get(key)
+    if one is None or other is None or not (one.columns and other.columns):
+        return
+    if len(one.parameter.shape) != 2 or len(other.parameter.shape) != 2:  # patches of an image
+        return
+    _align_width(alignment, one, other)
+    _align_vocabulary(alignment, one, other)
+
+
+def _align_width(alignment: Alignment, one: Part, other: Part) -> None:
+    """Match channels; refuse a rotated width, where hardly any channel matches."""
+    (tokens_before, width), (tokens_after, narrower) = one.parameter.shape, other.parameter.shape
+    if width < narrower:
+        alignment.check_not_more("width", one.module.name, width, narrower)
+    # Tokens are in the same order even if some were cut off at the end.
+    tokens = min(tokens_before, tokens_after)
+    moved = 0.0
+    if width == narrower:
+        sample = alignment.sample((one, other), lines=(0, 0, tokens), number=_SAMPLE)
+        moved = differing_share(sample and (sample[0].T, sample[1].T))
+        if moved < _FEW_MOVED:
+            return
+    sides = ((alignment.before, one), (alignment.after, other))
+    tables = [
+        read_matrix(side.weights, part, rows=min(tokens, _TOKENS)).float().T.contiguous()
+        for side, part in sides
+    ]
+    match = match_rows(lambda: (tables[0],), lambda: (tables[1],))
+    if width == narrower:
+        is_lost = moved >= _NEARLY_ALL and match.is_identity
+    else:
+        is_lost = bool(match.certainty.mean() < _HALF)
+    if is_lost and _have_same_angles(*(table[:, -_ANGLES:] for table in tables)):
+        raise SparsityReportError(
+            f"{alignment.names}: the width looks rotated, so that no weight matches one of the "
+            "base; compare the rotated model before and after pruning"
+        )
+    if is_lost:  # the first tokens may be different ones
+        both_cut = tokens_before != tokens_after and width != narrower
+        match = _match_by_vectors(alignment, both_cut) or match
+    alignment.add("width", OUTSIDE, match, one.module.name)
+
+
+def _match_by_vectors(alignment: Alignment, both_cut: bool) -> UnitMatch | None:
+    """Match channels by equal values in norms and biases; None if these are not conclusive.
+
+    Raises
+    ------
+    SparsityReportError
+        They are not conclusive, and both the width and the vocabulary were cut.
+    """
+    base, left = _vector_values(alignment.before), _vector_values(alignment.after)
+    by_outside = defaultdict(set)
+    for channel, (outside, _) in enumerate(base):
+        by_outside[outside].add(channel)
+    candidates = [{n for n in by_outside[key] if base[n][1] >= inside} for key, inside in left]
+    match = unit_matching.match_candidates(candidates, len(base))
+    if match is not None and match.certainty.mean() >= _HALF:
+        return match
+    if both_cut:
+        raise SparsityReportError(
+            f"{alignment.names}: both the width and the vocabulary were cut, and neither the first "
+            "tokens nor the norms tell which channels are left; cut one after the other, and "
+            "compare each with what was there before, or the two are unrelated"
+        )
+    return None
+
+
+def _vector_values(side: ModelRoles) -> list[tuple[bytes, set[tuple[str, str, float]]]]:
+    """Return for each channel its values in vectors outside of blocks, and those inside.
+
+    A value inside a block is kept with the role of its vector, as the block is not known yet.
+    """
+    outside, inside = [], list[tuple[tuple[str, str], list[float]]]()
+    for part in side.parts:
+        if [s.axis for s in part.rows] == ["width"] and not part.columns and part.expert is None:
+            values = read_matrix(side.weights, part).flatten()
+            if part.block is None:
+                outside.append(values.float().numpy())
+            else:
+                inside.append((part.key, values.tolist()))
+    width = side.width or 0
+    table = np.stack(outside, axis=1) if outside else np.empty((width, 0), dtype=np.float32)
+    return [
+        (table[n].tobytes(), {(*key, values[n]) for key, values in inside}) for n in range(width)
+    ]
+
+
+def _have_same_angles(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Return whether the angles between tokens, the columns, are nearly the same.
+
+    A rotation keeps them, and cutting unimportant channels changes them little.
+    """
+    pairs = torch.triu_indices(one.shape[1], one.shape[1], 1)
+    angles = []
+    for table in (one, other):
+        directions = torch.nn.functional.normalize(table, dim=0)
+        angles.append((directions.T @ directions)[pairs[0], pairs[1]])
+    return bool(torch.corrcoef(torch.stack(angles))[0, 1] >= _CORRELATED)
+
+
+def _align_vocabulary(alignment: Alignment, one: Part, other: Part) -> None:
+    base, left = one.parameter.shape[0], other.parameter.shape[0]
+    alignment.check_not_more("vocabulary", one.module.name, base, left)
+    if base == left and differing_share(alignment.sample((one, other))) < _FEW_MOVED:
+        return
+    before, after, columns = alignment.before.weights, alignment.after.weights, alignment.columns
+    match = match_rows(
+        lambda: (pick_columns(rows, columns) for rows in iterate_rows(before, one)),
+        lambda: (rows.float() for rows in iterate_rows(after, other)),
+    )
+    alignment.add("vocabulary", OUTSIDE, match, one.module.name)
 
 
 def _align_stacks(alignment: Alignment) -> None:
@@ -183,7 +312,7 @@ def _align_experts(alignment: Alignment, after: tuple[str, int], base: tuple[str
         tables = alignment.read_rows(True, old), alignment.read_rows(False, new)
         if one == other and not differing_share(tables):
             return
-        match = unit_matching.match_equal(*map(hash_rows, ([table] for table in tables)))
+        match = unit_matching.match_equal(*map(hash_rows, tables))
     if match is None or match.certainty.min(initial=1) < 1:
         known, left = (
             [take_fingerprints(alignment.read_rows(is_base, *each)) for each in side]
