@@ -53,7 +53,7 @@ def test_nan_is_a_nonzero_named_in_the_audit(dtype, tmp_path):
     assert study.notes == (NAN,)
     assert study.audit[0] == f"N{str(NAN)[1:]}."
     assert study.levels is None
-    assert study.facts.levels is None
+    assert study.by_level is None
     with pytest.raises(sr.SparsityReportError, match=r"keeps no levels: .* or NaN"):
         study.at_level(0.3)
     mean = study.patterns.set_index("parameter")["mean_abs"]

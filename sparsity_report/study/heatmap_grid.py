@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from functools import cached_property
 from itertools import groupby
 from typing import NamedTuple
 
@@ -47,16 +46,13 @@ class Grid:
         In model order.
     codes : numpy.ndarray
         Position in ``cells`` of the cell of each row of `layers`.
-    merged : int
-        Number of neighboring blocks in a cell.
     """
 
     def __init__(self, layers: pd.DataFrame) -> None:
         blocks = layers["block"].astype("Int64")
         numbers = sorted(blocks.dropna().unique())
-        self.merged = max(1, -(-len(numbers) // _BLOCKS))
-        labels = block_labels(numbers, self.merged)
-        self.module_names: list[str] = list(layers["module_name"])
+        merged = max(1, -(-len(numbers) // _BLOCKS))
+        labels = block_labels(numbers, merged)
         placed = [
             Cell(OUTSIDE if pd.isna(block) else labels[int(block)], projection)
             for block, projection in zip(blocks, _projections(layers), strict=True)
@@ -74,14 +70,6 @@ class Grid:
     def projections(self) -> list[str]:
         """Names of projections in model order."""
         return list(dict.fromkeys(cell.projection for cell in self.cells))
-
-    @cached_property
-    def members(self) -> list[list[str]]:
-        """Names of the modules in each cell."""
-        names: list[list[str]] = [[] for _ in self.cells]
-        for code, name in zip(self.codes.tolist(), self.module_names, strict=True):
-            names[code].append(name)
-        return names
 
 
 def _block_order(label: str) -> int:

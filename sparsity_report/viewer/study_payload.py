@@ -25,7 +25,7 @@ from sparsity_report.study.derived.layer_metrics import LayerFigure, module_magn
 from sparsity_report.study.derived.paired_scores import score_ends
 from sparsity_report.study.heatmap_grid import Grid
 from sparsity_report.study.layers import records, use_ratio
-from sparsity_report.study.levels.levels import Levels, bytes_beside
+from sparsity_report.study.levels.levels import Levels, bytes_beside, dense_sizes
 from sparsity_report.study.levels.sweep import ladders, thresholds
 from sparsity_report.study.pairs.removed_strips import strips
 from sparsity_report.study.policy_names import GLOBAL, is_level_of, selection_rule
@@ -276,7 +276,7 @@ def _variants(
     for row, label in zip(records(study.variants), labels, strict=True):
         name, method, threshold = row["variant"], row["method"], row["threshold"]
         rows = study.facts.layers(name)
-        rows = rows.assign(dense=study.facts.dense_bytes(name), rest=bytes_beside(rows))
+        rows = rows.assign(dense=dense_sizes(rows), rest=bytes_beside(rows))
         rows = rows.set_index("module_name").reindex(names)
         texts = {
             "shapes": [
@@ -363,7 +363,7 @@ def policy_entry(policy: str, levels: Levels, study: Study, arrays: Arrays) -> d
     most = {key: levels.at_most(*cost) for key, cost in costs.items()}
     modules = pd.Index(study.layers["module_name"].unique())
     # One bound for all modules: those of each would be a sixth of the payload.
-    weights = np.maximum(levels.zeros + levels.left, 1)
+    weights = np.maximum(levels.weights, 1)[:, None]
     slack = np.ceil(1e6 * (levels.slack / weights).max(axis=0, initial=0.0)) / 1e6
     return {
         "key": policy,

@@ -145,7 +145,8 @@ def _judge(folder: Path, base: Base) -> str:
         return "opened with other content, and nothing said"
     if not intact:
         sr.write_csv(study, folder / "tables")
-        _ = sr.summarize(study), study.audit, study.by_level and study.by_level.model
+        levels = study.by_level
+        _ = sr.summarize(study), study.audit, levels and levels.total("stored_bytes")
         study.save(folder / "again.json")
         again = sr.read_study(folder / "again.json", strict=True)
         return "" if _same(again, study) else "saved as another study"

@@ -93,7 +93,7 @@ def test_the_most_that_a_level_may_take_is_that_of_the_worst_distribution(mixtur
     uses = layers[layers["prunable"]].set_index("module_name")["uses"]
     prunable = frame[frame["module_name"].isin(uses.index)]
     for quantity in ("flops_per_token", "stored_bytes"):
-        most = levels.at_most(quantity) - levels.model[quantity]
+        most = levels.at_most(quantity) - levels.total(quantity)
         for place in (10, 50, 90):
             rows = prunable[np.isclose(prunable["sparsity"], levels.sparsities[place])]
             slack = rows["uncertainty"].to_numpy(dtype=float)

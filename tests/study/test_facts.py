@@ -168,56 +168,37 @@ def test_groups_of_a_level_are_those_of_a_pruning_there(percent):
     torch.manual_seed(0)
     weights = sr.load(Tiny(width=24, hidden=40, blocks=3, dtype=torch.bfloat16))
     study = sr.compare(sr.dense(weights))
-    facts = study.facts
     pruning = sr.global_magnitude(weights, percent / 100)
     real = sr.compare(sr.dense(weights), sr.masked(pruning, name="M"), sr.csr(pruning, name="C"))
     groups = real.groups[real.groups["variant"] == "M"].set_index("group")
-    levels = study.by_level.groups
-    assert set(levels.names) == set(groups.index)
-    for name, total, zeros in zip(levels.names, levels.totals, levels.zeros, strict=True):
-        assert total == groups.loc[name, "total"]
-        assert total - zeros[percent] == groups.loc[name, "nonzero"]
-    level = facts.levels.set_index("sparsity").loc[percent / 100]
-    for column, ratio in (("stored_bytes", "bytes_ratio"), ("flops_per_token", "flops_ratio")):
-        assert level[column] == real.facts.total("C", column)
-        assert level[ratio] == real.facts.ratio("C", column)
-    for column in ("sparsity_prunable", "sparsity_model"):
-        assert level[column] == real.facts.total("M", column)
+    counts = study.at_level(percent / 100).groupby("group")[["total", "nonzero"]].sum()
+    assert counts.to_dict() == groups[["total", "nonzero"]].to_dict()
+    for quantity in ("stored_bytes", "flops_per_token"):
+        assert study.by_level.total(quantity)[percent] == real.facts.total("C", quantity)
+        dense = study.by_level.total(quantity, "dense")[percent]
+        assert dense == real.facts.total("Dense", quantity)
 
 
 def test_levels_agree_with_the_variants_of_the_study(study):
-    facts, totals = study.facts, study.totals.set_index("variant")
-    level = facts.levels.set_index("sparsity").loc[0.3]
-    pruned = totals.loc["CSR30"]
-    assert level["zeros"] == pruned["prunable_total"] - pruned["prunable_nonzero"]
-    assert level["sparsity_prunable"] == facts.total("Masked30", "sparsity_prunable")
-    assert level["sparsity_model"] == facts.total("Masked30", "sparsity_model")
+    facts, levels = study.facts, study.by_level
+    level, place = study.at_level(0.3), levels.sparsities.index(0.3)
+    prunable = level[level["prunable"]]
+    for rows, part in ((prunable, "prunable"), (level, "model")):
+        prefix = "weight_" if part == "prunable" else ""
+        zeros = (rows[f"{prefix}total"] - rows[f"{prefix}nonzero"]).sum()
+        share = facts.total("Masked30", f"sparsity_{part}")
+        assert zeros / rows[f"{prefix}total"].sum() == pytest.approx(share)
     # Which layer a weight is taken from does not change the bytes.
-    assert level["stored_bytes"] == facts.total("CSR30", "stored_bytes")
-    assert level["bytes_ratio"] == facts.ratio("CSR30", "stored_bytes")
+    assert levels.total("stored_bytes")[place] == facts.total("CSR30", "stored_bytes")
     # Only from a pooler, which no token passes, a weight costs a token nothing.
-    once = study.at_level(0.3).query("prunable and flops_per_token == 0")["uncertainty"].sum()
-    assert abs(level["flops_per_token"] - facts.total("CSR30", "flops_per_token")) <= 2 * once
-    if not once:
-        assert level["flops_ratio"] == facts.ratio("CSR30", "flops_per_token")
-    groups, place = study.by_level.groups, facts.levels["sparsity"].tolist().index(0.3)
+    once = level.query("prunable and flops_per_token == 0")["uncertainty"].sum()
+    flops = levels.total("flops_per_token")[place]
+    assert abs(flops - facts.total("CSR30", "flops_per_token")) <= 2 * once
     real = study.groups[study.groups["variant"] == "Masked30"].set_index("group")
-    slack = study.at_level(0.3).groupby("group")["uncertainty"].sum()
-    for name, total, zeros in zip(groups.names, groups.totals, groups.zeros[:, place], strict=True):
-        off = abs(int(total - zeros) - int(real.loc[name, "nonzero"]))
-        assert off <= slack[name]
-        assert total == real.loc[name, "total"]
-
-
-def test_the_cells_of_a_level_are_those_of_the_map(study):
-    facts, cells = study.facts, study.facts.cells("Masked30")
-    levels, place = study.by_level.cells, facts.levels["sparsity"].tolist().index(0.3)
-    assert [tuple(name) for name in levels.names] == [
-        *zip(cells["block"], cells["projection"], strict=True)
-    ]
-    assert levels.totals.tolist() == cells["total"].tolist()
-    off = np.abs(levels.totals - levels.zeros[:, place] - cells["nonzero"].to_numpy())
-    assert off.max() <= cells["layers"].max() * facts.levels["uncertainty"][place]
+    groups = level.groupby("group")[["total", "nonzero", "uncertainty"]].sum()
+    off = (groups["nonzero"] - real["nonzero"]).abs()
+    assert (off <= groups["uncertainty"]).all()
+    assert groups["total"].to_dict() == real["total"].to_dict()
 
 
 def sums(study, variant):

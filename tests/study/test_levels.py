@@ -69,6 +69,12 @@ def test_a_quantized_checkpoint(smollm2):
     agrees_with_pruning(study, smollm2, 0.3, slack=10_000)
 
 
+def total_at(study, sparsity, quantity, layout="csr"):
+    """Return a sum over the whole model at a level."""
+    levels = study.by_level
+    return levels.total(quantity, layout)[levels.sparsities.index(sparsity)]
+
+
 def test_layers_without_csr_stay_dense_at_every_level():
     torch.manual_seed(0)
     attention = nn.MultiheadAttention(16, 2, bias=False)
@@ -81,9 +87,8 @@ def test_layers_without_csr_stay_dense_at_every_level():
             left = int(masked["weight_nonzero"].iloc[-1])
             stay = 2 * (3 * 16 * 16 + 16 * 16)
             assert here["csr_flops_per_token"].equals(csr["flops_per_token"])
-            level = study.facts.levels.set_index("sparsity").loc[sparsity]
-            assert level["stored_bytes"] == stay + left * 6 + 9 * 4 + 2 * 8
-            assert level["flops_per_token"] == stay + 2 * left
+            assert total_at(study, sparsity, "stored_bytes") == stay + left * 6 + 9 * 4 + 2 * 8
+            assert total_at(study, sparsity, "flops_per_token") == stay + 2 * left
             swept = sr.sweep(weights, [sparsity])
             assert swept["csr_bytes"].tolist() == csr["stored_bytes"].tolist()
 
@@ -103,21 +108,19 @@ def test_a_level_in_numbers_written_out():
     assert row["csr_bytes"] == csr_bytes(7, 2, 4, 4) + 2 * 4 == 7 * 8 + 3 * 4 + 8
     # 80 n/10 + 12 < 40 where less than 3.5 of 10 weights are left; levels are 1 % apart.
     assert study.facts.break_even("Dense") == (80 + 12 - 40) / 80
-    totals = study.facts.levels.set_index("sparsity")
-    assert totals.loc[0.3, "stored_bytes"] == row["csr_bytes"]
-    assert study.facts.levels.loc[0, "dense_stored_bytes"] == 48
-    assert study.facts.levels.loc[0, "dense_flops_per_token"] == 20
+    assert total_at(study, 0.3, "stored_bytes") == row["csr_bytes"]
+    assert total_at(study, 0.0, "stored_bytes", "dense") == 48
+    assert total_at(study, 0.0, "flops_per_token", "dense") == 20
 
 
 def test_totals_are_the_sums_of_each_level(demo_study):
-    model = demo_study.facts.levels.set_index("sparsity")
     for sparsity in (0.0, 0.42, 0.99):
-        here, sums = demo_study.at_level(sparsity), model.loc[sparsity]
-        prunable = here[here["prunable"]]
-        assert sums["model_zeros"] == (here["total"] - here["nonzero"]).sum()
-        assert sums["zeros"] == (prunable["weight_total"] - prunable["weight_nonzero"]).sum()
-        assert sums["stored_bytes"] == here["csr_bytes"].sum()
-        assert sums["flops_per_token"] == here["csr_flops_per_token"].sum()
+        here = demo_study.at_level(sparsity)
+        for quantity, column in (
+            ("stored_bytes", "csr_bytes"),
+            ("flops_per_token", "csr_flops_per_token"),
+        ):
+            assert total_at(demo_study, sparsity, quantity) == here[column].sum()
 
 
 def test_a_study_read_from_a_file_has_the_same_levels(demo_study, tmp_path):
@@ -225,5 +228,4 @@ def test_csr_pays_from_the_first_level_where_weights_are_sparse_already():
     with torch.no_grad():
         model["fc1"].weight[:, 8:] = 0  # 7 of 8: CSR takes a quarter of dense, and row pointers
     study = sr.compare(sr.dense(model))
-    levels = study.facts.levels.set_index("sparsity")["bytes_ratio"]
-    assert levels[0.0] < 1
+    assert total_at(study, 0.0, "stored_bytes") < total_at(study, 0.0, "stored_bytes", "dense")

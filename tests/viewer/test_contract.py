@@ -16,6 +16,10 @@ from transformers import MixtralConfig, MixtralForCausalLM
 
 import sparsity_report as sr
 from sparsity_report.counting.policies.policy_registry import families
+from sparsity_report.sparse.shares import break_even, ratio
+from sparsity_report.study.layers import used
+from sparsity_report.study.levels.levels import dense_sizes
+from sparsity_report.study.storage_layouts import layout_ends
 from sparsity_report.viewer.embed import embed
 from sparsity_report.viewer.layer_values import LayerValues
 from sparsity_report.viewer.payload import encode
@@ -177,18 +181,64 @@ COSTS = {
 }
 
 
+def selected(rows, modules):
+    """Return the rows of some modules, all where none are named."""
+    return rows[rows["module_name"].isin(modules)] if modules else rows
+
+
+def sums_of(rows, bytes_and_flops, dense):
+    """Return sums over layers, their shares of zeros, and the ratios to the dense model."""
+    matrices = rows[rows["prunable"]]
+    costs = ("stored_bytes", "flops_per_token")
+    parts = {
+        "zeros": matrices["weight_total"] - matrices["weight_nonzero"],
+        "prunable_total": matrices["weight_total"],
+        "model_zeros": rows["total"] - rows["nonzero"],
+        "total": rows["total"],
+        **dict(zip(costs, bytes_and_flops, strict=True)),
+        **dict(zip((f"dense_{cost}" for cost in costs), dense, strict=True)),
+    }
+    sums = {name: each.astype("Int64").sum(skipna=False) for name, each in parts.items()}
+    shares = {
+        "sparsity_prunable": ("zeros", "prunable_total"),
+        "sparsity_model": ("model_zeros", "total"),
+        "bytes_ratio": ("stored_bytes", "dense_stored_bytes"),
+        "flops_ratio": ("flops_per_token", "dense_flops_per_token"),
+    }
+    return sums | {name: ratio(sums[part], sums[whole]) for name, (part, whole) in shares.items()}
+
+
+def level_sums(levels, sparsity, selection):
+    """Return the sums over layers at a level, with their matrices in CSR."""
+    rows = selected(levels.at(sparsity), selection)
+    csr = (rows[name] for name in ("csr_bytes", "csr_flops_per_token"))
+    return sums_of(rows, csr, (rows["dense_bytes"], rows["flops_per_token"]))
+
+
+def variant_sums(study, variant, selection=()):
+    """Return the sums over layers of a variant."""
+    rows = selected(study.facts.layers(variant), selection)
+    sparse = rows["prunable"] & (rows["layout"] == "csr")
+    uses = rows["uses"].to_numpy(dtype=float, na_value=1.0)
+    weights = rows["weight_total"].to_numpy(dtype=np.int64, na_value=0)
+    flops = pd.Series(used(2 * weights, uses), rows.index, dtype="Int64")
+    stored = rows["stored_bytes"], rows["flops_per_token"]
+    dense = stored[0].mask(sparse, dense_sizes(rows)), stored[1].mask(sparse, flops)
+    return sums_of(rows, stored, dense)
+
+
 def check_sums(study, state, answer):
     if state["variant"] == AT_LEVEL:
         levels = study.by_policy[state["policy"]]
-        table = levels.sums(state["selection"])
-        sums = table.iloc[levels.sparsities.index(state["sparsity"])]
+        sums = level_sums(levels, state["sparsity"], state["selection"])
         stored = "csr"
         # The script knows one bound for all layers of a level.
-        assert int(sums["uncertainty"]) <= answer["sums"]["slack"]
+        uncertainty = selected(levels.at(state["sparsity"]), state["selection"])["uncertainty"]
+        assert int(uncertainty.max()) <= answer["sums"]["slack"]
         if not levels.slack[:, levels.sparsities.index(state["sparsity"])].any():
             assert answer["sums"]["slack"] == 0
     else:
-        sums, stored = study.facts.sums(state["variant"], state["selection"]), None
+        sums = variant_sums(study, state["variant"], state["selection"])
         stored = "csr" if study.facts.layouts[state["variant"]] == "csr" else "dense"
     pairs = PAIRS | (COSTS if state["layout"] == stored else {})
     for key, column in pairs.items():
@@ -198,9 +248,10 @@ def check_sums(study, state, answer):
         )
     if state["variant"] != AT_LEVEL or state["layout"] != "csr":
         return
-    for (zeros, size, flops, _), row in zip(answer["curve"], table.itertuples(), strict=True):
-        costs = known(row.stored_bytes), known(row.flops_per_token)
-        assert (zeros, size, flops) == (row.zeros, *costs)
+    for (zeros, size, flops, _), share in zip(answer["curve"], levels.sparsities, strict=True):
+        row = level_sums(levels, share, state["selection"])
+        costs = known(row["stored_bytes"]), known(row["flops_per_token"])
+        assert (zeros, size, flops) == (row["zeros"], *costs)
 
 
 def check_metrics(study, contents, state, answer):
@@ -221,7 +272,9 @@ def check_metrics(study, contents, state, answer):
 
 def check_layouts(study, state, answer):
     layout = {"csr": "csr_int32", "bitmask": "bitmask", "dense": "dense"}[state["layout"]]
-    even = study.facts.break_even(study.facts.baseline, layout, state["selection"])
+    rows = selected(study.facts.layers(study.facts.baseline), state["selection"])
+    ends = layout_ends(rows).reindex([layout])
+    even = known(break_even(ends["dense"], ends["full"], ends["empty"]).iloc[0])
     assert answer["even"] == (None if even is None else pytest.approx(even))
     if state["variant"] == AT_LEVEL:
         return
@@ -297,7 +350,7 @@ def sentence(study, state):
     if state["variant"] == AT_LEVEL:
         levels = study.by_policy[state["policy"]]
         place = levels.sparsities.index(state["sparsity"])
-        sums = levels.model.iloc[place]
+        sums = level_sums(levels, state["sparsity"], ())
         costs, dense = (
             [levels.total(column, name)[place] for column in ("stored_bytes", "flops_per_token")]
             for name in (state["layout"], "dense")
@@ -308,7 +361,7 @@ def sentence(study, state):
         if pattern:
             shown = say("viewer.pattern", pattern=str(pattern))
     else:
-        sums, shown = study.facts.sums(state["variant"]), state["variant"]
+        sums, shown = variant_sums(study, state["variant"]), state["variant"]
         costs = [sums["stored_bytes"], sums["flops_per_token"]]
         dense = [sums["dense_stored_bytes"], sums["dense_flops_per_token"]]
     text = say(

@@ -64,7 +64,8 @@ def same(found, expected):
 def test_cells_are_those_of_the_map(pair):
     shown = Shown(pair)
     assert tuple(shown.metrics) == METRICS
-    for names in Grid(pair.matches[pair.matches["prunable"]]).members:
+    rows = pair.matches[pair.matches["prunable"]]
+    for _, names in rows["module_name"].groupby(Grid(rows).codes):
         inside = shown.among(names)
         assert inside.sum() == len(names)
         rows = pair.matches[pair.matches["module_name"].isin(names)]

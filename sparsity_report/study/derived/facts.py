@@ -12,7 +12,7 @@ Two figures with different denominators have different names:
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -22,7 +22,6 @@ import pandas as pd
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.sparse.cost import TRACE
 from sparsity_report.sparse.shares import bits_per_weight, ratio, zero_shares
-from sparsity_report.sparse.shares import break_even as break_even_share
 from sparsity_report.study.derived.existing_zeros import (
     Positions,
     SmallestKept,
@@ -37,7 +36,6 @@ from sparsity_report.study.derived.speedups import crossovers, reference, speeds
 from sparsity_report.study.frames import StudyFrames
 from sparsity_report.study.heatmap_grid import Cell, Grid
 from sparsity_report.study.layers import records
-from sparsity_report.study.levels.levels import dense_sizes, selected, variant_sums
 from sparsity_report.study.policy_names import EXISTING, methods, selection_rule
 from sparsity_report.study.rounded_zeros import is_pruned
 from sparsity_report.study.schema import TABLES
@@ -242,14 +240,6 @@ class Facts:
             raise SparsityReportError(f"no variant {variant!r}; the study has {known}")
         return self._layers[variant]
 
-    def dense_bytes(self, variant: str) -> pd.Series:
-        """Return the bytes that each layer of a variant takes with nothing stored sparse."""
-        return dense_sizes(self.layers(variant))
-
-    def sums(self, variant: str, modules: Collection[str] = ()) -> pd.Series[Any]:
-        """Return sums over some modules of a variant, or all, see :func:`.levels.variant_sums`."""
-        return variant_sums(self.layers(variant), modules)
-
     def prunable(self, variant: str) -> pd.DataFrame:
         """Return a variant's layers with prunable weights of known values.
 
@@ -441,18 +431,12 @@ class Facts:
         tables: Any = frame.groupby(["variant", "scope"], sort=False)
         return defaultdict(lambda: frame.iloc[:0], list(tables))
 
-    def break_even(
-        self, variant: str, layout: str = "csr_int32", modules: Collection[str] = ()
-    ) -> float | None:
+    def break_even(self, variant: str, layout: str = "csr_int32") -> float | None:
         """Return the sparsity from which a layout of the prunable weights beats dense.
 
-        Of all modules, or of those named; None where it never does or is unknown.
+        None where it never does or is unknown.
         """
-        if not modules:
-            return _known(self.storage(variant)["break_even"].get(layout))
-        rows = self.layers(variant)
-        ends = layout_ends(rows[selected(rows, modules)]).reindex([layout])
-        return _known(break_even_share(ends["dense"], ends["full"], ends["empty"]).iloc[0])
+        return _known(self.storage(variant)["break_even"].get(layout))
 
     @cached_property
     def speeds(self) -> pd.DataFrame | None:
@@ -484,15 +468,6 @@ class Facts:
         scores = (scored(self.study.quality, name, known) for name in alike)
         return next((score for score in scores if score is not None), None)
 
-    @property
-    def levels(self) -> pd.DataFrame | None:
-        """The first variant's model at every level of global magnitude pruning.
-
-        See :meth:`.levels.Levels.sums`; None where the study keeps no levels.
-        """
-        levels = self.study.by_level
-        return None if levels is None else levels.model
-
     def marks(self) -> list[tuple[str, float]]:
         """Return the study's distinct prunings with their sparsity, for the scale of levels."""
         shares = ((variant, self.total(variant, "sparsity_prunable")) for variant in self.prunings)
@@ -514,11 +489,8 @@ class Facts:
         pandas.DataFrame
             ``sparsity, layout, bytes, ratio`` (to dense bytes); empty if nothing is prunable.
         """
-        return layout_curve(self._ends.reindex([*CURVE_LAYOUTS]).dropna(), sparsities)
-
-    @cached_property
-    def _ends(self) -> pd.DataFrame:
-        return layout_ends(self.layers(self.baseline))
+        ends = layout_ends(self.layers(self.baseline))
+        return layout_curve(ends.reindex([*CURVE_LAYOUTS]).dropna(), sparsities)
 
     def dtypes(self, variant: str | None = None) -> list[str]:
         """Return types of prunable weights of a variant, or the baseline, the commonest first."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,11 +19,8 @@ from sparsity_report.sparse.cost import (
     index_bytes,
     value_bytes,
 )
-from sparsity_report.sparse.shares import ratio, zero_shares
-from sparsity_report.study.heatmap_grid import Cell, Grid
-from sparsity_report.study.layers import added, used
+from sparsity_report.study.layers import used
 from sparsity_report.study.schema import TABLES
-from sparsity_report.weights.anatomy.groups import GROUPS
 
 LEVEL_COUNTS = TABLES["levels"].names[2:]
 _LAYER_COLUMNS = [name for name in TABLES["level"].names if name in TABLES["layers"].names]
@@ -35,30 +32,6 @@ _STARTS = {
 }
 # Largest difference of two shares that are one level.
 _SAME = 1e-4
-_SUMS = [
-    *("zeros", "prunable_total", "total", "sparsity_prunable", "model_zeros", "sparsity_model"),
-    *("stored_bytes", "dense_stored_bytes", "bytes_ratio"),
-    *("flops_per_token", "dense_flops_per_token", "flops_ratio"),
-    *("uncertainty", "uncertainty_share"),
-]
-
-
-class LevelParts(NamedTuple):
-    """Zeros of parts of a model at every level.
-
-    Attributes
-    ----------
-    names : list
-        Names of groups, or cells of a heat map.
-    totals : numpy.ndarray
-        Elements that the zeros are counted among, shape (parts,).
-    zeros : numpy.ndarray
-        Shape (parts, levels).
-    """
-
-    names: list[str] | list[Cell]
-    totals: Integers
-    zeros: Integers
 
 
 class Levels:
@@ -82,6 +55,8 @@ class Levels:
         The prunable modules, in the order of the table.
     sparsities : list of float
         The levels, in the order of the table.
+    weights : numpy.ndarray
+        Weights of the prunable modules.
     left, slack : numpy.ndarray
         Nonzero weights, and the most weights by which they may be wrong, of shape (prunable
         modules, levels).
@@ -99,19 +74,18 @@ class Levels:
                 "levels: a module is not among the layers of the study; count the levels again"
             )
         prunable = self._layers.iloc[self.rows]
-        self._weights = _integers(prunable["weight_total"])
-        self._before = _integers(prunable["weight_nonzero"])
+        self.weights = _integers(prunable["weight_total"])
         self._columns = _integers(prunable["columns"])
         self._pointers = _integers(prunable["row_pointers"])
         self._value = prunable["dtype"].map(value_bytes).to_numpy(dtype=np.int64)
         self._runs = prunable["runs_as_csr"].to_numpy(dtype=bool)[:, None]
         self._uses = prunable["uses"].to_numpy(dtype=float)
-        self._rest_nonzero = _integers(prunable["nonzero"]) - self._before
+        self._rest_nonzero = _integers(prunable["nonzero"]) - _integers(prunable["weight_nonzero"])
         self._rest_bytes = _integers(bytes_beside(prunable))
         # The formulas are typed for one matrix and serve for many at a time.
-        dense: Any = dense_bytes(self._weights, self._value)  # type: ignore[arg-type]
+        dense: Any = dense_bytes(self.weights, self._value)  # type: ignore[arg-type]
         self._dense_bytes = dense + self._rest_bytes
-        self._dense_flops = used(2 * self._weights, self._uses)
+        self._dense_flops = used(2 * self.weights, self._uses)
 
     def at(self, sparsity: float) -> pd.DataFrame:
         """Return every module at one level.
@@ -160,51 +134,6 @@ class Levels:
             frame[name] = column
         return frame[[*_LAYER_COLUMNS, "uncertainty", *_STARTS]]
 
-    @cached_property
-    def model(self) -> pd.DataFrame:
-        """The whole model at every level, see :meth:`sums`."""
-        return self.sums()
-
-    def sums(self, modules: Collection[str] = ()) -> pd.DataFrame:
-        """Return sums over some modules with their prunable matrices in CSR, a row per level.
-
-        Parameters
-        ----------
-        modules : collection of str
-            Names of modules; all where none are given.
-
-        Returns
-        -------
-        pandas.DataFrame
-            ``sparsity`` of the level; ``zeros`` among the ``prunable_total`` prunable weights and
-            their share ``sparsity_prunable``; ``model_zeros`` among ``total`` parameters and their
-            share ``sparsity_model``; ``stored_bytes`` and ``flops_per_token``, each also with all
-            matrices dense (``dense_…``) and as a ratio (``bytes_ratio``, ``flops_ratio``);
-            ``uncertainty`` in weights of the least certain module, and ``uncertainty_share``, the
-            largest uncertainty as a share of a module's weights. Unknown figures are null.
-        """
-        inside = selected(self._layers, modules)
-        part, layers = inside[self.rows], self._layers[inside]
-        beside = layers.drop(index=self.rows[part])
-        zeros, slack = self.zeros[part].sum(axis=0), self.slack[part]
-        changed = zeros - int(self.zeros_before[part].sum())
-        frame = pd.DataFrame({"sparsity": self.sparsities, "zeros": zeros})
-        frame["prunable_total"] = int(self._weights[part].sum())
-        frame["total"] = int(layers["total"].sum())
-        before = (layers["total"] - layers["nonzero"]).sum(skipna=False)
-        frame["model_zeros"] = _plus(changed, before)
-        for column, sparse, dense in (
-            ("stored_bytes", "csr_bytes", self._dense_bytes[part]),
-            ("flops_per_token", "csr_flops_per_token", self._dense_flops[part]),
-        ):
-            other = beside[column].sum(skipna=False)
-            frame[column] = _plus(self._everywhere[sparse][part].sum(axis=0), other)
-            frame[f"dense_{column}"] = _plus(np.full(len(frame), dense.sum()), other)
-        frame["uncertainty"] = slack.max(axis=0, initial=0)
-        shares = slack / np.maximum(self._weights[part], 1)[:, None]
-        frame["uncertainty_share"] = shares.max(axis=0, initial=0)
-        return _with_shares(frame)[["sparsity", *_SUMS]]
-
     def at_most(self, quantity: str, layout: str = "csr") -> pd.Series:
         """Return the most bytes or FLOPs of the whole model in a layout at each level.
 
@@ -224,7 +153,7 @@ class Levels:
             costs = np.where(runs & (layout == "csr"), costs, 0.0)
             rounded = 2 * (uneven & (slack > 0) & (costs > 0)[:, None]).sum(axis=0)
         elif layout == "csr":
-            index = index_bytes(self._weights, self._columns)  # type: ignore[arg-type]
+            index = index_bytes(self.weights, self._columns)  # type: ignore[arg-type]
             costs = np.where(runs, self._value + index, 0.0)
         else:
             costs = np.where(self._has_bitmask & (layout == "bitmask"), self._value, 0.0)
@@ -244,63 +173,25 @@ class Levels:
         layout : {"csr", "bitmask", "dense"}
             Matrices to which a layout does not apply stay dense. A bitmask saves no FLOPs.
         """
+        sparse, dense = {
+            "stored_bytes": ("csr_bytes", self._dense_bytes),
+            "flops_per_token": ("csr_flops_per_token", self._dense_flops),
+        }[quantity]
         if layout == "csr":
-            return self.model[quantity]
-        dense = self.model[f"dense_{quantity}"]
-        if layout == "dense" or quantity == "flops_per_token":
-            return dense
-        inside = self._has_bitmask
-        weights, value = self._weights[inside, None], self._value[inside, None]
-        sizes: Any = bitmask_bytes(weights, self.left[inside], value)  # type: ignore[arg-type]
-        saved = (weights * value - sizes).sum(axis=0)
-        return dense - pd.Series(saved, dtype="Int64")
+            sums = self._everywhere[sparse].sum(axis=0)
+        else:
+            sums = np.full(len(self.sparsities), dense.sum())
+        if layout == "bitmask" and quantity == "stored_bytes":
+            inside = self._has_bitmask
+            weights, value = self.weights[inside, None], self._value[inside, None]
+            sizes: Any = bitmask_bytes(weights, self.left[inside], value)  # type: ignore[arg-type]
+            sums -= (weights * value - sizes).sum(axis=0)
+        beside = self._layers.drop(index=self.rows)[quantity].sum(skipna=False)
+        return pd.Series(sums, dtype="Int64") + (pd.NA if pd.isna(beside) else int(beside))
 
     @property
     def _has_bitmask(self) -> npt.NDArray[np.bool_]:
         return self._pointers > 0
-
-    @cached_property
-    def groups(self) -> LevelParts | None:
-        """Zeros among all parameters of each group, biases included; None where unknown."""
-        layers = self._layers
-        if layers["nonzero"].isna().any():
-            return None
-        order = {group: place for place, group in enumerate(GROUPS)}
-        names = sorted(dict.fromkeys(layers["group"]), key=lambda group: order.get(group, -1))
-        before = (layers["total"] - layers["nonzero"]).to_numpy(dtype=np.int64)
-        zeros = np.repeat(before[:, None], len(self.sparsities), axis=1)
-        zeros[self.rows] += self.zeros - self.zeros_before[:, None]
-        codes = pd.Categorical(layers["group"], names).codes
-        return _level_parts(names, codes, layers["total"], zeros)
-
-    @cached_property
-    def grid(self) -> Grid:
-        """Cells of the heat map of prunable modules, if some are in numbered blocks."""
-        return Grid(self._layers.iloc[self.rows[self._mapped]])
-
-    @cached_property
-    def cells(self) -> LevelParts:
-        """Zeros among the matrices' weights in each cell of :attr:`grid`."""
-        inside = self._mapped
-        totals = self._layers["weight_total"].iloc[self.rows[inside]]
-        return _level_parts(list(self.grid.cells), self.grid.codes, totals, self.zeros[inside])
-
-    @property
-    def _mapped(self) -> npt.NDArray[np.bool_]:
-        layers = self._layers.iloc[self.rows]
-        flags = (layers["weight_total"] > 0) & layers["block"].notna().any()
-        return np.asarray(flags, dtype=bool)
-
-    @cached_property
-    def zeros(self) -> Integers:
-        """Zeros of the prunable weights, shape (prunable modules, levels)."""
-        zeros: Integers = self._weights[:, None] - self.left
-        return zeros
-
-    @property
-    def zeros_before(self) -> Integers:
-        """Zeros of the prunable weights in the rows of the layers, shape (prunable modules,)."""
-        return self._weights - self._before
 
     @cached_property
     def _everywhere(self) -> dict[str, Integers]:
@@ -350,32 +241,6 @@ def level_rows(
 def same_level(share: float, other: float) -> bool:
     """Return true if two shares of zeros differ by no more than rounding to whole weights."""
     return abs(share - other) < _SAME
-
-
-def variant_sums(rows: pd.DataFrame, modules: Collection[str] = ()) -> pd.Series[Any]:
-    """Return sums over some modules of one variant, under the names of :meth:`Levels.sums`.
-
-    Parameters
-    ----------
-    rows : pandas.DataFrame
-        Rows of ``study.layers`` of the variant.
-    modules : collection of str
-        Names of modules; all where none are given.
-    """
-    sparse = rows["prunable"] & (rows["layout"] == "csr")
-    uses = rows["uses"].to_numpy(dtype=float, na_value=1.0)
-    flops = pd.Series(used(2 * _integers(rows["weight_total"]), uses), rows.index, dtype="Int64")
-    zeros = rows["weight_total"] - rows["weight_nonzero"]
-    counts = rows[["total", "stored_bytes", "flops_per_token"]].assign(
-        zeros=zeros.where(rows["prunable"], 0),
-        prunable_total=rows["weight_total"].where(rows["prunable"], 0),
-        model_zeros=rows["total"] - rows["nonzero"],
-        dense_stored_bytes=rows["stored_bytes"].mask(sparse, dense_sizes(rows)),
-        dense_flops_per_token=rows["flops_per_token"].mask(sparse, flops),
-        uncertainty=0,
-    )
-    sums = counts[selected(rows, modules)].astype("Int64").sum(skipna=False).to_frame().T
-    return _with_shares(sums).assign(uncertainty_share=0.0)[_SUMS].astype(object).iloc[0]
 
 
 def dense_sizes(rows: pd.DataFrame) -> pd.Series:
@@ -431,37 +296,6 @@ def in_layout(rows: pd.DataFrame, layout: str) -> pd.DataFrame:
             "flops_per_token": flops.where(matrix, rows["flops_per_token"].astype("Int64")),
         }
     )
-
-
-def selected(rows: pd.DataFrame, modules: Collection[str]) -> npt.NDArray[np.bool_]:
-    """Return a mask of the rows of some modules; of all where none are given."""
-    inside: npt.NDArray[np.bool_] = rows["module_name"].isin(list(modules)).to_numpy(dtype=bool)
-    return inside if modules else np.ones(len(rows), dtype=bool)
-
-
-def _with_shares(sums: pd.DataFrame) -> pd.DataFrame:
-    """Add the shares of zeros, and the ratios to dense."""
-    prunable, total = sums["prunable_total"], sums["total"]
-    sums["sparsity_prunable"] = zero_shares(prunable, prunable - sums["zeros"])
-    sums["sparsity_model"] = zero_shares(total, total - sums["model_zeros"])
-    for name, column in (("bytes_ratio", "stored_bytes"), ("flops_ratio", "flops_per_token")):
-        pairs = zip(sums[column], sums[f"dense_{column}"], strict=True)
-        sums[name] = [ratio(*pair) for pair in pairs]
-    return sums
-
-
-def _level_parts(
-    names: list[str] | list[Cell], codes: npt.NDArray[np.intp], totals: pd.Series, zeros: Integers
-) -> LevelParts:
-    """Sum rows that share a code, the position of their part among the names."""
-    sizes = added(totals.to_numpy(dtype=np.int64), codes, len(names))
-    return LevelParts(names, sizes, added(zeros, codes, len(names)))
-
-
-def _plus(counts: Any, known: Any) -> pd.Series:
-    """Add one number to each count; all are null where the number is unknown."""
-    sums = pd.Series(np.asarray(counts), dtype="Int64")
-    return sums + (pd.NA if pd.isna(known) else int(known))
 
 
 def _integers(column: pd.Series) -> npt.NDArray[np.int64]:
