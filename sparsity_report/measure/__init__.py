@@ -8,8 +8,8 @@ Scores:
 - `perplexity`: likelihood, accuracy and KL divergence of windows, and the public measurement.
 - `reproduce`: the perplexities of a paper measured; its value is in ``study.published_scores``.
 - `sensitivity`, `continuations`: the other public measurements, one frame each.
-- `calibration`: norms of the inputs of each matrix. `wanda`: pruning by them.
-- `router_use`: tokens, gates and outputs of each expert. `reap`: lists of experts by them.
+- `calibration`: norms of the inputs of each matrix; tokens, gates and outputs of each expert.
+- `wanda`: pruning by these norms. `reap`: lists of experts by their use.
 
 Times:
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 from transformers.models.mixtral.modeling_mixtral import MixtralExperts
 
 import sparsity_report as sr
-from sparsity_report.measure.router_use import RouterUse
+from sparsity_report.measure.calibration import RouterUse
 from sparsity_report.weights.anatomy.parameter_places import locate, walk
 
 IDS = torch.arange(3 * 16) * 7 % 61
