@@ -74,9 +74,10 @@ def layout_ends(layers: pd.DataFrame) -> pd.DataFrame:
     -------
     pandas.DataFrame
         By ``layout``: ``total`` weights, and the bytes if ``dense``, without zeros (``full``) and
-        with only zeros (``empty``).
+        with only zeros (``empty``). With z zeros, ``full − z·(full − empty) ÷ total`` bytes.
     """
-    return summed(layer_ends(layers).groupby("layout", sort=False))
+    sizes = _layer_sizes(_matrices(layers)).groupby("layout", sort=False)
+    return summed(sizes[["total", "dense", "full", "empty"]])
 
 
 def layout_curve(ends: pd.DataFrame, sparsities: Sequence[float] | None = None) -> pd.DataFrame:
@@ -108,15 +109,6 @@ def layout_curve(ends: pd.DataFrame, sparsities: Sequence[float] | None = None) 
             "ratio": (size / dense).ravel(),
         }
     )
-
-
-def layer_ends(layers: pd.DataFrame) -> pd.DataFrame:
-    """Return the lines of :func:`layout_ends` for each prunable layer, by ``name`` and ``layout``.
-
-    With z of ``total`` weights zero, a layer takes ``full − z·(full − empty) ÷ total`` bytes.
-    """
-    sizes = _layer_sizes(_matrices(layers)).set_index(["name", "layout"])
-    return sizes[["total", "dense", "full", "empty"]]
 
 
 def _matrices(layers: pd.DataFrame) -> pd.DataFrame:

@@ -402,9 +402,7 @@ class Facts:
 
     def patterns(self, variant: str) -> pd.DataFrame:
         """Return a variant's rows of ``study.patterns``; none if the study has no patterns."""
-        frame = self.study.patterns
-        if frame is None:
-            return pd.DataFrame(columns=[*TABLES["patterns"].names])
+        frame = self.table("patterns")
         return frame[frame["variant"] == variant]
 
     def _mapped(self, variant: str) -> pd.DataFrame:

@@ -77,11 +77,9 @@ def ticks(latency: pd.DataFrame) -> pd.Series:
     Parameters
     ----------
     latency : pandas.DataFrame
-        Of :func:`sparsity_report.latency`; other frames have no times.
+        Of :func:`sparsity_report.latency`.
     """
     are_ticks = pd.Series(False, index=latency.index)
-    if "seconds" not in latency:
-        return are_ticks
     sizes = latency["weight_bytes"].fillna(latency["tokens"]).astype(float)
     long = latency[latency["seconds"] >= _TICK]
     for _, rows in long.groupby(["variant", "scope"]):
