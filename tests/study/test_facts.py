@@ -150,7 +150,6 @@ def test_a_merged_cell_says_what_it_holds(number):
     shares = np.array([zeros.mean() for zeros in zeros_of(sr.masked(pruning)).values()])
     merged = -(-number // 120)
     cells = facts.cells("Masked30")
-    assert facts.grid("Masked30").merged == merged
     assert cells["layers"].tolist() == [
         len(shares[first : first + merged]) for first in range(0, number, merged)
     ]
