@@ -15,11 +15,12 @@ from sparsity_report.report.sections import (
     Text,
     Viewer,
 )
-from sparsity_report.report.tables import table_model as cells
-from sparsity_report.report.tables.column_heads import head_of
 from sparsity_report.report.tables.markdown import markdown, paragraph, to_markdown
-from sparsity_report.report.tables.table_model import Column, Table, table_of
+from sparsity_report.report.tables.table_model import Table, table_of
+from sparsity_report.study.schema import Column
+from sparsity_report.words.display_names import head
 from sparsity_report.words.sentences import say
+from sparsity_report.words.value_formats import WORDS
 
 
 def to_report(shown: Mapping[str, Any]) -> str:
@@ -46,7 +47,7 @@ def _summary(shown: Mapping[str, Any]) -> Iterator[str]:
     yield " · ".join([markdown(say("page.sparsity_report")), *names])
     if shown["strip"]:
         heads = {"title": "figure", "number": "value", "note": "note"}
-        columns = [Column(key, head_of(head), cells.WORDS) for key, head in heads.items()]
+        columns = [Column(key, text=head(name), format=WORDS) for key, name in heads.items()]
         yield to_markdown(table_of("strip", "", columns, shown["strip"]))
     if shown["terms"]:
         yield paragraph(" ".join(shown["terms"]))

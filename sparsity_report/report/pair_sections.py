@@ -13,6 +13,7 @@ from sparsity_report.findings.strip_text import change
 from sparsity_report.report import sections
 from sparsity_report.report.sections import Block, Drawing, Medium, Section, Text, card, chart_of
 from sparsity_report.report.tables import pair_tables
+from sparsity_report.report.tables.table_model import Table
 from sparsity_report.study.layers import records
 from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.study.pairs.pair_cells import ROWS, block_shares
@@ -120,14 +121,19 @@ def _removed(pair: Pair, medium: Medium) -> Iterator[Block | None]:
             else:
                 yield chart_of(chart, pair_tables.strip(strip))
         yield from undrawn
-    yield None if table is None else table.for_medium(_COLUMNS, medium.name)
+    yield None if table is None else _of_medium(table, medium)
 
 
 def _survival(pair: Pair, medium: Medium) -> Iterator[Block | None]:
     if medium.is_kit:
         yield Drawing("blocks", "Blocks", partial(pair_charts.blocks_chart, pair))
     has_zeros = pair.survival[["kept", "revived", "new"]].to_numpy().any()
-    yield pair_tables.survival(pair).for_medium(_COLUMNS, medium.name) if has_zeros else None
+    yield _of_medium(pair_tables.survival(pair), medium) if has_zeros else None
+
+
+def _of_medium(table: Table, medium: Medium) -> Table:
+    names = _COLUMNS[table.key].get(medium.name)
+    return table.only(*names.split()) if names else table
 
 
 def _strip(pair: Pair) -> Iterator[dict[str, str]]:

@@ -52,14 +52,8 @@ _QUALITY: _Measured = (
     task_tables.task_sources,
 )
 _TIMES: _Measured = (speed_tables.latency, speed_tables.crossover)
-# Columns of tables in a thesis.
-_COLUMNS = {
-    "totals": {
-        "kit": "sparsity_prunable sparsity_non_embedding sparsity_model stored_bytes "
-        "flops_per_token"
-    },
-    "storage": {"kit": "bytes ratio model_bytes break_even lossless"},
-}
+# Columns of storage in a thesis.
+_STORAGE = ("bytes", "ratio_to_dense", "model_bytes", "break_even", "lossless")
 
 
 @unchecked()
@@ -163,16 +157,11 @@ def _results(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Bl
     table = method_tables.results(study)
     if medium.is_kit:
         yield from _numbered(table.parts(table.caption))
-        yield _turned(study_tables.totals(study), "thesis.totals_caption", study)
+        caption = say("thesis.totals_caption", models=theme.model_names(study))
+        yield study_tables.totals_by_variant(study, caption)
         return
     yield table
     yield from map(Text, sentences["results"])
-
-
-def _turned(table: Table, caption: str, study: Study) -> Table:
-    """Return a table with a row per variant, for the columns of a thesis."""
-    text = say(caption, models=theme.model_names(study))
-    return replace(table.turned(head("variant")), caption=text).for_medium(_COLUMNS, "kit")
 
 
 def _where(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
@@ -200,7 +189,7 @@ def _storage(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Bl
     if medium.is_kit:
         yield Drawing("csr_bytes", "Bytes", partial(charts.csr_bytes_curve, study))
         for variant in prunings:
-            yield study_tables.storage(study, variant).for_medium(_COLUMNS, medium.name)
+            yield study_tables.storage(study, variant).only(*_STORAGE)
         return
     yield from (Text(" ".join(sentences[key])) for key in ("storage", "flops") if sentences[key])
     if (curve := charts.csr_bytes_curve(study)) is None:

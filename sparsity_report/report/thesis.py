@@ -24,18 +24,20 @@ from sparsity_report.report.pair_sections import KINDS, pair_sections
 from sparsity_report.report.sections import Drawing, Medium, Section
 from sparsity_report.report.study_sections import study_sections
 from sparsity_report.report.tables import latex, study_tables
-from sparsity_report.report.tables import table_model as cells
+from sparsity_report.report.tables.html import to_html
 from sparsity_report.report.tables.latex import Tex, quantity, tex, to_latex, variant_commands
 from sparsity_report.report.tables.markdown import to_markdown
-from sparsity_report.report.tables.table_model import COUNT, SHARE, Kind, kind_of, to_html
 from sparsity_report.report.templates import environment, render
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.zero_shot import seven_tasks
 from sparsity_report.study.files.json_files import value_or_saved
 from sparsity_report.study.layers import records
 from sparsity_report.study.pairs.pair import Pair
+from sparsity_report.study.schema import COLUMNS
 from sparsity_report.untrusted.display_text import short_name
+from sparsity_report.words import value_formats as formats
 from sparsity_report.words.sentences import say
+from sparsity_report.words.value_formats import COUNT, SHARE, Format
 
 _TEMPLATES = ("numbers.tex", "captions.tex", "findings.tex", "example.tex")
 
@@ -47,7 +49,7 @@ _UNITS = {
 }
 # Keeps the command apart from that of the group called attention.
 _RENAMED = {"attention_flops_per_token": "attention_itself_flops_per_token"}
-_RATIO = cells.figures(".2f")
+_RATIO = formats.figures(".2f")
 
 _Numbers = Iterator[tuple[str, Tex]]
 
@@ -227,17 +229,17 @@ def commands_of(value: Study | Pair) -> list[tuple[Tex, Tex]]:
 def _study_numbers(study: Study) -> _Numbers:
     """Yield the numbers of the tables of totals and of groups, then those of measurements."""
     variants = variant_commands(study)
-    totals = study_tables.totals(study).rows
-    for place, (name, command) in enumerate(variants.items(), 1):
+    names = [total.column.name for total in study_tables.total_rows(study)]
+    for row, (name, command) in zip(study_tables.by_variant(study), variants.items(), strict=True):
         yield f"{command}Name", tex(short_name(name))
-        for figure in totals:
-            key = _RENAMED.get(figure.key, figure.key)
-            yield from _number(command + _camel(key), figure.cells[place].value, figure.key)
+        for figure in names:
+            key = _RENAMED.get(figure, figure)
+            yield from _number(command + _camel(key), row[figure], figure)
         for column in ("stored_bytes", "flops_per_token"):
             ratio = study.facts.ratio(name, column)
             yield f"{command}{_camel(column)}Ratio", quantity(ratio, _RATIO)
     groups = latex.group_commands(study.groups["group"].unique())
-    columns = [column.key for column in study_tables.groups(study).columns[1:]]
+    columns = study_tables.group_columns(study).split()[1:]
     for group in records(study.groups):
         stem = variants[group["variant"]] + groups[group["group"]]
         for column in columns:
@@ -250,11 +252,11 @@ def _measured_numbers(study: Study, variants: Mapping[str, str]) -> _Numbers:
     for row in [] if study.quality is None else records(study.quality):
         if stem := variants.get(row["variant"]):
             vocabulary = study.facts.vocabulary(row["variant"])
-            yield f"{stem}Perplexity", quantity(row["perplexity"], cells.perplexity(vocabulary))
+            yield f"{stem}Perplexity", quantity(row["perplexity"], formats.perplexity(vocabulary))
             yield f"{stem}PerplexityProtocol", tex(row["protocol"])
             yield f"{stem}TopOne", quantity(row["top1"], SHARE)
-            yield f"{stem}KL", quantity(row["kl"], kind_of("kl"))
-            yield from _cells(stem, row, dict.fromkeys(("agreement", "flips"), cells.share(2)))
+            yield f"{stem}KL", quantity(row["kl"], COLUMNS["kl"].format)
+            yield from _cells(stem, row, dict.fromkeys(("agreement", "flips"), formats.share(2)))
     speeds = study.facts.speeds
     for row in [] if speeds is None else records(speeds[speeds["scope"] == "model"]):
         stem = f"{variants[row['variant']]}{row['tokens']}Tokens"
@@ -265,11 +267,11 @@ def _measured_numbers(study: Study, variants: Mapping[str, str]) -> _Numbers:
     scores = None if study.tasks is None else seven_tasks(study.tasks)
     for row in [] if scores is None else records(scores):
         stem = f"{variants[row['variant']]}ZeroShot{_camel(row['task'])}"
-        yield stem, quantity(row["value"], cells.share(2))
-        yield f"{stem}Error", quantity(row["stderr"], cells.share(2))
+        yield stem, quantity(row["value"], formats.share(2))
+        yield f"{stem}Error", quantity(row["stderr"], formats.share(2))
 
 
-def _cells(stem: str, row: Mapping[str, Any], kinds: Mapping[str, Kind]) -> _Numbers:
+def _cells(stem: str, row: Mapping[str, Any], kinds: Mapping[str, Format]) -> _Numbers:
     """Yield columns of a row in their formats."""
     for column, kind in kinds.items():
         yield f"{stem}{_camel(column)}", quantity(row[column], kind)
@@ -299,11 +301,11 @@ def _pair_numbers(pair: Pair) -> _Numbers:
         yield from _number(f"{KINDS[str(kind)]}GoneWeights", int(rows["weights"].sum()), "", COUNT)
 
 
-def _number(command: str, value: Any, key: str, kind: Kind | None = None) -> _Numbers:
+def _number(command: str, value: Any, key: str, form: Format | None = None) -> _Numbers:
     """Yield a number under a command, and in short where it is a large quantity."""
-    yield command, quantity(value, kind or kind_of(key))
+    yield command, quantity(value, form or COLUMNS[key].format)
     if key in _UNITS:
-        yield f"{command}Short", quantity(value, cells.scaled(_UNITS[key]))
+        yield f"{command}Short", quantity(value, formats.scaled(_UNITS[key]))
 
 
 def _camel(column: str) -> str:

@@ -16,17 +16,17 @@ from sparsity_report.counting.kept_experts import KeptExperts
 from sparsity_report.counting.pruning import Pruning
 from sparsity_report.findings.pair_findings import pair_verdict
 from sparsity_report.findings.verdict import verdict
-from sparsity_report.report.tables.column_heads import columns_of
+from sparsity_report.report.tables.html import to_html
 from sparsity_report.report.tables.latex import tex, to_tabular
 from sparsity_report.report.tables.pair_tables import totals as pair_totals
-from sparsity_report.report.tables.table_model import Column, Table, table_of, to_html
+from sparsity_report.report.tables.table_model import Table, table_of
 from sparsity_report.report.template_files import template_text
 from sparsity_report.sparse.shares import ratio
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.heatmap_grid import Grid
 from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.study.pairs.pair_cells import difference_map
-from sparsity_report.study.schema import MEASURED
+from sparsity_report.study.schema import MEASURED, Column, columns_of
 from sparsity_report.study.variants import Variant
 from sparsity_report.untrusted.display_text import clip, short_name
 from sparsity_report.weights.weights import Weights
@@ -223,8 +223,8 @@ def _(pruning: Pruning) -> Content:
         cells = pd.DataFrame(grid.cells).assign(share=shares)
         maps.append(_map(say("cell.map_share_pruned"), grid, cells, "share"))
     groups = frame.groupby("group", sort=False)[["weight_total", "pruned"]].sum().reset_index()
-    groups["share"] = groups["pruned"] / groups["weight_total"]
-    columns = columns_of("group weight_total pruned share", share=say("column.pruned_share"))
+    groups["pruned_share"] = groups["pruned"] / groups["weight_total"]
+    columns = columns_of("group weight_total pruned pruned_share")
     return Content(_lines(pruning), maps, _first_rows(columns, groups))
 
 

@@ -13,16 +13,12 @@ from sparsity_report.files.package_data import DEMO
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.policy_names import EXISTING, GLOBAL
 from sparsity_report.study.layers import records
+from sparsity_report.study.schema import METRICS
 from sparsity_report.weights.tensor_slices import FileSlice, LocalFile
 from sparsity_report.weights.weights import Weights
 from sparsity_report.words.sentences import say
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-#: Metrics of layers besides columns of the user.
-METRICS = (
-    *("sparsity", "total", "nonzero", "flops_per_token", "stored_bytes", "bytes_ratio"),
-    *("difference", "beyond", "sensitivity", "deviation"),
-)
 # Attributes of an explorer that are variants of its study.
 _VARIANTS = {"variant", "against"}
 # Methods that the command line has, and their names there.

@@ -19,13 +19,14 @@ from sparsity_report.study.files.json_files import value_or_saved
 from sparsity_report.study.levels.budget import budget_finding, level_within
 from sparsity_report.study.levels.sweep import pruned_at
 from sparsity_report.study.pairs.pair import Pair
+from sparsity_report.study.schema import METRICS, Column
 from sparsity_report.study.variants import Variant, csr, fingerprint, masked
-from sparsity_report.untrusted.display_text import short_name
+from sparsity_report.untrusted.display_text import clip, short_name
 from sparsity_report.viewer.base_explorer import (
     BaseExplorer,
     RefusedValueError,
 )
-from sparsity_report.viewer.copied_code import FORMS, METRICS, Shown
+from sparsity_report.viewer.copied_code import FORMS, Shown
 from sparsity_report.viewer.layer_values import AT_LEVEL, LayerValues, State
 from sparsity_report.viewer.pair_explorer import PairExplorer
 from sparsity_report.viewer.payload import encode
@@ -38,6 +39,7 @@ from sparsity_report.viewer.study_payload import (
 from sparsity_report.weights.weights import Weights
 from sparsity_report.words.number_format import level
 from sparsity_report.words.sentences import say
+from sparsity_report.words.value_formats import OWN
 
 LAYOUTS = ("csr", "bitmask", "dense")
 
@@ -256,7 +258,9 @@ class Explorer(BaseExplorer):
         if state.is_level:
             words = {"policy": policy_label(state.policy), "level": level(state.sparsity)}
             shown = say("viewer.level_of", **words)
-        return hooks.chart(cells, (grid.blocks, grid.projections), state.metric, shown)
+        of_user = Column(state.metric, text=clip(state.metric, 40), format=OWN)
+        metric = METRICS.get(state.metric, of_user)
+        return hooks.chart(cells, (grid.blocks, grid.projections), metric, shown)
 
     def add(self) -> None:
         """Prune exactly at the level and add the variants, masked and CSR, to the study.

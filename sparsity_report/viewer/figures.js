@@ -4,15 +4,15 @@ import { Text, known } from "./numbers.js";
 export const AT_LEVEL = "at level";
 export const LAYOUTS = ["csr", "bitmask", "dense"];
 const [LARGEST_INT32, SAME_LEVEL] = [2 ** 31 - 1, 1e-4];
-// Counts and ratios of counts: kind, and the amount and the size of a module.
+// Counts and ratios of counts: the amount and the size of a module.
 const COUNTED = {
-  sparsity: ["share", (f, c, i) => c.weights[i] - c.left[i], (f, c, i) => c.weights[i]],
-  deviation: ["spread", (f, c, i) => c.of.isFirst ? f.deviation[i] ** 2 * c.weights[i] : NaN, (f, c, i) => c.weights[i]],
-  total: ["number", (f, c, i) => c.of.total[i]],
-  nonzero: ["number", (f, c, i) => c.nonzero[i]],
-  flops_per_token: ["number", (f, c, i, layout) => f.flops(c, i, layout)],
-  stored_bytes: ["bytes", (f, c, i, layout) => f.bytes(c, i, layout)],
-  bytes_ratio: ["ratio", (f, c, i, layout) => f.bytes(c, i, layout), (f, c, i) => f.dense(c, i)],
+  sparsity: [(f, c, i) => c.weights[i] - c.left[i], (f, c, i) => c.weights[i]],
+  deviation: [(f, c, i) => c.of.isFirst ? f.deviation[i] ** 2 * c.weights[i] : NaN, (f, c, i) => c.weights[i]],
+  total: [(f, c, i) => c.of.total[i]],
+  nonzero: [(f, c, i) => c.nonzero[i]],
+  flops_per_token: [(f, c, i, layout) => f.flops(c, i, layout)],
+  stored_bytes: [(f, c, i, layout) => f.bytes(c, i, layout)],
+  bytes_ratio: [(f, c, i, layout) => f.bytes(c, i, layout), (f, c, i) => f.dense(c, i)],
 };
 
 export const ratio = (part, whole) => known(part) && known(whole) && whole ? part / whole : null;
@@ -218,11 +218,10 @@ export class Figures {
     return this.once("metrics", () => {
       const own = this.figures.map(({ key, label, note, kind, signed }) => ({ key, label, note, kind, signed }));
       if (this.isPair) return own;
-      const counted = Object.entries(COUNTED).map(([key, [kind]]) => ({ key, kind, label: this.text.say(`metric_${key}`), note: this.text.say(`note_${key}`) }));
-      const also = [];
-      if (this.variants.length + this.policies.length > 1) also.push("difference");
-      if (this.deviation.some(known)) also.push("beyond");
-      return [...counted, ...also.map((key) => ({ key, kind: "points", signed: true, label: this.text.say(`metric_${key}`), note: this.text.say(`note_${key}`) })), ...own];
+      const keys = Object.keys(COUNTED);
+      if (this.variants.length + this.policies.length > 1) keys.push("difference");
+      if (this.deviation.some(known)) keys.push("beyond");
+      return [...keys.map((key) => ({ key, ...this.data.metrics[key] })), ...own];
     });
   }
 
@@ -234,7 +233,7 @@ export class Figures {
     const counts = this.counts(state);
     const key = `metric ${about.key} ${state.variant} ${state.policy} ${state.sparsity} ${state.layout} ${state.against}`;
     return this.once(key, () => {
-      const [, amount, size] = COUNTED[about.key] ?? [null, ...this.compared(state, about.key)];
+      const [amount, size] = COUNTED[about.key] ?? this.compared(state, about.key);
       // A selection may hold modules that the variant in view lacks.
       const part = (of, i) => (known(counts.of.total[i]) ? of(this, counts, i, state.layout) : 0);
       const array = (of) => of && Float64Array.from({ length: this.size }, (_, i) => part(of, i));

@@ -13,6 +13,7 @@ from sparsity_report.findings.pair_labels import both
 from sparsity_report.hooks import hooks
 from sparsity_report.study.derived.heatmap_grid import Grid
 from sparsity_report.study.pairs.pair import Pair
+from sparsity_report.study.schema import COLUMNS
 from sparsity_report.viewer.base_explorer import (
     BaseExplorer,
 )
@@ -148,7 +149,8 @@ class PairExplorer(BaseExplorer):
         grid = Grid(rows)
         cells = pd.DataFrame(grid.cells, columns=["block", "projection"])
         cells = cells.assign(value=figure_values(rows, self.metric, grid.codes))
-        return hooks.chart(cells, (grid.blocks, grid.projections), self.metric, both(self.pair))
+        axes, metric = (grid.blocks, grid.projections), COLUMNS[self.metric]
+        return hooks.chart(cells, axes, metric, both(self.pair))
 
     def copied(self, form: str = "python") -> str:
         """Return Python code that shows the same view of a pair of this name.

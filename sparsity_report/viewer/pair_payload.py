@@ -13,6 +13,7 @@ from sparsity_report.findings.pair_labels import both, strip_names, strip_title
 from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.study.pairs.pair_cells import strips
 from sparsity_report.study.pairs.pair_frames import gone_weights, zeros_left
+from sparsity_report.study.schema import COLUMNS
 from sparsity_report.untrusted.display_text import clip
 from sparsity_report.viewer.payload import Arrays, Codes, Floats, common_ratio, encode
 from sparsity_report.viewer.study_payload import opening
@@ -150,7 +151,7 @@ def _figure(
     amounts, sizes = figure.sums(rows)
     return {
         "key": key,
-        "label": say(figure.note.removesuffix("_note")),
+        "label": COLUMNS[key].label,
         "note": say(figure.note),
         "kind": figure.kind,
         "amounts": add(amounts),

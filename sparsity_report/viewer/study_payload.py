@@ -33,8 +33,9 @@ from sparsity_report.study.layers import records, use_ratio
 from sparsity_report.study.levels.budget import measured_levels
 from sparsity_report.study.levels.levels import Levels, bytes_beside
 from sparsity_report.study.levels.sweep import thresholds
+from sparsity_report.study.schema import COLUMNS, METRICS, Column
 from sparsity_report.untrusted.display_text import clip, distinct_names, short_name
-from sparsity_report.viewer.copied_code import METRICS, study_code
+from sparsity_report.viewer.copied_code import study_code
 from sparsity_report.viewer.payload import Arrays, Floats, encode
 from sparsity_report.words.catalogue import catalogue
 from sparsity_report.words.display_names import group_name, method_name, part_name
@@ -102,6 +103,7 @@ def study_contents(
         "inner": _inner(study, names, positions),
         "experts": _router_use(study),
         "twoFour": _two_four(study, names, positions),
+        "metrics": {key: _metric(METRICS[key]) for key in METRICS if key != "sensitivity"},
         "figures": [_figure(each, names, arrays) for each in own_figures(study, columns)],
         "baseline": positions[study.facts.baseline],
         "marks": [[positions[name], share] for name, share in study.facts.marks()],
@@ -468,9 +470,10 @@ def own_figures(study: Study, columns: pd.DataFrame | None) -> list[dict[str, An
         cut = layer_metrics.finest(frame)
         first = study.facts.layers(str(study.variants["variant"].iloc[0]))
         note = say(_CUT_NOTES[cut], level=float(frame["sparsity"].median()))
-        words = {"key": "sensitivity", "label": say("metric.sensitivity"), "note": note}
+        column = COLUMNS["sensitivity"]
+        words = {"key": column.name, "label": column.label, "kind": column.format.axis}
         figure = layer_metrics.measured_sensitivity(frame, first)
-        shown.append({**words, "kind": "nats", "ofParts": cut != "layer", "figure": figure})
+        shown.append({**words, "note": note, "ofParts": cut != "layer", "figure": figure})
     custom = {} if columns is None else layer_metrics.own_figures(columns, study.layers)
     if taken := sorted(set(custom) & set(METRICS)):
         raise SparsityReportError(say("explorer.metric_name_taken", name=repr(taken[0])))
@@ -479,6 +482,13 @@ def own_figures(study: Study, columns: pd.DataFrame | None) -> list[dict[str, An
         words = {"key": name, "label": clip(name, 40), "note": note, "kind": "own"}
         shown.append({**words, "ofParts": False, "figure": figure})
     return shown
+
+
+def _metric(column: Column) -> dict[str, Any]:
+    """Return a metric that the viewer computes from counts."""
+    kind = column.format.axis
+    note = say(f"note.{column.name}")
+    return {"label": column.label, "note": note, "kind": kind, "signed": kind == "points"}
 
 
 def _figure(shown: Mapping[str, Any], names: list[str], arrays: Arrays) -> dict[str, Any]:

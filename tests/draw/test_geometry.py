@@ -85,7 +85,7 @@ def test_pointers_read_what_a_bar_is(study):
     for row in groups.to_dict("records"):
         assert {
             "group": group_name(row["group"]),
-            "share of all parameters": look.write(row["param_frac"], "share"),
+            "Share of parameters": look.write(row["param_frac"], "share"),
         } in read
 
 

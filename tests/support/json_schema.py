@@ -11,7 +11,7 @@ from typing import Any
 
 from sparsity_report.study.files.json_files import KINDS, MAYBE, FileKind
 from sparsity_report.study.schema import CELL_KINDS, CONVENTIONS, ITEMS, TABLES, VERSION, Column
-from sparsity_report.words.display_names import title
+from sparsity_report.words.display_names import head
 
 TOP = Path(__file__).parents[2]
 FOLDER = TOP / "sparsity_report" / "schemas"
@@ -62,12 +62,12 @@ def schemas() -> dict[str, str]:
 
 def _table(name: str) -> dict[str, Any]:
     table = TABLES[name]
-    cells = [_column(column) for column in table.columns]
+    cells = [_column(column) for column in table.values()]
     if name == "levels":  # one row of counts per module, one count per sparsity
         modules, sparsities, *counts = cells
         rows = {column["title"]: array(array(column)) for column in counts}
         return properties_of({"modules": array(modules), "sparsities": array(sparsities), **rows})
-    names = [{"const": each} for each in table.names]
+    names = [{"const": each} for each in table]
     columns = {"type": "array", "prefixItems": names, "items": {"type": "string"}}
     row = {"type": "array", "prefixItems": cells, "minItems": len(cells)}
     return properties_of({"columns": columns | {"minItems": len(cells)}, "rows": array(row)})
@@ -84,7 +84,7 @@ def _column(column: Column) -> dict[str, Any]:
         cell["type"] = [cell["type"], "null"]
     if column.among:
         cell["enum"] = [*column.among, *([None] if column.optional else [])]
-    return {"title": column.name, "description": title(column.name), **cell}
+    return {"title": column.name, "description": head(column.name), **cell}
 
 
 def _or_null(schema: dict[str, Any], optional: bool) -> dict[str, Any]:
@@ -111,7 +111,7 @@ def page_tables() -> str:
             if table == "layers" != part:
                 parts.append("The columns are those of `layers` of a study.\n")
             else:
-                parts.append("\n".join(_lines(TABLES[table].columns)) + "\n")
+                parts.append("\n".join(_lines(TABLES[table].values())) + "\n")
     return "\n".join(parts)
 
 
@@ -126,7 +126,7 @@ def _lines(columns: Iterable[Column]) -> Iterable[str]:
         bounds = bounds or f"up to {high}" * bool(high)
         texts = ", ".join(f"`{text}`" for text in column.among)
         null = "yes" if column.optional else "no"
-        yield f"| `{column.name}` | {title(column.name)} | {kind} | {null} | {texts or bounds} |"
+        yield f"| `{column.name}` | {head(column.name)} | {kind} | {null} | {texts or bounds} |"
 
 
 def page_text(text: str) -> str:

@@ -2,12 +2,14 @@
 
 import pandas as pd
 
-from sparsity_report.report.tables import table_model as cells
-from sparsity_report.report.tables.column_heads import columns_of, wide_table
-from sparsity_report.report.tables.table_model import Table
+from sparsity_report.report.tables.table_model import Cell, Table, table_of, wide_table
 from sparsity_report.study.comparison import Study
+from sparsity_report.study.schema import columns_of
 from sparsity_report.weights.packed.group_rounding import GROUP
+from sparsity_report.words import value_formats as formats
 from sparsity_report.words.sentences import say
+
+_BUDGET = ("experts", "budget_bits", "budget_bytes")
 
 
 def expert_map(rows: pd.DataFrame, figure: str, variant: str) -> Table:
@@ -16,7 +18,7 @@ def expert_map(rows: pd.DataFrame, figure: str, variant: str) -> Table:
     wide = rows.pivot(index="expert", columns="block", values=figure).rename(columns=str)
     removed = int((~rows["is_kept"]).sum())
     caption = say(f"caption.{figure}", variant=variant, removed=removed, experts=len(rows))
-    return wide_table(figure, caption, wide, cells.TIMES)
+    return wide_table(figure, caption, wide, formats.TIMES)
 
 
 def budgets(study: Study) -> Table | None:
@@ -27,14 +29,15 @@ def budgets(study: Study) -> Table | None:
     keys = "bits fitting bytes gate_share token_share rounding_error"
     if frame["gate_share"].isna().all():
         keys = "bits fitting bytes rounding_error"
-    unit, kind = cells.one_unit([*frame["bytes"], *frame["budget_bytes"]])
+    unit, form = formats.one_unit([*frame["bytes"], *frame["budget_bytes"]])
     few = frame["fitting"] < frame["per_token"]
-    frame = frame.assign(fitting_note=few.map({True: say("label.too_few_experts"), False: ""}))
-    variant, groups = frame["variant"].iloc[0], []
-    for size, rows in frame.groupby("budget_bytes", sort=False):
-        budget = {key: int(rows[key].iloc[0]) for key in ("experts", "budget_bits")}
-        title = say("label.expert_budget", **budget, bytes=kind.write(size), unit=unit)
-        groups.append((title, rows))
+    notes = few.map({True: say("label.too_few_experts"), False: ""})
+    titles = [
+        say("label.expert_budget", experts=n, budget_bits=bits, bytes=form.write(size), unit=unit)
+        for n, bits, size in zip(*(frame[key] for key in _BUDGET), strict=True)
+    ]
+    shown = frame.assign(fitting=[*map(Cell, frame["fitting"], notes)], title=titles)
+    variant = frame["variant"].iloc[0]
     caption = say("caption.expert_budgets", variant=variant, group=GROUP, unit=unit)
-    columns = columns_of(keys, (1, 1), {"bytes": kind})
-    return cells.grouped("expert_budgets", caption, columns, groups)
+    columns = columns_of(keys, {"bytes": form})
+    return table_of("expert_budgets", caption, columns, shown, title="title", widths=(1, 1))

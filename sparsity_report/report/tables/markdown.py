@@ -18,17 +18,18 @@ def to_markdown(table: Table) -> str:
 
     Examples
     --------
-    >>> from sparsity_report.report.tables import table_model as cells
-    >>> columns = [cells.Column("n", "<b>", cells.NAME), cells.Column("s", "Zeros", cells.SHARE)]
-    >>> print(to_markdown(cells.table_of("t", "", columns, [{"n": "a|b", "s": 0.5}])))
-    | \<b\> | Zeros |
+    >>> from sparsity_report.report.tables.table_model import table_of
+    >>> from sparsity_report.study.schema import columns_of
+    >>> columns = columns_of("variant sparsity", variant="<b>")
+    >>> print(to_markdown(table_of("t", "", columns, [{"variant": "a|b", "sparsity": 0.5}])))
+    | \<b\> | Sparsity |
     |:---|---:|
     | a\|b | 50.0 % |
     <BLANKLINE>
     """
     columns = table.columns
     lines = [_line(map(markdown, table.heads))]
-    lines += ["|" + "|".join(":---" if c.kind.unit is None else "---:" for c in columns) + "|"]
+    lines += ["|" + "|".join(":---" if c.format.unit is None else "---:" for c in columns) + "|"]
     rest = [""] * (len(columns) - 1)
     lines += body_lines(
         table,

@@ -7,15 +7,7 @@ import pandas as pd
 
 from sparsity_report.draw.policy_charts import hero_points
 from sparsity_report.report.tables import study_tables
-from sparsity_report.report.tables import table_model as cells
-from sparsity_report.report.tables.table_model import (
-    Column,
-    Table,
-    grouped,
-    kind_of,
-    plain_rows,
-    table_of,
-)
+from sparsity_report.report.tables.table_model import Cell, Table, cell_of, plain_rows, table_of
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.paired_facts import distance
 from sparsity_report.study.derived.paired_scores import Paired
@@ -23,18 +15,19 @@ from sparsity_report.study.derived.protocol_scores import ANY_TOKENIZER, PROTOCO
 from sparsity_report.study.derived.zero_shot import SEVEN, one_version, seven_tasks
 from sparsity_report.study.expert_use import fewer_experts
 from sparsity_report.study.layers import records
-from sparsity_report.study.schema import TABLES
+from sparsity_report.study.schema import COLUMNS, TABLES, Column, columns_of
 from sparsity_report.untrusted.display_text import distinct_names, short_name
-from sparsity_report.words.display_names import head, layout_name, policy_name, text_name
+from sparsity_report.words import value_formats as formats
+from sparsity_report.words.display_names import layout_name, policy_name, text_name
 from sparsity_report.words.number_format import percent
 from sparsity_report.words.sentences import say
 
 # A share in percent; the caption has the sign.
-_PERCENT = cells.SCORE._replace(write=lambda value: cells.SCORE.write((value, None)))
+_PERCENT = formats.SCORE._replace(write=lambda value: formats.SCORE.write((value, None)))
 # Figures by column.
 _Figures = dict[str, Any]
 # Distances from dense in the results.
-_DISTANCES = {"kl": kind_of("kl"), "agreement": cells.SHARE}
+_DISTANCES = {"kl": COLUMNS["kl"].format, "agreement": formats.SHARE}
 _SIZES = {"stored_bytes": "results.size", "smallest": "results.smallest_size"}
 
 
@@ -61,12 +54,16 @@ def results(study: Study) -> Table:
     for name in (name for name in facts.layouts if name not in named):
         bodies.setdefault("", []).append({"method": short_name(name), **by_variant[name]})
     shown = [row for rows in bodies.values() for row in rows]
-    columns = [column for column in possible if any(row.get(column.key) for row in shown)]
-    unknown = dict.fromkeys(column.key for column in columns)
-    values = [(title, [unknown | row for row in rows]) for title, rows in bodies.items()]
-    marks = {"perplexity_note"} if any(row.get("perplexity_note") for row in shown) else set()
-    caption = _results_caption(study, {column.key for column in columns} | marks)
-    return grouped("results", caption, [_method(), *columns], values, "compared")
+    columns = [column for column in possible if any(row.get(column.name) for row in shown)]
+    unknown = dict.fromkeys(column.name for column in columns)
+    values = [unknown | {"title": title, **row} for title, rows in bodies.items() for row in rows]
+    marked = any(row.get("perplexity") and row["perplexity"].note for row in shown)
+    keys = {column.name for column in columns} | ({"perplexity_note"} if marked else set())
+    # A value with its interval needs more room than a number.
+    widths = (1.6, *(1.8 if column.format.unit is None else 1 for column in columns))
+    looks = {"title": "title", "style": "compared", "widths": widths}
+    caption = _results_caption(study, keys)
+    return table_of("results", caption, [*_method(), *columns], values, **looks)
 
 
 def _has_titles(entries: pd.DataFrame) -> bool:
@@ -85,9 +82,7 @@ def _layout_rows(
     rows: dict[str, tuple[_Figures, dict[str, str]]] = {}
     for variant, known in layouts.items():
         texts = {
-            c.key: known.get(f"{c.key}_kind", c.kind).write(known[c.key])
-            for c in columns
-            if known.get(c.key) is not None
+            c.name: cell_of(known[c.name], c).text for c in columns if known.get(c.name) is not None
         }
         for row, shown in rows.values():
             if all(shown.get(key, text) == text for key, text in texts.items()):
@@ -113,13 +108,13 @@ def _figures_of(study: Study) -> dict[str, _Figures]:
         row: _Figures = {
             "zeros": facts.total(name, "sparsity_prunable"),
             "stored_bytes": facts.total(name, "stored_bytes"),
-            "perplexity_kind": cells.perplexity(facts.vocabulary(name)),
             "accuracy": means.get(name),
             **scores.get(name, {}),
         }
         if (layout := facts.smallest_layout(name, "model")) is not None:
-            row["smallest"] = int(facts.storage(name, "model")["bytes"][layout])
-            row["smallest_note"] = "" if layout == _smallest(study) else layout_name(layout)
+            size = int(facts.storage(name, "model")["bytes"][layout])
+            note = "" if layout == _smallest(study) else layout_name(layout)
+            row["smallest"] = Cell(size, note)
         if (dead := facts.dead(name)) is not None:
             row |= {"dead_rows": int(dead.rows.sum()), "dead_heads": int(dead.heads.sum())}
         speeds = facts.whole_speeds(name)
@@ -134,13 +129,23 @@ def _scores(study: Study) -> dict[str, _Figures]:
     """Return the scores by :func:`_scored` and the mark of the lowest perplexity, by variant."""
     return {
         row["variant"]: {
-            "perplexity": row["perplexity"],
-            "perplexity_note": _mark(study.facts.paired(row), row["variant"]),
-            "perplexity_ratio": study_tables.ratio_to_dense(study, row),
+            "perplexity": row["perplexity"]
+            and study_tables.perplexity_cell(
+                study,
+                row["variant"],
+                row["perplexity"],
+                _mark(study.facts.paired(row), row["variant"]),
+            ),
+            "perplexity_vs_dense": study_tables.ratio_to_dense(study, row),
             **{key: distance(row, key) for key in _DISTANCES},
         }
         for row in plain_rows(_scored(study))
     }
+
+
+def _perplexity(study: Study, row: Mapping[str, Any]) -> Cell:
+    mark = _mark(study.facts.paired(row), row["variant"])
+    return study_tables.perplexity_cell(study, row["variant"], row["perplexity"], mark)
 
 
 def _mark(pairs: Paired, variant: str) -> str:
@@ -160,7 +165,7 @@ def _scored(study: Study) -> pd.DataFrame:
         scored[scored["variant"].isin(names)].drop_duplicates("variant")
         for scored in by_protocol(study.quality, protocol)
     ]
-    return max(frames, key=len, default=pd.DataFrame(columns=[*TABLES["quality"].names]))
+    return max(frames, key=len, default=pd.DataFrame(columns=[*TABLES["quality"]]))
 
 
 def _mean_accuracies(study: Study) -> dict[str, tuple[float, float]]:
@@ -188,36 +193,26 @@ def _result_columns(study: Study, by_variant: Mapping[str, _Figures]) -> list[Co
         # Masks alone save nothing, so that the size of all variants is that of dense.
         is_one = len({row["stored_bytes"] for row in rows}) == 1
         sizes = ["smallest"] if is_one else ["stored_bytes", "smallest"]
-    unit, kind = cells.one_unit([row[key] for row in rows for key in sizes if row.get(key)])
+    known = [row[key] for row in rows for key in sizes if row.get(key)]
+    unit, form = formats.one_unit([s.value if isinstance(s, Cell) else s for s in known])
     smallest, titles = _smallest(study), _SIZES
     if smallest is not None:
         titles = _SIZES | {"smallest": "results.size_as"}
     against = _scored(study)["against"].dropna()
     keys = {key for row in rows for key in row if key.startswith("speed_")}
-    distances = {
-        key: cells.estimates(kind, (row.get(key) for row in rows))
-        for key, kind in _DISTANCES.items()
+    forms = dict.fromkeys(sizes, form) | {
+        key: formats.estimates(form, (row.get(key) for row in rows))
+        for key, form in _DISTANCES.items()
     }
-    columns = [
-        ("zeros", say("metric.zeros"), cells.SHARE),
-        ("perplexity", head("perplexity"), kind_of("perplexity")),
-        ("perplexity_ratio", say("results.perplexity_ratio"), kind_of("realised")),
-        ("kl", say("results.kl", base=next(iter(against), "")), distances["kl"]),
-        ("agreement", say("results.agreement"), distances["agreement"]),
-        ("accuracy", say("results.accuracy"), cells.SCORE),
-        *((key, say(titles[key], unit=unit, layout=smallest), kind) for key in sizes),
-        ("dead_rows", say("results.dead_rows"), cells.COUNT),
-        ("dead_heads", say("results.dead_heads"), cells.COUNT),
-    ]
-    # A value with its interval needs more room than a number.
-    listed = [
-        Column(key, title, kind, width=1.8 if kind.unit is None else 1)
-        for key, title, kind in columns
-    ]
+    labels = {key: say(titles[key], unit=unit, layout=smallest) for key in sizes}
+    labels["kl"] = say("results.kl", base=next(iter(against), ""))
+    scores = "perplexity perplexity_vs_dense kl agreement accuracy"
+    names = f"zeros {scores} {' '.join(sizes)} dead_rows dead_heads"
+    columns = columns_of(names, forms, **labels)
     for tokens in sorted(int(key.removeprefix("speed_")) for key in keys):
         title = say("results.speed", tokens=tokens)
-        listed.append(Column(f"speed_{tokens}", title, kind_of("realised"), width=1.8))
-    return listed
+        columns.append(Column(f"speed_{tokens}", text=title, format=formats.REALISED))
+    return columns
 
 
 def _results_caption(study: Study, keys: Set[str]) -> str:
@@ -228,7 +223,7 @@ def _results_caption(study: Study, keys: Set[str]) -> str:
         first = records(_scored(study))[0]
         text = first["text"], first["text_fingerprint"]
         sentences.append(say("caption.results_scores", text=text, protocol=first["protocol"]))
-        if "perplexity_ratio" in keys:
+        if "perplexity_vs_dense" in keys:
             sentences.append(study_tables.paired_note(study, first, keys))
     if "dead_rows" in keys:
         sentences.append(say("caption.results_dead_rows"))
@@ -289,30 +284,27 @@ def _perplexities(study: Study, entries: pd.DataFrame, scored: pd.DataFrame, pla
     columns = [
         Column(
             row["model"],
-            row["model"],
-            cells.perplexity(study.facts.vocabulary(row["variant"])),
-            width=1,
+            text=row["model"],
+            format=formats.perplexity(study.facts.vocabulary(row["variant"])),
         )
         for row in records(entries.drop_duplicates("model"))
     ]
-    bodies = []
-    for kind, rows in entries.groupby("kind", sort=False):
-        scores: dict[str, _Figures] = {}
-        for row in records(rows):
-            unknown = {"method": row["label"], **dict.fromkeys(models)}
-            scores.setdefault(row["label"], unknown)[row["model"]] = values[row["variant"]]
-        bodies.append((str(kind), [*scores.values()]))
+    scores: dict[tuple[str, str], _Figures] = {}
+    for row in records(entries):
+        unknown = {"title": row["kind"], "method": row["label"], **dict.fromkeys(models)}
+        cells = scores.setdefault((row["kind"], row["label"]), unknown)
+        cells[row["model"]] = values[row["variant"]]
     first = records(scored)[0]
     caption = say(
         "caption.method_grid",
-        metric=head("perplexity"),
+        metric=COLUMNS["perplexity"].label,
         models=models,
         **{key: first[key] for key in ("window", "stride")},
         protocol=first["protocol"],
         text=text_name(first["text"], first["text_fingerprint"]),
     )
     key = "perplexity_grid" + (f"_{place + 1}" if place else "")
-    return grouped(key, caption, [_method(), *columns], bodies)
+    return table_of(key, caption, [*_method(), *columns], scores.values(), title="title")
 
 
 def task_grid(study: Study) -> Table | None:
@@ -339,19 +331,20 @@ def task_grid(study: Study) -> Table | None:
     if (entries["kind"] != "").sum() < 2:
         return None
     titles = {**SEVEN, "mean": say("column.mean")}
-    columns = [Column(key, title, _PERCENT, width=1) for key, title in titles.items()]
-    bodies = []
-    for model, inside in entries.groupby("model", sort=False):
-        for kind, rows in inside.groupby("kind", sort=False):
-            title = say("format.model_kind", model=model, kind=kind) if kind else str(model)
-            title = title if entries["model"].nunique() > 1 else str(kind)
-            scores = [
-                {"method": row["label"], **dict.fromkeys(titles), **by_variant[row["variant"]]}
-                for row in records(rows)
-            ]
-            bodies.append((title, scores))
+    columns = [Column(key, text=title, format=_PERCENT) for key, title in titles.items()]
+    models, rows = list(entries["model"].unique()), []
+    for row in sorted(records(entries), key=lambda row: models.index(row["model"])):
+        of_model = say("format.model_kind", **row) if row["kind"] else row["model"]
+        scores = dict.fromkeys(titles) | by_variant[row["variant"]]
+        rows.append(
+            {
+                "title": of_model if len(models) > 1 else row["kind"],
+                "method": row["label"],
+                **scores,
+            }
+        )
     caption = _task_caption(entries, known, study.tasks)
-    return grouped("zero_shot_grid", caption, [_method(), *columns], bodies)
+    return table_of("zero_shot_grid", caption, [*_method(), *columns], rows, title="title")
 
 
 def _task_caption(entries: pd.DataFrame, known: pd.DataFrame, tasks: pd.DataFrame) -> str:
@@ -368,18 +361,15 @@ def _task_caption(entries: pd.DataFrame, known: pd.DataFrame, tasks: pd.DataFram
     return " ".join(sentences)
 
 
-def _method() -> Column:
-    return Column("method", say("column.method_head"), cells.name(80), width=1.6)
+def _method() -> list[Column]:
+    return columns_of("method", {"method": formats.name_format(80)})
 
 
 def hero(study: Study) -> Table | None:
     """Return the points of :func:`sparsity_report.draw.policy_charts.hero_chart`."""
     figure, points = hero_points(study)
-    columns = [
-        Column("variant", say("label.variant"), cells.name(80)),
-        Column("name", say("label.policy"), cells.name(80)),
-        Column("x", say("metric.zeros"), cells.SHARE),
-        Column("label", say(figure.axis), cells.WORDS),
-    ]
+    forms = {"variant": formats.name_format(80), "label": formats.WORDS}
+    columns = columns_of("variant policy zeros label", forms, label=say(figure.axis))
+    rows = [{**point, "policy": point["name"], "zeros": point["x"]} for point in points]
     caption = say("caption.hero", figure=say(figure.axis))
-    return table_of("hero", caption, columns, points) if points else None
+    return table_of("hero", caption, columns, rows, widths=(0,)) if points else None

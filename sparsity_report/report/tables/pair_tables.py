@@ -6,15 +6,15 @@ import numpy as np
 import pandas as pd
 
 from sparsity_report.findings.pair_labels import block_names, blocks_axis, strip_names, strip_title
-from sparsity_report.report.tables import table_model as cells
-from sparsity_report.report.tables.column_heads import caption_of, columns_of
-from sparsity_report.report.tables.table_model import COUNT, WORDS, Kind, Table, table_of
+from sparsity_report.report.tables.table_model import Cell, Table, caption_of, table_of
 from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.study.pairs.pair_cells import BlockShares, Strip
+from sparsity_report.study.schema import Column, columns_of
 from sparsity_report.untrusted.display_text import clip
 from sparsity_report.words.display_names import display_name, group_name, head
 from sparsity_report.words.number_format import count
 from sparsity_report.words.sentences import say
+from sparsity_report.words.value_formats import COUNT, SHARE, WORDS, Format, name_format
 
 # Columns of a study that count what a figure of a pair does.
 _COLUMNS = {
@@ -28,8 +28,8 @@ _PARTS = {
     "model": "name.whole_model",
 }
 # Removed weights; negative where weights were added.
-_SHARE_TAKEN = Kind(lambda share: cells.SHARE.write(share).replace("-", "−"), "%", places=2)
-_TAKEN = Kind(lambda number: COUNT.write(number).replace("-", "−"), "")
+_SHARE_TAKEN = Format(lambda share: SHARE.write(share).replace("-", "−"), "%", places=2)
+_TAKEN = Format(lambda number: COUNT.write(number).replace("-", "−"), "")
 # Sums over the removed parts of a module.
 _REMOVED = "weights parameters bytes flops_per_token"
 # Most spans of removed indices in a cell of a table, and of a strip.
@@ -39,8 +39,10 @@ _SOME, _LISTED = 4, 500
 def models(pair: Pair) -> Table:
     """Return the two models that were compared."""
     values = pair.models.assign(side=pair.models["side"].map(head))
-    columns = columns_of("side model architecture source", (0.7, 1, 1, 1.6))
-    return table_of("models", say("caption.compared_checkpoints"), columns, values, "facts")
+    names, looks = "side model architecture source", {"widths": (0.7, 1, 1, 1.6)}
+    return table_of(
+        "models", say("caption.compared_checkpoints"), names, values, style="facts", **looks
+    )
 
 
 def totals(pair: Pair) -> Table:
@@ -54,13 +56,11 @@ def groups(pair: Pair) -> Table:
     """Return what was removed from each group of modules."""
     sides = ["before", "after"]
     frame = pair.groups.assign(group=pair.groups["group"].map(group_name))
-    figures = (
-        (_figure_name(str(figure)), rows[~rows[sides].eq(0).fillna(False).all(axis=1)])
-        for figure, rows in frame.groupby("figure", sort=False)
-        if rows[sides].fillna(0).any(axis=None)
-    )
+    frame = frame[~frame[sides].eq(0).fillna(False).all(axis=1)]
+    is_known = frame[sides].fillna(0).any(axis=1).groupby(frame["figure"]).transform("any")
+    rows = frame[is_known].assign(title=frame["figure"].map(_figure_name))
     caption, columns = say("caption.removed_groups"), _figure_columns("group")
-    return cells.grouped("groups", caption, columns, figures, "groups")
+    return table_of("groups", caption, columns, rows, title="title", style="groups")
 
 
 def _figure_name(figure: str) -> str:
@@ -69,10 +69,10 @@ def _figure_name(figure: str) -> str:
     return head(_COLUMNS.get(figure, figure))
 
 
-def _figure_columns(first: str) -> list[cells.Column]:
+def _figure_columns(first: str) -> list[Column]:
     keys = f"{first} before after removed share"
     kinds = dict(zip(keys.split(), (WORDS, COUNT, COUNT, _TAKEN, _SHARE_TAKEN), strict=True))
-    return columns_of(keys, (1.6, 1), kinds, share=say("column.share_of_base"))
+    return columns_of(keys, kinds)
 
 
 def sparsities(pair: Pair) -> Table:
@@ -81,10 +81,7 @@ def sparsities(pair: Pair) -> Table:
     values = pair.sparsities.assign(of=[say(_PARTS[part]) for part in pair.sparsities["of"]])
     columns = columns_of(
         "of total_before total_after sparsity_before sparsity_itself gone_of_base",
-        (1.6, 1),
         {"of": WORDS},
-        of=say("column.scope_head"),
-        sparsity_before=head("sparsity_before"),
     )
     return table_of("sparsities", caption, columns, values)
 
@@ -97,25 +94,23 @@ def survival(pair: Pair) -> Table:
     columns = columns_of(
         "group compared zeros_before zeros_after kept revived new kept_share iou surviving changed "
         "relative_change",
-        (1.4, 1),
         {"group": WORDS},
     )
-    return table_of("survival", caption, columns, pair.survival.assign(group=names))
+    values = pair.survival.assign(group=names)
+    return table_of("survival", caption, columns, values, widths=(1.4, 1))
 
 
 def blocks(shown: BlockShares) -> Table:
     """Return the fate of zeros and weights by block, as drawn in columns."""
     columns = columns_of(
         "name weight_before removed zeros kept revived new share",
-        (1.2, 1),
-        {"name": cells.name(80), "removed": COUNT, "zeros": COUNT, "share": cells.SHARE},
+        {"name": name_format(80), "removed": COUNT, "zeros": COUNT, "share": SHARE},
         name=head("block"),
         zeros=head("zeros_before"),
         share=blocks_axis(shown),
     )
-    return table_of(
-        "blocks", say("caption.pair_blocks"), columns, shown.rows.assign(name=block_names(shown))
-    )
+    values = shown.rows.assign(name=block_names(shown))
+    return table_of("blocks", say("caption.pair_blocks"), columns, values, widths=(1.2, 1))
 
 
 def strip(shown: Strip) -> Table:
@@ -132,13 +127,12 @@ def strip(shown: Strip) -> Table:
     ]
     columns = columns_of(
         "where gone among numbers certainty",
-        (1.4, 0, 0, 3, 0),
-        {"where": cells.name(80), "gone": COUNT, "numbers": WORDS},
+        {"where": name_format(80), "gone": COUNT, "numbers": WORDS},
         where=say("label.location"),
         **_removed_heads(),
     )
     caption = say("caption.removed_strip", title=strip_title(shown))
-    return table_of(f"strip_{shown.kind}", caption, columns, values)
+    return table_of(f"strip_{shown.kind}", caption, columns, values, widths=(1.4, 0, 0, 3, 0))
 
 
 def _removed_heads() -> dict[str, str]:
@@ -172,13 +166,13 @@ def removed(pair: Pair, limit: int) -> Table | None:
     rows["kind"] = [display_name("kind", kind) for kind in rows["kind"]]
     columns = columns_of(
         f"kind module gone among numbers certainty {_REMOVED}",
-        (0.8, 1.6, 0, 0, 1.4, 0),
-        {"kind": WORDS, "module": cells.name(200), "numbers": WORDS},
+        {"kind": WORDS, "module": name_format(200), "numbers": WORDS},
         **_removed_heads(),
     )
     shown, keys = rows.head(limit), ("caption.removed_parts", "caption.removed_parts_first")
     caption = caption_of(*keys, len(shown), len(rows))
-    return table_of("removed", caption, columns, shown, "sortable")
+    looks = {"style": "sortable", "widths": (0.8, 1.6, 0, 0, 1.4, 0)}
+    return table_of("removed", caption, columns, shown, **looks)
 
 
 def small(pair: Pair, limit: int = 20) -> list[Table]:
@@ -196,8 +190,9 @@ def layers(pair: Pair, limit: int) -> Table:
     frame = pair.layers.head(limit)
     renamed = frame["after_name"].notna() & (frame["after_name"] != frame["module_name"])
     notes = frame["after_name"].map(lambda name: clip(name, 2000)).where(renamed, "")
+    notes = notes.mask(frame["untouched"], say("column.untouched"))
     values = frame.assign(
-        module_name_note=notes.mask(frame["untouched"], say("column.untouched")),
+        module_name=[*map(Cell, frame["module_name"], notes)],
         group=frame["group"].map(group_name),
         alignment=[display_name("alignment", how) for how in frame["alignment"]],
     )
@@ -207,9 +202,9 @@ def layers(pair: Pair, limit: int) -> Table:
     columns = columns_of(
         f"module_name group {recognized}weight_before weight_after zeros_before zeros_after "
         "kept revived new iou changed relative_change correlation",
-        (1.6, 0),
-        {"module_name": cells.name(2000), "group": WORDS, "alignment": WORDS},
+        {"module_name": name_format(2000), "group": WORDS, "alignment": WORDS},
     )
     keys = ("caption.pair_modules_all", "caption.pair_modules_first")
     caption = caption_of(*keys, len(frame), len(pair.layers))
-    return table_of("layers", caption, columns, values, "layers sortable")
+    looks = {"style": "layers sortable", "widths": (1.6, 0)}
+    return table_of("layers", caption, columns, values, **looks)

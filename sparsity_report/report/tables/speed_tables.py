@@ -1,15 +1,14 @@
 """Tables of timings: latency, and the crossover of CSR and dense."""
 
-from typing import Any
-
 import pandas as pd
 
-from sparsity_report.report.tables.column_heads import columns_of
-from sparsity_report.report.tables.table_model import DURATION, Table, table_of
+from sparsity_report.report.tables.table_model import Cell, Table, table_of
 from sparsity_report.study.comparison import Study
+from sparsity_report.study.schema import columns_of
 from sparsity_report.untrusted.display_text import clip
 from sparsity_report.words.display_names import head
 from sparsity_report.words.sentences import say
+from sparsity_report.words.value_formats import DURATION
 
 _REASON = DURATION._replace(write=str)
 
@@ -33,12 +32,10 @@ def latency(study: Study) -> Table | None:
     ends = frame[["seconds_low", "seconds_high"]].where(is_timed)
     values["quartiles"] = _tuples(ends, *ends.columns)
     values["bound_share"] = frame["bound_share"].where(is_timed)
-    reasons = frame["withheld"].map(
-        lambda why: None if pd.isna(why) else say(f"speed_reason.{why}")
-    )
-    values["seconds"] = frame["seconds"].astype(object).where(is_timed, reasons)
-    kinds: Any = [None if timed else _REASON for timed in is_timed]
-    values["seconds_kind"] = pd.Series(kinds, frame.index, dtype=object)
+    values["seconds"] = [
+        seconds if pd.isna(why) else Cell(say(f"speed_reason.{why}"), format=_REASON)
+        for seconds, why in zip(frame["seconds"], frame["withheld"], strict=True)
+    ]
     return table_of("speed", caption, columns, values)
 
 

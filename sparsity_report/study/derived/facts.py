@@ -396,7 +396,7 @@ class Facts:
         """Return a variant's rows of ``study.patterns``; none if the study has no patterns."""
         frame = self.study.patterns
         if frame is None:
-            return pd.DataFrame(columns=[*TABLES["patterns"].names])
+            return pd.DataFrame(columns=[*TABLES["patterns"]])
         return frame[frame["variant"] == variant]
 
     def _mapped(self, variant: str) -> pd.DataFrame:

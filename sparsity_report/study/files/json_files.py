@@ -341,7 +341,7 @@ def _unread(kind: FileKind, data: Mapping[str, Any]) -> Iterator[str]:
     yield from (name for name in data if name not in {*_COMMON, *kind.settings, *tables})
     for part, table in tables.items():
         columns = (data.get(part) or {}).get("columns", [])
-        yield from (f"{part}.{name}" for name in columns[len(schema.TABLES[table].columns) :])
+        yield from (f"{part}.{name}" for name in columns[len(schema.TABLES[table]) :])
 
 
 def _read_levels(matrix: Mapping[str, Any]) -> pd.DataFrame:

@@ -138,7 +138,7 @@ def removed_frame(plan: Plan) -> pd.DataFrame:
     rows = []
     for part, loss in find_removed(plan).items():
         rows.append({**vars(part), **vars(loss), "flops_per_token": round(loss.flops)})
-    return typed("pair_removed", pd.DataFrame(rows, columns=list(TABLES["pair_removed"].names)))
+    return typed("pair_removed", pd.DataFrame(rows, columns=list(TABLES["pair_removed"])))
 
 
 def total_sums(before: pd.DataFrame, after: pd.DataFrame, layers: pd.DataFrame) -> pd.DataFrame:
