@@ -37,7 +37,7 @@ from sparsity_report.study.schema import COLUMNS
 from sparsity_report.untrusted.display_text import short_name
 from sparsity_report.words import value_formats as formats
 from sparsity_report.words.sentences import say
-from sparsity_report.words.value_formats import COUNT, SHARE, Format
+from sparsity_report.words.value_formats import COUNT, SHARE, TIMES, Format
 
 _TEMPLATES = ("numbers.tex", "captions.tex", "findings.tex", "example.tex")
 
@@ -49,7 +49,6 @@ _UNITS = {
 }
 # Keeps the command apart from that of the group called attention.
 _RENAMED = {"attention_flops_per_token": "attention_itself_flops_per_token"}
-_RATIO = formats.figures(".2f")
 
 _Numbers = Iterator[tuple[str, Tex]]
 
@@ -229,21 +228,18 @@ def commands_of(value: Study | Pair) -> list[tuple[Tex, Tex]]:
 def _study_numbers(study: Study) -> _Numbers:
     """Yield the numbers of the tables of totals and of groups, then those of measurements."""
     variants = variant_commands(study)
-    names = [total.column.name for total in study_tables.total_rows(study)]
+    names = " ".join(total.column.name for total in study_tables.total_rows(study))
     for row, (name, command) in zip(study_tables.by_variant(study), variants.items(), strict=True):
         yield f"{command}Name", tex(short_name(name))
-        for figure in names:
-            key = _RENAMED.get(figure, figure)
-            yield from _number(command + _camel(key), row[figure], figure)
+        yield from _cells(command, row, names)
         for column in ("stored_bytes", "flops_per_token"):
             ratio = study.facts.ratio(name, column)
-            yield f"{command}{_camel(column)}Ratio", quantity(ratio, _RATIO)
+            yield f"{command}{_camel(column)}Ratio", quantity(ratio, TIMES)
     groups = latex.group_commands(study.groups["group"].unique())
-    columns = study_tables.group_columns(study).split()[1:]
+    columns = study_tables.group_columns(study).removeprefix("group ")
     for group in records(study.groups):
         stem = variants[group["variant"]] + groups[group["group"]]
-        for column in columns:
-            yield from _number(stem + _camel(column), group[column], column)
+        yield from _cells(stem, group, columns)
     yield from _measured_numbers(study, variants)
 
 
@@ -256,14 +252,14 @@ def _measured_numbers(study: Study, variants: Mapping[str, str]) -> _Numbers:
             yield f"{stem}PerplexityProtocol", tex(row["protocol"])
             yield f"{stem}TopOne", quantity(row["top1"], SHARE)
             yield f"{stem}KL", quantity(row["kl"], COLUMNS["kl"].format)
-            yield from _cells(stem, row, dict.fromkeys(("agreement", "flips"), formats.share(2)))
+            yield from _cells(stem, row, "agreement flips")
     speeds = study.facts.speeds
     for row in [] if speeds is None else records(speeds[speeds["scope"] == "model"]):
         stem = f"{variants[row['variant']]}{row['tokens']}Tokens"
-        yield f"{stem}Promised", quantity(row["promised_speedup"], _RATIO)
+        yield f"{stem}Promised", quantity(row["promised_speedup"], TIMES)
         if row["verdict"] == "stated":
-            yield f"{stem}Realised", quantity(row["realised_speedup"], _RATIO)
-            yield from _cells(stem, row, dict.fromkeys(("realised_low", "realised_high"), _RATIO))
+            yield f"{stem}Realised", quantity(row["realised_speedup"], TIMES)
+            yield from _cells(stem, row, "realised_low realised_high")
     scores = None if study.tasks is None else seven_tasks(study.tasks)
     for row in [] if scores is None else records(scores):
         stem = f"{variants[row['variant']]}ZeroShot{_camel(row['task'])}"
@@ -271,10 +267,11 @@ def _measured_numbers(study: Study, variants: Mapping[str, str]) -> _Numbers:
         yield f"{stem}Error", quantity(row["stderr"], formats.share(2))
 
 
-def _cells(stem: str, row: Mapping[str, Any], kinds: Mapping[str, Format]) -> _Numbers:
-    """Yield columns of a row in their formats."""
-    for column, kind in kinds.items():
-        yield f"{stem}{_camel(column)}", quantity(row[column], kind)
+def _cells(stem: str, row: Mapping[str, Any], columns: str) -> _Numbers:
+    """Yield columns of a row, and in short those of large quantities."""
+    for column in columns.split():
+        command = stem + _camel(_RENAMED.get(column, column))
+        yield from _number(command, row[column], column, COLUMNS[column].format)
 
 
 def _pair_numbers(pair: Pair) -> _Numbers:
@@ -283,27 +280,23 @@ def _pair_numbers(pair: Pair) -> _Numbers:
     for row in records(pair.totals):
         stem = _camel(row["figure"])
         for column in ("before", "after", "removed"):
-            yield from _number(f"{stem}{_camel(column)}", row[column], row["figure"], COUNT)
+            yield from _number(f"{stem}{_camel(column)}", row[column], row["figure"])
         yield f"{stem}RemovedShare", quantity(row["share"], SHARE)
     for row in records(pair.sparsities):
-        kinds = dict.fromkeys(("sparsity_before", "sparsity_itself", "gone_of_base"), SHARE)
-        yield from _cells(_camel(row["of"]), row, kinds)
+        yield from _cells(_camel(row["of"]), row, "sparsity_before sparsity_itself gone_of_base")
     groups = latex.group_commands(pair.survival["group"])
     for row in records(pair.survival):
         stem = groups[row["group"]]
-        for column in ("compared", "zeros_before", "zeros_after", "kept", "revived", "new"):
-            yield from _number(f"{stem}{_camel(column)}", row[column], column, COUNT)
-        kinds = dict.fromkeys(("kept_share", "iou", "relative_change"), SHARE)
-        yield from _cells(stem, row, kinds)
-        yield from _number(f"{stem}Changed", row["changed"], "changed", COUNT)
+        yield from _cells(stem, row, "compared zeros_before zeros_after kept revived new")
+        yield from _cells(stem, row, "kept_share iou relative_change changed")
     for kind, rows in pair.removed.groupby("kind", sort=False):
-        yield from _number(f"{KINDS[str(kind)]}Gone", len(rows), "gone", COUNT)
-        yield from _number(f"{KINDS[str(kind)]}GoneWeights", int(rows["weights"].sum()), "", COUNT)
+        yield from _number(f"{KINDS[str(kind)]}Gone", len(rows), "gone")
+        yield from _number(f"{KINDS[str(kind)]}GoneWeights", int(rows["weights"].sum()), "")
 
 
-def _number(command: str, value: Any, key: str, form: Format | None = None) -> _Numbers:
+def _number(command: str, value: Any, key: str, form: Format = COUNT) -> _Numbers:
     """Yield a number under a command, and in short where it is a large quantity."""
-    yield command, quantity(value, form or COLUMNS[key].format)
+    yield command, quantity(value, form)
     if key in _UNITS:
         yield f"{command}Short", quantity(value, formats.scaled(_UNITS[key]))
 

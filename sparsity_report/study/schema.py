@@ -192,12 +192,14 @@ COLUMNS = {
         *_columns("float64", "bound_share crossover_sparsity", formats.share(0), **_SHARES),
         *_columns("float64", "agreement flips", formats.share(2), **_SHARES),
         *_columns("float64", """
-            uses realised_low realised_high realised_share control_high bound_seconds others load
+            uses realised_share control_high bound_seconds others load
             speedup_low speedup_high dense_perplexity stderr norm gate_mass output_norm saliency
         """, **_POSITIVE),
         *_columns("float64", " ".join(ROUNDING), **_POSITIVE),
         *_columns("float64", "threshold", formats.THRESHOLD, **_POSITIVE),
-        *_columns("float64", "ratio promised_speedup", formats.TIMES, **_POSITIVE),
+        *_columns("float64", """
+            ratio promised_speedup realised_low realised_high
+        """, formats.TIMES, **_POSITIVE),
         *_columns("float64", "mean_abs std kl", formats.figures("#.3g"), **_POSITIVE),
         *_columns("float64", "least_abs", **_POSITIVE),
         *_columns("float64", "perplexity", formats.perplexity(None), **_POSITIVE),

@@ -8,9 +8,9 @@ import pandas as pd
 from sparsity_report.draw.policy_charts import hero_points
 from sparsity_report.report.tables import study_tables
 from sparsity_report.report.tables.table_model import Cell, Table, cell_of, plain_rows, table_of
+from sparsity_report.report.tables.task_tables import task_columns
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.paired_facts import distance
-from sparsity_report.study.derived.paired_scores import Paired
 from sparsity_report.study.derived.protocol_scores import ANY_TOKENIZER, PROTOCOL, by_protocol
 from sparsity_report.study.derived.zero_shot import SEVEN, one_version, seven_tasks
 from sparsity_report.study.expert_use import fewer_experts
@@ -37,39 +37,36 @@ def results(study: Study) -> Table:
     A pruning in several layouts has a row for each that differs in a figure. Figures that are
     unknown or zero for all variants have no column.
     """
-    entries, facts = _entries(study), study.facts
-    by_variant = _figures_of(study)
+    entries, facts, by_variant = _entries(study), study.facts, _figures_of(study)
     possible = _result_columns(study, by_variant)
-    is_titled = _has_titles(entries)
-    bodies: dict[str, list[_Figures]] = {}
+    # Target sparsities are titles if there are several, or a pattern.
+    kinds = {*entries["kind"]} - {""}
+    is_titled = len(kinds) > 1 or any(":" in kind for kind in kinds)
+    rows: list[_Figures] = []
     named: set[str] = set()
-    for row in records(entries):
+    for row in records(entries.assign(kind=entries["kind"] if is_titled else "")):
         layouts = {v: by_variant[v] for v in facts.layouts_of(row["variant"]) if v not in named}
         named |= {*layouts}
-        title = row["kind"] if is_titled else ""
-        if entries["model"].nunique() > 1:
-            title = say("format.model_kind", **row) if title else row["model"]
-        rows = _layout_rows(facts.layouts, row["label"], layouts, possible)
-        bodies.setdefault(title, []).extend(rows)
-    for name in (name for name in facts.layouts if name not in named):
-        bodies.setdefault("", []).append({"method": short_name(name), **by_variant[name]})
-    shown = [row for rows in bodies.values() for row in rows]
-    columns = [column for column in possible if any(row.get(column.name) for row in shown)]
+        title = {"title": _title(row, entries["model"].nunique() > 1)}
+        rows += [title | of for of in _layout_rows(facts.layouts, row["label"], layouts, possible)]
+    others = (name for name in facts.layouts if name not in named)
+    rows += [{"title": "", "method": short_name(name), **by_variant[name]} for name in others]
+    columns = [column for column in possible if any(row.get(column.name) for row in rows)]
     unknown = dict.fromkeys(column.name for column in columns)
-    values = [unknown | {"title": title, **row} for title, rows in bodies.items() for row in rows]
-    marked = any(row.get("perplexity") and row["perplexity"].note for row in shown)
-    keys = {column.name for column in columns} | ({"perplexity_note"} if marked else set())
+    marked = any(row.get("perplexity") and row["perplexity"].note for row in rows)
+    caption = _results_caption(study, {*unknown, *(["perplexity_note"] if marked else [])})
     # A value with its interval needs more room than a number.
     widths = (1.6, *(1.8 if column.format.unit is None else 1 for column in columns))
     looks = {"title": "title", "style": "compared", "widths": widths}
-    caption = _results_caption(study, keys)
+    values = [unknown | row for row in rows]
     return table_of("results", caption, [*_method(), *columns], values, **looks)
 
 
-def _has_titles(entries: pd.DataFrame) -> bool:
-    """Return true if prunings have several target sparsities, or a pattern."""
-    kinds = {*entries["kind"]} - {""}
-    return len(kinds) > 1 or any(":" in kind for kind in kinds)
+def _title(entry: Mapping[str, Any], has_models: bool) -> str:
+    """Return the kind of sparsity of an entry, after its model if there are several."""
+    if not has_models:
+        return str(entry["kind"])
+    return say("format.model_kind", **entry) if entry["kind"] else str(entry["model"])
 
 
 def _layout_rows(
@@ -129,13 +126,7 @@ def _scores(study: Study) -> dict[str, _Figures]:
     """Return the scores by :func:`_scored` and the mark of the lowest perplexity, by variant."""
     return {
         row["variant"]: {
-            "perplexity": row["perplexity"]
-            and study_tables.perplexity_cell(
-                study,
-                row["variant"],
-                row["perplexity"],
-                _mark(study.facts.paired(row), row["variant"]),
-            ),
+            "perplexity": row["perplexity"] and _perplexity(study, row),
             "perplexity_vs_dense": study_tables.ratio_to_dense(study, row),
             **{key: distance(row, key) for key in _DISTANCES},
         }
@@ -144,17 +135,13 @@ def _scores(study: Study) -> dict[str, _Figures]:
 
 
 def _perplexity(study: Study, row: Mapping[str, Any]) -> Cell:
-    mark = _mark(study.facts.paired(row), row["variant"])
-    return study_tables.perplexity_cell(study, row["variant"], row["perplexity"], mark)
-
-
-def _mark(pairs: Paired, variant: str) -> str:
-    """Return the mark of the lowest perplexity, or of one that the text does not separate."""
-    first = pairs.first_alike.get(variant, variant)
-    best = next((best for rivals in pairs.rivals if first in (best := pairs.best(rivals))), ())
-    if not best:
-        return ""
-    return say("results.lowest" if len(best) == 1 else "results.shared_lowest")
+    """Return a perplexity, marked if it is the lowest or the text does not separate it."""
+    pairs, variant = study.facts.paired(row), row["variant"]
+    first, mark = pairs.first_alike.get(variant, variant), ""
+    for best in map(pairs.best, pairs.rivals):
+        if first in best and not mark:
+            mark = say("results.lowest" if len(best) == 1 else "results.shared_lowest")
+    return study_tables.perplexity_cell(study, variant, row["perplexity"], mark)
 
 
 def _scored(study: Study) -> pd.DataFrame:
@@ -323,26 +310,17 @@ def task_grid(study: Study) -> Table | None:
     if study.tasks is None or (frame := seven_tasks(study.tasks)) is None:
         return None
     known = frame.dropna(subset=["value"])
-    by_variant: dict[str, _Figures] = {}
-    for row in records(known):
-        by_variant.setdefault(row["variant"], {})[row["task"]] = row["value"]
+    columns = task_columns(_PERCENT)
+    wide = known.pivot(index="variant", columns="task", values="value")
     entries = _entries(study)
-    entries = entries[entries["variant"].isin(by_variant)]
+    entries = entries[entries["variant"].isin(wide.index)]
     if (entries["kind"] != "").sum() < 2:
         return None
-    titles = {**SEVEN, "mean": say("column.mean")}
-    columns = [Column(key, text=title, format=_PERCENT) for key, title in titles.items()]
-    models, rows = list(entries["model"].unique()), []
-    for row in sorted(records(entries), key=lambda row: models.index(row["model"])):
-        of_model = say("format.model_kind", **row) if row["kind"] else row["model"]
-        scores = dict.fromkeys(titles) | by_variant[row["variant"]]
-        rows.append(
-            {
-                "title": of_model if len(models) > 1 else row["kind"],
-                "method": row["label"],
-                **scores,
-            }
-        )
+    models = list(entries["model"].unique())
+    titles = [_title(row, len(models) > 1) for row in records(entries)]
+    rows = entries.rename(columns={"label": "method"}).assign(title=titles)
+    rows = rows.join(wide.reindex(columns=[column.name for column in columns]), on="variant")
+    rows = rows.sort_values("model", key=lambda names: names.map(models.index), kind="stable")
     caption = _task_caption(entries, known, study.tasks)
     return table_of("zero_shot_grid", caption, [*_method(), *columns], rows, title="title")
 

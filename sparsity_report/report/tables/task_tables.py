@@ -26,19 +26,23 @@ def zero_shot(study: Study) -> Table | None:
     """Return the table of seven zero-shot tasks; None where no variant has all of them."""
     if study.tasks is None or (scores := seven_tasks(study.tasks)) is None:
         return None
-    titles = {**SEVEN, "mean": say("column.mean")}
+    columns = task_columns(formats.SCORE)
     best = {key[:2]: variant for key, variant in _winners(study).items()}
     rows: dict[str, dict[str, Any]] = {}
     for score in records(scores):
-        row = rows.setdefault(score["variant"], dict.fromkeys(titles))
+        row = rows.setdefault(score["variant"], dict.fromkeys(column.name for column in columns))
         is_best = best.get((score["task"], METRIC)) == score["variant"]
         note = say("label.best_paired") if is_best else ""
         row["variant"] = score["variant"]
         row[score["task"]] = Cell((score["value"], score["stderr"]), note)
-    columns = [COLUMNS["variant"]]
-    columns += [Column(task, text=title, format=formats.SCORE) for task, title in titles.items()]
-    caption = say("caption.zero_shot")
+    columns, caption = [COLUMNS["variant"], *columns], say("caption.zero_shot")
     return table_of("zero_shot", caption, columns, rows.values(), widths=(1.1, 1))
+
+
+def task_columns(form: formats.Format) -> list[Column]:
+    """Return columns of the seven zero-shot tasks and of their mean, in a format."""
+    titles = {**SEVEN, "mean": say("column.mean")}
+    return [Column(task, text=title, format=form) for task, title in titles.items()]
 
 
 def tasks(study: Study, limit: int = 100) -> Table | None:
