@@ -16,9 +16,7 @@ from sparsity_report.report import sections, study_maps
 from sparsity_report.report.citation import bibtex, weights
 from sparsity_report.report.sections import Block, Bullets, Drawing, Medium, Section, Text
 from sparsity_report.report.tables import (
-    expert_tables,
     method_tables,
-    runtime_tables,
     speed_tables,
     study_tables,
     task_tables,
@@ -180,7 +178,7 @@ def _experts(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Bl
     if sentences["experts"] and not medium.is_kit:
         yield Bullets(tuple(sentences["experts"]))
     yield from study_maps.use_of_experts(study, medium)
-    yield expert_tables.budgets(study)
+    yield study_tables.expert_budgets(study)
 
 
 def _storage(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
@@ -268,7 +266,7 @@ def _method(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Blo
 def _runtimes(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Block]:
     """Yield the support of the variants' layouts by runtimes, with sources and a date."""
     # Tables in LaTeX have no notes, which hold conditions.
-    if not medium.is_kit and (table := runtime_tables.runtimes(study)):
+    if not medium.is_kit and (table := speed_tables.runtimes(study)):
         yield Text(" ".join([*sentences["runtimes"], say("page.runtimes_note")]))
         yield table
 

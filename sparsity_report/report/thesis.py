@@ -20,13 +20,13 @@ from sparsity_report.findings.study_findings import conventions
 from sparsity_report.findings.verdict import verdict
 from sparsity_report.hooks import hooks
 from sparsity_report.report.citation import bibtex, weights
+from sparsity_report.report.markdown_report import to_markdown
 from sparsity_report.report.pair_sections import KINDS, pair_sections
 from sparsity_report.report.sections import Drawing, Medium, Section
 from sparsity_report.report.study_sections import study_sections
 from sparsity_report.report.tables import latex, study_tables
 from sparsity_report.report.tables.html import to_html
 from sparsity_report.report.tables.latex import Tex, quantity, tex, to_latex, variant_commands
-from sparsity_report.report.tables.markdown import to_markdown
 from sparsity_report.report.templates import environment, render
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.zero_shot import seven_tasks

@@ -200,7 +200,7 @@ def _(weights: Weights) -> Content:
     groups = frame.groupby("group", sort=False).sum().reset_index()
     total = sum(p.total for p in weights.stored)
     groups["param_frac"] = groups["total"] / total if total else None
-    columns = columns_of("group modules total prunable_total param_frac")
+    columns = "group modules total prunable_total param_frac"
     return Content(_lines(weights), [], _first_rows(columns, groups))
 
 
@@ -224,7 +224,7 @@ def _(pruning: Pruning) -> Content:
         maps.append(_map(say("cell.map_share_pruned"), grid, cells, "share"))
     groups = frame.groupby("group", sort=False)[["weight_total", "pruned"]].sum().reset_index()
     groups["pruned_share"] = groups["pruned"] / groups["weight_total"]
-    columns = columns_of("group weight_total pruned pruned_share")
+    columns = "group weight_total pruned pruned_share"
     return Content(_lines(pruning), maps, _first_rows(columns, groups))
 
 
@@ -267,7 +267,7 @@ def _map(title: str, grid: Grid, cells: pd.DataFrame, column: str) -> ShareMap:
     return ShareMap(title, grid.blocks, grid.projections, [*rows])
 
 
-def _first_rows(columns: Sequence[Column], values: pd.DataFrame) -> Table:
+def _first_rows(columns: str | Sequence[Column], values: pd.DataFrame) -> Table:
     """Return a table of the first rows; its caption says how many more there are."""
     more = len(values) - _ROWS
     caption = say("format.count_more", count=more) if more > 0 else ""

@@ -191,7 +191,7 @@ def test_work_of_one_of_two_models_has_a_row():
     assert [cell.value for cell in row.cells[1:]] == [0, 2 * 8 * 8]
 
 
-def test_what_is_scored_on_the_same_text_says_so_once(study):
+def test_caption_names_a_shared_text_once(study):
     frame = quality(names=("Dense", "Masked50", "CSR50"))
     said = tables.quality(put_in(study, quality=frame)).caption
     assert said.startswith("Perplexity and next-token accuracy; protocol sliding on some.txt, ")
@@ -341,7 +341,7 @@ def test_a_kit_has_the_widths_colors_and_layers_it_says(study, tmp_path, monkeyp
         sr.write_thesis(study, tmp_path / "w", column_cm=width, text_cm=width)
 
 
-def test_what_was_measured_has_names(study, tmp_path, monkeypatch):
+def test_measurements_have_commands(study, tmp_path, monkeypatch):
     monkeypatch.setattr(thesis, "_figures", lambda *_: ({}, {}))
     names = ("Dense", "Masked50", "CSR50")
     # A guess among the 11 tokens of the model has a perplexity of 11.

@@ -114,7 +114,7 @@ def number(cell):
     return None if "textendash" in cell else float(cell)
 
 
-def test_what_is_written(kit):
+def test_kit_has_these_files(kit):
     names = {path.relative_to(kit).as_posix() for path in kit.rglob("*") if path.is_file()}
     figures = ("map_masked30", "csr_bytes")
     expected = {

@@ -1,6 +1,5 @@
-"""Tables declared once, and their renderings as HTML, Typst, LaTeX, Markdown and text.
+"""Tables declared once, and their renderings as HTML, LaTeX and text.
 
-Modules: `expert_tables`, `html`, `latex`, `markdown`, `method_tables`,
-`pair_tables`, `plain_text`, `runtime_tables`, `speed_tables`, `study_tables`, `table_model`,
-`task_tables`.
+Modules: `html`, `latex`, `method_tables`, `pair_tables`, `plain_text`, `speed_tables`,
+`study_tables`, `table_model`, `task_tables`.
 """

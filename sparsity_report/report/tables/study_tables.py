@@ -21,13 +21,13 @@ from sparsity_report.report.tables.table_model import (
 from sparsity_report.sparse.shares import zero_shares
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.heads_experts import Part
-from sparsity_report.study.derived.heatmap_grid import Grid
 from sparsity_report.study.derived.paired_facts import DISTANCES, distance
 from sparsity_report.study.derived.paired_scores import Ends, ranked_parts
 from sparsity_report.study.derived.protocol_scores import PROTOCOL
 from sparsity_report.study.layers import records
 from sparsity_report.study.schema import COLUMNS, Column, columns_of
 from sparsity_report.untrusted.display_text import clip, distinct_names, short_name
+from sparsity_report.weights.packed.group_rounding import GROUP
 from sparsity_report.words import value_formats as formats
 from sparsity_report.words.display_names import part_name
 from sparsity_report.words.sentences import say
@@ -45,6 +45,7 @@ _SPARSITIES = {
 }
 # Columns of totals in a thesis.
 _KIT = "sparsity_prunable sparsity_non_embedding sparsity_model stored_bytes flops_per_token"
+_BUDGET = ("experts", "budget_bits", "budget_bytes")
 _INSIDE = {"heads": "caption.zeros_by_head", "experts": "caption.zeros_by_expert"}
 
 
@@ -218,13 +219,9 @@ def zeros_map(study: Study, variant: str) -> Table:
     frame, grid = study.facts.cells(variant), study.facts.grid(variant)
     key = "caption.zeros_map" if frame["layers"].max() == 1 else "caption.zeros_map_merged"
     caption = say(key, variant=variant)
-    return by_cell("map", caption, grid, frame.assign(value=frame["sparsity"]), formats.SHARE)
-
-
-def by_cell(key: str, caption: str, grid: Grid, frame: pd.DataFrame, form: formats.Format) -> Table:
-    """Return a table of the ``value`` of each cell of a heat map, block by projection."""
-    wide = frame.pivot(index="block", columns="projection", values="value")
-    return wide_table(key, caption, wide.reindex(index=grid.blocks, columns=grid.projections), form)
+    wide = frame.pivot(index="block", columns="projection", values="sparsity")
+    wide = wide.reindex(index=grid.blocks, columns=grid.projections)
+    return wide_table("map", caption, wide, formats.SHARE)
 
 
 def inside(variant: str, part: Part) -> Table:
@@ -338,3 +335,34 @@ def sensitivity(study: Study) -> Table | None:
 def _unpacked(study: Study) -> dict[str, str]:
     """Return the head of stored bytes where some are of packed weights."""
     return {"stored_bytes": say("column.stored_bytes_unpacked")} if study.facts.packings() else {}
+
+
+def expert_map(rows: pd.DataFrame, figure: str, variant: str) -> Table:
+    """Return a figure of :func:`.expert_use.router_use`, expert by block."""
+    rows = rows[rows["block"].notna()]
+    wide = rows.pivot(index="expert", columns="block", values=figure).rename(columns=str)
+    removed = int((~rows["is_kept"]).sum())
+    caption = say(f"caption.{figure}", variant=variant, removed=removed, experts=len(rows))
+    return wide_table(figure, caption, wide, formats.TIMES)
+
+
+def expert_budgets(study: Study) -> Table | None:
+    """Return the experts that fit into the bytes of all in fewer bits; None without patterns."""
+    frame = study.expert_budgets
+    if frame is None:
+        return None
+    keys = "bits fitting bytes gate_share token_share rounding_error"
+    if frame["gate_share"].isna().all():
+        keys = "bits fitting bytes rounding_error"
+    unit, form = formats.one_unit([*frame["bytes"], *frame["budget_bytes"]])
+    few = frame["fitting"] < frame["per_token"]
+    notes = few.map({True: say("label.too_few_experts"), False: ""})
+    titles = [
+        say("label.expert_budget", experts=n, budget_bits=bits, bytes=form.write(size), unit=unit)
+        for n, bits, size in zip(*(frame[key] for key in _BUDGET), strict=True)
+    ]
+    shown = frame.assign(fitting=[*map(Cell, frame["fitting"], notes)], title=titles)
+    variant = frame["variant"].iloc[0]
+    caption = say("caption.expert_budgets", variant=variant, group=GROUP, unit=unit)
+    columns = columns_of(keys, {"bytes": form})
+    return table_of("expert_budgets", caption, columns, shown, title="title", widths=(1, 1))
