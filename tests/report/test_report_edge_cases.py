@@ -26,7 +26,6 @@ from sparsity_report.report.tables.html import to_html
 from sparsity_report.report.tables.table_model import plain_rows, table_of
 from sparsity_report.report.templates import environment
 from sparsity_report.study.schema import COLUMNS, Column
-from sparsity_report.words import value_formats as formats
 
 THIN = "\u202f"
 PAPER = Medium("paper")
@@ -83,11 +82,6 @@ def test_names_of_modules_are_whole_where_all_are_listed():
 )  # fmt: skip
 def test_cells_are_written_by_their_column(key, value, text):
     assert COLUMNS[key].format.write(value) == text
-
-
-def test_a_share_has_a_digit_unless_told():
-    assert formats.share().write(0.1234) == f"12.3{THIN}%"
-    assert formats.share(0).write(0.1234) == f"12{THIN}%"
 
 
 @pytest.mark.parametrize(
@@ -365,6 +359,8 @@ def test_measurements_have_commands(study, tmp_path, monkeypatch):
             # What runs the kernels of Dense has no speed against it.
             speed = found.get(f"{name}{tokens}TokensRealised")
             assert speed == (realised and f"\\num{{{realised}}}")
+            ends = [found.get(f"{name}{tokens}TokensRealised{end}") for end in ("Low", "High")]
+            assert ends == (["\\num{0.38}", "\\num{0.42}"] if realised else [None, None])
             assert found[f"{name}{tokens}TokensPromised"] == f"\\num{{{promised}}}"
     results = (tmp_path / "tables" / "results.tex").read_text()
     assert "Scores on some.txt by protocol sliding." in results
