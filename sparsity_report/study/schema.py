@@ -231,11 +231,8 @@ COLUMNS = {
         # Columns of tables for readers only.
         *_columns("text", "weights_fingerprint", formats.CODE),
         *_columns("text", "policy", formats.name_format(80)),
-        *_columns("text", "pair outcome stored_as note", formats.WORDS),
-        *_columns("float64", """
-            observed expected_zeros zero_share_of_parameters zero_share_of_weights pruned_share
-            zeros
-        """, formats.SHARE),
+        *_columns("text", "pair outcome", formats.WORDS),
+        *_columns("float64", "observed expected_zeros pruned_share zeros", formats.SHARE),
         *_columns("float64", "accuracy", formats.SCORE),
         *_columns("float64", "ratio_to_dense model_ratio", formats.TIMES),
         *_columns("float64", "reverse_kl", formats.figures("#.3g")),
