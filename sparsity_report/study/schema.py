@@ -73,13 +73,13 @@ class Column:
     low, high : float or None
         Smallest and largest number.
     optional : bool
-        Whether a cell may be null, which means unknown.
+        True if a cell may be null, which means unknown.
     among : tuple of str
         The only texts allowed; any text if empty.
     format : Format
         Text of a cell, unit, and notation on axes.
     is_metric : bool
-        Whether the map of the viewer can show it.
+        True for a metric of the viewer.
     text : str
         A label for a table whose columns have names from a model.
     """

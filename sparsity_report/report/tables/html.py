@@ -18,8 +18,8 @@ _IN_HEADS = ("%", "s")
 def to_html(table: Table, plain: bool = False) -> Markup:
     """Write a table as HTML.
 
-    Where it is to be copied as `plain` digits, ``data-v`` has those that a cell's text lacks, and
-    ``data-u`` the unit of a column or row.
+    With `plain`, ``data-v`` has the digits that the text of a cell lacks, and ``data-u`` the unit of a
+    column or row, for copies of the table.
 
     Examples
     --------

@@ -38,7 +38,7 @@ class Cell(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The value as people read it."""
+        """Text of the value."""
         return self.format.write(self.value)
 
     @property
@@ -78,7 +78,7 @@ class Row(NamedTuple):
     ----------
     cells : tuple of Cell
     style : str
-        A class for HTML; on paper ``"lead"`` is strong and ``"part"`` below it.
+        Class for HTML; on paper ``"lead"`` is strong, and ``"part"`` stands below it.
     """
 
     cells: tuple[Cell, ...]
@@ -94,12 +94,12 @@ class Body(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """A table, whatever it is shown on.
+    """A table for readers, in any medium.
 
     Attributes
     ----------
     key : str
-        Of its place in the product, such as ``"totals"``.
+        Name of the table in files and templates, such as ``"totals"``.
     caption : str
     columns : tuple of Column
     bodies : tuple of Body
