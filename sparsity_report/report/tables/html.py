@@ -18,8 +18,8 @@ _IN_HEADS = ("%", "s")
 def to_html(table: Table, plain: bool = False) -> Markup:
     """Write a table as HTML.
 
-    With `plain`, ``data-v`` has the digits that the text of a cell lacks, and ``data-u`` the unit of a
-    column or row, for copies of the table.
+    With `plain`, ``data-v`` has the digits that the text of a cell lacks, and ``data-u`` the unit
+    of a column or row, for copies of the table.
 
     Examples
     --------

@@ -48,7 +48,9 @@ def results(study: Study) -> Table:
         layouts = {v: by_variant[v] for v in facts.layouts_of(row["variant"]) if v not in named}
         named |= {*layouts}
         title = {"title": _title(row, entries["model"].nunique() > 1)}
-        rows += [title | of for of in _layout_rows(facts.layouts, row["label"], layouts, possible)]
+        rows += [
+            title | each for each in _layout_rows(facts.layouts, row["label"], layouts, possible)
+        ]
     others = (name for name in facts.layouts if name not in named)
     rows += [{"title": "", "method": short_name(name), **by_variant[name]} for name in others]
     columns = [column for column in possible if any(row.get(column.name) for row in rows)]
