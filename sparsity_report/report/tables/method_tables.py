@@ -59,7 +59,7 @@ def results(study: Study) -> Table:
     caption = _results_caption(study, {*unknown, *(["perplexity_note"] if marked else [])})
     # A value with its interval needs more room than a number.
     widths = (1.6, *(1.8 if column.format.unit is None else 1 for column in columns))
-    looks = {"title": "title", "style": "compared", "widths": widths}
+    looks: dict[str, Any] = {"title": "title", "style": "compared", "widths": widths}
     values = [unknown | row for row in rows]
     return table_of("results", caption, [*_method(), *columns], values, **looks)
 

@@ -1,6 +1,7 @@
 """Tables of pairs of checkpoints."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -39,7 +40,8 @@ _SOME, _LISTED = 4, 500
 def models(pair: Pair) -> Table:
     """Return the two models that were compared."""
     values = pair.models.assign(side=pair.models["side"].map(head))
-    names, looks = "side model architecture source", {"widths": (0.7, 1, 1, 1.6)}
+    names = "side model architecture source"
+    looks: dict[str, Any] = {"widths": (0.7, 1, 1, 1.6)}
     return table_of(
         "models", say("caption.compared_checkpoints"), names, values, style="facts", **looks
     )
@@ -171,7 +173,7 @@ def removed(pair: Pair, limit: int) -> Table | None:
     )
     shown, keys = rows.head(limit), ("caption.removed_parts", "caption.removed_parts_first")
     caption = caption_of(*keys, len(shown), len(rows))
-    looks = {"style": "sortable", "widths": (0.8, 1.6, 0, 0, 1.4, 0)}
+    looks: dict[str, Any] = {"style": "sortable", "widths": (0.8, 1.6, 0, 0, 1.4, 0)}
     return table_of("removed", caption, columns, shown, **looks)
 
 
@@ -206,5 +208,5 @@ def layers(pair: Pair, limit: int) -> Table:
     )
     keys = ("caption.pair_modules_all", "caption.pair_modules_first")
     caption = caption_of(*keys, len(frame), len(pair.layers))
-    looks = {"style": "layers sortable", "widths": (1.6, 0)}
+    looks: dict[str, Any] = {"style": "layers sortable", "widths": (1.6, 0)}
     return table_of("layers", caption, columns, values, **looks)

@@ -1,5 +1,7 @@
 """Tables of timings, of the crossover of CSR and dense, and of support by runtimes."""
 
+from typing import Any
+
 import pandas as pd
 
 from sparsity_report.report.tables.table_model import Cell, Table, table_of
@@ -86,7 +88,7 @@ def runtimes(study: Study) -> Table | None:
         "runtime version verdict source", dict.fromkeys(("runtime", "version", "verdict"), WORDS)
     )
     caption = say("caption.runtimes", date=LOOKED_AT)
-    looks = {"title": "title", "style": "published", "widths": _WIDTHS}
+    looks: dict[str, Any] = {"title": "title", "style": "published", "widths": _WIDTHS}
     return table_of("runtimes", caption, columns, shown, **looks) if shown else None
 
 

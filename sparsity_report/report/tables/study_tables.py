@@ -53,7 +53,8 @@ def models(study: Study) -> Table:
     """Return the models that were counted."""
     values = study.variants.drop_duplicates("fingerprint")
     values = values.rename(columns={"fingerprint": "weights_fingerprint"})
-    names, looks = "model architecture source weights_fingerprint", {"widths": (1, 1, 1.4, 0)}
+    names = "model architecture source weights_fingerprint"
+    looks: dict[str, Any] = {"widths": (1, 1, 1.4, 0)}
     return table_of("models", say("caption.counted_weights"), names, values, style="facts", **looks)
 
 
@@ -61,7 +62,7 @@ def variants(study: Study) -> Table:
     """Return the pruning and the layout of each variant."""
     names = "variant layout method asked_sparsity threshold fingerprint"
     columns = columns_of(names, fingerprint=say("explorer.column_weights"))
-    looks = {"style": "facts", "widths": _FIRST}
+    looks: dict[str, Any] = {"style": "facts", "widths": _FIRST}
     return table_of("variants", say("caption.variants"), columns, study.variants, **looks)
 
 
@@ -78,7 +79,7 @@ def total_rows(study: Study) -> list[Total]:
     rows = []
     for part, (label, note) in _SPARSITIES.items():
         prefix = "" if part == "model" else f"{part}_"
-        share = {"format": formats.share(2), "text": say(label)}
+        share: dict[str, Any] = {"format": formats.share(2), "text": say(label)}
         rows.append(Total(replace(COLUMNS[f"sparsity_{part}"], **share), say(note), "lead"))
         for count, key in (("total", "label.of_total"), ("nonzero", "label.nonzero")):
             rows.append(Total(replace(COLUMNS[f"{prefix}{count}"], text=say(key)), "", "part"))
@@ -156,7 +157,7 @@ def groups(study: Study) -> Table:
     rows = study.groups[study.groups["group"].map(kept)]
     names = [*rows["variant"].unique()]
     rows = rows.replace({"variant": dict(zip(names, distinct_names(names, 80), strict=True))})
-    looks = {"title": "variant", "style": "groups", "widths": _FIRST}
+    looks: dict[str, Any] = {"title": "variant", "style": "groups", "widths": _FIRST}
     return table_of("groups", say("caption.groups_all_variants"), columns, rows, **looks)
 
 
@@ -173,7 +174,7 @@ def layers_compared(study: Study) -> Table:
     names = {"module_name": formats.name_format(_LETTERS)}
     columns = columns_of("module_name group shape weight_total", names)
     columns += side_by_side(variants, formats.SHARE)
-    looks = {"style": "layers sortable", "widths": _FIRST}
+    looks: dict[str, Any] = {"style": "layers sortable", "widths": _FIRST}
     return table_of("layers", say("caption.layers_compared"), columns, wide, **looks)
 
 
@@ -311,7 +312,7 @@ def continuations(study: Study) -> Table | None:
     shown = shown.assign(prompt=[clip(prompt, _LETTERS) for prompt in shown["prompt"]])
     keys = ("caption.continuations", "caption.continuations_first")
     caption = caption_of(*keys, len(shown), len(frame))
-    looks = {"title": "prompt", "style": "facts", "widths": (1, 3)}
+    looks: dict[str, Any] = {"title": "prompt", "style": "facts", "widths": (1, 3)}
     return table_of("continuations", caption, columns, shown, **looks)
 
 
