@@ -174,4 +174,4 @@ SCORE = Format(
 )
 FIGURE = Format(lambda pair: numbers.plus_minus(*(pair or (None, None))), "")
 # Ends of an interval of ratios, a ratio with such an interval, and a crossover with its verdict.
-SPAN, REALISED, CROSSOVER = map(Format, (_span, _realised, _crossing))
+SPAN, REALISED, CROSSOVER = Format(_span), Format(_realised), Format(_crossing)
