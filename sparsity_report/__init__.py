@@ -10,8 +10,6 @@
 
 import lazy_loader
 
-from sparsity_report import api as api
-
 # __init__.pyi lists the names. Each is imported when first used, so that `import sparsity_report`
 # loads neither torch nor altair.
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

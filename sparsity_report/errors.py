@@ -60,13 +60,13 @@ def legible(text: str) -> str:
     """
     if text.isascii() and text.isprintable():
         return text
-    shown, marks = [], _MARKS  # a text that begins with a mark has no letter to carry it
+    legible_parts, marks = [], _MARKS  # a text that begins with a mark has no letter to carry it
     for place, character in enumerate(text):
         marks = marks + 1 if unicodedata.category(character) in {"Mn", "Me"} else 0
         is_visible = character.isprintable() and not _INVISIBLE.match(character) and marks <= _MARKS
         is_kept = is_visible or character in "\u00a0\u202f" or _is_joiner(text, place)
-        shown.append(character if is_kept else spelled(character))
-    return "".join(shown)
+        legible_parts.append(character if is_kept else spelled(character))
+    return "".join(legible_parts)
 
 
 def spelled(character: str) -> str:
@@ -135,9 +135,9 @@ def check_options(function: str, given: Iterable[str], known: Iterable[str]) -> 
 
     Examples
     --------
-    >>> check_options("load", ["revison"], ["revision"])
+    >>> check_options("load", ["steam"], ["stream"])
     Traceback (most recent call last):
-    sparsity_report.errors.SparsityReportError: load() accepts revision, not 'revison'
+    sparsity_report.errors.SparsityReportError: load() accepts stream, not 'steam'
     """
     if unknown := sorted(set(given).difference(known)):
         raise SparsityReportError(f"{function}() accepts {', '.join(known)}, not {unknown[0]!r}")

@@ -56,7 +56,7 @@ LOOKS = {
     "maxsize", "strict",
 }  # fmt: skip
 # Tests that take long, and what they cover is covered by others, too.
-LEFT_OUT = {"test_browser.py", "test_notebooks.py", "test_vega.py"}
+LEFT_OUT = {"test_browser.py", "test_notebooks.py"}
 OPTIONS = [
     "-q",
     "-x",

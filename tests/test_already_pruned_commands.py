@@ -9,12 +9,14 @@ import packing
 import pytest
 import torch
 from helpers import command, write_gguf
+from payloads import decode
 from torch.nn.utils import prune
 
 import sparsity_report as sr
 from sparsity_report.cli.compared_models import compared
 from sparsity_report.cli.options import Analysis, Choice
 from sparsity_report.files.package_data import DEMO
+from sparsity_report.viewer.study_payload import study_payload
 
 # Prunable weights of the demo model: 4 blocks of 4 · 128² + 2 · 128 · 512.
 WEIGHTS = 4 * (4 * 128**2 + 2 * 128 * 512)
@@ -161,10 +163,10 @@ def test_render_and_pair(full_run, checkpoint, tmp_path):
 
 def test_the_explorer_starts_from_the_zeros_found(checkpoint):
     variants = compared([str(checkpoint)], Choice(), Analysis()).variants
-    explorer = sr.explore(sr.compare(*variants))
-    explorer.variant = "Pruned50"
-    assert "sr.existing_zeros(weights)" in explorer.copied("python")
-    assert "--as-is" in explorer.copied("command")
+    header, _ = decode(study_payload(sr.compare(*variants)))
+    assert "sr.existing_zeros(weights)" in header["code"]
+    commands = {variant["name"]: variant["command"] for variant in header["variants"]}
+    assert commands["Pruned50"] == "--as-is"
 
 
 @pytest.mark.sweep

@@ -335,7 +335,7 @@ def test_the_steps_of_the_curve_are_those_of_the_policy(tmp_path):
     assert set(study.quality["method"].dropna()) == {"layerwise_magnitude"}
 
 
-def test_what_no_policy_is(tmp_path):
+def test_unknown_policies_are_refused(tmp_path):
     out = ("--out", tmp_path / "o")
     for options, message in (
         (["--policy", "sparsegpt"], "--policy 'sparsegpt' is unknown; use magnitude, layerw"),

@@ -16,8 +16,9 @@ from wording import count_of, key_of, values_of, wording
 import sparsity_report as sr
 from sparsity_report.files.package_data import DEMO
 from sparsity_report.findings.model_claims import model_claims
-from sparsity_report.weights.outline import Outline, Tensor
+from sparsity_report.weights.anatomy.names_only import Description, ReaderOptions
 from sparsity_report.weights.sources import http_ranges
+from sparsity_report.weights.sources.checkpoint import CheckpointWeights, Contents
 from sparsity_report.weights.tensor_slices import Entry, HeldSlice
 from sparsity_report.weights.weights import Module, Parameter
 from sparsity_report.words.catalogue import catalogue
@@ -33,18 +34,18 @@ def counted(*arguments):
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def outline(total, name="model", embedding=0, **options):
-    """Return an outline of so many parameters."""
-    tensors = {"model.layers.0.mlp.up_proj": ("mlp_linear", total - embedding)}
-    tensors |= {"model.embed_tokens": ("embedding", embedding)} if embedding else {}
-    uses, nowhere = options.get("uses", Fraction(1)), Entry("", (), HeldSlice(0, "bfloat16", None))
-    described = [
-        Module(key, "", group, (Parameter(f"{key}.weight", (size,), "bfloat16", uses=uses),))
-        for key, (group, size) in tensors.items()
-    ]
-    held = tuple(Tensor(module, module.parameters[0], nowhere) for module in described)
-    kept = {key: value for key, value in options.items() if key != "uses"}
-    return Outline(name, "safetensors", Path("/nowhere"), (), tensors=held, **kept)
+def described(total, name="model", embedding=0, experts=(), uses=1, stored=0, **config):
+    """Return a model of so many parameters, with as many experts in each stack."""
+    held = {"model.layers.0.mlp.up_proj": ("mlp_linear", (total - embedding,))}
+    held |= {"model.embed_tokens": ("embedding", (embedding,))} if embedding else {}
+    held |= {f"{n}.experts": ("mlp_linear", (size, 0, 0)) for n, size in enumerate(experts)}
+    modules = tuple(
+        Module(key, "", group, (Parameter(f"{key}.weight", shape, "bfloat16", uses=uses),))
+        for key, (group, shape) in held.items()
+    )
+    raw = {"": Entry("", (stored,), HeldSlice(stored, "bfloat16", None))}
+    contents = Contents(raw, {}, Description(modules, None), settings=config or {"a": 0})
+    return CheckpointWeights(Path("/nowhere"), ReaderOptions(name), "safetensors", contents)
 
 
 def keys(*arguments, **options):
@@ -147,45 +148,45 @@ def test_bad_models_do_not_hide_the_others(tmp_path):
     ],
 )  # fmt: skip
 def test_sizes_in_names(name, total, differs):
-    differences = model_claims(outline(round(total * BILLION), name))
+    differences = model_claims(described(round(total * BILLION), name))
     assert len(differences) == differs
     for text in differences:
         assert count_of(text, "claim.parameters", "total") == round(total * BILLION)
 
 
 def test_a_size_without_embeddings_is_no_difference():
-    assert keys(outline(8_540_000_000, "gemma-7b", embedding=790_000_000)) == ["claim.parameters"]
-    assert keys(outline(8_540_000_000, "gemma-7b", embedding=890_000_000)) == []
+    assert keys(described(8_540_000_000, "gemma-7b", embedding=790_000_000)) == ["claim.parameters"]
+    assert keys(described(8_540_000_000, "gemma-7b", embedding=890_000_000)) == []
 
 
 def test_active_parameters_and_experts_in_names():
     options = {
-        "stacks": {"a.experts": 128},
-        "config": {"num_experts_per_tok": 8},
+        "experts": [128],
+        "num_experts_per_tok": 8,
         "uses": Fraction(1, 10),
     }
-    assert keys(outline(30 * BILLION, "Qwen3-30B-A3B", **options)) == []
-    assert keys(outline(30 * BILLION, "Qwen3-30B-A8B", **options)) == ["claim.active"]
-    mixtral = {"stacks": {"a.experts": 8, "b.experts": 8}, "config": {"num_experts_per_tok": 2}}
-    assert keys(outline(47 * BILLION, "Mixtral-8x7B", **mixtral)) == []
-    mixtral["stacks"]["b.experts"] = 6
-    (said,) = model_claims(outline(40 * BILLION, "Mixtral-8x7B", **mixtral))
+    assert keys(described(30 * BILLION, "Qwen3-30B-A3B", **options)) == []
+    assert keys(described(30 * BILLION, "Qwen3-30B-A8B", **options)) == ["claim.active"]
+    mixtral = {"experts": [8, 8], "num_experts_per_tok": 2}
+    assert keys(described(47 * BILLION, "Mixtral-8x7B", **mixtral)) == []
+    mixtral["experts"] = [6, 8]
+    (said,) = model_claims(described(40 * BILLION, "Mixtral-8x7B", **mixtral))
     assert values_of(said, "claim.experts")["counts"] == "6 to 8"
 
 
 def test_metadata_that_differs():
     seven = 7 * BILLION
-    assert keys(outline(seven, config={"general.size_label": "7B"})) == []
-    assert keys(outline(seven, config={"general.size_label": "13B"})) == ["claim.parameters"]
+    assert keys(described(seven, **{"general.size_label": "7B"})) == []
+    assert keys(described(seven, **{"general.size_label": "13B"})) == ["claim.parameters"]
     card = {"model-index": [{"name": "x", "results": [{"params": 13_000_000_000}]}]}
-    assert keys(outline(seven), card) == ["claim.parameters"]
-    assert keys(outline(13 * BILLION), card) == []
-    assert keys(outline(seven, config={"torch_dtype": "float16"})) == ["claim.dtype"]
-    assert keys(outline(seven, config={"text_config": {"dtype": "bfloat16"}})) == []
+    assert keys(described(seven), "", card) == ["claim.parameters"]
+    assert keys(described(13 * BILLION), "", card) == []
+    assert keys(described(seven, torch_dtype="float16")) == ["claim.dtype"]
+    assert keys(described(seven, text_config={"dtype": "bfloat16"})) == []
 
 
 def test_the_hub_counts_packed_words():
-    seven = outline(7 * BILLION, stored_values=2 * BILLION)
+    seven = described(7 * BILLION, stored=2 * BILLION)
     assert keys(seven, hub_total=7 * BILLION + 10**6) == []
     assert keys(seven, hub_total=2 * BILLION) == ["claim.hub_stored"]
     assert keys(seven, hub_total=3 * BILLION) == ["claim.hub"]

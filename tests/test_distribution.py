@@ -239,7 +239,8 @@ def test_the_wheel_holds_the_package_and_its_data_alone(built):
         held = {path for path in held if path.suffix != ".pyc" and ".ipynb_" not in str(path)}
         assert {f"sparsity_report/{path.relative_to(ROOT).as_posix()}" for path in held} <= names
     assert {f"sparsity_report/{name}" for name in ("demo/model.safetensors", "py.typed",
-            "CITATION.cff", "__init__.pyi", "viewer/viewer.js")} <= names  # fmt: skip
+            "CITATION.cff", "__init__.pyi", "viewer/bundle/viewer.js",
+            "viewer/widget.js")} <= names  # fmt: skip
     assert not [name for name in names if re.search(r"(^|/)(tests?/|test_|conftest)", name)]
     parsed = email.message_from_string(text)
     assert parsed["License-Expression"] == PROJECT["license"]

@@ -29,7 +29,7 @@ def test_new_files_follow_the_umask(tmp_path):
         os.umask(old)
 
 
-def test_what_is_not_a_regular_file_is_refused(tmp_path):
+def test_special_files_are_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
     (tmp_path / "target").write_text("kept")

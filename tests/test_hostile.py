@@ -145,7 +145,7 @@ def test_a_text_is_shown_as_it_can_be_read(key):
         assert shown != text or key == "formula wide"
 
 
-def test_what_differs_is_shown_as_different():
+def test_different_names_are_shown_as_different():
     texts = [*TEXTS.values(), HALF, *(f"a{chr(code)}b" for code in range(0x3000))]
     texts += [f"a{chr(code)}b" for code in range(0xD7FF, 0x10FFFF, 97)]
     assert len(set(map(legible, texts))) == len(set(texts))
@@ -202,7 +202,7 @@ def test_the_page_holds_names_as_text_only(page):
     assert "49" not in page.elements[0][0]
 
 
-def test_what_scripts_of_the_page_read_is_data(page):
+def test_scripts_of_the_page_read_names_as_data(page):
     read = [
         (attrs.get("id"), text)
         for (_, attrs), text in page.scripts
@@ -297,7 +297,7 @@ def test_half_a_character_goes_into_no_file(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a\0b", HALF])
-def test_what_no_file_can_be_called_is_refused(study, tmp_path, name):
+def test_impossible_file_names_are_refused(study, tmp_path, name):
     path = tmp_path / name
     for write in (
         lambda: study.save(f"{path}.json"),
@@ -360,7 +360,7 @@ def test_a_stream_that_lacks_a_sign_gets_it_spelled(saved, tmp_path):
         line = ["sparsity-report", "render", str(saved), "--out", str(tmp_path / "o"), *FEW]
         with mock.patch.object(sys, "argv", line), redirect_stdout(out), pytest.raises(SystemExit):
             cli.main()
-        terminal_of.tell("a → b", out)
+        terminal_of.print_line("a → b", out)
     assert (tmp_path / "out.txt").read_text().endswith("a \\u2192 b\n")
 
 

@@ -46,14 +46,14 @@ import sparsity_report as sr
 """
 TEXT = """
 command("--help")
-loaded, two = sr.read_study(study), sr.read_pair(pair)
+loaded, two = sr.read_study(study), sr.read_study(pair)
 for value in (loaded, two):
     assert len(sr.summarize(value)) > 1
     assert repr(value)
     assert value.save(out / "again.json").is_file()
 for name in "layers groups totals storage audit tradeoff strip side_by_side facts".split():
     getattr(loaded, name)
-for name in "layers groups totals sparsities removed before after".split():
+for name in "matches removed survival changes groups totals facts".split():
     getattr(two, name)
 assert len(loaded.pivot("sparsity")) > 1
 assert loaded.at_level(0.5)["nonzero"].sum() > 0
@@ -70,8 +70,8 @@ command("check", out / "nothing", "--no-nan", code=2)
 assert sr.check(demo, zeros=">=50%").violations
 """
 WIDGETS = """
-sr.explore(loaded).sparsity = 0.6
-assert sr.explore(two).metric
+sr.explore(loaded).select(sparsity=0.6)
+assert sr.explore(two).state["metric"]
 """
 PAGES = """
 assert not DRAWING & {*sys.modules}, DRAWING & {*sys.modules}

@@ -11,7 +11,6 @@ from torch import nn
 
 import sparsity_report as sr
 from sparsity_report.counting.histogram import count
-from sparsity_report.viewer.layer_values import AT_LEVEL
 from sparsity_report.words.sentences import say
 
 NAN = say(
@@ -84,7 +83,7 @@ def test_every_reader_of_a_study_with_nan(tmp_path):
         html = sr.write_report(at_hand, tmp_path / f"{number}.html").read_text(encoding="utf-8")
         assert "hold 3 NaN in 2 tensors" in html.replace("\u00a0", " ")
         explorer = sr.explore(at_hand)
-        explorer.detail = "layers.0.fc1"
+        explorer.select(detail="layers.0.fc1")
     sr.write_report(read, tmp_path / "r.pdf")
     sr.write_thesis(read, tmp_path / "thesis")
     sr.write_csv(read, tmp_path / "csv")
@@ -125,10 +124,10 @@ def test_the_explorer_draws_what_is_finite(infinite):
     with torch.no_grad():
         model.layers[0]["fc1"].weight.view(-1)[:infinite] = torch.inf
     explorer = sr.explore(study_of(sr.load(model), 0.5))
-    explorer.detail = "layers.0.fc1"
-    stored = [(variant, 0.5) for variant in explorer.study.variants["variant"]]
-    for variant, sparsity in (*stored, *((AT_LEVEL, level) for level in (0.0, 0.99))):
-        explorer.variant, explorer.sparsity = variant, sparsity
+    explorer.select(detail="layers.0.fc1")
+    stored = [{"variant": variant} for variant in explorer.study.variants["variant"]]
+    for shown in (*stored, *({"sparsity": level} for level in (0.0, 0.99))):
+        explorer.select(**shown)
         json.dumps(explorer.chart.to_dict(), allow_nan=False)
 
 

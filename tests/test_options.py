@@ -117,7 +117,7 @@ def test_the_result_as_json_is_that_of_the_file(tmp_path):
     done = command("pair", DEMO, DEMO, "--json", "-o", path)
     assert done.stderr == ""
     assert json.loads(done.stdout) == json.loads(path.read_text(encoding="utf-8"))
-    assert sr.read_pair(path).to_json() == json.loads(done.stdout)
+    assert sr.read_study(path).to_json() == json.loads(done.stdout)
     refused = command("pair", DEMO, DEMO, "-o", tmp_path / "x.txt")
     assert refused.returncode == 2
     assert re.search(r"x\.txt has an unknown suffix; use .*\.json$", refused.stderr.strip())
@@ -207,7 +207,7 @@ def test_check_and_load_accept_open_models(adapted):
                 each.rule for each in expected.violations
             ]
     with pytest.raises(sr.SparsityReportError, match=r"is open already; give its path"):
-        sr.load(opened, revision="main")
+        sr.load(opened, stream=True)
     with pytest.raises(sr.SparsityReportError, match=r"is open already; give its path"):
         sr.check(opened, base=adapted / "base")
     pruned = sr.load(sr.masked(sr.global_magnitude(opened, 0.5)).module())

@@ -16,6 +16,7 @@ import sparsity_report
 
 ROOT = Path(sparsity_report.__file__).parent
 PUBLIC = house.public_names((ROOT / "__init__.pyi").read_text(encoding="utf-8"))
+SCRIPTS = [*(ROOT / "viewer").glob("*.js"), *(ROOT / "viewer" / "page").glob("*.js")]
 MODULES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
 OPENERS = re.compile(r"(What|Which|Whether|Who|Whoever|Whose|That|Of|As far as|Where|How|Why)\b")
 RIDDLES = re.compile(
@@ -60,6 +61,22 @@ def faults(text):
 @pytest.mark.parametrize("module", MODULES)
 def test_prose_and_names_are_plain(module):
     assert list(faults((ROOT / module).read_text(encoding="utf-8"))) == []
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_scripts_are_plain(path):
+    text = path.read_text(encoding="utf-8")
+    assert [line for line in text.splitlines() if len(line) > 100] == []
+    assert not re.search(r"\{[%#]", text), "a template"
+    comments = re.findall(r"(?:^|\s)(?://|/?\*\*?) ([^@\s].*)", text)
+    assert comments
+    assert [each for each in comments if OPENERS.match(each) or RIDDLES.search(each)] == []
+
+
+def test_screen_composes_other_classes():
+    text = (ROOT / "viewer" / "viewer.js").read_text(encoding="utf-8")
+    (body,) = re.findall(r"^class Viewer \{(.*?)^\}", text, re.M | re.S)
+    assert len(body.splitlines()) <= 150
 
 
 @pytest.mark.parametrize(
@@ -113,6 +130,6 @@ def numpydoc_faults(name, config):
 def test_members_of_public_classes_are_validated():
     assert {"weight", "forward"} <= {*public_members(sparsity_report.LinearCSR)}
     assert {"save", "totals", "pivot"} <= {*public_members(sparsity_report.Study)}
-    assert "undo" in public_members(sparsity_report.Explorer)
+    assert "select" in public_members(sparsity_report.Explorer)
     assert "comm" not in public_members(sparsity_report.Explorer)
     assert public_members(sparsity_report.compare) == []

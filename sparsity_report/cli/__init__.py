@@ -1,15 +1,13 @@
 """The command line.
 
 - `application`: all commands as one program, and exit codes.
-- `run_command`, `count_command`, `check_command`, `pair_command`, `prune_command`,
-  `render_command`, `explore_command`, `notebook_command`: one command each; `prune_command` also
-  has ``expand``.
+- `run_command` (also ``render``), `count_command`, `check_command`, `pair_command`,
+  `prune_command` (also ``expand``), `explore_command`, `notebook_command`: the commands.
 - `options`: the options of the commands in dataclasses, and these for typer.
 - `compared_models`: models to open, prune and compare. `policy_grid`: policies by name, their
   levels, and experts to keep.
-- `measurements`: scores and times of a study. `outputs`: files of a study or pair.
-- `terminal`: lines and warnings; no other module prints.
-- `signals`: Ctrl-C and SIGTERM as an exception, also during imports.
+- `measurements`: scores and times of a study. `outputs`: files of a study.
+- `terminal`: lines and warnings; no other module prints. Ctrl-C and SIGTERM as an exception.
 - `worker_processes`: processes that count files.
 - `loopback_server`: the server of the explorer's page.
 - `libraries`: late imports, so that ``--help`` and completion start quickly.
@@ -19,8 +17,7 @@ import gc
 import signal
 import sys
 
-from sparsity_report.cli.signals import PIPE, Stopped, stoppable
-from sparsity_report.cli.terminal import complain
+from sparsity_report.cli.terminal import PIPE, Stopped, print_warning, stoppable
 
 
 def main() -> None:
@@ -33,7 +30,7 @@ def main() -> None:
         except Stopped as stopped:
             (number,) = stopped.args
             if number != PIPE:
-                complain(f"stopped by {signal.Signals(number).name}")
+                print_warning(f"stopped by {signal.Signals(number).name}")
             code = 128 + number
     if "triton" in sys.modules:  # at the end, it reports objects that are still frozen as leaks
         gc.unfreeze()

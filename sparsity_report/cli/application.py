@@ -16,9 +16,8 @@ from sparsity_report.cli.notebook_command import notebook
 from sparsity_report.cli.options import PANELS
 from sparsity_report.cli.pair_command import pair
 from sparsity_report.cli.prune_command import expand, prune
-from sparsity_report.cli.render_command import render
-from sparsity_report.cli.run_command import run
-from sparsity_report.cli.terminal import complain, flush, tell
+from sparsity_report.cli.run_command import render, run
+from sparsity_report.cli.terminal import flush, print_line, print_warning
 from sparsity_report.errors import SparsityReportError, within_memory
 
 app = typer.Typer(
@@ -63,6 +62,7 @@ class _PanelCommand(typer.core.TyperCommand):
         """Write the arguments, then the options of each panel."""
         panels: dict[str, list[Any]] = {title: [] for title in ("Arguments", *PANELS, "Help")}
         for parameter in self.get_params(ctx):
+            _name_policies(parameter)
             rest = "Arguments" if parameter.param_type_name == "argument" else "Help"
             panel = getattr(parameter, "rich_help_panel", None) or rest
             panels[panel].append(parameter.get_help_record(ctx))
@@ -70,6 +70,14 @@ class _PanelCommand(typer.core.TyperCommand):
             if records:
                 with formatter.section(title):
                     formatter.write_dl(records)
+
+
+def _name_policies(parameter: Any) -> None:
+    """Put the names of the policies into the help of an option, now that it is shown."""
+    if "{policies}" in (getattr(parameter, "help", None) or ""):
+        from sparsity_report.counting.policies.policy_registry import option_names
+
+        parameter.help = parameter.help.format(policies=", ".join(option_names()))
 
 
 commands = (run, count, pair, check, prune, expand, render, explore, notebook)
@@ -98,22 +106,24 @@ def execute() -> int:
     try:
         try:
             with warnings.catch_warnings(), within_memory("this run", _LESS):
-                warnings.showwarning = lambda message, *_: complain(str(message))
+                warnings.showwarning = lambda message, *_: print_warning(str(message))
                 return app(standalone_mode=False) or 0
         finally:
             flush()
     except SparsityReportError as error:
-        complain(str(error))
+        print_warning(str(error))
         return 2
     except _UsageError as error:
         message = io.StringIO()
         error.show(message)  # may quote the name of a file
         for line in message.getvalue().rstrip("\n").split("\n"):
-            tell(line, sys.stderr)
+            print_line(line, sys.stderr)
         return int(error.exit_code)
     except ModuleNotFoundError as error:
-        complain(f"{error.name} is not installed; install sparsity-report with all dependencies")
+        print_warning(
+            f"{error.name} is not installed; install sparsity-report with all dependencies"
+        )
         return 2
     except OSError as error:  # the system failed outside any file of ours
-        complain(f"{error.filename or 'the system'}: {error.strerror or error}")
+        print_warning(f"{error.filename or 'the system'}: {error.strerror or error}")
         return 2

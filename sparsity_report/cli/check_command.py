@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from sparsity_report.cli.options import CheckOptions, dataclass_options
-from sparsity_report.cli.terminal import tell
+from sparsity_report.cli.terminal import print_line
 from sparsity_report.errors import SparsityReportError
 
 
@@ -41,8 +41,8 @@ def check(
         checked = [check_rules(each, given) for each, given in rules.items()]
     if options.json:
         values = [each.to_json() for each in checked]
-        tell(json.dumps(values[0] if options.rules is None else values))
+        print_line(json.dumps(values[0] if options.rules is None else values))
     else:
         for sentence in (line for each in checked for line in each.sentences()):
-            tell(sentence)
+            print_line(sentence)
     raise typer.Exit(0 if all(checked) else 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.sources.model_paths import hub_place, local_path
 
 if TYPE_CHECKING:
-    from sparsity_report.cli.policy_grid import Grid
+    from sparsity_report.cli.policy_grid import Choices
     from sparsity_report.counting.pruning import Pruning
     from sparsity_report.study.variants import Variant
     from sparsity_report.weights.weights import Weights
@@ -50,8 +50,9 @@ def compared(models: Sequence[str], choice: Choice, analysis: Analysis) -> Compa
     The first is pruned by each policy at each level, or its zeros are counted as they are.
     """
     import sparsity_report as sr
-    from sparsity_report.cli.policy_grid import Grid, chosen_experts
+    from sparsity_report.cli.policy_grid import calibrates, chosen_experts, read_policies
     from sparsity_report.counting.counts import count_weights
+    from sparsity_report.counting.pruning import Inputs
 
     first, others = (models[0], models[1:]) if models else (None, ())
     reading: dict[str, Any] = {"blacklist": analysis.blacklist, "stream": analysis.stream}
@@ -65,12 +66,12 @@ def compared(models: Sequence[str], choice: Choice, analysis: Analysis) -> Compa
             )
             for model, name in zip(others, names, strict=True)
         ]
-    grid = Grid.parse(choice.policy, choice.sparsity)
+    choices = read_policies(choice.policy, choice.sparsity)
     fewer: list[Variant] = []
     if choice.keep_experts is not None:
         fewer = [sr.without_experts(chosen_experts(weights, choice))]
     if (fewer or others) and not (choice.sparsity or choice.policy):
-        grid = grid.patterns  # none
+        choices = []
     with workers(analysis.workers) as executor:
         counting: dict[str, Any] = {"executor": executor, "cache": analysis.cache}
         for each in (weights, *(variant.weights for variant in opened)):
@@ -79,10 +80,11 @@ def compared(models: Sequence[str], choice: Choice, analysis: Analysis) -> Compa
         is_pruned = base.is_pruned
         counts_as_is = choice.as_is or (not choice.sparsity and is_pruned)
         if counts_as_is and not choice.sparsity:
-            grid = _without_levels(grid, weights, choice)
-        if grid.calibrates:
+            choices = _without_levels(choices, weights, choice)
+        if calibrates(choices):
             calibration = sr.calibrate(weights, choice.calibration)
-        prunings = tuple(grid.prunings(weights, calibration, **counting))
+        inputs = Inputs(calibration, **counting)
+        prunings = tuple(policy.prune(weights, level, inputs) for policy, level in choices)
     existing: list[Pruning] = []
     variants = [base]
     if counts_as_is:
@@ -94,21 +96,23 @@ def compared(models: Sequence[str], choice: Choice, analysis: Analysis) -> Compa
     variants += map(sr.csr, [*existing, *prunings] if len(prunings) < 2 else existing)
 
     def steps() -> Iterable[Pruning]:
-        tenths = replace(grid, levels=tuple(step / 10 for step in range(1, 10)))
-        return tenths.prunings(weights, calibration) if len(tenths) == 9 else ()
+        first, *further = dict.fromkeys(policy for policy, _ in choices) or [None]
+        if first and not (further or first.pattern):
+            for step in range(1, 10):
+                yield first.prune(weights, step / 10, Inputs(calibration))
 
     return Compared((*variants, *fewer, *opened), (*prunings, *existing), steps)
 
 
-def _without_levels(grid: Grid, weights: Weights, choice: Choice) -> Grid:
-    """Return the patterns of a grid; refuse other policies, which need a level."""
-    patterns = grid.patterns
-    if choice.policy and (needing := [n for n in grid.policies if n not in patterns.policies]):
+def _without_levels(choices: Choices, weights: Weights, choice: Choice) -> Choices:
+    """Return the patterns among policies; refuse other policies, which need a sparsity."""
+    needing = [policy.option for policy, _ in choices if not policy.pattern]
+    if choice.policy and needing:
         raise SparsityReportError(
             f"{weights.name}: its zeros are counted as they are; add --sparsity for --policy "
             f"{needing[0]}, or leave --policy out"
         )
-    return patterns
+    return [each for each in choices if each[0].pattern]
 
 
 def _model_name(model: str) -> str:

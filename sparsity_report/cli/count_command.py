@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from sparsity_report.cli.libraries import without_collecting
 from sparsity_report.cli.options import CountOptions, dataclass_options
-from sparsity_report.cli.terminal import complain, tell
+from sparsity_report.cli.terminal import print_line, print_warning
 from sparsity_report.errors import SparsityReportError
 
 _TIES = {"absent": "count.tied_absent", "equal": "count.tied_equal"}
@@ -30,11 +31,11 @@ def count(
             with without_collecting():
                 counts = _counts(model, options)
         except SparsityReportError as error:
-            complain(str(error))
+            print_warning(str(error))
             failed = True
             continue
         for line in [json.dumps(counts)] if options.json else [*between, *_lines(counts)]:
-            tell(line)
+            print_line(line)
         between = [""]
     if failed:
         raise typer.Exit(2)
@@ -43,11 +44,14 @@ def count(
 def _counts(model: str, options: CountOptions) -> dict[str, Any]:
     from sparsity_report.findings.model_claims import model_claims
     from sparsity_report.findings.model_counts import model_counts
-    from sparsity_report.weights.opened_outline import outline_of
+    from sparsity_report.weights.loading import open_to_count
+    from sparsity_report.weights.sources.checkpoint import CheckpointWeights
     from sparsity_report.weights.sources.model_card import read_card
 
-    outline = outline_of(model, **options.opening)
-    differences = model_claims(outline, *read_card(outline.folder, outline.files[0]))
+    weights = open_to_count(model, **options.opening)
+    folder = weights.directory if isinstance(weights, CheckpointWeights) else Path(model)
+    claims = read_card(folder, weights.files[0])
+    differences = model_claims(weights, folder.name, *claims)
     zeros = None
     if options.zeros:
         from sparsity_report.counting.n_m_patterns import KNOWN
@@ -57,11 +61,11 @@ def _counts(model: str, options: CountOptions) -> dict[str, Any]:
             missing_sparsity,
         )
 
-        patterns = dict.fromkeys(filter(None, (*KNOWN, announced_pattern(outline))))
-        values = count_tensors(outline, outline.stored, [*patterns])
+        patterns = dict.fromkeys(filter(None, (*KNOWN, announced_pattern(weights))))
+        values = count_tensors(weights, lambda _: True, [*patterns])
         zeros = model_zeros(values)
         differences += (*missing_sparsity(values),)
-    return model_counts(outline, differences, zeros)
+    return model_counts(weights, differences, zeros)
 
 
 def _lines(counts: dict[str, Any]) -> Iterator[str]:

@@ -18,8 +18,7 @@ from sparsity_report.cli.options import (
     Models,
     dataclass_options,
 )
-from sparsity_report.cli.signals import Stopped
-from sparsity_report.cli.terminal import flush, open_page, tell
+from sparsity_report.cli.terminal import Stopped, flush, open_page, print_line
 from sparsity_report.untrusted.display_text import clip
 
 if TYPE_CHECKING:
@@ -40,18 +39,18 @@ def explore(models: Models = None, *, choice: Choice, options: ExploreOptions) -
             study = sr.compare(*variants)
             with PageServer(*explorer_page(study)) as server:
                 name = clip(study.variants["model"].iloc[0])
-                tell(f"Explorer of {name}: {server.address} (Ctrl-C ends it)")
+                print_line(f"Explorer of {name}: {server.address} (Ctrl-C ends it)")
                 flush()
-                _serve(server, options.shown)
+                _serve(server, options.is_opened)
     except Stopped as stopped:
         if stopped.args[0] != signal.SIGINT:
             raise
         raise typer.Exit from None
 
 
-def _serve(server: PageServer, shown: bool) -> None:
+def _serve(server: PageServer, is_opened: bool) -> None:
     """Serve a page, and open it in the browser if it is to be shown."""
-    if not shown:
+    if not is_opened:
         server.serve()
         return
     with (folder := TemporaryDirectory(prefix="sparsity-report-")) as place:

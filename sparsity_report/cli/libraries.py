@@ -33,7 +33,7 @@ def quiet_libraries() -> Iterator[None]:
 
     from transformers.utils import logging
 
-    from sparsity_report.weights.sources.quiet import without_bars
+    from sparsity_report.weights.sources.checkpoint import without_bars
 
     logging.set_verbosity_error()
     with without_bars(), warnings.catch_warnings():

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from sparsity_report.measure.clock import Clock
     from sparsity_report.study.comparison import Study
 
-_COMPARING = ("convention", "context", "patterns")
-
 
 def clock_of(analysis: Analysis) -> Clock | None:
     """Return the clock of --latency, None without that option."""

@@ -6,7 +6,7 @@ from typing import Any
 from sparsity_report.cli.compared_models import check_paths
 from sparsity_report.cli.options import Model, NotebookOptions, dataclass_options
 from sparsity_report.cli.outputs import check_writable
-from sparsity_report.cli.terminal import tell
+from sparsity_report.cli.terminal import print_line
 
 # Options of `sr.write_notebook`.
 _EXPORTING = ("notebook", "hide_inputs", "template_dir")
@@ -31,4 +31,4 @@ def notebook(model: Model = None, *, export: NotebookOptions) -> None:
     options["options"] = {name: value for name, value in export.opening.items() if value}
     for target in targets:
         sr.write_notebook(model, target, sparsity=level, **options)
-        tell(f"Written to {target}")
+        print_line(f"Written to {target}")

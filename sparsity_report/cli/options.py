@@ -33,10 +33,6 @@ _STRICT = "Error for a study that was edited after it was written."
 _JSON = "Result as JSON on standard output."
 _WORKERS = "Worker processes, or 0 for threads."
 _TEXT = "Text or file to score. [default: the demo's]"
-_PROTOCOL = (
-    "Evaluation protocol: sliding, wikitext2-2048, wikitext2-max, c4-256x2048, ptb. "
-    "[default: sliding]"
-)
 Model = Annotated[
     str | None, typer.Argument(help="Model, as for run. [default: the demo model]", metavar="MODEL")
 ]
@@ -186,7 +182,7 @@ class Outputs(Texts):
 
     out: Path = option(Path("results"), OUTPUT, "Output folder.", "--out", "-o", metavar="FOLDER")
     write: list[str] = option(["html,csv,png,study"], OUTPUT, _FILES, metavar="LIST")
-    shown: bool = flag(OUTPUT, "Report in the browser.", "--open")
+    is_opened: bool = flag(OUTPUT, "Report in the browser.", "--open")
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -215,8 +211,7 @@ class Policies:
     policy: list[str] = option(
         [],
         PRUNING,
-        "Pruning policy: magnitude, layerwise, wanda, owl, random, 2:4, wanda-2:4. "
-        "[default: magnitude]",
+        "Pruning policy: {policies}. [default: magnitude]",
         metavar="NAME",
     )
     calibration: str | None = option(
@@ -238,18 +233,26 @@ class Choice(Policies):
 class ExploreOptions(ModelFiles):
     """Form of the explorer."""
 
-    shown: bool = flag(OUTPUT, "Page in the browser.", "--open")
+    is_opened: bool = flag(OUTPUT, "Page in the browser.", "--open")
 
 
 @dataclass(frozen=True)
-class Analysis(ModelFiles):
+class CountingOptions(ModelFiles):
+    """Prunable modules, and how values are counted."""
+
+    blacklist: list[str] = option(
+        ["lm_head"], PRUNING, "Modules to leave unpruned.", metavar="NAME"
+    )
+    workers: int = option(0, READING, _WORKERS, min=0, metavar="N")
+    cache: Path | None = option(None, READING, "Cache folder for counts.", metavar="FOLDER")
+
+
+@dataclass(frozen=True)
+class Analysis(CountingOptions):
     """Options to open, count and measure models."""
 
     name: str | None = option(
         None, MODEL, "Name of MODEL in the report. [default: from MODEL]", metavar="TEXT"
-    )
-    blacklist: list[str] = option(
-        ["lm_head"], PRUNING, "Modules to leave unpruned.", metavar="NAME"
     )
     perplexity: str | None = option(
         None,
@@ -272,8 +275,6 @@ class Analysis(ModelFiles):
     sensitivity: str | None = option(
         None, MEASUREMENTS, "Sensitivity by part: block, group or layer.", metavar="PART"
     )
-    workers: int = option(0, READING, _WORKERS, min=0, metavar="N")
-    cache: Path | None = option(None, READING, "Cache folder for counts.", metavar="FOLDER")
     stream: bool = flag(READING, "Hub files over the network, without a local copy.")
 
     @property
@@ -353,21 +354,16 @@ class WriteOptions(ModelFiles):
 
 
 @dataclass(frozen=True)
-class PruneOptions(Policies, WriteOptions):
+class PruneOptions(CountingOptions, WriteOptions, Policies):
     """Options of ``prune``."""
 
     mask: Path | None = option(
         None, PRUNING, "Masks of another tool: .safetensors or .npz.", metavar="FILE"
     )
-    blacklist: list[str] = option(
-        ["lm_head"], PRUNING, "Modules to leave unpruned.", metavar="NAME"
-    )
     score: str | None = option(
         None, PRUNING, "Expert score: frequency, magnitude. [default: reap]", metavar="NAME"
     )
     sparse: bool = flag(OUTPUT, "Sparse layout, if a runtime reads it.")
-    workers: int = option(0, READING, _WORKERS, min=0, metavar="N")
-    cache: Path | None = option(None, READING, "Cache folder for counts.", metavar="FOLDER")
 
     @property
     def prunes(self) -> bool:

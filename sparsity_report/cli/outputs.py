@@ -1,16 +1,15 @@
-"""Files written for a study or a pair, and the lines printed with them."""
+"""Files written for a study, and the lines printed with them."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparsity_report.cli.libraries import import_altair
-from sparsity_report.cli.options import Outputs, PairOptions
-from sparsity_report.cli.terminal import complain, open_page, tell
+from sparsity_report.cli.options import Outputs
+from sparsity_report.cli.terminal import open_page, print_line, print_warning
 from sparsity_report.counting.progress import bar
 from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.files.atomic import check_folder
@@ -19,7 +18,6 @@ from sparsity_report.words.sentences import say, says
 
 if TYPE_CHECKING:
     from sparsity_report.study.comparison import Study
-    from sparsity_report.study.pairs.pair import Pair
 
 # Key of the sentences on texts that variants wrote.
 _PRINTED = ("finding.beats", "finding.not_separated", "finding.unpaired", "finding.continuation")
@@ -38,12 +36,12 @@ def check_writable(out: Path) -> None:
 def check_outputs(outputs: Outputs) -> None:
     """Refuse outputs that cannot be written, drawn or opened, before counting."""
     kinds = {*outputs.kinds}
-    if outputs.shown and not kinds & {"html", "pdf"}:
+    if outputs.is_opened and not kinds & {"html", "pdf"}:
         raise SparsityReportError("--open has no report to open; add --write html or --write pdf")
     check_writable(outputs.out)
     if kinds - {"csv", "study"}:
         import_altair()
-        from sparsity_report.draw.vega import check_room
+        from sparsity_report.draw.export import check_room
 
         check_room()
 
@@ -80,19 +78,19 @@ def write(study: Study, outputs: Outputs, source: str = "") -> None:
         summary += f"; removed {removed} files of another run"
     if changed:
         shown_names = printable(", ".join(changed[:_NAMED]))
-        complain(
+        print_warning(
             f"{out}: files of an earlier run changed since and stay, {shown_names}; delete "
             "them if they show another study"
         )
-    for line in answer(study):
-        tell(line)
-    tell(summary)
-    if outputs.shown:
+    for line in summary_lines(study):
+        print_line(line)
+    print_line(summary)
+    if outputs.is_opened:
         page = out / ("report.html" if "html" in outputs.kinds else "report.pdf")
         open_page(page.resolve().as_uri())
 
 
-def answer(study: Study) -> Iterator[str]:
+def summary_lines(study: Study) -> Iterator[str]:
     """Yield the verdict, the figures at the head of the report, and texts written by variants."""
     from sparsity_report.findings.strip_text import strip_texts
     from sparsity_report.findings.study_findings import topics
@@ -108,10 +106,10 @@ def answer(study: Study) -> Iterator[str]:
             yield finding
 
 
-def remark(study: Study) -> None:
+def print_notes(study: Study) -> None:
     """Print notes on how models were opened, counted and measured."""
     for note in study.notes:
-        complain(printable(note))
+        print_warning(printable(note))
 
 
 def check_files(paths: Iterable[Path], *suffixes: str) -> None:
@@ -120,24 +118,3 @@ def check_files(paths: Iterable[Path], *suffixes: str) -> None:
         if path.suffix.lower() not in suffixes:
             known = " or ".join(filter(None, (", ".join(suffixes[:-1]), suffixes[-1])))
             raise SparsityReportError(f"--out {path} has an unknown suffix; use {known}")
-
-
-def give(
-    result: Pair,
-    lines: Iterable[str],
-    options: PairOptions,
-    report: Callable[[Path], object],
-    folders: Mapping[Path, Callable[[Path], object]],
-) -> None:
-    """Print a pair as lines or as JSON, and write its files."""
-    for line in [json.dumps(result.to_json())] if options.json else lines:
-        tell(line)
-    steps: list[tuple[Path, str, Callable[[Path], object]]] = [
-        (path, str(path), result.save if path.suffix.lower() == ".json" else report)
-        for path in options.out
-    ]
-    steps += [(path, f"{path}/*", write) for path, write in folders.items()]
-    for path, shown, write in steps:
-        write(path)
-        if not options.json:
-            tell(say("cli.written_path", path=shown))

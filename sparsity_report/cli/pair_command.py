@@ -1,6 +1,6 @@
 """``sparsity-report pair``: two checkpoints, weight by weight."""
 
-from functools import partial
+import json
 from typing import Annotated, Any
 
 import typer
@@ -8,15 +8,16 @@ import typer
 from sparsity_report.cli.compared_models import check_paths
 from sparsity_report.cli.libraries import import_altair, quiet_libraries
 from sparsity_report.cli.options import PairOptions, dataclass_options
-from sparsity_report.cli.outputs import check_files, give
-from sparsity_report.cli.terminal import complain
+from sparsity_report.cli.outputs import check_files
+from sparsity_report.cli.terminal import print_line, print_warning
 from sparsity_report.cli.worker_processes import workers
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.atomic import check_folder
+from sparsity_report.words.sentences import say
 
 #: Weights from which compiling the loops pays, estimated from pairs of a tenth as many.
 MANY = 10**9
-# Suffixes of reports of a pair.
+# Suffixes of reports.
 _REPORTS = (".html", ".pdf", ".md")
 _MODEL = "Hub id, transformers directory, .safetensors or .gguf file"
 
@@ -35,7 +36,7 @@ def pair(
     check_paths(before, after, *options.base)
     import sparsity_report as sr
     from sparsity_report.pairing.value_loops import fastest_loops
-    from sparsity_report.report.tables import pair_tables
+    from sparsity_report.report.tables import checkpoint_tables
     from sparsity_report.report.tables.plain_text import to_text
 
     check_files(options.out, *_REPORTS, ".json")
@@ -45,16 +46,24 @@ def pair(
         import_altair()
     with quiet_libraries(), workers(options.workers) as executor:
         models = _opened(before, after, options)
-        comparison = sr.compare_checkpoints(*models, executor=executor, cache=options.cache)
-    if comparison.before["total"].sum() >= MANY and not fastest_loops().is_compiled:
-        complain("numba compares large models about twice as fast; run pip install numba")
-    lines = comparison.sentences()
-    for table in pair_tables.small(comparison):
+        study = sr.compare_checkpoints(*models, executor=executor, cache=options.cache)
+    if study.totals["total"].iloc[0] >= MANY and not fastest_loops().is_compiled:
+        print_warning("numba compares large models about twice as fast; run pip install numba")
+    lines = [json.dumps(study.to_json())] if options.json else [*study.sentences()]
+    for table in [] if options.json else checkpoint_tables.small(study):
         lines += ["", *to_text(table).splitlines()]
-    report = partial(sr.write_report, comparison, template_dir=options.template_dir)
-    thesis = partial(sr.write_thesis, comparison, template_dir=options.template_dir)
-    folders = {options.thesis: thesis} if options.thesis else {}
-    give(comparison, lines, options, report, folders)
+    for line in lines:
+        print_line(line)
+    for path in options.out:
+        if path.suffix.lower() == ".json":
+            study.save(path)
+        else:
+            sr.write_report(study, path, template_dir=options.template_dir)
+    if options.thesis is not None:
+        sr.write_thesis(study, options.thesis, template_dir=options.template_dir)
+    written = [*map(str, options.out), *([f"{options.thesis}/*"] if options.thesis else [])]
+    for name in [] if options.json else written:
+        print_line(say("cli.written_path", path=name))
 
 
 def _opened(first: str, second: str, options: PairOptions) -> list[Any]:

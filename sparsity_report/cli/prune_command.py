@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 from sparsity_report.cli.compared_models import check_paths
 from sparsity_report.cli.libraries import quiet_libraries, without_collecting
 from sparsity_report.cli.options import Model, PruneOptions, WriteOptions, dataclass_options
-from sparsity_report.cli.terminal import tell
+from sparsity_report.cli.terminal import print_line
 from sparsity_report.cli.worker_processes import workers
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.new_folder import check_free
 
 if TYPE_CHECKING:
-    from sparsity_report.counting.pruning import Pruning
+    from sparsity_report.counting.n_m_patterns import Pattern
+    from sparsity_report.counting.pruning import Policy, Pruning
     from sparsity_report.study.variants import Variant
     from sparsity_report.weights.weights import Weights
 
@@ -29,7 +30,7 @@ def prune(model: Model = None, *, options: PruneOptions) -> None:
     """
     check_paths(model, options.base)
     check_free(options.out)
-    _check(options)
+    chosen = _check(options)
     import sparsity_report as sr
     from sparsity_report.cli.policy_grid import chosen_experts
 
@@ -39,7 +40,7 @@ def prune(model: Model = None, *, options: PruneOptions) -> None:
         if options.keep_experts is not None:
             variant = sr.without_experts(chosen_experts(weights, options, options.score))
         if options.prunes or not variant.kept:
-            pruned = sr.masked(_pruning(variant.weights, options))
+            pruned = sr.masked(_pruning(variant.weights, options, *chosen))
             variant = replace(pruned, kept=variant.kept)
         _write(variant, options)
 
@@ -69,37 +70,36 @@ def _opened(model: str | None, options: WriteOptions, **rules: Any) -> Weights:
     return weights
 
 
-def _check(options: PruneOptions) -> None:
-    """Refuse contradictory options before a model is opened."""
-    from sparsity_report.cli.policy_grid import Grid, check_experts
+def _check(options: PruneOptions) -> tuple[Policy, float]:
+    """Return the policy and its sparsity; refuse contradictory options."""
+    from sparsity_report.cli.policy_grid import check_experts, read_policies
 
-    grid = Grid.parse(options.policy, options.sparsity)
+    choices = read_policies(options.policy, options.sparsity)
     rules = {"--policy": options.policy, "--sparsity": options.sparsity}
     given = [name for name, values in rules.items() if values]
     if options.mask is not None and given:
         raise SparsityReportError(f"--mask decides what is pruned; leave out {', '.join(given)}")
-    if len(grid) != 1:
+    if len(choices) != 1:
         raise SparsityReportError(
-            f"--policy and --sparsity give {len(grid)} prunings, and one is written; give one"
+            f"--policy and --sparsity give {len(choices)} prunings, and one is written; give one"
         )
-    check_experts(options, grid.calibrates, options.score)
+    check_experts(options, choices, options.score)
     if options.sparse:
-        raise SparsityReportError(_sparse_layout(grid.policies[0]))
+        raise SparsityReportError(_sparse_layout(choices[0][0].pattern))
+    return choices[0]
 
 
-def _pruning(weights: Weights, options: PruneOptions) -> Pruning:
+def _pruning(weights: Weights, options: PruneOptions, policy: Policy, sparsity: float) -> Pruning:
     """Return the one pruning that the options choose."""
     import sparsity_report as sr
-    from sparsity_report.cli.policy_grid import Grid
+    from sparsity_report.counting.pruning import Inputs
 
-    grid = Grid.parse(options.policy, options.sparsity)
     if options.mask is not None:
         return sr.import_mask(weights, options.mask)
     with workers(options.workers) as executor:
-        counting: dict[str, Any] = {"executor": executor, "cache": options.cache}
-        calibration = sr.calibrate(weights, options.calibration) if grid.calibrates else None
-        (pruning,) = grid.prunings(weights, calibration, **counting)
-    return pruning
+        calibration = sr.calibrate(weights, options.calibration) if policy.calibrates else None
+        inputs = Inputs(calibration, executor=executor, cache=options.cache)
+        return policy.prune(weights, sparsity, inputs)
 
 
 def _write(variant: Variant, options: WriteOptions, **settings: Any) -> None:
@@ -126,18 +126,18 @@ def _write(variant: Variant, options: WriteOptions, **settings: Any) -> None:
         experts = sum(kept.counts.values())
         counts = {"experts": experts - kept.removed, "experts_before": experts}
         before = sum(p.total for p in kept.weights.stored)
-        tell(say("prune.experts", before=before, **counts, **figures))
+        print_line(say("prune.experts", before=before, **counts, **figures))
     if total["prunable_total"] and (total["sparsity_model"] or not kept):
-        tell(say("prune.zeros", **figures))
-    tell(say("prune.written", **figures))
+        print_line(say("prune.zeros", **figures))
+    print_line(say("prune.written", **figures))
 
 
-def _sparse_layout(policy: str) -> str:
-    """Return what maintained runtimes do with the layout that would hold the zeros."""
+def _sparse_layout(pattern: Pattern | None) -> str:
+    """Return the verdicts of maintained runtimes on the layout that holds the zeros."""
     from sparsity_report.sparse.runtime_support import LOOKED_AT, RUNTIMES
     from sparsity_report.words.sentences import say
 
-    layout = "sparse-24-bitmask" if policy.endswith("2:4") else "sparse-bitmask"
+    layout = "sparse-24-bitmask" if pattern == (2, 4) else "sparse-bitmask"
     verdicts = (
         f"{runtime.name}: {say(f'runtime_verdict.{runtime.cells[layout].verdict}')}"
         for runtime in RUNTIMES.values()

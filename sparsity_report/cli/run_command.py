@@ -1,15 +1,26 @@
-"""``sparsity-report run``: count models; write reports, tables and figures."""
+"""``sparsity-report run`` and ``render``: reports of models or of a saved study."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from sparsity_report.cli.compared_models import check_paths, compared
 from sparsity_report.cli.libraries import quiet_libraries
 from sparsity_report.cli.measurements import clock_of, studied
-from sparsity_report.cli.options import Analysis, Choice, Models, Outputs, dataclass_options
-from sparsity_report.cli.outputs import check_outputs, remark, write
+from sparsity_report.cli.options import (
+    Analysis,
+    Choice,
+    Models,
+    Outputs,
+    RenderOptions,
+    dataclass_options,
+)
+from sparsity_report.cli.outputs import check_outputs, print_notes, write
 from sparsity_report.errors import SparsityReportError
+from sparsity_report.files.filesystem import file_digest
 
 
 @dataclass_options
@@ -32,7 +43,7 @@ def run(
     _check(analysis, choice, len(models or ()))
     with quiet_libraries():
         study, refused = studied(compared(models or [], choice, analysis), analysis)
-        remark(study)
+        print_notes(study)
         write(study, outputs)
     if refused:
         raise typer.Exit(2)
@@ -40,9 +51,10 @@ def run(
 
 def _check(analysis: Analysis, choice: Choice, models: int) -> None:
     """Refuse contradictory options before counting."""
-    from sparsity_report.cli.policy_grid import Grid, check_experts
+    from sparsity_report.cli.policy_grid import calibrates, check_experts, read_policies
+    from sparsity_report.counting.policies.policy_registry import calibrated_names
 
-    grid = Grid.parse(choice.policy, choice.sparsity)
+    choices = read_policies(choice.policy, choice.sparsity)
     if analysis.sensitivity not in {None, "block", "group", "layer"}:
         raise SparsityReportError(
             f"--sensitivity {analysis.sensitivity!r} is unknown; use block, group or layer"
@@ -50,8 +62,8 @@ def _check(analysis: Analysis, choice: Choice, models: int) -> None:
     clock_of(analysis)
     scored = analysis.scores or analysis.sensitivity
     runs = None
-    if grid.calibrates:
-        runs = "the policies wanda and owl, which run it on a text"
+    if calibrates(choices):
+        runs = f"the policies {' and '.join(calibrated_names())}, which run it on a text"
     if choice.keep_experts is not None:
         runs = "--keep-experts"
     if analysis.latency is not None or scored or analysis.prompt:
@@ -60,8 +72,9 @@ def _check(analysis: Analysis, choice: Choice, models: int) -> None:
         raise SparsityReportError(
             f"--stream keeps no copy of the model, so it cannot run; leave out --stream, or {runs}"
         )
-    check_experts(choice, grid.calibrates)
-    if analysis.curve and (grid.patterns.policies or len(grid.policies) > 1):
+    check_experts(choice, choices)
+    policies = {policy for policy, _ in choices}
+    if analysis.curve and (len(policies) > 1 or any(policy.pattern for policy in policies)):
         raise SparsityReportError(
             "--curve prunes by one policy at every 10 %; give one without a pattern, or leave it "
             "out"
@@ -86,3 +99,17 @@ def _check(analysis: Analysis, choice: Choice, models: int) -> None:
         from sparsity_report.measure.texts import names_file
 
         names_file(choice.calibration)
+
+
+@dataclass_options
+def render(
+    saved: Annotated[Path, typer.Argument(help="study.json of an earlier run.", metavar="STUDY")],
+    *,
+    outputs: RenderOptions,
+) -> None:
+    """Write the report, tables and figures of a saved study again, without the model."""
+    import sparsity_report as sr
+
+    check_outputs(outputs)
+    loaded = sr.read_study(saved, strict=outputs.strict)
+    write(loaded, outputs, file_digest(saved.resolve()) or "")

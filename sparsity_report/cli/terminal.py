@@ -1,27 +1,29 @@
-"""Output of commands: lines and warnings."""
+"""Output of commands, and signals as exceptions, so that a stopped command undoes its work."""
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from contextlib import suppress
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import TextIO
 
-from sparsity_report.cli.signals import PIPE, Stopped
 from sparsity_report.errors import SparsityReportError, legible
 
 
-def tell(text: str, stream: TextIO | None = None) -> None:
+def print_line(text: str, stream: TextIO | None = None) -> None:
     """Print a line; spell out control characters and characters that the encoding lacks."""
     stream = stream or sys.stdout
     encoding = stream.encoding or "utf-8"
     print(legible(text).encode(encoding, "backslashreplace").decode(encoding), file=stream)
 
 
-def complain(text: str) -> None:
+def print_warning(text: str) -> None:
     """Print a warning or an error to stderr."""
     with suppress(OSError):  # the pipe is closed
-        tell(f"sparsity-report: {text}", sys.stderr)
+        print_line(f"sparsity-report: {text}", sys.stderr)
 
 
 def flush() -> None:
@@ -43,4 +45,34 @@ def open_page(address: str) -> None:
     import webbrowser
 
     if not webbrowser.open(address):
-        complain(f"no browser could be started; open {address} yourself, or set BROWSER")
+        print_warning(f"no browser could be started; open {address} yourself, or set BROWSER")
+
+
+#: Signals that ask a process to stop.
+STOPPING: list[int] = [s for s in signal.Signals if s.name in {"SIGINT", "SIGTERM", "SIGHUP"}]
+# Number of SIGPIPE, which Windows lacks.
+PIPE = 13
+
+
+class Stopped(BaseException):
+    """A request to stop; its argument is the number of the signal."""
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Raise :class:`Stopped` on a signal; restore the default handlers at the end."""
+
+    def stop(number: int, _: object) -> None:
+        raise Stopped(number)
+
+    numbers = []
+    if threading.current_thread() is threading.main_thread():
+        for number in STOPPING:
+            if signal.getsignal(number) in {signal.SIG_DFL, signal.default_int_handler}:
+                signal.signal(number, stop)
+                numbers.append(number)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)

@@ -3,15 +3,14 @@
 - `counts`: the pass over a model, and the counts remembered beside it.
 - `histogram`: nonzeros and magnitudes of a tensor; `moments`: its mean and deviation;
   `quantization_steps`: distances between the levels of a packed tensor.
-- `bit_statistics`: zeros, groups and special numbers of a tensor from its bits, without torch.
+- `matrix_counts`: zeros of a tensor by row, column, group and block, and its special numbers.
 - `workers`: threads or an executor that share the work; `progress`: its progress bars.
 - `disk_cache`: a folder of earlier results; `count_cache`: counts as entries of it.
 - `ranks`: exact thresholds and ties from histograms.
-- `policies`: magnitude, N:M and random pruning; `activation_scores`: ranks by magnitude times
-  input norm; `imported_masks`: masks from files.
+- `policies`: a class for each pruning policy; `imported_masks`: masks from files.
 - `allocation`: weights to prune per layer.
-- `pruning`: prunings as values, the cut of each tensor, the model after a pruning; `in_place`:
-  pruning of live layers.
+- `pruning`: prunings as values, the base class of policies, the model after a pruning; `cuts`: the
+  pruned weights of each tensor; `in_place`: pruning of live layers.
 - `kept_experts`: the experts that a model keeps, as values.
 - `checkpoints`: pruned and unpacked models written as safetensors.
 - `n_m_patterns`: patterns such as 2:4, and compliance with them.

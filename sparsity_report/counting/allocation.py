@@ -1,18 +1,27 @@
 """Numbers of weights to prune per layer: a uniform share, or a share for each."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-import pandas as pd
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.weights import Module, Weights
 
-Allocation = pd.DataFrame | Mapping[str, float] | Callable[[Module], float] | str | None
+if TYPE_CHECKING:
+    import pandas as pd
+
+Allocation: TypeAlias = (
+    "pd.DataFrame | Mapping[str, float] | Callable[[Module], float] | str | None"
+)
 """Shares of modules: a frame (``module_name``, ``sparsity``), a mapping, or a function."""
 
+# Words for allocations in the names of variants.
+WORDS = {"given": "Given", "owl": "OWL"}
 # Key in `attrs` of a frame with the name of its allocation.
 NAME = "allocation"
 
@@ -34,10 +43,6 @@ class Quotas:
     name: str
     sparsity: float
     counts: Mapping[str, int]
-
-    def method(self, policy: str) -> str:
-        """Return the name of a policy with this allocation."""
-        return f"{policy}, {self.name}" if self.name else policy
 
 
 def check_sparsity(sparsity: object) -> float:
@@ -82,6 +87,8 @@ def compute_quotas(weights: Weights, sparsity: float | None, allocation: Allocat
     >>> sum(given.counts.values()) == round(0.5 * sum(p.total for p in weights.prunable))
     True
     """
+    import pandas as pd
+
     if allocation is None:
         level = check_sparsity(sparsity)
         return Quotas("", level, {p.name: round(level * p.total) for p in weights.prunable})
@@ -114,6 +121,8 @@ def _round_to_sum(exact: Mapping[str, float], target: int) -> dict[str, int]:
 
 def _shares(weights: Weights, allocation: Allocation) -> dict[str, float]:
     """Return the share of each module with prunable parameters."""
+    import pandas as pd
+
     modules = {m.name: m for m in weights.modules if any(p.prunable for p in m.parameters)}
     if isinstance(allocation, str) or allocation is None:
         raise SparsityReportError(

@@ -1,5 +1,8 @@
 """Counts of a whole model from one pass over its tensors, remembered while the model lives."""
 
+from __future__ import annotations
+
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -9,16 +12,21 @@ from weakref import WeakKeyDictionary
 
 from sparsity_report.counting.count_cache import count_key, decode_counts, encode_counts
 from sparsity_report.counting.disk_cache import CacheFolder, Entries
-from sparsity_report.counting.histogram import Magnitudes, count_slice
+from sparsity_report.counting.histogram import Magnitudes, count_slice, count_together
 from sparsity_report.counting.progress import Progress, bar
-from sparsity_report.counting.workers import in_order
-from sparsity_report.weights.weights import Weights
+from sparsity_report.counting.workers import SMALL, in_order, unflushed
+from sparsity_report.deferred import torch
+from sparsity_report.weights.tensor_slices import HeldSlice
+from sparsity_report.weights.weights import Parameter, Weights
 from sparsity_report.words.sentences import say
 
 NOT_A_NUMBER, INFINITE = "note.weights_nan", "note.weights_infinite"
 """Keys of the notes about weights that are not finite."""
 # Tensors that such a note lists.
 _NAMED = 3
+# Dtypes and number of small tensors that are counted together.
+_TOGETHER = ("float64", "float32", "bfloat16", "float16")
+_BATCH = 1024
 
 
 @dataclass
@@ -97,6 +105,8 @@ def count_weights(
         key = keys[p.name] = count_key(slices, p.prunable)
         if tally := entries.get(key, p.name, partial(decode_counts, slices, p.prunable)):
             counts[p.name] = tally
+    with unflushed():
+        counts |= _count_small(weights, [p for name, p in stored.items() if name not in counts])
     so_far = {name: Magnitudes(0, 0) for name in stored if name not in counts}
     size = sum(p.total * p.itemsize for p in stored.values())
     done = size - sum(stored[name].total * stored[name].itemsize for name in so_far)
@@ -116,3 +126,26 @@ def count_weights(
     add_notes(weights, entries.notes())
     memory.complete = True
     return MappingProxyType(counts)
+
+
+def _count_small(
+    weights: Weights, waiting: Iterable[Parameter]
+) -> Iterator[tuple[str, Magnitudes]]:
+    """Count small floats in memory, many of one dtype at a time."""
+    batches: dict[tuple[str, bool], dict[str, torch.Tensor]] = defaultdict(dict)
+    for p in waiting:
+        parts = weights.slices(p.name) if p.total <= SMALL and p.dtype in _TOGETHER else ()
+        for part in parts:
+            if isinstance(part, HeldSlice) and part.total == p.total:
+                batch = batches[p.dtype, p.prunable]
+                batch[p.name] = part.values
+                if len(batch) == _BATCH:
+                    yield from _count_batch(batches.pop((p.dtype, p.prunable)), p.prunable)
+    for (_, is_prunable), batch in batches.items():
+        yield from _count_batch(batch, is_prunable)
+
+
+def _count_batch(
+    batch: Mapping[str, torch.Tensor], histogram: bool
+) -> Iterator[tuple[str, Magnitudes]]:
+    return zip(batch, count_together([*batch.values()], histogram), strict=True)

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from sparsity_report.counting.counts import count_weights
-from sparsity_report.counting.policies import check_values
+from sparsity_report.counting.cuts import CountedCut, Cut, FrozenArray
+from sparsity_report.counting.policies.magnitude_policies import check_values
 from sparsity_report.counting.progress import Progress
-from sparsity_report.counting.pruning import Basis, CountedCut, Cut, FrozenArray, Pruning
+from sparsity_report.counting.pruning import Basis, Policy, Pruning
 from sparsity_report.deferred import torch
 from sparsity_report.errors import SparsityReportError, writable
 from sparsity_report.sparse.shares import zero_share
@@ -46,15 +47,26 @@ class MaskCut(CountedCut):
     pruned: int
     nonzero: int
 
-    def _chosen(self, parts: Iterable[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def _masked(self, parts: Iterable[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         start = 0
         for part in parts:
             stop = start + part.numel()
             packed = self.bits.values[start // 8 : -(-stop // 8)]
             bits = np.unpackbits(packed)[start % 8 : start % 8 + part.numel()]
-            stays = torch.from_numpy(bits.astype(bool)).reshape(part.shape)
+            kept = torch.from_numpy(bits.astype(bool)).reshape(part.shape)
             start = stop
-            yield part, stays.to(part.device)
+            yield part, kept.to(part.device)
+
+
+class ImportedMasks(Policy):
+    """Masks of another tool."""
+
+    name = "imported_masks"
+    has_target = False
+
+    def label(self, sparsity: float) -> str:  # noqa: ARG002
+        """Return the suffix in the names of variants."""
+        return "Imported"
 
 
 def import_mask(
@@ -120,7 +132,7 @@ def import_mask(
     total = sum(p.total for p in weights.prunable)
     share = zero_share(total, total - sum(cut.pruned for cut in cuts.values())) or 0.0
     basis = Basis(name, digest.hexdigest()[:16])
-    return Pruning(weights, share, "imported_masks", cuts, basis)
+    return Pruning(weights, share, ImportedMasks(), cuts, basis)
 
 
 def _cut(mask: Array, file: str, parameter: Parameter, pruned_is: int) -> MaskCut:

@@ -19,9 +19,11 @@ import sparsity_report
 from sparsity_report.counting.pruning import Basis
 from sparsity_report.errors import explained, opening, writable
 from sparsity_report.files.atomic import write_file
-from sparsity_report.hooks import Presentable
+from sparsity_report.untrusted.display_text import short_name
 from sparsity_report.untrusted.gates import read_json
 from sparsity_report.weights.weights import Parameter, Weights
+from sparsity_report.words.display_names import method_name
+from sparsity_report.words.sentences import say
 
 #: Scores by which experts are kept, and a list from elsewhere.
 METHODS = ("reap", "frequency", "magnitude", "expert_list")
@@ -31,7 +33,7 @@ _BASES = ([str, str, type(None), type(None)], [str, str, int, int])
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class KeptExperts(Presentable):
+class KeptExperts:
     """A choice of the experts that a model keeps; the model is not modified.
 
     Parameters
@@ -90,6 +92,12 @@ class KeptExperts(Presentable):
         kept = {name: chosen.get(name, tuple(range(p.experts))) for name, p in stacks.items()}
         object.__setattr__(self, "counts", {name: p.experts for name, p in stacks.items()})
         object.__setattr__(self, "kept", kept)
+
+    def __repr__(self) -> str:
+        total, modules = sum(self.counts.values()), len(self.counts)
+        name, method = short_name(self.weights.name), method_name(self.method)
+        numbers = {"kept": total - self.removed, "total": total, "modules": modules}
+        return say("repr.kept_experts", name=name, method=method, **numbers)
 
     @property
     def removed(self) -> int:

@@ -120,28 +120,3 @@ def parse_pattern(method: str) -> Pattern | None:
     """
     text = next(filter(is_pattern, method.split(", ")), None)
     return Pattern(*map(int, text.split(":"))) if text else None
-
-
-def pattern_at(policy: str, sparsity: float) -> Pattern | None:
-    """Return the pattern at a level of a policy such as ``"N:4"``; None of other policies.
-
-    Examples
-    --------
-    >>> pattern_at("N:4", 0.5), pattern_at("global_magnitude", 0.5)
-    (Pattern(n=2, m=4), None)
-    """
-    if not policy.startswith("N:"):
-        return None
-    m = int(policy[2:])
-    return Pattern(m - round(sparsity * m), m)
-
-
-def without_numbers(method: str) -> str:
-    """Return a method with ``N:M`` for its pattern, equal for all patterns.
-
-    Examples
-    --------
-    >>> without_numbers("wanda_one_pass, 2:4")
-    'wanda_one_pass, N:M'
-    """
-    return _PATTERN.sub("N:M", method)

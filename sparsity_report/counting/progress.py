@@ -7,7 +7,7 @@ from contextvars import ContextVar
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
-from sparsity_report.hooks import hooks
+from sparsity_report.errors import legible, printable
 
 # Called with the number done, the number to do and a name.
 Progress = Callable[[int, int, str], None]
@@ -55,7 +55,7 @@ def bar(title: str, unit: str = "B", given: Progress | None = None) -> Iterator[
         if given or os.environ.get("TQDM_DISABLE"):
             yield given or _silent
             return
-        with hooks.progress_bar(title, unit, _LONG) as progress:
+        with _drawn(title, unit, _LONG) as progress:
             yield progress
     finally:
         _SHOWN.reset(before)
@@ -63,3 +63,50 @@ def bar(title: str, unit: str = "B", given: Progress | None = None) -> Iterator[
 
 def _silent(done: int, total: int, name: str) -> None:
     pass
+
+
+@contextmanager
+def _drawn(label: str, unit: str, after: float) -> Iterator[Progress]:
+    """Draw a bar that appears after so many seconds and vanishes at the end."""
+    from tqdm.auto import tqdm
+
+    with tqdm(
+        desc=label, unit=unit, unit_scale=unit == "B", unit_divisor=1000,
+        disable=None, leave=False, delay=after,
+    ) as bar:  # fmt: skip
+        shown = None if getattr(bar, "displayed", True) else _Cell(bar)
+
+        def show(done: int, total: int, name: str) -> None:
+            bar.total = total
+            bar.set_postfix_str(printable(legible(name[-40:])[-40:]), refresh=False)
+            bar.update(done - bar.n)
+
+        yield show
+    if shown is not None:
+        shown.clear()
+
+
+class _Cell:
+    """An output of a notebook cell with a bar, emptied at the end.
+
+    A closed bar alone would leave a dead widget in the notebook's file.
+    """
+
+    def __init__(self, bar: Any) -> None:
+        from IPython.display import DisplayHandle
+
+        untyped: Any = DisplayHandle
+        self._handle, self._bar, self._draw = untyped(), bar, bar.display
+        # An output that the bar displays cannot be emptied.
+        self._shown, bar.displayed, bar.display = False, True, self._display
+
+    def _display(self, *message: Any, check_delay: bool = True, **options: Any) -> None:
+        self._draw(*message, check_delay=check_delay, **options)
+        if check_delay and not self._shown:
+            self._handle.display(self._bar.container)
+            self._shown = True
+
+    def clear(self) -> None:
+        """Empty the output."""
+        if self._shown:
+            self._handle.update({}, raw=True)

@@ -1,347 +1,28 @@
-"""Prunings as values: the cut of each tensor, its mask, and the model after a pruning."""
+"""Prunings as values, the policies that make them, and the model after a pruning."""
 
 from __future__ import annotations
 
-import hashlib
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
-import numpy as np
-import numpy.typing as npt
-
-from sparsity_report.counting.histogram import Magnitudes
-from sparsity_report.counting.n_m_patterns import parse_pattern
+from sparsity_report.counting.allocation import WORDS
+from sparsity_report.counting.cuts import Cut, InputNorms
+from sparsity_report.counting.disk_cache import CacheFolder
+from sparsity_report.counting.histogram import Integers
+from sparsity_report.counting.n_m_patterns import Pattern
+from sparsity_report.counting.progress import Progress
 from sparsity_report.deferred import nn, torch
-from sparsity_report.errors import SparsityReportError
-from sparsity_report.hooks import Presentable
+from sparsity_report.sparse.shares import ratio
+from sparsity_report.untrusted.display_text import short_name
 from sparsity_report.weights.tensor_slices import Slice
 from sparsity_report.weights.weights import Parameter, Weights
+from sparsity_report.words.display_names import method_name
 from sparsity_report.words.sentences import say
 
-# Words for rules and allocations in the names of variants.
-_WORDS = {
-    "global_magnitude": "",
-    "layerwise_magnitude": "Layerwise",
-    "random": "Random",
-    "wanda_one_pass": "Wanda",
-    "given": "Given",
-    "owl": "OWL",
-}
-# Weights masked at a time: bounds the memory beyond the copy that is pruned.
-_BLOCK = 2**22
-# Integer dtypes by the bytes of a weight.
-_NO_SIGN = np.int16(0x7FFF)
-_BITS = {1: "uint8", 2: "int16", 4: "int32"}
-
-
-def inputs_last(tensor: torch.Tensor, sizes: tuple[int, int]) -> torch.Tensor:
-    """Return a view with the inputs last of matrices whose inputs come first.
-
-    Examples
-    --------
-    >>> inputs_last(torch.arange(6).reshape(2, 3), (2, 3)).tolist()
-    [[0, 3], [1, 4], [2, 5]]
-    """
-    return tensor.view(-1, *sizes).mT if tensor.shape[-2:] != sizes else tensor.mT
-
-
-def apply_mask_(tensor: torch.Tensor, stays: torch.Tensor) -> None:
-    """Set pruned weights to zero in place without changing a bit of the others.
-
-    Examples
-    --------
-    >>> values = torch.tensor([1.0, float("nan"), -2.0])
-    >>> apply_mask_(values, torch.tensor([True, False, True]))
-    >>> values.tolist()
-    [1.0, 0.0, -2.0]
-    """
-    # Bits are multiplied by 0 or 1, because float8 lacks masked_fill.
-    if (bits := _BITS.get(tensor.itemsize)) is not None:
-        tensor.view(getattr(torch, bits)).mul_(stays)
-    else:
-        tensor.masked_fill_(~stays, 0)
-
-
-def masked_copy(tensor: torch.Tensor, stays: torch.Tensor) -> torch.Tensor:
-    """Return a copy with pruned weights set to zero, see :func:`apply_mask_`.
-
-    Examples
-    --------
-    >>> masked_copy(torch.tensor([1.0, -2.0]), torch.tensor([False, True])).tolist()
-    [0.0, -2.0]
-    """
-    if (bits := _BITS.get(tensor.itemsize)) is not None:
-        return (tensor.view(getattr(torch, bits)) * stays).view(tensor.dtype)
-    return tensor.masked_fill(~stays, 0)
-
-
-# Methods whose zeros come from elsewhere.
-_WITHOUT_TARGET = ("imported_masks", "existing_zeros")
-
-
-class Cut(ABC):
-    """The pruned weights of one tensor.
-
-    Attributes
-    ----------
-    pruned : int
-        Number of pruned elements, including those that were zero before.
-    """
-
-    __slots__ = ()
-    pruned: int
-    # False for a cut that takes zeros only.
-    changes = True
-    # Inputs and outputs of the matrices if their inputs come first, as in ``Conv1D``.
-    input_first: tuple[int, int] | None = None
-
-    @abstractmethod
-    def nonzero_after(self, before: Magnitudes) -> int:
-        """Return the nonzeros after pruning a tensor with these magnitudes."""
-
-    @abstractmethod
-    def _stay(self, parts: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
-        """Yield True for the kept elements of each part of the tensor, inputs last."""
-
-    def _views(self, tensor: torch.Tensor) -> Iterator[torch.Tensor]:
-        return _blocks(inputs_last(tensor, self.input_first) if self.input_first else tensor)
-
-    def mask(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Return a mask in the shape of `tensor`: True for kept elements."""
-        tensor = tensor.detach()
-        keep = torch.empty_like(tensor, dtype=torch.bool)
-        for stays, part in zip(self._stay(self._views(tensor)), self._views(keep), strict=True):
-            part.copy_(stays)
-        return keep
-
-    def masks(self, parts: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
-        """Yield the mask of each part of a tensor.
-
-        Parameters
-        ----------
-        parts : iterable of torch.Tensor
-            All rows of the tensor in order; whole matrices if `input_first` is set.
-        """
-        if self.input_first is None:
-            return self._stay(parts)
-        return (stays.mT for stays in self._stay(part.mT for part in parts))
-
-    def apply_(self, tensor: torch.Tensor) -> None:
-        """Set pruned elements to zero in place, block by block."""
-        for stays, part in zip(self._stay(self._views(tensor)), self._views(tensor), strict=True):
-            apply_mask_(part, stays)
-
-
-class FrozenArray:
-    """A read-only array that is compared and hashed by its content.
-
-    Examples
-    --------
-    >>> FrozenArray(np.zeros(3)) == FrozenArray(np.zeros(3))
-    True
-    """
-
-    def __init__(self, values: npt.NDArray[Any]) -> None:
-        self.values = np.ascontiguousarray(values)
-        self.values.flags.writeable = False
-
-    @cached_property
-    def digest(self) -> str:
-        """Sixteen hexadecimal digits, a digest of type, shape and values."""
-        digest = hashlib.sha256(repr((self.values.dtype.str, self.values.shape)).encode())
-        digest.update(self.values.data)
-        return digest.hexdigest()[:16]
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, FrozenArray) and self.digest == other.digest
-
-    def __hash__(self) -> int:
-        return hash(self.digest)
-
-    def __repr__(self) -> str:
-        return f"Fixed({self.values.dtype}, {self.values.shape}, {self.digest})"
-
-
-@dataclass(frozen=True, slots=True)
-class InputNorms:
-    """Norms of the inputs of a tensor, by which its magnitudes are multiplied.
-
-    Attributes
-    ----------
-    norms : FrozenArray
-        float64 of shape (matrices, inputs), over the calibration tokens of each matrix.
-    outputs : int
-        Rows of each matrix.
-    """
-
-    norms: FrozenArray
-    outputs: int
-
-    @property
-    def inputs(self) -> int:
-        """Columns of each matrix."""
-        return int(self.norms.values.shape[1])
-
-    @property
-    def rows(self) -> int:
-        """Rows of all matrices."""
-        return len(self.norms.values) * self.outputs
-
-    def scores(self, part: torch.Tensor, first: int) -> torch.Tensor:
-        """Return |w|·‖x‖ of whole rows in float64.
-
-        The score of an infinite weight is infinite even if its norm is zero.
-
-        Parameters
-        ----------
-        part : torch.Tensor
-            Rows of the tensor, inputs last.
-        first : int
-            Number of the first row among those of all matrices.
-        """
-        rows = part.reshape(-1, self.inputs).to(torch.float64).abs()
-        norms = torch.from_numpy(self.norms.values.copy()).to(rows.device)
-        if len(norms) > 1:
-            numbers = torch.arange(first, first + len(rows), device=rows.device)
-            norms = norms[numbers // self.outputs]
-        scores = rows * norms
-        return torch.nan_to_num(scores, nan=torch.inf, posinf=torch.inf)
-
-
-@dataclass(frozen=True, slots=True)
-class ThresholdCut(Cut):
-    """A cut of all magnitudes below a threshold, and of some exactly on it.
-
-    Attributes
-    ----------
-    threshold : float
-        Magnitudes below it are pruned.
-    pruned : int
-        Number of pruned elements.
-    ties : int
-        Pruned elements exactly on the threshold, the first by position.
-    """
-
-    threshold: float
-    pruned: int
-    ties: int
-
-    def nonzero_after(self, before: Magnitudes) -> int:
-        """Return the nonzeros after pruning a tensor with these magnitudes."""
-        return before.total - max(self.pruned, before.total - before.nonzero)
-
-    def _stay(self, parts: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
-        ties, removed = self.ties, 0
-        for part in parts:
-            size, level = _comparable(part, self.threshold)
-            stays = np.asarray(size >= level)
-            if ties and (on_it := int(np.count_nonzero(tied := size == level))):
-                if on_it > ties:  # slow, but at most once per tensor
-                    tied[tuple(np.argwhere(tied)[ties:].T)] = False
-                stays &= ~tied
-                ties -= min(ties, on_it)
-            removed += stays.size - int(np.count_nonzero(stays))
-            yield torch.from_numpy(stays).to(part.device)
-        check_unchanged(removed, self.pruned)
-
-
-@dataclass(frozen=True, slots=True)
-class ZeroCut(Cut):
-    """A cut of exactly the zeros that a tensor has.
-
-    Attributes
-    ----------
-    pruned : int
-        Number of zeros.
-    """
-
-    changes = False
-    pruned: int
-
-    def nonzero_after(self, before: Magnitudes) -> int:
-        """Return the nonzeros, which stay as they are."""
-        return before.nonzero
-
-    def _stay(self, parts: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
-        return (part.bool() for part in parts)
-
-
-class CountedCut(Cut):
-    """A cut that stores the counted number of kept nonzeros."""
-
-    __slots__ = ()
-    nonzero: int
-
-    @abstractmethod
-    def _chosen(self, parts: Iterable[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield each part of the tensor, inputs last, and True for its kept elements."""
-
-    def nonzero_after(self, before: Magnitudes) -> int:
-        """Return the nonzeros after pruning."""
-        return min(self.nonzero, before.nonzero)
-
-    def kept(self, parts: Iterable[torch.Tensor]) -> int:
-        """Return the kept nonzeros of a tensor, given in parts."""
-        return sum(nonzeros(part, stays) for part, stays in self._chosen(parts))
-
-    def _stay(self, parts: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
-        nonzero = 0
-        for part, stays in self._chosen(parts):
-            nonzero += nonzeros(part, stays)
-            yield stays
-        check_unchanged(nonzero, self.nonzero)
-
-
-@dataclass(frozen=True, slots=True)
-class GroupCut(CountedCut):
-    """A cut of all but the `keep` largest of every `group` weights along the input dimension.
-
-    Attributes
-    ----------
-    keep, group : int
-    pruned : int
-        Number of pruned elements.
-    nonzero : int
-        Kept weights that are not zero.
-    input_first : tuple of int or None
-        Inputs and outputs of the matrices if their inputs come first, as in ``Conv1D``.
-    scale : InputNorms or None
-        Scores to rank instead of magnitudes.
-    """
-
-    keep: int
-    group: int
-    pruned: int
-    nonzero: int
-    input_first: tuple[int, int] | None = None
-    scale: InputNorms | None = None
-
-    def _chosen(self, parts: Iterable[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        first = 0
-        for part in parts:
-            scores = self.scale.scores(part, first) if self.scale else magnitude(part)
-            first += len(part)
-            ranks = group_ranks(scores.reshape(-1, self.group))
-            yield part, (ranks >= self.group - self.keep).reshape(part.shape)
-
-
-def group_ranks(scores: torch.Tensor) -> torch.Tensor:
-    """Return the rank of each score in its row, smallest first, equal ones by position.
-
-    Examples
-    --------
-    >>> group_ranks(torch.tensor([[3.0, 1.0, 3.0, 0.0]])).tolist()
-    [[2, 1, 3, 0]]
-    """
-    rank = torch.zeros_like(scores, dtype=torch.int16)
-    for i in range(scores.shape[1]):
-        one = scores[:, i : i + 1]
-        rank += one < scores
-        rank[:, i + 1 :] += one == scores[:, i + 1 :]
-    return rank
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -377,8 +58,262 @@ class Basis:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """Norms of the inputs of the prunable matrices of a model on a text, and its router use.
+
+    Parameters
+    ----------
+    weights : Weights
+        The model.
+    scales : mapping of str to InputNorms
+        By parameter name: ``‖x‖₂`` of each input over all tokens in float64. A fused expert has
+        the tokens that are routed to it.
+    tokens : mapping of str to tuple of int
+        By parameter name: number of tokens of each of its matrices.
+    text : str
+        Name of the text.
+    fingerprint : str
+        ``text_fingerprint`` of the text, see :func:`sparsity_report.perplexity`.
+    windows : int
+        Number of disjoint windows, from the start of the text.
+    window : int
+        Tokens of a window.
+    experts : pandas.DataFrame
+        One row per expert: ``module_name``, ``block``, ``expert`` (its number), ``tokens`` that
+        routers sent to it, ``gate_mass`` (the sum of their gates), ``output_norm`` (the mean of
+        its ``‖f(x)‖₂``) and ``saliency`` (the mean of gate times ``‖f(x)‖₂``, see :func:`reap`).
+        The means are null for an expert without tokens. Empty for a model without experts.
+
+    Examples
+    --------
+    >>> import sparsity_report as sr
+    >>> calibration = sr.calibrate(sr.load(), windows=2, window=16)
+    >>> calibration.windows, calibration.window
+    (2, 16)
+    >>> set(calibration.tokens.values())
+    {(32,)}
+    """
+
+    weights: Weights
+    scales: Mapping[str, InputNorms]
+    tokens: Mapping[str, tuple[int, ...]]
+    text: str
+    fingerprint: str
+    windows: int
+    window: int
+    experts: pd.DataFrame
+
+    @property
+    def basis(self) -> Basis:
+        """Description of the calibration for a pruning.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> calibration = sr.calibrate(sr.load(), windows=2, window=16)
+        >>> calibration.basis.windows
+        2
+        """
+        return Basis(self.text, self.fingerprint, self.windows, self.window)
+
+    def __repr__(self) -> str:
+        return (
+            f"<Calibration of {self.weights.name} on {self.windows:,} windows of "
+            f"{self.window:,} tokens of {self.text}>"
+        )
+
+
+class Ladder(NamedTuple):
+    """Weights that a policy leaves in each prunable module at several sparsities.
+
+    Attributes
+    ----------
+    sparsities : sequence of float
+    left, slack : numpy.ndarray
+        Nonzero weights, and the most weights by which they may be wrong, of shape (modules,
+        sparsities).
+    """
+
+    sparsities: Sequence[float]
+    left: Integers
+    slack: Integers
+
+
+class ModuleCounts(NamedTuple):
+    """Counts of the prunable modules of a model, from which the ladders of policies follow.
+
+    Attributes
+    ----------
+    ladder : Ladder
+        That of global magnitude pruning, from the histograms.
+    totals : numpy.ndarray
+        Weights of each module.
+    columns : numpy.ndarray
+        Inputs of its matrices.
+    tensors : (numpy.ndarray, numpy.ndarray, numpy.ndarray) or None
+        Weights and nonzeros of each prunable tensor, and the position of its module; None if a
+        module has several and their sizes are unknown.
+    """
+
+    ladder: Ladder
+    totals: Integers
+    columns: Integers
+    tensors: tuple[Integers, Integers, Integers] | None
+
+    @property
+    def zeros(self) -> int:
+        """Prunable weights that were zero before pruning."""
+        return int((self.totals - self.ladder.left[:, 0]).sum())
+
+
+class Inputs(NamedTuple):
+    """A calibration, and options of counting, see :func:`global_magnitude`."""
+
+    calibration: Calibration | None = None
+    progress: Progress | None = None
+    executor: Executor | None = None
+    cache: CacheFolder | None = None
+
+    @property
+    def counting(self) -> dict[str, Any]:
+        """The options of counting by name."""
+        return {"progress": self.progress, "executor": self.executor, "cache": self.cache}
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A rule that chooses the weights to prune, and its settings.
+
+    A subclass names the rule and prunes by it. The tuple ``POLICIES`` in
+    ``counting/policies/policy_registry.py`` lists the subclasses.
+
+    Attributes
+    ----------
+    name : str
+        Name of the rule in a study, such as ``"random"``; empty if the pattern names it.
+    options : tuple of str
+        Names on the command line, that of the plain rule first.
+    word : str
+        Suffix in the names of variants.
+    prefix : str
+        Prefix in the names of masked variants.
+    function : str
+        Public function that prunes by the rule.
+    needs : str
+        Input that keeps the weights left in a module from following from counts, in words, such
+        as ``"a seed"``; empty if they follow, see :meth:`left`.
+    calibrates : bool
+        True if the input is a calibration.
+    has_target : bool
+        True if the sparsity is requested, not that of masks or of zeros.
+    pattern : Pattern or None
+        Pattern of the pruned weights.
+    seed : int or None
+        Seed of a random rule; commands have only 0.
+    allocation : str
+        Name of the allocation of sparsity to modules; empty if it is uniform.
+    part : str
+        Number of modules that are pruned, such as ``"2 of 8 modules"``; empty for all.
+    """
+
+    name: ClassVar[str]
+    options: ClassVar[tuple[str, ...]] = ()
+    word: ClassVar[str] = ""
+    prefix: ClassVar[str] = "Masked"
+    function: ClassVar[str] = ""
+    needs: ClassVar[str] = ""
+    calibrates: ClassVar[bool] = False
+    has_target: ClassVar[bool] = True
+
+    pattern: Pattern | None = None
+    seed: int | None = None
+    allocation: str = ""
+    part: str = ""
+
+    def prune(self, weights: Weights, sparsity: float, inputs: Inputs) -> Pruning:
+        """Prune a model; a pattern determines the sparsity itself."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_option(cls, text: str) -> Self | None:
+        """Return the policy of a name on the command line; None for other names."""
+        return cls() if text in cls.options else None
+
+    @classmethod
+    def families(cls) -> tuple[Self, ...]:
+        """Return the policies that an explorer offers, each at several sparsities."""
+        return (cls(),)
+
+    def at(self, sparsity: float) -> Policy:  # noqa: ARG002
+        """Return the policy at a sparsity of its ladder."""
+        return self
+
+    def ladder(self, counts: ModuleCounts | None) -> Ladder | str:
+        """Return the remaining weights by counts alone, or the reason why they do not follow.
+
+        Parameters
+        ----------
+        counts : ModuleCounts or None
+            None for a study without levels.
+        """
+        if self.needs:
+            code = f"sr.{self.function}"
+            return say("explorer.policy_needs_input", input=self.needs, code=code)
+        return say("explorer.policy_needs_levels") if counts is None else self.left(counts)
+
+    def left(self, counts: ModuleCounts) -> Ladder | str:
+        """Return the ladder of a policy that needs nothing but counts, or why it has none."""
+        raise NotImplementedError
+
+    @property
+    def option(self) -> str:
+        """Name on the command line."""
+        return str(self.pattern or self.options[0])
+
+    @property
+    def method(self) -> str:
+        """Name in a study, with the settings after commas."""
+        rule = f"{self.name} in {self.part}" if self.part else self.name
+        seed = "" if self.seed is None else f"seed {self.seed}"
+        pattern = "" if self.pattern is None else str(self.pattern)
+        return ", ".join(filter(None, (rule, seed, pattern, self.allocation)))
+
+    @property
+    def key(self) -> str:
+        """Name that the policy has at every sparsity."""
+        return self.method
+
+    @property
+    def ranking(self) -> str:
+        """Order in which the weights of a tensor are pruned, however many it loses."""
+        return replace(self, allocation="", part="").method
+
+    def label(self, sparsity: float) -> str:
+        """Return the suffix in the names of variants."""
+        level = str(self.pattern or f"{round(100 * sparsity, 10):g}")
+        word = "Partly" if self.part else self.word
+        seed = f"Seed{self.seed}" if self.seed else ""
+        return f"{level}{word}{WORDS.get(self.allocation, '')}{seed}"
+
+    def python(self, sparsity: float | None) -> str | None:
+        """Return the call that prunes so; None if the settings do not determine it."""
+        is_known = self.pattern or sparsity is not None
+        if self.calibrates or self.part or self.allocation or not (self.function and is_known):
+            return None
+        arguments = list(map(repr, self.pattern or [sparsity]))
+        arguments += [] if self.seed is None else [f"seed={self.seed}"]
+        return f"sr.{self.function}(weights, {', '.join(arguments)})"
+
+    def command(self, sparsity: float | None) -> str | None:
+        """Return the options of the command that prunes so; None if it has none."""
+        if sparsity is None or self.seed or self.python(sparsity) is None:
+            return None
+        return f"--sparsity {sparsity:g} --policy {self.option}"
+
+
 @dataclass(frozen=True, repr=False)
-class Pruning(Presentable):
+class Pruning:
     """A choice of weights to prune; the model is not modified.
 
     Parameters
@@ -387,9 +322,8 @@ class Pruning(Presentable):
         The model to prune.
     sparsity : float
         Requested share of the prunable weights, or their share of zeros without a request.
-    method : str
-        A rule such as ``"global_magnitude"`` or ``"random"``, or a pattern such as ``"2:4"``,
-        followed by details such as ``"seed 0"`` or ``"owl"`` after commas.
+    policy : Policy
+        The rule that chose the weights, with its settings.
     cuts : mapping of str to Cut
         Cuts by parameter name.
     basis : Basis, optional
@@ -405,9 +339,34 @@ class Pruning(Presentable):
 
     weights: Weights
     sparsity: float
-    method: str
+    policy: Policy
     cuts: Mapping[str, Cut]
     basis: Basis | None = None
+
+    def __repr__(self) -> str:
+        name, method = short_name(self.weights.name), short_name(method_name(self.method))
+        total, pruned = sum(p.total for p in self.weights.prunable), self.pruned
+        threshold = say("repr.no_single_threshold")
+        if self.threshold is not None:
+            threshold = say("repr.pruning_threshold", threshold=self.threshold)
+        lines = [
+            say("repr.pruning_target", name=name, method=method, sparsity=self.sparsity),
+            say("repr.pruned_weights", pruned=pruned, total=total, share=ratio(pruned, total)),
+            threshold,
+        ]
+        return "\n".join(lines)
+
+    @property
+    def method(self) -> str:
+        """Name of the policy, or its pattern, with settings such as ``seed 0`` after commas.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> sr.random_unstructured(sr.load(), sparsity=0.25).method
+        'random, seed 0'
+        """
+        return self.policy.method
 
     @property
     def pruned(self) -> int:
@@ -445,7 +404,7 @@ class Pruning(Presentable):
         >>> pruning.target
         0.25
         """
-        return None if self.method in _WITHOUT_TARGET else self.sparsity
+        return self.sparsity if self.policy.has_target else None
 
     @property
     def threshold(self) -> float | None:
@@ -474,16 +433,7 @@ class Pruning(Presentable):
         >>> pruning.label
         '25'
         """
-        rule, *parts = self.method.split(", ")
-        if rule == "imported_masks":
-            return "Imported"
-        if rule == "existing_zeros":
-            return f"{100 * self.sparsity:.1f}".removesuffix(".0")
-        pattern = parse_pattern(self.method)
-        words = [_WORDS.get(rule, "" if rule == str(pattern) else "Partly")]
-        words += [_WORDS.get(part, "") for part in parts]
-        words += [f"Seed{part[5:]}" for part in parts if part[:5] == "seed " and part != "seed 0"]
-        return str(pattern or f"{round(100 * self.sparsity, 10):g}") + "".join(words)
+        return self.policy.label(self.sparsity)
 
     def mask(self, name: str) -> torch.Tensor:
         """Return a mask of parameter `name`: True for kept weights.
@@ -585,46 +535,3 @@ class PrunedWeights(Weights):
     def module(self) -> nn.Module:
         """Return a runnable copy of the base, pruned."""
         return self._pruning.apply_(self._pruning.weights.module())
-
-
-def _blocks(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Yield views of whole rows that cover a tensor of any strides in order."""
-    if tensor.ndim > 2:
-        for inner in tensor:
-            yield from _blocks(inner)
-    elif tensor.ndim:
-        row = max(tensor[0].numel(), 1) if len(tensor) else 1
-        yield from tensor.split(max(_BLOCK // row, 1))
-    else:
-        yield tensor
-
-
-def magnitude(tensor: torch.Tensor, threshold: float = 0.0) -> torch.Tensor:
-    """Return magnitudes in a dtype that represents them and the threshold exactly."""
-    if tensor.is_complex():
-        return tensor.abs()
-    wide = tensor.dtype.itemsize > 4 or float(np.float32(threshold)) != threshold
-    return tensor.to(torch.float64 if wide or tensor.dtype == torch.int32 else torch.float32).abs()
-
-
-def _comparable(part: torch.Tensor, threshold: float) -> tuple[npt.NDArray[Any], Any]:
-    """Return magnitudes and a threshold that compare alike: of 16-bit floats their bits."""
-    if part.dtype in {torch.float16, torch.bfloat16}:
-        level = torch.tensor(threshold, dtype=part.dtype)
-        if float(level) == threshold:
-            return part.cpu().view(torch.int16).numpy() & _NO_SIGN, level.view(torch.int16).numpy()
-    return magnitude(part, threshold).cpu().numpy(), threshold
-
-
-def nonzeros(part: torch.Tensor, stays: torch.Tensor) -> int:
-    """Return the number of kept nonzeros."""
-    return int(torch.count_nonzero(stays & part.bool()))
-
-
-def check_unchanged(taken: int, counted: int) -> None:
-    """Raise an error if the pruned weights differ in number from the counted ones."""
-    if taken != counted:
-        raise SparsityReportError(
-            f"the weights changed since they were counted: {taken:,} instead of {counted:,} "
-            "would be taken; load them again and prune anew"
-        )

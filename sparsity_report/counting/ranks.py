@@ -184,7 +184,7 @@ def read_buckets(
     # The values of a histogram are float32 numbers, so the edges of buckets can be compared.
     edges = histogram.smallest_of(np.array([first, last + 1]))
     for name, magnitudes in counts.items():
-        start, stop = np.searchsorted(magnitudes.values, edges)
+        start, stop = magnitudes.values.searchsorted(edges)
         pairs[name] = (magnitudes.values[start:stop], magnitudes.counts[start:stop])
         if not magnitudes.exact and start < stop:
             inexact[name] = slices(name)

@@ -21,8 +21,8 @@ from sparsity_report.weights.tensor_slices import Slice
 S = TypeVar("S", bound=Slice)
 T = TypeVar("T")
 
-# Values that are counted in the calling thread, as handing them over would take longer.
-_SMALL = 2**12
+SMALL = 2**12
+"""Values that are counted in the calling thread, as handing them over would take longer."""
 _THREADS = min(4, os.cpu_count() or 1)
 # Tasks submitted ahead of their results: enough to feed every worker, with bounded memory.
 _THREADS_AHEAD, _REMOTE_AHEAD = 8 * _THREADS, 1024
@@ -47,7 +47,7 @@ def work_through(
 @contextmanager
 def threads() -> Iterator[ThreadPoolExecutor]:
     """Give a pool of threads, in which torch computes as on one and flushes no number to zero."""
-    with _own_settings(), ThreadPoolExecutor(_THREADS, initializer=_one_thread) as pool:
+    with unflushed(), ThreadPoolExecutor(_THREADS, initializer=_one_thread) as pool:
         yield pool
 
 
@@ -63,7 +63,7 @@ def in_order(
                 with _errors_of(name, remote):
                     if remote is not None:
                         future = remote.submit(_run_remotely, work, part, os.getpid())
-                    elif part.total <= _SMALL:
+                    elif part.total <= SMALL:
                         future = Future[T]()
                         future.set_result(work(part))
                     else:
@@ -81,13 +81,13 @@ def in_order(
 def _run_remotely(work: Callable[[S], T], part: S, home: int) -> T:
     if os.getpid() == home:
         return work(part)
-    with _own_settings():
+    with unflushed():
         _one_thread()
         return work(part)
 
 
 @contextmanager
-def _own_settings() -> Iterator[None]:
+def unflushed() -> Iterator[None]:
     """Stop torch from flushing denormal numbers to zero, then restore its settings."""
     threads, flushing = torch.get_num_threads(), not sys.float_info.min / 2
     # New threads inherit this setting.

@@ -1,14 +1,14 @@
-"""Charts of studies and pairs.
+"""Charts of studies.
 
-``theme`` holds colors, sizes and number formats, ``marks`` the heat map, bars and curve from which
-all charts are made. Charts of a study: ``charts`` (bars of a frame, bytes against sparsity),
-``heat_maps`` (zeros per layer, head and expert), ``policy_charts`` (a line per policy: quality or
-bytes by sparsity, zeros by block), ``measured_charts`` (sensitivity), ``speed_charts`` (speed-ups,
-crossovers).
-``pair_charts`` draws a pair. ``paper_figures`` and ``export`` write files, ``fonts`` holds the font
-for a browser, and ``vega`` the limits of drawing.
+``theme`` holds colors, sizes and number formats. ``heat_map_svg`` draws the heat map of all media,
+and ``heat_maps`` fills it with zeros per layer, head and expert. ``marks`` holds bars, curve, named
+lines and the heat map of an explorer, in Altair. Charts of a study: ``charts`` (bars of a frame,
+bytes against sparsity, sensitivity), ``policy_charts`` (a line per policy: quality or bytes by
+sparsity, zeros by block), ``speed_charts`` (speed-ups, crossovers).
+``checkpoint_charts`` draws two checkpoints. ``paper_figures`` and ``export`` write files, and
+``fonts`` holds the font for a browser.
 
 A chart derives no figure: figures come from ``study.facts`` and the tables of a study. Names of
 models and modules are rows or domains of a chart, never fields or expressions, because Vega
-compiles those. A chart is in one language. One pixel is one point in print.
+compiles those. One pixel is one point in print.
 """

@@ -1,7 +1,8 @@
-"""Bars of a frame, and bytes of a study against sparsity."""
+"""Bars of a frame, bytes against sparsity, sensitivity, and the names of measured charts."""
 
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,20 @@ import pandas as pd
 from sparsity_report.draw import marks, theme
 from sparsity_report.draw.export import png
 from sparsity_report.draw.marks import Rows
+from sparsity_report.draw.policy_charts import distance_chart, quality_chart
+from sparsity_report.draw.speed_charts import crossover_chart, speed_chart
 from sparsity_report.draw.theme import TEXT_WIDTH
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.atomic import write_file
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.schema import COLUMNS
 from sparsity_report.untrusted.display_text import clip, distinct_names
-from sparsity_report.words.display_names import group_name, layout_name
+from sparsity_report.words.display_names import group_name, layout_name, part_name
+from sparsity_report.words.number_format import figures
 from sparsity_report.words.sentences import join, say
 
+# Most parts of a model in a chart.
+_PARTS = 40
 _LINES = {
     "dense": (theme.BLUE, theme.SOLID),
     "csr_int32": (theme.BLACK, theme.DASHED),
@@ -128,7 +134,15 @@ def bar_plot(
     axis = column.label if column else clip(y).replace("\\", "∖")
     texts = "; ".join(f"{row['group']} {row['label']}" for row in rows)
     alt_text = say("chart.bar_chart_alt", axis=axis, rows=texts)
-    chart = marks.bars(marks.inline(rows), _bars_shape(rows, axis, kind, y_min))
+    shape = marks.Bars(
+        width=TEXT_WIDTH,
+        axis=axis,
+        kind=kind,
+        least=0.1 if kind == "share" else 1.0,
+        start=y_min,
+        tips=(*marks.tips(group="label.group"), ("label", axis)),
+    )
+    chart = marks.bars(rows, shape)
     chart = theme.titled(chart, title, "", alt_text)
     if file_name is not None:
         target = Path(directory or ".") / file_name
@@ -147,24 +161,6 @@ def _bar(group: str, value: Any, kind: str) -> dict[str, Any]:
         "value": float(value) if known else None,
         "label": theme.write(value, kind),
     }
-
-
-def _bars_shape(rows: Rows, axis: str, kind: str, start: float | None) -> marks.Bars:
-    values, base = [row["value"] or 0.0 for row in rows], start or 0.0
-    # A shorter axis would make noise look like a finding.
-    top = max([*values, base + (0.1 if kind == "share" else 1.0)])
-    low = base if start is not None else min([*values, 0.0])
-    # Labels stand beyond the bars.
-    room = 0.15 * (top - low)
-    return marks.Bars(
-        groups=tuple(row["group"] for row in rows),
-        width=TEXT_WIDTH,
-        domain=(low - room * (low < base), top + room),
-        axis=axis,
-        kind=kind,
-        base=base,
-        tips=(*marks.tips(group="label.group"), ("label", axis)),
-    )
 
 
 def _line_name(layout: str) -> str:
@@ -195,3 +191,51 @@ def _levels(study: Study) -> Rows:
             label = theme.write(ratio, "ratio")
             points[label] = {"sparsity": share, "value": float(ratio), "label": label}
     return sorted(points.values(), key=lambda row: row["sparsity"])
+
+
+def sensitivity_chart(study: Study, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
+    """Return the cost of pruning each part alone, in nats per token.
+
+    Returns
+    -------
+    altair.LayerChart or None
+        The parts with the highest cost; None if no sensitivity was measured or all are equal.
+    """
+    frame = study.sensitivity
+    if frame is None or frame.empty:
+        return None
+    costs = frame["nll_increase"].astype(float)
+    shown = frame.loc[costs.nlargest(_PARTS).index].sort_index()
+    parts = zip(shown["by"], shown["part"], strict=True)
+    names = distinct_names([part_name(by, str(part)) for by, part in parts], 60)
+    rows = [
+        {"group": name, "value": cost, "label": figures(cost, "+.3f")}
+        for name, cost in zip(names, costs[shown.index].tolist(), strict=True)
+    ]
+    if len({row["label"] for row in rows}) < 2:
+        return None
+    shape = marks.Bars(
+        width=width,
+        row=15,
+        least=1e-3,
+        axis=say("chart.x_nll_increase"),
+        kind="plain",
+        tips=marks.tips(group="label.part", label="chart.x_nll_increase"),
+    )
+    level, text = float(frame["sparsity"].median()), clip(frame["text"].iloc[0])
+    note = say("chart.sensitivity_note", level=level, text=text)
+    if len(rows) < len(frame):
+        note += say("chart.parts_shown_note", shown=len(rows), parts=len(frame))
+    texts = [f"{row['group']}: {row['label']}" for row in rows]
+    alt_text = say("chart.sensitivity_alt", rows="; ".join(texts))
+    chart = marks.bars(rows, shape)
+    return theme.titled(chart, say("chart.sensitivity_title"), note, alt_text)
+
+
+CHARTS: dict[str, Callable[..., alt.LayerChart | None]] = {
+    "speed": speed_chart,
+    "crossover": crossover_chart,
+    "quality": quality_chart,
+    "distance": distance_chart,
+    "sensitivity": sensitivity_chart,
+}

@@ -1,46 +1,91 @@
-"""Charts as PNG, SVG and PDF, drawn by vl-convert without network access."""
+"""Charts as PNG, SVG and PDF, drawn by vl-convert without network access, and limits of drawing."""
 
+import mmap
 import re
+import sys
 import xml.etree.ElementTree as ET
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any, TypeAlias
 
 import altair as alt
+from altair.utils.schemapi import debug_mode
 
-from sparsity_report.draw.vega import VEGALITE, check_room
+from sparsity_report.draw.heat_map_svg import HeatMap
+from sparsity_report.errors import SparsityReportError
 
+#: A chart, its specification for Vega-Lite, or a heat map.
+Picture: TypeAlias = alt.TopLevelMixin | Mapping[str, Any] | HeatMap
+
+VEGALITE = "6.1"
+# Bytes of address space that V8 reserves for its heap and other uses.
+_RESERVED = 2**36 + 2**29
 # Attributes of groups that PDF does not need.
 _BARE = {"class", "role", "pointer-events"}
-# Attributes that parts of a picture inherit from its groups.
-_INHERITED = (
-    "fill", "stroke", "stroke-width", "stroke-dasharray", "font-size", "font-weight", "text-anchor",
-)  # fmt: skip
 # Coordinates with more digits than a screen shows.
 _LONG = re.compile(r"\d+\.\d{3,}(?=[^<>]*>)")
 _RGB = re.compile(r"rgb\((\d+), (\d+), (\d+)\)(?=[^<>]*>)")
 # Marks whose names are those of one of their many points.
 _UNNAMED = {"line mark", "rule mark", "text mark"}
+# Margin of a heat map on paper, as in the theme of charts.
+_MARGIN = 4
 _DRAWING: Mapping[str, Any] = {"vl_version": VEGALITE, "allowed_base_urls": []}
 
 
-def png(chart: alt.TopLevelMixin) -> bytes:
+@contextmanager
+def unchecked() -> Iterator[None]:
+    """Build charts without checking every part against the schema of Vega-Lite.
+
+    The checks take up to a third of the time. Tests check complete charts.
+    """
+    with debug_mode(False):
+        yield
+
+
+@lru_cache(maxsize=1)
+def check_room() -> None:
+    """Refuse to draw if V8 would end the process because it cannot reserve its heap.
+
+    Raises
+    ------
+    SparsityReportError
+        If the process may not reserve enough address space.
+    """
+    if sys.platform == "win32":
+        return
+    try:
+        # This reserves addresses only, no memory.
+        mmap.mmap(-1, _RESERVED, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=0).close()
+    except OSError as error:
+        raise SparsityReportError(
+            f"charts cannot be drawn: this process may not reserve {_RESERVED / 2**30:g} GiB of "
+            "address space; lift its limit (ulimit -v unlimited), or leave out figures, page, PDF "
+            "and thesis (--write csv,study)"
+        ) from error
+
+
+def png(chart: Picture) -> bytes:
     """Return a chart as PNG, two pixels per point."""
     import vl_convert
 
     check_room()
-    spec = chart.to_dict(validate=False)
-    drawn: bytes = vl_convert.vegalite_to_png(spec, scale=2, ppi=72, **_DRAWING)
+    drawn: bytes = vl_convert.svg_to_png(svg(chart), scale=2, ppi=72)
     return drawn
 
 
-def svg(spec: Mapping[str, Any], key: str = "part") -> str:
-    """Draw a chart as SVG, the same text at every call.
+def svg(chart: Picture, key: str = "part") -> str:
+    """Draw a chart on white paper as SVG, the same text at every call.
 
     Clips and gradients are named after `key`, because several drawings may share a page.
     """
+    if isinstance(chart, HeatMap):
+        paper = f'<rect x="{-_MARGIN}" y="{-_MARGIN}" width="100%" height="100%" fill="white"/>'
+        return chart.svg(_MARGIN).replace(">", f">{paper}", 1)
     import vl_convert
 
     check_room()
+    spec = chart if isinstance(chart, Mapping) else chart.to_dict(validate=False)
     drawn = vl_convert.vegalite_to_svg(dict(spec), **_DRAWING)
     names: dict[str, str] = {}
     return re.sub(
@@ -70,7 +115,6 @@ def slim(drawn: str) -> str:
     plain = re.sub(r' xmlns(:xlink)?="[^"]*"| transform="translate\(0,0\)"', "", drawn)
     root = ET.fromstring(plain)
     _name(root)
-    _share(root)
     _unnest(root)
     # All texts of a chart have one font.
     for text in root.iter("text"):
@@ -97,20 +141,6 @@ def _name(element: ET.Element) -> None:
             element.remove(child)
         elif child.tag == "path" and name and kind not in _UNNAMED:
             ET.SubElement(child, "title").text = name
-
-
-def _share(element: ET.Element) -> None:
-    """Move attributes that all children of a group have to the group."""
-    for child in element:
-        _share(child)
-    for key in _INHERITED:
-        values = [child.attrib[key] for child in element if key in child.attrib]
-        if element.tag == "g" and values and len(values) == len(element):
-            common = max(dict.fromkeys(values), key=values.count)
-            element.set(key, common)
-            for child in element:
-                if child.get(key) == common:
-                    del child.attrib[key]
 
 
 def _unnest(element: ET.Element) -> None:

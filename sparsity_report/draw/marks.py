@@ -15,6 +15,7 @@ import altair as alt
 import pandas as pd
 
 from sparsity_report.draw import theme
+from sparsity_report.draw.heat_map_svg import INKS, HeatMap, digits
 from sparsity_report.draw.theme import BLACK, BLUE, INK, LABEL, MUTED, SMALL
 from sparsity_report.words.sentences import say
 
@@ -25,7 +26,6 @@ BARE: dict[str, Any] = {"ticks": False, "domain": False}
 _QUARTERS = [0, 0.25, 0.5, 0.75, 1]
 # Greatest width of names on the left, and height of curves.
 _NAMES, _CURVE = 140, 220
-_CROSS = "M-0.5,-0.5L0.5,0.5M-0.5,0.5L0.5,-0.5"
 _UNKNOWN, _KNOWN = "!isValid(datum.value)", "isValid(datum.value)"
 
 
@@ -49,41 +49,6 @@ class Shape:
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeatMap(Shape):
-    """A heat map: Transformer blocks on x, projections on y.
-
-    Its rows have ``block``, ``projection``, ``value`` (null: unknown, grey) and the fields of
-    `tips`.
-
-    Attributes
-    ----------
-    blocks, projections : tuple of str
-        Names in their order.
-    row : float
-        Height of one projection.
-    domain : tuple of float
-        Ends of the scale of ``value``.
-    title : str
-        Title of the colors.
-    legend : bool
-        Show the colors; maps side by side share :func:`color_bar`.
-    x_title : str, optional
-        Title of the blocks, if it is not the default.
-    has_crosses : bool
-        Cross out cells whose field ``crossed`` is true.
-    """
-
-    blocks: tuple[str, ...]
-    projections: tuple[str, ...]
-    row: float
-    domain: tuple[float, float] = (0.0, 1.0)
-    title: str | None = None
-    legend: bool = True
-    x_title: str | None = None
-    has_crosses: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
 class Bars(Shape):
     """A bar chart with one bar per row.
 
@@ -91,28 +56,20 @@ class Bars(Shape):
 
     Attributes
     ----------
-    groups : tuple of str
-    domain : tuple of float
-        Ends of the axis.
-    band, gap : float
-        Heights of a bar and of the space between bars.
-    axis : str or None
+    axis : str
         Title of the axis.
-    base : float
-        Start of the bars.
+    least : float
+        Smallest reach of the axis, so that noise does not look like a finding.
+    start : float, optional
+        Start of the axis and of the bars; without it, bars start at 0 and go to both sides.
+    row : float
+        Height of a bar and of the space to the next.
     """
 
-    groups: tuple[str, ...]
-    domain: tuple[float, float] = (0.0, 1.0)
-    band: float = 11
-    gap: float = 9
-    axis: str | None = None
-    base: float = 0.0
-
-    @property
-    def height(self) -> float:
-        """Height of the plot."""
-        return max(1, len(self.groups)) * (self.band + self.gap)
+    axis: str
+    least: float
+    start: float | None = None
+    row: float = 20
 
 
 class Line(NamedTuple):
@@ -136,7 +93,6 @@ class Lines(Shape):
     lines : tuple of Line
     names : mapping of str to str
         Text beside the last point of each line.
-    height : float
     x_title, y_title : str
     x_domain, y_domain : tuple of float
     x_kind : str
@@ -155,7 +111,6 @@ class Lines(Shape):
     y_title: str
     x_domain: tuple[float, float]
     y_domain: tuple[float, float]
-    height: float = 220
     x_kind: str = "share"
     ticks: tuple[float, ...] = ()
     points: bool = True
@@ -187,7 +142,7 @@ def share_axis(
 
 def names_axis(field: str, names: Sequence[str], *, grid: bool = False, **padding: Any) -> alt.Y:
     """Return a vertical axis of names."""
-    axis = alt.Axis(grid=grid, labelLimit=_NAMES, labelPadding=7, **BARE)
+    axis = alt.Axis(grid=grid, labelLimit=_NAMES, labelPadding=7, labelOverlap=True, **BARE)
     scale = alt.Scale(domain=list(names), **padding)
     return alt.Y(f"{field}:N", title=None, scale=scale, axis=axis)
 
@@ -224,83 +179,75 @@ def tooltips(tips: Sequence[tuple[str, str]]) -> dict[str, Any]:
     return {"tooltip": fields, "description": alt.DescriptionValue(text)}
 
 
-def heat_map(data: alt.InlineData, shape: HeatMap) -> alt.LayerChart:
-    """Return a heat map with numbers in its cells if they fit."""
-    base = alt.Chart(data)
-    x, y = _block_axis(shape), _projection_axis(shape)
-    base = base.encode(x=x, y=y, **tooltips(shape.tips))
-    legend = None
-    if shape.legend:
-        length = max(60, min(120, shape.row * len(shape.projections)))
-        legend = alt.Legend(
-            title=shape.title,
-            labelExpr=theme.tick(shape.kind),
-            tickCount=4,
-            gradientLength=length,
-        )
-    scale = theme.colors(shape.kind, shape.domain)
-    plain: dict[str, Any] = {"stroke": "#ffffff", "strokeWidth": 0.5}
-    known = base.transform_filter(_KNOWN).mark_rect(**plain)
-    unknown = base.transform_filter(_UNKNOWN).mark_rect(**theme.UNKNOWN, **plain)
-    layers = [known.encode(color=alt.Color("value:Q", scale=scale, legend=legend)), unknown]
-    if _digits_fit(shape):
-        number = base.transform_calculate(digits=theme.digits(shape.kind)).transform_filter(_KNOWN)
-        text = number.mark_text(fontSize=SMALL, tooltip=None)
-        light = {"test": theme.is_light(shape.kind, shape.domain), "value": theme.ON_LIGHT}
-        ink = alt.ColorValue(theme.ON_DARK, condition=light)
-        dash = base.transform_filter(_UNKNOWN).mark_text(fontSize=SMALL, color=MUTED)
-        layers += [text.encode(text="digits:N", color=ink), dash.encode(text=alt.TextValue("–"))]
-    if shape.has_crosses:
-        side = 0.7 * min(shape.row, shape.width / len(shape.blocks))
-        form: dict[str, Any] = {"shape": _CROSS, "size": side**2, "stroke": theme.ON_LIGHT}
-        if _digits_fit(shape):
-            form |= {"xOffset": -1.6 * SMALL, "size": (0.8 * SMALL) ** 2}
-        crossed = base.transform_filter("datum.crossed")
-        layers.append(crossed.mark_point(**form, strokeWidth=min(1.5, side / 6), opacity=0.7))
-    height = shape.row * max(1, len(shape.projections))
-    return alt.LayerChart(layer=layers, width=shape.width, height=height)
-
-
-def color_bar(title: str, alt_text: str) -> alt.LayerChart:
-    """Return the colors of 0 to 100 %, which all maps of shares have, with an axis below."""
-    # Rectangles overlap, so that no paper shows between them.
-    rows = [{"from": step / 60, "to": min(1.0, (step + 2) / 60)} for step in range(60)]
-    x = share_axis("from", title, (0.0, 1.0), tickCount=5)
-    color = alt.Color("from:Q", scale=theme.colors("share", (0.0, 1.0)), legend=None)
-    rects = (
-        alt.Chart(inline(rows))
-        .mark_rect(strokeWidth=0, aria=False)
-        .encode(x=x, x2="to:Q", color=color)
+def heat_map(shape: HeatMap) -> alt.LayerChart:
+    """Return a heat map as a chart, with tooltips and digits in its cells."""
+    rows = [
+        {
+            "block": cell.block,
+            "projection": cell.name,
+            "value": cell.value,
+            "label": theme.write(cell.value, shape.kind),
+            "digits": digits(cell.value, shape.kind),
+            "ink": shape.paint(cell.value)[1],
+        }
+        for cell in shape.cells
+    ]
+    flush: dict[str, Any] = {"paddingInner": 0, "paddingOuter": 0}
+    axis = alt.Axis(labelAngle=0, labelOverlap=True, **BARE)
+    scale = alt.Scale(domain=list(shape.blocks), **flush)
+    fields = tips(block="kind.block", projection="name.projection", label="label.value")
+    base = alt.Chart(inline(rows)).encode(
+        x=alt.X("block:N", title=shape.axis, scale=scale, axis=axis),
+        y=names_axis("projection", shape.names, **flush),
+        **tooltips(fields),
     )
-    chart = alt.LayerChart(layer=[rects], width=260, height=9, description=alt_text)
-    return theme.fitted(chart)
+    colors = [f"#{color}" for color in shape.palette]
+    stops = shape.values_at([k / (len(colors) - 1) for k in range(len(colors))])
+    scale = alt.Scale(domain=stops, range=colors, interpolate="rgb")
+    legend = alt.Legend(title=shape.legend, labelExpr=theme.tick(shape.kind), tickCount=4)
+    known, unknown = map(base.transform_filter, (_KNOWN, _UNKNOWN))
+    layers = [
+        known.mark_rect(stroke="white", strokeWidth=0.5).encode(
+            color=alt.Color("value:Q", scale=scale, legend=legend)
+        ),
+        unknown.mark_rect(fill=shape.paint(None)[0]),
+    ]
+    if shape.has_digits(shape.width / len(shape.blocks)):
+        inks = [{"test": f"datum.ink == '{ink}'", "value": ink} for ink in INKS]
+        ink = alt.ColorValue(MUTED, condition=inks)
+        layers.append(base.mark_text(fontSize=SMALL).encode(text="digits:N", color=ink))
+    height = shape.row * len(shape.names)
+    chart = alt.LayerChart(layer=layers, width=shape.width, height=height)
+    return theme.titled(chart, shape.title, shape.note, shape.alt)
 
 
-def bars(data: alt.InlineData, shape: Bars) -> alt.LayerChart:
-    """Return bars."""
-    scale = alt.Scale(domain=list(shape.domain))
+def bars(rows: Rows, shape: Bars) -> alt.LayerChart:
+    """Return bars, with room for labels beyond them."""
+    values, base = [row["value"] or 0.0 for row in rows], shape.start or 0.0
+    top = max([*values, base + shape.least])
+    low = base if shape.start is not None else min([*values, 0.0])
+    room = 0.15 * (top - low)
+    domain = [low - room * (low < base), top + room]
     ticks: dict[str, Any] = {"tickCount": max(3, round(shape.width / 75))}
-    if shape.kind == "share" and shape.domain[1] > 1:
+    if shape.kind == "share" and domain[1] > 1:
         # The room for labels beyond 100 % has no ticks.
         ticks = {"values": _QUARTERS}
-    axis = alt.Axis(labelExpr=theme.tick(shape.kind), grid=False, **ticks)
-    x = alt.X("value:Q", title=shape.axis, scale=scale, axis=axis)
-    inner = shape.gap / (shape.band + shape.gap)
-    y = names_axis("group", shape.groups, paddingInner=inner, paddingOuter=0.12)
-    drawn = alt.Chart(data).encode(y=y, **tooltips(shape.tips))
+    x = share_axis("value", shape.axis, domain, shape.kind, **ticks)
+    names = [row["group"] for row in rows]
+    y = names_axis("group", names, paddingInner=0.45, paddingOuter=0.12)
+    drawn = alt.Chart(inline(rows)).encode(y=y, **tooltips(shape.tips))
     rects = drawn.transform_filter(_KNOWN).mark_bar(
         clip=True, color=BLUE, stroke=BLUE, strokeWidth=1
     )
-    end = drawn.transform_calculate(end=f"{_KNOWN} ? datum.value : {shape.base:g}")
-    place = beside(f"datum.end < {shape.base:g}", dx=4, fontSize=SMALL, color=INK)
+    end = drawn.transform_calculate(end=f"{_KNOWN} ? datum.value : {base:g}")
+    left = f"datum.end < {base:g} ?"
+    place: Any = {"align": alt.expr(f"{left} 'right' : 'left'"), "dx": alt.expr(f"{left} -4 : 4")}
     layers = [
-        rects.encode(x=x, x2=alt.X2Datum(shape.base)),
-        end.mark_text(**place).encode(x=alt.X("end:Q"), text="label:N"),
+        rects.encode(x=x, x2=alt.X2Datum(base)),
+        end.mark_text(fontSize=SMALL, color=INK, **place).encode(x=alt.X("end:Q"), text="label:N"),
     ]
-    if shape.kind in theme.EVEN:
-        rule = alt.Chart(inline([{}])).mark_rule(color=MUTED, strokeDash=[3, 3])
-        layers.append(rule.encode(x=alt.XDatum(theme.EVEN[shape.kind])))
-    return alt.LayerChart(layer=layers, width=shape.width, height=shape.height)
+    height = max(1, len(rows)) * shape.row
+    return alt.LayerChart(layer=layers, width=shape.width, height=height)
 
 
 def curve(
@@ -389,7 +336,7 @@ def lines(rows: Rows, shape: Lines) -> alt.LayerChart:
             edge.mark_rule(color=MUTED, strokeDash=[2, 2]),
             note.encode(x=alt.XValue(0), text=alt.TextValue(shape.edge)),
         ]
-    return alt.LayerChart(layer=layers, width=shape.width, height=shape.height)
+    return alt.LayerChart(layer=layers, width=shape.width, height=_CURVE)
 
 
 def _intervals(rows: Rows, step: float) -> Rows:
@@ -416,9 +363,9 @@ def _ends(rows: Rows, shape: Lines) -> Rows:
     last = {row["line"]: row for row in sorted(rows, key=lambda row: row["x"])}
     low, high = shape.y_domain
     bend, unbend = (math.log, math.exp) if shape.ticks else (float, float)
-    scale = shape.height / (bend(high) - bend(low))
+    scale = _CURVE / (bend(high) - bend(low))
     heights = [(bend(high) - bend(row["value"])) * scale for row in last.values()]
-    places = spaced(heights, 1.3 * LABEL, shape.height)
+    places = spaced(heights, 1.3 * LABEL, _CURVE)
     return [
         {**row, "name": shape.names[line], "place": unbend(bend(high) - place / scale)}
         for (line, row), place in zip(last.items(), places, strict=True)
@@ -451,37 +398,6 @@ def spaced(places: Sequence[float], gap: float, length: float) -> list[float]:
     return [moved[place] for place in range(len(places))]
 
 
-def _block_axis(shape: HeatMap) -> alt.X:
-    blocks = list(shape.blocks)
-    longest = max((len(block) for block in blocks), default=1)
-    room = max(2.2 * LABEL, 0.62 * LABEL * longest + 6)
-    step = max(1, math.ceil(len(blocks) * room / shape.width))
-    axis = alt.Axis(values=blocks[::step], labelAngle=0, labelOverlap=False, **BARE)
-    title = say("chart.x_transformer_block") if shape.x_title is None else shape.x_title
-    return alt.X("block:N", title=title or None, scale=_flush(blocks), axis=axis)
-
-
-def _projection_axis(shape: HeatMap) -> alt.Y:
-    names = list(shape.projections)
-    step = max(1, math.ceil(1.25 * LABEL / shape.row))
-    # By index, from 0 to 1, because Vega treats the name "constructor" as its own.
-    place = f"round(datum.index * {len(names) - 1})"
-    thinned: dict[str, Any] = {}
-    if step > 1:
-        thinned["labelExpr"] = f"{place} % {step} ? '' : datum.label"
-    axis = alt.Axis(labelLimit=_NAMES, labelPadding=7, labelOverlap=False, **thinned, **BARE)
-    return alt.Y("projection:N", title=None, scale=_flush(names), axis=axis)
-
-
-def _flush(domain: Sequence[str]) -> alt.Scale:
-    return alt.Scale(domain=list(domain), paddingInner=0, paddingOuter=0)
-
-
-def _digits_fit(shape: HeatMap) -> bool:
-    width = 2.9 * SMALL * (1.0 if shape.kind == "share" else 1.5)
-    return shape.row >= 1.2 * SMALL and len(shape.blocks) * width <= shape.width
-
-
 def _strokes(lines: Sequence[Line], width: float) -> dict[str, Any]:
     """Return color and dash by line with one legend."""
     names, colors, dashes = (list(part) for part in zip(*lines, strict=True))
@@ -490,9 +406,3 @@ def _strokes(lines: Sequence[Line], width: float) -> dict[str, Any]:
     form: dict[str, Any] = {"symbolType": "stroke", "symbolSize": 220, "labelLimit": 220}
     legend = alt.Legend(title=None, orient=place, columns=columns, **form)
     return channels("line", names, legend, color=colors, strokeDash=dashes)
-
-
-def beside(left: str, dx: int, **form: Any) -> dict[str, Any]:
-    """Return the form of text right of its place, or left of it where an expression is true."""
-    align, away = alt.expr(f"{left} ? 'right' : 'left'"), alt.expr(f"{left} ? -{dx} : {dx}")
-    return {"align": align, "dx": away, **form}

@@ -3,22 +3,26 @@
 import html
 import os
 import re
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import altair as alt
 
 from sparsity_report.draw import charts, export
+from sparsity_report.draw.export import unchecked
+from sparsity_report.draw.heat_map_svg import HeatMap
 from sparsity_report.draw.heat_maps import sparsity_map
-from sparsity_report.draw.measured_charts import CHARTS
 from sparsity_report.draw.policy_charts import blocks_chart
-from sparsity_report.draw.vega import unchecked
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.atomic import write_file
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.files.csv_files import variant_stems
-from sparsity_report.study.files.json_files import value_or_saved
+from sparsity_report.study.files.json_files import study_or_saved
 
+# Colors of attributes.
+_COLOR = re.compile(r'"(?:#([0-9a-fA-F]{6})|rgb\(([\d, ]+)\))(?=[0-9a-f]{0,2}"[^<>]*>)')
 _GENERIC = {"serif", "sans-serif", "monospace", "cursive", "fantasy", "system-ui"}
 
 
@@ -58,15 +62,15 @@ def write_figures(
     ...     [path.name for path in sr.write_figures(study, folder)]
     ['csr_bytes.png']
     """
-    shown: Study = value_or_saved("write_figures", study, Study)
+    shown: Study = study_or_saved("write_figures", study)
     stems = variant_stems(shown)
-    drawn: dict[str, alt.LayerChart | None] = {
+    drawn: dict[str, alt.LayerChart | HeatMap | None] = {
         f"sparsity_map_{stems[variant]}": sparsity_map(shown, variant)
         for variant in shown.facts.prunings
     }
     drawn["blocks"] = blocks_chart(shown)
     drawn["csr_bytes"] = charts.csr_bytes_curve(shown)
-    drawn |= {name: draw(shown) for name, draw in CHARTS.items()}
+    drawn |= {name: draw(shown) for name, draw in charts.CHARTS.items()}
     folder = Path(folder)
     return [
         write_file(folder / f"{name}.png", export.png(chart))
@@ -75,15 +79,33 @@ def write_figures(
     ]
 
 
-def draw(spec: dict[str, Any], family: str | None, greyscale: bool) -> dict[str, str | bytes]:
-    """Draw a chart as SVG and convert it to the other formats."""
-    import vl_convert
+class Figure(NamedTuple):
+    """A chart without its title, which is the caption of its figure."""
 
+    title: str
+    note: str
+    chart: Mapping[str, Any] | HeatMap
+
+
+def figure_of(chart: alt.LayerChart | HeatMap, family: str | None) -> Figure:
+    """Return a chart as a figure of a paper, in a font family."""
+    if isinstance(chart, HeatMap):
+        plain = replace(chart, title="", note="", font=family or chart.font)
+        return Figure(chart.title, chart.note, plain)
+    spec = chart.to_dict(validate=False)
+    title = spec.pop("title")
     if family:
         spec["config"]["font"] = family
+    return Figure(title["text"], title.get("subtitle", ""), spec)
+
+
+def files_of(chart: Mapping[str, Any] | HeatMap, *, greyscale: bool) -> dict[str, str | bytes]:
+    """Draw a chart as SVG, perhaps without colors, and convert it to the other formats."""
+    import vl_convert
+
+    svg = export.svg(chart)
     if greyscale:
-        spec = _grey(spec)
-    svg = export.svg(spec)
+        svg = grey(svg)
     # The size in points holds in LaTeX and browsers, too.
     sized = re.sub(r'(<svg[^>]*? width="[\d.]+)(" height="[\d.]+)', r"\1pt\2pt", svg, count=1)
     return {
@@ -93,31 +115,14 @@ def draw(spec: dict[str, Any], family: str | None, greyscale: bool) -> dict[str,
     }
 
 
-def _grey(part: Any, channel: str = "") -> Any:
-    """Return a chart without colors; dashes tell its lines apart."""
-    if isinstance(part, list):
-        return [_grey(item, channel) for item in part]
-    if isinstance(part, str):
-        return _as_grey(part) if re.fullmatch("#[0-9a-fA-F]{6}", part) else part
-    if not isinstance(part, dict):
-        return part
-    grey = {
-        # Names in the data may look like colors.
-        key: item if key in {"data", "datasets", "domain"} else _grey(item, key)
-        for key, item in part.items()
-    }
-    scale = grey.get("scale", {})
-    if "scheme" in scale:
-        grey["scale"] = {**scale, "scheme": "greys", "reverse": True}
-    elif "range" in scale and channel not in {"strokeDash", "shape"}:
-        grey["scale"] = {**scale, "range": ["#000000"] * len(scale["range"])}
-    return grey
+def grey(svg: str) -> str:
+    """Return an SVG in greys that look as light as its colors; dashes tell lines apart."""
 
+    def as_grey(color: re.Match[str]) -> str:
+        red, green, blue = bytes.fromhex(color[1]) if color[1] else map(int, color[2].split(","))
+        return f'"#{bytes([round(0.299 * red + 0.587 * green + 0.114 * blue)] * 3).hex()}'
 
-def _as_grey(color: str) -> str:
-    red, green, blue = (int(color[place : place + 2], 16) for place in (1, 3, 5))
-    level = round(0.299 * red + 0.587 * green + 0.114 * blue)
-    return "#" + f"{level:02x}" * 3
+    return _COLOR.sub(as_grey, svg)
 
 
 def font_family(font: str | None) -> str | None:

@@ -13,9 +13,9 @@ from sparsity_report.draw.marks import Rows
 from sparsity_report.draw.theme import NARROW, TEXT_WIDTH
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.paired_facts import distance, score_ends
-from sparsity_report.study.derived.policy_names import any_level
 from sparsity_report.study.derived.protocol_scores import ANY_TOKENIZER, by_protocol
 from sparsity_report.study.layers import records
+from sparsity_report.study.policy_names import any_level
 from sparsity_report.untrusted.display_text import clip, distinct_names, short_name
 from sparsity_report.words.display_names import layout_name, method_name, text_name
 from sparsity_report.words.number_format import figures, known, perplexity, scaled

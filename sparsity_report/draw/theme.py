@@ -3,19 +3,23 @@
 Vega expressions contain text and numbers of this package only, never names of models or modules.
 """
 
+from __future__ import annotations
+
 import math
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
-
-import altair as alt
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sparsity_report.draw.fonts import FAMILY
+from sparsity_report.findings.checkpoint_labels import both
 from sparsity_report.study.comparison import Study
-from sparsity_report.study.derived.policy_names import any_level
 from sparsity_report.study.layers import records
+from sparsity_report.study.policy_names import any_level
 from sparsity_report.untrusted.display_text import clip
 from sparsity_report.words import number_format
+
+if TYPE_CHECKING:
+    import altair as alt
 
 TEXT_WIDTH = round(16 * 72 / 2.54)
 # Width of a column of a paper, below which labels are short.
@@ -29,21 +33,11 @@ DASHES: tuple[list[float], ...] = ([1, 0], [6, 3], [2, 3], [8, 3, 2, 3], [10, 3]
 SOLID, DASHED, DOTTED, DASH_DOT, LONG = DASHES
 # Font sizes in points of axes, of numbers beside marks, and of titles.
 LABEL, SMALL, TITLE = 9, 8, 12
-# Cells of unknown values.
-UNKNOWN: dict[str, Any] = {"fill": "#8c8c8c", "fillOpacity": 0.16}
 # Height of a map's row.
 ROW = 20
 
-# Positions in viridis, and between blue and paper, of the color with equal contrast to black and
-# white.
-_VIRIDIS_TURNS, _BLUE_TURNS = 0.432, 0.065
-# Digits on dark and on light colors; pure black and white would follow the theme of the page.
-ON_DARK, ON_LIGHT = "#fefefe", "#010101"
 # Numbers with too many digits.
 _TINY, _HUGE = "(datum.value && abs(datum.value) < 0.001)", "abs(datum.value) >= 100000"
-#: Middles of scales with two colors, by kind: 1 for ratios, 0 for differences.
-EVEN = {"ratio": 1, "points": 0, "nats": 0}
-_DIVERGING = [BLUE, "#f3f1ec", VERMILLION]
 
 
 def write(value: Any, kind: str) -> str:
@@ -85,47 +79,10 @@ def tick(kind: str) -> str:
     }.get(kind, "format(datum.value, '~s')")
 
 
-def digits(kind: str) -> str:
-    """Return the Vega expression for the short form of a value in a cell."""
-    return {
-        "share": "format(100 * datum.value, '.0f')",
-        "points": "abs(100 * datum.value) < 0.5 ? '0' : format(100 * datum.value, '+.0f')",
-        "nats": "abs(datum.value) < 0.0005 ? '0' : format(datum.value, '+.3f')",
-        "ratio": "format(datum.value, '.2f')",
-        "own": f"format(datum.value, {_TINY} || {_HUGE} ? '.1~e' : "
-        "abs(datum.value) < 100 ? '.3~r' : '.0f')",
-    }.get(kind, "datum.value < 1000 ? format(datum.value, '.0f') : format(datum.value, '.3s')")
-
-
 def quoted(text: str) -> str:
     """Return text of this package as a literal of a Vega expression."""
     plain = re.sub(r"[\\\x00-\x1f\u2028\u2029]", " ", text)
     return "'" + plain.replace("'", "\\'") + "'"
-
-
-def colors(kind: str, domain: tuple[float, float]) -> alt.Scale:
-    """Return the colors of a heat map: viridis, or blue below an even value, vermillion above.
-
-    Ratios are even at 1, differences at 0.
-    """
-    if kind in EVEN and domain[0] >= EVEN[kind]:
-        return alt.Scale(domain=list(domain), range=_DIVERGING[1:])
-    if kind in EVEN:
-        return alt.Scale(domain=[domain[0], EVEN[kind], domain[1]], range=_DIVERGING)
-    return alt.Scale(scheme="viridis", domain=list(domain), nice=False)
-
-
-def is_light(kind: str, domain: tuple[float, float]) -> str:
-    """Return the Vega expression that is true for light cells, which need dark digits.
-
-    Digits turn dark at the color with the same contrast to black and white, 4.5:1.
-    """
-    low, high = domain
-    if kind in EVEN and low >= EVEN[kind]:
-        return "true"
-    if kind in EVEN:
-        return f"datum.value > {low + _BLUE_TURNS * (EVEN[kind] - low):g}"
-    return f"datum.value > {low + _VIRIDIS_TURNS * (high - low):g}"
 
 
 def log_ticks(low: float, high: float, few: bool = False) -> list[float]:
@@ -185,7 +142,9 @@ def policies(study: Study) -> dict[str, str]:
 
 
 def model_names(study: Study, limit: int = 60) -> str:
-    """Return the shortened names of a study's models."""
+    """Return the shortened names of a study's models, or of two checkpoints with an arrow."""
+    if study.matches is not None:
+        return both(study)
     return ", ".join(clip(name, limit) for name in dict.fromkeys(study.variants["model"]))
 
 
@@ -219,9 +178,7 @@ def config() -> dict[str, Any]:
 
 def titled(chart: alt.LayerChart, heading: str, note: str, alt_text: str) -> alt.LayerChart:
     """Return the fitted chart with a title, a note under it and alternative text, all shortened."""
-    chart.title = alt.TitleParams(text=clip(heading, 100))
-    if note:
-        chart.title["subtitle"] = note
+    chart.title = {"text": clip(heading, 100), **({"subtitle": note} if note else {})}
     chart.description = clip(alt_text, 1500)
     return fitted(chart)
 
@@ -230,6 +187,6 @@ def fitted(chart: alt.LayerChart) -> alt.LayerChart:
     """Return the chart with a width that includes everything, on white paper."""
     look = config()
     look["title"] |= {"limit": float(chart.width) - 8}
-    chart.autosize = alt.AutoSizeParams(type="fit-x", contains="padding")
-    chart.background, chart.config = "white", alt.Config(**look)
+    chart.autosize = {"type": "fit-x", "contains": "padding"}
+    chart.background, chart.config = "white", look
     return chart

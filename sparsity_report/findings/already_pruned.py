@@ -1,11 +1,12 @@
-"""Findings about the zeros of models as they were opened, pruned before or not."""
+"""Findings about zeros of models as they were opened: by pruning before, or by rounding."""
 
 from collections.abc import Iterator
 from typing import Any
 
 from sparsity_report.study.comparison import Study
-from sparsity_report.study.expert_use import fewer_experts
+from sparsity_report.study.derived.expert_use import fewer_experts
 from sparsity_report.study.layers import records
+from sparsity_report.study.rounded_zeros import origin, rounded
 from sparsity_report.words.sentences import say
 
 _FIGURES = [
@@ -85,3 +86,33 @@ def _as_loaded(study: Study) -> Iterator[dict[str, Any]]:
         if prints[row["variant"]] not in known:
             zeros = row["total"] - row["nonzero"]
             yield {"variant": row["variant"], "zeros": zeros, "share": row["sparsity_model"]}
+
+
+# Share of zeros from which their origin is reported.
+_REPORTED_FROM = 0.0005
+
+_ZEROS = {
+    "alike": "rounding.zeros_explained",
+    "more": "rounding.zeros_before_packing",
+    "undecided": "rounding.zeros_undecided",
+}
+_NEAR_ZEROS = {
+    "alike": "rounding.near_zeros_explained",
+    "more": "rounding.near_zeros_before_packing",
+    "undecided": "rounding.near_zeros_undecided",
+}
+
+
+def zeros_explained(study: Study) -> Iterator[str]:
+    """Yield the zeros of packed variants that rounding explains."""
+    for variant in study.variants["variant"]:
+        for part in rounded(study.facts.layers(variant)):
+            if part.has_zero and part.sparsity > _REPORTED_FROM:
+                yield say(_ZEROS[origin(part)], variant=variant, **part._asdict())
+
+
+def zeros_hidden(study: Study, variant: str) -> Iterator[str]:
+    """Yield weights near zero in formats that may not represent zero exactly."""
+    for part in rounded(study.facts.layers(variant)):
+        if not part.has_zero:
+            yield say(_NEAR_ZEROS[origin(part)], variant=variant, **part._asdict())

@@ -1,4 +1,4 @@
-"""Differences between what a model says of itself and what its files hold."""
+"""Differences between the claims of a model and its files."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from sparsity_report.findings.model_counts import active_total, expert_counts, stored_values
 from sparsity_report.sparse.shares import ratio
-from sparsity_report.weights.outline import Outline
+from sparsity_report.weights.anatomy.names_only import text_settings
+from sparsity_report.weights.weights import Weights
 from sparsity_report.words.sentences import say
 
 # A size such as 7B, 1.5b, 8x7B or the 3B of A3B, apart from letters, digits and further decimals.
@@ -24,7 +26,10 @@ _NAMED, _SUMMED = 0.1, 0.01
 
 
 def model_claims(
-    outline: Outline, card: Mapping[str, Any] | None = None, hub_total: int | None = None
+    weights: Weights,
+    folder: str = "",
+    card: Mapping[str, Any] | None = None,
+    hub_total: int | None = None,
 ) -> tuple[str, ...]:
     """Return a sentence for each difference between a model's claims and its files.
 
@@ -33,36 +38,39 @@ def model_claims(
 
     Parameters
     ----------
-    outline : Outline
+    weights : Weights
+    folder : str
+        Name of the folder of the files.
     card : mapping, optional
         Metadata of the model card.
     hub_total : int, optional
         Parameters that the Hub shows for the safetensors files.
     """
-    names = [name for name in (outline.name, outline.folder.name) if _SIZE.search(name)][:1]
+    names = [name for name in (weights.name, folder) if _SIZE.search(name)][:1]
     texts = [(say("claim.by_name", name=name), name) for name in names]
-    if label := outline.config.get("general.size_label"):
+    if label := weights.configuration().get("general.size_label"):
         texts.append((say("claim.by_metadata"), str(label)))
     texts += [(say("claim.by_card"), text) for text in _stated((card or {}).get("model-index"))]
-    differences = [each for source, text in texts for each in _of_text(outline, source, text)]
-    differences += [*_of_dtype(outline), *_of_hub(outline, hub_total)]
+    differences = [each for source, text in texts for each in _of_text(weights, source, text)]
+    differences += [*_of_dtype(weights), *_of_hub(weights, hub_total)]
     return tuple(dict.fromkeys(differences))
 
 
-def _of_text(outline: Outline, source: str, text: str) -> Iterator[str]:
+def _of_text(weights: Weights, source: str, text: str) -> Iterator[str]:
     """Yield the differences of sizes in a text; of several sizes none can be meant."""
     matches = [*_SIZE.finditer(text)]
     sizes = [match for match in matches if not (match["active"] or match["experts"])]
     active = [match for match in matches if match["active"]]
-    outside = outline.total - sum(
-        each.parameter.total for each in outline.stored if each.module.group == "embedding"
+    embeddings = (module for module in weights.modules if module.group == "embedding")
+    outside = weights.total - sum(
+        p.total for module in embeddings for p in module.parameters if p.tied_to is None
     )
     if len({match[0].lower() for match in sizes}) == 1:
-        yield from _of_size(sizes[0], "claim.parameters", source, outline.total, outside)
+        yield from _of_size(sizes[0], "claim.parameters", source, weights.total, outside)
         if len(active) == 1:
-            yield from _of_size(active[0], "claim.active", source, outline.active_total)
+            yield from _of_size(active[0], "claim.active", source, active_total(weights))
     experts = {int(match["experts"]) for match in matches if match["experts"]}
-    counts = sorted({*outline.stacks.values()})
+    counts = expert_counts(weights)
     if len(experts) == 1 and counts and {*counts} != experts:
         yield say("claim.experts", source=source, claimed=experts.pop(), counts=counts)
 
@@ -89,23 +97,24 @@ def _stated(value: Any) -> Iterator[str]:
             yield f"{number / 1e6:.3f}M" if type(number) is int else str(number)
 
 
-def _of_dtype(outline: Outline) -> Iterator[str]:
+def _of_dtype(weights: Weights) -> Iterator[str]:
     """Yield the difference between the dtype of the configuration and that of most weights."""
-    claimed = outline.settings.get("dtype") or outline.settings.get("torch_dtype")
+    settings = text_settings(weights.configuration())
+    claimed = settings.get("dtype") or settings.get("torch_dtype")
     held: Counter[str] = Counter()
-    for each in outline.stored:
-        held[each.format] += each.parameter.total
+    for each in weights.stored:
+        held[each.format] += each.total
     dtype, total = max(held.items(), key=lambda item: item[1])
-    is_plain = not any(each.parameter.packing for each in outline.stored)
+    is_plain = not any(each.packing for each in weights.stored)
     if isinstance(claimed, str) and is_plain and claimed.removeprefix("torch.") != dtype:
-        share = ratio(total, outline.total)
+        share = ratio(total, weights.total)
         yield say("claim.dtype", claimed=claimed, dtype=dtype, share=share)
 
 
-def _of_hub(outline: Outline, claimed: int | None) -> Iterator[str]:
+def _of_hub(weights: Weights, claimed: int | None) -> Iterator[str]:
     """Yield the difference from the Hub's number, which counts packed words as they are stored."""
-    if claimed is None or abs(claimed - outline.total) <= _SUMMED * outline.total:
+    if claimed is None or abs(claimed - weights.total) <= _SUMMED * weights.total:
         return
-    numbers = {"claimed": claimed, "total": outline.total, "tolerance": _SUMMED}
-    is_stored = abs(claimed - (outline.stored_values or 0)) <= _SUMMED * claimed
+    numbers = {"claimed": claimed, "total": weights.total, "tolerance": _SUMMED}
+    is_stored = abs(claimed - (stored_values(weights) or 0)) <= _SUMMED * claimed
     yield say("claim.hub_stored" if is_stored else "claim.hub", **numbers)

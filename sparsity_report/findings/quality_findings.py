@@ -37,7 +37,7 @@ def quality_findings(study: Study) -> Iterator[str]:
 
 
 def paired_findings(study: Study) -> Iterator[str]:
-    """Yield which prunings of one sparsity the text separates, and why it cannot where it cannot.
+    """Yield comparisons of prunings of one sparsity, or the reasons for which they do not pair.
 
     The lowest perplexity is compared with the next one, and if the text does not separate these,
     with the first that it separates.
@@ -50,10 +50,10 @@ def paired_findings(study: Study) -> Iterator[str]:
             if reason := pairs.why(names):
                 yield say("finding.unpaired", share=share, reason=say(f"unpaired.{reason}"))
             else:
-                yield from _told_apart(study, pairs, names, share)
+                yield from _compared(study, pairs, names, share)
 
 
-def _told_apart(study: Study, pairs: Paired, names: Sequence[str], share: float) -> Iterator[str]:
+def _compared(study: Study, pairs: Paired, names: Sequence[str], share: float) -> Iterator[str]:
     """Yield the comparisons of the lowest perplexity of rivals."""
     others = [other for name in names[1:] if (other := pairs.get(name, names[0]))]
     labels = dict(zip(names, labels_of(study, names), strict=True))

@@ -1,12 +1,23 @@
-"""Texts of the figures at the head of a report."""
+"""Texts of the figures at the head of a report, and of measured scores."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from sparsity_report.study.derived.facts import Facts
 from sparsity_report.study.derived.strip import Tile, strip
+from sparsity_report.study.derived.tradeoff import Point, Tradeoff
+from sparsity_report.study.derived.zero_shot import METRIC, SEVEN
+from sparsity_report.untrusted.display_text import clip
 from sparsity_report.words.display_names import layout_name
-from sparsity_report.words.number_format import THIN, percent, perplexity, scaled, times
+from sparsity_report.words.number_format import (
+    THIN,
+    percent,
+    perplexity,
+    plus_minus,
+    scaled,
+    times,
+    with_error,
+)
 from sparsity_report.words.sentences import say
 
 # Numbers of speeds that are not stated, by reason.
@@ -45,24 +56,15 @@ def _number(tile: Tile) -> str:
     after = high if low == high else f"{_bare(low, high)}–{high}"
     if low != high and not str(high)[0].isdigit():
         after = say("format.range", low=low, high=high)
-    return str(after) if before is None else f"{_bare(before, high)} → {after}"
-
-
-def change(before: str, after: str) -> str:
-    """Return a quantity before and after, with the unit once if both have the same.
-
-    Examples
-    --------
-    >>> change("5\u202fMB", "3\u202fMB").replace("\u202f", " "), change("5", "5")
-    ('5 → 3 MB', '5')
-    """
-    return after if before == after else f"{_bare(before, after)} → {after}"
+    if before is None or ("note" in tile.more and before == after):
+        return str(after)
+    return f"{_bare(before, high)} → {after}"
 
 
 def _write(tile: Tile, value: float) -> str:
     if tile.key == "perplexity":
         return perplexity((value, tile.more["vocabulary"]))
-    if tile.key == "accuracy":
+    if tile.key in {"accuracy", "zeros", "revived"}:
         return percent(value)
     return scaled(value, "B" if tile.key == "size" else "")
 
@@ -77,6 +79,8 @@ def _bare(text: str | None, other: str | None) -> str:
 def _note(tile: Tile, facts: Facts) -> str:
     """Return the denominator, the conditions, or the option that measures the figure."""
     more: Mapping[str, Any] = tile.more
+    if "note" in more:
+        return say(more["note"], **more)
     if tile.key == "quality":
         return say("strip.run_perplexity")
     if tile.key == "perplexity":
@@ -93,3 +97,26 @@ def _note(tile: Tile, facts: Facts) -> str:
     if tile.key == "flops" and tile.before and tile.after:
         return say("strip.flops_note", fewer=[1 - value / tile.before for value in tile.after])
     return ""
+
+
+def measure_name(tradeoff: Tradeoff) -> str:
+    """Return the name of the measurement."""
+    if tradeoff.measure == "perplexity":
+        return say("label.perplexity")
+    if tradeoff.measure == "mean":
+        return say("chart.mean_accuracy_seven_tasks")
+    task = SEVEN.get(tradeoff.measure, tradeoff.measure)
+    return f"{clip(task, 24)}, {clip(tradeoff.subject, 16)}"
+
+
+def score_text(tradeoff: Tradeoff, point: Point, vocabulary: int | None = None) -> str:
+    """Write a score with its standard error, if that is known."""
+    if tradeoff.measure == "perplexity":
+        return perplexity((point.value, vocabulary), space="")
+    write = with_error if is_accuracy(tradeoff) else plus_minus
+    return write(point.value, point.error)
+
+
+def is_accuracy(tradeoff: Tradeoff) -> bool:
+    """Return true if the scores are shares of correct answers."""
+    return tradeoff.subject == METRIC and (tradeoff.measure == "mean" or tradeoff.measure in SEVEN)

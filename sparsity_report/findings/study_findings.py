@@ -7,18 +7,22 @@ from weakref import WeakKeyDictionary
 import pandas as pd
 
 from sparsity_report.findings import storage_findings as storage
-from sparsity_report.findings.already_pruned import already_pruned, other_models, zeros_as_loaded
+from sparsity_report.findings.already_pruned import (
+    already_pruned,
+    other_models,
+    zeros_as_loaded,
+    zeros_explained,
+)
+from sparsity_report.findings.checkpoint_findings import checkpoint_topics
 from sparsity_report.findings.quality_findings import quality_findings
-from sparsity_report.findings.rounding_findings import zeros_explained
-from sparsity_report.findings.runtime_findings import runtime_findings
 from sparsity_report.findings.speed_findings import speed_findings
 from sparsity_report.findings.verdict import verdict
 from sparsity_report.sparse.shares import ratio, zero_shares
 from sparsity_report.study.comparison import Study
-from sparsity_report.study.derived.policy_names import EXISTING
-from sparsity_report.study.expert_use import fewer_experts, router_use
+from sparsity_report.study.derived.expert_use import fewer_experts, router_use
 from sparsity_report.study.layers import records
 from sparsity_report.study.notes import EDITED_STUDY, note_findings
+from sparsity_report.study.policy_names import EXISTING
 from sparsity_report.words.sentences import say
 
 _COUNTING = (
@@ -33,6 +37,8 @@ _ZEROS = (
 )  # fmt: skip
 # File, page and terminal each show the findings of a study.
 _TOPICS: WeakKeyDictionary[Study, dict[str, list[str]]] = WeakKeyDictionary()
+# Topics of measurements, which two checkpoints may have besides their own topics.
+_MEASURED = {"experts", "speed", "quality"}
 # Distinct numbers of zeros up to which each has a separate finding.
 _SEVERAL = 2
 
@@ -50,10 +56,11 @@ def study_findings(study: Study) -> list[str]:
 def topics(study: Study) -> dict[str, list[str]]:
     """Return the findings by the section of a report that holds them."""
     if study not in _TOPICS:
-        _TOPICS[study] = {
-            topic: [finding for part in parts for finding in part(study)]
-            for topic, parts in _BY_TOPIC.items()
-        }
+        by_topic = checkpoint_topics(study) if study.matches is not None else {}
+        for topic, parts in _BY_TOPIC.items():
+            chosen = parts if study.matches is None or topic in _MEASURED else ()
+            by_topic.setdefault(topic, [finding for part in chosen for finding in part(study)])
+        _TOPICS[study] = by_topic
     return _TOPICS[study]
 
 
@@ -177,7 +184,7 @@ def _use_of_experts(study: Study) -> Iterator[str]:
 
 
 def _experts_at_one_budget(study: Study) -> Iterator[str]:
-    """Yield how many experts in 8 bits take the bytes of all in 4 bits, and what either costs."""
+    """Yield the number of experts in 8 bits with the bytes of all in 4 bits, and both errors."""
     if (frame := study.expert_budgets) is None:
         return
     rows = frame[frame["budget_bits"].eq(4)].set_index("bits", drop=False)
@@ -216,6 +223,6 @@ _BY_TOPIC: dict[str, tuple[Callable[[Study], Iterator[str]], ...]] = {
     "flops": (_arithmetic, _attention),
     "speed": (speed_findings,),
     "quality": (quality_findings,),
-    "runtimes": (runtime_findings,),
+    "runtimes": (storage.runtime_findings,),
     "method": (_unclassified,),
 }  # fmt: skip

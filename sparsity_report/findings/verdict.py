@@ -6,10 +6,11 @@ highest sparsity that they share.
 
 from collections.abc import Iterator, Sequence
 
+from sparsity_report.findings.checkpoint_findings import checkpoint_verdict
 from sparsity_report.findings.speed_findings import ratios_with_intervals, timed_tokens
 from sparsity_report.study.comparison import Study
+from sparsity_report.study.derived.expert_use import fewer_experts
 from sparsity_report.study.derived.protocol_scores import Scored
-from sparsity_report.study.expert_use import fewer_experts
 from sparsity_report.words.sentences import say
 
 #: Relative change of a size up to which it counts as the same.
@@ -42,6 +43,8 @@ def verdict(study: Study) -> str:
     >>> print(verdict(sr.compare(sr.dense(sr.load()), sr.csr(pruning))))
     At 30 % sparsity, CSR makes the model a third larger, while bitmask storage saves 22 %.
     """
+    if study.matches is not None:
+        return " ".join(checkpoint_verdict(study))
     statements = [*_statements(study)][:_SENTENCES] or [_zeros(study, study.facts.headline)]
     return say("verdict.sentences", statements=statements)
 
@@ -165,7 +168,7 @@ def _as_written(perplexity: float) -> float:
 
 
 def _cause(study: Study, variant: str, share: float) -> str:
-    """Return what a pruning did, from the zeros that were there before."""
+    """Return the change of sparsity by a pruning, from the zeros before it."""
     before, number = (study.facts.total(variant, f) for f in ("zeros_before", "prunable_total"))
     if before and number and before > number / 1000:
         return say("verdict.raising", before=before / number, share=share)
@@ -203,7 +206,7 @@ def _size(study: Study, names: Sequence[str], share: float | None) -> Iterator[s
 
 
 def size_change(ratio: float) -> str:
-    """Return what CSR does to the size of the model.
+    """Return the change in size by CSR.
 
     Examples
     --------
@@ -235,7 +238,7 @@ def _speed(study: Study) -> Iterator[str]:
 
 
 def comparison_title(study: Study) -> str:
-    """Return what the picture of several prunings shows, as a title."""
+    """Return the title of the picture of several prunings."""
     facts, rows = study.facts, study.facts.first_prunings
     share, rivals = study.facts.main_level
     scores = {name: score for name in facts.contenders if (score := facts.scored(name))}
@@ -253,9 +256,9 @@ def comparison_title(study: Study) -> str:
         levels = rows.set_index("variant")["sparsity"]
         tokens = facts.vocabulary(facts.baseline)
         ends = {"low": next(iter(scores)), "high": [*scores][-1]}
-        shown = {"before": scores[ends["low"]].before}
-        shown |= {key: scores[name].perplexity for key, name in ends.items()}
-        values = {key: (score, tokens) for key, score in shown.items()}
+        known = {"before": scores[ends["low"]].before}
+        known |= {key: scores[name].perplexity for key, name in ends.items()}
+        values = {key: (score, tokens) for key, score in known.items()}
         places = {"first": levels[ends["low"]], "last": levels[ends["high"]]}
         return say("page.hero_levels", **values, **places)
     layouts = ((name, facts.smallest_layout(name, "model")) for name in facts.contenders)

@@ -5,17 +5,16 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, TypedDict, Unpack, cast
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from sparsity_report.counting.cuts import FrozenArray, InputNorms
 from sparsity_report.counting.progress import Progress, with_bar
-from sparsity_report.counting.pruning import Basis, FrozenArray, InputNorms
+from sparsity_report.counting.pruning import Calibration
 from sparsity_report.errors import SparsityReportError, check_options, printable, within_memory
 from sparsity_report.files.package_data import DEMO
 from sparsity_report.measure import protocols
@@ -40,72 +39,6 @@ class CalibrationOptions(TypedDict, total=False):
     tokenizer: Any
     windows: int | None
     window: int | None
-
-
-@dataclass(frozen=True, eq=False)
-class Calibration:
-    """Norms of the inputs of the prunable matrices of a model on a text, and its router use.
-
-    Parameters
-    ----------
-    weights : Weights
-        The model.
-    scales : mapping of str to InputNorms
-        By parameter name: ``‖x‖₂`` of each input over all tokens in float64. A fused expert has
-        the tokens that are routed to it.
-    tokens : mapping of str to tuple of int
-        By parameter name: number of tokens of each of its matrices.
-    text : str
-        Name of the text.
-    fingerprint : str
-        ``text_fingerprint`` of the text, see :func:`sparsity_report.perplexity`.
-    windows : int
-        Number of disjoint windows, from the start of the text.
-    window : int
-        Tokens of a window.
-    experts : pandas.DataFrame
-        One row per expert: ``module_name``, ``block``, ``expert`` (its number), ``tokens`` that
-        routers sent to it, ``gate_mass`` (the sum of their gates), ``output_norm`` (the mean of
-        its ``‖f(x)‖₂``) and ``saliency`` (the mean of gate times ``‖f(x)‖₂``, see :func:`reap`).
-        The means are null for an expert without tokens. Empty for a model without experts.
-
-    Examples
-    --------
-    >>> import sparsity_report as sr
-    >>> calibration = sr.calibrate(sr.load(), windows=2, window=16)
-    >>> calibration.windows, calibration.window
-    (2, 16)
-    >>> set(calibration.tokens.values())
-    {(32,)}
-    """
-
-    weights: Weights
-    scales: Mapping[str, InputNorms]
-    tokens: Mapping[str, tuple[int, ...]]
-    text: str
-    fingerprint: str
-    windows: int
-    window: int
-    experts: pd.DataFrame
-
-    @property
-    def basis(self) -> Basis:
-        """Description of the calibration for a pruning.
-
-        Examples
-        --------
-        >>> import sparsity_report as sr
-        >>> calibration = sr.calibrate(sr.load(), windows=2, window=16)
-        >>> calibration.basis.windows
-        2
-        """
-        return Basis(self.text, self.fingerprint, self.windows, self.window)
-
-    def __repr__(self) -> str:
-        return (
-            f"<Calibration of {self.weights.name} on {self.windows:,} windows of "
-            f"{self.window:,} tokens of {self.text}>"
-        )
 
 
 @with_bar("calibrating", unit="window")

@@ -23,7 +23,7 @@ Call = Callable[[], object]
 # Shortest sample in seconds, to make the cost and the resolution of the clock negligible.
 SAMPLE = max(1e-3, 100 * time.get_clock_info("perf_counter").resolution)
 # Checks per sample for its longest duration.
-_LOOKS, _LONGEST = 10, 10 * SAMPLE
+_CHECKS, _LONGEST = 10, 10 * SAMPLE
 # Fewest and most rounds.
 _FEWEST, _MOST = 5, 400
 # Resamples for the check of the precision.
@@ -163,7 +163,7 @@ def sampler(call: Call, number: int, now: Callable[[], float] | None = None) -> 
     The clock waits for an accelerator. A sample ends early after ten times its duration, because
     a call takes up to a thousand times as long when other programs use the cores.
     """
-    part, parts, clock = -(-number // _LOOKS), _LOOKS, now or _seconds()
+    part, parts, clock = -(-number // _CHECKS), _CHECKS, now or _seconds()
 
     def sample() -> float:
         done, start = 0, clock()
@@ -229,18 +229,18 @@ def rounds(
     """
     order, turns = list(range(len(samplers))), random.Random(0)
     taken: list[list[float]] = []
-    end, look = now() + seconds, ENOUGH
-    with _undisturbed():
+    end, next_check = now() + seconds, ENOUGH
+    with _uncollected():
         while len(taken) < _FEWEST or (now() < end and len(taken) < _MOST):
             turns.shuffle(order)
             row = dict.fromkeys(range(len(samplers)), 0.0)
             for place in order:
                 row[place] = samplers[place]()
             taken.append([*row.values()])
-            if len(taken) >= look:
+            if len(taken) >= next_check:
                 if _width(np.array(taken)[:, : len(samplers) - beside], base) <= precision:
                     break
-                look = math.ceil(1.4 * look)
+                next_check = math.ceil(1.4 * next_check)
     return np.array(taken)
 
 
@@ -252,7 +252,7 @@ def _width(samples: Floats, base: int) -> float:
 
 
 @contextmanager
-def _undisturbed() -> Iterator[None]:
+def _uncollected() -> Iterator[None]:
     collects = gc.isenabled()
     gc.disable()
     try:

@@ -192,7 +192,7 @@ def _layers(models: Models, base: int, tokens: Sequence[int], bench: Bench) -> _
 
 
 def _forward_passes(models: Models, base: int, number: int, bench: Bench) -> _Rows:
-    """Yield a row per variant, none if a model does not accept so many tokens."""
+    """Yield a row per variant, none if a model does not accept the tokens."""
     inputs = timed_calls.inputs_of(models[base][1], number)
     calls = [timed_calls.whole_call(*pair, inputs) for pair in models] if inputs else []
     facts = {"scope": "model", "name": "whole forward", "tokens": number}

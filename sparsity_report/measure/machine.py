@@ -75,7 +75,7 @@ def cores() -> int:
 @lru_cache(maxsize=1)
 def processor() -> str:
     """Return the names of the processor and of the libraries that do the arithmetic."""
-    name = _cpuinfo("model name") or platform.processor() or platform.machine()
+    name = _model_name() or platform.processor() or platform.machine()
     mkl = ", MKL" if torch.backends.mkl.is_available() else ""
     return f"{name}, torch {torch.__version__}{mkl}"
 
@@ -183,10 +183,12 @@ def _work_of_others() -> float | None:
     return worked / os.sysconf("SC_CLK_TCK") - time.process_time()
 
 
-def _cpuinfo(key: str) -> str | None:
-    """Return what Linux says about the first processor, None if it says nothing."""
+def _model_name() -> str | None:
+    """Return the name of the first processor on Linux, None if it is unknown."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return None
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith(key)), None)
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None
+    )

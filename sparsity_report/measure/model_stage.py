@@ -14,7 +14,7 @@ from sparsity_report.weights.weights import Weights
 
 @torch.inference_mode()
 def logits_of(model: nn.Module, texts: torch.Tensor) -> torch.Tensor:
-    """Return what a causal model predicts after each token of texts, without key-value cache."""
+    """Return the logits of a causal model after each token of texts, without key-value cache."""
     tokens = texts.to(next(model.parameters()).device)
     logits: torch.Tensor = model(input_ids=tokens, use_cache=False).logits
     return logits
@@ -72,8 +72,8 @@ class Stage:
 
 def _shared(model: nn.Module) -> nn.Module:
     """Return a copy of a model's modules that shares its tensors."""
-    held: dict[int, Any] = {}
+    memo: dict[int, Any] = {}
     for module in model.modules():
         tensors = (*module._parameters.values(), *module._buffers.values(), *computed_by(module))
-        held |= {id(tensor): tensor for tensor in tensors if tensor is not None}
-    return copy.deepcopy(model, held)
+        memo |= {id(tensor): tensor for tensor in tensors if tensor is not None}
+    return copy.deepcopy(model, memo)

@@ -18,8 +18,8 @@ from sparsity_report.measure import protocols
 from sparsity_report.measure.model_stage import Stage, logits_of
 from sparsity_report.measure.protocols import Passage, ProtocolOptions
 from sparsity_report.measure.texts import Text
-from sparsity_report.study.derived.losses import FIGURES, kept_sums, span_of
 from sparsity_report.study.layers import total_frame
+from sparsity_report.study.losses import FIGURES, kept_sums, span_of
 from sparsity_report.study.schema import SLIDING, typed
 from sparsity_report.study.variants import Variant, listed
 from sparsity_report.weights.weights import Weights

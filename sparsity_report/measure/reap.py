@@ -7,15 +7,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
 from sparsity_report.counting import kept_experts
-from sparsity_report.counting.bit_statistics import in_runs, matrix_places
 from sparsity_report.counting.kept_experts import KeptExperts, checked_stacks, expert_groups
+from sparsity_report.counting.matrix_counts import matrix_blocks
 from sparsity_report.counting.moments import Moments
 from sparsity_report.counting.progress import Progress, with_bar
-from sparsity_report.counting.pruning import Basis
+from sparsity_report.counting.pruning import Basis, Calibration
 from sparsity_report.deferred import torch
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.measure.calibration import Calibration, CalibrationOptions, calibrated
+from sparsity_report.measure.calibration import CalibrationOptions, calibrated
 from sparsity_report.measure.texts import Text
+from sparsity_report.weights.matrix_direction import Matrix
 from sparsity_report.weights.tensor_slices import pieces
 from sparsity_report.weights.weights import Parameter, Weights
 
@@ -117,7 +118,7 @@ def reap(
 
 
 def _number(name: str, groups: Sequence[range], keep: object) -> int:
-    """Return how many experts are kept in each group of a module."""
+    """Return the number of experts kept in each group of a module."""
     most, step = sum(map(len, groups)), len(groups)
     if isinstance(keep, float) and 0 < keep <= 1:
         return round(keep * len(groups[0]))
@@ -137,9 +138,9 @@ def _magnitudes(
     inside = [(o.name, p) for o in weights.modules if o.name in stacks for p in o.parameters]
     matrices = [(name, p) for name, p in inside if p.experts > 1]
     for number, (name, p) in enumerate(matrices, 1):
-        places = matrix_places(p.experts, p.total // p.experts, _RUN)
-        runs = in_runs(pieces(weights.as_in_memory(p.name)), (n for *_, n in places), torch.cat)
-        for (expert, *_), run in zip(places, runs, strict=True):
+        values = Matrix(p.total // p.experts, 1, p.experts)
+        parts = pieces(weights.as_in_memory(p.name))
+        for expert, _, run in matrix_blocks(parts, values, _RUN, torch.cat):
             sums[name][expert].add(run)
         if progress:
             progress(number, len(matrices), p.name)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from sparsity_report.counting.policies.policy_registry import read_method
+from sparsity_report.counting.pruning import Inputs, Pruning
 from sparsity_report.deferred import nn
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.published_scores import (
-    DENSE,
-    PublishedScore,
     Reproduction,
     compare_published,
     compare_study,
@@ -20,8 +20,7 @@ from sparsity_report.weights.weights import Weights
 
 if TYPE_CHECKING:
     from sparsity_report.counting.progress import Progress
-    from sparsity_report.counting.pruning import Pruning
-    from sparsity_report.measure.calibration import Calibration
+    from sparsity_report.counting.pruning import Calibration
     from sparsity_report.measure.texts import Text
 
 
@@ -94,30 +93,12 @@ def reproduce(
     _, table = published_table(paper, published_model or weights.name)
     if calibration is not None:
         calibration = calibrated(weights, calibration, progress, {})
-    prunings = {
-        score.label: _prune(weights, score, calibration, progress)
-        for score in table.rows
-        if score.policy not in {None, DENSE} and (calibration or "wanda" not in str(score.policy))
-    }
+    inputs, prunings = Inputs(calibration, progress), dict[str, Pruning]()
+    for score in table.rows:
+        policy = read_method(score.policy)
+        if policy and (calibration or not policy.calibrates):
+            prunings[score.label] = policy.prune(weights, score.sparsity or 0.0, inputs)
     variants = [first, *(masked(p, name=label) for label, p in prunings.items())]
     quality = perplexity(variants, text, protocol=table.protocol, progress=progress)
     texts = {label: p.basis.name if p.basis else None for label, p in prunings.items()}
     return compare_published(weights.name, table, quality, texts)
-
-
-def _prune(
-    weights: Weights, score: PublishedScore, calibration: Any, progress: Progress | None
-) -> Pruning:
-    """Prune a model by the method of a published perplexity."""
-    from sparsity_report.counting.policies import layerwise_magnitude, n_m
-    from sparsity_report.measure.wanda import wanda
-
-    rule, _, detail = str(score.policy).partition(", ")
-    if rule == "layerwise_magnitude":
-        return layerwise_magnitude(weights, score.sparsity, progress=progress)
-    if rule != "wanda_one_pass":
-        return n_m(weights, *map(int, rule.split(":")), progress=progress)
-    if ":" in detail:
-        kept, group = map(int, detail.split(":"))
-        return wanda(weights, None, calibration, n_m=(kept, group), progress=progress)
-    return wanda(weights, score.sparsity, calibration, allocation=detail or None, progress=progress)

@@ -18,7 +18,7 @@ from sparsity_report.counting.allocation import check_sparsity
 from sparsity_report.counting.counts import add_notes, count_weights
 from sparsity_report.counting.disk_cache import CacheFolder, Entries
 from sparsity_report.counting.moments import Moments
-from sparsity_report.counting.policies import global_magnitude
+from sparsity_report.counting.policies.magnitude_policies import global_magnitude
 from sparsity_report.counting.progress import Progress, with_bar
 from sparsity_report.counting.pruning import Pruning
 from sparsity_report.errors import SparsityReportError, check_options
@@ -26,8 +26,8 @@ from sparsity_report.measure.model_stage import Stage
 from sparsity_report.measure.perplexity import Score, score_text, tokens_scored
 from sparsity_report.measure.protocols import Passage, Passages, ScoringOptions
 from sparsity_report.sparse.shares import ratio, zero_share
-from sparsity_report.study.derived.losses import kept_sums, span_of, token_counts
 from sparsity_report.study.layers import layer_frame
+from sparsity_report.study.losses import kept_sums, span_of, token_counts
 from sparsity_report.study.schema import PARTS, typed
 from sparsity_report.weights.anatomy.parameter_places import locate, value, walk
 from sparsity_report.weights.tensor_slices import is_strided, pieces
@@ -190,7 +190,7 @@ class _Scorer(NamedTuple):
 
 
 def _increases(score: Score, dense: Score, span: int) -> tuple[float, ...] | None:
-    """Return what the loss of each span increases by, in spans of so many tokens."""
+    """Return the increase of the loss in each span."""
     increases = score.sums.nll - dense.sums.nll
     return kept_sums(np.add.reduceat(increases, np.arange(0, len(increases), span // score.span)))
 

@@ -133,12 +133,10 @@ def names_file(text: str) -> bool:
     return False
 
 
-def _reading(
-    path: Path, content: str = "the text", form: str = "a file of UTF-8 text"
-) -> AbstractContextManager[None]:
+def _reading(path: Path) -> AbstractContextManager[None]:
     """Turn errors of reading a text into an error of this package."""
     return explained(
-        lambda error: f"cannot read {content} {path}: {error}; give {form}",
+        lambda error: f"cannot read the text {path}: {error}; give a file of UTF-8 text",
         *(OSError, EOFError, ValueError, LookupError, ImportError),
     )
 

@@ -155,7 +155,7 @@ def typical(variant: Variant, parameters: Iterable[Parameter]) -> Parameter:
 
 
 def layer_call(model: nn.Module, parameter: Parameter, tokens: int) -> Timed:
-    """Return the product of one layer with so many random tokens."""
+    """Return the product of one layer with random tokens."""
     module, leaf = locate(walk(model))[parameter.name]
     csr = as_csr(module, leaf)
     if csr is not None:

@@ -15,7 +15,7 @@ from sparsity_report.counting.workers import in_order
 from sparsity_report.deferred import torch
 from sparsity_report.pairing.fingerprints import Index, matrix_of_slices, split_rows, whole_groups
 from sparsity_report.pairing.matches import ParameterMatch, Piece, Plan
-from sparsity_report.pairing.tally import NO_GROUPS, Tally, decode_tally, encode_tally, tally_key
+from sparsity_report.pairing.tally import SideCount, Tally, decode_tally, encode_tally, tally_key
 from sparsity_report.pairing.value_loops import compile_for, count_values, tally_values
 from sparsity_report.sparse.cost import value_bytes
 from sparsity_report.weights.tensor_slices import FileSlice, Slice, pieces, torch_dtype
@@ -55,12 +55,12 @@ class PairedSlice(Slice):
 
     def tally(self) -> Tally:
         """Read both sides and compare them."""
-        sums = Tally()
         if not (self.before and self.after):
+            alone = SideCount()
             for piece in whole_groups(pieces(self.before or self.after), 8):
-                grouped = self.grouped and piece.numel() % 8 == 0
-                sums += count_values(piece, before=bool(self.before), grouped=grouped)
-            return sums
+                alone += count_values(piece, self.grouped and piece.numel() % 8 == 0)
+            return Tally(before=alone) if self.before else Tally(after=alone)
+        sums = Tally()
         sides = (whole_groups(pieces(side), 8) for side in (self.before, self.after))
         for one, other in in_step(*sides):
             sums += tally_values(one, other, self.grouped and one.numel() % 8 == 0)
@@ -122,16 +122,14 @@ class PermutedSlice(PairedSlice):
 
     def _count_base(self, rows: torch.Tensor) -> Tally:
         grouped = self.grouped and rows.shape[1] % 8 == 0
-        return count_values(rows.reshape(-1), before=True, grouped=grouped)
+        return Tally(before=count_values(rows.reshape(-1), grouped))
 
     def _compare(self, old: torch.Tensor, new: torch.Tensor, columns: Index | None) -> Tally:
         """Compare rows, without the counts of the base, which are taken separately."""
         old = old if columns is None else old[:, torch.from_numpy(columns)]
         grouped = self.grouped and new.shape[1] % 8 == 0
         sums = tally_values(old.reshape(-1), new.reshape(-1), grouped)
-        return replace(
-            sums, total_before=0, zeros_before=0, groups_before=NO_GROUPS, grouped_before=0
-        )
+        return replace(sums, before=SideCount())
 
     def _tally_pieces(self, one: Piece, other: Piece) -> Tally:
         """Compare matrices that are parts of larger ones, or one of which is transposed."""

@@ -6,8 +6,8 @@ import hashlib
 import math
 import struct
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass, fields
-from typing import Any
+from dataclasses import dataclass, field, fields
+from operator import add
 
 from sparsity_report.counting.count_cache import count_key
 from sparsity_report.counting.n_m_patterns import KNOWN, find_pattern
@@ -18,7 +18,42 @@ from sparsity_report.weights.tensor_slices import Slice
 _VERSION = "sparsity-report pairs 2"
 # Nine counts, five sums, complying groups of both models, and the weights in such groups.
 _FORM = struct.Struct(f"<9q5d{2 * len(KNOWN)}q2q")
-NO_GROUPS = (0,) * len(KNOWN)
+# Models with at least this many compared weights are unrelated below this correlation.
+UNRELATED, ENOUGH = 0.1, 1000
+
+
+@dataclass(frozen=True, slots=True)
+class SideCount:
+    """Counts over the weights of one model.
+
+    Attributes
+    ----------
+    total, zeros : int
+        All weights, and zeros among them.
+    groups : tuple of int
+        Groups of m weights that comply with each pattern of ``n_m_patterns.KNOWN``.
+    grouped : int
+        Weights in groups that were checked.
+    """
+
+    total: int = 0
+    zeros: int = 0
+    groups: tuple[int, ...] = (0,) * len(KNOWN)
+    grouped: int = 0
+
+    def __add__(self, other: SideCount) -> SideCount:
+        """Return the sums of both counts."""
+        groups = tuple(map(add, self.groups, other.groups))
+        sums = self.total + other.total, self.zeros + other.zeros
+        return SideCount(*sums, groups, self.grouped + other.grouped)
+
+    @property
+    def n_m(self) -> str | None:
+        """The sparsest N:M pattern; None without one, or if some weights are in no group."""
+        if not self.total or self.grouped != self.total:
+            return None
+        pattern = find_pattern(dict(zip(KNOWN, self.groups, strict=True)), self.total)
+        return str(pattern) if pattern else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +62,8 @@ class Tally:
 
     Attributes
     ----------
-    total_before, total_after, zeros_before, zeros_after : int
-        All weights of each model, and zeros among them.
+    before, after : SideCount
+        Counts of each model.
     compared : int
         Weights that both models have.
     kept, revived, new : int
@@ -39,16 +74,10 @@ class Tally:
         Sums of squares before, and of squared changes, over weights that are nonzero in both.
     product, square_before, square_after : float
         Sums of products and of squares over all compared weights.
-    groups_before, groups_after : tuple of int
-        Groups of m weights that comply with each pattern of ``n_m_patterns.KNOWN``.
-    grouped_before, grouped_after : int
-        Weights in groups that were checked.
     """
 
-    total_before: int = 0
-    total_after: int = 0
-    zeros_before: int = 0
-    zeros_after: int = 0
+    before: SideCount = field(default_factory=SideCount)
+    after: SideCount = field(default_factory=SideCount)
     compared: int = 0
     kept: int = 0
     revived: int = 0
@@ -59,18 +88,10 @@ class Tally:
     product: float = 0.0
     square_before: float = 0.0
     square_after: float = 0.0
-    groups_before: tuple[int, ...] = NO_GROUPS
-    groups_after: tuple[int, ...] = NO_GROUPS
-    grouped_before: int = 0
-    grouped_after: int = 0
 
     def __add__(self, other: Tally) -> Tally:
-        sums: dict[str, Any] = {}
-        for field in fields(self):
-            one, two = getattr(self, field.name), getattr(other, field.name)
-            both = isinstance(one, tuple)
-            sums[field.name] = tuple(map(sum, zip(one, two, strict=True))) if both else one + two
-        return Tally(**sums)
+        """Return the sums of both tallies."""
+        return Tally(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
     @property
     def surviving(self) -> int:
@@ -107,21 +128,6 @@ class Tally:
         """Common zeros ÷ zeros of either, over compared weights."""
         return ratio(self.kept, self.kept + self.revived + self.new)
 
-    @property
-    def n_m(self) -> tuple[str | None, str | None]:
-        """The sparsest N:M pattern of the base and of the model after, if any."""
-        return (
-            _pattern(self.groups_before, self.grouped_before, self.total_before),
-            _pattern(self.groups_after, self.grouped_after, self.total_after),
-        )
-
-
-def _pattern(groups: tuple[int, ...], grouped: int, total: int) -> str | None:
-    if not total or grouped != total:
-        return None
-    pattern = find_pattern(dict(zip(KNOWN, groups, strict=True)), total)
-    return str(pattern) if pattern else None
-
 
 def tally_key(sides: Iterable[Sequence[Slice]], method: str) -> str | None:
     """Return the cache key of two tensors and of the way to compare them; None in memory."""
@@ -135,8 +141,10 @@ def tally_key(sides: Iterable[Sequence[Slice]], method: str) -> str | None:
 
 def encode_tally(tally: Tally) -> bytes:
     """Return the cache entry of a tally."""
-    *counts, groups_before, groups_after, grouped_before, grouped_after = astuple(tally)
-    return _FORM.pack(*counts, *groups_before, *groups_after, grouped_before, grouped_after)
+    one, other = tally.before, tally.after
+    sides = one.total, other.total, one.zeros, other.zeros
+    counts = (getattr(tally, f.name) for f in fields(tally)[2:])
+    return _FORM.pack(*sides, *counts, *one.groups, *other.groups, one.grouped, other.grouped)
 
 
 def decode_tally(payload: bytes) -> Tally:
@@ -150,9 +158,10 @@ def decode_tally(payload: bytes) -> Tally:
     if len(payload) != _FORM.size:
         raise ValueError("wrong length")
     numbers = _FORM.unpack(payload)
-    n = len(KNOWN)
-    values = (*numbers[:14], numbers[14 : 14 + n], numbers[14 + n : -2], *numbers[-2:])
-    tally = Tally(*values)
+    groups = numbers[14 : 14 + len(KNOWN)], numbers[14 + len(KNOWN) : -2]
+    sides = zip(numbers[:2], numbers[2:4], groups, numbers[-2:], strict=True)
+    before, after = (SideCount(*side) for side in sides)
+    tally = Tally(before, after, *numbers[4:14])
     if min(numbers[:9]) < 0 or tally.surviving < tally.changed:
         raise ValueError("inconsistent counts")
     return tally

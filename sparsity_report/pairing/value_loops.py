@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 
 from sparsity_report.counting.n_m_patterns import KNOWN
-from sparsity_report.pairing.tally import NO_GROUPS, Tally
+from sparsity_report.pairing.tally import SideCount, Tally
 
 Values = npt.NDArray[np.floating[Any]] | npt.NDArray[np.integer[Any]]
 Patterns = npt.NDArray[np.int64]
@@ -87,45 +87,38 @@ def tally_values(before: torch.Tensor, after: torch.Tensor, grouped: bool = Fals
     if not rows:
         return Tally()
     nonzero, left, surviving, changed, *sums = map(sum, zip(*rows, strict=True))
-    square, change, product, square_before, square_after = sums
-    groups = [_complying(side) for side in patterns] or [NO_GROUPS, NO_GROUPS]
     total = before.numel()
     return Tally(
-        total, total, total - nonzero, total - left, total,
-        kept=total - nonzero - left + surviving,
-        revived=left - surviving,
-        new=nonzero - surviving,
-        changed=changed,
-        square=square,
-        change=change,
-        product=product,
-        square_before=square_before,
-        square_after=square_after,
-        groups_before=groups[0],
-        groups_after=groups[1],
-        grouped_before=total * grouped,
-        grouped_after=total * grouped,
-    )  # fmt: skip
+        _side(total, total - nonzero, patterns[:1]),
+        _side(total, total - left, patterns[1:]),
+        total,
+        total - nonzero - left + surviving,
+        left - surviving,
+        nonzero - surviving,
+        changed,
+        *sums,
+    )
 
 
-def count_values(values: torch.Tensor, *, before: bool, grouped: bool = False) -> Tally:
+def count_values(values: torch.Tensor, grouped: bool = False) -> SideCount:
     """Count the weights of one model; raise the errors of :func:`tally_values`.
 
     Examples
     --------
-    >>> count_values(torch.tensor([0.0, 2.0]), before=True).zeros_before
+    >>> count_values(torch.tensor([0.0, 2.0])).zeros
     1
     """
     patterns = np.zeros((int(grouped), 256), dtype=np.int64)
-    n = values.numel()
     loops = fastest_loops()
-    zeros = n - sum(loops.count(some, patterns) for (some,) in _readable(loops, values))
-    groups = _complying(patterns[0]) if grouped else NO_GROUPS
-    if before:
-        return Tally(
-            total_before=n, zeros_before=zeros, groups_before=groups, grouped_before=n * grouped
-        )
-    return Tally(total_after=n, zeros_after=zeros, groups_after=groups, grouped_after=n * grouped)
+    nonzero = sum(loops.count(some, patterns) for (some,) in _readable(loops, values))
+    return _side(values.numel(), values.numel() - nonzero, patterns)
+
+
+def _side(total: int, zeros: int, patterns: Patterns) -> SideCount:
+    """Return the counts of one side, given its row of patterns of nonzeros if it is grouped."""
+    if not len(patterns):
+        return SideCount(total, zeros)
+    return SideCount(total, zeros, tuple((_COMPLYING @ patterns[0]).tolist()), total)
 
 
 @cache
@@ -139,11 +132,7 @@ def compile_for(*dtypes: torch.dtype) -> None:
     if second:
         tally_values(first, second[0])
     else:
-        count_values(first, before=True)
-
-
-def _complying(patterns: Patterns) -> tuple[int, ...]:
-    return tuple((_COMPLYING @ patterns).tolist())
+        count_values(first)
 
 
 def _readable(loops: Loops, *sides: torch.Tensor) -> Iterator[list[Values]]:

@@ -1,10 +1,10 @@
 """Reports: a page, a PDF, a thesis kit, a notebook, a notebook cell.
 
 Sections are declared once and shown by every renderer: `sections` (blocks of a section),
-`study_sections` with `study_maps`; `pair_sections`. Renderers: `page` (HTML and PDF) with `pdf`
-(Typst) and `templates` (Jinja2), whose files `template_files` finds, and `thesis`; all cite by the
-entry of `citation`. `markdown_report` writes Markdown. The folder ``tables`` declares the tables of
-studies and pairs, and writes them as HTML, LaTeX and text.
+`study_sections` with `study_maps` and `checkpoint_sections`. Renderers: `page` (HTML and PDF) with
+`pdf` (Typst) and `templates` (Jinja2), whose files `template_files` finds, and `thesis`; all cite
+by the entry of `citation`. `markdown_report` writes Markdown. The folder ``tables`` declares the
+tables of studies, and writes them as HTML, LaTeX and text.
 
 `written_checkpoint` writes a variant as safetensors files. `hub_card` has its model card, and that
 of a study. `explore_page` is the page of ``sparsity-report explore``.

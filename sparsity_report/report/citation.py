@@ -9,19 +9,14 @@ import yaml
 
 import sparsity_report
 from sparsity_report.files.package_data import shipped
-from sparsity_report.findings.pair_labels import both
 from sparsity_report.report.tables.latex import tex
 from sparsity_report.study.comparison import Study
-from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.words.sentences import say
 
 
-def bibtex(value: Study | Pair) -> list[str]:
-    """Return the lines of an entry for a study with its fingerprints, or a pair with its models."""
-    if isinstance(value, Pair):
-        note = say("cite.checkpoints_compared", models=both(value))
-    else:
-        note = say("cite.fingerprints", study=value.fingerprint, weights=weights(value))
+def bibtex(study: Study) -> list[str]:
+    """Return the lines of an entry for a study with its fingerprints."""
+    note = say("cite.fingerprints", study=study.fingerprint, weights=weights(study))
     software = _software()
     released = software.get("date-released")
     title = re.sub(r"\b([A-Z]\w*)", r"{\1}", software["title"])

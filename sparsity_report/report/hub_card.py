@@ -12,7 +12,7 @@ from sparsity_report.report.markdown_report import to_report
 from sparsity_report.report.sections import Medium
 from sparsity_report.report.study_sections import study_document
 from sparsity_report.study.comparison import Study
-from sparsity_report.study.files.json_files import value_or_saved
+from sparsity_report.study.files.json_files import study_or_saved
 from sparsity_report.weights.sources.model_card import front_matter
 from sparsity_report.weights.sources.model_paths import hub_id, is_hub_id
 
@@ -105,7 +105,7 @@ def write_model_card(
     base_model: gpt2
     """
     check_base(base_model)
-    target, read = Path(path), value_or_saved("write_model_card", study, Study)
+    target, read = Path(path), study_or_saved("write_model_card", study)
     shown = study_document(read, Medium("markdown"))
     parts = {section.key: section for section in shown["sections"]}
     chosen = [(parts[key], count) for key, count in _SECTIONS.items() if key in parts]

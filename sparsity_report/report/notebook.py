@@ -64,7 +64,7 @@ def write_notebook(
     timeout : int, optional
         Most seconds per cell; unlimited by default.
     options : mapping, optional
-        Keyword options of :func:`sparsity_report.load`, such as ``{"revision": "main"}``. The
+        Keyword options of :func:`sparsity_report.load`, such as ``{"allow_pickle": True}``. The
         notebook receives them as its parameter ``OPTIONS``.
 
     Returns

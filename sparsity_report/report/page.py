@@ -13,31 +13,29 @@ from jinja2 import Environment
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.atomic import write_file
 from sparsity_report.report.markdown_report import to_report
-from sparsity_report.report.pair_sections import pair_document
 from sparsity_report.report.pdf import typeset
 from sparsity_report.report.sections import Medium
 from sparsity_report.report.study_sections import study_document
 from sparsity_report.report.templates import environment, render
 from sparsity_report.study.comparison import Study
-from sparsity_report.study.files.json_files import value_or_saved
-from sparsity_report.study.pairs.pair import Pair
+from sparsity_report.study.files.json_files import study_or_saved
 
 # Media by suffix.
 _MEDIA = {".html": "page", ".pdf": "paper", ".md": "markdown"}
 
 
 def write_report(
-    study: Study | Pair | str | os.PathLike[str],
+    study: Study | str | os.PathLike[str],
     path: str | os.PathLike[str],
     *,
     template_dir: str | os.PathLike[str] | None = None,
 ) -> Path:
-    """Write a study or a pair as one file: numbers, charts, tables, conventions.
+    """Write a study as one file: numbers, charts, tables, conventions.
 
     Parameters
     ----------
-    study : Study, Pair or path-like
-        The path of a saved study or pair, or a value from :func:`sparsity_report.compare` or
+    study : Study or path-like
+        The path of a saved study, or a value from :func:`sparsity_report.compare` or
         :func:`sparsity_report.compare_checkpoints`.
     path : path-like
         Ends in ``.html``, ``.pdf`` or ``.md``. Markdown has the tables of the charts in place of
@@ -65,14 +63,11 @@ def write_report(
     ...     sr.write_report(study, f"{folder}/report.html").name
     'report.html'
     """
-    value = value_or_saved("write_report", study, Study, Pair)
+    value: Study = study_or_saved("write_report", study)
     target = _target(path)
     templates = environment(template_dir)
     medium = Medium(_MEDIA[target.suffix.lower()])
-    if isinstance(value, Pair):
-        shown = pair_document(value, medium)
-    else:
-        shown = study_document(value, medium)
+    shown = study_document(value, medium)
     if medium.is_paper:
         return write_file(target, typeset(templates, shown))
     return write_file(target, _text(target, templates, shown))

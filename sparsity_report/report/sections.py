@@ -1,7 +1,7 @@
 """Sections of a report: paragraphs, charts and tables in order, for every renderer.
 
-``study_sections`` and ``pair_sections`` declare the sections of their kind
-once for each `Medium`. The HTML page, the PDF and the thesis kit iterate over them.
+``study_sections`` declares the sections once for each `Medium`. The HTML page, the PDF and the
+thesis kit iterate over them.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 import sparsity_report
 from sparsity_report.draw import export
+from sparsity_report.draw.heat_map_svg import HeatMap
 from sparsity_report.report.tables.table_model import Table
 from sparsity_report.words.sentences import say
 
@@ -77,13 +78,15 @@ class Chart(_Content):
     key: str
     caption: str
     alt: str
-    spec: Mapping[str, Any]
+    drawn: Mapping[str, Any] | HeatMap
     table: Table | None
 
     @cached_property
     def picture(self) -> Markup:
         """The chart as SVG, drawn when a renderer first shows it."""
-        return Markup(export.slim(export.svg(self.spec, self.key)))
+        if isinstance(self.drawn, HeatMap):
+            return Markup(self.drawn.svg())
+        return Markup(export.slim(export.svg(self.drawn, self.key)))
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ class Drawing(_Content):
 
     file: str
     command: str
-    draw: Callable[..., alt.LayerChart | None]
+    draw: Callable[..., alt.LayerChart | HeatMap | None]
 
 
 @dataclass(frozen=True)
@@ -188,7 +191,7 @@ def _flat(blocks: Iterable[Block]) -> Iterator[Block]:
 
 
 def chart_of(
-    chart: alt.TopLevelMixin | None, table: Table | None, key: str = "", caption: str = ""
+    chart: alt.TopLevelMixin | HeatMap | None, table: Table | None, key: str = "", caption: str = ""
 ) -> Chart | None:
     """Return a drawn chart with its data; None without a chart.
 
@@ -198,6 +201,8 @@ def chart_of(
         return None
     if table is not None:
         key, caption = key or table.key, caption or table.caption
+    if isinstance(chart, HeatMap):
+        return Chart(key, caption, chart.alt, chart, table)
     spec = chart.to_dict(validate=False) | TRANSPARENT
     spec["config"]["padding"] |= {"left": 0, "top": 0, "bottom": 0}
     return Chart(key, caption, spec["description"], spec, table)
@@ -227,9 +232,7 @@ def document(sections: list[Section], **values: Any) -> dict[str, Any]:
     return common | values
 
 
-def multiples(
-    charts: Iterable[Chart], colors: alt.LayerChart, key: str, caption: str
-) -> Multiples | None:
+def multiples(charts: Iterable[Chart], colors: HeatMap, key: str, caption: str) -> Multiples | None:
     """Return small charts side by side with the bar of their colors; None without a chart."""
     shown = tuple(charts)
     bar = chart_of(colors, shown[0].table, key) if shown else None

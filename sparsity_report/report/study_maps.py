@@ -10,9 +10,9 @@ from sparsity_report.report.sections import Block, Chart, Medium, Text, chart_of
 from sparsity_report.report.tables import study_tables
 from sparsity_report.report.tables.latex import variant_commands
 from sparsity_report.study.comparison import Study
-from sparsity_report.study.derived.heatmap_grid import OUTSIDE
-from sparsity_report.study.expert_use import FIGURES, drawn_use
+from sparsity_report.study.derived.expert_use import FIGURES, drawn_use
 from sparsity_report.study.files.csv_files import variant_stems
+from sparsity_report.study.heatmap_grid import OUTSIDE
 from sparsity_report.words.sentences import say
 
 _TOO_MANY = {"heads": "map.too_many_heads", "experts": "map.too_many_experts"}

@@ -6,13 +6,14 @@ from functools import partial
 from typing import Any
 
 from sparsity_report.draw import charts, theme
-from sparsity_report.draw.measured_charts import CHARTS
+from sparsity_report.draw.charts import CHARTS
+from sparsity_report.draw.export import unchecked
 from sparsity_report.draw.policy_charts import hero_chart
-from sparsity_report.draw.vega import unchecked
+from sparsity_report.findings.audit import audit
 from sparsity_report.findings.strip_text import strip_texts
 from sparsity_report.findings.study_findings import conventions, topics
 from sparsity_report.findings.verdict import comparison_title, verdict
-from sparsity_report.report import sections, study_maps
+from sparsity_report.report import checkpoint_sections, sections, study_maps
 from sparsity_report.report.citation import bibtex, weights
 from sparsity_report.report.sections import Block, Bullets, Drawing, Medium, Section, Text
 from sparsity_report.report.tables import (
@@ -33,6 +34,8 @@ from sparsity_report.words.sentences import first, say
 _ROWS, _SCORES = 600, 40
 # Most unclassified modules.
 _UNCLASSIFIED = 50
+# Sections that two checkpoints do not have.
+_OF_PRUNINGS = ("storage", "runtimes", "inside", "layers", "model")
 # Levels from which perplexity has a curve.
 _LEVELS = 3
 
@@ -59,11 +62,12 @@ def study_document(study: Study, medium: Medium) -> dict[str, Any]:
     """Return the values that the templates of a study show."""
     models = theme.model_names(study)
     names = ", ".join(map(short_name, study.variants["variant"]))
+    title = f"{models}: {names}" if study.matches is None else models
     return sections.document(
         study_sections(study, medium),
         models=models,
         names=[models],
-        title=f"{models}: {names}",
+        title=title,
         kicker=_kicker(study),
         verdict=verdict(study),
         strip=strip_texts(study.facts),
@@ -72,7 +76,7 @@ def study_document(study: Study, medium: Medium) -> dict[str, Any]:
         variants=plain_rows(study.variants),
         totals=plain_rows(study.totals),
         groups=plain_rows(study.groups),
-        audit=study.audit,
+        audit=audit(study),
         conventions=conventions(study),
         notes=study.notes,
         fingerprint=study.fingerprint,
@@ -92,7 +96,12 @@ def _kicker(study: Study) -> list[str]:
 
 
 def _hero(study: Study, medium: Medium) -> Section | None:
-    """Return the viewer and map of a single pruning, or quality against sparsity of several."""
+    """Return the viewer and map of a single pruning, or quality against sparsity of several.
+
+    Of two checkpoints it is the fate of the base by block.
+    """
+    if study.matches is not None:
+        return checkpoint_sections.hero(study)
     if _is_comparison(study):
         chart = sections.chart_of(hero_chart(study), method_tables.hero(study))
         return Section("hero", str(comparison_title(study)), (chart,)) if chart else None
@@ -104,7 +113,9 @@ def _hero(study: Study, medium: Medium) -> Section | None:
 
 
 def _terms(study: Study) -> list[str]:
-    """Return what the layouts in the verdict and the strip store."""
+    """Return the definitions of the layouts in the verdict and the strip."""
+    if study.matches is not None:
+        return []
     layouts = [*study.facts.layouts.values(), study.strip[1].more.get("layout")]
     if study.facts.contenders:
         layouts.append(study.facts.common_layout(study.facts.contenders))
@@ -120,18 +131,36 @@ def _is_comparison(study: Study) -> bool:
 def study_sections(study: Study, medium: Medium) -> list[Section]:
     """Return the sections of a report on a study, those of the appendix last."""
     sentences = topics(study)
+
+    def titled(parts: Mapping[str, tuple[str, Iterable[Block | None]]]) -> list[Section]:
+        omitted = _OF_PRUNINGS if study.matches is not None else ()
+        return sections.titled({key: parts[key] for key in parts if key not in omitted})
+
     runtimes = {"runtimes": ("page.runtimes_heading", _runtimes(study, medium, sentences))}
     parts = {
+        "survival": (
+            "pair.survival_heading",
+            checkpoint_sections.survival(study, medium, sentences),
+        ),
         "results": ("page.results_heading", _results(study, medium, sentences)),
         "where": ("page.where_heading", _where(study, medium, sentences)),
+        "removed": (
+            "pair.removed_heading",
+            checkpoint_sections.removed(study, medium, sentences),
+        ),
+        "changes": ("pair.totals_heading", checkpoint_sections.sizes(study)),
         "experts": ("page.experts_heading", _experts(study, medium, sentences)),
         "storage": ("page.storage_heading", _storage(study, medium, sentences)),
         "speed": ("page.speed_heading", _speed(study, medium, sentences)),
         "quality": ("page.quality_heading", _quality(study, medium, sentences)),
         **({} if medium.has_appendix else runtimes),
+        "checkpoints": (
+            "pair.checkpoints_heading",
+            checkpoint_sections.models(study, medium, sentences),
+        ),
         "method": ("page.method_heading", _method(study, medium, sentences)),
     }
-    main = sections.titled(parts)
+    main = titled(parts)
     if not medium.has_appendix:
         return main
     appendix = {
@@ -142,19 +171,24 @@ def study_sections(study: Study, medium: Medium) -> list[Section]:
         "audit": ("page.audit_heading", _audit(study)),
         "totals": (
             "page.totals_heading",
-            [study_tables.totals(study), study_tables.groups(study)],
+            [
+                study_tables.totals(study),
+                study_tables.groups(study),
+                *checkpoint_sections.equal_sizes(study),
+            ],
         ),
+        "matches": ("pair.modules_heading", checkpoint_sections.modules(study, medium)),
         "layers": ("page.layers_heading", _layers(study)),
         "model": ("page.model_heading", _model(study)),
     }
-    return main + [replace(part, is_appendix=True) for part in sections.titled(appendix)]
+    return main + [replace(part, is_appendix=True) for part in titled(appendix)]
 
 
-def _results(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Block]:
+def _results(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
     yield from map(Text, note_findings(study.notes, {EDITED_STUDY}))
-    table = method_tables.results(study)
+    table = method_tables.results(study) if study.matches is None else None
     if medium.is_kit:
-        yield from _numbered(table.parts(table.caption))
+        yield from _numbered(table.parts(table.caption)) if table else ()
         caption = say("thesis.totals_caption", models=theme.model_names(study))
         yield study_tables.totals_by_variant(study, caption)
         return
@@ -164,9 +198,12 @@ def _results(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Bl
 
 def _where(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
     if medium.is_kit:
-        yield from study_maps.kit_figures(study)
+        yield from () if study.matches is not None else study_maps.kit_figures(study)
         return
     yield Bullets(tuple(sentences["where"])) if sentences["where"] else None
+    if study.matches is not None:
+        yield from checkpoint_sections.viewer(study, medium)
+        return
     if _is_comparison(study):
         yield from study_maps.small_maps(study)
         if medium.is_page:
@@ -251,7 +288,7 @@ def _method(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Blo
     if passage := study_tables.passage(study):
         yield Text(say("page.scores_on", passage=passage))
     notes = [say("format.note_sentence", note=note) for note in study.notes]
-    yield Bullets((*notes, *sentences["method"], *conventions(study), *study.audit))
+    yield Bullets((*notes, *sentences["method"], *conventions(study), *audit(study)))
     yield Text(say("page.cite_intro"))
     citation = say(
         "page.citation",

@@ -1,4 +1,4 @@
-"""A study or a pair as parts of a thesis in LaTeX: figures, tables, and numbers by name."""
+"""A study as parts of a thesis in LaTeX: figures, tables, and numbers by name."""
 
 from __future__ import annotations
 
@@ -10,18 +10,16 @@ from typing import Any, TypedDict, Unpack
 from jinja2 import Environment
 
 import sparsity_report
-from sparsity_report.draw.paper_figures import draw, font_family
+from sparsity_report.draw.export import unchecked
+from sparsity_report.draw.paper_figures import figure_of, files_of, font_family
 from sparsity_report.draw.theme import model_names
-from sparsity_report.draw.vega import unchecked
 from sparsity_report.errors import SparsityReportError, check_options
 from sparsity_report.files.atomic import check_folder, write_file
-from sparsity_report.findings.pair_labels import both
-from sparsity_report.findings.study_findings import conventions
+from sparsity_report.findings.study_findings import conventions, study_findings
 from sparsity_report.findings.verdict import verdict
-from sparsity_report.hooks import hooks
+from sparsity_report.report.checkpoint_sections import KINDS
 from sparsity_report.report.citation import bibtex, weights
 from sparsity_report.report.markdown_report import to_markdown
-from sparsity_report.report.pair_sections import KINDS, pair_sections
 from sparsity_report.report.sections import Drawing, Medium, Section
 from sparsity_report.report.study_sections import study_sections
 from sparsity_report.report.tables import latex, study_tables
@@ -30,9 +28,8 @@ from sparsity_report.report.tables.latex import Tex, quantity, tex, to_latex, va
 from sparsity_report.report.templates import environment, render
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.zero_shot import seven_tasks
-from sparsity_report.study.files.json_files import value_or_saved
+from sparsity_report.study.files.json_files import study_or_saved
 from sparsity_report.study.layers import records
-from sparsity_report.study.pairs.pair import Pair
 from sparsity_report.study.schema import COLUMNS
 from sparsity_report.untrusted.display_text import short_name
 from sparsity_report.words import value_formats as formats
@@ -63,7 +60,7 @@ class Paper(TypedDict, total=False):
 
 
 def write_thesis(
-    study: Study | Pair | str | os.PathLike[str],
+    study: Study | str | os.PathLike[str],
     folder: str | os.PathLike[str],
     *,
     template_dir: str | os.PathLike[str] | None = None,
@@ -79,14 +76,14 @@ def write_thesis(
       as ``.md`` and ``.html``. ``results`` has every method with quality, size and speed.
       ``perplexity_grid`` and ``zero_shot_grid`` have scores of methods by sparsity.
     - ``numbers.tex``, a command for each number of totals, groups and results, such as
-      ``\MaskedThirtySparsityModel`` or, for a pair, ``\PrunableWeightsRemoved``.
+      ``\MaskedThirtySparsityModel`` or, of two checkpoints, ``\PrunableWeightsRemoved``.
     - ``findings.tex`` with the verdict and the sentences of :func:`summarize`,
       ``sparsity-report.bib`` for citations, and ``example.tex``, which uses all of them.
 
     Parameters
     ----------
-    study : Study, Pair or path-like
-        The study or the pair to write, or the path of a saved one.
+    study : Study or path-like
+        The study to write, or the path of a saved one.
     folder : path-like
         Created if missing.
     template_dir : path-like, optional
@@ -118,7 +115,7 @@ def write_thesis(
     >>> [path.name for path in written[:3]]
     ['csr_bytes_column.pdf', 'csr_bytes_column.svg', 'csr_bytes_column.png']
     """
-    value: Study | Pair = value_or_saved("write_thesis", study, Study, Pair)
+    value: Study = study_or_saved("write_thesis", study)
     check_options("write_thesis", paper, Paper.__annotations__)
     widths = {"column": paper.get("column_cm", 8.5), "text": paper.get("text_cm", 16.0)}
     for place, width in widths.items():
@@ -128,10 +125,7 @@ def write_thesis(
     templates = latex_templates(environment(template_dir))
     check_folder(folder)
     medium = Medium("kit")
-    if isinstance(value, Pair):
-        sections = pair_sections(value, medium)
-    else:
-        sections = study_sections(value, medium)
+    sections = study_sections(value, medium)
     captions, files = _figures(sections, widths, family, paper.get("greyscale", False))
     tables = [table for section in sections for table in section.tables]
     for table in tables:
@@ -145,8 +139,14 @@ def write_thesis(
         "captions": captions,
         "tables": [Tex(table.key) for table in tables],
         "version": sparsity_report.__version__,
-        "findings": hooks.sentences(value),
-        **(_pair_texts(value) if isinstance(value, Pair) else _study_texts(value)),
+        "findings": study_findings(value),
+        "models": tex(model_names(value)),
+        "verdict": verdict(value),
+        "fingerprint": value.fingerprint,
+        "weights": tex(weights(value)),
+        "conventions": conventions(value),
+        "packed": bool(value.facts.packings(value.facts.baseline)),
+        "base": Tex(variant_commands(value)[value.facts.baseline]),
         **{f"{place}_cm": width for place, width in widths.items()},
     }
     files["sparsity-report.bib"] = "\n".join([*bibtex(value), ""])
@@ -155,28 +155,6 @@ def write_thesis(
         for file in _TEMPLATES
     }
     return [write_file(folder / path, content) for path, content in files.items()]
-
-
-def _study_texts(study: Study) -> dict[str, Any]:
-    return {
-        "models": tex(model_names(study)),
-        "verdict": verdict(study),
-        "fingerprint": study.fingerprint,
-        "weights": tex(weights(study)),
-        "conventions": conventions(study),
-        "packed": bool(study.facts.packings(study.facts.baseline)),
-        "base": Tex(variant_commands(study)[study.facts.baseline]),
-        "pair": False,
-    }
-
-
-def _pair_texts(pair: Pair) -> dict[str, Any]:
-    return {
-        "models": tex(both(pair)),
-        "verdict": pair.sentences()[0],
-        "conventions": [],
-        "pair": True,
-    }
 
 
 @unchecked()
@@ -192,13 +170,12 @@ def _figures(
             chart = drawing.draw(width=width * 72 / 2.54)
             if chart is None:
                 break
-            spec = chart.to_dict(validate=False)
-            title = spec.pop("title")
-            note = title.get("subtitle", "").replace(" · ", say("format.clause_separator"))
+            figure = figure_of(chart, family)
+            note = figure.note.replace(" · ", say("format.clause_separator"))
             key = "format.title_note" if note else "format.title_sentence"
-            caption = say(key, title=title["text"], note=note)
+            caption = say(key, title=figure.title, note=note)
             captions[Tex(drawing.file)] = (Tex(drawing.command), tex(caption))
-            for kind, content in draw(spec, family, greyscale).items():
+            for kind, content in files_of(figure.chart, greyscale=greyscale).items():
                 files[f"figures/{drawing.file}_{place}.{kind}"] = content
     return captions, files
 
@@ -218,17 +195,18 @@ def latex_templates(templates: Environment) -> Environment:
     )
 
 
-def commands_of(value: Study | Pair) -> list[tuple[Tex, Tex]]:
+def commands_of(study: Study) -> list[tuple[Tex, Tex]]:
     """Return the names of LaTeX commands, all different, and their numbers."""
-    numbers = [*(_pair_numbers(value) if isinstance(value, Pair) else _study_numbers(value))]
+    numbers = [*_variant_numbers(study), *_checkpoint_numbers(study)]
     names = latex.command_names((command for command, _ in numbers), longest=None)
     return [(Tex(command), text) for command, (_, text) in zip(names, numbers, strict=True)]
 
 
-def _study_numbers(study: Study) -> _Numbers:
+def _variant_numbers(study: Study) -> _Numbers:
     """Yield the numbers of the tables of totals and of groups, then those of measurements."""
     variants = variant_commands(study)
-    names = " ".join(total.column.name for total in study_tables.total_rows(study))
+    columns = (total.column.name for total in study_tables.total_rows(study))
+    names = " ".join(name for name in columns if name in COLUMNS)
     for row, (name, command) in zip(study_tables.by_variant(study), variants.items(), strict=True):
         yield f"{command}Name", tex(short_name(name))
         yield from _cells(command, row, names)
@@ -274,22 +252,22 @@ def _cells(stem: str, row: Mapping[str, Any], columns: str) -> _Numbers:
         yield from _number(command, row[column], column, COLUMNS[column].format)
 
 
-def _pair_numbers(pair: Pair) -> _Numbers:
-    for side, name in zip(("Before", "After"), pair.models["model"], strict=True):
-        yield f"{side}Name", tex(short_name(name))
-    for row in records(pair.totals):
+def _checkpoint_numbers(study: Study) -> _Numbers:
+    """Yield the numbers of two checkpoints: sizes, shares of the base, fate of zeros, removals."""
+    changes = study.facts.table("changes")
+    for row in records(changes[changes["group"].isna()]):
         stem = _camel(row["figure"])
         for column in ("before", "after", "removed"):
             yield from _number(f"{stem}{_camel(column)}", row[column], row["figure"])
         yield f"{stem}RemovedShare", quantity(row["share"], SHARE)
-    for row in records(pair.sparsities):
-        yield from _cells(_camel(row["of"]), row, "sparsity_before sparsity_itself gone_of_base")
-    groups = latex.group_commands(pair.survival["group"])
-    for row in records(pair.survival):
+    for part, share in study.facts.base_shares.items():
+        yield f"{_camel(part)}GoneOfBase", quantity(share, SHARE)
+    groups = latex.group_commands(study.facts.table("survival")["group"])
+    for row in records(study.facts.table("survival")):
         stem = groups[row["group"]]
         yield from _cells(stem, row, "compared zeros_before zeros_after kept revived new")
         yield from _cells(stem, row, "kept_share iou relative_change changed")
-    for kind, rows in pair.removed.groupby("kind", sort=False):
+    for kind, rows in study.facts.table("removed").groupby("kind", sort=False):
         yield from _number(f"{KINDS[str(kind)]}Gone", len(rows), "gone")
         yield from _number(f"{KINDS[str(kind)]}GoneWeights", int(rows["weights"].sum()), "")
 

@@ -7,13 +7,14 @@ from functools import cached_property
 
 import pandas as pd
 
-from sparsity_report.study.derived.losses import losses_frame
-from sparsity_report.study.derived.policy_names import GLOBAL
+from sparsity_report.counting.pruning import Ladder
 from sparsity_report.study.layers import group_frame, total_frame
-from sparsity_report.study.levels.levels import Levels
-from sparsity_report.study.levels.sweep import policy_tables
+from sparsity_report.study.levels.levels import Levels, level_rows
+from sparsity_report.study.levels.sweep import ladders
+from sparsity_report.study.losses import losses_frame
 from sparsity_report.study.schema import TABLES, plain_table, typed
 from sparsity_report.study.storage_layouts import storage_frame
+from sparsity_report.study.survival import change_frame, survival_frame
 from sparsity_report.weights.weights import Weights
 
 
@@ -37,6 +38,8 @@ class StudyFrames:
     continuations: pd.DataFrame | None = None
     tasks: pd.DataFrame | None = None
     experts: pd.DataFrame | None = None
+    matches: pd.DataFrame | None = None
+    removed: pd.DataFrame | None = None
     weights: Weights | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -52,7 +55,7 @@ class StudyFrames:
         >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.3)
         >>> study = sr.compare(sr.dense(pruning.weights), sr.masked(pruning), sr.csr(pruning))
         >>> dense = study.groups.query("variant == 'Dense'")
-        >>> int(dense["total"].sum()) == study.totals["total"].iloc[0]
+        >>> bool(dense["total"].sum() == study.totals["total"].iloc[0])
         True
         """
         return group_frame(self.layers)
@@ -76,6 +79,48 @@ class StudyFrames:
         zeros = sums["prunable_total"] - sums["prunable_nonzero"].astype("Int64")
         new = zeros - sums["zeros_before"].astype("Int64")
         return typed("totals", sums.assign(newly_zeroed=new))
+
+    @cached_property
+    def survival(self) -> pd.DataFrame | None:
+        """Fate of zeros per ``group`` of prunable weights; None without :attr:`matches`.
+
+        The first row (null) is for all. Of the weights that both models have, ``zeros_before`` =
+        ``kept`` + ``revived`` and ``zeros_after`` = ``kept`` + ``new``. ``kept_share`` is kept ÷
+        zeros before, ``iou`` is kept ÷ zeros of either. Of ``surviving`` weights, nonzero in both,
+        ``changed`` have another value. Of the ``modules``, ``untouched`` are unchanged.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> weights = sr.load()
+        >>> study = sr.compare_checkpoints(weights, sr.global_magnitude(weights, 0.5))
+        >>> int(study.survival["new"].iloc[0])  # all of the 393,216 zeros
+        393216
+        """
+        return None if self.matches is None else survival_frame(self.matches)
+
+    @cached_property
+    def changes(self) -> pd.DataFrame | None:
+        """Sizes of two checkpoints per ``group``, null for the model; None without matches.
+
+        The figures are ``prunable_weights``, ``parameters``, ``active_parameters`` and
+        ``flops_per_token`` of a token, ``stored_bytes`` and ``kv_cache_bytes_per_token``.
+        ``removed`` is before − after, so it is negative if something was added. Zeros that are
+        still stored are not removed.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> weights = sr.load()
+        >>> study = sr.compare_checkpoints(weights, sr.global_magnitude(weights, 0.5))
+        >>> study.changes.set_index("figure")["removed"].head(2).tolist()
+        [0, 0]
+        """
+        if self.matches is None:
+            return None
+        by_variant = self.layers.groupby("variant", sort=False)
+        before, after = (by_variant.get_group(name) for name in self.variants["variant"].iloc[:2])
+        return change_frame(before, after, self.matches)
 
     @cached_property
     def losses(self) -> pd.DataFrame | None:
@@ -119,7 +164,7 @@ class StudyFrames:
         >>> study = sr.compare(sr.dense(pruning.weights), sr.masked(pruning), sr.csr(pruning))
         >>> rows = study.storage.query("variant == 'CSR30' and scope == 'model'")
         >>> size = rows.set_index("layout")["bytes"]
-        >>> bool(size["csr"] > size["dense"])
+        >>> bool(size["csr_int32"] > size["dense"])
         True
         """
         return storage_frame(self.layers, self.patterns)
@@ -185,11 +230,14 @@ class StudyFrames:
         >>> sorted(study.by_policy)
         ['N:4', 'N:8', 'global_magnitude', 'layerwise_magnitude']
         """
-        if self.levels is None or self.by_level is None:
+        if (by_level := self.by_level) is None:
             return {}
-        tables = policy_tables(self._first, self.levels, self.weights)
-        levels = {policy: Levels(self._first, table) for policy, table in tables.items()}
-        return levels | {GLOBAL: self.by_level}
+        known = ladders(self._first, self.levels, self.weights)
+        return {
+            key: Levels(self._first, level_rows(by_level.names, *ladder))
+            for key, ladder in known.items()
+            if isinstance(ladder, Ladder)
+        }
 
     @property
     def _first(self) -> pd.DataFrame:

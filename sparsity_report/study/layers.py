@@ -1,16 +1,17 @@
 """Parameters, zeros, bytes and FLOPs of each module, derived from counts; no tensor is read."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from sparsity_report.counting.cuts import Cut
 from sparsity_report.counting.histogram import Floats, Integers, Magnitudes
-from sparsity_report.counting.pruning import Cut, Pruning
+from sparsity_report.counting.pruning import Pruning
+from sparsity_report.counting.quantization_steps import Steps
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.sparse.cost import csr_bytes, dense_bytes, index_bytes
 from sparsity_report.sparse.shares import zero_shares
@@ -81,11 +82,10 @@ def layer_frame(
     modules = _ModuleSums(weights, is_notebook=convention == "notebook")
     parameters = modules.parameters
     stored = [
-        _Stored(p, nonzero, cuts.get(p.name), is_csr=csr and p.name in runs)
+        _stored(p, nonzero, cuts.get(p.name), counts.get(p.name), is_csr=csr and p.name in runs)
         for p, nonzero in zip(parameters, _left(weights, counts, cuts), strict=True)
     ]
-    left = [each.nonzero for each in stored]
-    expected, near = zip(*(s.rounding(counts.get(s.parameter.name)) for s in stored), strict=True)
+    left, layouts, elements, in_memory, in_file, expected, near = zip(*stored, strict=True)
     counted, weight, sums = modules.counted, modules.weight, modules.sums
     main = [parameters[place] for place in modules.mains]
     uses = np.array([p.uses for p in main], dtype=float)
@@ -94,7 +94,7 @@ def layer_frame(
     runs_as_csr = pd.Series(modules.any(p.name in runs for p in parameters), dtype="boolean")
     total = sums((p.total for p in parameters), counted)
     weight_total = sums((p.total for p in parameters), weight)
-    flops = 2 * sums((each.elements for each in stored), modules.multiplied)
+    flops = 2 * sums(elements, modules.multiplied)
     frame = pd.DataFrame(
         {
             "variant": variant,
@@ -104,7 +104,7 @@ def layer_frame(
             "shape": [p.shape for p in main],
             "dtype": [p.dtype for p in main],
             "packing": [p.packing for p in main],
-            "layout": [stored[place].layout for place in modules.mains],
+            "layout": [layouts[place] for place in modules.mains],
             "total": total,
             "nonzero": sums(left, counted),
             "prunable": prunable,
@@ -118,8 +118,8 @@ def layer_frame(
             "useful_flops_per_token": _used(2 * sums(left, modules.multiplied), uses),
             "flops_per_sequence": _used(flops, once),
             "active_total": _used(total, np.minimum(np.maximum(uses, once), 1)),
-            "stored_bytes": sums(each.bytes for each in stored),
-            "file_bytes": sums(each.file_bytes for each in stored),
+            "stored_bytes": sums(in_memory),
+            "file_bytes": sums(in_file),
             "expected_rounding_sparsity": sums(expected, weight, "Float64") / weight_total,
             "near_zero_share": sums(near, weight) / weight_total,
             "tied_to": [p.tied_to for p in main],
@@ -312,70 +312,59 @@ def _flags(values: Iterable[Any]) -> Flags:
     return np.fromiter(map(bool, values), dtype=np.bool_)
 
 
-@dataclass(frozen=True)
-class _Stored:
-    """A parameter as a variant stores it."""
+class _Stored(NamedTuple):
+    """Figures of a parameter as a variant stores it; None where unknown."""
 
-    parameter: Parameter
     nonzero: int | None
-    cut: Cut | None
-    is_csr: bool
+    layout: str
+    elements: int | None  # that a product multiplies by
+    bytes: int | None
+    file_bytes: int | None  # None also if the file holds something else
+    expected_zeros: float | None  # by rounding
+    near_zero: int | None  # weights near zero, if zero is no level
 
-    @property
-    def is_pruned(self) -> bool:
-        """Its values may differ from the opened ones."""
-        return self.cut is not None and self.cut.changes
 
-    @property
-    def layout(self) -> str:
-        """The layout in memory; pruning makes sparse layouts other than CSR dense."""
-        if self.is_csr:
-            return "csr"
-        before = self.parameter.layout
-        return "dense" if self.is_pruned and before != "csr" else before
+def _stored(
+    parameter: Parameter,
+    nonzero: int | None,
+    cut: Cut | None,
+    counted: Magnitudes | None,
+    is_csr: bool,
+) -> _Stored:
+    is_pruned = cut is not None and cut.changes
+    # Pruning makes sparse layouts other than CSR dense.
+    before = "dense" if is_pruned and parameter.layout != "csr" else parameter.layout
+    layout = "csr" if is_csr else before
+    total, in_memory, in_file = parameter.total, _bytes(parameter, nonzero, layout), None
+    expected = near = None
+    if not is_pruned and layout == parameter.layout:
+        in_file = parameter.file_bytes
+        if parameter.held_bytes is not None:
+            in_memory = parameter.held_bytes
+        if counted is not None and counted.steps:
+            expected, near = _rounding(counted, counted.steps)
+    if parameter.tied_to:
+        in_memory, in_file = 0, None if in_file is None else 0
+    elements = nonzero if layout == "csr" else total
+    return _Stored(nonzero, layout, elements, in_memory, in_file, expected, near)
 
-    @property
-    def is_as_opened(self) -> bool:
-        """The parameter is neither pruned nor converted."""
-        return not self.is_pruned and self.layout == self.parameter.layout
 
-    @property
-    def elements(self) -> int | None:
-        """Number of elements that a product multiplies by."""
-        return self.nonzero if self.layout == "csr" else self.parameter.total
+def _bytes(parameter: Parameter, nonzero: int | None, layout: str) -> int | None:
+    """Return the bytes in a layout; None if they depend on an unknown number of nonzeros."""
+    if layout == "dense" or parameter.matrix is None:
+        return dense_bytes(parameter.total, parameter.itemsize)
+    if nonzero is None:
+        return None
+    index, rows = index_bytes(nonzero, parameter.matrix[1]), _row_pointers(parameter) - 1
+    return csr_bytes(nonzero, rows, parameter.itemsize, index)
 
-    @property
-    def bytes(self) -> int | None:
-        """Bytes in memory; None if they depend on an unknown number of nonzeros."""
-        parameter = self.parameter
-        if parameter.tied_to:
-            return 0
-        if parameter.held_bytes is not None and self.is_as_opened:
-            return parameter.held_bytes
-        if self.layout == "dense" or parameter.matrix is None:
-            return dense_bytes(parameter.total, parameter.itemsize)
-        if self.nonzero is None:
-            return None
-        index = index_bytes(self.nonzero, parameter.matrix[1])
-        rows = _row_pointers(parameter) - 1
-        return csr_bytes(self.nonzero, rows, parameter.itemsize, index)
 
-    @property
-    def file_bytes(self) -> int | None:
-        """Bytes in the file; None if the file holds something else."""
-        if not self.is_as_opened or self.parameter.file_bytes is None:
-            return None
-        return 0 if self.parameter.tied_to else self.parameter.file_bytes
-
-    def rounding(self, counted: Magnitudes | None) -> tuple[float | None, int | None]:
-        """Return the expected zeros by rounding, and the weights near zero if zero is no level."""
-        if not self.is_as_opened or counted is None or not (steps := counted.steps):
-            return None, None
-        deviation = counted.root_mean_square
-        if not deviation or counted.nan or counted.infinite:
-            return None, None
-        near = None if steps.rounding.has_zero else steps.near
-        return steps.expected_zeros(deviation), near
+def _rounding(counted: Magnitudes, steps: Steps) -> tuple[float | None, int | None]:
+    """Return the expected zeros by rounding, and the weights near zero if zero is no level."""
+    deviation = counted.root_mean_square
+    if not deviation or counted.nan or counted.infinite:
+        return None, None
+    return steps.expected_zeros(deviation), None if steps.rounding.has_zero else steps.near
 
 
 def _left(

@@ -1,11 +1,11 @@
-"""Notes about a study or a pair, and the keys by which readers recognize them."""
+"""Notes about a study, and the keys by which readers recognize them."""
 
 from collections.abc import Collection, Iterable
 
 from sparsity_report.words.sentences import say, says
 
-#: Keys of the notes about a file whose content does not match its digest.
-EDITED_STUDY, EDITED_PAIR = "note.study_edited", "note.pair_edited"
+#: Key of the note about a file whose content does not match its digest.
+EDITED_STUDY = "note.study_edited"
 
 
 def note_findings(notes: Iterable[str], keys: Collection[str]) -> list[str]:

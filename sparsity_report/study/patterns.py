@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from sparsity_report.counting.bit_statistics import in_runs, matrix_places
+from sparsity_report.counting.matrix_counts import (
+    MatrixCount,
+    dead_parts,
+    head_sums,
+    matrix_blocks,
+)
 from sparsity_report.counting.moments import Moments
-from sparsity_report.counting.n_m_patterns import KNOWN, compliance, find_pattern, group_counts
+from sparsity_report.counting.n_m_patterns import KNOWN, compliance, find_pattern
 from sparsity_report.counting.progress import Progress, with_bar
 from sparsity_report.counting.pruning import Pruning
 from sparsity_report.deferred import torch
@@ -21,13 +25,13 @@ from sparsity_report.errors import SparsityReportError, within_memory
 from sparsity_report.sparse.shares import zero_share
 from sparsity_report.study.schema import BLOCKS, TABLES, typed
 from sparsity_report.study.variants import Variant
+from sparsity_report.weights.matrix_direction import Matrix
 from sparsity_report.weights.packed.group_rounding import ROUNDING, squared_errors
-from sparsity_report.weights.tensor_slices import Slice, pieces
+from sparsity_report.weights.tensor_slices import pieces
 from sparsity_report.weights.weights import Module, Parameter, Weights
 
 # Weights that are read together, in whole rows, and rows that cut no block of any layout.
 _BLOCK, _LINES = 2**20, 64
-Mask = npt.NDArray[np.bool_]
 
 
 def weight_patterns(variant: Variant, *, progress: Progress | None = None) -> pd.DataFrame:
@@ -123,38 +127,36 @@ def _patterns(
     parameter: Parameter,
 ) -> dict[int, list[dict[str, object]]]:
     """Return the rows of a tensor under every pruning, reading it once, block by block."""
-    rows, columns = _stored_sizes(weights, parameter)
+    matrix = _matrix(weights, parameter)
+    rows, columns = matrix.stored
     cuts = {key: cut for key, p in prunings.items() if p and (cut := p.cuts.get(parameter.name))}
     step = max(_BLOCK // max(columns, 1) // _LINES, 1) * _LINES
     if any(cut.input_first for cut in cuts.values()):
-        step = rows  # groups along the inputs go across rows
+        step = max(rows, 1)  # groups along the inputs go across rows
     values = [Moments() for _ in range(parameter.experts)]
     is_rounded = parameter.experts > 1 and not parameter.packing
     errors = np.full((parameter.experts, len(ROUNDING)), 0.0 if is_rounded else np.nan)
-    outputs_inputs = (columns, rows) if parameter.transposed else (rows, columns)
-    zeros = {key: [Zeros(*outputs_inputs) for _ in values] for key in prunings}
-    slices = weights.as_in_memory(parameter.name)
+    zeros = {key: MatrixCount(matrix, KNOWN, blocks=BLOCKS) for key in prunings}
+    parts = pieces(weights.as_in_memory(parameter.name))
     # itertools.tee would keep dozens of blocks in memory.
     waiting: dict[int, list[torch.Tensor]] = {key: [] for key in cuts}
     stays = {key: cut.masks(_drained(waiting[key])) for key, cut in cuts.items()}
-    places = matrix_places(parameter.experts, rows, step) if rows * columns else []
-    for number, start, tensor in _blocks(slices, places, columns):
+    for number, start, tensor in matrix_blocks(parts, matrix, step, torch.cat):
         values[number].add(tensor)
         if is_rounded:
             errors[number] += squared_errors(tensor.T if parameter.transposed else tensor)
         nonzero = tensor != 0
-        for key, matrices in zeros.items():
+        for key, count in zeros.items():
             mask = nonzero
             if key in stays:
                 waiting[key].append(tensor)
                 mask = nonzero & next(stays[key])
-            place = (0, start) if parameter.transposed else (start, 0)
-            matrices[number].add(*place, (mask.T if parameter.transposed else mask).numpy())
+            count.add(number, start, mask.numpy())
     for masks in stays.values():
         next(masks, None)  # ends the generator
     rows_of: dict[int, list[dict[str, object]]] = {key: [] for key in prunings}
     for key, pruning in prunings.items():
-        for number, counted in enumerate(zeros[key]):
+        for number in range(parameter.experts):
             std, threshold = values[number].std, pruning.threshold if pruning else None
             row = {
                 "module_name": module.name,
@@ -168,28 +170,19 @@ def _patterns(
                 "least_abs": values[number].least_abs,
             }
             row |= dict(zip(ROUNDING, np.sqrt(errors[number]).tolist(), strict=True))
-            rows_of[key].append(row | counted.figures(parameter))
+            rows_of[key].append(row | zero_figures(zeros[key], number, parameter))
     return rows_of
 
 
-def _stored_sizes(weights: Weights, parameter: Parameter) -> tuple[int, int]:
-    """Return the rows and columns of a stored matrix; refuse unknown values."""
+def _matrix(weights: Weights, parameter: Parameter) -> Matrix:
+    """Return the sizes and direction of a matrix; refuse unknown values."""
     if not parameter.known:
         raise SparsityReportError(
             f"{weights.name}: {parameter.name} has unknown values; give a model whose values are "
             "known, or leave patterns out"
         )
     assert parameter.matrix is not None
-    return parameter.inputs_outputs or parameter.matrix
-
-
-def _blocks(
-    slices: Iterable[Slice], places: Sequence[tuple[int, int, int]], columns: int
-) -> Iterator[tuple[int, int, torch.Tensor]]:
-    """Yield the number of the matrix, the row and the values of each block of rows."""
-    runs = in_runs(pieces(slices), (size * columns for *_, size in places), torch.cat)
-    for (number, start, _), run in zip(places, runs, strict=True):
-        yield number, start, run.reshape(-1, columns)
+    return Matrix(*parameter.matrix, parameter.experts, parameter.transposed)
 
 
 def _drained(queue: list[torch.Tensor]) -> Iterator[torch.Tensor]:
@@ -198,85 +191,32 @@ def _drained(queue: list[torch.Tensor]) -> Iterator[torch.Tensor]:
         yield queue.pop()
 
 
-class Zeros:
-    """Positions of the zeros of one matrix, counted block by block.
-
-    Attributes
-    ----------
-    rows, columns : numpy.ndarray of int64
-        Nonzeros of each output and each input.
-
-    Examples
-    --------
-    >>> zeros = Zeros(2, 4)
-    >>> zeros.add(0, 0, np.array([[True, False, False, True], [False, False, False, False]]))
-    >>> zeros.rows.tolist(), zeros.columns.tolist(), zeros.n_m(), zeros.heads(2, 1)
-    ([2, 0], [1, 0, 0, 1], ('2:4', 1.0), (0.75, 0.75))
-    """
-
-    def __init__(self, rows: int, columns: int) -> None:
-        self.rows, self.columns = (np.zeros(lines, dtype=np.int64) for lines in (rows, columns))
-        self._complying = {p: 0 for p in KNOWN if rows and columns and columns % p.m == 0}
-        self._filled = dict.fromkeys(BLOCKS, 0)
-
-    def add(self, row: int, column: int, mask: Mask) -> None:
-        """Add a block of nonzero flags that begins at a row and a column, both multiples of 64."""
-        mask = np.ascontiguousarray(mask)
-        flags = mask.view(np.uint8)
-        for lines, first, axis in ((self.rows, row, 1), (self.columns, column, 0)):
-            lines[first : first + flags.shape[1 - axis]] += flags.sum(axis=axis, dtype=np.uint32)
-        held = {m: group_counts(mask, m) for m in {p.m for p in self._complying}}
-        for pattern in self._complying:
-            fits = held[pattern.m] <= pattern.n
-            self._complying[pattern] += int(np.count_nonzero(fits))
-        blocks = _quarter(_quarter(mask))
-        for size in BLOCKS:
-            self._filled[size] += int(np.count_nonzero(blocks))
-            blocks = _quarter(blocks)
-
-    def heads(self, head_dim: int | None, axis: int) -> tuple[float, ...] | None:
-        """Return the sparsity of each run of `head_dim` rows (axis 0) or columns (axis 1)."""
-        lines, across = (self.columns, self.rows) if axis else (self.rows, self.columns)
-        if not head_dim or lines.size % head_dim:
-            return None
-        shares = 1 - lines.reshape(-1, head_dim).sum(axis=1) / (head_dim * across.size)
-        return tuple(shares.tolist())
-
-    def figures(self, parameter: Parameter) -> dict[str, object]:
-        """Return the columns of :func:`weight_patterns` about the zeros of a matrix."""
-        rows, columns = self.rows.size, self.columns.size
-        pattern, share = self.n_m()
-        return {
-            "rows": rows,
-            "columns": columns,
-            "sparsity": zero_share(rows * columns, int(self.rows.sum())),
-            "zero_rows": zero_share(rows, int(np.count_nonzero(self.rows))),
-            "zero_columns": zero_share(columns, int(np.count_nonzero(self.columns))),
-            "head_sparsity": self.heads(parameter.head_dim, parameter.head_axis),
-            "n_m": pattern,
-            "n_m_share": share,
-            **{f"fill_{size}": fill for size, fill in self.fill().items()},
-        }
-
-    def n_m(self) -> tuple[str | None, float | None]:
-        """Return the closest N:M pattern and the share of groups that comply."""
-        size = self.rows.size * self.columns.size
-        shares = compliance(self._complying, size)
-        if not shares:
-            return None, None
-        pattern = find_pattern(self._complying, size) or max(shares, key=lambda p: shares[p])
-        return str(pattern), shares[pattern]
-
-    def fill(self) -> dict[int, float]:
-        """Return the share of b × b blocks with a nonzero, edges padded with zeros."""
-        numbers = {b: -(-self.rows.size // b) * -(-self.columns.size // b) for b in BLOCKS}
-        return {b: self._filled[b] / number if number else 0.0 for b, number in numbers.items()}
+def zero_figures(count: MatrixCount, expert: int, parameter: Parameter) -> dict[str, object]:
+    """Return the columns of :func:`weight_patterns` about the zeros of a matrix."""
+    rows, columns = count.rows[expert], count.columns[expert]
+    total = rows.size * columns.size
+    kept = {pattern: int(groups[expert]) for pattern, groups in count.kept.items()}
+    shares = compliance(kept, total)
+    pattern = find_pattern(kept, total) or max(shares, key=lambda p: shares[p], default=None)
+    lines, across = (columns, rows) if parameter.head_axis else (rows, columns)
+    heads = None
+    if (head_dim := parameter.head_dim) and lines.size % head_dim == 0:
+        nonzeros = head_sums(lines, head_dim)
+        heads = tuple((1 - nonzeros / (head_dim * across.size)).tolist())
+    return {
+        "rows": rows.size,
+        "columns": columns.size,
+        "sparsity": zero_share(total, int(rows.sum())),
+        "zero_rows": zero_share(rows.size, rows.size - dead_parts(rows)),
+        "zero_columns": zero_share(columns.size, columns.size - dead_parts(columns)),
+        "head_sparsity": heads,
+        "n_m": str(pattern) if pattern else None,
+        "n_m_share": shares[pattern] if pattern else None,
+        **{f"fill_{b}": _fill(count, expert, b) for b in BLOCKS},
+    }
 
 
-def _quarter(mask: Mask) -> Mask:
-    """Return whether each block of 2 × 2 has any flag."""
-    rows, columns = mask.shape
-    if rows % 2 or columns % 2:
-        mask = np.pad(mask, ((0, rows % 2), (0, columns % 2)))
-    lines = mask[0::2] | mask[1::2]
-    return lines[:, 0::2] | lines[:, 1::2]
+def _fill(count: MatrixCount, expert: int, size: int) -> float:
+    """Return the share of square blocks with a nonzero, edges padded with zeros."""
+    blocks = -(-count.matrix.outputs // size) * -(-count.matrix.inputs // size)
+    return int(count.filled[size][expert]) / blocks if blocks else 0.0

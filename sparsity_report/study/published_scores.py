@@ -15,17 +15,25 @@ from typing import NamedTuple
 import pandas as pd
 
 from sparsity_report.errors import SparsityReportError, printable
-from sparsity_report.hooks import Described
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.protocol_scores import by_protocol
+from sparsity_report.study.layers import records
+from sparsity_report.words.sentences import say
 
 DENSE = "dense"
 # Relative tolerances. Half precision, kernels and tokenizers move a dense perplexity by 0.1 %.
 # Seeds move a pruned one by 1 % (SparseGPT, appendix A) and other calibration data by 2.3 %
 # (github.com/locuslab/wanda/issues/45).
-_DENSE, _PRUNED = 0.005, 0.025
+_DENSE_TOLERANCE, _PRUNED_TOLERANCE = 0.005, 0.025
 # Largest difference of sparsities that count as one: Wanda rounds in every row.
 _ALIKE = 0.005
+# Keys of sentences by verdict.
+_DENSE = {
+    "yes": "reproduction.dense_yes",
+    "no": "reproduction.dense_no",
+    "not measured": "reproduction.dense_missing",
+}
+_PRUNED = {"yes": "reproduction.yes", "no": "reproduction.no"}
 
 
 class PublishedScore(NamedTuple):
@@ -57,7 +65,7 @@ class PublishedScore(NamedTuple):
     def tolerance(self) -> float:
         """Relative difference that rounding, number types and calibration explain."""
         rounding = 0.5 * 10.0**-self.decimals / float(self.printed)
-        return rounding + (_DENSE if self.policy == DENSE else _PRUNED)
+        return rounding + (_DENSE_TOLERANCE if self.policy == DENSE else _PRUNED_TOLERANCE)
 
 
 class PublishedTable(NamedTuple):
@@ -128,7 +136,7 @@ def _last(name: str) -> str:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Reproduction(Described):
+class Reproduction:
     """Published perplexities of a model beside measured ones.
 
     Attributes
@@ -156,6 +164,40 @@ class Reproduction(Described):
     model: str
     table: PublishedTable
     rows: pd.DataFrame
+
+    def __repr__(self) -> str:
+        return "\n".join(self.sentences())
+
+    def sentences(self) -> list[str]:
+        """Return the findings about the reproduction as sentences, dense first.
+
+        Returns
+        -------
+        list of str
+            Sentences.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> len(sr.reproduce("facebook/opt-125m", "wanda").sentences()) > 1  # doctest: +SKIP
+        True
+        """
+        table, rows = self.table, records(self.rows)
+        about = {"model": self.model, "paper": table.paper, "protocol": table.protocol}
+        written = [
+            {**row, **about, "digits": f",.{score.decimals}f"}
+            for row, score in zip(rows, table.rows, strict=True)
+        ]
+        findings = [say(_DENSE[rows[0]["verdict"]], **written[0])]
+        findings += [
+            say(_PRUNED[r["verdict"]], **r) for r in written[1:] if r["verdict"] in _PRUNED
+        ]
+        if missing := [row["method"] for row in rows[1:] if row["verdict"] == "not measured"]:
+            findings.append(say("reproduction.not_measured", methods=missing))
+        if texts := [*self.rows["calibration"].dropna().unique()]:
+            findings.append(say("reproduction.calibration", texts=texts, paper=table.paper))
+        where = {"arxiv": table.arxiv, "source": table.source, "looked_at": table.looked_at}
+        return [*findings, say("reproduction.source", paper=table.paper, **where)]
 
 
 def compare_published(

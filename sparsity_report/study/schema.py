@@ -47,14 +47,16 @@ VERSION = 3
 CONVENTIONS = ("standard", "notebook")
 # Tables of measurements; tasks are run by other programs.
 MEASURED = ("latency", "quality", "sensitivity", "continuations", "tasks", "experts")
-# The sides of a pair of checkpoints, and the figures that are summed.
+# The sides of two checkpoints, and the figures that are summed.
 SIDES = ("before", "after")
 FIGURES = (
     *("prunable_weights", "parameters", "active_parameters"),
     *("flops_per_token", "stored_bytes", "kv_cache_bytes_per_token"),
 )
 DENOMINATORS = ("prunable", "non_embedding", "model")
-# Tables of a study that may be null, besides its levels.
+# Tables of a study of two checkpoints, and those that follow from them.
+MATCHED, CHANGED = ("matches", "removed"), ("survival", "changes")
+# Tables of a study that may be null, besides its levels and those of two checkpoints.
 OPTIONAL = ("patterns", *MEASURED)
 
 
@@ -127,15 +129,15 @@ _POSITIVE: Mapping[str, Any] = {"low": 0, "optional": True}
 COLUMNS = {
     column.name: column
     for column in (
-        # Metrics of the viewer, the last five of which no table of a study has.
+        # Metrics of the viewer, in its order; no table has the last four and the deviation.
         Column("sparsity", "float64", format=formats.SHARE, is_metric=True, **_SHARES),
+        *_columns("float64", "deviation", formats.OWN, is_metric=True),
         Column("total", low=0, is_metric=True),
         *_columns("int64", "nonzero flops_per_token", is_metric=True, **_POSITIVE),
         *_columns("int64", "stored_bytes", formats.BYTES, is_metric=True, **_POSITIVE),
         *_columns("float64", "bytes_ratio", formats.TIMES, is_metric=True),
         *_columns("float64", "difference beyond", formats.POINTS, is_metric=True),
         *_columns("float64", "sensitivity", _NATS, is_metric=True),
-        *_columns("float64", "deviation", formats.OWN, is_metric=True),
         *_columns("text", """
             variant name kernel machine text prompt continuation part metric module
         """, formats.NAME),
@@ -157,15 +159,13 @@ COLUMNS = {
         Column("cache", "text", optional=True, among=CACHES, format=formats.name_of("cache")),
         Column("protocol", "text", among=tuple(PROTOCOLS), format=formats.NAME),
         Column("by", "text", among=PARTS, format=formats.NAME),
-        Column("side", "text", among=SIDES, format=formats.name_of("column")),
         Column("alignment", "text", among=ALIGNMENTS, format=formats.name_of("alignment")),
         Column("kind", "text", among=KINDS, format=formats.name_of("kind")),
         Column("figure", "text", among=FIGURES, format=formats.NAME),
-        Column("of", "text", among=DENOMINATORS, format=formats.NAME),
         *_columns("int64", """
             modules weight_total active_total prunable_total non_embedding_total
             uncertainty rows weight_before weight_after zeros_before zeros_after compared kept
-            revived new changed surviving weights parameters total_before total_after
+            revived new changed surviving weights parameters
         """, low=0),
         *_columns("int64", """
             weight_nonzero useful_flops_per_token flops_per_sequence
@@ -187,7 +187,7 @@ COLUMNS = {
             sparsity_prunable sparsity_non_embedding sparsity_model break_even expected_sparsity
             zero_rows zero_columns n_m_share fill_4 fill_8 fill_16 fill_32
             crossover_low crossover_high certainty kept_share iou
-            sparsity_before sparsity_itself gone_of_base gate_share token_share
+            gate_share token_share
         """, formats.SHARE, **_SHARES),
         *_columns("float64", "bound_share crossover_sparsity", formats.share(0), **_SHARES),
         *_columns("float64", "agreement flips", formats.share(2), **_SHARES),
@@ -225,14 +225,14 @@ COLUMNS = {
         *_columns("bool", "prunable untouched is_kept"),
         *_columns("boolean", "runs_as_csr higher_is_better limited", optional=True),
         *_columns("boolean", "lossless", formats.LOSSLESS, optional=True),
-        # Metrics of a pair that no table has.
+        # Metrics of two checkpoints that no table has.
         *_columns("float64", "moved", formats.POINTS),
         *_columns("float64", "revived_share new_share", formats.SHARE),
         # Columns of tables for readers only.
         *_columns("text", "weights_fingerprint", formats.CODE),
         *_columns("text", "policy", formats.name_format(80)),
         *_columns("text", "pair outcome", formats.WORDS),
-        *_columns("float64", "observed expected_zeros pruned_share zeros", formats.SHARE),
+        *_columns("float64", "observed expected_zeros gone_of_base zeros", formats.SHARE),
         *_columns("float64", "accuracy", formats.SCORE),
         *_columns("float64", "ratio_to_dense model_ratio", formats.TIMES),
         *_columns("float64", "reverse_kl", formats.figures("#.3g")),
@@ -387,29 +387,23 @@ TABLES: Mapping[str, Mapping[str, Column]] = {
         "variant budget_bits budget_bytes bits fitting experts per_token bytes gate_share "
         "token_share rounding_error"
     ),
-    # Tables of a pair, see study.pairs.pair.
-    "pair_models": _table("side model architecture source"),
-    "pair_layers": _table(
+    # Two checkpoints, see Study.matches.
+    "matches": _table(
         "module_name after_name block group prunable shape_before shape_after alignment certainty "
         "weight_before weight_after zeros_before zeros_after compared kept revived new changed "
         "relative_change norm correlation iou untouched n_m_before n_m_after kv_cache_before "
         "kv_cache_after"
     ),
-    "pair_removed": _table(
+    "removed": _table(
         "kind module index among block certainty weights parameters bytes flops_per_token"
     ),
-    "pair_groups": _table("group figure before after removed share"),
-    "pair_totals": _table("figure before after removed share"),
-    "pair_survival": _table(
+    "survival": _table(
         "group modules untouched compared zeros_before zeros_after kept revived new kept_share iou "
         "surviving changed relative_change",
         group=_MAYBE,
         untouched={"dtype": "int64", "low": 0},
     ),
-    "pair_sparsities": _table(
-        "of total_before total_after zeros_before zeros_after sparsity_before sparsity_itself "
-        "gone_of_base"
-    ),
+    "changes": _table("group figure before after removed share", group=_MAYBE),
 }
 
 

@@ -63,7 +63,7 @@ def storage_frame(layers: pd.DataFrame, patterns: pd.DataFrame | None = None) ->
 
 
 def layout_ends(layers: pd.DataFrame) -> pd.DataFrame:
-    """Return the lines of bytes against zeros of the prunable weights of a variant.
+    """Return the bytes of each layout of a variant at 0 % and 100 % sparsity.
 
     Parameters
     ----------

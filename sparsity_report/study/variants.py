@@ -17,16 +17,17 @@ from sparsity_report.counting.progress import Progress
 from sparsity_report.counting.pruning import Basis, Pruning
 from sparsity_report.deferred import nn
 from sparsity_report.errors import SparsityReportError, writable
-from sparsity_report.hooks import Presentable
 from sparsity_report.sparse.shares import zero_share
-from sparsity_report.study.derived.rounded_zeros import is_pruned
 from sparsity_report.study.layers import csr_parameters, group_frame, layer_frame
+from sparsity_report.study.rounded_zeros import is_pruned
+from sparsity_report.untrusted.display_text import short_name
 from sparsity_report.weights.weights import Parameter, Weights
+from sparsity_report.words.display_names import layout_name
 from sparsity_report.words.sentences import say
 
 
 @dataclass(frozen=True, repr=False)
-class Variant(Presentable):
+class Variant:
     """A model under one pruning decision and one layout, whose figures are derived from counts.
 
     Attributes
@@ -60,6 +61,11 @@ class Variant(Presentable):
     def __post_init__(self) -> None:
         if writable(self.name) != self.name:
             raise SparsityReportError(f"name={self.name!r}: is not Unicode text; give another name")
+
+    def __repr__(self) -> str:
+        name, layout = short_name(self.name), layout_name(self.layout)
+        title = say("repr.variant_layout", variant=name, layout=layout)
+        return "\n".join([title, *repr(self.pruning or self.weights).splitlines()[:2]])
 
     @property
     def basis(self) -> Basis | None:
@@ -123,14 +129,7 @@ class Variant(Presentable):
         >>> int(weights["weight_total"].sum() - weights["weight_nonzero"].sum()) == pruning.pruned
         True
         """
-        return layer_frame(
-            self.weights,
-            count_weights(self.weights, progress),
-            variant=self.name,
-            pruning=self.pruning,
-            csr=self.layout == "csr",
-            convention=convention,
-        )
+        return variant_layers(self, count_weights(self.weights, progress), convention)
 
     @property
     def is_pruned(self) -> bool:
@@ -414,9 +413,26 @@ def params_size_and_sparsity(model: nn.Module) -> dict[str, float]:
     }
 
 
-def variant_row(variant: Variant, digest: str, context: int | None = None) -> dict[str, object]:
+def variant_layers(
+    variant: Variant, counts: Mapping[str, Magnitudes], convention: str
+) -> pd.DataFrame:
+    """Return the :meth:`Variant.layers` of a counted model."""
+    return layer_frame(
+        variant.weights,
+        counts,
+        variant=variant.name,
+        pruning=variant.pruning,
+        csr=variant.layout == "csr",
+        convention=convention,
+    )
+
+
+def variant_row(
+    variant: Variant, counts: Mapping[str, Magnitudes], digest: str, context: int | None
+) -> dict[str, object]:
     """Return the row of a variant in the table ``variants``."""
     pruning, basis, weights = variant.pruning, variant.basis, variant.weights
+    zeros = sum(p.total - counts[p.name].nonzero for p in weights.prunable) if pruning else None
     return {
         "variant": variant.name,
         "layout": variant.layout,
@@ -426,7 +442,7 @@ def variant_row(variant: Variant, digest: str, context: int | None = None) -> di
         "fingerprint": digest,
         "method": pruning.method if pruning else None,
         "asked_sparsity": pruning.target if pruning else None,
-        "zeros_before": _prunable_zeros(weights) if pruning else None,
+        "zeros_before": zeros,
         "pruned": pruning.pruned if pruning else None,
         "threshold": pruning.threshold if pruning else None,
         "attention_width": weights.attention_width,
@@ -446,17 +462,13 @@ def fingerprint(weights: Weights, counts: Mapping[str, Magnitudes]) -> str:
     """
     digest = hashlib.sha256()
     for p in weights.stored:
-        counted = counts.get(p.name, Magnitudes(p.total, -1))
-        digest.update(repr((p.name, p.shape, p.dtype, counted.nonzero)).encode())
-        digest.update(counted.values.astype("<f8", copy=False).tobytes())
-        digest.update(counted.counts.astype("<i8", copy=False).tobytes())
+        counted = counts.get(p.name)
+        nonzero = -1 if counted is None else counted.nonzero
+        digest.update(repr((p.name, p.shape, p.dtype, nonzero)).encode())
+        if counted is not None and counted.values.size:
+            digest.update(counted.values.astype("<f8", copy=False).data)
+            digest.update(counted.counts.astype("<i8", copy=False).data)
     return digest.hexdigest()[:16]
-
-
-def _prunable_zeros(weights: Weights) -> int:
-    """Return the zeros among the prunable weights before pruning."""
-    counts = count_weights(weights)
-    return sum(p.total - counts[p.name].nonzero for p in weights.prunable)
 
 
 def _converted(model: nn.Module, parameters: Collection[Parameter]) -> nn.Module:
@@ -500,6 +512,5 @@ def _pruned(pruning: Pruning, layout: str, name: str | None) -> Variant:
             f"{layout}: needs a pruning such as global_magnitude(weights, sparsity=0.3), not "
             f"{type(pruning).__name__}; give an already-pruned model to dense()"
         )
-    masked_prefix = "Pruned" if pruning.method == "existing_zeros" else "Masked"
-    prefix = "CSR" if layout == "csr" else masked_prefix
+    prefix = "CSR" if layout == "csr" else pruning.policy.prefix
     return Variant(name or f"{prefix}{pruning.label}", pruning.weights, pruning, layout)

@@ -189,9 +189,9 @@ def check_integer(value: object, name: str, low: int = 0, high: int = limits.VAL
     """
     if type(value) is int and low <= value <= high:
         return value
-    shown = printable(json.dumps(value, default=lambda other: type(other).__name__), 60)
+    text = printable(json.dumps(value, default=lambda other: type(other).__name__), 60)
     between = f" from {low:,} to {high:,}" if type(value) is int else ""
-    raise ValueError(f"{name} is {shown}, not a whole number{between}")
+    raise ValueError(f"{name} is {text}, not a whole number{between}")
 
 
 def _parse_integer(digits: str) -> int:

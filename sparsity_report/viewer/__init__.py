@@ -1,17 +1,24 @@
-"""The viewer: a study or a pair on one screen, in pages and notebooks, without a kernel.
+"""The viewer: a study on one screen, in pages and notebooks, without a kernel.
 
 - `payload`: a header and arrays as compressed bytes, which the script opens.
-- `study_payload`: the counts, levels and texts of a study.
-- `pair_payload`: the figures of a pair, as sums of its modules.
-- `copied_code`: a study at a level as Python, JSON, a recipe or a command.
-- `module`: the script and the style, joined from their source files.
+- `study_payload`: the counts, levels and texts of a study, or the matches of two checkpoints.
+- `viewer_metrics`: the metrics of the map and the table.
+- `copied_code`: a study at a level as Python and as a command.
+- `scripts`: the bundled scripts, and the style.
 - `embed`: the viewer as a fragment of HTML.
-- `explorer`: the explorer of a study; `layer_values`, the values of its layers.
-- `pair_explorer`: the explorer of a pair.
-- `base_explorer`: the widget that explorers of studies and pairs share.
+- `view_state`: the state of an explorer; `layer_values`: its layers.
 
-Source files of the script, each using those before it: ``numbers.js`` (text of numbers),
-``data.js`` (the payload), ``figures.js`` (every figure that is shown), ``budget.js``, ``state.js``
-(state and undo), ``pictures.js`` (shapes as SVG, PNG, PDF), ``map.js``, ``table.js``,
-``details.js`` (the panel beside the map) and ``viewer.js`` (the screen, and its link to a kernel).
+``api.explorer`` is the widget of a notebook.
+
+The JavaScript files beside these modules are the sources of the scripts in ``bundle/``, which
+``npm run build`` writes:
+
+- ``viewer.js``: the screen, which composes ``controls.js``, ``map.js``, ``panel.js`` (with
+  ``details.js``), ``table.js``, ``tools.js`` (with ``copied_code.js``) and ``keyboard.js``.
+- ``figures.js`` computes every figure that is shown, ``budget.js`` solves budgets, and
+  ``state.js`` holds the state with its undo.
+- ``data.js`` opens the payload, ``types.d.ts`` describes it and the state.
+- ``kernel.js`` is the widget: it shares the state with the kernel.
+- ``numbers.js``, ``pictures.js`` and ``elements.js`` write numbers, draw shapes and make elements.
+- ``page/`` is the script of report pages, with ``address.js``; ``fragment.js`` opens viewers.
 """

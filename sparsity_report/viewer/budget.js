@@ -12,17 +12,23 @@ export function readBudget(text) {
   let match = PERPLEXITY.exec(plain);
   if (match) return { kind: "perplexity", most: Number(match[1]), relative: false };
   match = SHARE.exec(plain);
-  if (match) return { kind: match[3][0] === "f" ? "flops" : "bytes", most: Number(match[1]) / (match[2] === "%" ? 100 : 1), relative: true };
+  if (match) {
+    return { kind: match[3][0] === "f" ? "flops" : "bytes",
+      most: Number(match[1]) / (match[2] === "%" ? 100 : 1), relative: true };
+  }
   match = SIZE.exec(plain);
   if (!match) return null;
   const [, number, prefix, binary, unit] = match;
-  const size = Number(number) * (binary ? 1024 : 1000) ** ["", "k", "m", "g", "t", "p"].indexOf(prefix);
+  const size = Number(number)
+    * (binary ? 1024 : 1000) ** ["", "k", "m", "g", "t", "p"].indexOf(prefix);
   return { kind: unit[0] === "f" ? "flops" : "bytes", most: size, relative: false };
 }
 
 function write(text, { kind, relative }, value) {
   if (relative) return text.times(value);
-  return kind === "perplexity" ? text.figures(value, 2) : text.scaled(value, kind === "bytes" ? "B" : "FLOPs");
+  return kind === "perplexity"
+    ? text.figures(value, 2)
+    : text.scaled(value, kind === "bytes" ? "B" : "FLOPs");
 }
 
 // Return the level of the policy in view that keeps a budget, and a sentence; or only why not.
@@ -33,7 +39,9 @@ export function solve(figures, state, text) {
   if (!budget) return { text: words.say("budget_unread") };
   if (!policy) return { text: words.say("no_levels") };
   const layout = words.say(`as_${state.layout}`);
-  return budget.kind === "perplexity" ? byScore(figures, state, policy, budget) : byCost(figures, state, policy, budget, layout);
+  return budget.kind === "perplexity"
+    ? byScore(figures, state, policy, budget)
+    : byCost(figures, state, policy, budget, layout);
 }
 
 function byCost(figures, state, policy, budget, layout) {
@@ -41,19 +49,31 @@ function byCost(figures, state, policy, budget, layout) {
   const levels = figures.curve({ ...state, selection: [] });
   const [cost, whole] = budget.kind === "bytes" ? ["bytes", "dense"] : ["flops", "denseFlops"];
   const scale = budget.relative ? levels[0][whole] : 1;
-  const most = policy.most[budget.kind === "flops" ? (state.layout === "csr" ? "flops" : "") : state.layout] ?? levels.map((level) => level[cost]);
-  if (levels[0][whole] === null || most.some((value) => value === null)) return { text: text.say("budget_unknown") };
+  const most =
+    policy.most[budget.kind === "flops" ? (state.layout === "csr" ? "flops" : "") : state.layout]
+      ?? levels.map((level) => level[cost]);
+  if (levels[0][whole] === null || most.some((value) => value === null)) {
+    return { text: text.say("budget_unknown") };
+  }
   const limit = write(text, budget, budget.most);
   const dense = ratio(levels[0][whole], scale);
-  if (dense <= budget.most) return { level: levels[0].level, dense: true, text: text.say("budget_dense", { limit, value: write(text, budget, dense) }) };
+  if (dense <= budget.most) {
+    return { level: levels[0].level, dense: true,
+      text: text.say("budget_dense", { limit, value: write(text, budget, dense) }) };
+  }
   const place = most.findIndex((value) => value / scale <= budget.most);
   if (place < 0) {
     const least = Math.min(...most);
     const at = text.level(levels[most.indexOf(least)].level);
-    return { text: text.say("budget_out_of_reach", { limit, layout, least: write(text, budget, least / scale), at }) };
+    return {
+      text: text.say("budget_out_of_reach", { limit, layout,
+        least: write(text, budget, least / scale), at }),
+    };
   }
   const value = levels[place][cost] / scale;
-  return { level: levels[place].level, value, text: text.say("budget_met", { level: text.level(levels[place].level), layout, limit, value: write(text, budget, value) }) };
+  return { level: levels[place].level, value,
+    text: text.say("budget_met", { level: text.level(levels[place].level), layout, limit,
+      value: write(text, budget, value) }) };
 }
 
 function byScore(figures, state, policy, budget) {
@@ -62,10 +82,16 @@ function byScore(figures, state, policy, budget) {
   if (points.length < 2) return { text: text.say("budget_unmeasured") };
   const over = points.findIndex(({ value }) => value > budget.most);
   const limit = write(text, budget, budget.most);
-  if (over === 0) return { text: text.say("budget_score_out_of_reach", { limit, score: points[0].text, at: text.percent(points[0].level) }) };
+  if (over === 0) {
+    return {
+      text: text.say("budget_score_out_of_reach", { limit, score: points[0].text,
+        at: text.percent(points[0].level) }),
+    };
+  }
   const last = points[(over < 0 ? points.length : over) - 1];
   const below = policy.levels.filter((level) => level <= last.level + 1e-4);
   if (!below.length) return { text: text.say("budget_unmeasured") };
-  const words = { level: text.level(below.at(-1)), limit, score: last.text, at: text.percent(last.level) };
+  const words = { level: text.level(below.at(-1)), limit, score: last.text,
+    at: text.percent(last.level) };
   return { level: below.at(-1), text: text.say("budget_score_met", words) };
 }

@@ -27,11 +27,9 @@ function levels(bytes, { rows, columns, planes }) {
   return values;
 }
 
-const KINDS = {
-  f8: [({ length }) => 8 * length, (bytes, { length }) => shuffled(bytes, length)],
+const KINDS = { f8: [({ length }) => 8 * length, (bytes, { length }) => shuffled(bytes, length)],
   u1: [({ length }) => length, (bytes) => bytes],
-  levels: [({ rows, columns, planes }) => rows * columns * planes, levels],
-};
+  levels: [({ rows, columns, planes }) => rows * columns * planes, levels] };
 
 export async function inflate(bytes) {
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
@@ -42,7 +40,9 @@ export async function inflate(bytes) {
 export async function open(packed) {
   const bytes = await inflate(packed);
   const size = new DataView(bytes.buffer).getUint32(0, true);
-  const data = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes.subarray(4, 4 + size)));
+  const data = JSON.parse(
+    new TextDecoder("utf-8", { fatal: true }).decode(bytes.subarray(4, 4 + size)),
+  );
   if (data.format !== FORMAT) throw new Error(`format ${data.format}`);
   let at = 4 + size;
   data.arrays = data.arrays.map((one) => {

@@ -1,19 +1,18 @@
 // Every figure that the viewer shows, computed from the payload; each has one definition.
-import { Text, known } from "./numbers.js";
+/** @import { Counts, Layout, Metric, Payload, Policy, State, Variant } from "./types" */
+import { known, Text } from "./numbers.js";
 
 export const AT_LEVEL = "at level";
 export const LAYOUTS = ["csr", "bitmask", "dense"];
 const [LARGEST_INT32, SAME_LEVEL] = [2 ** 31 - 1, 1e-4];
 // Counts and ratios of counts: the amount and the size of a module.
-const COUNTED = {
-  sparsity: [(f, c, i) => c.weights[i] - c.left[i], (f, c, i) => c.weights[i]],
-  deviation: [(f, c, i) => c.of.isFirst ? f.deviation[i] ** 2 * c.weights[i] : NaN, (f, c, i) => c.weights[i]],
-  total: [(f, c, i) => c.of.total[i]],
+const COUNTED = { sparsity: [(f, c, i) => c.weights[i] - c.left[i], (f, c, i) => c.weights[i]],
+  deviation: [(f, c, i) => c.of.isFirst ? f.deviation[i] ** 2 * c.weights[i] : NaN,
+    (f, c, i) => c.weights[i]], total: [(f, c, i) => c.of.total[i]],
   nonzero: [(f, c, i) => c.nonzero[i]],
   flops_per_token: [(f, c, i, layout) => f.flops(c, i, layout)],
   stored_bytes: [(f, c, i, layout) => f.bytes(c, i, layout)],
-  bytes_ratio: [(f, c, i, layout) => f.bytes(c, i, layout), (f, c, i) => f.dense(c, i)],
-};
+  bytes_ratio: [(f, c, i, layout) => f.bytes(c, i, layout), (f, c, i) => f.dense(c, i)] };
 
 export const ratio = (part, whole) => known(part) && known(whole) && whole ? part / whole : null;
 const certain = (value) => (Number.isNaN(value) ? null : value);
@@ -34,21 +33,33 @@ export function erf(x) {
 }
 
 export class Figures {
+  /** @param {Payload} data */
   constructor(data) {
     const { arrays, modules } = data;
-    const filled = (one) => ({ ...one, ...Object.fromEntries(Object.entries(one.arrays ?? {}).map(([k, id]) => [k, arrays[id]])) });
-    Object.assign(this, { data, modules, isPair: data.kind === "pair", text: new Text(data.words) });
+    const filled = (one) => ({ ...one,
+      ...Object.fromEntries(Object.entries(one.arrays ?? {}).map(([k, id]) => [k, arrays[id]])) });
+    this.data = data;
+    this.modules = modules;
+    this.isPair = data.kind === "pair";
+    this.text = new Text(data.words);
     this.size = modules.names.length;
     this.positions = new Map(modules.names.map((name, i) => [name, i]));
+    /** @type {Variant[]} */
     this.variants = (data.variants ?? []).map(filled);
+    /** @type {Policy[]} */
     this.policies = (data.policies ?? []).map((one) => this.policy(one, arrays));
     this.deviation = arrays[data.deviation] ?? new Float64Array(this.size).fill(NaN);
-    this.figures = (data.figures ?? []).map((one) => ({ ...one, amounts: arrays[one.amounts], sizes: arrays[one.sizes] }));
+    /** @type {Metric[]} */
+    this.metrics = data.metrics.map((one) => ({ ...one, amounts: arrays[one.amounts],
+      sizes: arrays[one.sizes] })
+    );
     if (data.histograms) {
       const { rows, top, heights } = data.histograms;
       this.histograms = { ...data.histograms, top: arrays[top], heights: arrays[heights] };
       this.places = new Map(Array.from(arrays[rows], (module, row) => [module, row]));
     }
+    this.lower = modules.names.map((name) => name.toLowerCase());
+    /** Histograms that a kernel sent. @type {Map<number, { top: number, heights: number[] }>} */
     this.fetched = new Map();
     this.kept = new Map();
   }
@@ -67,35 +78,48 @@ export class Figures {
     return { ...one, rows: arrays[one.rows], left: arrays[one.left] };
   }
 
+  /** @param {State} state */
   isLevel(state) {
     return state.variant === AT_LEVEL;
   }
 
-  // Return the policy of a state, or null.
+  /** Return the policy of a state, or null. @param {State} state */
   policyOf(state) {
     return this.policies.find(({ key, disabled }) => key === state.policy && !disabled) ?? null;
   }
 
-  // Return the place of the level nearest to a sparsity.
+  /**
+   * Return the place of the level nearest to a sparsity.
+   * @param {Policy} policy @param {number} sparsity
+   */
   place(policy, sparsity) {
-    return policy.levels.reduce((best, level, k) =>
-      Math.abs(level - sparsity) < Math.abs(policy.levels[best] - sparsity) ? k : best, 0);
+    return policy.levels.reduce(
+      (best, level, k) =>
+        Math.abs(level - sparsity) < Math.abs(policy.levels[best] - sparsity) ? k : best,
+      0,
+    );
   }
 
   variant(name) {
     return this.variants.find((one) => one.name === name) ?? this.variants[0];
   }
 
-  // Return nonzeros of all modules of the variant or level in view.
+  /**
+   * Return nonzeros of all modules of the variant or level in view.
+   * @param {State} state @returns {Counts}
+   */
   counts(state) {
     if (!this.isLevel(state)) {
       const of = this.variant(state.variant);
-      return this.once(`variant ${of.name}`, () => ({ of, left: of.weightNonzero, weights: of.weightTotal, nonzero: of.nonzero, slack: null }));
+      return this.once(`variant ${of.name}`,
+        () => ({ of, left: of.weightNonzero, weights: of.weightTotal, nonzero: of.nonzero,
+          slack: null }));
     }
     const policy = this.policyOf(state);
     return this.level(policy, this.place(policy, state.sparsity));
   }
 
+  /** @param {Policy} policy @param {number} k @returns {Counts} */
   level(policy, k) {
     const of = this.variants[0];
     return this.once(`level ${policy.key} ${k}`, () => {
@@ -109,18 +133,28 @@ export class Figures {
     });
   }
 
-  // True if a variant is stored in a layout, so that its bytes and FLOPs are those of the study.
+  /**
+   * True if a variant is stored in a layout, so that its bytes and FLOPs are those of the study.
+   * @param {Counts} counts @param {Layout} layout
+   */
   isStored({ of, slack }, layout) {
     return slack === null && layout === (of.layout === "csr" ? "csr" : "dense");
   }
 
-  // Bytes of a module with nothing stored sparse.
+  /** Bytes of a module with nothing stored sparse. @param {Counts} counts @param {number} i */
   dense(counts, i) {
     const { of, slack } = counts;
-    return slack !== null ? this.bytes(counts, i, "dense") : of.sparse[i] ? of.dense[i] : of.stored[i];
+    return slack !== null
+      ? this.bytes(counts, i, "dense")
+      : of.sparse[i]
+      ? of.dense[i]
+      : of.stored[i];
   }
 
-  // Bytes of a module with its prunable matrices in a layout.
+  /**
+   * Bytes of a module with its prunable matrices in a layout.
+   * @param {Counts} counts @param {number} i @param {Layout} layout
+   */
   bytes(counts, i, layout) {
     const { of, left } = counts;
     if (this.isStored(counts, layout)) return of.stored[i];
@@ -130,11 +164,16 @@ export class Figures {
       const index = left[i] <= LARGEST_INT32 && of.columns[i] <= LARGEST_INT32 ? 4 : 8;
       return left[i] * (v + index) + of.pointers[i] * index + of.rest[i];
     }
-    if (layout === "bitmask" && known(of.pointers[i])) return left[i] * v + Math.ceil(weights / 8) + of.rest[i];
+    if (layout === "bitmask" && known(of.pointers[i])) {
+      return left[i] * v + Math.ceil(weights / 8) + of.rest[i];
+    }
     return weights * v + of.rest[i];
   }
 
-  // FLOPs per token of a module; only CSR skips zeros.
+  /**
+   * FLOPs per token of a module; only CSR skips zeros.
+   * @param {Counts} counts @param {number} i @param {Layout} layout
+   */
   flops(counts, i, layout) {
     const { of, left } = counts;
     if (this.isStored(counts, layout)) return of.flops[i];
@@ -143,14 +182,18 @@ export class Figures {
     return divided(2 * weights * of.usesTop[i], of.usesBottom[i]);
   }
 
-  // Sums over modules, or the whole model; unknown sums are null.
+  /**
+   * Sums over modules, or the whole model; unknown sums are null.
+   * @param {State} state @param {number[] | null} members
+   */
   sums(state, members = null) {
     return this.summed(this.counts(state), state.layout, members);
   }
 
   summed(counts, layout, members = null) {
     const { of, left, weights, nonzero, slack } = counts;
-    const sum = { zeros: 0, prunable: 0, modelZeros: 0, total: 0, bytes: 0, dense: 0, flops: 0, denseFlops: 0, slack: 0, slackShare: 0, layers: 0 };
+    const sum = { zeros: 0, prunable: 0, modelZeros: 0, total: 0, bytes: 0, dense: 0, flops: 0,
+      denseFlops: 0, slack: 0, slackShare: 0, layers: 0 };
     const add = (i) => {
       if (Number.isNaN(of.total[i])) return;
       if (of.prunable[i]) {
@@ -172,24 +215,32 @@ export class Figures {
     else for (let i = 0; i < this.size; i += 1) add(i);
     for (const key of Object.keys(sum)) sum[key] = certain(sum[key]);
     const { zeros, prunable, modelZeros, total, bytes, dense, flops, denseFlops } = sum;
-    return { ...sum, share: ratio(zeros, prunable), modelShare: ratio(modelZeros, total), ratio: ratio(bytes, dense), flopsRatio: ratio(flops, denseFlops) };
+    return { ...sum, share: ratio(zeros, prunable), modelShare: ratio(modelZeros, total),
+      ratio: ratio(bytes, dense), flopsRatio: ratio(flops, denseFlops) };
   }
 
-  // Sums at every level of a policy.
+  /** Sums at every level of a policy. @param {State} state */
   curve(state) {
     const policy = this.policyOf(state);
     if (!policy) return [];
     const members = state.selection.length ? state.selection : null;
-    return this.once(`curve ${policy.key} ${state.layout} ${state.selection}`, () =>
-      policy.levels.map((level, k) => ({ level, ...this.summed(this.level(policy, k), state.layout, members) })));
+    return this.once(`curve ${policy.key} ${state.layout} ${state.selection}`,
+      () =>
+        policy.levels.map((level, k) => ({ level,
+          ...this.summed(this.level(policy, k), state.layout, members) })
+        ));
   }
 
   // The sparsity from which a layout is smaller than dense; null if it never is.
   breakEven(layout, members = null, of = this.variants[this.data.baseline] ?? this.variants[0]) {
     if (layout === "dense" || !of) return null;
-    const matrices = [...(members ?? this.modules.names.keys())].filter((i) => of.prunable[i] && of.weightTotal[i] && known(of.pointers[i]));
-    const total = (left, name) => matrices.reduce((sum, i) => sum + this.bytes({ of, left }, i, name) - of.rest[i], 0);
-    const [dense, full, empty] = [total(of.weightTotal, "dense"), total(of.weightTotal, layout), total(new Float64Array(this.size), layout)];
+    const matrices = [...(members ?? this.modules.names.keys())].filter((i) =>
+      of.prunable[i] && of.weightTotal[i] && known(of.pointers[i])
+    );
+    const total = (left, name) =>
+      matrices.reduce((sum, i) => sum + this.bytes({ of, left }, i, name) - of.rest[i], 0);
+    const [dense, full, empty] = [total(of.weightTotal, "dense"), total(of.weightTotal, layout),
+      total(new Float64Array(this.size), layout)];
     return full > empty && empty < dense ? Math.max(0, (full - dense) / (full - empty)) : null;
   }
 
@@ -207,52 +258,51 @@ export class Figures {
   get prefix() {
     return this.once("prefix", () => {
       const names = this.modules.names.filter((_, i) => this.modules.blocks[i] !== null);
-      const [first, last] = [names.reduce((a, b) => (a < b ? a : b), names[0] ?? ""), names.reduce((a, b) => (a > b ? a : b), "")];
+      const [first, last] = [names.reduce((a, b) => (a < b ? a : b), names[0] ?? ""),
+        names.reduce((a, b) => (a > b ? a : b), "")];
       const same = [...first].findIndex((letter, k) => letter !== last[k]);
       return first.slice(0, first.lastIndexOf(".", same < 0 ? first.length : same) + 1);
     });
   }
 
-  // Metrics that the map can show.
-  get metrics() {
-    return this.once("metrics", () => {
-      const own = this.figures.map(({ key, label, note, kind, signed }) => ({ key, label, note, kind, signed }));
-      if (this.isPair) return own;
-      const keys = Object.keys(COUNTED);
-      if (this.variants.length + this.policies.length > 1) keys.push("difference");
-      if (this.deviation.some(known)) keys.push("beyond");
-      return [...keys.map((key) => ({ key, ...this.data.metrics[key] })), ...own];
-    });
-  }
-
-  // Amounts and sizes of a metric by module; the value of several modules is Σ amounts ÷ Σ sizes.
+  /**
+   * Amounts and sizes of a metric by module; the value of several modules is Σ amounts ÷ Σ sizes.
+   * @param {State} state @returns {Metric}
+   */
   metric(state) {
     const about = this.metrics.find(({ key }) => key === state.metric) ?? this.metrics[0];
-    const own = this.figures.find(({ key }) => key === about.key);
-    if (own) return { ...about, ...own };
+    if (about.isOwn) return about;
     const counts = this.counts(state);
-    const key = `metric ${about.key} ${state.variant} ${state.policy} ${state.sparsity} ${state.layout} ${state.against}`;
+    const key = [about.key, state.variant, state.policy, state.sparsity, state.layout,
+      state.against].join(" ");
     return this.once(key, () => {
       const [amount, size] = COUNTED[about.key] ?? this.compared(state, about.key);
       // A selection may hold modules that the variant in view lacks.
       const part = (of, i) => (known(counts.of.total[i]) ? of(this, counts, i, state.layout) : 0);
       const array = (of) => of && Float64Array.from({ length: this.size }, (_, i) => part(of, i));
-      return { ...about, root: about.key === "deviation", amounts: array(amount), sizes: array(size) };
+      return { ...about, amounts: array(amount), sizes: array(size) };
     });
   }
 
+  /** @param {State} state @param {string} key */
   compared(state, key) {
     const weights = (f, c, i) => (c.of.prunable[i] ? c.weights[i] : 0);
     if (key === "difference") {
       const other = this.counts({ ...state, variant: state.against });
-      const same = (f, c, i) => (weights(f, c, i) === weights(f, other, i) ? weights(f, c, i) : NaN);
+      const same = (f, c,
+        i) => (weights(f, c, i) === weights(f, other, i) ? weights(f, c, i) : NaN);
       return [(f, c, i) => (weights(f, c, i) ? other.left[i] - c.left[i] : 0), same];
     }
     const cut = this.threshold(state);
-    return [(f, c, i) => (weights(f, c, i) ? c.weights[i] - c.left[i] - (this.normalShare(state, i, cut) ?? NaN) * c.weights[i] : 0), weights];
+    return [
+      (f, c, i) => (weights(f, c, i)
+        ? c.weights[i] - c.left[i] - (this.normalShare(state, i, cut) ?? NaN) * c.weights[i]
+        : 0),
+      weights,
+    ];
   }
 
-  // The value of a metric over modules; null if unknown.
+  /** The value of a metric over modules; null if unknown. @param {Metric} metric */
   value({ amounts, sizes, root, ofParts }, members) {
     // A figure of a part of the model has no mean over layers of several parts.
     if (ofParts && new Set(members.map((i) => amounts[i]).filter(known)).size > 1) return null;
@@ -266,7 +316,10 @@ export class Figures {
     return root && value !== null ? Math.sqrt(value) : value;
   }
 
-  // The largest magnitude that one threshold for all layers prunes; null where there is none.
+  /**
+   * The largest magnitude that one threshold for all layers prunes; null where there is none.
+   * @param {State} state
+   */
   threshold(state) {
     if (!this.isLevel(state)) return this.variant(state.variant).threshold ?? null;
     const policy = this.policyOf(state);
@@ -279,17 +332,24 @@ export class Figures {
     return this.deviation[i] ? erf(cut / (this.deviation[i] * Math.SQRT2)) : 1;
   }
 
-  // Modules of a scope, in model order.
+  /**
+   * Modules of a scope, in model order.
+   * @param {string} name @param {State} state @returns {number[]}
+   */
   scope(name, state) {
     return this.once(`scope ${name} ${this.isPair || this.counts(state).of.name}`, () => {
       const of = this.isPair ? null : this.counts(state).of;
       const prunable = of ? of.prunable : this.data.arrays[this.data.prunable];
-      const inside = (i) => name === "all" || (name === "prunable" ? prunable[i] : this.modules.groups[i] === name);
+      const inside = (i) =>
+        name === "all" || (name === "prunable" ? prunable[i] : this.modules.groups[i] === name);
       return [...this.modules.names.keys()].filter((i) => (!of || known(of.total[i])) && inside(i));
     });
   }
 
-  // The layer of the scope with the largest value of the metric; the first one of equals.
+  /**
+   * The layer of the scope with the largest value of the metric; the first one of equals.
+   * @param {State} state
+   */
   extreme(state) {
     const metric = this.metric(state);
     let [best, most] = [-1, -Infinity];
@@ -300,14 +360,18 @@ export class Figures {
     return best;
   }
 
-  // Modules whose names contain all words of a search.
+  /** Modules whose names contain all words of a search. @param {State} state */
   matching(state) {
     const words = state.search.toLowerCase().split(/\s+/).filter(Boolean);
-    this.lower ??= this.modules.names.map((name) => name.toLowerCase());
-    return this.scope(state.modules, state).filter((i) => words.every((word) => this.lower[i].includes(word)));
+    return this.scope(state.modules, state).filter((i) =>
+      words.every((word) => this.lower[i].includes(word))
+    );
   }
 
-  // The measured score of the state beside dense, as texts; null where nothing was measured.
+  /**
+   * The measured score of the state beside dense, as texts; null where nothing was measured.
+   * @param {State} state
+   */
   score(state) {
     const { quality, baseline } = this.data;
     if (!this.isLevel(state)) {
@@ -315,12 +379,21 @@ export class Figures {
       const score = of(this.variants.findIndex(({ name }) => name === state.variant));
       return score ? { measure: quality.name, score, dense: of(baseline) ?? "–" } : null;
     }
-    const at = (share) => this.data.scores.find(({ level, policy }) => policy === state.policy && Math.abs(level - share) < SAME_LEVEL)?.text;
+    const at = (share) =>
+      this.data.scores.find(({ level, policy }) =>
+        policy === state.policy && Math.abs(level - share) < SAME_LEVEL
+      )?.text;
     const score = at(this.sums(state).share);
-    return score ? { measure: this.text.say("perplexity"), score, dense: at(this.variants[baseline].sparsity) ?? "–" } : null;
+    return score
+      ? { measure: this.text.say("perplexity"), score,
+        dense: at(this.variants[baseline].sparsity) ?? "–" }
+      : null;
   }
 
-  // Bytes of a module's matrices in each layout, relative to dense.
+  /**
+   * Bytes of a module's matrices in each layout, relative to dense.
+   * @param {State} state @param {number} i
+   */
   layouts(state, i) {
     const counts = this.counts(state);
     const { of } = counts;
@@ -328,16 +401,23 @@ export class Figures {
     const size = (layout) => certain(this.bytes({ of, left: counts.left }, i, layout) - of.rest[i]);
     const [dense, n] = [size("dense"), of.weightTotal[i]];
     const rows = ["dense", "csr", "bitmask"].map((key) => ({ key, bytes: size(key), fits: true }));
-    const pattern = this.isLevel(state) && this.policyOf(state)?.patterns?.[this.place(this.policyOf(state), state.sparsity)];
-    const fits = this.isLevel(state) ? /^[12]:[48]$/.test(pattern || "") : this.data.twoFour?.[this.variants.indexOf(of)]?.includes(i) ?? null;
+    const pattern = this.isLevel(state)
+      && this.policyOf(state)?.patterns?.[this.place(this.policyOf(state), state.sparsity)];
+    const fits = this.isLevel(state)
+      ? /^[12]:[48]$/.test(pattern || "")
+      : this.data.twoFour?.[this.variants.indexOf(of)]?.includes(i) ?? null;
     rows.push({ key: "two_four", bytes: Math.floor(n / 2) * of.value[i] + Math.ceil(n / 8), fits });
     return rows.map((row) => ({ ...row, ratio: ratio(row.bytes, dense) }));
   }
 
-  // Share of zeros that two variants have in common: exact for magnitude pruning, else a range.
+  /**
+   * Share of zeros that two variants have in common: exact for magnitude pruning, else a range.
+   * @param {State} state @param {number[]} members
+   */
   overlap(state, members) {
     const [one, other] = [this.counts(state), this.counts({ ...state, variant: state.against })];
-    const nested = (c) => c.of.isFirst && (c.slack ? /magnitude/.test(state.policy) : c.of.isMagnitude);
+    const nested = (c) =>
+      c.of.isFirst && (c.slack ? /magnitude/.test(state.policy) : c.of.isMagnitude);
     let [least, most, all] = [0, 0, 0];
     for (const i of members) {
       const n = one.weights[i];
@@ -352,20 +432,24 @@ export class Figures {
     return all ? { least: least / all, most: most / all } : null;
   }
 
-  // Bars of the metric over the selection, by group, projection or block.
+  /** Bars of the metric over the selection, by group, projection or block. @param {State} state */
   bars(state) {
     const metric = this.metric(state);
     const members = state.selection.length ? state.selection : this.scope(state.modules, state);
-    const name = {
-      group: (i) => this.data.labels.groups[this.modules.groups[i]] ?? this.modules.groups[i],
-      projection: (i) => this.modules.projections[i],
-      block: (i) => this.modules.blocks[i] === null ? this.text.say("outside") : String(this.modules.blocks[i]),
-    }[state.grouping];
+    const name =
+      { group: (i) => this.data.labels.groups[this.modules.groups[i]] ?? this.modules.groups[i],
+        projection: (i) => this.modules.projections[i],
+        block: (i) =>
+          this.modules.blocks[i] === null
+            ? this.text.say("outside")
+            : String(this.modules.blocks[i]) }[state.grouping];
     const parts = new Map();
     for (const i of members) {
       if (!parts.has(name(i))) parts.set(name(i), []);
       parts.get(name(i)).push(i);
     }
-    return [...parts].map(([label, part]) => ({ label, value: this.value(metric, part), members: part }));
+    return [...parts].map(([label, part]) => ({ label, value: this.value(metric, part),
+      members: part })
+    );
   }
 }

@@ -5,12 +5,15 @@ const PREFIXES = ["", "k", "M", "G", "T", "P"];
 
 export const known = (value) => value !== null && value !== undefined && !Number.isNaN(value);
 
-export const clip = (text, most) => (text.length > most ? `${text.slice(0, Math.max(1, most - 1))}…` : text);
+export const clip = (text,
+  most) => (text.length > most ? `${text.slice(0, Math.max(1, most - 1))}…` : text);
 
 // Round half to even, as Python does; toFixed rounds ties up.
 function fixed(value, digits) {
-  const [text, exact] = [Math.abs(value).toFixed(digits), Math.abs(value).toFixed(Math.min(100, digits + 60))];
-  const tie = /^5?0*$/.test(exact.slice(exact.indexOf(".") + 1 + digits)) && exact[exact.indexOf(".") + 1 + digits] === "5";
+  const [text, exact] = [Math.abs(value).toFixed(digits),
+    Math.abs(value).toFixed(Math.min(100, digits + 60))];
+  const tie = /^5?0*$/.test(exact.slice(exact.indexOf(".") + 1 + digits))
+    && exact[exact.indexOf(".") + 1 + digits] === "5";
   let rounded = text;
   if (tie && Number(text.at(-1)) % 2) {
     const down = exact.slice(0, exact.indexOf(".") + (digits ? 1 + digits : 0));
@@ -44,7 +47,9 @@ export class Text {
     const smallest = 10 ** -digits;
     let [hundredths, sign] = [100 * share, ""];
     if (hundredths > 0 && hundredths < smallest / 2) [hundredths, sign] = [smallest, "<"];
-    else if (hundredths > 100 - smallest / 2 && hundredths < 100) [hundredths, sign] = [100 - smallest, ">"];
+    else if (hundredths > 100 - smallest / 2 && hundredths < 100) {
+      [hundredths, sign] = [100 - smallest, ">"];
+    }
     return [sign, this.figures(hundredths, digits), "%"].filter(Boolean).join(space);
   }
 
@@ -79,7 +84,8 @@ export class Text {
     if (value === 0) return "0";
     const size = Math.abs(value);
     if (size < 1e-4 || size >= 1e6) return value.toExponential(digits - 1).replace("-", "−");
-    return this.figures(value, Math.max(0, digits - 1 - Math.floor(Math.log10(size)))).replace("-", "−");
+    return this.figures(value, Math.max(0, digits - 1 - Math.floor(Math.log10(size)))).replace("-",
+      "−");
   }
 
   // Write a value of a metric by its kind.

@@ -4,10 +4,12 @@ import gzip
 import json
 import struct
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+from sparsity_report.study.derived.layer_metrics import LayerFigure
 
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.intp] | None
@@ -55,6 +57,22 @@ class Arrays:
             self.described.append({"kind": kind, **shape})
             self.parts.append(content)
         return self._places[key]
+
+
+class Contents(NamedTuple):
+    """The contents of a payload.
+
+    Attributes
+    ----------
+    header : dict
+    arrays : Arrays
+    figures : mapping of str to LayerFigure
+        Figures of the metrics that do not follow from counts, by the keys of the metrics.
+    """
+
+    header: dict[str, Any]
+    arrays: Arrays
+    figures: Mapping[str, LayerFigure]
 
 
 def common_ratio(

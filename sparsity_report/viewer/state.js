@@ -1,40 +1,52 @@
 // State of the controls: one value, changed in one place, with undo.
+/** @import { State, Traits } from "./types" */
 import { AT_LEVEL } from "./figures.js";
 
 // Milliseconds without a change after which a state is a step, and most steps.
 const [REST, STEPS] = [300, 200];
 
 export class Store {
+  /** @param {import("./figures.js").Figures} figures @param {Traits} start */
   constructor(figures, start) {
     this.figures = figures;
-    this.state = this.settled({
-      variant: "", policy: "", sparsity: 0, layout: "csr", metric: "", against: "", modules: "prunable", grouping: "group",
-      sort: "", curve: "bytes", search: "", detail: -1, selection: [], panel: "layer", ...this.internal(start),
-    });
+    /** @type {State} */
+    this.state = this.settled({ variant: "", policy: "", sparsity: 0, layout: "csr", metric: "",
+      against: "", modules: "prunable", grouping: "group", sort: "", curve: "bytes", search: "",
+      detail: -1, selection: [], panel: "layer", ...this.internal(start) });
     if (this.state.detail < 0) this.state = { ...this.state, detail: figures.extreme(this.state) };
+    /** The first state, and the states that undo goes back to. @type {State} */
     this.first = this.state;
+    /** @type {State[]} */
     this.steps = [this.state];
     this.at = 0;
     this.onChange = [];
     this.onRest = [];
   }
 
-  // Modules are positions inside, names outside.
+  /** Modules are positions inside, names outside. @param {Partial<Traits>} traits */
   internal(traits) {
     const { positions } = this.figures;
+    /** @type {any} */
     const state = { ...traits };
-    if ("selection" in state) state.selection = state.selection.map((name) => positions.get(name)).filter((i) => i !== undefined);
+    if ("selection" in state) {
+      state.selection = state.selection.map((name) => positions.get(name)).filter((i) =>
+        i !== undefined
+      );
+    }
     if ("detail" in state) state.detail = positions.get(state.detail) ?? -1;
     return state;
   }
 
+  /** @returns {Traits} */
   traits(state = this.state) {
     const { names } = this.figures.modules;
-    const { panel, ...shared } = state;
-    return { ...shared, selection: state.selection.map((i) => names[i]), detail: names[state.detail] ?? null };
+    const shared = { ...state };
+    delete shared.panel;
+    return { ...shared, selection: state.selection.map((i) => names[i]),
+      detail: names[state.detail] ?? null };
   }
 
-  // Change some values; what depends on them follows.
+  /** Change some values; what depends on them follows. @param {Partial<State>} changes */
   set(changes, { rest = true } = {}) {
     const [before, { figures }] = [this.state, this];
     const next = { ...before, ...changes };
@@ -42,7 +54,9 @@ export class Store {
       const { layout, sparsity, isFirst } = figures.variant(changes.variant);
       next.layout = changes.layout ?? (layout === "csr" ? "csr" : "dense");
       const policy = figures.policyOf(next);
-      if (policy && isFirst && sparsity !== null) next.sparsity = policy.levels[figures.place(policy, sparsity)];
+      if (policy && isFirst && sparsity !== null) {
+        next.sparsity = policy.levels[figures.place(policy, sparsity)];
+      }
     } else if (changes.sparsity !== undefined || changes.policy !== undefined) {
       const policy = figures.policyOf(next);
       if (policy) {
@@ -50,8 +64,10 @@ export class Store {
         next.variant = AT_LEVEL;
       }
     }
-    if (changes.selection?.length && !changes.selection.includes(next.detail)) next.detail = changes.selection.at(-1);
-    // Changes of another control are a step of their own.
+    if (changes.selection?.length && !changes.selection.includes(next.detail)) {
+      next.detail = changes.selection.at(-1);
+    }
+    // A change of another control begins a new step.
     const control = Object.keys(changes).join();
     if (control !== this.control) this.note();
     this.control = control;
@@ -61,7 +77,7 @@ export class Store {
     if (rest) this.timer = setTimeout(() => this.rest(), REST);
   }
 
-  // Select layers; with `more` in addition, or out of the selection. The same layer again clears it.
+  // Select layers; with `more` in addition, or out of the selection. The same one again clears it.
   select(members, more = false, keep = false) {
     const { selection } = this.state;
     const known = new Set(selection);
@@ -69,7 +85,9 @@ export class Store {
     if (more) {
       const others = selection.filter((i) => !members.includes(i));
       next = members.every((i) => known.has(i)) ? others : [...others, ...members];
-    } else if (!keep && selection.length === members.length && members.every((i) => known.has(i))) next = [];
+    } else if (!keep && selection.length === members.length && members.every((i) => known.has(i))) {
+      next = [];
+    }
     this.set({ selection: next, ...(members.length ? { detail: members.at(-1) } : {}) });
   }
 
@@ -84,6 +102,7 @@ export class Store {
   // Append the state to the steps, if it is another one.
   note() {
     if (this.state === this.steps[this.at]) return;
+    /** @type {State[]} */
     this.steps = [...this.steps.slice(0, this.at + 1), this.state].slice(-STEPS);
     this.at = this.steps.length - 1;
   }

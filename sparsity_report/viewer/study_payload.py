@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -12,34 +13,43 @@ import numpy.typing as npt
 import pandas as pd
 
 from sparsity_report.counting.histogram import Magnitudes
-from sparsity_report.counting.n_m_patterns import pattern_at
-from sparsity_report.errors import SparsityReportError, printable
-from sparsity_report.findings.score_text import measure_name, score_text
+from sparsity_report.counting.policies.policy_registry import families
+from sparsity_report.errors import printable
+from sparsity_report.findings.checkpoint_labels import both, strip_names, strip_title
+from sparsity_report.findings.strip_text import measure_name, score_text
 from sparsity_report.sparse.cost import value_bytes
+from sparsity_report.study.budget import measured_levels
 from sparsity_report.study.comparison import Study
-from sparsity_report.study.derived import layer_metrics
-from sparsity_report.study.derived.heatmap_grid import Grid
+from sparsity_report.study.derived.expert_use import FIGURES, drawn_use
 from sparsity_report.study.derived.histograms import module_magnitudes
 from sparsity_report.study.derived.layer_metrics import LayerFigure
 from sparsity_report.study.derived.paired_facts import score_ends
-from sparsity_report.study.derived.policy_names import (
-    GLOBAL,
-    LAYERWISE,
-    is_level_of,
-    selection_rule,
-)
-from sparsity_report.study.expert_use import FIGURES, drawn_use
+from sparsity_report.study.heatmap_grid import Grid
 from sparsity_report.study.layers import records, use_ratio
-from sparsity_report.study.levels.budget import measured_levels
 from sparsity_report.study.levels.levels import Levels, bytes_beside
-from sparsity_report.study.levels.sweep import thresholds
-from sparsity_report.study.schema import COLUMNS, METRICS, Column
+from sparsity_report.study.levels.sweep import ladders, thresholds
+from sparsity_report.study.pairs.removed_strips import strips
+from sparsity_report.study.policy_names import GLOBAL, is_level_of, selection_rule
 from sparsity_report.untrusted.display_text import clip, distinct_names, short_name
-from sparsity_report.viewer.copied_code import study_code
-from sparsity_report.viewer.payload import Arrays, Floats, encode
+from sparsity_report.viewer.copied_code import CopiedCode
+from sparsity_report.viewer.payload import Arrays, Contents, common_ratio, encode
+from sparsity_report.viewer.viewer_metrics import (
+    aligned,
+    compared_layers,
+    compared_metrics,
+    counted_metrics,
+    own_metrics,
+    spreads,
+)
 from sparsity_report.words.catalogue import catalogue
-from sparsity_report.words.display_names import group_name, method_name, part_name
-from sparsity_report.words.number_format import perplexity
+from sparsity_report.words.display_names import (
+    display_name,
+    group_name,
+    head,
+    method_name,
+    part_name,
+)
+from sparsity_report.words.number_format import perplexity, shape
 from sparsity_report.words.sentences import say
 
 FORMAT = 1
@@ -47,12 +57,21 @@ FORMAT = 1
 _BARS, _HISTOGRAMS = 40, 12_000
 # Heights of a bar.
 _STEPS = 31
-# Policies that levels may have, in the order of the menu; the last two never follow from counts.
-_POLICIES = (GLOBAL, LAYERWISE, "N:4", "N:8", "wanda_one_pass", "random")
-_CUT_NOTES = {
-    "group": "explorer.sensitivity_note_group",
-    "block": "explorer.sensitivity_note_block",
-    "layer": "explorer.sensitivity_note_layer",
+# Details of a module in two checkpoints, with the kinds of numbers.
+_DETAILS = {
+    **dict.fromkeys(["weight_before", "weight_after", "zeros_before", "zeros_after"], "count"),
+    **dict.fromkeys(["compared", "kept", "revived", "new"], "count"),
+    "iou": "share",
+    "changed": "count",
+    "relative_change": "share",
+    "correlation": "own",
+    "certainty": "share",
+}
+_TEXTS: dict[str, Callable[[Any], str]] = {
+    "after_name": partial(clip, limit=200),
+    "alignment": partial(display_name, "alignment"),
+    **dict.fromkeys(("shape_before", "shape_after"), shape),
+    **dict.fromkeys(("n_m_before", "n_m_after"), str),
 }
 
 
@@ -70,26 +89,44 @@ def study_payload(study: Study, columns: pd.DataFrame | None = None) -> bytes:
     SparsityReportError
         A column of the user has the name of a metric, or is no column of numbers of modules.
     """
-    return encode(*study_contents(study, columns))
+    contents = study_contents(study, columns)
+    return encode(contents.header, contents.arrays)
 
 
-def study_contents(
-    study: Study, columns: pd.DataFrame | None = None
-) -> tuple[dict[str, Any], Arrays]:
-    """Return the header and the arrays of :func:`study_payload`."""
-    arrays, names = Arrays(), list(dict.fromkeys(study.layers["module_name"]))
+def study_contents(study: Study, columns: pd.DataFrame | None = None) -> Contents:
+    """Return the contents of :func:`study_payload`."""
+    arrays = Arrays()
+    if study.matches is None:
+        counted, figured = counted_metrics(study), own_metrics(study, columns)
+        header = _counted(study, arrays)
+    else:
+        rows = compared_layers(study)
+        counted, figured = [], compared_metrics(rows)
+        header = _compared(study, rows, figured[0][1], arrays)
+    names = pd.Index(header["modules"]["names"])
+    metrics = [_with_arrays(metric, figure, names, arrays) for metric, figure in figured]
+    figures = {metric["key"]: figure for metric, figure in figured}
+    return Contents({**header, "metrics": [*counted, *metrics]}, arrays, figures)
+
+
+def _with_arrays(
+    metric: dict[str, Any], figure: LayerFigure, names: pd.Index[str], arrays: Arrays
+) -> dict[str, Any]:
+    """Add the amounts and sizes of a metric; modules without it have 0."""
+    amounts, sizes = map(arrays.numbers, aligned(figure, names))
+    return {**metric, "isOwn": True, "amounts": amounts, "sizes": sizes}
+
+
+def _counted(study: Study, arrays: Arrays) -> dict[str, Any]:
+    """Return the header of a study of levels."""
+    names = list(dict.fromkeys(study.layers["module_name"]))
     positions = {str(name): place for place, name in enumerate(study.variants["variant"])}
     magnitudes = {} if study.weights is None else module_magnitudes(study.weights)
     levels, deviations = study.by_policy, spreads(study)
-    scopes = ["prunable"] if study.layers["prunable"].any() else []
-    try:
-        code, _ = study_code(study)
-    except SparsityReportError:
-        code = ""
+    copied = CopiedCode(study)
     header = {
-        **opening("study", study.layers, ", ".join(_models(study))),
-        "scopes": [*scopes, "all", *dict.fromkeys(study.layers["group"])],
-        "variants": list(_variants(study, names, arrays)),
+        **_opening("study", study.layers, ", ".join(_models(study))),
+        "variants": list(_variants(study, names, copied, arrays)),
         "policies": [
             policy_entry(policy, levels[policy], study, arrays)
             if policy in levels
@@ -103,25 +140,81 @@ def study_contents(
         "inner": _inner(study, names, positions),
         "experts": _router_use(study),
         "twoFour": _two_four(study, names, positions),
-        "metrics": {key: _metric(METRICS[key]) for key in METRICS if key != "sensitivity"},
-        "figures": [_figure(each, names, arrays) for each in own_figures(study, columns)],
         "baseline": positions[study.facts.baseline],
         "marks": [[positions[name], share] for name, share in study.facts.marks()],
         "packed": packed_note(study),
         **_measured(study, positions),
-        "code": code,
+        "code": copied.study_code,
+        "command": copied.command,
     }
-    return header | {"start": start(header)}, arrays
+    return header | {"start": _start(header)}
 
 
-def opening(kind: str, layers: pd.DataFrame, title: str) -> dict[str, Any]:
+def _compared(
+    study: Study, rows: pd.DataFrame, moved: LayerFigure, arrays: Arrays
+) -> dict[str, Any]:
+    """Return the header of two checkpoints; it starts at the prunable layer that differs most."""
+
+    def add(values: pd.Series[Any]) -> int:
+        return arrays.numbers(values.to_numpy(dtype=float, na_value=np.nan))
+
+    either = rows["kept"] + rows["revived"] + rows["new"]
+    shares = np.abs(common_ratio(moved.amounts, moved.sizes))
+    order = np.argsort(-np.nan_to_num(np.where(rows["prunable"], shares, -1.0)), kind="stable")
+    opening = _opening("pair", rows, both(study))
+    return {
+        **opening,
+        "start": {
+            "metric": "moved",
+            "modules": opening["scopes"][0],
+            "sort": "",
+            "search": "",
+            "detail": next((str(rows["module_name"].iloc[place]) for place in order), None),
+            "selection": [],
+        },
+        "prunable": arrays.small(rows["prunable"].to_numpy(dtype=bool)),
+        "overlap": {
+            "bothZero": add(rows["kept"]),
+            "onlyBefore": add(rows["revived"]),
+            "onlyAfter": add(rows["new"]),
+            "neither": add(rows["compared"] - either),
+        },
+        "rows": [
+            *([head(key), add(rows[key]), kind] for key, kind in _DETAILS.items()),
+            *([head(key), _texts(rows, key, write), "text"] for key, write in _TEXTS.items()),
+        ],
+        "removed": [
+            {
+                "kind": strip.kind,
+                "label": strip_title(strip),
+                "name": name,
+                "module": row.module,
+                "among": row.among,
+                "gone": list(row.gone),
+            }
+            for strip in strips(study.facts.table("removed"))
+            for name, row in zip(strip_names(strip), strip.rows, strict=True)
+        ],
+    }
+
+
+def _texts(rows: pd.DataFrame, key: str, write: Callable[[Any], str]) -> list[str | None]:
+    """Return a detail of each module as text; None where it is missing or the module's name."""
+    known = rows[key].notna() & (rows[key] != rows["module_name"])
+    return [
+        write(value) if is_known else None for value, is_known in zip(rows[key], known, strict=True)
+    ]
+
+
+def _opening(kind: str, layers: pd.DataFrame, title: str) -> dict[str, Any]:
     """Return the part of a header that studies and pairs share.
 
     Parameters
     ----------
     kind : {"study", "pair"}
     layers : pandas.DataFrame
-        ``module_name``, ``block`` and ``group``; of a module that occurs again, the first counts.
+        ``module_name``, ``block``, ``group`` and ``prunable``; of a module that occurs again, the
+        first counts.
     title : str
     """
     rows = layers.drop_duplicates("module_name").reset_index(drop=True)
@@ -129,6 +222,7 @@ def opening(kind: str, layers: pd.DataFrame, title: str) -> dict[str, Any]:
     projections = [grid.cells[code].projection for code in grid.codes]
     blocks = [None if pd.isna(block) else int(block) for block in rows["block"]]
     groups, names = list(rows["group"]), list(rows["module_name"])
+    prunable = ["prunable"] if layers["prunable"].any() else []
     return {
         "format": FORMAT,
         "kind": kind,
@@ -138,6 +232,7 @@ def opening(kind: str, layers: pd.DataFrame, title: str) -> dict[str, Any]:
             if key.startswith("viewer.")
         },
         "title": title,
+        "scopes": [*prunable, "all", *dict.fromkeys(groups)],
         "modules": {
             "names": names,
             # Texts of names that are not safe to show.
@@ -174,7 +269,9 @@ def _models(study: Study) -> list[str]:
     return [clip(name, 60) for name in dict.fromkeys(study.variants["model"])]
 
 
-def _variants(study: Study, names: list[str], arrays: Arrays) -> Iterator[dict[str, Any]]:
+def _variants(
+    study: Study, names: list[str], copied: CopiedCode, arrays: Arrays
+) -> Iterator[dict[str, Any]]:
     labels = distinct_names(list(study.variants["variant"]))
     first: dict[str, list[Any]] = {}
     for row, label in zip(records(study.variants), labels, strict=True):
@@ -199,6 +296,8 @@ def _variants(study: Study, names: list[str], arrays: Arrays) -> Iterator[dict[s
             "model": row["fingerprint"],
             "threshold": None if pd.isna(threshold) else float(threshold),
             "isMagnitude": selection_rule(method) == "magnitude",
+            "isRepeated": name in copied.repeated,
+            "command": copied.of_variant(row),
             "arrays": _arrays(rows, arrays),
             **{
                 key: text for key, text in texts.items() if text is first[key] or text != first[key]
@@ -252,7 +351,8 @@ def policy_entry(policy: str, levels: Levels, study: Study, arrays: Arrays) -> d
     arrays : Arrays
     """
     shares = levels.sparsities
-    patterns = [pattern_at(policy, share) for share in shares]
+    family = families()[policy]
+    at_levels = [family.at(share) for share in shares]
     cuts = None
     if policy == GLOBAL and study.weights is not None:
         cuts = [known(cut) for cut in thresholds(study.weights, shares)]
@@ -275,7 +375,9 @@ def policy_entry(policy: str, levels: Levels, study: Study, arrays: Arrays) -> d
         "slack": slack.tolist(),
         "most": {key: [known(size) for size in sizes] for key, sizes in most.items()},
         "thresholds": cuts,
-        "patterns": None if None in patterns else [str(pattern) for pattern in patterns],
+        "patterns": [str(each.pattern) for each in at_levels] if at_levels[0].pattern else None,
+        "calls": [each.python(share) for each, share in zip(at_levels, shares, strict=True)],
+        "commands": [each.command(share) for each, share in zip(at_levels, shares, strict=True)],
     }
 
 
@@ -295,18 +397,9 @@ def policy_label(policy: str) -> str:
 
 def _reasons(study: Study) -> dict[str, str]:
     """Return the policies in the order of the menu, each with the reason if it has no levels."""
-    code = "sr.explore(study, weights=sr.load(…))"
-    levels, reasons = study.by_level, dict.fromkeys(_POLICIES, "")
-    reasons["wanda_one_pass"] = say("explorer.policy_needs_calibration")
-    reasons["random"] = say("explorer.policy_needs_seed")
-    if levels is None:
-        return reasons | dict.fromkeys(_POLICIES[:4], say("explorer.policy_needs_levels"))
-    reasons[LAYERWISE] = say("explorer.policy_needs_weights", code=code)
-    for policy in ("N:4", "N:8"):
-        has_zeros = levels.zeros[:, 0].any()
-        key = "explorer.policy_needs_no_zeros" if has_zeros else "explorer.policy_needs_groups"
-        reasons[policy] = say(key, m=policy[2:])
-    return reasons
+    first = study.facts.layers(str(study.variants["variant"].iloc[0]))
+    known = ladders(first, study.levels, study.weights)
+    return {key: each if isinstance(each, str) else "" for key, each in known.items()}
 
 
 def packed_note(study: Study) -> str | None:
@@ -381,29 +474,6 @@ def _why_no_histogram(study: Study, magnitudes: Mapping[str, Magnitudes]) -> str
     return say("explorer.histogram_unavailable")
 
 
-def spreads(study: Study) -> dict[str, float]:
-    """Return the standard deviation of weights before pruning, by module.
-
-    It is known of modules with one matrix whose positions were read, and of those with one tensor
-    whose magnitudes were counted.
-    """
-    magnitudes = {} if study.weights is None else module_magnitudes(study.weights)
-    name = str(study.variants["variant"].iloc[0])
-    first = study.facts.layers(name).set_index("module_name")
-    sizes = {name: math.prod(shape) for name, shape in first["shape"].items()}
-    alone = first["weight_total"].eq(pd.Series(sizes))
-    known_spreads = {
-        name: counts.root_mean_square
-        for name, counts in magnitudes.items()
-        if counts.total and alone.get(name, False)
-    }
-    if (frame := study.patterns) is not None:
-        rows = frame[frame["variant"] == name]
-        rows = rows[~rows["module_name"].duplicated(keep=False)]
-        known_spreads |= dict(zip(rows["module_name"], rows["std"].astype(float), strict=True))
-    return {name: spread for name, spread in known_spreads.items() if math.isfinite(spread)}
-
-
 def _inner(
     study: Study, names: list[str], positions: Mapping[str, int]
 ) -> dict[int, dict[int, dict[str, Any]]]:
@@ -454,59 +524,6 @@ def _two_four(study: Study, names: list[str], positions: Mapping[str, int]) -> d
     return fitting
 
 
-def own_figures(study: Study, columns: pd.DataFrame | None) -> list[dict[str, Any]]:
-    """Return sensitivity and the columns of the user, as parts of the header.
-
-    The value of ``figure`` is a :class:`.layer_metrics.LayerFigure`.
-
-    Raises
-    ------
-    SparsityReportError
-        A column has the name of a metric, or is no column of numbers of modules.
-    """
-    shown: list[dict[str, Any]] = []
-    frame = study.sensitivity
-    if frame is not None and len(frame):
-        cut = layer_metrics.finest(frame)
-        first = study.facts.layers(str(study.variants["variant"].iloc[0]))
-        note = say(_CUT_NOTES[cut], level=float(frame["sparsity"].median()))
-        column = COLUMNS["sensitivity"]
-        words = {"key": column.name, "label": column.label, "kind": column.format.axis}
-        figure = layer_metrics.measured_sensitivity(frame, first)
-        shown.append({**words, "note": note, "ofParts": cut != "layer", "figure": figure})
-    custom = {} if columns is None else layer_metrics.own_figures(columns, study.layers)
-    if taken := sorted(set(custom) & set(METRICS)):
-        raise SparsityReportError(say("explorer.metric_name_taken", name=repr(taken[0])))
-    note = say("explorer.custom_metric_note")
-    for name, figure in custom.items():
-        words = {"key": name, "label": clip(name, 40), "note": note, "kind": "own"}
-        shown.append({**words, "ofParts": False, "figure": figure})
-    return shown
-
-
-def _metric(column: Column) -> dict[str, Any]:
-    """Return a metric that the viewer computes from counts."""
-    kind = column.format.axis
-    note = say(f"note.{column.name}")
-    return {"label": column.label, "note": note, "kind": kind, "signed": kind == "points"}
-
-
-def _figure(shown: Mapping[str, Any], names: list[str], arrays: Arrays) -> dict[str, Any]:
-    """Add the amounts and sizes of a figure; modules without it have 0."""
-    words = dict(shown)
-    parts = aligned(words.pop("figure"), pd.Index(names))
-    ids = dict(zip(("amounts", "sizes"), map(arrays.numbers, parts), strict=True))
-    return {**words, **ids, "perVariant": None}
-
-
-def aligned(figure: LayerFigure, names: pd.Index[str]) -> tuple[Floats, Floats]:
-    """Return amounts and sizes of modules, 0 for those that the figure lacks."""
-    places = figure.names.get_indexer(names)
-    # The last element serves the modules that the figure lacks, whose place is -1.
-    amounts, sizes = (np.append(part, 0.0)[places] for part in (figure.amounts, figure.sizes))
-    return amounts, sizes
-
-
 def _measured(study: Study, positions: Mapping[str, int]) -> dict[str, Any]:
     """Return quality against bytes, and the perplexities of levels."""
     quality, tradeoff = None, study.tradeoff
@@ -548,7 +565,7 @@ def _measured(study: Study, positions: Mapping[str, int]) -> dict[str, Any]:
     return {"quality": quality, "scores": scores}
 
 
-def start(header: Mapping[str, Any]) -> dict[str, Any]:
+def _start(header: Mapping[str, Any]) -> dict[str, Any]:
     """Return the first state of the viewer: the first pruning, as CSR if the study has that.
 
     A variant of this pruning with a score comes before one without. Without a pruning, the first

@@ -1,9 +1,8 @@
 """Models opened for counting, whatever their source.
 
-- `loading`: ``load``, which chooses the reader of a source
+- `loading`: ``load``, which chooses the reader of a source, and ``open_to_count`` for headers alone
 - `weights`: the interface of an opened model
-- `outline`: a model as headers describe it, without torch; `opened_outline`: that of an open one
-- `tensor_slices`: tensors read slice by slice
+- `tensor_slices`: tensors read slice by slice; `matrix_direction`: outputs or inputs first
 - `sources`: safetensors, pickles, the Hub, models in memory
 - `gguf`: GGUF files
 - `adapters`: LoRA adapters, merged into a base or beside it

@@ -1,29 +1,56 @@
 """Open a model: choose the reader for its source."""
 
+from __future__ import annotations
+
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypedDict, Unpack
 
-from torch import nn
-
-from sparsity_report.errors import SparsityReportError, explained, printable, within_memory
+from sparsity_report.deferred import nn
+from sparsity_report.errors import (
+    SparsityReportError,
+    check_options,
+    explained,
+    printable,
+    within_memory,
+)
 from sparsity_report.files.package_data import DEMO
 from sparsity_report.weights.adapters.lora import TENSORS, read_adapter
-from sparsity_report.weights.adapters.merged_adapter import AdaptedWeights
 from sparsity_report.weights.anatomy.names_only import ReaderOptions
-from sparsity_report.weights.sources.checkpoint import from_config, open_checkpoint, without_values
-from sparsity_report.weights.sources.hub import Remote, Request, fetch, find, named_place
-from sparsity_report.weights.sources.memory import ModuleWeights
+from sparsity_report.weights.gguf.gguf_shards import Headers, read_headers
+from sparsity_report.weights.sources.checkpoint import CheckpointWeights, open_checkpoint
+from sparsity_report.weights.sources.hub import (
+    Remote,
+    UnstreamableError,
+    cached,
+    fetch,
+    find,
+)
 from sparsity_report.weights.sources.model_files import (
     choose_files,
     model_name,
     remote_entries,
     remote_headers,
 )
-from sparsity_report.weights.sources.model_paths import local_path
+from sparsity_report.weights.sources.model_paths import HubPlace, hub_place, local_path
 from sparsity_report.weights.sources.pickles import check_allowed, read_pickle
+from sparsity_report.weights.tensor_slices import LocalFile, Origin
 from sparsity_report.weights.weights import Weights
+from sparsity_report.words.sentences import say
+
+
+class Reading(TypedDict, total=False):
+    """Options of reading files, see :func:`load`."""
+
+    allow_pickle: bool
+    stream: bool
+    merge: bool
+    config: bool
+
+
+_DEFAULTS: Reading = {"allow_pickle": False, "stream": False, "merge": True, "config": True}
 
 
 def load(
@@ -32,15 +59,8 @@ def load(
     name: str | None = None,
     blacklist: Collection[str] = ("lm_head",),
     groups: Mapping[str, str] | None = None,
-    values: bool = True,
-    revision: str | None = None,
-    subfolder: str | None = None,
-    file: str | None = None,
-    allow_pickle: bool = False,
-    stream: bool = False,
     base: str | os.PathLike[str] | nn.Module | None = None,
-    merge: bool = True,
-    config: bool = True,
+    **reading: Unpack[Reading],
 ) -> Weights:
     """Open a model for counting and pruning; values are read when they are needed.
 
@@ -61,35 +81,23 @@ def load(
     groups : mapping of pattern to group, optional
         Groups of modules by pattern, e.g. ``{"*.adapter.*": "mlp_linear"}``; the first match
         wins over the built-in rules.
-    values : bool
-        If False, read only structure from the headers of the files; figures that depend on zeros
-        are then unknown. For a Hub id this reads some kilobytes of each safetensors file, or some
-        megabytes of GGUF, over the network. Without such files, or without a network, the
-        structure comes from ``config.json``.
-    revision : str, optional
-        Branch, tag or commit on the Hub.
-    subfolder : str, optional
-        Folder of the repository or directory that holds the model.
-    file : str, optional
-        File to open where a repository or directory holds several models, e.g.
-        ``sr.load("org/model-GGUF", file="model-Q4_K_M.gguf")``.
-    allow_pickle : bool
-        Open PyTorch pickles, with ``weights_only=True``.
-    stream : bool
-        Read safetensors or GGUF of a Hub id over the network, without a copy on disk. Such a
-        model can be counted but not run. Patterns and the exact thresholds of float32 and packed
-        weights read the values a second time. A packed matrix of GPTQ or AWQ is held in memory as
-        a whole. With ``cache=``, counting resumes where it stopped.
     base : str, path or nn.Module, optional
         Base model of `model`, which is then a LoRA adapter of PEFT. Counted are the merged
-        weights ``W + scaling · B · A`` in the dtype of the base. `revision`, `subfolder` and
-        `file` apply to the adapter, `stream` to the base.
-    merge : bool
-        If False, count the base and the matrices of the adapter as separate modules; the model
-        cannot be run.
-    config : bool
-        If False, ignore ``config.json``: groups follow from names and shapes of tensors. This
-        opens models whose layers differ in shape, as after structural pruning.
+        weights ``W + scaling · B · A`` in the dtype of the base. `stream` applies to the base.
+    **reading
+        ``allow_pickle`` (False): open PyTorch pickles, with ``weights_only=True``.
+
+        ``stream`` (False): read safetensors or GGUF of a Hub id over the network, without a copy
+        on disk. Such a model can be counted but not run. Patterns and the exact thresholds of
+        float32 and packed weights read the values a second time. A packed matrix of GPTQ or AWQ is
+        held in memory as a whole. With ``cache=``, counting resumes where it stopped.
+
+        ``merge`` (True): False counts the base and the matrices of the adapter as separate
+        modules; the model cannot be run.
+
+        ``config`` (True): False ignores ``config.json``, so that groups follow from names and
+        shapes of tensors. This opens models whose layers differ in shape, as after structural
+        pruning.
 
     Returns
     -------
@@ -107,104 +115,137 @@ def load(
     >>> sr.load().architecture
     'OPTForCausalLM'
     """
-    source = Request(revision, subfolder or "", file or "", allow_pickle, stream, values)
-    options = ReaderOptions(name or "", blacklist, groups, config=config)
+    check_options("load", reading, Reading.__annotations__)
+    given = _DEFAULTS | reading
+    options = ReaderOptions(name or "", blacklist, groups, config=given["config"])
     if isinstance(model, Weights):
-        if (
-            base is not None
-            or (source, options) != (Request(None, "", "", False, False, True), ReaderOptions())
-            or not merge
-        ):
+        if base is not None or given != _DEFAULTS or options != ReaderOptions():
             raise model.wrong("is open already; give its path to open it with other options")
         return model
     if model is None and base is None:
         model, options = DEMO, replace(options, name=options.name or "demo")
 
+    if isinstance(model, str | os.PathLike):
+        return _open(os.fspath(model), options, given, base)
+    if base is not None:
+        raise SparsityReportError(
+            f"base= goes with the path or Hub id of an adapter, not with {type(model).__name__}"
+        )
+    if not isinstance(model, nn.Module):
+        raise SparsityReportError(
+            f"cannot open a {type(model).__name__}: give a Hub id, a path, an nn.Module or nothing"
+        )
+    from sparsity_report.weights.sources.memory import ModuleWeights
+
+    return ModuleWeights(model, options)
+
+
+def open_to_count(
+    model: str | os.PathLike[str] | nn.Module | Weights,
+    base: str | os.PathLike[str] | nn.Module | None = None,
+    *,
+    allow_pickle: bool = False,
+) -> Weights:
+    """Open a model for counting alone: headers describe it where they decide, without torch.
+
+    Files on the Hub are read by ranges. Files whose headers do not decide are described by their
+    class, and by names if the class refuses them. Parameters are those of :func:`load`.
+    """
+    if base is not None or not isinstance(model, str | os.PathLike):
+        return load(model, base=base, allow_pickle=allow_pickle)
+    reading: Reading = {**_DEFAULTS, "stream": True, "allow_pickle": allow_pickle}
+    return _open(os.fspath(model), ReaderOptions(decide=True), reading)
+
+
+def _open(
+    model: str,
+    options: ReaderOptions,
+    reading: Reading,
+    base: str | os.PathLike[str] | nn.Module | None = None,
+) -> Weights:
     def explain(error: OSError) -> str:
         place = printable(str(error.filename or model), 200)
         return f"{place} cannot be read: {error.strerror or error}"
 
-    with explained(explain, OSError):
-        if base is not None:
-            if not isinstance(model, str | os.PathLike):
-                raise SparsityReportError(
-                    "base= goes with the path or Hub id of an adapter, not with "
-                    f"{type(model).__name__}"
-                )
-            beneath = load(
-                base, blacklist=blacklist, groups=groups, values=values,
-                allow_pickle=allow_pickle, stream=stream,
-            )  # fmt: skip
-            weights = _open_adapted(os.fspath(model), beneath, options, source, merge)
-        elif isinstance(model, str | os.PathLike):
-            path = os.fspath(model)
-            with within_memory(f"{path} cannot be opened", "open it on a larger machine"):
-                weights = _open_path(path, options, source)
-        elif isinstance(model, nn.Module):
-            weights = ModuleWeights(model, options)
-        else:
-            raise SparsityReportError(
-                f"cannot open a {type(model).__name__}: give a Hub id, a path, an nn.Module or "
-                "nothing"
-            )
-    return weights if values else without_values(weights)
+    with (
+        explained(explain, OSError),
+        within_memory(f"{model} cannot be opened", "open it on a larger machine"),
+    ):
+        if base is None:
+            return _open_path(model, options, reading)
+        beneath = load(
+            base, blacklist=options.blacklist, groups=options.groups,
+            allow_pickle=reading["allow_pickle"], stream=reading["stream"],
+        )  # fmt: skip
+        return _open_adapted(model, beneath, options, reading)
 
 
-def _open_adapted(
-    model: str, base: Weights, options: ReaderOptions, source: Request, merge: bool
-) -> Weights:
-    if (path := local_path(model, source.subfolder, source.file)) is None:
-        place, source = named_place(model, source)
-        path, notes = fetch(place, replace(source, file=source.file or TENSORS))
+def _open_adapted(model: str, base: Weights, options: ReaderOptions, reading: Reading) -> Weights:
+    from sparsity_report.weights.adapters.merged_adapter import AdaptedWeights
+
+    allow_pickle = reading["allow_pickle"]
+    if (path := local_path(model)) is None:
+        place = hub_place(model) or HubPlace(model)
+        path, notes = fetch(replace(place, file=place.file or TENSORS), allow_pickle=allow_pickle)
         name = options.name or model.removeprefix("hf://")
         options = replace(options, name=name, notes=notes)
     options = replace(options, name=options.name or model_name(path))
-    return AdaptedWeights(base, read_adapter(path, source.allow_pickle), options, merge)
+    return AdaptedWeights(base, read_adapter(path, allow_pickle), options, reading["merge"])
 
 
-def _open_path(model: str, options: ReaderOptions, source: Request) -> Weights:
-    name = options.name
-    if (path := local_path(model, source.subfolder, source.file)) is None:
-        place, source = named_place(model, source)
-        shown = model_name(Path(place, source.file)) if source.file else model
-        name = name or shown.removeprefix("hf://")
-        if source.values and not source.stream:
-            path, notes = fetch(place, source)
+def _open_path(model: str, options: ReaderOptions, reading: Reading) -> CheckpointWeights:
+    allow_pickle = reading["allow_pickle"]
+    if (path := local_path(model)) is None:
+        place = hub_place(model) or HubPlace(model)
+        shown = model_name(Path(place.model, place.file)) if place.file else model
+        options = replace(options, name=options.name or shown.removeprefix("hf://"))
+        if not reading["stream"]:
+            path, notes = fetch(place, allow_pickle=allow_pickle)
             options = replace(options, notes=notes)
+        elif isinstance(chosen := _find(place, options, allow_pickle), Remote):
+            return _open_remote(chosen, options)
         else:
-            remote = find(place, source)
-            path, options = remote.folder, replace(options, name=name, notes=remote.notes)
-            if remote.files:
-                return _open_remote(remote, options)
-    options = replace(options, name=name or model_name(path))
-    if (
-        not source.values
-        and (path / "config.json").is_file()
-        and not any(file.suffix in {".safetensors", ".gguf"} for file in path.iterdir())
-    ):
-        return from_config(path, options)
-    return _open_files(path, options, source.allow_pickle)
+            path = chosen
+    options = replace(options, name=options.name or model_name(path))
+    kind, shards = choose_files(path)
+    if kind == "gguf":
+        headers = read_headers(shards.files[0])
+        return _open_gguf(headers, options, [*map(LocalFile.look_up, headers)])
+    if kind == "pickle":
+        check_allowed(path, allow_pickle)
+    read = read_pickle if kind == "pickle" else shards.read
+    return open_checkpoint(path, options, kind, shards.files, read)
 
 
-def _open_remote(remote: Remote, options: ReaderOptions) -> Weights:
-    from sparsity_report.weights.gguf.gguf_model import GGUFWeights
+def _find(place: HubPlace, options: ReaderOptions, allow_pickle: bool) -> Remote | Path:
+    """Return a model on the Hub, or a copy of one that is to be counted and not streamed."""
+    try:
+        return find(place)
+    except UnstreamableError as error:
+        if not options.decide:
+            raise
+        return fetch(place, allow_pickle=True)[0] if allow_pickle else cached(place, error)
 
+
+def _open_remote(remote: Remote, options: ReaderOptions) -> CheckpointWeights:
+    streamed = say("note.streamed", commit=remote.files[0].commit)
+    notes = remote.notes if options.decide else (*remote.notes, streamed)
+    options = replace(options, notes=notes)
     if remote.files[0].name.endswith(".gguf"):
-        headers = remote_headers(remote)
-        weights = GGUFWeights(next(iter(headers)), options, headers)
+        weights = _open_gguf(remote_headers(remote), options, remote.files)
         weights.path = remote.folder
         return weights
     entries = remote_entries(remote)
     return open_checkpoint(remote.folder, options, "safetensors", entries, entries.__getitem__)
 
 
-def _open_files(path: Path, options: ReaderOptions, allow_pickle: bool) -> Weights:
-    from sparsity_report.weights.gguf.gguf_model import GGUFWeights
+def _open_gguf(
+    headers: Headers, options: ReaderOptions, files: Sequence[Origin]
+) -> CheckpointWeights:
+    if options.decide:
+        from sparsity_report.weights.sources.gguf_names import open_names
 
-    source, shards = choose_files(path)
-    if source == "gguf":
-        return GGUFWeights(shards.files[0], options)
-    if source == "pickle":
-        check_allowed(path, allow_pickle)
-    read = read_pickle if source == "pickle" else shards.read
-    return open_checkpoint(path, options, source, shards.files, read)
+        return open_names(headers, options, files)
+    from sparsity_report.weights.sources.gguf_model import GGUFWeights
+
+    return GGUFWeights(headers, options)

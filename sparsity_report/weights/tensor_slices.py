@@ -35,6 +35,15 @@ FP8 = ("float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz")
 #: Names in safetensors of dtypes that older torch lacks. FP4 is E2M1, two per byte, low nibble
 #: first. E8M0 is the exponent of a power of two, used for scales only.
 FP4, E8M0 = "F4", "F8_E8M0"
+#: Dtypes by their names in safetensors.
+DTYPES = {
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2",
+    "F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2FNUZ": "float8_e5m2fnuz",
+    "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8",
+    "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8",
+    "BOOL": "bool", "C64": "complex64",
+}  # fmt: skip
 
 # Floats that NumPy has.
 _NUMPY_FLOATS = ("float16", "float32", "float64")
@@ -122,6 +131,9 @@ class Divisible(Slice):
     def cut(self, shape: Shape) -> Iterator[Divisible]:
         """Yield the values of a tensor of `shape` as slices of whole rows."""
         step = _step(shape)
+        if 0 < self.total <= step:
+            yield self
+            return
         for start in range(0, self.total, step):
             yield self.part(start, min(step, self.total - start))
 
@@ -173,6 +185,8 @@ class Origin(ABC):
     """
 
     size: int
+    #: True for a file on the Hub.
+    is_remote: ClassVar[bool] = False
 
     @property
     def name(self) -> str:

@@ -10,16 +10,16 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from sparsity_report.errors import SparsityReportError, writable
-from sparsity_report.hooks import Presentable
 from sparsity_report.sparse.cost import value_bytes
 from sparsity_report.untrusted import limits
+from sparsity_report.untrusted.display_text import short_name
+from sparsity_report.weights.matrix_direction import Matrix
+from sparsity_report.weights.tensor_slices import Entry, Origin, Shape, Slice, memory_slices
 from sparsity_report.words.sentences import say
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
-
-    from sparsity_report.weights.tensor_slices import Slice
 
 
 ONCE = Fraction(1)
@@ -109,6 +109,23 @@ class Parameter:
         return (self.matrix[1], self.matrix[0]) if self.matrix and self.transposed else None
 
     @property
+    def format(self) -> str:
+        """Packing in the file, or the dtype of plain values."""
+        return self.packing or self.dtype
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes in files, or of the values in memory."""
+        return self.total * self.itemsize if self.file_bytes is None else self.file_bytes
+
+    @property
+    def stack(self) -> Matrix | None:
+        """Sizes of a prunable matrix, or of a stack of them; None for other tensors."""
+        if self.matrix is None or not self.prunable:
+            return None
+        return Matrix(*self.matrix, self.experts, self.transposed)
+
+    @property
     def itemsize(self) -> int:
         """Bytes of one value."""
         return value_bytes(self.dtype)
@@ -141,6 +158,13 @@ class Module:
         return [p for p in stored if p.matrix] or stored[:1]
 
     @property
+    def active_total(self) -> Fraction:
+        """Parameters that a token is multiplied by, as many as its first matrix is used."""
+        main = next((p for p in self.parameters if p.matrix), self.parameters[0])
+        stored = sum(p.total for p in self.parameters if p.tied_to is None)
+        return stored * min(max(main.uses, main.uses_per_sequence), ONCE)
+
+    @property
     def block(self) -> int | None:
         """Index of the Transformer block, the first number in the dotted name; None outside.
 
@@ -166,8 +190,31 @@ def check_modules(name: str, modules: int) -> None:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class _InMemory:
+    """Values of a parameter in the order of the model in memory."""
+
+    weights: Weights
+    parameter: Parameter
+
+    @property
+    def dtype(self) -> str:
+        return self.parameter.dtype
+
+    @property
+    def nbytes(self) -> int | None:
+        return self.parameter.file_bytes
+
+    @property
+    def packing(self) -> str:
+        return self.parameter.packing
+
+    def cut(self, shape: Shape) -> Iterator[Slice]:  # noqa: ARG002
+        return self.weights.as_in_memory(self.parameter.name)
+
+
 @dataclass(eq=False, repr=False)
-class Weights(Presentable, ABC):
+class Weights(ABC):
     """A model opened for counting; values are read on demand and never modified.
 
     Attributes
@@ -186,6 +233,10 @@ class Weights(Presentable, ABC):
         token and position. None if unknown.
     notes : tuple of str
         Remarks on how the model was opened.
+    files : tuple of Origin
+        Files of the values; empty for a model in memory.
+    unsettled : frozenset of str
+        Matrices of which names and shapes do not tell whether inputs or outputs come first.
 
     Examples
     --------
@@ -203,6 +254,8 @@ class Weights(Presentable, ABC):
     modules: tuple[Module, ...]
     attention_widths: dict[int | None, int] | None = None
     notes: tuple[str, ...] = ()
+    files: tuple[Origin, ...] = ()
+    unsettled: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         self.name = writable(self.name)  # names of folders may be any bytes
@@ -212,11 +265,23 @@ class Weights(Presentable, ABC):
         if not self.modules:
             raise self.wrong("has no parameters, so there is nothing to count; open another model")
         check_modules(self.name, len(self.modules))
-        if (total := sum(p.total for p in self.stored)) > limits.ALL_VALUES:
+        if (total := self.total) > limits.ALL_VALUES:
             raise SparsityReportError(
                 f"{self.name} has {total:,} values, more than the {limits.ALL_VALUES:,} up to "
                 "which figures are exact; is it damaged?"
             )
+
+    def __repr__(self) -> str:
+        name, architecture = short_name(self.name), short_name(self.architecture or "–")
+        total, modules = sum(p.total for p in self.stored), len(self.modules)
+        prunable = sum(p.total for p in self.prunable)
+        count = sum(p.experts for p in self.prunable)
+        lines = [
+            say("repr.weights_source", name=name, architecture=architecture, source=self.source),
+            say("repr.parameters_in_modules", total=total, modules=modules),
+            say("repr.prunable_matrices", total=prunable, count=count),
+        ]
+        return "\n".join(lines)
 
     def wrong(self, reason: str) -> SparsityReportError:
         """Return an error about this model.
@@ -284,8 +349,6 @@ class Weights(Presentable, ABC):
         >>> [part.values.numel() for part in weights.slices("fc1.weight")]
         [6]
         """
-        from sparsity_report.weights.tensor_slices import memory_slices
-
         return memory_slices(self.tensor(name))
 
     def as_in_memory(self, name: str) -> Iterator[Slice]:
@@ -310,6 +373,29 @@ class Weights(Presentable, ABC):
         [6]
         """
         return self.slices(name)
+
+    def entry(self, parameter: Parameter) -> Entry:
+        """Return one parameter as a tensor whose values are read slice by slice.
+
+        Parameters
+        ----------
+        parameter : Parameter
+            One of :attr:`parameters`.
+
+        Returns
+        -------
+        Entry
+            The tensor in the shape of the model in memory.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> from torch import nn
+        >>> weights = sr.load(nn.ModuleDict({"fc1": nn.Linear(3, 2)}))
+        >>> weights.entry(weights["fc1.weight"]).shape
+        (2, 3)
+        """
+        return Entry(parameter.name, parameter.shape, _InMemory(self, parameter))
 
     def gives_some(self, name: str) -> bool:  # noqa: ARG002
         """Return True if some values of a parameter can be read without computing all.
@@ -424,6 +510,19 @@ class Weights(Presentable, ABC):
         {'lm_head.weight'}
         """
         return (parameter for parameter in self.parameters if parameter.tied_to is None)
+
+    @property
+    def total(self) -> int:
+        """Number of parameters, each tied tensor once.
+
+        Examples
+        --------
+        >>> import sparsity_report as sr
+        >>> from torch import nn
+        >>> sr.load(nn.ModuleDict({"fc1": nn.Linear(3, 2)})).total
+        8
+        """
+        return sum(parameter.total for parameter in self.stored)
 
     @property
     def prunable(self) -> tuple[Parameter, ...]:

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable
 from decimal import Decimal
 from numbers import Integral
-from typing import Any
+from typing import SupportsFloat, TypeAlias, TypeGuard
 
 from sparsity_report.words.catalogue import catalogue
 
@@ -16,10 +16,12 @@ from sparsity_report.words.catalogue import catalogue
 _SMALLEST = 1e-4
 UNKNOWN = "–"
 THIN = "\u202f"
+# A number of a frame; an unknown one is None, NaN or pandas' NA.
+Number: TypeAlias = SupportsFloat | None
 _PREFIXES = ("", "k", "M", "G", "T", "P")
 
 
-def known(value: Any) -> bool:
+def known(value: object) -> bool:
     """Return False for None, NaN and pandas' NA."""
     try:
         return value is not None and bool(value == value)
@@ -27,7 +29,11 @@ def known(value: Any) -> bool:
         return False
 
 
-def figures(value: Any, spec: str) -> str:
+def _is_known(value: Number) -> TypeGuard[float]:
+    return known(value)
+
+
+def figures(value: Number, spec: str) -> str:
     r"""Write a number by a Python format, with thin spaces between thousands.
 
     Examples
@@ -35,12 +41,12 @@ def figures(value: Any, spec: str) -> str:
     >>> figures(1234.5, ",.1f").replace("\u202f", " "), figures(None, ".2f")
     ('1 234.5', '–')
     """
-    if not known(value):
+    if not _is_known(value):
         return UNKNOWN
     return format(value, spec).replace(",", THIN)
 
 
-def count(number: Any, space: str = THIN) -> str:
+def count(number: Number, space: str = THIN) -> str:
     r"""Write an integer with spaces between thousands.
 
     Examples
@@ -48,10 +54,10 @@ def count(number: Any, space: str = THIN) -> str:
     >>> count(1234567, " ")
     '1 234 567'
     """
-    return f"{int(number):,}".replace(",", space) if known(number) else UNKNOWN
+    return f"{int(number):,}".replace(",", space) if _is_known(number) else UNKNOWN
 
 
-def plain(value: Any, places: int = 0) -> str:
+def plain(value: SupportsFloat, places: int = 0) -> str:
     """Write a number for programs: all its digits, with the decimal point moved.
 
     Examples
@@ -63,7 +69,7 @@ def plain(value: Any, places: int = 0) -> str:
     return format(digits.scaleb(places), "f")
 
 
-def percent(share: Any, digits: int = 1, space: str = THIN) -> str:
+def percent(share: Number, digits: int = 1, space: str = THIN) -> str:
     """Write a share as a percentage; only 0 and 1 become 0 % and 100 %.
 
     Examples
@@ -71,7 +77,7 @@ def percent(share: Any, digits: int = 1, space: str = THIN) -> str:
     >>> percent(0.3, space=" "), percent(0.00001, space=" "), percent(0.9999999, space=" ")
     ('30.0 %', '< 0.1 %', '> 99.9 %')
     """
-    if not known(share):
+    if not _is_known(share):
         return UNKNOWN
     smallest = 10.0**-digits
     hundredths, sign = 100 * share, ""
@@ -82,7 +88,7 @@ def percent(share: Any, digits: int = 1, space: str = THIN) -> str:
     return _joined(space, sign, figures(hundredths, f".{digits}f"), "%")
 
 
-def points(share: Any) -> str:
+def points(share: float) -> str:
     """Write a difference of shares in percentage points.
 
     Examples
@@ -90,12 +96,12 @@ def points(share: Any) -> str:
     >>> points(0.1234), points(-0.05), points(-0.0001), points(None)
     ('+12.3', '−5.0', '0.0', '–')
     """
-    if known(share) and abs(share) < 0.0005:
+    if _is_known(share) and abs(share) < 0.0005:
         return figures(0.0, ".1f")
-    return figures(100 * share if known(share) else None, "+.1f").replace("-", "−")
+    return figures(100 * share if _is_known(share) else None, "+.1f").replace("-", "−")
 
 
-def p_value(probability: Any) -> str:
+def p_value(probability: Number) -> str:
     """Write a p-value.
 
     Examples
@@ -103,11 +109,11 @@ def p_value(probability: Any) -> str:
     >>> p_value(0.0313), p_value(1e-9)
     ('0.0313', '< 0.0001')
     """
-    is_small = known(probability) and probability < _SMALLEST
+    is_small = _is_known(probability) and probability < _SMALLEST
     return f"< {figures(_SMALLEST, '.4f')}" if is_small else figures(probability, ".4f")
 
 
-def with_error(value: Any, error: Any, digits: int = 2, space: str = THIN) -> str:
+def with_error(value: Number, error: Number, digits: int = 2, space: str = THIN) -> str:
     """Write a share as a percentage with its standard error, if known.
 
     Examples
@@ -116,12 +122,12 @@ def with_error(value: Any, error: Any, digits: int = 2, space: str = THIN) -> st
     ('75.00 ± 0.76 %', '75.00 %')
     """
     text = percent(value, digits, space)
-    if text == UNKNOWN or not known(error):
+    if text == UNKNOWN or not _is_known(error):
         return text
     return text.removesuffix("%") + _joined(space, "±", percent(error, digits, space))
 
 
-def plus_minus(value: Any, error: Any, space: str = THIN) -> str:
+def plus_minus(value: Number, error: Number, space: str = THIN) -> str:
     """Write a score as its harness does, with its standard error, if known.
 
     Examples
@@ -130,12 +136,14 @@ def plus_minus(value: Any, error: Any, space: str = THIN) -> str:
     ('5.5000 ± 0.2500', '–')
     """
     text = figures(value, ",.4f")
-    if text == UNKNOWN or not known(error):
+    if text == UNKNOWN or not _is_known(error):
         return text
     return _joined(space, text, "±", figures(error, ",.4f"))
 
 
-def perplexity(value: Any, space: str = THIN, digits: int | None = None) -> str:
+def perplexity(
+    value: Number | tuple[Number, Number], space: str = THIN, digits: int | None = None
+) -> str:
     """Write a perplexity with one digit up to 100, and in short from 10,000.
 
     Parameters
@@ -156,16 +164,16 @@ def perplexity(value: Any, space: str = THIN, digits: int | None = None) -> str:
     ('worse than uniform guessing', '1\u202f023.90')
     """
     number, vocabulary = value if isinstance(value, tuple) else (value, None)
-    if known(number) and known(vocabulary) and number >= vocabulary:
+    if _is_known(number) and _is_known(vocabulary) and number >= vocabulary:
         return catalogue()["name.worse_than_uniform_guessing"]
     if digits is not None:
         return figures(number, f",.{digits}f")
-    if not known(number) or number >= 10_000:
+    if not _is_known(number) or number >= 10_000:
         return scaled(number, space=space)
     return figures(number, ",.1f" if number < 100 else ",.0f")
 
 
-def perplexity_gap(difference: Any, sign: str = "") -> str:
+def perplexity_gap(difference: float, sign: str = "") -> str:
     """Write a difference of perplexities with two decimals up to 10, one up to 100, else none.
 
     Examples
@@ -178,7 +186,7 @@ def perplexity_gap(difference: Any, sign: str = "") -> str:
     return figures(difference, f"{sign},.{digits}f").replace("-", "−")
 
 
-def threshold(magnitude: Any) -> str:
+def threshold(magnitude: Number) -> str:
     """Write the largest pruned magnitude with four digits.
 
     Examples
@@ -189,12 +197,12 @@ def threshold(magnitude: Any) -> str:
     return figures(magnitude, ".4g")
 
 
-def level(share: Any, space: str = THIN) -> str:
+def level(share: Number, space: str = THIN) -> str:
     """Write a target sparsity, as in 30 %."""
-    return _joined(space, figures(100 * share, "g"), "%") if known(share) else UNKNOWN
+    return _joined(space, figures(100 * share, "g"), "%") if _is_known(share) else UNKNOWN
 
 
-def scaled(quantity: Any, unit: str = "", space: str = THIN) -> str:
+def scaled(quantity: Number, unit: str = "", space: str = THIN) -> str:
     """Write a quantity with a decimal prefix (k = 10³, M = 10⁶, …) and three digits.
 
     Examples
@@ -202,7 +210,7 @@ def scaled(quantity: Any, unit: str = "", space: str = THIN) -> str:
     >>> scaled(108_160_356, "B", " "), scaled(999, "FLOPs", " "), scaled(1234, space="")
     ('108 MB', '999 FLOPs', '1.23k')
     """
-    if not known(quantity):
+    if not _is_known(quantity):
         return UNKNOWN
     if math.isinf(quantity):
         return "∞" if quantity > 0 else "−∞"
@@ -214,12 +222,12 @@ def scaled(quantity: Any, unit: str = "", space: str = THIN) -> str:
     return _joined(space, figures(quantity, f".{digits}f"), name)
 
 
-def times(ratio: Any, space: str = THIN) -> str:
+def times(ratio: Number, space: str = THIN) -> str:
     """Write a ratio, as in 1.33 ×."""
-    return _joined(space, figures(ratio, ".2f"), "×") if known(ratio) else UNKNOWN
+    return _joined(space, figures(ratio, ".2f"), "×") if _is_known(ratio) else UNKNOWN
 
 
-def duration(seconds: Any, space: str = THIN) -> str:
+def duration(seconds: Number, space: str = THIN) -> str:
     """Write a time with three digits.
 
     Examples
@@ -227,7 +235,7 @@ def duration(seconds: Any, space: str = THIN) -> str:
     >>> duration(0.0000123, " "), duration(0.0123, " ")
     ('12.3 µs', '12.3 ms')
     """
-    if not known(seconds):
+    if not _is_known(seconds):
         return UNKNOWN
     scale, unit = next(((s, u) for s, u in ((1, "s"), (1e-3, "ms")) if seconds >= s), (1e-6, "µs"))
     amount = seconds / scale
@@ -235,7 +243,7 @@ def duration(seconds: Any, space: str = THIN) -> str:
     return _joined(space, figures(amount, f".{digits}f"), unit)
 
 
-def span(low: Any, high: Any, space: str = THIN) -> str:
+def span(low: Number, high: Number, space: str = THIN) -> str:
     """Write a range of times, with the unit once if both have the same.
 
     Examples
@@ -243,7 +251,7 @@ def span(low: Any, high: Any, space: str = THIN) -> str:
     >>> span(0.0000121, 0.0000134, " ")
     '12.1–13.4 µs'
     """
-    if not (known(low) and known(high)):
+    if not (_is_known(low) and _is_known(high)):
         return UNKNOWN
     first, last = duration(low, space), duration(high, space)
     amount, _, unit = first.rpartition(space)

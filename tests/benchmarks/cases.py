@@ -97,6 +97,29 @@ def compare(_: Path, __: bool) -> Values:
     return values
 
 
+def modules(_: Path, short: bool) -> Values:
+    """Time the processor for opening, pruning and comparing 40,000 tiny modules."""
+    import torch
+
+    import sparsity_report as sr
+
+    torch.manual_seed(0)
+    number = 4_000 if short else 40_000
+    model = torch.nn.ModuleList(torch.nn.Linear(8, 8) for _ in range(number))
+    values: Values = {}
+    for _ in range(2):
+        opening = time.process_time()
+        weights = sr.load(model)
+        comparing = time.process_time()
+        pruning = sr.global_magnitude(weights, 0.3)
+        sr.compare(sr.dense(weights), sr.masked(pruning), sr.csr(pruning))
+        taken = time.process_time() - comparing
+        for name, seconds in (("load", comparing - opening), ("compare", taken)):
+            label = f"`{name}` of {number:,} modules, processor s"
+            values[label] = min(seconds, values.get(label, seconds))
+    return values
+
+
 def sweep(_: Path, short: bool) -> Values:
     """Time 100 levels and one level of a model in memory, each with its count."""
     import torch
@@ -169,7 +192,8 @@ def write(folder: Path, short: bool) -> Values:
 
 
 CASES: dict[str, Callable[[Path, bool], Values]] = {
-    case.__name__: case for case in (run_demo, run_smollm2, count, compare, sweep, pair, write)
+    case.__name__: case
+    for case in (run_demo, run_smollm2, count, compare, modules, sweep, pair, write)
 }
 
 if __name__ == "__main__":

@@ -163,8 +163,8 @@ def test_the_lots_of_a_seed(weights, seed, sparsity):
 @pytest.mark.parametrize("block", [1, 7, 40])
 def test_lots_are_drawn_block_by_block(weights, monkeypatch, block):
     complete = sr.masked(sr.random_unstructured(weights, 0.5)).module()
-    monkeypatch.setattr("sparsity_report.counting.pruning._BLOCK", block)
-    monkeypatch.setattr("sparsity_report.counting.policies._BLOCK", block)
+    monkeypatch.setattr("sparsity_report.counting.cuts._BLOCK", block)
+    monkeypatch.setattr("sparsity_report.counting.policies.random_policy._BLOCK", block)
     for one, other in zip(
         sr.masked(sr.random_unstructured(weights, 0.5)).module().parameters(),
         complete.parameters(),

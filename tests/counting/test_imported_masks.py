@@ -82,7 +82,7 @@ def test_files_and_mappings_are_one(weights, masks, tmp_path, kind, suffix, prun
 
 @pytest.mark.parametrize("block", [1, 7, 40])
 def test_bits_are_taken_block_by_block(weights, masks, monkeypatch, block):
-    monkeypatch.setattr("sparsity_report.counting.pruning._BLOCK", block)
+    monkeypatch.setattr("sparsity_report.counting.cuts._BLOCK", block)
     same(sr.import_mask(weights, masks), masks)
 
 

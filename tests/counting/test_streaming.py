@@ -11,7 +11,7 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from helpers import known_counts, same_counts, small_llama, study_of, write_gguf
+from helpers import known_counts, same_counts, study_of, write_gguf
 from safetensors.torch import load_file, save_file
 
 import sparsity_report as sr
@@ -19,7 +19,7 @@ from sparsity_report.counting import count_cache as cache_module
 from sparsity_report.counting import counts
 from sparsity_report.counting.histogram import count
 from sparsity_report.weights import tensor_slices as tensors
-from sparsity_report.words.sentences import say, says
+from sparsity_report.words.sentences import says
 
 
 @pytest.fixture
@@ -354,33 +354,3 @@ def test_a_cache_that_cannot_be(folder, tmp_path):
 def test_models_in_memory_are_not_kept(tiny, tmp_path):
     sr.global_magnitude(sr.load(tiny), 0.3, cache=tmp_path / "kept")
     assert not (tmp_path / "kept").exists()
-
-
-def test_structure_of_a_hub_id_from_its_config_alone(folder, monkeypatch, tmp_path):
-    from sparsity_report.weights.sources import hub
-
-    asked = []
-
-    def download(model, revision, patterns):
-        asked.append((model, revision, patterns))
-        (tmp_path / "snapshot").mkdir(exist_ok=True)
-        shutil.copy(folder / "config.json", tmp_path / "snapshot")
-        return tmp_path / "snapshot"
-
-    monkeypatch.setattr(hub, "_download", download)
-    outline = sr.load("someone/small", values=False, revision="main")
-    assert asked[-1] == ("someone/small", "main", ["config.json"])
-    assert outline.notes[0] == say("note.hub_unreachable")
-    assert (outline.name, outline.architecture) == ("someone/small", "LlamaForCausalLM")
-    study, expected = sr.compare(sr.dense(outline)), sr.compare(sr.dense(small_llama()))
-    for column in ("module_name", "group", "total", "flops_per_token", "stored_bytes", "dtype"):
-        assert study.layers[column].equals(expected.layers[column]), column
-    (tmp_path / "snapshot" / "config.json").write_text('{"model_type": "never-heard-of"}')
-    with pytest.raises(sr.SparsityReportError, match="cannot be opened without values"):
-        sr.load(tmp_path / "snapshot", values=False)
-
-
-def test_structure_promises_the_dtype_of_the_config(tmp_path):
-    small_llama().to(torch.bfloat16).save_pretrained(tmp_path)
-    (tmp_path / "model.safetensors").unlink()
-    assert {p.dtype for p in sr.load(tmp_path, values=False).parameters} == {"bfloat16"}

@@ -7,6 +7,7 @@ import re
 import struct
 import xml.etree.ElementTree as ET
 
+import altair as alt
 import pandas as pd
 import pytest
 import torch
@@ -17,7 +18,7 @@ from torch import nn
 from transformers import OPTConfig, OPTForCausalLM
 
 import sparsity_report as sr
-from sparsity_report.draw import charts, export, heat_maps, measured_charts, policy_charts
+from sparsity_report.draw import charts, export, heat_maps, policy_charts
 from sparsity_report.draw import theme as look
 from sparsity_report.errors import printable
 from sparsity_report.words.display_names import group_name
@@ -97,14 +98,9 @@ def walk(part):
 
 
 def every_chart(study):
-    return [chart for chart in any_chart(study) if chart is not None]
-
-
-def any_chart(study):
-    yield bars(study)
-    for variant in study.facts.prunings:
-        yield heat_maps.sparsity_map(study, variant)
-    yield charts.csr_bytes_curve(study)
+    explorer = sr.explore(study)
+    drawn = [bars(study), charts.csr_bytes_curve(study), explorer.chart]
+    return [chart for chart in drawn if chart is not None]
 
 
 def bars(study):
@@ -157,7 +153,7 @@ LOOKS |= {"G50": LOOKS["G30"], "C50": LOOKS["G30"], "L50": LOOKS["L30"]}
 def test_a_policy_has_one_color_and_one_dash_in_every_chart(policies):
     lines = {"global magnitude": "G50", "layerwise magnitude": "L50", "2:4": "N24"}
     drawn = {
-        "speed": measured_charts.speed_chart(policies),
+        "speed": charts.speed_chart(policies),
         "hero": policy_charts.hero_chart(policies),
         "quality": policy_charts.quality_chart(policies),
         "distance": policy_charts.distance_chart(policies),
@@ -174,7 +170,7 @@ def test_a_policy_has_one_color_and_one_dash_in_every_chart(policies):
         assert seen >= 2, name
 
 
-def test_a_policy_has_its_color_whatever_stands_beside_it(weights):
+def test_a_policy_has_its_color_in_every_study(weights):
     prunings = sr.n_m(weights, 2, 4), sr.layerwise_magnitude(weights, 0.5)
     for order in (prunings, prunings[::-1]):
         study = sr.compare(sr.dense(weights), *map(sr.masked, order))
@@ -198,7 +194,7 @@ def test_a_model_pruned_before_has_a_color_of_its_own(weights):
     assert shown[names["Wanda50"]].color not in {color for color, _ in look.LOOKS.values()}
 
 
-def test_what_is_constant_is_not_drawn(weights):
+def test_constant_figures_are_not_drawn(weights):
     masked = sr.compare(sr.dense(weights), sr.masked(sr.layerwise_magnitude(weights, 0.5)))
     assert heat_maps.sparsity_map(masked, "Masked50Layerwise") is None
     assert heat_maps.small_map(masked, "Masked50Layerwise") is None
@@ -209,7 +205,7 @@ def test_what_is_constant_is_not_drawn(weights):
 
 
 def test_map_cells_are_the_weights_sparsity(study):
-    cells = rows(heat_maps.sparsity_map(study, "Masked30").to_dict())
+    cells = heat_maps.sparsity_map(study, "Masked30").cells
     custom = study.layers[(study.layers["variant"] == "Masked30") & study.layers["prunable"]]
     expected = {
         (str(row["block"]), row["module_name"].split(".")[-1]): 1
@@ -218,31 +214,24 @@ def test_map_cells_are_the_weights_sparsity(study):
     }
     assert len(cells) == len(expected) == 2 * 6
     for cell in cells:
-        assert cell["value"] == pytest.approx(expected[cell["block"], cell["projection"]])
-
-
-def colors(chart):
-    """The color scale of a map."""
-    scales = [
-        part["scale"]
-        for part in walk(chart.to_dict())
-        if isinstance(part, dict) and "scale" in part
-    ]
-    (scale,) = (scale for scale in scales if "scheme" in scale)
-    return scale
+        assert cell.value == pytest.approx(expected[cell.block, cell.name])
 
 
 def test_all_maps_of_a_study_have_one_scale(weights):
     prunings = [sr.global_magnitude(weights, s) for s in (0.1, 0.6)]
     study = sr.compare(sr.dense(weights), *map(sr.masked, prunings))
-    maps = [heat_maps.sparsity_map(study, variant) for variant in study.facts.prunings]
-    assert len(maps) == 2
-    assert all(colors(chart)["domain"] == [0, 1] for chart in maps)
-    small = [heat_maps.small_map(study, variant) for variant in study.facts.prunings]
-    assert all(colors(chart)["domain"] == [0, 1] for chart in (*small, heat_maps.colors()))
+    maps = [
+        draw(study, variant)
+        for draw in (heat_maps.sparsity_map, heat_maps.small_map)
+        for variant in study.facts.prunings
+    ]
+    assert len(maps) == 4
+    assert {(chart.kind, chart.domain) for chart in (*maps, heat_maps.colors())} == {
+        ("share", (0.0, 1.0))
+    }
 
 
-def test_a_map_says_what_its_merged_cells_hold(study):
+def test_merged_cells_have_the_range_of_their_layers(study):
     one = study.layers[study.layers["module_name"].str.endswith("fc1")].iloc[[0]]
     layers = pd.concat([one] * 260, ignore_index=True)
     layers["block"] = pd.array(range(260), dtype="Int64")
@@ -251,14 +240,11 @@ def test_a_map_says_what_its_merged_cells_hold(study):
     layers["weight_nonzero"] = pd.array(left, dtype="Int64")
     variants = study.variants.iloc[[0]].reset_index(drop=True)
     large = dataclasses.replace(study, layers=layers, variants=variants)
-    spec = heat_maps.sparsity_map(large, "Dense").to_dict()
-    first = rows(spec)[0]
-    assert (first["block"], first["layers"]) == ("0–2", 3)
-    assert first["value"] == (0 + 1 + 2) / (3 * 512)
-    assert first["range"] == "0.0 % to 0.4 %"
-    assert (
-        "0.0 % to 50.6 % zeros per layer · up to 3 layers per cell" in (spec["title"]["subtitle"])
-    )
+    drawn = heat_maps.sparsity_map(large, "Dense")
+    first = drawn.cells[0]
+    assert (first.block, first.value) == ("0–2", (0 + 1 + 2) / (3 * 512))
+    assert first.tip.endswith("; layers: 3; per layer: 0.0 % to 0.4 %")
+    assert "0.0 % to 50.6 % zeros per layer · up to 3 layers per cell" in drawn.note
 
 
 def test_map_rows_are_in_model_order(study):
@@ -353,7 +339,7 @@ def test_no_curve_without_prunable_weights():
     assert charts.csr_bytes_curve(study) is None
 
 
-def test_every_chart_says_what_it_shows_and_states_its_paper(study, hostile):
+def test_every_chart_has_alternative_text_and_white_paper(study, hostile):
     for chart in [*every_chart(study), *every_chart(hostile)]:
         spec = chart.to_dict()
         assert len(spec["description"]) > 40
@@ -381,7 +367,7 @@ def test_names_are_never_fields_or_expressions(study, hostile):
 def test_hostile_names_draw_and_stay_distinct(hostile):
     assert len({row["group"] for row in rows(bars(hostile).to_dict())}) == len(HOSTILE)
     for chart in (heat_maps.sparsity_map(hostile, HOSTILE[1]), bars(hostile)):
-        drawn = "".join(ET.fromstring(export.svg(chart.to_dict())).itertext())
+        drawn = "".join(ET.fromstring(export.svg(chart)).itertext())
         for text in HOSTILE:
             assert printable(text, 20)[:19] in drawn, ascii(text)
     assert hostile.facts.cells(HOSTILE[1])["projection"].nunique() == len(HOSTILE)
@@ -455,7 +441,7 @@ class TestBarPlot:
             ("total", "Parameters"),
         ],
     )
-    def test_axes_say_what_and_in_which_unit(self, frame, metric, title):
+    def test_axes_have_the_title_of_their_column(self, frame, metric, title):
         spec = sr.bar_plot(frame, "group", metric, "t").to_dict()
         assert title in {
             p["x"].get("title") for p in walk(spec) if isinstance(p, dict) and "x" in p
@@ -480,7 +466,7 @@ class TestBarPlot:
         }
         assert starts == {0.1}
 
-    def test_what_is_infinite_has_a_label_and_no_bar(self):
+    def test_infinite_values_have_a_label_and_no_bar(self):
         frame = pd.DataFrame({"part": ["a", "b"], "cost": [float("inf"), 1.0]})
         shown = rows(sr.bar_plot(frame, "part", "cost", "Cost").to_dict())
         assert [(row["value"], row["label"]) for row in shown] == [(None, "∞"), (1.0, "1")]
@@ -516,3 +502,7 @@ class TestBarPlot:
         with pytest.raises(sr.SparsityReportError, match=r"not a \.png file"):
             sr.bar_plot(frame, "group", "total", "t", "a.pdf", tmp_path)
         assert not list(tmp_path.iterdir())
+
+
+def test_charts_are_drawn_by_the_version_for_which_altair_writes_them():
+    assert alt.SCHEMA_VERSION.removeprefix("v").split(".")[0] == export.VEGALITE.split(".")[0]

@@ -1,18 +1,16 @@
 """Geometry of charts: everything is inside, on its scale and in its place; tooltips are right."""
 
-import dataclasses
 import itertools
-import math
 import re
 
 import pandas as pd
 import pytest
-from drawings import boxes, rows_of, tooltips, units, unread_fields, width_of
+from drawings import boxes, rows_of, tooltips, units, unread_fields
 from measurements import latency, put_in, quality, sensitivity
 from wording import wording
 
 import sparsity_report as sr
-from sparsity_report.draw import charts, export, heat_maps, marks, measured_charts, policy_charts
+from sparsity_report.draw import charts, export, heat_maps, marks, policy_charts
 from sparsity_report.draw import theme as look
 from sparsity_report.words.display_names import group_name
 
@@ -34,7 +32,7 @@ def levels(demo):
 
 def drawn(chart):
     """Texts, marks, width and height of a chart as it is."""
-    return boxes(export.svg(chart.to_dict()))
+    return boxes(export.svg(chart))
 
 
 def x_domain(spec, layer=0):
@@ -50,7 +48,7 @@ CHARTS = {
     "bars": group_bars,
     "map": heat_maps.sparsity_map,
     "curve": charts.csr_bytes_curve,
-    **measured_charts.CHARTS,
+    **charts.CHARTS,
 }
 
 
@@ -73,13 +71,13 @@ def test_nothing_leaves_a_chart_or_hides_another_text(study, name, width):
         assert not one.meets(other), (one, other)
 
 
-@pytest.mark.parametrize("name", CHARTS)
+@pytest.mark.parametrize("name", CHARTS.keys() - {"map"})
 def test_every_field_that_is_read_is_in_the_data(study, name):
     spec = built(name, study, TEXT).to_dict()
     assert unread_fields(spec) == []
 
 
-def test_pointers_read_what_a_bar_is(study):
+def test_tooltips_of_bars(study):
     read = tooltips(group_bars(study, "param_frac").to_dict())
     groups = study.groups[study.groups["variant"] == "CSR30"]
     for row in groups.to_dict("records"):
@@ -89,23 +87,23 @@ def test_pointers_read_what_a_bar_is(study):
         } in read
 
 
-def test_pointers_read_what_a_cell_is(study):
-    read = tooltips(heat_maps.sparsity_map(study, "Masked30").to_dict())
+def test_tooltips_of_cells(study):
+    read = {cell.tip for cell in heat_maps.sparsity_map(study, "Masked30").cells}
     custom = study.layers[(study.layers["variant"] == "Masked30") & study.layers["prunable"]]
     for row in custom.to_dict("records"):
         share = 1 - row["weight_nonzero"] / row["weight_total"]
-        cell = {"block": str(row["block"]), "projection": row["module_name"].rpartition(".")[2]}
-        assert {**cell, "zeros": f"{100 * share:.1f} %"} in read
+        name = row["module_name"].rpartition(".")[2]
+        assert f"block: {row['block']}; projection: {name}; zeros: {100 * share:.1f} %" in read
 
 
-def test_pointers_read_what_was_measured(study):
+def test_tooltips_of_measurements(study):
     bars, points, places, parts = (
         tooltips(draw(study).to_dict())
         for draw in (
-            measured_charts.speed_chart,
-            measured_charts.quality_chart,
-            measured_charts.crossover_chart,
-            measured_charts.sensitivity_chart,
+            charts.speed_chart,
+            charts.quality_chart,
+            charts.crossover_chart,
+            charts.sensitivity_chart,
         )
     )
     for mark in ("promised by FLOPs", "realised"):
@@ -124,12 +122,14 @@ def test_pointers_read_what_was_measured(study):
     assert {"part": "block 0", "increase over dense, nats per token": "+0.090"} in parts
 
 
-def test_those_who_cannot_see_a_chart_hear_its_numbers(study):
+def test_alternative_texts_have_the_numbers(study):
     layers = study.layers[(study.layers["variant"] == "Masked30") & study.layers["prunable"]]
     shares = 1 - layers["weight_nonzero"] / layers["weight_total"]
     least, most = (layers.loc[end] for end in (shares.idxmin(), shares.idxmax()))
     projections = [one["module_name"].rpartition(".")[2] for one in (least, most)]
-    heard = {name: built(name, study, TEXT).to_dict()["description"] for name in CHARTS}
+    drawn = {name: built(name, study, TEXT) for name in CHARTS}
+    heard = {"map": drawn.pop("map").alt}
+    heard |= {name: chart.to_dict()["description"] for name, chart in drawn.items()}
     assert heard["map"] == (
         "Heat map of 4 blocks by 6 projections: zeros range from "
         f"{100 * shares.min():.1f} % in block "
@@ -223,107 +223,18 @@ def test_each_layout_has_one_look_everywhere(study):
 
 # Marks.
 
-CELLS = [
-    {"block": str(n), "projection": "q", "value": share}
-    for n, share in enumerate((0.0, 0.5, 1.0, None))
-]
 
-
-def heat_map(width=200, row=20, blocks=4, projections=1, **options):
-    return marks.HeatMap(
-        blocks=tuple(map(str, range(blocks))),
-        projections=("q", *(f"p{n}" for n in range(projections - 1))),
-        width=width,
-        row=row,
-        **options,
-    )
-
-
-def shown(shape, rows=CELLS):
-    return drawn(marks.heat_map(marks.inline(rows), shape))
-
-
-def test_by_default_colors_go_from_no_zeros_to_all():
-    _, cells, _, _ = shown(heat_map())
-    colors = [cell.fill for cell in cells if cell.text == "rect mark"]
-    assert (colors[0], colors[2]) == ("rgb(68, 1, 84)", "rgb(253, 231, 37)")
-
-
-@pytest.mark.parametrize(("row", "projections"), [(20, 1), (20, 4), (20, 10), (10, 4)])
-def test_the_scale_of_colors_is_as_long_as_a_map_is_high(row, projections):
-    """From 60 points, below which its numbers would touch, to 120."""
-    spec = marks.heat_map(marks.inline(CELLS), heat_map(row=row, projections=projections)).to_dict()
-    legend = spec["layer"][0]["encoding"]["color"]["legend"]
-    assert spec["height"] == row * projections
-    assert legend["gradientLength"] == sorted((60, row * projections, 120))[1]
-
-
-def test_a_map_of_nothing_has_the_height_of_a_row():
-    shape = dataclasses.replace(heat_map(), blocks=(), projections=())
-    assert marks.heat_map(marks.inline([]), shape).height == 20
-
-
-@pytest.mark.parametrize(
-    ("kind", "longest"), [("share", "100"), ("ratio", "9.99"), ("number", "9.99k")]
-)
-def test_numbers_stand_in_cells_that_have_room_for_them(kind, longest):
-    """From a third more than the longest number takes; at twice and a half of it they do."""
-    size = look.SMALL
-    takes = width_of(longest, size)
-    first = next(
-        width
-        for width in range(10, 60)
-        if marks._digits_fit(heat_map(width=10 * width, blocks=10, kind=kind))
-    )
-    assert 1.3 * takes < first < 2.5 * takes
-
-
-@pytest.mark.parametrize(("row", "fit"), [(1.2 * 8, True), (9.5, False)])
-def test_numbers_stand_in_rows_that_are_a_fifth_higher(row, fit):
-    assert marks._digits_fit(heat_map(row=row)) is fit
-
-
-@pytest.mark.parametrize("blocks", [1, 10, 60, 120])
-def test_labels_of_blocks_stand_apart_and_as_close_as_they_can(blocks):
-    spec = marks.heat_map(marks.inline(CELLS), heat_map(blocks=blocks)).to_dict()
-    values = spec["layer"][0]["encoding"]["x"]["axis"]["values"]
-    step, cell, takes = math.ceil(blocks / len(values)), 200 / blocks, width_of(values[-1], 9)
-    assert values == [str(n) for n in range(0, blocks, step)]
-    assert step * cell > 1.2 * takes
-    assert step == 1 or (step - 1) * cell < 25
-
-
-@pytest.mark.parametrize("row", [4, 10, 12, 20])
-def test_names_of_rows_stand_apart_and_as_close_as_they_can(row):
-    spec = marks.heat_map(marks.inline(CELLS), heat_map(row=row, projections=9)).to_dict()
-    axis = spec["layer"][0]["encoding"]["y"]["axis"]
-    step = int(re.search(r"% (\d+) \?", axis.get("labelExpr", "% 1 ?"))[1])
-    assert step * row >= 1.2 * look.LABEL
-    assert step == 1 or (step - 1) * row < 1.3 * look.LABEL
-
-
-def bars(groups, width=300.0, **options):
-    return marks.Bars(groups=groups, width=width, **options)
-
-
-def test_bars_take_a_band_and_a_gap_each():
-    heights = [bars(groups, band=10, gap=5).height for groups in ("a", "abc", "")]
-    assert heights == [10 + 5, 3 * (10 + 5), 10 + 5]
-
-
-def test_bars_start_at_zero_and_end_with_the_axis():
-    rows = [{"group": name, "value": v, "label": ""} for name, v in (("a", 0.5), ("b", 2))]
-    svg = export.svg(marks.bars(marks.inline(rows), bars(("a", "b"), width=100)).to_dict())
-    _, (first, _), _, _ = boxes(svg)
-    assert first.right - first.left == pytest.approx(50)
-    assert 'clip-path="url' in svg
-    assert "grid" not in str(export.svg(marks.bars(marks.inline(rows), bars(("a", "b"))).to_dict()))
+def test_a_bar_takes_a_row():
+    rows = [{"group": name, "value": 0.5, "label": ""} for name in "abc"]
+    shape = marks.Bars(width=300, axis="", least=0.1, row=15)
+    assert [marks.bars(rows[:n], shape).height for n in (1, 3, 0)] == [15, 45, 15]
+    assert "grid" not in export.svg(marks.bars(rows, shape))
 
 
 def test_names_of_bars_have_no_lines_and_those_of_points_have(study):
     for draw, lines in (
         (group_bars(study), False),
-        (measured_charts.speed_chart(study), True),
+        (charts.speed_chart(study), True),
     ):
         matches = {
             unit["encoding"]["y"]["axis"]["grid"]
@@ -358,7 +269,7 @@ def test_speeds_have_an_axis_that_does_not_magnify(study):
     near = put_in(study, latency=pd.concat([latency().iloc[:2], same.iloc[2:6]]))
     low, high = speed_domain(near)
     assert (low, high) == (0.8, 1.25)
-    spec = measured_charts.speed_chart(study).to_dict()
+    spec = charts.speed_chart(study).to_dict()
     low, high = speed_domain(study)
     rows = [row for _, data, _ in units(spec) for row in rows_of(spec, data) if "low" in row]
     numbers = [row[key] for row in rows for key in ("low", "high", "promised", "control_high")]
@@ -368,14 +279,14 @@ def test_speeds_have_an_axis_that_does_not_magnify(study):
 
 def speed_domain(study):
     """The ends of the axis of speeds, which all layers of the chart share."""
-    spec = measured_charts.speed_chart(study).to_dict()
+    spec = charts.speed_chart(study).to_dict()
     axes = [unit["encoding"]["x"] for unit, *_ in units(spec)]
     (domain,) = {tuple(axis["scale"]["domain"]) for axis in axes if "scale" in axis}
     return domain
 
 
-def test_what_the_same_kernels_reached_lies_behind_the_speeds(study):
-    spec = measured_charts.speed_chart(study).to_dict()
+def test_the_band_of_the_control_lies_behind_the_speeds(study):
+    spec = charts.speed_chart(study).to_dict()
     band, *others = units(spec)
     unit, data, _ = band
     assert (unit["encoding"]["x"]["field"], unit["encoding"]["x2"]["field"]) == (
@@ -392,7 +303,7 @@ def test_what_the_same_kernels_reached_lies_behind_the_speeds(study):
 
 
 def test_promised_and_realised_are_told_apart(study):
-    spec = measured_charts.speed_chart(study).to_dict()
+    spec = charts.speed_chart(study).to_dict()
     for unit, data, _ in units(spec):
         field = unit["encoding"]["x"].get("field")
         if unit["mark"]["type"] == "point":
@@ -408,10 +319,10 @@ def test_promised_and_realised_are_told_apart(study):
     assert rows_of(spec, even) == [{"one": 1}]
 
 
-def test_what_promises_nothing_has_no_diamond(study):
+def test_an_unknown_promise_has_no_diamond(study):
     frame = latency()
     frame.loc[frame["variant"] == "CSR30", "promised_speedup"] = None
-    spec = measured_charts.speed_chart(put_in(study, latency=frame)).to_dict()
+    spec = charts.speed_chart(put_in(study, latency=frame)).to_dict()
     promised = [
         rows_of(spec, data)
         for unit, data, _ in units(spec)
@@ -424,7 +335,7 @@ def test_a_narrow_axis_of_speeds_has_fewer_ticks(study):
     narrow, wide = (
         next(
             unit["encoding"]["x"]["axis"]["values"]
-            for unit, *_ in units(measured_charts.speed_chart(study, width).to_dict())
+            for unit, *_ in units(charts.speed_chart(study, width).to_dict())
             if "axis" in unit["encoding"]["x"]
         )
         for width in (look.NARROW - 1, look.NARROW)
@@ -435,7 +346,7 @@ def test_a_narrow_axis_of_speeds_has_fewer_ticks(study):
 
 def test_the_axis_of_crossovers_ends_with_never(study):
     for width in (COLUMN, TEXT):
-        chart = measured_charts.crossover_chart(study, width)
+        chart = charts.crossover_chart(study, width)
         encoding = chart.to_dict()["layer"][0]["encoding"]["x"]
         *ticks, never = encoding["axis"]["values"]
         expected = [0, 4, 8] if width == COLUMN else [0, 2, 4, 6, 8, 10]
@@ -450,7 +361,7 @@ def test_the_axis_of_crossovers_ends_with_never(study):
 def test_each_shape_of_a_crossover_has_its_lines(study):
     more = latency().assign(name="4 × 8")
     both = put_in(study, latency=pd.concat([latency(), more], ignore_index=True))
-    one, two = (measured_charts.crossover_chart(s).to_dict() for s in (study, both))
+    one, two = (charts.crossover_chart(s).to_dict() for s in (study, both))
     assert two["height"] == 2 * one["height"]
     assert one["layer"][0]["mark"]["filled"]
 
@@ -459,7 +370,7 @@ def test_each_shape_of_a_crossover_has_its_lines(study):
 def test_perplexities_more_than_ten_times_apart_have_a_logarithmic_axis(demo_study, most, form):
     scores = {"Dense": (0.0, 10.0), "Masked30": (0.3, most)}
     frame = quality([*scores.values()], [*scores])
-    spec = measured_charts.quality_chart(put_in(demo_study, quality=frame)).to_dict()
+    spec = charts.quality_chart(put_in(demo_study, quality=frame)).to_dict()
     scale = spec["layer"][0]["encoding"]["y"]["scale"]
     assert scale.get("type") == form
     low, high = scale["domain"]
@@ -471,7 +382,7 @@ def test_perplexities_more_than_ten_times_apart_have_a_logarithmic_axis(demo_stu
 def test_an_axis_of_sparsity_is_a_tenth_wide_at_least(demo):
     study = sr.compare(sr.dense(demo), sr.dense(demo, name="Again"))
     frame = quality([(0.0, 10.0), (0.0, 10.5)], ["Dense", "Again"])
-    low, high = x_domain(measured_charts.quality_chart(put_in(study, quality=frame)).to_dict())
+    low, high = x_domain(charts.quality_chart(put_in(study, quality=frame)).to_dict())
     assert -0.02 < low < 0
     assert high == 0.1
 
@@ -503,7 +414,7 @@ def test_names_of_lines_stand_apart_at_the_height_of_their_ends(demo):
 def test_the_text_with_the_most_scores_is_drawn(demo_study):
     frame = quality(names=("Dense", "Masked30", "M90"))
     both = pd.concat([frame.head(2).assign(text="few"), frame.assign(text="many")])
-    chart = measured_charts.quality_chart(put_in(demo_study, quality=both))
+    chart = charts.quality_chart(put_in(demo_study, quality=both))
     note = wording("chart.scored_text_note", text="many", scored="99")
     assert chart.to_dict()["title"]["subtitle"] == note
 
@@ -515,16 +426,14 @@ def test_the_text_with_the_most_scores_is_drawn(demo_study):
 def test_perplexities_have_the_digits_that_matter(demo_study, value, wording):
     scores = {"Dense": (0.0, 10.0), "Masked30": (0.3, value)}
     frame = quality([*scores.values()], [*scores])
-    read = tooltips(measured_charts.quality_chart(put_in(demo_study, quality=frame)).to_dict())
+    read = tooltips(charts.quality_chart(put_in(demo_study, quality=frame)).to_dict())
     assert {"policy": "global magnitude", "variant": "Masked30", "perplexity": wording} in read
 
 
-def test_bars_of_what_parts_cost_have_room_and_do_not_magnify(demo_study):
+def test_bars_of_sensitivity_have_room_and_do_not_magnify(demo_study):
     def domain(costs):
         frame = sensitivity(len(costs)).assign(nll_increase=costs)
-        return x_domain(
-            measured_charts.sensitivity_chart(put_in(demo_study, sensitivity=frame)).to_dict()
-        )
+        return x_domain(charts.sensitivity_chart(put_in(demo_study, sensitivity=frame)).to_dict())
 
     low, high = domain([0.2, 0.1])
     assert low == 0
@@ -535,16 +444,16 @@ def test_bars_of_what_parts_cost_have_room_and_do_not_magnify(demo_study):
 
 
 @pytest.mark.parametrize(("parts", "wording"), [(40, False), (41, True)])
-def test_that_parts_are_left_out_is_said(demo_study, parts, wording):
+def test_the_note_counts_the_parts_left_out(demo_study, parts, wording):
     study = put_in(demo_study, sensitivity=sensitivity(parts))
-    note = measured_charts.sensitivity_chart(study).to_dict()["title"]["subtitle"]
+    note = charts.sensitivity_chart(study).to_dict()["title"]["subtitle"]
     assert note.startswith("50 % of the part pruned; some.txt")
     assert ("parts" in note) is wording
 
 
 def test_names_of_parts_have_sixty_letters(demo_study):
     frame = sensitivity(2).assign(by="layer", part=["x" * 60, "y" * 61])
-    chart = measured_charts.sensitivity_chart(put_in(demo_study, sensitivity=frame))
+    chart = charts.sensitivity_chart(put_in(demo_study, sensitivity=frame))
     assert chart.to_dict()["layer"][0]["encoding"]["y"]["scale"]["domain"] == [
         "x" * 60, "y" * 59 + "…",
     ]  # fmt: skip

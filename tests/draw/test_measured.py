@@ -12,7 +12,7 @@ from hostile import TEXTS
 from measurements import latency, put_in, quality, sensitivity
 
 import sparsity_report as sr
-from sparsity_report.draw import export, measured_charts, policy_charts
+from sparsity_report.draw import charts, export, policy_charts
 from sparsity_report.draw.speed_charts import crossover_chart, speed_chart
 from sparsity_report.report.tables.method_tables import hero
 
@@ -42,7 +42,7 @@ def code(spec, key=""):
     return [spec] if key in evaluated else []
 
 
-def test_speed_shows_what_was_promised_and_realised(study):
+def test_speed_shows_promised_and_realised(study):
     chart = speed_chart(study)
     rows = {row["name"]: row for row in values(chart) if "realised" in row}
     assert set(rows) == {
@@ -63,7 +63,7 @@ def test_speed_shows_what_was_promised_and_realised(study):
     assert "0.98" not in described
 
 
-def test_what_is_noise_has_no_point_and_no_number(study):
+def test_noise_has_no_point_and_no_number(study):
     within = study.latency.assign(control_low=0.3)
     chart = speed_chart(put_in(study, latency=within))
     labels = {row["name"]: row["label"] for row in values(chart) if "label" in row}
@@ -145,7 +145,7 @@ def scored(study, scores):
 
 
 def lines_of(chart):
-    """The points of each line that is measured_charts."""
+    """The points of each line that is measured."""
     lines = {}
     for row in lines_drawn(chart):
         lines.setdefault(row["line"], []).append((row["variant"], row["x"], row["value"]))
@@ -198,7 +198,7 @@ def test_a_row_of_no_variant_is_drawn(policies):
     assert labels_of(chart)["stranger"] == "stranger 17.0"
 
 
-def test_what_cannot_be_drawn_is_named(policies):
+def test_the_note_names_points_that_are_not_drawn(policies):
     study = scored(policies, {**SCORES, "G80": (0.8, 30.0), "L80": (math.nan, 40.0)})
     study.quality.loc[study.quality["variant"] == "N24", "perplexity"] = math.nan
     spec = policy_charts.quality_chart(study).to_dict()
@@ -278,15 +278,15 @@ def test_one_point_is_no_line(demo_study):
     assert policy_charts.quality_chart(scored(demo_study, {"Dense": (0.0, 10.0)})) is None
 
 
-def test_measured_charts_are_valid_and_described(study, policies):
-    charts = [draw(study) for draw in measured_charts.CHARTS.values()]
-    charts.append(policy_charts.quality_chart(scored(policies, SCORES)))
-    for spec in [chart.to_dict() for chart in charts]:
+def test_charts_of_measurements_are_valid_and_described(study, policies):
+    drawn = [draw(study) for draw in charts.CHARTS.values()]
+    drawn.append(policy_charts.quality_chart(scored(policies, SCORES)))
+    for spec in [chart.to_dict() for chart in drawn]:
         assert len(spec["description"]) > 40
 
 
 def test_sensitivity_keeps_order_and_those_that_cost_most(demo_study):
-    chart = measured_charts.sensitivity_chart(put_in(demo_study, sensitivity=sensitivity(60)))
+    chart = charts.sensitivity_chart(put_in(demo_study, sensitivity=sensitivity(60)))
     names = list(dict.fromkeys(row["group"] for row in values(chart)))
     assert names == [f"block {n}" for n in range(40)]
     assert "40 of 60 parts" in chart.to_dict()["title"]["subtitle"]
@@ -294,7 +294,7 @@ def test_sensitivity_keeps_order_and_those_that_cost_most(demo_study):
 
 @pytest.mark.parametrize(
     "draw",
-    [speed_chart, crossover_chart, policy_charts.quality_chart, measured_charts.sensitivity_chart],
+    [speed_chart, crossover_chart, policy_charts.quality_chart, charts.sensitivity_chart],
 )
 def test_nothing_measured_nothing_drawn(draw, demo_study):
     assert draw(demo_study) is None
@@ -316,7 +316,7 @@ def test_hostile_names_are_data(demo):
         quality=quality(names=HOSTILE),
         sensitivity=sensitivity(3).assign(part=HOSTILE),
     )
-    for draw in measured_charts.CHARTS.values():
+    for draw in charts.CHARTS.values():
         spec = draw(study).to_dict()
         evaluated = [text for text in code(spec) if isinstance(text, str)]
         assert evaluated

@@ -12,7 +12,6 @@ import pytest
 import structural
 import torch
 from helpers import write_gguf
-from hub_layouts import LAYOUTS
 from safetensors.torch import load_file, save_file
 from wording import count_of, key_of, of_key, values_of
 
@@ -22,7 +21,6 @@ from sparsity_report.findings.rules.model_check import ModelCheck, check_rules
 from sparsity_report.findings.rules.rule_files import read_rule_file
 from sparsity_report.findings.rules.wanted_bounds import read_rules
 from sparsity_report.sparse.runtime_support import support
-from sparsity_report.weights.outline import read_outline
 from sparsity_report.words.catalogue import catalogue
 from sparsity_report.words.sentences import say
 
@@ -168,7 +166,7 @@ def test_parents_of_other_shapes_are_refused(half, tmp_path):
 
 def test_parameters_are_counted_from_headers(half, monkeypatch):
     total = sum(p.total for p in sr.load().stored)
-    monkeypatch.setattr("sparsity_report.counting.bit_statistics.bit_statistics", None)
+    monkeypatch.setattr("sparsity_report.counting.matrix_counts.count_entry", None)
     checked = sr.check(half, params="0.9M..1M")
     assert checked
     assert (checked.parameters, checked.prunable, checked.notes) == (total, None, ())
@@ -341,34 +339,6 @@ def test_tensors_that_belong_to_no_model(tmp_path):
     assert count_of(left, "check.leftovers", "count") == 2
     assert values_of(left, "check.leftovers")["twin"] == first
     assert [count_of(beyond, "check.beyond", name) for name in ("count", "blocks")] == [1, 4]
-
-
-@pytest.mark.parametrize("name", LAYOUTS)
-def test_prunable_weights_are_those_of_an_opened_model(name, tmp_path):
-    layout = LAYOUTS[name]
-    (tmp_path / "config.json").write_text(json.dumps(layout.config))
-    generator = torch.Generator().manual_seed(0)
-    tensors = {
-        key: torch.zeros(shape, dtype=torch.int64) if key.endswith("position_ids")
-        else torch.randn(shape, generator=generator)
-        for key, shape in layout.shapes().items()
-    }  # fmt: skip
-    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
-    ours = [each for each in read_outline(tmp_path).stored if each.matrix]
-    outside = sum(
-        each.entry.total for each in ours
-        if any(f"{each.name}.".startswith(f"{module}.") for module in layout.left_out)
-    )  # fmt: skip
-    weights = sr.load(tmp_path)
-    assert sum(each.entry.total for each in ours) - outside == sum(
-        p.total for p in weights.prunable
-    )
-    assert sr.check(tmp_path).notes == ()
-    named = {p.name: p for p in weights.prunable}
-    for each in ours:
-        if each.parameter.name in named:
-            assert each.is_settled
-            assert each.matrix.input_first == named[each.parameter.name].transposed
 
 
 @pytest.mark.parametrize("way", ["gptq-4-v1", "mxfp4", "sparse-bitmask"])

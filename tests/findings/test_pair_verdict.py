@@ -10,7 +10,10 @@ from torch import nn
 from wording import count_of, of_key
 
 import sparsity_report as sr
-from sparsity_report.findings.pair_findings import pair_findings, pair_verdict, share_of
+from sparsity_report.findings.checkpoint_findings import (
+    checkpoint_verdict,
+    share_of,
+)
 from sparsity_report.words.sentences import say, says
 
 PRUNABLE = 2 * (6 * 6 + 2 * 6 * 10)
@@ -51,7 +54,7 @@ def compared(change=None):
 @pytest.mark.parametrize("number", [1, 5, 9])
 def test_revived_zeros_come_first(number):
     """No pair says that nothing changed while pruned weights came back."""
-    first, *others = pair_verdict(compared(revive(number)))
+    first, *others = checkpoint_verdict(compared(revive(number)))
     share = f"{100 * number / (PRUNABLE // 2):.1f} %"
     assert first == f"{share} of the {PRUNABLE // 2} pruned weights came back."
     assert others == [say("pair.weights_unchanged")]
@@ -59,7 +62,7 @@ def test_revived_zeros_come_first(number):
 
 def test_all_zeros_may_come_back():
     pair = sr.compare_checkpoints(model_of(), dense())
-    assert pair_verdict(pair)[0] == f"All {PRUNABLE // 2} pruned weights came back."
+    assert checkpoint_verdict(pair)[0] == f"All {PRUNABLE // 2} pruned weights came back."
 
 
 def test_zeros_that_stayed_and_others():
@@ -67,25 +70,25 @@ def test_zeros_that_stayed_and_others():
         weight.zero_()
 
     pair = compared(prune)
-    new = int(pair.layers["new"].sum())
+    new = int(pair.matches["new"].sum())
     assert 0 < new < 36
-    stayed, added = pair_verdict(pair)
+    stayed, added = checkpoint_verdict(pair)
     assert count_of(stayed, "pair.verdict_zeros_stayed", "zeros") == PRUNABLE // 2
     assert count_of(added, "pair.verdict_zeros_added", "new") == new
     back = sr.compare_checkpoints(dense(), model_of())
-    assert says(pair_verdict(back)[0], "pair.verdict_zeros_new")
+    assert says(checkpoint_verdict(back)[0], "pair.verdict_zeros_new")
 
 
 def test_identical_weights_are_not_merely_unchanged():
-    assert pair_verdict(compared()) == [say("pair.verdict_identical")]
+    assert checkpoint_verdict(compared()) == [say("pair.verdict_identical")]
     shifted = dense(lambda model: model.layers[0]["norm"].bias.add_(1))
-    (other,) = pair_verdict(sr.compare_checkpoints(dense(), shifted))
+    (other,) = checkpoint_verdict(sr.compare_checkpoints(dense(), shifted))
     assert other == say("pair.verdict_others_changed", modules=1)
 
 
 def test_a_change_of_type_is_a_change_of_size():
     pair = sr.compare_checkpoints(dense(), dense(lambda model: model.half()))
-    (smaller,) = of_key(pair_verdict(pair), "pair.verdict_size_smaller")
+    (smaller,) = of_key(checkpoint_verdict(pair), "pair.verdict_size_smaller")
     assert smaller == say("pair.verdict_size_smaller", share=0.5)
 
 
@@ -94,7 +97,7 @@ def test_removed_blocks_and_their_parameters():
     base, smaller = Tiny(), Tiny(blocks=1)
     smaller.load_state_dict(base.state_dict(), strict=False)
     pair = sr.compare_checkpoints(sr.load(base, name="b"), sr.load(smaller, name="s"))
-    (lost,) = of_key(pair_verdict(pair), "pair.verdict_parts_removed")
+    (lost,) = of_key(checkpoint_verdict(pair), "pair.verdict_parts_removed")
     before, after = (sum(p.numel() for p in m.parameters()) for m in (base, smaller))
     share = f"{100 * (1 - after / before):.0f}"
     assert lost == f"The model lost 1 of 2 blocks and has {share} % fewer parameters."
@@ -103,15 +106,16 @@ def test_removed_blocks_and_their_parameters():
 def test_nothing_is_left_nothing_was_prunable_and_hostile_names():
     pair = compared(revive(3))
     empty = {"weight_after": 0, "compared": 0, "kept": 0, "revived": 0, "new": 0, "changed": 0}
-    layers = pair.layers.assign(**empty, alignment="removed")
-    gone = replace(pair, layers=layers, after=pair.after[~pair.after["prunable"]])
-    assert pair_verdict(gone)[0] == f"All {PRUNABLE} prunable weights were removed."
+    matches = pair.matches.assign(**empty, alignment="removed")
+    is_left = pair.layers["variant"].eq("Before") | ~pair.layers["prunable"]
+    gone = replace(pair, matches=matches, layers=pair.layers[is_left])
+    assert checkpoint_verdict(gone)[0] == f"All {PRUNABLE} prunable weights were removed."
     scaled = nn.LayerNorm(4)
     nn.init.constant_(scaled.weight, 2)
     pair = sr.compare_checkpoints(sr.load(nn.LayerNorm(4), name="n"), sr.load(scaled, name="n"))
-    assert says(pair_verdict(pair)[0], "pair.verdict_nothing_prunable")
-    named = replace(pair, models=pair.models.assign(model=hostile.NAMES[:2]))
-    for sentence in pair_findings(named):
+    assert says(checkpoint_verdict(pair)[0], "pair.verdict_nothing_prunable")
+    named = replace(pair, variants=pair.variants.assign(model=hostile.NAMES[:2]))
+    for sentence in named.sentences():
         assert not hostile.UNSEEN.search(sentence)
 
 

@@ -14,11 +14,11 @@ from torch import nn
 from wording import count_of, of_key, values_of, wording
 
 import sparsity_report as sr
-from sparsity_report.findings import rounding_findings
+from sparsity_report.findings import already_pruned
 from sparsity_report.findings.audit import audit
 from sparsity_report.findings.study_findings import conventions, study_findings
-from sparsity_report.study.derived.rounded_zeros import Rounded, origin
 from sparsity_report.study.derived.speedups import reference
+from sparsity_report.study.rounded_zeros import Rounded, origin
 from sparsity_report.words.sentences import says
 
 
@@ -130,14 +130,14 @@ def test_rounding_explains_a_seventh_more_than_a_gaussian_has(near, expected, ve
     ("near", "outcome"),
     [(0.1, "explained"), (0.15, "undecided"), (0.5, "before_packing")],
 )
-def test_what_is_concluded_follows_from_the_numbers(monkeypatch, near, outcome):
+def test_conclusions_follow_from_the_numbers(monkeypatch, near, outcome):
     parts = [Rounded(exact, ["w4"], 10_000, 0.05 + near / 2, near, 0.1) for exact in (True, False)]
-    monkeypatch.setattr(rounding_findings, "rounded", lambda layers: layers)
+    monkeypatch.setattr(already_pruned, "rounded", lambda layers: layers)
     facts = SimpleNamespace(layers=lambda _: parts)
     study = SimpleNamespace(variants=pd.DataFrame({"variant": ["D"]}), facts=facts)
     (explained,), (hidden,) = (
-        rounding_findings.zeros_explained(study),
-        rounding_findings.zeros_hidden(study, "D"),
+        already_pruned.zeros_explained(study),
+        already_pruned.zeros_hidden(study, "D"),
     )
     assert says(explained, f"rounding.zeros_{outcome}")
     assert says(hidden, f"rounding.near_zeros_{outcome}")
@@ -151,10 +151,10 @@ def test_what_is_concluded_follows_from_the_numbers(monkeypatch, near, outcome):
 @pytest.mark.parametrize(("share", "told"), [(0.0005, 0), (0.0006, 1)])
 def test_few_zeros_are_no_question(monkeypatch, share, told):
     part = Rounded(True, ["nf4"], 10_000, share, share, share)
-    monkeypatch.setattr(rounding_findings, "rounded", lambda layers: layers)
+    monkeypatch.setattr(already_pruned, "rounded", lambda layers: layers)
     facts = SimpleNamespace(layers=lambda _: [part])
     study = SimpleNamespace(variants=pd.DataFrame({"variant": ["D"]}), facts=facts)
-    assert len([*rounding_findings.zeros_explained(study)]) == told
+    assert len([*already_pruned.zeros_explained(study)]) == told
 
 
 # What was measured.
@@ -179,7 +179,7 @@ def test_a_speed_up_is_told_of_the_variant_that_has_one(study):
 
 
 @pytest.mark.parametrize(("parts", "told"), [(1, False), (2, True)])
-def test_of_one_part_alone_nothing_is_told(study, parts, told):
+def test_single_part_has_no_finding(study, parts, told):
     frame = sensitivity(parts).assign(sparsity=1 / 3)
     extremes = of_measured("finding.sensitivity_extremes", study, sensitivity=frame)
     assert bool(extremes) is told
@@ -188,7 +188,7 @@ def test_of_one_part_alone_nothing_is_told(study, parts, told):
         assert "block 0 costs most" in str(finding)
 
 
-def test_where_csr_overtakes_for_no_layer_nothing_is_told(study):
+def test_crossover_of_no_layer_has_no_finding(study):
     never = latency().assign(crossover_sparsity=None, crossover_low=0.99, crossover_high=None)
     frame = never.astype({"crossover_sparsity": "Float64", "crossover_high": "Float64"})
     for key in ("speed.crossover_in_cache", "speed.crossover_from_memory"):

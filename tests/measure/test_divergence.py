@@ -123,7 +123,7 @@ def test_a_gguf_copy_has_the_distance_of_its_rounding(tmp_path):
     assert row["agreement"] == (p.argmax(axis=1) == q.argmax(axis=1)).mean() < 1
 
 
-def test_what_a_model_rules_out_counts_nothing():
+def test_impossible_tokens_add_no_divergence():
     """Some models have logits of minus infinity, where a vocabulary is padded."""
     model = small_llama()
 

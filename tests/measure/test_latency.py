@@ -147,7 +147,7 @@ def test_weights_are_timed_where_they_were_asked_to_be(played):
     assert len(played) == 2 * (3 + 1 + 3)
 
 
-def test_what_is_too_small_to_leave_the_cache_is_timed_inside(monkeypatch, played):
+def test_small_layers_are_timed_in_cache(monkeypatch, played):
     huge = MACHINE._replace(cache_bytes=2**32)
     monkeypatch.setattr(latency, "this_machine", lambda: huge)
     frame = sr.latency(three(sr.load()), tokens=[1])

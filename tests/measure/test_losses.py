@@ -8,7 +8,7 @@ from scoring import log_probabilities
 
 import sparsity_report as sr
 from sparsity_report.files.package_data import DEMO
-from sparsity_report.study.derived.losses import paired_mean, span_of, token_counts, why_unpaired
+from sparsity_report.study.losses import paired_mean, span_of, token_counts, why_unpaired
 
 TEXT = (DEMO / "eval.txt").read_text(encoding="utf-8")[:700]
 
@@ -84,7 +84,7 @@ def test_impossible_losses_are_refused(study, tmp_path, column, change, message)
         sr.read_study(path)
 
 
-def test_which_losses_pair(demo, study):
+def test_losses_of_one_text_pair(demo, study):
     dense, pruned = study.quality.to_dict("records")
     assert why_unpaired(dense, pruned) == ""
     mean = paired_mean(pruned, dense)

@@ -60,7 +60,7 @@ def test_everything_else_is_written(model, tmp_path, request):
         (("--sensitivity", "group", "--text", "a", "--perplexity", "ptb"), "has windows of 2,048"),
     ],
 )
-def test_what_cannot_be_scored_loses_nothing_else(words, why, tmp_path):
+def test_failed_scores_leave_the_rest_of_the_study(words, why, tmp_path):
     """Only the model's tokenizer and positions tell, when all is counted."""
     run = command("run", *words, "--write", "html,csv,study", "--out", tmp_path / "out")
     assert run.returncode == 2
@@ -70,7 +70,7 @@ def test_what_cannot_be_scored_loses_nothing_else(words, why, tmp_path):
     assert any(why in str(note) for note in sr.read_study(tmp_path / "out" / "study.json").notes)
 
 
-def test_what_is_asked_wrongly_is_refused_before_anything_is_counted(tmp_path, monkeypatch):
+def test_invalid_requests_are_refused_before_counting(tmp_path, monkeypatch):
     monkeypatch.setattr(sr, "load", lambda *_, **__: pytest.fail("opened"))
     for words in (
         ("--perplexity", "--text", " "),

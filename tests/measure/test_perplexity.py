@@ -263,7 +263,7 @@ def test_sensitivity_is_perplexity_of_one_part_pruned(demo, by):
         assert row["pruned"] == round(0.6 * len(weights))
 
 
-def test_what_was_scored_is_not_scored_again(demo, tmp_path, monkeypatch):
+def test_cached_scores_are_not_computed_again(demo, tmp_path, monkeypatch):
     calls, score = [], perplexity.score_text
     monkeypatch.setattr(sensitivity, "score_text", lambda *a: calls.append(a[2]) or score(*a))
     first = sr.sensitivity(demo, 0.5, text=TEXT[:500], cache=tmp_path)

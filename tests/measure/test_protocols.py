@@ -74,7 +74,7 @@ def test_equals_the_code_of_the_papers(protocol, positions, window):
     assert parts["protocol"].tolist() == [protocol] * 2
 
 
-def test_of_c4_at_most_256_windows_are_scored():
+def test_c4_scores_at_most_256_windows():
     weights = sr.load(long_llama(), name="small")
     ids = tokens(256 * 2048 + 5000)
     passage = Passages({"text": ids, "protocol": "c4-256x2048"}).passage(weights, weights.module())
@@ -211,7 +211,7 @@ def test_a_line_without_end_is_not_read_for_ever(tmp_path, monkeypatch):
         text_of("wikitext2-2048", tmp_path / "wiki.test.raw")
 
 
-def test_what_a_protocol_does_not_take_is_refused(demo, tmp_path):
+def test_options_outside_a_protocol_are_refused(demo, tmp_path):
     dense, small = sr.dense(demo), sr.dense(sr.load(long_llama(), name="small"))
     with pytest.raises(sr.SparsityReportError, match="no protocol 'c4'; use one of sliding, wiki"):
         sr.perplexity(dense, protocol="c4")

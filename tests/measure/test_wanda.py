@@ -279,7 +279,7 @@ def test_a_study_says_what_it_was_calibrated_on(tmp_path):
     assert say("note.calibrated", windows=3, window=16, **source) in read.notes
 
 
-def test_who_is_scored_on_the_calibration_text_is_flattered():
+def test_scores_on_the_calibration_text_are_flagged():
     weights, calibration = calibrated(small_llama)
     other = sr.calibrate(weights, IDS.flip(0), window=16)
     prunings = [sr.wanda(weights, 0.5, each) for each in (calibration, other)]
@@ -313,7 +313,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("options", "said"), REFUSED, ids=range(len(REFUSED)))
-def test_what_cannot_be_calibrated_is_one_line(options, said):
+def test_models_that_cannot_be_calibrated_are_refused(options, said):
     options = {"text": IDS, **options}
     with pytest.raises(sr.SparsityReportError, match=said):
         sr.wanda(small(), 0.5, options.pop("text"), **options)
@@ -377,7 +377,7 @@ def test_only_what_is_multiplied_row_by_row(how):
     np.testing.assert_allclose(found, due.detach().numpy(), rtol=1e-12)
 
 
-def test_what_reads_no_text_or_cannot_run_is_one_line():
+def test_models_without_text_input_are_refused():
     picture = nn.Sequential(nn.Linear(3, 3))
     picture.config = SimpleNamespace()
     with pytest.raises(sr.SparsityReportError, match="reads no token ids"):

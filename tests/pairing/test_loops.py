@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from sparsity_report.pairing import value_loops
+from sparsity_report.pairing.tally import SideCount
 from sparsity_report.pairing.value_loops import NUMPY, count_values, tally_values
 
 COMPILED = value_loops.fastest_loops()
@@ -38,7 +39,7 @@ def test_every_half_is_the_number_that_torch_has_for_it(dtype):
             tally_values(halves.to(wide), halves),
         ):
             assert (result.kept, result.revived, result.new, result.changed) == (2, 0, 0, 0)
-            assert result.zeros_before == result.zeros_after == 2
+            assert result.before.zeros == result.after.zeros == 2
         doubles = halves.to(wide)
         doubled = torch.where(doubles.isfinite(), doubles * 2, doubles)
         finite = int((doubles.isfinite() & doubles.ne(0)).sum())
@@ -51,7 +52,7 @@ def test_every_byte_is_the_number_that_torch_has_for_it(dtype):
     values = torch.arange(256, dtype=torch.uint8).view(dtype)
     result = tally_values(values, values.double())
     assert result.untouched
-    assert result.zeros_before == result.kept == int((values.double() == 0).sum())
+    assert result.before.zeros == result.kept == int((values.double() == 0).sum())
 
 
 @BOTH
@@ -100,7 +101,7 @@ def test_infinity_and_nan_stay_what_they_are():
             result = tally_values(one, other)
             assert result.changed == 1
             assert result.relative_change is None
-            assert result.zeros_before == result.zeros_after == 0
+            assert result.before.zeros == result.after.zeros == 0
         assert tally_values(after, after).untouched
     assert (
         tally_values(torch.tensor([float("inf"), 1]), torch.tensor([float("inf"), 1])).change == 0
@@ -125,17 +126,16 @@ def test_groups_count_where_few_others_are_zero():
         )
     assert due[0] != due[1]
     result = tally_values(*sides, True)
-    assert [result.groups_before, result.groups_after] == due
-    assert result.n_m == ("2:4", None)
+    assert [result.before.groups, result.after.groups] == due
+    assert (result.before.n_m, result.after.n_m) == ("2:4", None)
     assert tally_values(*(side.to(torch.int8) for side in sides), True) == result
-    assert result.grouped_before == result.grouped_after == values.numel()
+    assert result.before.grouped == result.after.grouped == values.numel()
     for flat, shown in zip(sides, due, strict=True):
-        before, after = (count_values(flat, before=which, grouped=True) for which in (True, False))
-        assert before.groups_before == after.groups_after == shown
-        assert before.grouped_before == after.grouped_after == flat.numel()
-        assert before.zeros_before == after.zeros_after == int((flat == 0).sum())
-    assert tally_values(*sides).grouped_before == tally_values(*sides).grouped_after == 0
-    assert count_values(sides[0], before=False).grouped_after == 0
+        alone = count_values(flat, grouped=True)
+        zeros = int((flat == 0).sum())
+        assert alone == SideCount(flat.numel(), zeros, shown, flat.numel())
+    assert tally_values(*sides).before.grouped == tally_values(*sides).after.grouped == 0
+    assert count_values(sides[0]).grouped == 0
 
 
 @BOTH
@@ -153,7 +153,7 @@ def test_views_are_read_as_what_they_are():
     for some in (values, values[::2], one.conj().imag):
         result = tally_values(some, some.detach().clone())
         assert result.untouched
-        assert result.zeros_before == 1
+        assert result.before.zeros == 1
     # The view of a single number is contiguous and only flagged as negative.
     assert one[:1].conj().imag.is_neg()
     assert tally_values(one[:1].conj().imag, -values[:1]).untouched
@@ -175,7 +175,7 @@ save_file(tensors, sys.argv[1] + "/model.safetensors")
 weights = sr.load(sys.argv[1], config=False)
 pruned = sr.global_magnitude(weights, 0.5)
 with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as pool:
-    print(sr.compare_checkpoints(weights, pruned, executor=pool).layers["new"].sum())
+    print(sr.compare_checkpoints(weights, pruned, executor=pool).matches["new"].sum())
 """
 
 
@@ -220,7 +220,7 @@ def test_numpy_counts_as_compiled_loops_do(dtype, odd, monkeypatch):
             monkeypatch.setattr(value_loops, "fastest_loops", lambda loops=loops: loops)
             tally = tally_values(before, after, grouped)
             sums.append([getattr(tally, name) for name in SUMS])
-            alone = count_values(after, before=False, grouped=grouped)
+            alone = count_values(after, grouped)
             counts.append((replace(tally, **dict.fromkeys(SUMS, 0.0)), alone))
         assert counts[0] == counts[1]
         assert sums[0] == pytest.approx(sums[1], rel=1e-12, nan_ok=True)

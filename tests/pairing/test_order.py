@@ -11,7 +11,7 @@ from structural import Left, fused, renamed, shuffled, turned, written
 from wording import count_of, of_key
 
 import sparsity_report as sr
-from sparsity_report.findings.pair_findings import pair_findings
+from sparsity_report.findings.study_findings import study_findings
 
 BLOCKS, HEADS, KV, EXPERTS = [2, 0, 3, 1], shuffled(8, 8), [3, 1, 0, 2], shuffled(8, 8)
 ORDERS = {
@@ -77,7 +77,7 @@ def test_another_order(bases, tmp_path, kind, axis, noise):
     pair = sr.compare_checkpoints(
         bases(kind), structural.pruned(bases(kind), tmp_path / "after", left)
     )
-    layers = pair.layers
+    layers = pair.matches
     assert pair.removed.empty
     assert moved(pair) == due(kind, left)
     message = [sentence for sentence in pair.sentences() if "in another order than" in sentence]
@@ -157,8 +157,8 @@ def test_no_other_order_without_values_that_say_so(bases, tmp_path, before, afte
     pair = sr.compare_checkpoints(one, other)
     assert not moved(pair)
     assert pair.removed.empty
-    assert set(pair.layers["alignment"]) == {"name"}
-    assert (pair.layers["certainty"] == 1).all()
+    assert set(pair.matches["alignment"]) == {"name"}
+    assert (pair.matches["certainty"] == 1).all()
 
 
 def test_experts_all_alike_are_in_their_places(bases, tmp_path):
@@ -173,12 +173,12 @@ def test_experts_all_alike_are_in_their_places(bases, tmp_path):
         one, structural.pruned(one, tmp_path / "other", Left(experts=EXPERTS))
     )
     assert not moved(pair)
-    assert pair.layers["untouched"].all()
+    assert pair.matches["untouched"].all()
     left = Left(experts=EXPERTS[:6], config={"num_local_experts": 6})
     cut = sr.compare_checkpoints(one, structural.pruned(one, tmp_path / "cut", left))
     assert not moved(cut)
     assert (cut.removed["certainty"] == 0.25).all()  # two of eight, whichever they are
-    assert cut.layers["changed"].sum() == 0
+    assert cut.matches["changed"].sum() == 0
 
 
 @pytest.mark.parametrize("value", [None, 0.0], ids=["copied", "zero"])
@@ -196,7 +196,7 @@ def test_one_of_several_blocks_alike_is_gone(bases, tmp_path, value, copies, lef
     pair = sr.compare_checkpoints(one, structural.pruned(one, tmp_path / "other", kept))
     assert set(pair.removed["kind"]) == {"block"}
     assert (pair.removed["certainty"] == 0.5).all()
-    assert pair.layers["changed"].sum() == pair.layers["revived"].sum() == 0
+    assert pair.matches["changed"].sum() == pair.matches["revived"].sum() == 0
     assert not moved(pair)
     assert any("certain" in text and "50.0" in text for text in pair.sentences())
 
@@ -211,9 +211,9 @@ def test_a_nearly_empty_model_is_related(bases, tmp_path):
                 values.mul_(torch.rand(values.shape, generator=generator) < 0.003)
 
     pair = sr.compare_checkpoints(bases("llama"), changed(bases("llama"), tmp_path / "a", sparse))
-    assert set(pair.layers["alignment"]) == {"name"}
-    assert pair.layers["changed"].sum() == 0
-    assert not of_key(pair_findings(pair), "pair.unrelated_values")
+    assert set(pair.matches["alignment"]) == {"name"}
+    assert pair.matches["changed"].sum() == 0
+    assert not of_key(study_findings(pair), "pair.unrelated_values")
 
 
 @pytest.mark.parametrize("back", [False, True])
@@ -233,8 +233,8 @@ def test_another_order_in_other_words(bases, tmp_path, kind, other, back):
     models[back] = written(tmp_path / "other", tensors)
     pair = sr.compare_checkpoints(*models)
     assert pair.removed.empty
-    assert pair.layers["untouched"].all()
-    assert pair.layers["weight_before"].equals(pair.layers["compared"])
+    assert pair.matches["untouched"].all()
+    assert pair.matches["weight_before"].equals(pair.matches["compared"])
     assert moved(pair) == due(kind, left)
 
 
@@ -248,4 +248,4 @@ def test_cut_and_fused(bases, tmp_path):
     for (kind, _), rows in pair.removed.groupby(["kind", "module"]):
         assert sorted(rows["index"]) == due[kind]
     assert set(pair.removed["kind"]) == set(due)
-    assert pair.layers["changed"].sum() == 0
+    assert pair.matches["changed"].sum() == 0

@@ -8,6 +8,7 @@ import pytest
 import structural
 import torch
 import transformers
+from pairs import figures
 from puzzles import PUZZLE, puzzle
 from safetensors.torch import load_file, save_file
 from structural import Left, rows_of_heads, shuffled, written
@@ -15,7 +16,7 @@ from wording import count_of, of_key
 
 import sparsity_report as sr
 from sparsity_report.pairing.removed import KINDS
-from sparsity_report.report.tables.pair_tables import removed
+from sparsity_report.report.tables.checkpoint_tables import removed
 from sparsity_report.report.thesis import commands_of
 from sparsity_report.study.schema import typed
 from sparsity_report.words.display_names import display_name
@@ -44,23 +45,21 @@ def test_a_puzzle(bases, tmp_path):
         ("kv_head", "model.layers.3.self_attn"): [0, 2],
     }
     assert (pair.removed["certainty"] == 1).all()
-    layers = pair.layers.set_index("module_name")
+    layers = pair.matches.set_index("module_name")
     assert layers["changed"].sum() == 0
     added = layers[layers["alignment"] == "added"]
     linear = ["model.layers.1.self_attn.linear_attn", "model.layers.3.mlp.linear_mlp"]
     assert sorted(added.index) == linear
     assert (added["weight_after"] == 64 * 64).all()
-    cache = pair.totals.set_index("figure").loc["kv_cache_bytes_per_token"]
+    cache = figures(pair).loc["kv_cache_bytes_per_token"]
     assert cache["before"] == 4 * 2 * 32 * 4
     assert cache["after"] == (4 + 0 + 0 + 2) * 2 * 8 * 4
     # Replacements of removed parts do not count as weights of the base.
-    linears = pair.layers[pair.layers["prunable"]]
+    linears = pair.matches[pair.matches["prunable"]]
     lost = linears["weight_before"].sum() - linears["compared"].sum()
-    parent = pair.sparsities.set_index("of")
-    assert pair.taken == lost
-    assert parent.loc["prunable", "gone_of_base"] == lost / linears["weight_before"].sum()
-    assert parent["gone_of_base"].isna().tolist() == [False, True, True]
-    again = sr.read_pair(pair.save(tmp_path / "pair.json"))
+    share = lost / linears["weight_before"].sum()
+    assert pair.facts.base_shares == {"prunable": share, "non_embedding": None, "model": None}
+    again = sr.read_study(pair.save(tmp_path / "pair.json"))
     assert again.sentences() == pair.sentences()
     assert gone(again) == gone(pair)
     message = pair.sentences()
@@ -74,7 +73,7 @@ def test_every_kind_of_removed_part_has_a_name_everywhere(bases):
     row = {"module": "m", "index": None, "among": 2, "block": None, "certainty": 1.0}
     row |= dict.fromkeys(("weights", "parameters", "bytes", "flops_per_token"), 1)
     rows = [row | {"kind": kind} for kind in KINDS]
-    all_gone = replace(pair, removed=typed("pair_removed", pd.DataFrame(rows)))
+    all_gone = replace(pair, removed=typed("removed", pd.DataFrame(rows)))
     table = removed(all_gone, 20)
     assert [line.cells[0].value for line in table.bodies[0].rows] == [
         display_name("kind", k) for k in KINDS
@@ -120,7 +119,7 @@ def test_key_value_heads_that_differ_by_layer(bases, tmp_path):
         for block, some in enumerate(heads)
         if len(some) < 4
     }
-    assert pair.layers["changed"].sum() == 0
+    assert pair.matches["changed"].sum() == 0
     assert moved_heads(pair) == 2
 
 
@@ -149,7 +148,7 @@ def test_a_shared_expert_has_channels_of_its_own(tmp_path):
         ("channel", f"model.layers.{block}.mlp.shared_expert"): channels for block in (0, 1)
     }
     assert pair.removed["weights"].tolist() == [3 * 64] * 16
-    assert pair.layers["changed"].sum() == 0
+    assert pair.matches["changed"].sum() == 0
 
 
 def test_heads_that_look_at_another_text_are_heads_of_their_own(tmp_path):
@@ -176,7 +175,7 @@ def test_heads_that_look_at_another_text_are_heads_of_their_own(tmp_path):
     assert gone(pair) == {
         ("head", f"model.decoder.layers.{block}.encoder_attn"): [1, 4, 5] for block in (0, 1)
     }
-    assert pair.layers["changed"].sum() == 0
+    assert pair.matches["changed"].sum() == 0
 
 
 def test_added_and_removed_parameters_are_listed(bases, tmp_path):
@@ -189,14 +188,14 @@ def test_added_and_removed_parameters_are_listed(bases, tmp_path):
         (sr.compare_checkpoints(before, after), ["score", "value_head"], ["score"]),
         (sr.compare_checkpoints(after, before), ["score"], [f"{q}.bias", "score", "value_head"]),
     ):
-        layers = pair.layers
+        layers = pair.matches
         added = layers[layers["alignment"] == "added"]
         assert added["module_name"].tolist() == came
         assert (added["weight_after"] > 0).all()
         assert pair.removed["module"].tolist() == went
         (row,) = layers[layers["module_name"] == q].to_dict("records")
         assert (row["alignment"], row["compared"], row["untouched"]) == ("name", 64 * 64, False)
-        sizes = [frame["total"].sum() for frame in (pair.before, pair.after)]
+        sizes = pair.totals["total"].tolist()
         new = {"score": 128, "value_head": 64} if len(came) == 2 else {"score": 192}
         bias = 64 if len(came) == 2 else 0
         assert sizes[1] - sizes[0] == sum(new.values()) + bias - pair.removed["parameters"].sum()
@@ -210,7 +209,7 @@ def test_a_head_that_only_the_model_after_has_is_listed_though_it_is_tied(bases,
     headless = written(tmp_path / "body", body, config | {"architectures": ["LlamaModel"]})
     tied = written(tmp_path / "tied", tensors, config | {"tie_word_embeddings": True})
     pair = sr.compare_checkpoints(headless, tied)
-    rows = pair.layers.set_index("module_name")
+    rows = pair.matches.set_index("module_name")
     assert rows.loc["lm_head", "alignment"] == "added"
     assert rows.loc["lm_head", "weight_after"] == 0
     assert rows["untouched"].sum() == len(rows) - 1
@@ -261,12 +260,13 @@ def test_a_partly_removed_fused_matrix_is_not_matched(bases, tmp_path):
     del tensors[qkv[2]]
     base, after = written(tmp_path / "base", fused), written(tmp_path / "after", tensors)
     pair = sr.compare_checkpoints(base, after)
+    sums = pair.totals["total"].tolist()
     for side, values in (("before", fused), ("after", tensors)):
         total = sum(each.numel() for each in values.values())
-        assert pair.layers[f"weight_{side}"].sum() == total
-        assert getattr(pair, side)["total"].sum() == total
+        assert pair.matches[f"weight_{side}"].sum() == total
+        assert sums.pop(0) == total
     assert (
         pair.removed["weights"].sum()
-        == (pair.layers["weight_before"] - pair.layers["compared"]).sum()
+        == (pair.matches["weight_before"] - pair.matches["compared"]).sum()
     )
     assert gone(pair) == {("layer", "model.layers.1.self_attn.qkv_proj"): (64 + 32 + 32) * 64}

@@ -1,12 +1,12 @@
 """The page of several prunings: one table, small maps, the rest folded away."""
 
 import re
-import xml.etree.ElementTree as ET
 
 import measurements
 import pytest
 import smaller_mixtures
 import torch
+from drawings import map_cells
 from helpers import small_llama, study_of
 
 import sparsity_report as sr
@@ -184,12 +184,12 @@ def test_one_small_map_a_pruning_in_one_scale(text, study):
     colors = {}
     for figure, name in zip(figures, NAMES[1:3], strict=True):
         assert f">{name}</text>" in figure
-        groups = ET.fromstring(figure.replace(' xmlns="http://www.w3.org/2000/svg"', "")).iter("g")
-        cells = study.facts.cells(name)["sparsity"]
-        (drawn,) = [g for g in groups if len(g.findall("path")) == len(cells)]
-        for share, cell in zip(cells, drawn, strict=True):
-            fill = cell.get("fill", drawn.get("fill"))
-            assert colors.setdefault(share, fill) == fill
+        grid, drawn = study.facts.grid(name), map_cells(figure)
+        for row in study.facts.cells(name).itertuples():
+            place = grid.blocks.index(row.block), grid.projections.index(row.projection)
+            color = drawn.pop(place).color
+            assert colors.setdefault(row.sparsity, color) == color
+        assert not drawn
     # Green gets brighter along viridis, whichever map a cell is in.
     greens = [int(fill[3:5], 16) for _, fill in sorted(colors.items())]
     assert greens == sorted(greens)

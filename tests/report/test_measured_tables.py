@@ -208,7 +208,7 @@ def test_models_and_variants(study, page, demo):
     ]
 
 
-def test_unusual_matrices_are_listed(study, page, demo):
+def test_pattern_table_has_the_computed_figures(study, page, demo):
     grid = table(page, ["Matrix"])
     assert grid[0] == [
         "Matrix", "Observed", "Expected", "Mean |w|", "Std", "Zero rows", "Zero columns",

@@ -74,7 +74,7 @@ def test_tables_figures_and_charts_name_the_bytes(studies):
     assert "unpacked float32" in json.dumps(csr_bytes_curve(study).to_dict()["title"])
 
 
-def test_of_a_plain_model_nothing_is_said_of_files(studies, tmp_path):
+def test_plain_model_has_no_sentence_about_files(studies, tmp_path):
     study = studies[1]
     assert study.facts.bits_per_weight("Dense") == 32
     page = body(study, tmp_path)

@@ -2,7 +2,9 @@
 
 import csv
 import io
+import json
 import struct
+import subprocess
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from urllib.parse import quote
@@ -10,13 +12,12 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 import pytest
-from browser import copied
+from browser import copied, node
 
 import sparsity_report as sr
-from sparsity_report.files.package_data import shipped
 from sparsity_report.study.files.csv_files import FORMULA
 
-COPIES = next(f for folder in shipped("templates") if (f := folder / "copies.js").is_file())
+ELEMENTS = Path(sr.__file__).parent / "viewer" / "elements.js"
 
 
 @pytest.fixture(scope="module")
@@ -161,22 +162,25 @@ def test_a_table_copies_with_plain_digits(page, report, demo_study):
     assert page.locator("#said").inner_text() == "Copied"
 
 
-def test_hostile_cells_are_copied_as_the_package_writes_them(page, report):
-    opened_at(page, report, "")
+def test_scripts_keep_formulas_out_of_spreadsheets_as_the_package_does():
     cells = [
         '=1+1;"@x"', "a|b", "＝x", " +1", "a;=2", "🦙 模型 é ß ≤", "-3", "<b>&amp;</b>",
+        '"=1', "\t@x", "a; \"＋1", ";;=", "−1", "a=1", "＠x;－y",
     ]  # fmt: skip
-    written = page.evaluate(
-        """cells => {
-            SOURCE
-            return cells.map(inert);
-        }""".replace("SOURCE", COPIES.read_text(encoding="utf-8")),
-        cells,
+    code = (
+        f"const {{ inert }} = await import({ELEMENTS.as_uri()!r});"
+        f"console.log(JSON.stringify({json.dumps(cells)}.map(inert)));"
     )
+    command = [node(), "--input-type=module", "--eval", code]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    written = json.loads(run.stdout)
     assert written == [FORMULA.sub(r"\1'", cell) for cell in cells]
+    assert [text for text, cell in zip(written, cells, strict=True) if text == cell] == [
+        "a|b", "🦙 模型 é ß ≤", "<b>&amp;</b>", "−1", "a=1",
+    ]  # fmt: skip
 
 
-def test_where_nothing_may_be_copied_the_text_is_selected(page, report):
+def test_text_is_selected_without_clipboard_access(page, report):
     opened_at(page, report, "")
     page.locator("#totals summary").click()
     tools = page.locator("#totals .tools").last
@@ -189,7 +193,7 @@ def test_where_nothing_may_be_copied_the_text_is_selected(page, report):
     assert "manually" in page.locator("#said").inner_text()
 
 
-def test_what_is_for_the_screen_is_not_printed(page, report):
+def test_screen_controls_are_not_printed(page, report):
     opened_at(page, report, "")
     page.emulate_media(media="print")
     shown = page.evaluate(

@@ -10,23 +10,21 @@ import hostile
 import pandas as pd
 import pytest
 from helpers import command
-from pairs import LOST, gone, removed_like, two_policies
+from pairs import LOST, figures, gone, removed_like, sides, two_policies
 from papers import bare, head, latex_table, tables_of, text_of
 
 import sparsity_report as sr
-from sparsity_report.draw import pair_charts
-from sparsity_report.draw.pair_charts import strip_chart
+from sparsity_report.draw import checkpoint_charts
+from sparsity_report.draw.checkpoint_charts import strip_chart
 from sparsity_report.files.package_data import DEMO
-from sparsity_report.findings.strip_text import change
 from sparsity_report.pairing.value_loops import NUMPY
-from sparsity_report.report.pair_sections import pair_document
 from sparsity_report.report.sections import Medium
-from sparsity_report.report.tables import pair_tables
+from sparsity_report.report.study_sections import study_document
+from sparsity_report.report.tables import checkpoint_tables
 from sparsity_report.report.tables.plain_text import to_text
 from sparsity_report.report.tables.table_model import table_of
 from sparsity_report.report.value_display import bundle
 from sparsity_report.study.schema import columns_of
-from sparsity_report.words.number_format import scaled
 from sparsity_report.words.sentences import say
 
 THIN = "\u202f"
@@ -66,8 +64,10 @@ def grid_of(path, *heads):
 
 def spec_of(pair, key):
     """The chart of a pair whose figure in the page has this key."""
-    charts = {"blocks": pair_charts.blocks_chart(pair)}
-    charts |= {f"strip_{strip.kind}": chart for strip, chart in pair_charts.strip_charts(pair)}
+    charts = {"blocks": checkpoint_charts.blocks_chart(pair)}
+    charts |= {
+        f"strip_{strip.kind}": chart for strip, chart in checkpoint_charts.strip_charts(pair)
+    }
     return charts[key].to_dict()
 
 
@@ -76,7 +76,7 @@ def values_of(spec):
 
 
 def test_columns_are_shares_of_the_base_by_block(pair, page):
-    rows = pair.layers[pair.layers["prunable"]]
+    rows = pair.matches[pair.matches["prunable"]]
     revived, kept = (rows[name].groupby(rows["block"]).sum() for name in ("revived", "kept"))
     expected = {str(block): share for block, share in (revived / (revived + kept)).items()}
     spec = spec_of(pair, "blocks")
@@ -96,17 +96,17 @@ def test_columns_are_shares_of_the_base_by_block(pair, page):
     }
 
 
-def test_what_does_not_vary_is_not_drawn(demo, tmp_path):
+def test_equal_shares_are_not_drawn(demo, tmp_path):
     """Nothing, then half of each block, then half as many in one."""
     same = sr.compare_checkpoints(demo, demo)
     even = sr.compare_checkpoints(demo, sr.n_m(demo, 2, 4))
     for pair in (same, even):
-        assert pair_charts.blocks_chart(pair) is None
+        assert checkpoint_charts.blocks_chart(pair) is None
         page = sr.write_report(pair, tmp_path / "p.html").read_text(encoding="utf-8")
         assert 'id="blocks-figure"' not in page
-    layers = even.layers.copy()
+    layers = even.matches.copy()
     layers.loc[layers["block"] == 1, "new"] //= 2
-    uneven = replace(even, layers=layers)
+    uneven = replace(even, matches=layers)
     (others, low) = (
         {row["value"] for row in values_of(spec_of(uneven, "blocks")) if (row["row"] == "1") is one}
         for one in (False, True)
@@ -116,13 +116,13 @@ def test_what_does_not_vary_is_not_drawn(demo, tmp_path):
     assert title.startswith("Block 0, block 2 and block 3 gained most zeros: 50.0")
     halved = layers["new"].where(layers["group"] == "mlp_linear", layers["new"] // 2)
     nowhere = pd.array([None] * len(layers), dtype="Int64")
-    unnumbered = replace(even, layers=layers.assign(block=nowhere, new=halved))
+    unnumbered = replace(even, matches=layers.assign(block=nowhere, new=halved))
     attention, mlp = values_of(spec_of(unnumbered, "blocks"))
     assert (attention["row"], mlp["row"]) == ("attention", "MLP")
     assert attention["value"] < mlp["value"]
 
 
-def test_strips_have_a_hollow_cell_for_everything_that_is_gone(pair, page):
+def test_strips_have_a_hollow_cell_per_removed_unit(pair, page):
     drawn = values_of(spec_of(pair, "strip_expert"))
     assert len(drawn) == 8 * len(EXPERTS)
     hollow = {(row["row"], row["place"]) for row in drawn if row["gone"]}
@@ -145,7 +145,7 @@ def test_strips_have_a_hollow_cell_for_everything_that_is_gone(pair, page):
     assert strip_chart(pair, "head") is None
 
 
-def test_what_is_too_many_to_be_drawn_is_said(pair, tmp_path):
+def test_strips_with_too_many_units_become_a_sentence(pair, tmp_path):
     rows = [gone("head", f"layers.{n}", 1, 300, n) for n in range(20)]
     many = replace(pair, removed=removed_like(pair, rows))
     path = sr.write_report(many, tmp_path / "many.html")
@@ -156,15 +156,15 @@ def test_what_is_too_many_to_be_drawn_is_said(pair, tmp_path):
     assert len(grid_of(path, "Kind", "Module")) == 21
 
 
-def test_of_many_numbers_it_is_said_how_many_follow(pair):
+def test_long_lists_of_indices_end_in_a_count(pair):
     numbers = [n for n in range(60) if n % 3]  # 20 spans of two
     rows = [gone("channel", "mlp", n, 60, 0) for n in numbers]
-    (row,) = pair_tables.removed(replace(pair, removed=removed_like(pair, rows)), 10).rows
+    (row,) = checkpoint_tables.removed(replace(pair, removed=removed_like(pair, rows)), 10).rows
     assert row.cells[4].text == "1–2, 4–5, 7–8, 10–11, 32 more"
     assert row.cells[2].text == "40"
 
 
-def test_what_is_gone_stands_in_the_table_with_its_weights(pair, page):
+def test_removed_parts_are_listed_with_their_weights(pair, page):
     _, *rows = grid_of(page, "Kind", "Module")
     assert len(rows) == pair.removed.groupby(["kind", "module"]).ngroups
     kinds = {"expert": "expert", "block": "block"}
@@ -181,7 +181,7 @@ def test_what_is_gone_stands_in_the_table_with_its_weights(pair, page):
 
 
 def test_the_fate_of_zeros_is_counted_by_group(pair, page):
-    rows = pair.layers[pair.layers["prunable"]]
+    rows = pair.matches[pair.matches["prunable"]]
     _, first, *_ = grid_of(page, "Group", "Weights in both")
     sums = rows[["compared", "zeros_before", "kept", "revived", "new"]].sum()
     zeros = sums["kept"] + sums["revived"]
@@ -194,48 +194,53 @@ def test_the_fate_of_zeros_is_counted_by_group(pair, page):
 
 
 def test_the_strip_goes_from_before_to_after(pair):
-    shown = {card["title"]: card for card in pair_document(pair, Medium("page"))["strip"]}
-    before, after = (frame[frame["prunable"]] for frame in (pair.before, pair.after))
-    shares = [1 - f["weight_nonzero"].sum() / f["weight_total"].sum() for f in (before, after)]
-    assert shown[say("strip.zeros")]["number"] == change(*map(percent, shares))
+    shown = {card["title"]: card for card in study_document(pair, Medium("page"))["strip"]}
+    rows = [frame[frame["prunable"]] for frame in sides(pair)]
+    shares = [1 - f["weight_nonzero"].sum() / f["weight_total"].sum() for f in rows]
+    assert percent(shares[0]) == percent(shares[1]) == shown[say("strip.zeros")]["number"]
     row = pair.survival.iloc[0]
     revived = shown[say("strip.revived")]
     assert revived["number"] == percent(row["revived"] / row["zeros_before"])
     for number in (row["revived"], row["zeros_before"]):
         assert whole(number) in revived["note"]
-    totals = [int(frame["total"].sum()) for frame in (pair.before, pair.after)]
-    assert shown[say("strip.parameters")]["number"] == scaled(totals[0])
-    assert totals[0] == totals[1]
+    before, after = (frame["total"].sum() for frame in sides(pair))
+    assert shown[say("strip.parameters")]["number"] == f"{before / 1000:.0f}{THIN}k"
+    assert before == after
+    # A model of a quarter of the blocks has fewer parameters.
+    smaller = pair.layers[
+        pair.layers["variant"].eq("Before") | pair.layers["block"].fillna(0).eq(0)
+    ]
+    shown = study_document(replace(pair, layers=smaller), Medium("page"))["strip"][2]
+    after = smaller.loc[smaller["variant"] == "After", "total"].sum()
+    assert shown["number"] == f"{before / 1000:.0f} → {after / 1000:.0f}{THIN}k"
 
 
 def test_totals_and_sparsities_are_sums_of_modules(pair, page):
-    sums = {side: getattr(pair, side) for side in ("before", "after")}
     grid = grid_of(page, head("column.figure"), "Before")
     shown = {row[0]: row[1:] for row in grid[1:]}
     for name, column in (
         ("Parameters", "total"), ("Stored bytes", "stored_bytes"),
         ("FLOPs per token", "flops_per_token"), ("Active parameters per token", "active_total"),
     ):  # fmt: skip
-        before, after = (int(frame[column].sum()) for frame in sums.values())
+        before, after = (int(frame[column].sum()) for frame in sides(pair))
         taken = before - after
         assert shown[name] == [*map(whole, (before, after, taken)), percent(taken / before)]
-    zeros = {row[0]: row[1:] for row in grid_of(page, head("column.of"), "Parameters before")[1:]}
-    before, after = (frame[frame["prunable"]] for frame in sums.values())
-    itself = 1 - after["weight_nonzero"].sum() / after["weight_total"].sum()
-    rows = pair.layers[pair.layers["prunable"]]
+    grid = grid_of(page, "", "Before", "After")
+    zeros = [row for row in grid[1:] if row[0].startswith(say("column.gone_of_base").capitalize())]
+    rows = pair.matches[pair.matches["prunable"]]
     there = (rows["compared"] - rows["kept"] - rows["new"]).sum()
-    of_base = 1 - there / before["weight_total"].sum()
-    assert zeros["Prunable weights"][2:] == [
-        percent(1 - before["weight_nonzero"].sum() / before["weight_total"].sum()),
-        percent(itself),
-        percent(of_base),
-    ]
+    shares = [1 - there / rows["weight_before"].sum()]
+    before, after = sides(pair)
+    left = after[~after["group"].isin(["embedding", "lm_head"])]["nonzero"].sum()
+    of_base = before[~before["group"].isin(["embedding", "lm_head"])]["total"].sum()
+    shares += [1 - left / of_base, 1 - after["nonzero"].sum() / before["total"].sum()]
+    assert [row[1:] for row in zeros] == [["–", f"{100 * s:.2f}{THIN}%"] for s in shares]
 
 
 def test_every_module_has_a_row(pair, page):
     _, *rows = grid_of(page, "Module", "Group", head("column.alignment"))
-    assert len(rows) == len(pair.layers)
-    frame = pair.layers.set_index("module_name")
+    assert len(rows) == len(pair.matches)
+    frame = pair.matches.set_index("module_name")
     for name, _, recognized, _, *cells in rows:
         row = frame.loc[name]
         assert recognized == ("none (removed)" if name == LOST else "name")
@@ -268,17 +273,15 @@ def test_a_thesis_has_figures_tables_and_numbers(pair, tmp_path):
     numbers = dict(
         re.findall(r"\\newcommand\{\\(\w+)\}\{(.*)\}", (tmp_path / "numbers.tex").read_text())
     )
-    rows = pair.layers[pair.layers["prunable"]]
+    rows = pair.matches[pair.matches["prunable"]]
     assert numbers["AllKept"] == f"\\num{{{rows['kept'].sum()}}}"
     assert numbers["AllRevived"] == f"\\num{{{rows['revived'].sum()}}}"
     kept = rows["kept"].sum() / (rows["kept"] + rows["revived"]).sum()
     assert numbers["AllKeptShare"] == f"\\qty{{{100 * kept:.1f}}}{{\\percent}}"
     assert numbers["ExpertsGone"] == f"\\num{{{sum(map(len, EXPERTS.values()))}}}"
-    assert (
-        numbers["PrunableWeightsBefore"]
-        == f"\\num{{{pair.before['weight_total'][pair.before['prunable']].sum()}}}"
-    )
-    assert "StudyFingerprint" not in numbers
+    assert numbers["PrunableWeightsBefore"] == f"\\num{{{rows['weight_before'].sum()}}}"
+    assert numbers["BeforePrunableTotal"] == numbers["PrunableWeightsBefore"]
+    assert numbers["StudyFingerprint"] == pair.fingerprint
     captions = (tmp_path / "captions.tex").read_text()
     for command_ in ("Blocks", "GoneExperts", "GoneBlocks"):
         assert f"\\newcommand{{\\Caption{command_}}}" in captions
@@ -293,13 +296,13 @@ def test_in_a_cell_it_is_a_picture_a_sentence_and_a_table(pair):
     assert len(repr(pair).splitlines()) == 3
     assert shown["text/html"].count("<svg") == 2
     assert pair._repr_mimebundle_() == shown
-    weights = pair.totals.set_index("figure")["before"]["prunable_weights"]
+    weights = figures(pair)["before"]["prunable_weights"]
     assert whole(weights) in shown["text/html"]
     assert "\\begin{tabular}" in shown["text/latex"]
 
 
 def test_as_text_columns_stand_below_their_heads(pair):
-    gone_, kept = pair_tables.small(pair, limit=3)
+    gone_, kept = checkpoint_tables.small(pair, limit=3)
     assert [column.name for column in gone_.columns][:3] == ["kind", "module", "gone"]
     assert gone_.caption.endswith(f"he first 3 of {pair.removed['module'].nunique()} rows.")
     caption, *lines = to_text(kept).splitlines()
@@ -318,21 +321,24 @@ def test_as_text_columns_stand_below_their_heads(pair):
     assert to_text(wide).splitlines() == ["模型  W", "模型  1", "e\u0301     1", "abcd  1"]
 
 
-def test_weights_that_came_are_less_than_nothing_taken_away(pair):
-    turned = replace(pair, before=pair.after.head(3), after=pair.before)
-    table = pair_tables.totals(turned)
+def test_added_weights_are_negative(pair):
+    before = pair.layers["variant"].eq("Before")
+    fewer = pd.concat([pair.layers[before].head(3), pair.layers[~before]])
+    turned = replace(pair, layers=fewer)
+    table = checkpoint_tables.changes(turned)
     row = next(row for row in table.rows if row.cells[0].text == "Parameters")
-    before, after = (int(frame["total"].sum()) for frame in (turned.before, turned.after))
+    before, after = (int(frame["total"].sum()) for frame in sides(turned))
     assert row.cells[3].text == f"−{whole(after - before)}"
     assert row.cells[4].text.startswith("−")
 
 
 def test_without_numbered_blocks_and_zeros_there_is_no_chart(pair, tmp_path):
-    nowhere = pd.array([None] * len(pair.layers), dtype="Int64")
+    nowhere = pd.array([None] * len(pair.matches), dtype="Int64")
     none = dict.fromkeys(("kept", "revived", "new"), 0)
-    layers = pair.layers.assign(block=nowhere, compared=pair.layers["weight_before"], **none)
-    flat = replace(pair, layers=layers, removed=pair.removed.head(0))
-    assert pair_charts.blocks_chart(flat) is None
+    compared = pair.matches["weight_before"]
+    matches = pair.matches.assign(block=nowhere, compared=compared, **none)
+    flat = replace(pair, matches=matches, removed=pair.removed.head(0))
+    assert checkpoint_charts.blocks_chart(flat) is None
     page = sr.write_report(flat, tmp_path / "flat.html").read_text(encoding="utf-8")
     assert 'id="blocks-figure"' not in page
     assert 'id="removed"' not in page
@@ -341,12 +347,12 @@ def test_without_numbered_blocks_and_zeros_there_is_no_chart(pair, tmp_path):
 
 def test_hostile_names_are_text_everywhere(pair, tmp_path):
     texts = list(hostile.TEXTS.values())
-    count = len(pair.layers)
+    count = len(pair.matches)
     names = [f"layers.{n % 3}.{text}" for n, text in enumerate((texts * 2)[:count])]
-    layers = pair.layers.assign(module_name=names, after_name=[n + "x" for n in names])
+    matches = pair.matches.assign(module_name=names, after_name=[n + "x" for n in names])
     rows = [gone("head", text, 1, 4, None) for text in texts]
-    models = pair.models.assign(model=hostile.NAMES[:2], source=hostile.NAMES[1:3])
-    named = replace(pair, layers=layers, models=models, removed=removed_like(pair, rows))
+    variants = pair.variants.assign(model=hostile.NAMES[:2], source=hostile.NAMES[1:3])
+    named = replace(pair, matches=matches, variants=variants, removed=removed_like(pair, rows))
     harmless = sr.write_report(pair, tmp_path / "harmless.html").read_text(encoding="utf-8")
     page = sr.write_report(named, tmp_path / "hostile.html").read_text(encoding="utf-8")
     for markup in ("<img", "<svg onload", "</textarea", "<b>", "<script"):
@@ -364,14 +370,14 @@ def test_hostile_names_are_text_everywhere(pair, tmp_path):
     assert "<script" not in shown["text/html"]
 
 
-def test_command_writes_what_is_wanted(tmp_path):
+def test_command_writes_each_output(tmp_path):
     wanted = [part for kind in ("html", "pdf", "json") for part in ("-o", tmp_path / f"p.{kind}")]
     run = command("pair", DEMO, DEMO, *wanted, "--thesis", tmp_path / "thesis")
     assert (run.returncode, run.stderr) == (0, "")
     for kind in ("html", "pdf", "json"):
         assert (tmp_path / f"p.{kind}").stat().st_size > 1000
     assert (tmp_path / "thesis" / "numbers.tex").is_file()
-    assert sr.read_pair(tmp_path / "p.json").sentences() == run.stdout.splitlines()[:-4]
+    assert sr.read_study(tmp_path / "p.json").sentences() == run.stdout.splitlines()[:-4]
     refused = command("pair", DEMO, DEMO, "-o", tmp_path / "p.txt")
     assert refused.returncode == 2
     assert "use .html, .pdf, .md or .json" in refused.stderr

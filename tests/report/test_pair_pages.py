@@ -53,7 +53,7 @@ def test_on_every_screen_all_is_in_sight(visit, width, scheme):
     assert visit.page.evaluate(SIDEWAYS) == []
 
 
-def test_what_names_a_row_stays_in_sight(visit):
+def test_first_column_stays_in_sight(visit):
     visit.page.set_viewport_size({"width": 390, "height": 844})
     for details in visit.page.locator("details:has(table.sortable)").all():
         details.evaluate("details => { details.open = true }")

@@ -185,7 +185,7 @@ def test_work_of_one_of_two_models_has_a_row():
     assert [cell.value for cell in row.cells[1:]] == [0, 2 * 8 * 8]
 
 
-def test_caption_names_a_shared_text_once(study):
+def test_shared_text_is_stated_once(study):
     frame = quality(names=("Dense", "Masked50", "CSR50"))
     said = tables.quality(put_in(study, quality=frame)).caption
     assert said.startswith("Perplexity and next-token accuracy; protocol sliding on some.txt, ")
@@ -335,7 +335,7 @@ def test_a_kit_has_the_widths_colors_and_layers_it_says(study, tmp_path, monkeyp
         sr.write_thesis(study, tmp_path / "w", column_cm=width, text_cm=width)
 
 
-def test_measurements_have_commands(study, tmp_path, monkeypatch):
+def test_measurements_have_names(study, tmp_path, monkeypatch):
     monkeypatch.setattr(thesis, "_figures", lambda *_: ({}, {}))
     names = ("Dense", "Masked50", "CSR50")
     # A guess among the 11 tokens of the model has a perplexity of 11.
@@ -373,32 +373,17 @@ def test_measurements_have_commands(study, tmp_path, monkeypatch):
 
 
 def test_greys_are_as_light_as_colors_look():
-    """By the weights of ITU-R BT.601; data and domains keep their text."""
-    marks = [
-        {"mark": {"type": "rule", "color": color}, "data": {"values": [{"name": "#ff0000"}]}}
-        for color in ("#ff0000", "#00ff00", "#0000ff", "#102030")
-    ]
-    grey = paper._grey({"layer": marks})
-    levels = [int(one["mark"]["color"][1:3], 16) for one in grey["layer"]]
-    assert levels == [round(0.299 * 255), round(0.587 * 255), round(0.114 * 255),
-                      round(0.299 * 16 + 0.587 * 32 + 0.114 * 48)]  # fmt: skip
-    assert all(re.fullmatch(r"#(..)\1\1", one["mark"]["color"]) for one in grey["layer"])
-    assert {one["data"]["values"][0]["name"] for one in grey["layer"]} == {"#ff0000"}
-
-
-def test_lines_in_grey_are_black_and_keep_their_dashes_and_points():
-    scale = {"domain": ["a", "b"], "range": ["#123456", "#654321"]}
-    dashes, shapes = {"range": [[1, 0], [6, 3]]}, {"range": ["diamond", "circle"]}
-    drawn = {"color": {"scale": scale}, "strokeDash": {"scale": dashes}, "shape": {"scale": shapes}}
-    grey = paper._grey({"encoding": drawn})["encoding"]
-    assert grey["color"]["scale"] == {**scale, "range": ["#000000"] * 2}
-    assert (grey["strokeDash"]["scale"], grey["shape"]["scale"]) == (dashes, shapes)
-
-
-def test_high_shares_are_light_in_grey_as_they_are_in_color():
-    """The digits of a cell are dark where its color is light, and both scales rise alike."""
-    grey = paper._grey({"encoding": {"color": {"scale": {"scheme": "viridis"}}}})
-    assert grey["encoding"]["color"]["scale"] == {"scheme": "greys", "reverse": True}
+    """By the weights of ITU-R BT.601; names keep their text."""
+    colors = ("#ff0000", "#00ff00", "rgb(0, 0, 255)", "#10203029")
+    name = '#ff0000 "#ff0000"'
+    svg = "".join(f'<path fill="{color}" stroke="white"/>' for color in colors)
+    grey = paper.grey(f"<svg>{svg}<text>{name}</text></svg>")
+    levels = [round(0.299 * 255), round(0.587 * 255), round(0.114 * 255),
+              round(0.299 * 16 + 0.587 * 32 + 0.114 * 48)]  # fmt: skip
+    greys = [f"#{level:02x}" + 2 * f"{level:02x}" for level in levels]
+    assert re.findall(r'fill="(.*?)"', grey) == [*greys[:3], greys[3] + "29"]
+    assert grey.count('stroke="white"') == 4
+    assert grey.endswith(f"<text>{name}</text></svg>")
 
 
 def test_eight_variants_have_names_of_figures_that_differ(demo):

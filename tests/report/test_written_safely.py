@@ -135,7 +135,7 @@ def test_written_zeros_are_counted(variant, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_killed_run_left_is_removed(variant, tmp_path):
+def test_leftovers_of_a_killed_run_are_removed(variant, tmp_path):
     code = "import sys, time; from pathlib import Path; \
 from sparsity_report.files.new_folder import new_folder\n\
 with new_folder(Path(sys.argv[1])) as hidden:\n\

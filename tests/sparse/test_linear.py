@@ -257,7 +257,7 @@ def test_refuses_dtypes_before_the_first_forward(dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("tokens", [1, 3])
-def test_what_was_kept_for_speed_never_goes_stale(dtype, tokens):
+def test_cached_tensors_never_go_stale(dtype, tokens):
     x = torch.randn(tokens, 6).to(dtype)
     layer = sr.LinearCSR(sparse_weight(4, 6, dtype=dtype), torch.randn(4).to(dtype))
     with torch.inference_mode():

@@ -125,12 +125,12 @@ OWN = {
 
 
 @pytest.mark.parametrize("make", PLAIN.values(), ids=PLAIN)
-def test_what_multiplies_as_a_linear_layer(make):
+def test_linear_like_modules_become_csr(make):
     assert keeps_forward(make())
 
 
 @pytest.mark.parametrize("make", OWN.values(), ids=OWN)
-def test_what_does_not(make):
+def test_other_modules_do_not_become_csr(make):
     layer = make()
     assert not keeps_forward(layer)
     model = nn.Sequential(layer)
@@ -338,7 +338,7 @@ def test_a_materialized_model_counts_as_derived_module_by_module(pruned):
         pd.testing.assert_series_equal(counted[column], derived[column])
 
 
-def test_what_stays_masked_is_counted_so_and_named(pruned):
+def test_layers_kept_masked_are_counted_and_named(pruned):
     pruning, kept = pruned
     study = sr.compare(sr.dense(pruning.weights), sr.masked(pruning), sr.csr(pruning))
     masked, rows = (study.facts.layers(v).set_index("module_name") for v in ("Masked60", "CSR60"))

@@ -7,7 +7,7 @@ import pytest
 import scipy.signal
 import scipy.stats
 
-from sparsity_report.study.derived.block_bootstrap import (
+from sparsity_report.study.block_bootstrap import (
     Mean,
     holm_levels,
     mean_over,
@@ -76,7 +76,7 @@ def test_blocks_are_needed():
     assert np.mean([mean.interval()[0] <= 0 <= mean.interval()[1] for mean in means]) < 0.8
 
 
-def test_what_has_no_interval():
+def test_few_or_infinite_values_have_no_interval():
     assert mean_over([1.0] * 4, block=1) is None
     assert mean_over([1.0, math.nan] * 50) is None
     assert mean_over([1.0, math.inf] * 50) is None

@@ -8,7 +8,7 @@ import transformers
 from measurements import put_in, quality
 
 import sparsity_report as sr
-from sparsity_report.study.levels.budget import budget_finding, read_budget
+from sparsity_report.study.budget import budget_finding, read_budget
 from sparsity_report.words.sentences import says
 
 
@@ -29,14 +29,14 @@ SIZES = (
 
 
 @pytest.mark.parametrize(("text", "budget"), SIZES, ids=[text for text, _ in SIZES])
-def test_what_people_write_is_read(text, budget):
+def test_common_spellings_of_budgets_are_read(text, budget):
     assert read_budget(text) == budget
 
 
 @pytest.mark.parametrize(
     "text", ["", "100", "MB", "-3 MB", "nan MB", "perplexity", "1e9 B", "9" * 99]
 )
-def test_what_is_no_budget_is_refused_in_one_line(text):
+def test_invalid_budgets_are_refused_in_one_line(text):
     with pytest.raises(sr.SparsityReportError, match="is not a budget; write one such as") as error:
         read_budget(text)
     assert len(str(error.value)) < 250

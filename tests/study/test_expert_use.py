@@ -12,7 +12,7 @@ import torch
 
 import sparsity_report as sr
 from sparsity_report.counting.kept_experts import KeptExperts
-from sparsity_report.study.expert_use import fewer_experts
+from sparsity_report.study.derived.expert_use import fewer_experts
 from sparsity_report.study.variants import Variant
 
 

@@ -228,7 +228,7 @@ def sums(study, variant):
 @pytest.mark.parametrize(
     ("low", "high", "after"), [(0.3, 0.5, (0.4, 0.4)), (0.95, 1.01, ())], ids=["stated", "noise"]
 )
-def test_what_was_measured_is_in_the_strip(demo, low, high, after):
+def test_measured_figures_are_in_the_strip(demo, low, high, after):
     """Of 1 and 128 tokens at a time the speed with 1 is told, or that there is no difference."""
     study = measurements.put_in(
         study_of(demo),

@@ -151,7 +151,6 @@ IMPOSSIBLE = [
     ("change", "message"),
     [
         (lambda d: d.update(format="x"), "is not a study"),
-        (lambda d: d.update(format="sparsity-report/pair"), "a pair, .*; read it with read_pair"),
         (lambda d: d.update(version=4), "version 4 is newer than this program's 3; upgrade"),
         (lambda d: d.update(version=2), "version 2 is older than this program's 3; make the study"),
         (lambda d: d.update(version="1"), 'version is "1", not a whole number'),
@@ -330,31 +329,28 @@ def test_a_formatter_edits_nothing(whole, tmp_path):
     assert sr.read_study(path, strict=True).notes == ()
 
 
-def test_what_is_said_twice_is_refused(whole, tmp_path):
+def test_duplicate_keys_are_refused(whole, tmp_path):
     path = tmp_path / "s.json"
     path.write_text('{"notes": [], ' + whole[1:])
     with pytest.raises(sr.SparsityReportError, match="an object has a name twice"):
         sr.read_study(path)
 
 
-def test_what_is_no_study_is_named(whole, tmp_path):
+def test_files_of_another_kind_are_refused_by_name(whole, tmp_path):
     """A file that begins as a study does is a damaged one; all else is something else."""
     (tmp_path / "page.html").write_text("<!doctype html>")
     (tmp_path / "x.safetensors").write_bytes(b"\x08" + bytes(7) + b"{}" + b"\xff" * 4000)
     (tmp_path / "empty.json").write_text("")
-    for read, kind in ((sr.read_study, "study"), (sr.read_pair, "pair")):
-        with pytest.raises(sr.SparsityReportError, match=rf"is a folder; give the {kind}.json in"):
-            read(tmp_path)
-        for name in ("page.html", "x.safetensors", "empty.json"):
-            with pytest.raises(
-                sr.SparsityReportError, match=f"{name}: is not a {kind} of .*; give"
-            ):
-                read(tmp_path / name)
-        for text in (whole.encode()[:-9], b'{"a": "\xff' + b"a" * 4000):
-            (tmp_path / "cut.json").write_bytes(text)
-            with pytest.raises(sr.SparsityReportError, match=r"cut.json is damaged: ") as refused:
-                read(tmp_path / "cut.json")
-            assert len(str(refused.value)) < 300
+    with pytest.raises(sr.SparsityReportError, match=r"is a folder; give the study.json in"):
+        sr.read_study(tmp_path)
+    for name in ("page.html", "x.safetensors", "empty.json"):
+        with pytest.raises(sr.SparsityReportError, match=f"{name}: is not a study of .*; give"):
+            sr.read_study(tmp_path / name)
+    for text in (whole.encode()[:-9], b'{"a": "\xff' + b"a" * 4000):
+        (tmp_path / "cut.json").write_bytes(text)
+        with pytest.raises(sr.SparsityReportError, match=r"cut.json is damaged: ") as refused:
+            sr.read_study(tmp_path / "cut.json")
+        assert len(str(refused.value)) < 300
 
 
 def test_notes_are_read_as_they_were(study, tmp_path):

@@ -69,7 +69,7 @@ def test_a_quantized_checkpoint(smollm2):
     agrees_with_pruning(study, smollm2, 0.3, slack=10_000)
 
 
-def test_what_does_not_run_as_csr_stays_dense_at_every_level():
+def test_layers_without_csr_stay_dense_at_every_level():
     torch.manual_seed(0)
     attention = nn.MultiheadAttention(16, 2, bias=False)
     model = nn.ModuleDict({"attn": attention, "fc1": nn.Linear(16, 8)}).to(torch.bfloat16)

@@ -40,7 +40,7 @@ def test_sums_are_those_of_the_file(study, tmp_path):
     assert dense["stored_bytes"] == 4 * (weights + plain)
 
 
-def test_what_is_pruned_is_in_no_file(study):
+def test_pruned_weights_have_no_file_bytes(study):
     for variant in ("Masked30", "CSR30"):
         rows = study.facts.layers(variant)
         assert rows.loc[rows["prunable"], "file_bytes"].isna().all()
@@ -90,7 +90,7 @@ def test_in_memory_it_is_unknown(tiny):
     assert study.facts.packings() == []
 
 
-def test_of_a_pickle_it_is_that_of_its_values(tiny, tmp_path):
+def test_file_bytes_of_a_pickle_are_those_of_its_values(tiny, tmp_path):
     torch.save(tiny.state_dict(), tmp_path / "pytorch_model.bin")
     study = sr.compare(sr.dense(sr.load(tmp_path, allow_pickle=True)))
     assert study.layers["file_bytes"].tolist() == (4 * study.layers["total"]).tolist()
@@ -118,7 +118,7 @@ def test_blocks_of_gguf_are_as_the_format_says(tmp_path):
     assert total == 64 * 64 // 32 * (34 + 20) + 64 * 4
 
 
-def test_of_real_weights_it_is_what_the_file_holds(smollm2, smollm2_path):
+def test_file_bytes_of_real_weights_are_those_of_the_file(smollm2, smollm2_path):
     tensors = {t.name: t for t in gguf.GGUFReader(smollm2_path).tensors}
     frame = sr.compare(sr.dense(smollm2))
     assert frame.totals["file_bytes"].item() == sum(int(t.n_bytes) for t in tensors.values())

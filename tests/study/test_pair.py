@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 from wording import of_key
 
 import sparsity_report as sr
-from sparsity_report.findings.pair_findings import pair_findings, pair_verdict
+from sparsity_report.findings.checkpoint_findings import checkpoint_verdict
+from sparsity_report.findings.study_findings import study_findings
 from sparsity_report.pairing.paired_reading import PairedSlice
-from sparsity_report.study.notes import EDITED_PAIR
 from sparsity_report.weights.tensor_slices import HeldSlice
 from sparsity_report.words.sentences import say
 
@@ -73,7 +73,7 @@ def by_numpy(one, other):
 def test_layers_are_those_of_numpy(parent, child):
     pair = sr.compare_checkpoints(parent, child)
     one, other = arrays(parent), arrays(child)
-    rows = pair.layers.set_index("module_name")
+    rows = pair.matches.set_index("module_name")
     assert len(rows) == len(one) + ("lm_head.weight" not in one)
     for key, values in one.items():
         row, due = rows.loc[key.removesuffix(".weight")], by_numpy(values, other[key])
@@ -85,7 +85,7 @@ def test_layers_are_those_of_numpy(parent, child):
     assert whole["revived"] == rows.loc[rows["prunable"], "revived"].sum() > 0
     assert whole["untouched"] == whole["modules"] - 2
     assert pair.removed.empty
-    (revived,) = of_key(pair_verdict(pair), "pair.verdict_zeros_revived")
+    (revived,) = of_key(checkpoint_verdict(pair), "pair.verdict_zeros_revived")
     share = f"{100 * whole['revived'] / whole['zeros_before']:.1f} %"
     assert revived.startswith(f"{share} of the {whole['zeros_before']:,} ".replace(",", "\u202f"))
 
@@ -93,33 +93,34 @@ def test_layers_are_those_of_numpy(parent, child):
 def test_saved_and_read_back(parent, child, tmp_path):
     pair = sr.compare_checkpoints(parent, child)
     path = pair.save(tmp_path / "pair.json")
-    again = sr.read_pair(path, strict=True)
-    for part in ("models", "layers", "removed", "survival", "groups", "totals", "sparsities"):
+    again = sr.read_study(path, strict=True)
+    for part in ("variants", "layers", "matches", "removed", "survival", "changes"):
         assert getattr(again, part).equals(getattr(pair, part)), part
     assert repr(again) == repr(pair)
+    assert again.fingerprint == pair.fingerprint
     assert len(repr(pair).splitlines()) == 3
     data = json.loads(path.read_text())
-    row = next(r for r in data["layers"]["rows"] if r[data["layers"]["columns"].index("revived")])
-    row[data["layers"]["columns"].index("revived")] -= 1
+    column = data["matches"]["columns"].index("revived")
+    next(row for row in data["matches"]["rows"] if row[column])[column] -= 1
     path.write_text(json.dumps(data))
     with pytest.raises(sr.SparsityReportError, match=r"pair\.json .*should be"):
-        sr.read_pair(path)
-    data["format"] = "sparsity-report/study"
-    path.write_text(json.dumps(data))
-    with pytest.raises(
-        sr.SparsityReportError, match="a study, not a pair; read it with read_study"
-    ):
-        sr.read_pair(path)
+        sr.read_study(path)
+    for part in ("matches", "removed", "changes"):
+        path.write_text(json.dumps({**data, part: None}))
+        with pytest.raises(sr.SparsityReportError, match=r"pair\.json is damaged"):
+            sr.read_study(path)
 
 
-def test_an_edited_note_is_told(parent, tmp_path):
-    path = sr.compare_checkpoints(parent, parent).save(tmp_path / "pair.json")
-    data = json.loads(path.read_text())
-    data["notes"].append("all is well")
-    path.write_text(json.dumps(data))
-    assert say(EDITED_PAIR) in sr.read_pair(path).notes
-    with pytest.raises(sr.SparsityReportError, match="edited by hand"):
-        sr.read_pair(path, strict=True)
+def test_fingerprints_differ_where_weights_do(parent, tmp_path):
+    """Doubled weights have as many zeros as before."""
+    doubled = {name: 2 * values for name, values in load_file(parent / "model.safetensors").items()}
+    save_file(doubled, tmp_path / "model.safetensors", {"format": "pt"})
+    (tmp_path / "config.json").write_text((parent / "config.json").read_text())
+    same, other = (sr.compare_checkpoints(parent, after) for after in (parent, tmp_path))
+    assert same.variants["fingerprint"].nunique() == 1
+    assert other.variants["fingerprint"].nunique() == 2
+    assert other.variants["fingerprint"][0] == same.variants["fingerprint"][0]
+    assert other.totals["nonzero"].nunique() == 1
 
 
 def test_nothing_is_read_again_that_is_kept(parent, child, tmp_path, monkeypatch):
@@ -128,9 +129,9 @@ def test_nothing_is_read_again_that_is_kept(parent, child, tmp_path, monkeypatch
         "sparsity_report.pairing.paired_reading.in_order", lambda jobs, *_, **__: iter([*jobs][:0])
     )
     again = sr.compare_checkpoints(parent, child, cache=tmp_path)
-    assert again.layers.equals(first.layers)
+    assert again.matches.equals(first.matches)
     # The other way round what changed is not what was kept.
-    other = sr.compare_checkpoints(child, parent, cache=tmp_path).layers.set_index("module_name")
+    other = sr.compare_checkpoints(child, parent, cache=tmp_path).matches.set_index("module_name")
     assert other.loc["model.layers.0.self_attn.q_proj", "compared"] == 0
 
 
@@ -144,20 +145,20 @@ def test_prunings_of_one_model(demo):
     whole = pair.survival.iloc[0]
     assert whole["kept"] == (~masks[0] & ~masks[1]).sum()
     assert whole["iou"] == (~masks[0] & ~masks[1]).sum() / (~masks[0] | ~masks[1]).sum()
-    rows = pair.layers[pair.layers["prunable"]]
+    rows = pair.matches[pair.matches["prunable"]]
     assert set(rows["n_m_after"]) == {"2:4"}
     assert rows["n_m_before"].isna().all()
     key = "pair.n_m_pattern_kept"
-    assert not of_key(pair_findings(pair), key)
+    assert not of_key(study_findings(pair), key)
     back = sr.compare_checkpoints(prunings[1], prunings[0])
-    (kept,) = of_key(pair_findings(back), key)
+    (kept,) = of_key(study_findings(back), key)
     assert kept == say(key, pattern="2:4", kept=0, modules=24)
 
 
 def test_command(parent, child, tmp_path):
     out = command("pair", parent, child, "-o", tmp_path / "pair.json")
     assert out.returncode == 0, out.stderr
-    pair = sr.read_pair(tmp_path / "pair.json")
+    pair = sr.read_study(tmp_path / "pair.json")
     text, _, table = out.stdout.partition("\n\n")
     assert text.splitlines() == pair.sentences()
     rows = [re.split(r"\s{2,}", line) for line in table.splitlines()[-len(pair.survival) - 1 : -1]]
@@ -166,7 +167,7 @@ def test_command(parent, child, tmp_path):
         assert shown == [due[key] for key in ("compared", "kept", "revived", "new")]
 
 
-def test_what_merging_an_adapter_revives(parent, tmp_path):
+def test_merged_adapter_revives_zeros(parent, tmp_path):
     """Counted in the files by NumPy, and the same without a merged file."""
     tensors, scaled = load_file(parent / "model.safetensors"), {}
     merged = dict(tensors)
@@ -191,15 +192,15 @@ def test_what_merging_an_adapter_revives(parent, tmp_path):
     pair = sr.compare_checkpoints(parent, tmp_path / "merged")
     one, other = arrays(parent), arrays(tmp_path / "merged")
     revived = sum(((one[key] == 0) & (other[key] != 0)).sum() for key in one)
-    assert pair.layers["revived"].sum() == pair.survival.iloc[0]["revived"] == revived > 100
+    assert pair.matches["revived"].sum() == pair.survival.iloc[0]["revived"] == revived > 100
     assert pair.survival.iloc[0]["kept"] > 100
     beside = sr.compare_checkpoints(parent, sr.load(tmp_path / "adapter", base=parent))
-    assert beside.layers[pair.layers.columns].equals(pair.layers)
+    assert beside.matches[pair.matches.columns].equals(pair.matches)
     out = command("pair", parent, tmp_path / "adapter", "--adapter")
     assert out.stdout.partition("\n\n")[0].splitlines()[1:] == beside.sentences()[1:]
 
 
-def test_what_a_merge_revives_in_smollm2(smollm2, tmp_path):
+def test_merged_matrices_revive_zeros_of_smollm2(smollm2, tmp_path):
     """Half of it pruned, rank 8 merged into q and v, both written as bfloat16 and read by NumPy."""
     pruning = sr.global_magnitude(smollm2, 0.5)
     before = {
@@ -226,7 +227,7 @@ def test_what_a_merge_revives_in_smollm2(smollm2, tmp_path):
     assert whole["kept"] == ((one == 0) & (other == 0)).sum() > 10**6
     assert whole["new"] == ((one != 0) & (other == 0)).sum()
     assert whole["untouched"] == 150
-    assert pair.layers["revived"].sum() == whole["revived"]
+    assert pair.matches["revived"].sum() == whole["revived"]
 
 
 @pytest.mark.parametrize("way", ["nf4", "mlx-3", "gptq"])
@@ -237,7 +238,7 @@ def test_zeros_that_rounding_makes_and_destroys(tmp_path, way):
     (tmp_path / "plain").mkdir()
     save_file({"layers.0.q_proj.weight": weight}, tmp_path / "plain" / "model.safetensors")
     pair = sr.compare_checkpoints(tmp_path / "plain", after)
-    (row,) = pair.layers.to_dict("records")
+    (row,) = pair.matches.to_dict("records")
     due = by_numpy(weight.numpy(), means.float().numpy().reshape(weight.shape))
     assert {name: row[name] for name in ("kept", "revived", "new", "zeros_after")} == {
         name: due[name] for name in ("kept", "revived", "new", "zeros_after")
@@ -255,12 +256,12 @@ def test_groups_are_those_of_the_matrix_wherever_it_is_cut(dtype):
     after = torch.tensor([0.0, 0, 3, 4] * 4 + [1, 0, 0, 2] * 4 + [0, 0, 0, 0] * 2, dtype=dtype)
     whole = PairedSlice(40, str(dtype), cut(before, [40]), cut(after, [40]), True).tally()
     # By 1:4, 2:8, 2:4 and 4:8.
-    assert (whole.groups_before, whole.groups_after) == ((2, 1, 10, 5), (2, 1, 10, 5))
+    assert (whole.before.groups, whole.after.groups) == ((2, 1, 10, 5), (2, 1, 10, 5))
     for sizes in ([3, 8, 29], [1, 39], [16, 9, 8, 7]):
         cuts = (cut(before, sizes), cut(after, [16, 24]))
         assert PairedSlice(40, str(dtype), *cuts, True).tally() == whole
         alone = PairedSlice(40, str(dtype), cut(before, sizes), (), True).tally()
-        assert (alone.groups_before, alone.grouped_before) == (whole.groups_before, 40)
+        assert alone.before == whole.before
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
@@ -283,6 +284,8 @@ def test_sums_are_those_of_doubles(dtype, after):
         a, b = (side.double().numpy() for side in sides)
         with np.errstate(invalid="ignore"):
             due = by_numpy(a, b)
+        zeros = due.pop("zeros_before"), due.pop("zeros_after")
+        assert (found.before.zeros, found.after.zeros) == zeros
         assert {k: getattr(found, k) for k in due if k not in ("iou", "relative_change")} == {
             k: v for k, v in due.items() if k not in ("iou", "relative_change")
         }
@@ -306,7 +309,7 @@ def test_workers_find_the_same(parent, child):
     alone = sr.compare_checkpoints(parent, child)
     with Watched(1, mp_context=multiprocessing.get_context("fork")) as pool:
         pair = sr.compare_checkpoints(parent, child, executor=pool)
-    assert pair.layers.equals(alone.layers)
+    assert pair.matches.equals(alone.matches)
     assert pair.survival.equals(alone.survival)
     assert pool.given >= len(load_file(parent / "model.safetensors"))
 
@@ -315,7 +318,7 @@ def test_masks_of_wanda_and_of_magnitude(demo):
     calibration = sr.calibrate(demo, torch.arange(64), window=32)
     prunings = sr.layerwise_magnitude(demo, 0.5), sr.wanda(demo, 0.5, calibration)
     pair = sr.compare_checkpoints(*prunings)
-    rows = pair.layers[pair.layers["prunable"]].set_index("module_name")
+    rows = pair.matches[pair.matches["prunable"]].set_index("module_name")
     both = either = 0
     for each in demo.prunable:
         one, other = (~p.mask(each.name).numpy().reshape(-1) for p in prunings)

@@ -5,12 +5,14 @@ import json
 import pytest
 import structural
 import torch
+import transformers
+from pairs import figures
 from safetensors.torch import load_file, save_file
 from structural import Left, fused, renamed, shuffled, turned, written
 from wording import of_key, values_of, wording
 
 import sparsity_report as sr
-from sparsity_report.findings.pair_findings import pair_findings
+from sparsity_report.findings.study_findings import study_findings
 
 BLOCKS, HEADS, KV, EXPERTS = [0, 1, 3], [0, 1, 3, 4, 6, 7], [3, 1], [7, 0, 1, 3, 4, 6]
 CUTS = {
@@ -121,13 +123,12 @@ def test_found(bases, opened, tmp_path, kind, cut, noise):
             assert sorted(rows["index"]) == numbers
         sure = rows["certainty"]
         assert (sure == 1).all() if not noise else ((sure > 0.9) & (sure < 1)).all()
-    layers = pair.layers
+    layers = pair.matches
     assert (layers["weight_before"] - layers["compared"]).sum() == pair.removed["weights"].sum()
     assert layers["weight_after"].sum() == layers["compared"].sum()
     assert not layers["alignment"].isin(["added"]).any()
-    assert (
-        pair.before["total"].sum() - pair.after["total"].sum() == pair.removed["parameters"].sum()
-    )
+    before, after = pair.totals["total"]
+    assert before - after == pair.removed["parameters"].sum()
     if not noise:
         assert layers["changed"].sum() == layers["revived"].sum() == layers["new"].sum() == 0
     else:
@@ -149,7 +150,7 @@ def test_channels_whose_gates_are_much_alike(bases, tmp_path):
     for _, some in pair.removed.groupby("module"):
         assert sorted(some["index"]) == due(left, "llama")["channel"]
     assert (pair.removed["certainty"] > 0.5).all()
-    assert (pair.layers["relative_change"].dropna() < 0.012).all()
+    assert (pair.matches["relative_change"].dropna() < 0.012).all()
 
 
 @pytest.mark.parametrize(
@@ -165,12 +166,12 @@ def test_the_same_in_other_words(bases, tmp_path, kind, other, ways, back):
     tensors = other(load_file(bases(kind) / "model.safetensors"))
     models = [bases(kind), written(tmp_path / "other", tensors)]
     pair = sr.compare_checkpoints(*models[:: -1 if back else 1])
-    assert set(pair.layers["alignment"]) == ways
-    assert pair.layers["untouched"].all()
-    assert pair.layers["weight_before"].equals(pair.layers["compared"])
-    assert pair.layers["weight_after"].equals(pair.layers["compared"])
+    assert set(pair.matches["alignment"]) == ways
+    assert pair.matches["untouched"].all()
+    assert pair.matches["weight_before"].equals(pair.matches["compared"])
+    assert pair.matches["weight_after"].equals(pair.matches["compared"])
     assert pair.removed.empty
-    cache = pair.totals.set_index("figure").loc["kv_cache_bytes_per_token"]
+    cache = figures(pair).loc["kv_cache_bytes_per_token"]
     assert cache["before"] == cache["after"] == 4 * 2 * 4 * (32 if kind == "llama" else 64)
 
 
@@ -193,12 +194,12 @@ def test_a_model_whose_layers_differ_in_shape(bases, tmp_path):
     assert gone["channel", "model.layers.1.mlp"] == sorted(set(range(128)) - set(channels))
     assert gone["head", "model.layers.2.self_attn"] == [1, 7]
     assert len(gone) == 2
-    rows = pair.layers.set_index("module_name")
+    rows = pair.matches.set_index("module_name")
     assert rows.loc["model.layers.1.mlp.up_proj", "alignment"] == "content"
     assert rows.loc["model.layers.0.mlp.up_proj", "alignment"] == "name"
 
 
-def test_what_is_no_pair_is_refused(bases, tmp_path):
+def test_unrelated_models_are_refused(bases, tmp_path):
     torch.manual_seed(99)
     structural.MODELS["llama"]().save_pretrained(tmp_path / "apart")
     blocks = structural.pruned(tmp_path / "apart", tmp_path / "blocks", CUTS["llama"]["block"])
@@ -214,17 +215,20 @@ def test_what_is_no_pair_is_refused(bases, tmp_path):
     ):
         with pytest.raises(sr.SparsityReportError, match=said):
             sr.compare_checkpoints(before, after)
-    with pytest.raises(sr.SparsityReportError, match="are not known"):
-        sr.compare_checkpoints(bases("llama"), sr.load(bases("llama"), values=False))
+    config = transformers.AutoConfig.from_pretrained(bases("llama"))
+    with torch.device("meta"):
+        empty = transformers.AutoModelForCausalLM.from_config(config)
+    with pytest.raises(sr.SparsityReportError, match=r"are not known|no values"):
+        sr.compare_checkpoints(bases("llama"), empty)
 
 
-def test_two_layers_that_changed_places_are_told(bases, tmp_path):
+def test_swapped_layers_are_reported(bases, tmp_path):
     tensors = load_file(bases("llama") / "model.safetensors")
     one, other = (f"model.layers.0.mlp.{name}_proj.weight" for name in ("gate", "up"))
     tensors[one], tensors[other] = tensors[other], tensors[one]
     config = json.loads((bases("llama") / "config.json").read_text())
     pair = sr.compare_checkpoints(bases("llama"), written(tmp_path / "swapped", tensors, config))
-    (finding,) = of_key(pair_findings(pair), "pair.unrelated_values")
+    (finding,) = of_key(study_findings(pair), "pair.unrelated_values")
     assert "model.layers.0.mlp.gate_proj and model.layers.0.mlp.up_proj" in str(finding)
 
 
@@ -237,21 +241,22 @@ def test_a_head_that_is_the_embedding_now(bases, tmp_path):
     (row,) = pair.removed.to_dict("records")
     assert (row["kind"], row["module"], row["parameters"]) == ("layer", "lm_head", head)
     assert row["flops_per_token"] == 0
-    (finding,) = of_key(pair_findings(pair), "pair.head_tied_and_untied")
+    (finding,) = of_key(study_findings(pair), "pair.head_tied_and_untied")
     assert values_of(finding, "pair.head_tied_and_untied")["tied"] == "tied"
     gone = wording("pair.removed_besides_prunable", parts="lm_head")
     assert gone in pair.sentences()
     back = sr.compare_checkpoints(tied, bases("llama"))
-    row = back.layers.set_index("module_name").loc["lm_head"]
+    row = back.matches.set_index("module_name").loc["lm_head"]
     assert (row["alignment"], row["weight_before"], row["weight_after"]) == ("added", 0, head)
     # The same file says nothing of a head where no config does.
     alone = sr.compare_checkpoints(tied, written(tmp_path / "alone", tensors))
-    for frame in (alone.totals, alone.groups[alone.groups["group"] == "lm_head"]):
-        flops = frame.set_index("figure").loc["flops_per_token"]
+    changes = alone.changes.set_index(["group", "figure"])
+    for group in (None, "lm_head"):
+        flops = changes.loc[(group, "flops_per_token")]
         assert flops["before"] >= 2 * head
         assert flops[["after", "removed", "share"]].isna().all()
     assert any("the FLOPs of the two are not compared" in said for said in alone.sentences())
-    assert alone.groups.set_index(["group", "figure"]).loc["mlp_linear", "removed"].notna().all()
+    assert changes.loc["mlp_linear", "removed"].notna().all()
 
 
 def test_other_vocabularies(bases, tmp_path):

@@ -13,8 +13,8 @@ from sparsity_report.findings.quality_findings import quality_findings
 from sparsity_report.findings.verdict import comparison_title, verdict
 from sparsity_report.report.tables.method_tables import results
 from sparsity_report.report.tables.task_tables import score_pairs
-from sparsity_report.study.derived.losses import FIGURES
 from sparsity_report.study.derived.paired_scores import ranked_parts
+from sparsity_report.study.losses import FIGURES
 
 SPANS = 100
 NOISE = np.random.default_rng(7).normal(size=(4, SPANS))

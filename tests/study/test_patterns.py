@@ -7,27 +7,34 @@ import transformers
 from torch import nn
 
 import sparsity_report as sr
-from sparsity_report.study.patterns import Zeros, expected_sparsity
+from sparsity_report.counting.matrix_counts import MatrixCount
+from sparsity_report.counting.n_m_patterns import KNOWN
+from sparsity_report.study.patterns import expected_sparsity, zero_figures
+from sparsity_report.study.schema import BLOCKS
+from sparsity_report.weights.matrix_direction import Matrix
+from sparsity_report.weights.weights import Parameter
 
 
-def zeros(mask, step=None):
-    """Where the zeros of a mask stand, told in blocks of `step` rows."""
-    found = Zeros(*mask.shape)
+def figures(mask, head_dim=None, axis=0, step=None):
+    """Count the zeros of a mask in blocks of `step` rows."""
+    count = MatrixCount(Matrix(*mask.shape), KNOWN, blocks=BLOCKS)
     for row in range(0, len(mask), step or len(mask)):
-        found.add(row, 0, mask[row : row + (step or len(mask))])
-    return found
+        count.add(0, row, mask[row : row + (step or len(mask))])
+    parameter = Parameter("w", mask.shape, "float32", head_dim=head_dim, head_axis=axis)
+    return zero_figures(count, 0, parameter)
 
 
 def best_n_m(mask):
-    return zeros(mask).n_m()
+    found = figures(mask)
+    return found["n_m"], found["n_m_share"]
 
 
-def block_fill(mask):
-    return zeros(mask).fill()
+def block_fill(mask, step=None):
+    return {size: figures(mask, step=step)[f"fill_{size}"] for size in BLOCKS}
 
 
 def head_sparsity(mask, head_dim, axis):
-    return zeros(mask).heads(head_dim, axis)
+    return figures(mask, head_dim, axis)["head_sparsity"]
 
 
 def test_n_m_by_hand():

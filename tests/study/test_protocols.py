@@ -5,7 +5,6 @@ import pytest
 from measurements import put_in, quality
 
 from sparsity_report.report.tables.method_tables import results
-from sparsity_report.study.derived.policy_names import any_level, is_level_of, selection_rule
 from sparsity_report.study.derived.protocol_scores import (
     ANY_TOKENIZER,
     by_protocol,
@@ -41,11 +40,3 @@ def test_results_do_not_mix_float16_and_float32(demo_study, scores):
     table = results(put_in(demo_study, quality=scores))
     (place,) = [p for p, column in enumerate(table.columns) if column.name == "perplexity"]
     assert [row.cells[place].text for row in table.rows] == ["10.00", "12.00", "–"]
-
-
-def test_names_of_policies():
-    assert selection_rule("layerwise_magnitude, owl") == selection_rule("global_magnitude")
-    assert selection_rule("random, seed 1") != selection_rule("random, seed 2")
-    assert any_level("2:4") == any_level("4:8") == "N:M"
-    assert is_level_of("4:8", "N:8")
-    assert not is_level_of("wanda_one_pass, 2:4", "N:4")

@@ -1,7 +1,8 @@
-"""The published formats: schemas and their page; real, damaged, earlier and later files."""
+"""The published format: its schema and its page; real, damaged, earlier and later files."""
 
 import json
 import re
+from dataclasses import replace
 
 import json_schema
 import jsonschema
@@ -13,58 +14,52 @@ from wording import values_of
 import sparsity_report as sr
 from sparsity_report.study.files.json_files import digest_of
 
-NAMES = sorted(json_schema.schemas())
 
-
-@pytest.mark.parametrize("name", NAMES)
-def test_the_schemas_are_those_of_the_program(name):
+def test_the_schema_is_that_of_the_program():
     """If not: ``python tests/support/json_schema.py``."""
-    text = (json_schema.FOLDER / name).read_text(encoding="utf-8")
-    assert text == json_schema.schemas()[name]
+    text = json_schema.FILE.read_text(encoding="utf-8")
+    assert text == json_schema.schema_text()
     jsonschema.Draft202012Validator.check_schema(json.loads(text))
-    kind, version, *_ = re.split("[-.]", name)
+    kind, version, *_ = re.split("[-.]", json_schema.FILE.name)
     assert json.loads(text)["$id"] == f"urn:sparsity-report:{kind}:{version}"
 
 
 def test_the_page_has_the_columns_of_the_schema():
     text = json_schema.PAGE.read_text(encoding="utf-8")
     assert text == json_schema.page_text(text)
-    schemas = [json.loads(text) for text in json_schema.schemas().values()]
-    parts = [part for schema in schemas for part in schema["properties"].values()]
+    parts = json.loads(json_schema.schema_text())["properties"].values()
     tables = [part.get("anyOf", [part])[0] for part in parts]
     rows = [t["properties"]["rows"] for t in tables if "rows" in t.get("properties", {})]
     columns = {cell["title"] for row in rows for cell in row["items"]["prefixItems"]}
     assert len(columns) > 150
     assert {name for name in columns if f"| `{name}` |" not in text} == set()
-    assert all(name in text for name in NAMES)
+    assert json_schema.FILE.name in text
 
 
-def valid(path, kind):
-    """Validate a file by the published schema of its kind; return its content."""
+def valid(path):
+    """Validate a file by the published schema; return its content."""
     data = json.loads(path.read_text(encoding="utf-8"))
-    schema = json_schema.FOLDER / json_schema.file_name(kind)
-    jsonschema.Draft202012Validator(json.loads(schema.read_text(encoding="utf-8"))).validate(data)
+    schema = json.loads(json_schema.FILE.read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator(schema).validate(data)
     return data
 
 
 @pytest.fixture(scope="module")
 def everything(tmp_path_factory):
-    """A study with every table that there is, and a pair, as files by the name of their kind."""
-    folder = tmp_path_factory.mktemp("saved")
+    """A study with every table, as a file."""
     removed = [pairs.gone("channel", pairs.LOST, 3, 512, 2)]
-    values = {"study": saved.study(), "pair": pairs.two_policies(sr.load(), removed)}
-    return {kind: value.save(folder / f"{kind}.json") for kind, value in values.items()}
+    two = pairs.two_policies(sr.load(), removed)
+    study = replace(saved.study(), matches=two.matches, removed=two.removed)
+    return study.save(tmp_path_factory.mktemp("saved") / "study.json")
 
 
-@pytest.mark.parametrize("kind", ["study", "pair"])
-def test_saved_files_are_valid(everything, kind):
-    data = valid(everything[kind], kind)
-    assert [name for name, part in data.items() if part is None] == []
+def test_saved_files_are_valid(everything):
+    assert [name for name, part in valid(everything).items() if part is None] == []
 
 
 def test_studies_of_models_are_valid(demo_study, smollm2, tmp_path):
     for study in (demo_study, sr.compare(sr.dense(smollm2))):
-        valid(study.save(tmp_path / "s.json"), "study")
+        valid(study.save(tmp_path / "s.json"))
 
 
 def damaged(part, row, column, value):
@@ -76,43 +71,40 @@ def damaged(part, row, column, value):
 
 
 DAMAGES = [
-    ("study", lambda d: d.pop("layers")),
-    ("study", lambda d: d.update(version=1)),
-    ("study", lambda d: d.update(format="sparsity-report/pair")),
-    ("study", lambda d: d.update(digest="0" * 63)),
-    ("study", lambda d: d.update(context=0)),
-    ("study", lambda d: d["layers"]["columns"].reverse()),
-    ("study", lambda d: d["layers"]["columns"].pop()),
-    ("study", lambda d: d["layers"]["rows"][0].pop()),
-    ("study", damaged("layers", 1, "total", None)),
-    ("study", damaged("layers", 1, "total", 1.5)),
-    ("study", damaged("layers", 1, "total", -1)),
-    ("study", damaged("layers", 1, "sparsity", 1.5)),
-    ("study", damaged("layers", 1, "group", "another")),
-    ("study", damaged("layers", 1, "shape", [-1])),
-    ("study", damaged("variants", 0, "layout", "bsr")),
-    ("study", damaged("latency", 0, "seconds", 0)),
-    ("study", damaged("patterns", 0, "head_sparsity", [2])),
-    ("study", lambda d: d["levels"]["weight_nonzero"][0].__setitem__(0, "many")),
-    ("pair", lambda d: d.pop("removed")),
-    ("pair", lambda d: d.update(before=None)),
-    ("pair", damaged("layers", 0, "alignment", "guessed")),
-    ("pair", damaged("removed", 0, "certainty", 2)),
+    lambda d: d.pop("layers"),
+    lambda d: d.update(version=1),
+    lambda d: d.update(format="sparsity-report/pair"),
+    lambda d: d.update(digest="0" * 63),
+    lambda d: d.update(context=0),
+    lambda d: d["layers"]["columns"].reverse(),
+    lambda d: d["layers"]["columns"].pop(),
+    lambda d: d["layers"]["rows"][0].pop(),
+    damaged("layers", 1, "total", None),
+    damaged("layers", 1, "total", 1.5),
+    damaged("layers", 1, "total", -1),
+    damaged("layers", 1, "sparsity", 1.5),
+    damaged("layers", 1, "group", "another"),
+    damaged("layers", 1, "shape", [-1]),
+    damaged("variants", 0, "layout", "bsr"),
+    damaged("latency", 0, "seconds", 0),
+    damaged("patterns", 0, "head_sparsity", [2]),
+    lambda d: d["levels"]["weight_nonzero"][0].__setitem__(0, "many"),
+    lambda d: d.pop("removed"),
+    lambda d: d.update(survival=0),
+    damaged("matches", 0, "alignment", "guessed"),
+    damaged("removed", 0, "certainty", 2),
 ]
 
 
-@pytest.mark.parametrize(("kind", "change"), DAMAGES)
-def test_the_schema_refuses(everything, tmp_path, kind, change):
-    data = json.loads(everything[kind].read_text(encoding="utf-8"))
+@pytest.mark.parametrize("change", DAMAGES)
+def test_the_schema_refuses(everything, tmp_path, change):
+    data = json.loads(everything.read_text(encoding="utf-8"))
     change(data)
     (tmp_path / "damaged.json").write_text(json.dumps(data))
     with pytest.raises(jsonschema.ValidationError):
-        valid(tmp_path / "damaged.json", kind)
+        valid(tmp_path / "damaged.json")
     with pytest.raises(sr.SparsityReportError):
-        READERS[kind](tmp_path / "damaged.json", strict=True)
-
-
-READERS = {"study": sr.read_study, "pair": sr.read_pair}
+        sr.read_study(tmp_path / "damaged.json", strict=True)
 
 
 def later(data, tables):
@@ -125,21 +117,15 @@ def later(data, tables):
     data["digest"] = digest_of(data)
 
 
-@pytest.mark.parametrize(
-    ("kind", "tables"),
-    [
-        ("study", ["variants", "layers", "totals", "groups", "latency", "patterns"]),
-        ("pair", ["layers", "before", "removed", "totals"]),
-    ],
-)
-def test_additions_of_later_releases_are_left_out_and_named(everything, tmp_path, kind, tables):
-    value = READERS[kind](everything[kind], strict=True)
-    data = json.loads(everything[kind].read_text(encoding="utf-8"))
+def test_additions_of_later_releases_are_left_out_and_named(everything, tmp_path):
+    value = sr.read_study(everything, strict=True)
+    data = json.loads(everything.read_text(encoding="utf-8"))
+    tables = ["variants", "layers", "totals", "groups", "latency", "patterns", "matches", "changes"]
     later(data, tables)
     path = tmp_path / "later.json"
     path.write_text(json.dumps(data))
-    valid(path, kind)
-    read = READERS[kind](path, strict=True)
+    valid(path)
+    read = sr.read_study(path, strict=True)
     (note,) = [note for note in read.notes if note not in value.notes]
     names = {"provenance", *(f"{table}.shade" for table in tables)}
     said = values_of(note, "note.unread_parts")["names"]
@@ -147,13 +133,13 @@ def test_additions_of_later_releases_are_left_out_and_named(everything, tmp_path
     assert said.endswith(f" and {len(names) - 3} more")
     again = json.loads(read.save(tmp_path / "again.json").read_text(encoding="utf-8"))
     parts = [name for name in again if isinstance(again[name], dict)]
-    original = json.loads(everything[kind].read_text(encoding="utf-8"))
+    original = json.loads(everything.read_text(encoding="utf-8"))
     assert {name: again[name] for name in parts} == {name: original[name] for name in parts}
     assert "provenance" not in again
 
 
 def test_files_of_earlier_releases_may_lack_the_last_columns(everything, tmp_path):
-    data = json.loads(everything["study"].read_text(encoding="utf-8"))
+    data = json.loads(everything.read_text(encoding="utf-8"))
     for part in ("layers", "quality"):
         data[part]["columns"].pop()
         for row in data[part]["rows"]:
@@ -162,7 +148,7 @@ def test_files_of_earlier_releases_may_lack_the_last_columns(everything, tmp_pat
     (tmp_path / "earlier.json").write_text(json.dumps(data))
     read = sr.read_study(tmp_path / "earlier.json", strict=True)
     assert read.layers["tied_to"].isna().all()
-    known = sr.read_study(everything["study"]).quality
+    known = sr.read_study(everything).quality
     assert read.quality.iloc[:, :-1].equals(known.iloc[:, :-1])
     data["layers"]["columns"].pop()
     (tmp_path / "earlier.json").write_text(json.dumps(data))
@@ -171,7 +157,7 @@ def test_files_of_earlier_releases_may_lack_the_last_columns(everything, tmp_pat
 
 
 def test_names_of_unread_parts_are_text(everything, tmp_path):
-    data = json.loads(everything["study"].read_text(encoding="utf-8"))
+    data = json.loads(everything.read_text(encoding="utf-8"))
     data["</script><b>"] = 1
     data["digest"] = digest_of(data)
     (tmp_path / "s.json").write_text(json.dumps(data))

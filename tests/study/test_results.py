@@ -107,7 +107,7 @@ BOOLQ = ("results", "boolq")
         (("higher_is_better",), ..., "higher_is_better", None),
     ],
 )
-def test_what_a_file_says_otherwise(read, path, value, column, due):
+def test_fields_of_results_are_read(read, path, value, column, due):
     told = harnesses.lm_eval()
     change(path, value)(told)
     cell = row(read(told), "boolq", "acc")[column]
@@ -154,7 +154,7 @@ def test_the_model_that_arguments_name(read, arguments, due):
         (("config",), 3, "config is 3, not an object"),
     ],
 )
-def test_what_cannot_be(read, path, value, message):
+def test_impossible_results_are_refused(read, path, value, message):
     told = harnesses.lm_eval()
     change(path, value)(told)
     with pytest.raises(sr.SparsityReportError, match=message) as caught:

@@ -75,7 +75,7 @@ def test_masked_is_never_faster_nor_slower_than_dense(low):
     assert set(other.loc[at, "verdict"]) == {"stated"}
 
 
-def test_how_far_the_same_kernel_was_from_itself():
+def test_noise_is_the_distance_of_the_control_from_1():
     assert speedups.noise(0.5, 1.25) == 1.0
     assert speedups.noise(0.9, 1.4) == pytest.approx(0.4)
     assert speedups.noise(1.0, 1.0) == 0.0

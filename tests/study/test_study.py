@@ -34,7 +34,7 @@ def test_any_number_of_variants_of_any_models(tiny):
     assert study.pivot("modules").loc["attention_linear"].tolist() == [2, 2, 1, 3]
 
 
-def test_what_is_no_variant_is_told_how_to_be_one(tiny):
+def test_other_values_are_refused_with_advice(tiny):
     weights = sr.load(tiny)
     pruning, study = sr.global_magnitude(weights, 0.3), sr.compare(sr.dense(weights))
     for call in (

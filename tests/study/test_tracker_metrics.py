@@ -106,9 +106,9 @@ def test_a_pair_has_the_fate_of_its_zeros():
     metrics = pair.metrics()
     check_names(metrics)
     total = sum(p.total for p in weights.prunable)
-    assert metrics["sparsity/prunable/before"] == pytest.approx(0.5, abs=1 / total)
-    assert metrics["sparsity/prunable/itself"] == 0
+    assert metrics["Before/sparsity/prunable"] == pytest.approx(0.5, abs=1 / total)
+    assert metrics["After/sparsity/prunable"] == metrics["sparsity/prunable/gone_of_base"] == 0
     assert metrics["zeros/revived"] == metrics["zeros/before"] == round(total / 2)
     assert metrics["zeros/kept"] == 0
-    row = pair.totals.set_index("figure").loc["parameters"]
-    assert metrics["parameters/before"] == row["before"]
+    parameters = sum(p.total for p in weights.stored)
+    assert metrics["parameters/before"] == metrics["Before/parameters/total"] == parameters

@@ -1,5 +1,6 @@
 """Reading drawings: where texts and marks of an SVG stand, and what a chart's tooltips say."""
 
+import html
 import re
 import xml.etree.ElementTree as ET
 from typing import NamedTuple
@@ -49,15 +50,17 @@ def boxes(svg):
     root = ET.fromstring(re.sub(r'\sxmlns(:\w+)?="[^"]+"', "", svg).replace("xlink:", ""))
     texts, marks = [], []
 
-    def walk(element, x, y):
+    def walk(element, x, y, look):
         dx, dy = moved(element)
         x, y = x + dx, y + dy
+        look = look | {key: element.get(key) for key in look if key in element.attrib}
         role = element.get("aria-roledescription", "")
         turned = "rotate" in element.get("transform", "")
         if element.tag == "text" and element.text and not turned and element.get("opacity") != "0":
-            size = float(re.match(r"[\d.]+", element.get("font-size"))[0])
-            wide, anchor = width_of(element.text, size), element.get("text-anchor", "start")
-            left = x - wide * {"start": 0, "middle": 0.5, "end": 1}[anchor]
+            size = float(re.match(r"[\d.]+", look["font-size"])[0])
+            wide, anchor = width_of(element.text, size), look["text-anchor"]
+            at, y = x + float(element.get("x", 0)), y + float(element.get("y", 0))
+            left = at - wide * {"start": 0, "middle": 0.5, "end": 1}[anchor]
             fill = element.get("fill")
             texts.append(Box(element.text, left, left + wide, y - 0.72 * size, y, fill, anchor))
         shape = re.match(r"M([-\d.e]+),([-\d.e]+)h([-\d.e]+)v([-\d.e]+)", element.get("d") or "")
@@ -66,10 +69,38 @@ def boxes(svg):
             edges = (x + left, x + left + wide, y + top, y + top + high)
             marks.append(Box(role, *edges, element.get("fill")))
         for child in element:
-            walk(child, x, y)
+            walk(child, x, y, look)
 
-    walk(root, 0.0, 0.0)
+    left, top, *_ = map(float, root.get("viewBox", "0 0 0 0").split())
+    walk(root, -left, -top, {"font-size": "", "text-anchor": "start"})
     return texts, marks, float(root.get("width")), float(root.get("height"))
+
+
+class Cell(NamedTuple):
+    """A cell of a heat map: its color, its tooltip, and its edges without the margin."""
+
+    color: str
+    tip: str
+    left: float
+    right: float
+    top: float
+    bottom: float
+
+
+def map_cells(svg):
+    """Cells of a heat map by column and row, from the strokes of its first scaled group."""
+    group = re.search(r'transform="translate\((\S+) (\S+)\) scale\((\S+) (\S+)\)"(.*?)</g>', svg)
+    x, y, wide, high = map(float, group.groups()[:4])
+    stroke = float(re.search(r'stroke-width="([\d.]+)"', group[5])[1]) * high
+    cells = {}
+    for color, path, tip in re.findall(
+        r'<path stroke="(#\w+)" d="([^"]+)"(?:/>|><title>([^<]*)</title>)', group[5]
+    ):
+        for column, row, length in re.findall(r"M(\d+) (\d+)h([\d.]+)", path):
+            left, middle = x + wide * int(column), y + high * int(row)
+            edges = (left, left + wide * float(length), middle - stroke / 2, middle + stroke / 2)
+            cells[int(column), int(row)] = Cell(color, html.unescape(tip), *edges)
+    return cells
 
 
 def units(spec, data=None, transform=()):

@@ -22,7 +22,7 @@ from transformers.core_model_loading import Transpose, WeightConverter
 
 import sparsity_report as sr
 from sparsity_report import cli
-from sparsity_report.cli.signals import STOPPING
+from sparsity_report.cli.terminal import STOPPING
 from sparsity_report.counting import counts as counting
 from sparsity_report.counting.counts import count_weights
 

@@ -17,10 +17,10 @@ PACKAGE = "sparsity_report"
 WINGS = (
     "__main__", "cli", "api", "report", "viewer", "draw", "findings",
     "measure", "study", "pairing", "counting", "weights", "sparse", "words", "untrusted", "files",
-    "hooks", "errors", "deferred", "version",
+    "errors", "deferred", "version",
 )  # fmt: skip
 SHOWING = {
-    "altair", "anywidget", "ipywidgets", "jinja2", "markupsafe", "tqdm", "typer", "typst",
+    "altair", "anywidget", "ipywidgets", "jinja2", "markupsafe", "typer", "typst",
     "vl_convert",
 }  # fmt: skip
 LINES, CLASS_LINES, PARAMETERS = 60, 300, 6
@@ -190,16 +190,38 @@ def _floor(module: str) -> int:
 
 def cycles(modules: Iterable[Module], public: Mapping[str, str]) -> list[str]:
     """Return the modules that import each other, directly or through others, late or not."""
-    below: dict[str, set[str]] = {}
+    return _circular(edges(modules, public))
+
+
+def folder_cycles(modules: Iterable[Module], public: Mapping[str, str]) -> list[str]:
+    """Return files and folders of one folder that import each other, each folder as a whole.
+
+    ``study.derived`` and ``study.frames`` import each other if a file of ``study.derived`` imports
+    ``study.frames``, and ``study.frames`` imports another file of ``study.derived``.
+    """
+    arrows = set()
     for module, target in edges(modules, public):
-        below.setdefault(module, set()).add(target)
+        one, other = module.split("."), target.split(".")
+        shared = 0
+        while shared < min(len(one), len(other)) and one[shared] == other[shared]:
+            shared += 1
+        if 0 < shared < min(len(one), len(other)):
+            arrows.add((".".join(one[: shared + 1]), ".".join(other[: shared + 1])))
+    return _circular(arrows)
+
+
+def _circular(arrows: Iterable[tuple[str, str]]) -> list[str]:
+    """Return the nodes from which arrows lead back to themselves."""
+    below: dict[str, set[str]] = {}
+    for start, target in arrows:
+        below.setdefault(start, set()).add(target)
     reached: dict[str, set[str]] = {}
     for start in below:
         todo, seen = list(below[start]), set()
         while todo:
-            if (module := todo.pop()) not in seen:
-                seen.add(module)
-                todo += below.get(module, ())
+            if (node := todo.pop()) not in seen:
+                seen.add(node)
+                todo += below.get(node, ())
         reached[start] = seen
     return sorted(start for start, seen in reached.items() if start in seen)
 

@@ -1,6 +1,6 @@
-"""JSON Schemas (draft 2020-12) of the files that are written, and the page that explains them.
+"""JSON Schema (draft 2020-12) of the file of a study, and the page that explains it.
 
-``python tests/support/json_schema.py`` writes them anew after a change of columns.
+``python tests/support/json_schema.py`` writes both after a change of columns.
 """
 
 import json
@@ -9,42 +9,48 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sparsity_report.study.files.json_files import KINDS, MAYBE, FileKind
-from sparsity_report.study.schema import CELL_KINDS, CONVENTIONS, ITEMS, TABLES, VERSION, Column
+from sparsity_report.study.files.json_files import DERIVED, FORMAT, MAYBE
+from sparsity_report.study.files.json_files import TABLES as STORED
+from sparsity_report.study.schema import (
+    CELL_KINDS,
+    CHANGED,
+    CONVENTIONS,
+    ITEMS,
+    MATCHED,
+    TABLES,
+    VERSION,
+    Column,
+)
 from sparsity_report.words.display_names import head
 
 TOP = Path(__file__).parents[2]
-FOLDER = TOP / "sparsity_report" / "schemas"
+FILE = TOP / "sparsity_report" / "schemas" / f"study-{VERSION}.schema.json"
 PAGE = TOP / "docs" / "reference" / "study-file.md"
 # Settings of a study.
 SETTINGS = {
     "convention": {"enum": list(CONVENTIONS)},
     "context": {"type": ["integer", "null"], "minimum": 1},
 }
+NULLABLE = {*MAYBE, *CHANGED}
 BEGIN, END = "<!-- columns -->\n", "<!-- end of columns -->\n"
 
 
-def file_name(kind: str) -> str:
-    return f"{kind}-{VERSION}.schema.json"
-
-
-def json_schema(kind: FileKind) -> dict[str, Any]:
-    """Return the JSON Schema of saved studies or pairs, with room for later additions."""
-    tables = {**kind.tables, **kind.derived}
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of saved studies, with room for later additions."""
     properties = {
-        "format": {"const": kind.format},
+        "format": {"const": FORMAT},
         "version": {"const": VERSION},
         "written_by": {"type": "string"},
         "digest": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
-        **{name: SETTINGS[name] for name in kind.settings},
+        **SETTINGS,
         "notes": array({"type": "string"}),
         "findings": array({"type": "string"}),
-        **{part: _or_null(_table(table), part in MAYBE) for part, table in tables.items()},
+        **{table: _or_null(_table(table), table in NULLABLE) for table in (*STORED, *DERIVED)},
     }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "$id": f"urn:sparsity-report:{kind.name}:{VERSION}",
-        "title": f"A {kind.name} of sparsity-report",
+        "$id": f"urn:sparsity-report:study:{VERSION}",
+        "title": "A study of sparsity-report",
         "description": "Tables have columns and rows of as many cells. An unknown value is null. "
         "Later releases may add sections, and columns at the end of a table; readers leave out "
         "those that they do not know.",
@@ -52,12 +58,9 @@ def json_schema(kind: FileKind) -> dict[str, Any]:
     }
 
 
-def schemas() -> dict[str, str]:
-    """Return the text of each schema by the name of its file."""
-    return {
-        file_name(kind.name): json.dumps(json_schema(kind), indent=1, ensure_ascii=False) + "\n"
-        for kind in KINDS
-    }
+def schema_text() -> str:
+    """Return the text of the schema."""
+    return json.dumps(json_schema(), indent=1, ensure_ascii=False) + "\n"
 
 
 def _table(name: str) -> dict[str, Any]:
@@ -101,17 +104,14 @@ def properties_of(properties: Mapping[str, Any]) -> dict[str, Any]:
 
 def page_tables() -> str:
     """Return the tables of columns of the page, as Markdown."""
-    parts = []
-    for kind in KINDS:
-        parts.append(f"## Columns of a {kind.name}\n")
-        for part, table in {**kind.tables, **kind.derived}.items():
-            parts.append(f"### `{part}` of a {kind.name}\n")
-            if part in MAYBE:
-                parts.append("Null, unless it is known or measured.\n")
-            if table == "layers" != part:
-                parts.append("The columns are those of `layers` of a study.\n")
-            else:
-                parts.append("\n".join(_lines(TABLES[table].values())) + "\n")
+    parts = ["## Columns\n"]
+    for table in (*STORED, *DERIVED):
+        parts.append(f"### `{table}`\n")
+        if table in (*MATCHED, *CHANGED):
+            parts.append("Null, unless two checkpoints were compared.\n")
+        elif table in MAYBE:
+            parts.append("Null, unless it is known or measured.\n")
+        parts.append("\n".join(_lines(TABLES[table].values())) + "\n")
     return "\n".join(parts)
 
 
@@ -135,7 +135,5 @@ def page_text(text: str) -> str:
 
 
 if __name__ == "__main__":
-    FOLDER.mkdir(exist_ok=True)
-    for name, text in schemas().items():
-        (FOLDER / name).write_text(text, encoding="utf-8")
+    FILE.write_text(schema_text(), encoding="utf-8")
     PAGE.write_text(page_text(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

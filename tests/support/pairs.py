@@ -1,4 +1,4 @@
-"""A pair of checkpoints that has of everything a little, and rows of what is gone."""
+"""Two checkpoints that differ a little in everything, and rows of removed parts."""
 
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ LOST = "model.decoder.layers.2.fc1"
 
 
 def gone(kind, module, index, among, block, certainty=1.0, weights=100):
-    """A row of ``pair.removed``."""
+    """A row of ``study.removed``."""
     return {
         "kind": kind, "module": module, "index": index, "among": among, "block": block,
         "certainty": certainty, "weights": weights, "parameters": weights + 1,
@@ -28,10 +28,21 @@ def removed_like(pair, rows):
 def two_policies(demo, rows):
     """Two policies of one model; a module and what the rows say are gone."""
     found = sr.compare_checkpoints(sr.global_magnitude(demo, 0.5), sr.n_m(demo, 2, 4))
-    layers = found.layers.copy()
-    lost = layers.index[layers["module_name"] == LOST][0]
+    matches = found.matches.copy()
+    lost = matches.index[matches["module_name"] == LOST][0]
     none = ["weight_after", "zeros_after", "compared", "kept", "revived", "new", "changed"]
-    layers.loc[lost, none] = 0
-    layers.loc[lost, ["iou", "relative_change", "norm", "correlation"]] = None
-    layers.loc[lost, ["after_name", "untouched", "alignment"]] = [None, False, "removed"]
-    return replace(found, layers=layers, removed=removed_like(found, rows))
+    matches.loc[lost, none] = 0
+    matches.loc[lost, ["iou", "relative_change", "norm", "correlation"]] = None
+    matches.loc[lost, ["after_name", "untouched", "alignment"]] = [None, False, "removed"]
+    return replace(found, matches=matches, removed=removed_like(found, rows))
+
+
+def sides(study):
+    """The layers of both models."""
+    return [study.facts.layers(name) for name in ("Before", "After")]
+
+
+def figures(study):
+    """The sizes of both models as a whole, by figure."""
+    changes = study.changes
+    return changes[changes["group"].isna()].set_index("figure")

@@ -3,12 +3,15 @@ import { readFileSync } from "node:fs";
 import { pathToFileURL } from "node:url";
 
 const [, , script, payload, cases] = process.argv;
-const { Figures, open, solve } = await import(pathToFileURL(script));
+const { default: { Figures, Store, open, solve } } = await import(pathToFileURL(script));
 const figures = new Figures(await open(readFileSync(payload)));
 const { text } = figures;
 const plain = (value) => (Number.isNaN(value) ? null : value);
 
-const answers = JSON.parse(readFileSync(cases)).map(({ state, metrics, budgets, values }) => {
+const answers = JSON.parse(readFileSync(cases)).map(({ state, changes, metrics, budgets, values }) => {
+  const store = new Store(figures, figures.data.start);
+  const before = store.traits();
+  store.set(store.internal(changes), { rest: false });
   const counts = figures.counts(state);
   const members = state.selection.length ? state.selection : null;
   const sums = figures.sums(state, members);
@@ -27,6 +30,8 @@ const answers = JSON.parse(readFileSync(cases)).map(({ state, metrics, budgets, 
     scope: figures.scope(state.modules, state),
     budgets: budgets.map((budget) => solve(figures, state, budget)),
     texts: values.map((value) => [text.percent(value), text.percent(value, 2), text.points(value), text.times(value), text.level(value), text.scaled(value * 1e9, "B"), text.scaled(value * 1e5), text.count(Math.round(value * 1e7)), text.value(value - 0.4, "nats")]),
+    before,
+    after: store.traits(),
     written: [text.percent(sums.share), text.scaled(sums.bytes, "B"), text.times(sums.ratio)],
   };
 });

@@ -11,16 +11,17 @@ import pytest
 import torch
 from browser import node
 from helpers import Tiny, study_of
-from payloads import decode
 from torch import nn
 from transformers import MixtralConfig, MixtralForCausalLM
 
 import sparsity_report as sr
-from sparsity_report.counting.n_m_patterns import pattern_at
+from sparsity_report.counting.policies.policy_registry import families
 from sparsity_report.viewer.embed import embed
-from sparsity_report.viewer.layer_values import AT_LEVEL, LayerValues, State
-from sparsity_report.viewer.module import script
-from sparsity_report.viewer.study_payload import policy_label, study_payload
+from sparsity_report.viewer.layer_values import LayerValues
+from sparsity_report.viewer.payload import encode
+from sparsity_report.viewer.scripts import widget_module
+from sparsity_report.viewer.study_payload import policy_label, study_contents, study_payload
+from sparsity_report.viewer.view_state import AT_LEVEL, with_consequences
 from sparsity_report.words import number_format
 from sparsity_report.words.sentences import say
 
@@ -82,50 +83,49 @@ def states(study, number):
         levels = study.by_policy[policy].sparsities if policy else [0.3]
         variant = rng.choice([*variants, *([AT_LEVEL] * 3 if policy else [])])
         rows = study.facts.layers(variants[0] if variant == AT_LEVEL else variant)
-        chosen = rng.choice([(), tuple(rng.sample(names, rng.randint(1, len(names))))])
-        yield State(
-            policy=policy,
-            sparsity=rng.choice(levels),
-            variant=variant,
-            byte_layout=rng.choice(LAYOUTS),
-            metric="sparsity",
-            against=rng.choice(variants),
-            modules=rng.choice(["prunable", "all", *groups]),
-            grouping="group",
-            sort="",
-            curve="bytes",
-            search="",
-            selection=chosen,
-            detail=rng.choice(list(rows["module_name"])),
-        )
+        chosen = rng.choice([[], rng.sample(names, rng.randint(1, len(names)))])
+        yield {
+            "policy": policy,
+            "sparsity": rng.choice(levels),
+            "variant": variant,
+            "layout": rng.choice(LAYOUTS),
+            "metric": "sparsity",
+            "against": rng.choice(variants),
+            "modules": rng.choice(["prunable", "all", *groups]),
+            "sort": "",
+            "search": "",
+            "selection": chosen,
+            "detail": rng.choice(list(rows["module_name"])),
+        }
 
 
-def asked(state, names):
-    """Return what the script is asked about a state."""
+def changes(state, rng):
+    """Return some values of a state, as a user of Python changes them."""
+    return {key: state[key] for key in rng.sample([*state], rng.randint(1, len(state)))}
+
+
+def asked(state, changed, names):
+    """Return the questions to the script about a state."""
     position = {name: place for place, name in enumerate(names)}
     script_state = {
-        **state._asdict(),
-        "layout": state.byte_layout,
-        "selection": [position[name] for name in state.selection],
-        "detail": position[state.detail],
+        **state,
+        "selection": [position[name] for name in state["selection"]],
+        "detail": position[state["detail"]],
     }
-    metrics = [*METRICS, *COMPARED]
-    return {"state": script_state, "metrics": metrics, "budgets": BUDGETS, "values": VALUES}
+    asked = {"state": script_state, "changes": changed, "metrics": [*METRICS, *COMPARED]}
+    return {**asked, "budgets": BUDGETS, "values": VALUES}
 
 
-def answers(study, wanted, folder):
-    """Return the payload's header, and the script's answers."""
-    data = study_payload(study)
-    header, _ = decode(data)
-    (folder / "viewer.mjs").write_text(script(), encoding="utf-8")
-    (folder / "payload").write_bytes(data)
-    cases = [asked(state, header["modules"]["names"]) for state in wanted]
+def answers(contents, cases, folder):
+    """Return the script's answers to questions about states."""
+    (folder / "viewer.mjs").write_text(widget_module(), encoding="utf-8")
+    (folder / "payload").write_bytes(encode(contents.header, contents.arrays))
     (folder / "cases.json").write_text(json.dumps(cases), encoding="utf-8")
     program = Path(__file__).with_name("contract.mjs")
     files = (folder / name for name in ("viewer.mjs", "payload", "cases.json"))
     done = subprocess.run([node(), program, *files], capture_output=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr.decode()
-    return header, json.loads(done.stdout)
+    return json.loads(done.stdout)
 
 
 def numbers(rows, names, column):
@@ -138,22 +138,23 @@ def known(value):
 
 
 def rows_of(study, state):
-    if state.variant == AT_LEVEL:
-        return study.by_policy[state.policy].at(state.sparsity)
-    return study.facts.layers(state.variant)
+    if state["variant"] == AT_LEVEL:
+        return study.by_policy[state["policy"]].at(state["sparsity"])
+    return study.facts.layers(state["variant"])
 
 
-def check_counts(study, state, names, answer):
+def check_counts(study, contents, state, answer):
+    names = contents.header["modules"]["names"]
     rows = rows_of(study, state)
     assert answer["left"] == numbers(rows, names, "weight_nonzero")
     assert answer["nonzero"] == numbers(rows, names, "nonzero")
-    if state.variant == AT_LEVEL and state.byte_layout != "bitmask":
+    if state["variant"] == AT_LEVEL and state["layout"] != "bitmask":
         size, flops = {
             "csr": ("csr_bytes", "csr_flops_per_token"), "dense": ("dense_bytes", "flops_per_token")
-        }[state.byte_layout]  # fmt: skip
+        }[state["layout"]]  # fmt: skip
         assert answer["bytes"] == numbers(rows, names, size)
         assert answer["flops"] == numbers(rows, names, flops)
-    held = LayerValues(study, {}).rows(state)
+    held = LayerValues(study, contents, state).rows()
     assert answer["bytes"] == numbers(held, names, "stored_bytes")
     assert answer["flops"] == numbers(held, names, "flops_per_token")
 
@@ -177,55 +178,55 @@ COSTS = {
 
 
 def check_sums(study, state, answer):
-    if state.variant == AT_LEVEL:
-        levels = study.by_policy[state.policy]
-        table = levels.sums(state.selection)
-        sums = table.iloc[levels.sparsities.index(state.sparsity)]
+    if state["variant"] == AT_LEVEL:
+        levels = study.by_policy[state["policy"]]
+        table = levels.sums(state["selection"])
+        sums = table.iloc[levels.sparsities.index(state["sparsity"])]
         stored = "csr"
         # The script knows one bound for all layers of a level.
         assert int(sums["uncertainty"]) <= answer["sums"]["slack"]
-        if not levels.slack[:, levels.sparsities.index(state.sparsity)].any():
+        if not levels.slack[:, levels.sparsities.index(state["sparsity"])].any():
             assert answer["sums"]["slack"] == 0
     else:
-        sums, stored = study.facts.sums(state.variant, state.selection), None
-        stored = "csr" if study.facts.layouts[state.variant] == "csr" else "dense"
-    pairs = PAIRS | (COSTS if state.byte_layout == stored else {})
+        sums, stored = study.facts.sums(state["variant"], state["selection"]), None
+        stored = "csr" if study.facts.layouts[state["variant"]] == "csr" else "dense"
+    pairs = PAIRS | (COSTS if state["layout"] == stored else {})
     for key, column in pairs.items():
         expected = known(sums[column])
         assert answer["sums"][key] == (expected if expected is None else pytest.approx(expected)), (
             key
         )
-    if state.variant != AT_LEVEL or state.byte_layout != "csr":
+    if state["variant"] != AT_LEVEL or state["layout"] != "csr":
         return
     for (zeros, size, flops, _), row in zip(answer["curve"], table.itertuples(), strict=True):
         costs = known(row.stored_bytes), known(row.flops_per_token)
         assert (zeros, size, flops) == (row.zeros, *costs)
 
 
-def check_metrics(study, state, answer):
-    values = LayerValues(study, {})
-    rows = values.rows(state)
-    inside = rows["module_name"].isin(state.selection)
-    if not state.selection:
+def check_metrics(study, contents, state, answer):
+    values = LayerValues(study, contents, state)
+    rows = values.rows()
+    inside = rows["module_name"].isin(state["selection"])
+    if not state["selection"]:
         inside = {"all": True, "prunable": rows["prunable"]}.get(
-            state.modules, rows["group"] == state.modules
+            state["modules"], rows["group"] == state["modules"]
         )
     rows = rows[np.broadcast_to(inside, len(rows))]
     for metric, have in answer["metrics"].items():
         codes = np.zeros(len(rows), dtype=int)
-        want = values.values(state._replace(metric=metric), rows, codes)
+        want = values.values(metric, rows, codes)
         want = known(want[0]) if len(want) else have
         assert have == (want if want is None else pytest.approx(want, rel=1e-9, abs=1e-9)), metric
 
 
 def check_layouts(study, state, answer):
-    layout = {"csr": "csr_int32", "bitmask": "bitmask", "dense": "dense"}[state.byte_layout]
-    even = study.facts.break_even(study.facts.baseline, layout, state.selection)
+    layout = {"csr": "csr_int32", "bitmask": "bitmask", "dense": "dense"}[state["layout"]]
+    even = study.facts.break_even(study.facts.baseline, layout, state["selection"])
     assert answer["even"] == (None if even is None else pytest.approx(even))
-    if state.variant == AT_LEVEL:
+    if state["variant"] == AT_LEVEL:
         return
-    table = study.facts.storage(state.variant, "layer")
-    table = table[table["name"] == state.detail]["bytes"]
+    table = study.facts.storage(state["variant"], "layer")
+    table = table[table["name"] == state["detail"]]["bytes"]
     for key, have in answer["layouts"].items():
         name = {"csr": "csr_int32", "two_four": "2:4"}.get(key, key)
         assert have == known(table[name])
@@ -234,7 +235,7 @@ def check_layouts(study, state, answer):
 def check_budgets(study, state, answer):
     for budget, have in zip(BUDGETS, answer["budgets"], strict=True):
         try:
-            solved = sr.level_within(study, budget, policy=state.policy, layout=state.byte_layout)
+            solved = sr.level_within(study, budget, policy=state["policy"], layout=state["layout"])
         except sr.SparsityReportError:
             assert "level" not in have, budget
         else:
@@ -271,38 +272,43 @@ def study(request):
     return request.param()
 
 
-def test_the_script_shows_the_figures_of_the_study(study, tmp_path):
-    wanted = list(states(study, 15))
-    header, given = answers(study, wanted, tmp_path)
+def test_script_shows_the_figures_of_the_study(study, tmp_path):
+    wanted, contents, rng = list(states(study, 15)), study_contents(study), random.Random(3)
+    header = contents.header
+    changed = [changes(state, rng) for state in wanted]
     names = header["modules"]["names"]
-    for state, answer in zip(wanted, given, strict=True):
-        check_counts(study, state, names, answer)
+    cases = [asked(*each, names) for each in zip(wanted, changed, strict=True)]
+    given = answers(contents, cases, tmp_path)
+    for state, some, answer in zip(wanted, changed, given, strict=True):
+        check_counts(study, contents, state, answer)
         check_sums(study, state, answer)
-        check_metrics(study, state, answer)
+        check_metrics(study, contents, state, answer)
         check_layouts(study, state, answer)
-        if state.policy:
+        if state["policy"]:
             check_budgets(study, state, answer)
         check_texts(answer, " ")
+        assert with_consequences(header, answer["before"], some) == answer["after"]
 
 
 def sentence(study, state):
     """Return the sentence of a whole model."""
+    layout = state["layout"]
     space = " "
-    if state.variant == AT_LEVEL:
-        levels = study.by_policy[state.policy]
-        place = levels.sparsities.index(state.sparsity)
+    if state["variant"] == AT_LEVEL:
+        levels = study.by_policy[state["policy"]]
+        place = levels.sparsities.index(state["sparsity"])
         sums = levels.model.iloc[place]
         costs, dense = (
             [levels.total(column, name)[place] for column in ("stored_bytes", "flops_per_token")]
-            for name in (state.byte_layout, "dense")
+            for name in (state["layout"], "dense")
         )
-        pattern = pattern_at(state.policy, state.sparsity)
-        words = {"policy": policy_label(state.policy)}
-        shown = say("viewer.level_of", **words, level=number_format.level(state.sparsity, space))
+        pattern = families()[state["policy"]].at(state["sparsity"]).pattern
+        words = {"policy": policy_label(state["policy"])}
+        shown = say("viewer.level_of", **words, level=number_format.level(state["sparsity"], space))
         if pattern:
             shown = say("viewer.pattern", pattern=str(pattern))
     else:
-        sums, shown = study.facts.sums(state.variant), state.variant
+        sums, shown = study.facts.sums(state["variant"]), state["variant"]
         costs = [sums["stored_bytes"], sums["flops_per_token"]]
         dense = [sums["dense_stored_bytes"], sums["dense_flops_per_token"]]
     text = say(
@@ -310,7 +316,7 @@ def sentence(study, state):
         shown=shown,
         share=number_format.percent(sums["sparsity_prunable"], space=space),
         prunable=number_format.scaled(sums["prunable_total"], "", space),
-        layout=say(f"viewer.as_{state.byte_layout}"),
+        layout=say(f"viewer.as_{layout}"),
         bytes=number_format.scaled(costs[0], "B", space),
         ratio=number_format.times(costs[0] / dense[0], space),
         flops=number_format.scaled(costs[1], "FLOPs", space),
@@ -328,14 +334,14 @@ def test_chromium_shows_the_sentence_of_python(chromium, smollm2, tmp_path):
     page.goto((tmp_path / "page.html").as_uri())
     page.locator(".sv-ready").wait_for()
     for state in states(study, 15):
-        if state.variant != AT_LEVEL:
-            own = study.facts.layouts[state.variant]
-            state = state._replace(byte_layout="csr" if own == "csr" else "dense")
-        shown = {"variant": state.variant, "layout": state.byte_layout}
-        level = {"policy": state.policy, "sparsity": state.sparsity}
+        if state["variant"] != AT_LEVEL:
+            own = study.facts.layouts[state["variant"]]
+            state = state | {"layout": "csr" if own == "csr" else "dense"}
+        shown = {"variant": state["variant"], "layout": state["layout"]}
+        level = {"policy": state["policy"], "sparsity": state["sparsity"]}
         page.evaluate(
             "(traits) => document.querySelector('.sparsity-viewer').viewer.set(traits)",
-            {**shown, **(level if state.variant == AT_LEVEL else {})},
+            {**shown, **(level if state["variant"] == AT_LEVEL else {})},
         )
         assert page.locator(".sv-sentence").text_content() == sentence(study, state)
     page.close()

@@ -1,12 +1,13 @@
-"""Copied tables and code that say the same again where they are pasted."""
+"""Statements and commands of the payload, which make the study and its levels again."""
 
 import re
 import shlex
 
 import pytest
+from payloads import decode
 
 import sparsity_report as sr
-from sparsity_report.viewer.copied_code import Shown, as_command, as_python
+from sparsity_report.viewer.study_payload import study_payload
 
 
 @pytest.fixture(scope="module")
@@ -16,12 +17,8 @@ def study(demo):
     return sr.compare(sr.dense(demo), *map(sr.masked, prunings), sr.csr(prunings[0]))
 
 
-def at_level(study, sparsity):
-    return Shown(study, None, sparsity, {"sparsity": sparsity})
-
-
-def of_variant(study, variant):
-    return Shown(study, variant, 0.0, {"variant": variant, "metric": "nonzero"})
+def header(study):
+    return decode(study_payload(study))[0]
 
 
 def executed(text):
@@ -30,31 +27,38 @@ def executed(text):
     return place
 
 
-def test_python_makes_the_study_and_the_explorer_again(study):
-    place = executed(as_python(of_variant(study, "Masked2:4")))
+def test_statements_make_the_study_again(study):
+    place = executed(header(study)["code"])
     assert place["study"].fingerprint == study.fingerprint
-    assert place["explorer"].variant == "Masked2:4"
-    assert place["explorer"].metric == "nonzero"
 
 
-def test_python_of_a_level_prunes_it_exactly(study, demo):
-    place = executed(as_python(at_level(study, 0.4)))
-    assert place["pruning"].cuts == sr.global_magnitude(demo, 0.4).cuts
-    assert place["explorer"].sparsity == 0.4
+def test_calls_prune_to_their_levels(study):
+    place = executed(header(study)["code"])
+    policies = [each for each in header(study)["policies"] if "levels" in each]
+    assert len(policies) == 4
+    for policy in policies:
+        for level, call in list(zip(policy["levels"], policy["calls"], strict=True))[1::33]:
+            # Layerwise pruning rounds in each of 24 layers.
+            assert eval(call, place).pruned == pytest.approx(level * 786_432, abs=12), call
 
 
-def test_python_says_what_it_leaves_out(study, demo):
+def test_omitted_variants_are_named(study, demo):
     imported = sr.import_mask(demo, {p.name: demo.tensor(p.name) > 0 for p in demo.prunable})
-    more = study.with_variants(sr.masked(imported, name="evil\n'import os"))
-    text = as_python(of_variant(more, "CSR30"))
-    assert re.search(r"# .*evil\\n.* is left out", text)
-    assert executed(text)["explorer"].variant == "CSR30"
+    name = "evil\n'import os"
+    found = header(study.with_variants(sr.masked(imported, name=name)))
+    assert re.search(r"# .*evil\\n.* is left out", found["code"])
+    assert list(executed(found["code"])["study"].variants["variant"]) == list(
+        study.variants["variant"]
+    )
+    assert [v["name"] for v in found["variants"] if not v["isRepeated"]] == [name]
 
 
-def test_the_command_prunes_so(study):
-    words = shlex.split(as_command(of_variant(study, "CSR30")))
-    assert words[:2] == ["sparsity-report", "run"]
-    assert words[2:] == ["--sparsity", "0.3", "--policy", "magnitude", "--out", "results"]
-    assert shlex.split(as_command(at_level(study, 0.4)))[3] == "0.4"
-    with pytest.raises(sr.SparsityReportError, match="command line does not support"):
-        as_command(of_variant(study, study.variants["variant"][2]))
+def test_commands_prune_so(study):
+    found = header(study)
+    assert shlex.split(found["command"]) == ["sparsity-report", "run"]
+    commands = {variant["name"]: variant["command"] for variant in found["variants"]}
+    assert commands["CSR30"] == "--sparsity 0.3 --policy magnitude"
+    assert commands["Masked2:4"] == "--sparsity 0.5 --policy 2:4"
+    assert (commands["Dense"], commands[study.variants["variant"][2]]) == (None, None)
+    policies = {policy["key"]: policy for policy in found["policies"]}
+    assert policies["layerwise_magnitude"]["commands"][40] == "--sparsity 0.4 --policy layerwise"

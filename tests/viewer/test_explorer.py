@@ -1,9 +1,10 @@
-"""The explorer in Python: its traits, its arithmetic, what the page asks of it, and its end."""
+"""The explorer in Python: its state, its arithmetic, the requests of the page, and its end."""
 
+import base64
 import gc
-import gzip
 import json
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -14,9 +15,10 @@ from helpers import Tiny, study_of
 from ipywidgets.widgets import widget as registry
 from payloads import decode
 from torch import nn
+from traitlets import TraitError
 
 import sparsity_report as sr
-from sparsity_report.viewer.layer_values import AT_LEVEL, State
+from sparsity_report.viewer.view_state import AT_LEVEL
 
 LAYERS = [f"model.decoder.layers.{n}.fc1" for n in range(4)]
 
@@ -46,37 +48,36 @@ def pruned(pruning):
     return dict(zip(rows["module_name"], gone, strict=True))
 
 
-def state(explorer):
-    return State._make(getattr(explorer, name) for name in State._fields)
+def in_view(explorer):
+    return tuple(explorer.state[key] for key in ("variant", "sparsity", "layout"))
 
 
 def test_it_opens_on_the_first_pruning(explorer):
-    assert (explorer.variant, explorer.sparsity, explorer.byte_layout) == ("CSR30", 0.3, "csr")
-    assert (explorer.modules, explorer.against, explorer.policy) == (
-        *("prunable", "Dense", "global_magnitude"),
-    )
+    assert in_view(explorer) == ("CSR30", 0.3, "csr")
+    shown = {"modules": "prunable", "against": "Dense", "policy": "global_magnitude"}
+    assert explorer.state | shown == explorer.state
 
 
 def test_a_dense_model_alone_opens_on_a_level(demo):
     explorer = sr.explore(sr.compare(sr.dense(demo)))
-    assert (explorer.variant, explorer.sparsity) == (AT_LEVEL, 0.3)
+    assert (explorer.state["variant"], explorer.state["sparsity"]) == (AT_LEVEL, 0.3)
     assert sum(zeros(explorer).values()) == round(0.3 * 786_432)
 
 
-def test_the_slider_shows_a_level_and_a_variant_moves_the_slider(explorer):
-    explorer.sparsity = 0.612
-    assert (explorer.variant, explorer.sparsity, explorer.byte_layout) == (AT_LEVEL, 0.61, "csr")
-    explorer.variant = "CSR30"
-    assert (explorer.sparsity, explorer.byte_layout) == (0.3, "csr")
-    explorer.policy = "N:4"
-    assert (explorer.variant, explorer.sparsity, explorer.byte_layout) == (AT_LEVEL, 0.25, "csr")
+def test_slider_shows_a_level_and_a_variant_moves_the_slider(explorer):
+    explorer.select(sparsity=0.612)
+    assert in_view(explorer) == (AT_LEVEL, 0.61, "csr")
+    explorer.select(variant="CSR30")
+    assert in_view(explorer) == ("CSR30", 0.3, "csr")
+    explorer.select(policy="N:4")
+    assert in_view(explorer) == (AT_LEVEL, 0.25, "csr")
 
 
 @pytest.mark.parametrize("layout", ["csr", "bitmask", "dense"])
 @pytest.mark.parametrize("variant", ["CSR30", AT_LEVEL])
 def test_bytes_and_flops_are_those_of_the_layout(explorer, layout, variant):
-    explorer.sparsity, explorer.modules = 0.7, "all"
-    explorer.variant, explorer.byte_layout = variant, layout
+    explorer.select(sparsity=0.7, modules="all")
+    explorer.select(variant=variant, layout=layout)
     rows = explorer.layers()
     left, weights = rows["weight_nonzero"].astype(int), rows["weight_total"].astype(int)
     beside = 4 * (rows["total"] - weights)
@@ -94,80 +95,47 @@ def test_bytes_and_flops_are_those_of_the_layout(explorer, layout, variant):
     assert rows["flops_per_token"][inside].tolist() == flops[inside].tolist()
 
 
-def test_a_budget_uses_the_layout_in_view(explorer):
-    explorer.variant = "CSR30"
-    assert explorer.within("2 MB").startswith("80 %: the model takes 1.96 MB as CSR")
-    assert (explorer.sparsity, explorer.variant, explorer.byte_layout) == (0.8, AT_LEVEL, "csr")
-    explorer.byte_layout, explorer.modules = "bitmask", "all"
-    assert "as bitmask" in explorer.within("2 MB")
-    assert explorer.layers()["stored_bytes"].sum() <= 2_000_000
-    explorer.sparsity -= 0.01
-    assert explorer.layers()["stored_bytes"].sum() > 2_000_000
-    explorer.within("1 GB")
-    assert (explorer.sparsity, explorer.byte_layout) == (0.0, "dense")
-    with pytest.raises(sr.SparsityReportError, match="out of reach; dense tensors"):
-        explorer.within("1 kB")
-
-
-def test_a_level_of_another_policy_becomes_a_variant(explorer, demo):
-    explorer.policy = "layerwise_magnitude"
-    explorer.sparsity = 0.5
+def test_level_of_another_policy_becomes_a_variant(explorer, demo):
+    explorer.select(policy="layerwise_magnitude")
+    explorer.select(sparsity=0.5)
     assert zeros(explorer) == pruned(sr.layerwise_magnitude(demo, 0.5))
     explorer.add()
-    assert explorer.variant == "CSR50Layerwise"
+    assert explorer.state["variant"] == "CSR50Layerwise"
     assert zeros(explorer) == pruned(sr.layerwise_magnitude(demo, 0.5))
 
 
-def test_undo_redo_and_reset(explorer):
-    first = state(explorer)
-    explorer.undo()
-    assert state(explorer) == first
-    explorer.metric = "total"
-    explorer.sparsity = 0.6
-    second = state(explorer)
-    explorer.undo()
-    assert (explorer.sparsity, explorer.metric) == (0.3, "total")
-    explorer.redo()
-    explorer.redo()
-    assert state(explorer) == second
-    explorer.reset()
-    assert state(explorer) == first
-    explorer.undo()
-    assert state(explorer) == second
-
-
-def test_a_level_becomes_exact_variants(explorer, demo):
-    explorer.byte_layout = "csr"
-    explorer.sparsity = 0.45
+def test_level_becomes_exact_variants(explorer, demo):
+    explorer.select(layout="csr")
+    explorer.select(sparsity=0.45)
     explorer.add()
     pruning = sr.global_magnitude(demo, 0.45)
     want = sr.compare(sr.masked(pruning), sr.csr(pruning)).layers
     have = explorer.study.layers
     have = have[have["variant"].isin(["Masked45", "CSR45"])].reset_index(drop=True)
     assert have.equals(want)
-    assert explorer.variant == "CSR45"
+    assert explorer.state["variant"] == "CSR45"
     header, _ = decode(explorer.payload)
     assert [each["name"] for each in header["variants"]][3:] == ["Masked45", "CSR45"]
-    explorer.sparsity = 0.45
+    explorer.select(sparsity=0.45)
     explorer.add()
     assert len(explorer.study.variants) == 5
 
 
 def test_layers_are_in_the_order_of_the_table(explorer):
-    explorer.sort = "-sparsity"
+    explorer.select(sort="-sparsity")
     rows = explorer.layers()
     shares = 1 - rows["weight_nonzero"] / rows["weight_total"]
     assert (np.diff(shares) <= 0).all()
-    explorer.search = "FC layers.1"
+    explorer.select(search="FC layers.1")
     assert set(explorer.layers()["module_name"]) == {
         f"model.decoder.layers.1.fc{n}" for n in (1, 2)
     }
-    explorer.selection = LAYERS[:2][::-1]
-    explorer.sort = "module"
+    explorer.select(selection=LAYERS[:2][::-1])
+    explorer.select(sort="module")
     assert explorer.layers()["module_name"].tolist() == LAYERS[:2]
-    assert explorer.detail == LAYERS[0]
-    explorer.selection, explorer.search, explorer.sort = (), "", ""
-    explorer.modules = "norm"
+    assert explorer.state["detail"] == LAYERS[0]
+    explorer.select(selection=[], search="", sort="")
+    explorer.select(modules="norm")
     assert set(explorer.layers()["group"]) == {"norm"}
 
 
@@ -178,43 +146,41 @@ WRONG = [
     ("selection", "fc1", "selection: 'fc1' is not a valid choice"),
     ("sparsity", 1.5, "sparsity: 1.5 is out of range"),
     ("sparsity", math.nan, "sparsity: nan is out of range"),
-    ("metric", "beauty", "metric: .*; use one of sparsity, total"),
+    ("sparsity", "half", "sparsity: 'half' is out of range"),
+    ("metric", "beauty", "metric: .*; use one of sparsity, deviation, total"),
     ("variant", "Sparse", "use one of Dense, Masked30, CSR30, at level"),
-    ("byte_layout", "masked", "byte_layout: 'masked' .* csr, bitmask, dense"),
+    ("layout", "masked", "layout: 'masked' .* csr, bitmask, dense"),
     ("detail", "fc9", "detail: 'fc9' is not a valid choice; use one of .*, …"),
     ("sort", "+total", "sort: "),
+    ("search", 5, "search: 5 is not a valid choice"),
+    ("colour", "red", "state: 'colour' is not a valid choice; use one of sparsity, policy"),
 ]
 
 
 @pytest.mark.parametrize(("name", "value", "wording"), WRONG)
-def test_a_wrong_value_changes_nothing(explorer, name, value, wording):
-    before = state(explorer)
+def test_wrong_value_changes_nothing(explorer, name, value, wording):
+    before = explorer.state
     with pytest.raises(sr.SparsityReportError, match=wording):
-        setattr(explorer, name, value)
-    assert state(explorer) == before
-    # From the page, together with a good one: both go back, with the reason.
+        explorer.select(grouping="block", **{name: value})
+    assert explorer.state == before
+    # From the page, too: all goes back, with the reason.
     sent = sent_by(explorer)
-    explorer.set_state({"grouping": "block", name: value})
-    assert state(explorer) == before
+    explorer.set_state({"state": before | {"grouping": "block", name: value}})
+    assert explorer.state == before
     assert [message["type"] for message in sent] == ["error"]
 
 
-def test_another_study_is_refused(explorer):
-    with pytest.raises(sr.SparsityReportError, match="study: the new study must extend"):
+def test_study_is_extended_by_add_only(explorer):
+    with pytest.raises(TraitError, match="read-only"):
         explorer.study = sr.compare(sr.dense(Tiny()))
 
 
-def test_the_page_changes_several_traits_in_one_step(explorer):
-    first = state(explorer)
-    wanted = {"variant": AT_LEVEL, "sparsity": 0.5, "byte_layout": "bitmask"}
-    explorer.set_state({**wanted, "selection": LAYERS[:1], "detail": LAYERS[1]})
-    assert explorer.detail == LAYERS[1]
-    assert (explorer.sparsity, explorer.byte_layout) == (0.5, "bitmask")
-    explorer.set_state({"sparsity": 0.4, "variant": AT_LEVEL})
-    assert explorer.sparsity == 0.4
-    explorer.undo()
-    explorer.undo()
-    assert state(explorer) == first
+def test_page_keeps_changes_of_python_that_it_has_not_seen(explorer):
+    before = explorer.state
+    explorer.select(metric="total")
+    shown = {"variant": AT_LEVEL, "sparsity": 0.5, "layout": "bitmask", "selection": LAYERS[:1]}
+    explorer.set_state({"state": before | shown | {"changed": [*shown]}})
+    assert explorer.state == before | shown | {"metric": "total"}
 
 
 def test_messages_of_the_page(explorer):
@@ -224,23 +190,19 @@ def test_messages_of_the_page(explorer):
         explorer._handle_custom_msg(message, [])
         return sent.pop()
 
-    assert answer(type="copy", form="python") == {
-        "type": "copied", "text": explorer.copied("python")
-    }  # fmt: skip
-    assert answer(type="copy", form="poem")["type"] == "error"
     drawn = answer(type="histogram", module=LAYERS[0])
     assert (drawn["module"], max(drawn["heights"])) == (LAYERS[0], 255)
     explorer._handle_custom_msg({"type": "histogram", "module": "nothing"}, [])
     assert sent == []
     assert "CSR30" in list(explorer.study.variants["variant"])
-    explorer.sparsity = 0.6
+    explorer.select(sparsity=0.6)
     assert "CSR60" in answer(type="add")["text"]
 
 
-def test_a_study_from_a_file_needs_its_weights(demo_study, demo, minilm, tmp_path):
+def test_study_from_a_file_needs_its_weights(demo_study, demo, minilm, tmp_path):
     read = sr.read_study(demo_study.save(tmp_path / "study.json"))
     explorer = sr.explore(read)
-    explorer.sparsity = 0.5
+    explorer.select(sparsity=0.5)
     with pytest.raises(sr.SparsityReportError, match=r"explore\(study, weights=sr.load"):
         explorer.add()
     header, _ = decode(explorer.payload)
@@ -253,52 +215,34 @@ def test_a_study_from_a_file_needs_its_weights(demo_study, demo, minilm, tmp_pat
         sr.explore(replace(demo_study, layers=demo_study.layers.iloc[:0]))
 
 
-@pytest.mark.parametrize("policy", ["global_magnitude", "layerwise_magnitude", "N:4"])
-def test_copied_python_makes_the_explorer_again(explorer, policy):
-    explorer.policy = policy
-    explorer.sparsity, explorer.metric, explorer.byte_layout = 0.5, "nonzero", "bitmask"
-    explorer.selection = LAYERS[:2]
-    place = {}
-    exec(compile(explorer.copied("python"), "copied", "exec"), place)
-    again = place["explorer"]
-    assert state(again) == state(explorer)
-    assert again.layers().equals(explorer.layers())
-    assert place["pruning"].pruned == 786_432 // 2
-    explorer.variant = "Masked30"
-    exec(compile(explorer.copied("python"), "copied", "exec"), place)
-    # A variant does not depend on the policy of levels.
-    shown = {"policy": "", "sparsity": 0.0}
-    assert state(place["explorer"])._replace(**shown) == state(explorer)._replace(**shown)
-
-
 def shown(explorer):
     """Return the values of the chart by block and projection."""
     (rows,) = explorer.chart.to_dict()["datasets"].values()
     return {(row["block"], row["projection"]): row["value"] for row in rows}
 
 
-def test_the_chart_has_the_values_of_the_study(demo):
+def test_chart_has_the_values_of_the_study(demo):
     pruning = sr.n_m(demo, 2, 4)
     study = sr.compare(sr.dense(demo), sr.masked(pruning), sr.csr(sr.global_magnitude(demo, 0.3)))
     explorer = sr.explore(study, columns=pd.DataFrame({"module_name": LAYERS, "rank": range(4)}))
-    explorer.variant = "CSR30"
+    explorer.select(variant="CSR30")
     cells = study.facts.cells("CSR30")
     expected = {(c.block, c.projection): c.sparsity for c in cells.itertuples()}
     assert shown(explorer) == pytest.approx(expected)
-    explorer.metric, explorer.against = "difference", "Masked2:4"
+    explorer.select(metric="difference", against="Masked2:4")
     assert shown(explorer) == pytest.approx({key: n - 0.5 for key, n in expected.items()})
-    explorer.metric = "bytes_ratio"
+    explorer.select(metric="bytes_ratio")
     rows = study.facts.layers("CSR30").set_index("module_name")
     ratio = rows["stored_bytes"] / (4 * rows["total"])
     assert shown(explorer)["1", "fc1"] == pytest.approx(ratio[LAYERS[1]])
-    explorer.metric = "rank"
+    explorer.select(metric="rank")
     assert [shown(explorer)[str(n), "fc1"] for n in range(4)] == [0, 1, 2, 3]
     assert shown(explorer)["0", "fc2"] is None
     weights = demo.tensor(f"{LAYERS[0]}.weight").double()
     spread = float((weights**2).mean() ** 0.5)
-    explorer.metric = "deviation"
+    explorer.select(metric="deviation")
     assert shown(explorer)["0", "fc1"] == pytest.approx(spread, rel=0.01)
-    explorer.metric, explorer.sparsity = "beyond", 0.6
+    explorer.select(metric="beyond", sparsity=0.6)
     cut = sr.global_magnitude(demo, 0.6).threshold
     more = float((weights.abs() <= cut).double().mean()) - math.erf(cut / spread / math.sqrt(2))
     assert shown(explorer)["0", "fc1"] == pytest.approx(more, abs=0.01)
@@ -313,7 +257,7 @@ def stack(layers, of):
 
 
 @pytest.mark.parametrize("size", ["real", "large"])
-def test_the_chart_is_saved_at_any_size(smollm2, size, tmp_path):
+def test_chart_is_saved_at_any_size(smollm2, size, tmp_path):
     weights = smollm2 if size == "real" else stack(100, 100)
     explorer = sr.explore(sr.compare(sr.dense(weights)))
     for form in ("svg", "png", "pdf"):
@@ -321,7 +265,7 @@ def test_the_chart_is_saved_at_any_size(smollm2, size, tmp_path):
         assert (tmp_path / f"chart.{form}").stat().st_size > 5_000
 
 
-def test_an_explorer_without_a_name_ends(demo_study):
+def test_explorer_without_a_name_ends(demo_study):
     def run():
         explorer = sr.explore(demo_study)
         explorer._repr_mimebundle_()
@@ -337,7 +281,7 @@ def test_an_explorer_without_a_name_ends(demo_study):
     assert explorer.model_id in registry._instances
     explorer._handle_custom_msg({"type": "closed"}, [])
     assert len(registry._instances) == len(before) - 1
-    explorer.sparsity = 0.6
+    explorer.select(sparsity=0.6)
     view = explorer._repr_mimebundle_()["application/vnd.jupyter.widget-view+json"]
     assert view["model_id"] in registry._instances
 
@@ -349,14 +293,14 @@ def test_not_displayed_it_is_no_widget_of_the_page(demo_study):
     assert explorer.comm is None
 
 
-def test_the_page_without_a_kernel_starts_with_the_state(explorer):
-    explorer.sparsity, explorer.byte_layout = 0.6, "bitmask"
-    header, _ = decode(explorer._page_payload())
-    start = header["start"]
-    assert (start["sparsity"], start["layout"]) == (0.6, "bitmask")
+def test_page_without_a_kernel_starts_with_the_state(explorer):
+    explorer.select(sparsity=0.6, layout="bitmask")
     bundle = explorer._repr_mimebundle_()
     assert set(bundle) == {"application/vnd.jupyter.widget-view+json", "text/html", "text/plain"}
-    assert "<script>" in bundle["text/html"]
+    packed = re.search(r'data-payload="([^"]+)"', bundle["text/html"])[1]
+    header, _ = decode(base64.b64decode(packed))
+    assert header["start"] == explorer.state
+    assert (explorer.state["sparsity"], explorer.state["layout"]) == (0.6, "bitmask")
     assert "CSR30" in bundle["text/plain"]
 
 
@@ -390,13 +334,14 @@ ODD = {
 @pytest.mark.parametrize("kind", ODD)
 def test_odd_studies_can_be_explored(kind):
     explorer = sr.explore(ODD[kind]())
-    metrics = explorer._choices("metric")
-    for variant in explorer._choices("variant"):
-        explorer.variant = variant
-        for modules in explorer._choices("modules"):
-            explorer.modules = modules
+    header, _ = decode(explorer.payload)
+    levels = [AT_LEVEL] if any("levels" in each for each in header["policies"]) else []
+    for variant in [*(each["name"] for each in header["variants"]), *levels]:
+        explorer.select(variant=variant)
+        for modules in header["scopes"]:
+            explorer.select(modules=modules)
             assert len(explorer.layers()) <= len(explorer.study.layers)
-    explorer.modules = "all"
-    for explorer.metric in metrics:
+    explorer.select(modules="all")
+    for metric in header["metrics"]:
+        explorer.select(metric=metric["key"])
         json.dumps(explorer.chart.to_dict(), allow_nan=False)
-    assert gzip.decompress(explorer._page_payload())

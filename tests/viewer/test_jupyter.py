@@ -22,10 +22,7 @@ study = sr.compare(sr.dense(weights), sr.masked(pruning), sr.csr(pruning))
 SHOW = """
 explorer = sr.explore(study)
 def tell(_=None):
-    names = "selection sparsity variant policy byte_layout metric search detail".split()
-    state = {name: getattr(explorer, name) for name in names}
-    state |= {"layers": explorer.layers()["module_name"].tolist(),
-              "variants": explorer.study.variants["variant"].tolist()}
+    state = {**explorer.state, "layers": explorer.layers()["module_name"].tolist()}
     pathlib.Path("state.part").write_text(json.dumps(state))
     pathlib.Path("state.part").replace("state.json")
 explorer.observe(tell)
@@ -126,7 +123,6 @@ def opened(browser, lab):
 @pytest.fixture
 def fresh(opened):
     """The explorer as it was first shown."""
-    opened.python("explorer.reset()")
     opened.page.locator(".sv-reset").click(force=True)
     opened.page.wait_for_timeout(700)
     return opened
@@ -183,20 +179,24 @@ def test_keys_do_not_reach_the_notebook(fresh):
 
 def test_python_moves_the_view(fresh):
     name = fresh.state()["layers"][8]
-    fresh.python(
-        "explorer.sparsity = 0.65; explorer.metric = 'flops_per_token'\n"
-        f"explorer.selection = [{name!r}]"
-    )
+    fresh.python(f"explorer.select(sparsity=0.65, metric='flops_per_token', selection=[{name!r}])")
     fresh.page.wait_for_function(
         "() => document.querySelector('.sv-ready').viewer.state.selection.length === 1"
     )
     assert fresh.shown("selection") == [name]
     fresh.page.wait_for_function("() => document.querySelector('.sv-level').value === '65 %'")
     assert fresh.page.locator(".sv-metric").input_value() == "flops_per_token"
-    fresh.python("explorer.undo()")
-    fresh.page.wait_for_function(
-        "() => !document.querySelector('.sv-ready').viewer.state.selection.length"
-    )
+    fresh.page.locator(".sv-undo").click()
+    fresh.until(lambda s: s["selection"] == [] and s["metric"] == "sparsity")
+    assert fresh.page.locator(".sv-metric").input_value() == "sparsity"
+
+
+def test_level_becomes_a_variant(fresh):
+    fresh.python("explorer.select(sparsity=0.57)")
+    fresh.page.locator(".sv-add").click()
+    fresh.page.locator(".sv-notice", has_text="CSR57").wait_for()
+    fresh.until(lambda s: s["variant"] == "CSR57")
+    assert "CSR57" in fresh.sentence()
 
 
 def test_copies_of_the_page_and_of_the_kernel(fresh):
@@ -256,14 +256,14 @@ def test_after_a_restart_looking_goes_on(browser, lab):
         assert session.sentence() != before
         page.locator(".sv-cell").nth(3).click()
         assert len(session.shown("selection")) == 1
-        page.locator(".sv-form").select_option("command")
-        page.locator(".sv-copy").click()
+        page.locator(".sv-slider").press("ArrowRight")
+        page.locator(".sv-add").click()
         page.locator(".sv-notice", has_text="restarted").wait_for(timeout=8_000)
         assert page.locator(".sv-ready img").count() == 0
 
 
 def test_saved_it_is_small_and_alive_without_a_kernel(browser, lab, opened):
-    cells = STUDY, "e = sr.explore(study); e.sparsity = 0.77; e"
+    cells = STUDY, "e = sr.explore(study); e.select(sparsity=0.77); e"
     with Session(browser, lab, "saved.ipynb", *cells, kernel_of=opened) as session:
         session.page.evaluate("window.jupyterapp.commands.execute('docmanager:save')")
         session.page.wait_for_timeout(1500)

@@ -34,7 +34,7 @@ def _(mo, sr, study):
 
 @app.cell
 def _(mo, view):
-    mo.md(f"read {view.value['sparsity']:.2f} {view.metric} {len(view.layers())}")
+    mo.md(f"read {view.value['state']['sparsity']:.2f} {len(view.layers())}")
 
 @app.cell
 def _(pruning, sr, weights):
@@ -95,7 +95,7 @@ def test_it_looks_and_tells_the_kernel(chromium, tmp_path, demo_study):
         # Cells that read the value run again.
         read = page.locator(".markdown", has_text=re.compile("^read ")).last
         end = time.monotonic() + 30
-        while read.inner_text() != "read 0.38 sparsity 24":
+        while read.inner_text() != "read 0.38 24":
             assert time.monotonic() < end, read.inner_text()
             page.wait_for_timeout(100)
         assert study.bounding_box()["height"] <= 660

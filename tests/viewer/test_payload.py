@@ -212,7 +212,7 @@ def test_figures_of_the_user_and_their_names(several):
     names = several.layers["module_name"].drop_duplicates()[:3]
     mine = pd.DataFrame({"module_name": names, "rank": [1.0, np.nan, 3.0]})
     header, arrays = decode(study_payload(several, mine))
-    (figure,) = header["figures"]
+    (figure,) = [metric for metric in header["metrics"] if metric["isOwn"]]
     assert (figure["key"], figure["kind"]) == ("rank", "own")
     np.testing.assert_array_equal(arrays[figure["amounts"]][:4], [1, np.nan, 3, 0])
     np.testing.assert_array_equal(arrays[figure["sizes"]][:4], [1, np.nan, 1, 0])

@@ -172,7 +172,7 @@ def test_zeros_of_a_pruned_base_are_gone_where_it_is_adapted_and_only_there(tmp_
     assert layers.loc["model.layers.0.self_attn.q_proj", "sparsity"] == 0
 
 
-def test_what_is_said(tmp_path):
+def test_notes_count_the_parts_of_an_adapter(tmp_path):
     write(tmp_path, "trained head")
     total = sum(p.total for p in sr.load(tmp_path / "base").stored)
     pairs = 2 * 2 * ((32 + 32) + (32 + 16) + (48 + 32))
@@ -455,7 +455,7 @@ TENSORS = {
 
 
 @pytest.mark.parametrize("match", [*CONFIGS, *TENSORS])
-def test_what_is_not_understood_is_refused(tmp_path, monkeypatch, match):
+def test_unknown_adapter_settings_are_refused(tmp_path, monkeypatch, match):
     monkeypatch.setattr(limits, "PATTERN_SECONDS", 0.5)
     write(tmp_path, "gaussian")
     edit(tmp_path, config={"r": 8})
@@ -473,7 +473,7 @@ def grown(held):
     }
 
 
-def test_what_is_no_adapter_or_no_base_of_one(tmp_path):
+def test_wrong_adapters_and_bases_are_refused(tmp_path):
     write(tmp_path, "plain")
     base, adapter = tmp_path / "base", tmp_path / "adapter"
     refused("base has no adapter_config.json: base= .* goes with an adapter", base, base=base)
@@ -481,9 +481,9 @@ def test_what_is_no_adapter_or_no_base_of_one(tmp_path):
     refused("is an adapter of .*, not a model", adapter, base=adapter)
     refused("nowhere.*: no such file", adapter, base=tmp_path / "nowhere" / "x")
     refused("nowhere.*: no such file", tmp_path / "nowhere" / "x", base=base)
-    refused("adapter/holder: no such file", adapter, base=base, subfolder="holder")
-    assert sr.load(tmp_path, base=base, subfolder="adapter").notes == opened(tmp_path).notes
-    named = sr.load(adapter, base=base, file="adapter_model.safetensors", name="x")
+    refused("adapter/holder: no such file", adapter / "holder", base=base)
+    assert sr.load(tmp_path / "adapter", base=base).notes == opened(tmp_path).notes
+    named = sr.load(adapter / "adapter_model.safetensors", base=base, name="x")
     assert (named.name, named.notes) == ("x", opened(tmp_path).notes)
     (adapter / "adapter_config.json").write_text("[1]")
     refused("adapter_config.json is not a configuration of PEFT", adapter, base=base)
@@ -531,15 +531,6 @@ def test_a_base_that_is_pickled_nameless_or_in_memory(tmp_path):
         assert torch.equal(nameless.tensor(name), value)
 
 
-@pytest.mark.parametrize("merge", [True, False])
-def test_structure_without_values(tmp_path, merge):
-    write(tmp_path, "plain")
-    layers = sr.dense(opened(tmp_path, merge=merge, values=False)).layers()
-    full = sr.dense(opened(tmp_path, merge=merge)).layers()
-    assert layers["total"].equals(full["total"])
-    assert layers["nonzero"].isna().all()
-
-
 def test_a_packed_base_is_unpacked(tmp_path):
     weight = torch.randn(64, 32, generator=torch.Generator().manual_seed(0))
     tensors, means, _ = packing.nf4(weight)
@@ -563,7 +554,7 @@ def test_a_packed_base_is_unpacked(tmp_path):
     assert any("packed weights" in str(note) for note in weights.notes)
 
 
-def test_what_is_not_stored_as_a_matrix_of_its_own(tmp_path, monkeypatch):
+def test_bases_without_a_dense_matrix_are_refused(tmp_path, monkeypatch):
     write(tmp_path, "plain")
     said = "'model.layers.0.mlp.down_proj.weight' of .* is not stored as one dense matrix"
     live = small_llama()

@@ -19,7 +19,7 @@ def refused(match, *args, **kwargs):
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # peft asks transformers the old way
 @pytest.mark.parametrize("options", [{}, {"bias": "all"}, {"modules_to_save": ["lm_head"]}])
-def test_what_peft_writes_is_refused(tmp_path, options):
+def test_adapters_of_peft_need_a_base(tmp_path, options):
     peft = pytest.importorskip("peft")
     small_llama().save_pretrained(tmp_path / "base")
     base = type(small_llama()).from_pretrained(tmp_path / "base")

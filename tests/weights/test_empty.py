@@ -7,6 +7,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import sparsity_report as sr
+from sparsity_report.weights.loading import open_to_count
 
 NOTHING = "so there is nothing to count; open another"
 
@@ -42,12 +43,12 @@ def no_gguf(path):
     ("name", "write"),
     [("m.safetensors", no_safetensors), ("m.gguf", no_gguf), ("pytorch_model.bin", no_pickle)],
 )
-@pytest.mark.parametrize("values", [True, False])
-def test_a_file_without_tensors(tmp_path, name, write, values):
+@pytest.mark.parametrize("opened", [sr.load, open_to_count])
+def test_a_file_without_tensors(tmp_path, name, write, opened):
     write(tmp_path / name)
     for path in (tmp_path / name, tmp_path):
         with pytest.raises(sr.SparsityReportError, match=f"holds no tensors, {NOTHING} file"):
-            sr.load(path, allow_pickle=True, values=values)
+            opened(path, allow_pickle=True)
 
 
 @pytest.mark.parametrize("name", ["m.safetensors", "m.gguf", "m.bin"])

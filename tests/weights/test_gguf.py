@@ -169,7 +169,7 @@ def test_file_and_module_agree(tmp_path, architecture, build):
 
 
 @pytest.mark.parametrize("case", FROM_NAMES)
-def test_what_transformers_cannot_read_is_counted_from_names(tmp_path, case):
+def test_files_unknown_to_transformers_are_counted_from_names(tmp_path, case):
     torch.manual_seed(0)
     model = shaken(case.build())
     path = tmp_path / "model.gguf"

@@ -111,7 +111,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_what_cannot_be_is_refused_in_one_line(case, load, tmp_path):
+def test_impossible_headers_are_refused_in_one_line(case, load, tmp_path):
     change, match = WRONG[case]
     with pytest.raises(sr.SparsityReportError, match=match) as caught:
         load(change)

@@ -12,6 +12,7 @@ from huggingface_hub.utils import parse_hf_uri
 from safetensors.torch import load_file, save_file
 
 import sparsity_report as sr
+from sparsity_report.weights.loading import open_to_count
 from sparsity_report.weights.sources.model_paths import hub_place
 from sparsity_report.words.sentences import say
 
@@ -107,7 +108,7 @@ def test_a_whole_file_beside_an_index_of_others(repository, model):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(1)
-    same(sr.load("someone/small", file="model.safetensors", name="x"), sr.load(model, name="x"))
+    same(sr.load("someone/small/model.safetensors", name="x"), sr.load(model, name="x"))
 
 
 def test_a_single_file_of_another_name_runs_too(repository, model):
@@ -127,13 +128,13 @@ def test_files_are_named_where_there_are_several(hub, repository, model):
     refused(
         r"2 models.*as in someone/small/dense.safetensors: dense.safetensors, zero", "someone/small"
     )
-    weights = sr.load("someone/small", file="zero.safetensors")
+    weights = sr.load("someone/small/zero.safetensors")
     assert weights.name == "zero.safetensors"
     file = say("note.weights_file", file="zero.safetensors", folder="someone/small")
     assert weights.notes == (file,)
     assert study_of(weights).totals.loc[0, "nonzero"] == 0
     assert "dense.safetensors" not in hub.served
-    refused("has no file 'one.safetensors'.*it has dense", "someone/small", file="one.safetensors")
+    refused("has no file 'one.safetensors'.*it has dense", "someone/small/one.safetensors")
 
 
 def test_a_file_beside_the_default_one_runs_with_its_own_values(repository, model):
@@ -141,9 +142,8 @@ def test_a_file_beside_the_default_one_runs_with_its_own_values(repository, mode
     good = load_file(repository / "model.safetensors")
     halved = {key: value * 0.5 for key, value in good.items()}
     save_file(halved, repository / "half.safetensors")
-    for options in ({}, {"file": "half.safetensors"}):
-        where = "someone/small" if options else repository / "half.safetensors"
-        state = sr.dense(sr.load(where, **options)).module().state_dict()
+    for place in (repository / "half.safetensors", "someone/small/half.safetensors"):
+        state = sr.dense(sr.load(place)).module().state_dict()
         assert all(torch.equal(state[key], halved[key]) for key in halved)
 
 
@@ -153,7 +153,7 @@ def test_a_repository_with_gguf_only(hub, repository):
     assert (weights.source, weights.name) == ("gguf", "someone/small")
     file = say("note.weights_file", file="x-Q4.gguf", folder="someone/small")
     assert weights.notes[0] == file
-    outline = sr.load("someone/small", values=False)
+    outline = open_to_count("someone/small")
     assert [(p.name, p.shape) for p in outline.parameters] == [
         (p.name, p.shape) for p in weights.parameters
     ]
@@ -161,7 +161,7 @@ def test_a_repository_with_gguf_only(hub, repository):
     gguf_file(repository / "x-Q8.gguf", 0)
     hub.repositories["someone/two"] = repository
     refused(r"2 models.*, as in someone/two/x-Q4.gguf: x-Q4.gguf, x-Q8.gguf", "someone/two")
-    chosen = sr.load("someone/two", file="x-Q8.gguf")
+    chosen = sr.load("someone/two/x-Q8.gguf")
     assert chosen.name == "x-Q8.gguf"
     assert not chosen.tensor("token_embd.weight").any()
 
@@ -173,32 +173,29 @@ def test_pieces_of_a_gguf_are_fetched_together(hub, repository):
     refused(
         "no safetensors, GGUF or pytorch_model.bin.*folder of it: someone/small/Q8", "someone/small"
     )
-    options = (
-        {"subfolder": "Q8"},
-        {"subfolder": "Q8", "file": "x-00002-of-00002.gguf"},
-        {"file": "Q8/x-00001-of-00002.gguf"},
-    )
-    for each in options:
-        weights = sr.load("someone/small", **each)
+    for place in ("Q8", "Q8/x-00002-of-00002.gguf", "Q8/x-00001-of-00002.gguf"):
+        weights = sr.load(f"someone/small/{place}")
         assert [weights.tensor(f"blk.{n}.ffn_up.weight").sum() for n in (0, 1)] == [128, 256]
     assert weights.name == "x.gguf"
     (folder / "x-00001-of-00002.gguf").unlink()
     hub.repositories["someone/torn"] = repository
-    refused("has no x-00001-of-00002.gguf, one of 2 shards", "someone/torn", subfolder="Q8")
+    refused("has no x-00001-of-00002.gguf, one of 2 shards", "someone/torn/Q8")
 
 
 def test_a_model_in_a_folder_of_its_repository(hub, repository, model):
     model.save_pretrained(repository / "inner" / "small")
     small_llama(tie_word_embeddings=False).save_pretrained(repository)
-    weights = sr.load("someone/small", subfolder="inner/small")
+    weights = sr.load("someone/small/inner/small")
     same(weights, sr.load(model))
-    outline = sr.load("someone/small", subfolder="inner/small", values=False)
-    assert [p.shape for p in outline.parameters] == [p.shape for p in weights.parameters]
-    same(sr.load(repository, subfolder="inner/small"), weights)
+    outline = open_to_count("someone/small/inner/small")
+    assert sorted(p.shape for p in outline.parameters) == sorted(
+        p.shape for p in weights.parameters
+    )
+    same(sr.load(repository / "inner" / "small"), weights)
     assert "model.safetensors" not in hub.served
-    refused("is not a folder inside", "someone/small", subfolder="../x")
-    refused("no such file", repository, subfolder="gone")
-    refused("has no safetensors", "someone/small", subfolder="gone")
+    refused("is not a folder inside", "someone/small/../x")
+    refused("no such file", repository / "gone")
+    refused("has no safetensors", "someone/small/gone")
 
 
 @pytest.mark.parametrize(
@@ -229,19 +226,17 @@ def test_a_name_says_revision_folder_and_file(hub, repository, model, tmp_path):
     small_llama(tie_word_embeddings=False).save_pretrained(repository)
     hub.conversions["someone/small"] = tmp_path / "changed"
     name = "someone/small@refs/pr/9/inner"
-    expected = sr.load("someone/small", revision="refs/pr/9", subfolder="inner")
+    expected = sr.load(tmp_path / "changed" / "inner")
     for weights in (sr.load(name), sr.load(f"hf://{name}"), sr.load(name, stream=True)):
         assert weights.name == name
         same(weights, expected)
     file = sr.load(f"{name}/model.safetensors")
-    assert file.name == sr.load("someone/small", file="model.safetensors").name
+    assert file.name == sr.load("someone/small/model.safetensors").name
     same(file, sr.load(tmp_path / "changed" / "inner" / "model.safetensors"))
     done = command("count", name, f"{name}/model.safetensors", "--json")
     counts = [json.loads(line) for line in done.stdout.splitlines()]
     assert {each["parameters"] for each in counts} == {sum(p.total for p in expected.stored)}
     assert sr.check(name, mask_of="someone/small@refs/pr/9/inner", no_nan=True)
-    refused("has a revision in its name; leave out revision=", name, revision="main")
-    refused("has a file in its name", "someone/small/x.gguf", file="y.gguf")
     refused("at revision v9 is neither a local path nor a model", "someone/small@v9")
     refused("has no file 'x.gguf'", "someone/small/x.gguf")
     refused("is not a folder inside", "someone/small/../x")
@@ -259,7 +254,7 @@ def test_pickles_and_their_conversion(hub, repository, model, tmp_path):
     model.config.save_pretrained(repository)
     torch.save(model.state_dict(), repository / "pytorch_model.bin")
     refused("pickles are opened only with allow_pickle=True", "someone/small")
-    refused("opened only with allow_pickle", "someone/small", file="pytorch_model.bin")
+    refused("opened only with allow_pickle", "someone/small/pytorch_model.bin")
     assert "pytorch_model.bin" not in hub.served
     opened = sr.load("someone/small", allow_pickle=True)
     assert opened.source == "pickle"
@@ -272,9 +267,9 @@ def test_pickles_and_their_conversion(hub, repository, model, tmp_path):
     same(weights, sr.load(model))
 
 
-def test_what_cannot_be_had(hub, repository):
+def test_unavailable_models_are_refused(hub, repository):
     refused("neither a local path nor a model on the Hub", "no/where")
-    refused("at revision v9 is neither", "someone/small", revision="v9")
+    refused("at revision v9 is neither", "someone/small@v9")
     refused("has no safetensors, GGUF or pytorch_model.bin", "someone/small")
     hub.repositories["someone/gated"] = repository
     hub.gated.add("someone/gated")
@@ -314,6 +309,6 @@ def test_an_adapter_and_its_base(hub, repository, model, tmp_path):
     assert weights.name == "someone/adapter"
     same(weights, sr.load(adapted.merge_and_unload(), name="someone/adapter"))
     refused("has no file 'adapter_model.safetensors'", "someone/small", base="someone/small")
-    named = sr.load("someone/adapter", base="someone/small", file="other.safetensors")
+    named = sr.load("someone/adapter/other.safetensors", base="someone/small")
     name = "model.layers.0.self_attn.q_proj.weight"
     assert not torch.equal(named.tensor(name), weights.tensor(name))

@@ -1,4 +1,4 @@
-"""Packed weights: what each format stands for, by its library and by its rule, or a refusal."""
+"""Packed weights: values of each format, by its library and by its rule, or a refusal."""
 
 import json
 import math
@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 
 import sparsity_report as sr
 from sparsity_report.weights import tensor_slices
+from sparsity_report.weights.loading import open_to_count
 
 OWNER = "layers.0.mlp.up_proj"
 LIBRARY = library()
@@ -53,13 +54,13 @@ def agrees(weights, expected, name=f"{OWNER}.weight"):
 
 
 @pytest.mark.parametrize("case", LIBRARY)
-def test_what_a_library_has_packed_stands_for_what_it_unpacks(case, tmp_path):
+def test_library_weights_decode_to_what_the_library_unpacks(case, tmp_path):
     tensors, again, config = LIBRARY[case]
     agrees(sr.load(write(tmp_path / "m", tensors, config)), again)
 
 
 @pytest.mark.parametrize("way", packing.WAYS)
-def test_what_the_rule_has_packed_stands_for_what_it_says(way, tmp_path):
+def test_weights_packed_by_rule_decode_to_their_values(way, tmp_path):
     tensors, means, config = packing.WAYS[way](matrix())
     weights = sr.load(write(tmp_path / "m", tensors, config))
     agrees(weights, means)
@@ -114,11 +115,10 @@ def test_a_known_model_is_the_one_it_was_packed_from(way, tmp_path):
     zeros = sum(int((p == 0).sum()) for p in model.parameters())
     totals = frames[0].totals.iloc[1]
     assert zeros == totals["total"] - totals["nonzero"]
-    outline = sr.load(packed.path, values=False)
-    assert [p.shape for p in outline.parameters] == [p.shape for p in plain.parameters]
+    assert [p.shape for p in packed.parameters] == [p.shape for p in plain.parameters]
 
 
-def test_what_transformers_turns_is_counted_and_run_turned(monkeypatch, tmp_path):
+def test_weights_that_transformers_turns_are_counted_turned(monkeypatch, tmp_path):
     packed, plain = packing.packed_llama(tmp_path, "gptq-4-v1")
     told = sr.load(plain)
     totals = sr.compare(sr.dense(told)).totals
@@ -154,7 +154,7 @@ def test_buffers_that_are_saved_are_filled_in(tmp_path):
         sr.load(tmp_path).filled_module()
 
 
-def test_what_is_known_by_its_shape_only_is_not_turned(monkeypatch, tmp_path):
+def test_structure_without_values_is_not_turned(monkeypatch, tmp_path):
     packed, _ = packing.packed_llama(tmp_path, "marlin")
     turned_on_loading(monkeypatch, "q_proj.weight")
     with pytest.raises(sr.SparsityReportError, match=r"transformers makes .*0\.self_attn\.q_proj"):
@@ -163,10 +163,10 @@ def test_what_is_known_by_its_shape_only_is_not_turned(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize(("bits", "group"), [(4, None), (4, 128), (8, None), (8, 128)])
 @pytest.mark.parametrize("told", [True, False])
-def test_of_marlin_the_structure_is_known(bits, group, told, tmp_path):
+def test_structure_of_marlin_is_known(bits, group, told, tmp_path):
     tensors, pruned, config = packing.marlin(matrix(64, 512), bits, group)
     folder = write(tmp_path / "m", tensors, config if told else None)
-    for weights in (sr.load(folder), sr.load(folder, values=False)):
+    for weights in (sr.load(folder),):
         assert weights[f"{OWNER}.weight"].shape == pruned.shape == (64, 512)
         assert f"(marlin-24-{bits}bit) are counted by their shapes" in str(weights.notes[-1])
         rows = sr.compare(sr.dense(weights)).layers.set_index("module_name")
@@ -205,7 +205,7 @@ def test_file_bytes_are_those_of_all_parts(way, tmp_path):
     assert weight.file_bytes == sum(parts)
     assert weight.packing.startswith(PACKINGS[next(p for p in PACKINGS if way.startswith(p))])
     assert (norm.file_bytes, norm.packing) == (8 * 4, "")
-    outline = sr.load(tmp_path / "m", values=False)[weight.name]
+    outline = open_to_count(tmp_path / "m")[weight.name]
     assert (outline.file_bytes, outline.packing) == (weight.file_bytes, weight.packing)
     row = sr.compare(sr.dense(weights)).layers.set_index("module_name").loc[OWNER]
     assert (row["file_bytes"], row["packing"]) == (weight.file_bytes, weight.packing)
@@ -310,7 +310,7 @@ def test_fp4_without_a_scale_is_what_it_says(shape, tmp_path):
             (tmp_path / "config.json").write_text(json.dumps({"model_type": config}))
         agrees(sr.load(file), means)
         agrees(sr.load(tmp_path), means)
-        assert sr.load(tmp_path, values=False)[f"{OWNER}.weight"].shape == shape
+        assert open_to_count(tmp_path)[f"{OWNER}.weight"].shape == shape
     assert "(fp4)" in str(sr.load(file).notes[-1])
     quantized = {"model_type": "custom", **packing.fp8_blocks(matrix())[2]}
     (tmp_path / "config.json").write_text(json.dumps(quantized))
@@ -354,7 +354,7 @@ def test_codes_called_fp4_are_unpacked_as_bytes_are(way, told, tmp_path):
     if told:
         (tmp_path / "config.json").write_text(json.dumps({"model_type": "custom", **config}))
     agrees(sr.load(file), means)
-    assert sr.load(file, values=False)[f"{OWNER}.weight"].shape == means.shape
+    assert open_to_count(file)[f"{OWNER}.weight"].shape == means.shape
 
 
 @pytest.mark.parametrize(
@@ -372,9 +372,9 @@ def test_dtypes_that_are_no_weights_are_refused(dtype, shape, size, match, tmp_p
     file = write_raw(
         tmp_path / "model.safetensors", {f"{OWNER}.weight": (dtype, shape, bytes(size))}
     )
-    for values in (True, False):
+    for opened in (sr.load, open_to_count):
         with pytest.raises(sr.SparsityReportError, match=match) as told:
-            sr.load(file, values=values)
+            opened(file)
         assert str(file) in str(told.value)
 
 
@@ -659,11 +659,11 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-@pytest.mark.parametrize("values", [True, False])
-def test_what_does_not_fit_is_refused_in_one_line(case, values, tmp_path):
+@pytest.mark.parametrize("opened", [sr.load, open_to_count])
+def test_misfit_is_refused_in_one_line(case, opened, tmp_path):
     (tensors, config), match = WRONG[case]
     with pytest.raises(sr.SparsityReportError, match=match) as caught:
-        sr.load(write(tmp_path / "m", tensors, config), values=values)
+        opened(write(tmp_path / "m", tensors, config))
     assert str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -703,16 +703,15 @@ def test_weights_that_are_not_packed_as_they_are_said_to_be(way, tmp_path):
     for further in (lie, {**lie, "model_type": "custom"}):
         (plain / "config.json").write_text(json.dumps(config | further))
         for path in (plain, plain / "model.safetensors"):
-            for values in (True, False):
+            for opened in (sr.load, open_to_count):
                 with pytest.raises(sr.SparsityReportError, match="but none is"):
-                    sr.load(path, values=values)
+                    opened(path)
     (plain / "config.json").unlink()
     assert sr.load(plain)["model.layers.0.mlp.up_proj.weight"].shape == (96, 64)
 
 
 @pytest.mark.parametrize("way", ["int8", "fp8-blocks", "nf4", "gptq-4-v1", "mxfp4"])
-@pytest.mark.parametrize("values", [True, False])
-def test_a_smaller_weight_is_not_that_of_a_known_model(way, values, tmp_path):
+def test_a_smaller_weight_is_not_that_of_a_known_model(way, tmp_path):
     """It is whole by itself, and not what ``config.json`` tells of."""
     packed, _ = packing.packed_llama(tmp_path, way)
     owner = "model.layers.0.mlp.up_proj"
@@ -722,7 +721,7 @@ def test_a_smaller_weight_is_not_that_of_a_known_model(way, values, tmp_path):
     tensors |= {f"{owner}.{leaf}": part.contiguous() for leaf, part in parts.items()}
     save_file(tensors, packed / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(sr.SparsityReportError, match=r"shape \(64, 64\) on disk but \(96, 64\)"):
-        sr.load(packed, values=values)
+        sr.load(packed)
 
 
 # Cut, they are the codes of a smaller matrix, and nothing in the file says that there was more.
@@ -744,7 +743,7 @@ def test_a_part_that_is_cut_or_turned_is_refused(way, tmp_path):
             for told_so in (config, None):
                 folder = write(tmp_path / "m", {**tensors, leaf: tensor}, told_so)
                 with suppress(sr.SparsityReportError):
-                    assert sr.load(folder, values=False)[f"{OWNER}.weight"].shape == means.shape
+                    assert open_to_count(folder)[f"{OWNER}.weight"].shape == means.shape
                 with suppress(sr.SparsityReportError):
                     agrees(sr.load(folder), means)
                     # It can be read as it was: from the order of bytes nothing was lost.
@@ -907,7 +906,7 @@ def test_other_processes_and_a_cache_count_the_same(way, pool, tmp_path):
 
 
 @pytest.mark.parametrize("way", ["gptq-4-v1", "awq"])
-def test_what_lies_side_by_side_is_read_once(way, monkeypatch, tmp_path):
+def test_adjacent_parts_are_read_once(way, monkeypatch, tmp_path):
     """Codes, scales, zero points, not each of some hundred rows for each piece of the weight."""
     tensors, means, config = packing.WAYS[way](matrix(1024, 2048))
     weights, reads = sr.load(write(tmp_path / "m", tensors, config)), []

@@ -1,16 +1,21 @@
-"""What a run without values tells of a model: real sizes, what is not changed, what is unknown."""
+"""Uses of parameters traced without values: sizes, unchanged models, unknown counts."""
 
 import copy
+import io
+import logging
+import threading
+import warnings
 
 import pytest
 import torch
 import transformers as tf
 from torch import nn
+from torch.nn.modules import module as modules
 from wording import count_of, of_key, values_of
 
 import sparsity_report as sr
-from sparsity_report.weights.anatomy.meta_run import observe
 from sparsity_report.weights.anatomy.parameter_places import walk
+from sparsity_report.weights.anatomy.parameter_uses import trace_uses
 
 # Transformers advises on kernels that are not installed.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -20,17 +25,16 @@ SIZE = {
 }  # fmt: skip
 
 
-def outline(config, architecture, tmp_path):
-    config.architectures = [architecture]
-    config.save_pretrained(tmp_path)
-    return sr.load(tmp_path, values=False)
+def outline(config, architecture):
+    with torch.device("meta"):
+        return sr.load(getattr(tf, architecture)(config))
 
 
 def totals(weights):
     return sr.compare(sr.dense(weights)).totals.loc[0]
 
 
-def test_experts_that_do_no_work_are_expected_to_be_chosen(tmp_path):
+def test_experts_that_do_no_work_are_expected_to_be_chosen():
     """Of 4 + 4 experts, four of which do nothing, two are chosen: one is expected to work."""
     config = tf.LongcatFlashConfig(
         hidden_size=32, num_layers=1, num_attention_heads=4, ffn_hidden_size=48, vocab_size=64,
@@ -38,7 +42,7 @@ def test_experts_that_do_no_work_are_expected_to_be_chosen(tmp_path):
         q_lora_rank=16, kv_lora_rank=16, qk_rope_head_dim=8, qk_nope_head_dim=8, v_head_dim=8,
         num_key_value_heads=4, head_dim=8,
     )  # fmt: skip
-    weights = outline(config, "LongcatFlashForCausalLM", tmp_path)
+    weights = outline(config, "LongcatFlashForCausalLM")
     assert not of_key(weights.notes, "note.uses_by_rule"), weights.notes
     layers = sr.dense(weights).layers()
     experts = layers[layers["module_name"].str.contains("experts")]
@@ -81,7 +85,7 @@ def test_experts_that_run_on_every_token_are_told():
     assert (output.experts, output.matrix) == (1, output.shape)
 
 
-def test_what_a_text_never_comes_by_is_told():
+def test_modules_that_a_text_does_not_use_are_noted():
     vision = {k: v for k, v in SIZE.items() if k != "vocab_size"} | {
         "image_size": 16,
         "patch_size": 8,
@@ -113,7 +117,7 @@ def test_a_model_is_not_changed_by_the_run():
     before = copy.deepcopy(model.state_dict())
     told = (model.config._attn_implementation, model.config._experts_implementation)
     attributes = {name: set(vars(m)) for name, m in model.named_modules()}
-    observe(walk(model))
+    trace_uses(walk(model))
     assert all(m.training for m in model.modules())
     assert told == (model.config._attn_implementation, model.config._experts_implementation)
     assert attributes == {name: set(vars(m)) for name, m in model.named_modules()}
@@ -121,7 +125,39 @@ def test_a_model_is_not_changed_by_the_run():
     assert all(p.device.type == "cpu" for p in model.parameters())
 
 
-def test_what_depends_on_values_is_not_made_up():
+def test_a_traced_run_leaves_the_process_alone():
+    """During a run, other threads find torch, warnings and logging as they were."""
+
+    def state():
+        hooks = (modules._global_forward_hooks, modules._global_forward_pre_hooks)
+        verbosity = tf.utils.logging.get_verbosity()
+        return (torch.is_autocast_enabled, [*warnings.filters], *map(dict, hooks), verbosity)
+
+    class Watched(tf.LlamaForCausalLM):
+        def forward(self, input_ids, **options):
+            logger = tf.utils.logging.get_logger("transformers.models.llama")
+            logger.error("from the run")
+            other = threading.Thread(target=logger.error, args=["from elsewhere"])
+            other.start()
+            other.join()
+            seen.append(state())
+            return super().forward(input_ids, **options)
+
+    seen, before = [], state()
+    model, text = Watched(tf.LlamaConfig(**SIZE)), io.StringIO()
+    handler = logging.StreamHandler(text)
+    tf.utils.logging.add_handler(handler)
+    try:
+        behavior = trace_uses(walk(model))
+    finally:
+        tf.utils.logging.remove_handler(handler)
+    assert behavior.usages
+    assert seen == [before] * 3
+    assert text.getvalue().splitlines() == ["from elsewhere"] * 3
+    assert not handler.filters
+
+
+def test_a_count_that_depends_on_values_is_not_made_up():
     """BLT cuts bytes into patches where they surprise it."""
     from zoo.tiny import walked
 

@@ -125,7 +125,7 @@ LENIENT = (
         ),
     ],
 )
-def test_what_a_header_may_not_say(tmp_path, header, values, said):
+def test_invalid_headers_are_refused(tmp_path, header, values, said):
     file = tmp_path / "x.safetensors"
     write(file, header, bytes(values))
     # What is there twice, blanks before it, which the format forbids, and what torch cannot count

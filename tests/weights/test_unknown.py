@@ -98,7 +98,7 @@ def test_it_adds_up_and_nothing_is_pruned_that_is_not_to_be(model):
     assert any("first unsaid" in str(note) for note in weights.notes)
 
 
-def test_what_a_token_costs_is_what_it_runs_through(model):
+def test_flops_follow_the_modules_that_a_token_uses(model):
     row = sr.compare(sr.dense(model), context=10).totals.loc[0]
     unit = 3 * D * D + D * D + (D * D + D * E) + K * D * D + 3 * D * D
     assert row["flops_per_token"] == 2 * (2 * unit + V * D)

@@ -115,7 +115,7 @@ def test_pickles_only_when_asked_for(saved, tmp_path):
     assert not (tmp_path / "executed").exists()
 
 
-def test_what_does_not_exist(tmp_path):
+def test_missing_models_are_refused(tmp_path):
     refused("no such file or directory", tmp_path / "nowhere")
     refused("no such file or directory", "./nowhere")
     (tmp_path / "empty").mkdir()
@@ -210,10 +210,9 @@ def test_sparse_tensors_with_an_index_beyond_their_shape_are_refused(tmp_path, l
 
 def test_a_config_of_a_dtype_that_no_model_has(saved):
     folder, _ = saved
-    (folder / "model.safetensors").unlink()
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "dtype": "int8"}))
-    refused("no model can be built from this config.*floating point", folder, values=False)
+    refused("no model can be built from this config.*floating point", folder)
 
 
 def test_a_tensor_in_two_shards(saved):
@@ -264,7 +263,7 @@ def test_configs_that_cannot_be_built(saved):
     folder, _ = saved
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text("{")
-    refused("is not a transformers config", folder)
+    refused("cannot be read as JSON", folder)
     (folder / "config.json").write_text(json.dumps({"hello": 1}))
     refused("is not a transformers config", folder)
     (folder / "config.json").write_text(json.dumps({**config, "hidden_size": -5}))

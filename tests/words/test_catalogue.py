@@ -9,9 +9,9 @@ from jinja2 import nodes
 from sparsity_report.report.templates import environment
 from sparsity_report.report.thesis import latex_templates
 from sparsity_report.sparse.runtime_support import LAYOUTS, RUNTIMES
-from sparsity_report.study.expert_use import FIGURES
+from sparsity_report.study.derived.expert_use import FIGURES
 from sparsity_report.study.schema import COLUMNS
-from sparsity_report.viewer import module
+from sparsity_report.viewer import scripts
 from sparsity_report.words.catalogue import catalogue
 from sparsity_report.words.sentences import say
 
@@ -62,9 +62,15 @@ def said_keys():
     yield from template_keys()
 
 
+def sources():
+    """Return the text of the viewer's JavaScript files."""
+    files = sorted(Path(scripts.__file__).parent.glob("*.js"))
+    return "\n".join(file.read_text(encoding="utf-8") for file in files)
+
+
 def script_texts():
     """Yield patterns of the keys that the viewer's script names, with ``.*`` for a value."""
-    for text in re.findall(r'"([a-z_]+)"|`([a-z_]*\$\{\w[\w.]*\}[a-z_]*)`', module.script()):
+    for text in re.findall(r'"([a-z_]+)"|`([a-z_]*\$\{\w[\w.]*\}[a-z_]*)`', sources()):
         yield re.sub(r"\$\{.*?\}", ".*", "".join(text))
 
 
@@ -74,6 +80,7 @@ def test_every_key_has_a_text_and_every_text_a_use():
     assert set(said_keys()) - texts == set(), "keys without a text"
     used = set(constants())
     named = {f"{family}.{value}" for family in FAMILIES for value in (*used, *COLUMNS)}
+    named |= {f"viewer.{part}_{value}" for part in ("metric", "note") for value in used}
     scripted = re.compile("|".join(f"viewer\\.{text}" for text in script_texts()))
     unused = texts - used - named
     assert {key for key in unused if not scripted.fullmatch(key)} == set(), (
@@ -82,7 +89,7 @@ def test_every_key_has_a_text_and_every_text_a_use():
 
 
 def test_every_key_of_the_script_has_a_text():
-    said = re.findall(r'[.\s(]say\("(\w+)"', module.script())
+    said = re.findall(r'[.\s(]say\("(\w+)"', sources())
     assert len(said) > 50
     assert {f"viewer.{key}" for key in said} - set(catalogue()) == set()
 

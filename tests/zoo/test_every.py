@@ -39,7 +39,7 @@ def test_there_are_sixty():
 
 
 @pytest.mark.parametrize("name", swept(NAMES, 6))
-def test_what_is_said_is_so(name):
+def test_figures_agree_with_the_oracles(name):
     """All checks at once, as building a model and running it takes most of the time."""
     row = walk(name)
     assert (row["built"], row["ran"]) == ("", "")

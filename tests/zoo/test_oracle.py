@@ -110,7 +110,7 @@ def test_another_width_of_attention_is_found(llama):
     assert CHECKS["s"](llama) == "attention: 128 FLOPs per pair of positions, a run 256"
 
 
-def test_what_is_pruned_or_spared_by_mistake_is_found(llama):
+def test_wrongly_prunable_weights_are_found(llama):
     options = {"blacklist": ("q_proj",), "groups": {"lm_head": "mlp_linear"}}
     llama.weights = sr.load(llama.model, **options)
     said = CHECKS["e"](llama)

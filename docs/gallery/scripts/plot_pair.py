@@ -8,5 +8,5 @@ Share of each matrix that became zero between the demo and the demo pruned to 50
 import sparsity_report as sr
 
 weights = sr.load()
-pair = sr.compare_checkpoints(weights, sr.global_magnitude(weights, sparsity=0.5))
-picture = sr.explore(pair).chart
+study = sr.compare_checkpoints(weights, sr.global_magnitude(weights, sparsity=0.5))
+picture = sr.explore(study).chart

@@ -12,8 +12,9 @@ from sparsity_report.sparse.cost import value_bytes
 from sparsity_report.weights.anatomy.tensor_names import Converted
 from sparsity_report.weights.packed.packed_tensor import Packed, is_remote
 from sparsity_report.weights.sources.checkpoint import CheckpointWeights
-from sparsity_report.weights.sources.safetensors import DTYPES, INDEX, SINGLE, find_shards
+from sparsity_report.weights.sources.safetensors import INDEX, SINGLE, find_shards
 from sparsity_report.weights.tensor_slices import (
+    DTYPES,
     FP4,
     Entry,
     FileSlice,

@@ -14,9 +14,10 @@ import torch
 
 from sparsity_report.counting.checkpoints.checkpoint_layout import Layout, rearranged
 from sparsity_report.counting.counts import count_weights
+from sparsity_report.counting.cuts import Cut, masked_copy
 from sparsity_report.counting.histogram import count_slice
 from sparsity_report.counting.progress import Progress, bar
-from sparsity_report.counting.pruning import Cut, Pruning, masked_copy
+from sparsity_report.counting.pruning import Pruning
 from sparsity_report.counting.workers import in_order, work_through
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files import filesystem

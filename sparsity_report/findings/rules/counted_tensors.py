@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from sparsity_report.counting.bit_statistics import BitStatistics, bit_statistics
+from sparsity_report.counting.matrix_counts import MatrixCount, count_entry
 from sparsity_report.counting.n_m_patterns import Pattern, find_pattern
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.weights.outline import Outline, Tensor
+from sparsity_report.weights.weights import Module, Parameter, Weights
 from sparsity_report.words.sentences import say
 
 # Threads that count tensors: the smallest machines have two cores.
@@ -20,16 +20,18 @@ _THREADS = 2
 
 @dataclass(frozen=True)
 class Counted:
-    """A tensor and its counts; in both directions where that of its matrix is not known."""
+    """A parameter and its counts; in both directions where that of its matrix is not known."""
 
-    tensor: Tensor
-    counts: BitStatistics
-    turned: BitStatistics | None = None
+    module: Module
+    parameter: Parameter
+    counts: MatrixCount
+    turned: MatrixCount | None = None
 
     @property
     def name(self) -> str:
-        """Name of the tensor."""
-        return self.tensor.name
+        """Module, or the parameter where it is not the module's weight."""
+        is_weight = self.parameter.name.rpartition(".")[2] == "weight"
+        return self.module.name if is_weight else self.parameter.name
 
     def broken(self, pattern: Pattern) -> str | None:
         """Return the place where the matrix breaks a pattern along its inputs; None if nowhere.
@@ -39,7 +41,7 @@ class Counted:
         SparsityReportError
             The direction of the matrix is unknown and decides.
         """
-        matrix = self.tensor.matrix
+        matrix = self.parameter.stack
         assert matrix is not None
         place = _broken(self.counts, pattern, matrix.inputs)
         if self.turned and bool(place) != bool(_broken(self.turned, pattern, matrix.outputs)):
@@ -54,18 +56,18 @@ class Counted:
 class CountedModel:
     """A model and the counts of those of its tensors that were read."""
 
-    outline: Outline
+    weights: Weights
     tensors: Sequence[Counted]
 
     @property
     def matrices(self) -> list[Counted]:
         """Prunable matrices."""
-        return [each for each in self.tensors if each.tensor.matrix]
+        return [each for each in self.tensors if each.parameter.stack]
 
     @property
     def settled(self) -> list[Counted]:
         """Prunable matrices whose direction is known."""
-        return [each for each in self.matrices if each.tensor.is_settled]
+        return [each for each in self.matrices if each.turned is None]
 
     @property
     def zeros(self) -> int:
@@ -79,18 +81,26 @@ class CountedModel:
 
 
 def count_tensors(
-    outline: Outline, tensors: Iterable[Tensor], patterns: Sequence[Pattern]
+    weights: Weights, is_read: Callable[[Parameter], bool], patterns: Sequence[Pattern]
 ) -> CountedModel:
-    """Return the counts of tensors of a model, from one pass over the values of each."""
+    """Return the counts of some parameters of a model, from one pass over the values of each."""
 
-    def count(tensor: Tensor) -> Counted:
-        directions = [tensor.matrix]
-        if tensor.matrix and not tensor.is_settled:
-            directions.append(tensor.matrix.turned)
-        return Counted(tensor, *(bit_statistics(tensor.entry, m, patterns) for m in directions))
+    def count(module: Module, parameter: Parameter) -> Counted:
+        entry, matrix = weights.entry(parameter), parameter.stack
+        directions = [matrix]
+        if matrix and parameter.name in weights.unsettled:
+            directions.append(matrix.turned)
+        counts = (count_entry(entry, each, patterns) for each in directions)
+        return Counted(module, parameter, *counts)
 
+    read = [
+        (module, parameter)
+        for module in weights.modules
+        for parameter in module.parameters
+        if parameter.tied_to is None and is_read(parameter)
+    ]
     with ThreadPoolExecutor(_THREADS) as pool:
-        return CountedModel(outline, [*pool.map(count, tensors)])
+        return CountedModel(weights, [*pool.map(count, *zip(*read, strict=True))] if read else [])
 
 
 def model_zeros(model: CountedModel) -> dict[str, Any]:
@@ -101,7 +111,7 @@ def model_zeros(model: CountedModel) -> dict[str, Any]:
     """
     zeros = Counter[str]()
     for each in model.tensors:
-        zeros[each.tensor.module.group] += each.counts.zeros
+        zeros[each.module.group] += each.counts.zeros
     counts = (each.counts for each in model.settled)
     kept = [find_pattern(each.complying, each.total) for each in counts]
     patterns = Counter(str(pattern) for pattern in kept if pattern)
@@ -117,7 +127,7 @@ def place_phrase(place: tuple[int, int, int], width: int) -> str:
     return say("check.place", **where)
 
 
-def _broken(counts: BitStatistics, pattern: Pattern, inputs: int) -> str | None:
+def _broken(counts: MatrixCount, pattern: Pattern, inputs: int) -> str | None:
     if pattern not in counts.complying:
         return say("check.no_groups", inputs=inputs, m=pattern.m)
     if (place := counts.violations.get(pattern)) is None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import numpy as np
 
-from sparsity_report.counting.bit_statistics import BitStatistics, nonzero_blocks
+from sparsity_report.counting.matrix_counts import MatrixCount, nonzero_blocks
 from sparsity_report.counting.n_m_patterns import Pattern
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.package_data import DEMO
@@ -24,14 +24,12 @@ from sparsity_report.findings.rules.wanted_bounds import Bound, Rules, read_rule
 from sparsity_report.sparse.cost import TRACE
 from sparsity_report.sparse.runtime_support import MISREAD, REFUSED, RUNTIMES, layouts_of, support
 from sparsity_report.sparse.shares import ratio
-from sparsity_report.weights.opened_outline import outline_of
-from sparsity_report.weights.outline import Outline
+from sparsity_report.weights.loading import load, open_to_count
+from sparsity_report.weights.weights import Parameter, Weights
 from sparsity_report.words.sentences import say
 
 if TYPE_CHECKING:
     from torch import nn
-
-    from sparsity_report.weights.weights import Weights
 
 
 @dataclass(frozen=True)
@@ -162,25 +160,20 @@ class Wanted(TypedDict, total=False):
 def check(
     model: str | os.PathLike[str] | Weights | nn.Module | None = None,
     *,
-    revision: str | None = None,
-    subfolder: str | None = None,
-    file: str | None = None,
     base: str | os.PathLike[str] | nn.Module | None = None,
     allow_pickle: bool = False,
     **wanted: Unpack[Wanted],
 ) -> ModelCheck:
     """Check a checkpoint against rules, without building the model.
 
-    Files are read in one pass, by range requests if they are on the Hub. Unpacked safetensors need
-    neither torch nor transformers.
+    Files are read in one pass, by range requests if they are on the Hub. Unpacked safetensors
+    whose headers decide need neither torch nor transformers.
 
     Parameters
     ----------
     model : str, path, Weights, nn.Module or None
         A Hub id, a directory, a ``.safetensors`` or a ``.gguf`` file, or an open model. None is
         the built-in demo model.
-    revision, subfolder, file : str, optional
-        As for :func:`load`.
     base : str, path or nn.Module, optional
         Base model of `model`, which is then a LoRA adapter; the merged weights are checked.
     allow_pickle : bool
@@ -212,39 +205,54 @@ def check(
     >>> bool(checked), checked.zeros
     (True, 0)
     """
-    places = {"revision": revision, "subfolder": subfolder, "file": file}
-    opening = {**places, "base": base, "allow_pickle": allow_pickle}
-    return check_rules(model, read_rules(wanted), **opening)
+    return check_rules(model, read_rules(wanted), base=base, allow_pickle=allow_pickle)
 
 
-def check_rules(model: Any, asked: Rules, **opening: Any) -> ModelCheck:
-    """Check a model against rules that were read; the options are those of :func:`outline_of`."""
-    outline = outline_of(DEMO if model is None else model, **opening)
-    read = [t for t in outline.stored if asked.reads_all or (asked.reads_values and t.matrix)]
+def check_rules(
+    model: str | os.PathLike[str] | Weights | nn.Module | None,
+    asked: Rules,
+    *,
+    base: str | os.PathLike[str] | nn.Module | None = None,
+    allow_pickle: bool = False,
+) -> ModelCheck:
+    """Check a model against rules that were read, see :func:`check`."""
+    weights = open_to_count(DEMO if model is None else model, base, allow_pickle=allow_pickle)
     two_four = Pattern(2, 4) if asked.runtime else None
-    patterns = {*filter(None, (asked.pattern, announced_pattern(outline), two_four))}
-    counted = count_tensors(outline, read, [*patterns])
+    patterns = {*filter(None, (asked.pattern, announced_pattern(weights), two_four))}
+
+    def is_read(parameter: Parameter) -> bool:
+        return asked.reads_all or (asked.reads_values and parameter.prunable)
+
+    counted = count_tensors(weights, is_read, [*patterns])
     violations = [*_violations(counted, asked)]
     if asked.mask_of:
-        violations += _revived(counted, asked.mask_of, outline_of(asked.mask_of, like=outline))
+        violations += _revived(counted, asked.mask_of, _named_alike(asked.mask_of, weights))
     notes = [*deployment_notes(counted)]
     if asked.audit:
         wanted_notes = say("check.no_notes")
-        violations += [Violation("audit", outline.name, wanted_notes, note) for note in notes]
+        violations += [Violation("audit", weights.name, wanted_notes, note) for note in notes]
         notes = []
     for verdict, note in _runtime_support(counted, asked.runtime):
         if verdict in {REFUSED, MISREAD}:
             runnable = say("check.runnable", runtime=RUNTIMES[asked.runtime].name)
-            violations.append(Violation("runtime", outline.name, runnable, note))
+            violations.append(Violation("runtime", weights.name, runnable, note))
         else:
             notes.append(note)
     prunable, zeros = (counted.total, counted.zeros) if asked.reads_values else (None, None)
-    return ModelCheck(outline.name, outline.total, prunable, zeros, tuple(violations), tuple(notes))
+    return ModelCheck(weights.name, weights.total, prunable, zeros, tuple(violations), tuple(notes))
+
+
+def _named_alike(parent: str, weights: Weights) -> Weights:
+    """Open a model under names on disk, or in memory, as those of an open one."""
+    opened, is_in_memory = open_to_count(parent), bool(weights.architecture)
+    if bool(opened.architecture) == is_in_memory:
+        return opened
+    return load(parent, config=is_in_memory, stream=True)
 
 
 def _violations(model: CountedModel, rules: Rules) -> Iterator[Violation]:
     """Yield violations of all rules but those about other models and runtimes."""
-    name, total = model.outline.name, model.outline.total
+    name, total = model.weights.name, model.weights.total
     if rules.params and total not in rules.params:
         wanted = say("check.wanted", bound=rules.params.text)
         yield Violation("params", name, wanted, say("check.size", count=total))
@@ -263,7 +271,7 @@ def _violations(model: CountedModel, rules: Rules) -> Iterator[Violation]:
 
 
 def _out_of_bounds(
-    rule: str, name: str, bound: Bound | None, counts: BitStatistics | CountedModel
+    rule: str, name: str, bound: Bound | None, counts: MatrixCount | CountedModel
 ) -> Iterator[Violation]:
     zeros, total = counts.zeros, counts.total
     if bound and Fraction(zeros, total) not in bound:
@@ -275,15 +283,15 @@ def _runtime_support(model: CountedModel, runtime: str) -> Iterator[tuple[str, s
     """Yield verdict and sentence about each layout of the weights in a runtime."""
     if not runtime:
         return
-    plain = [each.counts for each in model.matrices if not each.tensor.parameter.packing]
+    plain = [each.counts for each in model.matrices if not each.parameter.packing]
     zeros, total = (sum(getattr(counts, n) for counts in plain) for n in ("zeros", "total"))
     sparse = [each for each in model.settled if each.counts.zeros]
     layouts = layouts_of(
-        {each.tensor.parameter.packing for each in model.matrices} - {""},
-        is_gguf=model.outline.source == "gguf",
+        {each.parameter.packing for each in model.matrices} - {""},
+        is_gguf=model.weights.source == "gguf",
         has_zeros=zeros > TRACE * total,
         is_2_4=bool(sparse) and not any(each.broken(Pattern(2, 4)) for each in sparse),
-        is_uneven=bool(varying(model.outline)),
+        is_uneven=bool(varying(model.weights)),
     )
     for layout in layouts:
         cell = support(runtime, layout)
@@ -296,21 +304,20 @@ def _runtime_support(model: CountedModel, runtime: str) -> Iterator[tuple[str, s
         yield cell.verdict, say("check.runtime", runtime=name, **words, **looked_up)
 
 
-def _revived(model: CountedModel, parent: str, old_model: Outline) -> Iterator[Violation]:
+def _revived(model: CountedModel, parent: str, old_model: Weights) -> Iterator[Violation]:
     """Yield the matrices in which zeros of the parent are not zero."""
-    here = {each.tensor.parameter.name: each.tensor for each in model.tensors}
-    for old in (each for each in old_model.stored if each.matrix):
-        name, shape = old.parameter.name, old.parameter.shape
-        new = here.get(name)
-        if new is None or new.parameter.shape != shape:
+    here = {each.parameter.name: each for each in model.tensors}
+    for old in old_model.prunable:
+        name, new = old.name, here.get(old.name)
+        if new is None or new.parameter.shape != old.shape:
             here_too = "lacks it" if new is None else f"holds it as {new.parameter.shape}"
             raise SparsityReportError(
-                f"mask-of: {parent} has {name!r} of shape {shape}, and {model.outline.name} "
+                f"mask-of: {parent} has {name!r} of shape {old.shape}, and {model.weights.name} "
                 f"{here_too}; sparsity-report pair aligns such models"
             )
         zeros = revived = 0
-        blocks = (nonzero_blocks(old.entry), nonzero_blocks(new.entry))
-        for kept, now in zip(*blocks, strict=True):
+        entries = (old_model.entry(old), model.weights.entry(new.parameter))
+        for kept, now in zip(*map(nonzero_blocks, entries), strict=True):
             zeros += kept.size - int(np.count_nonzero(kept))
             revived += int(np.count_nonzero(now & ~kept))
         if revived:

@@ -10,10 +10,10 @@ from sparsity_report.report.tables import study_tables
 from sparsity_report.report.tables.table_model import Cell, Table, cell_of, plain_rows, table_of
 from sparsity_report.report.tables.task_tables import task_columns
 from sparsity_report.study.comparison import Study
+from sparsity_report.study.derived.expert_use import fewer_experts
 from sparsity_report.study.derived.paired_facts import distance
 from sparsity_report.study.derived.protocol_scores import ANY_TOKENIZER, PROTOCOL, by_protocol
 from sparsity_report.study.derived.zero_shot import SEVEN, one_version, seven_tasks
-from sparsity_report.study.expert_use import fewer_experts
 from sparsity_report.study.layers import records
 from sparsity_report.study.schema import COLUMNS, TABLES, Column, columns_of
 from sparsity_report.untrusted.display_text import distinct_names, short_name

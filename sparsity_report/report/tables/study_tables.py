@@ -50,12 +50,15 @@ _INSIDE = {"heads": "caption.zeros_by_head", "experts": "caption.zeros_by_expert
 
 
 def models(study: Study) -> Table:
-    """Return the models that were counted."""
-    values = study.variants.drop_duplicates("fingerprint")
-    values = values.rename(columns={"fingerprint": "weights_fingerprint"})
-    names = "model architecture source weights_fingerprint"
-    looks: dict[str, Any] = {"widths": (1, 1, 1.4, 0)}
-    return table_of("models", say("caption.counted_weights"), names, values, style="facts", **looks)
+    """Return the models that were counted, and of two checkpoints which is the base."""
+    names, widths = "model architecture source weights_fingerprint", (1, 1, 1.4, 0)
+    values = study.variants.assign(weights_fingerprint=study.variants["fingerprint"])
+    if study.matches is None:
+        values = values.drop_duplicates("fingerprint")
+    else:
+        names, widths = f"variant {names}", (0.7, *widths)
+    looks: dict[str, Any] = {"style": "facts", "widths": widths}
+    return table_of("models", say("caption.counted_weights"), names, values, **looks)
 
 
 def variants(study: Study) -> Table:
@@ -83,6 +86,9 @@ def total_rows(study: Study) -> list[Total]:
         rows.append(Total(replace(COLUMNS[f"sparsity_{part}"], **share), say(note), "lead"))
         for count, key in (("total", "label.of_total"), ("nonzero", "label.nonzero")):
             rows.append(Total(replace(COLUMNS[f"{prefix}{count}"], text=say(key)), "", "part"))
+        if study.facts.base_shares:
+            gone = replace(COLUMNS["gone_of_base"], name=f"gone_{part}", format=formats.share(2))
+            rows.append(Total(gone, "", "lead"))
     costs = dict(_costs(study))
     return [*rows, *map(Total, columns_of(" ".join(costs), **_unpacked(study)), costs.values())]
 
@@ -116,16 +122,25 @@ def totals_by_variant(study: Study, caption: str) -> Table:
 
 def by_variant(study: Study) -> list[dict[str, Any]]:
     """Return the totals of each variant by column; None where unknown."""
-    return [
-        {**row, "bits_per_weight": study.facts.bits_per_weight(row["variant"])}
+    gone = {f"gone_{part}": share for part, share in study.facts.base_shares.items()}
+    rows: list[dict[str, Any]] = [
+        {
+            **row,
+            **dict.fromkeys(gone),
+            "bits_per_weight": study.facts.bits_per_weight(row["variant"]),
+        }
         for row in plain_rows(study.totals)
     ]
+    if gone:
+        rows[1] |= gone
+    return rows
 
 
 def _costs(study: Study) -> Iterator[tuple[str, str]]:
     """Yield columns of pruning, bytes and work per token, each with a note on what it counts."""
-    keys = ("asked_sparsity", "zeros_before", "newly_zeroed", "threshold")
-    yield from dict.fromkeys(keys, "").items()
+    if study.matches is None:
+        keys = ("asked_sparsity", "zeros_before", "newly_zeroed", "threshold")
+        yield from dict.fromkeys(keys, "").items()
     if study.facts.packings():
         yield "file_bytes", say("column.file_bytes_note")
         yield "bits_per_weight", say("column.bits_per_weight_note")

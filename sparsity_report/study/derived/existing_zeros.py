@@ -9,7 +9,7 @@ import pandas as pd
 from sparsity_report.counting.n_m_patterns import COMPLIANCE, KNOWN
 from sparsity_report.sparse.cost import TRACE
 from sparsity_report.sparse.shares import ratio
-from sparsity_report.study.derived.heads_experts import dead
+from sparsity_report.study.derived.heads_experts import dead, dead_heads
 from sparsity_report.study.derived.layer_metrics import Spread
 
 # Largest difference between the sparsity of a matrix and that of its N:M pattern.
@@ -58,7 +58,7 @@ def positions(patterns: pd.DataFrame, spread: Spread | None) -> Positions | None
     sizes = (rows["rows"] * rows["columns"]).astype(float)
     if most := COMPLIANCE * (sizes * rows["sparsity"]).sum():
         zero_parts, heads = dead(rows), rows["head_sparsity"]
-        shares = heads.map(lambda each: each.count(1) / len(each) if each else 0.0)
+        shares = heads.map(lambda each: dead_heads(each) / len(each) if each else 0.0)
         if (sizes * shares).sum() >= most:
             return Positions("heads", {"heads": int(zero_parts.heads.sum())})
         left = (1 - rows["zero_rows"].fillna(0)) * (1 - rows["zero_columns"].fillna(0))

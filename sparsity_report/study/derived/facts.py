@@ -30,19 +30,20 @@ from sparsity_report.study.derived.existing_zeros import (
     smallest_kept,
 )
 from sparsity_report.study.derived.heads_experts import Dead, Inner, Part, dead, inner, parts
-from sparsity_report.study.derived.heatmap_grid import Cell, Grid
 from sparsity_report.study.derived.layer_metrics import Spread, spread_of
 from sparsity_report.study.derived.paired_facts import level, paired_by_protocol
 from sparsity_report.study.derived.paired_scores import Paired
-from sparsity_report.study.derived.policy_names import EXISTING, methods, selection_rule
 from sparsity_report.study.derived.protocol_scores import Scored, key_of, scored
-from sparsity_report.study.derived.rounded_zeros import is_pruned
 from sparsity_report.study.derived.speedups import crossovers, reference, speeds
 from sparsity_report.study.frames import StudyFrames
+from sparsity_report.study.heatmap_grid import Cell, Grid
 from sparsity_report.study.layers import records
 from sparsity_report.study.levels.levels import dense_sizes, selected, variant_sums
+from sparsity_report.study.policy_names import EXISTING, methods, selection_rule
+from sparsity_report.study.rounded_zeros import is_pruned
 from sparsity_report.study.schema import TABLES
 from sparsity_report.study.storage_layouts import layout_curve, layout_ends
+from sparsity_report.study.survival import base_shares
 
 # Layouts of the curve of bytes against sparsity.
 CURVE_LAYOUTS = ("dense", "csr_int32", "csr_int64", "bitmask")
@@ -184,6 +185,24 @@ class Facts:
     def csr_variants(self) -> list[str]:
         """The CSR variants other than the baseline."""
         return [n for n, layout in self.layouts.items() if layout == "csr" and n != self.baseline]
+
+    def table(self, name: str) -> pd.DataFrame:
+        """Return a table of the study by name; without rows if the study has none."""
+        frame: pd.DataFrame | None = getattr(self.study, name)
+        return pd.DataFrame(columns=[*TABLES[name]]) if frame is None else frame
+
+    @property
+    def sides(self) -> tuple[str, str]:
+        """The variants of two compared checkpoints: the base, and the model made from it."""
+        before, after, *_ = self.layouts
+        return before, after
+
+    @cached_property
+    def base_shares(self) -> dict[str, float | None]:
+        """The share of the base that is zero or removed, see :func:`.survival.base_shares`."""
+        if self.study.matches is None:
+            return {}
+        return base_shares(self._totals.loc[[*self.sides]], self.study.matches)
 
     def is_of_first(self, variant: str) -> bool:
         """Return whether a variant is of the same model as the first one."""

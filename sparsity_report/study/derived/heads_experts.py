@@ -155,7 +155,7 @@ def dead(patterns: pd.DataFrame) -> Dead:
         numbers = (patterns[share].fillna(0.0) * patterns[size]).round().astype("int64")
         return _positive_sums(numbers, names)
 
-    heads = patterns["head_sparsity"].map(lambda shares: 0 if shares is None else shares.count(1))
+    heads = patterns["head_sparsity"].map(dead_heads)
     sparsity = patterns["sparsity"].groupby(names, sort=False).min()
     return Dead(
         counted("zero_rows", "rows"),
@@ -163,6 +163,11 @@ def dead(patterns: pd.DataFrame) -> Dead:
         _positive_sums(heads.astype("int64"), names),
         [str(name) for name in sparsity.index[sparsity == 1]],
     )
+
+
+def dead_heads(shares: Sequence[float] | None) -> int:
+    """Return the number of heads without a nonzero, given their sparsity where it was counted."""
+    return 0 if shares is None else [*shares].count(1)
 
 
 def _positive_sums(counts: pd.Series, names: pd.Series) -> pd.Series:

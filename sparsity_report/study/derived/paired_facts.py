@@ -6,11 +6,11 @@ from typing import Any
 
 import pandas as pd
 
-from sparsity_report.study.derived.block_bootstrap import LEVEL, WIDE
-from sparsity_report.study.derived.losses import paired_mean, why_unpaired
+from sparsity_report.study.block_bootstrap import LEVEL, WIDE
 from sparsity_report.study.derived.paired_scores import Ends, Paired, paired
 from sparsity_report.study.derived.protocol_scores import by_protocol, key_of
 from sparsity_report.study.layers import records
+from sparsity_report.study.losses import paired_mean, why_unpaired
 
 # Largest distance of zeros from a target that is reached.
 _NEAR = 0.005

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from sparsity_report.study.derived.block_bootstrap import WIDE, Mean, holm_levels, mean_over
-from sparsity_report.study.derived.losses import paired_mean, token_counts, why_unpaired
+from sparsity_report.study.block_bootstrap import WIDE, Mean, holm_levels, mean_over
+from sparsity_report.study.losses import paired_mean, token_counts, why_unpaired
 
 _Row = Mapping[str, Any]
 Ends = tuple[float, float, float]

@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from sparsity_report.study.derived.block_bootstrap import LEVEL, holm_levels
+from sparsity_report.study.block_bootstrap import LEVEL, holm_levels
 from sparsity_report.study.derived.facts import Facts
 from sparsity_report.study.harness_samples import PAIRING, unpack
 from sparsity_report.study.layers import records

@@ -9,8 +9,8 @@ import pandas as pd
 from sparsity_report.counting.n_m_patterns import Pattern, parse_pattern
 from sparsity_report.sparse.runtime_support import RUNTIMES, layouts_of, support
 from sparsity_report.study.derived.existing_zeros import n_m_positions
-from sparsity_report.study.derived.policy_names import EXISTING
 from sparsity_report.study.layers import records
+from sparsity_report.study.policy_names import EXISTING
 
 if TYPE_CHECKING:
     from sparsity_report.study.derived.facts import Facts

@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from sparsity_report.study.derived.expert_use import fewer_experts
 from sparsity_report.study.derived.facts import Facts
 from sparsity_report.study.derived.protocol_scores import by_protocol
 from sparsity_report.study.derived.zero_shot import seven_tasks
-from sparsity_report.study.expert_use import fewer_experts
 from sparsity_report.study.layers import records
 
 # Reasons for a speed that is not stated, the clearest first.
@@ -23,15 +23,15 @@ class Tile(NamedTuple):
     key : str
         ``perplexity``, ``accuracy`` or ``quality`` (not measured); ``size``; ``flops``; ``speed``;
         of a study without a pruning also ``parameters`` and ``prunable``, or ``active`` if
-        variants lack experts.
+        variants lack experts; of two checkpoints ``zeros``, and ``revived`` if there were zeros.
     before : float or None
         Of the baseline; None if unknown, and in a study without a pruning.
     after : tuple of float
         The lowest and the highest value of the prunings; empty if none is known.
     more : mapping
         Values for the note: ``text``, ``text_fingerprint``, ``window`` and
-        ``vocabulary``; ``layout``; ``tokens``,
-        ``low`` and ``high``, and ``reason``, the verdict on the speed.
+        ``vocabulary``; ``layout``; ``tokens``, ``low`` and ``high``, and ``reason``, the verdict
+        on the speed; of two checkpoints ``note``, the key of the note.
     """
 
     key: str
@@ -56,6 +56,8 @@ def strip(facts: Facts) -> tuple[Tile, ...]:
     >>> quality.key, size.more["layout"], round(size.ratio, 2), speed.more["reason"]
     ('quality', 'csr', 1.33, 'unmeasured')
     """
+    if facts.study.survival is not None:
+        return _matched(facts, records(facts.study.survival)[0])
     variants = facts.contenders
     if not variants:
         return _opened(facts, tuple(fewer_experts(facts.study)))
@@ -81,6 +83,27 @@ def _opened(facts: Facts, fewer: tuple[str, ...]) -> tuple[Tile, ...]:
         for key, column in sums.items()
     ]
     return (_quality(facts, shown), *tiles)
+
+
+def _matched(facts: Facts, fate: Mapping[str, Any]) -> tuple[Tile, ...]:
+    """Return zeros, revived zeros or else FLOPs, parameters and bytes of two checkpoints."""
+    figures = {"parameters": "parameters", "size": "stored_bytes"}
+    before, after = (facts.total(side, "sparsity_prunable") for side in facts.sides)
+    tiles = [Tile("zeros", before, _ends([after]), {"note": "strip.zeros_note"})]
+    if zeros := fate["zeros_before"]:
+        more = {"note": "strip.revived_note", "revived": fate["revived"], "zeros": zeros}
+        tiles.append(Tile("revived", None, _ends([fate["revived"] / zeros]), more))
+    else:
+        figures["flops"] = "flops_per_token"
+    changes = facts.table("changes")
+    sums = {row["figure"]: row for row in records(changes[changes["group"].isna()])}
+    more = {"note": "strip.of_model"}
+    for key, figure in figures.items():
+        before, after = sums[figure]["before"], sums[figure]["after"]
+        is_known = not (pd.isna(before) or pd.isna(after))
+        after_ends = _ends([after]) if is_known else ()
+        tiles.append(Tile(key, before if is_known else None, after_ends, more))
+    return tuple(tiles)
 
 
 def _ends(values: Iterable[float | None]) -> tuple[float, ...]:

@@ -1,4 +1,4 @@
-"""Figures of a study or a pair as flat metrics for experiment trackers.
+"""Figures of a study as flat metrics for experiment trackers.
 
 Names have ASCII letters, digits, ``_``, ``.``, ``-`` and ``/``, at most 250 in all. MLflow,
 TensorBoard, W&B and trackio keep such names as they are.
@@ -43,14 +43,7 @@ _QUALITY = {
     for column in ("perplexity", "nll", "top1", "kl", "agreement", "flips")
 }
 _TASKS = {"{variant}/tasks/{task}/{metric}/{filter}": "value"}
-_PAIR_SPARSITIES = {
-    "sparsity/{of}/before": "sparsity_before",
-    "sparsity/{of}/itself": "sparsity_itself",
-    "sparsity/{of}/gone_of_base": "gone_of_base",
-}
-_PAIR_TOTALS = {
-    f"{{figure}}/{column}": column for column in ("before", "after", "removed", "share")
-}
+_CHANGES = {f"{{figure}}/{column}": column for column in ("before", "after", "removed", "share")}
 _SURVIVAL = {
     f"zeros/{column.removeprefix('zeros_')}": column
     for column in ("zeros_before", "zeros_after", "kept", "revived", "new", "kept_share", "iou")
@@ -60,7 +53,7 @@ _Metric: TypeAlias = tuple[tuple[str, ...], Any]
 
 
 def study_metrics(facts: Facts) -> dict[str, float]:
-    """Return sums, scores and sound measurements of each variant."""
+    """Return sums, scores and sound measurements of each variant, and what two models differ in."""
     study, speeds = facts.study, facts.speeds
     ratios: Any = [facts.ratio(variant, "stored_bytes") for variant in study.totals["variant"]]
     figures = [
@@ -68,25 +61,16 @@ def study_metrics(facts: Facts) -> dict[str, float]:
         *_figures(study.groups, _GROUPS),
         *_figures(study.quality, _QUALITY),
         *_figures(study.tasks, _TASKS),
+        *((("sparsity", part, "gone_of_base"), share) for part, share in facts.base_shares.items()),
     ]
+    if study.survival is not None and study.changes is not None:
+        figures += _figures(study.changes[study.changes["group"].isna()], _CHANGES)
+        figures += _figures(study.survival.head(1), _SURVIVAL)
     if speeds is not None:
         # Speeds within timing noise are not stated.
         stated = speeds[(speeds["scope"] == "model") & (speeds["verdict"] == "stated")]
         figures += _figures(stated.assign(cache=stated["cache"].fillna("model")), _SPEEDS)
     return _flat(figures)
-
-
-def pair_metrics(
-    sparsities: pd.DataFrame, totals: pd.DataFrame, survival: pd.DataFrame
-) -> dict[str, float]:
-    """Return sparsities, sums and the fate of zeros, from the tables of a pair."""
-    return _flat(
-        [
-            *_figures(sparsities, _PAIR_SPARSITIES),
-            *_figures(totals, _PAIR_TOTALS),
-            *_figures(survival.head(1), _SURVIVAL),
-        ]
-    )
 
 
 def _figures(frame: pd.DataFrame | None, columns: Mapping[str, str]) -> Iterator[_Metric]:

@@ -1,5 +1,6 @@
 """A study as CSV files for a spreadsheet, in which no cell is taken for a formula."""
 
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -10,13 +11,16 @@ import pandas as pd
 from sparsity_report.errors import legible
 from sparsity_report.files.atomic import write_file
 from sparsity_report.study.comparison import Study
-from sparsity_report.study.files.json_files import value_or_saved
-from sparsity_report.study.schema import MEASURED
+from sparsity_report.study.files.json_files import study_or_saved
+from sparsity_report.study.schema import CHANGED, MATCHED, MEASURED
 from sparsity_report.untrusted.display_text import file_name
 
 # Possible beginnings of a formula: at the start of a cell, or after the separator of cells in many
-# European locales, quoted or not, also with the full-width signs of East Asia.
-FORMULA = re.compile(r'(^|;)(?=["\s]*[=+\-@＝＋－＠])')
+# European locales, quoted or not, also with the full-width signs of East Asia. The scripts of a
+# page read the same file.
+FORMULA = re.compile(
+    json.loads(Path(__file__).with_name("formula.json").read_text(encoding="utf-8"))["pattern"]
+)
 PIVOTS = ("sparsity", "param_frac", "flops_per_token")
 
 
@@ -28,7 +32,8 @@ def write_csv(study: Study | str | os.PathLike[str], folder: str | os.PathLike[s
     ``pivot_<metric>.csv``, and each measurement its file: ``latency.csv``, ``quality.csv``,
     ``score_pairs.csv`` (paired comparisons with 95 % and 99 % intervals), ``sensitivity.csv``,
     ``continuations.csv``, ``tasks.csv``, ``experts.csv`` (use by the router). A mixture of experts
-    gets ``expert_budgets.csv`` where patterns are known.
+    gets ``expert_budgets.csv`` where patterns are known. Two checkpoints get ``matches.csv``,
+    ``removed.csv``, ``survival.csv`` and ``changes.csv``.
 
     Text that a spreadsheet would take for a formula gets a leading apostrophe. Invisible
     characters are spelled out (``\r``, ``\u202e``).
@@ -60,13 +65,14 @@ def write_csv(study: Study | str | os.PathLike[str], folder: str | os.PathLike[s
     >>> [file.name for file in files][:3]
     ['layers_dense.csv', 'groups_dense.csv', 'comparison.csv']
     """
-    folder, shown = Path(folder), value_or_saved("write_csv", study, Study)
+    folder, shown = Path(folder), study_or_saved("write_csv", study)
     files = {}
     for variant, stem in variant_stems(shown).items():
         for kind, frame in (("layers", shown.layers), ("groups", shown.groups)):
             files[f"{kind}_{stem}.csv"] = frame[frame["variant"] == variant]
     files["comparison.csv"] = shown.groups
-    for part in ("totals", "storage", "expert_budgets", "score_pairs", *MEASURED):
+    derived = ("totals", "storage", "expert_budgets", "score_pairs")
+    for part in (*derived, *MEASURED, *MATCHED, *CHANGED):
         if (frame := getattr(shown, part)) is not None:
             files[f"{part}.csv"] = frame
     for metric in PIVOTS:

@@ -1,6 +1,6 @@
 """Bounds that protect readers of a file from false or impossible numbers.
 
-An edited file is recognized by its digest. The checks here refuse only what no study or pair can
+An edited file is recognized by its digest. The checks here refuse only what no study can
 hold: counts beyond their total, intervals whose ends are reversed, names that nothing has.
 """
 
@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sparsity_report.study.derived.losses import check_losses
 from sparsity_report.study.frames import StudyFrames
 from sparsity_report.study.harness_results import check_results
 from sparsity_report.study.layers import check_context, check_convention
 from sparsity_report.study.levels.levels import level_matrices
-from sparsity_report.study.pairs.pair import Pair
+from sparsity_report.study.losses import check_losses
 from sparsity_report.study.schema import OPTIONAL, SIDES, refuse
 
 # Columns of which none exceeds the next one, by table.
@@ -27,7 +26,7 @@ _RISING = {
         *("seconds_low seconds seconds_high", "crossover_low crossover_sparsity crossover_high"),
         *("realised_low realised_speedup realised_high", "control_low control_high"),
     ],
-    "pair_layers": [
+    "matches": [
         *("compared weight_before", "compared weight_after"),
         *("zeros_before weight_before", "zeros_after weight_after"),
     ],
@@ -77,6 +76,7 @@ def check_study(study: StudyFrames) -> None:
     for table in OPTIONAL:
         if (frame := getattr(study, table)) is not None:
             check_measured(table, study, frame)
+    _check_matches(study)
 
 
 def check_measured(table: str, study: StudyFrames, frame: pd.DataFrame) -> None:
@@ -98,19 +98,21 @@ def check_measured(table: str, study: StudyFrames, frame: pd.DataFrame) -> None:
         refuse(table, known, "module_name: has no layer")
 
 
-def check_pair(pair: Pair) -> None:
-    """Refuse a pair with impossible numbers, see :func:`check_study`."""
-    if pair.models["side"].tolist() != list(SIDES):
-        raise ValueError("models: are not one before and one after")
-    layers = pair.layers
-    _check_order("pair_layers", layers)
+def _check_matches(study: StudyFrames) -> None:
+    """Refuse two checkpoints with impossible numbers, see :func:`check_study`."""
+    matches, removed = study.matches, study.removed
+    if matches is None or removed is None or len(study.variants) < len(SIDES):
+        if matches is not removed:
+            raise ValueError("matches: are not those of two checkpoints with removed parts")
+        return
+    _check_order("matches", matches)
     for parts, most in (
         (["kept", "revived", "new", "changed"], "compared"),
         (["kept", "revived"], "zeros_before"),
         (["kept", "new"], "zeros_after"),
     ):
-        fits = layers[parts].sum(axis=1) <= layers[most]
-        refuse("layers", fits, f"{most}: is less than its parts")
+        fits = matches[parts].sum(axis=1) <= matches[most]
+        refuse("matches", fits, f"{most}: is less than its parts")
 
 
 def _check_rows(table: str, study: StudyFrames, frame: pd.DataFrame) -> None:

@@ -2,6 +2,4 @@
 
 - `levels`: the class `Levels`, all figures of a model at every level
 - `sweep`: counts of every level from the weights, by policy
-- `budget`: the level that keeps a budget of bytes, FLOPs or perplexity
-- `tradeoff`: quality against bytes of measured variants
 """

@@ -20,7 +20,7 @@ from sparsity_report.sparse.cost import (
     value_bytes,
 )
 from sparsity_report.sparse.shares import ratio, zero_shares
-from sparsity_report.study.derived.heatmap_grid import Cell, Grid
+from sparsity_report.study.heatmap_grid import Cell, Grid
 from sparsity_report.study.layers import added, used
 from sparsity_report.study.schema import TABLES
 from sparsity_report.weights.anatomy.groups import GROUPS

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from sparsity_report.counting import policies
 from sparsity_report.counting.allocation import check_sparsity
 from sparsity_report.counting.counts import count_weights
 from sparsity_report.counting.disk_cache import CacheFolder
 from sparsity_report.counting.histogram import BUCKETS, Integers, Magnitudes, bucket_of
-from sparsity_report.counting.n_m_patterns import pattern_at
+from sparsity_report.counting.policies.magnitude_policies import prunable_counts
+from sparsity_report.counting.policies.policy_registry import families
 from sparsity_report.counting.progress import Progress
-from sparsity_report.counting.pruning import Pruning
+from sparsity_report.counting.pruning import Inputs, Ladder, ModuleCounts, Pruning
 from sparsity_report.counting.ranks import Level, find_levels, read_buckets, refine_level
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.study.derived.policy_names import GLOBAL, LAYERWISE
 from sparsity_report.study.layers import added, layer_frame
 from sparsity_report.study.levels.levels import Levels, level_matrices, level_rows
 from sparsity_report.study.schema import typed
@@ -30,8 +29,6 @@ from sparsity_report.weights.weights import Weights
 _FINE = 10_000
 # Magnitudes that one exact pass reads: bounds the memory.
 _EXACT_AT_ONCE = 2**21
-# Group sizes of N:M patterns.
-_GROUPS = (4, 8)
 
 
 def sweep(
@@ -91,21 +88,24 @@ def sweep(
     wanted = np.arange(100) / 100 if sparsities is None else sparsities
     if not (asked := [check_sparsity(s) for s in wanted]):
         raise SparsityReportError("sparsities: sweep needs at least one sparsity; give [0.3]")
-    counts = policies.prunable_counts(weights, progress, executor, cache)
+    counts = prunable_counts(weights, progress, executor, cache)
     distinct = list(dict.fromkeys(asked))
-    kept = _kept(weights, counts, distinct, exact, executor)
+    levels = _levels(counts, distinct)
+    kept = _kept(counts, _refined(weights, counts, levels, executor) if exact else levels)
     layers = layer_frame(weights, count_weights(weights), variant="")
     places = [distinct.index(sparsity) for sparsity in asked]
     frame = Levels(layers, _table(weights, counts, distinct, kept)).frame(places)
     return typed("sweep", frame.assign(threshold=np.repeat(kept.thresholds[places], len(layers))))
 
 
-def level_table(weights: Weights) -> pd.DataFrame | None:
+def level_table(weights: Weights, counted: Mapping[str, Magnitudes]) -> pd.DataFrame | None:
     """Return the weights that global magnitude pruning leaves in prunable modules at each level.
 
     Parameters
     ----------
     weights : Weights
+    counted : mapping of str to Magnitudes
+        From :func:`count_weights`.
 
     Returns
     -------
@@ -117,74 +117,56 @@ def level_table(weights: Weights) -> pd.DataFrame | None:
     prunable = weights.prunable
     if not prunable or not all(p.known for p in prunable):
         return None
-    counted = count_weights(weights)
-    if any(counted[p.name].nan for p in prunable):
+    counts = {p.name: counted[p.name] for p in prunable}
+    if any(tensor.nan for tensor in counts.values()):
         return None
-    counts = policies.prunable_counts(weights)
     modules = sum(any(p.prunable for p in module.parameters) for module in weights.modules)
-    levels = [percent / 100 for percent in range(0, 100, 1 if modules <= _FINE else 5)]
-    kept = _kept(weights, counts, levels, exact=False, executor=None)
-    return _table(weights, counts, levels, kept)
+    sparsities = [percent / 100 for percent in range(0, 100, 1 if modules <= _FINE else 5)]
+    return _table(weights, counts, sparsities, _kept(counts, _levels(counts, sparsities)))
 
 
-def policy_tables(
-    layers: pd.DataFrame, levels: pd.DataFrame, weights: Weights | None
-) -> dict[str, pd.DataFrame]:
-    """Return a table of levels for every policy whose counts follow exactly from `levels`.
+def ladders(
+    layers: pd.DataFrame, levels: pd.DataFrame | None, weights: Weights | None
+) -> dict[str, Ladder | str]:
+    """Return the levels of every policy whose counts follow exactly from `levels`.
 
     Parameters
     ----------
     layers : pandas.DataFrame
         Rows of the variant that `levels` describes.
-    levels : pandas.DataFrame
+    levels : pandas.DataFrame or None
         From :func:`level_table`.
     weights : Weights or None
         Needed for the sizes of tensors where a module holds several.
 
     Returns
     -------
-    dict of str to pandas.DataFrame
-        ``"global_magnitude"``; ``"layerwise_magnitude"`` where the size of every tensor is known;
-        ``"N:4"`` and ``"N:8"`` at n of m weights pruned, where no weight was zero before and every
-        row is a whole number of groups.
+    dict of str to Ladder or str
+        By the key of the policy; for other policies, the reason why they do not follow.
     """
-    names, sparsities, counts = level_matrices(levels)
-    rows = layers.set_index("module_name").loc[names]
-    before = counts["weight_nonzero"][:, 0]
-    tables = {GLOBAL: levels}
-    totals = rows["weight_total"].to_numpy(dtype=np.int64)
-    tensors = _tensors(rows, totals, before, weights)
-    if tensors is not None:
-        sizes, nonzero, codes = tensors
-        pruned = np.rint(np.outer(sizes, np.array(sparsities))).astype(np.int64)
-        left = sizes[:, None] - np.maximum(pruned, (sizes - nonzero)[:, None])
-        left = added(left, codes, len(names))
-        tables[LAYERWISE] = level_rows(names, sparsities, left, np.zeros_like(left))
-    if (before != totals).any():
-        return tables
-    for group in _GROUPS:
-        if (rows["columns"] % group == 0).all():
-            kept = np.arange(group, 0, -1)
-            left = totals[:, None] // group * kept
-            levels_of_group = [float(1 - k / group) for k in kept]
-            tables[f"N:{group}"] = level_rows(names, levels_of_group, left, np.zeros_like(left))
-    return tables
+    counts = None
+    if levels is not None:
+        names, sparsities, matrices = level_matrices(levels)
+        left, slack = matrices.values()
+        rows = layers.set_index("module_name").loc[names]
+        totals, columns = (
+            rows[name].to_numpy(dtype=np.int64, na_value=0) for name in ("weight_total", "columns")
+        )
+        tensors = _tensors(rows, totals, left[:, 0], weights)
+        counts = ModuleCounts(Ladder(sparsities, left, slack), totals, columns, tensors)
+    return {key: policy.ladder(counts) for key, policy in families().items()}
 
 
 def pruned_at(weights: Weights, policy: str, sparsity: float) -> Pruning:
-    """Return the pruning at a level of a policy, one of :func:`policy_tables`."""
-    if policy == LAYERWISE:
-        return policies.layerwise_magnitude(weights, sparsity)
-    if pattern := pattern_at(policy, sparsity):
-        return policies.n_m(weights, *pattern)
-    return policies.global_magnitude(weights, sparsity)
+    """Return the pruning at a level of a policy, one of :func:`ladders`."""
+    return families()[policy].at(sparsity).prune(weights, sparsity, Inputs())
 
 
 def thresholds(weights: Weights, sparsities: Iterable[float]) -> list[float | None]:
     """Return the largest magnitude pruned at each level, or the lower end of its bucket."""
-    levels = [check_sparsity(sparsity) for sparsity in sparsities]
-    kept = _kept(weights, policies.prunable_counts(weights), levels, exact=False, executor=None)
-    return [None if np.isnan(threshold) else float(threshold) for threshold in kept.thresholds]
+    asked = [check_sparsity(sparsity) for sparsity in sparsities]
+    levels = _levels(prunable_counts(weights), asked)
+    return [level.threshold if level else None for level in levels]
 
 
 def _table(
@@ -211,7 +193,7 @@ def _tensors(
         return totals, before, np.arange(len(totals))
     if weights is None:
         return None
-    counts, owners = policies.prunable_counts(weights), _owners(weights)
+    counts, owners = prunable_counts(weights), _owners(weights)
     codes = rows.index.get_indexer(pd.Index([owners[name] for name in counts]))
     sizes = np.array([tensor.total for tensor in counts.values()], dtype=np.int64)
     return sizes, np.array([tensor.nonzero for tensor in counts.values()], dtype=np.int64), codes
@@ -225,39 +207,36 @@ class _Kept(NamedTuple):
     thresholds: np.ndarray  # of shape (levels,), NaN where nothing is pruned
 
 
-def _kept(
-    weights: Weights,
-    counts: Mapping[str, Magnitudes],
-    sparsities: Sequence[float],
-    exact: bool,
-    executor: Executor | None,
-) -> _Kept:
+def _levels(counts: Mapping[str, Magnitudes], sparsities: Sequence[float]) -> list[Level | None]:
+    """Return the smallest magnitudes that each sparsity prunes; None where it prunes nothing."""
+    total = sum(tensor.total for tensor in counts.values())
+    targets = [round(sparsity * total) for sparsity in sparsities]
+    levels = {level.target: level for level in find_levels(counts, sorted({*targets} - {0}))}
+    return [levels.get(target) for target in targets]
+
+
+def _kept(counts: Mapping[str, Magnitudes], levels: Sequence[Level | None]) -> _Kept:
     sizes = np.array([tensor.total for tensor in counts.values()], dtype=np.int64)
-    targets = [round(sparsity * int(sizes.sum())) for sparsity in sparsities]
-    levels = {level.target: level for level in _levels(weights, counts, targets, exact, executor)}
-    none = np.zeros(len(counts), dtype=np.int64)
-    pruned = np.array([levels[t].below + levels[t].ties if t else none for t in targets])
-    slack = np.array([levels[t].slack if t else none for t in targets])
     zeros = sizes - np.array([tensor.nonzero for tensor in counts.values()], dtype=np.int64)
-    cuts = [levels[t].threshold if t else None for t in targets]
+    none = np.zeros_like(sizes)
+    pruned = np.array([level.below + level.ties if level else none for level in levels])
+    slack = np.array([level.slack if level else none for level in levels])
+    thresholds = np.array([level.threshold if level else np.nan for level in levels])
     # A tensor whose zeros outnumber its pruned weights keeps all its nonzeros.
-    return _Kept(sizes - np.maximum(pruned, zeros), slack, np.array(cuts, dtype=float))
+    return _Kept(sizes - np.maximum(pruned, zeros), slack, thresholds)
 
 
-def _levels(
+def _refined(
     weights: Weights,
     counts: Mapping[str, Magnitudes],
-    targets: Iterable[int],
-    exact: bool,
+    levels: Sequence[Level | None],
     executor: Executor | None,
-) -> Iterator[Level]:
-    levels = list(find_levels(counts, sorted({target for target in targets if target})))
-    rough = [level for level in levels if exact and not level.exact]
-    yield from (level for level in levels if level not in rough)
-    if not rough:
-        return
+) -> list[Level | None]:
+    """Return exact levels, reading the magnitudes in the buckets of the others."""
+    inexact = {level.target: level for level in levels if level and not level.exact}
+    rough = [inexact[target] for target in sorted(inexact)]
     tally = np.zeros(BUCKETS, dtype=np.int64)
-    for tensor in counts.values():
+    for tensor in counts.values() if rough else ():
         np.add.at(tally, bucket_of(tensor.values), tensor.counts)
     while rough:
         # Read as many levels at once as memory allows: their buckets and those between.
@@ -266,5 +245,6 @@ def _levels(
         group = [level for level in rough if upto[level.bucket - first] <= _EXACT_AT_ONCE]
         group = group or rough[:1]
         inside = read_buckets(counts, weights.slices, first, group[-1].bucket, executor)
-        yield from (refine_level(level, inside) for level in group)
+        inexact |= {level.target: refine_level(level, inside) for level in group}
         rough = rough[len(group) :]
+    return [level and inexact.get(level.target, level) for level in levels]

@@ -1,9 +1,7 @@
-"""Two checkpoints compared weight by weight.
+"""Tables of a study of two checkpoints.
 
 Modules:
 
-- `checkpoints`: opening and comparing two checkpoints, ``compare_checkpoints``.
-- `pair`: the comparison as one frozen value.
-- `pair_frames`: the tables of a pair.
-- `pair_cells`: differences as numbers for maps and strips.
+- `match_frames`: matched modules and removed parts.
+- `removed_strips`: shares by block, and strips of removed parts.
 """

@@ -8,8 +8,7 @@ from typing import Any, cast
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.untrusted import limits
-
-CONFIG = "adapter_config.json"
+from sparsity_report.weights.sources.model_files import CONFIG
 
 # Repeated groups and long repeats may exhaust memory when they are compiled. Other braces and
 # nested sets have another meaning for `regex` than for `re`, which cannot stop after a time.

@@ -1,7 +1,7 @@
 """Adapters of PEFT, recognized among files, and the low-rank products of LoRA."""
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,20 +10,20 @@ from typing import Any
 from sparsity_report.errors import SparsityReportError, explained
 from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import read_json
-from sparsity_report.weights.adapters.adapter_settings import CONFIG, AdapterSettings
+from sparsity_report.weights.adapters.adapter_settings import AdapterSettings
 from sparsity_report.weights.packed.format_detection import check_weights
+from sparsity_report.weights.sources.model_files import (
+    ADAPTER_LEAF,
+    CONFIG,
+    base_name,
+    read_text,
+)
 from sparsity_report.weights.sources.model_paths import hub_id
 from sparsity_report.weights.sources.pickles import check_allowed, read_pickle
 from sparsity_report.weights.sources.safetensors import read_header
 from sparsity_report.weights.tensor_slices import FLOATS, Entry
 from sparsity_report.words.sentences import say
 
-# Names of LoRA and related methods, prefix and prompt tuning; kohya writes `lora_unet_…`.
-_LEAF = re.compile(
-    r"(^|\.)(lora(_\w+)?|(ia3|oft|boft|hada|lokr|vera|randlora|fourierft)_\w+|prompt_embeddings|"
-    r"prompt_encoder|modules_to_save)(\.|$)"
-)
-_WEIGHTS = re.compile(r"(?!adapter_model)(.+\.(safetensors|gguf)|pytorch_model.*\.bin)")
 # Files of the tensors of an adapter; PEFT prefers the first.
 TENSORS, _PICKLED = "adapter_model.safetensors", "adapter_model.bin"
 _PREFIX = "base_model.model."
@@ -42,40 +42,6 @@ _KNOWN = {
 _INITS = {"true", "false", "none", "gaussian", "eva", "orthogonal", "mica"}
 
 
-def check_folder(folder: Path, names: Collection[str]) -> None:
-    """Refuse a folder that holds an adapter but no weights of a model."""
-    if CONFIG in names and not any(map(_WEIGHTS.fullmatch, names)):
-        raise _refusal(folder, folder)
-
-
-def check_tensors(path: Path, keys: Collection[str]) -> None:
-    """Refuse a file without tensors, and one whose tensors all belong to an adapter."""
-    if not keys:
-        raise SparsityReportError(
-            f"{path} holds no tensors, so there is nothing to count; open another file"
-        )
-    # Trained biases and heads have the prefix `base_model.` too; a model that was saved with its
-    # adapter has layers named `base_layer`.
-    adapters = [key for key in keys if _LEAF.search(key)]
-    others = set(keys).difference(adapters)
-    has_base = any(".base_layer." in key for key in others)
-    if adapters and not has_base and all(key.startswith("base_model.") for key in others):
-        raise _refusal(path, path if path.is_dir() else path.parent)
-
-
-def _refusal(path: Path, folder: Path) -> SparsityReportError:
-    base = _base_name(folder / CONFIG)
-    return SparsityReportError(
-        f"{path} is an adapter of {base or f'a model that no {CONFIG} names'}, not a model; open "
-        f"the two merged with base= (--base), or {base or 'that model'} alone"
-    )
-
-
-def _base_name(config: Path) -> str:
-    """Return the base model that the configuration of an adapter names; empty if unknown."""
-    return _read_text(config, "base_model_name_or_path")
-
-
 def base_note(adapter: Path, base: str, folder: Path | None) -> Iterator[str]:
     """Yield a note if an adapter names a base that no name of the given base matches.
 
@@ -88,9 +54,9 @@ def base_note(adapter: Path, base: str, folder: Path | None) -> Iterator[str]:
     folder : pathlib.Path or None
         Folder of the base.
     """
-    named, names = _base_name(adapter), [base]
+    named, names = base_name(adapter), [base]
     if folder is not None:
-        names += [str(folder.resolve()), _read_text(folder / "config.json", "_name_or_path")]
+        names += [str(folder.resolve()), read_text(folder / "config.json", "_name_or_path")]
         names += filter(None, [hub_id(folder)])
     # Copies of a model in several places share only the last part of the name.
     if named and _last_part(named) not in map(_last_part, names):
@@ -99,15 +65,6 @@ def base_note(adapter: Path, base: str, folder: Path | None) -> Iterator[str]:
 
 def _last_part(name: str) -> str:
     return re.split(r"[/\\]", name.rstrip("/\\"))[-1].lower()
-
-
-def _read_text(config: Path, key: str) -> str:
-    """Return a text of a configuration; empty if it is missing or unreadable."""
-    try:
-        value = read_json(config, most=limits.CONFIG_BYTES)[key]
-    except (OSError, ValueError, KeyError):
-        return ""
-    return value if isinstance(value, str) else ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,7 +126,7 @@ class Adapter:
 
 def wrong(file: Path, reason: str) -> SparsityReportError:
     """Return an error about a file of an adapter."""
-    base = _base_name(file.parent / CONFIG)
+    base = base_name(file.parent / CONFIG)
     return SparsityReportError(
         f"{file}: {reason}; merge it into its base with peft's "
         f"merge_and_unload(){base and f', {base}'}, if it can, and open what save_pretrained writes"
@@ -207,7 +164,7 @@ def read_adapter(path: Path, allow_pickle: bool) -> Adapter:
     for entry in entries:
         name = entry.key.removeprefix(_PREFIX)
         matrix = _MATRIX.fullmatch(name)
-        if name == entry.key or (_LEAF.search(name) and not matrix):
+        if name == entry.key or (ADAPTER_LEAF.search(name) and not matrix):
             raise wrong(file, f"{entry.key!r} is not supported")
         module = matrix["module"] if matrix else name.rpartition(".")[0]
         # PEFT moves the parameters of an adapted module into its base layer.

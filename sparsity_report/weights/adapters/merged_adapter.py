@@ -10,16 +10,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from sparsity_report.weights.adapters.adapter_settings import CONFIG
 from sparsity_report.weights.adapters.lora import Adapter, Pair, base_note
 from sparsity_report.weights.anatomy.groups import ruled
 from sparsity_report.weights.anatomy.names_only import ReaderOptions, on_disk
 from sparsity_report.weights.anatomy.parameter_places import locate, value, walk
 from sparsity_report.weights.sources.checkpoint import CheckpointWeights
+from sparsity_report.weights.sources.model_files import CONFIG
 from sparsity_report.weights.tensor_slices import (
     Bytes,
     Entry,
     FileSlice,
+    LocalFile,
     Shape,
     Slice,
     join_slices,
@@ -166,9 +167,9 @@ class AdaptedWeights(Weights):
         config = adapter.file.parent / CONFIG
         doubts = () if is_unnamed else base_note(config, base.name, folder)
         notes = (*base.notes, *options.notes, *_notes(base, adapter, merge), *doubts)
-        widths = base.attention_widths
-        kind = base.architecture
-        super().__init__(options.name, base.source, kind, modules, widths, notes)
+        kind, widths = base.architecture, base.attention_widths
+        files = (*base.files, LocalFile.look_up(adapter.file))
+        super().__init__(options.name, base.source, kind, modules, widths, notes, files)
         self.base, self._changes, self._merged = base, changes, merge
 
     def slices(self, name: str) -> Iterator[Slice]:

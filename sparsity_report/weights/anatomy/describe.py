@@ -19,8 +19,6 @@ from sparsity_report.errors import SparsityReportError, first_line
 from sparsity_report.sparse.csr_swap import runs_as_csr
 from sparsity_report.sparse.linear_csr import LinearCSR
 from sparsity_report.weights.anatomy import groups
-from sparsity_report.weights.anatomy.matrix_direction import as_matrix
-from sparsity_report.weights.anatomy.meta_run import Behavior, Usage, observe
 from sparsity_report.weights.anatomy.names_only import (
     ADAPTER,
     EXPERTS_PER_TOKEN,
@@ -29,6 +27,8 @@ from sparsity_report.weights.anatomy.names_only import (
     on_disk,
 )
 from sparsity_report.weights.anatomy.parameter_places import Place, as_csr
+from sparsity_report.weights.anatomy.parameter_uses import Behavior, Usage, trace_uses
+from sparsity_report.weights.matrix_direction import as_matrix
 from sparsity_report.weights.tensor_slices import Entry, dtype_name, is_strided
 from sparsity_report.weights.weights import NEVER, ONCE, Module, Parameter
 from sparsity_report.words.sentences import say
@@ -115,7 +115,7 @@ def _behavior(places: Sequence[Place]) -> Behavior:
     if not isinstance(model, PreTrainedModel):
         return Behavior({}, None)
     try:
-        return observe(places)
+        return trace_uses(places)
     except Exception as error:  # a model may fail anywhere on made-up inputs
         name, reason = type(model).__name__, first_line(error)
         return Behavior({}, None, (say("note.uses_by_rule", model=name, error=reason),))

@@ -10,11 +10,12 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
+
 from sparsity_report.weights.anatomy import groups
-from sparsity_report.weights.anatomy.matrix_direction import Shape, as_matrix, input_first
-from sparsity_report.weights.packed.gptq_awq import Columnwise
-from sparsity_report.weights.packed.packed_tensor import Undecoded
-from sparsity_report.weights.tensor_slices import Entry
+from sparsity_report.weights.matrix_direction import Shape, as_matrix, input_first
+from sparsity_report.weights.packed.packed_tensor import Packed, Undecoded, is_remote
+from sparsity_report.weights.tensor_slices import Entry, FileSlice
 from sparsity_report.weights.weights import ONCE, Module, Parameter, check_modules
 
 # Buffers of older checkpoints that current classes compute: masks, position ids, rotary tables.
@@ -28,6 +29,10 @@ _BUFFER = re.compile(
 _EXPERT = re.compile(
     r"(?P<stack>(?:.*\.)?(?:experts|\w+_exps))(?:\.(?:expert_)?(?P<number>\d+))?(?:\.|$)"
 )
+# Classes of models that have an output head.
+_WITH_HEAD = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+# Most values of two tables that are compared on this disk and over the network.
+_COMPARED, _COMPARED_REMOTELY = 2**26, 2**14
 # Groups whose matrices tokens are multiplied by.
 _MULTIPLIED = groups.LINEAR_GROUPS | {"lm_head", "router"}
 #: Low-rank adapters belong to fine-tuning; pruning applies to the base weights.
@@ -53,6 +58,9 @@ class ReaderOptions:
         Facts about the origin of the model.
     config : bool
         Whether ``config.json`` decides which model it is, rather than names and shapes.
+    decide : bool
+        Whether names describe a decided file, or one whose class is unknown; otherwise the class
+        is always asked.
     """
 
     name: str = ""
@@ -60,6 +68,7 @@ class ReaderOptions:
     groups: Mapping[str, str] | None = None
     notes: tuple[str, ...] = ()
     config: bool = True
+    decide: bool = False
 
     def __post_init__(self) -> None:
         groups.check_rules(self.groups)
@@ -96,14 +105,19 @@ class Description:
     notes: tuple[str, ...] = ()
     unsettled: frozenset[str] = frozenset()
 
-    def settled(self) -> Description:
-        """Return the modules with expert stacks of unknown direction left out of pruning."""
+    def with_ties(self, owners: Mapping[str, str]) -> Description:
+        """Return the description with parameters tied to others; those of no module are added."""
+        held = {p.name: p for module in self.modules for p in module.parameters}
 
-        def change(each: Parameter) -> Parameter:
-            is_unknown = each.name in self.unsettled and len(each.shape) > 2
-            return replace(each, prunable=False) if is_unknown else each
+        def tied(each: Parameter) -> Parameter:
+            is_tied = each.name in owners
+            return replace(each, tied_to=owners[each.name], prunable=False) if is_tied else each
 
-        return replace(self, modules=tuple(module.changed(change) for module in self.modules))
+        modules = [module.changed(tied) for module in self.modules]
+        modules += [
+            tied_head(name, held[owner]) for name, owner in owners.items() if name not in held
+        ]
+        return replace(self, modules=tuple(modules))
 
 
 def named_parts(entries: Mapping[str, Entry]) -> dict[str, list[Entry]]:
@@ -126,10 +140,10 @@ def is_buffer(entry: Entry) -> bool:
 
 
 def is_padding(key: str, entries: Mapping[str, Entry]) -> bool:
-    """Return whether a tensor is a bias of zeros beside a GPTQ weight, written for any layer."""
+    """Return whether a tensor is a bias of zeros that the format of its weight adds."""
     weight = entries.get(f"{key.removesuffix('bias')}weight")
-    is_gptq = weight is not None and isinstance(weight.values, Columnwise)
-    return is_gptq and key.endswith(".bias") and not entries[key].numbers().any()
+    is_padded = weight is not None and isinstance(weight.values, Packed) and weight.values.pads_bias
+    return is_padded and key.endswith(".bias") and not entries[key].numbers().any()
 
 
 def on_disk(entries: Sequence[Entry]) -> dict[str, Any]:
@@ -158,20 +172,25 @@ def first_count(settings: Mapping[str, Any], *names: str) -> int | None:
     return next((n for name in names if type(n := settings.get(name)) is int and n > 0), None)
 
 
-def expert_stacks(parts: Mapping[str, Sequence[Entry]]) -> dict[str, int]:
+def expert_stacks(shapes: Mapping[str, Shape]) -> dict[str, int]:
     """Return the number of experts of each stack that a token is routed to, by its name.
 
     A stack is a group of numbered modules inside ``experts``, or a tensor with an expert for each
     place of its first dimension.
+
+    Examples
+    --------
+    >>> expert_stacks({f"experts.{number}.w1.weight": (4, 4) for number in range(3)})
+    {'experts': 3}
     """
     numbers: dict[str, set[str]] = defaultdict(set)
     fused: dict[str, int] = {}
-    for name, (entry, *_) in parts.items():
+    for name, shape in shapes.items():
         if match := _EXPERT.match(name):
             if match["number"]:
                 numbers[match["stack"]].add(match["number"])
-            elif len(entry.shape) == 3:
-                fused[match["stack"]] = entry.shape[0]
+            elif len(shape) == 3:
+                fused[match["stack"]] = shape[0]
     return {**fused, **{stack: len(each) for stack, each in numbers.items()}}
 
 
@@ -194,8 +213,8 @@ def describe_names(
     outputs_first : bool
         Whether every matrix stores its outputs first, as in GGUF; biases decide otherwise.
     """
-    stacks = expert_stacks(parts)
     shapes = {name: entry.shape for name, (entry, *_) in parts.items()}
+    stacks = expert_stacks(shapes)
     directions = dict.fromkeys(shapes, False) if outputs_first else input_first(shapes)
     owned: dict[str, dict[str, Shape]] = defaultdict(dict)
     for name, shape in shapes.items():
@@ -217,8 +236,13 @@ def describe_names(
                 sizes = as_matrix(shape, bool(directions[name]))
                 facts |= {"matrix": sizes[:2], "experts": sizes.experts}
                 facts["transposed"] = sizes.input_first
-                facts["prunable"] = options.may_prune(module_name, group) and math.prod(shape) > 0
-                unsettled |= {name} if directions[name] is None else set()
+                is_known = directions[name] is not None
+                unsettled |= set() if is_known else {name}
+                facts["prunable"] = (
+                    options.may_prune(module_name, group)
+                    and math.prod(shape) > 0
+                    and (is_known or len(shape) == 2)
+                )
             parameters.append(Parameter(name, shape, **facts))
         modules.append(Module(module_name, "", group, tuple(parameters)))
     return Description(tuple(modules), None, unsettled=frozenset(unsettled))
@@ -243,10 +267,44 @@ def _is_matrix(name: str, shape: Shape, stacks: Mapping[str, int], group: str) -
 
 
 def tied_head(name: str, embedding: Parameter) -> Module:
-    """Return an output head that multiplies by an embedding."""
+    """Return an output head, a parameter of which the embedding is the weight."""
     matrix = as_matrix(embedding.shape)[:2]
-    head = replace(embedding, name=f"{name}.weight", matrix=matrix, tied_to=embedding.name)
-    return Module(name, "", "lm_head", (head,))
+    head = replace(embedding, name=name, matrix=matrix, tied_to=embedding.name)
+    return Module(name.rpartition(".")[0], "", "lm_head", (head,))
+
+
+def tied_names(
+    description: Description, parts: Mapping[str, Sequence[Entry]], config: Mapping[str, Any]
+) -> dict[str, str]:
+    """Return the embedding as owner of tables of equal bytes, or of an absent output head.
+
+    The configuration may rule both out.
+    """
+    settings = text_settings(config)
+    embeddings = [module for module in description.modules if module.group == "embedding"]
+    held = (p for module in embeddings for p in module.parameters if len(p.shape) == 2)
+    owner = max(held, key=lambda p: p.shape[0], default=None)
+    if owner is None or settings.get("tie_word_embeddings") is False:
+        return {}
+    classes = settings.get("architectures") or ()
+    is_headless = all(module.group != "lm_head" for module in description.modules)
+    if is_headless and any(str(name).endswith(_WITH_HEAD) for name in classes):
+        return {"lm_head.weight": owner.name}
+    return {
+        name: owner.name
+        for name, entries in parts.items()
+        if name != owner.name and _is_equal(entries, parts[owner.name])
+    }
+
+
+def _is_equal(one: Sequence[Entry], other: Sequence[Entry]) -> bool:
+    """Return True if the compared bytes of two tables are equal."""
+    entries = [*one, *other]
+    files = [entry.values for entry in entries if isinstance(entry.values, FileSlice)]
+    if len({(each.shape, each.dtype) for each in entries}) > 1 or len(files) < 2:
+        return False
+    most = min(entries[0].total, _COMPARED_REMOTELY if is_remote(entries) else _COMPARED)
+    return all(map(np.array_equal, *(values.part(0, most).raw() for values in files)))
 
 
 def _share(name: str, stacks: Mapping[str, int], per_token: int | None) -> Fraction:

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from sparsity_report.errors import SparsityReportError, first_line
-from sparsity_report.weights.anatomy.names_only import is_buffer, is_padding, named_parts
+from sparsity_report.weights.anatomy.names_only import is_buffer, is_padding
 from sparsity_report.weights.packed.packed_tensor import Undecoded
 from sparsity_report.weights.tensor_slices import (
     Entry,
@@ -44,7 +44,7 @@ def fits(model: nn.Module, entries: Mapping[str, Entry]) -> bool:
 
 
 def memory_parts(
-    model: nn.Module | None, entries: Mapping[str, Entry]
+    model: nn.Module, entries: Mapping[str, Entry]
 ) -> tuple[dict[str, list[Entry]], tuple[str, ...]]:
     """Return the tensors that make up each parameter in memory, in the order of its values.
 
@@ -53,8 +53,8 @@ def memory_parts(
 
     Parameters
     ----------
-    model : nn.Module or None
-        On the meta device. Without one, each tensor is a parameter.
+    model : nn.Module
+        On the meta device.
     entries : mapping of str to Entry
         Tensors on disk by their keys.
 
@@ -63,8 +63,6 @@ def memory_parts(
     SparsityReportError
         A tensor has no place in the model.
     """
-    if model is None:
-        return named_parts(entries), ()
     parts, extra = _placed(model, entries)
     for name in without_tensor(model, parts):
         if name in (getattr(model, "_keys_to_ignore_on_save", None) or ()):

@@ -2,5 +2,4 @@
 
 - `gguf_header`: metadata, tensors and quantized blocks, checked against limits
 - `gguf_shards`: a model in one file or in shards, as its headers describe it
-- `gguf_model`: its weights, with the transformers config of its metadata
 """

@@ -24,8 +24,8 @@ from sparsity_report.deferred import torch
 from sparsity_report.errors import SparsityReportError, explained
 from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import check_integer
-from sparsity_report.weights.sources.safetensors import DTYPES
 from sparsity_report.weights.tensor_slices import (
+    DTYPES,
     Bytes,
     Entry,
     FileSlice,

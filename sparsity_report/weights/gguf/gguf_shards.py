@@ -5,9 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.weights.adapters.lora import check_tensors
 from sparsity_report.weights.gguf.gguf_header import (
-    ARCHITECTURE,
     BlockSlice,
     Header,
     Metadata,
@@ -15,8 +13,6 @@ from sparsity_report.weights.gguf.gguf_header import (
 )
 from sparsity_report.weights.tensor_slices import Entry
 
-#: Token embedding of every model.
-EMBEDDING = "token_embd.weight"
 #: Headers of the shards of a model, in order.
 Headers = Mapping[Path, Header]
 # Models in shards, as llama.cpp names them.
@@ -95,21 +91,8 @@ def read_model(headers: Headers) -> tuple[Path, Metadata, dict[str, Entry]]:
             f"{first}: its shards hold {len(entries)} tensors, but split.tensors.count is "
             f"{metadata.get('split.tensors.count')}; download all shards again"
         )
-    check_tensors(first, entries)
     _check_scales(first, entries)
     return first, metadata, entries
-
-
-def named_parts(entries: Mapping[str, Entry]) -> dict[str, list[Entry]]:
-    """Return the tensors of each parameter under the names in the file.
-
-    Rotary tables, which llama.cpp precomputes, are not parameters.
-    """
-    return {
-        key if key.endswith((".weight", ".bias")) else f"{key}.values": [entry]
-        for key, entry in entries.items()
-        if not key.startswith("rope_")
-    }
 
 
 def read_headers(path: Path) -> Headers:
@@ -148,9 +131,3 @@ def _check_scales(path: Path, entries: Mapping[str, Entry]) -> None:
                 f"{path}: {key!r} multiplies the blocks ({weight.values.block_type}) of "
                 f"{weight.key!r}, which is not supported; give a file of another type"
             )
-
-
-def has_tied_head(entries: Mapping[str, Entry], metadata: Metadata) -> bool:
-    """Return whether a causal model uses its embedding as its output head."""
-    is_causal = metadata.get(f"{metadata.get(ARCHITECTURE)}.attention.causal", True)
-    return bool(is_causal) and "output.weight" not in entries and EMBEDDING in entries

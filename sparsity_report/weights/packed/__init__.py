@@ -2,9 +2,10 @@
 
 - `quantization_config`: the settings that a checkpoint declares.
 - `format_detection`: the role of each tensor, decided before anything is counted.
-- `tensor_groups`: the tensors that make up one packed weight, with their checks.
+- `packed_format`: the interface of a format, the tensors of one weight with their checks, and their
+  settings; `formats`: the list of all formats.
 - `compressed_tensors`, `gptq_awq`, `bitsandbytes`, `mlx`, `scaled_floats` (FP8, int8, ModelOpt,
-  gpt-oss, torchao): one module per family; each checks a group and returns its decoder.
+  gpt-oss, torchao): one module per family, one class per format.
 - `packed_tensor`: the interface of decoders; `rowwise`: the decoder of matrices stored row by
   row, from codes of a few bits and scales of blocks.
 - `group_rounding`: errors of rounding a matrix to few bits, and the bytes that it then takes.

@@ -1,44 +1,53 @@
 """Packed formats of bitsandbytes: NF4, FP4 and LLM.int8()."""
 
 import math
+import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from sparsity_report.sparse.cost import value_bytes
 from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import check_integer, parse_json
+from sparsity_report.weights.packed.packed_format import PackedFormat, Parts
 from sparsity_report.weights.packed.packed_tensor import Packed
 from sparsity_report.weights.packed.rowwise import Blocks, NestedBlocks, Rowwise
-from sparsity_report.weights.packed.tensor_groups import Parts
 
 # Limit on the bytes of a quantization state; real ones have some hundreds.
 _LARGEST_STATE = 2**16
 
 
-def bitsandbytes_4bit(parts: Parts) -> Packed:
-    """Return the decoder of NF4 or FP4: blocks of the flattened matrix, possibly nested scales."""
-    state = next((leaf for leaf in parts if leaf.startswith("quant_state.")), None)
-    if state is None:
-        raise parts.wrong("weight", "its quant_state is missing")
-    parts.only("weight", "absmax", "quant_map", state, "nested_absmax", "nested_quant_map")
-    settings, codes = _state(parts, state), parts["weight"]
-    shape, size = tuple(settings["shape"]), settings["blocksize"]
-    total, itemsize = math.prod(shape), value_bytes(codes.values.dtype)
-    blocks, table = -(-total // size), parts.need("quant_map", "float32").numbers()
-    # The bytes of codes may be stored as any dtype.
-    if codes.total * itemsize != -(-total // 2):
-        raise parts.wrong("weight", f"its shape is {codes.shape} for {shape} weights")
-    if parts["absmax"].total != blocks or len(table) != 16 or not np.isfinite(table).all():
-        raise parts.wrong("absmax", f"{parts['absmax'].total:,} scales for {blocks:,} blocks")
-    # A row is a block, or the whole matrix where the last block is shorter.
-    rows = 1 if total % size else blocks
-    return Rowwise(
-        shape, str(settings["quant_type"]), parts.all, codes.seen_as(rows, codes.total // rows), 4,
-        tuple(table.tolist()), high_first=True, scales=(_absmax(parts, settings, rows, size),),
-        columns=total // rows,
-    )  # fmt: skip
+class FourBit(PackedFormat):
+    """NF4 or FP4 of bitsandbytes: blocks of the flattened matrix, possibly nested scales."""
+
+    needs = ("weight", "absmax", "quant_map")
+    allows = ("nested_absmax", "nested_quant_map", r"quant_state\.bitsandbytes__\w+")
+    layouts: ClassVar = dict.fromkeys(("nf4", "fp4"), ("bitsandbytes", "load_in_4bit"))
+    signs = ("load_in_4bit",)
+
+    def decode(self, parts: Parts) -> Packed:
+        """Return the decoder."""
+        state = next((leaf for leaf in parts if leaf.startswith("quant_state.")), None)
+        if state is None:
+            raise parts.wrong("weight", "its quant_state is missing")
+        parts.only(*self.needs, *self.allows[:2], re.escape(state))
+        settings, codes = _state(parts, state), parts["weight"]
+        shape, size = tuple(settings["shape"]), settings["blocksize"]
+        total, itemsize = math.prod(shape), value_bytes(codes.values.dtype)
+        blocks, table = -(-total // size), parts.need("quant_map", "float32").numbers()
+        # The bytes of codes may be stored as any dtype.
+        if codes.total * itemsize != -(-total // 2):
+            raise parts.wrong("weight", f"its shape is {codes.shape} for {shape} weights")
+        if parts["absmax"].total != blocks or len(table) != 16 or not np.isfinite(table).all():
+            raise parts.wrong("absmax", f"{parts['absmax'].total:,} scales for {blocks:,} blocks")
+        # A row is a block, or the whole matrix where the last block is shorter.
+        rows = 1 if total % size else blocks
+        return Rowwise(
+            shape, settings["quant_type"], parts.all, codes.seen_as(rows, codes.total // rows), 4,
+            tuple(table.tolist()), high_first=True, scales=(_absmax(parts, settings, rows, size),),
+            columns=total // rows,
+        )  # fmt: skip
 
 
 def _state(parts: Parts, leaf: str) -> dict[str, Any]:
@@ -75,14 +84,22 @@ def _absmax(parts: Parts, state: Mapping[str, Any], rows: int, size: int) -> Blo
     return NestedBlocks(part, 1, size, table=table, nested=nested, size=every, more=more)
 
 
-def bitsandbytes_8bit(parts: Parts) -> Packed:
-    """Return the decoder of LLM.int8(): a scale of 127 steps per row."""
-    parts.only("weight", "SCB", "weight_format")
-    codes = parts.need("weight", "int8")
-    if parts.get("weight_format") and parts.need("weight_format", "uint8").integers().any():
-        raise parts.wrong("weight_format", "weights in kernel order are not supported")
-    shape = parts.matrix("weight")
-    scale = parts.scales("SCB", shape)
-    if (scale.height, scale.width) != (1, shape[1]):
-        raise parts.wrong("SCB", f"its shape is {parts['SCB'].shape} for {shape[0]:,} rows")
-    return Rowwise(shape, "bitsandbytes-int8", parts.all, codes, scales=(scale,), factor=1 / 127)
+class LlmInt8(PackedFormat):
+    """LLM.int8() of bitsandbytes: a scale of 127 steps per row."""
+
+    needs = ("weight", "SCB")
+    allows = ("weight_format",)
+    layouts: ClassVar = {"bitsandbytes-": ("bitsandbytes", "load_in_8bit")}
+    signs = ("load_in_8bit",)
+
+    def decode(self, parts: Parts) -> Packed:
+        """Return the decoder."""
+        codes = parts.need("weight", "int8")
+        if parts.get("weight_format") and parts.need("weight_format", "uint8").integers().any():
+            raise parts.wrong("weight_format", "weights in kernel order are not supported")
+        shape = parts.matrix("weight")
+        scale = parts.scales("SCB", shape)
+        if (scale.height, scale.width) != (1, shape[1]):
+            raise parts.wrong("SCB", f"its shape is {parts['SCB'].shape} for {shape[0]:,} rows")
+        name = "bitsandbytes-int8"
+        return Rowwise(shape, name, parts.all, codes, scales=(scale,), factor=1 / 127)

@@ -2,14 +2,17 @@
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
+from sparsity_report.weights.packed.packed_format import PackedFormat, Parts
 from sparsity_report.weights.packed.packed_tensor import Packed, Undecoded, grouped
 from sparsity_report.weights.packed.rowwise import E2M1, E2M3, MX_GROUP, NV_GROUP, Blocks, Rowwise
-from sparsity_report.weights.packed.tensor_groups import Parts
 from sparsity_report.weights.tensor_slices import FLOATS, FP4, FP8, Entry, Floats, Rounding
 
+#: Its method in a configuration.
+METHOD = "compressed-tensors"
 # Marlin 2:4: side of a tile, and weights per scale unless one scale serves a row.
 _TILE, _MARLIN_GROUP = 16, 128
 # Parts that settings of the weights declare.
@@ -18,16 +21,16 @@ _DECLARED = {"weight_zero_point": ("symmetric", False), "weight_g_idx": ("actord
 
 @dataclass(frozen=True, eq=False)
 class Bitmasked(Packed):
-    """The next stored value for each set bit, zero for the others.
+    """Matrix of the next stored value for each set bit, and zero for the others.
 
     Attributes
     ----------
     kept : Entry
-        In order of the rows: all in one row, or so many to each row.
+        Stored values in the order of the rows.
     mask : Entry
         uint8, (rows, bytes), the lowest bit first.
     starts : Entry or None
-        The place of each row's first value; None: as many values to each row.
+        Position of the first value of each row; None if all rows keep equally many.
     scales : tuple of Blocks
     """
 
@@ -80,70 +83,95 @@ class Bitmasked(Packed):
         return begin, end
 
 
-def bitmasked(parts: Parts) -> Packed:
-    """Return the decoder of ``sparse-bitmask`` or ``sparse-24-bitmask`` (before version 0.13).
+class SparseBitmask(PackedFormat):
+    """``sparse-bitmask`` or ``sparse-24-bitmask`` of compressed-tensors before version 0.13.
 
     ``row_offsets`` are missing if every row keeps half of its values.
     """
-    parts.only("compressed", "bitmask", "shape", "row_offsets", "weight_scale")
-    shape = parts.declared_shape("shape")
-    parts.need("bitmask", "uint8")
-    parts.check("bitmask", (shape[0], -(-shape[1] // 8)))
-    scaled = parts.get("weight_scale") is not None
-    kept = parts.need("compressed", *(("int8", *FP8) if scaled else FLOATS))
-    starts = parts.get("row_offsets")
-    name = "sparse-24-bitmask" if starts is None else "sparse-bitmask"
-    declared = parts.scheme.settings.get("sparsity_config", {})
-    if isinstance(declared, dict) and declared.get("format", name) != name:
-        raise parts.wrong("compressed", f"it is {name}, {declared['format']} by the configuration")
-    if starts is None:
-        parts.check("compressed", (shape[0], shape[1] // 2))
-    elif starts.shape not in {(shape[0],), (shape[0], 1)}:
-        raise parts.wrong("row_offsets", f"its shape is {starts.shape} for {shape[0]} rows")
-    scales = (parts.scales("weight_scale", shape),) if scaled else ()
-    return Bitmasked(shape, name, parts.all, kept, parts["bitmask"], starts, scales)
+
+    needs = ("compressed", "bitmask", "shape")
+    allows = ("row_offsets", "weight_scale")
+    layouts: ClassVar = {"sparse-": (METHOD, "pack-quantized", "int-quantized", "float-quantized")}
+
+    def decode(self, parts: Parts) -> Packed:
+        """Return the decoder."""
+        shape = parts.declared_shape("shape")
+        mask = parts.need("bitmask", "uint8", shape=(shape[0], -(-shape[1] // 8)))
+        scaled = "weight_scale" in parts
+        kept = parts.need("compressed", *(("int8", *FP8) if scaled else FLOATS))
+        starts = parts.get("row_offsets")
+        name = "sparse-24-bitmask" if starts is None else "sparse-bitmask"
+        declared = parts.scheme.settings.get("sparsity_config", {})
+        if isinstance(declared, dict) and declared.get("format", name) != name:
+            why = f"it is {name}, {declared['format']} by the configuration"
+            raise parts.wrong("compressed", why)
+        if starts is None:
+            parts.check("compressed", (shape[0], shape[1] // 2))
+        elif starts.shape not in {(shape[0],), (shape[0], 1)}:
+            raise parts.wrong("row_offsets", f"its shape is {starts.shape} for {shape[0]} rows")
+        scales = (parts.scales("weight_scale", shape),) if scaled else ()
+        return Bitmasked(shape, name, parts.all, kept, mask, starts, scales)
 
 
-def marlin(parts: Parts) -> Packed:
-    """Return the shape of a ``marlin-24`` weight, whose values stay in the order of a GPU kernel.
+class Marlin24(PackedFormat):
+    """``marlin-24`` of compressed-tensors, whose values stay in the order of a GPU kernel.
 
     Half of the inputs are kept, in tiles of 16 × 16 (``pack_weight_24`` of version 0.12).
     """
-    parts.only("weight_packed", "scale_packed", "meta")
-    codes, scale = parts.need("weight_packed", "int32"), parts.need("scale_packed", *FLOATS)
-    (tiles, words), (groups, outputs) = parts.matrix("weight_packed"), parts.matrix("scale_packed")
-    inputs, bits = 2 * _TILE * tiles, 2 * words // outputs
-    if bits not in {4, 8} or 2 * words != bits * outputs:
-        raise parts.wrong("weight_packed", f"its shape is {codes.shape} for {outputs:,} outputs")
-    parts.need("meta", "int16")
-    parts.check("meta", (tiles, 2 * outputs))
-    if groups not in {1, -(-inputs // _MARLIN_GROUP)}:
-        raise parts.wrong("scale_packed", f"its shape is {scale.shape} for {inputs:,} inputs")
-    _check_bits(parts, bits)
-    why = (
-        "marlin-24 keeps weights in the order of a GPU kernel; give the checkpoint in another form"
-    )
-    return Undecoded((outputs, inputs), f"marlin-24-{bits}bit", parts.all, why)
+
+    needs = ("weight_packed", "scale_packed", "meta")
+    layouts: ClassVar = {"marlin-24-": (METHOD, "marlin-24")}
+
+    def decode(self, parts: Parts) -> Packed:
+        """Return the decoder."""
+        codes, scale = parts.need("weight_packed", "int32"), parts.need("scale_packed", *FLOATS)
+        tiles, words = parts.matrix("weight_packed")
+        groups, outputs = parts.matrix("scale_packed")
+        inputs, bits = 2 * _TILE * tiles, 2 * words // outputs
+        if bits not in {4, 8} or 2 * words != bits * outputs:
+            why = f"its shape is {codes.shape} for {outputs:,} outputs"
+            raise parts.wrong("weight_packed", why)
+        parts.need("meta", "int16", shape=(tiles, 2 * outputs))
+        if groups not in {1, -(-inputs // _MARLIN_GROUP)}:
+            raise parts.wrong("scale_packed", f"its shape is {scale.shape} for {inputs:,} inputs")
+        _check_bits(parts, bits)
+        why = "marlin-24 keeps weights in the order of a GPU kernel; give them in another form"
+        return Undecoded((outputs, inputs), f"marlin-24-{bits}bit", parts.all, why)
 
 
-def compressed(parts: Parts) -> Packed:
-    """Return the decoder of packed integers, NVFP4, MXFP4 or MXFP6."""
-    if parts["weight_packed"].values.dtype == "int32":
-        return _pack_quantized(parts)
-    codes = parts.need("weight_packed", "uint8", FP4)
-    parts.only("weight_packed", "weight_scale", "weight_global_scale")
-    (down, size), divisor = parts.matrix("weight_packed"), parts.get("weight_global_scale")
-    six = not codes.kind and size * 8 == 6 * MX_GROUP * parts.matrix("weight_scale")[1]
-    bits, table, name = (6, E2M3, "mxfp6") if six else (4, E2M1, "nvfp4" if divisor else "mxfp4")
-    shape = (down, size * 8 // bits)
-    _check_bits(parts, bits)
-    scale, factor = parts.grouped("weight_scale", shape, NV_GROUP if divisor else MX_GROUP), 1.0
-    if divisor:
-        whole_scale = float(divisor.numbers()[0]) if divisor.total == 1 else math.nan
-        if not (math.isfinite(whole_scale) and whole_scale):
-            raise parts.wrong("weight_global_scale", "it is not one nonzero number")
-        factor = 1 / whole_scale
-    return Rowwise(shape, name, parts.all, codes, bits, table, scales=(scale,), factor=factor)
+class PackQuantized(PackedFormat):
+    """Packed integers, NVFP4, MXFP4 and MXFP6 of compressed-tensors."""
+
+    needs = ("weight_packed", "weight_scale")
+    allows = ("weight_shape", "weight_zero_point", "weight_g_idx", "weight_global_scale")
+    calibrates = frozenset((needs[1], *allows[1:]))
+    layouts: ClassVar = {
+        "pack-quantized-": (METHOD, "pack-quantized"),
+        "nvfp4": (METHOD, "nvfp4-pack-quantized"),
+        "mxfp4": (METHOD, "mxfp4-pack-quantized"),
+        "mxfp6": (METHOD, "mxfp6-pack-quantized"),
+    }
+    signs = ("compression_config", "sparsity_config", "config_groups")
+
+    def decode(self, parts: Parts) -> Packed:
+        """Return the decoder."""
+        if parts["weight_packed"].values.dtype == "int32":
+            return _pack_quantized(parts)
+        codes = parts.need("weight_packed", "uint8", FP4)
+        parts.only("weight_packed", "weight_scale", "weight_global_scale")
+        (down, size), divisor = parts.matrix("weight_packed"), parts.get("weight_global_scale")
+        six = not codes.kind and size * 8 == 6 * MX_GROUP * parts.matrix("weight_scale")[1]
+        small = "nvfp4" if divisor else "mxfp4"
+        bits, table, name = (6, E2M3, "mxfp6") if six else (4, E2M1, small)
+        shape = (down, size * 8 // bits)
+        _check_bits(parts, bits)
+        scale, factor = parts.grouped("weight_scale", shape, NV_GROUP if divisor else MX_GROUP), 1.0
+        if divisor:
+            whole_scale = float(divisor.numbers()[0]) if divisor.total == 1 else math.nan
+            if not (math.isfinite(whole_scale) and whole_scale):
+                raise parts.wrong("weight_global_scale", "it is not one nonzero number")
+            factor = 1 / whole_scale
+        return Rowwise(shape, name, parts.all, codes, bits, table, scales=(scale,), factor=factor)
 
 
 def _pack_quantized(parts: Parts) -> Packed:
@@ -167,7 +195,7 @@ def _pack_quantized(parts: Parts) -> Packed:
     if scale.part.total > 1 and shape[1] % scale.width:  # the library packs no such shape
         why = f"rows of {shape[1]:,} weights are not groups of {scale.width:,}"
         raise parts.wrong("weight_scale", why)
-    zero, order = parts.get("weight_zero_point"), parts.get("weight_g_idx")
+    order = parts.get("weight_g_idx")
     for leaf, (key, value) in _DECLARED.items():
         declarations = [weights.get(key) == value for weights in parts.scheme.weights()]
         if leaf not in parts and declarations and all(declarations):
@@ -178,14 +206,14 @@ def _pack_quantized(parts: Parts) -> Packed:
     if order is not None:
         parts.check_order("weight_g_idx", scale.part.shape[1])
     scale = Blocks(scale.part, scale.height, scale.width, order=order)
-    blocks = None
-    if zero is not None:
-        parts.need("weight_zero_point", "int32")
-        parts.check("weight_zero_point", (-(-shape[0] * bits // 32), scale.part.shape[1]))
-        blocks = Blocks(zero, 1, scale.width, bits=bits, offset=offset, order=order)
+    zero = None
+    if "weight_zero_point" in parts:
+        size = -(-shape[0] * bits // 32), scale.part.shape[1]
+        codes_of_zero = parts.need("weight_zero_point", "int32", shape=size)
+        zero = Blocks(codes_of_zero, 1, scale.width, bits=bits, offset=offset, order=order)
     return Rowwise(
         shape, f"pack-quantized-{bits}bit{grouped(scale.width, shape)}", parts.all, codes,
-        bits, offset=offset, wasted=wasted, zero=blocks, scales=(scale,),
+        bits, offset=offset, wasted=wasted, zero=zero, scales=(scale,),
     )  # fmt: skip
 
 

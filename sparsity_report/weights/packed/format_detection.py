@@ -5,25 +5,16 @@ of activations are not parameters. Tensors that look packed in an unknown way ar
 """
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.weights.packed import bitsandbytes, compressed_tensors, gptq_awq, scaled_floats
-from sparsity_report.weights.packed.mlx import mlx
+from sparsity_report.weights.packed.formats import FORMATS
+from sparsity_report.weights.packed.packed_format import Parts, Scheme
 from sparsity_report.weights.packed.packed_tensor import Packed, Undecoded
-from sparsity_report.weights.packed.quantization_config import Scheme
-from sparsity_report.weights.packed.tensor_groups import Parts
+from sparsity_report.weights.packed.scaled_floats import unscaled
 from sparsity_report.weights.tensor_slices import FP4, FP8, Entry, is_float
 from sparsity_report.words.sentences import say
 
-# Owner and leaf of a part of a packed weight; longer leaves first.
-_LEAF = re.compile(
-    r"^(?P<owner>.+?)(?:\.weight)?\.(?P<leaf>weight_(?:packed|scale_inv|scale_2|scale|global_scale|"
-    r"zero_point|shape|g_idx|format)|qweight|qzeros|scales|biases|g_idx|compressed|bitmask|"
-    r"row_offsets|shape|scale_packed|meta|SCB|absmax|quant_map|nested_absmax|nested_quant_map|"
-    r"quant_state\.bitsandbytes__\w+|_weight_\w+)$"
-    r"|^(?P<fused>.+)_(?P<part>blocks|scales)$"
-)
 # Scales of activations and of the KV cache.
 _ACTIVATION = re.compile(
     r"\.((input|output)_(scale|global_scale|zero_point)|(q|k|v|prob|prob_output)_(scale|zero_point)|"
@@ -34,51 +25,8 @@ _INDEX = re.compile(
     r"(^|\.)(position_ids|token_type_ids|position_index|relative_position_index|"
     r"num_batches_tracked|attn\.bias|attention\.bias|cu_seqlens|\w*_mask|mask)$"
 )
-# Scales that may also accompany unpacked weights.
-_OPTIONAL_LEAVES = {
-    "weight_scale", "weight_zero_point", "weight_g_idx", "weight_global_scale",
-}  # fmt: skip
 _FLOATS = {"float64", "float32", "float16", "bfloat16"}
 
-# Decoders by the leaves they need; the first whose leaves are all present is used.
-_FORMATS: tuple[tuple[frozenset[str], Callable[[Parts], Packed]], ...] = (
-    (frozenset({"compressed", "bitmask", "shape"}), compressed_tensors.bitmasked),
-    (frozenset({"weight_packed", "scale_packed", "meta"}), compressed_tensors.marlin),
-    (frozenset({"weight_packed", "weight_scale"}), compressed_tensors.compressed),
-    (frozenset({"qweight", "scales"}), gptq_awq.gptq_or_awq),
-    (frozenset({"blocks", "scales"}), scaled_floats.fused_mxfp4),
-    (frozenset({"weight", "absmax", "quant_map"}), bitsandbytes.bitsandbytes_4bit),
-    (frozenset({"weight", "SCB"}), bitsandbytes.bitsandbytes_8bit),
-    (frozenset({"weight", "scales"}), mlx),
-    (frozenset({"weight", "weight_scale_2"}), scaled_floats.modelopt),
-    (frozenset({"weight", "weight_scale"}), scaled_floats.scaled),
-    (frozenset({"weight", "weight_scale_inv"}), scaled_floats.scaled),
-    (frozenset({"_weight_qdata", "_weight_scale"}), scaled_floats.torchao),
-)
-
-# Methods that a configuration may declare, and the prefixes of their layouts.
-_METHODS = {
-    "auto-round": ("gptq-", "awq-"), "awq": ("awq-",), "gptq": ("gptq-",), "mlx": ("mlx-",),
-    "bitsandbytes": ("nf4", "fp4", "bitsandbytes-"), "fbgemm-fp8": ("fp8",), "fp8": ("fp8",),
-    "compressed-tensors": (
-        "sparse-", "marlin-24-", "pack-quantized-", "nvfp4", "mxfp4", "mxfp6", "mxfp8", "int8",
-        "fp8",
-    ),
-    "modelopt": ("nvfp4", "mxfp8", "fp8"), "mxfp4": ("mxfp4",), "torchao": ("torchao-",),
-}  # fmt: skip
-# Further settings, and the prefixes of the layouts they allow.
-_FORMS = {
-    ("load_in_4bit", True): ("nf4", "fp4"),
-    ("load_in_8bit", True): ("bitsandbytes-",),
-    ("format", "pack-quantized"): ("sparse-", "pack-quantized-"),
-    ("format", "int-quantized"): ("sparse-", "int8"),
-    ("format", "float-quantized"): ("sparse-", "fp8"),
-    ("format", "nvfp4-pack-quantized"): ("nvfp4",),
-    ("format", "mxfp4-pack-quantized"): ("mxfp4",),
-    ("format", "mxfp6-pack-quantized"): ("mxfp6",),
-    ("format", "mxfp8-quantized"): ("mxfp8",),
-    ("format", "marlin-24"): ("marlin-24-",),
-}
 # Largest number of weights decoded at once, 1 GB: no layer has a longer row.
 _LARGEST = 2**28
 
@@ -115,7 +63,7 @@ def detect_parameters(
         elif scheme.method and entry.dtype in {*FP8, FP4}:
             raise entry.wrong(f"holds {entry.dtype} and has no scale; fetch the whole checkpoint")
         elif entry.kind == FP4:
-            decoders[key] = _bounded(scaled_floats.unscaled(entry))
+            decoders[key] = _bounded(unscaled(entry))
             parameters[key] = Entry(key, decoders[key].shape, decoders[key])
         else:
             parameters[key] = entry
@@ -129,8 +77,9 @@ def _sort(
     weights: dict[tuple[str, bool], Parts] = {}
     alone: dict[str, Entry] = {}
     scales: dict[str, Entry] = {}
+    pattern, calibrates = _leaf_pattern(), set().union(*(form.calibrates for form in FORMATS))
     for key, entry in entries.items():
-        if match := _LEAF.match(key):
+        if match := pattern.match(key):
             fused = match["fused"] is not None
             owner = match["fused"] or match["owner"]
             parts = weights.setdefault((owner, fused), Parts(owner, fused, scheme))
@@ -146,11 +95,28 @@ def _sort(
             continue
         del weights[name]
         for leaf, entry in parts.items():
-            if leaf not in _OPTIONAL_LEAVES:
+            if leaf not in calibrates:
                 alone[entry.key] = entry
     _check_names(weights.values(), alone)
     _check_neighbors(weights.values(), alone)
     return weights.values(), alone, scales
+
+
+def _leaf_pattern() -> re.Pattern[str]:
+    """Return the pattern of the owner and the leaf of a part of a packed weight."""
+    leaves: dict[bool, set[str]] = {True: set(), False: set()}
+    for form in FORMATS:
+        leaves[form.fused] |= {*form.needs, *form.allows} - {"weight"}
+    # Longer leaves first.
+    fused, single = ("|".join(sorted(leaves[kind], key=len)[::-1]) for kind in (True, False))
+    return re.compile(
+        rf"^(?P<owner>.+?)(?:\.weight)?\.(?P<leaf>{single})$|^(?P<fused>.+)_(?P<part>{fused})$"
+    )
+
+
+def _calibrated_by(method: str) -> frozenset[str]:
+    """Return the parts that a method leaves beside weights that it does not pack."""
+    return frozenset().union(*(form.calibrates for form in FORMATS if form.method == method))
 
 
 def _check_names(groups: Collection[Parts], alone: Collection[str]) -> None:
@@ -186,9 +152,9 @@ def _is_packed(parts: Parts) -> bool:
     weight = parts.get("weight")
     telling = parts.keys() - {"weight", "scales", "biases", "shape", "meta", "g_idx"}
     plain = weight is not None and weight.values.dtype in _FLOATS
-    if plain and parts.scheme.method == "compressed-tensors":
+    if plain:
         # Weights that were calibrated but saved unpacked keep their scales.
-        telling -= _OPTIONAL_LEAVES
+        telling -= _calibrated_by(parts.scheme.method)
     if {"scales", "biases"} <= parts.keys():
         # MLX stores both beside its codes.
         return True
@@ -196,9 +162,10 @@ def _is_packed(parts: Parts) -> bool:
 
 
 def _decoder(parts: Parts) -> Packed:
-    for leaves, decoder in _FORMATS:
-        if leaves <= parts.keys():
-            return _bounded(decoder(parts))
+    for form in FORMATS:
+        if form.fits(parts):
+            parts.only(*form.needs, *form.allows)
+            return _bounded(form.decode(parts))
     first = next(iter(parts.values()))
     names = ", ".join(sorted(parts))
     raise SparsityReportError(
@@ -211,7 +178,7 @@ def _bounded(packed: Packed) -> Packed:
     """Return a decoder; refuse one whose smallest slice exceeds memory."""
     if packed.unit > _LARGEST:
         raise packed.parts[0].wrong(
-            f"would be unpacked to the shape {packed.shape}, which is no layer's; "
+            f"would be unpacked to the shape {packed.shape}, larger than any layer; "
             "fetch the file again"
         )
     return packed
@@ -227,27 +194,34 @@ def _notes(decoders: Collection[Packed]) -> tuple[str, ...]:
 
 def _check_method(scheme: Scheme, layouts: Collection[str]) -> None:
     """Refuse a configuration that contradicts the tensors."""
-    form, is_compressed = scheme.settings.get("format"), scheme.method == "compressed-tensors"
-    if not scheme.method or (not layouts and is_compressed and form in {None, "dense"}):
+    method, may_be_plain = scheme.method, scheme.settings.get("format") in {None, "dense"}
+    if not method or (not layouts and may_be_plain and _calibrated_by(method)):
         return
-    if scheme.method not in _METHODS:
+    declared: dict[str, tuple[str, ...]] = {}
+    for form in FORMATS:
+        for layout, words in form.layouts.items():
+            declared |= {word: (*declared.get(word, ()), layout) for word in words}
+    if method not in declared:
         raise SparsityReportError(
-            f"{scheme.file}: weights are packed by {scheme.method!r}, which is not supported; "
+            f"{scheme.file}: weights are packed by {method!r}, which is not supported; "
             "give a checkpoint that is not packed"
         )
     if not layouts:
         raise SparsityReportError(
-            f"{scheme.file}: declares weights packed by {scheme.method}, but none is packed; "
+            f"{scheme.file}: declares weights packed by {method}, but none is packed; "
             "delete the setting if these are the unpacked weights, else fetch the packed ones"
         )
-    forms = [form for form in _FORMS if scheme.settings.get(form[0]) == form[1]]
+    further = {
+        word: f", {key} {value}"
+        for key, value in scheme.settings.items()
+        if (value is True or key == "format")
+        and (word := key if value is True else value) in declared
+    }
     for layout in layouts:
-        begins = (_METHODS[scheme.method], *(_FORMS[form] for form in forms))
-        if not all(layout.startswith(begin) for begin in begins):
-            further = "".join(f", {key} {word}" for key, word in forms)
+        if not all(layout.startswith(declared[word]) for word in (method, *further)):
             raise SparsityReportError(
-                f"{scheme.file}: declares weights packed by {scheme.method}{further}, but they "
-                f"are {layout}; give the configuration of these weights"
+                f"{scheme.file}: declares weights packed by {method}{''.join(further.values())}, "
+                f"but they are {layout}; give the configuration of these weights"
             )
 
 

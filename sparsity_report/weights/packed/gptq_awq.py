@@ -1,6 +1,6 @@
 """GPTQ and AWQ: integers with a scale and a zero point to each group of inputs.
 
-The file has the inputs of a layer down and its outputs across; the model has them turned.
+Rows of the file are inputs of a layer and columns are outputs, transposed in the model.
 """
 
 from dataclasses import dataclass, replace
@@ -9,14 +9,14 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from sparsity_report.weights.packed.packed_format import PackedFormat, Parts
 from sparsity_report.weights.packed.packed_tensor import Packed
 from sparsity_report.weights.packed.rowwise import decode_codes, unpack_codes
-from sparsity_report.weights.packed.tensor_groups import Parts
 from sparsity_report.weights.tensor_slices import FLOATS, Entry, Floats, Rounding
 
 # Position of each of the eight outputs in a word of AWQ.
 _INTERLEAVED = [0, 4, 1, 5, 2, 6, 3, 7]
-# By how much zero points are stored too small, by the name of their layout in a configuration.
+# Numbers to add to stored zero points, by the name of their layout in a configuration.
 _SHIFTS = {
     "gptq": 1, "gptq_v2": 0,
     "auto_round:auto_gptq": 1, "auto_round:gptqmodel": 0, "auto_round": 0,
@@ -37,11 +37,11 @@ class Columnwise(Packed):
         (groups, words of the outputs).
     bits : int
     interleaved : bool
-        AWQ.
+        True for AWQ.
     shift : int
-        By how much the file writes zero points too small: GPTQ's first version by 1.
+        Number to add to stored zero points: 1 for the first version of GPTQ.
     order : Entry or None
-        The group of each input; None: as many inputs to each, in order.
+        Group of each input; None if groups are of equal size and in order.
     """
 
     codes: Entry
@@ -53,6 +53,7 @@ class Columnwise(Packed):
     order: Entry | None = None
 
     crosswise: ClassVar[bool] = True
+    pads_bias: ClassVar[bool] = True
 
     def loaded(self, first: int, last: int) -> Packed:
         """Return a decoder whose columns are in memory: reading shift needs as many reads."""
@@ -69,7 +70,7 @@ class Columnwise(Packed):
 
     @property
     def rounding(self) -> Rounding | None:
-        """Half a step to both sides: codes and zero points are whole numbers."""
+        """Rounding interval: half a step on either side, as codes and zero points are integers."""
         return Rounding()
 
     def steps(self, first: int, last: int) -> Floats:
@@ -113,45 +114,53 @@ class Columnwise(Packed):
         return codes[:, : last - first]
 
 
-def gptq_or_awq(parts: Parts) -> Packed:
-    """Return the decoder of GPTQ (words of several inputs) or AWQ (words of several outputs)."""
-    parts.only("qweight", "scales", "qzeros", "g_idx")
-    codes, scales = parts.need("qweight", "int32"), parts.need("scales", *FLOATS)
-    settings = parts.scheme.settings
-    if len(codes.shape) != 2 or len(scales.shape) != 2 or 0 in (*codes.shape, *scales.shape):
-        raise parts.wrong("qweight", f"its shape is {codes.shape}, that of scales {scales.shape}")
-    groups, outputs = scales.shape
-    zeros, order = parts.need("qzeros", "int32"), parts.get("g_idx")
-    across = codes.shape[1] != outputs
-    # auto-round keeps the order of inputs.
-    in_order = settings.get("desc_act") is False or "packing_format" in settings
-    if not across and order is None and not in_order:
-        raise parts.wrong("qweight", "its g_idx is missing, so the groups of inputs are unknown")
-    bits = _bits(parts, across)
-    inputs = codes.shape[0] if across else codes.shape[0] * 32 // bits
-    if order is not None:
-        inputs = order.total
-        if not across and -(-inputs * bits // 32) != codes.shape[0]:
-            raise parts.wrong("g_idx", f"it has {inputs:,} inputs, qweight room for others")
-        parts.check_order("g_idx", groups)
-        order = None if _follows(order.integers(), groups) else order
-    varies = _varies(parts)
-    size = None if varies else parts.scheme.number("group_size", "q_group_size")
-    # Groups in order are even; those that no setting fixes have a power of two of inputs.
-    width = inputs // groups
-    fitting = size or (2 ** inputs.bit_length() if varies else width)
-    if "g_idx" not in parts and groups > 1 and (inputs % groups or fitting % width):
-        raise parts.wrong("scales", f"{inputs:,} inputs cannot be shared by {groups:,} groups")
-    parts.check("qzeros", (groups, -(-outputs * bits // 32)))
-    shape = (outputs, inputs)
-    expected = -(-inputs // size) if size and size > 0 else 1
-    if size and groups != expected:
-        declared = f"in groups of {size} by configuration"
-        raise parts.wrong("scales", f"it has {groups:,} groups for {inputs:,} inputs, {declared}")
-    group = f"-g{size or width}" if groups > 1 else ""
-    shift = 0 if across else _zero_point_shift(parts, zeros, bits)
-    name = f"{'awq' if across else 'gptq'}-{bits}bit{group}"
-    return Columnwise(shape, name, parts.all, codes, scales, zeros, bits, across, shift, order)
+class GptqAwq(PackedFormat):
+    """GPTQ (words of several inputs) and AWQ (words of several outputs)."""
+
+    needs = ("qweight", "scales")
+    allows = ("qzeros", "g_idx")
+    layouts: ClassVar = {"gptq-": ("gptq", "auto-round"), "awq-": ("awq", "auto-round")}
+    files: ClassVar = {"quantize_config.json": ("", "gptq"), "quant_config.json": ("", "awq")}
+
+    def decode(self, parts: Parts) -> Packed:
+        """Return the decoder."""
+        codes, scales = parts.need("qweight", "int32"), parts.need("scales", *FLOATS)
+        settings = parts.scheme.settings
+        if len(codes.shape) != 2 or len(scales.shape) != 2 or 0 in (*codes.shape, *scales.shape):
+            why = f"its shape is {codes.shape}, that of scales {scales.shape}"
+            raise parts.wrong("qweight", why)
+        groups, outputs = scales.shape
+        zeros, order = parts.need("qzeros", "int32"), parts.get("g_idx")
+        across = codes.shape[1] != outputs
+        # auto-round keeps the order of inputs.
+        in_order = settings.get("desc_act") is False or "packing_format" in settings
+        if not across and order is None and not in_order:
+            raise parts.wrong("qweight", "its g_idx is missing, which gives the groups of inputs")
+        bits = _bits(parts, across)
+        inputs = codes.shape[0] if across else codes.shape[0] * 32 // bits
+        if order is not None:
+            inputs = order.total
+            if not across and -(-inputs * bits // 32) != codes.shape[0]:
+                raise parts.wrong("g_idx", f"it has {inputs:,} inputs, qweight room for others")
+            parts.check_order("g_idx", groups)
+            order = None if _follows(order.integers(), groups) else order
+        varies = _varies(parts)
+        size = None if varies else parts.scheme.number("group_size", "q_group_size")
+        # Groups in order are even; those that no setting fixes have a power of two of inputs.
+        width = inputs // groups
+        fitting = size or (2 ** inputs.bit_length() if varies else width)
+        if "g_idx" not in parts and groups > 1 and (inputs % groups or fitting % width):
+            raise parts.wrong("scales", f"{inputs:,} inputs cannot be shared by {groups:,} groups")
+        parts.check("qzeros", (groups, -(-outputs * bits // 32)))
+        shape = (outputs, inputs)
+        expected = -(-inputs // size) if size and size > 0 else 1
+        if size and groups != expected:
+            why = f"it has {groups:,} groups for {inputs:,} inputs, not of {size} as configured"
+            raise parts.wrong("scales", why)
+        group = f"-g{size or width}" if groups > 1 else ""
+        shift = 0 if across else _zero_point_shift(parts, zeros, bits)
+        name = f"{'awq' if across else 'gptq'}-{bits}bit{group}"
+        return Columnwise(shape, name, parts.all, codes, scales, zeros, bits, across, shift, order)
 
 
 def _bits(parts: Parts, across: bool) -> int:

@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 import numpy as np
 
 from sparsity_report.deferred import torch
-from sparsity_report.weights.sources.http_ranges import HubFile
 from sparsity_report.weights.tensor_slices import (
     Entry,
     FileSlice,
@@ -39,9 +38,9 @@ class Packed(ABC):
     shape : tuple of int
         Of the tensor in the model.
     packing : str
-        How it is packed, such as ``"gptq-4bit-g128"``.
+        Name of its layout, such as ``"gptq-4bit-g128"``.
     parts : tuple of Entry
-        All that it is made of.
+        Stored tensors.
     """
 
     shape: tuple[int, ...]
@@ -52,6 +51,8 @@ class Packed(ABC):
     dtype: ClassVar[str] = "float32"
     #: True if each slice needs bytes from everywhere in the parts.
     crosswise: ClassVar[bool] = False
+    #: True if its writers add a bias of zeros to layers without one.
+    pads_bias: ClassVar[bool] = False
     #: Rows decoded together: those that share words of packed zero points.
     aligned: ClassVar[int] = 32
 
@@ -125,7 +126,7 @@ class Undecoded(Packed):
     Attributes
     ----------
     why : str
-        Its values are not.
+        Reason for the error message.
     """
 
     why: str
@@ -248,7 +249,7 @@ def grouped(width: int, shape: tuple[int, int]) -> str:
 def is_remote(parts: Sequence[Entry]) -> bool:
     """Return whether a part is on the Hub."""
     values = [part.values for part in parts]
-    return any(isinstance(v, FileSlice) and isinstance(v.file, HubFile) for v in values)
+    return any(isinstance(v, FileSlice) and v.file.is_remote for v in values)
 
 
 def _changed(value: Any, change: Callable[[Entry], Entry]) -> Any:

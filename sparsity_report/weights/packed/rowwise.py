@@ -38,15 +38,15 @@ class Blocks:
     ----------
     part : Entry
     height, width : int
-        Of a block, in weights; the last may be smaller.
+        Rows and columns of a block; the last may be smaller.
     bits : int
-        Of integers packed downwards, 32 bits at a time; 0: plain numbers, one by one.
+        Width of integers packed downwards, 32 bits at a time; 0 for plain numbers.
     offset : float
-        Taken off each number.
+        Subtracted from each number.
     exponent : bool
-        The numbers are powers of two, written as their exponent plus 127.
+        True if the numbers are powers of two, stored as their exponent plus 127.
     order : Entry or None
-        For each column of the matrix the column of its block, where they do not follow in order.
+        Block column of each column of the matrix; None if they follow in order.
     """
 
     part: Entry
@@ -106,11 +106,11 @@ class NestedBlocks(Blocks):
     Attributes
     ----------
     table : Entry
-        What the 256 codes of `part` stand for.
+        Values of the 256 codes of `part`.
     nested : Entry
-        Scale of so many codes each.
+        Scales of the codes.
     size : int
-        How many.
+        Number of codes that share a scale.
     more : float
         Added to each scale.
     """
@@ -160,21 +160,21 @@ class Rowwise(Packed):
     codes : Entry
         (rows, bytes or words of a row).
     bits : int
-        Of a code; 0: numbers of the part's own dtype.
+        Width of a code; 0 for numbers of the part's own dtype.
     table : tuple of float
-        What codes stand for; empty for integers.
+        Values of the codes; empty for integers.
     high_first : bool
-        The high half of a byte comes first.
+        True if the high half of a byte comes first.
     wasted : bool
-        A word of 32 bits holds whole codes only, as older files have them.
+        True if a word of 32 bits holds whole codes only, as in older files.
     zero, bias : Blocks or None
     scales : tuple of Blocks
     factor : float
-        Further scale of all.
+        Scale of all values.
     columns : int
         Weights of a row if rows are blocks of the model's matrix; 0 if they are its own.
     offset : float
-        Taken off each code that is an integer.
+        Subtracted from each code that is an integer.
     """
 
     codes: Entry
@@ -196,7 +196,7 @@ class Rowwise(Packed):
 
     @property
     def rounding(self) -> Rounding | None:
-        """Half a step to both sides if codes are integers."""
+        """Rounding interval: half a quantization step on either side of zero for integers."""
         if self.zero or self.bias:
             return Rounding(has_zero=self.bias is None)
         return nearest_to_zero(self.levels if self.bits else _levels(self.codes.values.dtype))
@@ -276,11 +276,11 @@ def decode_codes(
     packed : numpy.ndarray
         uint8, (rows, bytes), codes side by side from the lowest bit of the first byte.
     bits : int
-        Of a code, 1 to 8.
+        Width of a code, 1 to 8.
     values : tuple of float
-        What the ``2**bits`` codes stand for; by default their integers.
+        Values of the ``2**bits`` codes; by default their integers.
     high_first : bool
-        The high half of a byte comes first, of 4-bit codes.
+        True if the high half of a byte of 4-bit codes comes first.
 
     Returns
     -------

@@ -3,7 +3,9 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
+from sparsity_report.weights.packed.packed_format import PackedFormat, Parts
 from sparsity_report.weights.packed.packed_tensor import Packed, grouped
 from sparsity_report.weights.packed.rowwise import (
     E2M1,
@@ -12,52 +14,71 @@ from sparsity_report.weights.packed.rowwise import (
     Blocks,
     Rowwise,
 )
-from sparsity_report.weights.packed.tensor_groups import Parts
 from sparsity_report.weights.tensor_slices import E8M0, FP4, FP8, Entry, Floats, Rounding
 
-
-def scaled(parts: Parts) -> Packed:
-    """Return the decoder of int8, FP8 or FP4 with scales per tensor, row, block or group."""
-    leaf = "weight_scale_inv" if parts.get("weight_scale_inv") else "weight_scale"
-    codes = parts.need("weight")
-    if codes.kind == FP4:
-        return _fp4(parts, leaf)
-    *outer, across = codes.shape
-    is_grouped = parts[leaf].shape == (*outer, across // MX_GROUP)
-    if codes.values.dtype in FP8 and parts[leaf].values.dtype == "uint8" and is_grouped:
-        parts.only("weight", leaf)
-        shape = parts.matrix("weight")
-        powers = parts.grouped(leaf, shape, MX_GROUP)
-        return Rowwise(shape, "mxfp8", parts.all, codes, scales=(powers,))
-    return _eight_bits(parts, ("weight", leaf, "weight_zero_point"), parts.scheme.blocks())
+_SCALES = ("weight_scale", "weight_scale_inv")
 
 
-def torchao(parts: Parts) -> Packed:
-    """Return the decoder of a torchao tensor.
+class Scaled(PackedFormat):
+    """int8, FP8 or FP4 with scales per tensor, row, block or group."""
 
-    Float8Tensor, Int8Tensor, IntxUnpackedToInt8Tensor, NVFP4Tensor and MXTensor are supported.
-    """
-    scale = parts.need("_weight_scale")
-    if scale.kind == E8M0 or scale.values.dtype in FP8:
-        return _torchao_groups(parts, MX_GROUP if scale.kind else NV_GROUP)
-    packed = _eight_bits(parts, ("_weight_qdata", "_weight_scale", "_weight_zero_point"), ())
-    return replace(packed, packing=f"torchao-{packed.packing}")
+    needs = ("weight",)
+    allows = (*_SCALES, "weight_zero_point")
+    layouts: ClassVar = {
+        "int8": ("compressed-tensors", "int-quantized"),
+        "fp8": ("compressed-tensors", "float-quantized", "fp8", "fbgemm-fp8", "modelopt"),
+        "mxfp8": ("compressed-tensors", "mxfp8-quantized", "modelopt"),
+    }
+
+    def fits(self, parts: Parts) -> bool:
+        """Return whether a scale is among the parts."""
+        return "weight" in parts and not parts.keys().isdisjoint(_SCALES)
+
+    def decode(self, parts: Parts) -> Packed:
+        """Return the decoder."""
+        leaf, codes = parts.one_of(*_SCALES), parts.need("weight")
+        *outer, across = codes.shape
+        is_grouped = parts[leaf].shape == (*outer, across // MX_GROUP)
+        if codes.values.dtype in FP8 and parts[leaf].values.dtype == "uint8" and is_grouped:
+            parts.only("weight", leaf)
+            return _group_scaled(parts, "weight", leaf, "")
+        return _eight_bits(parts, ("weight", leaf, "weight_zero_point"), parts.scheme.blocks())
 
 
-def _torchao_groups(parts: Parts, width: int) -> Packed:
-    """Return the decoder of NVFP4Tensor or MXTensor, whose scales may be in tiles."""
-    parts.only(
-        "_weight_qdata", "_weight_scale", "_weight_per_tensor_scale", "_weight_act_per_tensor_scale"
-    )
-    codes = parts.need("_weight_qdata", "uint8", *(FP8 if width == MX_GROUP else ()))
-    four, (down, size) = codes.values.dtype == "uint8", parts.matrix("_weight_qdata")
-    shape = (down, 2 * size if four else size)
-    scales = [parts.grouped("_weight_scale", shape, width, tiled=True)]
-    if "_weight_per_tensor_scale" in parts:
-        scales.append(parts.scales("_weight_per_tensor_scale", shape))
-        parts.check("_weight_per_tensor_scale", ())
-    name = f"torchao-{'nv' if width == NV_GROUP else 'mx'}fp{4 if four else 8}"
-    bits, table = (4, E2M1) if four else (0, ())
+class TorchAo(PackedFormat):
+    """Float8Tensor, Int8Tensor, IntxUnpackedToInt8Tensor, NVFP4Tensor and MXTensor of torchao."""
+
+    needs = ("_weight_qdata", "_weight_scale")
+    allows = (r"_weight_\w+",)
+    layouts: ClassVar = {"torchao-": ("torchao",)}
+
+    def decode(self, parts: Parts) -> Packed:
+        """Return the decoder."""
+        scale = parts.need("_weight_scale")
+        if scale.kind == E8M0 or scale.values.dtype in FP8:
+            leaves = (*self.needs, "_weight_per_tensor_scale")
+            parts.only(*leaves, "_weight_act_per_tensor_scale")
+            return _group_scaled(parts, *leaves, "torchao-")
+        packed = _eight_bits(parts, ("_weight_qdata", "_weight_scale", "_weight_zero_point"), ())
+        return replace(packed, packing=f"torchao-{packed.packing}")
+
+
+def _group_scaled(
+    parts: Parts, codes_leaf: str, scale_leaf: str, whole_leaf: str, prefix: str = ""
+) -> Packed:
+    """Return the decoder of FP4 or FP8 with a scale per group, and possibly one of the whole."""
+    scale, (down, size) = parts.need(scale_leaf), parts.matrix(codes_leaf)
+    family, width = ("nv", NV_GROUP) if scale.values.dtype in FP8 else ("mx", MX_GROUP)
+    codes = parts.need(codes_leaf, "uint8", FP4, *(FP8 if family == "mx" else ()))
+    bits, table = (0, ()) if codes.values.dtype in FP8 else (4, E2M1)
+    shape = (down, 2 * size if bits else size)
+    # The scales of torchao may be in tiles.
+    scales = [parts.grouped(scale_leaf, shape, width, tiled=bool(prefix))]
+    if whole_leaf in parts:
+        scales.append(parts.scales(whole_leaf, shape))
+        if scales[1].part.total != 1:
+            raise parts.wrong(whole_leaf, "it is not one number")
+    name = f"{prefix}{family}fp{bits or 8}"
     return Rowwise(shape, name, parts.all, codes, bits, table, scales=(*scales,))
 
 
@@ -75,17 +96,6 @@ def _eight_bits(
     return Rowwise(shape, name, parts.all, codes, zero=zero, scales=(scale,))
 
 
-def _fp4(parts: Parts, leaf: str) -> Packed:
-    """Return the decoder of FP4 in safetensors: NVFP4 without a tensor scale, or MXFP4."""
-    parts.only("weight", leaf)
-    codes, (down, half) = parts["weight"], parts.matrix("weight")
-    shape = (down, 2 * half)
-    small = parts[leaf].values.dtype in FP8
-    scale = parts.grouped(leaf, shape, NV_GROUP if small else MX_GROUP)
-    name = "nvfp4" if small else "mxfp4"
-    return Rowwise(shape, name, parts.all, codes, 4, E2M1, scales=(scale,))
-
-
 def unscaled(entry: Entry) -> Packed:
     """Return the decoder of FP4 in safetensors without scales."""
     *outer, half = entry.shape
@@ -93,15 +103,26 @@ def unscaled(entry: Entry) -> Packed:
     return Rowwise((*outer, 2 * half), "fp4", (entry,), codes, 4, E2M1)
 
 
-def modelopt(parts: Parts) -> Packed:
-    """Return the decoder of ModelOpt's NVFP4: two codes per byte, two levels of scales."""
-    parts.only("weight", "weight_scale", "weight_scale_2")
-    codes, (down, half) = parts.need("weight", "uint8", FP4), parts.matrix("weight")
-    shape = (down, 2 * half)
-    scales = (parts.grouped("weight_scale", shape, NV_GROUP), parts.scales("weight_scale_2", shape))
-    if scales[1].part.total != 1:
-        raise parts.wrong("weight_scale_2", "it is not one number")
-    return Rowwise(shape, "nvfp4", parts.all, codes, 4, E2M1, scales=scales)
+class FourBitFloats(PackedFormat):
+    """NVFP4 or MXFP4 in a dtype of safetensors; ModelOpt's NVFP4 in bytes, with a scale of all."""
+
+    needs = ("weight",)
+    allows = (*_SCALES, "weight_scale_2")
+    layouts: ClassVar = {"nvfp4": ("modelopt",)}
+    files: ClassVar = {"hf_quant_config.json": ("quantization", "modelopt")}
+
+    def fits(self, parts: Parts) -> bool:
+        """Return whether the codes have four bits and scales."""
+        is_scaled = "weight" in parts and not parts.keys().isdisjoint(_SCALES)
+        return is_scaled and ("weight_scale_2" in parts or parts["weight"].kind == FP4)
+
+    def decode(self, parts: Parts) -> Packed:
+        """Return the decoder."""
+        leaf = parts.one_of(*_SCALES)
+        parts.need("weight", "uint8", FP4)
+        if "weight_scale_2" in parts:
+            parts.need(leaf, *FP8)
+        return _group_scaled(parts, "weight", leaf, "weight_scale_2")
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,16 +160,22 @@ class Experts(Packed):
         return turned.copy()
 
 
-def fused_mxfp4(parts: Parts) -> Packed:
-    """Return the decoder of gpt-oss experts: (experts, outputs, groups, 16 bytes), transposed."""
-    parts.only("blocks", "scales")
-    codes, scale = parts.need("blocks", "uint8", FP4), parts.need("scales", "uint8", E8M0)
-    if len(codes.shape) != 4 or codes.shape[3] * 2 != MX_GROUP:
-        raise parts.wrong("blocks", f"its shape is {codes.shape}")
-    parts.check("scales", codes.shape[:3])
-    experts, outputs, groups, _ = codes.shape
-    inputs, down = groups * MX_GROUP, experts * outputs
-    scales = Blocks(scale.seen_as(down, groups), 1, MX_GROUP, exponent=True)
-    flat = codes.seen_as(down, inputs // 2)
-    matrices = Rowwise((down, inputs), "mxfp4", parts.all, flat, 4, E2M1, scales=(scales,))
-    return Experts((experts, inputs, outputs), "mxfp4", parts.all, matrices)
+class FusedMxfp4(PackedFormat):
+    """Experts of gpt-oss: (experts, outputs, groups, 16 bytes), transposed."""
+
+    needs = ("blocks", "scales")
+    fused = True
+    layouts: ClassVar = {"mxfp4": ("mxfp4",)}
+
+    def decode(self, parts: Parts) -> Packed:
+        """Return the decoder."""
+        codes, scale = parts.need("blocks", "uint8", FP4), parts.need("scales", "uint8", E8M0)
+        if len(codes.shape) != 4 or codes.shape[3] * 2 != MX_GROUP:
+            raise parts.wrong("blocks", f"its shape is {codes.shape}")
+        parts.check("scales", codes.shape[:3])
+        experts, outputs, groups, _ = codes.shape
+        inputs, down = groups * MX_GROUP, experts * outputs
+        scales = Blocks(scale.seen_as(down, groups), 1, MX_GROUP, exponent=True)
+        flat = codes.seen_as(down, inputs // 2)
+        matrices = Rowwise((down, inputs), "mxfp4", parts.all, flat, 4, E2M1, scales=(scales,))
+        return Experts((experts, inputs, outputs), "mxfp4", parts.all, matrices)

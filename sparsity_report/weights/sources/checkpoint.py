@@ -1,69 +1,98 @@
-"""Checkpoints whose tensors are matched with the model of ``config.json``.
+"""Checkpoints whose tensors are described by names, or matched with the class of ``config.json``.
 
-The model is built on the meta device, and the renaming rules of transformers map tensors on disk
-to parameters in memory, so files and modules in memory give the same counts. Without a config,
-names and shapes decide. Without values, the config alone gives the structure.
+Names and shapes describe files without a configuration, and decided files that are only counted.
 """
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
-from torch import nn
-
-from sparsity_report.errors import SparsityReportError
-from sparsity_report.weights.anatomy.describe import describe
-from sparsity_report.weights.anatomy.meta_model import parameters_for, read_config, without_head
-from sparsity_report.weights.anatomy.names_only import ReaderOptions, describe_names
-from sparsity_report.weights.anatomy.parameter_places import walk
-from sparsity_report.weights.anatomy.tensor_names import fits, memory_parts, without_tensor
+from sparsity_report.deferred import nn, torch
+from sparsity_report.errors import SparsityReportError, first_line
+from sparsity_report.weights.anatomy.decided import is_decided
+from sparsity_report.weights.anatomy.names_only import (
+    Description,
+    ReaderOptions,
+    describe_names,
+    experts_per_token,
+    named_parts,
+    tied_names,
+)
 from sparsity_report.weights.packed.format_detection import check_weights, detect_parameters
 from sparsity_report.weights.packed.packed_tensor import Packed, is_remote
 from sparsity_report.weights.packed.quantization_config import read_scheme, read_settings
-from sparsity_report.weights.sources.memory import ModuleWeights
 from sparsity_report.weights.sources.model_files import gather_entries
 from sparsity_report.weights.sources.model_paths import DEFAULTS
-from sparsity_report.weights.sources.quiet import without_bars
-from sparsity_report.weights.sources.tokenizer import open_tokenizer
-from sparsity_report.weights.tensor_slices import Entry, Origin, Slice, join_slices, pieces
-from sparsity_report.weights.weights import Weights, float8_notes
+from sparsity_report.weights.tensor_slices import (
+    Entry,
+    FileSlice,
+    LocalFile,
+    Origin,
+    Slice,
+    join_slices,
+)
+from sparsity_report.weights.weights import Parameter, Weights, float8_notes
 from sparsity_report.words.sentences import say
 
 T = TypeVar("T", bound=Path | Origin)
+_NOTHING = Description((), None)
 
 
 @dataclass(frozen=True)
 class Contents:
-    """The tensors of a checkpoint and its model.
+    """The tensors of a checkpoint and its modules.
 
     Attributes
     ----------
     entries : mapping of str to Entry
-        Tensors on disk by key.
+        Tensors on disk by key, each packed weight as one.
     parts : mapping of str to list of Entry
-        Tensors that make up each parameter or buffer.
+        Tensors that make up each stored parameter or buffer.
+    description : Description
+        Modules, by names or by the class of the model.
     model : nn.Module or None
-        The model on the meta device; None if transformers has no class for it.
+        The model on the meta device; None if names describe the modules.
     notes : tuple of str
         Remarks on how the files were read.
-    per_token : int or None
-        Experts that a token is routed to, for files without a model.
+    files : tuple of Origin
+        Files of the model.
     raw : mapping of str to Entry or None
         Tensors of the files in order, parts of packed weights included; None if none is packed.
     settings : mapping or None
-        Changed ``config.json``; None if it is that of the folder.
+        Changed ``config.json``, or metadata in its place; None if it is that of the folder.
+    complete : mapping of str to list of Entry
+        Tensors of each parameter, tied ones included.
     """
 
     entries: Mapping[str, Entry]
-    parts: Mapping[str, list[Entry]]
-    model: nn.Module | None
+    parts: Mapping[str, list[Entry]] = field(default_factory=dict)
+    description: Description = _NOTHING
+    model: nn.Module | None = None
     notes: tuple[str, ...] = ()
-    per_token: int | None = None
+    files: tuple[Origin, ...] = ()
     raw: Mapping[str, Entry] | None = None
     settings: Mapping[str, Any] | None = None
+    complete: Mapping[str, list[Entry]] = field(default_factory=dict)
+
+    def named(self, options: ReaderOptions, config: Mapping[str, Any]) -> Contents:
+        """Return the contents with modules by names."""
+        parts = named_parts(self.entries)
+        described = describe_names(parts, options, experts_per_token(config))
+        if options.config:
+            described = described.with_ties(tied_names(described, parts, config))
+        return self.with_modules(parts, described)
+
+    def with_modules(self, parts: Mapping[str, list[Entry]], description: Description) -> Contents:
+        """Return the contents with described modules, tied ones beside those that are stored."""
+        ties = {p.name: p.tied_to for m in description.modules for p in m.parameters if p.tied_to}
+        complete = {**parts, **{name: parts[owner] for name, owner in ties.items()}}
+        return replace(self, parts=parts, description=description, complete=complete)
 
 
 class CheckpointWeights(Weights):
@@ -84,27 +113,22 @@ class CheckpointWeights(Weights):
     """
 
     def __init__(self, path: Path, options: ReaderOptions, source: str, contents: Contents) -> None:
-        model, parts = contents.model, contents.parts
-        untied: tuple[str, ...] = ()
-        if model is None:
-            is_gguf = source == "gguf"
-            description = describe_names(
-                parts, options, contents.per_token, outputs_first=is_gguf
-            ).settled()
-        else:
-            untied = _untie_(model, parts)
-            parts = _complete(options.name, model, parts, any_arrangement=source == "gguf")
-            description = describe(walk(model), options, parts)
-
-        architecture = "" if model is None else type(model).__name__
-        modules, widths = description.modules, description.attention_widths
-        notes = options.notes + contents.notes + untied
-        notes += float8_notes(modules) + description.notes
-        super().__init__(options.name, source, architecture, modules, widths, notes)
+        model, described = contents.model, contents.description
+        notes = options.notes + contents.notes + float8_notes(described.modules) + described.notes
+        super().__init__(
+            name=options.name,
+            source=source,
+            architecture="" if model is None else type(model).__name__,
+            modules=described.modules,
+            attention_widths=described.attention_widths,
+            notes=notes,
+            files=contents.files,
+            unsettled=described.unsettled,
+        )
         self.path, self.options, self.contents = path, options, contents
         self.settings = contents.settings
         self.raw = contents.entries if contents.raw is None else contents.raw
-        self.unpacked, self._parts, self._outline = contents.entries, parts, model
+        self.unpacked, self._parts, self._outline = contents.entries, contents.complete, model
         saved = {} if model is None else dict(model.named_buffers())
         self._buffers = {name: contents.parts[name] for name in saved if name in contents.parts}
 
@@ -133,8 +157,17 @@ class CheckpointWeights(Weights):
             raise self.wrong(f"has no tensor for {name!r}; see weights.parameters")
         return self._parts[name]
 
+    def entry(self, parameter: Parameter) -> Entry:
+        """Return one parameter as a tensor, that of the file if it holds the values in order."""
+        first, *others = self.entries(parameter.name)
+        if others or first.total != parameter.total or not isinstance(first.values, FileSlice):
+            return super().entry(parameter)
+        return replace(first, shape=parameter.shape)
+
     def tokenizer(self) -> Any:
         """Open the tokenizer beside the weights or in a GGUF file, without running code."""
+        from sparsity_report.weights.sources.tokenizer import open_tokenizer
+
         return open_tokenizer(self.directory, self.path if self.source == "gguf" else None)
 
     def module(self) -> nn.Module:
@@ -224,8 +257,11 @@ def open_checkpoint(
     files: Iterable[T],
     read: Callable[[T], Iterable[Entry]],
 ) -> CheckpointWeights:
-    """Open the tensors of files and match them with the model of their ``config.json``."""
-    return match_entries(path, options, source, gather_entries(path, files, read))
+    """Open the tensors of files, described by names or by the class of their ``config.json``."""
+    files = tuple(files)
+    entries = gather_entries(path, files, read)
+    held = tuple(LocalFile.look_up(each) if isinstance(each, Path) else each for each in files)
+    return match_entries(path, options, source, entries, files=held)
 
 
 def match_entries(
@@ -234,40 +270,65 @@ def match_entries(
     source: str,
     entries: Mapping[str, Entry],
     settings: Mapping[str, Any] | None = None,
+    files: tuple[Origin, ...] = (),
 ) -> CheckpointWeights:
-    """Match tensors with the model of the ``config.json`` beside them, or of changed settings."""
+    """Describe tensors by names, or by the class of ``config.json`` or of changed settings."""
     folder = _folder(path)
+    known, notes = detect_parameters(entries, read_scheme(folder, settings))
+    if options.decide:
+        notes = ()  # on values, which the opened model may never read
+    contents = Contents(known, notes=notes, files=files, raw=entries, settings=settings)
+    return CheckpointWeights(path, options, source, _described(contents, folder, options))
 
-    def is_fitting(model: nn.Module) -> bool:
-        return fits(model, detect_parameters(entries, read_scheme(folder, settings))[0])
 
-    model: nn.Module | None = None
-    notes: tuple[str, ...] = (say("note.config_unused"),)
-    if options.config:
-        model, notes = read_config(folder, is_fitting, parameters_for(len(entries)), settings)
-    known, packed_notes = detect_parameters(entries, read_scheme(folder, settings))
-    if model is not None and (body := _saved_body(model, known)):
-        classes = {"named": type(model).__name__, "model": type(body).__name__}
-        model, notes = body, (*notes, say("note.body_only", **classes))
-    parts, left_out = memory_parts(model, known)
-    buffers = set() if model is None else {name for name, _ in model.named_buffers()}
-    for name, tensors in parts.items():
-        if name not in buffers:
-            check_weights(*tensors)
-    contents = Contents(
-        known, parts, model, notes + packed_notes + left_out, None, entries, settings
+def _described(contents: Contents, folder: Path, options: ReaderOptions) -> Contents:
+    """Return contents with their modules, for which the class is asked unless names decide."""
+    file = folder / "config.json"
+    if not options.config:
+        return _checked(contents.named(options, {}), say("note.config_unused"))
+    if contents.settings is None and not os.path.lexists(file):
+        return _checked(contents.named(options, {}), say("note.no_config"))
+    if not options.decide:
+        return _of_class(contents, folder, options)
+    config = contents.settings or read_settings(file)
+    named = contents.named(options, config)
+    if is_decided(named.description, named.parts, config):
+        return _checked(named)
+    try:
+        asked = _of_class(contents, folder, options)
+    except (SparsityReportError, ImportError) as error:
+        return _checked(named, say("note.opened_by_names", reason=first_line(error)))
+    if asked.model is None:
+        return asked
+    by = {"model": type(asked.model).__name__, "version": version("transformers")}
+    return replace(asked, notes=(*asked.notes, say("note.described_by_class", **by)))
+
+
+def _of_class(contents: Contents, folder: Path, options: ReaderOptions) -> Contents:
+    """Return contents with the modules of a class, or by names if the class is unknown."""
+    from sparsity_report.weights.sources.class_match import describe_class, match_class
+
+    settings, count = contents.settings, len(contents.raw or contents.entries)
+    model, parts, notes, left_out = match_class(folder, contents.entries, count, settings)
+    if model is None:
+        config = settings or read_settings(folder / "config.json")
+        return _checked(contents.named(options, config), *notes)
+    complete, description, untied = describe_class(options, model, parts, any_arrangement=False)
+    return replace(
+        contents,
+        parts=parts,
+        description=description,
+        model=model,
+        notes=notes + contents.notes + left_out + untied,
+        complete=complete,
     )
-    return CheckpointWeights(path, options, source, contents)
 
 
-def _saved_body(model: nn.Module, entries: Mapping[str, Entry]) -> nn.Module | None:
-    """Return the model without a head if its class wrote the files: no name has a body's prefix."""
-    prefix = str(getattr(model, "base_model_prefix", ""))
-    is_prefixed = not prefix or any(key.startswith(f"{prefix}.") for key in entries)
-    if is_prefixed or fits(model, entries) or not hasattr(model, prefix):
-        return None
-    body = without_head(model, parameters_for(len(entries)))
-    return body if fits(body, entries) else None
+def _checked(contents: Contents, *notes: str) -> Contents:
+    """Return contents by names, whose tensors are weights, with further notes."""
+    for tensors in contents.parts.values():
+        check_weights(*tensors)
+    return replace(contents, notes=notes + contents.notes)
 
 
 def _is_default(path: Path, source: str) -> bool:
@@ -281,95 +342,15 @@ def _folder(path: Path) -> Path:
     return path.parent if path.is_file() else path
 
 
-def _complete(
-    name: str, model: nn.Module, parts: Mapping[str, list[Entry]], any_arrangement: bool
-) -> dict[str, list[Entry]]:
-    """Return the tensors of each parameter, tied ones included; refuse missing tensors."""
-    twins = _twins(model)
-    if missing := without_tensor(model, parts):
-        raise SparsityReportError(
-            f"{name}: {len(missing)} tensor(s) are missing from the checkpoint, "
-            f"first {missing[0]!r}; download the whole checkpoint. If it is complete, config.json "
-            "names another class than the saved one"
-        )
-    complete: dict[str, list[Entry]] = {}
-    for parameter, names in twins.items():
-        entries = next(parts[twin] for twin in names if twin in parts)
-        shape = entries[0].shape
-        # A stack of one expert may lack its first dimension.
-        same_shape = tuple(parameter.shape) in {shape, (1, *shape)} or any_arrangement
-        same_size = sum(entry.total for entry in entries) == parameter.numel()
-        if not same_size or (len(entries) == 1 and not same_shape):
-            shapes = ", ".join(str(e.shape) for e in entries[:3])
-            raise SparsityReportError(
-                f"{name}: {names[0]} has shape {shapes} on disk but {tuple(parameter.shape)} "
-                "in the model of config.json; give the config.json of these weights"
-            )
-        complete |= dict.fromkeys(names, entries)
-    return complete
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Switch off progress bars of transformers, which also draws them into pipes."""
+    from transformers.utils import logging
 
-
-def _untie_(model: nn.Module, parts: Mapping[str, list[Entry]]) -> tuple[str, ...]:
-    """Untie parameters whose values on disk differ, as transformers does, and return a note."""
-    apart = []
-    for parameter, names in _twins(model).items():
-        first, *others = [name for name in names if name in parts] or names[:1]
-        for name in others:
-            if not _equal(parts[first], parts[name]):
-                parent, _, leaf = name.rpartition(".")
-                untied = nn.Parameter(torch.empty_like(parameter), parameter.requires_grad)
-                model.get_submodule(parent).register_parameter(leaf, untied)
-                apart.append(name)
-    return (say("note.untied", names=apart),) if apart else ()
-
-
-def _twins(model: nn.Module) -> dict[nn.Parameter, list[str]]:
-    """Return all names of each parameter; tied ones have several."""
-    twins: dict[nn.Parameter, list[str]] = defaultdict(list)
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        twins[parameter].append(name)
-    return twins
-
-
-def _equal(one: Sequence[Entry], other: Sequence[Entry]) -> bool:
-    """Return True if tensors are equal bit by bit."""
-    if [(e.shape, e.dtype) for e in one] != [(e.shape, e.dtype) for e in other]:
-        return False
-    values = (pieces(part for e in entries for part in e.slices()) for entries in (one, other))
-    pairs = zip(*values, strict=True)
-    return all(
-        torch.equal(left.view(torch.uint8), right.view(torch.uint8)) for left, right in pairs
-    )
-
-
-class Outline(Weights):
-    """A model of known names, shapes, dtypes, FLOPs and dense bytes, and unknown zeros."""
-
-    def tensor(self, name: str) -> torch.Tensor:
-        """Refuse to read values."""
-        raise self.wrong(f"was opened without values, so {name} cannot be read; load it with them")
-
-    def module(self) -> nn.Module:
-        """Refuse to run."""
-        raise self.wrong("was opened without values and cannot be run; load it with them")
-
-
-def without_values(weights: Weights) -> Outline:
-    """Return the structure of an opened model."""
-    shown = {field.name: getattr(weights, field.name) for field in fields(Weights)}
-    modules = tuple(m.changed(lambda p: replace(p, known=False)) for m in weights.modules)
-    return Outline(**shown | {"modules": modules})
-
-
-def from_config(directory: Path, options: ReaderOptions) -> Outline:
-    """Return the structure of a model from its transformers config."""
-    model, notes = read_config(directory)
-    if model is None:
-        raise SparsityReportError(
-            f"{options.name} cannot be opened without values: {notes[0]}; open it with them"
-        )
-    # Some classes create parameters with values even on the meta device.
-    outline = without_values(ModuleWeights(model, options))
-    outline.source = "config"
-    outline.notes = (*options.notes, say("note.config_promise"), *outline.notes)
-    return outline
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

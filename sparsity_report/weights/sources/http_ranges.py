@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.tensor_slices import Origin, Reader, read_at
@@ -50,6 +50,7 @@ class HubFile(Origin):
     path: str
     etag: str
     size: int
+    is_remote: ClassVar[bool] = True
 
     @classmethod
     def look_up(cls, model: str, commit: str, path: str) -> HubFile:

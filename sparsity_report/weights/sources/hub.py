@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import partial
 from glob import escape
@@ -14,7 +14,7 @@ from typing import Any
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.gguf.gguf_shards import model_names, shard_names
 from sparsity_report.weights.sources.http_ranges import HubFile, refusal
-from sparsity_report.weights.sources.model_paths import TOKENIZER_FILES, HubPlace, hub_place
+from sparsity_report.weights.sources.model_paths import TOKENIZER_FILES, HubPlace
 from sparsity_report.weights.sources.safetensors import (
     INDEX,
     SINGLE,
@@ -38,36 +38,11 @@ _PARALLEL = 8
 _CONVERTER = "SFconvertbot"
 
 
-@dataclass(frozen=True)
-class Request:
-    """The files of a model, and how they may be read; as for ``load``."""
-
-    revision: str | None
-    subfolder: str
-    file: str
-    allow_pickle: bool
-    stream: bool
-    values: bool
+class UnstreamableError(SparsityReportError):
+    """A model of the Hub that is not there to be read by ranges."""
 
 
-def named_place(model: str, request: Request) -> tuple[str, Request]:
-    """Return the id of a Hub model, and the request with the revision, folder and file in its name.
-
-    Raises
-    ------
-    SparsityReportError
-        The request names a revision or file, too.
-    """
-    place = hub_place(model) or HubPlace(model)
-    for option in ("revision", "file"):
-        if getattr(place, option) and getattr(request, option):
-            raise SparsityReportError(f"{model} has a {option} in its name; leave out {option}=")
-    folder = "/".join(filter(None, [place.folder, request.subfolder]))
-    revision, file = place.revision or request.revision, place.file or request.file
-    return place.model, replace(request, revision=revision, subfolder=folder, file=file)
-
-
-def fetch(model: str, request: Request) -> tuple[Path, tuple[str, ...]]:
+def fetch(place: HubPlace, *, allow_pickle: bool) -> tuple[Path, tuple[str, ...]]:
     """Download a Hub model; return its local folder or file, and notes on its origin.
 
     Without safetensors and GGUF, ``pytorch_model*.bin`` are downloaded where pickles are allowed.
@@ -78,14 +53,14 @@ def fetch(model: str, request: Request) -> tuple[Path, tuple[str, ...]]:
         The model does not exist, is gated, or is neither cached nor reachable; or the repository
         holds several models and none is named.
     """
-    subfolder, file = _place(model, request)
-    chosen = _select(_Folder(model, request.revision, subfolder), file)
+    file = place.file
+    chosen = _select(_Folder(place), file)
     source, names = chosen.source, chosen.names
     if names:
         is_folder = chosen.weight_map is not None or names == [SINGLE]
         path = source.download(names) / (file or ("" if is_folder else names[0]))
         return path, chosen.notes
-    if file and not request.allow_pickle:
+    if file and not allow_pickle:
         raise SparsityReportError(
             f"{file} of {source.path} is not a .safetensors or .gguf file; if it is a PyTorch "
             "pickle, it is opened only with allow_pickle=True (--allow-pickle)"
@@ -98,7 +73,7 @@ def fetch(model: str, request: Request) -> tuple[Path, tuple[str, ...]]:
             f"{source.path} has no safetensors, GGUF or pytorch_model.bin on the Hub or in the "
             f"local cache{f'; name a folder of it: {deeper}' if deeper else ''}"
         )
-    if not request.allow_pickle:
+    if not allow_pickle:
         raise SparsityReportError(
             f"{source.path} has no safetensors on the Hub or in the local cache; "
             "its pickles are opened only with allow_pickle=True (--allow-pickle)"
@@ -115,77 +90,67 @@ class Remote:
     folder : Path
         Local folder of its configuration.
     files : tuple of HubFile
-        Its safetensors, or all shards of a GGUF model; empty where only the configuration is
-        available.
+        Its safetensors, or all shards of a GGUF model.
     weight_map : mapping of str to str, optional
         File of each tensor, from the index.
     notes : tuple of str
-        Origin of weights or structure.
+        Origin of the weights.
     """
 
     folder: Path
-    files: tuple[HubFile, ...] = ()
+    files: tuple[HubFile, ...]
     weight_map: Mapping[str, str] | None = None
     notes: tuple[str, ...] = ()
 
 
-def find(model: str, request: Request) -> Remote:
+def find(place: HubPlace) -> Remote:
     """Look up the weight files of a Hub model without downloading them.
 
-    Where no values are asked for, the configuration suffices if there are no safetensors or GGUF
-    files or the Hub cannot be reached.
+    Raises
+    ------
+    UnstreamableError
+        The Hub cannot be reached, or it has neither safetensors nor GGUF files.
+    SparsityReportError
+        As :func:`fetch`.
+    """
+    source = _Folder(place)
+    source.check_listed()
+    chosen = _select(source, place.file)
+    source = chosen.source
+    if not chosen.names:
+        path = f"{source.path}/{place.file}".rstrip("/")
+        raise UnstreamableError(
+            f"{path} is neither safetensors nor GGUF on the Hub, and nothing else is streamed; "
+            "give such files, or a local copy"
+        )
+    paths = [f"{place.folder}/{name}".lstrip("/") for name in chosen.names]
+    with ThreadPoolExecutor(_PARALLEL) as pool:
+        files = tuple(pool.map(partial(HubFile.look_up, place.model, source.commit), paths))
+    return Remote(source.folder, files, chosen.weight_map, chosen.notes)
+
+
+def cached(place: HubPlace, reason: Exception) -> Path:
+    """Return the local copy of a Hub model that cannot be streamed for a reason.
 
     Raises
     ------
     SparsityReportError
-        As :func:`fetch`, or there is nothing to stream.
+        There is no copy.
     """
-    subfolder, file = _place(model, request)
-    values, revision = request.values, request.revision
+    from huggingface_hub import snapshot_download
+
+    model = place.model
+    headed = [f"{place.folder}/*{end}".lstrip("/") for end in (*_FILES, ".json")]
     try:
-        source = _Folder(model, revision, subfolder)
-        source.check_listed()
-    except _UnreachableError:
-        if values:
-            raise
-        return _config_only(model, revision, subfolder, say("note.hub_unreachable"))
-    chosen = _select(source, file)
-    source = chosen.source
-    if not chosen.names:
-        reason = say("note.not_streamable", path=f"{source.path}/{file}".rstrip("/"))
-        if values:
-            how = "load it without stream (--stream)"
-            raise SparsityReportError(f"{reason}, and nothing else is streamed; {how}")
-        return _config_only(model, revision, subfolder, reason)
-    notes = chosen.notes
-    if values:
-        notes += (say("note.streamed", commit=source.commit),)
-    paths = [f"{subfolder}/{name}".lstrip("/") for name in chosen.names]
-    with ThreadPoolExecutor(_PARALLEL) as pool:
-        files = tuple(pool.map(partial(HubFile.look_up, model, source.commit), paths))
-    return Remote(source.folder, files, chosen.weight_map, notes)
-
-
-def _place(model: str, request: Request) -> tuple[str, str]:
-    """Return folder and file name; the file of the request may hold both."""
-    inner, _, file = request.file.rpartition("/")
-    folder = "/".join(filter(None, [request.subfolder, inner])).strip("/")
-    if ".." in folder.split("/"):
-        raise SparsityReportError(f"{folder!r} is not a folder inside {model}; name one without ..")
-    return folder, file
-
-
-def _config_only(model: str, revision: str | None, subfolder: str, reason: str) -> Remote:
-    """Return a model of which only the configuration is available."""
-    name = f"{subfolder}/config.json".lstrip("/")
-    # The only file that is needed, as others may be missing offline.
-    path = _download(model, revision, [escape(name)])
-    if not (path / name).is_file():
-        raise SparsityReportError(
-            f"{model} has no {name}, so its structure is not known without its values ({reason}); "
-            "open it with them"
+        folder = snapshot_download(
+            model, revision=place.revision, allow_patterns=headed, local_files_only=True
         )
-    return Remote(path / subfolder, notes=(reason,))
+    except Exception as error:  # several
+        raise SparsityReportError(f"{model} has no headers to read: {reason}") from error
+    path = Path(folder, place.folder, place.file)
+    if not any(each.suffix in _FILES for each in (path, *path.glob("*"))):
+        raise SparsityReportError(f"{model} has no headers to read: {reason}")
+    return path
 
 
 @dataclass(frozen=True)
@@ -220,9 +185,14 @@ def _select(source: _Folder, file: str) -> _Selection:
 class _Folder:
     """A folder of a repository, pinned to the commit that was current on construction."""
 
-    def __init__(self, model: str, revision: str | None, subfolder: str) -> None:
+    def __init__(self, place: HubPlace) -> None:
         from huggingface_hub import HfApi
 
+        model, revision, subfolder = place.model, place.revision, place.folder
+        if ".." in subfolder.split("/"):
+            raise SparsityReportError(
+                f"{subfolder!r} is not a folder inside {model}; name one without .."
+            )
         self.model, self.revision, self.subfolder = model, revision, subfolder
         self.path = f"{model}/{subfolder}".rstrip("/")
         root = _download(model, revision, self._patterns(_CONFIGS))
@@ -247,7 +217,7 @@ class _Folder:
     def check_listed(self) -> None:
         """Refuse a repository whose files the Hub did not list."""
         if (error := self._list_error) is not None:
-            raise refusal(error, self.model, self.revision) or _UnreachableError(
+            raise refusal(error, self.model, self.revision) or UnstreamableError(
                 f"{self.model} cannot be read from the Hub ({type(error).__name__}); "
                 "try again, or load the local copy without stream"
             ) from error
@@ -283,7 +253,7 @@ class _Folder:
             references = [d.git_reference for d in discussions if "safetensors" in d.title]
         except Exception:  # offline, or discussions are disabled: no conversion is available
             return None
-        return _Folder(self.model, references[0], self.subfolder) if references else None
+        return _Folder(HubPlace(self.model, references[0], self.subfolder)) if references else None
 
     def safetensors(self) -> tuple[list[str], Mapping[str, str] | None]:
         """Return the safetensors of the model, and the file of each tensor from an index."""
@@ -310,10 +280,6 @@ class _Folder:
         return [escape(f"{self.subfolder}/{name}".lstrip("/")) for name in names]
 
 
-class _UnreachableError(SparsityReportError):
-    """The Hub cannot be reached."""
-
-
 def _download(
     model: str, revision: str | None, patterns: list[str], is_shown: bool = False
 ) -> Path:
@@ -332,7 +298,7 @@ def _download(
             snapshot_download(model, revision=revision, allow_patterns=patterns, tqdm_class=Bar)
         )
     except Exception as error:  # a missing network raises many exceptions
-        raise refusal(error, model, revision) or _UnreachableError(
+        raise refusal(error, model, revision) or UnstreamableError(
             f"{model} is not a local path, is not in the local Hub cache, and the Hub cannot be "
             f"reached ({type(error).__name__}); on a connected machine run `hf download {model}`, "
             "or give the path of a local copy"

@@ -1,13 +1,14 @@
-"""The weight files of a model: which files of a folder make it up, and their headers."""
+"""Weight files of a model: the files of a folder that make it up, and their headers."""
 
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.untrusted import limits
-from sparsity_report.weights.adapters.lora import check_folder, check_tensors
+from sparsity_report.untrusted.gates import read_json
 from sparsity_report.weights.gguf.gguf_header import Header
 from sparsity_report.weights.gguf.gguf_header import read_header as read_gguf_header
 from sparsity_report.weights.gguf.gguf_shards import model_names, unsharded_name
@@ -19,6 +20,14 @@ from sparsity_report.weights.tensor_slices import Entry, Origin
 
 # Headers that are read in parallel over the network.
 _PARALLEL = 8
+#: Configuration of an adapter.
+CONFIG = "adapter_config.json"
+#: Names of LoRA and related methods, prefix and prompt tuning; kohya writes `lora_unet_…`.
+ADAPTER_LEAF = re.compile(
+    r"(^|\.)(lora(_\w+)?|(ia3|oft|boft|hada|lokr|vera|randlora|fourierft)_\w+|prompt_embeddings|"
+    r"prompt_encoder|modules_to_save)(\.|$)"
+)
+_WEIGHTS = re.compile(r"(?!adapter_model)(.+\.(safetensors|gguf)|pytorch_model.*\.bin)")
 F = TypeVar("F", bound=Path | Origin)
 T = TypeVar("T")
 
@@ -120,3 +129,46 @@ def gather_entries(
             )
     check_tensors(path, entries)
     return entries
+
+
+def check_folder(folder: Path, names: Collection[str]) -> None:
+    """Refuse a folder that holds an adapter but no weights of a model."""
+    if CONFIG in names and not any(map(_WEIGHTS.fullmatch, names)):
+        raise _refusal(folder, folder)
+
+
+def check_tensors(path: Path, keys: Collection[str]) -> None:
+    """Refuse a file without tensors, and one whose tensors all belong to an adapter."""
+    if not keys:
+        raise SparsityReportError(
+            f"{path} holds no tensors, so there is nothing to count; open another file"
+        )
+    # Trained biases and heads have the prefix `base_model.` too; a model that was saved with its
+    # adapter has layers named `base_layer`.
+    adapters = [key for key in keys if ADAPTER_LEAF.search(key)]
+    others = set(keys).difference(adapters)
+    has_base = any(".base_layer." in key for key in others)
+    if adapters and not has_base and all(key.startswith("base_model.") for key in others):
+        raise _refusal(path, path if path.is_dir() else path.parent)
+
+
+def _refusal(path: Path, folder: Path) -> SparsityReportError:
+    base = base_name(folder / CONFIG)
+    return SparsityReportError(
+        f"{path} is an adapter of {base or f'a model that no {CONFIG} names'}, not a model; open "
+        f"the two merged with base= (--base), or {base or 'that model'} alone"
+    )
+
+
+def base_name(config: Path) -> str:
+    """Return the base model that the configuration of an adapter names; empty if unknown."""
+    return read_text(config, "base_model_name_or_path")
+
+
+def read_text(config: Path, key: str) -> str:
+    """Return a text of a configuration; empty if it is missing or unreadable."""
+    try:
+        value = read_json(config, most=limits.CONFIG_BYTES)[key]
+    except (OSError, ValueError, KeyError):
+        return ""
+    return value if isinstance(value, str) else ""

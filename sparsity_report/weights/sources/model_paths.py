@@ -91,7 +91,7 @@ def distinctive_name(path: Path) -> str:
     return f"{path.parent.name}/{path.name}".lstrip("/") if is_default else path.name
 
 
-def local_path(model: str, subfolder: str = "", file: str = "") -> Path | None:
+def local_path(model: str) -> Path | None:
     """Return the local path of a model; None for a name on the Hub.
 
     Raises
@@ -99,10 +99,8 @@ def local_path(model: str, subfolder: str = "", file: str = "") -> Path | None:
     SparsityReportError
         Nothing is there.
     """
-    if not Path(model).exists() and hub_place(model):
+    if (path := Path(model)).exists():
+        return path
+    if hub_place(model):
         return None
-    path = Path(model, subfolder, file)
-    if not path.exists():
-        missing = path if Path(model).exists() else model  # as given, "./" included
-        raise SparsityReportError(f"{missing}: no such file or directory; give a path or a Hub id")
-    return path
+    raise SparsityReportError(f"{model}: no such file or directory; give a path or a Hub id")

@@ -11,7 +11,15 @@ from typing import Any, Generic, TypeVar
 from sparsity_report.errors import SparsityReportError, explained
 from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import check_integer, check_name, parse_json, read_json
-from sparsity_report.weights.tensor_slices import E8M0, FP4, Entry, FileSlice, LocalFile, Origin
+from sparsity_report.weights.tensor_slices import (
+    DTYPES,
+    E8M0,
+    FP4,
+    Entry,
+    FileSlice,
+    LocalFile,
+    Origin,
+)
 
 F = TypeVar("F", bound=Path | Origin)
 
@@ -22,15 +30,6 @@ _LONGEST = 255
 # Most names that an error lists.
 _LISTED = 12
 
-#: Dtypes by their name in the header, see https://github.com/huggingface/safetensors.
-DTYPES = {
-    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16",
-    "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2",
-    "F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2FNUZ": "float8_e5m2fnuz",
-    "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8",
-    "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8",
-    "BOOL": "bool", "C64": "complex64",
-}  # fmt: skip
 # Dtypes that torch lacks, read as bytes.
 _BYTES = (E8M0, FP4)
 # Four values in three bytes; the format does not specify the order of their bits.

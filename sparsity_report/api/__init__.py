@@ -1,0 +1,6 @@
+"""Public values and functions that need several wings.
+
+- `study`: the class ``Study``, ``compare``, ``read_study`` and ``summarize``
+- `checkpoints`: ``compare_checkpoints``
+- `explorer`: ``explore`` and the widget of a notebook
+"""

@@ -1,0 +1,311 @@
+"""Findings about two checkpoints: the fate of zeros, removed parts, size, and matching."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from sparsity_report.pairing.alignment import ORDER_NOTES
+from sparsity_report.pairing.tally import ENOUGH, UNRELATED
+from sparsity_report.sparse.shares import ratio
+from sparsity_report.study.comparison import Study
+from sparsity_report.study.layers import records
+from sparsity_report.study.notes import note_findings
+from sparsity_report.study.rounded_zeros import is_pruned
+from sparsity_report.study.survival import gone_weights, head_is_embedding
+from sparsity_report.words.sentences import say
+
+# Keys by kind of removed part: counted in the model, and counted in each block.
+_REMOVED = {
+    "block": "pair.gone_blocks",
+    "attention": "pair.gone_block_attention",
+    "mlp": "pair.gone_block_mlp",
+    "expert": "pair.gone_experts",
+    "head": "pair.gone_heads",
+    "kv_head": "pair.gone_kv_heads",
+    "channel": "pair.gone_channels",
+    "vocabulary": "pair.gone_vocabulary_tokens",
+    "width": "pair.gone_width_channels",
+}
+# Smallest change of a size that is stated.
+_STATED = 0.005
+# Alignments in which every weight keeps its place.
+_IN_PLACE = {"name", "renamed", "fused"}
+# Share that rounds to none.
+_TRACE = 0.0005
+_IN_BLOCKS = {"expert", "head", "kv_head", "channel"}
+
+
+def checkpoint_verdict(study: Study) -> list[str]:
+    r"""Return the verdict on two checkpoints: at most two complete sentences.
+
+    Examples
+    --------
+    >>> import sparsity_report as sr
+    >>> weights = sr.load()
+    >>> study = sr.compare_checkpoints(weights, sr.n_m(weights, 2, 4))
+    >>> print(str(checkpoint_verdict(study)[0]).replace("\u202f", " "))
+    50.0 % of the 786 432 prunable weights became zero.
+    """
+    if is_identical(study):
+        return [say("pair.verdict_identical")]
+    parts = (_zeros, _lost_parts, _more_zeros, _size, _survivors)
+    return [sentence for part in parts for sentence in part(study)][:2]
+
+
+def checkpoint_topics(study: Study) -> dict[str, list[str]]:
+    """Return the findings besides the verdict by topic: the section of a report that states them.
+
+    Examples
+    --------
+    >>> import sparsity_report as sr
+    >>> weights = sr.load()
+    >>> study = sr.compare_checkpoints(weights, sr.n_m(weights, 2, 4))
+    >>> checkpoint_topics(study)["survival"]  # the verdict has them
+    []
+    """
+    topics = {
+        "survival": (_overlap, changed_values, _patterns),
+        "where": (_extremes,),
+        "removed": (_removed, _against_base),
+        "checkpoints": (_permutations, _added, _doubts),
+    }
+    stated = checkpoint_verdict(study)
+    return {
+        topic: [finding for part in parts for finding in part(study) if finding not in stated]
+        for topic, parts in topics.items()
+    }
+
+
+def models_of(study: Study) -> dict[str, str]:
+    """Return the names of both models by side."""
+    return dict(zip(("before", "after"), study.variants["model"].iloc[:2], strict=True))
+
+
+def figure_of(study: Study, figure: str) -> dict[str, Any]:
+    """Return the row of a figure of the whole model in ``study.changes``."""
+    changes = study.facts.table("changes")
+    return records(changes[changes["group"].isna() & (changes["figure"] == figure)])[0]
+
+
+def share_of(number: int, total: int, weights: str) -> str:
+    """Return a share of weights as a percentage with its counts; close to none or all, in counts.
+
+    Examples
+    --------
+    >>> weights = say("pair.prunable_weights")
+    >>> for number in (3, 500, 9997, 9999):
+    ...     print(str(share_of(number, 9999, weights)).replace("\u202f", " "))
+    3 of the 9 999 prunable weights
+    5.0 % of the 9 999 prunable weights
+    all but 2 of the 9 999 prunable weights
+    all 9 999 prunable weights
+    """
+    values = {"number": number, "total": total, "rest": total - number, "weights": weights}
+    if number == total:
+        return say("pair.share_all", **values)
+    if number > (1 - _TRACE) * total:
+        return say("pair.share_all_but", **values)
+    key = "pair.share_few" if number < _TRACE * total else "pair.share_percent"
+    return say(key, share=number / total, **values)
+
+
+def _removed(study: Study) -> Iterator[str]:
+    total = figure_of(study, "prunable_weights")["before"]
+    parts = [*removed_parts(study)]
+    if not (taken := _taken(study)):
+        if parts:
+            yield say("pair.removed_besides_prunable", parts=parts)
+        return
+    zeros = study.facts.total(study.facts.sides[1], "sparsity_prunable")
+    share = ratio(taken, total)
+    key = "pair.removed_rest_sparse" if zeros else "pair.removed_rest_dense"
+    yield say(key, share=share, total=total, parts=parts, zeros=zeros, **models_of(study))
+    certainty = study.facts.table("removed")["certainty"].min()
+    if certainty < 1:
+        yield say("pair.matched_by_values", certainty=float(certainty))
+
+
+def _taken(study: Study) -> int:
+    """Return the number of prunable weights of the base that were removed."""
+    matches = study.facts.table("matches")
+    return int(gone_weights(matches[matches["prunable"]]).sum())
+
+
+def removed_parts(study: Study) -> Iterator[str]:
+    """Yield the number of removed parts of each kind, and their blocks."""
+    matches, removed = study.facts.table("matches"), study.facts.table("removed")
+    blocks_left = matches.loc[matches["after_name"].notna(), "block"].nunique()
+    for kind, key in _REMOVED.items():
+        rows = removed[removed["kind"] == kind]
+        if rows.empty:
+            continue
+        if kind not in _IN_BLOCKS:
+            yield say(key, gone=len(rows), among=int(rows["among"].iloc[0]))
+            continue
+        modules = rows.groupby("module", sort=False)
+        blocks = rows["block"].nunique()
+        every = "pair.every_block" if blocks == blocks_left > 0 else "pair.block_count"
+        where, among = say(every, blocks=blocks), int(modules["among"].first().max())
+        yield say(key, gone=modules.size().tolist(), among=among, where=where)
+    if layers := removed.loc[removed["kind"] == "layer", "module"].tolist():
+        yield say("format.some_names", names=layers)
+
+
+def _permutations(study: Study) -> Iterator[str]:
+    yield from note_findings(study.notes, ORDER_NOTES.values())
+
+
+def _overlap(study: Study) -> Iterator[str]:
+    zeros = records(study.facts.table("survival"))[0]
+    if zeros["revived"] and zeros["new"]:
+        yield say("pair.zeros_overlap", share=zeros["iou"])
+
+
+def _extremes(study: Study) -> Iterator[str]:
+    """Yield the layers with the largest shares of revived and of new zeros, and of change."""
+    matches = study.facts.table("matches")
+    rows = matches[matches["prunable"] & (matches["compared"] > 0)]
+    rows = rows.assign(zeros=rows["kept"] + rows["revived"])
+    rows = rows.assign(nonzero=rows["compared"] - rows["zeros"])
+    shares = {
+        "pair.most_revived": rows["revived"] / rows["zeros"].where(rows["zeros"] > 0),
+        "pair.most_new_zeros": rows["new"] / rows["nonzero"].where(rows["nonzero"] > 0),
+        "pair.largest_change": rows["relative_change"],
+    }
+    for key, column in shares.items():
+        share = column.astype(float).fillna(-1.0)
+        if share[share >= 0].round(3).nunique() > 1:
+            place = int(share.to_numpy().argmax())
+            top = rows.iloc[place]
+            totals = {"zeros": int(top["zeros"]), "nonzero": int(top["nonzero"])}
+            yield say(key, module=top["module_name"], share=float(share.iloc[place]), **totals)
+
+
+def changed_values(study: Study) -> Iterator[str]:
+    """Yield changes of the weights that are nonzero in both checkpoints."""
+    weights = records(study.facts.table("survival"))[0]
+    total, modules, untouched = (weights[key] for key in ("surviving", "modules", "untouched"))
+    if weights["changed"]:
+        share = share_of(weights["changed"], total, say("pair.surviving_weights"))
+        yield say("pair.weights_changed", share=share, moved=weights["relative_change"])
+    elif total:
+        yield say("pair.weights_unchanged")
+    if 0 < untouched < modules:
+        yield say("pair.layers_untouched", untouched=untouched, modules=modules)
+
+
+def _patterns(study: Study) -> Iterator[str]:
+    """Yield the N:M patterns of the base that layers kept."""
+    matches = study.facts.table("matches")
+    rows = matches[matches["n_m_before"].notna() & (matches["compared"] > 0)]
+    for pattern, part in rows.groupby("n_m_before", sort=False):
+        kept = int((part["n_m_after"] == pattern).sum())
+        yield say("pair.n_m_pattern_kept", pattern=pattern, kept=kept, modules=len(part))
+
+
+def _added(study: Study) -> Iterator[str]:
+    matches = study.facts.table("matches")
+    names = matches.loc[matches["alignment"] == "added", "module_name"].tolist()
+    if names:
+        yield say("pair.added_modules", names=names, **models_of(study))
+
+
+def _against_base(study: Study) -> Iterator[str]:
+    facts, gone = study.facts, study.facts.base_shares["prunable"]
+    fewer = figure_of(study, "prunable_weights")["removed"] > 0
+    if gone is not None and fewer and facts.total(facts.sides[1], "sparsity_prunable"):
+        yield say("pair.sparsity_against_base", gone=gone)
+
+
+def _doubts(study: Study) -> Iterator[str]:
+    """Yield modules that may not correspond to each other, and heads that may be tied."""
+    yield from note_findings(study.notes, {"note.other_base"})
+    matches = study.facts.table("matches")
+    rows = matches[matches["prunable"] & (matches["compared"] >= ENOUGH)]
+    surviving = rows["compared"] - rows["kept"] - rows["revived"] - rows["new"]
+    other = (rows["correlation"] < UNRELATED) & (rows["changed"] > surviving / 2)
+    if names := rows.loc[other, "module_name"].tolist():
+        yield say("pair.unrelated_values", names=names)
+    tied = map(head_is_embedding, map(study.facts.layers, study.facts.sides))
+    heads = dict(zip(tied, study.variants["model"].iloc[:2], strict=True))
+    if set(heads) == {True, False}:
+        yield say("pair.head_tied_and_untied", tied=heads[True], other=heads[False])
+    elif set(heads) == {True, None}:
+        yield say("pair.head_tied_and_unknown", tied=heads[True], other=heads[None])
+
+
+def is_identical(study: Study) -> bool:
+    """Return True if no weight was pruned, changed or removed."""
+    layers = study.facts.table("matches")
+    rows = layers[(layers["weight_before"] > 0) | (layers["weight_after"] > 0)]
+    changes = study.facts.table("changes")
+    sizes = changes.loc[changes["group"].isna(), ["before", "after"]].dropna()
+    return (
+        study.facts.table("removed").empty
+        and bool(rows["untouched"].all())
+        and set(rows["alignment"]) <= _IN_PLACE
+        and bool((sizes["before"] == sizes["after"]).all())
+    )
+
+
+def _zeros(study: Study) -> Iterator[str]:
+    """Yield the fate of the base's zeros, or the new zeros of a dense base."""
+    total = figure_of(study, "prunable_weights")["before"]
+    row = records(study.facts.table("survival"))[0]
+    if not total:
+        yield say("pair.verdict_nothing_prunable", before=models_of(study)["before"])
+    elif row["zeros_before"]:
+        which, zeros = _which(study), row["zeros_before"]
+        share = share_of(row["revived"], zeros, which)
+        key = "pair.verdict_zeros_revived" if row["revived"] else "pair.verdict_zeros_stayed"
+        yield say(key, share=share, zeros=zeros, which=which)
+    elif row["new"]:
+        share = share_of(row["new"], total, say("pair.prunable_weights"))
+        yield say("pair.verdict_zeros_new", share=share)
+
+
+def _which(study: Study) -> str:
+    """Return the name of the zeros whose fate is known."""
+    matches = study.facts.table("matches")
+    rows = matches[matches["prunable"]]
+    if rows["zeros_before"].sum() > (rows["kept"] + rows["revived"]).sum():
+        return say("pair.verdict_zeros_compared")
+    # Zeros of packed weights may come from rounding.
+    is_own = is_pruned(study.facts.layers(study.facts.sides[0]))
+    return say("pair.verdict_zeros_pruned" if is_own else "pair.verdict_zeros_of_base")
+
+
+def _lost_parts(study: Study) -> Iterator[str]:
+    parts = [*removed_parts(study)]
+    weights, parameters = (figure_of(study, key) for key in ("prunable_weights", "parameters"))
+    if _taken(study) and not weights["after"]:
+        yield say("pair.verdict_all_removed", total=weights["before"])
+    elif parts and parameters["removed"] > 0:
+        yield say("pair.verdict_parts_removed", parts=parts, share=parameters["share"])
+    elif parts:
+        yield say("pair.verdict_parts_replaced", parts=parts)
+
+
+def _more_zeros(study: Study) -> Iterator[str]:
+    row = records(study.facts.table("survival"))[0]
+    if row["zeros_before"] and row["new"]:
+        share = ratio(row["new"], row["compared"])
+        yield say("pair.verdict_zeros_added", new=row["new"], share=share)
+
+
+def _size(study: Study) -> Iterator[str]:
+    """Yield a change in bytes that removed parameters do not explain."""
+    stored, parameters = (figure_of(study, key)["share"] for key in ("stored_bytes", "parameters"))
+    if stored is None or abs(stored) < _STATED or abs(stored - (parameters or 0)) < _STATED:
+        return
+    yield say(
+        "pair.verdict_size_smaller" if stored > 0 else "pair.verdict_size_larger", share=abs(stored)
+    )
+
+
+def _survivors(study: Study) -> Iterator[str]:
+    row, layers = records(study.facts.table("survival"))[0], study.facts.table("matches")
+    others = layers[~layers["prunable"] & (layers["compared"] > 0) & ~layers["untouched"]]
+    if len(others) and not row["changed"]:
+        yield say("pair.verdict_others_changed", modules=len(others))
+    else:
+        yield from changed_values(study)

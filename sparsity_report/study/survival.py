@@ -1,0 +1,129 @@
+"""Fate of the zeros, and changes in size, from one checkpoint to another."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from sparsity_report.sparse.shares import ratio, zero_share
+from sparsity_report.study.layers import records
+from sparsity_report.study.schema import DENOMINATORS, FIGURES, SIDES, typed
+from sparsity_report.weights.anatomy.groups import GROUPS
+
+# Columns of layers that are summed for a figure, unless they have its name.
+_SUMMED = {
+    "prunable_weights": "weight_total", "parameters": "total", "active_parameters": "active_total"
+}  # fmt: skip
+
+
+def survival_frame(matches: pd.DataFrame) -> pd.DataFrame:
+    """Return the fate of the zeros of compared prunable weights, in all and per group."""
+    rows = matches[matches["prunable"] & (matches["compared"] > 0)]
+    parts = [(None, rows), *((g, rows[rows["group"] == g]) for g in GROUPS)]
+    sums = [_survival(group, part) for group, part in parts if group is None or len(part)]
+    return typed("survival", pd.DataFrame(sums))
+
+
+def _survival(group: str | None, rows: pd.DataFrame) -> dict[str, Any]:
+    counts = ("compared", "kept", "revived", "new", "changed")
+    sums = {name: int(rows[name].sum()) for name in counts}
+    zeros = sums["kept"] + sums["revived"]
+    squares = rows["norm"] ** 2
+    change = float((rows["relative_change"] ** 2 * squares).sum())
+    known = rows["relative_change"].notna() | (rows["norm"] == 0)
+    moved = ratio(change, float(squares.sum())) if known.all() else None
+    return {
+        "group": group,
+        "modules": len(rows),
+        "untouched": int(rows["untouched"].sum()),
+        **sums,
+        "zeros_before": zeros,
+        "zeros_after": sums["kept"] + sums["new"],
+        "kept_share": ratio(sums["kept"], zeros),
+        "iou": ratio(sums["kept"], zeros + sums["new"]),
+        "surviving": sums["compared"] - zeros - sums["new"],
+        "relative_change": None if moved is None else math.sqrt(moved),
+    }
+
+
+def change_frame(before: pd.DataFrame, after: pd.DataFrame, matches: pd.DataFrame) -> pd.DataFrame:
+    """Return each figure of two models, and what was removed, in all and per group."""
+    rows = [{"group": None, **row} for row in _figures(before, after, matches)]
+    for group in GROUPS:
+        frames = [frame[frame["group"] == group] for frame in (before, after, matches)]
+        if any(len(frame) for frame in frames):
+            rows += [{"group": group, **row} for row in _figures(*frames)]
+    return typed("changes", pd.DataFrame(rows))
+
+
+def _figures(
+    before: pd.DataFrame, after: pd.DataFrame, matches: pd.DataFrame
+) -> Iterator[dict[str, Any]]:
+    """Yield each figure of both models and their difference."""
+    models = dict(zip(SIDES, (before, after), strict=True))
+    heads = [head_is_embedding(frame) for frame in models.values()]
+    for figure in FIGURES:
+        sums = [_sum(figure, side, frame, matches) for side, frame in models.items()]
+        if figure == "flops_per_token" and True in heads and None in heads:
+            # A file without a head may have lost it or tied it to the embedding.
+            sums[heads.index(None)] = None
+        old, new = sums
+        removed = None if old is None or new is None else old - new
+        row = {"figure": figure, **dict(zip(SIDES, sums, strict=True))}
+        yield row | {"removed": removed, "share": ratio(removed, old)}
+
+
+def _sum(figure: str, side: str, layers: pd.DataFrame, matches: pd.DataFrame) -> int | None:
+    """Return a figure of one model; None where it is unknown."""
+    rows = layers[layers["prunable"]] if figure == "prunable_weights" else layers
+    is_cache = figure == "kv_cache_bytes_per_token"
+    numbers = matches[f"kv_cache_{side}"] if is_cache else rows[_SUMMED.get(figure, figure)]
+    return None if numbers.isna().any() else int(numbers.sum())
+
+
+def head_is_embedding(layers: pd.DataFrame) -> bool | None:
+    """Return whether the output head is tied to the embedding; None if no head is known."""
+    tied = layers.loc[layers["group"] == "lm_head", "tied_to"].notna()
+    return bool(tied.any()) if len(tied) else None
+
+
+def base_shares(totals: pd.DataFrame, matches: pd.DataFrame) -> dict[str, float | None]:
+    """Return the share of the base that is zero or removed, by denominator; None if unknown.
+
+    Weights that only the model after has are not part of the base. For prunable weights, those
+    that both models have are known. For totals that include biases, the share is unknown once
+    something was added.
+
+    Parameters
+    ----------
+    totals : pandas.DataFrame
+        The rows of both models in ``study.totals``, the base first.
+    matches : pandas.DataFrame
+    """
+    rows = matches[matches["prunable"]]
+    left = int((rows["weight_before"] - gone_weights(rows) - zeros_left(rows)).sum())
+    before, after = records(totals)
+    biases = [sums["total"] - sums["weight_total"] for sums in (before, after)]
+    has_added = bool((matches["weight_after"] > matches["compared"]).any()) or biases[1] > biases[0]
+    shares: dict[str, float | None] = {}
+    for part in DENOMINATORS:
+        prefix = "" if part == "model" else f"{part}_"
+        total, total_after = (int(sums[f"{prefix}total"]) for sums in (before, after))
+        is_prunable = part == "prunable"
+        nonzero = left if is_prunable else after[f"{prefix}nonzero"]
+        is_unknown = total_after > total or (has_added and not is_prunable) or pd.isna(nonzero)
+        shares[part] = None if is_unknown else zero_share(total, int(nonzero))
+    return shares
+
+
+def gone_weights(matches: pd.DataFrame) -> pd.Series[int]:
+    """Return the number of removed weights of each module."""
+    return matches["weight_before"] - matches["compared"]
+
+
+def zeros_left(matches: pd.DataFrame) -> pd.Series[int]:
+    """Return the number of zeros of each module among the weights that both models have."""
+    return matches["kept"] + matches["new"]

@@ -1,0 +1,11 @@
+// The script of a page and of a widget.
+import { solve } from "./budget.js";
+import { open } from "./data.js";
+import { inert } from "./elements.js";
+import { Figures } from "./figures.js";
+import { render } from "./kernel.js";
+import { file } from "./pictures.js";
+import { Store } from "./state.js";
+import { mount } from "./viewer.js";
+
+globalThis.sparsityViewer = { Figures, Store, file, inert, mount, open, render, solve };

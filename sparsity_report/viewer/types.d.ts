@@ -1,0 +1,176 @@
+// Types of the viewer's values.
+
+/** Values of the controls; `selection` and `detail` are positions of modules. */
+export interface State {
+  variant: string;
+  policy: string;
+  sparsity: number;
+  layout: Layout;
+  metric: string;
+  against: string;
+  modules: string;
+  grouping: "group" | "projection" | "block";
+  sort: string;
+  curve: "bytes" | "quality";
+  search: string;
+  detail: number;
+  selection: number[];
+  panel: "layer" | "groups" | "costs" | "experts" | "removed";
+}
+
+/** Values that page, kernel and address share, with the names of modules. */
+export type Traits = Omit<State, "selection" | "detail" | "panel"> & { selection: string[];
+  detail: string | null };
+
+export type Layout = "csr" | "bitmask" | "dense";
+export type Numbers = Float64Array;
+
+export interface Metric {
+  key: string;
+  label: string;
+  note: string;
+  kind: "share" | "points" | "ratio" | "own" | "nats" | "bytes" | "number";
+  signed: boolean;
+  root: boolean;
+  isOwn: boolean;
+  ofParts?: boolean;
+  amounts?: Numbers;
+  sizes?: Numbers | null;
+}
+
+/** A metric with the places of its arrays. */
+export type PayloadMetric = Omit<Metric, "amounts" | "sizes"> & { amounts?: number;
+  sizes?: number };
+
+/** Counts of a variant by module, NaN where it lacks the module. */
+export interface Variant {
+  name: string;
+  label: string;
+  layout: "dense" | "masked" | "csr";
+  sparsity: number | null;
+  isFirst: boolean;
+  isMagnitude: boolean;
+  isRepeated: boolean;
+  command: string | null;
+  threshold: number | null;
+  shapes?: number[][];
+  dtypes?: string[];
+  total: Numbers;
+  nonzero: Numbers;
+  weightTotal: Numbers;
+  weightNonzero: Numbers;
+  value: Numbers;
+  pointers: Numbers;
+  columns: Numbers;
+  usesTop: Numbers;
+  usesBottom: Numbers;
+  rest: Numbers;
+  restFlops: Numbers;
+  flops: Numbers;
+  stored: Numbers;
+  dense: Numbers;
+  prunable: Uint8Array;
+  runs: Uint8Array;
+  sparse: Uint8Array;
+}
+
+/** Levels of a pruning policy: nonzeros by row of `rows` and level, or why there are none. */
+export interface Policy {
+  key: string;
+  label: string;
+  disabled?: string;
+  levels: number[];
+  rows: Numbers;
+  left: Numbers;
+  slack: number[];
+  most: Record<string, (number | null)[]>;
+  thresholds: (number | null)[] | null;
+  patterns: string[] | null;
+  calls: string[];
+  commands: (string | null)[];
+}
+
+/** Nonzeros of all modules of a variant or level. */
+export interface Counts {
+  of: Variant;
+  left: Numbers;
+  weights?: Numbers;
+  nonzero?: Numbers;
+  slack?: Numbers | null;
+}
+
+interface Point {
+  variants: number[];
+  bytes: number;
+  value: number;
+  ends: [number, number] | null;
+  text: string;
+  level: number | null;
+  policies: string[];
+}
+
+/** The header of a payload; of two checkpoints it has no variants and policies. */
+export interface Payload {
+  format: number;
+  kind: "study" | "pair";
+  title: string;
+  words: Record<string, string>;
+  modules: { names: string[]; shown: Record<number, string>; blocks: (number | null)[];
+    projections: string[]; groups: string[]; experts: (number | null)[] | null };
+  labels: { groups: Record<string, string> };
+  scopes: string[];
+  metrics: PayloadMetric[];
+  start: Traits;
+  arrays: any[];
+  variants?: (Variant & { arrays: Record<string, number> })[];
+  policies?: Policy[];
+  hasWeights?: boolean;
+  histograms?: { rows: number; bins: number; top: number; heights: number } | null;
+  whyNoHistogram?: string;
+  deviation?: number;
+  inner?: Record<number, Record<number, Inner>>;
+  experts?: { title: string; high: number; rows: ExpertRow[] }[];
+  twoFour?: Record<number, number[]>;
+  baseline?: number;
+  marks?: [number, number][];
+  packed?: string | null;
+  quality?: { name: string; subject: string; moreIsBetter: boolean | null; leftOut: string[];
+    points: Point[] } | null;
+  scores?: { level: number; value: number; text: string; policy: string }[];
+  code?: string;
+  command?: string;
+  prunable?: number;
+  overlap?: Record<string, number>;
+  rows?: [string, number | (string | null)[], string][];
+  removed?: Removed[];
+}
+
+interface Inner {
+  heads: number[];
+  experts: number[];
+  zeroRows: number;
+  zeroColumns: number;
+}
+
+interface ExpertRow {
+  name: string;
+  values: (number | null)[];
+  gone: number[];
+}
+
+interface Removed {
+  kind: string;
+  label: string;
+  name: string;
+  module: string;
+  among: number;
+  gone: number[];
+}
+
+declare global {
+  var sparsityViewer: Record<string, any>;
+  var sparsityViews: Map<string, number>;
+  interface HTMLElement {
+    viewer?: any;
+  }
+}

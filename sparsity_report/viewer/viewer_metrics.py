@@ -1,0 +1,156 @@
+"""Metrics of the viewer: their names, and the amounts and sizes of those that the payload holds."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sparsity_report.errors import SparsityReportError
+from sparsity_report.study.comparison import Study
+from sparsity_report.study.derived import layer_metrics
+from sparsity_report.study.derived.histograms import module_magnitudes
+from sparsity_report.study.derived.layer_metrics import LayerFigure
+from sparsity_report.study.schema import COLUMNS, METRICS, Column
+from sparsity_report.study.survival import gone_weights, zeros_left
+from sparsity_report.untrusted.display_text import clip
+from sparsity_report.viewer.payload import Floats
+from sparsity_report.words.sentences import say
+from sparsity_report.words.value_formats import OWN
+
+# Metrics that the script computes from counts.
+_COUNTED = [name for name in METRICS if name != "sensitivity"]
+# Metrics whose square is a sum ÷ a sum.
+_ROOTS = {"deviation", "relative_change"}
+# Metrics of two checkpoints, with the keys of their notes.
+_COMPARED = {
+    "moved": "pair.metric_zero_or_removed_note",
+    "kept_share": "pair.metric_zeros_kept_note",
+    "revived_share": "pair.metric_zeros_revived_note",
+    "new_share": "pair.metric_new_zeros_note",
+    "relative_change": "pair.metric_relative_change_note",
+    "iou": "pair.metric_zeros_iou_note",
+}
+_CUT_NOTES = {
+    "group": "explorer.sensitivity_note_group",
+    "block": "explorer.sensitivity_note_block",
+    "layer": "explorer.sensitivity_note_layer",
+}
+
+
+def _metric(column: Column, note: str) -> dict[str, Any]:
+    kind = column.format.axis
+    words = {"key": column.name, "kind": kind, "label": column.label, "note": note}
+    signs = {"signed": kind == "points", "root": column.name in _ROOTS}
+    return {**words, **signs, "isOwn": False}
+
+
+def counted_metrics(study: Study) -> list[dict[str, Any]]:
+    """Return the metrics that the script computes from the counts of a study."""
+    unknown = set() if spreads(study) else {"beyond"}
+    return [_metric(METRICS[key], say(f"note.{key}")) for key in _COUNTED if key not in unknown]
+
+
+def metric_column(study: Study, key: str) -> Column:
+    """Return the name and the format of a metric, which may be a column of the user."""
+    known = METRICS if study.matches is None else {key: COLUMNS[key] for key in _COMPARED}
+    return known.get(key, Column(key, text=clip(key, 40), format=OWN))
+
+
+def own_metrics(
+    study: Study, columns: pd.DataFrame | None
+) -> list[tuple[dict[str, Any], LayerFigure]]:
+    """Return sensitivity and the columns of the user, each with its figure.
+
+    Raises
+    ------
+    SparsityReportError
+        A column has the name of a metric, or is no column of numbers of modules.
+    """
+    shown = []
+    frame = study.sensitivity
+    if frame is not None and len(frame):
+        cut = layer_metrics.finest(frame)
+        first = study.facts.layers(str(study.variants["variant"].iloc[0]))
+        note = say(_CUT_NOTES[cut], level=float(frame["sparsity"].median()))
+        metric = _metric(COLUMNS["sensitivity"], note)
+        figure = layer_metrics.measured_sensitivity(frame, first)
+        shown.append(({**metric, "ofParts": cut != "layer"}, figure))
+    custom = {} if columns is None else layer_metrics.own_figures(columns, study.layers)
+    if taken := sorted(set(custom) & METRICS.keys()):
+        raise SparsityReportError(say("explorer.metric_name_taken", name=repr(taken[0])))
+    note = say("explorer.custom_metric_note")
+    for name, figure in custom.items():
+        shown.append((_metric(metric_column(study, name), note), figure))
+    return shown
+
+
+def compared_metrics(rows: pd.DataFrame) -> list[tuple[dict[str, Any], LayerFigure]]:
+    """Return the metrics of two checkpoints, each with its figure.
+
+    A figure of several modules is the sum of their amounts ÷ the sum of their sizes, or the square
+    root of that, as in ``survival``. It is unknown where an amount is, and without sizes.
+
+    Parameters
+    ----------
+    rows : pandas.DataFrame
+        From :func:`compared_layers`.
+    """
+    norms = (rows["norm"] ** 2).where(rows["compared"] > 0, 0)
+    changes = (rows["relative_change"] ** 2 * norms).where(norms.ne(0), 0)
+    before, zeros = rows["zeros_before"], rows["kept"] + rows["revived"]
+    sums = {
+        "moved": (gone_weights(rows) + zeros_left(rows) - before, rows["weight_before"]),
+        "kept_share": (rows["kept"], zeros),
+        "revived_share": (rows["revived"], rows["compared"]),
+        "new_share": (rows["new"], rows["compared"]),
+        "relative_change": (changes, norms),
+        "iou": (rows["kept"], zeros + rows["new"]),
+    }
+    names = pd.Index(rows["module_name"])
+    shown = []
+    for key, note in _COMPARED.items():
+        amounts, sizes = (part.to_numpy(dtype=float, na_value=np.nan) for part in sums[key])
+        metric = _metric(COLUMNS[key], say(note))
+        shown.append((metric, LayerFigure(names, amounts, sizes)))
+    return shown
+
+
+def compared_layers(study: Study) -> pd.DataFrame:
+    """Return the modules of either checkpoint that have weights, those of the base first."""
+    matches = study.facts.table("matches")
+    layers = matches[(matches["weight_before"] > 0) | (matches["weight_after"] > 0)]
+    return layers.drop_duplicates("module_name").reset_index(drop=True)
+
+
+def aligned(figure: LayerFigure, names: pd.Index[str]) -> tuple[Floats, Floats]:
+    """Return amounts and sizes of modules, 0 for those that the figure lacks."""
+    places = figure.names.get_indexer(names)
+    # The last element serves the modules that the figure lacks, whose place is -1.
+    amounts, sizes = (np.append(part, 0.0)[places] for part in (figure.amounts, figure.sizes))
+    return amounts, sizes
+
+
+def spreads(study: Study) -> dict[str, float]:
+    """Return the standard deviation of weights before pruning, by module.
+
+    It is known of modules with one matrix whose positions were read, and of those with one tensor
+    whose magnitudes were counted.
+    """
+    magnitudes = {} if study.weights is None else module_magnitudes(study.weights)
+    name = str(study.variants["variant"].iloc[0])
+    first = study.facts.layers(name).set_index("module_name")
+    sizes = {name: math.prod(shape) for name, shape in first["shape"].items()}
+    alone = first["weight_total"].eq(pd.Series(sizes))
+    known_spreads = {
+        name: counts.root_mean_square
+        for name, counts in magnitudes.items()
+        if counts.total and alone.get(name, False)
+    }
+    if (frame := study.patterns) is not None:
+        rows = frame[frame["variant"] == name]
+        rows = rows[~rows["module_name"].duplicated(keep=False)]
+        known_spreads |= dict(zip(rows["module_name"], rows["std"].astype(float), strict=True))
+    return {name: spread for name, spread in known_spreads.items() if math.isfinite(spread)}

@@ -1,0 +1,263 @@
+"""Weights of GGUF files, in one or several shards, dequantized as they are read."""
+
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from gguf import GGUFValueType, GGUFWriter
+from torch import nn
+
+from sparsity_report.errors import SparsityReportError, explained, printable
+from sparsity_report.files.filesystem import scratch
+from sparsity_report.untrusted import limits
+from sparsity_report.weights.anatomy.meta_model import meta_model, parameters_for
+from sparsity_report.weights.anatomy.names_only import ReaderOptions
+from sparsity_report.weights.gguf.gguf_header import (
+    ARCHITECTURE,
+    TOKENS,
+    Metadata,
+    check_decodable,
+)
+from sparsity_report.weights.gguf.gguf_shards import Headers, read_model
+from sparsity_report.weights.sources.checkpoint import CheckpointWeights, Contents
+from sparsity_report.weights.sources.class_match import describe_class
+from sparsity_report.weights.sources.gguf_names import named_contents
+from sparsity_report.weights.sources.memory import settings_of
+from sparsity_report.weights.sources.model_files import check_tensors
+from sparsity_report.weights.tensor_slices import Entry, Slice, memory_slices
+from sparsity_report.words.sentences import say
+
+# Smaller tensors may hold converted values in the file; larger ones are at most rearranged.
+_UNCHANGED_SIZE = 2**16
+# Metadata that the reader of transformers ignores, and the attributes they belong to.
+_IGNORED = {
+    "attention.key_length": "head_dim",
+    "context_length": "n_positions",
+    "expert_feed_forward_length": "moe_intermediate_size",
+    "expert_shared_feed_forward_length": "shared_expert_intermediate_size",
+}
+
+_VALUE_TYPES = {
+    bool: GGUFValueType.BOOL, int: GGUFValueType.INT64, float: GGUFValueType.FLOAT64,
+    str: GGUFValueType.STRING,
+}  # fmt: skip
+# Block number in the name of a tensor.
+_BLOCK = re.compile(r"(?:.+\.)?blk\.(\d+)\.")
+
+
+class GGUFWeights(CheckpointWeights):
+    """A GGUF model, whose quantized blocks are counted as their float32 values."""
+
+    def __init__(self, headers: Headers, options: ReaderOptions) -> None:
+        path, metadata, entries = read_model(headers)
+        check_tensors(path, entries)
+        check_decodable(entries.values())
+        contents, self._processor = _match(path, options, entries, metadata)
+        if types := {entry.values.packing for entry in entries.values()} - {""}:
+            note = say("note.gguf_blocks", kinds=sorted(types))
+            contents = replace(contents, notes=(*contents.notes, note))
+        super().__init__(path, options, "gguf", contents)
+
+    def cut(self, entry: Entry) -> Iterable[Slice]:
+        """Return one tensor as slices, which are dequantized as they are read."""
+        # llama.cpp stores some values converted, e.g. the norms of Gemma plus one.
+        if entry.total >= _UNCHANGED_SIZE and not entry.key.endswith(".ssm_a"):
+            return entry.slices()
+        return memory_slices(self._in_memory(entry))
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """Return the values of a parameter as the model in memory arranges them."""
+        entries = self.entries(name)
+        if len(entries) > 1:  # gate and up of each expert, stacked in memory
+            return torch.cat([self._in_memory(entry) for entry in entries], dim=1)
+        return self._in_memory(entries[0]).reshape(self[name].shape)
+
+    def as_in_memory(self, name: str) -> Iterator[Slice]:
+        """Yield the values of a parameter as the model in memory arranges them."""
+        return self.slices(name) if self.gives_some(name) else memory_slices(self.tensor(name))
+
+    def gives_some(self, name: str) -> bool:
+        """Return True if the values in memory are those of one tensor in the file."""
+        entry, *others = self.entries(name)
+        return not others and self._is_unchanged(entry)
+
+    def _is_unchanged(self, entry: Entry) -> bool:
+        """Return True if transformers uses a tensor as it is in the file, as it does experts."""
+        return self._processor is None or "_exps" in entry.key
+
+    def configuration(self) -> dict[str, Any]:
+        """Return the configuration that transformers reads from the header."""
+        return settings_of(self._outline) if self._outline is not None else {}
+
+    def module(self) -> nn.Module:
+        """Load the dequantized model with transformers, in float32."""
+        # The reader of transformers is ten times slower and reads only the first shard.
+        return self.filled_module()
+
+    def _in_memory(self, entry: Entry) -> torch.Tensor:
+        values = entry.read()
+        if self._is_unchanged(entry):
+            return values
+        # NumPy has no bfloat16; float32 represents all of its values.
+        array = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+
+        def explain(error: Exception) -> str:
+            return (
+                f"{self.path}: the size of {entry.key!r} does not fit the number of heads in the "
+                f"metadata: {error}; download it again"
+            )
+
+        with np.errstate(all="ignore"), explained(explain, ValueError, ZeroDivisionError):
+            into: dict[str, Any] = {"tensors": {}}
+            processed = self._processor.process(array, entry.key, parsed_parameters=into)
+        return torch.from_numpy(np.ascontiguousarray(processed.weights)).to(values.dtype)
+
+
+def _match(
+    path: Path, options: ReaderOptions, entries: Mapping[str, Entry], metadata: Metadata
+) -> tuple[Contents, Any]:
+    """Match tensors with the model of transformers; return them and its value converter."""
+    from transformers import modeling_gguf_pytorch_utils as utils
+
+    try:
+        config = _read_config(metadata, entries)
+    except SparsityReportError:
+        raise  # no space for a temporary file
+    except Exception as error:  # transformers supports only some GGUF architectures
+        return _unmatched(options, entries, metadata, printable(str(error), 200)), None
+    config.name_or_path = str(path.parent)
+    _check_blocks(path, config, entries)
+    try:
+        model = meta_model(config, path, most=parameters_for(len(entries)))
+        kinds, kind = utils.TENSOR_PROCESSORS, metadata.get(ARCHITECTURE)
+        processor = kinds.get(kind, utils.TensorProcessor)(config=config.to_dict())
+        # As one module first: transformers takes seconds to map a large model module by module.
+        config, state = model.config, model.state_dict
+        childless = SimpleNamespace(config=config, state_dict=state, named_children=list)
+        for module in (childless, model):
+            names, unknown = _names(entries, utils.get_gguf_hf_weights_map(module, processor))
+            if not unknown:
+                break
+    except Exception as error:  # models raise many exceptions
+        return _unmatched(options, entries, metadata, printable(str(error), 200)), None
+    if unknown:
+        class_name = type(model).__name__
+        reason = say("note.tensor_without_place", class_name=class_name, tensor=unknown[0])
+        return _unmatched(options, entries, metadata, reason), None
+    parts: dict[str, list[Entry]] = defaultdict(list)
+    for key, name in names.items():
+        parts[name].append(entries[key])
+    complete, description, untied = describe_class(options, model, parts, any_arrangement=True)
+    return Contents(
+        entries, dict(parts), description, model, notes=untied, complete=complete
+    ), processor
+
+
+def _check_blocks(path: Path, config: Any, entries: Collection[str]) -> None:
+    """Refuse a model with more blocks than the file holds, before it is built."""
+    blocks = {match[1] for match in map(_BLOCK.match, entries) if match}
+    expected = getattr(config, "num_hidden_layers", None) or 0
+    if expected > len(blocks):
+        raise SparsityReportError(
+            f"{path}: its model has {expected:,} blocks, but it holds tensors of {len(blocks):,}; "
+            "download it again"
+        )
+
+
+def _unmatched(
+    options: ReaderOptions, entries: Mapping[str, Entry], metadata: Metadata, reason: str
+) -> Contents:
+    """Return the tensors under their names in the file."""
+    architecture = printable(metadata.get(ARCHITECTURE, ""), 40)
+    note = say("note.gguf_names", architecture=architecture, reason=reason)
+    return replace(named_contents(entries, metadata, options), notes=(note,), settings=None)
+
+
+def _names(entries: Collection[str], known: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """Map tensors to parameters, gate before up, and list those without a parameter."""
+    # Rotary tables, which llama.cpp precomputes, are not parameters.
+    keys = sorted(key for key in entries if not key.startswith("rope_"))
+    # The map may lack the `.weight` of experts.
+    names = {key: known.get(key) or known.get(key.removesuffix(".weight")) for key in keys}
+    placed = {key: name for key, name in names.items() if name}
+    return placed, [key for key in keys if key not in placed]
+
+
+def _read_config(metadata: Metadata, names: Collection[str]) -> Any:
+    """Return the configuration of a model, as transformers reads it from a header.
+
+    The reader of transformers trusts every length in a file. It gets a new file instead, with the
+    checked metadata and one tensor of a single value for each kind of tensor name.
+
+    Parameters
+    ----------
+    metadata : mapping
+        Checked metadata of a header.
+    names : collection of str
+        Names of the tensors of all shards.
+
+    Raises
+    ------
+    Exception
+        Transformers does not know the architecture, or cannot build its configuration.
+    """
+    from transformers import AutoConfig
+
+    with scratch() as folder:
+        _write_header(folder / "model.gguf", metadata, names)
+        config: Any = AutoConfig.from_pretrained(
+            folder, gguf_file="model.gguf", local_files_only=True, trust_remote_code=False
+        )
+    _amend_(config, metadata, names)
+    return config
+
+
+def _amend_(config: Any, metadata: Metadata, names: Collection[str]) -> None:
+    """Set what the reader of transformers ignores and what the written file lacks."""
+    architecture, known = metadata.get(ARCHITECTURE, ""), config.to_dict()
+    for key, attribute in _IGNORED.items():
+        if attribute in known and f"{architecture}.{key}" in metadata:
+            setattr(config, attribute, metadata[f"{architecture}.{key}"])
+    vocabulary = metadata.get(f"{architecture}.vocab_size", metadata.get(TOKENS))
+    if vocabulary is not None:
+        config.vocab_size = vocabulary
+    if not any(".ffn_gate" in name for name in names) and "is_gated_act" in known:
+        config.is_gated_act = False  # transformers assumes that every T5 is gated
+
+
+def _write_header(path: Path, metadata: Metadata, names: Collection[str]) -> None:
+    """Write a GGUF file of metadata and of tensors that all have the same value."""
+    # Transformers only asks which kinds of tensors there are.
+    kinds = {re.sub(r"\d+", "0", name): name for name in names}
+    if len(kinds) > limits.BLOCKS:
+        raise ValueError(f"it holds {len(kinds):,} kinds of tensors")
+    architecture = metadata.get(ARCHITECTURE, "")
+    writer = GGUFWriter(path, architecture)
+    for key, value in metadata.items():
+        is_token = key.startswith("tokenizer.ggml.") and key.endswith("_token_id")
+        if not (is_token or key.startswith((f"{architecture}.", "general.name"))):
+            continue
+        if isinstance(value, list) and value:
+            writer.add_array(key, value)
+        elif value_type := _VALUE_TYPES.get(type(value)):
+            is_huge = value_type == GGUFValueType.INT64 and value >= 2**63
+            writer.add_key_value(key, value, GGUFValueType.UINT64 if is_huge else value_type)
+    if TOKENS in metadata:
+        writer.add_array(TOKENS, [""])
+    for name in kinds.values():
+        writer.add_tensor(name, np.zeros(1, np.float32))
+
+    def explain(error: OSError) -> str:
+        return f"{path}: cannot be written: {error.strerror}; free space for temporary files"
+
+    with closing(writer), explained(explain, OSError):
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
