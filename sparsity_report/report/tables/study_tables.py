@@ -87,8 +87,8 @@ def total_rows(study: Study) -> list[Total]:
         for count, key in (("total", "label.of_total"), ("nonzero", "label.nonzero")):
             rows.append(Total(replace(COLUMNS[f"{prefix}{count}"], text=say(key)), "", "part"))
         if study.facts.base_shares:
-            gone = replace(COLUMNS["gone_of_base"], name=f"gone_{part}", format=formats.share(2))
-            rows.append(Total(gone, "", "lead"))
+            share["text"] = COLUMNS["gone_of_base"].label
+            rows.append(Total(Column(f"gone_{part}", **share), "", "lead"))
     costs = dict(_costs(study))
     return [*rows, *map(Total, columns_of(" ".join(costs), **_unpacked(study)), costs.values())]
 
