@@ -50,8 +50,7 @@ def test_no_two_modules_import_each_other():
 
 
 def test_folders_of_a_wing_import_in_one_direction():
-    found = house.folder_cycles(MODULES, PUBLIC)
-    assert [name for name in found if not name.startswith("weights.")] == []
+    assert house.folder_cycles(MODULES, PUBLIC) == []
 
 
 def test_folder_cycles_are_found():

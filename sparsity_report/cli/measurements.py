@@ -13,8 +13,8 @@ from sparsity_report.errors import SparsityReportError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from sparsity_report.api.study import Study
     from sparsity_report.measure.clock import Clock
-    from sparsity_report.study.comparison import Study
 
 
 def clock_of(analysis: Analysis) -> Clock | None:

@@ -17,7 +17,7 @@ from sparsity_report.files.manifest import Manifest
 from sparsity_report.words.sentences import say, says
 
 if TYPE_CHECKING:
-    from sparsity_report.study.comparison import Study
+    from sparsity_report.api.study import Study
 
 # Key of the sentences on texts that variants wrote.
 _PRINTED = ("finding.beats", "finding.not_separated", "finding.unpaired", "finding.continuation")
