@@ -113,10 +113,10 @@ def bar_plot(
     >>> chart.to_dict()["description"]
     'Bar chart, Sparsity: norm 0.0 %; MLP 30.0 %.'
     """
-    for column in (x, y):
-        if column not in frame.columns:
-            known = ", ".join(str(name) for name in frame.columns)
-            raise SparsityReportError(f"bar_plot: no column {column!r}; name one of {known}")
+    for name in (x, y):
+        if name not in frame.columns:
+            known = ", ".join(map(str, frame.columns))
+            raise SparsityReportError(f"bar_plot: no column {name!r}; name one of {known}")
     if not pd.api.types.is_numeric_dtype(frame[y]):
         raise SparsityReportError(
             f"bar_plot: column {y!r} does not hold numbers; name a numeric column"

@@ -205,8 +205,8 @@ def commands_of(study: Study) -> list[tuple[Tex, Tex]]:
 def _variant_numbers(study: Study) -> _Numbers:
     """Yield the numbers of the tables of totals and of groups, then those of measurements."""
     variants = variant_commands(study)
-    columns = (total.column.name for total in study_tables.total_rows(study))
-    names = " ".join(name for name in columns if name in COLUMNS)
+    totals = (total.column.name for total in study_tables.total_rows(study))
+    names = " ".join(name for name in totals if name in COLUMNS)
     for row, (name, command) in zip(study_tables.by_variant(study), variants.items(), strict=True):
         yield f"{command}Name", tex(short_name(name))
         yield from _cells(command, row, names)

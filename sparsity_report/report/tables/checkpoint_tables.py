@@ -12,7 +12,7 @@ from sparsity_report.findings.checkpoint_labels import (
     strip_names,
     strip_title,
 )
-from sparsity_report.report.tables.table_model import Cell, Table, caption_of, table_of
+from sparsity_report.report.tables.table_model import Table, caption_of, noted, table_of
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.pairs.removed_strips import BlockShares, Strip
 from sparsity_report.study.schema import Column, columns_of
@@ -177,7 +177,7 @@ def matches(study: Study, limit: int) -> Table:
     notes = frame["after_name"].map(lambda name: clip(name, 2000)).where(renamed, "")
     notes = notes.mask(frame["untouched"], say("column.untouched"))
     values = frame.assign(
-        module_name=[*map(Cell, frame["module_name"], notes)],
+        module_name=noted(frame["module_name"], notes),
         group=frame["group"].map(group_name),
         alignment=[display_name("alignment", how) for how in frame["alignment"]],
     )

@@ -36,10 +36,11 @@ def latency(study: Study) -> Table | None:
     ends = frame[["seconds_low", "seconds_high"]].where(is_timed)
     values["quartiles"] = _tuples(ends, *ends.columns)
     values["bound_share"] = frame["bound_share"].where(is_timed)
-    values["seconds"] = [
+    medians: list[Any] = [
         seconds if pd.isna(why) else Cell(say(f"speed_reason.{why}"), format=_REASON)
         for seconds, why in zip(frame["seconds"], frame["withheld"], strict=True)
     ]
+    values["seconds"] = medians
     return table_of("speed", caption, columns, values)
 
 

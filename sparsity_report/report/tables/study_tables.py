@@ -13,6 +13,7 @@ from sparsity_report.report.tables.table_model import (
     Table,
     caption_of,
     key_of_name,
+    noted,
     plain_rows,
     side_by_side,
     table_of,
@@ -51,13 +52,13 @@ _INSIDE = {"heads": "caption.zeros_by_head", "experts": "caption.zeros_by_expert
 
 def models(study: Study) -> Table:
     """Return the models that were counted, and of two checkpoints which is the base."""
-    names, widths = "model architecture source weights_fingerprint", (1, 1, 1.4, 0)
+    looks: dict[str, Any] = {"style": "facts", "widths": (1, 1, 1.4, 0)}
+    names = "model architecture source weights_fingerprint"
     values = study.variants.assign(weights_fingerprint=study.variants["fingerprint"])
     if study.matches is None:
         values = values.drop_duplicates("fingerprint")
     else:
-        names, widths = f"variant {names}", (0.7, *widths)
-    looks: dict[str, Any] = {"style": "facts", "widths": widths}
+        names, looks["widths"] = f"variant {names}", (0.7, 1, 1, 1.4, 0)
     return table_of("models", say("caption.counted_weights"), names, values, **looks)
 
 
@@ -202,7 +203,7 @@ def unusual(study: Study, variant: str) -> Table | None:
     expert, pairs = say("kind.expert"), zip(frame["n_m"], frame["n_m_share"], strict=True)
     n_m: Any = [None if pd.isna(kind) else (kind, complying) for kind, complying in pairs]
     notes = ["" if pd.isna(place) else f"{expert} {place}" for place in frame["expert"]]
-    parameters = [*map(Cell, frame["parameter"], notes)]
+    parameters = noted(frame["parameter"], notes)
     frame = frame.rename(columns={"sparsity": "observed", "expected_sparsity": "expected_zeros"})
     frame = frame.assign(n_m_compliance=n_m, parameter=parameters)
     caption = say("caption.unusual_matrices", variant=variant)
@@ -377,7 +378,7 @@ def expert_budgets(study: Study) -> Table | None:
         say("label.expert_budget", experts=n, budget_bits=bits, bytes=form.write(size), unit=unit)
         for n, bits, size in zip(*(frame[key] for key in _BUDGET), strict=True)
     ]
-    shown = frame.assign(fitting=[*map(Cell, frame["fitting"], notes)], title=titles)
+    shown = frame.assign(fitting=noted(frame["fitting"], notes), title=titles)
     variant = frame["variant"].iloc[0]
     caption = say("caption.expert_budgets", variant=variant, group=GROUP, unit=unit)
     columns = columns_of(keys, {"bytes": form})
