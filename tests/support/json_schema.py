@@ -119,6 +119,7 @@ def _lines(columns: Iterable[Column]) -> Iterable[str]:
     yield "| column | holds | type | null | range or texts |"
     yield "|---|---|---|---|---|"
     for column in columns:
+        holds = head(column.name).replace("|", r"\|")
         kind, _, _ = CELL_KINDS[ITEMS.get(column.dtype, column.dtype)]
         kind = f"list, each {kind}" if column.dtype in ITEMS else kind
         low, high = ("" if x is None else f"{x:,g}" for x in (column.low, column.high))
@@ -126,7 +127,7 @@ def _lines(columns: Iterable[Column]) -> Iterable[str]:
         bounds = bounds or f"up to {high}" * bool(high)
         texts = ", ".join(f"`{text}`" for text in column.among)
         null = "yes" if column.optional else "no"
-        yield f"| `{column.name}` | {head(column.name)} | {kind} | {null} | {texts or bounds} |"
+        yield f"| `{column.name}` | {holds} | {kind} | {null} | {texts or bounds} |"
 
 
 def page_text(text: str) -> str:
