@@ -238,8 +238,8 @@ def swapped_columns() -> dict[str, list[str]]:
 
     beside: dict[str, list[str]] = {}
     for table in TABLES.values():
-        for column in table.columns:
-            like = [c.name for c in table.columns if c.dtype.lower() == column.dtype.lower()]
+        for column in table.values():
+            like = [c.name for c in table.values() if c.dtype.lower() == column.dtype.lower()]
             others = beside.setdefault(column.name, [])
             others += [name for name in like if name not in {column.name, *others}]
     return beside

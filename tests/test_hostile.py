@@ -37,11 +37,13 @@ from sparsity_report.cli import terminal as terminal_of
 from sparsity_report.counting import progress
 from sparsity_report.errors import legible, printable, writable
 from sparsity_report.report.explore_page import explorer_page
+from sparsity_report.report.markdown_report import to_markdown
 from sparsity_report.report.notebook import _set_parameters, as_html
-from sparsity_report.report.tables import table_model
-from sparsity_report.report.tables.markdown import to_markdown
+from sparsity_report.report.tables.table_model import table_of
 from sparsity_report.report.templates import environment
 from sparsity_report.study.files.csv_files import variant_stems
+from sparsity_report.study.schema import Column
+from sparsity_report.words.value_formats import name_format
 
 READABLE = ("hebrew", "arabic", "persian", "hindi", "chinese", "emoji", "composed", "decomposed")
 RAW = {"script", "style"}
@@ -261,11 +263,11 @@ def study_names(study):
 
 def test_no_name_is_markup_in_markdown():
     """Whoever reads tables of GitHub's Markdown reads the names, and nothing else."""
-    columns = [table_model.Column("name", "<b>", table_model.name(10**6))]
+    columns = [Column("name", text="<b>", format=name_format(10**6))]
     plugins = ["table", "url", "strikethrough", "footnotes", "math", "superscript"]
     read = mistune.create_markdown(escape=False, plugins=plugins)
     for text in (*TEXTS.values(), "www.gone.invalid", "a^b^", "x http://gone.invalid"):
-        table = to_markdown(table_model.table_of("t", f"Of {text}", columns, [{"name": text}]))
+        table = to_markdown(table_of("t", f"Of {text}", columns, [{"name": text}]))
         cells = re.findall(r"<t[hd](?: [^>]*)?>(.*?)</t[hd]>|<p>(.*?)</p>", read(table), re.DOTALL)
         shown = [" ".join(html.unescape(cell or caption).split()) for cell, caption in cells]
         due = [" ".join(legible(whole).split()) for whole in (f"Of {text}", "<b>", text)]

@@ -29,6 +29,7 @@ from sparsity_report.viewer.payload import Contents, encode
 from sparsity_report.viewer.scripts import style, widget_module
 from sparsity_report.viewer.study_payload import coarse_histogram, policy_label, study_contents
 from sparsity_report.viewer.view_state import AT_LEVEL, check_state, with_consequences
+from sparsity_report.viewer.viewer_metrics import metric_column
 from sparsity_report.weights.weights import Weights
 from sparsity_report.words.number_format import level
 from sparsity_report.words.sentences import say
@@ -389,7 +390,8 @@ class Explorer(anywidget.AnyWidget):
 
         cells, grid = self._values.cells()
         shown = shown_name(self._contents, self.state)
-        return metric_map(cells, (grid.blocks, grid.projections), self.state["metric"], shown)
+        metric = metric_column(self.study, self.state["metric"])
+        return metric_map(cells, (grid.blocks, grid.projections), metric, shown)
 
 
 def shown_name(contents: Contents, state: dict[str, Any]) -> str:

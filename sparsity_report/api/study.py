@@ -276,20 +276,20 @@ class Study(comparison.Study):
         frames: dict[str, Any] = {part: f for part, f in given.items() if f is not None}
         if tasks is not None:
             needed = ("variant", "task", "metric", "value")
-            unknown = [name for name in TABLES["tasks"].names if name not in tasks]
+            unknown = [name for name in TABLES["tasks"] if name not in tasks]
             if not set(needed) & set(unknown):
-                frames["tasks"] = tasks.assign(**dict.fromkeys(unknown))[[*TABLES["tasks"].names]]
+                frames["tasks"] = tasks.assign(**dict.fromkeys(unknown))[[*TABLES["tasks"]]]
         notes: list[str] = []
         if experts is not None and not isinstance(experts, pd.DataFrame):
             notes, frames["experts"] = [experts.basis.note], experts.experts
         if experts is not None and "variant" not in frames["experts"]:
             rows = frames["experts"].assign(variant=self.facts.baseline, is_kept=True)
-            frames["experts"] = rows.reindex(columns=[*TABLES["experts"].names])
+            frames["experts"] = rows.reindex(columns=[*TABLES["experts"]])
         for part, frame in frames.items():
-            if tuple(frame.columns) != TABLES[part].names:
+            if [*frame.columns] != [*TABLES[part]]:
                 raise SparsityReportError(
                     f"with_measured: the columns of {part} are not those of its table; give a "
-                    f"frame with the columns {', '.join(TABLES[part].names)}"
+                    f"frame with the columns {', '.join(TABLES[part])}"
                 )
             try:
                 frames[part] = typed(part, frame.reset_index(drop=True))

@@ -18,17 +18,12 @@ from sparsity_report.draw.theme import TEXT_WIDTH
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.atomic import write_file
 from sparsity_report.study.comparison import Study
+from sparsity_report.study.schema import COLUMNS
 from sparsity_report.untrusted.display_text import clip, distinct_names
 from sparsity_report.words.display_names import group_name, layout_name, part_name
 from sparsity_report.words.number_format import figures
 from sparsity_report.words.sentences import join, say
 
-# Kinds of numbers and keys of axes of the columns that bars have a name for.
-_BARS = {
-    "sparsity": ("share", "chart.x_group_zeros_share"),
-    "param_frac": ("share", "chart.x_parameter_share"),
-    "flops_per_token": ("number", "metric.flops_per_token"),
-}
 # Most parts of a model in a chart.
 _PARTS = 40
 _LINES = {
@@ -116,12 +111,12 @@ def bar_plot(
     >>> groups = pd.DataFrame({"group": ["norm", "mlp_linear"], "sparsity": [0.0, 0.3]})
     >>> chart = bar_plot(groups, "group", "sparsity", "Zeros per group")
     >>> chart.to_dict()["description"]
-    'Bar chart, share of zeros in the group: norm 0.0 %; MLP 30.0 %.'
+    'Bar chart, Sparsity: norm 0.0 %; MLP 30.0 %.'
     """
-    for column in (x, y):
-        if column not in frame.columns:
-            known = ", ".join(str(name) for name in frame.columns)
-            raise SparsityReportError(f"bar_plot: no column {column!r}; name one of {known}")
+    for name in (x, y):
+        if name not in frame.columns:
+            known = ", ".join(map(str, frame.columns))
+            raise SparsityReportError(f"bar_plot: no column {name!r}; name one of {known}")
     if not pd.api.types.is_numeric_dtype(frame[y]):
         raise SparsityReportError(
             f"bar_plot: column {y!r} does not hold numbers; name a numeric column"
@@ -131,11 +126,12 @@ def bar_plot(
         raise SparsityReportError(
             f"bar_plot: a name occurs twice in column {x!r}; give the rows of one variant"
         )
-    kind, key = _BARS.get(y, ("number", ""))
+    column = COLUMNS.get(y)
+    kind = column.format.axis if column else "number"
     shown = distinct_names(names, 80)
     rows = [_bar(name, value, kind) for name, value in zip(shown, frame[y], strict=True)]
     # Vega-Lite makes an expression of the title of a field, where a backslash escapes.
-    axis = say(key) if key else clip(y).replace("\\", "∖")
+    axis = column.label if column else clip(y).replace("\\", "∖")
     texts = "; ".join(f"{row['group']} {row['label']}" for row in rows)
     alt_text = say("chart.bar_chart_alt", axis=axis, rows=texts)
     shape = marks.Bars(

@@ -16,6 +16,7 @@ from sparsity_report.draw.heat_map_svg import HeatMap, MapCell
 from sparsity_report.draw.theme import TEXT_WIDTH
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.heads_experts import Part
+from sparsity_report.study.schema import Column
 from sparsity_report.untrusted.display_text import clip, short_name
 from sparsity_report.words.display_names import method_name
 from sparsity_report.words.number_format import percent
@@ -123,7 +124,7 @@ def _numbered(rows: pd.DataFrame, part: str) -> tuple[pd.DataFrame, tuple[list[s
 
 
 def metric_map(
-    cells: pd.DataFrame, axes: tuple[Sequence[str], Sequence[str]], metric: str, shown: str
+    cells: pd.DataFrame, axes: tuple[Sequence[str], Sequence[str]], metric: Column, shown: str
 ) -> alt.LayerChart:
     """Return a heat map of any metric of layers as a chart.
 
@@ -133,13 +134,11 @@ def metric_map(
         One row per cell with ``block``, ``projection`` and ``value``.
     axes : tuple of sequence of str
         Blocks and projections in their order.
-    metric : str
-        A key of :data:`sparsity_report.draw.theme.METRICS`, or a column of the user.
+    metric : Column
     shown : str
         The variant or level in view.
     """
-    about = theme.METRICS.get(metric)
-    kind, name = (about.kind, say(about.name)) if about else ("own", clip(metric, 40))
+    kind, name = metric.format.axis, metric.label
     known = cells["value"].dropna()
     low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
     domain: tuple[float, ...] = (low, high if high > low else low + 1.0)

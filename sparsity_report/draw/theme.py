@@ -1,4 +1,4 @@
-"""Theme of all charts: colors, fonts, sizes, metrics, and the notation of numbers on axes.
+"""Theme of all charts: colors, fonts, sizes, and the notation of numbers on axes.
 
 Vega expressions contain text and numbers of this package only, never names of models or modules.
 """
@@ -40,46 +40,8 @@ ROW = 20
 _TINY, _HUGE = "(datum.value && abs(datum.value) < 0.001)", "abs(datum.value) >= 100000"
 
 
-class Metric(NamedTuple):
-    """Name and notation of a figure of groups or of layers.
-
-    Attributes
-    ----------
-    name : str
-        Key of the name.
-    kind : {"share", "number", "ratio", "points", "nats", "own"}
-        A share of 1, a quantity, a ratio that is even at 1, a difference of shares, a difference
-        of nats per token, or any number.
-    """
-
-    name: str
-    kind: str
-
-
-METRICS = {
-    "sparsity": Metric("metric.zeros", "share"),
-    "param_frac": Metric("metric.parameter_share", "share"),
-    "flops_per_token": Metric("metric.flops_per_token", "number"),
-    "total": Metric("metric.parameters", "number"),
-    "nonzero": Metric("metric.nonzeros", "number"),
-    "stored_bytes": Metric("metric.stored_bytes", "number"),
-    "bytes_ratio": Metric("metric.bytes_ratio", "ratio"),
-    "difference": Metric("metric.sparsity_difference", "points"),
-    "beyond": Metric("metric.excess_zeros", "points"),
-    "sensitivity": Metric("metric.sensitivity", "nats"),
-    "deviation": Metric("viewer.metric_deviation", "own"),
-    # Figures of pairs.
-    "moved": Metric("pair.metric_zero_or_removed", "points"),
-    "kept_share": Metric("pair.metric_zeros_kept", "share"),
-    "revived_share": Metric("pair.metric_zeros_revived", "share"),
-    "new_share": Metric("pair.metric_new_zeros", "share"),
-    "relative_change": Metric("pair.metric_relative_change", "share"),
-    "iou": Metric("pair.metric_zeros_iou", "share"),
-}
-
-
 def write(value: Any, kind: str) -> str:
-    """Write a value of a metric; an unknown value is a dash.
+    """Write a value in the notation of :attr:`.Format.axis`; an unknown value is a dash.
 
     Examples
     --------

@@ -171,7 +171,7 @@ def latency(
     with torch.inference_mode():
         rows = [*_layers(models, base, counts, bench)]
         rows += (row for number in counts for row in _forward_passes(models, base, number, bench))
-        frame = pd.DataFrame(rows, columns=list(TABLES["latency"].names))
+        frame = pd.DataFrame(rows, columns=list(TABLES["latency"]))
         if crossovers and shapes:
             keys = ["name", "tokens", "cache"]
             edges = _curves(shapes, counts, weights.prunable[0].dtype, bench)
@@ -321,7 +321,7 @@ def _curves(
                     facts = {"name": shape, "tokens": number, "cache": cache, "dtype": dtype}
                     sizes = [call.weight_bytes for call in calls[1:]]
                     rows += (facts | row for row in _curve(timing, sizes, bench))
-    return typed("crossover", pd.DataFrame(rows, columns=list(TABLES["crossover"].names)))
+    return typed("crossover", pd.DataFrame(rows, columns=list(TABLES["crossover"])))
 
 
 def _curve(timing: Timing, sizes: Sequence[int | None], bench: Bench) -> _Rows:

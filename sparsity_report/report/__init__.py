@@ -4,7 +4,7 @@ Sections are declared once and shown by every renderer: `sections` (blocks of a 
 `study_sections` with `study_maps` and `checkpoint_sections`. Renderers: `page` (HTML and PDF) with
 `pdf` (Typst) and `templates` (Jinja2), whose files `template_files` finds, and `thesis`; all cite
 by the entry of `citation`. `markdown_report` writes Markdown. The folder ``tables`` declares the
-tables of studies, and writes tables as HTML, Typst, LaTeX, Markdown and text.
+tables of studies, and writes them as HTML, LaTeX and text.
 
 `written_checkpoint` writes a variant as safetensors files. `hub_card` has its model card, and that
 of a study. `explore_page` is the page of ``sparsity-report explore``.

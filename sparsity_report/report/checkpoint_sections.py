@@ -10,6 +10,7 @@ from sparsity_report.findings.checkpoint_findings import is_identical
 from sparsity_report.findings.checkpoint_labels import blocks_title
 from sparsity_report.report.sections import Block, Drawing, Medium, Section, Text, Viewer, chart_of
 from sparsity_report.report.tables import checkpoint_tables, study_tables
+from sparsity_report.report.tables.table_model import Table
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.pairs.removed_strips import ROWS, block_shares
 from sparsity_report.viewer.study_payload import study_payload
@@ -55,7 +56,7 @@ def survival(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Bl
     if medium.is_kit:
         yield Drawing("blocks", "Blocks", partial(checkpoint_charts.blocks_chart, study))
     if study.survival[["kept", "revived", "new"]].to_numpy().any():
-        yield checkpoint_tables.survival(study).for_medium(_COLUMNS, medium.name)
+        yield _of_medium(checkpoint_tables.survival(study), medium)
     yield from map(Text, sentences["survival"])
 
 
@@ -84,8 +85,13 @@ def removed(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Blo
             else:
                 yield chart_of(chart, checkpoint_tables.strip(strip))
     yield from undrawn
-    yield None if table is None else table.for_medium(_COLUMNS, medium.name)
+    yield None if table is None else _of_medium(table, medium)
     yield from map(Text, sentences["removed"])
+
+
+def _of_medium(table: Table, medium: Medium) -> Table:
+    names = _COLUMNS[table.key].get(medium.name)
+    return table.only(*names.split()) if names else table
 
 
 def sizes(study: Study) -> Iterator[Block]:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from sparsity_report.errors import legible
 from sparsity_report.report.sections import (
     Block,
     Bullets,
@@ -15,11 +16,17 @@ from sparsity_report.report.sections import (
     Text,
     Viewer,
 )
-from sparsity_report.report.tables import table_model as cells
-from sparsity_report.report.tables.column_heads import head_of
-from sparsity_report.report.tables.markdown import markdown, paragraph, to_markdown
-from sparsity_report.report.tables.table_model import Column, Table, table_of
+from sparsity_report.report.tables.table_model import Cell, Table, body_lines, table_of
+from sparsity_report.study.schema import Column
+from sparsity_report.words.display_names import head
+from sparsity_report.words.number_format import THIN
 from sparsity_report.words.sentences import say
+from sparsity_report.words.value_formats import WORDS
+
+# Characters with a meaning in Markdown or in HTML inside it, or by which an address becomes a link.
+SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$&@!^]|:(?=//)|(?<=www)\.)")
+# Beginnings of lines that Markdown reads as lists, rules or underlines of headings.
+_MARKER = re.compile(r"^(\d{1,9}(?=[.)](?:\s|$))|(?=[-+=]))(.)")
 
 
 def to_report(shown: Mapping[str, Any]) -> str:
@@ -46,7 +53,7 @@ def _summary(shown: Mapping[str, Any]) -> Iterator[str]:
     yield " · ".join([markdown(say("page.sparsity_report")), *names])
     if shown["strip"]:
         heads = {"title": "figure", "number": "value", "note": "note"}
-        columns = [Column(key, head_of(head), cells.WORDS) for key, head in heads.items()]
+        columns = [Column(key, text=head(name), format=WORDS) for key, name in heads.items()]
         yield to_markdown(table_of("strip", "", columns, shown["strip"]))
     if shown["terms"]:
         yield paragraph(" ".join(shown["terms"]))
@@ -90,3 +97,60 @@ def _fenced(lines: list[str]) -> str:
     runs = re.findall("`+", "\n".join(lines))
     fence = "`" * max(3, 1 + max(map(len, runs), default=0))
     return "\n".join([f"{fence}bibtex", *lines, fence])
+
+
+def to_markdown(table: Table) -> str:
+    r"""Write a table with pipes, as GitHub and Jupyter read them, in which no name is markup.
+
+    Examples
+    --------
+    >>> from sparsity_report.report.tables.table_model import table_of
+    >>> from sparsity_report.study.schema import columns_of
+    >>> columns = columns_of("variant sparsity", variant="<b>")
+    >>> print(to_markdown(table_of("t", "", columns, [{"variant": "a|b", "sparsity": 0.5}])))
+    | \<b\> | Sparsity |
+    |:---|---:|
+    | a\|b | 50.0 % |
+    <BLANKLINE>
+    """
+    columns = table.columns
+    lines = [_table_line(map(markdown, table.heads))]
+    lines += ["|" + "|".join(":---" if c.format.unit is None else "---:" for c in columns) + "|"]
+    rest = [""] * (len(columns) - 1)
+    lines += body_lines(
+        table,
+        lambda row: _table_line(map(_cell, row.cells)),
+        lambda title: _table_line([f"**{markdown(title)}**", *rest]),
+    )
+    caption = f"{paragraph(table.caption)}\n\n" if table.caption else ""
+    return caption + "\n".join(lines) + "\n"
+
+
+def paragraph(text: str) -> str:
+    r"""Write text that begins a line so that none of it is markup.
+
+    Examples
+    --------
+    >>> print(paragraph("1. item"), paragraph("- item"))
+    1\. item \- item
+    """
+    return _MARKER.sub(r"\1\\\2", markdown(text).strip())
+
+
+def markdown(text: str) -> str:
+    r"""Write text so that none of it is markup.
+
+    Examples
+    --------
+    >>> print(markdown("*a* <script>"))
+    \*a\* \<script\>
+    """
+    return SPECIAL.sub(r"\\\1", re.sub(r"\s+", " ", legible(text).replace(THIN, " ")))
+
+
+def _cell(cell: Cell) -> str:
+    return markdown(cell.text_with_note)
+
+
+def _table_line(texts: Iterable[str]) -> str:
+    return f"| {' | '.join(texts)} |"

@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from sparsity_report.errors import SparsityReportError, legible, spelled
 from sparsity_report.files.filesystem import scratch
-from sparsity_report.report.tables.table_model import Table, to_typst
+from sparsity_report.report.tables.table_model import Row, Table
 from sparsity_report.report.templates import render
 from sparsity_report.untrusted.display_text import BREAK, breakable
 
@@ -101,3 +101,27 @@ def _held(character: str) -> bool:
     code = ord(character)
     known = code < 0x500 or 0x1E00 <= code < 0x2040 or 0x2190 <= code < 0x2400
     return known and (character.isprintable() or character in "\u00a0\u202f")
+
+
+def to_typst(table: Table) -> dict[str, Any]:
+    """Return a table as data for ``numbers`` in ``typst/look.typ.j2``, which sets it."""
+
+    def row(cells: Row) -> dict[str, Any]:
+        shown = [{"text": c.text, "note": c.note} for c in cells.cells]
+        return {"style": cells.style, "cells": shown}
+
+    widths = [*table.widths, *table.widths[-1:] * len(table.columns)]
+    columns = [
+        {"head": c.label, "width": width, "words": c.format.unit is None}
+        for c, width in zip(table.columns, widths, strict=False)
+    ]
+    bodies = [{"title": body.title, "rows": [*map(row, body.rows)]} for body in table.bodies]
+    return {
+        "caption": table.caption,
+        "columns": columns,
+        "spans": table.spans,
+        "bodies": bodies,
+        "fold": table.fold,
+        # May break over pages.
+        "long": len(table.rows) > (12 if len(bodies) == 1 else 30),
+    }

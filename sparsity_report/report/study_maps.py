@@ -7,7 +7,7 @@ from sparsity_report.draw import heat_maps
 from sparsity_report.draw.policy_charts import blocks_chart
 from sparsity_report.report import sections
 from sparsity_report.report.sections import Block, Chart, Medium, Text, chart_of
-from sparsity_report.report.tables import expert_tables, study_tables
+from sparsity_report.report.tables import study_tables
 from sparsity_report.report.tables.latex import variant_commands
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.expert_use import FIGURES, drawn_use
@@ -84,7 +84,7 @@ def use_of_experts(study: Study, medium: Medium) -> Iterator[Block | None]:
                 command = figure.title().replace("_", "") + commands[variant]
                 yield sections.Drawing(f"{figure}_{stems[variant]}", command, draw)
             elif (chart := draw()) is not None:
-                table = expert_tables.expert_map(rows, figure, variant)
+                table = study_tables.expert_map(rows, figure, variant)
                 yield chart_of(chart, table, f"{figure}{place}")
         if len(rows) > heat_maps.MOST_EXPERTS:
             yield Text(say("map.too_many_experts", number=len(rows)))

@@ -17,9 +17,7 @@ from sparsity_report.report import checkpoint_sections, sections, study_maps
 from sparsity_report.report.citation import bibtex, weights
 from sparsity_report.report.sections import Block, Bullets, Drawing, Medium, Section, Text
 from sparsity_report.report.tables import (
-    expert_tables,
     method_tables,
-    runtime_tables,
     speed_tables,
     study_tables,
     task_tables,
@@ -55,14 +53,8 @@ _QUALITY: _Measured = (
     task_tables.task_sources,
 )
 _TIMES: _Measured = (speed_tables.latency, speed_tables.crossover)
-# Columns of tables in a thesis.
-_COLUMNS = {
-    "totals": {
-        "kit": "sparsity_prunable sparsity_non_embedding sparsity_model stored_bytes "
-        "flops_per_token"
-    },
-    "storage": {"kit": "bytes ratio model_bytes break_even lossless"},
-}
+# Columns of storage in a thesis.
+_STORAGE = ("bytes", "ratio_to_dense", "model_bytes", "break_even", "lossless")
 
 
 @unchecked()
@@ -197,16 +189,11 @@ def _results(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Bl
     table = method_tables.results(study) if study.matches is None else None
     if medium.is_kit:
         yield from _numbered(table.parts(table.caption)) if table else ()
-        yield _turned(study_tables.totals(study), "thesis.totals_caption", study)
+        caption = say("thesis.totals_caption", models=theme.model_names(study))
+        yield study_tables.totals_by_variant(study, caption)
         return
     yield table
     yield from map(Text, sentences["results"])
-
-
-def _turned(table: Table, caption: str, study: Study) -> Table:
-    """Return a table with a row per variant, for the columns of a thesis."""
-    text = say(caption, models=theme.model_names(study))
-    return replace(table.turned(head("variant")), caption=text).for_medium(_COLUMNS, "kit")
 
 
 def _where(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
@@ -228,7 +215,7 @@ def _experts(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Bl
     if sentences["experts"] and not medium.is_kit:
         yield Bullets(tuple(sentences["experts"]))
     yield from study_maps.use_of_experts(study, medium)
-    yield expert_tables.budgets(study)
+    yield study_tables.expert_budgets(study)
 
 
 def _storage(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
@@ -237,7 +224,7 @@ def _storage(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Bl
     if medium.is_kit:
         yield Drawing("csr_bytes", "Bytes", partial(charts.csr_bytes_curve, study))
         for variant in prunings:
-            yield study_tables.storage(study, variant).for_medium(_COLUMNS, medium.name)
+            yield study_tables.storage(study, variant).only(*_STORAGE)
         return
     yield from (Text(" ".join(sentences[key])) for key in ("storage", "flops") if sentences[key])
     if (curve := charts.csr_bytes_curve(study)) is None:
@@ -316,7 +303,7 @@ def _method(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Blo
 def _runtimes(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Block]:
     """Yield the support of the variants' layouts by runtimes, with sources and a date."""
     # Tables in LaTeX have no notes, which hold conditions.
-    if not medium.is_kit and (table := runtime_tables.runtimes(study)):
+    if not medium.is_kit and (table := speed_tables.runtimes(study)):
         yield Text(" ".join([*sentences["runtimes"], say("page.runtimes_note")]))
         yield table
 

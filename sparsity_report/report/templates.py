@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from sparsity_report.draw.fonts import font_face_css
 from sparsity_report.errors import SparsityReportError, legible, printable
-from sparsity_report.report.tables.table_model import broken, to_html
+from sparsity_report.report.tables.html import broken, to_html
 from sparsity_report.report.template_files import template_folders
 from sparsity_report.untrusted.display_text import clip
 from sparsity_report.viewer.embed import embed

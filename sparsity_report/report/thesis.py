@@ -19,20 +19,22 @@ from sparsity_report.findings.study_findings import conventions, study_findings
 from sparsity_report.findings.verdict import verdict
 from sparsity_report.report.checkpoint_sections import KINDS
 from sparsity_report.report.citation import bibtex, weights
+from sparsity_report.report.markdown_report import to_markdown
 from sparsity_report.report.sections import Drawing, Medium, Section
 from sparsity_report.report.study_sections import study_sections
 from sparsity_report.report.tables import latex, study_tables
-from sparsity_report.report.tables import table_model as cells
+from sparsity_report.report.tables.html import to_html
 from sparsity_report.report.tables.latex import Tex, quantity, tex, to_latex, variant_commands
-from sparsity_report.report.tables.markdown import to_markdown
-from sparsity_report.report.tables.table_model import COUNT, SHARE, Kind, kind_of, to_html
 from sparsity_report.report.templates import environment, render
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.zero_shot import seven_tasks
 from sparsity_report.study.files.json_files import study_or_saved
 from sparsity_report.study.layers import records
+from sparsity_report.study.schema import COLUMNS
 from sparsity_report.untrusted.display_text import short_name
+from sparsity_report.words import value_formats as formats
 from sparsity_report.words.sentences import say
+from sparsity_report.words.value_formats import COUNT, SHARE, TIMES, Format
 
 _TEMPLATES = ("numbers.tex", "captions.tex", "findings.tex", "example.tex")
 
@@ -44,7 +46,6 @@ _UNITS = {
 }
 # Keeps the command apart from that of the group called attention.
 _RENAMED = {"attention_flops_per_token": "attention_itself_flops_per_token"}
-_RATIO = cells.figures(".2f")
 
 _Numbers = Iterator[tuple[str, Tex]]
 
@@ -204,21 +205,19 @@ def commands_of(study: Study) -> list[tuple[Tex, Tex]]:
 def _variant_numbers(study: Study) -> _Numbers:
     """Yield the numbers of the tables of totals and of groups, then those of measurements."""
     variants = variant_commands(study)
-    totals = study_tables.totals(study).rows
-    for place, (name, command) in enumerate(variants.items(), 1):
+    totals = (total.column.name for total in study_tables.total_rows(study))
+    names = " ".join(name for name in totals if name in COLUMNS)
+    for row, (name, command) in zip(study_tables.by_variant(study), variants.items(), strict=True):
         yield f"{command}Name", tex(short_name(name))
-        for figure in totals:
-            key = _RENAMED.get(figure.key, figure.key)
-            yield from _number(command + _camel(key), figure.cells[place].value, figure.key)
+        yield from _cells(command, row, names)
         for column in ("stored_bytes", "flops_per_token"):
             ratio = study.facts.ratio(name, column)
-            yield f"{command}{_camel(column)}Ratio", quantity(ratio, _RATIO)
+            yield f"{command}{_camel(column)}Ratio", quantity(ratio, TIMES)
     groups = latex.group_commands(study.groups["group"].unique())
-    columns = [column.key for column in study_tables.groups(study).columns[1:]]
+    columns = study_tables.group_columns(study).removeprefix("group ")
     for group in records(study.groups):
         stem = variants[group["variant"]] + groups[group["group"]]
-        for column in columns:
-            yield from _number(stem + _camel(column), group[column], column)
+        yield from _cells(stem, group, columns)
     yield from _measured_numbers(study, variants)
 
 
@@ -227,29 +226,30 @@ def _measured_numbers(study: Study, variants: Mapping[str, str]) -> _Numbers:
     for row in [] if study.quality is None else records(study.quality):
         if stem := variants.get(row["variant"]):
             vocabulary = study.facts.vocabulary(row["variant"])
-            yield f"{stem}Perplexity", quantity(row["perplexity"], cells.perplexity(vocabulary))
+            yield f"{stem}Perplexity", quantity(row["perplexity"], formats.perplexity(vocabulary))
             yield f"{stem}PerplexityProtocol", tex(row["protocol"])
             yield f"{stem}TopOne", quantity(row["top1"], SHARE)
-            yield f"{stem}KL", quantity(row["kl"], kind_of("kl"))
-            yield from _cells(stem, row, dict.fromkeys(("agreement", "flips"), cells.share(2)))
+            yield f"{stem}KL", quantity(row["kl"], COLUMNS["kl"].format)
+            yield from _cells(stem, row, "agreement flips")
     speeds = study.facts.speeds
     for row in [] if speeds is None else records(speeds[speeds["scope"] == "model"]):
         stem = f"{variants[row['variant']]}{row['tokens']}Tokens"
-        yield f"{stem}Promised", quantity(row["promised_speedup"], _RATIO)
+        yield f"{stem}Promised", quantity(row["promised_speedup"], TIMES)
         if row["verdict"] == "stated":
-            yield f"{stem}Realised", quantity(row["realised_speedup"], _RATIO)
-            yield from _cells(stem, row, dict.fromkeys(("realised_low", "realised_high"), _RATIO))
+            yield f"{stem}Realised", quantity(row["realised_speedup"], TIMES)
+            yield from _cells(stem, row, "realised_low realised_high")
     scores = None if study.tasks is None else seven_tasks(study.tasks)
     for row in [] if scores is None else records(scores):
         stem = f"{variants[row['variant']]}ZeroShot{_camel(row['task'])}"
-        yield stem, quantity(row["value"], cells.share(2))
-        yield f"{stem}Error", quantity(row["stderr"], cells.share(2))
+        yield stem, quantity(row["value"], formats.share(2))
+        yield f"{stem}Error", quantity(row["stderr"], formats.share(2))
 
 
-def _cells(stem: str, row: Mapping[str, Any], kinds: Mapping[str, Kind]) -> _Numbers:
-    """Yield columns of a row in their formats."""
-    for column, kind in kinds.items():
-        yield f"{stem}{_camel(column)}", quantity(row[column], kind)
+def _cells(stem: str, row: Mapping[str, Any], columns: str) -> _Numbers:
+    """Yield columns of a row, and in short those of large quantities."""
+    for column in columns.split():
+        command = stem + _camel(_RENAMED.get(column, column))
+        yield from _number(command, row[column], column, COLUMNS[column].format)
 
 
 def _checkpoint_numbers(study: Study) -> _Numbers:
@@ -258,28 +258,25 @@ def _checkpoint_numbers(study: Study) -> _Numbers:
     for row in records(changes[changes["group"].isna()]):
         stem = _camel(row["figure"])
         for column in ("before", "after", "removed"):
-            yield from _number(f"{stem}{_camel(column)}", row[column], row["figure"], COUNT)
+            yield from _number(f"{stem}{_camel(column)}", row[column], row["figure"])
         yield f"{stem}RemovedShare", quantity(row["share"], SHARE)
     for part, share in study.facts.base_shares.items():
         yield f"{_camel(part)}GoneOfBase", quantity(share, SHARE)
     groups = latex.group_commands(study.facts.table("survival")["group"])
     for row in records(study.facts.table("survival")):
         stem = groups[row["group"]]
-        for column in ("compared", "zeros_before", "zeros_after", "kept", "revived", "new"):
-            yield from _number(f"{stem}{_camel(column)}", row[column], column, COUNT)
-        kinds = dict.fromkeys(("kept_share", "iou", "relative_change"), SHARE)
-        yield from _cells(stem, row, kinds)
-        yield from _number(f"{stem}Changed", row["changed"], "changed", COUNT)
+        yield from _cells(stem, row, "compared zeros_before zeros_after kept revived new")
+        yield from _cells(stem, row, "kept_share iou relative_change changed")
     for kind, rows in study.facts.table("removed").groupby("kind", sort=False):
-        yield from _number(f"{KINDS[str(kind)]}Gone", len(rows), "gone", COUNT)
-        yield from _number(f"{KINDS[str(kind)]}GoneWeights", int(rows["weights"].sum()), "", COUNT)
+        yield from _number(f"{KINDS[str(kind)]}Gone", len(rows), "gone")
+        yield from _number(f"{KINDS[str(kind)]}GoneWeights", int(rows["weights"].sum()), "")
 
 
-def _number(command: str, value: Any, key: str, kind: Kind | None = None) -> _Numbers:
+def _number(command: str, value: Any, key: str, form: Format = COUNT) -> _Numbers:
     """Yield a number under a command, and in short where it is a large quantity."""
-    yield command, quantity(value, kind or kind_of(key))
+    yield command, quantity(value, form)
     if key in _UNITS:
-        yield f"{command}Short", quantity(value, cells.scaled(_UNITS[key]))
+        yield f"{command}Short", quantity(value, formats.scaled(_UNITS[key]))
 
 
 def _camel(column: str) -> str:

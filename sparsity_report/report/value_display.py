@@ -15,14 +15,14 @@ from sparsity_report.draw.heat_map_svg import NAMESPACE, HeatMap, MapCell
 from sparsity_report.findings.study_findings import study_findings
 from sparsity_report.findings.verdict import verdict
 from sparsity_report.report.tables import checkpoint_tables
-from sparsity_report.report.tables.column_heads import columns_of
+from sparsity_report.report.tables.html import to_html
 from sparsity_report.report.tables.latex import tex, to_tabular
-from sparsity_report.report.tables.table_model import Column, Table, table_of, to_html
+from sparsity_report.report.tables.table_model import Table, table_of
 from sparsity_report.report.template_files import template_text
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.heatmap_grid import Grid
 from sparsity_report.study.pairs.removed_strips import base_maps
-from sparsity_report.study.schema import CHANGED, MATCHED, MEASURED
+from sparsity_report.study.schema import CHANGED, MATCHED, MEASURED, Column, columns_of
 from sparsity_report.untrusted.display_text import short_name
 from sparsity_report.words.sentences import say, some
 

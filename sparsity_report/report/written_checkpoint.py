@@ -17,7 +17,7 @@ from sparsity_report.counting.checkpoints.checkpoint_writer import (
 from sparsity_report.counting.progress import Progress
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.report.hub_card import card, check_base
-from sparsity_report.report.tables.markdown import paragraph
+from sparsity_report.report.markdown_report import paragraph
 from sparsity_report.study.layers import total_frame
 from sparsity_report.study.variants import Variant
 from sparsity_report.weights.sources.model_card import front_matter

@@ -79,7 +79,7 @@ class StudyFrames:
         >>> study.totals[["variant", "sparsity_prunable"]].round(3).values.tolist()
         [['Dense', 0.0], ['Masked30', 0.3], ['CSR30', 0.3]]
         """
-        columns = [name for name in TABLES["totals"].names if name in self.variants]
+        columns = [name for name in TABLES["totals"] if name in self.variants]
         sums = self.variants[columns].merge(total_frame(self.layers), on="variant", how="left")
         zeros = sums["prunable_total"] - sums["prunable_nonzero"].astype("Int64")
         new = zeros - sums["zeros_before"].astype("Int64")

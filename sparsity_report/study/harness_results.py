@@ -108,7 +108,7 @@ def read_lm_eval(path: str | os.PathLike[str], variant: str | None = None) -> pd
             "results_file": file.name,
             "results_fingerprint": hashlib.sha256(data).hexdigest()[:16],
         }
-        names = list(TABLES["tasks"].names)
+        names = list(TABLES["tasks"])
         frame = pd.DataFrame([row | facts for row in rows], columns=names)
         frame = typed("tasks", frame)
         check("tasks", frame)

@@ -102,7 +102,7 @@ def variant_patterns(
                     progress(done, size, parameter.name)
     keys = [(v.name, (v.weights, id(v.pruning))) for v in variants]
     rows = [{"variant": name, **row} for name, key in keys for row in rows_of[key]]
-    return typed("patterns", pd.DataFrame(rows, columns=list(TABLES["patterns"].names)))
+    return typed("patterns", pd.DataFrame(rows, columns=list(TABLES["patterns"])))
 
 
 def expected_sparsity(threshold: float | None, std: float) -> float | None:

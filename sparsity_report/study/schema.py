@@ -1,7 +1,8 @@
-"""The columns of every table, declared once: names, types and bounds.
+"""The columns of every table, declared once: names, types, bounds, formats and labels.
 
 Tables are made, read and checked by :data:`TABLES`, and the JSON Schema of a saved study follows
-from it. The catalogue holds the title of a column, under ``column.`` and its name.
+from it. Tables for readers, axes of charts, and metrics of the viewer have the formats and labels
+of :data:`COLUMNS`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from sparsity_report.pairing.matches import ALIGNMENTS
 from sparsity_report.pairing.removed import KINDS
 from sparsity_report.weights.anatomy.groups import GROUPS
 from sparsity_report.weights.packed.group_rounding import ROUNDING
+from sparsity_report.words import value_formats as formats
+from sparsity_report.words.display_names import head
+from sparsity_report.words.value_formats import Format
 
 BLOCKS = (4, 8, 16, 32)
 LAYOUTS = (
@@ -63,6 +67,7 @@ class Column:
     Attributes
     ----------
     name : str
+        ``column.<name>`` is the key of its label in the catalogue.
     dtype : str
         ``"text"``, ``"int64"``, ``"Int64"``, ``"float64"``, ``"bool"``, ``"boolean"``, ``"shape"``
         (a tuple of sizes), ``"counts"``, ``"sums"`` (tuples of numbers) or ``"shares"`` (a tuple of
@@ -70,9 +75,15 @@ class Column:
     low, high : float or None
         Smallest and largest number.
     optional : bool
-        Whether a cell may be null, which means unknown.
+        True if a cell may be null, which means unknown.
     among : tuple of str
         The only texts allowed; any text if empty.
+    format : Format
+        Text of a cell, unit, and notation on axes.
+    is_metric : bool
+        True for a metric of the viewer.
+    text : str
+        A label for a table whose columns have names from a model.
     """
 
     name: str
@@ -81,23 +92,19 @@ class Column:
     high: float | None = None
     optional: bool = False
     among: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Table:
-    """The columns of a table, in order."""
-
-    columns: tuple[Column, ...]
+    format: Format = formats.COUNT
+    is_metric: bool = False
+    text: str = ""
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the columns."""
-        return tuple(column.name for column in self.columns)
+    def label(self) -> str:
+        """Head of the column in tables, and title of its axis in charts and in the viewer."""
+        return self.text or head(self.name)
 
 
-def _columns(dtype: str, names: str, /, **alike: Any) -> list[Column]:
+def _columns(dtype: str, names: str, /, form: Format = formats.COUNT, **alike: Any) -> list[Column]:
     """Return columns that differ only by name."""
-    return [Column(name, dtype, **alike) for name in names.split()]
+    return [Column(name, dtype, format=form, **alike) for name in names.split()]
 
 
 # A cell of each type in JSON: in words, in a JSON Schema, as Python reads it.
@@ -115,85 +122,165 @@ CELL_KINDS: Mapping[str, tuple[str, str, set[type]]] = {
 ITEMS = {"shape": "int64", "counts": "int64", "shares": "float64", "sums": "float64"}
 # A time is not zero.
 _PICOSECOND = 1e-12
+_NATS = formats.figures("+.4f", "nats")
+_SHARES: Mapping[str, Any] = {"low": 0, "high": 1, "optional": True}
+_POSITIVE: Mapping[str, Any] = {"low": 0, "optional": True}
 # By name. A name means the same in every table; tables may change its type.
 COLUMNS = {
     column.name: column
     for column in (
+        # Metrics of the viewer, in its order; no table has the last four and the deviation.
+        Column("sparsity", "float64", format=formats.SHARE, is_metric=True, **_SHARES),
+        *_columns("float64", "deviation", formats.OWN, is_metric=True),
+        Column("total", low=0, is_metric=True),
+        *_columns("int64", "nonzero flops_per_token", is_metric=True, **_POSITIVE),
+        *_columns("int64", "stored_bytes", formats.BYTES, is_metric=True, **_POSITIVE),
+        *_columns("float64", "bytes_ratio", formats.TIMES, is_metric=True),
+        *_columns("float64", "difference beyond", formats.POINTS, is_metric=True),
+        *_columns("float64", "sensitivity", _NATS, is_metric=True),
         *_columns("text", """
-            variant layout model architecture source fingerprint module_name dtype name
-            parameter kernel machine text text_fingerprint prompt continuation part task metric
-            module
-        """),
+            variant name kernel machine text prompt continuation part metric module
+        """, formats.NAME),
         *_columns("text", """
-            method basis basis_fingerprint packing tied_to n_m control against
-            filter task_version evaluated_model harness harness_version results_file
-            results_fingerprint documents_fingerprint targets_fingerprint prompts_fingerprint
+            basis basis_fingerprint packing tied_to n_m control against filter task_version harness
+            harness_version documents_fingerprint targets_fingerprint prompts_fingerprint
             outcomes after_name n_m_before n_m_after tokens_fingerprint
-        """, optional=True),
+        """, formats.NAME, optional=True),
+        *_columns("text", "fingerprint text_fingerprint", formats.CODE),
+        *_columns("text", "results_fingerprint", formats.CODE, optional=True),
+        *_columns("text", "model architecture module_name parameter", formats.name_format(80)),
+        *_columns("text", "source task", formats.name_format(200)),
+        *_columns("text", "evaluated_model results_file", formats.name_format(200), optional=True),
+        *_columns("text", "dtype", formats.WORDS),
+        *_columns("text", "layout", formats.LAYOUT),
+        *_columns("text", "method", formats.METHOD, optional=True),
+        Column("group", "text", among=GROUPS, format=formats.GROUP),
+        Column("scope", "text", among=SCOPES, format=formats.NAME),
+        Column("cache", "text", optional=True, among=CACHES, format=formats.name_of("cache")),
+        Column("protocol", "text", among=tuple(PROTOCOLS), format=formats.NAME),
+        Column("by", "text", among=PARTS, format=formats.NAME),
+        Column("alignment", "text", among=ALIGNMENTS, format=formats.name_of("alignment")),
+        Column("kind", "text", among=KINDS, format=formats.name_of("kind")),
+        Column("figure", "text", among=FIGURES, format=formats.NAME),
         *_columns("int64", """
-            modules total weight_total active_total prunable_total non_embedding_total
+            modules weight_total active_total prunable_total non_embedding_total
             uncertainty rows weight_before weight_after zeros_before zeros_after compared kept
             revived new changed surviving weights parameters
         """, low=0),
         *_columns("int64", """
-            nonzero weight_nonzero flops_per_token useful_flops_per_token flops_per_sequence
-            stored_bytes prunable_nonzero non_embedding_nonzero dense_bytes csr_bytes
-            csr_flops_per_token
-        """, low=0, optional=True),
+            weight_nonzero useful_flops_per_token flops_per_sequence
+            prunable_nonzero non_embedding_nonzero dense_bytes csr_bytes csr_flops_per_token
+        """, **_POSITIVE),
         *_columns("int64", "tokens runs threads scored stride among", low=1),
         *_columns("int64", "window", low=2),
         *_columns("int64", "bits budget_bits fitting experts per_token", low=0),
         *_columns("Int64", """
-            pruned newly_zeroed attention_width attention_flops_per_token block row_pointers columns
+            pruned newly_zeroed attention_width attention_flops_per_token row_pointers columns
             file_bytes bytes expert weight_bytes cores
             cache_bytes n_shot kv_cache_before kv_cache_after index before after budget_bytes
-        """, low=0, optional=True),
+        """, **_POSITIVE),
+        *_columns("Int64", "block", formats.WORDS, **_POSITIVE),
         *_columns("Int64", "basis_windows basis_window samples span", low=1, optional=True),
         *_columns("Int64", "removed", optional=True),
         *_columns("float64", """
-            asked_sparsity sparsity expected_rounding_sparsity near_zero_share param_frac
+            asked_sparsity expected_rounding_sparsity near_zero_share param_frac
             sparsity_prunable sparsity_non_embedding sparsity_model break_even expected_sparsity
-            zero_rows zero_columns n_m_share fill_4 fill_8 fill_16 fill_32 crossover_sparsity
-            crossover_low crossover_high agreement flips certainty kept_share iou
+            zero_rows zero_columns n_m_share fill_4 fill_8 fill_16 fill_32
+            crossover_low crossover_high certainty kept_share iou
             gate_share token_share
-        """, low=0, high=1, optional=True),
+        """, formats.SHARE, **_SHARES),
+        *_columns("float64", "bound_share crossover_sparsity", formats.share(0), **_SHARES),
+        *_columns("float64", "agreement flips", formats.share(2), **_SHARES),
         *_columns("float64", """
-            threshold uses ratio mean_abs std least_abs promised_speedup realised_low realised_high
-            realised_share control_high bound_seconds bound_share others load
-            speedup_low speedup_high perplexity kl dense_perplexity stderr relative_change norm
-            gate_mass output_norm saliency rounding_error
-        """, low=0, optional=True),
-        *_columns("float64", " ".join(ROUNDING), low=0, optional=True),
+            uses realised_share control_high bound_seconds others load
+            speedup_low speedup_high dense_perplexity stderr norm gate_mass output_norm saliency
+        """, **_POSITIVE),
+        *_columns("float64", " ".join(ROUNDING), **_POSITIVE),
+        *_columns("float64", "threshold", formats.THRESHOLD, **_POSITIVE),
         *_columns("float64", """
-            seconds seconds_low seconds_high dense_seconds csr_seconds
-        """, low=_PICOSECOND),
-        *_columns("float64", "realised_speedup speedup nll", low=0),
+            ratio promised_speedup realised_low realised_high
+        """, formats.TIMES, **_POSITIVE),
+        *_columns("float64", "mean_abs std kl", formats.figures("#.3g"), **_POSITIVE),
+        *_columns("float64", "least_abs", **_POSITIVE),
+        *_columns("float64", "perplexity", formats.perplexity(None), **_POSITIVE),
+        *_columns("float64", "relative_change rounding_error", formats.SHARE, **_POSITIVE),
+        *_columns("float64", "seconds", formats.DURATION, low=_PICOSECOND),
+        *_columns("float64", "seconds_low seconds_high dense_seconds csr_seconds", low=_PICOSECOND),
+        *_columns("float64", "speedup nll", low=0),
+        *_columns("float64", "realised_speedup", formats.TIMES, low=0),
         *_columns("float64", "control_low", low=_PICOSECOND, optional=True),
         *_columns("float64", "bandwidth", low=1, optional=True),
-        *_columns("float64", "top1 global_sparsity", low=0, high=1),
-        *_columns("float64", "nll_increase"),
-        *_columns("float64", "top1_drop", low=-1, high=1),
+        *_columns("float64", "top1 global_sparsity", formats.SHARE, low=0, high=1),
+        *_columns("float64", "nll_increase", _NATS),
+        *_columns("float64", "top1_drop", formats.share(2), low=-1, high=1),
         *_columns("float64", "value", optional=True),
-        *_columns("float64", "correlation", low=-1, high=1, optional=True),
-        *_columns("float64", "share", high=1, optional=True),
-        *_columns("shares", "head_sparsity", low=0, high=1, optional=True),
-        *_columns("counts", "span_hits span_agreed", low=0, optional=True),
-        *_columns("sums", "span_nll span_kl span_reverse_kl", low=0, optional=True),
+        *_columns("float64", "correlation", formats.figures(".4f"), low=-1, high=1, optional=True),
+        *_columns("float64", "share", formats.SHARE, high=1, optional=True),
+        *_columns("shares", "head_sparsity", formats.SHARE, **_SHARES),
+        *_columns("counts", "span_hits span_agreed", **_POSITIVE),
+        *_columns("sums", "span_nll span_kl span_reverse_kl", **_POSITIVE),
         *_columns("sums", "span_increase", optional=True),
-        *_columns("shape", "shape", low=0),
-        *_columns("shape", "shape_before shape_after", low=0, optional=True),
+        *_columns("shape", "shape", formats.SHAPE, low=0),
+        *_columns("shape", "shape_before shape_after", formats.SHAPE, **_POSITIVE),
         *_columns("bool", "prunable untouched is_kept"),
-        *_columns("boolean", "runs_as_csr lossless higher_is_better limited", optional=True),
-        Column("group", "text", among=GROUPS),
-        Column("scope", "text", among=SCOPES),
-        Column("cache", "text", optional=True, among=CACHES),
-        Column("protocol", "text", among=tuple(PROTOCOLS)),
-        Column("by", "text", among=PARTS),
-        Column("alignment", "text", among=ALIGNMENTS),
-        Column("kind", "text", among=KINDS),
-        Column("figure", "text", among=FIGURES),
+        *_columns("boolean", "runs_as_csr higher_is_better limited", optional=True),
+        *_columns("boolean", "lossless", formats.LOSSLESS, optional=True),
+        # Metrics of two checkpoints that no table has.
+        *_columns("float64", "moved", formats.POINTS),
+        *_columns("float64", "revived_share new_share", formats.SHARE),
+        # Columns of tables for readers only.
+        *_columns("text", "weights_fingerprint", formats.CODE),
+        *_columns("text", "policy", formats.name_format(80)),
+        *_columns("text", "pair outcome", formats.WORDS),
+        *_columns("float64", "observed expected_zeros gone_of_base zeros", formats.SHARE),
+        *_columns("float64", "accuracy", formats.SCORE),
+        *_columns("float64", "ratio_to_dense model_ratio", formats.TIMES),
+        *_columns("float64", "reverse_kl", formats.figures("#.3g")),
+        *_columns("float64", "increase_low increase_high", _NATS),
+        *_columns("float64", "perplexity_ratio", formats.figures(".3f")),
+        *_columns("float64", "perplexity_difference", formats.figures(",.2f")),
+        *_columns("float64", "bits_per_weight", formats.figures(".2f")),
+        *_columns("float64", "p", formats.P_VALUE),
+        *_columns("float64", "n_m_compliance", formats.PATTERN),
+        *_columns("float64", "interval interval_99", formats.interval(formats.POINTS)),
+        *_columns("float64", "realised perplexity_vs_dense", formats.REALISED),
+        *_columns("float64", "control_span", formats.SPAN),
+        *_columns("float64", "crossover", formats.CROSSOVER),
+        *_columns("float64", "quartiles", formats.QUARTILES),
+        *_columns("int64", "windows", formats.SIZES),
+        *_columns("int64", "dead_rows dead_heads"),
     )
 }  # fmt: skip
+#: Figures of layers that the map of the viewer shows, besides those of the user.
+METRICS = {name: column for name, column in COLUMNS.items() if column.is_metric}
+
+
+def columns_of(
+    names: str, differing: Mapping[str, Format] | None = None, /, **texts: str
+) -> list[Column]:
+    """Return columns by name; a name that the table of columns lacks is that of a count.
+
+    Parameters
+    ----------
+    names : str
+        Separated by spaces.
+    differing : mapping, optional
+        Formats other than those of the columns.
+    **texts
+        Labels other than those of the columns.
+
+    Examples
+    --------
+    >>> [column.label for column in columns_of("stored_bytes rank")]
+    ['Stored bytes', 'Rank']
+    """
+    columns = (COLUMNS.get(name, Column(name)) for name in names.split())
+    return [
+        replace(c, format=(differing or {}).get(c.name, c.format), text=texts.get(c.name, c.text))
+        for c in columns
+    ]
+
+
 _SUMMED = (
     "total nonzero weight_total weight_nonzero flops_per_token useful_flops_per_token "
     "flops_per_sequence active_total stored_bytes file_bytes"
@@ -203,15 +290,15 @@ SUMMED = tuple(_SUMMED.split())
 _CONDITIONS = "threads cores others load cache_bytes bandwidth machine"
 
 
-def _table(names: str, /, **differing: Mapping[str, Any]) -> Table:
-    """Return a table with columns by name, some with changed attributes."""
-    columns = (replace(COLUMNS[each], **differing.get(each, {})) for each in names.split())
-    return Table(tuple(columns))
+def _table(names: str, /, **differing: Mapping[str, Any]) -> Mapping[str, Column]:
+    """Return the columns of a table by name, some with changed attributes."""
+    return {name: replace(COLUMNS[name], **differing.get(name, {})) for name in names.split()}
 
 
 _NULLABLE: Mapping[str, Any] = {"dtype": "Int64", "optional": True}
 _MAYBE: Mapping[str, Any] = {"optional": True}
-TABLES: Mapping[str, Table] = {
+#: Columns by name, in order, of each table.
+TABLES: Mapping[str, Mapping[str, Column]] = {
     "variants": _table(
         "variant layout model architecture source fingerprint method asked_sparsity zeros_before "
         "pruned threshold attention_width attention_flops_per_token basis basis_fingerprint "
@@ -334,7 +421,7 @@ def typed(table: str, frame: pd.DataFrame) -> pd.DataFrame:
     >>> typed("levels", pd.DataFrame(rows)).dtypes.astype(str).tolist()[1:]
     ['float64', 'int64', 'int64']
     """
-    columns = TABLES[table].columns
+    columns = TABLES[table].values()
     for column in columns:
         if not column.optional:
             refuse(table, ~pd.isna(frame[column.name].array), f"{column.name}: is missing")
@@ -351,7 +438,7 @@ def check(table: str, frame: pd.DataFrame) -> None:
     ValueError
         Names the first bad row and its column.
     """
-    for column in TABLES[table].columns:
+    for column in TABLES[table].values():
         cells, among = frame[column.name], list(column.among)
         if among:
             good = cells.isna() | cells.isin(among)
@@ -381,11 +468,11 @@ def read(table: str, data: Mapping[str, Any]) -> pd.DataFrame:
     ValueError
         The columns are not those of the schema, or a cell does not fit.
     """
-    columns, names = TABLES[table].columns, data["columns"]
+    columns, names = [*TABLES[table].values()], data["columns"]
     # Other releases of this format write fewer or more columns at the end.
     known = names[: len(columns)]
     later = [column.name for column in columns[len(known) :] if column.optional]
-    if (*known, *later) != TABLES[table].names:
+    if [*known, *later] != [*TABLES[table]]:
         raise ValueError(f"{table}: columns {names}")
     columns = columns[: len(known)]
     # pandas would fill short rows with nulls.

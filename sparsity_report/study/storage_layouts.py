@@ -43,7 +43,7 @@ def storage_frame(layers: pd.DataFrame, patterns: pd.DataFrame | None = None) ->
     """
     matrices = _matrices(layers)
     if matrices.empty:
-        return typed("storage", pd.DataFrame(columns=list(TABLES["storage"].names)))
+        return typed("storage", pd.DataFrame(columns=list(TABLES["storage"])))
     sized = _layer_sizes(matrices, patterns)
     everything = pd.concat([sized, _others(layers)])
     frame = pd.concat(
@@ -193,7 +193,7 @@ def _in_whole_groups(layers: pd.DataFrame) -> pd.Series:
 def _pattern_sums(facts: pd.DataFrame, patterns: pd.DataFrame | None) -> pd.DataFrame:
     """Return block counts and compliance with 2:4 per layer; null without patterns."""
     if patterns is None:
-        patterns = typed("patterns", pd.DataFrame(columns=list(TABLES["patterns"].names)))
+        patterns = typed("patterns", pd.DataFrame(columns=list(TABLES["patterns"])))
     sizes: dict[str, Any] = {}
     for b in BLOCKS:
         down, across = -(-patterns["rows"] // b), -(-patterns["columns"] // b)

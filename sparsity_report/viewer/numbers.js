@@ -93,7 +93,7 @@ export class Text {
     if (kind === "share") return this.percent(value);
     if (kind === "points") return this.points(value);
     if (kind === "ratio") return this.times(value);
-    if (kind === "spread" || kind === "own") return this.significant(value, 4);
+    if (kind === "own") return this.significant(value, 4);
     if (kind === "nats") return (value >= 0 ? "+" : "") + this.figures(value, 3).replace("-", "−");
     return this.scaled(value, kind === "bytes" ? "B" : "");
   }

@@ -228,7 +228,7 @@ def _opening(kind: str, layers: pd.DataFrame, title: str) -> dict[str, Any]:
         "words": {
             key.removeprefix("viewer."): text
             for key, text in catalogue().items()
-            if key.startswith("viewer.") and not key.startswith(("viewer.metric_", "viewer.note_"))
+            if key.startswith("viewer.")
         },
         "title": title,
         "scopes": [*prunable, "all", *dict.fromkeys(groups)],

@@ -29,7 +29,7 @@ export interface Metric {
   key: string;
   label: string;
   note: string;
-  kind: "share" | "points" | "ratio" | "spread" | "own" | "nats" | "bytes" | "number";
+  kind: "share" | "points" | "ratio" | "own" | "nats" | "bytes" | "number";
   signed: boolean;
   root: boolean;
   isOwn: boolean;

@@ -12,19 +12,17 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived import layer_metrics
 from sparsity_report.study.derived.layer_metrics import LayerFigure, module_magnitudes
+from sparsity_report.study.schema import COLUMNS, METRICS, Column
 from sparsity_report.study.survival import gone_weights, zeros_left
 from sparsity_report.untrusted.display_text import clip
 from sparsity_report.viewer.payload import Floats
 from sparsity_report.words.sentences import say
+from sparsity_report.words.value_formats import OWN
 
-# Metrics that the script computes from counts, with their kinds of numbers.
-_COUNTED = {
-    "sparsity": "share", "deviation": "spread", "total": "number", "nonzero": "number",
-    "flops_per_token": "number", "stored_bytes": "bytes", "bytes_ratio": "ratio",
-    "difference": "points", "beyond": "points",
-}  # fmt: skip
+# Metrics that the script computes from counts.
+_COUNTED = [name for name in METRICS if name != "sensitivity"]
+# Metrics whose square is a sum ÷ a sum.
 _ROOTS = {"deviation", "relative_change"}
-_SIGNED = {"difference", "beyond", "moved"}
 # Metrics of two checkpoints, with the keys of their notes.
 _COMPARED = {
     "moved": "pair.metric_zero_or_removed_note",
@@ -41,19 +39,23 @@ _CUT_NOTES = {
 }
 
 
-def _metric(key: str, kind: str, label: str, note: str) -> dict[str, Any]:
-    words = {"key": key, "kind": kind, "label": label, "note": note}
-    return {**words, "signed": key in _SIGNED, "root": key in _ROOTS, "isOwn": False}
+def _metric(column: Column, note: str) -> dict[str, Any]:
+    kind = column.format.axis
+    words = {"key": column.name, "kind": kind, "label": column.label, "note": note}
+    signs = {"signed": kind == "points", "root": column.name in _ROOTS}
+    return {**words, **signs, "isOwn": False}
 
 
 def counted_metrics(study: Study) -> list[dict[str, Any]]:
     """Return the metrics that the script computes from the counts of a study."""
     unknown = set() if spreads(study) else {"beyond"}
-    return [
-        _metric(key, kind, say(f"viewer.metric_{key}"), say(f"viewer.note_{key}"))
-        for key, kind in _COUNTED.items()
-        if key not in unknown
-    ]
+    return [_metric(METRICS[key], say(f"note.{key}")) for key in _COUNTED if key not in unknown]
+
+
+def metric_column(study: Study, key: str) -> Column:
+    """Return the name and the format of a metric, which may be a column of the user."""
+    known = METRICS if study.matches is None else {key: COLUMNS[key] for key in _COMPARED}
+    return known.get(key, Column(key, text=clip(key, 40), format=OWN))
 
 
 def own_metrics(
@@ -72,15 +74,15 @@ def own_metrics(
         cut = layer_metrics.finest(frame)
         first = study.facts.layers(str(study.variants["variant"].iloc[0]))
         note = say(_CUT_NOTES[cut], level=float(frame["sparsity"].median()))
-        metric = _metric("sensitivity", "nats", say("metric.sensitivity"), note)
+        metric = _metric(COLUMNS["sensitivity"], note)
         figure = layer_metrics.measured_sensitivity(frame, first)
         shown.append(({**metric, "ofParts": cut != "layer"}, figure))
     custom = {} if columns is None else layer_metrics.own_figures(columns, study.layers)
-    if taken := sorted(set(custom) & {*_COUNTED, "sensitivity"}):
+    if taken := sorted(set(custom) & METRICS.keys()):
         raise SparsityReportError(say("explorer.metric_name_taken", name=repr(taken[0])))
     note = say("explorer.custom_metric_note")
     for name, figure in custom.items():
-        shown.append((_metric(name, "own", clip(name, 40), note), figure))
+        shown.append((_metric(metric_column(study, name), note), figure))
     return shown
 
 
@@ -109,9 +111,8 @@ def compared_metrics(rows: pd.DataFrame) -> list[tuple[dict[str, Any], LayerFigu
     names = pd.Index(rows["module_name"])
     shown = []
     for key, note in _COMPARED.items():
-        kind = "points" if key == "moved" else "share"
         amounts, sizes = (part.to_numpy(dtype=float, na_value=np.nan) for part in sums[key])
-        metric = _metric(key, kind, say(note.removesuffix("_note")), say(note))
+        metric = _metric(COLUMNS[key], say(note))
         shown.append((metric, LayerFigure(names, amounts, sizes)))
     return shown
 

@@ -119,24 +119,13 @@ def layout_name(layout: str) -> str:
     return display_name("layout", layout)
 
 
-def title(name: str) -> str:
-    """Return the title of a column, or the words of its name if it has none.
-
-    Examples
-    --------
-    >>> title("stored_bytes"), title("sparsity_prunable"), title("own_figure")
-    ('stored bytes', 'zeros of the prunable weights', 'own figure')
-    """
-    return catalogue().get(f"column.{name}", name.replace("_", " "))
-
-
 def head(name: str) -> str:
-    """Return the title of a column as the head of a table, with a capital first.
+    """Return the label of a column, or the words of its name if it has none.
 
     Examples
     --------
-    >>> head("stored_bytes")
-    'Stored bytes'
+    >>> head("stored_bytes"), head("own_figure")
+    ('Stored bytes', 'Own figure')
     """
-    text = title(name)
+    text = catalogue().get(f"column.{name}", name.replace("_", " "))
     return text[:1].upper() + text[1:]

@@ -435,10 +435,10 @@ class TestBarPlot:
     @pytest.mark.parametrize(
         ("metric", "title"),
         [
-            ("sparsity", "share of zeros in the group"),
-            ("param_frac", "share of all parameters"),
+            ("sparsity", "Sparsity"),
+            ("param_frac", "Share of parameters"),
             ("flops_per_token", "FLOPs per token"),
-            ("total", "total"),
+            ("total", "Parameters"),
         ],
     )
     def test_axes_have_the_title_of_their_column(self, frame, metric, title):

@@ -83,7 +83,7 @@ def test_tooltips_of_bars(study):
     for row in groups.to_dict("records"):
         assert {
             "group": group_name(row["group"]),
-            "share of all parameters": look.write(row["param_frac"], "share"),
+            "Share of parameters": look.write(row["param_frac"], "share"),
         } in read
 
 

@@ -9,8 +9,8 @@ from measurements import frame
 from zoo.cases import CASES, built
 
 import sparsity_report as sr
+from sparsity_report.report.markdown_report import to_markdown
 from sparsity_report.report.tables import study_tables
-from sparsity_report.report.tables.markdown import to_markdown
 
 PROMPT = "def add(a, b):\n    return"
 

@@ -69,7 +69,7 @@ def test_speedups_are_ratios(played):
     variants = three(sr.load())
     steps = []
     frame = sr.latency(variants, tokens=[1, 4], progress=lambda *step: steps.append(step))
-    assert tuple(frame.columns) == TABLES["latency"].names
+    assert list(frame.columns) == [*TABLES["latency"]]
     # three shapes in two states of the cache and the whole forward pass, two numbers of tokens,
     # three variants
     assert len(frame) == (3 * 2 + 1) * 2 * 3
@@ -193,7 +193,7 @@ def test_half_precision_says_where_it_computes(quick):
 def test_crossover_curves(quick):
     weights = sr.load(nn.ModuleDict({"fc1": nn.Linear(32, 16)}))
     frame = sr.crossover(weights, tokens=[1, 2], clock=quick)
-    assert tuple(frame.columns) == TABLES["crossover"].names
+    assert list(frame.columns) == [*TABLES["crossover"]]
     assert frame["tokens"].tolist() == [1] * 16 + [2] * 16
     assert frame["cache"].tolist() == (["in cache"] * 8 + ["out of cache"] * 8) * 2
     ratio = frame["dense_seconds"] / frame["csr_seconds"]

@@ -53,7 +53,7 @@ def texts(table):
 def test_results_have_dense_first_and_a_body_per_sparsity(study):
     table = results(study)
     assert [body.title for body in table.bodies] == ["", "30\u202f%", "50\u202f%", "2:4"]
-    assert [column.key for column in table.columns] == [
+    assert [column.name for column in table.columns] == [
         "method", "zeros", "perplexity", "kl", "agreement", "smallest", "dead_rows",
     ]  # fmt: skip
     patterns = study.patterns.assign(dead=lambda p: (p["zero_rows"] * p["rows"]).round())
@@ -72,7 +72,7 @@ def test_results_have_dense_first_and_a_body_per_sparsity(study):
         ["Magnitude", "50.0\u202f%", "worse than uniform guessing", "0.500", "11.1\u202f%",
          "2.36", str(dead["Masked2:4"])],
     ]  # fmt: skip
-    assert table.columns[5].head == "Size as bitmask, MB"
+    assert table.columns[5].label == "Size as bitmask, MB"
     assert [row.cells[5].plain for row in table.rows[:2]] == ["3.829760", "2.984344"]
     assert table.caption == " ".join(
         [
@@ -95,7 +95,7 @@ def test_layouts_of_a_pruning_share_a_row_unless_a_figure_differs(demo):
     again = [sr.dense(demo), sr.masked(pruning), sr.masked(pruning, name="Again")]
     assert [row[0] for row in texts(results(sr.compare(*again)))] == ["Dense", "Global magnitude"]
     table = results(sr.compare(*again, sr.csr(pruning)))
-    assert [column.head for column in table.columns] == ["Method", "Zeros", "Size, MB"]
+    assert [column.label for column in table.columns] == ["Method", "Zeros", "Size, MB"]
     assert texts(table) == [
         ["Dense", "0.0\u202f%", "3.83"],
         ["Global magnitude, masked", "30.0\u202f%", "3.83"],
@@ -142,7 +142,7 @@ def test_results_show_stated_speeds_with_their_interval(demo):
     study = study_of(demo)
     timed = measurements.put_in(study, latency=measurements.latency())
     table = results(timed)
-    assert [column.head for column in table.columns[-2:]] == [
+    assert [column.label for column in table.columns[-2:]] == [
         "Speed-up, 1 token", "Speed-up, 128 tokens",
     ]  # fmt: skip
     shown = [row[-2:] for row in texts(table)]

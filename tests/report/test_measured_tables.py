@@ -52,7 +52,7 @@ def test_speed(page):
     assert grid[0] == [
         "Variant", head("column.item"), "Weights", "Tokens", "Median", "Quartiles", "Promised",
         head("column.realised"),
-        "Control", head("column.memory_limit_share"), "Kernel",
+        "Control", head("column.bound_share"), "Kernel",
     ]  # fmt: skip
     for tokens, rows in (("1", grid[1:7]), ("128", grid[7:])):
         for place, (variant, median, span, promised, realised, share) in enumerate(

@@ -64,7 +64,7 @@ def test_tables_figures_and_charts_name_the_bytes(studies):
     notes = [tile["note"] for tile in strip_texts(study.facts)]
     assert "whole model, unpacked to float32" in notes
     assert "not with the file" in packed_note(study)
-    heads = [column.head for column in study_tables.groups(study).columns]
+    heads = [column.label for column in study_tables.groups(study).columns]
     assert {"Bytes in the file", "Stored bytes, unpacked"} <= {*heads}
     for caption in (
         study_tables.storage(study, "Masked50").caption,

@@ -22,8 +22,9 @@ from sparsity_report.report.sections import Medium
 from sparsity_report.report.study_sections import study_document
 from sparsity_report.report.tables import checkpoint_tables
 from sparsity_report.report.tables.plain_text import to_text
-from sparsity_report.report.tables.table_model import COUNT, NAME, Column, table_of
+from sparsity_report.report.tables.table_model import table_of
 from sparsity_report.report.value_display import bundle
+from sparsity_report.study.schema import columns_of
 from sparsity_report.words.sentences import say
 
 THIN = "\u202f"
@@ -302,7 +303,7 @@ def test_in_a_cell_it_is_a_picture_a_sentence_and_a_table(pair):
 
 def test_as_text_columns_stand_below_their_heads(pair):
     gone_, kept = checkpoint_tables.small(pair, limit=3)
-    assert [column.key for column in gone_.columns][:3] == ["kind", "module", "gone"]
+    assert [column.name for column in gone_.columns][:3] == ["kind", "module", "gone"]
     assert gone_.caption.endswith(f"he first 3 of {pair.removed['module'].nunique()} rows.")
     caption, *lines = to_text(kept).splitlines()
     assert caption == kept.caption
@@ -313,8 +314,9 @@ def test_as_text_columns_stand_below_their_heads(pair):
     # Numbers end where their head does.
     assert {len(line) for line in lines[-3:]} == {len(lines[first - 1])}
     assert first <= 4
-    columns = [Column("n", "模型", NAME), Column("w", "W", COUNT)]
-    wide = table_of("t", "", columns, [{"n": n, "w": 1} for n in ("模型", "e\u0301", "abcd")])
+    columns = columns_of("variant total", variant="模型", total="W")
+    names = ("模型", "e\u0301", "abcd")
+    wide = table_of("t", "", columns, [{"variant": name, "total": 1} for name in names])
     # Letters as wide as two, and one that is drawn over another.
     assert to_text(wide).splitlines() == ["模型  W", "模型  1", "e\u0301     1", "abcd  1"]
 

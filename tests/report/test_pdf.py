@@ -24,20 +24,14 @@ import sparsity_report as sr
 from sparsity_report.draw.charts import csr_bytes_curve
 from sparsity_report.errors import legible, spelled
 from sparsity_report.findings.study_findings import conventions
-from sparsity_report.report.pdf import _held, typeset
+from sparsity_report.report.pdf import _held, to_typst, typeset
 from sparsity_report.report.sections import Medium, Section, Text, chart_of
 from sparsity_report.report.study_sections import study_document
-from sparsity_report.report.tables.table_model import (
-    COUNT,
-    NAME,
-    TIMES,
-    Body,
-    Column,
-    table_of,
-    to_typst,
-)
+from sparsity_report.report.tables.table_model import Body, table_of
 from sparsity_report.report.templates import environment
+from sparsity_report.study.schema import Column, columns_of
 from sparsity_report.words.sentences import say
+from sparsity_report.words.value_formats import NAME
 
 MM = 72 / 25.4
 TEXTS = [*hostile.TEXTS.values()]
@@ -128,7 +122,7 @@ def test_bookmarks_lead_to_every_section(pdf, study):
 def test_short_tables_stay_on_a_page(bodies, most):
     """A table of one part may break over pages beyond 12 rows, one of several beyond 30."""
     for rows in (most, most + 1):
-        table = table_of("t", "", [Column("n", "n", COUNT)], [{"n": 1}] * rows)
+        table = table_of("t", "", [Column("n")], [{"n": 1}] * rows)
         if bodies > 1:
             first, *rest = table.rows
             table = replace(table, bodies=(Body((first,)), Body((rest[0],)), Body(tuple(rest[1:]))))
@@ -139,7 +133,7 @@ def test_short_tables_stay_on_a_page(bodies, most):
 @pytest.mark.parametrize(("sizes", "step"), [([7] * 8, 6), ([60], 1)])
 def test_tables_break_between_bodies_and_never_at_one_row(study, tmp_path, sizes, step):
     """Wherever a long table starts on its page, rows and titles stay with their neighbors."""
-    columns, breaks = [Column("n", "n", NAME)], set()
+    columns, breaks = [Column("n", format=NAME)], set()
     bodies = [
         Body(tuple(table_of("", "", columns, [{"n": f"body{b}row{r}"} for r in range(size)]).rows),
              f"title{b}" if len(sizes) > 1 else "")
@@ -237,8 +231,8 @@ def test_templates_of_ones_own(demo, tmp_path):
 @pytest.mark.tools
 @pytest.mark.tools
 def test_layouts_and_measurements(study, tmp_path):
-    columns = [Column("a", "Layout", NAME), Column("b", TEXTS[0], COUNT), Column("c", "r", TIMES)]
-    rows = [{"a": name, "b": 1234567, "c": 0.5} for name in TEXTS]
+    columns = columns_of("variant total ratio", variant="Layout", total=TEXTS[0])
+    rows = [{"variant": name, "total": 1234567, "ratio": 0.5} for name in TEXTS]
     table = table_of("hostile", "Bytes of CSR30 in every layout", columns, rows)
     shown = study_document(study, Medium("paper"))
     title = say("page.quality_heading")

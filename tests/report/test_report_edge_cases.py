@@ -17,11 +17,15 @@ from sparsity_report.draw import paper_figures as paper
 from sparsity_report.findings.verdict import verdict
 from sparsity_report.report import notebook, thesis
 from sparsity_report.report import page as report
+from sparsity_report.report.pdf import to_typst
 from sparsity_report.report.sections import Medium
 from sparsity_report.report.study_sections import study_document, study_sections
-from sparsity_report.report.tables import latex, table_model
+from sparsity_report.report.tables import latex
 from sparsity_report.report.tables import study_tables as tables
+from sparsity_report.report.tables.html import to_html
+from sparsity_report.report.tables.table_model import plain_rows, table_of
 from sparsity_report.report.templates import environment
+from sparsity_report.study.schema import COLUMNS, Column
 
 THIN = "\u202f"
 PAPER = Medium("paper")
@@ -39,12 +43,10 @@ def page(study):
 
 
 def table(heads, rows=1, bodies=1, over=None):
-    columns = [
-        table_model.Column(h, h, table_model.COUNT, o)
-        for h, o in zip(heads, over or heads, strict=True)
-    ]
-    row = table_model.Row(tuple(table_model.Cell(1, table_model.COUNT) for _ in heads))
-    return table_model.Table("t", "c", tuple(columns), (table_model.Body((row,) * rows),) * bodies)
+    columns = [Column(h, text=h) for h in heads]
+    values = [{**dict.fromkeys(heads, 1), "body": n} for n in range(bodies) for _ in range(rows)]
+    shared = dict(zip(heads, over or (), strict=bool(over)))
+    return table_of("t", "c", columns, values, title="body", over=shared)
 
 
 # Cells and tables.
@@ -56,10 +58,10 @@ def table(heads, rows=1, bodies=1, over=None):
      ("source", 200)],
 )  # fmt: skip
 def test_names_are_cut_where_they_are_too_long(key, limit):
-    kind = table_model.kind_of(key)
-    assert kind.write("x" * limit) == "x" * limit
-    assert kind.write("x" * (limit + 1)) == "x" * (limit - 1) + "…"
-    assert (kind.write(None), kind.tag) == ("–", "bdi")
+    form = COLUMNS[key].format
+    assert form.write("x" * limit) == "x" * limit
+    assert form.write("x" * (limit + 1)) == "x" * (limit - 1) + "…"
+    assert (form.write(None), form.tag) == ("–", "bdi")
 
 
 def test_names_of_modules_are_whole_where_all_are_listed():
@@ -74,17 +76,12 @@ def test_names_of_modules_are_whole_where_all_are_listed():
         ("lossless", True, "yes"), ("lossless", False, "no"), ("lossless", None, "unknown"),
         ("crossover_sparsity", 0.623, f"62{THIN}%"), ("sparsity", 0.6234, f"62.3{THIN}%"),
         ("top1_drop", 0.00623, f"0.62{THIN}%"), ("share", 0.5, f"50.0{THIN}%"),
-        ("n_m", ("2:4", 0.5), f"2:4, 50.0{THIN}%"), ("n_m", None, "–"),
+        ("n_m_compliance", ("2:4", 0.5), f"2:4, 50.0{THIN}%"), ("n_m_compliance", None, "–"),
         ("windows", (64, 32), "64 / 32"), ("method", None, "–"), ("group", "mlp_linear", "MLP"),
     ],
 )  # fmt: skip
 def test_cells_are_written_by_their_column(key, value, text):
-    assert table_model.kind_of(key).write(value) == text
-
-
-def test_a_share_has_a_digit_unless_told():
-    assert table_model.share().write(0.1234) == f"12.3{THIN}%"
-    assert table_model.share(0).write(0.1234) == f"12{THIN}%"
+    assert COLUMNS[key].format.write(value) == text
 
 
 @pytest.mark.parametrize(
@@ -115,8 +112,8 @@ def test_wide_tables_are_parted_with_the_names_in_each(heads, letters, parts):
     """Each column has two letters for its gap."""
     whole = table(heads.split())
     shown = whole.parts("more", letters)
-    assert [" ".join(c.head for c in part.columns[1:]) for part in shown] == parts
-    assert {part.columns[0].head for part in shown} == {"0"}
+    assert [" ".join(c.label for c in part.columns[1:]) for part in shown] == parts
+    assert {part.columns[0].label for part in shown} == {"0"}
     assert [part.caption for part in shown] == ["c"] + ["more"] * (len(parts) - 1)
     for part in shown:
         assert all(len(row.cells) == len(part.columns) for row in part.rows)
@@ -127,27 +124,26 @@ def test_wide_tables_are_parted_with_the_names_in_each(heads, letters, parts):
 )
 def test_only_long_tables_break_over_pages(rows, bodies, long):
     """More than 12 rows of one body, or 30 of several."""
-    assert table_model.to_typst(table("ab", rows, bodies))["long"] is long
+    assert to_typst(table("ab", rows, bodies))["long"] is long
 
 
 def test_words_stand_left_and_the_names_of_rows_do_anyhow():
-    kinds = {"a": table_model.WORDS, "b": table_model.COUNT, "c": table_model.WORDS}
-    columns = [table_model.Column(name, name, kind) for name, kind in kinds.items()]
-    html = table_model.to_html(
-        table_model.table_of("t", "", columns, [{"a": "x", "b": 1, "c": "y"}], "s")
-    )
+    rows = [{"layout": "x", "total": 1, "method": "y"}]
+    html = to_html(table_of("t", "", "layout total method", rows, style="s"))
     assert '<table class="s left3">' in html
 
 
 def test_first_columns_take_what_the_numbers_leave(study):
+    def widths(table):
+        return [column["width"] for column in to_typst(table)["columns"]]
+
     for one in (tables.groups(study), tables.variants(study)):
-        first, *others = (column.width for column in one.columns)
+        first, *others = widths(one)
         assert first > 0
         assert not any(others)
-    *names, last = (column.width for column in tables.models(study).columns)
+    *names, last = widths(tables.models(study))
     assert min(names) > 0
     assert last == 0
-    assert table_model.Column("k", "h", table_model.COUNT).width == 0
 
 
 @pytest.mark.parametrize(("variants", "style"), [(5, "totals"), (6, "totals wide")])
@@ -200,7 +196,7 @@ def test_shared_text_is_stated_once(study):
         frame = quality(names=("Dense", "Masked50", "CSR50"))
         frame.loc[0, column] = other
         mixed = put_in(study, quality=frame)
-        keys = [each.key for each in tables.quality(mixed).columns]
+        keys = [each.name for each in tables.quality(mixed).columns]
         everything = {"protocol", "text", "text_fingerprint", "scored", "windows", "dtype"}
         assert everything <= {*keys}, column
 
@@ -279,24 +275,20 @@ def test_words_and_names_of_any_length_in_latex():
 def test_heads_break_after_eleven_letters():
     """And nowhere else: a word is whole however long, and one with a hyphen, too."""
     whole = latex.to_latex(table(["n", "abcdefghijklm", "abcdef-ghijk"]), "l")
-    heads = whole.partition("\\toprule\n")[2].partition("\\midrule")[0].splitlines()[1:]
+    heads = whole.partition("\\toprule\n")[2].partition("\\midrule")[0].splitlines()
     assert heads == ["{n} & {abcdefghijklm} & {abcdef-ghijk} \\\\"]
     shown = latex.to_latex(table(["n", "abcde fghij", "abcdef ghijk"]), "l")
-    heads = shown.partition("\\toprule\n")[2].partition("\\midrule")[0].splitlines()[1:]
+    heads = shown.partition("\\toprule\n")[2].partition("\\midrule")[0].splitlines()
     assert [line.removesuffix(" \\\\").split(" & ")[1:] for line in heads] == [
         ["{}", "{abcdef}"], ["{abcde fghij}", "{ghijk}"],
     ]  # fmt: skip
 
 
 def test_columns_of_numbers_have_room_for_the_widest():
-    wide = [
-        table_model.Column("n", "n", table_model.WORDS),
-        table_model.Column("v", "v", table_model.SHARE),
-    ]
-    rows = [{"n": "a", "v": v} for v in (0.00001, 0.1, 1.0, None)]
-    shown = latex.to_latex(table_model.table_of("t", "", wide, rows), "l")
+    rows = [{"layout": "a", "sparsity": v} for v in (0.00001, 0.1, 1.0, None)]
+    shown = latex.to_latex(table_of("t", "", "layout sparsity", rows), "l")
     assert "\\begin{tabular}{l S[table-format=<3.1]}" in shown
-    assert [line.split(" & ")[1] for line in shown.splitlines() if " & " in line][1:] == [
+    assert [line.split(" & ")[1] for line in shown.splitlines() if " & " in line][-4:] == [
         "<0.1 \\\\", "10.0 \\\\", "100.0 \\\\", "{\\textendash{}} \\\\",
     ]  # fmt: skip
 
@@ -367,6 +359,8 @@ def test_measurements_have_names(study, tmp_path, monkeypatch):
             # What runs the kernels of Dense has no speed against it.
             speed = found.get(f"{name}{tokens}TokensRealised")
             assert speed == (realised and f"\\num{{{realised}}}")
+            ends = [found.get(f"{name}{tokens}TokensRealised{end}") for end in ("Low", "High")]
+            assert ends == (["\\num{0.38}", "\\num{0.42}"] if realised else [None, None])
             assert found[f"{name}{tokens}TokensPromised"] == f"\\num{{{promised}}}"
     results = (tmp_path / "tables" / "results.tex").read_text()
     assert "Scores on some.txt by protocol sliding." in results
@@ -472,6 +466,6 @@ def test_pictures_of_a_notebook_do_not_share_names():
 
 
 def test_frames_are_rows_with_nothing_where_nothing_is_known():
-    assert table_model.plain_rows(pd.DataFrame({"a": [1.0, None], "b": ["x", None]})) == [
+    assert plain_rows(pd.DataFrame({"a": [1.0, None], "b": ["x", None]})) == [
         {"a": 1.0, "b": "x"}, {"a": None, "b": None},
     ]  # fmt: skip

@@ -205,7 +205,7 @@ def totals_grid(study, w):
         ("column.asked_sparsity", "asked_sparsity", w.percent),
         ("column.zeros_before", "zeros_before", w.count),
         ("column.newly_zeroed", "new", w.count),
-        ("column.threshold_magnitude", "threshold", w.four),
+        ("column.threshold", "threshold", w.four),
     ):
         grid.append([capital(w.say(label)), *(write(row[column]) for row in variants)])
     for label, column in (
@@ -284,8 +284,8 @@ def storage_grid(study, w, variant):
     weights, model = by_scope.values()
     over = [w.say("card.prunable_weights")] * 2 + [w.say("name.whole_model")] * 2
     heads = [
-        f"{o} {w.say(h)}"
-        for o, h in zip(over, ["explorer.column_bytes", "column.ratio_to_dense"] * 2, strict=True)
+        f"{o} {capital(w.say(h))}"
+        for o, h in zip(over, ["column.bytes", "column.ratio_to_dense"] * 2, strict=True)
     ]
     grid = [
         [
@@ -360,9 +360,9 @@ def results_grid(study, w):
         layout = layout and w.say(f"layout.{layout}")
         return w.fill("results.method_layout", method=name, layout=layout) if layout else name
 
-    heads = ["column.method_head", "metric.zeros"]
-    heads += ["column.perplexity", "results.kl", "results.agreement"] if scores else []
-    heads += ["results.size", *(["results.speed"] * 2 if scores else ["results.dead_rows"])]
+    heads = ["column.method", "column.zeros"]
+    heads += ["column.perplexity", "results.kl", "column.agreement"] if scores else []
+    heads += ["results.size", *(["results.speed"] * 2 if scores else ["column.dead_rows"])]
     known = {"base": "Dense", "unit": "MB"}
     tokens = iter(("1", "128"))
     heads = [
@@ -392,10 +392,10 @@ def heads_grid(study, w, variant, projection):
 
 def hero_grid(study, w):
     """Zeros of dense and the prunings, and the bytes of the whole model as a bitmask."""
-    heads = ("label.variant", "label.policy", "metric.zeros", "chart.y_smallest_bytes")
+    heads = ("column.variant", "column.policy", "column.zeros")
     policies = ["layout.dense", "method.global_magnitude", "method.layerwise_magnitude", "2:4"]
     dense, _, bitmask = sizes(study)
-    grid = [[w.say(head) for head in heads]]
+    grid = [[*(capital(w.say(head)) for head in heads), w.say("chart.y_smallest_bytes")]]
     for name, policy in zip(["Dense", *prunings(study)], policies, strict=True):
         size = dense if name == "Dense" else bitmask
         zeros = w.percent(0 if name == "Dense" else Fraction(1, 2))

@@ -12,10 +12,10 @@ from measurements import seven
 
 import sparsity_report as sr
 from sparsity_report.draw.policy_charts import blocks_chart
+from sparsity_report.report.markdown_report import to_markdown
+from sparsity_report.report.tables.html import to_html
 from sparsity_report.report.tables.latex import to_latex
-from sparsity_report.report.tables.markdown import to_markdown
 from sparsity_report.report.tables.method_tables import method_grids, task_grid
-from sparsity_report.report.tables.table_model import to_html
 from sparsity_report.words.sentences import say
 
 TEXT = torch.arange(60) * 7 % 31

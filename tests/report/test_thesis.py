@@ -406,16 +406,5 @@ def test_measurements_are_set_and_quoted(study, tmp_path):
     rows = rows_of(tmp_path / "tables" / "results.tex")
     assert [number(cells[2]) for cells in rows] == [10.0, 12.5, None]
     assert "0.40 (" in rows_of(tmp_path / "tables" / "results_2.tex")[2][-1]
-    values = commands(tmp_path)
-    assert values["MaskedThirtyPerplexity"] == "\\num{12.50}"
-    assert values["MaskedThirtyTopOne"] == "\\qty{25.0}{\\percent}"
-    # Masked runs the kernels of Dense: it has no speed, whatever the clock said.
-    speeds = {name: value for name, value in values.items() if "TokensRealised" in name}
-    assert speeds == {
-        f"CSRThirty{tokens}TokensRealised{end}": f"\\num{{{value}}}"
-        for tokens in ("One", "OneTwoEight")
-        for end, value in (("", "0.40"), ("Low", "0.38"), ("High", "0.42"))
-    }
-    assert values["MaskedThirtyOneTokensPromised"] == "\\num{1.00}"
     compiled(tmp_path)
     assert int(facts(tmp_path / "example.pdf")["Pages"]) <= 8

@@ -160,8 +160,8 @@ def test_attention_sees_no_more_than_its_window(config, full, windowed):
 
 def test_columns_and_sums(demo_study):
     layers, groups, totals = demo_study.layers, demo_study.groups, demo_study.totals
-    assert tuple(layers.columns) == TABLES["layers"].names
-    assert tuple(groups.columns) == TABLES["groups"].names
+    assert list(layers.columns) == [*TABLES["layers"]]
+    assert list(groups.columns) == [*TABLES["groups"]]
     for column in ("total", "nonzero", "flops_per_token", "stored_bytes"):
         for variant in totals["variant"]:
             expected = int(totals.set_index("variant").loc[variant, column])

@@ -38,5 +38,5 @@ def test_an_unknown_part_of_a_protocol_is_equal_to_an_unknown_one(scores):
 
 def test_results_do_not_mix_float16_and_float32(demo_study, scores):
     table = results(put_in(demo_study, quality=scores))
-    (place,) = [p for p, column in enumerate(table.columns) if column.key == "perplexity"]
+    (place,) = [p for p, column in enumerate(table.columns) if column.name == "perplexity"]
     assert [row.cells[place].text for row in table.rows] == ["10.00", "12.00", "–"]

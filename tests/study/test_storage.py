@@ -84,7 +84,7 @@ def test_sums():
     pruning = sr.global_magnitude(sr.load(), sparsity=0.3)
     study = sr.compare(sr.dense(pruning.weights), sr.csr(pruning), patterns=True)
     frame = study.storage
-    assert tuple(frame.columns) == TABLES["storage"].names
+    assert list(frame.columns) == [*TABLES["storage"]]
     assert tuple(dict.fromkeys(frame["scope"])) == SCOPES
     keyed = frame.groupby(["variant", "scope", "layout"])["bytes"].sum()
     for layout in LAYOUTS:

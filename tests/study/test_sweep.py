@@ -71,7 +71,7 @@ def test_mixture_of_experts_and_conv1d():
 
 def test_the_default_levels(demo):
     frame = sr.sweep(demo)
-    assert tuple(frame.columns) == TABLES["sweep"].names
+    assert list(frame.columns) == [*TABLES["sweep"]]
     levels = np.arange(100) / 100
     assert np.array_equal(frame["sparsity"].unique(), levels)
     assert len(frame) == 100 * len(demo.modules)

@@ -42,4 +42,4 @@ def table(variant, blocks, count):
     """Use as a study holds it; a variant named ``Kept`` lacks the first expert of each block."""
     frame = use(blocks, count)
     lacks = frame["expert"].eq(0) & (variant == "Kept")
-    return frame.assign(variant=variant, is_kept=~lacks)[[*TABLES["experts"].names]]
+    return frame.assign(variant=variant, is_kept=~lacks)[[*TABLES["experts"]]]

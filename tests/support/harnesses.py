@@ -118,5 +118,5 @@ def write(path, told):
 
 def padded(tasks):
     """Return rows of tasks with all columns of their table."""
-    wide = tasks.reindex(columns=[*TABLES["tasks"].names]).astype(object)
+    wide = tasks.reindex(columns=[*TABLES["tasks"]]).astype(object)
     return wide.where(wide.notna(), None)

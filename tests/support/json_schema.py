@@ -21,7 +21,7 @@ from sparsity_report.study.schema import (
     VERSION,
     Column,
 )
-from sparsity_report.words.display_names import title
+from sparsity_report.words.display_names import head
 
 TOP = Path(__file__).parents[2]
 FILE = TOP / "sparsity_report" / "schemas" / f"study-{VERSION}.schema.json"
@@ -65,12 +65,12 @@ def schema_text() -> str:
 
 def _table(name: str) -> dict[str, Any]:
     table = TABLES[name]
-    cells = [_column(column) for column in table.columns]
+    cells = [_column(column) for column in table.values()]
     if name == "levels":  # one row of counts per module, one count per sparsity
         modules, sparsities, *counts = cells
         rows = {column["title"]: array(array(column)) for column in counts}
         return properties_of({"modules": array(modules), "sparsities": array(sparsities), **rows})
-    names = [{"const": each} for each in table.names]
+    names = [{"const": each} for each in table]
     columns = {"type": "array", "prefixItems": names, "items": {"type": "string"}}
     row = {"type": "array", "prefixItems": cells, "minItems": len(cells)}
     return properties_of({"columns": columns | {"minItems": len(cells)}, "rows": array(row)})
@@ -87,7 +87,7 @@ def _column(column: Column) -> dict[str, Any]:
         cell["type"] = [cell["type"], "null"]
     if column.among:
         cell["enum"] = [*column.among, *([None] if column.optional else [])]
-    return {"title": column.name, "description": title(column.name), **cell}
+    return {"title": column.name, "description": head(column.name), **cell}
 
 
 def _or_null(schema: dict[str, Any], optional: bool) -> dict[str, Any]:
@@ -111,7 +111,7 @@ def page_tables() -> str:
             parts.append("Null, unless two checkpoints were compared.\n")
         elif table in MAYBE:
             parts.append("Null, unless it is known or measured.\n")
-        parts.append("\n".join(_lines(TABLES[table].columns)) + "\n")
+        parts.append("\n".join(_lines(TABLES[table].values())) + "\n")
     return "\n".join(parts)
 
 
@@ -119,6 +119,7 @@ def _lines(columns: Iterable[Column]) -> Iterable[str]:
     yield "| column | holds | type | null | range or texts |"
     yield "|---|---|---|---|---|"
     for column in columns:
+        holds = head(column.name).replace("|", r"\|")
         kind, _, _ = CELL_KINDS[ITEMS.get(column.dtype, column.dtype)]
         kind = f"list, each {kind}" if column.dtype in ITEMS else kind
         low, high = ("" if x is None else f"{x:,g}" for x in (column.low, column.high))
@@ -126,7 +127,7 @@ def _lines(columns: Iterable[Column]) -> Iterable[str]:
         bounds = bounds or f"up to {high}" * bool(high)
         texts = ", ".join(f"`{text}`" for text in column.among)
         null = "yes" if column.optional else "no"
-        yield f"| `{column.name}` | {title(column.name)} | {kind} | {null} | {texts or bounds} |"
+        yield f"| `{column.name}` | {holds} | {kind} | {null} | {texts or bounds} |"
 
 
 def page_text(text: str) -> str:

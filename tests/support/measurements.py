@@ -16,7 +16,7 @@ TEXT = {
 
 
 def frame(table, rows):
-    return typed(table, pd.DataFrame(rows, columns=list(TABLES[table].names)))
+    return typed(table, pd.DataFrame(rows, columns=list(TABLES[table])))
 
 
 def put_in(study, **frames):

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 FAMILIES = (
     "column", "group", "layout", "method", "kind", "alignment", "structure", "cache", "strip",
     "speed_reason", "term", "paired", "unpaired", "runtime_layout", "runtime_verdict",
-    "runtime_note",
+    "runtime_note", "note",
 )  # fmt: skip
 
 

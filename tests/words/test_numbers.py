@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sparsity_report.words import display_names, number_format
+from sparsity_report.words import number_format
 from sparsity_report.words.catalogue import catalogue
 from sparsity_report.words.sentences import say
 
@@ -114,12 +114,6 @@ def test_a_word_agrees_with_a_number_or_a_list(write):
 )
 def test_values_are_written_by_the_format_of_the_placeholder(write, template, value, expected):
     assert write(template, x=value) == expected
-
-
-def test_names_are_said():
-    assert display_names.layout_name("bsr_16") == "BSR 16 × 16"
-    assert display_names.group_name("attention_linear") == "attention"
-    assert display_names.method_name("my_own") == "my own"
 
 
 def test_words_need_no_library():

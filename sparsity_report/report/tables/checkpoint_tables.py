@@ -1,6 +1,7 @@
 """Tables of two checkpoints."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,15 +12,15 @@ from sparsity_report.findings.checkpoint_labels import (
     strip_names,
     strip_title,
 )
-from sparsity_report.report.tables import table_model as cells
-from sparsity_report.report.tables.column_heads import caption_of, columns_of
-from sparsity_report.report.tables.table_model import COUNT, WORDS, Kind, Table, table_of
+from sparsity_report.report.tables.table_model import Table, caption_of, noted, table_of
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.pairs.removed_strips import BlockShares, Strip
+from sparsity_report.study.schema import Column, columns_of
 from sparsity_report.untrusted.display_text import clip
 from sparsity_report.words.display_names import display_name, group_name, head
 from sparsity_report.words.number_format import count
 from sparsity_report.words.sentences import say
+from sparsity_report.words.value_formats import COUNT, SHARE, WORDS, Format, name_format
 
 # Columns of a study that count what a figure of a pair does.
 _COLUMNS = {
@@ -28,8 +29,8 @@ _COLUMNS = {
     "active_parameters": "active_total",
 }
 # Removed weights; negative where weights were added.
-_SHARE_TAKEN = Kind(lambda share: cells.SHARE.write(share).replace("-", "−"), "%", places=2)
-_TAKEN = Kind(lambda number: COUNT.write(number).replace("-", "−"), "")
+_SHARE_TAKEN = Format(lambda share: SHARE.write(share).replace("-", "−"), "%", places=2)
+_TAKEN = Format(lambda number: COUNT.write(number).replace("-", "−"), "")
 # Sums over the removed parts of a module.
 _REMOVED = "weights parameters bytes flops_per_token"
 # Most spans of removed indices in a cell of a table, and of a strip.
@@ -50,13 +51,11 @@ def changed_groups(study: Study) -> Table:
     sides = ["before", "after"]
     frame = study.facts.table("changes").dropna(subset="group")
     frame = frame.assign(group=frame["group"].map(group_name))
-    figures = (
-        (_figure_name(str(figure)), rows[~rows[sides].eq(0).fillna(False).all(axis=1)])
-        for figure, rows in frame.groupby("figure", sort=False)
-        if rows[sides].fillna(0).any(axis=None)
-    )
+    frame = frame[~frame[sides].eq(0).fillna(False).all(axis=1)]
+    is_known = frame[sides].fillna(0).any(axis=1).groupby(frame["figure"]).transform("any")
+    rows = frame[is_known].assign(title=frame["figure"].map(_figure_name))
     caption, columns = say("caption.removed_groups"), _figure_columns("group")
-    return cells.grouped("changed_groups", caption, columns, figures, "groups")
+    return table_of("changed_groups", caption, columns, rows, title="title", style="groups")
 
 
 def _figure_name(figure: str) -> str:
@@ -65,10 +64,10 @@ def _figure_name(figure: str) -> str:
     return head(_COLUMNS.get(figure, figure))
 
 
-def _figure_columns(first: str) -> list[cells.Column]:
+def _figure_columns(first: str) -> list[Column]:
     keys = f"{first} before after removed share"
     kinds = dict(zip(keys.split(), (WORDS, COUNT, COUNT, _TAKEN, _SHARE_TAKEN), strict=True))
-    return columns_of(keys, (1.6, 1), kinds, share=say("column.share_of_base"))
+    return columns_of(keys, kinds)
 
 
 def survival(study: Study) -> Table:
@@ -80,25 +79,22 @@ def survival(study: Study) -> Table:
     columns = columns_of(
         "group compared zeros_before zeros_after kept revived new kept_share iou surviving changed "
         "relative_change",
-        (1.4, 1),
         {"group": WORDS},
     )
-    return table_of("survival", caption, columns, frame.assign(group=names))
+    return table_of("survival", caption, columns, frame.assign(group=names), widths=(1.4, 1))
 
 
 def blocks(shown: BlockShares) -> Table:
     """Return the fate of zeros and weights by block, as drawn in columns."""
     columns = columns_of(
         "name weight_before removed zeros kept revived new share",
-        (1.2, 1),
-        {"name": cells.name(80), "removed": COUNT, "zeros": COUNT, "share": cells.SHARE},
+        {"name": name_format(80), "removed": COUNT, "zeros": COUNT, "share": SHARE},
         name=head("block"),
         zeros=head("zeros_before"),
         share=blocks_axis(shown),
     )
-    return table_of(
-        "blocks", say("caption.pair_blocks"), columns, shown.rows.assign(name=block_names(shown))
-    )
+    values = shown.rows.assign(name=block_names(shown))
+    return table_of("blocks", say("caption.pair_blocks"), columns, values, widths=(1.2, 1))
 
 
 def strip(shown: Strip) -> Table:
@@ -115,13 +111,12 @@ def strip(shown: Strip) -> Table:
     ]
     columns = columns_of(
         "where gone among numbers certainty",
-        (1.4, 0, 0, 3, 0),
-        {"where": cells.name(80), "gone": COUNT, "numbers": WORDS},
+        {"where": name_format(80), "gone": COUNT, "numbers": WORDS},
         where=say("label.location"),
         **_removed_heads(),
     )
     caption = say("caption.removed_strip", title=strip_title(shown))
-    return table_of(f"strip_{shown.kind}", caption, columns, values)
+    return table_of(f"strip_{shown.kind}", caption, columns, values, widths=(1.4, 0, 0, 3, 0))
 
 
 def _removed_heads() -> dict[str, str]:
@@ -155,13 +150,13 @@ def removed(study: Study, limit: int) -> Table | None:
     rows["kind"] = [display_name("kind", kind) for kind in rows["kind"]]
     columns = columns_of(
         f"kind module gone among numbers certainty {_REMOVED}",
-        (0.8, 1.6, 0, 0, 1.4, 0),
-        {"kind": WORDS, "module": cells.name(200), "numbers": WORDS},
+        {"kind": WORDS, "module": name_format(200), "numbers": WORDS},
         **_removed_heads(),
     )
     shown, keys = rows.head(limit), ("caption.removed_parts", "caption.removed_parts_first")
     caption = caption_of(*keys, len(shown), len(rows))
-    return table_of("removed", caption, columns, shown, "sortable")
+    looks: dict[str, Any] = {"style": "sortable", "widths": (0.8, 1.6, 0, 0, 1.4, 0)}
+    return table_of("removed", caption, columns, shown, **looks)
 
 
 def small(study: Study, limit: int = 20) -> list[Table]:
@@ -180,8 +175,9 @@ def matches(study: Study, limit: int) -> Table:
     frame = every.head(limit)
     renamed = frame["after_name"].notna() & (frame["after_name"] != frame["module_name"])
     notes = frame["after_name"].map(lambda name: clip(name, 2000)).where(renamed, "")
+    notes = notes.mask(frame["untouched"], say("column.untouched"))
     values = frame.assign(
-        module_name_note=notes.mask(frame["untouched"], say("column.untouched")),
+        module_name=noted(frame["module_name"], notes),
         group=frame["group"].map(group_name),
         alignment=[display_name("alignment", how) for how in frame["alignment"]],
     )
@@ -191,9 +187,9 @@ def matches(study: Study, limit: int) -> Table:
     columns = columns_of(
         f"module_name group {recognized}weight_before weight_after zeros_before zeros_after "
         "kept revived new iou changed relative_change correlation",
-        (1.6, 0),
-        {"module_name": cells.name(2000), "group": WORDS, "alignment": WORDS},
+        {"module_name": name_format(2000), "group": WORDS, "alignment": WORDS},
     )
     keys = ("caption.pair_modules_all", "caption.pair_modules_first")
     caption = caption_of(*keys, len(frame), len(every))
-    return table_of("matches", caption, columns, values, "layers sortable")
+    looks: dict[str, Any] = {"style": "layers sortable", "widths": (1.6, 0)}
+    return table_of("matches", caption, columns, values, **looks)

@@ -9,7 +9,6 @@ from sparsity_report.errors import printable, spelled
 from sparsity_report.report.tables.table_model import (
     LINE_LETTERS,
     Cell,
-    Kind,
     Row,
     Table,
     body_lines,
@@ -19,6 +18,7 @@ from sparsity_report.study.comparison import Study
 from sparsity_report.untrusted.display_text import breakable
 from sparsity_report.words.display_names import group_name
 from sparsity_report.words.number_format import THIN, UNKNOWN
+from sparsity_report.words.value_formats import Format
 
 _UNKNOWN = "\\textendash{}"
 # Letters from which texts of a column break, and the widths of such columns in centimeters.
@@ -108,21 +108,21 @@ def variant_commands(study: Study) -> dict[str, str]:
     return dict(zip(variants, command_names(variants), strict=True))
 
 
-def quantity(value: Any, kind: Kind) -> Tex:
+def quantity(value: Any, form: Format) -> Tex:
     r"""Write a number for siunitx, with the digits of every other renderer.
 
     Examples
     --------
-    >>> from sparsity_report.report.tables import table_model as cells
-    >>> print(quantity(0.3, cells.SHARE), quantity(5_106_576, cells.scaled("B")))
+    >>> from sparsity_report.words.value_formats import SHARE, scaled
+    >>> print(quantity(0.3, SHARE), quantity(5_106_576, scaled("B")))
     \qty{30.0}{\percent} \num{5.11}\,MB
     """
-    text = kind.write(value)
+    text = form.write(value)
     if text == UNKNOWN:
         return Tex(_UNKNOWN)
     if not any(map(str.isdigit, text)):
         return tex(text)
-    if kind.unit == "%":
+    if form.unit == "%":
         return Tex(f"\\qty{{{siunitx(text)}}}{{\\percent}}")
     number, _, prefixed = text.rpartition(THIN) if text[-1:].isalpha() else (text, "", "")
     plain = f"\\num{{{siunitx(number)}}}"
@@ -199,7 +199,7 @@ def to_tabular(table: Table) -> str:
 def _setting(table: Table, place: int) -> str:
     """Return the LaTeX setting of a column after the first: numbers aligned, long texts broken."""
     cells = [row.cells[place] for row in table.rows]
-    if table.columns[place].kind.unit is None:
+    if table.columns[place].format.unit is None:
         longest = max((len(cell.text) for cell in cells), default=0)
         return _words(_WORDS_CM) if longest > _LONG else "l"
     return f"S[table-format={_number_format(map(_cell, cells))}]"
@@ -215,7 +215,7 @@ def _row(row: Row) -> str:
 
 
 def _cell(cell: Cell) -> str:
-    if cell.kind.unit is None:
+    if cell.format.unit is None:
         return tex(cell.text)
     if cell.note or (cell.text != UNKNOWN and not any(map(str.isdigit, cell.text))):
         return f"{{{tex(cell.text_with_note)}}}"
@@ -229,7 +229,7 @@ def _cell(cell: Cell) -> str:
 
 def _heads(table: Table) -> list[str]:
     """Return the lines of the head, with the words of each column wrapped."""
-    heads = [f"{c.head} /\u00a0%" if c.kind.unit == "%" else c.head for c in table.columns]
+    heads = [f"{c.label} /\u00a0%" if c.format.unit == "%" else c.label for c in table.columns]
     words: dict[str, bool] = {"break_long_words": False, "break_on_hyphens": False}
     wrapped = head_lines(heads, [table.fold] * len(heads), **words)
     lines = [[f"{{{tex(words)}}}" for words in line] for line in wrapped]

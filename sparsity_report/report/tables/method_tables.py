@@ -7,33 +7,27 @@ import pandas as pd
 
 from sparsity_report.draw.policy_charts import hero_points
 from sparsity_report.report.tables import study_tables
-from sparsity_report.report.tables import table_model as cells
-from sparsity_report.report.tables.table_model import (
-    Column,
-    Table,
-    grouped,
-    kind_of,
-    plain_rows,
-    table_of,
-)
+from sparsity_report.report.tables.table_model import Cell, Table, cell_of, plain_rows, table_of
+from sparsity_report.report.tables.task_tables import task_columns
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.expert_use import fewer_experts
-from sparsity_report.study.derived.paired_scores import Paired, distance
+from sparsity_report.study.derived.paired_scores import distance
 from sparsity_report.study.derived.protocol_scores import ANY_TOKENIZER, PROTOCOL, by_protocol
 from sparsity_report.study.derived.zero_shot import SEVEN, one_version, seven_tasks
 from sparsity_report.study.layers import records
-from sparsity_report.study.schema import TABLES
+from sparsity_report.study.schema import COLUMNS, TABLES, Column, columns_of
 from sparsity_report.untrusted.display_text import distinct_names, short_name
-from sparsity_report.words.display_names import head, layout_name, policy_name, text_name
+from sparsity_report.words import value_formats as formats
+from sparsity_report.words.display_names import layout_name, policy_name, text_name
 from sparsity_report.words.number_format import percent
 from sparsity_report.words.sentences import say
 
 # A share in percent; the caption has the sign.
-_PERCENT = cells.SCORE._replace(write=lambda value: cells.SCORE.write((value, None)))
+_PERCENT = formats.SCORE._replace(write=lambda value: formats.SCORE.write((value, None)))
 # Figures by column.
 _Figures = dict[str, Any]
 # Distances from dense in the results.
-_DISTANCES = {"kl": kind_of("kl"), "agreement": cells.SHARE}
+_DISTANCES = {"kl": COLUMNS["kl"].format, "agreement": formats.SHARE}
 _SIZES = {"stored_bytes": "results.size", "smallest": "results.smallest_size"}
 
 
@@ -43,35 +37,38 @@ def results(study: Study) -> Table:
     A pruning in several layouts has a row for each that differs in a figure. Figures that are
     unknown or zero for all variants have no column.
     """
-    entries, facts = _entries(study), study.facts
-    by_variant = _figures_of(study)
+    entries, facts, by_variant = _entries(study), study.facts, _figures_of(study)
     possible = _result_columns(study, by_variant)
-    is_titled = _has_titles(entries)
-    bodies: dict[str, list[_Figures]] = {}
+    # Target sparsities are titles if there are several, or a pattern.
+    kinds = {*entries["kind"]} - {""}
+    is_titled = len(kinds) > 1 or any(":" in kind for kind in kinds)
+    rows: list[_Figures] = []
     named: set[str] = set()
-    for row in records(entries):
+    for row in records(entries.assign(kind=entries["kind"] if is_titled else "")):
         layouts = {v: by_variant[v] for v in facts.layouts_of(row["variant"]) if v not in named}
         named |= {*layouts}
-        title = row["kind"] if is_titled else ""
-        if entries["model"].nunique() > 1:
-            title = say("format.model_kind", **row) if title else row["model"]
-        rows = _layout_rows(facts.layouts, row["label"], layouts, possible)
-        bodies.setdefault(title, []).extend(rows)
-    for name in (name for name in facts.layouts if name not in named):
-        bodies.setdefault("", []).append({"method": short_name(name), **by_variant[name]})
-    shown = [row for rows in bodies.values() for row in rows]
-    columns = [column for column in possible if any(row.get(column.key) for row in shown)]
-    unknown = dict.fromkeys(column.key for column in columns)
-    values = [(title, [unknown | row for row in rows]) for title, rows in bodies.items()]
-    marks = {"perplexity_note"} if any(row.get("perplexity_note") for row in shown) else set()
-    caption = _results_caption(study, {column.key for column in columns} | marks)
-    return grouped("results", caption, [_method(), *columns], values, "compared")
+        title = {"title": _title(row, entries["model"].nunique() > 1)}
+        rows += [
+            title | each for each in _layout_rows(facts.layouts, row["label"], layouts, possible)
+        ]
+    others = (name for name in facts.layouts if name not in named)
+    rows += [{"title": "", "method": short_name(name), **by_variant[name]} for name in others]
+    columns = [column for column in possible if any(row.get(column.name) for row in rows)]
+    unknown = dict.fromkeys(column.name for column in columns)
+    marked = any(row.get("perplexity") and row["perplexity"].note for row in rows)
+    caption = _results_caption(study, {*unknown, *(["perplexity_note"] if marked else [])})
+    # A value with its interval needs more room than a number.
+    widths = (1.6, *(1.8 if column.format.unit is None else 1 for column in columns))
+    looks: dict[str, Any] = {"title": "title", "style": "compared", "widths": widths}
+    values = [unknown | row for row in rows]
+    return table_of("results", caption, [*_method(), *columns], values, **looks)
 
 
-def _has_titles(entries: pd.DataFrame) -> bool:
-    """Return true if prunings have several target sparsities, or a pattern."""
-    kinds = {*entries["kind"]} - {""}
-    return len(kinds) > 1 or any(":" in kind for kind in kinds)
+def _title(entry: Mapping[str, Any], has_models: bool) -> str:
+    """Return the kind of sparsity of an entry, after its model if there are several."""
+    if not has_models:
+        return str(entry["kind"])
+    return say("format.model_kind", **entry) if entry["kind"] else str(entry["model"])
 
 
 def _layout_rows(
@@ -84,9 +81,7 @@ def _layout_rows(
     rows: dict[str, tuple[_Figures, dict[str, str]]] = {}
     for variant, known in layouts.items():
         texts = {
-            c.key: known.get(f"{c.key}_kind", c.kind).write(known[c.key])
-            for c in columns
-            if known.get(c.key) is not None
+            c.name: cell_of(known[c.name], c).text for c in columns if known.get(c.name) is not None
         }
         for row, shown in rows.values():
             if all(shown.get(key, text) == text for key, text in texts.items()):
@@ -112,13 +107,13 @@ def _figures_of(study: Study) -> dict[str, _Figures]:
         row: _Figures = {
             "zeros": facts.total(name, "sparsity_prunable"),
             "stored_bytes": facts.total(name, "stored_bytes"),
-            "perplexity_kind": cells.perplexity(facts.vocabulary(name)),
             "accuracy": means.get(name),
             **scores.get(name, {}),
         }
         if (layout := facts.smallest_layout(name, "model")) is not None:
-            row["smallest"] = int(facts.storage(name, "model")["bytes"][layout])
-            row["smallest_note"] = "" if layout == _smallest(study) else layout_name(layout)
+            size = int(facts.storage(name, "model")["bytes"][layout])
+            note = "" if layout == _smallest(study) else layout_name(layout)
+            row["smallest"] = Cell(size, note)
         if (dead := facts.dead(name)) is not None:
             row |= {"dead_rows": int(dead.rows.sum()), "dead_heads": int(dead.heads.sum())}
         speeds = facts.whole_speeds(name)
@@ -133,22 +128,22 @@ def _scores(study: Study) -> dict[str, _Figures]:
     """Return the scores by :func:`_scored` and the mark of the lowest perplexity, by variant."""
     return {
         row["variant"]: {
-            "perplexity": row["perplexity"],
-            "perplexity_note": _mark(study.facts.paired(row), row["variant"]),
-            "perplexity_ratio": study_tables.ratio_to_dense(study, row),
+            "perplexity": row["perplexity"] and _perplexity(study, row),
+            "perplexity_vs_dense": study_tables.ratio_to_dense(study, row),
             **{key: distance(row, key) for key in _DISTANCES},
         }
         for row in plain_rows(_scored(study))
     }
 
 
-def _mark(pairs: Paired, variant: str) -> str:
-    """Return the mark of the lowest perplexity, or of one that the text does not separate."""
-    first = pairs.first_alike.get(variant, variant)
-    best = next((best for rivals in pairs.rivals if first in (best := pairs.best(rivals))), ())
-    if not best:
-        return ""
-    return say("results.lowest" if len(best) == 1 else "results.shared_lowest")
+def _perplexity(study: Study, row: Mapping[str, Any]) -> Cell:
+    """Return a perplexity, marked if it is the lowest or the text does not separate it."""
+    pairs, variant = study.facts.paired(row), row["variant"]
+    first, mark = pairs.first_alike.get(variant, variant), ""
+    for best in map(pairs.best, pairs.rivals):
+        if first in best and not mark:
+            mark = say("results.lowest" if len(best) == 1 else "results.shared_lowest")
+    return study_tables.perplexity_cell(study, variant, row["perplexity"], mark)
 
 
 def _scored(study: Study) -> pd.DataFrame:
@@ -159,7 +154,7 @@ def _scored(study: Study) -> pd.DataFrame:
         scored[scored["variant"].isin(names)].drop_duplicates("variant")
         for scored in by_protocol(study.quality, protocol)
     ]
-    return max(frames, key=len, default=pd.DataFrame(columns=[*TABLES["quality"].names]))
+    return max(frames, key=len, default=pd.DataFrame(columns=[*TABLES["quality"]]))
 
 
 def _mean_accuracies(study: Study) -> dict[str, tuple[float, float]]:
@@ -187,36 +182,26 @@ def _result_columns(study: Study, by_variant: Mapping[str, _Figures]) -> list[Co
         # Masks alone save nothing, so that the size of all variants is that of dense.
         is_one = len({row["stored_bytes"] for row in rows}) == 1
         sizes = ["smallest"] if is_one else ["stored_bytes", "smallest"]
-    unit, kind = cells.one_unit([row[key] for row in rows for key in sizes if row.get(key)])
+    known = [row[key] for row in rows for key in sizes if row.get(key)]
+    unit, form = formats.one_unit([s.value if isinstance(s, Cell) else s for s in known])
     smallest, titles = _smallest(study), _SIZES
     if smallest is not None:
         titles = _SIZES | {"smallest": "results.size_as"}
     against = _scored(study)["against"].dropna()
     keys = {key for row in rows for key in row if key.startswith("speed_")}
-    distances = {
-        key: cells.estimates(kind, (row.get(key) for row in rows))
-        for key, kind in _DISTANCES.items()
+    forms = dict.fromkeys(sizes, form) | {
+        key: formats.estimates(form, (row.get(key) for row in rows))
+        for key, form in _DISTANCES.items()
     }
-    columns = [
-        ("zeros", say("metric.zeros"), cells.SHARE),
-        ("perplexity", head("perplexity"), kind_of("perplexity")),
-        ("perplexity_ratio", say("results.perplexity_ratio"), kind_of("realised")),
-        ("kl", say("results.kl", base=next(iter(against), "")), distances["kl"]),
-        ("agreement", say("results.agreement"), distances["agreement"]),
-        ("accuracy", say("results.accuracy"), cells.SCORE),
-        *((key, say(titles[key], unit=unit, layout=smallest), kind) for key in sizes),
-        ("dead_rows", say("results.dead_rows"), cells.COUNT),
-        ("dead_heads", say("results.dead_heads"), cells.COUNT),
-    ]
-    # A value with its interval needs more room than a number.
-    listed = [
-        Column(key, title, kind, width=1.8 if kind.unit is None else 1)
-        for key, title, kind in columns
-    ]
+    labels = {key: say(titles[key], unit=unit, layout=smallest) for key in sizes}
+    labels["kl"] = say("results.kl", base=next(iter(against), ""))
+    scores = "perplexity perplexity_vs_dense kl agreement accuracy"
+    names = f"zeros {scores} {' '.join(sizes)} dead_rows dead_heads"
+    columns = columns_of(names, forms, **labels)
     for tokens in sorted(int(key.removeprefix("speed_")) for key in keys):
         title = say("results.speed", tokens=tokens)
-        listed.append(Column(f"speed_{tokens}", title, kind_of("realised"), width=1.8))
-    return listed
+        columns.append(Column(f"speed_{tokens}", text=title, format=formats.REALISED))
+    return columns
 
 
 def _results_caption(study: Study, keys: Set[str]) -> str:
@@ -227,7 +212,7 @@ def _results_caption(study: Study, keys: Set[str]) -> str:
         first = records(_scored(study))[0]
         text = first["text"], first["text_fingerprint"]
         sentences.append(say("caption.results_scores", text=text, protocol=first["protocol"]))
-        if "perplexity_ratio" in keys:
+        if "perplexity_vs_dense" in keys:
             sentences.append(study_tables.paired_note(study, first, keys))
     if "dead_rows" in keys:
         sentences.append(say("caption.results_dead_rows"))
@@ -288,30 +273,27 @@ def _perplexities(study: Study, entries: pd.DataFrame, scored: pd.DataFrame, pla
     columns = [
         Column(
             row["model"],
-            row["model"],
-            cells.perplexity(study.facts.vocabulary(row["variant"])),
-            width=1,
+            text=row["model"],
+            format=formats.perplexity(study.facts.vocabulary(row["variant"])),
         )
         for row in records(entries.drop_duplicates("model"))
     ]
-    bodies = []
-    for kind, rows in entries.groupby("kind", sort=False):
-        scores: dict[str, _Figures] = {}
-        for row in records(rows):
-            unknown = {"method": row["label"], **dict.fromkeys(models)}
-            scores.setdefault(row["label"], unknown)[row["model"]] = values[row["variant"]]
-        bodies.append((str(kind), [*scores.values()]))
+    scores: dict[tuple[str, str], _Figures] = {}
+    for row in records(entries):
+        unknown = {"title": row["kind"], "method": row["label"], **dict.fromkeys(models)}
+        cells = scores.setdefault((row["kind"], row["label"]), unknown)
+        cells[row["model"]] = values[row["variant"]]
     first = records(scored)[0]
     caption = say(
         "caption.method_grid",
-        metric=head("perplexity"),
+        metric=COLUMNS["perplexity"].label,
         models=models,
         **{key: first[key] for key in ("window", "stride")},
         protocol=first["protocol"],
         text=text_name(first["text"], first["text_fingerprint"]),
     )
     key = "perplexity_grid" + (f"_{place + 1}" if place else "")
-    return grouped(key, caption, [_method(), *columns], bodies)
+    return table_of(key, caption, [*_method(), *columns], scores.values(), title="title")
 
 
 def task_grid(study: Study) -> Table | None:
@@ -330,27 +312,19 @@ def task_grid(study: Study) -> Table | None:
     if study.tasks is None or (frame := seven_tasks(study.tasks)) is None:
         return None
     known = frame.dropna(subset=["value"])
-    by_variant: dict[str, _Figures] = {}
-    for row in records(known):
-        by_variant.setdefault(row["variant"], {})[row["task"]] = row["value"]
+    columns = task_columns(_PERCENT)
+    wide = known.pivot(index="variant", columns="task", values="value")
     entries = _entries(study)
-    entries = entries[entries["variant"].isin(by_variant)]
+    entries = entries[entries["variant"].isin(wide.index)]
     if (entries["kind"] != "").sum() < 2:
         return None
-    titles = {**SEVEN, "mean": say("column.mean")}
-    columns = [Column(key, title, _PERCENT, width=1) for key, title in titles.items()]
-    bodies = []
-    for model, inside in entries.groupby("model", sort=False):
-        for kind, rows in inside.groupby("kind", sort=False):
-            title = say("format.model_kind", model=model, kind=kind) if kind else str(model)
-            title = title if entries["model"].nunique() > 1 else str(kind)
-            scores = [
-                {"method": row["label"], **dict.fromkeys(titles), **by_variant[row["variant"]]}
-                for row in records(rows)
-            ]
-            bodies.append((title, scores))
+    models = list(entries["model"].unique())
+    titles = [_title(row, len(models) > 1) for row in records(entries)]
+    rows = entries.rename(columns={"label": "method"}).assign(title=titles)
+    rows = rows.join(wide.reindex(columns=[column.name for column in columns]), on="variant")
+    rows = rows.sort_values("model", key=lambda names: names.map(models.index), kind="stable")
     caption = _task_caption(entries, known, study.tasks)
-    return grouped("zero_shot_grid", caption, [_method(), *columns], bodies)
+    return table_of("zero_shot_grid", caption, [*_method(), *columns], rows, title="title")
 
 
 def _task_caption(entries: pd.DataFrame, known: pd.DataFrame, tasks: pd.DataFrame) -> str:
@@ -367,18 +341,15 @@ def _task_caption(entries: pd.DataFrame, known: pd.DataFrame, tasks: pd.DataFram
     return " ".join(sentences)
 
 
-def _method() -> Column:
-    return Column("method", say("column.method_head"), cells.name(80), width=1.6)
+def _method() -> list[Column]:
+    return columns_of("method", {"method": formats.name_format(80)})
 
 
 def hero(study: Study) -> Table | None:
     """Return the points of :func:`sparsity_report.draw.policy_charts.hero_chart`."""
     figure, points = hero_points(study)
-    columns = [
-        Column("variant", say("label.variant"), cells.name(80)),
-        Column("name", say("label.policy"), cells.name(80)),
-        Column("x", say("metric.zeros"), cells.SHARE),
-        Column("label", say(figure.axis), cells.WORDS),
-    ]
+    forms = {"variant": formats.name_format(80), "label": formats.WORDS}
+    columns = columns_of("variant policy zeros label", forms, label=say(figure.axis))
+    rows = [{**point, "policy": point["name"], "zeros": point["x"]} for point in points]
     caption = say("caption.hero", figure=say(figure.axis))
-    return table_of("hero", caption, columns, points) if points else None
+    return table_of("hero", caption, columns, rows, widths=(0,)) if points else None

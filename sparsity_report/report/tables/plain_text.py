@@ -16,13 +16,13 @@ def to_text(table: Table) -> str:
 
     Examples
     --------
-    >>> from sparsity_report.report.tables import table_model as cells
-    >>> heads = {"layer": ("Layer", cells.NAME), "weights": ("All weights", cells.COUNT)}
-    >>> columns = [cells.Column(key, *of) for key, of in heads.items()]
-    >>> rows = [{"layer": "fc1", "weights": 48}, {"layer": "out_proj", "weights": 1200}]
-    >>> print(to_text(cells.table_of("t", "", columns, rows)).replace("\u202f", " "))
-                  All
-    Layer     weights
+    >>> from sparsity_report.report.tables.table_model import table_of
+    >>> weights = {"fc1": 48, "out_proj": 1200}
+    >>> rows = [{"module": name, "prunable_total": n} for name, n in weights.items()]
+    >>> table = table_of("t", "", "module prunable_total", rows)
+    >>> print(to_text(table).replace("\u202f", " "))
+             Prunable
+    Module    weights
     fc1            48
     out_proj    1 200
     """
@@ -31,7 +31,7 @@ def to_text(table: Table) -> str:
         _room(head, max(_width(text) for text in (*column, *head.split(), "")))
         for head, *column in zip(table.heads, *texts, strict=True)
     ]
-    left = [column.kind.unit is None or not place for place, column in enumerate(table.columns)]
+    left = [column.format.unit is None or not place for place, column in enumerate(table.columns)]
     lines = [table.caption] if table.caption else []
     lines += [_line(head, widths, left) for head in head_lines(table.heads, widths)]
     lines += body_lines(

@@ -1,16 +1,19 @@
-"""Tables of timings: latency, and the crossover of CSR and dense."""
+"""Tables of timings, of the crossover of CSR and dense, and of support by runtimes."""
 
 from typing import Any
 
 import pandas as pd
 
-from sparsity_report.report.tables.column_heads import columns_of
-from sparsity_report.report.tables.table_model import DURATION, Table, table_of
+from sparsity_report.report.tables.table_model import Cell, Table, table_of
+from sparsity_report.sparse.runtime_support import LOOKED_AT, RUNTIMES, Support, support
 from sparsity_report.study.comparison import Study
-from sparsity_report.untrusted.display_text import clip
-from sparsity_report.words.display_names import head
-from sparsity_report.words.sentences import say
+from sparsity_report.study.schema import columns_of
+from sparsity_report.untrusted.display_text import clip, short_name
+from sparsity_report.words.display_names import display_name, head
+from sparsity_report.words.sentences import say, some
+from sparsity_report.words.value_formats import DURATION, WORDS
 
+_WIDTHS = (1.2, 0.7, 1.6, 2.4)
 _REASON = DURATION._replace(write=str)
 
 
@@ -33,12 +36,11 @@ def latency(study: Study) -> Table | None:
     ends = frame[["seconds_low", "seconds_high"]].where(is_timed)
     values["quartiles"] = _tuples(ends, *ends.columns)
     values["bound_share"] = frame["bound_share"].where(is_timed)
-    reasons = frame["withheld"].map(
-        lambda why: None if pd.isna(why) else say(f"speed_reason.{why}")
-    )
-    values["seconds"] = frame["seconds"].astype(object).where(is_timed, reasons)
-    kinds: Any = [None if timed else _REASON for timed in is_timed]
-    values["seconds_kind"] = pd.Series(kinds, frame.index, dtype=object)
+    medians: list[Any] = [
+        seconds if pd.isna(why) else Cell(say(f"speed_reason.{why}"), format=_REASON)
+        for seconds, why in zip(frame["seconds"], frame["withheld"], strict=True)
+    ]
+    values["seconds"] = medians
     return table_of("speed", caption, columns, values)
 
 
@@ -72,3 +74,33 @@ def _tuples(frame: pd.DataFrame, *columns: str) -> pd.Series:
     """Return a column of tuples of some columns."""
     rows = zip(*(frame[column] for column in columns), strict=True)
     return pd.Series([*rows], index=frame.index, dtype=object)
+
+
+def runtimes(study: Study) -> Table | None:
+    """Return what each runtime does with each layout of the variants; None without a layout."""
+    shown = []
+    for layout, rows in study.runtimes.groupby("layout", sort=False):
+        variants = some([*map(short_name, rows["variant"].unique())])
+        title = say("page.runtime_layout", layout=display_name("runtime_layout", str(layout)))
+        for runtime in rows["runtime"].unique():
+            cells = _shown(support(runtime, str(layout)))
+            shown.append({"title": f"{title} ({variants})", **cells})
+    columns = columns_of(
+        "runtime version verdict source", dict.fromkeys(("runtime", "version", "verdict"), WORDS)
+    )
+    caption = say("caption.runtimes", date=LOOKED_AT)
+    looks: dict[str, Any] = {"title": "title", "style": "published", "widths": _WIDTHS}
+    return table_of("runtimes", caption, columns, shown, **looks) if shown else None
+
+
+def _shown(cell: Support) -> dict[str, Cell | str | None]:
+    """Return a cell as texts; the address has no scheme, by which it would become a link."""
+    runtime = RUNTIMES[cell.runtime]
+    notes = [display_name("runtime_note", cell.note)] if cell.note else []
+    notes += [say("page.runtime_ended", date=runtime.ended)] if runtime.ended else []
+    return {
+        "runtime": runtime.name,
+        "version": cell.version,
+        "verdict": Cell(display_name("runtime_verdict", cell.verdict), ", ".join(notes)),
+        "source": cell.source and cell.source.removeprefix("https://"),
+    }

@@ -2,21 +2,33 @@
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
-from sparsity_report.report.tables import column_heads
-from sparsity_report.report.tables import table_model as cells
-from sparsity_report.report.tables.column_heads import columns_of, side_by_side, wide_table
-from sparsity_report.report.tables.table_model import Body, Cell, Column, Row, Table, table_of
+from sparsity_report.report.tables.table_model import (
+    Body,
+    Cell,
+    Row,
+    Table,
+    caption_of,
+    key_of_name,
+    noted,
+    plain_rows,
+    side_by_side,
+    table_of,
+    wide_table,
+)
 from sparsity_report.sparse.shares import zero_shares
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.heads_experts import Part
 from sparsity_report.study.derived.paired_scores import DISTANCES, Ends, distance, ranked_parts
 from sparsity_report.study.derived.protocol_scores import PROTOCOL
 from sparsity_report.study.layers import records
-from sparsity_report.untrusted.display_text import clip, short_name
+from sparsity_report.study.schema import COLUMNS, Column, columns_of
+from sparsity_report.untrusted.display_text import clip, distinct_names, short_name
+from sparsity_report.weights.packed.group_rounding import GROUP
+from sparsity_report.words import value_formats as formats
 from sparsity_report.words.display_names import part_name
 from sparsity_report.words.sentences import say
 
@@ -31,58 +43,97 @@ _SPARSITIES = {
     "non_embedding": ("sparsity.non_embedding", "sparsity.non_embedding_note"),
     "model": ("sparsity.model", "sparsity.model_note"),
 }
+# Columns of totals in a thesis.
+_KIT = "sparsity_prunable sparsity_non_embedding sparsity_model stored_bytes flops_per_token"
+_BUDGET = ("experts", "budget_bits", "budget_bytes")
 _INSIDE = {"heads": "caption.zeros_by_head", "experts": "caption.zeros_by_expert"}
 
 
 def models(study: Study) -> Table:
     """Return the models that were counted, and of two checkpoints which is the base."""
-    keys, prints = "model architecture source fingerprint", say("column.weights_fingerprint")
-    columns, values = columns_of(keys, (1, 1, 1.4, 0), fingerprint=prints), study.variants
+    looks: dict[str, Any] = {"style": "facts", "widths": (1, 1, 1.4, 0)}
+    names = "model architecture source weights_fingerprint"
+    values = study.variants.assign(weights_fingerprint=study.variants["fingerprint"])
     if study.matches is None:
         values = values.drop_duplicates("fingerprint")
     else:
-        columns = [*columns_of("variant", (0.7,)), *columns]
-    return table_of("models", say("caption.counted_weights"), columns, values, "facts")
+        names, looks["widths"] = f"variant {names}", (0.7, 1, 1, 1.4, 0)
+    return table_of("models", say("caption.counted_weights"), names, values, **looks)
 
 
 def variants(study: Study) -> Table:
     """Return the pruning and the layout of each variant."""
-    keys = "variant layout method asked_sparsity threshold fingerprint"
-    columns = columns_of(keys, _FIRST, fingerprint=say("explorer.column_weights"))
-    return table_of("variants", say("caption.variants"), columns, study.variants, "facts")
+    names = "variant layout method asked_sparsity threshold fingerprint"
+    columns = columns_of(names, fingerprint=say("explorer.column_weights"))
+    looks: dict[str, Any] = {"style": "facts", "widths": _FIRST}
+    return table_of("variants", say("caption.variants"), columns, study.variants, **looks)
+
+
+class Total(NamedTuple):
+    """A row of the totals: a column of them, a note on what it counts, and its style."""
+
+    column: Column
+    note: str = ""
+    style: str = ""
+
+
+def total_rows(study: Study) -> list[Total]:
+    """Return the three sparsities with their counts, then the costs."""
+    rows = []
+    for part, (label, note) in _SPARSITIES.items():
+        prefix = "" if part == "model" else f"{part}_"
+        share: dict[str, Any] = {"format": formats.share(2), "text": say(label)}
+        rows.append(Total(replace(COLUMNS[f"sparsity_{part}"], **share), say(note), "lead"))
+        for count, key in (("total", "label.of_total"), ("nonzero", "label.nonzero")):
+            rows.append(Total(replace(COLUMNS[f"{prefix}{count}"], text=say(key)), "", "part"))
+        if study.facts.base_shares:
+            share["text"] = COLUMNS["gone_of_base"].label
+            rows.append(Total(Column(f"gone_{part}", **share), "", "lead"))
+    costs = dict(_costs(study))
+    return [*rows, *map(Total, columns_of(" ".join(costs), **_unpacked(study)), costs.values())]
 
 
 def totals(study: Study) -> Table:
     """Return the three sparsities and the costs, one column per variant."""
-    by_variant = [
-        {**row, "bits_per_weight": study.facts.bits_per_weight(row["variant"])}
-        for row in cells.plain_rows(study.totals)
-    ]
-    if gone := {f"gone_{part}": share for part, share in study.facts.base_shares.items()}:
-        by_variant[1] |= gone
-
-    def row(key: str, label: str = "", note: str = "", style: str = "") -> Row:
-        kind = cells.share(2) if style == "lead" else cells.kind_of(key)
-        first = Cell(label or column_heads.head_of(key), cells.WORDS, note)
-        return Row((first, *(Cell(each.get(key), kind) for each in by_variant)), style, key=key)
-
-    shares = []
-    for part, (label, note) in _SPARSITIES.items():
-        prefix = "" if part == "model" else f"{part}_"
-        shares += [
-            row(f"sparsity_{part}", say(label), say(note), "lead"),
-            row(f"{prefix}total", say("label.of_total"), style="part"),
-            row(f"{prefix}nonzero", say("label.nonzero"), style="part"),
-        ]
-        if gone:
-            shares.append(row(f"gone_{part}", column_heads.head_of("gone_of_base"), "", "lead"))
-    labels = _unpacked(study)
-    costs = [row(key, labels.get(key, ""), note) for key, note in _costs(study)]
-    names = [row["variant"] for row in by_variant]
-    columns = [Column("", "", cells.WORDS, width=6.4 - min(4, len(names))), *side_by_side(names)]
+    figures = by_variant(study)
+    rows: dict[bool, list[Row]] = {True: [], False: []}
+    for column, note, style in total_rows(study):
+        values = (Cell(each[column.name], format=column.format) for each in figures)
+        first = Cell(column.label, note, formats.WORDS)
+        rows[bool(style)].append(Row((first, *values), style))
+    names = [row["variant"] for row in figures]
+    columns = (Column("", format=formats.WORDS), *side_by_side(names))
     style = "totals wide" if len(names) > 5 else "totals"
-    bodies = (Body(tuple(shares)), Body(tuple(costs)))
-    return Table("totals", say("caption.totals"), tuple(columns), bodies, style)
+    bodies, widths = (
+        tuple(Body(tuple(part)) for part in rows.values()),
+        (6.4 - min(4, len(names)), 1),
+    )
+    return Table("totals", say("caption.totals"), columns, bodies, style, widths)
+
+
+def totals_by_variant(study: Study, caption: str) -> Table:
+    """Return the three sparsities and the main costs, one row per variant."""
+    rows = by_variant(study)
+    names = distinct_names([row["variant"] for row in rows])
+    shown = [{**row, "variant": name} for row, name in zip(rows, names, strict=True)]
+    columns = [column for column, *_ in total_rows(study) if column.name in _KIT.split()]
+    return table_of("totals", caption, [COLUMNS["variant"], *columns], shown)
+
+
+def by_variant(study: Study) -> list[dict[str, Any]]:
+    """Return the totals of each variant by column; None where unknown."""
+    gone = {f"gone_{part}": share for part, share in study.facts.base_shares.items()}
+    rows: list[dict[str, Any]] = [
+        {
+            **row,
+            **dict.fromkeys(gone),
+            "bits_per_weight": study.facts.bits_per_weight(row["variant"]),
+        }
+        for row in plain_rows(study.totals)
+    ]
+    if gone:
+        rows[1] |= gone
+    return rows
 
 
 def _costs(study: Study) -> Iterator[tuple[str, str]]:
@@ -105,21 +156,24 @@ def _costs(study: Study) -> Iterator[tuple[str, str]]:
         yield "active_total", say("column.active_parameters_note")
 
 
+def group_columns(study: Study) -> str:
+    """Return the names of the columns of groups."""
+    sizes = "file_bytes stored_bytes" if study.facts.packings() else "stored_bytes"
+    counts = "modules total nonzero sparsity flops_per_token useful_flops_per_token"
+    return f"group {counts} {sizes} param_frac"
+
+
 def groups(study: Study) -> Table:
     """Return the groups of each variant; small groups without zeros in any variant are left out."""
-    columns = columns_of(
-        "group modules total nonzero sparsity flops_per_token useful_flops_per_token "
-        f"{_sizes(study)} param_frac",
-        _FIRST,
-        sparsity=say("column.zero_share_of_parameters"),
-        **_unpacked(study),
-    )
+    labels = {"sparsity": say("column.zero_share_of_parameters"), **_unpacked(study)}
+    columns = columns_of(group_columns(study), **labels)
     all_of = study.groups.groupby("group", sort=False)
     kept = (all_of["param_frac"].max() >= _SMALL) | (all_of["sparsity"].max() > 0)
     rows = study.groups[study.groups["group"].map(kept)]
-    frames = rows.groupby("variant", sort=False)
-    groups = ((clip(title, 80), rows) for title, rows in frames)
-    return cells.grouped("groups", say("caption.groups_all_variants"), columns, groups, "groups")
+    names = [*rows["variant"].unique()]
+    rows = rows.replace({"variant": dict(zip(names, distinct_names(names, 80), strict=True))})
+    looks: dict[str, Any] = {"title": "variant", "style": "groups", "widths": _FIRST}
+    return table_of("groups", say("caption.groups_all_variants"), columns, rows, **looks)
 
 
 def layers_compared(study: Study) -> Table:
@@ -131,12 +185,12 @@ def layers_compared(study: Study) -> Table:
     wide = frame.assign(share=shares).pivot(index="module_name", columns="variant", values="share")
     rows = frame[frame["variant"] == variants[0]].drop_duplicates("module_name")
     shared = rows[["module_name", "group", "shape", "weight_total"]].set_index("module_name")
-    wide = shared.join(wide[variants].rename(columns=column_heads.key_of_name)).reset_index()
-    columns = columns_of(
-        "module_name group shape weight_total", _FIRST, {"module_name": cells.name(2000)}
-    )
-    columns += side_by_side(variants, cells.SHARE)
-    return table_of("layers", say("caption.layers_compared"), columns, wide, "layers sortable")
+    wide = shared.join(wide[variants].rename(columns=key_of_name)).reset_index()
+    names = {"module_name": formats.name_format(_LETTERS)}
+    columns = columns_of("module_name group shape weight_total", names)
+    columns += side_by_side(variants, formats.SHARE)
+    looks: dict[str, Any] = {"style": "layers sortable", "widths": _FIRST}
+    return table_of("layers", say("caption.layers_compared"), columns, wide, **looks)
 
 
 def unusual(study: Study, variant: str) -> Table | None:
@@ -144,31 +198,29 @@ def unusual(study: Study, variant: str) -> Table | None:
     frame = study.facts.unusual(variant)
     if frame is None:
         return None
-    columns = columns_of(
-        "parameter sparsity expected_sparsity mean_abs std zero_rows zero_columns n_m fill_8",
-        _FIRST,
-        sparsity=say("column.observed"),
-    )
+    names = "parameter observed expected_zeros mean_abs std zero_rows zero_columns n_m_compliance"
     expert, pairs = say("kind.expert"), zip(frame["n_m"], frame["n_m_share"], strict=True)
     n_m: Any = [None if pd.isna(kind) else (kind, complying) for kind, complying in pairs]
     notes = ["" if pd.isna(place) else f"{expert} {place}" for place in frame["expert"]]
-    frame = frame.assign(n_m=n_m, parameter_note=notes)
+    parameters = noted(frame["parameter"], notes)
+    frame = frame.rename(columns={"sparsity": "observed", "expected_sparsity": "expected_zeros"})
+    frame = frame.assign(n_m_compliance=n_m, parameter=parameters)
     caption = say("caption.unusual_matrices", variant=variant)
-    return replace(table_of("unusual", caption, columns, frame), fold=8)
+    return table_of("unusual", caption, f"{names} fill_8", frame, widths=_FIRST, fold=8)
 
 
 def storage(study: Study, variant: str) -> Table:
     """Return the bytes of the prunable weights and of the model in every layout."""
     weights, model = say("card.prunable_weights"), say("name.whole_model")
-    over = ("", weights, weights, model, model, "", "")
-    columns = columns_of("layout bytes ratio model_bytes model_ratio break_even lossless")
-    columns = [c._replace(over=head) for c, head in zip(columns, over, strict=True)]
+    over = {"bytes": weights, "ratio_to_dense": weights, "model_bytes": model, "model_ratio": model}
     of_model = study.facts.storage(variant, "model")[["bytes", "ratio"]].add_prefix("model_")
     frame = study.facts.storage(variant).join(of_model).reset_index()
+    frame = frame.rename(columns={"ratio": "ratio_to_dense"})
     unpacked = study.facts.unpacked_dtypes(variant)
     key = "caption.storage_unpacked" if unpacked else "caption.storage"
     caption = say(key, variant=variant, dtypes=unpacked)
-    return table_of("storage", caption, columns, frame[frame["bytes"].notna()])
+    names = f"layout {' '.join(over)} break_even lossless"
+    return table_of("storage", caption, names, frame[frame["bytes"].notna()], over=over)
 
 
 def curve_caption(study: Study) -> str:
@@ -183,7 +235,9 @@ def zeros_map(study: Study, variant: str) -> Table:
     frame, grid = study.facts.cells(variant), study.facts.grid(variant)
     key = "caption.zeros_map" if frame["layers"].max() == 1 else "caption.zeros_map_merged"
     caption = say(key, variant=variant)
-    return column_heads.by_cell("map", caption, grid, frame, "sparsity", cells.SHARE)
+    wide = frame.pivot(index="block", columns="projection", values="sparsity")
+    wide = wide.reindex(index=grid.blocks, columns=grid.projections)
+    return wide_table("map", caption, wide, formats.SHARE)
 
 
 def inside(variant: str, part: Part) -> Table:
@@ -191,7 +245,7 @@ def inside(variant: str, part: Part) -> Table:
     wide = part.rows.pivot(index="block", columns="part", values="sparsity").rename(columns=str)
     key = _INSIDE[part.key]
     caption = say(key, variant=variant, projection=part.projection)
-    return wide_table(part.key, caption, wide, cells.SHARE)
+    return wide_table(part.key, caption, wide, formats.SHARE)
 
 
 def quality(study: Study) -> Table | None:
@@ -203,31 +257,34 @@ def quality(study: Study) -> Table | None:
     if frame is None or frame.empty:
         return None
     about = passage(study)
-    kinds = [cells.perplexity(study.facts.vocabulary(name)) for name in frame["variant"]]
     rows = [
         {
             **row,
             "windows": (row["window"], row["stride"]),
-            "perplexity_kind": kind,
-            "realised": ratio_to_dense(study, row),
+            "perplexity": perplexity_cell(study, row["variant"], row["perplexity"]),
+            "perplexity_vs_dense": ratio_to_dense(study, row),
             **{figure: distance(row, figure) for figure in DISTANCES},
         }
-        for row, kind in zip(cells.plain_rows(frame), kinds, strict=True)
+        for row in plain_rows(frame)
     ]
-    known = [key for key in ("realised", *DISTANCES) if any(row[key] for row in rows)]
+    known = [key for key in ("perplexity_vs_dense", *DISTANCES) if any(row[key] for row in rows)]
     known += ["flips"] if frame["kl"].notna().any() else []
     further = "" if about else "protocol text text_fingerprint scored windows dtype"
-    heads = {"realised": say("results.perplexity_ratio")}
     keys = f"variant sparsity perplexity top1 {' '.join(known)} {further}"
-    formats = {
-        figure: cells.estimates(cells.kind_of(figure), (row[figure] for row in rows))
+    distances = {
+        figure: formats.estimates(COLUMNS[figure].format, (row[figure] for row in rows))
         for figure in DISTANCES
     }
-    columns = columns_of(keys, (1.6, 1), formats, **heads)
+    columns = columns_of(keys, distances)
     caption = say("caption.quality_passage" if about else "caption.quality", passage=about)
-    if about and "realised" in known:
+    if about and "perplexity_vs_dense" in known:
         caption += " " + paired_note(study, rows[0], known)
     return table_of("quality", caption, columns, rows)
+
+
+def perplexity_cell(study: Study, variant: str, value: Any, note: str = "") -> Cell:
+    """Return a perplexity in the format of the vocabulary of a variant's model."""
+    return Cell(value, note, formats.perplexity(study.facts.vocabulary(variant)))
 
 
 def ratio_to_dense(study: Study, row: Mapping[str, Any]) -> Ends | None:
@@ -263,17 +320,15 @@ def continuations(study: Study) -> Table | None:
     frame = study.continuations
     if frame is None or frame.empty:
         return None
-    columns = columns_of("variant continuation", (1, 3), {"continuation": cells.name(_LETTERS)})
+    columns = columns_of("variant continuation", {"continuation": formats.name_format(_LETTERS)})
     prompts = frame["prompt"].unique()
     first = prompts[: max(1, _TEXTS * len(prompts) // len(frame))]
     shown = frame[frame["prompt"].isin(first)]
-    groups = (
-        (clip(prompt, _LETTERS), rows) for prompt, rows in shown.groupby("prompt", sort=False)
-    )
-    caption = column_heads.caption_of(
-        "caption.continuations", "caption.continuations_first", len(shown), len(frame)
-    )
-    return cells.grouped("continuations", caption, columns, groups, "facts")
+    shown = shown.assign(prompt=[clip(prompt, _LETTERS) for prompt in shown["prompt"]])
+    keys = ("caption.continuations", "caption.continuations_first")
+    caption = caption_of(*keys, len(shown), len(frame))
+    looks: dict[str, Any] = {"title": "prompt", "style": "facts", "widths": (1, 3)}
+    return table_of("continuations", caption, columns, shown, **looks)
 
 
 def sensitivity(study: Study) -> Table | None:
@@ -288,16 +343,42 @@ def sensitivity(study: Study) -> Table | None:
         keys = keys.replace("nll_increase", "nll_increase increase_low increase_high rank")
         caption += " " + say("caption.sensitivity_ranks")
     parts = zip(frame["by"], frame["part"], strict=True)
-    kinds = {"perplexity": cells.perplexity(study.facts.vocabulary(study.facts.baseline))}
+    form = formats.perplexity(study.facts.vocabulary(study.facts.baseline))
     named = frame.assign(part=[part_name(by, part) for by, part in parts])
-    return table_of("sensitivity", caption, columns_of(keys, (1.6, 1), kinds), named)
-
-
-def _sizes(study: Study) -> str:
-    """Return the columns of bytes that tables of a study have."""
-    return "file_bytes stored_bytes" if study.facts.packings() else "stored_bytes"
+    return table_of("sensitivity", caption, columns_of(keys, {"perplexity": form}), named)
 
 
 def _unpacked(study: Study) -> dict[str, str]:
     """Return the head of stored bytes where some are of packed weights."""
     return {"stored_bytes": say("column.stored_bytes_unpacked")} if study.facts.packings() else {}
+
+
+def expert_map(rows: pd.DataFrame, figure: str, variant: str) -> Table:
+    """Return a figure of :func:`.expert_use.router_use`, expert by block."""
+    rows = rows[rows["block"].notna()]
+    wide = rows.pivot(index="expert", columns="block", values=figure).rename(columns=str)
+    removed = int((~rows["is_kept"]).sum())
+    caption = say(f"caption.{figure}", variant=variant, removed=removed, experts=len(rows))
+    return wide_table(figure, caption, wide, formats.TIMES)
+
+
+def expert_budgets(study: Study) -> Table | None:
+    """Return the experts that fit into the bytes of all in fewer bits; None without patterns."""
+    frame = study.expert_budgets
+    if frame is None:
+        return None
+    keys = "bits fitting bytes gate_share token_share rounding_error"
+    if frame["gate_share"].isna().all():
+        keys = "bits fitting bytes rounding_error"
+    unit, form = formats.one_unit([*frame["bytes"], *frame["budget_bytes"]])
+    few = frame["fitting"] < frame["per_token"]
+    notes = few.map({True: say("label.too_few_experts"), False: ""})
+    titles = [
+        say("label.expert_budget", experts=n, budget_bits=bits, bytes=form.write(size), unit=unit)
+        for n, bits, size in zip(*(frame[key] for key in _BUDGET), strict=True)
+    ]
+    shown = frame.assign(fitting=noted(frame["fitting"], notes), title=titles)
+    variant = frame["variant"].iloc[0]
+    caption = say("caption.expert_budgets", variant=variant, group=GROUP, unit=unit)
+    columns = columns_of(keys, {"bytes": form})
+    return table_of("expert_budgets", caption, columns, shown, title="title", widths=(1, 1))

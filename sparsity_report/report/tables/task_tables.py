@@ -3,16 +3,22 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sparsity_report.report.tables import column_heads
-from sparsity_report.report.tables import table_model as cells
-from sparsity_report.report.tables.column_heads import columns_of, key_of_name, side_by_side
-from sparsity_report.report.tables.table_model import Column, Table, table_of
+from sparsity_report.report.tables.table_model import (
+    Cell,
+    Table,
+    caption_of,
+    key_of_name,
+    plain_rows,
+    side_by_side,
+    table_of,
+)
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.paired_tasks import winners
 from sparsity_report.study.derived.zero_shot import METRIC, SEVEN, other_scores, seven_tasks
 from sparsity_report.study.harness_results import KEYS
 from sparsity_report.study.layers import records
-from sparsity_report.words.display_names import head
+from sparsity_report.study.schema import COLUMNS, Column
+from sparsity_report.words import value_formats as formats
 from sparsity_report.words.sentences import say
 
 
@@ -20,17 +26,23 @@ def zero_shot(study: Study) -> Table | None:
     """Return the table of seven zero-shot tasks; None where no variant has all of them."""
     if study.tasks is None or (scores := seven_tasks(study.tasks)) is None:
         return None
-    titles = {**SEVEN, "mean": say("column.mean")}
+    columns = task_columns(formats.SCORE)
     best = {key[:2]: variant for key, variant in _winners(study).items()}
     rows: dict[str, dict[str, Any]] = {}
     for score in records(scores):
-        row = rows.setdefault(score["variant"], dict.fromkeys(titles))
-        row |= {"variant": score["variant"], score["task"]: (score["value"], score["stderr"])}
-        if best.get((score["task"], METRIC)) == score["variant"]:
-            row[f"{score['task']}_note"] = say("label.best_paired")
-    columns = columns_of("variant", (1.1,))
-    columns += [Column(task, title, cells.SCORE, width=1) for task, title in titles.items()]
-    return table_of("zero_shot", say("caption.zero_shot"), columns, rows.values())
+        row = rows.setdefault(score["variant"], dict.fromkeys(column.name for column in columns))
+        is_best = best.get((score["task"], METRIC)) == score["variant"]
+        note = say("label.best_paired") if is_best else ""
+        row["variant"] = score["variant"]
+        row[score["task"]] = Cell((score["value"], score["stderr"]), note)
+    columns, caption = [COLUMNS["variant"], *columns], say("caption.zero_shot")
+    return table_of("zero_shot", caption, columns, rows.values(), widths=(1.1, 1))
+
+
+def task_columns(form: formats.Format) -> list[Column]:
+    """Return columns of the seven zero-shot tasks and of their mean, in a format."""
+    titles = {**SEVEN, "mean": say("column.mean")}
+    return [Column(task, text=title, format=form) for task, title in titles.items()]
 
 
 def tasks(study: Study, limit: int = 100) -> Table | None:
@@ -40,20 +52,18 @@ def tasks(study: Study, limit: int = 100) -> Table | None:
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
     best = _winners(study)
     names = [*frame["variant"].unique()]
-    for row in cells.plain_rows(frame):
+    for row in plain_rows(frame):
         key = tuple(row[name] for name in KEYS if name != "variant")
-        values = rows.setdefault(key, {"task": _score_name(row)})
-        values[column := key_of_name(row["variant"])] = row["value"], row["stderr"]
-        if best.get(key) == row["variant"]:
-            values[f"{column}_note"] = say("label.best_paired")
-        if row["limited"]:
-            values["task_note"] = say("column.partial_run")
-    columns = [*columns_of("task"), *side_by_side(names, cells.FIGURE)]
-    shown = [dict.fromkeys(map(key_of_name, names)) | row for row in list(rows.values())[:limit]]
-    caption = column_heads.caption_of(
-        "caption.harness_scores", "caption.harness_scores_first", len(shown), len(rows)
-    )
-    return table_of("tasks", caption, columns, shown)
+        values = rows.setdefault(key, dict.fromkeys(map(key_of_name, names)))
+        note = say("label.best_paired") if best.get(key) == row["variant"] else ""
+        values[key_of_name(row["variant"])] = Cell((row["value"], row["stderr"]), note)
+        if row["limited"] or "task" not in values:
+            note = say("column.partial_run") if row["limited"] else ""
+            values["task"] = Cell(_score_name(row), note)
+    columns = [COLUMNS["task"], *side_by_side(names, formats.FIGURE)]
+    shown = list(rows.values())[:limit]
+    keys = ("caption.harness_scores", "caption.harness_scores_first")
+    return table_of("tasks", caption_of(*keys, len(shown), len(rows)), columns, shown)
 
 
 def task_sources(study: Study) -> Table | None:
@@ -62,9 +72,8 @@ def task_sources(study: Study) -> Table | None:
     if study.tasks is None or study.tasks[keys.split()[1:]].isna().all(axis=None):
         return None
     files = study.tasks.groupby(keys.split(), sort=False, dropna=False).size()
-    columns = columns_of(f"{keys} scores", evaluated_model=say("column.evaluated_model_head"))
     values = files.rename("scores").reset_index()
-    return table_of("task_sources", say("caption.score_sources"), columns, values)
+    return table_of("task_sources", say("caption.score_sources"), f"{keys} scores", values)
 
 
 def _score_name(row: Mapping[str, Any]) -> str:
@@ -84,15 +93,10 @@ def task_pairs(study: Study, limit: int = 100) -> Table | None:
         return None
     known = frame[frame["p"].notna()]
     shown = known.head(limit)
-    groups = []
-    for (variant, against), rows in shown.groupby(["variant", "against"], sort=False):
-        title = say("label.paired_with", variant=variant, against=against)
-        groups.append((title, [_pair_row(row) for row in cells.plain_rows(rows)]))
-    keys = "task documents lost gained difference interval p outcome"
-    caption = column_heads.caption_of(
-        "caption.task_pairs", "caption.task_pairs_first", len(shown), len(known)
-    )
-    return cells.grouped("task_pairs", caption, columns_of(keys, (1.6, 0)), groups)
+    columns = "task documents lost gained difference interval p outcome"
+    caption = caption_of("caption.task_pairs", "caption.task_pairs_first", len(shown), len(known))
+    rows = map(_pair_row, plain_rows(shown))
+    return table_of("task_pairs", caption, columns, rows, title="pair", widths=(1.6, 0))
 
 
 def _pair_row(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,31 +109,31 @@ def score_pairs(study: Study) -> Table | None:
     """Return paired comparisons of perplexities and distances from dense; None without losses."""
     if (frame := study.score_pairs) is None:
         return None
-    groups = []
     shown = frame[frame["figure"].ne("perplexity_difference")]
-    for figure, rows in shown.groupby("figure", sort=False):
-        kind = cells.kind_of(str(figure))
-        ends = cells.interval(kind.write)
-        kinds = {"value_kind": kind, "interval_kind": ends, "interval_99_kind": ends}
-        listed = [
-            {
-                **kinds,
-                **_compared(row, 1 - row["value"]),
-                "pair": say("label.paired_with", **row),
-                "interval_99": (row["low_99"], row["high_99"]),
-            }
-            for row in cells.plain_rows(rows)
-        ]
-        groups.append((head(str(figure)), listed))
-    columns = columns_of("pair value interval interval_99 p outcome", (1.6, 0))
-    return cells.grouped("score_pairs", say("caption.score_pairs"), columns, groups)
+    rows = map(_score_row, plain_rows(shown))
+    columns, caption = "pair value interval interval_99 p outcome", say("caption.score_pairs")
+    return table_of("score_pairs", caption, columns, rows, title="title", widths=(1.6, 0))
+
+
+def _score_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the cells of a paired comparison."""
+    column = COLUMNS[row["figure"]]
+    ends = formats.interval(column.format)
+    return {
+        **_compared(row, 1 - row["value"]),
+        "title": column.label,
+        "value": Cell(row["value"], format=column.format),
+        "interval": Cell((row["low"], row["high"]), format=ends),
+        "interval_99": Cell((row["low_99"], row["high_99"]), format=ends),
+    }
 
 
 def _compared(row: Mapping[str, Any], gain: float) -> dict[str, Any]:
-    """Return a row with its interval and its outcome, which is null where nothing was tested."""
+    """Return a row with its variants, interval and outcome, null where nothing was tested."""
     outcome = ("worse" if gain < 0 else "better") if row["separated"] else "open"
     text = None if row["separated"] is None else say(f"paired.{outcome}")
-    return {**row, "interval": (row["low"], row["high"]), "outcome": text}
+    pair = say("label.paired_with", variant=row["variant"], against=row["against"])
+    return {**row, "pair": pair, "interval": (row["low"], row["high"]), "outcome": text}
 
 
 def _winners(study: Study) -> dict[tuple[Any, ...], str]:

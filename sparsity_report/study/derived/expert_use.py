@@ -40,7 +40,7 @@ def experts_frame(variants: Sequence[Variant]) -> pd.DataFrame | None:
     if not frames:
         return None
     rows = pd.concat(frames, ignore_index=True)
-    return typed("experts", rows.reindex(columns=[*TABLES["experts"].names]))
+    return typed("experts", rows.reindex(columns=[*TABLES["experts"]]))
 
 
 def _unmeasured(kept: KeptExperts) -> pd.DataFrame:
@@ -121,4 +121,4 @@ def expert_budgets(facts: Facts) -> pd.DataFrame | None:
         shares = (best / best.sum(skipna=False)).cumsum()
         chosen = rows["fitting"].where(rows["fitting"] >= rows["per_token"])
         rows[["gate_share", "token_share"]] = shares.reindex(chosen).to_numpy()
-    return typed("expert_budgets", rows.reindex(columns=[*TABLES["expert_budgets"].names]))
+    return typed("expert_budgets", rows.reindex(columns=[*TABLES["expert_budgets"]]))

@@ -186,7 +186,7 @@ class Facts:
     def table(self, name: str) -> pd.DataFrame:
         """Return a table of the study by name; without rows if the study has none."""
         frame: pd.DataFrame | None = getattr(self.study, name)
-        return pd.DataFrame(columns=list(TABLES[name].names)) if frame is None else frame
+        return pd.DataFrame(columns=[*TABLES[name]]) if frame is None else frame
 
     @property
     def sides(self) -> tuple[str, str]:

@@ -195,7 +195,7 @@ def _unread(data: Mapping[str, Any]) -> Iterator[str]:
     yield from (name for name in data if name not in {*_COMMON, *_SETTINGS, *tables})
     for table in tables:
         columns = (data.get(table) or {}).get("columns", [])
-        yield from (f"{table}.{name}" for name in columns[len(schema.TABLES[table].columns) :])
+        yield from (f"{table}.{name}" for name in columns[len(schema.TABLES[table]) :])
 
 
 def _read_levels(matrix: Mapping[str, Any]) -> pd.DataFrame:

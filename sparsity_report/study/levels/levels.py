@@ -22,8 +22,8 @@ from sparsity_report.sparse.cost import (
 from sparsity_report.study.layers import used
 from sparsity_report.study.schema import TABLES
 
-LEVEL_COUNTS = TABLES["levels"].names[2:]
-_LAYER_COLUMNS = [name for name in TABLES["level"].names if name in TABLES["layers"].names]
+LEVEL_COUNTS = [*TABLES["levels"]][2:]
+_LAYER_COLUMNS = [name for name in TABLES["level"] if name in TABLES["layers"]]
 # Columns of a level, and the column of the layers that holds for modules without prunable weights.
 _STARTS = {
     "dense_bytes": "stored_bytes",

@@ -131,4 +131,4 @@ def removed_frame(plan: Plan) -> pd.DataFrame:
     rows = []
     for part, loss in find_removed(plan).items():
         rows.append({**vars(part), **vars(loss), "flops_per_token": round(loss.flops)})
-    return typed("removed", pd.DataFrame(rows, columns=list(TABLES["removed"].names)))
+    return typed("removed", pd.DataFrame(rows, columns=[*TABLES["removed"]]))

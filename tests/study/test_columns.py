@@ -1,0 +1,28 @@
+"""Tables for readers, charts and the viewer read labels from one table of columns."""
+
+import pytest
+from helpers import study_of
+
+import sparsity_report as sr
+from sparsity_report.report.tables.table_model import table_of
+from sparsity_report.study.schema import METRICS
+from sparsity_report.viewer.study_payload import study_contents
+
+
+@pytest.fixture(scope="module")
+def study(demo):
+    return study_of(demo)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_metric_has_one_label(study, name):
+    label = METRICS[name].label
+    assert table_of("t", "", name, []).heads == [label]
+    shown = {metric["key"]: metric for metric in study_contents(study).header["metrics"]}
+    if name == "sensitivity":  # which is a metric where it was measured
+        assert name not in shown
+        return
+    assert shown[name]["label"] == label
+    explorer = sr.explore(study)
+    explorer.select(metric=name)
+    assert explorer.chart.to_dict()["title"]["text"] == label
