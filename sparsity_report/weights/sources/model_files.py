@@ -13,8 +13,8 @@ from sparsity_report.weights.gguf.gguf_header import Header
 from sparsity_report.weights.gguf.gguf_header import read_header as read_gguf_header
 from sparsity_report.weights.gguf.gguf_shards import model_names, unsharded_name
 from sparsity_report.weights.sources.http_ranges import HubFile
-from sparsity_report.weights.sources.hub import PICKLES, Remote
-from sparsity_report.weights.sources.model_paths import distinctive_name
+from sparsity_report.weights.sources.hub import Remote
+from sparsity_report.weights.sources.model_paths import PICKLES, distinctive_name
 from sparsity_report.weights.sources.safetensors import Shards, find_shards
 from sparsity_report.weights.tensor_slices import Entry, Origin
 
