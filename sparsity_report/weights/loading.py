@@ -19,9 +19,8 @@ from sparsity_report.errors import (
 from sparsity_report.files.package_data import DEMO
 from sparsity_report.weights.adapters.lora import TENSORS, read_adapter
 from sparsity_report.weights.anatomy.names_only import ReaderOptions
-from sparsity_report.weights.gguf.gguf_header import read_header
-from sparsity_report.weights.gguf.gguf_shards import Headers, read_headers
 from sparsity_report.weights.sources.checkpoint import CheckpointWeights, open_checkpoint
+from sparsity_report.weights.sources.gguf_files import Headers, read_header, read_headers
 from sparsity_report.weights.sources.hub import Remote, UnstreamableError, cached, fetch, find
 from sparsity_report.weights.sources.model_files import choose_files, model_name, read_in_parallel
 from sparsity_report.weights.sources.model_paths import HubPlace, hub_place, local_path

@@ -3,7 +3,7 @@
 - `checkpoint`: tensors of files, described by names or by the class of ``config.json``
 - `class_match`: match of tensors with that class, which needs torch
 - `fewer_experts`: a checkpoint without some of its experts
-- `safetensors`, `pickles`: headers of these files
+- `safetensors`, `gguf_files`, `pickles`: headers of these files
 - `model_files`: files that make up a model, and their headers; `model_paths`: local paths
 - `hub`: files of a repository; `http_ranges` streams them
 - `memory`: an ``nn.Module``

@@ -19,15 +19,16 @@ from sparsity_report.files.filesystem import scratch
 from sparsity_report.untrusted import limits
 from sparsity_report.weights.anatomy.meta_model import meta_model, parameters_for
 from sparsity_report.weights.anatomy.names_only import ReaderOptions
-from sparsity_report.weights.gguf.gguf_header import (
-    ARCHITECTURE,
-    TOKENS,
-    Metadata,
-    check_decodable,
-)
-from sparsity_report.weights.gguf.gguf_shards import Headers, read_model
 from sparsity_report.weights.sources.checkpoint import CheckpointWeights, Contents
 from sparsity_report.weights.sources.class_match import describe_class
+from sparsity_report.weights.sources.gguf_files import (
+    ARCHITECTURE,
+    TOKENS,
+    Headers,
+    Metadata,
+    check_decodable,
+    read_model,
+)
 from sparsity_report.weights.sources.gguf_names import named_contents
 from sparsity_report.weights.sources.memory import settings_of
 from sparsity_report.weights.sources.model_files import check_tensors

@@ -10,9 +10,8 @@ from sparsity_report.weights.anatomy.names_only import (
     describe_names,
     experts_per_token,
 )
-from sparsity_report.weights.gguf.gguf_header import ARCHITECTURE, Metadata
-from sparsity_report.weights.gguf.gguf_shards import Headers, read_model
 from sparsity_report.weights.sources.checkpoint import CheckpointWeights, Contents
+from sparsity_report.weights.sources.gguf_files import ARCHITECTURE, Headers, Metadata, read_model
 from sparsity_report.weights.sources.model_files import check_tensors
 from sparsity_report.weights.tensor_slices import Entry, Origin
 from sparsity_report.words.sentences import say

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.weights.gguf.gguf_shards import model_names, shard_names
 from sparsity_report.weights.packed.quantization_config import SETTINGS_BESIDE
+from sparsity_report.weights.sources.gguf_files import model_names, shard_names
 from sparsity_report.weights.sources.http_ranges import HubFile, refusal
 from sparsity_report.weights.sources.model_paths import (
     PICKLES,

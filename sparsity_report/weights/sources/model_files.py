@@ -9,7 +9,7 @@ from typing import TypeVar
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import read_json
-from sparsity_report.weights.gguf.gguf_shards import model_names, unsharded_name
+from sparsity_report.weights.sources.gguf_files import model_names, unsharded_name
 from sparsity_report.weights.sources.http_ranges import HubFile
 from sparsity_report.weights.sources.model_paths import PICKLES, distinctive_name
 from sparsity_report.weights.sources.safetensors import Shards, find_shards
