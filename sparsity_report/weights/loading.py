@@ -21,6 +21,7 @@ from sparsity_report.weights.adapters.lora import TENSORS, read_adapter
 from sparsity_report.weights.anatomy.names_only import ReaderOptions
 from sparsity_report.weights.sources.checkpoint import CheckpointWeights, open_checkpoint
 from sparsity_report.weights.sources.gguf_files import Headers, read_header, read_headers
+from sparsity_report.weights.sources.gguf_model import GGUFWeights, open_names
 from sparsity_report.weights.sources.hub import Remote, UnstreamableError, cached, fetch, find
 from sparsity_report.weights.sources.model_files import choose_files, model_name, read_in_parallel
 from sparsity_report.weights.sources.model_paths import HubPlace, hub_place, local_path
@@ -234,10 +235,4 @@ def _open_remote(remote: Remote, options: ReaderOptions) -> CheckpointWeights:
 def _open_gguf(
     headers: Headers, options: ReaderOptions, files: Sequence[Origin]
 ) -> CheckpointWeights:
-    if options.decide:
-        from sparsity_report.weights.sources.gguf_names import open_names
-
-        return open_names(headers, options, files)
-    from sparsity_report.weights.sources.gguf_model import GGUFWeights
-
-    return GGUFWeights(headers, options)
+    return open_names(headers, options, files) if options.decide else GGUFWeights(headers, options)

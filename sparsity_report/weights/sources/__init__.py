@@ -7,7 +7,7 @@
 - `model_files`: files that make up a model, and their headers; `model_paths`: local paths
 - `hub`: files of a repository; `http_ranges` streams them
 - `memory`: an ``nn.Module``
-- `gguf_model`: a GGUF model with the class of its metadata; `gguf_names`: one described by names
+- `gguf_model`: a GGUF model with the class of its metadata, or described by names
 - `model_card`: claims beside the weights
 - `tokenizer`: the tokenizer of a checkpoint
 - `npz`: arrays that are not a model
