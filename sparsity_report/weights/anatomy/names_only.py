@@ -215,7 +215,7 @@ def expert_stacks(shapes: Mapping[str, Shape]) -> dict[str, int]:
 def describe_names(
     parts: Mapping[str, Sequence[Entry]],
     options: ReaderOptions,
-    per_token: int | None = None,
+    per_token: int | None,
     *,
     outputs_first: bool = False,
 ) -> Description:
@@ -226,8 +226,8 @@ def describe_names(
     parts : mapping of str to sequence of Entry
         Tensors of each parameter.
     options : ReaderOptions
-    per_token : int, optional
-        Experts that a token is sent to; all of them without it.
+    per_token : int or None
+        Experts that a token is sent to; None for all of them.
     outputs_first : bool
         Whether every matrix stores its outputs first, as in GGUF; biases decide otherwise.
     """

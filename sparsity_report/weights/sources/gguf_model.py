@@ -172,7 +172,7 @@ def _match(
     config.name_or_path = str(path.parent)
     _check_blocks(path, config, entries)
     try:
-        model = meta_model(config, path, most=parameters_for(len(entries)))
+        model = meta_model(config, path, parameters_for(len(entries)))
         kinds, kind = utils.TENSOR_PROCESSORS, metadata.get(ARCHITECTURE)
         processor = kinds.get(kind, utils.TensorProcessor)(config=config.to_dict())
         # As one module first: transformers takes seconds to map a large model module by module.
