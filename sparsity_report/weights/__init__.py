@@ -3,8 +3,7 @@
 - `loading`: ``load``, which chooses the reader of a source, and ``open_to_count`` for headers alone
 - `weights`: the interface of an opened model
 - `tensor_slices`: tensors read slice by slice; `matrix_direction`: outputs or inputs first
-- `sources`: safetensors, pickles, the Hub, models in memory
-- `gguf`: GGUF files
+- `sources`: safetensors, GGUF, pickles, the Hub, models in memory
 - `adapters`: LoRA adapters, merged into a base or beside it
 - `packed`: formats that pack several values, such as GPTQ and bitsandbytes
 - `anatomy`: modules, groups and uses of parameters, from configurations and runs without values

@@ -19,23 +19,14 @@ from sparsity_report.errors import (
 from sparsity_report.files.package_data import DEMO
 from sparsity_report.weights.adapters.lora import TENSORS, read_adapter
 from sparsity_report.weights.anatomy.names_only import ReaderOptions
-from sparsity_report.weights.gguf.gguf_shards import Headers, read_headers
 from sparsity_report.weights.sources.checkpoint import CheckpointWeights, open_checkpoint
-from sparsity_report.weights.sources.hub import (
-    Remote,
-    UnstreamableError,
-    cached,
-    fetch,
-    find,
-)
-from sparsity_report.weights.sources.model_files import (
-    choose_files,
-    model_name,
-    remote_entries,
-    remote_headers,
-)
+from sparsity_report.weights.sources.gguf_files import Headers, read_header, read_headers
+from sparsity_report.weights.sources.gguf_model import GGUFWeights, open_names
+from sparsity_report.weights.sources.hub import Remote, UnstreamableError, cached, fetch, find
+from sparsity_report.weights.sources.model_files import choose_files, model_name, read_in_parallel
 from sparsity_report.weights.sources.model_paths import HubPlace, hub_place, local_path
 from sparsity_report.weights.sources.pickles import check_allowed, read_pickle
+from sparsity_report.weights.sources.safetensors import Shards
 from sparsity_report.weights.tensor_slices import LocalFile, Origin
 from sparsity_report.weights.weights import Weights
 from sparsity_report.words.sentences import say
@@ -232,20 +223,16 @@ def _open_remote(remote: Remote, options: ReaderOptions) -> CheckpointWeights:
     notes = remote.notes if options.decide else (*remote.notes, streamed)
     options = replace(options, notes=notes)
     if remote.files[0].name.endswith(".gguf"):
-        weights = _open_gguf(remote_headers(remote), options, remote.files)
+        headers = read_in_parallel(remote.files, read_header).items()
+        named = {remote.folder / file.name: header for file, header in headers}
+        weights = _open_gguf(named, options, remote.files)
         weights.path = remote.folder
         return weights
-    entries = remote_entries(remote)
+    entries = read_in_parallel(remote.files, Shards(remote.files, remote.weight_map).read)
     return open_checkpoint(remote.folder, options, "safetensors", entries, entries.__getitem__)
 
 
 def _open_gguf(
     headers: Headers, options: ReaderOptions, files: Sequence[Origin]
 ) -> CheckpointWeights:
-    if options.decide:
-        from sparsity_report.weights.sources.gguf_names import open_names
-
-        return open_names(headers, options, files)
-    from sparsity_report.weights.sources.gguf_model import GGUFWeights
-
-    return GGUFWeights(headers, options)
+    return open_names(headers, options, files) if options.decide else GGUFWeights(headers, options)

@@ -17,8 +17,8 @@ from sparsity_report.counting.histogram import Magnitudes, count_slices
 from sparsity_report.counting.quantization_steps import Steps
 from sparsity_report.findings.audit import audit
 from sparsity_report.findings.study_findings import study_findings
-from sparsity_report.weights.gguf.gguf_header import ROUNDINGS, BlockSlice, block_steps
 from sparsity_report.weights.packed.rowwise import nearest_to_zero
+from sparsity_report.weights.sources.gguf_files import ROUNDINGS, BlockSlice, block_steps
 from sparsity_report.weights.tensor_slices import LocalFile, Rounding
 from sparsity_report.words.catalogue import catalogue
 from sparsity_report.words.number_format import percent

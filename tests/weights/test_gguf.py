@@ -213,7 +213,7 @@ def test_quantized_files_count_what_their_blocks_stand_for(tmp_path):
 
 
 def test_the_reader_and_ours_agree_on_a_real_header(smollm2_path):
-    from sparsity_report.weights.gguf.gguf_header import read_header
+    from sparsity_report.weights.sources.gguf_files import read_header
 
     reader = gguf.GGUFReader(smollm2_path)
     theirs = {
@@ -428,7 +428,7 @@ def test_types_that_cannot_be_decoded_are_named(tmp_path):
 def test_sizes_of_blocks_are_those_of_the_library():
     from gguf import GGML_QUANT_SIZES
 
-    from sparsity_report.weights.gguf.gguf_header import TYPES
+    from sparsity_report.weights.sources.gguf_files import TYPES
 
     library = {kind.value: (kind.name, *sizes) for kind, sizes in GGML_QUANT_SIZES.items()}
     assert {number: TYPES.get(number) for number in library} == library

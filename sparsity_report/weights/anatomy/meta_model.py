@@ -11,7 +11,6 @@ configurations that name no code.
 """
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -66,18 +65,13 @@ _CONFIGS = {"config.json", "tokenizer_config.json"}
 
 
 def read_config(
-    directory: Path,
-    fits: _Test | None = None,
-    most: int = limits.PARAMETERS,
-    settings: Mapping[str, Any] | None = None,
+    directory: Path, fits: _Test | None, most: int, settings: Mapping[str, Any] | None
 ) -> tuple[nn.Module | None, tuple[str, ...]]:
     """Return the model of ``config.json``, or None and a note for an unknown one.
 
     `fits` and `most` are those of :func:`meta_model`; `settings` replace the content of the file.
     """
     path = directory / "config.json"
-    if not os.path.lexists(path):
-        return None, (say("note.no_config"),)
     from transformers import AutoConfig
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
@@ -95,12 +89,10 @@ def read_config(
         (plain / "config.json").write_text(json.dumps(known), encoding="utf-8")
         config = AutoConfig.from_pretrained(plain, local_files_only=True, trust_remote_code=False)
     config.name_or_path = str(directory)
-    return meta_model(config, path, fits, most), ()
+    return meta_model(config, path, most, fits), ()
 
 
-def meta_model(
-    config: Any, where: Path, fits: _Test | None = None, most: int = limits.PARAMETERS
-) -> nn.Module:
+def meta_model(config: Any, where: Path, most: int, fits: _Test | None = None) -> nn.Module:
     """Return the model of a config on the meta device, or the reason why it cannot be built.
 
     The first known class of the config's ``architectures`` is built in the declared dtype. Without
@@ -140,7 +132,7 @@ def _fitting(config: Any, fits: _Test | None, most: int) -> nn.Module:
     return first if fits is None else next(filter(fits, chain([first], models)), first)
 
 
-def without_head(model: nn.Module, most: int = limits.PARAMETERS) -> nn.Module:
+def without_head(model: nn.Module, most: int) -> nn.Module:
     """Return the model of the same config without a head, on the meta device."""
     import transformers
 

@@ -23,7 +23,7 @@ _NUMBERS = {
 }
 
 
-def read_scheme(directory: Path, content: Mapping[str, Any] | None = None) -> Scheme:
+def read_scheme(directory: Path, content: Mapping[str, Any] | None) -> Scheme:
     """Return the quantization settings of a checkpoint.
 
     ``config.json``, or the given content for it, or its ``text_config`` holds

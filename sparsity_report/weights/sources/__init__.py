@@ -3,11 +3,11 @@
 - `checkpoint`: tensors of files, described by names or by the class of ``config.json``
 - `class_match`: match of tensors with that class, which needs torch
 - `fewer_experts`: a checkpoint without some of its experts
-- `safetensors`, `pickles`: headers of these files
+- `safetensors`, `gguf_files`, `pickles`: headers of these files
 - `model_files`: files that make up a model, and their headers; `model_paths`: local paths
 - `hub`: files of a repository; `http_ranges` streams them
 - `memory`: an ``nn.Module``
-- `gguf_model`: a GGUF model with the class of its metadata; `gguf_names`: one described by names
+- `gguf_model`: a GGUF model with the class of its metadata, or described by names
 - `model_card`: claims beside the weights
 - `tokenizer`: the tokenizer of a checkpoint
 - `npz`: arrays that are not a model

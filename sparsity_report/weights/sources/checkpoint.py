@@ -15,12 +15,12 @@ from typing import Any, TypeVar
 
 from sparsity_report.deferred import nn, torch
 from sparsity_report.errors import SparsityReportError, first_line
-from sparsity_report.weights.anatomy.decided import is_decided
 from sparsity_report.weights.anatomy.names_only import (
     Description,
     ReaderOptions,
     describe_names,
     experts_per_token,
+    is_decided,
     named_parts,
     tied_names,
 )

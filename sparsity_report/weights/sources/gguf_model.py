@@ -1,8 +1,13 @@
-"""Weights of GGUF files, in one or several shards, dequantized as they are read."""
+"""Weights of GGUF files, in one or several shards, dequantized as they are read.
+
+For counting, the names of llama.cpp describe a model without torch.
+"""
+
+from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -10,28 +15,27 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import torch
-from gguf import GGUFValueType, GGUFWriter
-from torch import nn
 
+from sparsity_report.deferred import nn, torch
 from sparsity_report.errors import SparsityReportError, explained, printable
 from sparsity_report.files.filesystem import scratch
 from sparsity_report.untrusted import limits
-from sparsity_report.weights.anatomy.meta_model import meta_model, parameters_for
-from sparsity_report.weights.anatomy.names_only import ReaderOptions
-from sparsity_report.weights.gguf.gguf_header import (
+from sparsity_report.weights.anatomy.names_only import (
+    ReaderOptions,
+    describe_names,
+    experts_per_token,
+)
+from sparsity_report.weights.sources.checkpoint import CheckpointWeights, Contents
+from sparsity_report.weights.sources.gguf_files import (
     ARCHITECTURE,
     TOKENS,
+    Headers,
     Metadata,
     check_decodable,
+    read_model,
 )
-from sparsity_report.weights.gguf.gguf_shards import Headers, read_model
-from sparsity_report.weights.sources.checkpoint import CheckpointWeights, Contents
-from sparsity_report.weights.sources.class_match import describe_class
-from sparsity_report.weights.sources.gguf_names import named_contents
-from sparsity_report.weights.sources.memory import settings_of
 from sparsity_report.weights.sources.model_files import check_tensors
-from sparsity_report.weights.tensor_slices import Entry, Slice, memory_slices
+from sparsity_report.weights.tensor_slices import Entry, Origin, Slice, memory_slices
 from sparsity_report.words.sentences import say
 
 # Smaller tensors may hold converted values in the file; larger ones are at most rearranged.
@@ -43,13 +47,41 @@ _IGNORED = {
     "expert_feed_forward_length": "moe_intermediate_size",
     "expert_shared_feed_forward_length": "shared_expert_intermediate_size",
 }
-
-_VALUE_TYPES = {
-    bool: GGUFValueType.BOOL, int: GGUFValueType.INT64, float: GGUFValueType.FLOAT64,
-    str: GGUFValueType.STRING,
-}  # fmt: skip
+# Token embedding of every model, and the output head of some.
+_EMBEDDING, _HEAD = "token_embd.weight", "output.weight"
 # Block number in the name of a tensor.
 _BLOCK = re.compile(r"(?:.+\.)?blk\.(\d+)\.")
+
+
+def open_names(
+    headers: Headers, options: ReaderOptions, files: Sequence[Origin]
+) -> CheckpointWeights:
+    """Open a model for counting, described by names."""
+    path, metadata, entries = read_model(headers)
+    check_tensors(path, entries)
+    contents = replace(_named_contents(entries, metadata, options), files=tuple(files))
+    return CheckpointWeights(path, options, "gguf", contents)
+
+
+def _named_contents(
+    entries: Mapping[str, Entry], metadata: Metadata, options: ReaderOptions
+) -> Contents:
+    """Return the tensors of a model under the names in the file.
+
+    Rotary tables, which llama.cpp precomputes, are not parameters. A causal model without an
+    output head uses its embedding.
+    """
+    parts = {
+        key if key.endswith((".weight", ".bias")) else f"{key}.values": [entry]
+        for key, entry in entries.items()
+        if not key.startswith("rope_")
+    }
+    description = describe_names(parts, options, experts_per_token(metadata), outputs_first=True)
+    is_causal = metadata.get(f"{metadata.get(ARCHITECTURE)}.attention.causal", True)
+    if is_causal and _HEAD not in entries and _EMBEDDING in entries:
+        description = description.with_ties({_HEAD: _EMBEDDING})
+        description = replace(description, notes=(say("note.tied_output_head"),))
+    return Contents(entries, settings=metadata).with_modules(parts, description)
 
 
 class GGUFWeights(CheckpointWeights):
@@ -94,6 +126,8 @@ class GGUFWeights(CheckpointWeights):
 
     def configuration(self) -> dict[str, Any]:
         """Return the configuration that transformers reads from the header."""
+        from sparsity_report.weights.sources.memory import settings_of
+
         return settings_of(self._outline) if self._outline is not None else {}
 
     def module(self) -> nn.Module:
@@ -126,6 +160,9 @@ def _match(
     """Match tensors with the model of transformers; return them and its value converter."""
     from transformers import modeling_gguf_pytorch_utils as utils
 
+    from sparsity_report.weights.anatomy.meta_model import meta_model, parameters_for
+    from sparsity_report.weights.sources.class_match import describe_class
+
     try:
         config = _read_config(metadata, entries)
     except SparsityReportError:
@@ -135,7 +172,7 @@ def _match(
     config.name_or_path = str(path.parent)
     _check_blocks(path, config, entries)
     try:
-        model = meta_model(config, path, most=parameters_for(len(entries)))
+        model = meta_model(config, path, parameters_for(len(entries)))
         kinds, kind = utils.TENSOR_PROCESSORS, metadata.get(ARCHITECTURE)
         processor = kinds.get(kind, utils.TensorProcessor)(config=config.to_dict())
         # As one module first: transformers takes seconds to map a large model module by module.
@@ -177,7 +214,7 @@ def _unmatched(
     """Return the tensors under their names in the file."""
     architecture = printable(metadata.get(ARCHITECTURE, ""), 40)
     note = say("note.gguf_names", architecture=architecture, reason=reason)
-    return replace(named_contents(entries, metadata, options), notes=(note,), settings=None)
+    return replace(_named_contents(entries, metadata, options), notes=(note,), settings=None)
 
 
 def _names(entries: Collection[str], known: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
@@ -234,6 +271,12 @@ def _amend_(config: Any, metadata: Metadata, names: Collection[str]) -> None:
 
 def _write_header(path: Path, metadata: Metadata, names: Collection[str]) -> None:
     """Write a GGUF file of metadata and of tensors that all have the same value."""
+    from gguf import GGUFValueType, GGUFWriter
+
+    value_types = {
+        bool: GGUFValueType.BOOL, int: GGUFValueType.INT64, float: GGUFValueType.FLOAT64,
+        str: GGUFValueType.STRING,
+    }  # fmt: skip
     # Transformers only asks which kinds of tensors there are.
     kinds = {re.sub(r"\d+", "0", name): name for name in names}
     if len(kinds) > limits.BLOCKS:
@@ -246,7 +289,7 @@ def _write_header(path: Path, metadata: Metadata, names: Collection[str]) -> Non
             continue
         if isinstance(value, list) and value:
             writer.add_array(key, value)
-        elif value_type := _VALUE_TYPES.get(type(value)):
+        elif value_type := value_types.get(type(value)):
             is_huge = value_type == GGUFValueType.INT64 and value >= 2**63
             writer.add_key_value(key, value, GGUFValueType.UINT64 if is_huge else value_type)
     if TOKENS in metadata:

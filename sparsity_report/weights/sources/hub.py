@@ -12,9 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.weights.gguf.gguf_shards import model_names, shard_names
+from sparsity_report.weights.packed.quantization_config import SETTINGS_BESIDE
+from sparsity_report.weights.sources.gguf_files import model_names, shard_names
 from sparsity_report.weights.sources.http_ranges import HubFile, refusal
-from sparsity_report.weights.sources.model_paths import TOKENIZER_FILES, HubPlace
+from sparsity_report.weights.sources.model_paths import (
+    PICKLES,
+    STREAMED,
+    TOKENIZER_FILES,
+    HubPlace,
+)
 from sparsity_report.weights.sources.safetensors import (
     INDEX,
     SINGLE,
@@ -25,13 +31,7 @@ from sparsity_report.weights.sources.safetensors import (
 from sparsity_report.words.sentences import say
 
 # Files that describe the model and how its weights are packed.
-_CONFIGS = (
-    "config.json", "adapter_config.json", "quantize_config.json", "quant_config.json",
-    "hf_quant_config.json",
-)  # fmt: skip
-_FILES = (".safetensors", ".gguf")
-#: Ends of names of PyTorch pickles.
-PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+_CONFIGS = ("config.json", "adapter_config.json", *SETTINGS_BESIDE)
 # Files whose metadata is requested in parallel.
 _PARALLEL = 8
 # Hugging Face's bot offers safetensors for repositories that hold only pickles.
@@ -140,7 +140,7 @@ def cached(place: HubPlace, reason: Exception) -> Path:
     from huggingface_hub import snapshot_download
 
     model = place.model
-    headed = [f"{place.folder}/*{end}".lstrip("/") for end in (*_FILES, ".json")]
+    headed = [f"{place.folder}/*{end}".lstrip("/") for end in (*STREAMED, ".json")]
     try:
         folder = snapshot_download(
             model, revision=place.revision, allow_patterns=headed, local_files_only=True
@@ -148,7 +148,7 @@ def cached(place: HubPlace, reason: Exception) -> Path:
     except Exception as error:  # several
         raise SparsityReportError(f"{model} has no headers to read: {reason}") from error
     path = Path(folder, place.folder, place.file)
-    if not any(each.suffix in _FILES for each in (path, *path.glob("*"))):
+    if not any(each.suffix in STREAMED for each in (path, *path.glob("*"))):
         raise SparsityReportError(f"{model} has no headers to read: {reason}")
     return path
 
@@ -167,7 +167,7 @@ def _select(source: _Folder, file: str) -> _Selection:
     """Select the named file, else safetensors, converted ones, or GGUF where no pickles are."""
     if file:
         source.check_file(file)
-        names = source.shards(file) if file.endswith(_FILES) else []
+        names = source.shards(file) if file.endswith(STREAMED) else []
         return _Selection(source, names, notes=(source.file_note(file),))
     names, weight_map = source.safetensors()
     if names:
@@ -207,7 +207,7 @@ class _Folder:
         prefix = f"{subfolder}/".lstrip("/")
         paths = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
         self.names = sorted(name for name in paths if "/" not in name)
-        self.deeper = sorted({f.rpartition("/")[0] for f in paths if f.endswith(_FILES)} - {""})
+        self.deeper = sorted({f.rpartition("/")[0] for f in paths if f.endswith(STREAMED)} - {""})
         self.pickles = [name for name in self.names if fnmatch(name, "pytorch_model*.bin")]
 
     def file_note(self, file: str) -> str:
@@ -225,7 +225,7 @@ class _Folder:
     def check_file(self, name: str) -> None:
         """Refuse a file that the folder does not hold."""
         if name not in self.names:
-            weights = [name for name in self.names if name.endswith((*_FILES, *PICKLES))]
+            weights = [name for name in self.names if name.endswith((*STREAMED, *PICKLES))]
             raise SparsityReportError(
                 f"{self.path} has no file {name!r} on the Hub or in the local cache; "
                 f"it has {listed(weights)}"

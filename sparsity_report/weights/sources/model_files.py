@@ -9,12 +9,9 @@ from typing import TypeVar
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import read_json
-from sparsity_report.weights.gguf.gguf_header import Header
-from sparsity_report.weights.gguf.gguf_header import read_header as read_gguf_header
-from sparsity_report.weights.gguf.gguf_shards import model_names, unsharded_name
+from sparsity_report.weights.sources.gguf_files import model_names, unsharded_name
 from sparsity_report.weights.sources.http_ranges import HubFile
-from sparsity_report.weights.sources.hub import PICKLES, Remote
-from sparsity_report.weights.sources.model_paths import distinctive_name
+from sparsity_report.weights.sources.model_paths import PICKLES, distinctive_name
 from sparsity_report.weights.sources.safetensors import Shards, find_shards
 from sparsity_report.weights.tensor_slices import Entry, Origin
 
@@ -86,18 +83,8 @@ def model_name(path: Path) -> str:
     return distinctive_name(place)
 
 
-def remote_headers(remote: Remote) -> dict[Path, Header]:
-    """Return the headers of the shards of a GGUF model on the Hub."""
-    headers = _in_parallel(remote.files, read_gguf_header)
-    return {remote.folder / file.name: header for file, header in headers.items()}
-
-
-def remote_entries(remote: Remote) -> dict[HubFile, list[Entry]]:
-    """Return the tensors of each safetensors file of a model on the Hub."""
-    return _in_parallel(remote.files, Shards(remote.files, remote.weight_map).read)
-
-
-def _in_parallel(files: Sequence[HubFile], read: Callable[[HubFile], T]) -> dict[HubFile, T]:
+def read_in_parallel(files: Sequence[HubFile], read: Callable[[HubFile], T]) -> dict[HubFile, T]:
+    """Return the header of each file on the Hub."""
     with ThreadPoolExecutor(_PARALLEL) as pool:
         return dict(zip(files, pool.map(read, files), strict=True))
 

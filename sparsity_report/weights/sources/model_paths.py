@@ -21,8 +21,8 @@ _PLACE = re.compile(
     r"(?:@(?P<revision>refs/pr/\d+|refs/convert/[\w.-]+|[^/\x00-\x1f]+))?"
     r"(?P<path>(?:/[^/\x00-\x1f]+)*)"
 )
-#: Ends of names of files with weights.
-_FILES = (".safetensors", ".gguf", ".bin", ".pt", ".pth", ".ckpt")
+#: Ends of names of files that are read by ranges, and of PyTorch pickles.
+STREAMED, PICKLES = (".safetensors", ".gguf"), (".bin", ".pt", ".pth", ".ckpt")
 
 
 def is_hub_id(text: str) -> bool:
@@ -63,7 +63,8 @@ def hub_place(text: str) -> HubPlace | None:
     if match is None:
         return None
     model, revision, path = match["model"], match["revision"], match["path"][1:]
-    folder, _, file = path.rpartition("/") if path.endswith(_FILES) else (path, "", "")
+    is_file = path.endswith((*STREAMED, *PICKLES))
+    folder, _, file = path.rpartition("/") if is_file else (path, "", "")
     return HubPlace(model, revision and unquote(revision), folder, file)
 
 

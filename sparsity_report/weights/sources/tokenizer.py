@@ -25,7 +25,7 @@ _NO_VOCABULARY = ("config.json", ".index.json")
 _redirecting = RLock()
 
 
-def open_tokenizer(directory: Path, gguf: Path | None = None) -> Any:
+def open_tokenizer(directory: Path, gguf: Path | None) -> Any:
     """Open the tokenizer of a folder or of a GGUF file with transformers.
 
     Raises
