@@ -12,7 +12,7 @@ from sparsity_report.cli.options import Model, PruneOptions, WriteOptions, datac
 from sparsity_report.cli.terminal import print_line
 from sparsity_report.cli.worker_processes import workers
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.files.new_folder import check_free
+from sparsity_report.files.atomic import check_free
 
 if TYPE_CHECKING:
     from sparsity_report.counting.n_m_patterns import Pattern

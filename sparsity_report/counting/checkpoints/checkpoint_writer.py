@@ -21,7 +21,7 @@ from sparsity_report.counting.pruning import Pruning
 from sparsity_report.counting.workers import in_order, work_through
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files import filesystem
-from sparsity_report.files.new_folder import new_folder
+from sparsity_report.files.atomic import new_folder
 from sparsity_report.untrusted import limits
 from sparsity_report.weights.adapters.merged_adapter import AdaptedWeights
 from sparsity_report.weights.loading import load
