@@ -55,8 +55,8 @@ def _counts(model: str, options: CountOptions) -> dict[str, Any]:
     zeros = None
     if options.zeros:
         from sparsity_report.counting.n_m_patterns import KNOWN
-        from sparsity_report.findings.rules.counted_tensors import count_tensors, model_zeros
-        from sparsity_report.findings.rules.deployment_notes import (
+        from sparsity_report.findings.counted_tensors import count_tensors, model_zeros
+        from sparsity_report.findings.deployment_notes import (
             announced_pattern,
             missing_sparsity,
         )

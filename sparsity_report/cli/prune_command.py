@@ -62,7 +62,7 @@ def expand(model: Model = None, *, options: WriteOptions) -> None:
 
 def _opened(model: str | None, options: WriteOptions, **rules: Any) -> Weights:
     import sparsity_report as sr
-    from sparsity_report.counting.checkpoints.checkpoint_writer import check_place
+    from sparsity_report.counting.checkpoint_writer import check_place
 
     with without_collecting():
         weights = sr.load(model, **options.opening, **rules)

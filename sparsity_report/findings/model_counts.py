@@ -21,7 +21,7 @@ def model_counts(
     """Return the counts of a model as plain values, the keys of which are stable.
 
     Parameters are logical: a 4-bit weight is one. Tied tensors count once. Zeros are null unless
-    they were counted by :func:`sparsity_report.findings.rules.counted_tensors.model_zeros`.
+    they were counted by :func:`sparsity_report.findings.counted_tensors.model_zeros`.
 
     Returns
     -------

@@ -17,9 +17,8 @@ from wording import count_of, key_of, of_key, values_of
 
 import sparsity_report as sr
 from sparsity_report.files.package_data import DEMO
-from sparsity_report.findings.rules.model_check import ModelCheck, check_rules
-from sparsity_report.findings.rules.rule_files import read_rule_file
-from sparsity_report.findings.rules.wanted_bounds import read_rules
+from sparsity_report.findings.model_check import ModelCheck, check_rules
+from sparsity_report.findings.wanted_bounds import read_rule_file, read_rules
 from sparsity_report.sparse.runtime_support import support
 from sparsity_report.words.catalogue import catalogue
 from sparsity_report.words.sentences import say

@@ -14,7 +14,7 @@ from helpers import command, small_llama
 from safetensors.torch import load_file, save_file
 
 import sparsity_report as sr
-from sparsity_report.counting.checkpoints import checkpoint_writer
+from sparsity_report.counting import checkpoint_writer
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.sparse.runtime_support import RUNTIMES
 

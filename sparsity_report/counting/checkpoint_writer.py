@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from sparsity_report.counting.checkpoints.checkpoint_layout import Layout, rearranged
+from sparsity_report.counting.checkpoint_layout import Layout, rearranged
 from sparsity_report.counting.counts import count_weights
 from sparsity_report.counting.cuts import Cut, masked_copy
 from sparsity_report.counting.histogram import count_slice
