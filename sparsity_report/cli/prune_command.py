@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sparsity_report.cli.compared_models import check_paths
 from sparsity_report.cli.libraries import quiet_libraries, without_collecting
 from sparsity_report.cli.options import Model, PruneOptions, WriteOptions, dataclass_options
-from sparsity_report.cli.terminal import print_line
-from sparsity_report.cli.worker_processes import workers
+from sparsity_report.cli.terminal import print_line, workers
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.atomic import check_free
 
