@@ -22,7 +22,7 @@ from sparsity_report.findings.deployment_notes import (
 )
 from sparsity_report.findings.wanted_bounds import Bound, Rules, read_rules
 from sparsity_report.sparse.cost import TRACE
-from sparsity_report.sparse.runtime_support import MISREAD, REFUSED, RUNTIMES, layouts_of, support
+from sparsity_report.sparse.runtime_support import MISREAD, REFUSED, RUNTIMES, layouts_of
 from sparsity_report.sparse.shares import ratio
 from sparsity_report.weights.loading import load, open_to_count
 from sparsity_report.weights.weights import Parameter, Weights
@@ -294,7 +294,7 @@ def _runtime_support(model: CountedModel, runtime: str) -> Iterator[tuple[str, s
         is_uneven=bool(varying(model.weights)),
     )
     for layout in layouts:
-        cell = support(runtime, layout)
+        cell = RUNTIMES[runtime].cells[layout]
         words = {
             "layout": say(f"runtime_layout.{layout}"),
             "verdict": say(f"runtime_verdict.{cell.verdict}"),

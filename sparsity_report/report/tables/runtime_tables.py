@@ -3,7 +3,7 @@
 from sparsity_report.report.tables import table_model as cells
 from sparsity_report.report.tables.column_heads import columns_of
 from sparsity_report.report.tables.table_model import Table, grouped
-from sparsity_report.sparse.runtime_support import LOOKED_AT, RUNTIMES, Support, support
+from sparsity_report.sparse.runtime_support import LOOKED_AT, RUNTIMES, Support
 from sparsity_report.study.comparison import Study
 from sparsity_report.untrusted.display_text import short_name
 from sparsity_report.words.display_names import display_name
@@ -18,7 +18,9 @@ def runtimes(study: Study) -> Table | None:
     for layout, rows in study.runtimes.groupby("layout", sort=False):
         variants = some([*map(short_name, rows["variant"].unique())])
         title = say("page.runtime_layout", layout=display_name("runtime_layout", str(layout)))
-        shown = [_shown(support(runtime, str(layout))) for runtime in rows["runtime"].unique()]
+        shown = [
+            _shown(RUNTIMES[runtime].cells[str(layout)]) for runtime in rows["runtime"].unique()
+        ]
         groups.append((f"{title} ({variants})", shown))
     kinds = dict.fromkeys(("runtime", "version", "verdict"), cells.WORDS)
     columns = columns_of("runtime version verdict source", _WIDTHS, kinds)
