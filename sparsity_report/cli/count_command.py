@@ -42,8 +42,7 @@ def count(
 
 
 def _counts(model: str, options: CountOptions) -> dict[str, Any]:
-    from sparsity_report.findings.model_claims import model_claims
-    from sparsity_report.findings.model_counts import model_counts
+    from sparsity_report.findings.model_counts import model_claims, model_counts
     from sparsity_report.weights.loading import open_to_count
     from sparsity_report.weights.sources.checkpoint import CheckpointWeights
     from sparsity_report.weights.sources.model_card import read_card

@@ -11,9 +11,8 @@ from ``study.facts`` and the frames.
 - ``checkpoint_findings``: removed parts and the fate of zeros between two checkpoints
 - ``wanted_bounds``: rules for checkpoints as values; ``model_check``: their violations;
   ``deployment_notes``: what no rule asks for; ``counted_tensors``: counts of the values of tensors
-- ``model_counts``: counts of a model from its headers; ``model_claims``: differences from its
-  claims
-- ``variant_names``: names of variants and of their bytes, and all-zero parts that they share
+- ``model_counts``: counts of a model from its headers, and differences from its claims
+- ``variant_names``: names of variants, and all-zero parts that they share
 - ``strip_text``, ``checkpoint_labels``: texts of the figures at the head of a report, of measured
   scores, and of blocks and removed units of two checkpoints
 """
