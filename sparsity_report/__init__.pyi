@@ -22,8 +22,8 @@ from .counting.pruning import Pruning as Pruning
 from .draw.charts import bar_plot as bar_plot
 from .draw.paper_figures import write_figures as write_figures
 from .errors import SparsityReportError as SparsityReportError
-from .findings.rules.model_check import ModelCheck as ModelCheck
-from .findings.rules.model_check import check as check
+from .findings.model_check import ModelCheck as ModelCheck
+from .findings.model_check import check as check
 from .measure.calibration import calibrate as calibrate
 from .measure.clock import Clock as Clock
 from .measure.continuations import continuations as continuations

@@ -15,7 +15,7 @@ from wording import count_of, key_of, values_of, wording
 
 import sparsity_report as sr
 from sparsity_report.files.package_data import DEMO
-from sparsity_report.findings.model_claims import model_claims
+from sparsity_report.findings.model_counts import model_claims
 from sparsity_report.weights.anatomy.names_only import Description, ReaderOptions
 from sparsity_report.weights.sources import http_ranges
 from sparsity_report.weights.sources.checkpoint import CheckpointWeights, Contents

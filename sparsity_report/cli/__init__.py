@@ -6,9 +6,9 @@
 - `options`: the options of the commands in dataclasses, and these for typer.
 - `compared_models`: models to open, prune and compare. `policy_grid`: policies by name, their
   levels, and experts to keep.
-- `measurements`: scores and times of a study. `outputs`: files of a study.
-- `terminal`: lines and warnings; no other module prints. Ctrl-C and SIGTERM as an exception.
-- `worker_processes`: processes that count files.
+- `outputs`: files of a study.
+- `terminal`: lines and warnings; no other module prints. Ctrl-C and SIGTERM as an exception;
+  processes that count files.
 - `loopback_server`: the server of the explorer's page.
 - `libraries`: late imports, so that ``--help`` and completion start quickly.
 """

@@ -1,6 +1,7 @@
 """``sparsity-report check``: rules for a checkpoint, for CI."""
 
 import json
+from dataclasses import fields
 from typing import Annotated
 
 import typer
@@ -23,11 +24,10 @@ def check(
 
     Without rules, all values are read and notes about deployment are printed.
     """
-    from sparsity_report.findings.rules.model_check import check_rules
-    from sparsity_report.findings.rules.rule_files import read_rule_file
-    from sparsity_report.findings.rules.wanted_bounds import Rules, read_rules
+    from sparsity_report.findings.model_check import check_rules
+    from sparsity_report.findings.wanted_bounds import Rules, read_rule_file, read_rules
 
-    wanted = read_rules(options.wanted)
+    wanted = read_rules({rule.name: getattr(options, rule.name) for rule in fields(Rules)})
     if options.rules is None:
         if model is None:
             raise SparsityReportError("check: no model; give MODEL, or --rules with a file")

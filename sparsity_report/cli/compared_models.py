@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparsity_report.cli.libraries import without_collecting
 from sparsity_report.cli.options import Analysis, Choice
-from sparsity_report.cli.worker_processes import workers
+from sparsity_report.cli.terminal import workers
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.sources.model_paths import hub_place, local_path
 

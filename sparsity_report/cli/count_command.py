@@ -42,8 +42,7 @@ def count(
 
 
 def _counts(model: str, options: CountOptions) -> dict[str, Any]:
-    from sparsity_report.findings.model_claims import model_claims
-    from sparsity_report.findings.model_counts import model_counts
+    from sparsity_report.findings.model_counts import model_claims, model_counts
     from sparsity_report.weights.loading import open_to_count
     from sparsity_report.weights.sources.checkpoint import CheckpointWeights
     from sparsity_report.weights.sources.model_card import read_card
@@ -55,8 +54,8 @@ def _counts(model: str, options: CountOptions) -> dict[str, Any]:
     zeros = None
     if options.zeros:
         from sparsity_report.counting.n_m_patterns import KNOWN
-        from sparsity_report.findings.rules.counted_tensors import count_tensors, model_zeros
-        from sparsity_report.findings.rules.deployment_notes import (
+        from sparsity_report.findings.counted_tensors import count_tensors, model_zeros
+        from sparsity_report.findings.deployment_notes import (
             announced_pattern,
             missing_sparsity,
         )

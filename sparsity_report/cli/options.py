@@ -334,12 +334,6 @@ class CheckOptions(ModelFiles):
     )
     json: bool = flag(OUTPUT, _JSON)
 
-    @property
-    def wanted(self) -> dict[str, object]:
-        """The rules that are given as options, by name."""
-        names = ("zeros", "layers", "pattern", "mask_of", "params", "no_nan", "runtime", "audit")
-        return {name: getattr(self, name) for name in names}
-
 
 @dataclass(frozen=True)
 class WriteOptions(ModelFiles):

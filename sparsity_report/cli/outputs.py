@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -104,17 +104,3 @@ def summary_lines(study: Study) -> Iterator[str]:
     for finding in topics(study)["quality"]:
         if any(says(finding, key) for key in _PRINTED):
             yield finding
-
-
-def print_notes(study: Study) -> None:
-    """Print notes on how models were opened, counted and measured."""
-    for note in study.notes:
-        print_warning(printable(note))
-
-
-def check_files(paths: Iterable[Path], *suffixes: str) -> None:
-    """Refuse files in unknown formats, before counting."""
-    for path in paths:
-        if path.suffix.lower() not in suffixes:
-            known = " or ".join(filter(None, (", ".join(suffixes[:-1]), suffixes[-1])))
-            raise SparsityReportError(f"--out {path} has an unknown suffix; use {known}")

@@ -8,9 +8,7 @@ import typer
 from sparsity_report.cli.compared_models import check_paths
 from sparsity_report.cli.libraries import import_altair, quiet_libraries
 from sparsity_report.cli.options import PairOptions, dataclass_options
-from sparsity_report.cli.outputs import check_files
-from sparsity_report.cli.terminal import print_line, print_warning
-from sparsity_report.cli.worker_processes import workers
+from sparsity_report.cli.terminal import print_line, print_warning, workers
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.atomic import check_folder
 from sparsity_report.words.sentences import say
@@ -39,7 +37,11 @@ def pair(
     from sparsity_report.report.tables import checkpoint_tables
     from sparsity_report.report.tables.plain_text import to_text
 
-    check_files(options.out, *_REPORTS, ".json")
+    for path in options.out:
+        if path.suffix.lower() not in (*_REPORTS, ".json"):
+            raise SparsityReportError(
+                f"--out {path} has an unknown suffix; use {', '.join(_REPORTS)} or .json"
+            )
     if options.thesis is not None:
         check_folder(options.thesis)
     if options.thesis or any(path.suffix.lower() in _REPORTS for path in options.out):

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 from sparsity_report.cli.compared_models import check_paths
 from sparsity_report.cli.libraries import quiet_libraries, without_collecting
 from sparsity_report.cli.options import Model, PruneOptions, WriteOptions, dataclass_options
-from sparsity_report.cli.terminal import print_line
-from sparsity_report.cli.worker_processes import workers
+from sparsity_report.cli.terminal import print_line, workers
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.files.new_folder import check_free
+from sparsity_report.files.atomic import check_free
 
 if TYPE_CHECKING:
     from sparsity_report.counting.n_m_patterns import Pattern
@@ -62,7 +61,7 @@ def expand(model: Model = None, *, options: WriteOptions) -> None:
 
 def _opened(model: str | None, options: WriteOptions, **rules: Any) -> Weights:
     import sparsity_report as sr
-    from sparsity_report.counting.checkpoints.checkpoint_writer import check_place
+    from sparsity_report.counting.checkpoint_writer import check_place
 
     with without_collecting():
         weights = sr.load(model, **options.opening, **rules)

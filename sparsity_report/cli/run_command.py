@@ -1,15 +1,19 @@
-"""``sparsity-report run`` and ``render``: reports of models or of a saved study."""
+"""``sparsity-report run`` and ``render``: reports of models or of a saved study.
+
+A refused measurement does not stop the others.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sparsity_report.cli.compared_models import check_paths, compared
+from sparsity_report.cli.compared_models import Compared, check_paths, compared
 from sparsity_report.cli.libraries import quiet_libraries
-from sparsity_report.cli.measurements import clock_of, studied
 from sparsity_report.cli.options import (
     Analysis,
     Choice,
@@ -18,9 +22,16 @@ from sparsity_report.cli.options import (
     RenderOptions,
     dataclass_options,
 )
-from sparsity_report.cli.outputs import check_outputs, print_notes, write
-from sparsity_report.errors import SparsityReportError
+from sparsity_report.cli.outputs import check_outputs, write
+from sparsity_report.cli.terminal import print_warning
+from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.files.filesystem import file_digest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from sparsity_report.api.study import Study
+    from sparsity_report.measure.clock import Clock
 
 
 @dataclass_options
@@ -42,8 +53,9 @@ def run(
     check_outputs(outputs)
     _check(analysis, choice, len(models or ()))
     with quiet_libraries():
-        study, refused = studied(compared(models or [], choice, analysis), analysis)
-        print_notes(study)
+        study, refused = _studied(compared(models or [], choice, analysis), analysis)
+        for note in study.notes:
+            print_warning(printable(note))
         write(study, outputs)
     if refused:
         raise typer.Exit(2)
@@ -59,7 +71,7 @@ def _check(analysis: Analysis, choice: Choice, models: int) -> None:
         raise SparsityReportError(
             f"--sensitivity {analysis.sensitivity!r} is unknown; use block, group or layer"
         )
-    clock_of(analysis)
+    _clock(analysis)
     scored = analysis.scores or analysis.sensitivity
     runs = None
     if calibrates(choices):
@@ -99,6 +111,90 @@ def _check(analysis: Analysis, choice: Choice, models: int) -> None:
         from sparsity_report.measure.texts import names_file
 
         names_file(choice.calibration)
+
+
+def _clock(analysis: Analysis) -> Clock | None:
+    """Return the clock of --latency, None without that option."""
+    if analysis.latency is None:
+        return None
+    from sparsity_report.measure.clock import Clock
+
+    seconds = analysis.seconds
+    return Clock() if seconds is None else Clock(budget=seconds)
+
+
+def _studied(given: Compared, analysis: Analysis) -> tuple[Study, bool]:
+    """Compare and measure the variants; return the study, and True if a request was refused."""
+    import sparsity_report as sr
+
+    variants = given.variants
+    study = sr.compare(*variants, patterns=True)
+    if clock := _clock(analysis):
+        study = study.with_measured(latency=sr.latency(variants, clock=clock))
+    asked: list[tuple[str, bool, Callable[[Compared, Analysis], pd.DataFrame]]] = [
+        ("quality", analysis.scores, _quality),
+        ("sensitivity", analysis.sensitivity is not None, _sensitivity),
+        ("continuations", bool(analysis.prompt), _continuations),
+    ]
+    refused = False
+    for name, is_asked, measure in asked:
+        if is_asked:
+            try:
+                study = study.with_measured(**{name: measure(given, analysis)})
+            except SparsityReportError as error:
+                study, is_wrong = _noted(study, error)
+                refused |= is_wrong
+    return study, refused
+
+
+def _noted(study: Study, error: SparsityReportError) -> tuple[Study, bool]:
+    """Add a refusal to the notes and to stderr; return True, too, if the request was wrong."""
+    from sparsity_report.measure.protocols import NoScoreError
+
+    is_wrong = not isinstance(error, NoScoreError)
+    note = error.note if isinstance(error, NoScoreError) else str(error)
+    if note in study.notes:
+        return study, is_wrong
+    return replace(study, notes=(*study.notes, note)), is_wrong
+
+
+def _quality(given: Compared, analysis: Analysis) -> pd.DataFrame:
+    """Score a text with the variants; with --curve, at each tenth of sparsity, too."""
+    import sparsity_report as sr
+
+    scored = list(given.variants)
+    if analysis.curve:
+        known = {variant.name for variant in scored}
+        steps = [sr.masked(pruning) for pruning in given.steps()]
+        if not steps:
+            raise SparsityReportError(
+                "--curve prunes by a policy at every 10 %, and none is chosen; add --sparsity"
+            )
+        scored += [step for step in steps if step.name not in known]
+    return sr.perplexity(scored, analysis.text, protocol=analysis.protocol)
+
+
+def _sensitivity(given: Compared, analysis: Analysis) -> pd.DataFrame:
+    """Score a text with one part pruned at a time."""
+    import sparsity_report as sr
+
+    pruning, by = next(iter(given.prunings), None), analysis.sensitivity or "block"
+    if pruning is None or pruning.target is None:
+        raise SparsityReportError(
+            "--sensitivity prunes one part at a time; add --sparsity with a share above that of "
+            "the zeros that the model has"
+        )
+    return sr.sensitivity(
+        pruning.weights, pruning.sparsity, by, text=analysis.text, protocol=analysis.protocol,
+        cache=analysis.cache,
+    )  # fmt: skip
+
+
+def _continuations(given: Compared, analysis: Analysis) -> pd.DataFrame:
+    """Continue the prompts with the variants."""
+    import sparsity_report as sr
+
+    return sr.continuations(given.variants, analysis.prompt)
 
 
 @dataclass_options

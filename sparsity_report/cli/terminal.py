@@ -1,4 +1,7 @@
-"""Output of commands, and signals as exceptions, so that a stopped command undoes its work."""
+"""Output of commands, signals as exceptions, and worker processes that leave signals to them.
+
+A stopped command undoes its work.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,12 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from sparsity_report.errors import SparsityReportError, legible
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
 
 
 def print_line(text: str, stream: TextIO | None = None) -> None:
@@ -76,3 +82,33 @@ def stoppable() -> Iterator[None]:
     finally:
         for number in numbers:
             signal.signal(number, signal.SIG_DFL)
+
+
+@contextmanager
+def workers(number: int) -> Iterator[Executor | None]:
+    """Start processes that count files; give None for 0, as threads count then."""
+    if number == 0:
+        yield None
+        return
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    # A fork would copy threads of torch in an undefined state.
+    with ProcessPoolExecutor(number, mp_context=get_context("spawn")) as pool:
+        with _block_ctrl_c():
+            for _ in range(number):
+                pool.submit(int)  # starts a process
+        yield pool
+
+
+@contextmanager
+def _block_ctrl_c() -> Iterator[None]:
+    """Block Ctrl-C in processes started meanwhile, so that the parent alone handles it."""
+    if sys.platform == "win32":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

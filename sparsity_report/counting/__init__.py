@@ -12,7 +12,7 @@
 - `pruning`: prunings as values, the base class of policies, the model after a pruning; `cuts`: the
   pruned weights of each tensor; `in_place`: pruning of live layers.
 - `kept_experts`: the experts that a model keeps, as values.
-- `checkpoints`: pruned and unpacked models written as safetensors.
+- `checkpoint_layout`, `checkpoint_writer`: pruned and unpacked models written as safetensors.
 - `n_m_patterns`: patterns such as 2:4, and compliance with them.
 
 For maintainers: results are equal to the bit in whatever order work arrives, and ties are broken by

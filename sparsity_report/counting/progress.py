@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
@@ -47,15 +47,10 @@ def bar(title: str, unit: str = "B", given: Progress | None = None) -> Iterator[
     given : callable, optional
         Called instead of showing a bar.
     """
-    if _SHOWN.get():
-        yield given or _silent
-        return
+    is_drawn = not (given or _SHOWN.get() or os.environ.get("TQDM_DISABLE"))
     before = _SHOWN.set(True)
     try:
-        if given or os.environ.get("TQDM_DISABLE"):
-            yield given or _silent
-            return
-        with _drawn(title, unit, _LONG) as progress:
+        with _drawn(title, unit) if is_drawn else nullcontext(given or _silent) as progress:
             yield progress
     finally:
         _SHOWN.reset(before)
@@ -66,13 +61,13 @@ def _silent(done: int, total: int, name: str) -> None:
 
 
 @contextmanager
-def _drawn(label: str, unit: str, after: float) -> Iterator[Progress]:
-    """Draw a bar that appears after so many seconds and vanishes at the end."""
+def _drawn(label: str, unit: str) -> Iterator[Progress]:
+    """Draw a bar that appears after `_LONG` seconds and vanishes at the end."""
     from tqdm.auto import tqdm
 
     with tqdm(
         desc=label, unit=unit, unit_scale=unit == "B", unit_divisor=1000,
-        disable=None, leave=False, delay=after,
+        disable=None, leave=False, delay=_LONG,
     ) as bar:  # fmt: skip
         shown = None if getattr(bar, "displayed", True) else _Cell(bar)
 

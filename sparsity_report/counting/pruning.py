@@ -47,15 +47,8 @@ class Basis:
     @property
     def note(self) -> str:
         """A note about the source."""
-        if self.windows is None:
-            return say("note.imported_masks", name=self.name, fingerprint=self.fingerprint)
-        return say(
-            "note.calibrated",
-            windows=self.windows,
-            window=self.window,
-            name=self.name,
-            fingerprint=self.fingerprint,
-        )
+        key = "note.imported_masks" if self.windows is None else "note.calibrated"
+        return say(key, **vars(self))
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,18 +1,35 @@
-"""Counts of a model from its headers: parameters and bytes by group and by format."""
+"""Counts of a model from its headers by group and by format, and differences from its claims."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from sparsity_report.sparse.shares import bits_per_weight
+from sparsity_report.sparse.shares import bits_per_weight, ratio
 from sparsity_report.weights.anatomy.groups import GROUPS
-from sparsity_report.weights.anatomy.names_only import expert_stacks, experts_per_token
+from sparsity_report.weights.anatomy.names_only import (
+    expert_stacks,
+    experts_per_token,
+    text_settings,
+)
 from sparsity_report.weights.sources.checkpoint import CheckpointWeights
 from sparsity_report.weights.weights import Module, Parameter, Weights
+from sparsity_report.words.sentences import say
 
 _Key = Callable[[Module, Parameter], str]
+
+# A size such as 7B, 1.5b, 8x7B or the 3B of A3B, apart from letters, digits and further decimals.
+_SIZE = re.compile(
+    r"(?<![A-Za-z0-9.])(?<!\d_)(?:(?P<experts>\d{1,4})x)?(?P<active>A?)"
+    r"(?P<number>\d{1,7}(?:\.\d{1,3})?)(?P<unit>[BMT])(?![A-Za-z0-9])",
+    re.IGNORECASE,
+)
+_PARAMETERS = re.compile(r"(num(ber)?_?(of_)?)?param(eter)?s(_?count)?")
+_UNITS = {"m": 10**6, "b": 10**9, "t": 10**12}
+# Rounding of a name or card that is no difference, at least, and of the Hub's own sum.
+_NAMED, _SUMMED = 0.1, 0.01
 
 
 def model_counts(
@@ -21,7 +38,7 @@ def model_counts(
     """Return the counts of a model as plain values, the keys of which are stable.
 
     Parameters are logical: a 4-bit weight is one. Tied tensors count once. Zeros are null unless
-    they were counted by :func:`sparsity_report.findings.rules.counted_tensors.model_zeros`.
+    they were counted by :func:`sparsity_report.findings.counted_tensors.model_zeros`.
 
     Returns
     -------
@@ -102,3 +119,98 @@ def _sums(weights: Weights, key: _Key) -> dict[str, dict[str, Any]]:
         }
         for name, members in rows.items()
     }
+
+
+def model_claims(
+    weights: Weights,
+    folder: str = "",
+    card: Mapping[str, Any] | None = None,
+    hub_total: int | None = None,
+) -> tuple[str, ...]:
+    """Return a sentence for each difference between a model's claims and its files.
+
+    Sizes in names are roundings: 10 %, or half a unit of the last digit, is no difference, neither
+    is a size without embeddings.
+
+    Parameters
+    ----------
+    weights : Weights
+    folder : str
+        Name of the folder of the files.
+    card : mapping, optional
+        Metadata of the model card.
+    hub_total : int, optional
+        Parameters that the Hub shows for the safetensors files.
+    """
+    names = [name for name in (weights.name, folder) if _SIZE.search(name)][:1]
+    texts = [(say("claim.by_name", name=name), name) for name in names]
+    if label := weights.configuration().get("general.size_label"):
+        texts.append((say("claim.by_metadata"), str(label)))
+    texts += [(say("claim.by_card"), text) for text in _stated((card or {}).get("model-index"))]
+    differences = [each for source, text in texts for each in _of_text(weights, source, text)]
+    differences += [*_of_dtype(weights), *_of_hub(weights, hub_total)]
+    return tuple(dict.fromkeys(differences))
+
+
+def _of_text(weights: Weights, source: str, text: str) -> Iterator[str]:
+    """Yield the differences of sizes in a text; of several sizes none can be meant."""
+    matches = [*_SIZE.finditer(text)]
+    sizes = [match for match in matches if not (match["active"] or match["experts"])]
+    active = [match for match in matches if match["active"]]
+    embeddings = (module for module in weights.modules if module.group == "embedding")
+    outside = weights.total - sum(
+        p.total for module in embeddings for p in module.parameters if p.tied_to is None
+    )
+    if len({match[0].lower() for match in sizes}) == 1:
+        yield from _of_size(sizes[0], "claim.parameters", source, weights.total, outside)
+        if len(active) == 1:
+            yield from _of_size(active[0], "claim.active", source, active_total(weights))
+    experts = {int(match["experts"]) for match in matches if match["experts"]}
+    counts = expert_counts(weights)
+    if len(experts) == 1 and counts and {*counts} != experts:
+        yield say("claim.experts", source=source, claimed=experts.pop(), counts=counts)
+
+
+def _of_size(
+    match: re.Match[str], key: str, source: str, total: int | None, *others: int
+) -> Iterator[str]:
+    """Yield the difference of a written size from a total, unless this or another is near."""
+    digits, number = len(match["number"].partition(".")[2]), float(match["number"])
+    tolerance = max(_NAMED, 10.0**-digits / 2 / number) if number else 0
+    size = number * _UNITS[match["unit"].lower()]
+    if total and all(abs(each - size) > size * tolerance for each in (total, *others)):
+        claimed = f"{match['number']}{match['unit'].upper()}"
+        yield say(key, source=source, total=total, claimed=claimed, tolerance=tolerance)
+
+
+def _stated(value: Any) -> Iterator[str]:
+    """Yield the numbers of parameters in metadata, as text with a unit."""
+    if isinstance(value, list | dict):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _stated(each)
+    for key, number in value.items() if isinstance(value, dict) else ():
+        if _PARAMETERS.fullmatch(str(key).lower()):
+            yield f"{number / 1e6:.3f}M" if type(number) is int else str(number)
+
+
+def _of_dtype(weights: Weights) -> Iterator[str]:
+    """Yield the difference between the dtype of the configuration and that of most weights."""
+    settings = text_settings(weights.configuration())
+    claimed = settings.get("dtype") or settings.get("torch_dtype")
+    held: Counter[str] = Counter()
+    for each in weights.stored:
+        held[each.format] += each.total
+    dtype, total = max(held.items(), key=lambda item: item[1])
+    is_plain = not any(each.packing for each in weights.stored)
+    if isinstance(claimed, str) and is_plain and claimed.removeprefix("torch.") != dtype:
+        share = ratio(total, weights.total)
+        yield say("claim.dtype", claimed=claimed, dtype=dtype, share=share)
+
+
+def _of_hub(weights: Weights, claimed: int | None) -> Iterator[str]:
+    """Yield the difference from the Hub's number, which counts packed words as they are stored."""
+    if claimed is None or abs(claimed - weights.total) <= _SUMMED * weights.total:
+        return
+    numbers = {"claimed": claimed, "total": weights.total, "tolerance": _SUMMED}
+    is_stored = abs(claimed - (stored_values(weights) or 0)) <= _SUMMED * claimed
+    yield say("claim.hub_stored" if is_stored else "claim.hub", **numbers)

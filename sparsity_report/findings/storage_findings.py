@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from sparsity_report.findings.variant_names import counted_bytes, group_names, unpacked_name
+from sparsity_report.findings.variant_names import group_names
 from sparsity_report.sparse.runtime_support import LOOKED_AT, MISREAD, RUNTIMES, SOME, SPARSE
 from sparsity_report.sparse.shares import ratio
 from sparsity_report.study.comparison import Study
@@ -33,7 +33,9 @@ def csr_bytes(study: Study) -> Iterator[str]:
             continue
         level = facts.break_even(variant)
         key = "finding.csr_no_break_even" if level is None else "finding.csr_break_even"
-        base = unpacked_name(facts.baseline, facts.unpacked_dtypes(facts.baseline))
+        base = facts.baseline
+        if packed := facts.unpacked_dtypes(base):
+            base = say("name.unpacked_to", name=base, dtypes=packed)
         types = [say("name.unpacked_dtype", dtype=d) if d in unpacked else d for d in dtypes]
         size, reference = (facts.total(v, "stored_bytes") for v in (variant, facts.baseline))
         sizes = {"ratio": times, "bytes": size, "reference": reference, "level": level}
@@ -58,20 +60,17 @@ def smallest_layouts(study: Study) -> Iterator[str]:
     facts = study.facts
     groups = group_names(
         ((layout, *facts.unpacked_dtypes(variant)), variant)
-        for variant in _pruned_variants(study)
+        for variant in study.variants.loc[study.variants["pruned"].notna(), "variant"]
         if (layout := facts.smallest_layout(variant, "model"))
     )
     layouts = []
     for (layout, *dtypes), names in groups.items():
         ratios = [facts.lossless(name, "model")["ratio"][layout] for name in names]
-        figures = {"variants": names, "ratios": ratios, "bytes": counted_bytes(dtypes)}
+        key = "finding.their_unpacked_bytes" if dtypes else "finding.their_dense_bytes"
+        figures = {"variants": names, "ratios": ratios, "bytes": say(key, dtypes=dtypes)}
         layouts.append(say("finding.layout_ratio", layout=layout, **figures))
     if layouts:
         yield say("finding.smallest_layouts", layouts=layouts)
-
-
-def _pruned_variants(study: Study) -> list[str]:
-    return list(study.variants.loc[study.variants["pruned"].notna(), "variant"])
 
 
 def runtime_findings(study: Study) -> Iterator[str]:

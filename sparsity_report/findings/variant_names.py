@@ -1,6 +1,6 @@
-"""Names of variants and of their bytes in findings, and all-zero parts that variants share."""
+"""Names of variants in findings, and all-zero parts that variants share."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeVar
 
 from sparsity_report.words.sentences import say
@@ -20,24 +20,6 @@ def group_names(pairs: Iterable[tuple[_Key, str]]) -> dict[_Key, list[str]]:
     for key, name in pairs:
         groups.setdefault(key, []).append(name)
     return groups
-
-
-def unpacked_name(name: str, dtypes: Sequence[str]) -> str:
-    """Return the name of weights, with the types they are unpacked to if they are packed."""
-    return say("name.unpacked_to", name=name, dtypes=dtypes) if dtypes else name
-
-
-def counted_bytes(dtypes: Sequence[str]) -> str:
-    """Return the bytes to which a layout of some variants is compared.
-
-    Parameters
-    ----------
-    dtypes : sequence of str
-        Types that packed weights are unpacked to; empty for weights that are not packed.
-    """
-    if dtypes:
-        return say("finding.their_unpacked_bytes", dtypes=dtypes)
-    return say("finding.their_dense_bytes")
 
 
 #: Keys by kind: where all variants agree, and where they differ.

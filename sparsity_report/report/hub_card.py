@@ -128,6 +128,6 @@ def _home(study: Study) -> Path | None:
     """Return the folder of the first variant's model; None if it is not open."""
     if study.weights is None:
         return None
-    from sparsity_report.counting.checkpoints.checkpoint_writer import home_of
+    from sparsity_report.counting.checkpoint_writer import home_of
 
     return home_of(study.weights)

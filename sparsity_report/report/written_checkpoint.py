@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import sparsity_report
-from sparsity_report.counting.checkpoints.checkpoint_layout import Layout, layout_of
-from sparsity_report.counting.checkpoints.checkpoint_writer import (
+from sparsity_report.counting.checkpoint_layout import Layout, layout_of
+from sparsity_report.counting.checkpoint_writer import (
     check_place,
     home_of,
     write_weights,

@@ -56,6 +56,11 @@ class Runtime(NamedTuple):
         ISO date from which nobody maintains it.
     cells : dict of str to Support
         By layout.
+
+    Examples
+    --------
+    >>> RUNTIMES["vllm"].cells["sparse-24-bitmask"].verdict
+    'refused'
     """
 
     key: str
@@ -78,17 +83,6 @@ RUNTIMES: dict[str, Runtime] = {
 }
 # Layouts of compressed-tensors, with which the names of packings start.
 _PACKED = ("sparse-24-bitmask", "marlin-24", "sparse-bitmask")
-
-
-def support(runtime: str, layout: str) -> Support:
-    """Return what a runtime does with a layout, by their keys.
-
-    Examples
-    --------
-    >>> support("vllm", "sparse-24-bitmask").verdict
-    'refused'
-    """
-    return RUNTIMES[runtime].cells[layout]
 
 
 def layouts_of(

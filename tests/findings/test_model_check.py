@@ -17,10 +17,9 @@ from wording import count_of, key_of, of_key, values_of
 
 import sparsity_report as sr
 from sparsity_report.files.package_data import DEMO
-from sparsity_report.findings.rules.model_check import ModelCheck, check_rules
-from sparsity_report.findings.rules.rule_files import read_rule_file
-from sparsity_report.findings.rules.wanted_bounds import read_rules
-from sparsity_report.sparse.runtime_support import support
+from sparsity_report.findings.model_check import ModelCheck, check_rules
+from sparsity_report.findings.wanted_bounds import read_rule_file, read_rules
+from sparsity_report.sparse.runtime_support import RUNTIMES
 from sparsity_report.words.catalogue import catalogue
 from sparsity_report.words.sentences import say
 
@@ -362,7 +361,7 @@ def test_gguf(tmp_path):
 def test_runtimes(half, tmp_path):
     packing.packed_llama(tmp_path, "sparse-24")
     (violation,) = sr.check(tmp_path / "packed", runtime="vllm").violations
-    cell = support("vllm", "sparse-24-bitmask")
+    cell = RUNTIMES["vllm"].cells["sparse-24-bitmask"]
     assert (violation.rule, cell.verdict) == ("runtime", "refused")
     assert cell.source in str(violation)
     assert "sparse-24-bitmask of compressed-tensors, refused in vLLM" in str(violation)

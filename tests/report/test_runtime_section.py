@@ -5,7 +5,7 @@ import re
 from papers import tables_of
 
 import sparsity_report as sr
-from sparsity_report.sparse.runtime_support import LOOKED_AT, RUNTIMES, support
+from sparsity_report.sparse.runtime_support import LOOKED_AT, RUNTIMES
 from sparsity_report.words.sentences import say
 
 
@@ -21,7 +21,7 @@ def test_each_cell_is_on_the_page_with_its_source(demo_study, tmp_path):
     assert len(rows) == 2 * len(RUNTIMES)
     layouts = [layout for layout in ("zeros", "csr") for _ in RUNTIMES]
     for layout, key, row in zip(layouts, [*RUNTIMES] * 2, rows, strict=True):
-        cell, runtime = support(key, layout), RUNTIMES[key]
+        cell, runtime = RUNTIMES[key].cells[layout], RUNTIMES[key]
         notes = [say(f"runtime_note.{cell.note}")] if cell.note else []
         notes += [say("page.runtime_ended", date=runtime.ended)] if runtime.ended else []
         assert row[0] == runtime.name

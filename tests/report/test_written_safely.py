@@ -14,7 +14,7 @@ from helpers import command, small_llama
 from safetensors.torch import load_file, save_file
 
 import sparsity_report as sr
-from sparsity_report.counting.checkpoints import checkpoint_writer
+from sparsity_report.counting import checkpoint_writer
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.sparse.runtime_support import RUNTIMES
 
@@ -137,7 +137,7 @@ def test_written_zeros_are_counted(variant, tmp_path, monkeypatch):
 
 def test_leftovers_of_a_killed_run_are_removed(variant, tmp_path):
     code = "import sys, time; from pathlib import Path; \
-from sparsity_report.files.new_folder import new_folder\n\
+from sparsity_report.files.atomic import new_folder\n\
 with new_folder(Path(sys.argv[1])) as hidden:\n\
     (hidden / 'x').write_text('x'); print('there', flush=True); time.sleep(60)"
     line = [sys.executable, "-c", code, tmp_path / "other"]

@@ -44,7 +44,7 @@ def test_ended_runtimes_ended_in_the_past():
 def test_sparse_kernels_for_zeros_name_their_option():
     # The sentence of the report calls them optional.
     for layout in ("zeros", "2:4"):
-        cells = [table.support(key, layout) for key in table.RUNTIMES]
+        cells = [table.RUNTIMES[key].cells[layout] for key in table.RUNTIMES]
         used = [cell for cell in cells if cell.verdict == "sparse"]
         assert used
         assert all(cell.note or table.RUNTIMES[cell.runtime].ended for cell in used)
@@ -54,7 +54,7 @@ def test_refused_formats_never_count_as_used():
     # compressed-tensors removed its sparse formats in 2026; only ended runtimes could differ.
     for runtime in table.RUNTIMES.values():
         for layout in ("sparse-24-bitmask", "marlin-24", "sparse-bitmask"):
-            assert table.support(runtime.key, layout).verdict in {"refused", "misread", "unknown"}
+            assert runtime.cells[layout].verdict in {"refused", "misread", "unknown"}
 
 
 @pytest.mark.parametrize(
@@ -80,6 +80,6 @@ def test_layouts_follow_from_measurements(measured, layouts):
 def test_the_table_is_read_without_torch_and_pandas():
     code = (
         "import sys; sys.modules.update(dict.fromkeys(['torch', 'pandas', 'numpy']));"
-        "from sparsity_report.sparse.runtime_support import support; support('mlx', 'csr')"
+        "from sparsity_report.sparse.runtime_support import RUNTIMES; RUNTIMES['mlx'].cells['csr']"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 
 from sparsity_report.report.tables.table_model import Cell, Table, table_of
-from sparsity_report.sparse.runtime_support import LOOKED_AT, RUNTIMES, Support, support
+from sparsity_report.sparse.runtime_support import LOOKED_AT, RUNTIMES, Support
 from sparsity_report.study.comparison import Study
 from sparsity_report.study.schema import columns_of
 from sparsity_report.untrusted.display_text import clip, short_name
@@ -83,7 +83,7 @@ def runtimes(study: Study) -> Table | None:
         variants = some([*map(short_name, rows["variant"].unique())])
         title = say("page.runtime_layout", layout=display_name("runtime_layout", str(layout)))
         for runtime in rows["runtime"].unique():
-            cells = _shown(support(runtime, str(layout)))
+            cells = _shown(RUNTIMES[runtime].cells[str(layout)])
             shown.append({"title": f"{title} ({variants})", **cells})
     columns = columns_of(
         "runtime version verdict source", dict.fromkeys(("runtime", "version", "verdict"), WORDS)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from sparsity_report.counting.n_m_patterns import Pattern, parse_pattern
-from sparsity_report.sparse.runtime_support import RUNTIMES, layouts_of, support
+from sparsity_report.sparse.runtime_support import RUNTIMES, layouts_of
 from sparsity_report.study.derived.existing_zeros import n_m_positions
 from sparsity_report.study.layers import records
 from sparsity_report.study.policy_names import EXISTING
@@ -28,7 +28,7 @@ def runtime_frame(facts: Facts) -> pd.DataFrame:
         As :attr:`sparsity_report.Study.runtimes`.
     """
     rows = [
-        {"variant": row["variant"], **support(runtime, layout)._asdict()}
+        {"variant": row["variant"], **RUNTIMES[runtime].cells[layout]._asdict()}
         for row in records(facts.study.variants)
         for layout in _layouts(facts, row)
         for runtime in RUNTIMES

@@ -8,20 +8,22 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import tee
 from pathlib import Path
 
 import torch
 
-from sparsity_report.counting.checkpoints.checkpoint_layout import Layout, rearranged
+from sparsity_report.counting.checkpoint_layout import Layout, rearranged
 from sparsity_report.counting.counts import count_weights
 from sparsity_report.counting.cuts import Cut, masked_copy
 from sparsity_report.counting.histogram import count_slice
+from sparsity_report.counting.matrix_counts import in_runs
 from sparsity_report.counting.progress import Progress, bar
 from sparsity_report.counting.pruning import Pruning
 from sparsity_report.counting.workers import in_order, work_through
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files import filesystem
-from sparsity_report.files.new_folder import new_folder
+from sparsity_report.files.atomic import new_folder
 from sparsity_report.untrusted import limits
 from sparsity_report.weights.adapters.merged_adapter import AdaptedWeights
 from sparsity_report.weights.loading import load
@@ -236,32 +238,18 @@ class _Masked(_Copied):
 
     def pieces(self) -> Iterator[torch.Tensor]:
         """Yield the values block by block, pruned ones as zeros."""
-        waiting: list[torch.Tensor] = []
-
-        def rows() -> Iterator[torch.Tensor]:
-            for values in self._whole_rows():
-                waiting.append(values)
-                yield values
-
+        rows, masked = tee(self._whole_rows())
         # The last step compares the number of pruned weights with the counted one.
-        for stays in self.cut.masks(rows()):
-            yield masked_copy(waiting.pop(), stays)
+        for stays, values in zip(self.cut.masks(masked), rows, strict=True):
+            yield masked_copy(values, stays)
 
     def _whole_rows(self) -> Iterator[torch.Tensor]:
         """Yield matrices of whole rows; whole matrices if their inputs come first."""
         matrix, row = self.parameter.inputs_outputs, self.parameter.shape[-1]
-        unit = math.prod(matrix) if matrix else row
-        step = unit if matrix else max(_BLOCK // unit, 1) * unit
-        held, count = list[torch.Tensor](), 0
-        for piece in super().pieces():
-            held.append(piece)
-            count += piece.numel()
-            if count >= unit:
-                values = torch.cat(held) if len(held) > 1 else piece
-                complete = count // unit * unit
-                for part in values[:complete].split(step):
-                    yield part.view(matrix or (-1, row))
-                held, count = [values[complete:]] if complete < count else [], count - complete
+        step = math.prod(matrix) if matrix else max(_BLOCK // row, 1) * row
+        sizes = (min(step, self.total - start) for start in range(0, self.total, step))
+        for values in in_runs(super().pieces(), sizes, torch.cat):
+            yield values.view(matrix or (-1, row))
 
 
 def _write(folder: Path, places: list[tuple[str, int, int]], values: Slice) -> int:

@@ -14,15 +14,15 @@ from sparsity_report.counting.matrix_counts import MatrixCount, nonzero_blocks
 from sparsity_report.counting.n_m_patterns import Pattern
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.package_data import DEMO
-from sparsity_report.findings.rules.counted_tensors import CountedModel, count_tensors
-from sparsity_report.findings.rules.deployment_notes import (
+from sparsity_report.findings.counted_tensors import CountedModel, count_tensors
+from sparsity_report.findings.deployment_notes import (
     announced_pattern,
     deployment_notes,
     varying,
 )
-from sparsity_report.findings.rules.wanted_bounds import Bound, Rules, read_rules
+from sparsity_report.findings.wanted_bounds import Bound, Rules, read_rules
 from sparsity_report.sparse.cost import TRACE
-from sparsity_report.sparse.runtime_support import MISREAD, REFUSED, RUNTIMES, layouts_of, support
+from sparsity_report.sparse.runtime_support import MISREAD, REFUSED, RUNTIMES, layouts_of
 from sparsity_report.sparse.shares import ratio
 from sparsity_report.weights.loading import load, open_to_count
 from sparsity_report.weights.weights import Parameter, Weights
@@ -294,7 +294,7 @@ def _runtime_support(model: CountedModel, runtime: str) -> Iterator[tuple[str, s
         is_uneven=bool(varying(model.weights)),
     )
     for layout in layouts:
-        cell = support(runtime, layout)
+        cell = RUNTIMES[runtime].cells[layout]
         words = {
             "layout": say(f"runtime_layout.{layout}"),
             "verdict": say(f"runtime_verdict.{cell.verdict}"),

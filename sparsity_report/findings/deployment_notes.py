@@ -16,7 +16,7 @@ import numpy as np
 
 from sparsity_report.counting.matrix_counts import GROUPS, dead_parts, head_sums
 from sparsity_report.counting.n_m_patterns import Pattern, read_pattern
-from sparsity_report.findings.rules.counted_tensors import CountedModel, place_phrase
+from sparsity_report.findings.counted_tensors import CountedModel, place_phrase
 from sparsity_report.findings.variant_names import ALL_ZERO, zero_parts
 from sparsity_report.sparse.runtime_support import LOOKED_AT, REFUSED, RUNTIMES, UNKNOWN
 from sparsity_report.sparse.shares import ratio
