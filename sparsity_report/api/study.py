@@ -15,8 +15,8 @@ from sparsity_report.counting.counts import count_notes, count_weights
 from sparsity_report.counting.progress import Progress
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.atomic import write_file
-from sparsity_report.study import comparison
 from sparsity_report.study.derived.expert_use import experts_frame
+from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.files.json_files import content_of, read_figures, study_or_saved
 from sparsity_report.study.files.value_bounds import check_measured
 from sparsity_report.study.layers import check_context, check_convention, with_shares
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Study(comparison.Study):
+class Study(StudyFigures):
     """Variants of a model side by side, as data that can be saved, read and rendered.
 
     Attributes
@@ -457,7 +457,7 @@ def read_study(path: str | os.PathLike[str], *, strict: bool = False) -> Study:
     return as_study(read_figures(path, strict=strict))
 
 
-def as_study(figures: comparison.Study) -> Study:
+def as_study(figures: StudyFigures) -> Study:
     """Return a study of the same tables with the members of the public class."""
     if isinstance(figures, Study):
         return figures

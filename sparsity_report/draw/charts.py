@@ -17,7 +17,7 @@ from sparsity_report.draw.speed_charts import crossover_chart, speed_chart
 from sparsity_report.draw.theme import TEXT_WIDTH
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.atomic import write_file
-from sparsity_report.study.comparison import Study
+from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.schema import COLUMNS
 from sparsity_report.untrusted.display_text import clip, distinct_names
 from sparsity_report.words.display_names import group_name, layout_name, part_name
@@ -34,7 +34,7 @@ _LINES = {
 }
 
 
-def csr_bytes_curve(study: Study, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
+def csr_bytes_curve(study: StudyFigures, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
     """Return bytes ÷ dense bytes of each layout against sparsity, with the levels of the study.
 
     `width` is in points, everything included.
@@ -167,7 +167,7 @@ def _line_name(layout: str) -> str:
     return say("chart.dense_and_masked_line") if layout == "dense" else layout_name(layout)
 
 
-def _break_evens(study: Study) -> Rows:
+def _break_evens(study: StudyFigures) -> Rows:
     """Return the points where the straight lines of CSR meet dense."""
     facts = study.facts
     return [
@@ -182,7 +182,7 @@ def _break_evens(study: Study) -> Rows:
     ]
 
 
-def _levels(study: Study) -> Rows:
+def _levels(study: StudyFigures) -> Rows:
     """Return the points of the study on the line of CSR, those with one label once."""
     points = {}
     for variant, share in study.facts.marks():
@@ -193,7 +193,7 @@ def _levels(study: Study) -> Rows:
     return sorted(points.values(), key=lambda row: row["sparsity"])
 
 
-def sensitivity_chart(study: Study, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
+def sensitivity_chart(study: StudyFigures, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
     """Return the cost of pruning each part alone, in nats per token.
 
     Returns

@@ -17,7 +17,7 @@ from sparsity_report.findings.checkpoint_labels import (
     strip_names,
     strip_title,
 )
-from sparsity_report.study.comparison import Study
+from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.pairs.removed_strips import Strip, block_shares, strips
 from sparsity_report.untrusted.display_text import clip
 from sparsity_report.words.display_names import display_name, head
@@ -32,7 +32,7 @@ _ROW, _TALLEST = 16, 420
 
 
 def blocks_chart(
-    study: Study, width: float = TEXT_WIDTH, *, heading: bool = True
+    study: StudyFigures, width: float = TEXT_WIDTH, *, heading: bool = True
 ) -> alt.LayerChart | None:
     """Return columns of the share of zeros revived, weights removed or new zeros, by block.
 
@@ -77,7 +77,7 @@ def blocks_chart(
 
 
 def strip_charts(
-    study: Study, width: float = TEXT_WIDTH
+    study: StudyFigures, width: float = TEXT_WIDTH
 ) -> Iterator[tuple[Strip, alt.LayerChart | None]]:
     """Yield a strip per kind of removed units: rows of cells, hollow for removed ones.
 
@@ -90,7 +90,7 @@ def strip_charts(
         yield strip, chart
 
 
-def strip_chart(study: Study, kind: str, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
+def strip_chart(study: StudyFigures, kind: str, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
     """Return the strip of one kind; None if none of it was removed or there are too many cells."""
     return next((c for strip, c in strip_charts(study, width) if strip.kind == kind), None)
 

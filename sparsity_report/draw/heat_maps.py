@@ -14,8 +14,8 @@ import pandas as pd
 from sparsity_report.draw import marks, theme
 from sparsity_report.draw.heat_map_svg import HeatMap, MapCell
 from sparsity_report.draw.theme import TEXT_WIDTH
-from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.heads_experts import Part
+from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.schema import Column
 from sparsity_report.untrusted.display_text import clip, short_name
 from sparsity_report.words.display_names import method_name
@@ -168,7 +168,7 @@ def metric_map(
     return marks.heat_map(shape)
 
 
-def sparsity_map(study: Study, variant: str, width: float = TEXT_WIDTH) -> HeatMap | None:
+def sparsity_map(study: StudyFigures, variant: str, width: float = TEXT_WIDTH) -> HeatMap | None:
     """Return a heat map of the sparsity of the prunable weights.
 
     Parameters
@@ -202,7 +202,7 @@ def sparsity_map(study: Study, variant: str, width: float = TEXT_WIDTH) -> HeatM
     return _map(cells, (grid.blocks, grid.projections), tips=tips, width=width, **look)
 
 
-def _map_title(study: Study, variant: str, layers: int) -> tuple[str, str]:
+def _map_title(study: StudyFigures, variant: str, layers: int) -> tuple[str, str]:
     """Return the heading and the note."""
     facts = study.variants.set_index("variant").loc[variant]
     heading, notes = say("chart.zeros_map_title"), [clip(facts["model"]), clip(variant)]
@@ -218,7 +218,7 @@ def _map_title(study: Study, variant: str, layers: int) -> tuple[str, str]:
     return heading, " · ".join(notes)
 
 
-def small_map(study: Study, variant: str) -> HeatMap | None:
+def small_map(study: StudyFigures, variant: str) -> HeatMap | None:
     """Return a heat map of a variant's zeros without a scale, one of several side by side.
 
     Returns
@@ -243,7 +243,7 @@ def _small(
     return _map(cells, axes, width=_SMALL, row=row, title=title, note=note)
 
 
-def even(study: Study, variant: str) -> str | None:
+def even(study: StudyFigures, variant: str) -> str | None:
     """Return the sparsity that all cells of a variant's map round to, else None."""
     shares = {percent(share, digits=0) for share in study.facts.cells(variant)["sparsity"]}
     return shares.pop() if len(shares) == 1 else None

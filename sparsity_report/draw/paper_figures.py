@@ -17,7 +17,7 @@ from sparsity_report.draw.heat_maps import sparsity_map
 from sparsity_report.draw.policy_charts import blocks_chart
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.atomic import write_file
-from sparsity_report.study.comparison import Study
+from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.files.csv_files import variant_stems
 from sparsity_report.study.files.json_files import study_or_saved
 
@@ -28,7 +28,7 @@ _GENERIC = {"serif", "sans-serif", "monospace", "cursive", "fantasy", "system-ui
 
 @unchecked()
 def write_figures(
-    study: Study | str | os.PathLike[str], folder: str | os.PathLike[str]
+    study: StudyFigures | str | os.PathLike[str], folder: str | os.PathLike[str]
 ) -> list[Path]:
     """Write the charts of a study as PNG files at twice their size in print.
 
@@ -62,7 +62,7 @@ def write_figures(
     ...     [path.name for path in sr.write_figures(study, folder)]
     ['csr_bytes.png']
     """
-    shown: Study = study_or_saved("write_figures", study)
+    shown: StudyFigures = study_or_saved("write_figures", study)
     stems = variant_stems(shown)
     drawn: dict[str, alt.LayerChart | HeatMap | None] = {
         f"sparsity_map_{stems[variant]}": sparsity_map(shown, variant)

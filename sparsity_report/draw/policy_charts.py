@@ -11,9 +11,9 @@ import pandas as pd
 from sparsity_report.draw import marks, theme
 from sparsity_report.draw.marks import Rows
 from sparsity_report.draw.theme import NARROW, TEXT_WIDTH
-from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.paired_scores import distance, score_ends
 from sparsity_report.study.derived.protocol_scores import ANY_TOKENIZER, by_protocol
+from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.layers import records
 from sparsity_report.study.policy_names import any_level
 from sparsity_report.untrusted.display_text import clip, distinct_names, short_name
@@ -54,7 +54,7 @@ _BYTES = Figure(
 )  # fmt: skip
 
 
-def hero_chart(study: Study, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
+def hero_chart(study: StudyFigures, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
     """Return perplexity against sparsity, or bytes of the smallest lossless layout if unknown.
 
     Returns
@@ -65,7 +65,7 @@ def hero_chart(study: Study, width: float = TEXT_WIDTH) -> alt.LayerChart | None
     return _drawn(study, *hero_points(study), width)
 
 
-def hero_points(study: Study) -> tuple[Figure, Rows]:
+def hero_points(study: StudyFigures) -> tuple[Figure, Rows]:
     """Return the figure of :func:`hero_chart` and a point per variant; none without a chart."""
     pruned = study.facts.contenders
     if len(pruned) < 2:
@@ -77,7 +77,9 @@ def hero_points(study: Study) -> tuple[Figure, Rows]:
     return _BYTES, _points(study, _BYTES, [_size(study, name) for name in names])
 
 
-def _quality(figure: Figure, study: Study, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
+def _quality(
+    figure: Figure, study: StudyFigures, width: float = TEXT_WIDTH
+) -> alt.LayerChart | None:
     """Return a figure against sparsity by the text and protocol with the most scores.
 
     Returns
@@ -92,7 +94,7 @@ quality_chart = partial(_quality, _PERPLEXITY)
 distance_chart = partial(_quality, _DISTANCE)
 
 
-def _scores(study: Study, figure: Figure) -> Rows:
+def _scores(study: StudyFigures, figure: Figure) -> Rows:
     frame = study.quality
     if frame is not None and figure.column == "kl":  # dense from itself is no measurement
         frame = frame[frame["kl"].notna() & (frame["variant"] != frame["against"])]
@@ -104,7 +106,7 @@ def _scores(study: Study, figure: Figure) -> Rows:
     return _points(study, figure, scores)
 
 
-def _size(study: Study, variant: str) -> dict[str, Any]:
+def _size(study: StudyFigures, variant: str) -> dict[str, Any]:
     """Return the sparsity and the bytes of a variant in its smallest lossless layout."""
     facts, layout = study.facts, study.facts.smallest_layout(variant, "model")
     return {
@@ -115,7 +117,7 @@ def _size(study: Study, variant: str) -> dict[str, Any]:
     }
 
 
-def _points(study: Study, figure: Figure, rows: Rows) -> Rows:
+def _points(study: StudyFigures, figure: Figure, rows: Rows) -> Rows:
     """Return a point per row, with the policy and the name of its line.
 
     Perplexities no better than uniform guessing are at the size of the vocabulary.
@@ -144,7 +146,7 @@ def _points(study: Study, figure: Figure, rows: Rows) -> Rows:
     return points
 
 
-def _interval(study: Study, figure: Figure, row: dict[str, Any]) -> tuple[float, ...]:
+def _interval(study: StudyFigures, figure: Figure, row: dict[str, Any]) -> tuple[float, ...]:
     """Return the ends of the interval of a figure; none if it is unknown."""
     if figure is _PERPLEXITY:
         return score_ends(study.facts, row["variant"], row["perplexity"]) or ()
@@ -152,7 +154,9 @@ def _interval(study: Study, figure: Figure, row: dict[str, Any]) -> tuple[float,
     return known_distance[1:] if known_distance else ()
 
 
-def _drawn(study: Study, figure: Figure, points: Rows, width: float) -> alt.LayerChart | None:
+def _drawn(
+    study: StudyFigures, figure: Figure, points: Rows, width: float
+) -> alt.LayerChart | None:
     """Return the points with a line from dense for each policy at several levels."""
     drawn = [row for row in points if row["value"] is not None and row["x"] is not None]
     if len({row["label"] for row in drawn}) < 2:
@@ -231,7 +235,7 @@ def _shape(rows: Rows, lines: tuple[marks.Line, ...], width: float, figure: Figu
     )
 
 
-def blocks_chart(study: Study, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
+def blocks_chart(study: StudyFigures, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
     """Return the sparsity of each block, one line per pruning of a model.
 
     Prunings with the same labels in every block share a line.

@@ -9,7 +9,7 @@ import pandas as pd
 from sparsity_report.draw import marks, theme
 from sparsity_report.draw.marks import Rows
 from sparsity_report.draw.theme import INK, MUTED, TEXT_WIDTH
-from sparsity_report.study.comparison import Study
+from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.layers import records
 from sparsity_report.untrusted.display_text import clip, short_name
 from sparsity_report.words.display_names import display_name
@@ -32,7 +32,7 @@ _SPEEDS = {
 }
 
 
-def speed_chart(study: Study, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
+def speed_chart(study: StudyFigures, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
     """Return promised and realised speed-up of the forward pass, per variant and tokens.
 
     A band shows the control, the same kernel timed twice. A speed-up within it has an interval
@@ -127,7 +127,7 @@ def _speed_layers(rows: Rows, width: float, inks: Mapping[str, str]) -> list[alt
     ]
 
 
-def crossover_chart(study: Study, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
+def crossover_chart(study: StudyFigures, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
     """Return the sparsity from which CSR is faster than dense, per layer shape and tokens.
 
     Returns

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sparsity_report.draw.fonts import FAMILY
 from sparsity_report.findings.checkpoint_labels import both
-from sparsity_report.study.comparison import Study
+from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.layers import records
 from sparsity_report.study.policy_names import any_level
 from sparsity_report.untrusted.display_text import clip
@@ -119,7 +119,7 @@ LOOKS = {
 _FURTHER = (Look(INDIGO, LONG), Look(BROWN, DASHED), Look("#117733", DOTTED), Look(MUTED, LONG))
 
 
-def looks(study: Study, further: Iterable[str] = ()) -> dict[str, Look]:
+def looks(study: StudyFigures, further: Iterable[str] = ()) -> dict[str, Look]:
     """Return looks with the names of :func:`policies` as keys, those of a study included.
 
     Policies that have no look, the `further` ones last, share those that remain.
@@ -129,7 +129,7 @@ def looks(study: Study, further: Iterable[str] = ()) -> dict[str, Look]:
     return LOOKS | dict(zip(unknown, cycle(_FURTHER, len(unknown)), strict=True))
 
 
-def policies(study: Study) -> dict[str, str]:
+def policies(study: StudyFigures) -> dict[str, str]:
     """Return the policy of each variant, at any level and in any layout.
 
     It is empty for an unpruned model; for one pruned before, it is the name of its first variant.
@@ -141,7 +141,7 @@ def policies(study: Study) -> dict[str, str]:
     }
 
 
-def model_names(study: Study, limit: int = 60) -> str:
+def model_names(study: StudyFigures, limit: int = 60) -> str:
     """Return the shortened names of a study's models, or of two checkpoints with an arrow."""
     if study.matches is not None:
         return both(study)

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
-from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.expert_use import fewer_experts
+from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.layers import records
 from sparsity_report.study.rounded_zeros import origin, rounded
 from sparsity_report.words.sentences import say
@@ -29,7 +29,7 @@ _SMALLEST_KEPT = {
 }
 
 
-def already_pruned(study: Study) -> Iterator[str]:
+def already_pruned(study: StudyFigures) -> Iterator[str]:
     """Yield number, pattern and magnitudes of the zeros of the first model, if pruned before.
 
     Examples
@@ -43,7 +43,7 @@ def already_pruned(study: Study) -> Iterator[str]:
     yield from _opened_zeros(study, is_first=True)
 
 
-def other_models(study: Study) -> Iterator[str]:
+def other_models(study: StudyFigures) -> Iterator[str]:
     """Yield the zeros of further models as they were opened."""
     yield from _opened_zeros(study, is_first=False)
     for row in _as_loaded(study):
@@ -52,14 +52,14 @@ def other_models(study: Study) -> Iterator[str]:
             yield say("finding.zeros_as_loaded", **row)
 
 
-def zeros_as_loaded(study: Study) -> Iterator[str]:
+def zeros_as_loaded(study: StudyFigures) -> Iterator[str]:
     """Yield the zeros of the first model, if it was neither pruned before nor in the study."""
     for row in () if study.facts.contenders else _as_loaded(study):
         if row["zeros"] and study.facts.is_of_first(row["variant"]):
             yield say("finding.zeros_as_loaded", **row)
 
 
-def _opened_zeros(study: Study, is_first: bool) -> Iterator[str]:
+def _opened_zeros(study: StudyFigures, is_first: bool) -> Iterator[str]:
     opened = set(study.variants.loc[study.variants["method"].isna(), "variant"])
     for variant, names in study.facts.already_pruned.items():
         if study.facts.is_of_first(variant) != is_first:
@@ -77,7 +77,7 @@ def _opened_zeros(study: Study, is_first: bool) -> Iterator[str]:
             yield say("existing.pattern", statements=statements)
 
 
-def _as_loaded(study: Study) -> Iterator[dict[str, Any]]:
+def _as_loaded(study: StudyFigures) -> Iterator[dict[str, Any]]:
     """Yield the zeros of unpruned variants whose model was not pruned before."""
     prints = study.variants.set_index("variant")["fingerprint"]
     known = {prints[variant] for variant in study.facts.already_pruned}
@@ -103,7 +103,7 @@ _NEAR_ZEROS = {
 }
 
 
-def zeros_explained(study: Study) -> Iterator[str]:
+def zeros_explained(study: StudyFigures) -> Iterator[str]:
     """Yield the zeros of packed variants that rounding explains."""
     for variant in study.variants["variant"]:
         for part in rounded(study.facts.layers(variant)):
@@ -111,7 +111,7 @@ def zeros_explained(study: Study) -> Iterator[str]:
                 yield say(_ZEROS[origin(part)], variant=variant, **part._asdict())
 
 
-def zeros_hidden(study: Study, variant: str) -> Iterator[str]:
+def zeros_hidden(study: StudyFigures, variant: str) -> Iterator[str]:
     """Yield weights near zero in formats that may not represent zero exactly."""
     for part in rounded(study.facts.layers(variant)):
         if not part.has_zero:

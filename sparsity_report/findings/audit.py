@@ -9,8 +9,8 @@ from sparsity_report.counting.counts import INFINITE, NOT_A_NUMBER
 from sparsity_report.findings.already_pruned import zeros_hidden
 from sparsity_report.findings.variant_names import group_names, zero_parts
 from sparsity_report.sparse.shares import ratio, zero_share, zero_shares
-from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.zero_shot import doubts
+from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.frames import note_findings
 from sparsity_report.study.layers import records
 from sparsity_report.untrusted.display_text import clip
@@ -30,7 +30,7 @@ _EXCLUDED = {
 }
 
 
-def audit(study: Study) -> list[str]:
+def audit(study: StudyFigures) -> list[str]:
     """Return the findings of an audit, the gravest first; empty if there is nothing to flag.
 
     A finding about several variants names all of them.
@@ -51,7 +51,7 @@ def _flag(key: str, **values: Any) -> _Flag:
     return key, tuple((n, tuple(v) if isinstance(v, list) else v) for n, v in values.items())
 
 
-def _flags(study: Study, row: dict[str, Any]) -> Iterator[_Flag]:
+def _flags(study: StudyFigures, row: dict[str, Any]) -> Iterator[_Flag]:
     """Yield the flags of one variant, without its name."""
     layers = study.facts.prunable(row["variant"])
     yield from _some_blocks_only(layers)
@@ -94,7 +94,7 @@ def _tied_head(layers: pd.DataFrame) -> Iterator[_Flag]:
             yield _flag("audit.tied_head_pruned", head=head, share=share, owner=owner)
 
 
-def _all_zero(study: Study) -> Iterator[str]:
+def _all_zero(study: StudyFigures) -> Iterator[str]:
     """Yield one finding about all variants for each kind of all-zero part."""
     zeros = [(name, study.facts.dead(name)) for name in study.variants["variant"]]
     known = {name: parts for name, parts in zeros if parts is not None}
@@ -103,7 +103,7 @@ def _all_zero(study: Study) -> Iterator[str]:
         yield from zero_parts(kind, {name: getattr(d, kind).to_dict() for name, d in known.items()})
 
 
-def _calibrated_on_evaluation_text(study: Study) -> Iterator[str]:
+def _calibrated_on_evaluation_text(study: StudyFigures) -> Iterator[str]:
     if study.quality is None:
         return
     basis = study.variants[study.variants["basis_windows"].notna()]
@@ -115,7 +115,7 @@ def _calibrated_on_evaluation_text(study: Study) -> Iterator[str]:
         yield say("audit.calibrated_on_evaluation_text", variants=variants, text=clip(text))
 
 
-def _doubtful_scores(study: Study) -> Iterator[str]:
+def _doubtful_scores(study: StudyFigures) -> Iterator[str]:
     """Yield scores that may be those of another model, and tasks that were run in part."""
     if study.tasks is None:
         return
@@ -134,7 +134,7 @@ def _doubtful_scores(study: Study) -> Iterator[str]:
             yield say("audit.unpaired_tasks", against=against, reason=reason, **names)
 
 
-def _excluded(study: Study) -> Iterator[str]:
+def _excluded(study: StudyFigures) -> Iterator[str]:
     """Yield the parameters of each model that pruning excluded, by reason."""
     if study.variants["asked_sparsity"].isna().all():
         return

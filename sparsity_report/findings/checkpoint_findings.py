@@ -6,7 +6,7 @@ from typing import Any
 from sparsity_report.pairing.alignment import ORDER_NOTES
 from sparsity_report.pairing.tally import ENOUGH, UNRELATED
 from sparsity_report.sparse.shares import ratio
-from sparsity_report.study.comparison import Study
+from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.frames import note_findings
 from sparsity_report.study.layers import records
 from sparsity_report.study.rounded_zeros import is_pruned
@@ -34,7 +34,7 @@ _TRACE = 0.0005
 _IN_BLOCKS = {"expert", "head", "kv_head", "channel"}
 
 
-def checkpoint_verdict(study: Study) -> list[str]:
+def checkpoint_verdict(study: StudyFigures) -> list[str]:
     r"""Return the verdict on two checkpoints: at most two complete sentences.
 
     Examples
@@ -51,7 +51,7 @@ def checkpoint_verdict(study: Study) -> list[str]:
     return [sentence for part in parts for sentence in part(study)][:2]
 
 
-def checkpoint_topics(study: Study) -> dict[str, list[str]]:
+def checkpoint_topics(study: StudyFigures) -> dict[str, list[str]]:
     """Return the findings besides the verdict by topic: the section of a report that states them.
 
     Examples
@@ -75,12 +75,12 @@ def checkpoint_topics(study: Study) -> dict[str, list[str]]:
     }
 
 
-def models_of(study: Study) -> dict[str, str]:
+def models_of(study: StudyFigures) -> dict[str, str]:
     """Return the names of both models by side."""
     return dict(zip(("before", "after"), study.variants["model"].iloc[:2], strict=True))
 
 
-def figure_of(study: Study, figure: str) -> dict[str, Any]:
+def figure_of(study: StudyFigures, figure: str) -> dict[str, Any]:
     """Return the row of a figure of the whole model in ``study.changes``."""
     changes = study.facts.table("changes")
     return records(changes[changes["group"].isna() & (changes["figure"] == figure)])[0]
@@ -108,7 +108,7 @@ def share_of(number: int, total: int, weights: str) -> str:
     return say(key, share=number / total, **values)
 
 
-def _removed(study: Study) -> Iterator[str]:
+def _removed(study: StudyFigures) -> Iterator[str]:
     total = figure_of(study, "prunable_weights")["before"]
     parts = [*removed_parts(study)]
     if not (taken := _taken(study)):
@@ -124,13 +124,13 @@ def _removed(study: Study) -> Iterator[str]:
         yield say("pair.matched_by_values", certainty=float(certainty))
 
 
-def _taken(study: Study) -> int:
+def _taken(study: StudyFigures) -> int:
     """Return the number of prunable weights of the base that were removed."""
     matches = study.facts.table("matches")
     return int(gone_weights(matches[matches["prunable"]]).sum())
 
 
-def removed_parts(study: Study) -> Iterator[str]:
+def removed_parts(study: StudyFigures) -> Iterator[str]:
     """Yield the number of removed parts of each kind, and their blocks."""
     matches, removed = study.facts.table("matches"), study.facts.table("removed")
     blocks_left = matches.loc[matches["after_name"].notna(), "block"].nunique()
@@ -150,17 +150,17 @@ def removed_parts(study: Study) -> Iterator[str]:
         yield say("format.some_names", names=layers)
 
 
-def _permutations(study: Study) -> Iterator[str]:
+def _permutations(study: StudyFigures) -> Iterator[str]:
     yield from note_findings(study.notes, ORDER_NOTES.values())
 
 
-def _overlap(study: Study) -> Iterator[str]:
+def _overlap(study: StudyFigures) -> Iterator[str]:
     zeros = records(study.facts.table("survival"))[0]
     if zeros["revived"] and zeros["new"]:
         yield say("pair.zeros_overlap", share=zeros["iou"])
 
 
-def _extremes(study: Study) -> Iterator[str]:
+def _extremes(study: StudyFigures) -> Iterator[str]:
     """Yield the layers with the largest shares of revived and of new zeros, and of change."""
     matches = study.facts.table("matches")
     rows = matches[matches["prunable"] & (matches["compared"] > 0)]
@@ -180,7 +180,7 @@ def _extremes(study: Study) -> Iterator[str]:
             yield say(key, module=top["module_name"], share=float(share.iloc[place]), **totals)
 
 
-def changed_values(study: Study) -> Iterator[str]:
+def changed_values(study: StudyFigures) -> Iterator[str]:
     """Yield changes of the weights that are nonzero in both checkpoints."""
     weights = records(study.facts.table("survival"))[0]
     total, modules, untouched = (weights[key] for key in ("surviving", "modules", "untouched"))
@@ -193,7 +193,7 @@ def changed_values(study: Study) -> Iterator[str]:
         yield say("pair.layers_untouched", untouched=untouched, modules=modules)
 
 
-def _patterns(study: Study) -> Iterator[str]:
+def _patterns(study: StudyFigures) -> Iterator[str]:
     """Yield the N:M patterns of the base that layers kept."""
     matches = study.facts.table("matches")
     rows = matches[matches["n_m_before"].notna() & (matches["compared"] > 0)]
@@ -202,21 +202,21 @@ def _patterns(study: Study) -> Iterator[str]:
         yield say("pair.n_m_pattern_kept", pattern=pattern, kept=kept, modules=len(part))
 
 
-def _added(study: Study) -> Iterator[str]:
+def _added(study: StudyFigures) -> Iterator[str]:
     matches = study.facts.table("matches")
     names = matches.loc[matches["alignment"] == "added", "module_name"].tolist()
     if names:
         yield say("pair.added_modules", names=names, **models_of(study))
 
 
-def _against_base(study: Study) -> Iterator[str]:
+def _against_base(study: StudyFigures) -> Iterator[str]:
     facts, gone = study.facts, study.facts.base_shares["prunable"]
     fewer = figure_of(study, "prunable_weights")["removed"] > 0
     if gone is not None and fewer and facts.total(facts.sides[1], "sparsity_prunable"):
         yield say("pair.sparsity_against_base", gone=gone)
 
 
-def _doubts(study: Study) -> Iterator[str]:
+def _doubts(study: StudyFigures) -> Iterator[str]:
     """Yield modules that may not correspond to each other, and heads that may be tied."""
     yield from note_findings(study.notes, {"note.other_base"})
     matches = study.facts.table("matches")
@@ -233,7 +233,7 @@ def _doubts(study: Study) -> Iterator[str]:
         yield say("pair.head_tied_and_unknown", tied=heads[True], other=heads[None])
 
 
-def is_identical(study: Study) -> bool:
+def is_identical(study: StudyFigures) -> bool:
     """Return True if no weight was pruned, changed or removed."""
     layers = study.facts.table("matches")
     rows = layers[(layers["weight_before"] > 0) | (layers["weight_after"] > 0)]
@@ -247,7 +247,7 @@ def is_identical(study: Study) -> bool:
     )
 
 
-def _zeros(study: Study) -> Iterator[str]:
+def _zeros(study: StudyFigures) -> Iterator[str]:
     """Yield the fate of the base's zeros, or the new zeros of a dense base."""
     total = figure_of(study, "prunable_weights")["before"]
     row = records(study.facts.table("survival"))[0]
@@ -263,7 +263,7 @@ def _zeros(study: Study) -> Iterator[str]:
         yield say("pair.verdict_zeros_new", share=share)
 
 
-def _which(study: Study) -> str:
+def _which(study: StudyFigures) -> str:
     """Return the name of the zeros whose fate is known."""
     matches = study.facts.table("matches")
     rows = matches[matches["prunable"]]
@@ -274,7 +274,7 @@ def _which(study: Study) -> str:
     return say("pair.verdict_zeros_pruned" if is_own else "pair.verdict_zeros_of_base")
 
 
-def _lost_parts(study: Study) -> Iterator[str]:
+def _lost_parts(study: StudyFigures) -> Iterator[str]:
     parts = [*removed_parts(study)]
     weights, parameters = (figure_of(study, key) for key in ("prunable_weights", "parameters"))
     if _taken(study) and not weights["after"]:
@@ -285,14 +285,14 @@ def _lost_parts(study: Study) -> Iterator[str]:
         yield say("pair.verdict_parts_replaced", parts=parts)
 
 
-def _more_zeros(study: Study) -> Iterator[str]:
+def _more_zeros(study: StudyFigures) -> Iterator[str]:
     row = records(study.facts.table("survival"))[0]
     if row["zeros_before"] and row["new"]:
         share = ratio(row["new"], row["compared"])
         yield say("pair.verdict_zeros_added", new=row["new"], share=share)
 
 
-def _size(study: Study) -> Iterator[str]:
+def _size(study: StudyFigures) -> Iterator[str]:
     """Yield a change in bytes that removed parameters do not explain."""
     stored, parameters = (figure_of(study, key)["share"] for key in ("stored_bytes", "parameters"))
     if stored is None or abs(stored) < _STATED or abs(stored - (parameters or 0)) < _STATED:
@@ -302,7 +302,7 @@ def _size(study: Study) -> Iterator[str]:
     )
 
 
-def _survivors(study: Study) -> Iterator[str]:
+def _survivors(study: StudyFigures) -> Iterator[str]:
     row, layers = records(study.facts.table("survival"))[0], study.facts.table("matches")
     others = layers[~layers["prunable"] & (layers["compared"] > 0) & ~layers["untouched"]]
     if len(others) and not row["changed"]:

@@ -10,7 +10,7 @@ from sparsity_report.words.number_format import UNKNOWN, known
 from sparsity_report.words.sentences import say, some
 
 if TYPE_CHECKING:
-    from sparsity_report.study.comparison import Study
+    from sparsity_report.study.figures import StudyFigures
     from sparsity_report.study.pairs.removed_strips import BlockShares, Strip
 
 _STRIP_TITLES = {
@@ -27,7 +27,7 @@ _BLOCKS = {
 }
 
 
-def both(study: Study) -> str:
+def both(study: StudyFigures) -> str:
     """Return the names of the two models, the base first."""
     before, after = map(short_name, study.variants["model"].iloc[:2])
     return f"{before} → {after}"

@@ -7,12 +7,12 @@ from typing import Any
 import pandas as pd
 
 from sparsity_report.findings.verdict import labels_of
-from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.layer_metrics import sensitivity_correlation
 from sparsity_report.study.derived.paired_scores import Paired, level_of, ranked_parts
 from sparsity_report.study.derived.paired_tasks import winners
 from sparsity_report.study.derived.protocol_scores import by_protocol
 from sparsity_report.study.derived.zero_shot import SEVEN, seven_tasks
+from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.layers import records
 from sparsity_report.untrusted.display_text import clip
 from sparsity_report.words.sentences import say
@@ -26,7 +26,7 @@ _PROMPTS = 2
 _PARTS, _FAR = 10, 3.09
 
 
-def quality_findings(study: Study) -> Iterator[str]:
+def quality_findings(study: StudyFigures) -> Iterator[str]:
     """Yield the findings about every measurement of quality."""
     yield from paired_findings(study)
     yield from _continuations(study)
@@ -35,7 +35,7 @@ def quality_findings(study: Study) -> Iterator[str]:
     yield from _sensitivities(study)
 
 
-def paired_findings(study: Study) -> Iterator[str]:
+def paired_findings(study: StudyFigures) -> Iterator[str]:
     """Yield comparisons of prunings of one sparsity, or the reasons for which they do not pair.
 
     The lowest perplexity is compared with the next one, and if the text does not separate these,
@@ -52,7 +52,9 @@ def paired_findings(study: Study) -> Iterator[str]:
                 yield from _compared(study, pairs, names, share)
 
 
-def _compared(study: Study, pairs: Paired, names: Sequence[str], share: float) -> Iterator[str]:
+def _compared(
+    study: StudyFigures, pairs: Paired, names: Sequence[str], share: float
+) -> Iterator[str]:
     """Yield the comparisons of the lowest perplexity of rivals."""
     others = [other for name in names[1:] if (other := pairs.get(name, names[0]))]
     labels = dict(zip(names, labels_of(study, names), strict=True))
@@ -63,7 +65,7 @@ def _compared(study: Study, pairs: Paired, names: Sequence[str], share: float) -
         yield say(key, **sides, share=share, gap=gap, low=low, high=high)
 
 
-def _continuations(study: Study) -> Iterator[str]:
+def _continuations(study: StudyFigures) -> Iterator[str]:
     """Yield the greedy continuations of the first prompts with the variants that wrote them."""
     if (frame := study.continuations) is None:
         return
@@ -77,7 +79,7 @@ def _on_one_line(text: str) -> str:
     return clip(" ".join(text.split()), _CHARACTERS)
 
 
-def _zero_shot(study: Study) -> Iterator[str]:
+def _zero_shot(study: StudyFigures) -> Iterator[str]:
     """Yield the mean accuracy over seven zero-shot tasks of the variants that ran all of them."""
     if study.tasks is None or (scores := seven_tasks(study.tasks)) is None:
         return
@@ -89,7 +91,7 @@ def _zero_shot(study: Study) -> Iterator[str]:
     yield say("finding.zero_shot_accuracy", tasks=list(SEVEN.values()), means=means)
 
 
-def _task_pairs(study: Study) -> Iterator[str]:
+def _task_pairs(study: StudyFigures) -> Iterator[str]:
     """Yield the paired difference of most documents for each pair, and prunings that beat all."""
     frame = study.task_pairs
     if frame is None or (known := frame[frame["p"].notna()]).empty:
@@ -112,7 +114,7 @@ def _task_pairs(study: Study) -> Iterator[str]:
         yield say("finding.task_winner", variant=variant, tasks=list(dict.fromkeys(tasks)))
 
 
-def _sensitivities(study: Study) -> Iterator[str]:
+def _sensitivities(study: StudyFigures) -> Iterator[str]:
     """Yield the parts that cost most and least when pruned alone, and what explains the cost."""
     frame = study.sensitivity
     if frame is None or len(frame) < 2:

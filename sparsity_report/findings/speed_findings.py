@@ -5,8 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.speedups import ENOUGH
+from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.layers import records
 from sparsity_report.words.sentences import say
 
@@ -24,7 +24,7 @@ _CROSSOVERS = {
 }
 
 
-def speed_findings(study: Study) -> Iterator[str]:
+def speed_findings(study: StudyFigures) -> Iterator[str]:
     """Yield speed-ups beside those that FLOPs promise, the control, and crossovers of CSR layers.
 
     A ratio within timing noise is reported as no difference, and one without a sound measurement
@@ -84,7 +84,7 @@ def _control(rows: pd.DataFrame, base: str) -> Iterator[str]:
         yield say("speed.control_other_variant", base=base, control=control, fold=fold)
 
 
-def _crossovers(study: Study) -> Iterator[str]:
+def _crossovers(study: StudyFigures) -> Iterator[str]:
     crossovers = study.facts.crossovers
     assert crossovers is not None
     for cache, rows in crossovers.groupby("cache", sort=False):

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from sparsity_report.findings.variant_names import group_names
 from sparsity_report.sparse.runtime_support import LOOKED_AT, MISREAD, RUNTIMES, SOME, SPARSE
 from sparsity_report.sparse.shares import ratio
-from sparsity_report.study.comparison import Study
+from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.layers import records
 from sparsity_report.words.sentences import say
 
 
-def packed_bytes(study: Study) -> Iterator[str]:
+def packed_bytes(study: StudyFigures) -> Iterator[str]:
     """Yield the bytes that packed variants take in their file and as they are counted."""
     facts = study.facts
     for row in records(study.totals):
@@ -22,7 +22,7 @@ def packed_bytes(study: Study) -> Iterator[str]:
             yield say("finding.packed_bytes", bits=bits, **packed, **sizes)
 
 
-def csr_bytes(study: Study) -> Iterator[str]:
+def csr_bytes(study: StudyFigures) -> Iterator[str]:
     """Yield the bytes of CSR variants against the baseline, and where CSR breaks even."""
     facts = study.facts
     for variant in facts.csr_variants:
@@ -42,7 +42,7 @@ def csr_bytes(study: Study) -> Iterator[str]:
         yield say(key, variant=variant, base=base, dtypes=types, **sizes)
 
 
-def layers_kept_masked(study: Study) -> Iterator[str]:
+def layers_kept_masked(study: StudyFigures) -> Iterator[str]:
     """Yield the prunable layers that CSR variants cannot store as CSR."""
     sparse = study.variants[study.variants["layout"] == "csr"]
     for _, rows in sparse.groupby("fingerprint", sort=False, dropna=False):
@@ -55,7 +55,7 @@ def layers_kept_masked(study: Study) -> Iterator[str]:
             yield say("finding.layers_kept_masked", variants=variants, names=names, **sizes)
 
 
-def smallest_layouts(study: Study) -> Iterator[str]:
+def smallest_layouts(study: StudyFigures) -> Iterator[str]:
     """Yield the smallest lossless layouts of the whole models of pruned variants."""
     facts = study.facts
     groups = group_names(
@@ -73,7 +73,7 @@ def smallest_layouts(study: Study) -> Iterator[str]:
         yield say("finding.smallest_layouts", layouts=layouts)
 
 
-def runtime_findings(study: Study) -> Iterator[str]:
+def runtime_findings(study: StudyFigures) -> Iterator[str]:
     """Yield runtimes with sparse kernels for the stored weights; those no longer maintained not."""
     variant = study.facts.pruning or study.facts.headline
     rows = study.runtimes[study.runtimes["variant"] == variant]

@@ -18,8 +18,8 @@ from sparsity_report.findings.quality_findings import quality_findings
 from sparsity_report.findings.speed_findings import speed_findings
 from sparsity_report.findings.verdict import verdict
 from sparsity_report.sparse.shares import ratio, zero_shares
-from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.expert_use import fewer_experts, router_use
+from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.frames import EDITED_STUDY, note_findings
 from sparsity_report.study.layers import records
 from sparsity_report.study.policy_names import EXISTING
@@ -36,14 +36,14 @@ _ZEROS = (
     "total", "nonzero", "sparsity_prunable", "sparsity_model",
 )  # fmt: skip
 # File, page and terminal each show the findings of a study.
-_TOPICS: WeakKeyDictionary[Study, dict[str, list[str]]] = WeakKeyDictionary()
+_TOPICS: WeakKeyDictionary[StudyFigures, dict[str, list[str]]] = WeakKeyDictionary()
 # Topics of measurements, which two checkpoints may have besides their own topics.
 _MEASURED = {"experts", "speed", "quality"}
 # Distinct numbers of zeros up to which each has a separate finding.
 _SEVERAL = 2
 
 
-def study_findings(study: Study) -> list[str]:
+def study_findings(study: StudyFigures) -> list[str]:
     """Return the verdict and all findings about a study, most important first.
 
     A study that was edited by hand says so first.
@@ -53,7 +53,7 @@ def study_findings(study: Study) -> list[str]:
     return [*edited, verdict(study), *rest]
 
 
-def topics(study: Study) -> dict[str, list[str]]:
+def topics(study: StudyFigures) -> dict[str, list[str]]:
     """Return the findings by the section of a report that holds them."""
     if study not in _TOPICS:
         by_topic = checkpoint_topics(study) if study.matches is not None else {}
@@ -64,7 +64,7 @@ def topics(study: Study) -> dict[str, list[str]]:
     return _TOPICS[study]
 
 
-def conventions(study: Study) -> list[str]:
+def conventions(study: StudyFigures) -> list[str]:
     """Return the conventions behind the numbers, to be printed with every table."""
     keys = [*_COUNTING, _TIES[study.convention]]
     uses = study.layers["uses"].fillna(1)
@@ -86,7 +86,7 @@ def _alike(
         yield list(group["variant"]), records(group[list(columns)])[0]
 
 
-def _zeros(study: Study) -> Iterator[str]:
+def _zeros(study: StudyFigures) -> Iterator[str]:
     """Yield the weights that up to two prunings zeroed; a table has those of more."""
     known = study.totals[["pruned", "nonzero", "prunable_nonzero"]].notna().all(axis=1)
     known &= study.variants["method"] != EXISTING
@@ -104,7 +104,7 @@ def _zeros(study: Study) -> Iterator[str]:
         yield say("finding.zeros", statements=statements)
 
 
-def _arithmetic(study: Study) -> Iterator[str]:
+def _arithmetic(study: StudyFigures) -> Iterator[str]:
     facts = study.facts
     if not (flops := facts.total(facts.baseline, "flops_per_token")):
         return
@@ -119,7 +119,7 @@ def _arithmetic(study: Study) -> Iterator[str]:
     yield say("finding.flops", statements=statements)
 
 
-def _spread(study: Study) -> Iterator[str]:
+def _spread(study: StudyFigures) -> Iterator[str]:
     # A threshold of zero pruned nothing.
     pruned = study.variants[study.variants["threshold"] > 0]
     uneven: list[dict[str, Any]] = []
@@ -137,7 +137,7 @@ def _spread(study: Study) -> Iterator[str]:
     yield from (say("finding.uneven_sparsity", **each) for each in uneven)
 
 
-def _groups(study: Study) -> Iterator[str]:
+def _groups(study: StudyFigures) -> Iterator[str]:
     """Yield the share of zeros of the prunable weights of each group of the headline's pruning."""
     variant = study.facts.pruning
     if variant is None:
@@ -150,7 +150,7 @@ def _groups(study: Study) -> Iterator[str]:
         yield say("finding.zeros_by_group", variant=variant, shares=parts)
 
 
-def _unusual_matrix(study: Study) -> Iterator[str]:
+def _unusual_matrix(study: StudyFigures) -> Iterator[str]:
     """Yield the matrix whose zeros differ most from those of a Gaussian of the same spread."""
     for variant in study.variants["variant"]:
         if (rows := study.facts.unusual(variant, 1)) is not None:
@@ -159,14 +159,14 @@ def _unusual_matrix(study: Study) -> Iterator[str]:
             return
 
 
-def _active_parameters(study: Study) -> Iterator[str]:
+def _active_parameters(study: StudyFigures) -> Iterator[str]:
     row = records(study.totals[["active_total", "total"]])[0]
     if row["active_total"] != row["total"]:
         share = ratio(row["active_total"], row["total"])
         yield say("finding.active_parameters", **row, share=share)
 
 
-def _use_of_experts(study: Study) -> Iterator[str]:
+def _use_of_experts(study: StudyFigures) -> Iterator[str]:
     """Yield the busiest expert and those without tokens, then what each variant kept."""
     # The first that has all experts, else the first.
     for rows in sorted(router_use(study).values(), key=lambda use: not use["is_kept"].all())[:1]:
@@ -183,7 +183,7 @@ def _use_of_experts(study: Study) -> Iterator[str]:
             yield say("finding.kept_gate_mass", variant=variant, share=share, **counts)
 
 
-def _experts_at_one_budget(study: Study) -> Iterator[str]:
+def _experts_at_one_budget(study: StudyFigures) -> Iterator[str]:
     """Yield the number of experts in 8 bits with the bytes of all in 4 bits, and both errors."""
     if (frame := study.expert_budgets) is None:
         return
@@ -193,7 +193,7 @@ def _experts_at_one_budget(study: Study) -> Iterator[str]:
         yield say("finding.experts_at_one_budget", **figures)
 
 
-def _attention(study: Study) -> Iterator[str]:
+def _attention(study: StudyFigures) -> Iterator[str]:
     if study.context is None:
         return
     for names, row in _alike(study.totals, ["attention_flops_per_token"]):
@@ -202,7 +202,7 @@ def _attention(study: Study) -> Iterator[str]:
         yield say(key, positions=study.context, cost=cost, variants=names)
 
 
-def _unclassified(study: Study) -> Iterator[str]:
+def _unclassified(study: StudyFigures) -> Iterator[str]:
     if not (names := study.unclassified):
         return
     # Variants of one model have the same parameters.
@@ -212,7 +212,7 @@ def _unclassified(study: Study) -> Iterator[str]:
     yield say("finding.unclassified_modules", names=names, count=len(names), share=share)
 
 
-_BY_TOPIC: dict[str, tuple[Callable[[Study], Iterator[str]], ...]] = {
+_BY_TOPIC: dict[str, tuple[Callable[[StudyFigures], Iterator[str]], ...]] = {
     "results": (already_pruned, _zeros, other_models, zeros_as_loaded, _active_parameters),
     "where": (_spread, _groups, _unusual_matrix),
     "experts": (_use_of_experts, _experts_at_one_budget),

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 
 from sparsity_report.findings.checkpoint_findings import checkpoint_verdict
 from sparsity_report.findings.speed_findings import ratios_with_intervals, timed_tokens
-from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.expert_use import fewer_experts
 from sparsity_report.study.derived.protocol_scores import Scored
+from sparsity_report.study.figures import StudyFigures
 from sparsity_report.words.sentences import say
 
 #: Relative change of a size up to which it counts as the same.
@@ -24,7 +24,7 @@ _CHANGES = ("verdict.perplexity_rises", "verdict.perplexity_falls")
 _FRACTIONS = ("verdict.csr_larger_33", "verdict.csr_larger_25")
 
 
-def verdict(study: Study) -> str:
+def verdict(study: StudyFigures) -> str:
     """Return the verdict on a study.
 
     Parameters
@@ -49,7 +49,7 @@ def verdict(study: Study) -> str:
     return say("verdict.sentences", statements=statements)
 
 
-def _statements(study: Study) -> Iterator[str]:
+def _statements(study: StudyFigures) -> Iterator[str]:
     facts = study.facts
     if not facts.contenders:
         yield from _fewer_experts(study) or [_zeros(study, facts.headline)]
@@ -66,7 +66,7 @@ def _statements(study: Study) -> Iterator[str]:
     yield from _speed(study)
 
 
-def _zeros(study: Study, variant: str, key: str = "verdict.sparsity") -> str:
+def _zeros(study: StudyFigures, variant: str, key: str = "verdict.sparsity") -> str:
     """Return the share of zeros of a variant, or why it is unknown."""
     facts = study.facts
     number, share = (facts.total(variant, f) for f in ("prunable_total", "sparsity_prunable"))
@@ -80,7 +80,7 @@ def _zeros(study: Study, variant: str, key: str = "verdict.sparsity") -> str:
     return say("verdict.zeros_without_values", variant=variant)
 
 
-def _quality(study: Study, share: float, names: Sequence[str]) -> Iterator[str]:
+def _quality(study: StudyFigures, share: float, names: Sequence[str]) -> Iterator[str]:
     """Yield the perplexity before and after the prunings at a sparsity."""
     known = {name: score for name in names if (score := study.facts.scored(name)) and score.before}
     if len({score.text for score in known.values()}) != 1:
@@ -101,7 +101,7 @@ def _quality(study: Study, share: float, names: Sequence[str]) -> Iterator[str]:
     yield say(key, best=labels[0], worst=labels[-1], share=share, **values)
 
 
-def _change(study: Study, score: Scored, cause: str) -> str:
+def _change(study: StudyFigures, score: Scored, cause: str) -> str:
     """Return the perplexity before and after one pruning."""
     facts = study.facts
     tokens = facts.vocabulary(score.variant)
@@ -115,7 +115,7 @@ def _change(study: Study, score: Scored, cause: str) -> str:
     return say(key, cause=cause, **{name: (value, tokens) for name, value in ends.items()})
 
 
-def _fewer_experts(study: Study) -> list[str]:
+def _fewer_experts(study: StudyFigures) -> list[str]:
     """Return the quality and the size of the first variant that lacks experts."""
     facts = study.facts
     for variant, rows in fewer_experts(study).items():
@@ -136,7 +136,7 @@ def _fewer_experts(study: Study) -> list[str]:
     return []
 
 
-def labels_of(study: Study, names: Sequence[str]) -> list[str]:
+def labels_of(study: StudyFigures, names: Sequence[str]) -> list[str]:
     """Return the methods of variants, or their names if methods are not unique."""
     methods = study.variants.set_index("variant")["method"].reindex(list(names))
     return list(methods) if methods.is_unique and methods.notna().all() else list(names)
@@ -167,7 +167,7 @@ def _as_written(perplexity: float) -> float:
     return round(perplexity, 1 if perplexity < 100 else 0)
 
 
-def _cause(study: Study, variant: str, share: float) -> str:
+def _cause(study: StudyFigures, variant: str, share: float) -> str:
     """Return the change of sparsity by a pruning, from the zeros before it."""
     before, number = (study.facts.total(variant, f) for f in ("zeros_before", "prunable_total"))
     if before and number and before > number / 1000:
@@ -176,7 +176,7 @@ def _cause(study: Study, variant: str, share: float) -> str:
     return say(key, share=share)
 
 
-def _size(study: Study, names: Sequence[str], share: float | None) -> Iterator[str]:
+def _size(study: StudyFigures, names: Sequence[str], share: float | None) -> Iterator[str]:
     """Yield the size of the whole model in the layout of the variants, and in the smallest one."""
     facts = study.facts
     layout, dense = facts.common_layout(names), facts.size(names[0], "dense")
@@ -225,7 +225,7 @@ def size_change(ratio: float) -> str:
     return say(fraction if fraction in _FRACTIONS else key, share=change)
 
 
-def _speed(study: Study) -> Iterator[str]:
+def _speed(study: StudyFigures) -> Iterator[str]:
     """Yield the speed of the headline's forward pass, if it was measured well enough."""
     variant = study.facts.headline
     rows = study.facts.whole_speeds(variant)
@@ -237,7 +237,7 @@ def _speed(study: Study) -> Iterator[str]:
             yield say(key, variant=variant, **values)
 
 
-def comparison_title(study: Study) -> str:
+def comparison_title(study: StudyFigures) -> str:
     """Return the title of the picture of several prunings."""
     facts, rows = study.facts, study.facts.first_prunings
     share, rivals = study.facts.main_level

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sparsity_report.counting.policies.policy_registry import read_method
 from sparsity_report.counting.pruning import Inputs, Pruning
 from sparsity_report.deferred import nn
-from sparsity_report.study.comparison import Study
+from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.published_scores import (
     Reproduction,
     compare_published,
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def reproduce(
-    model: Study | Weights | str | os.PathLike[str] | nn.Module,
+    model: StudyFigures | Weights | str | os.PathLike[str] | nn.Module,
     paper: str,
     *,
     published_model: str | None = None,
@@ -83,7 +83,7 @@ def reproduce(
     ...
     sparsity_report.errors.SparsityReportError: demo: not one model with perplexities of wanda, ...
     """
-    if isinstance(model, Study):
+    if isinstance(model, StudyFigures):
         return compare_study(paper, model, published_model)
     from sparsity_report.measure.calibration import calibrated
     from sparsity_report.measure.perplexity import perplexity

@@ -11,7 +11,7 @@ from sparsity_report.findings.checkpoint_labels import blocks_title
 from sparsity_report.report.sections import Block, Drawing, Medium, Section, Text, Viewer, chart_of
 from sparsity_report.report.tables import checkpoint_tables, study_tables
 from sparsity_report.report.tables.table_model import Table
-from sparsity_report.study.comparison import Study
+from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.pairs.removed_strips import ROWS, block_shares
 from sparsity_report.viewer.study_payload import study_payload
 from sparsity_report.words.display_names import display_name
@@ -40,7 +40,7 @@ KINDS = {
 _Sentences = Mapping[str, Sequence[str]]
 
 
-def hero(study: Study) -> Section | None:
+def hero(study: StudyFigures) -> Section | None:
     """Return the fate of the base by block; None if it is the same in each."""
     if (shown := block_shares(study.facts.table("matches"))) is None:
         return None
@@ -49,7 +49,7 @@ def hero(study: Study) -> Section | None:
     return Section("hero", blocks_title(shown), (chart,)) if chart else None
 
 
-def survival(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
+def survival(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
     """Yield the fate of zeros, by group and by block."""
     if study.survival is None:
         return
@@ -60,13 +60,13 @@ def survival(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Bl
     yield from map(Text, sentences["survival"])
 
 
-def viewer(study: Study, medium: Medium) -> Iterator[Block]:
+def viewer(study: StudyFigures, medium: Medium) -> Iterator[Block]:
     """Yield the interactive view of two checkpoints that differ."""
     if medium.is_page and not is_identical(study):
         yield Viewer(study_payload(study), None)
 
 
-def removed(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
+def removed(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
     """Yield strips and a table of the removed parts."""
     if study.removed is None:
         return
@@ -94,14 +94,14 @@ def _of_medium(table: Table, medium: Medium) -> Table:
     return table.only(*names.split()) if names else table
 
 
-def sizes(study: Study) -> Iterator[Block]:
+def sizes(study: StudyFigures) -> Iterator[Block]:
     """Yield the sizes of two checkpoints of different sizes, and those of their groups."""
     if study.changes is not None and _is_resized(study.changes):
         yield checkpoint_tables.changes(study)
         yield checkpoint_tables.changed_groups(study)
 
 
-def equal_sizes(study: Study) -> Iterator[Block]:
+def equal_sizes(study: StudyFigures) -> Iterator[Block]:
     """Yield the sizes of two checkpoints of one size."""
     if study.changes is not None and not _is_resized(study.changes):
         yield checkpoint_tables.changes(study)
@@ -111,13 +111,13 @@ def _is_resized(changes: pd.DataFrame) -> bool:
     return bool(changes.loc[changes["group"].isna(), "removed"].fillna(0).any())
 
 
-def modules(study: Study, medium: Medium) -> Iterator[Block]:
+def modules(study: StudyFigures, medium: Medium) -> Iterator[Block]:
     """Yield the table of all modules of both models."""
     if study.matches is not None:
         yield checkpoint_tables.matches(study, _ROWS[medium.name])
 
 
-def models(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Block]:
+def models(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iterator[Block]:
     """Yield doubts about the match of the models, and the models."""
     if study.matches is not None and not medium.is_kit:
         yield from map(Text, sentences["checkpoints"])

@@ -10,11 +10,11 @@ import yaml
 import sparsity_report
 from sparsity_report.files.package_data import shipped
 from sparsity_report.report.tables.latex import tex
-from sparsity_report.study.comparison import Study
+from sparsity_report.study.figures import StudyFigures
 from sparsity_report.words.sentences import say
 
 
-def bibtex(study: Study) -> list[str]:
+def bibtex(study: StudyFigures) -> list[str]:
     """Return the lines of an entry for a study with its fingerprints."""
     note = say("cite.fingerprints", study=study.fingerprint, weights=weights(study))
     software = _software()
@@ -39,6 +39,6 @@ def _software() -> dict[str, Any]:
     return fields
 
 
-def weights(study: Study) -> str:
+def weights(study: StudyFigures) -> str:
     """Return the fingerprints of the weights of a study."""
     return ", ".join(study.variants["fingerprint"].unique())

@@ -4,12 +4,12 @@ from markupsafe import Markup
 
 from sparsity_report.findings.verdict import verdict
 from sparsity_report.report.templates import environment, render
-from sparsity_report.study.comparison import Study
+from sparsity_report.study.figures import StudyFigures
 from sparsity_report.viewer.embed import digests, embed
 from sparsity_report.viewer.study_payload import study_payload
 
 
-def explorer_page(study: Study) -> tuple[str, str]:
+def explorer_page(study: StudyFigures) -> tuple[str, str]:
     """Return the page of a study, and its content security policy."""
     shown = {
         "title": ", ".join(dict.fromkeys(study.variants["model"])),

@@ -11,7 +11,7 @@ from sparsity_report.files.atomic import write_file
 from sparsity_report.report.markdown_report import to_report
 from sparsity_report.report.sections import Medium
 from sparsity_report.report.study_sections import study_document
-from sparsity_report.study.comparison import Study
+from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.files.json_files import study_or_saved
 from sparsity_report.weights.sources.model_card import front_matter
 from sparsity_report.weights.sources.model_paths import hub_id, is_hub_id
@@ -63,7 +63,7 @@ def check_base(base_model: str | None) -> None:
 
 
 def write_model_card(
-    study: Study | str | os.PathLike[str],
+    study: StudyFigures | str | os.PathLike[str],
     path: str | os.PathLike[str],
     *,
     base_model: str | None = None,
@@ -124,7 +124,7 @@ def write_model_card(
     return write_file(target, text)
 
 
-def _home(study: Study) -> Path | None:
+def _home(study: StudyFigures) -> Path | None:
     """Return the folder of the first variant's model; None if it is not open."""
     if study.weights is None:
         return None

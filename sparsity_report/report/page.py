@@ -17,7 +17,7 @@ from sparsity_report.report.pdf import typeset
 from sparsity_report.report.sections import Medium
 from sparsity_report.report.study_sections import study_document
 from sparsity_report.report.templates import environment, render
-from sparsity_report.study.comparison import Study
+from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.files.json_files import study_or_saved
 
 # Media by suffix.
@@ -25,7 +25,7 @@ _MEDIA = {".html": "page", ".pdf": "paper", ".md": "markdown"}
 
 
 def write_report(
-    study: Study | str | os.PathLike[str],
+    study: StudyFigures | str | os.PathLike[str],
     path: str | os.PathLike[str],
     *,
     template_dir: str | os.PathLike[str] | None = None,
@@ -63,7 +63,7 @@ def write_report(
     ...     sr.write_report(study, f"{folder}/report.html").name
     'report.html'
     """
-    value: Study = study_or_saved("write_report", study)
+    value: StudyFigures = study_or_saved("write_report", study)
     target = _target(path)
     templates = environment(template_dir)
     medium = Medium(_MEDIA[target.suffix.lower()])

@@ -9,8 +9,8 @@ from sparsity_report.report import sections
 from sparsity_report.report.sections import Block, Chart, Medium, Text, chart_of
 from sparsity_report.report.tables import study_tables
 from sparsity_report.report.tables.latex import variant_commands
-from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.expert_use import FIGURES, drawn_use
+from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.files.csv_files import variant_stems
 from sparsity_report.study.heatmap_grid import OUTSIDE
 from sparsity_report.words.sentences import say
@@ -18,12 +18,12 @@ from sparsity_report.words.sentences import say
 _TOO_MANY = {"heads": "map.too_many_heads", "experts": "map.too_many_experts"}
 
 
-def headline_first(study: Study) -> list[str]:
+def headline_first(study: StudyFigures) -> list[str]:
     """Return the prunings, the one of the headline first."""
     return sorted(study.facts.prunings, key=lambda name: name != study.facts.pruning)
 
 
-def first_map(study: Study) -> Chart | None:
+def first_map(study: StudyFigures) -> Chart | None:
     """Return the map of the headline's pruning, or else of the first that has one."""
     for variant in headline_first(study):
         if (chart := heat_maps.sparsity_map(study, variant)) is not None:
@@ -32,7 +32,7 @@ def first_map(study: Study) -> Chart | None:
     return None
 
 
-def map_title(study: Study) -> str:
+def map_title(study: StudyFigures) -> str:
     """Return the sparsest cell of the map as a title; a plain one where cells do not differ."""
     for variant in headline_first(study)[:1]:
         cells = study.facts.cells(variant)
@@ -43,7 +43,7 @@ def map_title(study: Study) -> str:
     return say("page.where_heading")
 
 
-def kit_figures(study: Study) -> Iterator[Block]:
+def kit_figures(study: StudyFigures) -> Iterator[Block]:
     """Yield a map per pruning, and the overlay of policies."""
     commands, stems = variant_commands(study), variant_stems(study)
     for variant in study.facts.prunings:
@@ -54,7 +54,7 @@ def kit_figures(study: Study) -> Iterator[Block]:
     yield sections.Drawing("blocks", "Blocks", partial(blocks_chart, study))
 
 
-def small_maps(study: Study) -> Iterator[Block | None]:
+def small_maps(study: StudyFigures) -> Iterator[Block | None]:
     """Yield small maps of several prunings; those with equal shares in all cells as a sentence."""
     mapped = [v for v in study.side_by_side if not study.facts.cells(v).empty]
     if len(mapped) < 2:
@@ -74,7 +74,7 @@ def small_maps(study: Study) -> Iterator[Block | None]:
     yield sections.multiples(maps, heat_maps.colors(), "map-colors", say("caption.small_maps"))
 
 
-def use_of_experts(study: Study, medium: Medium) -> Iterator[Block | None]:
+def use_of_experts(study: StudyFigures, medium: Medium) -> Iterator[Block | None]:
     """Yield maps of the use and the saliency of experts, removed ones crossed out."""
     commands, stems = variant_commands(study), variant_stems(study)
     for place, (variant, rows) in enumerate(drawn_use(study).items()):
@@ -90,7 +90,7 @@ def use_of_experts(study: Study, medium: Medium) -> Iterator[Block | None]:
             yield Text(say("map.too_many_experts", number=len(rows)))
 
 
-def heads_and_experts(study: Study) -> Iterator[Block | None]:
+def heads_and_experts(study: StudyFigures) -> Iterator[Block | None]:
     """Yield maps of the headline's heads and experts, or that they are too many."""
     for variant in headline_first(study)[:1]:
         maps = []
@@ -104,5 +104,5 @@ def heads_and_experts(study: Study) -> Iterator[Block | None]:
         yield sections.multiples(maps, heat_maps.colors(), "inside-colors", note)
 
 
-def _key(study: Study, variant: str) -> str:
+def _key(study: StudyFigures, variant: str) -> str:
     return f"map{list(study.variants['variant']).index(variant)}"

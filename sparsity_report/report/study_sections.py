@@ -23,7 +23,7 @@ from sparsity_report.report.tables import (
     task_tables,
 )
 from sparsity_report.report.tables.table_model import Table, plain_rows
-from sparsity_report.study.comparison import Study
+from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.frames import EDITED_STUDY, note_findings
 from sparsity_report.untrusted.display_text import clip, short_name
 from sparsity_report.viewer.study_payload import study_payload
@@ -40,7 +40,7 @@ _OF_PRUNINGS = ("storage", "runtimes", "inside", "layers", "model")
 _LEVELS = 3
 
 _CONVENTIONS = {"standard": "name.convention_standard", "notebook": "name.convention_notebook"}
-_Measured = Sequence[Callable[[Study], Table | None]]
+_Measured = Sequence[Callable[[StudyFigures], Table | None]]
 # Sentences by section.
 _Sentences = Mapping[str, Sequence[str]]
 _QUALITY: _Measured = (
@@ -58,7 +58,7 @@ _STORAGE = ("bytes", "ratio_to_dense", "model_bytes", "break_even", "lossless")
 
 
 @unchecked()
-def study_document(study: Study, medium: Medium) -> dict[str, Any]:
+def study_document(study: StudyFigures, medium: Medium) -> dict[str, Any]:
     """Return the values that the templates of a study show."""
     models = theme.model_names(study)
     names = ", ".join(map(short_name, study.variants["variant"]))
@@ -83,7 +83,7 @@ def study_document(study: Study, medium: Medium) -> dict[str, Any]:
     )
 
 
-def _kicker(study: Study) -> list[str]:
+def _kicker(study: StudyFigures) -> list[str]:
     """Return models, methods and the text of the scores."""
     methods = dict.fromkeys(study.variants["method"].dropna().map(method_name))
     about = study.strip[0].more
@@ -95,7 +95,7 @@ def _kicker(study: Study) -> list[str]:
     ]
 
 
-def _hero(study: Study, medium: Medium) -> Section | None:
+def _hero(study: StudyFigures, medium: Medium) -> Section | None:
     """Return the viewer and map of a single pruning, or quality against sparsity of several.
 
     Of two checkpoints it is the fate of the base by block.
@@ -112,7 +112,7 @@ def _hero(study: Study, medium: Medium) -> Section | None:
     return Section("hero", title, (sections.Viewer(study_payload(study), chart),))
 
 
-def _terms(study: Study) -> list[str]:
+def _terms(study: StudyFigures) -> list[str]:
     """Return the definitions of the layouts in the verdict and the strip."""
     if study.matches is not None:
         return []
@@ -123,12 +123,12 @@ def _terms(study: Study) -> list[str]:
     return [say(f"term.{key}") for key in known]
 
 
-def _is_comparison(study: Study) -> bool:
+def _is_comparison(study: StudyFigures) -> bool:
     return len(study.facts.contenders) > 1
 
 
 @unchecked()
-def study_sections(study: Study, medium: Medium) -> list[Section]:
+def study_sections(study: StudyFigures, medium: Medium) -> list[Section]:
     """Return the sections of a report on a study, those of the appendix last."""
     sentences = topics(study)
 
@@ -184,7 +184,7 @@ def study_sections(study: Study, medium: Medium) -> list[Section]:
     return main + [replace(part, is_appendix=True) for part in titled(appendix)]
 
 
-def _results(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
+def _results(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
     yield from map(Text, note_findings(study.notes, {EDITED_STUDY}))
     table = method_tables.results(study) if study.matches is None else None
     if medium.is_kit:
@@ -196,7 +196,7 @@ def _results(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Bl
     yield from map(Text, sentences["results"])
 
 
-def _where(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
+def _where(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
     if medium.is_kit:
         yield from () if study.matches is not None else study_maps.kit_figures(study)
         return
@@ -210,7 +210,7 @@ def _where(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Bloc
             yield sections.Viewer(study_payload(study), study_maps.first_map(study))
 
 
-def _experts(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
+def _experts(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
     """Yield the use of experts, and how many fit into one budget of bytes."""
     if sentences["experts"] and not medium.is_kit:
         yield Bullets(tuple(sentences["experts"]))
@@ -218,7 +218,7 @@ def _experts(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Bl
     yield study_tables.expert_budgets(study)
 
 
-def _storage(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
+def _storage(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
     """Yield bytes against sparsity, and those of the headline's pruning in every layout."""
     prunings = study_maps.headline_first(study)[:1]
     if medium.is_kit:
@@ -236,7 +236,7 @@ def _storage(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Bl
         yield Text(say("page.all_layouts_note"))
 
 
-def _speed(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
+def _speed(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
     if medium.is_kit:
         yield from _kit_figures(study, "speed", "crossover")
         return
@@ -245,7 +245,7 @@ def _speed(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Bloc
         yield from _measured(study, _TIMES, is_drawn_only=True)
 
 
-def _quality(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
+def _quality(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
     if medium.is_kit:
         yield from _kit_figures(study, "quality", "sensitivity")
         yield study_tables.continuations(study)
@@ -266,7 +266,7 @@ def _quality(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Bl
 
 
 def _measured(
-    study: Study, tables: _Measured, *, is_drawn_only: bool = False
+    study: StudyFigures, tables: _Measured, *, is_drawn_only: bool = False
 ) -> Iterator[Block | None]:
     """Yield the chart of each table; one that has none is shown itself, unless only charts are."""
     for make in tables:
@@ -276,12 +276,12 @@ def _measured(
             yield chart or (None if is_drawn_only else table)
 
 
-def _kit_figures(study: Study, *names: str) -> Iterator[Drawing]:
+def _kit_figures(study: StudyFigures, *names: str) -> Iterator[Drawing]:
     for name in names:
         yield Drawing(name, name.capitalize(), partial(CHARTS[name], study))
 
 
-def _method(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Block]:
+def _method(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iterator[Block]:
     """Yield texts, protocol, denominators, caveats and the citation, each once."""
     if medium.is_kit:
         return
@@ -300,7 +300,7 @@ def _method(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Blo
     yield sections.Partial("citation", {"text": citation, "bibtex": bibtex(study)})
 
 
-def _runtimes(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[Block]:
+def _runtimes(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iterator[Block]:
     """Yield the support of the variants' layouts by runtimes, with sources and a date."""
     # Tables in LaTeX have no notes, which hold conditions.
     if not medium.is_kit and (table := speed_tables.runtimes(study)):
@@ -308,7 +308,7 @@ def _runtimes(study: Study, medium: Medium, sentences: _Sentences) -> Iterator[B
         yield table
 
 
-def _audit(study: Study) -> Iterator[Block | None]:
+def _audit(study: StudyFigures) -> Iterator[Block | None]:
     """Yield unusual matrices of the headline's pruning, and unclassified modules."""
     for variant in study_maps.headline_first(study)[:1]:
         yield study_tables.unusual(study, variant)
@@ -317,12 +317,12 @@ def _audit(study: Study) -> Iterator[Block | None]:
         yield Bullets(tuple(first(names, _UNCLASSIFIED)), are_names=True)
 
 
-def _layers(study: Study) -> Iterator[Block]:
+def _layers(study: StudyFigures) -> Iterator[Block]:
     table = study_tables.layers_compared(study)
     yield table if len(table.rows) <= _ROWS else Text(say("page.many_layers"))
 
 
-def _model(study: Study) -> Iterator[Block]:
+def _model(study: StudyFigures) -> Iterator[Block]:
     yield study_tables.models(study)
     yield study_tables.variants(study)
     yield Text(say("page.fingerprint_note"))

@@ -26,8 +26,8 @@ from sparsity_report.report.tables import latex, study_tables
 from sparsity_report.report.tables.html import to_html
 from sparsity_report.report.tables.latex import Tex, quantity, tex, to_latex, variant_commands
 from sparsity_report.report.templates import environment, render
-from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.zero_shot import seven_tasks
+from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.files.json_files import study_or_saved
 from sparsity_report.study.layers import records
 from sparsity_report.study.schema import COLUMNS
@@ -60,7 +60,7 @@ class Paper(TypedDict, total=False):
 
 
 def write_thesis(
-    study: Study | str | os.PathLike[str],
+    study: StudyFigures | str | os.PathLike[str],
     folder: str | os.PathLike[str],
     *,
     template_dir: str | os.PathLike[str] | None = None,
@@ -115,7 +115,7 @@ def write_thesis(
     >>> [path.name for path in written[:3]]
     ['csr_bytes_column.pdf', 'csr_bytes_column.svg', 'csr_bytes_column.png']
     """
-    value: Study = study_or_saved("write_thesis", study)
+    value: StudyFigures = study_or_saved("write_thesis", study)
     check_options("write_thesis", paper, Paper.__annotations__)
     widths = {"column": paper.get("column_cm", 8.5), "text": paper.get("text_cm", 16.0)}
     for place, width in widths.items():
@@ -195,14 +195,14 @@ def latex_templates(templates: Environment) -> Environment:
     )
 
 
-def commands_of(study: Study) -> list[tuple[Tex, Tex]]:
+def commands_of(study: StudyFigures) -> list[tuple[Tex, Tex]]:
     """Return the names of LaTeX commands, all different, and their numbers."""
     numbers = [*_variant_numbers(study), *_checkpoint_numbers(study)]
     names = latex.command_names((command for command, _ in numbers), longest=None)
     return [(Tex(command), text) for command, (_, text) in zip(names, numbers, strict=True)]
 
 
-def _variant_numbers(study: Study) -> _Numbers:
+def _variant_numbers(study: StudyFigures) -> _Numbers:
     """Yield the numbers of the tables of totals and of groups, then those of measurements."""
     variants = variant_commands(study)
     totals = (total.column.name for total in study_tables.total_rows(study))
@@ -221,7 +221,7 @@ def _variant_numbers(study: Study) -> _Numbers:
     yield from _measured_numbers(study, variants)
 
 
-def _measured_numbers(study: Study, variants: Mapping[str, str]) -> _Numbers:
+def _measured_numbers(study: StudyFigures, variants: Mapping[str, str]) -> _Numbers:
     """Yield perplexities, speeds of whole forward passes and zero-shot accuracies."""
     for row in [] if study.quality is None else records(study.quality):
         if stem := variants.get(row["variant"]):
@@ -252,7 +252,7 @@ def _cells(stem: str, row: Mapping[str, Any], columns: str) -> _Numbers:
         yield from _number(command, row[column], column, COLUMNS[column].format)
 
 
-def _checkpoint_numbers(study: Study) -> _Numbers:
+def _checkpoint_numbers(study: StudyFigures) -> _Numbers:
     """Yield the numbers of two checkpoints: sizes, shares of the base, fate of zeros, removals."""
     changes = study.facts.table("changes")
     for row in records(changes[changes["group"].isna()]):

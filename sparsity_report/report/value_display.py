@@ -19,7 +19,7 @@ from sparsity_report.report.tables.html import to_html
 from sparsity_report.report.tables.latex import tex, to_tabular
 from sparsity_report.report.tables.table_model import Table, table_of
 from sparsity_report.report.template_files import template_text
-from sparsity_report.study.comparison import Study
+from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.heatmap_grid import Grid
 from sparsity_report.study.pairs.removed_strips import base_maps
 from sparsity_report.study.schema import CHANGED, MATCHED, MEASURED, Column, columns_of
@@ -38,12 +38,12 @@ _BASE_MAPS = {
 _NARROW, _WIDE, _WIDTH, _ROW, _TALLEST = 130, 24, 480, 16, 240
 
 
-def describe(study: Study) -> str:
+def describe(study: StudyFigures) -> str:
     """Return the text of a study in a few lines."""
     return "\n".join(_lines(study))
 
 
-def _lines(study: Study) -> list[str]:
+def _lines(study: StudyFigures) -> list[str]:
     models, names = (list(study.variants[key].unique()) for key in ("model", "variant"))
     title = say(
         "repr.study_summary",
@@ -65,7 +65,7 @@ class Content(NamedTuple):
     table: Table
 
 
-def bundle(study: Study) -> dict[str, str]:
+def bundle(study: StudyFigures) -> dict[str, str]:
     """Return a study as HTML, LaTeX and text, by MIME type.
 
     Parameters
@@ -86,7 +86,7 @@ def bundle(study: Study) -> dict[str, str]:
     }
 
 
-def _content(study: Study) -> Content:
+def _content(study: StudyFigures) -> Content:
     if study.matches is not None:
         return _matched(study)
     variant = study.facts.headline
@@ -101,7 +101,7 @@ def _content(study: Study) -> Content:
     return Content([verdict(study), names], _maps([(study, variant)]), table)
 
 
-def _matched(study: Study) -> Content:
+def _matched(study: StudyFigures) -> Content:
     """Return the findings about two checkpoints, maps of the base, and sizes."""
     maps = []
     if (shown := base_maps(study.facts.table("matches"))) is not None:
@@ -113,7 +113,7 @@ def _matched(study: Study) -> Content:
     return Content(lines, maps, checkpoint_tables.changes(study))
 
 
-def _maps(variants: Iterable[tuple[Study, str]]) -> list[HeatMap]:
+def _maps(variants: Iterable[tuple[StudyFigures, str]]) -> list[HeatMap]:
     maps = []
     for study, variant in variants:
         grid, cells = study.facts.grid(variant), study.facts.cells(variant)

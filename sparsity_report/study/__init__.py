@@ -4,7 +4,7 @@ Modules:
 
 - `variants`: models as they are, masked, or as CSR; what a study compares.
 - `survival`: the fate of zeros and changes in size of two checkpoints.
-- `comparison`: the study of several variants, and ``compare``, which makes it.
+- `figures`: the tables of a study with the figures derived from them.
 - `frames`: the tables of a study, which the figures in ``derived`` are computed from, and notes.
 - `schema`: names, types and bounds of the columns of every table.
 - `layers`: parameters, zeros, bytes and FLOPs of each module, and their sums.

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.protocol_scores import by_protocol
+from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.layers import records
 from sparsity_report.study.levels.levels import same_level
 from sparsity_report.study.policy_names import GLOBAL, is_level_of
@@ -146,7 +146,9 @@ def read_budget(text: str) -> Budget:
     )
 
 
-def level_within(study: Study, budget: str, *, policy: str = GLOBAL, layout: str = "csr") -> Within:
+def level_within(
+    study: StudyFigures, budget: str, *, policy: str = GLOBAL, layout: str = "csr"
+) -> Within:
     """Return the level of sparsity that keeps a budget.
 
     A perplexity is never interpolated between measured levels.
@@ -233,7 +235,7 @@ def budget_finding(solved: Within) -> str:
     return say(key, **texts, **levels)
 
 
-def _by_cost(study: Study, asked: Budget, policy: str, layout: str) -> Within:
+def _by_cost(study: StudyFigures, asked: Budget, policy: str, layout: str) -> Within:
     quantity, levels = _COLUMNS[asked.kind], study.by_policy[policy]
     frame = pd.DataFrame(
         {
@@ -269,7 +271,7 @@ def _by_cost(study: Study, asked: Budget, policy: str, layout: str) -> Within:
     return Within(float(first["sparsity"]), asked, value, most=most, layout=layout)
 
 
-def _by_perplexity(study: Study, asked: Budget, policy: str) -> Within:
+def _by_perplexity(study: StudyFigures, asked: Budget, policy: str) -> Within:
     points = measured_levels(study, policy)
     if len(points) < 2:
         raise SparsityReportError(
@@ -296,7 +298,7 @@ def _by_perplexity(study: Study, asked: Budget, policy: str) -> Within:
     return Within(below[-1], asked, score, measured, beyond)
 
 
-def measured_levels(study: Study, policy: str) -> list[tuple[float, float]]:
+def measured_levels(study: StudyFigures, policy: str) -> list[tuple[float, float]]:
     """Return the sparsity and perplexity of variants of the first model pruned by a policy.
 
     The unpruned model is at the level of the zeros it has. Only the text and protocol by which most

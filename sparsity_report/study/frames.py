@@ -27,7 +27,7 @@ EDITED_STUDY = "note.study_edited"
 class StudyFrames:
     """The tables of a study, their sums, and the model at every kept level.
 
-    :class:`~sparsity_report.study.comparison.Study` describes each table.
+    :class:`~sparsity_report.study.figures.Study` describes each table.
     """
 
     variants: pd.DataFrame

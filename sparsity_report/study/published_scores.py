@@ -15,8 +15,8 @@ from typing import NamedTuple
 import pandas as pd
 
 from sparsity_report.errors import SparsityReportError, printable
-from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.protocol_scores import by_protocol
+from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.layers import records
 from sparsity_report.words.sentences import say
 
@@ -262,7 +262,7 @@ def _like(score: PublishedScore, scores: pd.DataFrame) -> pd.DataFrame:
     ]
 
 
-def compare_study(paper: str, study: Study, published_model: str | None) -> Reproduction:
+def compare_study(paper: str, study: StudyFigures, published_model: str | None) -> Reproduction:
     """Compare published perplexities with those of a study.
 
     Raises

@@ -9,7 +9,7 @@ import pandas as pd
 
 from sparsity_report.counting.policies.policy_registry import read_method
 from sparsity_report.files.package_data import DEMO
-from sparsity_report.study.comparison import Study
+from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.layers import records
 from sparsity_report.weights.tensor_slices import FileSlice, LocalFile
 from sparsity_report.weights.weights import Weights
@@ -37,7 +37,7 @@ class CopiedCode:
         The command that opens the model.
     """
 
-    def __init__(self, study: Study) -> None:
+    def __init__(self, study: StudyFigures) -> None:
         self._first = study.variants["fingerprint"].iloc[0]
         self.study_code, self.repeated = _statements(study)
         source = _source(study)
@@ -49,7 +49,7 @@ class CopiedCode:
         return None if policy is None else policy.command(_known(row["asked_sparsity"]))
 
 
-def _statements(study: Study) -> tuple[str, frozenset[str]]:
+def _statements(study: StudyFigures) -> tuple[str, frozenset[str]]:
     """Return statements that repeat a study, and the variants that they repeat."""
     lines = ["import sparsity_report as sr", "", _opening(study)]
     variants, known = [], set()
@@ -94,7 +94,7 @@ def _known(asked: Any) -> float | None:
     return None if pd.isna(asked) else float(asked)
 
 
-def _opening(study: Study) -> str:
+def _opening(study: StudyFigures) -> str:
     """Return the line that opens the model."""
     if study.weights is not None and study.weights.source == "module":
         return f"weights = sr.load(model)  # the module that was opened as {study.weights.name!r}"
@@ -102,7 +102,7 @@ def _opening(study: Study) -> str:
     return f"weights = sr.load({source!r})" if source else "weights = sr.load()"
 
 
-def _source(study: Study) -> str:
+def _source(study: StudyFigures) -> str:
     """Return the argument of ``load``; empty for the demo model."""
     path = None if study.weights is None else _path(study.weights)
     if path is not None and path.resolve().parent == DEMO.resolve():

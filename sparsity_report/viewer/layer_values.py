@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived import layer_metrics
+from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.heatmap_grid import Grid
 from sparsity_report.study.levels.levels import dense_sizes, in_layout
 from sparsity_report.study.levels.sweep import thresholds
@@ -27,7 +27,7 @@ class LayerValues:
     state : mapping
     """
 
-    def __init__(self, study: Study, contents: Contents, state: State) -> None:
+    def __init__(self, study: StudyFigures, contents: Contents, state: State) -> None:
         self._study, self._figures, self._state = study, contents.figures, state
         self._roots = {m["key"] for m in contents.header["metrics"] if m.get("root")}
         self._is_level = state.get("variant") == AT_LEVEL

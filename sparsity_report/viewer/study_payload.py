@@ -19,10 +19,10 @@ from sparsity_report.findings.checkpoint_labels import both, strip_names, strip_
 from sparsity_report.findings.strip_text import measure_name, score_text
 from sparsity_report.sparse.cost import value_bytes
 from sparsity_report.study.budget import measured_levels
-from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.expert_use import FIGURES, drawn_use
 from sparsity_report.study.derived.layer_metrics import LayerFigure, module_magnitudes
 from sparsity_report.study.derived.paired_scores import score_ends
+from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.heatmap_grid import Grid
 from sparsity_report.study.layers import records, use_ratio
 from sparsity_report.study.levels.levels import Levels, bytes_beside, dense_sizes
@@ -74,7 +74,7 @@ _TEXTS: dict[str, Callable[[Any], str]] = {
 }
 
 
-def study_payload(study: Study, columns: pd.DataFrame | None = None) -> bytes:
+def study_payload(study: StudyFigures, columns: pd.DataFrame | None = None) -> bytes:
     """Return what the viewer needs of a study.
 
     Parameters
@@ -92,7 +92,7 @@ def study_payload(study: Study, columns: pd.DataFrame | None = None) -> bytes:
     return encode(contents.header, contents.arrays)
 
 
-def study_contents(study: Study, columns: pd.DataFrame | None = None) -> Contents:
+def study_contents(study: StudyFigures, columns: pd.DataFrame | None = None) -> Contents:
     """Return the contents of :func:`study_payload`."""
     arrays = Arrays()
     if study.matches is None:
@@ -116,7 +116,7 @@ def _with_arrays(
     return {**metric, "isOwn": True, "amounts": amounts, "sizes": sizes}
 
 
-def _counted(study: Study, arrays: Arrays) -> dict[str, Any]:
+def _counted(study: StudyFigures, arrays: Arrays) -> dict[str, Any]:
     """Return the header of a study of levels."""
     names = list(dict.fromkeys(study.layers["module_name"]))
     positions = {str(name): place for place, name in enumerate(study.variants["variant"])}
@@ -150,7 +150,7 @@ def _counted(study: Study, arrays: Arrays) -> dict[str, Any]:
 
 
 def _compared(
-    study: Study, rows: pd.DataFrame, moved: LayerFigure, arrays: Arrays
+    study: StudyFigures, rows: pd.DataFrame, moved: LayerFigure, arrays: Arrays
 ) -> dict[str, Any]:
     """Return the header of two checkpoints; it starts at the prunable layer that differs most."""
 
@@ -264,12 +264,12 @@ def _experts(
     return numbers
 
 
-def _models(study: Study) -> list[str]:
+def _models(study: StudyFigures) -> list[str]:
     return [clip(name, 60) for name in dict.fromkeys(study.variants["model"])]
 
 
 def _variants(
-    study: Study, names: list[str], copied: CopiedCode, arrays: Arrays
+    study: StudyFigures, names: list[str], copied: CopiedCode, arrays: Arrays
 ) -> Iterator[dict[str, Any]]:
     labels = distinct_names(list(study.variants["variant"]))
     first: dict[str, list[Any]] = {}
@@ -338,7 +338,9 @@ def _arrays(rows: pd.DataFrame, arrays: Arrays) -> dict[str, int]:
     }
 
 
-def policy_entry(policy: str, levels: Levels, study: Study, arrays: Arrays) -> dict[str, Any]:
+def policy_entry(
+    policy: str, levels: Levels, study: StudyFigures, arrays: Arrays
+) -> dict[str, Any]:
     """Return the entry of a policy in the header, with its arrays added.
 
     Parameters
@@ -394,14 +396,14 @@ def policy_label(policy: str) -> str:
     return method_name(policy)
 
 
-def _reasons(study: Study) -> dict[str, str]:
+def _reasons(study: StudyFigures) -> dict[str, str]:
     """Return the policies in the order of the menu, each with the reason if it has no levels."""
     first = study.facts.layers(str(study.variants["variant"].iloc[0]))
     known = ladders(first, study.levels, study.weights)
     return {key: each if isinstance(each, str) else "" for key, each in known.items()}
 
 
-def packed_note(study: Study) -> str | None:
+def packed_note(study: StudyFigures) -> str | None:
     """Return a sentence on the bytes that packed weights are compared with; None without any."""
     facts = study.facts
     if not (dtypes := facts.unpacked_dtypes(facts.baseline)):
@@ -463,7 +465,7 @@ def _histograms(
     }
 
 
-def _why_no_histogram(study: Study, magnitudes: Mapping[str, Magnitudes]) -> str:
+def _why_no_histogram(study: StudyFigures, magnitudes: Mapping[str, Magnitudes]) -> str:
     """Return the reason why a layer has no histogram."""
     if study.weights is None:
         code = "sr.explore(study, weights=sr.load(…))"
@@ -474,7 +476,7 @@ def _why_no_histogram(study: Study, magnitudes: Mapping[str, Magnitudes]) -> str
 
 
 def _inner(
-    study: Study, names: list[str], positions: Mapping[str, int]
+    study: StudyFigures, names: list[str], positions: Mapping[str, int]
 ) -> dict[int, dict[int, dict[str, Any]]]:
     """Return zeros inside the matrices of each module, by variant and module."""
     place = {name: number for number, name in enumerate(names)}
@@ -493,7 +495,7 @@ def _inner(
     return {position: modules for position, modules in inside.items() if modules}
 
 
-def _router_use(study: Study) -> list[dict[str, Any]]:
+def _router_use(study: StudyFigures) -> list[dict[str, Any]]:
     """Return the use and the saliency of experts, by variant and module; see :func:`.drawn_use`."""
     shown = []
     for (variant, rows), figure in product(drawn_use(study).items(), FIGURES):
@@ -510,7 +512,9 @@ def _router_use(study: Study) -> list[dict[str, Any]]:
     return shown
 
 
-def _two_four(study: Study, names: list[str], positions: Mapping[str, int]) -> dict[int, list[int]]:
+def _two_four(
+    study: StudyFigures, names: list[str], positions: Mapping[str, int]
+) -> dict[int, list[int]]:
     """Return by variant the modules whose zeros are known to fit 2:4."""
     if study.patterns is None:
         return {}
@@ -523,7 +527,7 @@ def _two_four(study: Study, names: list[str], positions: Mapping[str, int]) -> d
     return fitting
 
 
-def _measured(study: Study, positions: Mapping[str, int]) -> dict[str, Any]:
+def _measured(study: StudyFigures, positions: Mapping[str, int]) -> dict[str, Any]:
     """Return quality against bytes, and the perplexities of levels."""
     quality, tradeoff = None, study.tradeoff
     first = str(study.variants["fingerprint"].iloc[0])

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived import layer_metrics
 from sparsity_report.study.derived.layer_metrics import LayerFigure, module_magnitudes
+from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.schema import COLUMNS, METRICS, Column
 from sparsity_report.study.survival import gone_weights, zeros_left
 from sparsity_report.untrusted.display_text import clip
@@ -46,20 +46,20 @@ def _metric(column: Column, note: str) -> dict[str, Any]:
     return {**words, **signs, "isOwn": False}
 
 
-def counted_metrics(study: Study) -> list[dict[str, Any]]:
+def counted_metrics(study: StudyFigures) -> list[dict[str, Any]]:
     """Return the metrics that the script computes from the counts of a study."""
     unknown = set() if spreads(study) else {"beyond"}
     return [_metric(METRICS[key], say(f"note.{key}")) for key in _COUNTED if key not in unknown]
 
 
-def metric_column(study: Study, key: str) -> Column:
+def metric_column(study: StudyFigures, key: str) -> Column:
     """Return the name and the format of a metric, which may be a column of the user."""
     known = METRICS if study.matches is None else {key: COLUMNS[key] for key in _COMPARED}
     return known.get(key, Column(key, text=clip(key, 40), format=OWN))
 
 
 def own_metrics(
-    study: Study, columns: pd.DataFrame | None
+    study: StudyFigures, columns: pd.DataFrame | None
 ) -> list[tuple[dict[str, Any], LayerFigure]]:
     """Return sensitivity and the columns of the user, each with its figure.
 
@@ -117,7 +117,7 @@ def compared_metrics(rows: pd.DataFrame) -> list[tuple[dict[str, Any], LayerFigu
     return shown
 
 
-def compared_layers(study: Study) -> pd.DataFrame:
+def compared_layers(study: StudyFigures) -> pd.DataFrame:
     """Return the modules of either checkpoint that have weights, those of the base first."""
     matches = study.facts.table("matches")
     layers = matches[(matches["weight_before"] > 0) | (matches["weight_after"] > 0)]
@@ -132,7 +132,7 @@ def aligned(figure: LayerFigure, names: pd.Index[str]) -> tuple[Floats, Floats]:
     return amounts, sizes
 
 
-def spreads(study: Study) -> dict[str, float]:
+def spreads(study: StudyFigures) -> dict[str, float]:
     """Return the standard deviation of weights before pruning, by module.
 
     It is known of modules with one matrix whose positions were read, and of those with one tensor

@@ -13,7 +13,7 @@ from sparsity_report.findings.checkpoint_labels import (
     strip_title,
 )
 from sparsity_report.report.tables.table_model import Table, caption_of, noted, table_of
-from sparsity_report.study.comparison import Study
+from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.pairs.removed_strips import BlockShares, Strip
 from sparsity_report.study.schema import Column, columns_of
 from sparsity_report.untrusted.display_text import clip
@@ -37,7 +37,7 @@ _REMOVED = "weights parameters bytes flops_per_token"
 _SOME, _LISTED = 4, 500
 
 
-def changes(study: Study) -> Table:
+def changes(study: StudyFigures) -> Table:
     """Return what was removed from the model: weights, parameters, bytes and FLOPs."""
     caption = say("caption.removed_totals")
     frame = study.facts.table("changes")
@@ -46,7 +46,7 @@ def changes(study: Study) -> Table:
     return table_of("changes", caption, _figure_columns("figure"), values)
 
 
-def changed_groups(study: Study) -> Table:
+def changed_groups(study: StudyFigures) -> Table:
     """Return what was removed from each group of modules."""
     sides = ["before", "after"]
     frame = study.facts.table("changes").dropna(subset="group")
@@ -70,7 +70,7 @@ def _figure_columns(first: str) -> list[Column]:
     return columns_of(keys, kinds)
 
 
-def survival(study: Study) -> Table:
+def survival(study: StudyFigures) -> Table:
     """Return the fate of zeros of the prunable weights that both models have."""
     caption = say("caption.zero_survival")
     everything = say("name.all_prunable_weights")
@@ -136,7 +136,7 @@ def _listed(numbers: Sequence[int], limit: int) -> str:
     return ", ".join(shown)
 
 
-def removed(study: Study, limit: int) -> Table | None:
+def removed(study: StudyFigures, limit: int) -> Table | None:
     """Return the removed parts of the base, a row per kind and module, at most `limit` rows."""
     frame = study.facts.table("removed")
     if frame.empty:
@@ -159,7 +159,7 @@ def removed(study: Study, limit: int) -> Table | None:
     return table_of("removed", caption, columns, shown, **looks)
 
 
-def small(study: Study, limit: int = 20) -> list[Table]:
+def small(study: StudyFigures, limit: int = 20) -> list[Table]:
     """Return the tables of a terminal: removed parts, and the fate of zeros."""
     gone = removed(study, limit)
     parts = [] if gone is None else [gone.only("module", "gone", "among", "numbers", "weights")]
@@ -169,7 +169,7 @@ def small(study: Study, limit: int = 20) -> list[Table]:
     return parts
 
 
-def matches(study: Study, limit: int) -> Table:
+def matches(study: StudyFigures, limit: int) -> Table:
     """Return all modules of both models, at most `limit` rows."""
     every = study.facts.table("matches")
     frame = every.head(limit)

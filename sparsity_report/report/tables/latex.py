@@ -14,7 +14,7 @@ from sparsity_report.report.tables.table_model import (
     body_lines,
     head_lines,
 )
-from sparsity_report.study.comparison import Study
+from sparsity_report.study.figures import StudyFigures
 from sparsity_report.untrusted.display_text import breakable
 from sparsity_report.words.display_names import group_name
 from sparsity_report.words.number_format import THIN, UNKNOWN
@@ -102,7 +102,7 @@ def group_commands(groups: Iterable[str | None]) -> dict[str | None, str]:
     return dict(zip(listed, names, strict=True))
 
 
-def variant_commands(study: Study) -> dict[str, str]:
+def variant_commands(study: StudyFigures) -> dict[str, str]:
     """Return the start of the names of LaTeX commands of each variant."""
     variants = list(study.variants["variant"])
     return dict(zip(variants, command_names(variants), strict=True))

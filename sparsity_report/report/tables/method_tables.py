@@ -9,11 +9,11 @@ from sparsity_report.draw.policy_charts import hero_points
 from sparsity_report.report.tables import study_tables
 from sparsity_report.report.tables.table_model import Cell, Table, cell_of, plain_rows, table_of
 from sparsity_report.report.tables.task_tables import task_columns
-from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.expert_use import fewer_experts
 from sparsity_report.study.derived.paired_scores import distance
 from sparsity_report.study.derived.protocol_scores import ANY_TOKENIZER, PROTOCOL, by_protocol
 from sparsity_report.study.derived.zero_shot import SEVEN, one_version, seven_tasks
+from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.layers import records
 from sparsity_report.study.schema import COLUMNS, TABLES, Column, columns_of
 from sparsity_report.untrusted.display_text import distinct_names, short_name
@@ -31,7 +31,7 @@ _DISTANCES = {"kl": COLUMNS["kl"].format, "agreement": formats.SHARE}
 _SIZES = {"stored_bytes": "results.size", "smallest": "results.smallest_size"}
 
 
-def results(study: Study) -> Table:
+def results(study: StudyFigures) -> Table:
     """Return the dense model and every pruning, with quality, size and speed.
 
     A pruning in several layouts has a row for each that differs in a figure. Figures that are
@@ -98,7 +98,7 @@ def _layout_rows(
     ]
 
 
-def _figures_of(study: Study) -> dict[str, _Figures]:
+def _figures_of(study: StudyFigures) -> dict[str, _Figures]:
     """Return the figures of every variant by column; None where unknown."""
     facts = study.facts
     scores, means = _scores(study), _mean_accuracies(study)
@@ -124,7 +124,7 @@ def _figures_of(study: Study) -> dict[str, _Figures]:
     return by_variant
 
 
-def _scores(study: Study) -> dict[str, _Figures]:
+def _scores(study: StudyFigures) -> dict[str, _Figures]:
     """Return the scores by :func:`_scored` and the mark of the lowest perplexity, by variant."""
     return {
         row["variant"]: {
@@ -136,7 +136,7 @@ def _scores(study: Study) -> dict[str, _Figures]:
     }
 
 
-def _perplexity(study: Study, row: Mapping[str, Any]) -> Cell:
+def _perplexity(study: StudyFigures, row: Mapping[str, Any]) -> Cell:
     """Return a perplexity, marked if it is the lowest or the text does not separate it."""
     pairs, variant = study.facts.paired(row), row["variant"]
     first, mark = pairs.first_alike.get(variant, variant), ""
@@ -146,7 +146,7 @@ def _perplexity(study: Study, row: Mapping[str, Any]) -> Cell:
     return study_tables.perplexity_cell(study, variant, row["perplexity"], mark)
 
 
-def _scored(study: Study) -> pd.DataFrame:
+def _scored(study: StudyFigures) -> pd.DataFrame:
     """Return the scores by the protocol that scored the most variants, one row per variant."""
     protocol = PROTOCOL if study.variants["fingerprint"].nunique() == 1 else ANY_TOKENIZER
     names = study.variants["variant"]
@@ -157,7 +157,7 @@ def _scored(study: Study) -> pd.DataFrame:
     return max(frames, key=len, default=pd.DataFrame(columns=[*TABLES["quality"]]))
 
 
-def _mean_accuracies(study: Study) -> dict[str, tuple[float, float]]:
+def _mean_accuracies(study: StudyFigures) -> dict[str, tuple[float, float]]:
     """Return the mean of the seven zero-shot tasks with its error, by variant."""
     if study.tasks is None or "mean" not in one_version(study.tasks):
         return {}
@@ -168,13 +168,13 @@ def _mean_accuracies(study: Study) -> dict[str, tuple[float, float]]:
     return dict(zip(means["variant"], pairs, strict=True))
 
 
-def _smallest(study: Study) -> str | None:
+def _smallest(study: StudyFigures) -> str | None:
     """Return the smallest layout of all prunings; None if they have several."""
     layouts = {study.facts.smallest_layout(name, "model") for name in study.facts.prunings}
     return layouts.pop() if len(layouts) == 1 else None
 
 
-def _result_columns(study: Study, by_variant: Mapping[str, _Figures]) -> list[Column]:
+def _result_columns(study: StudyFigures, by_variant: Mapping[str, _Figures]) -> list[Column]:
     """Return all columns that results may have."""
     facts, rows = study.facts, by_variant.values()
     sizes = ["stored_bytes"]
@@ -204,7 +204,7 @@ def _result_columns(study: Study, by_variant: Mapping[str, _Figures]) -> list[Co
     return columns
 
 
-def _results_caption(study: Study, keys: Set[str]) -> str:
+def _results_caption(study: StudyFigures, keys: Set[str]) -> str:
     sentences = [say("caption.results")]
     if dtypes := study.facts.unpacked_dtypes(study.facts.baseline):
         sentences.append(say("caption.results_unpacked", dtypes=dtypes))
@@ -219,7 +219,7 @@ def _results_caption(study: Study, keys: Set[str]) -> str:
     return " ".join(sentences)
 
 
-def method_grids(study: Study) -> list[Table]:
+def method_grids(study: StudyFigures) -> list[Table]:
     """Return perplexities of several models, a table per protocol: methods by kind of sparsity.
 
     Parameters
@@ -244,7 +244,7 @@ def method_grids(study: Study) -> list[Table]:
     return tables
 
 
-def _entries(study: Study) -> pd.DataFrame:
+def _entries(study: StudyFigures) -> pd.DataFrame:
     """Return ``kind``, ``label``, ``model`` and ``variant`` of each place of a grid."""
     frame = study.facts.methods
     models = frame.drop_duplicates("fingerprint").set_index("fingerprint")["model"]
@@ -266,7 +266,9 @@ def _entries(study: Study) -> pd.DataFrame:
     return entries.assign(label=entries["label"].mask(repeated, entries["variant"].map(short_name)))
 
 
-def _perplexities(study: Study, entries: pd.DataFrame, scored: pd.DataFrame, place: int) -> Table:
+def _perplexities(
+    study: StudyFigures, entries: pd.DataFrame, scored: pd.DataFrame, place: int
+) -> Table:
     values = scored.set_index("variant")["perplexity"]
     values = values.astype(object).where(values.notna(), None)
     models = list(entries["model"].unique())
@@ -296,7 +298,7 @@ def _perplexities(study: Study, entries: pd.DataFrame, scored: pd.DataFrame, pla
     return table_of(key, caption, [*_method(), *columns], scores.values(), title="title")
 
 
-def task_grid(study: Study) -> Table | None:
+def task_grid(study: StudyFigures) -> Table | None:
     """Return zero-shot accuracies by model, kind of sparsity and method.
 
     Parameters
@@ -345,7 +347,7 @@ def _method() -> list[Column]:
     return columns_of("method", {"method": formats.name_format(80)})
 
 
-def hero(study: Study) -> Table | None:
+def hero(study: StudyFigures) -> Table | None:
     """Return the points of :func:`sparsity_report.draw.policy_charts.hero_chart`."""
     figure, points = hero_points(study)
     forms = {"variant": formats.name_format(80), "label": formats.WORDS}

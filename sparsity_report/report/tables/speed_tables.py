@@ -6,7 +6,7 @@ import pandas as pd
 
 from sparsity_report.report.tables.table_model import Cell, Table, table_of
 from sparsity_report.sparse.runtime_support import LOOKED_AT, RUNTIMES, Support
-from sparsity_report.study.comparison import Study
+from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.schema import columns_of
 from sparsity_report.untrusted.display_text import clip, short_name
 from sparsity_report.words.display_names import display_name, head
@@ -17,7 +17,7 @@ _WIDTHS = (1.2, 0.7, 1.6, 2.4)
 _REASON = DURATION._replace(write=str)
 
 
-def latency(study: Study) -> Table | None:
+def latency(study: StudyFigures) -> Table | None:
     """Return the times of layers and forward passes; None where none were measured.
 
     A reason replaces a time that the control does not allow to report.
@@ -44,7 +44,7 @@ def latency(study: Study) -> Table | None:
     return table_of("speed", caption, columns, values)
 
 
-def crossover(study: Study) -> Table | None:
+def crossover(study: StudyFigures) -> Table | None:
     """Return the sparsity from which CSR layers are faster; None where it is unknown."""
     rows = study.facts.crossovers
     if rows is None or not rows["verdict"].isin(("stated", "never", "above")).any():
@@ -76,7 +76,7 @@ def _tuples(frame: pd.DataFrame, *columns: str) -> pd.Series:
     return pd.Series([*rows], index=frame.index, dtype=object)
 
 
-def runtimes(study: Study) -> Table | None:
+def runtimes(study: StudyFigures) -> Table | None:
     """Return what each runtime does with each layout of the variants; None without a layout."""
     shown = []
     for layout, rows in study.runtimes.groupby("layout", sort=False):

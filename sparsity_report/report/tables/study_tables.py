@@ -20,10 +20,10 @@ from sparsity_report.report.tables.table_model import (
     wide_table,
 )
 from sparsity_report.sparse.shares import zero_shares
-from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.heads_experts import Part
 from sparsity_report.study.derived.paired_scores import DISTANCES, Ends, distance, ranked_parts
 from sparsity_report.study.derived.protocol_scores import PROTOCOL
+from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.layers import records
 from sparsity_report.study.schema import COLUMNS, Column, columns_of
 from sparsity_report.untrusted.display_text import clip, distinct_names, short_name
@@ -49,7 +49,7 @@ _BUDGET = ("experts", "budget_bits", "budget_bytes")
 _INSIDE = {"heads": "caption.zeros_by_head", "experts": "caption.zeros_by_expert"}
 
 
-def models(study: Study) -> Table:
+def models(study: StudyFigures) -> Table:
     """Return the models that were counted, and of two checkpoints which is the base."""
     looks: dict[str, Any] = {"style": "facts", "widths": (1, 1, 1.4, 0)}
     names = "model architecture source weights_fingerprint"
@@ -61,7 +61,7 @@ def models(study: Study) -> Table:
     return table_of("models", say("caption.counted_weights"), names, values, **looks)
 
 
-def variants(study: Study) -> Table:
+def variants(study: StudyFigures) -> Table:
     """Return the pruning and the layout of each variant."""
     names = "variant layout method asked_sparsity threshold fingerprint"
     columns = columns_of(names, fingerprint=say("explorer.column_weights"))
@@ -77,7 +77,7 @@ class Total(NamedTuple):
     style: str = ""
 
 
-def total_rows(study: Study) -> list[Total]:
+def total_rows(study: StudyFigures) -> list[Total]:
     """Return the three sparsities with their counts, then the costs."""
     rows = []
     for part, (label, note) in _SPARSITIES.items():
@@ -93,7 +93,7 @@ def total_rows(study: Study) -> list[Total]:
     return [*rows, *map(Total, columns_of(" ".join(costs), **_unpacked(study)), costs.values())]
 
 
-def totals(study: Study) -> Table:
+def totals(study: StudyFigures) -> Table:
     """Return the three sparsities and the costs, one column per variant."""
     figures = by_variant(study)
     rows: dict[bool, list[Row]] = {True: [], False: []}
@@ -111,7 +111,7 @@ def totals(study: Study) -> Table:
     return Table("totals", say("caption.totals"), columns, bodies, style, widths)
 
 
-def totals_by_variant(study: Study, caption: str) -> Table:
+def totals_by_variant(study: StudyFigures, caption: str) -> Table:
     """Return the three sparsities and the main costs, one row per variant."""
     rows = by_variant(study)
     names = distinct_names([row["variant"] for row in rows])
@@ -120,7 +120,7 @@ def totals_by_variant(study: Study, caption: str) -> Table:
     return table_of("totals", caption, [COLUMNS["variant"], *columns], shown)
 
 
-def by_variant(study: Study) -> list[dict[str, Any]]:
+def by_variant(study: StudyFigures) -> list[dict[str, Any]]:
     """Return the totals of each variant by column; None where unknown."""
     gone = {f"gone_{part}": share for part, share in study.facts.base_shares.items()}
     rows: list[dict[str, Any]] = [
@@ -136,7 +136,7 @@ def by_variant(study: Study) -> list[dict[str, Any]]:
     return rows
 
 
-def _costs(study: Study) -> Iterator[tuple[str, str]]:
+def _costs(study: StudyFigures) -> Iterator[tuple[str, str]]:
     """Yield columns of pruning, bytes and work per token, each with a note on what it counts."""
     if study.matches is None:
         keys = ("asked_sparsity", "zeros_before", "newly_zeroed", "threshold")
@@ -156,14 +156,14 @@ def _costs(study: Study) -> Iterator[tuple[str, str]]:
         yield "active_total", say("column.active_parameters_note")
 
 
-def group_columns(study: Study) -> str:
+def group_columns(study: StudyFigures) -> str:
     """Return the names of the columns of groups."""
     sizes = "file_bytes stored_bytes" if study.facts.packings() else "stored_bytes"
     counts = "modules total nonzero sparsity flops_per_token useful_flops_per_token"
     return f"group {counts} {sizes} param_frac"
 
 
-def groups(study: Study) -> Table:
+def groups(study: StudyFigures) -> Table:
     """Return the groups of each variant; small groups without zeros in any variant are left out."""
     labels = {"sparsity": say("column.zero_share_of_parameters"), **_unpacked(study)}
     columns = columns_of(group_columns(study), **labels)
@@ -176,7 +176,7 @@ def groups(study: Study) -> Table:
     return table_of("groups", say("caption.groups_all_variants"), columns, rows, **looks)
 
 
-def layers_compared(study: Study) -> Table:
+def layers_compared(study: StudyFigures) -> Table:
     """Return all modules with the zeros of each distinct pruning, else of the first variant."""
     variants = [*study.side_by_side] or [study.facts.headline]
     frame = study.layers[study.layers["variant"].isin(variants)]
@@ -193,7 +193,7 @@ def layers_compared(study: Study) -> Table:
     return table_of("layers", say("caption.layers_compared"), columns, wide, **looks)
 
 
-def unusual(study: Study, variant: str) -> Table | None:
+def unusual(study: StudyFigures, variant: str) -> Table | None:
     """Return the matrices furthest from a Gaussian; None where no expectation is known."""
     frame = study.facts.unusual(variant)
     if frame is None:
@@ -209,7 +209,7 @@ def unusual(study: Study, variant: str) -> Table | None:
     return table_of("unusual", caption, f"{names} fill_8", frame, widths=_FIRST, fold=8)
 
 
-def storage(study: Study, variant: str) -> Table:
+def storage(study: StudyFigures, variant: str) -> Table:
     """Return the bytes of the prunable weights and of the model in every layout."""
     weights, model = say("card.prunable_weights"), say("name.whole_model")
     over = {"bytes": weights, "ratio_to_dense": weights, "model_bytes": model, "model_ratio": model}
@@ -223,14 +223,14 @@ def storage(study: Study, variant: str) -> Table:
     return table_of("storage", caption, names, frame[frame["bytes"].notna()], over=over)
 
 
-def curve_caption(study: Study) -> str:
+def curve_caption(study: StudyFigures) -> str:
     """Return the caption of the curves of bytes against sparsity."""
     unpacked = study.facts.unpacked_dtypes(study.facts.baseline)
     key = "caption.layout_bytes_unpacked" if unpacked else "caption.layout_bytes"
     return say(key, dtypes=unpacked)
 
 
-def zeros_map(study: Study, variant: str) -> Table:
+def zeros_map(study: StudyFigures, variant: str) -> Table:
     """Return the shares of zeros of a variant's heat map, block by projection."""
     frame, grid = study.facts.cells(variant), study.facts.grid(variant)
     key = "caption.zeros_map" if frame["layers"].max() == 1 else "caption.zeros_map_merged"
@@ -248,7 +248,7 @@ def inside(variant: str, part: Part) -> Table:
     return wide_table(part.key, caption, wide, formats.SHARE)
 
 
-def quality(study: Study) -> Table | None:
+def quality(study: StudyFigures) -> Table | None:
     """Return perplexities, accuracies and divergences from dense; None where none were measured.
 
     The caption has the text and the protocol if all rows share them, else columns have.
@@ -282,18 +282,18 @@ def quality(study: Study) -> Table | None:
     return table_of("quality", caption, columns, rows)
 
 
-def perplexity_cell(study: Study, variant: str, value: Any, note: str = "") -> Cell:
+def perplexity_cell(study: StudyFigures, variant: str, value: Any, note: str = "") -> Cell:
     """Return a perplexity in the format of the vocabulary of a variant's model."""
     return Cell(value, note, formats.perplexity(study.facts.vocabulary(variant)))
 
 
-def ratio_to_dense(study: Study, row: Mapping[str, Any]) -> Ends | None:
+def ratio_to_dense(study: StudyFigures, row: Mapping[str, Any]) -> Ends | None:
     """Return a perplexity ÷ that of dense with its interval; None if it is unknown."""
     contrast = study.facts.paired(row).from_dense(row["variant"])
     return contrast.ratio if contrast else None
 
 
-def paired_note(study: Study, row: Mapping[str, Any], columns: Collection[str]) -> str:
+def paired_note(study: StudyFigures, row: Mapping[str, Any], columns: Collection[str]) -> str:
     """Return how the intervals of columns by the protocol of a row were computed."""
     contrasts = study.facts.paired(row).contrasts
     block = next(iter(contrasts.values())).nll.block
@@ -303,7 +303,7 @@ def paired_note(study: Study, row: Mapping[str, Any], columns: Collection[str]) 
     return f"{note} {say('caption.paired_distances')}" if {*DISTANCES} & {*columns} else note
 
 
-def passage(study: Study) -> str | None:
+def passage(study: StudyFigures) -> str | None:
     """Return the text and protocol of all perplexities as a clause; None if they differ."""
     if study.quality is None:
         return None
@@ -315,7 +315,7 @@ def passage(study: Study) -> str | None:
     return say("caption.passage", **known | {"text": text, "dtype": short_name(known["dtype"])})
 
 
-def continuations(study: Study) -> Table | None:
+def continuations(study: StudyFigures) -> Table | None:
     """Return continuations of each prompt by variant; None without any."""
     frame = study.continuations
     if frame is None or frame.empty:
@@ -331,7 +331,7 @@ def continuations(study: Study) -> Table | None:
     return table_of("continuations", caption, columns, shown, **looks)
 
 
-def sensitivity(study: Study) -> Table | None:
+def sensitivity(study: StudyFigures) -> Table | None:
     """Return the cost of pruning one part alone; None where it was not measured."""
     frame = study.sensitivity
     if frame is None or frame.empty:
@@ -348,7 +348,7 @@ def sensitivity(study: Study) -> Table | None:
     return table_of("sensitivity", caption, columns_of(keys, {"perplexity": form}), named)
 
 
-def _unpacked(study: Study) -> dict[str, str]:
+def _unpacked(study: StudyFigures) -> dict[str, str]:
     """Return the head of stored bytes where some are of packed weights."""
     return {"stored_bytes": say("column.stored_bytes_unpacked")} if study.facts.packings() else {}
 
@@ -362,7 +362,7 @@ def expert_map(rows: pd.DataFrame, figure: str, variant: str) -> Table:
     return wide_table(figure, caption, wide, formats.TIMES)
 
 
-def expert_budgets(study: Study) -> Table | None:
+def expert_budgets(study: StudyFigures) -> Table | None:
     """Return the experts that fit into the bytes of all in fewer bits; None without patterns."""
     frame = study.expert_budgets
     if frame is None:

@@ -12,9 +12,9 @@ from sparsity_report.report.tables.table_model import (
     side_by_side,
     table_of,
 )
-from sparsity_report.study.comparison import Study
 from sparsity_report.study.derived.paired_tasks import winners
 from sparsity_report.study.derived.zero_shot import METRIC, SEVEN, other_scores, seven_tasks
+from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.harness_results import KEYS
 from sparsity_report.study.layers import records
 from sparsity_report.study.schema import COLUMNS, Column
@@ -22,7 +22,7 @@ from sparsity_report.words import value_formats as formats
 from sparsity_report.words.sentences import say
 
 
-def zero_shot(study: Study) -> Table | None:
+def zero_shot(study: StudyFigures) -> Table | None:
     """Return the table of seven zero-shot tasks; None where no variant has all of them."""
     if study.tasks is None or (scores := seven_tasks(study.tasks)) is None:
         return None
@@ -45,7 +45,7 @@ def task_columns(form: formats.Format) -> list[Column]:
     return [Column(task, text=title, format=form) for task, title in titles.items()]
 
 
-def tasks(study: Study, limit: int = 100) -> Table | None:
+def tasks(study: StudyFigures, limit: int = 100) -> Table | None:
     """Return all other scores, one column per variant; None where there are none."""
     if study.tasks is None or (frame := other_scores(study.tasks)).empty:
         return None
@@ -66,7 +66,7 @@ def tasks(study: Study, limit: int = 100) -> Table | None:
     return table_of("tasks", caption_of(*keys, len(shown), len(rows)), columns, shown)
 
 
-def task_sources(study: Study) -> Table | None:
+def task_sources(study: StudyFigures) -> Table | None:
     """Return the sources of scores for a citation; None where none is known."""
     keys = "variant evaluated_model harness harness_version results_file results_fingerprint"
     if study.tasks is None or study.tasks[keys.split()[1:]].isna().all(axis=None):
@@ -86,7 +86,7 @@ def _score_name(row: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def task_pairs(study: Study, limit: int = 100) -> Table | None:
+def task_pairs(study: StudyFigures, limit: int = 100) -> Table | None:
     """Return the paired differences of scores; None where no two runs are paired."""
     frame = study.task_pairs
     if frame is None or frame["p"].isna().all():
@@ -105,7 +105,7 @@ def _pair_row(row: Mapping[str, Any]) -> dict[str, Any]:
     return {**_compared(row, row["difference"]), "task": _score_name({**row, **name})}
 
 
-def score_pairs(study: Study) -> Table | None:
+def score_pairs(study: StudyFigures) -> Table | None:
     """Return paired comparisons of perplexities and distances from dense; None without losses."""
     if (frame := study.score_pairs) is None:
         return None
@@ -136,7 +136,7 @@ def _compared(row: Mapping[str, Any], gain: float) -> dict[str, Any]:
     return {**row, "pair": pair, "interval": (row["low"], row["high"]), "outcome": text}
 
 
-def _winners(study: Study) -> dict[tuple[Any, ...], str]:
+def _winners(study: StudyFigures) -> dict[tuple[Any, ...], str]:
     """Return the pruning that beats all other ones in paired tests, by key of a score."""
     frame = study.task_pairs
     return {} if frame is None else winners(frame, study.facts.contenders)

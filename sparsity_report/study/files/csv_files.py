@@ -10,7 +10,7 @@ import pandas as pd
 
 from sparsity_report.errors import legible
 from sparsity_report.files.atomic import write_file
-from sparsity_report.study.comparison import Study
+from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.files.json_files import study_or_saved
 from sparsity_report.study.schema import CHANGED, MATCHED, MEASURED
 from sparsity_report.untrusted.display_text import file_name
@@ -24,7 +24,9 @@ FORMULA = re.compile(
 PIVOTS = ("sparsity", "param_frac", "flops_per_token")
 
 
-def write_csv(study: Study | str | os.PathLike[str], folder: str | os.PathLike[str]) -> list[Path]:
+def write_csv(
+    study: StudyFigures | str | os.PathLike[str], folder: str | os.PathLike[str]
+) -> list[Path]:
     r"""Write the tables of a study as CSV files for a spreadsheet.
 
     Each variant gets ``layers_<variant>.csv`` and ``groups_<variant>.csv``. All variants together
@@ -80,7 +82,7 @@ def write_csv(study: Study | str | os.PathLike[str], folder: str | os.PathLike[s
     return [write_file(folder / name, csv_text(frame)) for name, frame in files.items()]
 
 
-def variant_stems(study: Study) -> Mapping[str, str]:
+def variant_stems(study: StudyFigures) -> Mapping[str, str]:
     """Return a distinct part of a file name for each variant."""
     stems: dict[str, str] = {}
     for variant in study.variants["variant"]:

@@ -18,7 +18,7 @@ import pandas as pd
 import sparsity_report
 from sparsity_report.errors import SparsityReportError, opening
 from sparsity_report.study import schema
-from sparsity_report.study.comparison import Study
+from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.files.value_bounds import check_study
 from sparsity_report.study.frames import EDITED_STUDY
 from sparsity_report.study.layers import with_shares
@@ -40,7 +40,7 @@ _COMMON = ("format", "version", "written_by", "digest", "notes", "findings")
 _BEGINNING = 64
 
 
-def content_of(study: Study, findings: Sequence[str]) -> dict[str, Any]:
+def content_of(study: StudyFigures, findings: Sequence[str]) -> dict[str, Any]:
     """Return the content of the file of a study, with its digest.
 
     Parameters
@@ -63,7 +63,7 @@ def content_of(study: Study, findings: Sequence[str]) -> dict[str, Any]:
     return data
 
 
-def read_figures(path: str | os.PathLike[str], *, strict: bool = False) -> Study:
+def read_figures(path: str | os.PathLike[str], *, strict: bool = False) -> StudyFigures:
     """Read the study in a JSON file, as ``sparsity_report.read_study`` describes."""
     source = Path(path)
     with opening(source, "study"):
@@ -82,14 +82,14 @@ def read_figures(path: str | os.PathLike[str], *, strict: bool = False) -> Study
         if names := list(_unread(data)):
             notes = (say("note.unread_parts", names=names), *notes)
         settings: dict[str, Any] = {name: data[name] for name in _SETTINGS}
-        study = Study(**tables, **settings, notes=notes)
+        study = StudyFigures(**tables, **settings, notes=notes)
         check_study(study)
         for part in ("layers", *DERIVED):
             _check_same(part, getattr(study, part), data[part])
     return study
 
 
-def study_or_saved(function: str, value: object) -> Study:
+def study_or_saved(function: str, value: object) -> StudyFigures:
     """Return a study, or the study that a path names.
 
     Parameters
@@ -111,7 +111,7 @@ def study_or_saved(function: str, value: object) -> Study:
     """
     if isinstance(value, str | os.PathLike):
         return read_figures(value)
-    if not isinstance(value, Study):
+    if not isinstance(value, StudyFigures):
         raise SparsityReportError(
             f"{function}: {type(value).__name__} is not Study; give a Study or the path of a saved "
             "one"

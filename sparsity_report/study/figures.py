@@ -20,7 +20,7 @@ from sparsity_report.study.frames import StudyFrames
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Study(StudyFrames):
+class StudyFigures(StudyFrames):
     """Tables of a study with the figures derived from them, each computed once.
 
     ``sparsity_report.Study`` describes the tables.
