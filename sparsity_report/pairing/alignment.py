@@ -172,7 +172,7 @@ class Alignment:
     def _map_lines(
         self, before: tuple[Segment, ...], after: tuple[Segment, ...], place: Place
     ) -> tuple[Index | None, float]:
-        """Return the line of the base for each line after, or None if equal; and the certainty."""
+        """Return the base row of each row, None if both orders are equal, and the certainty."""
         start, maps, certainty, moved = 0, [], 1.0, False
         for old, new in zip(before, after, strict=True):
             match = self.match(new.axis, place, new.units)
