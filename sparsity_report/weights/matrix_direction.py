@@ -74,10 +74,10 @@ def input_first(shapes: Mapping[str, Shape]) -> dict[str, bool | None]:
     # no bias.
     others = {*decided.values()}
     square = others.pop() if len(others) == 1 else None
-    plain = {
-        _around(name) for name, shape in matrices.items() if len(shape) == 2 and not biases[name]
-    }
-    decided |= {name: False for name in matrices.keys() - decided if _around(name) in plain}
+    flat = {name for name, shape in matrices.items() if len(shape) == 2}
+    flat -= {_bias(name, shapes) for name in matrices}
+    plain = {_around(name) for name in flat if not biases[name]}
+    decided |= {name: False for name in flat - decided.keys() if _around(name) in plain}
     stacks: dict[str, set[Shape]] = defaultdict(set)
     for name, shape in matrices.items():
         if len(shape) == 3:

@@ -210,7 +210,7 @@ def test_denormal_numbers_are_not_zero(size, dtype):
     assert torch.set_flush_denormal(True)
     try:
         (total,) = sr.compare(sr.dense(small)).layers["weight_nonzero"]
-        (row,) = sr.compare_checkpoints(small, small).layers.to_dict("records")
+        (row,) = sr.compare_checkpoints(small, small).matches.to_dict("records")
         assert not sys.float_info.min / 2
     finally:
         torch.set_flush_denormal(False)
