@@ -105,6 +105,7 @@ def test_a_ratio_is_blue_below_one_and_vermillion_above():
     assert shape.values_at([0, 0.25, 0.5, 0.75, 1]) == [0, 0.5, 1, 2, 3]
 
 
+@pytest.mark.tools
 def test_the_viewer_has_the_same_colors():
     script = Path(sr.__file__).parent / "viewer" / "pictures.js"
     code = (

@@ -162,6 +162,7 @@ def test_a_table_copies_with_plain_digits(page, report, demo_study):
     assert page.locator("#said").inner_text() == "Copied"
 
 
+@pytest.mark.tools
 def test_scripts_keep_formulas_out_of_spreadsheets_as_the_package_does():
     cells = [
         '=1+1;"@x"', "a|b", "＝x", " +1", "a;=2", "🦙 模型 é ß ≤", "-3", "<b>&amp;</b>",
