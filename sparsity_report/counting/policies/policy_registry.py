@@ -31,8 +31,8 @@ def families() -> dict[str, Policy]:
 
     Examples
     --------
-    >>> list(families())
-    ['global_magnitude', 'layerwise_magnitude', 'N:4', 'N:8', 'wanda_one_pass', 'random']
+    >>> list(families())[:4]
+    ['global_magnitude', 'layerwise_magnitude', 'N:4', 'N:8']
     """
     return {family.key: family for policy in POLICIES for family in policy.families()}
 

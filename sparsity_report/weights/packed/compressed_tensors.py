@@ -91,6 +91,7 @@ class SparseBitmask(PackedFormat):
 
     needs = ("compressed", "bitmask", "shape")
     allows = ("row_offsets", "weight_scale")
+    common = frozenset({"shape"})
     layouts: ClassVar = {"sparse-": (METHOD, "pack-quantized", "int-quantized", "float-quantized")}
 
     def decode(self, parts: Parts) -> Packed:
@@ -120,6 +121,7 @@ class Marlin24(PackedFormat):
     """
 
     needs = ("weight_packed", "scale_packed", "meta")
+    common = frozenset({"meta"})
     layouts: ClassVar = {"marlin-24-": (METHOD, "marlin-24")}
 
     def decode(self, parts: Parts) -> Packed:

@@ -150,7 +150,7 @@ def _is_packed(parts: Parts) -> bool:
         blocks = parts.get("blocks")
         return blocks is not None and blocks.values.dtype not in _FLOATS
     weight = parts.get("weight")
-    telling = parts.keys() - {"weight", "scales", "biases", "shape", "meta", "g_idx"}
+    telling = parts.keys() - {"weight"}.union(*(form.common for form in FORMATS))
     plain = weight is not None and weight.values.dtype in _FLOATS
     if plain:
         # Weights that were calibrated but saved unpacked keep their scales.

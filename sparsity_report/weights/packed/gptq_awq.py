@@ -119,6 +119,7 @@ class GptqAwq(PackedFormat):
 
     needs = ("qweight", "scales")
     allows = ("qzeros", "g_idx")
+    common = frozenset({"scales", "g_idx"})
     layouts: ClassVar = {"gptq-": ("gptq", "auto-round"), "awq-": ("awq", "auto-round")}
     files: ClassVar = {"quantize_config.json": ("", "gptq"), "quant_config.json": ("", "awq")}
 

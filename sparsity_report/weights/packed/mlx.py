@@ -14,6 +14,7 @@ class Mlx(PackedFormat):
 
     needs = ("weight", "scales")
     allows = ("biases",)
+    common = frozenset({"scales", "biases"})
     layouts: ClassVar = {"mlx-": ("mlx",)}
     signs = ("quantization", "group_size")
 

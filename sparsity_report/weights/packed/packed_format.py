@@ -213,10 +213,13 @@ class PackedFormat(ABC):
     allows: ClassVar[tuple[str, ...]] = ()
     #: Parts that may accompany weights that were calibrated and saved unpacked.
     calibrates: ClassVar[frozenset[str]] = frozenset()
+    #: Parts that parameters of models without packed weights may be called, too.
+    common: ClassVar[frozenset[str]] = frozenset()
     #: True if part names follow the name of the parameter after an underscore.
     fused: ClassVar[bool] = False
     #: Beginnings of the names of its layouts, see ``Packed.packing``, each with the settings that
-    #: declare it: ``quant_method``, ``format``, or a key that is true.
+    #: declare it: ``quant_method``, ``format``, or a key that is true. A format that no setting
+    #: declares uses the name of its layout.
     layouts: ClassVar[Mapping[str, tuple[str, ...]]]
     #: Keys of settings that imply the first of these if ``quant_method`` is missing.
     signs: ClassVar[tuple[str, ...]] = ()

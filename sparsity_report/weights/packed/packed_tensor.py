@@ -195,6 +195,8 @@ class PackedSlice(Slice):
                 if key not in readers:
                     # The bytes of the part that correspond to the span of values.
                     begin, end = (-(-values.nbytes * place // packed.total) for place in span)
+                    if values.total == 1:
+                        begin, end = 0, values.nbytes
                     file = values.file.opened(values.offset + begin, values.offset + end)
                     readers[key] = _Repeating(stack.enter_context(file))
                 held = values.total, values.dtype, values.file, values.offset
