@@ -181,7 +181,7 @@ class Explorer(anywidget.AnyWidget):
         Parameters
         ----------
         **changes : str, float, list of str or None
-            New values of keys of :attr:`state`.
+            New values of keys of ``state``.
 
         Raises
         ------

@@ -87,7 +87,7 @@ class StudyFrames:
 
     @cached_property
     def survival(self) -> pd.DataFrame | None:
-        """Fate of zeros per ``group`` of prunable weights; None without :attr:`matches`.
+        """Fate of zeros per ``group`` of prunable weights; None without ``matches``.
 
         The first row (null) is for all. Of the weights that both models have, ``zeros_before`` =
         ``kept`` + ``revived`` and ``zeros_after`` = ``kept`` + ``new``. ``kept_share`` is kept ÷

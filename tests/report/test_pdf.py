@@ -147,7 +147,7 @@ def test_tables_break_between_bodies_and_never_at_one_row(study, tmp_path, sizes
         path.write_bytes(typeset(environment(), shown))
         for page in poppler("pdftotext", path, "-layout").split("\f"):
             rows = [tuple(map(int, one)) for one in re.findall(r"body(\d+)row(\d+)", page)]
-            assert not rows or re.search(r"^ *n$", page, re.M), "heads are repeated"
+            assert not rows or re.search(r"^ *N$", page, re.M), "heads are repeated"
             titles = [int(one) for one in re.findall(r"title(\d+)", page)]
             assert not titles or titles[-1] == rows[-1][0], "a title alone at the foot"
             for body, count in Counter(body for body, _ in rows).items():

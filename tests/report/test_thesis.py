@@ -176,7 +176,8 @@ def test_a_font_by_name(study, tmp_path):
     sr.write_thesis(study, tmp_path, font="Liberation Serif")
     for path in (tmp_path / "figures").glob("*.pdf"):
         assert all("LiberationSerif" in name for name in fonts(path))
-        assert "'Liberation Serif', sans-serif" in path.with_suffix(".svg").read_text()
+        drawing = html.unescape(path.with_suffix(".svg").read_text(encoding="utf-8"))
+        assert "'Liberation Serif', sans-serif" in drawing
 
 
 @pytest.mark.tools
