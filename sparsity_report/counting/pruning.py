@@ -225,8 +225,11 @@ class Policy:
     part: str = ""
 
     def prune(self, weights: Weights, sparsity: float, inputs: Inputs) -> Pruning:
-        """Prune a model; a pattern determines the sparsity itself."""
-        raise NotImplementedError
+        """Prune a model; a pattern determines the sparsity itself.
+
+        Imported masks and existing zeros are given, so that these policies only have names.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not choose weights")
 
     @classmethod
     def from_option(cls, text: str) -> Self | None:
@@ -257,7 +260,7 @@ class Policy:
 
     def left(self, counts: ModuleCounts) -> Ladder | str:
         """Return the ladder of a policy that needs nothing but counts, or why it has none."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} defines neither needs nor left")
 
     @property
     def option(self) -> str:
