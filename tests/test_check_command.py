@@ -63,19 +63,6 @@ def test_json(pruned):
     assert violation["text"] in command("check", pruned, "--zeros", ">=60%").stdout
 
 
-def test_rules_of_a_file(pruned, tmp_path):
-    rules = tmp_path / "rules.yaml"
-    rules.write_text(f"models:\n  {pruned}:\n    zeros: 0.5..0.5\n  {DEMO}:\n    zeros: 0..0\n")
-    assert command("check", "--rules", rules).returncode == 0
-    rules.write_text(rules.read_text().replace("0..0", "0.1..1"))
-    run = command("check", "--rules", rules, "--json")
-    assert run.returncode == 1
-    assert [each["ok"] for each in json.loads(run.stdout)] == [True, False]
-    assert command("check", pruned, "--rules", rules).returncode == 2
-    assert command("check", "--rules", tmp_path / "none.yaml").returncode == 2
-    assert command("check").returncode == 2
-
-
 def lying(path):
     """The file's header announces more bytes than there are."""
     content = bytearray((Path(DEMO) / "model.safetensors").read_bytes())
@@ -105,6 +92,7 @@ def refused(*arguments):
 def test_bad_input_is_one_line(tmp_path):
     assert "contradicts itself" in refused(DEMO, "--zeros", ">=60%,<=40%")
     assert "use vllm" in refused(DEMO, "--runtime", "vlm")
+    assert command("check").returncode == 2
     assert "no/such is not a local path" in refused("no/such/model", "--zeros", ">=0%")
     lying(tmp_path / "model.safetensors")
     assert "header announces" in refused(tmp_path / "model.safetensors")
@@ -161,10 +149,9 @@ main()
 """
 
 
-def test_unpacked_safetensors_need_no_torch(pruned, tmp_path):
-    rules = tmp_path / "rules.yaml"
-    rules.write_text(f"models:\n  {pruned}:\n    mask-of: {pruned}\n    pattern: 2:4\n")
-    for arguments, code in ((["--rules", rules], 1), ([pruned], 0), ([DEMO, "--runtime=vllm"], 0)):
+def test_unpacked_safetensors_need_no_torch(pruned):
+    rules = [pruned, "--mask-of", pruned, "--pattern", "2:4"]
+    for arguments, code in ((rules, 1), ([pruned], 0), ([DEMO, "--runtime=vllm"], 0)):
         line = [sys.executable, "-c", BLOCKED.format(heavy=HEAVY), "check", *arguments]
         run = subprocess.run(line, capture_output=True, text=True, check=False)
         assert run.returncode == code, run.stderr
@@ -260,13 +247,8 @@ def test_a_workflow_that_fails_because_a_lora_revives_zeros(programs, tmp_path, 
 
 def test_the_recipes_of_the_documentation_run(pruned, programs, tmp_path, monkeypatch):
     blocks = [yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", DOCUMENT, re.S)]
-    rules, uses, hooks = blocks
-    (tmp_path / "models").mkdir()
-    for name in ("pruned", "merged"):
-        shutil.copytree(pruned, tmp_path / "models" / name)
-    text = next(t for t in re.findall(r"```yaml\n(.*?)```", DOCUMENT, re.S) if "models:" in t)
-    (tmp_path / "rules.yaml").write_text(text)
-    assert [*rules["models"]] == ["models/pruned", "models/merged"]
+    uses, hooks = blocks
+    shutil.copytree(pruned, tmp_path / "models" / "pruned")
     assert {*uses[0]["with"]} <= {*action()[1]}
     (hook,) = hooks["repos"][0]["hooks"]
     assert re.search(hook["files"], "models/pruned/model.safetensors")
@@ -275,4 +257,4 @@ def test_the_recipes_of_the_documentation_run(pruned, programs, tmp_path, monkey
     run = subprocess.run(hook["entry"].split(), capture_output=True, text=True, check=False)
     assert (run.returncode, run.stderr) == (0, "")
     named = set(re.findall(r"^\| `([\w-]+): ", DOCUMENT, re.M))
-    assert named == {*action()[1]} - {"model", "rules", "requirements"}
+    assert named == {*action()[1]} - {"model", "requirements"}

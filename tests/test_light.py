@@ -63,8 +63,6 @@ command("render", study, "--write", "csv", "--out", out / "tables")
 demo = Path(sr.__file__).with_name("demo")
 command("count", demo, "--json")
 command("check", demo, "--zeros", "<=1%", "--no-nan")
-(out / "rules.yaml").write_text(f"models:\\n  {demo}:\\n    zeros: '<=1%'\\n")
-command("check", "--rules", out / "rules.yaml")
 command("check", demo, "--zeros", ">=50%", code=1)
 command("check", out / "nothing", "--no-nan", code=2)
 assert sr.check(demo, zeros=">=50%").violations

@@ -329,9 +329,6 @@ class CheckOptions(ModelFiles):
         None, RULES, "Runtime that must not refuse the layout, such as vllm.", metavar="NAME"
     )
     audit: bool = flag(RULES, "No notes about deployment.")
-    rules: Path | None = option(
-        None, RULES, "YAML file of models and rules, instead of MODEL.", metavar="FILE"
-    )
     json: bool = flag(OUTPUT, _JSON)
 
 

@@ -1,36 +1,19 @@
-"""Rules for a checkpoint as values, read from texts or from a YAML file for several models.
-
-.. code-block:: yaml
-
-    models:
-      models/pruned:            # a path relative to this file, or a Hub id
-        zeros: "50%..60%"       # quotes, because > and a colon have a meaning in YAML
-        mask-of: models/base
-
-Rules that contradict each other are refused.
-"""
+"""Rules for a checkpoint as values, read from texts; contradictions are refused."""
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from fractions import Fraction
 from itertools import combinations
-from pathlib import Path
-from typing import Any
 
 from sparsity_report.counting.n_m_patterns import Pattern, read_pattern
-from sparsity_report.errors import SparsityReportError, explained, first_line, printable
+from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.sparse.runtime_support import RUNTIMES
-from sparsity_report.untrusted.gates import open_file
 
 _SCALES = {"": 1, "%": Fraction(1, 100), **{unit: 1000**i for i, unit in enumerate("KMBT", 1)}}
-_FLAGS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
-# Most bytes of a file of rules.
-_LARGEST = 2**20
 
 
 @dataclass(frozen=True)
@@ -105,15 +88,8 @@ class Rules:
         return self.no_nan or self.audit or self == Rules()
 
 
-def read_rules(texts: Mapping[str, object], where: str = "") -> Rules:
-    """Return rules from texts by name, such as ``{"zeros": ">=50%"}``; None is no rule.
-
-    Parameters
-    ----------
-    texts : mapping of str to object
-        Names of attributes of :class:`Rules`, with ``-`` or ``_`` between words.
-    where : str
-        Begin of error messages, such as the file and line of the rules.
+def read_rules(texts: Mapping[str, object]) -> Rules:
+    """Return rules from values by name, such as ``{"zeros": ">=50%"}``; None is no rule.
 
     Raises
     ------
@@ -127,71 +103,20 @@ def read_rules(texts: Mapping[str, object], where: str = "") -> Rules:
     (Fraction(1, 2), 6750000000.0)
     """
     known = [field.name for field in fields(Rules)]
-    values: dict[str, object] = {}
-    try:
-        for key, text in texts.items():
-            name = key.replace("-", "_")
-            if name not in known:
-                raise SparsityReportError(f"unknown rule {key!r}{_near(name, known)}")
-            if text is not None and text is not False:
-                values[name] = _value(name, str(text).strip())
-        return Rules(**values)  # type: ignore[arg-type]
-    except SparsityReportError as error:
-        raise SparsityReportError(f"{where}{error}") from error
-
-
-def read_rule_file(path: str | os.PathLike[str]) -> dict[str, Rules]:
-    """Return the rules of each model that a file names.
-
-    Raises
-    ------
-    SparsityReportError
-        The file cannot be read, is no such YAML, or names something unknown or twice.
-    """
-    import yaml
-
-    file = Path(path)
-
-    def explain(error: Exception) -> str:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        reason = getattr(error, "problem", None) or getattr(error, "strerror", None)
-        return (
-            f"{file}{line}: {reason or first_line(error)}; give a YAML file with models and rules"
-        )
-
-    with explained(explain, OSError, ValueError, yaml.YAMLError, RecursionError):
-        with open_file(file) as opened:
-            text = opened.read(_LARGEST + 1)
-        if len(text) > _LARGEST:
-            raise ValueError(f"it has more than {_LARGEST:,} bytes")
-        # Nodes keep scalars as they are written: YAML reads 2:4 as the number 124.
-        root = yaml.compose(text.decode(), Loader=yaml.SafeLoader)
-    rules: dict[str, Rules] = {}
-    for key, models, where in _pairs(root, file, f"{file}: "):
-        if key != "models":
-            raise SparsityReportError(f"{where}unknown key {key!r}{_near(key, ['models'])}")
-        for model, wanted, place in _pairs(models, file, where):
-            texts: dict[str, str] = {}
-            for name, each, at in _pairs(wanted, file, place):
-                texts[name] = _scalar(each, at)
-                read_rules({name: texts[name]}, at)  # names its line
-            given = read_rules(texts, place)
-            parent = given.mask_of and _beside(file, given.mask_of)
-            rules[_beside(file, model)] = replace(given, mask_of=parent)
-    if not rules:
-        raise SparsityReportError(f"{file}: it names no models; list their rules under models:")
-    return rules
+    if unknown := next((name for name in texts if name not in known), None):
+        raise SparsityReportError(f"unknown rule {unknown!r}{_near(unknown, known)}")
+    given = {name: each for name, each in texts.items() if each is not None}
+    return Rules(**{name: _value(name, each) for name, each in given.items()})  # type: ignore[arg-type]
 
 
 def _near(name: str, known: list[str]) -> str:
     """Return the end of an error about an unknown name: close matches, or all known ones."""
-    close = get_close_matches(name, known, n=3)
-    close = [known_name.replace("_", "-") for known_name in close or known]
+    close = get_close_matches(name, known, n=3) or known
     return f"; use {' or '.join(map(printable, close))}"
 
 
-def _value(name: str, text: str) -> object:
+def _value(name: str, value: object) -> object:
+    text = str(value).strip()
     if name in {"zeros", "layers", "params"}:
         return _bound(name, text, "KMBT" if name == "params" else "%")
     if name == "pattern":
@@ -201,11 +126,9 @@ def _value(name: str, text: str) -> object:
             )
         return pattern
     if name in {"no_nan", "audit"}:
-        if text.lower() not in _FLAGS:
-            raise SparsityReportError(
-                f"{name.replace('_', '-')}: {text!r} is neither true nor false"
-            )
-        return _FLAGS[text.lower()]
+        if not isinstance(value, bool):
+            raise SparsityReportError(f"{name}: {text!r} is neither True nor False")
+        return value
     if name == "runtime" and text.lower() not in RUNTIMES:
         raise SparsityReportError(f"unknown runtime {text!r}{_near(text.lower(), [*RUNTIMES])}")
     return text.lower() if name == "runtime" else text
@@ -243,28 +166,3 @@ def _number(text: str) -> tuple[Fraction, Fraction]:
     digits = text.rstrip("%KMBT")
     scale = Fraction(_SCALES[text[len(digits) :]])
     return Fraction(digits) * scale, scale / (2 * 10 ** len(digits.partition(".")[2]))
-
-
-def _pairs(node: Any, file: Path, where: str) -> Iterator[tuple[str, Any, str]]:
-    """Yield key, value and place of the entries of a YAML mapping; refuse a key twice."""
-    if getattr(node, "id", "") != "mapping":
-        raise SparsityReportError(f"{where}expected names and values, as in the guide check-in-ci")
-    names: set[str] = set()
-    for key, value in node.value:
-        place = f"{file}:{key.start_mark.line + 1}: "
-        if (name := _scalar(key, place)) in names:
-            raise SparsityReportError(f"{place}{name!r} stands twice; keep one")
-        names.add(name)
-        yield name, value, place
-
-
-def _scalar(node: Any, where: str) -> str:
-    if getattr(node, "id", "") != "scalar":
-        raise SparsityReportError(f"{where}expected a single value, as in the guide check-in-ci")
-    return str(node.value)
-
-
-def _beside(file: Path, model: str) -> str:
-    """Return the path of a model beside the file, or else its Hub id."""
-    path = file.parent / model
-    return str(path) if path.exists() else model
