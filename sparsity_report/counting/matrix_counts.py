@@ -21,9 +21,6 @@ from sparsity_report.weights.matrix_direction import Matrix
 from sparsity_report.weights.tensor_slices import Entry, FileSlice, pieces
 
 Bits = npt.NDArray[Any]
-
-GROUPS = (32, 64, 128)
-"""Weights that share a scale in usual quantized formats."""
 # Values of a block: few enough for a cache of the processor.
 _BLOCK = 2**18
 
@@ -35,21 +32,20 @@ class _Codes(NamedTuple):
     mask: int
     infinity: int | None = None
     nan: int | None = None
-    normal: int = 0
 
 
 def _ieee(bits: int, mantissa: int) -> _Codes:
     sign, infinity = 1 << (bits - 1), (1 << (bits - 1)) - (1 << mantissa)
-    return _Codes(f"u{bits // 8}", sign - 1, infinity, infinity + 1, 1 << mantissa)
+    return _Codes(f"u{bits // 8}", sign - 1, infinity, infinity + 1)
 
 
 _CODES = {
     "float64": _ieee(64, 52), "float32": _ieee(32, 23), "float16": _ieee(16, 10),
     "bfloat16": _ieee(16, 7), "float8_e5m2": _ieee(8, 2),
-    "float8_e4m3fn": _Codes("u1", 0x7F, None, 0x7F, 1 << 3),
+    "float8_e4m3fn": _Codes("u1", 0x7F, None, 0x7F),
     # Without infinities, and with NaN in place of −0.
-    "float8_e4m3fnuz": _Codes("u1", 0x7F, None, 0x80, 1 << 3),
-    "float8_e5m2fnuz": _Codes("u1", 0x7F, None, 0x80, 1 << 2),
+    "float8_e4m3fnuz": _Codes("u1", 0x7F, None, 0x80),
+    "float8_e5m2fnuz": _Codes("u1", 0x7F, None, 0x80),
     "complex64": _Codes("u8", 0x7FFFFFFF7FFFFFFF),
     "bool": _Codes("u1", 0xFF),
     **{
@@ -69,21 +65,16 @@ class MatrixCount:
         Sizes and direction of the weight matrix or of each expert; none of a tensor without one.
     patterns : sequence of Pattern
         N:M patterns to look for.
-    groups, blocks : sequence of int
-        Ascending sizes of groups along the inputs and of square blocks to look for. Sizes of
-        groups are multiples of 32, those of blocks powers of two.
-    total, zeros, nan, infinite, denormal : int
-        Values in all, and those that are ±0, NaN, infinite and denormal.
+    blocks : sequence of int
+        Ascending sizes of square blocks to look for, powers of two.
+    total, zeros, nan, infinite : int
+        Values in all, and those that are ±0, NaN and infinite.
     rows, columns : numpy.ndarray of int64
         Nonzeros of each output and input, by expert.
     kept : dict of Pattern to numpy.ndarray of int64
         Groups that comply by expert, for the patterns whose M divides the inputs.
     violations : dict of Pattern to tuple of int
         Expert, row and first column of the first group that breaks a pattern.
-    zero_groups : dict of int to int
-        All-zero groups along the inputs by their size, for sizes that divide the inputs.
-    first_zero_group : tuple of int or None
-        Expert, row and first column of the first all-zero group of the smallest size.
     filled : dict of int to numpy.ndarray of int64
         Square blocks with a nonzero, by size and expert.
 
@@ -97,28 +88,20 @@ class MatrixCount:
 
     matrix: Matrix
     patterns: InitVar[Sequence[Pattern]] = ()
-    groups: InitVar[Sequence[int]] = ()
     blocks: InitVar[Sequence[int]] = ()
     total: int = 0
     zeros: int = 0
     nan: int = 0
     infinite: int = 0
-    denormal: int = 0
     violations: dict[Pattern, tuple[int, int, int]] = field(default_factory=dict)
-    first_zero_group: tuple[int, int, int] | None = None
 
-    def __post_init__(
-        self, patterns: Sequence[Pattern], groups: Sequence[int], blocks: Sequence[int]
-    ) -> None:
+    def __post_init__(self, patterns: Sequence[Pattern], blocks: Sequence[int]) -> None:
         outputs, inputs, experts = self.matrix[:3]
         self.rows = np.zeros((experts, outputs), np.int64)
         self.columns = np.zeros((experts, inputs), np.int64)
         dividing = [p for p in patterns if inputs and inputs % p.m == 0 and outputs]
         self.kept = {p: np.zeros(experts, np.int64) for p in dividing}
-        self.zero_groups = {size: 0 for size in groups if inputs and inputs % size == 0}
         self.filled = {size: np.zeros(experts, np.int64) for size in blocks}
-        self._first = np.zeros((experts, outputs), np.uint64)
-        self._is_constant = np.ones((experts, outputs), np.bool_)
 
     @property
     def complying(self) -> dict[Pattern, int]:
@@ -126,19 +109,13 @@ class MatrixCount:
         return {pattern: int(groups.sum()) for pattern, groups in self.kept.items()}
 
     @property
-    def constant_rows(self) -> int:
-        """Outputs whose weights are all equal and not zero, where bits were added."""
-        constant = self._is_constant & (self.rows > 0)
-        return int(np.count_nonzero(constant)) if self.matrix.inputs > 1 else 0
-
-    @property
     def step(self) -> int:
         """Stored lines of a block: whole rows, or whole groups of inputs."""
-        unit = math.lcm(*self.zero_groups, *(p.m for p in self.kept))
+        unit = math.lcm(*(p.m for p in self.kept))
         unit = unit if self.matrix.input_first else 1
         return max(1, _BLOCK // max(1, self.matrix.stored[1] * unit)) * unit
 
-    def add(self, expert: int, start: int, flags: Flags, bits: Bits | None = None) -> None:
+    def add(self, expert: int, start: int, flags: Flags) -> None:
         """Add a block of stored lines from `start` on.
 
         Parameters
@@ -147,8 +124,6 @@ class MatrixCount:
             `start` cuts no group and no block.
         flags : numpy.ndarray of bool
             Whether each value is not zero.
-        bits : numpy.ndarray of unsigned integers, optional
-            The values, to find rows of one value.
         """
         row, column = (0, start) if self.matrix.input_first else (start, 0)
         flags = np.ascontiguousarray(flags.T if self.matrix.input_first else flags)
@@ -157,12 +132,6 @@ class MatrixCount:
         )
         self.rows[expert, rows] += _sums(flags, axis=1)
         self.columns[expert, columns] += _sums(flags, axis=0)
-        if bits is not None:
-            bits = bits.T if self.matrix.input_first else bits
-            if column == 0:
-                self._first[expert, rows] = bits[:, 0]
-            same = bits == self._first[expert, rows, None].astype(bits.dtype)
-            self._is_constant[expert, rows] &= same.all(axis=1)
         held = {m: group_counts(flags, m) for m in {p.m for p in self.kept}}
         for pattern, complying in self.kept.items():
             broken = held[pattern.m] > pattern.n
@@ -171,24 +140,11 @@ class MatrixCount:
             if number:
                 at = (expert, *_first(broken, row, column, pattern.m))
                 self.violations[pattern] = min(self.violations.get(pattern, at), at)
-        self._add_groups((expert, row, column), flags)
         side, squares = 1, flags
         for size, filled in self.filled.items():
             while side < size:
                 side, squares = 2 * side, _quarter(squares)
             filled[expert] += np.count_nonzero(squares)
-
-    def _add_groups(self, place: tuple[int, int, int], flags: Flags) -> None:
-        expert, row, column = place
-        for size in self.zero_groups if not flags.all() else ():
-            filled = flags.view(np.uint64) != 0  # by eight inputs
-            empty = ~filled.reshape(len(flags), -1, size // 8).any(axis=2)
-            if not (number := int(np.count_nonzero(empty))):
-                break  # larger groups consist of smaller ones
-            self.zero_groups[size] += number
-            if size == GROUPS[0]:
-                at = (expert, *_first(empty, row, column, size))
-                self.first_zero_group = min(self.first_zero_group or at, at)
 
 
 def dead_parts(nonzeros: npt.NDArray[np.int64]) -> int:
@@ -235,12 +191,12 @@ def count_entry(
         for bits in in_runs(_bits(entry), _sizes(entry.total, _BLOCK)):
             _add_values(count, codes, bits)
         return count
-    count = MatrixCount(matrix, patterns, GROUPS)
+    count = MatrixCount(matrix, patterns)
     lines, width = matrix.stored
     if (size := min(count.step, lines) * width) > 2**28:
         raise entry.wrong(f"has {size:,} values in a row or group, more than fit into memory")
     for expert, start, bits in matrix_blocks(_bits(entry), matrix, count.step):
-        count.add(expert, start, _add_values(count, codes, bits), bits)
+        count.add(expert, start, _add_values(count, codes, bits))
     return count
 
 
@@ -328,15 +284,12 @@ def _add_values(counts: MatrixCount, codes: _Codes, bits: Bits) -> Flags:
     """Count zeros and special values of a block; return which values are not zero."""
     magnitudes = _magnitudes(codes, bits)
     nonzero: Flags = magnitudes != 0
-    zeros = bits.size - int(np.count_nonzero(nonzero))
     counts.total += bits.size
-    counts.zeros += zeros
-    if codes.nan is not None and bits.size:
-        counts.denormal += int(np.count_nonzero(magnitudes < codes.normal)) - zeros
-        if magnitudes.max() >= (codes.nan if codes.infinity is None else codes.infinity):
-            counts.nan += int(np.count_nonzero(magnitudes >= codes.nan))
-            if codes.infinity is not None:
-                counts.infinite += int(np.count_nonzero(magnitudes == codes.infinity))
+    counts.zeros += bits.size - int(np.count_nonzero(nonzero))
+    if codes.nan is not None and magnitudes.max(initial=0) >= (codes.infinity or codes.nan):
+        counts.nan += int(np.count_nonzero(magnitudes >= codes.nan))
+        if codes.infinity is not None:
+            counts.infinite += int(np.count_nonzero(magnitudes == codes.infinity))
     return nonzero
 
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 import sparsity_report as sr
 from sparsity_report.counting.counts import count_weights
-from sparsity_report.counting.matrix_counts import GROUPS, count_entry, nonzero_blocks
+from sparsity_report.counting.matrix_counts import count_entry, nonzero_blocks
 from sparsity_report.counting.n_m_patterns import KNOWN, Pattern, find_pattern
 from sparsity_report.weights.matrix_direction import Matrix, as_matrix, input_first
 from sparsity_report.weights.sources.safetensors import read_header
@@ -44,15 +44,10 @@ def test_every_code_means_what_torch_says(dtype, tmp_path):
     odd = torch.tensor(special, dtype=torch.float64).to(dtype)
     values = torch.cat([torch.from_numpy(raw.reshape(-1)).view(dtype), odd])
     wide = values.to(torch.float64)  # exact for all of them
-    normal = wide.abs() >= torch.finfo(dtype).tiny
-    expected = (
-        (wide == 0).sum(), wide.isnan().sum(), wide.isinf().sum(),
-        (~normal & (wide != 0) & ~wide.isnan()).sum(),
-    )  # fmt: skip
+    expected = (wide == 0).sum(), wide.isnan().sum(), wide.isinf().sum()
     for entry in (on_disk(tmp_path, values), held(values)):
         counts = count_entry(entry)
-        found = counts.zeros, counts.nan, counts.infinite, counts.denormal
-        assert found == tuple(map(int, expected))
+        assert (counts.zeros, counts.nan, counts.infinite) == tuple(map(int, expected))
         assert counts.total == len(values)
 
 
@@ -60,7 +55,7 @@ def test_every_code_means_what_torch_says(dtype, tmp_path):
 def test_integers_are_zero_or_not(dtype, tmp_path):
     values = torch.tensor([0, 1, 0, -128]).to(dtype)
     counts = count_entry(on_disk(tmp_path, values))
-    assert (counts.zeros, counts.nan, counts.denormal) == (2, 0, 0)
+    assert (counts.zeros, counts.nan) == (2, 0)
 
 
 def sparse_experts(seed, experts, outputs, inputs):
@@ -73,7 +68,6 @@ def sparse_experts(seed, experts, outputs, inputs):
         values[e, row, start // 128 * 128 :][:128] = 0
     values[:, int(random.integers(outputs))] = 0
     values[0, :, int(random.integers(inputs))] = -0.0
-    values[-1, int(random.integers(outputs))] = 0.5
     values[random.integers(experts)] *= random.integers(2)
     return values
 
@@ -86,21 +80,14 @@ def in_words(values, patterns):
         places = np.argwhere(flags)
         return (*map(int, places[0][:2]), int(places[0][2]) * width) if len(places) else None
 
-    expected = {"zero_groups": {}, "complying": {}, "violations": {}, "first_zero_group": None}
-    for size in GROUPS:
-        if inputs % size == 0:
-            empty = ~filled.reshape(*values.shape[:2], -1, size).any(-1)
-            expected["zero_groups"][size] = int(empty.sum())
-            if size == GROUPS[0]:
-                expected["first_zero_group"] = first(empty, size)
+    expected = {"complying": {}, "violations": {}}
     for pattern in patterns:
         if inputs % pattern.m == 0:
             kept = filled.reshape(*values.shape[:2], -1, pattern.m).sum(-1)
             expected["complying"][pattern] = int((kept <= pattern.n).sum())
             if at := first(kept > pattern.n, pattern.m):
                 expected["violations"][pattern] = at
-    same = (values == values[..., :1]).all(-1) & filled.any(-1)
-    return expected | {"constant_rows": int(same.sum()) if inputs > 1 else 0}
+    return expected
 
 
 SHAPES = [(1, 5, 256), (3, 40, 96), (2, 700, 640), (1, 3, 40), (2, 8, 7), (1, 4, 1), (4, 300, 384)]
