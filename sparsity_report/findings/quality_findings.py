@@ -11,7 +11,6 @@ from sparsity_report.study.derived.layer_metrics import sensitivity_correlation
 from sparsity_report.study.derived.paired_scores import Paired, level_of, ranked_parts
 from sparsity_report.study.derived.paired_tasks import winners
 from sparsity_report.study.derived.protocol_scores import by_protocol
-from sparsity_report.study.derived.zero_shot import SEVEN, seven_tasks
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.layers import records
 from sparsity_report.untrusted.display_text import clip
@@ -30,7 +29,6 @@ def quality_findings(study: StudyFigures) -> Iterator[str]:
     """Yield the findings about every measurement of quality."""
     yield from paired_findings(study)
     yield from _continuations(study)
-    yield from _zero_shot(study)
     yield from _task_pairs(study)
     yield from _sensitivities(study)
 
@@ -77,18 +75,6 @@ def _continuations(study: StudyFigures) -> Iterator[str]:
 
 def _on_one_line(text: str) -> str:
     return clip(" ".join(text.split()), _CHARACTERS)
-
-
-def _zero_shot(study: StudyFigures) -> Iterator[str]:
-    """Yield the mean accuracy over seven zero-shot tasks of the variants that ran all of them."""
-    if study.tasks is None or (scores := seven_tasks(study.tasks)) is None:
-        return
-    rows = scores.loc[scores["task"] == "mean", ["variant", "value", "stderr"]]
-    means = [
-        say("finding.accuracy_of_variant", variant=variant, mean=mean)
-        for variant, *mean in rows.itertuples(index=False)
-    ]
-    yield say("finding.zero_shot_accuracy", tasks=list(SEVEN.values()), means=means)
 
 
 def _task_pairs(study: StudyFigures) -> Iterator[str]:

@@ -568,19 +568,6 @@ def overtakes(cache):
     return of_cache
 
 
-def seven_means(study, _):
-    order = ["boolq", "rte", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa"]
-    said = []
-    for variant in study.tasks["variant"].unique():
-        rows = study.tasks[study.tasks["variant"] == variant].set_index(["task", "metric"])
-        values, errors = ([rows[c][task, "acc"] for task in order] for c in ("value", "stderr"))
-        error = 100 * math.sqrt(sum(e * e for e in errors)) / 7
-        mean = f"{100 * sum(values) / 7:.2f} ± {error:.2f} %"
-        said.append(wording("finding.accuracy_of_variant", mean=mean, variant=variant))
-    names = ["BoolQ", "RTE", "HellaSwag", "WinoGrande", "ARC-e", "ARC-c", "OBQA"]
-    return {"tasks": listed(names), "means": listed(said)}
-
-
 def other_model(study, said):
     described = study.variants.set_index("variant").loc[said["variant"]]
     named = study.tasks.set_index("variant").loc[[said["variant"]], "evaluated_model"].unique()
@@ -1126,7 +1113,6 @@ READERS = {
     "finding.zeros_as_loaded": as_it_comes,
     "finding.unclassified_modules": unclassified,
     "finding.continuation": continued,
-    "finding.zero_shot_accuracy": seven_means,
     "finding.sensitivity_extremes": alone,
     "finding.sensitivity_extremes_apart": alone,
     "finding.sensitivity_extremes_shared": alone_of("level", "first", "parts", "worst", "most"),
