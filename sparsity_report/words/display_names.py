@@ -19,7 +19,7 @@ def display_name(family: str, value: str) -> str:
     Parameters
     ----------
     family : str
-        ``group``, ``layout``, ``method``, ``kind``, ``alignment``, ``structure`` or ``cache``.
+        ``group``, ``layout``, ``method``, ``kind``, ``alignment`` or ``cache``.
     value : str
 
     Examples

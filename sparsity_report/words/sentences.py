@@ -29,11 +29,9 @@ def say(key: str, /, **values: Any) -> str:
         - numbers: ``percent`` (one digit; ``percent0``, ``percent2``), ``level``, ``times``,
           ``perplexity`` (alone, or with the size of the vocabulary),
           ``perplexity_gap`` (``perplexity_change`` with its sign), ``threshold``, ``duration``,
-          ``points``, ``scaled UNIT``, ``with_error`` (a share and its standard error), or a Python
-          format such as ``,`` or ``.2f``;
-        - names of raw values: ``variant`` (shortened), ``group``, ``layout``,
-          ``method``, ``policy``, ``kind``, ``structure``, ``cache``, ``part``, and ``text``,
-          a text and its fingerprint;
+          ``points``, ``scaled UNIT``, or a Python format such as ``,`` or ``.2f``;
+        - names of raw values: ``variant`` (shortened), ``group``, ``layout``, ``method``, ``part``,
+          and ``text``, a text and its fingerprint;
         - ``plural ONE|MANY``: a number or several, and the noun;
         - ``choose ONE|MANY``: a word for one, or for several, by a number or the length of a list;
         - ``names FORMAT`` and ``some FORMAT``: all or the first names of a list;
@@ -116,9 +114,6 @@ class _Templates(string.Formatter):
             return _text(_FORMATS[kind](value))
         if kind in _NUMBERS:
             return _NUMBERS[kind](value, space=" ")
-        if kind == "with_error":
-            share, error = value
-            return number_format.with_error(share, error, space=" ")
         if kind == "scaled":
             return number_format.scaled(value, rest, " ")
         return figures(value, spec) if isinstance(value, Real) else _text(value)
@@ -175,14 +170,10 @@ _FORMATS: Mapping[str, Callable[[Any], str]] = {
     "variant": short_name,
     "layout": display_names.layout_name,
     "method": display_names.method_name,
-    "policy": display_names.policy_name,
     "part": lambda value: display_names.part_name(*value),
     "text": lambda value: display_names.text_name(*value),
     "sentence": _sentence,
-    **{
-        family: partial(display_names.display_name, family)
-        for family in ("group", "kind", "alignment", "structure", "cache")
-    },
+    "group": display_names.group_name,
 }
 _NUMBERS: Mapping[str, Callable[..., str]] = {
     "percent": number_format.percent,

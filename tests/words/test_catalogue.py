@@ -18,7 +18,7 @@ from sparsity_report.words.sentences import say
 ROOT = Path(__file__).parents[2]
 # Keys of these end in a raw value, such as the name of a column or of a layout.
 FAMILIES = (
-    "column", "group", "layout", "method", "kind", "alignment", "structure", "cache", "strip",
+    "column", "group", "layout", "method", "kind", "alignment", "cache", "strip",
     "speed_reason", "term", "paired", "unpaired", "runtime_layout", "runtime_verdict",
     "runtime_note", "note",
 )  # fmt: skip
