@@ -12,7 +12,6 @@ from sparsity_report.sparse.shares import ratio, zero_share, zero_shares
 from sparsity_report.study.derived.zero_shot import doubts
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.frames import note_findings
-from sparsity_report.study.layers import records
 from sparsity_report.untrusted.display_text import clip
 from sparsity_report.words.sentences import say
 
@@ -36,10 +35,10 @@ def audit(study: StudyFigures) -> list[str]:
     A finding about several variants names all of them.
     """
     findings = note_findings(study.notes, {NOT_A_NUMBER, INFINITE})
-    for variant in study.variants["variant"]:
+    names = study.variants["variant"]
+    for variant in names:
         findings += zeros_hidden(study, variant)
-    rows = records(study.totals)
-    flags = group_names((flag, row["variant"]) for row in rows for flag in _flags(study, row))
+    flags = group_names((flag, name) for name in names for flag in _flags(study, name))
     findings += [say(key, variants=v, **dict(values)) for (key, values), v in flags.items()]
     for part in (_all_zero, _calibrated_on_evaluation_text, _doubtful_scores, _excluded):
         findings += part(study)
@@ -51,15 +50,14 @@ def _flag(key: str, **values: Any) -> _Flag:
     return key, tuple((n, tuple(v) if isinstance(v, list) else v) for n, v in values.items())
 
 
-def _flags(study: StudyFigures, row: dict[str, Any]) -> Iterator[_Flag]:
+def _flags(study: StudyFigures, variant: str) -> Iterator[_Flag]:
     """Yield the flags of one variant, without its name."""
-    layers = study.facts.prunable(row["variant"])
+    layers = study.facts.prunable(variant)
     yield from _some_blocks_only(layers)
-    yield from _already_zero(row)
     if names := layers.loc[layers["share"] > VERY_SPARSE, "module_name"].tolist():
         sizes = {"count": len(names), "layers": len(layers), "limit": VERY_SPARSE}
         yield _flag("audit.very_sparse_layers", names=names, **sizes)
-    yield from _tied_head(study.facts.layers(row["variant"]))
+    yield from _tied_head(study.facts.layers(variant))
 
 
 def _some_blocks_only(layers: pd.DataFrame) -> Iterator[_Flag]:
@@ -75,14 +73,6 @@ def _some_blocks_only(layers: pd.DataFrame) -> Iterator[_Flag]:
             share=zero_share(*weights[touched].sum()),
             untouched=[str(block) for block in untouched.index],
         )
-
-
-def _already_zero(row: dict[str, Any]) -> Iterator[_Flag]:
-    if pd.isna(row["pruned"]) or pd.isna(row["prunable_nonzero"]):
-        return
-    if already := row["prunable_total"] - row["prunable_nonzero"] - row["pruned"]:
-        shares = {key: row[key] for key in ("asked_sparsity", "sparsity_prunable")}
-        yield _flag("audit.already_zero", already=already, **shares)
 
 
 def _tied_head(layers: pd.DataFrame) -> Iterator[_Flag]:

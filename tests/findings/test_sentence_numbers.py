@@ -722,18 +722,6 @@ def some_blocks(study, said):
     }
 
 
-def asked_and_achieved(study, said):
-    rows = prunable(study, said["variant"])
-    total, zeros = rows["weight_total"].sum(), (rows["weight_total"] - rows["weight_nonzero"]).sum()
-    asked = row(study, said["variant"])["asked_sparsity"]
-    return {
-        "variant": said["variant"],
-        "asked_sparsity": f"{100 * asked:g}",
-        "sparsity_prunable": pct(zeros / total),
-        "already": whole(zeros - round(asked * total)),
-    }
-
-
 def very_sparse(study, said):
     rows = prunable(study, said["variant"])
     names = rows.loc[rows["share"] > 0.95, "module_name"].tolist()
@@ -1134,7 +1122,6 @@ READERS = {
     "finding.task_winner": best_answers,
     "audit.calibrated_on_evaluation_text": own_text,
     "audit.some_blocks_only": of_several(some_blocks),
-    "audit.already_zero": of_several(asked_and_achieved),
     "audit.very_sparse_layers": of_several(very_sparse),
     "audit.tied_head_pruned": of_several(tied_head),
     "audit.zero_heads": of_several(dead_heads),
