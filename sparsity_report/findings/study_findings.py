@@ -120,21 +120,16 @@ def _arithmetic(study: StudyFigures) -> Iterator[str]:
 
 
 def _spread(study: StudyFigures) -> Iterator[str]:
-    # A threshold of zero pruned nothing.
-    pruned = study.variants[study.variants["threshold"] > 0]
-    uneven: list[dict[str, Any]] = []
-    for names, row in _alike(pruned, ["fingerprint", "threshold"]):
-        spread = study.facts.spread(names[0])
-        prunable = study.facts.layers(names[0])["prunable"].sum()
-        if spread and spread.is_uneven and spread.layers >= prunable:
-            figures = {"variants": names, "threshold": row["threshold"], "first": names[0]}
-            uneven.append(figures | spread._asdict())
-    if len(uneven) > 1:
-        widest = max(uneven, key=lambda each: float(each["high"] - each["low"]))
-        widest["variants"] = [name for each in uneven for name in each["variants"]]
-        yield say("finding.uneven_sparsity_of_several", **widest)
+    """Yield the layers that a single threshold of the headline's pruning prunes least and most."""
+    if (variant := study.facts.pruning) is None:
         return
-    yield from (say("finding.uneven_sparsity", **each) for each in uneven)
+    threshold = study.variants.set_index("variant")["threshold"][variant]
+    spread, layers = study.facts.spread(variant), study.facts.layers(variant)
+    # A threshold of zero pruned nothing.
+    is_single = pd.notna(threshold) and threshold > 0
+    if is_single and spread and spread.is_uneven and spread.layers >= layers["prunable"].sum():
+        figures = {"variant": variant, "threshold": threshold}
+        yield say("finding.uneven_sparsity", **figures, **spread._asdict())
 
 
 def _groups(study: StudyFigures) -> Iterator[str]:

@@ -393,24 +393,16 @@ def dense_bytes(study, name):
 
 
 def uneven(study, said):
-    rows = prunable(study, split(said["variants"])[0])
+    rows = prunable(study, said["variant"])
     least, most = (rows.loc[end(rows["share"])] for end in (pd.Series.idxmin, pd.Series.idxmax))
     return {
-        "variants": said["variants"],
-        "threshold": f"{row(study, split(said['variants'])[0])['threshold']:.4g}",
+        "variant": said["variant"],
+        "threshold": f"{row(study, said['variant'])['threshold']:.4g}",
         "low": pct(least["share"]),
         "least": least["module_name"],
         "high": pct(most["share"]),
         "most": most["module_name"],
     }
-
-
-def least_even(study, _):
-    pruned = study.variants.loc[study.variants["threshold"].notna(), "variant"]
-    shares = {name: prunable(study, name)["share"] for name in pruned}
-    first = max(shares, key=lambda name: shares[name].max() - shares[name].min())
-    told = uneven(study, {"variants": first})
-    return told | {"variants": listed(list(pruned)), "first": first}
 
 
 def active(study, _):
@@ -1084,7 +1076,6 @@ READERS = {
     "finding.layers_kept_masked": kept_masked,
     "finding.smallest_layouts": smallest_of_each,
     "finding.uneven_sparsity": uneven,
-    "finding.uneven_sparsity_of_several": least_even,
     "finding.active_parameters": active,
     "finding.attention_flops": attention,
     "finding.attention_flops_unknown": attention_unknown,
