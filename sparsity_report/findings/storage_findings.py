@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-from sparsity_report.findings.variant_names import group_names
 from sparsity_report.sparse.runtime_support import LOOKED_AT, MISREAD, RUNTIMES, SOME, SPARSE
 from sparsity_report.sparse.shares import ratio
 from sparsity_report.study.figures import StudyFigures
@@ -53,24 +52,6 @@ def layers_kept_masked(study: StudyFigures) -> Iterator[str]:
             sizes = {"count": len(kept), "layers": len(prunable), "share": share}
             names = list(kept["module_name"])
             yield say("finding.layers_kept_masked", variants=variants, names=names, **sizes)
-
-
-def smallest_layouts(study: StudyFigures) -> Iterator[str]:
-    """Yield the smallest lossless layouts of the whole models of pruned variants."""
-    facts = study.facts
-    groups = group_names(
-        ((layout, *facts.unpacked_dtypes(variant)), variant)
-        for variant in study.variants.loc[study.variants["pruned"].notna(), "variant"]
-        if (layout := facts.smallest_layout(variant, "model"))
-    )
-    layouts = []
-    for (layout, *dtypes), names in groups.items():
-        ratios = [facts.lossless(name, "model")["ratio"][layout] for name in names]
-        key = "finding.their_unpacked_bytes" if dtypes else "finding.their_dense_bytes"
-        figures = {"variants": names, "ratios": ratios, "bytes": say(key, dtypes=dtypes)}
-        layouts.append(say("finding.layout_ratio", layout=layout, **figures))
-    if layouts:
-        yield say("finding.smallest_layouts", layouts=layouts)
 
 
 def runtime_findings(study: StudyFigures) -> Iterator[str]:

@@ -194,7 +194,6 @@ _BY_TOPIC: dict[str, tuple[Callable[[StudyFigures], Iterator[str]], ...]] = {
     "experts": (_use_of_experts,),
     "storage": (
         storage.packed_bytes, zeros_explained, storage.csr_bytes, storage.layers_kept_masked,
-        storage.smallest_layouts,
     ),
     "flops": (_arithmetic, _attention),
     "speed": (speed_findings,),

@@ -346,34 +346,6 @@ def kept_masked(study, _):
     }
 
 
-def dense_of(study, name):
-    """The bytes that a layout stands beside."""
-    if (layers(study, name)["packing"] != "").any():
-        return wording("finding.their_unpacked_bytes", dtypes="float32")
-    return wording("finding.their_dense_bytes")
-
-
-def smallest_of_each(study, _):
-    by_layout = {}
-    for name in study.variants.loc[study.variants["pruned"].notna(), "variant"]:
-        found = least_bytes(study, name)
-        by_layout.setdefault(found["layout"], []).append((name, found["ratio"]))
-    told = []
-    for layout, found in by_layout.items():
-        names, ratios = zip(*found, strict=True)
-        span = " to ".join(dict.fromkeys((min(ratios), max(ratios))))
-        told.append(
-            wording(
-                "finding.layout_ratio",
-                layout=layout,
-                variants=listed(list(names)),
-                ratios=span,
-                bytes=dense_of(study, names[0]),
-            )
-        )
-    return {"layouts": listed(told)}
-
-
 def least_bytes(study, name):
     rows = study.storage.query("variant == @name and scope == 'model'")
     rows = rows[rows["lossless"].eq(True) & rows["bytes"].notna()]
@@ -1074,7 +1046,6 @@ READERS = {
     "finding.flops_of_masked": masked_flops,
     "finding.flops_of_csr": csr_flops,
     "finding.layers_kept_masked": kept_masked,
-    "finding.smallest_layouts": smallest_of_each,
     "finding.uneven_sparsity": uneven,
     "finding.active_parameters": active,
     "finding.attention_flops": attention,
