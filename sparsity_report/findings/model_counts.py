@@ -26,9 +26,8 @@ _SIZE = re.compile(
     r"(?P<number>\d{1,7}(?:\.\d{1,3})?)(?P<unit>[BMT])(?![A-Za-z0-9])",
     re.IGNORECASE,
 )
-_PARAMETERS = re.compile(r"(num(ber)?_?(of_)?)?param(eter)?s(_?count)?")
 _UNITS = {"m": 10**6, "b": 10**9, "t": 10**12}
-# Rounding of a name or card that is no difference, at least, and of the Hub's own sum.
+# Rounding of a name that is no difference, at least, and of the Hub's own sum.
 _NAMED, _SUMMED = 0.1, 0.01
 
 
@@ -122,10 +121,7 @@ def _sums(weights: Weights, key: _Key) -> dict[str, dict[str, Any]]:
 
 
 def model_claims(
-    weights: Weights,
-    folder: str = "",
-    card: Mapping[str, Any] | None = None,
-    hub_total: int | None = None,
+    weights: Weights, folder: str = "", hub_total: int | None = None
 ) -> tuple[str, ...]:
     """Return a sentence for each difference between a model's claims and its files.
 
@@ -137,8 +133,6 @@ def model_claims(
     weights : Weights
     folder : str
         Name of the folder of the files.
-    card : mapping, optional
-        Metadata of the model card.
     hub_total : int, optional
         Parameters that the Hub shows for the safetensors files.
     """
@@ -146,7 +140,6 @@ def model_claims(
     texts = [(say("claim.by_name", name=name), name) for name in names]
     if label := weights.configuration().get("general.size_label"):
         texts.append((say("claim.by_metadata"), str(label)))
-    texts += [(say("claim.by_card"), text) for text in _stated((card or {}).get("model-index"))]
     differences = [each for source, text in texts for each in _of_text(weights, source, text)]
     differences += [*_of_dtype(weights), *_of_hub(weights, hub_total)]
     return tuple(dict.fromkeys(differences))
@@ -181,16 +174,6 @@ def _of_size(
     if total and all(abs(each - size) > size * tolerance for each in (total, *others)):
         claimed = f"{match['number']}{match['unit'].upper()}"
         yield say(key, source=source, total=total, claimed=claimed, tolerance=tolerance)
-
-
-def _stated(value: Any) -> Iterator[str]:
-    """Yield the numbers of parameters in metadata, as text with a unit."""
-    if isinstance(value, list | dict):
-        for each in value.values() if isinstance(value, dict) else value:
-            yield from _stated(each)
-    for key, number in value.items() if isinstance(value, dict) else ():
-        if _PARAMETERS.fullmatch(str(key).lower()):
-            yield f"{number / 1e6:.3f}M" if type(number) is int else str(number)
 
 
 def _of_dtype(weights: Weights) -> Iterator[str]:

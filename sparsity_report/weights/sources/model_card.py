@@ -16,23 +16,6 @@ _READ = 2**20
 _TIMEOUT = 10.0
 
 
-def read_card(folder: Path, file: Origin) -> tuple[dict[str, Any], int | None]:
-    """Return the metadata of a model card, and the parameters that the Hub shows.
-
-    Metadata is a claim to compare with: it is empty where it is missing or cannot be read.
-    """
-    try:
-        if isinstance(file, HubFile):
-            card, total = _ask_hub(file)
-        else:
-            card = front_matter(folder)
-            # Other cards claim no results to compare with.
-            card, total = card if "model-index" in card else {}, None
-    except Exception:  # HTTP clients and YAML raise many; a missing claim is no error
-        return {}, None
-    return card if isinstance(card, dict) else {}, total if type(total) is int else None
-
-
 def front_matter(folder: Path) -> dict[str, Any]:
     """Return the metadata of a local model card; empty where it cannot be read."""
     with suppress(Exception), open_file(folder / "README.md") as card:  # YAML raises many
@@ -45,11 +28,17 @@ def front_matter(folder: Path) -> dict[str, Any]:
     return {}
 
 
-def _ask_hub(file: HubFile) -> tuple[Any, Any]:
+def hub_total(file: Origin) -> int | None:
+    """Return the parameters that the Hub shows for a model; None where it shows none."""
+    if not isinstance(file, HubFile):
+        return None
     from huggingface_hub import get_session
     from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
     url = f"{file.endpoint}/api/models/{file.model}/revision/{file.commit}"
-    fields, headers = {"expand": ["safetensors", "cardData"]}, build_hf_headers()
-    page: Any = get_session().get(url, params=fields, headers=headers, timeout=_TIMEOUT).json()
-    return page.get("cardData"), (page.get("safetensors") or {}).get("total")
+    fields, headers = {"expand": ["safetensors"]}, build_hf_headers()
+    with suppress(Exception):  # HTTP clients raise many; a missing claim is no error
+        page: Any = get_session().get(url, params=fields, headers=headers, timeout=_TIMEOUT).json()
+        total = page["safetensors"]["total"]
+        return total if type(total) is int else None
+    return None
