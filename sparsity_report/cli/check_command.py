@@ -1,7 +1,6 @@
 """``sparsity-report check``: rules for a checkpoint, for CI."""
 
 import json
-from dataclasses import fields
 from typing import Annotated
 
 import typer
@@ -22,11 +21,11 @@ def check(
 
     Without rules, all values are read and notes about deployment are printed.
     """
-    from sparsity_report.findings.model_check import check_rules
-    from sparsity_report.findings.wanted_bounds import Rules, read_rules
+    import sparsity_report as sr
+    from sparsity_report.findings.wanted_bounds import Wanted
 
-    wanted = read_rules({rule.name: getattr(options, rule.name) for rule in fields(Rules)})
-    checked = check_rules(model, wanted, **options.opening)
+    rules = {name: getattr(options, name) for name in Wanted.__annotations__}
+    checked = sr.check(model, **rules, **options.opening)
     for line in [json.dumps(checked.to_json())] if options.json else checked.sentences():
         print_line(line)
     raise typer.Exit(0 if checked else 1)

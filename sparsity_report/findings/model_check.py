@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from sparsity_report.findings.deployment_notes import (
     deployment_notes,
     varying,
 )
-from sparsity_report.findings.wanted_bounds import Bound, Rules, read_rules
+from sparsity_report.findings.wanted_bounds import Bound, Rules, Wanted, read_rules
 from sparsity_report.sparse.cost import TRACE
 from sparsity_report.sparse.runtime_support import MISREAD, REFUSED, RUNTIMES, layouts_of
 from sparsity_report.sparse.shares import ratio
@@ -144,19 +144,6 @@ class ModelCheck:
         return ratio(self.zeros, self.prunable)
 
 
-class Wanted(TypedDict, total=False):
-    """Rules of :func:`check` by name; None is no rule."""
-
-    zeros: str | None
-    layers: str | None
-    pattern: str | None
-    mask_of: str | os.PathLike[str] | None
-    params: str | None
-    no_nan: bool
-    runtime: str | None
-    audit: bool
-
-
 def check(
     model: str | os.PathLike[str] | Weights | nn.Module | None = None,
     *,
@@ -205,17 +192,7 @@ def check(
     >>> bool(checked), checked.zeros
     (True, 0)
     """
-    return check_rules(model, read_rules(wanted), base=base, allow_pickle=allow_pickle)
-
-
-def check_rules(
-    model: str | os.PathLike[str] | Weights | nn.Module | None,
-    asked: Rules,
-    *,
-    base: str | os.PathLike[str] | nn.Module | None = None,
-    allow_pickle: bool = False,
-) -> ModelCheck:
-    """Check a model against rules that were read, see :func:`check`."""
+    asked = read_rules(wanted)
     weights = open_to_count(DEMO if model is None else model, base, allow_pickle=allow_pickle)
     two_four = Pattern(2, 4) if asked.runtime else None
     patterns = {*filter(None, (asked.pattern, announced_pattern(weights), two_four))}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from difflib import get_close_matches
 from fractions import Fraction
 from itertools import combinations
+from typing import TypedDict
 
 from sparsity_report.counting.n_m_patterns import Pattern, read_pattern
 from sparsity_report.errors import SparsityReportError, printable
@@ -29,6 +30,19 @@ class Bound:
 
     def __contains__(self, value: Fraction | int) -> bool:
         return self.low <= value <= self.high
+
+
+class Wanted(TypedDict, total=False):
+    """Rules of :func:`sparsity_report.check` by name, as they are written; None is no rule."""
+
+    zeros: str | None
+    layers: str | None
+    pattern: str | None
+    mask_of: str | os.PathLike[str] | None
+    params: str | None
+    no_nan: bool
+    runtime: str | None
+    audit: bool
 
 
 @dataclass(frozen=True)
@@ -88,7 +102,7 @@ class Rules:
         return self.no_nan or self.audit or self == Rules()
 
 
-def read_rules(texts: Mapping[str, object]) -> Rules:
+def read_rules(texts: Wanted) -> Rules:
     """Return rules from values by name, such as ``{"zeros": ">=50%"}``; None is no rule.
 
     Raises
@@ -102,7 +116,7 @@ def read_rules(texts: Mapping[str, object]) -> Rules:
     >>> rules.zeros.low, float(rules.params.high)
     (Fraction(1, 2), 6750000000.0)
     """
-    known = [field.name for field in fields(Rules)]
+    known = [*Wanted.__annotations__]
     if unknown := next((name for name in texts if name not in known), None):
         raise SparsityReportError(f"unknown rule {unknown!r}{_near(unknown, known)}")
     given = {name: each for name, each in texts.items() if each is not None}
