@@ -53,11 +53,11 @@ def _counts(model: str, options: CountOptions) -> dict[str, Any]:
     zeros = None
     if options.zeros:
         from sparsity_report.counting.n_m_patterns import KNOWN
-        from sparsity_report.findings.counted_tensors import count_tensors, model_zeros
         from sparsity_report.findings.deployment_notes import (
             announced_pattern,
             missing_sparsity,
         )
+        from sparsity_report.findings.model_counts import count_tensors, model_zeros
 
         patterns = dict.fromkeys(filter(None, (*KNOWN, announced_pattern(weights))))
         values = count_tensors(weights, lambda _: True, [*patterns])

@@ -9,7 +9,7 @@ import pandas as pd
 
 from sparsity_report.draw import marks, theme
 from sparsity_report.draw.theme import BLUE, INK, LABEL, SMALL, TEXT_WIDTH, VERMILLION
-from sparsity_report.findings.checkpoint_labels import (
+from sparsity_report.findings.checkpoint_findings import (
     block_names,
     blocks_axis,
     blocks_title,

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sparsity_report.draw.fonts import FAMILY
-from sparsity_report.findings.checkpoint_labels import both
+from sparsity_report.findings.checkpoint_findings import both
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.layers import records
 from sparsity_report.study.policy_names import any_level

@@ -8,11 +8,10 @@ from ``study.facts`` and the frames.
   layouts, runtimes), ``speed_findings``, ``quality_findings``
 - ``verdict``: costs and savings of one variant, the opening of a page
 - ``audit``: weaknesses of a study, among them layers, heads and rows of zeros
-- ``checkpoint_findings``: removed parts and the fate of zeros between two checkpoints
+- ``checkpoint_findings``: removed parts and the fate of zeros between two checkpoints, and names of
+  their blocks and removed units
 - ``wanted_bounds``: rules for checkpoints as values; ``model_check``: their violations;
-  ``deployment_notes``: what no rule asks for; ``counted_tensors``: counts of the values of tensors
-- ``model_counts``: counts of a model from its headers, and differences from its claims
-- ``variant_names``: names of variants, and all-zero parts that they share
-- ``strip_text``, ``checkpoint_labels``: texts of the figures at the head of a report, of measured
-  scores, and of blocks and removed units of two checkpoints
+  ``deployment_notes``: what no rule asks for
+- ``model_counts``: counts of a model from its headers and values, and differences from its claims
+- ``strip_text``: texts of the figures at the head of a report, and of measured scores
 """

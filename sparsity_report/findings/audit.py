@@ -7,7 +7,7 @@ import pandas as pd
 
 from sparsity_report.counting.counts import INFINITE, NOT_A_NUMBER
 from sparsity_report.findings.already_pruned import zeros_hidden
-from sparsity_report.findings.variant_names import group_names, zero_parts
+from sparsity_report.findings.deployment_notes import group_names, zero_parts
 from sparsity_report.sparse.shares import ratio, zero_share, zero_shares
 from sparsity_report.study.derived.zero_shot import doubts
 from sparsity_report.study.figures import StudyFigures

@@ -6,8 +6,7 @@ from functools import partial
 import pandas as pd
 
 from sparsity_report.draw import checkpoint_charts
-from sparsity_report.findings.checkpoint_findings import is_identical
-from sparsity_report.findings.checkpoint_labels import blocks_title
+from sparsity_report.findings.checkpoint_findings import blocks_title, is_identical
 from sparsity_report.report.sections import Block, Drawing, Medium, Section, Text, Viewer, chart_of
 from sparsity_report.report.tables import checkpoint_tables, study_tables
 from sparsity_report.report.tables.table_model import Table

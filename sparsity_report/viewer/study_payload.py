@@ -15,7 +15,7 @@ import pandas as pd
 from sparsity_report.counting.histogram import Magnitudes
 from sparsity_report.counting.policies.policy_registry import families
 from sparsity_report.errors import printable
-from sparsity_report.findings.checkpoint_labels import both, strip_names, strip_title
+from sparsity_report.findings.checkpoint_findings import both, strip_names, strip_title
 from sparsity_report.findings.strip_text import measure_name, score_text
 from sparsity_report.sparse.cost import value_bytes
 from sparsity_report.study.budget import measured_levels

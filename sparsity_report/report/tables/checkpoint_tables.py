@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sparsity_report.findings.checkpoint_labels import (
+from sparsity_report.findings.checkpoint_findings import (
     block_names,
     blocks_axis,
     strip_names,
