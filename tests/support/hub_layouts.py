@@ -1,7 +1,8 @@
 """Layouts of the most downloaded models of the Hub: configurations, names and shapes of tensors.
 
 Names are those in the files of the Hub, sizes are made small. A line is a name and its dimensions,
-``{}`` stands for each layer and letters for the sizes of :data:`SIZES`.
+``{}`` stands for each layer and letters for the sizes of :data:`SIZES`. A name that ends in
+``both`` stands for a weight and a bias of its first dimension.
 """
 
 from dataclasses import dataclass, field
@@ -47,7 +48,10 @@ class Layout:
             shape = tuple(SIZES[letter] if letter in SIZES else int(letter) for letter in letters)
             for layer in range(2 if "{}" in name else 1):
                 for expert in range(SIZES["E"] if "<>" in name else 1):
-                    shapes[name.replace("{}", str(layer)).replace("<>", str(expert))] = shape
+                    full = name.replace("{}", str(layer)).replace("<>", str(expert))
+                    shapes[full.replace(".both", ".weight")] = shape
+                    if full.endswith(".both"):
+                        shapes[full.replace(".both", ".bias")] = shape[:1]
         return shapes
 
 
@@ -63,12 +67,10 @@ def _bert(prefix: str, scale: str = "weight", shift: str = "bias", types: str = 
     lines = [
         f"{words}.word_embeddings.weight V H", f"{words}.position_embeddings.weight P H",
         f"{words}.token_type_embeddings.weight {types}" if types else "",
-        f"{layer}.intermediate.dense.weight I H", f"{layer}.intermediate.dense.bias I",
-        f"{layer}.output.dense.weight H I", f"{layer}.output.dense.bias H",
-        f"{attention}.output.dense.weight H H", f"{attention}.output.dense.bias H",
+        f"{layer}.intermediate.dense.both I H", f"{layer}.output.dense.both H I",
+        f"{attention}.output.dense.both H H",
     ]  # fmt: skip
-    for side in ("query", "key", "value"):
-        lines += [f"{attention}.self.{side}.weight H H", f"{attention}.self.{side}.bias H"]
+    lines += [f"{attention}.self.{side}.both H H" for side in ("query", "key", "value")]
     for norm in (words, f"{layer}.output", f"{attention}.output"):
         lines += [f"{norm}.LayerNorm.{scale} H", f"{norm}.LayerNorm.{shift} H"]
     return "\n".join(lines) + "\n"
@@ -97,52 +99,36 @@ _POOLER = "pooler.dense.weight H H\n{0}pooler.dense.bias H\n"
 _ROBERTA = {**_BERT, "type_vocab_size": 1, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
 _ROBERTA_HEAD = """
 lm_head.bias V
-lm_head.dense.bias H
-lm_head.dense.weight H H
-lm_head.layer_norm.bias H
-lm_head.layer_norm.weight H
+lm_head.dense.both H H
+lm_head.layer_norm.both H
 roberta.embeddings.position_ids 1 P
 """
 _MPNET = """
 embeddings.position_ids 1 P
 embeddings.word_embeddings.weight V H
 embeddings.position_embeddings.weight P H
-embeddings.LayerNorm.weight H
-embeddings.LayerNorm.bias H
+embeddings.LayerNorm.both H
 encoder.relative_attention_bias.weight 32 4
-encoder.layer.{}.attention.attn.q.weight H H
-encoder.layer.{}.attention.attn.q.bias H
-encoder.layer.{}.attention.attn.k.weight H H
-encoder.layer.{}.attention.attn.k.bias H
-encoder.layer.{}.attention.attn.v.weight H H
-encoder.layer.{}.attention.attn.v.bias H
-encoder.layer.{}.attention.attn.o.weight H H
-encoder.layer.{}.attention.attn.o.bias H
-encoder.layer.{}.attention.LayerNorm.weight H
-encoder.layer.{}.attention.LayerNorm.bias H
-encoder.layer.{}.intermediate.dense.weight I H
-encoder.layer.{}.intermediate.dense.bias I
-encoder.layer.{}.output.dense.weight H I
-encoder.layer.{}.output.dense.bias H
-encoder.layer.{}.output.LayerNorm.weight H
-encoder.layer.{}.output.LayerNorm.bias H
-pooler.dense.weight H H
-pooler.dense.bias H
+encoder.layer.{}.attention.attn.q.both H H
+encoder.layer.{}.attention.attn.k.both H H
+encoder.layer.{}.attention.attn.v.both H H
+encoder.layer.{}.attention.attn.o.both H H
+encoder.layer.{}.attention.LayerNorm.both H
+encoder.layer.{}.intermediate.dense.both I H
+encoder.layer.{}.output.dense.both H I
+encoder.layer.{}.output.LayerNorm.both H
+pooler.dense.both H H
 """
 _GPT2 = """
 wte.weight V H
 wpe.weight P H
-ln_f.weight H
-ln_f.bias H
-h.{}.ln_1.weight H
-h.{}.ln_1.bias H
-h.{}.ln_2.weight H
-h.{}.ln_2.bias H
+ln_f.both H
+h.{}.ln_1.both H
+h.{}.ln_2.both H
 h.{}.attn.bias 1 1 P P
 h.{}.attn.c_attn.weight H G
 h.{}.attn.c_attn.bias G
-h.{}.attn.c_proj.weight H H
-h.{}.attn.c_proj.bias H
+h.{}.attn.c_proj.both H H
 h.{}.mlp.c_fc.weight H W
 h.{}.mlp.c_fc.bias W
 h.{}.mlp.c_proj.weight W H
@@ -151,36 +137,22 @@ h.{}.mlp.c_proj.bias H
 _DISTILBERT = """
 distilbert.embeddings.word_embeddings.weight V H
 distilbert.embeddings.position_embeddings.weight P H
-distilbert.embeddings.LayerNorm.weight H
-distilbert.embeddings.LayerNorm.bias H
-distilbert.transformer.layer.{}.attention.q_lin.weight H H
-distilbert.transformer.layer.{}.attention.q_lin.bias H
-distilbert.transformer.layer.{}.attention.k_lin.weight H H
-distilbert.transformer.layer.{}.attention.k_lin.bias H
-distilbert.transformer.layer.{}.attention.v_lin.weight H H
-distilbert.transformer.layer.{}.attention.v_lin.bias H
-distilbert.transformer.layer.{}.attention.out_lin.weight H H
-distilbert.transformer.layer.{}.attention.out_lin.bias H
-distilbert.transformer.layer.{}.sa_layer_norm.weight H
-distilbert.transformer.layer.{}.sa_layer_norm.bias H
-distilbert.transformer.layer.{}.ffn.lin1.weight I H
-distilbert.transformer.layer.{}.ffn.lin1.bias I
-distilbert.transformer.layer.{}.ffn.lin2.weight H I
-distilbert.transformer.layer.{}.ffn.lin2.bias H
-distilbert.transformer.layer.{}.output_layer_norm.weight H
-distilbert.transformer.layer.{}.output_layer_norm.bias H
-vocab_transform.weight H H
-vocab_transform.bias H
-vocab_layer_norm.weight H
-vocab_layer_norm.bias H
-vocab_projector.weight V H
-vocab_projector.bias V
+distilbert.embeddings.LayerNorm.both H
+distilbert.transformer.layer.{}.attention.q_lin.both H H
+distilbert.transformer.layer.{}.attention.k_lin.both H H
+distilbert.transformer.layer.{}.attention.v_lin.both H H
+distilbert.transformer.layer.{}.attention.out_lin.both H H
+distilbert.transformer.layer.{}.sa_layer_norm.both H
+distilbert.transformer.layer.{}.ffn.lin1.both I H
+distilbert.transformer.layer.{}.ffn.lin2.both H I
+distilbert.transformer.layer.{}.output_layer_norm.both H
+vocab_transform.both H H
+vocab_layer_norm.both H
+vocab_projector.both V H
 """
 _ELECTRA_HEAD = """
-discriminator_predictions.dense.weight H H
-discriminator_predictions.dense.bias H
-discriminator_predictions.dense_prediction.weight 1 H
-discriminator_predictions.dense_prediction.bias 1
+discriminator_predictions.dense.both H H
+discriminator_predictions.dense_prediction.both 1 H
 electra.embeddings.position_ids 1 P
 """
 _T5 = """
@@ -212,138 +184,92 @@ visual_projection.weight M H
 text_model.embeddings.position_ids 1 P
 text_model.embeddings.token_embedding.weight V H
 text_model.embeddings.position_embedding.weight P H
-text_model.final_layer_norm.weight H
-text_model.final_layer_norm.bias H
+text_model.final_layer_norm.both H
 vision_model.embeddings.class_embedding H
 vision_model.embeddings.patch_embedding.weight H 3 4 4
 vision_model.embeddings.position_embedding.weight 5 H
 vision_model.embeddings.position_ids 1 5
-vision_model.pre_layrnorm.weight H
-vision_model.pre_layrnorm.bias H
-vision_model.post_layernorm.weight H
-vision_model.post_layernorm.bias H
+vision_model.pre_layrnorm.both H
+vision_model.post_layernorm.both H
 """ + "".join(
     f"{side}_model.encoder.layers.{{}}.{name}\n"
     for side in ("text", "vision")
     for name in (
-        *(f"self_attn.{leaf}_proj.weight H H" for leaf in ("q", "k", "v", "out")),
-        *(f"self_attn.{leaf}_proj.bias H" for leaf in ("q", "k", "v", "out")),
-        *(f"layer_norm{n}.{p} H" for n in "12" for p in ("weight", "bias")),
-        "mlp.fc1.weight I H", "mlp.fc1.bias I", "mlp.fc2.weight H I", "mlp.fc2.bias H",
+        *(f"self_attn.{leaf}_proj.both H H" for leaf in ("q", "k", "v", "out")),
+        "layer_norm1.both H", "layer_norm2.both H", "mlp.fc1.both I H", "mlp.fc2.both H I",
     )
 )  # fmt: skip
 _VIT = """
 vit.embeddings.cls_token 1 1 H
 vit.embeddings.position_embeddings 1 5 H
-vit.embeddings.patch_embeddings.projection.weight H 3 4 4
-vit.embeddings.patch_embeddings.projection.bias H
-vit.encoder.layer.{}.attention.attention.query.weight H H
-vit.encoder.layer.{}.attention.attention.query.bias H
-vit.encoder.layer.{}.attention.attention.key.weight H H
-vit.encoder.layer.{}.attention.attention.key.bias H
-vit.encoder.layer.{}.attention.attention.value.weight H H
-vit.encoder.layer.{}.attention.attention.value.bias H
-vit.encoder.layer.{}.attention.output.dense.weight H H
-vit.encoder.layer.{}.attention.output.dense.bias H
-vit.encoder.layer.{}.intermediate.dense.weight I H
-vit.encoder.layer.{}.intermediate.dense.bias I
-vit.encoder.layer.{}.output.dense.weight H I
-vit.encoder.layer.{}.output.dense.bias H
-vit.encoder.layer.{}.layernorm_before.weight H
-vit.encoder.layer.{}.layernorm_before.bias H
-vit.encoder.layer.{}.layernorm_after.weight H
-vit.encoder.layer.{}.layernorm_after.bias H
-vit.layernorm.weight H
-vit.layernorm.bias H
-classifier.weight 2 H
-classifier.bias 2
+vit.embeddings.patch_embeddings.projection.both H 3 4 4
+vit.encoder.layer.{}.attention.attention.query.both H H
+vit.encoder.layer.{}.attention.attention.key.both H H
+vit.encoder.layer.{}.attention.attention.value.both H H
+vit.encoder.layer.{}.attention.output.dense.both H H
+vit.encoder.layer.{}.intermediate.dense.both I H
+vit.encoder.layer.{}.output.dense.both H I
+vit.encoder.layer.{}.layernorm_before.both H
+vit.encoder.layer.{}.layernorm_after.both H
+vit.layernorm.both H
+classifier.both 2 H
 """
 _WHISPER = """
-model.encoder.conv1.weight H 8 3
-model.encoder.conv1.bias H
-model.encoder.conv2.weight H H 3
-model.encoder.conv2.bias H
+model.encoder.conv1.both H 8 3
+model.encoder.conv2.both H H 3
 model.encoder.embed_positions.weight P H
-model.encoder.layer_norm.weight H
-model.encoder.layer_norm.bias H
+model.encoder.layer_norm.both H
 model.decoder.embed_tokens.weight V H
 model.decoder.embed_positions.weight P H
-model.decoder.layer_norm.weight H
-model.decoder.layer_norm.bias H
+model.decoder.layer_norm.both H
 """ + "".join(
     f"model.{side}.layers.{{}}.{name}\n"
     for side, attentions in (("encoder", ["self_attn"]), ("decoder", ["self_attn", "encoder_attn"]))
     for name in (
         *(
-            f"{attention}.{leaf}"
+            f"{attention}{'_' if 'norm' in leaf else '.'}{leaf}"
             for attention in attentions
             for leaf in (
-                "k_proj.weight H H", "v_proj.weight H H", "v_proj.bias H", "q_proj.weight H H",
-                "q_proj.bias H", "out_proj.weight H H", "out_proj.bias H",
+                "k_proj.weight H H", "v_proj.both H H", "q_proj.both H H", "out_proj.both H H",
+                "layer_norm.both H",
             )
         ),
-        *(f"{attention}_layer_norm.{p} H" for attention in attentions for p in ("weight", "bias")),
-        "fc1.weight I H", "fc1.bias I", "fc2.weight H I", "fc2.bias H",
-        "final_layer_norm.weight H", "final_layer_norm.bias H",
+        "fc1.both I H", "fc2.both H I", "final_layer_norm.both H",
     )
 )  # fmt: skip
 _OPT = """
 model.decoder.embed_tokens.weight V H
 model.decoder.embed_positions.weight 18 H
-model.decoder.final_layer_norm.weight H
-model.decoder.final_layer_norm.bias H
-model.decoder.layers.{}.self_attn.k_proj.weight H H
-model.decoder.layers.{}.self_attn.k_proj.bias H
-model.decoder.layers.{}.self_attn.v_proj.weight H H
-model.decoder.layers.{}.self_attn.v_proj.bias H
-model.decoder.layers.{}.self_attn.q_proj.weight H H
-model.decoder.layers.{}.self_attn.q_proj.bias H
-model.decoder.layers.{}.self_attn.out_proj.weight H H
-model.decoder.layers.{}.self_attn.out_proj.bias H
-model.decoder.layers.{}.self_attn_layer_norm.weight H
-model.decoder.layers.{}.self_attn_layer_norm.bias H
-model.decoder.layers.{}.fc1.weight I H
-model.decoder.layers.{}.fc1.bias I
-model.decoder.layers.{}.fc2.weight H I
-model.decoder.layers.{}.fc2.bias H
-model.decoder.layers.{}.final_layer_norm.weight H
-model.decoder.layers.{}.final_layer_norm.bias H
+model.decoder.final_layer_norm.both H
+model.decoder.layers.{}.self_attn.k_proj.both H H
+model.decoder.layers.{}.self_attn.v_proj.both H H
+model.decoder.layers.{}.self_attn.q_proj.both H H
+model.decoder.layers.{}.self_attn.out_proj.both H H
+model.decoder.layers.{}.self_attn_layer_norm.both H
+model.decoder.layers.{}.fc1.both I H
+model.decoder.layers.{}.fc2.both H I
+model.decoder.layers.{}.final_layer_norm.both H
 lm_head.weight V H
 """
 _DEBERTA = """
 deberta.embeddings.word_embeddings.weight V H
-deberta.embeddings.LayerNorm.weight H
-deberta.embeddings.LayerNorm.bias H
+deberta.embeddings.LayerNorm.both H
 deberta.encoder.rel_embeddings.weight 16 H
-deberta.encoder.LayerNorm.weight H
-deberta.encoder.LayerNorm.bias H
-deberta.encoder.layer.{}.attention.self.query_proj.weight H H
-deberta.encoder.layer.{}.attention.self.query_proj.bias H
-deberta.encoder.layer.{}.attention.self.key_proj.weight H H
-deberta.encoder.layer.{}.attention.self.key_proj.bias H
-deberta.encoder.layer.{}.attention.self.value_proj.weight H H
-deberta.encoder.layer.{}.attention.self.value_proj.bias H
-deberta.encoder.layer.{}.attention.output.dense.weight H H
-deberta.encoder.layer.{}.attention.output.dense.bias H
-deberta.encoder.layer.{}.attention.output.LayerNorm.weight H
-deberta.encoder.layer.{}.attention.output.LayerNorm.bias H
-deberta.encoder.layer.{}.intermediate.dense.weight I H
-deberta.encoder.layer.{}.intermediate.dense.bias I
-deberta.encoder.layer.{}.output.dense.weight H I
-deberta.encoder.layer.{}.output.dense.bias H
-deberta.encoder.layer.{}.output.LayerNorm.weight H
-deberta.encoder.layer.{}.output.LayerNorm.bias H
+deberta.encoder.LayerNorm.both H
+deberta.encoder.layer.{}.attention.self.query_proj.both H H
+deberta.encoder.layer.{}.attention.self.key_proj.both H H
+deberta.encoder.layer.{}.attention.self.value_proj.both H H
+deberta.encoder.layer.{}.attention.output.dense.both H H
+deberta.encoder.layer.{}.attention.output.LayerNorm.both H
+deberta.encoder.layer.{}.intermediate.dense.both I H
+deberta.encoder.layer.{}.output.dense.both H I
+deberta.encoder.layer.{}.output.LayerNorm.both H
 lm_predictions.lm_head.bias V
-lm_predictions.lm_head.dense.weight H H
-lm_predictions.lm_head.dense.bias H
-lm_predictions.lm_head.LayerNorm.weight H
-lm_predictions.lm_head.LayerNorm.bias H
-mask_predictions.dense.weight H H
-mask_predictions.dense.bias H
-mask_predictions.LayerNorm.weight H
-mask_predictions.LayerNorm.bias H
-mask_predictions.classifier.weight 1 H
-mask_predictions.classifier.bias 1
+lm_predictions.lm_head.dense.both H H
+lm_predictions.lm_head.LayerNorm.both H
+mask_predictions.dense.both H H
+mask_predictions.LayerNorm.both H
+mask_predictions.classifier.both 1 H
 """
 _GEMMA = """
 model.embed_tokens.weight V H
@@ -372,15 +298,12 @@ lm_head.weight V H
 _HEAD = "lm_head.weight V H\n"
 _CLASSES = "classifier.weight 1 H\nclassifier.bias 1\n"
 _BERT_HEADS = """
-bert.pooler.dense.weight H H
-bert.pooler.dense.bias H
+bert.pooler.dense.both H H
 cls.predictions.bias V
-cls.predictions.transform.dense.weight H H
-cls.predictions.transform.dense.bias H
+cls.predictions.transform.dense.both H H
 cls.predictions.transform.LayerNorm.gamma H
 cls.predictions.transform.LayerNorm.beta H
-cls.seq_relationship.weight 2 H
-cls.seq_relationship.bias 2
+cls.seq_relationship.both 2 H
 """
 _CLIP_TOWER = {
     "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
