@@ -8,7 +8,6 @@ from wording import of_key
 import sparsity_report as sr
 from sparsity_report.findings.study_findings import conventions, study_findings, topics
 from sparsity_report.findings.verdict import verdict
-from sparsity_report.words.number_format import percent, scaled
 from sparsity_report.words.sentences import say
 
 
@@ -83,22 +82,3 @@ def test_conventions_name_the_one_in_force(tiny):
         assert [text for text in used if text in heads] == [
             say(f"convention.tied_head_{convention}")
         ]
-
-
-@pytest.mark.parametrize(
-    ("share", "text"),
-    [(0, "0.0 %"), (1, "100.0 %"), (0.0004, "< 0.1 %"), (0.9996, "> 99.9 %"), (0.123456, "12.3 %")],
-)
-def test_percent(share, text):
-    assert percent(share, space=" ") == text
-
-
-@pytest.mark.parametrize(
-    ("number", "text"),
-    [
-        (0, "0 B"), (999, "999 B"), (999.6, "1.00 kB"), (1000, "1.00 kB"), (12_345, "12.3 kB"),
-        (999_500, "1.00 MB"), (123_456_789, "123 MB"), (10**15, "1.00 PB"),
-    ],
-)  # fmt: skip
-def test_scaled(number, text):
-    assert scaled(number, "B", " ") == text
