@@ -150,9 +150,12 @@ main()
 
 
 def test_unpacked_safetensors_need_no_torch(pruned):
-    rules = [pruned, "--mask-of", pruned, "--pattern", "2:4"]
-    for arguments, code in ((rules, 1), ([pruned], 0), ([DEMO, "--runtime=vllm"], 0)):
-        line = [sys.executable, "-c", BLOCKED.format(heavy=HEAVY), "check", *arguments]
+    rules = ["check", pruned, "--mask-of", pruned, "--pattern", "2:4"]
+    for arguments, code in (
+        (rules, 1), (["check", pruned], 0), (["check", DEMO, "--runtime=vllm"], 0),
+        (["count", DEMO, "--json"], 0),
+    ):  # fmt: skip
+        line = [sys.executable, "-c", BLOCKED.format(heavy=HEAVY), *arguments]
         run = subprocess.run(line, capture_output=True, text=True, check=False)
         assert run.returncode == code, run.stderr
         assert run.stderr == ""

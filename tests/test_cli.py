@@ -309,20 +309,6 @@ def test_objects_are_not_frozen_at_the_end_of_a_process_with_triton(demo_run, tm
     assert (int(run.stderr) == 0) is has_triton
 
 
-def test_completion_is_shown_and_installed(tmp_path):
-    code = (
-        "import sys; from sparsity_report.cli import main; sys.argv[0] = 'sparsity-report'; main()"
-    )
-    env = {**os.environ, "HOME": str(tmp_path), "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
-    for option in ("--show-completion", "--install-completion"):
-        run = subprocess.run(
-            [sys.executable, "-c", code, option, "bash"], capture_output=True, text=True, env=env
-        )
-        assert run.returncode == 0, run.stderr
-    (script,) = tmp_path.rglob("sparsity-report.sh")
-    assert "complete -o default -F" in script.read_text(encoding="utf-8")
-
-
 def test_the_steps_of_the_curve_are_those_of_the_policy(tmp_path):
     run = command(
         "run", "--out", tmp_path / "o", *QUICK, "--policy", "layerwise", "--curve", "--text",

@@ -2,8 +2,6 @@
 
 import json
 import struct
-import subprocess
-import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -258,21 +256,3 @@ def test_damaged_files(tmp_path, harm):
     done = command("count", tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert len(done.stderr.splitlines()) == 1
-
-
-def test_the_command_needs_no_heavy_library():
-    code = """
-import sys
-class Blocked:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("torch", "transformers", "gguf", "pandas", "altair", "numba"):
-            raise ImportError(name)
-sys.meta_path.insert(0, Blocked())
-sys.argv[0] = "sparsity-report"
-from sparsity_report.cli import main
-main()
-"""
-    line = [sys.executable, "-c", code, "count", str(DEMO), "--json"]
-    done = subprocess.run(line, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert [json.loads(done.stdout)] == counted(DEMO)

@@ -47,16 +47,6 @@ def test_the_destination_is_a_folder_or_files_with_one_name():
     assert {n for n in FILES if options(n)["-o"].multiple} == FILES
 
 
-def test_run_has_these_options_and_no_more():
-    wanted = (
-        "--base --name --as-is --sparsity --policy --calibration --blacklist --keep-experts "
-        "--perplexity --curve --text --prompt --latency --sensitivity --out -o --write --open "
-        "--template-dir --workers --cache --stream --allow-pickle"
-    )
-    assert options("run").keys() == {"models", *wanted.split()}
-    assert all(not option.secondary_opts for option in options("run").values())
-
-
 def test_json_is_a_flag_that_prints():
     assert commands_with("--json") == JSON
     assert all(options(name)["--json"].is_flag for name in JSON)
