@@ -1,9 +1,7 @@
 """Findings about zeros of models as they were opened: by pruning before, or by rounding."""
 
 from collections.abc import Iterator
-from typing import Any
 
-from sparsity_report.study.derived.expert_use import fewer_experts
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.layers import records
 from sparsity_report.study.rounded_zeros import origin, rounded
@@ -30,7 +28,7 @@ _SMALLEST_KEPT = {
 
 
 def already_pruned(study: StudyFigures) -> Iterator[str]:
-    """Yield number, pattern and magnitudes of the zeros of the first model, if pruned before.
+    """Yield number, pattern and magnitudes of the zeros of each model that was pruned before.
 
     Examples
     --------
@@ -40,30 +38,8 @@ def already_pruned(study: StudyFigures) -> Iterator[str]:
     >>> print(str(next(already_pruned(study))).partition(". ")[0][-54:])
     zero when the model was opened, and Pruned50 adds none
     """
-    yield from _opened_zeros(study, is_first=True)
-
-
-def other_models(study: StudyFigures) -> Iterator[str]:
-    """Yield the zeros of further models as they were opened."""
-    yield from _opened_zeros(study, is_first=False)
-    for row in _as_loaded(study):
-        is_known = row["variant"] in fewer_experts(study) and not row["zeros"]
-        if not study.facts.is_of_first(row["variant"]) and not is_known:
-            yield say("finding.zeros_as_loaded", **row)
-
-
-def zeros_as_loaded(study: StudyFigures) -> Iterator[str]:
-    """Yield the zeros of the first model, if it was neither pruned before nor in the study."""
-    for row in () if study.facts.contenders else _as_loaded(study):
-        if row["zeros"] and study.facts.is_of_first(row["variant"]):
-            yield say("finding.zeros_as_loaded", **row)
-
-
-def _opened_zeros(study: StudyFigures, is_first: bool) -> Iterator[str]:
     opened = set(study.variants.loc[study.variants["method"].isna(), "variant"])
     for variant, names in study.facts.already_pruned.items():
-        if study.facts.is_of_first(variant) != is_first:
-            continue
         (row,) = records(study.totals.loc[study.totals["variant"] == variant, _FIGURES])
         zeros = row["prunable_total"] - row.pop("prunable_nonzero")
         key = "existing.zeros_of_model" if variant in opened else "existing.zeros"
@@ -75,17 +51,6 @@ def _opened_zeros(study: StudyFigures, is_first: bool) -> Iterator[str]:
             if unstructured and (kept := study.facts.smallest_kept(variant)):
                 statements.append(say(_SMALLEST_KEPT[kept.key], **kept._asdict()))
             yield say("existing.pattern", statements=statements)
-
-
-def _as_loaded(study: StudyFigures) -> Iterator[dict[str, Any]]:
-    """Yield the zeros of unpruned variants whose model was not pruned before."""
-    prints = study.variants.set_index("variant")["fingerprint"]
-    known = {prints[variant] for variant in study.facts.already_pruned}
-    as_loaded = study.totals["pruned"].isna() & study.totals["nonzero"].notna()
-    for row in records(study.totals[as_loaded]):
-        if prints[row["variant"]] not in known:
-            zeros = row["total"] - row["nonzero"]
-            yield {"variant": row["variant"], "zeros": zeros, "share": row["sparsity_model"]}
 
 
 # Share of zeros from which their origin is reported.

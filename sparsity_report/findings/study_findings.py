@@ -9,8 +9,6 @@ import pandas as pd
 from sparsity_report.findings import storage_findings as storage
 from sparsity_report.findings.already_pruned import (
     already_pruned,
-    other_models,
-    zeros_as_loaded,
     zeros_explained,
 )
 from sparsity_report.findings.checkpoint_findings import checkpoint_topics
@@ -189,7 +187,7 @@ def _unclassified(study: StudyFigures) -> Iterator[str]:
 
 
 _BY_TOPIC: dict[str, tuple[Callable[[StudyFigures], Iterator[str]], ...]] = {
-    "results": (already_pruned, _zeros, other_models, zeros_as_loaded, _active_parameters),
+    "results": (already_pruned, _zeros, _active_parameters),
     "where": (_spread, _groups),
     "experts": (_use_of_experts,),
     "storage": (

@@ -403,12 +403,6 @@ def variants_of_models(study):
     return study.variants.groupby("model", sort=False)["variant"]
 
 
-def as_it_comes(study, said):
-    rows = layers(study, said["variant"])
-    zeros = rows["total"].sum() - rows["nonzero"].sum()
-    return {"variant": said["variant"], "zeros": whole(zeros), "share": zeros_of(rows)}
-
-
 def unclassified(study, _):
     of_models = [layers(study, names.iloc[0]) for _, names in variants_of_models(study)]
     rows = pd.concat(of_models)
@@ -911,7 +905,6 @@ READERS = {
     "finding.active_parameters": active,
     "finding.attention_flops": attention,
     "finding.attention_flops_unknown": attention_unknown,
-    "finding.zeros_as_loaded": as_it_comes,
     "finding.unclassified_modules": unclassified,
     "finding.continuation": continued,
     "finding.sensitivity_extremes": alone,
@@ -1040,13 +1033,6 @@ def packed():
     with tempfile.TemporaryDirectory() as folder:
         llama, _ = packing.packed_llama(Path(folder), "gptq-4-v1")
         return study_of(sr.load(llama, name="packed"), 0.5, patterns=True)
-
-
-def one_zero():
-    model = Tiny()
-    with torch.no_grad():
-        model.layers[0]["fc1"].weight[0, 0] = 0
-    return sr.compare(sr.dense(model))
 
 
 def bitmask():
@@ -1267,7 +1253,6 @@ STUDIES = {
     "dead before": dead_more_than_asked,
     "kernel order": kernel_order,
     "bitmask": bitmask,
-    "one zero": one_zero,
 }
 
 
