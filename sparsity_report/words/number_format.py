@@ -46,15 +46,15 @@ def figures(value: Number, spec: str) -> str:
     return format(value, spec).replace(",", THIN)
 
 
-def count(number: Number, space: str = THIN) -> str:
+def count(number: Number) -> str:
     r"""Write an integer with spaces between thousands.
 
     Examples
     --------
-    >>> count(1234567, " ")
+    >>> count(1234567).replace("\u202f", " ")
     '1 234 567'
     """
-    return f"{int(number):,}".replace(",", space) if _is_known(number) else UNKNOWN
+    return f"{int(number):,}".replace(",", THIN) if _is_known(number) else UNKNOWN
 
 
 def plain(value: SupportsFloat, places: int = 0) -> str:
@@ -113,32 +113,32 @@ def p_value(probability: Number) -> str:
     return f"< {figures(_SMALLEST, '.4f')}" if is_small else figures(probability, ".4f")
 
 
-def with_error(value: Number, error: Number, digits: int = 2, space: str = THIN) -> str:
-    """Write a share as a percentage with its standard error, if known.
+def with_error(value: Number, error: Number) -> str:
+    r"""Write a share as a percentage with its standard error, if known.
 
     Examples
     --------
-    >>> with_error(0.75, 0.0076, space=" "), with_error(0.75, None, space=" ")
-    ('75.00 ± 0.76 %', '75.00 %')
+    >>> with_error(0.75, 0.0076).replace("\u202f", " ")
+    '75.00 ± 0.76 %'
     """
-    text = percent(value, digits, space)
+    text = percent(value, 2)
     if text == UNKNOWN or not _is_known(error):
         return text
-    return text.removesuffix("%") + _joined(space, "±", percent(error, digits, space))
+    return text.removesuffix("%") + _joined(THIN, "±", percent(error, 2))
 
 
-def plus_minus(value: Number, error: Number, space: str = THIN) -> str:
-    """Write a score as its harness does, with its standard error, if known.
+def plus_minus(value: Number, error: Number) -> str:
+    r"""Write a score as its harness does, with its standard error, if known.
 
     Examples
     --------
-    >>> plus_minus(5.5, 0.25, " "), plus_minus(None, 0.25)
+    >>> plus_minus(5.5, 0.25).replace("\u202f", " "), plus_minus(None, 0.25)
     ('5.5000 ± 0.2500', '–')
     """
     text = figures(value, ",.4f")
     if text == UNKNOWN or not _is_known(error):
         return text
-    return _joined(space, text, "±", figures(error, ",.4f"))
+    return _joined(THIN, text, "±", figures(error, ",.4f"))
 
 
 def perplexity(
@@ -243,24 +243,24 @@ def duration(seconds: Number, space: str = THIN) -> str:
     return _joined(space, figures(amount, f".{digits}f"), unit)
 
 
-def span(low: Number, high: Number, space: str = THIN) -> str:
-    """Write a range of times, with the unit once if both have the same.
+def span(low: Number, high: Number) -> str:
+    r"""Write a range of times, with the unit once if both have the same.
 
     Examples
     --------
-    >>> span(0.0000121, 0.0000134, " ")
+    >>> span(0.0000121, 0.0000134).replace("\u202f", " ")
     '12.1–13.4 µs'
     """
     if not (_is_known(low) and _is_known(high)):
         return UNKNOWN
-    first, last = duration(low, space), duration(high, space)
-    amount, _, unit = first.rpartition(space)
-    return f"{amount}–{last}" if last.endswith(f"{space}{unit}") else f"{first}–{last}"
+    first, last = duration(low), duration(high)
+    amount, _, unit = first.rpartition(THIN)
+    return f"{amount}–{last}" if last.endswith(f"{THIN}{unit}") else f"{first}–{last}"
 
 
-def shape(sizes: Iterable[int], space: str = THIN) -> str:
+def shape(sizes: Iterable[int]) -> str:
     """Write the shape of a tensor, as in 3072 × 768."""
-    return f"{space}×{space}".join(str(size) for size in sizes)
+    return f"{THIN}×{THIN}".join(str(size) for size in sizes)
 
 
 def read_share(text: str) -> float:
