@@ -1,7 +1,6 @@
-"""Findings about measured speed: speed-ups that exceed timing noise, and where CSR overtakes."""
+"""Findings about measured speed: speed-ups that exceed timing noise."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import pandas as pd
 
@@ -18,14 +17,10 @@ _NOT_STATED = {
     "few": "speed.too_few_runs",
     "ticks": "speed.timer_ticks",
 }
-_CROSSOVERS = {
-    "in cache": "speed.crossover_in_cache",
-    "out of cache": "speed.crossover_from_memory",
-}
 
 
 def speed_findings(study: StudyFigures) -> Iterator[str]:
-    """Yield speed-ups beside those that FLOPs promise, the control, and crossovers of CSR layers.
+    """Yield speed-ups beside those that FLOPs promise, and the control.
 
     A ratio within timing noise is reported as no difference, and one without a sound measurement
     is not reported at all, with the reason.
@@ -44,7 +39,6 @@ def speed_findings(study: StudyFigures) -> Iterator[str]:
         for reason, part in rest.groupby("verdict", sort=False):
             yield _not_stated(str(variant), str(reason), part, base)
     yield from _control(forward[forward["noise"].notna()], base)
-    yield from _crossovers(study)
 
 
 def ratios_with_intervals(rows: pd.DataFrame) -> list[str]:
@@ -82,25 +76,3 @@ def _control(rows: pd.DataFrame, base: str) -> Iterator[str]:
         yield say("speed.control_same_variant", base=base, fold=fold)
     else:
         yield say("speed.control_other_variant", base=base, control=control, fold=fold)
-
-
-def _crossovers(study: StudyFigures) -> Iterator[str]:
-    crossovers = study.facts.crossovers
-    assert crossovers is not None
-    for cache, rows in crossovers.groupby("cache", sort=False):
-        if (rows["verdict"] == "stated").any():
-            edges = [_crossover(tokens, part) for tokens, part in rows.groupby("tokens")]
-            yield say(_CROSSOVERS[str(cache)], edges=edges)
-
-
-def _crossover(tokens: Any, rows: pd.DataFrame) -> str:
-    stated = rows[rows["verdict"] == "stated"]
-    if stated.empty:
-        never = (rows["verdict"] == "never").all()
-        key = "speed.crossover_never" if never else "speed.crossover_uncertain"
-        return say(key, tokens=tokens)
-    low, high = stated["crossover_low"].min(), stated["crossover_high"].max()
-    edge = say("speed.crossover_range", low=low, high=high, tokens=tokens)
-    if len(stated) == len(rows):
-        return edge
-    return say("speed.crossover_some_shapes", edge=edge, count=len(stated), shapes=len(rows))

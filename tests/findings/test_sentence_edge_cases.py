@@ -188,14 +188,6 @@ def test_single_part_has_no_finding(study, parts, told):
         assert "block 0 costs most" in str(finding)
 
 
-def test_crossover_of_no_layer_has_no_finding(study):
-    never = latency().assign(crossover_sparsity=None, crossover_low=0.99, crossover_high=None)
-    frame = never.astype({"crossover_sparsity": "Float64", "crossover_high": "Float64"})
-    for key in ("speed.crossover_in_cache", "speed.crossover_from_memory"):
-        assert not of_measured(key, study, latency=frame)
-        assert of_measured(key, study, latency=latency()) or key.endswith("cache")
-
-
 # Conventions.
 
 

@@ -505,28 +505,6 @@ def of_control(study, said):
     return {"base": dense_name(study), "fold": twice(rows), **names}
 
 
-def overtakes(cache):
-    def of_cache(study, _):
-        rows = study.latency[study.latency["variant"] == dense_name(study)]
-        edges = []
-        for tokens, part in rows[rows["cache"] == cache].groupby("tokens"):
-            known = part[part["crossover_high"].notna()]
-            never = (part["crossover_low"] >= 0.99).all()
-            key = f"speed.crossover_{'never' if never else 'uncertain'}"
-            text = wording(key, tokens=whole(tokens))
-            if len(known):
-                ends = known["crossover_low"].min(), known["crossover_high"].max()
-                low, high = (f"{100 * end:.0f}" for end in ends)
-                text = wording("speed.crossover_range", low=low, high=high, tokens=whole(tokens))
-                if len(known) < len(part):
-                    shapes = {"count": f"{len(known)}", "shapes": f"{len(part)}"}
-                    text = wording("speed.crossover_some_shapes", edge=text, **shapes)
-            edges.append(text)
-        return {"edges": "; ".join(edges)}
-
-    return of_cache
-
-
 def other_model(study, said):
     described = study.variants.set_index("variant").loc[said["variant"]]
     named = study.tasks.set_index("variant").loc[[said["variant"]], "evaluated_model"].unique()
@@ -927,8 +905,6 @@ READERS = {
     "speed.timer_ticks": ticking,
     "speed.control_same_variant": of_control,
     "speed.control_other_variant": of_control,
-    "speed.crossover_in_cache": overtakes("in cache"),
-    "speed.crossover_from_memory": overtakes("out of cache"),
     "audit.scores_of_other_model": other_model,
     "audit.scores_before_pruning": other_model,
     "audit.partial_tasks": part_of_a_task,
@@ -1069,16 +1045,9 @@ def zeroed_embedding():
 
 def measured():
     study = study_of(sr.load())
-    speeds = measurements.latency()
-    more = speeds[speeds["scope"] == "layer"].assign(
-        name="4 × 8", crossover_sparsity=0.715, crossover_low=0.66, crossover_high=0.75
-    )
-    inside = speeds[speeds["scope"] == "layer"].assign(cache="in cache")
-    inside.loc[inside["tokens"] == 128, "crossover_low"] = 0.9
-    parts = [speeds, more[more["tokens"] == 1], inside]
     return measurements.put_in(
         study,
-        latency=pd.concat(parts, ignore_index=True),
+        latency=measurements.latency(),
         quality=measurements.quality(names=("Dense", "Masked30", "CSR30")),
         sensitivity=measurements.sensitivity(12),
         continuations=measurements.continuations().assign(continuation=[" os\n", " os\n", " sys"]),
