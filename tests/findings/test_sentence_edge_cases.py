@@ -57,7 +57,7 @@ def test_very_sparse_is_more_than_95_percent(study, share, told):
     ("one", "other", "told"),
     [(0.051, 0.0, True), (0.049, 0.0, False), (0.5, 0.004, True), (0.5, 0.005, False)],
 )
-def test_some_blocks_only_is_a_twentieth_against_nearly_nothing(study, one, other, told):
+def test_model_pruned_in_some_blocks_is_flagged(study, one, other, told):
     shares = {f"{block}.{name}": share for block, share in ((0, one), (1, other))
               for name in ("q_proj", "fc1", "fc2")}  # fmt: skip
     shares = {name.replace("0.q_proj", "0.self_attn.q_proj"): s for name, s in shares.items()}
@@ -68,7 +68,7 @@ def test_some_blocks_only_is_a_twentieth_against_nearly_nothing(study, one, othe
     assert counts == told * [[1, 2]]
 
 
-def test_dead_heads_are_told_once_and_module_by_module():
+def test_dead_heads_are_listed_by_module():
     torch.manual_seed(0)
     config = transformers.OPTConfig(
         hidden_size=8, ffn_dim=8, num_attention_heads=2, num_hidden_layers=2, vocab_size=16,
@@ -87,7 +87,7 @@ def test_dead_heads_are_told_once_and_module_by_module():
     assert heads == [wording("audit.zero_heads", variants="Z and A", modules=modules)]
 
 
-def test_a_head_is_told_of_where_more_than_a_twentieth_of_its_embedding_is_zero():
+def test_tied_head_is_flagged_above_five_percent_zeros():
     for zeros, told in ((2, False), (4, True)):
         model = Tiny(vocabulary=10, width=6)
         with torch.no_grad():
@@ -99,7 +99,7 @@ def test_a_head_is_told_of_where_more_than_a_twentieth_of_its_embedding_is_zero(
     assert not of_key(free, "audit.tied_head_pruned")
 
 
-def test_a_note_that_numbers_are_none_opens_the_audit_as_a_sentence():
+def test_audit_opens_with_a_note_on_infinity():
     model = Tiny()
     with torch.no_grad():
         model.layers[0]["fc1"].weight[0, 0] = math.inf
@@ -130,7 +130,7 @@ def test_rounding_explains_a_seventh_more_than_a_gaussian_has(near, expected, ve
     ("near", "outcome"),
     [(0.1, "explained"), (0.15, "undecided"), (0.5, "before_packing")],
 )
-def test_conclusions_follow_from_the_numbers(monkeypatch, near, outcome):
+def test_explanations_of_zeros_follow_from_their_shares(monkeypatch, near, outcome):
     parts = [Rounded(exact, ["w4"], 10_000, 0.05 + near / 2, near, 0.1) for exact in (True, False)]
     monkeypatch.setattr(already_pruned, "rounded", lambda layers: layers)
     facts = SimpleNamespace(layers=lambda _: parts)
@@ -149,7 +149,7 @@ def test_conclusions_follow_from_the_numbers(monkeypatch, near, outcome):
 
 
 @pytest.mark.parametrize(("share", "told"), [(0.0005, 0), (0.0006, 1)])
-def test_few_zeros_are_no_question(monkeypatch, share, told):
+def test_few_zeros_have_no_explanation(monkeypatch, share, told):
     part = Rounded(True, ["nf4"], 10_000, share, share, share)
     monkeypatch.setattr(already_pruned, "rounded", lambda layers: layers)
     facts = SimpleNamespace(layers=lambda _: [part])
@@ -164,7 +164,7 @@ def of_measured(key, study, **frames):
     return of_key(study_findings(put_in(study, **frames)), key)
 
 
-def test_the_reference_is_the_first_whose_speed_is_always_one():
+def test_reference_of_speeds_has_ratio_one():
     frame = latency(("Z", "A", "C"))
     assert reference(frame) == "Z"
     turned = pd.concat([frame[frame["variant"] != "Z"], frame[frame["variant"] == "Z"]])
@@ -173,7 +173,7 @@ def test_the_reference_is_the_first_whose_speed_is_always_one():
     assert reference(two) == "Z"
 
 
-def test_a_speed_up_is_told_of_the_variant_that_has_one(study):
+def test_speed_up_names_its_variant(study):
     speeds = of_measured("speed.speed_up", study, latency=latency())
     assert [values_of(text, "speed.speed_up")["variant"] for text in speeds] == ["CSR30"]
 
@@ -204,7 +204,7 @@ def named(*paths):
     return sr.compare(sr.dense(sr.load(root, name="n")))
 
 
-def test_conventions_are_those_that_matter(study):
+def test_conventions_depend_on_the_model(study):
     extra = ("mixture_of_experts", "flops_per_sequence", "encoder_decoder")
     experts, sequence, stacks_apart = (f"convention.{name}" for name in extra)
     plain = conventions(study)

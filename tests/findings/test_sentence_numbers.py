@@ -347,24 +347,6 @@ def kept_masked(study, _):
     }
 
 
-def least_bytes(study, name):
-    rows = study.storage.query("variant == @name and scope == 'model'")
-    rows = rows[rows["lossless"].eq(True) & rows["bytes"].notna()]
-    best = rows.sort_values("bytes", kind="stable").iloc[0]
-    shown = {
-        "bitmask": "bitmask", "csr_int16": "CSR with int16 columns", "dense": "dense",
-        "bsr_32": "BSR 32 × 32",
-    }  # fmt: skip
-    ratio = best["bytes"] / dense_bytes(study, name)
-    return {"layout": shown[best["layout"]], "ratio": f"{ratio:.2f}", "saved": 1 - ratio}
-
-
-def dense_bytes(study, name):
-    """Bytes of the whole model with every parameter stored, packed weights as float32."""
-    rows = layers(study, name)
-    return (rows["total"] * rows["dtype"].map(BYTES)).sum()
-
-
 def uneven(study, said):
     rows = prunable(study, said["variant"])
     least, most = (rows.loc[end(rows["share"])] for end in (pd.Series.idxmin, pd.Series.idxmax))

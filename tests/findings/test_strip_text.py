@@ -80,7 +80,7 @@ def demo_bits(study):
     return int(rows["weight_total"].sum()) // 8
 
 
-def test_thousands_are_no_unit(demo):
+def test_thousands_are_not_taken_for_units(demo):
     """Numbers that end alike keep what stands before their end."""
     study = scored(prunings(demo, 0.3, 0.6), 15.0, 1023.0, 1023.4)
     assert texts(study)["Perplexity"][0] == "15.0 → 1 023"

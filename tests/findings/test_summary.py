@@ -22,7 +22,7 @@ def test_the_verdict_opens_and_every_topic_follows(tiny):
     assert rest == [finding for findings in topics(study).values() for finding in findings]
 
 
-def test_one_share_apart_is_another_sentence():
+def test_different_shares_have_different_sentences():
     """Of two models with equal counts one has 16 of its parameters in a norm."""
 
     def model(rows, *more):
@@ -52,7 +52,7 @@ def test_a_table_has_the_zeros_of_more_than_two_prunings(demo):
         assert len(pruned) == (2 if number == 2 else 0)
 
 
-def test_zeros_that_were_there(tiny):
+def test_zeros_of_an_opened_model_are_counted(tiny):
     sr.freeze_pruning_(sr.prune_global_magnitude_(sr.select_prunable_linears(tiny), 0.5))
     zeros = sum(int((layer.weight == 0).sum()) for layer in sr.select_prunable_linears(tiny))
     prunable = sum(p.total for p in sr.load(tiny).prunable)
@@ -61,7 +61,7 @@ def test_zeros_that_were_there(tiny):
 
 
 @pytest.mark.parametrize("variants", ["dense", "masked", "csr", "both"])
-def test_fewer_variants_say_less_but_never_fail(tiny, variants):
+def test_fewer_variants_have_findings_without_nan(tiny, variants):
     weights = sr.load(tiny)
     pruning = sr.global_magnitude(weights, 0.3)
     chosen = {
@@ -75,7 +75,7 @@ def test_fewer_variants_say_less_but_never_fail(tiny, variants):
     assert not any("nan" in sentence.lower() for sentence in sentences)
 
 
-def test_conventions_name_the_one_in_force(tiny):
+def test_conventions_name_the_convention_of_the_study(tiny):
     for convention in ("standard", "notebook"):
         used = conventions(sr.compare(sr.dense(tiny), convention=convention))
         heads = [say(f"convention.tied_head_{each}") for each in ("standard", "notebook")]

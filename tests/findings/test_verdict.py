@@ -113,7 +113,7 @@ def test_prunings_to_one_sparsity_have_their_range(rivals):
     assert keys(lost)[:2] == ["guessing", "removing_50"]
 
 
-def test_prunings_by_one_method_are_told_apart_by_name(demo):
+def test_prunings_by_one_method_have_their_names(demo):
     seeds = {f"Seed{n}": sr.random_unstructured(demo, 0.5, seed=n) for n in (1, 2)}
     study = scored(pruned(demo, **seeds), Seed1=30.0, Seed2=20.0)
     assert "20.0 with random, seed 2 and 30.0 with random, seed 1" in verdict(study)
@@ -184,7 +184,7 @@ def test_the_sparsity_is_what_was_reached():
         (1.34, "csr_larger"), (1.89, "csr_larger"), (1.9, "csr_times"),
     ],
 )  # fmt: skip
-def test_a_change_of_size_is_said_in_words(ratio, key):
+def test_change_of_size_is_written_in_words(ratio, key):
     assert key_of(size_change(ratio)) == f"verdict.{key}"
 
 
