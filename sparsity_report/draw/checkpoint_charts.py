@@ -1,8 +1,7 @@
-"""Charts of a pair: the fate of zeros and weights by block, and removed units."""
+"""The chart of a pair: the fate of zeros and weights by block."""
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import altair as alt
 import pandas as pd
@@ -14,21 +13,15 @@ from sparsity_report.findings.checkpoint_labels import (
     blocks_axis,
     blocks_title,
     both,
-    strip_names,
-    strip_title,
 )
 from sparsity_report.study.figures import StudyFigures
-from sparsity_report.study.pairs.removed_strips import Strip, block_shares, strips
+from sparsity_report.study.pairs.removed_strips import block_shares
 from sparsity_report.untrusted.display_text import clip
-from sparsity_report.words.display_names import display_name, head
+from sparsity_report.words.display_names import head
 from sparsity_report.words.sentences import say
 
-# Most cells of a strip.
-_MOST = 5_000
 # Height of columns by block.
 _COLUMNS = 150
-# Greatest heights of a row and of all rows of a strip.
-_ROW, _TALLEST = 16, 420
 
 
 def blocks_chart(
@@ -76,73 +69,10 @@ def blocks_chart(
     return theme.fitted(chart)
 
 
-def strip_charts(
-    study: StudyFigures, width: float = TEXT_WIDTH
-) -> Iterator[tuple[Strip, alt.LayerChart | None]]:
-    """Yield a strip per kind of removed units: rows of cells, hollow for removed ones.
-
-    The chart is None if there are too many cells. `width` is in points, everything included.
-    """
-    for strip in strips(study.facts.table("removed")):
-        if (chart := strip_mark(strip, width)) is not None:
-            note = say("chart.removed_strip_note", models=both(study))
-            chart = theme.titled(chart, strip_title(strip), note, strip_words(strip))
-        yield strip, chart
-
-
-def strip_chart(study: StudyFigures, kind: str, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
-    """Return the strip of one kind; None if none of it was removed or there are too many cells."""
-    return next((c for strip, c in strip_charts(study, width) if strip.kind == kind), None)
-
-
-def strip_mark(strip: Strip, width: float) -> alt.LayerChart | None:
-    """Return rows of cells of removed and present units; None if there are too many.
-
-    `width` is that of the cells alone.
-    """
-    if sum(row.among for row in strip.rows) > _MOST:
-        return None
-    names, unit = strip_names(strip), display_name("kind", strip.kind)
-    states = (say("chart.state_present"), say("chart.state_removed"))
-    rows = [
-        {"row": name, "place": place, "gone": place in row.gone, "label": states[place in row.gone]}
-        for name, row in zip(names, strip.rows, strict=True)
-        for place in range(row.among)
-    ]
-    number = max(row.among for row in strip.rows)
-    tips = (("row", say("label.location")), ("place", unit), ("label", say("label.state")))
-    cells = alt.Chart(marks.inline(rows)).encode(
-        x=_columns_axis([*range(number)], unit, width, "place:O"),
-        y=marks.names_axis("row", names, paddingInner=0.25, paddingOuter=0.1),
-        **marks.tooltips(tips),
-    )
-    full: dict[str, Any] = {"fill": BLUE, "stroke": BLUE, "strokeWidth": 1}
-    hollow = {**full, "fillOpacity": 0, "stroke": VERMILLION, "strokeWidth": 1.3}
-    layers = [
-        cells.transform_filter("!datum.gone").mark_rect(**full),
-        cells.transform_filter("datum.gone").mark_rect(**hollow),
-    ]
-    return alt.LayerChart(layer=layers, width=width, height=min(_ROW * len(names), _TALLEST))
-
-
-def strip_words(strip: Strip) -> str:
-    """Return the alternative text of a strip."""
-    names = strip_names(strip)
-    gone, among = sum(len(row.gone) for row in strip.rows), sum(row.among for row in strip.rows)
-    rows = "; ".join(
-        say("format.named_numbers", name=name, numbers=[str(n) for n in row.gone])
-        for name, row in zip(names[:20], strip.rows, strict=False)
-    )
-    title = strip_title(strip)
-    return say("chart.removed_strip_alt", title=title, gone=gone, among=among, rows=rows)
-
-
-def _columns_axis(
-    names: Sequence[str] | Sequence[int], title: str, width: float, field: str = "row:N"
-) -> alt.X:
+def _columns_axis(names: Sequence[str], title: str, width: float) -> alt.X:
     """Return a horizontal axis of columns; names that have no room are left out."""
-    room = 0.62 * LABEL * max(len(str(name)) for name in names) + 6
-    values: Any = names[:: max(1, math.ceil(len(names) * room / width))]
+    room = 0.62 * LABEL * max(map(len, names)) + 6
+    values = [*names[:: max(1, math.ceil(len(names) * room / width))]]
     axis = alt.Axis(values=values, labelAngle=0, labelOverlap=False, **marks.BARE)
     scale = alt.Scale(domain=[*names], paddingInner=0.2, paddingOuter=0)
-    return alt.X(field, title=title, scale=scale, axis=axis)
+    return alt.X("row:N", title=title, scale=scale, axis=axis)

@@ -12,9 +12,8 @@ from sparsity_report.report.sections import Block, Drawing, Medium, Section, Tex
 from sparsity_report.report.tables import checkpoint_tables, study_tables
 from sparsity_report.report.tables.table_model import Table
 from sparsity_report.study.figures import StudyFigures
-from sparsity_report.study.pairs.removed_strips import ROWS, block_shares
+from sparsity_report.study.pairs.removed_strips import block_shares
 from sparsity_report.viewer.study_payload import study_payload
-from sparsity_report.words.display_names import display_name
 from sparsity_report.words.sentences import say
 
 # Most rows of removed parts and of modules, by medium.
@@ -67,24 +66,10 @@ def viewer(study: StudyFigures, medium: Medium) -> Iterator[Block]:
 
 
 def removed(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
-    """Yield strips and a table of the removed parts."""
+    """Yield a table of the removed parts."""
     if study.removed is None:
         return
     table = checkpoint_tables.removed(study, _ROWS[medium.name])
-    undrawn = []
-    if medium.is_kit:
-        for kind in ROWS:
-            draw = partial(checkpoint_charts.strip_chart, study, kind)
-            yield Drawing(f"gone_{kind}", f"Gone{KINDS[kind]}", draw)
-    elif table is not None:
-        for strip, chart in checkpoint_charts.strip_charts(study):
-            if chart is None:
-                number = sum(row.among for row in strip.rows)
-                kind = display_name("kind", strip.kind)
-                undrawn.append(Text(say("pair.strip_too_many", number=number, kind=kind)))
-            else:
-                yield chart_of(chart, checkpoint_tables.strip(strip))
-    yield from undrawn
     yield None if table is None else _of_medium(table, medium)
     yield from map(Text, sentences["removed"])
 

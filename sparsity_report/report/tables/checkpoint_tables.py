@@ -9,12 +9,10 @@ import pandas as pd
 from sparsity_report.findings.checkpoint_labels import (
     block_names,
     blocks_axis,
-    strip_names,
-    strip_title,
 )
 from sparsity_report.report.tables.table_model import Table, caption_of, noted, table_of
 from sparsity_report.study.figures import StudyFigures
-from sparsity_report.study.pairs.removed_strips import BlockShares, Strip
+from sparsity_report.study.pairs.removed_strips import BlockShares
 from sparsity_report.study.schema import Column, columns_of
 from sparsity_report.untrusted.display_text import clip
 from sparsity_report.words.display_names import display_name, group_name, head
@@ -33,8 +31,8 @@ _SHARE_TAKEN = Format(lambda share: SHARE.write(share).replace("-", "−"), "%",
 _TAKEN = Format(lambda number: COUNT.write(number).replace("-", "−"), "")
 # Sums over the removed parts of a module.
 _REMOVED = "weights parameters bytes flops_per_token"
-# Most spans of removed indices in a cell of a table, and of a strip.
-_SOME, _LISTED = 4, 500
+# Most spans of removed indices in a cell of a document, and of a terminal.
+_LISTED, _SOME = 40, 4
 
 
 def changes(study: StudyFigures) -> Table:
@@ -97,32 +95,6 @@ def blocks(shown: BlockShares) -> Table:
     return table_of("blocks", say("caption.pair_blocks"), columns, values, widths=(1.2, 1))
 
 
-def strip(shown: Strip) -> Table:
-    """Return the removed parts of a kind, row by row of their strip."""
-    values = [
-        {
-            "where": where,
-            "gone": len(row.gone),
-            "among": row.among,
-            "numbers": _listed(row.gone, _LISTED),
-            "certainty": row.certainty,
-        }
-        for where, row in zip(strip_names(shown), shown.rows, strict=True)
-    ]
-    columns = columns_of(
-        "where gone among numbers certainty",
-        {"where": name_format(80), "gone": COUNT, "numbers": WORDS},
-        where=say("label.location"),
-        **_removed_heads(),
-    )
-    caption = say("caption.removed_strip", title=strip_title(shown))
-    return table_of(f"strip_{shown.kind}", caption, columns, values, widths=(1.4, 0, 0, 3, 0))
-
-
-def _removed_heads() -> dict[str, str]:
-    return {"gone": say("column.removed_head"), "numbers": say("column.indices_in_base")}
-
-
 def _listed(numbers: Sequence[int], limit: int) -> str:
     """List numbers, neighbors as a span, and how many follow after so many spans."""
     runs = np.split(numbers, np.flatnonzero(np.diff(numbers) != 1) + 1) if numbers else []
@@ -136,7 +108,7 @@ def _listed(numbers: Sequence[int], limit: int) -> str:
     return ", ".join(shown)
 
 
-def removed(study: StudyFigures, limit: int) -> Table | None:
+def removed(study: StudyFigures, limit: int, spans: int = _LISTED) -> Table | None:
     """Return the removed parts of the base, a row per kind and module, at most `limit` rows."""
     frame = study.facts.table("removed")
     if frame.empty:
@@ -145,13 +117,14 @@ def removed(study: StudyFigures, limit: int) -> Table | None:
     sums = dict.fromkeys(_REMOVED.split(), "sum")
     rows = parts.agg({"among": "first", "certainty": "min", **sums}).assign(gone=parts.size())
     indices = (sorted(map(int, rows["index"].dropna())) for _, rows in parts)
-    rows["numbers"] = [_listed(numbers, _SOME) or None for numbers in indices]
+    rows["numbers"] = [_listed(numbers, spans) or None for numbers in indices]
     rows = rows.reset_index()
     rows["kind"] = [display_name("kind", kind) for kind in rows["kind"]]
     columns = columns_of(
         f"kind module gone among numbers certainty {_REMOVED}",
         {"kind": WORDS, "module": name_format(200), "numbers": WORDS},
-        **_removed_heads(),
+        gone=say("column.removed_head"),
+        numbers=say("column.indices_in_base"),
     )
     shown, keys = rows.head(limit), ("caption.removed_parts", "caption.removed_parts_first")
     caption = caption_of(*keys, len(shown), len(rows))
@@ -161,7 +134,7 @@ def removed(study: StudyFigures, limit: int) -> Table | None:
 
 def small(study: StudyFigures, limit: int = 20) -> list[Table]:
     """Return the tables of a terminal: removed parts, and the fate of zeros."""
-    gone = removed(study, limit)
+    gone = removed(study, limit, _SOME)
     parts = [] if gone is None else [gone.only("module", "gone", "among", "numbers", "weights")]
     kept = survival(study)
     if study.facts.table("survival")[["kept", "revived", "new"]].fillna(0).to_numpy().any():
