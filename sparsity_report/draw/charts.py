@@ -13,7 +13,7 @@ from sparsity_report.draw import marks, theme
 from sparsity_report.draw.export import png
 from sparsity_report.draw.marks import Rows
 from sparsity_report.draw.policy_charts import distance_chart, quality_chart
-from sparsity_report.draw.speed_charts import crossover_chart, speed_chart
+from sparsity_report.draw.speed_charts import speed_chart
 from sparsity_report.draw.theme import TEXT_WIDTH
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.atomic import write_file
@@ -234,7 +234,6 @@ def sensitivity_chart(study: StudyFigures, width: float = TEXT_WIDTH) -> alt.Lay
 
 CHARTS: dict[str, Callable[..., alt.LayerChart | None]] = {
     "speed": speed_chart,
-    "crossover": crossover_chart,
     "quality": quality_chart,
     "distance": distance_chart,
     "sensitivity": sensitivity_chart,

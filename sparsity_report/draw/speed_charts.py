@@ -1,4 +1,4 @@
-"""Charts of measured speed: promised and realised speed-up, and crossovers of CSR."""
+"""The chart of measured speed: promised and realised speed-up."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,13 +12,8 @@ from sparsity_report.draw.theme import INK, MUTED, TEXT_WIDTH
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.layers import records
 from sparsity_report.untrusted.display_text import clip, short_name
-from sparsity_report.words.display_names import display_name
-from sparsity_report.words.number_format import figures
 from sparsity_report.words.sentences import say
 
-_SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
-# Place of crossovers beyond any sparsity on the axis.
-_NEVER = 1.2
 # Labels in place of a speed-up that noise may explain, by verdict.
 _WITHHELD = {"same": "chart.speed_same_kernels", "noise": "chart.speed_no_difference"}
 
@@ -124,75 +119,4 @@ def _speed_layers(rows: Rows, width: float, inks: Mapping[str, str]) -> list[alt
         .encode(x="promised:Q", **kinds),
         known("realised", mark=names[1]).mark_point(**point).encode(x=x, **kinds, **color),
         text.encode(x=alt.XValue("width"), text="label:N"),
-    ]
-
-
-def crossover_chart(study: StudyFigures, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
-    """Return the sparsity from which CSR is faster than dense, per layer shape and tokens.
-
-    Returns
-    -------
-    altair.LayerChart or None
-        None if no crossover exceeds the noise.
-    """
-    crossovers = study.facts.crossovers
-    if crossovers is None or not (crossovers["verdict"] == "stated").any():
-        return None
-    rows = _crossings(crossovers[crossovers["verdict"].isin(("stated", "never"))])
-    names = list(dict.fromkeys(row["name"] for row in rows))
-    counts = [figures(tokens, ",") for tokens in sorted(set(crossovers["tokens"]))]
-    texts = [f"{row['name']}, {row['tokens']}: {row['label']}" for row in rows]
-    note = say("chart.crossover_note")
-    if left := len(crossovers) - len(rows):
-        note += say("chart.crossover_inconclusive_note", left=left)
-    layers = _crossover_layers(rows, names, counts, width < theme.NARROW)
-    height = (10 * len(counts) + 12) * len(names)
-    chart = alt.LayerChart(layer=layers, width=width, height=height)
-    alt_text = say("chart.crossover_alt", rows="; ".join(texts))
-    return theme.titled(chart, say("chart.crossover_title"), note, alt_text)
-
-
-def _crossings(crossovers: pd.DataFrame) -> Rows:
-    rows = []
-    for row in records(crossovers):
-        at = low = high = _NEVER
-        label = say("chart.crossover_never")
-        if row["verdict"] == "stated":
-            at, low, high = (row[f"crossover_{end}"] for end in ("sparsity", "low", "high"))
-            label = say("format.percent_edge", edge=at)
-        cache = display_name("cache", row["cache"])
-        name = say("format.name_and_cache", name=row["name"], cache=cache)
-        place = {"name": name, "tokens": figures(row["tokens"], ","), "label": label}
-        rows.append({**place, "at": at, "low": low, "high": high})
-    return rows
-
-
-def _crossover_layers(
-    rows: Rows, names: list[str], counts: list[str], narrow: bool
-) -> list[alt.Chart]:
-    ticks = [0, 0.4, 0.8, _NEVER] if narrow else [0, 0.2, 0.4, 0.6, 0.8, 1, _NEVER]
-    never = theme.quoted(say("chart.crossover_never"))
-    look: dict[str, Any] = {
-        "values": ticks,
-        "labelOverlap": False,
-        "labelExpr": f"datum.value > 1 ? {never} : {theme.tick('share')}",
-        "grid": True,
-    }
-    title, domain = say("label.csr_crossover_sparsity"), [0, _NEVER + 0.04]
-    at, low = (marks.share_axis(field, title, domain, **look) for field in ("at", "low"))
-    legend = alt.Legend(title=say("chart.tokens_at_a_time"), orient="top", titleOrient="left")
-    hues, forms = theme.cycle(theme.HUES, len(counts)), theme.cycle(_SHAPES, len(counts))
-    encodings = marks.channels("tokens", counts, legend, color=hues, shape=forms)
-    tips = marks.tips(
-        name="label.shape", tokens="label.tokens", label="chart.crossover_sparsity_label"
-    )
-    placed = alt.Chart(marks.inline(rows)).encode(
-        y=marks.names_axis("name", names, grid=True),
-        yOffset=alt.YOffset("tokens:N", scale=alt.Scale(domain=counts, padding=0.5)),
-        color=encodings["color"],
-        **marks.tooltips(tips),
-    )
-    return [
-        placed.mark_point(filled=True, size=50, opacity=1).encode(x=at, shape=encodings["shape"]),
-        placed.mark_rule(strokeWidth=2).encode(x=low, x2="high:Q"),
     ]

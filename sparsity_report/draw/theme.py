@@ -27,8 +27,6 @@ NARROW = 260
 INK, MUTED, GRID = "#222222", "#666666", "#e4e4e4"
 BLUE, VERMILLION, BLACK, GREEN = "#0072B2", "#D55E00", "#000000", "#009E73"
 PURPLE, OCHRE, WINE, INDIGO, BROWN = "#CC79A7", "#8F6A00", "#B0457B", "#7A66C8", "#8C5A3C"
-# Hues of categories other than policies.
-HUES = (BLUE, VERMILLION, BLACK, GREEN, PURPLE, OCHRE)
 DASHES: tuple[list[float], ...] = ([1, 0], [6, 3], [2, 3], [8, 3, 2, 3], [10, 3])
 SOLID, DASHED, DOTTED, DASH_DOT, LONG = DASHES
 # Font sizes in points of axes, of numbers beside marks, and of titles.

@@ -238,11 +238,13 @@ def _storage(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iter
 
 def _speed(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
     if medium.is_kit:
-        yield from _kit_figures(study, "speed", "crossover")
+        yield from _kit_figures(study, "speed")
+        yield speed_tables.crossover(study)
         return
     yield Text(" ".join(sentences["speed"])) if sentences["speed"] else None
     if medium.is_paper:
-        yield from _measured(study, _TIMES, is_drawn_only=True)
+        yield from _measured(study, _TIMES[:1], is_drawn_only=True)
+        yield speed_tables.crossover(study)
 
 
 def _quality(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:

@@ -97,12 +97,11 @@ def test_tooltips_of_cells(study):
 
 
 def test_tooltips_of_measurements(study):
-    bars, points, places, parts = (
+    bars, points, parts = (
         tooltips(draw(study).to_dict())
         for draw in (
             charts.speed_chart,
             charts.quality_chart,
-            charts.crossover_chart,
             charts.sensitivity_chart,
         )
     )
@@ -111,14 +110,6 @@ def test_tooltips_of_measurements(study):
     assert {
         "policy": "global magnitude", "variant": "Masked30", "perplexity": "12.5",
     } in points  # fmt: skip
-    assert (
-        places
-        == [
-            {"shape": "8 × 4, from memory", "tokens": "1", "crossover sparsity": "62 %"},
-            {"shape": "8 × 4, from memory", "tokens": "128", "crossover sparsity": "never"},
-        ]
-        * 2
-    )  # a point and its interval
     assert {"part": "block 0", "increase over dense, nats per token": "+0.090"} in parts
 
 
@@ -140,9 +131,6 @@ def test_alternative_texts_have_the_numbers(study):
     assert heard["curve"].endswith(
         "CSR with int32 indices is smaller than dense from 50.3 % sparsity. CSR with int64 indices "
         "is smaller than dense from 67.1 % sparsity. This study: 30.0 %: CSR 1.41 × dense."
-    )
-    assert heard["crossover"] == (
-        "Crossover sparsity: 8 × 4, from memory, 1: 62 %; 8 × 4, from memory, 128: never."
     )
     assert "global magnitude, 30.0 %: 12.5; " in heard["quality"]
     # Dense is not far from itself, which is no point.
@@ -342,28 +330,6 @@ def test_a_narrow_axis_of_speeds_has_fewer_ticks(study):
     )
     assert set(narrow) < set(wide)
     assert 1 in narrow
-
-
-def test_the_axis_of_crossovers_ends_with_never(study):
-    for width in (COLUMN, TEXT):
-        chart = charts.crossover_chart(study, width)
-        encoding = chart.to_dict()["layer"][0]["encoding"]["x"]
-        *ticks, never = encoding["axis"]["values"]
-        expected = [0, 4, 8] if width == COLUMN else [0, 2, 4, 6, 8, 10]
-        assert [10 * tick for tick in ticks] == pytest.approx(expected)
-        low, high = encoding["scale"]["domain"]
-        assert low == 0
-        assert 1.05 < never < high < 1.25
-        words = [text.text for text in drawn(chart)[0]]
-        assert {"0 %", f"{10 * expected[-1]} %", "never"} <= {*words}
-
-
-def test_each_shape_of_a_crossover_has_its_lines(study):
-    more = latency().assign(name="4 × 8")
-    both = put_in(study, latency=pd.concat([latency(), more], ignore_index=True))
-    one, two = (charts.crossover_chart(s).to_dict() for s in (study, both))
-    assert two["height"] == 2 * one["height"]
-    assert one["layer"][0]["mark"]["filled"]
 
 
 @pytest.mark.parametrize(("most", "form"), [(100.0, None), (101.0, "log")])

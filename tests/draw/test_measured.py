@@ -4,7 +4,6 @@ import json
 import math
 import re
 
-import pandas as pd
 import pytest
 import saved
 from helpers import small_llama, study_of
@@ -13,7 +12,7 @@ from measurements import latency, put_in, quality, sensitivity
 
 import sparsity_report as sr
 from sparsity_report.draw import charts, export, policy_charts
-from sparsity_report.draw.speed_charts import crossover_chart, speed_chart
+from sparsity_report.draw.speed_charts import speed_chart
 from sparsity_report.report.tables.method_tables import hero
 
 HOSTILE = [TEXTS[key] for key in ("script", "windows path", "longest")]
@@ -73,30 +72,6 @@ def test_noise_has_no_point_and_no_number(study):
         untold = put_in(study, latency=study.latency.assign(**cells))
         labels = {row.get("label") for row in values(speed_chart(untold))}
         assert labels - {None} == {"same kernels", "not reported"}
-
-
-def test_crossover_shows_never(study):
-    rows = values(crossover_chart(study))
-    assert [(row["tokens"], row["label"]) for row in rows] == [("1", "62 %"), ("128", "never")]
-    assert rows[0]["at"] == 0.62
-    assert (rows[0]["low"], rows[0]["high"]) == (pytest.approx(0.58), pytest.approx(0.67))
-    assert rows[1]["at"] > 1
-    assert rows[0]["name"] == "8 × 4, from memory"
-    # Each number of tokens has a line.
-    alone = put_in(study, latency=study.latency[study.latency["tokens"] == 1])
-    both, one = (crossover_chart(s).to_dict()["height"] for s in (study, alone))
-    assert both - one == 10
-
-
-def test_a_crossover_that_is_not_certain_is_not_drawn(study):
-    frame = study.latency
-    unsure = frame.assign(crossover_high=None, crossover_sparsity=None, crossover_low=0.5)
-    unsure = unsure.astype({"crossover_high": "Float64", "crossover_sparsity": "Float64"})
-    assert crossover_chart(put_in(study, latency=unsure)) is None
-    inside = unsure[unsure["scope"] == "layer"].assign(cache="in cache")
-    both = pd.concat([frame, inside], ignore_index=True)
-    chart = crossover_chart(put_in(study, latency=both)).to_dict()
-    assert "; 2 inconclusive" in chart["title"]["subtitle"]
 
 
 def test_quality_is_drawn_over_sparsity(study):
@@ -294,7 +269,7 @@ def test_sensitivity_keeps_order_and_those_that_cost_most(demo_study):
 
 @pytest.mark.parametrize(
     "draw",
-    [speed_chart, crossover_chart, policy_charts.quality_chart, charts.sensitivity_chart],
+    [speed_chart, policy_charts.quality_chart, charts.sensitivity_chart],
 )
 def test_nothing_measured_nothing_drawn(draw, demo_study):
     assert draw(demo_study) is None
@@ -332,4 +307,3 @@ def test_saved_and_read(study, tmp_path):
     data = json.loads((tmp_path / "study.json").read_text(encoding="utf-8"))
     assert data["findings"] == sr.summarize(study)
     assert speed_chart(again).to_dict() == speed_chart(study).to_dict()
-    assert crossover_chart(again).to_dict() == crossover_chart(study).to_dict()

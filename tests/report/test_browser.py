@@ -57,7 +57,7 @@ def several(tmp_path_factory):
 # Of one pruning; the viewer takes the place of its map.
 CHARTS = ("map1", "curve")
 PICTURES = [f"{key}-figure" for key in CHARTS]
-MEASURED = ("sensitivity", "speed", "crossover")
+MEASURED = ("sensitivity", "speed")
 # Of several prunings, with one color bar for their small maps.
 SEVERAL = ("hero", "map-colors", "small-map1", "small-map2")
 
