@@ -3,7 +3,7 @@
 ``theme`` holds colors, sizes and number formats. ``heat_map_svg`` draws the heat map of all media,
 and ``heat_maps`` fills it with zeros per layer, head and expert. ``marks`` holds bars, curve, named
 lines and the heat map of an explorer, in Altair. Charts of a study: ``charts`` (bars of a frame,
-bytes against sparsity, sensitivity), ``policy_charts`` (a line per policy: quality or bytes by
+bytes against sparsity, sensitivity), ``policy_charts`` (a line per policy: perplexity by
 sparsity, zeros by block), ``speed_charts`` (speed-ups).
 ``checkpoint_charts`` draws two checkpoints. ``paper_figures`` and ``export`` write files, and
 ``fonts`` holds the font for a browser.

@@ -12,7 +12,7 @@ import pandas as pd
 from sparsity_report.draw import marks, theme
 from sparsity_report.draw.export import png
 from sparsity_report.draw.marks import Rows
-from sparsity_report.draw.policy_charts import distance_chart, quality_chart
+from sparsity_report.draw.policy_charts import quality_chart
 from sparsity_report.draw.speed_charts import speed_chart
 from sparsity_report.draw.theme import TEXT_WIDTH
 from sparsity_report.errors import SparsityReportError
@@ -235,6 +235,5 @@ def sensitivity_chart(study: StudyFigures, width: float = TEXT_WIDTH) -> alt.Lay
 CHARTS: dict[str, Callable[..., alt.LayerChart | None]] = {
     "speed": speed_chart,
     "quality": quality_chart,
-    "distance": distance_chart,
     "sensitivity": sensitivity_chart,
 }

@@ -33,8 +33,8 @@ def write_figures(
     """Write the charts of a study as PNG files at twice their size in print.
 
     The files are ``sparsity_map_<variant>.png`` per pruning; ``blocks.png`` of several prunings;
-    ``csr_bytes.png``; and ``speed.png``, ``quality.png``, ``distance.png`` and ``sensitivity.png``
-    of the measurements. A chart in which everything is equal is left out.
+    ``csr_bytes.png``; and ``speed.png``, ``quality.png`` and ``sensitivity.png`` of the
+    measurements. A chart in which everything is equal is left out.
 
     Parameters
     ----------

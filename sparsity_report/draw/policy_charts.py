@@ -1,9 +1,8 @@
-"""Charts with a line per pruning policy: quality or bytes by sparsity, and zeros by block."""
+"""Charts with a line per pruning policy: perplexity by sparsity, and zeros by block."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import altair as alt
 import pandas as pd
@@ -11,153 +10,35 @@ import pandas as pd
 from sparsity_report.draw import marks, theme
 from sparsity_report.draw.marks import Rows
 from sparsity_report.draw.theme import NARROW, TEXT_WIDTH
-from sparsity_report.study.derived.paired_scores import distance, score_ends
+from sparsity_report.study.derived.paired_scores import score_ends
 from sparsity_report.study.derived.protocol_scores import ANY_TOKENIZER, by_protocol
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.layers import records
 from sparsity_report.study.policy_names import any_level
 from sparsity_report.untrusted.display_text import clip, distinct_names, short_name
 from sparsity_report.words.display_names import layout_name, method_name, text_name
-from sparsity_report.words.number_format import figures, known, perplexity, scaled
+from sparsity_report.words.number_format import known, perplexity
 from sparsity_report.words.sentences import say
 
-#: Ratio of the ends of a vertical axis from which it is logarithmic.
-FAR = 10
+# Ratio of the ends of a vertical axis from which it is logarithmic.
+_FAR = 10
 # Letters of names on narrow and on wide charts.
 _SHORT, _LONG = 24, 40
-_TIPS = {"line": "label.policy", "variant": "label.variant"}
 
 
-class Figure(NamedTuple):
-    """A column of quality, its notation, and the keys of the chart's texts."""
+def quality_chart(study: StudyFigures, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
+    """Return perplexity against sparsity by the text and protocol with the most scores.
 
-    column: str
-    title: str
-    axis: str
-    alt_text: str
-    label: Callable[[Any], str]
-    kind: str
-    interval: str = ""
-
-
-_PERPLEXITY = Figure(
-    "perplexity", "chart.perplexity_title", "label.perplexity", "chart.perplexity_alt",
-    partial(perplexity, space=""), "number", "chart.interval_note",
-)  # fmt: skip
-_DISTANCE = Figure(
-    "kl", "chart.kl_divergence_title", "chart.y_kl_divergence", "chart.kl_divergence_alt",
-    partial(figures, spec="#.3g"), "small", "chart.distance_interval_note",
-)  # fmt: skip
-_BYTES = Figure(
-    "bytes", "chart.smallest_bytes_title", "chart.y_smallest_bytes", "chart.smallest_bytes_alt",
-    partial(scaled, unit="B"), "number",
-)  # fmt: skip
-
-
-def hero_chart(study: StudyFigures, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
-    """Return perplexity against sparsity, or bytes of the smallest lossless layout if unknown.
+    Each policy at several levels has a line from dense.
 
     Returns
     -------
     altair.LayerChart or None
-        None of fewer than two distinct prunings.
+        None if all known perplexities are equal.
     """
-    return _drawn(study, *hero_points(study), width)
-
-
-def hero_points(study: StudyFigures) -> tuple[Figure, Rows]:
-    """Return the figure of :func:`hero_chart` and a point per variant; none without a chart."""
-    pruned = study.facts.contenders
-    if len(pruned) < 2:
-        return _BYTES, []
-    scores = _scores(study, _PERPLEXITY)
-    if len({row["variant"] for row in scores if row["value"] and row["variant"] in pruned}) > 1:
-        return _PERPLEXITY, scores
-    names = dict.fromkeys([study.facts.baseline, *pruned])
-    return _BYTES, _points(study, _BYTES, [_size(study, name) for name in names])
-
-
-def _quality(
-    figure: Figure, study: StudyFigures, width: float = TEXT_WIDTH
-) -> alt.LayerChart | None:
-    """Return a figure against sparsity by the text and protocol with the most scores.
-
-    Returns
-    -------
-    altair.LayerChart or None
-        None if all known values are equal.
-    """
-    return _drawn(study, figure, _scores(study, figure), width)
-
-
-quality_chart = partial(_quality, _PERPLEXITY)
-distance_chart = partial(_quality, _DISTANCE)
-
-
-def _scores(study: StudyFigures, figure: Figure) -> Rows:
-    frame = study.quality
-    if frame is not None and figure.column == "kl":  # dense from itself is no measurement
-        frame = frame[frame["kl"].notna() & (frame["variant"] != frame["against"])]
-    scores = records(max(by_protocol(frame, ANY_TOKENIZER), key=len, default=pd.DataFrame()))
-    number = [row["scored"] for row in scores if known(row["scored"])]
-    for row in scores:
-        text = text_name(row["text"], row["text_fingerprint"])
-        row["note"] = say("chart.scored_text_note", text=text, scored=number)
-    return _points(study, figure, scores)
-
-
-def _size(study: StudyFigures, variant: str) -> dict[str, Any]:
-    """Return the sparsity and the bytes of a variant in its smallest lossless layout."""
-    facts, layout = study.facts, study.facts.smallest_layout(variant, "model")
-    return {
-        "variant": variant,
-        "sparsity": facts.total(variant, "sparsity_prunable"),
-        "bytes": facts.storage(variant, "model")["bytes"].get(layout),
-        "note": say("chart.smallest_bytes_note"),
-    }
-
-
-def _points(study: StudyFigures, figure: Figure, rows: Rows) -> Rows:
-    """Return a point per row, with the policy and the name of its line.
-
-    Perplexities no better than uniform guessing are at the size of the vocabulary.
-    """
-    variants = {row["variant"]: row for row in records(study.variants)}
-    policies, points = theme.policies(study), []
-    for row in rows:
-        variant, value = row["variant"], row[figure.column]
-        about = variants.get(variant, row)
-        method, model = (about[key] if known(about.get(key)) else "" for key in ("method", "model"))
-        policy = policies.get(variant, any_level(method) or (variant if row["sparsity"] else ""))
-        size = study.facts.vocabulary(variant) if figure is _PERPLEXITY else None
-        is_beyond = bool(size and known(value) and value >= size)
-        place: Any = size if is_beyond else value
-        point = {
-            "variant": variant, "policy": policy, "model": clip(model), "note": row["note"],
-            "name": method_name(method) if method else short_name(policy) or layout_name("dense"),
-            "x": float(row["sparsity"]) if known(row["sparsity"]) else None,
-            "value": float(place) if known(place) and math.isfinite(place) else None,
-            "label": say("name.worse_than_uniform_guessing") if is_beyond else figure.label(value),
-            "form": "triangle-up" if is_beyond else "circle",
-        }  # fmt: skip
-        ends = () if is_beyond else _interval(study, figure, row)
-        point |= {key: end for key, end in zip(("low", "high"), ends, strict=False) if known(end)}
-        points.append(point)
-    return points
-
-
-def _interval(study: StudyFigures, figure: Figure, row: dict[str, Any]) -> tuple[float, ...]:
-    """Return the ends of the interval of a figure; none if it is unknown."""
-    if figure is _PERPLEXITY:
-        return score_ends(study.facts, row["variant"], row["perplexity"]) or ()
-    known_distance = distance(row, "kl") if figure is _DISTANCE else None
-    return known_distance[1:] if known_distance else ()
-
-
-def _drawn(
-    study: StudyFigures, figure: Figure, points: Rows, width: float
-) -> alt.LayerChart | None:
-    """Return the points with a line from dense for each policy at several levels."""
+    frames = by_protocol(study.quality, ANY_TOKENIZER)
+    scores = records(max(frames, key=len, default=pd.DataFrame()))
+    points = [_point(study, row) for row in scores]
     drawn = [row for row in points if row["value"] is not None and row["x"] is not None]
     if len({row["label"] for row in drawn}) < 2:
         return None
@@ -170,9 +51,11 @@ def _drawn(
         {**row, "line": names[row["model"], row["name"]], "variant": short_name(row["variant"])}
         for row in drawn
     ]
-    notes = [drawn[0]["note"]]
+    text = text_name(scores[0]["text"], scores[0]["text_fingerprint"])
+    scored = [row["scored"] for row in scores if known(row["scored"])]
+    notes = [say("chart.scored_text_note", text=text, scored=scored)]
     if any("low" in row for row in drawn):
-        notes.append(say(figure.interval))
+        notes.append(say("chart.interval_note"))
     if omitted := [
         f"{r['variant']} ({r['label']})" for r in points if None in (r["value"], r["x"])
     ]:
@@ -180,9 +63,36 @@ def _drawn(
     texts = [f"{row['line']}, {theme.write(row['x'], 'share')}: {row['label']}" for row in drawn]
     looks = theme.looks(study, lines.values())
     strokes = tuple(marks.Line(names[key], *looks[policy]) for key, policy in lines.items())
-    chart = marks.lines(_from_dense(drawn), _shape(drawn, strokes, width, figure))
-    alt_text = say(figure.alt_text, rows="; ".join(texts))
-    return theme.titled(chart, say(figure.title), " · ".join(notes), alt_text)
+    chart = marks.lines(_from_dense(drawn), _shape(drawn, strokes, width))
+    alt_text = say("chart.perplexity_alt", rows="; ".join(texts))
+    return theme.titled(chart, say("chart.perplexity_title"), " · ".join(notes), alt_text)
+
+
+def _point(study: StudyFigures, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the point of a score, with the policy and the name of its line.
+
+    A perplexity no better than uniform guessing is at the size of the vocabulary.
+    """
+    variants = {each["variant"]: each for each in records(study.variants)}
+    variant, value = row["variant"], row["perplexity"]
+    about = variants.get(variant, row)
+    method, model = (about[key] if known(about.get(key)) else "" for key in ("method", "model"))
+    unnamed = any_level(method) or (variant if row["sparsity"] else "")
+    policy = theme.policies(study).get(variant, unnamed)
+    size = study.facts.vocabulary(variant)
+    is_beyond = bool(size and known(value) and value >= size)
+    place: Any = size if is_beyond else value
+    label = perplexity((value, size), space="")
+    point = {
+        "variant": variant, "policy": policy, "model": clip(model),
+        "name": method_name(method) if method else short_name(policy) or layout_name("dense"),
+        "x": float(row["sparsity"]) if known(row["sparsity"]) else None,
+        "value": float(place) if known(place) and math.isfinite(place) else None,
+        "label": label,
+        "form": "triangle-up" if is_beyond else "circle",
+    }  # fmt: skip
+    ends = () if is_beyond else score_ends(study.facts, variant, value) or ()
+    return point | {key: end for key, end in zip(("low", "high"), ends, strict=False) if known(end)}
 
 
 def _from_dense(rows: Rows) -> Rows:
@@ -204,16 +114,16 @@ def _from_dense(rows: Rows) -> Rows:
     return [*begun, *pruned, *dense, *ends]
 
 
-def _shape(rows: Rows, lines: tuple[marks.Line, ...], width: float, figure: Figure) -> marks.Lines:
+def _shape(rows: Rows, lines: tuple[marks.Line, ...], width: float) -> marks.Lines:
     values = [row[key] for row in rows for key in ("value", "low", "high") if key in row]
     low, high = min(values), max(values)
     room, ticks = (high - low) / 8, []
     ends, edge = (low - room, high + room), ""
-    if 0 < low < high / FAR:
+    if 0 < low < high / _FAR:
         ends = (low / 1.3, high * 1.3)
     if any(row["form"] == "triangle-up" for row in rows):
         ends, edge = (ends[0], high), say("name.worse_than_uniform_guessing")
-    if 0 < low < high / FAR:
+    if 0 < low < high / _FAR:
         ticks = theme.log_ticks(*ends)
     right = max(0.1, *(row["x"] for row in rows))
     last = {row["line"]: row for row in sorted(rows, key=lambda row: row["x"])}
@@ -224,14 +134,14 @@ def _shape(rows: Rows, lines: tuple[marks.Line, ...], width: float, figure: Figu
             for line, row in last.items()
         },
         width=width,
-        kind=figure.kind if ticks or figure is _BYTES else "plain",
+        kind="number" if ticks else "plain",
         x_title=say("chart.x_prunable_sparsity"),
-        y_title=say(figure.axis),
+        y_title=say("label.perplexity"),
         x_domain=(-0.03 * right, right),
         y_domain=ends,
         ticks=tuple(ticks),
         edge=edge,
-        tips=marks.tips(**_TIPS, label=figure.axis),
+        tips=marks.tips(line="label.policy", variant="label.variant", label="label.perplexity"),
     )
 
 

@@ -8,14 +8,14 @@ from typing import Any
 from sparsity_report.draw import charts, theme
 from sparsity_report.draw.charts import CHARTS
 from sparsity_report.draw.export import unchecked
-from sparsity_report.draw.policy_charts import hero_chart
+from sparsity_report.draw.policy_charts import quality_chart
 from sparsity_report.findings.audit import audit
 from sparsity_report.findings.strip_text import strip_texts
 from sparsity_report.findings.study_findings import conventions, topics
 from sparsity_report.findings.verdict import comparison_title, verdict
 from sparsity_report.report import checkpoint_sections, sections, study_maps
 from sparsity_report.report.citation import bibtex, weights
-from sparsity_report.report.sections import Block, Bullets, Drawing, Medium, Section, Text
+from sparsity_report.report.sections import Block, Bullets, Chart, Drawing, Medium, Section, Text
 from sparsity_report.report.tables import (
     method_tables,
     speed_tables,
@@ -96,20 +96,26 @@ def _kicker(study: StudyFigures) -> list[str]:
 
 
 def _hero(study: StudyFigures, medium: Medium) -> Section | None:
-    """Return the viewer and map of a single pruning, or quality against sparsity of several.
+    """Return quality against sparsity of several prunings, else the viewer and the first map.
 
     Of two checkpoints it is the fate of the base by block.
     """
     if study.matches is not None:
         return checkpoint_sections.hero(study)
-    if _is_comparison(study):
-        chart = sections.chart_of(hero_chart(study), method_tables.hero(study))
-        return Section("hero", str(comparison_title(study)), (chart,)) if chart else None
+    if scores := _scores(study):
+        return Section("hero", comparison_title(study), (scores,))
     chart = study_maps.first_map(study)
     title = study_maps.map_title(study)
     if not medium.is_page:
         return Section("hero", title, (chart,)) if chart else None
     return Section("hero", title, (sections.Viewer(study_payload(study), chart),))
+
+
+def _scores(study: StudyFigures) -> Chart | None:
+    """Return the perplexities of several prunings as a chart; None if fewer than two are known."""
+    if sum(study.facts.scored(name) is not None for name in study.facts.contenders) < 2:
+        return None
+    return sections.chart_of(quality_chart(study), None, "hero", say("caption.hero"))
 
 
 def _terms(study: StudyFigures) -> list[str]:
@@ -206,7 +212,7 @@ def _where(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iterat
         return
     if _is_comparison(study):
         yield from study_maps.small_maps(study)
-        if medium.is_page:
+        if medium.is_page and _scores(study):
             yield sections.Viewer(study_payload(study), study_maps.first_map(study))
 
 

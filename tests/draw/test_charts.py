@@ -154,9 +154,7 @@ def test_a_policy_has_one_color_and_one_dash_in_every_chart(policies):
     lines = {"global magnitude": "G50", "layerwise magnitude": "L50", "2:4": "N24"}
     drawn = {
         "speed": charts.speed_chart(policies),
-        "hero": policy_charts.hero_chart(policies),
         "quality": policy_charts.quality_chart(policies),
-        "distance": policy_charts.distance_chart(policies),
         "blocks": policy_charts.blocks_chart(policies),
     }
     for name, chart in drawn.items():

@@ -13,7 +13,6 @@ from measurements import latency, put_in, quality, sensitivity
 import sparsity_report as sr
 from sparsity_report.draw import charts, export, policy_charts
 from sparsity_report.draw.speed_charts import speed_chart
-from sparsity_report.report.tables.method_tables import hero
 
 HOSTILE = [TEXTS[key] for key in ("script", "windows path", "longest")]
 
@@ -201,31 +200,6 @@ def test_no_perplexity_is_drawn_beyond_uniform_guessing(policies, score):
     assert "worse than uniform guessing" in export.svg(chart.to_dict())
     study.quality.loc[study.quality["variant"] == "G80", "perplexity"] = 1023.0
     assert {row["form"] for row in points(policy_charts.quality_chart(study))} == {"circle"}
-
-
-def test_the_hero_is_quality_or_else_bytes(policies, demo):
-    chart = policy_charts.hero_chart(scored(policies, SCORES))
-    assert chart.to_dict()["title"]["text"] == "Perplexity against sparsity"
-    (unscored, one) = (
-        policies,
-        sr.compare(sr.dense(demo), sr.masked(sr.global_magnitude(demo, 0.5))),
-    )
-    sizes = {
-        row["variant"]: (row["x"], row["value"])
-        for row in points(policy_charts.hero_chart(unscored))
-    }
-    assert set(sizes) == {"D", "G50", "L50", "N24", "L80", "G80"}
-    for variant, (share, size) in sizes.items():
-        assert share == policies.facts.total(variant, "sparsity_prunable")
-        storage = policies.storage[(policies.storage["variant"] == variant)]
-        known = storage[(storage["scope"] == "model") & storage["lossless"].fillna(False)]
-        assert size == known["bytes"].min()
-    assert policy_charts.hero_chart(one) is None
-    table = hero(policies)
-    assert {row.cells[0].text: row.cells[2].value for row in table.rows} == {
-        variant: share for variant, (share, _) in sizes.items()
-    }
-    assert hero(one) is None
 
 
 @pytest.mark.parametrize(("most", "written"), [(11.2, "10.4"), (900.0, "500")])

@@ -1,6 +1,7 @@
 """The page of several prunings: one table, small maps, the rest folded away."""
 
 import re
+from dataclasses import replace
 
 import measurements
 import pytest
@@ -14,6 +15,8 @@ from sparsity_report.draw.heat_maps import part_map
 from sparsity_report.draw.policy_charts import blocks_chart
 from sparsity_report.files.package_data import DEMO
 from sparsity_report.measure.texts import fingerprint
+from sparsity_report.report.sections import Medium
+from sparsity_report.report.study_sections import study_document
 from sparsity_report.report.tables.latex import to_latex
 from sparsity_report.report.tables.method_tables import results
 from sparsity_report.report.tables.study_tables import quality
@@ -88,6 +91,25 @@ def test_results_in_latex_keep_names_of_layouts_and_words(study):
     assert lines[-5].startswith("Dense & 0.0 & 9.00 & {\\textendash{}} & ")
     assert " & 2.98 & " in lines[-4]
     assert " & {worse than uniform guessing} & 0.500 & " in lines[-1]
+
+
+def test_the_page_opens_on_scores_or_else_on_the_viewer(study):
+    """Perplexities of two prunings are compared in a chart; the page has the viewer once."""
+    one = study.quality[study.quality["variant"].isin(NAMES[:2])]
+    alike = study.quality.assign(perplexity=9.0)
+    titles = {"chart": "erplexity", "viewer": "loses most"}
+    for known, kind in (
+        (study.quality, "chart"),
+        (None, "viewer"),
+        (one, "viewer"),
+        (alike, "viewer"),
+    ):
+        shown = study_document(replace(study, quality=known), Medium("page"))
+        (first,) = shown["hero"].blocks
+        assert first.kind == kind
+        assert titles[kind] in shown["hero"].title
+        blocks = [first, *(block for section in shown["sections"] for block in section.blocks)]
+        assert [block.kind for block in blocks].count("viewer") == 1
 
 
 def test_layouts_of_a_pruning_share_a_row_unless_a_figure_differs(demo):

@@ -390,19 +390,6 @@ def heads_grid(study, w, variant, projection):
     ]
 
 
-def hero_grid(study, w):
-    """Zeros of dense and the prunings, and the bytes of the whole model as a bitmask."""
-    heads = ("column.variant", "column.policy", "column.zeros")
-    policies = ["layout.dense", "method.global_magnitude", "method.layerwise_magnitude", "2:4"]
-    dense, _, bitmask = sizes(study)
-    grid = [[*(capital(w.say(head)) for head in heads), w.say("chart.y_smallest_bytes")]]
-    for name, policy in zip(["Dense", *prunings(study)], policies, strict=True):
-        size = dense if name == "Dense" else bitmask
-        zeros = w.percent(0 if name == "Dense" else Fraction(1, 2))
-        grid.append([name, w.say(policy), zeros, w.scaled(size, "B")])
-    return grid
-
-
 def expected_tables(study, w):
     """Pairs of what the caption has to say and a table of the page."""
     pruned = prunings(study)
@@ -416,7 +403,6 @@ def expected_tables(study, w):
         # One stands small and in place of the viewer; the others are even, which is said.
         assert sum(is_uneven(map_grid(study, w, variant)) for variant in pruned) == 1
         yield first, map_grid(study, w, first)
-        yield "", hero_grid(study, w)
     for projection in ("q_proj", "k_proj", "v_proj", "out_proj"):
         yield f" {projection}", heads_grid(study, w, first, projection)
     yield "", totals_grid(study, w)

@@ -5,7 +5,6 @@ from typing import Any
 
 import pandas as pd
 
-from sparsity_report.draw.policy_charts import hero_points
 from sparsity_report.report.tables import study_tables
 from sparsity_report.report.tables.table_model import Cell, Table, cell_of, plain_rows, table_of
 from sparsity_report.report.tables.task_tables import task_columns
@@ -345,13 +344,3 @@ def _task_caption(entries: pd.DataFrame, known: pd.DataFrame, tasks: pd.DataFram
 
 def _method() -> list[Column]:
     return columns_of("method", {"method": formats.name_format(80)})
-
-
-def hero(study: StudyFigures) -> Table | None:
-    """Return the points of :func:`sparsity_report.draw.policy_charts.hero_chart`."""
-    figure, points = hero_points(study)
-    forms = {"variant": formats.name_format(80), "label": formats.WORDS}
-    columns = columns_of("variant policy zeros label", forms, label=say(figure.axis))
-    rows = [{**point, "policy": point["name"], "zeros": point["x"]} for point in points]
-    caption = say("caption.hero", figure=say(figure.axis))
-    return table_of("hero", caption, columns, rows, widths=(0,)) if points else None
