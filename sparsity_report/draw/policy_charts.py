@@ -1,7 +1,7 @@
-"""Charts with a line per pruning policy: perplexity by sparsity, and zeros by block."""
+"""The chart with a line per pruning policy: perplexity by sparsity."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import altair as alt
@@ -135,7 +135,6 @@ def _shape(rows: Rows, lines: tuple[marks.Line, ...], width: float) -> marks.Lin
         },
         width=width,
         kind="number" if ticks else "plain",
-        x_title=say("chart.x_prunable_sparsity"),
         y_title=say("label.perplexity"),
         x_domain=(-0.03 * right, right),
         y_domain=ends,
@@ -143,63 +142,3 @@ def _shape(rows: Rows, lines: tuple[marks.Line, ...], width: float) -> marks.Lin
         edge=edge,
         tips=marks.tips(line="label.policy", variant="label.variant", label="label.perplexity"),
     )
-
-
-def blocks_chart(study: StudyFigures, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
-    """Return the sparsity of each block, one line per pruning of a model.
-
-    Prunings with the same labels in every block share a line.
-
-    Returns
-    -------
-    altair.LayerChart or None
-        None if fewer than two prunings have zeros in two blocks, or none is uneven.
-    """
-    blocks = {
-        variant: rows.assign(label=[theme.write(share, "share") for share in rows["sparsity"]])
-        for variant in study.facts.rivals
-        if len(rows := study.facts.blocks(variant))
-    }
-    if not any(rows["label"].nunique() > 1 for rows in blocks.values()):
-        return None
-    limit = _LONG if width > NARROW else _SHORT
-    names = _shared_names({v: (*r["block"], *r["label"]) for v, r in blocks.items()}, limit)
-    looks, policies = theme.looks(study), theme.policies(study)
-    frame = pd.concat([blocks[v].assign(line=name) for v, name in names.items()])
-    low, high = float(frame["sparsity"].min()), float(frame["sparsity"].max())
-    room = (high - low) / 8
-    rows = frame.rename(columns={"block": "x", "sparsity": "value"})
-    shape = marks.Lines(
-        lines=tuple(marks.Line(name, *looks[policies[v]]) for v, name in names.items()),
-        names={name: name for name in names.values()},
-        width=width,
-        x_title=say("kind.block"),
-        y_title=say("chart.y_block_zeros"),
-        x_kind="plain",
-        x_domain=(float(frame["block"].min()), float(frame["block"].max())),
-        y_domain=(max(0.0, low - room), min(1.0, high + room)),
-        points=False,
-    )
-    model = str(study.facts.methods.set_index("variant")["model"][study.facts.rivals[0]])
-    ranges = frame.groupby("line", sort=False)["sparsity"].agg(["min", "max"])
-    texts = [
-        say("chart.variant_zeros_range", variant=name, low=low, high=high)
-        for name, low, high in ranges.itertuples()
-    ]
-    columns = ["x", "value", "line", "label"]
-    return theme.titled(
-        marks.lines(records(rows[columns]), shape),
-        say("chart.zeros_by_block_title"),
-        clip(model),
-        say("chart.zeros_by_block_alt", rows="; ".join(texts)),
-    )
-
-
-def _shared_names(labels: Mapping[str, Iterable[Any]], limit: int) -> dict[str, str]:
-    """Return the names of lines by the first of the prunings that share each."""
-    alike: dict[Any, list[str]] = {}
-    for variant, name in zip(labels, distinct_names(list(labels)), strict=True):
-        alike.setdefault(labels[variant], [variant]).append(name)
-    joined = [", ".join(names) for _, *names in alike.values()]
-    firsts = [variant for variant, *_ in alike.values()]
-    return dict(zip(firsts, distinct_names(joined, limit), strict=True))

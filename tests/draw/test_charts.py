@@ -155,7 +155,6 @@ def test_a_policy_has_one_color_and_one_dash_in_every_chart(policies):
     drawn = {
         "speed": charts.speed_chart(policies),
         "quality": policy_charts.quality_chart(policies),
-        "blocks": policy_charts.blocks_chart(policies),
     }
     for name, chart in drawn.items():
         seen = 0
@@ -196,8 +195,6 @@ def test_constant_figures_are_not_drawn(weights):
     masked = sr.compare(sr.dense(weights), sr.masked(sr.layerwise_magnitude(weights, 0.5)))
     assert heat_maps.sparsity_map(masked, "Masked50Layerwise") is None
     assert heat_maps.small_map(masked, "Masked50Layerwise") is None
-    levels = [sr.masked(sr.layerwise_magnitude(weights, level)) for level in (0.25, 0.5)]
-    assert policy_charts.blocks_chart(sr.compare(sr.dense(weights), *levels)) is None
     same = quality([(0.0, 10.0), (0.5, 10.0)], ["Dense", "Masked50Layerwise"])
     assert policy_charts.quality_chart(put_in(masked, quality=same)) is None
 

@@ -12,7 +12,6 @@ from helpers import small_llama, study_of
 
 import sparsity_report as sr
 from sparsity_report.draw.heat_maps import part_map
-from sparsity_report.draw.policy_charts import blocks_chart
 from sparsity_report.files.package_data import DEMO
 from sparsity_report.measure.texts import fingerprint
 from sparsity_report.report.sections import Medium
@@ -217,15 +216,6 @@ def test_one_small_map_a_pruning_in_one_scale(text, study):
     assert greens == sorted(greens)
     assert len({*greens}) > 15
     assert re.search(r"<p>Masked50Layerwise and Masked2:4: .*?50\W%.*? zeros in every cell", text)
-
-
-def test_lines_on_each_other_are_one(study):
-    spec = blocks_chart(study).to_dict()
-    axes = spec["layer"][0]["encoding"]
-    assert "%" in axes["y"]["axis"]["labelExpr"]  # shares of zeros
-    assert axes["x"]["axis"]["labelExpr"] == "datum.label"  # numbers of blocks
-    lines = spec["layer"][0]["encoding"]["color"]["scale"]["domain"]
-    assert lines == ["Masked30", "Masked50", "Masked50Layerwise, Masked2:4"]
 
 
 def test_small_maps_and_the_spread_go_from_the_fewest_zeros(demo):

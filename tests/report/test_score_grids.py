@@ -11,7 +11,6 @@ from helpers import small_llama
 from measurements import seven
 
 import sparsity_report as sr
-from sparsity_report.draw.policy_charts import blocks_chart
 from sparsity_report.report.markdown_report import to_markdown
 from sparsity_report.report.tables.html import to_html
 from sparsity_report.report.tables.latex import to_latex
@@ -187,19 +186,3 @@ def test_no_grid_of_one_pruning():
     variants = [sr.dense(weights), sr.masked(sr.global_magnitude(weights, 0.5))]
     study = sr.compare(*variants).with_measured(quality=sr.perplexity(variants, TEXT))
     assert method_grids(study) == []
-    assert blocks_chart(study) is None
-
-
-def test_zeros_per_block_are_those_of_the_layers(study):
-    chart = blocks_chart(study).to_dict()
-    layers = study.layers[study.layers["prunable"] & study.layers["block"].notna()]
-    lines = next(layer for layer in chart["layer"] if layer["mark"]["type"] == "line")
-    drawn = lines["data"].get("values") or chart["datasets"][lines["data"]["name"]]
-    rows = {(r["x"], r["line"]): r["value"] for r in drawn}
-    names = {name.split(" = ")[0].split(", ")[0]: name for _, name in rows}
-    for (variant, block), of in layers[layers["variant"].isin(names)].groupby(["variant", "block"]):
-        total, left = of["weight_total"].sum(), of["weight_nonzero"].sum()
-        assert rows[block, names[variant]] == pytest.approx((total - left) / total, abs=1e-12)
-    assert len(rows) == len(names) * layers["block"].nunique()
-    assert len(names) == len(study.facts.rivals)
-    assert np.ptp([rows[key] for key in rows if key[1].startswith("Masked60Lay")]) == 0
