@@ -47,14 +47,14 @@ _QUALITY: _Measured = (
     study_tables.sensitivity,
     study_tables.continuations,
     task_tables.zero_shot,
-    method_tables.task_grid,
     task_tables.tasks,
     task_tables.task_pairs,
     task_tables.task_sources,
 )
 _TIMES: _Measured = (speed_tables.latency, speed_tables.crossover)
-# Columns of storage in a thesis.
+# Columns of storage, and of scores on several texts, in a thesis.
 _STORAGE = ("bytes", "ratio_to_dense", "model_bytes", "break_even", "lossless")
+_QUALITIES = ("sparsity", "perplexity", "protocol", "text", "scored")
 
 
 @unchecked()
@@ -262,15 +262,16 @@ def _quality(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iter
         for make in (task_tables.score_pairs, task_tables.tasks, task_tables.task_pairs):
             table = make(study)
             yield table if table and len(table.rows) <= _SCORES else None
-        yield from method_tables.method_grids(study)
-        yield method_tables.task_grid(study)
+        if study_tables.passage(study) is None and (every := study_tables.quality(study)):
+            yield every.only(*_QUALITIES)
         return
     yield from map(Text, sentences["quality"])
     levels = 0 if study.quality is None else study.quality["sparsity"].nunique()
     if levels >= _LEVELS and not _is_comparison(study):
         yield from _measured(study, (study_tables.quality,), is_drawn_only=True)
+    elif study_tables.passage(study) is None:
+        yield study_tables.quality(study)
     yield from _measured(study, _QUALITY)
-    yield from method_tables.method_grids(study)
 
 
 def _measured(

@@ -4,6 +4,7 @@ import re
 from dataclasses import replace
 
 import measurements
+import pandas as pd
 import pytest
 import smaller_mixtures
 import torch
@@ -176,10 +177,32 @@ def test_several_models_are_titles(demo):
         sr.dense(demo), sr.masked(sr.global_magnitude(demo, 0.3)),
         sr.dense(other, name="Other"), sr.masked(sr.global_magnitude(other, 0.5)),
     ]  # fmt: skip
-    table = results(sr.compare(*variants))
+    study = sr.compare(*variants)
+    table = results(study)
     assert {body.title for body in table.bodies} == {
         "demo", "demo, 30\u202f%", "other", "other, 50\u202f%",
     }  # fmt: skip
+    scores = ((0.0, 9.0), (0.3, 9.5), (0.0, 5.0), (0.5, 7.0))
+    frame = measurements.quality(scores, [variant.name for variant in variants])
+    table = results(measurements.put_in(study, quality=frame))
+    assert {body.title: body.rows[0].cells[2].text for body in table.bodies} == {
+        "demo": "9.00", "demo, 30\u202f%": "9.50", "other": "5.00", "other, 50\u202f%": "7.00",
+    }  # fmt: skip
+
+
+def test_scores_on_two_texts_are_in_one_table_with_their_texts(study):
+    other = study.quality.assign(text="other.txt", perplexity=20.0 + study.quality["perplexity"])
+    both = replace(study, quality=pd.concat([study.quality, other], ignore_index=True))
+    for medium in ("page", "paper", "kit"):
+        shown = study_document(both, Medium(medium))["tables"]["quality"]
+        names = [column.name for column in shown.columns]
+        rows = [dict(zip(names, row.cells, strict=True)) for row in shown.rows]
+        assert [(row["text"].value, row["perplexity"].value) for row in rows] == [
+            (text, more + perplexity)
+            for text, more in (("some.txt", 0.0), ("other.txt", 20.0))
+            for perplexity in PERPLEXITIES
+        ]
+        assert "quality" not in study_document(study, Medium(medium))["tables"]
 
 
 def test_vocabulary_is_the_rows_of_the_output_head(demo_study, smollm2):

@@ -16,6 +16,7 @@ from papers import head, tables_of
 from zoo.cases import CASES, built
 
 import sparsity_report as sr
+from sparsity_report.report.tables.task_tables import zero_shot
 from sparsity_report.study.derived.paired_tasks import interval
 from sparsity_report.study.harness_samples import pack
 from sparsity_report.words.sentences import say
@@ -156,6 +157,15 @@ def test_seven_tasks_and_other_scores(scored, tmp_path):
         ["Masked30", "–", "lm-evaluation-harness", "0.4.9", "Masked30.json", "0123456789abcdef",
          "7"],
     ]  # fmt: skip
+
+
+def test_different_versions_of_a_task_are_named(scored):
+    alike = scored.tasks.assign(task_version="1.0")
+    newer = (alike["task"] == "rte") & (alike["variant"] == "Dense")
+    other = alike.assign(task_version=alike["task_version"].mask(newer, "2.0"))
+    note = say("caption.task_versions_differ", tasks=["RTE"])
+    for frame, is_named in ((alike, False), (other, True)):
+        assert (note in zero_shot(scored.with_measured(tasks=frame)).caption) is is_named
 
 
 def test_paired_differences(study, tmp_path):
