@@ -52,7 +52,7 @@ def survival(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iter
     """Yield the fate of zeros, by group and by block."""
     if study.survival is None:
         return
-    if medium.is_kit:
+    if medium == "kit":
         yield Drawing("blocks", "Blocks", partial(checkpoint_charts.blocks_chart, study))
     if study.survival[["kept", "revived", "new"]].to_numpy().any():
         yield _of_medium(checkpoint_tables.survival(study), medium)
@@ -61,7 +61,7 @@ def survival(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iter
 
 def viewer(study: StudyFigures, medium: Medium) -> Iterator[Block]:
     """Yield the interactive view of two checkpoints that differ."""
-    if medium.is_page and not is_identical(study):
+    if medium == "page" and not is_identical(study):
         yield Viewer(study_payload(study), None)
 
 
@@ -69,13 +69,13 @@ def removed(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Itera
     """Yield a table of the removed parts."""
     if study.removed is None:
         return
-    table = checkpoint_tables.removed(study, _ROWS[medium.name])
+    table = checkpoint_tables.removed(study, _ROWS[medium])
     yield None if table is None else _of_medium(table, medium)
     yield from map(Text, sentences["removed"])
 
 
 def _of_medium(table: Table, medium: Medium) -> Table:
-    names = _COLUMNS[table.key].get(medium.name)
+    names = _COLUMNS[table.key].get(medium)
     return table.only(*names.split()) if names else table
 
 
@@ -99,12 +99,12 @@ def _is_resized(changes: pd.DataFrame) -> bool:
 def modules(study: StudyFigures, medium: Medium) -> Iterator[Block]:
     """Yield the table of all modules of both models."""
     if study.matches is not None:
-        yield checkpoint_tables.matches(study, _ROWS[medium.name])
+        yield checkpoint_tables.matches(study, _ROWS[medium])
 
 
 def models(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iterator[Block]:
     """Yield doubts about the match of the models, and the models."""
-    if study.matches is not None and not medium.is_kit:
+    if study.matches is not None and medium != "kit":
         yield from map(Text, sentences["checkpoints"])
         yield study_tables.models(study)
         yield Text(say("pair.base_reference_note"))

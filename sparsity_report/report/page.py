@@ -21,7 +21,7 @@ from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.files.json_files import study_or_saved
 
 # Media by suffix.
-_MEDIA = {".html": "page", ".pdf": "paper", ".md": "markdown"}
+_MEDIA: dict[str, Medium] = {".html": "page", ".pdf": "paper", ".md": "markdown"}
 
 
 def write_report(
@@ -66,9 +66,9 @@ def write_report(
     value: StudyFigures = study_or_saved("write_report", study)
     target = _target(path)
     templates = environment(template_dir)
-    medium = Medium(_MEDIA[target.suffix.lower()])
+    medium = _MEDIA[target.suffix.lower()]
     shown = study_document(value, medium)
-    if medium.is_paper:
+    if medium == "paper":
         return write_file(target, typeset(templates, shown))
     return write_file(target, _text(target, templates, shown))
 

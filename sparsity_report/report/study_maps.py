@@ -78,7 +78,7 @@ def use_of_experts(study: StudyFigures, medium: Medium) -> Iterator[Block | None
     for place, (variant, rows) in enumerate(drawn_use(study).items()):
         for figure in FIGURES:
             draw = partial(heat_maps.expert_map, rows, figure, variant)
-            if medium.is_kit:
+            if medium == "kit":
                 command = figure.title().replace("_", "") + commands[variant]
                 yield sections.Drawing(f"{figure}_{stems[variant]}", command, draw)
             elif (chart := draw()) is not None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import sparsity_report
 from sparsity_report.draw import charts, theme
 from sparsity_report.draw.charts import CHARTS
 from sparsity_report.draw.export import unchecked
@@ -30,6 +31,8 @@ from sparsity_report.viewer.study_payload import study_payload
 from sparsity_report.words.display_names import head, method_name
 from sparsity_report.words.sentences import first, say
 
+# Media with an appendix.
+_WITH_APPENDIX = ("page", "markdown")
 # Most rows of the table of layers; most scores in a thesis.
 _ROWS, _SCORES = 600, 40
 # Most unclassified modules.
@@ -63,24 +66,28 @@ def study_document(study: StudyFigures, medium: Medium) -> dict[str, Any]:
     models = theme.model_names(study)
     names = ", ".join(map(short_name, study.variants["variant"]))
     title = f"{models}: {names}" if study.matches is None else models
-    return sections.document(
-        study_sections(study, medium),
-        models=models,
-        names=[models],
-        title=title,
-        kicker=_kicker(study),
-        verdict=verdict(study),
-        strip=strip_texts(study.facts),
-        terms=_terms(study),
-        hero=_hero(study, medium),
-        variants=plain_rows(study.variants),
-        totals=plain_rows(study.totals),
-        groups=plain_rows(study.groups),
-        audit=audit(study),
-        conventions=conventions(study),
-        notes=study.notes,
-        fingerprint=study.fingerprint,
-    )
+    shown = study_sections(study, medium)
+    return {
+        "program": f"sparsity-report {sparsity_report.__version__}",
+        "version": sparsity_report.__version__,
+        "models": models,
+        "title": title,
+        "kicker": _kicker(study),
+        "verdict": verdict(study),
+        "strip": strip_texts(study.facts),
+        "terms": _terms(study),
+        "hero": _hero(study, medium),
+        "sections": shown,
+        # The first of each key.
+        "tables": {t.key: t for section in shown[::-1] for t in section.tables[::-1]},
+        "variants": plain_rows(study.variants),
+        "totals": plain_rows(study.totals),
+        "groups": plain_rows(study.groups),
+        "audit": audit(study),
+        "conventions": conventions(study),
+        "notes": study.notes,
+        "fingerprint": study.fingerprint,
+    }
 
 
 def _kicker(study: StudyFigures) -> list[str]:
@@ -106,7 +113,7 @@ def _hero(study: StudyFigures, medium: Medium) -> Section | None:
         return Section("hero", comparison_title(study), (scores,))
     chart = study_maps.first_map(study)
     title = study_maps.map_title(study)
-    if not medium.is_page:
+    if medium != "page":
         return Section("hero", title, (chart,)) if chart else None
     return Section("hero", title, (sections.Viewer(study_payload(study), chart),))
 
@@ -159,7 +166,7 @@ def study_sections(study: StudyFigures, medium: Medium) -> list[Section]:
         "storage": ("page.storage_heading", _storage(study, medium, sentences)),
         "speed": ("page.speed_heading", _speed(study, medium, sentences)),
         "quality": ("page.quality_heading", _quality(study, medium, sentences)),
-        **({} if medium.has_appendix else runtimes),
+        **({} if medium in _WITH_APPENDIX else runtimes),
         "checkpoints": (
             "pair.checkpoints_heading",
             checkpoint_sections.models(study, medium, sentences),
@@ -167,7 +174,7 @@ def study_sections(study: StudyFigures, medium: Medium) -> list[Section]:
         "method": ("page.method_heading", _method(study, medium, sentences)),
     }
     main = titled(parts)
-    if not medium.has_appendix:
+    if medium not in _WITH_APPENDIX:
         return main
     appendix = {
         "inside": ("page.heads_experts_heading", study_maps.heads_and_experts(study)),
@@ -193,7 +200,7 @@ def study_sections(study: StudyFigures, medium: Medium) -> list[Section]:
 def _results(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
     yield from map(Text, note_findings(study.notes, {EDITED_STUDY}))
     table = method_tables.results(study) if study.matches is None else None
-    if medium.is_kit:
+    if medium == "kit":
         yield from _numbered(table.parts(table.caption)) if table else ()
         caption = say("thesis.totals_caption", models=theme.model_names(study))
         yield study_tables.totals_by_variant(study, caption)
@@ -203,7 +210,7 @@ def _results(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iter
 
 
 def _where(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
-    if medium.is_kit:
+    if medium == "kit":
         yield from () if study.matches is not None else study_maps.kit_figures(study)
         return
     yield Bullets(tuple(sentences["where"])) if sentences["where"] else None
@@ -212,13 +219,13 @@ def _where(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iterat
         return
     if _is_comparison(study):
         yield from study_maps.small_maps(study)
-        if medium.is_page and _scores(study):
+        if medium == "page" and _scores(study):
             yield sections.Viewer(study_payload(study), study_maps.first_map(study))
 
 
 def _experts(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
     """Yield the use of experts, and how many fit into one budget of bytes."""
-    if sentences["experts"] and not medium.is_kit:
+    if sentences["experts"] and medium != "kit":
         yield Bullets(tuple(sentences["experts"]))
     yield from study_maps.use_of_experts(study, medium)
     yield study_tables.expert_budgets(study)
@@ -227,7 +234,7 @@ def _experts(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iter
 def _storage(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
     """Yield bytes against sparsity, and those of the headline's pruning in every layout."""
     prunings = study_maps.headline_first(study)[:1]
-    if medium.is_kit:
+    if medium == "kit":
         yield Drawing("csr_bytes", "Bytes", partial(charts.csr_bytes_curve, study))
         for variant in prunings:
             yield study_tables.storage(study, variant).only(*_STORAGE)
@@ -243,18 +250,18 @@ def _storage(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iter
 
 
 def _speed(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
-    if medium.is_kit:
+    if medium == "kit":
         yield from _kit_figures(study, "speed")
         yield speed_tables.crossover(study)
         return
     yield Text(" ".join(sentences["speed"])) if sentences["speed"] else None
-    if medium.is_paper:
+    if medium == "paper":
         yield from _measured(study, _TIMES[:1], is_drawn_only=True)
         yield speed_tables.crossover(study)
 
 
 def _quality(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
-    if medium.is_kit:
+    if medium == "kit":
         yield from _kit_figures(study, "quality", "sensitivity")
         yield study_tables.continuations(study)
         if scores := task_tables.zero_shot(study):
@@ -292,7 +299,7 @@ def _kit_figures(study: StudyFigures, *names: str) -> Iterator[Drawing]:
 
 def _method(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iterator[Block]:
     """Yield texts, protocol, denominators, caveats and the citation, each once."""
-    if medium.is_kit:
+    if medium == "kit":
         return
     if passage := study_tables.passage(study):
         yield Text(say("page.scores_on", passage=passage))
@@ -312,7 +319,7 @@ def _method(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Itera
 def _runtimes(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iterator[Block]:
     """Yield the support of the variants' layouts by runtimes, with sources and a date."""
     # Tables in LaTeX have no notes, which hold conditions.
-    if not medium.is_kit and (table := speed_tables.runtimes(study)):
+    if medium != "kit" and (table := speed_tables.runtimes(study)):
         yield Text(" ".join([*sentences["runtimes"], say("page.runtimes_note")]))
         yield table
 

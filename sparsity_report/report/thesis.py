@@ -20,7 +20,7 @@ from sparsity_report.findings.verdict import verdict
 from sparsity_report.report.checkpoint_sections import KINDS
 from sparsity_report.report.citation import bibtex, weights
 from sparsity_report.report.markdown_report import to_markdown
-from sparsity_report.report.sections import Drawing, Medium, Section
+from sparsity_report.report.sections import Drawing, Section
 from sparsity_report.report.study_sections import study_sections
 from sparsity_report.report.tables import latex, study_tables
 from sparsity_report.report.tables.html import to_html
@@ -123,8 +123,7 @@ def write_thesis(
     folder, family = Path(folder), font_family(paper.get("font"))
     templates = latex_templates(environment(template_dir))
     check_folder(folder)
-    medium = Medium("kit")
-    sections = study_sections(value, medium)
+    sections = study_sections(value, "kit")
     captions, files = _figures(sections, widths, family, paper.get("greyscale", False))
     tables = [table for section in sections for table in section.tables]
     for table in tables:

@@ -15,7 +15,6 @@ import sparsity_report as sr
 from sparsity_report.draw.heat_maps import part_map
 from sparsity_report.files.package_data import DEMO
 from sparsity_report.measure.texts import fingerprint
-from sparsity_report.report.sections import Medium
 from sparsity_report.report.study_sections import study_document
 from sparsity_report.report.tables.latex import to_latex
 from sparsity_report.report.tables.method_tables import results
@@ -104,7 +103,7 @@ def test_the_page_opens_on_scores_or_else_on_the_viewer(study):
         (one, "viewer"),
         (alike, "viewer"),
     ):
-        shown = study_document(replace(study, quality=known), Medium("page"))
+        shown = study_document(replace(study, quality=known), "page")
         (first,) = shown["hero"].blocks
         assert first.kind == kind
         assert titles[kind] in shown["hero"].title
@@ -194,7 +193,7 @@ def test_scores_on_two_texts_are_in_one_table_with_their_texts(study):
     other = study.quality.assign(text="other.txt", perplexity=20.0 + study.quality["perplexity"])
     both = replace(study, quality=pd.concat([study.quality, other], ignore_index=True))
     for medium in ("page", "paper", "kit"):
-        shown = study_document(both, Medium(medium))["tables"]["quality"]
+        shown = study_document(both, medium)["tables"]["quality"]
         names = [column.name for column in shown.columns]
         rows = [dict(zip(names, row.cells, strict=True)) for row in shown.rows]
         assert [(row["text"].value, row["perplexity"].value) for row in rows] == [
@@ -202,7 +201,7 @@ def test_scores_on_two_texts_are_in_one_table_with_their_texts(study):
             for text, more in (("some.txt", 0.0), ("other.txt", 20.0))
             for perplexity in PERPLEXITIES
         ]
-        assert "quality" not in study_document(study, Medium(medium))["tables"]
+        assert "quality" not in study_document(study, medium)["tables"]
 
 
 def test_vocabulary_is_the_rows_of_the_output_head(demo_study, smollm2):

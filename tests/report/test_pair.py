@@ -17,7 +17,6 @@ import sparsity_report as sr
 from sparsity_report.draw import checkpoint_charts
 from sparsity_report.files.package_data import DEMO
 from sparsity_report.pairing.value_loops import NUMPY
-from sparsity_report.report.sections import Medium
 from sparsity_report.report.study_sections import study_document
 from sparsity_report.report.tables import checkpoint_tables
 from sparsity_report.report.tables.plain_text import to_text
@@ -158,7 +157,7 @@ def test_the_fate_of_zeros_is_counted_by_group(pair, page):
 
 
 def test_the_strip_goes_from_before_to_after(pair):
-    shown = {card["title"]: card for card in study_document(pair, Medium("page"))["strip"]}
+    shown = {card["title"]: card for card in study_document(pair, "page")["strip"]}
     rows = [frame[frame["prunable"]] for frame in sides(pair)]
     shares = [1 - f["weight_nonzero"].sum() / f["weight_total"].sum() for f in rows]
     assert percent(shares[0]) == percent(shares[1]) == shown[say("strip.zeros")]["number"]
@@ -174,7 +173,7 @@ def test_the_strip_goes_from_before_to_after(pair):
     smaller = pair.layers[
         pair.layers["variant"].eq("Before") | pair.layers["block"].fillna(0).eq(0)
     ]
-    shown = study_document(replace(pair, layers=smaller), Medium("page"))["strip"][2]
+    shown = study_document(replace(pair, layers=smaller), "page")["strip"][2]
     after = smaller.loc[smaller["variant"] == "After", "total"].sum()
     assert shown["number"] == f"{before / 1000:.0f} → {after / 1000:.0f}{THIN}k"
 

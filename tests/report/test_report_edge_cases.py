@@ -18,7 +18,6 @@ from sparsity_report.findings.verdict import verdict
 from sparsity_report.report import notebook, thesis
 from sparsity_report.report import page as report
 from sparsity_report.report.pdf import to_typst
-from sparsity_report.report.sections import Medium
 from sparsity_report.report.study_sections import study_document, study_sections
 from sparsity_report.report.tables import latex
 from sparsity_report.report.tables import study_tables as tables
@@ -28,7 +27,7 @@ from sparsity_report.report.templates import environment
 from sparsity_report.study.schema import COLUMNS, Column
 
 THIN = "\u202f"
-PAPER = Medium("paper")
+PAPER = "paper"
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +38,7 @@ def study():
 
 @pytest.fixture(scope="module")
 def page(study):
-    return study_document(study, Medium("page"))
+    return study_document(study, "page")
 
 
 def table(heads, rows=1, bodies=1, over=None):
@@ -241,7 +240,7 @@ def test_templates_get_what_is_documented(study, page):
 def test_a_pdf_has_the_sections_of_paper(study, tmp_path, monkeypatch, suffix, paper):
     asked = []
     monkeypatch.setattr(
-        report, "study_document", lambda _, medium: asked.append(medium.is_paper) or {}
+        report, "study_document", lambda _, medium: asked.append(medium == "paper") or {}
     )
     monkeypatch.setattr(report, "typeset", lambda *_: b"")
     monkeypatch.setattr(report, "render", lambda *_: "")
@@ -389,7 +388,7 @@ def test_greys_are_as_light_as_colors_look():
 def test_eight_variants_have_names_of_figures_that_differ(demo):
     files = [
         block.file
-        for section in study_sections(eight_variants(demo), Medium("kit"))
+        for section in study_sections(eight_variants(demo), "kit")
         for block in section.blocks
         if block.kind == "drawing"
     ]
