@@ -257,7 +257,6 @@ def test_in_a_cell_it_is_a_picture_a_sentence_and_a_table(pair):
     assert pair._repr_mimebundle_() == shown
     weights = figures(pair)["before"]["prunable_weights"]
     assert whole(weights) in shown["text/html"]
-    assert "\\begin{tabular}" in shown["text/latex"]
 
 
 def test_as_text_columns_stand_below_their_heads(pair):
