@@ -278,17 +278,14 @@ class TestTemplates:
         assert not (tmp_path / "r.html").exists()
 
     def test_a_missing_template_dir_is_refused(self, study, tmp_path):
-        (tmp_path / "mine").mkdir()
-        with pytest.raises(sr.SparsityReportError, match=r"is not a folder; near mime: mine$"):
+        with pytest.raises(sr.SparsityReportError, match=r"mime is not a folder$"):
             sr.write_report(study, tmp_path / "r.html", template_dir=tmp_path / "mime")
 
     def test_a_folder_without_a_template_is_refused(self, study, tmp_path):
-        for name, near in (("section", "; near section: sections, "), ("zzz", "$")):
-            folder = tmp_path / name
-            (folder / name).mkdir(parents=True)
-            (folder / name / "storage.html.j2").write_text("")
-            with pytest.raises(sr.SparsityReportError, match=rf"report\.html\.j2{near}"):
-                sr.write_report(study, tmp_path / "r.html", template_dir=folder)
+        (tmp_path / "section").mkdir()
+        (tmp_path / "section" / "storage.html.j2").write_text("")
+        with pytest.raises(sr.SparsityReportError, match=r"no template; .* report\.html\.j2$"):
+            sr.write_report(study, tmp_path / "r.html", template_dir=tmp_path)
         assert not (tmp_path / "r.html").exists()
 
     def test_every_partial_is_used(self):
