@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 
 import altair as alt
 
-from sparsity_report.draw import charts, export
+from sparsity_report.draw import export
+from sparsity_report.draw.charts import csr_bytes_curve
 from sparsity_report.draw.export import unchecked
 from sparsity_report.draw.heat_map_svg import HeatMap
 from sparsity_report.draw.heat_maps import sparsity_map
+from sparsity_report.draw.measured_charts import CHARTS
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.atomic import write_file
 from sparsity_report.study.figures import StudyFigures
@@ -67,8 +69,8 @@ def write_figures(
         f"sparsity_map_{stems[variant]}": sparsity_map(shown, variant)
         for variant in shown.facts.prunings
     }
-    drawn["csr_bytes"] = charts.csr_bytes_curve(shown)
-    drawn |= {name: draw(shown) for name, draw in charts.CHARTS.items()}
+    drawn["csr_bytes"] = csr_bytes_curve(shown)
+    drawn |= {name: draw(shown) for name, draw in CHARTS.items()}
     folder = Path(folder)
     return [
         write_file(folder / f"{name}.png", export.png(chart))

@@ -5,7 +5,7 @@ from functools import partial
 
 import pandas as pd
 
-from sparsity_report.draw import checkpoint_charts
+from sparsity_report.draw.charts import blocks_chart
 from sparsity_report.findings.checkpoint_findings import is_identical
 from sparsity_report.findings.checkpoint_labels import blocks_title
 from sparsity_report.report.sections import Block, Drawing, Medium, Section, Text, Viewer, chart_of
@@ -43,7 +43,7 @@ def hero(study: StudyFigures) -> Section | None:
     """Return the fate of the base by block; None if it is the same in each."""
     if (shown := block_shares(study.facts.table("matches"))) is None:
         return None
-    drawn = checkpoint_charts.blocks_chart(study, heading=False)
+    drawn = blocks_chart(study, heading=False)
     chart = chart_of(drawn, checkpoint_tables.blocks(shown))
     return Section("hero", blocks_title(shown), (chart,)) if chart else None
 
@@ -53,7 +53,7 @@ def survival(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iter
     if study.survival is None:
         return
     if medium == "kit":
-        yield Drawing("blocks", "Blocks", partial(checkpoint_charts.blocks_chart, study))
+        yield Drawing("blocks", "Blocks", partial(blocks_chart, study))
     if study.survival[["kept", "revived", "new"]].to_numpy().any():
         yield _of_medium(checkpoint_tables.survival(study), medium)
     yield from map(Text, sentences["survival"])

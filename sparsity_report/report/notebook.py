@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparsity_report.draw.fonts import font_face_css
+from sparsity_report.draw.theme import font_face_css
 from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.files.atomic import check_folder, write_file
 from sparsity_report.files.package_data import shipped

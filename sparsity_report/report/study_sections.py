@@ -1,21 +1,24 @@
 """Sections of a report on a study: the hero, the answer's details, and an appendix."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 import sparsity_report
 from sparsity_report.draw import charts, theme
-from sparsity_report.draw.charts import CHARTS
 from sparsity_report.draw.export import unchecked
-from sparsity_report.draw.policy_charts import quality_chart
+from sparsity_report.draw.measured_charts import CHARTS, quality_chart
+from sparsity_report.files.package_data import shipped
 from sparsity_report.findings.audit import audit
 from sparsity_report.findings.strip_text import strip_texts
 from sparsity_report.findings.study_findings import conventions, topics
 from sparsity_report.findings.verdict import comparison_title, verdict
 from sparsity_report.report import checkpoint_sections, sections, study_maps
-from sparsity_report.report.citation import bibtex, weights
 from sparsity_report.report.sections import Block, Bullets, Chart, Drawing, Medium, Section, Text
 from sparsity_report.report.tables import (
     method_tables,
@@ -23,6 +26,7 @@ from sparsity_report.report.tables import (
     study_tables,
     task_tables,
 )
+from sparsity_report.report.tables.latex import tex
 from sparsity_report.report.tables.table_model import Table, plain_rows
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.frames import EDITED_STUDY, note_findings
@@ -348,3 +352,33 @@ def _numbered(tables: Iterable[Table]) -> Iterator[Table]:
     """Yield tables of one key, those after the first with their place in it."""
     for place, table in enumerate(tables, 1):
         yield table if place == 1 else replace(table, key=f"{table.key}_{place}")
+
+
+def bibtex(study: StudyFigures) -> list[str]:
+    """Return the lines of an entry for a study with its fingerprints."""
+    note = say("cite.fingerprints", study=study.fingerprint, weights=weights(study))
+    software = _software()
+    released = software.get("date-released")
+    title = re.sub(r"\b([A-Z]\w*)", r"{\1}", software["title"])
+    return [
+        "@misc{sparsity-report,",
+        f"  author       = {{{{{software['authors'][0]['name']}}}}},",
+        f"  title        = {{{title}}},",
+        f"  howpublished = {{Python package, version {sparsity_report.__version__}}},",
+        *([f"  year         = {{{released.year}}},"] if released else []),
+        f"  note         = {{{tex(note)}}}",
+        "}",
+    ]
+
+
+@cache
+def _software() -> dict[str, Any]:
+    """Return the fields of CITATION.cff."""
+    path = next(filter(Path.is_file, shipped("CITATION.cff")))
+    fields: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return fields
+
+
+def weights(study: StudyFigures) -> str:
+    """Return the fingerprints of the weights of a study."""
+    return ", ".join(study.variants["fingerprint"].unique())

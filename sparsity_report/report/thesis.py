@@ -18,10 +18,9 @@ from sparsity_report.files.atomic import check_folder, write_file
 from sparsity_report.findings.study_findings import conventions, study_findings
 from sparsity_report.findings.verdict import verdict
 from sparsity_report.report.checkpoint_sections import KINDS
-from sparsity_report.report.citation import bibtex, weights
 from sparsity_report.report.markdown_report import to_markdown
 from sparsity_report.report.sections import Drawing, Section
-from sparsity_report.report.study_sections import study_sections
+from sparsity_report.report.study_sections import bibtex, study_sections, weights
 from sparsity_report.report.tables import latex, study_tables
 from sparsity_report.report.tables.html import to_html
 from sparsity_report.report.tables.latex import Tex, quantity, tex, to_latex, variant_commands

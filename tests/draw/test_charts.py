@@ -18,7 +18,7 @@ from torch import nn
 from transformers import OPTConfig, OPTForCausalLM
 
 import sparsity_report as sr
-from sparsity_report.draw import charts, export, heat_maps, policy_charts
+from sparsity_report.draw import charts, export, heat_maps, measured_charts
 from sparsity_report.draw import theme as look
 from sparsity_report.errors import printable
 from sparsity_report.words.display_names import group_name
@@ -153,8 +153,8 @@ LOOKS |= {"G50": LOOKS["G30"], "C50": LOOKS["G30"], "L50": LOOKS["L30"]}
 def test_a_policy_has_one_color_and_one_dash_in_every_chart(policies):
     lines = {"global magnitude": "G50", "layerwise magnitude": "L50", "2:4": "N24"}
     drawn = {
-        "speed": charts.speed_chart(policies),
-        "quality": policy_charts.quality_chart(policies),
+        "speed": measured_charts.speed_chart(policies),
+        "quality": measured_charts.quality_chart(policies),
     }
     for name, chart in drawn.items():
         seen = 0
@@ -196,7 +196,7 @@ def test_constant_figures_are_not_drawn(weights):
     assert heat_maps.sparsity_map(masked, "Masked50Layerwise") is None
     assert heat_maps.small_map(masked, "Masked50Layerwise") is None
     same = quality([(0.0, 10.0), (0.5, 10.0)], ["Dense", "Masked50Layerwise"])
-    assert policy_charts.quality_chart(put_in(masked, quality=same)) is None
+    assert measured_charts.quality_chart(put_in(masked, quality=same)) is None
 
 
 def test_map_cells_are_the_weights_sparsity(study):

@@ -10,7 +10,7 @@ from measurements import latency, put_in, quality, sensitivity
 from wording import wording
 
 import sparsity_report as sr
-from sparsity_report.draw import charts, export, heat_maps, marks, policy_charts
+from sparsity_report.draw import charts, export, heat_maps, marks, measured_charts
 from sparsity_report.draw import theme as look
 from sparsity_report.words.display_names import group_name
 
@@ -48,7 +48,7 @@ CHARTS = {
     "bars": group_bars,
     "map": heat_maps.sparsity_map,
     "curve": charts.csr_bytes_curve,
-    **charts.CHARTS,
+    **measured_charts.CHARTS,
 }
 
 
@@ -100,9 +100,9 @@ def test_tooltips_of_measurements(study):
     bars, points, parts = (
         tooltips(draw(study).to_dict())
         for draw in (
-            charts.speed_chart,
-            charts.quality_chart,
-            charts.sensitivity_chart,
+            measured_charts.speed_chart,
+            measured_charts.quality_chart,
+            measured_charts.sensitivity_chart,
         )
     )
     for mark in ("promised by FLOPs", "realised"):
@@ -218,7 +218,7 @@ def test_a_bar_takes_a_row():
 def test_names_of_bars_have_no_lines_and_those_of_points_have(study):
     for draw, lines in (
         (group_bars(study), False),
-        (charts.speed_chart(study), True),
+        (measured_charts.speed_chart(study), True),
     ):
         matches = {
             unit["encoding"]["y"]["axis"]["grid"]
@@ -253,7 +253,7 @@ def test_speeds_have_an_axis_that_does_not_magnify(study):
     near = put_in(study, latency=pd.concat([latency().iloc[:2], same.iloc[2:6]]))
     low, high = speed_domain(near)
     assert (low, high) == (0.8, 1.25)
-    spec = charts.speed_chart(study).to_dict()
+    spec = measured_charts.speed_chart(study).to_dict()
     low, high = speed_domain(study)
     rows = [row for _, data, _ in units(spec) for row in rows_of(spec, data) if "low" in row]
     numbers = [row[key] for row in rows for key in ("low", "high", "promised", "control_high")]
@@ -263,14 +263,14 @@ def test_speeds_have_an_axis_that_does_not_magnify(study):
 
 def speed_domain(study):
     """The ends of the axis of speeds, which all layers of the chart share."""
-    spec = charts.speed_chart(study).to_dict()
+    spec = measured_charts.speed_chart(study).to_dict()
     axes = [unit["encoding"]["x"] for unit, *_ in units(spec)]
     (domain,) = {tuple(axis["scale"]["domain"]) for axis in axes if "scale" in axis}
     return domain
 
 
 def test_the_band_of_the_control_lies_behind_the_speeds(study):
-    spec = charts.speed_chart(study).to_dict()
+    spec = measured_charts.speed_chart(study).to_dict()
     band, *others = units(spec)
     unit, data, _ = band
     assert (unit["encoding"]["x"]["field"], unit["encoding"]["x2"]["field"]) == (
@@ -287,7 +287,7 @@ def test_the_band_of_the_control_lies_behind_the_speeds(study):
 
 
 def test_promised_and_realised_are_told_apart(study):
-    spec = charts.speed_chart(study).to_dict()
+    spec = measured_charts.speed_chart(study).to_dict()
     for unit, data, _ in units(spec):
         field = unit["encoding"]["x"].get("field")
         if unit["mark"]["type"] == "point":
@@ -306,7 +306,7 @@ def test_promised_and_realised_are_told_apart(study):
 def test_an_unknown_promise_has_no_diamond(study):
     frame = latency()
     frame.loc[frame["variant"] == "CSR30", "promised_speedup"] = None
-    spec = charts.speed_chart(put_in(study, latency=frame)).to_dict()
+    spec = measured_charts.speed_chart(put_in(study, latency=frame)).to_dict()
     promised = [
         rows_of(spec, data)
         for unit, data, _ in units(spec)
@@ -319,7 +319,7 @@ def test_a_narrow_axis_of_speeds_has_fewer_ticks(study):
     narrow, wide = (
         next(
             unit["encoding"]["x"]["axis"]["values"]
-            for unit, *_ in units(charts.speed_chart(study, width).to_dict())
+            for unit, *_ in units(measured_charts.speed_chart(study, width).to_dict())
             if "axis" in unit["encoding"]["x"]
         )
         for width in (look.NARROW - 1, look.NARROW)
@@ -332,7 +332,7 @@ def test_a_narrow_axis_of_speeds_has_fewer_ticks(study):
 def test_perplexities_more_than_ten_times_apart_have_a_logarithmic_axis(demo_study, most, form):
     scores = {"Dense": (0.0, 10.0), "Masked30": (0.3, most)}
     frame = quality([*scores.values()], [*scores])
-    spec = charts.quality_chart(put_in(demo_study, quality=frame)).to_dict()
+    spec = measured_charts.quality_chart(put_in(demo_study, quality=frame)).to_dict()
     scale = spec["layer"][0]["encoding"]["y"]["scale"]
     assert scale.get("type") == form
     low, high = scale["domain"]
@@ -344,7 +344,7 @@ def test_perplexities_more_than_ten_times_apart_have_a_logarithmic_axis(demo_stu
 def test_an_axis_of_sparsity_is_a_tenth_wide_at_least(demo):
     study = sr.compare(sr.dense(demo), sr.dense(demo, name="Again"))
     frame = quality([(0.0, 10.0), (0.0, 10.5)], ["Dense", "Again"])
-    low, high = x_domain(charts.quality_chart(put_in(study, quality=frame)).to_dict())
+    low, high = x_domain(measured_charts.quality_chart(put_in(study, quality=frame)).to_dict())
     assert -0.02 < low < 0
     assert high == 0.1
 
@@ -358,7 +358,7 @@ def test_names_of_lines_stand_apart_at_the_height_of_their_ends(demo):
     scores = {"Dense": (0.0, 10.0), "v0": (0.5, 15.0), "v1": (0.5, 15.01), "v2": (0.5, 14.99),
               "v3": (0.5, 20.0)}  # fmt: skip
     frame = quality([*scores.values()], [*scores])
-    texts, *_ = drawn(policy_charts.quality_chart(put_in(study, quality=frame)))
+    texts, *_ = drawn(measured_charts.quality_chart(put_in(study, quality=frame)))
     names = [text for text in texts if re.search(r" \d\d\.\d$", text.text)]
     assert len(names) == 5
     for one, other in itertools.combinations(names, 2):
@@ -376,7 +376,7 @@ def test_names_of_lines_stand_apart_at_the_height_of_their_ends(demo):
 def test_the_text_with_the_most_scores_is_drawn(demo_study):
     frame = quality(names=("Dense", "Masked30", "M90"))
     both = pd.concat([frame.head(2).assign(text="few"), frame.assign(text="many")])
-    chart = charts.quality_chart(put_in(demo_study, quality=both))
+    chart = measured_charts.quality_chart(put_in(demo_study, quality=both))
     note = wording("chart.scored_text_note", text="many", scored="99")
     assert chart.to_dict()["title"]["subtitle"] == note
 
@@ -388,14 +388,16 @@ def test_the_text_with_the_most_scores_is_drawn(demo_study):
 def test_perplexities_have_the_digits_that_matter(demo_study, value, wording):
     scores = {"Dense": (0.0, 10.0), "Masked30": (0.3, value)}
     frame = quality([*scores.values()], [*scores])
-    read = tooltips(charts.quality_chart(put_in(demo_study, quality=frame)).to_dict())
+    read = tooltips(measured_charts.quality_chart(put_in(demo_study, quality=frame)).to_dict())
     assert {"policy": "global magnitude", "variant": "Masked30", "perplexity": wording} in read
 
 
 def test_bars_of_sensitivity_have_room_and_do_not_magnify(demo_study):
     def domain(costs):
         frame = sensitivity(len(costs)).assign(nll_increase=costs)
-        return x_domain(charts.sensitivity_chart(put_in(demo_study, sensitivity=frame)).to_dict())
+        return x_domain(
+            measured_charts.sensitivity_chart(put_in(demo_study, sensitivity=frame)).to_dict()
+        )
 
     low, high = domain([0.2, 0.1])
     assert low == 0
@@ -408,14 +410,14 @@ def test_bars_of_sensitivity_have_room_and_do_not_magnify(demo_study):
 @pytest.mark.parametrize(("parts", "wording"), [(40, False), (41, True)])
 def test_the_note_counts_the_parts_left_out(demo_study, parts, wording):
     study = put_in(demo_study, sensitivity=sensitivity(parts))
-    note = charts.sensitivity_chart(study).to_dict()["title"]["subtitle"]
+    note = measured_charts.sensitivity_chart(study).to_dict()["title"]["subtitle"]
     assert note.startswith("50 % of the part pruned; some.txt")
     assert ("parts" in note) is wording
 
 
 def test_names_of_parts_have_sixty_letters(demo_study):
     frame = sensitivity(2).assign(by="layer", part=["x" * 60, "y" * 61])
-    chart = charts.sensitivity_chart(put_in(demo_study, sensitivity=frame))
+    chart = measured_charts.sensitivity_chart(put_in(demo_study, sensitivity=frame))
     assert chart.to_dict()["layer"][0]["encoding"]["y"]["scale"]["domain"] == [
         "x" * 60, "y" * 59 + "…",
     ]  # fmt: skip

@@ -14,7 +14,7 @@ from pairs import LOST, figures, gone, removed_like, sides, two_policies
 from papers import bare, head, latex_table, tables_of, text_of
 
 import sparsity_report as sr
-from sparsity_report.draw import checkpoint_charts
+from sparsity_report.draw import charts
 from sparsity_report.files.package_data import DEMO
 from sparsity_report.pairing.value_loops import NUMPY
 from sparsity_report.report.study_sections import study_document
@@ -61,7 +61,7 @@ def grid_of(path, *heads):
 
 
 def spec_of(pair):
-    return checkpoint_charts.blocks_chart(pair).to_dict()
+    return charts.blocks_chart(pair).to_dict()
 
 
 def values_of(spec):
@@ -94,7 +94,7 @@ def test_equal_shares_are_not_drawn(demo, tmp_path):
     same = sr.compare_checkpoints(demo, demo)
     even = sr.compare_checkpoints(demo, sr.n_m(demo, 2, 4))
     for pair in (same, even):
-        assert checkpoint_charts.blocks_chart(pair) is None
+        assert charts.blocks_chart(pair) is None
         page = sr.write_report(pair, tmp_path / "p.html").read_text(encoding="utf-8")
         assert 'id="blocks-figure"' not in page
     layers = even.matches.copy()
@@ -296,7 +296,7 @@ def test_without_numbered_blocks_and_zeros_there_is_no_chart(pair, tmp_path):
     compared = pair.matches["weight_before"]
     matches = pair.matches.assign(block=nowhere, compared=compared, **none)
     flat = replace(pair, matches=matches, removed=pair.removed.head(0))
-    assert checkpoint_charts.blocks_chart(flat) is None
+    assert charts.blocks_chart(flat) is None
     page = sr.write_report(flat, tmp_path / "flat.html").read_text(encoding="utf-8")
     assert 'id="blocks-figure"' not in page
     assert 'id="removed"' not in page
