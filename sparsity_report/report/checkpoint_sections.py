@@ -16,7 +16,7 @@ from sparsity_report.study.pairs.removed_strips import block_shares
 from sparsity_report.viewer.study_payload import study_payload
 from sparsity_report.words.sentences import say
 
-# Most rows of removed parts and of modules, by medium.
+# Most rows of removed parts by medium.
 _ROWS = {"page": 6_000, "markdown": 600, "paper": 200, "kit": 40}
 # Columns that a medium has room for; a page shows all.
 _COLUMNS = {
@@ -94,12 +94,6 @@ def equal_sizes(study: StudyFigures) -> Iterator[Block]:
 
 def _is_resized(changes: pd.DataFrame) -> bool:
     return bool(changes.loc[changes["group"].isna(), "removed"].fillna(0).any())
-
-
-def modules(study: StudyFigures, medium: Medium) -> Iterator[Block]:
-    """Yield the table of all modules of both models."""
-    if study.matches is not None:
-        yield checkpoint_tables.matches(study, _ROWS[medium])
 
 
 def models(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iterator[Block]:

@@ -37,12 +37,12 @@ from sparsity_report.words.sentences import first, say
 
 # Media with an appendix.
 _WITH_APPENDIX = ("page", "markdown")
-# Most rows of the table of layers; most scores in a thesis.
-_ROWS, _SCORES = 600, 40
+# Most scores in a thesis.
+_SCORES = 40
 # Most unclassified modules.
 _UNCLASSIFIED = 50
 # Sections that two checkpoints do not have.
-_OF_PRUNINGS = ("storage", "runtimes", "inside", "layers", "model")
+_OF_PRUNINGS = ("storage", "runtimes", "inside", "model")
 # Levels from which perplexity has a curve.
 _LEVELS = 3
 
@@ -194,8 +194,6 @@ def study_sections(study: StudyFigures, medium: Medium) -> list[Section]:
                 *checkpoint_sections.equal_sizes(study),
             ],
         ),
-        "matches": ("pair.modules_heading", checkpoint_sections.modules(study, medium)),
-        "layers": ("page.layers_heading", _layers(study)),
         "model": ("page.model_heading", _model(study)),
     }
     return main + [replace(part, is_appendix=True) for part in titled(appendix)]
@@ -335,11 +333,6 @@ def _audit(study: StudyFigures) -> Iterator[Block | None]:
     if names := [clip(name, 200) for name in study.unclassified]:
         yield Text(say("page.unclassified_intro"))
         yield Bullets(tuple(first(names, _UNCLASSIFIED)), are_names=True)
-
-
-def _layers(study: StudyFigures) -> Iterator[Block]:
-    table = study_tables.layers_compared(study)
-    yield table if len(table.rows) <= _ROWS else Text(say("page.many_layers"))
 
 
 def _model(study: StudyFigures) -> Iterator[Block]:

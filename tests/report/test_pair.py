@@ -10,7 +10,7 @@ import hostile
 import pandas as pd
 import pytest
 from helpers import command
-from pairs import LOST, figures, gone, removed_like, sides, two_policies
+from pairs import figures, gone, removed_like, sides, two_policies
 from papers import bare, head, latex_table, tables_of, text_of
 
 import sparsity_report as sr
@@ -198,19 +198,6 @@ def test_totals_and_sparsities_are_sums_of_modules(pair, page):
     of_base = before[~before["group"].isin(["embedding", "lm_head"])]["total"].sum()
     shares += [1 - left / of_base, 1 - after["nonzero"].sum() / before["total"].sum()]
     assert [row[1:] for row in zeros] == [["–", f"{100 * s:.2f}{THIN}%"] for s in shares]
-
-
-def test_every_module_has_a_row(pair, page):
-    _, *rows = grid_of(page, "Module", "Group", head("column.alignment"))
-    assert len(rows) == len(pair.matches)
-    frame = pair.matches.set_index("module_name")
-    for name, _, recognized, _, *cells in rows:
-        row = frame.loc[name]
-        assert recognized == ("none (removed)" if name == LOST else "name")
-        columns = ("weight_before", "weight_after", "zeros_before", "zeros_after", "kept")
-        assert cells[:5] == [whole(row[column]) for column in columns]
-        assert cells[5:7] == [whole(row["revived"]), whole(row["new"])]
-        assert cells[7] == ("–" if pd.isna(row["iou"]) else percent(row["iou"]))
 
 
 def test_the_page_has_the_sentences(pair, page):

@@ -24,7 +24,8 @@ from sparsity_report.report.tables import study_tables as tables
 from sparsity_report.report.tables.html import to_html
 from sparsity_report.report.tables.table_model import plain_rows, table_of
 from sparsity_report.report.templates import environment
-from sparsity_report.study.schema import COLUMNS, Column
+from sparsity_report.study.schema import COLUMNS, Column, columns_of
+from sparsity_report.words import value_formats as formats
 
 THIN = "\u202f"
 PAPER = "paper"
@@ -61,12 +62,6 @@ def test_names_are_cut_where_they_are_too_long(key, limit):
     assert form.write("x" * limit) == "x" * limit
     assert form.write("x" * (limit + 1)) == "x" * (limit - 1) + "…"
     assert (form.write(None), form.tag) == ("–", "bdi")
-
-
-def test_names_of_modules_are_whole_where_all_are_listed():
-    model = nn.ModuleDict({"x" * 300: nn.Linear(3, 2)})
-    listed = tables.layers_compared(sr.compare(sr.dense(model)))
-    assert [row.cells[0].text for row in listed.rows] == ["x" * 300]
 
 
 @pytest.mark.parametrize(
@@ -228,7 +223,7 @@ def test_templates_get_what_is_documented(study, page):
     assert [card["title"] for card in page["strip"]] == [
         "Quality", "Size as CSR", "FLOPs per token", "Speed",
     ]  # fmt: skip
-    for key in ("results", "models", "variants", "totals", "groups", "storage", "layers"):
+    for key in ("results", "models", "variants", "totals", "groups", "storage"):
         assert page["tables"][key].key == key
     sections = {section.key: section for section in page["sections"]}
     assert "quality" not in sections
@@ -294,12 +289,9 @@ def test_columns_of_numbers_have_room_for_the_widest():
 
 @pytest.mark.parametrize(("letters", "breaks"), [(45, False), (80, True)])
 def test_long_names_of_modules_break_in_latex(letters, breaks):
-    name = "x" * (letters - len("layers.0.fc") - 1)
-    layers = nn.ModuleList(nn.ModuleDict({f"fc{name}1": nn.Linear(3, 2)}) for _ in range(2))
-    study = study_of(sr.load(nn.ModuleDict({"layers": layers})), 0.5)
-    assert {len(n) for n in study.layers["module_name"]} == {letters}
+    columns = columns_of("module total sparsity", {"module": formats.name_format(letters)})
+    table = table_of("t", "", columns, [{"module": "x" * letters, "total": 6, "sparsity": 0.5}])
     for text_cm in (16.0, 12.5):
-        table = tables.layers_compared(study).only("weight_total", "Masked50 =")
         written = latex.to_latex(table, "l", text_cm)
         assert ("p{" in written) is breaks
         if breaks:

@@ -260,20 +260,6 @@ def groups_heads(w):
     ]  # fmt: skip
 
 
-def layers_grid(study, w):
-    """Every layer with weights once, with the zeros of each pruning."""
-    heads = ("column.module_name", "column.group", "column.shape", "column.weight_total")
-    grid = [[*(capital(w.say(head)) for head in heads), *prunings(study)]]
-    weighted = study.layers[study.layers["weight_total"] > 0]
-    for name, own in weighted.groupby("module_name", sort=False):
-        row, of = rows(own)[0], own.set_index("variant")["weight_nonzero"]
-        shares = [share(row["weight_total"], of[variant]) for variant in prunings(study)]
-        shape = f"{THIN}×{THIN}".join(map(str, row["shape"]))
-        known = [name, w.say(GROUPS[row["group"]]), shape, w.count(row["weight_total"])]
-        grid.append([*known, *map(w.percent, shares)])
-    return grid
-
-
 def storage_grid(study, w, variant):
     """Every layout."""
     frame = study.storage[study.storage["variant"] == variant]
@@ -408,7 +394,6 @@ def expected_tables(study, w):
     yield "", totals_grid(study, w)
     by_variant = [([v], groups_rows(study, w, v)) for v in study.variants["variant"]]
     yield "", [groups_heads(w), *(row for title, own in by_variant for row in (title, *own))]
-    yield "", layers_grid(study, w)
 
 
 def test_every_table_of_the_page(written):
@@ -735,14 +720,3 @@ def test_every_number_by_name(written):
             check(COMMANDS[row["variant"]] + group + camel(column), row, column)
     measured = dict([*commands.items()][checked:])
     assert measured == dict(measured_numbers(study))
-
-
-def test_a_model_of_many_layers_has_no_table_of_them(studies, monkeypatch, tmp_path):
-    study, w = studies["one"], Writer()
-    grid = layers_grid(study, w)
-    for most in (len(grid) - 1, len(grid) - 2):
-        monkeypatch.setattr("sparsity_report.report.study_sections._ROWS", most)
-        path = sr.write_report(study, tmp_path / "page.html")
-        tables = [shown for _, shown in tables_of(path)]
-        assert (grid in tables) == (w.say("page.many_layers") not in path.read_text("utf-8"))
-        assert (grid in tables) == (most == len(grid) - 1)

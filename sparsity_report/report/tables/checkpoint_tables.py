@@ -10,11 +10,10 @@ from sparsity_report.findings.checkpoint_labels import (
     block_names,
     blocks_axis,
 )
-from sparsity_report.report.tables.table_model import Table, caption_of, noted, table_of
+from sparsity_report.report.tables.table_model import Table, caption_of, table_of
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.pairs.removed_strips import BlockShares
 from sparsity_report.study.schema import Column, columns_of
-from sparsity_report.untrusted.display_text import clip
 from sparsity_report.words.display_names import display_name, group_name, head
 from sparsity_report.words.number_format import count
 from sparsity_report.words.sentences import say
@@ -140,29 +139,3 @@ def small(study: StudyFigures, limit: int = 20) -> list[Table]:
     if study.facts.table("survival")[["kept", "revived", "new"]].fillna(0).to_numpy().any():
         parts.append(kept.only("compared", "kept", "revived", "new", "kept_share", "iou"))
     return parts
-
-
-def matches(study: StudyFigures, limit: int) -> Table:
-    """Return all modules of both models, at most `limit` rows."""
-    every = study.facts.table("matches")
-    frame = every.head(limit)
-    renamed = frame["after_name"].notna() & (frame["after_name"] != frame["module_name"])
-    notes = frame["after_name"].map(lambda name: clip(name, 2000)).where(renamed, "")
-    notes = notes.mask(frame["untouched"], say("column.untouched"))
-    values = frame.assign(
-        module_name=noted(frame["module_name"], notes),
-        group=frame["group"].map(group_name),
-        alignment=[display_name("alignment", how) for how in frame["alignment"]],
-    )
-    # The alignment is of no interest if every module was matched by name.
-    plain = (every["alignment"] == "name").all()
-    recognized = "" if plain else "alignment certainty "
-    columns = columns_of(
-        f"module_name group {recognized}weight_before weight_after zeros_before zeros_after "
-        "kept revived new iou changed relative_change correlation",
-        {"module_name": name_format(2000), "group": WORDS, "alignment": WORDS},
-    )
-    keys = ("caption.pair_modules_all", "caption.pair_modules_first")
-    caption = caption_of(*keys, len(frame), len(every))
-    looks: dict[str, Any] = {"style": "layers sortable", "widths": (1.6, 0)}
-    return table_of("matches", caption, columns, values, **looks)
