@@ -452,30 +452,10 @@ class TestBarPlot:
         sr.bar_plot(frame, "group", "total", "Parameters", "p.png")
         assert [path.name for path in tmp_path.iterdir()] == ["p.png"]
 
-    def test_bars_start_at_y_min(self, frame):
-        spec = sr.bar_plot(frame, "group", "param_frac", "Share", y_min=0.1).to_dict()
-        starts = {
-            part["x"]["scale"]["domain"][0]
-            for part in walk(spec)
-            if isinstance(part, dict) and "x" in part and "scale" in part["x"]
-        }
-        assert starts == {0.1}
-
     def test_infinite_values_have_a_label_and_no_bar(self):
         frame = pd.DataFrame({"part": ["a", "b"], "cost": [float("inf"), 1.0]})
         shown = rows(sr.bar_plot(frame, "part", "cost", "Cost").to_dict())
         assert [(row["value"], row["label"]) for row in shown] == [(None, "∞"), (1.0, "1")]
-
-    def test_bars_below_zero_are_drawn_to_the_left(self):
-        frame = pd.DataFrame({"part": ["fc1", "fc2"], "change": [-4.0, 1.0]})
-        spec = sr.bar_plot(frame, "part", "change", "Change").to_dict()
-        domains = [
-            part["x"]["scale"]["domain"]
-            for part in walk(spec)
-            if isinstance(part, dict) and "scale" in part.get("x", {})
-        ]
-        assert domains
-        assert all(low < -4 and high > 1 for low, high in domains)
 
     @pytest.mark.parametrize(
         ("x", "y", "message"),

@@ -10,7 +10,7 @@ from measurements import latency, put_in, quality, sensitivity
 from wording import wording
 
 import sparsity_report as sr
-from sparsity_report.draw import charts, export, heat_maps, marks, measured_charts
+from sparsity_report.draw import charts, export, heat_maps, measured_charts
 from sparsity_report.draw import theme as look
 from sparsity_report.words.display_names import group_name
 
@@ -159,12 +159,6 @@ def test_no_axis_of_bars_makes_noise_look_like_a_finding():
     assert high - low == pytest.approx(0.1 * scale)
 
 
-def test_bars_below_zero_have_room_on_both_sides():
-    low, high = bars_of([-4.0, 1.0], "change")
-    assert high - 1 == pytest.approx(-4 - low)
-    assert (high - low) / 5 == pytest.approx(2 * bars_of([0.5])[1] / 0.5 - 1)
-
-
 # Curves of bytes.
 
 
@@ -203,44 +197,6 @@ def test_each_layout_has_one_look_everywhere(study):
     others = [look for name, look in looks.items() if name != "dense and masked"]
     assert {color for color, _ in others} == {look.BLACK}
     assert len({str(dash) for _, dash in looks.values()}) == len(looks) == 4
-
-
-# Marks.
-
-
-def test_a_bar_takes_a_row():
-    rows = [{"group": name, "value": 0.5, "label": ""} for name in "abc"]
-    shape = marks.Bars(width=300, axis="", least=0.1, row=15)
-    assert [marks.bars(rows[:n], shape).height for n in (1, 3, 0)] == [15, 45, 15]
-    assert "grid" not in export.svg(marks.bars(rows, shape))
-
-
-def test_names_of_bars_have_no_lines_and_those_of_points_have(study):
-    for draw, lines in (
-        (group_bars(study), False),
-        (measured_charts.speed_chart(study), True),
-    ):
-        matches = {
-            unit["encoding"]["y"]["axis"]["grid"]
-            for unit, *_ in units(draw.to_dict())
-            if "axis" in unit["encoding"].get("y", {})
-        }
-        assert matches == {lines}
-
-
-def curve(rows):
-    looks, none = [marks.Line("CSR", "#000000", [1, 0])], marks.inline([])
-    return marks.curve(marks.inline(rows), looks, (100, 2.0), evens=none, levels=none).to_dict()
-
-
-LINE = [{"sparsity": s, "value": 2 * (1 - s), "line": "CSR"} for s in (0.0, 1.0)]
-
-
-def test_a_curve_goes_from_no_zeros_to_all_and_has_no_points_unasked():
-    spec = curve(LINE)
-    assert x_domain(spec) == [0, 1]
-    assert [unit["mark"]["type"] for unit, *_ in units(spec)].count("point") == 2
-    assert "L100,220" in export.svg(spec)
 
 
 # Measurements.
@@ -313,19 +269,6 @@ def test_an_unknown_promise_has_no_diamond(study):
         if unit["mark"]["type"] == "point" and unit["encoding"]["x"]["field"] == "promised"
     ]
     assert {row["name"] for row in promised[0]} == {"Masked30 · 1 token", "Masked30 · 128 tokens"}
-
-
-def test_a_narrow_axis_of_speeds_has_fewer_ticks(study):
-    narrow, wide = (
-        next(
-            unit["encoding"]["x"]["axis"]["values"]
-            for unit, *_ in units(measured_charts.speed_chart(study, width).to_dict())
-            if "axis" in unit["encoding"]["x"]
-        )
-        for width in (look.NARROW - 1, look.NARROW)
-    )
-    assert set(narrow) < set(wide)
-    assert 1 in narrow
 
 
 @pytest.mark.parametrize(("most", "form"), [(100.0, None), (101.0, "log")])
