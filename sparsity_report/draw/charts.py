@@ -18,7 +18,6 @@ from sparsity_report.files.atomic import write_file
 from sparsity_report.findings.checkpoint_labels import (
     block_names,
     blocks_axis,
-    blocks_title,
     both,
 )
 from sparsity_report.study.figures import StudyFigures
@@ -199,12 +198,10 @@ def _levels(study: StudyFigures) -> Rows:
 _COLUMNS = 150
 
 
-def blocks_chart(
-    study: StudyFigures, width: float = TEXT_WIDTH, *, heading: bool = True
-) -> alt.LayerChart | None:
+def blocks_chart(study: StudyFigures, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
     """Return columns of the share of zeros revived, weights removed or new zeros, by block.
 
-    `width` is in points, everything included. The `heading` is the finding.
+    `width` is in points, everything included.
 
     Returns
     -------
@@ -238,10 +235,7 @@ def blocks_chart(
     chart = alt.LayerChart(layer=layers, width=width, height=_COLUMNS)
     texts = "; ".join(f"{row['row']}: {row['label']}" for row in rows)
     alt_text = say("chart.blocks_alt", title=title, rows=texts)
-    if heading:
-        return theme.titled(chart, blocks_title(shown), both(study), alt_text)
-    chart.description = clip(alt_text, 1500)
-    return theme.fitted(chart)
+    return theme.titled(chart, say("chart.blocks_title", title=title), both(study), alt_text)
 
 
 def _columns_axis(names: Sequence[str], title: str, width: float) -> alt.X:

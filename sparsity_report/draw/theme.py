@@ -183,14 +183,12 @@ def config() -> dict[str, Any]:
 
 
 def titled(chart: alt.LayerChart, heading: str, note: str, alt_text: str) -> alt.LayerChart:
-    """Return the fitted chart with a title, a note under it and alternative text, all shortened."""
+    """Return the chart with a title, a note under it and alternative text, all shortened.
+
+    Its width includes everything, and its paper is white.
+    """
     chart.title = {"text": clip(heading, 100), **({"subtitle": note} if note else {})}
     chart.description = clip(alt_text, 1500)
-    return fitted(chart)
-
-
-def fitted(chart: alt.LayerChart) -> alt.LayerChart:
-    """Return the chart with a width that includes everything, on white paper."""
     look = config()
     look["title"] |= {"limit": float(chart.width) - 8}
     chart.autosize = {"type": "fit-x", "contains": "padding"}

@@ -3,8 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
-import pandas as pd
-
 from sparsity_report.draw.charts import blocks_chart
 from sparsity_report.findings.checkpoint_findings import is_identical
 from sparsity_report.findings.checkpoint_labels import blocks_title
@@ -43,8 +41,7 @@ def hero(study: StudyFigures) -> Section | None:
     """Return the fate of the base by block; None if it is the same in each."""
     if (shown := block_shares(study.facts.table("matches"))) is None:
         return None
-    drawn = blocks_chart(study, heading=False)
-    chart = chart_of(drawn, checkpoint_tables.blocks(shown))
+    chart = chart_of(blocks_chart(study), checkpoint_tables.blocks(shown))
     return Section("hero", blocks_title(shown), (chart,)) if chart else None
 
 
@@ -81,19 +78,9 @@ def _of_medium(table: Table, medium: Medium) -> Table:
 
 def sizes(study: StudyFigures) -> Iterator[Block]:
     """Yield the sizes of two checkpoints of different sizes, and those of their groups."""
-    if study.changes is not None and _is_resized(study.changes):
+    if study.changes is not None and study.changes["removed"].fillna(0).any():
         yield checkpoint_tables.changes(study)
         yield checkpoint_tables.changed_groups(study)
-
-
-def equal_sizes(study: StudyFigures) -> Iterator[Block]:
-    """Yield the sizes of two checkpoints of one size."""
-    if study.changes is not None and not _is_resized(study.changes):
-        yield checkpoint_tables.changes(study)
-
-
-def _is_resized(changes: pd.DataFrame) -> bool:
-    return bool(changes.loc[changes["group"].isna(), "removed"].fillna(0).any())
 
 
 def models(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iterator[Block]:

@@ -188,11 +188,7 @@ def study_sections(study: StudyFigures, medium: Medium) -> list[Section]:
         "audit": ("page.audit_heading", _audit(study)),
         "totals": (
             "page.totals_heading",
-            [
-                study_tables.totals(study),
-                study_tables.groups(study),
-                *checkpoint_sections.equal_sizes(study),
-            ],
+            [study_tables.totals(study), study_tables.groups(study)],
         ),
         "model": ("page.model_heading", _model(study)),
     }

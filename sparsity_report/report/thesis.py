@@ -250,12 +250,11 @@ def _cells(stem: str, row: Mapping[str, Any], columns: str) -> _Numbers:
 
 
 def _checkpoint_numbers(study: StudyFigures) -> _Numbers:
-    """Yield the numbers of two checkpoints: sizes, shares of the base, fate of zeros, removals."""
+    """Yield the numbers of two checkpoints: removed sizes, shares of the base, fate of zeros."""
     changes = study.facts.table("changes")
     for row in records(changes[changes["group"].isna()]):
         stem = _camel(row["figure"])
-        for column in ("before", "after", "removed"):
-            yield from _number(f"{stem}{_camel(column)}", row[column], row["figure"])
+        yield from _number(f"{stem}Removed", row["removed"], row["figure"])
         yield f"{stem}RemovedShare", quantity(row["share"], SHARE)
     for part, share in study.facts.base_shares.items():
         yield f"{_camel(part)}GoneOfBase", quantity(share, SHARE)

@@ -78,7 +78,8 @@ def test_columns_are_shares_of_the_base_by_block(pair, page):
     assert spec["layer"][0]["encoding"]["y"]["scale"]["domain"] == [0, max(drawn.values())]
     most = max(expected, key=expected.get)
     title = f"Block {most} revived most: {percent(expected[most])} of the zeros"
-    assert bare(spec["title"]["text"]) == bare(title)
+    assert bare(study_document(pair, "page")["hero"].title) == bare(title)
+    assert spec["title"]["text"] == "Zeros revived ÷ zeros of the base by block"
     shown = {row[0]: row[1:] for row in grid_of(page, "Block", head("column.weight_before"))[1:]}
     assert {name: cells[-1] for name, cells in shown.items()} == {
         name: percent(share) for name, share in expected.items()
@@ -105,7 +106,7 @@ def test_equal_shares_are_not_drawn(demo, tmp_path):
         for one in (False, True)
     )
     assert (others, low) == ({0.5}, {0.25})
-    title = spec_of(uneven)["title"]["text"]
+    title = study_document(uneven, "page")["hero"].title
     assert title.startswith("Block 0, block 2 and block 3 gained most zeros: 50.0")
     halved = layers["new"].where(layers["group"] == "mlp_linear", layers["new"] // 2)
     nowhere = pd.array([None] * len(layers), dtype="Int64")
@@ -178,16 +179,23 @@ def test_the_strip_goes_from_before_to_after(pair):
     assert shown["number"] == f"{before / 1000:.0f} → {after / 1000:.0f}{THIN}k"
 
 
-def test_totals_and_sparsities_are_sums_of_modules(pair, page):
+def test_totals_are_sums_of_modules(pair, tmp_path):
+    left = pair.layers["variant"].eq("Before") | pair.layers["block"].fillna(0).eq(0)
+    smaller = replace(pair, layers=pair.layers[left])
+    page = sr.write_report(smaller, tmp_path / "smaller.html")
     grid = grid_of(page, head("column.figure"), "Before")
     shown = {row[0]: row[1:] for row in grid[1:]}
     for name, column in (
         ("Parameters", "total"), ("Stored bytes", "stored_bytes"),
         ("FLOPs per token", "flops_per_token"), ("Active parameters per token", "active_total"),
     ):  # fmt: skip
-        before, after = (int(frame[column].sum()) for frame in sides(pair))
+        before, after = (int(frame[column].sum()) for frame in sides(smaller))
         taken = before - after
+        assert taken > 0
         assert shown[name] == [*map(whole, (before, after, taken)), percent(taken / before)]
+
+
+def test_sparsities_are_sums_of_modules(pair, page):
     grid = grid_of(page, "", "Before", "After")
     zeros = [row for row in grid[1:] if row[0].startswith(say("column.gone_of_base").capitalize())]
     rows = pair.matches[pair.matches["prunable"]]
@@ -226,8 +234,8 @@ def test_a_thesis_has_figures_tables_and_numbers(pair, tmp_path):
     kept = rows["kept"].sum() / (rows["kept"] + rows["revived"]).sum()
     assert numbers["AllKeptShare"] == f"\\qty{{{100 * kept:.1f}}}{{\\percent}}"
     assert numbers["ExpertsGone"] == f"\\num{{{sum(map(len, EXPERTS.values()))}}}"
-    assert numbers["PrunableWeightsBefore"] == f"\\num{{{rows['weight_before'].sum()}}}"
-    assert numbers["BeforePrunableTotal"] == numbers["PrunableWeightsBefore"]
+    assert numbers["BeforePrunableTotal"] == f"\\num{{{rows['weight_before'].sum()}}}"
+    assert numbers["PrunableWeightsRemoved"] == "\\num{0}"
     assert numbers["StudyFingerprint"] == pair.fingerprint
     captions = (tmp_path / "captions.tex").read_text()
     assert "\\newcommand{\\CaptionBlocks}" in captions
