@@ -17,7 +17,6 @@ from markupsafe import Markup
 from sparsity_report.draw import export
 from sparsity_report.draw.heat_map_svg import HeatMap
 from sparsity_report.report.tables.table_model import Table
-from sparsity_report.words.sentences import say
 
 #: The page has the background, so that one drawing serves the light and the dark theme.
 TRANSPARENT = {"background": "transparent"}
@@ -174,13 +173,3 @@ def multiples(charts: Iterable[Chart], colors: HeatMap, key: str, caption: str) 
     shown = tuple(charts)
     bar = chart_of(colors, shown[0].table, key) if shown else None
     return None if bar is None else Multiples(shown, bar, caption)
-
-
-def titled(parts: Mapping[str, tuple[str, Iterable[Block | None]]]) -> list[Section]:
-    """Return sections with content from blocks by key, each with the key of its title."""
-    sections = []
-    for key, (title, blocks) in parts.items():
-        shown = tuple(block for block in blocks if block is not None)
-        if shown:
-            sections.append(Section(key, say(title), shown))
-    return sections

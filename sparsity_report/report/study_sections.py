@@ -149,9 +149,15 @@ def study_sections(study: StudyFigures, medium: Medium) -> list[Section]:
     """Return the sections of a report on a study, those of the appendix last."""
     sentences = topics(study)
 
-    def titled(parts: Mapping[str, tuple[str, Iterable[Block | None]]]) -> list[Section]:
-        omitted = _OF_PRUNINGS if study.matches is not None else ()
-        return sections.titled({key: parts[key] for key in parts if key not in omitted})
+    def titled(
+        parts: Mapping[str, tuple[str, Iterable[Block | None]]], is_appendix: bool = False
+    ) -> Iterator[Section]:
+        """Yield the sections that have content."""
+        for key, (title, blocks) in parts.items():
+            if study.matches is not None and key in _OF_PRUNINGS:
+                continue
+            if shown := tuple(block for block in blocks if block is not None):
+                yield Section(key, say(title), shown, is_appendix)
 
     runtimes = {"runtimes": ("page.runtimes_heading", _runtimes(study, medium, sentences))}
     parts = {
@@ -177,7 +183,7 @@ def study_sections(study: StudyFigures, medium: Medium) -> list[Section]:
         ),
         "method": ("page.method_heading", _method(study, medium, sentences)),
     }
-    main = titled(parts)
+    main = [*titled(parts)]
     if medium not in _WITH_APPENDIX:
         return main
     appendix = {
@@ -192,7 +198,7 @@ def study_sections(study: StudyFigures, medium: Medium) -> list[Section]:
         ),
         "model": ("page.model_heading", _model(study)),
     }
-    return main + [replace(part, is_appendix=True) for part in titled(appendix)]
+    return [*main, *titled(appendix, is_appendix=True)]
 
 
 def _results(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
