@@ -32,7 +32,7 @@ from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.frames import EDITED_STUDY, note_findings
 from sparsity_report.untrusted.display_text import clip, short_name
 from sparsity_report.viewer.study_payload import study_payload
-from sparsity_report.words.display_names import head, method_name
+from sparsity_report.words.display_names import method_name
 from sparsity_report.words.sentences import first, say
 
 # Media with an appendix.
@@ -269,7 +269,7 @@ def _quality(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iter
         yield from _kit_figures(study, "quality", "sensitivity")
         yield study_tables.continuations(study)
         if scores := task_tables.zero_shot(study):
-            yield from _numbered(scores.turned(head("task")).parts(scores.caption))
+            yield from _numbered(scores.parts(scores.caption))
         for make in (task_tables.score_pairs, task_tables.tasks, task_tables.task_pairs):
             table = make(study)
             yield table if table and len(table.rows) <= _SCORES else None
