@@ -368,17 +368,6 @@ def test_hostile_names_draw_and_stay_distinct(hostile):
     assert hostile.facts.cells(HOSTILE[1])["projection"].nunique() == len(HOSTILE)
 
 
-def test_a_model_pruned_by_others_has_a_map(weights):
-    pruning = sr.global_magnitude(weights, 0.5)
-    other = sr.dense(sr.load(sr.masked(pruning).module()), name="Wanda50")
-    study = sr.compare(sr.dense(weights), other)
-    assert study.facts.prunings == ("Wanda50",)
-
-
-def test_one_map_per_pruning(study):
-    assert study.facts.prunings == ("Masked30",)
-
-
 def test_write_figures(study, tmp_path):
     written = sr.write_figures(study, tmp_path / "figures")
     expected = {"sparsity_map_masked30.png", "csr_bytes.png"}

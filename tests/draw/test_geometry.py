@@ -348,19 +348,3 @@ def test_bars_of_sensitivity_have_room_and_do_not_magnify(demo_study):
     assert 0.05 < room < 0.4
     assert domain([4e-4, 6e-4]) == pytest.approx([0, 1e-3 * (1 + room)])
     assert domain([0.2, -0.1]) == pytest.approx([-0.1 - 0.3 * room, 0.2 + 0.3 * room])
-
-
-@pytest.mark.parametrize(("parts", "wording"), [(40, False), (41, True)])
-def test_the_note_counts_the_parts_left_out(demo_study, parts, wording):
-    study = put_in(demo_study, sensitivity=sensitivity(parts))
-    note = measured_charts.sensitivity_chart(study).to_dict()["title"]["subtitle"]
-    assert note.startswith("50 % of the part pruned; some.txt")
-    assert ("parts" in note) is wording
-
-
-def test_names_of_parts_have_sixty_letters(demo_study):
-    frame = sensitivity(2).assign(by="layer", part=["x" * 60, "y" * 61])
-    chart = measured_charts.sensitivity_chart(put_in(demo_study, sensitivity=frame))
-    assert chart.to_dict()["layer"][0]["encoding"]["y"]["scale"]["domain"] == [
-        "x" * 60, "y" * 59 + "…",
-    ]  # fmt: skip

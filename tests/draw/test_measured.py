@@ -225,17 +225,6 @@ def test_layouts_of_one_pruning_are_all_drawn(study):
     assert labels_of(chart) == {"dense": "dense 10.0", "global magnitude": "global magnitude 12.5"}
 
 
-def test_one_point_is_no_line(demo_study):
-    assert measured_charts.quality_chart(scored(demo_study, {"Dense": (0.0, 10.0)})) is None
-
-
-def test_charts_of_measurements_are_valid_and_described(study, policies):
-    drawn = [draw(study) for draw in measured_charts.CHARTS.values()]
-    drawn.append(measured_charts.quality_chart(scored(policies, SCORES)))
-    for spec in [chart.to_dict() for chart in drawn]:
-        assert len(spec["description"]) > 40
-
-
 def test_sensitivity_keeps_order_and_those_that_cost_most(demo_study):
     chart = measured_charts.sensitivity_chart(put_in(demo_study, sensitivity=sensitivity(60)))
     names = list(dict.fromkeys(row["group"] for row in values(chart)))

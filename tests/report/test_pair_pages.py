@@ -96,20 +96,6 @@ def test_removed_parts_sort_and_search(visit):
     assert len(column(2)) == 3
 
 
-def test_the_address_keeps_what_is_set(visit):
-    page = visit.page
-    page.locator("#scheme").click()
-    page.wait_for_function("() => /scheme=/.test(location.hash)")
-    scheme = page.evaluate("document.documentElement.dataset.scheme")
-    page.goto(f"{visit.url}{page.evaluate('location.hash')}")
-    page.reload()
-    assert page.evaluate("document.documentElement.dataset.scheme") == scheme
-    visit.requests[:] = [visit.url]
-    page.goto("about:blank")
-    page.goto(visit.url)
-    visit.requests[:] = [visit.url]
-
-
 def test_every_table_is_copied(visit):
     page = visit.page
     tables = page.locator("table").all()

@@ -64,20 +64,6 @@ def test_names_are_cut_where_they_are_too_long(key, limit):
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "text"),
-    [
-        ("lossless", True, "yes"), ("lossless", False, "no"), ("lossless", None, "unknown"),
-        ("crossover_sparsity", 0.623, f"62{THIN}%"), ("sparsity", 0.6234, f"62.3{THIN}%"),
-        ("top1_drop", 0.00623, f"0.62{THIN}%"), ("share", 0.5, f"50.0{THIN}%"),
-        ("n_m_compliance", ("2:4", 0.5), f"2:4, 50.0{THIN}%"), ("n_m_compliance", None, "–"),
-        ("windows", (64, 32), "64 / 32"), ("method", None, "–"), ("group", "mlp_linear", "MLP"),
-    ],
-)  # fmt: skip
-def test_cells_are_written_by_their_column(key, value, text):
-    assert COLUMNS[key].format.write(value) == text
-
-
-@pytest.mark.parametrize(
     ("over", "spans"),
     [
         (["", "a", "a", "b", "", ""], [("", 1), ("a", 2), ("b", 1), ("", 1), ("", 1)]),
