@@ -222,7 +222,7 @@ def test_no_library_of_charts_is_loaded_for_it():
     run = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, check=True
     )
-    assert run.stdout == "3 set()\n"
+    assert run.stdout == "2 set()\n"
 
 
 def test_maps_of_a_pair_show_shares_of_the_weights_of_the_base(monkeypatch):
