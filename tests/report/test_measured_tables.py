@@ -3,7 +3,9 @@
 The numbers measured are made up in ``measurements.py``, so what a cell has to show is written out.
 """
 
+import html
 import math
+import re
 from dataclasses import replace
 from decimal import Decimal
 
@@ -12,7 +14,7 @@ import pytest
 import torch
 from helpers import study_of
 from measurements import latency, put_in, quality, sensitivity, seven, tasks
-from papers import head, tables_of
+from papers import bare, head, tables_of
 from zoo.cases import CASES, built
 
 import sparsity_report as sr
@@ -80,6 +82,14 @@ def test_a_reason_replaces_a_time_that_is_not_reported(study, tmp_path):
     for row in grid[1:]:
         assert row[4:6] == [say("speed_reason.crowded"), "–"]
         assert row[7] == row[9] == "–"
+
+
+def test_every_sentence_is_on_the_page(study, page):
+    text = re.sub("<wbr>|</?bdi>|</?span[^>]*>", "", page.read_text(encoding="utf-8"))
+    sentences = sr.summarize(study)
+    assert len(sentences) > 8
+    for sentence in sentences:
+        assert bare(sentence) in bare(html.unescape(text)), sentence
 
 
 def test_crossover(page):
