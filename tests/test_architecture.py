@@ -21,7 +21,7 @@ BELOW = house.WINGS[house.WINGS.index("findings") :]
 # Public signatures whose keywords users name.
 KEPT = {
     "draw.charts.bar_plot: 7 parameters",
-    "report.notebook.write_notebook: 8 parameters",
+    "report.notebook.write_notebook: 7 parameters",
 }
 HEAVY = {
     "altair",

@@ -460,9 +460,8 @@ def test_measurements_go_into_everything(tmp_path):
     assert study.sensitivity["part"].tolist() == ["attention_linear", "mlp_linear"]
     for name in ("latency", "quality", "sensitivity", "storage"):
         assert (tmp_path / "o" / "structural_layers" / f"{name}.csv").is_file()
-    for name in ("speed", "crossover", "quality", "sensitivity"):
-        drawn = (tmp_path / "o" / "figures" / f"{name}.png").is_file()
-        assert drawn or name == "crossover"  # where none is certain there is nothing to draw
+    for name in ("speed", "quality", "sensitivity"):
+        assert (tmp_path / "o" / "figures" / f"{name}.png").is_file()
     before, after = study.quality["nll"].map(math.exp)[:2]
     verdict, perplexity, *_ = done.stdout.splitlines()
     assert f"raises perplexity from {before:.1f} to {after:.1f}." in verdict

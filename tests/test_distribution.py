@@ -17,7 +17,7 @@ import yaml
 from helpers import need
 
 import sparsity_report as sr
-from sparsity_report.report.citation import bibtex
+from sparsity_report.report.study_sections import bibtex
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]

@@ -97,7 +97,7 @@ class Study(StudyFigures):
         include: Iterable[str] | None = None,  # noqa: ARG002
         exclude: Iterable[str] | None = None,  # noqa: ARG002
     ) -> dict[str, str]:
-        """Return the study as HTML, LaTeX and text, for the front end to choose from."""
+        """Return the study as HTML and text, for the front end to choose from."""
         from sparsity_report.report.value_display import bundle
 
         return bundle(self)

@@ -1,8 +1,8 @@
-"""Bars of a frame, bytes against sparsity, sensitivity, and the names of measured charts."""
+"""Bars of a frame, bytes against sparsity, and the fate of a base by block."""
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +12,21 @@ import pandas as pd
 from sparsity_report.draw import marks, theme
 from sparsity_report.draw.export import png
 from sparsity_report.draw.marks import Rows
-from sparsity_report.draw.policy_charts import distance_chart, quality_chart
-from sparsity_report.draw.speed_charts import crossover_chart, speed_chart
-from sparsity_report.draw.theme import TEXT_WIDTH
+from sparsity_report.draw.theme import BLUE, INK, LABEL, SMALL, TEXT_WIDTH, VERMILLION
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.atomic import write_file
+from sparsity_report.findings.checkpoint_labels import (
+    block_names,
+    blocks_axis,
+    both,
+)
 from sparsity_report.study.figures import StudyFigures
+from sparsity_report.study.pairs.removed_strips import block_shares
 from sparsity_report.study.schema import COLUMNS
 from sparsity_report.untrusted.display_text import clip, distinct_names
-from sparsity_report.words.display_names import group_name, layout_name, part_name
-from sparsity_report.words.number_format import figures
+from sparsity_report.words.display_names import group_name, head, layout_name
 from sparsity_report.words.sentences import join, say
 
-# Most parts of a model in a chart.
-_PARTS = 40
 _LINES = {
     "dense": (theme.BLUE, theme.SOLID),
     "csr_int32": (theme.BLACK, theme.DASHED),
@@ -193,49 +194,54 @@ def _levels(study: StudyFigures) -> Rows:
     return sorted(points.values(), key=lambda row: row["sparsity"])
 
 
-def sensitivity_chart(study: StudyFigures, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
-    """Return the cost of pruning each part alone, in nats per token.
+# Height of columns by block.
+_COLUMNS = 150
+
+
+def blocks_chart(study: StudyFigures, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
+    """Return columns of the share of zeros revived, weights removed or new zeros, by block.
+
+    `width` is in points, everything included.
 
     Returns
     -------
     altair.LayerChart or None
-        The parts with the highest cost; None if no sensitivity was measured or all are equal.
+        None if none of the shares varies.
     """
-    frame = study.sensitivity
-    if frame is None or frame.empty:
+    if (shown := block_shares(study.facts.table("matches"))) is None:
         return None
-    costs = frame["nll_increase"].astype(float)
-    shown = frame.loc[costs.nlargest(_PARTS).index].sort_index()
-    parts = zip(shown["by"], shown["part"], strict=True)
-    names = distinct_names([part_name(by, str(part)) for by, part in parts], 60)
+    names = block_names(shown)
     rows = [
-        {"group": name, "value": cost, "label": figures(cost, "+.3f")}
-        for name, cost in zip(names, costs[shown.index].tolist(), strict=True)
+        {"row": name, "value": share, "label": theme.write(share, "share")}
+        for name, share in zip(names, shown.rows["share"], strict=True)
+        if pd.notna(share)
     ]
-    if len({row["label"] for row in rows}) < 2:
-        return None
-    shape = marks.Bars(
-        width=width,
-        row=15,
-        least=1e-3,
-        axis=say("chart.x_nll_increase"),
-        kind="plain",
-        tips=marks.tips(group="label.part", label="chart.x_nll_increase"),
+    has_blocks = shown.rows["block"].notna().any()
+    title = blocks_axis(shown)
+    x_title = say("chart.x_transformer_block") if has_blocks else head("group")
+    y = alt.Y(
+        "value:Q",
+        title=title,
+        scale=alt.Scale(domain=[0, max(row["value"] for row in rows)], nice=True),
+        axis=alt.Axis(tickCount=4, labelExpr=theme.tick("share")),
     )
-    level, text = float(frame["sparsity"].median()), clip(frame["text"].iloc[0])
-    note = say("chart.sensitivity_note", level=level, text=text)
-    if len(rows) < len(frame):
-        note += say("chart.parts_shown_note", shown=len(rows), parts=len(frame))
-    texts = [f"{row['group']}: {row['label']}" for row in rows]
-    alt_text = say("chart.sensitivity_alt", rows="; ".join(texts))
-    chart = marks.bars(rows, shape)
-    return theme.titled(chart, say("chart.sensitivity_title"), note, alt_text)
+    base = alt.Chart(marks.inline(rows)).encode(x=_columns_axis(names, x_title, width), y=y)
+    tips = (("row", x_title), ("label", title))
+    color = BLUE if shown.figure == "new" else VERMILLION
+    layers = [base.mark_bar(color=color).encode(**marks.tooltips(tips))]
+    if len(names) * 3.4 * LABEL <= width:
+        text = base.transform_filter("datum.value > 0").mark_text(dy=-6, fontSize=SMALL, color=INK)
+        layers.append(text.encode(text="label:N"))
+    chart = alt.LayerChart(layer=layers, width=width, height=_COLUMNS)
+    texts = "; ".join(f"{row['row']}: {row['label']}" for row in rows)
+    alt_text = say("chart.blocks_alt", title=title, rows=texts)
+    return theme.titled(chart, say("chart.blocks_title", title=title), both(study), alt_text)
 
 
-CHARTS: dict[str, Callable[..., alt.LayerChart | None]] = {
-    "speed": speed_chart,
-    "crossover": crossover_chart,
-    "quality": quality_chart,
-    "distance": distance_chart,
-    "sensitivity": sensitivity_chart,
-}
+def _columns_axis(names: Sequence[str], title: str, width: float) -> alt.X:
+    """Return a horizontal axis of columns; names that have no room are left out."""
+    room = 0.62 * LABEL * max(map(len, names)) + 6
+    values = [*names[:: max(1, math.ceil(len(names) * room / width))]]
+    axis = alt.Axis(values=values, labelAngle=0, labelOverlap=False, **marks.BARE)
+    scale = alt.Scale(domain=[*names], paddingInner=0.2, paddingOuter=0)
+    return alt.X("row:N", title=title, scale=scale, axis=axis)

@@ -15,8 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sparsity_report.draw.fonts import FAMILY
-from sparsity_report.draw.theme import INK, LABEL, MUTED, ROW, SMALL, TITLE, write
+from sparsity_report.draw.theme import FAMILY, INK, LABEL, MUTED, ROW, SMALL, TITLE, write
 from sparsity_report.words.number_format import percent
 
 #: Colors at even steps, with which the viewer draws, too: viridis as in Matplotlib, and blue below

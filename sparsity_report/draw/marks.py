@@ -93,27 +93,20 @@ class Lines(Shape):
     lines : tuple of Line
     names : mapping of str to str
         Text beside the last point of each line.
-    x_title, y_title : str
+    y_title : str
     x_domain, y_domain : tuple of float
-    x_kind : str
-        Notation of the numbers on x.
     ticks : tuple of float
         Ticks of y, which is then logarithmic.
-    points : bool
-        Draw a point per row.
     edge : str
         Text at the upper edge of y, where values beyond it are.
     """
 
     lines: tuple[Line, ...]
     names: Mapping[str, str]
-    x_title: str
     y_title: str
     x_domain: tuple[float, float]
     y_domain: tuple[float, float]
-    x_kind: str = "share"
     ticks: tuple[float, ...] = ()
-    points: bool = True
     edge: str = ""
 
 
@@ -299,8 +292,7 @@ def lines(rows: Rows, shape: Lines) -> alt.LayerChart:
     form: dict[str, Any] = {"type": "log"} if shape.ticks else {}
     y_scale = alt.Scale(domain=list(shape.y_domain), **form)
     axis: dict[str, Any] = {"values": list(shape.ticks)} if shape.ticks else {"tickCount": 5}
-    steps = {"tickMinStep": 1} if shape.x_kind == "plain" else {}
-    x = share_axis("x", shape.x_title, shape.x_domain, shape.x_kind, **steps)
+    x = share_axis("x", say("chart.x_prunable_sparsity"), shape.x_domain)
     values = alt.Axis(labelExpr=theme.tick(shape.kind), **axis)
     y = alt.Y("value:Q", title=shape.y_title, scale=y_scale, axis=values)
     names, colors, dashes = (list(part) for part in zip(*shape.lines, strict=True))
@@ -322,13 +314,12 @@ def lines(rows: Rows, shape: Lines) -> alt.LayerChart:
         low, high = alt.Y("low:Q", title=shape.y_title, scale=y_scale, axis=values), "high:Q"
         layers.append(span.mark_rule(strokeWidth=1.2).encode(y=low, y2=high))
         layers.append(span.mark_tick(orient="horizontal", bandSize=5, opacity=1).encode(y=y))
-    if shape.points:
-        layers += [
-            base.transform_filter(f"datum.form == '{form}'")
-            .mark_point(filled=True, size=44, opacity=1, shape=form)
-            .encode(color=looks["color"], **tooltips(shape.tips))
-            for form in ("circle", "triangle-up")
-        ]
+    layers += [
+        base.transform_filter(f"datum.form == '{form}'")
+        .mark_point(filled=True, size=44, opacity=1, shape=form)
+        .encode(color=looks["color"], **tooltips(shape.tips))
+        for form in ("circle", "triangle-up")
+    ]
     if shape.edge:
         edge = alt.Chart(inline([{}])).encode(y=alt.YValue(0))
         note = edge.mark_text(align="left", dy=-7, fontSize=SMALL, color=MUTED)

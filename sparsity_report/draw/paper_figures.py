@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 
 import altair as alt
 
-from sparsity_report.draw import charts, export
+from sparsity_report.draw import export
+from sparsity_report.draw.charts import csr_bytes_curve
 from sparsity_report.draw.export import unchecked
 from sparsity_report.draw.heat_map_svg import HeatMap
 from sparsity_report.draw.heat_maps import sparsity_map
-from sparsity_report.draw.policy_charts import blocks_chart
+from sparsity_report.draw.measured_charts import CHARTS
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.atomic import write_file
 from sparsity_report.study.figures import StudyFigures
@@ -32,9 +33,9 @@ def write_figures(
 ) -> list[Path]:
     """Write the charts of a study as PNG files at twice their size in print.
 
-    The files are ``sparsity_map_<variant>.png`` per pruning; ``blocks.png`` of several prunings;
-    ``csr_bytes.png``; and ``speed.png``, ``crossover.png``, ``quality.png``, ``distance.png`` and
-    ``sensitivity.png`` of the measurements. A chart in which everything is equal is left out.
+    The files are ``sparsity_map_<variant>.png`` per pruning; ``csr_bytes.png``; and ``speed.png``,
+    ``quality.png`` and ``sensitivity.png`` of the measurements. A chart in which everything is
+    equal is left out.
 
     Parameters
     ----------
@@ -68,9 +69,8 @@ def write_figures(
         f"sparsity_map_{stems[variant]}": sparsity_map(shown, variant)
         for variant in shown.facts.prunings
     }
-    drawn["blocks"] = blocks_chart(shown)
-    drawn["csr_bytes"] = charts.csr_bytes_curve(shown)
-    drawn |= {name: draw(shown) for name, draw in charts.CHARTS.items()}
+    drawn["csr_bytes"] = csr_bytes_curve(shown)
+    drawn |= {name: draw(shown) for name, draw in CHARTS.items()}
     folder = Path(folder)
     return [
         write_file(folder / f"{name}.png", export.png(chart))

@@ -5,12 +5,14 @@ Vega expressions contain text and numbers of this package only, never names of m
 
 from __future__ import annotations
 
+import base64
 import math
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sparsity_report.draw.fonts import FAMILY
 from sparsity_report.findings.checkpoint_findings import both
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.layers import records
@@ -21,14 +23,18 @@ from sparsity_report.words import number_format
 if TYPE_CHECKING:
     import altair as alt
 
+# Helvetica, Arial and Liberation Sans are equally wide. vl-convert measures with its own copy of
+# Liberation Sans. A browser without any of the three uses Sparsity Sans, a subset in the page.
+FAMILY = "Helvetica, Arial, 'Liberation Sans', 'Sparsity Sans', sans-serif"
+_TYPEFACE = Path(__file__).parent / "typeface"
+_WEIGHTS = {400: "sparsity-sans-regular.woff2", 700: "sparsity-sans-bold.woff2"}
+
 TEXT_WIDTH = round(16 * 72 / 2.54)
 # Width of a column of a paper, below which labels are short.
 NARROW = 260
 INK, MUTED, GRID = "#222222", "#666666", "#e4e4e4"
 BLUE, VERMILLION, BLACK, GREEN = "#0072B2", "#D55E00", "#000000", "#009E73"
 PURPLE, OCHRE, WINE, INDIGO, BROWN = "#CC79A7", "#8F6A00", "#B0457B", "#7A66C8", "#8C5A3C"
-# Hues of categories other than policies.
-HUES = (BLUE, VERMILLION, BLACK, GREEN, PURPLE, OCHRE)
 DASHES: tuple[list[float], ...] = ([1, 0], [6, 3], [2, 3], [8, 3, 2, 3], [10, 3])
 SOLID, DASHED, DOTTED, DASH_DOT, LONG = DASHES
 # Font sizes in points of axes, of numbers beside marks, and of titles.
@@ -177,16 +183,32 @@ def config() -> dict[str, Any]:
 
 
 def titled(chart: alt.LayerChart, heading: str, note: str, alt_text: str) -> alt.LayerChart:
-    """Return the fitted chart with a title, a note under it and alternative text, all shortened."""
+    """Return the chart with a title, a note under it and alternative text, all shortened.
+
+    Its width includes everything, and its paper is white.
+    """
     chart.title = {"text": clip(heading, 100), **({"subtitle": note} if note else {})}
     chart.description = clip(alt_text, 1500)
-    return fitted(chart)
-
-
-def fitted(chart: alt.LayerChart) -> alt.LayerChart:
-    """Return the chart with a width that includes everything, on white paper."""
     look = config()
     look["title"] |= {"limit": float(chart.width) - 8}
     chart.autosize = {"type": "fit-x", "contains": "padding"}
     chart.background, chart.config = "white", look
     return chart
+
+
+@lru_cache(maxsize=1)
+def font_face_css() -> str:
+    """Return style rules that embed Sparsity Sans in a page or an SVG (52 kB).
+
+    The fonts are ``data:`` URLs, which a content security policy allows with ``font-src data:``.
+    """
+    return "\n".join(
+        "@font-face { font-family: 'Sparsity Sans'; "
+        f"font-weight: {weight}; src: url(data:font/woff2;base64,{_encoded(name)}) "
+        "format('woff2'); }"
+        for weight, name in _WEIGHTS.items()
+    )
+
+
+def _encoded(name: str) -> str:
+    return base64.b64encode((_TYPEFACE / name).read_bytes()).decode("ascii")

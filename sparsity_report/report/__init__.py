@@ -3,7 +3,7 @@
 Sections are declared once and shown by every renderer: `sections` (blocks of a section),
 `study_sections` with `study_maps` and `checkpoint_sections`. Renderers: `page` (HTML and PDF) with
 `pdf` (Typst) and `templates` (Jinja2), whose files `template_files` finds, and `thesis`; all cite
-by the entry of `citation`. `markdown_report` writes Markdown. The folder ``tables`` declares the
+by one entry. `markdown_report` writes Markdown. The folder ``tables`` declares the
 tables of studies, and writes them as HTML, LaTeX and text.
 
 `written_checkpoint` writes a variant as safetensors files. `hub_card` has its model card, and that

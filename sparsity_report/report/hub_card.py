@@ -9,7 +9,6 @@ from typing import Any
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.atomic import write_file
 from sparsity_report.report.markdown_report import to_report
-from sparsity_report.report.sections import Medium
 from sparsity_report.report.study_sections import study_document
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.files.json_files import study_or_saved
@@ -106,7 +105,7 @@ def write_model_card(
     """
     check_base(base_model)
     target, read = Path(path), study_or_saved("write_model_card", study)
-    shown = study_document(read, Medium("markdown"))
+    shown = study_document(read, "markdown")
     parts = {section.key: section for section in shown["sections"]}
     chosen = [(parts[key], count) for key, count in _SECTIONS.items() if key in parts]
     sections = [replace(p, blocks=p.blocks[:n], is_appendix=False) for p, n in chosen]

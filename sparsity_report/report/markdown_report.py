@@ -9,7 +9,6 @@ from sparsity_report.report.sections import (
     Block,
     Bullets,
     Chart,
-    Fold,
     Multiples,
     Partial,
     Section,
@@ -35,7 +34,7 @@ def to_report(shown: Mapping[str, Any]) -> str:
     Parameters
     ----------
     shown : mapping
-        See :func:`sparsity_report.report.sections.document`.
+        See :func:`sparsity_report.report.study_sections.study_document`.
     """
     parts = [f"# {paragraph(shown['verdict'])}", *_summary(shown)]
     is_appendix = False
@@ -49,7 +48,7 @@ def to_report(shown: Mapping[str, Any]) -> str:
 
 def _summary(shown: Mapping[str, Any]) -> Iterator[str]:
     """Yield names, the figures at the head of the report, and the hero."""
-    names = map(markdown, shown["kicker"] or shown["names"])
+    names = map(markdown, shown["kicker"])
     yield " · ".join([markdown(say("page.sparsity_report")), *names])
     if shown["strip"]:
         heads = {"title": "figure", "number": "value", "note": "note"}
@@ -79,8 +78,6 @@ def _blocks(blocks: Iterable[Block]) -> Iterator[str]:
                 yield _data(block)
             case Multiples(charts):
                 yield from map(_data, charts)
-            case Fold(_, inner):
-                yield from _blocks(inner)
             case Viewer(_, still):
                 yield _data(still) if still else ""
             case Partial(_, values):

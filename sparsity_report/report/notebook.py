@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparsity_report.draw.fonts import font_face_css
+from sparsity_report.draw.theme import font_face_css
 from sparsity_report.errors import SparsityReportError, printable
 from sparsity_report.files.atomic import check_folder, write_file
 from sparsity_report.files.package_data import shipped
@@ -37,7 +37,6 @@ def write_notebook(
     sparsity: float = 0.3,
     hide_inputs: bool = False,
     template_dir: str | os.PathLike[str] | None = None,
-    timeout: int | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Path:
     """Execute a notebook on a model and write it with its outputs.
@@ -61,8 +60,6 @@ def write_notebook(
         True to leave the code out of an ``.html`` file.
     template_dir : path-like, optional
         Folder whose subfolder ``notebook`` has an nbconvert template of your own.
-    timeout : int, optional
-        Most seconds per cell; unlimited by default.
     options : mapping, optional
         Keyword options of :func:`sparsity_report.load`, such as ``{"allow_pickle": True}``. The
         notebook receives them as its parameter ``OPTIONS``.
@@ -110,7 +107,7 @@ def write_notebook(
     _set_parameters(node, values, source)
     _say_text(node, sparsity)
     target.parent.mkdir(parents=True, exist_ok=True)
-    _execute(node, target.parent, timeout)
+    _execute(node, target.parent)
     if target.suffix.lower() == ".ipynb":
         return write_file(target, nbformat.writes(node) + "\n")
     return write_file(target, as_html(node, hide_inputs, template_dir))
@@ -173,13 +170,13 @@ def _say_text(node: NotebookNode, sparsity: float) -> None:
             cell.source = re.sub(r"\{\w+\}", lambda name: names.get(name[0], name[0]), text)
 
 
-def _execute(node: NotebookNode, folder: Path, timeout: int | None) -> None:
+def _execute(node: NotebookNode, folder: Path) -> None:
     from nbclient import NotebookClient
-    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+    from nbclient.exceptions import CellExecutionError, DeadKernelError
 
     client = NotebookClient(
         node,
-        timeout=timeout,
+        timeout=None,
         kernel_name="python3",
         store_widget_state=False,
         # The kernel warns about unencrypted connections, and listens on loopback only.
@@ -188,7 +185,7 @@ def _execute(node: NotebookNode, folder: Path, timeout: int | None) -> None:
     )
     try:
         _run(client)
-    except (CellExecutionError, CellTimeoutError, DeadKernelError, RuntimeError, OSError) as error:
+    except (CellExecutionError, DeadKernelError, RuntimeError, OSError) as error:
         # Without colors for terminals.
         message = re.sub(r"\x1b\[[0-9;]*m", "", str(getattr(error, "evalue", error)))
         raise SparsityReportError(f"the notebook stopped: {message}") from error

@@ -4,11 +4,7 @@ Jinja2 writes the structure; Python hands it plain values, which reach the page 
 """
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from jinja2 import Environment
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.atomic import write_file
@@ -21,7 +17,7 @@ from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.files.json_files import study_or_saved
 
 # Media by suffix.
-_MEDIA = {".html": "page", ".pdf": "paper", ".md": "markdown"}
+_MEDIA: dict[str, Medium] = {".html": "page", ".pdf": "paper", ".md": "markdown"}
 
 
 def write_report(
@@ -64,27 +60,17 @@ def write_report(
     'report.html'
     """
     value: StudyFigures = study_or_saved("write_report", study)
-    target = _target(path)
-    templates = environment(template_dir)
-    medium = Medium(_MEDIA[target.suffix.lower()])
-    shown = study_document(value, medium)
-    if medium.is_paper:
-        return write_file(target, typeset(templates, shown))
-    return write_file(target, _text(target, templates, shown))
-
-
-def _target(path: str | os.PathLike[str]) -> Path:
     target = Path(path)
-    if target.suffix.lower() not in _MEDIA:
+    if (suffix := target.suffix.lower()) not in _MEDIA:
         *others, last = _MEDIA
         raise SparsityReportError(
             f"cannot write {target}: reports are {', '.join(others)} or {last} files; change the "
             "suffix"
         )
-    return target
-
-
-def _text(target: Path, templates: Environment, shown: Mapping[str, Any]) -> str:
-    if target.suffix.lower() == ".md":
-        return to_report(shown)
-    return render(templates, "report.html.j2", shown, "render the report")
+    templates = environment(template_dir)
+    shown = study_document(value, _MEDIA[suffix])
+    if suffix == ".pdf":
+        return write_file(target, typeset(templates, shown))
+    if suffix == ".md":
+        return write_file(target, to_report(shown))
+    return write_file(target, render(templates, "report.html.j2", shown, "render the report"))

@@ -33,7 +33,7 @@ def typeset(templates: Environment, shown: Mapping[str, Any]) -> bytes:
     templates : jinja2.Environment
         Finds the template.
     shown : mapping
-        See :func:`sparsity_report.report.sections.document`.
+        See :func:`sparsity_report.report.study_sections.study_document`.
 
     Raises
     ------

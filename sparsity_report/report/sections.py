@@ -9,51 +9,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import altair as alt
 from markupsafe import Markup
 
-import sparsity_report
 from sparsity_report.draw import export
 from sparsity_report.draw.heat_map_svg import HeatMap
 from sparsity_report.report.tables.table_model import Table
-from sparsity_report.words.sentences import say
 
 #: The page has the background, so that one drawing serves the light and the dark theme.
 TRANSPARENT = {"background": "transparent"}
 
 
-class Medium(NamedTuple):
-    """Destination of sections.
-
-    Attributes
-    ----------
-    name : str
-        ``"page"`` (HTML), ``"markdown"``, ``"paper"`` (PDF) or ``"kit"`` (thesis).
-    """
-
-    name: str
-
-    @property
-    def is_page(self) -> bool:
-        """True for HTML, which has the interactive view."""
-        return self.name == "page"
-
-    @property
-    def has_appendix(self) -> bool:
-        """True for HTML and Markdown."""
-        return self.name in {"page", "markdown"}
-
-    @property
-    def is_paper(self) -> bool:
-        """True for a PDF."""
-        return self.name == "paper"
-
-    @property
-    def is_kit(self) -> bool:
-        """True for a thesis kit."""
-        return self.name == "kit"
+#: Destination of sections: HTML, Markdown, a PDF or a thesis kit.
+Medium: TypeAlias = Literal["page", "markdown", "paper", "kit"]
 
 
 class _Content:
@@ -116,14 +86,6 @@ class Multiples(_Content):
 
 
 @dataclass(frozen=True)
-class Fold(_Content):
-    """Content behind a summary line."""
-
-    title: str
-    blocks: tuple[Block, ...]
-
-
-@dataclass(frozen=True)
 class Bullets(_Content):
     """A list of sentences, or of names."""
 
@@ -147,7 +109,7 @@ class Partial(_Content):
     values: Mapping[str, Any]
 
 
-Block: TypeAlias = Text | Chart | Drawing | Multiples | Fold | Bullets | Viewer | Partial | Table
+Block: TypeAlias = Text | Chart | Drawing | Multiples | Bullets | Viewer | Partial | Table
 
 
 @dataclass(frozen=True)
@@ -171,20 +133,18 @@ class Section:
 
     @property
     def tables(self) -> list[Table]:
-        """Tables of the section, folded ones included."""
+        """Tables of the section."""
         return [block for block in _flat(self.blocks) if isinstance(block, Table)]
 
     @property
     def charts(self) -> list[Chart]:
-        """Charts of the section, folded ones included."""
+        """Charts of the section, small ones included."""
         return [block for block in _flat(self.blocks) if isinstance(block, Chart)]
 
 
 def _flat(blocks: Iterable[Block]) -> Iterator[Block]:
     for block in blocks:
-        if isinstance(block, Fold):
-            yield from _flat(block.blocks)
-        elif isinstance(block, Multiples):
+        if isinstance(block, Multiples):
             yield from (*block.charts, block.colors)
         else:
             yield block
@@ -208,47 +168,8 @@ def chart_of(
     return Chart(key, caption, spec["description"], spec, table)
 
 
-def document(sections: list[Section], **values: Any) -> dict[str, Any]:
-    """Return the values that templates of a page or a PDF show.
-
-    Parameters
-    ----------
-    sections : list of Section
-    **values
-        Values of the kind: ``title``, ``names``, ``kicker``, ``verdict``, ``strip``, ``hero`` and
-        others.
-    """
-    common = {
-        "kicker": [],
-        "strip": [],
-        "terms": [],
-        "hero": None,
-        "program": f"sparsity-report {sparsity_report.__version__}",
-        "version": sparsity_report.__version__,
-        "sections": sections,
-        # The first of each key.
-        "tables": {t.key: t for section in sections[::-1] for t in section.tables[::-1]},
-    }
-    return common | values
-
-
 def multiples(charts: Iterable[Chart], colors: HeatMap, key: str, caption: str) -> Multiples | None:
     """Return small charts side by side with the bar of their colors; None without a chart."""
     shown = tuple(charts)
     bar = chart_of(colors, shown[0].table, key) if shown else None
     return None if bar is None else Multiples(shown, bar, caption)
-
-
-def card(title: str, number: str, note: str) -> dict[str, str]:
-    """Return a figure of the strip at the head."""
-    return {"title": title, "number": number, "note": note}
-
-
-def titled(parts: Mapping[str, tuple[str, Iterable[Block | None]]]) -> list[Section]:
-    """Return sections with content from blocks by key, each with the key of its title."""
-    sections = []
-    for key, (title, blocks) in parts.items():
-        shown = tuple(block for block in blocks if block is not None)
-        if shown:
-            sections.append(Section(key, say(title), shown))
-    return sections

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from functools import partial
 
 from sparsity_report.draw import heat_maps
-from sparsity_report.draw.policy_charts import blocks_chart
 from sparsity_report.report import sections
 from sparsity_report.report.sections import Block, Chart, Medium, Text, chart_of
 from sparsity_report.report.tables import study_tables
@@ -44,14 +43,13 @@ def map_title(study: StudyFigures) -> str:
 
 
 def kit_figures(study: StudyFigures) -> Iterator[Block]:
-    """Yield a map per pruning, and the overlay of policies."""
+    """Yield a map per pruning."""
     commands, stems = variant_commands(study), variant_stems(study)
     for variant in study.facts.prunings:
         if not study.facts.cells(variant).empty and heat_maps.even(study, variant):
             continue
         draw = partial(heat_maps.sparsity_map, study, variant)
         yield sections.Drawing(f"map_{stems[variant]}", f"Map{commands[variant]}", draw)
-    yield sections.Drawing("blocks", "Blocks", partial(blocks_chart, study))
 
 
 def small_maps(study: StudyFigures) -> Iterator[Block | None]:
@@ -80,7 +78,7 @@ def use_of_experts(study: StudyFigures, medium: Medium) -> Iterator[Block | None
     for place, (variant, rows) in enumerate(drawn_use(study).items()):
         for figure in FIGURES:
             draw = partial(heat_maps.expert_map, rows, figure, variant)
-            if medium.is_kit:
+            if medium == "kit":
                 command = figure.title().replace("_", "") + commands[variant]
                 yield sections.Drawing(f"{figure}_{stems[variant]}", command, draw)
             elif (chart := draw()) is not None:

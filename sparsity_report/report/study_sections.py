@@ -1,41 +1,48 @@
 """Sections of a report on a study: the hero, the answer's details, and an appendix."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
+import yaml
+
+import sparsity_report
 from sparsity_report.draw import charts, theme
-from sparsity_report.draw.charts import CHARTS
 from sparsity_report.draw.export import unchecked
-from sparsity_report.draw.policy_charts import hero_chart
+from sparsity_report.draw.measured_charts import CHARTS, quality_chart
+from sparsity_report.files.package_data import shipped
 from sparsity_report.findings.audit import audit
 from sparsity_report.findings.strip_text import strip_texts
 from sparsity_report.findings.study_findings import conventions, topics
 from sparsity_report.findings.verdict import comparison_title, verdict
 from sparsity_report.report import checkpoint_sections, sections, study_maps
-from sparsity_report.report.citation import bibtex, weights
-from sparsity_report.report.sections import Block, Bullets, Drawing, Medium, Section, Text
+from sparsity_report.report.sections import Block, Bullets, Chart, Drawing, Medium, Section, Text
 from sparsity_report.report.tables import (
     method_tables,
     speed_tables,
     study_tables,
     task_tables,
 )
+from sparsity_report.report.tables.latex import tex
 from sparsity_report.report.tables.table_model import Table, plain_rows
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.frames import EDITED_STUDY, note_findings
 from sparsity_report.untrusted.display_text import clip, short_name
 from sparsity_report.viewer.study_payload import study_payload
-from sparsity_report.words.display_names import head, method_name
+from sparsity_report.words.display_names import method_name
 from sparsity_report.words.sentences import first, say
 
-# Most rows of the table of layers; most scores in a thesis.
-_ROWS, _SCORES = 600, 40
+# Media with an appendix.
+_WITH_APPENDIX = ("page", "markdown")
+# Most scores in a thesis.
+_SCORES = 40
 # Most unclassified modules.
 _UNCLASSIFIED = 50
 # Sections that two checkpoints do not have.
-_OF_PRUNINGS = ("storage", "runtimes", "inside", "layers", "model")
+_OF_PRUNINGS = ("storage", "runtimes", "inside", "model")
 # Levels from which perplexity has a curve.
 _LEVELS = 3
 
@@ -47,14 +54,14 @@ _QUALITY: _Measured = (
     study_tables.sensitivity,
     study_tables.continuations,
     task_tables.zero_shot,
-    method_tables.task_grid,
     task_tables.tasks,
     task_tables.task_pairs,
     task_tables.task_sources,
 )
 _TIMES: _Measured = (speed_tables.latency, speed_tables.crossover)
-# Columns of storage in a thesis.
+# Columns of storage, and of scores on several texts, in a thesis.
 _STORAGE = ("bytes", "ratio_to_dense", "model_bytes", "break_even", "lossless")
+_QUALITIES = ("sparsity", "perplexity", "protocol", "text", "scored")
 
 
 @unchecked()
@@ -63,24 +70,28 @@ def study_document(study: StudyFigures, medium: Medium) -> dict[str, Any]:
     models = theme.model_names(study)
     names = ", ".join(map(short_name, study.variants["variant"]))
     title = f"{models}: {names}" if study.matches is None else models
-    return sections.document(
-        study_sections(study, medium),
-        models=models,
-        names=[models],
-        title=title,
-        kicker=_kicker(study),
-        verdict=verdict(study),
-        strip=strip_texts(study.facts),
-        terms=_terms(study),
-        hero=_hero(study, medium),
-        variants=plain_rows(study.variants),
-        totals=plain_rows(study.totals),
-        groups=plain_rows(study.groups),
-        audit=audit(study),
-        conventions=conventions(study),
-        notes=study.notes,
-        fingerprint=study.fingerprint,
-    )
+    shown = study_sections(study, medium)
+    return {
+        "program": f"sparsity-report {sparsity_report.__version__}",
+        "version": sparsity_report.__version__,
+        "models": models,
+        "title": title,
+        "kicker": _kicker(study),
+        "verdict": verdict(study),
+        "strip": strip_texts(study.facts),
+        "terms": _terms(study),
+        "hero": _hero(study, medium),
+        "sections": shown,
+        # The first of each key.
+        "tables": {t.key: t for section in shown[::-1] for t in section.tables[::-1]},
+        "variants": plain_rows(study.variants),
+        "totals": plain_rows(study.totals),
+        "groups": plain_rows(study.groups),
+        "audit": audit(study),
+        "conventions": conventions(study),
+        "notes": study.notes,
+        "fingerprint": study.fingerprint,
+    }
 
 
 def _kicker(study: StudyFigures) -> list[str]:
@@ -96,20 +107,26 @@ def _kicker(study: StudyFigures) -> list[str]:
 
 
 def _hero(study: StudyFigures, medium: Medium) -> Section | None:
-    """Return the viewer and map of a single pruning, or quality against sparsity of several.
+    """Return quality against sparsity of several prunings, else the viewer and the first map.
 
     Of two checkpoints it is the fate of the base by block.
     """
     if study.matches is not None:
         return checkpoint_sections.hero(study)
-    if _is_comparison(study):
-        chart = sections.chart_of(hero_chart(study), method_tables.hero(study))
-        return Section("hero", str(comparison_title(study)), (chart,)) if chart else None
+    if scores := _scores(study):
+        return Section("hero", comparison_title(study), (scores,))
     chart = study_maps.first_map(study)
     title = study_maps.map_title(study)
-    if not medium.is_page:
+    if medium != "page":
         return Section("hero", title, (chart,)) if chart else None
     return Section("hero", title, (sections.Viewer(study_payload(study), chart),))
+
+
+def _scores(study: StudyFigures) -> Chart | None:
+    """Return the perplexities of several prunings as a chart; None if fewer than two are known."""
+    if sum(study.facts.scored(name) is not None for name in study.facts.contenders) < 2:
+        return None
+    return sections.chart_of(quality_chart(study), None, "hero", say("caption.hero"))
 
 
 def _terms(study: StudyFigures) -> list[str]:
@@ -132,9 +149,15 @@ def study_sections(study: StudyFigures, medium: Medium) -> list[Section]:
     """Return the sections of a report on a study, those of the appendix last."""
     sentences = topics(study)
 
-    def titled(parts: Mapping[str, tuple[str, Iterable[Block | None]]]) -> list[Section]:
-        omitted = _OF_PRUNINGS if study.matches is not None else ()
-        return sections.titled({key: parts[key] for key in parts if key not in omitted})
+    def titled(
+        parts: Mapping[str, tuple[str, Iterable[Block | None]]], is_appendix: bool = False
+    ) -> Iterator[Section]:
+        """Yield the sections that have content."""
+        for key, (title, blocks) in parts.items():
+            if study.matches is not None and key in _OF_PRUNINGS:
+                continue
+            if shown := tuple(block for block in blocks if block is not None):
+                yield Section(key, say(title), shown, is_appendix)
 
     runtimes = {"runtimes": ("page.runtimes_heading", _runtimes(study, medium, sentences))}
     parts = {
@@ -153,15 +176,15 @@ def study_sections(study: StudyFigures, medium: Medium) -> list[Section]:
         "storage": ("page.storage_heading", _storage(study, medium, sentences)),
         "speed": ("page.speed_heading", _speed(study, medium, sentences)),
         "quality": ("page.quality_heading", _quality(study, medium, sentences)),
-        **({} if medium.has_appendix else runtimes),
+        **({} if medium in _WITH_APPENDIX else runtimes),
         "checkpoints": (
             "pair.checkpoints_heading",
             checkpoint_sections.models(study, medium, sentences),
         ),
         "method": ("page.method_heading", _method(study, medium, sentences)),
     }
-    main = titled(parts)
-    if not medium.has_appendix:
+    main = [*titled(parts)]
+    if medium not in _WITH_APPENDIX:
         return main
     appendix = {
         "inside": ("page.heads_experts_heading", study_maps.heads_and_experts(study)),
@@ -171,23 +194,17 @@ def study_sections(study: StudyFigures, medium: Medium) -> list[Section]:
         "audit": ("page.audit_heading", _audit(study)),
         "totals": (
             "page.totals_heading",
-            [
-                study_tables.totals(study),
-                study_tables.groups(study),
-                *checkpoint_sections.equal_sizes(study),
-            ],
+            [study_tables.totals(study), study_tables.groups(study)],
         ),
-        "matches": ("pair.modules_heading", checkpoint_sections.modules(study, medium)),
-        "layers": ("page.layers_heading", _layers(study)),
         "model": ("page.model_heading", _model(study)),
     }
-    return main + [replace(part, is_appendix=True) for part in titled(appendix)]
+    return [*main, *titled(appendix, is_appendix=True)]
 
 
 def _results(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
     yield from map(Text, note_findings(study.notes, {EDITED_STUDY}))
     table = method_tables.results(study) if study.matches is None else None
-    if medium.is_kit:
+    if medium == "kit":
         yield from _numbered(table.parts(table.caption)) if table else ()
         caption = say("thesis.totals_caption", models=theme.model_names(study))
         yield study_tables.totals_by_variant(study, caption)
@@ -197,7 +214,7 @@ def _results(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iter
 
 
 def _where(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
-    if medium.is_kit:
+    if medium == "kit":
         yield from () if study.matches is not None else study_maps.kit_figures(study)
         return
     yield Bullets(tuple(sentences["where"])) if sentences["where"] else None
@@ -206,13 +223,13 @@ def _where(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iterat
         return
     if _is_comparison(study):
         yield from study_maps.small_maps(study)
-        if medium.is_page:
+        if medium == "page" and _scores(study):
             yield sections.Viewer(study_payload(study), study_maps.first_map(study))
 
 
 def _experts(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
     """Yield the use of experts, and how many fit into one budget of bytes."""
-    if sentences["experts"] and not medium.is_kit:
+    if sentences["experts"] and medium != "kit":
         yield Bullets(tuple(sentences["experts"]))
     yield from study_maps.use_of_experts(study, medium)
     yield study_tables.expert_budgets(study)
@@ -221,7 +238,7 @@ def _experts(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iter
 def _storage(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
     """Yield bytes against sparsity, and those of the headline's pruning in every layout."""
     prunings = study_maps.headline_first(study)[:1]
-    if medium.is_kit:
+    if medium == "kit":
         yield Drawing("csr_bytes", "Bytes", partial(charts.csr_bytes_curve, study))
         for variant in prunings:
             yield study_tables.storage(study, variant).only(*_STORAGE)
@@ -237,32 +254,35 @@ def _storage(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iter
 
 
 def _speed(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
-    if medium.is_kit:
-        yield from _kit_figures(study, "speed", "crossover")
+    if medium == "kit":
+        yield from _kit_figures(study, "speed")
+        yield speed_tables.crossover(study)
         return
     yield Text(" ".join(sentences["speed"])) if sentences["speed"] else None
-    if medium.is_paper:
-        yield from _measured(study, _TIMES, is_drawn_only=True)
+    if medium == "paper":
+        yield from _measured(study, _TIMES[:1], is_drawn_only=True)
+        yield speed_tables.crossover(study)
 
 
 def _quality(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:
-    if medium.is_kit:
+    if medium == "kit":
         yield from _kit_figures(study, "quality", "sensitivity")
         yield study_tables.continuations(study)
         if scores := task_tables.zero_shot(study):
-            yield from _numbered(scores.turned(head("task")).parts(scores.caption))
+            yield from _numbered(scores.parts(scores.caption))
         for make in (task_tables.score_pairs, task_tables.tasks, task_tables.task_pairs):
             table = make(study)
             yield table if table and len(table.rows) <= _SCORES else None
-        yield from method_tables.method_grids(study)
-        yield method_tables.task_grid(study)
+        if study_tables.passage(study) is None and (every := study_tables.quality(study)):
+            yield every.only(*_QUALITIES)
         return
     yield from map(Text, sentences["quality"])
     levels = 0 if study.quality is None else study.quality["sparsity"].nunique()
     if levels >= _LEVELS and not _is_comparison(study):
         yield from _measured(study, (study_tables.quality,), is_drawn_only=True)
+    elif study_tables.passage(study) is None:
+        yield study_tables.quality(study)
     yield from _measured(study, _QUALITY)
-    yield from method_tables.method_grids(study)
 
 
 def _measured(
@@ -283,7 +303,7 @@ def _kit_figures(study: StudyFigures, *names: str) -> Iterator[Drawing]:
 
 def _method(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iterator[Block]:
     """Yield texts, protocol, denominators, caveats and the citation, each once."""
-    if medium.is_kit:
+    if medium == "kit":
         return
     if passage := study_tables.passage(study):
         yield Text(say("page.scores_on", passage=passage))
@@ -303,7 +323,7 @@ def _method(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Itera
 def _runtimes(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iterator[Block]:
     """Yield the support of the variants' layouts by runtimes, with sources and a date."""
     # Tables in LaTeX have no notes, which hold conditions.
-    if not medium.is_kit and (table := speed_tables.runtimes(study)):
+    if medium != "kit" and (table := speed_tables.runtimes(study)):
         yield Text(" ".join([*sentences["runtimes"], say("page.runtimes_note")]))
         yield table
 
@@ -317,11 +337,6 @@ def _audit(study: StudyFigures) -> Iterator[Block | None]:
         yield Bullets(tuple(first(names, _UNCLASSIFIED)), are_names=True)
 
 
-def _layers(study: StudyFigures) -> Iterator[Block]:
-    table = study_tables.layers_compared(study)
-    yield table if len(table.rows) <= _ROWS else Text(say("page.many_layers"))
-
-
 def _model(study: StudyFigures) -> Iterator[Block]:
     yield study_tables.models(study)
     yield study_tables.variants(study)
@@ -332,3 +347,33 @@ def _numbered(tables: Iterable[Table]) -> Iterator[Table]:
     """Yield tables of one key, those after the first with their place in it."""
     for place, table in enumerate(tables, 1):
         yield table if place == 1 else replace(table, key=f"{table.key}_{place}")
+
+
+def bibtex(study: StudyFigures) -> list[str]:
+    """Return the lines of an entry for a study with its fingerprints."""
+    note = say("cite.fingerprints", study=study.fingerprint, weights=weights(study))
+    software = _software()
+    released = software.get("date-released")
+    title = re.sub(r"\b([A-Z]\w*)", r"{\1}", software["title"])
+    return [
+        "@misc{sparsity-report,",
+        f"  author       = {{{{{software['authors'][0]['name']}}}}},",
+        f"  title        = {{{title}}},",
+        f"  howpublished = {{Python package, version {sparsity_report.__version__}}},",
+        *([f"  year         = {{{released.year}}},"] if released else []),
+        f"  note         = {{{tex(note)}}}",
+        "}",
+    ]
+
+
+@cache
+def _software() -> dict[str, Any]:
+    """Return the fields of CITATION.cff."""
+    path = next(filter(Path.is_file, shipped("CITATION.cff")))
+    fields: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return fields
+
+
+def weights(study: StudyFigures) -> str:
+    """Return the fingerprints of the weights of a study."""
+    return ", ".join(study.variants["fingerprint"].unique())

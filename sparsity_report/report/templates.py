@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError, select_autoescape
 from markupsafe import Markup
 
-from sparsity_report.draw.fonts import font_face_css
+from sparsity_report.draw.theme import font_face_css
 from sparsity_report.errors import SparsityReportError, legible, printable
 from sparsity_report.report.tables.html import broken, to_html
 from sparsity_report.report.template_files import template_folders

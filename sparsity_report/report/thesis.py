@@ -18,10 +18,9 @@ from sparsity_report.files.atomic import check_folder, write_file
 from sparsity_report.findings.study_findings import conventions, study_findings
 from sparsity_report.findings.verdict import verdict
 from sparsity_report.report.checkpoint_sections import KINDS
-from sparsity_report.report.citation import bibtex, weights
 from sparsity_report.report.markdown_report import to_markdown
-from sparsity_report.report.sections import Drawing, Medium, Section
-from sparsity_report.report.study_sections import study_sections
+from sparsity_report.report.sections import Drawing, Section
+from sparsity_report.report.study_sections import bibtex, study_sections, weights
 from sparsity_report.report.tables import latex, study_tables
 from sparsity_report.report.tables.html import to_html
 from sparsity_report.report.tables.latex import Tex, quantity, tex, to_latex, variant_commands
@@ -74,7 +73,6 @@ def write_thesis(
       titles are in ``captions.tex``.
     - ``tables/<name>.tex`` for booktabs and siunitx, with caption and label, and the same tables
       as ``.md`` and ``.html``. ``results`` has every method with quality, size and speed.
-      ``perplexity_grid`` and ``zero_shot_grid`` have scores of methods by sparsity.
     - ``numbers.tex``, a command for each number of totals, groups and results, such as
       ``\MaskedThirtySparsityModel`` or, of two checkpoints, ``\PrunableWeightsRemoved``.
     - ``findings.tex`` with the verdict and the sentences of :func:`summarize`,
@@ -124,8 +122,7 @@ def write_thesis(
     folder, family = Path(folder), font_family(paper.get("font"))
     templates = latex_templates(environment(template_dir))
     check_folder(folder)
-    medium = Medium("kit")
-    sections = study_sections(value, medium)
+    sections = study_sections(value, "kit")
     captions, files = _figures(sections, widths, family, paper.get("greyscale", False))
     tables = [table for section in sections for table in section.tables]
     for table in tables:
@@ -253,12 +250,11 @@ def _cells(stem: str, row: Mapping[str, Any], columns: str) -> _Numbers:
 
 
 def _checkpoint_numbers(study: StudyFigures) -> _Numbers:
-    """Yield the numbers of two checkpoints: sizes, shares of the base, fate of zeros, removals."""
+    """Yield the numbers of two checkpoints: removed sizes, shares of the base, fate of zeros."""
     changes = study.facts.table("changes")
     for row in records(changes[changes["group"].isna()]):
         stem = _camel(row["figure"])
-        for column in ("before", "after", "removed"):
-            yield from _number(f"{stem}{_camel(column)}", row[column], row["figure"])
+        yield from _number(f"{stem}Removed", row["removed"], row["figure"])
         yield f"{stem}RemovedShare", quantity(row["share"], SHARE)
     for part, share in study.facts.base_shares.items():
         yield f"{_camel(part)}GoneOfBase", quantity(share, SHARE)

@@ -1,12 +1,10 @@
-"""A study as text for ``repr``, and in a notebook cell as HTML and LaTeX without a script.
+"""A study as text for ``repr``, and in a notebook cell as HTML without a script.
 
 A cell has findings, a map of zeros and a small table. It shows only figures
 that are already computed, and loads no chart library.
 """
 
-from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import NamedTuple
 
 import pandas as pd
 from markupsafe import escape
@@ -16,13 +14,12 @@ from sparsity_report.findings.study_findings import study_findings
 from sparsity_report.findings.verdict import verdict
 from sparsity_report.report.tables import checkpoint_tables
 from sparsity_report.report.tables.html import to_html
-from sparsity_report.report.tables.latex import tex, to_tabular
 from sparsity_report.report.tables.table_model import Table, table_of
 from sparsity_report.report.template_files import template_text
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.heatmap_grid import Grid
 from sparsity_report.study.pairs.removed_strips import base_maps
-from sparsity_report.study.schema import CHANGED, MATCHED, MEASURED, Column, columns_of
+from sparsity_report.study.schema import CHANGED, MATCHED, MEASURED, columns_of
 from sparsity_report.untrusted.display_text import short_name
 from sparsity_report.words.sentences import say, some
 
@@ -57,16 +54,8 @@ def _lines(study: StudyFigures) -> list[str]:
     return [title, verdict(study), say("repr.frame_names", frames=frames)]
 
 
-class Content(NamedTuple):
-    """Content of a cell: lines, the first of them in large type, maps and a table."""
-
-    lines: Sequence[str]
-    maps: Sequence[HeatMap]
-    table: Table
-
-
 def bundle(study: StudyFigures) -> dict[str, str]:
-    """Return a study as HTML, LaTeX and text, by MIME type.
+    """Return a study as HTML and text, by MIME type.
 
     Parameters
     ----------
@@ -76,32 +65,41 @@ def bundle(study: StudyFigures) -> dict[str, str]:
     --------
     >>> import sparsity_report as sr
     >>> sorted(bundle(sr.compare(sr.dense(sr.load()))))
-    ['text/html', 'text/latex', 'text/plain']
+    ['text/html', 'text/plain']
     """
-    content = _content(study)
-    return {
-        "text/html": _html(content),
-        "text/latex": _latex(content),
-        "text/plain": describe(study),
-    }
+    return {"text/html": _html(study), "text/plain": describe(study)}
 
 
-def _content(study: StudyFigures) -> Content:
-    if study.matches is not None:
-        return _matched(study)
-    variant = study.facts.headline
-    names = _lines(study)[0]
-    ratios = [study.facts.ratio(name, "stored_bytes") for name in study.totals["variant"]]
+def _html(study: StudyFigures) -> str:
+    (main, *others), maps, table = _pruned(study) if study.matches is None else _matched(study)
+    lines = [f'<p class="verdict">{escape(main)}</p>']
+    lines += [f'<p class="soft">{escape(line)}</p>' for line in others]
+    parts = [*map(_figure, maps)]
+    if table.rows:
+        parts.append(f'<div class="wide">{to_html(table)}</div>')
+    body = f'<div class="parts">{"".join(parts)}</div>' if parts else ""
+    return f'<style>{_style()}</style><div class="sparsity-report">{"".join(lines)}{body}</div>'
+
+
+def _pruned(study: StudyFigures) -> tuple[list[str], list[HeatMap], Table]:
+    """Return the verdict and the names, the map of the headline's variant, and totals."""
+    variant, ratio = study.facts.headline, study.facts.ratio
+    grid, cells = study.facts.grid(variant), study.facts.cells(variant)
+    title = say("cell.map_zero_share", variant=variant)
+    maps = [] if cells.empty else [_map(title, grid, cells, "sparsity")]
+    ratios = [ratio(name, "stored_bytes") for name in study.totals["variant"]]
     frame = study.totals.assign(ratio=pd.Series(ratios, dtype="float64"))
     columns = columns_of(
         "variant sparsity_prunable sparsity_model stored_bytes ratio flops_per_token",
         ratio=say("column.ratio_to_variant", variant=study.facts.baseline),
     )
-    table = _first_rows(columns, frame)
-    return Content([verdict(study), names], _maps([(study, variant)]), table)
+    more = len(frame) - _ROWS
+    caption = say("format.count_more", count=more) if more > 0 else ""
+    table = table_of("cell", caption, columns, frame.head(_ROWS))
+    return [verdict(study), _lines(study)[0]], maps, table
 
 
-def _matched(study: StudyFigures) -> Content:
+def _matched(study: StudyFigures) -> tuple[list[str], list[HeatMap], Table]:
     """Return the findings about two checkpoints, maps of the base, and sizes."""
     maps = []
     if (shown := base_maps(study.facts.table("matches"))) is not None:
@@ -110,17 +108,7 @@ def _matched(study: StudyFigures) -> Content:
                 maps.append(_map(say(title), *shown, column))
     first, *others = study_findings(study)
     lines = [first, _lines(study)[0], *others[:_SENTENCES]]
-    return Content(lines, maps, checkpoint_tables.changes(study))
-
-
-def _maps(variants: Iterable[tuple[StudyFigures, str]]) -> list[HeatMap]:
-    maps = []
-    for study, variant in variants:
-        grid, cells = study.facts.grid(variant), study.facts.cells(variant)
-        if not cells.empty:
-            title = say("cell.map_zero_share", variant=variant)
-            maps.append(_map(title, grid, cells, "sparsity"))
-    return maps
+    return lines, maps, checkpoint_tables.changes(study)
 
 
 def _map(title: str, grid: Grid, cells: pd.DataFrame, column: str) -> HeatMap:
@@ -137,34 +125,9 @@ def _map(title: str, grid: Grid, cells: pd.DataFrame, column: str) -> HeatMap:
     )
 
 
-def _first_rows(columns: Sequence[Column], values: pd.DataFrame) -> Table:
-    """Return a table of the first rows; its caption says how many more there are."""
-    more = len(values) - _ROWS
-    caption = say("format.count_more", count=more) if more > 0 else ""
-    return table_of("cell", caption, columns, values.head(_ROWS))
-
-
 @lru_cache(1)
 def _style() -> str:
     return template_text("notebook/cell.css").partition("*/")[2].replace("\n", "")
-
-
-def _html(content: Content) -> str:
-    main, *others = content.lines
-    lines = [f'<p class="verdict">{escape(main)}</p>']
-    lines += [f'<p class="soft">{escape(line)}</p>' for line in others]
-    parts = [*map(_figure, content.maps)]
-    if content.table.rows:
-        parts.append(f'<div class="wide">{to_html(content.table)}</div>')
-    body = f'<div class="parts">{"".join(parts)}</div>' if parts else ""
-    return f'<style>{_style()}</style><div class="sparsity-report">{"".join(lines)}{body}</div>'
-
-
-def _latex(content: Content) -> str:
-    lines = [f"{tex(line, 200)}\\\\" for line in content.lines]
-    if content.table.rows:
-        lines.append(to_tabular(content.table))
-    return "\n".join(lines)
 
 
 def _figure(shape: HeatMap) -> str:

@@ -18,7 +18,7 @@ from torch import nn
 from transformers import OPTConfig, OPTForCausalLM
 
 import sparsity_report as sr
-from sparsity_report.draw import charts, export, heat_maps, policy_charts
+from sparsity_report.draw import charts, export, heat_maps, measured_charts
 from sparsity_report.draw import theme as look
 from sparsity_report.errors import printable
 from sparsity_report.words.display_names import group_name
@@ -153,11 +153,8 @@ LOOKS |= {"G50": LOOKS["G30"], "C50": LOOKS["G30"], "L50": LOOKS["L30"]}
 def test_a_policy_has_one_color_and_one_dash_in_every_chart(policies):
     lines = {"global magnitude": "G50", "layerwise magnitude": "L50", "2:4": "N24"}
     drawn = {
-        "speed": charts.speed_chart(policies),
-        "hero": policy_charts.hero_chart(policies),
-        "quality": policy_charts.quality_chart(policies),
-        "distance": policy_charts.distance_chart(policies),
-        "blocks": policy_charts.blocks_chart(policies),
+        "speed": measured_charts.speed_chart(policies),
+        "quality": measured_charts.quality_chart(policies),
     }
     for name, chart in drawn.items():
         seen = 0
@@ -198,10 +195,8 @@ def test_constant_figures_are_not_drawn(weights):
     masked = sr.compare(sr.dense(weights), sr.masked(sr.layerwise_magnitude(weights, 0.5)))
     assert heat_maps.sparsity_map(masked, "Masked50Layerwise") is None
     assert heat_maps.small_map(masked, "Masked50Layerwise") is None
-    levels = [sr.masked(sr.layerwise_magnitude(weights, level)) for level in (0.25, 0.5)]
-    assert policy_charts.blocks_chart(sr.compare(sr.dense(weights), *levels)) is None
     same = quality([(0.0, 10.0), (0.5, 10.0)], ["Dense", "Masked50Layerwise"])
-    assert policy_charts.quality_chart(put_in(masked, quality=same)) is None
+    assert measured_charts.quality_chart(put_in(masked, quality=same)) is None
 
 
 def test_map_cells_are_the_weights_sparsity(study):
@@ -373,17 +368,6 @@ def test_hostile_names_draw_and_stay_distinct(hostile):
     assert hostile.facts.cells(HOSTILE[1])["projection"].nunique() == len(HOSTILE)
 
 
-def test_a_model_pruned_by_others_has_a_map(weights):
-    pruning = sr.global_magnitude(weights, 0.5)
-    other = sr.dense(sr.load(sr.masked(pruning).module()), name="Wanda50")
-    study = sr.compare(sr.dense(weights), other)
-    assert study.facts.prunings == ("Wanda50",)
-
-
-def test_one_map_per_pruning(study):
-    assert study.facts.prunings == ("Masked30",)
-
-
 def test_write_figures(study, tmp_path):
     written = sr.write_figures(study, tmp_path / "figures")
     expected = {"sparsity_map_masked30.png", "csr_bytes.png"}
@@ -457,30 +441,10 @@ class TestBarPlot:
         sr.bar_plot(frame, "group", "total", "Parameters", "p.png")
         assert [path.name for path in tmp_path.iterdir()] == ["p.png"]
 
-    def test_bars_start_at_y_min(self, frame):
-        spec = sr.bar_plot(frame, "group", "param_frac", "Share", y_min=0.1).to_dict()
-        starts = {
-            part["x"]["scale"]["domain"][0]
-            for part in walk(spec)
-            if isinstance(part, dict) and "x" in part and "scale" in part["x"]
-        }
-        assert starts == {0.1}
-
     def test_infinite_values_have_a_label_and_no_bar(self):
         frame = pd.DataFrame({"part": ["a", "b"], "cost": [float("inf"), 1.0]})
         shown = rows(sr.bar_plot(frame, "part", "cost", "Cost").to_dict())
         assert [(row["value"], row["label"]) for row in shown] == [(None, "∞"), (1.0, "1")]
-
-    def test_bars_below_zero_are_drawn_to_the_left(self):
-        frame = pd.DataFrame({"part": ["fc1", "fc2"], "change": [-4.0, 1.0]})
-        spec = sr.bar_plot(frame, "part", "change", "Change").to_dict()
-        domains = [
-            part["x"]["scale"]["domain"]
-            for part in walk(spec)
-            if isinstance(part, dict) and "scale" in part.get("x", {})
-        ]
-        assert domains
-        assert all(low < -4 and high > 1 for low, high in domains)
 
     @pytest.mark.parametrize(
         ("x", "y", "message"),

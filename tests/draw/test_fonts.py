@@ -8,7 +8,7 @@ from browser import check_no_label_is_cut, few_fonts
 from papers import fonts, text_of
 
 import sparsity_report as sr
-from sparsity_report.draw.fonts import FAMILY
+from sparsity_report.draw.theme import FAMILY
 
 DRAW = """
 import sys

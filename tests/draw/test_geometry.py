@@ -10,7 +10,7 @@ from measurements import latency, put_in, quality, sensitivity
 from wording import wording
 
 import sparsity_report as sr
-from sparsity_report.draw import charts, export, heat_maps, marks, policy_charts
+from sparsity_report.draw import charts, export, heat_maps, measured_charts
 from sparsity_report.draw import theme as look
 from sparsity_report.words.display_names import group_name
 
@@ -48,7 +48,7 @@ CHARTS = {
     "bars": group_bars,
     "map": heat_maps.sparsity_map,
     "curve": charts.csr_bytes_curve,
-    **charts.CHARTS,
+    **measured_charts.CHARTS,
 }
 
 
@@ -97,13 +97,12 @@ def test_tooltips_of_cells(study):
 
 
 def test_tooltips_of_measurements(study):
-    bars, points, places, parts = (
+    bars, points, parts = (
         tooltips(draw(study).to_dict())
         for draw in (
-            charts.speed_chart,
-            charts.quality_chart,
-            charts.crossover_chart,
-            charts.sensitivity_chart,
+            measured_charts.speed_chart,
+            measured_charts.quality_chart,
+            measured_charts.sensitivity_chart,
         )
     )
     for mark in ("promised by FLOPs", "realised"):
@@ -111,14 +110,6 @@ def test_tooltips_of_measurements(study):
     assert {
         "policy": "global magnitude", "variant": "Masked30", "perplexity": "12.5",
     } in points  # fmt: skip
-    assert (
-        places
-        == [
-            {"shape": "8 × 4, from memory", "tokens": "1", "crossover sparsity": "62 %"},
-            {"shape": "8 × 4, from memory", "tokens": "128", "crossover sparsity": "never"},
-        ]
-        * 2
-    )  # a point and its interval
     assert {"part": "block 0", "increase over dense, nats per token": "+0.090"} in parts
 
 
@@ -141,14 +132,7 @@ def test_alternative_texts_have_the_numbers(study):
         "CSR with int32 indices is smaller than dense from 50.3 % sparsity. CSR with int64 indices "
         "is smaller than dense from 67.1 % sparsity. This study: 30.0 %: CSR 1.41 × dense."
     )
-    assert heard["crossover"] == (
-        "Crossover sparsity: 8 × 4, from memory, 1: 62 %; 8 × 4, from memory, 128: never."
-    )
     assert "global magnitude, 30.0 %: 12.5; " in heard["quality"]
-    # Dense is not far from itself, which is no point.
-    assert heard["distance"] == (
-        "KL divergence from dense by sparsity: global magnitude, 30.0 %: 0.125; M90, 90.0 %: 0.250."
-    )
     assert heard["sensitivity"].startswith(
         "Increase in nats per token by part: block 0: +0.090; block 1: +0.0"
     )
@@ -173,12 +157,6 @@ def test_no_axis_of_bars_makes_noise_look_like_a_finding():
     low, high = bars_of([0.5, 0.55], y_min=0.5)
     assert low == 0.5
     assert high - low == pytest.approx(0.1 * scale)
-
-
-def test_bars_below_zero_have_room_on_both_sides():
-    low, high = bars_of([-4.0, 1.0], "change")
-    assert high - 1 == pytest.approx(-4 - low)
-    assert (high - low) / 5 == pytest.approx(2 * bars_of([0.5])[1] / 0.5 - 1)
 
 
 # Curves of bytes.
@@ -221,44 +199,6 @@ def test_each_layout_has_one_look_everywhere(study):
     assert len({str(dash) for _, dash in looks.values()}) == len(looks) == 4
 
 
-# Marks.
-
-
-def test_a_bar_takes_a_row():
-    rows = [{"group": name, "value": 0.5, "label": ""} for name in "abc"]
-    shape = marks.Bars(width=300, axis="", least=0.1, row=15)
-    assert [marks.bars(rows[:n], shape).height for n in (1, 3, 0)] == [15, 45, 15]
-    assert "grid" not in export.svg(marks.bars(rows, shape))
-
-
-def test_names_of_bars_have_no_lines_and_those_of_points_have(study):
-    for draw, lines in (
-        (group_bars(study), False),
-        (charts.speed_chart(study), True),
-    ):
-        matches = {
-            unit["encoding"]["y"]["axis"]["grid"]
-            for unit, *_ in units(draw.to_dict())
-            if "axis" in unit["encoding"].get("y", {})
-        }
-        assert matches == {lines}
-
-
-def curve(rows):
-    looks, none = [marks.Line("CSR", "#000000", [1, 0])], marks.inline([])
-    return marks.curve(marks.inline(rows), looks, (100, 2.0), evens=none, levels=none).to_dict()
-
-
-LINE = [{"sparsity": s, "value": 2 * (1 - s), "line": "CSR"} for s in (0.0, 1.0)]
-
-
-def test_a_curve_goes_from_no_zeros_to_all_and_has_no_points_unasked():
-    spec = curve(LINE)
-    assert x_domain(spec) == [0, 1]
-    assert [unit["mark"]["type"] for unit, *_ in units(spec)].count("point") == 2
-    assert "L100,220" in export.svg(spec)
-
-
 # Measurements.
 
 
@@ -269,7 +209,7 @@ def test_speeds_have_an_axis_that_does_not_magnify(study):
     near = put_in(study, latency=pd.concat([latency().iloc[:2], same.iloc[2:6]]))
     low, high = speed_domain(near)
     assert (low, high) == (0.8, 1.25)
-    spec = charts.speed_chart(study).to_dict()
+    spec = measured_charts.speed_chart(study).to_dict()
     low, high = speed_domain(study)
     rows = [row for _, data, _ in units(spec) for row in rows_of(spec, data) if "low" in row]
     numbers = [row[key] for row in rows for key in ("low", "high", "promised", "control_high")]
@@ -279,14 +219,14 @@ def test_speeds_have_an_axis_that_does_not_magnify(study):
 
 def speed_domain(study):
     """The ends of the axis of speeds, which all layers of the chart share."""
-    spec = charts.speed_chart(study).to_dict()
+    spec = measured_charts.speed_chart(study).to_dict()
     axes = [unit["encoding"]["x"] for unit, *_ in units(spec)]
     (domain,) = {tuple(axis["scale"]["domain"]) for axis in axes if "scale" in axis}
     return domain
 
 
 def test_the_band_of_the_control_lies_behind_the_speeds(study):
-    spec = charts.speed_chart(study).to_dict()
+    spec = measured_charts.speed_chart(study).to_dict()
     band, *others = units(spec)
     unit, data, _ = band
     assert (unit["encoding"]["x"]["field"], unit["encoding"]["x2"]["field"]) == (
@@ -303,7 +243,7 @@ def test_the_band_of_the_control_lies_behind_the_speeds(study):
 
 
 def test_promised_and_realised_are_told_apart(study):
-    spec = charts.speed_chart(study).to_dict()
+    spec = measured_charts.speed_chart(study).to_dict()
     for unit, data, _ in units(spec):
         field = unit["encoding"]["x"].get("field")
         if unit["mark"]["type"] == "point":
@@ -322,7 +262,7 @@ def test_promised_and_realised_are_told_apart(study):
 def test_an_unknown_promise_has_no_diamond(study):
     frame = latency()
     frame.loc[frame["variant"] == "CSR30", "promised_speedup"] = None
-    spec = charts.speed_chart(put_in(study, latency=frame)).to_dict()
+    spec = measured_charts.speed_chart(put_in(study, latency=frame)).to_dict()
     promised = [
         rows_of(spec, data)
         for unit, data, _ in units(spec)
@@ -331,46 +271,11 @@ def test_an_unknown_promise_has_no_diamond(study):
     assert {row["name"] for row in promised[0]} == {"Masked30 · 1 token", "Masked30 · 128 tokens"}
 
 
-def test_a_narrow_axis_of_speeds_has_fewer_ticks(study):
-    narrow, wide = (
-        next(
-            unit["encoding"]["x"]["axis"]["values"]
-            for unit, *_ in units(charts.speed_chart(study, width).to_dict())
-            if "axis" in unit["encoding"]["x"]
-        )
-        for width in (look.NARROW - 1, look.NARROW)
-    )
-    assert set(narrow) < set(wide)
-    assert 1 in narrow
-
-
-def test_the_axis_of_crossovers_ends_with_never(study):
-    for width in (COLUMN, TEXT):
-        chart = charts.crossover_chart(study, width)
-        encoding = chart.to_dict()["layer"][0]["encoding"]["x"]
-        *ticks, never = encoding["axis"]["values"]
-        expected = [0, 4, 8] if width == COLUMN else [0, 2, 4, 6, 8, 10]
-        assert [10 * tick for tick in ticks] == pytest.approx(expected)
-        low, high = encoding["scale"]["domain"]
-        assert low == 0
-        assert 1.05 < never < high < 1.25
-        words = [text.text for text in drawn(chart)[0]]
-        assert {"0 %", f"{10 * expected[-1]} %", "never"} <= {*words}
-
-
-def test_each_shape_of_a_crossover_has_its_lines(study):
-    more = latency().assign(name="4 × 8")
-    both = put_in(study, latency=pd.concat([latency(), more], ignore_index=True))
-    one, two = (charts.crossover_chart(s).to_dict() for s in (study, both))
-    assert two["height"] == 2 * one["height"]
-    assert one["layer"][0]["mark"]["filled"]
-
-
 @pytest.mark.parametrize(("most", "form"), [(100.0, None), (101.0, "log")])
 def test_perplexities_more_than_ten_times_apart_have_a_logarithmic_axis(demo_study, most, form):
     scores = {"Dense": (0.0, 10.0), "Masked30": (0.3, most)}
     frame = quality([*scores.values()], [*scores])
-    spec = charts.quality_chart(put_in(demo_study, quality=frame)).to_dict()
+    spec = measured_charts.quality_chart(put_in(demo_study, quality=frame)).to_dict()
     scale = spec["layer"][0]["encoding"]["y"]["scale"]
     assert scale.get("type") == form
     low, high = scale["domain"]
@@ -382,7 +287,7 @@ def test_perplexities_more_than_ten_times_apart_have_a_logarithmic_axis(demo_stu
 def test_an_axis_of_sparsity_is_a_tenth_wide_at_least(demo):
     study = sr.compare(sr.dense(demo), sr.dense(demo, name="Again"))
     frame = quality([(0.0, 10.0), (0.0, 10.5)], ["Dense", "Again"])
-    low, high = x_domain(charts.quality_chart(put_in(study, quality=frame)).to_dict())
+    low, high = x_domain(measured_charts.quality_chart(put_in(study, quality=frame)).to_dict())
     assert -0.02 < low < 0
     assert high == 0.1
 
@@ -396,7 +301,7 @@ def test_names_of_lines_stand_apart_at_the_height_of_their_ends(demo):
     scores = {"Dense": (0.0, 10.0), "v0": (0.5, 15.0), "v1": (0.5, 15.01), "v2": (0.5, 14.99),
               "v3": (0.5, 20.0)}  # fmt: skip
     frame = quality([*scores.values()], [*scores])
-    texts, *_ = drawn(policy_charts.quality_chart(put_in(study, quality=frame)))
+    texts, *_ = drawn(measured_charts.quality_chart(put_in(study, quality=frame)))
     names = [text for text in texts if re.search(r" \d\d\.\d$", text.text)]
     assert len(names) == 5
     for one, other in itertools.combinations(names, 2):
@@ -414,7 +319,7 @@ def test_names_of_lines_stand_apart_at_the_height_of_their_ends(demo):
 def test_the_text_with_the_most_scores_is_drawn(demo_study):
     frame = quality(names=("Dense", "Masked30", "M90"))
     both = pd.concat([frame.head(2).assign(text="few"), frame.assign(text="many")])
-    chart = charts.quality_chart(put_in(demo_study, quality=both))
+    chart = measured_charts.quality_chart(put_in(demo_study, quality=both))
     note = wording("chart.scored_text_note", text="many", scored="99")
     assert chart.to_dict()["title"]["subtitle"] == note
 
@@ -426,14 +331,16 @@ def test_the_text_with_the_most_scores_is_drawn(demo_study):
 def test_perplexities_have_the_digits_that_matter(demo_study, value, wording):
     scores = {"Dense": (0.0, 10.0), "Masked30": (0.3, value)}
     frame = quality([*scores.values()], [*scores])
-    read = tooltips(charts.quality_chart(put_in(demo_study, quality=frame)).to_dict())
+    read = tooltips(measured_charts.quality_chart(put_in(demo_study, quality=frame)).to_dict())
     assert {"policy": "global magnitude", "variant": "Masked30", "perplexity": wording} in read
 
 
 def test_bars_of_sensitivity_have_room_and_do_not_magnify(demo_study):
     def domain(costs):
         frame = sensitivity(len(costs)).assign(nll_increase=costs)
-        return x_domain(charts.sensitivity_chart(put_in(demo_study, sensitivity=frame)).to_dict())
+        return x_domain(
+            measured_charts.sensitivity_chart(put_in(demo_study, sensitivity=frame)).to_dict()
+        )
 
     low, high = domain([0.2, 0.1])
     assert low == 0
@@ -441,19 +348,3 @@ def test_bars_of_sensitivity_have_room_and_do_not_magnify(demo_study):
     assert 0.05 < room < 0.4
     assert domain([4e-4, 6e-4]) == pytest.approx([0, 1e-3 * (1 + room)])
     assert domain([0.2, -0.1]) == pytest.approx([-0.1 - 0.3 * room, 0.2 + 0.3 * room])
-
-
-@pytest.mark.parametrize(("parts", "wording"), [(40, False), (41, True)])
-def test_the_note_counts_the_parts_left_out(demo_study, parts, wording):
-    study = put_in(demo_study, sensitivity=sensitivity(parts))
-    note = charts.sensitivity_chart(study).to_dict()["title"]["subtitle"]
-    assert note.startswith("50 % of the part pruned; some.txt")
-    assert ("parts" in note) is wording
-
-
-def test_names_of_parts_have_sixty_letters(demo_study):
-    frame = sensitivity(2).assign(by="layer", part=["x" * 60, "y" * 61])
-    chart = charts.sensitivity_chart(put_in(demo_study, sensitivity=frame))
-    assert chart.to_dict()["layer"][0]["encoding"]["y"]["scale"]["domain"] == [
-        "x" * 60, "y" * 59 + "…",
-    ]  # fmt: skip

@@ -4,7 +4,6 @@ import json
 import math
 import re
 
-import pandas as pd
 import pytest
 import saved
 from helpers import small_llama, study_of
@@ -12,9 +11,8 @@ from hostile import TEXTS
 from measurements import latency, put_in, quality, sensitivity
 
 import sparsity_report as sr
-from sparsity_report.draw import charts, export, policy_charts
-from sparsity_report.draw.speed_charts import crossover_chart, speed_chart
-from sparsity_report.report.tables.method_tables import hero
+from sparsity_report.draw import export, measured_charts
+from sparsity_report.draw.measured_charts import speed_chart
 
 HOSTILE = [TEXTS[key] for key in ("script", "windows path", "longest")]
 
@@ -75,32 +73,8 @@ def test_noise_has_no_point_and_no_number(study):
         assert labels - {None} == {"same kernels", "not reported"}
 
 
-def test_crossover_shows_never(study):
-    rows = values(crossover_chart(study))
-    assert [(row["tokens"], row["label"]) for row in rows] == [("1", "62 %"), ("128", "never")]
-    assert rows[0]["at"] == 0.62
-    assert (rows[0]["low"], rows[0]["high"]) == (pytest.approx(0.58), pytest.approx(0.67))
-    assert rows[1]["at"] > 1
-    assert rows[0]["name"] == "8 × 4, from memory"
-    # Each number of tokens has a line.
-    alone = put_in(study, latency=study.latency[study.latency["tokens"] == 1])
-    both, one = (crossover_chart(s).to_dict()["height"] for s in (study, alone))
-    assert both - one == 10
-
-
-def test_a_crossover_that_is_not_certain_is_not_drawn(study):
-    frame = study.latency
-    unsure = frame.assign(crossover_high=None, crossover_sparsity=None, crossover_low=0.5)
-    unsure = unsure.astype({"crossover_high": "Float64", "crossover_sparsity": "Float64"})
-    assert crossover_chart(put_in(study, latency=unsure)) is None
-    inside = unsure[unsure["scope"] == "layer"].assign(cache="in cache")
-    both = pd.concat([frame, inside], ignore_index=True)
-    chart = crossover_chart(put_in(study, latency=both)).to_dict()
-    assert "; 2 inconclusive" in chart["title"]["subtitle"]
-
-
 def test_quality_is_drawn_over_sparsity(study):
-    rows = points(policy_charts.quality_chart(study))
+    rows = points(measured_charts.quality_chart(study))
     observed = {(row["x"], row["value"], row["label"]) for row in rows}
     # The demo has 1,024 tokens, so a perplexity of 1,234 is worse than a guess.
     guess = (0.9, 1024.0, "worse than uniform guessing")
@@ -165,7 +139,7 @@ def labels_of(chart):
 
 def test_each_policy_of_each_model_has_a_named_line(policies):
     """From dense; a policy at one level is a point, and dense a line to the right end."""
-    chart = policy_charts.quality_chart(scored(policies, SCORES))
+    chart = measured_charts.quality_chart(scored(policies, SCORES))
     demo = policies.variants["model"].iloc[0]
     expected = {
         f"global magnitude, {demo}": ["D", "G50", "G80"],
@@ -187,22 +161,24 @@ def test_each_policy_of_each_model_has_a_named_line(policies):
 
 def test_a_model_that_nobody_pruned_is_a_point(demo):
     study = sr.compare(sr.dense(demo), sr.dense(demo, name="Again"))
-    chart = policy_charts.quality_chart(scored(study, {"Dense": (0.0, 10.0), "Again": (0.0, 10.5)}))
+    chart = measured_charts.quality_chart(
+        scored(study, {"Dense": (0.0, 10.0), "Again": (0.0, 10.5)})
+    )
     assert {(row["variant"], row["value"]) for row in points(chart)} == {
         ("Dense", 10.0), ("Again", 10.5),
     }  # fmt: skip
 
 
 def test_a_row_of_no_variant_is_drawn(policies):
-    chart = policy_charts.quality_chart(scored(policies, {**SCORES, "stranger": (0.6, 17.0)}))
+    chart = measured_charts.quality_chart(scored(policies, {**SCORES, "stranger": (0.6, 17.0)}))
     assert labels_of(chart)["stranger"] == "stranger 17.0"
 
 
 def test_the_note_names_points_that_are_not_drawn(policies):
     study = scored(policies, {**SCORES, "G80": (0.8, 30.0), "L80": (math.nan, 40.0)})
     study.quality.loc[study.quality["variant"] == "N24", "perplexity"] = math.nan
-    spec = policy_charts.quality_chart(study).to_dict()
-    shown = {row["variant"] for row in points(policy_charts.quality_chart(study))}
+    spec = measured_charts.quality_chart(study).to_dict()
+    shown = {row["variant"] for row in points(measured_charts.quality_chart(study))}
     assert shown == set(SCORES) - {"L80", "N24"}
     assert "not drawn: N24 (–) and L80 (40.0)" in spec["title"]["subtitle"]
     json.dumps(spec, allow_nan=False)
@@ -213,7 +189,7 @@ def test_no_perplexity_is_drawn_beyond_uniform_guessing(policies, score):
     """The demo knows 1,024 tokens, so that guessing evenly has a perplexity of 1,024."""
     study = scored(policies, {**SCORES, "G80": (0.8, 30.0)})
     study.quality.loc[study.quality["variant"] == "G80", "perplexity"] = score
-    chart = policy_charts.quality_chart(study)
+    chart = measured_charts.quality_chart(study)
     (row,) = [row for row in points(chart) if row["variant"] == "G80"]
     assert (row["value"], row["form"]) == (1024, "triangle-up")
     assert row["label"] == "worse than uniform guessing"
@@ -225,39 +201,14 @@ def test_no_perplexity_is_drawn_beyond_uniform_guessing(policies, score):
     assert all(not re.search(r"\d", text.split(",")[0]) for text in [labels_of(chart)[row["line"]]])
     assert "worse than uniform guessing" in export.svg(chart.to_dict())
     study.quality.loc[study.quality["variant"] == "G80", "perplexity"] = 1023.0
-    assert {row["form"] for row in points(policy_charts.quality_chart(study))} == {"circle"}
-
-
-def test_the_hero_is_quality_or_else_bytes(policies, demo):
-    chart = policy_charts.hero_chart(scored(policies, SCORES))
-    assert chart.to_dict()["title"]["text"] == "Perplexity against sparsity"
-    (unscored, one) = (
-        policies,
-        sr.compare(sr.dense(demo), sr.masked(sr.global_magnitude(demo, 0.5))),
-    )
-    sizes = {
-        row["variant"]: (row["x"], row["value"])
-        for row in points(policy_charts.hero_chart(unscored))
-    }
-    assert set(sizes) == {"D", "G50", "L50", "N24", "L80", "G80"}
-    for variant, (share, size) in sizes.items():
-        assert share == policies.facts.total(variant, "sparsity_prunable")
-        storage = policies.storage[(policies.storage["variant"] == variant)]
-        known = storage[(storage["scope"] == "model") & storage["lossless"].fillna(False)]
-        assert size == known["bytes"].min()
-    assert policy_charts.hero_chart(one) is None
-    table = hero(policies)
-    assert {row.cells[0].text: row.cells[2].value for row in table.rows} == {
-        variant: share for variant, (share, _) in sizes.items()
-    }
-    assert hero(one) is None
+    assert {row["form"] for row in points(measured_charts.quality_chart(study))} == {"circle"}
 
 
 @pytest.mark.parametrize(("most", "written"), [(11.2, "10.4"), (900.0, "500")])
 def test_points_of_quality_stand_clear_of_the_axes(study, most, written):
     """From 0 to the highest sparsity, with room on both sides, on an axis in plain numbers."""
     scores = {"Dense": (0.0, 10.0), "Masked30": (0.4, 10.6), "CSR30": (0.8, most)}
-    svg = export.svg(policy_charts.quality_chart(scored(study, scores), width=300).to_dict())
+    svg = export.svg(measured_charts.quality_chart(scored(study, scores), width=300).to_dict())
     places = re.findall(r'"point"[^>]*transform="translate\(([\d.]+),([\d.]+)\)', svg)
     xs, heights = ([float(end) for end in sorted(set(ends))] for ends in zip(*places, strict=True))
     xs, heights = sorted(xs), sorted(heights)
@@ -269,24 +220,13 @@ def test_points_of_quality_stand_clear_of_the_axes(study, most, written):
 
 def test_layouts_of_one_pruning_are_all_drawn(study):
     scores = {"Dense": (0.0, 10.0), "Masked30": (0.3, 12.5), "CSR30": (0.3, 12.5)}
-    chart = policy_charts.quality_chart(scored(study, scores))
+    chart = measured_charts.quality_chart(scored(study, scores))
     assert {row["variant"] for row in points(chart)} == {"Dense", "Masked30", "CSR30"}
     assert labels_of(chart) == {"dense": "dense 10.0", "global magnitude": "global magnitude 12.5"}
 
 
-def test_one_point_is_no_line(demo_study):
-    assert policy_charts.quality_chart(scored(demo_study, {"Dense": (0.0, 10.0)})) is None
-
-
-def test_charts_of_measurements_are_valid_and_described(study, policies):
-    drawn = [draw(study) for draw in charts.CHARTS.values()]
-    drawn.append(policy_charts.quality_chart(scored(policies, SCORES)))
-    for spec in [chart.to_dict() for chart in drawn]:
-        assert len(spec["description"]) > 40
-
-
 def test_sensitivity_keeps_order_and_those_that_cost_most(demo_study):
-    chart = charts.sensitivity_chart(put_in(demo_study, sensitivity=sensitivity(60)))
+    chart = measured_charts.sensitivity_chart(put_in(demo_study, sensitivity=sensitivity(60)))
     names = list(dict.fromkeys(row["group"] for row in values(chart)))
     assert names == [f"block {n}" for n in range(40)]
     assert "40 of 60 parts" in chart.to_dict()["title"]["subtitle"]
@@ -294,7 +234,7 @@ def test_sensitivity_keeps_order_and_those_that_cost_most(demo_study):
 
 @pytest.mark.parametrize(
     "draw",
-    [speed_chart, crossover_chart, policy_charts.quality_chart, charts.sensitivity_chart],
+    [speed_chart, measured_charts.quality_chart, measured_charts.sensitivity_chart],
 )
 def test_nothing_measured_nothing_drawn(draw, demo_study):
     assert draw(demo_study) is None
@@ -316,7 +256,7 @@ def test_hostile_names_are_data(demo):
         quality=quality(names=HOSTILE),
         sensitivity=sensitivity(3).assign(part=HOSTILE),
     )
-    for draw in charts.CHARTS.values():
+    for draw in measured_charts.CHARTS.values():
         spec = draw(study).to_dict()
         evaluated = [text for text in code(spec) if isinstance(text, str)]
         assert evaluated
@@ -332,4 +272,3 @@ def test_saved_and_read(study, tmp_path):
     data = json.loads((tmp_path / "study.json").read_text(encoding="utf-8"))
     assert data["findings"] == sr.summarize(study)
     assert speed_chart(again).to_dict() == speed_chart(study).to_dict()
-    assert crossover_chart(again).to_dict() == crossover_chart(study).to_dict()

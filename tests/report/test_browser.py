@@ -57,7 +57,7 @@ def several(tmp_path_factory):
 # Of one pruning; the viewer takes the place of its map.
 CHARTS = ("map1", "curve")
 PICTURES = [f"{key}-figure" for key in CHARTS]
-MEASURED = ("sensitivity", "speed", "crossover")
+MEASURED = ("sensitivity", "speed")
 # Of several prunings, with one color bar for their small maps.
 SEVERAL = ("hero", "map-colors", "small-map1", "small-map2")
 
@@ -150,41 +150,7 @@ def test_printed_to_pdf_nothing_is_missing(chromium, report, tmp_path):
         say("page.cite_intro"),
     ):
         assert wording in text, wording
-    assert say("page.layers_heading") not in text.split(say("page.cite_intro"))[1]
-
-
-def column(page, number):
-    cells = page.locator(f"#layers tbody tr > :nth-child({number})")
-    return [cell.inner_text() for cell in cells.all()]
-
-
-def test_layers_sort_and_search(chromium, report):
-    with Visit(chromium, report) as visit:
-        page = visit.page
-        page.locator("#layers summary").click()
-        heads = page.locator("#layers thead th")
-        head = heads.nth(4)
-        in_order = column(page, 1)
-        head.get_by_role("button").click()
-        assert head.get_attribute("aria-sort") == "ascending"
-        rising = [float(text.split("\u202f")[0]) for text in column(page, 5)]
-        assert rising == sorted(rising)
-        assert len(set(rising)) > 2
-        head.get_by_role("button").press("Enter")
-        assert head.get_attribute("aria-sort") == "descending"
-        assert column(page, 5) == [f"{share:.1f}\u202f%" for share in rising[::-1]]
-        heads.nth(0).get_by_role("button").click()
-        assert head.get_attribute("aria-sort") is None
-        assert column(page, 1) == sorted(in_order)
-        search = page.locator("#layers input")
-        search.fill("FC2 layers.1")
-        assert column(page, 1) == ["layers.1.fc2"]
-        assert "1 of 6" in page.locator("#layers [role=status]").inner_text()
-        search.fill("nothing like it")
-        assert column(page, 1) == []
-        search.fill("")
-        assert len(column(page, 1)) == 6
-        assert visit.complaints == []
+    assert say("page.totals_heading") not in text.split(say("page.cite_intro"))[1]
 
 
 @pytest.fixture(scope="module")
@@ -203,8 +169,6 @@ def test_the_viewer_has_ten_thousand_layers(chromium, huge):
     assert huge.stat().st_size < 5_000_000
     with Visit(chromium, huge) as visit:
         page = visit.page
-        page.locator("#layers summary").click()
-        assert page.locator("#layers").inner_text().endswith(say("page.many_layers"))
         page.locator(".sv-search").fill("1249.a</script>b")
         row = page.locator(".sv-table .sv-row, .sv-table tbody tr").filter(
             has_text="1249.a</script>b"

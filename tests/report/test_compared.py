@@ -1,8 +1,10 @@
 """The page of several prunings: one table, small maps, the rest folded away."""
 
 import re
+from dataclasses import replace
 
 import measurements
+import pandas as pd
 import pytest
 import smaller_mixtures
 import torch
@@ -11,9 +13,9 @@ from helpers import small_llama, study_of
 
 import sparsity_report as sr
 from sparsity_report.draw.heat_maps import part_map
-from sparsity_report.draw.policy_charts import blocks_chart
 from sparsity_report.files.package_data import DEMO
 from sparsity_report.measure.texts import fingerprint
+from sparsity_report.report.study_sections import study_document
 from sparsity_report.report.tables.latex import to_latex
 from sparsity_report.report.tables.method_tables import results
 from sparsity_report.report.tables.study_tables import quality
@@ -90,6 +92,25 @@ def test_results_in_latex_keep_names_of_layouts_and_words(study):
     assert " & {worse than uniform guessing} & 0.500 & " in lines[-1]
 
 
+def test_the_page_opens_on_scores_or_else_on_the_viewer(study):
+    """Perplexities of two prunings are compared in a chart; the page has the viewer once."""
+    one = study.quality[study.quality["variant"].isin(NAMES[:2])]
+    alike = study.quality.assign(perplexity=9.0)
+    titles = {"chart": "erplexity", "viewer": "loses most"}
+    for known, kind in (
+        (study.quality, "chart"),
+        (None, "viewer"),
+        (one, "viewer"),
+        (alike, "viewer"),
+    ):
+        shown = study_document(replace(study, quality=known), "page")
+        (first,) = shown["hero"].blocks
+        assert first.kind == kind
+        assert titles[kind] in shown["hero"].title
+        blocks = [first, *(block for section in shown["sections"] for block in section.blocks)]
+        assert [block.kind for block in blocks].count("viewer") == 1
+
+
 def test_layouts_of_a_pruning_share_a_row_unless_a_figure_differs(demo):
     pruning = sr.global_magnitude(demo, 0.3)
     again = [sr.dense(demo), sr.masked(pruning), sr.masked(pruning, name="Again")]
@@ -155,10 +176,32 @@ def test_several_models_are_titles(demo):
         sr.dense(demo), sr.masked(sr.global_magnitude(demo, 0.3)),
         sr.dense(other, name="Other"), sr.masked(sr.global_magnitude(other, 0.5)),
     ]  # fmt: skip
-    table = results(sr.compare(*variants))
+    study = sr.compare(*variants)
+    table = results(study)
     assert {body.title for body in table.bodies} == {
         "demo", "demo, 30\u202f%", "other", "other, 50\u202f%",
     }  # fmt: skip
+    scores = ((0.0, 9.0), (0.3, 9.5), (0.0, 5.0), (0.5, 7.0))
+    frame = measurements.quality(scores, [variant.name for variant in variants])
+    table = results(measurements.put_in(study, quality=frame))
+    assert {body.title: body.rows[0].cells[2].text for body in table.bodies} == {
+        "demo": "9.00", "demo, 30\u202f%": "9.50", "other": "5.00", "other, 50\u202f%": "7.00",
+    }  # fmt: skip
+
+
+def test_scores_on_two_texts_are_in_one_table_with_their_texts(study):
+    other = study.quality.assign(text="other.txt", perplexity=20.0 + study.quality["perplexity"])
+    both = replace(study, quality=pd.concat([study.quality, other], ignore_index=True))
+    for medium in ("page", "paper", "kit"):
+        shown = study_document(both, medium)["tables"]["quality"]
+        names = [column.name for column in shown.columns]
+        rows = [dict(zip(names, row.cells, strict=True)) for row in shown.rows]
+        assert [(row["text"].value, row["perplexity"].value) for row in rows] == [
+            (text, more + perplexity)
+            for text, more in (("some.txt", 0.0), ("other.txt", 20.0))
+            for perplexity in PERPLEXITIES
+        ]
+        assert "quality" not in study_document(study, medium)["tables"]
 
 
 def test_vocabulary_is_the_rows_of_the_output_head(demo_study, smollm2):
@@ -195,15 +238,6 @@ def test_one_small_map_a_pruning_in_one_scale(text, study):
     assert greens == sorted(greens)
     assert len({*greens}) > 15
     assert re.search(r"<p>Masked50Layerwise and Masked2:4: .*?50\W%.*? zeros in every cell", text)
-
-
-def test_lines_on_each_other_are_one(study):
-    spec = blocks_chart(study).to_dict()
-    axes = spec["layer"][0]["encoding"]
-    assert "%" in axes["y"]["axis"]["labelExpr"]  # shares of zeros
-    assert axes["x"]["axis"]["labelExpr"] == "datum.label"  # numbers of blocks
-    lines = spec["layer"][0]["encoding"]["color"]["scale"]["domain"]
-    assert lines == ["Masked30", "Masked50", "Masked50Layerwise, Masked2:4"]
 
 
 def test_small_maps_and_the_spread_go_from_the_fewest_zeros(demo):

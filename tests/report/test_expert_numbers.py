@@ -15,7 +15,7 @@ import sparsity_report as sr
 from sparsity_report.draw import heat_maps
 from sparsity_report.findings.study_findings import study_findings, topics
 from sparsity_report.report import study_maps
-from sparsity_report.report.sections import Medium, Text
+from sparsity_report.report.sections import Text
 from sparsity_report.viewer.study_payload import study_payload
 from sparsity_report.words.sentences import say
 
@@ -156,7 +156,7 @@ def test_the_explorer_has_the_same_figures(study):
 
 def drawn(study):
     """The charts and texts on the use of experts that a page shows."""
-    blocks = study_maps.use_of_experts(study, Medium("page"))
+    blocks = study_maps.use_of_experts(study, "page")
     return [block for block in blocks if block is not None]
 
 

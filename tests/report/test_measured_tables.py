@@ -3,7 +3,9 @@
 The numbers measured are made up in ``measurements.py``, so what a cell has to show is written out.
 """
 
+import html
 import math
+import re
 from dataclasses import replace
 from decimal import Decimal
 
@@ -12,10 +14,11 @@ import pytest
 import torch
 from helpers import study_of
 from measurements import latency, put_in, quality, sensitivity, seven, tasks
-from papers import head, tables_of
+from papers import bare, head, tables_of
 from zoo.cases import CASES, built
 
 import sparsity_report as sr
+from sparsity_report.report.tables.task_tables import zero_shot
 from sparsity_report.study.derived.paired_tasks import interval
 from sparsity_report.study.harness_samples import pack
 from sparsity_report.words.sentences import say
@@ -79,6 +82,14 @@ def test_a_reason_replaces_a_time_that_is_not_reported(study, tmp_path):
     for row in grid[1:]:
         assert row[4:6] == [say("speed_reason.crowded"), "–"]
         assert row[7] == row[9] == "–"
+
+
+def test_every_sentence_is_on_the_page(study, page):
+    text = re.sub("<wbr>|</?bdi>|</?span[^>]*>", "", page.read_text(encoding="utf-8"))
+    sentences = sr.summarize(study)
+    assert len(sentences) > 8
+    for sentence in sentences:
+        assert bare(sentence) in bare(html.unescape(text)), sentence
 
 
 def test_crossover(page):
@@ -156,6 +167,15 @@ def test_seven_tasks_and_other_scores(scored, tmp_path):
         ["Masked30", "–", "lm-evaluation-harness", "0.4.9", "Masked30.json", "0123456789abcdef",
          "7"],
     ]  # fmt: skip
+
+
+def test_different_versions_of_a_task_are_named(scored):
+    alike = scored.tasks.assign(task_version="1.0")
+    newer = (alike["task"] == "rte") & (alike["variant"] == "Dense")
+    other = alike.assign(task_version=alike["task_version"].mask(newer, "2.0"))
+    note = say("caption.task_versions_differ", tasks=["RTE"])
+    for frame, is_named in ((alike, False), (other, True)):
+        assert (note in zero_shot(scored.with_measured(tasks=frame)).caption) is is_named
 
 
 def test_paired_differences(study, tmp_path):

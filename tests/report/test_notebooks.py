@@ -96,7 +96,9 @@ def test_policies(kernel, tmp_path):
     text = "def double(x):\n    return 2 * x\n" * 20
     notebook = execute(kernel, "policies.ipynb", tmp_path, SPARSITY=0.5, TEXT=text, OUT="paper")
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    assert sum("image/svg+xml" in output.get("data", {}) for output in outputs) == 2
+    maps = {path.name for path in (tmp_path / "paper" / "figures").glob("map_*_text.svg")}
+    assert "map_masked50_text.svg" in maps
+    assert sum("image/svg+xml" in output.get("data", {}) for output in outputs) == 1 + len(maps)
     (grid,) = (o["data"]["text/markdown"] for o in outputs if "text/markdown" in o.get("data", {}))
     scores = sr.read_study(tmp_path / "paper" / "study.json").quality.set_index("variant")
     for variant, label in (("Dense", "Dense"), ("Masked50", "Global magnitude"),

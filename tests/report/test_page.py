@@ -87,11 +87,6 @@ def parsed(text):
     return Page(text)
 
 
-def layer_rows(page):
-    ((_, section),) = page.all("details", id="layers")
-    return [line for line in section.splitlines() if line.startswith("layers.")]
-
-
 def written(study, folder, **options):
     return sr.write_report(study, folder / "report.html", **options).read_text(encoding="utf-8")
 
@@ -109,7 +104,7 @@ def test_sections_stand_in_order_and_the_contents_lead_to_them(parsed):
     sections = [attrs.get("id") for attrs, _ in parsed.all("section")]
     assert sections == ["summary", "results", "storage", "method", "appendix"]
     folded = [attrs["id"] for attrs, _ in parsed.all("details", **{"class": "all"})]
-    assert folded == ["runtimes", "totals", "layers", "model"]
+    assert folded == ["runtimes", "totals", "model"]
     links = [a["href"] for a, _ in parsed.all("a") if a.get("class") != "anchor"]
     assert links == [f"#{key}" for key in sections[1:]]
     anchors = [a["href"] for a, _ in parsed.all("a", **{"class": "anchor"})]
@@ -223,8 +218,9 @@ def test_the_unknown_is_a_dash(study, tmp_path):
         )
     layers["sparsity"] = layers["sparsity"].where(layers["nonzero"].notna())
     page = Page(written(dataclasses.replace(study, layers=layers), tmp_path))
-    # fc1 and fc2 of two blocks
-    assert [row[-1] == "–" for row in layer_rows(page)] == [True, False] * 2
+    unknown = [text for _, text in page.all("tr") if text.startswith("nonzero")]
+    # Of the prunable weights, the parameters besides embeddings, and the model, by variant.
+    assert [text.count("–") for text in unknown] == [3, 3, 3]
     assert not {"nan", "<NA>", "None"} & set(page.text.split())
 
 
@@ -278,17 +274,14 @@ class TestTemplates:
         assert not (tmp_path / "r.html").exists()
 
     def test_a_missing_template_dir_is_refused(self, study, tmp_path):
-        (tmp_path / "mine").mkdir()
-        with pytest.raises(sr.SparsityReportError, match=r"is not a folder; near mime: mine$"):
+        with pytest.raises(sr.SparsityReportError, match=r"mime is not a folder$"):
             sr.write_report(study, tmp_path / "r.html", template_dir=tmp_path / "mime")
 
     def test_a_folder_without_a_template_is_refused(self, study, tmp_path):
-        for name, near in (("section", "; near section: sections, "), ("zzz", "$")):
-            folder = tmp_path / name
-            (folder / name).mkdir(parents=True)
-            (folder / name / "storage.html.j2").write_text("")
-            with pytest.raises(sr.SparsityReportError, match=rf"report\.html\.j2{near}"):
-                sr.write_report(study, tmp_path / "r.html", template_dir=folder)
+        (tmp_path / "section").mkdir()
+        (tmp_path / "section" / "storage.html.j2").write_text("")
+        with pytest.raises(sr.SparsityReportError, match=r"no template; .* report\.html\.j2$"):
+            sr.write_report(study, tmp_path / "r.html", template_dir=tmp_path)
         assert not (tmp_path / "r.html").exists()
 
     def test_every_partial_is_used(self):

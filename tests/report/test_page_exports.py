@@ -61,11 +61,11 @@ def wait_for_address(page, *parts):
 
 
 def test_the_address_brings_back_what_was_set(page, report):
-    opened_at(page, report, "layers")
+    opened_at(page, report, "totals")
     fresh = state(page)
     page.locator(".sv-slider").fill("45")
     page.locator("#scheme").click()
-    wait_for_address(page, "#layers&", "sparsity=0.45", "scheme=")
+    wait_for_address(page, "#totals&", "sparsity=0.45", "scheme=")
     left, address = state(page), page.evaluate("location.hash.slice(1)")
     assert left != fresh
     assert (left["viewer"]["sparsity"], left["viewer"]["variant"]) == (0.45, "at level")
@@ -78,7 +78,7 @@ def test_the_address_brings_back_what_was_set(page, report):
 
 def test_an_address_without_an_event_yet_is_kept(page, report):
     """The event of a link may come after the page writes a change of the viewer."""
-    opened_at(page, report, "layers")
+    opened_at(page, report, "totals")
     section = page.locator("nav a").nth(2).get_attribute("href")
     page.wait_for_timeout(600)
     page.evaluate("section => history.replaceState(null, '', section)", section)

@@ -25,7 +25,7 @@ from sparsity_report.draw.charts import csr_bytes_curve
 from sparsity_report.errors import legible, spelled
 from sparsity_report.findings.study_findings import conventions
 from sparsity_report.report.pdf import _held, to_typst, typeset
-from sparsity_report.report.sections import Medium, Section, Text, chart_of
+from sparsity_report.report.sections import Section, Text, chart_of
 from sparsity_report.report.study_sections import study_document
 from sparsity_report.report.tables.table_model import Body, table_of
 from sparsity_report.report.templates import environment
@@ -105,7 +105,7 @@ def bookmarks(path):
 def chapters(study):
     """Return the numbered titles of a PDF: those of a page without its appendix, and runtimes."""
     main, appendix = (
-        [one for one in study_document(study, Medium("page"))["sections"] if is_in(one)]
+        [one for one in study_document(study, "page")["sections"] if is_in(one)]
         for is_in in (lambda one: not one.is_appendix, lambda one: one.is_appendix)
     )
     assert appendix
@@ -140,7 +140,7 @@ def test_tables_break_between_bodies_and_never_at_one_row(study, tmp_path, sizes
         for b, size in enumerate(sizes)
     ]  # fmt: skip
     table = replace(table_of("t", "", columns, []), bodies=tuple(bodies))
-    shown = study_document(study, Medium("paper"))
+    shown = study_document(study, "paper")
     path = tmp_path / "long.pdf"
     for lines in range(20, 44, step):
         shown["sections"] = [Section("long", "Long", (*map(Text, ["filled"] * lines), table))]
@@ -234,7 +234,7 @@ def test_layouts_and_measurements(study, tmp_path):
     columns = columns_of("variant total ratio", variant="Layout", total=TEXTS[0])
     rows = [{"variant": name, "total": 1234567, "ratio": 0.5} for name in TEXTS]
     table = table_of("hostile", "Bytes of CSR30 in every layout", columns, rows)
-    shown = study_document(study, Medium("paper"))
+    shown = study_document(study, "paper")
     title = say("page.quality_heading")
     assert title not in [one.title for one in shown["sections"]]
     figure = chart_of(

@@ -260,20 +260,6 @@ def groups_heads(w):
     ]  # fmt: skip
 
 
-def layers_grid(study, w):
-    """Every layer with weights once, with the zeros of each pruning."""
-    heads = ("column.module_name", "column.group", "column.shape", "column.weight_total")
-    grid = [[*(capital(w.say(head)) for head in heads), *prunings(study)]]
-    weighted = study.layers[study.layers["weight_total"] > 0]
-    for name, own in weighted.groupby("module_name", sort=False):
-        row, of = rows(own)[0], own.set_index("variant")["weight_nonzero"]
-        shares = [share(row["weight_total"], of[variant]) for variant in prunings(study)]
-        shape = f"{THIN}×{THIN}".join(map(str, row["shape"]))
-        known = [name, w.say(GROUPS[row["group"]]), shape, w.count(row["weight_total"])]
-        grid.append([*known, *map(w.percent, shares)])
-    return grid
-
-
 def storage_grid(study, w, variant):
     """Every layout."""
     frame = study.storage[study.storage["variant"] == variant]
@@ -390,19 +376,6 @@ def heads_grid(study, w, variant, projection):
     ]
 
 
-def hero_grid(study, w):
-    """Zeros of dense and the prunings, and the bytes of the whole model as a bitmask."""
-    heads = ("column.variant", "column.policy", "column.zeros")
-    policies = ["layout.dense", "method.global_magnitude", "method.layerwise_magnitude", "2:4"]
-    dense, _, bitmask = sizes(study)
-    grid = [[*(capital(w.say(head)) for head in heads), w.say("chart.y_smallest_bytes")]]
-    for name, policy in zip(["Dense", *prunings(study)], policies, strict=True):
-        size = dense if name == "Dense" else bitmask
-        zeros = w.percent(0 if name == "Dense" else Fraction(1, 2))
-        grid.append([name, w.say(policy), zeros, w.scaled(size, "B")])
-    return grid
-
-
 def expected_tables(study, w):
     """Pairs of what the caption has to say and a table of the page."""
     pruned = prunings(study)
@@ -416,13 +389,11 @@ def expected_tables(study, w):
         # One stands small and in place of the viewer; the others are even, which is said.
         assert sum(is_uneven(map_grid(study, w, variant)) for variant in pruned) == 1
         yield first, map_grid(study, w, first)
-        yield "", hero_grid(study, w)
     for projection in ("q_proj", "k_proj", "v_proj", "out_proj"):
         yield f" {projection}", heads_grid(study, w, first, projection)
     yield "", totals_grid(study, w)
     by_variant = [([v], groups_rows(study, w, v)) for v in study.variants["variant"]]
     yield "", [groups_heads(w), *(row for title, own in by_variant for row in (title, *own))]
-    yield "", layers_grid(study, w)
 
 
 def test_every_table_of_the_page(written):
@@ -651,7 +622,9 @@ def test_every_table_of_the_thesis_kit(written):
     }
     if len(results[0]) > 6:
         expected["results_2"] = latex_of(results, range(6, len(results[0])))
-    assert {path.stem for path in folder.glob("*.tex")} == set(expected)
+    # ``test_measured_tables`` reads crossovers.
+    stems = {path.stem for path in folder.glob("*.tex")} - {"crossover"}
+    assert stems == set(expected)
     for stem, grid in expected.items():
         assert compact(latex_table(folder / f"{stem}.tex")) == compact(grid), stem
 
@@ -667,10 +640,8 @@ def test_captions_of_the_thesis_kit(written):
     assert figures(captions[f"Map{COMMANDS[first]}"]) == figures(" ".join(numbers))
     maps = [name for name in captions if name.startswith("Map")]
     assert len(maps) == sum(is_uneven(map_grid(study, w, name)) for name in prunings(study))
-    assert captions.keys() - maps == {
-        "Bytes",
-        *(["Blocks"] if study.quality is None else ["Speed", "Crossover", "Quality"]),
-    }
+    measured = set() if study.quality is None else {"Speed", "Quality"}
+    assert captions.keys() - maps == {"Bytes", *measured}
 
 
 def measured_numbers(study):
@@ -743,14 +714,3 @@ def test_every_number_by_name(written):
             check(COMMANDS[row["variant"]] + group + camel(column), row, column)
     measured = dict([*commands.items()][checked:])
     assert measured == dict(measured_numbers(study))
-
-
-def test_a_model_of_many_layers_has_no_table_of_them(studies, monkeypatch, tmp_path):
-    study, w = studies["one"], Writer()
-    grid = layers_grid(study, w)
-    for most in (len(grid) - 1, len(grid) - 2):
-        monkeypatch.setattr("sparsity_report.report.study_sections._ROWS", most)
-        path = sr.write_report(study, tmp_path / "page.html")
-        tables = [shown for _, shown in tables_of(path)]
-        assert (grid in tables) == (w.say("page.many_layers") not in path.read_text("utf-8"))
-        assert (grid in tables) == (most == len(grid) - 1)

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from jinja2 import Environment
 
-from sparsity_report.report.sections import Medium
 from sparsity_report.report.study_sections import study_document
 from sparsity_report.report.templates import environment
 
@@ -53,7 +52,7 @@ def listed(head):
 
 
 def test_the_context_is_listed_whole(demo_study):
-    assert listed("value") == {*study_document(demo_study, Medium("page"))}
+    assert listed("value") == {*study_document(demo_study, "page")}
 
 
 def test_names_for_people():

@@ -402,10 +402,14 @@ def test_every_letter_kept_is_known_to_latex(tmp_path):
 def test_measurements_are_set_and_quoted(study, tmp_path):
     measured = put_in(study, latency=latency(), quality=quality(), sensitivity=sensitivity(12))
     sr.write_thesis(measured, tmp_path)
-    for name in ("speed", "crossover", "quality", "sensitivity"):
+    for name in ("speed", "quality", "sensitivity"):
         assert (tmp_path / "figures" / f"{name}_column.pdf").is_file()
     rows = rows_of(tmp_path / "tables" / "results.tex")
     assert [number(cells[2]) for cells in rows] == [10.0, 12.5, None]
+    crossings = rows_of(tmp_path / "tables" / "crossover.tex")
+    assert [(row[1], "62" in row[-1], "never" in row[-1]) for row in crossings] == [
+        ("1", True, False), ("128", False, True),
+    ]  # fmt: skip
     assert "0.40 (" in rows_of(tmp_path / "tables" / "results_2.tex")[2][-1]
     compiled(tmp_path)
     assert int(facts(tmp_path / "example.pdf")["Pages"]) <= 8

@@ -184,18 +184,6 @@ def to_latex(table: Table, label: str, text_cm: float = 16) -> str:
     )
 
 
-def to_tabular(table: Table) -> str:
-    """Write a table of one body for booktabs alone, as a notebook cell shows it."""
-
-    def line(texts: Iterable[str]) -> str:
-        return " & ".join(map(tex, texts)) + " \\\\"
-
-    rows = body_lines(table, lambda row: line(cell.text for cell in row.cells), tex, "\\midrule")
-    setting = f"l{'r' * (len(table.columns) - 1)}"
-    begin = (f"\\begin{{tabular}}{{{setting}}}", "\\toprule", line(table.heads))
-    return "\n".join([*begin, *rows, "\\bottomrule", "\\end{tabular}"])
-
-
 def _setting(table: Table, place: int) -> str:
     """Return the LaTeX setting of a column after the first: numbers aligned, long texts broken."""
     cells = [row.cells[place] for row in table.rows]

@@ -1,29 +1,25 @@
-"""Tables of a paper on pruning: the results of every method, and grids of methods and models."""
+"""The table of a paper on pruning: the results of every method."""
 
 from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import pandas as pd
 
-from sparsity_report.draw.policy_charts import hero_points
 from sparsity_report.report.tables import study_tables
 from sparsity_report.report.tables.table_model import Cell, Table, cell_of, plain_rows, table_of
-from sparsity_report.report.tables.task_tables import task_columns
 from sparsity_report.study.derived.expert_use import fewer_experts
 from sparsity_report.study.derived.paired_scores import distance
 from sparsity_report.study.derived.protocol_scores import ANY_TOKENIZER, PROTOCOL, by_protocol
-from sparsity_report.study.derived.zero_shot import SEVEN, one_version, seven_tasks
+from sparsity_report.study.derived.zero_shot import one_version, seven_tasks
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.layers import records
 from sparsity_report.study.schema import COLUMNS, TABLES, Column, columns_of
 from sparsity_report.untrusted.display_text import distinct_names, short_name
 from sparsity_report.words import value_formats as formats
-from sparsity_report.words.display_names import layout_name, policy_name, text_name
+from sparsity_report.words.display_names import layout_name, policy_name
 from sparsity_report.words.number_format import percent
 from sparsity_report.words.sentences import say
 
-# A share in percent; the caption has the sign.
-_PERCENT = formats.SCORE._replace(write=lambda value: formats.SCORE.write((value, None)))
 # Figures by column.
 _Figures = dict[str, Any]
 # Distances from dense in the results.
@@ -219,33 +215,8 @@ def _results_caption(study: StudyFigures, keys: Set[str]) -> str:
     return " ".join(sentences)
 
 
-def method_grids(study: StudyFigures) -> list[Table]:
-    """Return perplexities of several models, a table per protocol: methods by kind of sparsity.
-
-    Parameters
-    ----------
-    study : Study
-        Variants of one or several models.
-
-    Returns
-    -------
-    list of Table
-        A table of each protocol by which at least two prunings were scored.
-    """
-    entries = _entries(study)
-    if entries["model"].nunique() < 2:
-        return []
-    tables: list[Table] = []
-    for scored in by_protocol(study.quality, ANY_TOKENIZER):
-        scores = scored.drop_duplicates("variant")
-        known = entries[entries["variant"].isin(scores["variant"])]
-        if (known["kind"] != "").sum() >= 2:
-            tables.append(_perplexities(study, known, scores, len(tables)))
-    return tables
-
-
 def _entries(study: StudyFigures) -> pd.DataFrame:
-    """Return ``kind``, ``label``, ``model`` and ``variant`` of each place of a grid."""
+    """Return ``kind``, ``label``, ``model`` and ``variant`` of the unpruned models and prunings."""
     frame = study.facts.methods
     models = frame.drop_duplicates("fingerprint").set_index("fingerprint")["model"]
     names = dict(zip(models.index, distinct_names(list(models)), strict=True))
@@ -266,92 +237,5 @@ def _entries(study: StudyFigures) -> pd.DataFrame:
     return entries.assign(label=entries["label"].mask(repeated, entries["variant"].map(short_name)))
 
 
-def _perplexities(
-    study: StudyFigures, entries: pd.DataFrame, scored: pd.DataFrame, place: int
-) -> Table:
-    values = scored.set_index("variant")["perplexity"]
-    values = values.astype(object).where(values.notna(), None)
-    models = list(entries["model"].unique())
-    columns = [
-        Column(
-            row["model"],
-            text=row["model"],
-            format=formats.perplexity(study.facts.vocabulary(row["variant"])),
-        )
-        for row in records(entries.drop_duplicates("model"))
-    ]
-    scores: dict[tuple[str, str], _Figures] = {}
-    for row in records(entries):
-        unknown = {"title": row["kind"], "method": row["label"], **dict.fromkeys(models)}
-        cells = scores.setdefault((row["kind"], row["label"]), unknown)
-        cells[row["model"]] = values[row["variant"]]
-    first = records(scored)[0]
-    caption = say(
-        "caption.method_grid",
-        metric=COLUMNS["perplexity"].label,
-        models=models,
-        **{key: first[key] for key in ("window", "stride")},
-        protocol=first["protocol"],
-        text=text_name(first["text"], first["text_fingerprint"]),
-    )
-    key = "perplexity_grid" + (f"_{place + 1}" if place else "")
-    return table_of(key, caption, [*_method(), *columns], scores.values(), title="title")
-
-
-def task_grid(study: StudyFigures) -> Table | None:
-    """Return zero-shot accuracies by model, kind of sparsity and method.
-
-    Parameters
-    ----------
-    study : Study
-        Variants of one or several models.
-
-    Returns
-    -------
-    Table or None
-        None where fewer than two prunings have scores of the seven tasks, or none has all.
-    """
-    if study.tasks is None or (frame := seven_tasks(study.tasks)) is None:
-        return None
-    known = frame.dropna(subset=["value"])
-    columns = task_columns(_PERCENT)
-    wide = known.pivot(index="variant", columns="task", values="value")
-    entries = _entries(study)
-    entries = entries[entries["variant"].isin(wide.index)]
-    if (entries["kind"] != "").sum() < 2:
-        return None
-    models = list(entries["model"].unique())
-    titles = [_title(row, len(models) > 1) for row in records(entries)]
-    rows = entries.rename(columns={"label": "method"}).assign(title=titles)
-    rows = rows.join(wide.reindex(columns=[column.name for column in columns]), on="variant")
-    rows = rows.sort_values("model", key=lambda names: names.map(models.index), kind="stable")
-    caption = _task_caption(entries, known, study.tasks)
-    return table_of("zero_shot_grid", caption, [*_method(), *columns], rows, title="title")
-
-
-def _task_caption(entries: pd.DataFrame, known: pd.DataFrame, tasks: pd.DataFrame) -> str:
-    """Return the content of a grid of tasks, and the largest standard errors."""
-    shown = known[known["variant"].isin(entries["variant"])]
-    errors, means = shown["stderr"], shown["task"] == "mean"
-    key = "caption.standard_errors" if errors.notna().any() else "caption.no_standard_error"
-    sentences = [
-        say("caption.zero_shot_grid", models=list(entries["model"].unique())),
-        say(key, error=errors[~means].max(), mean=errors[means].max()),
-    ]
-    if others := [title for task, title in SEVEN.items() if task not in one_version(tasks)]:
-        sentences.append(say("caption.task_versions_differ", tasks=others))
-    return " ".join(sentences)
-
-
 def _method() -> list[Column]:
     return columns_of("method", {"method": formats.name_format(80)})
-
-
-def hero(study: StudyFigures) -> Table | None:
-    """Return the points of :func:`sparsity_report.draw.policy_charts.hero_chart`."""
-    figure, points = hero_points(study)
-    forms = {"variant": formats.name_format(80), "label": formats.WORDS}
-    columns = columns_of("variant policy zeros label", forms, label=say(figure.axis))
-    rows = [{**point, "policy": point["name"], "zeros": point["x"]} for point in points]
-    caption = say("caption.hero", figure=say(figure.axis))
-    return table_of("hero", caption, columns, rows, widths=(0,)) if points else None

@@ -12,14 +12,12 @@ from sparsity_report.report.tables.table_model import (
     Row,
     Table,
     caption_of,
-    key_of_name,
     noted,
     plain_rows,
     side_by_side,
     table_of,
     wide_table,
 )
-from sparsity_report.sparse.shares import zero_shares
 from sparsity_report.study.derived.heads_experts import Part
 from sparsity_report.study.derived.paired_scores import DISTANCES, Ends, distance, ranked_parts
 from sparsity_report.study.derived.protocol_scores import PROTOCOL
@@ -174,23 +172,6 @@ def groups(study: StudyFigures) -> Table:
     rows = rows.replace({"variant": dict(zip(names, distinct_names(names, 80), strict=True))})
     looks: dict[str, Any] = {"title": "variant", "style": "groups", "widths": _FIRST}
     return table_of("groups", say("caption.groups_all_variants"), columns, rows, **looks)
-
-
-def layers_compared(study: StudyFigures) -> Table:
-    """Return all modules with the zeros of each distinct pruning, else of the first variant."""
-    variants = [*study.side_by_side] or [study.facts.headline]
-    frame = study.layers[study.layers["variant"].isin(variants)]
-    frame = frame[frame["weight_total"] > 0]
-    shares = zero_shares(frame["weight_total"], frame["weight_nonzero"])
-    wide = frame.assign(share=shares).pivot(index="module_name", columns="variant", values="share")
-    rows = frame[frame["variant"] == variants[0]].drop_duplicates("module_name")
-    shared = rows[["module_name", "group", "shape", "weight_total"]].set_index("module_name")
-    wide = shared.join(wide[variants].rename(columns=key_of_name)).reset_index()
-    names = {"module_name": formats.name_format(_LETTERS)}
-    columns = columns_of("module_name group shape weight_total", names)
-    columns += side_by_side(variants, formats.SHARE)
-    looks: dict[str, Any] = {"style": "layers sortable", "widths": _FIRST}
-    return table_of("layers", say("caption.layers_compared"), columns, wide, **looks)
 
 
 def unusual(study: StudyFigures, variant: str) -> Table | None:

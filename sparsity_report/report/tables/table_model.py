@@ -20,7 +20,7 @@ from sparsity_report.study.schema import Column, columns_of
 from sparsity_report.untrusted.display_text import distinct_names
 from sparsity_report.words import number_format as numbers
 from sparsity_report.words.sentences import say
-from sparsity_report.words.value_formats import COUNT, NAME, Format
+from sparsity_report.words.value_formats import COUNT, Format
 
 # Letters of a name that a copy of it has.
 _LETTERS = 2000
@@ -171,19 +171,6 @@ class Table:
         """Return the letters of a column with its gap; heads break between words."""
         texts = [row.cells[place].text_with_note for row in self.rows]
         return 2 + max(map(len, [*texts, *self.columns[place].label.split()]), default=0)
-
-    def turned(self, head: str) -> Table:
-        """Return the table with its rows as columns, the names of its columns under `head`."""
-        columns = [Column("", text=head, format=NAME)]
-        columns += [
-            Column(str(place), text=row.cells[0].text, format=row.cells[-1].format)
-            for place, row in enumerate(self.rows)
-        ]
-        rows = [
-            {"": column.label, **{str(k): row.cells[place] for k, row in enumerate(self.rows)}}
-            for place, column in enumerate(self.columns[1:], 1)
-        ]
-        return table_of(self.key, self.caption, columns, rows)
 
     def _at(self, places: Sequence[int]) -> Table:
         def chosen(row: Row) -> Row:

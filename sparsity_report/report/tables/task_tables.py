@@ -13,7 +13,13 @@ from sparsity_report.report.tables.table_model import (
     table_of,
 )
 from sparsity_report.study.derived.paired_tasks import winners
-from sparsity_report.study.derived.zero_shot import METRIC, SEVEN, other_scores, seven_tasks
+from sparsity_report.study.derived.zero_shot import (
+    METRIC,
+    SEVEN,
+    one_version,
+    other_scores,
+    seven_tasks,
+)
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.harness_results import KEYS
 from sparsity_report.study.layers import records
@@ -26,7 +32,8 @@ def zero_shot(study: StudyFigures) -> Table | None:
     """Return the table of seven zero-shot tasks; None where no variant has all of them."""
     if study.tasks is None or (scores := seven_tasks(study.tasks)) is None:
         return None
-    columns = task_columns(formats.SCORE)
+    titles = {**SEVEN, "mean": say("column.mean")}
+    columns = [Column(task, text=title, format=formats.SCORE) for task, title in titles.items()]
     best = {key[:2]: variant for key, variant in _winners(study).items()}
     rows: dict[str, dict[str, Any]] = {}
     for score in records(scores):
@@ -35,14 +42,11 @@ def zero_shot(study: StudyFigures) -> Table | None:
         note = say("label.best_paired") if is_best else ""
         row["variant"] = score["variant"]
         row[score["task"]] = Cell((score["value"], score["stderr"]), note)
-    columns, caption = [COLUMNS["variant"], *columns], say("caption.zero_shot")
+    caption, alike = say("caption.zero_shot"), one_version(study.tasks)
+    if others := [title for task, title in SEVEN.items() if task not in alike]:
+        caption += " " + say("caption.task_versions_differ", tasks=others)
+    columns = [COLUMNS["variant"], *columns]
     return table_of("zero_shot", caption, columns, rows.values(), widths=(1.1, 1))
-
-
-def task_columns(form: formats.Format) -> list[Column]:
-    """Return columns of the seven zero-shot tasks and of their mean, in a format."""
-    titles = {**SEVEN, "mean": say("column.mean")}
-    return [Column(task, text=title, format=form) for task, title in titles.items()]
 
 
 def tasks(study: StudyFigures, limit: int = 100) -> Table | None:

@@ -288,20 +288,6 @@ class Facts:
         frame.insert(3, "sparsity", zero_shares(frame["total"], frame["nonzero"]))
         return pd.concat([pd.DataFrame(grid.cells, columns=list(Cell._fields)), frame], axis=1)
 
-    def blocks(self, variant: str) -> pd.DataFrame:
-        """Return zeros of each numbered block's prunable weights.
-
-        Returns
-        -------
-        pandas.DataFrame
-            ``block``, ``total`` and ``nonzero`` weights, ``sparsity`` = zeros ÷ weights.
-        """
-        rows = self.prunable(variant)
-        rows = rows[rows["block"].notna()]
-        sums = rows.groupby(rows["block"].astype("int64"))[["weight_total", "weight_nonzero"]].sum()
-        frame = sums.set_axis(["total", "nonzero"], axis=1).astype("int64").reset_index()
-        return frame.assign(sparsity=zero_shares(frame["total"], frame["nonzero"]))
-
     @cached_property
     def methods(self) -> pd.DataFrame:
         """The unpruned models and each distinct pruning, see :func:`.policy_names.methods`."""
@@ -376,12 +362,6 @@ class Facts:
         columns = ("total", "prunable_total")
         is_one_size = all(self.total(first, c) == self.total(self.baseline, c) for c in columns)
         return self.baseline if is_one_size else None
-
-    @cached_property
-    def rivals(self) -> tuple[str, ...]:
-        """Distinct prunings of the first pruned model, if it has several numbered blocks."""
-        names = self.contenders
-        return names if len(names) > 1 and len(self.blocks(names[0])) > 1 else ()
 
     def parts(self, variant: str) -> list[Part]:
         """Return the sparsity of heads and experts of a variant, see :mod:`.heads_experts`."""

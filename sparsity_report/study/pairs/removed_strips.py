@@ -31,15 +31,12 @@ class StripRow(NamedTuple):
         Number of such things in the base.
     gone : tuple of int
         Indices of the removed ones in the base.
-    certainty : float
-        Probability that these are the removed ones, of the least certain one.
     """
 
     module: str
     block: int | None
     among: int
     gone: tuple[int, ...]
-    certainty: float
 
 
 class Strip(NamedTuple):
@@ -100,8 +97,7 @@ def strips(removed: pd.DataFrame) -> Iterator[Strip]:
         for module, part in of_kind.groupby("module", sort=False):
             first, gone = part.iloc[0], tuple(sorted(part["index"].astype(int)))
             block = None if kind == "block" or pd.isna(first["block"]) else int(first["block"])
-            certainty = float(part["certainty"].min())
-            rows.append(StripRow(str(module), block, int(first["among"]), gone, certainty))
+            rows.append(StripRow(str(module), block, int(first["among"]), gone))
         if kind == "block":
             rows = list(_stacks(rows))
         if rows:
@@ -117,7 +113,7 @@ def _stacks(rows: list[StripRow]) -> Iterator[StripRow]:
         stacks.setdefault((stack, row.among), []).append(row)
     for (stack, among), parts in stacks.items():
         gone = tuple(sorted(number for part in parts for number in part.gone))
-        yield StripRow(stack, None, among, gone, min(part.certainty for part in parts))
+        yield StripRow(stack, None, among, gone)
 
 
 def block_shares(matches: pd.DataFrame) -> BlockShares | None:

@@ -1,0 +1,305 @@
+"""Charts of measurements: perplexity by sparsity, sensitivity, and speed with its control."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+from sparsity_report.draw import marks, theme
+from sparsity_report.draw.marks import Rows
+from sparsity_report.draw.theme import INK, MUTED, NARROW, TEXT_WIDTH
+from sparsity_report.study.derived.paired_scores import score_ends
+from sparsity_report.study.derived.protocol_scores import ANY_TOKENIZER, by_protocol
+from sparsity_report.study.figures import StudyFigures
+from sparsity_report.study.layers import records
+from sparsity_report.study.policy_names import any_level
+from sparsity_report.untrusted.display_text import clip, distinct_names, short_name
+from sparsity_report.words.display_names import (
+    layout_name,
+    method_name,
+    part_name,
+    text_name,
+)
+from sparsity_report.words.number_format import figures, known, perplexity
+from sparsity_report.words.sentences import say
+
+# Most parts of a model in a chart.
+_PARTS = 40
+# Ratio of the ends of a vertical axis from which it is logarithmic.
+_FAR = 10
+# Letters of names on narrow and on wide charts.
+_SHORT, _LONG = 24, 40
+
+
+def quality_chart(study: StudyFigures, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
+    """Return perplexity against sparsity by the text and protocol with the most scores.
+
+    Each policy at several levels has a line from dense.
+
+    Returns
+    -------
+    altair.LayerChart or None
+        None if all known perplexities are equal.
+    """
+    frames = by_protocol(study.quality, ANY_TOKENIZER)
+    scores = records(max(frames, key=len, default=pd.DataFrame()))
+    points = [_point(study, row) for row in scores]
+    drawn = [row for row in points if row["value"] is not None and row["x"] is not None]
+    if len({row["label"] for row in drawn}) < 2:
+        return None
+    if len({row["model"] for row in drawn} - {""}) > 1:
+        drawn = [{**r, "name": ", ".join(filter(None, (r["name"], r["model"])))} for r in drawn]
+    lines = {(row["model"], row["name"]): row["policy"] for row in drawn}
+    limit = _LONG if width > NARROW else _SHORT
+    names = dict(zip(lines, distinct_names([name for _, name in lines], limit), strict=True))
+    drawn = [
+        {**row, "line": names[row["model"], row["name"]], "variant": short_name(row["variant"])}
+        for row in drawn
+    ]
+    text = text_name(scores[0]["text"], scores[0]["text_fingerprint"])
+    scored = [row["scored"] for row in scores if known(row["scored"])]
+    notes = [say("chart.scored_text_note", text=text, scored=scored)]
+    if any("low" in row for row in drawn):
+        notes.append(say("chart.interval_note"))
+    if omitted := [
+        f"{r['variant']} ({r['label']})" for r in points if None in (r["value"], r["x"])
+    ]:
+        notes.append(say("chart.omitted_points_note", names=[*map(short_name, omitted)]))
+    texts = [f"{row['line']}, {theme.write(row['x'], 'share')}: {row['label']}" for row in drawn]
+    looks = theme.looks(study, lines.values())
+    strokes = tuple(marks.Line(names[key], *looks[policy]) for key, policy in lines.items())
+    chart = marks.lines(_from_dense(drawn), _shape(drawn, strokes, width))
+    alt_text = say("chart.perplexity_alt", rows="; ".join(texts))
+    return theme.titled(chart, say("chart.perplexity_title"), " · ".join(notes), alt_text)
+
+
+def _point(study: StudyFigures, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the point of a score, with the policy and the name of its line.
+
+    A perplexity no better than uniform guessing is at the size of the vocabulary.
+    """
+    variants = {each["variant"]: each for each in records(study.variants)}
+    variant, value = row["variant"], row["perplexity"]
+    about = variants.get(variant, row)
+    method, model = (about[key] if known(about.get(key)) else "" for key in ("method", "model"))
+    unnamed = any_level(method) or (variant if row["sparsity"] else "")
+    policy = theme.policies(study).get(variant, unnamed)
+    size = study.facts.vocabulary(variant)
+    is_beyond = bool(size and known(value) and value >= size)
+    place: Any = size if is_beyond else value
+    label = perplexity((value, size), space="")
+    point = {
+        "variant": variant, "policy": policy, "model": clip(model),
+        "name": method_name(method) if method else short_name(policy) or layout_name("dense"),
+        "x": float(row["sparsity"]) if known(row["sparsity"]) else None,
+        "value": float(place) if known(place) and math.isfinite(place) else None,
+        "label": label,
+        "form": "triangle-up" if is_beyond else "circle",
+    }  # fmt: skip
+    ends = () if is_beyond else score_ends(study.facts, variant, value) or ()
+    return point | {key: end for key, end in zip(("low", "high"), ends, strict=False) if known(end)}
+
+
+def _from_dense(rows: Rows) -> Rows:
+    """Return the rows of each line from dense on, and a line at the height of dense."""
+    dense = [row for row in rows if not row["policy"]]
+    pruned = sorted((row for row in rows if row["policy"]), key=lambda row: row["x"])
+    starts = {row["model"]: row for row in reversed(dense)}
+    levels: dict[tuple[str, str], set[float]] = {}
+    for row in pruned:
+        levels.setdefault((row["model"], row["line"]), set()).add(round(row["x"], 4))
+    begun = [
+        {**starts[model], "line": line}
+        for (model, line), shares in levels.items()
+        if len(shares) > 1 and model in starts
+    ]
+    right = max(row["x"] for row in rows)
+    ends = [{**row, "x": right, "form": ""} for row in starts.values()]
+    begun = [{key: row[key] for key in row if key not in ("low", "high")} for row in begun]
+    return [*begun, *pruned, *dense, *ends]
+
+
+def _shape(rows: Rows, lines: tuple[marks.Line, ...], width: float) -> marks.Lines:
+    values = [row[key] for row in rows for key in ("value", "low", "high") if key in row]
+    low, high = min(values), max(values)
+    room, ticks = (high - low) / 8, []
+    ends, edge = (low - room, high + room), ""
+    if 0 < low < high / _FAR:
+        ends = (low / 1.3, high * 1.3)
+    if any(row["form"] == "triangle-up" for row in rows):
+        ends, edge = (ends[0], high), say("name.worse_than_uniform_guessing")
+    if 0 < low < high / _FAR:
+        ticks = theme.log_ticks(*ends)
+    right = max(0.1, *(row["x"] for row in rows))
+    last = {row["line"]: row for row in sorted(rows, key=lambda row: row["x"])}
+    return marks.Lines(
+        lines=lines,
+        names={
+            line: line if row["form"] == "triangle-up" else f"{line} {row['label']}"
+            for line, row in last.items()
+        },
+        width=width,
+        kind="number" if ticks else "plain",
+        y_title=say("label.perplexity"),
+        x_domain=(-0.03 * right, right),
+        y_domain=ends,
+        ticks=tuple(ticks),
+        edge=edge,
+        tips=marks.tips(line="label.policy", variant="label.variant", label="label.perplexity"),
+    )
+
+
+# Labels in place of a speed-up that noise may explain, by verdict.
+_WITHHELD = {"same": "chart.speed_same_kernels", "noise": "chart.speed_no_difference"}
+
+# Numbers of a row, and their columns.
+_SPEEDS = {
+    "low": "realised_low",
+    "high": "realised_high",
+    "control_low": "control_low",
+    "control_high": "control_high",
+    "promised": "promised_speedup",
+}
+
+
+def speed_chart(study: StudyFigures, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
+    """Return promised and realised speed-up of the forward pass, per variant and tokens.
+
+    A band shows the control, the same kernel timed twice. A speed-up within it has an interval
+    but no point and no number.
+
+    Returns
+    -------
+    altair.LayerChart or None
+        None if the latency of fewer than two variants was measured.
+    """
+    frame = study.facts.speeds
+    if frame is None:
+        return None
+    base = study.facts.speed_base
+    rows = _speeds(frame[(frame["scope"] == "model") & (frame["variant"] != base)])
+    if not rows:
+        return None
+    machine, threads = frame["machine"].iloc[0], int(frame["threads"].iloc[0])
+    notes = (
+        say("chart.speed_up_over_base", base=short_name(base)),
+        say("chart.speed_intervals_note"),
+        say("chart.speed_conditions_note", machine=machine, threads=threads),
+    )
+    texts = [f"{row['name']}: {row['label']}" for row in rows]
+    alt_text = say("chart.speed_alt", rows="; ".join(texts))
+    shown = theme.looks(study)
+    inks = {variant: shown[policy].color for variant, policy in theme.policies(study).items()}
+    layers = _speed_layers(rows, width, inks)
+    chart = alt.LayerChart(layer=layers, width=width, height=24 * len(rows))
+    return theme.titled(chart, say("chart.speed_title"), " · ".join(notes), alt_text)
+
+
+def _speeds(frame: pd.DataFrame) -> Rows:
+    """Return the speed-ups of each variant, with the intervals of the variant and the control."""
+    known = frame.astype(object).where(frame.notna(), None)
+    rows = []
+    for row in records(known):
+        label, realised = say(_WITHHELD.get(row["verdict"], "chart.speed_not_reported")), None
+        if row["verdict"] == "stated":
+            realised = row["realised_speedup"]
+            label = theme.write(realised, "ratio")
+        tokens = say("format.token_count", tokens=row["tokens"])
+        name = f"{clip(row['variant'], 30)} · {tokens}"
+        shown = {column: row[key] for column, key in _SPEEDS.items()}
+        variant = row["variant"]
+        rows.append(
+            {"name": name, "variant": variant, "realised": realised, "label": label, **shown}
+        )
+    return rows
+
+
+def _speed_layers(rows: Rows, width: float, inks: Mapping[str, str]) -> list[alt.Chart]:
+    """Return the layers; realised speed-ups have the color of their policy."""
+    drawn = {short_name(row["variant"]): inks.get(row["variant"], MUTED) for row in rows}
+    rows = [{**row, "variant": short_name(row["variant"])} for row in rows]
+    numbers = [row[key] for row in rows for key in _SPEEDS if row[key]] or [1.0]
+    domain = [min(0.8, min(numbers) / 1.15), max(1.25, max(numbers) * 1.15)]
+    ticks = theme.log_ticks(domain[0], domain[1], few=width < theme.NARROW)
+    axis = alt.Axis(labelExpr=theme.tick("ratio"), values=ticks, grid=False)
+    scale = alt.Scale(type="log", domain=domain)
+    x = alt.X("realised:Q", title=say("label.speed_up"), scale=scale, axis=axis)
+    names = [say("chart.speed_promised_by_flops"), say("label.realised_speed_up")]
+    y = marks.names_axis("name", [row["name"] for row in rows], grid=True)
+
+    def known(*keys: str, mark: str = "") -> Any:
+        """Return a chart of the rows in which all of some values are known."""
+        chosen = [{**row, "mark": mark} for row in rows if all(row[key] for key in keys)]
+        return alt.Chart(marks.inline(chosen)).encode(y=y)
+
+    columns = 1 if width < theme.NARROW else 2
+    legend = alt.Legend(title=None, orient="top", columns=columns, symbolFillColor=MUTED)
+    kinds = marks.channels("mark", names, legend, shape=["diamond", "circle"])
+    color = marks.channels("variant", [*drawn], None, color=[*drawn.values()])
+    tips = marks.tips(name="label.variant", mark="label.speed_up", label="label.realised_speed_up")
+    kinds |= marks.tooltips(tips)
+    point: dict[str, Any] = {"filled": True, "size": 50, "opacity": 1}
+    text = known().mark_text(align="right", dx=-2, dy=-7, fontSize=8, color=INK)
+    one = alt.Chart(marks.inline([{"one": 1}])).mark_rule(color=MUTED)
+    span = known("control_low", "control_high").mark_rule(color=MUTED, strokeWidth=11, opacity=0.25)
+    difference = known("promised", "realised").mark_rule(color=MUTED, strokeDash=[2, 2])
+    interval = known("low", "high").mark_rule(strokeWidth=3)
+    return [
+        span.encode(x="control_low:Q", x2="control_high:Q"),
+        one.encode(x=alt.X("one:Q")),
+        difference.encode(x=x, x2="promised:Q"),
+        interval.encode(x="low:Q", x2="high:Q", **color),
+        known("promised", mark=names[0])
+        .mark_point(color=MUTED, **point)
+        .encode(x="promised:Q", **kinds),
+        known("realised", mark=names[1]).mark_point(**point).encode(x=x, **kinds, **color),
+        text.encode(x=alt.XValue("width"), text="label:N"),
+    ]
+
+
+def sensitivity_chart(study: StudyFigures, width: float = TEXT_WIDTH) -> alt.LayerChart | None:
+    """Return the cost of pruning each part alone, in nats per token.
+
+    Returns
+    -------
+    altair.LayerChart or None
+        The parts with the highest cost; None if no sensitivity was measured or all are equal.
+    """
+    frame = study.sensitivity
+    if frame is None or frame.empty:
+        return None
+    costs = frame["nll_increase"].astype(float)
+    shown = frame.loc[costs.nlargest(_PARTS).index].sort_index()
+    parts = zip(shown["by"], shown["part"], strict=True)
+    names = distinct_names([part_name(by, str(part)) for by, part in parts], 60)
+    rows = [
+        {"group": name, "value": cost, "label": figures(cost, "+.3f")}
+        for name, cost in zip(names, costs[shown.index].tolist(), strict=True)
+    ]
+    if len({row["label"] for row in rows}) < 2:
+        return None
+    shape = marks.Bars(
+        width=width,
+        row=15,
+        least=1e-3,
+        axis=say("chart.x_nll_increase"),
+        kind="plain",
+        tips=marks.tips(group="label.part", label="chart.x_nll_increase"),
+    )
+    level, text = float(frame["sparsity"].median()), clip(frame["text"].iloc[0])
+    note = say("chart.sensitivity_note", level=level, text=text)
+    if len(rows) < len(frame):
+        note += say("chart.parts_shown_note", shown=len(rows), parts=len(frame))
+    texts = [f"{row['group']}: {row['label']}" for row in rows]
+    alt_text = say("chart.sensitivity_alt", rows="; ".join(texts))
+    chart = marks.bars(rows, shape)
+    return theme.titled(chart, say("chart.sensitivity_title"), note, alt_text)
+
+
+CHARTS: dict[str, Callable[..., alt.LayerChart | None]] = {
+    "speed": speed_chart,
+    "quality": quality_chart,
+    "sensitivity": sensitivity_chart,
+}
