@@ -6,7 +6,6 @@ Scores:
 - `protocols`: evaluation protocols of papers, as windows of tokens.
 - `model_stage`: one model in memory that is pruned as each variant in turn.
 - `perplexity`: likelihood, accuracy and KL divergence of windows, and the public measurement.
-- `reproduce`: the perplexities of a paper measured; its value is in ``study.published_scores``.
 - `sensitivity`, `continuations`: the other public measurements, one frame each.
 - `calibration`: norms of the inputs of each matrix; tokens, gates and outputs of each expert.
 - `wanda`: pruning by these norms. `reap`: lists of experts by their use.
