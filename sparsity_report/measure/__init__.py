@@ -12,7 +12,7 @@ Scores:
 
 Times:
 
-- `machine`: processor, caches, memory bandwidth and load.
+- `machine`: processor, caches and load.
 - `clock`: interleaved timing with a duplicate kernel as control.
 - `ratio_intervals`: bootstrap intervals of ratios of times.
 - `timed_calls`: layers and models as calls, with weights in the cache or read from memory.

@@ -108,21 +108,11 @@ class Timing:
         Column that the others are compared with.
     control : int
         Column of the duplicate kernel.
-    streamed : int or None
-        Bytes that the last column reads from memory, if it does.
     """
 
     samples: Floats
     base: int
     control: int
-    streamed: int | None = None
-
-    @property
-    def bandwidth(self) -> float | None:
-        """Bytes per second that the last column read from memory, None if it did not."""
-        if self.streamed is None:
-            return None
-        return self.streamed / float(np.median(self.samples[:, -1]))
 
     @property
     def times(self) -> list[Time]:
@@ -194,7 +184,6 @@ def rounds(
     precision: float,
     seconds: float,
     now: Callable[[], float] = time.perf_counter,
-    beside: int = 0,
 ) -> Floats:
     """Take samples of all calls in turn until all ratios are precise or the time is over.
 
@@ -213,8 +202,6 @@ def rounds(
         Time limit.
     now : callable
         Clock for the time limit.
-    beside : int
-        Number of last calls whose precision does not matter.
 
     Returns
     -------
@@ -238,7 +225,7 @@ def rounds(
                 row[place] = samplers[place]()
             taken.append([*row.values()])
             if len(taken) >= next_check:
-                if _width(np.array(taken)[:, : len(samplers) - beside], base) <= precision:
+                if _width(np.array(taken), base) <= precision:
                     break
                 next_check = math.ceil(1.4 * next_check)
     return np.array(taken)
@@ -268,7 +255,6 @@ def timed(
     base: int,
     control: int | None,
     limits: tuple[float, float],
-    stream: tuple[Call, int] | None = None,
 ) -> Timing:
     """Time calls in turn; time the base twice if none of them is the control.
 
@@ -283,14 +269,9 @@ def timed(
         Index of a call that runs the same kernels as the base.
     limits : (float, float)
         Target precision, and time limit in seconds, see :func:`rounds`.
-    stream : (callable, int), optional
-        A call that reads memory, and its bytes, to time along.
     """
     samplers = [sampler(call, count) for call, count in zip(calls, counts, strict=True)]
     again = len(samplers) if control is None else control
     if control is None:
         samplers.append(samplers[base])
-    if stream is not None:
-        samplers.append(sampler(stream[0], 1))
-    samples = rounds(samplers, base, *limits, beside=int(stream is not None))
-    return Timing(samples, base, again, None if stream is None else stream[1])
+    return Timing(rounds(samplers, base, *limits), base, again)

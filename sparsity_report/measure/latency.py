@@ -16,7 +16,7 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.measure import clock as clocks
 from sparsity_report.measure import timed_calls
 from sparsity_report.measure.clock import Clock, Timing, timed
-from sparsity_report.measure.machine import Watch, stream, this_machine
+from sparsity_report.measure.machine import Watch, this_machine
 from sparsity_report.measure.ratio_intervals import crossing, crossing_interval, resampled
 from sparsity_report.measure.timed_calls import Timed, shapes_of
 from sparsity_report.sparse.linear_csr import LinearCSR
@@ -54,37 +54,23 @@ class Bench:
     def time(
         self, name: str, calls: Sequence[Timed], base: int, control: int | None, cache: str | None
     ) -> Timing | None:
-        """Time the calls of the next measurement; None if there are none, or too small ones.
-
-        If weights come from memory, a bare read of it is timed along.
-        """
+        """Time the calls of the next measurement; None if there are none, or too small ones."""
         if self._progress:
             self._progress(self._done, self._all, name)
-        cold, left = cache == "out of cache", self._all - self._done
+        left = self._all - self._done
         self._done += 1
+        cold = cache == "out of cache"
         ready = timed_calls.prepared(calls, cold, self._machine) if calls else None
         if ready is None:
             return None
         seconds = max(0.0, (self._end - perf_counter()) / left)
-        read = stream(self._machine.cache_bytes) if cold else None
-        return timed(*ready, base, control, (self._precision, seconds), read)
+        return timed(*ready, base, control, (self._precision, seconds))
 
     def facts(self, timing: Timing) -> dict[str, Any]:
         """Return the columns that describe the machine and its conditions."""
         low, high = timing.spread
-        bandwidth = timing.bandwidth or self._machine.bandwidth
         machine, conditions = self._machine._asdict(), self._watch.conditions()._asdict()
-        facts = {"bandwidth": bandwidth, "control_low": low, "control_high": high}
-        return machine | conditions | facts
-
-
-def _bound(size: int | None, seconds: float, timing: Timing, bandwidth: float) -> dict[str, Any]:
-    """Return the least seconds to read the weights from memory, and their share of the time."""
-    if size is None:
-        return {}
-    least = size / bandwidth
-    share = None if timing.bandwidth is None else least / seconds
-    return {"weight_bytes": size, "bound_seconds": least, "bound_share": share}
+        return machine | conditions | {"control_low": low, "control_high": high}
 
 
 @with_bar("timing", unit="measurement")
@@ -131,11 +117,9 @@ def latency(
         ``promised_speedup`` is the ratio of FLOPs, ``realised_speedup`` that of seconds,
         ``realised_share`` realised ÷ promised. ``realised_low`` and ``realised_high`` are the ends
         of the 99 % interval of a block bootstrap. ``control_low`` and ``control_high`` are the
-        smallest and largest ratio of ``control`` over five parts of the rounds. ``bound_seconds``
-        is ``weight_bytes`` ÷ ``bandwidth``, the least time to read the weights from memory, and
-        ``bound_share`` that ÷ ``seconds``, null in the cache. ``bandwidth`` in bytes per second is
-        measured in the same rounds if weights come from memory, otherwise before. ``others`` is
-        the number of cores that other programs used.
+        smallest and largest ratio of ``control`` over five parts of the rounds. ``weight_bytes``
+        are the bytes of weights that a call reads. ``others`` is the number of cores that other
+        programs used.
 
     Raises
     ------
@@ -220,7 +204,7 @@ def _compared(
             "kernel": call.kernel,
             "promised_speedup": promised,
             "realised_share": ratio(time.realised_speedup, promised),
-            **_bound(call.weight_bytes, time.seconds, timing, facts["bandwidth"]),
+            "weight_bytes": call.weight_bytes,
         }
 
 
@@ -319,16 +303,15 @@ def _curves(
                 name = f"crossover of {shape}, {number} tokens, {cache}"
                 if timing := bench.time(name, calls, 0, None, cache):
                     facts = {"name": shape, "tokens": number, "cache": cache, "dtype": dtype}
-                    sizes = [call.weight_bytes for call in calls[1:]]
-                    rows += (facts | row for row in _curve(timing, sizes, bench))
+                    rows += (facts | row for row in _curve(timing, bench))
     return typed("crossover", pd.DataFrame(rows, columns=list(TABLES["crossover"])))
 
 
-def _curve(timing: Timing, sizes: Sequence[int | None], bench: Bench) -> _Rows:
+def _curve(timing: Timing, bench: Bench) -> _Rows:
     base, *times = timing.times[: len(_LEVELS) + 1]
     facts = bench.facts(timing) | {"runs": base.runs}
     edge = _edge(timing, facts)
-    for level, time, size in zip(_LEVELS, times, sizes, strict=True):
+    for level, time in zip(_LEVELS, times, strict=True):
         yield {
             **facts,
             **edge,
@@ -338,7 +321,6 @@ def _curve(timing: Timing, sizes: Sequence[int | None], bench: Bench) -> _Rows:
             "speedup": ratio(base.seconds, time.seconds),
             "speedup_low": time.realised_low,
             "speedup_high": time.realised_high,
-            **_bound(size, time.seconds, timing, facts["bandwidth"]),
         }
 
 

@@ -188,10 +188,10 @@ COLUMNS = {
             crossover_low crossover_high certainty kept_share iou
             gate_share token_share
         """, formats.SHARE, **_SHARES),
-        *_columns("float64", "bound_share crossover_sparsity", formats.share(0), **_SHARES),
+        *_columns("float64", "crossover_sparsity", formats.share(0), **_SHARES),
         *_columns("float64", "agreement flips", formats.share(2), **_SHARES),
         *_columns("float64", """
-            uses realised_share control_high bound_seconds others load
+            uses realised_share control_high others load
             speedup_low speedup_high dense_perplexity stderr norm gate_mass output_norm saliency
         """, **_POSITIVE),
         *_columns("float64", " ".join(ROUNDING), **_POSITIVE),
@@ -208,7 +208,6 @@ COLUMNS = {
         *_columns("float64", "speedup nll", low=0),
         *_columns("float64", "realised_speedup", formats.TIMES, low=0),
         *_columns("float64", "control_low", low=_PICOSECOND, optional=True),
-        *_columns("float64", "bandwidth", low=1, optional=True),
         *_columns("float64", "top1 global_sparsity", formats.SHARE, low=0, high=1),
         *_columns("float64", "nll_increase", _NATS),
         *_columns("float64", "top1_drop", formats.share(2), low=-1, high=1),
@@ -286,7 +285,7 @@ _SUMMED = (
 )
 SUMMED = tuple(_SUMMED.split())
 # The machine of a measurement and its state meanwhile.
-_CONDITIONS = "threads cores others load cache_bytes bandwidth machine"
+_CONDITIONS = "threads cores others load cache_bytes machine"
 
 
 def _table(names: str, /, **differing: Mapping[str, Any]) -> Mapping[str, Column]:
@@ -345,7 +344,7 @@ TABLES: Mapping[str, Mapping[str, Column]] = {
     "latency": _table(
         "variant scope name modules tokens cache sparsity dtype kernel seconds seconds_low "
         "seconds_high runs promised_speedup realised_speedup realised_low realised_high "
-        "realised_share control control_low control_high weight_bytes bound_seconds bound_share "
+        "realised_share control control_low control_high weight_bytes "
         f"crossover_sparsity crossover_low crossover_high {_CONDITIONS}",
         modules=_NULLABLE,
         dtype=_MAYBE,
@@ -353,7 +352,7 @@ TABLES: Mapping[str, Mapping[str, Column]] = {
     ),
     "crossover": _table(
         "name tokens cache dtype sparsity dense_seconds csr_seconds speedup speedup_low "
-        "speedup_high runs control_low control_high weight_bytes bound_seconds bound_share "
+        "speedup_high runs control_low control_high "
         f"crossover_sparsity crossover_low crossover_high {_CONDITIONS}"
     ),
     "quality": _table(

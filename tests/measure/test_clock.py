@@ -112,9 +112,6 @@ def test_time_is_up_after_five_rounds_at_least():
     # Five, whatever the clock says, and one each time it was looked at before the end.
     assert len(samples) == 5 + 36
     assert len(clock.rounds([chance.random] * 2, 0, 1e-9, 1e9)) == 400
-    # What is only beside is not waited for.
-    steady = [lambda: 1.0, lambda: 2.0, chance.random]
-    assert len(clock.rounds(steady, 0, 0.02, 1e9, beside=1)) == 15
 
 
 def test_calls_take_turns_in_orders_that_differ():
@@ -146,11 +143,7 @@ def test_the_base_is_its_own_control_where_nothing_runs_its_kernels():
     timing = clock.timed(calls, count, 1, None, limits)
     assert timing.samples.shape[1] == 3
     assert (timing.base, timing.control) == (1, 2)
-    timing = clock.timed(calls, count, 1, None, limits, (lambda: None, 64))
-    assert timing.samples.shape[1] == 4
-    assert (timing.control, timing.bandwidth) == (2, 64 / np.median(timing.samples[:, 3]))
     timing = clock.timed(calls, count, 1, 0, limits)
-    assert timing.bandwidth is None
     assert timing.samples.shape[1] == 2
     assert timing.control == 0
 

@@ -15,7 +15,7 @@ from sparsity_report.study.schema import TABLES
 NAMED = {case.name: case for case in CASES}
 
 
-MACHINE = Machine("some machine", 4, 2, 2**14, 2e6)
+MACHINE = Machine("some machine", 4, 2, 2**14)
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +39,7 @@ def played(monkeypatch):
     """
     seen = []
 
-    def timed(calls, counts, base, control, limits, stream):
+    def timed(calls, counts, base, control, limits):
         assert limits[0] > 0
         assert len(calls) == len(counts)
         for call in calls:
@@ -48,12 +48,7 @@ def played(monkeypatch):
         own = [2.0 + n for n in range(len(calls))]
         again = own[base] * np.repeat([0.8, 1.0, 1.25, 1.0, 1.0], 4)
         control = len(own) if control is None else control
-        # The bare read took as long as memory of a megabyte a second does.
-        streamed = None if stream is None else stream[1]
-        read = np.full(20, (streamed or 1) / 1e6)
-        return Timing(
-            np.column_stack([np.tile(own, (20, 1)), again, read]), base, control, streamed
-        )
+        return Timing(np.column_stack([np.tile(own, (20, 1)), again]), base, control)
 
     monkeypatch.setattr(latency, "timed", timed)
     monkeypatch.setattr(latency.Watch, "conditions", lambda _: Conditions(0.0, None))
@@ -87,21 +82,12 @@ def test_speedups_are_ratios(played):
         assert row.promised_speedup == pytest.approx(rows * columns / left)
         assert row.realised_share == pytest.approx(0.5 / row.promised_speedup)
         assert row.kernel == ("CSR × vector" if row.tokens == 1 else "CSR × matrix")
-        # Values and columns of 4 bytes each, and row pointers, at what was read beside, a
-        # megabyte a second, or else before, two.
+        # Values and columns of 4 bytes each, and row pointers.
         assert row.weight_bytes == 8 * left + 4 * (rows + 1)
-        speed = 1e6 if row.cache == "out of cache" else 2e6
-        assert row.bound_seconds == pytest.approx(row.weight_bytes / speed)
-        share = row.bound_seconds / 4
-        assert (
-            row.bound_share == pytest.approx(share)
-            if row.cache == "out of cache"
-            else pd.isna(row.bound_share)
-        )
     totals = sr.compare(*variants).totals.set_index("variant")["flops_per_token"]
     whole = csr[csr["scope"] == "model"]
     assert whole["promised_speedup"].tolist() == [totals["Dense"] / totals["CSR75"]] * 2
-    assert whole[["cache", "weight_bytes", "bound_seconds", "bound_share"]].isna().all(axis=None)
+    assert whole[["cache", "weight_bytes"]].isna().all(axis=None)
     masked = frame[frame["variant"] == "Masked75"]
     assert (masked["promised_speedup"] == 1).all()
     assert (masked["sparsity"][masked["scope"] == "model"] == 0.75).all()
