@@ -27,7 +27,6 @@ from .findings.model_check import check as check
 from .measure.calibration import calibrate as calibrate
 from .measure.clock import Clock as Clock
 from .measure.continuations import continuations as continuations
-from .measure.latency import crossover as crossover
 from .measure.latency import latency as latency
 from .measure.perplexity import perplexity as perplexity
 from .measure.reap import reap as reap

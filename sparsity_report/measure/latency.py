@@ -24,8 +24,8 @@ from sparsity_report.sparse.shares import ratio
 from sparsity_report.study.derived import speedups
 from sparsity_report.study.schema import TABLES, typed
 from sparsity_report.study.variants import Variant, listed, materialized
-from sparsity_report.weights.tensor_slices import dtype_name
-from sparsity_report.weights.weights import Parameter, Weights
+from sparsity_report.weights.tensor_slices import dtype_name, torch_dtype
+from sparsity_report.weights.weights import Parameter
 
 Models = Sequence[tuple[Variant, nn.Module]]
 _Rows = Iterator[dict[str, Any]]
@@ -102,7 +102,9 @@ def latency(
     tokens : sequence of int
         Numbers of tokens per call.
     crossovers : bool
-        Also measure the sparsity from which CSR is faster than dense, see :func:`crossover`.
+        Also measure the sparsity from which CSR is faster than dense, per layer shape. Layers with
+        random zeros at eight sparsities are timed, and the speed-up is interpolated in its
+        logarithm.
     clock : Clock, optional
         Precision, time limit and cache state. The default is 2 %, 60 s, both states.
     progress : callable, optional
@@ -119,7 +121,11 @@ def latency(
         of the 99 % interval of a block bootstrap. ``control_low`` and ``control_high`` are the
         smallest and largest ratio of ``control`` over five parts of the rounds. ``weight_bytes``
         are the bytes of weights that a call reads. ``others`` is the number of cores that other
-        programs used.
+        programs used. With 99 % confidence ``crossover_sparsity`` lies between ``crossover_low``
+        and ``crossover_high``, errors of speed-ups as large as that of the control included. It
+        and the upper end are null if CSR is not faster with this confidence even at 99 % sparsity.
+        All three are null if the control did not settle, or if other programs used cores that were
+        needed.
 
     Raises
     ------
@@ -158,8 +164,7 @@ def latency(
         frame = pd.DataFrame(rows, columns=list(TABLES["latency"]))
         if crossovers and shapes:
             keys = ["name", "tokens", "cache"]
-            edges = _curves(shapes, counts, weights.prunable[0].dtype, bench)
-            edges = edges.drop_duplicates(keys)[keys + _EDGES]
+            edges = pd.DataFrame(_crossovers(shapes, counts, bench), columns=keys + _EDGES)
             frame = frame.drop(columns=_EDGES).merge(edges, how="left", on=keys)
     return typed("latency", frame)
 
@@ -216,66 +221,6 @@ def _control(models: Models, base: int) -> int | None:
     return layouts.index("masked") if "masked" in layouts else None
 
 
-@with_bar("timing", unit="measurement")
-def crossover(
-    weights: Weights,
-    tokens: Sequence[int] = (1, 16, 128),
-    *,
-    dtype: str = "float32",
-    clock: Clock | None = None,
-    progress: Progress | None = None,
-) -> pd.DataFrame:
-    """Measure the sparsity from which CSR is faster than dense, per layer shape and tokens.
-
-    ``LinearCSR`` layers with random zeros at eight sparsities, the dense layer and a duplicate of
-    it as control are timed in turn. The speed-up is interpolated in its logarithm.
-
-    Parameters
-    ----------
-    weights : Weights
-        Model whose prunable layer shapes are measured.
-    tokens : sequence of int
-        Numbers of tokens per call.
-    dtype : str
-        Name of the torch dtype of values and inputs.
-    clock : Clock, optional
-        Precision, time limit and cache state. The default is 2 %, 60 s, both states.
-    progress : callable, optional
-        Called with measurements done, measurements in total and the name of the measurement.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row per shape, tokens, cache state and sparsity. With 99 % confidence
-        ``crossover_sparsity`` lies between ``crossover_low`` and ``crossover_high``, errors of
-        speed-ups as large as that of the control included. It and the upper end are null if CSR
-        is not faster with this confidence even at 99 % sparsity. All three are null if the
-        control did not settle, or if other programs used cores that were needed.
-
-    Raises
-    ------
-    SparsityReportError
-        The model has no prunable linear layer, or `tokens` or `dtype` is not valid.
-
-    Examples
-    --------
-    >>> import sparsity_report as sr
-    >>> clock = sr.Clock(cold=False, budget=1)
-    >>> frame = sr.crossover(sr.load(), tokens=[1], clock=clock)
-    >>> sorted(set(frame["name"]))
-    ['128 × 128', '128 × 512', '512 × 128']
-    """
-    clock = clock or clocks.DEFAULT
-    counts, shapes = _checked(tokens), shapes_of(weights)
-    if not shapes:
-        raise SparsityReportError(
-            f"{weights.name} has no prunable linear layer to measure; load another model"
-        )
-    bench = Bench(clock, progress, len(counts) * len(shapes) * len(clock.states))
-    with torch.inference_mode():
-        return _curves(shapes, counts, dtype, bench)
-
-
 def _checked(tokens: Sequence[int]) -> list[int]:
     """Return numbers of tokens; refuse anything but positive whole numbers."""
     counts = list(tokens)
@@ -284,44 +229,27 @@ def _checked(tokens: Sequence[int]) -> list[int]:
     return counts
 
 
-def _curves(
-    shapes: Mapping[str, Sequence[Parameter]], tokens: Sequence[int], dtype: str, bench: Bench
-) -> pd.DataFrame:
-    """Return the speed-ups of all shapes by sparsity, see :func:`crossover`."""
-    kind = getattr(torch, dtype, None)
-    if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
-        raise SparsityReportError(f"dtype must name a torch dtype of floats, not {dtype!r}")
-    rows: list[dict[str, Any]] = []
+def _crossovers(
+    shapes: Mapping[str, Sequence[Parameter]], tokens: Sequence[int], bench: Bench
+) -> _Rows:
+    """Yield the sparsity from which CSR is faster by shape, number of tokens and cache state.
+
+    CSR layers with random zeros at eight sparsities, the dense layer and a duplicate of it as
+    control are timed in turn.
+    """
+    dtype = torch_dtype(next(iter(shapes.values()))[0].dtype)
     for shape, parameters in shapes.items():
         out, columns = cast(tuple[int, int], parameters[0].matrix)
         weight, order = torch.randn(out, columns), torch.rand(out, columns)
-        layers = [LinearCSR((weight * (order >= level)).to(kind)) for level in _LEVELS]
+        layers = [LinearCSR((weight * (order >= level)).to(dtype)) for level in _LEVELS]
         for number in tokens:
-            calls = [timed_calls.dense_call(weight.to(kind), number)]
+            calls = [timed_calls.dense_call(weight.to(dtype), number)]
             calls += [timed_calls.csr_call(layer, number) for layer in layers]
             for cache in bench.states:
                 name = f"crossover of {shape}, {number} tokens, {cache}"
                 if timing := bench.time(name, calls, 0, None, cache):
-                    facts = {"name": shape, "tokens": number, "cache": cache, "dtype": dtype}
-                    rows += (facts | row for row in _curve(timing, bench))
-    return typed("crossover", pd.DataFrame(rows, columns=list(TABLES["crossover"])))
-
-
-def _curve(timing: Timing, bench: Bench) -> _Rows:
-    base, *times = timing.times[: len(_LEVELS) + 1]
-    facts = bench.facts(timing) | {"runs": base.runs}
-    edge = _edge(timing, facts)
-    for level, time in zip(_LEVELS, times, strict=True):
-        yield {
-            **facts,
-            **edge,
-            "sparsity": level,
-            "dense_seconds": base.seconds,
-            "csr_seconds": time.seconds,
-            "speedup": ratio(base.seconds, time.seconds),
-            "speedup_low": time.realised_low,
-            "speedup_high": time.realised_high,
-        }
+                    edge = _edge(timing, bench.facts(timing))
+                    yield {"name": shape, "tokens": number, "cache": cache, **edge}
 
 
 def _edge(timing: Timing, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -331,7 +259,7 @@ def _edge(timing: Timing, facts: Mapping[str, Any]) -> dict[str, Any]:
     if (
         not speedups.settled(low, high)
         or bool(speedups.crowded(row).iloc[0])
-        or facts["runs"] < speedups.ENOUGH
+        or len(timing.samples) < speedups.ENOUGH
     ):
         return {}
     drawn = resampled(timing.samples)

@@ -192,7 +192,7 @@ COLUMNS = {
         *_columns("float64", "agreement flips", formats.share(2), **_SHARES),
         *_columns("float64", """
             uses realised_share control_high others load
-            speedup_low speedup_high dense_perplexity stderr norm gate_mass output_norm saliency
+            dense_perplexity stderr norm gate_mass output_norm saliency
         """, **_POSITIVE),
         *_columns("float64", " ".join(ROUNDING), **_POSITIVE),
         *_columns("float64", "threshold", formats.THRESHOLD, **_POSITIVE),
@@ -204,8 +204,8 @@ COLUMNS = {
         *_columns("float64", "perplexity", formats.perplexity(None), **_POSITIVE),
         *_columns("float64", "relative_change rounding_error", formats.SHARE, **_POSITIVE),
         *_columns("float64", "seconds", formats.DURATION, low=_PICOSECOND),
-        *_columns("float64", "seconds_low seconds_high dense_seconds csr_seconds", low=_PICOSECOND),
-        *_columns("float64", "speedup nll", low=0),
+        *_columns("float64", "seconds_low seconds_high", low=_PICOSECOND),
+        *_columns("float64", "nll", low=0),
         *_columns("float64", "realised_speedup", formats.TIMES, low=0),
         *_columns("float64", "control_low", low=_PICOSECOND, optional=True),
         *_columns("float64", "top1 global_sparsity", formats.SHARE, low=0, high=1),
@@ -349,11 +349,6 @@ TABLES: Mapping[str, Mapping[str, Column]] = {
         modules=_NULLABLE,
         dtype=_MAYBE,
         kernel=_MAYBE,
-    ),
-    "crossover": _table(
-        "name tokens cache dtype sparsity dense_seconds csr_seconds speedup speedup_low "
-        "speedup_high runs control_low control_high "
-        f"crossover_sparsity crossover_low crossover_high {_CONDITIONS}"
     ),
     "quality": _table(
         "variant layout model method sparsity perplexity nll top1 against kl agreement flips "

@@ -113,15 +113,33 @@ def test_the_control_is_the_masked_variant_or_dense_once_more(played):
 
 
 def test_a_crossover_needs_a_control_that_holds_one_and_room(monkeypatch, played):  # noqa: ARG001
-    weights = sr.load(nn.ModuleDict({"fc1": nn.Linear(32, 16)}))
-    frame = sr.crossover(weights, tokens=[1], clock=sr.Clock(cold=False))
+    variants = three(sr.load(nn.ModuleDict({"fc1": nn.Linear(32, 16)})))
+    frame = sr.latency(variants, tokens=[1], clock=sr.Clock(cold=False))
     assert set(frame["crossover_low"]) == {0.99}
-    assert set(frame["control_low"]) == {0.8}
     others = Conditions(2.3, None)
     monkeypatch.setattr(latency.Watch, "conditions", lambda _: others)
-    frame = sr.crossover(weights, tokens=[1], clock=sr.Clock(cold=False))
+    frame = sr.latency(variants, tokens=[1], clock=sr.Clock(cold=False))
     assert frame["crossover_low"].isna().all()
     assert set(frame["others"]) == {2.3}
+
+
+@pytest.mark.parametrize("ends", [(0.5, 2.0), (0.25, 4.0)])
+def test_a_crossover_is_where_csr_becomes_faster(monkeypatch, ends):
+    """The speed-up of CSR grows evenly in its logarithm from the first level to the last."""
+    monkeypatch.setattr(latency.Watch, "conditions", lambda _: Conditions(0.0, None))
+    levels = np.array([0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99])
+    speeds = ends[0] * (ends[1] / ends[0]) ** (levels / 0.99)
+
+    def timed(calls, counts, base, control, limits):  # noqa: ARG001
+        seconds = 1 / speeds if len(calls) == 9 else np.ones(len(calls) - 1)
+        return Timing(np.tile([1.0, *seconds, 1.0], (20, 1)), base, len(calls))
+
+    monkeypatch.setattr(latency, "timed", timed)
+    variants = three(sr.load(nn.ModuleDict({"fc1": nn.Linear(32, 16)})))
+    frame = sr.latency(variants, tokens=[1], clock=sr.Clock(cold=False))
+    assert frame["crossover_sparsity"].tolist() == pytest.approx([0.495] * 3)
+    assert (frame["crossover_low"] < 0.495).all()
+    assert (frame["crossover_high"] > 0.495).all()
 
 
 def test_weights_are_timed_where_they_were_asked_to_be(played):
@@ -176,18 +194,6 @@ def test_half_precision_says_where_it_computes(quick):
     assert set(frame["scope"]) == {"layer"}  # Tiny does not read token ids
 
 
-def test_crossover_curves(quick):
-    weights = sr.load(nn.ModuleDict({"fc1": nn.Linear(32, 16)}))
-    frame = sr.crossover(weights, tokens=[1, 2], clock=quick)
-    assert list(frame.columns) == [*TABLES["crossover"]]
-    assert frame["tokens"].tolist() == [1] * 16 + [2] * 16
-    assert frame["cache"].tolist() == (["in cache"] * 8 + ["out of cache"] * 8) * 2
-    ratio = frame["dense_seconds"] / frame["csr_seconds"]
-    assert frame["speedup"].tolist() == pytest.approx(ratio.tolist())
-    assert (frame["speedup_low"] <= frame["speedup"]).all()
-    assert (frame["speedup"] <= frame["speedup_high"]).all()
-
-
 @pytest.mark.usefixtures("played")
 def test_a_study_keeps_it(tmp_path):
     variants = three(sr.load())
@@ -205,8 +211,3 @@ def test_refusals():
         sr.latency([sr.dense(sr.load()), sr.dense(Tiny(), name="Other")])
     with pytest.raises(sr.SparsityReportError, match="positive whole numbers"):
         sr.latency(three(sr.load()), tokens=[0])
-    with pytest.raises(sr.SparsityReportError, match="no prunable"):
-        sr.crossover(sr.load(nn.LayerNorm(3)))
-    for dtype in ("float31", "int8", "load"):
-        with pytest.raises(sr.SparsityReportError, match="dtype must name a torch dtype of floats"):
-            sr.crossover(sr.load(), dtype=dtype)
