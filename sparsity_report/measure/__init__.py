@@ -13,8 +13,7 @@ Scores:
 Times:
 
 - `machine`: processor, caches and load.
-- `clock`: interleaved timing with a duplicate kernel as control.
-- `ratio_intervals`: bootstrap intervals of ratios of times.
+- `clock`: interleaved timing with a duplicate kernel as control, and intervals of ratios.
 - `timed_calls`: layers and models as calls, with weights in the cache or read from memory.
 - `latency`: the public measurements, and the sparsity at which CSR overtakes dense.
 

@@ -1,4 +1,8 @@
-"""Interleaved timing of calls, with a duplicate kernel as control."""
+"""Interleaved timing of calls, with a duplicate kernel as control.
+
+Samples have the shape (rounds, calls): every call is timed once per round. Ratios of times have
+bootstrap intervals.
+"""
 
 import gc
 import math
@@ -11,14 +15,18 @@ from functools import cache
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.measure.ratio_intervals import Floats, interval, resampled, spread
 from sparsity_report.study.derived.speedups import ENOUGH
 from sparsity_report.study.schema import CACHES
 
 Call = Callable[[], object]
+Floats = npt.NDArray[np.float64]
+
+# Share of resamples beyond either end of an interval: 99 % are between.
+TAIL = (1 - 0.99) / 2
 
 # Shortest sample in seconds, to make the cost and the resolution of the clock negligible.
 SAMPLE = max(1e-3, 100 * time.get_clock_info("perf_counter").resolution)
@@ -26,8 +34,10 @@ SAMPLE = max(1e-3, 100 * time.get_clock_info("perf_counter").resolution)
 _CHECKS, _LONGEST = 10, 10 * SAMPLE
 # Fewest and most rounds.
 _FEWEST, _MOST = 5, 400
-# Resamples for the check of the precision.
-_FEW_RESAMPLES = 200
+# Resamples for an interval, and for the check of the precision.
+_RESAMPLES, _FEW_RESAMPLES = 1000, 200
+# Consecutive parts of the rounds for the spread of the control.
+_PARTS = 5
 
 
 @dataclass(frozen=True)
@@ -235,7 +245,7 @@ def _width(samples: Floats, base: int) -> float:
     """Return half the width of the widest interval of a logarithm of a ratio."""
     drawn = np.log(resampled(samples, _FEW_RESAMPLES))
     ratios = drawn[:, [base]] - drawn
-    return float(np.ptp(np.quantile(ratios, [0.005, 0.995], axis=0), axis=0).max() / 2)
+    return float(np.ptp(np.quantile(ratios, [TAIL, 1 - TAIL], axis=0), axis=0).max() / 2)
 
 
 @contextmanager
@@ -275,3 +285,58 @@ def timed(
     if control is None:
         samplers.append(samplers[base])
     return Timing(rounds(samplers, base, *limits), base, again)
+
+
+def resampled(samples: Floats, resamples: int = _RESAMPLES) -> Floats:
+    """Return bootstrap medians of each call, from a fixed seed.
+
+    Whole rounds are drawn, in blocks of ∛n neighbors of n rounds, because a disturbance lasts
+    longer than a round (block bootstrap; Künsch, 1989).
+
+    Returns
+    -------
+    numpy.ndarray
+        Medians of shape (resamples, calls).
+
+    Examples
+    --------
+    >>> resampled(np.array([[1.0, 2.0]] * 9), 3).tolist()
+    [[1.0, 2.0], [1.0, 2.0], [1.0, 2.0]]
+    """
+    rounds = len(samples)
+    block = max(1, round(rounds ** (1 / 3)))
+    draws = np.random.default_rng(0)
+    starts = draws.integers(0, rounds, (resamples, -(-rounds // block)))
+    places = (starts[:, :, None] + np.arange(block)) % rounds
+    drawn = np.ascontiguousarray(samples.T)[:, places.reshape(resamples, -1)[:, :rounds]]
+    # Medians of all resamples from one sort in place.
+    drawn.sort(axis=2)
+    medians: Floats = (drawn[:, :, (rounds - 1) // 2] + drawn[:, :, rounds // 2]).T / 2
+    return medians
+
+
+def interval(ratios: Floats, ratio: float) -> tuple[float, float]:
+    """Return the ends of the middle 99 % of resampled ratios, widened to include the ratio.
+
+    Examples
+    --------
+    >>> low, high = interval(np.arange(101) / 100, 0.5)
+    >>> round(low, 4), round(high, 4)
+    (0.005, 0.995)
+    """
+    low, high = np.quantile(ratios, [TAIL, 1 - TAIL]).tolist()
+    return min(low, ratio), max(high, ratio)
+
+
+def spread(base: Floats, control: Floats) -> tuple[float, float]:
+    """Return the smallest and largest ratio of medians over consecutive parts of the rounds.
+
+    Examples
+    --------
+    >>> spread(np.ones(10), np.array([1, 1, 1, 1, 1, 1, 2, 2, 1, 1.0]))
+    (0.5, 1.0)
+    """
+    parts = zip(*(np.array_split(side, min(_PARTS, len(side))) for side in (base, control)),
+                strict=True)  # fmt: skip
+    ratios = [float(np.median(one) / np.median(other)) for one, other in parts]
+    return min(ratios), max(ratios)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from time import perf_counter
 from typing import Any, cast
@@ -15,9 +16,8 @@ from sparsity_report.counting.progress import Progress, with_bar
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.measure import clock as clocks
 from sparsity_report.measure import timed_calls
-from sparsity_report.measure.clock import Clock, Timing, timed
+from sparsity_report.measure.clock import TAIL, Clock, Floats, Timing, resampled, timed
 from sparsity_report.measure.machine import Watch, this_machine
-from sparsity_report.measure.ratio_intervals import crossing, crossing_interval, resampled
 from sparsity_report.measure.timed_calls import Timed, shapes_of
 from sparsity_report.sparse.linear_csr import LinearCSR
 from sparsity_report.sparse.shares import ratio
@@ -275,3 +275,58 @@ def _edge(timing: Timing, facts: Mapping[str, Any]) -> dict[str, Any]:
         "crossover_sparsity": edge,
         "crossover_high": max(last, edge),
     }
+
+
+def crossing(sparsities: Sequence[float], speedups: Sequence[float]) -> float | None:
+    """Return the sparsity from which the speed-up stays above 1, interpolated in its logarithm.
+
+    Examples
+    --------
+    >>> crossing([0.0, 0.5, 0.9], [0.25, 0.5, 2.0])
+    0.7
+    """
+    slow = [place for place, speedup in enumerate(speedups) if speedup < 1]
+    if not slow:
+        return sparsities[0]
+    last = slow[-1]
+    if last == len(speedups) - 1:
+        return None
+    a, b = math.log(speedups[last]), math.log(speedups[last + 1])
+    return sparsities[last] + (sparsities[last + 1] - sparsities[last]) * a / (a - b)
+
+
+def crossing_interval(
+    sparsities: Sequence[float], speedups: Floats, noise: float
+) -> tuple[float, float | None]:
+    """Return the interval of sparsities that contains the crossing.
+
+    Parameters
+    ----------
+    sparsities : sequence of float
+    speedups : numpy.ndarray
+        Resampled speed-ups of shape (resamples, sparsities).
+    noise : float
+        Relative difference of the control from itself, by which speed-ups may be off in either
+        direction.
+
+    Returns
+    -------
+    low : float
+        Lower end; the largest sparsity if no crossing is reached with confidence.
+    high : float or None
+        Upper end; None if the speed-up may stay below 1 at every sparsity.
+
+    Examples
+    --------
+    >>> crossing_interval([0.0, 0.5, 0.9], np.array([[0.25, 0.5, 2.0]] * 9), 0.0)
+    (0.7, 0.7)
+    >>> crossing_interval([0.0, 0.5, 0.9], np.array([[0.25, 0.5, 1.2]] * 9), 0.5)[1]
+    """
+
+    def crossings(factor: float) -> Floats:
+        edges = (crossing(sparsities, row) for row in (speedups * factor).tolist())
+        return np.array([np.inf if edge is None else edge for edge in edges])
+
+    low = float(np.quantile(crossings(1 + noise), TAIL, method="lower"))
+    high = float(np.quantile(crossings(1 / (1 + noise)), 1 - TAIL, method="higher"))
+    return min(low, sparsities[-1]), None if high == np.inf else high
