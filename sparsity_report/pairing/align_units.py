@@ -7,7 +7,6 @@ aligned by the embedding, before the matrices that use it, and a block before it
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
@@ -116,55 +115,13 @@ def _align_width(alignment: Alignment, one: Part, other: Part) -> None:
             f"{alignment.names}: the width looks rotated, so that no weight matches one of the "
             "base; compare the rotated model before and after pruning"
         )
-    if is_lost:  # the first tokens may be different ones
-        both_cut = tokens_before != tokens_after and width != narrower
-        match = _match_by_vectors(alignment, both_cut) or match
-    alignment.add("width", OUTSIDE, match, one.module.name)
-
-
-def _match_by_vectors(alignment: Alignment, both_cut: bool) -> UnitMatch | None:
-    """Match channels by equal values in norms and biases; None if these are not conclusive.
-
-    Raises
-    ------
-    SparsityReportError
-        They are not conclusive, and both the width and the vocabulary were cut.
-    """
-    base, left = _vector_values(alignment.before), _vector_values(alignment.after)
-    by_outside = defaultdict(set)
-    for channel, (outside, _) in enumerate(base):
-        by_outside[outside].add(channel)
-    candidates = [{n for n in by_outside[key] if base[n][1] >= inside} for key, inside in left]
-    match = unit_matching.match_candidates(candidates, len(base))
-    if match is not None and match.certainty.mean() >= _HALF:
-        return match
-    if both_cut:
+    if is_lost and tokens_before != tokens_after and width != narrower:
         raise SparsityReportError(
-            f"{alignment.names}: both the width and the vocabulary were cut, and neither the first "
-            "tokens nor the norms tell which channels are left; cut one after the other, and "
-            "compare each with what was there before, or the two are unrelated"
+            f"{alignment.names}: both the width and the vocabulary were cut, and the first tokens "
+            "do not tell which channels are left; cut one after the other, and compare each with "
+            "what was there before, or the two are unrelated"
         )
-    return None
-
-
-def _vector_values(side: ModelRoles) -> list[tuple[bytes, set[tuple[str, str, float]]]]:
-    """Return for each channel its values in vectors outside of blocks, and those inside.
-
-    A value inside a block is kept with the role of its vector, as the block is not known yet.
-    """
-    outside, inside = [], list[tuple[tuple[str, str], list[float]]]()
-    for part in side.parts:
-        if [s.axis for s in part.rows] == ["width"] and not part.columns and part.expert is None:
-            values = read_matrix(side.weights, part).flatten()
-            if part.block is None:
-                outside.append(values.float().numpy())
-            else:
-                inside.append((part.key, values.tolist()))
-    width = side.width or 0
-    table = np.stack(outside, axis=1) if outside else np.empty((width, 0), dtype=np.float32)
-    return [
-        (table[n].tobytes(), {(*key, values[n]) for key, values in inside}) for n in range(width)
-    ]
+    alignment.add("width", OUTSIDE, match, one.module.name)
 
 
 def _have_same_angles(one: torch.Tensor, other: torch.Tensor) -> bool:

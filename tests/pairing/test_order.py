@@ -33,7 +33,6 @@ ORDERS = {
         blocks=BLOCKS, heads=HEADS, experts=EXPERTS, channels=shuffled(32, 32),
         vocabulary=shuffled(96, 96),
     ),
-    ("llama", "width and tokens"): Left(width=shuffled(64, 64), vocabulary=shuffled(96, 96, 4)),
     ("gpt2", ""): Left(blocks=BLOCKS, channels=shuffled(128, 128), heads=HEADS),
 }  # fmt: skip
 KEYS = {

@@ -23,10 +23,6 @@ CUTS = {
         "kv_head": Left(kv_heads=KV, config={"num_key_value_heads": 2}),
         "vocabulary": Left(vocabulary=shuffled(70, 96), config={"vocab_size": 70}),
         "width": Left(width=shuffled(48, 64), config={"hidden_size": 48}),
-        "width, tokens and blocks": Left(
-            blocks=BLOCKS, vocabulary=shuffled(70, 96), width=shuffled(48, 64),
-            config={"num_hidden_layers": 3, "vocab_size": 70, "hidden_size": 48},
-        ),
         "all": Left(
             blocks=BLOCKS, channels=shuffled(96, 128), heads=HEADS, kv_heads=KV,
             vocabulary=[*range(80)], width=shuffled(48, 64),
