@@ -66,10 +66,10 @@ def align(before: ModelRoles, after: ModelRoles) -> Alignment:
     _align_embeddings(alignment)
     _align_stacks(alignment)
     for stack_after, stack in alignment.stacks.items():
-        alignment.blocks[stack] = _match_blocks(alignment, stack_after, stack)
-        numbers = before.blocks(stack)
-        for place, number in enumerate(after.blocks(stack_after)):
-            block = numbers[int(alignment.blocks[stack].index[place])]
+        match, known = _match_blocks(alignment, stack_after, stack), before.blocks(stack)
+        alignment.add("block", (stack, None, None), match, stack)
+        for number, place in zip(after.blocks(stack_after), match.index.tolist(), strict=True):
+            block = known[place]
             _align_experts(alignment, (stack_after, number), (stack, block))
             _align_block(alignment, (stack_after, number), (stack, block))
     return alignment
@@ -192,7 +192,7 @@ def _match_row_sets(
     # Times the identity, the similarities are themselves.
     units = np.eye(len(base), dtype=np.float32)
     if len(remaining) == len(base):
-        return unit_matching.match_permuted(units, table) or match_identical(len(base))
+        return unit_matching.match_in_place(units, table)
     return unit_matching.match_similar(units, table)
 
 
@@ -225,7 +225,7 @@ def _match_blocks(alignment: Alignment, stack_after: str, stack: str) -> UnitMat
         (role, _piece_rows(alignment, False, *each[role]))
         for role, each in zip(roles, remaining, strict=True)
     ]
-    return alignment.check_recognized(_match_row_sets(known, left), "block", stack)
+    return _match_row_sets(known, left)
 
 
 def _identifying_matrices(parts: Parts) -> dict[str, tuple[Part, Piece]]:

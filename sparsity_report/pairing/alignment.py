@@ -53,16 +53,14 @@ class Alignment:
         The base and the model.
     stacks : dict of str to str
         The base's name of each stack of blocks, by the name after.
-    blocks : dict of str to UnitMatch
-        By stack of the base; indices are positions among its blocks.
     units : dict
-        Matches other than the identity, by axis and place in the base.
+        Matches other than the identity, by axis and place in the base; indices of blocks and of
+        experts are positions among those of the base.
     """
 
     before: ModelRoles
     after: ModelRoles
     stacks: dict[str, str] = field(default_factory=dict)
-    blocks: dict[str, UnitMatch] = field(default_factory=dict)
     units: dict[tuple[str, Place], UnitMatch] = field(default_factory=dict)
 
     @property
@@ -82,29 +80,29 @@ class Alignment:
             place = OUTSIDE
         elif axis == "expert":
             place = (*place[:2], None)
+        elif axis == "block":
+            place = (place[0], None, None)
         return self.units.get((axis, place)) or match_identical(number)
 
     def base_place(self, part: Part) -> Place | None:
         """Return the place in the base that matches the place of a parameter after."""
         if part.block is None:
             return OUTSIDE
-        stack = self.stacks.get(part.stack)
-        if stack is None:
+        if (stack := self.stacks.get(part.stack)) is None:
             return None
-        number = self.after.blocks(part.stack).index(part.block)
-        block = self.before.blocks(stack)[int(self.blocks[stack].index[number])]
-        expert = part.expert
-        if expert is not None and (match := self.units.get(("expert", (stack, block, None)))):
-            expert = int(match.index[self.after.experts(part.stack, part.block).index(expert)])
-            expert = self.before.experts(stack, block)[expert]
+        (blocks, number), *experts = self.enclosing_matches(part)
+        block, expert = self.before.blocks(stack)[int(blocks.index[number])], None
+        for match, number in experts:
+            expert, known = int(match.index[number]), self.before.experts(stack, block)
+            expert = known[expert] if known else expert  # all are in one tensor
         return stack, block, expert
 
     def add(self, axis: str, place: Place, match: UnitMatch, where: str) -> None:
         """Add a match unless it is the identity."""
         if not match.is_identity:
-            self.units[axis, place] = self.check_recognized(match, axis, where)
+            self.units[axis, place] = self._check_recognized(match, axis, where)
 
-    def check_recognized(self, match: UnitMatch, axis: str, where: str) -> UnitMatch:
+    def _check_recognized(self, match: UnitMatch, axis: str, where: str) -> UnitMatch:
         """Return a match, or raise an error if hardly a unit is recognized."""
         certainty = float(np.mean(match.certainty)) if match.index.size else 1.0
         if certainty < _MIN_CERTAINTY and match.similarity < _MIN_SIMILARITY:
@@ -198,27 +196,30 @@ class Alignment:
         )
         return rows, columns, min(one, other)
 
-    def enclosing_matches(self, before: Part, after: Part) -> Iterator[tuple[UnitMatch, int]]:
-        """Yield the match and the index after of the block, and of the expert, of a parameter."""
-        if before.block is None or after.block is None:
+    def enclosing_matches(self, part: Part) -> Iterator[tuple[UnitMatch, int]]:
+        """Yield the match of the block, and of the expert, of a parameter after, and its number."""
+        if part.block is None or (stack := self.stacks.get(part.stack)) is None:
             return
-        number = self.after.blocks(after.stack).index(after.block)
-        yield self.blocks[before.stack], number
-        experts = self.units.get(("expert", (before.stack, before.block, None)))
-        if experts is not None and after.expert is not None:
-            yield experts, self.after.experts(after.stack, after.block).index(after.expert)
+        numbers = self.after.blocks(part.stack)
+        place = numbers.index(part.block)
+        blocks = self.match("block", (stack, None, None), len(numbers))
+        yield blocks, place
+        if part.expert is not None:
+            block = self.before.blocks(stack)[int(blocks.index[place])]
+            experts = self.after.experts(part.stack, part.block)
+            match = self.match("expert", (stack, block, None), len(experts))
+            yield match, experts.index(part.expert)
 
-    def place_certainty(self, before: Part, after: Part) -> float:
-        """Return the certainty that block and expert of a parameter are matched correctly."""
-        matches = self.enclosing_matches(before, after)
+    def place_certainty(self, part: Part) -> float:
+        """Return the certainty that block and expert of a parameter after are matched correctly."""
+        matches = self.enclosing_matches(part)
         return min((float(match.certainty[number]) for match, number in matches), default=1.0)
 
     def order_notes(self) -> Iterator[str]:
         """Yield a note for each kind of units that are in another order than in the base."""
         moved, total = Counter[str](), Counter[str]()
-        matches = [*(("block", match) for match in self.blocks.values())]
-        matches += [(axis.partition(",")[0], m) for (axis, _), m in self.units.items()]
-        for kind, match in matches:
+        for (axis, _), match in sorted(self.units.items(), key=lambda item: item[0][0] != "block"):
+            kind = axis.partition(",")[0]
             if count := int((match.certainty[match.moved] > _CERTAIN).sum()):
                 moved[kind] += count
                 total[kind] += match.index.size
@@ -252,9 +253,8 @@ def match_rows(base: Tables, remaining: Tables, *more: tuple[Tables, Tables]) ->
         np.concatenate([project(some) for some in zip(*(t() for t in side), strict=True)])
         for side in zip((base, remaining), *more, strict=True)
     )
-    if len(one) != len(other):
-        return unit_matching.match_similar(one, other)
-    return unit_matching.match_permuted(one, other) or match_identical(len(one))
+    match = unit_matching.match_in_place if len(one) == len(other) else unit_matching.match_similar
+    return match(one, other)
 
 
 def differing_share(tables: tuple[torch.Tensor, torch.Tensor] | None) -> float:

@@ -77,7 +77,7 @@ def _match_parts(alignment: Alignment, before: Part, after: Part) -> ParameterMa
     experts = alignment.match("expert", place, after.stacked) if after.stacked else None
     numbers = experts.index.tolist() if experts else [before.expert]
     maps = [alignment.map_axes(before.sides, after.sides, (*place[:2], n)) for n in numbers]
-    certainty = min(alignment.place_certainty(before, after), *(sure for _, _, sure in maps))
+    certainty = min(alignment.place_certainty(after), *(sure for _, _, sure in maps))
     if experts:
         certainty = min(certainty, float(experts.certainty.min(initial=1)))
     lines_moved = any(row is not None or column is not None for row, column, _ in maps)
@@ -104,7 +104,7 @@ def _match_parts(alignment: Alignment, before: Part, after: Part) -> ParameterMa
 
 def _kind_of(alignment: Alignment, before: Part, after: Part, lines_moved: bool) -> str:
     """Return the kind of a match, one of ``matches.ALIGNMENTS``."""
-    enclosing = [*alignment.enclosing_matches(before, after)]
+    enclosing = [*alignment.enclosing_matches(after)]
     if lines_moved or any(m.removed or m.index[number] != number for m, number in enclosing):
         smaller = before.parameter.total != after.parameter.total
         return "content" if smaller or any(m.removed for m, _ in enclosing) else "reordered"
@@ -148,7 +148,7 @@ def _match_by_values(
             if float(projected[1][number] @ projected[0][base]) < _SIMILAR:
                 continue
             twin = known[base]
-            certainty = min(float(match.certainty[number]), alignment.place_certainty(twin, part))
+            certainty = min(float(match.certainty[number]), alignment.place_certainty(part))
             yield ParameterMatch(twin, part, "renamed", certainty)
             remaining.pop(twin.parameter.name)
             unmatched.remove((part, place))
@@ -209,7 +209,7 @@ def _match_pieces(
 ) -> ParameterMatch:
     (before, old), (after, new) = base, left
     rows, columns, certainty = alignment.map_axes(_sides(*base), _sides(*left), place)
-    certainty = min(certainty, alignment.place_certainty(before, after))
+    certainty = min(certainty, alignment.place_certainty(after))
     return ParameterMatch(before, after, "fused", certainty, rows, (columns,), (old, new))
 
 

@@ -136,13 +136,13 @@ def _removed_block_or_expert(alignment: Alignment, part: Part) -> tuple[RemovedP
     if part.block is None or part.stack not in alignment.stacks.values():
         return None
     numbers = alignment.before.blocks(part.stack)
-    removed = alignment.blocks[part.stack].removed
+    removed = alignment.match("block", part.place, len(numbers)).removed
     if (place := numbers.index(part.block)) in removed:
         name = f"{part.stack}.{part.block}"
         return RemovedPart("block", name, part.block, len(numbers), part.block), removed[place]
-    experts = alignment.units.get(("expert", (part.stack, part.block, None)))
-    if experts and part.expert is not None:
+    if part.expert is not None:
         known = alignment.before.experts(part.stack, part.block)
+        experts = alignment.match("expert", part.place, len(known))
         if (place := known.index(part.expert)) in experts.removed:
             name = part.parameter.name.partition(f".{part.expert}.")[0]
             if f".{part.block}." in f"{name}.":
