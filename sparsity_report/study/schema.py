@@ -41,7 +41,6 @@ PROTOCOLS: Mapping[str, tuple[int | None, int | None]] = {
     "wikitext2-2048": (2048, None),
     "wikitext2-max": (None, None),
     "c4-256x2048": (2048, 256),
-    "ptb": (2048, None),
 }
 VERSION = 3
 CONVENTIONS = ("standard", "notebook")

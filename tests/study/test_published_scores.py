@@ -126,8 +126,10 @@ def test_scores_on_two_number_types_do_not_mix(measured):
 
 
 def test_another_protocol_is_refused(measured):
-    quality = measured((None, 0.0, 10.0), protocol="ptb")
-    with pytest.raises(sr.SparsityReportError, match="scored by ptb, but Paper by wikitext2-max"):
+    quality = measured((None, 0.0, 10.0), protocol="c4-256x2048")
+    with pytest.raises(
+        sr.SparsityReportError, match="scored by c4-256x2048, but Paper by wikitext2-max"
+    ):
         compared(table(DENSE), quality)
 
 
