@@ -40,7 +40,7 @@ def plan_comparison(before: Weights, after: Weights) -> Plan:
                 "them; open it with its values"
             )
     one = roles.assign_roles(before)
-    other = roles.assign_roles(after, one.head, None if after.architecture else one)
+    other = roles.assign_roles(after, one.head)
     if one.head is None and other.head is not None:
         one = roles.assign_roles(before, other.head)
     alignment = align(*roles.separate_key_heads(one, other))

@@ -151,15 +151,14 @@ class ModelRoles:
     ----------
     weights : Weights
     parts : tuple of Part
-    width, head : int or None
-        Size of the model's width, and rows of a head.
+    head : int or None
+        Rows of a head.
     places : mapping
         Parts by place, then by role and leaf.
     """
 
     weights: Weights
     parts: tuple[Part, ...]
-    width: int | None
     head: int | None
     places: Mapping[Place, Parts] = field(default_factory=dict)
 
@@ -192,9 +191,7 @@ class ModelRoles:
         return {prefix: sorted(some) for prefix, some in numbers.items()}
 
 
-def assign_roles(
-    weights: Weights, head: int | None = None, model: ModelRoles | None = None
-) -> ModelRoles:
+def assign_roles(weights: Weights, head: int | None = None) -> ModelRoles:
     """Return the stored parameters of a model with their roles.
 
     Parameters
@@ -202,12 +199,8 @@ def assign_roles(
     weights : Weights
     head : int, optional
         Rows of a head if the model does not define it.
-    model : Anatomy, optional
-        A related model that defines the orientation of square matrices.
     """
     parts = [_place(m, p) for m in weights.modules for p in m.parameters if p.tied_to is None]
-    if model is not None:
-        parts = _orient_square(parts, model)
     tables = [p.parameter.shape for p in parts if p.role == "embed" and len(p.parameter.shape) == 2]
     width = max(tables, key=math.prod)[1] if tables else None
     head_sizes = {p.parameter.head_dim for p in parts if p.role in {"q", "qkv"}} - {None}
@@ -219,12 +212,10 @@ def assign_roles(
             rows, columns = _sizes(part)
             sizes[part.stack, part.block, suffix][role] = columns if role == "o" else rows
     complete = (_with_axes(part, width, head or 1, sizes) for part in parts)
-    return _model_roles(weights, complete, width, head)
+    return _model_roles(weights, complete, head)
 
 
-def _model_roles(
-    weights: Weights, parts: Iterable[Part], width: int | None, head: int | None
-) -> ModelRoles:
+def _model_roles(weights: Weights, parts: Iterable[Part], head: int | None) -> ModelRoles:
     places: dict[Place, dict[tuple[str, str], Part]] = {}
     named = []
     for part in parts:
@@ -233,7 +224,7 @@ def _model_roles(
         role = part.parameter.name if part.key in place else part.role
         named.append(replace(part, role=role))
         place[named[-1].key] = named[-1]
-    return ModelRoles(weights, tuple(named), width, head, places)
+    return ModelRoles(weights, tuple(named), head, places)
 
 
 def separate_key_heads(*models: ModelRoles) -> tuple[ModelRoles, ...]:
@@ -245,8 +236,7 @@ def separate_key_heads(*models: ModelRoles) -> tuple[ModelRoles, ...]:
     if not any(axis.startswith("kv_head") for axis in axes):
         return models
     return tuple(
-        _model_roles(m.weights, [_with_key_heads(p) for p in m.parts], m.width, m.head)
-        for m in models
+        _model_roles(m.weights, [_with_key_heads(p) for p in m.parts], m.head) for m in models
     )
 
 
@@ -257,28 +247,6 @@ def _with_key_heads(part: Part) -> Part:
         s._replace(axis=f"kv_{s.axis}") if s.axis.startswith("head") else s for s in rows[first:]
     )
     return replace(part, rows=(*rows[:first], *renamed))
-
-
-def _orient_square(parts: list[Part], model: ModelRoles) -> list[Part]:
-    """Transpose square matrices as in a related model, or the other way if all others differ."""
-    known = {p.key: p.parameter.transposed for p in model.parts if p.parameter.matrix}
-    biased = {(p.place, p.role) for p in parts if p.leaf == "bias"}
-    votes, square = [], set()
-    for part in parts:
-        shape = part.parameter.shape
-        if part.key not in known or len(shape) != 2 or not part.parameter.matrix:
-            continue
-        if shape[0] == shape[1]:
-            square.add(part.parameter.name)
-        elif (part.place, part.role) in biased:
-            votes.append(part.parameter.transposed == known[part.key])
-    other = bool(votes) and not any(votes)
-    return [
-        replace(p, parameter=replace(p.parameter, transposed=known[p.key] != other))
-        if p.parameter.name in square
-        else p
-        for p in parts
-    ]
 
 
 def _place(module: Module, parameter: Parameter) -> Part:
