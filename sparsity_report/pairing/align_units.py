@@ -25,7 +25,7 @@ from sparsity_report.pairing.fingerprints import (
     take_fingerprints,
 )
 from sparsity_report.pairing.matches import Piece, split_fused
-from sparsity_report.pairing.roles import OUTSIDE, ModelRoles, Part, Parts, Place
+from sparsity_report.pairing.roles import OUTSIDE, ModelRoles, Part, Parts, Place, experts_module
 from sparsity_report.pairing.unit_matching import UnitMatch, match_identical
 
 # Rows compared per block or expert, or of the embedding, and tokens by which channels are matched.
@@ -261,8 +261,8 @@ def _align_experts(alignment: Alignment, after: tuple[str, int], base: tuple[str
     one, other = map(len, matrices)
     if not (one and other):
         return
-    where = f"{base[0]}.{base[1]}"
-    alignment.check_not_more("expert", where, one, other)
+    module = experts_module(matrices[0][0][0])
+    alignment.check_not_more("expert", module, one, other)
     routers = [side.at(stack, block).get(("router", "weight")) for side, stack, block in sides]
     match = None
     if (old := routers[0]) and (new := routers[1]):
@@ -276,7 +276,7 @@ def _align_experts(alignment: Alignment, after: tuple[str, int], base: tuple[str
             for is_base, side in zip((True, False), matrices, strict=True)
         )
         match = _match_row_sets([{"": rows} for rows in known], [("", rows) for rows in left])
-    alignment.add("expert", (*base, None), match, where)
+    alignment.add("expert", (*base, None), match, module)
 
 
 def _expert_matrices(side: ModelRoles, stack: str, block: int) -> Iterator[tuple[Part, int | None]]:
@@ -342,7 +342,10 @@ def _align_axis(
         twins = [side[twin] for side in sides if twin in side]
         if [_axis_rows(part, axis) for part in twins] == ranges:
             tables.append(_unit_tables(alignment, (twins[0], twins[1]), experts, ranges))
-        alignment.add(axis, place, match_rows(*tables[0], *tables[1:]), one.module.name)
+        module = one.module.name.rpartition(".")[0]
+        if number is not None:
+            module = f"{experts_module(one)}.{place[2]}"
+        alignment.add(axis, place, match_rows(*tables[0], *tables[1:]), module)
         return
 
 

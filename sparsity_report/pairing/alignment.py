@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -97,21 +97,18 @@ class Alignment:
             expert = known[expert] if known else expert  # all are in one tensor
         return stack, block, expert
 
-    def add(self, axis: str, place: Place, match: UnitMatch, where: str) -> None:
-        """Add a match unless it is the identity."""
-        if not match.is_identity:
-            self.units[axis, place] = self._check_recognized(match, axis, where)
-
-    def _check_recognized(self, match: UnitMatch, axis: str, where: str) -> UnitMatch:
-        """Return a match, or raise an error if hardly a unit is recognized."""
+    def add(self, axis: str, place: Place, match: UnitMatch, module: str) -> None:
+        """Add a match unless it is the identity; raise an error if hardly a unit is recognized."""
+        if match.is_identity:
+            return
         certainty = float(np.mean(match.certainty)) if match.index.size else 1.0
         if certainty < _MIN_CERTAINTY and match.similarity < _MIN_SIMILARITY:
             raise SparsityReportError(
                 f"{self.names} look unrelated: of the {match.index.size:,} {plural(axis)} of "
-                f"{where} hardly one is recognized among those of the base (certainty "
+                f"{module} hardly one is recognized among those of the base (certainty "
                 f"{certainty:.2f}); give the base that the second one was made from"
             )
-        return match
+        self.units[axis, place] = replace(match, module=module)
 
     def check_not_more(self, axis: str, where: str, base: int, number: int) -> None:
         """Raise an error if the model has more units than its base."""

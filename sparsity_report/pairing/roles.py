@@ -358,3 +358,11 @@ def _fused_segments(part: Part, size: int, head: int, sizes: _Sizes) -> Iterator
         kind = "head" if queries == others else "kv_head"
         yield Segment("head", queries // head, head)
         yield from [Segment(kind, others // head, head)] * 2
+
+
+def experts_module(part: Part) -> str:
+    """Return the name of the module that holds the experts of a block."""
+    words = part.parameter.name.split(".")
+    named = [i for i, word in enumerate(words) if "expert" in word]
+    last = max(named, default=len(words) - 2)
+    return ".".join(words[: last + 1])

@@ -35,12 +35,15 @@ class UnitMatch:
         removed.
     similarity : float
         Mean cosine of the matched units; 1 for equal values.
+    module : str
+        Module of the base that holds the units.
     """
 
     index: Index
     certainty: npt.NDArray[np.float64]
     removed: dict[int, float]
     similarity: float = 1.0
+    module: str = ""
 
     @property
     def is_identity(self) -> bool:
