@@ -59,16 +59,17 @@ def plan_comparison(before: Weights, after: Weights) -> Plan:
             matches.append(_match_parts(alignment, twin, part))
             remaining.pop(twin.parameter.name, None)
     matches += _match_by_values(alignment, unmatched, remaining)
-    matches += _match_fused(alignment, unmatched, remaining)
+    matches += _match_pieces(alignment, unmatched, remaining)
     matches += [ParameterMatch(part, None, "removed") for part in remaining.values()]
     _check_related(alignment, matches)
     return Plan(alignment, tuple(matches))
 
 
 def _fits(before: Part, after: Part) -> bool:
-    """Return whether two parameters have the same axes, and experts both or neither."""
+    """Return whether two parameters have the same axes and storage, and experts both or neither."""
     same_axes = roles.have_same_axes(before.sides, after.sides)
-    return bool(before.stacked) == bool(after.stacked) and same_axes
+    is_alike = bool(before.stacked) == bool(after.stacked) and not _is_turned(before, after)
+    return is_alike and same_axes
 
 
 def _match_parts(alignment: Alignment, before: Part, after: Part) -> ParameterMatch:
@@ -83,10 +84,6 @@ def _match_parts(alignment: Alignment, before: Part, after: Part) -> ParameterMa
     lines_moved = any(row is not None or column is not None for row, column, _ in maps)
     lines_moved |= bool(experts and not experts.is_identity)
     kind = _kind_of(alignment, before, after, lines_moved)
-    if _is_turned(before, after):
-        one, other = (Piece(None, 0, sum(s.size for s in p.rows)) for p in (before, after))
-        rows, columns, _ = maps[0]
-        return ParameterMatch(before, after, kind, certainty, rows, (columns,), (one, other))
     if after.parameter.transposed and after.columns:
         maps = [(columns, rows, sure) for rows, columns, sure in maps]
     lines, lines_after = map(_stored_rows, (before, after))
@@ -154,10 +151,10 @@ def _match_by_values(
             unmatched.remove((part, place))
 
 
-def _match_fused(
+def _match_pieces(
     alignment: Alignment, unmatched: list[tuple[Part, Place]], remaining: dict[str, Part]
 ) -> Iterator[ParameterMatch]:
-    """Match fused matrices with separate ones, or the reverse; yield other parameters as added.
+    """Match fused or transposed matrices with others piece by piece; yield the rest as added.
 
     Parameters
     ----------
@@ -180,7 +177,7 @@ def _match_fused(
     for part, twins in pairs:
         # A fused matrix must be matched by all pieces of it that are left.
         if twins and not any(claims[base[0].parameter.name] for base, *_ in twins):
-            yield from (_match_pieces(alignment, base, left, place) for base, left, place in twins)
+            yield from (_match_piece(alignment, base, left, place) for base, left, place in twins)
             for base, *_ in twins:
                 remaining.pop(base[0].parameter.name, None)
         else:
@@ -204,13 +201,16 @@ def _find_pieces(
     yield from twins
 
 
-def _match_pieces(
+def _match_piece(
     alignment: Alignment, base: PartPiece, left: PartPiece, place: Place
 ) -> ParameterMatch:
     (before, old), (after, new) = base, left
     rows, columns, certainty = alignment.map_axes(_sides(*base), _sides(*left), place)
     certainty = min(certainty, alignment.place_certainty(after))
-    return ParameterMatch(before, after, "fused", certainty, rows, (columns,), (old, new))
+    kind = "fused"
+    if before.key == after.key:
+        kind = _kind_of(alignment, before, after, rows is not None or columns is not None)
+    return ParameterMatch(before, after, kind, certainty, rows, (columns,), (old, new))
 
 
 def _sides(part: Part, piece: Piece) -> Sides:

@@ -266,3 +266,16 @@ def test_a_partly_removed_fused_matrix_is_not_matched(bases, tmp_path):
         == (pair.matches["weight_before"] - pair.matches["compared"]).sum()
     )
     assert gone(pair) == {("layer", "model.layers.1.self_attn.qkv_proj"): (64 + 32 + 32) * 64}
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_experts_stored_the_other_way_are_all_compared(bases, tmp_path, back):
+    tensors = sr.load(bases("mixtral")).module().state_dict()
+    other = {n: v.mT.contiguous() if ".experts." in n else v for n, v in tensors.items()}
+    models = [bases("mixtral"), written(tmp_path / "other", other)]
+    pair = sr.compare_checkpoints(*models[:: -1 if back else 1])
+    assert pair.matches["untouched"].all()
+    assert "turned" in set(pair.matches["alignment"])
+    rows = pair.matches[pair.matches["module_name"].str.contains("experts")]
+    experts = sum(v.numel() for n, v in tensors.items() if ".experts." in n)
+    assert rows["weight_before"].sum() == rows["compared"].sum() == experts
