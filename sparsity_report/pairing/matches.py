@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from sparsity_report.pairing.alignment import Alignment
 from sparsity_report.pairing.fingerprints import Index
-from sparsity_report.pairing.roles import Part, Segment
+from sparsity_report.pairing.roles import Part
 from sparsity_report.weights.weights import Parameter, Weights
 
 # Kinds of matches, the least certain first.
@@ -60,22 +60,19 @@ class ParameterMatch:
         One of :data:`ALIGNMENTS`.
     certainty : float
         1 if names or equal values leave no doubt.
-    rows : numpy.ndarray of int64 or None
-        The row of the base for each row after, as stored, expert after expert; None for the
-        identity.
-    columns : tuple of (numpy.ndarray of int64 or None)
-        The column of the base for each column after, per expert.
     pieces : pair of Piece or None
-        Compared part of each side, if it is only a part or if one side is transposed.
+        Compared matrix of each side; None if values in the same positions are compared.
+    rows, columns : numpy.ndarray of int64 or None
+        The row and the column of the base's piece for each one after; None for the identity.
     """
 
     before: Part | None
     after: Part | None
     alignment: str = "name"
     certainty: float = 1.0
-    rows: Index | None = None
-    columns: tuple[Index | None, ...] = (None,)
     pieces: tuple[Piece, Piece] | None = None
+    rows: Index | None = None
+    columns: Index | None = None
 
     @property
     def name(self) -> str:
@@ -89,27 +86,12 @@ class ParameterMatch:
         return (p.parameter for p in (self.before, self.after) if p is not None)
 
     @property
-    def total(self) -> int:
-        """Weights after that are compared."""
-        assert self.after is not None
-        if self.pieces is None:
-            return self.after.parameter.total
-        piece = self.pieces[1]
-        columns = self.after.columns or (Segment("", 1),)
-        return (piece.last - piece.first) * sum(s.size for s in columns)
-
-    @property
     def method(self) -> str:
         """A digest of the way in which the two are compared, for cache keys."""
         digest = hashlib.sha256(repr(self.pieces).encode())
-        for index in (self.rows, *self.columns):
+        for index in (self.rows, self.columns):
             digest.update(b"-" if index is None else index.tobytes())
         return digest.hexdigest()
-
-    @property
-    def is_in_place(self) -> bool:
-        """True if values in the same positions are compared."""
-        return self.rows is None and self.pieces is None and all(c is None for c in self.columns)
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 
-import numpy as np
-
 from sparsity_report.deferred import torch
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.pairing import roles
@@ -56,7 +54,7 @@ def plan_comparison(before: Weights, after: Weights) -> Plan:
         if twin is None or not _fits(twin, part):
             unmatched.append((part, place or OUTSIDE))
         else:
-            matches.append(_match_parts(alignment, twin, part))
+            matches += _match_parts(alignment, twin, part)
             remaining.pop(twin.parameter.name, None)
     matches += _match_by_values(alignment, unmatched, remaining)
     matches += _match_pieces(alignment, unmatched, remaining)
@@ -72,31 +70,36 @@ def _fits(before: Part, after: Part) -> bool:
     return is_alike and same_axes
 
 
-def _match_parts(alignment: Alignment, before: Part, after: Part) -> ParameterMatch:
-    """Return the match of two parameters with the same axes."""
-    place = before.place
-    experts = alignment.match("expert", place, after.stacked) if after.stacked else None
+def _match_parts(alignment: Alignment, before: Part, after: Part) -> Iterator[ParameterMatch]:
+    """Yield the matches of two parameters with the same axes: one, or one per expert."""
+    experts = alignment.match("expert", before.place, after.stacked) if after.stacked else None
     numbers = experts.index.tolist() if experts else [before.expert]
-    maps = [alignment.map_axes(before.sides, after.sides, (*place[:2], n)) for n in numbers]
+    places = [(before.stack, before.block, number) for number in numbers]
+    maps = [alignment.map_axes(before.sides, after.sides, place) for place in places]
     certainty = min(alignment.place_certainty(after), *(sure for _, _, sure in maps))
     if experts:
         certainty = min(certainty, float(experts.certainty.min(initial=1)))
-    lines_moved = any(row is not None or column is not None for row, column, _ in maps)
-    lines_moved |= bool(experts and not experts.is_identity)
-    kind = _kind_of(alignment, before, after, lines_moved)
-    if after.parameter.transposed and after.columns:
-        maps = [(columns, rows, sure) for rows, columns, sure in maps]
-    lines, lines_after = map(_stored_rows, (before, after))
-    rows = np.concatenate(
-        [
-            (number * lines if experts else 0) + (np.arange(lines_after) if row is None else row)
-            for number, (row, _, _) in zip(numbers, maps, strict=True)
-        ]
-    )
-    complete = rows.size == lines * (before.stacked or 1)
-    moved = None if complete and (rows == np.arange(rows.size)).all() else rows
-    columns_by_expert = tuple(columns for _, columns, _ in maps)
-    return ParameterMatch(before, after, kind, certainty, moved, columns_by_expert)
+    is_moved = any(rows is not None or columns is not None for rows, columns, _ in maps)
+    is_moved |= bool(experts and not experts.is_identity)
+    kind = _kind_of(alignment, before, after, is_moved)
+    if not is_moved:
+        yield ParameterMatch(before, after, kind, certainty)
+        return
+    sizes = [sum(segment.size for segment in part.rows) for part in (before, after)]
+    for place, (number, (rows, columns, _)) in enumerate(zip(numbers, maps, strict=True)):
+        chosen = (number, place) if experts else (None, None)
+        pieces = Piece(chosen[0], 0, sizes[0]), Piece(chosen[1], 0, sizes[1])
+        yield ParameterMatch(before, after, kind, certainty, pieces, rows, columns)
+    yield from _removed_experts(alignment, before)
+
+
+def _removed_experts(alignment: Alignment, part: Part) -> Iterator[ParameterMatch]:
+    """Yield the removed experts of a tensor that holds several."""
+    rows = sum(segment.size for segment in part.rows)
+    removed = alignment.match("expert", part.place, part.stacked).removed if part.stacked else ()
+    for expert in removed:
+        piece = Piece(expert, 0, rows)
+        yield ParameterMatch(part, None, "removed", pieces=(piece, piece))
 
 
 def _kind_of(alignment: Alignment, before: Part, after: Part, lines_moved: bool) -> str:
@@ -113,12 +116,6 @@ def _kind_of(alignment: Alignment, before: Part, after: Part, lines_moved: bool)
 def _is_turned(before: Part, after: Part) -> bool:
     """Return whether one of two matrices is stored transposed."""
     return before.parameter.transposed != after.parameter.transposed and bool(before.columns)
-
-
-def _stored_rows(part: Part) -> int:
-    """Return the number of rows of a matrix as it is stored."""
-    transposed = part.parameter.transposed and part.columns
-    return sum(segment.size for segment in (part.columns if transposed else part.rows))
 
 
 def _match_by_values(
@@ -178,8 +175,9 @@ def _match_pieces(
         # A fused matrix must be matched by all pieces of it that are left.
         if twins and not any(claims[base[0].parameter.name] for base, *_ in twins):
             yield from (_match_piece(alignment, base, left, place) for base, left, place in twins)
-            for base, *_ in twins:
-                remaining.pop(base[0].parameter.name, None)
+            for (base, _), *_ in twins:
+                if remaining.pop(base.parameter.name, None):
+                    yield from _removed_experts(alignment, base)
         else:
             yield ParameterMatch(None, part, "added")
 
@@ -210,7 +208,7 @@ def _match_piece(
     kind = "fused"
     if before.key == after.key:
         kind = _kind_of(alignment, before, after, rows is not None or columns is not None)
-    return ParameterMatch(before, after, kind, certainty, rows, (columns,), (old, new))
+    return ParameterMatch(before, after, kind, certainty, (old, new), rows, columns)
 
 
 def _sides(part: Part, piece: Piece) -> Sides:

@@ -279,3 +279,13 @@ def test_experts_stored_the_other_way_are_all_compared(bases, tmp_path, back):
     rows = pair.matches[pair.matches["module_name"].str.contains("experts")]
     experts = sum(v.numel() for n, v in tensors.items() if ".experts." in n)
     assert rows["weight_before"].sum() == rows["compared"].sum() == experts
+
+
+def test_experts_removed_from_a_tensor_of_all_are_counted(bases, tmp_path):
+    """The base holds all experts in one tensor, and the model after each in one of its own."""
+    left = Left(experts=[7, 0, 1, 3, 4, 6], config={"num_local_experts": 6})
+    after = structural.pruned(bases("mixtral"), tmp_path / "after", left)
+    bare = written(tmp_path / "bare", load_file(after / "model.safetensors"))
+    layers = (pair := sr.compare_checkpoints(bases("mixtral"), bare)).matches
+    assert set(pair.removed["kind"]) == {"expert"}
+    assert (layers["weight_before"] - layers["compared"]).sum() == pair.removed["weights"].sum()
