@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import Any
 
-from sparsity_report.pairing.alignment import ORDER_NOTES
 from sparsity_report.pairing.tally import ENOUGH, UNRELATED
 from sparsity_report.sparse.shares import ratio
 from sparsity_report.study.figures import StudyFigures
@@ -151,7 +150,7 @@ def removed_parts(study: StudyFigures) -> Iterator[str]:
 
 
 def _permutations(study: StudyFigures) -> Iterator[str]:
-    yield from note_findings(study.notes, ORDER_NOTES.values())
+    yield from note_findings(study.notes, ["note.moved_units"])
 
 
 def _overlap(study: StudyFigures) -> Iterator[str]:

@@ -31,16 +31,6 @@ _PLURALS = {
     "head": "heads", "kv_head": "key-value heads", "channel": "channels", "expert": "experts",
     "vocabulary": "tokens", "width": "channels of the width", "block": "blocks",
 }  # fmt: skip
-ORDER_NOTES = {
-    "block": "note.moved_blocks",
-    "expert": "note.moved_experts",
-    "head": "note.moved_heads",
-    "kv_head": "note.moved_kv_heads",
-    "channel": "note.moved_channels",
-    "vocabulary": "note.moved_tokens",
-    "width": "note.moved_width_channels",
-}
-"""Key of the note about another order for each kind of unit."""
 
 
 @dataclass
@@ -221,11 +211,11 @@ class Alignment:
                 moved[kind] += count
                 total[kind] += match.index.size
         for kind, count in moved.items():
-            yield say(ORDER_NOTES[kind], moved=count, total=total[kind])
+            yield say("note.moved_units", units=plural(kind), moved=count, total=total[kind])
 
 
 def plural(axis: str) -> str:
-    """Return the English name of several units of an axis, for errors.
+    """Return the English name of several units of an axis.
 
     Examples
     --------

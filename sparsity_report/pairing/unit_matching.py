@@ -235,7 +235,7 @@ def _assign(base: Floats, remaining: Floats, similarity: Similarity) -> Index:
     chunks = (chunk for _, chunk in _chunks(base, remaining, similarity))
     tables = [np.stack([chunk.argmax(axis=1), chunk.max(axis=1)]) for chunk in chunks]
     best, highest = np.concatenate(tables, axis=1)
-    claimed = best.astype(np.int64)
+    claimed: Index = best.astype(np.int64)
     owner, held = np.full(len(base), -1), np.full(len(base), -np.inf)
     # The last is popped first; the first unit wins ties.
     waiting = np.lexsort((-np.arange(claimed.size), highest)).tolist()

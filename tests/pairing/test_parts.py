@@ -11,7 +11,7 @@ import transformers
 from puzzles import PUZZLE, puzzle
 from safetensors.torch import load_file, save_file
 from structural import Left, rows_of_heads, shuffled, written
-from wording import count_of, of_key
+from wording import count_of, of_key, values_of
 
 import sparsity_report as sr
 from sparsity_report.pairing.removed import KINDS
@@ -120,8 +120,9 @@ def test_key_value_heads_that_differ_by_layer(bases, tmp_path):
 
 
 def moved_heads(pair):
-    (note,) = of_key(pair.notes, "note.moved_kv_heads")
-    return count_of(note, "note.moved_kv_heads", "moved")
+    (note,) = of_key(pair.notes, "note.moved_units")
+    assert values_of(note, "note.moved_units")["units"] == "key-value heads"
+    return count_of(note, "note.moved_units", "moved")
 
 
 def test_a_shared_expert_has_channels_of_its_own(tmp_path):
