@@ -240,8 +240,9 @@ def match_rows(base: Tables, remaining: Tables, *more: tuple[Tables, Tables]) ->
         np.concatenate([project(some) for some in zip(*(t() for t in side), strict=True)])
         for side in zip((base, remaining), *more, strict=True)
     )
-    match = unit_matching.match_in_place if len(one) == len(other) else unit_matching.match_similar
-    return match(one, other)
+    if len(one) == len(other):
+        return unit_matching.match_in_place(one, other)
+    return unit_matching.match_similar(one, other)
 
 
 def differing_share(tables: tuple[torch.Tensor, torch.Tensor] | None) -> float:
