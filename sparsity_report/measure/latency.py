@@ -17,7 +17,7 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.measure import clock as clocks
 from sparsity_report.measure import timed_calls
 from sparsity_report.measure.clock import TAIL, Clock, Floats, Timing, resampled, timed
-from sparsity_report.measure.machine import Watch, this_machine
+from sparsity_report.measure.machine import Watch, streamed_bytes, this_machine
 from sparsity_report.measure.timed_calls import Timed, shapes_of
 from sparsity_report.sparse.linear_csr import LinearCSR
 from sparsity_report.sparse.shares import ratio
@@ -60,7 +60,8 @@ class Bench:
         left = self._all - self._done
         self._done += 1
         cold = cache == "out of cache"
-        ready = timed_calls.prepared(calls, cold, self._machine) if calls else None
+        streamed = streamed_bytes(self._machine["cache_bytes"]) if cold else None
+        ready = timed_calls.prepared(calls, streamed) if calls else None
         if ready is None:
             return None
         seconds = max(0.0, (self._end - perf_counter()) / left)
@@ -69,8 +70,8 @@ class Bench:
     def facts(self, timing: Timing) -> dict[str, Any]:
         """Return the columns that describe the machine and its conditions."""
         low, high = timing.spread
-        machine, conditions = self._machine._asdict(), self._watch.conditions()._asdict()
-        return machine | conditions | {"control_low": low, "control_high": high}
+        control = {"control_low": low, "control_high": high}
+        return self._machine | self._watch.conditions() | control
 
 
 @with_bar("timing", unit="measurement")

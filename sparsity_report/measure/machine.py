@@ -6,7 +6,7 @@ import time
 from collections import deque
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import torch
 
@@ -19,43 +19,19 @@ _WINDOW = 1.0
 _IDLE = (3, 4)
 
 
-class Machine(NamedTuple):
-    """Constant properties of the machine; unknown ones are None.
+def this_machine() -> dict[str, Any]:
+    """Return the columns that describe this machine; unknown ones are None.
 
-    Attributes
-    ----------
-    machine : str
-        Processor and libraries that do the arithmetic.
-    cores, threads : int
-        Cores this process may use, and threads of torch.
-    cache_bytes : int or None
-        Size of all parts of the last-level cache.
+    ``machine`` names the processor and the libraries that do the arithmetic. ``cores`` are those
+    that this process may use, ``threads`` those of torch. ``cache_bytes`` is the size of all parts
+    of the last-level cache.
     """
-
-    machine: str
-    cores: int
-    threads: int
-    cache_bytes: int | None
-
-
-class Conditions(NamedTuple):
-    """Changing properties of the machine; unknown ones are None.
-
-    Attributes
-    ----------
-    others : float or None
-        Cores used by other programs and by the host of a virtual machine.
-    load : float or None
-        The load average of the last minute.
-    """
-
-    others: float | None
-    load: float | None
-
-
-def this_machine() -> Machine:
-    """Return the properties of this machine."""
-    return Machine(processor(), cores(), torch.get_num_threads(), cache_bytes())
+    return {
+        "machine": processor(),
+        "cores": cores(),
+        "threads": torch.get_num_threads(),
+        "cache_bytes": cache_bytes(),
+    }
 
 
 def cores() -> int:
@@ -108,8 +84,12 @@ class Watch:
         self._records: deque[tuple[float, float]] = deque()
         self.conditions()
 
-    def conditions(self) -> Conditions:
-        """Return the conditions of the last second, or since the previous call."""
+    def conditions(self) -> dict[str, float | None]:
+        """Return the columns for the last second, or since the previous call; None if unknown.
+
+        ``others`` is the number of cores used by other programs and by the host of a virtual
+        machine, ``load`` the load average of the last minute.
+        """
         now, others = time.perf_counter(), _work_of_others()
         taken = None
         if others is not None:
@@ -120,7 +100,7 @@ class Watch:
                 taken = max(0.0, (others - before) / (now - since))
             self._records.append((now, others))
         load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-        return Conditions(taken, load)
+        return {"others": taken, "load": load}
 
 
 def _work_of_others() -> float | None:

@@ -265,7 +265,7 @@ def test_others_are_what_is_neither_idle_nor_mine(monkeypatch):
     monkeypatch.setattr(machine, "_work_of_others", lambda: next(work))
     watch = machine.Watch()
     # Since the first look, while there is none a second ago; then since the last one that is.
-    assert [watch.conditions().others for _ in range(3)] == [1.5, 1.25 / 1.5, 1.0]
+    assert [watch.conditions()["others"] for _ in range(3)] == [1.5, 1.25 / 1.5, 1.0]
 
 
 def test_bad_clocks_are_refused():

@@ -9,13 +9,13 @@ from zoo.cases import CASES, built
 import sparsity_report as sr
 from sparsity_report.measure import clock, latency
 from sparsity_report.measure.clock import Timing
-from sparsity_report.measure.machine import Conditions, Machine
 from sparsity_report.study.schema import TABLES
 
 NAMED = {case.name: case for case in CASES}
 
 
-MACHINE = Machine("some machine", 4, 2, 2**14)
+MACHINE = {"machine": "some machine", "cores": 4, "threads": 2, "cache_bytes": 2**14}
+QUIET = {"others": 0.0, "load": None}
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +51,7 @@ def played(monkeypatch):
         return Timing(np.column_stack([np.tile(own, (20, 1)), again]), base, control)
 
     monkeypatch.setattr(latency, "timed", timed)
-    monkeypatch.setattr(latency.Watch, "conditions", lambda _: Conditions(0.0, None))
+    monkeypatch.setattr(latency.Watch, "conditions", lambda _: QUIET)
     return seen
 
 
@@ -116,7 +116,7 @@ def test_a_crossover_needs_a_control_that_holds_one_and_room(monkeypatch, played
     variants = three(sr.load(nn.ModuleDict({"fc1": nn.Linear(32, 16)})))
     frame = sr.latency(variants, tokens=[1], clock=sr.Clock(cold=False))
     assert set(frame["crossover_low"]) == {0.99}
-    others = Conditions(2.3, None)
+    others = {"others": 2.3, "load": None}
     monkeypatch.setattr(latency.Watch, "conditions", lambda _: others)
     frame = sr.latency(variants, tokens=[1], clock=sr.Clock(cold=False))
     assert frame["crossover_low"].isna().all()
@@ -126,7 +126,7 @@ def test_a_crossover_needs_a_control_that_holds_one_and_room(monkeypatch, played
 @pytest.mark.parametrize("ends", [(0.5, 2.0), (0.25, 4.0)])
 def test_a_crossover_is_where_csr_becomes_faster(monkeypatch, ends):
     """The speed-up of CSR grows evenly in its logarithm from the first level to the last."""
-    monkeypatch.setattr(latency.Watch, "conditions", lambda _: Conditions(0.0, None))
+    monkeypatch.setattr(latency.Watch, "conditions", lambda _: QUIET)
     levels = np.array([0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99])
     speeds = ends[0] * (ends[1] / ends[0]) ** (levels / 0.99)
 
@@ -152,7 +152,7 @@ def test_weights_are_timed_where_they_were_asked_to_be(played):
 
 
 def test_small_layers_are_timed_in_cache(monkeypatch, played):
-    huge = MACHINE._replace(cache_bytes=2**32)
+    huge = MACHINE | {"cache_bytes": 2**32}
     monkeypatch.setattr(latency, "this_machine", lambda: huge)
     frame = sr.latency(three(sr.load()), tokens=[1])
     assert set(frame["cache"].dropna()) == {"in cache"}
@@ -170,7 +170,7 @@ def test_architectures(name, quick):
     shapes = {p.matrix for p in weights.prunable}
     assert set(frame["name"]) == {f"{r} × {c}" for r, c in shapes} | {"whole forward"}
     assert frame[["seconds", "realised_speedup"]].gt(0).all(axis=None)
-    assert (frame["threads"] == MACHINE.threads).all()
+    assert (frame["threads"] == MACHINE["threads"]).all()
     assert frame["runs"].between(3, 5).all()
 
 
