@@ -16,7 +16,7 @@ from sparsity_report.counting.histogram import Magnitudes
 from sparsity_report.counting.progress import Progress
 from sparsity_report.counting.pruning import PrunedWeights, Pruning
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.pairing.matches import Plan
+from sparsity_report.pairing.alignment import Plan
 from sparsity_report.pairing.paired_reading import compare_parameters
 from sparsity_report.pairing.parameter_plan import plan_comparison
 from sparsity_report.pairing.tally import ENOUGH, UNRELATED, Tally

@@ -24,8 +24,16 @@ from sparsity_report.pairing.fingerprints import (
     read_matrix,
     take_fingerprints,
 )
-from sparsity_report.pairing.matches import Piece, split_fused
-from sparsity_report.pairing.roles import OUTSIDE, ModelRoles, Part, Parts, Place, experts_module
+from sparsity_report.pairing.roles import (
+    OUTSIDE,
+    ModelRoles,
+    Part,
+    Parts,
+    Piece,
+    Place,
+    experts_module,
+    split_fused,
+)
 from sparsity_report.pairing.unit_matching import UnitMatch, match_identical
 
 # Rows compared per block or expert, or of the embedding, and tokens by which channels are matched.

@@ -1,10 +1,11 @@
-"""The alignment of two models, and the comparisons of rows by which units are matched.
+"""Matches of the units and parameters of two models, and comparisons of rows.
 
 A unit is a block, an expert, a head, a channel, a token or a channel of the width.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -15,8 +16,17 @@ from sparsity_report.deferred import torch
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.pairing import fingerprints, unit_matching
 from sparsity_report.pairing.fingerprints import Index, hash_rows, project, read_matrix, sample_rows
-from sparsity_report.pairing.roles import OUTSIDE, ModelRoles, Part, Place, Segment, Sides
+from sparsity_report.pairing.roles import (
+    OUTSIDE,
+    ModelRoles,
+    Part,
+    Piece,
+    Place,
+    Segment,
+    Sides,
+)
 from sparsity_report.pairing.unit_matching import UnitMatch, match_identical
+from sparsity_report.weights.weights import Parameter, Weights
 from sparsity_report.words.sentences import say
 
 Tables = Callable[[], "Iterable[torch.Tensor]"]
@@ -27,6 +37,10 @@ _MIN_CERTAINTY, _MIN_SIMILARITY = 0.1, 0.5
 _SAME_ROW, _MIN_COLUMNS = 0.5, 32
 # Certainty above which a unit counts as moved.
 _CERTAIN = 0.5
+# Kinds of matches, the least certain first.
+ALIGNMENTS = (
+    "content", "reordered", "fused", "turned", "renamed", "name", "added", "removed",
+)  # fmt: skip
 _PLURALS = {
     "head": "heads", "kv_head": "key-value heads", "channel": "channels", "expert": "experts",
     "vocabulary": "tokens", "width": "channels of the width", "block": "blocks",
@@ -223,6 +237,76 @@ def plural(axis: str) -> str:
     ('key-value heads', 'channels')
     """
     return _PLURALS[axis.partition(",")[0]]
+
+
+@dataclass(frozen=True, eq=False)
+class ParameterMatch:
+    """A parameter of the base and its match; one side is missing if it was added or removed.
+
+    Attributes
+    ----------
+    before, after : Part or None
+    alignment : str
+        One of :data:`ALIGNMENTS`.
+    certainty : float
+        1 if names or equal values leave no doubt.
+    pieces : pair of Piece or None
+        Compared matrix of each side; None if values in the same positions are compared.
+    rows, columns : numpy.ndarray of int64 or None
+        The row and the column of the base's piece for each one after; None for the identity.
+    """
+
+    before: Part | None
+    after: Part | None
+    alignment: str = "name"
+    certainty: float = 1.0
+    pieces: tuple[Piece, Piece] | None = None
+    rows: Index | None = None
+    columns: Index | None = None
+
+    @property
+    def name(self) -> str:
+        """A name that is unique in a plan."""
+        names = [part.parameter.name if part else "" for part in (self.before, self.after)]
+        return "\n".join([*names, repr(self.pieces or "")])
+
+    @property
+    def parameters(self) -> Iterator[Parameter]:
+        """The parameters of the base and of the model, if there are both."""
+        return (p.parameter for p in (self.before, self.after) if p is not None)
+
+    @property
+    def method(self) -> str:
+        """A digest of the way in which the two are compared, for cache keys."""
+        digest = hashlib.sha256(repr(self.pieces).encode())
+        for index in (self.rows, self.columns):
+            digest.update(b"-" if index is None else index.tobytes())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """The matches of all parameters of two models.
+
+    Attributes
+    ----------
+    alignment : Alignment
+    matches : tuple of ParameterMatch
+        Every stored parameter of both models is in one match, or its pieces in several.
+    """
+
+    alignment: Alignment
+    matches: tuple[ParameterMatch, ...]
+
+    @property
+    def before(self) -> Weights:
+        """The base."""
+        return self.alignment.before.weights
+
+    @property
+    def after(self) -> Weights:
+        """The model to compare with it."""
+        return self.alignment.after.weights
 
 
 def match_rows(base: Tables, remaining: Tables, *more: tuple[Tables, Tables]) -> UnitMatch:

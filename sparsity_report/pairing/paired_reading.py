@@ -14,8 +14,8 @@ from sparsity_report.counting.disk_cache import CacheFolder, Entries
 from sparsity_report.counting.progress import Progress, bar
 from sparsity_report.counting.workers import in_order
 from sparsity_report.deferred import torch
+from sparsity_report.pairing.alignment import ParameterMatch, Plan
 from sparsity_report.pairing.fingerprints import matrix_of_slices, whole_groups
-from sparsity_report.pairing.matches import ParameterMatch, Plan
 from sparsity_report.pairing.tally import SideCount, Tally, decode_tally, encode_tally, tally_key
 from sparsity_report.pairing.value_loops import compile_for, count_values, tally_values
 from sparsity_report.sparse.cost import value_bytes

@@ -9,10 +9,9 @@ from sparsity_report.deferred import torch
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.pairing import roles
 from sparsity_report.pairing.align_units import align
-from sparsity_report.pairing.alignment import Alignment
+from sparsity_report.pairing.alignment import Alignment, ParameterMatch, Plan
 from sparsity_report.pairing.fingerprints import hash_rows, project
-from sparsity_report.pairing.matches import ParameterMatch, Piece, Plan, split_fused
-from sparsity_report.pairing.roles import OUTSIDE, Part, Place, Sides
+from sparsity_report.pairing.roles import OUTSIDE, Part, Piece, Place, Sides, split_fused
 from sparsity_report.pairing.unit_matching import match_equal, match_similar
 from sparsity_report.weights.weights import Weights
 
@@ -103,7 +102,7 @@ def _removed_experts(alignment: Alignment, part: Part) -> Iterator[ParameterMatc
 
 
 def _kind_of(alignment: Alignment, before: Part, after: Part, lines_moved: bool) -> str:
-    """Return the kind of a match, one of ``matches.ALIGNMENTS``."""
+    """Return the kind of a match, one of ``alignment.ALIGNMENTS``."""
     enclosing = [*alignment.enclosing_matches(after)]
     if lines_moved or any(m.removed or m.index[number] != number for m, number in enclosing):
         smaller = before.parameter.total != after.parameter.total

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import takewhile
 
-from sparsity_report.pairing.alignment import Alignment
-from sparsity_report.pairing.matches import Plan
+from sparsity_report.pairing.alignment import Alignment, Plan
 from sparsity_report.pairing.roles import Part, Place, Segment
 
 Block = tuple[str, int]

@@ -33,6 +33,8 @@ _OUTPUTS = {"dense", "c_proj", "wo"}
 _BY_HEAD = "query_key_value"
 # Experts with alternating gate and up rows.
 _IN_TURNS = "GptOss"
+# Matrices in a fused one, in the order of its rows.
+_FUSED = {"qkv": ("q", "k", "v"), "gate_up": ("gate", "up")}
 # Axes of rows and columns by role.
 _AXES = {
     "q": ("head", "width"),
@@ -366,3 +368,32 @@ def experts_module(part: Part) -> str:
     named = [i for i, word in enumerate(words) if "expert" in word]
     last = max(named, default=len(words) - 2)
     return ".".join(words[: last + 1])
+
+
+class Piece(NamedTuple):
+    """A matrix inside a parameter: some rows of one expert.
+
+    Attributes
+    ----------
+    expert : int or None
+        Index in a tensor of several experts.
+    first, last : int
+        Rows, outputs first.
+    """
+
+    expert: int | None
+    first: int
+    last: int
+
+
+def split_fused(part: Part) -> Iterator[tuple[tuple[str, str], Piece]]:
+    """Yield the separate matrices in a parameter, with their roles."""
+    role, _, suffix = part.role.partition(",")
+    tail = f",{suffix}" if suffix else ""
+    fused = _FUSED.get(role, ()) if len(part.rows) > 1 else ()
+    for expert in range(part.stacked) if part.stacked else (None,):
+        start = 0
+        for name, segment in zip(fused or (role,), part.rows, strict=False):
+            size = segment.size if fused else sum(s.size for s in part.rows)
+            yield (f"{name}{tail}", part.leaf), Piece(expert, start, start + size)
+            start += size

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from sparsity_report.errors import writable
-from sparsity_report.pairing.matches import ALIGNMENTS
+from sparsity_report.pairing.alignment import ALIGNMENTS
 from sparsity_report.pairing.removed import KINDS
 from sparsity_report.weights.anatomy.groups import GROUPS
 from sparsity_report.weights.packed.group_rounding import ROUNDING

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from sparsity_report.pairing.matches import ALIGNMENTS, ParameterMatch, Plan
+from sparsity_report.pairing.alignment import ALIGNMENTS, ParameterMatch, Plan
 from sparsity_report.pairing.removed import find_removed
 from sparsity_report.pairing.tally import Tally
 from sparsity_report.study.schema import TABLES, typed
