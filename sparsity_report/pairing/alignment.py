@@ -16,15 +16,7 @@ from sparsity_report.deferred import torch
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.pairing import fingerprints, unit_matching
 from sparsity_report.pairing.fingerprints import Index, hash_rows, project, read_matrix, sample_rows
-from sparsity_report.pairing.roles import (
-    OUTSIDE,
-    ModelRoles,
-    Part,
-    Piece,
-    Place,
-    Segment,
-    Sides,
-)
+from sparsity_report.pairing.roles import OUTSIDE, ModelRoles, Part, Piece, Place, Segment, Sides
 from sparsity_report.pairing.unit_matching import UnitMatch, match_identical
 from sparsity_report.weights.weights import Parameter, Weights
 from sparsity_report.words.sentences import say
