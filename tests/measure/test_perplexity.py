@@ -59,27 +59,6 @@ def test_a_last_window_of_one_token_scores_nothing():
         assert frame.loc[0, "scored"] == {33: 30, 32: 30, 31: 29}[tokens]
 
 
-def test_smollm2_equals_the_guide(smollm2):
-    """The loop of https://huggingface.co/docs/transformers/perplexity, mean over all tokens."""
-    text, window, stride = TEXT[:350], 128, 64
-    model = smollm2.module().eval()
-    ids = smollm2.tokenizer()(text, return_tensors="pt")["input_ids"]
-    before, sums, n = 0, 0.0, 0
-    for begin in range(0, ids.shape[1], stride):
-        end = min(begin + window, ids.shape[1])
-        labels = ids[:, begin:end].clone()
-        labels[:, : -(end - before)] = -100
-        with torch.no_grad():
-            loss = model(ids[:, begin:end], labels=labels).loss
-        scored = int((labels[:, 1:] != -100).sum())
-        sums, n, before = sums + float(loss) * scored, n + scored, end
-        if end == ids.shape[1]:
-            break
-    frame = sr.perplexity(sr.dense(smollm2), text, window=window, stride=stride)
-    assert frame.loc[0, "perplexity"] == pytest.approx(math.exp(sums / n), rel=1e-4)
-    assert 2 < frame.loc[0, "perplexity"] < 100
-
-
 def test_protocol_is_recorded(demo):
     row = sr.perplexity(sr.dense(demo), TEXT[:900], window=100).loc[0]
     assert row["text_fingerprint"] == hashlib.sha256(TEXT[:900].encode()).hexdigest()[:16]
