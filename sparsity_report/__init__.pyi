@@ -27,11 +27,9 @@ from .findings.model_check import check as check
 from .measure.calibration import calibrate as calibrate
 from .measure.clock import Clock as Clock
 from .measure.continuations import continuations as continuations
-from .measure.latency import crossover as crossover
 from .measure.latency import latency as latency
 from .measure.perplexity import perplexity as perplexity
 from .measure.reap import reap as reap
-from .measure.reproduce import reproduce as reproduce
 from .measure.sensitivity import sensitivity as sensitivity
 from .measure.wanda import owl as owl
 from .measure.wanda import wanda as wanda
@@ -50,6 +48,7 @@ from .study.harness_results import read_lm_eval as read_lm_eval
 from .study.levels.sweep import sweep as sweep
 from .study.patterns import weight_patterns as weight_patterns
 from .study.published_scores import Reproduction as Reproduction
+from .study.published_scores import reproduce as reproduce
 from .study.variants import Variant as Variant
 from .study.variants import analyze_layers as analyze_layers
 from .study.variants import csr as csr

@@ -16,7 +16,7 @@ from sparsity_report.counting.histogram import Magnitudes
 from sparsity_report.counting.progress import Progress
 from sparsity_report.counting.pruning import PrunedWeights, Pruning
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.pairing.matches import Plan
+from sparsity_report.pairing.alignment import Plan
 from sparsity_report.pairing.paired_reading import compare_parameters
 from sparsity_report.pairing.parameter_plan import plan_comparison
 from sparsity_report.pairing.tally import ENOUGH, UNRELATED, Tally
@@ -80,8 +80,7 @@ def compare_checkpoints(
     nonzero in both, ``norm`` is the norm before, ``relative_change`` the norm of the change ÷ the
     norm before, and ``correlation`` the cosine. ``iou`` is the number of common zeros ÷ the zeros
     of either. ``untouched`` is true if every parameter, biases included, is unchanged. ``n_m_*``
-    is the sparsest of 1:4, 2:8, 2:4 and 4:8 that 99 % of the groups comply with. ``kv_cache_*``
-    are the bytes that a token adds to the key-value cache.
+    is the sparsest of 1:4, 2:8, 2:4 and 4:8 that 99 % of the groups comply with.
 
     In ``removed``, ``index`` is one of ``among`` such parts, and ``certainty`` the probability
     that this one was removed. A weight is counted once, with the largest removed part that

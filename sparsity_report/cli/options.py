@@ -257,7 +257,7 @@ class Analysis(CountingOptions):
     perplexity: str | None = option(
         None,
         MEASUREMENTS,
-        "Perplexity; protocols: sliding, wikitext2-2048, wikitext2-max, c4-256x2048, ptb. "
+        "Perplexity; protocols: sliding, wikitext2-2048, wikitext2-max, c4-256x2048. "
         "[PROTOCOL: sliding]",
         metavar="[PROTOCOL]",
     )

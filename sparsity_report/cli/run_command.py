@@ -185,9 +185,8 @@ def _sensitivity(given: Compared, analysis: Analysis) -> pd.DataFrame:
             "the zeros that the model has"
         )
     return sr.sensitivity(
-        pruning.weights, pruning.sparsity, by, text=analysis.text, protocol=analysis.protocol,
-        cache=analysis.cache,
-    )  # fmt: skip
+        pruning.weights, pruning.sparsity, by, text=analysis.text, protocol=analysis.protocol
+    )
 
 
 def _continuations(given: Compared, analysis: Analysis) -> pd.DataFrame:

@@ -32,17 +32,14 @@ _READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0
 _KINDS = {
     "counts": "note.cached_counts",
     "pairs": "note.cached_comparisons",
-    "scores": "note.cached_scores",
 }
-# Kinds whose keys do not cover every byte of their sources, so that verification repeats the work.
-_SAMPLED = frozenset({"counts", "pairs"})
 # Names that a note lists.
 _NAMED = 3
 
 
 @dataclass(frozen=True)
 class Cache:
-    """A folder that caches counts and scores, for ``cache=``.
+    """A folder that caches counts, for ``cache=``.
 
     Parameters
     ----------
@@ -50,8 +47,7 @@ class Cache:
         Created when it is missing.
     verify : bool
         Count every tensor again and compare the result with the cache. ``study.notes`` lists the
-        entries that were wrong, and the cache keeps the new counts. Scores need no verification:
-        their key covers every byte of the model.
+        entries that were wrong, and the cache keeps the new counts.
 
     Examples
     --------
@@ -77,7 +73,7 @@ class Entries:
     cache : path-like or Cache, optional
         None: no entry is found, and none is written.
     kind : str
-        ``"counts"``, ``"pairs"`` or ``"scores"``: the suffix of their files.
+        ``"counts"`` or ``"pairs"``: the suffix of their files.
 
     Raises
     ------
@@ -88,7 +84,7 @@ class Entries:
     def __init__(self, cache: CacheFolder | None, kind: str) -> None:
         self.in_use = cache is not None
         cache = cache if isinstance(cache, Cache) else Cache(cache or "")
-        self._verify = cache.verify and kind in _SAMPLED
+        self._verify = cache.verify
         self._folder, self._kind, self._trouble = Path(cache.folder), kind, ""
         self._rejected: dict[str, list[str]] = {_DAMAGED: [], _OUTDATED: []}
         try:
@@ -107,7 +103,7 @@ class Entries:
         key : str or None
             64 hexadecimal digits; None has no entry.
         name : str
-            The tensor or model part, for notes.
+            The tensor, for notes.
         decode : callable
             Returns the result in a payload, or raises a ValueError if the payload is impossible.
         """

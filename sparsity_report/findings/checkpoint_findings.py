@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from sparsity_report.pairing.alignment import ORDER_NOTES
 from sparsity_report.pairing.tally import ENOUGH, UNRELATED
 from sparsity_report.sparse.shares import ratio
 from sparsity_report.study.figures import StudyFigures
@@ -171,7 +170,7 @@ def removed_parts(study: StudyFigures) -> Iterator[str]:
 
 
 def _permutations(study: StudyFigures) -> Iterator[str]:
-    yield from note_findings(study.notes, ORDER_NOTES.values())
+    yield from note_findings(study.notes, ["note.moved_units"])
 
 
 def _overlap(study: StudyFigures) -> Iterator[str]:

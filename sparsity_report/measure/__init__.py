@@ -6,16 +6,14 @@ Scores:
 - `protocols`: evaluation protocols of papers, as windows of tokens.
 - `model_stage`: one model in memory that is pruned as each variant in turn.
 - `perplexity`: likelihood, accuracy and KL divergence of windows, and the public measurement.
-- `reproduce`: the perplexities of a paper measured; its value is in ``study.published_scores``.
 - `sensitivity`, `continuations`: the other public measurements, one frame each.
 - `calibration`: norms of the inputs of each matrix; tokens, gates and outputs of each expert.
 - `wanda`: pruning by these norms. `reap`: lists of experts by their use.
 
 Times:
 
-- `machine`: processor, caches, memory bandwidth and load.
-- `clock`: interleaved timing with a duplicate kernel as control.
-- `ratio_intervals`: bootstrap intervals of ratios of times.
+- `machine`: processor, caches and load.
+- `clock`: interleaved timing with a duplicate kernel as control, and intervals of ratios.
 - `timed_calls`: layers and models as calls, with weights in the cache or read from memory.
 - `latency`: the public measurements, and the sparsity at which CSR overtakes dense.
 

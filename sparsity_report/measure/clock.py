@@ -1,4 +1,8 @@
-"""Interleaved timing of calls, with a duplicate kernel as control."""
+"""Interleaved timing of calls, with a duplicate kernel as control.
+
+Samples have the shape (rounds, calls): every call is timed once per round. Ratios of times have
+bootstrap intervals.
+"""
 
 import gc
 import math
@@ -11,14 +15,18 @@ from functools import cache
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.measure.ratio_intervals import Floats, interval, resampled, spread
 from sparsity_report.study.derived.speedups import ENOUGH
 from sparsity_report.study.schema import CACHES
 
 Call = Callable[[], object]
+Floats = npt.NDArray[np.float64]
+
+# Share of resamples beyond either end of an interval: 99 % are between.
+TAIL = (1 - 0.99) / 2
 
 # Shortest sample in seconds, to make the cost and the resolution of the clock negligible.
 SAMPLE = max(1e-3, 100 * time.get_clock_info("perf_counter").resolution)
@@ -26,8 +34,10 @@ SAMPLE = max(1e-3, 100 * time.get_clock_info("perf_counter").resolution)
 _CHECKS, _LONGEST = 10, 10 * SAMPLE
 # Fewest and most rounds.
 _FEWEST, _MOST = 5, 400
-# Resamples for the check of the precision.
-_FEW_RESAMPLES = 200
+# Resamples for an interval, and for the check of the precision.
+_RESAMPLES, _FEW_RESAMPLES = 1000, 200
+# Consecutive parts of the rounds for the spread of the control.
+_PARTS = 5
 
 
 @dataclass(frozen=True)
@@ -108,21 +118,11 @@ class Timing:
         Column that the others are compared with.
     control : int
         Column of the duplicate kernel.
-    streamed : int or None
-        Bytes that the last column reads from memory, if it does.
     """
 
     samples: Floats
     base: int
     control: int
-    streamed: int | None = None
-
-    @property
-    def bandwidth(self) -> float | None:
-        """Bytes per second that the last column read from memory, None if it did not."""
-        if self.streamed is None:
-            return None
-        return self.streamed / float(np.median(self.samples[:, -1]))
 
     @property
     def times(self) -> list[Time]:
@@ -194,7 +194,6 @@ def rounds(
     precision: float,
     seconds: float,
     now: Callable[[], float] = time.perf_counter,
-    beside: int = 0,
 ) -> Floats:
     """Take samples of all calls in turn until all ratios are precise or the time is over.
 
@@ -213,8 +212,6 @@ def rounds(
         Time limit.
     now : callable
         Clock for the time limit.
-    beside : int
-        Number of last calls whose precision does not matter.
 
     Returns
     -------
@@ -238,7 +235,7 @@ def rounds(
                 row[place] = samplers[place]()
             taken.append([*row.values()])
             if len(taken) >= next_check:
-                if _width(np.array(taken)[:, : len(samplers) - beside], base) <= precision:
+                if _width(np.array(taken), base) <= precision:
                     break
                 next_check = math.ceil(1.4 * next_check)
     return np.array(taken)
@@ -248,7 +245,7 @@ def _width(samples: Floats, base: int) -> float:
     """Return half the width of the widest interval of a logarithm of a ratio."""
     drawn = np.log(resampled(samples, _FEW_RESAMPLES))
     ratios = drawn[:, [base]] - drawn
-    return float(np.ptp(np.quantile(ratios, [0.005, 0.995], axis=0), axis=0).max() / 2)
+    return float(np.ptp(np.quantile(ratios, [TAIL, 1 - TAIL], axis=0), axis=0).max() / 2)
 
 
 @contextmanager
@@ -268,7 +265,6 @@ def timed(
     base: int,
     control: int | None,
     limits: tuple[float, float],
-    stream: tuple[Call, int] | None = None,
 ) -> Timing:
     """Time calls in turn; time the base twice if none of them is the control.
 
@@ -283,14 +279,64 @@ def timed(
         Index of a call that runs the same kernels as the base.
     limits : (float, float)
         Target precision, and time limit in seconds, see :func:`rounds`.
-    stream : (callable, int), optional
-        A call that reads memory, and its bytes, to time along.
     """
     samplers = [sampler(call, count) for call, count in zip(calls, counts, strict=True)]
     again = len(samplers) if control is None else control
     if control is None:
         samplers.append(samplers[base])
-    if stream is not None:
-        samplers.append(sampler(stream[0], 1))
-    samples = rounds(samplers, base, *limits, beside=int(stream is not None))
-    return Timing(samples, base, again, None if stream is None else stream[1])
+    return Timing(rounds(samplers, base, *limits), base, again)
+
+
+def resampled(samples: Floats, resamples: int = _RESAMPLES) -> Floats:
+    """Return bootstrap medians of each call, from a fixed seed.
+
+    Whole rounds are drawn, in blocks of ∛n neighbors of n rounds, because a disturbance lasts
+    longer than a round (block bootstrap; Künsch, 1989).
+
+    Returns
+    -------
+    numpy.ndarray
+        Medians of shape (resamples, calls).
+
+    Examples
+    --------
+    >>> resampled(np.array([[1.0, 2.0]] * 9), 3).tolist()
+    [[1.0, 2.0], [1.0, 2.0], [1.0, 2.0]]
+    """
+    rounds = len(samples)
+    block = max(1, round(rounds ** (1 / 3)))
+    draws = np.random.default_rng(0)
+    starts = draws.integers(0, rounds, (resamples, -(-rounds // block)))
+    places = (starts[:, :, None] + np.arange(block)) % rounds
+    drawn = np.ascontiguousarray(samples.T)[:, places.reshape(resamples, -1)[:, :rounds]]
+    # Medians of all resamples from one sort in place.
+    drawn.sort(axis=2)
+    medians: Floats = (drawn[:, :, (rounds - 1) // 2] + drawn[:, :, rounds // 2]).T / 2
+    return medians
+
+
+def interval(ratios: Floats, ratio: float) -> tuple[float, float]:
+    """Return the ends of the middle 99 % of resampled ratios, widened to include the ratio.
+
+    Examples
+    --------
+    >>> low, high = interval(np.arange(101) / 100, 0.5)
+    >>> round(low, 4), round(high, 4)
+    (0.005, 0.995)
+    """
+    low, high = np.quantile(ratios, [TAIL, 1 - TAIL]).tolist()
+    return min(low, ratio), max(high, ratio)
+
+
+def spread(base: Floats, control: Floats) -> tuple[float, float]:
+    """Return the smallest and largest ratio of medians over consecutive parts of the rounds.
+
+    Examples
+    --------
+    >>> spread(np.ones(10), np.array([1, 1, 1, 1, 1, 1, 2, 2, 1, 1.0]))
+    (0.5, 1.0)
+    """
+    parts = zip(*(np.array_split(side, min(_PARTS, len(side))) for side in (base, control)),
+                strict=True)  # fmt: skip
+    ratios = [float(np.median(one) / np.median(other)) for one, other in parts]
+    return min(ratios), max(ratios)

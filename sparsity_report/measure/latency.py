@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from time import perf_counter
 from typing import Any, cast
@@ -15,17 +16,16 @@ from sparsity_report.counting.progress import Progress, with_bar
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.measure import clock as clocks
 from sparsity_report.measure import timed_calls
-from sparsity_report.measure.clock import Clock, Timing, timed
-from sparsity_report.measure.machine import Watch, stream, this_machine
-from sparsity_report.measure.ratio_intervals import crossing, crossing_interval, resampled
+from sparsity_report.measure.clock import TAIL, Clock, Floats, Timing, resampled, timed
+from sparsity_report.measure.machine import Watch, streamed_bytes, this_machine
 from sparsity_report.measure.timed_calls import Timed, shapes_of
 from sparsity_report.sparse.linear_csr import LinearCSR
 from sparsity_report.sparse.shares import ratio
 from sparsity_report.study.derived import speedups
 from sparsity_report.study.schema import TABLES, typed
 from sparsity_report.study.variants import Variant, listed, materialized
-from sparsity_report.weights.tensor_slices import dtype_name
-from sparsity_report.weights.weights import Parameter, Weights
+from sparsity_report.weights.tensor_slices import dtype_name, torch_dtype
+from sparsity_report.weights.weights import Parameter
 
 Models = Sequence[tuple[Variant, nn.Module]]
 _Rows = Iterator[dict[str, Any]]
@@ -54,37 +54,24 @@ class Bench:
     def time(
         self, name: str, calls: Sequence[Timed], base: int, control: int | None, cache: str | None
     ) -> Timing | None:
-        """Time the calls of the next measurement; None if there are none, or too small ones.
-
-        If weights come from memory, a bare read of it is timed along.
-        """
+        """Time the calls of the next measurement; None if there are none, or too small ones."""
         if self._progress:
             self._progress(self._done, self._all, name)
-        cold, left = cache == "out of cache", self._all - self._done
+        left = self._all - self._done
         self._done += 1
-        ready = timed_calls.prepared(calls, cold, self._machine) if calls else None
+        cold = cache == "out of cache"
+        streamed = streamed_bytes(self._machine["cache_bytes"]) if cold else None
+        ready = timed_calls.prepared(calls, streamed) if calls else None
         if ready is None:
             return None
         seconds = max(0.0, (self._end - perf_counter()) / left)
-        read = stream(self._machine.cache_bytes) if cold else None
-        return timed(*ready, base, control, (self._precision, seconds), read)
+        return timed(*ready, base, control, (self._precision, seconds))
 
     def facts(self, timing: Timing) -> dict[str, Any]:
         """Return the columns that describe the machine and its conditions."""
         low, high = timing.spread
-        bandwidth = timing.bandwidth or self._machine.bandwidth
-        machine, conditions = self._machine._asdict(), self._watch.conditions()._asdict()
-        facts = {"bandwidth": bandwidth, "control_low": low, "control_high": high}
-        return machine | conditions | facts
-
-
-def _bound(size: int | None, seconds: float, timing: Timing, bandwidth: float) -> dict[str, Any]:
-    """Return the least seconds to read the weights from memory, and their share of the time."""
-    if size is None:
-        return {}
-    least = size / bandwidth
-    share = None if timing.bandwidth is None else least / seconds
-    return {"weight_bytes": size, "bound_seconds": least, "bound_share": share}
+        control = {"control_low": low, "control_high": high}
+        return self._machine | self._watch.conditions() | control
 
 
 @with_bar("timing", unit="measurement")
@@ -116,7 +103,9 @@ def latency(
     tokens : sequence of int
         Numbers of tokens per call.
     crossovers : bool
-        Also measure the sparsity from which CSR is faster than dense, see :func:`crossover`.
+        Also measure the sparsity from which CSR is faster than dense, per layer shape. Layers with
+        random zeros at eight sparsities are timed, and the speed-up is interpolated in its
+        logarithm.
     clock : Clock, optional
         Precision, time limit and cache state. The default is 2 %, 60 s, both states.
     progress : callable, optional
@@ -131,11 +120,13 @@ def latency(
         ``promised_speedup`` is the ratio of FLOPs, ``realised_speedup`` that of seconds,
         ``realised_share`` realised ÷ promised. ``realised_low`` and ``realised_high`` are the ends
         of the 99 % interval of a block bootstrap. ``control_low`` and ``control_high`` are the
-        smallest and largest ratio of ``control`` over five parts of the rounds. ``bound_seconds``
-        is ``weight_bytes`` ÷ ``bandwidth``, the least time to read the weights from memory, and
-        ``bound_share`` that ÷ ``seconds``, null in the cache. ``bandwidth`` in bytes per second is
-        measured in the same rounds if weights come from memory, otherwise before. ``others`` is
-        the number of cores that other programs used.
+        smallest and largest ratio of ``control`` over five parts of the rounds. ``weight_bytes``
+        are the bytes of weights that a call reads. ``others`` is the number of cores that other
+        programs used. With 99 % confidence ``crossover_sparsity`` lies between ``crossover_low``
+        and ``crossover_high``, errors of speed-ups as large as that of the control included. It
+        and the upper end are null if CSR is not faster with this confidence even at 99 % sparsity.
+        All three are null if the control did not settle, or if other programs used cores that were
+        needed.
 
     Raises
     ------
@@ -174,8 +165,7 @@ def latency(
         frame = pd.DataFrame(rows, columns=list(TABLES["latency"]))
         if crossovers and shapes:
             keys = ["name", "tokens", "cache"]
-            edges = _curves(shapes, counts, weights.prunable[0].dtype, bench)
-            edges = edges.drop_duplicates(keys)[keys + _EDGES]
+            edges = pd.DataFrame(_crossovers(shapes, counts, bench), columns=keys + _EDGES)
             frame = frame.drop(columns=_EDGES).merge(edges, how="left", on=keys)
     return typed("latency", frame)
 
@@ -220,7 +210,7 @@ def _compared(
             "kernel": call.kernel,
             "promised_speedup": promised,
             "realised_share": ratio(time.realised_speedup, promised),
-            **_bound(call.weight_bytes, time.seconds, timing, facts["bandwidth"]),
+            "weight_bytes": call.weight_bytes,
         }
 
 
@@ -232,66 +222,6 @@ def _control(models: Models, base: int) -> int | None:
     return layouts.index("masked") if "masked" in layouts else None
 
 
-@with_bar("timing", unit="measurement")
-def crossover(
-    weights: Weights,
-    tokens: Sequence[int] = (1, 16, 128),
-    *,
-    dtype: str = "float32",
-    clock: Clock | None = None,
-    progress: Progress | None = None,
-) -> pd.DataFrame:
-    """Measure the sparsity from which CSR is faster than dense, per layer shape and tokens.
-
-    ``LinearCSR`` layers with random zeros at eight sparsities, the dense layer and a duplicate of
-    it as control are timed in turn. The speed-up is interpolated in its logarithm.
-
-    Parameters
-    ----------
-    weights : Weights
-        Model whose prunable layer shapes are measured.
-    tokens : sequence of int
-        Numbers of tokens per call.
-    dtype : str
-        Name of the torch dtype of values and inputs.
-    clock : Clock, optional
-        Precision, time limit and cache state. The default is 2 %, 60 s, both states.
-    progress : callable, optional
-        Called with measurements done, measurements in total and the name of the measurement.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row per shape, tokens, cache state and sparsity. With 99 % confidence
-        ``crossover_sparsity`` lies between ``crossover_low`` and ``crossover_high``, errors of
-        speed-ups as large as that of the control included. It and the upper end are null if CSR
-        is not faster with this confidence even at 99 % sparsity. All three are null if the
-        control did not settle, or if other programs used cores that were needed.
-
-    Raises
-    ------
-    SparsityReportError
-        The model has no prunable linear layer, or `tokens` or `dtype` is not valid.
-
-    Examples
-    --------
-    >>> import sparsity_report as sr
-    >>> clock = sr.Clock(cold=False, budget=1)
-    >>> frame = sr.crossover(sr.load(), tokens=[1], clock=clock)
-    >>> sorted(set(frame["name"]))
-    ['128 × 128', '128 × 512', '512 × 128']
-    """
-    clock = clock or clocks.DEFAULT
-    counts, shapes = _checked(tokens), shapes_of(weights)
-    if not shapes:
-        raise SparsityReportError(
-            f"{weights.name} has no prunable linear layer to measure; load another model"
-        )
-    bench = Bench(clock, progress, len(counts) * len(shapes) * len(clock.states))
-    with torch.inference_mode():
-        return _curves(shapes, counts, dtype, bench)
-
-
 def _checked(tokens: Sequence[int]) -> list[int]:
     """Return numbers of tokens; refuse anything but positive whole numbers."""
     counts = list(tokens)
@@ -300,46 +230,27 @@ def _checked(tokens: Sequence[int]) -> list[int]:
     return counts
 
 
-def _curves(
-    shapes: Mapping[str, Sequence[Parameter]], tokens: Sequence[int], dtype: str, bench: Bench
-) -> pd.DataFrame:
-    """Return the speed-ups of all shapes by sparsity, see :func:`crossover`."""
-    kind = getattr(torch, dtype, None)
-    if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
-        raise SparsityReportError(f"dtype must name a torch dtype of floats, not {dtype!r}")
-    rows: list[dict[str, Any]] = []
+def _crossovers(
+    shapes: Mapping[str, Sequence[Parameter]], tokens: Sequence[int], bench: Bench
+) -> _Rows:
+    """Yield the sparsity from which CSR is faster by shape, number of tokens and cache state.
+
+    CSR layers with random zeros at eight sparsities, the dense layer and a duplicate of it as
+    control are timed in turn.
+    """
+    dtype = torch_dtype(next(iter(shapes.values()))[0].dtype)
     for shape, parameters in shapes.items():
         out, columns = cast(tuple[int, int], parameters[0].matrix)
         weight, order = torch.randn(out, columns), torch.rand(out, columns)
-        layers = [LinearCSR((weight * (order >= level)).to(kind)) for level in _LEVELS]
+        layers = [LinearCSR((weight * (order >= level)).to(dtype)) for level in _LEVELS]
         for number in tokens:
-            calls = [timed_calls.dense_call(weight.to(kind), number)]
+            calls = [timed_calls.dense_call(weight.to(dtype), number)]
             calls += [timed_calls.csr_call(layer, number) for layer in layers]
             for cache in bench.states:
                 name = f"crossover of {shape}, {number} tokens, {cache}"
                 if timing := bench.time(name, calls, 0, None, cache):
-                    facts = {"name": shape, "tokens": number, "cache": cache, "dtype": dtype}
-                    sizes = [call.weight_bytes for call in calls[1:]]
-                    rows += (facts | row for row in _curve(timing, sizes, bench))
-    return typed("crossover", pd.DataFrame(rows, columns=list(TABLES["crossover"])))
-
-
-def _curve(timing: Timing, sizes: Sequence[int | None], bench: Bench) -> _Rows:
-    base, *times = timing.times[: len(_LEVELS) + 1]
-    facts = bench.facts(timing) | {"runs": base.runs}
-    edge = _edge(timing, facts)
-    for level, time, size in zip(_LEVELS, times, sizes, strict=True):
-        yield {
-            **facts,
-            **edge,
-            "sparsity": level,
-            "dense_seconds": base.seconds,
-            "csr_seconds": time.seconds,
-            "speedup": ratio(base.seconds, time.seconds),
-            "speedup_low": time.realised_low,
-            "speedup_high": time.realised_high,
-            **_bound(size, time.seconds, timing, facts["bandwidth"]),
-        }
+                    edge = _edge(timing, bench.facts(timing))
+                    yield {"name": shape, "tokens": number, "cache": cache, **edge}
 
 
 def _edge(timing: Timing, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -349,7 +260,7 @@ def _edge(timing: Timing, facts: Mapping[str, Any]) -> dict[str, Any]:
     if (
         not speedups.settled(low, high)
         or bool(speedups.crowded(row).iloc[0])
-        or facts["runs"] < speedups.ENOUGH
+        or len(timing.samples) < speedups.ENOUGH
     ):
         return {}
     drawn = resampled(timing.samples)
@@ -365,3 +276,58 @@ def _edge(timing: Timing, facts: Mapping[str, Any]) -> dict[str, Any]:
         "crossover_sparsity": edge,
         "crossover_high": max(last, edge),
     }
+
+
+def crossing(sparsities: Sequence[float], speedups: Sequence[float]) -> float | None:
+    """Return the sparsity from which the speed-up stays above 1, interpolated in its logarithm.
+
+    Examples
+    --------
+    >>> crossing([0.0, 0.5, 0.9], [0.25, 0.5, 2.0])
+    0.7
+    """
+    slow = [place for place, speedup in enumerate(speedups) if speedup < 1]
+    if not slow:
+        return sparsities[0]
+    last = slow[-1]
+    if last == len(speedups) - 1:
+        return None
+    a, b = math.log(speedups[last]), math.log(speedups[last + 1])
+    return sparsities[last] + (sparsities[last + 1] - sparsities[last]) * a / (a - b)
+
+
+def crossing_interval(
+    sparsities: Sequence[float], speedups: Floats, noise: float
+) -> tuple[float, float | None]:
+    """Return the interval of sparsities that contains the crossing.
+
+    Parameters
+    ----------
+    sparsities : sequence of float
+    speedups : numpy.ndarray
+        Resampled speed-ups of shape (resamples, sparsities).
+    noise : float
+        Relative difference of the control from itself, by which speed-ups may be off in either
+        direction.
+
+    Returns
+    -------
+    low : float
+        Lower end; the largest sparsity if no crossing is reached with confidence.
+    high : float or None
+        Upper end; None if the speed-up may stay below 1 at every sparsity.
+
+    Examples
+    --------
+    >>> crossing_interval([0.0, 0.5, 0.9], np.array([[0.25, 0.5, 2.0]] * 9), 0.0)
+    (0.7, 0.7)
+    >>> crossing_interval([0.0, 0.5, 0.9], np.array([[0.25, 0.5, 1.2]] * 9), 0.5)[1]
+    """
+
+    def crossings(factor: float) -> Floats:
+        edges = (crossing(sparsities, row) for row in (speedups * factor).tolist())
+        return np.array([np.inf if edge is None else edge for edge in edges])
+
+    low = float(np.quantile(crossings(1 + noise), TAIL, method="lower"))
+    high = float(np.quantile(crossings(1 / (1 + noise)), 1 - TAIL, method="higher"))
+    return min(low, sparsities[-1]), None if high == np.inf else high

@@ -1,68 +1,37 @@
-"""The machine: processor, caches, memory bandwidth, and load by other programs."""
+"""The machine: processor, caches, and load by other programs."""
 
 import os
 import platform
 import time
 from collections import deque
-from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import torch
 
 _CACHES = Path("/sys/devices/system/cpu")
 # Assumed size of the last-level cache if it cannot be read.
 _CACHE_AT_MOST = 256 * 2**20
-# Multiple of the last-level cache that is read to measure bandwidth, and number of passes.
-_STREAMED, _PASSES = 4, 5
 # Seconds over which load is measured; the kernel counts in hundredths.
 _WINDOW = 1.0
 # Columns of /proc/stat that are not work: idle, and waiting for a disk.
 _IDLE = (3, 4)
 
 
-class Machine(NamedTuple):
-    """Constant properties of the machine; unknown ones are None.
+def this_machine() -> dict[str, Any]:
+    """Return the columns that describe this machine; unknown ones are None.
 
-    Attributes
-    ----------
-    machine : str
-        Processor and libraries that do the arithmetic.
-    cores, threads : int
-        Cores this process may use, and threads of torch.
-    cache_bytes : int or None
-        Size of all parts of the last-level cache.
-    bandwidth : float
-        Bytes per second that the threads read from memory.
+    ``machine`` names the processor and the libraries that do the arithmetic. ``cores`` are those
+    that this process may use, ``threads`` those of torch. ``cache_bytes`` is the size of all parts
+    of the last-level cache.
     """
-
-    machine: str
-    cores: int
-    threads: int
-    cache_bytes: int | None
-    bandwidth: float
-
-
-class Conditions(NamedTuple):
-    """Changing properties of the machine; unknown ones are None.
-
-    Attributes
-    ----------
-    others : float or None
-        Cores used by other programs and by the host of a virtual machine.
-    load : float or None
-        The load average of the last minute.
-    """
-
-    others: float | None
-    load: float | None
-
-
-def this_machine() -> Machine:
-    """Return the properties of this machine; measure its bandwidth."""
-    threads = torch.get_num_threads()
-    return Machine(processor(), cores(), threads, cache_bytes(), read_bandwidth(threads))
+    return {
+        "machine": processor(),
+        "cores": cores(),
+        "threads": torch.get_num_threads(),
+        "cache_bytes": cache_bytes(),
+    }
 
 
 def cores() -> int:
@@ -108,46 +77,6 @@ def streamed_bytes(cached: int | None) -> int:
     return 2 * (cached or _CACHE_AT_MOST)
 
 
-@lru_cache(maxsize=1)
-def stream(cached: int | None) -> tuple[Callable[[], object], int]:
-    """Return a call that reads an array from memory once, and the bytes of the array."""
-    array = torch.ones(streamed_bytes(cached) // 4)
-    return array.sum, array.nbytes
-
-
-@lru_cache(maxsize=4)
-def read_bandwidth(threads: int) -> float:
-    """Return the memory bandwidth of the threads of torch in bytes per second.
-
-    It is that of the fastest pass over a float32 array of four times the last-level cache. The
-    passes are a sum, a maximum, sums of eight parts, and a product of two halves: reads without
-    writes, in analogy to the copy of STREAM (McCalpin, 1995). The fastest pass is the least
-    limited by its arithmetic.
-
-    Parameters
-    ----------
-    threads : int
-        Number of threads of torch, the key under which the result is cached.
-    """
-    del threads
-    size = _STREAMED * (cache_bytes() or _CACHE_AT_MOST // _STREAMED) // 4
-    array = torch.ones(max(16, size // 16 * 16))
-    halves, parts = array.view(2, -1), array.view(8, -1)
-    reads: tuple[Callable[[], object], ...] = (
-        array.sum,
-        array.max,
-        lambda: parts.sum(1),
-        lambda: torch.dot(halves[0], halves[1]),
-    )
-    fastest = float("inf")
-    with torch.inference_mode():
-        for read in reads * _PASSES:
-            start = time.perf_counter()
-            read()
-            fastest = min(fastest, time.perf_counter() - start)
-    return array.nbytes / fastest
-
-
 class Watch:
     """A record of the work of other programs over at least the last second."""
 
@@ -155,8 +84,12 @@ class Watch:
         self._records: deque[tuple[float, float]] = deque()
         self.conditions()
 
-    def conditions(self) -> Conditions:
-        """Return the conditions of the last second, or since the previous call."""
+    def conditions(self) -> dict[str, float | None]:
+        """Return the columns for the last second, or since the previous call; None if unknown.
+
+        ``others`` is the number of cores used by other programs and by the host of a virtual
+        machine, ``load`` the load average of the last minute.
+        """
         now, others = time.perf_counter(), _work_of_others()
         taken = None
         if others is not None:
@@ -167,7 +100,7 @@ class Watch:
                 taken = max(0.0, (others - before) / (now - since))
             self._records.append((now, others))
         load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-        return Conditions(taken, load)
+        return {"others": taken, "load": load}
 
 
 def _work_of_others() -> float | None:

@@ -179,7 +179,6 @@ def perplexity(
     - ``"wikitext2-max"``: the same with windows as long as the model accepts.
     - ``"c4-256x2048"``: the first 256 windows of 2,048 tokens of the first 1,100 texts of the
       first validation file of C4, joined by blanks.
-    - ``"ptb"``: the test split of ptb_text_only joined by blanks, in windows of 2,048 tokens.
 
     All variants of a model are scored together: it is loaded once, pruned and restored in place.
     A model with one variant, not pruned here, is scored together with the first such variant, if

@@ -35,21 +35,12 @@ _C4 = Corpus(
     first=True,
     bring="en/c4-validation.00000-of-00008.json.gz from allenai/c4",
 )
-_PTB = Corpus(
-    title="ptb_text_only test",
-    source=("ptb-text-only/ptb_text_only", "penn_treebank"),
-    split="test",
-    column="sentence",
-    rows=3761,
-    bare=True,
-    bring="ptb.test.txt",
-)
 
 
 #: Data sets of named protocols. They are cut into disjoint windows and the rest is dropped, as in
 #: the code of SparseGPT (github.com/IST-DASLab/sparsegpt, ``llama_eval``) and of Wanda
 #: (github.com/locuslab/wanda, ``lib/eval.py``).
-CORPORA = {"wikitext2-2048": _WIKITEXT, "wikitext2-max": _WIKITEXT, "c4-256x2048": _C4, "ptb": _PTB}
+CORPORA = {"wikitext2-2048": _WIKITEXT, "wikitext2-max": _WIKITEXT, "c4-256x2048": _C4}
 
 
 class ProtocolOptions(TypedDict, total=False):

@@ -43,16 +43,12 @@ class Corpus:
         Number of rows, or of the rows to use if `first`.
     bring : str
         File to download by hand where there is no network.
-    column : str
-        Column with the text of a row.
     joint : str
         Text between two rows.
     files : str
         File of the repository, where one is enough.
     first : bool
         Use the first `rows` rows of a larger set.
-    bare : bool
-        Strip white space from rows; otherwise a blank line is an empty row.
     """
 
     title: str
@@ -60,11 +56,9 @@ class Corpus:
     split: str
     rows: int
     bring: str
-    column: str = "text"
     joint: str = " "
     files: str = ""
     first: bool = False
-    bare: bool = False
 
 
 def read_text(text: Text | None, corpus: Corpus | None = None) -> tuple[str, str | torch.Tensor]:
@@ -89,14 +83,14 @@ def read_text(text: Text | None, corpus: Corpus | None = None) -> tuple[str, str
         if isinstance(text, Path):
             with _reading(text):
                 return writable(text.name), "".join(_lines(text))
-        return "dataset", "\n\n".join(_items(text, "text"))
+        return "dataset", "\n\n".join(_items(text))
     if text is None:
         name, rows = corpus.title, _from_datasets(corpus)
     elif isinstance(text, Path):
         with _reading(text):
             name, rows = writable(text.name), _rows_of_file(corpus, text)
     else:
-        name, rows = "dataset", list(_items(text, corpus.column))
+        name, rows = "dataset", list(_items(text))
     if len(rows) < corpus.rows or (not corpus.first and len(rows) > corpus.rows):
         raise SparsityReportError(
             f"{printable(name, 200)} is not {corpus.title}: it has {len(rows):,} rows, not "
@@ -105,18 +99,18 @@ def read_text(text: Text | None, corpus: Corpus | None = None) -> tuple[str, str
     return name, corpus.joint.join(rows[: corpus.rows])
 
 
-def _items(text: Any, column: str) -> Iterator[str]:
+def _items(text: Any) -> Iterator[str]:
     """Yield the texts of items."""
     try:
         for item in text:
-            words = item[column] if isinstance(item, Mapping) else item
+            words = item["text"] if isinstance(item, Mapping) else item
             if not isinstance(words, str):
                 raise TypeError(f"{type(words).__name__} is not text")
             yield words
     except (KeyError, TypeError) as error:
         raise SparsityReportError(
             f"cannot score this text: {error!r}; give a str, a Path, a tensor of token ids, or "
-            f"items that are texts or have a key {column!r}"
+            "items that are texts or have a key 'text'"
         ) from error
 
 
@@ -146,12 +140,10 @@ def _rows_of_file(corpus: Corpus, path: Path) -> list[str]:
     if path.suffix.lower() == ".parquet":
         import pandas as pd
 
-        return [*map(str, pd.read_parquet(path, columns=[corpus.column])[corpus.column])]
+        return [*map(str, pd.read_parquet(path, columns=["text"])["text"])]
     lines = islice(_lines(path), corpus.rows + 1)
     if _is_json(path):
-        return [*_items(map(parse_json, lines), corpus.column)]
-    if corpus.bare:
-        return [line.strip() for line in lines]
+        return [*_items(map(parse_json, lines))]
     return [line if line.strip() else "" for line in lines]
 
 
@@ -183,7 +175,7 @@ def _from_datasets(corpus: Corpus) -> list[str]:
         import datasets
 
         rows = datasets.load_dataset(*corpus.source, split=corpus.split, **files)
-        return [str(row[corpus.column]) for row in islice(rows, corpus.rows + 1)]
+        return [str(row["text"]) for row in islice(rows, corpus.rows + 1)]
     except Exception as error:  # the libraries below raise many types
         why = "the library datasets is not installed" if isinstance(error, ImportError) else error
         raise SparsityReportError(

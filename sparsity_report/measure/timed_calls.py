@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from sparsity_report.measure.clock import Call, numbers
-from sparsity_report.measure.machine import Machine, streamed_bytes
 from sparsity_report.sparse.cost import linear_flops, sparse_flops
 from sparsity_report.sparse.csr_swap import keeps_forward
 from sparsity_report.sparse.linear_csr import LinearCSR
@@ -52,10 +51,14 @@ class Timed(NamedTuple):
     weight_bytes: int | None
 
 
-def prepared(
-    calls: Sequence[Timed], cold: bool, machine: Machine
-) -> tuple[list[Call], list[int]] | None:
-    """Warm calls up; if `cold`, let each cycle through copies of its weights.
+def prepared(calls: Sequence[Timed], streamed: int | None) -> tuple[list[Call], list[int]] | None:
+    """Warm calls up; let each cycle through copies of its weights if `streamed` is given.
+
+    Parameters
+    ----------
+    calls : sequence of Timed
+    streamed : int or None
+        Bytes that the cache cannot hold, see :func:`copies_needed`; None repeats the same weights.
 
     Returns
     -------
@@ -65,10 +68,10 @@ def prepared(
     """
     runs = [call.run for call in calls]
     counts = numbers(runs)
-    if not cold:
+    if streamed is None:
         return runs, counts
     sizes = [call.weight_bytes or 0 for call in calls]
-    needed = copies_needed(sizes, counts, streamed_bytes(machine.cache_bytes))
+    needed = copies_needed(sizes, counts, streamed)
     if sum(needed) > _COPIES:
         return None
     threads, turning = torch.get_num_threads(), []

@@ -7,7 +7,6 @@ aligned by the embedding, before the matrices that use it, and a block before it
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
@@ -25,8 +24,16 @@ from sparsity_report.pairing.fingerprints import (
     read_matrix,
     take_fingerprints,
 )
-from sparsity_report.pairing.matches import Piece, split_fused
-from sparsity_report.pairing.roles import OUTSIDE, ModelRoles, Part, Parts, Place
+from sparsity_report.pairing.roles import (
+    OUTSIDE,
+    ModelRoles,
+    Part,
+    Parts,
+    Piece,
+    Place,
+    experts_module,
+    split_fused,
+)
 from sparsity_report.pairing.unit_matching import UnitMatch, match_identical
 
 # Rows compared per block or expert, or of the embedding, and tokens by which channels are matched.
@@ -67,10 +74,10 @@ def align(before: ModelRoles, after: ModelRoles) -> Alignment:
     _align_embeddings(alignment)
     _align_stacks(alignment)
     for stack_after, stack in alignment.stacks.items():
-        alignment.blocks[stack] = _match_blocks(alignment, stack_after, stack)
-        numbers = before.blocks(stack)
-        for place, number in enumerate(after.blocks(stack_after)):
-            block = numbers[int(alignment.blocks[stack].index[place])]
+        match, known = _match_blocks(alignment, stack_after, stack), before.blocks(stack)
+        alignment.add("block", (stack, None, None), match, stack)
+        for number, place in zip(after.blocks(stack_after), match.index.tolist(), strict=True):
+            block = known[place]
             _align_experts(alignment, (stack_after, number), (stack, block))
             _align_block(alignment, (stack_after, number), (stack, block))
     return alignment
@@ -116,55 +123,13 @@ def _align_width(alignment: Alignment, one: Part, other: Part) -> None:
             f"{alignment.names}: the width looks rotated, so that no weight matches one of the "
             "base; compare the rotated model before and after pruning"
         )
-    if is_lost:  # the first tokens may be different ones
-        both_cut = tokens_before != tokens_after and width != narrower
-        match = _match_by_vectors(alignment, both_cut) or match
-    alignment.add("width", OUTSIDE, match, one.module.name)
-
-
-def _match_by_vectors(alignment: Alignment, both_cut: bool) -> UnitMatch | None:
-    """Match channels by equal values in norms and biases; None if these are not conclusive.
-
-    Raises
-    ------
-    SparsityReportError
-        They are not conclusive, and both the width and the vocabulary were cut.
-    """
-    base, left = _vector_values(alignment.before), _vector_values(alignment.after)
-    by_outside = defaultdict(set)
-    for channel, (outside, _) in enumerate(base):
-        by_outside[outside].add(channel)
-    candidates = [{n for n in by_outside[key] if base[n][1] >= inside} for key, inside in left]
-    match = unit_matching.match_candidates(candidates, len(base))
-    if match is not None and match.certainty.mean() >= _HALF:
-        return match
-    if both_cut:
+    if is_lost and tokens_before != tokens_after and width != narrower:
         raise SparsityReportError(
-            f"{alignment.names}: both the width and the vocabulary were cut, and neither the first "
-            "tokens nor the norms tell which channels are left; cut one after the other, and "
-            "compare each with what was there before, or the two are unrelated"
+            f"{alignment.names}: both the width and the vocabulary were cut, and the first tokens "
+            "do not tell which channels are left; cut one after the other, and compare each with "
+            "what was there before, or the two are unrelated"
         )
-    return None
-
-
-def _vector_values(side: ModelRoles) -> list[tuple[bytes, set[tuple[str, str, float]]]]:
-    """Return for each channel its values in vectors outside of blocks, and those inside.
-
-    A value inside a block is kept with the role of its vector, as the block is not known yet.
-    """
-    outside, inside = [], list[tuple[tuple[str, str], list[float]]]()
-    for part in side.parts:
-        if [s.axis for s in part.rows] == ["width"] and not part.columns and part.expert is None:
-            values = read_matrix(side.weights, part).flatten()
-            if part.block is None:
-                outside.append(values.float().numpy())
-            else:
-                inside.append((part.key, values.tolist()))
-    width = side.width or 0
-    table = np.stack(outside, axis=1) if outside else np.empty((width, 0), dtype=np.float32)
-    return [
-        (table[n].tobytes(), {(*key, values[n]) for key, values in inside}) for n in range(width)
-    ]
+    alignment.add("width", OUTSIDE, match, one.module.name)
 
 
 def _have_same_angles(one: torch.Tensor, other: torch.Tensor) -> bool:
@@ -235,7 +200,7 @@ def _match_row_sets(
     # Times the identity, the similarities are themselves.
     units = np.eye(len(base), dtype=np.float32)
     if len(remaining) == len(base):
-        return unit_matching.match_permuted(units, table) or match_identical(len(base))
+        return unit_matching.match_in_place(units, table)
     return unit_matching.match_similar(units, table)
 
 
@@ -268,7 +233,7 @@ def _match_blocks(alignment: Alignment, stack_after: str, stack: str) -> UnitMat
         (role, _piece_rows(alignment, False, *each[role]))
         for role, each in zip(roles, remaining, strict=True)
     ]
-    return alignment.check_recognized(_match_row_sets(known, left), "block", stack)
+    return _match_row_sets(known, left)
 
 
 def _identifying_matrices(parts: Parts) -> dict[str, tuple[Part, Piece]]:
@@ -304,8 +269,8 @@ def _align_experts(alignment: Alignment, after: tuple[str, int], base: tuple[str
     one, other = map(len, matrices)
     if not (one and other):
         return
-    where = f"{base[0]}.{base[1]}"
-    alignment.check_not_more("expert", where, one, other)
+    module = experts_module(matrices[0][0][0])
+    alignment.check_not_more("expert", module, one, other)
     routers = [side.at(stack, block).get(("router", "weight")) for side, stack, block in sides]
     match = None
     if (old := routers[0]) and (new := routers[1]):
@@ -319,7 +284,7 @@ def _align_experts(alignment: Alignment, after: tuple[str, int], base: tuple[str
             for is_base, side in zip((True, False), matrices, strict=True)
         )
         match = _match_row_sets([{"": rows} for rows in known], [("", rows) for rows in left])
-    alignment.add("expert", (*base, None), match, where)
+    alignment.add("expert", (*base, None), match, module)
 
 
 def _expert_matrices(side: ModelRoles, stack: str, block: int) -> Iterator[tuple[Part, int | None]]:
@@ -385,7 +350,10 @@ def _align_axis(
         twins = [side[twin] for side in sides if twin in side]
         if [_axis_rows(part, axis) for part in twins] == ranges:
             tables.append(_unit_tables(alignment, (twins[0], twins[1]), experts, ranges))
-        alignment.add(axis, place, match_rows(*tables[0], *tables[1:]), one.module.name)
+        module = one.module.name.rpartition(".")[0]
+        if number is not None:
+            module = f"{experts_module(one)}.{place[2]}"
+        alignment.add(axis, place, match_rows(*tables[0], *tables[1:]), module)
         return
 
 

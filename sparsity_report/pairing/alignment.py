@@ -1,13 +1,14 @@
-"""The alignment of two models, and the comparisons of rows by which units are matched.
+"""Matches of the units and parameters of two models, and comparisons of rows.
 
 A unit is a block, an expert, a head, a channel, a token or a channel of the width.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -15,8 +16,9 @@ from sparsity_report.deferred import torch
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.pairing import fingerprints, unit_matching
 from sparsity_report.pairing.fingerprints import Index, hash_rows, project, read_matrix, sample_rows
-from sparsity_report.pairing.roles import OUTSIDE, ModelRoles, Part, Place, Segment, Sides
+from sparsity_report.pairing.roles import OUTSIDE, ModelRoles, Part, Piece, Place, Segment, Sides
 from sparsity_report.pairing.unit_matching import UnitMatch, match_identical
+from sparsity_report.weights.weights import Parameter, Weights
 from sparsity_report.words.sentences import say
 
 Tables = Callable[[], "Iterable[torch.Tensor]"]
@@ -27,20 +29,14 @@ _MIN_CERTAINTY, _MIN_SIMILARITY = 0.1, 0.5
 _SAME_ROW, _MIN_COLUMNS = 0.5, 32
 # Certainty above which a unit counts as moved.
 _CERTAIN = 0.5
+# Kinds of matches, the least certain first.
+ALIGNMENTS = (
+    "content", "reordered", "fused", "turned", "renamed", "name", "added", "removed",
+)  # fmt: skip
 _PLURALS = {
     "head": "heads", "kv_head": "key-value heads", "channel": "channels", "expert": "experts",
     "vocabulary": "tokens", "width": "channels of the width", "block": "blocks",
 }  # fmt: skip
-ORDER_NOTES = {
-    "block": "note.moved_blocks",
-    "expert": "note.moved_experts",
-    "head": "note.moved_heads",
-    "kv_head": "note.moved_kv_heads",
-    "channel": "note.moved_channels",
-    "vocabulary": "note.moved_tokens",
-    "width": "note.moved_width_channels",
-}
-"""Key of the note about another order for each kind of unit."""
 
 
 @dataclass
@@ -53,16 +49,14 @@ class Alignment:
         The base and the model.
     stacks : dict of str to str
         The base's name of each stack of blocks, by the name after.
-    blocks : dict of str to UnitMatch
-        By stack of the base; indices are positions among its blocks.
     units : dict
-        Matches other than the identity, by axis and place in the base.
+        Matches other than the identity, by axis and place in the base; indices of blocks and of
+        experts are positions among those of the base.
     """
 
     before: ModelRoles
     after: ModelRoles
     stacks: dict[str, str] = field(default_factory=dict)
-    blocks: dict[str, UnitMatch] = field(default_factory=dict)
     units: dict[tuple[str, Place], UnitMatch] = field(default_factory=dict)
 
     @property
@@ -82,38 +76,35 @@ class Alignment:
             place = OUTSIDE
         elif axis == "expert":
             place = (*place[:2], None)
+        elif axis == "block":
+            place = (place[0], None, None)
         return self.units.get((axis, place)) or match_identical(number)
 
     def base_place(self, part: Part) -> Place | None:
         """Return the place in the base that matches the place of a parameter after."""
         if part.block is None:
             return OUTSIDE
-        stack = self.stacks.get(part.stack)
-        if stack is None:
+        if (stack := self.stacks.get(part.stack)) is None:
             return None
-        number = self.after.blocks(part.stack).index(part.block)
-        block = self.before.blocks(stack)[int(self.blocks[stack].index[number])]
-        expert = part.expert
-        if expert is not None and (match := self.units.get(("expert", (stack, block, None)))):
-            expert = int(match.index[self.after.experts(part.stack, part.block).index(expert)])
-            expert = self.before.experts(stack, block)[expert]
+        (blocks, number), *experts = self.enclosing_matches(part)
+        block, expert = self.before.blocks(stack)[int(blocks.index[number])], None
+        for match, number in experts:
+            expert, known = int(match.index[number]), self.before.experts(stack, block)
+            expert = known[expert] if known else expert  # all are in one tensor
         return stack, block, expert
 
-    def add(self, axis: str, place: Place, match: UnitMatch, where: str) -> None:
-        """Add a match unless it is the identity."""
-        if not match.is_identity:
-            self.units[axis, place] = self.check_recognized(match, axis, where)
-
-    def check_recognized(self, match: UnitMatch, axis: str, where: str) -> UnitMatch:
-        """Return a match, or raise an error if hardly a unit is recognized."""
+    def add(self, axis: str, place: Place, match: UnitMatch, module: str) -> None:
+        """Add a match unless it is the identity; raise an error if hardly a unit is recognized."""
+        if match.is_identity:
+            return
         certainty = float(np.mean(match.certainty)) if match.index.size else 1.0
         if certainty < _MIN_CERTAINTY and match.similarity < _MIN_SIMILARITY:
             raise SparsityReportError(
                 f"{self.names} look unrelated: of the {match.index.size:,} {plural(axis)} of "
-                f"{where} hardly one is recognized among those of the base (certainty "
+                f"{module} hardly one is recognized among those of the base (certainty "
                 f"{certainty:.2f}); give the base that the second one was made from"
             )
-        return match
+        self.units[axis, place] = replace(match, module=module)
 
     def check_not_more(self, axis: str, where: str, base: int, number: int) -> None:
         """Raise an error if the model has more units than its base."""
@@ -198,36 +189,39 @@ class Alignment:
         )
         return rows, columns, min(one, other)
 
-    def enclosing_matches(self, before: Part, after: Part) -> Iterator[tuple[UnitMatch, int]]:
-        """Yield the match and the index after of the block, and of the expert, of a parameter."""
-        if before.block is None or after.block is None:
+    def enclosing_matches(self, part: Part) -> Iterator[tuple[UnitMatch, int]]:
+        """Yield the match of the block, and of the expert, of a parameter after, and its number."""
+        if part.block is None or (stack := self.stacks.get(part.stack)) is None:
             return
-        number = self.after.blocks(after.stack).index(after.block)
-        yield self.blocks[before.stack], number
-        experts = self.units.get(("expert", (before.stack, before.block, None)))
-        if experts is not None and after.expert is not None:
-            yield experts, self.after.experts(after.stack, after.block).index(after.expert)
+        numbers = self.after.blocks(part.stack)
+        place = numbers.index(part.block)
+        blocks = self.match("block", (stack, None, None), len(numbers))
+        yield blocks, place
+        if part.expert is not None:
+            block = self.before.blocks(stack)[int(blocks.index[place])]
+            experts = self.after.experts(part.stack, part.block)
+            match = self.match("expert", (stack, block, None), len(experts))
+            yield match, experts.index(part.expert)
 
-    def place_certainty(self, before: Part, after: Part) -> float:
-        """Return the certainty that block and expert of a parameter are matched correctly."""
-        matches = self.enclosing_matches(before, after)
+    def place_certainty(self, part: Part) -> float:
+        """Return the certainty that block and expert of a parameter after are matched correctly."""
+        matches = self.enclosing_matches(part)
         return min((float(match.certainty[number]) for match, number in matches), default=1.0)
 
     def order_notes(self) -> Iterator[str]:
         """Yield a note for each kind of units that are in another order than in the base."""
         moved, total = Counter[str](), Counter[str]()
-        matches = [*(("block", match) for match in self.blocks.values())]
-        matches += [(axis.partition(",")[0], m) for (axis, _), m in self.units.items()]
-        for kind, match in matches:
+        for (axis, _), match in sorted(self.units.items(), key=lambda item: item[0][0] != "block"):
+            kind = axis.partition(",")[0]
             if count := int((match.certainty[match.moved] > _CERTAIN).sum()):
                 moved[kind] += count
                 total[kind] += match.index.size
         for kind, count in moved.items():
-            yield say(ORDER_NOTES[kind], moved=count, total=total[kind])
+            yield say("note.moved_units", units=plural(kind), moved=count, total=total[kind])
 
 
 def plural(axis: str) -> str:
-    """Return the English name of several units of an axis, for errors.
+    """Return the English name of several units of an axis.
 
     Examples
     --------
@@ -235,6 +229,76 @@ def plural(axis: str) -> str:
     ('key-value heads', 'channels')
     """
     return _PLURALS[axis.partition(",")[0]]
+
+
+@dataclass(frozen=True, eq=False)
+class ParameterMatch:
+    """A parameter of the base and its match; one side is missing if it was added or removed.
+
+    Attributes
+    ----------
+    before, after : Part or None
+    alignment : str
+        One of :data:`ALIGNMENTS`.
+    certainty : float
+        1 if names or equal values leave no doubt.
+    pieces : pair of Piece or None
+        Compared matrix of each side; None if values in the same positions are compared.
+    rows, columns : numpy.ndarray of int64 or None
+        The row and the column of the base's piece for each one after; None for the identity.
+    """
+
+    before: Part | None
+    after: Part | None
+    alignment: str = "name"
+    certainty: float = 1.0
+    pieces: tuple[Piece, Piece] | None = None
+    rows: Index | None = None
+    columns: Index | None = None
+
+    @property
+    def name(self) -> str:
+        """A name that is unique in a plan."""
+        names = [part.parameter.name if part else "" for part in (self.before, self.after)]
+        return "\n".join([*names, repr(self.pieces or "")])
+
+    @property
+    def parameters(self) -> Iterator[Parameter]:
+        """The parameters of the base and of the model, if there are both."""
+        return (p.parameter for p in (self.before, self.after) if p is not None)
+
+    @property
+    def method(self) -> str:
+        """A digest of the way in which the two are compared, for cache keys."""
+        digest = hashlib.sha256(repr(self.pieces).encode())
+        for index in (self.rows, self.columns):
+            digest.update(b"-" if index is None else index.tobytes())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """The matches of all parameters of two models.
+
+    Attributes
+    ----------
+    alignment : Alignment
+    matches : tuple of ParameterMatch
+        Every stored parameter of both models is in one match, or its pieces in several.
+    """
+
+    alignment: Alignment
+    matches: tuple[ParameterMatch, ...]
+
+    @property
+    def before(self) -> Weights:
+        """The base."""
+        return self.alignment.before.weights
+
+    @property
+    def after(self) -> Weights:
+        """The model to compare with it."""
+        return self.alignment.after.weights
 
 
 def match_rows(base: Tables, remaining: Tables, *more: tuple[Tables, Tables]) -> UnitMatch:
@@ -252,9 +316,9 @@ def match_rows(base: Tables, remaining: Tables, *more: tuple[Tables, Tables]) ->
         np.concatenate([project(some) for some in zip(*(t() for t in side), strict=True)])
         for side in zip((base, remaining), *more, strict=True)
     )
-    if len(one) != len(other):
-        return unit_matching.match_similar(one, other)
-    return unit_matching.match_permuted(one, other) or match_identical(len(one))
+    if len(one) == len(other):
+        return unit_matching.match_in_place(one, other)
+    return unit_matching.match_similar(one, other)
 
 
 def differing_share(tables: tuple[torch.Tensor, torch.Tensor] | None) -> float:

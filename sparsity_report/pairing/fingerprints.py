@@ -141,19 +141,9 @@ def hash_rows(table: torch.Tensor) -> list[bytes]:
 
 def iterate_rows(weights: Weights, part: Part) -> Iterator[torch.Tensor]:
     """Yield the rows of a table in chunks, so that a large one is never in memory as a whole."""
-    slices = weights.as_in_memory(part.parameter.name)
-    return split_rows(pieces(slices), part.parameter.shape[-1])
-
-
-def split_rows(parts: Iterable[torch.Tensor], width: int) -> Iterator[torch.Tensor]:
-    """Return consecutive values as chunks of whole rows.
-
-    Examples
-    --------
-    >>> [rows.tolist() for rows in split_rows([torch.arange(3), torch.arange(3, 6)], 2)]
-    [[[0, 1]], [[2, 3], [4, 5]]]
-    """
-    return (rows.view(-1, width) for rows in whole_groups(parts, width))
+    width = part.parameter.shape[-1]
+    values = pieces(weights.as_in_memory(part.parameter.name))
+    return (rows.view(-1, width) for rows in whole_groups(values, width))
 
 
 def whole_groups(parts: Iterable[torch.Tensor], size: int) -> Iterator[torch.Tensor]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from operator import methodcaller
+from typing import Any
 
 import numpy as np
 
@@ -13,8 +14,8 @@ from sparsity_report.counting.disk_cache import CacheFolder, Entries
 from sparsity_report.counting.progress import Progress, bar
 from sparsity_report.counting.workers import in_order
 from sparsity_report.deferred import torch
-from sparsity_report.pairing.fingerprints import Index, matrix_of_slices, split_rows, whole_groups
-from sparsity_report.pairing.matches import ParameterMatch, Piece, Plan
+from sparsity_report.pairing.alignment import ParameterMatch, Plan
+from sparsity_report.pairing.fingerprints import matrix_of_slices, whole_groups
 from sparsity_report.pairing.tally import SideCount, Tally, decode_tally, encode_tally, tally_key
 from sparsity_report.pairing.value_loops import compile_for, count_values, tally_values
 from sparsity_report.sparse.cost import value_bytes
@@ -68,8 +69,8 @@ class PairedSlice(Slice):
 
 
 @dataclass(frozen=True, eq=False)
-class PermutedSlice(PairedSlice):
-    """Values of two tensors, one of which has some rows and columns of the other.
+class PieceSlice(PairedSlice):
+    """A matrix of each of two tensors, one of which has some rows and columns of the other.
 
     Attributes
     ----------
@@ -84,78 +85,27 @@ class PermutedSlice(PairedSlice):
         compile_for(torch_dtype(self.before[0].dtype))  # all of the base is counted
 
     def tally(self) -> Tally:
-        """Read both sides once and compare them.
-
-        The base is read ahead by as many rows as are out of order.
-        """
-        match = self.match
-        if match.pieces:
-            return self._tally_pieces(*match.pieces)
-        parts = [part for part in (match.before, match.after) if part]
-        widths = [p.parameter.shape[-1] if p.columns else 1 for p in parts]
-        ahead = split_rows(pieces(self.before), widths[0])
-        total = self.total // widths[1]
-        rows = np.arange(total) if match.rows is None else match.rows
-        # The lowest row of the base that is still needed, for each row after.
-        lowest = np.minimum.accumulate(rows[::-1])[::-1]
-        window, low, sums, done = torch.empty(0), 0, Tally(), 0
-        expert_rows = total // len(match.columns)
-        for some in split_rows(pieces(self.after), widths[1]):
-            for chunk in _split_experts(some, done, expert_rows):
-                wanted = rows[done : done + len(chunk)]
-                fresh: list[torch.Tensor] = []
-                high = low + len(window)
-                while high <= int(wanted.max()):
-                    fresh.append(next(ahead))
-                    sums += self._count_base(fresh[-1])
-                    high += len(fresh[-1])
-                drop = min(int(lowest[done]) - low, len(window))
-                kept = [window[drop:]] if len(window) else []
-                window = torch.cat([*kept, *fresh]) if fresh else window[drop:]
-                low += drop
-                old = window[torch.from_numpy(wanted - low)]
-                sums += self._compare(old, chunk, match.columns[done // expert_rows])
-                done += len(chunk)
-        for left in ahead:
-            sums += self._count_base(left)
-        return sums
-
-    def _count_base(self, rows: torch.Tensor) -> Tally:
-        grouped = self.grouped and rows.shape[1] % 8 == 0
-        return Tally(before=count_values(rows.reshape(-1), grouped))
-
-    def _compare(self, old: torch.Tensor, new: torch.Tensor, columns: Index | None) -> Tally:
-        """Compare rows, without the counts of the base, which are taken separately."""
-        old = old if columns is None else old[:, torch.from_numpy(columns)]
-        grouped = self.grouped and new.shape[1] % 8 == 0
-        sums = tally_values(old.reshape(-1), new.reshape(-1), grouped)
-        return replace(sums, before=SideCount())
-
-    def _tally_pieces(self, one: Piece, other: Piece) -> Tally:
-        """Compare matrices that are parts of larger ones, or one of which is transposed."""
-        match = self.match
+        """Read both matrices and compare them; count all of the base."""
+        match, sums = self.match, Tally()
         assert match.before
-        assert match.after
+        assert match.pieces
+        one, other = match.pieces
         old = matrix_of_slices(self.before, match.before, one.expert)[one.first : one.last]
+        for some in old.split(_ROWS):
+            sums += Tally(before=count_values(some.reshape(-1), self._is_grouped(some)))
+        if match.after is None:
+            return sums
         new = matrix_of_slices(self.after, match.after, other.expert)[other.first : other.last]
-        sums = Tally()
-        for start in range(0, len(old), _ROWS):
-            sums += self._count_base(old[start : start + _ROWS])
-        for start in range(0, len(new), _ROWS):
-            chunk = new[start : start + _ROWS]
-            rows = np.arange(start, start + len(chunk))
-            rows = rows if match.rows is None else match.rows[rows]
-            sums += self._compare(old[torch.from_numpy(rows)], chunk, match.columns[0])
+        rows = np.arange(len(new)) if match.rows is None else match.rows
+        columns: Any = ... if match.columns is None else torch.from_numpy(match.columns)
+        for some, places in zip(new.split(_ROWS), torch.from_numpy(rows).split(_ROWS), strict=True):
+            kept = old[places][:, columns]
+            counted = tally_values(kept.reshape(-1), some.reshape(-1), self._is_grouped(some))
+            sums += replace(counted, before=SideCount())
         return sums
 
-
-def _split_experts(rows: torch.Tensor, done: int, expert_rows: int) -> Iterator[torch.Tensor]:
-    """Split rows at the ends of experts."""
-    start = 0
-    while start < len(rows):
-        stop = min(len(rows), start + expert_rows - (done + start) % expert_rows)
-        yield rows[start:stop]
-        start = stop
+    def _is_grouped(self, rows: torch.Tensor) -> bool:
+        return self.grouped and rows.shape[1] % 8 == 0
 
 
 def in_step(
@@ -234,8 +184,9 @@ def _slices(plan: Plan, match: ParameterMatch) -> tuple[tuple[Slice, ...], tuple
 def _split(plan: Plan, match: ParameterMatch) -> Iterator[PairedSlice]:
     """Yield the slices of a match, or all of it if its slices differ."""
     grouped, sides = _is_grouped(match), _slices(plan, match)
-    if not match.is_in_place:
-        yield PermutedSlice(match.total, sides[1][0].dtype, *sides, grouped, match)
+    if match.pieces is not None:
+        total, dtype = sum(part.total for part in sides[0]), sides[0][0].dtype
+        yield PieceSlice(total, dtype, *sides, grouped, match)
         return
     if all(sides) and [s.total for s in sides[0]] != [s.total for s in sides[1]]:
         yield _paired(*sides, grouped)

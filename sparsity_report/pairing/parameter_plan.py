@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 
-import numpy as np
-
 from sparsity_report.deferred import torch
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.pairing import roles
 from sparsity_report.pairing.align_units import align
-from sparsity_report.pairing.alignment import Alignment
+from sparsity_report.pairing.alignment import Alignment, ParameterMatch, Plan
 from sparsity_report.pairing.fingerprints import hash_rows, project
-from sparsity_report.pairing.matches import ParameterMatch, Piece, Plan, split_fused
-from sparsity_report.pairing.roles import OUTSIDE, Part, Place, Sides
+from sparsity_report.pairing.roles import OUTSIDE, Part, Piece, Place, Sides, split_fused
 from sparsity_report.pairing.unit_matching import match_equal, match_similar
 from sparsity_report.weights.weights import Weights
 
@@ -40,7 +37,7 @@ def plan_comparison(before: Weights, after: Weights) -> Plan:
                 "them; open it with its values"
             )
     one = roles.assign_roles(before)
-    other = roles.assign_roles(after, one.head, None if after.architecture else one)
+    other = roles.assign_roles(after, one.head)
     if one.head is None and other.head is not None:
         one = roles.assign_roles(before, other.head)
     alignment = align(*roles.separate_key_heads(one, other))
@@ -56,55 +53,57 @@ def plan_comparison(before: Weights, after: Weights) -> Plan:
         if twin is None or not _fits(twin, part):
             unmatched.append((part, place or OUTSIDE))
         else:
-            matches.append(_match_parts(alignment, twin, part))
+            matches += _match_parts(alignment, twin, part)
             remaining.pop(twin.parameter.name, None)
     matches += _match_by_values(alignment, unmatched, remaining)
-    matches += _match_fused(alignment, unmatched, remaining)
+    matches += _match_pieces(alignment, unmatched, remaining)
     matches += [ParameterMatch(part, None, "removed") for part in remaining.values()]
     _check_related(alignment, matches)
     return Plan(alignment, tuple(matches))
 
 
 def _fits(before: Part, after: Part) -> bool:
-    """Return whether two parameters have the same axes, and experts both or neither."""
+    """Return whether two parameters have the same axes and storage, and experts both or neither."""
     same_axes = roles.have_same_axes(before.sides, after.sides)
-    return bool(before.stacked) == bool(after.stacked) and same_axes
+    is_alike = bool(before.stacked) == bool(after.stacked) and not _is_turned(before, after)
+    return is_alike and same_axes
 
 
-def _match_parts(alignment: Alignment, before: Part, after: Part) -> ParameterMatch:
-    """Return the match of two parameters with the same axes."""
-    place = before.place
-    experts = alignment.match("expert", place, after.stacked) if after.stacked else None
+def _match_parts(alignment: Alignment, before: Part, after: Part) -> Iterator[ParameterMatch]:
+    """Yield the matches of two parameters with the same axes: one, or one per expert."""
+    experts = alignment.match("expert", before.place, after.stacked) if after.stacked else None
     numbers = experts.index.tolist() if experts else [before.expert]
-    maps = [alignment.map_axes(before.sides, after.sides, (*place[:2], n)) for n in numbers]
-    certainty = min(alignment.place_certainty(before, after), *(sure for _, _, sure in maps))
+    places = [(before.stack, before.block, number) for number in numbers]
+    maps = [alignment.map_axes(before.sides, after.sides, place) for place in places]
+    certainty = min(alignment.place_certainty(after), *(sure for _, _, sure in maps))
     if experts:
         certainty = min(certainty, float(experts.certainty.min(initial=1)))
-    lines_moved = any(row is not None or column is not None for row, column, _ in maps)
-    lines_moved |= bool(experts and not experts.is_identity)
-    kind = _kind_of(alignment, before, after, lines_moved)
-    if _is_turned(before, after):
-        one, other = (Piece(None, 0, sum(s.size for s in p.rows)) for p in (before, after))
-        rows, columns, _ = maps[0]
-        return ParameterMatch(before, after, kind, certainty, rows, (columns,), (one, other))
-    if after.parameter.transposed and after.columns:
-        maps = [(columns, rows, sure) for rows, columns, sure in maps]
-    lines, lines_after = map(_stored_rows, (before, after))
-    rows = np.concatenate(
-        [
-            (number * lines if experts else 0) + (np.arange(lines_after) if row is None else row)
-            for number, (row, _, _) in zip(numbers, maps, strict=True)
-        ]
-    )
-    complete = rows.size == lines * (before.stacked or 1)
-    moved = None if complete and (rows == np.arange(rows.size)).all() else rows
-    columns_by_expert = tuple(columns for _, columns, _ in maps)
-    return ParameterMatch(before, after, kind, certainty, moved, columns_by_expert)
+    is_moved = any(rows is not None or columns is not None for rows, columns, _ in maps)
+    is_moved |= bool(experts and not experts.is_identity)
+    kind = _kind_of(alignment, before, after, is_moved)
+    if not is_moved:
+        yield ParameterMatch(before, after, kind, certainty)
+        return
+    sizes = [sum(segment.size for segment in part.rows) for part in (before, after)]
+    for place, (number, (rows, columns, _)) in enumerate(zip(numbers, maps, strict=True)):
+        chosen = (number, place) if experts else (None, None)
+        pieces = Piece(chosen[0], 0, sizes[0]), Piece(chosen[1], 0, sizes[1])
+        yield ParameterMatch(before, after, kind, certainty, pieces, rows, columns)
+    yield from _removed_experts(alignment, before)
+
+
+def _removed_experts(alignment: Alignment, part: Part) -> Iterator[ParameterMatch]:
+    """Yield the removed experts of a tensor that holds several."""
+    rows = sum(segment.size for segment in part.rows)
+    removed = alignment.match("expert", part.place, part.stacked).removed if part.stacked else ()
+    for expert in removed:
+        piece = Piece(expert, 0, rows)
+        yield ParameterMatch(part, None, "removed", pieces=(piece, piece))
 
 
 def _kind_of(alignment: Alignment, before: Part, after: Part, lines_moved: bool) -> str:
-    """Return the kind of a match, one of ``matches.ALIGNMENTS``."""
-    enclosing = [*alignment.enclosing_matches(before, after)]
+    """Return the kind of a match, one of ``alignment.ALIGNMENTS``."""
+    enclosing = [*alignment.enclosing_matches(after)]
     if lines_moved or any(m.removed or m.index[number] != number for m, number in enclosing):
         smaller = before.parameter.total != after.parameter.total
         return "content" if smaller or any(m.removed for m, _ in enclosing) else "reordered"
@@ -116,12 +115,6 @@ def _kind_of(alignment: Alignment, before: Part, after: Part, lines_moved: bool)
 def _is_turned(before: Part, after: Part) -> bool:
     """Return whether one of two matrices is stored transposed."""
     return before.parameter.transposed != after.parameter.transposed and bool(before.columns)
-
-
-def _stored_rows(part: Part) -> int:
-    """Return the number of rows of a matrix as it is stored."""
-    transposed = part.parameter.transposed and part.columns
-    return sum(segment.size for segment in (part.columns if transposed else part.rows))
 
 
 def _match_by_values(
@@ -148,16 +141,16 @@ def _match_by_values(
             if float(projected[1][number] @ projected[0][base]) < _SIMILAR:
                 continue
             twin = known[base]
-            certainty = min(float(match.certainty[number]), alignment.place_certainty(twin, part))
+            certainty = min(float(match.certainty[number]), alignment.place_certainty(part))
             yield ParameterMatch(twin, part, "renamed", certainty)
             remaining.pop(twin.parameter.name)
             unmatched.remove((part, place))
 
 
-def _match_fused(
+def _match_pieces(
     alignment: Alignment, unmatched: list[tuple[Part, Place]], remaining: dict[str, Part]
 ) -> Iterator[ParameterMatch]:
-    """Match fused matrices with separate ones, or the reverse; yield other parameters as added.
+    """Match fused or transposed matrices with others piece by piece; yield the rest as added.
 
     Parameters
     ----------
@@ -180,9 +173,10 @@ def _match_fused(
     for part, twins in pairs:
         # A fused matrix must be matched by all pieces of it that are left.
         if twins and not any(claims[base[0].parameter.name] for base, *_ in twins):
-            yield from (_match_pieces(alignment, base, left, place) for base, left, place in twins)
-            for base, *_ in twins:
-                remaining.pop(base[0].parameter.name, None)
+            yield from (_match_piece(alignment, base, left, place) for base, left, place in twins)
+            for (base, _), *_ in twins:
+                if remaining.pop(base.parameter.name, None):
+                    yield from _removed_experts(alignment, base)
         else:
             yield ParameterMatch(None, part, "added")
 
@@ -204,13 +198,16 @@ def _find_pieces(
     yield from twins
 
 
-def _match_pieces(
+def _match_piece(
     alignment: Alignment, base: PartPiece, left: PartPiece, place: Place
 ) -> ParameterMatch:
     (before, old), (after, new) = base, left
     rows, columns, certainty = alignment.map_axes(_sides(*base), _sides(*left), place)
-    certainty = min(certainty, alignment.place_certainty(before, after))
-    return ParameterMatch(before, after, "fused", certainty, rows, (columns,), (old, new))
+    certainty = min(certainty, alignment.place_certainty(after))
+    kind = "fused"
+    if before.key == after.key:
+        kind = _kind_of(alignment, before, after, rows is not None or columns is not None)
+    return ParameterMatch(before, after, kind, certainty, (old, new), rows, columns)
 
 
 def _sides(part: Part, piece: Piece) -> Sides:

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import takewhile
 
-from sparsity_report.pairing.alignment import Alignment
-from sparsity_report.pairing.matches import Plan
+from sparsity_report.pairing.alignment import Alignment, Plan
 from sparsity_report.pairing.roles import Part, Place, Segment
 
 Block = tuple[str, int]
@@ -136,27 +135,17 @@ def _removed_block_or_expert(alignment: Alignment, part: Part) -> tuple[RemovedP
     if part.block is None or part.stack not in alignment.stacks.values():
         return None
     numbers = alignment.before.blocks(part.stack)
-    removed = alignment.blocks[part.stack].removed
+    removed = alignment.match("block", part.place, len(numbers)).removed
     if (place := numbers.index(part.block)) in removed:
         name = f"{part.stack}.{part.block}"
         return RemovedPart("block", name, part.block, len(numbers), part.block), removed[place]
-    experts = alignment.units.get(("expert", (part.stack, part.block, None)))
-    if experts and part.expert is not None:
+    if part.expert is not None:
         known = alignment.before.experts(part.stack, part.block)
+        experts = alignment.match("expert", part.place, len(known))
         if (place := known.index(part.expert)) in experts.removed:
-            name = part.parameter.name.partition(f".{part.expert}.")[0]
-            if f".{part.block}." in f"{name}.":
-                name = _experts_module(part)
-            expert = RemovedPart("expert", name, part.expert, len(known), part.block)
+            expert = RemovedPart("expert", experts.module, part.expert, len(known), part.block)
             return expert, experts.removed[place]
     return None
-
-
-def _experts_module(part: Part) -> str:
-    """Return the name of the module that holds the experts of a block."""
-    words = part.parameter.name.split(".")
-    last = max(i for i, word in enumerate(words) if "expert" in word)
-    return ".".join(words[: last + 1])
 
 
 def _removed_units(alignment: Alignment, part: Part) -> Iterator[tuple[RemovedPart, float, int]]:
@@ -167,8 +156,8 @@ def _removed_units(alignment: Alignment, part: Part) -> Iterator[tuple[RemovedPa
     experts = alignment.match("expert", part.place, part.stacked)
     size = part.parameter.total // part.stacked
     for index, certainty in experts.removed.items():
-        name = _experts_module(part)
-        yield RemovedPart("expert", name, index, part.stacked, part.block), certainty, size
+        expert = RemovedPart("expert", experts.module, index, part.stacked, part.block)
+        yield expert, certainty, size
     for index in sorted(experts.index.tolist()):
         yield from _removed_lines(alignment, part, (*part.place[:2], index))
 
@@ -186,31 +175,10 @@ def _removed_lines(
                     continue
                 match = alignment.match(segment.axis, place, segment.units)
                 for index, certainty in match.removed.items():
-                    name = _enclosing_module(alignment, part, place, kind)
                     block = None if kind in _WHOLE else part.block
-                    removed = RemovedPart(kind, name, index, segment.units, block)
+                    removed = RemovedPart(kind, match.module, index, segment.units, block)
                     yield removed, certainty, segment.lines * left[1 - number]
                 left[number] -= segment.lines * len(match.removed)
-
-
-def _enclosing_module(alignment: Alignment, part: Part, place: Place, kind: str) -> str:
-    """Return the name of the module that holds the units of a kind in a place."""
-    if kind in _WHOLE:
-        return alignment.before.at("", None)["embed", "weight"].module.name
-    parent = part.module.name.rpartition(".")[0]
-    if part.role == "router":
-        parts = alignment.before.parts
-        stacks = [p for p in parts if p.place[:2] == place[:2] and _is_of_experts(p)]
-        return _experts_module(stacks[0]) if stacks else parent
-    siblings = alignment.before.at(*part.place)
-    _, comma, suffix = part.role.partition(",")
-    in_attention = part.module.group == "attention_linear"
-    for role in ("q", "qkv") if in_attention else ("gate", "up", "gate_up"):
-        if (sibling := siblings.get((f"{role}{comma}{suffix}", "weight"))) is not None:
-            if sibling.stacked:
-                return f"{_experts_module(sibling)}.{place[2]}"
-            return sibling.module.name.rpartition(".")[0]
-    return parent
 
 
 def _add_tied_head(plan: Plan, losses: dict[RemovedPart, Loss]) -> None:

@@ -33,6 +33,8 @@ _OUTPUTS = {"dense", "c_proj", "wo"}
 _BY_HEAD = "query_key_value"
 # Experts with alternating gate and up rows.
 _IN_TURNS = "GptOss"
+# Matrices in a fused one, in the order of its rows.
+_FUSED = {"qkv": ("q", "k", "v"), "gate_up": ("gate", "up")}
 # Axes of rows and columns by role.
 _AXES = {
     "q": ("head", "width"),
@@ -151,15 +153,14 @@ class ModelRoles:
     ----------
     weights : Weights
     parts : tuple of Part
-    width, head : int or None
-        Size of the model's width, and rows of a head.
+    head : int or None
+        Rows of a head.
     places : mapping
         Parts by place, then by role and leaf.
     """
 
     weights: Weights
     parts: tuple[Part, ...]
-    width: int | None
     head: int | None
     places: Mapping[Place, Parts] = field(default_factory=dict)
 
@@ -192,9 +193,7 @@ class ModelRoles:
         return {prefix: sorted(some) for prefix, some in numbers.items()}
 
 
-def assign_roles(
-    weights: Weights, head: int | None = None, model: ModelRoles | None = None
-) -> ModelRoles:
+def assign_roles(weights: Weights, head: int | None = None) -> ModelRoles:
     """Return the stored parameters of a model with their roles.
 
     Parameters
@@ -202,12 +201,8 @@ def assign_roles(
     weights : Weights
     head : int, optional
         Rows of a head if the model does not define it.
-    model : Anatomy, optional
-        A related model that defines the orientation of square matrices.
     """
     parts = [_place(m, p) for m in weights.modules for p in m.parameters if p.tied_to is None]
-    if model is not None:
-        parts = _orient_square(parts, model)
     tables = [p.parameter.shape for p in parts if p.role == "embed" and len(p.parameter.shape) == 2]
     width = max(tables, key=math.prod)[1] if tables else None
     head_sizes = {p.parameter.head_dim for p in parts if p.role in {"q", "qkv"}} - {None}
@@ -219,12 +214,10 @@ def assign_roles(
             rows, columns = _sizes(part)
             sizes[part.stack, part.block, suffix][role] = columns if role == "o" else rows
     complete = (_with_axes(part, width, head or 1, sizes) for part in parts)
-    return _model_roles(weights, complete, width, head)
+    return _model_roles(weights, complete, head)
 
 
-def _model_roles(
-    weights: Weights, parts: Iterable[Part], width: int | None, head: int | None
-) -> ModelRoles:
+def _model_roles(weights: Weights, parts: Iterable[Part], head: int | None) -> ModelRoles:
     places: dict[Place, dict[tuple[str, str], Part]] = {}
     named = []
     for part in parts:
@@ -233,7 +226,7 @@ def _model_roles(
         role = part.parameter.name if part.key in place else part.role
         named.append(replace(part, role=role))
         place[named[-1].key] = named[-1]
-    return ModelRoles(weights, tuple(named), width, head, places)
+    return ModelRoles(weights, tuple(named), head, places)
 
 
 def separate_key_heads(*models: ModelRoles) -> tuple[ModelRoles, ...]:
@@ -245,8 +238,7 @@ def separate_key_heads(*models: ModelRoles) -> tuple[ModelRoles, ...]:
     if not any(axis.startswith("kv_head") for axis in axes):
         return models
     return tuple(
-        _model_roles(m.weights, [_with_key_heads(p) for p in m.parts], m.width, m.head)
-        for m in models
+        _model_roles(m.weights, [_with_key_heads(p) for p in m.parts], m.head) for m in models
     )
 
 
@@ -257,28 +249,6 @@ def _with_key_heads(part: Part) -> Part:
         s._replace(axis=f"kv_{s.axis}") if s.axis.startswith("head") else s for s in rows[first:]
     )
     return replace(part, rows=(*rows[:first], *renamed))
-
-
-def _orient_square(parts: list[Part], model: ModelRoles) -> list[Part]:
-    """Transpose square matrices as in a related model, or the other way if all others differ."""
-    known = {p.key: p.parameter.transposed for p in model.parts if p.parameter.matrix}
-    biased = {(p.place, p.role) for p in parts if p.leaf == "bias"}
-    votes, square = [], set()
-    for part in parts:
-        shape = part.parameter.shape
-        if part.key not in known or len(shape) != 2 or not part.parameter.matrix:
-            continue
-        if shape[0] == shape[1]:
-            square.add(part.parameter.name)
-        elif (part.place, part.role) in biased:
-            votes.append(part.parameter.transposed == known[part.key])
-    other = bool(votes) and not any(votes)
-    return [
-        replace(p, parameter=replace(p.parameter, transposed=known[p.key] != other))
-        if p.parameter.name in square
-        else p
-        for p in parts
-    ]
 
 
 def _place(module: Module, parameter: Parameter) -> Part:
@@ -392,22 +362,38 @@ def _fused_segments(part: Part, size: int, head: int, sizes: _Sizes) -> Iterator
         yield from [Segment(kind, others // head, head)] * 2
 
 
-def cached_values(part: Part, first: int = 0, last: int | None = None) -> int | None:
-    """Return the keys and values per token that some rows add to the cache; None if unknown."""
+def experts_module(part: Part) -> str:
+    """Return the name of the module that holds the experts of a block."""
+    words = part.parameter.name.split(".")
+    named = [i for i, word in enumerate(words) if "expert" in word]
+    last = max(named, default=len(words) - 2)
+    return ".".join(words[: last + 1])
+
+
+class Piece(NamedTuple):
+    """A matrix inside a parameter: some rows of one expert.
+
+    Attributes
+    ----------
+    expert : int or None
+        Index in a tensor of several experts.
+    first, last : int
+        Rows, outputs first.
+    """
+
+    expert: int | None
+    first: int
+    last: int
+
+
+def split_fused(part: Part) -> Iterator[tuple[tuple[str, str], Piece]]:
+    """Yield the separate matrices in a parameter, with their roles."""
     role, _, suffix = part.role.partition(",")
-    if part.module.group != "attention_linear" or part.leaf != "weight" or suffix:
-        return 0
-    # A single matrix instead of attention, as in Puzzletron, caches nothing.
-    is_linear = part.module.name.endswith(".linear_attn")
-    if role in {"q", "o"} or not part.parameter.matrix or is_linear:
-        return 0
-    if role == "qkv" and len(part.rows) == 1 and part.rows[0].axis:
-        return part.rows[0].size // 3 * 2
-    if role not in {"k", "v"} and (role != "qkv" or len(part.rows) != 3):
-        return None
-    start = total = 0
-    for number, segment in enumerate(part.rows):
-        included = first <= start < (last or start + 1)
-        total += segment.size if included and (role != "qkv" or number) else 0
-        start += segment.size
-    return total
+    tail = f",{suffix}" if suffix else ""
+    fused = _FUSED.get(role, ()) if len(part.rows) > 1 else ()
+    for expert in range(part.stacked) if part.stacked else (None,):
+        start = 0
+        for name, segment in zip(fused or (role,), part.rows, strict=False):
+            size = segment.size if fused else sum(s.size for s in part.rows)
+            yield (f"{name}{tail}", part.leaf), Piece(expert, start, start + size)
+            start += size

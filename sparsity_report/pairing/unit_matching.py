@@ -2,7 +2,7 @@
 
 import bisect
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +14,9 @@ from sparsity_report.pairing.fingerprints import Floats, Index
 _AT_ONCE, _DIGITS = 2**21, 5
 # Similarity of a moved unit to its match, and its margin over the unit in the same place.
 _SIMILAR, _MARGIN = 0.6, 0.3
-# Units sampled before all are compared.
-_SAMPLE = 512
+
+Similarity = Callable[[Floats, Floats, slice], npt.NDArray[np.float64]]
+"""Returns the similarities of some units with all of the base."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,12 +35,15 @@ class UnitMatch:
         removed.
     similarity : float
         Mean cosine of the matched units; 1 for equal values.
+    module : str
+        Module of the base that holds the units.
     """
 
     index: Index
     certainty: npt.NDArray[np.float64]
     removed: dict[int, float]
     similarity: float = 1.0
+    module: str = ""
 
     @property
     def is_identity(self) -> bool:
@@ -144,22 +148,53 @@ def match_similar(base: Floats, remaining: Floats) -> UnitMatch:
     >>> match.index.tolist(), match.certainty.round(4).tolist(), [*match.removed]
     ([2, 0], [1.0, 1.0], [1])
     """
-    chunks = (chunk for _, chunk in _chunks(base, remaining))
-    tables = [np.stack([chunk.argmax(axis=1), chunk.max(axis=1)]) for chunk in chunks]
-    best, highest = np.concatenate(tables, axis=1)
-    return _unit_match(base, remaining, _assign(base, remaining, best.astype(np.int64), highest))
+    return _unit_match(base, remaining, _assign(base, remaining, _cosines))
 
 
-def _chunks(base: Floats, remaining: Floats) -> Iterator[tuple[slice, npt.NDArray[np.float64]]]:
-    """Yield the cosines of some units with all of the base."""
+def match_in_place(base: Floats, remaining: Floats) -> UnitMatch:
+    """Match as many units as in the base: in place, unless they clearly are permuted.
+
+    A unit that moved makes room for another: copies of a unit in its place are no permutation.
+
+    Examples
+    --------
+    >>> base = np.eye(3, dtype=np.float32)
+    >>> match_in_place(base, base[[2, 1, 0]]).index.tolist()
+    [2, 1, 0]
+    >>> match_in_place(base, base[[2, 1, 2]]).index.tolist()
+    [0, 1, 2]
+    """
+    index = _assign(base, remaining, _lead_of_place)
+    is_similar = np.einsum("ij,ij->i", remaining, base[index]) >= _SIMILAR
+    is_moved = index != np.arange(index.size)
+    if (is_moved & is_similar).sum() <= (~is_similar).sum():
+        return match_identical(index.size)
+    return _unit_match(base, remaining, index)
+
+
+def _chunks(
+    base: Floats, remaining: Floats, similarity: Similarity
+) -> Iterator[tuple[slice, npt.NDArray[np.float64]]]:
+    """Yield the similarities of some units with all of the base."""
     step = max(_AT_ONCE // max(len(base), 1), 1)
     for start in range(0, len(remaining), step):
         some = slice(start, min(start + step, len(remaining)))
-        yield some, _cosines(base, remaining[some])
+        yield some, similarity(base, remaining, some)
 
 
-def _cosines(base: Floats, some: Floats) -> npt.NDArray[np.float64]:
-    return (some @ base.T).astype(np.float64).round(_DIGITS)
+def _cosines(base: Floats, remaining: Floats, some: slice) -> npt.NDArray[np.float64]:
+    return (remaining[some] @ base.T).astype(np.float64).round(_DIGITS)
+
+
+def _lead_of_place(base: Floats, remaining: Floats, some: slice) -> npt.NDArray[np.float64]:
+    """Return cosines in place, and elsewhere what exceeds the lead of a unit in its place."""
+    cosines = _cosines(base, remaining, some)
+    rows = np.arange(len(cosines))
+    in_place = cosines[rows, rows + some.start]
+    # Dissimilar units come after all others.
+    cosines -= np.where(cosines >= _SIMILAR, _MARGIN, 3)
+    cosines[rows, rows + some.start] = in_place
+    return cosines
 
 
 def _unit_match(base: Floats, remaining: Floats, index: Index) -> UnitMatch:
@@ -167,7 +202,7 @@ def _unit_match(base: Floats, remaining: Floats, index: Index) -> UnitMatch:
     certainty, total = np.ones(index.size), 0.0
     absent = np.setdiff1d(np.arange(len(base)), index)
     absent_certainty = np.ones(absent.size)
-    for some, chunk in _chunks(base, remaining):
+    for some, chunk in _chunks(base, remaining, _cosines):
         margins, ties = _margins(chunk, index[some])
         total += float(chunk[np.arange(len(chunk)), index[some]].sum())
         certainty[some] = margins.min(axis=1)
@@ -177,55 +212,6 @@ def _unit_match(base: Floats, remaining: Floats, index: Index) -> UnitMatch:
             absent_certainty = np.minimum(absent_certainty, distinct.min(axis=0))
     removed = dict(zip(absent.tolist(), absent_certainty.tolist(), strict=True))
     return UnitMatch(index, certainty, removed, total / max(index.size, 1))
-
-
-def match_permuted(base: Floats, remaining: Floats) -> UnitMatch | None:
-    """Match units of which none was removed; return None unless they clearly are permuted.
-
-    A unit that moved makes room for another: copies of a unit in its place are no permutation.
-
-    Examples
-    --------
-    >>> base = np.eye(3, dtype=np.float32)
-    >>> match_permuted(base, base[[2, 1, 0]]).index.tolist()
-    [2, 1, 0]
-    >>> match_permuted(base, base[[2, 1, 2]]) is None
-    True
-    """
-    if not _is_any_moved(base, remaining):
-        return None
-    tables = []
-    for some, chunk in _chunks(base, remaining):
-        rows = np.arange(len(chunk))
-        best = chunk.argmax(axis=1)
-        tables.append(np.stack([best, chunk[rows, best], chunk[rows, rows + some.start]], axis=1))
-    table = np.concatenate(tables)
-    index, highest, in_place = table[:, 0].astype(np.int64), table[:, 1], table[:, 2]
-    moves = (highest >= _SIMILAR) & (highest - in_place >= _MARGIN)
-    stays = (in_place >= _SIMILAR) | (highest - in_place < _MARGIN) & (highest >= _SIMILAR)
-    stays &= ~moves
-    targets, counts = np.unique(index[moves], return_counts=True)
-    taken = stays.copy()
-    moves &= ~np.isin(index, targets[counts > 1]) & ~taken[index]
-    unclear = np.flatnonzero(~stays & ~moves)
-    if moves.sum() <= unclear.size:
-        return None
-    taken[index[moves]] = True
-    index = np.where(moves, index, np.arange(index.size))
-    left_in_place = unclear[~taken[unclear]]
-    taken[left_in_place] = True
-    others, places = np.setdiff1d(unclear, left_in_place), np.flatnonzero(~taken)
-    index[others] = places
-    return _unit_match(base, remaining, index)
-
-
-def _is_any_moved(base: Floats, remaining: Floats) -> bool:
-    """Return whether a sampled unit is similar to another one and not to the one in its place."""
-    for place in range(0, len(base), max(len(base) // _SAMPLE, 1)):
-        row = (remaining[place : place + 1] @ base.T)[0]
-        if row.max() >= max(_SIMILAR, row[place] + _MARGIN):
-            return True
-    return False
 
 
 def _margins(
@@ -241,24 +227,24 @@ def _margins(
     return margins, ties
 
 
-def _assign(
-    base: Floats, remaining: Floats, index: Index, highest: npt.NDArray[np.float64]
-) -> Index:
+def _assign(base: Floats, remaining: Floats, similarity: Similarity) -> Index:
     """Assign units one to one, the most similar pairs first.
 
     A unit that loses its match to a more similar one takes its next-best free match.
     """
+    chunks = (chunk for _, chunk in _chunks(base, remaining, similarity))
+    tables = [np.stack([chunk.argmax(axis=1), chunk.max(axis=1)]) for chunk in chunks]
+    best, highest = np.concatenate(tables, axis=1)
+    claimed: Index = best.astype(np.int64)
     owner, held = np.full(len(base), -1), np.full(len(base), -np.inf)
     # The last is popped first; the first unit wins ties.
-    waiting = np.lexsort((-np.arange(index.size), highest)).tolist()
-    claimed = index.copy()
-    is_first = np.ones(index.size, dtype=bool)
+    waiting = np.lexsort((-np.arange(claimed.size), highest)).tolist()
+    is_first = np.ones(claimed.size, dtype=bool)
     while waiting:
         number = waiting.pop()
-        if is_first[number] and highest[number] > held[claimed[number]]:
-            place, value = claimed[number], highest[number]
-        else:
-            row = _cosines(base, remaining[number : number + 1])[0]
+        place, value = claimed[number], highest[number]
+        if not is_first[number] or value <= held[place]:
+            row = similarity(base, remaining, slice(number, number + 1))[0]
             row[row <= held] = -np.inf
             place = int(row.argmax())
             value = row[place]
@@ -267,6 +253,5 @@ def _assign(
             waiting.append(int(owner[place]))
         owner[place], held[place] = number, value
     taken = np.flatnonzero(owner >= 0)
-    index = index.copy()
-    index[owner[taken]] = taken
-    return index
+    claimed[owner[taken]] = taken
+    return claimed

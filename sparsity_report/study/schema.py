@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from sparsity_report.errors import writable
-from sparsity_report.pairing.matches import ALIGNMENTS
+from sparsity_report.pairing.alignment import ALIGNMENTS
 from sparsity_report.pairing.removed import KINDS
 from sparsity_report.weights.anatomy.groups import GROUPS
 from sparsity_report.weights.packed.group_rounding import ROUNDING
@@ -41,7 +41,6 @@ PROTOCOLS: Mapping[str, tuple[int | None, int | None]] = {
     "wikitext2-2048": (2048, None),
     "wikitext2-max": (None, None),
     "c4-256x2048": (2048, 256),
-    "ptb": (2048, None),
 }
 VERSION = 3
 CONVENTIONS = ("standard", "notebook")
@@ -50,8 +49,7 @@ MEASURED = ("latency", "quality", "sensitivity", "continuations", "tasks", "expe
 # The sides of two checkpoints, and the figures that are summed.
 SIDES = ("before", "after")
 FIGURES = (
-    *("prunable_weights", "parameters", "active_parameters"),
-    *("flops_per_token", "stored_bytes", "kv_cache_bytes_per_token"),
+    *("prunable_weights", "parameters", "active_parameters", "flops_per_token", "stored_bytes"),
 )
 DENOMINATORS = ("prunable", "non_embedding", "model")
 # Tables of a study of two checkpoints, and those that follow from them.
@@ -177,7 +175,7 @@ COLUMNS = {
         *_columns("Int64", """
             pruned newly_zeroed attention_width attention_flops_per_token row_pointers columns
             file_bytes bytes expert weight_bytes cores
-            cache_bytes n_shot kv_cache_before kv_cache_after index before after budget_bytes
+            cache_bytes n_shot index before after budget_bytes
         """, **_POSITIVE),
         *_columns("Int64", "block", formats.WORDS, **_POSITIVE),
         *_columns("Int64", "basis_windows basis_window samples span", low=1, optional=True),
@@ -189,11 +187,11 @@ COLUMNS = {
             crossover_low crossover_high certainty kept_share iou
             gate_share token_share
         """, formats.SHARE, **_SHARES),
-        *_columns("float64", "bound_share crossover_sparsity", formats.share(0), **_SHARES),
+        *_columns("float64", "crossover_sparsity", formats.share(0), **_SHARES),
         *_columns("float64", "agreement flips", formats.share(2), **_SHARES),
         *_columns("float64", """
-            uses realised_share control_high bound_seconds others load
-            speedup_low speedup_high dense_perplexity stderr norm gate_mass output_norm saliency
+            uses realised_share control_high others load
+            dense_perplexity stderr norm gate_mass output_norm saliency
         """, **_POSITIVE),
         *_columns("float64", " ".join(ROUNDING), **_POSITIVE),
         *_columns("float64", "threshold", formats.THRESHOLD, **_POSITIVE),
@@ -205,11 +203,10 @@ COLUMNS = {
         *_columns("float64", "perplexity", formats.perplexity(None), **_POSITIVE),
         *_columns("float64", "relative_change rounding_error", formats.SHARE, **_POSITIVE),
         *_columns("float64", "seconds", formats.DURATION, low=_PICOSECOND),
-        *_columns("float64", "seconds_low seconds_high dense_seconds csr_seconds", low=_PICOSECOND),
-        *_columns("float64", "speedup nll", low=0),
+        *_columns("float64", "seconds_low seconds_high", low=_PICOSECOND),
+        *_columns("float64", "nll", low=0),
         *_columns("float64", "realised_speedup", formats.TIMES, low=0),
         *_columns("float64", "control_low", low=_PICOSECOND, optional=True),
-        *_columns("float64", "bandwidth", low=1, optional=True),
         *_columns("float64", "top1 global_sparsity", formats.SHARE, low=0, high=1),
         *_columns("float64", "nll_increase", _NATS),
         *_columns("float64", "top1_drop", formats.share(2), low=-1, high=1),
@@ -287,7 +284,7 @@ _SUMMED = (
 )
 SUMMED = tuple(_SUMMED.split())
 # The machine of a measurement and its state meanwhile.
-_CONDITIONS = "threads cores others load cache_bytes bandwidth machine"
+_CONDITIONS = "threads cores others load cache_bytes machine"
 
 
 def _table(names: str, /, **differing: Mapping[str, Any]) -> Mapping[str, Column]:
@@ -346,16 +343,11 @@ TABLES: Mapping[str, Mapping[str, Column]] = {
     "latency": _table(
         "variant scope name modules tokens cache sparsity dtype kernel seconds seconds_low "
         "seconds_high runs promised_speedup realised_speedup realised_low realised_high "
-        "realised_share control control_low control_high weight_bytes bound_seconds bound_share "
+        "realised_share control control_low control_high weight_bytes "
         f"crossover_sparsity crossover_low crossover_high {_CONDITIONS}",
         modules=_NULLABLE,
         dtype=_MAYBE,
         kernel=_MAYBE,
-    ),
-    "crossover": _table(
-        "name tokens cache dtype sparsity dense_seconds csr_seconds speedup speedup_low "
-        "speedup_high runs control_low control_high weight_bytes bound_seconds bound_share "
-        f"crossover_sparsity crossover_low crossover_high {_CONDITIONS}"
     ),
     "quality": _table(
         "variant layout model method sparsity perplexity nll top1 against kl agreement flips "
@@ -391,8 +383,7 @@ TABLES: Mapping[str, Mapping[str, Column]] = {
     "matches": _table(
         "module_name after_name block group prunable shape_before shape_after alignment certainty "
         "weight_before weight_after zeros_before zeros_after compared kept revived new changed "
-        "relative_change norm correlation iou untouched n_m_before n_m_after kv_cache_before "
-        "kv_cache_after"
+        "relative_change norm correlation iou untouched n_m_before n_m_after"
     ),
     "removed": _table(
         "kind module index among block certainty weights parameters bytes flops_per_token"

@@ -64,18 +64,17 @@ def test_damage_is_noted_once(model, tmp_path):
     assert not count_notes(counted(model, tmp_path / "kept"))  # the entries are right again
 
 
-@pytest.mark.parametrize("kind", ["counts", "pairs", "scores"])
+@pytest.mark.parametrize("kind", ["counts", "pairs"])
 def test_each_problem_has_a_note(tmp_path, kind, monkeypatch):
-    kept = Entries(sr.Cache(tmp_path, verify=kind != "scores"), kind)
+    kept = Entries(sr.Cache(tmp_path, verify=True), kind)
     kept.put(KEY, "", b"x")
-    if kind != "scores":  # scores are not compared
-        kept.put(KEY, "a", b"y")
+    kept.put(KEY, "a", b"y")
     (tmp_path / f"{KEY}.{kind}").write_bytes(b"")
     assert kept.get(KEY, "b", bytes) is None
     monkeypatch.setattr(disk_cache, "write_file", full)
     kept.put(KEY, "", b"z")
     notes = set(kept.notes())
-    assert len(notes) == (2 if kind == "scores" else 3)
+    assert len(notes) == 3
     assert all(note.startswith("the cache ") for note in notes)
 
 

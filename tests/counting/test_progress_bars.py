@@ -77,7 +77,6 @@ def test_every_long_function_has_its_bar():
         "compare",
         "compare_checkpoints",
         "import_mask",
-        "reproduce",
         "sweep",
         "weight_patterns",
         "write_checkpoint",

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import sparsity_report as sr
-from sparsity_report.measure import clock, machine, ratio_intervals, timed_calls
+from sparsity_report.measure import clock, latency, machine, timed_calls
 from sparsity_report.study.derived import speedups
 
 RUNS = 1000
@@ -112,9 +112,6 @@ def test_time_is_up_after_five_rounds_at_least():
     # Five, whatever the clock says, and one each time it was looked at before the end.
     assert len(samples) == 5 + 36
     assert len(clock.rounds([chance.random] * 2, 0, 1e-9, 1e9)) == 400
-    # What is only beside is not waited for.
-    steady = [lambda: 1.0, lambda: 2.0, chance.random]
-    assert len(clock.rounds(steady, 0, 0.02, 1e9, beside=1)) == 15
 
 
 def test_calls_take_turns_in_orders_that_differ():
@@ -146,11 +143,7 @@ def test_the_base_is_its_own_control_where_nothing_runs_its_kernels():
     timing = clock.timed(calls, count, 1, None, limits)
     assert timing.samples.shape[1] == 3
     assert (timing.base, timing.control) == (1, 2)
-    timing = clock.timed(calls, count, 1, None, limits, (lambda: None, 64))
-    assert timing.samples.shape[1] == 4
-    assert (timing.control, timing.bandwidth) == (2, 64 / np.median(timing.samples[:, 3]))
     timing = clock.timed(calls, count, 1, 0, limits)
-    assert timing.bandwidth is None
     assert timing.samples.shape[1] == 2
     assert timing.control == 0
 
@@ -170,7 +163,7 @@ def test_medians_are_those_of_numpy():
     """Rounds are drawn in blocks of neighbors, and the same for all calls."""
     for rounds in (5, 8, 27):
         samples = np.random.default_rng(rounds).random((rounds, 2))
-        drawn = ratio_intervals.resampled(np.column_stack([samples, samples[:, 0] * 3]), 50)
+        drawn = clock.resampled(np.column_stack([samples, samples[:, 0] * 3]), 50)
         assert drawn.shape == (50, 3)
         assert drawn[:, 2] == pytest.approx(3 * drawn[:, 0])
         block = round(rounds ** (1 / 3))
@@ -181,16 +174,16 @@ def test_medians_are_those_of_numpy():
 
 
 def test_an_interval_holds_99_of_a_hundred():
-    assert ratio_intervals.interval(np.arange(1001) / 1000, 0.5) == pytest.approx((0.005, 0.995))
-    assert ratio_intervals.interval(np.ones(9), 2.0) == (1.0, 2.0)
+    assert clock.interval(np.arange(1001) / 1000, 0.5) == pytest.approx((0.005, 0.995))
+    assert clock.interval(np.ones(9), 2.0) == (1.0, 2.0)
 
 
 def test_a_spread_is_of_five_parts():
     control = np.repeat([1.0, 2.0, 4.0, 1.0, 0.5], 4)
-    assert ratio_intervals.spread(np.ones(20), control) == (0.25, 2.0)
+    assert clock.spread(np.ones(20), control) == (0.25, 2.0)
     # One sample that is far off does not move a part.
     control[1] = 100
-    assert ratio_intervals.spread(np.ones(20), control) == (0.25, 2.0)
+    assert clock.spread(np.ones(20), control) == (0.25, 2.0)
 
 
 @pytest.mark.parametrize(
@@ -199,24 +192,24 @@ def test_a_spread_is_of_five_parts():
      ([0.25, 4.0, 4.0], 0.25), ([2.0, 0.5, 2.0], 0.7)],
 )  # fmt: skip
 def test_crossover_is_where_csr_stays_faster(speedups, edge):
-    assert ratio_intervals.crossing([0.0, 0.5, 0.9], speedups) == (
+    assert latency.crossing([0.0, 0.5, 0.9], speedups) == (
         None if edge is None else pytest.approx(edge)
     )
 
 
 def test_a_crossover_is_as_uncertain_as_speeds_are():
     levels, speedups = [0.0, 0.5, 0.9], np.tile([0.25, 0.5, 2.0], (200, 1))
-    assert ratio_intervals.crossing_interval(levels, speedups, 0.0) == (0.7, 0.7)
+    assert latency.crossing_interval(levels, speedups, 0.0) == (0.7, 0.7)
     # ln(0.5 · 1.2) of ln(0.5 · 1.2) to ln(2 · 1.2), and of 0.5 ÷ 1.2 to 2 ÷ 1.2
-    low, high = ratio_intervals.crossing_interval(levels, speedups, 0.2)
+    low, high = latency.crossing_interval(levels, speedups, 0.2)
     assert low == pytest.approx(0.5 + 0.4 * math.log(1 / 0.6) / math.log(4))
     assert high == pytest.approx(0.5 + 0.4 * math.log(1.2 / 0.5) / math.log(4))
     # What is not faster beyond the noise at the highest sparsity may never be.
-    assert ratio_intervals.crossing_interval(levels, speedups, 1.01)[1] is None
-    assert ratio_intervals.crossing_interval(levels, speedups / 3, 0.2) == (0.9, None)
+    assert latency.crossing_interval(levels, speedups, 1.01)[1] is None
+    assert latency.crossing_interval(levels, speedups / 3, 0.2) == (0.9, None)
     # One resample of twenty that never crosses is one of the hundred that count.
     speedups[:10, 2] = 0.9
-    assert ratio_intervals.crossing_interval(levels, speedups, 0.0) == (0.7, None)
+    assert latency.crossing_interval(levels, speedups, 0.0) == (0.7, None)
 
 
 def test_copies_are_read_again_after_more_than_the_cache_holds():
@@ -272,7 +265,7 @@ def test_others_are_what_is_neither_idle_nor_mine(monkeypatch):
     monkeypatch.setattr(machine, "_work_of_others", lambda: next(work))
     watch = machine.Watch()
     # Since the first look, while there is none a second ago; then since the last one that is.
-    assert [watch.conditions().others for _ in range(3)] == [1.5, 1.25 / 1.5, 1.0]
+    assert [watch.conditions()["others"] for _ in range(3)] == [1.5, 1.25 / 1.5, 1.0]
 
 
 def test_bad_clocks_are_refused():

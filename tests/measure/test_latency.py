@@ -9,13 +9,13 @@ from zoo.cases import CASES, built
 import sparsity_report as sr
 from sparsity_report.measure import clock, latency
 from sparsity_report.measure.clock import Timing
-from sparsity_report.measure.machine import Conditions, Machine
 from sparsity_report.study.schema import TABLES
 
 NAMED = {case.name: case for case in CASES}
 
 
-MACHINE = Machine("some machine", 4, 2, 2**14, 2e6)
+MACHINE = {"machine": "some machine", "cores": 4, "threads": 2, "cache_bytes": 2**14}
+QUIET = {"others": 0.0, "load": None}
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +39,7 @@ def played(monkeypatch):
     """
     seen = []
 
-    def timed(calls, counts, base, control, limits, stream):
+    def timed(calls, counts, base, control, limits):
         assert limits[0] > 0
         assert len(calls) == len(counts)
         for call in calls:
@@ -48,15 +48,10 @@ def played(monkeypatch):
         own = [2.0 + n for n in range(len(calls))]
         again = own[base] * np.repeat([0.8, 1.0, 1.25, 1.0, 1.0], 4)
         control = len(own) if control is None else control
-        # The bare read took as long as memory of a megabyte a second does.
-        streamed = None if stream is None else stream[1]
-        read = np.full(20, (streamed or 1) / 1e6)
-        return Timing(
-            np.column_stack([np.tile(own, (20, 1)), again, read]), base, control, streamed
-        )
+        return Timing(np.column_stack([np.tile(own, (20, 1)), again]), base, control)
 
     monkeypatch.setattr(latency, "timed", timed)
-    monkeypatch.setattr(latency.Watch, "conditions", lambda _: Conditions(0.0, None))
+    monkeypatch.setattr(latency.Watch, "conditions", lambda _: QUIET)
     return seen
 
 
@@ -87,21 +82,12 @@ def test_speedups_are_ratios(played):
         assert row.promised_speedup == pytest.approx(rows * columns / left)
         assert row.realised_share == pytest.approx(0.5 / row.promised_speedup)
         assert row.kernel == ("CSR × vector" if row.tokens == 1 else "CSR × matrix")
-        # Values and columns of 4 bytes each, and row pointers, at what was read beside, a
-        # megabyte a second, or else before, two.
+        # Values and columns of 4 bytes each, and row pointers.
         assert row.weight_bytes == 8 * left + 4 * (rows + 1)
-        speed = 1e6 if row.cache == "out of cache" else 2e6
-        assert row.bound_seconds == pytest.approx(row.weight_bytes / speed)
-        share = row.bound_seconds / 4
-        assert (
-            row.bound_share == pytest.approx(share)
-            if row.cache == "out of cache"
-            else pd.isna(row.bound_share)
-        )
     totals = sr.compare(*variants).totals.set_index("variant")["flops_per_token"]
     whole = csr[csr["scope"] == "model"]
     assert whole["promised_speedup"].tolist() == [totals["Dense"] / totals["CSR75"]] * 2
-    assert whole[["cache", "weight_bytes", "bound_seconds", "bound_share"]].isna().all(axis=None)
+    assert whole[["cache", "weight_bytes"]].isna().all(axis=None)
     masked = frame[frame["variant"] == "Masked75"]
     assert (masked["promised_speedup"] == 1).all()
     assert (masked["sparsity"][masked["scope"] == "model"] == 0.75).all()
@@ -127,15 +113,33 @@ def test_the_control_is_the_masked_variant_or_dense_once_more(played):
 
 
 def test_a_crossover_needs_a_control_that_holds_one_and_room(monkeypatch, played):  # noqa: ARG001
-    weights = sr.load(nn.ModuleDict({"fc1": nn.Linear(32, 16)}))
-    frame = sr.crossover(weights, tokens=[1], clock=sr.Clock(cold=False))
+    variants = three(sr.load(nn.ModuleDict({"fc1": nn.Linear(32, 16)})))
+    frame = sr.latency(variants, tokens=[1], clock=sr.Clock(cold=False))
     assert set(frame["crossover_low"]) == {0.99}
-    assert set(frame["control_low"]) == {0.8}
-    others = Conditions(2.3, None)
+    others = {"others": 2.3, "load": None}
     monkeypatch.setattr(latency.Watch, "conditions", lambda _: others)
-    frame = sr.crossover(weights, tokens=[1], clock=sr.Clock(cold=False))
+    frame = sr.latency(variants, tokens=[1], clock=sr.Clock(cold=False))
     assert frame["crossover_low"].isna().all()
     assert set(frame["others"]) == {2.3}
+
+
+@pytest.mark.parametrize("ends", [(0.5, 2.0), (0.25, 4.0)])
+def test_a_crossover_is_where_csr_becomes_faster(monkeypatch, ends):
+    """The speed-up of CSR grows evenly in its logarithm from the first level to the last."""
+    monkeypatch.setattr(latency.Watch, "conditions", lambda _: QUIET)
+    levels = np.array([0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99])
+    speeds = ends[0] * (ends[1] / ends[0]) ** (levels / 0.99)
+
+    def timed(calls, counts, base, control, limits):  # noqa: ARG001
+        seconds = 1 / speeds if len(calls) == 9 else np.ones(len(calls) - 1)
+        return Timing(np.tile([1.0, *seconds, 1.0], (20, 1)), base, len(calls))
+
+    monkeypatch.setattr(latency, "timed", timed)
+    variants = three(sr.load(nn.ModuleDict({"fc1": nn.Linear(32, 16)})))
+    frame = sr.latency(variants, tokens=[1], clock=sr.Clock(cold=False))
+    assert frame["crossover_sparsity"].tolist() == pytest.approx([0.495] * 3)
+    assert (frame["crossover_low"] < 0.495).all()
+    assert (frame["crossover_high"] > 0.495).all()
 
 
 def test_weights_are_timed_where_they_were_asked_to_be(played):
@@ -148,7 +152,7 @@ def test_weights_are_timed_where_they_were_asked_to_be(played):
 
 
 def test_small_layers_are_timed_in_cache(monkeypatch, played):
-    huge = MACHINE._replace(cache_bytes=2**32)
+    huge = MACHINE | {"cache_bytes": 2**32}
     monkeypatch.setattr(latency, "this_machine", lambda: huge)
     frame = sr.latency(three(sr.load()), tokens=[1])
     assert set(frame["cache"].dropna()) == {"in cache"}
@@ -166,7 +170,7 @@ def test_architectures(name, quick):
     shapes = {p.matrix for p in weights.prunable}
     assert set(frame["name"]) == {f"{r} × {c}" for r, c in shapes} | {"whole forward"}
     assert frame[["seconds", "realised_speedup"]].gt(0).all(axis=None)
-    assert (frame["threads"] == MACHINE.threads).all()
+    assert (frame["threads"] == MACHINE["threads"]).all()
     assert frame["runs"].between(3, 5).all()
 
 
@@ -190,18 +194,6 @@ def test_half_precision_says_where_it_computes(quick):
     assert set(frame["scope"]) == {"layer"}  # Tiny does not read token ids
 
 
-def test_crossover_curves(quick):
-    weights = sr.load(nn.ModuleDict({"fc1": nn.Linear(32, 16)}))
-    frame = sr.crossover(weights, tokens=[1, 2], clock=quick)
-    assert list(frame.columns) == [*TABLES["crossover"]]
-    assert frame["tokens"].tolist() == [1] * 16 + [2] * 16
-    assert frame["cache"].tolist() == (["in cache"] * 8 + ["out of cache"] * 8) * 2
-    ratio = frame["dense_seconds"] / frame["csr_seconds"]
-    assert frame["speedup"].tolist() == pytest.approx(ratio.tolist())
-    assert (frame["speedup_low"] <= frame["speedup"]).all()
-    assert (frame["speedup"] <= frame["speedup_high"]).all()
-
-
 @pytest.mark.usefixtures("played")
 def test_a_study_keeps_it(tmp_path):
     variants = three(sr.load())
@@ -219,8 +211,3 @@ def test_refusals():
         sr.latency([sr.dense(sr.load()), sr.dense(Tiny(), name="Other")])
     with pytest.raises(sr.SparsityReportError, match="positive whole numbers"):
         sr.latency(three(sr.load()), tokens=[0])
-    with pytest.raises(sr.SparsityReportError, match="no prunable"):
-        sr.crossover(sr.load(nn.LayerNorm(3)))
-    for dtype in ("float31", "int8", "load"):
-        with pytest.raises(sr.SparsityReportError, match="dtype must name a torch dtype of floats"):
-            sr.crossover(sr.load(), dtype=dtype)

@@ -1,7 +1,5 @@
 import hashlib
 import math
-import struct
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -14,11 +12,9 @@ from transformers import AutoTokenizer
 from zoo.cases import CASES, built
 
 import sparsity_report as sr
-from sparsity_report.counting.disk_cache import Entries
 from sparsity_report.files.package_data import DEMO
-from sparsity_report.measure import perplexity, sensitivity, texts
+from sparsity_report.measure import texts
 from sparsity_report.study.schema import TABLES
-from sparsity_report.words.sentences import say, says
 
 NAMED = {case.name: case for case in CASES}
 TEXT = (DEMO / "eval.txt").read_text(encoding="utf-8")
@@ -61,38 +57,6 @@ def test_a_last_window_of_one_token_scores_nothing():
         ids = torch.arange(tokens) * 7 % 61
         frame = sr.perplexity(sr.dense(weights), ids, window=16, stride=16)
         assert frame.loc[0, "scored"] == {33: 30, 32: 30, 31: 29}[tokens]
-
-
-def test_smollm2_equals_the_guide(smollm2):
-    """The loop of https://huggingface.co/docs/transformers/perplexity, mean over all tokens."""
-    text, window, stride = TEXT[:350], 128, 64
-    model = smollm2.module().eval()
-    ids = smollm2.tokenizer()(text, return_tensors="pt")["input_ids"]
-    before, sums, n = 0, 0.0, 0
-    for begin in range(0, ids.shape[1], stride):
-        end = min(begin + window, ids.shape[1])
-        labels = ids[:, begin:end].clone()
-        labels[:, : -(end - before)] = -100
-        with torch.no_grad():
-            loss = model(ids[:, begin:end], labels=labels).loss
-        scored = int((labels[:, 1:] != -100).sum())
-        sums, n, before = sums + float(loss) * scored, n + scored, end
-        if end == ids.shape[1]:
-            break
-    frame = sr.perplexity(sr.dense(smollm2), text, window=window, stride=stride)
-    assert frame.loc[0, "perplexity"] == pytest.approx(math.exp(sums / n), rel=1e-4)
-    assert 2 < frame.loc[0, "perplexity"] < 100
-
-
-def test_layouts_know_the_same(demo):
-    pruning = sr.global_magnitude(demo, 0.5)
-    frame = sr.perplexity([sr.dense(demo), sr.masked(pruning), sr.csr(pruning)], TEXT[:2000])
-    assert list(frame.columns) == [*TABLES["quality"]]
-    dense, masked, csr = frame["perplexity"]
-    assert masked == pytest.approx(csr, rel=1e-5)
-    assert masked > dense
-    assert frame["sparsity"].tolist() == [0.0, 0.5, 0.5]
-    assert frame["top1"][1] == frame["top1"][2]
 
 
 def test_protocol_is_recorded(demo):
@@ -261,102 +225,6 @@ def test_sensitivity_is_perplexity_of_one_part_pruned(demo, by):
         weights = torch.cat([layer.weight_orig.detach().flatten() for layer in chosen])
         assert row["std"] == pytest.approx(float(weights.double().std(correction=0)))
         assert row["pruned"] == round(0.6 * len(weights))
-
-
-def test_cached_scores_are_not_computed_again(demo, tmp_path, monkeypatch):
-    calls, score = [], perplexity.score_text
-    monkeypatch.setattr(sensitivity, "score_text", lambda *a: calls.append(a[2]) or score(*a))
-    first = sr.sensitivity(demo, 0.5, text=TEXT[:500], cache=tmp_path)
-    assert calls == ["dense", "block 0", "block 1", "block 2", "block 3"]
-    again = sr.sensitivity(demo, 0.5, text=TEXT[:500], cache=tmp_path)
-    assert len(calls) == 5
-    pd.testing.assert_frame_equal(first, again)
-    next(iter(tmp_path.glob("*.scores"))).write_text("damaged")
-    pd.testing.assert_frame_equal(first, sr.sensitivity(demo, 0.5, text=TEXT[:500], cache=tmp_path))
-    assert len(calls) == 6
-    sr.sensitivity(demo, 0.6, text=TEXT[:500], cache=tmp_path)
-    assert len(calls) == 10  # another sparsity, but the same dense model
-
-
-IDS = torch.arange(40) * 7 % 61
-
-
-def scored(model, folder=None, **options):
-    weights = sr.load(model, name="small")
-    frame = sr.sensitivity(weights, 0.5, by="group", text=IDS, window=16, cache=folder, **options)
-    return weights, frame
-
-
-def test_a_score_with_a_digit_changed_is_not_believed(tmp_path):
-    model = small_llama()
-    _, right = scored(model, tmp_path)
-    for entry in tmp_path.iterdir():
-        data = entry.read_bytes()
-        entry.write_bytes(data[:-24] + struct.pack("<d", 12.5) + data[-16:])
-    weights, frame = scored(model, tmp_path)
-    pd.testing.assert_frame_equal(frame, right)
-    compared = sr.compare(sr.dense(weights))
-    (note,) = compared.notes
-    names = ("dense", "attention_linear", "mlp_linear")
-    kind = say("note.cached_scores")
-    assert note == say("note.cache_damaged", kind=kind, count=3, names=names)
-    assert replace(compared, notes=()).with_measured(sensitivity=frame).notes == (note,)
-
-
-@pytest.mark.parametrize(
-    "payload",
-    [b"", struct.pack("<dq", 50.0, 3), struct.pack("<dqq", math.nan, 3, 38)]
-    + [struct.pack("<dqq", *score) for score in [(-1, 3, 38), (50, 39, 38), (50, -1, 38)]]
-    + [struct.pack("<dqq", *score) for score in [(50, 3, 37), (50, 0, 0), (math.inf, 3, 38)]],
-)
-def test_scores_that_cannot_be_are_not_believed(tmp_path, payload):
-    model = small_llama()
-    _, right = scored(model, tmp_path)
-    assert right["window"].tolist() == [16, 16]
-    for entry in tmp_path.iterdir():
-        Entries(tmp_path, "scores").put(entry.stem, "", payload)
-    _, frame = scored(model, tmp_path)
-    pd.testing.assert_frame_equal(frame, right)
-
-
-def test_no_other_model_has_the_scores_of_one(tmp_path):
-    """Neither signs nor the config show in the magnitudes of weights."""
-    scored(small_llama(), tmp_path)
-    turned = small_llama()
-    with torch.no_grad():
-        turned.model.layers[0].mlp.up_proj.weight.neg_()
-    for other in (turned, small_llama(rms_norm_eps=0.1), small_llama().double()):
-        _, alone = scored(other)
-        _, frame = scored(other, tmp_path)
-        pd.testing.assert_frame_equal(frame, alone)
-    assert len(list(tmp_path.iterdir())) == 12
-
-
-def test_a_full_disk_ends_the_keeping_of_scores_not_the_scoring(tmp_path, monkeypatch):
-    _, right = scored(small_llama())
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full)
-    weights, frame = scored(small_llama(), tmp_path)
-    pd.testing.assert_frame_equal(frame, right)
-    (note,) = sr.compare(sr.dense(weights)).notes
-    assert says(note, "note.cache_unwritable")
-    assert "cannot write" in note
-
-
-def test_another_tokenizer_is_another_score(demo, tmp_path):
-    tokenizer = demo.tokenizer()
-
-    def doubled(text, **options):
-        ids = tokenizer(text, **options)["input_ids"]
-        return {"input_ids": torch.cat([ids, ids], dim=1)}
-
-    options = {"text": TEXT[:300], "window": 64, "by": "group"}
-    sr.sensitivity(demo, 0.5, cache=tmp_path, **options)
-    kept = sr.sensitivity(demo, 0.5, cache=tmp_path, tokenizer=doubled, **options)
-    pd.testing.assert_frame_equal(kept, sr.sensitivity(demo, 0.5, tokenizer=doubled, **options))
 
 
 def test_correlation_is_spearmans():

@@ -54,7 +54,6 @@ def tokens(number):
         ("wikitext2-2048", 4096, 2048),
         ("wikitext2-max", 128, 128),
         ("c4-256x2048", 2048, 2048),
-        ("ptb", 2048, 2048),
     ],
 )
 def test_equals_the_code_of_the_papers(protocol, positions, window):
@@ -89,7 +88,7 @@ def test_c4_scores_at_most_256_windows():
 def test_every_protocol_but_ours_has_a_data_set():
     assert tuple(PROTOCOLS) == (SLIDING, *CORPORA)
     assert {name: corpus.rows for name, corpus in CORPORA.items()} == {
-        "wikitext2-2048": 4358, "wikitext2-max": 4358, "c4-256x2048": 1100, "ptb": 3761,
+        "wikitext2-2048": 4358, "wikitext2-max": 4358, "c4-256x2048": 1100,
     }  # fmt: skip
 
 
@@ -117,11 +116,6 @@ def test_rows_become_the_text_of_the_papers(tmp_path, monkeypatch):
     assert text_of("wikitext2-2048", [{"text": row} for row in ROWS]) == ("dataset", joined)
     assert text_of("wikitext2-2048", joined) == ("text", joined)
 
-    plain = tmp_path / "ptb.test.txt"
-    plain.write_text(" no it was n't \n he said \n\n a\n b \n", encoding="utf-8")
-    assert text_of("ptb", plain)[1] == "no it was n't he said  a b"
-    assert text_of("ptb", [{"sentence": word} for word in "abcde"])[1] == "a b c d e"
-
     part = tmp_path / "c4-validation.00000-of-00008.json.gz"
     with gzip.open(part, "wt", encoding="utf-8") as file:
         for number in range(9):
@@ -141,16 +135,13 @@ def test_the_library_datasets_is_asked_for_the_rows(monkeypatch):
 
     def load(*names, **options):
         asked.append((*names, options))
-        column = "sentence" if "ptb" in names[0] else "text"
-        return [{column: row} for row in ROWS]
+        return [{"text": row} for row in ROWS]
 
     monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load))
     assert text_of("wikitext2-2048", None) == ("wikitext-2-raw-v1 test", "\n\n".join(ROWS))
-    assert text_of("ptb", None) == ("ptb_text_only test", " ".join(ROWS))
     assert text_of("c4-256x2048", None) == ("C4 validation", " ".join(ROWS[:4]))
     assert asked == [
         ("Salesforce/wikitext", "wikitext-2-raw-v1", {"split": "test"}),
-        ("ptb-text-only/ptb_text_only", "penn_treebank", {"split": "test"}),
         ("allenai/c4", {"split": "validation",
                         "data_files": {"validation": "en/c4-validation.00000-of-00008.json.gz"}}),
     ]  # fmt: skip
@@ -158,8 +149,8 @@ def test_the_library_datasets_is_asked_for_the_rows(monkeypatch):
 
 @pytest.mark.parametrize("protocol", CORPORA)
 def test_without_network_it_is_said_which_file_to_bring(demo, monkeypatch, tmp_path, protocol):
-    bring = {"wiki": "wiki.test.raw", "c4-2": "c4-validation.00000-of-00008.json.gz",
-             "ptb": "ptb.test.txt"}[protocol[:4]]  # fmt: skip
+    files = {"wiki": "wiki.test.raw", "c4-2": "c4-validation.00000-of-00008.json.gz"}
+    bring = files[protocol[:4]]
 
     def load(*_, **__):
         raise ConnectionError("no\nnetwork")
@@ -216,17 +207,18 @@ def test_options_outside_a_protocol_are_refused(demo, tmp_path):
     with pytest.raises(sr.SparsityReportError, match="no protocol 'c4'; use one of sliding, wiki"):
         sr.perplexity(dense, protocol="c4")
     with pytest.raises(sr.SparsityReportError, match="fixed windows; leave window and stride"):
-        sr.perplexity(dense, tokens(99), protocol="ptb", window=64, stride=64)
+        sr.perplexity(dense, tokens(99), protocol="wikitext2-2048", window=64, stride=64)
     with pytest.raises(
         sr.SparsityReportError,
         match="windows of 2,048 tokens, but the model accepts 256; use wikitext2-max",
     ):
         sr.perplexity(dense, tokens(5000), protocol="wikitext2-2048")
     with pytest.raises(
-        sr.SparsityReportError, match="2,047 tokens, too few for protocol ptb; give at least"
+        sr.SparsityReportError,
+        match="2,047 tokens, too few for protocol c4-256x2048; give at least",
     ):
-        sr.perplexity(small, tokens(2047), protocol="ptb")
-    assert sr.perplexity(small, tokens(2048), protocol="ptb").loc[0, "scored"] == 2047
+        sr.perplexity(small, tokens(2047), protocol="c4-256x2048")
+    assert sr.perplexity(small, tokens(2048), protocol="c4-256x2048").loc[0, "scored"] == 2047
     model = long_llama()
     vars(model.config)["max_position_embeddings"] = None
     with pytest.raises(sr.SparsityReportError, match="window, which its config does not state"):

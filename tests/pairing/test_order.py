@@ -8,7 +8,7 @@ import structural
 import torch
 from safetensors.torch import load_file
 from structural import Left, fused, renamed, shuffled, turned, written
-from wording import count_of, of_key
+from wording import count_of, of_key, values_of
 
 import sparsity_report as sr
 from sparsity_report.findings.study_findings import study_findings
@@ -33,21 +33,19 @@ ORDERS = {
         blocks=BLOCKS, heads=HEADS, experts=EXPERTS, channels=shuffled(32, 32),
         vocabulary=shuffled(96, 96),
     ),
-    ("llama", "width and tokens"): Left(width=shuffled(64, 64), vocabulary=shuffled(96, 96, 4)),
     ("gpt2", ""): Left(blocks=BLOCKS, channels=shuffled(128, 128), heads=HEADS),
 }  # fmt: skip
-KEYS = {
-    "blocks": "blocks", "heads": "heads", "kv_heads": "kv_heads", "channels": "channels",
-    "experts": "experts", "vocabulary": "tokens", "width": "width_channels",
+NAMES = {
+    "blocks": "blocks", "heads": "heads", "kv_heads": "key-value heads", "channels": "channels",
+    "experts": "experts", "vocabulary": "tokens", "width": "channels of the width",
 }  # fmt: skip
 
 
 def moved(pair):
-    """Units in another order, and how many there are, by the key of the note."""
-    keys = [f"note.moved_{key}" for key in KEYS.values()]
+    """Units in another order, and how many there are, by their name."""
+    key = "note.moved_units"
     return {
-        key: tuple(count_of(note, key, name) for name in ("moved", "total"))
-        for key in keys
+        values_of(note, key)["units"]: tuple(count_of(note, key, n) for n in ("moved", "total"))
         for note in of_key(pair.notes, key)
     }
 
@@ -55,14 +53,14 @@ def moved(pair):
 def due(kind, left):
     """The notes due: every kind of unit but three is in each of four blocks."""
     notes = {}
-    for name, key in KEYS.items():
+    for name, units in NAMES.items():
         if (order := getattr(left, name)) is None:
             continue
         places = 1 if name in {"blocks", "vocabulary", "width"} else 4
         if kind == "mixtral" and name == "channels":
             places *= 8
         elsewhere = sum(number != place for place, number in enumerate(order))
-        notes[f"note.moved_{key}"] = (places * elsewhere, places * len(order))
+        notes[units] = (places * elsewhere, places * len(order))
     return notes
 
 

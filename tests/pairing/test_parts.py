@@ -8,11 +8,10 @@ import pytest
 import structural
 import torch
 import transformers
-from pairs import figures
 from puzzles import PUZZLE, puzzle
 from safetensors.torch import load_file, save_file
 from structural import Left, rows_of_heads, shuffled, written
-from wording import count_of, of_key
+from wording import count_of, of_key, values_of
 
 import sparsity_report as sr
 from sparsity_report.pairing.removed import KINDS
@@ -51,9 +50,6 @@ def test_a_puzzle(bases, tmp_path):
     linear = ["model.layers.1.self_attn.linear_attn", "model.layers.3.mlp.linear_mlp"]
     assert sorted(added.index) == linear
     assert (added["weight_after"] == 64 * 64).all()
-    cache = figures(pair).loc["kv_cache_bytes_per_token"]
-    assert cache["before"] == 4 * 2 * 32 * 4
-    assert cache["after"] == (4 + 0 + 0 + 2) * 2 * 8 * 4
     # Replacements of removed parts do not count as weights of the base.
     linears = pair.matches[pair.matches["prunable"]]
     lost = linears["weight_before"].sum() - linears["compared"].sum()
@@ -124,8 +120,9 @@ def test_key_value_heads_that_differ_by_layer(bases, tmp_path):
 
 
 def moved_heads(pair):
-    (note,) = of_key(pair.notes, "note.moved_kv_heads")
-    return count_of(note, "note.moved_kv_heads", "moved")
+    (note,) = of_key(pair.notes, "note.moved_units")
+    assert values_of(note, "note.moved_units")["units"] == "key-value heads"
+    return count_of(note, "note.moved_units", "moved")
 
 
 def test_a_shared_expert_has_channels_of_its_own(tmp_path):
@@ -270,3 +267,26 @@ def test_a_partly_removed_fused_matrix_is_not_matched(bases, tmp_path):
         == (pair.matches["weight_before"] - pair.matches["compared"]).sum()
     )
     assert gone(pair) == {("layer", "model.layers.1.self_attn.qkv_proj"): (64 + 32 + 32) * 64}
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_experts_stored_the_other_way_are_all_compared(bases, tmp_path, back):
+    tensors = sr.load(bases("mixtral")).module().state_dict()
+    other = {n: v.mT.contiguous() if ".experts." in n else v for n, v in tensors.items()}
+    models = [bases("mixtral"), written(tmp_path / "other", other)]
+    pair = sr.compare_checkpoints(*models[:: -1 if back else 1])
+    assert pair.matches["untouched"].all()
+    assert "turned" in set(pair.matches["alignment"])
+    rows = pair.matches[pair.matches["module_name"].str.contains("experts")]
+    experts = sum(v.numel() for n, v in tensors.items() if ".experts." in n)
+    assert rows["weight_before"].sum() == rows["compared"].sum() == experts
+
+
+def test_experts_removed_from_a_tensor_of_all_are_counted(bases, tmp_path):
+    """The base holds all experts in one tensor, and the model after each in one of its own."""
+    left = Left(experts=[7, 0, 1, 3, 4, 6], config={"num_local_experts": 6})
+    after = structural.pruned(bases("mixtral"), tmp_path / "after", left)
+    bare = written(tmp_path / "bare", load_file(after / "model.safetensors"))
+    layers = (pair := sr.compare_checkpoints(bases("mixtral"), bare)).matches
+    assert set(pair.removed["kind"]) == {"expert"}
+    assert (layers["weight_before"] - layers["compared"]).sum() == pair.removed["weights"].sum()

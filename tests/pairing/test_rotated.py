@@ -1,4 +1,4 @@
-"""A rotated width, cut or not, is recognized and refused."""
+"""A rotated width, and channels without evidence, are recognized and refused."""
 
 import json
 
@@ -75,3 +75,18 @@ def test_norms_that_are_all_one_tell_nothing(bases, tmp_path, left):
     other = written(tmp_path / "other", plain(cut))
     with pytest.raises(sr.SparsityReportError, match="look unrelated"):
         sr.compare_checkpoints(one, other)
+
+
+@pytest.mark.parametrize(
+    ("width", "tokens", "why"),
+    [(48, 70, "both the width and the vocabulary were cut"), (64, 96, "look unrelated")],
+)
+def test_channels_without_evidence_are_refused(bases, tmp_path, width, tokens, why):
+    """Neither the first tokens nor anything before the channels is where it was."""
+    left = Left(
+        width=shuffled(width, 64), vocabulary=shuffled(tokens, 96, 4),
+        config={"hidden_size": width, "vocab_size": tokens},
+    )  # fmt: skip
+    after = structural.pruned(bases("llama"), tmp_path / "after", left)
+    with pytest.raises(sr.SparsityReportError, match=why):
+        sr.compare_checkpoints(bases("llama"), after)

@@ -149,8 +149,9 @@ def test_shared_text_is_stated_once(study):
     said = tables.quality(put_in(study, quality=frame)).caption
     assert said.startswith("Perplexity and next-token accuracy; protocol sliding on some.txt, ")
     for column, other in (
-        ("text", "b"), ("window", 128), ("stride", 8), ("scored", 98), ("protocol", "ptb"),
-        ("text_fingerprint", "b"), ("dtype", "float16"), ("tokens", 101),
+        ("text", "b"), ("window", 128), ("stride", 8), ("scored", 98),
+        ("protocol", "wikitext2-max"), ("text_fingerprint", "b"), ("dtype", "float16"),
+        ("tokens", 101),
     ):  # fmt: skip
         frame = quality(names=("Dense", "Masked50", "CSR50"))
         frame.loc[0, column] = other

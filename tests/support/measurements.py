@@ -35,14 +35,13 @@ def latency(variants=("Dense", "Masked30", "CSR30"), edges=(0.62, None)):
                 "realised_speedup": speed, "realised_low": 0.95 * speed,
                 "realised_high": 1.05 * speed, "control": variants[1], "control_low": 0.93,
                 "control_high": 1.04, "threads": 2, "cores": 4, "others": 0.25, "load": 2.5,
-                "cache_bytes": 2**25, "bandwidth": 16.0,
-                "machine": "some machine",
+                "cache_bytes": 2**25, "machine": "some machine",
             }  # fmt: skip
             if variant == variants[0]:
                 row |= {"realised_low": 1.0, "realised_high": 1.0}
             layer = {
                 "scope": "layer", "name": "8 × 4", "cache": "out of cache", "weight_bytes": 16,
-                "bound_seconds": 1.0, "bound_share": speed / 2.0, "crossover_sparsity": edge,
+                "crossover_sparsity": edge,
                 "crossover_low": 0.99 if edge is None else edge - 0.04,
                 "crossover_high": None if edge is None else edge + 0.05,
             }  # fmt: skip

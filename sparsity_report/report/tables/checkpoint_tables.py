@@ -56,8 +56,6 @@ def changed_groups(study: StudyFigures) -> Table:
 
 
 def _figure_name(figure: str) -> str:
-    if figure == "kv_cache_bytes_per_token":
-        return say("quantity.kv_cache_bytes_per_token")
     return head(_COLUMNS.get(figure, figure))
 
 

@@ -26,16 +26,14 @@ def latency(study: StudyFigures) -> Table | None:
     if frame is None:
         return None
     first = "variant name cache tokens seconds quartiles promised_speedup realised control_span"
-    columns = columns_of(
-        f"{first} bound_share kernel", name=say("column.item"), cache=say("explorer.column_weights")
-    )
+    heads = {"name": say("column.item"), "cache": say("explorer.column_weights")}
+    columns = columns_of(f"{first} kernel", **heads)
     machine, threads = clip(frame["machine"].iloc[0], 200), int(frame["threads"].iloc[0])
     caption = say("caption.latency", machine=machine, threads=threads)
     values = _intervals(frame, study.facts.speed_base)
     is_timed = frame["withheld"].isna()
     ends = frame[["seconds_low", "seconds_high"]].where(is_timed)
     values["quartiles"] = _tuples(ends, *ends.columns)
-    values["bound_share"] = frame["bound_share"].where(is_timed)
     medians: list[Any] = [
         seconds if pd.isna(why) else Cell(say(f"speed_reason.{why}"), format=_REASON)
         for seconds, why in zip(frame["seconds"], frame["withheld"], strict=True)
