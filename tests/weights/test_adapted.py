@@ -178,38 +178,9 @@ def test_notes_count_the_parts_of_an_adapter(tmp_path):
     pairs = 2 * 2 * ((32 + 32) + (32 + 16) + (48 + 32))
     counts = {"base_parameters": total, "parameters": pairs, "pairs": 6, "ranks": [2]}
     replaced = say("note.adapter_replaces", tensors=6)
-    for merge, key in ((True, "note.adapter_merged"), (False, "note.adapter_beside")):
-        weights = opened(tmp_path, merge=merge)
-        assert weights.name == "adapter"
-        assert weights.notes == (say(key, base="base", **counts), replaced)
-
-
-@pytest.mark.parametrize("case", ["plain", "Conv1D", "all biases", "embedding", "all linear"])
-def test_beside_its_base_it_is_what_peft_has_in_memory(tmp_path, case):
-    adapted = write(tmp_path, case)
-    groups = {"*.lora_A.*": "other", "*.c_fc": "router"}
-    weights = opened(tmp_path, merge=False, groups=groups)
-    live = sr.load(adapted, name="adapter", groups=groups)
-    assert [m.name for m in weights.modules] == [m.name for m in live.modules]
-    base = sr.load(tmp_path / "base", groups=groups)
-    assert list(weights.prunable) == list(base.prunable)
-    columns = ["module_name", "group", "shape", "total", "nonzero", "prunable", "stored_bytes"]
-    columns += ["flops_per_token", "useful_flops_per_token"]
-    one, other = (sr.dense(each).layers()[columns] for each in (weights, live))
-    assert one.equals(other)
-    files = (
-        tmp_path / "base" / "model.safetensors",
-        tmp_path / "adapter" / "adapter_model.safetensors",
-    )
-    if case in {"plain", "Conv1D"}:  # others write what they replace twice
-        held = [value.nbytes for file in files for value in load_file(file).values()]
-        assert sum(p.file_bytes for p in weights.stored) == sum(held)
-    extra = sum(p.total for p in weights.stored) - sum(p.total for p in opened(tmp_path).stored)
-    assert extra == sum(p.numel() for n, p in adapted.named_parameters() if "lora_" in n) > 0
-    with pytest.raises(sr.SparsityReportError, match="adapter is counted beside its base and"):
-        weights.module()
-    pruned = sr.masked(sr.global_magnitude(weights, 0.5)).layers()
-    assert pruned["weight_nonzero"].sum() < one["nonzero"].sum()
+    weights = opened(tmp_path)
+    assert weights.name == "adapter"
+    assert weights.notes == (say("note.adapter_merged", base="base", **counts), replaced)
 
 
 def test_slices_are_cut_anywhere_read_anywhere_and_told_apart(tmp_path, monkeypatch):
@@ -364,17 +335,14 @@ def test_layers_that_the_configuration_leaves_out_are_left_out_with_a_note(
     base = write(tmp_path, "plain", sparsity=0.5).unload()
     edit(tmp_path, config)
     merged = merged_by_peft(base, tmp_path / "adapter")
-    for merge in (True, False):
-        (note,) = of_key(opened(tmp_path, merge=merge).notes, "note.adapter_ignored")
-        assert count_of(note, "note.adapter_ignored", "tensors") == ignored
-        more = ignored - 3
-        assert note.count(".lora_") == 3
-        assert note.endswith(f" and {more} more") == (more > 0)
+    (note,) = of_key(opened(tmp_path).notes, "note.adapter_ignored")
+    assert count_of(note, "note.adapter_ignored", "tensors") == ignored
+    more = ignored - 3
+    assert note.count(".lora_") == 3
+    assert note.endswith(f" and {more} more") == (more > 0)
     counts = count_weights(opened(tmp_path))
     nonzero = {name: int(value.count_nonzero()) for name, value in merged.items()}
     assert {name: counts[name].nonzero for name in nonzero} == nonzero
-    beside = opened(tmp_path, merge=False).parameters
-    assert sum("lora_" in p.name for p in beside) == 12 - ignored
 
 
 Q = "base_model.model.model.layers.0.self_attn.q_proj."

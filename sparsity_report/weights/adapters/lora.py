@@ -192,13 +192,6 @@ class Pair:
     scaling: float
     embedding: bool
 
-    @property
-    def beside(self) -> dict[str, Entry]:
-        """The two matrices by the names that PEFT gives them inside the module."""
-        if self.embedding:
-            return {"lora_embedding_A.default": self.a, "lora_embedding_B.default": self.b}
-        return {"lora_A.default.weight": self.a, "lora_B.default.weight": self.b}
-
 
 @dataclass(frozen=True)
 class Adapter:

@@ -1,4 +1,4 @@
-"""A model with a LoRA adapter, merged as PEFT's ``merge_and_unload`` does, or beside it."""
+"""A model with a LoRA adapter, merged as PEFT's ``merge_and_unload`` does."""
 
 import math
 import re
@@ -11,8 +11,7 @@ import torch
 from torch import nn
 
 from sparsity_report.weights.adapters.lora import Adapter, Pair, base_note
-from sparsity_report.weights.anatomy.groups import ruled
-from sparsity_report.weights.anatomy.names_only import ReaderOptions, on_disk
+from sparsity_report.weights.anatomy.names_only import ReaderOptions
 from sparsity_report.weights.anatomy.parameter_places import locate, value, walk
 from sparsity_report.weights.sources.checkpoint import CheckpointWeights
 from sparsity_report.weights.sources.model_files import CONFIG
@@ -26,7 +25,7 @@ from sparsity_report.weights.tensor_slices import (
     join_slices,
     torch_dtype,
 )
-from sparsity_report.weights.weights import Module, Parameter, Weights
+from sparsity_report.weights.weights import Parameter, Weights
 from sparsity_report.words.sentences import say
 
 # Values of a slice that are computed at a time.
@@ -114,7 +113,7 @@ class AdaptedSlice(Slice):
 
 @dataclass(frozen=True)
 class Change:
-    """The change of a parameter, or a parameter of the adapter itself.
+    """The change of a parameter.
 
     Attributes
     ----------
@@ -129,7 +128,7 @@ class Change:
 
 
 class AdaptedWeights(Weights):
-    """A base model with an adapter, merged or beside it.
+    """A base model with an adapter merged into it.
 
     The attribute `base` is the base model.
 
@@ -138,9 +137,7 @@ class AdaptedWeights(Weights):
     base : Weights
     adapter : Adapter
     options : ReaderOptions
-        Name of the two, and groups of matrices beside the base.
-    merge : bool
-        If False, keep the matrices as separate modules.
+        Name of the two, and notes on the adapter.
 
     Raises
     ------
@@ -148,29 +145,18 @@ class AdaptedWeights(Weights):
         The adapter belongs to another base, or changes a weight that is not one stored matrix.
     """
 
-    def __init__(
-        self, base: Weights, adapter: Adapter, options: ReaderOptions, merge: bool
-    ) -> None:
+    def __init__(self, base: Weights, adapter: Adapter, options: ReaderOptions) -> None:
         changes = _changes(base, adapter)
-        if not merge:
-            changes = {name: Change(entry) for name, entry in adapter.replaced.items()}
         modules = tuple(m.changed(partial(_changed, changes=changes)) for m in base.modules)
-        if not merge:
-            modules = tuple(m for each in modules for m in _with_pair(each, adapter, options))
-            changes |= {
-                f"{module}.{leaf}": Change(entry)
-                for module, pair in adapter.pairs.items()
-                for leaf, entry in pair.beside.items()
-            }
         folder = base.directory if isinstance(base, CheckpointWeights) else None
         is_unnamed = base.name == base.architecture  # a module without a checkpoint
         config = adapter.file.parent / CONFIG
         doubts = () if is_unnamed else base_note(config, base.name, folder)
-        notes = (*base.notes, *options.notes, *_notes(base, adapter, merge), *doubts)
+        notes = (*base.notes, *options.notes, *_notes(base, adapter), *doubts)
         kind, widths = base.architecture, base.attention_widths
         files = (*base.files, LocalFile.look_up(adapter.file))
         super().__init__(options.name, base.source, kind, modules, widths, notes, files)
-        self.base, self._changes, self._merged = base, changes, merge
+        self.base, self._changes = base, changes
 
     def slices(self, name: str) -> Iterator[Slice]:
         """Yield the values of a parameter with the product added."""
@@ -203,8 +189,6 @@ class AdaptedWeights(Weights):
     @torch.no_grad()
     def module(self) -> nn.Module:
         """Return the base as a runnable model with the changed values."""
-        if not self._merged:
-            raise self.wrong("is counted beside its base and cannot be run; open it merged")
         model = self.base.module()
         places = locate(walk(model))
         for name in self._changes:
@@ -278,32 +262,11 @@ def _check_shape(base: Weights, adapter: Adapter, parameter: Parameter, shape: S
         )
 
 
-def _with_pair(module: Module, adapter: Adapter, options: ReaderOptions) -> tuple[Module, ...]:
-    """Return a module, followed by the matrices of an adapter for it."""
-    if (pair := adapter.pairs.get(module.name)) is None:
-        return (module,)
-    beneath = next(p for p in module.parameters if p.name == f"{module.name}.weight")
-    uses, once = beneath.uses, beneath.uses_per_sequence
-    matrices = []
-    for leaf, entry in pair.beside.items():
-        name = f"{module.name}.{leaf}"
-        owner = name.rpartition(".")[0]
-        # The first matrix of an embedding pair is a lookup table.
-        matrix = None if pair.embedding and entry is pair.a else (entry.shape[0], entry.shape[1])
-        parameter = Parameter(
-            name, entry.shape, matrix=matrix, uses=uses, uses_per_sequence=once, **on_disk([entry])
-        )
-        group = ruled(owner, options.groups) or module.group
-        class_name = "ParameterDict" if pair.embedding else "Linear"
-        matrices.append(Module(owner, class_name, group, (parameter,)))
-    return (module, *matrices)
-
-
-def _notes(base: Weights, adapter: Adapter, merge: bool) -> Iterator[str]:
+def _notes(base: Weights, adapter: Adapter) -> Iterator[str]:
     """Yield notes about the parameters of the base and of the adapter."""
     pairs = adapter.pairs.values()
     yield say(
-        "note.adapter_merged" if merge else "note.adapter_beside",
+        "note.adapter_merged",
         base=base.name,
         base_parameters=sum(p.total for p in base.stored),
         parameters=sum(pair.a.total + pair.b.total for pair in pairs),
