@@ -1006,9 +1006,7 @@ def removed_before(study, said):
 def unknown(study, said):
     rows = layers(study, said["variant"])
     assert rows.loc[rows["prunable"], "weight_nonzero"].isna().all()
-    packings = listed(sorted({*rows["packing"]} - {"", None}) or [""])
-    told = {"variant": said["variant"], "packings": packings}
-    return {key: told[key] for key in said}
+    return {"variant": said["variant"]}
 
 
 LAYOUTS_BY_NAME = {
@@ -1016,7 +1014,6 @@ LAYOUTS_BY_NAME = {
     "a dense checkpoint with 2:4 zeros": "2:4",
     "CSR tensors in a PyTorch state dict": "csr",
     "sparse-bitmask of compressed-tensors": "sparse-bitmask",
-    "marlin-24 of compressed-tensors": "marlin-24",
 }
 
 
@@ -1024,9 +1021,8 @@ def stored_as(study):
     """The layout of the checkpoint that the first pruning, or the headline, is."""
     facts = study.facts
     variant = facts.pruning or facts.headline
-    packed = {*layers(study, variant)["packing"]} & {"sparse-bitmask", "marlin-24-4bit"}
-    if packed:
-        return packed.pop().removesuffix("-4bit")
+    if "sparse-bitmask" in {*layers(study, variant)["packing"]}:
+        return "sparse-bitmask"
     if row(study, variant)["layout"] == "csr":
         return "csr"
     method = f"{row(study, variant)['method']}"
@@ -1216,7 +1212,6 @@ READERS = {
     "verdict.sparsity": holds,
     "verdict.no_zeros": holds,
     "verdict.nothing_prunable": lambda study, _: {"variant": judged(study)},
-    "verdict.zeros_in_kernel_order": unknown,
     "verdict.zeros_without_values": unknown,
     "verdict.at_sparsity": at_sparsity,
     "verdict.while": lambda *_: {},
@@ -1334,14 +1329,6 @@ def bitmask():
     with tempfile.TemporaryDirectory() as folder:
         llama, _ = packing.packed_llama(Path(folder), "sparse-bitmask")
         return sr.compare(sr.dense(sr.load(llama, name="bitmask")))
-
-
-def kernel_order():
-    with tempfile.TemporaryDirectory() as folder:
-        llama, _ = packing.packed_llama(Path(folder), "marlin")
-        study = sr.compare(sr.dense(sr.load(llama, name="packed")))
-        study_findings(study)
-        return study
 
 
 def rounded_before():
@@ -1559,7 +1546,6 @@ STUDIES = {
     "scored alone": scored_alone,
     "hardly pruned": hardly_pruned,
     "norms": lambda: sr.compare(sr.dense(nn.ModuleDict({"norm": nn.LayerNorm(4)}))),
-    "kernel order": kernel_order,
     "bitmask": bitmask,
     "one zero": one_zero,
     "meta": lambda: sr.compare(sr.dense(Tiny().to("meta"))),

@@ -154,48 +154,6 @@ def test_buffers_that_are_saved_are_filled_in(tmp_path):
         sr.load(tmp_path).filled_module()
 
 
-def test_structure_without_values_is_not_turned(monkeypatch, tmp_path):
-    packed, _ = packing.packed_llama(tmp_path, "marlin")
-    turned_on_loading(monkeypatch, "q_proj.weight")
-    with pytest.raises(sr.SparsityReportError, match=r"transformers makes .*0\.self_attn\.q_proj"):
-        sr.load(packed)
-
-
-@pytest.mark.parametrize(("bits", "group"), [(4, None), (4, 128), (8, None), (8, 128)])
-@pytest.mark.parametrize("told", [True, False])
-def test_structure_of_marlin_is_known(bits, group, told, tmp_path):
-    tensors, pruned, config = packing.marlin(matrix(64, 512), bits, group)
-    folder = write(tmp_path / "m", tensors, config if told else None)
-    for weights in (sr.load(folder),):
-        assert weights[f"{OWNER}.weight"].shape == pruned.shape == (64, 512)
-        assert f"(marlin-24-{bits}bit) are counted by their shapes" in str(weights.notes[-1])
-        rows = sr.compare(sr.dense(weights)).layers.set_index("module_name")
-        assert rows["total"].to_dict() == {OWNER: 64 * 512, "layers.0.norm": 8}
-        assert rows["nonzero"].isna()[OWNER]
-        with pytest.raises(sr.SparsityReportError, match="has no values to count"):
-            sr.global_magnitude(weights, 0.5)
-    weights = sr.load(folder)
-    study = sr.compare(sr.dense(weights))
-    assert study.layers.set_index("module_name")["nonzero"]["layers.0.norm"] == 8
-    assert study.totals[["nonzero", "sparsity_model"]].isna().all(axis=None)
-    with pytest.raises(sr.SparsityReportError, match=r"weight_packed'.*order of a GPU kernel"):
-        weights.tensor(f"{OWNER}.weight")
-    with pytest.raises(sr.SparsityReportError, match="has unknown values; give a model"):
-        sr.weight_patterns(sr.dense(weights))
-
-
-def test_a_known_model_packed_by_marlin_is_its_structure(tmp_path):
-    packed, plain = map(sr.load, packing.packed_llama(tmp_path, "marlin"))
-    assert [(p.name, p.shape) for p in packed.parameters] == [
-        (p.name, p.shape) for p in plain.parameters
-    ]
-    rows = [sr.compare(sr.dense(w)).layers for w in (packed, plain)]
-    for column in ("total", "prunable", "group", "flops_per_token"):
-        assert rows[0][column].equals(rows[1][column]), column
-    with pytest.raises(sr.SparsityReportError, match="order of a GPU kernel"):
-        packed.module()
-
-
 @pytest.mark.parametrize("way", swept(packing.WAYS, 3))
 def test_file_bytes_are_those_of_all_parts(way, tmp_path):
     tensors, _, config = packing.WAYS[way](matrix())
@@ -581,21 +539,6 @@ WRONG = {
     "an order out of range": (changed("gptq-4-v1-shuffled", g_idx=lambda t: t + 9), "groups"),
     "integers alone": (({"codes": torch.zeros(8, 8, dtype=torch.int32)}, None), "holds int32"),
     "bytes alone": (({"weight": torch.zeros(8, 8, dtype=torch.uint8)}, None), "holds uint8"),
-    "Marlin without a scale for each group": (
-        (packing.marlin(matrix(64, 512), group=128)[0] | {"scale_packed": torch.ones(3, 64)}, None),
-        "scale_packed.*its shape",
-    ),
-    "Marlin of other bits": (
-        (packing.marlin(matrix(), 8)[0], packing.marlin(matrix(), 4)[2]), "8 bits a weight",
-    ),
-    "a word of Marlin too many": (
-        ({k: torch.cat([t, t[:, :1]], 1) if k == "weight_packed" else t
-          for k, t in packing.marlin(matrix())[0].items()}, None), "its shape",
-    ),
-    "Marlin's places cut": (
-        ({k: t[1:] if k == "meta" else t for k, t in packing.marlin(matrix())[0].items()}, None),
-        "meta.*its shape",
-    ),
     "a state that is none": (
         changed("nf4", **{"weight.quant_state.bitsandbytes__nf4": lambda t: t[:-3]}),
         "lacks a valid shape",
@@ -728,9 +671,9 @@ def test_a_smaller_weight_is_not_that_of_a_known_model(way, tmp_path):
 SMALLER = {("fp8-blocks", "weight"), ("fp8-blocks-exponents", "weight"), ("int8", "weight")}
 
 
-@pytest.mark.parametrize("way", swept([*packing.WAYS, "marlin"], 4))
+@pytest.mark.parametrize("way", swept(packing.WAYS, 4))
 def test_a_part_that_is_cut_or_turned_is_refused(way, tmp_path):
-    tensors, means, config = (packing.WAYS | {"marlin": packing.marlin})[way](matrix())
+    tensors, means, config = packing.WAYS[way](matrix())
     for leaf, part in tensors.items():
         if leaf == "input_scale" or (way, leaf) in SMALLER:
             continue
@@ -924,16 +867,13 @@ def test_the_reference_has_the_table_of_formats(tmp_path):
         if case.startswith("/"):
             tensors, means, config = LIBRARY[case[1:]]
         else:
-            way = packing.marlin if case == "marlin" else packing.WAYS[case]
-            tensors, means, config = way(matrix())
+            tensors, means, config = packing.WAYS[case](matrix())
         name = f"{case.replace('/', 'library-')}-{told}"
         folder = write(tmp_path / name, tensors, config if told else None)
         try:
             weights = sr.load(folder)
         except sr.SparsityReportError:
             return "refused"
-        if not weights[f"{OWNER}.weight"].known:
-            return "structure only"
         agrees(weights, means)
         return "counted"
 

@@ -7,14 +7,12 @@ from typing import ClassVar
 import numpy as np
 
 from sparsity_report.weights.packed.packed_format import PackedFormat, Parts
-from sparsity_report.weights.packed.packed_tensor import Packed, Undecoded, grouped
+from sparsity_report.weights.packed.packed_tensor import Packed, grouped
 from sparsity_report.weights.packed.rowwise import E2M1, E2M3, MX_GROUP, NV_GROUP, Blocks, Rowwise
 from sparsity_report.weights.tensor_slices import FLOATS, FP4, FP8, Entry, Floats, Rounding
 
 #: Its method in a configuration.
 METHOD = "compressed-tensors"
-# Marlin 2:4: side of a tile, and weights per scale unless one scale serves a row.
-_TILE, _MARLIN_GROUP = 16, 128
 # Parts that settings of the weights declare.
 _DECLARED = {"weight_zero_point": ("symmetric", False), "weight_g_idx": ("actorder", "group")}
 
@@ -112,33 +110,6 @@ class SparseBitmask(PackedFormat):
             raise parts.wrong("row_offsets", f"its shape is {starts.shape} for {shape[0]} rows")
         scales = (parts.scales("weight_scale", shape),) if scaled else ()
         return Bitmasked(shape, name, parts.all, kept, mask, starts, scales)
-
-
-class Marlin24(PackedFormat):
-    """``marlin-24`` of compressed-tensors, whose values stay in the order of a GPU kernel.
-
-    Half of the inputs are kept, in tiles of 16 × 16 (``pack_weight_24`` of version 0.12).
-    """
-
-    needs = ("weight_packed", "scale_packed", "meta")
-    common = frozenset({"meta"})
-    layouts: ClassVar = {"marlin-24-": (METHOD, "marlin-24")}
-
-    def decode(self, parts: Parts) -> Packed:
-        """Return the decoder."""
-        codes, scale = parts.need("weight_packed", "int32"), parts.need("scale_packed", *FLOATS)
-        tiles, words = parts.matrix("weight_packed")
-        groups, outputs = parts.matrix("scale_packed")
-        inputs, bits = 2 * _TILE * tiles, 2 * words // outputs
-        if bits not in {4, 8} or 2 * words != bits * outputs:
-            why = f"its shape is {codes.shape} for {outputs:,} outputs"
-            raise parts.wrong("weight_packed", why)
-        parts.need("meta", "int16", shape=(tiles, 2 * outputs))
-        if groups not in {1, -(-inputs // _MARLIN_GROUP)}:
-            raise parts.wrong("scale_packed", f"its shape is {scale.shape} for {inputs:,} inputs")
-        _check_bits(parts, bits)
-        why = "marlin-24 keeps weights in the order of a GPU kernel; give them in another form"
-        return Undecoded((outputs, inputs), f"marlin-24-{bits}bit", parts.all, why)
 
 
 class PackQuantized(PackedFormat):

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.packed.formats import FORMATS
 from sparsity_report.weights.packed.packed_format import Parts, Scheme
-from sparsity_report.weights.packed.packed_tensor import Packed, Undecoded
+from sparsity_report.weights.packed.packed_tensor import Packed
 from sparsity_report.weights.packed.scaled_floats import unscaled
 from sparsity_report.weights.tensor_slices import FP4, FP8, Entry, is_float
 from sparsity_report.words.sentences import say
@@ -67,7 +67,8 @@ def detect_parameters(
             parameters[key] = Entry(key, decoders[key].shape, decoders[key])
         else:
             parameters[key] = entry
-    return parameters, _notes(decoders.values())
+    layouts = sorted({decoder.packing for decoder in decoders.values()})
+    return parameters, (say("note.packed_as_float32", layouts=layouts),) if layouts else ()
 
 
 def _sort(
@@ -182,14 +183,6 @@ def _bounded(packed: Packed) -> Packed:
             "fetch the file again"
         )
     return packed
-
-
-def _notes(decoders: Collection[Packed]) -> tuple[str, ...]:
-    """Return notes on what packed weights are counted as."""
-    unread = {decoder.packing for decoder in decoders if isinstance(decoder, Undecoded)}
-    decoded = {decoder.packing for decoder in decoders} - unread
-    notes = (("note.packed_as_float32", decoded), ("note.packed_shapes_only", unread))
-    return tuple(say(key, layouts=sorted(layouts)) for key, layouts in notes if layouts)
 
 
 def _check_method(scheme: Scheme, layouts: Collection[str]) -> None:

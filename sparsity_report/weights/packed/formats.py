@@ -1,7 +1,7 @@
 """Packed formats; a weight is decoded by the first that fits its tensors."""
 
 from sparsity_report.weights.packed.bitsandbytes import FourBit, LlmInt8
-from sparsity_report.weights.packed.compressed_tensors import Marlin24, PackQuantized, SparseBitmask
+from sparsity_report.weights.packed.compressed_tensors import PackQuantized, SparseBitmask
 from sparsity_report.weights.packed.gptq_awq import GptqAwq
 from sparsity_report.weights.packed.mlx import Mlx
 from sparsity_report.weights.packed.packed_format import PackedFormat
@@ -9,7 +9,6 @@ from sparsity_report.weights.packed.scaled_floats import FourBitFloats, FusedMxf
 
 FORMATS: list[PackedFormat] = [
     SparseBitmask(),
-    Marlin24(),
     PackQuantized(),
     GptqAwq(),
     FusedMxfp4(),

@@ -120,25 +120,6 @@ class Packed(ABC):
 
 
 @dataclass(frozen=True, eq=False)
-class Undecoded(Packed):
-    """A tensor with a known shape and unknown values.
-
-    Attributes
-    ----------
-    why : str
-        Reason for the error message.
-    """
-
-    why: str
-
-    row = aligned = 1
-
-    def values(self, first: int, last: int) -> Floats:  # noqa: ARG002
-        """Refuse to decode."""
-        raise self.parts[0].wrong(f"cannot be unpacked: {self.why}")
-
-
-@dataclass(frozen=True, eq=False)
 class PackedSlice(Slice):
     """A range of a packed tensor; small and picklable if its parts are in files."""
 
