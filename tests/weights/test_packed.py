@@ -848,16 +848,18 @@ def test_other_processes_and_a_cache_count_the_same(way, pool, tmp_path):
     assert type(part.packed).__name__ in repr(part)
 
 
-@pytest.mark.parametrize("way", ["gptq-4-v1", "awq"])
-def test_adjacent_parts_are_read_once(way, monkeypatch, tmp_path):
-    """Codes, scales, zero points, not each of some hundred rows for each piece of the weight."""
+@pytest.mark.parametrize("way", ["gptq-4-v1", "gptq-3-v1-shuffled", "awq"])
+def test_parts_of_a_weight_stored_by_inputs_are_read_whole(way, monkeypatch, tmp_path):
+    """Each part is read once after its scales are checked, not once for each piece."""
     tensors, means, config = packing.WAYS[way](matrix(1024, 2048))
     weights, reads = sr.load(write(tmp_path / "m", tensors, config)), []
-    read_at = tensor_slices.read_at
-    monkeypatch.setattr(tensor_slices, "read_at", lambda *a: reads.append(a) or read_at(*a))
+    read = tensor_slices.LocalFile.read
+    monkeypatch.setattr(tensor_slices.LocalFile, "read", lambda *a: reads.append(a[2]) or read(*a))
     (whole,) = weights.slices(f"{OWNER}.weight")
     pieces = [*whole.pieces()]
-    assert (len(pieces), len(reads)) == (2, 4)
+    sizes = [tensors[leaf].nbytes for leaf in ("scales", "qweight", "scales", "qzeros")]
+    assert (len(pieces), reads[:4]) == (2, sizes)
+    assert {*reads[4:]} <= {tensors["g_idx"].nbytes if "g_idx" in tensors else 0}
     torch.testing.assert_close(torch.cat(pieces), means.reshape(-1), rtol=1e-2, atol=1e-6)
 
 

@@ -32,9 +32,7 @@ from sparsity_report.weights.tensor_slices import (
     Floats,
     LocalFile,
     Origin,
-    Reader,
     Rounding,
-    read_at,
 )
 
 #: Types of tensors by number: name, values of a block and its bytes.
@@ -75,7 +73,7 @@ _BOOL, _STRING, _ARRAY = 7, 8, 9
 # Fewest bytes of a metadata pair and of a tensor: length of the name, type, value, offset.
 _PAIR, _TENSOR = 13, 24
 # Bytes of the header that are read at a time.
-_CHUNK = 2**16
+_CHUNK = 2**20
 
 # Names of sizes of a model, and their largest values.
 _SIZES = {
@@ -139,18 +137,16 @@ def read_header(file: Path | Origin) -> Header:
         The header is damaged, or a tensor has an unknown type.
     """
     origin = LocalFile.look_up(file) if isinstance(file, Path) else file
-    with origin.opened(0, origin.size) as raw:
-        reader = HeaderReader(raw, origin)
-        with explained(lambda e: f"{origin} cannot be read as GGUF: {e}; download it again"):
-            magic, version, tensors, pairs = reader.numbers("4sIQQ")
-            if magic != b"GGUF" or version not in (2, 3):
-                raise ValueError(
-                    f"not a little-endian GGUF file of version 2 or 3 ({magic!r}, "
-                    f"version {version})"
-                )
-            reader.check_counts(tensors, pairs)
-            metadata = _read_metadata(reader, pairs)
-            return metadata, _read_tensors(reader, tensors, metadata)
+    reader = HeaderReader(origin)
+    with explained(lambda e: f"{origin} cannot be read as GGUF: {e}; download it again"):
+        magic, version, tensors, pairs = reader.numbers("4sIQQ")
+        if magic != b"GGUF" or version not in (2, 3):
+            raise ValueError(
+                f"not a little-endian GGUF file of version 2 or 3 ({magic!r}, version {version})"
+            )
+        reader.check_counts(tensors, pairs)
+        metadata = _read_metadata(reader, pairs)
+        return metadata, _read_tensors(reader, tensors, metadata)
 
 
 def _read_tensors(reader: HeaderReader, count: int, metadata: Metadata) -> dict[str, Entry]:
@@ -238,9 +234,9 @@ class HeaderReader:
         Offset of the next byte.
     """
 
-    def __init__(self, file: Reader, origin: Origin) -> None:
+    def __init__(self, origin: Origin) -> None:
         self.origin, self.place = origin, 0
-        self._file, self._end = file, min(origin.size, limits.GGUF_HEADER_BYTES)
+        self._end = min(origin.size, limits.GGUF_HEADER_BYTES)
         # The last bytes that were read, their offset in the file, and the number of skipped texts.
         self._chunk, self._begin, self._texts = b"", 0, 0
 
@@ -325,12 +321,12 @@ class HeaderReader:
             self._read(*self.numbers("Q"))
 
     def _read(self, count: int) -> bytes:
-        """Return the next bytes; all are read in order, as over one connection."""
+        """Return the next bytes."""
         start = self.place - self._begin
         if (lacking := start + count - len(self._chunk)) > 0:
             self._check(count)
             stop = self._begin + len(self._chunk)
-            raw = read_at(self._file, stop, min(max(lacking, _CHUNK), self._end - stop))
+            raw = self.origin.read(stop, min(max(lacking, _CHUNK), self._end - stop))
             self._chunk, self._begin = self._chunk[start:] + raw.tobytes(), self.place
             start = 0
         self.place += count

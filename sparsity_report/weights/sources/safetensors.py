@@ -221,7 +221,7 @@ def _header(origin: Origin) -> bytes:
             f"its header announces {length:,} bytes, more than the {limits.HEADER_BYTES:,} of "
             "the format"
         )
-    return origin.read(8, length)
+    return origin.read(8, length).tobytes()
 
 
 def _tensors(text: bytes, size: int) -> list[tuple[str, str, tuple[int, ...], int]]:
