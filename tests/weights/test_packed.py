@@ -255,34 +255,6 @@ def raw(tensor, dtype):
     return dtype, shape, tensor.contiguous().view(torch.uint8).numpy().tobytes()
 
 
-@pytest.mark.parametrize("shape", [(64, 128), (6,), (3, 4, 2)])
-def test_fp4_without_a_scale_is_what_it_says(shape, tmp_path):
-    codes = torch.arange(math.prod(shape)).reshape(shape) * 7 % 16
-    file = write_raw(
-        tmp_path / "model.safetensors",
-        {f"{OWNER}.weight": raw(packing.nibbles(codes), "F4")},
-    )
-    means = torch.tensor(packing.FP4)[codes]
-    for config in (None, "custom"):
-        if config:
-            (tmp_path / "config.json").write_text(json.dumps({"model_type": config}))
-        agrees(sr.load(file), means)
-        agrees(sr.load(tmp_path), means)
-        assert open_to_count(tmp_path)[f"{OWNER}.weight"].shape == shape
-    assert "(fp4)" in str(sr.load(file).notes[-1])
-    quantized = {"model_type": "custom", **packing.fp8_blocks(matrix())[2]}
-    (tmp_path / "config.json").write_text(json.dumps(quantized))
-    with pytest.raises(sr.SparsityReportError, match="but none is"):
-        sr.load(tmp_path)
-
-
-def test_torch_writes_fp4_as_it_is_read(tmp_path):
-    codes = torch.randint(16, (8, 6), generator=torch.Generator().manual_seed(0))
-    pairs = packing.nibbles(codes).view(torch.float4_e2m1fn_x2)
-    save_file({f"{OWNER}.weight": pairs}, tmp_path / "model.safetensors")
-    agrees(sr.load(tmp_path), torch.tensor(packing.FP4)[codes])
-
-
 FP4_WAYS = {
     "mxfp4": (packing.mxfp4, {"weight_packed": "F4", "weight_scale": "F8_E8M0"}),
     "modelopt": (
@@ -319,6 +291,7 @@ def test_codes_called_fp4_are_unpacked_as_bytes_are(way, told, tmp_path):
     ("dtype", "shape", "size", "match"),
     [("F6_E2M3", [8, 4], 24, "F6_E2M3, whose order of bits the format does not specify"),
      ("F6_E3M2", [8, 4], 24, "F6_E3M2, whose order of bits the format does not specify"),
+     ("F4", [8, 4], 16, "holds F4 and has no scale; fetch the whole checkpoint"),
      ("F4", [8, 3], 12, r"F4 and shape \(8, 3\), not rows of whole bytes"),
      ("F4", [0, 4], 0, r"F4 and shape \(0, 4\), not rows of whole bytes"),
      ("F8_E8M0", [8, 4], 32, "holds F8_E8M0, not weights"),

@@ -11,7 +11,6 @@ from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.packed.formats import FORMATS
 from sparsity_report.weights.packed.packed_format import Parts, Scheme
 from sparsity_report.weights.packed.packed_tensor import Packed
-from sparsity_report.weights.packed.scaled_floats import unscaled
 from sparsity_report.weights.tensor_slices import FP4, FP8, Entry, is_float
 from sparsity_report.words.sentences import say
 
@@ -60,11 +59,8 @@ def detect_parameters(
             parameters[name] = Entry(name, decoders[name].shape, decoders[name])
         elif key not in plain or _is_index(entry):
             continue
-        elif scheme.method and entry.dtype in {*FP8, FP4}:
+        elif entry.dtype == FP4 or (scheme.method and entry.dtype in FP8):
             raise entry.wrong(f"holds {entry.dtype} and has no scale; fetch the whole checkpoint")
-        elif entry.kind == FP4:
-            decoders[key] = _bounded(unscaled(entry))
-            parameters[key] = Entry(key, decoders[key].shape, decoders[key])
         else:
             parameters[key] = entry
     layouts = sorted({decoder.packing for decoder in decoders.values()})
@@ -163,26 +159,23 @@ def _is_packed(parts: Parts) -> bool:
 
 
 def _decoder(parts: Parts) -> Packed:
+    """Return the decoder of a packed weight; refuse one whose smallest slice exceeds memory."""
     for form in FORMATS:
         if form.fits(parts):
             parts.only(*form.needs, *form.allows)
-            return _bounded(form.decode(parts))
+            packed = form.decode(parts)
+            if packed.unit > _LARGEST:
+                raise packed.parts[0].wrong(
+                    f"would be unpacked to the shape {packed.shape}, larger than any layer; "
+                    "fetch the file again"
+                )
+            return packed
     first = next(iter(parts.values()))
     names = ", ".join(sorted(parts))
     raise SparsityReportError(
         f"{first.origin}: {parts.owner!r} holds {names}, which no known packed format "
         "combines; fetch the whole checkpoint, or give one that is not packed"
     )
-
-
-def _bounded(packed: Packed) -> Packed:
-    """Return a decoder; refuse one whose smallest slice exceeds memory."""
-    if packed.unit > _LARGEST:
-        raise packed.parts[0].wrong(
-            f"would be unpacked to the shape {packed.shape}, larger than any layer; "
-            "fetch the file again"
-        )
-    return packed
 
 
 def _check_method(scheme: Scheme, layouts: Collection[str]) -> None:

@@ -96,13 +96,6 @@ def _eight_bits(
     return Rowwise(shape, name, parts.all, codes, zero=zero, scales=(scale,))
 
 
-def unscaled(entry: Entry) -> Packed:
-    """Return the decoder of FP4 in safetensors without scales."""
-    *outer, half = entry.shape
-    codes = entry.seen_as(math.prod(outer), half)
-    return Rowwise((*outer, 2 * half), "fp4", (entry,), codes, 4, E2M1)
-
-
 class FourBitFloats(PackedFormat):
     """NVFP4 or MXFP4 in a dtype of safetensors; ModelOpt's NVFP4 in bytes, with a scale of all."""
 
