@@ -152,16 +152,14 @@ def _pack_quantized(parts: Parts) -> Packed:
     codes, shape = parts["weight_packed"], parts.declared_shape("weight_shape")
     declared = parts.scheme.bits()
     fitting = [
-        (bits, wasted)
+        bits
         for bits in declared or (2, 3, 4, 5, 6, 8)
-        if 0 < bits <= 8
-        for wasted in ((False, True) if 32 % bits else (False,))
-        if codes.shape == (shape[0], _words(shape[1], bits, wasted))
+        if 0 < bits <= 8 and codes.shape == (shape[0], -(-shape[1] * bits // 32))
     ]
     if len(fitting) != 1:
         width = f" of {', '.join(map(str, declared))} bits" if declared else ""
         raise parts.wrong("weight_packed", f"its shape is {codes.shape} for {shape} weights{width}")
-    (bits, wasted), offset = fitting[0], 2.0 ** (fitting[0][0] - 1)
+    bits, offset = fitting[0], 2.0 ** (fitting[0] - 1)
     scale = parts.scales("weight_scale", shape, parts.scheme.blocks())
     if scale.height != 1 and scale.part.total != 1:
         raise parts.wrong("weight_scale", f"its shape is {scale.part.shape} for {shape[0]:,} rows")
@@ -186,7 +184,7 @@ def _pack_quantized(parts: Parts) -> Packed:
         zero = Blocks(codes_of_zero, 1, scale.width, bits=bits, offset=offset, order=order)
     return Rowwise(
         shape, f"pack-quantized-{bits}bit{grouped(scale.width, shape)}", parts.all, codes,
-        bits, offset=offset, wasted=wasted, zero=zero, scales=(scale,),
+        bits, offset=offset, zero=zero, scales=(scale,),
     )  # fmt: skip
 
 
@@ -195,8 +193,3 @@ def _check_bits(parts: Parts, bits: int) -> None:
     if (declared := parts.scheme.bits()) and bits not in declared:
         why = f"it has {bits} bits a weight, {declared} by configuration"
         raise parts.wrong("weight_packed", why)
-
-
-def _words(columns: int, bits: int, wasted: bool) -> int:
-    """Return the 32-bit words per row; older files leave the rest of a word unused."""
-    return -(-columns // (32 // bits)) if wasted else -(-columns * bits // 32)

@@ -1,6 +1,5 @@
 """Small floats and integers with scales: FP8, int8, FP4, ModelOpt, gpt-oss and torchao."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -14,7 +13,7 @@ from sparsity_report.weights.packed.rowwise import (
     Blocks,
     Rowwise,
 )
-from sparsity_report.weights.tensor_slices import E8M0, FP4, FP8, Entry, Floats, Rounding
+from sparsity_report.weights.tensor_slices import E8M0, FP4, FP8, Floats, Rounding
 
 _SCALES = ("weight_scale", "weight_scale_inv")
 
