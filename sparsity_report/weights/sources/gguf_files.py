@@ -14,7 +14,6 @@ import re
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +66,8 @@ _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 TOKENS = "tokenizer.ggml.tokens"
 ARCHITECTURE = "general.architecture"
 
+# Errors of the library for a type that it does not decode or, in older versions, does not name.
+_UNDECODED = (KeyError, NotImplementedError, ValueError)
 # Format characters of struct by scalar value type; 7 is a boolean, 8 a string, 9 an array.
 _SCALARS = dict(zip((*range(8), 10, 11, 12), "BbHhIifBQqd", strict=True))
 _BOOL, _STRING, _ARRAY = 7, 8, 9
@@ -118,13 +119,13 @@ class BlockSlice(FileSlice):
         from gguf import GGMLQuantizationType, dequantize
 
         # NaN or huge scales give NaN or infinite values, which are counted as such.
-        with np.errstate(all="ignore"), explained(self._explain, NotImplementedError, ValueError):
+        with np.errstate(all="ignore"), explained(self._explain, *_UNDECODED):
             return torch.from_numpy(dequantize(raw, GGMLQuantizationType[self.block_type]))
 
     def _explain(self, error: Exception) -> str:
         return (
             f"{self.file}: blocks of type {self.block_type} cannot be dequantized: {error}; "
-            "convert the file to another type"
+            "update the gguf library, or give a file of another type"
         )
 
 
@@ -197,31 +198,6 @@ def _read_tensor(reader: HeaderReader, name: str) -> _Tensor:
     if math.prod(shape[-1:]) % size:
         raise ValueError(f"rows of tensor {name!r} are not whole blocks")
     return shape, kind, offset
-
-
-def check_decodable(entries: Iterable[Entry]) -> None:
-    """Refuse tensors of types that the installed gguf library cannot dequantize."""
-    for entry in entries:
-        values = entry.values
-        if isinstance(values, BlockSlice) and not _is_decoded(values.block_type):
-            raise SparsityReportError(
-                f"{values.file}: tensor {entry.key!r} is of type {values.block_type}, which the "
-                "installed gguf library cannot dequantize; update it, or give a file of another "
-                "type"
-            )
-
-
-@lru_cache
-def _is_decoded(block_type: str) -> bool:
-    """Return True if the library can decode a type; it says so only on decoding."""
-    from gguf import GGMLQuantizationType, dequantize
-
-    try:
-        zeros = np.zeros((1, _BLOCKS[block_type][1]), np.uint8)
-        dequantize(zeros, GGMLQuantizationType[block_type])
-    except (KeyError, NotImplementedError):  # older libraries lack the name
-        return False
-    return True
 
 
 class HeaderReader:

@@ -31,7 +31,6 @@ from sparsity_report.weights.sources.gguf_files import (
     TOKENS,
     Headers,
     Metadata,
-    check_decodable,
     read_model,
 )
 from sparsity_report.weights.sources.model_files import check_tensors
@@ -90,7 +89,6 @@ class GGUFWeights(CheckpointWeights):
     def __init__(self, headers: Headers, options: ReaderOptions) -> None:
         path, metadata, entries = read_model(headers)
         check_tensors(path, entries)
-        check_decodable(entries.values())
         contents, self._processor = _match(path, options, entries, metadata)
         if types := {entry.values.packing for entry in entries.values()} - {""}:
             note = say("note.gguf_blocks", kinds=sorted(types))
