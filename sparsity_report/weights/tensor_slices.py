@@ -290,15 +290,13 @@ class FileSlice(Divisible):
     file : Origin
     offset : int
         Offset of the first byte.
+    packing : str
+        Name of the packing; empty for plain values.
     """
 
     file: Origin
     offset: int
-
-    @property
-    def packing(self) -> str:
-        """Name of the packing; empty for plain values."""
-        return ""
+    packing: str = ""
 
     def bytes_of(self, count: int) -> int:
         """Return the bytes of `count` values in the file."""

@@ -224,7 +224,7 @@ def test_the_reader_and_ours_agree_on_a_real_header(smollm2_path):
     assert facts["general.architecture"] == "llama"
     assert facts["llama.block_count"] == reader.fields["llama.block_count"].contents() == 30
     assert {
-        key: (entry.shape, getattr(entry.values, "block_type", "F32"), entry.values.offset)
+        key: (entry.shape, entry.values.packing or "F32", entry.values.offset)
         for key, entry in ours.items()
     } == theirs
 

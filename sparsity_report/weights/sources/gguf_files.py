@@ -89,29 +89,22 @@ _SIZES = {
 
 @dataclass(frozen=True, eq=False)
 class BlockSlice(FileSlice):
-    """Quantized values in blocks, of the GGUF type `block_type`."""
-
-    block_type: str
-
-    @property
-    def packing(self) -> str:
-        """Type of the blocks."""
-        return self.block_type
+    """Quantized values in blocks, of the GGUF type `packing`."""
 
     @property
     def rounding(self) -> Rounding | None:
         """Rounding of these blocks."""
-        return ROUNDINGS.get(self.block_type)
+        return ROUNDINGS.get(self.packing)
 
     def rounded(self) -> Iterator[tuple[torch.Tensor, Floats]]:
         """Yield each chunk of values with the rounding steps of its blocks."""
-        _, size = _BLOCKS[self.block_type]
+        _, size = _BLOCKS[self.packing]
         for raw in self.raw():
-            yield self.decode(raw), block_steps(self.block_type, raw.reshape(-1, size))
+            yield self.decode(raw), block_steps(self.packing, raw.reshape(-1, size))
 
     def bytes_of(self, count: int) -> int:
         """Return the bytes of `count` values, which fill whole blocks."""
-        values, size = _BLOCKS[self.block_type]
+        values, size = _BLOCKS[self.packing]
         return count // values * size
 
     def decode(self, raw: Bytes) -> torch.Tensor:
@@ -120,11 +113,11 @@ class BlockSlice(FileSlice):
 
         # NaN or huge scales give NaN or infinite values, which are counted as such.
         with np.errstate(all="ignore"), explained(self._explain, *_UNDECODED):
-            return torch.from_numpy(dequantize(raw, GGMLQuantizationType[self.block_type]))
+            return torch.from_numpy(dequantize(raw, GGMLQuantizationType[self.packing]))
 
     def _explain(self, error: Exception) -> str:
         return (
-            f"{self.file}: blocks of type {self.block_type} cannot be dequantized: {error}; "
+            f"{self.file}: blocks of type {self.packing} cannot be dequantized: {error}; "
             "update the gguf library, or give a file of another type"
         )
 
@@ -522,6 +515,6 @@ def _check_scales(path: Path, entries: Mapping[str, Entry]) -> None:
         weight = entries.get(f"{key.removesuffix('.scale')}.weight")
         if key.endswith(".scale") and weight and isinstance(weight.values, BlockSlice):
             raise SparsityReportError(
-                f"{path}: {key!r} multiplies the blocks ({weight.values.block_type}) of "
+                f"{path}: {key!r} multiplies the blocks ({weight.values.packing}) of "
                 f"{weight.key!r}, which is not supported; give a file of another type"
             )
