@@ -569,20 +569,6 @@ def test_an_adapter_is_not_streamed_as_a_model(folder):
     refused("is an adapter of facebook/opt-125m, not a model", lambda: open_to_count(NAME))
 
 
-def test_a_conversion_is_streamed_where_there_are_pickles_only(hub, folder, tmp_path):
-    model = small_llama()
-    model.config.save_pretrained(folder)
-    torch.save(model.state_dict(), folder / "pytorch_model.bin")
-    refused("is neither safetensors nor GGUF on the Hub, and nothing else is streamed", stream)
-    model.save_pretrained(tmp_path / "converted")
-    hub.conversions[NAME] = tmp_path / "converted"
-    weights = stream()
-    assert weights.notes[0] == say(
-        "note.converted_weights", author="SFconvertbot", revision="someone/small@refs/pr/9"
-    )
-    same_counts(weights, sr.load(model))
-
-
 def test_stream_on_the_command_line(hub, folder, tmp_path):
     small_llama().to(torch.bfloat16).save_pretrained(folder)
     options = ("--write", "study", "--out")

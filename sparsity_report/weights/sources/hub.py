@@ -34,8 +34,6 @@ from sparsity_report.words.sentences import say
 _CONFIGS = ("config.json", "adapter_config.json", *SETTINGS_BESIDE)
 # Files whose metadata is requested in parallel.
 _PARALLEL = 8
-# Hugging Face's bot offers safetensors for repositories that hold only pickles.
-_CONVERTER = "SFconvertbot"
 
 
 class UnstreamableError(SparsityReportError):
@@ -53,20 +51,19 @@ def fetch(place: HubPlace, *, allow_pickle: bool) -> tuple[Path, tuple[str, ...]
         The model does not exist, is gated, or is neither cached nor reachable; or the repository
         holds several models and none is named.
     """
-    file = place.file
-    chosen = _select(_Folder(place), file)
-    source, names = chosen.source, chosen.names
+    file, source = place.file, _Folder(place)
+    names, weight_map, notes = _select(source, file)
     if names:
-        is_folder = chosen.weight_map is not None or names == [SINGLE]
+        is_folder = weight_map is not None or names == [SINGLE]
         path = source.download(names) / (file or ("" if is_folder else names[0]))
-        return path, chosen.notes
+        return path, notes
     if file and not allow_pickle:
         raise SparsityReportError(
             f"{file} of {source.path} is not a .safetensors or .gguf file; if it is a PyTorch "
             "pickle, it is opened only with allow_pickle=True (--allow-pickle)"
         )
     if file:
-        return source.download([file]) / file, chosen.notes
+        return source.download([file]) / file, notes
     if not source.pickles:
         deeper = listed([f"{source.path}/{each}" for each in source.deeper])
         raise SparsityReportError(
@@ -115,18 +112,17 @@ def find(place: HubPlace) -> Remote:
     """
     source = _Folder(place)
     source.check_listed()
-    chosen = _select(source, place.file)
-    source = chosen.source
-    if not chosen.names:
+    names, weight_map, notes = _select(source, place.file)
+    if not names:
         path = f"{source.path}/{place.file}".rstrip("/")
         raise UnstreamableError(
             f"{path} is neither safetensors nor GGUF on the Hub, and nothing else is streamed; "
             "give such files, or a local copy"
         )
-    paths = [f"{place.folder}/{name}".lstrip("/") for name in chosen.names]
+    paths = [f"{place.folder}/{name}".lstrip("/") for name in names]
     with ThreadPoolExecutor(_PARALLEL) as pool:
         files = tuple(pool.map(partial(HubFile.look_up, place.model, source.commit), paths))
-    return Remote(source.folder, files, chosen.weight_map, chosen.notes)
+    return Remote(source.folder, files, weight_map, notes)
 
 
 def cached(place: HubPlace, reason: Exception) -> Path:
@@ -153,33 +149,26 @@ def cached(place: HubPlace, reason: Exception) -> Path:
     return path
 
 
-@dataclass(frozen=True)
-class _Selection:
-    """Weight files of one model in a folder of a repository; no names where there are none."""
+def _select(
+    source: _Folder, file: str
+) -> tuple[list[str], Mapping[str, str] | None, tuple[str, ...]]:
+    """Select the named file, else safetensors, or GGUF where no pickles are.
 
-    source: _Folder
-    names: list[str]
-    weight_map: Mapping[str, str] | None = None
-    notes: tuple[str, ...] = ()
-
-
-def _select(source: _Folder, file: str) -> _Selection:
-    """Select the named file, else safetensors, converted ones, or GGUF where no pickles are."""
+    Returns
+    -------
+    tuple
+        Names of the files of one model, empty where there are none; the file of each tensor from
+        an index; and notes on their origin.
+    """
     if file:
         source.check_file(file)
         names = source.shards(file) if file.endswith(STREAMED) else []
-        return _Selection(source, names, notes=(source.file_note(file),))
+        return names, None, (source.file_note(file),)
     names, weight_map = source.safetensors()
-    if names:
-        return _Selection(source, names, weight_map)
-    if source.pickles:
-        if (other := source.converted()) and (converted := other.safetensors())[0]:
-            revision = f"{other.model}@{other.revision}"
-            note = say("note.converted_weights", author=_CONVERTER, revision=revision)
-            return _Selection(other, *converted, (note,))
-        return _Selection(source, [])
+    if names or source.pickles:
+        return names, weight_map, ()
     names = source.gguf()
-    return _Selection(source, names, notes=tuple(map(source.file_note, names[:1])))
+    return names, None, tuple(map(source.file_note, names[:1]))
 
 
 class _Folder:
@@ -238,22 +227,6 @@ class _Folder:
         chosen = self._patterns([*names, *tokenizer, *_CONFIGS])
         _download(self.model, self.commit, chosen, is_shown=True)
         return self.folder
-
-    def converted(self) -> _Folder | None:
-        """Return the open pull request of the Hub's converter to safetensors, if there is one."""
-        from huggingface_hub import HfApi
-
-        if self.revision is not None:
-            return None
-        try:
-            discussions = HfApi().get_repo_discussions(
-                self.model, author=_CONVERTER, discussion_type="pull_request",
-                discussion_status="open",
-            )  # fmt: skip
-            references = [d.git_reference for d in discussions if "safetensors" in d.title]
-        except Exception:  # offline, or discussions are disabled: no conversion is available
-            return None
-        return _Folder(HubPlace(self.model, references[0], self.subfolder)) if references else None
 
     def safetensors(self) -> tuple[list[str], Mapping[str, str] | None]:
         """Return the safetensors of the model, and the file of each tensor from an index."""
