@@ -275,5 +275,3 @@ def _notes(base: Weights, adapter: Adapter) -> Iterator[str]:
     )
     if adapter.replaced:
         yield say("note.adapter_replaces", tensors=len(adapter.replaced))
-    if adapter.ignored:
-        yield say("note.adapter_ignored", tensors=len(adapter.ignored), names=list(adapter.ignored))
