@@ -22,7 +22,7 @@ from sparsity_report.weights.anatomy.names_only import ReaderOptions
 from sparsity_report.weights.sources.checkpoint import CheckpointWeights, open_checkpoint
 from sparsity_report.weights.sources.gguf_files import Headers, read_header, read_headers
 from sparsity_report.weights.sources.gguf_model import GGUFWeights, open_names
-from sparsity_report.weights.sources.hub import Remote, UnstreamableError, cached, fetch, find
+from sparsity_report.weights.sources.hub import Remote, UnstreamableError, fetch, find
 from sparsity_report.weights.sources.model_files import choose_files, model_name, read_in_parallel
 from sparsity_report.weights.sources.model_paths import HubPlace, hub_place, local_path
 from sparsity_report.weights.sources.pickles import check_allowed, read_pickle
@@ -207,11 +207,11 @@ def _open_path(model: str, options: ReaderOptions, reading: Reading) -> Checkpoi
 def _find(place: HubPlace, options: ReaderOptions, allow_pickle: bool) -> Remote | Path:
     """Return a model on the Hub, or a copy of one that is to be counted and not streamed."""
     try:
-        return find(place)
-    except UnstreamableError as error:
-        if not options.decide:
+        return find(place, or_cached=options.decide)
+    except UnstreamableError:
+        if not (options.decide and allow_pickle):
             raise
-        return fetch(place, allow_pickle=True)[0] if allow_pickle else cached(place, error)
+        return fetch(place, allow_pickle=True)[0]
 
 
 def _open_remote(remote: Remote, options: ReaderOptions) -> CheckpointWeights:
