@@ -5,7 +5,7 @@ from sparsity_report.weights.packed.compressed_tensors import PackQuantized, Spa
 from sparsity_report.weights.packed.gptq_awq import GptqAwq
 from sparsity_report.weights.packed.mlx import Mlx
 from sparsity_report.weights.packed.packed_format import PackedFormat
-from sparsity_report.weights.packed.scaled_floats import FourBitFloats, FusedMxfp4, Scaled, TorchAo
+from sparsity_report.weights.packed.scaled_floats import FusedMxfp4, Scaled, TorchAo
 
 FORMATS: list[PackedFormat] = [
     SparseBitmask(),
@@ -15,7 +15,6 @@ FORMATS: list[PackedFormat] = [
     FourBit(),
     LlmInt8(),
     Mlx(),
-    FourBitFloats(),
     Scaled(),
     TorchAo(),
 ]
