@@ -30,8 +30,6 @@ _LONGEST = 255
 
 # Dtypes that torch lacks, read as bytes.
 _BYTES = (E8M0, FP4)
-# Four values in three bytes; the format does not specify the order of their bits.
-_FP6 = ("F6_E2M3", "F6_E3M2")
 
 
 @dataclass(frozen=True)
@@ -128,11 +126,6 @@ def read_header(file: Path | Origin) -> list[Entry]:
 
 def _stored_shape(where: str, shape: tuple[int, ...], dtype: str) -> tuple[tuple[int, ...], str]:
     """Return shape and name of the dtype of the stored values of a tensor."""
-    if dtype in _FP6:
-        raise SparsityReportError(
-            f"{where} has dtype {dtype}, whose order of bits the format does not specify; give a "
-            "checkpoint that is not packed"
-        )
     if dtype == FP4:
         if 0 in shape or shape[-1] % 2:
             raise SparsityReportError(
