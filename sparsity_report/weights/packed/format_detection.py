@@ -8,11 +8,28 @@ import re
 from collections.abc import Collection, Mapping
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.weights.packed.formats import FORMATS
-from sparsity_report.weights.packed.packed_format import Parts, Scheme
+from sparsity_report.weights.packed.bitsandbytes import FourBit, LlmInt8
+from sparsity_report.weights.packed.compressed_tensors import PackQuantized, SparseBitmask
+from sparsity_report.weights.packed.gptq_awq import GptqAwq
+from sparsity_report.weights.packed.mlx import Mlx
+from sparsity_report.weights.packed.packed_format import PackedFormat, Parts, Scheme
 from sparsity_report.weights.packed.packed_tensor import Packed
+from sparsity_report.weights.packed.scaled_floats import FusedMxfp4, Scaled, TorchAo
 from sparsity_report.weights.tensor_slices import FP4, FP8, Entry, is_float
 from sparsity_report.words.sentences import say
+
+#: All packed formats; a weight is decoded by the first that fits its tensors.
+FORMATS: list[PackedFormat] = [
+    SparseBitmask(),
+    PackQuantized(),
+    GptqAwq(),
+    FusedMxfp4(),
+    FourBit(),
+    LlmInt8(),
+    Mlx(),
+    Scaled(),
+    TorchAo(),
+]
 
 # Scales of activations and of the KV cache.
 _ACTIVATION = re.compile(
