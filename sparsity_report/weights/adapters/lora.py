@@ -99,6 +99,11 @@ class AdapterSettings:
         is_left_out = is_saved or self._has(self._excluded, module)
         return not is_left_out and self._has(self._targets, module)
 
+    @property
+    def transposed(self) -> bool:
+        """True if inputs are the first dimension of adapted matrices."""
+        return bool(self._config.get("fan_in_fan_out"))
+
     def rank(self, module: str) -> int:
         """Return the rank of the matrices of a module."""
         return int(self._number("r", "rank_pattern", module, int))
@@ -163,13 +168,22 @@ class Pair:
         (rank, inputs) and (outputs, rank).
     scaling : float
     embedding : bool
-        True if the weight is an embedding, whose rows are inputs.
+        True if the weight is an embedding.
+    transposed : bool
+        True if rows of the weight are inputs; for a base of a known class, it decides.
     """
 
     a: Entry
     b: Entry
     scaling: float
     embedding: bool
+    transposed: bool
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Shape of the weight."""
+        outputs, inputs = self.b.shape[0], self.a.shape[1]
+        return (inputs, outputs) if self.transposed else (outputs, inputs)
 
 
 @dataclass(frozen=True)
@@ -185,15 +199,12 @@ class Adapter:
     replaced : mapping of str to Entry
         Trained biases and modules by the name of the parameter.
     settings : AdapterSettings
-    transposed : bool
-        True if inputs are the first dimension of the matrices of a base of unknown class.
     """
 
     file: Path
     pairs: Mapping[str, Pair]
     replaced: Mapping[str, Entry]
     settings: AdapterSettings
-    transposed: bool
 
     def wrong(self, reason: str) -> SparsityReportError:
         """Return an error about this adapter."""
@@ -256,8 +267,7 @@ def read_adapter(path: Path, allow_pickle: bool) -> Adapter:
     if not sides:
         raise wrong(file, f"it holds no matrices of LoRA for modules that {CONFIG} names")
     pairs = {module: _pair(file, settings, module, held) for module, held in sides.items()}
-    transposed = bool(config.get("fan_in_fan_out"))
-    return Adapter(file, pairs, replaced, settings, transposed)
+    return Adapter(file, pairs, replaced, settings)
 
 
 def _pair(file: Path, settings: AdapterSettings, module: str, sides: Mapping[str, Entry]) -> Pair:
@@ -274,7 +284,7 @@ def _pair(file: Path, settings: AdapterSettings, module: str, sides: Mapping[str
     if not are_matrices or not a.shape[0] == b.shape[1] == rank:
         both = f"{a.key!r} ({a.dtype}, {a.shape}) and {b.key!r} ({b.dtype}, {b.shape})"
         raise wrong(file, f"{both} are not matrices of rank {rank}, which {CONFIG} gives")
-    return Pair(a, b, scaling, embedding)
+    return Pair(a, b, scaling, embedding, embedding or settings.transposed)
 
 
 def _read_config(file: Path) -> dict[str, Any]:

@@ -32,45 +32,24 @@ from sparsity_report.words.sentences import say
 _BUFFER = 2**19
 
 
-@dataclass(frozen=True, eq=False)
-class Product:
-    """The product ``scaling · B · A`` of a pair, to be added to a weight.
+def _add(pair: Pair, values: torch.Tensor, start: int) -> torch.Tensor:
+    """Return values of a weight, which begin at `start`, with ``scaling · B · A`` added.
 
-    Attributes
-    ----------
-    pair : Pair
-    transposed : bool
-        True if rows of the weight are inputs.
+    As in PEFT, the sum is rounded once; for an embedding the product is rounded before.
     """
-
-    pair: Pair
-    transposed: bool
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Shape of the weight."""
-        outputs, inputs = self.pair.b.shape[0], self.pair.a.shape[1]
-        return (inputs, outputs) if self.transposed else (outputs, inputs)
-
-    def add(self, values: torch.Tensor, start: int) -> torch.Tensor:
-        """Return values of the weight, which begin at `start`, with the product added.
-
-        As in PEFT, the sum is rounded once; for an embedding the product is rounded before.
-        """
-        a, b = self.pair.a, self.pair.b
-        width = self.shape[1]
-        first, last = start // width, math.ceil((start + values.numel()) / width)
-        if self.transposed:
-            left, right = _floats(a, a.columns(first, last)).T, _floats(b, b.rows(0, width)).T
-        else:
-            left, right = _floats(b, b.rows(first, last)), _floats(a, a.rows())
-        # Rounded sums in float64 do not depend on the rows that are computed together.
-        wide = torch.promote_types(values.dtype, torch.float32)
-        product = (left @ right).to(wide).mul_(self.pair.scaling).reshape(-1)
-        product = product[start - first * width :][: values.numel()]
-        if self.pair.embedding:
-            product = product.to(values.dtype).to(wide)
-        return product.add_(values).to(values.dtype)
+    a, b, width = pair.a, pair.b, pair.shape[1]
+    first, last = start // width, math.ceil((start + values.numel()) / width)
+    if pair.transposed:
+        left, right = _floats(a, a.columns(first, last)).T, _floats(b, b.rows(0, width)).T
+    else:
+        left, right = _floats(b, b.rows(first, last)), _floats(a, a.rows())
+    # Rounded sums in float64 do not depend on the rows that are computed together.
+    wide = torch.promote_types(values.dtype, torch.float32)
+    product = (left @ right).to(wide).mul_(pair.scaling).reshape(-1)
+    product = product[start - first * width :][: values.numel()]
+    if pair.embedding:
+        product = product.to(values.dtype).to(wide)
+    return product.add_(values).to(values.dtype)
 
 
 def _floats(part: Entry, raw: Bytes) -> torch.Tensor:
@@ -87,16 +66,17 @@ class AdaptedSlice(Slice):
         Values of the base, or of the adapter's replacement.
     start : int
         Position of the first value in the weight.
-    product : Product or None
+    pair : Pair or None
+        Pair whose product is added.
     """
 
     values: Slice
     start: int
-    product: Product | None
+    pair: Pair | None
 
     def sources(self) -> Sequence[FileSlice]:
         """Return the slices of the base and of both matrices if all are in files."""
-        parts = [self.product.pair.a.values, self.product.pair.b.values] if self.product else []
+        parts = [self.pair.a.values, self.pair.b.values] if self.pair else []
         files = [part for part in parts if isinstance(part, FileSlice)]
         slices = self.values.sources()
         return [*slices, *files] if slices and len(files) == len(parts) else ()
@@ -107,7 +87,7 @@ class AdaptedSlice(Slice):
         for piece in self.values.pieces():
             for part in piece.split(_BUFFER):
                 values = part.to(torch_dtype(self.dtype))
-                yield values if self.product is None else self.product.add(values, place)
+                yield values if self.pair is None else _add(self.pair, values, place)
                 place += part.numel()
 
 
@@ -119,12 +99,12 @@ class Change:
     ----------
     values : Entry or None
         Values that replace those of the base.
-    product : Product or None
-        Product to add.
+    pair : Pair or None
+        Pair whose product is added.
     """
 
     values: Entry | None = None
-    product: Product | None = None
+    pair: Pair | None = None
 
 
 class AdaptedWeights(Weights):
@@ -165,7 +145,7 @@ class AdaptedWeights(Weights):
             return
         dtype, start = self[name].dtype, 0
         for part in change.values.slices() if change.values else self.base.slices(name):
-            yield AdaptedSlice(part.total, dtype, part, start, change.product)
+            yield AdaptedSlice(part.total, dtype, part, start, change.pair)
             start += part.total
 
     def tensor(self, name: str) -> torch.Tensor:
@@ -222,13 +202,13 @@ def _changes(base: Weights, adapter: Adapter) -> dict[str, Change]:
     for module, pair in adapter.pairs.items():
         name = f"{module}.weight"
         parameter = find_parameter(name, pair.a)
-        transposed = parameter.transposed if base.architecture else adapter.transposed
-        product = Product(pair, pair.embedding or transposed)
-        _check_shape(base, adapter, parameter, product.shape)
+        if base.architecture:
+            pair = replace(pair, transposed=pair.embedding or parameter.transposed)
+        _check_shape(base, adapter, parameter, pair.shape)
         tensors = len(base.entries(name)) if isinstance(base, CheckpointWeights) else 1
         if tensors > 1 or parameter.layout != "dense":
             raise adapter.wrong(f"{name!r} of {base.name} is not stored as one dense matrix")
-        changes[name] = Change(adapter.replaced.get(name), product)
+        changes[name] = Change(adapter.replaced.get(name), pair)
     _check_whole(parameters, adapter)
     return changes
 
@@ -250,7 +230,7 @@ def _changed(parameter: Parameter, changes: Mapping[str, Change]) -> Parameter:
     """Return a parameter after its change; computed values have no file bytes."""
     if (change := changes.get(parameter.name)) is None:
         return parameter
-    in_file = None if change.product else change.values
+    in_file = None if change.pair else change.values
     return replace(parameter, packing="", file_bytes=in_file.values.nbytes if in_file else None)
 
 
