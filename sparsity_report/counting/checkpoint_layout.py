@@ -12,7 +12,7 @@ from sparsity_report.sparse.cost import value_bytes
 from sparsity_report.weights.anatomy.tensor_names import Converted
 from sparsity_report.weights.packed.packed_tensor import Packed, is_remote
 from sparsity_report.weights.sources.checkpoint import CheckpointWeights
-from sparsity_report.weights.sources.safetensors import INDEX, SINGLE, find_shards
+from sparsity_report.weights.sources.safetensors import INDEX, SINGLE
 from sparsity_report.weights.tensor_slices import (
     DTYPES,
     FP4,
@@ -142,10 +142,8 @@ def _dense(entry: Entry) -> Entry:
 
 def _same_files(weights: CheckpointWeights) -> Layout:
     """Return the files of the source, headers included."""
-    shards = find_shards(weights.path) if weights.path.is_dir() else None
-    index = ""
-    if shards is not None and shards.weight_map is not None:
-        index = (weights.path / INDEX).read_text(encoding="utf-8")
+    file = weights.path / INDEX
+    index = file.read_text(encoding="utf-8") if file.is_file() else ""
     headers: dict[str, bytes] = {}
     places: dict[str, tuple[str, int]] = {}
     for key, entry in weights.raw.items():
@@ -158,7 +156,7 @@ def _same_files(weights: CheckpointWeights) -> Layout:
 
 
 def _read_header(file: Origin) -> bytes:
-    return file.read(0, 8 + struct.unpack("<Q", file.read(0, 8))[0])
+    return file.read(0, 8 + struct.unpack("<Q", file.read(0, 8))[0]).tobytes()
 
 
 def _new_files(

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from sparsity_report.counting.histogram import Floats, Integers, Magnitudes, bucket_of, smallest_of
 from sparsity_report.counting.quantization_steps import Steps
 from sparsity_report.sparse.cost import value_bytes
-from sparsity_report.weights.tensor_slices import FileSlice, LocalFile, Slice, read_at
+from sparsity_report.weights.tensor_slices import FileSlice, LocalFile, Slice
 
 # Part of every key: entries of other versions are never found.
 _VERSION = "sparsity-report counts 3"
@@ -57,9 +57,8 @@ def _sample(part: FileSlice) -> Iterator[npt.NDArray[np.uint8]]:
     is_small = part.nbytes <= _BLOCKS * _BLOCK
     last = part.nbytes - _BLOCK
     starts = [0] if is_small else [last * i // (_BLOCKS - 1) for i in range(_BLOCKS)]
-    with part.opened() as file:
-        for start in starts:
-            yield read_at(file, part.offset + start, part.nbytes if is_small else _BLOCK)
+    for start in starts:
+        yield part.file.read(part.offset + start, part.nbytes if is_small else _BLOCK)
 
 
 def encode_counts(tally: Magnitudes) -> bytes:

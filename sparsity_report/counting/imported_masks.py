@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from sparsity_report.counting.counts import count_weights
 from sparsity_report.counting.cuts import CountedCut, Cut, FrozenArray
@@ -19,14 +20,22 @@ from sparsity_report.counting.pruning import Basis, Policy, Pruning
 from sparsity_report.deferred import torch
 from sparsity_report.errors import SparsityReportError, writable
 from sparsity_report.sparse.shares import zero_share
-from sparsity_report.weights.sources.npz import Array, Values, read_npz
 from sparsity_report.weights.sources.safetensors import read_header
 from sparsity_report.weights.tensor_slices import pieces
 from sparsity_report.weights.weights import Parameter, Weights
 
 Masks = str | os.PathLike[str] | Mapping[str, Any]
+Values = npt.NDArray[Any]
 
 _SUFFIX = "_mask"
+
+
+class Array(NamedTuple):
+    """A mask by name and shape, with a function that reads its values."""
+
+    name: str
+    shape: tuple[int, ...]
+    values: Callable[[], Iterable[Values]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +89,7 @@ def import_mask(
         From :func:`sparsity_report.load`.
     masks : path-like or mapping of str to array
         Zeros and ones of any type, with the names and shapes of the model's parameters in memory:
-        a ``.safetensors`` or ``.npz`` file, or a mapping to tensors or arrays. A name may end in
+        a ``.safetensors`` file, or a mapping to tensors or arrays. A name may end in
         ``_mask``, like the buffers of ``torch.nn.utils.prune``. Parameters without a mask are not
         pruned.
     pruned_is : {0, 1}
@@ -182,11 +191,11 @@ def _given(masks: Masks) -> tuple[str, Iterable[Array]]:
     if isinstance(masks, Mapping):
         return "masks", [_array(str(name), value) for name, value in masks.items()]
     path = Path(masks)
-    if reader := {".npz": read_npz, ".safetensors": _tensors}.get(path.suffix.lower()):
-        return writable(path.name), reader(path)
+    if path.suffix.lower() == ".safetensors":
+        return writable(path.name), _tensors(path)
     raise SparsityReportError(
-        f"{path}: masks are read from .safetensors and .npz files; for others give a mapping of "
-        "names to arrays, such as torch.load(path, weights_only=True)"
+        f"{path}: masks are read from .safetensors files; for others give a mapping of names to "
+        "arrays, such as torch.load(path, weights_only=True) or dict(numpy.load(path))"
     )
 
 

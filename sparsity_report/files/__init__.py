@@ -1,7 +1,7 @@
 """Files and folders written whole or not at all, and data of the package.
 
 - `package_data`: paths of templates, notebooks and the demo model.
-- `filesystem`: locks, fsynced files and folders, digests, one-line errors, and temporary folders.
+- `filesystem`: fsynced files and folders, digests, one-line errors, and temporary folders.
 - `atomic`: ``write_file``, folders of large files that appear when complete, a check of a folder.
 - `manifest`: the list of the files of a run, and removal of those of another study.
 

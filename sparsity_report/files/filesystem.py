@@ -1,28 +1,14 @@
-"""Calls of the system on one file or folder: locks, writes synced to the disk, digests."""
+"""Calls of the system on one file or folder: writes synced to the disk, and digests."""
 
 import hashlib
 import os
 import stat
-import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from sparsity_report.errors import SparsityReportError, explained
-
-if sys.platform != "win32":
-    import fcntl
-
-
-def lock(handle: int, wait: bool = False) -> bool:
-    """Lock an open file where the system can; return False if another process holds the lock."""
-    if sys.platform != "win32":
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            return not isinstance(error, BlockingIOError)
-    return True
 
 
 @contextmanager
@@ -34,15 +20,6 @@ def opened(path: Path, flags: int = os.O_RDONLY) -> Iterator[int]:
     finally:
         with suppress(OSError):
             os.close(handle)
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder where the system has one."""
-    with ExitStack() as open_files:
-        with suppress(PermissionError):  # Windows opens no folders
-            lock(open_files.enter_context(opened(folder)), wait=True)
-        yield
 
 
 def create(path: Path, data: bytes, mode: int | None = None) -> None:

@@ -75,8 +75,6 @@ def _zeros(study: StudyFigures, variant: str, key: str = "verdict.sparsity") -> 
     if share is not None:
         key = key if share else "verdict.no_zeros"
         return say(key, share=share, number=number, variant=variant)
-    if packings := facts.packings(variant):
-        return say("verdict.zeros_in_kernel_order", variant=variant, packings=packings)
     return say("verdict.zeros_without_values", variant=variant)
 
 

@@ -82,7 +82,7 @@ RUNTIMES: dict[str, Runtime] = {
     for row in _TABLE["runtimes"]
 }
 # Layouts of compressed-tensors, with which the names of packings start.
-_PACKED = ("sparse-24-bitmask", "marlin-24", "sparse-bitmask")
+_PACKED = ("sparse-24-bitmask", "sparse-bitmask")
 
 
 def layouts_of(
@@ -118,8 +118,8 @@ def layouts_of(
     --------
     >>> layouts_of(has_zeros=True), layouts_of(has_zeros=True, is_2_4=True)
     (('zeros',), ('2:4',))
-    >>> layouts_of(["marlin-24-4bit"], is_uneven=True)
-    ('marlin-24', 'uneven')
+    >>> layouts_of(["sparse-bitmask"], is_uneven=True)
+    ('sparse-bitmask', 'uneven')
     """
     packed = [name for name in _PACKED if any(each.startswith(name) for each in packings)]
     if is_csr:

@@ -4,7 +4,7 @@
 - `weights`: the interface of an opened model
 - `tensor_slices`: tensors read slice by slice; `matrix_direction`: outputs or inputs first
 - `sources`: safetensors, GGUF, pickles, the Hub, models in memory
-- `adapters`: LoRA adapters, merged into a base or beside it
+- `adapters`: LoRA adapters, merged into a base
 - `packed`: formats that pack several values, such as GPTQ and bitsandbytes
 - `anatomy`: modules, groups and uses of parameters, from configurations and runs without values
 

@@ -22,7 +22,7 @@ from sparsity_report.weights.anatomy.names_only import ReaderOptions
 from sparsity_report.weights.sources.checkpoint import CheckpointWeights, open_checkpoint
 from sparsity_report.weights.sources.gguf_files import Headers, read_header, read_headers
 from sparsity_report.weights.sources.gguf_model import GGUFWeights, open_names
-from sparsity_report.weights.sources.hub import Remote, UnstreamableError, cached, fetch, find
+from sparsity_report.weights.sources.hub import Remote, UnstreamableError, fetch, find
 from sparsity_report.weights.sources.model_files import choose_files, model_name, read_in_parallel
 from sparsity_report.weights.sources.model_paths import HubPlace, hub_place, local_path
 from sparsity_report.weights.sources.pickles import check_allowed, read_pickle
@@ -37,11 +37,10 @@ class Reading(TypedDict, total=False):
 
     allow_pickle: bool
     stream: bool
-    merge: bool
     config: bool
 
 
-_DEFAULTS: Reading = {"allow_pickle": False, "stream": False, "merge": True, "config": True}
+_DEFAULTS: Reading = {"allow_pickle": False, "stream": False, "config": True}
 
 
 def load(
@@ -82,9 +81,6 @@ def load(
         on disk. Such a model can be counted but not run. Patterns and the exact thresholds of
         float32 and packed weights read the values a second time. A packed matrix of GPTQ or AWQ is
         held in memory as a whole. With ``cache=``, counting resumes where it stopped.
-
-        ``merge`` (True): False counts the base and the matrices of the adapter as separate
-        modules; the model cannot be run.
 
         ``config`` (True): False ignores ``config.json``, so that groups follow from names and
         shapes of tensors. This opens models whose layers differ in shape, as after structural
@@ -181,7 +177,7 @@ def _open_adapted(model: str, base: Weights, options: ReaderOptions, reading: Re
         name = options.name or model.removeprefix("hf://")
         options = replace(options, name=name, notes=notes)
     options = replace(options, name=options.name or model_name(path))
-    return AdaptedWeights(base, read_adapter(path, allow_pickle), options, reading["merge"])
+    return AdaptedWeights(base, read_adapter(path, allow_pickle), options)
 
 
 def _open_path(model: str, options: ReaderOptions, reading: Reading) -> CheckpointWeights:
@@ -211,11 +207,11 @@ def _open_path(model: str, options: ReaderOptions, reading: Reading) -> Checkpoi
 def _find(place: HubPlace, options: ReaderOptions, allow_pickle: bool) -> Remote | Path:
     """Return a model on the Hub, or a copy of one that is to be counted and not streamed."""
     try:
-        return find(place)
-    except UnstreamableError as error:
-        if not options.decide:
+        return find(place, or_cached=options.decide)
+    except UnstreamableError:
+        if not (options.decide and allow_pickle):
             raise
-        return fetch(place, allow_pickle=True)[0] if allow_pickle else cached(place, error)
+        return fetch(place, allow_pickle=True)[0]
 
 
 def _open_remote(remote: Remote, options: ReaderOptions) -> CheckpointWeights:

@@ -10,7 +10,6 @@ import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from io import BufferedReader
 from pathlib import Path
@@ -163,16 +162,6 @@ class HeldSlice(Divisible):
         yield self.values.cpu().contiguous()
 
 
-class Reader(Protocol):
-    """An open file, read at any offset."""
-
-    def seek(self, offset: int, /) -> object:
-        """Move to an offset."""
-
-    def readinto(self, buffer: memoryview, /) -> int:
-        """Fill a buffer; return the number of bytes before the end of the file."""
-
-
 class Origin(ABC):
     """A source of bytes; small and picklable, so that another process can read it.
 
@@ -194,19 +183,14 @@ class Origin(ABC):
         return Path(str(self)).name
 
     @abstractmethod
-    def opened(self, start: int, stop: int) -> AbstractContextManager[Reader]:
-        """Open the file for bytes from `start` to `stop`, preferably in that order.
+    def read(self, start: int, size: int) -> Bytes:
+        """Return `size` bytes from an offset.
 
         Raises
         ------
         SparsityReportError
             The file is missing, shorter, or has changed.
         """
-
-    def read(self, start: int, size: int) -> bytes:
-        """Return `size` bytes from an offset."""
-        with self.opened(start, start + size) as file:
-            return read_at(file, start, size).tobytes()
 
 
 @dataclass(frozen=True)
@@ -244,9 +228,8 @@ class LocalFile(Origin):
     def __str__(self) -> str:
         return str(self.path)
 
-    @contextmanager
-    def opened(self, start: int, stop: int) -> Iterator[BufferedReader]:  # noqa: ARG002
-        """Open the file for reading at any offset."""
+    def read(self, start: int, size: int) -> Bytes:
+        """Return `size` bytes from an offset."""
 
         def explain(error: Exception) -> str:
             reason = getattr(error, "strerror", None) or error
@@ -254,9 +237,13 @@ class LocalFile(Origin):
 
         with explained(explain, OSError, EOFError, ValueError), open_file(self.path) as file:
             self._check(file)
-            yield file
+            raw = np.empty(size, dtype=np.uint8)
+            file.seek(start)
+            if missing := size - file.readinto(raw.data):
+                raise EOFError(f"it ends {missing:,} bytes too early")
             # A writer that kept the size has changed the time.
             self._check(file)
+            return raw
 
     def _check(self, file: BufferedReader) -> None:
         state = os.fstat(file.fileno())
@@ -286,29 +273,10 @@ class JoinedRuns(LocalFile):
                 yield offset + first, last - first
             start, stop = start - size, stop - size
 
-    @contextmanager
-    def opened(self, start: int, stop: int) -> Iterator[Reader]:  # type: ignore[override]
-        """Open the file for reading at any offset of the joined bytes."""
-        with super().opened(start, stop) as file:
-            yield _JoinedReader(self, file)
-
-
-class _JoinedReader:
-    """Reader of joined runs."""
-
-    def __init__(self, runs: JoinedRuns, file: Reader) -> None:
-        self._runs, self._file, self._at = runs, file, 0
-
-    def seek(self, offset: int, /) -> None:
-        self._at = offset
-
-    def readinto(self, buffer: memoryview, /) -> int:
-        done = 0
-        for offset, size in self._runs.spans(self._at, self._at + len(buffer)):
-            self._file.seek(offset)
-            done += self._file.readinto(buffer[done : done + size])
-        self._at += done
-        return done
+    def read(self, start: int, size: int) -> Bytes:
+        """Return `size` bytes from an offset of the joined bytes."""
+        runs = [LocalFile.read(self, *run) for run in self.spans(start, start + size)]
+        return np.concatenate([np.empty(0, np.uint8), *runs])
 
 
 @dataclass(frozen=True, eq=False)
@@ -322,15 +290,13 @@ class FileSlice(Divisible):
     file : Origin
     offset : int
         Offset of the first byte.
+    packing : str
+        Name of the packing; empty for plain values.
     """
 
     file: Origin
     offset: int
-
-    @property
-    def packing(self) -> str:
-        """Name of the packing; empty for plain values."""
-        return ""
+    packing: str = ""
 
     def bytes_of(self, count: int) -> int:
         """Return the bytes of `count` values in the file."""
@@ -359,14 +325,11 @@ class FileSlice(Divisible):
 
     def raw(self) -> Iterator[Bytes]:
         """Yield the bytes of each piece of values."""
-        with self.opened() as file:
-            for start in range(0, self.total, _BUFFER):
-                size = self.bytes_of(min(_BUFFER, self.total - start))
-                yield read_at(file, self.offset + self.bytes_of(start), size)
-
-    def opened(self) -> AbstractContextManager[Reader]:
-        """Open the file for the bytes of the values, see :meth:`Origin.opened`."""
-        return self.file.opened(self.offset, self.offset + self.nbytes)
+        # One request for each slice of a file on the Hub.
+        step = _SLICE if self.file.is_remote else _BUFFER
+        for start in range(0, self.total, step):
+            size = self.bytes_of(min(step, self.total - start))
+            yield self.file.read(self.offset + self.bytes_of(start), size)
 
 
 def memory_slices(tensor: torch.Tensor) -> Iterator[Slice]:
@@ -387,15 +350,6 @@ def join_slices(slices: Iterable[Slice], dtype: str, shape: Shape) -> torch.Tens
         tensor[start : start + piece.numel()] = piece
         start += piece.numel()
     return tensor.reshape(shape)
-
-
-def read_at(file: Reader, offset: int, size: int) -> Bytes:
-    """Read exactly `size` bytes; raise EOFError if the file is shorter."""
-    raw = np.empty(size, dtype=np.uint8)
-    file.seek(offset)
-    if missing := size - file.readinto(raw.data):
-        raise EOFError(f"it ends {missing:,} bytes too early")
-    return raw
 
 
 def _step(shape: Shape) -> int:
@@ -502,9 +456,8 @@ class Entry:
         down = self.shape[0] if self.shape else 1
         stop, size = down if stop is None else stop, self._row_bytes
         if isinstance(self.values, FileSlice):
-            with self.values.opened() as file:
-                place, width = self.values.offset + start * size, (stop - start) * size
-                return read_at(file, place, width).reshape(stop - start, size)
+            raw = self.values.file.read(self.values.offset + start * size, (stop - start) * size)
+            return raw.reshape(stop - start, size)
         held = self._held().view(down, -1)[start:stop].contiguous()
         return held.view(torch.uint8).numpy().reshape(stop - start, size)
 
@@ -516,20 +469,12 @@ class Entry:
         numpy.ndarray
             uint8, (rows of the matrix, columns · bytes of a number).
         """
-        (down, across), size = self.shape, value_bytes(self.values.dtype)
-        if not isinstance(self.values, FileSlice) or stop - start == across:
-            return np.ascontiguousarray(self.rows()[:, start * size : stop * size])
-        block = np.empty((down, (stop - start) * size), np.uint8)
-        with self.values.opened() as file:
-            for row in range(down):
-                place = self.values.offset + row * self._row_bytes + start * size
-                block[row] = read_at(file, place, block.shape[1])
-        return block
+        size = value_bytes(self.values.dtype)
+        return np.ascontiguousarray(self.rows()[:, start * size : stop * size])
 
-    def held_columns(self, start: int, stop: int) -> Entry:
-        """Return a range of columns of a matrix, read into memory."""
-        held = self._tensor(self.columns(start, stop))
-        return Entry(self.key, tuple(held.shape), HeldSlice.from_tensor(held))
+    def held(self) -> Entry:
+        """Return the tensor with its values in memory."""
+        return Entry(self.key, self.shape, HeldSlice.from_tensor(self._tensor(self.rows())))
 
     def numbers(self, raw: Bytes | None = None) -> Floats:
         """Return bytes of the tensor as float32 numbers, by default all, flattened."""

@@ -748,7 +748,6 @@ LAYOUTS_BY_NAME = {
     "a dense checkpoint with 2:4 zeros": "2:4",
     "CSR tensors in a PyTorch state dict": "csr",
     "sparse-bitmask of compressed-tensors": "sparse-bitmask",
-    "marlin-24 of compressed-tensors": "marlin-24",
 }
 
 
@@ -756,9 +755,8 @@ def stored_as(study):
     """The layout of the checkpoint that the first pruning, or the headline, is."""
     facts = study.facts
     variant = facts.pruning or facts.headline
-    packed = {*layers(study, variant)["packing"]} & {"sparse-bitmask", "marlin-24-4bit"}
-    if packed:
-        return packed.pop().removesuffix("-4bit")
+    if "sparse-bitmask" in {*layers(study, variant)["packing"]}:
+        return "sparse-bitmask"
     if row(study, variant)["layout"] == "csr":
         return "csr"
     method = f"{row(study, variant)['method']}"
@@ -999,14 +997,6 @@ def bitmask():
         return sr.compare(sr.dense(sr.load(llama, name="bitmask")))
 
 
-def kernel_order():
-    with tempfile.TemporaryDirectory() as folder:
-        llama, _ = packing.packed_llama(Path(folder), "marlin")
-        study = sr.compare(sr.dense(sr.load(llama, name="packed")))
-        study_findings(study)
-        return study
-
-
 def rounded_before():
     """Gaussian weights, pruned or not, in a format with a zero and in one without."""
     variants = []
@@ -1202,7 +1192,6 @@ STUDIES = {
     "pruned twice": pruned_twice,
     "as it is": lambda: sr.compare(sr.masked(sr.existing_zeros(sr.load()))),
     "dead before": dead_more_than_asked,
-    "kernel order": kernel_order,
     "bitmask": bitmask,
 }
 

@@ -353,11 +353,6 @@ def test_a_speed_ends_the_verdict_where_quality_or_size_leave_room(demo):
 # Unpruned, unknown and odd.
 
 
-def marlin(folder):
-    llama, _ = packing.packed_llama(folder, "marlin")
-    return sr.compare(sr.dense(sr.load(llama, name="packed")))
-
-
 def experts(_):
     config = transformers.MixtralConfig(
         vocab_size=32, hidden_size=4, intermediate_size=4, num_hidden_layers=2,
@@ -398,8 +393,6 @@ ODD = {
                     "Dense has no prunable weights."),
     "meta": (lambda _: sr.compare(sr.dense(Tiny().to("meta"))),
              "Zeros of Dense are unknown: its weights have no values."),
-    "kernel order": (marlin, "Zeros of Dense are unknown: the file stores weights in the order of "
-                             "a kernel (marlin-24-4bit)."),
     "all zero": (lambda _: sr.compare(sr.dense(zeroed(Tiny(), 1))),
                  "The model came with 100.0 % of its prunable weights zero. "),
     "all zero, pruned": (lambda _: study_of(sr.load(zeroed(Tiny(), 1), name="zero"), 0.5),

@@ -83,9 +83,6 @@ def damage_targets(random: Random, files: Files) -> None:
     some = random.sample(names, random.randint(0, 3))
     field = random.choice(("target_modules", "exclude_modules", "modules_to_save"))
     told[field] = random.choice((some, random.choice(patterns), None))
-    if random.random() < 0.5:
-        told["layers_to_transform"] = random.choice(([0], [1], 1, 0, [0, 1], [], None, "0"))
-        told["layers_pattern"] = random.choice(("layers", ["h", "layers"], None, "block"))
     files[CONFIG] = dumped(told)
 
 

@@ -218,8 +218,8 @@ def lora(folder, base):
     key = "base_model.model.model.layers.0.self_attn.q_proj.lora_"
     matrices = {f"{key}A.weight": torch.randn(2, 64), f"{key}B.weight": torch.randn(64, 2)}
     save_file(matrices, folder / "adapter_model.safetensors")
-    options = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "target_modules": ["q_proj"]}
-    options["layers_to_transform"] = [0]
+    options = {"peft_type": "LORA", "r": 2, "lora_alpha": 2}
+    options["target_modules"] = ["layers.0.self_attn.q_proj"]
     options["base_model_name_or_path"] = base
     (folder / "adapter_config.json").write_text(json.dumps(options))
     return folder

@@ -3,7 +3,6 @@
 import errno
 import os
 import signal
-import subprocess
 import sys
 from contextlib import suppress
 
@@ -133,23 +132,6 @@ def test_written_zeros_are_counted(variant, tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint_writer, "masked_copy", wrong)
     refused(variant, tmp_path / "out", "nonzeros in .* instead of")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_leftovers_of_a_killed_run_are_removed(variant, tmp_path):
-    code = "import sys, time; from pathlib import Path; \
-from sparsity_report.files.atomic import new_folder\n\
-with new_folder(Path(sys.argv[1])) as hidden:\n\
-    (hidden / 'x').write_text('x'); print('there', flush=True); time.sleep(60)"
-    line = [sys.executable, "-c", code, tmp_path / "other"]
-    with subprocess.Popen(line, env=ENVIRONMENT, stdout=subprocess.PIPE) as child:
-        child.stdout.readline()
-        sr.write_checkpoint(variant, tmp_path / "one")
-        assert len(list(tmp_path.glob(".sparsity-report-*"))) == 1  # a run that lives
-        child.kill()
-        child.wait()
-    assert len(list(tmp_path.glob(".sparsity-report-*"))) == 1
-    sr.write_checkpoint(variant, tmp_path / "two")
-    assert {path.name for path in tmp_path.iterdir()} == {"one", "two"}
 
 
 def test_ctrl_c_leaves_nothing(variant, tmp_path):

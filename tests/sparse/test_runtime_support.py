@@ -9,7 +9,7 @@ from sparsity_report.sparse import runtime_support as table
 
 CELLS = [cell for runtime in table.RUNTIMES.values() for cell in runtime.cells.values()]
 TODAY = datetime.datetime.now(datetime.UTC).date()
-STORED = ("sparse-24-bitmask", "marlin-24", "sparse-bitmask", "csr", "gguf", "semi-structured")
+STORED = ("sparse-24-bitmask", "sparse-bitmask", "csr", "gguf", "semi-structured")
 
 
 def test_every_runtime_has_a_cell_for_every_layout():
@@ -46,7 +46,7 @@ def test_sparse_kernels_for_zeros_name_their_option():
 def test_refused_formats_never_count_as_used():
     # compressed-tensors removed its sparse formats in 2026; only ended runtimes could differ.
     for runtime in table.RUNTIMES.values():
-        for layout in ("sparse-24-bitmask", "marlin-24", "sparse-bitmask"):
+        for layout in ("sparse-24-bitmask", "sparse-bitmask"):
             assert runtime.cells[layout].verdict in {"refused", "misread", "unknown"}
 
 

@@ -21,7 +21,7 @@ PIECE = 2**16
 
 
 class Hub:
-    """Repositories by name, each a folder; conversions are folders with safetensors for one.
+    """Repositories by name, each a folder; conversions are folders at a pull request.
 
     Attributes
     ----------
@@ -94,8 +94,6 @@ class Hub:
             return _reply(request, 404, b"", {"X-Error-Code": "RepoNotFound"})
         if name in self.gated:
             return _reply(request, 403, b"", {"X-Error-Code": "GatedRepo"})
-        if action == "discussions":
-            return _reply(request, 200, json.dumps(self._discussions(name)).encode())
         revision, path = rest[0], "/".join(rest[1:])
         heads = {"main": LATER if name in self.moved else MAIN, "refs/pr/9": CONVERTED}
         commit = heads.get(revision, revision)
@@ -168,15 +166,6 @@ class Hub:
             self.sent += len(piece)
             request.wfile.write(piece)
         request.close_connection = stop is not None
-
-    def _discussions(self, name):
-        offer = {
-            "num": 9, "title": "Adding `safetensors` variant of this model", "isPullRequest": True,
-            "author": {"name": "SFconvertbot"}, "repo": {"name": name, "type": "model"},
-            "status": "open", "createdAt": "2023-01-01T00:00:00.000Z",
-        }  # fmt: skip
-        offers = [offer] if name in self.conversions else []
-        return {"discussions": offers, "count": len(offers), "start": 0}
 
 
 class _Server(ThreadingHTTPServer):

@@ -5,7 +5,6 @@ a file would hold, the matrix they stand for, and what ``config.json`` would say
 
 * GPTQ, AWQ: AutoGPTQ's and AutoAWQ's ``pack``; GPTQ's first version writes zero points minus one.
 * compressed-tensors: docs of ``pack_to_int32``; the sparse formats of releases before 0.13.
-* Marlin 2:4: ``pack_weight_24`` of compressed-tensors 0.12.
 * FP4, E8M0: OCP Microscaling Formats (MX) Specification 1.0, sections 5.3.3 and 5.4.1.
 * FP8 in blocks: the model card of DeepSeek-V3. gpt-oss: its ``config.json`` and model card.
 * bitsandbytes: ``QuantState.as_dict`` and ``quantize_4bit``. MLX: ``mlx.core.quantize``.
@@ -147,23 +146,6 @@ def two_four(weight, owner=""):
     }
     told = {"quantization_config": {"sparsity_config": {"format": "sparse-24-bitmask"}}}
     return tensors, pruned.float(), told
-
-
-def marlin(weight, bits=4, group=None):
-    """Marlin 2:4 without the order within a tile, of 16 × 16 kept weights: shapes as they are."""
-    _, pruned, _ = two_four(weight)
-    outputs, inputs = pruned.shape
-    codes, scale, _, _ = rounded(pruned, bits, group or inputs, True)
-    fours = codes.reshape(outputs, -1, 4)
-    kept = fours.gather(-1, pruned.reshape(fours.shape).abs().topk(2).indices).reshape(outputs, -1)
-    tiles = kept.T.reshape(inputs // 32, 16, outputs // 16, 16).permute(0, 2, 1, 3)
-    tensors = {
-        "weight_packed": words(tiles.reshape(inputs // 32, -1), bits),
-        "scale_packed": scale.T,
-        "meta": torch.zeros(inputs // 32, 2 * outputs, dtype=torch.int16),
-    }
-    weights = {"num_bits": bits, "type": "int", "group_size": group, "symmetric": True}
-    return tensors, pruned, compressed("marlin-24", weights)
 
 
 def fp8_blocks(weight, size=128, exponents=False):
@@ -342,7 +324,6 @@ FORMATS = {
         "/torchao-int8", "/torchao-fp8", "/torchao-intx", "/torchao-nvfp4-True",
         "/torchao-mxfp4-True-136", "/torchao-mxfp8-True-32",
     ),
-    "Marlin 2:4 (4, 8 bits)": ("marlin",),
 }  # fmt: skip
 
 
@@ -352,8 +333,7 @@ def table(outcome):
     Parameters
     ----------
     outcome : callable
-        Says of a case, with and without its configuration, whether it is counted, opened by its
-        structure only, or refused.
+        Says of a case, with and without its configuration, whether it is counted or refused.
     """
     lines = ["| packed as | with `config.json` | the file alone |", "|---|---|---|"]
     for form, cases in FORMATS.items():
@@ -395,7 +375,7 @@ def packed_llama(folder, way, **options):
     for name, tensor in model.state_dict().items():
         owner, leaf = name.rpartition(".")[::2]
         if leaf == "weight" and tensor.dim() == 2 and "proj" in owner:
-            tensors, means, told = (WAYS | {"marlin": marlin})[way](tensor)
+            tensors, means, told = WAYS[way](tensor)
             packed |= {f"{owner}.{key}": part.contiguous() for key, part in tensors.items()}
             plain[name] = means.contiguous()
         else:

@@ -78,7 +78,7 @@ def test_layouts_of_the_hub(tmp_path, name):
     assert sums(open_to_count(tmp_path)) == sums(sr.load(tmp_path))
 
 
-@pytest.mark.parametrize("way", [*packing.WAYS, "marlin"])
+@pytest.mark.parametrize("way", packing.WAYS)
 def test_packed_weights(tmp_path, way):
     packing.packed_llama(tmp_path, way, architectures=["LlamaForCausalLM"])
     check_decided(tmp_path / "packed")

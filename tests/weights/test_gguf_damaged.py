@@ -60,9 +60,6 @@ WRONG = {
     "blocks without end": (
         fact("llama.block_count", UINT32, 10**9), "block_count is 1000000000, not a whole number",
     ),
-    "more blocks than are there": (
-        fact("llama.block_count", UINT32, 4096), "has 4,096 blocks, but it holds tensors of 2",
-    ),
     "fewer than no blocks": (fact("llama.block_count", INT32, -1), "block_count is -1, not a"),
     "blocks and a half": (fact("llama.block_count", FLOAT32, 2.5), r"block_count is 2\.5, not a"),
     "true blocks": (fact("llama.block_count", BOOL, 1), "block_count is true, not a whole"),
@@ -117,6 +114,14 @@ def test_impossible_headers_are_refused_in_one_line(case, load, tmp_path):
         load(change)
     assert str(caught.value).startswith(str(tmp_path / "model.gguf"))
     assert "\n" not in str(caught.value)
+
+
+def test_more_blocks_than_there_are_tensors_for(load):
+    with pytest.raises(sr.SparsityReportError, match=r"9 tensor.* first 'model\.layers\.2\."):
+        load(fact("llama.block_count", UINT32, 3))
+    weights = load(fact("llama.block_count", UINT32, 4096))
+    assert weights.architecture == ""
+    assert "far more than the files have tensors" in weights.notes[0]
 
 
 @pytest.mark.parametrize(("used", "held"), [(5, 4), (0, 4), (2**31, 4), (1, 0)])

@@ -249,22 +249,15 @@ def test_a_path_that_exists_is_no_name(hub, model, tmp_path, monkeypatch):
     assert hub.served == []
 
 
-def test_pickles_and_their_conversion(hub, repository, model, tmp_path):
-    model.save_pretrained(tmp_path / "converted")
+def test_pickles_are_fetched_on_request(hub, repository, model):
     model.config.save_pretrained(repository)
     torch.save(model.state_dict(), repository / "pytorch_model.bin")
-    refused("pickles are opened only with allow_pickle=True", "someone/small")
-    refused("opened only with allow_pickle", "someone/small/pytorch_model.bin")
+    refused("someone/small/pytorch_model.bin: PyTorch pickles are opened only on", "someone/small")
+    refused("pickles are opened only on request", "someone/small/pytorch_model.bin")
     assert "pytorch_model.bin" not in hub.served
     opened = sr.load("someone/small", allow_pickle=True)
     assert opened.source == "pickle"
     same(opened, sr.load(model))
-    hub.conversions["someone/small"] = tmp_path / "converted"
-    weights = sr.load("someone/small")
-    revision = "someone/small@refs/pr/9"
-    note = say("note.converted_weights", author="SFconvertbot", revision=revision)
-    assert weights.notes == (note,)
-    same(weights, sr.load(model))
 
 
 def test_unavailable_models_are_refused(hub, repository):

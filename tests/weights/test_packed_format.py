@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 import sparsity_report as sr
-from sparsity_report.weights.packed.formats import FORMATS
+from sparsity_report.weights.packed.format_detection import FORMATS
 from sparsity_report.weights.packed.packed_format import PackedFormat
 from sparsity_report.weights.packed.rowwise import Rowwise
 

@@ -14,7 +14,7 @@ import pytest
 import tokenizers
 import torch
 import transformers
-from helpers import command, need, small_llama, swept, write_gguf
+from helpers import need, small_llama, swept, write_gguf
 from safetensors.torch import load_file, save_file
 from tokenizers import decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer
@@ -153,15 +153,6 @@ def test_no_code_beside_a_checkpoint_runs(planted, clean, asked, tmp_path):
     sr.write_report(study.with_measured(quality=quality), tmp_path / "report.html")
     assert asked == []
     assert not marker.exists(), marker.read_text()
-
-
-def test_no_code_runs_on_the_command_line(planted, tmp_path, asked):
-    folder, marker = planted
-    out = ["--out", tmp_path / "out", "--write", "study"]
-    run = command("run", folder, "--perplexity", "--text", TEXT[:200], *out, cwd=folder)
-    assert run.returncode == 0, run.stderr
-    assert "custom code" not in run.stdout + run.stderr
-    assert (asked, marker.exists()) == ([], False)
 
 
 @pytest.mark.parametrize("model_type", swept(["evil", "llama"], 2))

@@ -29,17 +29,15 @@ _KNOWN = {
     "task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path",
     "revision", "inference_mode", "r", "target_modules", "exclude_modules", "lora_alpha",
     "lora_dropout", "fan_in_fan_out", "bias", "use_rslora", "modules_to_save",
-    "init_lora_weights", "layers_to_transform", "layers_pattern", "rank_pattern",
-    "alpha_pattern", "megatron_core", "loftq_config", "eva_config", "corda_config",
-    "lora_ga_config", "qalora_group_size",
+    "init_lora_weights", "rank_pattern", "alpha_pattern", "megatron_core", "loftq_config",
+    "eva_config", "corda_config", "lora_ga_config", "qalora_group_size",
 }  # fmt: skip
 # Initializations that leave the base unchanged; others, such as PiSSA, subtract from it.
 _INITS = {"true", "false", "none", "gaussian", "eva", "orthogonal", "mica"}
 # Repeated groups and long repeats may exhaust memory when they are compiled. Other braces and
 # nested sets have another meaning for `regex` than for `re`, which cannot stop after a time.
 _UNBOUNDED = re.compile(r"\)[*+{]|\[\[|\{(?!\d{0,2}(,\d{0,2})?\})")
-_FIRST_NUMBER = r".*?\.[^.]*\.(?P<idx>\d+)\."
-_SAVED, _IN_LAYERS = r"(^|.*\.){}($|\..*)", r"(?:^|.*?\.){}\.(?P<idx>\d+)\."
+_SAVED = r"(^|.*\.){}($|\..*)"
 
 
 def base_note(adapter: Path, base: str, folder: Path | None) -> Iterator[str]:
@@ -88,31 +86,23 @@ class AdapterSettings:
         self._until = monotonic() + limits.PATTERN_SECONDS
         self._targets = self._names("target_modules")
         self._excluded = self._names("exclude_modules")
-        saved, patterns = self._names("modules_to_save"), self._names("layers_pattern")
-        layers = config.get("layers_to_transform")
-        beside = (config.get("layers_pattern"), layers) != (None, None)
-        numbers = layers if isinstance(layers, list) else [layers]
-        targets, is_pattern = config.get("target_modules"), isinstance(self._targets, str)
+        saved, targets = self._names("modules_to_save"), config.get("target_modules")
         if not targets or str(targets).lower() == "all-linear":
             raise wrong(file, f"target_modules = {targets!r} does not name the adapted modules")
         if isinstance(saved, str):
             raise wrong(file, f"modules_to_save = {saved!r} is not a list")
-        if layers is not None and not all(type(number) is int for number in numbers):
-            raise wrong(file, f"layers_to_transform = {layers!r} is not a list of integers")
-        if (patterns and layers is None) or (is_pattern and beside):
-            raise wrong(file, "layers_pattern or layers_to_transform is set without what it needs")
         self.saved = tuple(saved)
-        self._layers = frozenset(numbers) - {None}
-        self._patterns = (patterns,) if isinstance(patterns, str) else patterns
 
     def adapts(self, module: str) -> bool:
         """Return whether PEFT adapts a module of this name."""
         is_saved = any(self._match(_SAVED.format(name), module) for name in self.saved)
-        if is_saved or self._has(self._excluded, module) or not self._has(self._targets, module):
-            return False
-        # A full name is adapted in any layer.
-        is_full = not isinstance(self._targets, str) and module in self._targets
-        return is_full or not self._layers or self._layer(module) in self._layers
+        is_left_out = is_saved or self._has(self._excluded, module)
+        return not is_left_out and self._has(self._targets, module)
+
+    @property
+    def transposed(self) -> bool:
+        """True if inputs are the first dimension of adapted matrices."""
+        return bool(self._config.get("fan_in_fan_out"))
 
     def rank(self, module: str) -> int:
         """Return the rank of the matrices of a module."""
@@ -158,12 +148,6 @@ class AdapterSettings:
             return self._match(names, module, full=True) is not None
         return any(module[dot.end() :] in names for dot in re.finditer(r"^|\.", module))
 
-    def _layer(self, module: str) -> int | None:
-        patterns = map(_IN_LAYERS.format, self._patterns) if self._patterns else [_FIRST_NUMBER]
-        matches = (self._match(pattern, module) for pattern in patterns)
-        match = next(filter(None, matches), None)
-        return int(match["idx"]) if match else None
-
     def _names(self, field: str) -> Any:
         """Return a field that is empty, a pattern or a list of names."""
         value = self._config.get(field)
@@ -184,20 +168,22 @@ class Pair:
         (rank, inputs) and (outputs, rank).
     scaling : float
     embedding : bool
-        True if the weight is an embedding, whose rows are inputs.
+        True if the weight is an embedding.
+    transposed : bool
+        True if rows of the weight are inputs; for a base of a known class, it decides.
     """
 
     a: Entry
     b: Entry
     scaling: float
     embedding: bool
+    transposed: bool
 
     @property
-    def beside(self) -> dict[str, Entry]:
-        """The two matrices by the names that PEFT gives them inside the module."""
-        if self.embedding:
-            return {"lora_embedding_A.default": self.a, "lora_embedding_B.default": self.b}
-        return {"lora_A.default.weight": self.a, "lora_B.default.weight": self.b}
+    def shape(self) -> tuple[int, int]:
+        """Shape of the weight."""
+        outputs, inputs = self.b.shape[0], self.a.shape[1]
+        return (inputs, outputs) if self.transposed else (outputs, inputs)
 
 
 @dataclass(frozen=True)
@@ -212,19 +198,13 @@ class Adapter:
         Pairs by the name of the module that they change.
     replaced : mapping of str to Entry
         Trained biases and modules by the name of the parameter.
-    ignored : tuple of str
-        Tensors that belong to no part of the model that PEFT adapts.
     settings : AdapterSettings
-    transposed : bool
-        True if inputs are the first dimension of the matrices of a base of unknown class.
     """
 
     file: Path
     pairs: Mapping[str, Pair]
     replaced: Mapping[str, Entry]
-    ignored: tuple[str, ...]
     settings: AdapterSettings
-    transposed: bool
 
     def wrong(self, reason: str) -> SparsityReportError:
         """Return an error about this adapter."""
@@ -267,7 +247,6 @@ def read_adapter(path: Path, allow_pickle: bool) -> Adapter:
     settings = AdapterSettings(config, file)
     sides: dict[str, dict[str, Entry]] = {}
     replaced: dict[str, Entry] = {}
-    ignored = []
     for entry in entries:
         name = entry.key.removeprefix(_PREFIX)
         matrix = _MATRIX.fullmatch(name)
@@ -278,8 +257,9 @@ def read_adapter(path: Path, allow_pickle: bool) -> Adapter:
         is_inside = matrix is not None or module.endswith(".base_layer")
         module = module.removesuffix(".base_layer")
         if settings.adapts(module) is not is_inside:
-            ignored.append(entry.key)
-        elif matrix:
+            # PEFT ignores the tensor.
+            raise wrong(file, f"{entry.key!r} does not fit the modules that {CONFIG} adapts")
+        if matrix:
             side = matrix["side"] or f"embedding {matrix['table']}"
             sides.setdefault(module, {})[side] = entry
         else:
@@ -287,8 +267,7 @@ def read_adapter(path: Path, allow_pickle: bool) -> Adapter:
     if not sides:
         raise wrong(file, f"it holds no matrices of LoRA for modules that {CONFIG} names")
     pairs = {module: _pair(file, settings, module, held) for module, held in sides.items()}
-    transposed = bool(config.get("fan_in_fan_out"))
-    return Adapter(file, pairs, replaced, tuple(ignored), settings, transposed)
+    return Adapter(file, pairs, replaced, settings)
 
 
 def _pair(file: Path, settings: AdapterSettings, module: str, sides: Mapping[str, Entry]) -> Pair:
@@ -305,7 +284,7 @@ def _pair(file: Path, settings: AdapterSettings, module: str, sides: Mapping[str
     if not are_matrices or not a.shape[0] == b.shape[1] == rank:
         both = f"{a.key!r} ({a.dtype}, {a.shape}) and {b.key!r} ({b.dtype}, {b.shape})"
         raise wrong(file, f"{both} are not matrices of rank {rank}, which {CONFIG} gives")
-    return Pair(a, b, scaling, embedding)
+    return Pair(a, b, scaling, embedding, embedding or settings.transposed)
 
 
 def _read_config(file: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A model with a LoRA adapter, merged as PEFT's ``merge_and_unload`` does, or beside it."""
+"""A model with a LoRA adapter, merged as PEFT's ``merge_and_unload`` does."""
 
 import math
 import re
@@ -11,8 +11,7 @@ import torch
 from torch import nn
 
 from sparsity_report.weights.adapters.lora import Adapter, Pair, base_note
-from sparsity_report.weights.anatomy.groups import ruled
-from sparsity_report.weights.anatomy.names_only import ReaderOptions, on_disk
+from sparsity_report.weights.anatomy.names_only import ReaderOptions
 from sparsity_report.weights.anatomy.parameter_places import locate, value, walk
 from sparsity_report.weights.sources.checkpoint import CheckpointWeights
 from sparsity_report.weights.sources.model_files import CONFIG
@@ -26,52 +25,31 @@ from sparsity_report.weights.tensor_slices import (
     join_slices,
     torch_dtype,
 )
-from sparsity_report.weights.weights import Module, Parameter, Weights
+from sparsity_report.weights.weights import Parameter, Weights
 from sparsity_report.words.sentences import say
 
 # Values of a slice that are computed at a time.
 _BUFFER = 2**19
 
 
-@dataclass(frozen=True, eq=False)
-class Product:
-    """The product ``scaling · B · A`` of a pair, to be added to a weight.
+def _add(pair: Pair, values: torch.Tensor, start: int) -> torch.Tensor:
+    """Return values of a weight, which begin at `start`, with ``scaling · B · A`` added.
 
-    Attributes
-    ----------
-    pair : Pair
-    transposed : bool
-        True if rows of the weight are inputs.
+    As in PEFT, the sum is rounded once; for an embedding the product is rounded before.
     """
-
-    pair: Pair
-    transposed: bool
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Shape of the weight."""
-        outputs, inputs = self.pair.b.shape[0], self.pair.a.shape[1]
-        return (inputs, outputs) if self.transposed else (outputs, inputs)
-
-    def add(self, values: torch.Tensor, start: int) -> torch.Tensor:
-        """Return values of the weight, which begin at `start`, with the product added.
-
-        As in PEFT, the sum is rounded once; for an embedding the product is rounded before.
-        """
-        a, b = self.pair.a, self.pair.b
-        width = self.shape[1]
-        first, last = start // width, math.ceil((start + values.numel()) / width)
-        if self.transposed:
-            left, right = _floats(a, a.columns(first, last)).T, _floats(b, b.rows(0, width)).T
-        else:
-            left, right = _floats(b, b.rows(first, last)), _floats(a, a.rows())
-        # Rounded sums in float64 do not depend on the rows that are computed together.
-        wide = torch.promote_types(values.dtype, torch.float32)
-        product = (left @ right).to(wide).mul_(self.pair.scaling).reshape(-1)
-        product = product[start - first * width :][: values.numel()]
-        if self.pair.embedding:
-            product = product.to(values.dtype).to(wide)
-        return product.add_(values).to(values.dtype)
+    a, b, width = pair.a, pair.b, pair.shape[1]
+    first, last = start // width, math.ceil((start + values.numel()) / width)
+    if pair.transposed:
+        left, right = _floats(a, a.columns(first, last)).T, _floats(b, b.rows(0, width)).T
+    else:
+        left, right = _floats(b, b.rows(first, last)), _floats(a, a.rows())
+    # Rounded sums in float64 do not depend on the rows that are computed together.
+    wide = torch.promote_types(values.dtype, torch.float32)
+    product = (left @ right).to(wide).mul_(pair.scaling).reshape(-1)
+    product = product[start - first * width :][: values.numel()]
+    if pair.embedding:
+        product = product.to(values.dtype).to(wide)
+    return product.add_(values).to(values.dtype)
 
 
 def _floats(part: Entry, raw: Bytes) -> torch.Tensor:
@@ -88,16 +66,17 @@ class AdaptedSlice(Slice):
         Values of the base, or of the adapter's replacement.
     start : int
         Position of the first value in the weight.
-    product : Product or None
+    pair : Pair or None
+        Pair whose product is added.
     """
 
     values: Slice
     start: int
-    product: Product | None
+    pair: Pair | None
 
     def sources(self) -> Sequence[FileSlice]:
         """Return the slices of the base and of both matrices if all are in files."""
-        parts = [self.product.pair.a.values, self.product.pair.b.values] if self.product else []
+        parts = [self.pair.a.values, self.pair.b.values] if self.pair else []
         files = [part for part in parts if isinstance(part, FileSlice)]
         slices = self.values.sources()
         return [*slices, *files] if slices and len(files) == len(parts) else ()
@@ -108,28 +87,28 @@ class AdaptedSlice(Slice):
         for piece in self.values.pieces():
             for part in piece.split(_BUFFER):
                 values = part.to(torch_dtype(self.dtype))
-                yield values if self.product is None else self.product.add(values, place)
+                yield values if self.pair is None else _add(self.pair, values, place)
                 place += part.numel()
 
 
 @dataclass(frozen=True)
 class Change:
-    """The change of a parameter, or a parameter of the adapter itself.
+    """The change of a parameter.
 
     Attributes
     ----------
     values : Entry or None
         Values that replace those of the base.
-    product : Product or None
-        Product to add.
+    pair : Pair or None
+        Pair whose product is added.
     """
 
     values: Entry | None = None
-    product: Product | None = None
+    pair: Pair | None = None
 
 
 class AdaptedWeights(Weights):
-    """A base model with an adapter, merged or beside it.
+    """A base model with an adapter merged into it.
 
     The attribute `base` is the base model.
 
@@ -138,9 +117,7 @@ class AdaptedWeights(Weights):
     base : Weights
     adapter : Adapter
     options : ReaderOptions
-        Name of the two, and groups of matrices beside the base.
-    merge : bool
-        If False, keep the matrices as separate modules.
+        Name of the two, and notes on the adapter.
 
     Raises
     ------
@@ -148,29 +125,18 @@ class AdaptedWeights(Weights):
         The adapter belongs to another base, or changes a weight that is not one stored matrix.
     """
 
-    def __init__(
-        self, base: Weights, adapter: Adapter, options: ReaderOptions, merge: bool
-    ) -> None:
+    def __init__(self, base: Weights, adapter: Adapter, options: ReaderOptions) -> None:
         changes = _changes(base, adapter)
-        if not merge:
-            changes = {name: Change(entry) for name, entry in adapter.replaced.items()}
         modules = tuple(m.changed(partial(_changed, changes=changes)) for m in base.modules)
-        if not merge:
-            modules = tuple(m for each in modules for m in _with_pair(each, adapter, options))
-            changes |= {
-                f"{module}.{leaf}": Change(entry)
-                for module, pair in adapter.pairs.items()
-                for leaf, entry in pair.beside.items()
-            }
         folder = base.directory if isinstance(base, CheckpointWeights) else None
         is_unnamed = base.name == base.architecture  # a module without a checkpoint
         config = adapter.file.parent / CONFIG
         doubts = () if is_unnamed else base_note(config, base.name, folder)
-        notes = (*base.notes, *options.notes, *_notes(base, adapter, merge), *doubts)
+        notes = (*base.notes, *options.notes, *_notes(base, adapter), *doubts)
         kind, widths = base.architecture, base.attention_widths
         files = (*base.files, LocalFile.look_up(adapter.file))
         super().__init__(options.name, base.source, kind, modules, widths, notes, files)
-        self.base, self._changes, self._merged = base, changes, merge
+        self.base, self._changes = base, changes
 
     def slices(self, name: str) -> Iterator[Slice]:
         """Yield the values of a parameter with the product added."""
@@ -179,7 +145,7 @@ class AdaptedWeights(Weights):
             return
         dtype, start = self[name].dtype, 0
         for part in change.values.slices() if change.values else self.base.slices(name):
-            yield AdaptedSlice(part.total, dtype, part, start, change.product)
+            yield AdaptedSlice(part.total, dtype, part, start, change.pair)
             start += part.total
 
     def tensor(self, name: str) -> torch.Tensor:
@@ -203,8 +169,6 @@ class AdaptedWeights(Weights):
     @torch.no_grad()
     def module(self) -> nn.Module:
         """Return the base as a runnable model with the changed values."""
-        if not self._merged:
-            raise self.wrong("is counted beside its base and cannot be run; open it merged")
         model = self.base.module()
         places = locate(walk(model))
         for name in self._changes:
@@ -238,13 +202,13 @@ def _changes(base: Weights, adapter: Adapter) -> dict[str, Change]:
     for module, pair in adapter.pairs.items():
         name = f"{module}.weight"
         parameter = find_parameter(name, pair.a)
-        transposed = parameter.transposed if base.architecture else adapter.transposed
-        product = Product(pair, pair.embedding or transposed)
-        _check_shape(base, adapter, parameter, product.shape)
+        if base.architecture:
+            pair = replace(pair, transposed=pair.embedding or parameter.transposed)
+        _check_shape(base, adapter, parameter, pair.shape)
         tensors = len(base.entries(name)) if isinstance(base, CheckpointWeights) else 1
         if tensors > 1 or parameter.layout != "dense":
             raise adapter.wrong(f"{name!r} of {base.name} is not stored as one dense matrix")
-        changes[name] = Change(adapter.replaced.get(name), product)
+        changes[name] = Change(adapter.replaced.get(name), pair)
     _check_whole(parameters, adapter)
     return changes
 
@@ -266,7 +230,7 @@ def _changed(parameter: Parameter, changes: Mapping[str, Change]) -> Parameter:
     """Return a parameter after its change; computed values have no file bytes."""
     if (change := changes.get(parameter.name)) is None:
         return parameter
-    in_file = None if change.product else change.values
+    in_file = None if change.pair else change.values
     return replace(parameter, packing="", file_bytes=in_file.values.nbytes if in_file else None)
 
 
@@ -278,32 +242,11 @@ def _check_shape(base: Weights, adapter: Adapter, parameter: Parameter, shape: S
         )
 
 
-def _with_pair(module: Module, adapter: Adapter, options: ReaderOptions) -> tuple[Module, ...]:
-    """Return a module, followed by the matrices of an adapter for it."""
-    if (pair := adapter.pairs.get(module.name)) is None:
-        return (module,)
-    beneath = next(p for p in module.parameters if p.name == f"{module.name}.weight")
-    uses, once = beneath.uses, beneath.uses_per_sequence
-    matrices = []
-    for leaf, entry in pair.beside.items():
-        name = f"{module.name}.{leaf}"
-        owner = name.rpartition(".")[0]
-        # The first matrix of an embedding pair is a lookup table.
-        matrix = None if pair.embedding and entry is pair.a else (entry.shape[0], entry.shape[1])
-        parameter = Parameter(
-            name, entry.shape, matrix=matrix, uses=uses, uses_per_sequence=once, **on_disk([entry])
-        )
-        group = ruled(owner, options.groups) or module.group
-        class_name = "ParameterDict" if pair.embedding else "Linear"
-        matrices.append(Module(owner, class_name, group, (parameter,)))
-    return (module, *matrices)
-
-
-def _notes(base: Weights, adapter: Adapter, merge: bool) -> Iterator[str]:
+def _notes(base: Weights, adapter: Adapter) -> Iterator[str]:
     """Yield notes about the parameters of the base and of the adapter."""
     pairs = adapter.pairs.values()
     yield say(
-        "note.adapter_merged" if merge else "note.adapter_beside",
+        "note.adapter_merged",
         base=base.name,
         base_parameters=sum(p.total for p in base.stored),
         parameters=sum(pair.a.total + pair.b.total for pair in pairs),
@@ -312,5 +255,3 @@ def _notes(base: Weights, adapter: Adapter, merge: bool) -> Iterator[str]:
     )
     if adapter.replaced:
         yield say("note.adapter_replaces", tensors=len(adapter.replaced))
-    if adapter.ignored:
-        yield say("note.adapter_ignored", tensors=len(adapter.ignored), names=list(adapter.ignored))

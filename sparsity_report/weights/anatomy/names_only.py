@@ -20,7 +20,7 @@ import numpy as np
 
 from sparsity_report.weights.anatomy import groups
 from sparsity_report.weights.matrix_direction import Shape, as_matrix, input_first
-from sparsity_report.weights.packed.packed_tensor import Packed, Undecoded, is_remote
+from sparsity_report.weights.packed.packed_tensor import Packed, is_remote
 from sparsity_report.weights.packed.quantization_config import SETTINGS_KEYS
 from sparsity_report.weights.tensor_slices import Entry, FileSlice
 from sparsity_report.weights.weights import ONCE, Module, Parameter, check_modules
@@ -166,9 +166,8 @@ def is_padding(key: str, entries: Mapping[str, Entry]) -> bool:
 
 def on_disk(entries: Sequence[Entry]) -> dict[str, Any]:
     """Return the attributes of a parameter that follow from its tensors on disk."""
-    known = not any(isinstance(entry.values, Undecoded) for entry in entries)
     held = {"file_bytes": Entry.file_bytes(entries), "packing": Entry.packings(entries)}
-    return {"dtype": entries[0].dtype, "known": known, **held}
+    return {"dtype": entries[0].dtype, **held}
 
 
 def text_settings(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,6 @@ from torch import nn
 
 from sparsity_report.errors import SparsityReportError, first_line
 from sparsity_report.weights.anatomy.names_only import is_buffer, is_padding
-from sparsity_report.weights.packed.packed_tensor import Undecoded
 from sparsity_report.weights.tensor_slices import (
     Entry,
     FileSlice,
@@ -208,9 +207,6 @@ class Conversion:
         """Return the tensors that make up each parameter, in the order of its values."""
         if stack := self._stacked():
             return {self.name: stack}
-        for _, entry in self.sources:
-            if isinstance(entry.values, Undecoded):
-                raise self._wrong(f"{entry.values.why}; give a checkpoint that is not packed")
         outlines = {
             id(entry): torch.empty(
                 entry.shape, dtype=torch_dtype(entry.values.dtype), device="meta"

@@ -1,9 +1,10 @@
 """Packed weights: their formats are detected, and values are decoded slice by slice in NumPy.
 
 - `quantization_config`: the settings that a checkpoint declares.
-- `format_detection`: the role of each tensor, decided before anything is counted.
+- `format_detection`: the list of all formats, and the role of each tensor, decided before anything
+  is counted.
 - `packed_format`: the interface of a format, the tensors of one weight with their checks, and their
-  settings; `formats`: the list of all formats.
+  settings.
 - `compressed_tensors`, `gptq_awq`, `bitsandbytes`, `mlx`, `scaled_floats` (FP8, int8, ModelOpt,
   gpt-oss, torchao): one module per family, one class per format.
 - `packed_tensor`: the interface of decoders; `rowwise`: the decoder of matrices stored row by

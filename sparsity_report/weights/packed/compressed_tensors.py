@@ -7,14 +7,12 @@ from typing import ClassVar
 import numpy as np
 
 from sparsity_report.weights.packed.packed_format import PackedFormat, Parts
-from sparsity_report.weights.packed.packed_tensor import Packed, Undecoded, grouped
+from sparsity_report.weights.packed.packed_tensor import Packed, grouped
 from sparsity_report.weights.packed.rowwise import E2M1, E2M3, MX_GROUP, NV_GROUP, Blocks, Rowwise
 from sparsity_report.weights.tensor_slices import FLOATS, FP4, FP8, Entry, Floats, Rounding
 
 #: Its method in a configuration.
 METHOD = "compressed-tensors"
-# Marlin 2:4: side of a tile, and weights per scale unless one scale serves a row.
-_TILE, _MARLIN_GROUP = 16, 128
 # Parts that settings of the weights declare.
 _DECLARED = {"weight_zero_point": ("symmetric", False), "weight_g_idx": ("actorder", "group")}
 
@@ -114,33 +112,6 @@ class SparseBitmask(PackedFormat):
         return Bitmasked(shape, name, parts.all, kept, mask, starts, scales)
 
 
-class Marlin24(PackedFormat):
-    """``marlin-24`` of compressed-tensors, whose values stay in the order of a GPU kernel.
-
-    Half of the inputs are kept, in tiles of 16 × 16 (``pack_weight_24`` of version 0.12).
-    """
-
-    needs = ("weight_packed", "scale_packed", "meta")
-    common = frozenset({"meta"})
-    layouts: ClassVar = {"marlin-24-": (METHOD, "marlin-24")}
-
-    def decode(self, parts: Parts) -> Packed:
-        """Return the decoder."""
-        codes, scale = parts.need("weight_packed", "int32"), parts.need("scale_packed", *FLOATS)
-        tiles, words = parts.matrix("weight_packed")
-        groups, outputs = parts.matrix("scale_packed")
-        inputs, bits = 2 * _TILE * tiles, 2 * words // outputs
-        if bits not in {4, 8} or 2 * words != bits * outputs:
-            why = f"its shape is {codes.shape} for {outputs:,} outputs"
-            raise parts.wrong("weight_packed", why)
-        parts.need("meta", "int16", shape=(tiles, 2 * outputs))
-        if groups not in {1, -(-inputs // _MARLIN_GROUP)}:
-            raise parts.wrong("scale_packed", f"its shape is {scale.shape} for {inputs:,} inputs")
-        _check_bits(parts, bits)
-        why = "marlin-24 keeps weights in the order of a GPU kernel; give them in another form"
-        return Undecoded((outputs, inputs), f"marlin-24-{bits}bit", parts.all, why)
-
-
 class PackQuantized(PackedFormat):
     """Packed integers, NVFP4, MXFP4 and MXFP6 of compressed-tensors."""
 
@@ -181,16 +152,14 @@ def _pack_quantized(parts: Parts) -> Packed:
     codes, shape = parts["weight_packed"], parts.declared_shape("weight_shape")
     declared = parts.scheme.bits()
     fitting = [
-        (bits, wasted)
+        bits
         for bits in declared or (2, 3, 4, 5, 6, 8)
-        if 0 < bits <= 8
-        for wasted in ((False, True) if 32 % bits else (False,))
-        if codes.shape == (shape[0], _words(shape[1], bits, wasted))
+        if 0 < bits <= 8 and codes.shape == (shape[0], -(-shape[1] * bits // 32))
     ]
     if len(fitting) != 1:
         width = f" of {', '.join(map(str, declared))} bits" if declared else ""
         raise parts.wrong("weight_packed", f"its shape is {codes.shape} for {shape} weights{width}")
-    (bits, wasted), offset = fitting[0], 2.0 ** (fitting[0][0] - 1)
+    bits, offset = fitting[0], 2.0 ** (fitting[0] - 1)
     scale = parts.scales("weight_scale", shape, parts.scheme.blocks())
     if scale.height != 1 and scale.part.total != 1:
         raise parts.wrong("weight_scale", f"its shape is {scale.part.shape} for {shape[0]:,} rows")
@@ -215,7 +184,7 @@ def _pack_quantized(parts: Parts) -> Packed:
         zero = Blocks(codes_of_zero, 1, scale.width, bits=bits, offset=offset, order=order)
     return Rowwise(
         shape, f"pack-quantized-{bits}bit{grouped(scale.width, shape)}", parts.all, codes,
-        bits, offset=offset, wasted=wasted, zero=zero, scales=(scale,),
+        bits, offset=offset, zero=zero, scales=(scale,),
     )  # fmt: skip
 
 
@@ -224,8 +193,3 @@ def _check_bits(parts: Parts, bits: int) -> None:
     if (declared := parts.scheme.bits()) and bits not in declared:
         why = f"it has {bits} bits a weight, {declared} by configuration"
         raise parts.wrong("weight_packed", why)
-
-
-def _words(columns: int, bits: int, wasted: bool) -> int:
-    """Return the 32-bit words per row; older files leave the rest of a word unused."""
-    return -(-columns // (32 // bits)) if wasted else -(-columns * bits // 32)

@@ -8,12 +8,28 @@ import re
 from collections.abc import Collection, Mapping
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.weights.packed.formats import FORMATS
-from sparsity_report.weights.packed.packed_format import Parts, Scheme
-from sparsity_report.weights.packed.packed_tensor import Packed, Undecoded
-from sparsity_report.weights.packed.scaled_floats import unscaled
+from sparsity_report.weights.packed.bitsandbytes import FourBit, LlmInt8
+from sparsity_report.weights.packed.compressed_tensors import PackQuantized, SparseBitmask
+from sparsity_report.weights.packed.gptq_awq import GptqAwq
+from sparsity_report.weights.packed.mlx import Mlx
+from sparsity_report.weights.packed.packed_format import PackedFormat, Parts, Scheme
+from sparsity_report.weights.packed.packed_tensor import Packed
+from sparsity_report.weights.packed.scaled_floats import FusedMxfp4, Scaled, TorchAo
 from sparsity_report.weights.tensor_slices import FP4, FP8, Entry, is_float
 from sparsity_report.words.sentences import say
+
+#: All packed formats; a weight is decoded by the first that fits its tensors.
+FORMATS: list[PackedFormat] = [
+    SparseBitmask(),
+    PackQuantized(),
+    GptqAwq(),
+    FusedMxfp4(),
+    FourBit(),
+    LlmInt8(),
+    Mlx(),
+    Scaled(),
+    TorchAo(),
+]
 
 # Scales of activations and of the KV cache.
 _ACTIVATION = re.compile(
@@ -60,14 +76,12 @@ def detect_parameters(
             parameters[name] = Entry(name, decoders[name].shape, decoders[name])
         elif key not in plain or _is_index(entry):
             continue
-        elif scheme.method and entry.dtype in {*FP8, FP4}:
+        elif entry.dtype == FP4 or (scheme.method and entry.dtype in FP8):
             raise entry.wrong(f"holds {entry.dtype} and has no scale; fetch the whole checkpoint")
-        elif entry.kind == FP4:
-            decoders[key] = _bounded(unscaled(entry))
-            parameters[key] = Entry(key, decoders[key].shape, decoders[key])
         else:
             parameters[key] = entry
-    return parameters, _notes(decoders.values())
+    layouts = sorted({decoder.packing for decoder in decoders.values()})
+    return parameters, (say("note.packed_as_float32", layouts=layouts),) if layouts else ()
 
 
 def _sort(
@@ -162,34 +176,23 @@ def _is_packed(parts: Parts) -> bool:
 
 
 def _decoder(parts: Parts) -> Packed:
+    """Return the decoder of a packed weight; refuse one whose smallest slice exceeds memory."""
     for form in FORMATS:
         if form.fits(parts):
             parts.only(*form.needs, *form.allows)
-            return _bounded(form.decode(parts))
+            packed = form.decode(parts)
+            if packed.unit > _LARGEST:
+                raise packed.parts[0].wrong(
+                    f"would be unpacked to the shape {packed.shape}, larger than any layer; "
+                    "fetch the file again"
+                )
+            return packed
     first = next(iter(parts.values()))
     names = ", ".join(sorted(parts))
     raise SparsityReportError(
         f"{first.origin}: {parts.owner!r} holds {names}, which no known packed format "
         "combines; fetch the whole checkpoint, or give one that is not packed"
     )
-
-
-def _bounded(packed: Packed) -> Packed:
-    """Return a decoder; refuse one whose smallest slice exceeds memory."""
-    if packed.unit > _LARGEST:
-        raise packed.parts[0].wrong(
-            f"would be unpacked to the shape {packed.shape}, larger than any layer; "
-            "fetch the file again"
-        )
-    return packed
-
-
-def _notes(decoders: Collection[Packed]) -> tuple[str, ...]:
-    """Return notes on what packed weights are counted as."""
-    unread = {decoder.packing for decoder in decoders if isinstance(decoder, Undecoded)}
-    decoded = {decoder.packing for decoder in decoders} - unread
-    notes = (("note.packed_as_float32", decoded), ("note.packed_shapes_only", unread))
-    return tuple(say(key, layouts=sorted(layouts)) for key, layouts in notes if layouts)
 
 
 def _check_method(scheme: Scheme, layouts: Collection[str]) -> None:

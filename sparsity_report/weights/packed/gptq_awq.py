@@ -55,18 +55,12 @@ class Columnwise(Packed):
     crosswise: ClassVar[bool] = True
     pads_bias: ClassVar[bool] = True
 
-    def loaded(self, first: int, last: int) -> Packed:
-        """Return a decoder whose columns are in memory: reading shift needs as many reads."""
-        words = first * self.bits // 32, -(-last * self.bits // 32)
+    def held(self) -> Packed:
+        """Return the decoder with its parts in memory."""
         # Refuse here, where the file is known.
-        self._scales(first, last)
-        return replace(
-            self,
-            shape=(last - first, self.shape[1]),
-            codes=self.codes.held_columns(*(words if self.interleaved else (first, last))),
-            scales=self.scales.held_columns(first, last),
-            zeros=self.zeros.held_columns(*words),
-        )
+        self._scales(0, self.shape[0])
+        codes, scales, zeros = self.codes.held(), self.scales.held(), self.zeros.held()
+        return replace(self, codes=codes, scales=scales, zeros=zeros)
 
     @property
     def rounding(self) -> Rounding | None:

@@ -205,7 +205,7 @@ class Parts(dict[str, Entry]):
 
 
 class PackedFormat(ABC):
-    """A way to store one weight as several tensors; :data:`.formats.FORMATS` lists all."""
+    """A way to store one weight as several tensors; :data:`.format_detection.FORMATS` lists all."""
 
     #: Parts by which it is recognized, the last components of their names.
     needs: ClassVar[tuple[str, ...]]

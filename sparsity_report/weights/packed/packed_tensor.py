@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, fields, is_dataclass, replace
-from functools import partial
-from typing import Any, ClassVar
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -17,16 +15,12 @@ from sparsity_report.weights.tensor_slices import (
     Entry,
     FileSlice,
     Floats,
-    Origin,
-    Reader,
     Rounding,
     Slice,
 )
 
 # Values of a slice, and values decoded at a time.
 _SLICE, _BUFFER = 2**24, 2**20
-# Largest read of a part on the Hub that is kept, so that a slice is not read twice.
-_REMEMBERED = 2**22
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +43,7 @@ class Packed(ABC):
 
     #: Name of the dtype of the decoded values.
     dtype: ClassVar[str] = "float32"
-    #: True if each slice needs bytes from everywhere in the parts.
+    #: True if each row needs bytes from everywhere in the parts, which are then read whole.
     crosswise: ClassVar[bool] = False
     #: True if its writers add a bias of zeros to layers without one.
     pads_bias: ClassVar[bool] = False
@@ -81,15 +75,9 @@ class Packed(ABC):
             float32, of any shape, in order.
         """
 
-    def loaded(self, first: int, last: int) -> Packed | None:  # noqa: ARG002
-        """Return a decoder of a range of rows with its parts in memory, if that saves reads.
-
-        Returns
-        -------
-        Packed or None
-            None where a piece of a part is read as fast alone.
-        """
-        return None
+    def held(self) -> Packed:
+        """Return the decoder, with its parts in memory if each row needs bytes from everywhere."""
+        return self
 
     @property
     def rounding(self) -> Rounding | None:
@@ -112,30 +100,9 @@ class Packed(ABC):
 
     def cut(self, shape: tuple[int, ...]) -> Iterator[PackedSlice]:  # noqa: ARG002
         """Yield the values as slices of whole units."""
-        step = max(1, _SLICE // self.unit) * self.unit
-        if self.crosswise and is_remote(self.parts):
-            step = max(1, self.total)  # so that no part is read twice
+        step = max(1, self.total if self.crosswise else _SLICE // self.unit * self.unit, self.unit)
         for start in range(0, self.total, step):
             yield PackedSlice(min(step, self.total - start), self.dtype, self, start)
-
-
-@dataclass(frozen=True, eq=False)
-class Undecoded(Packed):
-    """A tensor with a known shape and unknown values.
-
-    Attributes
-    ----------
-    why : str
-        Reason for the error message.
-    """
-
-    why: str
-
-    row = aligned = 1
-
-    def values(self, first: int, last: int) -> Floats:  # noqa: ARG002
-        """Refuse to decode."""
-        raise self.parts[0].wrong(f"cannot be unpacked: {self.why}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,73 +135,13 @@ class PackedSlice(Slice):
         return (_decoded(*run) for run in self._runs())
 
     def _runs(self) -> Iterator[tuple[Packed, int, int]]:
-        row, step = self.packed.row, max(1, _BUFFER // self.packed.unit) * self.packed.aligned
+        packed, row = self.packed.held(), self.packed.row
         first, last = self.start // row, (self.start + self.total) // row
-        with self._connected() as packed:
-            if loaded := packed.loaded(first, last):
-                packed, first, last = loaded, 0, last - first
-            for start in range(first, last, step):
-                yield packed, start, min(start + step, last)
-
-    @contextmanager
-    def _connected(self) -> Iterator[Packed]:
-        """Yield the decoder, each of its parts on the Hub read over one connection."""
-        packed = self.packed
-        if not is_remote(packed.parts):
-            yield packed
-            return
-        readers: dict[tuple[Origin, int, int], Reader] = {}
-        span = self.start, self.start + self.total
-        with ExitStack() as stack:
-
-            def connect(entry: Entry) -> Entry:
-                values = entry.values
-                if not isinstance(values, FileSlice):
-                    return entry
-                key = values.file, values.offset, values.nbytes
-                if key not in readers:
-                    # The bytes of the part that correspond to the span of values.
-                    begin, end = (-(-values.nbytes * place // packed.total) for place in span)
-                    if values.total == 1:
-                        begin, end = 0, values.nbytes
-                    file = values.file.opened(values.offset + begin, values.offset + end)
-                    readers[key] = _Repeating(stack.enter_context(file))
-                held = values.total, values.dtype, values.file, values.offset
-                return replace(entry, values=_ConnectedSlice(*held, readers[key]))
-
-            yield _changed(replace(packed, parts=()), connect)
-
-
-@dataclass(frozen=True, eq=False)
-class _ConnectedSlice(FileSlice):
-    """Values of a file whose reader stays open."""
-
-    reader: Reader
-
-    def opened(self) -> AbstractContextManager[Reader]:
-        return nullcontext(self.reader)
-
-
-class _Repeating:
-    """Reader that keeps its last read: scales are read again for rounding steps."""
-
-    def __init__(self, reader: Reader) -> None:
-        self._reader, self._at = reader, 0
-        self._last = 0, b""
-
-    def seek(self, offset: int, /) -> None:
-        self._at = offset
-
-    def readinto(self, buffer: memoryview, /) -> int:
-        begin, held = self._last
-        if (begin, len(held)) == (self._at, len(buffer)):
-            buffer[:] = held
-        else:
-            self._reader.seek(self._at)
-            self._reader.readinto(buffer)
-            if len(buffer) <= _REMEMBERED:
-                self._last = self._at, bytes(buffer)
-        return len(buffer)
+        step = max(1, _BUFFER // packed.unit) * packed.aligned
+        if is_remote(packed.parts) and not packed.crosswise:
+            step = max(1, last - first)  # one request for each part
+        for start in range(first, last, step):
+            yield packed, start, min(start + step, last)
 
 
 def _decoded(packed: Packed, first: int, last: int) -> torch.Tensor:
@@ -252,15 +159,3 @@ def is_remote(parts: Sequence[Entry]) -> bool:
     """Return whether a part is on the Hub."""
     values = [part.values for part in parts]
     return any(isinstance(v, FileSlice) and v.file.is_remote for v in values)
-
-
-def _changed(value: Any, change: Callable[[Entry], Entry]) -> Any:
-    """Return a copy of a decoder with a function applied to each of its entries."""
-    if isinstance(value, Entry):
-        return change(value)
-    if isinstance(value, tuple):
-        return tuple(map(partial(_changed, change=change), value))
-    if not is_dataclass(value) or isinstance(value, type):
-        return value
-    inside = {f.name: _changed(getattr(value, f.name), change) for f in fields(value)}
-    return replace(value, **inside)

@@ -7,7 +7,7 @@ from typing import Any
 from sparsity_report.errors import SparsityReportError, explained, printable
 from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import check_integer, check_nesting, read_json
-from sparsity_report.weights.packed.formats import FORMATS
+from sparsity_report.weights.packed.format_detection import FORMATS
 from sparsity_report.weights.packed.packed_format import Scheme, is_pair
 
 #: Files beside ``config.json`` that may hold settings, and keys of the settings in it.

@@ -165,8 +165,6 @@ class Rowwise(Packed):
         Values of the codes; empty for integers.
     high_first : bool
         True if the high half of a byte comes first.
-    wasted : bool
-        True if a word of 32 bits holds whole codes only, as in older files.
     zero, bias : Blocks or None
     scales : tuple of Blocks
     factor : float
@@ -181,7 +179,6 @@ class Rowwise(Packed):
     bits: int = 0
     table: tuple[float, ...] = ()
     high_first: bool = False
-    wasted: bool = False
     zero: Blocks | None = None
     scales: tuple[Blocks, ...] = ()
     bias: Blocks | None = None
@@ -230,13 +227,7 @@ class Rowwise(Packed):
         raw = self.codes.rows(first, last)
         if not self.bits:
             return self.codes.numbers(raw)
-        if self.wasted:
-            words, held = raw.view("<u4"), 32 // self.bits
-            places = np.arange(held, dtype=np.uint32) * np.uint32(self.bits)
-            parted = words[:, :, None] >> places & np.uint32(2**self.bits - 1)
-            looked: Floats = np.array(self.levels, np.float32)[parted.reshape(len(raw), -1)]
-        else:
-            looked = decode_codes(raw, self.bits, self.levels, self.high_first)
+        looked = decode_codes(raw, self.bits, self.levels, self.high_first)
         return looked if looked.shape[1] == self.row else looked[:, : self.row].copy()
 
 

@@ -1,6 +1,5 @@
 """Small floats and integers with scales: FP8, int8, FP4, ModelOpt, gpt-oss and torchao."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -14,21 +13,23 @@ from sparsity_report.weights.packed.rowwise import (
     Blocks,
     Rowwise,
 )
-from sparsity_report.weights.tensor_slices import E8M0, FP4, FP8, Entry, Floats, Rounding
+from sparsity_report.weights.tensor_slices import E8M0, FP4, FP8, Floats, Rounding
 
 _SCALES = ("weight_scale", "weight_scale_inv")
 
 
 class Scaled(PackedFormat):
-    """int8, FP8 or FP4 with scales per tensor, row, block or group."""
+    """int8, FP8 or FP4 with scales per tensor, row, block or group; ModelOpt's with one of all."""
 
     needs = ("weight",)
-    allows = (*_SCALES, "weight_zero_point")
+    allows = (*_SCALES, "weight_zero_point", "weight_scale_2")
     layouts: ClassVar = {
         "int8": ("compressed-tensors", "int-quantized"),
         "fp8": ("compressed-tensors", "float-quantized", "fp8", "fbgemm-fp8", "modelopt"),
         "mxfp8": ("compressed-tensors", "mxfp8-quantized", "modelopt"),
+        "nvfp4": ("modelopt",),
     }
+    files: ClassVar = {"hf_quant_config.json": ("quantization", "modelopt")}
 
     def fits(self, parts: Parts) -> bool:
         """Return whether a scale is among the parts."""
@@ -37,6 +38,12 @@ class Scaled(PackedFormat):
     def decode(self, parts: Parts) -> Packed:
         """Return the decoder."""
         leaf, codes = parts.one_of(*_SCALES), parts.need("weight")
+        if "weight_scale_2" in parts or codes.kind == FP4:
+            parts.only("weight", leaf, "weight_scale_2")
+            parts.need("weight", "uint8", FP4)
+            if "weight_scale_2" in parts:
+                parts.need(leaf, *FP8)
+            return _group_scaled(parts, "weight", leaf, "weight_scale_2")
         *outer, across = codes.shape
         is_grouped = parts[leaf].shape == (*outer, across // MX_GROUP)
         if codes.values.dtype in FP8 and parts[leaf].values.dtype == "uint8" and is_grouped:
@@ -94,35 +101,6 @@ def _eight_bits(
     size = "-block" if 1 < scale.height < shape[0] else grouped(scale.width, shape)
     name = ("int8" if codes.values.dtype == "int8" else "fp8") + size
     return Rowwise(shape, name, parts.all, codes, zero=zero, scales=(scale,))
-
-
-def unscaled(entry: Entry) -> Packed:
-    """Return the decoder of FP4 in safetensors without scales."""
-    *outer, half = entry.shape
-    codes = entry.seen_as(math.prod(outer), half)
-    return Rowwise((*outer, 2 * half), "fp4", (entry,), codes, 4, E2M1)
-
-
-class FourBitFloats(PackedFormat):
-    """NVFP4 or MXFP4 in a dtype of safetensors; ModelOpt's NVFP4 in bytes, with a scale of all."""
-
-    needs = ("weight",)
-    allows = (*_SCALES, "weight_scale_2")
-    layouts: ClassVar = {"nvfp4": ("modelopt",)}
-    files: ClassVar = {"hf_quant_config.json": ("quantization", "modelopt")}
-
-    def fits(self, parts: Parts) -> bool:
-        """Return whether the codes have four bits and scales."""
-        is_scaled = "weight" in parts and not parts.keys().isdisjoint(_SCALES)
-        return is_scaled and ("weight_scale_2" in parts or parts["weight"].kind == FP4)
-
-    def decode(self, parts: Parts) -> Packed:
-        """Return the decoder."""
-        leaf = parts.one_of(*_SCALES)
-        parts.need("weight", "uint8", FP4)
-        if "weight_scale_2" in parts:
-            parts.need(leaf, *FP8)
-        return _group_scaled(parts, "weight", leaf, "weight_scale_2")
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,6 @@ import re
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +31,7 @@ from sparsity_report.weights.tensor_slices import (
     Floats,
     LocalFile,
     Origin,
-    Reader,
     Rounding,
-    read_at,
 )
 
 #: Types of tensors by number: name, values of a block and its bytes.
@@ -69,13 +66,15 @@ _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 TOKENS = "tokenizer.ggml.tokens"
 ARCHITECTURE = "general.architecture"
 
+# Errors of the library for a type that it does not decode or, in older versions, does not name.
+_UNDECODED = (KeyError, NotImplementedError, ValueError)
 # Format characters of struct by scalar value type; 7 is a boolean, 8 a string, 9 an array.
 _SCALARS = dict(zip((*range(8), 10, 11, 12), "BbHhIifBQqd", strict=True))
 _BOOL, _STRING, _ARRAY = 7, 8, 9
 # Fewest bytes of a metadata pair and of a tensor: length of the name, type, value, offset.
 _PAIR, _TENSOR = 13, 24
 # Bytes of the header that are read at a time.
-_CHUNK = 2**16
+_CHUNK = 2**20
 
 # Names of sizes of a model, and their largest values.
 _SIZES = {
@@ -90,29 +89,22 @@ _SIZES = {
 
 @dataclass(frozen=True, eq=False)
 class BlockSlice(FileSlice):
-    """Quantized values in blocks, of the GGUF type `block_type`."""
-
-    block_type: str
-
-    @property
-    def packing(self) -> str:
-        """Type of the blocks."""
-        return self.block_type
+    """Quantized values in blocks, of the GGUF type `packing`."""
 
     @property
     def rounding(self) -> Rounding | None:
         """Rounding of these blocks."""
-        return ROUNDINGS.get(self.block_type)
+        return ROUNDINGS.get(self.packing)
 
     def rounded(self) -> Iterator[tuple[torch.Tensor, Floats]]:
         """Yield each chunk of values with the rounding steps of its blocks."""
-        _, size = _BLOCKS[self.block_type]
+        _, size = _BLOCKS[self.packing]
         for raw in self.raw():
-            yield self.decode(raw), block_steps(self.block_type, raw.reshape(-1, size))
+            yield self.decode(raw), block_steps(self.packing, raw.reshape(-1, size))
 
     def bytes_of(self, count: int) -> int:
         """Return the bytes of `count` values, which fill whole blocks."""
-        values, size = _BLOCKS[self.block_type]
+        values, size = _BLOCKS[self.packing]
         return count // values * size
 
     def decode(self, raw: Bytes) -> torch.Tensor:
@@ -120,13 +112,13 @@ class BlockSlice(FileSlice):
         from gguf import GGMLQuantizationType, dequantize
 
         # NaN or huge scales give NaN or infinite values, which are counted as such.
-        with np.errstate(all="ignore"), explained(self._explain, NotImplementedError, ValueError):
-            return torch.from_numpy(dequantize(raw, GGMLQuantizationType[self.block_type]))
+        with np.errstate(all="ignore"), explained(self._explain, *_UNDECODED):
+            return torch.from_numpy(dequantize(raw, GGMLQuantizationType[self.packing]))
 
     def _explain(self, error: Exception) -> str:
         return (
-            f"{self.file}: blocks of type {self.block_type} cannot be dequantized: {error}; "
-            "convert the file to another type"
+            f"{self.file}: blocks of type {self.packing} cannot be dequantized: {error}; "
+            "update the gguf library, or give a file of another type"
         )
 
 
@@ -139,18 +131,16 @@ def read_header(file: Path | Origin) -> Header:
         The header is damaged, or a tensor has an unknown type.
     """
     origin = LocalFile.look_up(file) if isinstance(file, Path) else file
-    with origin.opened(0, origin.size) as raw:
-        reader = HeaderReader(raw, origin)
-        with explained(lambda e: f"{origin} cannot be read as GGUF: {e}; download it again"):
-            magic, version, tensors, pairs = reader.numbers("4sIQQ")
-            if magic != b"GGUF" or version not in (2, 3):
-                raise ValueError(
-                    f"not a little-endian GGUF file of version 2 or 3 ({magic!r}, "
-                    f"version {version})"
-                )
-            reader.check_counts(tensors, pairs)
-            metadata = _read_metadata(reader, pairs)
-            return metadata, _read_tensors(reader, tensors, metadata)
+    reader = HeaderReader(origin)
+    with explained(lambda e: f"{origin} cannot be read as GGUF: {e}; download it again"):
+        magic, version, tensors, pairs = reader.numbers("4sIQQ")
+        if magic != b"GGUF" or version not in (2, 3):
+            raise ValueError(
+                f"not a little-endian GGUF file of version 2 or 3 ({magic!r}, version {version})"
+            )
+        reader.check_counts(tensors, pairs)
+        metadata = _read_metadata(reader, pairs)
+        return metadata, _read_tensors(reader, tensors, metadata)
 
 
 def _read_tensors(reader: HeaderReader, count: int, metadata: Metadata) -> dict[str, Entry]:
@@ -203,31 +193,6 @@ def _read_tensor(reader: HeaderReader, name: str) -> _Tensor:
     return shape, kind, offset
 
 
-def check_decodable(entries: Iterable[Entry]) -> None:
-    """Refuse tensors of types that the installed gguf library cannot dequantize."""
-    for entry in entries:
-        values = entry.values
-        if isinstance(values, BlockSlice) and not _is_decoded(values.block_type):
-            raise SparsityReportError(
-                f"{values.file}: tensor {entry.key!r} is of type {values.block_type}, which the "
-                "installed gguf library cannot dequantize; update it, or give a file of another "
-                "type"
-            )
-
-
-@lru_cache
-def _is_decoded(block_type: str) -> bool:
-    """Return True if the library can decode a type; it says so only on decoding."""
-    from gguf import GGMLQuantizationType, dequantize
-
-    try:
-        zeros = np.zeros((1, _BLOCKS[block_type][1]), np.uint8)
-        dequantize(zeros, GGMLQuantizationType[block_type])
-    except (KeyError, NotImplementedError):  # older libraries lack the name
-        return False
-    return True
-
-
 class HeaderReader:
     """A header read from its beginning, never beyond its end.
 
@@ -238,9 +203,9 @@ class HeaderReader:
         Offset of the next byte.
     """
 
-    def __init__(self, file: Reader, origin: Origin) -> None:
+    def __init__(self, origin: Origin) -> None:
         self.origin, self.place = origin, 0
-        self._file, self._end = file, min(origin.size, limits.GGUF_HEADER_BYTES)
+        self._end = min(origin.size, limits.GGUF_HEADER_BYTES)
         # The last bytes that were read, their offset in the file, and the number of skipped texts.
         self._chunk, self._begin, self._texts = b"", 0, 0
 
@@ -325,12 +290,12 @@ class HeaderReader:
             self._read(*self.numbers("Q"))
 
     def _read(self, count: int) -> bytes:
-        """Return the next bytes; all are read in order, as over one connection."""
+        """Return the next bytes."""
         start = self.place - self._begin
         if (lacking := start + count - len(self._chunk)) > 0:
             self._check(count)
             stop = self._begin + len(self._chunk)
-            raw = read_at(self._file, stop, min(max(lacking, _CHUNK), self._end - stop))
+            raw = self.origin.read(stop, min(max(lacking, _CHUNK), self._end - stop))
             self._chunk, self._begin = self._chunk[start:] + raw.tobytes(), self.place
             start = 0
         self.place += count
@@ -550,6 +515,6 @@ def _check_scales(path: Path, entries: Mapping[str, Entry]) -> None:
         weight = entries.get(f"{key.removesuffix('.scale')}.weight")
         if key.endswith(".scale") and weight and isinstance(weight.values, BlockSlice):
             raise SparsityReportError(
-                f"{path}: {key!r} multiplies the blocks ({weight.values.block_type}) of "
+                f"{path}: {key!r} multiplies the blocks ({weight.values.packing}) of "
                 f"{weight.key!r}, which is not supported; give a file of another type"
             )

@@ -31,7 +31,6 @@ from sparsity_report.weights.sources.gguf_files import (
     TOKENS,
     Headers,
     Metadata,
-    check_decodable,
     read_model,
 )
 from sparsity_report.weights.sources.model_files import check_tensors
@@ -49,8 +48,6 @@ _IGNORED = {
 }
 # Token embedding of every model, and the output head of some.
 _EMBEDDING, _HEAD = "token_embd.weight", "output.weight"
-# Block number in the name of a tensor.
-_BLOCK = re.compile(r"(?:.+\.)?blk\.(\d+)\.")
 
 
 def open_names(
@@ -90,7 +87,6 @@ class GGUFWeights(CheckpointWeights):
     def __init__(self, headers: Headers, options: ReaderOptions) -> None:
         path, metadata, entries = read_model(headers)
         check_tensors(path, entries)
-        check_decodable(entries.values())
         contents, self._processor = _match(path, options, entries, metadata)
         if types := {entry.values.packing for entry in entries.values()} - {""}:
             note = say("note.gguf_blocks", kinds=sorted(types))
@@ -170,7 +166,6 @@ def _match(
     except Exception as error:  # transformers supports only some GGUF architectures
         return _unmatched(options, entries, metadata, printable(str(error), 200)), None
     config.name_or_path = str(path.parent)
-    _check_blocks(path, config, entries)
     try:
         model = meta_model(config, path, parameters_for(len(entries)))
         kinds, kind = utils.TENSOR_PROCESSORS, metadata.get(ARCHITECTURE)
@@ -195,17 +190,6 @@ def _match(
     return Contents(
         entries, dict(parts), description, model, notes=untied, complete=complete
     ), processor
-
-
-def _check_blocks(path: Path, config: Any, entries: Collection[str]) -> None:
-    """Refuse a model with more blocks than the file holds, before it is built."""
-    blocks = {match[1] for match in map(_BLOCK.match, entries) if match}
-    expected = getattr(config, "num_hidden_layers", None) or 0
-    if expected > len(blocks):
-        raise SparsityReportError(
-            f"{path}: its model has {expected:,} blocks, but it holds tensors of {len(blocks):,}; "
-            "download it again"
-        )
 
 
 def _unmatched(

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, closing
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, ClassVar, TypeVar
 
+import numpy as np
+
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.weights.tensor_slices import Origin, Reader, read_at
+from sparsity_report.weights.tensor_slices import Bytes, Origin
 
 T = TypeVar("T")
 
@@ -75,82 +76,47 @@ class HubFile(Origin):
     def __str__(self) -> str:
         return f"{self.model}/{self.path}"
 
-    def opened(self, start: int, stop: int) -> AbstractContextManager[Reader]:
-        """Open the file for bytes from `start` to `stop`; the first read connects."""
-        if stop - start > _SMALL:
-            return closing(_Reader(self, stop))
+    def read(self, start: int, size: int) -> Bytes:
+        """Return `size` bytes from an offset."""
+        stop = start + size
+        if size > _SMALL:
+            return np.frombuffer(_fetch(self, start, stop), np.uint8)
         first, last = start // _BLOCK * _BLOCK, min(-(-stop // _BLOCK) * _BLOCK, self.size)
-        return closing(_Reader(self, last, first, _block(self, first, last)))
-
-
-class _Reader:
-    """A remote file, read over one connection as long as reads are consecutive."""
-
-    def __init__(self, file: HubFile, stop: int, begin: int = 0, chunk: bytes = b"") -> None:
-        self._file, self._stop = file, stop
-        # The last chunk received, its offset in the file, and the offset of the next read.
-        self._chunk, self._begin, self._at = chunk, begin, begin
-        # The chunks to come on this connection, and the offset at which they end.
-        self._chunks: Iterator[bytes] = iter(())
-        self._end = 0
-        self._connection = ExitStack()
-
-    def seek(self, offset: int, /) -> None:
-        """Move to an offset."""
-        self._at = offset
-
-    def readinto(self, buffer: memoryview, /) -> int:
-        """Fill a buffer."""
-        done = 0
-        while done < len(buffer):
-            start = self._at - self._begin
-            if not 0 <= start < len(self._chunk):
-                receive = partial(self._receive, len(buffer) - done)
-                chunk = _retry(receive, str(self._file), self._file.model)
-                self._chunk, self._begin, start = chunk, self._at, 0
-            part = self._chunk[start : start + len(buffer) - done]
-            buffer[done : done + len(part)] = part
-            done += len(part)
-            self._at += len(part)
-        return done
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._end = 0
-        self._connection.close()
-
-    def _receive(self, wanted: int) -> bytes:
-        """Return the next chunk, connecting anew where it does not follow the last one."""
-        follows = self._at == self._begin + len(self._chunk)
-        try:
-            if not follows or self._at >= self._end:
-                self._connect(max(self._stop, self._at + wanted))
-            if chunk := next(self._chunks, b""):
-                return chunk[: self._end - self._at]
-            raise EOFError("the connection ended early")
-        except BaseException:
-            self.close()
-            raise
-
-    def _connect(self, end: int) -> None:
-        from huggingface_hub import get_session, hf_hub_url
-        from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
-
-        self.close()
-        file = self._file
-        url = hf_hub_url(file.model, file.path, revision=file.commit, endpoint=file.endpoint)
-        # Without this encoding a server may compress the file, and ranges count compressed bytes.
-        headers = {"Range": f"bytes={self._at}-{end - 1}", "Accept-Encoding": "identity"}
-        request = partial(get_session().stream, "GET", url, timeout=_TIMEOUT, follow_redirects=True)
-        response = self._connection.enter_context(request(headers=build_hf_headers() | headers))
-        _check(response, file, self._at, end)
-        self._chunks, self._end = response.iter_raw(), end
+        return np.frombuffer(_block(self, first, last)[start - first : stop - first], np.uint8)
 
 
 @lru_cache(maxsize=32)
-def _block(file: HubFile, start: int, stop: int) -> bytes:
-    with closing(_Reader(file, stop)) as reader:
-        return read_at(reader, start, stop - start).tobytes()
+def _block(file: HubFile, start: int, stop: int) -> bytearray:
+    return _fetch(file, start, stop)
+
+
+def _fetch(file: HubFile, start: int, stop: int) -> bytearray:
+    """Return a range of bytes, continued after each loss of the connection."""
+    held = bytearray()
+    if start < stop:
+        _retry(partial(_receive, file, start, stop, held), str(file), file.model)
+    return held
+
+
+def _receive(file: HubFile, start: int, stop: int, held: bytearray) -> None:
+    """Append the bytes of a range that are not held yet."""
+    from huggingface_hub import get_session, hf_hub_url
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+
+    begin = start + len(held)
+    url = hf_hub_url(file.model, file.path, revision=file.commit, endpoint=file.endpoint)
+    # Without this encoding a server may compress the file, and ranges count compressed bytes.
+    headers = {"Range": f"bytes={begin}-{stop - 1}", "Accept-Encoding": "identity"}
+    request = partial(get_session().stream, "GET", url, timeout=_TIMEOUT, follow_redirects=True)
+    with request(headers=build_hf_headers() | headers) as response:
+        _check(response, file, begin, stop)
+        for chunk in response.iter_raw():
+            wanted = stop - start - len(held)
+            held += chunk[:wanted]
+            if len(chunk) > wanted:  # more than was asked for, perhaps without end
+                return
+    if len(held) < stop - start:
+        raise EOFError("the connection ended early")
 
 
 def _check(response: Any, file: HubFile, start: int, stop: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -13,29 +13,23 @@ from typing import Any
 
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.weights.packed.quantization_config import SETTINGS_BESIDE
-from sparsity_report.weights.sources.gguf_files import model_names, shard_names
+from sparsity_report.weights.sources.gguf_files import shard_names
 from sparsity_report.weights.sources.http_ranges import HubFile, refusal
+from sparsity_report.weights.sources.model_files import choose_model, listed
 from sparsity_report.weights.sources.model_paths import (
     PICKLES,
     STREAMED,
     TOKENIZER_FILES,
     HubPlace,
 )
-from sparsity_report.weights.sources.safetensors import (
-    INDEX,
-    SINGLE,
-    choose_shards,
-    listed,
-    only_one,
-)
+from sparsity_report.weights.sources.pickles import check_allowed
+from sparsity_report.weights.sources.safetensors import INDEX, SINGLE
 from sparsity_report.words.sentences import say
 
 # Files that describe the model and how its weights are packed.
 _CONFIGS = ("config.json", "adapter_config.json", *SETTINGS_BESIDE)
 # Files whose metadata is requested in parallel.
 _PARALLEL = 8
-# Hugging Face's bot offers safetensors for repositories that hold only pickles.
-_CONVERTER = "SFconvertbot"
 
 
 class UnstreamableError(SparsityReportError):
@@ -53,32 +47,18 @@ def fetch(place: HubPlace, *, allow_pickle: bool) -> tuple[Path, tuple[str, ...]
         The model does not exist, is gated, or is neither cached nor reachable; or the repository
         holds several models and none is named.
     """
-    file = place.file
-    chosen = _select(_Folder(place), file)
-    source, names = chosen.source, chosen.names
-    if names:
-        is_folder = chosen.weight_map is not None or names == [SINGLE]
-        path = source.download(names) / (file or ("" if is_folder else names[0]))
-        return path, chosen.notes
-    if file and not allow_pickle:
-        raise SparsityReportError(
-            f"{file} of {source.path} is not a .safetensors or .gguf file; if it is a PyTorch "
-            "pickle, it is opened only with allow_pickle=True (--allow-pickle)"
-        )
-    if file:
-        return source.download([file]) / file, chosen.notes
-    if not source.pickles:
+    source = _Folder(place)
+    kind, names, weight_map = source.select(place.file)
+    if not names:
         deeper = listed([f"{source.path}/{each}" for each in source.deeper])
         raise SparsityReportError(
             f"{source.path} has no safetensors, GGUF or pytorch_model.bin on the Hub or in the "
             f"local cache{f'; name a folder of it: {deeper}' if deeper else ''}"
         )
-    if not allow_pickle:
-        raise SparsityReportError(
-            f"{source.path} has no safetensors on the Hub or in the local cache; "
-            "its pickles are opened only with allow_pickle=True (--allow-pickle)"
-        )
-    return source.download(source.pickles), ()
+    if kind == "pickle":
+        check_allowed(Path(source.path, names[0]), allow_pickle)
+    source.download(names)
+    return source.local(place.file, names, weight_map), source.notes(place.file, kind, names)
 
 
 @dataclass(frozen=True)
@@ -103,8 +83,14 @@ class Remote:
     notes: tuple[str, ...] = ()
 
 
-def find(place: HubPlace) -> Remote:
+def find(place: HubPlace, *, or_cached: bool) -> Remote | Path:
     """Look up the weight files of a Hub model without downloading them.
+
+    Parameters
+    ----------
+    place : HubPlace
+    or_cached : bool
+        Return the path of a copy in the local cache where the Hub cannot be reached.
 
     Raises
     ------
@@ -114,72 +100,22 @@ def find(place: HubPlace) -> Remote:
         As :func:`fetch`.
     """
     source = _Folder(place)
-    source.check_listed()
-    chosen = _select(source, place.file)
-    source = chosen.source
-    if not chosen.names:
+    if not or_cached:
+        source.check_listed()
+    kind, names, weight_map = source.select(place.file)
+    if kind == "pickle":
+        source.check_listed()
         path = f"{source.path}/{place.file}".rstrip("/")
         raise UnstreamableError(
             f"{path} is neither safetensors nor GGUF on the Hub, and nothing else is streamed; "
             "give such files, or a local copy"
         )
-    paths = [f"{place.folder}/{name}".lstrip("/") for name in chosen.names]
+    if not source.is_listed:
+        return source.local(place.file, names, weight_map)
+    paths = [f"{place.folder}/{name}".lstrip("/") for name in names]
     with ThreadPoolExecutor(_PARALLEL) as pool:
         files = tuple(pool.map(partial(HubFile.look_up, place.model, source.commit), paths))
-    return Remote(source.folder, files, chosen.weight_map, chosen.notes)
-
-
-def cached(place: HubPlace, reason: Exception) -> Path:
-    """Return the local copy of a Hub model that cannot be streamed for a reason.
-
-    Raises
-    ------
-    SparsityReportError
-        There is no copy.
-    """
-    from huggingface_hub import snapshot_download
-
-    model = place.model
-    headed = [f"{place.folder}/*{end}".lstrip("/") for end in (*STREAMED, ".json")]
-    try:
-        folder = snapshot_download(
-            model, revision=place.revision, allow_patterns=headed, local_files_only=True
-        )
-    except Exception as error:  # several
-        raise SparsityReportError(f"{model} has no headers to read: {reason}") from error
-    path = Path(folder, place.folder, place.file)
-    if not any(each.suffix in STREAMED for each in (path, *path.glob("*"))):
-        raise SparsityReportError(f"{model} has no headers to read: {reason}")
-    return path
-
-
-@dataclass(frozen=True)
-class _Selection:
-    """Weight files of one model in a folder of a repository; no names where there are none."""
-
-    source: _Folder
-    names: list[str]
-    weight_map: Mapping[str, str] | None = None
-    notes: tuple[str, ...] = ()
-
-
-def _select(source: _Folder, file: str) -> _Selection:
-    """Select the named file, else safetensors, converted ones, or GGUF where no pickles are."""
-    if file:
-        source.check_file(file)
-        names = source.shards(file) if file.endswith(STREAMED) else []
-        return _Selection(source, names, notes=(source.file_note(file),))
-    names, weight_map = source.safetensors()
-    if names:
-        return _Selection(source, names, weight_map)
-    if source.pickles:
-        if (other := source.converted()) and (converted := other.safetensors())[0]:
-            revision = f"{other.model}@{other.revision}"
-            note = say("note.converted_weights", author=_CONVERTER, revision=revision)
-            return _Selection(other, *converted, (note,))
-        return _Selection(source, [])
-    names = source.gguf()
-    return _Selection(source, names, notes=tuple(map(source.file_note, names[:1])))
+    return Remote(source.folder, files, weight_map, source.notes(place.file, kind, names))
 
 
 class _Folder:
@@ -208,11 +144,11 @@ class _Folder:
         paths = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
         self.names = sorted(name for name in paths if "/" not in name)
         self.deeper = sorted({f.rpartition("/")[0] for f in paths if f.endswith(STREAMED)} - {""})
-        self.pickles = [name for name in self.names if fnmatch(name, "pytorch_model*.bin")]
 
-    def file_note(self, file: str) -> str:
-        """Return a note that names the file that the weights come from."""
-        return say("note.weights_file", file=file, folder=self.path)
+    @property
+    def is_listed(self) -> bool:
+        """True if the Hub listed the files; else they are those of the local cache."""
+        return self._list_error is None
 
     def check_listed(self) -> None:
         """Refuse a repository whose files the Hub did not list."""
@@ -222,59 +158,46 @@ class _Folder:
                 "try again, or load the local copy without stream"
             ) from error
 
-    def check_file(self, name: str) -> None:
-        """Refuse a file that the folder does not hold."""
-        if name not in self.names:
+    def select(self, file: str) -> tuple[str, list[str], Mapping[str, str] | None]:
+        """Return format, files and index of the named file or of the one model of the folder."""
+        if file and file not in self.names:
             weights = [name for name in self.names if name.endswith((*STREAMED, *PICKLES))]
             raise SparsityReportError(
-                f"{self.path} has no file {name!r} on the Hub or in the local cache; "
+                f"{self.path} has no file {file!r} on the Hub or in the local cache; "
                 f"it has {listed(weights)}"
             )
+        if file:
+            suffixes = {".safetensors": "safetensors", ".gguf": "gguf"}
+            kind, names, weight_map = suffixes.get(Path(file).suffix, "pickle"), [file], None
+        else:
+            if INDEX in self.names:
+                _download(self.model, self.commit, self._patterns([INDEX]))
+            kind, names, weight_map = choose_model(self.path, self.names, self.folder)
+        if kind == "gguf":
+            names = shard_names(names[0])
+            if missing := [shard for shard in names if shard not in self.names]:
+                raise SparsityReportError(
+                    f"{self.path} has no {missing[0]}, one of {len(names)} shards of a model, on "
+                    "the Hub or in the local cache; ask its owner for it"
+                )
+        return kind, names, weight_map
 
-    def download(self, names: Collection[str]) -> Path:
-        """Download files by exact name, and those of the tokenizer; return their folder."""
+    def local(self, file: str, names: Sequence[str], weight_map: object) -> Path:
+        """Return the local path of a model: that of its folder if it is the default one there."""
+        is_default = weight_map is not None or names == [SINGLE] or names[0].endswith(PICKLES)
+        return self.folder / (file or ("" if is_default else names[0]))
+
+    def notes(self, file: str, kind: str, names: Sequence[str]) -> tuple[str, ...]:
+        """Return a note that names the file of the weights unless it is the default one."""
+        named = file or (names[0] if kind == "gguf" else "")
+        return (say("note.weights_file", file=named, folder=self.path),) if named else ()
+
+    def download(self, names: Collection[str]) -> None:
+        """Download files by exact name, and those of the tokenizer."""
         patterns = TOKENIZER_FILES
         tokenizer = [name for name in self.names if any(fnmatch(name, each) for each in patterns)]
         chosen = self._patterns([*names, *tokenizer, *_CONFIGS])
         _download(self.model, self.commit, chosen, is_shown=True)
-        return self.folder
-
-    def converted(self) -> _Folder | None:
-        """Return the open pull request of the Hub's converter to safetensors, if there is one."""
-        from huggingface_hub import HfApi
-
-        if self.revision is not None:
-            return None
-        try:
-            discussions = HfApi().get_repo_discussions(
-                self.model, author=_CONVERTER, discussion_type="pull_request",
-                discussion_status="open",
-            )  # fmt: skip
-            references = [d.git_reference for d in discussions if "safetensors" in d.title]
-        except Exception:  # offline, or discussions are disabled: no conversion is available
-            return None
-        return _Folder(HubPlace(self.model, references[0], self.subfolder)) if references else None
-
-    def safetensors(self) -> tuple[list[str], Mapping[str, str] | None]:
-        """Return the safetensors of the model, and the file of each tensor from an index."""
-        if INDEX in self.names:
-            _download(self.model, self.commit, self._patterns([INDEX]))
-        return choose_shards(self.path, self.names, self.folder)
-
-    def gguf(self) -> list[str]:
-        """Return the shards of the one GGUF model of the folder; empty if there is none."""
-        models = only_one(self.path, model_names(self.names))
-        return self.shards(models[0]) if models else []
-
-    def shards(self, name: str) -> list[str]:
-        """Return the names of all shards of the model that a file belongs to."""
-        shards = shard_names(name)
-        if missing := [shard for shard in shards if shard not in self.names]:
-            raise SparsityReportError(
-                f"{self.path} has no {missing[0]}, one of {len(shards)} shards of a model, on "
-                "the Hub or in the local cache; ask its owner for it"
-            )
-        return shards
 
     def _patterns(self, names: Collection[str]) -> list[str]:
         return [escape(f"{self.subfolder}/{name}".lstrip("/")) for name in names]

@@ -1,7 +1,8 @@
 """Weight files of a model: the files of a folder that make it up, and their headers."""
 
+import fnmatch
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -12,11 +13,19 @@ from sparsity_report.untrusted.gates import read_json
 from sparsity_report.weights.sources.gguf_files import model_names, unsharded_name
 from sparsity_report.weights.sources.http_ranges import HubFile
 from sparsity_report.weights.sources.model_paths import PICKLES, distinctive_name
-from sparsity_report.weights.sources.safetensors import Shards, find_shards
+from sparsity_report.weights.sources.safetensors import (
+    INDEX,
+    SINGLE,
+    Shards,
+    read_index,
+    stays_inside,
+)
 from sparsity_report.weights.tensor_slices import Entry, Origin
 
 # Headers that are read in parallel over the network.
 _PARALLEL = 8
+# Most names that an error lists.
+_LISTED = 12
 #: Configuration of an adapter.
 CONFIG = "adapter_config.json"
 #: Names of LoRA and related methods, prefix and prompt tuning; kohya writes `lora_unet_…`.
@@ -57,23 +66,71 @@ def choose_files(path: Path) -> tuple[str, Shards[Path]]:
 
 
 def _choose_in_folder(path: Path) -> tuple[str, Shards[Path]]:
-    names = [file.name for file in path.iterdir()]
+    names = sorted(file.name for file in path.iterdir() if file.is_file())
     check_folder(path, names)
-    if (shards := find_shards(path)).files:
-        return "safetensors", shards
-    models = model_names(names)
-    if len(models) > 1:
-        raise SparsityReportError(
-            f"{path} holds {len(models)} GGUF models; name the one to open, e.g. {models[0]}"
-        )
-    if models:
-        return "gguf", Shards([path / models[0]])
-    if not (pickles := sorted(path.glob("pytorch_model*.bin"))):
+    kind, chosen, weight_map = choose_model(str(path), names, path)
+    if not chosen:
         raise SparsityReportError(
             f"{path} holds no weights; give a folder with .safetensors, .gguf or "
             "pytorch_model.bin files"
         )
-    return "pickle", Shards(pickles)
+    for name in chosen if weight_map else ():
+        if not stays_inside(path / name):
+            raise SparsityReportError(
+                f"{path / name} is a link that leads out of its folder; put the file there"
+            )
+        if not (path / name).exists():
+            raise SparsityReportError(
+                f"{path / name} is missing, but {INDEX} names it; download the whole checkpoint"
+            )
+    return kind, Shards([path / name for name in chosen], weight_map)
+
+
+def choose_model(
+    place: str, names: Collection[str], folder: Path
+) -> tuple[str, list[str], Mapping[str, str] | None]:
+    """Return the format and the files of the one model among files: safetensors, GGUF or pickles.
+
+    Parameters
+    ----------
+    place : str
+        Name of the place for errors.
+    names : collection of str
+        Names of the files there.
+    folder : pathlib.Path
+        Folder of the index.
+
+    Returns
+    -------
+    tuple
+        Format; names of the files, of a GGUF model the first shard, empty where there are none; and
+        the file of each tensor if there is an index.
+    """
+    if INDEX in names:
+        weight_map = read_index(folder / INDEX)
+        shards = sorted(set(weight_map.values()))
+        if SINGLE in names and SINGLE not in shards:
+            raise SparsityReportError(
+                f"{place} has {SINGLE}, and its {INDEX} names other files; to open the first, name "
+                f"{place}/{SINGLE}"
+            )
+        return "safetensors", shards, weight_map
+    single = [SINGLE] if SINGLE in names else fnmatch.filter(names, "*.safetensors")
+    for kind, models in (("safetensors", single), ("gguf", model_names(names))):
+        if len(models) > 1:
+            raise SparsityReportError(
+                f"{place} has {len(models)} models; name the file of one, as in "
+                f"{place}/{models[0]}: {listed(models)}"
+            )
+        if models:
+            return kind, models, None
+    return "pickle", fnmatch.filter(names, "pytorch_model*.bin"), None
+
+
+def listed(names: Collection[str]) -> str:
+    """Return the first names as text."""
+    first = ", ".join(list(names)[:_LISTED])
+    return first + f" and {len(names) - _LISTED} more" * (len(names) > _LISTED) or "none"
 
 
 def model_name(path: Path) -> str:

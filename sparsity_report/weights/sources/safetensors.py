@@ -3,7 +3,7 @@
 import math
 import re
 import struct
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -27,13 +27,9 @@ INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 # Most bytes of a file name.
 _LONGEST = 255
-# Most names that an error lists.
-_LISTED = 12
 
 # Dtypes that torch lacks, read as bytes.
 _BYTES = (E8M0, FP4)
-# Four values in three bytes; the format does not specify the order of their bits.
-_FP6 = ("F6_E2M3", "F6_E3M2")
 
 
 @dataclass(frozen=True)
@@ -75,66 +71,6 @@ class Shards(Generic[F]):
                 f"{file} holds tensor {stray!r}, but {INDEX} {claim}; download both again"
             )
         return entries
-
-
-def choose_shards(
-    place: str, files: Collection[str], folder: Path
-) -> tuple[list[str], Mapping[str, str] | None]:
-    """Return the safetensors files of one model, and the file of each tensor if there is an index.
-
-    Parameters
-    ----------
-    place : str
-        Name of the place for errors.
-    files : collection of str
-        Names of the files there.
-    folder : pathlib.Path
-        Folder of the index.
-    """
-    if INDEX not in files:
-        models = [name for name in files if name.endswith(".safetensors")]
-        return [SINGLE] if SINGLE in models else only_one(place, models), None
-    weight_map = read_index(folder / INDEX)
-    names = sorted(set(weight_map.values()))
-    if SINGLE in files and SINGLE not in names:
-        raise SparsityReportError(
-            f"{place} has {SINGLE}, and its {INDEX} names other files; to open the first, name "
-            f"{place}/{SINGLE}"
-        )
-    return names, weight_map
-
-
-def only_one(place: str, models: list[str]) -> list[str]:
-    """Return the files of models; refuse several."""
-    if len(models) > 1:
-        raise SparsityReportError(
-            f"{place} has {len(models)} models; name the file of one, as in {place}/{models[0]}: "
-            f"{listed(models)}"
-        )
-    return models
-
-
-def listed(names: Collection[str]) -> str:
-    """Return the first names as text."""
-    first = ", ".join(list(names)[:_LISTED])
-    return first + f" and {len(names) - _LISTED} more" * (len(names) > _LISTED) or "none"
-
-
-def find_shards(directory: Path) -> Shards[Path]:
-    """Return the safetensors files of a directory, with checked shard names."""
-    files = sorted(file.name for file in directory.iterdir() if file.is_file())
-    names, weight_map = choose_shards(str(directory), files, directory)
-    for name in names if weight_map else ():
-        if not stays_inside(directory / name):
-            raise SparsityReportError(
-                f"{directory / name} is a link that leads out of its folder; put the file there"
-            )
-        if not (directory / name).exists():
-            raise SparsityReportError(
-                f"{directory / name} is missing, but {INDEX} names it; "
-                "download the whole checkpoint"
-            )
-    return Shards([directory / name for name in names], weight_map)
 
 
 def read_index(index: Path) -> dict[str, str]:
@@ -190,11 +126,6 @@ def read_header(file: Path | Origin) -> list[Entry]:
 
 def _stored_shape(where: str, shape: tuple[int, ...], dtype: str) -> tuple[tuple[int, ...], str]:
     """Return shape and name of the dtype of the stored values of a tensor."""
-    if dtype in _FP6:
-        raise SparsityReportError(
-            f"{where} has dtype {dtype}, whose order of bits the format does not specify; give a "
-            "checkpoint that is not packed"
-        )
     if dtype == FP4:
         if 0 in shape or shape[-1] % 2:
             raise SparsityReportError(
@@ -221,7 +152,7 @@ def _header(origin: Origin) -> bytes:
             f"its header announces {length:,} bytes, more than the {limits.HEADER_BYTES:,} of "
             "the format"
         )
-    return origin.read(8, length)
+    return origin.read(8, length).tobytes()
 
 
 def _tensors(text: bytes, size: int) -> list[tuple[str, str, tuple[int, ...], int]]:
