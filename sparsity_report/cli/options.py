@@ -352,7 +352,7 @@ class PruneOptions(CountingOptions, WriteOptions, Policies):
     """Options of ``prune``."""
 
     mask: Path | None = option(
-        None, PRUNING, "Masks of another tool: .safetensors or .npz.", metavar="FILE"
+        None, PRUNING, "Masks of another tool, .safetensors.", metavar="FILE"
     )
     score: str | None = option(
         None, PRUNING, "Expert score: frequency, magnitude. [default: reap]", metavar="NAME"

@@ -7,9 +7,10 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from sparsity_report.counting.counts import count_weights
 from sparsity_report.counting.cuts import CountedCut, Cut, FrozenArray
@@ -19,7 +20,6 @@ from sparsity_report.counting.pruning import Basis, Policy, Pruning
 from sparsity_report.deferred import torch
 from sparsity_report.errors import SparsityReportError, writable
 from sparsity_report.sparse.shares import zero_share
-from sparsity_report.weights.sources.npz import Array, Values, read_npz
 from sparsity_report.weights.sources.safetensors import read_header
 from sparsity_report.weights.tensor_slices import pieces
 from sparsity_report.weights.weights import Parameter, Weights
@@ -27,6 +27,14 @@ from sparsity_report.weights.weights import Parameter, Weights
 Masks = str | os.PathLike[str] | Mapping[str, Any]
 
 _SUFFIX = "_mask"
+
+
+class _Mask(NamedTuple):
+    """Zeros and ones of one parameter."""
+
+    name: str
+    shape: tuple[int, ...]
+    values: Iterable[npt.NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +88,9 @@ def import_mask(
         From :func:`sparsity_report.load`.
     masks : path-like or mapping of str to array
         Zeros and ones of any type, with the names and shapes of the model's parameters in memory:
-        a ``.safetensors`` or ``.npz`` file, or a mapping to tensors or arrays. A name may end in
-        ``_mask``, like the buffers of ``torch.nn.utils.prune``. Parameters without a mask are not
-        pruned.
+        a ``.safetensors`` file, or a mapping to tensors or arrays, such as ``numpy.load(path)``.
+        A name may end in ``_mask``, like the buffers of ``torch.nn.utils.prune``. Parameters
+        without a mask are not pruned.
     pruned_is : {0, 1}
         Mask value of pruned weights: 0 as in ``torch.nn.utils.prune``, or 1.
     progress : callable, optional
@@ -135,7 +143,7 @@ def import_mask(
     return Pruning(weights, share, ImportedMasks(), cuts, basis)
 
 
-def _cut(mask: Array, file: str, parameter: Parameter, pruned_is: int) -> MaskCut:
+def _cut(mask: _Mask, file: str, parameter: Parameter, pruned_is: int) -> MaskCut:
     """Return the cut of a parameter by a mask."""
     if mask.shape != parameter.shape:
         raise SparsityReportError(
@@ -143,7 +151,7 @@ def _cut(mask: Array, file: str, parameter: Parameter, pruned_is: int) -> MaskCu
             f"{parameter.shape}; give the mask in the shape of the parameter in memory"
         )
     keep, done = np.empty(parameter.total, dtype=bool), 0
-    for values in mask.values():
+    for values in mask.values:
         ones = values == 1
         if not (ones | (values == 0)).all():
             wrong = values[~(ones | (values == 0))].flat[0]
@@ -157,11 +165,11 @@ def _cut(mask: Array, file: str, parameter: Parameter, pruned_is: int) -> MaskCu
 
 
 def _by_parameter(
-    given: Iterable[Array], file: str, weights: Weights
-) -> Iterator[tuple[Parameter, Array]]:
+    given: Iterable[_Mask], file: str, weights: Weights
+) -> Iterator[tuple[Parameter, _Mask]]:
     """Yield masks in model order; raise an error for unknown names and for duplicates."""
     parameters = {p.name: p for p in weights.stored}
-    masks: dict[str, Array] = {}
+    masks: dict[str, _Mask] = {}
     for mask in given:
         name = mask.name if mask.name in parameters else mask.name.removesuffix(_SUFFIX)
         if name not in parameters:
@@ -177,20 +185,20 @@ def _by_parameter(
     yield from ((p, masks[name]) for name, p in parameters.items() if name in masks)
 
 
-def _given(masks: Masks) -> tuple[str, Iterable[Array]]:
+def _given(masks: Masks) -> tuple[str, Iterable[_Mask]]:
     """Return the name of the masks, for errors and notes, and the masks."""
     if isinstance(masks, Mapping):
         return "masks", [_array(str(name), value) for name, value in masks.items()]
     path = Path(masks)
-    if reader := {".npz": read_npz, ".safetensors": _tensors}.get(path.suffix.lower()):
-        return writable(path.name), reader(path)
+    if path.suffix.lower() == ".safetensors":
+        return writable(path.name), _tensors(path)
     raise SparsityReportError(
-        f"{path}: masks are read from .safetensors and .npz files; for others give a mapping of "
-        "names to arrays, such as torch.load(path, weights_only=True)"
+        f"{path}: masks are read from .safetensors files; for others give a mapping of names to "
+        "arrays, such as numpy.load(path) or torch.load(path, weights_only=True)"
     )
 
 
-def _array(name: str, value: Any) -> Array:
+def _array(name: str, value: Any) -> _Mask:
     """Return a tensor or an array as a mask."""
     if isinstance(value, torch.Tensor):
         tensor = value.detach()
@@ -198,7 +206,7 @@ def _array(name: str, value: Any) -> Array:
             raise SparsityReportError(
                 f"masks: {name!r} is not a dense tensor with values; give it as one"
             )
-        return Array(name, tuple(tensor.shape), lambda: [_numpy(tensor.cpu())])
+        return _Mask(name, tuple(tensor.shape), map(_numpy, [tensor]))
     try:
         array = np.asarray(value)
     except ValueError as error:
@@ -209,25 +217,21 @@ def _array(name: str, value: Any) -> Array:
         raise SparsityReportError(
             f"masks: {name!r} is not an array of numbers; give zeros and ones"
         )
-    return Array(name, array.shape, lambda: [array])
+    return _Mask(name, array.shape, [array])
 
 
-def _tensors(path: Path) -> Iterator[Array]:
+def _tensors(path: Path) -> Iterator[_Mask]:
     """Yield the masks of a safetensors file."""
     for entry in read_header(path):
         if entry.kind:
             raise SparsityReportError(
                 f"{path}: {entry.key!r} is packed; a mask holds zeros and ones only"
             )
-        yield Array(
-            entry.key,
-            entry.shape,
-            lambda entry=entry: map(_numpy, pieces(entry.slices())),  # type: ignore[misc]
-        )
+        yield _Mask(entry.key, entry.shape, map(_numpy, pieces(entry.slices())))
 
 
-def _numpy(tensor: torch.Tensor) -> Values:
+def _numpy(tensor: torch.Tensor) -> npt.NDArray[Any]:
     """Return a tensor as an array, in float32 if NumPy lacks its dtype."""
     small = tensor.dtype.is_floating_point and tensor.dtype not in (torch.float64, torch.float32)
-    array: Values = (tensor.float() if small else tensor).numpy()
+    array: npt.NDArray[Any] = (tensor.float() if small else tensor).cpu().numpy()
     return array

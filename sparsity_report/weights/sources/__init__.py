@@ -10,5 +10,4 @@
 - `gguf_model`: a GGUF model with the class of its metadata, or described by names
 - `model_card`: claims beside the weights
 - `tokenizer`: the tokenizer of a checkpoint
-- `npz`: arrays that are not a model
 """
