@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, TypeVar
@@ -129,60 +128,30 @@ class Cut(ABC):
             apply_mask_(part, kept)
 
 
-class FrozenArray:
-    """A read-only array that is compared and hashed by its content.
-
-    Examples
-    --------
-    >>> FrozenArray(np.zeros(3)) == FrozenArray(np.zeros(3))
-    True
-    """
-
-    def __init__(self, values: npt.NDArray[Any]) -> None:
-        self.values = np.ascontiguousarray(values)
-        self.values.flags.writeable = False
-
-    @cached_property
-    def digest(self) -> str:
-        """Sixteen hexadecimal digits, a digest of type, shape and values."""
-        digest = hashlib.sha256(repr((self.values.dtype.str, self.values.shape)).encode())
-        digest.update(self.values.data)
-        return digest.hexdigest()[:16]
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, FrozenArray) and self.digest == other.digest
-
-    def __hash__(self) -> int:
-        return hash(self.digest)
-
-    def __repr__(self) -> str:
-        return f"FrozenArray({self.values.dtype}, {self.values.shape}, {self.digest})"
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class InputNorms:
     """Norms of the inputs of a tensor, by which its magnitudes are multiplied.
 
     Attributes
     ----------
-    norms : FrozenArray
+    norms : numpy.ndarray
         float64 of shape (matrices, inputs), over the calibration tokens of each matrix.
     outputs : int
         Rows of each matrix.
     """
 
-    norms: FrozenArray
+    norms: Floats
     outputs: int
 
     @property
     def inputs(self) -> int:
         """Columns of each matrix."""
-        return int(self.norms.values.shape[1])
+        return int(self.norms.shape[1])
 
     @property
     def rows(self) -> int:
         """Rows of all matrices."""
-        return len(self.norms.values) * self.outputs
+        return len(self.norms) * self.outputs
 
     def scores(self, part: torch.Tensor, first: int) -> torch.Tensor:
         """Return |w|·‖x‖ of whole rows in float64.
@@ -197,7 +166,7 @@ class InputNorms:
             Number of the first row among those of all matrices.
         """
         rows = part.reshape(-1, self.inputs).to(torch.float64).abs()
-        norms = torch.from_numpy(self.norms.values.copy()).to(rows.device)
+        norms = torch.from_numpy(self.norms).to(rows.device)
         if len(norms) > 1:
             numbers = torch.arange(first, first + len(rows), device=rows.device)
             norms = norms[numbers // self.outputs]
@@ -381,7 +350,7 @@ def check_unchanged(taken: int, counted: int) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class RowCut(CountedCut):
     """A cut of the scores below the threshold of each row, and of some on it.
 
@@ -390,9 +359,9 @@ class RowCut(CountedCut):
     Attributes
     ----------
     scale : InputNorms
-    thresholds : FrozenArray
+    thresholds : numpy.ndarray
         float64, one for each row of all matrices.
-    ties : FrozenArray
+    ties : numpy.ndarray
         int64: scores exactly on the threshold that are pruned too, the first by position.
     pruned : int
         Number of pruned elements.
@@ -403,8 +372,8 @@ class RowCut(CountedCut):
     """
 
     scale: InputNorms
-    thresholds: FrozenArray
-    ties: FrozenArray
+    thresholds: Floats
+    ties: Integers
     pruned: int
     nonzero: int
     input_first: tuple[int, int] | None = None
@@ -414,7 +383,7 @@ class RowCut(CountedCut):
         for part in parts:
             scores = self.scale.scores(part, first)
             rows = slice(first, first + len(scores))
-            limits = (torch.from_numpy(f.values[rows].copy()) for f in (self.thresholds, self.ties))
+            limits = (torch.from_numpy(each[rows]) for each in (self.thresholds, self.ties))
             kept = _above(scores, *(each.to(scores.device) for each in limits))
             first += len(scores)
             yield part, kept.reshape(part.shape)
@@ -440,8 +409,8 @@ def cut_rows(
         thresholds, ties, kept = zip(*parts, strict=True)
         cuts[p.name] = RowCut(
             scales[p.name],
-            FrozenArray(np.concatenate(thresholds)),
-            FrozenArray(np.concatenate(ties)),
+            np.concatenate(thresholds),
+            np.concatenate(ties),
             counts[p.name],
             sum(kept),
             p.inputs_outputs,

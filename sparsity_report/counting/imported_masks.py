@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sparsity_report.counting.counts import count_weights
-from sparsity_report.counting.cuts import CountedCut, Cut, FrozenArray
+from sparsity_report.counting.cuts import CountedCut, Cut
 from sparsity_report.counting.policies.magnitude_policies import check_values
 from sparsity_report.counting.progress import Progress
 from sparsity_report.counting.pruning import Basis, Policy, Pruning
@@ -37,13 +37,13 @@ class _Mask(NamedTuple):
     values: Iterable[npt.NDArray[Any]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class MaskCut(CountedCut):
     """A cut by a mask, one bit per weight.
 
     Attributes
     ----------
-    bits : FrozenArray
+    bits : numpy.ndarray
         1 for kept weights, in memory order, eight to a byte, the first in the highest bit.
     pruned : int
         Number of pruned elements.
@@ -51,7 +51,7 @@ class MaskCut(CountedCut):
         Kept weights that are not zero.
     """
 
-    bits: FrozenArray
+    bits: npt.NDArray[np.uint8]
     pruned: int
     nonzero: int
 
@@ -59,7 +59,7 @@ class MaskCut(CountedCut):
         start = 0
         for part in parts:
             stop = start + part.numel()
-            packed = self.bits.values[start // 8 : -(-stop // 8)]
+            packed = self.bits[start // 8 : -(-stop // 8)]
             bits = np.unpackbits(packed)[start % 8 : start % 8 + part.numel()]
             kept = torch.from_numpy(bits.astype(bool)).reshape(part.shape)
             start = stop
@@ -125,7 +125,8 @@ def import_mask(
     digest = hashlib.sha256()
     for parameter, each in _by_parameter(given, name, weights):
         cut = _cut(each, name, parameter, pruned_is)
-        digest.update(f"{parameter.name!r} {cut.bits.digest}".encode())
+        digest.update(f"{parameter.name!r} {parameter.shape}".encode())
+        digest.update(cut.bits.data)
         if not cut.pruned:
             continue
         if not parameter.prunable:
@@ -161,7 +162,7 @@ def _cut(mask: _Mask, file: str, parameter: Parameter, pruned_is: int) -> MaskCu
         keep[done : done + values.size] = ones.reshape(-1) == (pruned_is == 0)
         done += values.size
     kept = int(np.count_nonzero(keep))
-    return MaskCut(FrozenArray(np.packbits(keep)), parameter.total - kept, kept)
+    return MaskCut(np.packbits(keep), parameter.total - kept, kept)
 
 
 def _by_parameter(

@@ -6,7 +6,6 @@ from helpers import command
 from payloads import decode
 
 import sparsity_report as sr
-from sparsity_report.counting.cuts import FrozenArray
 from sparsity_report.counting.imported_masks import MaskCut
 from sparsity_report.counting.n_m_patterns import Pattern
 from sparsity_report.counting.policies import policy_registry
@@ -29,7 +28,7 @@ class FirstWeights(Policy):
         for p in weights.prunable:
             pruned = round(sparsity * p.total)
             keep = np.arange(p.total) >= pruned
-            cuts[p.name] = MaskCut(FrozenArray(np.packbits(keep)), pruned, p.total - pruned)
+            cuts[p.name] = MaskCut(np.packbits(keep), pruned, p.total - pruned)
         return Pruning(weights, sparsity, self, cuts)
 
     def left(self, counts):
