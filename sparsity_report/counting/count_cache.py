@@ -3,9 +3,9 @@
 The key of a tensor covers the length and the modification time of its file, the position of the
 values in it, and four blocks of 64 KiB of every slice (all of a slice up to 256 KiB). Reading every
 byte for a key would take as long as counting. The key therefore misses a change that keeps length
-and time and avoids these blocks; ``Cache(folder, verify=True)`` finds it. The path is not part of
-the key, so that a copy with the same time is recognized. The key of a file on the Hub covers its
-address, its commit and its etag, a digest of its content; nothing is read.
+and time and avoids these blocks. The path is not part of the key, so that a copy with the same time
+is recognized. The key of a file on the Hub covers its address, its commit and its etag, a digest of
+its content; nothing is read.
 """
 
 import hashlib

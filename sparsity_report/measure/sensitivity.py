@@ -57,7 +57,7 @@ def sensitivity(
         Share of the part's prunable weights to prune by magnitude, from 0 to 1.
     by : {"block", "group", "layer"}
         Kind of part.
-    cache : path-like or Cache, optional
+    cache : path-like, optional
         Folder that keeps the score of each part, so that an interrupted run continues. The key
         covers every byte of the model, its config and the tokens, but not the code of your own
         module classes.
@@ -173,7 +173,7 @@ class _Scorer(NamedTuple):
             return known
         self.stage.prune(pruning)
         score = score_text(self.stage.model, self.passage, part)
-        self.entries.put(key, part, np.stack(score.sums[:2]).tobytes())
+        self.entries.put(key, np.stack(score.sums[:2]).tobytes())
         return score
 
     def _decoded(self, payload: bytes) -> Score:

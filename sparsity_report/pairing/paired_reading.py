@@ -218,7 +218,7 @@ def compare_parameters(
             done += sum(s.total * value_bytes(s.dtype) for s in (*part.before, *part.after))
             show(min(done, size), size, name.split("\n")[0] or name.split("\n")[1])
     for match in waiting:
-        entries.put(keys.get(match.name), match.name, encode_tally(tallies[match.name]))
+        entries.put(keys.get(match.name), encode_tally(tallies[match.name]))
     return tallies, tuple(entries.notes())
 
 

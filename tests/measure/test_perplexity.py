@@ -314,7 +314,7 @@ def test_scores_that_cannot_be_are_not_believed(tmp_path, payload):
     _, right = scored(model, tmp_path)
     assert right["window"].tolist() == [16, 16]
     for entry in tmp_path.iterdir():
-        Entries(tmp_path, "scores").put(entry.stem, "", payload)
+        Entries(tmp_path, "scores").put(entry.stem, payload)
     _, frame = scored(model, tmp_path)
     pd.testing.assert_frame_equal(frame, right)
 

@@ -188,8 +188,8 @@ def global_magnitude(
         ``dask.distributed``'s ``Client.get_executor()`` or an
         ``mpi4py.futures.MPIPoolExecutor``. Its workers must see the files under the same path.
         Threads of this process count models in memory.
-    cache : path-like or Cache, optional
-        Folder that caches the counts of large tensors in files, see :class:`Cache`.
+    cache : path-like, optional
+        Folder that caches the counts of large tensors in files; created when it is missing.
 
     Returns
     -------
