@@ -117,19 +117,11 @@ class MatrixCount:
         self.kept = {p: np.zeros(experts, np.int64) for p in dividing}
         self.zero_groups = {size: 0 for size in groups if inputs and inputs % size == 0}
         self.filled = {size: np.zeros(experts, np.int64) for size in blocks}
-        self._first = np.zeros((experts, outputs), np.uint64)
-        self._is_constant = np.ones((experts, outputs), np.bool_)
 
     @property
     def complying(self) -> dict[Pattern, int]:
         """Groups of all experts that comply, by pattern."""
         return {pattern: int(groups.sum()) for pattern, groups in self.kept.items()}
-
-    @property
-    def constant_rows(self) -> int:
-        """Outputs whose weights are all equal and not zero, where bits were added."""
-        constant = self._is_constant & (self.rows > 0)
-        return int(np.count_nonzero(constant)) if self.matrix.inputs > 1 else 0
 
     @property
     def step(self) -> int:
@@ -138,7 +130,7 @@ class MatrixCount:
         unit = unit if self.matrix.input_first else 1
         return max(1, _BLOCK // max(1, self.matrix.stored[1] * unit)) * unit
 
-    def add(self, expert: int, start: int, flags: Flags, bits: Bits | None = None) -> None:
+    def add(self, expert: int, start: int, flags: Flags) -> None:
         """Add a block of stored lines from `start` on.
 
         Parameters
@@ -147,8 +139,6 @@ class MatrixCount:
             `start` cuts no group and no block.
         flags : numpy.ndarray of bool
             Whether each value is not zero.
-        bits : numpy.ndarray of unsigned integers, optional
-            The values, to find rows of one value.
         """
         row, column = (0, start) if self.matrix.input_first else (start, 0)
         flags = np.ascontiguousarray(flags.T if self.matrix.input_first else flags)
@@ -157,12 +147,6 @@ class MatrixCount:
         )
         self.rows[expert, rows] += _sums(flags, axis=1)
         self.columns[expert, columns] += _sums(flags, axis=0)
-        if bits is not None:
-            bits = bits.T if self.matrix.input_first else bits
-            if column == 0:
-                self._first[expert, rows] = bits[:, 0]
-            same = bits == self._first[expert, rows, None].astype(bits.dtype)
-            self._is_constant[expert, rows] &= same.all(axis=1)
         held = {m: group_counts(flags, m) for m in {p.m for p in self.kept}}
         for pattern, complying in self.kept.items():
             broken = held[pattern.m] > pattern.n
@@ -240,7 +224,7 @@ def count_entry(
     if (size := min(count.step, lines) * width) > 2**28:
         raise entry.wrong(f"has {size:,} values in a row or group, more than fit into memory")
     for expert, start, bits in matrix_blocks(_bits(entry), matrix, count.step):
-        count.add(expert, start, _add_values(count, codes, bits), bits)
+        count.add(expert, start, _add_values(count, codes, bits))
     return count
 
 

@@ -34,7 +34,6 @@ _SPECIAL = {
     "check.nan": "nan",
     "check.infinite": "infinite",
     "check.denormal": "denormal",
-    "check.constant_rows": "constant_rows",
 }
 # Number of a block or expert in a name.
 _NUMBER = re.compile(r"(^|\.)\d{1,9}(?=\.)")
@@ -88,7 +87,7 @@ def _sparsity_config(weights: Weights) -> Mapping[str, Any]:
 
 
 def _special_numbers(model: CountedModel) -> Iterator[str]:
-    """Yield numbers that are not finite or denormal, and rows of one value."""
+    """Yield numbers that are not finite, and denormal ones."""
     for key, kind in _SPECIAL.items():
         read = (t for t in model.tensors if kind != "denormal" or t.parameter.format in _FLUSHED)
         if numbers := {each.name: n for each in read if (n := getattr(each.counts, kind))}:

@@ -177,16 +177,15 @@ def test_special_numbers(tmp_path):
     def spoil(name, values):
         if name.endswith("layers.0.fc1.weight"):
             values[0, :3] = torch.tensor([np.nan, np.inf, 1e-40])
-            values[1] = 0.25
 
     folder = changed(tmp_path / "m", spoil)
     (violation,) = sr.check(folder, no_nan=True).violations
     assert violation.actual == say("check.not_finite", nan=1, infinite=1)
-    kinds = ("nan", "infinite", "denormal", "constant_rows")
+    kinds = ("nan", "infinite", "denormal")
     notes = {say(f"check.{kind}", count=1, modules=[violation.module]) for kind in kinds}
     assert {*sr.check(folder).notes} == notes
     audited = sr.check(folder, audit=True)
-    assert len(audited.violations) == 4
+    assert len(audited.violations) == 3
     assert audited.notes == ()
 
 
