@@ -22,8 +22,6 @@ from sparsity_report.weights.tensor_slices import Entry, FileSlice, pieces
 
 Bits = npt.NDArray[Any]
 
-GROUPS = (32, 64, 128)
-"""Weights that share a scale in usual quantized formats."""
 # Values of a block: few enough for a cache of the processor.
 _BLOCK = 2**18
 
@@ -69,9 +67,8 @@ class MatrixCount:
         Sizes and direction of the weight matrix or of each expert; none of a tensor without one.
     patterns : sequence of Pattern
         N:M patterns to look for.
-    groups, blocks : sequence of int
-        Ascending sizes of groups along the inputs and of square blocks to look for. Sizes of
-        groups are multiples of 32, those of blocks powers of two.
+    blocks : sequence of int
+        Ascending sizes of square blocks to look for, powers of two.
     total, zeros, nan, infinite, denormal : int
         Values in all, and those that are ±0, NaN, infinite and denormal.
     rows, columns : numpy.ndarray of int64
@@ -80,10 +77,6 @@ class MatrixCount:
         Groups that comply by expert, for the patterns whose M divides the inputs.
     violations : dict of Pattern to tuple of int
         Expert, row and first column of the first group that breaks a pattern.
-    zero_groups : dict of int to int
-        All-zero groups along the inputs by their size, for sizes that divide the inputs.
-    first_zero_group : tuple of int or None
-        Expert, row and first column of the first all-zero group of the smallest size.
     filled : dict of int to numpy.ndarray of int64
         Square blocks with a nonzero, by size and expert.
 
@@ -97,7 +90,6 @@ class MatrixCount:
 
     matrix: Matrix
     patterns: InitVar[Sequence[Pattern]] = ()
-    groups: InitVar[Sequence[int]] = ()
     blocks: InitVar[Sequence[int]] = ()
     total: int = 0
     zeros: int = 0
@@ -105,17 +97,13 @@ class MatrixCount:
     infinite: int = 0
     denormal: int = 0
     violations: dict[Pattern, tuple[int, int, int]] = field(default_factory=dict)
-    first_zero_group: tuple[int, int, int] | None = None
 
-    def __post_init__(
-        self, patterns: Sequence[Pattern], groups: Sequence[int], blocks: Sequence[int]
-    ) -> None:
+    def __post_init__(self, patterns: Sequence[Pattern], blocks: Sequence[int]) -> None:
         outputs, inputs, experts = self.matrix[:3]
         self.rows = np.zeros((experts, outputs), np.int64)
         self.columns = np.zeros((experts, inputs), np.int64)
         dividing = [p for p in patterns if inputs and inputs % p.m == 0 and outputs]
         self.kept = {p: np.zeros(experts, np.int64) for p in dividing}
-        self.zero_groups = {size: 0 for size in groups if inputs and inputs % size == 0}
         self.filled = {size: np.zeros(experts, np.int64) for size in blocks}
 
     @property
@@ -126,7 +114,7 @@ class MatrixCount:
     @property
     def step(self) -> int:
         """Stored lines of a block: whole rows, or whole groups of inputs."""
-        unit = math.lcm(*self.zero_groups, *(p.m for p in self.kept))
+        unit = math.lcm(*(p.m for p in self.kept))
         unit = unit if self.matrix.input_first else 1
         return max(1, _BLOCK // max(1, self.matrix.stored[1] * unit)) * unit
 
@@ -155,24 +143,11 @@ class MatrixCount:
             if number:
                 at = (expert, *_first(broken, row, column, pattern.m))
                 self.violations[pattern] = min(self.violations.get(pattern, at), at)
-        self._add_groups((expert, row, column), flags)
         side, squares = 1, flags
         for size, filled in self.filled.items():
             while side < size:
                 side, squares = 2 * side, _quarter(squares)
             filled[expert] += np.count_nonzero(squares)
-
-    def _add_groups(self, place: tuple[int, int, int], flags: Flags) -> None:
-        expert, row, column = place
-        for size in self.zero_groups if not flags.all() else ():
-            filled = flags.view(np.uint64) != 0  # by eight inputs
-            empty = ~filled.reshape(len(flags), -1, size // 8).any(axis=2)
-            if not (number := int(np.count_nonzero(empty))):
-                break  # larger groups consist of smaller ones
-            self.zero_groups[size] += number
-            if size == GROUPS[0]:
-                at = (expert, *_first(empty, row, column, size))
-                self.first_zero_group = min(self.first_zero_group or at, at)
 
 
 def dead_parts(nonzeros: npt.NDArray[np.int64]) -> int:
@@ -219,7 +194,7 @@ def count_entry(
         for bits in in_runs(_bits(entry), _sizes(entry.total, _BLOCK)):
             _add_values(count, codes, bits)
         return count
-    count = MatrixCount(matrix, patterns, GROUPS)
+    count = MatrixCount(matrix, patterns)
     lines, width = matrix.stored
     if (size := min(count.step, lines) * width) > 2**28:
         raise entry.wrong(f"has {size:,} values in a row or group, more than fit into memory")

@@ -1,7 +1,7 @@
 """Properties of a checkpoint that break deployment though no rule asks for them.
 
-Announced sparsity that the weights lack, all-zero groups, numbers that kernels mistreat, dead
-parts, blocks of different shapes, and tensors that belong to no model.
+Announced sparsity that the weights lack, numbers that kernels mistreat, dead parts, blocks of
+different shapes, and tensors that belong to no model.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from sparsity_report.counting.matrix_counts import GROUPS, dead_parts, head_sums
+from sparsity_report.counting.matrix_counts import dead_parts, head_sums
 from sparsity_report.counting.n_m_patterns import Pattern, read_pattern
-from sparsity_report.findings.counted_tensors import CountedModel, place_phrase
+from sparsity_report.findings.counted_tensors import CountedModel
 from sparsity_report.findings.variant_names import ALL_ZERO, zero_parts
 from sparsity_report.sparse.runtime_support import LOOKED_AT, REFUSED, RUNTIMES, UNKNOWN
 from sparsity_report.sparse.shares import ratio
@@ -47,7 +47,6 @@ def deployment_notes(model: CountedModel) -> Iterator[str]:
     yield from _special_numbers(model)
     if unsettled := [each.name for each in model.matrices if each.turned]:
         yield say("check.unsettled", modules=unsettled)
-    yield from _zero_groups(model)
     yield from _dead(model)
     yield from _varying(model.weights)
     yield from _leftovers(model.weights)
@@ -92,18 +91,6 @@ def _special_numbers(model: CountedModel) -> Iterator[str]:
         read = (t for t in model.tensors if kind != "denormal" or t.parameter.format in _FLUSHED)
         if numbers := {each.name: n for each in read if (n := getattr(each.counts, kind))}:
             yield say(key, count=sum(numbers.values()), modules=[*numbers])
-
-
-def _zero_groups(model: CountedModel) -> Iterator[str]:
-    """Yield the groups of weights with a scale of 0."""
-    firsts = {each.name: at for each in model.settled if (at := each.counts.first_zero_group)}
-    if firsts:
-        name, place = next(iter(firsts.items()))
-        groups = [each.counts.zero_groups for each in model.settled]
-        sums = [sum(each.get(size, 0) for each in groups) for size in GROUPS]
-        numbers = dict(zip(("small", "middle", "large"), sums, strict=True))
-        first = {"name": name, "place": place_phrase(place, GROUPS[0])}
-        yield say("check.zero_groups", matrices=len(firsts), **first, **numbers)
 
 
 def _dead(model: CountedModel) -> Iterator[str]:

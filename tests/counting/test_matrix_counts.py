@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 import sparsity_report as sr
 from sparsity_report.counting.counts import count_weights
-from sparsity_report.counting.matrix_counts import GROUPS, count_entry, nonzero_blocks
+from sparsity_report.counting.matrix_counts import count_entry, nonzero_blocks
 from sparsity_report.counting.n_m_patterns import KNOWN, Pattern, find_pattern
 from sparsity_report.weights.matrix_direction import Matrix, as_matrix, input_first
 from sparsity_report.weights.sources.safetensors import read_header
@@ -85,13 +85,7 @@ def in_words(values, patterns):
         places = np.argwhere(flags)
         return (*map(int, places[0][:2]), int(places[0][2]) * width) if len(places) else None
 
-    expected = {"zero_groups": {}, "complying": {}, "violations": {}, "first_zero_group": None}
-    for size in GROUPS:
-        if inputs % size == 0:
-            empty = ~filled.reshape(*values.shape[:2], -1, size).any(-1)
-            expected["zero_groups"][size] = int(empty.sum())
-            if size == GROUPS[0]:
-                expected["first_zero_group"] = first(empty, size)
+    expected = {"complying": {}, "violations": {}}
     for pattern in patterns:
         if inputs % pattern.m == 0:
             kept = filled.reshape(*values.shape[:2], -1, pattern.m).sum(-1)
