@@ -45,31 +45,15 @@ def inputs_last(tensor: torch.Tensor, sizes: tuple[int, int]) -> torch.Tensor:
     return tensor.view(-1, *sizes).mT if tensor.shape[-2:] != sizes else tensor.mT
 
 
-def apply_mask_(tensor: torch.Tensor, kept: torch.Tensor) -> None:
-    """Set pruned weights to zero in place without changing a bit of the others.
-
-    Examples
-    --------
-    >>> values = torch.tensor([1.0, float("nan"), -2.0])
-    >>> apply_mask_(values, torch.tensor([True, False, True]))
-    >>> values.tolist()
-    [1.0, 0.0, -2.0]
-    """
-    # Bits are multiplied by 0 or 1, because float8 lacks masked_fill.
-    if (bits := _BITS.get(tensor.itemsize)) is not None:
-        tensor.view(getattr(torch, bits)).mul_(kept)
-    else:
-        tensor.masked_fill_(~kept, 0)
-
-
 def masked_copy(tensor: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
-    """Return a copy with pruned weights set to zero, see :func:`apply_mask_`.
+    """Return a copy with pruned weights set to zero, without changing a bit of the others.
 
     Examples
     --------
     >>> masked_copy(torch.tensor([1.0, -2.0]), torch.tensor([False, True])).tolist()
     [0.0, -2.0]
     """
+    # Bits are multiplied by 0 or 1, because float8 lacks masked_fill.
     if (bits := _BITS.get(tensor.itemsize)) is not None:
         return (tensor.view(getattr(torch, bits)) * kept).view(tensor.dtype)
     return tensor.masked_fill(~kept, 0)
@@ -86,10 +70,13 @@ class Cut(ABC):
 
     __slots__ = ()
     pruned: int
-    # False for a cut that takes zeros only.
-    changes = True
     # Inputs and outputs of the matrices if their inputs come first, as in ``Conv1D``.
     input_first: tuple[int, int] | None = None
+
+    @property
+    def changes(self) -> bool:
+        """False for a cut that takes zeros only."""
+        return True
 
     @abstractmethod
     def nonzero_after(self, before: Magnitudes) -> int:
@@ -125,7 +112,7 @@ class Cut(ABC):
     def apply_(self, tensor: torch.Tensor) -> None:
         """Set pruned elements to zero in place, block by block."""
         for kept, part in zip(self._flags(self._views(tensor)), self._views(tensor), strict=True):
-            apply_mask_(part, kept)
+            part.copy_(masked_copy(part, kept))
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -192,6 +179,11 @@ class ThresholdCut(Cut):
     pruned: int
     ties: int
 
+    @property
+    def changes(self) -> bool:
+        """False for a cut that takes zeros only."""
+        return self.threshold > 0
+
     def nonzero_after(self, before: Magnitudes) -> int:
         """Return the nonzeros after pruning a tensor with these magnitudes."""
         return before.total - max(self.pruned, before.total - before.nonzero)
@@ -209,27 +201,6 @@ class ThresholdCut(Cut):
             removed += kept.size - int(np.count_nonzero(kept))
             yield torch.from_numpy(kept).to(part.device)
         check_unchanged(removed, self.pruned)
-
-
-@dataclass(frozen=True, slots=True)
-class ZeroCut(Cut):
-    """A cut of exactly the zeros that a tensor has.
-
-    Attributes
-    ----------
-    pruned : int
-        Number of zeros.
-    """
-
-    changes = False
-    pruned: int
-
-    def nonzero_after(self, before: Magnitudes) -> int:
-        """Return the nonzeros, which stay as they are."""
-        return before.nonzero
-
-    def _flags(self, parts: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
-        return (part.bool() for part in parts)
 
 
 class CountedCut(Cut):

@@ -416,7 +416,8 @@ class Pruning:
         True
         """
         thresholds = {getattr(cut, "threshold", None) for cut in self.cuts.values()}
-        return thresholds.pop() if len(thresholds) == 1 else None
+        has_one = self.policy.has_target and len(thresholds) == 1
+        return thresholds.pop() if has_one else None
 
     @property
     def label(self) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 from sparsity_report.counting.allocation import Allocation, check_sparsity, compute_quotas
 from sparsity_report.counting.counts import count_weights
-from sparsity_report.counting.cuts import Cut, ThresholdCut, ZeroCut, check_n_m, cut_groups
+from sparsity_report.counting.cuts import Cut, ThresholdCut, check_n_m, cut_groups
 from sparsity_report.counting.disk_cache import CacheFolder
 from sparsity_report.counting.histogram import Magnitudes
 from sparsity_report.counting.n_m_patterns import Pattern, parse_pattern
@@ -265,7 +265,7 @@ def existing_zeros(
     counts = prunable_counts(weights, progress, executor, cache)
     zeros = {name: counted.total - counted.nonzero for name, counted in counts.items()}
     share = sum(zeros.values()) / sum(counted.total for counted in counts.values())
-    cuts: dict[str, Cut] = {name: ZeroCut(number) for name, number in zeros.items() if number}
+    cuts = {name: ThresholdCut(0.0, number, number) for name, number in zeros.items() if number}
     return Pruning(weights, share, ExistingZeros(), cuts)
 
 
