@@ -15,9 +15,15 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from sparsity_report.counting.histogram import Floats, Integers, Magnitudes, bucket_of, smallest_of
+from sparsity_report.counting.histogram import (
+    Floats,
+    Integers,
+    Magnitudes,
+    bucket_of,
+    is_exact,
+    smallest_of,
+)
 from sparsity_report.counting.quantization_steps import Steps
-from sparsity_report.sparse.cost import value_bytes
 from sparsity_report.weights.tensor_slices import FileSlice, LocalFile, Slice, read_at
 
 # Part of every key: entries of other versions are never found.
@@ -95,8 +101,7 @@ def decode_counts(slices: Sequence[Slice], histogram: bool, data: bytes) -> Magn
     )
     roundings = {part.rounding for part in slices} if histogram else {None}
     rounding = roundings.pop() if len(roundings) == 1 else None
-    # count_slice chooses by the same rule.
-    exact = all(part.rounding is None and value_bytes(part.dtype) <= 2 for part in slices)
+    exact = all(map(is_exact, slices))
     tally = Magnitudes(total, nonzero, nan, values, counts, exact or not histogram)
     if histogram:
         _check_buckets(tally)

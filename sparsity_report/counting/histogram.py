@@ -11,7 +11,7 @@ import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import Any
 
@@ -25,7 +25,6 @@ from sparsity_report.sparse.cost import value_bytes
 from sparsity_report.weights.tensor_slices import (
     Slice,
     dtype_name,
-    is_float,
     memory_slices,
     torch_dtype,
 )
@@ -151,10 +150,26 @@ def count_slice(part: Slice, histogram: bool) -> Magnitudes:
     if not histogram:
         nonzero = sum(int(np.count_nonzero(_flags(chunk))) for chunk in _chunks(part))
         return Magnitudes(part.total, nonzero)
-    if part.rounding:
-        counter = StepCounter(part, part.rounding)
-        return replace(_count_wide(counter), steps=counter.steps())
-    return (_count_narrow if value_bytes(part.dtype) <= 2 else _count_wide)(part)
+    counter = StepCounter(part, part.rounding) if part.rounding else None
+    exact, tally, zeros = is_exact(part), np.zeros(2**16, dtype=np.int64), 0
+    for chunk in _chunks(counter or part):
+        # Torch's bincount releases Python's lock.
+        added = torch.bincount(_numbers(chunk, exact), minlength=1).numpy()
+        tally[: added.size] += added
+        if added[0]:  # of a wide dtype also tiny values
+            zeros += int(added[0] if exact else np.count_nonzero(_real(chunk) == 0))
+    magnitudes, which = _meaning(part.dtype if exact else "")
+    counts = np.bincount(which, tally[: which.size]).astype(np.int64)
+    is_nan = np.isnan(magnitudes)
+    kept, nan = np.flatnonzero(counts * ~is_nan), int(counts[is_nan].sum())
+    steps = counter.steps() if counter else None
+    pair = magnitudes[kept], counts[kept]
+    return Magnitudes(part.total, part.total - zeros, nan, *pair, exact, steps)
+
+
+def is_exact(part: Slice) -> bool:
+    """Return whether the histogram of a slice is lossless."""
+    return part.rounding is None and value_bytes(part.dtype) <= 2
 
 
 def count_together(tensors: Sequence[torch.Tensor], histogram: bool) -> Iterator[Magnitudes]:
@@ -165,17 +180,12 @@ def count_together(tensors: Sequence[torch.Tensor], histogram: bool) -> Iterator
     if not histogram:
         yield from map(Magnitudes, sizes, nonzeros)
         return
-    exact = value_bytes(dtype_name(values.dtype)) <= 2
-    if exact:
-        magnitudes, which = _meaning(dtype_name(values.dtype))
-        codes = which[values.view(torch.int16).numpy().view(np.uint16)]
-    else:
-        single = _single(values.numpy())
-        codes = np.where(np.isnan(single), _NO_SIGN, _codes(single))
+    exact = values.itemsize <= 2
+    magnitudes, which = _meaning(dtype_name(values.dtype) if exact else "")
+    codes = which[_numbers(values, exact).numpy()]
     owners = np.repeat(np.arange(len(sizes)) * BUCKETS, sizes)
     present, counts = np.unique(owners + codes, return_counts=True)
-    codes = present % BUCKETS
-    smallest = magnitudes[codes] if exact else smallest_of(codes)
+    smallest = magnitudes[present % BUCKETS]
     edges = np.searchsorted(present, np.arange(len(sizes) + 1) * BUCKETS).tolist()
     for total, nonzero, start, stop in zip(sizes, nonzeros, edges, edges[1:], strict=False):
         nan = int(counts[stop - 1]) if np.isnan(smallest[stop - 1]) else 0
@@ -183,43 +193,20 @@ def count_together(tensors: Sequence[torch.Tensor], histogram: bool) -> Iterator
         yield Magnitudes(total, nonzero, nan, smallest[inside], counts[inside], exact)
 
 
-def _count_narrow(part: Slice) -> Magnitudes:
-    tally = np.zeros(2 ** (8 * value_bytes(part.dtype)), dtype=np.int64)
-    for chunk in _chunks(part):
-        if value_bytes(part.dtype) == 1:
-            codes = chunk.view(torch.uint8)
-        elif is_float(part.dtype):
-            codes = torch.from_numpy(chunk.view(torch.int16).numpy() & _NO_SIGN)
-        else:
-            codes = torch.from_numpy(chunk.view(torch.int16).numpy().view(np.uint16)).int()
-        _add(tally, codes)
-    values, counts, nan = _by_magnitude(part.dtype, tally)
-    zero = int(counts[0]) if values.size and values[0] == 0 else 0
-    return Magnitudes(part.total, part.total - zero, nan, values, counts)
-
-
-def _count_wide(part: Slice) -> Magnitudes:
-    tally = np.zeros(BUCKETS, dtype=np.int64)
-    nonzero, nan = part.total, 0
-    for chunk in _chunks(part):
-        values = _real(chunk)
-        single = _single(values)
-        added = _add(tally, torch.from_numpy(_codes(single)))
-        if added[0]:
-            nonzero -= values.size - int(np.count_nonzero(values))
-        if added[_INFINITE:].any():
-            nan += int(np.count_nonzero(np.isnan(single)))
-    # The top half of a NaN can equal that of infinity.
-    tally[_INFINITE] = part.total - nan - tally[:_INFINITE].sum()
-    present = np.flatnonzero(tally[: _INFINITE + 1] > 0)
-    return Magnitudes(part.total, nonzero, nan, smallest_of(present), tally[present], exact=False)
-
-
-def _add(tally: Integers, codes: torch.Tensor) -> Integers:
-    """Add the counts of codes to a tally, with torch's bincount, which releases Python's lock."""
-    added: Integers = torch.bincount(codes, minlength=min(tally.size, BUCKETS)).numpy()
-    tally[: added.size] += added
-    return added
+def _numbers(chunk: torch.Tensor, exact: bool) -> torch.Tensor:
+    """Return the number of the bit pattern of each value, or of its bucket if not `exact`."""
+    if not exact:
+        single = _single(_real(chunk))
+        codes = _codes(single)
+        # The top half of a NaN can equal that of infinity.
+        if codes.size and codes.max() >= _INFINITE:
+            codes[np.isnan(single)] = _NO_SIGN
+        return torch.from_numpy(codes)
+    if chunk.itemsize == 1:
+        return chunk.view(torch.uint8)
+    bits = chunk.view(torch.int16).numpy()
+    is_signed = chunk.dtype.is_floating_point
+    return torch.from_numpy(bits & _NO_SIGN if is_signed else bits.view(np.uint16).astype(np.int32))
 
 
 def _refine_slice(part: Slice, first: int, last: int) -> tuple[Floats, Integers]:
@@ -232,18 +219,15 @@ def _refine_slice(part: Slice, first: int, last: int) -> tuple[Floats, Integers]
     return merge_counts(pairs)
 
 
-def _by_magnitude(dtype: str, tally: Integers) -> tuple[Floats, Integers, int]:
-    """Return the magnitudes of bit patterns, their counts, and the number of NaN."""
-    magnitudes, which = _meaning(dtype)
-    merged = np.bincount(which, tally).astype(np.int64)
-    is_nan = np.isnan(magnitudes)
-    kept = np.flatnonzero(merged * ~is_nan)
-    return magnitudes[kept], merged[kept], int(merged[is_nan].sum())
-
-
 @lru_cache(maxsize=16)
 def _meaning(dtype: str) -> tuple[Floats, npt.NDArray[np.intp]]:
-    """Return the magnitudes of a narrow dtype, NaN last, and the index of each bit pattern."""
+    """Return the magnitudes of a narrow dtype, NaN last, and the index of each bit pattern.
+
+    Without a dtype, return the smallest magnitudes of buckets, and the index of each bucket.
+    """
+    if not dtype:
+        which = np.minimum(np.arange(BUCKETS), _INFINITE + 1)
+        return smallest_of(np.arange(_INFINITE + 2)), which
     bits = 8 * value_bytes(dtype)
     patterns = np.arange(2**bits, dtype=np.uint8 if bits == 8 else np.uint16)
     raw = torch.from_numpy(patterns.view(np.uint8 if bits == 8 else np.int16))
