@@ -148,7 +148,7 @@ def refine_slices(
 def count_slice(part: Slice, histogram: bool) -> Magnitudes:
     """Count one slice, with or without a histogram of its magnitudes."""
     if not histogram:
-        nonzero = sum(int(np.count_nonzero(_flags(chunk))) for chunk in _chunks(part))
+        nonzero = sum(int(np.count_nonzero(nonzero_flags(chunk))) for chunk in _chunks(part))
         return Magnitudes(part.total, nonzero)
     counter = StepCounter(part, part.rounding) if part.rounding else None
     exact, tally, zeros = is_exact(part), np.zeros(2**16, dtype=np.int64), 0
@@ -176,7 +176,7 @@ def count_together(tensors: Sequence[torch.Tensor], histogram: bool) -> Iterator
     """Yield the counts of small tensors of one dtype that NumPy has, with few calls for all."""
     values, sizes = torch.cat([tensor.cpu() for tensor in tensors]), [t.numel() for t in tensors]
     starts = np.cumsum([0, *sizes[:-1]])
-    nonzeros = np.add.reduceat(_flags(values), starts, dtype=np.int64).tolist()
+    nonzeros = np.add.reduceat(nonzero_flags(values), starts, dtype=np.int64).tolist()
     if not histogram:
         yield from map(Magnitudes, sizes, nonzeros)
         return
@@ -240,7 +240,8 @@ def _chunks(part: Slice) -> Iterator[torch.Tensor]:
         yield from piece.split(_CHUNK)
 
 
-def _flags(chunk: torch.Tensor) -> npt.NDArray[np.bool_]:
+def nonzero_flags(chunk: torch.Tensor) -> npt.NDArray[np.bool_]:
+    """Return whether each value of a tensor on the CPU is not zero."""
     if chunk.dtype == torch.float16:
         # As integers without the sign.
         chunk = chunk.view(torch.int16) << 1

@@ -50,8 +50,9 @@ class PairedSlice(Slice):
         return [each for some in sources for each in some] if all(sources) else ()
 
     def compile(self) -> None:
-        """Compile the loops that :meth:`tally` calls."""
-        compile_for(*(torch_dtype(side[0].dtype) for side in (self.before, self.after) if side))
+        """Compile the loop that :meth:`tally` calls."""
+        if self.before and self.after:
+            compile_for(torch_dtype(self.before[0].dtype), torch_dtype(self.after[0].dtype))
 
     def tally(self) -> Tally:
         """Read both sides and compare them."""
@@ -77,11 +78,6 @@ class PermutedSlice(PairedSlice):
     """
 
     match: ParameterMatch
-
-    def compile(self) -> None:
-        """Compile the loops that :meth:`tally` calls."""
-        super().compile()
-        compile_for(torch_dtype(self.before[0].dtype))  # all of the base is counted
 
     def tally(self) -> Tally:
         """Read both sides once and compare them.
