@@ -18,7 +18,7 @@ from sparsity_report.counting.allocation import check_sparsity
 from sparsity_report.counting.counts import add_notes, count_weights
 from sparsity_report.counting.disk_cache import CacheFolder, Entries
 from sparsity_report.counting.moments import Moments
-from sparsity_report.counting.policies.magnitude_policies import global_magnitude
+from sparsity_report.counting.policies.magnitude_policies import global_magnitude, prune_together
 from sparsity_report.counting.progress import Progress, with_bar
 from sparsity_report.counting.pruning import Pruning
 from sparsity_report.errors import SparsityReportError, check_options
@@ -105,7 +105,8 @@ def sensitivity(
         if progress:
             progress(number, len(parts), part)
         names = [module.name for module in modules]
-        pruning = global_magnitude(weights, level, modules=names)
+        chosen = {p.name: counts[p.name] for m in modules for p in m.parameters if p.prunable}
+        pruning = prune_together(weights, level, chosen)
         score = scorer.score(part, pruning)
         total, nonzero = pruned_layers.loc[names, ["weight_total", "weight_nonzero"]].sum().tolist()
         rows.append(

@@ -89,7 +89,6 @@ def test_registered_policy_reaches_commands_study_page_and_viewer(demo, tmp_path
 def test_methods_of_a_study_are_read_back(demo):
     prunings = [
         sr.global_magnitude(demo, 0.3),
-        sr.global_magnitude(demo, 0.3, modules=["model.decoder.layers.0.fc1"]),
         sr.layerwise_magnitude(demo, None, allocation=lambda module: 0.25),  # noqa: ARG005
         sr.n_m(demo, 2, 4),
         sr.random_unstructured(demo, 0.3, seed=7),

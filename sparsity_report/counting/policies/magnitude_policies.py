@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Self
@@ -162,7 +162,6 @@ def global_magnitude(
     weights: Weights,
     sparsity: float,
     *,
-    modules: Collection[str] | None = None,
     progress: Progress | None = None,
     executor: Executor | None = None,
     cache: CacheFolder | None = None,
@@ -179,8 +178,6 @@ def global_magnitude(
         From :func:`sparsity_report.load`.
     sparsity : float
         From 0 to 1.
-    modules : collection of str, optional
-        Names of the modules to prune; n counts their weights only. Default: all.
     progress : callable, optional
         Called with bytes done, bytes in all and the name of the tensor.
     executor : concurrent.futures.Executor, optional
@@ -199,8 +196,8 @@ def global_magnitude(
     Raises
     ------
     SparsityReportError
-        `sparsity` is not a number from 0 to 1, the model or a module has no prunable weights, or
-        a weight is NaN.
+        `sparsity` is not a number from 0 to 1, the model has no prunable weights, or a weight is
+        NaN.
 
     Examples
     --------
@@ -212,19 +209,19 @@ def global_magnitude(
     """
     level = check_sparsity(sparsity)
     counts = prunable_counts(weights, progress, executor, cache)
-    part = ""
-    if modules is not None:
-        prunable = {m.name for m in weights.modules if any(p.prunable for p in m.parameters)}
-        if unknown := sorted(set(modules) - prunable):
-            raise SparsityReportError(
-                f"{weights.name} has no prunable module {unknown[0]!r}; see study.layers"
-            )
-        names = {p.name for m in weights.modules if m.name in set(modules) for p in m.parameters}
-        counts = {name: magnitudes for name, magnitudes in counts.items() if name in names}
-        part = f"{len(set(modules))} of {len(prunable)} modules"
+    return prune_together(weights, level, counts, executor)
+
+
+def prune_together(
+    weights: Weights,
+    level: float,
+    counts: Mapping[str, Magnitudes],
+    executor: Executor | None = None,
+) -> Pruning:
+    """Prune the smallest magnitudes of counted tensors by one threshold."""
     target = round(level * sum(magnitudes.total for magnitudes in counts.values()))
     cuts = threshold_cuts(counts, weights.slices, target, executor)
-    return Pruning(weights, level, GlobalMagnitude(part=part), cuts)
+    return Pruning(weights, level, GlobalMagnitude(), cuts)
 
 
 @with_bar("pruning")
