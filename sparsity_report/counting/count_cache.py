@@ -19,11 +19,11 @@ from sparsity_report.counting.histogram import (
     Floats,
     Integers,
     Magnitudes,
+    Steps,
     bucket_of,
     is_exact,
     smallest_of,
 )
-from sparsity_report.counting.quantization_steps import Steps
 from sparsity_report.weights.tensor_slices import FileSlice, LocalFile, Slice, read_at
 
 # Part of every key: entries of other versions are never found.

@@ -17,7 +17,7 @@ from torch import nn
 from sparsity_report.counting.allocation import check_sparsity
 from sparsity_report.counting.counts import add_notes, count_weights
 from sparsity_report.counting.disk_cache import CacheFolder, Entries
-from sparsity_report.counting.moments import Moments
+from sparsity_report.counting.histogram import Moments
 from sparsity_report.counting.policies.magnitude_policies import global_magnitude, prune_together
 from sparsity_report.counting.progress import Progress, with_bar
 from sparsity_report.counting.pruning import Pruning
