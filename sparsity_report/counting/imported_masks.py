@@ -77,9 +77,7 @@ class ImportedMasks(Policy):
         return "Imported"
 
 
-def import_mask(
-    weights: Weights, masks: Masks, *, pruned_is: int = 0, progress: Progress | None = None
-) -> Pruning:
+def import_mask(weights: Weights, masks: Masks, *, progress: Progress | None = None) -> Pruning:
     """Prune by masks from another tool.
 
     Parameters
@@ -87,12 +85,10 @@ def import_mask(
     weights : Weights
         From :func:`sparsity_report.load`.
     masks : path-like or mapping of str to array
-        Zeros and ones of any type, with the names and shapes of the model's parameters in memory:
-        a ``.safetensors`` file, or a mapping to tensors or arrays, such as ``numpy.load(path)``.
-        A name may end in ``_mask``, like the buffers of ``torch.nn.utils.prune``. Parameters
-        without a mask are not pruned.
-    pruned_is : {0, 1}
-        Mask value of pruned weights: 0 as in ``torch.nn.utils.prune``, or 1.
+        Zeros for pruned weights and ones for the others, of any type, by the names and in the
+        shapes of the model's parameters in memory: a ``.safetensors`` file, or a mapping to tensors
+        or arrays, such as ``numpy.load(path)``. A name may end in ``_mask``, like the buffers of
+        ``torch.nn.utils.prune``. Parameters without a mask are not pruned.
     progress : callable, optional
         See :func:`global_magnitude`.
 
@@ -116,15 +112,13 @@ def import_mask(
     >>> pruning.pruned, sr.masked(pruning).name
     (16256, 'MaskedImported')
     """
-    if isinstance(pruned_is, bool) or pruned_is not in (0, 1):
-        raise SparsityReportError(f"pruned_is must be 0 or 1, not {pruned_is!r}")
     check_values(weights)
     counts = count_weights(weights, progress)
     name, given = _given(masks)
     cuts: dict[str, Cut] = {}
     digest = hashlib.sha256()
     for parameter, each in _by_parameter(given, name, weights):
-        cut = _cut(each, name, parameter, pruned_is)
+        cut = _cut(each, name, parameter)
         digest.update(f"{parameter.name!r} {parameter.shape}".encode())
         digest.update(cut.bits.data)
         if not cut.pruned:
@@ -144,7 +138,7 @@ def import_mask(
     return Pruning(weights, share, ImportedMasks(), cuts, basis)
 
 
-def _cut(mask: _Mask, file: str, parameter: Parameter, pruned_is: int) -> MaskCut:
+def _cut(mask: _Mask, file: str, parameter: Parameter) -> MaskCut:
     """Return the cut of a parameter by a mask."""
     if mask.shape != parameter.shape:
         raise SparsityReportError(
@@ -159,7 +153,7 @@ def _cut(mask: _Mask, file: str, parameter: Parameter, pruned_is: int) -> MaskCu
             raise SparsityReportError(
                 f"{file}: {mask.name!r} holds {wrong}; a mask holds zeros and ones only"
             )
-        keep[done : done + values.size] = ones.reshape(-1) == (pruned_is == 0)
+        keep[done : done + values.size] = ones.reshape(-1)
         done += values.size
     kept = int(np.count_nonzero(keep))
     return MaskCut(np.packbits(keep), parameter.total - kept, kept)
