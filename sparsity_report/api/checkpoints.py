@@ -54,7 +54,7 @@ def compare_checkpoints(
         with one tensor at a time in memory.
     executor : concurrent.futures.Executor, optional
         Reads checkpoints in files, see :func:`global_magnitude`.
-    cache : path-like or Cache, optional
+    cache : path-like, optional
         Folder that keeps the tallies of large tensors in files.
     progress : callable, optional
         Called with the bytes read, the bytes in all and the name of the tensor.

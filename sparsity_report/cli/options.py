@@ -349,7 +349,7 @@ class PruneOptions(CountingOptions, WriteOptions, Policies):
     """Options of ``prune``."""
 
     mask: Path | None = option(
-        None, PRUNING, "Masks of another tool: a .safetensors file.", metavar="FILE"
+        None, PRUNING, "Masks of another tool, .safetensors.", metavar="FILE"
     )
     score: str | None = option(
         None, PRUNING, "Expert score: frequency, magnitude. [default: reap]", metavar="NAME"

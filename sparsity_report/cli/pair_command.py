@@ -33,7 +33,7 @@ def pair(
     """
     check_paths(before, after, *options.base)
     import sparsity_report as sr
-    from sparsity_report.pairing.value_loops import fastest_loops
+    from sparsity_report.pairing.value_loops import compiled_compare
     from sparsity_report.report.tables import checkpoint_tables
     from sparsity_report.report.tables.plain_text import to_text
 
@@ -49,7 +49,7 @@ def pair(
     with quiet_libraries(), workers(options.workers) as executor:
         models = _opened(before, after, options)
         study = sr.compare_checkpoints(*models, executor=executor, cache=options.cache)
-    if study.totals["total"].iloc[0] >= MANY and not fastest_loops().is_compiled:
+    if study.totals["total"].iloc[0] >= MANY and compiled_compare() is None:
         print_warning("numba compares large models about twice as fast; run pip install numba")
     lines = [json.dumps(study.to_json())] if options.json else [*study.sentences()]
     for table in [] if options.json else checkpoint_tables.small(study):

@@ -1,8 +1,8 @@
 """Counts of a model from one pass, and the prunings that follow from them.
 
 - `counts`: the pass over a model, and the counts remembered beside it.
-- `histogram`: nonzeros and magnitudes of a tensor; `moments`: its mean and deviation;
-  `quantization_steps`: distances between the levels of a packed tensor.
+- `histogram`: nonzeros and magnitudes of a tensor, its mean and deviation, and distances between
+  the levels of a packed one.
 - `matrix_counts`: zeros of a tensor by row, column, group and block, and its special numbers.
 - `workers`: threads or an executor that share the work; `progress`: its progress bars.
 - `disk_cache`: a folder of earlier results; `count_cache`: counts as entries of it.

@@ -3,9 +3,9 @@
 The key of a tensor covers the length and the modification time of its file, the position of the
 values in it, and four blocks of 64 KiB of every slice (all of a slice up to 256 KiB). Reading every
 byte for a key would take as long as counting. The key therefore misses a change that keeps length
-and time and avoids these blocks; ``Cache(folder, verify=True)`` finds it. The path is not part of
-the key, so that a copy with the same time is recognized. The key of a file on the Hub covers its
-address, its commit and its etag, a digest of its content; nothing is read.
+and time and avoids these blocks. The path is not part of the key, so that a copy with the same time
+is recognized. The key of a file on the Hub covers its address, its commit and its etag, a digest of
+its content; nothing is read.
 """
 
 import hashlib
@@ -15,9 +15,15 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from sparsity_report.counting.histogram import Floats, Integers, Magnitudes, bucket_of, smallest_of
-from sparsity_report.counting.quantization_steps import Steps
-from sparsity_report.sparse.cost import value_bytes
+from sparsity_report.counting.histogram import (
+    Floats,
+    Integers,
+    Magnitudes,
+    Steps,
+    bucket_of,
+    is_exact,
+    smallest_of,
+)
 from sparsity_report.weights.tensor_slices import FileSlice, LocalFile, Slice
 
 # Part of every key: entries of other versions are never found.
@@ -94,8 +100,7 @@ def decode_counts(slices: Sequence[Slice], histogram: bool, data: bytes) -> Magn
     )
     roundings = {part.rounding for part in slices} if histogram else {None}
     rounding = roundings.pop() if len(roundings) == 1 else None
-    # count_slice chooses by the same rule.
-    exact = all(part.rounding is None and value_bytes(part.dtype) <= 2 for part in slices)
+    exact = all(map(is_exact, slices))
     tally = Magnitudes(total, nonzero, nan, values, counts, exact or not histogram)
     if histogram:
         _check_buckets(tally)

@@ -121,7 +121,7 @@ def count_weights(
             done += part.total * stored[name].itemsize
             if so_far[name].total == stored[name].total:
                 counts[name] = so_far.pop(name)
-                entries.put(keys.get(name), name, encode_counts(counts[name]))
+                entries.put(keys.get(name), encode_counts(counts[name]))
             show(done, size, name)
     add_notes(weights, entries.notes())
     memory.complete = True

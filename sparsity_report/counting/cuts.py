@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, TypeVar
@@ -46,31 +45,15 @@ def inputs_last(tensor: torch.Tensor, sizes: tuple[int, int]) -> torch.Tensor:
     return tensor.view(-1, *sizes).mT if tensor.shape[-2:] != sizes else tensor.mT
 
 
-def apply_mask_(tensor: torch.Tensor, kept: torch.Tensor) -> None:
-    """Set pruned weights to zero in place without changing a bit of the others.
-
-    Examples
-    --------
-    >>> values = torch.tensor([1.0, float("nan"), -2.0])
-    >>> apply_mask_(values, torch.tensor([True, False, True]))
-    >>> values.tolist()
-    [1.0, 0.0, -2.0]
-    """
-    # Bits are multiplied by 0 or 1, because float8 lacks masked_fill.
-    if (bits := _BITS.get(tensor.itemsize)) is not None:
-        tensor.view(getattr(torch, bits)).mul_(kept)
-    else:
-        tensor.masked_fill_(~kept, 0)
-
-
 def masked_copy(tensor: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
-    """Return a copy with pruned weights set to zero, see :func:`apply_mask_`.
+    """Return a copy with pruned weights set to zero, without changing a bit of the others.
 
     Examples
     --------
     >>> masked_copy(torch.tensor([1.0, -2.0]), torch.tensor([False, True])).tolist()
     [0.0, -2.0]
     """
+    # Bits are multiplied by 0 or 1, because float8 lacks masked_fill.
     if (bits := _BITS.get(tensor.itemsize)) is not None:
         return (tensor.view(getattr(torch, bits)) * kept).view(tensor.dtype)
     return tensor.masked_fill(~kept, 0)
@@ -87,10 +70,13 @@ class Cut(ABC):
 
     __slots__ = ()
     pruned: int
-    # False for a cut that takes zeros only.
-    changes = True
     # Inputs and outputs of the matrices if their inputs come first, as in ``Conv1D``.
     input_first: tuple[int, int] | None = None
+
+    @property
+    def changes(self) -> bool:
+        """False for a cut that takes zeros only."""
+        return True
 
     @abstractmethod
     def nonzero_after(self, before: Magnitudes) -> int:
@@ -126,63 +112,33 @@ class Cut(ABC):
     def apply_(self, tensor: torch.Tensor) -> None:
         """Set pruned elements to zero in place, block by block."""
         for kept, part in zip(self._flags(self._views(tensor)), self._views(tensor), strict=True):
-            apply_mask_(part, kept)
+            part.copy_(masked_copy(part, kept))
 
 
-class FrozenArray:
-    """A read-only array that is compared and hashed by its content.
-
-    Examples
-    --------
-    >>> FrozenArray(np.zeros(3)) == FrozenArray(np.zeros(3))
-    True
-    """
-
-    def __init__(self, values: npt.NDArray[Any]) -> None:
-        self.values = np.ascontiguousarray(values)
-        self.values.flags.writeable = False
-
-    @cached_property
-    def digest(self) -> str:
-        """Sixteen hexadecimal digits, a digest of type, shape and values."""
-        digest = hashlib.sha256(repr((self.values.dtype.str, self.values.shape)).encode())
-        digest.update(self.values.data)
-        return digest.hexdigest()[:16]
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, FrozenArray) and self.digest == other.digest
-
-    def __hash__(self) -> int:
-        return hash(self.digest)
-
-    def __repr__(self) -> str:
-        return f"FrozenArray({self.values.dtype}, {self.values.shape}, {self.digest})"
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class InputNorms:
     """Norms of the inputs of a tensor, by which its magnitudes are multiplied.
 
     Attributes
     ----------
-    norms : FrozenArray
+    norms : numpy.ndarray
         float64 of shape (matrices, inputs), over the calibration tokens of each matrix.
     outputs : int
         Rows of each matrix.
     """
 
-    norms: FrozenArray
+    norms: Floats
     outputs: int
 
     @property
     def inputs(self) -> int:
         """Columns of each matrix."""
-        return int(self.norms.values.shape[1])
+        return int(self.norms.shape[1])
 
     @property
     def rows(self) -> int:
         """Rows of all matrices."""
-        return len(self.norms.values) * self.outputs
+        return len(self.norms) * self.outputs
 
     def scores(self, part: torch.Tensor, first: int) -> torch.Tensor:
         """Return |w|·‖x‖ of whole rows in float64.
@@ -197,7 +153,7 @@ class InputNorms:
             Number of the first row among those of all matrices.
         """
         rows = part.reshape(-1, self.inputs).to(torch.float64).abs()
-        norms = torch.from_numpy(self.norms.values.copy()).to(rows.device)
+        norms = torch.from_numpy(self.norms).to(rows.device)
         if len(norms) > 1:
             numbers = torch.arange(first, first + len(rows), device=rows.device)
             norms = norms[numbers // self.outputs]
@@ -223,6 +179,11 @@ class ThresholdCut(Cut):
     pruned: int
     ties: int
 
+    @property
+    def changes(self) -> bool:
+        """False for a cut that takes zeros only."""
+        return self.threshold > 0
+
     def nonzero_after(self, before: Magnitudes) -> int:
         """Return the nonzeros after pruning a tensor with these magnitudes."""
         return before.total - max(self.pruned, before.total - before.nonzero)
@@ -240,27 +201,6 @@ class ThresholdCut(Cut):
             removed += kept.size - int(np.count_nonzero(kept))
             yield torch.from_numpy(kept).to(part.device)
         check_unchanged(removed, self.pruned)
-
-
-@dataclass(frozen=True, slots=True)
-class ZeroCut(Cut):
-    """A cut of exactly the zeros that a tensor has.
-
-    Attributes
-    ----------
-    pruned : int
-        Number of zeros.
-    """
-
-    changes = False
-    pruned: int
-
-    def nonzero_after(self, before: Magnitudes) -> int:
-        """Return the nonzeros, which stay as they are."""
-        return before.nonzero
-
-    def _flags(self, parts: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
-        return (part.bool() for part in parts)
 
 
 class CountedCut(Cut):
@@ -381,7 +321,7 @@ def check_unchanged(taken: int, counted: int) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class RowCut(CountedCut):
     """A cut of the scores below the threshold of each row, and of some on it.
 
@@ -390,9 +330,9 @@ class RowCut(CountedCut):
     Attributes
     ----------
     scale : InputNorms
-    thresholds : FrozenArray
+    thresholds : numpy.ndarray
         float64, one for each row of all matrices.
-    ties : FrozenArray
+    ties : numpy.ndarray
         int64: scores exactly on the threshold that are pruned too, the first by position.
     pruned : int
         Number of pruned elements.
@@ -403,8 +343,8 @@ class RowCut(CountedCut):
     """
 
     scale: InputNorms
-    thresholds: FrozenArray
-    ties: FrozenArray
+    thresholds: Floats
+    ties: Integers
     pruned: int
     nonzero: int
     input_first: tuple[int, int] | None = None
@@ -414,7 +354,7 @@ class RowCut(CountedCut):
         for part in parts:
             scores = self.scale.scores(part, first)
             rows = slice(first, first + len(scores))
-            limits = (torch.from_numpy(f.values[rows].copy()) for f in (self.thresholds, self.ties))
+            limits = (torch.from_numpy(each[rows]) for each in (self.thresholds, self.ties))
             kept = _above(scores, *(each.to(scores.device) for each in limits))
             first += len(scores)
             yield part, kept.reshape(part.shape)
@@ -440,8 +380,8 @@ def cut_rows(
         thresholds, ties, kept = zip(*parts, strict=True)
         cuts[p.name] = RowCut(
             scales[p.name],
-            FrozenArray(np.concatenate(thresholds)),
-            FrozenArray(np.concatenate(ties)),
+            np.concatenate(thresholds),
+            np.concatenate(ties),
             counts[p.name],
             sum(kept),
             p.inputs_outputs,

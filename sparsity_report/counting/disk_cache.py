@@ -11,7 +11,6 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,8 +21,7 @@ from sparsity_report.words.sentences import say
 
 _Result = TypeVar("_Result")
 
-_DAMAGED, _OUTDATED = "note.cache_damaged", "note.cache_outdated"
-_UNWRITABLE = "note.cache_unwritable"
+_DAMAGED, _UNWRITABLE = "note.cache_damaged", "note.cache_unwritable"
 _MAGIC = b"sparsity-report kept 3\n"
 _DIGEST = hashlib.sha256().digest_size
 # Opening must not wait for a pipe, nor follow a link.
@@ -37,32 +35,8 @@ _KINDS = {
 _NAMED = 3
 
 
-@dataclass(frozen=True)
-class Cache:
-    """A folder that caches counts, for ``cache=``.
-
-    Parameters
-    ----------
-    folder : path-like
-        Created when it is missing.
-    verify : bool
-        Count every tensor again and compare the result with the cache. ``study.notes`` lists the
-        entries that were wrong, and the cache keeps the new counts.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> import sparsity_report as sr
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     pruning = sr.global_magnitude(sr.load(), 0.3, cache=sr.Cache(folder, verify=True))
-    """
-
-    folder: str | os.PathLike[str]
-    verify: bool = False
-
-
-#: Accepted by ``cache=``: a folder, or a folder and its options.
-CacheFolder = str | os.PathLike[str] | Cache
+#: Accepted by ``cache=``: the path of a folder.
+CacheFolder = str | os.PathLike[str]
 
 
 class Entries:
@@ -70,7 +44,7 @@ class Entries:
 
     Parameters
     ----------
-    cache : path-like or Cache, optional
+    cache : path-like, optional
         None: no entry is found, and none is written.
     kind : str
         ``"counts"`` or ``"pairs"``: the suffix of their files.
@@ -83,10 +57,8 @@ class Entries:
 
     def __init__(self, cache: CacheFolder | None, kind: str) -> None:
         self.in_use = cache is not None
-        cache = cache if isinstance(cache, Cache) else Cache(cache or "")
-        self._verify = cache.verify
-        self._folder, self._kind, self._trouble = Path(cache.folder), kind, ""
-        self._rejected: dict[str, list[str]] = {_DAMAGED: [], _OUTDATED: []}
+        self._folder, self._kind, self._trouble = Path(cache or ""), kind, ""
+        self._damaged: list[str] = []
         try:
             if self.in_use:
                 check_folder(self._folder)
@@ -96,7 +68,7 @@ class Entries:
             self._trouble = str(error)
 
     def get(self, key: str | None, name: str, decode: Callable[[bytes], _Result]) -> _Result | None:
-        """Return the result under a key; None if there is no valid one, or when verifying.
+        """Return the result under a key; None if there is no valid one.
 
         Parameters
         ----------
@@ -107,26 +79,16 @@ class Entries:
         decode : callable
             Returns the result in a payload, or raises a ValueError if the payload is impossible.
         """
-        return None if key is None or self._verify else self._get(key, name, decode)
-
-    def _get(self, key: str, name: str, decode: Callable[[bytes], _Result]) -> _Result | None:
         try:
-            payload = self._payload(key)
+            payload = None if key is None else self._payload(key)
             return None if payload is None else decode(payload)
         except ValueError:
-            self._rejected[_DAMAGED].append(name)
+            self._damaged.append(name)
             return None
 
-    def put(self, key: str | None, name: str, payload: bytes) -> None:
-        """Write a payload under a key; after a failure, such as a full disk, write nothing more.
-
-        When verifying, note an entry that differs from the payload.
-        """
-        if key is None:
-            return
-        if self._verify and self._get(key, name, bytes) not in {None, payload}:
-            self._rejected[_OUTDATED].append(name)
-        if self._trouble:
+    def put(self, key: str | None, payload: bytes) -> None:
+        """Write a payload under a key; after a failure, such as a full disk, write nothing more."""
+        if key is None or self._trouble:
             return
         head = _MAGIC + bytes.fromhex(key)
         digest = hashlib.sha256(head + payload).digest()
@@ -136,11 +98,10 @@ class Entries:
             self._trouble = str(error)
 
     def notes(self) -> Iterator[str]:
-        """Yield notes about rejected entries, and about a folder that cannot be written."""
-        kind = say(_KINDS[self._kind])
-        for key, names in self._rejected.items():
-            if names:
-                yield say(key, kind=kind, count=len(names), names=names[:_NAMED])
+        """Yield notes about damaged entries, and about a folder that cannot be written."""
+        kind, names = say(_KINDS[self._kind]), self._damaged
+        if names:
+            yield say(_DAMAGED, kind=kind, count=len(names), names=names[:_NAMED])
         if self._trouble:
             yield say(_UNWRITABLE, kind=kind, reason=self._trouble)
 

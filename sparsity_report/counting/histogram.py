@@ -1,8 +1,12 @@
-"""Nonzeros of a tensor and the histogram of its magnitudes.
+"""Nonzeros of a tensor, the histogram of its magnitudes, quantization steps and moments.
 
 A bucket is the top 16 bits of a magnitude as float32, which is a bfloat16 number. The histogram
 of a tensor of 8 or 16 bits is therefore lossless. For wider dtypes a bucket is 2⁻⁷ (0.8 %)
 wide, and :func:`refine_slices` reads the exact magnitudes in some buckets.
+
+A weight of a centered Gaussian with deviation σ, rounded to levels a step s apart, becomes zero
+with probability ``erf(s / (2·σ·√2))``. Rounding to few bits therefore creates zeros without
+pruning. A format without a zero level keeps no zeros.
 """
 
 from __future__ import annotations
@@ -11,21 +15,20 @@ import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from sparsity_report.counting.quantization_steps import StepCounter, Steps, merge_counts
 from sparsity_report.counting.workers import work_through
 from sparsity_report.deferred import torch
 from sparsity_report.sparse.cost import value_bytes
 from sparsity_report.weights.tensor_slices import (
+    Rounding,
     Slice,
     dtype_name,
-    is_float,
     memory_slices,
     torch_dtype,
 )
@@ -36,8 +39,94 @@ Integers = npt.NDArray[np.int64]
 BUCKETS = 2**15
 # Values per chunk: enough to outweigh the bins and the handover of Python's lock.
 _CHUNK = 2**20
+# Values converted to double at a time, so that they stay in the processor's cache.
+_RUN = 2**15
 _TOP_HALF = 1 if sys.byteorder == "little" else 0
 _NO_SIGN, _INFINITE = np.int16(0x7FFF), 0x7F80
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Steps:
+    """Quantization steps of a packed tensor, in buckets of their top 16 bits.
+
+    Attributes
+    ----------
+    rounding : Rounding
+    values : numpy.ndarray of float64
+        Middles of the buckets, which are 0.8 % wide.
+    counts : numpy.ndarray of int64
+        Values of the tensor with each step.
+    near : int
+        Values within half a step of zero; counted only if zero is not a level.
+    """
+
+    rounding: Rounding
+    values: Floats
+    counts: Integers
+    near: int = 0
+
+    def expected_zeros(self, deviation: float) -> float:
+        """Return the expected number of values of a centered Gaussian that are rounded to zero.
+
+        If zero is not a level, return those within half a step of it.
+
+        Examples
+        --------
+        With levels two deviations apart, 68 % of the values are within one deviation:
+
+        >>> steps = Steps(Rounding(), np.array([2.0]), np.array([100]))
+        >>> round(steps.expected_zeros(1.0), 1)
+        68.3
+        """
+        scaled = torch.from_numpy(self.values) / (deviation * math.sqrt(2))
+        near = torch.erf(self.rounding.below * scaled) + torch.erf(self.rounding.above * scaled)
+        return float(near / 2 @ torch.from_numpy(self.counts).double())
+
+    def merged(self, other: Steps | None) -> Steps | None:
+        """Return the steps of both tensors; None if one is unknown or their roundings differ."""
+        if other is None or self.rounding != other.rounding:
+            return None
+        sums = merge_counts([(self.values, self.counts), (other.values, other.counts)])
+        return Steps(self.rounding, *sums, self.near + other.near)
+
+
+def merge_counts(pairs: Sequence[tuple[Floats, Integers]]) -> tuple[Floats, Integers]:
+    """Add up counts per value, given values and their counts."""
+    pairs = [pair for pair in pairs if pair[0].size] or [(np.empty(0), np.empty(0, dtype=np.int64))]
+    if len(pairs) == 1:
+        return pairs[0]
+    values, which = np.unique(np.concatenate([v for v, _ in pairs]), return_inverse=True)
+    # Counts up to 2⁵³ are exact in the float64 that NumPy adds weights in.
+    counts = np.bincount(which, np.concatenate([c for _, c in pairs])).astype(np.int64)
+    return values, counts
+
+
+class StepCounter(Slice):
+    """A slice that tallies its quantization steps while its values are read."""
+
+    def __init__(self, part: Slice, rounding: Rounding) -> None:
+        super().__init__(part.total, part.dtype)
+        self._part, self._rounding = part, rounding
+        self._tally, self._near = np.zeros(2**15, dtype=np.int64), 0
+
+    def pieces(self) -> Iterator[torch.Tensor]:
+        """Yield the values and tally their steps; iterate once only."""
+        for values, steps in self._part.rounded():
+            codes = steps.reshape(-1).view(np.uint32) >> np.uint32(16)
+            each = values.numel() // steps.size
+            self._tally += each * np.bincount(codes, minlength=self._tally.size)
+            if not self._rounding.has_zero:
+                blocks = np.abs(values.numpy()).reshape(steps.size, each)
+                self._near += int(np.count_nonzero(blocks <= steps.reshape(-1, 1) / 2))
+            yield values
+
+    def steps(self) -> Steps:
+        """Return the steps of the values read so far."""
+        present = np.flatnonzero(self._tally)
+        # The bucket of infinity has no middle.
+        middle = np.minimum((present << 16) + 2**15, 0xFF << 23).astype(np.uint32)
+        middles = middle.view(np.float32).astype(np.float64)
+        return Steps(self._rounding, middles, self._tally[present], self._near)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -149,33 +238,95 @@ def refine_slices(
 def count_slice(part: Slice, histogram: bool) -> Magnitudes:
     """Count one slice, with or without a histogram of its magnitudes."""
     if not histogram:
-        nonzero = sum(int(np.count_nonzero(_flags(chunk))) for chunk in _chunks(part))
+        nonzero = sum(int(np.count_nonzero(nonzero_flags(chunk))) for chunk in _chunks(part))
         return Magnitudes(part.total, nonzero)
-    if part.rounding:
-        counter = StepCounter(part, part.rounding)
-        return replace(_count_wide(counter), steps=counter.steps())
-    return (_count_narrow if value_bytes(part.dtype) <= 2 else _count_wide)(part)
+    counter = StepCounter(part, part.rounding) if part.rounding else None
+    exact, tally, zeros = is_exact(part), np.zeros(2**16, dtype=np.int64), 0
+    for chunk in _chunks(counter or part):
+        # Torch's bincount releases Python's lock.
+        added = torch.bincount(_numbers(chunk, exact), minlength=1).numpy()
+        tally[: added.size] += added
+        if added[0]:  # of a wide dtype also tiny values
+            zeros += int(added[0] if exact else np.count_nonzero(_real(chunk) == 0))
+    magnitudes, which = _meaning(part.dtype if exact else "")
+    counts = np.bincount(which, tally[: which.size]).astype(np.int64)
+    is_nan = np.isnan(magnitudes)
+    kept, nan = np.flatnonzero(counts * ~is_nan), int(counts[is_nan].sum())
+    steps = counter.steps() if counter else None
+    pair = magnitudes[kept], counts[kept]
+    return Magnitudes(part.total, part.total - zeros, nan, *pair, exact, steps)
+
+
+def is_exact(part: Slice) -> bool:
+    """Return whether the histogram of a slice is lossless."""
+    return part.rounding is None and value_bytes(part.dtype) <= 2
+
+
+@dataclass(slots=True)
+class Moments:
+    """Sums in double precision over the values added so far.
+
+    Examples
+    --------
+    >>> sums = Moments()
+    >>> sums.add(torch.tensor([3.0, -3.0]))
+    >>> sums.add(torch.tensor([[1.0], [-1.0]]))
+    >>> sums.mean_abs, sums.std, sums.least_abs
+    (2.0, 2.23606797749979, 1.0)
+
+    Attributes
+    ----------
+    least_abs : float
+        Smallest nonzero magnitude; infinite if there is none.
+    """
+
+    count: int = 0
+    total: float = 0.0
+    absolute: float = 0.0
+    squares: float = 0.0
+    least_abs: float = math.inf
+
+    def add(self, tensor: torch.Tensor) -> None:
+        """Add the values of a tensor."""
+        for run in tensor.reshape(-1).split(_RUN):
+            # In NumPy: torch would start a team of threads for every run.
+            values = run.to(torch.float64).numpy()
+            self.count += values.size
+            with np.errstate(invalid="ignore", over="ignore"):
+                self.total += float(values.sum())
+                sizes = np.abs(values)
+                self.absolute += float(sizes.sum())
+                least = sizes.min(where=sizes > 0, initial=math.inf)
+                self.least_abs = min(self.least_abs, float(least))
+                self.squares += float(np.square(values).sum())
+
+    @property
+    def mean_abs(self) -> float:
+        """Mean magnitude; not finite if a value is not."""
+        return self.absolute / self.count if self.count else 0.0
+
+    @property
+    def std(self) -> float:
+        """Population standard deviation of the values; not finite if a value is not."""
+        if not self.count:
+            return 0.0
+        return math.sqrt(max(self.squares / self.count - (self.total / self.count) ** 2, 0.0))
 
 
 def count_together(tensors: Sequence[torch.Tensor], histogram: bool) -> Iterator[Magnitudes]:
     """Yield the counts of small tensors of one dtype that NumPy has, with few calls for all."""
     values, sizes = torch.cat([tensor.cpu() for tensor in tensors]), [t.numel() for t in tensors]
     starts = np.cumsum([0, *sizes[:-1]])
-    nonzeros = np.add.reduceat(_flags(values), starts, dtype=np.int64).tolist()
+    nonzeros = np.add.reduceat(nonzero_flags(values), starts, dtype=np.int64).tolist()
     if not histogram:
         yield from map(Magnitudes, sizes, nonzeros)
         return
-    exact = value_bytes(dtype_name(values.dtype)) <= 2
-    if exact:
-        magnitudes, which = _meaning(dtype_name(values.dtype))
-        codes = which[values.view(torch.int16).numpy().view(np.uint16)]
-    else:
-        single = _single(values.numpy())
-        codes = np.where(np.isnan(single), _NO_SIGN, _codes(single))
+    exact = values.itemsize <= 2
+    magnitudes, which = _meaning(dtype_name(values.dtype) if exact else "")
+    codes = which[_numbers(values, exact).numpy()]
     owners = np.repeat(np.arange(len(sizes)) * BUCKETS, sizes)
     present, counts = np.unique(owners + codes, return_counts=True)
-    codes = present % BUCKETS
-    smallest = magnitudes[codes] if exact else smallest_of(codes)
+    smallest = magnitudes[present % BUCKETS]
     edges = np.searchsorted(present, np.arange(len(sizes) + 1) * BUCKETS).tolist()
     for total, nonzero, start, stop in zip(sizes, nonzeros, edges, edges[1:], strict=False):
         nan = int(counts[stop - 1]) if np.isnan(smallest[stop - 1]) else 0
@@ -183,43 +334,20 @@ def count_together(tensors: Sequence[torch.Tensor], histogram: bool) -> Iterator
         yield Magnitudes(total, nonzero, nan, smallest[inside], counts[inside], exact)
 
 
-def _count_narrow(part: Slice) -> Magnitudes:
-    tally = np.zeros(2 ** (8 * value_bytes(part.dtype)), dtype=np.int64)
-    for chunk in _chunks(part):
-        if value_bytes(part.dtype) == 1:
-            codes = chunk.view(torch.uint8)
-        elif is_float(part.dtype):
-            codes = torch.from_numpy(chunk.view(torch.int16).numpy() & _NO_SIGN)
-        else:
-            codes = torch.from_numpy(chunk.view(torch.int16).numpy().view(np.uint16)).int()
-        _add(tally, codes)
-    values, counts, nan = _by_magnitude(part.dtype, tally)
-    zero = int(counts[0]) if values.size and values[0] == 0 else 0
-    return Magnitudes(part.total, part.total - zero, nan, values, counts)
-
-
-def _count_wide(part: Slice) -> Magnitudes:
-    tally = np.zeros(BUCKETS, dtype=np.int64)
-    nonzero, nan = part.total, 0
-    for chunk in _chunks(part):
-        values = _real(chunk)
-        single = _single(values)
-        added = _add(tally, torch.from_numpy(_codes(single)))
-        if added[0]:
-            nonzero -= values.size - int(np.count_nonzero(values))
-        if added[_INFINITE:].any():
-            nan += int(np.count_nonzero(np.isnan(single)))
-    # The top half of a NaN can equal that of infinity.
-    tally[_INFINITE] = part.total - nan - tally[:_INFINITE].sum()
-    present = np.flatnonzero(tally[: _INFINITE + 1] > 0)
-    return Magnitudes(part.total, nonzero, nan, smallest_of(present), tally[present], exact=False)
-
-
-def _add(tally: Integers, codes: torch.Tensor) -> Integers:
-    """Add the counts of codes to a tally, with torch's bincount, which releases Python's lock."""
-    added: Integers = torch.bincount(codes, minlength=min(tally.size, BUCKETS)).numpy()
-    tally[: added.size] += added
-    return added
+def _numbers(chunk: torch.Tensor, exact: bool) -> torch.Tensor:
+    """Return the number of the bit pattern of each value, or of its bucket if not `exact`."""
+    if not exact:
+        single = _single(_real(chunk))
+        codes = _codes(single)
+        # The top half of a NaN can equal that of infinity.
+        if codes.size and codes.max() >= _INFINITE:
+            codes[np.isnan(single)] = _NO_SIGN
+        return torch.from_numpy(codes)
+    if chunk.itemsize == 1:
+        return chunk.view(torch.uint8)
+    bits = chunk.view(torch.int16).numpy()
+    is_signed = chunk.dtype.is_floating_point
+    return torch.from_numpy(bits & _NO_SIGN if is_signed else bits.view(np.uint16).astype(np.int32))
 
 
 def _refine_slice(part: Slice, first: int, last: int) -> tuple[Floats, Integers]:
@@ -232,18 +360,15 @@ def _refine_slice(part: Slice, first: int, last: int) -> tuple[Floats, Integers]
     return merge_counts(pairs)
 
 
-def _by_magnitude(dtype: str, tally: Integers) -> tuple[Floats, Integers, int]:
-    """Return the magnitudes of bit patterns, their counts, and the number of NaN."""
-    magnitudes, which = _meaning(dtype)
-    merged = np.bincount(which, tally).astype(np.int64)
-    is_nan = np.isnan(magnitudes)
-    kept = np.flatnonzero(merged * ~is_nan)
-    return magnitudes[kept], merged[kept], int(merged[is_nan].sum())
-
-
 @lru_cache(maxsize=16)
 def _meaning(dtype: str) -> tuple[Floats, npt.NDArray[np.intp]]:
-    """Return the magnitudes of a narrow dtype, NaN last, and the index of each bit pattern."""
+    """Return the magnitudes of a narrow dtype, NaN last, and the index of each bit pattern.
+
+    Without a dtype, return the smallest magnitudes of buckets, and the index of each bucket.
+    """
+    if not dtype:
+        which = np.minimum(np.arange(BUCKETS), _INFINITE + 1)
+        return smallest_of(np.arange(_INFINITE + 2)), which
     bits = 8 * value_bytes(dtype)
     patterns = np.arange(2**bits, dtype=np.uint8 if bits == 8 else np.uint16)
     raw = torch.from_numpy(patterns.view(np.uint8 if bits == 8 else np.int16))
@@ -256,7 +381,8 @@ def _chunks(part: Slice) -> Iterator[torch.Tensor]:
         yield from piece.split(_CHUNK)
 
 
-def _flags(chunk: torch.Tensor) -> npt.NDArray[np.bool_]:
+def nonzero_flags(chunk: torch.Tensor) -> npt.NDArray[np.bool_]:
+    """Return whether each value of a tensor on the CPU is not zero."""
     if chunk.dtype == torch.float16:
         # As integers without the sign.
         chunk = chunk.view(torch.int16) << 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sparsity_report.counting.counts import count_weights
-from sparsity_report.counting.cuts import CountedCut, Cut, FrozenArray
+from sparsity_report.counting.cuts import CountedCut, Cut
 from sparsity_report.counting.policies.magnitude_policies import check_values
 from sparsity_report.counting.progress import Progress
 from sparsity_report.counting.pruning import Basis, Policy, Pruning
@@ -25,26 +25,25 @@ from sparsity_report.weights.tensor_slices import pieces
 from sparsity_report.weights.weights import Parameter, Weights
 
 Masks = str | os.PathLike[str] | Mapping[str, Any]
-Values = npt.NDArray[Any]
 
 _SUFFIX = "_mask"
 
 
-class Array(NamedTuple):
-    """A mask by name and shape, with a function that reads its values."""
+class _Mask(NamedTuple):
+    """Zeros and ones of one parameter."""
 
     name: str
     shape: tuple[int, ...]
-    values: Callable[[], Iterable[Values]]
+    values: Iterable[npt.NDArray[Any]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class MaskCut(CountedCut):
     """A cut by a mask, one bit per weight.
 
     Attributes
     ----------
-    bits : FrozenArray
+    bits : numpy.ndarray
         1 for kept weights, in memory order, eight to a byte, the first in the highest bit.
     pruned : int
         Number of pruned elements.
@@ -52,7 +51,7 @@ class MaskCut(CountedCut):
         Kept weights that are not zero.
     """
 
-    bits: FrozenArray
+    bits: npt.NDArray[np.uint8]
     pruned: int
     nonzero: int
 
@@ -60,7 +59,7 @@ class MaskCut(CountedCut):
         start = 0
         for part in parts:
             stop = start + part.numel()
-            packed = self.bits.values[start // 8 : -(-stop // 8)]
+            packed = self.bits[start // 8 : -(-stop // 8)]
             bits = np.unpackbits(packed)[start % 8 : start % 8 + part.numel()]
             kept = torch.from_numpy(bits.astype(bool)).reshape(part.shape)
             start = stop
@@ -78,9 +77,7 @@ class ImportedMasks(Policy):
         return "Imported"
 
 
-def import_mask(
-    weights: Weights, masks: Masks, *, pruned_is: int = 0, progress: Progress | None = None
-) -> Pruning:
+def import_mask(weights: Weights, masks: Masks, *, progress: Progress | None = None) -> Pruning:
     """Prune by masks from another tool.
 
     Parameters
@@ -88,12 +85,10 @@ def import_mask(
     weights : Weights
         From :func:`sparsity_report.load`.
     masks : path-like or mapping of str to array
-        Zeros and ones of any type, with the names and shapes of the model's parameters in memory:
-        a ``.safetensors`` file, or a mapping to tensors or arrays. A name may end in
-        ``_mask``, like the buffers of ``torch.nn.utils.prune``. Parameters without a mask are not
-        pruned.
-    pruned_is : {0, 1}
-        Mask value of pruned weights: 0 as in ``torch.nn.utils.prune``, or 1.
+        Zeros for pruned weights and ones for the others, of any type, by the names and in the
+        shapes of the model's parameters in memory: a ``.safetensors`` file, or a mapping to tensors
+        or arrays, such as ``numpy.load(path)``. A name may end in ``_mask``, like the buffers of
+        ``torch.nn.utils.prune``. Parameters without a mask are not pruned.
     progress : callable, optional
         See :func:`global_magnitude`.
 
@@ -117,16 +112,15 @@ def import_mask(
     >>> pruning.pruned, sr.masked(pruning).name
     (16256, 'MaskedImported')
     """
-    if isinstance(pruned_is, bool) or pruned_is not in (0, 1):
-        raise SparsityReportError(f"pruned_is must be 0 or 1, not {pruned_is!r}")
     check_values(weights)
     counts = count_weights(weights, progress)
     name, given = _given(masks)
     cuts: dict[str, Cut] = {}
     digest = hashlib.sha256()
     for parameter, each in _by_parameter(given, name, weights):
-        cut = _cut(each, name, parameter, pruned_is)
-        digest.update(f"{parameter.name!r} {cut.bits.digest}".encode())
+        cut = _cut(each, name, parameter)
+        digest.update(f"{parameter.name!r} {parameter.shape}".encode())
+        digest.update(cut.bits.data)
         if not cut.pruned:
             continue
         if not parameter.prunable:
@@ -144,7 +138,7 @@ def import_mask(
     return Pruning(weights, share, ImportedMasks(), cuts, basis)
 
 
-def _cut(mask: Array, file: str, parameter: Parameter, pruned_is: int) -> MaskCut:
+def _cut(mask: _Mask, file: str, parameter: Parameter) -> MaskCut:
     """Return the cut of a parameter by a mask."""
     if mask.shape != parameter.shape:
         raise SparsityReportError(
@@ -152,25 +146,25 @@ def _cut(mask: Array, file: str, parameter: Parameter, pruned_is: int) -> MaskCu
             f"{parameter.shape}; give the mask in the shape of the parameter in memory"
         )
     keep, done = np.empty(parameter.total, dtype=bool), 0
-    for values in mask.values():
+    for values in mask.values:
         ones = values == 1
         if not (ones | (values == 0)).all():
             wrong = values[~(ones | (values == 0))].flat[0]
             raise SparsityReportError(
                 f"{file}: {mask.name!r} holds {wrong}; a mask holds zeros and ones only"
             )
-        keep[done : done + values.size] = ones.reshape(-1) == (pruned_is == 0)
+        keep[done : done + values.size] = ones.reshape(-1)
         done += values.size
     kept = int(np.count_nonzero(keep))
-    return MaskCut(FrozenArray(np.packbits(keep)), parameter.total - kept, kept)
+    return MaskCut(np.packbits(keep), parameter.total - kept, kept)
 
 
 def _by_parameter(
-    given: Iterable[Array], file: str, weights: Weights
-) -> Iterator[tuple[Parameter, Array]]:
+    given: Iterable[_Mask], file: str, weights: Weights
+) -> Iterator[tuple[Parameter, _Mask]]:
     """Yield masks in model order; raise an error for unknown names and for duplicates."""
     parameters = {p.name: p for p in weights.stored}
-    masks: dict[str, Array] = {}
+    masks: dict[str, _Mask] = {}
     for mask in given:
         name = mask.name if mask.name in parameters else mask.name.removesuffix(_SUFFIX)
         if name not in parameters:
@@ -186,7 +180,7 @@ def _by_parameter(
     yield from ((p, masks[name]) for name, p in parameters.items() if name in masks)
 
 
-def _given(masks: Masks) -> tuple[str, Iterable[Array]]:
+def _given(masks: Masks) -> tuple[str, Iterable[_Mask]]:
     """Return the name of the masks, for errors and notes, and the masks."""
     if isinstance(masks, Mapping):
         return "masks", [_array(str(name), value) for name, value in masks.items()]
@@ -195,11 +189,11 @@ def _given(masks: Masks) -> tuple[str, Iterable[Array]]:
         return writable(path.name), _tensors(path)
     raise SparsityReportError(
         f"{path}: masks are read from .safetensors files; for others give a mapping of names to "
-        "arrays, such as torch.load(path, weights_only=True) or dict(numpy.load(path))"
+        "arrays, such as numpy.load(path) or torch.load(path, weights_only=True)"
     )
 
 
-def _array(name: str, value: Any) -> Array:
+def _array(name: str, value: Any) -> _Mask:
     """Return a tensor or an array as a mask."""
     if isinstance(value, torch.Tensor):
         tensor = value.detach()
@@ -207,7 +201,7 @@ def _array(name: str, value: Any) -> Array:
             raise SparsityReportError(
                 f"masks: {name!r} is not a dense tensor with values; give it as one"
             )
-        return Array(name, tuple(tensor.shape), lambda: [_numpy(tensor.cpu())])
+        return _Mask(name, tuple(tensor.shape), map(_numpy, [tensor]))
     try:
         array = np.asarray(value)
     except ValueError as error:
@@ -218,25 +212,21 @@ def _array(name: str, value: Any) -> Array:
         raise SparsityReportError(
             f"masks: {name!r} is not an array of numbers; give zeros and ones"
         )
-    return Array(name, array.shape, lambda: [array])
+    return _Mask(name, array.shape, [array])
 
 
-def _tensors(path: Path) -> Iterator[Array]:
+def _tensors(path: Path) -> Iterator[_Mask]:
     """Yield the masks of a safetensors file."""
     for entry in read_header(path):
         if entry.kind:
             raise SparsityReportError(
                 f"{path}: {entry.key!r} is packed; a mask holds zeros and ones only"
             )
-        yield Array(
-            entry.key,
-            entry.shape,
-            lambda entry=entry: map(_numpy, pieces(entry.slices())),  # type: ignore[misc]
-        )
+        yield _Mask(entry.key, entry.shape, map(_numpy, pieces(entry.slices())))
 
 
-def _numpy(tensor: torch.Tensor) -> Values:
+def _numpy(tensor: torch.Tensor) -> npt.NDArray[Any]:
     """Return a tensor as an array, in float32 if NumPy lacks its dtype."""
     small = tensor.dtype.is_floating_point and tensor.dtype not in (torch.float64, torch.float32)
-    array: Values = (tensor.float() if small else tensor).numpy()
+    array: npt.NDArray[Any] = (tensor.float() if small else tensor).cpu().numpy()
     return array

@@ -206,8 +206,6 @@ class Policy:
         Seed of a random rule; commands have only 0.
     allocation : str
         Name of the allocation of sparsity to modules; empty if it is uniform.
-    part : str
-        Number of modules that are pruned, such as ``"2 of 8 modules"``; empty for all.
     """
 
     name: ClassVar[str]
@@ -222,7 +220,6 @@ class Policy:
     pattern: Pattern | None = None
     seed: int | None = None
     allocation: str = ""
-    part: str = ""
 
     def prune(self, weights: Weights, sparsity: float, inputs: Inputs) -> Pruning:
         """Prune a model; a pattern determines the sparsity itself.
@@ -270,10 +267,9 @@ class Policy:
     @property
     def method(self) -> str:
         """Name in a study, with the settings after commas."""
-        rule = f"{self.name} in {self.part}" if self.part else self.name
         seed = "" if self.seed is None else f"seed {self.seed}"
         pattern = "" if self.pattern is None else str(self.pattern)
-        return ", ".join(filter(None, (rule, seed, pattern, self.allocation)))
+        return ", ".join(filter(None, (self.name, seed, pattern, self.allocation)))
 
     @property
     def key(self) -> str:
@@ -283,19 +279,18 @@ class Policy:
     @property
     def ranking(self) -> str:
         """Order in which the weights of a tensor are pruned, however many it loses."""
-        return replace(self, allocation="", part="").method
+        return replace(self, allocation="").method
 
     def label(self, sparsity: float) -> str:
         """Return the suffix in the names of variants."""
         level = str(self.pattern or f"{round(100 * sparsity, 10):g}")
-        word = "Partly" if self.part else self.word
         seed = f"Seed{self.seed}" if self.seed else ""
-        return f"{level}{word}{WORDS.get(self.allocation, '')}{seed}"
+        return f"{level}{self.word}{WORDS.get(self.allocation, '')}{seed}"
 
     def python(self, sparsity: float | None) -> str | None:
         """Return the call that prunes so; None if the settings do not determine it."""
         is_known = self.pattern or sparsity is not None
-        if self.calibrates or self.part or self.allocation or not (self.function and is_known):
+        if self.calibrates or self.allocation or not (self.function and is_known):
             return None
         arguments = list(map(repr, self.pattern or [sparsity]))
         arguments += [] if self.seed is None else [f"seed={self.seed}"]
@@ -416,7 +411,8 @@ class Pruning:
         True
         """
         thresholds = {getattr(cut, "threshold", None) for cut in self.cuts.values()}
-        return thresholds.pop() if len(thresholds) == 1 else None
+        has_one = self.policy.has_target and len(thresholds) == 1
+        return thresholds.pop() if has_one else None
 
     @property
     def label(self) -> str:

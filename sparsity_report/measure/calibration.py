@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sparsity_report.counting.cuts import FrozenArray, InputNorms
+from sparsity_report.counting.cuts import InputNorms
 from sparsity_report.counting.kept_experts import routed_stacks
 from sparsity_report.counting.progress import Progress, with_bar
 from sparsity_report.counting.pruning import Calibration
@@ -91,7 +91,7 @@ def calibrate(
     >>> calibration = sr.calibrate(sr.load(), windows=4)
     >>> calibration
     <Calibration of demo on 4 windows of 256 tokens of calibration.txt>
-    >>> calibration.scales["model.decoder.layers.0.fc2.weight"].norms.values.shape
+    >>> calibration.scales["model.decoder.layers.0.fc2.weight"].norms.shape
     (1, 512)
     """
     check_options("calibrate", options, CalibrationOptions.__annotations__)
@@ -275,8 +275,7 @@ class _Watch(TorchDispatchMode):
                     f"{self._name} did not use {name} as the weight of a linear layer on the "
                     "calibration text, so its inputs are unknown; leave it out (blacklist=)"
                 )
-            norms = FrozenArray(np.sqrt(inputs.squares.numpy()))
-            scales[name] = InputNorms(norms, inputs.outputs)
+            scales[name] = InputNorms(np.sqrt(inputs.squares.numpy()), inputs.outputs)
             tokens[name] = tuple(inputs.tokens)
         return scales, tokens
 

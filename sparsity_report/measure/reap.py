@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
 from sparsity_report.counting import kept_experts
+from sparsity_report.counting.histogram import Moments
 from sparsity_report.counting.kept_experts import KeptExperts, checked_stacks, expert_groups
 from sparsity_report.counting.matrix_counts import matrix_blocks
-from sparsity_report.counting.moments import Moments
 from sparsity_report.counting.progress import Progress, with_bar
 from sparsity_report.counting.pruning import Basis, Calibration
 from sparsity_report.deferred import torch

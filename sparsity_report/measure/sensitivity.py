@@ -10,8 +10,8 @@ import pandas as pd
 
 from sparsity_report.counting.allocation import check_sparsity
 from sparsity_report.counting.counts import count_weights
-from sparsity_report.counting.moments import Moments
-from sparsity_report.counting.policies.magnitude_policies import global_magnitude
+from sparsity_report.counting.histogram import Moments
+from sparsity_report.counting.policies.magnitude_policies import global_magnitude, prune_together
 from sparsity_report.counting.progress import Progress, with_bar
 from sparsity_report.errors import SparsityReportError, check_options
 from sparsity_report.measure.model_stage import Stage
@@ -85,7 +85,8 @@ def sensitivity(
         if progress:
             progress(number, len(parts), part)
         names = [module.name for module in modules]
-        pruning = global_magnitude(weights, level, modules=names)
+        chosen = {p.name: counts[p.name] for m in modules for p in m.parameters if p.prunable}
+        pruning = prune_together(weights, level, chosen)
         stage.prune(pruning)
         score = score_text(stage.model, passage, part)
         total, nonzero = pruned_layers.loc[names, ["weight_total", "weight_nonzero"]].sum().tolist()

@@ -1,6 +1,6 @@
-"""Comparison of values in loops that numba compiles, each value read once.
+"""Comparison of values in a loop that numba compiles, each value read once.
 
-These loops release Python's lock. They are those of :mod:`value_loops` where numba is installed.
+The loop releases Python's lock. It is that of :mod:`value_loops` where numba is installed.
 """
 
 from collections.abc import Callable
@@ -98,22 +98,6 @@ def compare(
         nonzero, left, surviving, changed,
         square, change, product, square_before, square_after,
     )  # fmt: skip
-
-
-@_compiled
-def count(values: Values, patterns: Patterns) -> int:
-    """Return nonzeros; count patterns, of shape (1, 256) or (0, 256), like :func:`compare`."""
-    flags = np.empty(_BLOCK, np.uint8)
-    nonzero = 0
-    for start in range(0, values.size, _BLOCK):
-        some = values[start : start + _BLOCK]
-        for place in range(some.size):
-            there = _number(some[place]) != 0
-            flags[place] = there
-            nonzero += there
-        if len(patterns):
-            _add_patterns(flags, some.size // 8, patterns[0])
-    return nonzero
 
 
 @_compiled

@@ -51,8 +51,9 @@ class PairedSlice(Slice):
         return [each for some in sources for each in some] if all(sources) else ()
 
     def compile(self) -> None:
-        """Compile the loops that :meth:`tally` calls."""
-        compile_for(*(torch_dtype(side[0].dtype) for side in (self.before, self.after) if side))
+        """Compile the loop that :meth:`tally` calls."""
+        if self.before and self.after:
+            compile_for(torch_dtype(self.before[0].dtype), torch_dtype(self.after[0].dtype))
 
     def tally(self) -> Tally:
         """Read both sides and compare them."""
@@ -78,11 +79,6 @@ class PieceSlice(PairedSlice):
     """
 
     match: ParameterMatch
-
-    def compile(self) -> None:
-        """Compile the loops that :meth:`tally` calls."""
-        super().compile()
-        compile_for(torch_dtype(self.before[0].dtype))  # all of the base is counted
 
     def tally(self) -> Tally:
         """Read both matrices and compare them; count all of the base."""
@@ -168,7 +164,7 @@ def compare_parameters(
             done += sum(s.total * value_bytes(s.dtype) for s in (*part.before, *part.after))
             show(min(done, size), size, name.split("\n")[0] or name.split("\n")[1])
     for match in waiting:
-        entries.put(keys.get(match.name), match.name, encode_tally(tallies[match.name]))
+        entries.put(keys.get(match.name), encode_tally(tallies[match.name]))
     return tallies, tuple(entries.notes())
 
 

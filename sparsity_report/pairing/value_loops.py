@@ -1,6 +1,6 @@
-"""Counts and sums over the values of two models, in compiled loops or by NumPy.
+"""Counts and sums over the values of two models, in a compiled loop or by NumPy.
 
-Loops that numba compiles read each value once. NumPy needs about twenty passes over values in the
+A loop that numba compiles reads each value once. NumPy needs about twenty passes over values in the
 processor's cache. Both count alike; their sums differ in the last digits.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -16,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sparsity_report.counting.n_m_patterns import KNOWN
+from sparsity_report.counting.histogram import nonzero_flags
+from sparsity_report.counting.n_m_patterns import KNOWN, group_counts
 from sparsity_report.pairing.tally import SideCount, Tally
 
 Values = npt.NDArray[np.floating[Any]] | npt.NDArray[np.integer[Any]]
@@ -38,26 +38,16 @@ _HALVES = {torch.bfloat16: np.int16, torch.float16: np.uint16}
 _FLOATS = {torch.float32, torch.float64}
 
 
-@dataclass(frozen=True)
-class Loops:
-    """Functions like :func:`compare` and :func:`count`, and whether numba compiles them."""
-
-    compare: Callable[[Values, Values, Patterns], Sums]
-    count: Callable[[Values, Patterns], int]
-    is_compiled: bool = False
-
-
 @cache
-def fastest_loops() -> Loops:
-    """Return compiled loops, those of NumPy if numba is missing or may not compile."""
+def compiled_compare() -> Callable[[Values, Values, Patterns], Sums] | None:
+    """Return the loop that numba compiles, like :func:`compare`; None where it cannot."""
     try:
         from numba import config
 
         from sparsity_report.pairing import compiled_loops
     except ImportError:
-        return NUMPY
-    compiled = Loops(compiled_loops.compare, compiled_loops.count, is_compiled=True)
-    return NUMPY if config.DISABLE_JIT else compiled
+        return None
+    return None if config.DISABLE_JIT else compiled_loops.compare
 
 
 def tally_values(before: torch.Tensor, after: torch.Tensor, grouped: bool = False) -> Tally:
@@ -82,8 +72,8 @@ def tally_values(before: torch.Tensor, after: torch.Tensor, grouped: bool = Fals
     (1, 1, 1, 1, 0.25, 0.3333333333333333)
     """
     patterns = np.zeros((2 * grouped, 256), dtype=np.int64)
-    loops = fastest_loops()
-    rows = [loops.compare(one, other, patterns) for one, other in _readable(loops, before, after)]
+    loop = compiled_compare() or compare
+    rows = [loop(one, other, patterns) for one, other in _readable(before, after)]
     if not rows:
         return Tally()
     nonzero, left, surviving, changed, *sums = map(sum, zip(*rows, strict=True))
@@ -101,17 +91,19 @@ def tally_values(before: torch.Tensor, after: torch.Tensor, grouped: bool = Fals
 
 
 def count_values(values: torch.Tensor, grouped: bool = False) -> SideCount:
-    """Count the weights of one model; raise the errors of :func:`tally_values`.
+    """Count the weights of one model, see :func:`tally_values`.
 
     Examples
     --------
     >>> count_values(torch.tensor([0.0, 2.0])).zeros
     1
     """
-    patterns = np.zeros((int(grouped), 256), dtype=np.int64)
-    loops = fastest_loops()
-    nonzero = sum(loops.count(some, patterns) for (some,) in _readable(loops, values))
-    return _side(values.numel(), values.numel() - nonzero, patterns)
+    flags, total = nonzero_flags(values), values.numel()
+    zeros = total - int(np.count_nonzero(flags))
+    if not grouped:
+        return SideCount(total, zeros)
+    held = [int(np.count_nonzero(group_counts(flags[None], m) <= n)) for n, m in KNOWN]
+    return SideCount(total, zeros, tuple(held), total)
 
 
 def _side(total: int, zeros: int, patterns: Patterns) -> SideCount:
@@ -122,28 +114,24 @@ def _side(total: int, zeros: int, patterns: Patterns) -> SideCount:
 
 
 @cache
-def compile_for(*dtypes: torch.dtype) -> None:
-    """Compile the loops that compare values of two dtypes, or count values of one.
+def compile_for(before: torch.dtype, after: torch.dtype) -> None:
+    """Compile the loop that compares values of two dtypes.
 
     Call this before threads or processes start: a process that is forked while a thread compiles
     would wait forever.
     """
-    first, *second = (torch.empty(1, dtype=dtype) for dtype in dtypes)
-    if second:
-        tally_values(first, second[0])
-    else:
-        count_values(first)
+    tally_values(torch.empty(1, dtype=before), torch.empty(1, dtype=after))
 
 
-def _readable(loops: Loops, *sides: torch.Tensor) -> Iterator[list[Values]]:
+def _readable(*sides: torch.Tensor) -> Iterator[list[Values]]:
     """Yield arrays that loops read, in chunks for NumPy and if the dtype must be converted."""
     if len({side.shape for side in sides}) > 1 or sides[0].dim() != 1:
         shapes = " and ".join(str(tuple(side.shape)) for side in sides)
         raise ValueError(f"shapes {shapes} are not one-dimensional and equal")
-    size = len(sides[0])
-    bits = _HALVES if loops.is_compiled else {}
+    size, is_compiled = len(sides[0]), compiled_compare() is not None
+    bits = _HALVES if is_compiled else {}
     readable = all(side.dtype in _FLOATS or side.dtype in bits for side in sides)
-    step = size if loops.is_compiled and readable else _MADE
+    step = size if is_compiled and readable else _MADE
     for start in range(0, size, step):
         yield [_read(side.detach()[start : start + step], bits) for side in sides]
 
@@ -186,13 +174,6 @@ def compare(before: Values, after: Values, patterns: Patterns) -> Sums:
     return (nonzero, left, surviving, changed, *sums)
 
 
-def count(values: Values, patterns: Patterns) -> int:
-    """Return nonzeros; count patterns, of shape (1, 256) or (0, 256), like :func:`compare`."""
-    for row in patterns:
-        _add_patterns(values != 0, row)
-    return int(np.count_nonzero(values))
-
-
 def _dot(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> float:
     """Return a sum of products without the threads of BLAS, which disturb those of a pool."""
     return float(np.einsum("i,i", one, other))
@@ -201,6 +182,3 @@ def _dot(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> float:
 def _add_patterns(flags: npt.NDArray[np.bool_], patterns: Patterns) -> None:
     eights = np.packbits(flags[: flags.size // 8 * 8])
     patterns += np.bincount(eights, minlength=256)
-
-
-NUMPY = Loops(compare, count)

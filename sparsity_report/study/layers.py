@@ -9,9 +9,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from sparsity_report.counting.cuts import Cut
-from sparsity_report.counting.histogram import Floats, Integers, Magnitudes
+from sparsity_report.counting.histogram import Floats, Integers, Magnitudes, Steps
 from sparsity_report.counting.pruning import Pruning
-from sparsity_report.counting.quantization_steps import Steps
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.sparse.cost import csr_bytes, dense_bytes, index_bytes
 from sparsity_report.sparse.shares import zero_shares

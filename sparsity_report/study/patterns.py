@@ -10,13 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pandas as pd
 
+from sparsity_report.counting.histogram import Moments
 from sparsity_report.counting.matrix_counts import (
     MatrixCount,
     dead_parts,
     head_sums,
     matrix_blocks,
 )
-from sparsity_report.counting.moments import Moments
 from sparsity_report.counting.n_m_patterns import KNOWN, compliance, find_pattern
 from sparsity_report.counting.progress import Progress, with_bar
 from sparsity_report.counting.pruning import Pruning

@@ -13,14 +13,14 @@ GLOBAL, EXISTING = GlobalMagnitude.name, ExistingZeros.name
 
 
 def any_level(method: str | None) -> str:
-    """Return the name that a policy has at every level and for any choice of modules.
+    """Return the name that a policy has at every level.
 
     Examples
     --------
-    >>> any_level("wanda_one_pass, 2:4"), any_level("global_magnitude in 2 of 8 modules")
-    ('wanda_one_pass, N:M', 'global_magnitude')
+    >>> any_level("wanda_one_pass, 2:4")
+    'wanda_one_pass, N:M'
     """
-    parts = (method or "").partition(" in ")[0].split(", ")
+    parts = (method or "").split(", ")
     return ", ".join("N:M" if is_pattern(part) else part for part in parts)
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import sparsity_report as sr
-from sparsity_report.counting.cuts import FrozenArray, InputNorms, cut_groups, cut_rows
+from sparsity_report.counting.cuts import InputNorms, cut_groups, cut_rows
 from sparsity_report.counting.policies.wanda_policy import Wanda
 from sparsity_report.counting.pruning import Pruning
 
@@ -40,7 +40,7 @@ def test_rows_lose_their_lowest_scores(data):
                                         min_size=columns, max_size=columns)))  # fmt: skip
     count = data.draw(st.integers(0, layer.weight.numel()))
     weights = sr.load(layer)
-    scales = {"weight": InputNorms(FrozenArray(norms[None]), outputs)}
+    scales = {"weight": InputNorms(norms[None], outputs)}
     pruning = Pruning(weights, 0.5, Wanda(), cut_rows(weights, scales, {"weight": count}))
     each, more = divmod(count, outputs)
     keep = lowest(layer.weight, norms, [each + (row < more) for row in range(outputs)])
@@ -55,13 +55,12 @@ def test_rows_lose_their_lowest_scores(data):
 def test_blocks_make_no_difference(block, monkeypatch):
     torch.manual_seed(0)
     weights = sr.load(nn.Linear(8, 12, bias=False))
-    scales = {"weight": InputNorms(FrozenArray(np.arange(8.0)[None]), 12)}
+    scales = {"weight": InputNorms(np.arange(8.0)[None], 12)}
     complete = [cut_rows(weights, scales, {"weight": 41}), cut_groups(weights, scales, (2, 4))]
     masks = [cuts["weight"].mask(weights.tensor("weight")) for cuts in complete]
     for name in ("_BLOCK", "_SCORES"):
         monkeypatch.setattr(f"sparsity_report.counting.cuts.{name}", block)
     again = [cut_rows(weights, scales, {"weight": 41}), cut_groups(weights, scales, (2, 4))]
-    assert again == complete
     for cuts, mask in zip(again, masks, strict=True):
         assert torch.equal(cuts["weight"].mask(weights.tensor("weight")), mask)
 
@@ -69,17 +68,9 @@ def test_blocks_make_no_difference(block, monkeypatch):
 def test_weights_changed_in_between_are_noticed():
     layer = nn.Linear(8, 12, bias=False)
     weights = sr.load(layer)
-    scales = {"weight": InputNorms(FrozenArray(np.ones((1, 8))), 12)}
+    scales = {"weight": InputNorms(np.ones((1, 8)), 12)}
     cuts = cut_rows(weights, scales, {"weight": 41})
     with torch.no_grad():
         layer.weight[3] = 0
     with pytest.raises(sr.SparsityReportError, match="changed since they were counted"):
         cuts["weight"].mask(layer.weight)
-
-
-def test_values_are_equal_by_content_and_cannot_be_written_to():
-    one, other = FrozenArray(np.arange(3)), FrozenArray(np.arange(3))
-    assert one == other
-    assert len({one, other, FrozenArray(np.arange(3.0))}) == 2
-    with pytest.raises(ValueError, match="read-only"):
-        one.values[0] = 5

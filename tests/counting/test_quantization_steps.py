@@ -13,8 +13,7 @@ from wording import of_key, wording
 
 import sparsity_report as sr
 from sparsity_report.counting.counts import count_weights
-from sparsity_report.counting.histogram import Magnitudes, count_slices
-from sparsity_report.counting.quantization_steps import Steps
+from sparsity_report.counting.histogram import Magnitudes, Steps, count_slices
 from sparsity_report.findings.audit import audit
 from sparsity_report.findings.study_findings import study_findings
 from sparsity_report.weights.packed.rowwise import nearest_to_zero

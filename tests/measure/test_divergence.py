@@ -138,7 +138,9 @@ def test_a_model_is_opened_once_and_put_back(demo, monkeypatch):
     monkeypatch.setattr(type(demo), "module", lambda self: opened.append(self) or module(self))
     low, high = (sr.global_magnitude(demo, share) for share in (0.4, 0.9))
     pattern = sr.n_m(demo, 2, 4)
-    part = sr.global_magnitude(demo, 0.5, modules=[demo.prunable[0].name.removesuffix(".weight")])
+    name = demo.prunable[0].name.removesuffix(".weight")
+    rule = lambda module: 0.5 if module.name == name else 0  # noqa: E731
+    part = sr.layerwise_magnitude(demo, None, allocation=rule)
     variants = [
         sr.masked(high), sr.csr(low), sr.masked(low), sr.masked(part), sr.csr(high), sr.dense(demo),
         sr.masked(pattern), sr.csr(pattern), sr.masked(low, name="again"),

@@ -244,19 +244,6 @@ def test_correlation_is_spearmans():
     assert sr.sensitivity_correlation(frame.head(2))["rho"].isna().all()
 
 
-def test_pruning_within_modules(demo):
-    names = [m.name for m in demo.modules if m.name.endswith("fc1")]
-    pruning = sr.global_magnitude(demo, 0.5, modules=names)
-    assert pruning.pruned == 4 * 512 * 128 // 2
-    rows = sr.compare(sr.masked(pruning)).layers.set_index("module_name")
-    assert (rows.loc[names, "weight_nonzero"].sum()) == 4 * 512 * 128 // 2
-    others = rows[rows["prunable"] & ~rows.index.isin(names)]
-    assert (others["weight_nonzero"] == others["weight_total"]).all()
-    assert pruning.label == "50Partly"
-    with pytest.raises(sr.SparsityReportError, match="no prunable module 'nowhere'"):
-        sr.global_magnitude(demo, 0.5, modules=["nowhere"])
-
-
 def test_parts_of_a_csr_model_are_put_back(demo):
     pruning = sr.global_magnitude(demo, 0.5)
     frames = [

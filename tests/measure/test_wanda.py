@@ -98,7 +98,7 @@ def test_norms_are_those_that_hooks_see(build):
     names = {(p.name, e) for p in weights.prunable for e in range(p.experts)}
     assert set(sums) == names
     for (name, expert), squares in sums.items():
-        found = calibration.scales[name].norms.values[expert]
+        found = calibration.scales[name].norms[expert]
         np.testing.assert_allclose(found, squares.sqrt().numpy(), rtol=1e-5)
     assert all(sum(counts) > 0 for counts in calibration.tokens.values())
     assert (calibration.windows, calibration.window) == (3, 16)
@@ -150,7 +150,7 @@ def test_masks_are_those_of_the_reference(build, asked):
     for p in weights.prunable:
         keep = rows(p, pruning.mask(p.name))
         for expert, weight in enumerate(rows(p, weights.tensor(p.name))):
-            norms = calibration.scales[p.name].norms.values[expert]
+            norms = calibration.scales[p.name].norms[expert]
             options = {"prune_n": asked[1] - asked[0], "prune_m": asked[1]} if pattern else {}
             due = reference(weight, norms, 0.0 if pattern else asked, **options)
             assert torch.equal(~keep[expert], due), p.name
@@ -184,7 +184,7 @@ def test_other_ways_to_multiply(name):
     for p in weights.prunable:
         keep = rows(p, pruning.mask(p.name))
         for expert, weight in enumerate(rows(p, weights.tensor(p.name))):
-            norms = calibration.scales[p.name].norms.values[expert]
+            norms = calibration.scales[p.name].norms[expert]
             assert torch.equal(~keep[expert], reference(weight, norms)), p.name
     real, _ = sr.analyze_layers(sr.masked(pruning).module(), "x")
     assert real["nonzero"].tolist() == sr.masked(pruning).layers()["nonzero"].tolist()
@@ -196,7 +196,7 @@ def owl_reference(weights, calibration, sparsity, m, lam):
     for p in weights.prunable:
         name = re.match(r".*?\.\d+(?=\.)", p.name)[0]
         for expert, weight in enumerate(rows(p, weights.tensor(p.name))):
-            norms = torch.from_numpy(calibration.scales[p.name].norms.values[expert].copy())
+            norms = torch.from_numpy(calibration.scales[p.name].norms[expert])
             blocks.setdefault(name, []).append((weight.double().abs() * norms).flatten())
     ratios = []
     for metric in (torch.cat(parts) for parts in blocks.values()):
@@ -232,7 +232,8 @@ def test_owl_by_name_is_owl_with_its_defaults():
     weights, calibration = calibrated(small_llama)
     frame = sr.owl(weights, 0.5, calibration)
     named = sr.wanda(weights, 0.5, calibration, allocation="owl")
-    assert named.cuts == sr.wanda(weights, 0.5, calibration, allocation=frame).cuts
+    given_frame = sr.wanda(weights, 0.5, calibration, allocation=frame)
+    assert all(torch.equal(named.mask(n), given_frame.mask(n)) for n in named.cuts)
     assert {name: cut.pruned for name, cut in named.cuts.items()} == {
         name: cut.pruned
         for name, cut in sr.layerwise_magnitude(weights, 0.5, allocation=frame).cuts.items()
@@ -372,7 +373,7 @@ def test_only_what_is_multiplied_row_by_row(how):
         with pytest.raises(sr.SparsityReportError, match=said):
             sr.calibrate(weights, ids, window=8)
         return
-    found = sr.calibrate(weights, ids, window=8).scales["fc1.weight"].norms.values[0]
+    found = sr.calibrate(weights, ids, window=8).scales["fc1.weight"].norms[0]
     due = model.embed(ids).double().square().sum(dim=0).sqrt()
     np.testing.assert_allclose(found, due.detach().numpy(), rtol=1e-12)
 

@@ -182,7 +182,7 @@ def test_commands(source, tmp_path):
 WRONG = [
     (["--policy", "magnitude,wanda"], "2 prunings, and one is written"),
     (["--sparsity", "0.1,0.2"], "2 prunings"),
-    (["--mask", "x.npz", "--sparsity", "0.5"], "--mask decides what is pruned"),
+    (["--mask", "x.safetensors", "--sparsity", "0.5"], "--mask decides what is pruned"),
     (["--calibration", "text"], "--calibration has no effect"),
     (["--policy", "nonsense"], "is unknown"),
 ]

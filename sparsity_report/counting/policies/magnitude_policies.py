@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Self
@@ -11,7 +11,7 @@ import numpy as np
 
 from sparsity_report.counting.allocation import Allocation, check_sparsity, compute_quotas
 from sparsity_report.counting.counts import count_weights
-from sparsity_report.counting.cuts import Cut, ThresholdCut, ZeroCut, check_n_m, cut_groups
+from sparsity_report.counting.cuts import Cut, ThresholdCut, check_n_m, cut_groups
 from sparsity_report.counting.disk_cache import CacheFolder
 from sparsity_report.counting.histogram import Magnitudes
 from sparsity_report.counting.n_m_patterns import Pattern, parse_pattern
@@ -162,7 +162,6 @@ def global_magnitude(
     weights: Weights,
     sparsity: float,
     *,
-    modules: Collection[str] | None = None,
     progress: Progress | None = None,
     executor: Executor | None = None,
     cache: CacheFolder | None = None,
@@ -179,8 +178,6 @@ def global_magnitude(
         From :func:`sparsity_report.load`.
     sparsity : float
         From 0 to 1.
-    modules : collection of str, optional
-        Names of the modules to prune; n counts their weights only. Default: all.
     progress : callable, optional
         Called with bytes done, bytes in all and the name of the tensor.
     executor : concurrent.futures.Executor, optional
@@ -188,8 +185,8 @@ def global_magnitude(
         ``dask.distributed``'s ``Client.get_executor()`` or an
         ``mpi4py.futures.MPIPoolExecutor``. Its workers must see the files under the same path.
         Threads of this process count models in memory.
-    cache : path-like or Cache, optional
-        Folder that caches the counts of large tensors in files, see :class:`Cache`.
+    cache : path-like, optional
+        Folder that caches the counts of large tensors in files; created when it is missing.
 
     Returns
     -------
@@ -199,8 +196,8 @@ def global_magnitude(
     Raises
     ------
     SparsityReportError
-        `sparsity` is not a number from 0 to 1, the model or a module has no prunable weights, or
-        a weight is NaN.
+        `sparsity` is not a number from 0 to 1, the model has no prunable weights, or a weight is
+        NaN.
 
     Examples
     --------
@@ -212,19 +209,19 @@ def global_magnitude(
     """
     level = check_sparsity(sparsity)
     counts = prunable_counts(weights, progress, executor, cache)
-    part = ""
-    if modules is not None:
-        prunable = {m.name for m in weights.modules if any(p.prunable for p in m.parameters)}
-        if unknown := sorted(set(modules) - prunable):
-            raise SparsityReportError(
-                f"{weights.name} has no prunable module {unknown[0]!r}; see study.layers"
-            )
-        names = {p.name for m in weights.modules if m.name in set(modules) for p in m.parameters}
-        counts = {name: magnitudes for name, magnitudes in counts.items() if name in names}
-        part = f"{len(set(modules))} of {len(prunable)} modules"
+    return prune_together(weights, level, counts, executor)
+
+
+def prune_together(
+    weights: Weights,
+    level: float,
+    counts: Mapping[str, Magnitudes],
+    executor: Executor | None = None,
+) -> Pruning:
+    """Prune the smallest magnitudes of counted tensors by one threshold."""
     target = round(level * sum(magnitudes.total for magnitudes in counts.values()))
     cuts = threshold_cuts(counts, weights.slices, target, executor)
-    return Pruning(weights, level, GlobalMagnitude(part=part), cuts)
+    return Pruning(weights, level, GlobalMagnitude(), cuts)
 
 
 @with_bar("pruning")
@@ -265,7 +262,7 @@ def existing_zeros(
     counts = prunable_counts(weights, progress, executor, cache)
     zeros = {name: counted.total - counted.nonzero for name, counted in counts.items()}
     share = sum(zeros.values()) / sum(counted.total for counted in counts.values())
-    cuts: dict[str, Cut] = {name: ZeroCut(number) for name, number in zeros.items() if number}
+    cuts = {name: ThresholdCut(0.0, number, number) for name, number in zeros.items() if number}
     return Pruning(weights, share, ExistingZeros(), cuts)
 
 

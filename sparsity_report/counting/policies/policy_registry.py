@@ -43,19 +43,19 @@ def read_method(method: str | None) -> Policy | None:
     Examples
     --------
     >>> read_method("random, seed 3"), read_method("imported_masks")
-    (RandomWeights(pattern=None, seed=3, allocation='', part=''), None)
+    (RandomWeights(pattern=None, seed=3, allocation=''), None)
     """
     if not method:
         return None
     rule, *settings = method.split(", ")
-    name, _, part = ("", "", "") if is_pattern(rule) else rule.partition(" in ")
+    name = "" if is_pattern(rule) else rule
     seeds = [int(s[5:]) for s in settings if re.fullmatch(r"seed [0-9]{1,4000}", s)]
     words = [s for s in settings if not (is_pattern(s) or s.startswith("seed "))]
     pattern = parse_pattern(method)
     policies: tuple[type[Policy], ...] = (*POLICIES, ExistingZeros)
     for policy in policies:
         if policy.name == name:
-            known = policy(pattern, seeds[0] if seeds else None, words[0] if words else "", part)
+            known = policy(pattern, seeds[0] if seeds else None, words[0] if words else "")
             return known if known.method == method else None
     return None
 
