@@ -5,7 +5,6 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 # Messages of torch, the operating system and its loader when memory runs out.
 _NO_MEMORY = re.compile(
@@ -180,7 +179,7 @@ def within_memory(task: str, advice: str) -> Iterator[None]:
 
 
 @contextmanager
-def explained(explain: Callable[[Any], str], *kinds: type[Exception]) -> Iterator[None]:
+def explained(explain: Callable[[Exception], str], *kinds: type[Exception]) -> Iterator[None]:
     """Turn errors of a block into an error of this package.
 
     Parameters

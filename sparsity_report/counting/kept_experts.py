@@ -220,7 +220,9 @@ class KeptExperts:
         return write_file(path, json.dumps(data, ensure_ascii=False, indent=1))
 
 
-def read_experts(weights: Weights, file: str | os.PathLike[str] | Mapping[Any, Any]) -> KeptExperts:
+def read_experts(
+    weights: Weights, file: str | os.PathLike[str] | Mapping[int, object] | Mapping[str, Any]
+) -> KeptExperts:
     """Read a list of kept experts from a file or a mapping.
 
     Parameters

@@ -11,7 +11,7 @@ import pandas as pd
 from sparsity_report.draw import marks, theme
 from sparsity_report.draw.marks import Rows
 from sparsity_report.draw.theme import NARROW, TEXT_WIDTH
-from sparsity_report.study.derived.paired_scores import distance, score_ends
+from sparsity_report.study.derived.paired_scores import distance
 from sparsity_report.study.derived.protocol_scores import ANY_TOKENIZER, by_protocol
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.layers import records
@@ -149,7 +149,7 @@ def _points(study: StudyFigures, figure: Figure, rows: Rows) -> Rows:
 def _interval(study: StudyFigures, figure: Figure, row: dict[str, Any]) -> tuple[float, ...]:
     """Return the ends of the interval of a figure; none if it is unknown."""
     if figure is _PERPLEXITY:
-        return score_ends(study.facts, row["variant"], row["perplexity"]) or ()
+        return study.facts.score_ends(row["variant"], row["perplexity"]) or ()
     known_distance = distance(row, "kl") if figure is _DISTANCE else None
     return known_distance[1:] if known_distance else ()
 

@@ -26,7 +26,7 @@ from sparsity_report.weights.tensor_slices import (
     join_slices,
     torch_dtype,
 )
-from sparsity_report.weights.weights import Module, Parameter, Weights
+from sparsity_report.weights.weights import Module, Parameter, Tokenizer, Weights
 from sparsity_report.words.sentences import say
 
 # Values of a slice that are computed at a time.
@@ -196,7 +196,7 @@ class AdaptedWeights(Weights):
         """Return the configuration of the base."""
         return self.base.configuration()
 
-    def tokenizer(self) -> Any:
+    def tokenizer(self) -> Tokenizer:
         """Open the tokenizer of the base."""
         return self.base.tokenizer()
 
