@@ -214,7 +214,7 @@ def matrix_blocks(
     parts: Iterator[_Run],
     matrix: Matrix,
     step: int,
-    join: Callable[[list[_Run]], _Run] = np.concatenate,
+    join: Callable[[list[_Run]], _Run] = np.concatenate,  # type: ignore[assignment]
 ) -> Iterator[tuple[int, int, _Run]]:
     """Yield expert, first line and values of each block of `step` stored lines.
 
@@ -241,7 +241,7 @@ def matrix_blocks(
 def in_runs(
     parts: Iterator[_Run],
     sizes: Iterable[int],
-    join: Callable[[list[_Run]], _Run] = np.concatenate,
+    join: Callable[[list[_Run]], _Run] = np.concatenate,  # type: ignore[assignment]
 ) -> Iterator[_Run]:
     """Yield consecutive values in runs of the given sizes, from one-dimensional parts."""
     waiting: list[_Run] = []

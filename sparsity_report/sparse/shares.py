@@ -33,7 +33,7 @@ def zero_share(total: float | None, nonzero: float | None) -> float | None:
     return None if kept is None else 1 - kept
 
 
-def _is_known(number: float | None) -> TypeGuard[float]:
+def _is_known(number: object) -> TypeGuard[float]:
     """Return True if a number is not null: neither None, NaN nor pandas' NA."""
     return isinstance(number, Real) and number == number
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
 from threading import RLock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sparsity_report.errors import explained, printable
 from sparsity_report.untrusted import limits
@@ -65,7 +65,8 @@ def open_tokenizer(directory: Path, gguf: Path | None) -> Tokenizer:
             if gguf is None:
                 _check_files(plain, type(tokenizer))
     tokenizer.name_or_path = str(directory)
-    return tokenizer
+    opened: Tokenizer = tokenizer
+    return opened
 
 
 def encode(tokenizer: Tokenizer, text: str, name: str) -> torch.Tensor:
@@ -77,7 +78,8 @@ def encode(tokenizer: Tokenizer, text: str, name: str) -> torch.Tensor:
         The tokenizer fails on the text.
     """
     with _gate(lambda e: f"{name}: the tokenizer cannot read the text ({e}); replace its files"):
-        return tokenizer(text, return_tensors="pt", verbose=False)["input_ids"][0]
+        ids: torch.Tensor = tokenizer(text, return_tensors="pt", verbose=False)["input_ids"][0]
+        return ids
 
 
 def decode(tokenizer: Tokenizer, ids: Sequence[int], name: str) -> str:
@@ -137,7 +139,7 @@ def _check_class(directory: Path) -> None:
         )
 
 
-def _check_files(plain: Path, kind: type) -> None:
+def _check_files(plain: Path, kind: Any) -> None:
     """Refuse a missing vocabulary, for which transformers makes an empty tokenizer."""
     names = kind.vocab_files_names
     parts = [names[key] for key in ("vocab_file", "merges_file") if key in names]
