@@ -88,7 +88,7 @@ def _task_pairs(study: StudyFigures) -> Iterator[str]:
     best: dict[str, list[str]] = {}
     for (task, *_), variant in winners(frame, prunings).items():
         if task is not None:
-            best.setdefault(variant, []).append(task)
+            best.setdefault(variant, []).append(str(task))
     for variant, tasks in best.items():
         yield say("finding.task_winner", variant=variant, tasks=list(dict.fromkeys(tasks)))
 
