@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 # Messages of torch, the operating system and its loader when memory runs out.
 _NO_MEMORY = re.compile(
@@ -23,6 +23,7 @@ _INVISIBLE = re.compile(
 _MARKS = 4
 _JOINERS, _EMOJI_STYLE = "\u200c\u200d", "\ufe0f"
 _SPACES = re.compile("[ \t\r\n\u00a0\u202f]+")
+_Error = TypeVar("_Error", bound=Exception)
 # Errors of reading a file that is missing or damaged.
 _DAMAGED = (OSError, ValueError, LookupError, OverflowError, RecursionError)
 
@@ -180,7 +181,7 @@ def within_memory(task: str, advice: str) -> Iterator[None]:
 
 
 @contextmanager
-def explained(explain: Callable[[Any], str], *kinds: type[Exception]) -> Iterator[None]:
+def explained(explain: Callable[[_Error], str], *kinds: type[_Error]) -> Iterator[None]:
     """Turn errors of a block into an error of this package.
 
     Parameters
@@ -197,7 +198,7 @@ def explained(explain: Callable[[Any], str], *kinds: type[Exception]) -> Iterato
     Traceback (most recent call last):
     sparsity_report.errors.SparsityReportError: x: a number of 99 digits; save it again
     """
-    caught = kinds or _DAMAGED
+    caught: Any = kinds or _DAMAGED
     try:
         yield
     except SparsityReportError:

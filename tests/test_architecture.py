@@ -77,6 +77,15 @@ def test_room(module):
         assert house.prints(module) == []
 
 
+def test_signatures_between_wings_have_types():
+    assert house.untyped(MODULES, PUBLIC) == ["untrusted.gates.parse_json"]
+    called = Module("report.page", "from sparsity_report.study.figures import f, C")
+    text = "def f(x: {0}): ...\ndef g(x: Any): ...\nclass C:\n    def m(self) -> {0}: ..."
+    for annotation, complaints in (("dict[str, Any]", []), ("list[Any]", ["f", "m"])):
+        modules = [called, Module("study.figures", text.format(annotation))]
+        assert house.untyped(modules, {}) == [f"study.figures.{name}" for name in complaints]
+
+
 def test_formulas_and_words_need_no_library():
     light = {
         module.name: {each.target.partition(".")[0] for each in house.imports(module, PUBLIC)}

@@ -13,15 +13,15 @@ import struct
 import sys
 import time
 import zipfile
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from dying import kill, starve
-from helpers import command, known_counts, same_counts, small_llama, study_of
+from dying import starve
+from helpers import command, same_counts, small_llama, study_of
 from safetensors.torch import save_file
 
 import sparsity_report as sr
@@ -202,20 +202,6 @@ def test_memory_that_runs_out_is_one_line(folder, monkeypatch, tmp_path, allocat
     outcome = command("run", "--write", "study", "--out", tmp_path / "out")
     assert outcome.returncode == 2
     assert re.fullmatch(r"sparsity-report: this run: memory ran out; .*\n", outcome.stderr)
-
-
-# Workers that are killed.
-
-
-@pytest.mark.parametrize("method", ["fork", "forkserver"])
-def test_a_worker_that_is_killed(folder, monkeypatch, method):
-    """As for those that are spawned, see counting/test_executors.py."""
-    weights = sr.load(folder)
-    monkeypatch.setattr(counts, "count_slice", kill)
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(method)) as pool:
-        said = refused(lambda: sr.global_magnitude(weights, 0.3, executor=pool))
-    assert re.match(r"a worker failed at \S+\.weight \(BrokenProcessPool: .*start again", said)
-    assert known_counts(weights) == {}
 
 
 def test_a_worker_that_has_no_memory_left(folder):

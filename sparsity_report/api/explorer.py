@@ -6,7 +6,7 @@ import os
 import sys
 import weakref
 from dataclasses import replace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
 import anywidget
@@ -33,6 +33,9 @@ from sparsity_report.viewer.viewer_metrics import metric_column
 from sparsity_report.weights.weights import Weights
 from sparsity_report.words.number_format import level
 from sparsity_report.words.sentences import say
+
+if TYPE_CHECKING:
+    import altair as alt
 
 
 def explore(
@@ -172,7 +175,7 @@ class Explorer(anywidget.AnyWidget):
             payload=encode(header, self._contents.arrays), state=header["start"], key=uuid4().hex
         )
 
-    def select(self, **changes: Any) -> None:
+    def select(self, **changes: str | float | list[str] | None) -> None:
         """Change what is in view.
 
         Setting ``sparsity`` or ``policy`` shows the nearest level, setting ``variant`` shows the
@@ -376,7 +379,7 @@ class Explorer(anywidget.AnyWidget):
         self._extend(longer, pruned[state["layout"] == "csr"].name)
 
     @property
-    def chart(self) -> Any:
+    def chart(self) -> alt.LayerChart:
         """The map of the metric in view as an Altair chart, ready for ``.save``.
 
         Examples

@@ -33,6 +33,7 @@ from sparsity_report.study.variants import (
 )
 
 if TYPE_CHECKING:
+    from sparsity_report.counting.pruning import Calibration
     from sparsity_report.study.published_scores import Reproduction
 
 
@@ -235,7 +236,7 @@ class Study(StudyFigures):
         sensitivity: pd.DataFrame | None = None,
         continuations: pd.DataFrame | None = None,
         tasks: pd.DataFrame | None = None,
-        experts: Any = None,
+        experts: Calibration | pd.DataFrame | None = None,
     ) -> Study:
         """Return the study with measurements added; those not given stay.
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, astuple, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 
@@ -220,7 +220,9 @@ class KeptExperts:
         return write_file(path, json.dumps(data, ensure_ascii=False, indent=1))
 
 
-def read_experts(weights: Weights, file: str | os.PathLike[str] | Mapping[Any, Any]) -> KeptExperts:
+def read_experts(
+    weights: Weights, file: str | os.PathLike[str] | Mapping[int, Sequence[int]] | Mapping[str, Any]
+) -> KeptExperts:
     """Read a list of kept experts from a file or a mapping.
 
     Parameters
@@ -255,11 +257,11 @@ def read_experts(weights: Weights, file: str | os.PathLike[str] | Mapping[Any, A
     >>> kept.label, kept.removed
     ('3of4', 1)
     """
-    name, data = "list", file
-    if not isinstance(data, Mapping):
-        name = Path(data).name
-        with opening(Path(data), "list"):
-            data = read_json(Path(data), once=True, finite=True)
+    name, data = "list", cast(Any, file)
+    if not isinstance(file, Mapping):
+        name = Path(file).name
+        with opening(Path(file), "list"):
+            data = read_json(Path(file), once=True, finite=True)
     with reading(name):
         counts = {key: p.experts for key, p in routed_stacks(weights).items()}
         if data.get("counts", counts) != counts:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import InitVar, dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,8 @@ from sparsity_report.weights.matrix_direction import Matrix
 from sparsity_report.weights.tensor_slices import Entry, FileSlice, pieces
 
 Bits = npt.NDArray[Any]
+# Values of an array or a tensor.
+_Run = TypeVar("_Run", Bits, "torch.Tensor")
 # Values of a block: few enough for a cache of the processor.
 _BLOCK = 2**18
 
@@ -209,11 +211,11 @@ def nonzero_blocks(entry: Entry, step: int = _BLOCK) -> Iterator[Flags]:
 
 
 def matrix_blocks(
-    parts: Iterator[Any],
+    parts: Iterator[_Run],
     matrix: Matrix,
     step: int,
-    join: Callable[[Any], Any] = np.concatenate,
-) -> Iterator[tuple[int, int, Any]]:
+    join: Callable[[list[_Run]], _Run] = np.concatenate,  # type: ignore[assignment]
+) -> Iterator[tuple[int, int, _Run]]:
     """Yield expert, first line and values of each block of `step` stored lines.
 
     Parameters
@@ -237,10 +239,12 @@ def matrix_blocks(
 
 
 def in_runs(
-    parts: Iterator[Any], sizes: Iterable[int], join: Callable[[Any], Any] = np.concatenate
-) -> Iterator[Any]:
+    parts: Iterator[_Run],
+    sizes: Iterable[int],
+    join: Callable[[list[_Run]], _Run] = np.concatenate,  # type: ignore[assignment]
+) -> Iterator[_Run]:
     """Yield consecutive values in runs of the given sizes, from one-dimensional parts."""
-    waiting: list[Any] = []
+    waiting: list[_Run] = []
     held = 0
     for size in sizes:
         while held < size:

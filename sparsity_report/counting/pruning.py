@@ -17,7 +17,7 @@ from sparsity_report.deferred import nn, torch
 from sparsity_report.sparse.shares import ratio
 from sparsity_report.untrusted.display_text import short_name
 from sparsity_report.weights.tensor_slices import Slice
-from sparsity_report.weights.weights import Parameter, Weights
+from sparsity_report.weights.weights import Parameter, Tokenizer, Weights
 from sparsity_report.words.display_names import method_name
 from sparsity_report.words.sentences import say
 
@@ -520,7 +520,7 @@ class PrunedWeights(Weights):
         """Return whether a parameter is not pruned and the base can read parts of it."""
         return name not in self._pruning.changed and self._pruning.weights.gives_some(name)
 
-    def tokenizer(self) -> Any:
+    def tokenizer(self) -> Tokenizer:
         """Open the tokenizer of the base."""
         return self._pruning.weights.tokenizer()
 

@@ -10,7 +10,6 @@ import pandas as pd
 from sparsity_report.draw import marks, theme
 from sparsity_report.draw.marks import Rows
 from sparsity_report.draw.theme import INK, MUTED, NARROW, TEXT_WIDTH
-from sparsity_report.study.derived.paired_scores import score_ends
 from sparsity_report.study.derived.protocol_scores import ANY_TOKENIZER, by_protocol
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.layers import records
@@ -98,7 +97,7 @@ def _point(study: StudyFigures, row: Mapping[str, Any]) -> dict[str, Any]:
         "label": label,
         "form": "triangle-up" if is_beyond else "circle",
     }  # fmt: skip
-    ends = () if is_beyond else score_ends(study.facts, variant, value) or ()
+    ends = () if is_beyond else study.facts.score_ends(variant, value) or ()
     return point | {key: end for key, end in zip(("low", "high"), ends, strict=False) if known(end)}
 
 

@@ -50,7 +50,7 @@ def already_pruned(study: StudyFigures) -> Iterator[str]:
             unstructured = pattern.key in ("even", "uneven")
             if unstructured and (kept := study.facts.smallest_kept(variant)):
                 statements.append(say(_SMALLEST_KEPT[kept.key], **kept._asdict()))
-            yield say("existing.pattern", statements=statements)
+            yield say("format.sentences", statements=statements)
 
 
 # Share of zeros from which their origin is reported.

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from sparsity_report.findings.verdict import labels_of
-from sparsity_report.study.derived.paired_scores import Paired, level_of, ranked_parts
+from sparsity_report.study.derived.paired_scores import Paired, ranked_parts
 from sparsity_report.study.derived.paired_tasks import winners
 from sparsity_report.study.derived.protocol_scores import by_protocol
 from sparsity_report.study.figures import StudyFigures
@@ -36,7 +36,7 @@ def paired_findings(study: StudyFigures) -> Iterator[str]:
     for scores in by_protocol(study.quality):
         pairs = facts.paired(records(scores)[0])
         for names in pairs.rivals:
-            share = level_of(facts, names)
+            share = facts.level_of(names)
             if reason := pairs.why(names):
                 yield say("finding.unpaired", share=share, reason=say(f"unpaired.{reason}"))
             else:
@@ -88,7 +88,7 @@ def _task_pairs(study: StudyFigures) -> Iterator[str]:
     best: dict[str, list[str]] = {}
     for (task, *_), variant in winners(frame, prunings).items():
         if task is not None:
-            best.setdefault(variant, []).append(task)
+            best.setdefault(variant, []).append(str(task))
     for variant, tasks in best.items():
         yield say("finding.task_winner", variant=variant, tasks=list(dict.fromkeys(tasks)))
 

@@ -99,7 +99,7 @@ def _zeros(study: StudyFigures) -> Iterator[str]:
             statements.append(say("finding.zeros_before", zeros=zeros, **row))
         if elsewhere:
             statements.append(say("finding.zeros_elsewhere", elsewhere=elsewhere, **row))
-        yield say("finding.zeros", statements=statements)
+        yield say("format.sentences", statements=statements)
 
 
 def _arithmetic(study: StudyFigures) -> Iterator[str]:
@@ -114,7 +114,7 @@ def _arithmetic(study: StudyFigures) -> Iterator[str]:
         if (times := facts.ratio(variant, "flops_per_token")) is not None:
             figures = {"flops": facts.total(variant, "flops_per_token"), "fewer": 1 - times}
             statements.append(say("finding.flops_of_csr", variant=variant, **figures))
-    yield say("finding.flops", statements=statements)
+    yield say("format.sentences", statements=statements)
 
 
 def _spread(study: StudyFigures) -> Iterator[str]:

@@ -23,7 +23,7 @@ from sparsity_report.files.package_data import DEMO
 from sparsity_report.measure import protocols
 from sparsity_report.measure.texts import Text, fingerprint, read_text
 from sparsity_report.weights.anatomy.parameter_places import locate, value, walk
-from sparsity_report.weights.weights import Parameter, Weights
+from sparsity_report.weights.weights import Parameter, Tokenizer, Weights
 
 Paused = Callable[[], AbstractContextManager[None]]
 
@@ -40,7 +40,7 @@ _WINDOWS = 128
 class CalibrationOptions(TypedDict, total=False):
     """Options of :func:`calibrate`."""
 
-    tokenizer: Any
+    tokenizer: Tokenizer | None
     windows: int | None
     window: int | None
 

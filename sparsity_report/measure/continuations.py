@@ -17,7 +17,7 @@ from sparsity_report.measure.model_stage import Stage, logits_of
 from sparsity_report.study.schema import typed
 from sparsity_report.study.variants import Variant, listed
 from sparsity_report.weights.sources.tokenizer import decode
-from sparsity_report.weights.weights import Weights
+from sparsity_report.weights.weights import Tokenizer, Weights
 from sparsity_report.words.sentences import say
 
 # Most tokens to write.
@@ -30,7 +30,7 @@ def continuations(
     prompt: str | Sequence[str],
     *,
     tokens: int = 40,
-    tokenizer: Any = None,
+    tokenizer: Tokenizer | None = None,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
     """Continue prompts with causal language models, by greedy decoding.
@@ -105,7 +105,7 @@ def _prompts(prompt: str | Sequence[str]) -> list[str]:
 
 
 def _ids(
-    prompt: str, tokens: int, model: nn.Module, weights: Weights, tokenizer: Any
+    prompt: str, tokens: int, model: nn.Module, weights: Weights, tokenizer: Tokenizer
 ) -> torch.Tensor:
     """Return the tokens of a prompt; refuse one that the model cannot continue."""
     ids = protocols.token_ids(prompt, weights, tokenizer)

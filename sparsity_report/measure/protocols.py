@@ -10,7 +10,7 @@ from sparsity_report.measure.texts import Corpus, Text, fingerprint, read_text
 from sparsity_report.study.schema import PROTOCOLS, SLIDING
 from sparsity_report.weights.sources.tokenizer import encode
 from sparsity_report.weights.tensor_slices import dtype_name
-from sparsity_report.weights.weights import Weights
+from sparsity_report.weights.weights import Tokenizer, Weights
 from sparsity_report.words.sentences import say
 
 # Longest default window; Hugging Face's guide uses it for GPT-2.
@@ -47,7 +47,7 @@ class ProtocolOptions(TypedDict, total=False):
     """Options of scoring, see :func:`sparsity_report.perplexity`."""
 
     protocol: str | None
-    tokenizer: Any
+    tokenizer: Tokenizer | None
     window: int | None
     stride: int | None
 
@@ -172,12 +172,13 @@ class Passages:
         return window
 
 
-def token_ids(text: str | torch.Tensor, weights: Weights, tokenizer: Any) -> torch.Tensor:
+def token_ids(
+    text: str | torch.Tensor, weights: Weights, tokenizer: Tokenizer | None
+) -> torch.Tensor:
     """Return the tokens of a text, by the tokenizer of a model if none is given."""
     if isinstance(text, torch.Tensor):
         return text.to(torch.int64).cpu()
-    ids: torch.Tensor = encode(tokenizer or weights.tokenizer(), text, weights.name)
-    return ids
+    return encode(tokenizer or weights.tokenizer(), text, weights.name)
 
 
 def check_causal(model: nn.Module, name: str) -> None:

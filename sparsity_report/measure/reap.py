@@ -31,7 +31,11 @@ _RUN = 2**20
 @with_bar("scoring experts", unit="tensor")
 def reap(
     weights: Weights,
-    calibration: Text | Calibration | Mapping[Any, Any] | None = None,
+    calibration: Text
+    | Calibration
+    | Mapping[int, Mapping[str, Any]]
+    | Mapping[str, Any]
+    | None = None,
     *,
     keep: float,
     score: str = "reap",
@@ -150,7 +154,7 @@ def _magnitudes(
 
 
 def _observed(
-    weights: Weights, observations: Mapping[Any, Any], name: str
+    weights: Weights, observations: Mapping[int, Mapping[str, Any]] | Mapping[str, Any], name: str
 ) -> dict[str, list[float]]:
     """Return the scores by module that REAP's code observed."""
     scores, stacks = {}, checked_stacks(weights)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeGuard
 
 import numpy as np
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def zero_share(total: Any, nonzero: Any) -> float | None:
+def zero_share(total: float | None, nonzero: float | None) -> float | None:
     """Return the share of zeros, ``1 − nonzero ÷ total``.
 
     Parameters
@@ -29,31 +29,29 @@ def zero_share(total: Any, nonzero: Any) -> float | None:
     >>> zero_share(8, 6), zero_share(0, 0), zero_share(8, None)
     (0.25, None, None)
     """
-    return float(1 - nonzero / total) if _known(total, nonzero) and total else None
+    kept = ratio(nonzero, total)
+    return None if kept is None else 1 - kept
 
 
-def _known(*numbers: Any) -> bool:
-    """Return True if no number is null: neither None, NaN nor pandas' NA."""
-    return all(isinstance(number, Real) and number == number for number in numbers)
+def _is_known(number: object) -> TypeGuard[float]:
+    """Return True if a number is not null: neither None, NaN nor pandas' NA."""
+    return isinstance(number, Real) and number == number
 
 
-def zero_shares(totals: Any, nonzeros: Any) -> Any:
-    """Return :func:`zero_share` of each row, with NaN for None, in the type of `totals`.
+def zero_shares(totals: pd.Series, nonzeros: pd.Series) -> pd.Series:
+    """Return :func:`zero_share` of each row, with NaN for None.
 
     Examples
     --------
-    >>> zero_shares(np.array([8, 0]), np.array([6, 0]))
-    array([0.25,  nan])
+    >>> import pandas as pd
+    >>> zero_shares(pd.Series([8, 0]), pd.Series([6, 0])).tolist()
+    [0.25, nan]
     """
-    import pandas as pd
-
-    if not isinstance(totals, pd.Series):
-        return zero_shares(pd.Series(totals), pd.Series(nonzeros)).to_numpy()
     known = totals.where(totals > 0).astype("Float64").astype(float)
     return 1 - nonzeros.astype("Float64").astype(float) / known
 
 
-def ratio(part: Any, total: Any) -> float | None:
+def ratio(part: float | None, total: float | None) -> float | None:
     """Return ``part ÷ total``; None if one is unknown or the total is 0.
 
     Examples
@@ -61,10 +59,10 @@ def ratio(part: Any, total: Any) -> float | None:
     >>> ratio(3, 2), ratio(3, 0), ratio(None, 2)
     (1.5, None, None)
     """
-    return float(part / total) if _known(part, total) and total else None
+    return float(part / total) if _is_known(part) and _is_known(total) and total else None
 
 
-def bits_per_weight(file_bytes: Any, weights: Any) -> float | None:
+def bits_per_weight(file_bytes: float | None, weights: float | None) -> float | None:
     """Return the bits per weight in a file, ``8 · bytes ÷ weights``.
 
     Examples

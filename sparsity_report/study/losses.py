@@ -40,7 +40,7 @@ def span_of(scored: int, parts: int = 1) -> int:
     return span
 
 
-def token_counts(scored: int, span: int) -> Any:
+def token_counts(scored: int, span: int) -> npt.NDArray[np.float64]:
     """Return the number of tokens of each span."""
     counts = np.full(-(-scored // span), float(span))
     counts[-1] -= len(counts) * span - scored

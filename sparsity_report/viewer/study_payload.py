@@ -21,7 +21,6 @@ from sparsity_report.sparse.cost import value_bytes
 from sparsity_report.study.budget import measured_levels
 from sparsity_report.study.derived.expert_use import FIGURES, drawn_use
 from sparsity_report.study.derived.layer_metrics import LayerFigure, module_magnitudes
-from sparsity_report.study.derived.paired_scores import score_ends
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.heatmap_grid import Grid
 from sparsity_report.study.layers import records, use_ratio
@@ -542,7 +541,7 @@ def _measured(study: StudyFigures, positions: Mapping[str, int]) -> dict[str, An
                     "variants": [positions[name] for name in point.variants],
                     "bytes": point.place.bytes,
                     "value": point.value,
-                    "ends": score_ends(study.facts, point.variants[0], point.value),
+                    "ends": study.facts.score_ends(point.variants[0], point.value),
                     "text": score_text(tradeoff, point, study.facts.vocabulary(point.variants[0])),
                     "level": point.place.sparsity if point.place.source == first else None,
                     "policies": [

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sparsity_report.errors import SparsityReportError, writable
 from sparsity_report.sparse.cost import value_bytes
@@ -24,6 +25,19 @@ if TYPE_CHECKING:
 
 ONCE = Fraction(1)
 NEVER = Fraction(0)
+
+
+class Tokenizer(Protocol):
+    """A tokenizer that encodes, decodes and is saved as those of transformers are."""
+
+    def __call__(self, text: str, /, **options: object) -> Any:
+        """Return the token ids of a text as ``["input_ids"]``."""
+
+    def decode(self, ids: Sequence[int], /, *, skip_special_tokens: bool) -> object:
+        """Return the text of token ids."""
+
+    def save_pretrained(self, folder: Path, /) -> object:
+        """Write the files of the tokenizer to a folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -467,7 +481,7 @@ class Weights(ABC):
         """
         return {}
 
-    def tokenizer(self) -> Any:
+    def tokenizer(self) -> Tokenizer:
         """Return the tokenizer that came with the model.
 
         Returns

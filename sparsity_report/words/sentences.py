@@ -5,7 +5,7 @@ import string
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from numbers import Real
-from typing import Any
+from typing import Any, TypeVar
 
 from sparsity_report.errors import printable
 from sparsity_report.untrusted.display_text import short_name
@@ -13,11 +13,12 @@ from sparsity_report.words import display_names, number_format
 from sparsity_report.words.catalogue import catalogue
 from sparsity_report.words.number_format import UNKNOWN, figures, known
 
+_Name = TypeVar("_Name")
 # A word too long to be read to its end.
 _LONG_WORD = re.compile(r"(\S{200})\S+")
 
 
-def say(key: str, /, **values: Any) -> str:
+def say(key: str, /, **values: object) -> str:
     r"""Return the text of a key of the catalogue with values put in.
 
     Parameters
@@ -36,8 +37,7 @@ def say(key: str, /, **values: Any) -> str:
         - ``choose ONE|MANY``: a word for one, or for several, by a number or the length of a list;
         - ``names FORMAT`` and ``some FORMAT``: all or the first names of a list;
         - ``span FORMAT``: the lowest and the highest number of a list;
-        - ``sentences`` and ``clauses``: texts joined by full stops, or by semicolons;
-          ``paragraph``: sentences with capitals;
+        - ``sentences``: texts joined by full stops; ``paragraph``: sentences with capitals;
         - ``sentence``: the first letter as a capital.
 
         A format may be a value itself: ``{share:{format}}``.
@@ -71,7 +71,7 @@ def says(text: str, key: str) -> bool:
     return re.fullmatch(pattern, text, re.DOTALL) is not None
 
 
-def join(words: Sequence[Any]) -> str:
+def join(words: Sequence[object]) -> str:
     """Return an enumeration of words.
 
     Examples
@@ -83,7 +83,7 @@ def join(words: Sequence[Any]) -> str:
     return f"{', '.join(others)} and {last}" if others else last
 
 
-def some(names: Sequence[Any], limit: int = 3) -> str:
+def some(names: Sequence[object], limit: int = 3) -> str:
     """Return an enumeration of the first names and the number of the others.
 
     Examples
@@ -94,7 +94,7 @@ def some(names: Sequence[Any], limit: int = 3) -> str:
     return join(first(names, limit))
 
 
-def first(names: Sequence[Any], limit: int) -> list[Any]:
+def first(names: Sequence[_Name], limit: int) -> list[_Name | str]:
     """Return the first names, and last the number of the others if there are any."""
     others = len(names) - limit
     more = [say("format.count_more", count=others)] if others > 0 else []
@@ -160,7 +160,6 @@ _LIST_FORMATS: Mapping[str, Callable[[Any, str], str]] = {
     "span": _span,
     "sentences": lambda value, _: " ".join(f"{_text(each)}." for each in value),
     "paragraph": lambda value, _: " ".join(f"{_sentence(each)}." for each in value),
-    "clauses": lambda value, _: say("format.clause_separator").join(map(_text, value)),
 }
 _FORMATS: Mapping[str, Callable[[Any], str]] = {
     "points": number_format.points,

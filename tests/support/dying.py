@@ -1,7 +1,6 @@
 """Workers that die, by names another process can import: a test file has none for it."""
 
 import os
-import signal
 from pathlib import Path
 
 from sparsity_report.counting.histogram import count_slice
@@ -18,11 +17,6 @@ def die_once(part, histogram):
     except FileExistsError:
         return count_slice(part, histogram)
     os._exit(1)
-
-
-def kill(part, histogram):  # noqa: ARG001
-    """End as the kernel ends what takes too much memory."""
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def starve(part, histogram):  # noqa: ARG001

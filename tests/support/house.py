@@ -6,6 +6,7 @@ A module is passed as text, so that a test can show each rule failing on a small
 from __future__ import annotations
 
 import ast
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -317,6 +318,29 @@ def too_large(module: Module) -> list[str]:
             if len(taken) > PARAMETERS:
                 said.append(f"{module.name}.{node.name}: {len(taken)} parameters")
     return said
+
+
+def untyped(modules: Iterable[Module], public: Mapping[str, str]) -> list[str]:
+    """Name what other wings call though its signature says `Any`, except for records by name."""
+    used = {(module, name) for name, module in public.items()}
+    for module in modules:
+        for each in imports(module, public):
+            if each.target.partition(".")[0] != module.wing:
+                used |= {(each.target, name) for name in each.names}
+    return [
+        f"{module.name}.{node.name}"
+        for module in modules
+        for top in module.tree.body
+        if (module.name, getattr(top, "name", "")) in used
+        for node in (top, *(top.body if isinstance(top, ast.ClassDef) else ()))
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_") and _says_any(node)
+    ]
+
+
+def _says_any(function: ast.FunctionDef) -> bool:
+    given = [each.annotation for each in ast.walk(function.args) if isinstance(each, ast.arg)]
+    texts = [ast.unparse(each) for each in (*given, function.returns) if each]
+    return any("Any" in re.sub(r"(dict|Mapping)\[str, Any\]", "", text) for text in texts)
 
 
 def showing(module: Module, public: Mapping[str, str]) -> list[str]:

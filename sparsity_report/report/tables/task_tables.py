@@ -140,7 +140,7 @@ def _compared(row: Mapping[str, Any], gain: float) -> dict[str, Any]:
     return {**row, "pair": pair, "interval": (row["low"], row["high"]), "outcome": text}
 
 
-def _winners(study: StudyFigures) -> dict[tuple[Any, ...], str]:
+def _winners(study: StudyFigures) -> dict[tuple[object, ...], str]:
     """Return the pruning that beats all other ones in paired tests, by key of a score."""
     frame = study.task_pairs
     return {} if frame is None else winners(frame, study.facts.contenders)

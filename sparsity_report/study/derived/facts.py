@@ -30,7 +30,7 @@ from sparsity_report.study.derived.existing_zeros import (
 )
 from sparsity_report.study.derived.heads_experts import Dead, Inner, Part, dead, inner, parts
 from sparsity_report.study.derived.layer_metrics import Spread, spread_of
-from sparsity_report.study.derived.paired_scores import Paired, level, paired_by_protocol
+from sparsity_report.study.derived.paired_scores import Paired, paired_by_protocol
 from sparsity_report.study.derived.protocol_scores import Scored, key_of, scored
 from sparsity_report.study.derived.speedups import crossovers, reference, speeds
 from sparsity_report.study.frames import StudyFrames
@@ -42,6 +42,8 @@ from sparsity_report.study.schema import TABLES
 from sparsity_report.study.storage_layouts import layout_curve, layout_ends
 from sparsity_report.study.survival import base_shares
 
+# Largest distance of zeros from a target that is reached.
+_NEAR = 0.005
 # Layouts of the curve of bytes against sparsity.
 CURVE_LAYOUTS = ("dense", "csr_int32", "csr_int64", "bitmask")
 
@@ -324,12 +326,37 @@ class Facts:
         """
         levels = defaultdict[float, list[str]](list)
         for name in self.contenders:
-            levels[level(self, name)].append(name)
+            levels[self.level(name)].append(name)
         return max(levels.items(), key=lambda level: (len(level[1]), level[0]))
 
     def paired(self, score: Scored | Mapping[str, Any]) -> Paired:
         """Return the comparisons of the study's scores by a score's text and protocol."""
         return self._paired[score.key if isinstance(score, Scored) else key_of(score)]
+
+    def level(self, name: str) -> float:
+        """Return the target of a pruning, or its share of zeros if that differs."""
+        target = float(self.methods.set_index("variant")["sparsity"][name])
+        share = self.total(name, "sparsity_prunable") or target
+        return round(target if abs(share - target) <= _NEAR else share, 3)
+
+    def level_of(self, names: Sequence[str]) -> float:
+        """Return the sparsity of rivals, see :attr:`.Paired.rivals`."""
+        alike = self.layouts_of(names[0])
+        return self.level(next(name for name in self.prunings if name in alike))
+
+    def score_ends(self, variant: str, perplexity: float) -> tuple[float, float] | None:
+        """Return the interval of a measured perplexity against dense as measured; None if unknown.
+
+        It is the perplexity of dense times the ends of the ratio.
+        """
+        if (frame := self.study.quality) is None:
+            return None
+        rows = frame[frame["variant"].eq(variant) & frame["perplexity"].eq(perplexity)]
+        for row in records(rows):
+            if contrast := self.paired(row).from_dense(variant):
+                _, low, high = contrast.ratio
+                return low * contrast.base, high * contrast.base
+        return None
 
     @cached_property
     def _paired(self) -> dict[tuple[Any, ...], Paired]:

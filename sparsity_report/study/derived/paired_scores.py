@@ -18,8 +18,6 @@ from sparsity_report.study.derived.protocol_scores import by_protocol, key_of
 from sparsity_report.study.layers import records
 from sparsity_report.study.losses import paired_mean, token_counts, why_unpaired
 
-# Largest distance of zeros from a target that is reached.
-_NEAR = 0.005
 #: Distances of predictions from those of dense: their losses by span, and their largest value.
 DISTANCES = {
     "kl": ("kl", math.inf),
@@ -185,24 +183,11 @@ def difference(one: _Row, other: _Row) -> tuple[Mean | None, str]:
     return mean._replace(estimate=float(one["nll"] - other["nll"])), ""
 
 
-def level(facts: Any, name: str) -> float:
-    """Return the target of a pruning, or its share of zeros if that differs."""
-    target = float(facts.methods.set_index("variant")["sparsity"][name])
-    share = facts.total(name, "sparsity_prunable") or target
-    return round(target if abs(share - target) <= _NEAR else share, 3)
-
-
-def level_of(facts: Any, names: list[str]) -> float:
-    """Return the sparsity of rivals, see :attr:`Paired.rivals`."""
-    alike = facts.layouts_of(names[0])
-    return level(facts, next(name for name in facts.prunings if name in alike))
-
-
 def paired_by_protocol(facts: Any) -> dict[tuple[Any, ...], Paired]:
     """Return comparisons by text and protocol, see :func:`paired`."""
     known = {}
     rows = facts.methods[facts.methods["variant"].isin(facts.prunings)]
-    levels = rows["variant"].map(lambda name: level(facts, name))
+    levels = rows["variant"].map(facts.level)
     groups = rows["variant"].groupby([rows["fingerprint"], levels], sort=False)
     for scores in by_protocol(facts.study.quality):
         by_variant = {row["variant"]: row for row in records(scores.drop_duplicates("variant"))}
@@ -223,21 +208,6 @@ def _are_guessing(facts: Any, scores: dict[str, dict[str, Any]], names: list[str
     tokens = facts.vocabulary(names[0])
     known = [scores[name]["perplexity"] for name in names if name in scores]
     return tokens is not None and not any(score < tokens for score in known)
-
-
-def score_ends(facts: Any, variant: str, perplexity: float) -> tuple[float, float] | None:
-    """Return the interval of a measured perplexity against dense as measured; None if unknown.
-
-    It is the perplexity of dense times the ends of the ratio.
-    """
-    if (frame := facts.study.quality) is None:
-        return None
-    rows = frame[frame["variant"].eq(variant) & frame["perplexity"].eq(perplexity)]
-    for row in records(rows):
-        if contrast := facts.paired(row).from_dense(variant):
-            _, low, high = contrast.ratio
-            return low * contrast.base, high * contrast.base
-    return None
 
 
 def distance(row: dict[str, Any], figure: str, level: float = LEVEL) -> Ends | None:

@@ -65,7 +65,7 @@ def compared_variants(facts: Facts, tasks: pd.DataFrame) -> list[tuple[str, str]
     return pairs + [pair for pair in prunings if pair not in pairs]
 
 
-def winners(frame: pd.DataFrame, variants: Sequence[str]) -> dict[tuple[Any, ...], str]:
+def winners(frame: pd.DataFrame, variants: Sequence[str]) -> dict[tuple[object, ...], str]:
     """Return the variant that beats each other one, by task, metric, filter and examples.
 
     Parameters
@@ -75,7 +75,7 @@ def winners(frame: pd.DataFrame, variants: Sequence[str]) -> dict[tuple[Any, ...
     variants : sequence of str
     """
     rivals = set(variants)
-    beaten: dict[tuple[Any, ...], set[str]] = {}
+    beaten: dict[tuple[str, ...], set[str]] = {}
     for row in records(frame[frame["separated"].eq(True)]):
         sides = row["variant"], row["against"]
         better, worse = sides if row["difference"] > 0 else sides[::-1]

@@ -25,7 +25,7 @@ from sparsity_report.weights.tensor_slices import (
     join_slices,
     torch_dtype,
 )
-from sparsity_report.weights.weights import Parameter, Weights
+from sparsity_report.weights.weights import Parameter, Tokenizer, Weights
 from sparsity_report.words.sentences import say
 
 # Values of a slice that are computed at a time.
@@ -162,7 +162,7 @@ class AdaptedWeights(Weights):
         """Return the configuration of the base."""
         return self.base.configuration()
 
-    def tokenizer(self) -> Any:
+    def tokenizer(self) -> Tokenizer:
         """Open the tokenizer of the base."""
         return self.base.tokenizer()
 

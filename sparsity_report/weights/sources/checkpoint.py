@@ -37,7 +37,7 @@ from sparsity_report.weights.tensor_slices import (
     Slice,
     join_slices,
 )
-from sparsity_report.weights.weights import Parameter, Weights, float8_notes
+from sparsity_report.weights.weights import Parameter, Tokenizer, Weights, float8_notes
 from sparsity_report.words.sentences import say
 
 T = TypeVar("T", bound=Path | Origin)
@@ -164,7 +164,7 @@ class CheckpointWeights(Weights):
             return super().entry(parameter)
         return replace(first, shape=parameter.shape)
 
-    def tokenizer(self) -> Any:
+    def tokenizer(self) -> Tokenizer:
         """Open the tokenizer beside the weights or in a GGUF file, without running code."""
         from sparsity_report.weights.sources.tokenizer import open_tokenizer
 

@@ -3,19 +3,25 @@
 Tokenizers are written in Rust. A panic is no Exception, and Rust prints it on file descriptor 2.
 """
 
+from __future__ import annotations
+
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
 from threading import RLock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sparsity_report.errors import explained, printable
 from sparsity_report.untrusted import limits
 from sparsity_report.untrusted.gates import read_json
 from sparsity_report.weights.anatomy.meta_model import plain_folder
 from sparsity_report.weights.sources.model_paths import TOKENIZER_FILES
+from sparsity_report.weights.weights import Tokenizer
+
+if TYPE_CHECKING:
+    import torch
 
 # Files that are a complete vocabulary for every class of tokenizers.
 _COMPLETE = ("tokenizer.json", "tekken.json", "tokenizer.model", "tiktoken.model")
@@ -25,7 +31,7 @@ _NO_VOCABULARY = ("config.json", ".index.json")
 _redirecting = RLock()
 
 
-def open_tokenizer(directory: Path, gguf: Path | None) -> Any:
+def open_tokenizer(directory: Path, gguf: Path | None) -> Tokenizer:
     """Open the tokenizer of a folder or of a GGUF file with transformers.
 
     Raises
@@ -59,10 +65,11 @@ def open_tokenizer(directory: Path, gguf: Path | None) -> Any:
             if gguf is None:
                 _check_files(plain, type(tokenizer))
     tokenizer.name_or_path = str(directory)
-    return tokenizer
+    opened: Tokenizer = tokenizer
+    return opened
 
 
-def encode(tokenizer: Any, text: str, name: str) -> Any:
+def encode(tokenizer: Tokenizer, text: str, name: str) -> torch.Tensor:
     """Return the token ids of a text as a 1-d tensor; `name` is that of the model.
 
     Raises
@@ -71,10 +78,11 @@ def encode(tokenizer: Any, text: str, name: str) -> Any:
         The tokenizer fails on the text.
     """
     with _gate(lambda e: f"{name}: the tokenizer cannot read the text ({e}); replace its files"):
-        return tokenizer(text, return_tensors="pt", verbose=False)["input_ids"][0]
+        ids: torch.Tensor = tokenizer(text, return_tensors="pt", verbose=False)["input_ids"][0]
+        return ids
 
 
-def decode(tokenizer: Any, ids: Sequence[int], name: str) -> str:
+def decode(tokenizer: Tokenizer, ids: Sequence[int], name: str) -> str:
     """Return the text of token ids without special tokens; `name` is that of the model.
 
     Raises
