@@ -16,7 +16,6 @@ from sparsity_report.counting.histogram import Magnitudes, count_slice, count_to
 from sparsity_report.counting.progress import Progress, bar
 from sparsity_report.counting.workers import SMALL, in_order, unflushed
 from sparsity_report.deferred import torch
-from sparsity_report.weights.tensor_slices import HeldSlice
 from sparsity_report.weights.weights import Parameter, Weights
 from sparsity_report.words.sentences import say
 
@@ -131,16 +130,14 @@ def count_weights(
 def _count_small(
     weights: Weights, waiting: Iterable[Parameter]
 ) -> Iterator[tuple[str, Magnitudes]]:
-    """Count small floats in memory, many of one dtype at a time."""
+    """Count small floats of a module, many of one dtype at a time."""
     batches: dict[tuple[str, bool], dict[str, torch.Tensor]] = defaultdict(dict)
-    for p in waiting:
-        parts = weights.slices(p.name) if p.total <= SMALL and p.dtype in _TOGETHER else ()
-        for part in parts:
-            if isinstance(part, HeldSlice) and part.total == p.total:
-                batch = batches[p.dtype, p.prunable]
-                batch[p.name] = part.values
-                if len(batch) == _BATCH:
-                    yield from _count_batch(batches.pop((p.dtype, p.prunable)), p.prunable)
+    for p in waiting if weights.source == "module" else ():
+        if p.total <= SMALL and p.dtype in _TOGETHER:
+            batch = batches[p.dtype, p.prunable]
+            batch[p.name] = weights.tensor(p.name)
+            if len(batch) == _BATCH:
+                yield from _count_batch(batches.pop((p.dtype, p.prunable)), p.prunable)
     for (_, is_prunable), batch in batches.items():
         yield from _count_batch(batch, is_prunable)
 

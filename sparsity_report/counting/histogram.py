@@ -315,7 +315,7 @@ class Moments:
 
 def count_together(tensors: Sequence[torch.Tensor], histogram: bool) -> Iterator[Magnitudes]:
     """Yield the counts of small tensors of one dtype that NumPy has, with few calls for all."""
-    values, sizes = torch.cat([tensor.cpu() for tensor in tensors]), [t.numel() for t in tensors]
+    values, sizes = torch.cat([t.reshape(-1).cpu() for t in tensors]), [t.numel() for t in tensors]
     starts = np.cumsum([0, *sizes[:-1]])
     nonzeros = np.add.reduceat(nonzero_flags(values), starts, dtype=np.int64).tolist()
     if not histogram:
