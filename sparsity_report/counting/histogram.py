@@ -29,7 +29,6 @@ from sparsity_report.weights.tensor_slices import (
     Rounding,
     Slice,
     dtype_name,
-    memory_slices,
     torch_dtype,
 )
 
@@ -189,18 +188,6 @@ class Magnitudes:
         return float(np.sqrt(squares / self.total)) if self.total else 0.0
 
 
-def count(tensor: torch.Tensor) -> Magnitudes:
-    """Count the nonzeros of a tensor and tally its magnitudes.
-
-    Examples
-    --------
-    >>> tally = count(torch.tensor([0.5, -0.5, 0.0, 2.0], dtype=torch.bfloat16))
-    >>> tally.nonzero, tally.values.tolist(), tally.counts.tolist()
-    (3, [0.0, 0.5, 2.0], [1, 2, 1])
-    """
-    return count_slices({"": memory_slices(tensor)})[""]
-
-
 def bucket_of(values: Floats) -> Integers:
     """Return the bucket number (top 16 bits as float32) of magnitudes."""
     return _codes(_single(values)).astype(np.int64)
@@ -213,7 +200,16 @@ def smallest_of(buckets: Integers) -> Floats:
 
 
 def count_slices(slices: Mapping[str, Iterable[Slice]]) -> dict[str, Magnitudes]:
-    """Count several tensors, each given as slices."""
+    """Count several tensors, each given as slices.
+
+    Examples
+    --------
+    >>> from sparsity_report.weights.tensor_slices import memory_slices
+    >>> values = torch.tensor([0.5, -0.5, 0.0, 2.0], dtype=torch.bfloat16)
+    >>> tally = count_slices({"w": memory_slices(values)})["w"]
+    >>> tally.nonzero, tally.values.tolist(), tally.counts.tolist()
+    (3, [0.0, 0.5, 2.0], [1, 2, 1])
+    """
     counts = work_through(slices, partial(count_slice, histogram=True), None)
     return {name: sum(parts, Magnitudes(0, 0)) for name, parts in counts.items()}
 
@@ -225,6 +221,7 @@ def refine_slices(
 
     Examples
     --------
+    >>> from sparsity_report.weights.tensor_slices import memory_slices
     >>> number = int(bucket_of(np.array([1.0]))[0])
     >>> several = {"w": memory_slices(torch.tensor([1.0, -1.0, 1.001, 2.0]))}
     >>> values, counts = refine_slices(several, number, number)["w"]

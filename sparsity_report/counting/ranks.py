@@ -56,10 +56,8 @@ def find_levels(counts: Mapping[str, Magnitudes], targets: Iterable[int]) -> Ite
 
     Examples
     --------
-    >>> from sparsity_report.counting.histogram import count
-    >>> import torch
-    >>> half = torch.tensor([1.0, 2.0, 2.0, 3.0], dtype=torch.float16)
-    >>> (level,) = find_levels({"a": count(half), "b": count(half)}, [5])
+    >>> half = Magnitudes(4, 4, 0, np.array([1.0, 2.0, 3.0]), np.array([1, 2, 1]))
+    >>> (level,) = find_levels({"a": half, "b": half}, [5])
     >>> level.threshold, level.below.tolist(), level.ties.tolist()
     (2.0, [1, 1], [2, 1])
     """

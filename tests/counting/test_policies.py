@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from helpers import DTYPES, Tiny, models
+from helpers import DTYPES, Tiny, count, models
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -12,7 +12,6 @@ from torch.nn.utils import prune
 
 import sparsity_report as sr
 from sparsity_report.counting.cuts import masked_copy
-from sparsity_report.counting.histogram import count
 
 
 def linears(model):
