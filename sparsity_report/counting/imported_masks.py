@@ -45,15 +45,9 @@ class MaskCut(CountedCut):
     ----------
     bits : numpy.ndarray
         1 for kept weights, in memory order, eight to a byte, the first in the highest bit.
-    pruned : int
-        Number of pruned elements.
-    nonzero : int
-        Kept weights that are not zero.
     """
 
     bits: npt.NDArray[np.uint8]
-    pruned: int
-    nonzero: int
 
     def _masked(self, parts: Iterable[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         start = 0
@@ -156,7 +150,7 @@ def _cut(mask: _Mask, file: str, parameter: Parameter) -> MaskCut:
         keep[done : done + values.size] = ones.reshape(-1)
         done += values.size
     kept = int(np.count_nonzero(keep))
-    return MaskCut(np.packbits(keep), parameter.total - kept, kept)
+    return MaskCut(parameter.total - kept, kept, np.packbits(keep))
 
 
 def _by_parameter(
