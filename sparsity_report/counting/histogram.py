@@ -238,19 +238,20 @@ def count_slice(part: Slice, histogram: bool) -> Magnitudes:
         nonzero = sum(int(np.count_nonzero(nonzero_flags(chunk))) for chunk in _chunks(part))
         return Magnitudes(part.total, nonzero)
     counter = StepCounter(part, part.rounding) if part.rounding else None
-    exact, tally, zeros = is_exact(part), np.zeros(2**16, dtype=np.int64), 0
+    exact, tally, tiny = is_exact(part), np.zeros(2**16, dtype=np.int64), 0
     for chunk in _chunks(counter or part):
         # Torch's bincount releases Python's lock.
         added = torch.bincount(_numbers(chunk, exact), minlength=1).numpy()
         tally[: added.size] += added
-        if added[0]:  # of a wide dtype also tiny values
-            zeros += int(added[0] if exact else np.count_nonzero(_real(chunk) == 0))
+        if not exact and added[0]:  # the first bucket holds tiny values besides zeros
+            tiny += int(added[0]) - int(np.count_nonzero(_real(chunk) == 0))
     magnitudes, which = _meaning(part.dtype if exact else "")
     counts = np.bincount(which, tally[: which.size]).astype(np.int64)
     is_nan = np.isnan(magnitudes)
     kept, nan = np.flatnonzero(counts * ~is_nan), int(counts[is_nan].sum())
     steps = counter.steps() if counter else None
     pair = magnitudes[kept], counts[kept]
+    zeros = int(counts[0]) - tiny
     return Magnitudes(part.total, part.total - zeros, nan, *pair, exact, steps)
 
 
