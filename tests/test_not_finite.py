@@ -5,12 +5,11 @@ import json
 import numpy as np
 import pytest
 import torch
-from helpers import Tiny, command, study_of
+from helpers import Tiny, command, count, study_of
 from safetensors.torch import save_file
 from torch import nn
 
 import sparsity_report as sr
-from sparsity_report.counting.histogram import count
 from sparsity_report.words.sentences import say
 
 NAN = say(

@@ -21,12 +21,12 @@ import pandas as pd
 import pytest
 import torch
 from dying import starve
-from helpers import command, same_counts, small_llama, study_of
+from helpers import command, count, same_counts, small_llama, study_of
 from safetensors.torch import save_file
 
 import sparsity_report as sr
 from sparsity_report.counting import counts, matrix_counts
-from sparsity_report.counting.histogram import Magnitudes, count
+from sparsity_report.counting.histogram import Magnitudes
 from sparsity_report.counting.ranks import find_levels
 from sparsity_report.draw import export
 from sparsity_report.findings.model_counts import model_counts

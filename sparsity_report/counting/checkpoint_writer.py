@@ -4,7 +4,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +24,7 @@ from sparsity_report.counting.workers import in_order, work_through
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files import filesystem
 from sparsity_report.files.atomic import new_folder
+from sparsity_report.sparse.cost import value_bytes
 from sparsity_report.untrusted import limits
 from sparsity_report.weights.adapters.merged_adapter import AdaptedWeights
 from sparsity_report.weights.loading import load
@@ -194,7 +195,7 @@ def _write_values(
 
 def _jobs(
     weights: Weights, pruning: Pruning | None, layout: Layout, folder: Path
-) -> tuple[list[_Job], list[_Job]]:
+) -> tuple[Iterator[_Job], list[_Job]]:
     """Return the values to copy and those to mask, each with a function that writes them."""
     masked, covered = list[_Job](), set[str]()
     for parameter in weights.stored:
@@ -205,34 +206,24 @@ def _jobs(
         dtype = layout.tensors[parts[0].key].values.dtype
         slices = partial(weights.as_in_memory, name)
         values = _Masked(parameter.total, dtype, slices, parameter, pruning.cuts[name])
-        masked.append((name, values, partial(_write, folder, [*map(layout.place, parts)])))
-    copied: list[_Job] = [
-        (
-            key,
-            _Copied(entry.total, entry.values.dtype, entry.slices),
-            partial(_write, folder, [(*layout.places[key], entry.total)]),
-        )
-        for key, entry in layout.tensors.items()
-        if key not in covered
-    ]
-    return copied, masked
+        masked.append((name, values, partial(_write, folder, [*map(layout.place, parts)], dtype)))
+    return _copies(layout, covered, folder), masked
+
+
+def _copies(layout: Layout, covered: Collection[str], folder: Path) -> Iterator[_Job]:
+    """Yield the slices of tensors that no cut covers, with functions that write them."""
+    for key, entry in layout.tensors.items():
+        (file, offset), dtype = layout.places[key], entry.values.dtype
+        for part in entry.slices() if key not in covered else ():
+            yield key, part, partial(_write, folder, [(file, offset, part.total)], dtype)
+            offset += part.total * value_bytes(dtype)
 
 
 @dataclass(frozen=True, eq=False)
-class _Copied(Slice):
-    """Values of a tensor in the dtype in which they are written."""
-
-    slices: Callable[[], Iterator[Slice]]
-
-    def pieces(self) -> Iterator[torch.Tensor]:
-        """Yield the values as they are."""
-        return pieces(self.slices())
-
-
-@dataclass(frozen=True, eq=False)
-class _Masked(_Copied):
+class _Masked(Slice):
     """Values of a parameter whose pruned weights are set to zero."""
 
+    slices: Callable[[], Iterator[Slice]]
     parameter: Parameter
     cut: Cut
 
@@ -248,20 +239,20 @@ class _Masked(_Copied):
         matrix, row = self.parameter.inputs_outputs, self.parameter.shape[-1]
         step = math.prod(matrix) if matrix else max(_BLOCK // row, 1) * row
         sizes = (min(step, self.total - start) for start in range(0, self.total, step))
-        for values in in_runs(super().pieces(), sizes, torch.cat):
+        for values in in_runs(pieces(self.slices()), sizes, torch.cat):
             yield values.view(matrix or (-1, row))
 
 
-def _write(folder: Path, places: list[tuple[str, int, int]], values: Slice) -> int:
-    """Write values to runs of files in order; return the bytes written."""
-    written, dtype, rest = 0, torch_dtype(values.dtype), torch.empty(0)
+def _write(folder: Path, places: list[tuple[str, int, int]], dtype: str, values: Slice) -> int:
+    """Write values in a dtype to runs of files in order; return the bytes written."""
+    written, rest = 0, torch.empty(0)
     blocks = iter(values.pieces())
     for file, offset, total in places:
         with filesystem.opened(folder / file, os.O_WRONLY) as handle:
             os.lseek(handle, offset, os.SEEK_SET)
             while total:
                 if not rest.numel():
-                    rest = next(blocks).reshape(-1).to(dtype)
+                    rest = next(blocks).reshape(-1).to(torch_dtype(dtype))
                 data = rest[:total].contiguous().view(torch.uint8).numpy().data
                 filesystem.write_all(handle, data)
                 written += len(data)

@@ -15,8 +15,6 @@ from sparsity_report.counting.disk_cache import CacheFolder, Entries
 from sparsity_report.counting.histogram import Magnitudes, count_slice, count_together
 from sparsity_report.counting.progress import Progress, bar
 from sparsity_report.counting.workers import SMALL, in_order, unflushed
-from sparsity_report.deferred import torch
-from sparsity_report.weights.tensor_slices import HeldSlice
 from sparsity_report.weights.weights import Parameter, Weights
 from sparsity_report.words.sentences import say
 
@@ -131,21 +129,13 @@ def count_weights(
 def _count_small(
     weights: Weights, waiting: Iterable[Parameter]
 ) -> Iterator[tuple[str, Magnitudes]]:
-    """Count small floats in memory, many of one dtype at a time."""
-    batches: dict[tuple[str, bool], dict[str, torch.Tensor]] = defaultdict(dict)
-    for p in waiting:
-        parts = weights.slices(p.name) if p.total <= SMALL and p.dtype in _TOGETHER else ()
-        for part in parts:
-            if isinstance(part, HeldSlice) and part.total == p.total:
-                batch = batches[p.dtype, p.prunable]
-                batch[p.name] = part.values
-                if len(batch) == _BATCH:
-                    yield from _count_batch(batches.pop((p.dtype, p.prunable)), p.prunable)
-    for (_, is_prunable), batch in batches.items():
-        yield from _count_batch(batch, is_prunable)
-
-
-def _count_batch(
-    batch: Mapping[str, torch.Tensor], histogram: bool
-) -> Iterator[tuple[str, Magnitudes]]:
-    return zip(batch, count_together([*batch.values()], histogram), strict=True)
+    """Count small floats of a module, many of one dtype at a time."""
+    groups: dict[tuple[str, bool], list[str]] = defaultdict(list)
+    for p in waiting if weights.source == "module" else ():
+        if p.total <= SMALL and p.dtype in _TOGETHER:
+            groups[p.dtype, p.prunable].append(p.name)
+    for (_, is_prunable), names in groups.items():
+        for start in range(0, len(names), _BATCH):
+            some = names[start : start + _BATCH]
+            tensors = [weights.tensor(name) for name in some]
+            yield from zip(some, count_together(tensors, is_prunable), strict=True)

@@ -203,10 +203,19 @@ class ThresholdCut(Cut):
         check_unchanged(removed, self.pruned)
 
 
+@dataclass(frozen=True, slots=True)
 class CountedCut(Cut):
-    """A cut that stores the counted number of kept nonzeros."""
+    """A cut that stores the counted number of kept nonzeros.
 
-    __slots__ = ()
+    Attributes
+    ----------
+    pruned : int
+        Number of pruned elements.
+    nonzero : int
+        Kept weights that are not zero.
+    """
+
+    pruned: int
     nonzero: int
 
     @abstractmethod
@@ -236,10 +245,6 @@ class GroupCut(CountedCut):
     Attributes
     ----------
     keep, group : int
-    pruned : int
-        Number of pruned elements.
-    nonzero : int
-        Kept weights that are not zero.
     input_first : tuple of int or None
         Inputs and outputs of the matrices if their inputs come first, as in ``Conv1D``.
     scale : InputNorms or None
@@ -248,8 +253,6 @@ class GroupCut(CountedCut):
 
     keep: int
     group: int
-    pruned: int
-    nonzero: int
     input_first: tuple[int, int] | None = None
     scale: InputNorms | None = None
 
@@ -334,10 +337,6 @@ class RowCut(CountedCut):
         float64, one for each row of all matrices.
     ties : numpy.ndarray
         int64: scores exactly on the threshold that are pruned too, the first by position.
-    pruned : int
-        Number of pruned elements.
-    nonzero : int
-        Kept elements that are not zero.
     input_first : tuple of int or None
         Inputs and outputs of the matrices if their inputs come first, as in ``Conv1D``.
     """
@@ -345,8 +344,6 @@ class RowCut(CountedCut):
     scale: InputNorms
     thresholds: Floats
     ties: Integers
-    pruned: int
-    nonzero: int
     input_first: tuple[int, int] | None = None
 
     def _masked(self, parts: Iterable[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -379,11 +376,11 @@ def cut_rows(
     for p, parts in map_rows(weights, work, progress):
         thresholds, ties, kept = zip(*parts, strict=True)
         cuts[p.name] = RowCut(
+            counts[p.name],
+            sum(kept),
             scales[p.name],
             np.concatenate(thresholds),
             np.concatenate(ties),
-            counts[p.name],
-            sum(kept),
             p.inputs_outputs,
         )
     return cuts
@@ -413,7 +410,7 @@ def cut_groups(
     chosen = dict.fromkeys(p.name for p in weights.prunable) if scales is None else scales
     work = {name: partial(_group_part, scale=s, pattern=pattern) for name, s in chosen.items()}
     return {
-        p.name: GroupCut(n, m, p.total // m * (m - n), sum(kept), p.inputs_outputs, chosen[p.name])
+        p.name: GroupCut(p.total // m * (m - n), sum(kept), n, m, p.inputs_outputs, chosen[p.name])
         for p, kept in map_rows(weights, work, progress, executor)
     }
 

@@ -29,7 +29,6 @@ from sparsity_report.weights.tensor_slices import (
     Rounding,
     Slice,
     dtype_name,
-    memory_slices,
     torch_dtype,
 )
 
@@ -189,18 +188,6 @@ class Magnitudes:
         return float(np.sqrt(squares / self.total)) if self.total else 0.0
 
 
-def count(tensor: torch.Tensor) -> Magnitudes:
-    """Count the nonzeros of a tensor and tally its magnitudes.
-
-    Examples
-    --------
-    >>> tally = count(torch.tensor([0.5, -0.5, 0.0, 2.0], dtype=torch.bfloat16))
-    >>> tally.nonzero, tally.values.tolist(), tally.counts.tolist()
-    (3, [0.0, 0.5, 2.0], [1, 2, 1])
-    """
-    return count_slices({"": memory_slices(tensor)})[""]
-
-
 def bucket_of(values: Floats) -> Integers:
     """Return the bucket number (top 16 bits as float32) of magnitudes."""
     return _codes(_single(values)).astype(np.int64)
@@ -213,7 +200,16 @@ def smallest_of(buckets: Integers) -> Floats:
 
 
 def count_slices(slices: Mapping[str, Iterable[Slice]]) -> dict[str, Magnitudes]:
-    """Count several tensors, each given as slices."""
+    """Count several tensors, each given as slices.
+
+    Examples
+    --------
+    >>> from sparsity_report.weights.tensor_slices import memory_slices
+    >>> values = torch.tensor([0.5, -0.5, 0.0, 2.0], dtype=torch.bfloat16)
+    >>> tally = count_slices({"w": memory_slices(values)})["w"]
+    >>> tally.nonzero, tally.values.tolist(), tally.counts.tolist()
+    (3, [0.0, 0.5, 2.0], [1, 2, 1])
+    """
     counts = work_through(slices, partial(count_slice, histogram=True), None)
     return {name: sum(parts, Magnitudes(0, 0)) for name, parts in counts.items()}
 
@@ -225,6 +221,7 @@ def refine_slices(
 
     Examples
     --------
+    >>> from sparsity_report.weights.tensor_slices import memory_slices
     >>> number = int(bucket_of(np.array([1.0]))[0])
     >>> several = {"w": memory_slices(torch.tensor([1.0, -1.0, 1.001, 2.0]))}
     >>> values, counts = refine_slices(several, number, number)["w"]
@@ -241,19 +238,20 @@ def count_slice(part: Slice, histogram: bool) -> Magnitudes:
         nonzero = sum(int(np.count_nonzero(nonzero_flags(chunk))) for chunk in _chunks(part))
         return Magnitudes(part.total, nonzero)
     counter = StepCounter(part, part.rounding) if part.rounding else None
-    exact, tally, zeros = is_exact(part), np.zeros(2**16, dtype=np.int64), 0
+    exact, tally, tiny = is_exact(part), np.zeros(2**16, dtype=np.int64), 0
     for chunk in _chunks(counter or part):
         # Torch's bincount releases Python's lock.
         added = torch.bincount(_numbers(chunk, exact), minlength=1).numpy()
         tally[: added.size] += added
-        if added[0]:  # of a wide dtype also tiny values
-            zeros += int(added[0] if exact else np.count_nonzero(_real(chunk) == 0))
+        if not exact and added[0]:  # the first bucket holds tiny values besides zeros
+            tiny += int(added[0]) - int(np.count_nonzero(_real(chunk) == 0))
     magnitudes, which = _meaning(part.dtype if exact else "")
     counts = np.bincount(which, tally[: which.size]).astype(np.int64)
     is_nan = np.isnan(magnitudes)
     kept, nan = np.flatnonzero(counts * ~is_nan), int(counts[is_nan].sum())
     steps = counter.steps() if counter else None
     pair = magnitudes[kept], counts[kept]
+    zeros = int(counts[0]) - tiny
     return Magnitudes(part.total, part.total - zeros, nan, *pair, exact, steps)
 
 
@@ -315,7 +313,7 @@ class Moments:
 
 def count_together(tensors: Sequence[torch.Tensor], histogram: bool) -> Iterator[Magnitudes]:
     """Yield the counts of small tensors of one dtype that NumPy has, with few calls for all."""
-    values, sizes = torch.cat([tensor.cpu() for tensor in tensors]), [t.numel() for t in tensors]
+    values, sizes = torch.cat([t.reshape(-1).cpu() for t in tensors]), [t.numel() for t in tensors]
     starts = np.cumsum([0, *sizes[:-1]])
     nonzeros = np.add.reduceat(nonzero_flags(values), starts, dtype=np.int64).tolist()
     if not histogram:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,20 +21,12 @@ from sparsity_report.deferred import torch
 from sparsity_report.errors import SparsityReportError, writable
 from sparsity_report.sparse.shares import zero_share
 from sparsity_report.weights.sources.safetensors import read_header
-from sparsity_report.weights.tensor_slices import pieces
+from sparsity_report.weights.tensor_slices import Entry, HeldSlice, is_strided, pieces
 from sparsity_report.weights.weights import Parameter, Weights
 
 Masks = str | os.PathLike[str] | Mapping[str, Any]
 
 _SUFFIX = "_mask"
-
-
-class _Mask(NamedTuple):
-    """Zeros and ones of one parameter."""
-
-    name: str
-    shape: tuple[int, ...]
-    values: Iterable[npt.NDArray[Any]]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -45,15 +37,9 @@ class MaskCut(CountedCut):
     ----------
     bits : numpy.ndarray
         1 for kept weights, in memory order, eight to a byte, the first in the highest bit.
-    pruned : int
-        Number of pruned elements.
-    nonzero : int
-        Kept weights that are not zero.
     """
 
     bits: npt.NDArray[np.uint8]
-    pruned: int
-    nonzero: int
 
     def _masked(self, parts: Iterable[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         start = 0
@@ -125,7 +111,7 @@ def import_mask(weights: Weights, masks: Masks, *, progress: Progress | None = N
             continue
         if not parameter.prunable:
             raise SparsityReportError(
-                f"{name}: {each.name!r} prunes {cut.pruned:,} weights of {parameter.name}, which "
+                f"{name}: {each.key!r} prunes {cut.pruned:,} weights of {parameter.name}, which "
                 f"is not prunable in {weights.name}; leave this mask out, or load output heads "
                 "with blacklist=()"
             )
@@ -138,38 +124,42 @@ def import_mask(weights: Weights, masks: Masks, *, progress: Progress | None = N
     return Pruning(weights, share, ImportedMasks(), cuts, basis)
 
 
-def _cut(mask: _Mask, file: str, parameter: Parameter) -> MaskCut:
+def _cut(mask: Entry, file: str, parameter: Parameter) -> MaskCut:
     """Return the cut of a parameter by a mask."""
+    if mask.kind:
+        raise SparsityReportError(
+            f"{file}: {mask.key!r} is packed; a mask holds zeros and ones only"
+        )
     if mask.shape != parameter.shape:
         raise SparsityReportError(
-            f"{file}: {mask.name!r} has shape {mask.shape}, but {parameter.name} has "
+            f"{file}: {mask.key!r} has shape {mask.shape}, but {parameter.name} has "
             f"{parameter.shape}; give the mask in the shape of the parameter in memory"
         )
     keep, done = np.empty(parameter.total, dtype=bool), 0
-    for values in mask.values:
+    for values in map(_numpy, pieces(mask.slices())):
         ones = values == 1
         if not (ones | (values == 0)).all():
-            wrong = values[~(ones | (values == 0))].flat[0]
+            wrong = values[~(ones | (values == 0))][0]
             raise SparsityReportError(
-                f"{file}: {mask.name!r} holds {wrong}; a mask holds zeros and ones only"
+                f"{file}: {mask.key!r} holds {wrong}; a mask holds zeros and ones only"
             )
-        keep[done : done + values.size] = ones.reshape(-1)
+        keep[done : done + values.size] = ones
         done += values.size
     kept = int(np.count_nonzero(keep))
-    return MaskCut(np.packbits(keep), parameter.total - kept, kept)
+    return MaskCut(parameter.total - kept, kept, np.packbits(keep))
 
 
 def _by_parameter(
-    given: Iterable[_Mask], file: str, weights: Weights
-) -> Iterator[tuple[Parameter, _Mask]]:
+    given: Iterable[Entry], file: str, weights: Weights
+) -> Iterator[tuple[Parameter, Entry]]:
     """Yield masks in model order; raise an error for unknown names and for duplicates."""
     parameters = {p.name: p for p in weights.stored}
-    masks: dict[str, _Mask] = {}
+    masks: dict[str, Entry] = {}
     for mask in given:
-        name = mask.name if mask.name in parameters else mask.name.removesuffix(_SUFFIX)
+        name = mask.key if mask.key in parameters else mask.key.removesuffix(_SUFFIX)
         if name not in parameters:
             raise SparsityReportError(
-                f"{file}: {mask.name!r} is no parameter of {weights.name}; give masks by the names "
+                f"{file}: {mask.key!r} is no parameter of {weights.name}; give masks by the names "
                 f"in memory, such as {weights.prunable[0].name!r}"
             )
         if name in masks:
@@ -180,53 +170,36 @@ def _by_parameter(
     yield from ((p, masks[name]) for name, p in parameters.items() if name in masks)
 
 
-def _given(masks: Masks) -> tuple[str, Iterable[_Mask]]:
+def _given(masks: Masks) -> tuple[str, Iterable[Entry]]:
     """Return the name of the masks, for errors and notes, and the masks."""
     if isinstance(masks, Mapping):
-        return "masks", [_array(str(name), value) for name, value in masks.items()]
+        return "masks", [_held(str(name), value) for name, value in masks.items()]
     path = Path(masks)
     if path.suffix.lower() == ".safetensors":
-        return writable(path.name), _tensors(path)
+        return writable(path.name), read_header(path)
     raise SparsityReportError(
         f"{path}: masks are read from .safetensors files; for others give a mapping of names to "
         "arrays, such as numpy.load(path) or torch.load(path, weights_only=True)"
     )
 
 
-def _array(name: str, value: Any) -> _Mask:
+def _held(name: str, value: Any) -> Entry:
     """Return a tensor or an array as a mask."""
-    if isinstance(value, torch.Tensor):
-        tensor = value.detach()
-        if tensor.layout != torch.strided or tensor.is_meta:
-            raise SparsityReportError(
-                f"masks: {name!r} is not a dense tensor with values; give it as one"
-            )
-        return _Mask(name, tuple(tensor.shape), map(_numpy, [tensor]))
     try:
-        array = np.asarray(value)
-    except ValueError as error:
+        tensor = torch.as_tensor(value if isinstance(value, torch.Tensor) else np.array(value))
+    except (TypeError, ValueError) as error:
         raise SparsityReportError(
-            f"masks: {name!r} is not an array ({error}); give zeros and ones"
+            f"masks: {name!r} is not an array of numbers ({error}); give zeros and ones"
         ) from error
-    if array.dtype.kind not in "biufc":
+    if not is_strided(tensor) or tensor.is_meta:
         raise SparsityReportError(
-            f"masks: {name!r} is not an array of numbers; give zeros and ones"
+            f"masks: {name!r} is not a dense tensor with values; give it as one"
         )
-    return _Mask(name, array.shape, [array])
-
-
-def _tensors(path: Path) -> Iterator[_Mask]:
-    """Yield the masks of a safetensors file."""
-    for entry in read_header(path):
-        if entry.kind:
-            raise SparsityReportError(
-                f"{path}: {entry.key!r} is packed; a mask holds zeros and ones only"
-            )
-        yield _Mask(entry.key, entry.shape, map(_numpy, pieces(entry.slices())))
+    return Entry(name, tuple(tensor.shape), HeldSlice.from_tensor(tensor))
 
 
 def _numpy(tensor: torch.Tensor) -> npt.NDArray[Any]:
     """Return a tensor as an array, in float32 if NumPy lacks its dtype."""
     small = tensor.dtype.is_floating_point and tensor.dtype not in (torch.float64, torch.float32)
-    array: npt.NDArray[Any] = (tensor.float() if small else tensor).cpu().numpy()
+    array: npt.NDArray[Any] = (tensor.float() if small else tensor).numpy()
     return array

@@ -44,60 +44,6 @@ class Level:
     exact: bool
 
 
-class Ranking:
-    """The magnitudes of several tensors in one order, bucket by bucket.
-
-    Parameters
-    ----------
-    counts : mapping of str to Magnitudes
-        In the order that breaks ties.
-    """
-
-    def __init__(self, counts: Mapping[str, Magnitudes]) -> None:
-        tensors = list(counts.values())
-        owner, value, many = _flat([(tensor.values, tensor.counts) for tensor in tensors])
-        number = bucket_of(value)
-        order = np.argsort(number.astype(np.uint16), kind="stable")
-        self._owner, self._value, self._many = owner[order], value[order], many[order]
-        self._number = number[order]
-        self._coarse = ~np.array([tensor.exact for tensor in tensors])
-        zeros = [tensor.total - tensor.nonzero for tensor in tensors]
-        self._zeros = np.array(zeros, dtype=np.int64)
-
-    def levels(self, targets: Iterable[int]) -> Iterator[Level]:
-        """Find the smallest magnitudes of all tensors, for ascending targets from 1 to all."""
-        reached = np.cumsum(self._many)
-        before = np.zeros_like(self._zeros)
-        done = 0
-        for target in sorted(targets):
-            bucket = int(self._number[np.searchsorted(reached, target)])
-            start, stop = (int(i) for i in np.searchsorted(self._number, [bucket, bucket + 1]))
-            before = before + self._sums(slice(done, start))
-            done = start
-            yield self._level(target, before, slice(start, stop))
-
-    def _level(self, target: int, before: Integers, inside: slice) -> Level:
-        """Return the level at a rank in a bucket."""
-        owner, value, many = self._owner[inside], self._value[inside], self._many[inside]
-        bucket, zeros = int(self._number[inside.start]), self._zeros
-        if not self._coarse[owner].any():
-            return _exactly(target, bucket, before, owner, value, many)
-        # The zeros in the first bucket are known and come first.
-        sure = zeros if bucket == 0 else np.zeros_like(zeros)
-        on = self._sums(inside) - sure
-        rank = target - int(before.sum()) - int(sure.sum())
-        if rank <= 0:
-            first = _first(zeros, target)
-            return Level(target, bucket, 0.0, before, first, np.zeros_like(zeros), exact=True)
-        ties = apportion(on, rank)
-        least, most = np.maximum(rank - (on.sum() - on), 0), np.minimum(on, rank)
-        slack = np.maximum(ties - least, most - ties)
-        return Level(target, bucket, float(value[0]), before, sure + ties, slack, exact=False)
-
-    def _sums(self, inside: slice) -> Integers:
-        return _sums(self._owner[inside], self._many[inside], self._zeros.size)
-
-
 def find_levels(counts: Mapping[str, Magnitudes], targets: Iterable[int]) -> Iterator[Level]:
     """Find the smallest magnitudes of all tensors together, for ascending targets.
 
@@ -110,14 +56,47 @@ def find_levels(counts: Mapping[str, Magnitudes], targets: Iterable[int]) -> Ite
 
     Examples
     --------
-    >>> from sparsity_report.counting.histogram import count
-    >>> import torch
-    >>> half = torch.tensor([1.0, 2.0, 2.0, 3.0], dtype=torch.float16)
-    >>> (level,) = find_levels({"a": count(half), "b": count(half)}, [5])
+    >>> half = Magnitudes(4, 4, 0, np.array([1.0, 2.0, 3.0]), np.array([1, 2, 1]))
+    >>> (level,) = find_levels({"a": half, "b": half}, [5])
     >>> level.threshold, level.below.tolist(), level.ties.tolist()
     (2.0, [1, 1], [2, 1])
     """
-    return Ranking(counts).levels(targets)
+    tensors = list(counts.values())
+    owner, value, many = _flat([(tensor.values, tensor.counts) for tensor in tensors])
+    order = np.argsort(bucket_of(value).astype(np.uint16), kind="stable")
+    owner, value, many = owner[order], value[order], many[order]
+    number, reached = bucket_of(value), np.cumsum(many)
+    coarse = ~np.array([tensor.exact for tensor in tensors])
+    zeros = np.array([tensor.total - tensor.nonzero for tensor in tensors], dtype=np.int64)
+    before, done = np.zeros_like(zeros), 0
+    for target in sorted(targets):
+        bucket = int(number[np.searchsorted(reached, target)])
+        start, stop = (int(i) for i in np.searchsorted(number, [bucket, bucket + 1]))
+        before = before + _sums(owner[done:start], many[done:start], zeros.size)
+        done = start
+        inside = owner[start:stop], value[start:stop], many[start:stop]
+        if coarse[inside[0]].any():
+            on = _sums(inside[0], inside[2], zeros.size)
+            yield _roughly(target, float(value[start]), bucket, before, zeros, on)
+        else:
+            yield _exactly(target, bucket, before, *inside)
+
+
+def _roughly(
+    target: int, smallest: float, bucket: int, before: Integers, zeros: Integers, on: Integers
+) -> Level:
+    """Return the level in a bucket of known smallest magnitude that holds `on` of each tensor."""
+    # The zeros in the first bucket are known and come first.
+    sure = zeros if bucket == 0 else np.zeros_like(zeros)
+    on = on - sure
+    rank = target - int(before.sum()) - int(sure.sum())
+    if rank <= 0:
+        first = _first(zeros, target)
+        return Level(target, bucket, 0.0, before, first, np.zeros_like(zeros), exact=True)
+    ties = apportion(on, rank)
+    least, most = np.maximum(rank - (on.sum() - on), 0), np.minimum(on, rank)
+    slack = np.maximum(ties - least, most - ties)
+    return Level(target, bucket, smallest, before, sure + ties, slack, exact=False)
 
 
 def apportion(on: Integers, rank: int) -> Integers:

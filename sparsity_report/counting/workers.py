@@ -44,19 +44,12 @@ def work_through(
     return results
 
 
-@contextmanager
-def threads() -> Iterator[ThreadPoolExecutor]:
-    """Give a pool of threads, in which torch computes as on one and flushes no number to zero."""
-    with unflushed(), ThreadPoolExecutor(_THREADS, initializer=_one_thread) as pool:
-        yield pool
-
-
 def in_order(
     jobs: Iterable[tuple[str, S, Callable[[S], T]]], executor: Executor | None = None
 ) -> Iterator[tuple[str, S, T]]:
     """Run jobs by threads or an executor; yield results in the order of the jobs."""
     waiting: deque[tuple[str, S, Future[T], Executor | None]] = deque()
-    with threads() as pool:
+    with unflushed(), ThreadPoolExecutor(_THREADS, initializer=_one_thread) as pool:
         try:
             for name, part, work in jobs:
                 remote = executor if part.sources() else None

@@ -102,8 +102,9 @@ def count_values(values: torch.Tensor, grouped: bool = False) -> SideCount:
     zeros = total - int(np.count_nonzero(flags))
     if not grouped:
         return SideCount(total, zeros)
-    held = [int(np.count_nonzero(group_counts(flags[None], m) <= n)) for n, m in KNOWN]
-    return SideCount(total, zeros, tuple(held), total)
+    held = {m: group_counts(flags[None], m) for m in {p.m for p in KNOWN}}
+    groups = tuple(int(np.count_nonzero(held[m] <= n)) for n, m in KNOWN)
+    return SideCount(total, zeros, groups, total)
 
 
 def _side(total: int, zeros: int, patterns: Patterns) -> SideCount:

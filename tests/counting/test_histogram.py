@@ -3,6 +3,7 @@ import gc
 import numpy as np
 import pytest
 import torch
+from helpers import count
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
@@ -12,7 +13,6 @@ import sparsity_report as sr
 from sparsity_report.counting import counts
 from sparsity_report.counting.histogram import (
     bucket_of,
-    count,
     count_slice,
     count_together,
     refine_slices,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from helpers import DTYPES, Tiny, models
+from helpers import DTYPES, Tiny, count, models
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -12,7 +12,6 @@ from torch.nn.utils import prune
 
 import sparsity_report as sr
 from sparsity_report.counting.cuts import masked_copy
-from sparsity_report.counting.histogram import count
 
 
 def linears(model):
@@ -394,3 +393,19 @@ def test_pruned_are_zero_and_the_others_bit_by_bit_as_they_were(dtype, turned):
     expected = np.where(stays.numpy()[..., None], raw, 0)
     assert (copy.contiguous().unsqueeze(-1).view(torch.uint8).numpy() == expected).all()
     assert (tensor.unsqueeze(-1).view(torch.uint8).numpy() == raw).all()
+
+
+def test_a_pruning_of_zeros_alone_changes_no_tensor():
+    layer = nn.Linear(6, 10, bias=False)
+    with torch.no_grad():
+        layer.weight[:, :3] = 0
+    weights = sr.load(layer)
+    zeros, fewer, more = (
+        sr.existing_zeros(weights), sr.global_magnitude(weights, 0.3),
+        sr.global_magnitude(weights, 0.6),
+    )  # fmt: skip
+    assert zeros.changed == fewer.changed == frozenset()
+    assert more.changed == {"weight"}
+    assert (zeros.threshold, fewer.threshold) == (None, 0.0)
+    assert torch.equal(zeros.mask("weight"), layer.weight != 0)
+    assert (int((~fewer.mask("weight")).sum()), fewer.pruned) == (18, 18)

@@ -28,7 +28,7 @@ class FirstWeights(Policy):
         for p in weights.prunable:
             pruned = round(sparsity * p.total)
             keep = np.arange(p.total) >= pruned
-            cuts[p.name] = MaskCut(np.packbits(keep), pruned, p.total - pruned)
+            cuts[p.name] = MaskCut(pruned, p.total - pruned, np.packbits(keep))
         return Pruning(weights, sparsity, self, cuts)
 
     def left(self, counts):

@@ -2,10 +2,10 @@
 
 import numpy as np
 import torch
+from helpers import count
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsity_report.counting.histogram import count
 from sparsity_report.counting.ranks import apportion, find_levels
 
 # Within one bucket and out of it, zeros, what float32 can hardly hold, and infinity.

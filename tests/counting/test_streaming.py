@@ -10,13 +10,12 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from helpers import known_counts, same_counts, study_of, write_gguf
+from helpers import count, known_counts, same_counts, study_of, write_gguf
 from safetensors.torch import load_file, save_file
 
 import sparsity_report as sr
 from sparsity_report.counting import count_cache as cache_module
 from sparsity_report.counting import counts
-from sparsity_report.counting.histogram import count
 from sparsity_report.weights import tensor_slices as tensors
 from sparsity_report.words.sentences import says
 

@@ -25,6 +25,8 @@ from sparsity_report import cli
 from sparsity_report.cli.terminal import STOPPING
 from sparsity_report.counting import counts as counting
 from sparsity_report.counting.counts import count_weights
+from sparsity_report.counting.histogram import count_slices
+from sparsity_report.weights.tensor_slices import memory_slices
 
 IN_CI = os.environ.get("CI") == "true"
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
@@ -198,3 +200,8 @@ def models(draw):
             layer.weight.copy_(steps / 7)
         model.add_module(f"fc{number}", layer)
     return model
+
+
+def count(tensor):
+    """Return the nonzeros and the histogram of a tensor."""
+    return count_slices({"": memory_slices(tensor)})[""]

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers import Tiny, study_of
+from helpers import Tiny, count, study_of
 from measurements import put_in, quality
 from payloads import decode
 from safetensors.numpy import load_file
@@ -14,7 +14,6 @@ from torch import nn
 from transformers import MixtralConfig, MixtralForCausalLM
 
 import sparsity_report as sr
-from sparsity_report.counting.histogram import count
 from sparsity_report.counting.policies.policy_registry import families
 from sparsity_report.files.package_data import DEMO
 from sparsity_report.study.levels.levels import dense_sizes

@@ -61,19 +61,13 @@ class RandomCut(CountedCut):
         Key of the generator, 128 bits.
     lot : int
         Weights with a lower word are pruned.
-    pruned : int
-        Number of pruned elements.
     ties : int
         Pruned weights with exactly this word, the first by position.
-    nonzero : int
-        Kept weights that are not zero.
     """
 
     key: int
     lot: int
-    pruned: int
     ties: int
-    nonzero: int
 
     def _masked(self, parts: Iterable[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         generator, ties = np.random.Philox(key=self.key), self.ties
@@ -170,7 +164,7 @@ def random_cut(seed: int, name: str, total: int, pruned: int) -> RandomCut:
     inside.sort()
     lot = inside[pruned - before - 1]
     below = before + int(np.searchsorted(inside, lot))
-    return RandomCut(key, int(lot), pruned, pruned - below, total - pruned)
+    return RandomCut(pruned, total - pruned, key, int(lot), pruned - below)
 
 
 def _lots(key: int, total: int) -> Iterator[Words]:
