@@ -113,10 +113,10 @@ def _hero(study: StudyFigures, medium: Medium) -> Section | None:
     """
     if study.matches is not None:
         return checkpoint_sections.hero(study)
+    title = comparison_title(study) if _is_comparison(study) else study_maps.map_title(study)
     if scores := _scores(study):
-        return Section("hero", comparison_title(study), (scores,))
+        return Section("hero", title, (scores,))
     chart = study_maps.first_map(study)
-    title = study_maps.map_title(study)
     if medium != "page":
         return Section("hero", title, (chart,)) if chart else None
     return Section("hero", title, (sections.Viewer(study_payload(study), chart),))

@@ -9,8 +9,6 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 from urllib.parse import quote
 
-import numpy as np
-import pandas as pd
 import pytest
 from browser import copied, node
 
@@ -136,19 +134,6 @@ def test_every_chart_saves_as_svg_and_png(page, report):
 
 def test_a_table_copies_with_plain_digits(page, report, demo_study):
     opened_at(page, report, "")
-    layers = page.locator("#layers .tools")
-    frame = pd.read_csv(io.StringIO(copied(page, layers)))
-    own = demo_study.layers[demo_study.layers["variant"] == "Masked30"]
-    own = own[own["weight_total"] > 0]
-    assert list(frame["Module"]) == list(own["module_name"])
-    assert list(frame["Weights"]) == list(own["weight_total"])
-    shares = frame["Masked30 / %"].to_numpy()
-    zeros = (own["weight_total"] - own["weight_nonzero"]).to_numpy(float)
-    assert np.allclose(shares, 100 * zeros / own["weight_total"].to_numpy(float), rtol=1e-14)
-    page.locator("#layers summary").click()
-    page.locator("#layers input[type=search]").fill("fc1")  # the matching rows, in the order shown
-    lines = copied(page, layers).splitlines()
-    assert (len(lines), sum("fc1" in line for line in lines)) == (1 + 4, 4)
     totals = page.locator("#totals .tools").first
     rows = list(csv.reader(io.StringIO(copied(page, totals))))
     by_variant = demo_study.totals.set_index("variant")

@@ -90,6 +90,8 @@ def test_removed_parts_sort_and_search(visit):
     search.fill("EXPERTS layers.1")
     assert column(2) == ["model.layers.1.experts"]
     assert "1 of 3" in visit.page.locator("#removed [role=status]").inner_text()
+    matching = copied(visit.page, visit.page.locator("#removed .tools")).splitlines()
+    assert [line.split(",")[1] for line in matching[1:]] == ["model.layers.1.experts"]
     search.fill("nothing like it")
     assert column(2) == []
     search.fill("")
