@@ -156,7 +156,7 @@ def _same_files(weights: CheckpointWeights) -> Layout:
 
 
 def _read_header(file: Origin) -> bytes:
-    return file.read(0, 8 + struct.unpack("<Q", file.read(0, 8))[0]).tobytes()
+    return file.read(0, 8 + int(file.read(0, 8).view("<u8")[0])).tobytes()
 
 
 def _new_files(

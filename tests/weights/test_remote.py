@@ -138,7 +138,8 @@ def test_packed_weights_are_decoded_as_they_come(hub, folder, monkeypatch, way, 
         assert slices == (1 if way.startswith(("gptq", "awq")) else 3)
         assert requests <= slices * len(parts)
         assert size <= 1.25 * sum(part.nbytes for part in parts.values())
-        assert len(hub.asked) <= 2 * slices * len(parts)
+        # Scales are read again for the rounding steps.
+        assert len(hub.asked) <= 3 * slices * len(parts)
 
 
 def test_structure_from_headers_alone(hub, folder):

@@ -57,10 +57,11 @@ class Columnwise(Packed):
 
     def held(self) -> Packed:
         """Return the decoder with its parts in memory."""
-        # Refuse here, where the file is known.
-        self._scales(0, self.shape[0])
         codes, scales, zeros = self.codes.held(), self.scales.held(), self.zeros.held()
-        return replace(self, codes=codes, scales=scales, zeros=zeros)
+        # Refuse here, where the file is known.
+        self.scales.finite(scales.numbers())
+        order = self.order and self.order.held()
+        return replace(self, codes=codes, scales=scales, zeros=zeros, order=order)
 
     @property
     def rounding(self) -> Rounding | None:

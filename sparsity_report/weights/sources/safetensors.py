@@ -2,7 +2,6 @@
 
 import math
 import re
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,7 +143,7 @@ def _header(origin: Origin) -> bytes:
     """Return the JSON text at the beginning of a file."""
     if origin.size < 8:
         raise ValueError(f"it has {origin.size} bytes")
-    (length,) = struct.unpack("<Q", origin.read(0, 8))
+    length = int(origin.read(0, 8).view("<u8")[0])
     if length > origin.size - 8:
         raise ValueError(f"its header announces {length:,} bytes, but the file has {origin.size:,}")
     if length > limits.HEADER_BYTES:
