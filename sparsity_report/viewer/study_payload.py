@@ -18,10 +18,10 @@ from sparsity_report.errors import printable
 from sparsity_report.findings.checkpoint_labels import both, strip_names, strip_title
 from sparsity_report.findings.strip_text import measure_name, score_text
 from sparsity_report.sparse.cost import value_bytes
-from sparsity_report.study.budget import measured_levels
 from sparsity_report.study.derived.expert_use import FIGURES, drawn_use
 from sparsity_report.study.derived.layer_metrics import LayerFigure, module_magnitudes
 from sparsity_report.study.derived.paired_scores import score_ends
+from sparsity_report.study.derived.tradeoff import measured_levels
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.heatmap_grid import Grid
 from sparsity_report.study.layers import records, use_ratio
@@ -563,7 +563,7 @@ def _measured(study: StudyFigures, positions: Mapping[str, int]) -> dict[str, An
             "policy": policy,
         }
         for policy in study.by_policy
-        for share, score in measured_levels(study, policy)
+        for share, score in measured_levels(study.facts, policy)
     ]
     return {"quality": quality, "scores": scores}
 
