@@ -17,8 +17,7 @@ Modules:
 - `heatmap_grid`: cells of the heat map.
 - `rounded_zeros`: zeros that rounding explains, and models pruned before they were opened.
 - `published_scores`: perplexities of papers beside measured ones.
-- `harness_results`: scores from the files of evaluation harnesses.
-- `harness_samples`: outcomes per document from the samples that harnesses log.
+- `harness_results`: scores and outcomes per document from files of lm-evaluation-harness.
 
 Folders: ``derived`` (figures computed from tables), ``levels`` (the model at every level of
 sparsity), ``pairs`` (tables of two checkpoints), ``files`` (JSON and CSV).

@@ -17,7 +17,7 @@ from zoo.cases import CASES, built
 
 import sparsity_report as sr
 from sparsity_report.study.derived.paired_tasks import interval
-from sparsity_report.study.harness_samples import pack
+from sparsity_report.study.harness_results import pack
 from sparsity_report.words.sentences import say
 
 THIN = "\u202f"
