@@ -328,8 +328,7 @@ def compare(
         without a context and for unknown attention.
     patterns : bool
         Whether to find the positions of zeros in each matrix, which reads the prunable weights
-        once more, see :func:`sparsity_report.weight_patterns`. Of a mixture of experts it also
-        finds the errors of rounding experts to few bits, for :attr:`Study.expert_budgets`.
+        once more, see :func:`sparsity_report.weight_patterns`.
     progress : callable, optional
         Called with the bytes read, the bytes in all and the name of the tensor.
 

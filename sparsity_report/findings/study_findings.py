@@ -183,16 +183,6 @@ def _use_of_experts(study: StudyFigures) -> Iterator[str]:
             yield say("finding.kept_gate_mass", variant=variant, share=share, **counts)
 
 
-def _experts_at_one_budget(study: StudyFigures) -> Iterator[str]:
-    """Yield the number of experts in 8 bits with the bytes of all in 4 bits, and both errors."""
-    if (frame := study.expert_budgets) is None:
-        return
-    rows = frame[frame["budget_bits"].eq(4)].set_index("bits", drop=False)
-    if 8 in rows.index and pd.notna(rows["gate_share"][8]):
-        figures = records(rows.loc[[8]])[0] | {"coarse": rows["rounding_error"][4]}
-        yield say("finding.experts_at_one_budget", **figures)
-
-
 def _attention(study: StudyFigures) -> Iterator[str]:
     if study.context is None:
         return
@@ -215,7 +205,7 @@ def _unclassified(study: StudyFigures) -> Iterator[str]:
 _BY_TOPIC: dict[str, tuple[Callable[[StudyFigures], Iterator[str]], ...]] = {
     "results": (already_pruned, _zeros, other_models, zeros_as_loaded, _active_parameters),
     "where": (_spread, _groups, _unusual_matrix),
-    "experts": (_use_of_experts, _experts_at_one_budget),
+    "experts": (_use_of_experts,),
     "storage": (
         storage.packed_bytes, zeros_explained, storage.csr_bytes, storage.layers_kept_masked,
         storage.smallest_layouts,

@@ -215,7 +215,6 @@ def _experts(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iter
     if sentences["experts"] and not medium.is_kit:
         yield Bullets(tuple(sentences["experts"]))
     yield from study_maps.use_of_experts(study, medium)
-    yield study_tables.expert_budgets(study)
 
 
 def _storage(study: StudyFigures, medium: Medium, sentences: _Sentences) -> Iterator[Block | None]:

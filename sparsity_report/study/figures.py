@@ -8,7 +8,6 @@ from functools import cached_property
 import pandas as pd
 
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.study.derived.expert_use import expert_budgets
 from sparsity_report.study.derived.facts import Facts
 from sparsity_report.study.derived.paired_scores import score_pairs
 from sparsity_report.study.derived.paired_tasks import compared_variants, paired_tasks
@@ -126,26 +125,6 @@ class StudyFigures(StudyFrames):
         """
         tasks = self.tasks
         return None if tasks is None else paired_tasks(tasks, compared_variants(self.facts, tasks))
-
-    @cached_property
-    def expert_budgets(self) -> pd.DataFrame | None:
-        """Experts that fit in more bits into the bytes of all in fewer; None without patterns.
-
-        One row per budget, which is the bytes of all experts in ``budget_bits``, and per width:
-        ``fitting`` of the ``experts`` of a module and their ``bytes``, scales included;
-        ``gate_share`` and ``token_share`` of so many experts with the highest saliency in each
-        module, null if a token uses more; ``rounding_error`` = ‖W − Q(W)‖₂ ÷ ‖W‖₂ of all experts.
-        None for packed weights, unknown errors, and modules with unequal numbers of experts, too.
-
-        Examples
-        --------
-        >>> import sparsity_report as sr
-        >>> pruning = sr.global_magnitude(sr.load(), sparsity=0.3)
-        >>> study = sr.compare(sr.dense(pruning.weights), sr.masked(pruning), sr.csr(pruning))
-        >>> study.expert_budgets is None  # no patterns were counted
-        True
-        """
-        return expert_budgets(self.facts)
 
     @cached_property
     def runtimes(self) -> pd.DataFrame:

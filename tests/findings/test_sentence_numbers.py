@@ -1097,37 +1097,10 @@ def kept_gate_mass(study, said):
     }  # fmt: skip
 
 
-def one_budget(study, _):
-    """Bytes of matrices of outputs × inputs with two bytes per row and 64 inputs."""
-    parts = [p for p in study.weights.prunable if p.experts > 1]
-
-    def size(bits):
-        each = (p.matrix[0] * (p.matrix[1] * bits / 8 + 2 * -(-p.matrix[1] // 64)) for p in parts)
-        return sum(each)
-
-    count = parts[0].experts
-    fitting = max(n for n in range(count) if n * size(8) <= count * size(4))
-    rows = study.experts[study.experts["variant"] == dense_name(study)]
-    best = [
-        part.sort_values("saliency", ascending=False, kind="stable").head(fitting)
-        for _, part in rows.groupby("module_name")
-    ]
-    matrices = study.patterns[study.patterns["expert"].notna()]
-    matrices = matrices[matrices["variant"] == dense_name(study)]
-    norm = math.hypot(*(float(study.weights.tensor(p.name).double().norm()) for p in parts))
-    return {
-        "experts": whole(count), "budget_bits": "4", "bits": "8", "fitting": whole(fitting),
-        "gate_share": pct(sum(p["gate_mass"].sum() for p in best) / rows["gate_mass"].sum()),
-        "rounding_error": pct(math.hypot(*matrices["rounding_8"]) / norm),
-        "coarse": pct(math.hypot(*matrices["rounding_4"]) / norm),
-    }  # fmt: skip
-
-
 READERS = {
     "finding.busiest_expert": busiest_expert,
     "finding.unreached_experts": unreached_experts,
     "finding.kept_gate_mass": kept_gate_mass,
-    "finding.experts_at_one_budget": one_budget,
     "finding.pruned_weights": newly_zeroed,
     "finding.zeros_before": of_one_pruning(zeros_before),
     "finding.zeros_elsewhere": of_one_pruning(zeros_elsewhere),

@@ -27,7 +27,6 @@ from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.layers import records
 from sparsity_report.study.schema import COLUMNS, Column, columns_of
 from sparsity_report.untrusted.display_text import clip, distinct_names, short_name
-from sparsity_report.weights.packed.group_rounding import GROUP
 from sparsity_report.words import value_formats as formats
 from sparsity_report.words.display_names import part_name
 from sparsity_report.words.sentences import say
@@ -45,7 +44,6 @@ _SPARSITIES = {
 }
 # Columns of totals in a thesis.
 _KIT = "sparsity_prunable sparsity_non_embedding sparsity_model stored_bytes flops_per_token"
-_BUDGET = ("experts", "budget_bits", "budget_bytes")
 _INSIDE = {"heads": "caption.zeros_by_head", "experts": "caption.zeros_by_expert"}
 
 
@@ -360,25 +358,3 @@ def expert_map(rows: pd.DataFrame, figure: str, variant: str) -> Table:
     removed = int((~rows["is_kept"]).sum())
     caption = say(f"caption.{figure}", variant=variant, removed=removed, experts=len(rows))
     return wide_table(figure, caption, wide, formats.TIMES)
-
-
-def expert_budgets(study: StudyFigures) -> Table | None:
-    """Return the experts that fit into the bytes of all in fewer bits; None without patterns."""
-    frame = study.expert_budgets
-    if frame is None:
-        return None
-    keys = "bits fitting bytes gate_share token_share rounding_error"
-    if frame["gate_share"].isna().all():
-        keys = "bits fitting bytes rounding_error"
-    unit, form = formats.one_unit([*frame["bytes"], *frame["budget_bytes"]])
-    few = frame["fitting"] < frame["per_token"]
-    notes = few.map({True: say("label.too_few_experts"), False: ""})
-    titles = [
-        say("label.expert_budget", experts=n, budget_bits=bits, bytes=form.write(size), unit=unit)
-        for n, bits, size in zip(*(frame[key] for key in _BUDGET), strict=True)
-    ]
-    shown = frame.assign(fitting=noted(frame["fitting"], notes), title=titles)
-    variant = frame["variant"].iloc[0]
-    caption = say("caption.expert_budgets", variant=variant, group=GROUP, unit=unit)
-    columns = columns_of(keys, {"bytes": form})
-    return table_of("expert_budgets", caption, columns, shown, title="title", widths=(1, 1))

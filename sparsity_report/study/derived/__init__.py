@@ -12,6 +12,6 @@
 - `existing_zeros`: the pattern of the zeros of an already-pruned model
 - `tracker_metrics`: flat figures for experiment trackers
 - `tradeoff`: quality against bytes of measured variants
-- `expert_use`: use of experts by the router; experts that fit into one budget of bytes
+- `expert_use`: use of experts by the router
 - `runtime_frame`: runtimes that use, run as dense or refuse the weights of each variant
 """
