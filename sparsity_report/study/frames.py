@@ -157,10 +157,8 @@ class StudyFrames:
         included. For BSR it assumes zeros in whole blocks; for 2:4 it is the sparsity of the
         layout.
 
-        Matrices that the model cannot run as CSR stay dense in the CSR layouts. ``csr_int16`` has
-        int16 columns, for at most 32,768 of them, and int32 row pointers. ``csr_int32`` holds at
-        most 2³¹ − 1 nonzeros and columns in a tensor. ``marlin_2:4`` needs rows of whole groups of
-        128, and rounds.
+        Matrices that the model cannot run as CSR stay dense in the CSR layouts. ``csr_int32`` holds
+        at most 2³¹ − 1 nonzeros and columns in a tensor.
 
         Examples
         --------

@@ -24,9 +24,9 @@ from sparsity_report.words.value_formats import Format
 
 BLOCKS = (4, 8, 16, 32)
 LAYOUTS = (
-    *("dense", "csr_int16", "csr_int32", "csr_int64"),
+    *("dense", "csr_int32", "csr_int64"),
     *(f"bsr_{size}" for size in BLOCKS),
-    *("bitmask", "2:4", "marlin_2:4"),
+    *("bitmask", "2:4"),
 )
 SCOPES = ("layer", "group", "prunable", "model")
 # Sources of the weights of a timed layer.

@@ -379,7 +379,7 @@ def least_bytes(study, name):
     rows = rows[rows["lossless"].eq(True) & rows["bytes"].notna()]
     best = rows.sort_values("bytes", kind="stable").iloc[0]
     shown = {
-        "bitmask": "bitmask", "csr_int16": "CSR with int16 columns", "dense": "dense",
+        "bitmask": "bitmask", "csr_int32": "CSR with int32 indices", "dense": "dense",
         "bsr_32": "BSR 32 × 32",
     }  # fmt: skip
     ratio = best["bytes"] / dense_bytes(study, name)
