@@ -149,13 +149,14 @@ def test_small_matrices_lose_as_many_as_by_torch():
     torch.manual_seed(0)
     model = nn.ModuleDict({f"fc{n}": nn.Linear(n, 9 - n, bias=False) for n in range(1, 9)})
     levels = sr.compare(sr.dense(model)).levels.set_index(["sparsity", "module_name"])
-    exact = sr.sweep(sr.load(model), exact=True).set_index(["sparsity", "module_name"])
+    weights = sr.load(model)
     for percent in range(100):
         theirs = copy.deepcopy(model)
         layers = [(layer, "weight") for layer in theirs.values()]
         prune.global_unstructured(layers, prune.L1Unstructured, amount=percent / 100)
         left = {name: int(layer.weight_mask.sum()) for name, layer in theirs.items()}
-        assert exact.loc[percent / 100, "weight_nonzero"].to_dict() == left
+        exact = sr.masked(sr.global_magnitude(weights, percent / 100)).layers()
+        assert exact.set_index("module_name")["weight_nonzero"].to_dict() == left
         off = levels.loc[percent / 100, "weight_nonzero"] - pd.Series(left)
         assert (off.abs() <= levels.loc[percent / 100, "uncertainty"]).all()
         assert off.sum() == 0
