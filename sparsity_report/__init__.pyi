@@ -44,7 +44,6 @@ from .sparse.csr_swap import convert_linears_to_csr_ as convert_linears_to_csr_
 from .sparse.linear_csr import LinearCSR as LinearCSR
 from .study.budget import Within as Within
 from .study.budget import level_within as level_within
-from .study.derived.layer_metrics import sensitivity_correlation as sensitivity_correlation
 from .study.files.csv_files import write_csv as write_csv
 from .study.harness_results import read_lm_eval as read_lm_eval
 from .study.levels.sweep import sweep as sweep

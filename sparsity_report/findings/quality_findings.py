@@ -1,13 +1,9 @@
 """Findings about measured quality: continuations, tasks, sensitivity."""
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import pandas as pd
-
 from sparsity_report.findings.verdict import labels_of
-from sparsity_report.study.derived.layer_metrics import sensitivity_correlation
 from sparsity_report.study.derived.paired_scores import Paired, level_of, ranked_parts
 from sparsity_report.study.derived.paired_tasks import winners
 from sparsity_report.study.derived.protocol_scores import by_protocol
@@ -21,9 +17,6 @@ from sparsity_report.words.sentences import say
 _CHARACTERS = 200
 # Prompts whose continuations are sentences; a table has all.
 _PROMPTS = 2
-# Parts from which a rank correlation is reported, and standard deviations, 1 ÷ √(n − 1) each, that
-# the largest of five correlations must lie from 0, as it does by chance in one case of a hundred.
-_PARTS, _FAR = 10, 3.09
 
 
 def quality_findings(study: StudyFigures) -> Iterator[str]:
@@ -137,12 +130,3 @@ def _sensitivities(study: StudyFigures) -> Iterator[str]:
             key = "finding.sensitivity_not_separated"
         ends |= {"first": first, "parts": parts}
     yield say(key, level=level, **ends)
-    best = sensitivity_correlation(frame).iloc[0]
-    parts = int(best["parts"])
-    if _is_significant(best["rho"], parts):
-        rank = {"structure": best["structure"], "rho": best["rho"]}
-        yield say("finding.sensitivity_correlation", parts=parts, **rank)
-
-
-def _is_significant(rho: float, parts: int) -> bool:
-    return pd.notna(rho) and parts >= _PARTS and abs(rho) * math.sqrt(parts - 1) >= _FAR

@@ -181,7 +181,7 @@ _FORMATS: Mapping[str, Callable[[Any], str]] = {
     "sentence": _sentence,
     **{
         family: partial(display_names.display_name, family)
-        for family in ("group", "kind", "alignment", "structure", "cache")
+        for family in ("group", "kind", "alignment", "cache")
     },
 }
 _NUMBERS: Mapping[str, Callable[..., str]] = {

@@ -733,16 +733,6 @@ def between(study, _):
     }
 
 
-def goes_with(study, said):
-    frame = study.sensitivity
-    structure = {
-        wording("structure.std"): frame["std"],
-        wording("structure.position"): range(12),
-    }
-    rho = stats.spearmanr(frame["nll_increase"], structure[said["structure"]]).statistic
-    return {"parts": f"{len(frame)}", "structure": said["structure"], "rho": f"{rho:+.2f}"}
-
-
 def some_blocks(study, said):
     rows = prunable(study, said["variant"])
     sums = rows.groupby("block")[["weight_total", "weight_nonzero"]].sum()
@@ -1147,7 +1137,6 @@ READERS = {
     "finding.beats": separates,
     "finding.not_separated": separates,
     "finding.unpaired": lambda *_: {"share": "50", "reason": wording("unpaired.losses")},
-    "finding.sensitivity_correlation": goes_with,
     "runtimes.sparse_kernels": of_runtimes("sparse"),
     "runtimes.no_sparse_kernels": of_runtimes("sparse"),
     "runtimes.random_weights": of_runtimes("misread"),

@@ -3,10 +3,8 @@ import math
 import struct
 from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 import pytest
-import scipy.stats
 import torch
 from helpers import command, small_llama
 from torch import nn
@@ -357,23 +355,6 @@ def test_another_tokenizer_is_another_score(demo, tmp_path):
     sr.sensitivity(demo, 0.5, cache=tmp_path, **options)
     kept = sr.sensitivity(demo, 0.5, cache=tmp_path, tokenizer=doubled, **options)
     pd.testing.assert_frame_equal(kept, sr.sensitivity(demo, 0.5, tokenizer=doubled, **options))
-
-
-def test_correlation_is_spearmans():
-    generator = np.random.default_rng(0)
-    frame = pd.DataFrame(
-        generator.random((9, 5)),
-        columns=["weight_total", "threshold", "std", "global_sparsity", "nll_increase"],
-    )
-    frame["std"] = 1.0
-    found = sr.sensitivity_correlation(frame).set_index("structure")["rho"]
-    for column in ("weight_total", "threshold", "global_sparsity"):
-        rho = scipy.stats.spearmanr(frame[column], frame["nll_increase"]).statistic
-        assert found[column] == pytest.approx(rho)
-    rho = scipy.stats.spearmanr(range(9), frame["nll_increase"]).statistic
-    assert found["position"] == pytest.approx(rho)
-    assert math.isnan(found["std"])
-    assert sr.sensitivity_correlation(frame.head(2))["rho"].isna().all()
 
 
 def test_pruning_within_modules(demo):
