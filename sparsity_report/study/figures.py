@@ -85,12 +85,12 @@ class StudyFigures(StudyFrames):
     def score_pairs(self) -> pd.DataFrame | None:
         """Paired comparisons of perplexities, and distances from dense; None without losses.
 
-        The columns are ``text, protocol, variant, against, p, separated, figure, value, low, high,
-        low_99, high_99``. Figures are ``perplexity_ratio`` and ``perplexity_difference`` of
-        ``variant`` to ``against``, and ``kl``, ``reverse_kl`` and ``agreement``. Intervals from
-        ``low`` to ``high`` have a confidence of 95 %, the wider ones of 99 %. Those of perplexities
-        are corrected for the number of comparisons (Holm), those of distances are not. ``p`` is not
-        corrected; it and ``separated`` are null for distances.
+        The columns are ``text, protocol, variant, against, p, separated, figure, value`` and the
+        ends ``low`` and ``high`` of the interval at 95 %. Figures are ``perplexity_ratio`` and
+        ``perplexity_difference`` of ``variant`` to ``against``, and ``kl``, ``reverse_kl`` and
+        ``agreement``. Intervals of perplexities are corrected for the number of comparisons (Holm),
+        those of distances are not. ``p`` is not corrected; it and ``separated`` are null for
+        distances.
 
         Examples
         --------

@@ -238,7 +238,7 @@ COLUMNS = {
         *_columns("float64", "bits_per_weight", formats.figures(".2f")),
         *_columns("float64", "p", formats.P_VALUE),
         *_columns("float64", "n_m_compliance", formats.PATTERN),
-        *_columns("float64", "interval interval_99", formats.interval(formats.POINTS)),
+        *_columns("float64", "interval", formats.interval(formats.POINTS)),
         *_columns("float64", "realised perplexity_vs_dense", formats.REALISED),
         *_columns("float64", "control_span", formats.SPAN),
         *_columns("float64", "crossover", formats.CROSSOVER),

@@ -32,7 +32,7 @@ def write_csv(
     Each variant gets ``layers_<variant>.csv`` and ``groups_<variant>.csv``. All variants together
     get ``comparison.csv`` (sums per group), ``totals.csv``, ``storage.csv`` and
     ``pivot_<metric>.csv``, and each measurement its file: ``latency.csv``, ``quality.csv``,
-    ``score_pairs.csv`` (paired comparisons with 95 % and 99 % intervals), ``sensitivity.csv``,
+    ``score_pairs.csv`` (paired comparisons with 95 % intervals), ``sensitivity.csv``,
     ``continuations.csv``, ``tasks.csv``, ``experts.csv`` (use by the router). Two checkpoints get
     ``matches.csv``, ``removed.csv``, ``survival.csv`` and ``changes.csv``.
 
