@@ -20,9 +20,9 @@ from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.files.json_files import content_of, read_figures, study_or_saved
 from sparsity_report.study.files.value_bounds import check_measured
 from sparsity_report.study.layers import check_context, check_convention, with_shares
-from sparsity_report.study.levels.sweep import level_table
 from sparsity_report.study.patterns import variant_patterns
 from sparsity_report.study.schema import TABLES, check, typed
+from sparsity_report.study.sweep import level_table
 from sparsity_report.study.variants import (
     Variant,
     csr_note,

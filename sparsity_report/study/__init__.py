@@ -9,8 +9,10 @@ Modules:
 - `schema`: names, types and bounds of the columns of every table.
 - `layers`: parameters, zeros, bytes and FLOPs of each module, and their sums.
 - `patterns`: positions of zeros in each matrix.
+- `levels`: all figures of a model at every level of sparsity.
+- `sweep`: counts of every level from the weights, by policy.
 - `storage_layouts`: bytes in every storage layout.
-- `budget`: the level that keeps a budget of bytes, FLOPs or perplexity.
+- `budget`: the level that keeps a budget of bytes or FLOPs.
 - `policy_names`: names of pruning policies, and each distinct pruning.
 - `losses`: losses kept by span of scored tokens.
 - `block_bootstrap`: intervals of means over spans, and Holm's correction.
@@ -19,8 +21,8 @@ Modules:
 - `published_scores`: perplexities of papers beside measured ones.
 - `harness_results`: scores and outcomes per document from files of lm-evaluation-harness.
 
-Folders: ``derived`` (figures computed from tables), ``levels`` (the model at every level of
-sparsity), ``pairs`` (tables of two checkpoints), ``files`` (JSON and CSV).
+Folders: ``derived`` (figures computed from tables), ``pairs`` (tables of two checkpoints),
+``files`` (JSON and CSV).
 
 To add a column, declare it in `schema` (its title is in the catalogue), fill it where its table is
 made, and write the JSON Schemas again by ``python tests/support/json_schema.py``.

@@ -10,12 +10,12 @@ import pandas as pd
 
 from sparsity_report.counting.pruning import Ladder
 from sparsity_report.study.layers import group_frame, total_frame
-from sparsity_report.study.levels.levels import Levels, level_rows
-from sparsity_report.study.levels.sweep import ladders
+from sparsity_report.study.levels import Levels, level_rows
 from sparsity_report.study.losses import losses_frame
 from sparsity_report.study.schema import TABLES, plain_table, typed
 from sparsity_report.study.storage_layouts import storage_frame
 from sparsity_report.study.survival import change_frame, survival_frame
+from sparsity_report.study.sweep import ladders
 from sparsity_report.weights.weights import Weights
 from sparsity_report.words.sentences import say, says
 

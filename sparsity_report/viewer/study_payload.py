@@ -25,10 +25,10 @@ from sparsity_report.study.derived.tradeoff import measured_levels
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.heatmap_grid import Grid
 from sparsity_report.study.layers import records, use_ratio
-from sparsity_report.study.levels.levels import Levels, bytes_beside, dense_sizes
-from sparsity_report.study.levels.sweep import ladders, thresholds
+from sparsity_report.study.levels import Levels, bytes_beside, dense_sizes
 from sparsity_report.study.pairs.removed_strips import strips
 from sparsity_report.study.policy_names import GLOBAL, is_level_of, selection_rule
+from sparsity_report.study.sweep import ladders, thresholds
 from sparsity_report.untrusted.display_text import clip, distinct_names, short_name
 from sparsity_report.viewer.copied_code import CopiedCode
 from sparsity_report.viewer.payload import Arrays, Contents, common_ratio, encode

@@ -179,7 +179,7 @@ def test_zeros_that_are_there_already_are_certain_and_go_first():
 
 
 def test_thresholds_are_those_of_pruning():
-    from sparsity_report.study.levels.sweep import thresholds
+    from sparsity_report.study.sweep import thresholds
 
     torch.manual_seed(1)
     weights = sr.load(Tiny(dtype=torch.bfloat16))

@@ -19,7 +19,7 @@ import sparsity_report as sr
 from sparsity_report.counting.policies.policy_registry import families
 from sparsity_report.sparse.shares import break_even, ratio
 from sparsity_report.study.layers import used
-from sparsity_report.study.levels.levels import dense_sizes
+from sparsity_report.study.levels import dense_sizes
 from sparsity_report.study.storage_layouts import layout_ends
 from sparsity_report.viewer.embed import embed
 from sparsity_report.viewer.layer_values import LayerValues

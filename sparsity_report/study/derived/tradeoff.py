@@ -14,7 +14,7 @@ from sparsity_report.study.derived.facts import Facts
 from sparsity_report.study.derived.protocol_scores import by_protocol
 from sparsity_report.study.derived.zero_shot import METRIC, one_version, seven_tasks
 from sparsity_report.study.layers import records
-from sparsity_report.study.levels.levels import same_level
+from sparsity_report.study.levels import same_level
 from sparsity_report.study.policy_names import is_level_of
 
 # Columns in which two comparable scores of a task agree.

@@ -21,7 +21,7 @@ from sparsity_report.counting.pruning import Inputs, Ladder, ModuleCounts, Pruni
 from sparsity_report.counting.ranks import Level, find_levels
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.study.layers import added, layer_frame
-from sparsity_report.study.levels.levels import Levels, level_matrices, level_rows
+from sparsity_report.study.levels import Levels, level_matrices, level_rows
 from sparsity_report.study.schema import typed
 from sparsity_report.weights.weights import Weights
 
