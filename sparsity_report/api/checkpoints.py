@@ -80,8 +80,7 @@ def compare_checkpoints(
     nonzero in both, ``norm`` is the norm before, ``relative_change`` the norm of the change ÷ the
     norm before, and ``correlation`` the cosine. ``iou`` is the number of common zeros ÷ the zeros
     of either. ``untouched`` is true if every parameter, biases included, is unchanged. ``n_m_*``
-    is the sparsest of 1:4, 2:8, 2:4 and 4:8 that 99 % of the groups comply with. ``kv_cache_*``
-    are the bytes that a token adds to the key-value cache.
+    is the sparsest of 1:4, 2:8, 2:4 and 4:8 that 99 % of the groups comply with.
 
     In ``removed``, ``index`` is one of ``among`` such parts, and ``certainty`` the probability
     that this one was removed. A weight is counted once, with the largest removed part that

@@ -390,24 +390,3 @@ def _fused_segments(part: Part, size: int, head: int, sizes: _Sizes) -> Iterator
         kind = "head" if queries == others else "kv_head"
         yield Segment("head", queries // head, head)
         yield from [Segment(kind, others // head, head)] * 2
-
-
-def cached_values(part: Part, first: int = 0, last: int | None = None) -> int | None:
-    """Return the keys and values per token that some rows add to the cache; None if unknown."""
-    role, _, suffix = part.role.partition(",")
-    if part.module.group != "attention_linear" or part.leaf != "weight" or suffix:
-        return 0
-    # A single matrix instead of attention, as in Puzzletron, caches nothing.
-    is_linear = part.module.name.endswith(".linear_attn")
-    if role in {"q", "o"} or not part.parameter.matrix or is_linear:
-        return 0
-    if role == "qkv" and len(part.rows) == 1 and part.rows[0].axis:
-        return part.rows[0].size // 3 * 2
-    if role not in {"k", "v"} and (role != "qkv" or len(part.rows) != 3):
-        return None
-    start = total = 0
-    for number, segment in enumerate(part.rows):
-        included = first <= start < (last or start + 1)
-        total += segment.size if included and (role != "qkv" or number) else 0
-        start += segment.size
-    return total

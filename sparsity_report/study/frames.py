@@ -109,7 +109,7 @@ class StudyFrames:
         """Sizes of two checkpoints per ``group``, null for the model; None without matches.
 
         The figures are ``prunable_weights``, ``parameters``, ``active_parameters`` and
-        ``flops_per_token`` of a token, ``stored_bytes`` and ``kv_cache_bytes_per_token``.
+        ``flops_per_token`` of a token, and ``stored_bytes``.
         ``removed`` is before − after, so it is negative if something was added. Zeros that are
         still stored are not removed.
 
@@ -125,7 +125,7 @@ class StudyFrames:
             return None
         by_variant = self.layers.groupby("variant", sort=False)
         before, after = (by_variant.get_group(name) for name in self.variants["variant"].iloc[:2])
-        return change_frame(before, after, self.matches)
+        return change_frame(before, after)
 
     @cached_property
     def losses(self) -> pd.DataFrame | None:

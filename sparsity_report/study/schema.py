@@ -49,8 +49,11 @@ MEASURED = ("latency", "quality", "sensitivity", "continuations", "tasks", "expe
 # The sides of two checkpoints, and the figures that are summed.
 SIDES = ("before", "after")
 FIGURES = (
-    *("prunable_weights", "parameters", "active_parameters"),
-    *("flops_per_token", "stored_bytes", "kv_cache_bytes_per_token"),
+    "prunable_weights",
+    "parameters",
+    "active_parameters",
+    "flops_per_token",
+    "stored_bytes",
 )
 DENOMINATORS = ("prunable", "non_embedding", "model")
 # Tables of a study of two checkpoints, and those that follow from them.
@@ -175,7 +178,7 @@ COLUMNS = {
         *_columns("Int64", """
             pruned newly_zeroed attention_width attention_flops_per_token row_pointers columns
             file_bytes bytes expert weight_bytes cores
-            cache_bytes n_shot kv_cache_before kv_cache_after index before after
+            cache_bytes n_shot index before after
         """, **_POSITIVE),
         *_columns("Int64", "block", formats.WORDS, **_POSITIVE),
         *_columns("Int64", "basis_windows basis_window samples span", low=1, optional=True),
@@ -382,8 +385,7 @@ TABLES: Mapping[str, Mapping[str, Column]] = {
     "matches": _table(
         "module_name after_name block group prunable shape_before shape_after alignment certainty "
         "weight_before weight_after zeros_before zeros_after compared kept revived new changed "
-        "relative_change norm correlation iou untouched n_m_before n_m_after kv_cache_before "
-        "kv_cache_after"
+        "relative_change norm correlation iou untouched n_m_before n_m_after"
     ),
     "removed": _table(
         "kind module index among block certainty weights parameters bytes flops_per_token"

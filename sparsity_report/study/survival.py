@@ -49,24 +49,22 @@ def _survival(group: str | None, rows: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def change_frame(before: pd.DataFrame, after: pd.DataFrame, matches: pd.DataFrame) -> pd.DataFrame:
+def change_frame(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
     """Return each figure of two models, and what was removed, in all and per group."""
-    rows = [{"group": None, **row} for row in _figures(before, after, matches)]
+    rows = [{"group": None, **row} for row in _figures(before, after)]
     for group in GROUPS:
-        frames = [frame[frame["group"] == group] for frame in (before, after, matches)]
+        frames = [frame[frame["group"] == group] for frame in (before, after)]
         if any(len(frame) for frame in frames):
             rows += [{"group": group, **row} for row in _figures(*frames)]
     return typed("changes", pd.DataFrame(rows))
 
 
-def _figures(
-    before: pd.DataFrame, after: pd.DataFrame, matches: pd.DataFrame
-) -> Iterator[dict[str, Any]]:
+def _figures(before: pd.DataFrame, after: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """Yield each figure of both models and their difference."""
-    models = dict(zip(SIDES, (before, after), strict=True))
-    heads = [head_is_embedding(frame) for frame in models.values()]
+    models = (before, after)
+    heads = [head_is_embedding(frame) for frame in models]
     for figure in FIGURES:
-        sums = [_sum(figure, side, frame, matches) for side, frame in models.items()]
+        sums = [_sum(figure, frame) for frame in models]
         if figure == "flops_per_token" and True in heads and None in heads:
             # A file without a head may have lost it or tied it to the embedding.
             sums[heads.index(None)] = None
@@ -76,11 +74,10 @@ def _figures(
         yield row | {"removed": removed, "share": ratio(removed, old)}
 
 
-def _sum(figure: str, side: str, layers: pd.DataFrame, matches: pd.DataFrame) -> int | None:
+def _sum(figure: str, layers: pd.DataFrame) -> int | None:
     """Return a figure of one model; None where it is unknown."""
     rows = layers[layers["prunable"]] if figure == "prunable_weights" else layers
-    is_cache = figure == "kv_cache_bytes_per_token"
-    numbers = matches[f"kv_cache_{side}"] if is_cache else rows[_SUMMED.get(figure, figure)]
+    numbers = rows[_SUMMED.get(figure, figure)]
     return None if numbers.isna().any() else int(numbers.sum())
 
 

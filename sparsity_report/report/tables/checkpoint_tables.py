@@ -42,7 +42,7 @@ def changes(study: StudyFigures) -> Table:
     caption = say("caption.removed_totals")
     frame = study.facts.table("changes")
     values = frame[frame["group"].isna()]
-    values = values.assign(figure=values["figure"].map(_figure_name))
+    values = values.assign(figure=values["figure"].replace(_COLUMNS).map(head))
     return table_of("changes", caption, _figure_columns("figure"), values)
 
 
@@ -53,15 +53,9 @@ def changed_groups(study: StudyFigures) -> Table:
     frame = frame.assign(group=frame["group"].map(group_name))
     frame = frame[~frame[sides].eq(0).fillna(False).all(axis=1)]
     is_known = frame[sides].fillna(0).any(axis=1).groupby(frame["figure"]).transform("any")
-    rows = frame[is_known].assign(title=frame["figure"].map(_figure_name))
+    rows = frame[is_known].assign(title=frame["figure"].replace(_COLUMNS).map(head))
     caption, columns = say("caption.removed_groups"), _figure_columns("group")
     return table_of("changed_groups", caption, columns, rows, title="title", style="groups")
-
-
-def _figure_name(figure: str) -> str:
-    if figure == "kv_cache_bytes_per_token":
-        return say("quantity.kv_cache_bytes_per_token")
-    return head(_COLUMNS.get(figure, figure))
 
 
 def _figure_columns(first: str) -> list[Column]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
@@ -11,13 +10,10 @@ import pandas as pd
 
 from sparsity_report.pairing.matches import ALIGNMENTS, ParameterMatch, Plan
 from sparsity_report.pairing.removed import find_removed
-from sparsity_report.pairing.roles import cached_values
 from sparsity_report.pairing.tally import Tally
 from sparsity_report.study.schema import TABLES, typed
 from sparsity_report.weights.weights import Module, Parameter
 
-# Architectures with a key-value cache; encoders keep none.
-_DECODER = re.compile("CausalLM|LMHead|ConditionalGeneration")
 # Figures of a tally that a layer has in any case, and those that only compared weights have.
 _COUNTS = ["compared", "kept", "revived", "new", "changed"]
 _MEASURES = ("relative_change", "norm", "correlation", "iou")
@@ -44,36 +40,16 @@ def match_frame(plan: Plan, tallies: Mapping[str, Tally]) -> pd.DataFrame:
         # Parameters that the base lacks: a bias, or the values of a head that was tied before.
         own_matches += [match for each in counterparts for match in added.pop(each.name, [])]
         matched.update(names)
-        row = _row(module, counterparts, own_matches, tallies)
-        rows.append(row | _cache_bytes(plan, own_matches))
+        rows.append(_row(module, counterparts, own_matches, tallies))
     holders = {m.name.rpartition(".")[0] for m in plan.after.modules}
     for module in plan.after.modules:
         own_matches = added.pop(module.name, [])
         if own_matches or module.name not in matched:
-            row = _row(None, [module], own_matches, tallies) | _cache_bytes(plan, own_matches)
-            row["alignment"] = "added"
+            row = _row(None, [module], own_matches, tallies) | {"alignment": "added"}
             if module.name in holders and len(own_matches) == 1:  # a parameter of the block itself
                 row["module_name"] = _parameter(own_matches[0]).name
             rows.append(row)
     return typed("matches", pd.DataFrame(rows))
-
-
-def _cache_bytes(plan: Plan, matches: list[ParameterMatch]) -> dict[str, int | None]:
-    """Return the bytes that a module adds to the key-value cache per token, before and after."""
-    architecture = plan.before.architecture or plan.after.architecture
-    has_cache = not architecture or bool(_DECODER.search(architecture))
-    sums: dict[str, int | None] = {"kv_cache_before": 0, "kv_cache_after": 0}
-    for match in matches:
-        for side, (column, known) in enumerate(sums.items()):
-            if (part := (match.before, match.after)[side]) is None:
-                continue
-            piece = match.pieces[side] if match.pieces else None
-            values = cached_values(part, piece.first, piece.last) if piece else cached_values(part)
-            if known is None or values is None or (values and not has_cache):
-                sums[column] = None
-            else:
-                sums[column] = known + values * part.parameter.itemsize
-    return sums
 
 
 def _row(
@@ -82,7 +58,7 @@ def _row(
     matches: list[ParameterMatch],
     tallies: Mapping[str, Tally],
 ) -> dict[str, Any]:
-    """Return the row of a module, except the bytes of its cache."""
+    """Return the row of a module."""
     module = before or after[0]
     weights_before = before.weights if before else []
     weights_after = after[0].weights if after else []
