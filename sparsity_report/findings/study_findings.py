@@ -150,15 +150,6 @@ def _groups(study: StudyFigures) -> Iterator[str]:
         yield say("finding.zeros_by_group", variant=variant, shares=parts)
 
 
-def _unusual_matrix(study: StudyFigures) -> Iterator[str]:
-    """Yield the matrix whose zeros differ most from those of a Gaussian of the same spread."""
-    for variant in study.variants["variant"]:
-        if (rows := study.facts.unusual(variant, 1)) is not None:
-            columns = ["variant", "parameter", "sparsity", "expected_sparsity"]
-            yield say("finding.unusual_matrix", **records(rows[columns])[0])
-            return
-
-
 def _active_parameters(study: StudyFigures) -> Iterator[str]:
     row = records(study.totals[["active_total", "total"]])[0]
     if row["active_total"] != row["total"]:
@@ -204,7 +195,7 @@ def _unclassified(study: StudyFigures) -> Iterator[str]:
 
 _BY_TOPIC: dict[str, tuple[Callable[[StudyFigures], Iterator[str]], ...]] = {
     "results": (already_pruned, _zeros, other_models, zeros_as_loaded, _active_parameters),
-    "where": (_spread, _groups, _unusual_matrix),
+    "where": (_spread, _groups),
     "experts": (_use_of_experts,),
     "storage": (
         storage.packed_bytes, zeros_explained, storage.csr_bytes, storage.layers_kept_masked,

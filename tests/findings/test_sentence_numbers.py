@@ -413,18 +413,6 @@ def least_even(study, _):
     return told | {"variants": listed(list(pruned)), "first": first}
 
 
-def unusual(study, _):
-    rows = study.patterns[study.patterns["expected_sparsity"].notna()]
-    rows = rows[rows["variant"] == rows["variant"].iloc[0]]
-    one = rows.iloc[int(np.argmax(np.abs(rows["sparsity"] - rows["expected_sparsity"])))]
-    return {
-        "variant": one["variant"],
-        "parameter": one["parameter"],
-        "sparsity": pct(one["sparsity"]),
-        "expected_sparsity": pct(one["expected_sparsity"]),
-    }
-
-
 def active(study, _):
     rows = layers(study, study.variants["variant"].iloc[0])
     seen, stored = rows["active_total"].sum(), rows["total"].sum()
@@ -1122,7 +1110,6 @@ READERS = {
     "finding.smallest_layouts": smallest_of_each,
     "finding.uneven_sparsity": uneven,
     "finding.uneven_sparsity_of_several": least_even,
-    "finding.unusual_matrix": unusual,
     "finding.active_parameters": active,
     "finding.attention_flops": attention,
     "finding.attention_flops_unknown": attention_unknown,

@@ -76,7 +76,6 @@ def test_names_of_modules_are_whole_where_all_are_listed():
         ("lossless", True, "yes"), ("lossless", False, "no"), ("lossless", None, "unknown"),
         ("crossover_sparsity", 0.623, f"62{THIN}%"), ("sparsity", 0.6234, f"62.3{THIN}%"),
         ("top1_drop", 0.00623, f"0.62{THIN}%"), ("share", 0.5, f"50.0{THIN}%"),
-        ("n_m_compliance", ("2:4", 0.5), f"2:4, 50.0{THIN}%"), ("n_m_compliance", None, "–"),
         ("windows", (64, 32), "64 / 32"), ("method", None, "–"), ("group", "mlp_linear", "MLP"),
     ],
 )  # fmt: skip

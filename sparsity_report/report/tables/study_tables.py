@@ -13,7 +13,6 @@ from sparsity_report.report.tables.table_model import (
     Table,
     caption_of,
     key_of_name,
-    noted,
     plain_rows,
     side_by_side,
     table_of,
@@ -189,22 +188,6 @@ def layers_compared(study: StudyFigures) -> Table:
     columns += side_by_side(variants, formats.SHARE)
     looks: dict[str, Any] = {"style": "layers sortable", "widths": _FIRST}
     return table_of("layers", say("caption.layers_compared"), columns, wide, **looks)
-
-
-def unusual(study: StudyFigures, variant: str) -> Table | None:
-    """Return the matrices furthest from a Gaussian; None where no expectation is known."""
-    frame = study.facts.unusual(variant)
-    if frame is None:
-        return None
-    names = "parameter observed expected_zeros mean_abs std zero_rows zero_columns n_m_compliance"
-    expert, pairs = say("kind.expert"), zip(frame["n_m"], frame["n_m_share"], strict=True)
-    n_m: Any = [None if pd.isna(kind) else (kind, complying) for kind, complying in pairs]
-    notes = ["" if pd.isna(place) else f"{expert} {place}" for place in frame["expert"]]
-    parameters = noted(frame["parameter"], notes)
-    frame = frame.rename(columns={"sparsity": "observed", "expected_sparsity": "expected_zeros"})
-    frame = frame.assign(n_m_compliance=n_m, parameter=parameters)
-    caption = say("caption.unusual_matrices", variant=variant)
-    return table_of("unusual", caption, f"{names} fill_8", frame, widths=_FIRST, fold=8)
 
 
 def storage(study: StudyFigures, variant: str) -> Table:

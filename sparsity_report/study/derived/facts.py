@@ -410,15 +410,6 @@ class Facts:
         rows = self.prunable(variant)
         return rows if rows["block"].notna().any() else rows.iloc[:0]
 
-    def unusual(self, variant: str, limit: int = 10) -> pd.DataFrame | None:
-        """Return the matrices furthest from the sparsity of Gaussian weights with their spread.
-
-        Rows of ``study.patterns``; None if no expectation is known.
-        """
-        rows = self.patterns(variant)
-        away = (rows["sparsity"] - rows["expected_sparsity"]).abs().dropna()
-        return None if away.empty else rows.loc[away.nlargest(limit).index]
-
     def storage(self, variant: str, scope: str = "prunable") -> pd.DataFrame:
         """Return the rows of ``study.storage`` of one variant and scope, by ``layout``."""
         return self._storage_tables[variant, scope]
