@@ -28,7 +28,6 @@ from sparsity_report.study.variants import (
     csr_note,
     fingerprint,
     listed,
-    variant_layers,
     variant_row,
 )
 
@@ -357,7 +356,7 @@ def compare(
         raise SparsityReportError("compare: there are no variants; give at least one")
     _check_distinct([variant.name for variant in listed("compare", variants)])
     counts = {v.weights: count_weights(v.weights, progress) for v in variants}
-    frames = [variant_layers(v, counts[v.weights], convention) for v in variants]
+    frames = [v.layers(convention) for v in variants]
     prints = {model: fingerprint(model, counted) for model, counted in counts.items()}
     described = [variant_row(v, counts[v.weights], prints[v.weights], context) for v in variants]
     notes: list[str] = []
