@@ -15,7 +15,7 @@ from sparsity_report.counting.counts import count_notes, count_weights
 from sparsity_report.counting.progress import Progress
 from sparsity_report.errors import SparsityReportError
 from sparsity_report.files.atomic import write_file
-from sparsity_report.study.derived.expert_use import experts_frame
+from sparsity_report.study.derived.heads_experts import experts_frame
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.files.json_files import content_of, read_figures, study_or_saved
 from sparsity_report.study.files.value_bounds import check_measured

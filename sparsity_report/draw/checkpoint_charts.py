@@ -17,8 +17,8 @@ from sparsity_report.findings.checkpoint_labels import (
     strip_names,
     strip_title,
 )
+from sparsity_report.study.derived.removed_strips import Strip, block_shares, strips
 from sparsity_report.study.figures import StudyFigures
-from sparsity_report.study.pairs.removed_strips import Strip, block_shares, strips
 from sparsity_report.untrusted.display_text import clip
 from sparsity_report.words.display_names import display_name, head
 from sparsity_report.words.sentences import say

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from sparsity_report.study.derived.expert_use import fewer_experts
+from sparsity_report.study.derived.heads_experts import fewer_experts
 from sparsity_report.study.figures import StudyFigures
 from sparsity_report.study.layers import records
 from sparsity_report.study.rounded_zeros import origin, rounded

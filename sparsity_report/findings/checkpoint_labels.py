@@ -10,8 +10,8 @@ from sparsity_report.words.number_format import UNKNOWN, known
 from sparsity_report.words.sentences import say, some
 
 if TYPE_CHECKING:
+    from sparsity_report.study.derived.removed_strips import BlockShares, Strip
     from sparsity_report.study.figures import StudyFigures
-    from sparsity_report.study.pairs.removed_strips import BlockShares, Strip
 
 _STRIP_TITLES = {
     "block": "pair.removed_blocks",

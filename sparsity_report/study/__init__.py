@@ -3,7 +3,7 @@
 Modules:
 
 - `variants`: models as they are, masked, or as CSR; what a study compares.
-- `survival`: the fate of zeros and changes in size of two checkpoints.
+- `survival`: matched modules, removed parts, fate of zeros and changes of two checkpoints.
 - `figures`: the tables of a study with the figures derived from them.
 - `frames`: the tables of a study, which the figures in ``derived`` are computed from, and notes.
 - `schema`: names, types and bounds of the columns of every table.
@@ -21,8 +21,7 @@ Modules:
 - `published_scores`: perplexities of papers beside measured ones.
 - `harness_results`: scores and outcomes per document from files of lm-evaluation-harness.
 
-Folders: ``derived`` (figures computed from tables), ``pairs`` (tables of two checkpoints),
-``files`` (JSON and CSV).
+Folders: ``derived`` (figures computed from tables), ``files`` (JSON and CSV).
 
 To add a column, declare it in `schema` (its title is in the catalogue), fill it where its table is
 made, and write the JSON Schemas again by ``python tests/support/json_schema.py``.

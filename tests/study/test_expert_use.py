@@ -9,7 +9,7 @@ import torch
 
 import sparsity_report as sr
 from sparsity_report.counting.kept_experts import KeptExperts
-from sparsity_report.study.derived.expert_use import fewer_experts
+from sparsity_report.study.derived.heads_experts import fewer_experts
 from sparsity_report.study.variants import Variant
 
 

@@ -13,8 +13,8 @@ from sparsity_report.findings.checkpoint_labels import (
     strip_title,
 )
 from sparsity_report.report.tables.table_model import Table, caption_of, noted, table_of
+from sparsity_report.study.derived.removed_strips import BlockShares, Strip
 from sparsity_report.study.figures import StudyFigures
-from sparsity_report.study.pairs.removed_strips import BlockShares, Strip
 from sparsity_report.study.schema import Column, columns_of
 from sparsity_report.untrusted.display_text import clip
 from sparsity_report.words.display_names import display_name, group_name, head
