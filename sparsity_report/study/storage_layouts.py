@@ -1,6 +1,6 @@
 """Bytes of the prunable matrices of each variant in every storage layout."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,8 @@ from sparsity_report.study.layers import summed
 from sparsity_report.study.schema import BLOCKS, LAYOUTS, TABLES, typed
 
 _Size = Callable[[Any], Any]
+# Layouts of the curve of bytes against sparsity.
+_CURVE = ("dense", "csr_int32", "csr_int64", "bitmask")
 _SUMMED = ["total", "nonzero", "bytes", "dense", "empty", "full"]
 
 
@@ -78,23 +80,21 @@ def layout_ends(layers: pd.DataFrame) -> pd.DataFrame:
     return summed(sizes[["total", "dense", "full", "empty"]])
 
 
-def layout_curve(ends: pd.DataFrame, sparsities: Sequence[float] | None = None) -> pd.DataFrame:
-    """Return the bytes of layouts at several sparsities, from their lines, see :func:`layout_ends`.
+def layout_curve(layers: pd.DataFrame) -> pd.DataFrame:
+    """Return the bytes of layouts at 0, 1, … 100 % sparsity, the same in every matrix.
 
     Parameters
     ----------
-    ends : pandas.DataFrame
-        Of :func:`layout_ends`, for the layouts of the curve.
-    sparsities : sequence of float, optional
-        By default 0, 1, … 100 %.
+    layers : pandas.DataFrame
+        The rows of one variant in ``study.layers``.
 
     Returns
     -------
     pandas.DataFrame
-        ``sparsity, layout, bytes, ratio`` (to dense bytes).
+        ``sparsity, layout, bytes, ratio`` (to dense bytes); empty if nothing is prunable.
     """
-    shares = np.arange(101) / 100 if sparsities is None else np.asarray(sparsities, dtype=float)
-    lines = ends.astype("int64")
+    shares = np.arange(101) / 100
+    lines = layout_ends(layers).reindex([*_CURVE]).dropna().astype("int64")
     total, dense, full, empty = (lines[[name]].to_numpy() for name in lines)
     # Both weights and bytes are whole numbers.
     left = total - np.rint(total * shares)
