@@ -20,7 +20,7 @@ from sparsity_report.counting.progress import Progress
 from sparsity_report.counting.pruning import Inputs, Ladder, ModuleCounts, Pruning
 from sparsity_report.counting.ranks import Level, find_levels
 from sparsity_report.errors import SparsityReportError
-from sparsity_report.study.layers import added, layer_frame
+from sparsity_report.study.layers import layer_frame
 from sparsity_report.study.levels import Levels, level_matrices, level_rows
 from sparsity_report.study.schema import typed
 from sparsity_report.weights.weights import Weights
@@ -170,7 +170,8 @@ def _table(
     """Sum tensors over the modules that own them."""
     owners = _owners(weights)
     codes, modules = pd.factorize(np.array([owners[name] for name in counts], dtype=object))
-    left, slack = (added(numbers.T, codes, len(modules)) for numbers in (kept.left, kept.slack))
+    tensors = (pd.DataFrame(numbers.T) for numbers in (kept.left, kept.slack))
+    left, slack = (numbers.groupby(codes).sum().to_numpy() for numbers in tensors)
     return level_rows(list(modules), sparsities, left, slack)
 
 

@@ -28,23 +28,19 @@ class Place(NamedTuple):
 
     Attributes
     ----------
-    source, model : str
-        Fingerprint and name of its model.
+    source : str
+        Fingerprint of its model.
     method : str or None
         The pruning method.
     sparsity : float
         Zeros ÷ prunable weights.
-    layout : str
-        The smallest lossless layout.
     bytes : int
-        Bytes of the prunable weights in that layout.
+        Bytes of the prunable weights in the smallest lossless layout.
     """
 
     source: str
-    model: str
     method: str | None
     sparsity: float
-    layout: str
     bytes: int
 
 
@@ -99,11 +95,9 @@ def places(facts: Facts) -> dict[str, Place]:
     for row in records(facts.study.variants):
         variant = str(row["variant"])
         share, layout = facts.total(variant, "sparsity_prunable"), facts.smallest_layout(variant)
-        if share is None or layout is None:
-            continue
-        source, model, method = (row[key] for key in ("fingerprint", "model", "method"))
-        size = int(facts.storage(variant)["bytes"][layout])
-        known[variant] = Place(source, model, method, share, layout, size)
+        if share is not None and layout is not None:
+            size = int(facts.storage(variant)["bytes"][layout])
+            known[variant] = Place(row["fingerprint"], row["method"], share, size)
     return known
 
 
@@ -129,7 +123,7 @@ def tradeoff(
 
     Examples
     --------
-    >>> place = Place("f", "m", None, 0.0, "dense", 400)
+    >>> place = Place("f", None, 0.0, 400)
     >>> places = {"Dense": place, "CSR50": place._replace(sparsity=0.5, bytes=300)}
     >>> tasks = pd.DataFrame({"variant": [*places], "task": "t", "value": [1, 0.5]})
     >>> tasks = tasks.assign(metric="acc", stderr=0.25, higher_is_better=True, filter="none")
