@@ -123,13 +123,6 @@ def test_totals_are_the_sums_of_each_level(demo_study):
             assert total_at(demo_study, sparsity, quantity) == here[column].sum()
 
 
-def test_a_study_read_from_a_file_has_the_same_levels(demo_study, tmp_path):
-    read = sr.read_study(demo_study.save(tmp_path / "study.json"))
-    for sparsity in (0.0, 0.5):
-        a, b = demo_study.at_level(sparsity), read.at_level(sparsity)
-        assert a.equals(b)
-
-
 @settings(max_examples=15)
 @given(models())
 def test_small_matrices_that_tie_have_levels_that_are_read_back(tmp_path_factory, model):
