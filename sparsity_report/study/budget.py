@@ -157,4 +157,5 @@ def level_within(
             f"{dense:,.6g}: give a larger budget"
         )
     place = int(fits.argmax())
-    return Within(levels.sparsities[place], *map(float, costs.iloc[place]), layout)
+    value, most = map(float, costs.iloc[place])
+    return Within(levels.sparsities[place], value, most, layout)
